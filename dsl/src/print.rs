@@ -1,0 +1,107 @@
+//! EDN as text.
+//!
+//! edn-rs is not used for this: it sorts maps and sets, prints `1.0` as `1`, control characters as Rust escapes that no EDN reader knows,
+//! and has no exact numbers. A test holds its reader and ours to one answer,
+//! and reads with it what is printed here.
+
+use std::fmt::Write;
+
+use crate::{Node, NodeKind};
+
+/// The form on one line. Reading it again gives the same value, except that a text with a secret in it is printed as `…`.
+pub fn print(node: &Node) -> String {
+    let mut out = String::new();
+    write_node(&mut out, node);
+    out
+}
+
+fn write_node(out: &mut String, node: &Node) {
+    match &node.kind {
+        NodeKind::Nil => out.push_str("nil"),
+        NodeKind::Bool(value) => write_display(out, value),
+        NodeKind::Int(value) => write_display(out, value),
+        NodeKind::BigInt(digits) => {
+            out.push_str(digits);
+            // Without the mark a number that fits 64 bits would be read as one that does.
+            if digits.parse::<i64>().is_ok() {
+                out.push('N');
+            }
+        }
+        // `Debug` keeps the point of `1.0` and takes an exponent where that is shorter.
+        NodeKind::Float(value) => write_display(out, format_args!("{value:?}")),
+        NodeKind::Decimal(digits) => {
+            out.push_str(digits);
+            out.push('M');
+        }
+        NodeKind::Char(value) => write_char(out, *value),
+        NodeKind::Str(text) => write_str(out, text.shown()),
+        NodeKind::Symbol(name) => write_display(out, name),
+        NodeKind::Keyword(name) => write_display(out, format_args!(":{name}")),
+        NodeKind::List(items) => write_items(out, "(", items, ')'),
+        NodeKind::Vector(items) => write_items(out, "[", items, ']'),
+        NodeKind::Set(items) => write_items(out, "#{", items, '}'),
+        NodeKind::Map(entries) => {
+            out.push('{');
+            for (at, (key, value)) in entries.iter().enumerate() {
+                if at > 0 {
+                    out.push_str(", ");
+                }
+                write_node(out, key);
+                out.push(' ');
+                write_node(out, value);
+            }
+            out.push('}');
+        }
+        NodeKind::Regex(text) => write_display(out, format_args!("#r\"{}\"", text.shown())),
+        NodeKind::Tagged(tag, value) => {
+            write_display(out, format_args!("#{tag} "));
+            write_node(out, value);
+        }
+    }
+}
+
+fn write_display(out: &mut String, value: impl std::fmt::Display) {
+    write!(out, "{value}").expect("writing to a String cannot fail");
+}
+
+fn write_items(out: &mut String, open: &str, items: &[Node], close: char) {
+    out.push_str(open);
+    for (at, item) in items.iter().enumerate() {
+        if at > 0 {
+            out.push(' ');
+        }
+        write_node(out, item);
+    }
+    out.push(close);
+}
+
+fn write_char(out: &mut String, value: char) {
+    match value {
+        '\n' => out.push_str("\\newline"),
+        '\r' => out.push_str("\\return"),
+        '\t' => out.push_str("\\tab"),
+        ' ' => out.push_str("\\space"),
+        '\u{8}' => out.push_str("\\backspace"),
+        '\u{c}' => out.push_str("\\formfeed"),
+        other if other.is_control() || other.is_whitespace() => write_display(out, format_args!("\\u{:04x}", u32::from(other))),
+        other => write_display(out, format_args!("\\{other}")),
+    }
+}
+
+fn write_str(out: &mut String, value: &str) {
+    out.push('"');
+    for next in value.chars() {
+        match next {
+            '"' => out.push_str("\\\""),
+            '\\' => out.push_str("\\\\"),
+            '\n' => out.push_str("\\n"),
+            '\r' => out.push_str("\\r"),
+            '\t' => out.push_str("\\t"),
+            '\u{8}' => out.push_str("\\b"),
+            '\u{c}' => out.push_str("\\f"),
+            control if control.is_control() => write_display(out, format_args!("\\u{:04x}", u32::from(control))),
+            other => out.push(other),
+        }
+    }
+    out.push('"');
+}

@@ -1,0 +1,253 @@
+//! Pipeline files: EDN, TOML and the flow alone.
+
+use pseidon_dsl::document::{Call, Flow, Pattern, from_edn, from_flow, from_toml};
+use pseidon_dsl::{Diagnostic, Document, Span, print};
+
+const CLICKSTREAM: &str = r#"{:name "clickstream"
+ :settings {:etl-threads 2 :io-threads 2 :memory "512MB" :state "redis://localhost:6379"}
+
+ clicks (kafka {:brokers "localhost:9092" :topics ["clicks"] :format "json" :start :earliest})
+ served (where "status < 500 and agent not like '%bot%'")
+ slim   (select "user.id as user, url, status, to_timestamp_millis(ts) as at")
+ lake   (files {:path "out/{@topic}/date={at:%Y-%m-%d}/hour={at:%H}"
+                :codec :parquet :rollover {:size "128MB" :idle "60s" :age "10m"}})
+ errors (kafka {:brokers "localhost:9092" :topic "clicks.errors"})
+
+ pipeline (-> clicks (all (-> served slim lake)
+                          (-> (where "status >= 500") errors)))
+
+ :tests [{:name "bots stay out" :at served
+          :input  [{:status 200 :agent "Mozilla"} {:status 200 :agent "a bot"}]
+          :output [{:status 200 :agent "Mozilla"}]}]}
+"#;
+
+const CLICKSTREAM_TOML: &str = r#"name = "clickstream"
+pipeline = "(-> clicks (all (-> served slim lake) (-> (where 'status >= 400') errors)))"
+[stages.clicks]
+kafka = { brokers = "localhost:9092", topics = ["clicks"], format = "json", start = "earliest" }
+[stages.served]
+where = "status < 500 and agent not like '%bot%'"
+"#;
+
+const ERRORS_BY_STATUS: &str = r#"{:name "errors-by-status"                                        ; no :state, so it is kept in .pseidon/ beside this file
+ logs (files {:path "logs/*.json.gz" :format "json"
+              :schema {:user {:id :utf8} :status :int64 :ts :int64 :tags [:utf8]}})   ; Arrow's names; a map is a struct, a vector a list
+ out  (files {:path "out/{status}" :codec :json :compression :gzip :rollover {:records 100000 :idle "30s"}})
+ pipeline (-> logs (where "status >= 400") out)}
+"#;
+
+fn show_call(call: &Call) -> String {
+    let args: Vec<String> = call.args.iter().map(print::print).collect();
+    format!("[{} {}]", call.plugin, args.join(" ")).replace(" ]", "]")
+}
+
+fn show_flow(flow: &Flow) -> String {
+    let all = |flows: &[Flow]| flows.iter().map(show_flow).collect::<Vec<_>>().join(" ");
+    match flow {
+        Flow::Named(name, _) => name.to_string(),
+        Flow::Inline(call) => show_call(call),
+        Flow::Thread(flows, _) => format!("(-> {})", all(flows)),
+        Flow::All(flows, _) => format!("(all {})", all(flows)),
+        Flow::Match { branches, otherwise, .. } => {
+            let branches = branches.iter().map(|branch| match &branch.pattern {
+                Pattern::Text(text) => format!("={text} {}", show_flow(&branch.flow)),
+                Pattern::Regex(text) => format!("~{} {}", text.value, show_flow(&branch.flow)),
+            });
+            let otherwise = otherwise.iter().map(|flow| format!("else {}", show_flow(flow)));
+            format!("(match {})", branches.chain(otherwise).collect::<Vec<_>>().join(" "))
+        }
+    }
+}
+
+fn show_stages(document: &Document) -> Vec<String> {
+    document.stages.iter().map(|stage| format!("{} = {}", stage.name, show_call(&stage.call))).collect()
+}
+
+/// Each mistake as `underlined text: message; label`.
+fn mistakes(text: &str, result: Result<Document, Vec<Diagnostic>>) -> Vec<String> {
+    let mistakes = result.expect_err(text);
+    let shown = mistakes.iter().map(|mistake| {
+        let underlined = &text[mistake.span.start as usize..mistake.span.end as usize];
+        format!("{underlined}: {}; {}", mistake.message, mistake.label)
+    });
+    shown.collect()
+}
+
+fn at(text: &str, part: &str) -> Span {
+    let start = text.find(part).expect("part of the text");
+    Span::new(start, start + part.len())
+}
+
+#[test]
+fn the_edn_form() {
+    let document = from_edn(CLICKSTREAM).expect("valid");
+    assert_eq!(document.name, Some(("clickstream".to_owned(), at(CLICKSTREAM, "\"clickstream\""))));
+    let settings: Vec<String> = document.settings.iter().map(|(name, _, value)| format!("{name}={}", print::print(value))).collect();
+    assert_eq!(settings, ["etl-threads=2", "io-threads=2", "memory=\"512MB\"", "state=\"redis://localhost:6379\""]);
+    assert_eq!(document.settings[1].1, at(CLICKSTREAM, ":io-threads"));
+    assert_eq!(
+        show_stages(&document),
+        [
+            r#"clicks = [kafka {:brokers "localhost:9092", :topics ["clicks"], :format "json", :start :earliest}]"#,
+            r#"served = [where "status < 500 and agent not like '%bot%'"]"#,
+            r#"slim = [select "user.id as user, url, status, to_timestamp_millis(ts) as at"]"#,
+            r#"lake = [files {:path "out/{@topic}/date={at:%Y-%m-%d}/hour={at:%H}", :codec :parquet, :rollover {:size "128MB", :idle "60s", :age "10m"}}]"#,
+            r#"errors = [kafka {:brokers "localhost:9092", :topic "clicks.errors"}]"#,
+        ]
+    );
+    assert_eq!(show_flow(&document.pipeline), r#"(-> clicks (all (-> served slim lake) (-> [where "status >= 500"] errors)))"#);
+    assert_eq!(document.stages[1].call.span, at(CLICKSTREAM, "(where \"status < 500 and agent not like '%bot%'\")"));
+    assert_eq!(document.calls().len(), 6);
+    let [test] = document.tests.as_slice() else { panic!("one test") };
+    assert_eq!(
+        (test.name.as_str(), test.at.0.to_string(), test.input.len(), test.output.len()),
+        ("bots stay out", "served".to_owned(), 2, 1)
+    );
+}
+
+#[test]
+fn the_toml_form() {
+    let document = from_toml(CLICKSTREAM_TOML).expect("valid");
+    assert_eq!(document.name.as_ref().map(|(name, _)| name.as_str()), Some("clickstream"));
+    assert_eq!(
+        show_stages(&document),
+        [
+            r#"clicks = [kafka {:brokers "localhost:9092", :topics ["clicks"], :format "json", :start "earliest"}]"#,
+            r#"served = [where "status < 500 and agent not like '%bot%'"]"#,
+        ]
+    );
+    assert_eq!(show_flow(&document.pipeline), r#"(-> clicks (all (-> served slim lake) (-> [where "status >= 400"] errors)))"#);
+    assert_eq!(
+        document.pipeline.span(),
+        at(CLICKSTREAM_TOML, "(-> clicks (all (-> served slim lake) (-> (where 'status >= 400') errors)))")
+    );
+    let inline = document.calls().pop().expect("the inline stage").span;
+    assert_eq!(inline, at(CLICKSTREAM_TOML, "(where 'status >= 400')"));
+    let header = at(CLICKSTREAM_TOML, "stages.clicks");
+    assert_eq!(document.stages[0].name_span, Span { start: header.end - 6, end: header.end });
+}
+
+#[test]
+fn both_forms_mean_the_same() {
+    let edn = r#"{:name "n" :settings {:memory "1GB" :threads 2 :ratio 1.5 :on true :at #inst "2024-01-31T12:30:00Z"}
+        a (kafka {:topics ["x"] :properties {:session.timeout.ms "6000"} :deep {:er {:x 1}}}) b drop
+        pipeline (-> a (match "x" b #r"y\d" (drop) :else b))
+        :tests [{:name "t" :at a :input [{:x 1}] :output []}]}"#;
+    let toml = r#"name = "n"
+        pipeline = '''(-> a (match "x" b #r"y\d" (drop) :else b))'''
+        [settings]
+        memory = "1GB"
+        threads = 2
+        ratio = 1.5
+        on = true
+        at = 2024-01-31T12:30:00Z
+        [stages]
+        a.kafka = { topics = ["x"], properties = { "session.timeout.ms" = "6000" }, deep.er.x = 1 }
+        b = "drop"
+        [[tests]]
+        name = "t"
+        at = "a"
+        input = [{ x = 1 }]
+        output = []"#;
+    let (edn, toml) = (from_edn(edn).expect("valid EDN"), from_toml(toml).expect("valid TOML"));
+    assert_eq!(show_stages(&edn), show_stages(&toml));
+    assert_eq!(show_flow(&edn.pipeline), show_flow(&toml.pipeline));
+    let settings = |document: &Document| {
+        document.settings.iter().map(|(name, _, value)| format!("{name} {}", print::print(value))).collect::<Vec<_>>()
+    };
+    assert_eq!(settings(&edn), settings(&toml));
+    assert_eq!((edn.name.map(|(name, _)| name), edn.tests.len()), (toml.name.map(|(name, _)| name), toml.tests.len()));
+}
+
+#[test]
+fn files_without_a_server() {
+    let document = from_edn(ERRORS_BY_STATUS).expect("valid");
+    assert_eq!(document.stages.len(), 2);
+    assert_eq!(show_flow(&document.pipeline), r#"(-> logs [where "status >= 400"] out)"#);
+}
+
+#[test]
+fn legacy_files() {
+    let document = from_edn("{a some.Plugin b other.ns/Thing pipeline (-> a (match \"t\" b #r\"^x\" (all a b)))}").expect("valid");
+    assert_eq!(show_stages(&document), ["a = [some.Plugin]", "b = [other.ns/Thing]"]);
+    assert_eq!(show_flow(&document.pipeline), "(-> a (match =t b ~^x (all a b)))");
+    let without_flow = from_edn("{}").expect("valid");
+    assert_eq!(show_flow(&without_flow.pipeline), "(-> disk-writer)");
+}
+
+#[test]
+fn a_flow_alone() {
+    let document = from_flow("(-> (files {:path 'in/*'}) (where 'a = ''x''') (stdout))").expect("valid");
+    assert_eq!(show_flow(&document.pipeline), r#"(-> [files {:path "in/*"}] [where "a = 'x'"] [stdout])"#);
+    assert!(document.stages.is_empty());
+    from_flow("(-> (files) 5)").expect_err("5 is no stage");
+    from_flow("").expect_err("nothing");
+}
+
+#[test]
+fn all_mistakes_of_a_file_at_once() {
+    let text = r#"{:nam "x"
+ :settings {"memory" 1}
+ a 5
+ -> (kafka)
+ b (-> a)
+ c ("kafka")
+ d ()
+ e (kafka 012)
+ [f] 1
+ pipeline (-> a 7 (all) (match :x a "y" b :else c "z" d "w"))
+ :tests [5 {:name "" :at 1 :inputs [] :output {}}]}"#;
+    assert_eq!(
+        mistakes(text, from_edn(text)),
+        [
+            ":nam: `:nam` is not known here; expected one of :name, :settings, :tests",
+            "\"memory\": a text cannot name a setting; expected a keyword such as :etl-threads",
+            "5: `a` must be a stage; expected (plugin …), found a number",
+            "->: no stage can be called `->`; this word puts stages together",
+            "->: `->` puts stages together and is none; expected a plugin",
+            "\"kafka\": a text cannot begin a stage; expected a name such as kafka",
+            "(): this list is empty; expected a stage such as (kafka {…})",
+            "012: `012` is not a number; a number does not begin with 0",
+            "[f]: a vector is no key of a pipeline file; expected a symbol (a stage's name or pipeline) or a keyword",
+            "7: a number is no part of a flow; expected a stage or (-> …)",
+            "(all): there are no stages in this; expected at least one stage",
+            ":x: `match` cannot compare a topic with a keyword; expected a text, #r\"…\" or :else",
+            "\"z\": nothing may follow `:else`; this branch is never reached",
+            "\"w\": this branch of `match` leads nowhere; expected a flow after this",
+            "5: a test is a map; expected {:name … :at … :input […] :output […]}, found a number",
+            "{:name \"\" :at 1 :inputs [] :output {}}: this test has no `:input`; a test has :name, :at, :input and :output",
+            "\"\": a test's name is empty; expected a text",
+            "1: `:at` names a stage; expected a symbol, found a number",
+            ":inputs: `:inputs` is not known here; expected one of :name, :at, :input, :output",
+            "{}: `:output` is a vector of records; expected [ … ], found a map",
+        ]
+    );
+    let help = from_edn(text).expect_err("wrong")[0].help.clone();
+    assert_eq!(help.as_deref(), Some("did you mean `:name`?"));
+}
+
+#[test]
+fn mistakes_in_toml() {
+    let text =
+        "nmae = \"x\"\npipeline = \"(-> a \\u0041 5 (match))\"\n[stages]\nc = 5\npipeline = \"x\"\n[stages.b]\nkafka = 1\nfiles = 2\n";
+    assert_eq!(
+        mistakes(text, from_toml(text)),
+        [
+            "nmae: `nmae` is not known here; expected one of name, settings, stages, pipeline, tests",
+            "5: `c` must be a stage; expected a table, found a number",
+            "pipeline: no stage can be called `pipeline`; this word is the flow's",
+            "b: `b` must be one stage; expected one key, the plugin; found 2",
+        ]
+    );
+    let text = "pipeline = \"(-> a \\u0041 5 (match))\"";
+    assert_eq!(
+        mistakes(text, from_toml(text)),
+        [
+            "5: a number is no part of a flow; expected a stage or (-> …)",
+            "(match): there are no branches in this `match`; expected a text or #r\"…\", then a flow"
+        ]
+    );
+    let text = "pipeline = \"\"\"\n(-> a\n  \\\n   'b\"\"\"";
+    assert_eq!(mistakes(text, from_toml(text)), ["': this text is never closed; the quote that begins it"]);
+    assert_eq!(mistakes("a = ", from_toml("a = ")).len(), 1);
+}

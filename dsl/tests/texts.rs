@@ -1,0 +1,245 @@
+//! Small languages inside texts: templates, sizes, durations, and what is filled in at load.
+
+use std::time::Duration;
+
+use pseidon_dsl::document::{from_edn, from_flow};
+use pseidon_dsl::node::Text;
+use pseidon_dsl::template::{self, Part};
+use pseidon_dsl::units::{duration, size};
+use pseidon_dsl::{NodeKind, Span, edn, expr, interpolate, nearest};
+
+fn shown_template(text: &str) -> String {
+    let template = template::parse(&Text::plain(text, 0)).expect(text);
+    let parts = template.parts.iter().map(|part| match part {
+        Part::Literal(text) => format!("<{text}>"),
+        Part::Value { expr, format: Some(format), .. } => format!("[{expr} | {format}]"),
+        Part::Value { expr, format: None, .. } => format!("[{expr}]"),
+    });
+    parts.collect()
+}
+
+#[test]
+fn templates() {
+    let cases = [
+        ("", ""),
+        ("out", "<out>"),
+        ("out/{@topic}/date={at:%Y-%m-%d}/hour={at:%H}", "<out/>[@topic]</date=>[at | %Y-%m-%d]</hour=>[at | %H]"),
+        ("{a}{b}", "[a][b]"),
+        ("{{a}}", "<{a}>"),
+        ("{{{a}}}", "<{>[a]<}>"),
+        ("{a::date:%Y}", "[cast(a as date) | %Y]"),
+        ("{a::int}", "[cast(a as int)]"),
+        ("{coalesce(a, 'x:y}')}", "[coalesce(a, 'x:y}')]"),
+        ("{\"a:b\":%H:%M}", "[\"a:b\" | %H:%M]"),
+        ("{at:%%%-d %3f %:z}", "[at | %%%-d %3f %:z]"),
+    ];
+    for (text, expected) in cases {
+        assert_eq!(shown_template(text), expected, "{text}");
+    }
+}
+
+#[test]
+fn mistakes_in_templates() {
+    let cases: [(&str, &[(&str, &str)]); 8] = [
+        ("a{b", &[("{", "this `{` is never closed")]),
+        ("a}b", &[("}", "this `}` closes nothing")]),
+        ("a{}", &[("}", "the text ends too early")]),
+        ("{a b}", &[("b", "`b` is not expected here")]),
+        ("{a:}", &[(":", "there is no time format after this")]),
+        ("{a:%Y-%Q}", &[("%Q", "`%Q` is not part of a time format")]),
+        ("{a:%}", &[("%", "`%` is not part of a time format")]),
+        (
+            "{@topik}/{a +}/{b:%!}",
+            &[("@topik", "there is no `@topik`"), ("}", "the text ends too early"), ("%!", "`%!` is not part of a time format")],
+        ),
+    ];
+    for (text, expected) in cases {
+        let mistakes = template::parse(&Text::plain(text, 0)).expect_err(text);
+        let shown: Vec<(&str, &str)> = mistakes
+            .iter()
+            .map(|mistake| {
+                let (start, end) = (mistake.span.start as usize, mistake.span.end as usize);
+                (&text[start..end.max(start + 1)], mistake.message.as_str())
+            })
+            .collect();
+        assert_eq!(shown, expected, "{text}");
+    }
+}
+
+#[test]
+fn templates_know_their_places_behind_escapes() {
+    let source = r#""\u0061/{bad bad}""#;
+    let NodeKind::Str(text) = edn::read(source).expect("a text").kind else { panic!("a text") };
+    let mistakes = template::parse(&text).expect_err("two names");
+    assert_eq!(mistakes[0].span, Span::new(13, 16));
+    assert_eq!(&source[13..16], "bad");
+}
+
+#[test]
+fn sizes() {
+    let cases = [
+        ("0", 0),
+        ("17", 17),
+        ("1B", 1),
+        ("64k", 64_000),
+        ("64 KB", 64_000),
+        ("64KiB", 65_536),
+        ("64Ki", 65_536),
+        ("128MB", 128_000_000),
+        ("128 mib", 134_217_728),
+        ("1.5GB", 1_500_000_000),
+        ("0.5KiB", 512),
+        ("2TB", 2_000_000_000_000),
+        (" 1g ", 1_000_000_000),
+        ("18446744073709551615", u64::MAX),
+    ];
+    for (text, expected) in cases {
+        assert_eq!(size(text), Ok(expected), "{text}");
+    }
+    let wrong = [
+        ("", "expected a size such as \"128MB\", found nothing"),
+        ("MB", "`MB` does not begin with a number; expected a size such as \"128MB\""),
+        ("-1", "`-1` does not begin with a number; expected a size such as \"128MB\""),
+        ("1.MB", "`1.MB` does not begin with a number; expected a size such as \"128MB\""),
+        ("1..2", "`1..2` does not begin with a number; expected a size such as \"128MB\""),
+        ("1XB", "`XB` is not a unit; expected one of B, kB, MB, GB, TB, PB, KiB, MiB, GiB, TiB"),
+        ("1MB2", "`MB2` is not a unit; expected one of B, kB, MB, GB, TB, PB, KiB, MiB, GiB, TiB"),
+        ("18446744073709551616", "this is too large"),
+        ("99999999999999999999999999999999999999999999", "this is too large"),
+    ];
+    for (text, expected) in wrong {
+        assert_eq!(size(text).expect_err(text).to_string(), expected);
+    }
+}
+
+#[test]
+fn durations() {
+    let cases = [
+        ("250", 250),
+        ("250ms", 250),
+        ("60s", 60_000),
+        ("10m", 600_000),
+        ("1h30m", 5_400_000),
+        ("1h 30m 5s", 5_405_000),
+        ("1.5s", 1_500),
+        ("7d", 604_800_000),
+        ("2w", 1_209_600_000),
+        ("0", 0),
+    ];
+    for (text, expected) in cases {
+        assert_eq!(duration(text), Ok(Duration::from_millis(expected)), "{text}");
+    }
+    assert_eq!(duration("5us"), Ok(Duration::from_micros(5)));
+    let wrong = [
+        ("", "expected a duration such as \"90s\" or \"1h30m\", found nothing"),
+        ("soon", "`soon` does not begin with a number; expected a duration such as \"90s\" or \"1h30m\""),
+        ("1h30", "a unit is missing at the end; expected one of ns, us, ms, s, m, h, d, w"),
+        ("1h 5", "a unit is missing at the end; expected one of ns, us, ms, s, m, h, d, w"),
+        ("1.h", "`1.h` does not begin with a number; expected a duration such as \"90s\" or \"1h30m\""),
+        ("1y", "`y` is not a unit; expected one of ns, us, ms, s, m, h, d, w"),
+        ("999999999999d", "this is too large"),
+    ];
+    for (text, expected) in wrong {
+        assert_eq!(duration(text).expect_err(text).to_string(), expected);
+    }
+}
+
+/// Values for the tests: `env:USER`, `env:LONG`, `file:/run/pw`.
+fn lookup(kind: &str, arg: &str) -> Result<String, String> {
+    match (kind, arg) {
+        ("env", "USER") => Ok("me".to_owned()),
+        ("env", "LONG") => Ok("x".repeat(100)),
+        ("file", "/run/pw") => Ok("hunter2 ${env:USER}".to_owned()),
+        ("env", _) => Err("it is not set".to_owned()),
+        _ => Err(format!("`{kind}` is not known")),
+    }
+}
+
+fn filled(value: &str) -> Text {
+    let mut node = edn::read(&format!("\"{value}\"")).expect("a text");
+    interpolate::node(&mut node, &mut lookup).expect("known names");
+    let NodeKind::Str(text) = node.kind else { panic!("a text") };
+    text
+}
+
+#[test]
+fn filling_in() {
+    let cases = [
+        ("plain", "plain", false),
+        ("${env:USER}", "me", true),
+        ("a ${env:USER} b ${env:USER}", "a me b me", true),
+        ("redis://:${file:/run/pw}@host", "redis://:hunter2 ${env:USER}@host", true),
+        ("$${env:USER} $ ${ ${x} ${env:USER", "${env:USER} $ ${ ${x} ${env:USER", false),
+        ("cost: $5 ${1:2}", "cost: $5 ${1:2}", false),
+    ];
+    for (text, expected, secret) in cases {
+        let text = filled(text);
+        assert_eq!((text.value.as_str(), text.secret), (expected, secret));
+        assert!(!secret || !format!("{text:?}").contains("me"), "{text:?}");
+    }
+}
+
+#[test]
+fn what_follows_a_filled_in_value_keeps_its_place() {
+    let source = r#"\u0061 ${env:LONG}, \u0062 c"#;
+    let text = filled(source);
+    let place_of = |character| {
+        let at = text.value.rfind(character).expect("it is there");
+        let span = text.span_of(at, at + 1);
+        (span.start as usize - 1, span.end as usize - 1)
+    };
+    assert_eq!(place_of('c'), (source.len() - 1, source.len()));
+    assert_eq!(place_of('b'), (source.find("\\u0062").expect("there"), source.len() - 2));
+    assert_eq!(place_of('a'), (0, 6));
+    let (start, end) = place_of('x');
+    assert!(start >= 7 && end <= 18, "a long value stays within its own text: {start}..{end}");
+}
+
+#[test]
+fn filling_in_a_document() {
+    let text = r#"{:settings {:state "redis://${env:USER}"} a (kafka {:x ["${env:USER}"]}) b (b "${env:A}")
+        pipeline (-> a (match "t" (c "${nix:B}") :else (all (d "${env:USER}"))))}"#;
+    let mut document = from_edn(text).expect("valid");
+    let mistakes = interpolate::document(&mut document, &mut lookup).expect_err("two are not known");
+    let shown: Vec<(&str, &str, &str)> = mistakes
+        .iter()
+        .map(|mistake| (&text[mistake.span.start as usize..mistake.span.end as usize], mistake.message.as_str(), mistake.label.as_str()))
+        .collect();
+    assert_eq!(
+        shown,
+        [
+            ("${env:A}", "`${env:A}` cannot be filled in", "it is not set"),
+            ("${nix:B}", "`${nix:B}` cannot be filled in", "`nix` is not known"),
+        ]
+    );
+    let mut fine = from_flow("(-> (kafka {:password '${file:/run/pw}'}))").expect("valid");
+    interpolate::document(&mut fine, &mut lookup).expect("known");
+    assert!(!format!("{fine:?}").contains("hunter2"));
+}
+
+#[test]
+fn a_filled_in_value_is_in_no_mistake() {
+    let expression = filled("a = ${file:/run/pw}");
+    let template = filled("{${file:/run/pw}}");
+    let mistakes = [expr::parse(&expression).expect_err("no expression"), template::parse(&template).expect_err("no template")].concat();
+    assert!(!format!("{mistakes:?}").contains("hunter2"), "{mistakes:?}");
+}
+
+#[test]
+fn the_nearest_name() {
+    let names = ["brokers", "topic", "topics", "format", "start"];
+    let cases = [
+        ("broker", Some("brokers")),
+        ("Brokers", Some("brokers")),
+        ("borkers", Some("brokers")),
+        ("topcs", Some("topics")),
+        ("topic", Some("topic")),
+        ("strat", Some("start")),
+        ("compression", None),
+        ("x", None),
+        ("", None),
+    ];
+    for (name, expected) in cases {
+        assert_eq!(nearest(name, names), expected, "{name}");
+    }
+}

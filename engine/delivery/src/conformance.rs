@@ -1,0 +1,317 @@
+//! What every [`StateStore`] has to do, as a test that any of them can be put to.
+
+use std::collections::HashMap;
+use std::sync::Barrier;
+
+use crate::{Commit, CommitError, CommitRecord, LaneId, SinkId, SplitCommit, SplitId, Staged, StateStore, StoredPlan};
+
+/// Puts a store to the test; panics where it fails. `open` gives the store of a pipeline: an empty one for a name that was not used before,
+/// the same content again for one that was.
+pub fn check(open: &dyn Fn(&str) -> Box<dyn StateStore>) {
+    taking_raises_the_epoch_and_tells_the_previous_owner(&*open("take"));
+    release_clears_the_owner_of_what_is_still_held(&*open("release"));
+    a_step_changes_what_it_names(&*open("commit"));
+    the_largest_numbers_survive(&*open("numbers"));
+    staged_entries_stay_until_they_are_published(&*open("staged"));
+    a_refused_step_changes_nothing(&*open("refused"));
+    the_gravest_reason_is_given(&*open("reasons"));
+    an_empty_store_is_told_from_a_take_over(&*open("emptied"));
+    names_do_not_run_into_each_other(&*open("names"));
+    thousands_of_lanes_fit_into_one_step(&*open("large"));
+    only_one_of_two_steps_wins(&*open("race"));
+    plans_and_notes_are_kept(&*open("plan"));
+    pipelines_are_apart(&*open("apart:1"), &*open("apart"));
+    everything_is_there_when_it_is_opened_again(open);
+}
+
+fn sink() -> SinkId {
+    SinkId::from("lake")
+}
+
+fn take(store: &dyn StateStore, split: &str, owner: &str) -> CommitRecord {
+    store.take(&sink(), &[split.into()], owner).unwrap().remove(0)
+}
+
+fn records(store: &dyn StateStore, sink: &SinkId) -> HashMap<String, CommitRecord> {
+    store.records(sink).unwrap().into_iter().map(|(split, record)| (split.to_string(), record)).collect()
+}
+
+fn step(split: &str, epoch: u64, sequence: u64, low: u64) -> SplitCommit {
+    SplitCommit { split: split.into(), epoch, sequence, low, ahead: vec![], caught_up: vec![] }
+}
+
+fn steps(splits: Vec<SplitCommit>) -> Commit {
+    Commit { splits, ..Commit::default() }
+}
+
+fn entry(id: &str) -> Staged {
+    Staged { id: id.into(), detail: format!("detail of {id}") }
+}
+
+fn staged(store: &dyn StateStore, sink: &SinkId) -> Vec<String> {
+    let mut ids: Vec<String> = store.staged(sink).unwrap().into_iter().map(|entry| entry.id).collect();
+    ids.sort();
+    ids
+}
+
+fn taking_raises_the_epoch_and_tells_the_previous_owner(store: &dyn StateStore) {
+    assert!(store.sinks().unwrap().is_empty());
+    assert!(store.records(&sink()).unwrap().is_empty());
+    let first = take(store, "s/0", "a");
+    assert_eq!(first, CommitRecord { epoch: 1, ..CommitRecord::default() });
+
+    let both = store.take(&sink(), &["s/1".into(), "s/0".into()], "b").unwrap();
+    assert_eq!((both[0].epoch, both[0].owner.as_str()), (1, ""), "answers come in the order of the question");
+    assert_eq!((both[1].epoch, both[1].owner.as_str()), (2, "a"));
+
+    let kept = records(store, &sink());
+    assert_eq!(kept["s/0"], CommitRecord { epoch: 2, owner: "b".into(), ..CommitRecord::default() });
+    assert_eq!(store.sinks().unwrap(), [sink()]);
+    assert!(store.take(&sink(), &[], "b").unwrap().is_empty());
+}
+
+fn release_clears_the_owner_of_what_is_still_held(store: &dyn StateStore) {
+    take(store, "mine", "a");
+    take(store, "lost", "a");
+    take(store, "lost", "b");
+    store.release(&sink(), &[("mine".into(), 1), ("lost".into(), 1), ("never seen".into(), 1)]).unwrap();
+    let kept = records(store, &sink());
+    assert_eq!((kept["mine"].owner.as_str(), kept["mine"].epoch), ("", 1));
+    assert_eq!((kept["lost"].owner.as_str(), kept["lost"].epoch), ("b", 2));
+    assert!(!kept.contains_key("never seen"));
+    // The epoch is still good: a release does not fence.
+    store.commit(&sink(), &steps(vec![step("mine", 1, 0, 5)])).unwrap();
+}
+
+fn a_step_changes_what_it_names(store: &dyn StateStore) {
+    for split in ["s/0", "s/1", "s/2"] {
+        take(store, split, "a");
+    }
+    let lane = |name: &str| LaneId::from(name);
+    let mut first = step("s/0", 1, 0, 10);
+    first.ahead = vec![(lane("x"), 15), (lane("y"), 20)];
+    store.commit(&sink(), &steps(vec![first, step("s/1", 1, 0, 7)])).unwrap();
+    let mut second = step("s/0", 1, 1, 15);
+    second.ahead = vec![(lane("y"), 25), (lane("z"), 16)];
+    second.caught_up = vec![lane("x"), lane("never ahead")];
+    store.commit(&sink(), &steps(vec![second])).unwrap();
+
+    let kept = records(store, &sink());
+    let expected =
+        CommitRecord { epoch: 1, sequence: 2, low: Some(15), ahead: [(lane("y"), 25), (lane("z"), 16)].into(), owner: "a".into() };
+    assert_eq!(kept["s/0"], expected);
+    assert_eq!((kept["s/1"].sequence, kept["s/1"].low), (1, Some(7)));
+    assert_eq!((kept["s/2"].sequence, kept["s/2"].low), (0, None));
+    assert_eq!(take(store, "s/0", "b"), CommitRecord { epoch: 2, ..expected });
+}
+
+fn the_largest_numbers_survive(store: &dyn StateStore) {
+    let split = "s/0";
+    let lane = LaneId::from("x");
+    take(store, split, "a");
+    for (sequence, position) in [(1 << 53) + 1, i64::MAX as u64 + 2, u64::MAX - 1].into_iter().enumerate() {
+        let mut large = step(split, 1, sequence as u64, position);
+        large.ahead = vec![(lane.clone(), position + 1)];
+        store.commit(&sink(), &steps(vec![large])).unwrap();
+        let kept = &records(store, &sink())[split];
+        assert_eq!((kept.low, kept.ahead[&lane]), (Some(position), position + 1));
+    }
+}
+
+fn staged_entries_stay_until_they_are_published(store: &dyn StateStore) {
+    take(store, "s/0", "a");
+    assert!(staged(store, &sink()).is_empty());
+    store
+        .commit(
+            &sink(),
+            &Commit { splits: vec![step("s/0", 1, 0, 1)], staged: vec![entry("1"), entry("2"), entry("3")], published: vec![] },
+        )
+        .unwrap();
+    assert_eq!(staged(store, &sink()), ["1", "2", "3"]);
+    assert!(store.staged(&sink()).unwrap().contains(&entry("2")), "the detail is kept");
+    // A step may be about nothing but what is published.
+    store.commit(&sink(), &Commit { published: vec!["2".into(), "unknown".into()], ..Commit::default() }).unwrap();
+    assert_eq!(staged(store, &sink()), ["1", "3"]);
+    store.forget(&sink(), &["1".into(), "unknown".into()]).unwrap();
+    assert_eq!(staged(store, &sink()), ["3"]);
+    store.forget(&sink(), &[]).unwrap();
+    assert!(staged(store, &SinkId::from("other")).is_empty());
+}
+
+fn a_refused_step_changes_nothing(store: &dyn StateStore) {
+    for split in ["good", "late"] {
+        take(store, split, "a");
+    }
+    store.commit(&sink(), &Commit { splits: vec![step("good", 1, 0, 3)], staged: vec![entry("1")], published: vec![] }).unwrap();
+    take(store, "late", "b");
+    let before = records(store, &sink());
+    for wrong in [step("late", 1, 0, 9), step("late", 2, 7, 9), step("late", 3, 0, 9), step("unknown", 1, 0, 9)] {
+        let mut good = step("good", 1, 1, 4);
+        good.ahead = vec![("x".into(), 9)];
+        let commit = Commit { splits: vec![good, wrong], staged: vec![entry("2")], published: vec!["1".into()] };
+        store.commit(&sink(), &commit).unwrap_err();
+        assert_eq!(records(store, &sink()), before);
+        assert_eq!(staged(store, &sink()), ["1"]);
+    }
+}
+
+fn the_gravest_reason_is_given(store: &dyn StateStore) {
+    let splits: Vec<SplitId> = ["free", "lost", "lost too", "old", "far"].map(SplitId::from).into();
+    store.take(&sink(), &splits, "a").unwrap();
+    store.commit(&sink(), &steps(vec![step("lost", 1, 0, 1), step("old", 1, 0, 1), step("far", 1, 0, 1)])).unwrap();
+    store.take(&sink(), &splits[1..3], "b").unwrap();
+
+    let (free, fenced, fenced_too) = (step("free", 1, 0, 1), step("lost", 1, 1, 2), step("lost too", 1, 0, 2));
+    let (behind, above, fenced_behind) = (step("old", 1, 2, 2), step("far", 1, 0, 2), step("lost", 1, 2, 2));
+    let epoch_behind = step("free", 2, 0, 1);
+    let answer = |splits: &[&SplitCommit]| store.commit(&sink(), &steps(splits.iter().map(|step| (*step).clone()).collect())).unwrap_err();
+    let show = |error: CommitError| match error {
+        CommitError::Fenced(splits) => format!("fenced {}", splits.iter().map(SplitId::as_str).collect::<Vec<_>>().join(", ")),
+        CommitError::Sequence { split, expected, found } => format!("sequence {split}: {expected} {found}"),
+        CommitError::Epoch { split, expected, found } => format!("epoch {split}: {expected} {found}"),
+        CommitError::Store(error) => panic!("{error}"),
+    };
+    for (steps, expected) in [
+        (vec![&fenced], "fenced lost"),
+        (vec![&fenced, &free, &fenced_too], "fenced lost, lost too"),
+        (vec![&behind], "sequence old: 2 1"),
+        (vec![&above], "sequence far: 0 1"),
+        (vec![&above, &fenced], "fenced lost"),
+        (vec![&above, &fenced, &behind], "sequence old: 2 1"),
+        (vec![&fenced_behind, &fenced_too], "sequence lost: 2 1"),
+        (vec![&epoch_behind], "epoch free: 2 1"),
+        (vec![&above, &fenced, &behind, &epoch_behind], "epoch free: 2 1"),
+    ] {
+        assert_eq!(show(answer(&steps)), expected, "{steps:?}");
+    }
+}
+
+fn an_empty_store_is_told_from_a_take_over(store: &dyn StateStore) {
+    match store.commit(&sink(), &steps(vec![step("s/0", 3, 12, 100)])) {
+        Err(CommitError::Epoch { expected: 3, found: 0, .. }) => {}
+        other => panic!("{other:?}"),
+    }
+    assert!(store.records(&sink()).unwrap().is_empty(), "a refused step makes no record");
+}
+
+fn names_do_not_run_into_each_other(store: &dyn StateStore) {
+    let odd = ["", ":", "a", "a:b", "a:b:c", "b:c", "{a}", "}", "%3A", "a\0b", "ünï", "a b\n", "\"'\\", "a/b", "..", "v", "epoch", "1"];
+    for (at, sink) in odd.iter().enumerate() {
+        for (number, split) in odd.iter().enumerate() {
+            let sink = SinkId::from(*sink);
+            let record = store.take(&sink, &[(*split).into()], "a").unwrap().remove(0);
+            assert_eq!(record.epoch, 1, "{sink:?} {split:?} ran into another one");
+            let mut step = step(split, 1, 0, (at * 100 + number) as u64);
+            step.ahead = odd.iter().map(|lane| (LaneId::from(*lane), 1_000_000)).collect();
+            let id = format!("{split}{at}");
+            store.commit(&sink, &Commit { splits: vec![step], staged: vec![entry(&id)], published: vec![] }).unwrap();
+        }
+    }
+    let mut sinks: Vec<String> = store.sinks().unwrap().iter().map(SinkId::to_string).collect();
+    let mut expected: Vec<String> = odd.map(String::from).into();
+    sinks.sort();
+    expected.sort();
+    assert_eq!(sinks, expected);
+    for (at, sink) in odd.iter().enumerate() {
+        let sink = SinkId::from(*sink);
+        let kept = records(store, &sink);
+        assert_eq!(kept.len(), odd.len());
+        for (number, split) in odd.iter().enumerate() {
+            assert_eq!(kept[*split].low, Some((at * 100 + number) as u64));
+            assert_eq!(kept[*split].ahead.len(), odd.len());
+        }
+        let mut ids: Vec<String> = odd.iter().map(|split| format!("{split}{at}")).collect();
+        ids.sort();
+        assert_eq!(staged(store, &sink), ids);
+    }
+}
+
+fn thousands_of_lanes_fit_into_one_step(store: &dyn StateStore) {
+    const LANES: u64 = 20_000;
+    take(store, "s/0", "a");
+    take(store, "s/1", "a");
+    let lane = |number: u64| LaneId::from(format!("region=somewhere/hour={number}"));
+    let mut large = step("s/0", 1, 0, 5);
+    large.ahead = (0..LANES).map(|number| (lane(number), number + 10)).collect();
+    let staged_entries = (0..LANES / 4).map(|number| entry(&number.to_string())).collect();
+    let other = step("s/1", 1, 0, 5);
+    store.commit(&sink(), &Commit { splits: vec![large, other], staged: staged_entries, published: vec![] }).unwrap();
+    let record = take(store, "s/0", "b");
+    assert_eq!(record.ahead.len() as u64, LANES);
+    assert_eq!(record.ahead[&lane(LANES - 1)], LANES + 9);
+    assert_eq!(staged(store, &sink()).len() as u64, LANES / 4);
+
+    let mut back = step("s/0", 2, 1, LANES + 10);
+    back.caught_up = record.ahead.into_keys().collect();
+    let published = (0..LANES / 4).map(|number| number.to_string()).collect();
+    store.commit(&sink(), &Commit { splits: vec![back], staged: vec![], published }).unwrap();
+    assert!(records(store, &sink())["s/0"].ahead.is_empty());
+    assert!(staged(store, &sink()).is_empty());
+}
+
+fn only_one_of_two_steps_wins(store: &dyn StateStore) {
+    const ROUNDS: u64 = 20;
+    take(store, "s/0", "a");
+    for sequence in 0..ROUNDS {
+        let start = Barrier::new(2);
+        let winners: usize = std::thread::scope(|scope| {
+            let attempts = [1, 2].map(|low| {
+                let start = &start;
+                scope.spawn(move || {
+                    start.wait();
+                    store.commit(&sink(), &steps(vec![step("s/0", 1, sequence, low)])).is_ok()
+                })
+            });
+            attempts.into_iter().map(|attempt| usize::from(attempt.join().unwrap())).sum()
+        });
+        assert_eq!(winners, 1);
+    }
+    assert_eq!(records(store, &sink())["s/0"].sequence, ROUNDS);
+}
+
+fn plans_and_notes_are_kept(store: &dyn StateStore) {
+    assert_eq!(store.plan().unwrap(), None);
+    for text in ["{:name \"a\"}", "", "an \u{1f600} and a \0"] {
+        let plan = StoredPlan { fingerprint: format!("of {text}"), text: text.into() };
+        store.set_plan(&plan).unwrap();
+        assert_eq!(store.plan().unwrap(), Some(plan));
+    }
+    assert_eq!(store.note("schema").unwrap(), None);
+    store.set_note("schema", "{}").unwrap();
+    store.set_note("identity", "mine").unwrap();
+    store.set_note("schema", "{:a :int64}").unwrap();
+    assert_eq!(store.note("schema").unwrap().as_deref(), Some("{:a :int64}"));
+    assert_ne!(store.identity().unwrap(), "mine");
+}
+
+fn pipelines_are_apart(one: &dyn StateStore, other: &dyn StateStore) {
+    take(one, "s/0", "a");
+    one.set_note("schema", "{}").unwrap();
+    assert!(other.sinks().unwrap().is_empty());
+    assert_eq!(other.note("schema").unwrap(), None);
+    assert_ne!(one.identity().unwrap(), other.identity().unwrap());
+    assert_eq!(one.identity().unwrap(), one.identity().unwrap());
+}
+
+fn everything_is_there_when_it_is_opened_again(open: &dyn Fn(&str) -> Box<dyn StateStore>) {
+    let name = "again";
+    let plan = StoredPlan { fingerprint: "f".into(), text: "t".into() };
+    let store = open(name);
+    let identity = store.identity().unwrap();
+    take(&*store, "s/0", "a");
+    let mut first = step("s/0", 1, 0, 10);
+    first.ahead = vec![("x".into(), 15)];
+    store.commit(&sink(), &Commit { splits: vec![first], staged: vec![entry("1")], published: vec![] }).unwrap();
+    store.set_plan(&plan).unwrap();
+    store.set_note("n", "v").unwrap();
+    let before = records(&*store, &sink());
+    drop(store);
+
+    let store = open(name);
+    assert_eq!(store.identity().unwrap(), identity);
+    assert_eq!(records(&*store, &sink()), before);
+    assert_eq!(staged(&*store, &sink()), ["1"]);
+    assert_eq!(store.plan().unwrap(), Some(plan));
+    assert_eq!(store.note("n").unwrap().as_deref(), Some("v"));
+    store.commit(&sink(), &steps(vec![step("s/0", 1, 1, 20)])).unwrap();
+}

@@ -1,0 +1,62 @@
+//! The names of things that outlive a process.
+
+use std::fmt;
+use std::sync::Arc;
+
+/// Where a record stands in its split: a Kafka offset, the byte at which a line starts. Inside a split positions strictly increase.
+///
+/// A position that bounds a range is exclusive: "up to 7" covers 0 to 6.
+pub type Position = u64;
+
+macro_rules! id {
+    ($(#[$doc:meta])* $name:ident) => {
+        $(#[$doc])*
+        #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+        pub struct $name(Arc<str>);
+
+        impl $name {
+            /// The name as text, as it stands in the store.
+            pub fn as_str(&self) -> &str {
+                &self.0
+            }
+        }
+
+        impl From<&str> for $name {
+            fn from(text: &str) -> Self {
+                $name(text.into())
+            }
+        }
+
+        impl From<String> for $name {
+            fn from(text: String) -> Self {
+                $name(text.into())
+            }
+        }
+
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str(&self.0)
+            }
+        }
+
+        impl fmt::Debug for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                fmt::Debug::fmt(&self.0, f)
+            }
+        }
+    };
+}
+
+id! {
+    /// A source's unit of order and of resuming: `clicks:clicks/3` (stage, topic and partition), `logs:8:1234` (stage, device and inode).
+    SplitId
+}
+id! {
+    /// What a sink makes durable as one unit again and again: a bucket of files, named by its rendered path. The same record always
+    /// goes to the same lane, whoever handles it.
+    LaneId
+}
+id! {
+    /// One place of the flow where records leave: the sink stage's name, with `#2`, `#3` … for its further places.
+    SinkId
+}

@@ -1,0 +1,144 @@
+//! The committer against a store that shows what it should not.
+
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+
+use pseidon_delivery::committer::{Abandon, Positions};
+use pseidon_delivery::embedded::EmbeddedStore;
+use pseidon_delivery::{Commit, CommitError, Committer, LaneCommit, SinkId, SplitCommit, SplitId, Staged, StateStore};
+
+fn sink() -> SinkId {
+    SinkId::from("lake")
+}
+
+fn split() -> SplitId {
+    SplitId::from("s")
+}
+
+struct Setup {
+    dir: tempfile::TempDir,
+    store: Arc<EmbeddedStore>,
+    committer: Committer,
+}
+
+/// A committer that has begun the split at 0.
+fn begun(positions: Positions) -> Setup {
+    let dir = tempfile::tempdir().unwrap();
+    let store = Arc::new(EmbeddedStore::open(dir.path(), "p").unwrap());
+    let committer = Committer::new(sink(), store.clone(), positions, Arc::new(AtomicBool::new(false)));
+    let record = committer.take(&[split()], "a").unwrap().remove(0);
+    committer.begin(split(), record, 0).unwrap();
+    Setup { dir, store, committer }
+}
+
+/// Hands the records from `from` to `upto` to the lane x, and gives the commit of it.
+fn dispatched(committer: &Committer, from: u64, upto: u64) -> [LaneCommit; 1] {
+    let mut ledger = committer.ledger();
+    ledger.dispatch(&split(), &"x".into(), from, upto - 1);
+    ledger.advance(&split(), upto);
+    [LaneCommit { lane: "x".into(), splits: vec![(split(), upto)] }]
+}
+
+fn staged(id: &str) -> Vec<Staged> {
+    vec![Staged { id: id.into(), detail: String::new() }]
+}
+
+fn fatal<T: std::fmt::Debug>(outcome: Result<T, Abandon>) -> String {
+    match outcome {
+        Err(Abandon::Fatal(reason)) => reason,
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn what_is_published_is_forgotten_with_the_next_step() {
+    let Setup { dir: _dir, store, committer } = begun(Positions::InStore);
+    committer.commit(&dispatched(&committer, 0, 5), staged("1")).unwrap();
+    committer.published(["1".to_owned()]);
+    assert_eq!(store.staged(&sink()).unwrap(), staged("1"));
+    committer.commit(&dispatched(&committer, 5, 9), staged("2")).unwrap();
+    assert_eq!(store.staged(&sink()).unwrap(), staged("2"));
+    committer.published(["2".to_owned()]);
+    committer.commit_idle().unwrap();
+    assert_eq!(store.staged(&sink()).unwrap(), []);
+}
+
+/// Somebody else has written under our epoch, which only a store that lost the epoch's raising allows.
+#[test]
+fn a_sequence_that_nobody_can_have_written_ends_the_run() {
+    let Setup { dir: _dir, store, committer } = begun(Positions::InStore);
+    let strange = SplitCommit { split: split(), epoch: 1, sequence: 1, low: 3, ahead: vec![], caught_up: vec![] };
+    store.commit(&sink(), &Commit { splits: vec![strange], ..Commit::default() }).unwrap();
+    let reason = fatal(committer.commit(&dispatched(&committer, 0, 5), staged("1")));
+    assert!(reason.contains("shows commit 2 of s, but 1 was acknowledged"), "{reason}");
+    assert_eq!(store.staged(&sink()).unwrap(), []);
+}
+
+#[test]
+fn an_older_store_ends_the_run_also_when_it_was_taken_since() {
+    let Setup { dir, store, committer } = begun(Positions::InStore);
+    committer.commit(&dispatched(&committer, 0, 5), staged("1")).unwrap();
+    drop((store, committer));
+    let copy = dir.path().join("copy");
+    std::fs::copy(dir.path().join("p.redb"), &copy).unwrap();
+
+    let store: Arc<EmbeddedStore> = Arc::new(EmbeddedStore::open(dir.path(), "p").unwrap());
+    store.take(&sink(), &[split()], "b").unwrap();
+    let later = SplitCommit { split: split(), epoch: 2, sequence: 2, low: 7, ahead: vec![], caught_up: vec![] };
+    store.commit(&sink(), &Commit { splits: vec![later], ..Commit::default() }).unwrap();
+    drop(store);
+    std::fs::rename(copy, dir.path().join("p.redb")).unwrap();
+    let store = EmbeddedStore::open(dir.path(), "p").unwrap();
+    store.take(&sink(), &[split()], "c").unwrap();
+    store.take(&sink(), &[split()], "d").unwrap();
+
+    // The owner b is at epoch 2 and sequence 3. The store shows 3 and 2: a take-over, and that it is behind. The latter is what matters.
+    let next = SplitCommit { split: split(), epoch: 2, sequence: 3, low: 9, ahead: vec![], caught_up: vec![] };
+    match store.commit(&sink(), &Commit { splits: vec![next], ..Commit::default() }) {
+        Err(CommitError::Sequence { expected: 3, found: 2, .. }) => {}
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn a_lane_of_a_split_that_is_not_ours_is_fenced_without_asking() {
+    let Setup { dir: _dir, store, committer } = begun(Positions::InStore);
+    let lanes = dispatched(&committer, 0, 5);
+    committer.release(&[split()]).unwrap();
+    assert!(matches!(committer.commit(&lanes, staged("1")), Err(Abandon::Fenced(_))));
+    let (_, record) = store.records(&sink()).unwrap().remove(0);
+    assert_eq!((record.owner.as_str(), record.low, record.sequence), ("", Some(0), 1));
+}
+
+/// Where the target holds the positions, the store's record keeps what it was begun with.
+#[test]
+fn positions_in_the_target_stay_out_of_the_store() {
+    let Setup { dir: _dir, store, committer } = begun(Positions::InTarget);
+    let mut applied = Vec::new();
+    let lanes = dispatched(&committer, 0, 5);
+    committer
+        .commit_through(&lanes, |splits| {
+            applied.extend(splits.iter().map(|step| (step.split.clone(), step.low)));
+            Ok(())
+        })
+        .unwrap();
+    assert_eq!(applied, [(split(), 5)]);
+    committer.ledger().advance(&split(), 8);
+    committer.commit_idle().unwrap();
+    assert_eq!(store.records(&sink()).unwrap()[0].1.low, Some(0));
+
+    committer
+        .commit_through(&[], |splits| {
+            assert_eq!(splits[0].low, 8);
+            Err(Abandon::Stopped)
+        })
+        .unwrap_err();
+    // A transaction that was given up has changed nothing, so it is prepared again.
+    committer
+        .commit_through(&[], |splits| {
+            assert_eq!(splits[0].low, 8);
+            Ok(())
+        })
+        .unwrap();
+    committer.commit_through(&[], |_| panic!("nothing moved")).unwrap();
+}

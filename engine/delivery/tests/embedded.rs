@@ -1,0 +1,176 @@
+//! The redb store: the common tests, and what only a file can suffer.
+
+use std::fs;
+use std::path::Path;
+use std::process::Command;
+
+use pseidon_delivery::embedded::EmbeddedStore;
+use pseidon_delivery::{Commit, SinkId, SplitCommit, StateStore, StoreError, conformance};
+use redb::{Database, TableDefinition};
+
+fn failure(outcome: Result<EmbeddedStore, StoreError>) -> String {
+    match outcome {
+        Err(StoreError::Failed(reason)) => reason,
+        Err(other) => panic!("not a failure: {other}"),
+        Ok(_) => panic!("it opened"),
+    }
+}
+
+/// Makes one commit, with the lane `x` ahead.
+fn commit_once(store: &EmbeddedStore, sequence: u64) -> Result<(), pseidon_delivery::CommitError> {
+    let split =
+        SplitCommit { split: "s/0".into(), epoch: 1, sequence, low: sequence, ahead: vec![("x".into(), 1_000_000)], caught_up: vec![] };
+    store.commit(&SinkId::from("lake"), &Commit { splits: vec![split], ..Commit::default() })
+}
+
+fn used_file(dir: &Path) -> std::path::PathBuf {
+    let store = EmbeddedStore::open(dir, "p").unwrap();
+    store.take(&SinkId::from("lake"), &["s/0".into()], "a").unwrap();
+    for sequence in 0..20 {
+        commit_once(&store, sequence).unwrap();
+    }
+    dir.join("p.redb")
+}
+
+#[test]
+fn it_does_what_every_store_does() {
+    let dir = tempfile::tempdir().unwrap();
+    conformance::check(&|pipeline| Box::new(EmbeddedStore::open(dir.path(), pipeline).unwrap()));
+}
+
+#[test]
+fn git_leaves_the_folder_alone() {
+    let dir = tempfile::tempdir().unwrap();
+    let state = dir.path().join("deep/.pseidon");
+    drop(EmbeddedStore::open(&state, "p").unwrap());
+    assert_eq!(fs::read_to_string(state.join(".gitignore")).unwrap(), "*\n");
+    fs::write(state.join(".gitignore"), "mine").unwrap();
+    drop(EmbeddedStore::open(&state, "p").unwrap());
+    assert_eq!(fs::read_to_string(state.join(".gitignore")).unwrap(), "mine");
+}
+
+#[test]
+fn any_pipeline_name_is_one_file() {
+    let dir = tempfile::tempdir().unwrap();
+    let state = dir.path().join("state");
+    for (name, file) in [("a", "a.redb"), ("../a", "%2E.%2Fa.redb"), (".", "%2E.redb"), ("a:b c", "a%3Ab%20c.redb"), ("ü", "%C3%BC.redb")]
+    {
+        drop(EmbeddedStore::open(&state, name).unwrap());
+        assert!(state.join(file).is_file(), "{name}");
+    }
+    assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1);
+}
+
+#[test]
+fn a_second_opener_is_told_what_to_do() {
+    let dir = tempfile::tempdir().unwrap();
+    let first = EmbeddedStore::open(dir.path(), "p").unwrap();
+    let reason = failure(EmbeddedStore::open(dir.path(), "p"));
+    for part in ["p.redb", "in use by another process", "wait for it or stop it", "redis"] {
+        assert!(reason.contains(part), "{part} is not in: {reason}");
+    }
+    drop(first);
+    EmbeddedStore::open(dir.path(), "p").unwrap();
+}
+
+#[test]
+fn a_newer_format_is_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = used_file(dir.path());
+    let database = Database::open(&file).unwrap();
+    let transaction = database.begin_write().unwrap();
+    transaction.open_table(TableDefinition::<&str, &str>::new("meta")).unwrap().insert("format", "2").unwrap();
+    transaction.commit().unwrap();
+    drop(database);
+    let reason = failure(EmbeddedStore::open(dir.path(), "p"));
+    assert!(reason.contains("p.redb has format 2") && reason.contains("newer version"), "{reason}");
+}
+
+#[test]
+fn a_file_of_something_else_is_refused() {
+    for content in ["this is not a database, but a text".repeat(1000).into_bytes(), b"x".to_vec(), vec![0; 100_000]] {
+        let dir = tempfile::tempdir().unwrap();
+        fs::write(dir.path().join("p.redb"), &content).unwrap();
+        let reason = failure(EmbeddedStore::open(dir.path(), "p"));
+        assert!(reason.contains("p.redb"), "{reason}");
+        assert_eq!(fs::read(dir.path().join("p.redb")).unwrap(), content, "it is not ours to change");
+    }
+}
+
+#[test]
+fn a_folder_that_cannot_be_made_is_named() {
+    let dir = tempfile::tempdir().unwrap();
+    fs::write(dir.path().join("file"), "").unwrap();
+    let reason = failure(EmbeddedStore::open(&dir.path().join("file/.pseidon"), "p"));
+    assert!(reason.contains("file/.pseidon"), "{reason}");
+}
+
+/// A damaged file is refused, or what was damaged was not in use: then everything is there. It never panics.
+#[test]
+fn damage_is_noticed() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = used_file(dir.path());
+    let whole = fs::read(&file).unwrap();
+    let expected = EmbeddedStore::open(dir.path(), "p").unwrap().records(&SinkId::from("lake")).unwrap();
+    let mut refused = 0;
+    let damages = (0..whole.len()).step_by(499).map(|at| (at, 1)).chain((0..whole.len()).step_by(4096).map(|at| (at, 4096)));
+    for (at, length) in damages {
+        let mut damaged = whole.clone();
+        for byte in damaged.iter_mut().skip(at).take(length) {
+            *byte ^= 0xA5;
+        }
+        fs::write(&file, &damaged).unwrap();
+        match EmbeddedStore::open(dir.path(), "p") {
+            Err(error) => {
+                assert!(error.to_string().contains("p.redb"), "{error}");
+                refused += 1;
+            }
+            Ok(store) => assert_eq!(store.records(&SinkId::from("lake")).unwrap(), expected, "damage at {at}"),
+        }
+    }
+    assert!(refused > 0);
+    fs::write(&file, &whole[..whole.len() / 2]).unwrap();
+    failure(EmbeddedStore::open(dir.path(), "p"));
+}
+
+/// Fills the disk, as far as the process can tell, and makes room again. It runs in a process of its own, because the limit is a process's.
+#[test]
+fn a_full_disk_passes() {
+    let dir = tempfile::tempdir().unwrap();
+    let test = std::env::current_exe().unwrap();
+    let output = Command::new("sh")
+        // Exceeding the limit is to be an error for the writer instead of a signal.
+        .args(["-c", "trap '' XFSZ; exec \"$0\" --exact in_a_process_of_its_own --nocapture"])
+        .arg(test)
+        .env("PSEIDON_TEST_FULL_DISK", dir.path())
+        .output()
+        .unwrap();
+    let text = String::from_utf8_lossy(&output.stderr).into_owned() + &String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.success(), "{text}");
+    assert!(text.contains("went on after the disk was full"), "{text}");
+}
+
+/// What [`a_full_disk_passes`] runs; by itself it has nothing to do.
+#[test]
+fn in_a_process_of_its_own() {
+    let Some(dir) = std::env::var_os("PSEIDON_TEST_FULL_DISK") else { return };
+    let limit_file_size = |bytes| {
+        let limit = rustix::process::Rlimit { current: bytes, maximum: None };
+        rustix::process::setrlimit(rustix::process::Resource::Fsize, limit).unwrap();
+    };
+    let store = EmbeddedStore::open(Path::new(&dir), "p").unwrap();
+    let sink = SinkId::from("lake");
+    store.take(&sink, &["s/0".into()], "a").unwrap();
+    commit_once(&store, 0).unwrap();
+    limit_file_size(Some(4096));
+    for _ in 0..3 {
+        match commit_once(&store, 1) {
+            Err(pseidon_delivery::CommitError::Store(StoreError::Unavailable(_))) => {}
+            other => panic!("{other:?}"),
+        }
+    }
+    limit_file_size(None);
+    commit_once(&store, 1).unwrap();
+    assert_eq!(store.records(&sink).unwrap()[0].1.sequence, 2);
+    println!("went on after the disk was full");
+}

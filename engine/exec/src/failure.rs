@@ -1,0 +1,81 @@
+//! Why an attempt at running a plan ends before its time.
+
+use crossbeam_channel::Sender;
+use pseidon_delivery::committer::Abandon;
+use pseidon_plugin::sink::SinkError;
+use pseidon_plugin::source::SourceError;
+
+/// What went wrong.
+#[derive(Debug)]
+pub(crate) enum Failure {
+    /// Another instance has some of our splits: start anew from the store, at once.
+    Fenced(String),
+    /// It may work when tried again.
+    Transient {
+        /// The stage where it happened.
+        stage: String,
+        /// What happened.
+        reason: String,
+    },
+    /// It will not.
+    Fatal(String),
+    /// The run was told to leave.
+    Stopped,
+}
+
+/// Where threads report failures; the first one decides.
+#[derive(Clone)]
+pub(crate) struct Failures(pub(crate) Sender<Failure>);
+
+impl Failures {
+    pub(crate) fn report(&self, failure: Failure) {
+        // Nobody listens once the attempt has ended, and then nothing has to be said.
+        let _ = self.0.send(failure);
+    }
+}
+
+impl From<Abandon> for Failure {
+    fn from(abandon: Abandon) -> Self {
+        match abandon {
+            Abandon::Fenced(error) => Failure::Fenced(error.to_string()),
+            Abandon::Fatal(reason) => Failure::Fatal(reason),
+            Abandon::Stopped => Failure::Stopped,
+        }
+    }
+}
+
+impl Failure {
+    pub(crate) fn of_sink(stage: &str, error: SinkError) -> Failure {
+        match error {
+            SinkError::Abandon(abandon) => abandon.into(),
+            SinkError::Transient(reason) => Failure::Transient { stage: stage.to_owned(), reason },
+            SinkError::Fatal(reason) => Failure::Fatal(format!("sink `{stage}`: {reason}")),
+        }
+    }
+
+    pub(crate) fn of_source(stage: &str, error: SourceError) -> Failure {
+        match error {
+            SourceError::Transient(reason) => Failure::Transient { stage: stage.to_owned(), reason },
+            SourceError::Fatal(reason) => Failure::Fatal(format!("source `{stage}`: {reason}")),
+        }
+    }
+}
+
+/// Runs `work` on a thread of its own; a panic in it is a failure of the attempt, not of the process.
+pub(crate) fn spawn<'scope>(
+    scope: &'scope std::thread::Scope<'scope, '_>,
+    name: String,
+    failures: Failures,
+    work: impl FnOnce() -> Result<(), Failure> + Send + 'scope,
+) -> Result<std::thread::ScopedJoinHandle<'scope, ()>, Failure> {
+    let thread = name.clone();
+    let guarded = move || match std::panic::catch_unwind(std::panic::AssertUnwindSafe(work)) {
+        Ok(Ok(())) => {}
+        Ok(Err(failure)) => failures.report(failure),
+        Err(_) => failures.report(Failure::Fatal(format!("internal error in thread `{thread}`; what is not committed is read again"))),
+    };
+    std::thread::Builder::new()
+        .name(name)
+        .spawn_scoped(scope, guarded)
+        .map_err(|error| Failure::Fatal(format!("cannot start a thread: {error}")))
+}

@@ -1,0 +1,192 @@
+//! The engine's side of a source: one thread that takes its events in order.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
+use parking_lot::Mutex;
+use pseidon_delivery::{CommitRecord, Position, SplitId};
+use pseidon_plugin::batch::Split;
+use pseidon_plugin::metrics::Metrics;
+use pseidon_plugin::source::SourceEvent;
+use pseidon_plugin::stop::Stop;
+
+use crate::etl::{OpenSink, Unit};
+use crate::failure::Failure;
+use crate::order::OrderedSplit;
+use crate::writers::WriterMessage;
+
+/// How often durable positions are handed to the source, and the thread looks whether the run is left.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
+
+/// What is needed to take a source's events.
+pub(crate) struct Intake<'a> {
+    pub(crate) source: usize,
+    pub(crate) stage: String,
+    /// The sinks its records reach.
+    pub(crate) sinks: Vec<(usize, &'a OpenSink)>,
+    pub(crate) instance: String,
+    pub(crate) queue: Sender<Unit>,
+    pub(crate) writers: Vec<Sender<WriterMessage>>,
+    pub(crate) stop: Stop,
+    pub(crate) durable: Arc<Mutex<Vec<(SplitId, Position)>>>,
+    pub(crate) commit_interval: Duration,
+    pub(crate) metrics: Metrics,
+}
+
+/// The splits of a source.
+#[derive(Default)]
+struct Splits {
+    /// Taken, with their records in every sink, and not yet begun.
+    taken: HashMap<SplitId, Vec<CommitRecord>>,
+    /// Being read.
+    open: HashMap<SplitId, Arc<OrderedSplit>>,
+}
+
+impl Intake<'_> {
+    /// Works until the source has ended and everything it emitted is durable.
+    pub(crate) fn work(&self, events: Receiver<SourceEvent>) -> Result<(), Failure> {
+        let mut splits = Splits::default();
+        let mut next_look = Instant::now() + LOOK_EVERY;
+        let mut next_commit = Instant::now() + self.commit_interval;
+        loop {
+            match events.recv_timeout(next_look.saturating_duration_since(Instant::now())) {
+                Ok(event) => self.handle(event, &mut splits)?,
+                Err(RecvTimeoutError::Timeout) => {}
+                Err(RecvTimeoutError::Disconnected) => break,
+            }
+            if self.stop.leaving_now() {
+                return Err(Failure::Stopped);
+            }
+            let now = Instant::now();
+            if now >= next_commit {
+                self.commit_idle()?;
+                next_commit = now + self.commit_interval;
+            }
+            if now >= next_look {
+                self.tell_durable();
+                next_look = now + LOOK_EVERY;
+            }
+        }
+        let all: Vec<SplitId> = splits.open.keys().cloned().collect();
+        self.release(&all, &mut splits)
+    }
+
+    fn handle(&self, event: SourceEvent, splits: &mut Splits) -> Result<(), Failure> {
+        // A source that asked and does not wait for the answer any more has ended; that is seen at the next event.
+        match event {
+            SourceEvent::Take(wanted, reply) => {
+                let resume = self.take(&wanted, splits)?;
+                let _ = reply.send(resume);
+            }
+            SourceEvent::Begin(begun, reply) => {
+                for (split, start) in begun {
+                    self.begin(split, start, splits)?;
+                }
+                let _ = reply.send(());
+            }
+            SourceEvent::Emit(batch) => {
+                let Some(split) = splits.open.get(&batch.split.id) else {
+                    return Err(Failure::Fatal(format!("internal error: records of {} came before it was taken", batch.split.id)));
+                };
+                self.metrics.records_in.with_label_values(&[&self.stage]).inc_by(batch.len() as u64);
+                self.metrics.bytes_in.with_label_values(&[&self.stage]).inc_by(batch.payloads.bytes() as u64);
+                let unit = Unit { source: self.source, number: split.number(), split: split.clone(), batch };
+                self.queue.send(unit).map_err(|_| Failure::Stopped)?;
+            }
+            SourceEvent::Release(released, reply) => {
+                let ids: Vec<SplitId> = released.iter().map(|split| split.id.clone()).collect();
+                self.release(&ids, splits)?;
+                self.tell_durable();
+                let _ = reply.send(());
+            }
+            SourceEvent::Lost(lost) => {
+                let names = lost.iter().map(|split| split.id.as_str()).collect::<Vec<_>>().join(", ");
+                return Err(Failure::Fenced(format!("another instance has taken over {names}")));
+            }
+        }
+        Ok(())
+    }
+
+    /// Takes splits over in every sink. Each sink publishes what was committed and not yet published before anything new is read.
+    fn take(&self, wanted: &[Arc<Split>], splits: &mut Splits) -> Result<Vec<Option<Position>>, Failure> {
+        let ids: Vec<SplitId> = wanted.iter().map(|split| split.id.clone()).collect();
+        let mut records: Vec<Vec<CommitRecord>> = vec![Vec::new(); ids.len()];
+        for (_, open) in &self.sinks {
+            let mut taken = open.committer.take(&ids, &self.instance)?;
+            let previous: Vec<_> = ids.iter().cloned().zip(taken.iter().map(|record| record.owner.clone())).collect();
+            let staged = open.committer.staged()?;
+            let over = open.sink.take_over(&previous, &staged).map_err(|error| Failure::of_sink(&open.stage, error))?;
+            open.committer.published(over.published);
+            for (record, position) in taken.iter_mut().zip(over.positions) {
+                record.low = record.low.max(position);
+            }
+            records.iter_mut().zip(taken).for_each(|(records, record)| records.push(record));
+        }
+        let resume = records.iter().map(|records| records.iter().filter_map(|record| record.low).min()).collect();
+        splits.taken.extend(ids.into_iter().zip(records));
+        Ok(resume)
+    }
+
+    fn begin(&self, split: Arc<Split>, start: Position, splits: &mut Splits) -> Result<(), Failure> {
+        let Some(records) = splits.taken.remove(&split.id) else {
+            return Err(Failure::Fatal(format!("internal error: {} was begun before it was taken", split.id)));
+        };
+        for ((_, open), record) in self.sinks.iter().zip(records) {
+            open.committer.begin(split.id.clone(), record, start)?;
+        }
+        splits.open.insert(split.id.clone(), Arc::new(OrderedSplit::new(split)));
+        Ok(())
+    }
+
+    /// Makes everything of these splits durable and gives them back.
+    fn release(&self, ids: &[SplitId], splits: &mut Splits) -> Result<(), Failure> {
+        for id in ids {
+            splits.taken.remove(id);
+            let Some(split) = splits.open.remove(id) else { continue };
+            while !split.wait_until_dispatched(LOOK_EVERY) {
+                if self.stop.leaving_now() {
+                    return Err(Failure::Stopped);
+                }
+            }
+        }
+        if ids.is_empty() {
+            return Ok(());
+        }
+        let (done, answers) = bounded(self.writers.len());
+        let numbers: Vec<usize> = self.sinks.iter().map(|(number, _)| *number).collect();
+        for writer in &self.writers {
+            let flush = WriterMessage::Flush(numbers.clone(), Some(ids.to_vec()), done.clone());
+            writer.send(flush).map_err(|_| Failure::Stopped)?;
+        }
+        drop(done);
+        for _ in &self.writers {
+            answers.recv().map_err(|_| Failure::Stopped)?;
+        }
+        for (_, open) in &self.sinks {
+            open.committer.release(ids)?;
+        }
+        Ok(())
+    }
+
+    fn commit_idle(&self) -> Result<(), Failure> {
+        for (_, open) in &self.sinks {
+            open.committer.commit_idle()?;
+        }
+        let unreachable = self.sinks.iter().any(|(_, open)| open.committer.store_is_unreachable());
+        self.metrics.store_unreachable.set(i64::from(unreachable));
+        Ok(())
+    }
+
+    /// Hands the source the positions below which every sink is durable.
+    fn tell_durable(&self) {
+        let mut lows: HashMap<SplitId, Position> = HashMap::new();
+        for (_, open) in &self.sinks {
+            for (split, low) in open.committer.ledger().lows() {
+                lows.entry(split).and_modify(|least| *least = low.min(*least)).or_insert(low);
+            }
+        }
+        *self.durable.lock() = lows.into_iter().collect();
+    }
+}

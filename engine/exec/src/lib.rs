@@ -1,0 +1,22 @@
+//! Running a plan.
+//!
+//! A reader follows a record from the top to the bottom of this list:
+//!
+//! 1. [`run`]: attempts at running the plan, one after another, until one comes to its end; a failure that may pass, or splits that were
+//!    lost to another instance, start the next attempt from what the store has.
+//! 2. `intake`: one thread for each source takes its events: splits are taken over and given back, batches numbered and queued.
+//! 3. `etl`: threads take batches from the queue, in any order, decode them and take them through the whole chain ([`process`]).
+//! 4. `order`: what comes out is put back in order for each split, entered into the sinks' ledgers and handed to writers.
+//! 5. `writers`: threads that own the sinks' open lanes, write into them and commit them.
+//!
+//! Everything here is plain threads and channels. What is in flight is bounded by one memory budget: sources pause when it is used up.
+
+mod etl;
+mod failure;
+mod intake;
+mod order;
+pub mod process;
+mod run;
+mod writers;
+
+pub use run::{Control, Finished, Run, RunError};

@@ -1,0 +1,296 @@
+//! A run: attempts at running the plan until one comes to its end.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use crossbeam_channel::{Receiver, Sender, bounded, select, unbounded};
+use parking_lot::Mutex;
+use pseidon_delivery::{Committer, StateStore, StoreError, StoredPlan};
+use pseidon_plan::Plan;
+use pseidon_plugin::budget::Budget;
+use pseidon_plugin::metrics::Metrics;
+use pseidon_plugin::sink::SinkSetup;
+use pseidon_plugin::source::{SourceHandle, SourceSetup};
+use pseidon_plugin::stop::Stop;
+use thiserror::Error;
+
+use crate::etl::{Etl, OpenSink, Unit};
+use crate::failure::{Failure, Failures, spawn};
+use crate::intake::Intake;
+use crate::writers::{self, WriterMessage};
+
+/// The waits between attempts after failures that may pass.
+const FIRST_WAIT: Duration = Duration::from_millis(500);
+const LONGEST_WAIT: Duration = Duration::from_secs(30);
+/// An attempt that lasted this long counts as a success: the next failure waits the shortest time again.
+const STEADY: Duration = Duration::from_secs(60);
+
+/// What a user tells a run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Control {
+    /// Stop reading, commit what was read, leave within the grace.
+    Stop,
+    /// Leave at once. What is not committed is read again at the next start.
+    LeaveNow,
+}
+
+/// How a run came to its end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Finished {
+    /// The sources came to their end.
+    Complete,
+    /// It was stopped, and everything that was read is committed.
+    Stopped,
+    /// It was left before everything was committed.
+    Left,
+}
+
+/// Why a run failed.
+#[derive(Debug, Error)]
+pub enum RunError {
+    /// The plan is not the one that a crashed run left work behind with.
+    #[error("the pipeline has changed since a run of it crashed, and its state still holds work of the old version ({0})")]
+    PlanChanged(String),
+    /// It cannot go on without the user.
+    #[error("{0}")]
+    Failed(String),
+    /// The state store failed before anything was read.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+/// What a run needs.
+pub struct Run<'a> {
+    /// The plan.
+    pub plan: &'a Plan,
+    /// Where its state is.
+    pub store: Arc<dyn StateStore>,
+    /// What to count.
+    pub metrics: Metrics,
+    /// Whether a plan that differs from the one that crashed is accepted.
+    pub accept_changed_plan: bool,
+    /// What the user says.
+    pub control: Receiver<Control>,
+}
+
+impl Run<'_> {
+    /// Runs the plan until its sources end, it is stopped, or it cannot go on. Blocks.
+    pub fn run(self) -> Result<Finished, RunError> {
+        let store_id = self.store.identity()?;
+        for weakness in self.store.weaknesses()? {
+            tracing::warn!("the state store is weaker than exactly-once needs: {weakness}");
+        }
+        self.check_plan()?;
+        let mut wait = FIRST_WAIT;
+        let mut failures_in_a_row = 0;
+        loop {
+            let began = Instant::now();
+            let failure = match self.attempt(&store_id) {
+                Ok(finished) => return Ok(finished),
+                Err(failure) => failure,
+            };
+            if began.elapsed() > STEADY {
+                (wait, failures_in_a_row) = (FIRST_WAIT, 0);
+            }
+            let pause = match failure {
+                Failure::Fatal(reason) => return Err(RunError::Failed(reason)),
+                Failure::Stopped => return Ok(Finished::Left),
+                Failure::Fenced(reason) => {
+                    tracing::warn!(reason, "open files are thrown away; starting anew from the committed positions");
+                    Duration::ZERO
+                }
+                Failure::Transient { stage, reason } => {
+                    failures_in_a_row += 1;
+                    let pause = self.pause_after(&stage, &reason, failures_in_a_row, wait)?;
+                    wait = (wait * 2).min(LONGEST_WAIT);
+                    pause
+                }
+            };
+            if let Ok(_stop) = self.control.recv_timeout(pause) {
+                return Ok(Finished::Stopped);
+            }
+        }
+    }
+
+    /// How long to wait before the next attempt; a stage whose `:retry` is used up ends the run.
+    fn pause_after(&self, stage: &str, reason: &str, failures: u64, wait: Duration) -> Result<Duration, RunError> {
+        let retry = self.plan.sinks.iter().find(|sink| sink.id.as_str() == stage).and_then(|sink| sink.retry);
+        let pause = match retry {
+            Some((times, _)) if failures > times => {
+                return Err(RunError::Failed(format!("stage `{stage}` failed {failures} times in a row: {reason}")));
+            }
+            Some((_, interval)) => interval,
+            None => wait,
+        };
+        tracing::warn!(stage, reason, "starting anew from the committed positions in {pause:?}");
+        Ok(pause)
+    }
+
+    /// After a crash the records still name lanes of the plan that wrote them.
+    fn check_plan(&self) -> Result<(), RunError> {
+        let current = StoredPlan { fingerprint: self.plan.fingerprint.clone(), text: self.plan.text.clone() };
+        let stored = self.store.plan()?;
+        if stored.as_ref() == Some(&current) {
+            return Ok(());
+        }
+        let changed = stored.is_some_and(|stored| stored.fingerprint != current.fingerprint);
+        if changed && !self.accept_changed_plan {
+            let mut left = Vec::new();
+            for sink in self.store.sinks()? {
+                let ahead: usize = self.store.records(&sink)?.iter().map(|(_, record)| record.ahead.len()).sum();
+                let staged = self.store.staged(&sink)?.len();
+                if ahead + staged > 0 {
+                    left.push(format!("`{sink}`: {ahead} lanes ahead, {staged} files not yet published"));
+                }
+            }
+            if !left.is_empty() {
+                return Err(RunError::PlanChanged(left.join("; ")));
+            }
+        }
+        self.store.set_plan(&current)?;
+        Ok(())
+    }
+
+    fn attempt(&self, store_id: &str) -> Result<Finished, Failure> {
+        let stop = Stop::new();
+        let instance = instance_name();
+        let sinks = self.open_sinks(store_id, &instance, &stop)?;
+        let (report, reported) = unbounded();
+        let failures = Failures(report);
+        let budget = Budget::new(self.plan.settings.memory / 2);
+        let outcome = std::thread::scope(|scope| {
+            let outcome = self.start(scope, &instance, &sinks, &stop, &failures, &budget).and_then(|done| self.watch(&stop, &reported, &done));
+            // Whatever the outcome, every thread has to end before the scope does.
+            stop.leave_now();
+            outcome
+        });
+        drop(sinks);
+        outcome
+    }
+
+    fn open_sinks(&self, store_id: &str, instance: &str, stop: &Stop) -> Result<Vec<OpenSink>, Failure> {
+        let settings = &self.plan.settings;
+        let share = settings.memory / 4 / self.plan.sinks.len().max(1);
+        let mut sinks = Vec::new();
+        for planned in &self.plan.sinks {
+            let committer = Committer::new(planned.id.clone(), self.store.clone(), planned.prepared.positions(), stop.abandoned());
+            let committer = Arc::new(committer);
+            let setup = SinkSetup {
+                pipeline: self.plan.name.clone(),
+                base: self.plan.base.clone(),
+                instance: instance.to_owned(),
+                store: store_id.to_owned(),
+                staged: committer.staged()?,
+                committer: committer.clone(),
+                writers: settings.writer_threads,
+                memory: share,
+                stop: stop.clone(),
+                metrics: self.metrics.clone(),
+            };
+            let sink = planned.prepared.open(setup).map_err(|error| Failure::of_sink(planned.id.as_str(), error))?;
+            let only_writer = sink.single_writer().then(|| sinks.len() % settings.writer_threads);
+            sinks.push(OpenSink { stage: planned.id.to_string(), sink, committer, only_writer });
+        }
+        Ok(sinks)
+    }
+
+    /// Starts all threads. The receiver gets one message for each source whose records are all durable.
+    fn start<'scope, 'env>(
+        &'env self,
+        scope: &'scope std::thread::Scope<'scope, 'env>,
+        instance: &str,
+        sinks: &'env [OpenSink],
+        stop: &Stop,
+        failures: &Failures,
+        budget: &Arc<Budget>,
+    ) -> Result<Receiver<()>, Failure> {
+        let settings = &self.plan.settings;
+        let mut writers: Vec<Sender<WriterMessage>> = Vec::new();
+        for index in 0..settings.writer_threads {
+            let (sender, messages) = bounded(256);
+            let stop = stop.clone();
+            spawn(scope, format!("writer-{index}"), failures.clone(), move || writers::work(index, sinks, messages, &stop))?;
+            writers.push(sender);
+        }
+        let (queue, units) = bounded::<Unit>(settings.etl_threads * 2);
+        for index in 0..settings.etl_threads {
+            let etl = Etl { plan: self.plan, sinks, writers: writers.clone(), metrics: self.metrics.clone() };
+            let units = units.clone();
+            spawn(scope, format!("etl-{index}"), failures.clone(), move || etl.work(units))?;
+        }
+        let (source_done, done) = unbounded();
+        for (number, planned) in self.plan.sources.iter().enumerate() {
+            let durable = Arc::new(Mutex::new(Vec::new()));
+            let (handle, events) = SourceHandle::new(budget.clone(), stop.clone(), durable.clone());
+            let intake = Intake {
+                source: number,
+                stage: planned.stage.clone(),
+                sinks: planned.sinks.iter().map(|sink| (*sink, &sinks[*sink])).collect(),
+                instance: instance.to_owned(),
+                queue: queue.clone(),
+                writers: writers.clone(),
+                stop: stop.clone(),
+                durable,
+                commit_interval: settings.commit_interval,
+                metrics: self.metrics.clone(),
+            };
+            let source_done = source_done.clone();
+            spawn(scope, format!("intake-{}", planned.stage), failures.clone(), move || {
+                intake.work(events)?;
+                let _ = source_done.send(());
+                Ok(())
+            })?;
+            let setup = SourceSetup {
+                pipeline: self.plan.name.clone(),
+                stage: planned.stage.clone(),
+                base: self.plan.base.clone(),
+                wanted: planned.columns.meta,
+                io_threads: settings.io_threads,
+                memory: settings.memory / 4 / self.plan.sources.len().max(1),
+                instance: instance.to_owned(),
+                metrics: self.metrics.clone(),
+            };
+            spawn(scope, format!("source-{}", planned.stage), failures.clone(), move || {
+                planned.source.run(&setup, handle).map_err(|error| Failure::of_source(&planned.stage, error))
+            })?;
+        }
+        Ok(done)
+    }
+
+    /// Waits for the sources to end, for a failure or for the user.
+    fn watch(&self, stop: &Stop, failures: &Receiver<Failure>, done: &Receiver<()>) -> Result<Finished, Failure> {
+        let mut left = self.plan.sources.len();
+        let mut deadline: Option<Instant> = None;
+        while left > 0 {
+            let patience = deadline.map_or(Duration::from_secs(3600), |deadline| deadline.saturating_duration_since(Instant::now()));
+            select! {
+                recv(failures) -> failure => return Err(failure.unwrap_or(Failure::Stopped)),
+                recv(done) -> _ => left -= 1,
+                recv(self.control) -> control => match control {
+                    Ok(Control::Stop) => {
+                        stop.stop_reading();
+                        deadline = Some(Instant::now() + self.plan.settings.shutdown_grace);
+                    }
+                    Ok(Control::LeaveNow) | Err(_) => return Ok(Finished::Left),
+                },
+                default(patience) => {
+                    if deadline.is_some_and(|deadline| deadline <= Instant::now()) {
+                        tracing::warn!("not everything could be committed within the shutdown grace; the rest is read again at the next start");
+                        return Ok(Finished::Left);
+                    }
+                }
+            }
+        }
+        Ok(if deadline.is_some() { Finished::Stopped } else { Finished::Complete })
+    }
+}
+
+/// Names this attempt unlike any other: machine, process, time and a count.
+fn instance_name() -> String {
+    static COUNT: AtomicU64 = AtomicU64::new(0);
+    let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+    let host: String = host.trim().chars().filter(|c| c.is_ascii_alphanumeric() || *c == '-').take(40).collect();
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis());
+    format!("{host}-{}-{now:x}-{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed))
+}

@@ -1,0 +1,212 @@
+//! Which type an expression wants of each payload path.
+//!
+//! Where no schema says what a payload field is, its use does: what is compared with `500` is an `int64`, what stands left of `like` is text.
+//! A use that fits every value (`is null`, `cast`, a bare `select a`) wants nothing; such a path is a JSON value unless another use says more.
+
+use arrow::datatypes::DataType;
+use datafusion_expr::Operator;
+use datafusion_expr::type_coercion::binary::{BinaryTypeCoercer, comparison_coercion};
+use pseidon_dsl::Span;
+use pseidon_dsl::expr::{BinaryOp, Expr, ExprKind, IsWhat, Literal, Path, UnaryOp};
+
+use crate::compile::meta_field;
+use crate::function;
+use crate::types::{is_json, parse_type};
+
+/// A payload path that an expression names.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Demand {
+    /// The path.
+    pub path: Path,
+    /// Where it stands.
+    pub span: Span,
+    /// The type that its use there asks for, if it does.
+    pub wanted: Option<DataType>,
+}
+
+/// Adds every payload path in `expr` to `out`, in the order of the text. `wanted` is the type that is asked of the whole expression (of a
+/// condition: boolean); `known` gives the type of a path that is already known, which what it is compared with takes on.
+pub fn collect(expr: &Expr, wanted: Option<&DataType>, known: &dyn Fn(&Path) -> Option<DataType>, out: &mut Vec<Demand>) {
+    let mut demands = Demands { known, out };
+    demands.expr(expr, wanted);
+}
+
+struct Demands<'a> {
+    known: &'a dyn Fn(&Path) -> Option<DataType>,
+    out: &'a mut Vec<Demand>,
+}
+
+impl Demands<'_> {
+    fn expr(&mut self, expr: &Expr, wanted: Option<&DataType>) {
+        match &expr.kind {
+            ExprKind::Literal(_) | ExprKind::Meta(_) => {}
+            ExprKind::Path(path) => self.out.push(Demand { path: path.clone(), span: expr.span, wanted: wanted.cloned() }),
+            ExprKind::Unary(UnaryOp::Not, operand) => self.expr(operand, Some(&DataType::Boolean)),
+            ExprKind::Unary(UnaryOp::Neg, operand) => {
+                let number = wanted.filter(|wanted| wanted.is_numeric()).unwrap_or(&DataType::Float64);
+                self.expr(operand, Some(number));
+            }
+            ExprKind::Binary(left, op, right) => self.binary(left, *op, right, wanted),
+            ExprKind::Between { expr, low, high, .. } => self.alike(&[expr, low, high], None),
+            ExprKind::In { expr, list, .. } => {
+                let all: Vec<&Expr> = std::iter::once(expr.as_ref()).chain(list).collect();
+                self.alike(&all, None);
+            }
+            ExprKind::Like { expr, pattern, .. } => {
+                self.expr(expr, Some(&DataType::Utf8));
+                self.expr(pattern, Some(&DataType::Utf8));
+            }
+            ExprKind::Is { expr, what: IsWhat::Null, .. } => self.expr(expr, None),
+            ExprKind::Is { expr, .. } => self.expr(expr, Some(&DataType::Boolean)),
+            ExprKind::Case { operand, whens, otherwise } => self.case(operand.as_deref(), whens, otherwise.as_deref(), wanted),
+            // The text of whatever is there is cast: `"12"` and `12` are both a bigint.
+            ExprKind::Cast { expr, .. } => self.expr(expr, None),
+            ExprKind::Call { name, args, .. } => self.call(name, args, wanted),
+        }
+    }
+
+    fn binary(&mut self, left: &Expr, op: BinaryOp, right: &Expr, wanted: Option<&DataType>) {
+        match op {
+            BinaryOp::And | BinaryOp::Or => {
+                self.expr(left, Some(&DataType::Boolean));
+                self.expr(right, Some(&DataType::Boolean));
+            }
+            BinaryOp::Eq | BinaryOp::NotEq | BinaryOp::Lt | BinaryOp::LtEq | BinaryOp::Gt | BinaryOp::GtEq => {
+                self.alike(&[left, right], None)
+            }
+            BinaryOp::RegexMatch | BinaryOp::RegexNotMatch | BinaryOp::Concat => {
+                self.expr(left, Some(&DataType::Utf8));
+                self.expr(right, Some(&DataType::Utf8));
+            }
+            BinaryOp::Add | BinaryOp::Sub | BinaryOp::Mul | BinaryOp::Div | BinaryOp::Mod => {
+                let (left_type, right_type) = (self.type_of(left), self.type_of(right));
+                let left_wanted = operand_type(right_type.as_ref(), wanted);
+                let right_wanted = operand_type(left_type.as_ref(), wanted);
+                self.expr(left, left_wanted.as_ref());
+                self.expr(right, right_wanted.as_ref());
+            }
+        }
+    }
+
+    /// Expressions of one type, because they are compared or are alternatives.
+    fn alike(&mut self, exprs: &[&Expr], wanted: Option<&DataType>) {
+        let common = self.common_type(exprs);
+        for expr in exprs {
+            self.expr(expr, common.as_ref().or(wanted));
+        }
+    }
+
+    fn common_type(&self, exprs: &[&Expr]) -> Option<DataType> {
+        let types = exprs.iter().filter_map(|expr| self.type_of(expr));
+        types.reduce(|left, right| comparison_coercion(&left, &right).unwrap_or(left))
+    }
+
+    fn case(&mut self, operand: Option<&Expr>, whens: &[(Expr, Expr)], otherwise: Option<&Expr>, wanted: Option<&DataType>) {
+        let tests: Vec<&Expr> = operand.into_iter().chain(whens.iter().map(|(when, _)| when)).collect();
+        let results: Vec<&Expr> = whens.iter().map(|(_, then)| then).chain(otherwise).collect();
+        let test_type = if operand.is_some() { self.common_type(&tests) } else { Some(DataType::Boolean) };
+        let result_type = self.common_type(&results).or_else(|| wanted.cloned());
+        if let Some(operand) = operand {
+            self.expr(operand, test_type.as_ref());
+        }
+        for (when, then) in whens {
+            self.expr(when, test_type.as_ref());
+            self.expr(then, result_type.as_ref());
+        }
+        if let Some(otherwise) = otherwise {
+            self.expr(otherwise, result_type.as_ref());
+        }
+    }
+
+    fn call(&mut self, name: &str, args: &[Expr], wanted: Option<&DataType>) {
+        match (name, args) {
+            ("coalesce" | "nvl" | "ifnull" | "nullif" | "greatest" | "least", _) => self.alike(&args.iter().collect::<Vec<_>>(), wanted),
+            ("nvl2", [tested, rest @ ..]) => {
+                self.expr(tested, None);
+                self.alike(&rest.iter().collect::<Vec<_>>(), wanted);
+            }
+            ("if", [condition, rest @ ..]) => {
+                self.expr(condition, Some(&DataType::Boolean));
+                self.alike(&rest.iter().collect::<Vec<_>>(), wanted);
+            }
+            _ => {
+                for (at, arg) in args.iter().enumerate() {
+                    self.expr(arg, function::argument_type(name, at, args.len()).as_ref());
+                }
+            }
+        }
+    }
+
+    /// The type of an expression's values, as far as it can be told without knowing the paths.
+    fn type_of(&self, expr: &Expr) -> Option<DataType> {
+        match &expr.kind {
+            ExprKind::Literal(Literal::Null) => None,
+            ExprKind::Literal(Literal::Bool(_)) => Some(DataType::Boolean),
+            ExprKind::Literal(Literal::Int(_)) => Some(DataType::Int64),
+            ExprKind::Literal(Literal::Float(_)) => Some(DataType::Float64),
+            ExprKind::Literal(Literal::Str(_)) => Some(DataType::Utf8),
+            ExprKind::Path(path) => (self.known)(path),
+            ExprKind::Meta(meta) => Some(meta_field(meta)).filter(|field| !is_json(field)).map(|field| field.data_type().clone()),
+            ExprKind::Unary(UnaryOp::Neg, operand) => Some(self.type_of(operand).unwrap_or(DataType::Float64)),
+            ExprKind::Binary(_, BinaryOp::Concat, _) => Some(DataType::Utf8),
+            ExprKind::Binary(left, op, right) => match arithmetic(*op) {
+                Some(op) => arithmetic_type(self.type_of(left), op, self.type_of(right)),
+                None => Some(DataType::Boolean),
+            },
+            ExprKind::Unary(UnaryOp::Not, _)
+            | ExprKind::Between { .. }
+            | ExprKind::In { .. }
+            | ExprKind::Like { .. }
+            | ExprKind::Is { .. } => Some(DataType::Boolean),
+            ExprKind::Case { whens, otherwise, .. } => {
+                let results: Vec<&Expr> = whens.iter().map(|(_, then)| then).chain(otherwise.as_deref()).collect();
+                self.common_type(&results)
+            }
+            ExprKind::Cast { to, .. } => parse_type(to).ok(),
+            ExprKind::Call { name, args, .. } => self.call_type(name, args),
+        }
+    }
+
+    fn call_type(&self, name: &str, args: &[Expr]) -> Option<DataType> {
+        match (name, args) {
+            ("coalesce" | "nvl" | "ifnull" | "nullif" | "greatest" | "least", _) => self.common_type(&args.iter().collect::<Vec<_>>()),
+            ("nvl2" | "if", [_, rest @ ..]) => self.common_type(&rest.iter().collect::<Vec<_>>()),
+            _ => {
+                let types = args.iter().enumerate().map(|(at, arg)| {
+                    let known = self.type_of(arg).or_else(|| function::argument_type(name, at, args.len()));
+                    known.unwrap_or(DataType::Utf8)
+                });
+                function::return_type(name, &types.collect::<Vec<_>>())
+            }
+        }
+    }
+}
+
+fn arithmetic(op: BinaryOp) -> Option<Operator> {
+    match op {
+        BinaryOp::Add => Some(Operator::Plus),
+        BinaryOp::Sub => Some(Operator::Minus),
+        BinaryOp::Mul => Some(Operator::Multiply),
+        BinaryOp::Div => Some(Operator::Divide),
+        BinaryOp::Mod => Some(Operator::Modulo),
+        _ => None,
+    }
+}
+
+/// What an unknown operand should be beside one of the type `other`. Of two unknown ones both are float64, which every number fits.
+fn operand_type(other: Option<&DataType>, wanted: Option<&DataType>) -> Option<DataType> {
+    match other {
+        None => Some(wanted.filter(|wanted| wanted.is_floating()).cloned().unwrap_or(DataType::Float64)),
+        Some(other) if other.is_numeric() => Some(other.clone()),
+        Some(_) => None,
+    }
+}
+
+fn arithmetic_type(left: Option<DataType>, op: Operator, right: Option<DataType>) -> Option<DataType> {
+    let (left, right) = match (left, right) {
+        (None, None) => return Some(DataType::Float64),
+        (Some(known), None) | (None, Some(known)) => (known.clone(), known),
+        (Some(left), Some(right)) => (left, right),
+    };
+    BinaryTypeCoercer::new(&left, &op, &right).get_result_type().ok()
+}

@@ -1,0 +1,133 @@
+//! Values whose type nothing says: JSON texts, as the decoder found them in the record.
+//!
+//! An expression that looks into such a value sees its text: a string without its quotes and escapes, a number, an object or an array as it was
+//! written, and NULL for `null`.
+
+use std::borrow::Cow;
+use std::sync::Arc;
+
+use arrow::array::{Array, ArrayRef, AsArray, StringBuilder};
+use arrow::datatypes::DataType;
+use datafusion_common::{Result, exec_datafusion_err};
+use datafusion_expr::{ColumnarValue, ScalarFunctionArgs, ScalarUDFImpl, Signature, Volatility};
+use pseidon_dsl::expr::{Path, Step};
+use sonic_rs::{JsonValueTrait, PointerNode};
+
+/// The text of a JSON value.
+#[derive(Debug, PartialEq, Eq, Hash)]
+pub(crate) struct JsonText {
+    signature: Signature,
+}
+
+impl JsonText {
+    pub(crate) fn new() -> JsonText {
+        JsonText { signature: Signature::exact(vec![DataType::Utf8], Volatility::Immutable) }
+    }
+}
+
+impl ScalarUDFImpl for JsonText {
+    fn name(&self) -> &str {
+        "json_text"
+    }
+
+    fn signature(&self) -> &Signature {
+        &self.signature
+    }
+
+    fn return_type(&self, _: &[DataType]) -> Result<DataType> {
+        Ok(DataType::Utf8)
+    }
+
+    fn invoke_with_args(&self, args: ScalarFunctionArgs) -> Result<ColumnarValue> {
+        map_texts(args, |json, out| {
+            match text_of(json)? {
+                Some(text) => out.append_value(text),
+                None => out.append_null(),
+            }
+            Ok(())
+        })
+    }
+}
+
+/// What stands in a JSON value at a path; NULL where there is nothing.
+#[derive(Debug, PartialEq, Eq, Hash)]
+pub(crate) struct JsonGet {
+    steps: Vec<Step>,
+    signature: Signature,
+}
+
+impl JsonGet {
+    pub(crate) fn new(steps: &[Step]) -> JsonGet {
+        JsonGet { steps: steps.to_vec(), signature: Signature::exact(vec![DataType::Utf8], Volatility::Immutable) }
+    }
+}
+
+impl ScalarUDFImpl for JsonGet {
+    fn name(&self) -> &str {
+        "json_get"
+    }
+
+    fn signature(&self) -> &Signature {
+        &self.signature
+    }
+
+    fn return_type(&self, _: &[DataType]) -> Result<DataType> {
+        Ok(DataType::Utf8)
+    }
+
+    fn invoke_with_args(&self, args: ScalarFunctionArgs) -> Result<ColumnarValue> {
+        let pointer: Vec<PointerNode> = self
+            .steps
+            .iter()
+            .map(|step| match step {
+                Step::Field(name) => PointerNode::Key(name.clone().into()),
+                Step::Index(index) => PointerNode::Index(*index as usize),
+            })
+            .collect();
+        map_texts(args, |json, out| {
+            match sonic_rs::get(json, &pointer) {
+                Ok(value) if value.is_null() => out.append_null(),
+                Ok(value) => out.append_value(value.as_raw_str()),
+                Err(error) if error.is_not_found() || error.is_unmatched_type() => out.append_null(),
+                Err(_) => return Err(exec_datafusion_err!("no valid JSON on the way to {}", Path(self.steps.clone()))),
+            }
+            Ok(())
+        })
+    }
+}
+
+/// A new text for each text; NULL stays NULL.
+fn map_texts(args: ScalarFunctionArgs, mut map: impl FnMut(&str, &mut StringBuilder) -> Result<()>) -> Result<ColumnarValue> {
+    let arrays = ColumnarValue::values_to_arrays(&args.args)?;
+    let [texts] = arrays.as_slice() else {
+        return Err(exec_datafusion_err!("one JSON text is needed, not {}", arrays.len()));
+    };
+    let texts = texts.as_string::<i32>();
+    let mut out = StringBuilder::with_capacity(texts.len(), texts.values().len());
+    for text in texts {
+        match text {
+            Some(text) => map(text, &mut out)?,
+            None => out.append_null(),
+        }
+    }
+    let out: ArrayRef = Arc::new(out.finish());
+    Ok(ColumnarValue::Array(out))
+}
+
+/// A JSON value as a text.
+fn text_of(json: &str) -> Result<Option<Cow<'_, str>>> {
+    let json = json.trim_matches([' ', '\t', '\r', '\n']);
+    if json == "null" {
+        return Ok(None);
+    }
+    let Some(rest) = json.strip_prefix('"') else {
+        return Ok(Some(json.into()));
+    };
+    match rest.strip_suffix('"') {
+        Some(content) if !content.contains(['\\', '"']) => Ok(Some(content.into())),
+        _ => match sonic_rs::from_str::<String>(json) {
+            Ok(text) => Ok(Some(text.into())),
+            Err(_) => Err(exec_datafusion_err!("a JSON text is not valid")),
+        },
+    }
+}

@@ -1,0 +1,290 @@
+//! Arrow's types under the names that users write.
+//!
+//! Both families of names are read: Arrow's (`int64`, `utf8`, `timestamp_ms`) and SQL's (`bigint`, `text`, `timestamp`). They are printed as
+//! Arrow's, a struct as `{a int64, b utf8}` and a list as `[int64]`. Timestamps are in UTC; SQL's `timestamp` has microseconds.
+
+use std::collections::HashMap;
+
+use arrow::datatypes::{DECIMAL128_MAX_PRECISION, DECIMAL256_MAX_PRECISION, DataType, Field, IntervalUnit, TimeUnit};
+
+/// The name of Arrow's canonical extension type for JSON text.
+const JSON_EXTENSION: &str = "arrow.json";
+const EXTENSION_KEY: &str = "ARROW:extension:name";
+
+/// How a column of unknown type is called.
+const JSON: &str = "json";
+
+/// The time zone of all timestamps.
+const UTC: &str = "UTC";
+
+/// The names of types without parameters. The first name of a type is the one that is printed.
+const NAMES: [(&str, DataType); 43] = [
+    ("int8", DataType::Int8),
+    ("int16", DataType::Int16),
+    ("int32", DataType::Int32),
+    ("int64", DataType::Int64),
+    ("uint8", DataType::UInt8),
+    ("uint16", DataType::UInt16),
+    ("uint32", DataType::UInt32),
+    ("uint64", DataType::UInt64),
+    ("float32", DataType::Float32),
+    ("float64", DataType::Float64),
+    ("utf8", DataType::Utf8),
+    ("binary", DataType::Binary),
+    ("boolean", DataType::Boolean),
+    ("date32", DataType::Date32),
+    ("time64", DataType::Time64(TimeUnit::Microsecond)),
+    ("interval", DataType::Interval(IntervalUnit::MonthDayNano)),
+    ("null", DataType::Null),
+    ("tinyint", DataType::Int8),
+    ("smallint", DataType::Int16),
+    ("int", DataType::Int32),
+    ("integer", DataType::Int32),
+    ("bigint", DataType::Int64),
+    ("long", DataType::Int64),
+    ("real", DataType::Float32),
+    ("float", DataType::Float32),
+    ("double", DataType::Float64),
+    ("double precision", DataType::Float64),
+    ("text", DataType::Utf8),
+    ("string", DataType::Utf8),
+    ("varchar", DataType::Utf8),
+    ("char", DataType::Utf8),
+    ("char varying", DataType::Utf8),
+    ("character varying", DataType::Utf8),
+    ("bytea", DataType::Binary),
+    ("blob", DataType::Binary),
+    ("varbinary", DataType::Binary),
+    ("bytes", DataType::Binary),
+    ("bool", DataType::Boolean),
+    ("date", DataType::Date32),
+    ("time", DataType::Time64(TimeUnit::Microsecond)),
+    ("large_utf8", DataType::LargeUtf8),
+    ("utf8_view", DataType::Utf8View),
+    ("large_binary", DataType::LargeBinary),
+];
+
+/// The names of timestamps. The first name of a unit is the one that is printed.
+const TIMESTAMPS: [(&str, TimeUnit); 6] = [
+    ("timestamp_s", TimeUnit::Second),
+    ("timestamp_ms", TimeUnit::Millisecond),
+    ("timestamp_us", TimeUnit::Microsecond),
+    ("timestamp_ns", TimeUnit::Nanosecond),
+    ("timestamp", TimeUnit::Microsecond),
+    ("timestamptz", TimeUnit::Microsecond),
+];
+
+/// The digits of a decimal whose precision is not given.
+const DEFAULT_DECIMAL: (u8, i8) = (38, 10);
+
+/// A timestamp in UTC.
+pub(crate) fn timestamp(unit: TimeUnit) -> DataType {
+    DataType::Timestamp(unit, Some(UTC.into()))
+}
+
+/// A column whose values are JSON texts: what a payload path gives when nothing says its type.
+pub fn json_field(name: &str) -> Field {
+    Field::new(name, DataType::Utf8, true).with_metadata(HashMap::from([(EXTENSION_KEY.to_owned(), JSON_EXTENSION.to_owned())]))
+}
+
+/// Whether a column holds JSON texts.
+pub fn is_json(field: &Field) -> bool {
+    field.metadata().get(EXTENSION_KEY).is_some_and(|name| name == JSON_EXTENSION)
+}
+
+/// A column of the type that `name` says: as [`parse_type`], and `json`, which is no Arrow type but [`json_field`]'s mark on text.
+pub fn parse_field(column: &str, name: &str) -> Result<Field, String> {
+    if name.trim().eq_ignore_ascii_case(JSON) {
+        return Ok(json_field(column));
+    }
+    Ok(Field::new(column, parse_type(name)?, true))
+}
+
+/// The type with this name, in any case: Arrow's names (`int64`, `utf8`, `timestamp_ms`), SQL's (`bigint`, `text`, `timestamp`, `varchar(20)`,
+/// whose length is not checked) and `decimal(10,2)`. The error says which name comes nearest.
+pub fn parse_type(name: &str) -> Result<DataType, String> {
+    let lower = name.trim().to_ascii_lowercase();
+    // All times are in UTC, with or without a zone.
+    let lower = lower.strip_suffix(" with time zone").or_else(|| lower.strip_suffix(" without time zone")).unwrap_or(&lower);
+    let (word, parameters) = match lower.split_once('(') {
+        Some((word, rest)) => {
+            let inner = rest.strip_suffix(')').ok_or_else(|| format!("the type {lower} lacks its closing parenthesis"))?;
+            (word.trim(), Some(inner))
+        }
+        None => (lower, None),
+    };
+    if matches!(word, "decimal" | "numeric") {
+        return decimal(word, parameters);
+    }
+    if let Some(parameters) = parameters {
+        return match word {
+            "varchar" | "char" | "char varying" | "character varying" if parameters.trim().parse::<u32>().is_ok() => Ok(DataType::Utf8),
+            "timestamp" => match parameters.trim() {
+                "0" => Ok(timestamp(TimeUnit::Second)),
+                "3" => Ok(timestamp(TimeUnit::Millisecond)),
+                "6" => Ok(timestamp(TimeUnit::Microsecond)),
+                "9" => Ok(timestamp(TimeUnit::Nanosecond)),
+                _ => Err(format!("timestamp({parameters}) should be timestamp(0), (3), (6) or (9)")),
+            },
+            _ => Err(format!("the type {word} takes no ({parameters})")),
+        };
+    }
+    if let Some((_, data_type)) = NAMES.iter().find(|(known, _)| *known == word) {
+        return Ok(data_type.clone());
+    }
+    if let Some((_, unit)) = TIMESTAMPS.iter().find(|(known, _)| *known == word) {
+        return Ok(timestamp(*unit));
+    }
+    let timestamps = TIMESTAMPS.iter().map(|(known, _)| *known);
+    let known = NAMES.iter().map(|(known, _)| *known).chain(timestamps).chain(["decimal", "numeric", JSON]);
+    Err(match pseidon_dsl::nearest(word, known) {
+        Some(nearest) => format!("there is no type {word}, the nearest is {nearest}"),
+        None => format!("there is no type {word}; int64, float64, utf8, boolean, timestamp, date and decimal(10,2) are some"),
+    })
+}
+
+/// `decimal`, `decimal(10)`, `decimal(10,2)`
+fn decimal(word: &str, parameters: Option<&str>) -> Result<DataType, String> {
+    let Some(parameters) = parameters else {
+        return Ok(DataType::Decimal128(DEFAULT_DECIMAL.0, DEFAULT_DECIMAL.1));
+    };
+    let (precision, scale) = parameters.split_once(',').unwrap_or((parameters, "0"));
+    let numbers = precision.trim().parse::<u8>().ok().zip(scale.trim().parse::<u8>().ok());
+    match numbers {
+        Some((precision, scale)) if precision > 0 && scale <= precision && precision <= DECIMAL128_MAX_PRECISION => {
+            Ok(DataType::Decimal128(precision, scale as i8))
+        }
+        Some((precision, scale)) if scale <= precision && (DECIMAL128_MAX_PRECISION..=DECIMAL256_MAX_PRECISION).contains(&precision) => {
+            Ok(DataType::Decimal256(precision, scale as i8))
+        }
+        _ => {
+            Err(format!("{word}({parameters}) should have up to {DECIMAL256_MAX_PRECISION} digits and no more after the point than in all"))
+        }
+    }
+}
+
+/// How users write this type: [`parse_type`] reads it again, structs and lists apart.
+pub fn type_name(data_type: &DataType) -> String {
+    if let Some((name, _)) = NAMES.iter().find(|(_, known)| known == data_type) {
+        return (*name).to_owned();
+    }
+    match data_type {
+        DataType::Timestamp(unit, _) => {
+            TIMESTAMPS.iter().find(|(_, known)| known == unit).map_or_else(String::new, |(name, _)| (*name).to_owned())
+        }
+        DataType::Decimal128(precision, scale) | DataType::Decimal256(precision, scale) => format!("decimal({precision},{scale})"),
+        DataType::Struct(fields) => {
+            let fields: Vec<String> = fields.iter().map(|field| format!("{} {}", field.name(), field_type_name(field))).collect();
+            format!("{{{}}}", fields.join(", "))
+        }
+        DataType::List(item) | DataType::LargeList(item) | DataType::FixedSizeList(item, _) => format!("[{}]", field_type_name(item)),
+        DataType::Dictionary(_, value) => type_name(value),
+        other => other.to_string().to_ascii_lowercase(),
+    }
+}
+
+/// How users write the type of this column: as [`type_name`], and `json` for a column of JSON texts.
+pub fn field_type_name(field: &Field) -> String {
+    if is_json(field) { JSON.to_owned() } else { type_name(field.data_type()) }
+}
+
+/// The plainest type for the same values: functions give some texts as views and some times without a zone.
+pub(crate) fn plain(data_type: &DataType) -> DataType {
+    match data_type {
+        DataType::Utf8View | DataType::LargeUtf8 => DataType::Utf8,
+        DataType::BinaryView | DataType::LargeBinary => DataType::Binary,
+        DataType::Dictionary(_, value) => plain(value),
+        DataType::Timestamp(unit, _) => timestamp(*unit),
+        other => other.clone(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+
+    #[test]
+    fn names_are_read_and_printed() {
+        let cases = [
+            ("int64", "int64"),
+            ("BIGINT", "int64"),
+            (" integer ", "int32"),
+            ("smallint", "int16"),
+            ("tinyint", "int8"),
+            ("uint32", "uint32"),
+            ("double", "float64"),
+            ("double precision", "float64"),
+            ("real", "float32"),
+            ("text", "utf8"),
+            ("varchar(20)", "utf8"),
+            ("bool", "boolean"),
+            ("date", "date32"),
+            ("timestamp", "timestamp_us"),
+            ("timestamp_ms", "timestamp_ms"),
+            ("timestamp_ns", "timestamp_ns"),
+            ("timestamp_s", "timestamp_s"),
+            ("decimal(10,2)", "decimal(10,2)"),
+            ("numeric( 12 , 0 )", "decimal(12,0)"),
+            ("decimal(60,5)", "decimal(60,5)"),
+            ("decimal(10)", "decimal(10,0)"),
+            ("decimal", "decimal(38,10)"),
+            ("interval", "interval"),
+            ("time", "time64"),
+            ("timestamp(3)", "timestamp_ms"),
+            ("timestamp(9) with time zone", "timestamp_ns"),
+            ("timestamp without time zone", "timestamp_us"),
+            ("character varying(3)", "utf8"),
+        ];
+        for (name, printed) in cases {
+            let data_type = parse_type(name).unwrap();
+            assert_eq!(type_name(&data_type), printed, "{name}");
+            assert_eq!(parse_type(printed).unwrap(), data_type, "{name}");
+        }
+    }
+
+    #[test]
+    fn timestamps_are_in_utc() {
+        assert_eq!(parse_type("timestamp_ms"), Ok(DataType::Timestamp(TimeUnit::Millisecond, Some("UTC".into()))));
+    }
+
+    #[test]
+    fn every_printed_name_is_read() {
+        for (_, data_type) in &NAMES {
+            assert_eq!(parse_type(&type_name(data_type)).as_ref(), Ok(data_type));
+        }
+    }
+
+    #[test]
+    fn nested_types_are_printed() {
+        let user = Field::new("user", DataType::Struct(vec![Field::new("id", DataType::Utf8, true), json_field("more")].into()), true);
+        assert_eq!(field_type_name(&user), "{id utf8, more json}");
+        assert_eq!(type_name(&DataType::List(Arc::new(Field::new_list_field(DataType::Int64, true)))), "[int64]");
+        assert_eq!(type_name(&DataType::List(Arc::new(user))), "[{id utf8, more json}]");
+    }
+
+    #[test]
+    fn json_is_a_mark_on_text() {
+        let field = parse_field("a", "JSON").unwrap();
+        assert!(is_json(&field));
+        assert_eq!(field.data_type(), &DataType::Utf8);
+        assert!(!is_json(&parse_field("a", "utf8").unwrap()));
+    }
+
+    #[test]
+    fn mistakes_are_explained() {
+        let cases = [
+            ("decimal(10,11)", "decimal(10,11) should have up to 76 digits and no more after the point than in all"),
+            ("decimal(0,0)", "decimal(0,0) should have up to 76 digits and no more after the point than in all"),
+            ("decimal(99)", "decimal(99) should have up to 76 digits and no more after the point than in all"),
+            ("decimal(1", "the type decimal(1 lacks its closing parenthesis"),
+            ("int64(3)", "the type int64 takes no (3)"),
+        ];
+        for (name, message) in cases {
+            assert_eq!(parse_type(name).unwrap_err(), message);
+        }
+        assert!(parse_type("in64").unwrap_err().starts_with("there is no type in64"));
+        assert!(parse_type("").is_err());
+    }
+}

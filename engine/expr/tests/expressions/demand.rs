@@ -1,0 +1,111 @@
+//! What expressions want of the paths they name.
+
+use arrow::datatypes::DataType;
+use pseidon_dsl::expr::Path;
+use pseidon_dsl::node::Text;
+use pseidon_expr::demand::{Demand, collect};
+use pseidon_expr::types::type_name;
+
+/// Each path with its type, where one is wanted: `a int64, b`.
+fn wanted(text: &str, wanted: Option<DataType>) -> String {
+    let expr = pseidon_dsl::expr::parse(&Text::plain(text, 0)).unwrap_or_else(|mistakes| panic!("{text}: {mistakes:?}"));
+    let known = |path: &Path| match path.to_string().as_str() {
+        "known_text" => Some(DataType::Utf8),
+        "known_int" => Some(DataType::Int32),
+        _ => None,
+    };
+    let mut demands = Vec::new();
+    collect(&expr, wanted.as_ref(), &known, &mut demands);
+    for demand in &demands {
+        assert_eq!(&text[demand.span.start as usize..demand.span.end as usize], demand.path.to_string());
+    }
+    let shown = |demand: &Demand| match &demand.wanted {
+        Some(data_type) => format!("{} {}", demand.path, type_name(data_type)),
+        None => demand.path.to_string(),
+    };
+    demands.iter().map(shown).collect::<Vec<_>>().join(", ")
+}
+
+#[test]
+fn a_use_says_the_type() {
+    let cases = [
+        ("a", "a"),
+        ("1", ""),
+        ("@topic = 'x'", ""),
+        ("a = 1", "a int64"),
+        ("1.5 < a", "a float64"),
+        ("a <> 'x'", "a utf8"),
+        ("a = true", "a boolean"),
+        ("a = null", "a"),
+        ("a = b", "a, b"),
+        ("a = known_int", "a int32, known_int int32"),
+        ("a = @offset", "a int64"),
+        ("a = @timestamp", "a timestamp_ms"),
+        ("a between 1 and 2.5", "a float64"),
+        ("a between b and 2", "a int64, b int64"),
+        ("a in (1, b)", "a int64, b int64"),
+        ("a in ('x')", "a utf8"),
+        ("a like 'x%'", "a utf8"),
+        ("a ~ b", "a utf8, b utf8"),
+        ("a || b", "a utf8, b utf8"),
+        ("a + 1", "a int64"),
+        ("a * 1.5", "a float64"),
+        ("a * b", "a float64, b float64"),
+        ("a + known_int", "a int32, known_int float64"),
+        ("(a + 1) * b > 3", "a int64, b int64"),
+        ("-a", "a float64"),
+        ("-a > 3", "a float64"),
+        ("at - '1 day'", "at"),
+        ("a and not b or c", "a boolean, b boolean, c boolean"),
+        ("a is null", "a"),
+        ("a is true", "a boolean"),
+        ("cast(a as bigint)", "a"),
+        ("cast(a as bigint) = b", "a, b int64"),
+        ("a::text like b", "a, b utf8"),
+        ("user.tags[0].x = 1", "user.tags[0].x int64"),
+        ("case when a then b else 1 end", "a boolean, b int64"),
+        ("case a when 1 then 'x' when b then c end", "a int64, b int64, c utf8"),
+        ("case when a = 1 then b end", "a int64, b"),
+        ("lower(a) = b", "a utf8, b utf8"),
+        ("length(a) > b", "a utf8, b int32"),
+        ("substr(a, b)", "a utf8, b int64"),
+        ("round(a, 2)", "a float64"),
+        ("to_timestamp_millis(a)", "a int64"),
+        ("to_timestamp(a)", "a utf8"),
+        ("to_timestamp_millis(a) > b", "a int64, b timestamp_ms"),
+        ("coalesce(a, 0)", "a int64"),
+        ("coalesce(a, b) = 'x'", "a utf8, b utf8"),
+        ("nullif(a, '')", "a utf8"),
+        ("if(a, b, 1)", "a boolean, b int64"),
+        ("nvl2(a, b, 'x')", "a, b utf8"),
+        ("concat(a, b)", "a, b"),
+        ("no_such_function(a)", "a"),
+        ("a = 1 or a = 'x'", "a int64, a utf8"),
+        ("known_text = 5", "known_text int64"),
+    ];
+    let mut wrong = Vec::new();
+    for (text, expected) in cases {
+        let found = wanted(text, None);
+        if found != expected {
+            wrong.push(format!("{text}: {found}"));
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+#[test]
+fn what_is_asked_of_the_whole_is_asked_of_its_parts() {
+    let cases = [
+        ("a", DataType::Boolean, "a boolean"),
+        ("case when a then b end", DataType::Utf8, "a boolean, b utf8"),
+        ("coalesce(a, b)", DataType::Utf8, "a utf8, b utf8"),
+        ("-a", DataType::Int64, "a int64"),
+        ("a + b", DataType::Int64, "a float64, b float64"),
+        ("a + b", DataType::Float32, "a float32, b float32"),
+        ("a = b", DataType::Boolean, "a, b"),
+        ("cast(a as text)", DataType::Utf8, "a"),
+    ];
+    for (text, data_type, expected) in cases {
+        assert_eq!(wanted(text, Some(data_type)), expected, "{text}");
+    }
+}

@@ -1,0 +1,7 @@
+//! Expressions as users write them, through the public face of the crate.
+
+mod arbitrary;
+mod demand;
+mod evaluate;
+mod fixture;
+mod mistakes;

@@ -1,0 +1,248 @@
+//! Batches: consecutive records of one split, as they came.
+
+use std::sync::Arc;
+
+use arrow::array::{BinaryArray, BinaryBuilder, StringArray, StringBuilder};
+use bytes::{Bytes, BytesMut};
+use pseidon_delivery::{Position, SplitId};
+
+use crate::budget::{Budget, Charge};
+
+/// A source's unit of order: a Kafka partition, a file.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Split {
+    /// Its lasting name.
+    pub id: SplitId,
+    /// `@topic`: the topic, the file's path, the stage's name.
+    pub topic: String,
+    /// `@partition`: the partition, or 0.
+    pub partition: i32,
+}
+
+/// Which metadata the plan asks a source for beside position, topic and partition, which cost nothing.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct MetaWanted {
+    /// `@timestamp`
+    pub timestamp: bool,
+    /// `@key`
+    pub key: bool,
+    /// `@headers`
+    pub headers: bool,
+}
+
+/// Records of one split, in order of their positions. Everything in it is shared, so a clone is cheap.
+#[derive(Debug)]
+pub struct Batch {
+    /// Where they come from.
+    pub split: Arc<Split>,
+    /// The records' bytes.
+    pub payloads: Payloads,
+    /// Each record's position; strictly increasing.
+    pub positions: Vec<Position>,
+    /// The first position after those that the batch covers. Positions without a record (markers, gaps) are covered too.
+    pub next: Position,
+    /// Milliseconds since 1970, where wanted and known; `i64::MIN` stands for none.
+    pub timestamps: Option<Vec<i64>>,
+    /// Keys, where wanted.
+    pub keys: Option<BinaryArray>,
+    /// Headers as JSON objects, where wanted.
+    pub headers: Option<StringArray>,
+    /// What the batch holds of the memory budget, until it is dropped.
+    charge: Option<Charge>,
+}
+
+/// The timestamp of a record that has none.
+pub const NO_TIMESTAMP: i64 = i64::MIN;
+
+impl Batch {
+    /// How many records.
+    pub fn len(&self) -> usize {
+        self.positions.len()
+    }
+
+    /// Whether there is none. Such a batch still moves the split's frontier to [`Batch::next`].
+    pub fn is_empty(&self) -> bool {
+        self.positions.is_empty()
+    }
+
+    /// The bytes it keeps in memory, roughly.
+    pub fn size(&self) -> usize {
+        self.payloads.buffer.len() + self.positions.len() * 24
+    }
+
+    /// Counts the batch against the budget for as long as it lives.
+    pub fn charge_to(&mut self, budget: &Arc<Budget>) {
+        self.charge = Some(budget.charge(self.size()));
+    }
+}
+
+/// Records' bytes in one shared buffer.
+#[derive(Clone, Debug, Default)]
+pub struct Payloads {
+    buffer: Bytes,
+    spans: Vec<PayloadSpan>,
+    lines: bool,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct PayloadSpan {
+    start: u32,
+    /// `u32::MAX` for a record without a payload.
+    len: u32,
+}
+
+const NO_PAYLOAD: u32 = u32::MAX;
+
+impl Payloads {
+    /// Records that are slices `start..start+len` of the buffer, in its order. `lines` promises that each is followed by one `\n`
+    /// in the buffer, then at once by the next record.
+    ///
+    /// # Panics
+    /// If a slice lies outside the buffer.
+    pub fn new(buffer: Bytes, spans: impl IntoIterator<Item = (u32, u32)>, lines: bool) -> Self {
+        let spans: Vec<_> = spans.into_iter().map(|(start, len)| PayloadSpan { start, len }).collect();
+        let inside = |span: &PayloadSpan| span.start as usize + span.len as usize <= buffer.len();
+        assert!(spans.iter().all(inside), "a payload lies outside its buffer");
+        Payloads { buffer, spans, lines }
+    }
+
+    /// How many records.
+    pub fn len(&self) -> usize {
+        self.spans.len()
+    }
+
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.spans.is_empty()
+    }
+
+    /// The bytes of all records together.
+    pub fn bytes(&self) -> usize {
+        self.buffer.len()
+    }
+
+    /// The record's bytes; `None` if it has no payload (a tombstone in Kafka).
+    pub fn get(&self, row: usize) -> Option<&[u8]> {
+        let span = self.spans[row];
+        (span.len != NO_PAYLOAD).then(|| &self.buffer[span.start as usize..(span.start + span.len) as usize])
+    }
+
+    /// The same as a slice that keeps the buffer alive.
+    pub fn get_bytes(&self, row: usize) -> Option<Bytes> {
+        let span = self.spans[row];
+        (span.len != NO_PAYLOAD).then(|| self.buffer.slice(span.start as usize..(span.start + span.len) as usize))
+    }
+
+    /// The rows `from..to` as one piece of the buffer, each followed by `\n`, if they lie there like that. No copy is made.
+    pub fn lines(&self, from: usize, to: usize) -> Option<Bytes> {
+        if !self.lines || from >= to {
+            return None;
+        }
+        let last = self.spans[to - 1];
+        Some(self.buffer.slice(self.spans[from].start as usize..(last.start + last.len) as usize + 1))
+    }
+}
+
+/// Puts a batch together from records as they arrive.
+pub struct BatchBuilder {
+    split: Arc<Split>,
+    buffer: BytesMut,
+    spans: Vec<PayloadSpan>,
+    positions: Vec<Position>,
+    timestamps: Option<Vec<i64>>,
+    keys: Option<BinaryBuilder>,
+    headers: Option<StringBuilder>,
+    lines: bool,
+}
+
+/// What a source knows of a record beside its payload.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct RecordMeta<'a> {
+    /// Milliseconds since 1970.
+    pub timestamp: Option<i64>,
+    /// The key.
+    pub key: Option<&'a [u8]>,
+    /// The headers as a JSON object.
+    pub headers: Option<&'a str>,
+}
+
+impl BatchBuilder {
+    /// A builder with room for `capacity` bytes.
+    pub fn new(split: Arc<Split>, wanted: MetaWanted, capacity: usize) -> Self {
+        BatchBuilder {
+            split,
+            buffer: BytesMut::with_capacity(capacity),
+            spans: Vec::new(),
+            positions: Vec::new(),
+            timestamps: wanted.timestamp.then(Vec::new),
+            keys: wanted.key.then(BinaryBuilder::new),
+            headers: wanted.headers.then(StringBuilder::new),
+            lines: true,
+        }
+    }
+
+    /// Adds a record: its payload is copied, once. The caller keeps a batch below 4 GiB; see [`BatchBuilder::bytes`].
+    pub fn push(&mut self, position: Position, payload: Option<&[u8]>, meta: RecordMeta<'_>) {
+        let start = self.buffer.len() as u32;
+        let len = match payload {
+            Some(payload) => {
+                self.buffer.extend_from_slice(payload);
+                self.buffer.extend_from_slice(b"\n");
+                payload.len() as u32
+            }
+            None => {
+                self.lines = false;
+                NO_PAYLOAD
+            }
+        };
+        self.spans.push(PayloadSpan { start, len });
+        self.positions.push(position);
+        if let Some(timestamps) = &mut self.timestamps {
+            timestamps.push(meta.timestamp.unwrap_or(NO_TIMESTAMP));
+        }
+        if let Some(keys) = &mut self.keys {
+            keys.append_option(meta.key);
+        }
+        if let Some(headers) = &mut self.headers {
+            headers.append_option(meta.headers);
+        }
+    }
+
+    /// How many records it holds.
+    pub fn len(&self) -> usize {
+        self.positions.len()
+    }
+
+    /// Whether it holds none.
+    pub fn is_empty(&self) -> bool {
+        self.positions.is_empty()
+    }
+
+    /// How many bytes of payload it holds.
+    pub fn bytes(&self) -> usize {
+        self.buffer.len()
+    }
+
+    /// The batch, which covers all positions below `next`.
+    pub fn finish(mut self, next: Position) -> Batch {
+        debug_assert!(self.positions.last().is_none_or(|last| *last < next));
+        Batch {
+            split: self.split,
+            payloads: Payloads { buffer: self.buffer.freeze(), spans: self.spans, lines: self.lines },
+            positions: self.positions,
+            next,
+            timestamps: self.timestamps,
+            keys: self.keys.as_mut().map(BinaryBuilder::finish),
+            headers: self.headers.as_mut().map(StringBuilder::finish),
+            charge: None,
+        }
+    }
+}
+
+impl Batch {
+    /// A batch of records that already lie in a buffer; see [`Payloads::new`].
+    pub fn from_payloads(split: Arc<Split>, payloads: Payloads, positions: Vec<Position>, next: Position) -> Batch {
+        debug_assert_eq!(payloads.len(), positions.len());
+        Batch { split, payloads, positions, next, timestamps: None, keys: None, headers: None, charge: None }
+    }
+}

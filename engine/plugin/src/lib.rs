@@ -1,0 +1,30 @@
+//! What a plugin is to the engine, and what it is given to work with.
+//!
+//! A plugin declares itself with a [`PluginSpec`]: its name, its documentation and its options. From that one declaration come parsing,
+//! checking, defaults and the reference pages. The planner finds plugins in a [`Registry`] and opens them with checked [`Options`].
+//!
+//! - A [`Source`](source::Source) emits [`Batch`]es: consecutive records of one split, their bytes in one shared buffer.
+//! - A [`Format`](format::Format) decodes the fields that the plan asks for, and only those, into Arrow columns.
+//! - A [`Sink`](sink::Sink) says which lane each of the [`Rows`] goes to, and its [`Writer`](sink::Writer)s make lanes durable.
+//!
+//! The engine's side of these (threads, queues, order, commits) is `pseidon-exec`.
+
+pub mod batch;
+pub mod budget;
+pub mod format;
+pub mod metrics;
+pub mod options;
+pub mod registry;
+pub mod rows;
+pub mod sink;
+pub mod source;
+pub mod spec;
+pub mod stop;
+
+pub use batch::{Batch, BatchBuilder, Payloads, Split};
+pub use budget::Budget;
+pub use options::Options;
+pub use registry::Registry;
+pub use rows::{BadRow, Rows};
+pub use spec::{OptionKind, OptionSpec, PluginSpec};
+pub use stop::Stop;

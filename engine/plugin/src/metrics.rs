@@ -1,0 +1,103 @@
+//! What is counted while a pipeline runs.
+
+use prometheus::core::Collector;
+use prometheus::{IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry};
+
+/// The metrics of one run. Clones share their values.
+#[derive(Clone, Debug)]
+pub struct Metrics {
+    registry: Registry,
+    /// Records that came from a source, by stage.
+    pub records_in: IntCounterVec,
+    /// Bytes of their payloads, by stage.
+    pub bytes_in: IntCounterVec,
+    /// Records handed to a sink, by stage.
+    pub records_out: IntCounterVec,
+    /// Bytes a sink has written, by stage.
+    pub bytes_out: IntCounterVec,
+    /// Bad records, by stage and what became of them (`quarantined`, `dropped`).
+    pub bad_records: IntCounterVec,
+    /// Records a source still has before it, by stage.
+    pub lag: IntGaugeVec,
+    /// Files open now, by stage.
+    pub open_files: IntGaugeVec,
+    /// Files published, by stage.
+    pub files: IntCounterVec,
+    /// 1 while a sink cannot write and tries again, by stage.
+    pub sink_blocked: IntGaugeVec,
+    /// 1 while the state store does not answer.
+    pub store_unreachable: IntGauge,
+    /// Bytes in flight.
+    pub memory_used: IntGauge,
+}
+
+impl Metrics {
+    /// All at zero.
+    #[allow(clippy::new_without_default, reason = "a run makes its metrics on purpose, once")]
+    pub fn new() -> Metrics {
+        let registry = Registry::new();
+        let counter = |name: &str, help: &str, labels: &[&str]| {
+            let vec = IntCounterVec::new(Opts::new(name, help), labels).expect("the name and labels are constant and valid");
+            registry.register(Box::new(vec.clone())).expect("each name is registered once");
+            vec
+        };
+        let gauges = |name: &str, help: &str, labels: &[&str]| {
+            let vec = IntGaugeVec::new(Opts::new(name, help), labels).expect("the name and labels are constant and valid");
+            registry.register(Box::new(vec.clone())).expect("each name is registered once");
+            vec
+        };
+        let gauge = |name: &str, help: &str| {
+            let gauge = IntGauge::new(name, help).expect("the name is constant and valid");
+            registry.register(Box::new(gauge.clone())).expect("each name is registered once");
+            gauge
+        };
+        Metrics {
+            records_in: counter("pseidon_source_records_total", "Records read.", &["stage"]),
+            bytes_in: counter("pseidon_source_bytes_total", "Bytes of the records read.", &["stage"]),
+            records_out: counter("pseidon_sink_records_total", "Records handed to the sink.", &["stage"]),
+            bytes_out: counter("pseidon_sink_bytes_total", "Bytes written by the sink, after compression.", &["stage"]),
+            bad_records: counter("pseidon_bad_records_total", "Records that could not go on.", &["stage", "outcome"]),
+            lag: gauges("pseidon_source_lag_records", "Records that the source has not read yet.", &["stage"]),
+            open_files: gauges("pseidon_sink_open_files", "Files open for writing.", &["stage"]),
+            files: counter("pseidon_sink_files_total", "Files published.", &["stage"]),
+            sink_blocked: gauges("pseidon_sink_blocked", "1 while the sink cannot write and tries again.", &["stage"]),
+            store_unreachable: gauge("pseidon_state_store_unreachable", "1 while the state store does not answer."),
+            memory_used: gauge("pseidon_memory_used_bytes", "Bytes of records in flight."),
+            registry,
+        }
+    }
+
+    /// How many bad records were put aside, and how many dropped, over all stages.
+    pub fn bad_totals(&self) -> (u64, u64) {
+        let (mut quarantined, mut dropped) = (0, 0);
+        for family in self.bad_records.collect() {
+            for metric in family.get_metric() {
+                let outcome = metric.get_label().iter().find(|label| label.name() == "outcome").map(|label| label.value());
+                let count = metric.get_counter().get_value() as u64;
+                if outcome == Some("dropped") { dropped += count } else { quarantined += count }
+            }
+        }
+        (quarantined, dropped)
+    }
+
+    /// What keeps the run from going on right now, as sentences; nothing when all is well.
+    pub fn troubles(&self) -> Vec<String> {
+        let mut troubles = Vec::new();
+        if self.store_unreachable.get() != 0 {
+            troubles.push("the state store does not answer: nothing is committed until it does".to_owned());
+        }
+        for family in self.sink_blocked.collect() {
+            for metric in family.get_metric().iter().filter(|metric| metric.get_gauge().get_value() != 0.0) {
+                let stage = metric.get_label().iter().find(|label| label.name() == "stage").map_or("", |label| label.value());
+                troubles.push(format!("the sink `{stage}` cannot write and tries again"));
+            }
+        }
+        troubles
+    }
+
+    /// Everything in Prometheus' text format.
+    pub fn render(&self) -> String {
+        let encoder = prometheus::TextEncoder::new();
+        encoder.encode_to_string(&self.registry.gather()).unwrap_or_default()
+    }
+}

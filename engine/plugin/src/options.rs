@@ -1,0 +1,351 @@
+//! Checked option values.
+//!
+//! [`Options::parse`] turns the arguments of a stage into values by the plugin's declaration, with all mistakes at once. After that a
+//! plugin asks for its options by name and kind; asking for what it did not declare is a programming error and panics.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use pseidon_dsl::expr::{Expr, SelectItem};
+use pseidon_dsl::template::Template;
+use pseidon_dsl::{Diagnostic, Name, Node, NodeKind, Span, expr, nearest, node::Text, template, units};
+
+use crate::spec::{OptionDefault, OptionKind, OptionSpec, PluginSpec};
+
+mod on_error;
+mod schema;
+
+pub use on_error::OnError;
+pub use schema::SchemaOption;
+
+/// The value of an option.
+#[derive(Clone, Debug, PartialEq)]
+pub enum OptionValue {
+    /// [`OptionKind::Text`], [`OptionKind::Checked`], [`OptionKind::Choice`]
+    Text(String),
+    /// [`OptionKind::Bool`]
+    Bool(bool),
+    /// [`OptionKind::Count`], [`OptionKind::Bytes`]
+    Count(u64),
+    /// [`OptionKind::Number`]
+    Number(f64),
+    /// [`OptionKind::Duration`]
+    Duration(Duration),
+    /// [`OptionKind::Texts`], [`OptionKind::TextsOrRegex`]
+    Texts(Vec<String>),
+    /// [`OptionKind::TextsOrRegex`]
+    Regex(String),
+    /// [`OptionKind::Properties`]
+    Properties(Vec<(String, String)>),
+    /// [`OptionKind::Expr`]
+    Expr(Expr),
+    /// [`OptionKind::Exprs`]
+    Exprs(Vec<(String, Expr)>),
+    /// [`OptionKind::Select`]
+    Select(Vec<SelectItem>),
+    /// [`OptionKind::Template`]
+    Template(Template),
+    /// [`OptionKind::Schema`]
+    Schema(SchemaOption),
+    /// [`OptionKind::Map`]
+    Map(Options),
+    /// [`OptionKind::OnError`]
+    OnError(OnError),
+}
+
+/// A stage's options.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Options {
+    values: BTreeMap<&'static str, (OptionValue, Span)>,
+    span: Span,
+}
+
+impl Options {
+    /// Checks a stage's arguments against the declaration.
+    pub fn parse(spec: &PluginSpec, args: &[Node], span: Span) -> Result<Options, Vec<Diagnostic>> {
+        let context = format!("`{}`", spec.name);
+        match (args, spec.positional) {
+            ([], _) => Options::parse_entries(&context, spec.options, &[], None, span),
+            ([Node { kind: NodeKind::Map(entries), .. }], _) => Options::parse_entries(&context, spec.options, entries, None, span),
+            ([value], Some(first)) => Options::parse_entries(&context, spec.options, &[], Some((first, value)), span),
+            ([value, Node { kind: NodeKind::Map(entries), .. }], Some(first)) => {
+                Options::parse_entries(&context, spec.options, entries, Some((first, value)), span)
+            }
+            ([first, ..], _) => {
+                let expected = if spec.positional.is_some() { "one value, a map of options, or both" } else { "a map of options" };
+                let wrong = args.iter().skip(1).fold(first.span, |span, arg| span.to(arg.span));
+                Err(vec![
+                    Diagnostic::new(wrong, format!("{context} does not take these arguments"), format!("expected {expected}"))
+                        .with_help(format!("for example {}", spec.example)),
+                ])
+            }
+        }
+    }
+
+    fn parse_entries(
+        context: &str,
+        declared: &'static [OptionSpec],
+        entries: &[(Node, Node)],
+        positional: Option<(&'static str, &Node)>,
+        span: Span,
+    ) -> Result<Options, Vec<Diagnostic>> {
+        let mut values = BTreeMap::new();
+        let mut mistakes = Vec::new();
+        let mut set = |option: &'static OptionSpec, value: &Node, mistakes: &mut Vec<Diagnostic>| match parse_value(option, value) {
+            Ok(parsed) => {
+                if values.insert(option.name, (parsed, value.span)).is_some() {
+                    mistakes.push(Diagnostic::new(value.span, format!("`{}` is given twice", option.name), "here again"));
+                }
+            }
+            Err(more) => mistakes.extend(more),
+        };
+        let mut mentioned = Vec::new();
+        if let Some((name, value)) = positional
+            && let Some(option) = declared.iter().find(|option| option.name == name)
+        {
+            mentioned.push(name);
+            set(option, value, &mut mistakes);
+        }
+        for (key, value) in entries {
+            let Some(name) = word(key) else {
+                mistakes.push(Diagnostic::new(key.span, "this is not an option", "expected a keyword"));
+                continue;
+            };
+            match declared.iter().find(|option| option.name == name) {
+                Some(option) => {
+                    mentioned.push(option.name);
+                    set(option, value, &mut mistakes);
+                }
+                None => mistakes.push(unknown_option(context, declared, name, key.span)),
+            }
+        }
+        for option in declared.iter().filter(|option| !mentioned.contains(&option.name)) {
+            match option.default {
+                OptionDefault::None => {}
+                OptionDefault::Required => {
+                    let message = format!("{context} lacks the option :{}", option.name);
+                    mistakes.push(Diagnostic::new(span, message, format!("expected :{} with {}", option.name, option.kind.describe())));
+                }
+                OptionDefault::Value(text) => {
+                    let text = Text::plain(text, span.start as usize);
+                    let node = Node { kind: NodeKind::Str(text), span };
+                    match parse_value(option, &node) {
+                        Ok(parsed) => drop(values.insert(option.name, (parsed, span))),
+                        Err(more) => mistakes.extend(more),
+                    }
+                }
+            }
+        }
+        if mistakes.is_empty() { Ok(Options { values, span }) } else { Err(mistakes) }
+    }
+
+    /// Where the stage stands in the file.
+    pub fn span(&self) -> Span {
+        self.span
+    }
+
+    /// Where the option's value stands; the stage's place for a default.
+    pub fn span_of(&self, name: &str) -> Span {
+        self.values.get(name).map_or(self.span, |(_, span)| *span)
+    }
+
+    /// All values with their names.
+    pub fn iter(&self) -> impl Iterator<Item = (&'static str, &OptionValue)> {
+        self.values.iter().map(|(name, (value, _))| (*name, value))
+    }
+
+    /// The value, if there is one.
+    pub fn get(&self, name: &str) -> Option<&OptionValue> {
+        self.values.get(name).map(|(value, _)| value)
+    }
+
+    /// Every expression in the options, those of templates and of nested maps too.
+    pub fn exprs(&self) -> Vec<&Expr> {
+        let mut found = Vec::new();
+        for (_, value) in self.iter() {
+            match value {
+                OptionValue::Expr(expr) => found.push(expr),
+                OptionValue::Exprs(exprs) => found.extend(exprs.iter().map(|(_, expr)| expr)),
+                OptionValue::Template(template) => found.extend(template.parts.iter().filter_map(|part| match part {
+                    template::Part::Value { expr, .. } => Some(expr),
+                    template::Part::Literal(_) => None,
+                })),
+                OptionValue::Map(options) => found.extend(options.exprs()),
+                _ => {}
+            }
+        }
+        found
+    }
+}
+
+macro_rules! getters {
+    ($($(#[$doc:meta])* $name:ident: $variant:ident => $type:ty, $convert:expr;)*) => {
+        impl Options {
+            $(
+                $(#[$doc])*
+                pub fn $name(&self, name: &str) -> Option<$type> {
+                    match self.get(name) {
+                        None => None,
+                        Some(OptionValue::$variant(value)) => Some($convert(value)),
+                        Some(other) => panic!("the option `{name}` is declared as another kind: {other:?}"),
+                    }
+                }
+            )*
+        }
+    };
+}
+
+getters! {
+    /// A text or a choice.
+    text: Text => &str, String::as_str;
+    /// A boolean.
+    bool: Bool => bool, |value: &bool| *value;
+    /// A whole number or a size in bytes.
+    count: Count => u64, |value: &u64| *value;
+    /// A number.
+    number: Number => f64, |value: &f64| *value;
+    /// A time.
+    duration: Duration => Duration, |value: &Duration| *value;
+    /// Texts.
+    texts: Texts => &[String], Vec::as_slice;
+    /// Properties.
+    properties: Properties => &[(String, String)], Vec::as_slice;
+    /// An expression.
+    expr: Expr => &Expr, |value| value;
+    /// Named expressions.
+    named_exprs: Exprs => &[(String, Expr)], Vec::as_slice;
+    /// The items of `select`.
+    select: Select => &[SelectItem], Vec::as_slice;
+    /// A path template.
+    template: Template => &Template, |value| value;
+    /// A schema.
+    schema: Schema => &SchemaOption, |value| value;
+    /// Nested options.
+    map: Map => &Options, |value| value;
+    /// An error policy.
+    on_error: OnError => &OnError, |value| value;
+}
+
+fn unknown_option(context: &str, declared: &'static [OptionSpec], name: &str, span: Span) -> Diagnostic {
+    let mistake = Diagnostic::new(span, format!("{context} has no option :{name}"), "unknown option");
+    match nearest(name, declared.iter().map(|option| option.name)) {
+        Some(near) => mistake.with_help(format!("did you mean :{near}?")),
+        None => {
+            let all = declared.iter().map(|option| format!(":{}", option.name)).collect::<Vec<_>>();
+            mistake.with_help(format!("it has {}", all.join(" ")))
+        }
+    }
+}
+
+/// The name of a keyword, a symbol or, as in TOML, a text.
+fn word(node: &Node) -> Option<&str> {
+    match &node.kind {
+        NodeKind::Keyword(Name { namespace: None, name }) | NodeKind::Symbol(Name { namespace: None, name }) => Some(name),
+        NodeKind::Str(text) => Some(&text.value),
+        _ => None,
+    }
+}
+
+/// A scalar as the text that a user would write for it in a text.
+fn scalar(node: &Node) -> Option<String> {
+    Some(match &node.kind {
+        NodeKind::Str(text) => text.value.clone(),
+        NodeKind::Keyword(name) | NodeKind::Symbol(name) => name.to_string(),
+        NodeKind::Int(number) => number.to_string(),
+        NodeKind::BigInt(digits) | NodeKind::Decimal(digits) => digits.clone(),
+        NodeKind::Float(number) => number.to_string(),
+        NodeKind::Bool(value) => value.to_string(),
+        _ => return None,
+    })
+}
+
+fn parse_value(option: &'static OptionSpec, node: &Node) -> Result<OptionValue, Vec<Diagnostic>> {
+    let wrong = || {
+        let message = format!("`:{}` cannot be {}", option.name, node.describe());
+        vec![Diagnostic::new(node.span, message, format!("expected {}", option.kind.describe()))]
+    };
+    let because = |reason: String| vec![Diagnostic::new(node.span, format!("`:{}` has a wrong value", option.name), reason)];
+    let value = match option.kind {
+        OptionKind::Text => OptionValue::Text(scalar(node).ok_or_else(wrong)?),
+        OptionKind::Checked(check) => {
+            let text = scalar(node).ok_or_else(wrong)?;
+            check(&text).map_err(because)?;
+            OptionValue::Text(text)
+        }
+        OptionKind::Choice(words) => OptionValue::Text(parse_choice(option, words, node)?),
+        OptionKind::Bool => OptionValue::Bool(scalar(node).and_then(|text| text.parse().ok()).ok_or_else(wrong)?),
+        OptionKind::Count => OptionValue::Count(scalar(node).and_then(|text| text.replace('_', "").parse().ok()).ok_or_else(wrong)?),
+        OptionKind::Number => OptionValue::Number(scalar(node).and_then(|text| text.parse().ok()).ok_or_else(wrong)?),
+        OptionKind::Bytes => OptionValue::Count(units::size(&scalar(node).ok_or_else(wrong)?).map_err(|error| because(error.to_string()))?),
+        OptionKind::Duration => OptionValue::Duration(units::duration(&scalar(node).ok_or_else(wrong)?).map_err(|error| because(error.to_string()))?),
+        OptionKind::Texts => OptionValue::Texts(parse_texts(node).ok_or_else(wrong)?),
+        OptionKind::TextsOrRegex => match &node.kind {
+            NodeKind::Regex(regex) => OptionValue::Regex(regex.value.clone()),
+            _ => OptionValue::Texts(parse_texts(node).ok_or_else(wrong)?),
+        },
+        OptionKind::Properties => OptionValue::Properties(parse_properties(node).ok_or_else(wrong)?),
+        OptionKind::Expr => OptionValue::Expr(expr::parse(text(node).ok_or_else(wrong)?)?),
+        OptionKind::Exprs => OptionValue::Exprs(parse_exprs(node, wrong)?),
+        OptionKind::Select => OptionValue::Select(expr::parse_select(text(node).ok_or_else(wrong)?)?),
+        OptionKind::Template => OptionValue::Template(template::parse(text(node).ok_or_else(wrong)?)?),
+        OptionKind::Schema => OptionValue::Schema(SchemaOption::parse(node)?),
+        OptionKind::Map(declared) => {
+            let context = format!("`:{}`", option.name);
+            match &node.kind {
+                NodeKind::Map(entries) => OptionValue::Map(Options::parse_entries(&context, declared, entries, None, node.span)?),
+                // The default of a nested map is written as an empty text: all of its own defaults.
+                NodeKind::Str(text) if text.value.is_empty() => {
+                    OptionValue::Map(Options::parse_entries(&context, declared, &[], None, node.span)?)
+                }
+                _ => return Err(wrong()),
+            }
+        }
+        OptionKind::OnError => OptionValue::OnError(OnError::parse(node)?),
+    };
+    Ok(value)
+}
+
+fn parse_choice(option: &OptionSpec, words: &[&str], node: &Node) -> Result<String, Vec<Diagnostic>> {
+    let expected = option.kind.describe();
+    let Some(given) = scalar(node) else {
+        return Err(vec![Diagnostic::new(node.span, format!("`:{}` cannot be {}", option.name, node.describe()), format!("expected {expected}"))]);
+    };
+    if words.contains(&given.as_str()) {
+        return Ok(given);
+    }
+    let shown = text(node).map_or(given.as_str(), Text::shown);
+    let mistake = Diagnostic::new(node.span, format!("`:{}` cannot be `{shown}`", option.name), format!("expected {expected}"));
+    Err(vec![match nearest(&given, words.iter().copied()) {
+        Some(near) => mistake.with_help(format!("did you mean :{near}?")),
+        None => mistake,
+    }])
+}
+
+fn text(node: &Node) -> Option<&Text> {
+    match &node.kind {
+        NodeKind::Str(text) => Some(text),
+        _ => None,
+    }
+}
+
+fn parse_texts(node: &Node) -> Option<Vec<String>> {
+    match &node.kind {
+        NodeKind::Vector(items) | NodeKind::List(items) | NodeKind::Set(items) => items.iter().map(scalar).collect(),
+        _ => Some(vec![scalar(node)?]),
+    }
+}
+
+fn parse_properties(node: &Node) -> Option<Vec<(String, String)>> {
+    let NodeKind::Map(entries) = &node.kind else { return None };
+    entries.iter().map(|(key, value)| Some((scalar(key)?, scalar(value)?))).collect()
+}
+
+fn parse_exprs(node: &Node, wrong: impl Fn() -> Vec<Diagnostic>) -> Result<Vec<(String, Expr)>, Vec<Diagnostic>> {
+    let NodeKind::Map(entries) = &node.kind else { return Err(wrong()) };
+    let mut exprs = Vec::new();
+    for (key, value) in entries {
+        let (Some(name), Some(text)) = (scalar(key), text(value)) else { return Err(wrong()) };
+        exprs.push((name, expr::parse(text)?));
+    }
+    Ok(exprs)
+}

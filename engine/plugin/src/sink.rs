@@ -1,0 +1,192 @@
+//! Sinks: where records leave.
+//!
+//! A sink lives in three steps. The plugin *prepares* it from options and the columns it will be given, without I/O, so that `check` finds
+//! every mistake. It is *opened* for a run. Then ETL threads ask it which lane each row goes to, and writer threads, each with a
+//! [`Writer`] of its own, make lanes durable through the handle's committer.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use arrow::datatypes::SchemaRef;
+use pseidon_delivery::committer::{Abandon, Positions};
+use pseidon_delivery::{Committer, LaneId, Position, SplitId, Staged};
+use pseidon_dsl::Diagnostic;
+use pseidon_expr::Scope;
+use thiserror::Error;
+
+use crate::metrics::Metrics;
+use crate::options::Options;
+use crate::rows::{BadRow, Rows};
+use crate::spec::PluginSpec;
+use crate::stop::Stop;
+
+/// A kind of sink.
+pub trait SinkPlugin: Send + Sync {
+    /// Its declaration.
+    fn spec(&self) -> &'static PluginSpec;
+
+    /// What the planner has to know of a sink with these options.
+    fn facts(&self, options: &Options) -> SinkFacts;
+
+    /// A sink with these options for this input. No I/O happens here.
+    fn prepare(&self, options: &Options, input: &SinkInput) -> Result<Arc<dyn PreparedSink>, Vec<Diagnostic>>;
+}
+
+/// What the planner has to know of a sink.
+#[derive(Clone, Debug)]
+pub struct SinkFacts {
+    /// Whether every column needs a type (Parquet). The planner gives such a sink columns even where nobody changed the record.
+    pub typed: bool,
+    /// How it makes lanes durable.
+    pub protocol: Protocol,
+    /// The folder below which it writes, relative to the pipeline file's; records that are bad are put aside beside it.
+    pub folder: Option<String>,
+}
+
+/// How a sink makes its lanes durable, which decides what a path to it delivers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Protocol {
+    /// Written where no reader looks, committed, published: exactly once.
+    Staged,
+    /// Positions and records in one transaction of the target: exactly once.
+    Transactional,
+    /// Nothing takes a record back that was written before a crash: at least once, for this reason.
+    Unfenced(&'static str),
+    /// Records are not kept: there is nothing to deliver.
+    Nothing,
+}
+
+/// What a sink will be given.
+#[derive(Clone, Debug)]
+pub struct SinkInput {
+    /// The columns, as its expressions can name them.
+    pub scope: Scope,
+    /// What the record is.
+    pub record: RecordShape,
+}
+
+/// What a record is when it reaches a sink.
+#[derive(Clone, Debug)]
+pub enum RecordShape {
+    /// The bytes that came, in this format. (Rows may carry columns too, for expressions.)
+    AsCame {
+        /// The source's format, without its settings.
+        format: String,
+    },
+    /// All the columns of the rows.
+    Columns(SchemaRef),
+}
+
+/// A sink that has been checked.
+pub trait PreparedSink: Send + Sync {
+    /// Where its low positions are written.
+    fn positions(&self) -> Positions {
+        Positions::InStore
+    }
+
+    /// Whether `now()` or the like decides about lanes or contents, which makes its paths at-least-once: the text of the first such
+    /// expression.
+    fn nondeterminism(&self) -> Option<String>;
+
+    /// Opens it for a run: throws away what earlier runs of this sink on this machine left unfinished and nobody committed.
+    fn open(&self, setup: SinkSetup) -> Result<Arc<dyn Sink>, SinkError>;
+}
+
+/// What a sink is given for a run.
+#[derive(Clone)]
+pub struct SinkSetup {
+    /// The pipeline's name.
+    pub pipeline: String,
+    /// The folder of the pipeline file: relative paths start there.
+    pub base: PathBuf,
+    /// Names this run of this process, unlike any other.
+    pub instance: String,
+    /// Names the store's content; see [`pseidon_delivery::StateStore::identity`].
+    pub store: String,
+    /// The sink's committer.
+    pub committer: Arc<Committer>,
+    /// What is staged at the start of the run.
+    pub staged: Vec<Staged>,
+    /// How many writers there will be.
+    pub writers: usize,
+    /// The bytes that the open lanes of all writers together may buffer.
+    pub memory: usize,
+    /// The end of the run.
+    pub stop: Stop,
+    /// What to count.
+    pub metrics: Metrics,
+}
+
+/// A sink in a run. Shared by ETL threads.
+pub trait Sink: Send + Sync {
+    /// Whether all lanes have to be with one writer.
+    fn single_writer(&self) -> bool;
+
+    /// Splits were taken over, each with its previous owner (or nothing). Publishes what `staged` names as far as this machine can, and says
+    /// which ids that were; says, for a sink whose target holds the positions, where each split stands there.
+    fn take_over(&self, splits: &[(SplitId, String)], staged: &[Staged]) -> Result<TakenOver, SinkError>;
+
+    /// Which lane each row goes to. Rows keep their order inside a lane. Runs on an ETL thread.
+    fn route(&self, rows: Rows) -> Routed;
+
+    /// A writer, for one writer thread.
+    fn writer(&self) -> Result<Box<dyn Writer>, SinkError>;
+}
+
+/// What a take-over found.
+#[derive(Clone, Debug, Default)]
+pub struct TakenOver {
+    /// Staged entries that are published now.
+    pub published: Vec<String>,
+    /// Low positions that the target holds, in the order of the splits; empty where the store holds them.
+    pub positions: Vec<Option<Position>>,
+}
+
+/// Rows by lane.
+#[derive(Debug, Default)]
+pub struct Routed {
+    /// Each lane at most once.
+    pub chunks: Vec<Chunk>,
+    /// Rows that fit no lane.
+    pub bad: Vec<BadRow>,
+}
+
+/// Rows of one batch for one lane, in order of their positions.
+#[derive(Debug)]
+pub struct Chunk {
+    /// The lane.
+    pub lane: LaneId,
+    /// Its rows; never empty.
+    pub rows: Rows,
+}
+
+/// Writes the lanes of one writer thread. Dropping it throws away what is open; nothing of that was committed.
+pub trait Writer: Send {
+    /// Takes a chunk in. Chunks of one split come in order of their positions. Blocks while the target cannot be written, and tries again
+    /// until it can or the run is left.
+    fn write(&mut self, chunk: Chunk) -> Result<(), SinkError>;
+
+    /// How often [`Writer::tick`] wants to be called.
+    fn tick_every(&self) -> Duration;
+
+    /// Commits what is due by time.
+    fn tick(&mut self) -> Result<(), SinkError>;
+
+    /// Commits and publishes every lane that holds records of one of these splits, or every lane.
+    fn flush(&mut self, splits: Option<&[SplitId]>) -> Result<(), SinkError>;
+}
+
+/// A sink cannot go on.
+#[derive(Debug, Error)]
+pub enum SinkError {
+    /// A commit was given up.
+    #[error(transparent)]
+    Abandon(#[from] Abandon),
+    /// It may work when tried again; the run is started anew after a while.
+    #[error("{0}")]
+    Transient(String),
+    /// It will not work without the user.
+    #[error("{0}")]
+    Fatal(String),
+}

@@ -1,0 +1,186 @@
+//! Sources: where records come from.
+//!
+//! A source runs on a thread of its own and may start more. It does not know who is behind its [`SourceHandle`]: it takes splits, emits
+//! their batches in order, gives splits back, and looks now and then whether there is room and whether to stop.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use arrow::datatypes::SchemaRef;
+use bytes::Bytes;
+use crossbeam_channel::{Receiver, Sender, bounded};
+use parking_lot::Mutex;
+use pseidon_delivery::{Position, SplitId};
+use pseidon_dsl::Diagnostic;
+use thiserror::Error;
+
+use crate::batch::{Batch, MetaWanted, Split};
+use crate::budget::Budget;
+use crate::metrics::Metrics;
+use crate::options::Options;
+use crate::spec::PluginSpec;
+use crate::stop::Stop;
+
+/// A kind of source.
+pub trait SourcePlugin: Send + Sync {
+    /// Its declaration.
+    fn spec(&self) -> &'static PluginSpec;
+
+    /// A source with these options, which have been checked against the declaration. No I/O happens here.
+    fn prepare(&self, options: &Options) -> Result<Arc<dyn Source>, Vec<Diagnostic>>;
+}
+
+/// A source that can be run, again and again.
+pub trait Source: Send + Sync {
+    /// What the planner has to know of it.
+    fn facts(&self) -> SourceFacts;
+
+    /// Some records as they are now, at most `count`, for `:schema :infer`. An error says why there are none.
+    fn sample(&self, setup: &SourceSetup, count: usize) -> Result<Vec<Bytes>, SourceError>;
+
+    /// Reads until the source has come to its end or the handle says [`Stopped`]; both are `Ok`. Blocks.
+    fn run(&self, setup: &SourceSetup, handle: SourceHandle) -> Result<(), SourceError>;
+}
+
+/// What the planner has to know of a source.
+#[derive(Clone, Debug)]
+pub struct SourceFacts {
+    /// The format of its records: `json`, or `name:settings`.
+    pub format: String,
+    /// The fields of its records, if its options or its nature say so.
+    pub schema: Option<SchemaRef>,
+    /// Why records cannot be read again after a crash; `None` if they can.
+    pub not_rereadable: Option<&'static str>,
+    /// Whether it comes to an end by itself.
+    pub finite: bool,
+}
+
+/// What a source is given for a run.
+#[derive(Clone, Debug)]
+pub struct SourceSetup {
+    /// The pipeline's name.
+    pub pipeline: String,
+    /// The stage's name.
+    pub stage: String,
+    /// The folder of the pipeline file: relative paths start there.
+    pub base: PathBuf,
+    /// Which metadata to read.
+    pub wanted: MetaWanted,
+    /// How many threads may read at once.
+    pub io_threads: usize,
+    /// The memory budget in bytes: what the source may buffer by itself has to be a small part of it.
+    pub memory: usize,
+    /// Names this run of this process.
+    pub instance: String,
+    /// What to count.
+    pub metrics: Metrics,
+}
+
+/// A source's end of the engine. Clones are for further threads of the same source.
+#[derive(Clone)]
+pub struct SourceHandle {
+    events: Sender<SourceEvent>,
+    budget: Arc<Budget>,
+    stop: Stop,
+    durable: Arc<Mutex<Vec<(SplitId, Position)>>>,
+}
+
+/// What a source asks of the engine.
+pub enum SourceEvent {
+    /// [`SourceHandle::take`]
+    Take(Vec<Arc<Split>>, Sender<Vec<Option<Position>>>),
+    /// [`SourceHandle::begin`]
+    Begin(Vec<(Arc<Split>, Position)>, Sender<()>),
+    /// [`SourceHandle::emit`]
+    Emit(Batch),
+    /// [`SourceHandle::release`]
+    Release(Vec<Arc<Split>>, Sender<()>),
+    /// [`SourceHandle::lost`]
+    Lost(Vec<Arc<Split>>),
+}
+
+/// The run ends: leave.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
+#[error("the run ends")]
+pub struct Stopped;
+
+impl SourceHandle {
+    /// A handle and the end at which its events arrive. `durable` is filled by the engine; see [`SourceHandle::durable`].
+    pub fn new(budget: Arc<Budget>, stop: Stop, durable: Arc<Mutex<Vec<(SplitId, Position)>>>) -> (SourceHandle, Receiver<SourceEvent>) {
+        let (events, received) = bounded(64);
+        (SourceHandle { events, budget, stop, durable }, received)
+    }
+
+    /// Takes splits over: nobody else can commit them from now on. Gives for each where to read on, or `None` if nothing is known of it and
+    /// the source decides. Follow with [`SourceHandle::begin`] before the first batch.
+    pub fn take(&self, splits: Vec<Arc<Split>>) -> Result<Vec<Option<Position>>, Stopped> {
+        self.ask(|reply| SourceEvent::Take(splits, reply))
+    }
+
+    /// Says where splits that were taken are read from. A start that the source decided is written down before this returns.
+    pub fn begin(&self, splits: Vec<(Arc<Split>, Position)>) -> Result<(), Stopped> {
+        self.ask(|reply| SourceEvent::Begin(splits, reply))
+    }
+
+    /// Hands a batch on. Batches of one split come in order of their positions. Blocks only while the engine's queue is full.
+    pub fn emit(&self, mut batch: Batch) -> Result<(), Stopped> {
+        batch.charge_to(&self.budget);
+        self.send(SourceEvent::Emit(batch))
+    }
+
+    /// Gives splits back. Returns when everything emitted of them is durable and committed, so that another instance can go on.
+    pub fn release(&self, splits: Vec<Arc<Split>>) -> Result<(), Stopped> {
+        self.ask(|reply| SourceEvent::Release(splits, reply))
+    }
+
+    /// Somebody else has these splits already. The run starts anew from the store.
+    pub fn lost(&self, splits: Vec<Arc<Split>>) -> Result<(), Stopped> {
+        self.send(SourceEvent::Lost(splits))
+    }
+
+    /// Waits until the memory budget has room, at most `patience`. Gives whether it has. A source reads nothing while it has none.
+    pub fn wait_for_room(&self, patience: Duration) -> Result<bool, Stopped> {
+        if self.is_stopped() {
+            return Err(Stopped);
+        }
+        Ok(self.budget.wait_for_room(patience))
+    }
+
+    /// Sleeps, unless the run ends.
+    pub fn sleep(&self, time: Duration) -> Result<(), Stopped> {
+        if self.stop.sleep(time) { Err(Stopped) } else { Ok(()) }
+    }
+
+    /// Whether to stop reading.
+    pub fn is_stopped(&self) -> bool {
+        self.stop.reading_stopped()
+    }
+
+    /// The positions up to which splits have become durable in every sink since the last call, for telling them to others (Kafka's group
+    /// offsets).
+    pub fn durable(&self) -> Vec<(SplitId, Position)> {
+        std::mem::take(&mut *self.durable.lock())
+    }
+
+    fn send(&self, event: SourceEvent) -> Result<(), Stopped> {
+        self.events.send(event).map_err(|_| Stopped)
+    }
+
+    fn ask<T>(&self, event: impl FnOnce(Sender<T>) -> SourceEvent) -> Result<T, Stopped> {
+        let (reply, answer) = bounded(1);
+        self.send(event(reply))?;
+        answer.recv().map_err(|_| Stopped)
+    }
+}
+
+/// A source cannot go on.
+#[derive(Debug, Error)]
+pub enum SourceError {
+    /// It may work when tried again; the run is started anew after a while.
+    #[error("{0}")]
+    Transient(String),
+    /// It will not work without the user.
+    #[error("{0}")]
+    Fatal(String),
+}

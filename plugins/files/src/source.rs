@@ -1,0 +1,261 @@
+//! The source `files`: lines of files that are there, or of files that grow.
+//!
+//! - [`glob`]: which files; [`identity`]: what makes a file the same file under another name. A file is a split.
+//! - [`compression`] and [`lines`]: from a file to batches of lines. A record's position is the byte of the (decompressed) content at which
+//!   its line starts.
+//! - [`once`]: reads all files as they are and ends; [`follow`]: reads them, waits for more, and goes along when they rotate.
+
+mod compression;
+mod follow;
+mod glob;
+mod identity;
+mod lines;
+mod once;
+
+use std::collections::BTreeSet;
+use std::fs::File;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use pseidon_dsl::Diagnostic;
+use pseidon_plugin::options::SchemaOption;
+use pseidon_plugin::source::{Source, SourceError, SourceFacts, SourceHandle, SourcePlugin, SourceSetup};
+use pseidon_plugin::spec::{OptionDefault, OptionKind, OptionSpec, PluginSpec, Role};
+use pseidon_plugin::{Options, Split};
+
+use self::compression::{Compression, Stream};
+use self::glob::Glob;
+use self::lines::{BLOCK, Limits, LineReader, ReadError};
+
+/// The longest `:max-record` that can be asked for: a record and its block have to fit into memory many times over.
+const LONGEST_RECORD: u64 = 1 << 30;
+
+static SPEC: PluginSpec = PluginSpec {
+    name: "files",
+    role: Role::Source,
+    summary: "Reads lines from files, once or as they grow.",
+    details: "\
+Each line is a record; empty lines are skipped, and `\\r\\n` ends a line as `\\n` does. Files compressed with gzip (of several members) or
+Zstandard (of several frames) are told by their first bytes.
+
+Without `:follow` the files that match are read as they are, the last line even if it lacks its end, and the run ends. Run again, it reads
+only what is new: files that were not there, and lines that were added to plain ones.
+
+With `:follow` it goes on until it is stopped: it reads what is added to the files and what new files bring. A file is known by its inode,
+the time it was made and its first line, so it may be renamed. When a file is rotated to a name that no glob matches, or deleted, it is
+read to its end first, and left when nothing has been added for five minutes. A file that is truncated and written anew (`copytruncate`) is
+read from its start. A compressed file is read when it has stopped growing. Let the globs match either the rotated logs or their compressed
+copies (`app.log*` matches both): a copy is another file.
+
+`@topic` is the file's path, relative to the pipeline file's folder, as it was when the run found it.",
+    positional: Some("path"),
+    options: &[
+        OptionSpec {
+            name: "path",
+            kind: OptionKind::Texts,
+            default: OptionDefault::Required,
+            doc: "A path or a glob (`*`, `?`, `[ab]`, `**` for any folders), or several. Relative paths start at the pipeline file's folder.",
+        },
+        OptionSpec {
+            name: "format",
+            kind: OptionKind::Text,
+            default: OptionDefault::None,
+            doc: "The records' format. Without it the names decide: `json` for `.json`, `.ndjson` and `.jsonl`, also with `.gz` or `.zst`; else `txt`.",
+        },
+        OptionSpec {
+            name: "schema",
+            kind: OptionKind::Schema,
+            default: OptionDefault::None,
+            doc: "The records' fields and their types, or `:infer` to find them in the first records.",
+        },
+        OptionSpec {
+            name: "compression",
+            kind: OptionKind::Choice(&["auto", "none", "gzip", "zstd"]),
+            default: OptionDefault::Value("auto"),
+            doc: "How the files are compressed; `:auto` looks at each one's first bytes.",
+        },
+        OptionSpec {
+            name: "follow",
+            kind: OptionKind::Bool,
+            default: OptionDefault::Value("false"),
+            doc: "Whether to wait for more lines and more files.",
+        },
+        OptionSpec {
+            name: "poll",
+            kind: OptionKind::Duration,
+            default: OptionDefault::Value("250ms"),
+            doc: "How often to look for them.",
+        },
+        OptionSpec {
+            name: "start",
+            kind: OptionKind::Choice(&["earliest", "latest"]),
+            default: OptionDefault::Value("earliest"),
+            doc: "With `:follow`: where to begin in files that are there at the first start. Files that come later are read from their start.",
+        },
+        OptionSpec {
+            name: "max-record",
+            kind: OptionKind::Bytes,
+            default: OptionDefault::Value("16MB"),
+            doc: "The longest line. A longer one ends the run with an error: passing on a part of it would lose the rest.",
+        },
+        OptionSpec {
+            name: "on-error",
+            kind: OptionKind::OnError,
+            default: OptionDefault::Value("quarantine"),
+            doc: "What happens to a record that is not of its format.",
+        },
+    ],
+    example: r#"(files {:path "logs/*.json.gz" :format "json"})"#,
+};
+
+/// The source `files`.
+pub struct FilesSource;
+
+impl SourcePlugin for FilesSource {
+    fn spec(&self) -> &'static PluginSpec {
+        &SPEC
+    }
+
+    fn prepare(&self, options: &Options) -> Result<Arc<dyn Source>, Vec<Diagnostic>> {
+        let paths = options.texts("path").unwrap_or_default();
+        let mut mistakes = Vec::new();
+        if paths.is_empty() || paths.iter().any(|path| path.is_empty()) {
+            mistakes.push(Diagnostic::new(options.span_of("path"), "`:path` names no file", "expected a path or a glob"));
+        }
+        for path in paths {
+            if let Err(error) = Glob::new(path, Path::new("")) {
+                mistakes.push(Diagnostic::new(options.span_of("path"), format!("`{path}` is not a glob"), error.msg));
+            }
+        }
+        let max_record = options.count("max-record").unwrap_or_default();
+        if !(1..=LONGEST_RECORD).contains(&max_record) {
+            mistakes.push(Diagnostic::new(options.span_of("max-record"), "`:max-record` is out of range", "expected 1 byte to 1 GiB"));
+        }
+        if !mistakes.is_empty() {
+            return Err(mistakes);
+        }
+        Ok(Arc::new(Files {
+            format: options.text("format").map_or_else(|| format_by_name(paths), str::to_owned),
+            schema: options.schema("schema").cloned(),
+            config: Config {
+                paths: paths.to_vec(),
+                compression: match options.text("compression") {
+                    Some("none") => Some(Compression::None),
+                    Some("gzip") => Some(Compression::Gzip),
+                    Some("zstd") => Some(Compression::Zstd),
+                    _ => None,
+                },
+                limits: Limits { block: BLOCK, max_record: max_record as usize },
+            },
+            follow: options.bool("follow").unwrap_or_default().then(|| follow::Settings {
+                poll: options.duration("poll").unwrap_or_default().max(Duration::from_millis(1)),
+                from_latest: options.text("start") == Some("latest"),
+                drained_after: follow::DRAINED_AFTER,
+            }),
+        }))
+    }
+}
+
+/// The format that all these names speak for.
+fn format_by_name(paths: &[String]) -> String {
+    let is_json = |path: &String| {
+        let plain = path.strip_suffix(".gz").or_else(|| path.strip_suffix(".zst")).unwrap_or(path);
+        [".json", ".ndjson", ".jsonl"].iter().any(|extension| plain.ends_with(extension))
+    };
+    if paths.iter().all(is_json) { "json".to_owned() } else { "txt".to_owned() }
+}
+
+struct Files {
+    format: String,
+    schema: Option<SchemaOption>,
+    config: Config,
+    /// `None` reads the files as they are.
+    follow: Option<follow::Settings>,
+}
+
+/// What is common to both ways of reading.
+#[derive(Clone, Debug)]
+struct Config {
+    paths: Vec<String>,
+    /// `None` finds out for each file.
+    compression: Option<Compression>,
+    limits: Limits,
+}
+
+impl Source for Files {
+    fn facts(&self) -> SourceFacts {
+        let schema = match &self.schema {
+            Some(SchemaOption::Fields(schema)) => Some(schema.clone()),
+            Some(SchemaOption::Infer) | None => None,
+        };
+        SourceFacts { format: self.format.clone(), schema, not_rereadable: None, finite: self.follow.is_none() }
+    }
+
+    fn sample(&self, setup: &SourceSetup, count: usize) -> Result<Vec<Bytes>, SourceError> {
+        let mut records = Vec::new();
+        let split = Arc::new(Split { id: "sample".into(), topic: String::new(), partition: 0 });
+        for (path, shown) in self.config.find(setup)? {
+            let failed = |error: ReadError| SourceError::Fatal(format!("cannot read {shown}: {error}"));
+            let file = File::open(&path).map_err(|error| failed(error.into()))?;
+            let mut reader = self.config.open(file, &path, 0).map_err(|error| failed(error.into()))?;
+            while records.len() < count {
+                let block = match reader.next_block().map_err(failed)? {
+                    Some(block) => Some(block),
+                    None => reader.rest().map_err(failed)?,
+                };
+                let Some(block) = block else { break };
+                for batch in block.batches(&split) {
+                    let missing = count - records.len();
+                    records.extend((0..batch.len().min(missing)).filter_map(|row| batch.payloads.get_bytes(row)));
+                }
+            }
+        }
+        if records.is_empty() {
+            return Err(SourceError::Fatal(format!("there is no record in {} yet", self.config.paths.join(", "))));
+        }
+        Ok(records)
+    }
+
+    fn run(&self, setup: &SourceSetup, handle: SourceHandle) -> Result<(), SourceError> {
+        match &self.follow {
+            None => once::run(&self.config, setup, &handle),
+            Some(settings) => follow::run(&self.config, settings, setup, &handle),
+        }
+    }
+}
+
+impl Config {
+    fn globs(&self, setup: &SourceSetup) -> Result<Vec<Glob>, SourceError> {
+        let glob = |text: &String| Glob::new(text, &setup.base).map_err(|error| SourceError::Fatal(format!("`{text}` is not a glob: {error}")));
+        self.paths.iter().map(glob).collect()
+    }
+
+    /// The files that are there now, each with its name for users.
+    fn find(&self, setup: &SourceSetup) -> Result<BTreeSet<(PathBuf, String)>, SourceError> {
+        let mut found = BTreeSet::new();
+        for glob in self.globs(setup)? {
+            let paths = glob.find().map_err(|error| SourceError::Fatal(error.to_string()))?;
+            if paths.is_empty() && glob.is_one_file() && self.paths.len() == 1 {
+                return Err(SourceError::Fatal(format!("there is no file {}", self.paths.join(", "))));
+            }
+            found.extend(paths.into_iter().map(|path| (glob.shown(&path), path)).map(|(shown, path)| (path, shown)));
+        }
+        Ok(found)
+    }
+
+    fn compression_of(&self, file: &File, path: &Path) -> io::Result<Compression> {
+        self.compression.map_or_else(|| Compression::of(file, path), Ok)
+    }
+
+    /// A reader of the file's lines from `position` on.
+    fn open(&self, file: File, path: &Path, position: u64) -> io::Result<LineReader> {
+        let compression = self.compression_of(&file, path)?;
+        Ok(LineReader::new(Stream::open(file, compression, position)?, position, self.limits))
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,368 @@
+//! Reads files and waits for more, until it is stopped.
+//!
+//! Everything is found by looking (`stat`) every `:poll`: new names, growth, renaming, truncation. A file stays open after it was read, so that
+//! what is added after it was renamed or deleted is still read. One thread does all of it, a block of one file after a block of another.
+//!
+//! What happens to a file:
+//!
+//! - *renamed*: the same file under another name, see [`super::identity`];
+//! - *no glob leads to it any more*: read to its end, and left when nothing was added for [`DRAINED_AFTER`];
+//! - *truncated, or written anew*: positions of one split only increase, so the old split is closed for good (it gets the position [`CLOSED`])
+//!   and committed; then the file is found again, as a new one. Its first line tells the two apart; where that is the same, a number
+//!   does, and the closed split tells that the next number has to be looked at.
+
+mod tracked;
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::fs::{self, File};
+use std::io;
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use pseidon_delivery::{Position, SplitId};
+use pseidon_plugin::source::{SourceError, SourceHandle, SourceSetup, Stopped};
+use pseidon_plugin::{Batch, Split};
+
+use self::tracked::{Tracked, Turn};
+use super::compression::{Compression, Stream};
+use super::glob::Glob;
+use super::identity::{FileKey, Head, split_id};
+use super::{Config, once};
+
+/// How long a file to which no glob leads is kept open after something was added to it.
+pub(super) const DRAINED_AFTER: Duration = Duration::from_secs(300);
+/// The position of a split that will never have another record: its file was truncated.
+const CLOSED: Position = Position::MAX - 1;
+/// How long to wait for room in memory before looking again whether the run ends.
+const PATIENCE: Duration = Duration::from_millis(100);
+/// How many files are kept open; beyond that, those that have not grown for the longest time are closed.
+const MOST_OPEN: usize = 256;
+
+/// What the user can say about it.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Settings {
+    pub(super) poll: Duration,
+    /// Begin at the end of files that are there at the first start.
+    pub(super) from_latest: bool,
+    pub(super) drained_after: Duration,
+}
+
+/// Why following ended.
+enum Ended {
+    Stopped,
+    Failed(SourceError),
+}
+
+impl From<Stopped> for Ended {
+    fn from(_: Stopped) -> Self {
+        Ended::Stopped
+    }
+}
+
+impl From<SourceError> for Ended {
+    fn from(error: SourceError) -> Self {
+        Ended::Failed(error)
+    }
+}
+
+/// Follows until the handle says stop.
+pub(super) fn run(config: &Config, settings: &Settings, setup: &SourceSetup, handle: &SourceHandle) -> Result<(), SourceError> {
+    let mut follower = Follower {
+        config,
+        settings,
+        stage: &setup.stage,
+        handle,
+        globs: config.globs(setup)?,
+        tracked: HashMap::new(),
+        unidentified: HashMap::new(),
+        durable: HashMap::new(),
+        complained: HashSet::new(),
+        scans: 0,
+    };
+    match follower.run() {
+        Ok(()) | Err(Ended::Stopped) => Ok(()),
+        Err(Ended::Failed(error)) => Err(error),
+    }
+}
+
+struct Follower<'a> {
+    config: &'a Config,
+    settings: &'a Settings,
+    stage: &'a str,
+    handle: &'a SourceHandle,
+    globs: Vec<Glob>,
+    tracked: HashMap<FileKey, Tracked>,
+    /// Files that have no first line yet, with what was seen of them.
+    unidentified: HashMap<FileKey, Glimpse>,
+    /// How far our splits are durable in every sink.
+    durable: HashMap<SplitId, Position>,
+    /// Paths that could not be opened, which is said once.
+    complained: HashSet<PathBuf>,
+    scans: u64,
+}
+
+/// What was seen of a file without a first line.
+struct Glimpse {
+    size: u64,
+    compressed: bool,
+    scan: u64,
+}
+
+/// A file that was found and identified.
+struct Candidate {
+    key: FileKey,
+    path: PathBuf,
+    shown: String,
+    size: u64,
+    compression: Compression,
+    head: Head,
+    /// Where a reader begins that wants only what comes from now on.
+    latest: Position,
+}
+
+impl Follower<'_> {
+    fn run(&mut self) -> Result<(), Ended> {
+        loop {
+            self.scan()?;
+            let scanned = Instant::now();
+            loop {
+                if !self.read_round()? {
+                    self.handle.sleep(self.settings.poll)?;
+                    break;
+                }
+                if scanned.elapsed() >= self.settings.poll {
+                    break;
+                }
+            }
+        }
+    }
+
+    /// Looks which files there are now, and how long they are.
+    fn scan(&mut self) -> Result<(), Ended> {
+        self.scans += 1;
+        let mut new = BTreeMap::new();
+        for glob in &self.globs {
+            for path in glob.find().map_err(|error| SourceError::Transient(error.to_string()))? {
+                // A file may be gone by now.
+                let Ok(metadata) = fs::metadata(&path) else { continue };
+                let key = FileKey::of(&metadata);
+                match self.tracked.get_mut(&key) {
+                    Some(tracked) => tracked.seen(path, metadata.len(), self.scans),
+                    None => drop(new.insert(path.clone(), (key, glob.shown(&path)))),
+                }
+            }
+        }
+        self.look_at_unseen();
+        self.begin_anew()?;
+        self.take_new(new)?;
+        self.release_drained()
+    }
+
+    /// Files without a name that we know are looked at through their open handles.
+    fn look_at_unseen(&mut self) {
+        let (scan, patience) = (self.scans, self.settings.drained_after);
+        for tracked in self.tracked.values_mut() {
+            tracked.look_if_unseen(scan, patience);
+        }
+        self.unidentified.retain(|_, glimpse| glimpse.scan + 1 >= scan);
+    }
+
+    /// Closes the splits of files that were truncated; the next scan finds the files as new ones.
+    fn begin_anew(&mut self) -> Result<(), Ended> {
+        let truncated: Vec<FileKey> = self.tracked.iter().filter(|(_, file)| file.is_written_anew()).map(|(key, _)| *key).collect();
+        for key in truncated {
+            let Some(mut file) = self.tracked.remove(&key) else { continue };
+            tracing::info!(stage = self.stage, file = %file.path().display(), "file was truncated; it is read from its start");
+            if let Some(block) = file.rest() {
+                block.batches(file.split()).try_for_each(|batch| self.handle.emit(batch))?;
+            }
+            self.close(file.split())?;
+        }
+        Ok(())
+    }
+
+    /// No record will come of this split any more, and the store knows it when this returns.
+    fn close(&mut self, split: &Arc<Split>) -> Result<(), Stopped> {
+        self.durable.remove(&split.id);
+        self.handle.emit(Batch::from_payloads(split.clone(), Default::default(), Vec::new(), CLOSED))?;
+        self.handle.release(vec![split.clone()])
+    }
+
+    fn take_new(&mut self, new: BTreeMap<PathBuf, (FileKey, String)>) -> Result<(), Ended> {
+        let mut candidates: Vec<Candidate> = Vec::new();
+        for (path, (key, shown)) in new {
+            // Two names may lead to one file.
+            if candidates.iter().any(|candidate| candidate.key == key) {
+                continue;
+            }
+            match self.identify(&path, shown) {
+                Ok(Some(candidate)) => candidates.push(candidate),
+                Ok(None) => {}
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                Err(error) => {
+                    if self.complained.insert(path.clone()) {
+                        tracing::warn!(stage = self.stage, file = %path.display(), %error, "cannot open file; will try again");
+                    }
+                }
+            }
+        }
+        if candidates.is_empty() {
+            return Ok(());
+        }
+        let splits = |generation: u32, candidates: &[Candidate]| -> Vec<Arc<Split>> {
+            let split = |candidate: &Candidate| {
+                let id = split_id(self.stage, &candidate.key, candidate.head, generation);
+                Arc::new(Split { id, topic: candidate.shown.clone(), partition: 0 })
+            };
+            candidates.iter().map(split).collect()
+        };
+        let mut generation = 0;
+        let mut first_start = self.scans == 1 && self.settings.from_latest;
+        while !candidates.is_empty() {
+            let splits = splits(generation, &candidates);
+            let known = self.handle.take(splits.clone())?;
+            first_start &= known.iter().all(Option::is_none);
+            let mut again = Vec::new();
+            for ((candidate, split), known) in candidates.into_iter().zip(splits).zip(known) {
+                let start = match known {
+                    Some(CLOSED) => {
+                        again.push(candidate);
+                        continue;
+                    }
+                    Some(position) if candidate.compression == Compression::None && position > candidate.size => {
+                        self.handle.begin(vec![(split.clone(), position)])?;
+                        self.close(&split)?;
+                        again.push(candidate);
+                        continue;
+                    }
+                    Some(position) => position,
+                    None if first_start => candidate.latest,
+                    None => 0,
+                };
+                self.handle.begin(vec![(split.clone(), start)])?;
+                self.unidentified.remove(&candidate.key);
+                self.complained.remove(&candidate.path);
+                self.tracked.insert(candidate.key, candidate.into_tracked(split, start, self.scans));
+            }
+            candidates = again;
+            generation += 1;
+        }
+        Ok(())
+    }
+
+    /// The file at `path`, unless it has no first line yet or is compressed and still growing.
+    fn identify(&mut self, path: &Path, shown: String) -> io::Result<Option<Candidate>> {
+        let metadata = fs::metadata(path)?;
+        let before = self.unidentified.get_mut(&FileKey::of(&metadata)).map(|glimpse| {
+            glimpse.scan = self.scans;
+            (glimpse.size, glimpse.compressed)
+        });
+        if before == Some((metadata.len(), false)) || metadata.len() == 0 {
+            return Ok(None);
+        }
+        let file = File::open(path)?;
+        let metadata = file.metadata()?;
+        let (key, size) = (FileKey::of(&metadata), metadata.len());
+        let compression = self.config.compression_of(&file, path)?;
+        let compressed = compression != Compression::None;
+        let head = match compressed {
+            false => Head::of(&file, false)?,
+            true if before == Some((size, true)) => head_of_compressed(&file, compression)?,
+            true => None,
+        };
+        let Some(head) = head else {
+            self.unidentified.insert(key, Glimpse { size, compressed, scan: self.scans });
+            return Ok(None);
+        };
+        let latest = match compressed {
+            false if self.settings.from_latest && self.scans == 1 => start_of_last_line(&file, size)?,
+            false => 0,
+            true => once::done_at(size),
+        };
+        Ok(Some(Candidate { key, path: path.to_owned(), shown, size, compression, head, latest }))
+    }
+
+    /// Gives splits back whose files are gone, as soon as all their records are durable: then it costs nothing.
+    fn release_drained(&mut self) -> Result<(), Ended> {
+        self.durable.extend(self.handle.durable());
+        let durable = &self.durable;
+        let is_durable = |file: &Tracked| file.is_untouched() || durable.get(&file.split().id).is_some_and(|upto| *upto >= file.position());
+        let is_done = |file: &Tracked| file.is_drained() && !file.has_more() && is_durable(file);
+        let done: Vec<FileKey> = self.tracked.iter().filter(|(_, file)| is_done(file)).map(|(key, _)| *key).collect();
+        if done.is_empty() {
+            return Ok(());
+        }
+        let splits: Vec<_> = done.iter().filter_map(|key| self.tracked.remove(key)).map(|file| file.split().clone()).collect();
+        splits.iter().for_each(|split| drop(self.durable.remove(&split.id)));
+        Ok(self.handle.release(splits)?)
+    }
+
+    /// Reads one block of every file that has more; of those that are not open, as many as may be. Gives whether any had.
+    fn read_round(&mut self) -> Result<bool, Ended> {
+        let mut ready: Vec<FileKey> = self.tracked.iter().filter(|(_, file)| file.has_more()).map(|(key, _)| *key).collect();
+        ready.sort_by_key(|key| self.tracked.get(key).is_some_and(|file| !file.is_open()));
+        let mut open = self.tracked.values().filter(|file| file.is_open()).count();
+        let mut progress = false;
+        for key in ready {
+            if open >= MOST_OPEN && self.tracked.get(&key).is_some_and(|file| !file.is_open()) {
+                if !self.close_one() {
+                    break;
+                }
+                open -= 1;
+            }
+            while !self.handle.wait_for_room(PATIENCE)? {}
+            let Some(file) = self.tracked.get_mut(&key) else { continue };
+            let was_open = file.is_open();
+            if let Turn::Block(block) = file.read(self.config, &key)? {
+                progress = true;
+                block.batches(file.split()).try_for_each(|batch| self.handle.emit(batch))?;
+            }
+            open = open + usize::from(file.is_open()) - usize::from(was_open);
+        }
+        Ok(progress)
+    }
+
+    /// Closes the file that has not grown for the longest time, if one can be closed.
+    fn close_one(&mut self) -> bool {
+        let idle = self.tracked.values_mut().filter(|file| file.is_open() && !file.has_more()).min_by_key(|file| file.grew());
+        idle.map(Tracked::close).is_some()
+    }
+}
+
+impl Candidate {
+    fn into_tracked(self, split: Arc<Split>, start: Position, scan: u64) -> Tracked {
+        let mut tracked = Tracked::new(self.path.clone(), split, self.head, self.compression, start);
+        tracked.seen(self.path, self.size, scan);
+        tracked
+    }
+}
+
+/// The head of a compressed file. All of a short file stands for its first line, so it has to be complete.
+fn head_of_compressed(file: &File, compression: Compression) -> io::Result<Option<Head>> {
+    if let Some(head) = Head::of(file, false)? {
+        return Ok(Some(head));
+    }
+    match Stream::open(file.try_clone()?, compression, 0).and_then(|mut stream| stream.skip_to_end()) {
+        Ok(()) => Head::of(file, true),
+        Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+/// Where the line starts that is not complete yet: what comes from now on belongs to it.
+fn start_of_last_line(file: &File, size: u64) -> io::Result<Position> {
+    let mut piece = [0; 4096];
+    let mut end = size;
+    while end > 0 {
+        let start = end.saturating_sub(piece.len() as u64);
+        let piece = &mut piece[..(end - start) as usize];
+        file.read_exact_at(piece, start)?;
+        if let Some(newline) = memchr::memrchr(b'\n', piece) {
+            return Ok(start + newline as u64 + 1);
+        }
+        end = start;
+    }
+    Ok(0)
+}

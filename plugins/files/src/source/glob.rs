@@ -1,0 +1,111 @@
+//! Which files a source is about.
+
+use std::collections::BTreeSet;
+use std::io;
+use std::path::{Component, Path, PathBuf};
+
+use glob::{GlobError, MatchOptions, Pattern, PatternError};
+
+/// One path or glob, as the user wrote it, and where relative ones start.
+#[derive(Clone, Debug)]
+pub(super) struct Glob {
+    text: String,
+    base: PathBuf,
+}
+
+impl Glob {
+    /// The glob `text`; an error says what is wrong with it.
+    pub(super) fn new(text: &str, base: &Path) -> Result<Glob, PatternError> {
+        Pattern::new(text)?;
+        Ok(Glob { text: text.to_owned(), base: base.to_owned() })
+    }
+
+    /// Whether it is the name of one file.
+    pub(super) fn is_one_file(&self) -> bool {
+        Pattern::escape(&self.text) == self.text
+    }
+
+    /// What it matches now, in order of names; folders are left out. Hidden files and folders match only a glob that has a name with a
+    /// leading dot itself, so that files which are still being written elsewhere are not taken for finished ones.
+    pub(super) fn find(&self) -> io::Result<BTreeSet<PathBuf>> {
+        let Some(base) = self.base.to_str() else {
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, format!("the folder {} has a name that is not UTF-8", self.base.display())));
+        };
+        let pattern = if Path::new(&self.text).is_absolute() { self.text.clone() } else { format!("{}/{}", Pattern::escape(base), self.text) };
+        let wants_hidden = Path::new(&self.text).components().any(is_hidden);
+        let paths = glob::glob_with(&pattern, MatchOptions::new()).map_err(|error| io::Error::new(io::ErrorKind::InvalidInput, error.to_string()))?;
+        let mut found = BTreeSet::new();
+        for path in paths {
+            let path = match path {
+                Ok(path) => path,
+                // A folder that went away, or one that is not ours to look into, has no files for us.
+                Err(error) if is_passed_over(&error) => continue,
+                Err(error) => return Err(error.into()),
+            };
+            let below_base = path.strip_prefix(&self.base).unwrap_or(&path);
+            if (wants_hidden || !below_base.components().any(is_hidden)) && !path.is_dir() {
+                found.insert(path);
+            }
+        }
+        Ok(found)
+    }
+
+    /// `path` as it is called for users: relative to the base where it lies below it.
+    pub(super) fn shown(&self, path: &Path) -> String {
+        path.strip_prefix(&self.base).unwrap_or(path).to_string_lossy().into_owned()
+    }
+}
+
+fn is_hidden(component: Component<'_>) -> bool {
+    matches!(component, Component::Normal(name) if name.as_encoded_bytes().starts_with(b"."))
+}
+
+fn is_passed_over(error: &GlobError) -> bool {
+    matches!(error.error().kind(), io::ErrorKind::NotFound | io::ErrorKind::PermissionDenied)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+
+    #[test]
+    fn finds_files_by_name_in_order() {
+        let dir = tempfile::tempdir().unwrap();
+        let base = dir.path().join("base[1]");
+        for file in ["b.json", "a.json", "a.txt", "x/c.json", "x/y/d.json", ".hidden.json", ".secret/e.json", "folder.json/f"] {
+            let path = base.join(file);
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            fs::write(path, "").unwrap();
+        }
+        use std::os::unix::ffi::OsStrExt;
+        fs::write(base.join(std::ffi::OsStr::from_bytes(b"\xff.json")), "").unwrap();
+
+        let cases: &[(&str, &[&str])] = &[
+            ("*.json", &["a.json", "b.json"]),
+            ("**/*.json", &["a.json", "b.json", "x/c.json", "x/y/d.json"]),
+            ("x/*/d.json", &["x/y/d.json"]),
+            ("a.txt", &["a.txt"]),
+            (".hidden.*", &[".hidden.json"]),
+            (".secret/*", &[".secret/e.json"]),
+            ("none*", &[]),
+            ("nowhere/*", &[]),
+            ("[ab].txt", &["a.txt"]),
+        ];
+        for (text, expected) in cases {
+            let glob = Glob::new(text, &base).unwrap();
+            let found: Vec<String> = glob.find().unwrap().iter().map(|path| glob.shown(path)).collect();
+            assert_eq!(&found, expected, "{text}");
+        }
+    }
+
+    #[test]
+    fn tells_a_name_from_a_glob() {
+        let base = Path::new("/base");
+        assert!(Glob::new("logs/app.log", base).unwrap().is_one_file());
+        assert!(!Glob::new("logs/*.log", base).unwrap().is_one_file());
+        assert!(!Glob::new("logs/app.log[12]", base).unwrap().is_one_file());
+        assert!(Glob::new("a[", base).is_err());
+    }
+}

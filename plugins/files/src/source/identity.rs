@@ -1,0 +1,132 @@
+//! What makes a file the same file.
+//!
+//! A name does not: logs are renamed when they rotate. The inode alone does not either: a file system gives the number of a deleted file to the
+//! next one, and a log that is truncated and written anew keeps its inode. A source that took such a file for the old one would go on
+//! in its middle and lose records. So a file is known by three things together, none of which changes when it is renamed or appended to:
+//!
+//! - its inode;
+//! - the time at which it was made, in nanoseconds. Where the file system does not keep it, the device's number stands in its place; it is left
+//!   out otherwise because it may change when the machine starts again;
+//! - a digest of its first line, or of its first 1024 bytes when the line is longer.
+//!
+//! A file whose first line is not complete has no identity yet. While a file may still grow it is not read before; when it is read as it is,
+//! all that it has stands for the first line.
+
+use std::fs::{File, Metadata};
+use std::io;
+use std::os::unix::fs::{FileExt, MetadataExt};
+use std::time::UNIX_EPOCH;
+
+use pseidon_delivery::SplitId;
+use sha2::{Digest, Sha256};
+
+/// How much of a file's beginning is looked at, at most.
+const HEAD: usize = 1024;
+
+/// What can be known of a file without reading it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(super) struct FileKey {
+    device: u64,
+    inode: u64,
+    /// Nanoseconds since 1970.
+    born: Option<u128>,
+}
+
+impl FileKey {
+    /// The key of the file that `metadata` is of.
+    pub(super) fn of(metadata: &Metadata) -> FileKey {
+        let born = metadata.created().ok().and_then(|at| at.duration_since(UNIX_EPOCH).ok()).map(|age| age.as_nanos());
+        FileKey { device: metadata.dev(), inode: metadata.ino(), born }
+    }
+}
+
+/// A digest of a file's beginning.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(super) struct Head([u8; 8]);
+
+impl Head {
+    /// The head of a file; `None` when there is no first line yet. With `as_it_is` a beginning without an end counts too, if there is any.
+    pub(super) fn of(file: &File, as_it_is: bool) -> io::Result<Option<Head>> {
+        let mut start = [0; HEAD];
+        let mut len = 0;
+        while len < HEAD {
+            match file.read_at(&mut start[len..], len as u64) {
+                Ok(0) => break,
+                Ok(more) => len += more,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
+            }
+        }
+        let line = match memchr::memchr(b'\n', &start[..len]) {
+            Some(end) => &start[..=end],
+            None if len == HEAD || (as_it_is && len > 0) => &start[..len],
+            None => return Ok(None),
+        };
+        let mut head = [0; 8];
+        head.copy_from_slice(&Sha256::digest(line)[..8]);
+        Ok(Some(Head(head)))
+    }
+}
+
+/// The lasting name of a file's split. `generation` counts the times that a file was truncated and began with the same line again.
+pub(super) fn split_id(stage: &str, key: &FileKey, head: Head, generation: u32) -> SplitId {
+    let made = match key.born {
+        Some(born) => format!("{}.{born:x}", key.inode),
+        None => format!("{}-{}", key.device, key.inode),
+    };
+    let head = head.0.map(|byte| format!("{byte:02x}")).concat();
+    let generation = if generation == 0 { String::new() } else { format!("+{generation}") };
+    SplitId::from(format!("{stage}:{made}.{head}{generation}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::io::Write;
+
+    use super::*;
+
+    fn identity(path: &std::path::Path) -> Option<SplitId> {
+        let file = File::open(path).unwrap();
+        let key = FileKey::of(&file.metadata().unwrap());
+        Head::of(&file, false).unwrap().map(|head| split_id("logs", &key, head, 0))
+    }
+
+    #[test]
+    fn stays_when_a_file_is_renamed_or_grows() {
+        let dir = tempfile::tempdir().unwrap();
+        let (old, new) = (dir.path().join("app.log"), dir.path().join("app.log.1"));
+        let mut file = File::create(&old).unwrap();
+        assert_eq!(identity(&old), None, "an empty file");
+        file.write_all(b"first").unwrap();
+        assert_eq!(identity(&old), None, "an incomplete line");
+        file.write_all(b" line\nmore").unwrap();
+        let first = identity(&old).unwrap();
+        file.write_all(b" lines\n").unwrap();
+        assert_eq!(identity(&old).unwrap(), first);
+        fs::rename(&old, &new).unwrap();
+        assert_eq!(identity(&new).unwrap(), first);
+    }
+
+    #[test]
+    fn changes_when_a_file_begins_anew() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("app.log");
+        fs::write(&path, "one\ntwo\n").unwrap();
+        let first = identity(&path).unwrap();
+        fs::write(&path, "three\n").unwrap();
+        assert_ne!(identity(&path).unwrap(), first);
+    }
+
+    #[test]
+    fn a_long_first_line_counts_from_1024_bytes_on() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("app.log");
+        fs::write(&path, "x".repeat(1023)).unwrap();
+        assert_eq!(identity(&path), None);
+        fs::write(&path, "x".repeat(1024)).unwrap();
+        let first = identity(&path).unwrap();
+        fs::write(&path, "x".repeat(5000)).unwrap();
+        assert_eq!(identity(&path).unwrap(), first);
+    }
+}

@@ -1,0 +1,369 @@
+//! From a file's bytes to batches of lines.
+//!
+//! A [`LineReader`] reads big blocks that end with a line's end; what is left of a last line waits for the next block. [`Batches`] cuts a block
+//! into records that are slices of it: no record is copied.
+
+use std::io;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use pseidon_delivery::Position;
+use pseidon_plugin::{Batch, Payloads, Split};
+use thiserror::Error;
+
+use super::compression::Stream;
+
+/// How many records a batch has at most.
+const MOST_RECORDS: usize = 8192;
+/// How much is read at once.
+pub(super) const BLOCK: usize = 1 << 20;
+
+/// Reads a file block by block.
+pub(super) struct LineReader {
+    stream: Stream,
+    /// The beginning of a line whose end has not been read.
+    carry: Vec<u8>,
+    /// Where the carry starts.
+    position: Position,
+    limits: Limits,
+}
+
+/// How much may be in memory.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Limits {
+    /// Bytes to read at once.
+    pub(super) block: usize,
+    /// Bytes of the longest record.
+    pub(super) max_record: usize,
+}
+
+/// Whole lines.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Block {
+    /// Their bytes; the last one is a `\n`.
+    bytes: Bytes,
+    /// Where they start.
+    start: Position,
+    /// Where they end. One less than the bytes say if the file ends without a `\n`.
+    end: Position,
+}
+
+/// A file cannot be read on.
+#[derive(Debug, Error)]
+pub(super) enum ReadError {
+    /// Reading or decompressing failed.
+    #[error("{0}")]
+    Io(#[from] io::Error),
+    /// A record is longer than what may be in memory.
+    #[error("the record at byte {at} is longer than {limit} bytes: raise :max-record")]
+    TooLong {
+        /// Where it starts.
+        at: Position,
+        /// What was allowed.
+        limit: usize,
+    },
+}
+
+impl LineReader {
+    /// Reads a stream that is at `position`.
+    pub(super) fn new(stream: Stream, position: Position, limits: Limits) -> Self {
+        LineReader { stream, carry: Vec::new(), position, limits }
+    }
+
+    /// Where the first line starts that was not given out.
+    pub(super) fn position(&self) -> Position {
+        self.position
+    }
+
+    /// Where the next byte will be read.
+    pub(super) fn read_to(&self) -> Position {
+        self.position + self.carry.len() as u64
+    }
+
+    /// The next whole lines; `None` if there are none now. A plain file may have more later.
+    pub(super) fn next_block(&mut self) -> Result<Option<Block>, ReadError> {
+        let mut bytes = std::mem::take(&mut self.carry);
+        bytes.reserve_exact(self.limits.block);
+        loop {
+            let searched = bytes.len();
+            let at_end = match self.fill(&mut bytes) {
+                Ok(at_end) => at_end,
+                Err(error) => return self.give_before(bytes, searched, error),
+            };
+            if let Some(end) = memchr::memrchr(b'\n', &bytes[searched..]) {
+                return self.cut_off(bytes, searched + end + 1).map(Some);
+            }
+            if bytes.len() > self.limits.max_record {
+                return Err(ReadError::TooLong { at: self.position, limit: self.limits.max_record });
+            }
+            if at_end {
+                bytes.shrink_to_fit();
+                self.carry = bytes;
+                return Ok(None);
+            }
+            bytes.reserve(bytes.len());
+        }
+    }
+
+    /// The last line, if the file ends without a `\n`.
+    pub(super) fn rest(&mut self) -> Result<Option<Block>, ReadError> {
+        if self.carry.is_empty() {
+            return Ok(None);
+        }
+        let mut bytes = std::mem::take(&mut self.carry);
+        let (start, end) = (self.position, self.read_to() + bytes.len() as u64);
+        bytes.push(b'\n');
+        let len = bytes.len();
+        let block = Block { end, ..self.cut_off(bytes, len)? };
+        debug_assert_eq!(block.start, start);
+        self.position = end;
+        Ok(Some(block))
+    }
+
+    /// Reads until the buffer is full. Gives whether the stream is at its end.
+    fn fill(&mut self, bytes: &mut Vec<u8>) -> io::Result<bool> {
+        while bytes.len() < bytes.capacity() {
+            if self.stream.read(bytes)? == 0 {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
+    /// The lines that were read before an error; the error comes back with the next block.
+    fn give_before(&mut self, bytes: Vec<u8>, searched: usize, error: io::Error) -> Result<Option<Block>, ReadError> {
+        match memchr::memrchr(b'\n', &bytes[searched..]) {
+            Some(end) => {
+                self.stream = Stream::Decoded(Box::new(Failed(Some(error))));
+                self.cut_off(bytes, searched + end + 1).map(Some)
+            }
+            None => {
+                self.carry = bytes;
+                Err(error.into())
+            }
+        }
+    }
+
+    fn cut_off(&mut self, mut bytes: Vec<u8>, end: usize) -> Result<Block, ReadError> {
+        self.carry = bytes[end..].to_vec();
+        bytes.truncate(end);
+        let mut line_start = 0;
+        // Only a block that is longer than the longest record can hold a longer one.
+        if end > self.limits.max_record {
+            for line_end in memchr::memchr_iter(b'\n', &bytes) {
+                if line_end - line_start > self.limits.max_record {
+                    return Err(ReadError::TooLong { at: self.position + line_start as u64, limit: self.limits.max_record });
+                }
+                line_start = line_end + 1;
+            }
+        }
+        // A few lines must not hold on to the memory of a whole block.
+        if bytes.len() < bytes.capacity() / 2 {
+            bytes.shrink_to_fit();
+        }
+        let start = self.position;
+        self.position += end as u64;
+        Ok(Block { bytes: Bytes::from(bytes), start, end: self.position })
+    }
+}
+
+/// A stream that has failed.
+struct Failed(Option<io::Error>);
+
+impl io::Read for Failed {
+    fn read(&mut self, _: &mut [u8]) -> io::Result<usize> {
+        self.0.take().map_or(Ok(0), Err)
+    }
+}
+
+/// The records of a block.
+pub(super) struct Batches<'a> {
+    block: Block,
+    split: &'a Arc<Split>,
+    done: usize,
+}
+
+impl Block {
+    /// Its lines as batches of this split.
+    pub(super) fn batches(self, split: &Arc<Split>) -> Batches<'_> {
+        Batches { block: self, split, done: 0 }
+    }
+}
+
+impl Iterator for Batches<'_> {
+    type Item = Batch;
+
+    fn next(&mut self) -> Option<Batch> {
+        let from = self.done;
+        let bytes = &self.block.bytes[from..];
+        if bytes.is_empty() {
+            return None;
+        }
+        let start = self.block.start + from as u64;
+        let mut spans: Vec<(u32, u32)> = Vec::new();
+        let mut positions = Vec::new();
+        // Whether every line so far is a record, with nothing but `\n` at its end.
+        let mut plain = true;
+        let mut line = 0;
+        for line_end in memchr::memchr_iter(b'\n', bytes) {
+            let mut end = line_end;
+            if end > line && bytes[end - 1] == b'\r' {
+                end -= 1;
+                plain = false;
+            }
+            if end > line {
+                // A block is far smaller than 4 GiB: `:max-record` sees to that.
+                spans.push((line as u32, (end - line) as u32));
+                positions.push(start + line as u64);
+            } else {
+                plain = false;
+            }
+            line = line_end + 1;
+            if spans.len() == MOST_RECORDS {
+                break;
+            }
+        }
+        self.done += line;
+        let next = (start + line as u64).min(self.block.end);
+        let payloads = Payloads::new(self.block.bytes.slice(from..self.done), spans, plain);
+        Some(Batch::from_payloads(self.split.clone(), payloads, positions, next))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::{Read, Write};
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    /// A stream that gives as much at once as it is told.
+    struct Pieces {
+        data: Vec<u8>,
+        sizes: Vec<usize>,
+        turn: usize,
+        at: usize,
+    }
+
+    impl Read for Pieces {
+        fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
+            let size = self.sizes[self.turn % self.sizes.len()];
+            self.turn += 1;
+            let len = size.min(into.len()).min(self.data.len() - self.at);
+            into[..len].copy_from_slice(&self.data[self.at..self.at + len]);
+            self.at += len;
+            Ok(len)
+        }
+    }
+
+    fn split() -> Arc<Split> {
+        Arc::new(Split { id: "s".into(), topic: "t".into(), partition: 0 })
+    }
+
+    /// All records with their positions, and the last `next`.
+    fn read_all(mut reader: LineReader) -> (Vec<(Position, Vec<u8>)>, Position) {
+        let (mut records, mut next) = (Vec::new(), reader.position());
+        let mut take = |block: Block| {
+            for batch in block.batches(&split()) {
+                assert!(batch.next > next, "a batch covers something");
+                if let Some(lines) = batch.payloads.lines(0, batch.len()) {
+                    let mut expected = Vec::new();
+                    (0..batch.len()).for_each(|row| expected.extend([batch.payloads.get(row).unwrap(), b"\n"].concat()));
+                    assert_eq!(lines, expected);
+                }
+                records.extend((0..batch.len()).map(|row| (batch.positions[row], batch.payloads.get(row).unwrap().to_vec())));
+                next = batch.next;
+            }
+        };
+        while let Some(block) = reader.next_block().unwrap() {
+            take(block);
+        }
+        if let Some(block) = reader.rest().unwrap() {
+            take(block);
+        }
+        (records, next)
+    }
+
+    fn naive(data: &[u8], from: usize) -> Vec<(Position, Vec<u8>)> {
+        let mut at = from;
+        let mut records = Vec::new();
+        for line in data[from..].split(|byte| *byte == b'\n') {
+            let record = line.strip_suffix(b"\r").unwrap_or(line);
+            if !record.is_empty() {
+                records.push((at as Position, record.to_vec()));
+            }
+            at += line.len() + 1;
+        }
+        records
+    }
+
+    fn over(data: &[u8], sizes: Vec<usize>, block: usize, from: usize) -> LineReader {
+        let mut pieces = Pieces { data: data.to_vec(), sizes, turn: 0, at: 0 };
+        pieces.at = from;
+        LineReader::new(Stream::Decoded(Box::new(pieces)), from as u64, Limits { block, max_record: 1 << 20 })
+    }
+
+    fn some_text() -> impl Strategy<Value = Vec<u8>> {
+        let byte = prop_oneof![4 => Just(b'a'), 1 => Just(b'b'), 2 => Just(b'\n'), 1 => Just(b'\r'), 1 => any::<u8>()];
+        prop::collection::vec(byte, 0..300)
+    }
+
+    proptest! {
+        #[test]
+        fn lines_are_what_a_naive_split_gives(data in some_text(), sizes in prop::collection::vec(1usize..40, 1..5), block in 1usize..64) {
+            let (records, next) = read_all(over(&data, sizes, block, 0));
+            prop_assert_eq!(records, naive(&data, 0));
+            prop_assert_eq!(next, data.len() as u64);
+        }
+
+        #[test]
+        fn reading_on_at_a_record_gives_exactly_the_rest(data in some_text(), block in 1usize..64) {
+            let whole = naive(&data, 0);
+            for (done, (position, _)) in whole.iter().enumerate() {
+                let (records, _) = read_all(over(&data, vec![7], block, *position as usize));
+                prop_assert_eq!(&records[..], &whole[done..]);
+            }
+        }
+    }
+
+    #[test]
+    fn a_record_that_is_too_long_is_named() {
+        for (block, sizes) in [(16, vec![5]), (4096, vec![4096])] {
+            let data = [b"short\n".as_slice(), &[b'x'; 200], b"\nshort\n"].concat();
+            let mut reader = over(&data, sizes, block, 0);
+            reader.limits.max_record = 100;
+            let error = std::iter::repeat_with(|| reader.next_block()).find_map(Result::err).unwrap();
+            assert_eq!(error.to_string(), "the record at byte 6 is longer than 100 bytes: raise :max-record");
+        }
+    }
+
+    #[test]
+    fn many_short_records_make_several_batches_of_one_block() {
+        let data = b"1\n".repeat(MOST_RECORDS * 2 + 5);
+        let mut reader = over(&data, vec![BLOCK], BLOCK, 0);
+        let block = reader.next_block().unwrap().unwrap();
+        let sizes: Vec<_> = block.batches(&split()).map(|batch| (batch.len(), batch.payloads.lines(0, batch.len()).unwrap().len())).collect();
+        assert_eq!(sizes, [(8192, 16384), (8192, 16384), (5, 10)]);
+    }
+
+    #[test]
+    fn records_before_damage_are_given() {
+        let mut gzip = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::default());
+        for number in 0..50_000 {
+            writeln!(gzip, "record {number}").unwrap();
+        }
+        let mut packed = gzip.finish().unwrap();
+        packed.truncate(packed.len() / 2);
+        let decoder = flate2::bufread::MultiGzDecoder::new(io::Cursor::new(packed));
+        let limits = Limits { block: BLOCK, max_record: BLOCK };
+        let mut reader = LineReader::new(Stream::Decoded(Box::new(decoder)), 0, limits);
+        let block = reader.next_block().unwrap().unwrap();
+        let records: usize = block.batches(&split()).map(|batch| batch.len()).sum();
+        assert!(records > 1000, "{records}");
+        match reader.next_block() {
+            Err(ReadError::Io(error)) => assert_eq!(error.kind(), io::ErrorKind::UnexpectedEof),
+            other => panic!("{other:?}"),
+        }
+    }
+}

@@ -1,0 +1,139 @@
+//! Columns as JSON.
+//!
+//! arrow-json encodes them; what it does otherwise than Pseidon promises is here: `json` columns are written as they stand, binary is base64,
+//! and timestamps are RFC 3339 in UTC with as many digits as their unit has.
+
+use std::io::Write;
+use std::sync::Arc;
+
+use arrow::array::{Array, ArrayAccessor, AsArray, StringArray};
+use arrow::datatypes::{
+    DataType, Date32Type, Field, FieldRef, TimeUnit, TimestampMicrosecondType, TimestampMillisecondType, TimestampNanosecondType,
+    TimestampSecondType,
+};
+use arrow::error::ArrowError;
+use arrow::json::writer::{Encoder, EncoderFactory, EncoderOptions, NullableEncoder};
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use chrono::{DateTime, NaiveDate, SecondsFormat, TimeDelta};
+use pseidon_plugin::format::is_json;
+
+/// How all columns are written: NULL is `null`.
+pub(super) fn options() -> EncoderOptions {
+    EncoderOptions::default().with_explicit_nulls(true).with_encoder_factory(Arc::new(OwnTypes))
+}
+
+#[derive(Debug)]
+struct OwnTypes;
+
+impl EncoderFactory for OwnTypes {
+    fn make_default_encoder<'a>(
+        &self,
+        field: &'a FieldRef,
+        array: &'a dyn Array,
+        _: &'a EncoderOptions,
+    ) -> Result<Option<NullableEncoder<'a>>, ArrowError> {
+        let encoder: Box<dyn Encoder + 'a> = match array.data_type() {
+            DataType::Utf8 if is_json(innermost(field)) => Box::new(Verbatim(array.as_string())),
+            DataType::Binary => Box::new(Base64(array.as_binary::<i32>())),
+            DataType::LargeBinary => Box::new(Base64(array.as_binary::<i64>())),
+            DataType::FixedSizeBinary(_) => Box::new(Base64(array.as_fixed_size_binary())),
+            DataType::BinaryView => Box::new(Base64(array.as_binary_view())),
+            DataType::Timestamp(unit, _) => Box::new(Timestamps { unit: *unit, values: timestamps(array, *unit) }),
+            DataType::Date32 => Box::new(Dates(array.as_primitive::<Date32Type>().values())),
+            _ => return Ok(None),
+        };
+        Ok(Some(NullableEncoder::new(encoder, array.nulls().cloned())))
+    }
+}
+
+/// The field of a list's elements; arrow-json hands in the list's own field for them.
+fn innermost(field: &Field) -> &Field {
+    match field.data_type() {
+        DataType::List(element) => innermost(element),
+        _ => field,
+    }
+}
+
+/// JSON texts as they stand, but on one line.
+struct Verbatim<'a>(&'a StringArray);
+
+impl Encoder for Verbatim<'_> {
+    fn encode(&mut self, row: usize, out: &mut Vec<u8>) {
+        push_on_one_line(self.0.value(row).as_bytes(), out);
+    }
+}
+
+/// Appends JSON with spaces in place of newlines, which can only be white space there.
+pub(super) fn push_on_one_line(json: &[u8], out: &mut Vec<u8>) {
+    let start = out.len();
+    out.extend_from_slice(json);
+    let mut at = start;
+    while let Some(newline) = memchr::memchr(b'\n', &out[at..]) {
+        out[at + newline] = b' ';
+        at += newline + 1;
+    }
+}
+
+struct Base64<B>(B);
+
+impl<'a, B: ArrayAccessor<Item = &'a [u8]>> Encoder for Base64<B> {
+    fn encode(&mut self, row: usize, out: &mut Vec<u8>) {
+        push_quoted(&STANDARD.encode(self.0.value(row)), out);
+    }
+}
+
+struct Timestamps<'a> {
+    unit: TimeUnit,
+    values: &'a [i64],
+}
+
+fn timestamps(array: &dyn Array, unit: TimeUnit) -> &[i64] {
+    match unit {
+        TimeUnit::Second => array.as_primitive::<TimestampSecondType>().values(),
+        TimeUnit::Millisecond => array.as_primitive::<TimestampMillisecondType>().values(),
+        TimeUnit::Microsecond => array.as_primitive::<TimestampMicrosecondType>().values(),
+        TimeUnit::Nanosecond => array.as_primitive::<TimestampNanosecondType>().values(),
+    }
+}
+
+impl Encoder for Timestamps<'_> {
+    fn encode(&mut self, row: usize, out: &mut Vec<u8>) {
+        let value = self.values[row];
+        let (at, digits) = match self.unit {
+            TimeUnit::Second => (DateTime::from_timestamp(value, 0), SecondsFormat::Secs),
+            TimeUnit::Millisecond => (DateTime::from_timestamp_millis(value), SecondsFormat::Millis),
+            TimeUnit::Microsecond => (DateTime::from_timestamp_micros(value), SecondsFormat::Micros),
+            TimeUnit::Nanosecond => (Some(DateTime::from_timestamp_nanos(value)), SecondsFormat::Nanos),
+        };
+        match at {
+            Some(at) => push_quoted(&at.to_rfc3339_opts(digits, true), out),
+            None => push_number(value, out),
+        }
+    }
+}
+
+struct Dates<'a>(&'a [i32]);
+
+impl Encoder for Dates<'_> {
+    fn encode(&mut self, row: usize, out: &mut Vec<u8>) {
+        let days = self.0[row];
+        let date = NaiveDate::default().checked_add_signed(TimeDelta::days(days.into()));
+        match date {
+            Some(date) => push_quoted(&date.to_string(), out),
+            None => push_number(days.into(), out),
+        }
+    }
+}
+
+/// Appends a text that has nothing to escape.
+fn push_quoted(text: &str, out: &mut Vec<u8>) {
+    out.push(b'"');
+    out.extend_from_slice(text.as_bytes());
+    out.push(b'"');
+}
+
+/// Appends a time that is too far away for the calendar.
+fn push_number(value: i64, out: &mut Vec<u8>) {
+    write!(out, "{value}").expect("a vector takes everything");
+}

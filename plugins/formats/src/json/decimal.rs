@@ -1,0 +1,66 @@
+//! Decimals from JSON numbers, exactly.
+
+/// The digits of `number * 10^scale` with their sign, if that is a whole number of at most `precision` digits.
+/// `number` is a number as JSON writes it.
+pub(super) fn unscaled(number: &str, precision: u8, scale: i8) -> Option<String> {
+    let (sign, number) = match number.strip_prefix('-') {
+        Some(rest) => ("-", rest),
+        None => ("", number),
+    };
+    let (mantissa, exponent) = match number.split_once(['e', 'E']) {
+        Some((mantissa, exponent)) => (mantissa, exponent.strip_prefix('+').unwrap_or(exponent).parse::<i64>().ok()?),
+        None => (number, 0),
+    };
+    let (whole, fraction) = mantissa.split_once('.').unwrap_or((mantissa, ""));
+    if whole.is_empty() || !whole.bytes().chain(fraction.bytes()).all(|byte| byte.is_ascii_digit()) {
+        return None;
+    }
+    let digits = format!("{whole}{fraction}");
+    let significant = digits.trim_start_matches('0').trim_end_matches('0');
+    if significant.is_empty() {
+        return Some("0".to_owned());
+    }
+    let trailing = digits.len() - digits.trim_end_matches('0').len();
+    let zeros = exponent.checked_add(i64::from(scale))?.checked_sub(fraction.len() as i64)?.checked_add(trailing as i64)?;
+    let zeros = usize::try_from(zeros).ok()?;
+    if significant.len().checked_add(zeros)? > usize::from(precision) {
+        return None;
+    }
+    Some(format!("{sign}{significant}{}", "0".repeat(zeros)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::unscaled;
+
+    #[test]
+    fn exact_or_nothing() {
+        let cases = [
+            ("12.30", 4, 2, Some("1230")),
+            ("-12.3", 4, 2, Some("-1230")),
+            ("12.345", 9, 2, None),
+            ("12.3400", 4, 2, Some("1234")),
+            ("123", 4, 2, None),
+            ("12", 4, 2, Some("1200")),
+            ("1e2", 5, 2, Some("10000")),
+            ("1.5E+1", 5, 0, Some("15")),
+            ("150e-1", 5, 0, Some("15")),
+            ("15e-1", 5, 0, None),
+            ("0", 1, 1, Some("0")),
+            ("-0.00", 1, 1, Some("0")),
+            ("0e999999999999999999", 5, 2, Some("0")),
+            ("1e999999999999999999", 5, 2, None),
+            ("1e99999999999999999999", 5, 2, None),
+            ("1200", 2, -2, Some("12")),
+            ("1250", 3, -2, None),
+            ("", 5, 2, None),
+            (".5", 5, 2, None),
+            ("1_0", 5, 2, None),
+            ("12e", 5, 2, None),
+        ];
+        for (number, precision, scale, expected) in cases {
+            assert_eq!(unscaled(number, precision, scale).as_deref(), expected, "{number} as decimal({precision}, {scale})");
+        }
+        assert_eq!(unscaled(&"1".repeat(1000), 38, 2), None);
+    }
+}

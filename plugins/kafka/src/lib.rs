@@ -1,0 +1,9 @@
+//! Apache Kafka: the source `kafka`, a member of a consumer group, and the sink `kafka`, a transactional producer.
+
+mod connection;
+mod logs;
+mod native;
+pub mod source;
+mod topics;
+
+pub use source::KafkaSourcePlugin;

@@ -1,0 +1,140 @@
+//! What librdkafka says, as log lines; a broker that is down does not fill the log.
+
+use std::collections::HashMap;
+use std::time::{Duration, Instant};
+
+use parking_lot::Mutex;
+use rdkafka::client::ClientContext;
+use rdkafka::config::RDKafkaLogLevel;
+use rdkafka::error::KafkaError;
+use rdkafka::producer::{DeliveryResult, Producer, ProducerContext};
+
+/// How long a kind of line is kept quiet after one of it was shown.
+const QUIET: Duration = Duration::from_secs(30);
+/// syslog's numbers, which librdkafka uses.
+const LOG_WARNING: i32 = 4;
+const LOG_INFO: i32 = 6;
+
+/// The log of one client.
+#[derive(Debug)]
+pub(crate) struct ClientLogs {
+    /// The stage the client works for.
+    stage: String,
+    shown: Mutex<HashMap<String, Shown>>,
+}
+
+#[derive(Debug)]
+struct Shown {
+    at: Instant,
+    since: u64,
+}
+
+impl ClientLogs {
+    /// The log of a client of this stage.
+    pub(crate) fn new(stage: &str) -> ClientLogs {
+        ClientLogs { stage: stage.to_owned(), shown: Mutex::new(HashMap::new()) }
+    }
+
+    /// A line of librdkafka: `level` as in syslog, `facility` a short word such as `FAIL`.
+    pub(crate) fn line(&self, level: i32, facility: &str, line: &str) {
+        // "[thrd:127.0.0.1:9092/bootstrap]: 127.0.0.1:9092/bootstrap: Connect failed": the thread is of no use to anybody.
+        let line = line.split_once("]: ").map_or(line, |(_, rest)| rest);
+        let stage = self.stage.as_str();
+        match level {
+            ..=LOG_WARNING => self.warn(facility, line),
+            ..=LOG_INFO => tracing::debug!(stage, facility, "{line}"),
+            _ => tracing::trace!(stage, facility, "{line}"),
+        }
+    }
+
+    /// A warning, unless one of its kind was shown a moment ago.
+    pub(crate) fn warn(&self, kind: &str, line: &str) {
+        let stage = self.stage.as_str();
+        match self.admit(kind, Instant::now()) {
+            Some(0) => tracing::warn!(stage, "kafka: {line}"),
+            Some(hidden) => tracing::warn!(stage, hidden, "kafka: {line}"),
+            None => tracing::debug!(stage, "kafka: {line}"),
+        }
+    }
+
+    /// Whether a line of this kind may be shown now; if so, how many were hidden before it.
+    fn admit(&self, kind: &str, now: Instant) -> Option<u64> {
+        let mut shown = self.shown.lock();
+        match shown.get_mut(kind) {
+            Some(last) if now.duration_since(last.at) < QUIET => {
+                last.since += 1;
+                None
+            }
+            Some(last) => {
+                last.at = now;
+                Some(std::mem::take(&mut last.since))
+            }
+            None => {
+                shown.insert(kind.to_owned(), Shown { at: now, since: 0 });
+                Some(0)
+            }
+        }
+    }
+}
+
+/// What a producer tells: log lines, and the first record that could not be delivered.
+#[derive(Debug)]
+pub(crate) struct ProducerLogs {
+    logs: ClientLogs,
+    undelivered: Mutex<Option<KafkaError>>,
+}
+
+impl ProducerLogs {
+    /// For a producer of this stage.
+    pub(crate) fn new(stage: &str) -> ProducerLogs {
+        ProducerLogs { logs: ClientLogs::new(stage), undelivered: Mutex::new(None) }
+    }
+
+    /// Why a record could not be delivered, if one could not since the last call.
+    pub(crate) fn take_undelivered(&self) -> Option<KafkaError> {
+        self.undelivered.lock().take()
+    }
+}
+
+impl ClientContext for ProducerLogs {
+    fn log(&self, level: RDKafkaLogLevel, facility: &str, line: &str) {
+        self.logs.line(level as i32, facility, line);
+    }
+
+    fn error(&self, error: KafkaError, reason: &str) {
+        let kind = error.rdkafka_error_code().map(|code| format!("{code:?}")).unwrap_or_default();
+        self.logs.warn(&kind, reason);
+    }
+}
+
+impl ProducerContext for ProducerLogs {
+    type DeliveryOpaque = ();
+
+    fn delivery(&self, result: &DeliveryResult<'_>, _: ()) {
+        if let Err((error, _)) = result {
+            self.undelivered.lock().get_or_insert_with(|| error.clone());
+        }
+    }
+}
+
+/// The context of a producer, behind its client.
+pub(crate) fn context<P: Producer<ProducerLogs>>(producer: &P) -> &ProducerLogs {
+    producer.client().context()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_line_of_a_kind_is_shown_and_the_hidden_ones_are_counted() {
+        let logs = ClientLogs::new("clicks");
+        let start = Instant::now();
+        assert_eq!(logs.admit("FAIL", start), Some(0));
+        assert_eq!(logs.admit("FAIL", start + Duration::from_secs(1)), None);
+        assert_eq!(logs.admit("FAIL", start + Duration::from_secs(2)), None);
+        assert_eq!(logs.admit("CONNWARN", start + Duration::from_secs(2)), Some(0));
+        assert_eq!(logs.admit("FAIL", start + QUIET), Some(2));
+        assert_eq!(logs.admit("FAIL", start + QUIET + QUIET), Some(0));
+    }
+}

@@ -1,0 +1,215 @@
+//! The partitions that are ours, and the batches that are being put together for them.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use pseidon_delivery::{Position, SplitId};
+use pseidon_plugin::batch::{MetaWanted, RecordMeta};
+use pseidon_plugin::{Batch, BatchBuilder, Split};
+
+use crate::native::{Fetched, Message, TopicPartition};
+
+/// A batch is handed on when it has that many bytes or records.
+const BATCH_BYTES: usize = 1 << 20;
+const BATCH_RECORDS: usize = 16 << 10;
+
+/// All partitions that are ours.
+pub(super) struct Assignment {
+    stage: String,
+    wanted: MetaWanted,
+    partitions: Vec<Assigned>,
+    /// Where the partition of a message is, by librdkafka's address of its topic and its number: found anew after every rebalance, since
+    /// an address means the same topic only as long as a partition of it stays assigned.
+    places: HashMap<(usize, i32), usize>,
+    /// Reused for every record's headers.
+    headers: String,
+}
+
+/// A partition that is ours.
+pub(super) struct Assigned {
+    pub(super) at: TopicPartition,
+    pub(super) split: Arc<Split>,
+    /// The offset after the last record that was taken in.
+    pub(super) next: Position,
+    /// Where reading ends, in a finite run.
+    pub(super) until: Option<Position>,
+    /// Whether it has ended.
+    pub(super) done: bool,
+    builder: Option<BatchBuilder>,
+}
+
+impl Assigned {
+    /// Whether there is nothing more to read.
+    pub(super) fn is_done(&self) -> bool {
+        self.done || self.until.is_some_and(|until| self.next >= until)
+    }
+
+    /// The batch that is open, if any.
+    pub(super) fn finish(&mut self) -> Option<Batch> {
+        self.builder.take().map(|builder| builder.finish(self.next))
+    }
+
+    /// Positions below `next` hold no further record: a batch that says so, if that is news. Nothing may be open.
+    pub(super) fn skip_to(&mut self, next: Position) -> Option<Batch> {
+        if self.builder.is_some() || next <= self.next || self.until.is_some_and(|until| next > until) {
+            return None;
+        }
+        self.next = next;
+        Some(BatchBuilder::new(self.split.clone(), MetaWanted::default(), 0).finish(next))
+    }
+}
+
+impl Assignment {
+    /// Nothing is ours yet.
+    pub(super) fn new(stage: &str, wanted: MetaWanted) -> Assignment {
+        Assignment { stage: stage.to_owned(), wanted, partitions: Vec::new(), places: HashMap::new(), headers: String::new() }
+    }
+
+    /// The split of a partition.
+    pub(super) fn split(&self, at: &TopicPartition) -> Arc<Split> {
+        let id = SplitId::from(format!("{}:{}/{}", self.stage, at.topic, at.partition));
+        Arc::new(Split { id, topic: at.topic.clone(), partition: at.partition })
+    }
+
+    /// The partition is ours, to be read from `next`.
+    pub(super) fn add(&mut self, at: TopicPartition, split: Arc<Split>, next: Position, until: Option<Position>) {
+        self.places.clear();
+        self.partitions.push(Assigned { at, split, next, until, done: false, builder: None });
+    }
+
+    /// These are ours no longer. What was not handed on of them is dropped.
+    pub(super) fn remove(&mut self, gone: &[TopicPartition]) -> Vec<Assigned> {
+        self.places.clear();
+        self.partitions.extract_if(.., |assigned| gone.contains(&assigned.at)).collect()
+    }
+
+    /// The partitions.
+    pub(super) fn iter(&self) -> std::slice::Iter<'_, Assigned> {
+        self.partitions.iter()
+    }
+
+    /// The partitions, to be changed.
+    pub(super) fn iter_mut(&mut self) -> std::slice::IterMut<'_, Assigned> {
+        self.partitions.iter_mut()
+    }
+
+    /// The names of the partitions.
+    pub(super) fn names(&self) -> Vec<TopicPartition> {
+        self.partitions.iter().map(|assigned| assigned.at.clone()).collect()
+    }
+
+    /// Whether everything of every partition was read.
+    pub(super) fn is_done(&self) -> bool {
+        self.partitions.iter().all(Assigned::is_done)
+    }
+
+    /// Takes in messages from number `from` on until a batch is full or a message is not a record. Says which, and the number to go on with.
+    pub(super) fn take_in(&mut self, fetched: &Fetched, from: usize) -> TakenIn {
+        // Messages come in runs of one partition, so most need no look into the map.
+        let mut run: Option<((usize, i32), usize)> = None;
+        for (index, message) in fetched.iter_from(from).enumerate().map(|(count, message)| (from + count, message)) {
+            if message.is_error() {
+                return TakenIn::Stopped { at: index };
+            }
+            let key = (message.topic_handle(), message.partition());
+            let place = match run {
+                Some((of, place)) if of == key => place,
+                _ => match self.place(&message) {
+                    Some(place) => {
+                        run = Some((key, place));
+                        place
+                    }
+                    // Of a partition that was just given back.
+                    None => continue,
+                },
+            };
+            if let Some(batch) = self.push(place, message, fetched, index) {
+                return TakenIn::Full { batch, next: index + 1 };
+            }
+        }
+        TakenIn::All
+    }
+
+    /// Adds one record. Gives the batch that it completes, or that it does not fit into.
+    #[inline]
+    fn push(&mut self, place: usize, message: Message<'_>, fetched: &Fetched, index: usize) -> Option<Batch> {
+        let assigned = &mut self.partitions[place];
+        let offset = Position::try_from(message.offset()).unwrap_or(0);
+        if offset < assigned.next {
+            return None;
+        }
+        if assigned.until.is_some_and(|until| offset >= until) {
+            assigned.done = true;
+            return None;
+        }
+        let payload = message.payload();
+        let size = payload.map_or(0, |payload| payload.len() + 1);
+        let before = match &assigned.builder {
+            Some(builder) if builder.bytes() + size > BATCH_BYTES && !builder.is_empty() => assigned.finish(),
+            _ => None,
+        };
+        let wanted = self.wanted;
+        let builder = assigned.builder.get_or_insert_with(|| BatchBuilder::new(assigned.split.clone(), wanted, capacity(fetched, index).max(size)));
+        let mut meta = RecordMeta::default();
+        if wanted.timestamp {
+            meta.timestamp = message.timestamp();
+        }
+        if wanted.key {
+            meta.key = message.key();
+        }
+        if wanted.headers && write_headers(message, &mut self.headers) {
+            meta.headers = Some(&self.headers);
+        }
+        builder.push(offset, payload, meta);
+        assigned.next = offset + 1;
+        if before.is_none() && builder.len() >= BATCH_RECORDS {
+            return assigned.finish();
+        }
+        before
+    }
+
+    fn place(&mut self, message: &Message<'_>) -> Option<usize> {
+        let key = (message.topic_handle(), message.partition());
+        if let Some(place) = self.places.get(&key) {
+            return Some(*place);
+        }
+        let topic = message.topic();
+        let place = self.partitions.iter().position(|assigned| assigned.at.partition == message.partition() && assigned.at.topic == topic)?;
+        self.places.insert(key, place);
+        Some(place)
+    }
+}
+
+/// What became of fetched messages.
+pub(super) enum TakenIn {
+    /// All are in open batches.
+    All,
+    /// A batch is full; go on with number `next`.
+    Full { batch: Batch, next: usize },
+    /// Number `at` is not a record.
+    Stopped { at: usize },
+}
+
+/// How many bytes to set aside for a batch that starts with this message.
+fn capacity(fetched: &Fetched, index: usize) -> usize {
+    if fetched.is_full() {
+        return BATCH_BYTES;
+    }
+    let Some(first) = fetched.get(index) else { return 0 };
+    let same = |message: &Message<'_>| message.topic_handle() == first.topic_handle() && message.partition() == first.partition();
+    let run = fetched.iter_from(index).take_while(same);
+    run.map(|message| message.payload().map_or(0, |payload| payload.len() + 1)).sum::<usize>().min(BATCH_BYTES)
+}
+
+/// Writes a message's headers as a JSON object; of headers with the same name the last counts. Gives whether there are any.
+fn write_headers(message: Message<'_>, out: &mut String) -> bool {
+    let mut headers = serde_json::Map::new();
+    let some = message.headers(|name, value| {
+        let value = value.map(|value| serde_json::Value::String(String::from_utf8_lossy(value).into_owned()));
+        headers.insert(name.to_string_lossy().into_owned(), value.unwrap_or(serde_json::Value::Null));
+    });
+    if some {
+        *out = serde_json::Value::Object(headers).to_string();
+    }
+    some
+}

@@ -1,0 +1,181 @@
+//! Where Redis is: the URL of the state store.
+
+use redis::{ConnectionAddr, ConnectionInfo, IntoConnectionInfo, RedisConnectionInfo};
+
+/// What a URL says.
+#[derive(Debug)]
+pub(crate) enum Address {
+    /// `redis://` or `rediss://`: one server.
+    Server(ConnectionInfo),
+    /// `redis+sentinel://`: whichever server the sentinels call master.
+    Sentinel {
+        /// The sentinels; any of them is asked.
+        sentinels: Vec<ConnectionInfo>,
+        /// The name of the service that they watch.
+        service: String,
+        /// How to talk to the master; its address is put in when it is known.
+        master: ConnectionInfo,
+    },
+    /// `redis-cluster://`: any of the nodes.
+    Cluster(Vec<ConnectionInfo>),
+}
+
+const FORMS: &str = "expected redis://HOST:PORT/DB, redis+sentinel://HOST:PORT,HOST:PORT/SERVICE/DB or \
+                     redis-cluster://HOST:PORT,HOST:PORT, each also with rediss for TLS and USER:PASSWORD@ before the host";
+
+/// Reads a URL. The message never repeats it, since it may hold a password.
+pub(crate) fn parse(url: &str) -> Result<Address, String> {
+    let not_ours = || format!("this is not the URL of a Redis server: {FORMS}");
+    let (scheme, rest) = url.split_once("://").ok_or_else(not_ours)?;
+    match scheme {
+        "redis" | "rediss" => url.into_connection_info().map(Address::Server).map_err(|error| format!("{}: {FORMS}", reason(&error))),
+        "redis+sentinel" => sentinel("redis", rest),
+        "rediss+sentinel" => sentinel("rediss", rest),
+        "redis-cluster" => cluster("redis", rest),
+        "rediss-cluster" => cluster("rediss", rest),
+        _ => Err(not_ours()),
+    }
+}
+
+fn sentinel(scheme: &str, rest: &str) -> Result<Address, String> {
+    let parts = Parts::of(rest);
+    let mut path = parts.path.split('/');
+    let service =
+        path.next().filter(|service| !service.is_empty()).ok_or_else(|| format!("the sentinels' service name is missing: {FORMS}"))?;
+    let db = path.next().unwrap_or("0").parse::<i64>().map_err(|_| format!("the database is not a number: {FORMS}"))?;
+    if path.next().is_some() {
+        return Err(format!("too many parts after the service name: {FORMS}"));
+    }
+    let nodes = parts.nodes(scheme, 26379)?;
+    let Some(first) = nodes.first() else { return Err(format!("no host: {FORMS}")) };
+    let master = first.clone().set_redis_settings(first.redis_settings().clone().set_db(db));
+    // The password is the master's: sentinels seldom have one, and one that has none refuses a client that sends it.
+    let sentinels = nodes.into_iter().map(|node| node.set_redis_settings(RedisConnectionInfo::default())).collect();
+    Ok(Address::Sentinel { sentinels, service: service.to_owned(), master })
+}
+
+fn cluster(scheme: &str, rest: &str) -> Result<Address, String> {
+    let parts = Parts::of(rest);
+    if !parts.path.is_empty() {
+        return Err(format!("a cluster has one database only, so nothing may follow the hosts: {FORMS}"));
+    }
+    parts.nodes(scheme, 6379).map(Address::Cluster)
+}
+
+/// What stands behind `://` in a URL of several hosts.
+struct Parts<'a> {
+    user: &'a str,
+    hosts: &'a str,
+    path: &'a str,
+    fragment: &'a str,
+}
+
+impl<'a> Parts<'a> {
+    fn of(rest: &'a str) -> Parts<'a> {
+        let (rest, fragment) = rest.split_at(rest.find('#').unwrap_or(rest.len()));
+        let (authority, path) = rest.split_once('/').unwrap_or((rest, ""));
+        let (user, hosts) = authority.rsplit_once('@').unwrap_or(("", authority));
+        Parts { user, hosts, path, fragment }
+    }
+
+    /// Each host as the URL of a single server, which the client library then reads.
+    fn nodes(&self, scheme: &str, default_port: u16) -> Result<Vec<ConnectionInfo>, String> {
+        let at = if self.user.is_empty() { "" } else { "@" };
+        let node = |host: &str| {
+            if host.is_empty() {
+                return Err(format!("a host is missing: {FORMS}"));
+            }
+            let port = if has_port(host) { String::new() } else { format!(":{default_port}") };
+            let url = format!("{scheme}://{}{at}{host}{port}/{}", self.user, self.fragment);
+            url.into_connection_info().map_err(|error| format!("{}: {FORMS}", reason(&error)))
+        };
+        self.hosts.split(',').map(node).collect()
+    }
+}
+
+/// Whether a port follows, also after an IPv6 address in brackets.
+fn has_port(host: &str) -> bool {
+    host.rsplit_once(']').map_or(host, |(_, after)| after).contains(':')
+}
+
+/// The library's reason, without the piece of the URL that it may quote.
+fn reason(error: &redis::RedisError) -> String {
+    error.category().to_owned()
+}
+
+/// The same server settings at another address, with TLS if they have it.
+pub(crate) fn at(info: &ConnectionInfo, host: String, port: u16) -> ConnectionInfo {
+    let address = match info.addr() {
+        ConnectionAddr::TcpTls { insecure, .. } => ConnectionAddr::TcpTls { host, port, insecure: *insecure, tls_params: None },
+        _ => ConnectionAddr::Tcp(host, port),
+    };
+    info.clone().set_addr(address)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn node(info: &ConnectionInfo) -> String {
+        let redis = info.redis_settings();
+        let tls = match info.addr() {
+            ConnectionAddr::TcpTls { insecure: true, .. } => " tls-insecure",
+            ConnectionAddr::TcpTls { .. } => " tls",
+            _ => "",
+        };
+        format!("{}:{}@{}/{}{tls}", redis.username().unwrap_or(""), redis.password().unwrap_or(""), info.addr(), redis.db())
+    }
+
+    fn show(url: &str) -> String {
+        let list = |nodes: &[ConnectionInfo]| nodes.iter().map(node).collect::<Vec<_>>().join(" ");
+        match parse(url) {
+            Ok(Address::Server(info)) => format!("server {}", node(&info)),
+            Ok(Address::Cluster(nodes)) => format!("cluster {}", list(&nodes)),
+            Ok(Address::Sentinel { sentinels, service, master }) => {
+                let db = master.redis_settings().db();
+                let password = master.redis_settings().password().unwrap_or("");
+                format!("sentinel {service}/{db} {password} {}", list(&sentinels))
+            }
+            Err(reason) => reason,
+        }
+    }
+
+    #[test]
+    fn urls_say_where_redis_is() {
+        for (url, expected) in [
+            ("redis://host:7000", "server :@host:7000/0"),
+            ("redis://host", "server :@host:6379/0"),
+            ("redis://:se%40cret@host:1/3", "server :se@cret@host:1/3"),
+            ("rediss://user:pass@host", "server user:pass@host:6379/0 tls"),
+            ("rediss://host#insecure", "server :@host:6379/0 tls-insecure"),
+            ("redis+sentinel://a,b:2/main", "sentinel main/0  :@a:26379/0 :@b:2/0"),
+            ("redis+sentinel://u:p@a/main/4", "sentinel main/4 p :@a:26379/0"),
+            ("rediss+sentinel://a/main#insecure", "sentinel main/0  :@a:26379/0 tls-insecure"),
+            ("redis-cluster://a:1,b", "cluster :@a:1/0 :@b:6379/0"),
+            ("redis-cluster://[::1],[::1]:2", "cluster :@::1:6379/0 :@::1:2/0"),
+            ("rediss-cluster://:p@a", "cluster :p@a:6379/0 tls"),
+        ] {
+            assert_eq!(show(url), expected, "{url}");
+        }
+    }
+
+    #[test]
+    fn mistakes_are_told_and_passwords_are_not() {
+        for (url, expected) in [
+            ("localhost:6379", "not the URL of a Redis server"),
+            ("http://:secret@host", "not the URL of a Redis server"),
+            ("redis://:secret@host:port", "expected redis://HOST"),
+            ("redis://:secret@host/x", "expected redis://HOST"),
+            ("redis+sentinel://:secret@a,b", "service name is missing"),
+            ("redis+sentinel://:secret@a/main/x", "not a number"),
+            ("redis+sentinel://:secret@a/main/1/2", "too many parts"),
+            ("redis+sentinel://:secret@a,,b/main", "a host is missing"),
+            ("redis-cluster://:secret@a/3", "one database"),
+            ("redis-cluster://:secret@", "a host is missing"),
+            ("redis-cluster://:secret@a:b:c", "expected redis://HOST"),
+        ] {
+            let shown = show(url);
+            assert!(shown.contains(expected) && !shown.contains("secret"), "{url}: {shown}");
+        }
+    }
+}

@@ -1,0 +1,134 @@
+//! What an acknowledged write is worth: what the server says of its persistence and its replicas.
+
+use std::collections::HashMap;
+
+/// What a server said of itself. A part that it did not want to tell is empty.
+#[derive(Debug, Default)]
+pub(crate) struct Told {
+    /// `CONFIG GET`: `appendonly`, `appendfsync`, `min-replicas-to-write`, `maxmemory-policy` and so on.
+    pub(crate) config: HashMap<String, String>,
+    /// `INFO persistence`, `replication` and `memory`.
+    pub(crate) info: HashMap<String, String>,
+    /// Whether another server takes over when this one dies.
+    pub(crate) fails_over: bool,
+}
+
+/// Reads the lines of an `INFO` answer.
+pub(crate) fn parse_info(text: &str) -> impl Iterator<Item = (String, String)> {
+    text.lines().filter_map(|line| line.trim().split_once(':')).map(|(name, value)| (name.to_owned(), value.to_owned()))
+}
+
+impl Told {
+    /// One sentence for everything that could lose an acknowledged write.
+    pub(crate) fn weaknesses(&self) -> Vec<String> {
+        [self.crash(), self.failover(), self.eviction(), self.log_errors()].into_iter().flatten().collect()
+    }
+
+    /// What a crash of the server's machine takes with it.
+    fn crash(&self) -> Option<String> {
+        let setting = |name: &str| self.config.get(name).map(String::as_str);
+        let append_only = setting("appendonly").or_else(|| match self.info.get("aof_enabled").map(String::as_str) {
+            Some("1") => Some("yes"),
+            Some("0") => Some("no"),
+            _ => None,
+        });
+        let sentence = match (append_only, setting("appendfsync")) {
+            (Some("yes"), Some("always")) => return None,
+            (Some("yes"), Some("everysec")) => {
+                "appendfsync is everysec: up to two seconds of commits may be lost when the Redis machine crashes; set it to always"
+                    .to_owned()
+            }
+            (Some("yes"), Some(other)) => format!(
+                "appendfsync is {other}: what the operating system has not yet written may be lost when the Redis machine crashes; \
+                 set it to always"
+            ),
+            (Some("no"), _) if setting("save") == Some("") => {
+                "Redis keeps nothing on disk (appendonly no, save \"\"): all commits are lost when \
+                 it stops; set appendonly yes and appendfsync always"
+                    .to_owned()
+            }
+            (Some("no"), _) => "Redis writes snapshots only (appendonly no): every commit since the last one is lost when it crashes; \
+                 set appendonly yes and appendfsync always"
+                .to_owned(),
+            (Some(_), None) => {
+                "Redis keeps a log, but does not say how often it is synced (CONFIG GET is not allowed): if not at every write, \
+                 commits may be lost when its machine crashes"
+                    .to_owned()
+            }
+            (None | Some(_), _) => {
+                "Redis does not say how it persists (CONFIG GET and INFO are not allowed): commits may be lost when its \
+                 machine crashes unless it has appendonly yes and appendfsync always"
+                    .to_owned()
+            }
+        };
+        Some(sentence)
+    }
+
+    fn failover(&self) -> Option<String> {
+        let replicas = self.info.get("connected_slaves").and_then(|count| count.parse::<u32>().ok());
+        if self.fails_over {
+            return Some(
+                "replication is asynchronous: commits that a replica has not received may be lost when it is made master; \
+                 a pipeline that finds the store behind stops and says so"
+                    .to_owned(),
+            );
+        }
+        let replicas = replicas.filter(|count| *count > 0)?;
+        Some(format!("Redis has {replicas} replica(s): if one is made master, commits that it has not received are lost"))
+    }
+
+    fn eviction(&self) -> Option<String> {
+        let limited = self.config.get("maxmemory").is_none_or(|limit| limit != "0");
+        let policy = self.config.get("maxmemory-policy").or_else(|| self.info.get("maxmemory_policy"))?;
+        // Keys of ours never expire, so the volatile policies leave them alone.
+        (limited && policy.starts_with("allkeys"))
+            .then(|| format!("maxmemory-policy is {policy}: commit records may be evicted when memory is short; set it to noeviction"))
+    }
+
+    fn log_errors(&self) -> Option<String> {
+        let failed = self.info.get("aof_last_write_status").is_some_and(|status| status == "err");
+        failed.then(|| "Redis could not write its log the last time (aof_last_write_status is err): look at its disk".to_owned())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_weakness_is_one_sentence() {
+        let safe: &[(&str, &str)] =
+            &[("appendonly", "yes"), ("appendfsync", "always"), ("maxmemory", "0"), ("maxmemory-policy", "allkeys-lru")];
+        /// Settings, `INFO`, whether there is a failover, and a part of each sentence.
+        type Case<'a> = (&'a [(&'a str, &'a str)], &'a str, bool, &'a [&'a str]);
+        let cases: &[Case] = &[
+            (safe, "aof_enabled:1\r\nconnected_slaves:0\r\n", false, &[]),
+            (safe, "", true, &["replication is asynchronous"]),
+            (safe, "# Replication\r\nconnected_slaves:2\r\n", false, &["has 2 replica(s)"]),
+            (safe, "aof_last_write_status:err\r\n", false, &["could not write its log"]),
+            (&[("appendonly", "yes"), ("appendfsync", "everysec")], "", false, &["two seconds"]),
+            (&[("appendonly", "yes"), ("appendfsync", "no")], "", false, &["appendfsync is no"]),
+            (&[("appendonly", "no"), ("save", "3600 1")], "", false, &["snapshots only"]),
+            (&[("appendonly", "no"), ("appendfsync", "always"), ("save", "")], "", false, &["nothing on disk"]),
+            (&[], "aof_enabled:1\r\n", false, &["does not say how often"]),
+            (&[], "aof_enabled:0\r\n", false, &["snapshots only"]),
+            (&[], "", false, &["does not say how it persists"]),
+            (
+                &[("appendonly", "yes"), ("appendfsync", "always"), ("maxmemory", "9"), ("maxmemory-policy", "allkeys-lru")],
+                "",
+                false,
+                &["evicted"],
+            ),
+            (&[("appendonly", "yes"), ("appendfsync", "always"), ("maxmemory", "9"), ("maxmemory-policy", "volatile-lru")], "", false, &[]),
+        ];
+        for (config, info, fails_over, expected) in cases {
+            let config = config.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
+            let told = Told { config, info: parse_info(info).collect(), fails_over: *fails_over };
+            let found = told.weaknesses();
+            assert_eq!(found.len(), expected.len(), "{told:?}: {found:?}");
+            for (found, expected) in found.iter().zip(*expected) {
+                assert!(found.contains(expected), "{found}");
+            }
+        }
+    }
+}

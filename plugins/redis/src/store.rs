@@ -1,0 +1,286 @@
+//! The state store over Redis.
+
+use std::collections::HashMap;
+
+use pseidon_delivery::store::new_identity;
+use pseidon_delivery::{
+    Commit, CommitError, CommitRecord, LaneId, Position, SinkId, SplitCommit, SplitId, Staged, StateStore, StoreError, StoredPlan,
+};
+use redis::{FromRedisValue, RedisResult, Script, cmd};
+use serde_json::json;
+
+use crate::address;
+use crate::durability::{self, Told};
+use crate::link::Link;
+
+/// The namespace of pipelines that do not choose another one.
+pub const DEFAULT_NAMESPACE: &str = "pseidon";
+
+/// The layout of the keys. A store with another one was written by another version of the program.
+const FORMAT: &str = "1";
+/// How many splits are taken in one script: each answer may name thousands of lanes, and a script holds the server up.
+const TAKEN_AT_ONCE: usize = 16;
+/// A hash's fields are removed and sets are read in portions for the same reason.
+const READ_AT_ONCE: usize = 256;
+/// Marks the fields of a record that are lanes.
+const LANE_FIELD: &str = "a:";
+
+/// The state of one pipeline in Redis.
+pub struct RedisStore {
+    link: Link,
+    /// `{namespace:pipeline}`: what all keys start with.
+    tag: String,
+    take: Script,
+    release: Script,
+    commit: Script,
+}
+
+impl RedisStore {
+    /// Connects to the server that `url` names. Pipelines with different names, or in different namespaces, do not see each other.
+    pub fn connect(url: &str, namespace: &str, pipeline: &str) -> Result<RedisStore, StoreError> {
+        let address = address::parse(url).map_err(StoreError::Failed)?;
+        let store = RedisStore {
+            link: Link::open(address)?,
+            tag: format!("{{{}:{}}}", encoded(namespace), encoded(pipeline)),
+            take: Script::new(include_str!("scripts/take.lua")),
+            release: Script::new(include_str!("scripts/release.lua")),
+            commit: Script::new(include_str!("scripts/commit.lua")),
+        };
+        match store.hash_field("meta", "format")? {
+            Some(found) if found != FORMAT => Err(other_format(&found)),
+            _ => Ok(store),
+        }
+    }
+
+    fn key(&self, name: &str) -> String {
+        format!("{}:{name}", self.tag)
+    }
+
+    fn splits_key(&self, sink: &SinkId) -> String {
+        self.key(&format!("splits:{}", encoded(sink.as_str())))
+    }
+
+    fn split_key(&self, sink: &SinkId, split: &SplitId) -> String {
+        self.key(&format!("split:{}:{split}", encoded(sink.as_str())))
+    }
+
+    fn staged_key(&self, sink: &SinkId) -> String {
+        self.key(&format!("staged:{}", encoded(sink.as_str())))
+    }
+
+    fn query<T: FromRedisValue>(&self, command: &redis::Cmd) -> Result<T, StoreError> {
+        self.link.request(|live| command.query(live.keyed()))
+    }
+
+    fn hash_field(&self, hash: &str, field: &str) -> Result<Option<String>, StoreError> {
+        self.query(cmd("HGET").arg(self.key(hash)).arg(field))
+    }
+
+    fn take_some(&self, sink: &SinkId, splits: &[SplitId], owner: &str) -> Result<Vec<CommitRecord>, StoreError> {
+        let mut call = self.take.prepare_invoke();
+        call.key(self.key("meta")).key(self.key("sinks")).key(self.splits_key(sink));
+        call.arg(FORMAT).arg(owner).arg(sink.as_str());
+        for split in splits {
+            call.key(self.split_key(sink, split)).arg(split.as_str());
+        }
+        let taken: Result<Vec<HashMap<String, String>>, _> = self.link.request(|live| call.invoke(live.keyed()));
+        let taken = taken.map_err(|error| match error {
+            StoreError::Failed(reason) if reason.contains("PSEIDONFORMAT") => other_format("another number"),
+            other => other,
+        })?;
+        taken.into_iter().map(record).collect()
+    }
+}
+
+impl StateStore for RedisStore {
+    fn identity(&self) -> Result<String, StoreError> {
+        if let Some(known) = self.hash_field("meta", "identity")? {
+            return Ok(known);
+        }
+        // Of several instances that start at once, one decides.
+        let _: i64 = self.query(cmd("HSETNX").arg(self.key("meta")).arg("identity").arg(new_identity()?))?;
+        let decided = self.hash_field("meta", "identity")?;
+        decided.ok_or_else(|| StoreError::Failed("redis lost what was just written to it".into()))
+    }
+
+    fn weaknesses(&self) -> Result<Vec<String>, StoreError> {
+        let key = self.key("meta");
+        let told = self.link.request(|live| {
+            let mut told = Told { fails_over: self.link.fails_over(), ..Told::default() };
+            for setting in ["append*", "save", "maxmemory*"] {
+                let settings: Option<HashMap<String, String>> =
+                    unless_forbidden(live.ask_holder(&key, cmd("CONFIG").arg("GET").arg(setting)))?;
+                told.config.extend(settings.unwrap_or_default());
+            }
+            for section in ["persistence", "replication", "memory"] {
+                let text: Option<String> = unless_forbidden(live.ask_holder(&key, cmd("INFO").arg(section)))?;
+                told.info.extend(durability::parse_info(&text.unwrap_or_default()));
+            }
+            Ok(told)
+        })?;
+        Ok(told.weaknesses())
+    }
+
+    fn take(&self, sink: &SinkId, splits: &[SplitId], owner: &str) -> Result<Vec<CommitRecord>, StoreError> {
+        let mut records = Vec::with_capacity(splits.len());
+        for some in splits.chunks(TAKEN_AT_ONCE) {
+            records.extend(self.take_some(sink, some, owner)?);
+        }
+        Ok(records)
+    }
+
+    fn release(&self, sink: &SinkId, splits: &[(SplitId, u64)]) -> Result<(), StoreError> {
+        if splits.is_empty() {
+            return Ok(());
+        }
+        let mut call = self.release.prepare_invoke();
+        for (split, epoch) in splits {
+            call.key(self.split_key(sink, split)).arg(*epoch);
+        }
+        self.link.request(|live| call.invoke(live.keyed()))
+    }
+
+    fn commit(&self, sink: &SinkId, commit: &Commit) -> Result<(), CommitError> {
+        let mut call = self.commit.prepare_invoke();
+        call.key(self.staged_key(sink));
+        for step in &commit.splits {
+            call.key(self.split_key(sink, &step.split));
+        }
+        call.arg(step_text(commit));
+        let answer: Vec<String> = self.link.request(|live| call.invoke(live.keyed()))?;
+        read_answer(&answer, &commit.splits)
+    }
+
+    fn staged(&self, sink: &SinkId) -> Result<Vec<Staged>, StoreError> {
+        let entries: Vec<(String, String)> = self.query(cmd("HGETALL").arg(self.staged_key(sink)))?;
+        Ok(entries.into_iter().map(|(id, detail)| Staged { id, detail }).collect())
+    }
+
+    fn forget(&self, sink: &SinkId, ids: &[String]) -> Result<(), StoreError> {
+        ids.chunks(READ_AT_ONCE).try_for_each(|some| self.query(cmd("HDEL").arg(self.staged_key(sink)).arg(some)))
+    }
+
+    fn records(&self, sink: &SinkId) -> Result<Vec<(SplitId, CommitRecord)>, StoreError> {
+        let splits: Vec<String> = self.query(cmd("SMEMBERS").arg(self.splits_key(sink)))?;
+        let read = |split: String| {
+            let split = SplitId::from(split);
+            let fields = self.query(cmd("HGETALL").arg(self.split_key(sink, &split)))?;
+            Ok((split, record(fields)?))
+        };
+        splits.into_iter().map(read).collect()
+    }
+
+    fn sinks(&self) -> Result<Vec<SinkId>, StoreError> {
+        let sinks: Vec<String> = self.query(cmd("SMEMBERS").arg(self.key("sinks")))?;
+        Ok(sinks.into_iter().map(SinkId::from).collect())
+    }
+
+    fn plan(&self) -> Result<Option<StoredPlan>, StoreError> {
+        let (fingerprint, text): (Option<String>, Option<String>) =
+            self.query(cmd("HMGET").arg(self.key("meta")).arg("plan").arg("plan_text"))?;
+        Ok(fingerprint.zip(text).map(|(fingerprint, text)| StoredPlan { fingerprint, text }))
+    }
+
+    fn set_plan(&self, plan: &StoredPlan) -> Result<(), StoreError> {
+        let mut set = cmd("HSET");
+        set.arg(self.key("meta")).arg("plan").arg(&plan.fingerprint).arg("plan_text").arg(&plan.text);
+        self.query::<i64>(&set).map(drop)
+    }
+
+    fn note(&self, key: &str) -> Result<Option<String>, StoreError> {
+        self.hash_field("notes", key)
+    }
+
+    fn set_note(&self, key: &str, value: &str) -> Result<(), StoreError> {
+        self.query::<i64>(cmd("HSET").arg(self.key("notes")).arg(key).arg(value)).map(drop)
+    }
+}
+
+/// A name as a part of a key: what separates parts, and what bounds the hash tag, is percent-encoded.
+fn encoded(name: &str) -> String {
+    let mut encoded = String::with_capacity(name.len());
+    for character in name.chars() {
+        match character {
+            '%' | ':' | '{' | '}' => encoded.push_str(&format!("%{:02X}", u32::from(character))),
+            other => encoded.push(other),
+        }
+    }
+    encoded
+}
+
+/// The step as `commit.lua` reads it. Numbers travel as text, and a list of pairs as one flat list.
+fn step_text(commit: &Commit) -> String {
+    let split = |step: &SplitCommit| {
+        let ahead: Vec<String> = step.ahead.iter().flat_map(|(lane, upto)| [format!("{LANE_FIELD}{lane}"), upto.to_string()]).collect();
+        let caught_up: Vec<String> = step.caught_up.iter().map(|lane| format!("{LANE_FIELD}{lane}")).collect();
+        json!({
+            "epoch": step.epoch.to_string(),
+            "seq": step.sequence.to_string(),
+            "next": (step.sequence + 1).to_string(),
+            "low": step.low.to_string(),
+            "ahead": ahead,
+            "caught_up": caught_up,
+        })
+    };
+    let splits: Vec<_> = commit.splits.iter().map(split).collect();
+    let staged: Vec<&str> = commit.staged.iter().flat_map(|entry| [entry.id.as_str(), entry.detail.as_str()]).collect();
+    json!({ "splits": splits, "staged": staged, "published": commit.published }).to_string()
+}
+
+fn read_answer(answer: &[String], steps: &[SplitCommit]) -> Result<(), CommitError> {
+    let step = |index: &String| index.parse::<usize>().ok().and_then(|index| steps.get(index.checked_sub(1)?));
+    match answer {
+        [done] if done == "done" => return Ok(()),
+        [fenced, indices @ ..] if fenced == "fenced" => {
+            return Err(CommitError::Fenced(indices.iter().filter_map(step).map(|step| step.split.clone()).collect()));
+        }
+        [kind, index, found] => {
+            if let (Some(step), Ok(found)) = (step(index), found.parse()) {
+                let split = step.split.clone();
+                return Err(match kind.as_str() {
+                    "epoch" => CommitError::Epoch { split, expected: step.epoch, found },
+                    _ => CommitError::Sequence { split, expected: step.sequence, found },
+                });
+            }
+        }
+        _ => {}
+    }
+    Err(CommitError::Store(StoreError::Failed(format!("redis gave an answer that the commit script cannot give: {answer:?}"))))
+}
+
+/// Reads a record's hash.
+fn record(fields: HashMap<String, String>) -> Result<CommitRecord, StoreError> {
+    let mut record = CommitRecord::default();
+    for (field, value) in fields {
+        let number = || -> Result<Position, StoreError> {
+            value.parse().map_err(|_| StoreError::Failed(format!("redis holds a commit record whose {field} is {value:?}, not a number")))
+        };
+        match field.as_str() {
+            "epoch" => record.epoch = number()?,
+            "seq" => record.sequence = number()?,
+            "low" => record.low = Some(number()?),
+            "owner" => record.owner = value,
+            other => {
+                if let Some(lane) = other.strip_prefix(LANE_FIELD) {
+                    record.ahead.insert(LaneId::from(lane), number()?);
+                }
+            }
+        }
+    }
+    Ok(record)
+}
+
+/// Managed servers do not let everybody ask; that is an answer too.
+fn unless_forbidden<T>(answer: RedisResult<T>) -> RedisResult<Option<T>> {
+    match answer {
+        Ok(answer) => Ok(Some(answer)),
+        Err(error) if error.kind() == redis::ErrorKind::Io => Err(error),
+        Err(_) => Ok(None),
+    }
+}
+
+fn other_format(found: &str) -> StoreError {
+    StoreError::Failed(format!(
+        "the state in redis has format {found}, and this version reads {FORMAT}: use the version that wrote it, or another namespace"
+    ))
+}

@@ -1,0 +1,414 @@
+//! The Redis store against real servers.
+//!
+//! The common tests need a server and a cluster whose URLs are in the environment. Tests that kill, restrict or empty a server start one of
+//! their own from Debian's `redis-server`.
+
+use std::fs;
+use std::net::TcpListener;
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::time::{Duration, Instant};
+
+use pseidon_delivery::committer::{Abandon, Positions};
+use pseidon_delivery::{
+    Commit, CommitError, CommitRecord, Committer, LaneCommit, SinkId, SplitCommit, SplitId, Staged, StateStore, StoreError, conformance,
+};
+use pseidon_redis::RedisStore;
+
+fn url_of(variable: &str) -> String {
+    std::env::var(variable).unwrap_or_else(|_| {
+        panic!("{variable} is not set: start the servers and tell the tests where they are with: eval \"$(vagrant/scripts/local-up)\"")
+    })
+}
+
+/// A namespace that no other test, and no earlier run, has used.
+fn fresh_namespace() -> String {
+    static USED: AtomicU32 = AtomicU32::new(0);
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_nanos();
+    format!("test-{}-{now}-{}", std::process::id(), USED.fetch_add(1, Ordering::Relaxed))
+}
+
+fn free_port() -> u16 {
+    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+}
+
+/// A server of the test's own. It dies with the test.
+struct Server {
+    port: u16,
+    dir: tempfile::TempDir,
+    arguments: Vec<String>,
+    process: Option<Child>,
+}
+
+impl Server {
+    /// Starts `redis-server`; `arguments` are made from the port and the folder that it is given.
+    fn with(arguments: impl FnOnce(&str, &Path) -> Vec<String>) -> Server {
+        let (port, dir) = (free_port(), tempfile::tempdir().unwrap());
+        let arguments = arguments(&port.to_string(), dir.path());
+        let mut server = Server { port, dir, arguments, process: None };
+        server.start_again();
+        server
+    }
+
+    fn start(options: &[&str]) -> Server {
+        Server::with(|port, _| ["--port", port].iter().chain(options).map(|option| (*option).to_owned()).collect())
+    }
+
+    fn durable(more: &[&str]) -> Server {
+        Server::start(&[&["--appendonly", "yes", "--appendfsync", "always", "--save", ""], more].concat())
+    }
+
+    fn start_again(&mut self) {
+        let log = fs::File::options().create(true).append(true).open(self.dir.path().join("log")).unwrap();
+        let process = Command::new("redis-server")
+            .args(&self.arguments)
+            .args(["--bind", "127.0.0.1", "--dir"])
+            .arg(self.dir.path())
+            .stdout(log)
+            .stdin(Stdio::null())
+            .spawn()
+            .expect("redis-server is needed: vagrant/scripts/local-up installs it");
+        self.process = Some(process);
+        wait_until("redis-server accepts connections", || std::net::TcpStream::connect(("127.0.0.1", self.port)).is_ok());
+    }
+
+    fn kill(&mut self) {
+        if let Some(mut process) = self.process.take() {
+            process.kill().unwrap();
+            process.wait().unwrap();
+        }
+    }
+
+    fn url(&self) -> String {
+        format!("redis://127.0.0.1:{}", self.port)
+    }
+
+    fn cli(&self, arguments: &[&str]) -> String {
+        let output = Command::new("redis-cli").args(["-p", &self.port.to_string()]).args(arguments).output().unwrap();
+        String::from_utf8(output.stdout).unwrap()
+    }
+
+    fn connect(&self) -> RedisStore {
+        RedisStore::connect(&self.url(), "test", "p").unwrap()
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        self.kill();
+    }
+}
+
+fn sink() -> SinkId {
+    SinkId::from("lake")
+}
+
+fn split() -> SplitId {
+    SplitId::from("s/0")
+}
+
+fn step(epoch: u64, sequence: u64, low: u64) -> Commit {
+    let step = SplitCommit { split: split(), epoch, sequence, low, ahead: vec![("x".into(), low + 5)], caught_up: vec![] };
+    Commit { splits: vec![step], staged: vec![Staged { id: sequence.to_string(), detail: String::new() }], published: vec![] }
+}
+
+fn only_record(store: &RedisStore) -> CommitRecord {
+    let mut records = store.records(&sink()).unwrap();
+    assert_eq!(records.len(), 1);
+    records.remove(0).1
+}
+
+fn failed<T>(outcome: Result<T, StoreError>) -> String {
+    match outcome {
+        Err(StoreError::Failed(reason)) => reason,
+        Err(other) => panic!("waiting would not help, but it says: {other}"),
+        Ok(_) => panic!("it worked"),
+    }
+}
+
+fn unavailable<T>(outcome: Result<T, StoreError>) -> String {
+    match outcome {
+        Err(StoreError::Unavailable(reason)) => reason,
+        Err(other) => panic!("waiting would help, but it says: {other}"),
+        Ok(_) => panic!("it worked"),
+    }
+}
+
+#[test]
+fn a_server_does_what_every_store_does() {
+    let (url, namespace) = (url_of("PSEIDON_TEST_REDIS"), fresh_namespace());
+    conformance::check(&|pipeline| Box::new(RedisStore::connect(&url, &namespace, pipeline).unwrap()));
+}
+
+#[test]
+fn a_cluster_does_what_every_store_does() {
+    let (url, namespace) = (url_of("PSEIDON_TEST_REDIS_CLUSTER"), fresh_namespace());
+    conformance::check(&|pipeline| Box::new(RedisStore::connect(&url, &namespace, pipeline).unwrap()));
+}
+
+#[test]
+fn a_cluster_that_refuses_the_password_says_so() {
+    let url = url_of("PSEIDON_TEST_REDIS_CLUSTER").replace("://", "://nobody:wrong@");
+    failed(RedisStore::connect(&url, "test", "p"));
+}
+
+#[test]
+fn a_cluster_tells_what_a_failover_loses() {
+    let store = RedisStore::connect(&url_of("PSEIDON_TEST_REDIS_CLUSTER"), &fresh_namespace(), "p").unwrap();
+    let weaknesses = store.weaknesses().unwrap();
+    assert!(weaknesses.len() == 1 && weaknesses[0].contains("replication is asynchronous"), "{weaknesses:?}");
+}
+
+#[test]
+fn commits_survive_the_death_of_the_server() {
+    let mut server = Server::durable(&[]);
+    let store = server.connect();
+    store.take(&sink(), &[split()], "a").unwrap();
+    store.commit(&sink(), &step(1, 0, 10)).unwrap();
+    let before = only_record(&store);
+    for _ in 0..2 {
+        server.kill();
+        unavailable(store.records(&sink()));
+        match store.commit(&sink(), &step(1, 1, 20)) {
+            Err(CommitError::Store(StoreError::Unavailable(_))) => {}
+            other => panic!("{other:?}"),
+        }
+        server.start_again();
+        // The first request of a new connection works: scripts that the server forgot are sent again.
+        assert_eq!(only_record(&store), before);
+    }
+    store.commit(&sink(), &step(1, 1, 20)).unwrap();
+    assert_eq!(only_record(&store).low, Some(20));
+    assert_eq!(store.staged(&sink()).unwrap().len(), 2);
+}
+
+#[test]
+fn a_committer_waits_for_the_server_and_goes_on() {
+    let mut server = Server::durable(&[]);
+    let store: Arc<dyn StateStore> = Arc::new(server.connect());
+    let committer = Committer::new(sink(), store.clone(), Positions::InStore, Arc::new(AtomicBool::new(false)));
+    let record = committer.take(&[split()], "a").unwrap().remove(0);
+    committer.begin(split(), record, 0).unwrap();
+    let commit = |from: u64, upto: u64| {
+        let mut ledger = committer.ledger();
+        ledger.dispatch(&split(), &"x".into(), from, upto - 1);
+        ledger.advance(&split(), upto);
+        drop(ledger);
+        let lane = LaneCommit { lane: "x".into(), splits: vec![(split(), upto)] };
+        committer.commit(&[lane], vec![Staged { id: upto.to_string(), detail: String::new() }])
+    };
+    commit(0, 10).unwrap();
+    server.kill();
+    std::thread::scope(|scope| {
+        let waiting = scope.spawn(|| commit(10, 20));
+        while !committer.store_is_unreachable() {
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        server.start_again();
+        waiting.join().unwrap().unwrap();
+    });
+    assert!(!committer.store_is_unreachable());
+    assert_eq!(store.records(&sink()).unwrap()[0].1.low, Some(20));
+
+    // What no server should do: it forgets everything.
+    server.cli(&["flushall"]);
+    match commit(20, 30) {
+        Err(Abandon::Fatal(reason)) => assert!(reason.contains("lost data"), "{reason}"),
+        other => panic!("{other:?}"),
+    }
+    assert!(store.records(&sink()).unwrap().is_empty());
+}
+
+#[test]
+fn an_older_copy_is_noticed() {
+    let mut server = Server::durable(&[]);
+    let store = server.connect();
+    store.take(&sink(), &[split()], "a").unwrap();
+    store.commit(&sink(), &step(1, 0, 10)).unwrap();
+    server.kill();
+    let copy = tempfile::tempdir().unwrap();
+    let copied =
+        |from: &Path, to: &Path| assert!(Command::new("cp").arg("-r").arg(from.join("appendonlydir")).arg(to).status().unwrap().success());
+    copied(server.dir.path(), copy.path());
+    server.start_again();
+    notice_the_death_of_the_connection(&store);
+    store.commit(&sink(), &step(1, 1, 20)).unwrap();
+    server.kill();
+    fs::remove_dir_all(server.dir.path().join("appendonlydir")).unwrap();
+    copied(copy.path(), server.dir.path());
+    server.start_again();
+    notice_the_death_of_the_connection(&store);
+    match store.commit(&sink(), &step(1, 2, 30)) {
+        Err(CommitError::Sequence { expected: 2, found: 1, .. }) => {}
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn what_passes_is_told_from_what_does_not() {
+    let server = Server::durable(&[]);
+    let store = server.connect();
+    store.take(&sink(), &[split()], "a").unwrap();
+    store.commit(&sink(), &step(1, 0, 10)).unwrap();
+    let commit = || -> Result<(), StoreError> {
+        match store.commit(&sink(), &step(1, 1, 20)) {
+            Err(CommitError::Store(error)) => Err(error),
+            other => panic!("{other:?}"),
+        }
+    };
+    let before = only_record(&store);
+
+    server.cli(&["config", "set", "maxmemory", "1"]);
+    assert!(unavailable(commit()).contains("OOM"));
+    server.cli(&["config", "set", "maxmemory", "0"]);
+    server.cli(&["config", "set", "min-replicas-to-write", "1"]);
+    assert!(unavailable(commit()).contains("NOREPLICAS"));
+    server.cli(&["config", "set", "min-replicas-to-write", "0"]);
+    server.cli(&["replicaof", "127.0.0.1", "1"]);
+    let reason = unavailable(commit());
+    assert!(reason.contains("ReadOnly"), "{reason}");
+    server.cli(&["replicaof", "no", "one"]);
+    assert_eq!(only_record(&store), before, "none of that has changed anything");
+
+    server.cli(&["rename", "{test:p}:staged:lake", "elsewhere"]);
+    server.cli(&["set", "{test:p}:staged:lake", "not ours"]);
+    assert!(failed(commit()).contains("WRONGTYPE"));
+    assert_eq!(only_record(&store), before, "a step that fails half way is not begun");
+    server.cli(&["rename", "elsewhere", "{test:p}:staged:lake"]);
+    store.commit(&sink(), &step(1, 1, 20)).unwrap();
+
+    server.cli(&["hset", "{test:p}:split:lake:s/0", "low", "many"]);
+    assert!(failed(store.records(&sink())).contains("low is \"many\", not a number"));
+}
+
+#[test]
+fn a_newer_format_is_refused() {
+    let server = Server::durable(&[]);
+    let store = server.connect();
+    store.take(&sink(), &[split()], "a").unwrap();
+    server.cli(&["hset", "{test:p}:meta", "format", "2"]);
+    let reason = failed(RedisStore::connect(&server.url(), "test", "p"));
+    assert!(reason.contains("format 2"), "{reason}");
+    let reason = failed(store.take(&sink(), &[split()], "a"));
+    assert!(reason.contains("format"), "{reason}");
+    assert_eq!(only_record(&store).epoch, 1);
+}
+
+#[test]
+fn passwords_open_it_and_wrong_ones_do_not() {
+    let server = Server::durable(&["--requirepass", "se:cr@t"]);
+    let at = format!("127.0.0.1:{}", server.port);
+    RedisStore::connect(&format!("redis://:se%3Acr%40t@{at}"), "test", "p").unwrap();
+    RedisStore::connect(&format!("redis://default:se%3Acr%40t@{at}"), "test", "p").unwrap();
+    for url in [format!("redis://:wrong@{at}"), format!("redis://{at}"), format!("redis://nobody:se%3Acr%40t@{at}")] {
+        let reason = failed(RedisStore::connect(&url, "test", "p"));
+        assert!(!reason.contains("wrong@"), "{reason}");
+    }
+}
+
+#[test]
+fn a_database_is_chosen_by_its_number() {
+    let server = Server::durable(&[]);
+    let third = RedisStore::connect(&format!("{}/3", server.url()), "test", "p").unwrap();
+    third.take(&sink(), &[split()], "a").unwrap();
+    assert!(server.connect().sinks().unwrap().is_empty());
+    assert_eq!(server.cli(&["-n", "3", "exists", "{test:p}:meta"]).trim(), "1");
+    failed(RedisStore::connect(&format!("{}/99", server.url()), "test", "p"));
+}
+
+#[test]
+fn nobody_at_home_is_unavailable() {
+    unavailable(RedisStore::connect(&format!("redis://127.0.0.1:{}", free_port()), "test", "p"));
+    unavailable(RedisStore::connect(&format!("redis-cluster://127.0.0.1:{}", free_port()), "test", "p"));
+    unavailable(RedisStore::connect(&format!("redis+sentinel://127.0.0.1:{}/main", free_port()), "test", "p"));
+}
+
+#[test]
+fn weak_persistence_is_named() {
+    let safe = Server::durable(&[]);
+    assert_eq!(safe.connect().weaknesses().unwrap(), Vec::<String>::new());
+    safe.cli(&["config", "set", "appendfsync", "everysec"]);
+    assert!(safe.connect().weaknesses().unwrap()[0].contains("everysec"));
+
+    let plain = Server::start(&["--appendonly", "no", "--save", "3600 1"]);
+    assert!(plain.connect().weaknesses().unwrap()[0].contains("snapshots only"));
+
+    // As on a managed server.
+    safe.cli(&["acl", "setuser", "app", "on", ">pw", "~*", "+@all", "-config", "-info"]);
+    let url = format!("redis://app:pw@127.0.0.1:{}", safe.port);
+    let weaknesses = RedisStore::connect(&url, "test", "p").unwrap().weaknesses().unwrap();
+    assert!(weaknesses.len() == 1 && weaknesses[0].contains("does not say how it persists"), "{weaknesses:?}");
+}
+
+#[test]
+fn tls_is_spoken_and_certificates_are_checked() {
+    let certificate = tempfile::tempdir().unwrap();
+    let path = |name: &str| certificate.path().join(name).to_str().unwrap().to_owned();
+    let (key, cert) = (path("key.pem"), path("cert.pem"));
+    let made = Command::new("openssl")
+        .args(["req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", "/CN=localhost", "-keyout", &key, "-out", &cert])
+        .stderr(Stdio::null())
+        .status()
+        .expect("openssl is needed");
+    assert!(made.success());
+    let server = Server::with(|port, _| {
+        ["--port", "0", "--tls-port", port, "--tls-cert-file", &cert, "--tls-key-file", &key, "--tls-ca-cert-file", &cert]
+            .into_iter()
+            .chain(["--tls-auth-clients", "no"])
+            .map(String::from)
+            .collect()
+    });
+    let url = format!("rediss://localhost:{}", server.port);
+    let reason = failed(RedisStore::connect(&url, "test", "p"));
+    assert!(reason.contains("certificate"), "{reason}");
+    let store = RedisStore::connect(&format!("{url}#insecure"), "test", "p").unwrap();
+    assert_eq!(store.take(&sink(), &[split()], "a").unwrap()[0].epoch, 1);
+}
+
+#[test]
+fn sentinels_name_the_master() {
+    let mut first = Server::durable(&[]);
+    let second = Server::durable(&["--replicaof", "127.0.0.1", &first.port.to_string()]);
+    let sentinel = Server::with(|port, dir| {
+        let config = dir.join("sentinel.conf");
+        let text = format!(
+            "sentinel monitor main 127.0.0.1 {} 1\nsentinel down-after-milliseconds main 300\nsentinel failover-timeout main 2000\n",
+            first.port
+        );
+        fs::write(&config, text).unwrap();
+        vec![config.to_str().unwrap().into(), "--sentinel".into(), "--port".into(), port.into()]
+    });
+
+    let url = format!("redis+sentinel://127.0.0.1:{},127.0.0.1:{}/main", free_port(), sentinel.port);
+    let store = RedisStore::connect(&url, "test", "p").unwrap();
+    store.take(&sink(), &[split()], "a").unwrap();
+    store.commit(&sink(), &step(1, 0, 10)).unwrap();
+    assert!(store.weaknesses().unwrap().iter().any(|weakness| weakness.contains("replication is asynchronous")));
+    wait_until("the replica has the commit", || second.cli(&["hget", "{test:p}:split:lake:s/0", "seq"]).trim() == "1");
+    wait_until("the sentinel knows the replica", || sentinel.cli(&["sentinel", "replicas", "main"]).contains(&second.port.to_string()));
+    first.kill();
+    wait_until("the replica is master", || match store.commit(&sink(), &step(1, 1, 20)) {
+        Ok(()) => true,
+        Err(CommitError::Store(StoreError::Unavailable(_))) => false,
+        Err(other) => panic!("{other}"),
+    });
+    assert_eq!(only_record(&store).low, Some(20));
+
+    let reason = failed(RedisStore::connect(&format!("redis+sentinel://127.0.0.1:{}/other", sentinel.port), "test", "p"));
+    assert!(reason.contains("other"), "{reason}");
+}
+
+/// The first request after the death of a server finds the connection broken.
+fn notice_the_death_of_the_connection(store: &RedisStore) {
+    unavailable(store.plan());
+}
+
+fn wait_until(what: &str, mut done: impl FnMut() -> bool) {
+    let deadline = Instant::now() + Duration::from_secs(30);
+    while !done() {
+        assert!(Instant::now() < deadline, "in vain: {what}");
+        std::thread::sleep(Duration::from_millis(50));
+    }
+}

@@ -1,0 +1,186 @@
+//! The source `stdin`: lines as they come.
+//!
+//! What was read cannot be read again, so positions only have to be new: bytes are counted on from where an earlier run can have come to
+//! ([`first_position`]), never from a byte that some lane may hold already.
+
+use std::fs::File;
+use std::io;
+use std::os::fd::AsFd;
+use std::sync::Arc;
+use std::time::Duration;
+
+use arrow::datatypes::SchemaRef;
+use bytes::Bytes;
+use pseidon_delivery::Position;
+use pseidon_dsl::Diagnostic;
+use pseidon_plugin::options::SchemaOption;
+use pseidon_plugin::source::{Source, SourceError, SourceFacts, SourceHandle, SourcePlugin, SourceSetup, Stopped};
+use pseidon_plugin::spec::{OptionDefault, OptionKind, OptionSpec, PluginSpec, Role};
+use pseidon_plugin::{Options, Split};
+
+mod lines;
+
+use lines::{Filled, LineReader};
+
+/// How often a source that waits looks whether the run ends.
+const PATIENCE: Duration = Duration::from_millis(250);
+/// A run of positions that no run of a pipeline uses up between two commits: 1 TiB.
+const RUN: Position = 1 << 40;
+
+static SPEC: PluginSpec = PluginSpec {
+    name: "stdin",
+    role: Role::Source,
+    summary: "Reads lines from standard input.",
+    details: "Every line is a record; it ends with a line feed, or with the input. Empty lines are skipped where the format is `json`. The pipeline \
+              ends when the input does.\n\n\
+              Standard input cannot be read again: records that were read and not yet delivered when the process is killed are lost, so every path \
+              from here is at-most-once, and `check` says so. A graceful stop (Ctrl-C, SIGTERM) delivers every whole line that was read.\n\n\
+              `@topic` is the stage's name, `@partition` is 0, and `@offset` counts bytes; it goes on from run to run, with gaps, and never back.",
+    positional: None,
+    options: &[
+        OptionSpec {
+            name: "format",
+            kind: OptionKind::Text,
+            default: OptionDefault::Value("json"),
+            doc: "How a line is laid out: the name of a format, with its settings after a colon, such as `\"txt:sep=pipe;ts=0\"`.",
+        },
+        OptionSpec {
+            name: "schema",
+            kind: OptionKind::Schema,
+            default: OptionDefault::None,
+            doc: "The types of the records' fields. Without it the types come from how the fields are used. `:infer` is not possible here: what was \
+                  looked at would be gone.",
+        },
+        OptionSpec {
+            name: "on-error",
+            kind: OptionKind::OnError,
+            default: OptionDefault::None,
+            doc: "What happens to a line that is not of the format or does not fit the schema. Without it the line is put into quarantine beside the \
+                  output.",
+        },
+    ],
+    example: "(stdin {:format \"json\" :schema {:id :int64 :url :utf8}})",
+};
+
+/// The plugin `stdin`.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct StdinPlugin;
+
+impl SourcePlugin for StdinPlugin {
+    fn spec(&self) -> &'static PluginSpec {
+        &SPEC
+    }
+
+    fn prepare(&self, options: &Options) -> Result<Arc<dyn Source>, Vec<Diagnostic>> {
+        let schema = match options.schema("schema") {
+            None => None,
+            Some(SchemaOption::Fields(schema)) => Some(schema.clone()),
+            Some(SchemaOption::Infer) => {
+                let mistake =
+                    Diagnostic::new(options.span_of("schema"), "standard input cannot be looked at and then read", "expected the fields")
+                        .with_help("give them as a map, such as {:id :int64}");
+                return Err(vec![mistake]);
+            }
+        };
+        let format = options.text("format").unwrap_or("json").to_owned();
+        Ok(Arc::new(Stdin { format, schema }))
+    }
+}
+
+struct Stdin {
+    format: String,
+    schema: Option<SchemaRef>,
+}
+
+impl Source for Stdin {
+    fn facts(&self) -> SourceFacts {
+        SourceFacts {
+            format: self.format.clone(),
+            schema: self.schema.clone(),
+            not_rereadable: Some("standard input cannot be read again"),
+            finite: true,
+        }
+    }
+
+    fn sample(&self, _setup: &SourceSetup, _count: usize) -> Result<Vec<Bytes>, SourceError> {
+        Err(SourceError::Fatal("standard input cannot be looked at and then read; give :schema".into()))
+    }
+
+    fn run(&self, setup: &SourceSetup, handle: SourceHandle) -> Result<(), SourceError> {
+        // A descriptor of our own, since the standard library's handle keeps a buffer that `poll` knows nothing of.
+        let input = io::stdin().as_fd().try_clone_to_owned().map_err(failed)?;
+        self.read(&File::from(input), setup, &handle)
+    }
+}
+
+impl Stdin {
+    fn read(&self, input: &File, setup: &SourceSetup, handle: &SourceHandle) -> Result<(), SourceError> {
+        let skip_empty = self.format.split(':').next() == Some("json");
+        let longest_line = setup.memory / 4;
+        let reader = LineReader::new(longest_line, skip_empty);
+        match read_lines(reader, input, setup, handle) {
+            Ok(()) | Err(End::Stopped) => Ok(()),
+            Err(End::Failed(error)) => Err(error),
+        }
+    }
+}
+
+/// Why reading ended before the input did.
+enum End {
+    Stopped,
+    Failed(SourceError),
+}
+
+impl From<Stopped> for End {
+    fn from(_: Stopped) -> Self {
+        End::Stopped
+    }
+}
+
+fn failed(error: io::Error) -> SourceError {
+    SourceError::Fatal(format!("cannot read standard input: {error}"))
+}
+
+fn read_lines(mut reader: LineReader, mut input: &File, setup: &SourceSetup, handle: &SourceHandle) -> Result<(), End> {
+    let split = Arc::new(Split { id: format!("{}:0", setup.stage).into(), topic: setup.stage.clone(), partition: 0 });
+    let resumed = handle.take(vec![split.clone()])?;
+    let first = first_position(resumed.first().copied().flatten());
+    handle.begin(vec![(split.clone(), first)])?;
+    loop {
+        match await_input(input, handle) {
+            Err(End::Stopped) if reader.unfinished() > 0 => {
+                tracing::warn!(stage = setup.stage, bytes = reader.unfinished(), "stopped in the middle of a line, which is lost");
+                return Err(End::Stopped);
+            }
+            other => other?,
+        }
+        let filled =
+            reader.fill(&mut input, |input| crate::poll::readable(input, Duration::ZERO)).map_err(|error| End::Failed(failed(error)))?;
+        if let Some(batch) = reader.batch(&split, first) {
+            handle.emit(batch)?;
+        }
+        if filled == Filled::End {
+            return Ok(());
+        }
+    }
+}
+
+/// Waits until there is room and something to read.
+fn await_input(input: &File, handle: &SourceHandle) -> Result<(), End> {
+    loop {
+        let room = handle.wait_for_room(PATIENCE)?;
+        if room && crate::poll::readable(input, PATIENCE).map_err(|error| End::Failed(failed(error)))? {
+            return Ok(());
+        }
+    }
+}
+
+/// Where a run starts to count when everything below `resumed` is durable.
+///
+/// A lane may be ahead of that, and it skips what lies below its own position: that must not hit other bytes under an old number.
+fn first_position(resumed: Option<Position>) -> Position {
+    resumed.map_or(0, |low| (low / RUN + 2) * RUN)
+}
+
+#[cfg(test)]
+mod tests;

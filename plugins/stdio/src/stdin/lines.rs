@@ -1,0 +1,127 @@
+//! From bytes as they come to batches of lines.
+
+use std::io::{self, ErrorKind, Read};
+use std::sync::Arc;
+
+use bytes::Bytes;
+use pseidon_delivery::Position;
+use pseidon_plugin::{Batch, Payloads, Split};
+
+/// How much is read before it is handed on, if the input has it ready. A line that is longer makes the buffer grow.
+const BLOCK: usize = 1 << 20;
+/// What a buffer's spans can address, with room for the line feed of a last line that has none.
+const MOST: usize = u32::MAX as usize - 1;
+
+/// Collects whole lines.
+pub(super) struct LineReader {
+    /// Read into over and over; what is handed on is copied out of it, once and in one piece.
+    buffer: Vec<u8>,
+    /// How much of the buffer is filled. Its part before `whole` is whole lines.
+    filled: usize,
+    whole: usize,
+    /// The number of the buffer's first byte, counted from the start of the input.
+    offset: u64,
+    longest_line: usize,
+    skip_empty: bool,
+}
+
+/// What is behind the bytes that were read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Filled {
+    /// More, some time.
+    More,
+    /// The end of the input.
+    End,
+}
+
+impl LineReader {
+    /// A reader that refuses lines of more than `longest_line` bytes, or of a block if that is more.
+    pub(super) fn new(longest_line: usize, skip_empty: bool) -> Self {
+        let longest_line = longest_line.clamp(BLOCK, MOST);
+        LineReader { buffer: vec![0; BLOCK], filled: 0, whole: 0, offset: 0, longest_line, skip_empty }
+    }
+
+    /// How many bytes of a line have been read whose end has not.
+    pub(super) fn unfinished(&self) -> usize {
+        self.filled - self.whole
+    }
+
+    /// Reads once, then goes on until the block is full, the input ends, or `ready` says that it has nothing more just now.
+    pub(super) fn fill<R: Read>(&mut self, input: &mut R, ready: impl Fn(&R) -> io::Result<bool>) -> io::Result<Filled> {
+        loop {
+            self.make_room()?;
+            let count = match input.read(&mut self.buffer[self.filled..]) {
+                Ok(0) => {
+                    self.end_last_line();
+                    return Ok(Filled::End);
+                }
+                Ok(count) => count,
+                Err(error) if error.kind() == ErrorKind::Interrupted => continue,
+                Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(Filled::More),
+                Err(error) => return Err(error),
+            };
+            let read = &self.buffer[self.filled..self.filled + count];
+            if let Some(last) = memchr::memrchr(b'\n', read) {
+                self.whole = self.filled + last + 1;
+            }
+            self.filled += count;
+            if self.filled == self.buffer.len() && self.whole > 0 || !ready(input)? {
+                return Ok(Filled::More);
+            }
+        }
+    }
+
+    /// The whole lines that were read, as a batch whose positions count from `first` at the start of the input. `None` if there is none.
+    pub(super) fn batch(&mut self, split: &Arc<Split>, first: Position) -> Option<Batch> {
+        if self.whole == 0 {
+            return None;
+        }
+        let lines = Bytes::copy_from_slice(&self.buffer[..self.whole]);
+        let start = first + self.offset;
+        self.buffer.copy_within(self.whole..self.filled, 0);
+        self.filled -= self.whole;
+        self.offset += self.whole as u64;
+        self.whole = 0;
+        if self.filled < BLOCK && self.buffer.len() > BLOCK {
+            self.buffer.truncate(BLOCK);
+            self.buffer.shrink_to_fit();
+        }
+
+        let (mut spans, mut positions, mut line) = (Vec::new(), Vec::new(), 0);
+        let mut skipped = false;
+        for end in memchr::memchr_iter(b'\n', &lines) {
+            if self.skip_empty && lines[line..end].iter().all(u8::is_ascii_whitespace) {
+                skipped = true;
+            } else {
+                spans.push((line as u32, (end - line) as u32));
+                positions.push(start + line as u64);
+            }
+            line = end + 1;
+        }
+        let next = start + lines.len() as u64;
+        Some(Batch::from_payloads(split.clone(), Payloads::new(lines, spans, !skipped), positions, next))
+    }
+
+    fn make_room(&mut self) -> io::Result<()> {
+        if self.filled < self.buffer.len() {
+            return Ok(());
+        }
+        if self.filled > self.longest_line {
+            let reason = format!("the line at byte {} is longer than {} bytes; raise :memory", self.offset, self.longest_line);
+            return Err(io::Error::new(ErrorKind::InvalidData, reason));
+        }
+        self.buffer.resize((self.buffer.len() * 2).min(self.longest_line + 1), 0);
+        Ok(())
+    }
+
+    /// The input's last line may lack its line feed.
+    fn end_last_line(&mut self) {
+        if self.unfinished() == 0 {
+            return;
+        }
+        self.buffer.truncate(self.filled);
+        self.buffer.push(b'\n');
+        self.filled += 1;
+        self.whole = self.filled;
+    }
+}

@@ -1,0 +1,274 @@
+use std::io::{PipeWriter, Write};
+use std::os::fd::OwnedFd;
+use std::thread;
+
+use crossbeam_channel::Receiver;
+use parking_lot::Mutex;
+use proptest::prelude::*;
+use pseidon_dsl::{Node, NodeKind, Span, edn};
+use pseidon_plugin::batch::MetaWanted;
+use pseidon_plugin::metrics::Metrics;
+use pseidon_plugin::source::SourceEvent;
+use pseidon_plugin::{Batch, Budget, Stop};
+
+use super::*;
+
+fn prepare(options: &str) -> Result<Arc<dyn Source>, Vec<Diagnostic>> {
+    let args = edn::read_all(options).unwrap();
+    StdinPlugin.prepare(&Options::parse(&SPEC, &args, Span::new(0, options.len()))?)
+}
+
+fn setup() -> SourceSetup {
+    SourceSetup {
+        pipeline: "test".into(),
+        stage: "in".into(),
+        base: ".".into(),
+        wanted: MetaWanted::default(),
+        io_threads: 1,
+        memory: 64 << 20,
+        instance: "one".into(),
+        metrics: Metrics::new(),
+    }
+}
+
+/// The engine's side: answers `take` with `resumed` and hands on what begins and what is emitted.
+struct Engine {
+    begun: Option<Position>,
+    batches: Vec<Batch>,
+}
+
+fn serve(events: Receiver<SourceEvent>, resumed: Option<Position>, mut seen: impl FnMut(&Batch)) -> Engine {
+    let mut engine = Engine { begun: None, batches: Vec::new() };
+    for event in events {
+        match event {
+            SourceEvent::Take(splits, reply) => reply.send(vec![resumed; splits.len()]).unwrap(),
+            SourceEvent::Begin(splits, reply) => {
+                engine.begun = Some(splits[0].1);
+                reply.send(()).unwrap();
+            }
+            SourceEvent::Emit(batch) => {
+                seen(&batch);
+                engine.batches.push(batch);
+            }
+            SourceEvent::Release(..) | SourceEvent::Lost(_) => panic!("stdin gives nothing back"),
+        }
+    }
+    engine
+}
+
+/// Runs the source over what `write` puts into a pipe.
+fn run(format: &str, resumed: Option<Position>, write: impl FnOnce(PipeWriter) + Send) -> Engine {
+    let (reader, writer) = std::io::pipe().unwrap();
+    let input = File::from(OwnedFd::from(reader));
+    let source = Stdin { format: format.into(), schema: None };
+    let (handle, events) = SourceHandle::new(Budget::new(1 << 30), Stop::new(), Arc::new(Mutex::new(Vec::new())));
+    thread::scope(|scope| {
+        scope.spawn(|| write(writer));
+        scope.spawn(move || source.read(&input, &setup(), &handle).unwrap());
+        serve(events, resumed, |_| {})
+    })
+}
+
+fn texts(engine: &Engine) -> Vec<String> {
+    let rows = engine.batches.iter().flat_map(|batch| (0..batch.len()).map(|row| batch.payloads.get(row).unwrap()));
+    rows.map(|bytes| String::from_utf8(bytes.to_vec()).unwrap()).collect()
+}
+
+fn positions(engine: &Engine) -> Vec<Position> {
+    engine.batches.iter().flat_map(|batch| batch.positions.iter().copied()).collect()
+}
+
+#[test]
+fn lines_become_records() {
+    let table: [(&str, &str, &[&str], &[Position], Option<Position>); 6] = [
+        ("json", "{\"a\":1}\n{}\n", &["{\"a\":1}", "{}"], &[0, 8], Some(11)),
+        ("json", "{}\n\n \r\n[]", &["{}", "[]"], &[0, 7], Some(10)),
+        ("txt:sep=pipe", "a\n\nb\n", &["a", "", "b"], &[0, 2, 3], Some(5)),
+        ("raw", "no end", &["no end"], &[0], Some(7)),
+        ("json", "\n", &[], &[], Some(1)),
+        ("json", "", &[], &[], None),
+    ];
+    for (format, input, expected, at, next) in table {
+        let engine = run(format, None, |mut writer| writer.write_all(input.as_bytes()).unwrap());
+        assert_eq!(engine.begun, Some(0));
+        assert_eq!(texts(&engine), expected, "{format}: {input:?}");
+        assert_eq!(positions(&engine), at, "{format}: {input:?}");
+        assert_eq!(engine.batches.last().map(|batch| batch.next), next, "{format}: {input:?}");
+    }
+}
+
+#[test]
+fn the_split_is_the_stage() {
+    let engine = run("raw", None, |mut writer| writer.write_all(b"a\n").unwrap());
+    assert_eq!(*engine.batches[0].split, Split { id: "in:0".into(), topic: "in".into(), partition: 0 });
+}
+
+#[test]
+fn positions_go_on_beyond_whatever_a_lane_may_hold() {
+    for (resumed, first) in [(None, 0), (Some(0), 2 * RUN), (Some(77), 2 * RUN), (Some(2 * RUN + 5), 4 * RUN), (Some(3 * RUN - 1), 4 * RUN)]
+    {
+        let engine = run("raw", resumed, |mut writer| writer.write_all(b"a\nb\n").unwrap());
+        assert_eq!(engine.begun, Some(first));
+        assert_eq!(positions(&engine), [first, first + 2]);
+        assert!(resumed.is_none_or(|low| first >= low + RUN));
+    }
+}
+
+#[test]
+fn a_line_is_handed_on_before_the_input_ends() {
+    let (reader, mut writer) = std::io::pipe().unwrap();
+    let input = File::from(OwnedFd::from(reader));
+    let source = Stdin { format: "raw".into(), schema: None };
+    let (handle, events) = SourceHandle::new(Budget::new(1 << 30), Stop::new(), Arc::new(Mutex::new(Vec::new())));
+    thread::scope(|scope| {
+        scope.spawn(move || source.read(&input, &setup(), &handle).unwrap());
+        writer.write_all(b"one\ntw").unwrap();
+        // The rest is written only once the first line is seen, so waiting for the end would never end.
+        let mut writer = Some(writer);
+        let engine = serve(events, None, |_| {
+            if let Some(mut writer) = writer.take() {
+                writer.write_all(b"o\nthree").unwrap();
+            }
+        });
+        assert_eq!(texts(&engine), ["one", "two", "three"]);
+    });
+}
+
+#[test]
+fn a_source_that_waits_for_input_can_be_stopped() {
+    let (reader, mut writer) = std::io::pipe().unwrap();
+    let input = File::from(OwnedFd::from(reader));
+    let source = Stdin { format: "raw".into(), schema: None };
+    let stop = Stop::new();
+    let (handle, events) = SourceHandle::new(Budget::new(1 << 30), stop.clone(), Arc::new(Mutex::new(Vec::new())));
+    writer.write_all(b"whole\nunfinished").unwrap();
+    thread::scope(|scope| {
+        scope.spawn(move || source.read(&input, &setup(), &handle).unwrap());
+        let engine = serve(events, None, |_| stop.stop_reading());
+        assert_eq!(texts(&engine), ["whole"]);
+    });
+    drop(writer);
+}
+
+#[test]
+fn nothing_is_read_while_there_is_no_room() {
+    let budget = Budget::new(100);
+    let charge = budget.charge(1000);
+    let (reader, mut writer) = std::io::pipe().unwrap();
+    let input = File::from(OwnedFd::from(reader));
+    let source = Stdin { format: "raw".into(), schema: None };
+    let (handle, events) = SourceHandle::new(budget, Stop::new(), Arc::new(Mutex::new(Vec::new())));
+    writer.write_all(b"a\n").unwrap();
+    drop(writer);
+    let mut charge = Some(charge);
+    thread::scope(|scope| {
+        scope.spawn(move || source.read(&input, &setup(), &handle).unwrap());
+        let mut batches = 0;
+        for event in events {
+            match event {
+                SourceEvent::Take(_, reply) => reply.send(vec![None]).unwrap(),
+                SourceEvent::Begin(_, reply) => {
+                    reply.send(()).unwrap();
+                    assert!(charge.is_some());
+                    drop(charge.take());
+                }
+                SourceEvent::Emit(_) => {
+                    assert!(charge.is_none(), "read although the budget was full");
+                    batches += 1;
+                }
+                _ => panic!("stdin gives nothing back"),
+            }
+        }
+        assert_eq!(batches, 1);
+    });
+}
+
+#[test]
+fn a_line_may_be_longer_than_a_block_but_not_endless() {
+    let long = "x".repeat(3 << 20);
+    let engine = run("raw", None, |mut writer| writer.write_all(format!("a\n{long}\nb\n").as_bytes()).unwrap());
+    assert_eq!(texts(&engine), ["a", &long, "b"]);
+
+    let mut reader = LineReader::new(0, false);
+    let error = loop {
+        match reader.fill(&mut std::io::repeat(b'x'), |_| Ok(true)) {
+            Ok(filled) => assert_eq!(filled, Filled::More),
+            Err(error) => break error,
+        }
+    };
+    assert_eq!(error.to_string(), "the line at byte 0 is longer than 1048576 bytes; raise :memory");
+}
+
+#[test]
+fn lines_can_be_passed_on_in_one_piece() {
+    let engine = run("raw", None, |mut writer| writer.write_all(b"a\nbc\n").unwrap());
+    assert_eq!(engine.batches[0].payloads.lines(0, 2).as_deref(), Some(&b"a\nbc\n"[..]));
+    let skipping = run("json", None, |mut writer| writer.write_all(b"1\n\n2\n").unwrap());
+    assert_eq!(skipping.batches[0].payloads.lines(0, 2), None);
+}
+
+#[test]
+fn options_decide_format_and_schema() {
+    let facts = prepare("").unwrap().facts();
+    assert_eq!((facts.format.as_str(), facts.schema, facts.finite), ("json", None, true));
+    assert!(facts.not_rereadable.is_some());
+    assert_eq!(prepare("{:format \"txt:sep=pipe\"}").unwrap().facts().format, "txt:sep=pipe");
+
+    let mistakes = prepare("{:schema :infer}").err().unwrap();
+    assert_eq!(mistakes[0].message, "standard input cannot be looked at and then read");
+    assert_eq!(mistakes[0].span, Span::new(9, 15));
+}
+
+#[test]
+fn the_example_is_right() {
+    let [Node { kind: NodeKind::List(call), .. }] = &edn::read_all(SPEC.example).unwrap()[..] else { panic!("not a stage") };
+    Options::parse(&SPEC, &call[1..], Span::new(0, 0)).unwrap();
+}
+
+/// Gives its bytes in pieces, each of which is all that is ready.
+struct Pieces<'a>(&'a [u8], Vec<usize>);
+
+impl std::io::Read for Pieces<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let piece = self.1.pop().unwrap_or(usize::MAX).min(self.0.len()).min(buffer.len());
+        let (now, later) = self.0.split_at(piece);
+        buffer[..piece].copy_from_slice(now);
+        self.0 = later;
+        Ok(piece)
+    }
+}
+
+proptest! {
+    #[test]
+    fn however_bytes_arrive_lines_and_positions_are_the_same(
+        input in proptest::collection::vec(prop_oneof![Just(b'\n'), Just(b'a'), Just(b' ')], 0..200),
+        pieces in proptest::collection::vec(1usize..20, 0..100),
+        eager: bool,
+    ) {
+        let split = Arc::new(Split { id: "in:0".into(), topic: "in".into(), partition: 0 });
+        let mut reader = LineReader::new(0, false);
+        let mut source = Pieces(&input, pieces);
+        let (mut found, mut next) = (Vec::new(), 100);
+        loop {
+            let filled = reader.fill(&mut source, |_| Ok(eager)).unwrap();
+            if let Some(batch) = reader.batch(&split, 100) {
+                prop_assert!(batch.positions.iter().all(|position| (next..batch.next).contains(position)));
+                next = batch.next;
+                found.extend((0..batch.len()).map(|row| (batch.positions[row], batch.payloads.get(row).unwrap().to_vec())));
+            }
+            if filled == Filled::End {
+                break;
+            }
+        }
+        let whole = input.strip_suffix(b"\n").unwrap_or(&input);
+        let mut expected = Vec::new();
+        let mut at = 100;
+        for line in whole.split(|byte| *byte == b'\n') {
+            if !input.is_empty() {
+                expected.push((at, line.to_vec()));
+            }
+            at += line.len() as u64 + 1;
+        }
+        prop_assert_eq!(found, expected);
+    }
+}

@@ -1,0 +1,227 @@
+use std::io::Read;
+use std::os::fd::OwnedFd;
+use std::sync::atomic::AtomicBool;
+use std::thread;
+
+use arrow::array::{Int64Array, RecordBatch, RecordBatchOptions};
+use arrow::datatypes::{DataType, Field, Schema};
+use pseidon_delivery::committer::Positions;
+use pseidon_delivery::embedded::EmbeddedStore;
+use pseidon_delivery::{SinkId, StateStore};
+use pseidon_dsl::{Node, NodeKind, Span, edn};
+use pseidon_expr::Scope;
+use pseidon_plugin::batch::{BatchBuilder, MetaWanted, RecordMeta};
+use pseidon_plugin::metrics::Metrics;
+use pseidon_plugin::sink::RecordShape;
+use pseidon_plugin::{Batch, Split};
+use tempfile::TempDir;
+
+use super::*;
+
+/// A sink that prints into a pipe, with a store of its own.
+struct Bench {
+    _dir: TempDir,
+    store: Arc<EmbeddedStore>,
+    stop: Stop,
+    sink: Stdout,
+    writer: Box<dyn Writer>,
+    reader: std::io::PipeReader,
+}
+
+const SPLIT: &str = "in:0";
+
+fn as_came() -> SinkInput {
+    SinkInput { scope: Scope::default(), record: RecordShape::AsCame { format: "raw".into() } }
+}
+
+fn bench(format: RecordFormat, input: &SinkInput) -> Bench {
+    let dir = tempfile::tempdir().unwrap();
+    let store = Arc::new(EmbeddedStore::open(dir.path(), "test").unwrap());
+    let sink_id = SinkId::from("out");
+    let committer = Committer::new(sink_id, store.clone(), Positions::InStore, Arc::new(AtomicBool::new(false)));
+    let record = committer.take(&[SPLIT.into()], "one").unwrap().remove(0);
+    committer.begin(SPLIT.into(), record, 0).unwrap();
+    let (reader, output) = std::io::pipe().unwrap();
+    let stop = Stop::new();
+    let setup = SinkSetup {
+        pipeline: "test".into(),
+        base: dir.path().into(),
+        instance: "one".into(),
+        store: store.identity().unwrap(),
+        committer: Arc::new(committer),
+        staged: Vec::new(),
+        writers: 1,
+        memory: 1 << 20,
+        stop: stop.clone(),
+        metrics: Metrics::new(),
+    };
+    let encoder = Arc::new(RecordEncoder::new(format, input).unwrap());
+    let sink = Stdout { output: File::from(OwnedFd::from(output)), encoder, setup };
+    let writer = sink.writer().unwrap();
+    Bench { _dir: dir, store, stop, sink, writer, reader }
+}
+
+impl Bench {
+    /// What the engine does with rows: routes them, tells the ledger, and hands them to the writer.
+    fn put(&mut self, rows: Rows) -> Vec<BadRow> {
+        let split = rows.batch().split.id.clone();
+        let next = rows.batch().next;
+        let Routed { chunks, bad } = self.sink.route(rows);
+        for chunk in chunks {
+            let (first, last) = (chunk.rows.position(0), chunk.rows.position(chunk.rows.len() - 1));
+            let mut ledger = self.sink.setup.committer.ledger();
+            ledger.dispatch(&split, &chunk.lane, first, last);
+            ledger.advance(&split, next);
+            drop(ledger);
+            self.writer.write(chunk).unwrap();
+        }
+        bad
+    }
+
+    fn low(&self) -> Option<Position> {
+        let records = self.store.records(&SinkId::from("out")).unwrap();
+        records.into_iter().find(|(split, _)| split.as_str() == SPLIT).and_then(|(_, record)| record.low)
+    }
+
+    /// Closes the sink's ends of the pipe and gives all that was printed.
+    fn printed(self) -> String {
+        let Bench { sink, writer, mut reader, .. } = self;
+        drop((sink, writer));
+        let mut text = String::new();
+        reader.read_to_string(&mut text).unwrap();
+        text
+    }
+}
+
+fn batch(first: Position, payloads: &[&str]) -> Batch {
+    let split = Arc::new(Split { id: SPLIT.into(), topic: "in".into(), partition: 0 });
+    let mut builder = BatchBuilder::new(split, MetaWanted::default(), 64);
+    for (number, payload) in payloads.iter().enumerate() {
+        builder.push(first + number as Position, Some(payload.as_bytes()), RecordMeta::default());
+    }
+    builder.finish(first + payloads.len() as Position)
+}
+
+fn rows(first: Position, payloads: &[&str]) -> Rows {
+    let options = RecordBatchOptions::new().with_row_count(Some(payloads.len()));
+    let columns = RecordBatch::try_new_with_options(Arc::new(Schema::empty()), Vec::new(), &options).unwrap();
+    Rows::new(Arc::new(batch(first, payloads)), columns)
+}
+
+#[test]
+fn records_are_printed_at_once_and_committed_later() {
+    let mut bench = bench(RecordFormat::Raw, &as_came());
+    assert!(bench.put(rows(0, &["a", "b"])).is_empty());
+    let mut seen = [0; 4];
+    bench.reader.read_exact(&mut seen).unwrap();
+    assert_eq!(&seen, b"a\nb\n");
+    assert_eq!(bench.low(), Some(0));
+
+    bench.writer.tick().unwrap();
+    assert_eq!(bench.low(), Some(2));
+    bench.put(rows(2, &["c"]));
+    bench.writer.flush(Some(&["other".into()])).unwrap();
+    assert_eq!(bench.low(), Some(2));
+    bench.writer.flush(Some(&[SPLIT.into()])).unwrap();
+    assert_eq!(bench.low(), Some(3));
+    assert_eq!(bench.sink.setup.metrics.bytes_out.with_label_values(&["out"]).get(), 6);
+    assert_eq!(bench.printed(), "c\n");
+}
+
+#[test]
+fn columns_are_printed_as_json() {
+    let schema = Arc::new(Schema::new(vec![Field::new("id", DataType::Int64, true)]));
+    let input = SinkInput { scope: Scope::default(), record: RecordShape::Columns(schema.clone()) };
+    let mut bench = bench(RecordFormat::Json, &input);
+    let columns = RecordBatch::try_new(schema, vec![Arc::new(Int64Array::from(vec![7, 8]))]).unwrap();
+    bench.put(rows(0, &["x", "y"]).with_record(columns));
+    assert_eq!(bench.printed(), "{\"id\":7}\n{\"id\":8}\n");
+}
+
+#[test]
+fn more_than_a_pipe_holds_gets_through() {
+    let mut bench = bench(RecordFormat::Raw, &as_came());
+    let line = "x".repeat(1000);
+    let mut reader = bench.reader.try_clone().unwrap();
+    let read = thread::spawn(move || {
+        let mut text = String::new();
+        reader.read_to_string(&mut text).unwrap();
+        text
+    });
+    bench.put(rows(0, &vec![line.as_str(); 1000]));
+    drop(bench);
+    let text = read.join().unwrap();
+    assert_eq!((text.len(), text.lines().count()), (1_001_000, 1000));
+    assert!(text.lines().all(|found| found == line));
+}
+
+#[test]
+fn a_reader_that_leaves_ends_the_run_and_what_it_did_not_get_is_not_committed() {
+    let mut bench = bench(RecordFormat::Raw, &as_came());
+    bench.put(rows(0, &["a"]));
+    let reader = std::mem::replace(&mut bench.reader, std::io::pipe().unwrap().0);
+    drop(reader);
+    assert!(!bench.stop.reading_stopped());
+    bench.put(rows(1, &["b"]));
+    assert!(bench.stop.reading_stopped());
+    assert!(!bench.stop.leaving_now());
+    bench.put(rows(2, &["c"]));
+    bench.writer.tick().unwrap();
+    bench.writer.flush(None).unwrap();
+    assert_eq!(bench.low(), Some(1));
+}
+
+#[test]
+fn a_reader_that_leaves_is_seen_while_nothing_is_printed() {
+    let mut bench = bench(RecordFormat::Raw, &as_came());
+    bench.writer.tick().unwrap();
+    assert!(!bench.stop.reading_stopped());
+    let reader = std::mem::replace(&mut bench.reader, std::io::pipe().unwrap().0);
+    drop(reader);
+    bench.writer.tick().unwrap();
+    assert!(bench.stop.reading_stopped());
+}
+
+#[test]
+fn a_run_that_is_left_does_not_wait_for_the_reader() {
+    let mut bench = bench(RecordFormat::Raw, &as_came());
+    bench.stop.leave_now();
+    let routed = bench.sink.route(rows(0, &["a"]));
+    for chunk in routed.chunks {
+        assert!(matches!(bench.writer.write(chunk), Err(SinkError::Abandon(Abandon::Stopped))));
+    }
+    assert_eq!(bench.printed(), "");
+}
+
+#[test]
+fn a_full_disk_is_an_error_only_when_the_run_is_left() {
+    let mut bench = bench(RecordFormat::Raw, &as_came());
+    bench.sink.output = File::options().write(true).open("/dev/full").unwrap();
+    bench.writer = bench.sink.writer().unwrap();
+    let chunk = bench.sink.route(rows(0, &["a"])).chunks.remove(0);
+    let blocked = bench.sink.setup.metrics.sink_blocked.with_label_values(&["out"]);
+    let Bench { writer, stop, .. } = &mut bench;
+    thread::scope(|scope| {
+        let writing = scope.spawn(|| writer.write(chunk));
+        while blocked.get() == 0 {
+            thread::yield_now();
+        }
+        stop.leave_now();
+        assert!(matches!(writing.join().unwrap(), Err(SinkError::Abandon(Abandon::Stopped))));
+    });
+}
+
+#[test]
+fn the_example_is_right() {
+    let [Node { kind: NodeKind::List(call), .. }] = &edn::read_all(SPEC.example).unwrap()[..] else { panic!("not a stage") };
+    Options::parse(&SPEC, &call[1..], Span::new(0, 0)).unwrap();
+}
+
+#[test]
+fn every_format_that_is_offered_exists() {
+    for format in ["json", "txt", "raw"] {
+        let args = edn::read_all(&format!(":{format}")).unwrap();
+        let options = Options::parse(&SPEC, &args, Span::new(0, 0)).unwrap();
+        options.text("format").unwrap().parse::<RecordFormat>().unwrap();
+    }
+}

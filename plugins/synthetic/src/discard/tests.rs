@@ -1,0 +1,84 @@
+use std::sync::atomic::AtomicBool;
+
+use arrow::array::{RecordBatch, RecordBatchOptions};
+use arrow::datatypes::Schema;
+use pseidon_delivery::committer::Positions;
+use pseidon_delivery::embedded::EmbeddedStore;
+use pseidon_delivery::{SinkId, StateStore};
+use pseidon_expr::Scope;
+use pseidon_plugin::batch::{BatchBuilder, MetaWanted, RecordMeta};
+use pseidon_plugin::metrics::Metrics;
+use pseidon_plugin::sink::RecordShape;
+use pseidon_plugin::{Split, Stop};
+
+use super::*;
+
+fn rows(split: &str, first: Position, count: u64) -> Rows {
+    let split = Arc::new(Split { id: split.into(), topic: "in".into(), partition: 0 });
+    let mut builder = BatchBuilder::new(split, MetaWanted::default(), 64);
+    for position in first..first + count {
+        builder.push(position, Some(b"{}"), RecordMeta::default());
+    }
+    let options = RecordBatchOptions::new().with_row_count(Some(count as usize));
+    let columns = RecordBatch::try_new_with_options(Arc::new(Schema::empty()), Vec::new(), &options).unwrap();
+    Rows::new(Arc::new(builder.finish(first + count)), columns)
+}
+
+#[test]
+fn what_was_dropped_is_not_read_again() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = Arc::new(EmbeddedStore::open(dir.path(), "test").unwrap());
+    let sink_id = SinkId::from("out");
+    let splits: [SplitId; 2] = ["in:0".into(), "in:1".into()];
+    let committer = Arc::new(Committer::new(sink_id.clone(), store.clone(), Positions::InStore, Arc::new(AtomicBool::new(false))));
+    for (split, record) in splits.iter().zip(committer.take(&splits, "one").unwrap()) {
+        committer.begin(split.clone(), record, 0).unwrap();
+    }
+    let input = SinkInput { scope: Scope::default(), record: RecordShape::AsCame { format: "json".into() } };
+    let options = Options::parse(&SPEC, &[], pseidon_dsl::Span::new(0, 0)).unwrap();
+    let setup = SinkSetup {
+        pipeline: "test".into(),
+        base: dir.path().into(),
+        instance: "one".into(),
+        store: store.identity().unwrap(),
+        committer: committer.clone(),
+        staged: Vec::new(),
+        writers: 1,
+        memory: 1 << 20,
+        stop: Stop::new(),
+        metrics: Metrics::new(),
+    };
+    let sink = DropPlugin.prepare(&options, &input).unwrap().open(setup).unwrap();
+    let mut writer = sink.writer().unwrap();
+    let put = |writer: &mut Box<dyn Writer>, split: &SplitId, first, count| {
+        let routed = sink.route(rows(split.as_str(), first, count));
+        assert!(routed.bad.is_empty());
+        let mut ledger = committer.ledger();
+        for chunk in &routed.chunks {
+            ledger.dispatch(split, &chunk.lane, first, first + count - 1);
+        }
+        ledger.advance(split, first + count);
+        drop(ledger);
+        routed.chunks.into_iter().for_each(|chunk| writer.write(chunk).unwrap());
+    };
+    let lows = || {
+        let mut lows: Vec<_> = store.records(&sink_id).unwrap().into_iter().map(|(split, record)| (split, record.low)).collect();
+        lows.sort();
+        lows.into_iter().map(|(_, low)| low).collect::<Vec<_>>()
+    };
+
+    put(&mut writer, &splits[0], 0, 5);
+    put(&mut writer, &splits[0], 5, 5);
+    put(&mut writer, &splits[1], 0, 0);
+    assert_eq!(lows(), [Some(0), Some(0)]);
+    writer.tick().unwrap();
+    assert_eq!(lows(), [Some(10), Some(0)]);
+    put(&mut writer, &splits[1], 0, 3);
+    writer.flush(Some(&splits[..1])).unwrap();
+    assert_eq!(lows(), [Some(10), Some(0)]);
+    writer.flush(Some(&splits[1..])).unwrap();
+    assert_eq!(lows(), [Some(10), Some(3)]);
+    put(&mut writer, &splits[0], 10, 1);
+    writer.flush(None).unwrap();
+    assert_eq!(lows(), [Some(11), Some(3)]);
+}

@@ -1,0 +1,193 @@
+//! `pseidon test`: the `:tests` of a pipeline file.
+//!
+//! A test's input goes through the very chain that a run would take, as a batch of its source; what is looked at is what comes out of one
+//! stage. No sink is opened.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use pseidon_delivery::SplitId;
+use pseidon_dsl::document::Test;
+use pseidon_dsl::{Diagnostic, Document, Node, NodeKind};
+use pseidon_exec::process::{Exits, Processor};
+use pseidon_expr::Scope;
+use pseidon_formats::{RecordEncoder, RecordFormat};
+use pseidon_plan::Plan;
+use pseidon_plan::chain::{Chain, Operator, PlannedSource, Step};
+use pseidon_plugin::batch::{Batch, BatchBuilder, MetaWanted, RecordMeta, Split};
+use pseidon_plugin::rows::{BadRow, Rows};
+use pseidon_plugin::sink::{RecordShape, SinkInput};
+use serde_json::Value;
+
+use crate::load::Text;
+use crate::{Exit, load};
+
+/// Runs the tests of these files and prints what each came to.
+pub(crate) fn test(files: &[PathBuf]) -> Exit {
+    let (mut passed, mut failed) = (0, 0);
+    for file in files {
+        let (text, document, plan) = match load_all(file) {
+            Ok(loaded) => loaded,
+            Err(exit) => return exit,
+        };
+        for test in &document.tests {
+            match run_test(test, &plan) {
+                Ok(None) => {
+                    println!("ok      {}: {}", text.name, test.name);
+                    passed += 1;
+                }
+                Ok(Some(difference)) => {
+                    println!("FAILED  {}: {}\n{difference}", text.name, test.name);
+                    failed += 1;
+                }
+                Err(mistake) => return text.show(&[*mistake]),
+            }
+        }
+    }
+    println!("{passed} passed, {failed} failed");
+    if failed == 0 { Exit::Done } else { Exit::Failed }
+}
+
+fn load_all(file: &std::path::Path) -> Result<(Text, Document, Plan), Exit> {
+    let text = load::read(file)?;
+    let document = text.document()?;
+    let plan = text.plan(&document)?;
+    Ok((text, document, plan))
+}
+
+/// Gives what differs, if anything does.
+fn run_test(test: &Test, plan: &Plan) -> Result<Option<String>, Box<Diagnostic>> {
+    let (name, span) = (test.at.0.to_string(), test.at.1);
+    let Some(source) = plan.sources.iter().find(|source| source.stage == name || has_stage(&source.chain, &name)) else {
+        let mistake = Diagnostic::new(span, format!("there is no stage `{name}` in the flow"), "this stage is looked at");
+        return Err(Box::new(mistake));
+    };
+    let at_span = |reason: String| Box::new(Diagnostic::new(test.span, "the test cannot be run", reason));
+    let batch = Arc::new(batch_of(test, source)?);
+    let mut watch = Watch { stage: &name, seen: None };
+    let mut processor = Processor::new(source).map_err(at_span)?;
+    let bad = processor.process(batch, &mut watch).map_err(|thrown| at_span(thrown.to_string()))?;
+    let actual = match watch.seen {
+        Some(rows) => values_of(&rows, source).map_err(at_span)?,
+        None => Vec::new(),
+    };
+    let expected: Vec<Value> = test.output.iter().map(value_of).collect();
+    if actual == expected {
+        return Ok(None);
+    }
+    let mut difference = String::from("  expected\n");
+    expected.iter().for_each(|record| difference.push_str(&format!("    {record}\n")));
+    difference.push_str("  but the stage gave\n");
+    actual.iter().for_each(|record| difference.push_str(&format!("    {record}\n")));
+    for record in bad {
+        difference.push_str(&format!("  input {} was bad in stage `{}`: {}\n", record.number + 1, record.stage, record.reason));
+    }
+    Ok(Some(difference))
+}
+
+fn has_stage(chain: &Chain, name: &str) -> bool {
+    chain.steps.iter().any(|step| {
+        step.stage == name
+            || match &step.operator {
+                Operator::All(chains) => chains.iter().any(|chain| has_stage(chain, name)),
+                Operator::Match { branches, otherwise } => {
+                    branches.iter().map(|(_, chain)| chain).chain(otherwise).any(|chain| has_stage(chain, name))
+                }
+                Operator::Where(_) | Operator::Select(..) | Operator::Sink(_) => false,
+            }
+    })
+}
+
+/// The input as a batch. A map is a record in JSON, with its metadata under `:@topic`, `:@key` and `:@timestamp`; a text is a record as it is.
+fn batch_of(test: &Test, source: &PlannedSource) -> Result<Batch, Box<Diagnostic>> {
+    let mut topic = source.stage.clone();
+    let mut records = Vec::new();
+    for input in &test.input {
+        let record = match value_of(input) {
+            Value::String(text) => Record { payload: text, key: None, timestamp: None },
+            Value::Object(mut fields) => {
+                if let Some(Value::String(given)) = fields.remove("@topic") {
+                    topic = given;
+                }
+                let key = fields.remove("@key").and_then(|key| key.as_str().map(str::to_owned));
+                let timestamp = fields.remove("@timestamp").and_then(|at| at.as_i64());
+                Record { payload: Value::Object(fields).to_string(), key, timestamp }
+            }
+            _ => return Err(Box::new(Diagnostic::new(input.span, "this is not a record", "expected a map or a text"))),
+        };
+        records.push(record);
+    }
+    let split = Split { id: SplitId::from("test"), topic, partition: 0 };
+    let wanted = MetaWanted { timestamp: true, key: true, headers: false };
+    let mut builder = BatchBuilder::new(Arc::new(split), wanted, 0);
+    for (position, record) in records.iter().enumerate() {
+        let meta = RecordMeta { timestamp: record.timestamp, key: record.key.as_ref().map(String::as_bytes), headers: None };
+        builder.push(position as u64, Some(record.payload.as_bytes()), meta);
+    }
+    Ok(builder.finish(records.len() as u64))
+}
+
+struct Record {
+    payload: String,
+    key: Option<String>,
+    timestamp: Option<i64>,
+}
+
+/// Looks at what comes through one stage.
+struct Watch<'a> {
+    stage: &'a str,
+    seen: Option<Rows>,
+}
+
+impl Exits for Watch<'_> {
+    fn arrive(&mut self, _sink: usize, _rows: Rows) -> Vec<BadRow> {
+        Vec::new()
+    }
+
+    fn passed(&mut self, step: &Step, rows: &Rows) {
+        if step.stage == self.stage && self.seen.is_none() {
+            self.seen = Some(rows.clone());
+        }
+    }
+}
+
+fn values_of(rows: &Rows, source: &PlannedSource) -> Result<Vec<Value>, String> {
+    let record = if rows.is_changed() {
+        RecordShape::Columns(rows.columns().schema())
+    } else {
+        RecordShape::AsCame { format: source.format.name().to_owned() }
+    };
+    let format = if rows.is_changed() || source.format.name() == "json" { RecordFormat::Json } else { RecordFormat::Raw };
+    let encoder = RecordEncoder::new(format, &SinkInput { scope: Scope::default(), record })?;
+    let mut values = Vec::new();
+    for row in 0..rows.len() {
+        let mut bytes = Vec::new();
+        encoder.encode(rows, row, &mut bytes);
+        let text = String::from_utf8_lossy(&bytes).into_owned();
+        values.push(if format == RecordFormat::Json { serde_json::from_str(&text).unwrap_or(Value::String(text)) } else { Value::String(text) });
+    }
+    Ok(values)
+}
+
+/// An EDN value as JSON; a keyword is its name.
+fn value_of(node: &Node) -> Value {
+    match &node.kind {
+        NodeKind::Nil => Value::Null,
+        NodeKind::Bool(value) => Value::Bool(*value),
+        NodeKind::Int(number) => Value::from(*number),
+        NodeKind::Float(number) => Value::from(*number),
+        NodeKind::BigInt(digits) | NodeKind::Decimal(digits) => digits.parse::<f64>().map_or(Value::Null, Value::from),
+        NodeKind::Char(character) => Value::String(character.to_string()),
+        NodeKind::Str(text) | NodeKind::Regex(text) => Value::String(text.value.clone()),
+        NodeKind::Symbol(name) | NodeKind::Keyword(name) => Value::String(name.to_string()),
+        NodeKind::List(items) | NodeKind::Vector(items) | NodeKind::Set(items) => items.iter().map(value_of).collect(),
+        NodeKind::Map(entries) => {
+            let key = |node: &Node| match value_of(node) {
+                Value::String(text) => text,
+                other => other.to_string(),
+            };
+            Value::Object(entries.iter().map(|(name, value)| (key(name), value_of(value))).collect())
+        }
+        NodeKind::Tagged(_, value) => value_of(value),
+    }
+}

@@ -1,0 +1,47 @@
+//! Log lines on standard error, which a progress line must not tear.
+
+use std::io::{self, Write};
+
+use indicatif::ProgressBar;
+use tracing_subscriber::EnvFilter;
+use tracing_subscriber::fmt::MakeWriter;
+
+/// Starts logging. `filter` is a level or a list as in `RUST_LOG`.
+pub(crate) fn start(filter: &str, json: bool, bar: Option<ProgressBar>) -> Result<(), String> {
+    let filter = EnvFilter::try_new(filter).map_err(|error| format!("--log: {error}"))?;
+    let color = io::IsTerminal::is_terminal(&io::stderr()) && std::env::var_os("NO_COLOR").is_none();
+    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(Stderr { bar }).with_target(false);
+    if json { builder.json().flatten_event(true).init() } else { builder.with_ansi(color).init() }
+    Ok(())
+}
+
+/// Standard error, with the progress line taken away while a line is written.
+struct Stderr {
+    bar: Option<ProgressBar>,
+}
+
+impl<'a> MakeWriter<'a> for Stderr {
+    type Writer = Line<'a>;
+
+    fn make_writer(&'a self) -> Line<'a> {
+        Line { bar: self.bar.as_ref() }
+    }
+}
+
+struct Line<'a> {
+    bar: Option<&'a ProgressBar>,
+}
+
+impl Write for Line<'_> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        match self.bar {
+            Some(bar) => bar.suspend(|| io::stderr().write_all(bytes))?,
+            None => io::stderr().write_all(bytes)?,
+        }
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        io::stderr().flush()
+    }
+}

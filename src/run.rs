@@ -1,0 +1,95 @@
+//! `pseidon run`.
+
+use std::io::IsTerminal;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Instant;
+
+use indicatif::ProgressBar;
+use pseidon_delivery::embedded::EmbeddedStore;
+use pseidon_delivery::{StateStore, StoreError};
+use pseidon_exec::{Finished, Run, RunError};
+use pseidon_plan::Plan;
+use pseidon_plugin::metrics::Metrics;
+use pseidon_redis::RedisStore;
+
+use crate::load::{self, Kind, Text};
+use crate::progress::Shown;
+use crate::{Exit, RunArgs, interrupts, monitor, progress};
+
+/// Runs a pipeline.
+pub(crate) fn run(args: &RunArgs, bar: Option<ProgressBar>) -> Exit {
+    match try_run(args, bar) {
+        Ok(exit) | Err(exit) => exit,
+    }
+}
+
+fn try_run(args: &RunArgs, bar: Option<ProgressBar>) -> Result<Exit, Exit> {
+    let mut text = load::text(&args.from)?;
+    let mut plan = text.plan(&text.document()?)?;
+    // What `-e` remembers goes with it; the folder is removed when this function ends.
+    let passing = (text.kind == Kind::Flow).then(tempfile::tempdir).transpose().map_err(|error| failed(&error))?;
+    let state_folder = passing.as_ref().map_or_else(|| text.base.join(".pseidon"), |folder| folder.path().to_owned());
+    let store = open_store(&plan, &state_folder).map_err(|error| failed(&error))?;
+    if args.previous {
+        text = previous(text, store.as_ref())?;
+        plan = text.plan(&text.document()?)?;
+    }
+    let metrics = Metrics::new();
+    if let Some(port) = plan.settings.monitor_port {
+        monitor::serve(port, metrics.clone()).map_err(|error| failed(&error))?;
+    }
+    let plan = Arc::new(plan);
+    let began = Instant::now();
+    tracing::debug!(pipeline = plan.name, fingerprint = plan.fingerprint, "starting");
+    let control = interrupts::listen().map_err(|error| failed(&error))?;
+    let shown = bar.filter(|_| !prints_to_terminal(&plan)).map(|bar| Shown::start(bar, &plan, &metrics));
+    let run = Run { plan: &plan, store, metrics: metrics.clone(), accept_changed_plan: args.accept_changed_plan, control };
+    let outcome = run.run();
+    drop(shown);
+    match outcome {
+        Ok(finished) => {
+            let (how, exit) = match finished {
+                Finished::Complete => ("done", Exit::Done),
+                Finished::Stopped => ("stopped", Exit::Done),
+                Finished::Left => ("left before everything was committed", Exit::Failed),
+            };
+            progress::summary(&plan, &metrics, began, how);
+            Ok(exit)
+        }
+        Err(error) => {
+            let exit = failed(&error);
+            if let RunError::PlanChanged(_) = error {
+                eprintln!("  to finish that run with the pipeline as it was:  pseidon run --previous {}", text.name);
+                eprintln!("  to go on with this one all the same:             pseidon run --accept-changed-plan {}", text.name);
+            }
+            progress::summary(&plan, &metrics, began, "failed");
+            Ok(exit)
+        }
+    }
+}
+
+fn failed(error: &dyn std::fmt::Display) -> Exit {
+    eprintln!("error: {error}");
+    Exit::Failed
+}
+
+fn open_store(plan: &Plan, folder: &Path) -> Result<Arc<dyn StateStore>, StoreError> {
+    match &plan.settings.state {
+        Some(url) => Ok(Arc::new(RedisStore::connect(url, &plan.settings.namespace, &plan.name)?)),
+        None => Ok(Arc::new(EmbeddedStore::open(folder, &plan.name)?)),
+    }
+}
+
+/// The pipeline as the state holds it.
+fn previous(text: Text, store: &dyn StateStore) -> Result<Text, Exit> {
+    match store.plan().map_err(|error| failed(&error))? {
+        Some(stored) => Ok(Text { name: format!("{} (as it ran)", text.name), text: stored.text, ..text }),
+        None => Err(failed(&format!("the state of {} holds no earlier version", text.name))),
+    }
+}
+
+/// A progress line would be torn by records that are printed on the same terminal.
+fn prints_to_terminal(plan: &Plan) -> bool {
+    std::io::stdout().is_terminal() && plan.sinks.iter().any(|sink| sink.plugin == "stdout")
+}

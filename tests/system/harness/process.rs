@@ -1,0 +1,114 @@
+//! The binary as a child process.
+
+use std::fs;
+use std::os::unix::process::ExitStatusExt;
+use std::path::PathBuf;
+use std::process::{Child, Command, ExitStatus};
+use std::time::{Duration, Instant};
+
+use rustix::process::{Pid, Signal, kill_process};
+
+use super::site::tail;
+
+/// A child. It does not outlive the test.
+pub(crate) struct Pseidon {
+    child: Child,
+    log: PathBuf,
+    status: Option<ExitStatus>,
+}
+
+impl Pseidon {
+    pub(super) fn start(mut command: Command, log: PathBuf) -> Pseidon {
+        let child = command.spawn().unwrap_or_else(|error| panic!("cannot start {command:?}: {error}"));
+        Pseidon { child, log, status: None }
+    }
+
+    /// Its process id.
+    pub(crate) fn id(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// What it has logged.
+    pub(crate) fn log(&self) -> String {
+        String::from_utf8_lossy(&fs::read(&self.log).unwrap_or_default()).into_owned()
+    }
+
+    /// Whether it runs.
+    pub(crate) fn is_running(&mut self) -> bool {
+        if self.status.is_none() {
+            self.status = self.child.try_wait().expect("a child can be waited for");
+        }
+        self.status.is_none()
+    }
+
+    /// Kills it (SIGKILL) and waits until it is gone. One that has ended by itself must have done so well.
+    pub(crate) fn kill(&mut self) {
+        if self.is_running() {
+            self.signal(Signal::KILL);
+        }
+        let status = self.wait_exit(20);
+        let killed = status.signal() == Some(Signal::KILL.as_raw());
+        assert!(killed || status.success(), "it ended by itself, with {status}:\n{}", tail(&self.log));
+    }
+
+    /// Freezes it.
+    pub(crate) fn freeze(&self) {
+        self.signal(Signal::STOP);
+    }
+
+    /// Wakes it.
+    pub(crate) fn wake(&self) {
+        self.signal(Signal::CONT);
+    }
+
+    /// Asks it to stop (SIGTERM).
+    pub(crate) fn terminate(&self) {
+        self.signal(Signal::TERM);
+    }
+
+    /// Asks it to stop, and it has to do so well.
+    pub(crate) fn stop(&mut self, seconds: u64) {
+        self.terminate();
+        self.expect_exit(0, seconds);
+    }
+
+    fn signal(&self, signal: Signal) {
+        let pid = Pid::from_raw(self.child.id() as i32).expect("a process id");
+        // A child that has just ended is still there until it is waited for, so this cannot meet another process.
+        kill_process(pid, signal).expect("a child can be signalled");
+    }
+
+    /// Waits for its end.
+    pub(crate) fn wait_exit(&mut self, seconds: u64) -> ExitStatus {
+        let deadline = Instant::now() + Duration::from_secs(seconds);
+        loop {
+            if !self.is_running() {
+                return self.status.expect("it has ended");
+            }
+            assert!(Instant::now() < deadline, "it still runs after {seconds} s:\n{}", tail(&self.log));
+            std::thread::sleep(Duration::from_millis(10));
+        }
+    }
+
+    /// Waits for its end, with this exit code.
+    pub(crate) fn expect_exit(&mut self, code: i32, seconds: u64) {
+        let status = self.wait_exit(seconds);
+        assert_eq!(status.code(), Some(code), "it ended with {status}:\n{}", tail(&self.log));
+    }
+
+    /// Waits for its death at a fail point.
+    pub(crate) fn expect_death(&mut self, step: &str, seconds: u64) {
+        let status = self.wait_exit(seconds);
+        let killed = status.signal() == Some(Signal::KILL.as_raw());
+        assert!(killed, "it was to die at `{step}` but ended with {status}:\n{}", tail(&self.log));
+    }
+}
+
+impl Drop for Pseidon {
+    fn drop(&mut self) {
+        if self.is_running() {
+            self.signal(Signal::KILL);
+            let _ = self.child.wait();
+        }
+    }
+}

@@ -1,0 +1,140 @@
+# What the local-* scripts and the servers share. Sourced, with DIR set to the folder that holds everything of one set of servers:
+#
+#   DIR/env           what the tests need to know, for the shell to read
+#   DIR/NAME/         one server's data, settings, ports and log
+#   DIR/pids/PROCESS  the id of one process (a server may be several: redis-cluster-1, …); it is there until local-down
+#
+# A server is a file servers/NAME.bash with these functions:
+#
+#   prepare    once, before the first start: fetch what is needed, choose ports, write settings
+#   start      start its processes that do not run, by `spawn`; again after a kill, with the data that is there
+#   ready      succeed when it really answers
+#   print_env  print what goes into DIR/env, by `export_env`
+#
+# Each runs in a shell of its own, under `set -e`, with HOME_DIR=DIR/NAME.
+
+scripts=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
+# Where what is fetched once is kept.
+# shellcheck disable=SC2034 # the servers use it
+cache=${XDG_CACHE_HOME:-$HOME/.cache}/pseidon
+# Which ports are reserved for which DIR: one place for the whole machine.
+reserved=/tmp/pseidon-ports-$EUID
+
+die() {
+    echo "error: $*" >&2
+    exit 1
+}
+
+known_servers() {
+    local file
+    for file in "$scripts"/servers/*.bash; do basename "$file" .bash; done
+}
+
+# Runs one function of a server: call NAME FUNCTION. In a shell of its own, because bash forgets `set -e` in a function whose
+# success is asked for.
+# shellcheck disable=SC2097,SC2098 # the inner shell is to see what this one has
+call() {
+    DIR="$DIR" HOME_DIR="$DIR/$1" bash -euo pipefail -c '. "$0/lib/servers.bash"; . "$0/servers/$1.bash"; "$2"' "$scripts" "$1" "$2"
+}
+
+# Prints a free port on 127.0.0.1 and reserves it for DIR, under the given name: the same name gives the same port again.
+# Ports come from below the range that the kernel gives to outgoing connections, so none is taken between now and the start.
+# A reservation is a link to DIR, which only one of several scripts at once can make; it is void when DIR is gone.
+port() {
+    local file=$HOME_DIR/$1.port number holder
+    if [[ -e $file ]]; then
+        cat "$file"
+        return
+    fi
+    mkdir -p "$reserved"
+    while :; do
+        number=$((20000 + RANDOM % 12000))
+        listening "$number" && continue
+        holder=$(readlink "$reserved/$number") && [[ ! -d $holder ]] && rm -f "$reserved/$number"
+        ln -sn "$DIR" "$reserved/$number" 2>/dev/null || continue
+        echo "$number" | tee "$file"
+        return
+    done
+}
+
+# Whether anything on this machine uses the local port. Read from the kernel's tables: ss and lsof are not on every machine.
+listening() {
+    local hex
+    printf -v hex '%04X' "$1"
+    cat /proc/net/tcp /proc/net/tcp6 2>/dev/null | awk -v port=":$hex" '$2 ~ port "$" { found = 1 } END { exit !found }'
+}
+
+# Starts a process of a server in the background: spawn PROCESS COMMAND…, with its output in DIR/NAME/PROCESS.log. It has a
+# session of its own, so that it outlives the shell. Does nothing when it runs already.
+spawn() {
+    local process=$1
+    shift
+    running "$process" && return
+    mkdir -p "$HOME_DIR/$process"
+    cd "$HOME_DIR/$process" || return
+    setsid "$@" >>"$HOME_DIR/$process.log" 2>&1 </dev/null &
+    echo $! >"$DIR/pids/$process"
+}
+
+# Whether the process runs. Its working directory tells it from another that was given the same id later.
+running() {
+    local pid
+    pid=$(cat "$DIR/pids/$1" 2>/dev/null) || return 1
+    [[ $(readlink "/proc/$pid/cwd") == "$DIR"/* ]]
+}
+
+# The processes of a server, by name.
+processes() {
+    local file
+    for file in "$DIR/pids/$1" "$DIR/pids/$1"-[0-9]; do
+        [[ -e $file ]] && basename "$file"
+    done
+    return 0
+}
+
+# Kills a server's processes, as a power cut would, and waits until they are gone.
+kill_server() {
+    local process pid
+    for process in $(processes "$1"); do
+        while running "$process"; do
+            pid=$(cat "$DIR/pids/$process")
+            kill -KILL "$pid" 2>/dev/null || true
+            sleep 0.02
+        done
+    done
+}
+
+# Throws away what servers left behind.
+remove_dir() {
+    rm -rf "$DIR"
+    [[ ! -d $reserved ]] || find "$reserved" -lname "$DIR" -delete
+}
+
+# Waits until a server answers. Fails, showing the end of its logs, when a process of it ends or nothing answers for two minutes.
+wait_ready() {
+    local name=$1 process deadline=$((SECONDS + 120)) trouble=
+    until call "$name" ready >/dev/null 2>&1; do
+        for process in $(processes "$name"); do
+            running "$process" || trouble="$process ended"
+        done
+        ((SECONDS < deadline)) || trouble="$name does not answer"
+        if [[ $trouble ]]; then
+            tail -n 30 "$DIR/$name"/*.log >&2 || true
+            echo "error: $trouble; the end of its log is above" >&2
+            return 1
+        fi
+        sleep 0.1
+    done
+}
+
+export_env() {
+    printf 'export %s=%s\n' "$1" "${2@Q}"
+}
+
+# Sets DIR from a --dir argument or else from PSEIDON_TEST_DIR, for the scripts that act on servers that local-up has started.
+find_dir() {
+    DIR=${1:-${PSEIDON_TEST_DIR:-}}
+    [[ $DIR ]] || die "no servers given: use --dir, or set PSEIDON_TEST_DIR as local-up printed it"
+    [[ -d $DIR/pids ]] || die "no servers of local-up in $DIR"
+    DIR=$(cd "$DIR" && pwd -P)
+}
