@@ -159,10 +159,11 @@ fn values_of(rows: &Rows, source: &PlannedSource) -> Result<Vec<Value>, String> 
     };
     let format = if rows.is_changed() || source.format.name() == "json" { RecordFormat::Json } else { RecordFormat::Raw };
     let encoder = RecordEncoder::new(format, &SinkInput { scope: Scope::default(), record })?;
+    let mut encoded = encoder.values(rows).map_err(|error| error.to_string())?;
     let mut values = Vec::new();
     for row in 0..rows.len() {
         let mut bytes = Vec::new();
-        encoder.encode(rows, row, &mut bytes);
+        encoded.encode(row, &mut bytes);
         let text = String::from_utf8_lossy(&bytes).into_owned();
         values.push(if format == RecordFormat::Json { serde_json::from_str(&text).unwrap_or(Value::String(text)) } else { Value::String(text) });
     }

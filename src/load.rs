@@ -18,7 +18,7 @@ pub(crate) struct Text {
     /// Where relative paths start.
     pub(crate) base: PathBuf,
     /// The pipeline's name if the text does not say one.
-    default_name: String,
+    pub(crate) default_name: String,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]

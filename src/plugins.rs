@@ -8,14 +8,12 @@ use pseidon_plugin::registry::Registry;
 pub(crate) fn registry() -> Registry {
     Registry {
         sources: vec![
-            Arc::new(pseidon_kafka::KafkaSource),
+            Arc::new(pseidon_kafka::KafkaSourcePlugin),
             Arc::new(pseidon_files::FilesSource),
             Arc::new(pseidon_synthetic::GeneratePlugin),
             Arc::new(pseidon_stdio::StdinPlugin),
         ],
         sinks: vec![
-            Arc::new(pseidon_files::FilesSink),
-            Arc::new(pseidon_kafka::KafkaSink),
             Arc::new(pseidon_stdio::StdoutPlugin),
             Arc::new(pseidon_synthetic::DropPlugin),
         ],

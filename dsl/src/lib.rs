@@ -5,7 +5,10 @@
 //!
 //! 1. [`edn`] or [`toml`] turns the text into [`Node`]s.
 //! 2. [`document`] gives the top-level map its meaning: settings, stages, the flow, the tests.
-//! 3. [`expr`] reads the SQL expressions inside stages, [`template`] the path templates.
+//! 3. [`interpolate`] fills in `${env:NAME}`, by the caller's own lookup.
+//! 4. [`expr`] reads the SQL expressions inside stages, [`template`] the path templates, [`units`] sizes and durations.
+//!
+//! [`diagnostic`] draws the mistakes, [`print`](mod@print) writes EDN.
 //!
 //! This crate does no I/O and knows no connector: whether `kafka` exists and which options it takes is `pseidon-plan`'s business.
 

@@ -1,8 +1,8 @@
 //! The TOML form of a pipeline file: the same map, with a place for every piece.
 //!
 //! `name`, `[settings]` and `[[tests]]` are the keywords of the EDN form; `pipeline` is a text with the flow in it; a table in `[stages]`
-//! has one key, the plugin, whose value is the plugin's argument. A table is a map with keywords as keys, an array a vector. Texts stay texts:
-//! whoever reads an option takes a text where EDN has a keyword.
+//! has one key, the plugin, whose value is the plugin's argument. A table is a map with keywords as keys, an array a vector. Texts stay
+//! texts: whoever reads an option takes a text where EDN has a keyword.
 
 use std::ops::Range;
 

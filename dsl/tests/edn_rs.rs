@@ -1,8 +1,8 @@
 //! Our EDN reader and edn-rs's give one answer.
 //!
-//! Where they differ, ours is what the EDN specification says. edn-rs knows no `12N` and `1M`, no `\u0041`, `\formfeed` and `\backspace`, no `\u0041` in
-//! texts, reads `\foo` as the character `f` and a symbol, allows what EDN does not (`0x1F`, `1/2`, keys that are there twice, an empty
-//! discard), and keeps neither the order of a map nor keys that are not texts.
+//! Where they differ, ours is what the EDN specification says. edn-rs knows no `12N` and `1M`, no `\u0041`, `\formfeed` and
+//! `\backspace`, no `\u0041` in texts; it reads `\foo` as the character `f` and a symbol, takes what EDN does not have (`0x1F`, `1/2`, keys
+//! that are there twice), and keeps neither the order of a map nor keys that are not texts.
 
 use std::str::FromStr;
 

@@ -3,11 +3,13 @@
 //! - [`site`]: a test's folder and seed; [`process`]: the binary as a child that can be killed, frozen and woken.
 //! - [`feed`]: records with unique ids, produced to Kafka or appended to log files, before and during a run.
 //! - [`watch`]: looks at the output all the time: what is visible must be complete and must never change.
+//! - [`pipeline`]: pipeline files for these records.
 //! - [`output`]: reads what was written, and compares it with what was fed.
 //! - [`topics`]: reads topics as a consumer of committed records does. [`redis`]: a Redis server of the test's own.
 
 pub(crate) mod feed;
 pub(crate) mod output;
+pub(crate) mod pipeline;
 pub(crate) mod process;
 pub(crate) mod random;
 pub(crate) mod redis;

@@ -70,9 +70,14 @@ impl Committer {
         self.unreachable.load(Ordering::Relaxed)
     }
 
-    /// Raises the epochs of splits and gives their records, each with its previous owner. Follow with [`Committer::begin`].
+    /// Raises the epochs of splits and gives their records, each with its previous owners. Follow with [`Committer::begin`].
     pub fn take(&self, splits: &[SplitId], owner: &str) -> Result<Vec<CommitRecord>, Abandon> {
         self.until_answered(|| self.store.take(&self.sink, splits, owner))
+    }
+
+    /// The owners before `owner` are cut off: nothing of theirs can be committed any more. `taken` is what [`Committer::take`] gave.
+    pub fn cut_off_others(&self, taken: &[(SplitId, u64)], owner: &str) -> Result<(), Abandon> {
+        self.until_answered(|| self.store.set_owner(&self.sink, taken, Some(owner)))
     }
 
     /// From now on the split is ours, with `record` as [`Committer::take`] gave it. A split that was never begun starts at `start`, which
@@ -176,7 +181,7 @@ impl Committer {
             let mut ledger = self.ledger.lock();
             splits.iter().filter_map(|split| ledger.drop_split(split).map(|epoch| (split.clone(), epoch))).collect()
         };
-        self.until_answered(|| self.store.release(&self.sink, &held))
+        self.until_answered(|| self.store.set_owner(&self.sink, &held, None))
     }
 
     fn commit_until_answered(&self, commit: &Commit) -> Result<(), Abandon> {

@@ -61,11 +61,14 @@ fn taking_raises_the_epoch_and_tells_the_previous_owner(store: &dyn StateStore) 
     assert_eq!(first, CommitRecord { epoch: 1, ..CommitRecord::default() });
 
     let both = store.take(&sink(), &["s/1".into(), "s/0".into()], "b").unwrap();
-    assert_eq!((both[0].epoch, both[0].owner.as_str()), (1, ""), "answers come in the order of the question");
-    assert_eq!((both[1].epoch, both[1].owner.as_str()), (2, "a"));
+    assert_eq!((both[0].epoch, both[0].owners.as_slice()), (1, &[][..]), "answers come in the order of the question");
+    assert_eq!((both[1].epoch, both[1].owners.as_slice()), (2, &["a".to_owned()][..]));
 
     let kept = records(store, &sink());
-    assert_eq!(kept["s/0"], CommitRecord { epoch: 2, owner: "b".into(), ..CommitRecord::default() });
+    assert_eq!(kept["s/0"], CommitRecord { epoch: 2, owners: vec!["a".into(), "b".into()], ..CommitRecord::default() });
+    assert_eq!(take(store, "s/0", "b").owners, ["a"], "asking again changes nothing but the epoch");
+    store.set_owner(&sink(), &[("s/0".into(), 3)], Some("b")).unwrap();
+    assert_eq!(take(store, "s/0", "c").owners, ["b"], "owners that are cut off are not named again");
     assert_eq!(store.sinks().unwrap(), [sink()]);
     assert!(store.take(&sink(), &[], "b").unwrap().is_empty());
 }
@@ -74,10 +77,10 @@ fn release_clears_the_owner_of_what_is_still_held(store: &dyn StateStore) {
     take(store, "mine", "a");
     take(store, "lost", "a");
     take(store, "lost", "b");
-    store.release(&sink(), &[("mine".into(), 1), ("lost".into(), 1), ("never seen".into(), 1)]).unwrap();
+    store.set_owner(&sink(), &[("mine".into(), 1), ("lost".into(), 1), ("never seen".into(), 1)], None).unwrap();
     let kept = records(store, &sink());
-    assert_eq!((kept["mine"].owner.as_str(), kept["mine"].epoch), ("", 1));
-    assert_eq!((kept["lost"].owner.as_str(), kept["lost"].epoch), ("b", 2));
+    assert_eq!((kept["mine"].owners.len(), kept["mine"].epoch), (0, 1));
+    assert_eq!((kept["lost"].owners.len(), kept["lost"].epoch), (2, 2));
     assert!(!kept.contains_key("never seen"));
     // The epoch is still good: a release does not fence.
     store.commit(&sink(), &steps(vec![step("mine", 1, 0, 5)])).unwrap();
@@ -98,7 +101,7 @@ fn a_step_changes_what_it_names(store: &dyn StateStore) {
 
     let kept = records(store, &sink());
     let expected =
-        CommitRecord { epoch: 1, sequence: 2, low: Some(15), ahead: [(lane("y"), 25), (lane("z"), 16)].into(), owner: "a".into() };
+        CommitRecord { epoch: 1, sequence: 2, low: Some(15), ahead: [(lane("y"), 25), (lane("z"), 16)].into(), owners: vec!["a".into()] };
     assert_eq!(kept["s/0"], expected);
     assert_eq!((kept["s/1"].sequence, kept["s/1"].low), (1, Some(7)));
     assert_eq!((kept["s/2"].sequence, kept["s/2"].low), (0, None));

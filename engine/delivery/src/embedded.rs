@@ -27,7 +27,10 @@ const PLAN_TEXT_KEY: &str = "plan text";
 
 type SplitKey<'a> = (&'a str, &'a str);
 type SplitRow<'a> = (u64, u64, Option<u64>, &'a str);
-/// (sink, split) → (epoch, sequence, low, owner).
+/// What stands between the names of several owners.
+const OWNERS: &str = "\n";
+
+/// (sink, split) → (epoch, sequence, low, owners).
 const SPLITS: TableDefinition<SplitKey, SplitRow> = TableDefinition::new("splits");
 /// (sink, split, lane) → the position up to which the lane is ahead.
 const AHEAD: TableDefinition<(&str, &str, &str), u64> = TableDefinition::new("ahead");
@@ -114,14 +117,14 @@ impl StateStore for EmbeddedStore {
         })
     }
 
-    fn release(&self, sink: &SinkId, splits: &[(SplitId, u64)]) -> Result<(), StoreError> {
+    fn set_owner(&self, sink: &SinkId, splits: &[(SplitId, u64)], owner: Option<&str>) -> Result<(), StoreError> {
         self.write(|transaction| {
             let mut rows = transaction.open_table(SPLITS)?;
             for (split, epoch) in splits {
                 let key = (sink.as_str(), split.as_str());
                 let held = rows.get(key)?.map(|row| record_of(row.value())).filter(|record| record.epoch == *epoch);
                 if let Some(record) = held {
-                    rows.insert(key, (record.epoch, record.sequence, record.low, ""))?;
+                    rows.insert(key, (record.epoch, record.sequence, record.low, owner.unwrap_or_default()))?;
                 }
             }
             Ok(())
@@ -236,13 +239,16 @@ fn take_split(
     let mut record = rows.get(key)?.map(|row| record_of(row.value())).unwrap_or_default();
     record.epoch += 1;
     record.ahead = lanes_ahead(ahead, sink.as_str(), split.as_str())?;
-    rows.insert(key, (record.epoch, record.sequence, record.low, owner))?;
+    record.owners.retain(|other| other != owner);
+    let with_owner = [record.owners.as_slice(), &[owner.to_owned()]].concat().join(OWNERS);
+    rows.insert(key, (record.epoch, record.sequence, record.low, with_owner.as_str()))?;
     Ok(record)
 }
 
 /// Everything but the lanes that are ahead.
-fn record_of((epoch, sequence, low, owner): SplitRow) -> CommitRecord {
-    CommitRecord { epoch, sequence, low, owner: owner.to_owned(), ..CommitRecord::default() }
+fn record_of((epoch, sequence, low, owners): SplitRow) -> CommitRecord {
+    let owners = owners.split(OWNERS).filter(|owner| !owner.is_empty()).map(str::to_owned).collect();
+    CommitRecord { epoch, sequence, low, owners, ..CommitRecord::default() }
 }
 
 fn lanes_ahead(
@@ -271,7 +277,7 @@ fn apply(transaction: &WriteTransaction, sink: &SinkId, commit: &Commit) -> Resu
         let row = rows.get((sink.as_str(), step.split.as_str()))?;
         let record = row.map(|row| record_of(row.value())).unwrap_or_default();
         found.push((record.epoch, record.sequence));
-        owners.push(record.owner);
+        owners.push(record.owners.join(OWNERS));
     }
     if let Some(refused) = refusal(&commit.splits, &found) {
         return Ok(Some(refused));

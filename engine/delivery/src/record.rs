@@ -15,8 +15,9 @@ pub struct CommitRecord {
     pub low: Option<Position>,
     /// Lanes that are further: every record of this lane below the position is durable too.
     pub ahead: HashMap<LaneId, Position>,
-    /// The instance that took the split last and has not released it; empty when it was released or never taken.
-    pub owner: String,
+    /// The instances that took the split and may still be at work on it, oldest first: whoever takes it over does not know at first
+    /// whether those before are gone. Empty when it was released or never taken.
+    pub owners: Vec<String>,
 }
 
 /// A lane's records became durable as one unit.

@@ -18,12 +18,14 @@ pub trait StateStore: Send + Sync {
     /// What may be lost when the store's machine crashes, as sentences for the user. Empty when every acknowledged write is on disk.
     fn weaknesses(&self) -> Result<Vec<String>, StoreError>;
 
-    /// Takes splits over: raises each epoch by one, writes `owner`, and gives the records with the new epoch and, in
-    /// [`CommitRecord::owner`], the *previous* owner. One atomic step for each split; the answers are in the order of `splits`.
+    /// Takes splits over: raises each epoch by one, adds `owner` to the owners, and gives the records with the new epoch and, in
+    /// [`CommitRecord::owners`], the owners *without* the new one. One atomic step for each split; the answers are in the order of
+    /// `splits`. Asking again under the same name, because an answer was lost, gives the same owners.
     fn take(&self, sink: &SinkId, splits: &[SplitId], owner: &str) -> Result<Vec<CommitRecord>, StoreError>;
 
-    /// Takes the owner's name off splits that are still held under these epochs; others are left alone.
-    fn release(&self, sink: &SinkId, splits: &[(SplitId, u64)]) -> Result<(), StoreError>;
+    /// Writes who alone owns splits that are still held under these epochs, or nobody; other splits are left alone. Called when earlier
+    /// owners are known to be cut off, and when splits are given back.
+    fn set_owner(&self, sink: &SinkId, splits: &[(SplitId, u64)], owner: Option<&str>) -> Result<(), StoreError>;
 
     /// Applies a step atomically, or nothing of it.
     ///

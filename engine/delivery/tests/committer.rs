@@ -107,7 +107,7 @@ fn a_lane_of_a_split_that_is_not_ours_is_fenced_without_asking() {
     committer.release(&[split()]).unwrap();
     assert!(matches!(committer.commit(&lanes, staged("1")), Err(Abandon::Fenced(_))));
     let (_, record) = store.records(&sink()).unwrap().remove(0);
-    assert_eq!((record.owner.as_str(), record.low, record.sequence), ("", Some(0), 1));
+    assert_eq!((record.owners.len(), record.low, record.sequence), (0, Some(0), 1));
 }
 
 /// Where the target holds the positions, the store's record keeps what it was begun with.

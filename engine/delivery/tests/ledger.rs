@@ -36,7 +36,7 @@ fn shown(commits: &[SplitCommit]) -> Vec<String> {
 
 fn record(epoch: u64, sequence: u64, low: Option<Position>, ahead: &[(&str, Position)]) -> CommitRecord {
     let ahead: HashMap<LaneId, Position> = ahead.iter().map(|(lane, upto)| (LaneId::from(*lane), *upto)).collect();
-    CommitRecord { epoch, sequence, low, ahead, owner: String::new() }
+    CommitRecord { epoch, sequence, low, ahead, owners: Vec::new() }
 }
 
 fn run(name: &str, taken: &[(&str, CommitRecord)], acts: &[Act]) {

@@ -99,19 +99,21 @@ impl StateStore for Memory {
         let take = |split: &SplitId| {
             let record = content.records.entry((sink.clone(), split.clone())).or_default();
             record.epoch += 1;
-            let previous = std::mem::replace(&mut record.owner, owner.into());
-            CommitRecord { owner: previous, ..record.clone() }
+            record.owners.retain(|other| other != owner);
+            let before = record.clone();
+            record.owners.push(owner.into());
+            before
         };
         Ok(splits.iter().map(take).collect())
     }
 
-    fn release(&self, sink: &SinkId, splits: &[(SplitId, u64)]) -> Result<(), StoreError> {
+    fn set_owner(&self, sink: &SinkId, splits: &[(SplitId, u64)], owner: Option<&str>) -> Result<(), StoreError> {
         let mut content = self.content.lock();
         for (split, epoch) in splits {
             if let Some(record) = content.records.get_mut(&(sink.clone(), split.clone()))
                 && record.epoch == *epoch
             {
-                record.owner.clear();
+                record.owners = owner.iter().map(|owner| (*owner).to_owned()).collect();
             }
         }
         Ok(())
@@ -435,7 +437,7 @@ impl World {
     /// way round an owner could commit in between, lose its splits and leave something staged that we do not know of.
     fn look_for_dead(&mut self, by: usize) {
         let Some(instance) = &mut self.instances[by] else { return };
-        let owners: HashSet<String> = self.store.records(&sink()).unwrap().into_iter().map(|(_, record)| record.owner).collect();
+        let owners: HashSet<String> = self.store.records(&sink()).unwrap().into_iter().flat_map(|(_, record)| record.owners).collect();
         instance.live_staged = self.store.staged(&sink()).unwrap().into_iter().map(|entry| entry.id).collect();
         let of_files = self.files.values().map(|file| file.owner.clone());
         instance.dead = of_files.filter(|owner| !owners.contains(owner)).collect();
@@ -505,7 +507,7 @@ impl World {
 
         for (split, record) in self.store.records(&sink()).unwrap() {
             assert!(record.ahead.is_empty(), "a graceful stop leaves nothing ahead in {split}: {record:?}");
-            assert_eq!(record.owner, "");
+            assert!(record.owners.is_empty());
         }
     }
 }

@@ -115,10 +115,12 @@ impl Intake<'_> {
         let mut records: Vec<Vec<CommitRecord>> = vec![Vec::new(); ids.len()];
         for (_, open) in &self.sinks {
             let mut taken = open.committer.take(&ids, &self.instance)?;
-            let previous: Vec<_> = ids.iter().cloned().zip(taken.iter().map(|record| record.owner.clone())).collect();
+            let previous: Vec<_> = ids.iter().cloned().zip(taken.iter().map(|record| record.owners.clone())).collect();
             let staged = open.committer.staged()?;
             let over = open.sink.take_over(&previous, &staged).map_err(|error| Failure::of_sink(&open.stage, error))?;
             open.committer.published(over.published);
+            let held: Vec<_> = ids.iter().cloned().zip(taken.iter().map(|record| record.epoch)).collect();
+            open.committer.cut_off_others(&held, &self.instance)?;
             for (record, position) in taken.iter_mut().zip(over.positions) {
                 record.low = record.low.max(position);
             }

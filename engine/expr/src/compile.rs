@@ -6,8 +6,8 @@ use arrow::array::{ArrayRef, RecordBatch, RecordBatchOptions};
 use arrow::datatypes::{DataType, Field, FieldRef, Schema, SchemaRef, TimeUnit};
 use arrow::error::ArrowError;
 use datafusion_common::ScalarValue;
-use datafusion_physical_expr::expressions::Column as ColumnExpr;
 use datafusion_physical_expr::PhysicalExpr;
+use datafusion_physical_expr::expressions::Column as ColumnExpr;
 use pseidon_dsl::expr::{Expr, ExprKind, Literal, Meta, Path, Step, UnaryOp};
 use pseidon_dsl::{Diagnostic, Span};
 

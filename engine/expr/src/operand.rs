@@ -9,10 +9,10 @@ use arrow::array::{RecordBatch, RecordBatchOptions};
 use arrow::compute::can_cast_types;
 use arrow::datatypes::{DataType, Field, IntervalUnit, Schema};
 use datafusion_common::{DataFusionError, ScalarValue};
-use datafusion_expr::type_coercion::binary::{comparison_coercion, type_union_coercion};
 use datafusion_expr::ColumnarValue;
-use datafusion_physical_expr::expressions::{CastExpr, Literal, TryCastExpr};
+use datafusion_expr::type_coercion::binary::{comparison_coercion, type_union_coercion};
 use datafusion_physical_expr::PhysicalExpr;
+use datafusion_physical_expr::expressions::{CastExpr, Literal, TryCastExpr};
 use pseidon_dsl::{Diagnostic, Span};
 
 use crate::function;

@@ -16,7 +16,7 @@ use pseidon_plugin::source::{Source, SourceFacts};
 use pseidon_plugin::spec::Role;
 use regex::Regex;
 
-use crate::columns::{SourceColumns, column_name, fields_except, unknown_fields};
+use crate::columns::{SourceColumns, column_name, fields_except, names_field, unknown_fields};
 use crate::resolve::{Resolved, ResolvedStep, StepKind};
 
 /// A source with its chain.
@@ -375,7 +375,7 @@ impl Compiler<'_> {
     fn check_except(&mut self, except: &[(Path, Span)], schema: &SchemaRef) {
         for (path, span) in except {
             let name = path.to_string();
-            if schema.fields().iter().any(|field| *field.name() == name) {
+            if schema.fields().iter().any(|field| names_field(path, field.name())) {
                 continue;
             }
             let mistake = Diagnostic::new(*span, format!("there is no field `{name}` to leave out"), "no such field");
@@ -420,7 +420,11 @@ impl Compiler<'_> {
 
     /// Bad rows are written by the `files` sink, as one JSON object each.
     fn add_quarantine(&mut self, folder: &str, flow: &mut Flow<'_>) -> Option<usize> {
-        let plugin = self.registry.sink("files")?.clone();
+        let Some(plugin) = self.registry.sink("files").cloned() else {
+            let mistake = Diagnostic::new(Span::default(), "bad records cannot be put aside", "this build has no sink `files`");
+            self.mistakes.push(mistake.with_help("say :on-error :noop or :throw"));
+            return None;
+        };
         let schema = crate::plan::quarantine_schema();
         let options = match quarantine_options(plugin.as_ref(), folder, self.pipeline) {
             Ok(options) => options,

@@ -35,8 +35,13 @@ pub fn columns_of(source: &Resolved, schema: Option<&SchemaRef>) -> Result<Sourc
 
 /// The fields of a record in the order of its schema, without some.
 pub(crate) fn fields_except(schema: &SchemaRef, except: &[(Path, Span)]) -> Vec<FieldRef> {
-    let left_out = |field: &&FieldRef| except.iter().any(|(path, _)| path.to_string() == *field.name());
+    let left_out = |field: &&FieldRef| except.iter().any(|(path, _)| names_field(path, field.name()));
     schema.fields().iter().filter(|field| !left_out(field)).cloned().collect()
+}
+
+/// Whether the path is just this field.
+pub(crate) fn names_field(path: &Path, name: &str) -> bool {
+    matches!(path.0.as_slice(), [Step::Field(field)] if field == name)
 }
 
 /// What `*` needs when nobody has said the fields.
@@ -122,7 +127,7 @@ impl Walk<'_> {
             SelectItem::All { except, span } => match names {
                 Names::Record => self.all_fields(except, *span),
                 Names::Columns(columns) => {
-                    columns.iter().filter(|(name, _)| !except.iter().any(|(path, _)| path.to_string() == *name)).cloned().collect()
+                    columns.iter().filter(|(name, _)| !except.iter().any(|(path, _)| names_field(path, name))).cloned().collect()
                 }
             },
             SelectItem::Column { expr, name } => {

@@ -123,9 +123,10 @@ pub trait Sink: Send + Sync {
     /// Whether all lanes have to be with one writer.
     fn single_writer(&self) -> bool;
 
-    /// Splits were taken over, each with its previous owner (or nothing). Publishes what `staged` names as far as this machine can, and says
+    /// Splits were taken over, each with the instances that may still be at work on it. A sink whose target holds the positions cuts those
+    /// off in the target. Publishes what `staged` names as far as this machine can, and says
     /// which ids that were; says, for a sink whose target holds the positions, where each split stands there.
-    fn take_over(&self, splits: &[(SplitId, String)], staged: &[Staged]) -> Result<TakenOver, SinkError>;
+    fn take_over(&self, splits: &[(SplitId, Vec<String>)], staged: &[Staged]) -> Result<TakenOver, SinkError>;
 
     /// Which lane each row goes to. Rows keep their order inside a lane. Runs on an ETL thread.
     fn route(&self, rows: Rows) -> Routed;
@@ -161,7 +162,8 @@ pub struct Chunk {
     pub rows: Rows,
 }
 
-/// Writes the lanes of one writer thread. Dropping it throws away what is open; nothing of that was committed.
+/// Writes the lanes of one writer thread. Dropping it throws away what is open and was never handed to a commit. What was handed to a
+/// commit that did not succeed stays: its answer may have been lost, and then it is committed; the next take-over finds out.
 pub trait Writer: Send {
     /// Takes a chunk in. Chunks of one split come in order of their positions. Blocks while the target cannot be written, and tries again
     /// until it can or the run is left.

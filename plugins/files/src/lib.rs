@@ -3,5 +3,5 @@
 pub mod sink;
 pub mod source;
 
-// pub use sink::FilesSink;
+pub use sink::FilesSink;
 pub use source::FilesSource;

@@ -8,6 +8,9 @@ mod json;
 mod raw;
 mod txt;
 
+#[cfg(test)]
+mod testing;
+
 use std::sync::Arc;
 
 use pseidon_plugin::format::Format;

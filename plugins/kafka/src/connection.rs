@@ -38,7 +38,12 @@ pub(crate) const TLS: OptionSpec = OptionSpec {
             default: OptionDefault::None,
             doc: "Its private key: a PEM file, or the PEM text itself.",
         },
-        OptionSpec { name: "key-password", kind: OptionKind::Text, default: OptionDefault::None, doc: "What the private key is locked with." },
+        OptionSpec {
+            name: "key-password",
+            kind: OptionKind::Text,
+            default: OptionDefault::None,
+            doc: "What the private key is locked with.",
+        },
         OptionSpec {
             name: "verify",
             kind: OptionKind::Bool,
@@ -164,12 +169,15 @@ impl Connection {
         for (name, value) in settings {
             config.set(*name, value);
         }
-        config.set("security.protocol", match (&self.tls, &self.sasl) {
-            (None, None) => "plaintext",
-            (Some(_), None) => "ssl",
-            (None, Some(_)) => "sasl_plaintext",
-            (Some(_), Some(_)) => "sasl_ssl",
-        });
+        config.set(
+            "security.protocol",
+            match (&self.tls, &self.sasl) {
+                (None, None) => "plaintext",
+                (Some(_), None) => "ssl",
+                (None, Some(_)) => "sasl_plaintext",
+                (Some(_), Some(_)) => "sasl_ssl",
+            },
+        );
         if let Some(tls) = &self.tls {
             tls.set(&mut config, base);
         }
@@ -216,7 +224,8 @@ fn wrong_property(options: &Options, error: &KafkaError) -> Diagnostic {
     let span = options.span_of("properties");
     match error {
         KafkaError::ClientConfig(_, reason, name, _) => {
-            Diagnostic::new(span, format!("the property `{name}` is wrong"), reason.to_lowercase()).with_help("librdkafka's CONFIGURATION.md lists all properties")
+            Diagnostic::new(span, format!("the property `{name}` is wrong"), reason.to_lowercase())
+                .with_help("librdkafka's CONFIGURATION.md lists all properties")
         }
         other => Diagnostic::new(span, "the properties are wrong", other.to_string()),
     }

@@ -223,8 +223,9 @@ impl Consumer {
         let topic = c_string(&at.topic);
         let (mut low, mut high) = (0, 0);
         // SAFETY: the client is alive, the name ends with a NUL, and both numbers are written before the call returns.
-        let code =
-            unsafe { rd::rd_kafka_query_watermark_offsets(self.ptr(), topic.as_ptr(), at.partition, &mut low, &mut high, millis(patience)) };
+        let code = unsafe {
+            rd::rd_kafka_query_watermark_offsets(self.ptr(), topic.as_ptr(), at.partition, &mut low, &mut high, millis(patience))
+        };
         check(code).map(|()| (low, high))
     }
 

@@ -144,10 +144,12 @@ impl SourcePlugin for KafkaSourcePlugin {
             Some(OptionValue::Texts(names)) => Topics::names(names),
             _ => Topics::names(&[]),
         };
-        let topics = topics.map_err(|reason| mistakes.push(Diagnostic::new(options.span_of("topics"), "`:topics` has a wrong value", reason)));
+        let topics =
+            topics.map_err(|reason| mistakes.push(Diagnostic::new(options.span_of("topics"), "`:topics` has a wrong value", reason)));
         let connection = Connection::from_options(options, &RESERVED).map_err(|more| mistakes.extend(more));
         let start = options.text("start").unwrap_or("earliest").parse();
-        let start = start.map_err(|reason: String| mistakes.push(Diagnostic::new(options.span_of("start"), "`:start` has a wrong value", reason)));
+        let start =
+            start.map_err(|reason: String| mistakes.push(Diagnostic::new(options.span_of("start"), "`:start` has a wrong value", reason)));
         let (Ok(topics), Ok(connection), Ok(start)) = (topics, connection, start) else { return Err(mistakes) };
         Ok(Arc::new(KafkaSource {
             connection,

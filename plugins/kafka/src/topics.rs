@@ -44,9 +44,9 @@ impl Topics {
 
     /// Whether the topic belongs to it.
     pub(crate) fn contain(&self, topic: &str) -> bool {
-        self.subscription.iter().any(|name| {
-            if name.starts_with('^') { Regex::new(name).is_ok_and(|pattern| pattern.is_match(topic)) } else { name == topic }
-        })
+        self.subscription
+            .iter()
+            .any(|name| if name.starts_with('^') { Regex::new(name).is_ok_and(|pattern| pattern.is_match(topic)) } else { name == topic })
     }
 }
 

@@ -31,7 +31,7 @@ pub struct RedisStore {
     /// `{namespace:pipeline}`: what all keys start with.
     tag: String,
     take: Script,
-    release: Script,
+    set_owner: Script,
     commit: Script,
 }
 
@@ -43,7 +43,7 @@ impl RedisStore {
             link: Link::open(address)?,
             tag: format!("{{{}:{}}}", encoded(namespace), encoded(pipeline)),
             take: Script::new(include_str!("scripts/take.lua")),
-            release: Script::new(include_str!("scripts/release.lua")),
+            set_owner: Script::new(include_str!("scripts/set_owner.lua")),
             commit: Script::new(include_str!("scripts/commit.lua")),
         };
         match store.hash_field("meta", "format")? {
@@ -88,7 +88,9 @@ impl RedisStore {
             StoreError::Failed(reason) if reason.contains("PSEIDONFORMAT") => other_format("another number"),
             other => other,
         })?;
-        taken.into_iter().map(record).collect()
+        let mut records = taken.into_iter().map(record).collect::<Result<Vec<_>, _>>()?;
+        records.iter_mut().for_each(|record| record.owners.retain(|other| other != owner));
+        Ok(records)
     }
 }
 
@@ -129,11 +131,12 @@ impl StateStore for RedisStore {
         Ok(records)
     }
 
-    fn release(&self, sink: &SinkId, splits: &[(SplitId, u64)]) -> Result<(), StoreError> {
+    fn set_owner(&self, sink: &SinkId, splits: &[(SplitId, u64)], owner: Option<&str>) -> Result<(), StoreError> {
         if splits.is_empty() {
             return Ok(());
         }
-        let mut call = self.release.prepare_invoke();
+        let mut call = self.set_owner.prepare_invoke();
+        call.arg(owner.unwrap_or_default());
         for (split, epoch) in splits {
             call.key(self.split_key(sink, split)).arg(*epoch);
         }
@@ -259,7 +262,7 @@ fn record(fields: HashMap<String, String>) -> Result<CommitRecord, StoreError> {
             "epoch" => record.epoch = number()?,
             "seq" => record.sequence = number()?,
             "low" => record.low = Some(number()?),
-            "owner" => record.owner = value,
+            "owner" => record.owners = value.split('\n').filter(|owner| !owner.is_empty()).map(str::to_owned).collect(),
             other => {
                 if let Some(lane) = other.strip_prefix(LANE_FIELD) {
                     record.ahead.insert(LaneId::from(lane), number()?);

@@ -1,16 +1,17 @@
 //! The source `stdin`: lines as they come.
 //!
-//! What was read cannot be read again, so positions only have to be new: bytes are counted on from where an earlier run can have come to
-//! ([`first_position`]), never from a byte that some lane may hold already.
+//! What was read cannot be read again, so positions only have to be new: bytes are counted on from beyond whatever an earlier run can have
+//! come to ([`first_position`]).
 
 use std::fs::File;
 use std::io;
 use std::os::fd::AsFd;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use arrow::datatypes::SchemaRef;
 use bytes::Bytes;
+use parking_lot::Mutex;
 use pseidon_delivery::Position;
 use pseidon_dsl::Diagnostic;
 use pseidon_plugin::options::SchemaOption;
@@ -24,8 +25,10 @@ use lines::{Filled, LineReader};
 
 /// How often a source that waits looks whether the run ends.
 const PATIENCE: Duration = Duration::from_millis(250);
-/// A run of positions that no run of a pipeline uses up between two commits: 1 TiB.
-const RUN: Position = 1 << 40;
+/// More bytes than are read in a microsecond: 2 GB/s. `@offset` is an int64, which holds this until after 2090.
+const MOST_PER_MICRO: Position = 1 << 11;
+/// More than a lane is likely to be ahead: 1 TiB.
+const GAP: Position = 1 << 40;
 
 static SPEC: PluginSpec = PluginSpec {
     name: "stdin",
@@ -83,13 +86,15 @@ impl SourcePlugin for StdinPlugin {
             }
         };
         let format = options.text("format").unwrap_or("json").to_owned();
-        Ok(Arc::new(Stdin { format, schema }))
+        Ok(Arc::new(Stdin::new(format, schema)))
     }
 }
 
 struct Stdin {
     format: String,
     schema: Option<SchemaRef>,
+    /// Kept from run to run, for the line that one of them was stopped in.
+    reader: Mutex<LineReader>,
 }
 
 impl Source for Stdin {
@@ -114,11 +119,13 @@ impl Source for Stdin {
 }
 
 impl Stdin {
+    fn new(format: String, schema: Option<SchemaRef>) -> Stdin {
+        let skip_empty = format.split(':').next() == Some("json");
+        Stdin { format, schema, reader: Mutex::new(LineReader::new(skip_empty)) }
+    }
+
     fn read(&self, input: &File, setup: &SourceSetup, handle: &SourceHandle) -> Result<(), SourceError> {
-        let skip_empty = self.format.split(':').next() == Some("json");
-        let longest_line = setup.memory / 4;
-        let reader = LineReader::new(longest_line, skip_empty);
-        match read_lines(reader, input, setup, handle) {
+        match read_lines(&mut self.reader.lock(), input, setup, handle) {
             Ok(()) | Err(End::Stopped) => Ok(()),
             Err(End::Failed(error)) => Err(error),
         }
@@ -137,25 +144,31 @@ impl From<Stopped> for End {
     }
 }
 
+impl From<SourceError> for End {
+    fn from(error: SourceError) -> Self {
+        End::Failed(error)
+    }
+}
+
 fn failed(error: io::Error) -> SourceError {
     SourceError::Fatal(format!("cannot read standard input: {error}"))
 }
 
-fn read_lines(mut reader: LineReader, mut input: &File, setup: &SourceSetup, handle: &SourceHandle) -> Result<(), End> {
+fn read_lines(reader: &mut LineReader, mut input: &File, setup: &SourceSetup, handle: &SourceHandle) -> Result<(), End> {
     let split = Arc::new(Split { id: format!("{}:0", setup.stage).into(), topic: setup.stage.clone(), partition: 0 });
     let resumed = handle.take(vec![split.clone()])?;
-    let first = first_position(resumed.first().copied().flatten());
+    let first = first_position(resumed.first().copied().flatten(), SystemTime::now());
     handle.begin(vec![(split.clone(), first)])?;
     loop {
         match await_input(input, handle) {
             Err(End::Stopped) if reader.unfinished() > 0 => {
-                tracing::warn!(stage = setup.stage, bytes = reader.unfinished(), "stopped in the middle of a line, which is lost");
+                tracing::warn!(stage = setup.stage, bytes = reader.unfinished(), "stopped in the middle of a line");
                 return Err(End::Stopped);
             }
             other => other?,
         }
-        let filled =
-            reader.fill(&mut input, |input| crate::poll::readable(input, Duration::ZERO)).map_err(|error| End::Failed(failed(error)))?;
+        let ready = |input: &&File| crate::poll::readable(input, Duration::ZERO);
+        let filled = reader.fill(&mut input, ready, setup.memory / 4).map_err(failed)?;
         if let Some(batch) = reader.batch(&split, first) {
             handle.emit(batch)?;
         }
@@ -169,17 +182,22 @@ fn read_lines(mut reader: LineReader, mut input: &File, setup: &SourceSetup, han
 fn await_input(input: &File, handle: &SourceHandle) -> Result<(), End> {
     loop {
         let room = handle.wait_for_room(PATIENCE)?;
-        if room && crate::poll::readable(input, PATIENCE).map_err(|error| End::Failed(failed(error)))? {
+        if room && crate::poll::readable(input, PATIENCE).map_err(failed)? {
             return Ok(());
         }
     }
 }
 
-/// Where a run starts to count when everything below `resumed` is durable.
+/// Where a run starts to count, at the time `now`, when everything below `resumed` is durable in every sink.
 ///
-/// A lane may be ahead of that, and it skips what lies below its own position: that must not hit other bytes under an old number.
-fn first_position(resumed: Option<Position>) -> Position {
-    resumed.map_or(0, |low| (low / RUN + 2) * RUN)
+/// A sink, or a lane of it, may be ahead of that, and it skips what lies below its own position: that must not hit other bytes under an
+/// old number. How far ahead nobody tells, but no run counts faster than the clock, so whatever an earlier run counted is below.
+fn first_position(resumed: Option<Position>, now: SystemTime) -> Position {
+    let Some(low) = resumed else { return 0 };
+    let micros = now.duration_since(UNIX_EPOCH).map_or(0, |since| since.as_micros());
+    let by_clock = u64::try_from(micros).unwrap_or(u64::MAX).saturating_mul(MOST_PER_MICRO);
+    // A clock that was set back still leaves a gap that a lane would have to be far ahead to reach over.
+    by_clock.min(i64::MAX as u64 / 8 * 7).max(low.saturating_add(GAP))
 }
 
 #[cfg(test)]

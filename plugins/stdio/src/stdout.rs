@@ -105,7 +105,7 @@ impl Sink for Stdout {
         true
     }
 
-    fn take_over(&self, _splits: &[(SplitId, String)], _staged: &[Staged]) -> Result<TakenOver, SinkError> {
+    fn take_over(&self, _splits: &[(SplitId, Vec<String>)], _staged: &[Staged]) -> Result<TakenOver, SinkError> {
         Ok(TakenOver::default())
     }
 

@@ -69,7 +69,7 @@ impl Sink for DropSink {
         true
     }
 
-    fn take_over(&self, _splits: &[(SplitId, String)], _staged: &[Staged]) -> Result<TakenOver, SinkError> {
+    fn take_over(&self, _splits: &[(SplitId, Vec<String>)], _staged: &[Staged]) -> Result<TakenOver, SinkError> {
         Ok(TakenOver::default())
     }
 

@@ -7,21 +7,23 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use super::output;
+use super::{output, wait_until};
 
 /// A thread that looks.
 pub(crate) struct Watcher {
     stop: Arc<AtomicBool>,
+    records: Arc<AtomicU64>,
     thread: Option<JoinHandle<Watched>>,
 }
 
 #[derive(Default)]
 struct Watched {
     files: HashMap<PathBuf, Seen>,
+    records: Arc<AtomicU64>,
     violations: Vec<String>,
 }
 
@@ -37,10 +39,10 @@ struct Seen {
 impl Watcher {
     /// Starts to look at the visible files below these folders.
     pub(crate) fn start(folders: &[PathBuf]) -> Watcher {
-        let (stop, folders) = (Arc::new(AtomicBool::new(false)), folders.to_vec());
-        let stopped = stop.clone();
+        let (stop, records, folders) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)), folders.to_vec());
+        let (stopped, counted) = (stop.clone(), records.clone());
         let thread = std::thread::spawn(move || {
-            let mut watched = Watched::default();
+            let mut watched = Watched { records: counted, ..Watched::default() };
             while !stopped.load(Ordering::Relaxed) && watched.violations.is_empty() {
                 let began = Instant::now();
                 watched.look(&folders);
@@ -49,7 +51,20 @@ impl Watcher {
             watched.look(&folders);
             watched
         });
-        Watcher { stop, thread: Some(thread) }
+        Watcher { stop, records, thread: Some(thread) }
+    }
+
+    /// How many records were visible when it looked last.
+    pub(crate) fn records(&self) -> u64 {
+        self.records.load(Ordering::Relaxed)
+    }
+
+    /// Waits until so many records are visible.
+    pub(crate) fn wait_for(&self, records: u64, seconds: u64) {
+        wait_until(&format!("{records} records are visible"), seconds, || {
+            let ended = self.thread.as_ref().is_some_and(|thread| thread.is_finished());
+            self.records() >= records || ended
+        });
     }
 
     /// Ends looking; panics if anything was wrong.
@@ -94,7 +109,8 @@ impl Watched {
             Some(seen) => Err(format!("has changed: it was {seen:?} and is now {now:?}")),
             None => {
                 let content = fs::read(path).map_err(|error| error.to_string())?;
-                output::must_be_complete(path, &content)?;
+                let records = output::must_be_complete(path, &content)?;
+                self.records.fetch_add(records, Ordering::Relaxed);
                 let seen = Seen { inode: now.0, modified, size: now.2, hash: hash(&content) };
                 self.files.insert(path.to_owned(), seen);
                 Ok(())

@@ -268,7 +268,7 @@ impl Follower<'_> {
         let compression = self.config.compression_of(&file, path)?;
         let compressed = compression != Compression::None;
         let head = match compressed {
-            false => Head::of(&file, false)?,
+            false => Head::of(&file, compression, false)?,
             true if before == Some((size, true)) => head_of_compressed(&file, compression)?,
             true => None,
         };
@@ -339,13 +339,13 @@ impl Candidate {
     }
 }
 
-/// The head of a compressed file. All of a short file stands for its first line, so it has to be complete.
+/// The head of a compressed file. Of a very short one all is taken, so it has to be complete.
 fn head_of_compressed(file: &File, compression: Compression) -> io::Result<Option<Head>> {
-    if let Some(head) = Head::of(file, false)? {
+    if let Some(head) = Head::of(file, compression, false)? {
         return Ok(Some(head));
     }
     match Stream::open(file.try_clone()?, compression, 0).and_then(|mut stream| stream.skip_to_end()) {
-        Ok(()) => Head::of(file, true),
+        Ok(()) => Head::of(file, compression, true),
         Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => Ok(None),
         Err(error) => Err(error),
     }

@@ -7,7 +7,8 @@
 //! - its inode;
 //! - the time at which it was made, in nanoseconds. Where the file system does not keep it, the device's number stands in its place; it is left
 //!   out otherwise because it may change when the machine starts again;
-//! - a digest of its first line, or of its first 1024 bytes when the line is longer.
+//! - a digest of its first line, or of its first 1024 bytes when the line is longer. Of a compressed file, whose first line cannot be seen
+//!   before all of it is there, the first 12 bytes are taken.
 //!
 //! A file whose first line is not complete has no identity yet. While a file may still grow it is not read before; when it is read as it is,
 //! all that it has stands for the first line.
@@ -20,8 +21,12 @@ use std::time::UNIX_EPOCH;
 use pseidon_delivery::SplitId;
 use sha2::{Digest, Sha256};
 
+use super::compression::Compression;
+
 /// How much of a file's beginning is looked at, at most.
 const HEAD: usize = 1024;
+/// How much of a compressed file's beginning is looked at: no file with a record in it is much shorter.
+const COMPRESSED_HEAD: usize = 12;
 
 /// What can be known of a file without reading it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -45,11 +50,12 @@ impl FileKey {
 pub(super) struct Head([u8; 8]);
 
 impl Head {
-    /// The head of a file; `None` when there is no first line yet. With `as_it_is` a beginning without an end counts too, if there is any.
-    pub(super) fn of(file: &File, as_it_is: bool) -> io::Result<Option<Head>> {
+    /// The head of a file; `None` when there is too little of it yet. With `as_it_is` all that is there counts, if there is any.
+    pub(super) fn of(file: &File, compression: Compression, as_it_is: bool) -> io::Result<Option<Head>> {
         let mut start = [0; HEAD];
+        let start = if compression == Compression::None { &mut start[..] } else { &mut start[..COMPRESSED_HEAD] };
         let mut len = 0;
-        while len < HEAD {
+        while len < start.len() {
             match file.read_at(&mut start[len..], len as u64) {
                 Ok(0) => break,
                 Ok(more) => len += more,
@@ -57,9 +63,10 @@ impl Head {
                 Err(error) => return Err(error),
             }
         }
-        let line = match memchr::memchr(b'\n', &start[..len]) {
+        let line_end = if compression == Compression::None { memchr::memchr(b'\n', &start[..len]) } else { None };
+        let line = match line_end {
             Some(end) => &start[..=end],
-            None if len == HEAD || (as_it_is && len > 0) => &start[..len],
+            None if len == start.len() || (as_it_is && len > 0) => &start[..len],
             None => return Ok(None),
         };
         let mut head = [0; 8];
@@ -89,7 +96,7 @@ mod tests {
     fn identity(path: &std::path::Path) -> Option<SplitId> {
         let file = File::open(path).unwrap();
         let key = FileKey::of(&file.metadata().unwrap());
-        Head::of(&file, false).unwrap().map(|head| split_id("logs", &key, head, 0))
+        Head::of(&file, Compression::None, false).unwrap().map(|head| split_id("logs", &key, head, 0))
     }
 
     #[test]

@@ -91,10 +91,11 @@ fn find(config: &Config, setup: &SourceSetup, path: &Path, shown: &str, failures
     let look = || -> io::Result<Option<Found>> {
         let file = File::open(path)?;
         let metadata = file.metadata()?;
-        let Some(head) = Head::of(&file, true)? else { return Ok(None) };
+        let compression = config.compression_of(&file, path)?;
+        let Some(head) = Head::of(&file, compression, true)? else { return Ok(None) };
         let id = split_id(&setup.stage, &FileKey::of(&metadata), head, 0);
         let split = Arc::new(Split { id, topic: shown.to_owned(), partition: 0 });
-        let compressed = config.compression_of(&file, path)? != Compression::None;
+        let compressed = compression != Compression::None;
         Ok(Some(Found { path: path.to_owned(), split, size: metadata.len(), compressed }))
     };
     look().unwrap_or_else(|error| {

@@ -149,7 +149,8 @@ impl Assignment {
             _ => None,
         };
         let wanted = self.wanted;
-        let builder = assigned.builder.get_or_insert_with(|| BatchBuilder::new(assigned.split.clone(), wanted, capacity(fetched, index).max(size)));
+        let builder =
+            assigned.builder.get_or_insert_with(|| BatchBuilder::new(assigned.split.clone(), wanted, capacity(fetched, index).max(size)));
         let mut meta = RecordMeta::default();
         if wanted.timestamp {
             meta.timestamp = message.timestamp();
@@ -174,7 +175,8 @@ impl Assignment {
             return Some(*place);
         }
         let topic = message.topic();
-        let place = self.partitions.iter().position(|assigned| assigned.at.partition == message.partition() && assigned.at.topic == topic)?;
+        let place =
+            self.partitions.iter().position(|assigned| assigned.at.partition == message.partition() && assigned.at.topic == topic)?;
         self.places.insert(key, place);
         Some(place)
     }

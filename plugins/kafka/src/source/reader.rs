@@ -3,9 +3,9 @@
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
+use prometheus::IntGauge;
 use pseidon_delivery::{Position, SplitId};
 use pseidon_plugin::source::{SourceError, SourceHandle, SourceSetup};
-use prometheus::IntGauge;
 use rdkafka::Offset;
 
 use super::KafkaSource;
@@ -292,7 +292,13 @@ impl Reader<'_> {
             )));
         }
         let missing = u64::try_from(low).unwrap_or(0).saturating_sub(wanted);
-        tracing::warn!(partition = name, wanted, first = low, missing, "records were deleted before they were read; going on with the first that is left");
+        tracing::warn!(
+            partition = name,
+            wanted,
+            first = low,
+            missing,
+            "records were deleted before they were read; going on with the first that is left"
+        );
         self.flush()?;
         let names = [at.clone()];
         self.unassign(&names)?;
@@ -317,6 +323,8 @@ impl Reader<'_> {
         let all: Vec<&Assigned> = self.assignment.iter().collect();
         self.durable.extend(self.handle.durable());
         commit_durable(self.consumer, &mut self.durable, all, false);
+        // What is left is about partitions that are ours no longer.
+        self.durable.clear();
         Ok(())
     }
 
@@ -352,7 +360,6 @@ fn commit_durable<'a>(
 ) {
     let moved: HashMap<_, _> =
         partitions.into_iter().filter_map(|assigned| durable.remove(&assigned.split.id).map(|next| (assigned.at.clone(), next))).collect();
-    durable.clear();
     if moved.is_empty() {
         return;
     }

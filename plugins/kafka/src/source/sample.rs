@@ -17,7 +17,8 @@ const MORE: Duration = Duration::from_millis(500);
 
 /// At most `count` records: the first ones, or with another `:start` than the earliest the last ones.
 pub(super) fn sample(source: &KafkaSource, setup: &SourceSetup, count: usize) -> Result<Vec<Bytes>, SourceError> {
-    let failed = |reason: String| SourceError::Fatal(format!("cannot look at records of {}: {reason}", source.topics.subscription().join(", ")));
+    let failed =
+        |reason: String| SourceError::Fatal(format!("cannot look at records of {}: {reason}", source.topics.subscription().join(", ")));
     let mut config = source.config(setup);
     config.remove("group.instance.id").set("auto.offset.reset", "earliest");
     let consumer = Consumer::new(&config, ClientLogs::new(&setup.stage)).map_err(failed)?;

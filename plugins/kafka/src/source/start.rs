@@ -187,7 +187,10 @@ fn is_missing_topic(error: &NativeError) -> bool {
 }
 
 /// A list for librdkafka.
-pub(super) fn list_of<'a>(partitions: impl IntoIterator<Item = &'a TopicPartition>, offset: impl Fn(&TopicPartition) -> Offset) -> TopicPartitionList {
+pub(super) fn list_of<'a>(
+    partitions: impl IntoIterator<Item = &'a TopicPartition>,
+    offset: impl Fn(&TopicPartition) -> Offset,
+) -> TopicPartitionList {
     let mut list = TopicPartitionList::new();
     for at in partitions {
         let mut element = list.add_partition(&at.topic, at.partition);

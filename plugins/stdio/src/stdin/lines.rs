@@ -21,7 +21,6 @@ pub(super) struct LineReader {
     whole: usize,
     /// The number of the buffer's first byte, counted from the start of the input.
     offset: u64,
-    longest_line: usize,
     skip_empty: bool,
 }
 
@@ -35,10 +34,9 @@ pub(super) enum Filled {
 }
 
 impl LineReader {
-    /// A reader that refuses lines of more than `longest_line` bytes, or of a block if that is more.
-    pub(super) fn new(longest_line: usize, skip_empty: bool) -> Self {
-        let longest_line = longest_line.clamp(BLOCK, MOST);
-        LineReader { buffer: vec![0; BLOCK], filled: 0, whole: 0, offset: 0, longest_line, skip_empty }
+    /// A reader at the start of its input.
+    pub(super) fn new(skip_empty: bool) -> Self {
+        LineReader { buffer: Vec::new(), filled: 0, whole: 0, offset: 0, skip_empty }
     }
 
     /// How many bytes of a line have been read whose end has not.
@@ -47,9 +45,17 @@ impl LineReader {
     }
 
     /// Reads once, then goes on until the block is full, the input ends, or `ready` says that it has nothing more just now.
-    pub(super) fn fill<R: Read>(&mut self, input: &mut R, ready: impl Fn(&R) -> io::Result<bool>) -> io::Result<Filled> {
+    ///
+    /// A line of more than `longest_line` bytes, or of a block if that is more, is an error.
+    pub(super) fn fill<R: Read>(
+        &mut self,
+        input: &mut R,
+        ready: impl Fn(&R) -> io::Result<bool>,
+        longest_line: usize,
+    ) -> io::Result<Filled> {
+        let longest_line = longest_line.clamp(BLOCK, MOST);
         loop {
-            self.make_room()?;
+            self.make_room(longest_line)?;
             let count = match input.read(&mut self.buffer[self.filled..]) {
                 Ok(0) => {
                     self.end_last_line();
@@ -102,15 +108,15 @@ impl LineReader {
         Some(Batch::from_payloads(split.clone(), Payloads::new(lines, spans, !skipped), positions, next))
     }
 
-    fn make_room(&mut self) -> io::Result<()> {
+    fn make_room(&mut self, longest_line: usize) -> io::Result<()> {
         if self.filled < self.buffer.len() {
             return Ok(());
         }
-        if self.filled > self.longest_line {
-            let reason = format!("the line at byte {} is longer than {} bytes; raise :memory", self.offset, self.longest_line);
+        if self.filled > longest_line {
+            let reason = format!("the line at byte {} is longer than {longest_line} bytes; raise :memory", self.offset);
             return Err(io::Error::new(ErrorKind::InvalidData, reason));
         }
-        self.buffer.resize((self.buffer.len() * 2).min(self.longest_line + 1), 0);
+        self.buffer.resize((self.buffer.len() * 2).clamp(BLOCK, longest_line + 1), 0);
         Ok(())
     }
 
@@ -119,8 +125,10 @@ impl LineReader {
         if self.unfinished() == 0 {
             return;
         }
-        self.buffer.truncate(self.filled);
-        self.buffer.push(b'\n');
+        match self.buffer.get_mut(self.filled) {
+            Some(byte) => *byte = b'\n',
+            None => self.buffer.push(b'\n'),
+        }
         self.filled += 1;
         self.whole = self.filled;
     }

@@ -3,7 +3,6 @@ use std::os::fd::OwnedFd;
 use std::thread;
 
 use crossbeam_channel::Receiver;
-use parking_lot::Mutex;
 use proptest::prelude::*;
 use pseidon_dsl::{Node, NodeKind, Span, edn};
 use pseidon_plugin::batch::MetaWanted;
@@ -60,7 +59,7 @@ fn serve(events: Receiver<SourceEvent>, resumed: Option<Position>, mut seen: imp
 fn run(format: &str, resumed: Option<Position>, write: impl FnOnce(PipeWriter) + Send) -> Engine {
     let (reader, writer) = std::io::pipe().unwrap();
     let input = File::from(OwnedFd::from(reader));
-    let source = Stdin { format: format.into(), schema: None };
+    let source = Stdin::new(format.into(), None);
     let (handle, events) = SourceHandle::new(Budget::new(1 << 30), Stop::new(), Arc::new(Mutex::new(Vec::new())));
     thread::scope(|scope| {
         scope.spawn(|| write(writer));
@@ -80,7 +79,8 @@ fn positions(engine: &Engine) -> Vec<Position> {
 
 #[test]
 fn lines_become_records() {
-    let table: [(&str, &str, &[&str], &[Position], Option<Position>); 6] = [
+    type Case = (&'static str, &'static str, &'static [&'static str], &'static [Position], Option<Position>);
+    let table: [Case; 6] = [
         ("json", "{\"a\":1}\n{}\n", &["{\"a\":1}", "{}"], &[0, 8], Some(11)),
         ("json", "{}\n\n \r\n[]", &["{}", "[]"], &[0, 7], Some(10)),
         ("txt:sep=pipe", "a\n\nb\n", &["a", "", "b"], &[0, 2, 3], Some(5)),
@@ -104,21 +104,29 @@ fn the_split_is_the_stage() {
 }
 
 #[test]
-fn positions_go_on_beyond_whatever_a_lane_may_hold() {
-    for (resumed, first) in [(None, 0), (Some(0), 2 * RUN), (Some(77), 2 * RUN), (Some(2 * RUN + 5), 4 * RUN), (Some(3 * RUN - 1), 4 * RUN)]
-    {
-        let engine = run("raw", resumed, |mut writer| writer.write_all(b"a\nb\n").unwrap());
-        assert_eq!(engine.begun, Some(first));
-        assert_eq!(positions(&engine), [first, first + 2]);
-        assert!(resumed.is_none_or(|low| first >= low + RUN));
+fn positions_begin_beyond_whatever_an_earlier_run_counted() {
+    let at = |secs| UNIX_EPOCH + Duration::from_secs(secs);
+    assert_eq!(first_position(None, at(1_800_000_000)), 0);
+    // An earlier run that read 2 GB in every second.
+    let earlier = first_position(Some(0), at(1_800_000_000)) + 2_000_000_000 * 3600;
+    assert!(first_position(Some(0), at(1_800_003_600)) > earlier);
+    // A clock that does not help.
+    for broken in [UNIX_EPOCH, UNIX_EPOCH - Duration::from_secs(1)] {
+        assert_eq!(first_position(Some(77), broken), 77 + GAP);
     }
+    assert!(i64::try_from(first_position(Some(0), at(1 << 40))).is_ok());
+
+    let engine = run("raw", Some(5), |mut writer| writer.write_all(b"a\nb\n").unwrap());
+    let begun = engine.begun.unwrap();
+    assert!(begun > 5 + GAP);
+    assert_eq!(positions(&engine), [begun, begun + 2]);
 }
 
 #[test]
 fn a_line_is_handed_on_before_the_input_ends() {
     let (reader, mut writer) = std::io::pipe().unwrap();
     let input = File::from(OwnedFd::from(reader));
-    let source = Stdin { format: "raw".into(), schema: None };
+    let source = Stdin::new("raw".into(), None);
     let (handle, events) = SourceHandle::new(Budget::new(1 << 30), Stop::new(), Arc::new(Mutex::new(Vec::new())));
     thread::scope(|scope| {
         scope.spawn(move || source.read(&input, &setup(), &handle).unwrap());
@@ -138,7 +146,7 @@ fn a_line_is_handed_on_before_the_input_ends() {
 fn a_source_that_waits_for_input_can_be_stopped() {
     let (reader, mut writer) = std::io::pipe().unwrap();
     let input = File::from(OwnedFd::from(reader));
-    let source = Stdin { format: "raw".into(), schema: None };
+    let source = Stdin::new("raw".into(), None);
     let stop = Stop::new();
     let (handle, events) = SourceHandle::new(Budget::new(1 << 30), stop.clone(), Arc::new(Mutex::new(Vec::new())));
     writer.write_all(b"whole\nunfinished").unwrap();
@@ -156,7 +164,7 @@ fn nothing_is_read_while_there_is_no_room() {
     let charge = budget.charge(1000);
     let (reader, mut writer) = std::io::pipe().unwrap();
     let input = File::from(OwnedFd::from(reader));
-    let source = Stdin { format: "raw".into(), schema: None };
+    let source = Stdin::new("raw".into(), None);
     let (handle, events) = SourceHandle::new(budget, Stop::new(), Arc::new(Mutex::new(Vec::new())));
     writer.write_all(b"a\n").unwrap();
     drop(writer);
@@ -184,14 +192,35 @@ fn nothing_is_read_while_there_is_no_room() {
 }
 
 #[test]
+fn a_line_that_one_run_was_stopped_in_is_finished_by_the_next() {
+    let (reader, mut writer) = std::io::pipe().unwrap();
+    let input = File::from(OwnedFd::from(reader));
+    let source = Stdin::new("raw".into(), None);
+    let attempt = |resumed, stop: Stop| {
+        let (handle, events) = SourceHandle::new(Budget::new(1 << 30), stop.clone(), Arc::new(Mutex::new(Vec::new())));
+        thread::scope(|scope| {
+            let (source, input) = (&source, &input);
+            scope.spawn(move || source.read(input, &setup(), &handle).unwrap());
+            serve(events, resumed, |_| stop.stop_reading())
+        })
+    };
+    writer.write_all(b"one\ntw").unwrap();
+    assert_eq!(texts(&attempt(None, Stop::new())), ["one"]);
+    writer.write_all(b"o\n").unwrap();
+    let second = attempt(Some(0), Stop::new());
+    assert_eq!(texts(&second), ["two"]);
+    assert_eq!(positions(&second), [second.begun.unwrap() + 4]);
+}
+
+#[test]
 fn a_line_may_be_longer_than_a_block_but_not_endless() {
     let long = "x".repeat(3 << 20);
     let engine = run("raw", None, |mut writer| writer.write_all(format!("a\n{long}\nb\n").as_bytes()).unwrap());
     assert_eq!(texts(&engine), ["a", &long, "b"]);
 
-    let mut reader = LineReader::new(0, false);
+    let mut reader = LineReader::new(false);
     let error = loop {
-        match reader.fill(&mut std::io::repeat(b'x'), |_| Ok(true)) {
+        match reader.fill(&mut std::io::repeat(b'x'), |_| Ok(true), 0) {
             Ok(filled) => assert_eq!(filled, Filled::More),
             Err(error) => break error,
         }
@@ -246,11 +275,11 @@ proptest! {
         eager: bool,
     ) {
         let split = Arc::new(Split { id: "in:0".into(), topic: "in".into(), partition: 0 });
-        let mut reader = LineReader::new(0, false);
+        let mut reader = LineReader::new(false);
         let mut source = Pieces(&input, pieces);
         let (mut found, mut next) = (Vec::new(), 100);
         loop {
-            let filled = reader.fill(&mut source, |_| Ok(eager)).unwrap();
+            let filled = reader.fill(&mut source, |_| Ok(eager), 0).unwrap();
             if let Some(batch) = reader.batch(&split, 100) {
                 prop_assert!(batch.positions.iter().all(|position| (next..batch.next).contains(position)));
                 next = batch.next;

@@ -2,6 +2,8 @@
 
 use std::fs::File;
 use std::io::{self, ErrorKind, Write};
+use std::os::fd::AsRawFd;
+use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
 use std::time::Duration;
 
 use pseidon_plugin::Stop;
@@ -13,7 +15,7 @@ use crate::poll;
 const PATIENCE: Duration = Duration::from_millis(250);
 /// The wait before a full disk is tried again.
 const DISK_WAIT: Duration = Duration::from_secs(1);
-/// What is written in one go: as much as a pipe holds, so that a slow reader holds the thread for one such piece at most.
+/// What is written in one go: as much as a pipe holds.
 const PIECE: usize = 64 << 10;
 
 /// Waits while its file takes nothing, until the run is left; then every write fails.
@@ -27,6 +29,7 @@ pub(super) struct Outlet {
 
 impl Outlet {
     pub(super) fn new(file: File, stage: &str, stop: Stop, metrics: &Metrics) -> Outlet {
+        let file = non_blocking(&file).unwrap_or(file);
         Outlet { file, stage: stage.to_owned(), stop, metrics: metrics.clone(), disk_full: false }
     }
 
@@ -47,6 +50,16 @@ impl Outlet {
             tracing::info!(stage = self.stage, "standard output can be written again");
         }
     }
+}
+
+/// The same pipe, opened anew so that writing to it does not wait for its reader: the mode of the file as it was given is shared with
+/// other processes and not ours to change. `None` if the file is no pipe or the system has no way to do it; then a write may wait.
+fn non_blocking(file: &File) -> Option<File> {
+    if !file.metadata().ok()?.file_type().is_fifo() {
+        return None;
+    }
+    let path = format!("/proc/self/fd/{}", file.as_raw_fd());
+    File::options().write(true).custom_flags(libc::O_NONBLOCK).open(path).ok()
 }
 
 impl Write for Outlet {

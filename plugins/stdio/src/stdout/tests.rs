@@ -194,6 +194,23 @@ fn a_run_that_is_left_does_not_wait_for_the_reader() {
 }
 
 #[test]
+fn a_reader_that_is_stuck_does_not_keep_the_run_from_being_left() {
+    let mut bench = bench(RecordFormat::Raw, &as_came());
+    let line = "x".repeat(1000);
+    let chunk = bench.sink.route(rows(0, &vec![line.as_str(); 1000])).chunks.remove(0);
+    let written = bench.sink.setup.metrics.bytes_out.with_label_values(&["out"]);
+    let Bench { writer, stop, .. } = &mut bench;
+    thread::scope(|scope| {
+        let writing = scope.spawn(|| writer.write(chunk));
+        while written.get() == 0 {
+            thread::yield_now();
+        }
+        stop.leave_now();
+        assert!(matches!(writing.join().unwrap(), Err(SinkError::Abandon(Abandon::Stopped))));
+    });
+}
+
+#[test]
 fn a_full_disk_is_an_error_only_when_the_run_is_left() {
     let mut bench = bench(RecordFormat::Raw, &as_came());
     bench.sink.output = File::options().write(true).open("/dev/full").unwrap();

@@ -169,7 +169,7 @@ impl Tracked {
         }
         let State::Open(_, file) = &self.state else { return false };
         let changed = self.size_before != Some(self.size);
-        changed && Head::of(file, self.compression != Compression::None).is_ok_and(|head| head != Some(self.head))
+        changed && Head::of(file, self.compression, self.compression != Compression::None).is_ok_and(|head| head != Some(self.head))
     }
 
     /// What is left of a line whose end was never written.

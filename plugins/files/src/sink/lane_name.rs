@@ -1,0 +1,217 @@
+//! From a row's values to the path of its bucket, and from a file's first record to its name.
+//!
+//! Whatever a value is, the path stays below the base directory, shows no hidden name that a template did not ask for, and is the same
+//! for the same record at any time: it is the lane's lasting name.
+
+use std::fmt::Write;
+
+use pseidon_delivery::Position;
+use pseidon_plugin::Split;
+use sha2::{Digest, Sha256};
+
+/// The longest name of a folder in bytes. File systems allow 255.
+const LONGEST_COMPONENT: usize = 200;
+/// The longest path of a bucket in bytes. Linux allows 4096 for all of a path.
+pub(super) const LONGEST_PATH: usize = 3000;
+/// The longest part of a file's name that comes from the split's name.
+const LONGEST_TOPIC: usize = 100;
+/// The path of the bucket when the template names nothing below the base directory.
+pub(super) const BASE_ITSELF: &str = ".";
+
+/// A piece of a path.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Piece<'a> {
+    /// From the template: a `/` parts folders.
+    Literal(&'a str),
+    /// From the record; `None` is null.
+    Value(Option<&'a str>),
+}
+
+/// The path of the bucket that these pieces name. In values, `/`, `%`, NUL and control characters are percent-encoded, and so is a dot with
+/// which a folder's name would begin; a folder's name that would be empty, and null, become `null_name`; a long name ends with a digest.
+pub(super) fn render<'a>(pieces: impl IntoIterator<Item = Piece<'a>>, null_name: &str) -> String {
+    let mut path = String::new();
+    let mut component = Component::default();
+    for piece in pieces {
+        match piece {
+            Piece::Literal(text) => {
+                for (number, part) in text.split('/').enumerate() {
+                    if number > 0 {
+                        component.finish(&mut path, null_name);
+                    }
+                    component.text.push_str(part);
+                }
+            }
+            Piece::Value(value) => {
+                component.has_value = true;
+                escape(value.unwrap_or(null_name), &mut component.text);
+            }
+        }
+    }
+    component.finish(&mut path, null_name);
+    if path.is_empty() { BASE_ITSELF.to_owned() } else { path }
+}
+
+/// The name of one folder in the making.
+#[derive(Default)]
+struct Component {
+    text: String,
+    has_value: bool,
+}
+
+impl Component {
+    fn finish(&mut self, path: &mut String, null_name: &str) {
+        if self.has_value && self.text.is_empty() {
+            escape(null_name, &mut self.text);
+        }
+        if self.has_value && self.text.starts_with('.') {
+            self.text.replace_range(..1, "%2E");
+        }
+        cut(&mut self.text);
+        // A template may say `a//b`, which is `a/b` to the file system.
+        if !self.text.is_empty() {
+            if !path.is_empty() {
+                path.push('/');
+            }
+            path.push_str(&self.text);
+        }
+        self.text.clear();
+        self.has_value = false;
+    }
+}
+
+fn escape(value: &str, out: &mut String) {
+    let harmless = |byte: u8| byte >= 0x20 && byte != 0x7f && byte < 0x80 && byte != b'/' && byte != b'%';
+    if value.bytes().all(harmless) {
+        out.push_str(value);
+        return;
+    }
+    for char in value.chars() {
+        if char == '/' || char == '%' || char.is_control() {
+            let mut bytes = [0; 4];
+            for byte in char.encode_utf8(&mut bytes).bytes() {
+                // Writing into a text cannot fail.
+                let _ = write!(out, "%{byte:02X}");
+            }
+        } else {
+            out.push(char);
+        }
+    }
+}
+
+/// Cuts a name that is too long; its digest keeps it apart from others that begin alike.
+fn cut(name: &mut String) {
+    if name.len() <= LONGEST_COMPONENT {
+        return;
+    }
+    let digest = format!("~{}", digest(name, 8));
+    name.truncate(name.floor_char_boundary(LONGEST_COMPONENT - digest.len()));
+    name.push_str(&digest);
+}
+
+/// The first bytes of a text's SHA-256, in hexadecimal.
+fn digest(text: &str, bytes: usize) -> String {
+    Sha256::digest(text).iter().take(bytes).map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// The name of a file whose first record is at `first` of `split`: `clicks-3-000000001234`, without an ending. `place` tells apart the places
+/// of a flow that write the same files.
+///
+/// A (split, position) goes to a lane once, so the name is unique in its folder if the split is told by it. A topic and a partition
+/// tell it where the split's own name ends with them; otherwise a digest of that name takes the partition's place.
+pub(super) fn file_name(split: &Split, first: Position, place: Option<&str>) -> String {
+    let is_allowed = |char: char| char.is_ascii_alphanumeric() || matches!(char, '.' | '_' | '-');
+    let readable: String = split.topic.chars().map(|char| if is_allowed(char) { char } else { '_' }).collect();
+    // Names that begin with a dot or an underscore are hidden from many readers.
+    let readable = readable.trim_start_matches(['.', '_', '-']);
+    let readable = &readable[..readable.len().min(LONGEST_TOPIC)];
+    let readable = if readable.is_empty() { "data" } else { readable };
+    let whole = readable == split.topic && split.id.as_str().ends_with(&format!("{}/{}", split.topic, split.partition));
+    let which = if whole { split.partition.to_string() } else { digest(split.id.as_str(), 4) };
+    let place = place.map(|place| format!(".{place}")).unwrap_or_default();
+    format!("{readable}-{which}-{first:012}{place}")
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::Piece::{Literal, Value};
+    use super::*;
+
+    #[test]
+    fn values_cannot_leave_their_folder() {
+        let cases: &[(&[Piece], &str)] = &[
+            (&[Literal("date="), Value(Some("2026-01-01")), Literal("/hour="), Value(Some("10"))], "date=2026-01-01/hour=10"),
+            (&[Value(Some("a/b"))], "a%2Fb"),
+            (&[Value(Some("../../etc"))], "%2E.%2F..%2Fetc"),
+            (&[Value(Some(".."))], "%2E."),
+            (&[Value(Some("."))], "%2E"),
+            (&[Value(Some(".")), Value(Some("."))], "%2E."),
+            (&[Literal("a/"), Value(Some(".")), Literal("./b")], "a/%2E./b"),
+            (&[Literal("."), Value(Some("x"))], "%2Ex"),
+            (&[Value(Some(".pseidon-open"))], "%2Epseidon-open"),
+            (&[Literal(".well-known/"), Value(Some("x"))], ".well-known/x"),
+            (&[Value(Some("100%"))], "100%25"),
+            (&[Value(Some("a\0b\n\x7f\u{85}c"))], "a%00b%0A%7F%C2%85c"),
+            (&[Value(Some("grün 日本"))], "grün 日本"),
+            (&[Literal("x="), Value(None)], "x=NULL"),
+            (&[Value(Some(""))], "NULL"),
+            (&[Literal("x="), Value(Some(""))], "x="),
+            (&[Value(Some("")), Literal("/"), Value(None)], "NULL/NULL"),
+            (&[Literal("a//b/")], "a/b"),
+            (&[Literal("")], "."),
+            (&[], "."),
+        ];
+        for (pieces, expected) in cases {
+            assert_eq!(render(pieces.iter().copied(), "NULL"), *expected, "{pieces:?}");
+        }
+    }
+
+    #[test]
+    fn long_names_are_cut_and_stay_apart() {
+        let (first, second) = ("ü".repeat(300), "ü".repeat(301));
+        let (first, second) = (render([Value(Some(&first))], ""), render([Value(Some(&second))], ""));
+        assert!(first.len() <= LONGEST_COMPONENT && second.len() <= LONGEST_COMPONENT);
+        assert_ne!(first, second);
+        let just_right = "x".repeat(LONGEST_COMPONENT);
+        assert_eq!(render([Value(Some(&just_right))], ""), just_right);
+    }
+
+    #[test]
+    fn file_names_tell_split_and_position() {
+        let name = |id: &str, topic: &str, partition| {
+            file_name(&Split { id: id.into(), topic: topic.into(), partition }, 1234, None)
+        };
+        assert_eq!(name("in:clicks/3", "clicks", 3), "clicks-3-000000001234");
+        let file = name("logs:1.2.3", "logs/app.log", 0);
+        assert!(file.starts_with("logs_app.log-") && file.ends_with("-000000001234") && file.len() == "logs_app.log-".len() + 8 + 13, "{file}");
+        assert_ne!(file, name("logs:1.2.4", "logs/app.log", 0));
+        assert_ne!(name("in:a b/3", "a b", 3), name("in:a_b/3", "a_b", 3));
+        assert!(name("in:../x/0", "../x", 0).starts_with("x-"));
+        assert!(name("in:__/0", "__", 0).starts_with("data-"));
+        assert!(name("in:long/0", &"x".repeat(500), 0).len() < 200);
+        let split = Split { id: "in:clicks/3".into(), topic: "clicks".into(), partition: 3 };
+        assert_eq!(file_name(&split, 7, Some("2")), "clicks-3-000000000007.2");
+    }
+
+    proptest! {
+        #[test]
+        fn no_value_makes_a_folder_more_or_less(values in prop::collection::vec(prop::option::of(any::<String>()), 1..4)) {
+            let pieces: Vec<Piece> = values.iter().flat_map(|value| [Value(value.as_deref()), Literal("/")]).collect();
+            let path = render(pieces, "NULL");
+            let components: Vec<&str> = path.split('/').collect();
+            prop_assert_eq!(components.len(), values.len());
+            for component in components {
+                prop_assert!(!component.is_empty() && !component.starts_with('.') && component.len() <= LONGEST_COMPONENT);
+                prop_assert!(!component.chars().any(char::is_control));
+            }
+        }
+
+        #[test]
+        fn different_values_have_different_folders(first in "[a-c./%]{1,6}", second in "[a-c./%]{1,6}") {
+            let path = |value: &str| render([Value(Some(value))], "NULL");
+            prop_assert_eq!(first == second, path(&first) == path(&second));
+        }
+    }
+}

@@ -1,0 +1,97 @@
+//! When a file is closed.
+
+use std::time::{Duration, Instant};
+
+use chrono::{DateTime, Utc};
+
+use super::cron::Cron;
+
+/// The rules; each closes a file by itself.
+#[derive(Clone, Debug)]
+pub(super) struct Rollover {
+    /// Bytes on disk.
+    pub(super) size: u64,
+    /// Records.
+    pub(super) records: Option<u64>,
+    /// How long nothing was written.
+    pub(super) idle: Duration,
+    /// How long it has been open.
+    pub(super) age: Duration,
+    /// Times by the wall clock.
+    pub(super) cron: Option<Cron>,
+}
+
+impl Rollover {
+    /// Whether a file has reached its size.
+    pub(super) fn is_full(&self, bytes: u64, records: u64) -> bool {
+        bytes >= self.size || self.records.is_some_and(|most| records >= most)
+    }
+
+    /// Whether a file's time is over. Both times are read from a clock that never jumps.
+    pub(super) fn is_over(&self, opened: Instant, written: Instant, now: Instant) -> bool {
+        now.duration_since(written) >= self.idle || now.duration_since(opened) >= self.age
+    }
+}
+
+/// Says when a time of a [`Cron`] has come.
+#[derive(Debug)]
+pub(super) struct Alarm {
+    cron: Cron,
+    asked: DateTime<Utc>,
+    next: Option<DateTime<Utc>>,
+}
+
+impl Alarm {
+    /// For the times after `now`.
+    pub(super) fn new(cron: Cron, now: DateTime<Utc>) -> Alarm {
+        let next = cron.next_after(now);
+        Alarm { cron, asked: now, next }
+    }
+
+    /// Whether a time has come since it was asked last.
+    pub(super) fn rings(&mut self, now: DateTime<Utc>) -> bool {
+        let rings = self.next.is_some_and(|next| now >= next);
+        // A clock that was set back must not silence it until the old time comes again.
+        if rings || now < self.asked {
+            self.next = self.cron.next_after(now);
+        }
+        self.asked = now;
+        rings
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_rule_closes_a_file() {
+        let rollover = Rollover { size: 100, records: Some(10), idle: Duration::from_secs(5), age: Duration::from_secs(60), cron: None };
+        for (bytes, records, full) in [(0, 0, false), (99, 9, false), (100, 1, true), (1, 10, true)] {
+            assert_eq!(rollover.is_full(bytes, records), full, "{bytes} {records}");
+        }
+        let opened = Instant::now();
+        for (written, now, over) in [(0, 4, false), (0, 5, true), (10, 14, false), (56, 60, true), (59, 59, false)] {
+            let at = |seconds| opened + Duration::from_secs(seconds);
+            assert_eq!(rollover.is_over(opened, at(written), at(now)), over, "{written} {now}");
+        }
+    }
+
+    #[test]
+    fn the_alarm_rings_once_for_each_time() {
+        let at = |text: &str| text.parse::<DateTime<Utc>>().unwrap();
+        let mut alarm = Alarm::new(Cron::parse("0 * * * *").unwrap(), at("2026-01-01T10:30:00Z"));
+        for (now, rings) in [
+            ("2026-01-01T10:59:59Z", false),
+            ("2026-01-01T11:00:00Z", true),
+            ("2026-01-01T11:00:01Z", false),
+            ("2026-01-01T14:20:00Z", true),
+            ("2026-01-01T14:59:00Z", false),
+            // The clock is set back by a day.
+            ("2025-12-31T14:59:30Z", false),
+            ("2025-12-31T15:00:00Z", true),
+        ] {
+            assert_eq!(alarm.rings(at(now)), rings, "{now}");
+        }
+    }
+}

@@ -1,0 +1,289 @@
+//! The rollover writer: one thread's open files, and the steps by which they become visible.
+//!
+//! A step takes any number of files, and a test can kill the process at each of these points:
+//!
+//! 1. `opened`: a hidden file was made; `written`: rows were added to one; `finished`: a file is complete.
+//! 2. `synced`: all files of the step and their names are on disk.
+//! 3. `committed`: the state store has the step: the records are delivered, come what may.
+//! 4. `renamed`: the first file is visible; `published`: all are, lastingly. The next step takes them out of the store.
+//!
+//! Files that are full wait for the next tick, so that many that fill up at the same time cost one step.
+
+use std::collections::{BTreeSet, HashMap};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use chrono::Utc;
+use pseidon_delivery::{LaneId, SplitId, failpoint};
+use pseidon_formats::EncodeError;
+use pseidon_plugin::Rows;
+use pseidon_plugin::sink::{Chunk, SinkError, Writer};
+
+use super::Shared;
+use super::blocked::Blocked;
+use super::open_file::{ClosedFile, OpenFile, Writing};
+use super::place::{Move, sync_dir, sync_dirs};
+use super::rollover::Alarm;
+
+/// How many full files wait for the next tick, at most.
+const MOST_WAITING: usize = 16;
+/// When too many files are open, this part of them is closed in one step.
+const CLOSED_AT_ONCE: usize = 8;
+
+/// Writes the files of one writer thread.
+pub(super) struct FileWriter {
+    shared: Arc<Shared>,
+    open: HashMap<LaneId, OpenFile>,
+    /// Full files that are not committed.
+    full: Vec<ClosedFile>,
+    alarm: Option<Alarm>,
+    blocked: Blocked,
+    most_open: usize,
+    most_memory: usize,
+    memory: usize,
+}
+
+impl FileWriter {
+    pub(super) fn new(shared: Arc<Shared>) -> FileWriter {
+        let (settings, setup) = (&shared.settings, &shared.setup);
+        let writers = setup.writers.max(1);
+        let gauge = setup.metrics.sink_blocked.with_label_values(&[&shared.stage]);
+        FileWriter {
+            open: HashMap::new(),
+            full: Vec::new(),
+            alarm: settings.rollover.cron.clone().map(|cron| Alarm::new(cron, Utc::now())),
+            blocked: Blocked::new(setup.committer.sink().to_string(), gauge, setup.stop.clone()),
+            most_open: (settings.max_open_files / writers).max(1),
+            most_memory: setup.memory / writers,
+            memory: 0,
+            shared,
+        }
+    }
+
+    /// Adds rows to the lane's file, which is opened if need be.
+    fn add(&mut self, lane: &LaneId, rows: &Rows) -> Result<(), SinkError> {
+        if !self.open.contains_key(lane) {
+            self.make_room_for_one()?;
+            let file = self.open_file(lane)?;
+            self.memory += file.memory();
+            self.open.insert(lane.clone(), file);
+            self.shared.open_files.inc();
+            failpoint::reach("opened");
+        }
+        let Some(file) = self.open.get_mut(lane) else { return Ok(()) };
+        self.memory -= file.memory();
+        file.write(rows).map_err(cannot_encode)?;
+        while let Some(error) = file.blocked() {
+            self.blocked.wait(error)?;
+            file.resume();
+        }
+        self.blocked.over();
+        self.memory += file.memory();
+        failpoint::reach("written");
+        if self.shared.settings.rollover.is_full(file.bytes(), file.records()) {
+            self.close(std::slice::from_ref(lane))?;
+        }
+        Ok(())
+    }
+
+    /// How many of the rows the lane's file still takes, so that it gets no more than `:records`. Rows of one position stay together.
+    fn fitting(&self, lane: &LaneId, rows: &Rows) -> usize {
+        let Some(most) = self.shared.settings.rollover.records else { return rows.len() };
+        let room = most.saturating_sub(self.open.get(lane).map_or(0, OpenFile::records)).max(1);
+        let mut fitting = usize::try_from(room).unwrap_or(usize::MAX).min(rows.len());
+        while fitting < rows.len() && rows.position(fitting) == rows.position(fitting - 1) {
+            fitting += 1;
+        }
+        fitting
+    }
+
+    fn open_file(&mut self, lane: &LaneId) -> Result<OpenFile, SinkError> {
+        loop {
+            match self.shared.staging.create() {
+                Ok((file, hidden)) => {
+                    self.blocked.over();
+                    return OpenFile::new(lane.clone(), &self.shared.settings.codec, file, hidden).map_err(cannot_encode);
+                }
+                Err(error) => self.blocked.wait(&error)?,
+            }
+        }
+    }
+
+    /// Closes those that were used longest ago, if as many files are open as may be.
+    fn make_room_for_one(&mut self) -> Result<(), SinkError> {
+        if self.open.len() < self.most_open {
+            return Ok(());
+        }
+        self.close_oldest((self.most_open / CLOSED_AT_ONCE).max(1))
+    }
+
+    fn close_oldest(&mut self, count: usize) -> Result<(), SinkError> {
+        let mut by_use: Vec<(Instant, LaneId)> = self.open.iter().map(|(lane, file)| (file.written(), lane.clone())).collect();
+        by_use.sort();
+        let oldest: Vec<LaneId> = by_use.into_iter().take(count).map(|(_, lane)| lane).collect();
+        self.close(&oldest)
+    }
+
+    /// Gets below the memory that may be buffered: the largest buffers are written out first; if that is not enough, files are closed.
+    fn free_memory(&mut self) -> Result<(), SinkError> {
+        if self.memory <= self.most_memory {
+            return Ok(());
+        }
+        let mut by_size: Vec<(usize, LaneId)> = self.open.iter().map(|(lane, file)| (file.memory(), lane.clone())).collect();
+        by_size.sort_by(|one, other| other.cmp(one));
+        for (_, lane) in by_size {
+            let Some(file) = self.open.get_mut(&lane) else { continue };
+            self.memory -= file.memory();
+            file.shed().map_err(cannot_encode)?;
+            while let Some(error) = file.blocked() {
+                self.blocked.wait(error)?;
+                file.resume();
+            }
+            self.blocked.over();
+            self.memory += file.memory();
+            if self.memory <= self.most_memory {
+                return Ok(());
+            }
+        }
+        while self.memory > self.most_memory && self.open.len() > 1 {
+            self.close_oldest((self.open.len() / CLOSED_AT_ONCE).max(1))?;
+        }
+        Ok(())
+    }
+
+    /// Completes the files of these lanes; they are full now.
+    fn close(&mut self, lanes: &[LaneId]) -> Result<(), SinkError> {
+        for lane in lanes {
+            let Some(file) = self.open.remove(lane) else { continue };
+            self.memory -= file.memory();
+            self.shared.open_files.dec();
+            let shared = &self.shared;
+            let writing = Writing {
+                pipeline: &shared.setup.pipeline,
+                sink: shared.setup.committer.sink().as_str(),
+                place: shared.place.as_deref(),
+                extension: &shared.extension,
+            };
+            let mut closing = file.close(&writing).map_err(cannot_encode)?;
+            let closed = loop {
+                while let Some(error) = closing.blocked() {
+                    self.blocked.wait(error)?;
+                    closing.resume();
+                }
+                match closing.into_closed() {
+                    Ok(closed) => break closed,
+                    Err(still_closing) => {
+                        closing = still_closing;
+                        closing.resume();
+                    }
+                }
+            };
+            self.blocked.over();
+            failpoint::reach("finished");
+            self.full.push(closed);
+        }
+        Ok(())
+    }
+
+    /// Commits and publishes all that is full, in one step.
+    fn commit(&mut self) -> Result<(), SinkError> {
+        let files = std::mem::take(&mut self.full);
+        if files.is_empty() {
+            return Ok(());
+        }
+        make_lasting(&files)?;
+        failpoint::reach("synced");
+        let bytes: u64 = files.iter().map(ClosedFile::bytes).sum();
+        let lanes: Vec<_> = files.iter().map(ClosedFile::lane_commit).collect();
+        let staged: Vec<_> = files.iter().map(ClosedFile::staged).collect();
+        // Whatever the answer is, or if there is none: only the store can say now whether the files count.
+        let (ids, moves): (Vec<String>, Vec<Move>) = files.into_iter().map(ClosedFile::hand_over).unzip();
+        self.shared.setup.committer.commit(&lanes, staged)?;
+        failpoint::reach("committed");
+        self.shared.bytes_out.inc_by(bytes);
+        self.publish(&moves)?;
+        failpoint::reach("published");
+        self.shared.files.inc_by(ids.len() as u64);
+        self.shared.setup.committer.published(ids);
+        Ok(())
+    }
+
+    fn publish(&mut self, moves: &[Move]) -> Result<(), SinkError> {
+        let mut changed = BTreeSet::new();
+        for moving in moves {
+            while let Err(error) = moving.apply(&self.shared.host, &mut changed) {
+                self.blocked.wait(&error)?;
+            }
+            failpoint::reach("renamed");
+        }
+        while let Err(error) = sync_dirs(&changed) {
+            self.blocked.wait(&error)?;
+        }
+        self.blocked.over();
+        Ok(())
+    }
+}
+
+impl Writer for FileWriter {
+    fn write(&mut self, chunk: Chunk) -> Result<(), SinkError> {
+        let mut rows = chunk.rows;
+        while !rows.is_empty() {
+            let fitting = self.fitting(&chunk.lane, &rows);
+            self.add(&chunk.lane, &rows.slice(0, fitting))?;
+            rows = rows.slice(fitting, rows.len() - fitting);
+            if self.full.len() >= MOST_WAITING {
+                self.commit()?;
+            }
+        }
+        self.free_memory()
+    }
+
+    fn tick_every(&self) -> Duration {
+        self.shared.settings.check_freq
+    }
+
+    fn tick(&mut self) -> Result<(), SinkError> {
+        let rings = self.alarm.as_mut().is_some_and(|alarm| alarm.rings(Utc::now()));
+        let (now, rollover) = (Instant::now(), &self.shared.settings.rollover);
+        let is_due = |file: &OpenFile| {
+            rings || rollover.is_full(file.bytes(), file.records()) || rollover.is_over(file.opened(), file.written(), now)
+        };
+        let due: Vec<LaneId> = self.open.iter().filter(|(_, file)| is_due(file)).map(|(lane, _)| lane.clone()).collect();
+        self.close(&due)?;
+        self.commit()
+    }
+
+    fn flush(&mut self, splits: Option<&[SplitId]>) -> Result<(), SinkError> {
+        let is_meant = |file: &OpenFile| splits.is_none_or(|splits| file.holds(splits));
+        let meant: Vec<LaneId> = self.open.iter().filter(|(_, file)| is_meant(file)).map(|(lane, _)| lane.clone()).collect();
+        self.close(&meant)?;
+        self.commit()
+    }
+}
+
+impl Drop for FileWriter {
+    fn drop(&mut self) {
+        self.shared.open_files.sub(self.open.len() as i64);
+    }
+}
+
+/// Makes files and their hidden names lasting.
+fn make_lasting(files: &[ClosedFile]) -> Result<(), SinkError> {
+    let mut dirs = BTreeSet::new();
+    for file in files {
+        // After a failed sync the kernel may have thrown the data away, so it is no use to try again with this file.
+        file.sync().map_err(|error| SinkError::Transient(format!("cannot sync a file: {error}")))?;
+        dirs.insert(file.hidden().dir());
+    }
+    for dir in &dirs {
+        sync_dir(dir).map_err(|error| SinkError::Transient(format!("cannot sync {}: {error}", dir.display())))?;
+    }
+    match files.iter().find(|file| !file.hidden().is_there()) {
+        None => Ok(()),
+        Some(gone) => Err(SinkError::Transient(format!("an open file in {} was deleted by somebody", gone.hidden().dir().display()))),
+    }
+}
+
+fn cannot_encode(error: EncodeError) -> SinkError {
+    SinkError::Fatal(error.to_string())
+}

@@ -1,0 +1,304 @@
+//! A real broker, and an engine that does what a test tells it.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use futures_executor::block_on;
+use parking_lot::Mutex;
+use pseidon_delivery::{Position, SplitId};
+use pseidon_dsl::{Node, NodeKind, Span, edn};
+use pseidon_kafka::KafkaSourcePlugin;
+use pseidon_plugin::batch::MetaWanted;
+use pseidon_plugin::metrics::Metrics;
+use pseidon_plugin::source::{Source, SourceError, SourceEvent, SourceHandle, SourcePlugin, SourceSetup};
+use pseidon_plugin::spec::PluginSpec;
+use pseidon_plugin::{Batch, Budget, Options, Stop};
+use rdkafka::ClientConfig;
+use rdkafka::admin::{AdminClient, AdminOptions, NewPartitions, NewTopic, TopicReplication};
+use rdkafka::client::DefaultClientContext;
+use rdkafka::consumer::{BaseConsumer, Consumer};
+use rdkafka::message::{Header, OwnedHeaders};
+use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
+use rdkafka::{Offset, TopicPartitionList};
+
+/// How long anything may take here before the test fails.
+pub const PATIENCE: Duration = Duration::from_secs(30);
+
+/// The broker that the tests run against.
+pub fn brokers() -> String {
+    std::env::var("PSEIDON_TEST_KAFKA")
+        .expect("PSEIDON_TEST_KAFKA is not set; start a broker and say where it is: eval \"$(vagrant/scripts/local-up kafka)\"")
+}
+
+/// A name that no other test has.
+pub fn unique(name: &str) -> String {
+    static COUNT: AtomicU64 = AtomicU64::new(0);
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_nanos();
+    format!("{name}-{now:x}-{}", COUNT.fetch_add(1, Ordering::Relaxed))
+}
+
+fn admin() -> AdminClient<DefaultClientContext> {
+    ClientConfig::new().set("bootstrap.servers", brokers()).create().unwrap()
+}
+
+/// A new topic with that many partitions.
+pub fn new_topic(name: &str, partitions: i32) -> String {
+    let name = unique(name);
+    create_topic(&name, partitions, &[]);
+    name
+}
+
+/// Makes the topic.
+pub fn create_topic(name: &str, partitions: i32, config: &[(&str, &str)]) {
+    let topic =
+        config.iter().fold(NewTopic::new(name, partitions, TopicReplication::Fixed(1)), |topic, (key, value)| topic.set(key, value));
+    for result in block_on(admin().create_topics(&[topic], &AdminOptions::new())).unwrap() {
+        result.unwrap();
+    }
+    let consumer: BaseConsumer = ClientConfig::new().set("bootstrap.servers", brokers()).create().unwrap();
+    eventually("the topic is there", || {
+        let metadata = consumer.fetch_metadata(Some(name), PATIENCE).unwrap();
+        metadata.topics()[0].partitions().iter().filter(|at| at.leader() >= 0).count() == partitions as usize
+    });
+}
+
+/// Gives a topic more partitions.
+pub fn grow_topic(name: &str, partitions: usize) {
+    let grown = NewPartitions::new(name, partitions);
+    for result in block_on(admin().create_partitions(&[grown], &AdminOptions::new())).unwrap() {
+        result.unwrap();
+    }
+}
+
+/// Makes the broker forget the records below an offset.
+pub fn delete_records(topic: &str, partition: i32, before: i64) {
+    let mut list = TopicPartitionList::new();
+    list.add_partition_offset(topic, partition, Offset::Offset(before)).unwrap();
+    block_on(admin().delete_records(&list, &AdminOptions::new())).unwrap();
+}
+
+/// Waits until something holds.
+pub fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
+    let deadline = Instant::now() + PATIENCE;
+    while !holds() {
+        assert!(Instant::now() < deadline, "waited in vain until {what}");
+        std::thread::sleep(Duration::from_millis(10));
+    }
+}
+
+/// Writes records.
+pub struct Writer(BaseProducer);
+
+impl Writer {
+    pub fn new() -> Writer {
+        Writer(ClientConfig::new().set("bootstrap.servers", brokers()).set("linger.ms", "0").create().unwrap())
+    }
+
+    pub fn write(&self, topic: &str, partition: i32, values: impl IntoIterator<Item = String>) {
+        for value in values {
+            self.send(BaseRecord::<(), String>::to(topic).partition(partition).payload(&value));
+        }
+        self.0.flush(PATIENCE).unwrap();
+    }
+
+    pub fn write_at(&self, topic: &str, partition: i32, value: &str, timestamp: i64) {
+        self.send(BaseRecord::<(), str>::to(topic).partition(partition).payload(value).timestamp(timestamp));
+        self.0.flush(PATIENCE).unwrap();
+    }
+
+    pub fn write_all(&self, topic: &str, key: &str, value: Option<&str>, headers: &[(&str, Option<&str>)]) {
+        let headers = headers.iter().fold(OwnedHeaders::new(), |all, (key, value)| all.insert(Header { key, value: *value }));
+        let mut record = BaseRecord::to(topic).partition(0).key(key).headers(headers);
+        record.payload = value;
+        self.send(record);
+        self.0.flush(PATIENCE).unwrap();
+    }
+
+    fn send<K: rdkafka::message::ToBytes + ?Sized, V: rdkafka::message::ToBytes + ?Sized>(&self, mut record: BaseRecord<'_, K, V>) {
+        while let Err((_, back)) = self.0.send(record) {
+            self.0.poll(Duration::from_millis(10));
+            record = back;
+        }
+    }
+}
+
+/// Options as they stand in a pipeline file.
+pub fn options(spec: &'static PluginSpec, text: &str) -> Options {
+    let node: Node = edn::read(text).unwrap_or_else(|mistakes| panic!("{text}: {mistakes:?}"));
+    assert!(matches!(node.kind, NodeKind::Map(_)), "{text}");
+    Options::parse(spec, &[node], Span::default()).unwrap_or_else(|mistakes| panic!("{text}: {mistakes:?}"))
+}
+
+/// A source with these options beside `:brokers`.
+pub fn source(text: &str) -> Arc<dyn Source> {
+    let text = format!("{{:brokers \"{}\" {text}}}", brokers());
+    KafkaSourcePlugin.prepare(&options(KafkaSourcePlugin.spec(), &text)).unwrap_or_else(|mistakes| panic!("{text}: {mistakes:?}"))
+}
+
+/// What a run of a source is given.
+pub fn setup(pipeline: &str, wanted: MetaWanted) -> SourceSetup {
+    SourceSetup {
+        pipeline: pipeline.to_owned(),
+        stage: "clicks".to_owned(),
+        base: ".".into(),
+        wanted,
+        io_threads: 1,
+        memory: 64 << 20,
+        instance: unique("instance"),
+        metrics: Metrics::new(),
+    }
+}
+
+/// What the engine's store holds, and what it has seen.
+#[derive(Default)]
+pub struct Seen {
+    /// Where each split is read on from.
+    pub stored: HashMap<SplitId, Position>,
+    /// The records of each split, with their positions.
+    pub records: HashMap<SplitId, Vec<(Position, Option<String>)>>,
+    pub keys: Vec<Option<String>>,
+    pub timestamps: Vec<i64>,
+    pub headers: Vec<Option<String>>,
+    pub taken: Vec<SplitId>,
+    pub begun: Vec<(SplitId, Position)>,
+    pub released: Vec<SplitId>,
+    pub lost: Vec<SplitId>,
+}
+
+impl Seen {
+    pub fn count(&self) -> usize {
+        self.records.values().map(Vec::len).sum()
+    }
+}
+
+/// A running source with an engine that commits every batch at once.
+pub struct Run {
+    pub seen: Arc<Mutex<Seen>>,
+    pub stop: Stop,
+    pub budget: Arc<Budget>,
+    /// Batches that the engine has not let go of; filled while `hold` is set.
+    pub held: Arc<Mutex<Vec<Batch>>>,
+    pub setup: SourceSetup,
+    source: JoinHandle<Result<(), SourceError>>,
+    engine: JoinHandle<()>,
+}
+
+impl Run {
+    /// Starts it over a store that may be shared with other runs.
+    pub fn start(source: Arc<dyn Source>, setup: SourceSetup, seen: Arc<Mutex<Seen>>, budget: usize, hold: bool) -> Run {
+        let (budget, stop, durable) = (Budget::new(budget), Stop::new(), Arc::new(Mutex::new(Vec::new())));
+        let (handle, events) = SourceHandle::new(budget.clone(), stop.clone(), durable.clone());
+        let held = Arc::new(Mutex::new(Vec::new()));
+        let engine = {
+            let (seen, held) = (seen.clone(), held.clone());
+            std::thread::spawn(move || {
+                for event in events {
+                    answer(event, &seen, &durable, hold.then_some(&*held));
+                }
+            })
+        };
+        let of_source = setup.clone();
+        let source = std::thread::spawn(move || source.run(&of_source, handle));
+        Run { seen, stop, budget, held, setup, source, engine }
+    }
+
+    /// Waits until the source ends by itself.
+    pub fn wait(self) -> Result<(), SourceError> {
+        eventually("the source ends", || self.source.is_finished());
+        let outcome = self.source.join().unwrap();
+        self.engine.join().unwrap();
+        outcome
+    }
+
+    /// Stops it.
+    pub fn stop(self) -> Result<(), SourceError> {
+        self.stop.stop_reading();
+        self.wait()
+    }
+
+    /// Waits until that many records have come in all.
+    pub fn wait_for(&self, count: usize) {
+        eventually(&format!("{count} records have come"), || {
+            assert!(!self.source.is_finished(), "the source has ended with {} of {count} records", self.seen.lock().count());
+            self.seen.lock().count() >= count
+        });
+    }
+}
+
+fn answer(event: SourceEvent, seen: &Mutex<Seen>, durable: &Mutex<Vec<(SplitId, Position)>>, held: Option<&Mutex<Vec<Batch>>>) {
+    let mut seen = seen.lock();
+    match event {
+        SourceEvent::Take(splits, reply) => {
+            seen.taken.extend(splits.iter().map(|split| split.id.clone()));
+            let _ = reply.send(splits.iter().map(|split| seen.stored.get(&split.id).copied()).collect());
+        }
+        SourceEvent::Begin(splits, reply) => {
+            for (split, start) in splits {
+                seen.stored.entry(split.id.clone()).or_insert(start);
+                seen.begun.push((split.id.clone(), start));
+            }
+            let _ = reply.send(());
+        }
+        SourceEvent::Emit(batch) => {
+            let split = batch.split.id.clone();
+            assert!(seen.stored[&split] <= batch.positions.first().copied().unwrap_or(batch.next), "{split} went back");
+            let payload = |row| batch.payloads.get(row).map(|payload| String::from_utf8(payload.to_vec()).unwrap());
+            let records: Vec<_> = batch.positions.iter().enumerate().map(|(row, position)| (*position, payload(row))).collect();
+            seen.records.entry(split.clone()).or_default().extend(records);
+            seen.stored.insert(split.clone(), batch.next);
+            for row in 0..batch.len() {
+                let text = |bytes: &[u8]| String::from_utf8(bytes.to_vec()).unwrap();
+                seen.keys.extend(batch.keys.as_ref().map(|keys| keys.iter().nth(row).unwrap().map(text)));
+                seen.headers.extend(batch.headers.as_ref().map(|headers| headers.iter().nth(row).unwrap().map(str::to_owned)));
+                seen.timestamps.extend(batch.timestamps.as_ref().map(|all| all[row]));
+            }
+            durable.lock().push((split, batch.next));
+            if let Some(held) = held {
+                held.lock().push(batch);
+            }
+        }
+        SourceEvent::Release(splits, reply) => {
+            seen.released.extend(splits.iter().map(|split| split.id.clone()));
+            let _ = reply.send(());
+        }
+        SourceEvent::Lost(splits) => seen.lost.extend(splits.iter().map(|split| split.id.clone())),
+    }
+}
+
+/// The offsets that a group has committed.
+pub fn group_offsets(group: &str, topic: &str, partitions: i32) -> Vec<Offset> {
+    let consumer: BaseConsumer = ClientConfig::new().set("bootstrap.servers", brokers()).set("group.id", group).create().unwrap();
+    let mut list = TopicPartitionList::new();
+    list.add_partition_range(topic, 0, partitions - 1);
+    let list = consumer.committed_offsets(list, PATIENCE).unwrap();
+    list.elements().iter().map(|element| element.offset()).collect()
+}
+
+/// Everything in a topic that a reader of committed records sees, as (partition, key, value) by offset.
+pub fn committed_records(topic: &str, partitions: i32) -> Vec<rdkafka::message::OwnedMessage> {
+    let consumer: BaseConsumer = ClientConfig::new()
+        .set("bootstrap.servers", brokers())
+        .set("group.id", unique("reader"))
+        .set("isolation.level", "read_committed")
+        .set("enable.partition.eof", "true")
+        .set("enable.auto.commit", "false")
+        .create()
+        .unwrap();
+    let mut list = TopicPartitionList::new();
+    for partition in 0..partitions {
+        list.add_partition_offset(topic, partition, Offset::Beginning).unwrap();
+    }
+    consumer.assign(&list).unwrap();
+    let (mut records, mut ended) = (Vec::new(), 0);
+    while ended < partitions {
+        match consumer.poll(PATIENCE).expect("the topic can be read") {
+            Ok(message) => records.push(message.detach()),
+            Err(rdkafka::error::KafkaError::PartitionEOF(_)) => ended += 1,
+            Err(error) => panic!("{error}"),
+        }
+    }
+    records
+}

@@ -1,0 +1,209 @@
+//! The command line: what it prints, how it ends, how it is stopped.
+
+use std::io::Write;
+use std::path::PathBuf;
+use std::process::{Command, Output, Stdio};
+use std::time::{Duration, Instant};
+
+use crate::harness::output::{count_gapless, hidden};
+use crate::harness::redis::Redis;
+use crate::harness::watch::Watcher;
+use crate::harness::{Site, wait_until};
+
+/// Runs to the end; for commands that end soon.
+fn output(mut command: Command) -> (i32, String, String) {
+    let Output { status, stdout, stderr } = command.stdin(Stdio::null()).output().expect("the binary can be started");
+    (status.code().unwrap_or(-1), String::from_utf8(stdout).expect("text"), String::from_utf8(stderr).expect("text"))
+}
+
+fn pseidon(site: &Site, arguments: &[&str]) -> (i32, String, String) {
+    let mut command = site.pseidon();
+    command.args(arguments);
+    output(command)
+}
+
+#[test]
+fn check_shows_types_and_guarantees() {
+    let site = Site::new("check");
+    site.write(
+        "pipeline.edn",
+        r#"{:name "shown"
+            in   (files {:path "in/*" :format "json" :schema {:n :int64 :user {:name :utf8}}})
+            few  (where "n > 3")
+            slim (select "n, user.name as name")
+            lake (files {:path "out/{name}" :codec :parquet})
+            late (files {:path "late/{now():%Y}" :codec :json})
+            pipeline (-> in few slim (all lake late (stdout)))}"#,
+    );
+    let (code, stdout, stderr) = pseidon(&site, &["check", "pipeline.edn"]);
+    assert_eq!((code, stderr.as_str()), (0, ""));
+    for part in ["shown", "n int64", "name utf8", "in -> lake: exactly once", "in -> late: at least once", "in -> stdout: at least once", "now()"] {
+        assert!(stdout.contains(part), "`{part}` is missing in\n{stdout}");
+    }
+}
+
+#[test]
+fn check_shows_all_mistakes_at_once() {
+    let site = Site::new("check-mistakes");
+    site.write(
+        "wrong.edn",
+        r#"{in   (files {:paht "in/*"})
+ few  (where "n > ")
+ lake (filez {:path "out"})
+ pipeline (-> in few lkae)}"#,
+    );
+    let (code, stdout, stderr) = pseidon(&site, &["check", "wrong.edn"]);
+    assert_eq!((code, stdout.as_str()), (2, ""));
+    for part in ["wrong.edn", "paht", "did you mean `path`?", "did you mean `files`?", "did you mean `lake`?", ":2:", "mistakes"] {
+        let quoted = part.replace('`', "");
+        assert!(stderr.contains(part) || stderr.replace(['`', ':'], "").contains(&quoted.replace(':', "")), "`{part}` is missing in\n{stderr}");
+    }
+    let (code, _, stderr_of_run) = pseidon(&site, &["run", "wrong.edn"]);
+    assert_eq!((code, stderr_of_run), (2, stderr));
+}
+
+#[test]
+fn a_guarantee_that_does_not_hold_is_a_mistake() {
+    let site = Site::new("guarantee");
+    site.write("pipeline.edn", r#"{:settings {:guarantee :exactly-once} pipeline (-> (stdin) (files {:path "out" :codec :json}))}"#);
+    let (code, _, stderr) = pseidon(&site, &["check", "pipeline.edn"]);
+    assert_eq!(code, 2);
+    assert!(stderr.contains("at most once"), "{stderr}");
+    assert!(stderr.contains("standard input cannot be read again"), "{stderr}");
+}
+
+#[test]
+fn what_cannot_be_read_is_said() {
+    let site = Site::new("unreadable");
+    for arguments in [&["run", "none.edn"][..], &["check", "none.edn"], &["test", "none.edn"]] {
+        let (code, _, stderr) = pseidon(&site, arguments);
+        assert_eq!(code, 2, "{arguments:?}");
+        assert!(stderr.contains("none.edn"), "{stderr}");
+    }
+    site.write("secret.edn", r#"{:settings {:state "redis://:${env:PSEIDON_NO_SUCH_VARIABLE}@localhost"} pipeline (-> (stdin) (stdout))}"#);
+    let (code, _, stderr) = pseidon(&site, &["check", "secret.edn"]);
+    assert_eq!(code, 2);
+    assert!(stderr.contains("PSEIDON_NO_SUCH_VARIABLE"), "{stderr}");
+}
+
+#[test]
+fn the_tests_of_a_file_are_run() {
+    let site = Site::new("tests-of-a-file");
+    let file = |expected: &str| {
+        format!(
+            r#"{{in (files {{:path "none/*" :format "json"}})
+                served (where "status < 500")
+                slim (select "user.name as name, status * 2 as twice")
+                pipeline (-> in served slim (files {{:path "out" :codec :json}}))
+                :tests [{{:name "failures go" :at served :input [{{:status 200 :user {{:name "a"}}}} {{:status 500 :user {{:name "b"}}}}]
+                         :output [{{:status 200 :user {{:name "a"}}}}]}}
+                        {{:name "slim" :at slim :input [{{:status 4 :user {{:name "a"}}}}] :output [{expected}]}}]}}"#
+        )
+    };
+    site.write("good.edn", file(r#"{:name "a" :twice 8}"#));
+    site.write("bad.edn", file(r#"{:name "a" :twice 9}"#));
+    let (code, stdout, stderr) = pseidon(&site, &["test", "good.edn"]);
+    assert_eq!((code, stderr.as_str()), (0, ""), "{stdout}");
+    assert!(stdout.contains("failures go") && stdout.ends_with("2 passed, 0 failed\n"), "{stdout}");
+    let (code, stdout, _) = pseidon(&site, &["test", "good.edn", "bad.edn"]);
+    assert_eq!(code, 1);
+    assert!(stdout.ends_with("3 passed, 1 failed\n") && stdout.contains(r#""twice":8"#) && stdout.contains(r#""twice":9"#), "{stdout}");
+    assert!(!site.path("out").exists() && !site.path(".pseidon").exists(), "a test writes nothing");
+}
+
+#[test]
+fn an_expression_is_a_filter_between_pipes() {
+    let site = Site::new("expression");
+    let mut command = site.pseidon();
+    command.args(["run", "-e", r#"(-> (stdin) (where "n % 3 = 0") (stdout))"#, "--log", "error"]);
+    let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("the binary can be started");
+    let mut stdin = child.stdin.take().expect("a pipe");
+    let input: String = (0..100).map(|n| format!("{{\"n\":{n}, \"as\" : \"it came\"}}\n")).collect();
+    stdin.write_all(input.as_bytes()).expect("it reads");
+    drop(stdin);
+    let output = child.wait_with_output().expect("it ends");
+    assert_eq!(String::from_utf8_lossy(&output.stderr), "");
+    assert!(output.status.success());
+    let expected: String = (0..100).step_by(3).map(|n| format!("{{\"n\":{n}, \"as\" : \"it came\"}}\n")).collect();
+    assert_eq!(String::from_utf8_lossy(&output.stdout), expected);
+    assert!(!site.path(".pseidon").exists(), "it remembers nothing");
+
+    site.write("in.ndjson", input);
+    let (code, stdout, stderr) =
+        pseidon(&site, &["run", "--log", "error", "-e", r#"(-> (files "in.ndjson") (where "n < 2") (select "n + 1 as m") (stdout))"#]);
+    assert_eq!((code, stderr.as_str(), stdout.as_str()), (0, "", "{\"m\":1}\n{\"m\":2}\n"));
+}
+
+#[test]
+fn plugins_are_listed() {
+    let site = Site::new("plugins");
+    let (code, stdout, _) = pseidon(&site, &["plugins"]);
+    assert_eq!(code, 0);
+    for name in ["kafka", "files", "generate", "stdin", "stdout", "drop", "where", "select", "json", "txt"] {
+        assert!(stdout.contains(name), "{stdout}");
+    }
+    let (code, stdout, _) = pseidon(&site, &["plugins", "files"]);
+    assert_eq!(code, 0);
+    assert!(stdout.contains(":rollover") && stdout.contains(":follow"), "{stdout}");
+    let (code, _, stderr) = pseidon(&site, &["plugins", "filse"]);
+    assert_eq!(code, 2);
+    assert!(stderr.contains("did you mean `files`?"), "{stderr}");
+}
+
+/// Without an end, and with files that stay open: only the stop makes them visible.
+fn endless(settings: &str) -> String {
+    format!(
+        r#"{{:settings {{{settings}}}
+            in (generate {{:record {{:n "n"}} :rate 500}})
+            pipeline (-> in (files {{:path "out/{{n % 3}}" :codec :json :rollover {{:size "1GB"}}}}))}}"#
+    )
+}
+
+#[test]
+fn a_signal_stops_it_with_everything_delivered() {
+    let site = Site::new("sigterm");
+    site.write("pipeline.edn", endless(":etl-threads 2"));
+    let watcher = Watcher::start(&[site.path("out")]);
+    let mut before = 0;
+    for _ in 0..3 {
+        let mut pseidon = site.run("pipeline.edn");
+        wait_until("it writes", 30, || !hidden(&site.path("out")).is_empty());
+        std::thread::sleep(Duration::from_millis(800));
+        let began = Instant::now();
+        pseidon.stop(20);
+        assert!(began.elapsed() < Duration::from_secs(10), "an orderly stop took {:?}", began.elapsed());
+        assert_eq!(hidden(&site.path("out")), Vec::<PathBuf>::new());
+        let now = count_gapless(&site.path("out"));
+        assert!(now > before, "{now} records after {before}");
+        before = now;
+    }
+    watcher.finish();
+}
+
+/// What cannot be committed holds a stop up, for the grace and no longer, or until a second signal.
+#[test]
+fn a_stop_that_is_held_up_ends() {
+    let site = Site::new("held-up");
+    let mut redis = Redis::start(&site);
+    for (grace, signals) in [("2s", 1), ("60s", 2)] {
+        site.write("pipeline.edn", endless(&format!(":state \"{}\" :shutdown-grace \"{grace}\"", redis.url())));
+        let mut pseidon = site.run("pipeline.edn");
+        let open_files = || hidden(&site.path("out")).iter().filter(|path| path.is_file()).count();
+        wait_until("it writes", 30, || open_files() >= 3);
+        redis.kill();
+        pseidon.terminate();
+        if signals == 2 {
+            std::thread::sleep(Duration::from_secs(2));
+            assert!(pseidon.is_running(), "it uses its grace");
+            pseidon.terminate();
+        }
+        pseidon.expect_exit(1, 12);
+        redis.up(&site);
+    }
+    // What was not committed is read again.
+    let mut pseidon = site.run("pipeline.edn");
+    std::thread::sleep(Duration::from_secs(2));
+    pseidon.stop(20);
+    assert!(count_gapless(&site.path("out")) > 300);
+    assert_eq!(hidden(&site.path("out")), Vec::<PathBuf>::new());
+}

@@ -1,0 +1,232 @@
+//! What was written, and whether it is what was fed.
+
+use std::collections::{BTreeMap, HashMap};
+use std::fs::{self, File};
+use std::io::Read;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use arrow::array::RecordBatch;
+use arrow::util::display::{ArrayFormatter, FormatOptions};
+use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
+
+use super::feed::{Fed, Record};
+
+/// How many differences a failure shows.
+const SHOWN: usize = 12;
+
+/// What a reader sees below a folder: names that start with a dot, and what is below them, are left out.
+pub(crate) fn visible_files(folder: &Path, found: &mut Vec<PathBuf>) {
+    for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
+        if entry.file_name().as_encoded_bytes().starts_with(b".") {
+            continue;
+        }
+        // A directory may go while we look; a file may not, and its reader will say so.
+        if entry.file_type().is_ok_and(|kind| kind.is_dir()) { visible_files(&entry.path(), found) } else { found.push(entry.path()) }
+    }
+}
+
+/// The visible files below a folder, by name.
+pub(crate) fn files(folder: &Path) -> Vec<PathBuf> {
+    let mut found = Vec::new();
+    visible_files(folder, &mut found);
+    found.sort();
+    found
+}
+
+/// What is hidden below a folder.
+pub(crate) fn hidden(folder: &Path) -> Vec<PathBuf> {
+    let mut found = Vec::new();
+    for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
+        if entry.file_name().as_encoded_bytes().starts_with(b".") {
+            found.push(entry.path());
+        }
+        if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+            found.extend(hidden(&entry.path()));
+        }
+    }
+    found
+}
+
+/// A text file's lines, decompressed.
+pub(crate) fn lines(path: &Path) -> Vec<String> {
+    let content = fs::read(path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+    let text = plain(path, &content).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+    String::from_utf8(text).expect("text").lines().map(str::to_owned).collect()
+}
+
+/// The lines of all text files below a folder, sorted.
+pub(crate) fn all_lines(folder: &Path) -> Vec<String> {
+    let mut all: Vec<String> = files(folder).iter().flat_map(|path| lines(path)).collect();
+    all.sort();
+    all
+}
+
+/// A Parquet file's rows: the values by their columns' names, as text, with nulls left out.
+pub(crate) fn rows(path: &Path) -> Vec<BTreeMap<String, String>> {
+    batches(path).unwrap_or_else(|error| panic!("{}: {error}", path.display())).iter().flat_map(rows_of).collect()
+}
+
+fn rows_of(batch: &RecordBatch) -> Vec<BTreeMap<String, String>> {
+    let options = FormatOptions::default();
+    let columns: Vec<_> = batch
+        .columns()
+        .iter()
+        .map(|column| (column, ArrayFormatter::try_new(column.as_ref(), &options).expect("a column that can be shown")))
+        .collect();
+    let row = |number: usize| {
+        let values = batch.schema_ref().fields().iter().zip(&columns).filter(|(_, (column, _))| column.is_valid(number));
+        values.map(|(field, (_, values))| (field.name().clone(), values.value(number).to_string())).collect()
+    };
+    (0..batch.num_rows()).map(row).collect()
+}
+
+/// A Parquet file's own key-value metadata.
+pub(crate) fn metadata(path: &Path) -> HashMap<String, String> {
+    let file = File::open(path).expect("a file");
+    let builder = ParquetRecordBatchReaderBuilder::try_new(file).expect("a parquet file");
+    let entries = builder.metadata().file_metadata().key_value_metadata().cloned().unwrap_or_default();
+    entries.into_iter().filter_map(|entry| entry.value.map(|value| (entry.key, value))).collect()
+}
+
+fn batches(path: &Path) -> Result<Vec<RecordBatch>, String> {
+    let file = File::open(path).map_err(|error| error.to_string())?;
+    let reader = ParquetRecordBatchReaderBuilder::try_new(file).and_then(|builder| builder.build()).map_err(|error| error.to_string())?;
+    reader.collect::<Result<_, _>>().map_err(|error| error.to_string())
+}
+
+fn is_parquet(path: &Path) -> bool {
+    path.extension().is_some_and(|extension| extension == "parquet")
+}
+
+fn plain(path: &Path, content: &[u8]) -> Result<Vec<u8>, String> {
+    let mut text = Vec::new();
+    let read = match path.extension().and_then(|extension| extension.to_str()) {
+        Some("gz") => flate2::read::MultiGzDecoder::new(content).read_to_end(&mut text),
+        Some("zst") => zstd::stream::read::Decoder::new(content).and_then(|mut decoder| decoder.read_to_end(&mut text)),
+        _ => return Ok(content.to_vec()),
+    };
+    read.map(|_| text).map_err(|error| error.to_string())
+}
+
+/// Whether a reader can read all of the file: gives the number of its records. An error says what is missing.
+pub(crate) fn must_be_complete(path: &Path, content: &[u8]) -> Result<u64, String> {
+    if is_parquet(path) {
+        return batches(path).map(|batches| batches.iter().map(|batch| batch.num_rows() as u64).sum());
+    }
+    let text = plain(path, content)?;
+    match text.last() {
+        Some(b'\n') => Ok(text.iter().filter(|byte| **byte == b'\n').count() as u64),
+        Some(_) => Err("its last line has no end".to_owned()),
+        None => Err("it is empty".to_owned()),
+    }
+}
+
+fn records(path: &Path) -> Vec<Record> {
+    if is_parquet(path) {
+        let record = |row: &BTreeMap<String, String>| Record {
+            partition: row["p"].parse().expect("a partition"),
+            number: row["n"].parse().expect("a number"),
+            bucket: row["bucket"].clone(),
+        };
+        return rows(path).iter().map(record).collect();
+    }
+    lines(path).iter().map(|line| Record::parse(line)).collect()
+}
+
+/// What a check has seen.
+pub(crate) struct Checked {
+    /// The files.
+    pub(crate) files: Vec<PathBuf>,
+}
+
+/// The whole proof: each record that was fed is in exactly one visible file, and nothing else is; it lies in the folder of its bucket; within a
+/// file each partition's records ascend, and within a bucket the files' ranges of a partition do not overlap; nothing hidden is left; every file
+/// opens in its ordinary tool.
+pub(crate) fn check(folder: &Path, fed: &Fed) -> Checked {
+    assert_eq!(hidden(folder), Vec::<PathBuf>::new(), "hidden files are left");
+    let files = files(folder);
+    open_in_tools(&files);
+
+    let mut differences = Vec::new();
+    let mut times: Vec<Vec<u32>> = fed.counts.iter().map(|count| vec![0; *count as usize]).collect();
+    // By bucket and partition: each file's first and last number.
+    let mut ranges: BTreeMap<(String, u64), Vec<(u64, u64, &PathBuf)>> = BTreeMap::new();
+    for file in &files {
+        let bucket = file.strip_prefix(folder).ok().and_then(Path::parent).expect("below the folder").display().to_string();
+        let mut last: BTreeMap<u64, (u64, u64)> = BTreeMap::new();
+        for record in records(file) {
+            match times.get_mut(record.partition as usize).and_then(|times| times.get_mut(record.number as usize)) {
+                Some(times) => *times += 1,
+                None => differences.push(format!("{record:?} was never fed; it is in {}", file.display())),
+            }
+            if record.bucket != bucket || record.bucket != fed.bucket(record.partition, record.number) {
+                differences.push(format!("{record:?} does not belong into {}", file.display()));
+            }
+            let range = last.entry(record.partition).or_insert((record.number, record.number));
+            if range.1 > record.number {
+                differences.push(format!("{record:?} comes after number {} in {}", range.1, file.display()));
+            }
+            range.1 = range.1.max(record.number);
+        }
+        for (partition, (first, last)) in last {
+            ranges.entry((bucket.clone(), partition)).or_default().push((first, last, file));
+        }
+    }
+    for ((bucket, partition), ranges) in &mut ranges {
+        ranges.sort();
+        for pair in ranges.windows(2) {
+            let [(_, last, before), (first, _, after)] = pair else { continue };
+            if last >= first {
+                differences.push(format!(
+                    "in {bucket} partition {partition}'s ranges overlap: {} ends with {last}, {} begins with {first}",
+                    before.display(),
+                    after.display()
+                ));
+            }
+        }
+    }
+    for (partition, times) in times.iter().enumerate() {
+        for (number, times) in times.iter().enumerate().filter(|(_, times)| **times != 1) {
+            differences.push(format!("record {number} of partition {partition} is there {times} times"));
+        }
+    }
+    assert!(
+        differences.is_empty(),
+        "{} differences in {} files, the first of them:\n{}",
+        differences.len(),
+        files.len(),
+        differences[..differences.len().min(SHOWN)].join("\n")
+    );
+    Checked { files }
+}
+
+/// Compressed files have to be sound for the tools that people use, Parquet files for Parquet's reader (which [`records`] is).
+fn open_in_tools(files: &[PathBuf]) {
+    for (extension, tool) in [("gz", "gzip"), ("zst", "zstd")] {
+        let of_kind: Vec<&PathBuf> = files.iter().filter(|file| file.extension().is_some_and(|found| found == extension)).collect();
+        for some in of_kind.chunks(500) {
+            let output = Command::new(tool).arg("-tq").args(some).output().unwrap_or_else(|error| panic!("{tool}: {error}"));
+            assert!(output.status.success(), "{tool} -t: {}", String::from_utf8_lossy(&output.stderr));
+        }
+    }
+}
+
+/// The field `n` of all records below a folder, sorted.
+pub(crate) fn numbers(folder: &Path) -> Vec<u64> {
+    let number = |line: &String| {
+        let value: serde_json::Value = serde_json::from_str(line).expect("a line of json");
+        value["n"].as_u64().expect("a number")
+    };
+    let mut numbers: Vec<u64> = files(folder).iter().flat_map(|path| lines(path)).map(|line| number(&line)).collect();
+    numbers.sort_unstable();
+    numbers
+}
+
+/// Each of the numbers from 0 on is there once, up to the largest one; gives how many there are.
+pub(crate) fn count_gapless(folder: &Path) -> u64 {
+    let numbers = numbers(folder);
+    let wrong = numbers.iter().enumerate().find(|(place, number)| *place as u64 != **number);
+    assert_eq!(wrong, None, "of {} numbers, the first place where the number is another one", numbers.len());
+    numbers.len() as u64
+}

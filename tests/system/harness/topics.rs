@@ -1,0 +1,40 @@
+//! Topics, as consumers see them.
+
+use std::time::{Duration, Instant};
+
+use rdkafka::consumer::{BaseConsumer, Consumer};
+use rdkafka::error::KafkaError;
+use rdkafka::{ClientConfig, Message, Offset, TopicPartitionList};
+
+/// The values of a topic by partition, as far as they are committed now: what a consumer with `isolation.level` `read_committed` gets up to the
+/// first transaction that is still open.
+pub(crate) fn committed(topic: &str) -> Vec<Vec<String>> {
+    let mut config = ClientConfig::new();
+    config.set("bootstrap.servers", super::brokers()).set("group.id", format!("{topic}-reader"));
+    config.set("isolation.level", "read_committed").set("enable.partition.eof", "true").set("enable.auto.commit", "false");
+    let consumer: BaseConsumer = config.create().expect("a consumer");
+    let metadata = consumer.fetch_metadata(Some(topic), Duration::from_secs(20)).expect("the broker knows the topic");
+    let partitions = metadata.topics().first().map_or(0, |topic| topic.partitions().len());
+    let mut assignment = TopicPartitionList::new();
+    for partition in 0..partitions {
+        assignment.add_partition_offset(topic, partition as i32, Offset::Beginning).expect("a partition");
+    }
+    consumer.assign(&assignment).expect("an assignment");
+
+    let mut values = vec![Vec::new(); partitions];
+    let mut at_end = vec![false; partitions];
+    let deadline = Instant::now() + Duration::from_secs(60);
+    while at_end.contains(&false) {
+        assert!(Instant::now() < deadline, "the end of {topic} was not reached");
+        match consumer.poll(Duration::from_millis(200)) {
+            Some(Ok(message)) => {
+                let value = String::from_utf8_lossy(message.payload().unwrap_or_default()).into_owned();
+                values[message.partition() as usize].push(value);
+            }
+            Some(Err(KafkaError::PartitionEOF(partition))) => at_end[partition as usize] = true,
+            Some(Err(error)) => panic!("cannot read {topic}: {error}"),
+            None => {}
+        }
+    }
+    values
+}

@@ -1,0 +1,88 @@
+//! Several instances of one pipeline.
+
+use std::time::Duration;
+
+use crate::harness::feed::Feed;
+use crate::harness::output::check;
+use crate::harness::pipeline::{Layout, Membership, SESSION_MILLIS, Store, kafka_to_files};
+use crate::harness::watch::Watcher;
+use crate::harness::{Pseidon, Site, wait_until};
+use crate::kills::settle;
+
+/// What an instance says that has lost its splits to another one.
+const FENCED: &str = "starting anew from the committed positions";
+
+/// One of two is frozen until the other has all partitions, and woken: it still holds open files, and perhaps a commit that was under way. It
+/// must not get anything of that through.
+#[test]
+fn a_frozen_instance_is_fenced() {
+    let site = Site::new("frozen");
+    site.write("pipeline.edn", kafka_to_files(&site, Store::Redis, Membership::Dynamic, Layout::GzipBySize));
+    let watcher = Watcher::start(&[site.path("out")]);
+    let mut feed = Feed::new(&site.name, 4);
+    feed.send(1000);
+    let background = feed.in_background(1000);
+    let mut instances = [site.run("pipeline.edn"), site.run("pipeline.edn")];
+    for round in 0..4 {
+        let [frozen, other] = &mut instances;
+        goes_on(&watcher, other);
+        // Until both have their part of the partitions.
+        std::thread::sleep(Duration::from_millis(SESSION_MILLIS) + site.random.millis(0..700));
+        let fenced_before = frozen.log().matches(FENCED).count();
+        frozen.freeze();
+        std::thread::sleep(Duration::from_millis(SESSION_MILLIS * 2));
+        goes_on(&watcher, other);
+        frozen.wake();
+        wait_until("the woken instance sees that it is fenced", 60, || frozen.log().matches(FENCED).count() > fenced_before);
+        assert!(frozen.is_running() && other.is_running(), "both go on in round {round}");
+        instances.swap(0, 1);
+    }
+    let fed = background.finish().fed();
+    watcher.wait_for(fed.total(), 90);
+    instances.iter_mut().for_each(|instance| instance.stop(40));
+    watcher.finish();
+    check(&site.path("out"), &fed);
+}
+
+/// Waits until something new is visible.
+fn goes_on(watcher: &Watcher, instance: &mut Pseidon) {
+    let before = watcher.records();
+    wait_until("more records become visible", 60, || watcher.records() > before + 200);
+    assert!(instance.is_running());
+}
+
+#[test]
+fn instances_come_and_go_redis() {
+    come_and_go("come-and-go-redis", Store::Redis, Layout::GzipBySize);
+}
+
+#[test]
+fn instances_come_and_go_redis_cluster() {
+    come_and_go("come-and-go-cluster", Store::Cluster, Layout::Parquet);
+}
+
+fn come_and_go(test: &str, store: Store, layout: Layout) {
+    let site = Site::new(test);
+    site.write("pipeline.edn", kafka_to_files(&site, store, Membership::Dynamic, layout));
+    let watcher = Watcher::start(&[site.path("out")]);
+    let mut feed = Feed::new(&site.name, 4);
+    feed.send(1000);
+    let background = feed.in_background(700);
+    let mut running: Vec<Pseidon> = Vec::new();
+    for _ in 0..24 {
+        let one = if running.is_empty() { 0 } else { site.random.of(0..running.len() as u64) as usize };
+        match site.random.of(0..10) {
+            0..=1 if !running.is_empty() => running.swap_remove(one).kill(),
+            2..=4 if !running.is_empty() => running.swap_remove(one).stop(40),
+            _ if running.len() < 3 => running.push(site.run("pipeline.edn")),
+            _ => {}
+        }
+        std::thread::sleep(site.random.millis(100..1500));
+        assert!(running.iter_mut().all(Pseidon::is_running), "an instance ended by itself");
+    }
+    running.iter_mut().for_each(|instance| instance.stop(40));
+    let fed = background.finish().fed();
+    settle(&site, &watcher, fed.total());
+    watcher.finish();
+    check(&site.path("out"), &fed);
+}

@@ -1,0 +1,1 @@
+//! Exactly once into Kafka, as a consumer of committed records sees it.

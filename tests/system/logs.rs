@@ -1,0 +1,105 @@
+//! Files as a source: read once, and followed while they rotate. Killed at random.
+
+use std::io::Write;
+
+use flate2::Compression;
+use flate2::write::GzEncoder;
+
+use crate::harness::feed::{Fed, Log, line};
+use crate::harness::output::check;
+use crate::harness::pipeline::{Layout, Store, files_sink, pipeline, settings};
+use crate::harness::watch::Watcher;
+use crate::harness::{Pseidon, Site, wait_until};
+use crate::kills::settle;
+
+const BUCKETS: u64 = 4;
+
+/// Plain files, gzip of one and of several members, and Zstandard.
+#[test]
+fn files_that_are_read_once() {
+    let site = Site::new("files-once");
+    let fed = Fed { counts: vec![9000; 6], buckets: BUCKETS };
+    for (partition, count) in fed.counts.iter().enumerate() {
+        let partition = partition as u64;
+        let text: Vec<String> = (0..*count).map(|number| line(BUCKETS, partition, number) + "\n").collect();
+        match partition {
+            0 => site.write("in/0.ndjson", text.concat()),
+            1 => site.write("in/1.ndjson", text.concat().trim_end()),
+            2 => site.write("in/2.ndjson.gz", gzip(&text.concat())),
+            3 => site.write("in/3.ndjson.gz", text.chunks(800).flat_map(|part| gzip(&part.concat())).collect::<Vec<u8>>()),
+            4 => site.write("in/4.ndjson.zst", zstd::encode_all(text.concat().as_bytes(), 3).expect("zstd")),
+            _ => site.write("in/deeper/5.json", text.concat()),
+        };
+    }
+    let source = "(files {:path \"in/**/*\" :format \"json\"})";
+    site.write("pipeline.edn", pipeline(&site.name, &settings(&site, Store::Embedded), source, &files_sink(Layout::GzipBySize)));
+    let watcher = Watcher::start(&[site.path("out")]);
+    let mut killed = 0;
+    for _ in 0..40 {
+        let mut pseidon = site.run("pipeline.edn");
+        std::thread::sleep(site.random.millis(40..700));
+        killed += u64::from(pseidon.is_running());
+        pseidon.kill();
+    }
+    assert!(killed >= 8, "only {killed} kills: the runs were too short");
+    site.finish("pipeline.edn", 120);
+    let files = check(&site.path("out"), &fed).files;
+    // Everything is done: another run has nothing to do.
+    site.finish("pipeline.edn", 60);
+    watcher.finish();
+    assert_eq!(check(&site.path("out"), &fed).files, files);
+}
+
+fn gzip(text: &str) -> Vec<u8> {
+    let mut encoder = GzEncoder::new(Vec::new(), Compression::default());
+    encoder.write_all(text.as_bytes()).expect("memory takes it");
+    encoder.finish().expect("memory takes it")
+}
+
+/// Two logs: one is renamed when it is rotated, the other is emptied in its place. What is emptied before it is read is lost to everybody, so that
+/// happens when everything is visible.
+#[test]
+fn logs_that_rotate() {
+    let site = Site::new("logs");
+    let source = "(files {:path [\"logs-in/renamed.log*\" \"logs-in/emptied.log\"] :format \"json\" :follow true :poll \"50ms\"})";
+    site.write("pipeline.edn", pipeline(&site.name, &settings(&site, Store::Embedded), source, &files_sink(Layout::GzipByRecords)));
+    site.write("logs-in/unrelated", "not read\n");
+    let renamed_path = site.path("logs-in/renamed.log");
+    let mut renamed = Log::create(&renamed_path, 0, BUCKETS);
+    let mut emptied = Log::create(&site.path("logs-in/emptied.log"), 1, BUCKETS);
+    let watcher = Watcher::start(&[site.path("out")]);
+    let mut running: Option<Pseidon> = None;
+    let mut rotations = 0;
+    for step in 0..40 {
+        renamed.append(site.random.of(0..400));
+        emptied.append(site.random.of(1..200));
+        match running.as_mut() {
+            None => running = Some(site.run("pipeline.edn")),
+            Some(pseidon) if site.random.of(0..3) == 0 => {
+                pseidon.kill();
+                running = None;
+            }
+            Some(_) => {}
+        }
+        if site.random.of(0..3) == 0 {
+            rotations += 1;
+            renamed.rotate(&renamed_path, &site.path(&format!("logs-in/renamed.log.{rotations}")));
+        }
+        if step % 5 == 4 {
+            let mut pseidon = running.take().unwrap_or_else(|| site.run("pipeline.edn"));
+            let total = renamed.count() + emptied.count();
+            wait_until("everything so far is visible", 60, || watcher.records() >= total || !pseidon.is_running());
+            // Now and then nobody is there when it happens.
+            if site.random.of(0..2) == 0 { pseidon.kill() } else { running = Some(pseidon) }
+            emptied.truncate();
+        }
+        std::thread::sleep(site.random.millis(50..600));
+    }
+    if let Some(mut pseidon) = running.take() {
+        pseidon.kill();
+    }
+    let fed = Fed { counts: vec![renamed.count(), emptied.count()], buckets: BUCKETS };
+    settle(&site, &watcher, fed.total());
+    watcher.finish();
+    check(&site.path("out"), &fed);
+}

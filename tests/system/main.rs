@@ -1,0 +1,23 @@
+//! The real binary on real servers: crashes, take-overs, and everything end to end.
+//!
+//! One test binary, so that it links once. Servers are told by the environment: see `tests/run`, which starts them. Each test prints its seed;
+//! `PSEIDON_TEST_SEED` repeats it. A test that fails keeps its folder and shows the ends of its logs.
+//!
+//! - [`fail_points`], [`kills`]: killed at each step of the protocol, and at random.
+//! - [`instances`]: several instances that freeze, come and go.
+//! - [`logs`]: files that are read once and logs that are followed while they rotate, with kills.
+//! - [`kafka_sink`]: exactly once into Kafka.
+//! - [`flows`], [`bad_records`], [`command_line`]: what a pipeline does with records, and what the command line does.
+//! - [`state`], [`outages`]: what happens when state is lost, changed or held by another, and when disks and servers fail.
+
+mod bad_records;
+mod command_line;
+mod fail_points;
+mod flows;
+mod harness;
+mod instances;
+mod kafka_sink;
+mod kills;
+mod logs;
+mod outages;
+mod state;

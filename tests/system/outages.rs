@@ -1,0 +1,202 @@
+//! Servers and disks that fail for a while.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+use crate::harness::output::{count_gapless, files, hidden};
+use crate::harness::pipeline::state_in;
+use crate::harness::redis::Redis;
+use crate::harness::watch::Watcher;
+use crate::harness::{Pseidon, Site, wait_until};
+
+/// Counts into `base`, from a source that never ends and does not wait.
+fn counted(settings: &str, base: &str) -> String {
+    format!(
+        r#"{{:name "counted" :settings {{:memory "16MiB" :commit-interval "200ms" {settings}}}
+            in (generate {{:record {{:n "n" :pad "repeat('x', 200)"}} :rate 4000}})
+            pipeline (-> in (files {{:path "{base}/{{n % 3}}" :codec :json :rollover {{:size "40KB" :idle "300ms"}} :check-freq "50ms"}}))}}"#
+    )
+}
+
+fn goes_on(site: &Site, folder: &str, pseidon: &mut Pseidon) {
+    let before = files(&site.path(folder)).len();
+    wait_until("more files become visible", 60, || files(&site.path(folder)).len() > before + 5 || !pseidon.is_running());
+    assert!(pseidon.is_running());
+}
+
+#[test]
+fn redis_goes_and_comes_back() {
+    let site = Site::new("redis-down");
+    let mut redis = Redis::down();
+    site.write("pipeline.edn", counted(&state_in(&site, &redis.url()), "out"));
+    let watcher = Watcher::start(&[site.path("out")]);
+    let mut pseidon = site.run("pipeline.edn");
+    wait_until("it says that the store is away", 20, || pseidon.log().contains("state store"));
+    std::thread::sleep(Duration::from_millis(500));
+    assert!(pseidon.is_running(), "it waits for the store");
+    redis.up(&site);
+    for _ in 0..3 {
+        goes_on(&site, "out", &mut pseidon);
+        redis.kill();
+        std::thread::sleep(site.random.millis(300..3000));
+        redis.up(&site);
+    }
+    goes_on(&site, "out", &mut pseidon);
+    pseidon.stop(40);
+    watcher.finish();
+    assert_eq!(hidden(&site.path("out")), Vec::<PathBuf>::new());
+    count_gapless(&site.path("out"));
+}
+
+/// The output's directory goes (an unmounted disk), and comes back with what was in it.
+#[test]
+fn a_directory_goes_and_comes_back() {
+    let site = Site::new("vanished");
+    site.write("pipeline.edn", counted("", "disk/out"));
+    let mut pseidon = site.run("pipeline.edn");
+    for _ in 0..3 {
+        goes_on(&site, "disk/out", &mut pseidon);
+        fs::rename(site.path("disk"), site.path("away")).expect("renamed");
+        // Something is in its place that no directory can be made in.
+        fs::write(site.path("disk"), "").expect("a file");
+        let said = trouble(&pseidon);
+        wait_until("it says so", 30, || trouble(&pseidon) > said || !pseidon.is_running());
+        std::thread::sleep(site.random.millis(100..1500));
+        assert!(pseidon.is_running(), "it tries again");
+        fs::remove_file(site.path("disk")).expect("removed");
+        fs::rename(site.path("away"), site.path("disk")).expect("renamed");
+    }
+    goes_on(&site, "disk/out", &mut pseidon);
+    pseidon.stop(40);
+    assert_eq!(hidden(&site.path("disk")), Vec::<PathBuf>::new());
+    count_gapless(&site.path("disk/out"));
+}
+
+/// Somebody removes everything of ours that nobody can see.
+#[test]
+fn hidden_files_that_are_removed_are_written_again() {
+    let site = Site::new("removed");
+    site.write("pipeline.edn", counted("", "out"));
+    let watcher = Watcher::start(&[site.path("out")]);
+    let mut pseidon = site.run("pipeline.edn");
+    for _ in 0..5 {
+        goes_on(&site, "out", &mut pseidon);
+        for path in hidden(&site.path("out")) {
+            let _ = if path.is_dir() { fs::remove_dir_all(&path) } else { fs::remove_file(&path) };
+        }
+    }
+    goes_on(&site, "out", &mut pseidon);
+    pseidon.stop(40);
+    watcher.finish();
+    assert_eq!(hidden(&site.path("out")), Vec::<PathBuf>::new());
+    count_gapless(&site.path("out"));
+}
+
+/// Warnings and errors so far.
+fn trouble(pseidon: &Pseidon) -> usize {
+    let log = pseidon.log();
+    log.matches("WARN").count() + log.matches("ERROR").count()
+}
+
+/// No file may grow beyond a limit, until it is lifted: every write fails that would.
+#[test]
+fn writes_that_fail_are_tried_again() {
+    let site = Site::new("limit");
+    let redis = Redis::start(&site);
+    site.write("pipeline.edn", counted(&state_in(&site, &redis.url()), "out"));
+    let watcher = Watcher::start(&[site.path("out")]);
+    let mut command = Command::new("sh");
+    // Without the signal, such a write gives an error.
+    command.args(["-c", "trap '' XFSZ; ulimit -S -f 16; exec \"$0\" run pipeline.edn 2>log", env!("CARGO_BIN_EXE_pseidon")]);
+    command.current_dir(site.path(""));
+    let mut pseidon = site.start(command);
+    let log = || fs::read_to_string(site.path("log")).unwrap_or_default();
+    wait_until("it says that it cannot write", 30, || log().contains("WARN") || !pseidon.is_running());
+    std::thread::sleep(Duration::from_secs(2));
+    assert!(pseidon.is_running(), "it tries again: {}", log());
+    assert_eq!(files(&site.path("out")), Vec::<PathBuf>::new(), "nothing could be written");
+    let lifted = Command::new("prlimit").args(["--pid", &pseidon.id().to_string(), "--fsize=unlimited:"]).status().expect("prlimit");
+    assert!(lifted.success());
+    goes_on(&site, "out", &mut pseidon);
+    pseidon.stop(40);
+    watcher.finish();
+    assert_eq!(hidden(&site.path("out")), Vec::<PathBuf>::new());
+    count_gapless(&site.path("out"));
+}
+
+/// A small file system of the test's own, in a namespace that its processes live in. It is gone with them.
+struct SmallDisk {
+    holder: Child,
+    folder: PathBuf,
+}
+
+impl SmallDisk {
+    fn mount(site: &Site) -> SmallDisk {
+        let folder = site.path("disk");
+        fs::create_dir(&folder).expect("a folder");
+        let script = "mount -t tmpfs -o size=1m small \"$0\" && touch \"$0/mounted\" && exec sleep infinity";
+        let holder = Command::new("unshare")
+            .args(["--map-root-user", "--mount", "sh", "-c", script])
+            .arg(&folder)
+            .stdin(Stdio::null())
+            .spawn()
+            .expect("unshare is part of util-linux");
+        let mut disk = SmallDisk { holder, folder };
+        wait_until("the small disk is mounted", 20, || {
+            let ended = disk.holder.try_wait().expect("a child");
+            assert!(ended.is_none(), "this test needs to be allowed to mount a file system in a namespace of its own (see unshare(1))");
+            disk.seen("mounted").exists()
+        });
+        disk
+    }
+
+    /// A path on the disk, as it is seen from outside of its namespace.
+    fn seen(&self, name: &str) -> PathBuf {
+        let inside = self.folder.strip_prefix("/").expect("an absolute path");
+        Path::new("/proc").join(self.holder.id().to_string()).join("root").join(inside).join(name)
+    }
+
+    /// A run in the namespace.
+    fn start(&self, site: &Site) -> Pseidon {
+        let mut command = Command::new("nsenter");
+        command.args(["--target", &self.holder.id().to_string(), "--user", "--preserve-credentials", "--mount", "--"]);
+        command.arg(env!("CARGO_BIN_EXE_pseidon")).arg("run").arg(site.path("pipeline.edn"));
+        site.start(command)
+    }
+}
+
+impl Drop for SmallDisk {
+    fn drop(&mut self) {
+        let _ = self.holder.kill();
+        let _ = self.holder.wait();
+    }
+}
+
+/// The disk is full again and again; somebody makes room, as somebody has to.
+#[test]
+fn a_full_disk_holds_it_up() {
+    let site = Site::new("full-disk");
+    site.write("pipeline.edn", counted("", "disk/out"));
+    let disk = SmallDisk::mount(&site);
+    let mut pseidon = disk.start(&site);
+    let kept = site.path("kept");
+    for round in 0..3 {
+        let said = trouble(&pseidon);
+        wait_until("it says that the disk is full", 60, || trouble(&pseidon) > said || !pseidon.is_running());
+        std::thread::sleep(site.random.millis(500..2000));
+        assert!(pseidon.is_running(), "it tries again");
+        for (number, path) in files(&disk.seen("out")).iter().enumerate() {
+            fs::create_dir_all(&kept).expect("a folder");
+            fs::copy(path, kept.join(format!("{round}-{number}.json"))).expect("copied");
+            fs::remove_file(path).expect("removed");
+        }
+    }
+    pseidon.stop(40);
+    assert_eq!(hidden(&disk.seen("out")), Vec::<PathBuf>::new());
+    for (number, path) in files(&disk.seen("out")).iter().enumerate() {
+        fs::copy(path, kept.join(format!("end-{number}.json"))).expect("copied");
+    }
+    assert!(count_gapless(&kept) > 10_000);
+}

@@ -1,0 +1,132 @@
+//! State that is held by another process, was left by another version of the pipeline, or was lost.
+
+use std::time::Duration;
+
+use crate::harness::feed::Feed;
+use crate::harness::output::{check, count_gapless, files};
+use crate::harness::pipeline::{Layout, Membership, Store, files_sink, kafka_source, pipeline, settings, state_in};
+use crate::harness::redis::Redis;
+use crate::harness::watch::Watcher;
+use crate::harness::{Site, wait_until};
+
+fn generated(state: &str, condition: &str) -> String {
+    format!(
+        r#"{{:name "counted" :settings {{{state}}}
+            in (generate {{:record {{:n "n"}} :rate 2000}})
+            pipeline (-> in (where "{condition}") (files {{:path "out/{{n % 4}}" :codec :json :rollover {{:records 50 :idle "300ms"}} :check-freq "50ms"}}))}}"#
+    )
+}
+
+#[test]
+fn a_second_process_is_refused() {
+    let site = Site::new("second");
+    site.write("pipeline.edn", generated("", "n >= 0"));
+    let mut first = site.run("pipeline.edn");
+    wait_until("the first one is at work", 30, || !files(&site.path("out")).is_empty());
+    let mut second = site.run("pipeline.edn");
+    second.expect_exit(1, 20);
+    assert!(second.log().contains("is in use by another process"), "{}", second.log());
+    assert!(first.is_running());
+    first.stop(20);
+    count_gapless(&site.path("out"));
+}
+
+/// A run that was killed has left lanes ahead or files staged, which only its own version of the pipeline may finish.
+#[test]
+fn a_changed_pipeline_waits_for_what_crashed() {
+    let site = Site::new("changed");
+    let crash = || {
+        let mut command = site.command("pipeline.edn");
+        command.env("PSEIDON_FAIL", "committed:7");
+        site.start(command).expect_death("committed", 30);
+    };
+    site.write("pipeline.edn", generated("", "n >= 0"));
+    crash();
+    site.write("pipeline.edn", generated("", "n >= 0 or n < 0"));
+    let mut refused = site.run("pipeline.edn");
+    refused.expect_exit(1, 20);
+    let log = refused.log();
+    assert!(log.contains("the pipeline has changed") && log.contains("--previous") && log.contains("--accept-changed-plan"), "{log}");
+
+    let mut command = site.command("pipeline.edn");
+    command.arg("--previous");
+    let mut previous = site.start(command);
+    let before = files(&site.path("out")).len();
+    wait_until("the old version goes on", 30, || files(&site.path("out")).len() > before + 8);
+    previous.stop(20);
+    let delivered = count_gapless(&site.path("out"));
+
+    // After a graceful stop nothing of it is left, so the new version is free to go on.
+    crash();
+    site.write("pipeline.edn", generated("", "n >= 0 and true"));
+    let mut command = site.command("pipeline.edn");
+    command.arg("--accept-changed-plan");
+    let mut accepted = site.start(command);
+    let before = files(&site.path("out")).len();
+    wait_until("the new version goes on", 30, || files(&site.path("out")).len() > before + 8);
+    accepted.stop(20);
+    assert!(count_gapless(&site.path("out")) > delivered);
+}
+
+#[test]
+fn state_that_is_lost_in_the_middle_ends_the_run() {
+    let site = Site::new("emptied");
+    let redis = Redis::start(&site);
+    site.write("pipeline.edn", generated(&state_in(&site, &redis.url()), "n >= 0"));
+    let watcher = Watcher::start(&[site.path("out")]);
+    let mut pseidon = site.run("pipeline.edn");
+    watcher.wait_for(500, 30);
+    redis.empty();
+    pseidon.expect_exit(1, 30);
+    let log = pseidon.log();
+    assert!(log.contains("lost data") && log.contains("bring the store back"), "{log}");
+    watcher.finish();
+    count_gapless(&site.path("out"));
+}
+
+/// The Kafka group has read further than the state knows: the state was lost, and going on would double.
+#[test]
+fn state_that_is_lost_between_runs_is_noticed() {
+    let site = Site::new("forgotten");
+    let redis = Redis::start(&site);
+    let settings = format!("{{:commit-interval \"200ms\" {}}}", state_in(&site, &redis.url()));
+    let source = |more: &str| kafka_source(&site.name, Membership::Dynamic, more);
+    site.write("pipeline.edn", pipeline(&site.name, &settings, &source(""), &files_sink(Layout::GzipByRecords)));
+    let mut feed = Feed::new(&site.name, 3);
+    let fed = feed.send(1000).fed();
+    let watcher = Watcher::start(&[site.path("out")]);
+    let mut pseidon = site.run("pipeline.edn");
+    watcher.wait_for(fed.total(), 60);
+    // The group's offsets follow within about a second.
+    std::thread::sleep(Duration::from_secs(3));
+    pseidon.stop(20);
+    redis.empty();
+    let mut pseidon = site.run("pipeline.edn");
+    pseidon.expect_exit(1, 30);
+    let log = pseidon.log();
+    assert!(log.contains("the state may have been lost") && log.contains(":on-missing-state"), "{log}");
+
+    // The user says that the group's offsets are to be believed.
+    let text = pipeline(&site.name, &settings, &source(":on-missing-state :group"), &files_sink(Layout::GzipByRecords));
+    site.write("pipeline.edn", text);
+    let fed = feed.send(500).fed();
+    let mut pseidon = site.run("pipeline.edn");
+    watcher.wait_for(fed.total(), 60);
+    pseidon.stop(20);
+    watcher.finish();
+    check(&site.path("out"), &fed);
+}
+
+/// A run that ends at what is there now, twice: the second finds only what came since.
+#[test]
+fn a_run_until_the_latest_ends() {
+    let site = Site::new("until");
+    let source = kafka_source(&site.name, Membership::Dynamic, ":until :latest");
+    site.write("pipeline.edn", pipeline(&site.name, &settings(&site, Store::Embedded), &source, &files_sink(Layout::Parquet)));
+    let mut feed = Feed::new(&site.name, 3);
+    for records in [1500, 10, 700] {
+        let fed = feed.send(records).fed();
+        site.finish("pipeline.edn", 60);
+        check(&site.path("out"), &fed);
+    }
+}
