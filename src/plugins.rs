@@ -14,6 +14,7 @@ pub(crate) fn registry() -> Registry {
             Arc::new(pseidon_stdio::StdinPlugin),
         ],
         sinks: vec![
+            Arc::new(pseidon_files::FilesSink),
             Arc::new(pseidon_stdio::StdoutPlugin),
             Arc::new(pseidon_synthetic::DropPlugin),
         ],

@@ -12,7 +12,7 @@ use crate::harness::watch::Watcher;
 use crate::kills::settle;
 
 /// The steps that a run from Kafka to files comes past.
-const STEPS_TO_FILES: &[&str] = &[];
+const STEPS_TO_FILES: &[&str] = &["opened", "written", "finished", "synced", "committed", "renamed", "published"];
 /// The steps of the Kafka sink.
 pub(crate) const STEPS_TO_KAFKA: &[&str] = &["kafka-produced", "kafka-positions-sent", "kafka-committed"];
 

@@ -189,7 +189,7 @@ fn hundreds_of_buckets_in_little_memory() {
         "pipeline.edn",
         r#"{:settings {:memory "16MiB" :etl-threads 2 :writer-threads 2}
             in (generate {:record {:n "n" :bucket "h % 600" :pad "repeat('x', 50 + h % 100)"} :count 60000 :splits 3})
-            pipeline (-> in (files {:path "out/{bucket}" :codec :json :compression :gzip :open-files 100}))}"#,
+            pipeline (-> in (files {:path "out/{bucket}" :codec :json :compression :gzip :max-open-files 100}))}"#,
     );
     let mut pseidon = site.finish("pipeline.edn", 200);
     assert!(!pseidon.is_running());

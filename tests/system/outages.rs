@@ -1,6 +1,7 @@
 //! Servers and disks that fail for a while.
 
 use std::fs;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
@@ -50,39 +51,74 @@ fn redis_goes_and_comes_back() {
     count_gapless(&site.path("out"));
 }
 
-/// The output's directory goes (an unmounted disk), and comes back with what was in it.
+/// The output's directory goes and comes back with what was in it, as a disk does that is unmounted, while nothing can be written in its place; and
+/// between it is there and may not be written.
 #[test]
 fn a_directory_goes_and_comes_back() {
     let site = Site::new("vanished");
-    site.write("pipeline.edn", counted("", "disk/out"));
-    let mut pseidon = site.run("pipeline.edn");
-    for _ in 0..3 {
-        goes_on(&site, "disk/out", &mut pseidon);
-        fs::rename(site.path("disk"), site.path("away")).expect("renamed");
-        // Something is in its place that no directory can be made in.
-        fs::write(site.path("disk"), "").expect("a file");
+    site.write("place/disk/kept", "");
+    site.write("pipeline.edn", counted("", "place/disk/out"));
+    let mode = |name: &str, mode: u32| fs::set_permissions(site.path(name), fs::Permissions::from_mode(mode)).expect("permissions");
+    ["", "place", "place/disk"].iter().for_each(|name| mode(name, 0o777));
+    let mut pseidon = site.start(without_privileges(site.command("pipeline.edn")));
+    let out = "place/disk/out";
+    for round in 0..4 {
+        goes_on(&site, out, &mut pseidon);
         let said = trouble(&pseidon);
+        let permission_only = round % 2 == 1;
+        if permission_only {
+            fs::set_permissions(site.path(out), fs::Permissions::from_mode(0o555)).expect("permissions");
+            hidden(&site.path(out)).iter().filter(|path| path.is_dir()).for_each(|path| {
+                fs::set_permissions(path, fs::Permissions::from_mode(0o555)).expect("permissions");
+            });
+        } else {
+            mode("place", 0o555);
+            fs::rename(site.path("place/disk"), site.path("away")).expect("renamed");
+        }
         wait_until("it says so", 30, || trouble(&pseidon) > said || !pseidon.is_running());
         std::thread::sleep(site.random.millis(100..1500));
         assert!(pseidon.is_running(), "it tries again");
-        fs::remove_file(site.path("disk")).expect("removed");
-        fs::rename(site.path("away"), site.path("disk")).expect("renamed");
+        if permission_only {
+            hidden(&site.path(out)).iter().filter(|path| path.is_dir()).for_each(|path| {
+                fs::set_permissions(path, fs::Permissions::from_mode(0o777)).expect("permissions");
+            });
+            fs::set_permissions(site.path(out), fs::Permissions::from_mode(0o777)).expect("permissions");
+        } else {
+            fs::rename(site.path("away"), site.path("place/disk")).expect("renamed");
+            mode("place", 0o777);
+        }
     }
-    goes_on(&site, "disk/out", &mut pseidon);
+    goes_on(&site, out, &mut pseidon);
     pseidon.stop(40);
-    assert_eq!(hidden(&site.path("disk")), Vec::<PathBuf>::new());
-    count_gapless(&site.path("disk/out"));
+    assert_eq!(hidden(&site.path("place")), Vec::<PathBuf>::new());
+    count_gapless(&site.path(out));
 }
 
-/// Somebody removes everything of ours that nobody can see.
+/// Permissions mean nothing to root, so a test that takes them away has to run the binary as somebody else.
+fn without_privileges(command: Command) -> Command {
+    if !rustix::process::geteuid().is_root() {
+        return command;
+    }
+    let mut wrapped = Command::new("setpriv");
+    wrapped.args(["--reuid=65534", "--regid=65534", "--clear-groups", "--"]).arg(command.get_program()).args(command.get_args());
+    if let Some(folder) = command.get_current_dir() {
+        wrapped.current_dir(folder);
+    }
+    wrapped
+}
+
+/// Somebody removes everything of ours that nobody can see. Files open for two seconds, so just after some became visible, nothing waits between
+/// its commit and its name.
 #[test]
 fn hidden_files_that_are_removed_are_written_again() {
     let site = Site::new("removed");
-    site.write("pipeline.edn", counted("", "out"));
+    site.write("pipeline.edn", counted("", "out").replace(":size \"40KB\" :idle \"300ms\"", ":age \"2s\""));
     let watcher = Watcher::start(&[site.path("out")]);
     let mut pseidon = site.run("pipeline.edn");
-    for _ in 0..5 {
-        goes_on(&site, "out", &mut pseidon);
+    for _ in 0..4 {
+        let before = watcher.records();
+        watcher.wait_for(before + 1, 60);
+        std::thread::sleep(Duration::from_millis(700));
         for path in hidden(&site.path("out")) {
             let _ = if path.is_dir() { fs::remove_dir_all(&path) } else { fs::remove_file(&path) };
         }

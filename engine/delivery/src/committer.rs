@@ -1,5 +1,6 @@
 //! A sink's ledger and the store, brought together: one commit at a time, repeated until the store has answered.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -25,8 +26,39 @@ pub struct Committer {
     /// What is published and still named in the store; forgotten with the next step.
     published: Mutex<Vec<String>>,
     positions: Positions,
+    seen: Arc<Seen>,
     unreachable: AtomicBool,
     abandoned: Arc<AtomicBool>,
+}
+
+/// The last epoch and sequence of each split that the store acknowledged to this process. It outlives a committer, so that a run that starts
+/// anew notices a store that has lost data in between.
+#[derive(Debug, Default)]
+pub struct Seen(Mutex<HashMap<SplitId, (u64, u64)>>);
+
+impl Seen {
+    fn note(&self, split: &SplitId, epoch: u64, sequence: u64) {
+        self.0.lock().insert(split.clone(), (epoch, sequence));
+    }
+
+    /// A take-over must have raised the epoch, and nothing lowers a sequence.
+    fn check(&self, split: &SplitId, record: &CommitRecord) -> Result<(), Abandon> {
+        match self.0.lock().get(split) {
+            Some((epoch, sequence)) if record.epoch <= *epoch || record.sequence < *sequence => {
+                let (found_epoch, found) = (record.epoch, record.sequence);
+                let what = format!("it shows epoch {found_epoch} and commit {found} of {split}, after epoch {epoch} and commit {sequence}");
+                Err(Abandon::Fatal(lost_data(&what)))
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+fn lost_data(what: &str) -> String {
+    format!(
+        "the state store has lost data or was restored from an older copy: {what}. Going on would lose or double records: bring the store \
+         back to its last state, or start under another pipeline name"
+    )
 }
 
 /// Where a sink's low positions are written.
@@ -57,7 +89,14 @@ impl Committer {
     pub fn new(sink: SinkId, store: Arc<dyn StateStore>, positions: Positions, abandoned: Arc<AtomicBool>) -> Self {
         let ledger = Mutex::new(Ledger::default());
         let unreachable = AtomicBool::new(false);
-        Committer { sink, store, ledger, step: Mutex::new(()), published: Mutex::new(Vec::new()), positions, unreachable, abandoned }
+        let seen = Arc::default();
+        Committer { sink, store, ledger, step: Mutex::new(()), published: Mutex::new(Vec::new()), positions, seen, unreachable, abandoned }
+    }
+
+    /// The same, remembering in `seen` what the store has acknowledged. All committers of a sink in one process share it.
+    pub fn remembering(mut self, seen: Arc<Seen>) -> Self {
+        self.seen = seen;
+        self
     }
 
     /// The sink.
@@ -72,7 +111,11 @@ impl Committer {
 
     /// Raises the epochs of splits and gives their records, each with its previous owners. Follow with [`Committer::begin`].
     pub fn take(&self, splits: &[SplitId], owner: &str) -> Result<Vec<CommitRecord>, Abandon> {
-        self.until_answered(|| self.store.take(&self.sink, splits, owner))
+        let records = self.until_answered(|| self.store.take(&self.sink, splits, owner))?;
+        for (split, record) in splits.iter().zip(&records) {
+            self.seen.check(split, record)?;
+        }
+        Ok(records)
     }
 
     /// The owners before `owner` are cut off: nothing of theirs can be committed any more. `taken` is what [`Committer::take`] gave.
@@ -97,6 +140,7 @@ impl Committer {
             record.sequence += 1;
             record.low = Some(start);
         }
+        self.seen.note(&split, record.epoch, record.sequence);
         self.ledger.lock().take(split, record, start);
         Ok(())
     }
@@ -197,12 +241,12 @@ impl Committer {
             answer
         })?;
         match outcome {
-            Ok(()) => Ok(()),
+            Ok(()) => {
+                commit.splits.iter().for_each(|step| self.seen.note(&step.split, step.epoch, step.sequence + 1));
+                Ok(())
+            }
             Err(fenced @ CommitError::Fenced(_)) => Err(Abandon::Fenced(fenced)),
-            Err(other) => Err(Abandon::Fatal(format!(
-                "{other}; the store has lost data or was restored from an older copy. Going on would lose or double records: \
-                 bring the store back to its last state, or start under another pipeline name"
-            ))),
+            Err(other) => Err(Abandon::Fatal(lost_data(&other.to_string()))),
         }
     }
 

@@ -176,8 +176,6 @@ impl Intake<'_> {
         for (_, open) in &self.sinks {
             open.committer.commit_idle()?;
         }
-        let unreachable = self.sinks.iter().any(|(_, open)| open.committer.store_is_unreachable());
-        self.metrics.store_unreachable.set(i64::from(unreachable));
         Ok(())
     }
 

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use crossbeam_channel::{Receiver, Sender, bounded, select, unbounded};
 use parking_lot::Mutex;
+use pseidon_delivery::committer::Seen;
 use pseidon_delivery::{Committer, StateStore, StoreError, StoredPlan};
 use pseidon_plan::Plan;
 use pseidon_plugin::budget::Budget;
@@ -23,6 +24,8 @@ use crate::writers::{self, WriterMessage};
 /// The waits between attempts after failures that may pass.
 const FIRST_WAIT: Duration = Duration::from_millis(500);
 const LONGEST_WAIT: Duration = Duration::from_secs(30);
+/// How often what is known of a run is brought up to date.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
 /// An attempt that lasted this long counts as a success: the next failure waits the shortest time again.
 const STEADY: Duration = Duration::from_secs(60);
 
@@ -74,6 +77,9 @@ pub struct Run<'a> {
     pub control: Receiver<Control>,
 }
 
+/// What the store has acknowledged, for each sink of the plan.
+type Acknowledged = Vec<Arc<Seen>>;
+
 impl Run<'_> {
     /// Runs the plan until its sources end, it is stopped, or it cannot go on. Blocks.
     pub fn run(self) -> Result<Finished, RunError> {
@@ -82,11 +88,12 @@ impl Run<'_> {
             tracing::warn!("the state store is weaker than exactly-once needs: {weakness}");
         }
         self.check_plan()?;
+        let acknowledged: Acknowledged = self.plan.sinks.iter().map(|_| Arc::default()).collect();
         let mut wait = FIRST_WAIT;
         let mut failures_in_a_row = 0;
         loop {
             let began = Instant::now();
-            let failure = match self.attempt(&store_id) {
+            let failure = match self.attempt(&store_id, &acknowledged) {
                 Ok(finished) => return Ok(finished),
                 Err(failure) => failure,
             };
@@ -152,15 +159,15 @@ impl Run<'_> {
         Ok(())
     }
 
-    fn attempt(&self, store_id: &str) -> Result<Finished, Failure> {
+    fn attempt(&self, store_id: &str, acknowledged: &Acknowledged) -> Result<Finished, Failure> {
         let stop = Stop::new();
         let instance = instance_name();
-        let sinks = self.open_sinks(store_id, &instance, &stop)?;
+        let sinks = self.open_sinks(store_id, &instance, &stop, acknowledged)?;
         let (report, reported) = unbounded();
         let failures = Failures(report);
         let budget = Budget::new(self.plan.settings.memory / 2);
         let outcome = std::thread::scope(|scope| {
-            let outcome = self.start(scope, &instance, &sinks, &stop, &failures, &budget).and_then(|done| self.watch(&stop, &reported, &done));
+            let outcome = self.start(scope, &instance, &sinks, &stop, &failures, &budget).and_then(|done| self.watch(&sinks, &budget, &stop, &reported, &done));
             // Whatever the outcome, every thread has to end before the scope does.
             stop.leave_now();
             outcome
@@ -169,13 +176,13 @@ impl Run<'_> {
         outcome
     }
 
-    fn open_sinks(&self, store_id: &str, instance: &str, stop: &Stop) -> Result<Vec<OpenSink>, Failure> {
+    fn open_sinks(&self, store_id: &str, instance: &str, stop: &Stop, acknowledged: &Acknowledged) -> Result<Vec<OpenSink>, Failure> {
         let settings = &self.plan.settings;
         let share = settings.memory / 4 / self.plan.sinks.len().max(1);
         let mut sinks = Vec::new();
-        for planned in &self.plan.sinks {
+        for (planned, seen) in self.plan.sinks.iter().zip(acknowledged) {
             let committer = Committer::new(planned.id.clone(), self.store.clone(), planned.prepared.positions(), stop.abandoned());
-            let committer = Arc::new(committer);
+            let committer = Arc::new(committer.remembering(seen.clone()));
             let setup = SinkSetup {
                 pipeline: self.plan.name.clone(),
                 base: self.plan.base.clone(),
@@ -259,11 +266,18 @@ impl Run<'_> {
     }
 
     /// Waits for the sources to end, for a failure or for the user.
-    fn watch(&self, stop: &Stop, failures: &Receiver<Failure>, done: &Receiver<()>) -> Result<Finished, Failure> {
+    fn watch(
+        &self,
+        sinks: &[OpenSink],
+        budget: &Budget,
+        stop: &Stop,
+        failures: &Receiver<Failure>,
+        done: &Receiver<()>,
+    ) -> Result<Finished, Failure> {
         let mut left = self.plan.sources.len();
         let mut deadline: Option<Instant> = None;
         while left > 0 {
-            let patience = deadline.map_or(Duration::from_secs(3600), |deadline| deadline.saturating_duration_since(Instant::now()));
+            let patience = deadline.map_or(LOOK_EVERY, |deadline| deadline.saturating_duration_since(Instant::now()).min(LOOK_EVERY));
             select! {
                 recv(failures) -> failure => return Err(failure.unwrap_or(Failure::Stopped)),
                 recv(done) -> _ => left -= 1,
@@ -275,6 +289,9 @@ impl Run<'_> {
                     Ok(Control::LeaveNow) | Err(_) => return Ok(Finished::Left),
                 },
                 default(patience) => {
+                    self.metrics.memory_used.set(budget.used() as i64);
+                    let unreachable = sinks.iter().any(|open| open.committer.store_is_unreachable());
+                    self.metrics.store_unreachable.set(i64::from(unreachable));
                     if deadline.is_some_and(|deadline| deadline <= Instant::now()) {
                         tracing::warn!("not everything could be committed within the shutdown grace; the rest is read again at the next start");
                         return Ok(Finished::Left);

@@ -112,8 +112,9 @@ impl<'a> Resolver<'a> {
         };
         let options = self.options(plugin.spec(), &call);
         let stage = self.place(&name);
+        let mistakes_before = self.mistakes.len();
         let chain = self.chain(rest);
-        if !ends_in_sink(&chain) {
+        if self.mistakes.len() == mistakes_before && !ends_in_sink(&chain) {
             let end = rest.last().map_or(flow.span(), |last| last.span());
             let mistake = Diagnostic::new(end, "records would be lost here", "the flow ends without a sink");
             self.mistakes.push(mistake.with_help("end it with a sink such as (files {…}), (stdout) or, to lose them on purpose, (drop)"));

@@ -44,7 +44,7 @@ impl SinkPlugin for FilesSink {
     }
 
     fn facts(&self, options: &Options) -> SinkFacts {
-        SinkFacts { typed: options.text("codec") == Some("parquet"), protocol: Protocol::Staged }
+        SinkFacts { typed: options.text("codec") == Some("parquet"), protocol: Protocol::Staged, folder: options::folder(options) }
     }
 
     fn prepare(&self, options: &Options, input: &SinkInput) -> Result<Arc<dyn PreparedSink>, Vec<Diagnostic>> {
@@ -117,9 +117,9 @@ impl Sink for OpenSink {
         false
     }
 
-    fn take_over(&self, splits: &[(SplitId, String)], staged: &[Staged]) -> Result<TakenOver, SinkError> {
-        let ours = |owner: &str| owner.is_empty() || owner == self.0.setup.instance;
-        if splits.iter().any(|(_, owner)| !ours(owner)) {
+    fn take_over(&self, splits: &[(SplitId, Vec<String>)], staged: &[Staged]) -> Result<TakenOver, SinkError> {
+        let is_other = |owner: &String| *owner != self.0.setup.instance;
+        if splits.iter().any(|(_, owners)| owners.iter().any(is_other)) {
             self.0.staging.clean_up_all()?;
         }
         Ok(TakenOver { published: self.0.staging.publish(staged)?, positions: Vec::new() })

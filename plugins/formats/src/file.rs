@@ -246,7 +246,7 @@ impl FileEncoder {
         match &mut self.0 {
             Body::Plain { out, .. } => out.resume(),
             Body::Compressed { out, .. } => out.out.resume(),
-            // Only this writer's own bookkeeping is above what it has written already.
+            // Parquet's writer has counted these bytes already: they are only late.
             Body::Parquet(writer) => writer.inner_mut().resume(),
         }
     }

@@ -20,6 +20,7 @@ use arrow::datatypes::SchemaRef;
 use pseidon_plugin::format::{Decoded, Decoder, Format, WantedColumn};
 use pseidon_plugin::{BadRow, Payloads};
 
+use self::check::Checked;
 use self::columns::{Column, Misfit};
 use self::tree::{Node, Record, Start};
 
@@ -90,11 +91,14 @@ impl JsonDecoder {
             // Arrow's text columns hold 2 GiB.
             return Err("the batch is larger than 2 GiB".to_owned());
         }
-        let text = check::text(record)?;
-        self.start.check(text)?;
-        let mut parser = sonic_rs::Deserializer::from_str(text);
+        let checked = Checked::new(record)?;
+        self.start.check(checked.text())?;
         let mut record = Record { columns: &mut self.columns, row, misfit: Misfit::default() };
-        self.root.read(&mut parser, &mut record).and_then(|()| parser.end()).map_err(|error| check::reason(&error, text))?;
+        checked.parse(|text| {
+            let mut parser = sonic_rs::Deserializer::from_str(text);
+            self.root.read(&mut parser, &mut record)?;
+            parser.end()
+        })?;
         record.misfit.into_result()
     }
 }

@@ -159,6 +159,7 @@ fn read_lines(reader: &mut LineReader, mut input: &File, setup: &SourceSetup, ha
     let resumed = handle.take(vec![split.clone()])?;
     let first = first_position(resumed.first().copied().flatten(), SystemTime::now());
     handle.begin(vec![(split.clone(), first)])?;
+    reader.begin_run();
     loop {
         match await_input(input, handle) {
             Err(End::Stopped) if reader.unfinished() > 0 => {

@@ -186,7 +186,7 @@ impl Path {
         let span = options.span_of("path");
         let (base, below) = split_base(template);
         let base_dirs = match options.texts("base-dir") {
-            None => vec![PathBuf::from(base)],
+            None => vec![PathBuf::from(&base)],
             Some(dirs) => {
                 if dirs.is_empty() || dirs.iter().any(String::is_empty) {
                     mistakes.push(Diagnostic::new(options.span_of("base-dir"), "`:base-dir` names no folder", "expected one folder or more"));
@@ -198,7 +198,7 @@ impl Path {
             }
         };
         // With a base directory of its own, all of the template is the bucket's path.
-        let mut literal = if options.texts("base-dir").is_some() { base.to_owned() } else { String::new() };
+        let mut literal = if options.texts("base-dir").is_some() { base } else { String::new() };
         let mut found = Path { base_dirs, parts: Vec::new(), nondeterminism: None };
         for part in below {
             match part {
@@ -257,6 +257,15 @@ fn check_literals(parts: &[Part], span: Span, mistakes: &mut Vec<Diagnostic>) {
             mistakes.push(Diagnostic::new(span, format!("`{name}` cannot be part of a bucket's path"), expected));
         }
     }
+}
+
+/// The folder below which a sink with these options writes, relative to the pipeline file's; the first if there are several.
+pub(super) fn folder(options: &Options) -> Option<String> {
+    match options.texts("base-dir") {
+        Some(dirs) => dirs.first().cloned(),
+        None => Some(split_base(options.template("path")?).0),
+    }
+    .filter(|folder| !folder.is_empty())
 }
 
 fn codec(options: &Options, input: &SinkInput) -> Result<FileCodec, Diagnostic> {

@@ -1,1 +1,246 @@
+use std::fs::{self, File};
+use std::io::Read;
+use std::path::PathBuf;
+use std::process::Command;
+use std::sync::Arc;
 
+use arrow::array::{ArrayRef, Int64Array, RecordBatch, StringArray};
+use arrow::compute::concat_batches;
+use arrow::datatypes::{DataType, Field, Schema};
+use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
+use pseidon_plugin::Rows;
+use pseidon_plugin::format::json_field;
+use pseidon_plugin::sink::SinkInput;
+use tempfile::TempDir;
+
+use super::{CodecName, Compression, FileCodec, FileCodecSettings, FileEncoder};
+use crate::testing::{as_came, changed, columns, rows};
+
+fn settings(codec: CodecName, compression: Compression) -> FileCodecSettings {
+    FileCodecSettings { codec, compression, level: None, row_group_bytes: 1 << 20 }
+}
+
+struct Target {
+    folder: TempDir,
+    path: PathBuf,
+}
+
+fn target(codec: &FileCodec) -> Target {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join(format!("file.{}", codec.extension()));
+    Target { folder, path }
+}
+
+fn finish(encoder: FileEncoder, metadata: &[(String, String)]) {
+    let out = encoder.finish(metadata).unwrap();
+    assert!(out.blocked().is_none());
+    assert!(out.into_inner().is_ok());
+}
+
+/// What an ordinary tool makes of the file.
+fn tool(program: &str, args: &[&str], target: &Target) -> Vec<u8> {
+    let output = Command::new(program).args(args).arg(&target.path).current_dir(target.folder.path()).output().unwrap();
+    assert!(output.status.success(), "{program}: {}", String::from_utf8_lossy(&output.stderr));
+    output.stdout
+}
+
+fn read_back(compression: Compression, target: &Target) -> Vec<u8> {
+    let mut content = Vec::new();
+    let file = File::open(&target.path).unwrap();
+    match compression {
+        Compression::None => content = fs::read(&target.path).unwrap(),
+        Compression::Gzip => {
+            flate2::read::MultiGzDecoder::new(file).read_to_end(&mut content).unwrap();
+            assert!(tool("zcat", &[], target) == content);
+            tool("gzip", &["-t"], target);
+        }
+        Compression::Zstd => {
+            zstd::stream::read::Decoder::new(file).unwrap().read_to_end(&mut content).unwrap();
+            assert!(tool("zstd", &["-dcq"], target) == content);
+        }
+    }
+    content
+}
+
+/// Batches of records of many sizes, together more than a block.
+fn records() -> Vec<Vec<Vec<u8>>> {
+    let record = |batch: usize, at: usize| {
+        format!("{{\"n\": {at}, \"pad\": \"{}\"}}", (at * 7919 % 1000).to_string().repeat(batch * 40)).into_bytes()
+    };
+    (0..8).map(|batch| (0..500).map(|at| record(batch, at)).collect()).collect()
+}
+
+fn as_rows(records: &[Vec<u8>]) -> Rows {
+    rows(&records.iter().map(|record| Some(record.as_slice())).collect::<Vec<_>>())
+}
+
+#[test]
+fn lines_are_read_back() {
+    let extensions = [(Compression::None, "json"), (Compression::Gzip, "json.gz"), (Compression::Zstd, "json.zst")];
+    for (compression, extension) in extensions {
+        let codec = FileCodec::new(settings(CodecName::Json, compression), &as_came("json")).unwrap();
+        assert_eq!(codec.extension(), extension);
+        let target = target(&codec);
+        let mut encoder = codec.open(File::create(&target.path).unwrap()).unwrap();
+        let mut expected = Vec::new();
+        for (number, batch) in records().iter().enumerate() {
+            let rows = as_rows(batch);
+            assert_eq!(codec.check(&rows), []);
+            encoder.write(&rows).unwrap();
+            batch.iter().for_each(|record| expected.extend([record, b"\n".as_slice()].concat()));
+            if number == 3 {
+                encoder.shed().unwrap();
+                assert_eq!(encoder.memory(), 0);
+                assert_eq!(encoder.file_bytes(), fs::metadata(&target.path).unwrap().len());
+            }
+        }
+        let estimate = encoder.file_bytes();
+        finish(encoder, &[]);
+        let size = fs::metadata(&target.path).unwrap().len();
+        assert!(estimate.abs_diff(size) <= size / 5, "{estimate} was estimated for {size}");
+        assert!(read_back(compression, &target) == expected, "{extension}");
+    }
+}
+
+#[test]
+fn a_file_without_records_is_valid() {
+    for compression in [Compression::None, Compression::Gzip, Compression::Zstd] {
+        let codec = FileCodec::new(settings(CodecName::Txt, compression), &as_came("txt")).unwrap();
+        let target = target(&codec);
+        finish(codec.open(File::create(&target.path).unwrap()).unwrap(), &[]);
+        assert_eq!(read_back(compression, &target), b"");
+    }
+}
+
+#[test]
+fn levels_make_files_smaller() {
+    for (compression, low, high) in [(Compression::Gzip, 1, 9), (Compression::Zstd, 1, 19)] {
+        let size = |level| {
+            let settings = FileCodecSettings { level: Some(level), ..settings(CodecName::Json, compression) };
+            let codec = FileCodec::new(settings, &as_came("json")).unwrap();
+            let target = target(&codec);
+            let mut encoder = codec.open(File::create(&target.path).unwrap()).unwrap();
+            encoder.write(&as_rows(&records()[1])).unwrap();
+            finish(encoder, &[]);
+            fs::metadata(&target.path).unwrap().len()
+        };
+        assert!(size(low) > size(high), "{compression:?}");
+    }
+}
+
+fn table(rows: std::ops::Range<i64>) -> RecordBatch {
+    let names: ArrayRef =
+        Arc::new(StringArray::from_iter(rows.clone().map(|row| (row % 7 != 0).then(|| format!("name {}", row * 7919 % 10_007)))));
+    RecordBatch::try_from_iter_with_nullable([("n", Arc::new(Int64Array::from_iter_values(rows)) as ArrayRef, true), ("name", names, true)])
+        .unwrap()
+}
+
+#[test]
+fn parquet_is_read_back() {
+    for compression in [Compression::None, CodecName::Parquet.default_compression()] {
+        let tables: Vec<_> = (0..20).map(|at| table(at * 5000..(at + 1) * 5000)).collect();
+        let row_group_bytes = 200_000;
+        let codec =
+            FileCodec::new(FileCodecSettings { row_group_bytes, ..settings(CodecName::Parquet, compression) }, &columns(&tables[0]))
+                .unwrap();
+        assert_eq!(codec.extension(), "parquet");
+        let target = target(&codec);
+        let mut encoder = codec.open(File::create(&target.path).unwrap()).unwrap();
+        for (number, table) in tables.iter().enumerate() {
+            encoder.write(&changed(table.clone())).unwrap();
+            assert!(encoder.memory() < 20 * row_group_bytes, "{}", encoder.memory());
+            if number == 9 {
+                encoder.shed().unwrap();
+                assert!(encoder.file_bytes().abs_diff(fs::metadata(&target.path).unwrap().len()) < 100);
+            }
+        }
+        finish(encoder, &[("pseidon.positions".to_owned(), "{\"t/0\": [0, 9]}".to_owned())]);
+
+        let reader = ParquetRecordBatchReaderBuilder::try_new(File::open(&target.path).unwrap()).unwrap();
+        let metadata = reader.metadata().clone();
+        assert!(metadata.num_row_groups() > 2, "row groups end by bytes");
+        let group = metadata.row_group(0).column(0);
+        assert!(group.statistics().is_some() && group.dictionary_page_offset().is_some());
+        let pairs = metadata.file_metadata().key_value_metadata().unwrap();
+        assert!(pairs.iter().any(|pair| pair.key == "pseidon.positions" && pair.value.as_deref() == Some("{\"t/0\": [0, 9]}")));
+        let read: Vec<_> = reader.build().unwrap().map(Result::unwrap).collect();
+        assert_eq!(concat_batches(&tables[0].schema(), &read).unwrap(), concat_batches(&tables[0].schema(), &tables).unwrap());
+    }
+}
+
+/// Every codec goes on with a file that takes nothing for a while, and the file is as if nothing had happened.
+#[test]
+fn a_full_disk_loses_nothing() {
+    let all = [
+        settings(CodecName::Json, Compression::None),
+        settings(CodecName::Json, Compression::Gzip),
+        settings(CodecName::Json, Compression::Zstd),
+        FileCodecSettings { row_group_bytes: 100_000, ..settings(CodecName::Parquet, Compression::Zstd) },
+    ];
+    for settings in all {
+        let tables: Vec<_> = (0..10).map(|at| table(at * 5000..(at + 1) * 5000)).collect();
+        let codec = FileCodec::new(settings.clone(), &columns(&tables[0])).unwrap();
+        let target = target(&codec);
+        // A file opened for reading refuses every write, as a full disk does.
+        File::create(&target.path).unwrap();
+        let mut encoder = codec.open(File::open(&target.path).unwrap()).unwrap();
+        for table in &tables {
+            encoder.write(&changed(table.clone())).unwrap();
+            encoder.shed().unwrap();
+            assert!(encoder.blocked().is_some());
+            encoder.resume();
+            assert!(encoder.blocked().is_some(), "it still takes nothing");
+        }
+        let refused = encoder.finish(&[]).unwrap();
+        assert!(refused.blocked().is_some());
+        let refused = refused.into_inner().err().unwrap();
+        assert_eq!(refused.written(), 0);
+
+        let unhindered = |codec: &FileCodec| {
+            let target = self::target(codec);
+            let mut encoder = codec.open(File::create(&target.path).unwrap()).unwrap();
+            for table in &tables {
+                encoder.write(&changed(table.clone())).unwrap();
+                encoder.shed().unwrap();
+            }
+            finish(encoder, &[]);
+            fs::metadata(&target.path).unwrap().len()
+        };
+        assert_eq!(refused.held() as u64, unhindered(&codec), "{settings:?}");
+    }
+}
+
+#[test]
+fn what_does_not_fit_is_said_before() {
+    let schema = |fields: Vec<Field>| columns(&RecordBatch::new_empty(Arc::new(Schema::new(fields))));
+    let number = || schema(vec![Field::new("n", DataType::Int64, true)]);
+    let nested = Field::new("o", DataType::Struct(vec![json_field("x")].into()), true);
+    let with = |codec, compression, level| FileCodecSettings { level, ..settings(codec, compression) };
+    use {CodecName::*, Compression::*};
+    let cases: Vec<(FileCodecSettings, SinkInput, &str)> = vec![
+        (with(Json, Gzip, Some(0)), number(), "gzip has the levels 1 to 9, not 0"),
+        (with(Json, Gzip, Some(10)), number(), "gzip has the levels 1 to 9, not 10"),
+        (with(Json, Zstd, Some(23)), number(), "zstd has the levels 1 to 22, not 23"),
+        (with(Parquet, Zstd, Some(-1)), number(), "zstd has the levels 1 to 22, not -1"),
+        (with(Json, None, Some(1)), number(), "a level needs a compression: gzip or zstd"),
+        (with(Parquet, Gzip, Option::None), number(), "parquet pages are compressed with zstd or not at all, not with gzip"),
+        (
+            with(Parquet, Zstd, Option::None),
+            as_came("json"),
+            "parquet writes columns, but the records come as bytes: select their columns first",
+        ),
+        (
+            with(Parquet, Zstd, Option::None),
+            schema(vec![json_field("a"), Field::new("n", DataType::Int64, true), nested]),
+            "parquet needs a type for every column; give one to `a`, `o` in :schema or by a cast",
+        ),
+        (with(Parquet, Zstd, Option::None), schema(vec![]), "parquet needs at least one column"),
+        (FileCodecSettings { row_group_bytes: 0, ..with(Parquet, Zstd, Option::None) }, number(), "a row group cannot have 0 bytes"),
+        (with(Raw, None, Option::None), number(), "raw writes records as they came, but these were changed: write them as json, or as txt"),
+    ];
+    for (settings, input, expected) in cases {
+        assert_eq!(FileCodec::new(settings, &input).err().as_deref(), Some(expected));
+    }
+    assert_eq!("avro".parse::<CodecName>().unwrap_err(), "no codec is named `avro`; expected json, txt, raw or parquet");
+    assert_eq!("lz4".parse::<Compression>().unwrap_err(), "no compression is named `lz4`; expected none, gzip or zstd");
+}

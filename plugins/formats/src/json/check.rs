@@ -3,23 +3,59 @@
 //! sonic-rs skips values fast, but recursively without a limit, and without a look at the digits of a `\u` escape. Both are made up for
 //! here, with searches that cost next to nothing where there is nothing to find.
 
+use std::{panic, thread};
+
 /// How deep objects and lists may be nested, as in serde_json.
 const MAX_DEPTH: usize = 128;
 
-/// The record's text, if its nesting and its escapes are sound.
-pub(super) fn text(record: &[u8]) -> Result<&str, String> {
-    let text = simdutf8::basic::from_utf8(record).map_err(|_| "the record is not utf-8".to_owned())?;
-    if openings(record) > MAX_DEPTH && depth(record) > MAX_DEPTH {
-        return Err(format!("the record is nested more than {MAX_DEPTH} deep"));
+/// From here on a record is parsed on a stack of its own: unoptimized, the parser takes up to 64 KiB of it for each level.
+const DEEP: usize = 16;
+
+/// The stack for the deepest records.
+const DEEP_STACK: usize = MAX_DEPTH * (128 << 10);
+
+/// A record's text that is safe to parse through [`Checked::parse`].
+#[derive(Clone, Copy)]
+pub(super) struct Checked<'a> {
+    text: &'a str,
+    deep: bool,
+}
+
+impl<'a> Checked<'a> {
+    /// The record's text, if its nesting and its escapes are sound.
+    pub(super) fn new(record: &'a [u8]) -> Result<Checked<'a>, String> {
+        let text = simdutf8::basic::from_utf8(record).map_err(|_| "the record is not utf-8".to_owned())?;
+        if let Some(at) = bad_escape(record) {
+            return Err(format!("the record is not json: invalid \\u escape at byte {at}"));
+        }
+        let depth = if openings(record) <= DEEP { 0 } else { depth(record) };
+        if depth > MAX_DEPTH {
+            return Err(format!("the record is nested more than {MAX_DEPTH} deep"));
+        }
+        Ok(Checked { text, deep: depth > DEEP })
     }
-    match bad_escape(record) {
-        Some(at) => Err(format!("the record is not json: invalid \\u escape at byte {at}")),
-        None => Ok(text),
+
+    /// The text.
+    pub(super) fn text(self) -> &'a str {
+        self.text
+    }
+
+    /// Parses it with `parse`, where there is stack enough for it.
+    pub(super) fn parse<T: Send>(self, parse: impl FnOnce(&'a str) -> sonic_rs::Result<T> + Send) -> Result<T, String> {
+        let run = || parse(self.text).map_err(|error| reason(&error, self.text));
+        if !self.deep {
+            return run();
+        }
+        thread::scope(|scope| {
+            let parser = thread::Builder::new().stack_size(DEEP_STACK).spawn_scoped(scope, run);
+            let parser = parser.map_err(|error| format!("no thread for a deeply nested record: {error}"))?;
+            parser.join().unwrap_or_else(|panic| panic::resume_unwind(panic))
+        })
     }
 }
 
 /// A parser's error as a short reason.
-pub(super) fn reason(error: &sonic_rs::Error, text: &str) -> String {
+fn reason(error: &sonic_rs::Error, text: &str) -> String {
     if error.is_eof() || error.offset() >= text.len() {
         return "the record is not json: it ends too early".to_owned();
     }

@@ -6,7 +6,7 @@ use pseidon_plugin::format::json_field;
 use sonic_rs::{JsonContainerTrait, JsonNumberTrait, JsonValueTrait, Value};
 use std::sync::Arc;
 
-use super::check;
+use super::check::Checked;
 
 /// The fields of JSON records, as far as the samples show them, in the order in which they first came: `int64`, `float64` (also for integers
 /// beyond 64 bits), `utf8`, `boolean`, structs and lists. What is of several types, or always null, is `json`. Samples that are no JSON objects
@@ -15,9 +15,8 @@ pub fn infer_json_schema(samples: &[Bytes]) -> Result<SchemaRef, String> {
     let mut fields = Vec::new();
     let mut objects = 0;
     for sample in samples {
-        let Some(Shape::Object(more)) =
-            check::text(sample).ok().and_then(|text| sonic_rs::from_str(text).ok()).map(|value| Shape::of(&value))
-        else {
+        let parsed = Checked::new(sample).and_then(|checked| checked.parse(|text| sonic_rs::from_str::<Value>(text)));
+        let Ok(Shape::Object(more)) = parsed.map(|value| Shape::of(&value)) else {
             continue;
         };
         objects += 1;

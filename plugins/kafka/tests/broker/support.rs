@@ -25,16 +25,16 @@ use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
 use rdkafka::{Offset, TopicPartitionList};
 
 /// How long anything may take here before the test fails.
-pub const PATIENCE: Duration = Duration::from_secs(30);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
 
 /// The broker that the tests run against.
-pub fn brokers() -> String {
+pub(crate) fn brokers() -> String {
     std::env::var("PSEIDON_TEST_KAFKA")
         .expect("PSEIDON_TEST_KAFKA is not set; start a broker and say where it is: eval \"$(vagrant/scripts/local-up kafka)\"")
 }
 
 /// A name that no other test has.
-pub fn unique(name: &str) -> String {
+pub(crate) fn unique(name: &str) -> String {
     static COUNT: AtomicU64 = AtomicU64::new(0);
     let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_nanos();
     format!("{name}-{now:x}-{}", COUNT.fetch_add(1, Ordering::Relaxed))
@@ -45,14 +45,14 @@ fn admin() -> AdminClient<DefaultClientContext> {
 }
 
 /// A new topic with that many partitions.
-pub fn new_topic(name: &str, partitions: i32) -> String {
+pub(crate) fn new_topic(name: &str, partitions: i32) -> String {
     let name = unique(name);
     create_topic(&name, partitions, &[]);
     name
 }
 
 /// Makes the topic.
-pub fn create_topic(name: &str, partitions: i32, config: &[(&str, &str)]) {
+pub(crate) fn create_topic(name: &str, partitions: i32, config: &[(&str, &str)]) {
     let topic =
         config.iter().fold(NewTopic::new(name, partitions, TopicReplication::Fixed(1)), |topic, (key, value)| topic.set(key, value));
     for result in block_on(admin().create_topics(&[topic], &AdminOptions::new())).unwrap() {
@@ -66,7 +66,7 @@ pub fn create_topic(name: &str, partitions: i32, config: &[(&str, &str)]) {
 }
 
 /// Gives a topic more partitions.
-pub fn grow_topic(name: &str, partitions: usize) {
+pub(crate) fn grow_topic(name: &str, partitions: usize) {
     let grown = NewPartitions::new(name, partitions);
     for result in block_on(admin().create_partitions(&[grown], &AdminOptions::new())).unwrap() {
         result.unwrap();
@@ -74,14 +74,14 @@ pub fn grow_topic(name: &str, partitions: usize) {
 }
 
 /// Makes the broker forget the records below an offset.
-pub fn delete_records(topic: &str, partition: i32, before: i64) {
+pub(crate) fn delete_records(topic: &str, partition: i32, before: i64) {
     let mut list = TopicPartitionList::new();
     list.add_partition_offset(topic, partition, Offset::Offset(before)).unwrap();
     block_on(admin().delete_records(&list, &AdminOptions::new())).unwrap();
 }
 
 /// Waits until something holds.
-pub fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
+pub(crate) fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
     let deadline = Instant::now() + PATIENCE;
     while !holds() {
         assert!(Instant::now() < deadline, "waited in vain until {what}");
@@ -90,26 +90,26 @@ pub fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
 }
 
 /// Writes records.
-pub struct Writer(BaseProducer);
+pub(crate) struct Writer(BaseProducer);
 
 impl Writer {
-    pub fn new() -> Writer {
+    pub(crate) fn new() -> Writer {
         Writer(ClientConfig::new().set("bootstrap.servers", brokers()).set("linger.ms", "0").create().unwrap())
     }
 
-    pub fn write(&self, topic: &str, partition: i32, values: impl IntoIterator<Item = String>) {
+    pub(crate) fn write(&self, topic: &str, partition: i32, values: impl IntoIterator<Item = String>) {
         for value in values {
             self.send(BaseRecord::<(), String>::to(topic).partition(partition).payload(&value));
         }
         self.0.flush(PATIENCE).unwrap();
     }
 
-    pub fn write_at(&self, topic: &str, partition: i32, value: &str, timestamp: i64) {
+    pub(crate) fn write_at(&self, topic: &str, partition: i32, value: &str, timestamp: i64) {
         self.send(BaseRecord::<(), str>::to(topic).partition(partition).payload(value).timestamp(timestamp));
         self.0.flush(PATIENCE).unwrap();
     }
 
-    pub fn write_all(&self, topic: &str, key: &str, value: Option<&str>, headers: &[(&str, Option<&str>)]) {
+    pub(crate) fn write_all(&self, topic: &str, key: &str, value: Option<&str>, headers: &[(&str, Option<&str>)]) {
         let headers = headers.iter().fold(OwnedHeaders::new(), |all, (key, value)| all.insert(Header { key, value: *value }));
         let mut record = BaseRecord::to(topic).partition(0).key(key).headers(headers);
         record.payload = value;
@@ -126,20 +126,20 @@ impl Writer {
 }
 
 /// Options as they stand in a pipeline file.
-pub fn options(spec: &'static PluginSpec, text: &str) -> Options {
+pub(crate) fn options(spec: &'static PluginSpec, text: &str) -> Options {
     let node: Node = edn::read(text).unwrap_or_else(|mistakes| panic!("{text}: {mistakes:?}"));
     assert!(matches!(node.kind, NodeKind::Map(_)), "{text}");
     Options::parse(spec, &[node], Span::default()).unwrap_or_else(|mistakes| panic!("{text}: {mistakes:?}"))
 }
 
 /// A source with these options beside `:brokers`.
-pub fn source(text: &str) -> Arc<dyn Source> {
+pub(crate) fn source(text: &str) -> Arc<dyn Source> {
     let text = format!("{{:brokers \"{}\" {text}}}", brokers());
     KafkaSourcePlugin.prepare(&options(KafkaSourcePlugin.spec(), &text)).unwrap_or_else(|mistakes| panic!("{text}: {mistakes:?}"))
 }
 
 /// What a run of a source is given.
-pub fn setup(pipeline: &str, wanted: MetaWanted) -> SourceSetup {
+pub(crate) fn setup(pipeline: &str, wanted: MetaWanted) -> SourceSetup {
     SourceSetup {
         pipeline: pipeline.to_owned(),
         stage: "clicks".to_owned(),
@@ -154,41 +154,41 @@ pub fn setup(pipeline: &str, wanted: MetaWanted) -> SourceSetup {
 
 /// What the engine's store holds, and what it has seen.
 #[derive(Default)]
-pub struct Seen {
+pub(crate) struct Seen {
     /// Where each split is read on from.
-    pub stored: HashMap<SplitId, Position>,
+    pub(crate) stored: HashMap<SplitId, Position>,
     /// The records of each split, with their positions.
-    pub records: HashMap<SplitId, Vec<(Position, Option<String>)>>,
-    pub keys: Vec<Option<String>>,
-    pub timestamps: Vec<i64>,
-    pub headers: Vec<Option<String>>,
-    pub taken: Vec<SplitId>,
-    pub begun: Vec<(SplitId, Position)>,
-    pub released: Vec<SplitId>,
-    pub lost: Vec<SplitId>,
+    pub(crate) records: HashMap<SplitId, Vec<(Position, Option<String>)>>,
+    pub(crate) keys: Vec<Option<String>>,
+    pub(crate) timestamps: Vec<i64>,
+    pub(crate) headers: Vec<Option<String>>,
+    pub(crate) taken: Vec<SplitId>,
+    pub(crate) begun: Vec<(SplitId, Position)>,
+    pub(crate) released: Vec<SplitId>,
+    pub(crate) lost: Vec<SplitId>,
 }
 
 impl Seen {
-    pub fn count(&self) -> usize {
+    pub(crate) fn count(&self) -> usize {
         self.records.values().map(Vec::len).sum()
     }
 }
 
 /// A running source with an engine that commits every batch at once.
-pub struct Run {
-    pub seen: Arc<Mutex<Seen>>,
-    pub stop: Stop,
-    pub budget: Arc<Budget>,
+pub(crate) struct Run {
+    pub(crate) seen: Arc<Mutex<Seen>>,
+    pub(crate) stop: Stop,
+    pub(crate) budget: Arc<Budget>,
     /// Batches that the engine has not let go of; filled while `hold` is set.
-    pub held: Arc<Mutex<Vec<Batch>>>,
-    pub setup: SourceSetup,
+    pub(crate) held: Arc<Mutex<Vec<Batch>>>,
+    pub(crate) setup: SourceSetup,
     source: JoinHandle<Result<(), SourceError>>,
     engine: JoinHandle<()>,
 }
 
 impl Run {
     /// Starts it over a store that may be shared with other runs.
-    pub fn start(source: Arc<dyn Source>, setup: SourceSetup, seen: Arc<Mutex<Seen>>, budget: usize, hold: bool) -> Run {
+    pub(crate) fn start(source: Arc<dyn Source>, setup: SourceSetup, seen: Arc<Mutex<Seen>>, budget: usize, hold: bool) -> Run {
         let (budget, stop, durable) = (Budget::new(budget), Stop::new(), Arc::new(Mutex::new(Vec::new())));
         let (handle, events) = SourceHandle::new(budget.clone(), stop.clone(), durable.clone());
         let held = Arc::new(Mutex::new(Vec::new()));
@@ -206,7 +206,7 @@ impl Run {
     }
 
     /// Waits until the source ends by itself.
-    pub fn wait(self) -> Result<(), SourceError> {
+    pub(crate) fn wait(self) -> Result<(), SourceError> {
         eventually("the source ends", || self.source.is_finished());
         let outcome = self.source.join().unwrap();
         self.engine.join().unwrap();
@@ -214,13 +214,13 @@ impl Run {
     }
 
     /// Stops it.
-    pub fn stop(self) -> Result<(), SourceError> {
+    pub(crate) fn stop(self) -> Result<(), SourceError> {
         self.stop.stop_reading();
         self.wait()
     }
 
     /// Waits until that many records have come in all.
-    pub fn wait_for(&self, count: usize) {
+    pub(crate) fn wait_for(&self, count: usize) {
         eventually(&format!("{count} records have come"), || {
             assert!(!self.source.is_finished(), "the source has ended with {} of {count} records", self.seen.lock().count());
             self.seen.lock().count() >= count
@@ -269,7 +269,7 @@ fn answer(event: SourceEvent, seen: &Mutex<Seen>, durable: &Mutex<Vec<(SplitId, 
 }
 
 /// The offsets that a group has committed.
-pub fn group_offsets(group: &str, topic: &str, partitions: i32) -> Vec<Offset> {
+pub(crate) fn group_offsets(group: &str, topic: &str, partitions: i32) -> Vec<Offset> {
     let consumer: BaseConsumer = ClientConfig::new().set("bootstrap.servers", brokers()).set("group.id", group).create().unwrap();
     let mut list = TopicPartitionList::new();
     list.add_partition_range(topic, 0, partitions - 1);
@@ -278,7 +278,7 @@ pub fn group_offsets(group: &str, topic: &str, partitions: i32) -> Vec<Offset> {
 }
 
 /// Everything in a topic that a reader of committed records sees, as (partition, key, value) by offset.
-pub fn committed_records(topic: &str, partitions: i32) -> Vec<rdkafka::message::OwnedMessage> {
+pub(crate) fn committed_records(topic: &str, partitions: i32) -> Vec<rdkafka::message::OwnedMessage> {
     let consumer: BaseConsumer = ClientConfig::new()
         .set("bootstrap.servers", brokers())
         .set("group.id", unique("reader"))

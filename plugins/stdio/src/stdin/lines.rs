@@ -19,7 +19,7 @@ pub(super) struct LineReader {
     /// How much of the buffer is filled. Its part before `whole` is whole lines.
     filled: usize,
     whole: usize,
-    /// The number of the buffer's first byte, counted from the start of the input.
+    /// The number of the buffer's first byte in this run.
     offset: u64,
     skip_empty: bool,
 }
@@ -37,6 +37,11 @@ impl LineReader {
     /// A reader at the start of its input.
     pub(super) fn new(skip_empty: bool) -> Self {
         LineReader { buffer: Vec::new(), filled: 0, whole: 0, offset: 0, skip_empty }
+    }
+
+    /// A run begins: bytes are counted from 0, first those of a line that the last run was stopped in.
+    pub(super) fn begin_run(&mut self) {
+        self.offset = 0;
     }
 
     /// How many bytes of a line have been read whose end has not.
@@ -77,7 +82,7 @@ impl LineReader {
         }
     }
 
-    /// The whole lines that were read, as a batch whose positions count from `first` at the start of the input. `None` if there is none.
+    /// The whole lines that were read, as a batch whose positions count from `first` at the start of the run. `None` if there is none.
     pub(super) fn batch(&mut self, split: &Arc<Split>, first: Position) -> Option<Batch> {
         if self.whole == 0 {
             return None;

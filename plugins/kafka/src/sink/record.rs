@@ -1,0 +1,277 @@
+//! From rows to what a producer takes: key, value, partition, timestamp and headers.
+//!
+//! ETL threads do this work, while rows are routed; what the writer gets has its columns replaced by ready bytes.
+
+use std::sync::Arc;
+
+use arrow::array::{Array, ArrayRef, AsArray, BinaryArray, BinaryBuilder, Int32Array, Int64Array, RecordBatch, RecordBatchOptions};
+use arrow::compute::{CastOptions, cast_with_options};
+use arrow::datatypes::{DataType, Field, Int32Type, Int64Type, Schema, SchemaRef, TimeUnit};
+use arrow::error::ArrowError;
+use pseidon_dsl::Diagnostic;
+use pseidon_expr::{Compiled, compile};
+use pseidon_formats::{RecordEncoder, RecordFormat};
+use pseidon_plugin::sink::{RecordShape, SinkInput};
+use pseidon_plugin::{BadRow, Options, Rows};
+
+/// What a record needs beside its own bytes in Kafka's layout, at most.
+const OVERHEAD: usize = 512;
+
+/// How rows become messages.
+pub(super) struct RecordPlan {
+    /// `None` where the value is the bytes that came.
+    encoder: Option<RecordEncoder>,
+    key: Option<Compiled>,
+    partition: Option<Compiled>,
+    timestamp: Option<Compiled>,
+    headers: Vec<(String, Compiled)>,
+    /// The text of the first expression that gives another result each time.
+    nondeterminism: Option<String>,
+    schema: SchemaRef,
+}
+
+/// What the broker accepts.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Limits {
+    /// The largest message.
+    pub(super) bytes: usize,
+    /// The number of partitions.
+    pub(super) partitions: i32,
+}
+
+impl RecordPlan {
+    /// What the options say.
+    pub(super) fn new(options: &Options, input: &SinkInput) -> Result<RecordPlan, Vec<Diagnostic>> {
+        let mut mistakes = Vec::new();
+        let wrong = |name: &str, reason: String| Diagnostic::new(options.span_of(name), format!("`:{name}` does not fit"), reason);
+        let format = options.text("format").unwrap_or("json").parse().map_err(|reason| vec![wrong("format", reason)])?;
+        let as_came = matches!(input.record, RecordShape::AsCame { .. });
+        let encoder = encoder(format, input).map_err(|reason| mistakes.push(wrong("format", reason)));
+        let mut nondeterminism = None;
+        let mut compiled = |expr, name: &str, mistakes: &mut Vec<Diagnostic>| match compile(expr, &input.scope) {
+            Ok(compiled) => {
+                if !compiled.is_deterministic() && nondeterminism.is_none() {
+                    nondeterminism = Some(format!(":{name} {}", compiled.field().name()));
+                }
+                Some(compiled)
+            }
+            Err(more) => {
+                mistakes.extend(more);
+                None
+            }
+        };
+        let key = options.expr("key").and_then(|expr| compiled(expr, "key", &mut mistakes));
+        let partition = options.expr("partition").and_then(|expr| compiled(expr, "partition", &mut mistakes));
+        let timestamp = options.expr("timestamp").and_then(|expr| compiled(expr, "timestamp", &mut mistakes));
+        let mut headers = Vec::new();
+        for (name, expr) in options.named_exprs("headers").unwrap_or_default() {
+            headers.extend(compiled(expr, "headers", &mut mistakes).map(|compiled| (name.clone(), compiled)));
+        }
+        if let Some(partition) = &partition
+            && !partition.field().data_type().is_integer()
+            && !partition.field().data_type().is_null()
+        {
+            mistakes.push(wrong("partition", format!("expected a whole number, found {}", partition.field().data_type())));
+        }
+        if let Some(timestamp) = &timestamp
+            && !matches!(timestamp.field().data_type(), DataType::Timestamp(..) | DataType::Null)
+            && !timestamp.field().data_type().is_integer()
+        {
+            mistakes.push(wrong("timestamp", format!("expected a timestamp or milliseconds, found {}", timestamp.field().data_type())));
+        }
+        let Ok(encoder) = encoder else { return Err(mistakes) };
+        if !mistakes.is_empty() {
+            return Err(mistakes);
+        }
+        let mut fields = vec![
+            Field::new("value", DataType::Binary, true),
+            Field::new("key", DataType::Binary, true),
+            Field::new("partition", DataType::Int32, true),
+            Field::new("timestamp", DataType::Int64, true),
+        ];
+        fields.extend(headers.iter().map(|(name, _)| Field::new(name, DataType::Binary, true)));
+        let encoder = (!as_came).then_some(encoder);
+        Ok(RecordPlan { encoder, key, partition, timestamp, headers, nondeterminism, schema: Arc::new(Schema::new(fields)) })
+    }
+
+    /// The text of the first expression that gives another result each time.
+    pub(super) fn nondeterminism(&self) -> Option<String> {
+        self.nondeterminism.clone()
+    }
+
+    /// Makes rows ready for [`Messages`]. Rows that cannot be written are left out and named by their numbers among `rows`.
+    pub(super) fn ready(&self, rows: &Rows, limits: Limits) -> Result<(Rows, Vec<BadRow>), ArrowError> {
+        let mut bad = match &self.encoder {
+            Some(encoder) => encoder.check(rows),
+            None => Vec::new(),
+        };
+        if let Err(error) = self.expressions().try_for_each(|expr| rows.evaluate(expr).map(drop)) {
+            self.name_failing(rows, &error, &mut bad)?;
+        }
+        let good = rows.without(&bad)?;
+        let columns = self.columns(&good)?;
+        let refused = refused(&good, &columns, limits, self.encoder.is_none(), self.header_names_len());
+        let ready = good.with_record(columns).without(&refused)?;
+        if !refused.is_empty() {
+            let kept: Vec<u32> = (0..rows.len() as u32).filter(|row| bad.iter().all(|bad| bad.row != *row)).collect();
+            bad.extend(refused.into_iter().map(|refused| BadRow { row: kept[refused.row as usize], reason: refused.reason }));
+            bad.sort_by_key(|bad| bad.row);
+        }
+        Ok((ready, bad))
+    }
+
+    fn expressions(&self) -> impl Iterator<Item = &Compiled> {
+        let single = [&self.key, &self.partition, &self.timestamp];
+        single.into_iter().flatten().chain(self.headers.iter().map(|(_, expr)| expr))
+    }
+
+    fn header_names_len(&self) -> usize {
+        self.headers.iter().map(|(name, _)| name.len() + 16).sum()
+    }
+
+    /// Some row has no value for some expression: each is tried alone.
+    fn name_failing(&self, rows: &Rows, all: &ArrowError, bad: &mut Vec<BadRow>) -> Result<(), ArrowError> {
+        let before = bad.len();
+        for row in 0..rows.len() {
+            let alone = rows.slice(row, 1);
+            if let Some(error) = self.expressions().find_map(|expr| alone.evaluate(expr).err())
+                && bad.iter().all(|bad| bad.row != row as u32)
+            {
+                bad.push(BadRow { row: row as u32, reason: error.to_string() });
+            }
+        }
+        if bad.len() == before && before == 0 {
+            return Err(ArrowError::ComputeError(all.to_string()));
+        }
+        bad.sort_by_key(|bad| bad.row);
+        Ok(())
+    }
+
+    fn columns(&self, rows: &Rows) -> Result<RecordBatch, ArrowError> {
+        let evaluated = |expr: &Option<Compiled>, to: DataType| match expr {
+            Some(expr) => converted(&rows.evaluate(expr)?, &to),
+            None => Ok(arrow::array::new_null_array(&to, rows.len())),
+        };
+        let mut columns = vec![
+            self.values(rows)?,
+            evaluated(&self.key, DataType::Binary)?,
+            evaluated(&self.partition, DataType::Int32)?,
+            evaluated(&self.timestamp, DataType::Int64)?,
+        ];
+        for (_, expr) in &self.headers {
+            columns.push(converted(&rows.evaluate(expr)?, &DataType::Binary)?);
+        }
+        RecordBatch::try_new_with_options(self.schema.clone(), columns, &RecordBatchOptions::new().with_row_count(Some(rows.len())))
+    }
+
+    fn values(&self, rows: &Rows) -> Result<ArrayRef, ArrowError> {
+        let Some(encoder) = &self.encoder else {
+            return Ok(arrow::array::new_null_array(&DataType::Binary, rows.len()));
+        };
+        let mut values = encoder.values(rows).map_err(|error| ArrowError::ComputeError(error.to_string()))?;
+        let mut built = BinaryBuilder::with_capacity(rows.len(), rows.len() * 128);
+        let mut value = Vec::new();
+        for row in 0..rows.len() {
+            value.clear();
+            values.encode(row, &mut value);
+            built.append_value(&value);
+        }
+        Ok(Arc::new(built.finish()))
+    }
+}
+
+fn encoder(format: RecordFormat, input: &SinkInput) -> Result<RecordEncoder, String> {
+    RecordEncoder::new(format, input)
+}
+
+/// Texts become their bytes, timestamps milliseconds, and other values what a cast makes of them.
+fn converted(column: &ArrayRef, to: &DataType) -> Result<ArrayRef, ArrowError> {
+    let strict = CastOptions { safe: false, ..CastOptions::default() };
+    let cast = |column: &ArrayRef, to: &DataType| cast_with_options(column, to, &strict);
+    match (column.data_type(), to) {
+        (DataType::Null, _) => Ok(arrow::array::new_null_array(to, column.len())),
+        (DataType::Binary | DataType::LargeBinary | DataType::BinaryView, DataType::Binary) => cast(column, to),
+        (_, DataType::Binary) => cast(&cast(column, &DataType::Utf8)?, to),
+        (DataType::Timestamp(_, zone), DataType::Int64) => cast(&cast(column, &DataType::Timestamp(TimeUnit::Millisecond, zone.clone()))?, to),
+        // A number that does not fit is no partition; `refused` says so.
+        (_, DataType::Int32) => cast_with_options(&cast(column, &DataType::Int64)?, to, &CastOptions::default()).map(|narrow| {
+            let wide = cast(column, &DataType::Int64).ok();
+            let is_lost = |row: usize| narrow.is_null(row) && wide.as_ref().is_some_and(|wide| !wide.is_null(row));
+            let narrow = narrow.as_primitive::<Int32Type>();
+            Arc::new(Int32Array::from_iter((0..narrow.len()).map(|row| if is_lost(row) { Some(-1) } else { narrow.iter().nth(row).flatten() })))
+                as ArrayRef
+        }),
+        _ => cast(column, to),
+    }
+}
+
+/// The rows that the broker would not take.
+fn refused(rows: &Rows, columns: &RecordBatch, limits: Limits, as_came: bool, header_names: usize) -> Vec<BadRow> {
+    let messages = Messages::new(columns);
+    let reason = |row: usize| {
+        let value = if as_came { rows.payload(row) } else { messages.value(row) };
+        let headers: usize = messages.headers(row).map(|(_, value)| value.len()).sum();
+        let size = value.map_or(0, <[u8]>::len) + messages.key(row).map_or(0, <[u8]>::len) + headers + header_names + OVERHEAD;
+        if size > limits.bytes {
+            return Some(format!("the record takes {size} bytes, but the topic accepts {}", limits.bytes));
+        }
+        let partition = messages.partition(row)?;
+        let exists = (0..limits.partitions).contains(&partition);
+        (!exists).then(|| format!("there is no partition {partition}; the topic has 0 to {}", limits.partitions - 1))
+    };
+    (0..rows.len()).filter_map(|row| reason(row).map(|reason| BadRow { row: row as u32, reason })).collect()
+}
+
+/// Rows that [`RecordPlan::ready`] has made ready, one by one.
+pub(super) struct Messages<'a> {
+    value: &'a BinaryArray,
+    key: &'a BinaryArray,
+    partition: &'a Int32Array,
+    timestamp: &'a Int64Array,
+    headers: Vec<(&'a str, &'a BinaryArray)>,
+}
+
+impl<'a> Messages<'a> {
+    /// `columns` are those of ready rows.
+    pub(super) fn new(columns: &'a RecordBatch) -> Messages<'a> {
+        let names = columns.schema_ref().fields().iter().map(|field| field.name().as_str());
+        let headers = names.zip(columns.columns()).skip(4).map(|(name, column)| (name, column.as_binary())).collect();
+        Messages {
+            value: columns.column(0).as_binary(),
+            key: columns.column(1).as_binary(),
+            partition: columns.column(2).as_primitive::<Int32Type>(),
+            timestamp: columns.column(3).as_primitive::<Int64Type>(),
+            headers,
+        }
+    }
+
+    /// The encoded value; `None` where it is the bytes that came.
+    pub(super) fn value(&self, row: usize) -> Option<&'a [u8]> {
+        self.value.is_valid(row).then(|| self.value.value(row))
+    }
+
+    /// The key.
+    pub(super) fn key(&self, row: usize) -> Option<&'a [u8]> {
+        self.key.is_valid(row).then(|| self.key.value(row))
+    }
+
+    /// The partition, where it is not left to the key.
+    pub(super) fn partition(&self, row: usize) -> Option<i32> {
+        self.partition.is_valid(row).then(|| self.partition.value(row))
+    }
+
+    /// Milliseconds since 1970.
+    pub(super) fn timestamp(&self, row: usize) -> Option<i64> {
+        self.timestamp.is_valid(row).then(|| self.timestamp.value(row))
+    }
+
+    /// Whether records can have headers at all.
+    pub(super) fn has_headers(&self) -> bool {
+        !self.headers.is_empty()
+    }
+
+    /// The headers of a row.
+    pub(super) fn headers(&self, row: usize) -> impl Iterator<Item = (&'a str, &'a [u8])> {
+        self.headers.iter().filter(move |(_, values)| values.is_valid(row)).map(move |(name, values)| (*name, values.value(row)))
+    }
+}
