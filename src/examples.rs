@@ -165,7 +165,11 @@ fn values_of(rows: &Rows, source: &PlannedSource) -> Result<Vec<Value>, String> 
         let mut bytes = Vec::new();
         encoded.encode(row, &mut bytes);
         let text = String::from_utf8_lossy(&bytes).into_owned();
-        values.push(if format == RecordFormat::Json { serde_json::from_str(&text).unwrap_or(Value::String(text)) } else { Value::String(text) });
+        values.push(if format == RecordFormat::Json {
+            serde_json::from_str(&text).unwrap_or(Value::String(text))
+        } else {
+            Value::String(text)
+        });
     }
     Ok(values)
 }

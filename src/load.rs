@@ -3,8 +3,13 @@
 use std::io::IsTerminal;
 use std::path::{Path, PathBuf};
 
+use arrow::datatypes::SchemaRef;
 use pseidon_dsl::{Diagnostic, Document, diagnostic, document, interpolate};
-use pseidon_plan::{Context, Plan, plan};
+use pseidon_plan::{Context, Infer, Plan, plan};
+use pseidon_plugin::batch::MetaWanted;
+use pseidon_plugin::format::Format;
+use pseidon_plugin::metrics::Metrics;
+use pseidon_plugin::source::{Source, SourceSetup};
 
 use crate::plugins::registry;
 use crate::{Exit, FileArgs};
@@ -71,10 +76,14 @@ impl Text {
 
     /// The plan. Mistakes are printed.
     pub(crate) fn plan(&self, document: &Document) -> Result<Plan, Exit> {
+        self.plan_with(document, &|_, source, format| infer(source, format, &self.base))
+    }
+
+    /// The plan, with `infer` for sources that say `:schema :infer`. Mistakes are printed.
+    pub(crate) fn plan_with(&self, document: &Document, infer: &Infer<'_>) -> Result<Plan, Exit> {
         let registry = registry();
-        let context =
-            Context { registry: &registry, default_name: self.default_name.clone(), base: self.base.clone(), text: self.text.clone() };
-        plan(document, context).map_err(|mistakes| self.show(&mistakes))
+        let (default_name, base, text) = (self.default_name.clone(), self.base.clone(), self.text.clone());
+        plan(document, Context { registry: &registry, default_name, base, text, infer }).map_err(|mistakes| self.show(&mistakes))
     }
 
     /// Prints mistakes as rustc does.
@@ -85,6 +94,25 @@ impl Text {
         eprintln!("{}: {count} {}", self.name, if count == 1 { "mistake" } else { "mistakes" });
         Exit::WrongFile
     }
+}
+
+/// How many records are looked at for `:schema :infer`.
+const SAMPLES: usize = 1000;
+
+/// The fields of a source's first records.
+pub(crate) fn infer(source: &dyn Source, format: &dyn Format, base: &Path) -> Result<SchemaRef, String> {
+    let setup = SourceSetup {
+        pipeline: "infer".to_owned(),
+        stage: "infer".to_owned(),
+        base: base.to_owned(),
+        wanted: MetaWanted::default(),
+        io_threads: 1,
+        memory: 64 << 20,
+        instance: "infer".to_owned(),
+        metrics: Metrics::new(),
+    };
+    let samples = source.sample(&setup, SAMPLES).map_err(|error| error.to_string())?;
+    format.infer(&samples)
 }
 
 fn look_up(kind: &str, name: &str, base: &Path) -> Result<String, String> {

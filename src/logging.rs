@@ -11,7 +11,11 @@ pub(crate) fn start(filter: &str, json: bool, bar: Option<ProgressBar>) -> Resul
     let filter = EnvFilter::try_new(filter).map_err(|error| format!("--log: {error}"))?;
     let color = io::IsTerminal::is_terminal(&io::stderr()) && std::env::var_os("NO_COLOR").is_none();
     let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(Stderr { bar }).with_target(false);
-    if json { builder.json().flatten_event(true).init() } else { builder.with_ansi(color).init() }
+    if json {
+        builder.json().flatten_event(true).init()
+    } else {
+        builder.with_ansi(color).init()
+    }
     Ok(())
 }
 

@@ -4,6 +4,7 @@
 
 mod check;
 mod examples;
+mod infer;
 mod interrupts;
 mod load;
 mod logging;
@@ -67,6 +68,12 @@ enum Command {
         #[arg(required = true)]
         files: Vec<PathBuf>,
     },
+    /// Print the fields of JSON files and their types as EDN, to be pasted after `:schema`.
+    Infer {
+        /// The files: paths or globs.
+        #[arg(required = true)]
+        files: Vec<String>,
+    },
     /// List the plugins and formats, or show the reference page of one.
     Plugins {
         /// The plugin.
@@ -114,6 +121,7 @@ fn main() -> ExitCode {
         Command::Run(args) => run::run(&args, bar),
         Command::Check(from) => check::check(&from),
         Command::Test { files } => examples::test(&files),
+        Command::Infer { files } => infer::infer(&files),
         Command::Plugins { name, markdown } => reference::show(name.as_deref(), markdown),
     };
     exit.into()

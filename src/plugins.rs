@@ -13,11 +13,7 @@ pub(crate) fn registry() -> Registry {
             Arc::new(pseidon_synthetic::GeneratePlugin),
             Arc::new(pseidon_stdio::StdinPlugin),
         ],
-        sinks: vec![
-            Arc::new(pseidon_files::FilesSink),
-            Arc::new(pseidon_stdio::StdoutPlugin),
-            Arc::new(pseidon_synthetic::DropPlugin),
-        ],
+        sinks: vec![Arc::new(pseidon_files::FilesSink), Arc::new(pseidon_stdio::StdoutPlugin), Arc::new(pseidon_synthetic::DropPlugin)],
         formats: pseidon_formats::formats(),
     }
 }

@@ -5,12 +5,16 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Instant;
 
+use arrow::datatypes::SchemaRef;
 use indicatif::ProgressBar;
 use pseidon_delivery::embedded::EmbeddedStore;
 use pseidon_delivery::{StateStore, StoreError};
 use pseidon_exec::{Finished, Run, RunError};
 use pseidon_plan::Plan;
+use pseidon_plugin::format::Format;
 use pseidon_plugin::metrics::Metrics;
+use pseidon_plugin::options::{print_schema, read_schema};
+use pseidon_plugin::source::Source;
 use pseidon_redis::RedisStore;
 
 use crate::load::{self, Kind, Text};
@@ -26,15 +30,17 @@ pub(crate) fn run(args: &RunArgs, bar: Option<ProgressBar>) -> Exit {
 
 fn try_run(args: &RunArgs, bar: Option<ProgressBar>) -> Result<Exit, Exit> {
     let mut text = load::text(&args.from)?;
-    let mut plan = text.plan(&text.document()?)?;
+    let first_plan = text.plan(&text.document()?)?;
     // What `-e` remembers goes with it; the folder is removed when this function ends.
     let passing = (text.kind == Kind::Flow).then(tempfile::tempdir).transpose().map_err(|error| failed(&error))?;
     let state_folder = passing.as_ref().map_or_else(|| text.base.join(".pseidon"), |folder| folder.path().to_owned());
-    let store = open_store(&plan, &state_folder).map_err(|error| failed(&error))?;
+    let store = open_store(&first_plan, &state_folder).map_err(|error| failed(&error))?;
     if args.previous {
         text = previous(text, store.as_ref())?;
-        plan = text.plan(&text.document()?)?;
     }
+    // Only now that the state is at hand is it known what was inferred before; a restart must see the same types.
+    let infer = |stage: &str, source: &dyn Source, format: &dyn Format| infer_once(stage, source, format, &text.base, store.as_ref());
+    let plan = text.plan_with(&text.document()?, &infer)?;
     let metrics = Metrics::new();
     if let Some(port) = plan.settings.monitor_port {
         monitor::serve(port, metrics.clone()).map_err(|error| failed(&error))?;
@@ -79,6 +85,19 @@ fn open_store(plan: &Plan, folder: &Path) -> Result<Arc<dyn StateStore>, StoreEr
         Some(url) => Ok(Arc::new(RedisStore::connect(url, &plan.settings.namespace, &plan.name)?)),
         None => Ok(Arc::new(EmbeddedStore::open(folder, &plan.name)?)),
     }
+}
+
+/// What `:schema :infer` found when the stage ran first.
+fn infer_once(stage: &str, source: &dyn Source, format: &dyn Format, base: &Path, store: &dyn StateStore) -> Result<SchemaRef, String> {
+    let key = format!("schema:{stage}");
+    if let Some(known) = store.note(&key).map_err(|error| error.to_string())? {
+        return read_schema(&known);
+    }
+    let schema = load::infer(source, format, base)?;
+    let printed = print_schema(&schema);
+    tracing::info!(stage, schema = printed, "these fields were found in the first records; from now on they hold");
+    store.set_note(&key, &printed).map_err(|error| error.to_string())?;
+    Ok(schema)
 }
 
 /// The pipeline as the state holds it.

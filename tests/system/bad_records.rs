@@ -38,7 +38,9 @@ fn bad_records_are_put_aside() {
         .map(|record| {
             assert!(record["reason"].as_str().is_some_and(|reason| !reason.is_empty()), "{record}");
             assert_eq!(record["topic"], "in/a.ndjson", "{record}");
-            let bytes = record["record"].as_str().map_or_else(|| format!("base64 {}", record["record_base64"].as_str().unwrap_or("?")), str::to_owned);
+            let bytes = record["record"]
+                .as_str()
+                .map_or_else(|| format!("base64 {}", record["record_base64"].as_str().unwrap_or("?")), str::to_owned);
             (record["position"].as_u64().expect("a position"), record["stage"].as_str().expect("a stage").to_owned(), bytes)
         })
         .collect();
@@ -81,12 +83,7 @@ fn throw_ends_the_run() {
 fn bad_records_are_put_aside_once() {
     let site = Site::new("quarantine-kills");
     let source = kafka_source(&site.name, Membership::Static, ":on-error {:quarantine \"aside\"}");
-    let text = crate::harness::pipeline::pipeline(
-        &site.name,
-        &settings(&site, Store::Redis),
-        &source,
-        &files_sink(Layout::GzipBySize),
-    );
+    let text = crate::harness::pipeline::pipeline(&site.name, &settings(&site, Store::Redis), &source, &files_sink(Layout::GzipBySize));
     site.write("pipeline.edn", text);
     let (watcher, aside_watcher) = (Watcher::start(&[site.path("out")]), Watcher::start(&[site.path("aside")]));
     let mut feed = Feed::new(&site.name, 3);

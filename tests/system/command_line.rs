@@ -37,7 +37,9 @@ fn check_shows_types_and_guarantees() {
     );
     let (code, stdout, stderr) = pseidon(&site, &["check", "pipeline.edn"]);
     assert_eq!((code, stderr.as_str()), (0, ""));
-    for part in ["shown", "n int64", "name utf8", "in -> lake: exactly once", "in -> late: at least once", "in -> stdout: at least once", "now()"] {
+    for part in
+        ["shown", "n int64", "name utf8", "in -> lake: exactly once", "in -> late: at least once", "in -> stdout: at least once", "now()"]
+    {
         assert!(stdout.contains(part), "`{part}` is missing in\n{stdout}");
     }
 }
@@ -56,7 +58,10 @@ fn check_shows_all_mistakes_at_once() {
     assert_eq!((code, stdout.as_str()), (2, ""));
     for part in ["wrong.edn", "paht", "did you mean `path`?", "did you mean `files`?", "did you mean `lake`?", ":2:", "mistakes"] {
         let quoted = part.replace('`', "");
-        assert!(stderr.contains(part) || stderr.replace(['`', ':'], "").contains(&quoted.replace(':', "")), "`{part}` is missing in\n{stderr}");
+        assert!(
+            stderr.contains(part) || stderr.replace(['`', ':'], "").contains(&quoted.replace(':', "")),
+            "`{part}` is missing in\n{stderr}"
+        );
     }
     let (code, _, stderr_of_run) = pseidon(&site, &["run", "wrong.edn"]);
     assert_eq!((code, stderr_of_run), (2, stderr));

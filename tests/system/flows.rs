@@ -114,8 +114,21 @@ fn records_are_matched_by_topic() {
 fn hostile_buckets_stay_inside() {
     let site = Site::new("hostile-buckets");
     let long = "x".repeat(1000);
-    let values =
-        ["../../up", "/etc/passwd", "..", ".", ".hidden", "", "a/b", "a\\u0000b", "a\\nb", "%2e%2e", "é", "__HIVE_DEFAULT_PARTITION__", &long];
+    let values = [
+        "../../up",
+        "/etc/passwd",
+        "..",
+        ".",
+        ".hidden",
+        "",
+        "a/b",
+        "a\\u0000b",
+        "a\\nb",
+        "%2e%2e",
+        "é",
+        "__HIVE_DEFAULT_PARTITION__",
+        &long,
+    ];
     let mut text: String = values.iter().enumerate().map(|(n, value)| format!("{{\"n\":{n},\"v\":\"{value}\"}}\n")).collect();
     text.push_str(&format!("{{\"n\":{},\"v\":null}}\n{{\"n\":{}}}\n", values.len(), values.len() + 1));
     site.write("deep/in/a.ndjson", text);

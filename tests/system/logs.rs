@@ -90,7 +90,11 @@ fn logs_that_rotate() {
             let total = renamed.count() + emptied.count();
             wait_until("everything so far is visible", 60, || watcher.records() >= total || !pseidon.is_running());
             // Now and then nobody is there when it happens.
-            if site.random.of(0..2) == 0 { pseidon.kill() } else { running = Some(pseidon) }
+            if site.random.of(0..2) == 0 {
+                pseidon.kill()
+            } else {
+                running = Some(pseidon)
+            }
             emptied.truncate();
         }
         std::thread::sleep(site.random.millis(50..600));

@@ -211,9 +211,10 @@ fn find_bad(rows: &Rows, offset: usize, evaluate: &dyn Fn(&Rows) -> Result<(), A
 /// Arrow's errors begin with their kind, which says nothing to the user.
 fn plain_reason(error: &ArrowError) -> String {
     match error {
-        ArrowError::CastError(text) | ArrowError::ComputeError(text) | ArrowError::InvalidArgumentError(text) | ArrowError::ParseError(text) => {
-            text.clone()
-        }
+        ArrowError::CastError(text)
+        | ArrowError::ComputeError(text)
+        | ArrowError::InvalidArgumentError(text)
+        | ArrowError::ParseError(text) => text.clone(),
         other => other.to_string(),
     }
 }

@@ -167,7 +167,9 @@ impl Run<'_> {
         let failures = Failures(report);
         let budget = Budget::new(self.plan.settings.memory / 2);
         let outcome = std::thread::scope(|scope| {
-            let outcome = self.start(scope, &instance, &sinks, &stop, &failures, &budget).and_then(|done| self.watch(&sinks, &budget, &stop, &reported, &done));
+            let outcome = self
+                .start(scope, &instance, &sinks, &stop, &failures, &budget)
+                .and_then(|done| self.watch(&sinks, &budget, &stop, &reported, &done));
             // Whatever the outcome, every thread has to end before the scope does.
             stop.leave_now();
             outcome

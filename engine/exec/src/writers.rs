@@ -37,7 +37,8 @@ pub(crate) fn work(index: usize, sinks: &[OpenSink], messages: Receiver<WriterMe
         }
     }
     loop {
-        let until_tick = owned.iter().map(|one| one.next_tick).min().map_or(Duration::from_secs(1), |at| at.saturating_duration_since(Instant::now()));
+        let until_tick =
+            owned.iter().map(|one| one.next_tick).min().map_or(Duration::from_secs(1), |at| at.saturating_duration_since(Instant::now()));
         match messages.recv_timeout(until_tick) {
             Ok(WriterMessage::Chunk(number, chunk)) => {
                 if let Some(one) = owned.iter_mut().find(|one| one.number == number) {

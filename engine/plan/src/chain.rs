@@ -182,7 +182,18 @@ impl Compiler<'_> {
         let schema = Arc::new(Schema::new(columns.wanted.iter().map(|column| column.field.clone()).collect::<Vec<_>>()));
         let sinks = flow.sinks;
         let format_settings = format_settings.to_owned();
-        Some(PlannedSource { stage: resolved.stage.clone(), source, facts, format, format_settings, schema, policy: policy?, chain, sinks, columns })
+        Some(PlannedSource {
+            stage: resolved.stage.clone(),
+            source,
+            facts,
+            format,
+            format_settings,
+            schema,
+            policy: policy?,
+            chain,
+            sinks,
+            columns,
+        })
     }
 
     fn chain(&mut self, steps: &[ResolvedStep], mut shape: Shape, before: &[String], flow: &mut Flow<'_>) -> (Chain, Shape) {
@@ -249,11 +260,16 @@ impl Compiler<'_> {
                 }
                 let end = ends.first().cloned().unwrap_or_else(|| shape.clone());
                 if !last && !ends.iter().all(|other| same_shape(&end, other)) {
-                    let mistake = Diagnostic::new(step.span, "the records that leave this `match` differ in their columns", "what follows cannot read both");
+                    let mistake = Diagnostic::new(
+                        step.span,
+                        "the records that leave this `match` differ in their columns",
+                        "what follows cannot read both",
+                    );
                     self.mistakes.push(mistake.with_help("end the branches in sinks, or let each branch select the same columns"));
                     return None;
                 }
-                let branches = compiled.into_iter().map(|(matcher, chain)| matcher.map(|matcher| (matcher, chain))).collect::<Option<_>>()?;
+                let branches =
+                    compiled.into_iter().map(|(matcher, chain)| matcher.map(|matcher| (matcher, chain))).collect::<Option<_>>()?;
                 let operator = Operator::Match { branches, otherwise: otherwise_compiled };
                 Some((vec![Step { stage: step.stage.clone(), operator, policy: Policy::Throw, shape: None }], end))
             }
@@ -528,11 +544,7 @@ fn quarantine_options(plugin: &dyn SinkPlugin, folder: &str, pipeline: &str) -> 
     let text = |value: String| Node { kind: NodeKind::Str(Text::plain(value, 0)), span: Span::default() };
     let literal = |text: &str| text.replace('{', "{{").replace('}', "}}");
     let path = format!("{}/{}/{{stage}}", literal(folder), literal(pipeline));
-    let entries = vec![
-        (keyword("path"), text(path)),
-        (keyword("codec"), keyword("json")),
-        (keyword("on-error"), keyword("throw")),
-    ];
+    let entries = vec![(keyword("path"), text(path)), (keyword("codec"), keyword("json")), (keyword("on-error"), keyword("throw"))];
     let map = Node { kind: NodeKind::Map(entries), span: Span::default() };
     Options::parse(plugin.spec(), &[map], Span::default())
 }

@@ -150,7 +150,8 @@ impl Walk<'_> {
             return Vec::new();
         };
         let fields = fields_except(schema, except);
-        let named: Vec<_> = fields.iter().map(|field| (field.name().clone(), Some(Path(vec![Step::Field(field.name().clone())])))).collect();
+        let named: Vec<_> =
+            fields.iter().map(|field| (field.name().clone(), Some(Path(vec![Step::Field(field.name().clone())])))).collect();
         for (_, path) in &named {
             self.uses.entry(path.clone().unwrap_or_else(|| Path(Vec::new()))).or_default();
         }
@@ -222,7 +223,8 @@ impl Walk<'_> {
                 None => {
                     let message = format!("`{path}` is used as {} and as {}", type_name(first), type_name(wanted));
                     let place = if span.start > first_span.start { *span } else { *first_span };
-                    let help = format!("give its type in the source's :schema, or cast it here, as in try_cast({path} as {})", type_name(wanted));
+                    let help =
+                        format!("give its type in the source's :schema, or cast it here, as in try_cast({path} as {})", type_name(wanted));
                     self.mistakes.push(Diagnostic::new(place, message, format!("wanted as {} here", type_name(wanted))).with_help(help));
                     break;
                 }
@@ -266,7 +268,6 @@ fn agree(one: &DataType, other: &DataType) -> Option<DataType> {
         _ => None,
     }
 }
-
 
 /// Visits an expression and everything in it.
 fn walk(expr: &Expr, visit: &mut dyn FnMut(&Expr)) {

@@ -21,5 +21,5 @@ mod plan;
 
 pub use chain::{Chain, Operator, PlannedSink, PlannedSource, Step};
 pub use guarantee::{Guarantee, PathGuarantee};
-pub use plan::{Context, Plan, plan, quarantine_schema};
+pub use plan::{Context, Infer, Plan, plan, quarantine_schema};
 pub use settings::Settings;

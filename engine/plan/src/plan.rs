@@ -5,7 +5,10 @@ use std::sync::Arc;
 
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use pseidon_dsl::{Diagnostic, Document};
+use pseidon_plugin::format::Format;
+use pseidon_plugin::options::{OptionValue, SchemaOption};
 use pseidon_plugin::registry::Registry;
+use pseidon_plugin::source::Source;
 
 use crate::chain::{Compiler, PlannedSink, PlannedSource, split_format};
 use crate::columns::columns_of;
@@ -43,7 +46,12 @@ pub struct Context<'a> {
     pub base: PathBuf,
     /// Its text.
     pub text: String,
+    /// Finds the fields of the records of a source whose options say `:schema :infer`. An error is a sentence for the user.
+    pub infer: &'a Infer<'a>,
 }
+
+/// Finds the fields of the records of a stage.
+pub type Infer<'a> = dyn Fn(&str, &dyn Source, &dyn Format) -> Result<SchemaRef, String> + 'a;
 
 /// The columns of a record that was put aside.
 pub fn quarantine_schema() -> SchemaRef {
@@ -92,8 +100,17 @@ pub fn plan(document: &Document, context: Context<'_>) -> Result<Plan, Vec<Diagn
             mistakes.push(mistake);
             continue;
         };
+        let infers = matches!(one.options.get("schema"), Some(OptionValue::Schema(SchemaOption::Infer)));
+        let inferred = match infers.then(|| (context.infer)(&one.stage, source.as_ref(), format.as_ref())).transpose() {
+            Ok(inferred) => inferred,
+            Err(reason) => {
+                let mistake = Diagnostic::new(one.options.span_of("schema"), "the fields of these records cannot be found", reason);
+                mistakes.push(mistake.with_help("write the :schema down, for example as `pseidon infer FILE` prints it"));
+                continue;
+            }
+        };
         let schema = match format.schema(format_settings) {
-            Ok(schema) => facts.schema.clone().or(schema),
+            Ok(schema) => inferred.or(facts.schema.clone()).or(schema),
             Err(reason) => {
                 mistakes.push(Diagnostic::new(one.options.span_of("format"), "the format's settings are wrong", reason));
                 continue;

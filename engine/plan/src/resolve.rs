@@ -236,7 +236,8 @@ impl<'a> Resolver<'a> {
                 return;
             }
             let mistake = Diagnostic::new(stage.name_span, format!("the stage `{}` is never used", stage.name), "not part of the pipeline");
-            self.mistakes.push(mistake.with_help("put it into `pipeline`, or take it out (#_ before the name and its value leaves both out)"));
+            self.mistakes
+                .push(mistake.with_help("put it into `pipeline`, or take it out (#_ before the name and its value leaves both out)"));
         }
     }
 }

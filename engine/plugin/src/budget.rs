@@ -28,13 +28,7 @@ pub struct Charge {
 impl Budget {
     /// A budget of `limit` bytes. The low mark is at three quarters of it.
     pub fn new(limit: usize) -> Arc<Self> {
-        Arc::new(Budget {
-            limit,
-            used: AtomicUsize::new(0),
-            full: AtomicBool::new(false),
-            room: Condvar::new(),
-            room_lock: Mutex::new(()),
-        })
+        Arc::new(Budget { limit, used: AtomicUsize::new(0), full: AtomicBool::new(false), room: Condvar::new(), room_lock: Mutex::new(()) })
     }
 
     /// The limit in bytes.

@@ -2,6 +2,7 @@
 
 use arrow::array::ArrayRef;
 use arrow::datatypes::{FieldRef, SchemaRef};
+use bytes::Bytes;
 use pseidon_dsl::expr::Path;
 
 use crate::batch::Payloads;
@@ -18,6 +19,9 @@ pub trait Format: Send + Sync {
     /// The fields every record has in this format with these settings (what follows the colon, or nothing), if the format itself says so.
     /// An error names the setting and says what was expected.
     fn schema(&self, settings: &str) -> Result<Option<SchemaRef>, String>;
+
+    /// The fields that these records have, for `:schema :infer`. An error says why they cannot be found.
+    fn infer(&self, samples: &[Bytes]) -> Result<SchemaRef, String>;
 
     /// A decoder for these columns. An error says which column cannot be had, and why.
     fn decoder(&self, settings: &str, columns: &[WantedColumn]) -> Result<Box<dyn Decoder>, String>;

@@ -16,7 +16,7 @@ mod on_error;
 mod schema;
 
 pub use on_error::OnError;
-pub use schema::SchemaOption;
+pub use schema::{SchemaOption, print_schema, read_schema};
 
 /// The value of an option.
 #[derive(Clone, Debug, PartialEq)]
@@ -277,7 +277,9 @@ fn parse_value(option: &'static OptionSpec, node: &Node) -> Result<OptionValue, 
         OptionKind::Count => OptionValue::Count(scalar(node).and_then(|text| text.replace('_', "").parse().ok()).ok_or_else(wrong)?),
         OptionKind::Number => OptionValue::Number(scalar(node).and_then(|text| text.parse().ok()).ok_or_else(wrong)?),
         OptionKind::Bytes => OptionValue::Count(units::size(&scalar(node).ok_or_else(wrong)?).map_err(|error| because(error.to_string()))?),
-        OptionKind::Duration => OptionValue::Duration(units::duration(&scalar(node).ok_or_else(wrong)?).map_err(|error| because(error.to_string()))?),
+        OptionKind::Duration => {
+            OptionValue::Duration(units::duration(&scalar(node).ok_or_else(wrong)?).map_err(|error| because(error.to_string()))?)
+        }
         OptionKind::Texts => OptionValue::Texts(parse_texts(node).ok_or_else(wrong)?),
         OptionKind::TextsOrRegex => match &node.kind {
             NodeKind::Regex(regex) => OptionValue::Regex(regex.value.clone()),
@@ -308,7 +310,11 @@ fn parse_value(option: &'static OptionSpec, node: &Node) -> Result<OptionValue, 
 fn parse_choice(option: &OptionSpec, words: &[&str], node: &Node) -> Result<String, Vec<Diagnostic>> {
     let expected = option.kind.describe();
     let Some(given) = scalar(node) else {
-        return Err(vec![Diagnostic::new(node.span, format!("`:{}` cannot be {}", option.name, node.describe()), format!("expected {expected}"))]);
+        return Err(vec![Diagnostic::new(
+            node.span,
+            format!("`:{}` cannot be {}", option.name, node.describe()),
+            format!("expected {expected}"),
+        )]);
     };
     if words.contains(&given.as_str()) {
         return Ok(given);

@@ -26,7 +26,9 @@ use std::sync::Arc;
 use prometheus::{IntCounter, IntGauge};
 use pseidon_delivery::{SplitId, Staged};
 use pseidon_dsl::Diagnostic;
-use pseidon_plugin::sink::{PreparedSink, Protocol, Routed, Sink, SinkError, SinkFacts, SinkInput, SinkPlugin, SinkSetup, TakenOver, Writer};
+use pseidon_plugin::sink::{
+    PreparedSink, Protocol, Routed, Sink, SinkError, SinkFacts, SinkInput, SinkPlugin, SinkSetup, TakenOver, Writer,
+};
 use pseidon_plugin::spec::PluginSpec;
 use pseidon_plugin::{Options, Rows};
 
@@ -64,7 +66,8 @@ impl PreparedSink for Files {
     fn open(&self, setup: SinkSetup) -> Result<Arc<dyn Sink>, SinkError> {
         let settings = self.settings.clone();
         let absolute = |dir: &PathBuf| {
-            let dir = std::path::absolute(setup.base.join(dir)).map_err(|error| SinkError::Fatal(format!("no folder {}: {error}", dir.display())))?;
+            let dir = std::path::absolute(setup.base.join(dir))
+                .map_err(|error| SinkError::Fatal(format!("no folder {}: {error}", dir.display())))?;
             match dir.to_str() {
                 // It is written down in the state store, which holds texts.
                 None => Err(SinkError::Fatal(format!("the folder {} has a name that is not UTF-8", dir.display()))),

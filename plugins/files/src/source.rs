@@ -83,12 +83,7 @@ copies (`app.log*` matches both): a copy is another file.
             default: OptionDefault::Value("false"),
             doc: "Whether to wait for more lines and more files.",
         },
-        OptionSpec {
-            name: "poll",
-            kind: OptionKind::Duration,
-            default: OptionDefault::Value("250ms"),
-            doc: "How often to look for them.",
-        },
+        OptionSpec { name: "poll", kind: OptionKind::Duration, default: OptionDefault::Value("250ms"), doc: "How often to look for them." },
         OptionSpec {
             name: "start",
             kind: OptionKind::Choice(&["earliest", "latest"]),
@@ -229,7 +224,8 @@ impl Source for Files {
 
 impl Config {
     fn globs(&self, setup: &SourceSetup) -> Result<Vec<Glob>, SourceError> {
-        let glob = |text: &String| Glob::new(text, &setup.base).map_err(|error| SourceError::Fatal(format!("`{text}` is not a glob: {error}")));
+        let glob =
+            |text: &String| Glob::new(text, &setup.base).map_err(|error| SourceError::Fatal(format!("`{text}` is not a glob: {error}")));
         self.paths.iter().map(glob).collect()
     }
 

@@ -17,6 +17,7 @@ mod tree;
 use arrow::array::{ArrayRef, BooleanArray};
 use arrow::compute;
 use arrow::datatypes::SchemaRef;
+use bytes::Bytes;
 use pseidon_plugin::format::{Decoded, Decoder, Format, WantedColumn};
 use pseidon_plugin::{BadRow, Payloads};
 
@@ -41,6 +42,10 @@ impl Format for Json {
     fn schema(&self, settings: &str) -> Result<Option<SchemaRef>, String> {
         crate::no_settings(self.name(), settings)?;
         Ok(None)
+    }
+
+    fn infer(&self, samples: &[Bytes]) -> Result<SchemaRef, String> {
+        infer_json_schema(samples)
     }
 
     fn decoder(&self, settings: &str, columns: &[WantedColumn]) -> Result<Box<dyn Decoder>, String> {

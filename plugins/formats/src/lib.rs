@@ -1,4 +1,9 @@
-//! From records to columns and back.
+//! Formats: from records' bytes to columns, and from rows back to bytes, messages and files.
+//!
+//! - [`formats`] are what sources read: `json`, `txt`, `raw`.
+//! - A [`RecordEncoder`] writes rows as messages or lines.
+//! - A [`FileCodec`] writes files: lines with or without compression, Parquet. Its files go through a [`RetryWriter`], so that a full disk
+//!   loses nothing.
 
 pub mod encode;
 pub mod file;

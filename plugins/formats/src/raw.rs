@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use arrow::datatypes::{Schema, SchemaRef};
+use bytes::Bytes;
 use pseidon_plugin::Payloads;
 use pseidon_plugin::format::{Decoded, Decoder, Format, WantedColumn};
 
@@ -23,6 +24,10 @@ impl Format for Raw {
         Ok(Some(Arc::new(Schema::empty())))
     }
 
+    fn infer(&self, _samples: &[Bytes]) -> Result<SchemaRef, String> {
+        Err("raw records have the same fields always; leave :schema out".to_owned())
+    }
+
     fn decoder(&self, settings: &str, columns: &[WantedColumn]) -> Result<Box<dyn Decoder>, String> {
         crate::no_settings(self.name(), settings)?;
         match columns.first() {
@@ -37,5 +42,24 @@ struct RawDecoder;
 impl Decoder for RawDecoder {
     fn decode(&mut self, _: &Payloads) -> Decoded {
         Decoded { columns: Vec::new(), bad: Vec::new() }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use arrow::datatypes::{DataType, Field};
+    use pseidon_dsl::expr::{Path, Step};
+
+    use super::*;
+    use crate::testing::payloads;
+
+    #[test]
+    fn there_are_no_fields() {
+        let column = WantedColumn { path: Path(vec![Step::Field("a".to_owned())]), field: Arc::new(Field::new("a", DataType::Utf8, true)) };
+        let refused = Raw.decoder("", &[column]).err().unwrap();
+        assert_eq!(refused, "raw records have no fields, so there is no `a`; :format \"json\" or \"txt\" has");
+        assert!(Raw.schema("").unwrap().unwrap().fields().is_empty());
+        let decoded = Raw.decoder("", &[]).unwrap().decode(&payloads(&[Some(b"\xff"), None]));
+        assert!(decoded.columns.is_empty() && decoded.bad.is_empty());
     }
 }

@@ -3,7 +3,9 @@
 mod connection;
 mod logs;
 mod native;
+pub mod sink;
 pub mod source;
 mod topics;
 
+pub use sink::KafkaSinkPlugin;
 pub use source::KafkaSourcePlugin;

@@ -165,6 +165,7 @@ impl SinkPlugin for KafkaSinkPlugin {
 const LONGEST_AGE: Duration = Duration::from_secs(600);
 
 /// A sink as its options describe it.
+#[derive(Clone)]
 struct KafkaSink {
     connection: Connection,
     topic: String,

@@ -34,11 +34,13 @@ static SPEC: PluginSpec = PluginSpec {
     name: "stdin",
     role: Role::Source,
     summary: "Reads lines from standard input.",
-    details: "Every line is a record; it ends with a line feed, or with the input. Empty lines are skipped where the format is `json`. The pipeline \
-              ends when the input does.\n\n\
-              Standard input cannot be read again: records that were read and not yet delivered when the process is killed are lost, so every path \
-              from here is at-most-once, and `check` says so. A graceful stop (Ctrl-C, SIGTERM) delivers every whole line that was read.\n\n\
-              `@topic` is the stage's name, `@partition` is 0, and `@offset` counts bytes; it goes on from run to run, with gaps, and never back.",
+    details: "Every line is a record; it ends with a line feed, or with the input. Empty lines are skipped where the format is `json`. \
+              The pipeline ends when the input does.\n\n\
+              Standard input cannot be read again: records that were read and not yet delivered when the process is killed are lost, so \
+              every path from here is at-most-once, and `check` says so. A graceful stop (Ctrl-C, SIGTERM) delivers every whole line \
+              that was read.\n\n\
+              `@topic` is the stage's name, `@partition` is 0, and `@offset` counts bytes; it goes on from run to run, with gaps, and \
+              never back.",
     positional: None,
     options: &[
         OptionSpec {
@@ -51,15 +53,15 @@ static SPEC: PluginSpec = PluginSpec {
             name: "schema",
             kind: OptionKind::Schema,
             default: OptionDefault::None,
-            doc: "The types of the records' fields. Without it the types come from how the fields are used. `:infer` is not possible here: what was \
-                  looked at would be gone.",
+            doc: "The types of the records' fields. Without it the types come from how the fields are used. `:infer` is not possible \
+                  here: what was looked at would be gone.",
         },
         OptionSpec {
             name: "on-error",
             kind: OptionKind::OnError,
             default: OptionDefault::None,
-            doc: "What happens to a line that is not of the format or does not fit the schema. Without it the line is put into quarantine beside the \
-                  output.",
+            doc: "What happens to a line that is not of the format or does not fit the schema. Without it the line is put into \
+                  quarantine beside the output.",
         },
     ],
     example: "(stdin {:format \"json\" :schema {:id :int64 :url :utf8}})",

@@ -32,9 +32,9 @@ static SPEC: PluginSpec = PluginSpec {
     name: "stdout",
     role: Role::Sink,
     summary: "Writes records to standard output, one a line.",
-    details: "Records are printed as soon as they arrive. When whoever reads them has had enough (`pseidon run … | head`), the pipeline stops reading, \
-              finishes what its other sinks have begun, and ends without an error; records that could not be printed any more come again in \
-              the next run.\n\n\
+    details: "Records are printed as soon as they arrive. When whoever reads them has had enough (`pseidon run … | head`), the pipeline \
+              stops reading, finishes what its other sinks have begun, and ends without an error; records that could not be printed any \
+              more come again in the next run.\n\n\
               What was printed cannot be taken back: after a crash up to a second's records are printed again, so every path to here is \
               at-least-once, and `check` says so.",
     positional: Some("format"),
@@ -43,8 +43,8 @@ static SPEC: PluginSpec = PluginSpec {
             name: "format",
             kind: OptionKind::Choice(&["json", "txt", "raw"]),
             default: OptionDefault::Value("json"),
-            doc: "How a record is written: `:json` as one object, `:txt` as its text (the record as it came, or its only column), `:raw` as the bytes \
-                  that came. Each is followed by a line feed.",
+            doc: "How a record is written: `:json` as one object, `:txt` as its text (the record as it came, or its only column), `:raw` \
+                  as the bytes that came. Each is followed by a line feed.",
         },
         OptionSpec {
             name: "on-error",

@@ -22,8 +22,8 @@ static SPEC: PluginSpec = PluginSpec {
     name: "drop",
     role: Role::Sink,
     summary: "Takes every record and keeps none.",
-    details: "For measuring what the rest of a pipeline costs, and for branches that nobody wants. How far it has come is kept every second and at the \
-              end of the run, as in every sink, so that a restart goes on where the last run stopped.",
+    details: "For measuring what the rest of a pipeline costs, and for branches that nobody wants. How far it has come is kept every \
+              second and at the end of the run, as in every sink, so that a restart goes on where the last run stopped.",
     positional: None,
     options: &[],
     example: "(drop)",

@@ -39,10 +39,11 @@ static SPEC: PluginSpec = PluginSpec {
               - `n`, the record's number, from 0 on (int64),\n\
               - `r`, a random number from 0 to just below 1 (float64),\n\
               - `h`, a random whole number from 0 to 2^63 - 1 (int64): `h % 100` is one of a hundred, drawn anew for each record.\n\n\
-              `r` and `h` are always the same for the same number and `:seed`. So a record can be made again after a crash, and what leaves the \
-              pipeline is exactly once, unless an expression uses `now()`, `random()` or the like. `r` and `h` do not depend on each other.\n\n\
-              A run goes on where the last one stopped, as with every source: a pipeline whose `:count` records are all delivered makes no more when \
-              it is run again, until the count is raised or its state is removed.",
+              `r` and `h` are always the same for the same number and `:seed`. So a record can be made again after a crash, and what \
+              leaves the pipeline is exactly once, unless an expression uses `now()`, `random()` or the like. `r` and `h` do not depend \
+              on each other.\n\n\
+              A run goes on where the last one stopped, as with every source: a pipeline whose `:count` records are all delivered makes \
+              no more when it is run again, until the count is raised or its state is removed.",
     positional: None,
     options: &[
         OptionSpec {
@@ -61,8 +62,8 @@ static SPEC: PluginSpec = PluginSpec {
             name: "rate",
             kind: OptionKind::Number,
             default: OptionDefault::None,
-            doc: "Records per second, over all splits: `1000`, or `0.5` for one every two seconds. Without it they come as fast as they are taken. \
-                  They come in groups about 50 ms apart, and what was held up is made up for.",
+            doc: "Records per second, over all splits: `1000`, or `0.5` for one every two seconds. Without it they come as fast as they \
+                  are taken. They come in groups about 50 ms apart, and what was held up is made up for.",
         },
         OptionSpec {
             name: "seed",
@@ -74,15 +75,16 @@ static SPEC: PluginSpec = PluginSpec {
             name: "splits",
             kind: OptionKind::Count,
             default: OptionDefault::Value("1"),
-            doc: "Over how many splits the records are spread: record `n` is in the split, and has as its `@partition`, `n % splits`. Records of one \
-                  split keep their order. Change it only together with the pipeline's name, since each split goes on from its own number.",
+            doc: "Over how many splits the records are spread: record `n` is in the split, and has as its `@partition`, `n % splits`. \
+                  Records of one split keep their order. Change it only together with the pipeline's name, since each split goes on from \
+                  its own number.",
         },
         OptionSpec {
             name: "on-error",
             kind: OptionKind::OnError,
             default: OptionDefault::Value("throw"),
-            doc: "What happens when an expression has no value for a record, for example because it divides by zero: `:throw` ends the run, `:noop` \
-                  counts the record and leaves it out.",
+            doc: "What happens when an expression has no value for a record, for example because it divides by zero: `:throw` ends the \
+                  run, `:noop` counts the record and leaves it out.",
         },
     ],
     example: "(generate {:record {:id \"n\" :user \"'u' || (h % 100)\" :price \"r * 100\"} :count 1000000})",

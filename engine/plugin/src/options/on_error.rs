@@ -41,7 +41,11 @@ impl OnError {
             };
         }
         let NodeKind::Map(entries) = &node.kind else {
-            return Err(vec![Diagnostic::new(node.span, "this is not an error policy", "expected :throw, :noop, {:retry …} or {:quarantine …}")]);
+            return Err(vec![Diagnostic::new(
+                node.span,
+                "this is not an error policy",
+                "expected :throw, :noop, {:retry …} or {:quarantine …}",
+            )]);
         };
         let [(key, value)] = entries.as_slice() else {
             return Err(vec![Diagnostic::new(node.span, "an error policy has one entry", "expected {:retry …} or {:quarantine …}")]);
@@ -98,7 +102,11 @@ fn parse_retry(value: &Node) -> Result<OnError, Vec<Diagnostic>> {
             },
             Some("then") => match OnError::parse(value) {
                 Ok(OnError::Retry { .. }) => {
-                    mistakes.push(Diagnostic::new(value.span, "retry cannot be followed by retry", "expected :throw, :noop or {:quarantine …}"));
+                    mistakes.push(Diagnostic::new(
+                        value.span,
+                        "retry cannot be followed by retry",
+                        "expected :throw, :noop or {:quarantine …}",
+                    ));
                 }
                 Ok(policy) => then = policy,
                 Err(more) => mistakes.extend(more),

@@ -3,7 +3,8 @@
 use std::sync::Arc;
 
 use arrow::datatypes::{DataType, Field, Fields, Schema, SchemaRef};
-use pseidon_dsl::{Diagnostic, Node, NodeKind};
+use pseidon_dsl::{Diagnostic, Name, Node, NodeKind, Span, edn, node::Text, print};
+use pseidon_expr::types::field_type_name;
 
 /// What `:schema` says.
 #[derive(Clone, Debug, PartialEq)]
@@ -22,6 +23,52 @@ impl SchemaOption {
         let fields = parse_fields(node)?;
         Ok(SchemaOption::Fields(Arc::new(Schema::new(fields))))
     }
+}
+
+/// The fields as EDN, to be pasted after `:schema`; [`read_schema`] reads it.
+pub fn print_schema(schema: &Schema) -> String {
+    print::print(&fields_node(schema.fields()))
+}
+
+/// Reads what [`print_schema`] printed. An error says what is wrong with it.
+pub fn read_schema(text: &str) -> Result<SchemaRef, String> {
+    let say = |mistakes: Vec<Diagnostic>| mistakes.into_iter().map(|mistake| mistake.message).collect::<Vec<_>>().join("; ");
+    let fields = parse_fields(&edn::read(text).map_err(say)?).map_err(say)?;
+    Ok(Arc::new(Schema::new(fields)))
+}
+
+fn fields_node(fields: &Fields) -> Node {
+    let entry = |field: &Arc<Field>| {
+        let is_plain = field.name().chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '_' | '-'));
+        let starts_plain = field.name().starts_with(|c: char| c.is_ascii_alphabetic());
+        let name = if is_plain && starts_plain {
+            NodeKind::Keyword(Name::plain(field.name().as_str()))
+        } else {
+            NodeKind::Str(Text::plain(field.name().as_str(), 0))
+        };
+        (node(name), type_node(field))
+    };
+    node(NodeKind::Map(fields.iter().map(entry).collect()))
+}
+
+fn type_node(field: &Field) -> Node {
+    match field.data_type() {
+        DataType::Struct(fields) => fields_node(fields),
+        DataType::List(item) => node(NodeKind::Vector(vec![type_node(item)])),
+        _ => {
+            let name = field_type_name(field);
+            // A name with parentheses, such as decimal(10,2), is no keyword.
+            if name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_') {
+                node(NodeKind::Keyword(Name::plain(name)))
+            } else {
+                node(NodeKind::Str(Text::plain(name, 0)))
+            }
+        }
+    }
+}
+
+fn node(kind: NodeKind) -> Node {
+    Node { kind, span: Span::default() }
 }
 
 fn parse_fields(node: &Node) -> Result<Fields, Vec<Diagnostic>> {
@@ -66,7 +113,27 @@ fn parse_field(name: String, node: &Node) -> Result<Field, Vec<Diagnostic>> {
             let Some(text) = super::scalar(node) else {
                 return Err(vec![Diagnostic::new(node.span, "this is not a type", "expected a type such as :int64, a map or a vector")]);
             };
-            pseidon_expr::types::parse_field(&name, &text).map_err(|reason| vec![Diagnostic::new(node.span, format!("`{text}` is not a type"), reason)])
+            pseidon_expr::types::parse_field(&name, &text)
+                .map_err(|reason| vec![Diagnostic::new(node.span, format!("`{text}` is not a type"), reason)])
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_printed_schema_reads_back() {
+        let texts = [
+            "{:user {:id :utf8}, :status :int64, :tags [:utf8]}",
+            r#"{"odd name" :float64, :price "decimal(10,2)", :any :json, :rows [{:at :timestamp_ms}]}"#,
+            "{}",
+        ];
+        for text in texts {
+            let schema = read_schema(text).unwrap();
+            assert_eq!(read_schema(&print_schema(&schema)).unwrap(), schema, "{text} was printed as {}", print_schema(&schema));
+        }
+        assert!(read_schema("{:a :inmt64}").unwrap_err().contains("inmt64"));
     }
 }

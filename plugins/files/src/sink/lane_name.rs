@@ -180,12 +180,13 @@ mod tests {
 
     #[test]
     fn file_names_tell_split_and_position() {
-        let name = |id: &str, topic: &str, partition| {
-            file_name(&Split { id: id.into(), topic: topic.into(), partition }, 1234, None)
-        };
+        let name = |id: &str, topic: &str, partition| file_name(&Split { id: id.into(), topic: topic.into(), partition }, 1234, None);
         assert_eq!(name("in:clicks/3", "clicks", 3), "clicks-3-000000001234");
         let file = name("logs:1.2.3", "logs/app.log", 0);
-        assert!(file.starts_with("logs_app.log-") && file.ends_with("-000000001234") && file.len() == "logs_app.log-".len() + 8 + 13, "{file}");
+        assert!(
+            file.starts_with("logs_app.log-") && file.ends_with("-000000001234") && file.len() == "logs_app.log-".len() + 8 + 13,
+            "{file}"
+        );
         assert_ne!(file, name("logs:1.2.4", "logs/app.log", 0));
         assert_ne!(name("in:a b/3", "a b", 3), name("in:a_b/3", "a_b", 3));
         assert!(name("in:../x/0", "../x", 0).starts_with("x-"));

@@ -116,12 +116,7 @@ const ROLLOVER: &[OptionSpec] = &[
         default: OptionDefault::Value("60s"),
         doc: "How long nothing was written to the file.",
     },
-    OptionSpec {
-        name: "age",
-        kind: OptionKind::Duration,
-        default: OptionDefault::Value("10m"),
-        doc: "How long the file has been open.",
-    },
+    OptionSpec { name: "age", kind: OptionKind::Duration, default: OptionDefault::Value("10m"), doc: "How long the file has been open." },
     OptionSpec {
         name: "cron",
         kind: OptionKind::Checked(check_cron),
@@ -189,7 +184,11 @@ impl Path {
             None => vec![PathBuf::from(&base)],
             Some(dirs) => {
                 if dirs.is_empty() || dirs.iter().any(String::is_empty) {
-                    mistakes.push(Diagnostic::new(options.span_of("base-dir"), "`:base-dir` names no folder", "expected one folder or more"));
+                    mistakes.push(Diagnostic::new(
+                        options.span_of("base-dir"),
+                        "`:base-dir` names no folder",
+                        "expected one folder or more",
+                    ));
                 }
                 if base.starts_with('/') {
                     mistakes.push(Diagnostic::new(span, "`:path` is absolute although there is a `:base-dir`", "expected a path below it"));

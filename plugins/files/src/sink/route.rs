@@ -99,7 +99,10 @@ impl Router {
                 _ => {
                     let name = self.name(values, row);
                     if name.len() > LONGEST_PATH {
-                        bad.push(BadRow { row: row as u32, reason: format!("the path has {} bytes, more than {LONGEST_PATH}", name.len()) });
+                        bad.push(BadRow {
+                            row: row as u32,
+                            reason: format!("the path has {} bytes, more than {LONGEST_PATH}", name.len()),
+                        });
                         current = None;
                         continue;
                     }

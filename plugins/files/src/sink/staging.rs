@@ -64,7 +64,9 @@ pub(super) struct Hidden {
 impl Staging {
     /// Makes the folders, and cleans up after the dead.
     pub(super) fn open(bases: &[PathBuf], setup: &SinkSetup) -> Result<Staging, SinkError> {
-        let safe = |text: &str| -> String { text.chars().map(|char| if char.is_ascii_alphanumeric() || "-_#".contains(char) { char } else { '_' }).collect() };
+        let safe = |text: &str| -> String {
+            text.chars().map(|char| if char.is_ascii_alphanumeric() || "-_#".contains(char) { char } else { '_' }).collect()
+        };
         let store: String = safe(&setup.store).chars().take(8).collect();
         let sink = format!("{OPEN}/{}.{}.{store}", safe(&setup.pipeline), safe(setup.committer.sink().as_str()));
         let instance = safe(&setup.instance);

@@ -295,7 +295,7 @@ impl Follower<'_> {
             return Ok(());
         }
         let splits: Vec<_> = done.iter().filter_map(|key| self.tracked.remove(key)).map(|file| file.split().clone()).collect();
-        splits.iter().for_each(|split| drop(self.durable.remove(&split.id)));
+        self.durable.retain(|id, _| splits.iter().all(|split| split.id != *id));
         Ok(self.handle.release(splits)?)
     }
 

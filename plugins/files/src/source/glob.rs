@@ -29,11 +29,16 @@ impl Glob {
     /// leading dot itself, so that files which are still being written elsewhere are not taken for finished ones.
     pub(super) fn find(&self) -> io::Result<BTreeSet<PathBuf>> {
         let Some(base) = self.base.to_str() else {
-            return Err(io::Error::new(io::ErrorKind::InvalidInput, format!("the folder {} has a name that is not UTF-8", self.base.display())));
+            return Err(io::Error::new(
+                io::ErrorKind::InvalidInput,
+                format!("the folder {} has a name that is not UTF-8", self.base.display()),
+            ));
         };
-        let pattern = if Path::new(&self.text).is_absolute() { self.text.clone() } else { format!("{}/{}", Pattern::escape(base), self.text) };
+        let pattern =
+            if Path::new(&self.text).is_absolute() { self.text.clone() } else { format!("{}/{}", Pattern::escape(base), self.text) };
         let wants_hidden = Path::new(&self.text).components().any(is_hidden);
-        let paths = glob::glob_with(&pattern, MatchOptions::new()).map_err(|error| io::Error::new(io::ErrorKind::InvalidInput, error.to_string()))?;
+        let paths = glob::glob_with(&pattern, MatchOptions::new())
+            .map_err(|error| io::Error::new(io::ErrorKind::InvalidInput, error.to_string()))?;
         let mut found = BTreeSet::new();
         for path in paths {
             let path = match path {

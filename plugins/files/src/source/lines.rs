@@ -343,7 +343,8 @@ mod tests {
         let data = b"1\n".repeat(MOST_RECORDS * 2 + 5);
         let mut reader = over(&data, vec![BLOCK], BLOCK, 0);
         let block = reader.next_block().unwrap().unwrap();
-        let sizes: Vec<_> = block.batches(&split()).map(|batch| (batch.len(), batch.payloads.lines(0, batch.len()).unwrap().len())).collect();
+        let sizes: Vec<_> =
+            block.batches(&split()).map(|batch| (batch.len(), batch.payloads.lines(0, batch.len()).unwrap().len())).collect();
         assert_eq!(sizes, [(8192, 16384), (8192, 16384), (5, 10)]);
     }
 

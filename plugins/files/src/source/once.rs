@@ -125,7 +125,10 @@ fn where_to_start(file: &Found, known: Option<Position>) -> Result<Option<Positi
     if let Some(size) = done_size(position) {
         return match size == file.size {
             true => Ok(None),
-            false => Err("it has changed since it was read to its end; compressed files must not be appended to: give what is new a file of its own".into()),
+            false => Err(
+                "it has changed since it was read to its end; compressed files must not be appended to: give what is new a file of its own"
+                    .into(),
+            ),
         };
     }
     if file.compressed || position < file.size {
@@ -208,7 +211,9 @@ impl Failures {
 pub(super) fn is_passing(error: &io::Error) -> bool {
     use io::ErrorKind::{Interrupted, NetworkUnreachable, StaleNetworkFileHandle, TimedOut, WouldBlock};
     matches!(error.kind(), TimedOut | StaleNetworkFileHandle | NetworkUnreachable | Interrupted | WouldBlock)
-        || error.raw_os_error().is_some_and(|code| code == rustix::io::Errno::IO.raw_os_error() || code == rustix::io::Errno::MFILE.raw_os_error())
+        || error
+            .raw_os_error()
+            .is_some_and(|code| code == rustix::io::Errno::IO.raw_os_error() || code == rustix::io::Errno::MFILE.raw_os_error())
 }
 
 /// The error in words that say what to do.

@@ -203,7 +203,9 @@ fn the_declaration_reads_its_own_example() {
     for text in [r#"{:path "logs/*.json.gz" :format "json"}"#, r#""a.log""#, r#""a.log" {:follow true}"#] {
         FilesSource.prepare(&options(text)).unwrap();
     }
-    for (text, expected) in [(r#""a[""#, "`a[` is not a glob"), (r#""""#, "`:path` names no file"), (r#""a" {:max-record 0}"#, "`:max-record` is out of range")] {
+    for (text, expected) in
+        [(r#""a[""#, "`a[` is not a glob"), (r#""""#, "`:path` names no file"), (r#""a" {:max-record 0}"#, "`:max-record` is out of range")]
+    {
         let Err(mistakes) = FilesSource.prepare(&options(text)) else { panic!("{text} is accepted") };
         assert_eq!(mistakes[0].message, expected);
     }
@@ -256,7 +258,9 @@ fn resumes_at_every_record_with_exactly_the_rest() {
     let lines: Vec<String> = (0..40).map(|number| format!("{}{number}", "x".repeat(number % 7))).collect();
     let text = lines.join("\n") + "\n";
     let (first, second) = text.split_at(text.len() / 3);
-    for (name, content) in [("a.log", text.clone().into_bytes()), ("a.log.gz", gzip(&[first, second])), ("a.log.zst", zstd(&[first, second]))] {
+    for (name, content) in
+        [("a.log", text.clone().into_bytes()), ("a.log.gz", gzip(&[first, second])), ("a.log.zst", zstd(&[first, second]))]
+    {
         let world = World::new();
         world.write(name, content);
         world.read(&format!("{name:?}")).unwrap();

@@ -10,7 +10,7 @@ use arrow::datatypes::{DataType, Field, Int32Type, Int64Type, Schema, SchemaRef,
 use arrow::error::ArrowError;
 use pseidon_dsl::Diagnostic;
 use pseidon_expr::{Compiled, compile};
-use pseidon_formats::{RecordEncoder, RecordFormat};
+use pseidon_formats::RecordEncoder;
 use pseidon_plugin::sink::{RecordShape, SinkInput};
 use pseidon_plugin::{BadRow, Options, Rows};
 
@@ -46,7 +46,7 @@ impl RecordPlan {
         let wrong = |name: &str, reason: String| Diagnostic::new(options.span_of(name), format!("`:{name}` does not fit"), reason);
         let format = options.text("format").unwrap_or("json").parse().map_err(|reason| vec![wrong("format", reason)])?;
         let as_came = matches!(input.record, RecordShape::AsCame { .. });
-        let encoder = encoder(format, input).map_err(|reason| mistakes.push(wrong("format", reason)));
+        let encoder = RecordEncoder::new(format, input).map_err(|reason| mistakes.push(wrong("format", reason)));
         let mut nondeterminism = None;
         let mut compiled = |expr, name: &str, mistakes: &mut Vec<Diagnostic>| match compile(expr, &input.scope) {
             Ok(compiled) => {
@@ -99,17 +99,26 @@ impl RecordPlan {
         self.nondeterminism.clone()
     }
 
+    /// Whether the value is the bytes that came.
+    pub(super) fn writes_as_came(&self) -> bool {
+        self.encoder.is_none()
+    }
+
     /// Makes rows ready for [`Messages`]. Rows that cannot be written are left out and named by their numbers among `rows`.
     pub(super) fn ready(&self, rows: &Rows, limits: Limits) -> Result<(Rows, Vec<BadRow>), ArrowError> {
         let mut bad = match &self.encoder {
             Some(encoder) => encoder.check(rows),
             None => Vec::new(),
         };
-        if let Err(error) = self.expressions().try_for_each(|expr| rows.evaluate(expr).map(drop)) {
-            self.name_failing(rows, &error, &mut bad)?;
-        }
-        let good = rows.without(&bad)?;
-        let columns = self.columns(&good)?;
+        let mut good = rows.without(&bad)?;
+        let columns = match self.columns(&good) {
+            Ok(columns) => columns,
+            Err(_) => {
+                self.name_failing(rows, &mut bad);
+                good = rows.without(&bad)?;
+                self.columns(&good)?
+            }
+        };
         let refused = refused(&good, &columns, limits, self.encoder.is_none(), self.header_names_len());
         let ready = good.with_record(columns).without(&refused)?;
         if !refused.is_empty() {
@@ -120,31 +129,20 @@ impl RecordPlan {
         Ok((ready, bad))
     }
 
-    fn expressions(&self) -> impl Iterator<Item = &Compiled> {
-        let single = [&self.key, &self.partition, &self.timestamp];
-        single.into_iter().flatten().chain(self.headers.iter().map(|(_, expr)| expr))
-    }
-
     fn header_names_len(&self) -> usize {
         self.headers.iter().map(|(name, _)| name.len() + 16).sum()
     }
 
-    /// Some row has no value for some expression: each is tried alone.
-    fn name_failing(&self, rows: &Rows, all: &ArrowError, bad: &mut Vec<BadRow>) -> Result<(), ArrowError> {
-        let before = bad.len();
-        for row in 0..rows.len() {
-            let alone = rows.slice(row, 1);
-            if let Some(error) = self.expressions().find_map(|expr| alone.evaluate(expr).err())
-                && bad.iter().all(|bad| bad.row != row as u32)
+    /// Some row has no value for some expression: each that is not known to be bad is tried alone.
+    fn name_failing(&self, rows: &Rows, bad: &mut Vec<BadRow>) {
+        for row in 0..rows.len() as u32 {
+            if bad.iter().all(|bad| bad.row != row)
+                && let Err(error) = self.columns(&rows.slice(row as usize, 1))
             {
-                bad.push(BadRow { row: row as u32, reason: error.to_string() });
+                bad.push(BadRow { row, reason: error.to_string() });
             }
         }
-        if bad.len() == before && before == 0 {
-            return Err(ArrowError::ComputeError(all.to_string()));
-        }
         bad.sort_by_key(|bad| bad.row);
-        Ok(())
     }
 
     fn columns(&self, rows: &Rows) -> Result<RecordBatch, ArrowError> {
@@ -180,10 +178,6 @@ impl RecordPlan {
     }
 }
 
-fn encoder(format: RecordFormat, input: &SinkInput) -> Result<RecordEncoder, String> {
-    RecordEncoder::new(format, input)
-}
-
 /// Texts become their bytes, timestamps milliseconds, and other values what a cast makes of them.
 fn converted(column: &ArrayRef, to: &DataType) -> Result<ArrayRef, ArrowError> {
     let strict = CastOptions { safe: false, ..CastOptions::default() };
@@ -193,14 +187,12 @@ fn converted(column: &ArrayRef, to: &DataType) -> Result<ArrayRef, ArrowError> {
         (DataType::Binary | DataType::LargeBinary | DataType::BinaryView, DataType::Binary) => cast(column, to),
         (_, DataType::Binary) => cast(&cast(column, &DataType::Utf8)?, to),
         (DataType::Timestamp(_, zone), DataType::Int64) => cast(&cast(column, &DataType::Timestamp(TimeUnit::Millisecond, zone.clone()))?, to),
-        // A number that does not fit is no partition; `refused` says so.
-        (_, DataType::Int32) => cast_with_options(&cast(column, &DataType::Int64)?, to, &CastOptions::default()).map(|narrow| {
-            let wide = cast(column, &DataType::Int64).ok();
-            let is_lost = |row: usize| narrow.is_null(row) && wide.as_ref().is_some_and(|wide| !wide.is_null(row));
-            let narrow = narrow.as_primitive::<Int32Type>();
-            Arc::new(Int32Array::from_iter((0..narrow.len()).map(|row| if is_lost(row) { Some(-1) } else { narrow.iter().nth(row).flatten() })))
-                as ArrayRef
-        }),
+        // A number that does not fit is no partition that exists.
+        (_, DataType::Int32) => {
+            let numbers = cast(column, &DataType::Int64)?;
+            let narrow = numbers.as_primitive::<Int64Type>().iter().map(|number| number.map(|number| i32::try_from(number).unwrap_or(-1)));
+            Ok(Arc::new(Int32Array::from_iter(narrow)))
+        }
         _ => cast(column, to),
     }
 }
