@@ -1,24 +1,43 @@
 //! SIGTERM and Ctrl-C: the first stops gracefully, the second leaves at once.
 
-use crossbeam_channel::{Receiver, unbounded};
+use std::time::Duration;
+
+use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, unbounded};
 use pseidon_exec::Control;
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
-/// What the user says from now on.
-pub(crate) fn listen() -> std::io::Result<Receiver<Control>> {
+/// How long the threads of a run may take to notice that it is left. One that hangs in the kernel (a terminal that was stopped with Ctrl-S)
+/// must not hold the process; every step of the protocol may end like that.
+const LAST_WAIT: Duration = Duration::from_secs(3);
+
+/// What the user says from now on. The process ends by itself, with exit code 1, when a run does not end within `grace` or after a second
+/// signal.
+pub(crate) fn listen(grace: Duration) -> std::io::Result<Receiver<Control>> {
     let mut signals = Signals::new([SIGINT, SIGTERM])?;
+    let (raised, signal) = unbounded();
     let (control, said) = unbounded();
-    std::thread::Builder::new().name("signals".to_owned()).spawn(move || {
-        let mut control_of = [Control::Stop, Control::LeaveNow].into_iter();
+    spawn("signals", move || {
         for _ in signals.forever() {
-            let Some(next) = control_of.next() else { continue };
-            match next {
-                Control::Stop => tracing::info!("stopping: what was read is committed first; a second signal leaves at once"),
-                Control::LeaveNow => tracing::warn!("leaving at once"),
-            }
-            let _ = control.send(next);
+            let _ = raised.send(());
         }
     })?;
+    spawn("interrupts", move || obey(&signal, &control, grace))?;
     Ok(said)
+}
+
+fn obey(signal: &Receiver<()>, control: &Sender<Control>, grace: Duration) {
+    let Ok(()) = signal.recv() else { return };
+    tracing::info!("stopping: what was read is committed first; a second signal leaves at once");
+    let _ = control.send(Control::Stop);
+    if signal.recv_timeout(grace + LAST_WAIT) != Err(RecvTimeoutError::Timeout) {
+        tracing::warn!("leaving at once");
+        let _ = control.send(Control::LeaveNow);
+        std::thread::sleep(LAST_WAIT);
+    }
+    std::process::exit(1);
+}
+
+fn spawn(name: &str, work: impl FnOnce() + Send + 'static) -> std::io::Result<()> {
+    std::thread::Builder::new().name(name.to_owned()).spawn(work).map(drop)
 }

@@ -48,7 +48,7 @@ fn try_run(args: &RunArgs, bar: Option<ProgressBar>) -> Result<Exit, Exit> {
     let plan = Arc::new(plan);
     let began = Instant::now();
     tracing::debug!(pipeline = plan.name, fingerprint = plan.fingerprint, "starting");
-    let control = interrupts::listen().map_err(|error| failed(&error))?;
+    let control = interrupts::listen(plan.settings.shutdown_grace).map_err(|error| failed(&error))?;
     let shown = bar.filter(|_| !prints_to_terminal(&plan)).map(|bar| Shown::start(bar, &plan, &metrics));
     let run = Run { plan: &plan, store, metrics: metrics.clone(), accept_changed_plan: args.accept_changed_plan, control };
     let outcome = run.run();

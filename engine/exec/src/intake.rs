@@ -92,7 +92,7 @@ impl Intake<'_> {
                 };
                 self.metrics.records_in.with_label_values(&[&self.stage]).inc_by(batch.len() as u64);
                 self.metrics.bytes_in.with_label_values(&[&self.stage]).inc_by(batch.payloads.bytes() as u64);
-                let unit = Unit { source: self.source, number: split.number(), split: split.clone(), batch };
+                let unit = Unit { source: self.source, number: split.number(), split: split.clone(), batch: *batch };
                 self.queue.send(unit).map_err(|_| Failure::Stopped)?;
             }
             SourceEvent::Release(released, reply) => {

@@ -93,7 +93,7 @@ pub enum SourceEvent {
     /// [`SourceHandle::begin`]
     Begin(Vec<(Arc<Split>, Position)>, Sender<()>),
     /// [`SourceHandle::emit`]
-    Emit(Batch),
+    Emit(Box<Batch>),
     /// [`SourceHandle::release`]
     Release(Vec<Arc<Split>>, Sender<()>),
     /// [`SourceHandle::lost`]
@@ -126,7 +126,7 @@ impl SourceHandle {
     /// Hands a batch on. Batches of one split come in order of their positions. Blocks only while the engine's queue is full.
     pub fn emit(&self, mut batch: Batch) -> Result<(), Stopped> {
         batch.charge_to(&self.budget);
-        self.send(SourceEvent::Emit(batch))
+        self.send(SourceEvent::Emit(Box::new(batch)))
     }
 
     /// Gives splits back. Returns when everything emitted of them is durable and committed, so that another instance can go on.

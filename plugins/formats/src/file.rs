@@ -106,7 +106,7 @@ pub struct FileCodec {
 
 enum Layout {
     Lines { records: Arc<RecordEncoder>, compression: Option<Arc<Method>> },
-    Parquet { schema: SchemaRef, properties: WriterProperties },
+    Parquet { schema: SchemaRef, properties: Box<WriterProperties> },
 }
 
 impl FileCodec {
@@ -147,7 +147,10 @@ impl FileCodec {
             .set_max_row_group_row_count(None)
             .set_max_row_group_bytes(Some(settings.row_group_bytes))
             .build();
-        Ok(FileCodec { extension: "parquet".to_owned(), layout: Layout::Parquet { schema: schema.clone(), properties } })
+        Ok(FileCodec {
+            extension: "parquet".to_owned(),
+            layout: Layout::Parquet { schema: schema.clone(), properties: Box::new(properties) },
+        })
     }
 
     /// The ending of its files' names: `json.gz`, `parquet`.
@@ -172,7 +175,7 @@ impl FileCodec {
                 Body::Compressed { records: records.clone(), out: BlockWriter::new(method.clone(), out) }
             }
             Layout::Parquet { schema, properties } => {
-                Body::Parquet(Box::new(ArrowWriter::try_new(out, schema.clone(), Some(properties.clone()))?))
+                Body::Parquet(Box::new(ArrowWriter::try_new(out, schema.clone(), Some(properties.as_ref().clone()))?))
             }
         };
         Ok(FileEncoder(body))

@@ -136,7 +136,7 @@ impl SinkPlugin for KafkaSinkPlugin {
     }
 
     fn facts(&self, _: &Options) -> SinkFacts {
-        SinkFacts { typed: false, protocol: Protocol::Transactional }
+        SinkFacts { typed: false, protocol: Protocol::Transactional, folder: None }
     }
 
     fn prepare(&self, options: &Options, input: &SinkInput) -> Result<Arc<dyn PreparedSink>, Vec<Diagnostic>> {

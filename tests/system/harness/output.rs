@@ -34,18 +34,23 @@ pub(crate) fn files(folder: &Path) -> Vec<PathBuf> {
     found
 }
 
-/// What is hidden below a folder.
+/// What is hidden below a folder, and all that is in it.
 pub(crate) fn hidden(folder: &Path) -> Vec<PathBuf> {
     let mut found = Vec::new();
+    find_hidden(folder, false, &mut found);
+    found
+}
+
+fn find_hidden(folder: &Path, folder_is_hidden: bool, found: &mut Vec<PathBuf>) {
     for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
-        if entry.file_name().as_encoded_bytes().starts_with(b".") {
+        let is_hidden = folder_is_hidden || entry.file_name().as_encoded_bytes().starts_with(b".");
+        if is_hidden {
             found.push(entry.path());
         }
         if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
-            found.extend(hidden(&entry.path()));
+            find_hidden(&entry.path(), is_hidden, found);
         }
     }
-    found
 }
 
 /// A text file's lines, decompressed.

@@ -264,6 +264,7 @@ pub(super) fn folder(options: &Options) -> Option<String> {
         Some(dirs) => dirs.first().cloned(),
         None => Some(split_base(options.template("path")?).0),
     }
+    .map(|folder| if folder == "/" { folder } else { folder.trim_end_matches('/').to_owned() })
     .filter(|folder| !folder.is_empty())
 }
 

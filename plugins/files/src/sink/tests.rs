@@ -74,8 +74,8 @@ impl StateStore for Store {
         self.inner.take(sink, splits, owner)
     }
 
-    fn release(&self, sink: &SinkId, splits: &[(SplitId, u64)]) -> Result<(), StoreError> {
-        self.inner.release(sink, splits)
+    fn set_owner(&self, sink: &SinkId, splits: &[(SplitId, u64)], owner: Option<&str>) -> Result<(), StoreError> {
+        self.inner.set_owner(sink, splits, owner)
     }
 
     fn staged(&self, sink: &SinkId) -> Result<Vec<Staged>, StoreError> {
@@ -286,7 +286,8 @@ const EVERY_5: &str = r#"{:path "out/{k}" :null-name "NULL" :rollover {:records 
 #[test]
 fn the_declaration_reads_its_own_example() {
     options(r#""out" {:codec :parquet}"#);
-    let example = pseidon_dsl::edn::read_all(r#"{:path "out/{k}" :codec :json :compression :gzip :rollover {:size "128MB" :idle "30s"}}"#).unwrap();
+    let example =
+        pseidon_dsl::edn::read_all(r#"{:path "out/{k}" :codec :json :compression :gzip :rollover {:size "128MB" :idle "30s"}}"#).unwrap();
     let options = Options::parse(&options::SPEC, &example, pseidon_dsl::Span::default()).unwrap();
     assert!(FilesSink.prepare(&options, &input()).unwrap().nondeterminism().is_none());
 }
@@ -300,7 +301,10 @@ fn mistakes_in_options_are_found_together() {
         (r#"{:path "out" :base-dir []}"#, &["`:base-dir` names no folder"]),
         (r#"{:path "out" :level 3}"#, &["files cannot be written like this"]),
         (r#"{:path "out" :codec :parquet}"#, &["files cannot be written like this"]),
-        (r#"{:path "out/{k}/.." :rollover {:records 0} :max-open-files 0}"#, &["`..` cannot be part", "a file cannot have 0 records", "no file could be open"]),
+        (
+            r#"{:path "out/{k}/.." :rollover {:records 0} :max-open-files 0}"#,
+            &["`..` cannot be part", "a file cannot have 0 records", "no file could be open"],
+        ),
     ];
     for (text, expected) in cases {
         let Err(mistakes) = FilesSink.prepare(&options(text), &input()) else { panic!("{text} is accepted") };
@@ -315,8 +319,8 @@ fn mistakes_in_options_are_found_together() {
 #[test]
 fn the_folder_is_what_stands_before_the_first_value() {
     for (text, expected) in [
-        (r#""out/{k}""#, Some("out/")),
-        (r#""out/x-{k}""#, Some("out/")),
+        (r#""out/{k}""#, Some("out")),
+        (r#""/data/out/x-{k}""#, Some("/data/out")),
         (r#""out/clicks""#, Some("out/clicks")),
         (r#""{k}""#, None),
         (r#"{:path "x/{k}" :base-dir ["a" "b"]}"#, Some("a")),
@@ -364,7 +368,8 @@ fn a_file_has_exactly_as_many_records_as_it_may() {
     run.deliver(0, 7).unwrap();
     run.deliver(0, 38).unwrap();
     run.writer.tick().unwrap();
-    let counts: Vec<usize> = world.files("out").into_iter().filter(|(name, _)| !name.contains(OPEN)).map(|(_, text)| text.lines().count()).collect();
+    let counts: Vec<usize> =
+        world.files("out").into_iter().filter(|(name, _)| !name.contains(OPEN)).map(|(_, text)| text.lines().count()).collect();
     assert_eq!(counts, [10, 10, 10, 10]);
     run.finish();
     assert_eq!(world.names("out").len(), 5);
@@ -573,6 +578,69 @@ fn a_target_that_cannot_be_written_is_waited_for() {
     });
     run.finish();
     world.assert_exactly_once("out", [1, 0]);
+}
+
+/// Set for the process in which files may not grow any further.
+const FULL: &str = "PSEIDON_TEST_FULL";
+
+#[test]
+fn a_full_disk_loses_nothing() {
+    if std::env::var_os(FULL).is_some() {
+        return write_to_a_full_disk();
+    }
+    // A limit on the size of files does what a full disk does, but to a whole process, so it gets one of its own.
+    let test = std::env::current_exe().unwrap();
+    let script = "trap '' XFSZ; exec \"$0\" --exact sink::tests::a_full_disk_loses_nothing";
+    let status = std::process::Command::new("sh").args(["-c", script]).arg(test).env(FULL, "1").status().unwrap();
+    assert!(status.success());
+}
+
+fn write_to_a_full_disk() {
+    use rustix::process::{Resource, getrlimit, setrlimit};
+
+    for text in [r#"{:path "out" :codec :raw}"#, r#"{:path "out" :codec :raw :compression :zstd :rollover {:size "6MB"}}"#] {
+        let world = World::new();
+        let mut run = world.start(text);
+        let before = getrlimit(Resource::Fsize);
+        // More than the state takes, less than the records.
+        let full = rustix::process::Rlimit { current: Some(4 << 20), ..before.clone() };
+        setrlimit(Resource::Fsize, full).unwrap();
+        let gauge = run.setup.metrics.sink_blocked.with_label_values(&["lake"]);
+        let split = run.splits[0].0.clone();
+        let mut random = 1u64;
+        let mut records = Vec::new();
+        for _ in 0..6 << 10 {
+            let word = |_| {
+                random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+                format!("{random:016x}")
+            };
+            records.push((0..128).map(word).collect::<String>());
+        }
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                while gauge.get() == 0 {
+                    std::thread::yield_now();
+                }
+                setrlimit(Resource::Fsize, before).unwrap();
+            });
+            for (number, part) in records.chunks(100).enumerate() {
+                let first = number as Position * 100;
+                let mut builder = BatchBuilder::new(split.clone(), MetaWanted::default(), 0);
+                (first..).zip(part).for_each(|(position, record)| builder.push(position, Some(record.as_bytes()), Default::default()));
+                let batch = builder.finish(first + part.len() as Position);
+                let keys: ArrayRef = Arc::new(StringArray::new_null(part.len()));
+                run.deliver_rows(Rows::new(Arc::new(batch), RecordBatch::try_from_iter([("k", keys)]).unwrap())).unwrap();
+            }
+        });
+        assert_eq!(gauge.get(), 0);
+        run.finish();
+        let mut content = Vec::new();
+        for name in world.names("out") {
+            let bytes = fs::read(world.path("out").join(&name)).unwrap();
+            content.extend(if name.ends_with(".zst") { zstd::decode_all(&bytes[..]).unwrap() } else { bytes });
+        }
+        assert!(content == (records.join("\n") + "\n").into_bytes(), "{text}");
+    }
 }
 
 #[test]

@@ -15,7 +15,7 @@ pub fn infer_json_schema(samples: &[Bytes]) -> Result<SchemaRef, String> {
     let mut fields = Vec::new();
     let mut objects = 0;
     for sample in samples {
-        let parsed = Checked::new(sample).and_then(|checked| checked.parse(|text| sonic_rs::from_str::<Value>(text)));
+        let parsed = Checked::new(sample).and_then(|checked| checked.parse(sonic_rs::from_str::<Value>));
         let Ok(Shape::Object(more)) = parsed.map(|value| Shape::of(&value)) else {
             continue;
         };

@@ -18,13 +18,11 @@ const PAUSE: Duration = Duration::from_millis(50);
 /// What brokers accept unless told otherwise.
 const DEFAULT_MESSAGE_BYTES: usize = 1_000_000;
 /// How the positions topic is kept small: old positions go soon, and what is read at a start stays short.
-const POSITIONS_CONFIG: [(&str, &str); 5] = [
+const POSITIONS_CONFIG: [(&str, &str); 4] = [
     ("cleanup.policy", "compact"),
     ("segment.ms", "600000"),
     ("segment.bytes", "16777216"),
     ("min.cleanable.dirty.ratio", "0.2"),
-    // Whoever takes a split over reads twice within this time, and must find in between whatever others have written.
-    ("min.compaction.lag.ms", "300000"),
 ];
 
 /// Makes the positions topic, unless it exists.

@@ -4,13 +4,12 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use parking_lot::Mutex;
 use pseidon_delivery::{Committer, LaneId, SplitId, Staged};
 use pseidon_plugin::metrics::Metrics;
 use pseidon_plugin::sink::{Chunk, Routed, Sink, SinkError, SinkSetup, TakenOver, Writer};
 use pseidon_plugin::{BadRow, Rows, Stop};
 
-use super::positions::Owner;
+use super::positions::Keys;
 use super::producer::{ProducerSettings, TransactionalProducer};
 use super::record::Limits;
 use super::writer::TransactionWriter;
@@ -29,10 +28,9 @@ pub(super) struct OpenSink {
     pub(super) stage: String,
     pub(super) base: PathBuf,
     pub(super) stop: Stop,
-    pub(super) owner: Owner,
+    pub(super) instance: String,
+    pub(super) keys: Keys,
     pub(super) producers: ProducerSettings,
-    /// Writes claims; the other one may be in the middle of a transaction at that time.
-    pub(super) claims: Mutex<TransactionalProducer>,
     producer: Arc<TransactionalProducer>,
     limits: Limits,
     lane: LaneId,
@@ -45,12 +43,7 @@ pub(super) fn transactional_id(pipeline: &str, sink: &str, instance: &str) -> St
     format!("{pipeline}-{sink}-{instance}")
 }
 
-/// The one under which it writes claims.
-pub(super) fn claims_id(pipeline: &str, sink: &str, instance: &str) -> String {
-    format!("{}-claims", transactional_id(pipeline, sink, instance))
-}
-
-/// Opens both producers before any split can be taken: whoever fences us off later must find them open.
+/// Opens the producer before any split can be taken: whoever fences us off later must find it open.
 pub(super) fn open(prepared: &KafkaSink, setup: SinkSetup) -> Result<Arc<dyn Sink>, SinkError> {
     let stage = setup.committer.sink().to_string();
     let producers = ProducerSettings {
@@ -62,19 +55,18 @@ pub(super) fn open(prepared: &KafkaSink, setup: SinkSetup) -> Result<Arc<dyn Sin
         stop: setup.stop.clone(),
     };
     let producer = producers.open(&transactional_id(&setup.pipeline, &stage, &setup.instance))?;
-    let claims = producers.open(&claims_id(&setup.pipeline, &stage, &setup.instance))?;
     let config = prepared.connection.config(&setup.base, &[]);
     cluster::ensure_positions_topic(&config, &producer, &prepared.positions_topic)?;
     let limits = cluster::limits(&config, &producer, &prepared.topic)?;
     Ok(Arc::new(OpenSink {
         prepared: prepared.clone(),
-        owner: Owner::new(&setup.pipeline, setup.committer.sink(), &setup.instance),
+        keys: Keys::new(&setup.pipeline, setup.committer.sink()),
+        instance: setup.instance,
         pipeline: setup.pipeline,
         stage,
         base: setup.base,
         stop: setup.stop,
         producers,
-        claims: Mutex::new(claims),
         producer: Arc::new(producer),
         limits,
         lane: LaneId::from(LANE),
@@ -88,7 +80,7 @@ impl Sink for OpenSink {
         true
     }
 
-    fn take_over(&self, splits: &[(SplitId, String)], _: &[Staged]) -> Result<TakenOver, SinkError> {
+    fn take_over(&self, splits: &[(SplitId, Vec<String>)], _: &[Staged]) -> Result<TakenOver, SinkError> {
         if splits.is_empty() {
             return Ok(TakenOver::default());
         }
@@ -113,7 +105,7 @@ impl Sink for OpenSink {
             self.prepared.clone(),
             self.producer.clone(),
             self.committer.clone(),
-            self.owner.clone(),
+            self.keys.clone(),
             self.lane.clone(),
             bytes_out,
         )))

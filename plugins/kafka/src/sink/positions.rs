@@ -1,8 +1,7 @@
 //! The messages of the positions topic.
 //!
-//! The key names pipeline, sink and split; the value says up to where the split's records are in the sink's topic, and which instance said
-//! so. Every commit writes one for each split that moved, inside the transaction of the records. An instance also writes one when it takes a
-//! split over, before its first record: so the last message always names the instance that may have a transaction open ([`super::takeover`]).
+//! The key names pipeline, sink and split; the value says up to where the split's records are in the sink's topic. Every commit writes one
+//! for each split that moved, inside the transaction of the records.
 
 use pseidon_delivery::{LaneId, Position, SinkId, SplitCommit, SplitId};
 use serde_json::{Value, json};
@@ -10,62 +9,37 @@ use serde_json::{Value, json};
 /// The version of the value's layout.
 const VERSION: u64 = 1;
 
-/// Whose positions these are.
+/// The keys of one sink of a pipeline.
 #[derive(Clone, Debug)]
-pub(super) struct Owner {
-    /// Everything of a key before the split.
+pub(super) struct Keys {
+    /// Everything before the split.
     prefix: String,
-    /// The instance.
-    pub(super) instance: String,
 }
 
-/// What a message says.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Told {
-    /// Everything of the split below it is in the topic; `None` if nobody has committed yet.
-    pub(super) position: Option<Position>,
-    /// The instance that wrote it.
-    pub(super) instance: String,
-}
-
-impl Owner {
-    /// The positions of this sink of a pipeline, written by this instance.
-    pub(super) fn new(pipeline: &str, sink: &SinkId, instance: &str) -> Owner {
-        Owner { prefix: format!("{}/{}/", escape(pipeline), escape(sink.as_str())), instance: instance.to_owned() }
+impl Keys {
+    /// Those of this sink.
+    pub(super) fn new(pipeline: &str, sink: &SinkId) -> Keys {
+        Keys { prefix: format!("{}/{}/", escape(pipeline), escape(sink.as_str())) }
     }
 
     /// The key of a split.
     pub(super) fn key(&self, split: &SplitId) -> String {
         format!("{}{split}", self.prefix)
     }
-
-    /// The split that a key names, if it is one of ours.
-    pub(super) fn split(&self, key: &[u8]) -> Option<SplitId> {
-        let key = std::str::from_utf8(key).ok()?;
-        key.strip_prefix(&self.prefix).map(SplitId::from)
-    }
-
-    /// What to write about a split.
-    pub(super) fn value(&self, position: Option<Position>) -> String {
-        json!({"version": VERSION, "position": position, "instance": self.instance}).to_string()
-    }
 }
 
-impl Told {
-    /// Reads a value. An error says what is wrong with it.
-    pub(super) fn parse(value: &[u8]) -> Result<Told, String> {
-        let value: Value = serde_json::from_slice(value).map_err(|error| error.to_string())?;
-        match value["version"].as_u64() {
-            Some(VERSION) => {}
-            Some(other) => return Err(format!("it has version {other}, which only a newer version of the program can read")),
-            None => return Err("it has no version".to_owned()),
-        }
-        let position = match &value["position"] {
-            Value::Null => None,
-            position => Some(position.as_u64().ok_or_else(|| format!("{position} is not a position"))?),
-        };
-        let instance = value["instance"].as_str().ok_or("it names no instance")?.to_owned();
-        Ok(Told { position, instance })
+/// What to write about a split: everything of it below the position is in the topic.
+pub(super) fn value(position: Position) -> String {
+    json!({"version": VERSION, "position": position}).to_string()
+}
+
+/// Reads a value. An error says what is wrong with it.
+pub(super) fn parse(value: &[u8]) -> Result<Position, String> {
+    let value: Value = serde_json::from_slice(value).map_err(|error| error.to_string())?;
+    match value["version"].as_u64() {
+        Some(VERSION) => value["position"].as_u64().ok_or_else(|| "it has no position".to_owned()),
+        Some(other) => Err(format!("it has version {other}, which only a newer version of the program can read")),
+        None => Err("it has no version".to_owned()),
     }
 }
 
@@ -85,30 +59,23 @@ fn escape(name: &str) -> String {
 mod tests {
     use super::*;
 
-    fn owner(pipeline: &str, sink: &str) -> Owner {
-        Owner::new(pipeline, &SinkId::from(sink), "here")
-    }
-
     #[test]
     fn keys_do_not_run_into_each_other() {
         let split = SplitId::from("clicks:a/b/3");
-        let mine = owner("a", "b/c");
-        assert_eq!(mine.key(&split), "a/b%2Fc/clicks:a/b/3");
-        assert_eq!(mine.split(mine.key(&split).as_bytes()), Some(split.clone()));
+        let key = |pipeline: &str, sink: &str| Keys::new(pipeline, &sink.into()).key(&split);
+        assert_eq!(key("a", "b/c"), "a/b%2Fc/clicks:a/b/3");
         for (pipeline, sink) in [("a/b", "c"), ("a", "b"), ("a", "b%2Fc"), ("A", "b/c")] {
-            assert_eq!(mine.split(owner(pipeline, sink).key(&split).as_bytes()), None, "{pipeline} {sink}");
+            assert_ne!(key(pipeline, sink), key("a", "b/c"), "{pipeline} {sink}");
         }
-        assert_eq!(mine.split(b"\xff"), None);
     }
 
     #[test]
     fn values_are_read_back() {
-        for position in [None, Some(0), Some(u64::MAX)] {
-            let value = owner("p", "s").value(position);
-            assert_eq!(Told::parse(value.as_bytes()), Ok(Told { position, instance: "here".to_owned() }));
+        for position in [0, 17, u64::MAX] {
+            assert_eq!(parse(value(position).as_bytes()), Ok(position));
         }
-        for wrong in ["", "{}", "[]", r#"{"version":2,"position":1,"instance":"a"}"#, r#"{"version":1,"position":-1,"instance":"a"}"#, r#"{"version":1}"#] {
-            assert!(Told::parse(wrong.as_bytes()).is_err(), "{wrong}");
+        for wrong in ["", "{}", "[]", r#"{"version":2,"position":1}"#, r#"{"version":1,"position":-1}"#, r#"{"version":1}"#] {
+            assert!(parse(wrong.as_bytes()).is_err(), "{wrong}");
         }
     }
 

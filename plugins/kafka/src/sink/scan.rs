@@ -1,4 +1,4 @@
-//! Reading the positions topic to its end.
+//! Reading the positions topic from its beginning to its end.
 
 use std::time::{Duration, Instant};
 
@@ -16,7 +16,7 @@ const QUESTION: Duration = Duration::from_secs(10);
 const PATIENCE: Duration = Duration::from_secs(900);
 const AT_ONCE: usize = 4096;
 
-/// Reads on from where it stopped before.
+/// Reads once.
 pub(super) struct Scanner {
     topic: String,
     /// Reads committed messages.
@@ -54,7 +54,7 @@ impl Scanner {
 
     /// Calls `each` with the key and the value of every committed message up to the end as it is now, in order. Transactions that are open
     /// before that end are waited for: what they hide may be ours.
-    pub(super) fn read_to_end(&mut self, mut each: impl FnMut(&[u8], Option<&[u8]>) -> Result<(), SinkError>) -> Result<(), SinkError> {
+    pub(super) fn read_to_end(self, mut each: impl FnMut(&[u8], Option<&[u8]>) -> Result<(), SinkError>) -> Result<(), SinkError> {
         let mut ends = Vec::new();
         for at in &self.partitions {
             let (low, high) = self.uncommitted.watermarks(at, QUESTION).map_err(|error| failed(&self.topic, &error))?;

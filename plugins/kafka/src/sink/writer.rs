@@ -14,7 +14,7 @@ use rdkafka::message::{Header, OwnedHeaders};
 use rdkafka::producer::BaseRecord;
 
 use super::KafkaSink;
-use super::positions::{Owner, position_after};
+use super::positions::{self, Keys, position_after};
 use super::producer::{TransactionalProducer, meaning};
 use super::record::Messages;
 
@@ -29,7 +29,7 @@ pub(super) struct TransactionWriter {
     sink: KafkaSink,
     producer: Arc<TransactionalProducer>,
     committer: Arc<Committer>,
-    owner: Owner,
+    keys: Keys,
     lane: LaneId,
     bytes_out: IntCounter,
     open: Option<Open>,
@@ -49,11 +49,11 @@ impl TransactionWriter {
         sink: KafkaSink,
         producer: Arc<TransactionalProducer>,
         committer: Arc<Committer>,
-        owner: Owner,
+        keys: Keys,
         lane: LaneId,
         bytes_out: IntCounter,
     ) -> TransactionWriter {
-        TransactionWriter { sink, producer, committer, owner, lane, bytes_out, open: None, last_commit: Instant::now() }
+        TransactionWriter { sink, producer, committer, keys, lane, bytes_out, open: None, last_commit: Instant::now() }
     }
 
     fn send_all(&mut self, chunk: &Chunk) -> KafkaResult<()> {
@@ -124,8 +124,8 @@ impl TransactionWriter {
             self.producer.begin()?;
         }
         for commit in splits {
-            let value = self.owner.value(Some(position_after(commit, &self.lane)));
-            self.producer.send(BaseRecord::to(&self.sink.positions_topic).key(&self.owner.key(&commit.split)).payload(&value))?;
+            let value = positions::value(position_after(commit, &self.lane));
+            self.producer.send(BaseRecord::to(&self.sink.positions_topic).key(&self.keys.key(&commit.split)).payload(&value))?;
         }
         reach("kafka-positions-sent");
         self.producer.commit()?;
