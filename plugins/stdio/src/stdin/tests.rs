@@ -47,7 +47,7 @@ fn serve(events: Receiver<SourceEvent>, resumed: Option<Position>, mut seen: imp
             }
             SourceEvent::Emit(batch) => {
                 seen(&batch);
-                engine.batches.push(batch);
+                engine.batches.push(*batch);
             }
             SourceEvent::Release(..) | SourceEvent::Lost(_) => panic!("stdin gives nothing back"),
         }

@@ -55,7 +55,7 @@ fn run_from(
                     reply.send(()).unwrap();
                 }
                 SourceEvent::Emit(batch) => {
-                    batches.push(batch);
+                    batches.push(*batch);
                     if enough(&batches) {
                         stop.stop_reading();
                     }
