@@ -13,7 +13,12 @@ pub(crate) fn registry() -> Registry {
             Arc::new(pseidon_synthetic::GeneratePlugin),
             Arc::new(pseidon_stdio::StdinPlugin),
         ],
-        sinks: vec![Arc::new(pseidon_files::FilesSink), Arc::new(pseidon_stdio::StdoutPlugin), Arc::new(pseidon_synthetic::DropPlugin)],
+        sinks: vec![
+            Arc::new(pseidon_kafka::KafkaSinkPlugin),
+            Arc::new(pseidon_files::FilesSink),
+            Arc::new(pseidon_stdio::StdoutPlugin),
+            Arc::new(pseidon_synthetic::DropPlugin),
+        ],
         formats: pseidon_formats::formats(),
     }
 }

@@ -190,7 +190,8 @@ fn a_signal_stops_it_with_everything_delivered() {
 fn a_stop_that_is_held_up_ends() {
     let site = Site::new("held-up");
     let mut redis = Redis::start(&site);
-    let open_files = || hidden(&site.path("out")).iter().filter(|path| path.extension().is_some_and(|extension| extension == "open")).count();
+    let open_files =
+        || hidden(&site.path("out")).iter().filter(|path| path.extension().is_some_and(|extension| extension == "open")).count();
     for (grace, signals) in [("2s", 1), ("60s", 2)] {
         site.write("pipeline.edn", endless(&format!(":state \"{}\" :shutdown-grace \"{grace}\"", redis.url())));
         let mut pseidon = site.run("pipeline.edn");

@@ -230,3 +230,78 @@ fn wrong_property(options: &Options, error: &KafkaError) -> Diagnostic {
         other => Diagnostic::new(span, "the properties are wrong", other.to_string()),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use pseidon_dsl::{Span, edn};
+    use pseidon_plugin::PluginSpec;
+    use pseidon_plugin::spec::Role;
+
+    use super::*;
+
+    static SPEC: PluginSpec = PluginSpec {
+        name: "test",
+        role: Role::Source,
+        summary: "",
+        details: "",
+        positional: None,
+        options: &[BROKERS, TLS, SASL, PROPERTIES],
+        example: "",
+    };
+
+    fn connection(text: &str) -> Result<Connection, Vec<Diagnostic>> {
+        let options = Options::parse(&SPEC, &[edn::read(text).unwrap()], Span::default())?;
+        Connection::from_options(&options, &[("group.id", "use :group")])
+    }
+
+    #[test]
+    fn options_mean_properties() {
+        for (text, expected) in [
+            (r#"{:brokers "a:1,b:2"}"#, &[("bootstrap.servers", "a:1,b:2"), ("security.protocol", "plaintext"), ("own", "1")][..]),
+            (r#"{:brokers ["a:1" "b:2"] :tls {}}"#, &[("bootstrap.servers", "a:1,b:2"), ("security.protocol", "ssl")]),
+            (
+                r#"{:brokers "a" :tls {:ca "ca.pem" :cert "/etc/c.pem" :key "-----BEGIN X" :key-password "p"}}"#,
+                &[
+                    ("ssl.ca.location", "/pipelines/ca.pem"),
+                    ("ssl.certificate.location", "/etc/c.pem"),
+                    ("ssl.key.pem", "-----BEGIN X"),
+                    ("ssl.key.password", "p"),
+                ],
+            ),
+            (
+                r#"{:brokers "a" :tls {:verify false}}"#,
+                &[("enable.ssl.certificate.verification", "false"), ("ssl.endpoint.identification.algorithm", "none")],
+            ),
+            (
+                r#"{:brokers "a" :sasl {:mechanism :PLAIN :username "u" :password "p"}}"#,
+                &[("security.protocol", "sasl_plaintext"), ("sasl.mechanism", "PLAIN"), ("sasl.username", "u"), ("sasl.password", "p")],
+            ),
+            (
+                r#"{:brokers "a" :tls {} :sasl {:username "u" :password "p"}}"#,
+                &[("security.protocol", "sasl_ssl"), ("sasl.mechanism", "SCRAM-SHA-512")],
+            ),
+            (r#"{:brokers "a" :properties {"client.id" "mine" "linger.ms" 7}}"#, &[("client.id", "mine"), ("linger.ms", "7")]),
+        ] {
+            let config = connection(text).unwrap().config(Path::new("/pipelines"), &[("own", "1".to_owned())]);
+            for (name, value) in expected {
+                assert_eq!(config.get(name), Some(*value), "{text}: {name}");
+            }
+        }
+    }
+
+    #[test]
+    fn mistakes_are_named() {
+        for (text, told) in [
+            (r#"{:brokers ""}"#, "host:port"),
+            (r#"{:brokers "a" :tls {:cert "c"}}"#, "both :cert and :key"),
+            (r#"{:brokers "a" :sasl {:username "u"}}"#, "expected :username and :password"),
+            (r#"{:brokers "a" :properties {"group.id" "g"}}"#, "use :group"),
+            (r#"{:brokers "a" :properties {"session.timeout.ms" "soon"}}"#, "session.timeout.ms"),
+            (r#"{:brokers "a" :properties {"no.such" 1}}"#, "no.such"),
+        ] {
+            let mistakes = connection(text).unwrap_err();
+            assert_eq!(mistakes.len(), 1, "{text}: {mistakes:?}");
+            assert!(format!("{mistakes:?}").contains(told), "{text}: {mistakes:?}");
+        }
+    }
+}

@@ -40,10 +40,12 @@ impl ClientLogs {
         // "[thrd:127.0.0.1:9092/bootstrap]: 127.0.0.1:9092/bootstrap: Connect failed": the thread is of no use to anybody.
         let line = line.split_once("]: ").map_or(line, |(_, rest)| rest);
         let stage = self.stage.as_str();
-        match level {
-            ..=LOG_WARNING => self.warn(facility, line),
-            ..=LOG_INFO => tracing::debug!(stage, facility, "{line}"),
-            _ => tracing::trace!(stage, facility, "{line}"),
+        if level <= LOG_WARNING {
+            self.warn(facility, line);
+        } else if level <= LOG_INFO {
+            tracing::debug!(stage, facility, "{line}");
+        } else {
+            tracing::trace!(stage, facility, "{line}");
         }
     }
 

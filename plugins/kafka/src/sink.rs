@@ -44,7 +44,12 @@ static SPEC: PluginSpec = PluginSpec {
     positional: None,
     options: &[
         BROKERS,
-        OptionSpec { name: "topic", kind: OptionKind::Checked(check_name), default: OptionDefault::Required, doc: "The topic to write to." },
+        OptionSpec {
+            name: "topic",
+            kind: OptionKind::Checked(check_name),
+            default: OptionDefault::Required,
+            doc: "The topic to write to.",
+        },
         OptionSpec {
             name: "format",
             kind: OptionKind::Choice(&["json", "txt", "raw"]),

@@ -250,3 +250,18 @@ impl Buffers {
         Buffers { queue_kilobytes: queue / 1024, fetch_bytes, partition_bytes: fetch_bytes.min(2 * Self::MB) }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn buffers_are_a_small_part_of_the_memory() {
+        for memory in [1 << 20, 64 << 20, 256 << 20, 1 << 30, 64 << 30] {
+            let Buffers { queue_kilobytes, fetch_bytes, partition_bytes } = Buffers::within(memory);
+            let held = queue_kilobytes * 1024 + fetch_bytes;
+            assert!(held <= (memory / 4).clamp(2 << 20, 64 << 20), "{memory}: {held}");
+            assert!(partition_bytes <= fetch_bytes && partition_bytes >= 1 << 20, "{memory}");
+        }
+    }
+}

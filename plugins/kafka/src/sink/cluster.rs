@@ -18,12 +18,8 @@ const PAUSE: Duration = Duration::from_millis(50);
 /// What brokers accept unless told otherwise.
 const DEFAULT_MESSAGE_BYTES: usize = 1_000_000;
 /// How the positions topic is kept small: old positions go soon, and what is read at a start stays short.
-const POSITIONS_CONFIG: [(&str, &str); 4] = [
-    ("cleanup.policy", "compact"),
-    ("segment.ms", "600000"),
-    ("segment.bytes", "16777216"),
-    ("min.cleanable.dirty.ratio", "0.2"),
-];
+const POSITIONS_CONFIG: [(&str, &str); 4] =
+    [("cleanup.policy", "compact"), ("segment.ms", "600000"), ("segment.bytes", "16777216"), ("min.cleanable.dirty.ratio", "0.2")];
 
 /// Makes the positions topic, unless it exists.
 pub(super) fn ensure_positions_topic(config: &ClientConfig, producer: &TransactionalProducer, topic: &str) -> Result<(), SinkError> {
@@ -48,7 +44,10 @@ pub(super) fn ensure_positions_topic(config: &ClientConfig, producer: &Transacti
 }
 
 fn is_denied(code: RDKafkaErrorCode) -> bool {
-    matches!(code, RDKafkaErrorCode::TopicAuthorizationFailed | RDKafkaErrorCode::ClusterAuthorizationFailed | RDKafkaErrorCode::PolicyViolation)
+    matches!(
+        code,
+        RDKafkaErrorCode::TopicAuthorizationFailed | RDKafkaErrorCode::ClusterAuthorizationFailed | RDKafkaErrorCode::PolicyViolation
+    )
 }
 
 /// What the topic accepts. One that is missing is made by the broker, where it does such things.
@@ -76,7 +75,9 @@ fn wait_for_topic(producer: &TransactionalProducer, topic: &str) -> Result<usize
             Ok(0) if Instant::now() >= deadline => return Err(SinkError::Fatal(format!("there is no topic {topic}; make it first"))),
             Ok(0) => std::thread::sleep(PAUSE),
             Ok(partitions) => return Ok(partitions),
-            Err(error) if Instant::now() >= deadline => return Err(SinkError::Transient(format!("cannot ask about the topic {topic}: {error}"))),
+            Err(error) if Instant::now() >= deadline => {
+                return Err(SinkError::Transient(format!("cannot ask about the topic {topic}: {error}")));
+            }
             Err(_) => std::thread::sleep(PAUSE),
         }
     }

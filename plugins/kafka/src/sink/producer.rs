@@ -18,6 +18,8 @@ use crate::logs::{ProducerLogs, context};
 /// How long one attempt may take, and all together.
 const ATTEMPT: Duration = Duration::from_secs(5);
 const PATIENCE: Duration = Duration::from_secs(60);
+/// How often to look whether everything has arrived.
+const FLUSH_STEP: Duration = Duration::from_millis(1);
 
 /// A producer that writes in transactions.
 pub(super) struct TransactionalProducer {
@@ -94,6 +96,11 @@ impl TransactionalProducer {
 
     /// Commits; when it returns, everything sent is visible to readers of committed records.
     pub(super) fn commit(&self) -> KafkaResult<()> {
+        // rdkafka's own flush looks only every tenth of a second, since records that arrive are not reported.
+        let deadline = Instant::now() + PATIENCE;
+        while self.producer.in_flight_count() > 0 && Instant::now() < deadline && !self.stop.leaving_now() {
+            self.producer.poll(FLUSH_STEP);
+        }
         self.repeat(|| self.producer.commit_transaction(ATTEMPT))
     }
 

@@ -186,7 +186,9 @@ fn converted(column: &ArrayRef, to: &DataType) -> Result<ArrayRef, ArrowError> {
         (DataType::Null, _) => Ok(arrow::array::new_null_array(to, column.len())),
         (DataType::Binary | DataType::LargeBinary | DataType::BinaryView, DataType::Binary) => cast(column, to),
         (_, DataType::Binary) => cast(&cast(column, &DataType::Utf8)?, to),
-        (DataType::Timestamp(_, zone), DataType::Int64) => cast(&cast(column, &DataType::Timestamp(TimeUnit::Millisecond, zone.clone()))?, to),
+        (DataType::Timestamp(_, zone), DataType::Int64) => {
+            cast(&cast(column, &DataType::Timestamp(TimeUnit::Millisecond, zone.clone()))?, to)
+        }
         // A number that does not fit is no partition that exists.
         (_, DataType::Int32) => {
             let numbers = cast(column, &DataType::Int64)?;

@@ -25,8 +25,9 @@ pub(super) fn take_over(sink: &OpenSink, splits: &[(SplitId, Vec<String>)]) -> R
     scanner.read_to_end(|key, value| {
         let split = std::str::from_utf8(key).ok().and_then(|key| wanted.get(key));
         let (Some(split), Some(value)) = (split, value) else { return Ok(()) };
-        let position = positions::parse(value)
-            .map_err(|reason| SinkError::Fatal(format!("the position of {split} in {} cannot be read: {reason}", sink.prepared.positions_topic)))?;
+        let position = positions::parse(value).map_err(|reason| {
+            SinkError::Fatal(format!("the position of {split} in {} cannot be read: {reason}", sink.prepared.positions_topic))
+        })?;
         // The newest counts.
         found.insert(split, position);
         Ok(())

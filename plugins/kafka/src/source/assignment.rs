@@ -124,7 +124,7 @@ impl Assignment {
                 },
             };
             if let Some(batch) = self.push(place, message, fetched, index) {
-                return TakenIn::Full { batch, next: index + 1 };
+                return TakenIn::Full { batch: Box::new(batch), next: index + 1 };
             }
         }
         TakenIn::All
@@ -187,7 +187,7 @@ pub(super) enum TakenIn {
     /// All are in open batches.
     All,
     /// A batch is full; go on with number `next`.
-    Full { batch: Batch, next: usize },
+    Full { batch: Box<Batch>, next: usize },
     /// Number `at` is not a record.
     Stopped { at: usize },
 }

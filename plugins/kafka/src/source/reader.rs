@@ -116,7 +116,7 @@ impl Reader<'_> {
             match self.assignment.take_in(fetched, from) {
                 TakenIn::All => return Ok(()),
                 TakenIn::Full { batch, next } => {
-                    self.handle.emit(batch)?;
+                    self.handle.emit(*batch)?;
                     from = next;
                 }
                 TakenIn::Stopped { at } => {

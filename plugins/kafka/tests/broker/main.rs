@@ -1,4 +1,5 @@
 //! Source and sink against a real broker, which `PSEIDON_TEST_KAFKA` names.
 
+mod sink;
 mod source;
 mod support;

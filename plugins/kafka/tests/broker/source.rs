@@ -5,14 +5,15 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::support::{
-    self, Run, Seen, Writer, create_topic, delete_records, eventually, group_offsets, grow_topic, new_topic, setup, source, unique,
+    self, Run, Seen, Writer, create_topic, delete_records, eventually, group_offsets, grow_topic, new_topic, setup, source, transactional,
+    unique,
 };
 use parking_lot::Mutex;
 use pseidon_delivery::SplitId;
 use pseidon_plugin::batch::MetaWanted;
 use pseidon_plugin::source::SourceError;
 use rdkafka::Offset;
-use rdkafka::producer::{BaseProducer, Producer};
+use rdkafka::producer::Producer;
 
 const PLENTY: usize = 256 << 20;
 
@@ -82,13 +83,6 @@ fn until_latest_ends_by_itself_also_after_transactions_and_on_empty_partitions()
     assert_eq!(read(&seen, &topic, 0), values("a", 5000));
     assert_eq!(read(&seen, &topic, 1), ["kept"]);
     assert_eq!(seen.lock().count(), 5001);
-}
-
-fn transactional(id: &str) -> BaseProducer {
-    let producer: BaseProducer =
-        rdkafka::ClientConfig::new().set("bootstrap.servers", support::brokers()).set("transactional.id", id).create().unwrap();
-    producer.init_transactions(support::PATIENCE).unwrap();
-    producer
 }
 
 #[test]

@@ -257,7 +257,7 @@ fn answer(event: SourceEvent, seen: &Mutex<Seen>, durable: &Mutex<Vec<(SplitId, 
             }
             durable.lock().push((split, batch.next));
             if let Some(held) = held {
-                held.lock().push(batch);
+                held.lock().push(*batch);
             }
         }
         SourceEvent::Release(splits, reply) => {
@@ -301,4 +301,11 @@ pub(crate) fn committed_records(topic: &str, partitions: i32) -> Vec<rdkafka::me
         }
     }
     records
+}
+
+/// A producer that is no part of any pipeline.
+pub(crate) fn transactional(id: &str) -> BaseProducer {
+    let producer: BaseProducer = ClientConfig::new().set("bootstrap.servers", brokers()).set("transactional.id", id).create().unwrap();
+    producer.init_transactions(PATIENCE).unwrap();
+    producer
 }
