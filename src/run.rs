@@ -3,7 +3,7 @@
 use std::io::IsTerminal;
 use std::path::Path;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use arrow::datatypes::SchemaRef;
 use indicatif::ProgressBar;
@@ -20,6 +20,9 @@ use pseidon_redis::RedisStore;
 use crate::load::{self, Kind, Text};
 use crate::progress::Shown;
 use crate::{Exit, RunArgs, interrupts, monitor, progress};
+
+/// How long to wait before a server that does not answer is tried again.
+const CONNECT_AGAIN: Duration = Duration::from_millis(500);
 
 /// Runs a pipeline.
 pub(crate) fn run(args: &RunArgs, bar: Option<ProgressBar>) -> Exit {
@@ -82,8 +85,22 @@ fn failed(error: &dyn std::fmt::Display) -> Exit {
 
 fn open_store(plan: &Plan, folder: &Path) -> Result<Arc<dyn StateStore>, StoreError> {
     match &plan.settings.state {
-        Some(url) => Ok(Arc::new(RedisStore::connect(url, &plan.settings.namespace, &plan.name)?)),
+        Some(url) => Ok(Arc::new(connect(url, plan)?)),
         None => Ok(Arc::new(EmbeddedStore::open(folder, &plan.name)?)),
+    }
+}
+
+/// Waits for a server that does not answer: where machines start together, Redis may be the last to be ready.
+fn connect(url: &str, plan: &Plan) -> Result<RedisStore, StoreError> {
+    let mut said = false;
+    loop {
+        let opened = RedisStore::connect(url, &plan.settings.namespace, &plan.name).and_then(|store| store.identity().map(|_| store));
+        let Err(StoreError::Unavailable(reason)) = opened else { return opened };
+        if !said {
+            tracing::warn!(reason, "state store does not answer; waiting for it");
+            said = true;
+        }
+        std::thread::sleep(CONNECT_AGAIN);
     }
 }
 

@@ -194,8 +194,10 @@ fn a_stop_that_is_held_up_ends() {
         || hidden(&site.path("out")).iter().filter(|path| path.extension().is_some_and(|extension| extension == "open")).count();
     for (grace, signals) in [("2s", 1), ("60s", 2)] {
         site.write("pipeline.edn", endless(&format!(":state \"{}\" :shutdown-grace \"{grace}\"", redis.url())));
+        let left = open_files();
         let mut pseidon = site.run("pipeline.edn");
-        wait_until("it writes", 30, || open_files() >= 3);
+        wait_until("it writes", 30, || open_files() >= left.max(1) && pseidon.is_listening());
+        std::thread::sleep(Duration::from_millis(500));
         redis.kill();
         pseidon.terminate();
         if signals == 2 {

@@ -34,7 +34,7 @@ fn steps_below(folder: &Path, found: &mut BTreeSet<String>) {
             steps_below(&path, found);
         } else if path.extension().is_some_and(|extension| extension == "rs") {
             let text = fs::read_to_string(&path).expect("a source file");
-            let calls = text.split("failpoint::reach(\"").skip(1);
+            let calls = text.split("reach(\"").skip(1);
             found.extend(calls.filter_map(|call| call.split('"').next()).map(str::to_owned));
         }
     }

@@ -1,1 +1,164 @@
 //! Exactly once into Kafka, as a consumer of committed records sees it.
+
+use std::time::Duration;
+
+use crate::fail_points::STEPS_TO_KAFKA;
+use crate::harness::feed::{Fed, Feed, PARTITIONS, Record, line};
+use crate::harness::pipeline::{Membership, SESSION_MILLIS, Store, kafka_source, pipeline, settings};
+use crate::harness::{Site, brokers, topics, wait_until};
+use crate::instances::FENCED;
+
+fn output(site: &Site) -> String {
+    format!("{}-out", site.name)
+}
+
+/// A sink that keeps partitions apart, with short transactions and a topic for positions of its own.
+fn kafka_sink(site: &Site) -> String {
+    format!(
+        "(kafka {{:brokers \"{}\" :topic \"{}\" :partition \"p\" :key \"bucket\" :headers {{:from \"@topic\"}}\n   \
+         :transaction {{:age \"150ms\" :records 400}} :positions-topic \"{}-positions\"}})",
+        brokers(),
+        output(site),
+        site.name
+    )
+}
+
+fn kafka_to_kafka(site: &Site, store: Store, membership: Membership) -> String {
+    pipeline(&site.name, &settings(site, store), &kafka_source(&site.name, membership, ""), &kafka_sink(site))
+}
+
+/// Each record once, in its partition, in its order.
+fn check(topic: &str, fed: &Fed) {
+    let values = topics::committed(topic);
+    assert_eq!(values.len(), PARTITIONS as usize);
+    let mut differences = Vec::new();
+    for (partition, values) in values.iter().enumerate() {
+        let expected = fed.counts.get(partition).copied().unwrap_or(0);
+        let mut next = 0;
+        for record in values.iter().map(|value| Record::parse(value)) {
+            if record.partition != partition as u64 || record.number != next || record.bucket != fed.bucket(record.partition, record.number) {
+                differences.push(format!("partition {partition}: {record:?} where number {next} was expected"));
+            }
+            next = record.number + 1;
+        }
+        if next != expected || values.len() as u64 != expected {
+            differences.push(format!("partition {partition}: {} records up to number {next}, {expected} were fed", values.len()));
+        }
+    }
+    assert!(differences.is_empty(), "{} differences, the first of them:\n{}", differences.len(), differences[..differences.len().min(12)].join("\n"));
+}
+
+/// Waits until as many records are committed as were fed, or more.
+fn wait_for(topic: &str, fed: &Fed) {
+    wait_until("all records are committed", 90, || topics::committed(topic).iter().map(|values| values.len() as u64).sum::<u64>() >= fed.total());
+}
+
+/// Lets a run come to where everything is delivered, and looks at it. A transaction that was left open by a killed instance hides what comes
+/// after it, until it is aborted.
+fn settle(site: &Site, fed: &Fed) {
+    let mut pseidon = site.run("pipeline.edn");
+    wait_for(&output(site), fed);
+    pseidon.stop(40);
+    check(&output(site), fed);
+}
+
+#[test]
+fn killed_at_each_step_embedded() {
+    killed_at_each_step("kafka-steps-embedded", Store::Embedded);
+}
+
+#[test]
+fn killed_at_each_step_redis() {
+    killed_at_each_step("kafka-steps-redis", Store::Redis);
+}
+
+fn killed_at_each_step(test: &str, store: Store) {
+    let site = Site::new(test);
+    site.write("pipeline.edn", kafka_to_kafka(&site, store, Membership::Static));
+    let mut feed = Feed::new(&site.name, 4);
+    feed.send(1500);
+    let background = feed.in_background(600);
+    for step in STEPS_TO_KAFKA {
+        for time in [1, site.random.of(2..6)] {
+            let mut command = site.command("pipeline.edn");
+            command.env("PSEIDON_FAIL", format!("{step}:{time}"));
+            site.start(command).expect_death(step, 60);
+        }
+    }
+    let fed = background.finish().fed();
+    settle(&site, &fed);
+}
+
+#[test]
+fn killed_at_random() {
+    let site = Site::new("kafka-kills");
+    site.write("pipeline.edn", kafka_to_kafka(&site, Store::Redis, Membership::Static));
+    let mut feed = Feed::new(&site.name, 4);
+    feed.send(1500);
+    let background = feed.in_background(700);
+    for _ in 0..15 {
+        let mut pseidon = site.run("pipeline.edn");
+        std::thread::sleep(site.random.millis(200..1800));
+        pseidon.kill();
+    }
+    let fed = background.finish().fed();
+    settle(&site, &fed);
+}
+
+/// From files, which have no group whose generation could fence.
+#[test]
+fn files_killed_at_random() {
+    let site = Site::new("kafka-files");
+    let fed = Fed { counts: vec![8000; PARTITIONS as usize], buckets: 4 };
+    for partition in 0..PARTITIONS {
+        let text: String = (0..8000).map(|number| line(4, partition, number) + "\n").collect();
+        site.write(&format!("in/{partition}.ndjson"), text);
+    }
+    let source = "(files {:path \"in/*.ndjson\" :schema {:p :int64 :n :int64 :bucket :utf8 :pad :utf8}})";
+    site.write("pipeline.edn", pipeline(&site.name, &settings(&site, Store::Embedded), source, &kafka_sink(&site)));
+    let mut killed = 0;
+    for _ in 0..20 {
+        let mut pseidon = site.run("pipeline.edn");
+        std::thread::sleep(site.random.millis(100..900));
+        killed += u64::from(pseidon.is_running());
+        pseidon.kill();
+    }
+    assert!(killed >= 6, "only {killed} kills: the runs were too short");
+    site.finish("pipeline.edn", 120);
+    wait_for(&output(&site), &fed);
+    check(&output(&site), &fed);
+}
+
+/// The frozen instance has a transaction open. When it wakes, the broker refuses it.
+#[test]
+fn a_frozen_instance_is_fenced() {
+    let site = Site::new("kafka-frozen");
+    site.write("pipeline.edn", kafka_to_kafka(&site, Store::Redis, Membership::Dynamic));
+    let mut feed = Feed::new(&site.name, 4);
+    feed.send(1000);
+    let background = feed.in_background(700);
+    let mut instances = [site.run("pipeline.edn"), site.run("pipeline.edn")];
+    let committed = || topics::committed(&output(&site)).iter().map(Vec::len).sum::<usize>();
+    let goes_on = || {
+        let before = committed();
+        wait_until("more records are committed", 60, || committed() > before + 200);
+    };
+    wait_until("the first records are committed", 60, || committed() > 500);
+    for _ in 0..3 {
+        let [frozen, other] = &mut instances;
+        goes_on();
+        std::thread::sleep(Duration::from_millis(SESSION_MILLIS) + site.random.millis(0..700));
+        let fenced_before = frozen.log().matches(FENCED).count();
+        frozen.freeze();
+        std::thread::sleep(Duration::from_millis(SESSION_MILLIS * 2));
+        goes_on();
+        frozen.wake();
+        wait_until("the woken instance sees that it is fenced", 60, || frozen.log().matches(FENCED).count() > fenced_before);
+        assert!(frozen.is_running() && other.is_running());
+        instances.swap(0, 1);
+    }
+    let fed = background.finish().fed();
+    wait_for(&output(&site), &fed);
+    instances.iter_mut().for_each(|instance| instance.stop(40));
+    check(&output(&site), &fed);
+}

@@ -91,9 +91,10 @@ impl Run<'_> {
         let acknowledged: Acknowledged = self.plan.sinks.iter().map(|_| Arc::default()).collect();
         let mut wait = FIRST_WAIT;
         let mut failures_in_a_row = 0;
+        let mut deadline = None;
         loop {
             let began = Instant::now();
-            let failure = match self.attempt(&store_id, &acknowledged) {
+            let failure = match self.attempt(&store_id, &acknowledged, &mut deadline) {
                 Ok(finished) => return Ok(finished),
                 Err(failure) => failure,
             };
@@ -159,8 +160,12 @@ impl Run<'_> {
         Ok(())
     }
 
-    fn attempt(&self, store_id: &str, acknowledged: &Acknowledged) -> Result<Finished, Failure> {
+    /// One attempt. One that follows a failure after the user has said stop only brings to its end what is committed.
+    fn attempt(&self, store_id: &str, acknowledged: &Acknowledged, deadline: &mut Option<Instant>) -> Result<Finished, Failure> {
         let stop = Stop::new();
+        if deadline.is_some() {
+            stop.stop_reading();
+        }
         let instance = instance_name();
         let sinks = self.open_sinks(store_id, &instance, &stop, acknowledged)?;
         let (report, reported) = unbounded();
@@ -169,7 +174,7 @@ impl Run<'_> {
         let outcome = std::thread::scope(|scope| {
             let outcome = self
                 .start(scope, &instance, &sinks, &stop, &failures, &budget)
-                .and_then(|done| self.watch(&sinks, &budget, &stop, &reported, &done));
+                .and_then(|done| self.watch(&sinks, &budget, &stop, deadline, &reported, &done));
             // Whatever the outcome, every thread has to end before the scope does.
             stop.leave_now();
             outcome
@@ -273,11 +278,11 @@ impl Run<'_> {
         sinks: &[OpenSink],
         budget: &Budget,
         stop: &Stop,
+        deadline: &mut Option<Instant>,
         failures: &Receiver<Failure>,
         done: &Receiver<()>,
     ) -> Result<Finished, Failure> {
         let mut left = self.plan.sources.len();
-        let mut deadline: Option<Instant> = None;
         while left > 0 {
             let patience = deadline.map_or(LOOK_EVERY, |deadline| deadline.saturating_duration_since(Instant::now()).min(LOOK_EVERY));
             select! {
@@ -286,7 +291,7 @@ impl Run<'_> {
                 recv(self.control) -> control => match control {
                     Ok(Control::Stop) => {
                         stop.stop_reading();
-                        deadline = Some(Instant::now() + self.plan.settings.shutdown_grace);
+                        *deadline = Some(Instant::now() + self.plan.settings.shutdown_grace);
                     }
                     Ok(Control::LeaveNow) | Err(_) => return Ok(Finished::Left),
                 },

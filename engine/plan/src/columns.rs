@@ -25,12 +25,12 @@ pub struct SourceColumns {
     pub meta: MetaWanted,
 }
 
-/// Finds out what has to be decoded.
-pub fn columns_of(source: &Resolved, schema: Option<&SchemaRef>) -> Result<SourceColumns, Vec<Diagnostic>> {
+/// Finds out what has to be decoded. With mistakes the columns are as good as can be, so that planning can go on and find more.
+pub fn columns_of(source: &Resolved, schema: Option<&SchemaRef>) -> (SourceColumns, Vec<Diagnostic>) {
     let mut walk = Walk { schema, uses: BTreeMap::new(), meta: MetaWanted::default(), mistakes: Vec::new() };
     walk.chain(&source.chain, Names::Record);
     let wanted = walk.wanted();
-    if walk.mistakes.is_empty() { Ok(SourceColumns { wanted, meta: walk.meta }) } else { Err(walk.mistakes) }
+    (SourceColumns { wanted, meta: walk.meta }, walk.mistakes)
 }
 
 /// The fields of a record in the order of its schema, without some.

@@ -116,21 +116,19 @@ pub fn plan(document: &Document, context: Context<'_>) -> Result<Plan, Vec<Diagn
                 continue;
             }
         };
-        let columns = match columns_of(one, schema.as_ref()) {
-            Ok(columns) => columns,
-            Err(more) => {
-                mistakes.extend(more);
-                continue;
+        let (columns, more) = columns_of(one, schema.as_ref());
+        match format.decoder(format_settings, &columns.wanted) {
+            Err(reason) if more.is_empty() => {
+                mistakes.push(Diagnostic::new(one.span, "these records do not have what the flow asks for", reason));
             }
-        };
-        if let Err(reason) = format.decoder(format_settings, &columns.wanted) {
-            mistakes.push(Diagnostic::new(one.span, "these records do not have what the flow asks for", reason));
-            continue;
+            _ => mistakes.extend(more),
         }
         sources.extend(compiler.source(one, source, facts, format, schema.as_ref(), columns));
     }
     let Compiler { sinks, nondeterminism, mistakes: more, .. } = compiler;
-    mistakes.extend(more);
+    // A path that was found wrong before cannot be compiled either; that is one mistake.
+    let known: Vec<_> = mistakes.iter().map(|mistake| mistake.span).collect();
+    mistakes.extend(more.into_iter().filter(|mistake| !known.contains(&mistake.span)));
     let guarantees = guarantees(&sources, &sinks, &nondeterminism);
     if let Some(span) = settings.as_ref().and_then(|settings| settings.exactly_once) {
         mistakes.extend(guarantees.iter().filter(|path| path.guarantee < Guarantee::ExactlyOnce).map(|path| {

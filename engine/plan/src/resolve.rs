@@ -1,6 +1,6 @@
 //! Names become plugins, arguments become options, the flow becomes chains that each begin with a source.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use pseidon_dsl::document::Pattern;
@@ -64,7 +64,7 @@ pub enum StepKind {
 /// Resolves the flow of a document.
 pub fn resolve(document: &Document, registry: &Registry) -> Result<Vec<Resolved>, Vec<Diagnostic>> {
     let stages = document.stages.iter().map(|stage| (&stage.name, stage)).collect();
-    let mut resolver = Resolver { registry, stages, places: HashMap::new(), mistakes: Vec::new() };
+    let mut resolver = Resolver { registry, stages, used: HashSet::new(), places: HashMap::new(), mistakes: Vec::new() };
     let resolved = resolver.top(&document.pipeline, &[]);
     resolver.check_unused(document);
     if resolver.mistakes.is_empty() { Ok(resolved) } else { Err(resolver.mistakes) }
@@ -73,6 +73,8 @@ pub fn resolve(document: &Document, registry: &Registry) -> Result<Vec<Resolved>
 struct Resolver<'a> {
     registry: &'a Registry,
     stages: HashMap<&'a Name, &'a Stage>,
+    /// The stages that the flow names.
+    used: HashSet<&'a Name>,
     /// How often each name was placed in the flow.
     places: HashMap<String, usize>,
     mistakes: Vec<Diagnostic>,
@@ -171,7 +173,10 @@ impl<'a> Resolver<'a> {
         match flow {
             Flow::Inline(call) => Some((call.plugin.to_string(), call.clone())),
             Flow::Named(name, span) => match self.stages.get(name) {
-                Some(stage) => Some((name.to_string(), stage.call.clone())),
+                Some(stage) => {
+                    self.used.insert(name);
+                    Some((name.to_string(), stage.call.clone()))
+                }
                 None if self.is_plugin(&name.to_string()) => {
                     let call = Call { plugin: name.clone(), plugin_span: *span, args: Vec::new(), span: *span };
                     Some((name.to_string(), call))
@@ -229,15 +234,32 @@ impl<'a> Resolver<'a> {
         }
     }
 
-    /// A stage that stands nowhere in the flow is most likely a slip; its options are checked all the same.
+    /// A stage that stands nowhere in the flow is most likely a slip; its own mistakes are shown all the same.
     fn check_unused(&mut self, document: &Document) {
-        for stage in document.stages.iter().filter(|stage| !self.places.contains_key(&stage.name.to_string())) {
+        let unused: Vec<&Stage> = document.stages.iter().filter(|stage| !self.used.contains(&stage.name)).collect();
+        unused.iter().for_each(|stage| self.check_alone(&stage.call));
+        for stage in unused {
             if !self.mistakes.is_empty() {
                 return;
             }
             let mistake = Diagnostic::new(stage.name_span, format!("the stage `{}` is never used", stage.name), "not part of the pipeline");
             self.mistakes
                 .push(mistake.with_help("put it into `pipeline`, or take it out (#_ before the name and its value leaves both out)"));
+        }
+    }
+
+    /// Checks a call of which it is not known whether a source or a sink is meant.
+    fn check_alone(&mut self, call: &Call) {
+        let name = call.plugin.to_string();
+        let specs = self.registry.specs().chain(TRANSFORMS).filter(|spec| spec.name == name);
+        let outcomes: Vec<_> = specs.map(|spec| Options::parse(spec, &call.args, call.span).map(drop)).collect();
+        match outcomes.into_iter().min_by_key(|outcome| outcome.as_ref().err().map_or(0, Vec::len)) {
+            Some(Ok(())) => {}
+            Some(Err(mistakes)) => self.mistakes.extend(mistakes),
+            None => {
+                let mistake = Diagnostic::new(call.plugin_span, format!("there is no plugin `{name}`"), "not a plugin");
+                self.mistakes.push(self.with_nearest(mistake, &name));
+            }
         }
     }
 }

@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use rustix::process::{Pid, Signal, kill_process};
 
 use super::site::tail;
+use super::wait_until;
 
 /// A child. It does not outlive the test.
 pub(crate) struct Pseidon {
@@ -61,9 +62,17 @@ impl Pseidon {
         self.signal(Signal::CONT);
     }
 
-    /// Asks it to stop (SIGTERM).
+    /// Asks it to stop (SIGTERM), once it listens: a process that has just been started would die of it.
     pub(crate) fn terminate(&self) {
+        wait_until("it listens to signals", 20, || self.is_listening());
         self.signal(Signal::TERM);
+    }
+
+    /// Whether SIGTERM would be handled, or the process is gone.
+    pub(crate) fn is_listening(&self) -> bool {
+        let status = fs::read_to_string(format!("/proc/{}/status", self.child.id())).unwrap_or_default();
+        let caught = status.lines().find_map(|line| line.strip_prefix("SigCgt:")).map(str::trim);
+        caught.is_none_or(|mask| u64::from_str_radix(mask, 16).is_ok_and(|mask| mask >> (Signal::TERM.as_raw() - 1) & 1 == 1))
     }
 
     /// Asks it to stop, and it has to do so well.

@@ -177,8 +177,9 @@ impl Reader<'_> {
             Event::Revoked(partitions) => self.give_back(&partitions),
             Event::RebalanceFailed(error) => {
                 self.logs.warn("REBALANCE", &format!("the group did not come to an agreement: {error}"));
-                let all = self.assignment.names();
-                self.lose(&all)
+                let gone = self.assignment.remove(&self.assignment.names());
+                self.consumer.unassign_all();
+                self.report_lost(&gone)
             }
             Event::Error(error) => self.handle_client_error(&error),
         }
@@ -229,7 +230,13 @@ impl Reader<'_> {
         self.logs.warn("LOST", "the group has given our partitions to others; what was not committed is read again by them");
         let gone = self.assignment.remove(partitions);
         self.unassign(partitions)?;
-        self.handle.lost(gone.iter().map(|assigned| assigned.split.clone()).collect())?;
+        self.report_lost(&gone)
+    }
+
+    fn report_lost(&self, gone: &[Assigned]) -> Result<(), Leave> {
+        if !gone.is_empty() {
+            self.handle.lost(gone.iter().map(|assigned| assigned.split.clone()).collect())?;
+        }
         Ok(())
     }
 

@@ -83,7 +83,7 @@ struct Instance {
 impl Instance {
     /// The first half of a take-over: the store knows that we want the split.
     fn want(&self, split: &Split) -> CommitRecord {
-        self.committer.take(&[split.id.clone()], &self.name).unwrap().remove(0)
+        self.committer.take(std::slice::from_ref(&split.id), &self.name).unwrap().remove(0)
     }
 
     /// The second half; gives where to read on.

@@ -5,13 +5,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::support::{
-    self, Run, Seen, Writer, create_topic, delete_records, eventually, group_offsets, grow_topic, new_topic, setup, source, transactional,
-    unique,
+    self, Run, Seen, Writer, create_topic, delete_records, eventually, group_offsets, grow_topic, new_topic, options, setup, source,
+    transactional, unique,
 };
 use parking_lot::Mutex;
 use pseidon_delivery::SplitId;
+use pseidon_kafka::KafkaSourcePlugin;
 use pseidon_plugin::batch::MetaWanted;
-use pseidon_plugin::source::SourceError;
+use pseidon_plugin::source::{SourceError, SourcePlugin};
 use rdkafka::Offset;
 use rdkafka::producer::Producer;
 
@@ -287,4 +288,35 @@ fn a_sample_needs_no_group() {
     assert_eq!(group_offsets(&pipeline, &topic, 1), [Offset::Invalid]);
     let missing = source(":topics \"no.such.topic\"").sample(&setup(&pipeline, MetaWanted::default()), 1);
     assert!(missing.unwrap_err().to_string().contains("no such topic"));
+}
+
+#[test]
+fn brokers_that_do_not_answer_are_waited_for() {
+    // Nobody listens there: the port was free a moment ago.
+    let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let text = format!("{{:brokers \"127.0.0.1:{port}\" :topics \"t\"}}");
+    let source = KafkaSourcePlugin.prepare(&options(KafkaSourcePlugin.spec(), &text)).unwrap();
+    let running = Run::start(source, setup(&unique("p"), MetaWanted::default()), Arc::default(), PLENTY, false);
+    std::thread::sleep(Duration::from_millis(500));
+    assert!(running.is_running());
+    running.stop().unwrap();
+}
+
+#[test]
+fn wrong_options_are_named() {
+    for (text, told) in [
+        (":topics []", "at least one topic"),
+        (":topics \"a b\"", "cannot be a topic"),
+        (":topics #r\"(?:a)\"", "POSIX"),
+        (":topics \"a\" :start \"yesterday\"", ":earliest"),
+        (":topics \"a\" :until :never", "latest"),
+        (":topics \"a\" :properties {\"enable.auto.commit\" true}", "durable"),
+        (":topics \"a\" :properties {\"group.id\" \"g\"}", ":group"),
+    ] {
+        let node = pseidon_dsl::edn::read(&format!("{{:brokers \"b:1\" {text}}}")).unwrap();
+        let parsed = pseidon_plugin::Options::parse(KafkaSourcePlugin.spec(), &[node], pseidon_dsl::Span::default());
+        let mistakes = parsed.and_then(|options| KafkaSourcePlugin.prepare(&options).map(drop)).unwrap_err();
+        assert_eq!(mistakes.len(), 1, "{text}: {mistakes:?}");
+        assert!(format!("{mistakes:?}").contains(told), "{text}: {mistakes:?}");
+    }
 }

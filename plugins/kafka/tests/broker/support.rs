@@ -213,6 +213,11 @@ impl Run {
         outcome
     }
 
+    /// Whether it has not ended.
+    pub(crate) fn is_running(&self) -> bool {
+        !self.source.is_finished()
+    }
+
     /// Stops it.
     pub(crate) fn stop(self) -> Result<(), SourceError> {
         self.stop.stop_reading();
