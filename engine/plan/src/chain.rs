@@ -201,9 +201,15 @@ impl Compiler<'_> {
         let mut before = before.to_vec();
         for (at, step) in steps.iter().enumerate() {
             let last = at + 1 == steps.len();
-            let Some((step, next)) = self.step(step, shape.clone(), &mut before, last, flow) else { continue };
-            shape = next;
-            chain.steps.extend(step);
+            match self.step(step, shape.clone(), &mut before, last, flow) {
+                Some((compiled, next)) => {
+                    shape = next;
+                    chain.steps.extend(compiled);
+                }
+                // What comes after a step that is wrong can be checked only if it is known which columns it leaves.
+                None if matches!(step.kind, StepKind::Where(_) | StepKind::Sink(..)) => {}
+                None => break,
+            }
         }
         (chain, shape)
     }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use pseidon_dsl::document::Pattern;
 use pseidon_dsl::expr::{Expr, SelectItem};
-use pseidon_dsl::{Call, Diagnostic, Document, Flow, Name, Span, Stage, nearest};
+use pseidon_dsl::{Call, Diagnostic, Document, Flow, Name, Node, NodeKind, Span, Stage, nearest};
 use pseidon_plugin::options::{OnError, Options};
 use pseidon_plugin::registry::Registry;
 use pseidon_plugin::sink::SinkPlugin;
@@ -252,16 +252,27 @@ impl<'a> Resolver<'a> {
     fn check_alone(&mut self, call: &Call) {
         let name = call.plugin.to_string();
         let specs = self.registry.specs().chain(TRANSFORMS).filter(|spec| spec.name == name);
-        let outcomes: Vec<_> = specs.map(|spec| Options::parse(spec, &call.args, call.span).map(drop)).collect();
-        match outcomes.into_iter().min_by_key(|outcome| outcome.as_ref().err().map_or(0, Vec::len)) {
-            Some(Ok(())) => {}
-            Some(Err(mistakes)) => self.mistakes.extend(mistakes),
+        match specs.min_by_key(|spec| unknown_options(spec, call)) {
+            Some(spec) => drop(self.options(spec, call)),
             None => {
                 let mistake = Diagnostic::new(call.plugin_span, format!("there is no plugin `{name}`"), "not a plugin");
                 self.mistakes.push(self.with_nearest(mistake, &name));
             }
         }
     }
+}
+
+/// How many of the options in a call the plugin does not have.
+fn unknown_options(spec: &PluginSpec, call: &Call) -> usize {
+    let keys = call.args.iter().flat_map(|arg| match &arg.kind {
+        NodeKind::Map(entries) => entries.as_slice(),
+        _ => &[],
+    });
+    let is_unknown = |key: &Node| match &key.kind {
+        NodeKind::Keyword(name) => !spec.options.iter().any(|option| option.name == name.name),
+        _ => true,
+    };
+    keys.filter(|(key, _)| is_unknown(key)).count()
 }
 
 fn on_error_of(options: &Options) -> OnError {
