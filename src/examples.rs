@@ -98,7 +98,7 @@ fn has_stage(chain: &Chain, name: &str) -> bool {
     })
 }
 
-/// The input as a batch. A map is a record in JSON, with its metadata under `:@topic`, `:@key` and `:@timestamp`; a text is a record as it is.
+/// The input as a batch. A map is a record in JSON, with its metadata under `"@topic"`, `"@key"` and `"@timestamp"`; a text is a record as it is.
 fn batch_of(test: &Test, source: &PlannedSource) -> Result<Batch, Box<Diagnostic>> {
     let mut topic = source.stage.clone();
     let mut records = Vec::new();
@@ -194,5 +194,80 @@ fn value_of(node: &Node) -> Value {
             Value::Object(entries.iter().map(|(name, value)| (key(name), value_of(value))).collect())
         }
         NodeKind::Tagged(_, value) => value_of(value),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What lies in `examples/` is right: each file plans, and its own tests pass.
+    #[test]
+    fn the_examples_are_right() {
+        let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/examples");
+        let files = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
+        let is_pipeline = |path: &PathBuf| path.extension().is_some_and(|extension| extension == "edn" || extension == "toml");
+        let pipelines: Vec<PathBuf> = files.filter(is_pipeline).collect();
+        assert!(pipelines.len() >= 4, "{folder} has lost its examples");
+        for file in &pipelines {
+            let (_, document, plan) = load_all(file).unwrap_or_else(|_| panic!("{} is wrong; see above", file.display()));
+            for test in &document.tests {
+                let outcome = run_test(test, &plan).unwrap();
+                assert_eq!(outcome, None, "{}: {}", file.display(), test.name);
+            }
+        }
+    }
+
+    fn plan_of(flow: &str) -> (Document, Plan) {
+        let text =
+            Text { name: "test".into(), text: flow.into(), kind: load::Kind::Edn, base: PathBuf::from("."), default_name: "test".into() };
+        let document = text.document().unwrap_or_else(|_| panic!("the document is wrong"));
+        let plan = text.plan(&document).unwrap_or_else(|_| panic!("the plan is wrong"));
+        (document, plan)
+    }
+
+    fn outcome(tests: &str) -> Option<String> {
+        let file = format!(
+            r#"{{a (stdin {{:schema {{:n :int64 :s :utf8}}}})
+                 kept (where "n > 1" {{:on-error :noop}})
+                 pipeline (-> a kept (match "t" (select "n, @key as k") :else (select "n * 2 as n, @topic as k")) (stdout))
+                 :tests [{tests}]}}"#
+        );
+        let (document, plan) = plan_of(&file);
+        run_test(&document.tests[0], &plan).unwrap()
+    }
+
+    #[test]
+    fn a_test_compares_what_a_stage_gives() {
+        let passes = [
+            r#"{:name "x" :at kept :input [{:n 1} {:n 2 :other [1 2]}] :output [{:n 2 :other [1 2]}]}"#,
+            r#"{:name "x" :at match :input [{:n 2}] :output [{:n 4 :k "a"}]}"#,
+            r#"{:name "x" :at match :input [{:n 3 "@topic" "t" "@key" "k"}] :output [{:n 3 :k "k"}]}"#,
+            r#"{:name "x" :at kept :input [] :output []}"#,
+            r#"{:name "x" :at kept :input ["{\"n\": 5}"] :output [{:n 5}]}"#,
+        ];
+        for test in passes {
+            assert_eq!(outcome(test), None, "{test}");
+        }
+    }
+
+    #[test]
+    fn a_failing_test_says_what_differs_and_which_input_was_bad() {
+        let differs = outcome(r#"{:name "x" :at kept :input [{:n 2} {:n "two"}] :output [{:n 3}]}"#).unwrap();
+        assert!(
+            differs.contains(
+                r#"expected
+    {"n":3}"#
+            ),
+            "{differs}"
+        );
+        assert!(
+            differs.contains(
+                r#"gave
+    {"n":2}"#
+            ),
+            "{differs}"
+        );
+        assert!(differs.contains("input 2 was bad in stage `a`"), "{differs}");
     }
 }

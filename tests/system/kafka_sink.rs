@@ -36,7 +36,8 @@ fn check(topic: &str, fed: &Fed) {
         let expected = fed.counts.get(partition).copied().unwrap_or(0);
         let mut next = 0;
         for record in values.iter().map(|value| Record::parse(value)) {
-            if record.partition != partition as u64 || record.number != next || record.bucket != fed.bucket(record.partition, record.number) {
+            if record.partition != partition as u64 || record.number != next || record.bucket != fed.bucket(record.partition, record.number)
+            {
                 differences.push(format!("partition {partition}: {record:?} where number {next} was expected"));
             }
             next = record.number + 1;
@@ -45,12 +46,19 @@ fn check(topic: &str, fed: &Fed) {
             differences.push(format!("partition {partition}: {} records up to number {next}, {expected} were fed", values.len()));
         }
     }
-    assert!(differences.is_empty(), "{} differences, the first of them:\n{}", differences.len(), differences[..differences.len().min(12)].join("\n"));
+    assert!(
+        differences.is_empty(),
+        "{} differences, the first of them:\n{}",
+        differences.len(),
+        differences[..differences.len().min(12)].join("\n")
+    );
 }
 
 /// Waits until as many records are committed as were fed, or more.
 fn wait_for(topic: &str, fed: &Fed) {
-    wait_until("all records are committed", 90, || topics::committed(topic).iter().map(|values| values.len() as u64).sum::<u64>() >= fed.total());
+    wait_until("all records are committed", 90, || {
+        topics::committed(topic).iter().map(|values| values.len() as u64).sum::<u64>() >= fed.total()
+    });
 }
 
 /// Lets a run come to where everything is delivered, and looks at it. A transaction that was left open by a killed instance hides what comes

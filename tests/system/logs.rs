@@ -64,15 +64,15 @@ fn logs_that_rotate() {
     let source = "(files {:path [\"logs-in/renamed.log*\" \"logs-in/emptied.log\"] :format \"json\" :follow true :poll \"50ms\"})";
     site.write("pipeline.edn", pipeline(&site.name, &settings(&site, Store::Embedded), source, &files_sink(Layout::GzipByRecords)));
     site.write("logs-in/unrelated", "not read\n");
-    let renamed_path = site.path("logs-in/renamed.log");
-    let mut renamed = Log::create(&renamed_path, 0, BUCKETS);
-    let mut emptied = Log::create(&site.path("logs-in/emptied.log"), 1, BUCKETS);
+    let mut fed = Fed { counts: Vec::new(), buckets: BUCKETS };
+    let mut renamed = Log::create(site.path("logs-in/renamed.log"), &mut fed);
+    let mut emptied = Log::create(site.path("logs-in/emptied.log"), &mut fed);
     let watcher = Watcher::start(&[site.path("out")]);
     let mut running: Option<Pseidon> = None;
     let mut rotations = 0;
     for step in 0..40 {
-        renamed.append(site.random.of(0..400));
-        emptied.append(site.random.of(1..200));
+        renamed.append(site.random.of(0..400), &mut fed);
+        emptied.append(site.random.of(1..200), &mut fed);
         match running.as_mut() {
             None => running = Some(site.run("pipeline.edn")),
             Some(pseidon) if site.random.of(0..3) == 0 => {
@@ -83,26 +83,24 @@ fn logs_that_rotate() {
         }
         if site.random.of(0..3) == 0 {
             rotations += 1;
-            renamed.rotate(&renamed_path, &site.path(&format!("logs-in/renamed.log.{rotations}")));
+            renamed.rotate(&site.path(&format!("logs-in/renamed.log.{rotations}")), &mut fed);
         }
         if step % 5 == 4 {
             let mut pseidon = running.take().unwrap_or_else(|| site.run("pipeline.edn"));
-            let total = renamed.count() + emptied.count();
-            wait_until("everything so far is visible", 60, || watcher.records() >= total || !pseidon.is_running());
+            wait_until("everything so far is visible", 60, || watcher.records() >= fed.total() || !pseidon.is_running());
             // Now and then nobody is there when it happens.
             if site.random.of(0..2) == 0 {
                 pseidon.kill()
             } else {
                 running = Some(pseidon)
             }
-            emptied.truncate();
+            emptied.truncate(&mut fed);
         }
         std::thread::sleep(site.random.millis(50..600));
     }
     if let Some(mut pseidon) = running.take() {
         pseidon.kill();
     }
-    let fed = Fed { counts: vec![renamed.count(), emptied.count()], buckets: BUCKETS };
     settle(&site, &watcher, fed.total());
     watcher.finish();
     check(&site.path("out"), &fed);

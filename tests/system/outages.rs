@@ -172,7 +172,7 @@ impl SmallDisk {
     fn mount(site: &Site) -> SmallDisk {
         let folder = site.path("disk");
         fs::create_dir(&folder).expect("a folder");
-        let script = "mount -t tmpfs -o size=1m small \"$0\" && touch \"$0/mounted\" && exec sleep infinity";
+        let script = "mount -t tmpfs -o size=8m small \"$0\" && touch \"$0/mounted\" && exec sleep infinity";
         let holder = Command::new("unshare")
             .args(["--map-root-user", "--mount", "sh", "-c", script])
             .arg(&folder)
@@ -214,7 +214,8 @@ impl Drop for SmallDisk {
 #[test]
 fn a_full_disk_holds_it_up() {
     let site = Site::new("full-disk");
-    site.write("pipeline.edn", counted("", "disk/out"));
+    // A disk that holds less than is read in three seconds, and more than one batch.
+    site.write("pipeline.edn", counted("", "disk/out").replace("'x', 200", "'x', 800"));
     let disk = SmallDisk::mount(&site);
     let mut pseidon = disk.start(&site);
     let kept = site.path("kept");

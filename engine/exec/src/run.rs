@@ -11,7 +11,7 @@ use pseidon_delivery::{Committer, StateStore, StoreError, StoredPlan};
 use pseidon_plan::Plan;
 use pseidon_plugin::budget::Budget;
 use pseidon_plugin::metrics::Metrics;
-use pseidon_plugin::sink::SinkSetup;
+use pseidon_plugin::sink::{SinkError, SinkSetup};
 use pseidon_plugin::source::{SourceHandle, SourceSetup};
 use pseidon_plugin::stop::Stop;
 use thiserror::Error;
@@ -77,8 +77,15 @@ pub struct Run<'a> {
     pub control: Receiver<Control>,
 }
 
-/// What the store has acknowledged, for each sink of the plan.
-type Acknowledged = Vec<Arc<Seen>>;
+/// What outlives an attempt.
+struct Course {
+    /// What the store has acknowledged, for each sink of the plan.
+    acknowledged: Vec<Arc<Seen>>,
+    /// Whether all sinks could be opened once.
+    was_open: bool,
+    /// Until when the run has to end, once the user has said stop.
+    deadline: Option<Instant>,
+}
 
 impl Run<'_> {
     /// Runs the plan until its sources end, it is stopped, or it cannot go on. Blocks.
@@ -88,13 +95,13 @@ impl Run<'_> {
             tracing::warn!("the state store is weaker than exactly-once needs: {weakness}");
         }
         self.check_plan()?;
-        let acknowledged: Acknowledged = self.plan.sinks.iter().map(|_| Arc::default()).collect();
+        let acknowledged = self.plan.sinks.iter().map(|_| Arc::default()).collect();
+        let mut course = Course { acknowledged, was_open: false, deadline: None };
         let mut wait = FIRST_WAIT;
         let mut failures_in_a_row = 0;
-        let mut deadline = None;
         loop {
             let began = Instant::now();
-            let failure = match self.attempt(&store_id, &acknowledged, &mut deadline) {
+            let failure = match self.attempt(&store_id, &mut course) {
                 Ok(finished) => return Ok(finished),
                 Err(failure) => failure,
             };
@@ -161,20 +168,21 @@ impl Run<'_> {
     }
 
     /// One attempt. One that follows a failure after the user has said stop only brings to its end what is committed.
-    fn attempt(&self, store_id: &str, acknowledged: &Acknowledged, deadline: &mut Option<Instant>) -> Result<Finished, Failure> {
+    fn attempt(&self, store_id: &str, course: &mut Course) -> Result<Finished, Failure> {
         let stop = Stop::new();
-        if deadline.is_some() {
+        if course.deadline.is_some() {
             stop.stop_reading();
         }
         let instance = instance_name();
-        let sinks = self.open_sinks(store_id, &instance, &stop, acknowledged)?;
+        let sinks = self.open_sinks(store_id, &instance, &stop, course)?;
+        course.was_open = true;
         let (report, reported) = unbounded();
         let failures = Failures(report);
         let budget = Budget::new(self.plan.settings.memory / 2);
         let outcome = std::thread::scope(|scope| {
             let outcome = self
                 .start(scope, &instance, &sinks, &stop, &failures, &budget)
-                .and_then(|done| self.watch(&sinks, &budget, &stop, deadline, &reported, &done));
+                .and_then(|done| self.watch(&sinks, &budget, &stop, &mut course.deadline, &reported, &done));
             // Whatever the outcome, every thread has to end before the scope does.
             stop.leave_now();
             outcome
@@ -183,11 +191,11 @@ impl Run<'_> {
         outcome
     }
 
-    fn open_sinks(&self, store_id: &str, instance: &str, stop: &Stop, acknowledged: &Acknowledged) -> Result<Vec<OpenSink>, Failure> {
+    fn open_sinks(&self, store_id: &str, instance: &str, stop: &Stop, course: &Course) -> Result<Vec<OpenSink>, Failure> {
         let settings = &self.plan.settings;
         let share = settings.memory / 4 / self.plan.sinks.len().max(1);
         let mut sinks = Vec::new();
-        for (planned, seen) in self.plan.sinks.iter().zip(acknowledged) {
+        for (planned, seen) in self.plan.sinks.iter().zip(&course.acknowledged) {
             let committer = Committer::new(planned.id.clone(), self.store.clone(), planned.prepared.positions(), stop.abandoned());
             let committer = Arc::new(committer.remembering(seen.clone()));
             let setup = SinkSetup {
@@ -202,7 +210,12 @@ impl Run<'_> {
                 stop: stop.clone(),
                 metrics: self.metrics.clone(),
             };
-            let sink = planned.prepared.open(setup).map_err(|error| Failure::of_sink(planned.id.as_str(), error))?;
+            let opened = planned.prepared.open(setup).map_err(|error| match error {
+                // What could be opened before can be again, once the user has put right what has changed: a permission, a mount.
+                SinkError::Fatal(reason) if course.was_open => SinkError::Transient(reason),
+                other => other,
+            });
+            let sink = opened.map_err(|error| Failure::of_sink(planned.id.as_str(), error))?;
             let only_writer = sink.single_writer().then(|| sinks.len() % settings.writer_threads);
             sinks.push(OpenSink { stage: planned.id.to_string(), sink, committer, only_writer });
         }
@@ -287,7 +300,11 @@ impl Run<'_> {
             let patience = deadline.map_or(LOOK_EVERY, |deadline| deadline.saturating_duration_since(Instant::now()).min(LOOK_EVERY));
             select! {
                 recv(failures) -> failure => return Err(failure.unwrap_or(Failure::Stopped)),
-                recv(done) -> _ => left -= 1,
+                recv(done) -> ended => match ended {
+                    Ok(()) => left -= 1,
+                    // A source's thread has ended without saying that everything is durable; it is about to say why.
+                    Err(_) => return Err(failures.recv().unwrap_or(Failure::Stopped)),
+                },
                 recv(self.control) -> control => match control {
                     Ok(Control::Stop) => {
                         stop.stop_reading();

@@ -3,7 +3,7 @@
 
 use std::fs::{self, File};
 use std::io::Write;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread::JoinHandle;
@@ -198,22 +198,26 @@ impl<T> Drop for Background<T> {
     }
 }
 
-/// Appends records to a log, as a service does.
+/// Appends records to a log, as a service does. Order is kept within a file, not between a file and the one that follows it; so each file, and
+/// each new content of a file, has a partition of its own.
 pub(crate) struct Log {
-    partition: u64,
-    buckets: u64,
+    path: PathBuf,
     file: File,
+    buckets: u64,
+    partition: u64,
     count: u64,
 }
 
 impl Log {
-    /// A new log file, whose records are of this partition.
-    pub(crate) fn create(path: &Path, partition: u64, buckets: u64) -> Log {
-        Log { partition, buckets, file: open_log(path), count: 0 }
+    /// A new log file.
+    pub(crate) fn create(path: PathBuf, fed: &mut Fed) -> Log {
+        let file = open_log(&path);
+        fed.counts.push(0);
+        Log { path, file, buckets: fed.buckets, partition: fed.counts.len() as u64 - 1, count: 0 }
     }
 
     /// Appends so many records. Now and then a line is written in two parts.
-    pub(crate) fn append(&mut self, records: u64) {
+    pub(crate) fn append(&mut self, records: u64, fed: &mut Fed) {
         for _ in 0..records {
             let line = line(self.buckets, self.partition, self.count) + "\n";
             let (first, second) = line.split_at(if self.count % 17 == 0 { line.len() / 2 } else { 0 });
@@ -222,22 +226,19 @@ impl Log {
             }
             self.count += 1;
         }
+        fed.counts[self.partition as usize] = self.count;
     }
 
     /// The log goes to another name, and a new file takes its place.
-    pub(crate) fn rotate(&mut self, path: &Path, to: &Path) {
-        fs::rename(path, to).expect("the log can be renamed");
-        self.file = open_log(path);
+    pub(crate) fn rotate(&mut self, to: &Path, fed: &mut Fed) {
+        fs::rename(&self.path, to).expect("the log can be renamed");
+        *self = Log::create(self.path.clone(), fed);
     }
 
     /// The log is emptied in its place (`copytruncate`, without the copy).
-    pub(crate) fn truncate(&mut self) {
+    pub(crate) fn truncate(&mut self, fed: &mut Fed) {
         self.file.set_len(0).expect("the log can be truncated");
-    }
-
-    /// The records so far.
-    pub(crate) fn count(&self) -> u64 {
-        self.count
+        *self = Log::create(self.path.clone(), fed);
     }
 }
 

@@ -16,11 +16,14 @@ pub(crate) fn committed(topic: &str) -> Vec<Vec<String>> {
     let metadata = consumer.fetch_metadata(Some(topic), Duration::from_secs(20)).expect("the broker knows the topic");
     let partitions = metadata.topics().first().map_or(0, |topic| topic.partitions().len());
     let mut assignment = TopicPartitionList::new();
-    for partition in 0..partitions {
-        assignment.add_partition_offset(topic, partition as i32, Offset::Beginning).expect("a partition");
+    let mut ends = Vec::new();
+    for partition in 0..partitions as i32 {
+        assignment.add_partition_offset(topic, partition, Offset::Beginning).expect("a partition");
+        ends.push(consumer.fetch_watermarks(topic, partition, Duration::from_secs(20)).expect("the partition's end").1);
     }
     consumer.assign(&assignment).expect("an assignment");
 
+    // Either the broker says that the end is reached, or, where more keeps coming, a record is from behind the end that there was.
     let mut values = vec![Vec::new(); partitions];
     let mut at_end = vec![false; partitions];
     let deadline = Instant::now() + Duration::from_secs(60);
@@ -29,7 +32,9 @@ pub(crate) fn committed(topic: &str) -> Vec<Vec<String>> {
         match consumer.poll(Duration::from_millis(200)) {
             Some(Ok(message)) => {
                 let value = String::from_utf8_lossy(message.payload().unwrap_or_default()).into_owned();
-                values[message.partition() as usize].push(value);
+                let partition = message.partition() as usize;
+                values[partition].push(value);
+                at_end[partition] |= message.offset() + 1 >= ends[partition];
             }
             Some(Err(KafkaError::PartitionEOF(partition))) => at_end[partition as usize] = true,
             Some(Err(error)) => panic!("cannot read {topic}: {error}"),

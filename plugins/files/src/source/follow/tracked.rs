@@ -29,6 +29,8 @@ pub(super) struct Tracked {
     size_before: Option<u64>,
     /// Its size on disk when it was read to its end last.
     read_size: u64,
+    /// Its size on disk when it was opened last: it may have grown after its end was read.
+    opened_size: u64,
     grew: Instant,
     /// The last scan in which a name led to it.
     last_seen: u64,
@@ -65,6 +67,7 @@ impl Tracked {
             size: 0,
             size_before: None,
             read_size: if compression == Compression::None { start } else { once::done_size(start).unwrap_or(0) },
+            opened_size: 0,
             grew: Instant::now(),
             last_seen: 0,
             drained: false,
@@ -207,6 +210,7 @@ impl Tracked {
             return Ok(false);
         }
         let for_looking = file.try_clone()?;
+        self.opened_size = self.size;
         let stream = Stream::open(file, self.compression, position)?;
         self.state = State::Open(Box::new(LineReader::new(stream, position, config.limits)), for_looking);
         Ok(true)
@@ -224,7 +228,7 @@ impl Tracked {
             return Ok(Turn::Block(block));
         }
         let rest = reader.rest()?;
-        self.read_size = self.size;
+        self.read_size = self.opened_size;
         self.close();
         Ok(rest.map_or(Turn::Nothing, Turn::Block))
     }
@@ -233,7 +237,7 @@ impl Tracked {
     fn give_up_for_now(&mut self, error: &ReadError) -> Result<Turn, SourceError> {
         let incomplete = matches!(error, ReadError::Io(error) if error.kind() == io::ErrorKind::UnexpectedEof);
         if incomplete && self.compression != Compression::None {
-            self.read_size = self.size;
+            self.read_size = self.opened_size;
             self.close();
             return Ok(Turn::Nothing);
         }
