@@ -153,9 +153,8 @@ impl Pass<'_> {
                 }
             }
             Operator::Sink(sink) => {
-                let numbers: Vec<u32> = (0..rows.len()).map(|row| rows.number(row) as u32).collect();
                 let bad = self.exits.arrive(*sink, rows.clone());
-                self.note_bad(&step.stage, step.policy, bad.into_iter().map(|row| (numbers[row.row as usize], row.reason)))?;
+                self.note_bad(&step.stage, step.policy, bad.into_iter().map(|row| (rows.number(row.row as usize) as u32, row.reason)))?;
                 Ok(rows)
             }
         }

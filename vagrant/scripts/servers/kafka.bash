@@ -17,7 +17,7 @@ controller.quorum.voters=1@127.0.0.1:$(port controller)
 log.dirs=$HOME_DIR/data
 
 auto.create.topics.enable=true
-num.partitions=4
+num.partitions=${PSEIDON_KAFKA_PARTITIONS:-4}
 default.replication.factor=1
 offsets.topic.replication.factor=1
 offsets.topic.num.partitions=4
