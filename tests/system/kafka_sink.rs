@@ -113,25 +113,27 @@ fn killed_at_random() {
     settle(&site, &fed);
 }
 
-/// From files, which have no group whose generation could fence.
+/// From files, which have no group whose generation could fence. Every other instance comes as far as a few transactions.
 #[test]
 fn files_killed_at_random() {
     let site = Site::new("kafka-files");
-    let fed = Fed { counts: vec![8000; PARTITIONS as usize], buckets: 4 };
-    for partition in 0..PARTITIONS {
-        let text: String = (0..8000).map(|number| line(4, partition, number) + "\n").collect();
+    let fed = Fed { counts: vec![15_000; PARTITIONS as usize], buckets: 4 };
+    for (partition, count) in fed.counts.iter().enumerate() {
+        let text: String = (0..*count).map(|number| line(4, partition as u64, number) + "\n").collect();
         site.write(&format!("in/{partition}.ndjson"), text);
     }
     let source = "(files {:path \"in/*.ndjson\" :schema {:p :int64 :n :int64 :bucket :utf8 :pad :utf8}})";
     site.write("pipeline.edn", pipeline(&site.name, &settings(&site, Store::Embedded), source, &kafka_sink(&site)));
-    let mut killed = 0;
-    for _ in 0..20 {
+    let mut deaths = 0;
+    for _ in 0..6 {
         let mut pseidon = site.run("pipeline.edn");
-        std::thread::sleep(site.random.millis(100..900));
-        killed += u64::from(pseidon.is_running());
+        std::thread::sleep(site.random.millis(100..2500));
         pseidon.kill();
+        let mut command = site.command("pipeline.edn");
+        command.env("PSEIDON_FAIL", format!("kafka-committed:{}", site.random.of(1..4)));
+        deaths += u64::from(site.start(command).died(60));
     }
-    assert!(killed >= 6, "only {killed} kills: the runs were too short");
+    assert!(deaths >= 3, "only {deaths} deaths after a commit: there was too little to do");
     site.finish("pipeline.edn", 120);
     wait_for(&output(&site), &fed);
     check(&output(&site), &fed);

@@ -34,14 +34,17 @@ fn files_that_are_read_once() {
     let source = "(files {:path \"in/**/*\" :format \"json\"})";
     site.write("pipeline.edn", pipeline(&site.name, &settings(&site, Store::Embedded), source, &files_sink(Layout::GzipBySize)));
     let watcher = Watcher::start(&[site.path("out")]);
-    let mut killed = 0;
-    for _ in 0..40 {
+    // Every other instance comes as far as a few commits.
+    let mut deaths = 0;
+    for _ in 0..12 {
         let mut pseidon = site.run("pipeline.edn");
-        std::thread::sleep(site.random.millis(40..700));
-        killed += u64::from(pseidon.is_running());
+        std::thread::sleep(site.random.millis(40..500));
         pseidon.kill();
+        let mut command = site.command("pipeline.edn");
+        command.env("PSEIDON_FAIL", format!("renamed:{}", site.random.of(1..12)));
+        deaths += u64::from(site.start(command).died(60));
     }
-    assert!(killed >= 8, "only {killed} kills: the runs were too short");
+    assert!(deaths >= 6, "only {deaths} deaths between a commit and the last name: there was too little to do");
     site.finish("pipeline.edn", 120);
     let files = check(&site.path("out"), &fed).files;
     // Everything is done: another run has nothing to do.

@@ -47,9 +47,7 @@ impl Pseidon {
         if self.is_running() {
             self.signal(Signal::KILL);
         }
-        let status = self.wait_exit(20);
-        let killed = status.signal() == Some(Signal::KILL.as_raw());
-        assert!(killed || status.success(), "it ended by itself, with {status}:\n{}", tail(&self.log));
+        self.died(20);
     }
 
     /// Freezes it.
@@ -103,6 +101,14 @@ impl Pseidon {
     pub(crate) fn expect_exit(&mut self, code: i32, seconds: u64) {
         let status = self.wait_exit(seconds);
         assert_eq!(status.code(), Some(code), "it ended with {status}:\n{}", tail(&self.log));
+    }
+
+    /// Waits for its death at a fail point, or a good end before it came there. Gives whether it died.
+    pub(crate) fn died(&mut self, seconds: u64) -> bool {
+        let status = self.wait_exit(seconds);
+        let killed = status.signal() == Some(Signal::KILL.as_raw());
+        assert!(killed || status.success(), "it ended with {status}:\n{}", tail(&self.log));
+        killed
     }
 
     /// Waits for its death at a fail point.

@@ -172,11 +172,11 @@ impl ClosingFile {
     }
 
     /// The file, if they are all there.
-    pub(super) fn into_closed(self) -> Result<ClosedFile, ClosingFile> {
+    pub(super) fn into_closed(self) -> Result<ClosedFile, Box<ClosingFile>> {
         let rest = self.rest;
         match self.writer.into_inner() {
             Ok(file) => Ok(ClosedFile { file, rest }),
-            Err(writer) => Err(ClosingFile { writer, rest }),
+            Err(writer) => Err(Box::new(ClosingFile { writer, rest })),
         }
     }
 }

@@ -185,7 +185,7 @@ impl Folder {
     fn make_again(&self, host: &Host) -> io::Result<()> {
         let _registry = Registry::lock(&self.base)?;
         let mut lock = self.lock.lock();
-        if !leads_to(&self.dir().join(LOCK), &*lock) {
+        if !leads_to(&self.dir().join(LOCK), &lock) {
             *lock = make_folder(&self.dir(), host)?;
         }
         Ok(())

@@ -173,7 +173,7 @@ impl FileWriter {
                 match closing.into_closed() {
                     Ok(closed) => break closed,
                     Err(still_closing) => {
-                        closing = still_closing;
+                        closing = *still_closing;
                         closing.resume();
                     }
                 }

@@ -1,0 +1,258 @@
+//! What happens when something goes wrong.
+
+use proptest::prelude::*;
+
+use super::*;
+
+/// Set for the process in which files may not grow any further.
+const FULL: &str = "PSEIDON_TEST_FULL";
+
+#[test]
+fn what_was_not_committed_is_thrown_away() {
+    let world = World::new();
+    let mut run = world.start(EVERY_5);
+    run.deliver(0, 12).unwrap();
+    drop(run);
+    assert_eq!(world.names("out"), [""; 0]);
+    let mut run = world.start(EVERY_5);
+    run.deliver(0, 12).unwrap();
+    run.finish();
+    world.assert_exactly_once("out", [12, 0]);
+}
+
+#[test]
+fn a_run_that_dies_around_its_commit_is_made_good_by_the_next() {
+    for (mood, published) in [(Mood::AnswerLost, true), (Mood::Gone, false)] {
+        let world = World::new();
+        let mut run = world.start(EVERY_5);
+        run.deliver(0, 12).unwrap();
+        *world.store.mood.lock() = mood;
+        let error = run.writer.flush(None).unwrap_err();
+        assert!(matches!(error, SinkError::Abandon(Abandon::Stopped)), "{error}");
+        drop(run);
+        assert!(!world.names("out").is_empty(), "only the store knows what becomes of the files");
+        assert!(world.names("out").iter().all(|name| name.starts_with(OPEN)));
+
+        let mut run = world.start(EVERY_5);
+        assert_eq!(world.names("out").iter().any(|name| !name.starts_with(OPEN)), published, "{mood:?}");
+        let missing = 12 - run.splits[0].1;
+        assert_eq!(missing, if published { 0 } else { 12 });
+        run.deliver(0, missing).unwrap();
+        run.finish();
+        world.assert_exactly_once("out", [12, 0]);
+    }
+}
+
+#[test]
+fn only_folders_of_the_dead_on_this_machine_are_cleaned() {
+    let world = World::new();
+    let first = world.start(EVERY_5);
+    let folder = fs::read_dir(world.path("out").join(OPEN)).unwrap().map(|entry| entry.unwrap().path()).find(|path| path.is_dir()).unwrap();
+    for (instance, lock) in [("dead", Some(Host::this().to_text())), ("unborn", None), ("elsewhere", Some("elsewhere 1234".to_owned()))] {
+        fs::create_dir(folder.join(instance)).unwrap();
+        fs::write(folder.join(instance).join("1.open"), "not committed").unwrap();
+        if let Some(text) = lock {
+            fs::write(folder.join(instance).join("lock"), text).unwrap();
+        }
+    }
+    let second = world.start(EVERY_5);
+    let mut left: Vec<_> = fs::read_dir(&folder).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+    left.sort();
+    assert_eq!(left, ["elsewhere", "host_0", "host_1"]);
+    drop((first, second));
+    assert!(folder.join("elsewhere/1.open").exists());
+}
+
+#[test]
+fn a_living_run_is_left_alone_and_cannot_commit_what_was_taken_from_it() {
+    let world = World::new();
+    let mut first = world.start(EVERY_5);
+    first.deliver(0, 12).unwrap();
+    let mut second = world.start(EVERY_5);
+    let error = first.writer.flush(None).unwrap_err();
+    assert!(matches!(error, SinkError::Abandon(Abandon::Fenced(_))), "{error}");
+    drop(first);
+    second.deliver(0, 12).unwrap();
+    second.finish();
+    let third = world.start(EVERY_5);
+    third.finish();
+    world.assert_exactly_once("out", [12, 0]);
+}
+
+#[test]
+fn a_deleted_open_file_makes_the_run_start_anew() {
+    let world = World::new();
+    let mut run = world.start(EVERY_5);
+    run.deliver(0, 3).unwrap();
+    fs::remove_dir_all(world.path("out").join(OPEN)).unwrap();
+    run.deliver(0, 1).unwrap();
+    let error = run.writer.flush(None).unwrap_err();
+    assert!(matches!(error, SinkError::Transient(_)), "{error}");
+    drop(run);
+    let mut run = world.start(EVERY_5);
+    run.deliver(0, 12).unwrap();
+    run.finish();
+    world.assert_exactly_once("out", [12, 0]);
+}
+
+#[test]
+fn a_target_that_cannot_be_written_is_waited_for() {
+    let world = World::new();
+    let mut run = world.start(EVERY_5);
+    // A file where a folder has to be stands for every way in which files cannot be made.
+    let instance = world.path("out").join(OPEN);
+    fs::rename(&instance, world.path("moved")).unwrap();
+    fs::write(&instance, "in the way").unwrap();
+    fs::write(world.path("out/b0"), "in the way").unwrap();
+    let gauge = run.setup.metrics.sink_blocked.with_label_values(&["lake"]);
+    let clear_when_blocked = |name: PathBuf| {
+        while gauge.get() == 0 {
+            std::thread::yield_now();
+        }
+        fs::remove_file(name).unwrap();
+    };
+    std::thread::scope(|scope| {
+        scope.spawn(|| clear_when_blocked(instance));
+        run.deliver(0, 1).unwrap();
+    });
+    assert_eq!(gauge.get(), 0);
+    std::thread::scope(|scope| {
+        scope.spawn(|| clear_when_blocked(world.path("out/b0")));
+        run.writer.flush(None).unwrap();
+    });
+    assert_eq!(gauge.get(), 0);
+    run.finish();
+    world.assert_exactly_once("out", [1, 0]);
+}
+
+#[test]
+fn a_full_disk_loses_nothing() {
+    if std::env::var_os(FULL).is_some() {
+        return write_to_a_full_disk();
+    }
+    // A limit on the size of files does what a full disk does, but to a whole process, so it gets one of its own.
+    let (_, module) = module_path!().split_once("::").unwrap();
+    let script = format!("trap '' XFSZ; exec \"$0\" --exact {module}::a_full_disk_loses_nothing");
+    let test = std::env::current_exe().unwrap();
+    let output = std::process::Command::new("sh").args(["-c", &script]).arg(test).env(FULL, "1").output().unwrap();
+    let text = String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.success() && text.contains("1 passed"), "{text}");
+}
+
+#[test]
+fn a_blocked_writer_leaves_when_it_has_to() {
+    let world = World::new();
+    let mut run = world.start(EVERY_5);
+    fs::rename(world.path("out").join(OPEN), world.path("moved")).unwrap();
+    fs::write(world.path("out").join(OPEN), "in the way").unwrap();
+    run.setup.stop.leave_now();
+    let error = run.deliver(0, 1).unwrap_err();
+    assert!(matches!(error, SinkError::Abandon(Abandon::Stopped)), "{error}");
+}
+
+fn write_to_a_full_disk() {
+    use rustix::process::{Resource, getrlimit, setrlimit};
+
+    for text in [r#"{:path "out" :codec :raw}"#, r#"{:path "out" :codec :raw :compression :zstd :rollover {:size "6MB"}}"#] {
+        let world = World::new();
+        let mut run = world.start(text);
+        let before = getrlimit(Resource::Fsize);
+        // More than the state takes, less than the records.
+        let full = rustix::process::Rlimit { current: Some(4 << 20), ..before };
+        setrlimit(Resource::Fsize, full).unwrap();
+        let gauge = run.setup.metrics.sink_blocked.with_label_values(&["lake"]);
+        let split = run.splits[0].0.clone();
+        let mut random = 1u64;
+        let mut records = Vec::new();
+        for _ in 0..6 << 10 {
+            let word = |_| {
+                random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+                format!("{random:016x}")
+            };
+            records.push((0..128).map(word).collect::<String>());
+        }
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                while gauge.get() == 0 {
+                    std::thread::yield_now();
+                }
+                setrlimit(Resource::Fsize, before).unwrap();
+            });
+            for (number, part) in records.chunks(100).enumerate() {
+                let first = number as Position * 100;
+                let mut builder = BatchBuilder::new(split.clone(), MetaWanted::default(), 0);
+                (first..).zip(part).for_each(|(position, record)| builder.push(position, Some(record.as_bytes()), Default::default()));
+                let batch = builder.finish(first + part.len() as Position);
+                let keys: ArrayRef = Arc::new(StringArray::new_null(part.len()));
+                run.deliver_rows(Rows::new(Arc::new(batch), RecordBatch::try_from_iter([("k", keys)]).unwrap())).unwrap();
+            }
+        });
+        assert_eq!(gauge.get(), 0);
+        run.finish();
+        let mut content = Vec::new();
+        for name in world.names("out") {
+            let bytes = fs::read(world.path("out").join(&name)).unwrap();
+            content.extend(if name.ends_with(".zst") { zstd::decode_all(&bytes[..]).unwrap() } else { bytes });
+        }
+        assert!(content == (records.join("\n") + "\n").into_bytes(), "{text}");
+    }
+}
+
+#[derive(Clone, Debug)]
+enum Op {
+    Deliver(usize, u64),
+    Tick,
+    Flush(usize),
+    /// The run ends in the middle, without more ado.
+    Drop,
+    /// The next commit goes wrong, and the run with it.
+    Die(Mood),
+}
+
+fn some_ops() -> impl Strategy<Value = Vec<Op>> {
+    let op = prop_oneof![
+        4 => (0usize..2, 1u64..20).prop_map(|(partition, count)| Op::Deliver(partition, count)),
+        2 => Just(Op::Tick),
+        1 => (0usize..2).prop_map(Op::Flush),
+        1 => Just(Op::Drop),
+        1 => prop_oneof![Just(Mood::AnswerLost), Just(Mood::Gone)].prop_map(Op::Die),
+    ];
+    prop::collection::vec(op, 1..25)
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 24, ..ProptestConfig::default() })]
+
+    #[test]
+    fn every_record_is_there_once_whatever_happens(ops in some_ops(), records in 1u64..12, most_open in 1u64..6) {
+        let text = format!(r#"{{:path "out/{{k}}" :null-name "NULL" :max-open-files {most_open} :rollover {{:records {records}}}}}"#);
+        let world = World::new();
+        let mut run = world.start(&text);
+        let mut ends = [0, 0];
+        for op in ops {
+            let outcome = match op {
+                Op::Deliver(partition, count) => run.deliver(partition, count),
+                Op::Tick => run.writer.tick(),
+                Op::Flush(partition) => run.writer.flush(Some(&[run.splits[partition].0.id.clone()])),
+                Op::Drop => Err(SinkError::Transient("dropped".into())),
+                Op::Die(mood) => {
+                    *world.store.mood.lock() = mood;
+                    run.deliver(0, 3).and_then(|()| run.writer.flush(None)).and_then(|()| Err(SinkError::Transient("no commit".into())))
+                }
+            };
+            ends = [0, 1].map(|partition| run.splits[partition].1.max(ends[partition]));
+            if outcome.is_err() {
+                drop(run);
+                *world.store.mood.lock() = Mood::Sound;
+                run = world.start(&text);
+            }
+        }
+        for (partition, end) in ends.into_iter().enumerate() {
+            let missing = end - run.splits[partition].1;
+            run.deliver(partition, missing).unwrap();
+        }
+        run.finish();
+        world.assert_exactly_once("out", ends);
+        prop_assert!(world.store.staged(&"lake".into()).unwrap().is_empty());
+    }
+}

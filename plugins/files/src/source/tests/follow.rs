@@ -1,0 +1,166 @@
+//! Files that grow, rotate and go away.
+
+use super::*;
+
+#[test]
+fn follows_growth_and_new_files() {
+    let world = World::new();
+    world.write("app.log", "one\ntw");
+    let run = world.start_following("*.log", false);
+    run.until_read(&["app.log: one"]);
+    world.append("app.log", "o\nthree\n");
+    run.until_read(&["app.log: one", "app.log: two", "app.log: three"]);
+    world.append("new.log", "four");
+    world.append("new.log", "\n");
+    run.until(|seen| seen.records.contains(&"new.log: four".to_owned()));
+    assert_eq!(run.stop().len(), 4);
+
+    world.append("app.log", "five\n");
+    let run = world.start_following("*.log", false);
+    run.until(|seen| seen.records.len() == 5);
+    assert_eq!(run.stop()[4], "app.log: five");
+}
+
+#[test]
+fn follows_a_file_that_is_renamed_away_to_its_end() {
+    let world = World::new();
+    world.write("app.log", "one\n");
+    let run = world.start_following("app.log", false);
+    run.until_read(&["app.log: one"]);
+    let mut writer = OpenOptions::new().append(true).open(world.path("app.log")).unwrap();
+    writer.write_all(b"two\nlast").unwrap();
+    fs::rename(world.path("app.log"), world.path("app.log.1")).unwrap();
+    run.until(|seen| seen.records.contains(&"app.log: last".to_owned()));
+    run.until(|seen| seen.released == 1);
+    world.write("app.log", "three\n");
+    run.until(|seen| seen.records.len() == 4);
+    assert_eq!(run.stop(), ["app.log: one", "app.log: two", "app.log: last", "app.log: three"]);
+}
+
+#[test]
+fn a_file_that_is_renamed_inside_the_glob_is_the_same_file() {
+    let world = World::new();
+    world.write("app.log", "one\n");
+    let run = world.start_following("app.log*", false);
+    run.until_read(&["app.log: one"]);
+    fs::rename(world.path("app.log"), world.path("app.log.1")).unwrap();
+    world.append("app.log.1", "two\n");
+    run.until_read(&["app.log: one", "app.log: two"]);
+    run.stop();
+
+    fs::rename(world.path("app.log.1"), world.path("app.log.2")).unwrap();
+    world.append("app.log.2", "three\n");
+    let run = world.start_following("app.log*", false);
+    run.until(|seen| seen.records.len() == 3);
+    assert_eq!(run.stop()[2], "app.log.2: three");
+}
+
+#[test]
+fn reads_a_deleted_file_to_its_end() {
+    let world = World::new();
+    world.write("app.log", "one\n");
+    let run = world.start_following("*.log", false);
+    run.until_read(&["app.log: one"]);
+    let mut writer = OpenOptions::new().append(true).open(world.path("app.log")).unwrap();
+    writer.write_all(b"two\nthree").unwrap();
+    fs::remove_file(world.path("app.log")).unwrap();
+    run.until_read(&["app.log: one", "app.log: two", "app.log: three"]);
+    run.until(|seen| seen.released == 1);
+    run.stop();
+}
+
+#[test]
+fn reads_a_truncated_file_from_its_start() {
+    for second in ["four\n", "one\n", "four\nfive\nsix\nseven\n", "one\nfive\nsix\n"] {
+        let world = World::new();
+        world.write("app.log", "one\ntwo\nthree\n");
+        let run = world.start_following("*.log", false);
+        run.until(|seen| seen.records.len() == 3);
+        OpenOptions::new().write(true).open(world.path("app.log")).unwrap().set_len(0).unwrap();
+        if second.starts_with("one") {
+            // Only its size can tell that it was truncated, so it has to be seen while it is short.
+            run.until(|seen| seen.released == 1);
+        }
+        world.append("app.log", second);
+        let expected: Vec<String> = "one\ntwo\nthree\n".lines().chain(second.lines()).map(|line| format!("app.log: {line}")).collect();
+        run.until(|seen| seen.records.len() >= expected.len());
+        assert_eq!(run.stop(), expected);
+
+        world.append("app.log", "last\n");
+        let run = world.start_following("*.log", false);
+        run.until(|seen| seen.records.len() > expected.len());
+        assert_eq!(run.stop()[expected.len()..], ["app.log: last"]);
+    }
+}
+
+#[test]
+fn a_file_that_was_truncated_while_nobody_looked_is_read_from_its_start() {
+    for second in ["one\n", "four\nfive\nsix\nseven\n"] {
+        let world = World::new();
+        world.write("app.log", "one\ntwo\nthree\n");
+        let run = world.start_following("*.log", false);
+        run.until(|seen| seen.records.len() == 3);
+        run.stop();
+        world.write("app.log", second);
+        let run = world.start_following("*.log", false);
+        run.until(|seen| seen.records.len() >= 3 + second.lines().count());
+        let expected: Vec<String> = second.lines().map(|line| format!("app.log: {line}")).collect();
+        assert_eq!(run.stop()[3..], expected);
+    }
+}
+
+#[test]
+fn latest_skips_what_is_there_at_the_first_start_only() {
+    let world = World::new();
+    world.write("app.log", "one\ntwo\nthr");
+    let run = world.start_following("*.log", true);
+    run.until(|seen| seen.begun == 1);
+    world.append("app.log", "ee\n");
+    world.write("new.log", "four\n");
+    run.until(|seen| seen.records.len() == 2);
+    let mut read = run.stop();
+    read.sort();
+    assert_eq!(read, ["app.log: three", "new.log: four"]);
+
+    world.write("later.log", "five\n");
+    let run = world.start_following("*.log", true);
+    run.until(|seen| seen.records.len() == 3);
+    assert_eq!(run.stop()[2], "later.log: five");
+}
+
+#[test]
+fn a_compressed_file_is_read_when_it_is_complete() {
+    let lines: Vec<String> = (0..2000u64).map(|number| (number.wrapping_mul(0x9e37_79b9_7f4a_7c15)).to_string()).collect();
+    let (first, second) = lines.split_at(1000);
+    let whole = gzip(&[&(first.join("\n") + "\n"), &(second.join("\n") + "\n")]);
+    for half in [100, whole.len() / 2, whole.len() - 5] {
+        let world = World::new();
+        world.write("app.gz", &whole[..half]);
+        let run = world.start_following("*.gz", false);
+        if half > 1024 {
+            run.until(|seen| !seen.records.is_empty());
+        }
+        OpenOptions::new().append(true).open(world.path("app.gz")).unwrap().write_all(&whole[half..]).unwrap();
+        run.until(|seen| seen.records.len() >= lines.len());
+        let expected: Vec<String> = lines.iter().map(|line| format!("app.gz: {line}")).collect();
+        assert_eq!(run.stop(), expected);
+        let run = world.start_following("*.gz", false);
+        run.until(|seen| seen.begun == 2);
+        assert_eq!(run.stop(), expected);
+    }
+}
+
+#[test]
+fn more_files_than_may_be_open_are_followed() {
+    let world = World::new();
+    for number in 0..400 {
+        world.write(&format!("{number}.log"), "one\n");
+    }
+    let run = world.start_following("*.log", false);
+    run.until(|seen| seen.records.len() == 400);
+    for number in 0..400 {
+        world.append(&format!("{number}.log"), "two\n");
+    }
+    run.until(|seen| seen.records.len() == 800);
+    assert_eq!(run.stop().iter().filter(|record| record.ends_with(": two")).count(), 400);
+}

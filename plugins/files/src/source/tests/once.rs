@@ -1,0 +1,188 @@
+//! Files that are read as they are.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use super::*;
+
+#[test]
+fn the_declaration_reads_its_own_example() {
+    for text in [r#"{:path "logs/*.json.gz" :format "json"}"#, r#""a.log""#, r#""a.log" {:follow true}"#] {
+        FilesSource.prepare(&options(text)).unwrap();
+    }
+    for (text, expected) in
+        [(r#""a[""#, "`a[` is not a glob"), (r#""""#, "`:path` names no file"), (r#""a" {:max-record 0}"#, "`:max-record` is out of range")]
+    {
+        let Err(mistakes) = FilesSource.prepare(&options(text)) else { panic!("{text} is accepted") };
+        assert_eq!(mistakes[0].message, expected);
+    }
+}
+
+#[test]
+fn the_format_is_told_by_the_names() {
+    for (text, expected) in [
+        (r#""a.json""#, "json"),
+        (r#"["a.json.gz" "b/*.ndjson" "c.jsonl.zst"]"#, "json"),
+        (r#"["a.json" "b.log"]"#, "txt"),
+        (r#""a.json" {:format "txt:sep=pipe"}"#, "txt:sep=pipe"),
+    ] {
+        assert_eq!(FilesSource.prepare(&options(text)).unwrap().facts().format, expected, "{text}");
+    }
+}
+
+#[test]
+fn reads_plain_and_compressed_files_once_and_only_what_is_new_later() {
+    let world = World::new();
+    world.write("in/a.log", "one\r\n\ntwo\nthree");
+    world.write("in/b.log.gz", gzip(&["four\nfi", "ve\n", "six"]));
+    world.write("in/c.log.zst", zstd(&["seven\n", "eight\n"]));
+    world.write("in/d.log", gzip(&["nine\n"]));
+    world.write("in/empty.log", "");
+    let all = [
+        "in/a.log: one",
+        "in/a.log: three",
+        "in/a.log: two",
+        "in/b.log.gz: five",
+        "in/b.log.gz: four",
+        "in/b.log.gz: six",
+        "in/c.log.zst: eight",
+        "in/c.log.zst: seven",
+        "in/d.log: nine",
+    ];
+    assert_eq!(world.read(r#""in/*""#).unwrap(), all);
+
+    let begun = world.seen.lock().begun;
+    assert_eq!(world.read(r#""in/*""#).unwrap(), [""; 0]);
+    assert_eq!(world.seen.lock().begun, begun, "a file that is done is only taken");
+
+    world.append("in/a.log", "\nten\n");
+    world.write("in/e.log", "eleven\n");
+    assert_eq!(world.read(r#""in/*""#).unwrap(), ["in/a.log: ten", "in/e.log: eleven"]);
+}
+
+#[test]
+fn resumes_at_every_record_with_exactly_the_rest() {
+    let lines: Vec<String> = (0..40).map(|number| format!("{}{number}", "x".repeat(number % 7))).collect();
+    let text = lines.join("\n") + "\n";
+    let (first, second) = text.split_at(text.len() / 3);
+    for (name, content) in
+        [("a.log", text.clone().into_bytes()), ("a.log.gz", gzip(&[first, second])), ("a.log.zst", zstd(&[first, second]))]
+    {
+        let world = World::new();
+        world.write(name, content);
+        world.read(&format!("{name:?}")).unwrap();
+        let split = world.seen.lock().stored.keys().next().unwrap().clone();
+        let mut position = 0;
+        for (done, line) in lines.iter().enumerate() {
+            world.seen.lock().stored.insert(split.clone(), position);
+            world.read(&format!("{name:?}")).unwrap_or_else(|error| panic!("{name} at {position}: {error}"));
+            let expected: Vec<String> = lines[done..].iter().map(|line| format!("{name}: {line}")).collect();
+            let mut read = world.seen.lock().records.clone();
+            read.retain(|record| !record.is_empty());
+            assert_eq!(read, expected, "{name} from {position} on");
+            position += line.len() as u64 + 1;
+        }
+    }
+}
+
+#[test]
+fn a_file_that_cannot_be_read_does_not_keep_the_others() {
+    let world = World::new();
+    let whole = gzip(&[&"record\n".repeat(50_000)]);
+    world.write("broken.gz", &whole[..whole.len() - 20]);
+    world.write("good.log", "one\n");
+    let error = world.read(r#"["*.gz" "*.log"]"#).unwrap_err();
+    assert!(error.starts_with("cannot read broken.gz: it ends in the middle"), "{error}");
+    let seen = world.seen.lock();
+    assert!(seen.records.contains(&"good.log: one".to_owned()));
+    assert!(seen.records.iter().filter(|record| *record == "broken.gz: record").count() > 1000);
+}
+
+#[test]
+fn says_what_is_wrong_with_a_file() {
+    let world = World::new();
+    world.write("shrunk.log", "one\ntwo\n");
+    world.read(r#""shrunk.log""#).unwrap();
+    OpenOptions::new().write(true).open(world.path("shrunk.log")).unwrap().set_len(4).unwrap();
+    let error = world.read(r#""shrunk.log""#).unwrap_err();
+    assert!(error.starts_with("cannot read shrunk.log: it has 4 bytes, but 8 were read of it before"), "{error}");
+
+    world.write("long.log", "short\n".to_owned() + &"x".repeat(100) + "\n");
+    let error = world.read(r#""long.log" {:max-record 50}"#).unwrap_err();
+    assert_eq!(error, "cannot read long.log: the record at byte 6 is longer than 50 bytes: raise :max-record");
+
+    world.write("grown.gz", gzip(&["one\n"]));
+    world.read(r#""grown.gz""#).unwrap();
+    let more = [gzip(&["one\n"]), gzip(&["two\n"])].concat();
+    OpenOptions::new().write(true).open(world.path("grown.gz")).unwrap().write_all(&more).unwrap();
+    let error = world.read(r#""grown.gz""#).unwrap_err();
+    assert!(error.contains("it has changed since it was read to its end"), "{error}");
+
+    assert!(world.read(r#""missing.log""#).unwrap_err().contains("there is no file missing.log"));
+    assert_eq!(world.read(r#""missing*.log""#).unwrap(), [""; 0]);
+}
+
+#[test]
+fn two_names_of_one_file_are_one_split() {
+    let world = World::new();
+    world.write("a.log", "one\n");
+    fs::hard_link(world.path("a.log"), world.path("b.log")).unwrap();
+    assert_eq!(world.read(r#"["a.log" "b.log" "*.log"]"#).unwrap(), ["a.log: one"]);
+}
+
+#[test]
+fn thousands_of_files_are_all_read() {
+    let world = World::new();
+    for number in 0..1000 {
+        world.write(&format!("in/{number}.log"), format!("record {number}\n"));
+    }
+    assert_eq!(world.read(r#""in/*.log""#).unwrap().len(), 1000);
+    assert_eq!(world.read(r#""in/*.log""#).unwrap().len(), 0);
+}
+
+#[test]
+fn samples_the_first_records() {
+    let world = World::new();
+    world.write("a.log", "one\ntwo\n");
+    world.write("b.log.gz", gzip(&["three\nfour\n"]));
+    let source = FilesSource.prepare(&options(r#"["a.log" "b.log.gz"]"#)).unwrap();
+    assert_eq!(source.sample(&world.setup(), 3).unwrap(), ["one", "two", "three"]);
+    assert_eq!(source.sample(&world.setup(), 10).unwrap().len(), 4);
+    world.write("c.log", "");
+    let source = FilesSource.prepare(&options(r#""c.log""#)).unwrap();
+    assert!(source.sample(&world.setup(), 3).is_err());
+}
+
+#[test]
+fn stops_while_memory_is_full() {
+    let world = World::new();
+    world.write("app.log", "one\n");
+    let stop = Stop::new();
+    let budget = Budget::new(10);
+    let _full = budget.charge(10);
+    let (handle, events) = SourceHandle::new(budget, stop.clone(), Arc::default());
+    let source = FilesSource.prepare(&options(r#""app.log""#)).unwrap();
+    let setup = world.setup();
+    let begun = Arc::new(AtomicBool::new(false));
+    let engine = {
+        let begun = begun.clone();
+        std::thread::spawn(move || {
+            for event in events {
+                match event {
+                    SourceEvent::Take(splits, reply) => reply.send(vec![None; splits.len()]).unwrap(),
+                    SourceEvent::Begin(_, reply) => {
+                        begun.store(true, Ordering::Relaxed);
+                        reply.send(()).unwrap();
+                    }
+                    _ => panic!("nothing may be read"),
+                }
+            }
+        })
+    };
+    let source = std::thread::spawn(move || source.run(&setup, handle));
+    while !begun.load(Ordering::Relaxed) {
+        std::thread::yield_now();
+    }
+    stop.stop_reading();
+    source.join().unwrap().unwrap();
+    engine.join().unwrap();
+}
