@@ -16,7 +16,7 @@ use pseidon_plugin::source::{Source, SourceFacts};
 use pseidon_plugin::spec::Role;
 use regex::Regex;
 
-use crate::columns::{SourceColumns, column_name, fields_except, names_field, unknown_fields};
+use crate::columns::{SourceColumns, column_name, fields_except, names_field, names_topic, unknown_fields};
 use crate::resolve::{Resolved, ResolvedStep, StepKind};
 
 /// A source with its chain.
@@ -154,6 +154,7 @@ struct Flow<'s> {
     quarantines: Vec<(String, usize)>,
     default_quarantine: String,
     source: String,
+    topic_may_change: bool,
     sinks: Vec<usize>,
 }
 
@@ -175,6 +176,7 @@ impl Compiler<'_> {
             quarantines: Vec::new(),
             default_quarantine: quarantine_folder(&resolved.chain),
             source: resolved.stage.clone(),
+            topic_may_change: facts.topic_may_change,
             sinks: Vec::new(),
         };
         let policy = self.policy(&resolved_policy(resolved), &mut flow);
@@ -226,6 +228,7 @@ impl Compiler<'_> {
         match &step.kind {
             StepKind::Where(condition) => {
                 let compiled = self.compile(condition, &scope, before)?;
+                note_topic(condition, flow, before);
                 if !matches!(compiled.field().data_type(), arrow::datatypes::DataType::Boolean) {
                     let label = format!("this is {}", pseidon_expr::types::field_type_name(compiled.field()));
                     self.mistakes.push(Diagnostic::new(condition.span, "a condition must be true or false", label));
@@ -248,6 +251,9 @@ impl Compiler<'_> {
                 Some((vec![step], shape))
             }
             StepKind::Match { branches, otherwise } => {
+                if flow.topic_may_change {
+                    before.push("@topic".to_owned());
+                }
                 let mut ends = Vec::new();
                 let mut compile = |compiler: &mut Self, chain: &[ResolvedStep]| {
                     let (compiled, end) = compiler.chain(chain, shape.clone(), before, flow);
@@ -321,6 +327,9 @@ impl Compiler<'_> {
         };
         let mut nondeterminism = before.to_vec();
         nondeterminism.extend(prepared.nondeterminism());
+        if flow.topic_may_change && options.exprs().into_iter().any(names_topic) {
+            nondeterminism.push("@topic".to_owned());
+        }
         let policy = self.policy(&step.on_error, flow)?;
         let retry = match &step.on_error {
             OnError::Retry { times, interval, .. } => Some((*times, *interval)),
@@ -377,6 +386,7 @@ impl Compiler<'_> {
                 }
             };
             for (expr, name) in exprs {
+                note_topic(&expr, flow, before);
                 let Some(value) = self.compile(&expr, scope, before) else {
                     complete = false;
                     continue;
@@ -487,6 +497,13 @@ fn resolved_policy(resolved: &Resolved) -> OnError {
     match resolved.options.get("on-error") {
         Some(_) => resolved.options.on_error("on-error").cloned().unwrap_or(OnError::Quarantine { path: None }),
         None => OnError::Quarantine { path: None },
+    }
+}
+
+/// Where a topic may be another one at the next reading, what is made of it may be too.
+fn note_topic(expr: &Expr, flow: &Flow<'_>, before: &mut Vec<String>) {
+    if flow.topic_may_change && names_topic(expr) {
+        before.push("@topic".to_owned());
     }
 }
 

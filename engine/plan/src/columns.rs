@@ -269,6 +269,13 @@ fn agree(one: &DataType, other: &DataType) -> Option<DataType> {
     }
 }
 
+/// Whether the expression names the record's topic.
+pub(crate) fn names_topic(expr: &Expr) -> bool {
+    let mut found = false;
+    walk(expr, &mut |part| found |= matches!(part.kind, ExprKind::Meta(Meta::Topic)));
+    found
+}
+
 /// Visits an expression and everything in it.
 fn walk(expr: &Expr, visit: &mut dyn FnMut(&Expr)) {
     visit(expr);

@@ -54,6 +54,8 @@ pub struct SourceFacts {
     pub not_rereadable: Option<&'static str>,
     /// Whether it comes to an end by itself.
     pub finite: bool,
+    /// Whether a split's `@topic` may be another one when the split is read again: a file that was renamed meanwhile.
+    pub topic_may_change: bool,
 }
 
 /// What a source is given for a run.

@@ -106,6 +106,7 @@ impl Source for Stdin {
             schema: self.schema.clone(),
             not_rereadable: Some("standard input cannot be read again"),
             finite: true,
+            topic_may_change: false,
         }
     }
 
