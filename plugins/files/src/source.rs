@@ -186,7 +186,13 @@ impl Source for Files {
             Some(SchemaOption::Fields(schema)) => Some(schema.clone()),
             Some(SchemaOption::Infer) | None => None,
         };
-        SourceFacts { format: self.format.clone(), schema, not_rereadable: None, finite: self.follow.is_none(), topic_may_change: self.follow.is_some() }
+        SourceFacts {
+            format: self.format.clone(),
+            schema,
+            not_rereadable: None,
+            finite: self.follow.is_none(),
+            topic_may_change: self.follow.is_some(),
+        }
     }
 
     fn sample(&self, setup: &SourceSetup, count: usize) -> Result<Vec<Bytes>, SourceError> {

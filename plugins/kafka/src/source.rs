@@ -189,7 +189,13 @@ struct KafkaSource {
 
 impl Source for KafkaSource {
     fn facts(&self) -> SourceFacts {
-        SourceFacts { format: self.format.clone(), schema: self.schema.clone(), not_rereadable: None, finite: self.until_latest, topic_may_change: false }
+        SourceFacts {
+            format: self.format.clone(),
+            schema: self.schema.clone(),
+            not_rereadable: None,
+            finite: self.until_latest,
+            topic_may_change: false,
+        }
     }
 
     fn sample(&self, setup: &SourceSetup, count: usize) -> Result<Vec<Bytes>, SourceError> {

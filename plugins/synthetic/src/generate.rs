@@ -149,7 +149,13 @@ struct Generate {
 impl Source for Generate {
     fn facts(&self) -> SourceFacts {
         let not_rereadable = (!self.recipe.is_deterministic()).then_some("its expressions use now(), random() or the like");
-        SourceFacts { format: "json".into(), schema: Some(self.recipe.schema().clone()), not_rereadable, finite: self.count.is_some(), topic_may_change: false }
+        SourceFacts {
+            format: "json".into(),
+            schema: Some(self.recipe.schema().clone()),
+            not_rereadable,
+            finite: self.count.is_some(),
+            topic_may_change: false,
+        }
     }
 
     fn sample(&self, setup: &SourceSetup, count: usize) -> Result<Vec<Bytes>, SourceError> {

@@ -220,7 +220,7 @@ impl Log {
     pub(crate) fn append(&mut self, records: u64, fed: &mut Fed) {
         for _ in 0..records {
             let line = line(self.buckets, self.partition, self.count) + "\n";
-            let (first, second) = line.split_at(if self.count % 17 == 0 { line.len() / 2 } else { 0 });
+            let (first, second) = line.split_at(if self.count.is_multiple_of(17) { line.len() / 2 } else { 0 });
             for part in [first, second] {
                 self.file.write_all(part.as_bytes()).expect("the log can be written");
             }

@@ -139,11 +139,22 @@ fn records(path: &Path) -> Vec<Record> {
     lines(path).iter().map(|line| Record::parse(line)).collect()
 }
 
+/// The numbers of a partition that a file holds.
+#[derive(PartialEq, Eq, PartialOrd, Ord)]
+struct Held<'a> {
+    first: u64,
+    last: u64,
+    file: &'a Path,
+}
+
 /// What a check has seen.
 pub(crate) struct Checked {
     /// The files.
     pub(crate) files: Vec<PathBuf>,
 }
+
+/// The first and the last number of a partition in a file.
+type Range<'a> = (u64, u64, &'a PathBuf);
 
 /// The whole proof: each record that was fed is in exactly one visible file, and nothing else is; it lies in the folder of its bucket; within a
 /// file each partition's records ascend, and within a bucket the files' ranges of a partition do not overlap; nothing hidden is left; every file
@@ -155,8 +166,8 @@ pub(crate) fn check(folder: &Path, fed: &Fed) -> Checked {
 
     let mut differences = Vec::new();
     let mut times: Vec<Vec<u32>> = fed.counts.iter().map(|count| vec![0; *count as usize]).collect();
-    // By bucket and partition: each file's first and last number.
-    let mut ranges: BTreeMap<(String, u64), Vec<(u64, u64, &PathBuf)>> = BTreeMap::new();
+    // By bucket and partition.
+    let mut ranges: BTreeMap<(String, u64), Vec<Held>> = BTreeMap::new();
     for file in &files {
         let bucket = file.strip_prefix(folder).ok().and_then(Path::parent).expect("below the folder").display().to_string();
         let mut last: BTreeMap<u64, (u64, u64)> = BTreeMap::new();
@@ -175,18 +186,20 @@ pub(crate) fn check(folder: &Path, fed: &Fed) -> Checked {
             range.1 = range.1.max(record.number);
         }
         for (partition, (first, last)) in last {
-            ranges.entry((bucket.clone(), partition)).or_default().push((first, last, file));
+            ranges.entry((bucket.clone(), partition)).or_default().push(Held { first, last, file });
         }
     }
     for ((bucket, partition), ranges) in &mut ranges {
         ranges.sort();
         for pair in ranges.windows(2) {
-            let [(_, last, before), (first, _, after)] = pair else { continue };
-            if last >= first {
+            let [before, after] = pair else { continue };
+            if before.last >= after.first {
                 differences.push(format!(
-                    "in {bucket} partition {partition}'s ranges overlap: {} ends with {last}, {} begins with {first}",
-                    before.display(),
-                    after.display()
+                    "in {bucket} partition {partition}'s ranges overlap: {} ends with {}, {} begins with {}",
+                    before.file.display(),
+                    before.last,
+                    after.file.display(),
+                    after.first
                 ));
             }
         }
