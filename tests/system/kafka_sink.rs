@@ -126,12 +126,12 @@ fn files_killed_at_random() {
     site.write("pipeline.edn", pipeline(&site.name, &settings(&site, Store::Embedded), source, &kafka_sink(&site)));
     let mut deaths = 0;
     for _ in 0..6 {
-        let mut pseidon = site.run("pipeline.edn");
-        std::thread::sleep(site.random.millis(100..2500));
-        pseidon.kill();
         let mut command = site.command("pipeline.edn");
         command.env("PSEIDON_FAIL", format!("kafka-committed:{}", site.random.of(1..4)));
         deaths += u64::from(site.start(command).died(60));
+        let mut pseidon = site.run("pipeline.edn");
+        std::thread::sleep(site.random.millis(100..1500));
+        pseidon.kill();
     }
     assert!(deaths >= 3, "only {deaths} deaths after a commit: there was too little to do");
     site.finish("pipeline.edn", 120);

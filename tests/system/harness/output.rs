@@ -153,9 +153,6 @@ pub(crate) struct Checked {
     pub(crate) files: Vec<PathBuf>,
 }
 
-/// The first and the last number of a partition in a file.
-type Range<'a> = (u64, u64, &'a PathBuf);
-
 /// The whole proof: each record that was fed is in exactly one visible file, and nothing else is; it lies in the folder of its bucket; within a
 /// file each partition's records ascend, and within a bucket the files' ranges of a partition do not overlap; nothing hidden is left; every file
 /// opens in its ordinary tool.
