@@ -1,20 +1,26 @@
-//! Killed at each named step of the protocol.
+//! Killed, and frozen, at each named step of the protocol.
 
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;
+use std::time::Duration;
 
-use crate::harness::Site;
 use crate::harness::feed::Feed;
 use crate::harness::output::check;
-use crate::harness::pipeline::{Layout, Membership, Store, kafka_to_files};
+use crate::harness::pipeline::{Layout, Membership, SESSION_MILLIS, Store, kafka_to_files};
 use crate::harness::watch::Watcher;
+use crate::harness::{Site, wait_until};
+use crate::instances::FENCED;
 use crate::kills::settle;
 
-/// The steps that a run from Kafka to files comes past.
+/// The steps of the `files` sink, which a run comes past again and again.
 const STEPS_TO_FILES: &[&str] = &["opened", "written", "finished", "synced", "committed", "renamed", "published"];
 /// The steps of the Kafka sink.
 pub(crate) const STEPS_TO_KAFKA: &[&str] = &["kafka-produced", "kafka-positions-sent", "kafka-committed"];
+/// The steps of a start after a crash.
+const STEPS_OF_RECOVERY: &[&str] = &["republished", "buried", "taken", "recovered", "begun"];
+/// The steps of a graceful stop.
+const STEPS_OF_STOP: &[&str] = &["flushed", "released"];
 
 /// A step that is added to the sources has to be added here.
 #[test]
@@ -23,7 +29,8 @@ fn every_step_of_the_sources_is_tried() {
     for part in ["engine", "plugins", "src"] {
         steps_below(&Path::new(env!("CARGO_MANIFEST_DIR")).join(part), &mut found);
     }
-    let tried: BTreeSet<String> = STEPS_TO_FILES.iter().chain(STEPS_TO_KAFKA).map(|step| (*step).to_owned()).collect();
+    let tried: BTreeSet<String> =
+        [STEPS_TO_FILES, STEPS_TO_KAFKA, STEPS_OF_RECOVERY, STEPS_OF_STOP].concat().into_iter().map(str::to_owned).collect();
     assert_eq!(found, tried);
 }
 
@@ -60,7 +67,7 @@ fn redis_by_size() {
     killed_at_each_step("steps-redis-size", Store::Redis, Layout::GzipBySize);
 }
 
-/// At the first time that an instance comes past the step, and at a later one.
+/// Dies at each step when it is come past for the first time, and at a later time.
 fn killed_at_each_step(test: &str, store: Store, layout: Layout) {
     let site = Site::new(test);
     site.write("pipeline.edn", kafka_to_files(&site, store, Membership::Static, layout));
@@ -68,15 +75,71 @@ fn killed_at_each_step(test: &str, store: Store, layout: Layout) {
     let mut feed = Feed::new(&site.name, 4);
     feed.send(1500);
     let background = feed.in_background(600);
+    let start = |step: &str, time: u64| {
+        let mut command = site.command("pipeline.edn");
+        command.env("PSEIDON_FAIL", format!("{step}:{time}"));
+        site.start(command)
+    };
     for step in STEPS_TO_FILES {
-        for time in [1, site.random.of(2..9)] {
-            let mut command = site.command("pipeline.edn");
-            command.env("PSEIDON_FAIL", format!("{step}:{time}"));
-            site.start(command).expect_death(step, 60);
-        }
+        start(step, 1).expect_death(step, 60);
+        start(step, site.random.of(2..9)).expect_death(step, 60);
+    }
+    for step in STEPS_OF_RECOVERY {
+        // Something that is committed and not published has to be there to be recovered.
+        start("committed", 1).expect_death("committed", 60);
+        start(step, 1).expect_death(step, 60);
+    }
+    for step in STEPS_OF_STOP {
+        let mut stopped = start(step, 1);
+        wait_until("it is at work", 60, || stopped.log().contains("partitions assigned"));
+        let before = watcher.records();
+        watcher.wait_for(before + 1, 60);
+        stopped.terminate();
+        stopped.expect_death(step, 60);
     }
     let fed = background.finish().fed();
     settle(&site, &watcher, fed.total());
     watcher.finish();
     check(&site.path("out"), &fed);
+}
+
+/// One of two instances freezes at each step until the other has its partitions, and is woken: what it was about to do must not get through,
+/// and what it had committed must be visible once.
+#[test]
+fn frozen_at_each_step_to_files() {
+    let site = Site::new("freeze-steps");
+    site.write("pipeline.edn", kafka_to_files(&site, Store::Redis, Membership::Dynamic, Layout::GzipBySize));
+    let watcher = Watcher::start(&[site.path("out")]);
+    let mut feed = Feed::new(&site.name, 4);
+    feed.send(1000);
+    let background = feed.in_background(800);
+    let mut other = site.run("pipeline.edn");
+    for step in STEPS_TO_FILES {
+        let before = watcher.records();
+        watcher.wait_for(before + 100, 60);
+        freeze_and_wake(&site, step, || {
+            let before = watcher.records();
+            watcher.wait_for(before + 300, 60);
+        });
+        assert!(other.is_running());
+    }
+    let fed = background.finish().fed();
+    watcher.wait_for(fed.total(), 90);
+    other.stop(40);
+    watcher.finish();
+    check(&site.path("out"), &fed);
+}
+
+/// Starts an instance that freezes at the step, lets the others go on without it, and wakes it: it has to notice that it is fenced, and to go on.
+pub(crate) fn freeze_and_wake(site: &Site, step: &str, others_go_on: impl Fn()) {
+    let mut command = site.command("pipeline.edn");
+    command.env("PSEIDON_FREEZE", format!("{step}:{}", site.random.of(1..6)));
+    let mut frozen = site.start(command);
+    wait_until(&format!("it freezes at `{step}`"), 60, || frozen.is_frozen());
+    std::thread::sleep(Duration::from_millis(SESSION_MILLIS * 2));
+    others_go_on();
+    frozen.wake();
+    wait_until(&format!("the instance that froze at `{step}` sees that it is fenced"), 60, || frozen.log().contains(FENCED));
+    assert!(frozen.is_running());
+    frozen.stop(40);
 }

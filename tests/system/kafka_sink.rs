@@ -1,12 +1,9 @@
 //! Exactly once into Kafka, as a consumer of committed records sees it.
 
-use std::time::Duration;
-
-use crate::fail_points::STEPS_TO_KAFKA;
+use crate::fail_points::{STEPS_TO_KAFKA, freeze_and_wake};
 use crate::harness::feed::{Fed, Feed, PARTITIONS, Record, line};
-use crate::harness::pipeline::{Membership, SESSION_MILLIS, Store, kafka_source, pipeline, settings};
+use crate::harness::pipeline::{Membership, Store, kafka_source, pipeline, settings};
 use crate::harness::{Site, brokers, topics, wait_until};
-use crate::instances::FENCED;
 
 fn output(site: &Site) -> String {
     format!("{}-out", site.name)
@@ -139,36 +136,27 @@ fn files_killed_at_random() {
     check(&output(&site), &fed);
 }
 
-/// The frozen instance has a transaction open. When it wakes, the broker refuses it.
+/// One of two instances freezes at each step until the other has its partitions. When it wakes, the broker refuses it.
 #[test]
-fn a_frozen_instance_is_fenced() {
+fn frozen_at_each_step() {
     let site = Site::new("kafka-frozen");
     site.write("pipeline.edn", kafka_to_kafka(&site, Store::Redis, Membership::Dynamic));
     let mut feed = Feed::new(&site.name, 4);
     feed.send(1000);
     let background = feed.in_background(700);
-    let mut instances = [site.run("pipeline.edn"), site.run("pipeline.edn")];
+    let mut other = site.run("pipeline.edn");
     let committed = || topics::committed(&output(&site)).iter().map(Vec::len).sum::<usize>();
     let goes_on = || {
         let before = committed();
         wait_until("more records are committed", 60, || committed() > before + 200);
     };
     wait_until("the first records are committed", 60, || committed() > 500);
-    for _ in 0..3 {
-        let [frozen, other] = &mut instances;
-        goes_on();
-        std::thread::sleep(Duration::from_millis(SESSION_MILLIS) + site.random.millis(0..700));
-        let fenced_before = frozen.log().matches(FENCED).count();
-        frozen.freeze();
-        std::thread::sleep(Duration::from_millis(SESSION_MILLIS * 2));
-        goes_on();
-        frozen.wake();
-        wait_until("the woken instance sees that it is fenced", 60, || frozen.log().matches(FENCED).count() > fenced_before);
-        assert!(frozen.is_running() && other.is_running());
-        instances.swap(0, 1);
+    for step in STEPS_TO_KAFKA {
+        freeze_and_wake(&site, step, goes_on);
+        assert!(other.is_running());
     }
     let fed = background.finish().fed();
     wait_for(&output(&site), &fed);
-    instances.iter_mut().for_each(|instance| instance.stop(40));
+    other.stop(40);
     check(&output(&site), &fed);
 }

@@ -1,33 +1,47 @@
-//! Named steps at which a test can kill the process.
+//! Named steps at which a test can kill the process, or freeze it.
 //!
 //! Compiled in only with the feature `failpoints`; without it [`reach`] is nothing. With it, `PSEIDON_FAIL=published:3` kills the
-//! process (SIGKILL, so that nothing can clean up) when the step `published` is reached for the third time.
+//! process (SIGKILL, so that nothing can clean up) when the step `published` is reached for the third time, and `PSEIDON_FREEZE=synced:2`
+//! stops it (SIGSTOP) when `synced` is reached for the second time, until it is woken (SIGCONT).
 
 /// The process comes past the step `name`.
 #[cfg(not(feature = "failpoints"))]
 #[inline(always)]
 pub fn reach(_name: &str) {}
 
-/// The process comes past the step `name`, and dies there if the environment says so.
+/// The process comes past the step `name`, and dies or freezes there if the environment says so.
 #[cfg(feature = "failpoints")]
 pub fn reach(name: &str) {
     use std::sync::LazyLock;
     use std::sync::atomic::{AtomicI64, Ordering};
+
+    use rustix::process::{Signal, getpid, kill_process};
 
     struct Target {
         name: String,
         left: AtomicI64,
     }
 
-    static TARGET: LazyLock<Option<Target>> = LazyLock::new(|| {
-        let text = std::env::var("PSEIDON_FAIL").ok()?;
-        let (name, count) = text.split_once(':').unwrap_or((&text, "1"));
-        Some(Target { name: name.to_owned(), left: AtomicI64::new(count.parse().unwrap_or(1)) })
-    });
+    impl Target {
+        fn of(variable: &str) -> Option<Target> {
+            let text = std::env::var(variable).ok()?;
+            let (name, count) = text.split_once(':').unwrap_or((&text, "1"));
+            Some(Target { name: name.to_owned(), left: AtomicI64::new(count.parse().unwrap_or(1)) })
+        }
 
-    let Some(target) = &*TARGET else { return };
-    if target.name == name && target.left.fetch_sub(1, Ordering::SeqCst) == 1 {
-        let _ = rustix::process::kill_process(rustix::process::getpid(), rustix::process::Signal::KILL);
+        fn is_met(&self, name: &str) -> bool {
+            self.name == name && self.left.fetch_sub(1, Ordering::SeqCst) == 1
+        }
+    }
+
+    static DEATH: LazyLock<Option<Target>> = LazyLock::new(|| Target::of("PSEIDON_FAIL"));
+    static FREEZE: LazyLock<Option<Target>> = LazyLock::new(|| Target::of("PSEIDON_FREEZE"));
+
+    if DEATH.as_ref().is_some_and(|target| target.is_met(name)) {
+        let _ = kill_process(getpid(), Signal::KILL);
         std::process::abort();
+    }
+    if FREEZE.as_ref().is_some_and(|target| target.is_met(name)) {
+        let _ = kill_process(getpid(), Signal::STOP);
     }
 }

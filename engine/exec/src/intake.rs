@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
 use parking_lot::Mutex;
-use pseidon_delivery::{CommitRecord, Position, SplitId};
+use pseidon_delivery::{CommitRecord, Position, SplitId, failpoint};
 use pseidon_plugin::batch::Split;
 use pseidon_plugin::metrics::Metrics;
 use pseidon_plugin::source::SourceEvent;
@@ -115,10 +115,12 @@ impl Intake<'_> {
         let mut records: Vec<Vec<CommitRecord>> = vec![Vec::new(); ids.len()];
         for (_, open) in &self.sinks {
             let mut taken = open.committer.take(&ids, &self.instance)?;
+            failpoint::reach("taken");
             let previous: Vec<_> = ids.iter().cloned().zip(taken.iter().map(|record| record.owners.clone())).collect();
             let staged = open.committer.staged()?;
             let over = open.sink.take_over(&previous, &staged).map_err(|error| Failure::of_sink(&open.stage, error))?;
             open.committer.published(over.published);
+            failpoint::reach("recovered");
             let held: Vec<_> = ids.iter().cloned().zip(taken.iter().map(|record| record.epoch)).collect();
             open.committer.cut_off_others(&held, &self.instance)?;
             for (record, position) in taken.iter_mut().zip(over.positions) {
@@ -137,6 +139,7 @@ impl Intake<'_> {
         };
         for ((_, open), record) in self.sinks.iter().zip(records) {
             open.committer.begin(split.id.clone(), record, start)?;
+            failpoint::reach("begun");
         }
         splits.open.insert(split.id.clone(), Arc::new(OrderedSplit::new(split)));
         Ok(())
@@ -166,9 +169,11 @@ impl Intake<'_> {
         for _ in &self.writers {
             answers.recv().map_err(|_| Failure::Stopped)?;
         }
+        failpoint::reach("flushed");
         for (_, open) in &self.sinks {
             open.committer.release(ids)?;
         }
+        failpoint::reach("released");
         Ok(())
     }
 

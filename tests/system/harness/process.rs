@@ -55,6 +55,13 @@ impl Pseidon {
         self.signal(Signal::STOP);
     }
 
+    /// Whether it is frozen.
+    pub(crate) fn is_frozen(&self) -> bool {
+        let stat = fs::read_to_string(format!("/proc/{}/stat", self.child.id())).unwrap_or_default();
+        // The state follows the name, which is in parentheses and may hold anything.
+        stat.rsplit(") ").next().is_some_and(|rest| rest.starts_with('T'))
+    }
+
     /// Wakes it.
     pub(crate) fn wake(&self) {
         self.signal(Signal::CONT);

@@ -19,7 +19,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
 use parking_lot::Mutex;
-use pseidon_delivery::{Committer, Staged};
+use pseidon_delivery::{Committer, Staged, failpoint};
 use pseidon_plugin::sink::{SinkError, SinkSetup};
 use rustix::fs::{FlockOperation, flock};
 
@@ -170,7 +170,9 @@ impl Staging {
             }
         }
         sync_dirs(&changed).map_err(|error| cannot_use(base, &error))?;
+        failpoint::reach("republished");
         fs::remove_dir_all(dir).map_err(|error| cannot_use(base, &error))?;
+        failpoint::reach("buried");
         tracing::info!(folder = %dir.display(), published = published.len(), "cleaned up after a run that did not end well");
         self.published.lock().extend(published);
         Ok(())
