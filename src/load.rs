@@ -125,3 +125,6 @@ fn look_up(kind: &str, name: &str, base: &Path) -> Result<String, String> {
         other => Err(format!("`{other}` is not known here; expected env or file")),
     }
 }
+
+#[cfg(test)]
+mod tests;

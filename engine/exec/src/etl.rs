@@ -8,7 +8,7 @@ use base64::engine::general_purpose::STANDARD;
 use crossbeam_channel::{Receiver, Sender};
 use pseidon_delivery::Committer;
 use pseidon_plan::chain::{Policy, Step};
-use pseidon_plan::{Plan, quarantine_schema};
+use pseidon_plan::{Plan, quarantine};
 use pseidon_plugin::batch::Batch;
 use pseidon_plugin::metrics::Metrics;
 use pseidon_plugin::rows::{BadRow, Rows};
@@ -153,7 +153,7 @@ fn writer_of(lane: &pseidon_delivery::LaneId, writers: usize) -> usize {
     hasher.finish() as usize % writers
 }
 
-/// Bad records as rows of [`quarantine_schema`].
+/// Bad records as rows of [`quarantine::schema`].
 fn quarantined(batch: &Arc<Batch>, records: &[BadRecord]) -> Result<Rows, arrow::error::ArrowError> {
     let numbers = UInt32Array::from_iter_values(records.iter().map(|record| record.number));
     let payload = |record: &BadRecord| batch.payloads.get(record.number as usize);
@@ -172,5 +172,5 @@ fn quarantined(batch: &Arc<Batch>, records: &[BadRecord]) -> Result<Rows, arrow:
         Arc::new(StringArray::from_iter(records.iter().map(as_text))),
         Arc::new(StringArray::from_iter(records.iter().map(as_base64))),
     ];
-    Ok(Rows::derived(batch.clone(), numbers, RecordBatch::try_new(quarantine_schema(), columns)?))
+    Ok(Rows::derived(batch.clone(), numbers, RecordBatch::try_new(quarantine::schema(), columns)?))
 }

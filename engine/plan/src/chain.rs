@@ -13,11 +13,11 @@ use pseidon_plugin::options::{OnError, Options};
 use pseidon_plugin::registry::Registry;
 use pseidon_plugin::sink::{PreparedSink, Protocol, RecordShape, SinkInput, SinkPlugin};
 use pseidon_plugin::source::{Source, SourceFacts};
-use pseidon_plugin::spec::Role;
 use regex::Regex;
 
 use crate::columns::{SourceColumns, column_name, fields_except, names_field, names_topic, unknown_fields};
-use crate::resolve::{Resolved, ResolvedStep, StepKind};
+use crate::quarantine;
+use crate::resolve::{Resolved, ResolvedStep, StepKind, on_error_of};
 
 /// A source with its chain.
 pub struct PlannedSource {
@@ -174,12 +174,12 @@ impl Compiler<'_> {
             schema,
             wanted: &columns.wanted,
             quarantines: Vec::new(),
-            default_quarantine: quarantine_folder(&resolved.chain),
+            default_quarantine: quarantine::folder(&resolved.chain),
             source: resolved.stage.clone(),
             topic_may_change: facts.topic_may_change,
             sinks: Vec::new(),
         };
-        let policy = self.policy(&resolved_policy(resolved), &mut flow);
+        let policy = self.policy(&on_error_of(&resolved.options), &mut flow);
         let (chain, _) = self.chain(&resolved.chain, Shape::AsCame, &[], &mut flow);
         let schema = Arc::new(Schema::new(columns.wanted.iter().map(|column| column.field.clone()).collect::<Vec<_>>()));
         let sinks = flow.sinks;
@@ -457,8 +457,8 @@ impl Compiler<'_> {
             self.mistakes.push(mistake.with_help("say :on-error :noop or :throw"));
             return None;
         };
-        let schema = crate::plan::quarantine_schema();
-        let options = match quarantine_options(plugin.as_ref(), folder, self.pipeline) {
+        let schema = quarantine::schema();
+        let options = match quarantine::options(plugin.as_ref(), folder, self.pipeline) {
             Ok(options) => options,
             Err(mistakes) => {
                 self.mistakes.extend(mistakes);
@@ -491,13 +491,6 @@ impl Compiler<'_> {
 /// `json` and the text after the colon, if there is one.
 pub(crate) fn split_format(text: &str) -> (&str, &str) {
     text.split_once(':').unwrap_or((text, ""))
-}
-
-fn resolved_policy(resolved: &Resolved) -> OnError {
-    match resolved.options.get("on-error") {
-        Some(_) => resolved.options.on_error("on-error").cloned().unwrap_or(OnError::Quarantine { path: None }),
-        None => OnError::Quarantine { path: None },
-    }
 }
 
 /// Where a topic may be another one at the next reading, what is made of it may be too.
@@ -536,38 +529,4 @@ fn matcher(pattern: &Pattern) -> Option<Matcher> {
         // The reader of the file has checked it.
         Pattern::Regex(text) => Regex::new(&text.value).ok().map(Matcher::Regex),
     }
-}
-
-/// The folder for bad records: `quarantine` beside the folder of the first sink that has one.
-fn quarantine_folder(chain: &[ResolvedStep]) -> String {
-    match first_folder(chain) {
-        Some(folder) => match folder.trim_end_matches('/').rsplit_once('/') {
-            Some((parent, _)) => format!("{parent}/quarantine"),
-            None => "quarantine".to_owned(),
-        },
-        None => "quarantine".to_owned(),
-    }
-}
-
-fn first_folder(chain: &[ResolvedStep]) -> Option<String> {
-    chain.iter().find_map(|step| match &step.kind {
-        StepKind::Sink(plugin, options) => plugin.facts(options).folder,
-        StepKind::All(branches) => branches.iter().find_map(|branch| first_folder(branch)),
-        StepKind::Match { branches, otherwise } => {
-            branches.iter().map(|(_, chain)| chain).chain(otherwise).find_map(|chain| first_folder(chain))
-        }
-        StepKind::Where(_) | StepKind::Select(_) => None,
-    })
-}
-
-fn quarantine_options(plugin: &dyn SinkPlugin, folder: &str, pipeline: &str) -> Result<Options, Vec<Diagnostic>> {
-    use pseidon_dsl::{Name, Node, NodeKind, node::Text};
-    debug_assert_eq!(plugin.spec().role, Role::Sink);
-    let keyword = |name: &str| Node { kind: NodeKind::Keyword(Name::plain(name)), span: Span::default() };
-    let text = |value: String| Node { kind: NodeKind::Str(Text::plain(value, 0)), span: Span::default() };
-    let literal = |text: &str| text.replace('{', "{{").replace('}', "}}");
-    let path = format!("{}/{}/{{stage}}", literal(folder), literal(pipeline));
-    let entries = vec![(keyword("path"), text(path)), (keyword("codec"), keyword("json")), (keyword("on-error"), keyword("throw"))];
-    let map = Node { kind: NodeKind::Map(entries), span: Span::default() };
-    Options::parse(plugin.spec(), &[map], Span::default())
 }

@@ -13,6 +13,7 @@ pub mod chain;
 pub mod columns;
 pub mod fingerprint;
 pub mod guarantee;
+pub mod quarantine;
 pub mod resolve;
 pub mod settings;
 pub mod transforms;
@@ -21,5 +22,5 @@ mod plan;
 
 pub use chain::{Chain, Operator, PlannedSink, PlannedSource, Step};
 pub use guarantee::{Guarantee, PathGuarantee};
-pub use plan::{Context, Infer, Plan, plan, quarantine_schema};
+pub use plan::{Context, Infer, Plan, plan};
 pub use settings::Settings;

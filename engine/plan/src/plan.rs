@@ -1,9 +1,8 @@
 //! The plan as a whole.
 
 use std::path::PathBuf;
-use std::sync::Arc;
 
-use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
+use arrow::datatypes::SchemaRef;
 use pseidon_dsl::{Diagnostic, Document};
 use pseidon_plugin::format::Format;
 use pseidon_plugin::options::{OptionValue, SchemaOption};
@@ -52,21 +51,6 @@ pub struct Context<'a> {
 
 /// Finds the fields of the records of a stage.
 pub type Infer<'a> = dyn Fn(&str, &dyn Source, &dyn Format) -> Result<SchemaRef, String> + 'a;
-
-/// The columns of a record that was put aside.
-pub fn quarantine_schema() -> SchemaRef {
-    let text = |name: &str| Field::new(name, DataType::Utf8, true);
-    Arc::new(Schema::new(vec![
-        text("stage"),
-        text("reason"),
-        text("split"),
-        text("topic"),
-        Field::new("partition", DataType::Int32, true),
-        Field::new("position", DataType::UInt64, true),
-        text("record"),
-        text("record_base64"),
-    ]))
-}
 
 /// Plans a document, or shows every mistake in it.
 pub fn plan(document: &Document, context: Context<'_>) -> Result<Plan, Vec<Diagnostic>> {

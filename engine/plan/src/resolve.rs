@@ -275,7 +275,8 @@ fn unknown_options(spec: &PluginSpec, call: &Call) -> usize {
     keys.filter(|(key, _)| is_unknown(key)).count()
 }
 
-fn on_error_of(options: &Options) -> OnError {
+/// The error policy that a stage says, or the default.
+pub(crate) fn on_error_of(options: &Options) -> OnError {
     match options.get("on-error") {
         Some(_) => options.on_error("on-error").cloned().unwrap_or(OnError::Quarantine { path: None }),
         None => OnError::Quarantine { path: None },

@@ -68,7 +68,7 @@ impl Options {
             ([], _) => Options::parse_entries(&context, spec.options, &[], None, span),
             ([Node { kind: NodeKind::Map(entries), .. }], _) => Options::parse_entries(&context, spec.options, entries, None, span),
             ([value], Some(first)) => Options::parse_entries(&context, spec.options, &[], Some((first, value)), span),
-            ([value, Node { kind: NodeKind::Map(entries), .. }], Some(first)) => {
+            ([value, Node { kind: NodeKind::Map(entries), .. }], Some(first)) if !matches!(value.kind, NodeKind::Map(_)) => {
                 Options::parse_entries(&context, spec.options, entries, Some((first, value)), span)
             }
             ([first, ..], _) => {
