@@ -126,6 +126,11 @@ fn the_fingerprint_is_about_lanes_and_contents() {
         "(where \"a > 1\") (files {:path \"o/{b}\" :codec :raw})",
         "(where \"a > 1\") (all (files {:path \"o/{b}\"}))",
     ];
+    let from = |brokers: &str| {
+        let text = format!("{{pipeline (-> (kafka {{:brokers \"{brokers}\" :topics [\"t\"] :until :latest}}) (files {{:path \"o\"}}))}}");
+        plan_of(&text).unwrap_or_else(|mistakes| panic!("{text}: {mistakes:?}")).fingerprint
+    };
+    assert_eq!(from("one:9092"), from("two:9092"), "where the brokers are decides nothing");
     for other in others {
         assert_ne!(fingerprint(other), base, "{other}");
     }

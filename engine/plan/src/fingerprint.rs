@@ -1,8 +1,9 @@
 //! A digest of what decides lanes and their contents.
 //!
 //! After a crash the commit records name lanes of the plan that wrote them. A plan that would put records elsewhere, or write other
-//! records, must not go on from there. What decides is the flow, every expression, template and text. Numbers, sizes, times and nested maps
-//! (roll-over, levels, properties) do not: changing them is always safe.
+//! records, must not go on from there. What decides is the flow, every expression, template and text, but for the texts that a plugin
+//! declares free (a broker's address). Numbers, sizes, times and nested maps (roll-over, levels, properties) do not decide: changing them is
+//! always safe.
 
 use std::fmt::Write;
 
@@ -10,6 +11,7 @@ use pseidon_dsl::document::Pattern;
 use pseidon_dsl::expr::SelectItem;
 use pseidon_dsl::template::Part;
 use pseidon_plugin::options::{OptionValue, Options, SchemaOption};
+use pseidon_plugin::spec::PluginSpec;
 use sha2::{Digest, Sha256};
 
 use crate::resolve::{Resolved, ResolvedStep, StepKind};
@@ -18,7 +20,7 @@ use crate::resolve::{Resolved, ResolvedStep, StepKind};
 pub fn of(flow: &[Resolved]) -> String {
     let mut text = String::new();
     for source in flow {
-        describe_call(&mut text, &source.stage, source.plugin.spec().name, &source.options);
+        describe_call(&mut text, &source.stage, source.plugin.spec(), &source.options);
         describe_chain(&mut text, &source.chain);
     }
     let digest = Sha256::digest(text.as_bytes());
@@ -52,15 +54,15 @@ fn describe_chain(text: &mut String, chain: &[ResolvedStep]) {
                 }
                 otherwise.iter().for_each(|branch| describe_chain(text, branch));
             }
-            StepKind::Sink(plugin, options) => describe_call(text, &step.stage, plugin.spec().name, options),
+            StepKind::Sink(plugin, options) => describe_call(text, &step.stage, plugin.spec(), options),
         }
     }
     text.push(')');
 }
 
-fn describe_call(text: &mut String, stage: &str, plugin: &str, options: &Options) {
-    push(text, &[stage, plugin]);
-    for (name, value) in options.iter() {
+fn describe_call(text: &mut String, stage: &str, plugin: &PluginSpec, options: &Options) {
+    push(text, &[stage, plugin.name]);
+    for (name, value) in options.iter().filter(|(name, _)| !plugin.free_options.contains(name)) {
         let described = match value {
             OptionValue::Text(value) | OptionValue::Regex(value) => value.clone(),
             OptionValue::Texts(values) => values.join("\u{1}"),

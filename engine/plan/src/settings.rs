@@ -78,6 +78,7 @@ pub static SETTINGS: PluginSpec = PluginSpec {
             doc: "Serves `/metrics` (Prometheus) and `/health` on this port of 127.0.0.1. Default: nothing is served.",
         },
     ],
+    free_options: &[],
     example: "{:etl-threads 2 :memory \"512MB\" :state \"redis://localhost:6379\"}",
 };
 

@@ -18,6 +18,7 @@ pub static WHERE: PluginSpec = PluginSpec {
     details: "The condition is an SQL expression. As in SQL a condition that is NULL, for example because a field is missing, is not true.",
     positional: Some("condition"),
     options: &[OptionSpec { name: "condition", kind: OptionKind::Expr, default: OptionDefault::Required, doc: "The condition." }, ON_ERROR],
+    free_options: &[],
     example: "(where \"status < 500 and agent not like '%bot%'\")",
 };
 
@@ -31,6 +32,7 @@ pub static SELECT: PluginSpec = PluginSpec {
               earlier `select`.",
     positional: Some("columns"),
     options: &[OptionSpec { name: "columns", kind: OptionKind::Select, default: OptionDefault::Required, doc: "The columns." }, ON_ERROR],
+    free_options: &[],
     example: "(select \"user.id as user, url, status\")",
 };
 

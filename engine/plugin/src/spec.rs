@@ -15,6 +15,8 @@ pub struct PluginSpec {
     pub positional: Option<&'static str>,
     /// What it can be told.
     pub options: &'static [OptionSpec],
+    /// Options that are texts and yet decide neither lanes nor what is written, such as a broker's address: they may change after a crash.
+    pub free_options: &'static [&'static str],
     /// A stage as it may stand in a pipeline file.
     pub example: &'static str,
 }

@@ -103,6 +103,7 @@ copies (`app.log*` matches both): a copy is another file.
             doc: "What happens to a record that is not of its format.",
         },
     ],
+    free_options: &["start"],
     example: r#"(files {:path "logs/*.json.gz" :format "json"})"#,
 };
 

@@ -246,6 +246,7 @@ mod tests {
         details: "",
         positional: None,
         options: &[BROKERS, TLS, SASL, PROPERTIES],
+        free_options: &[],
         example: "",
     };
 

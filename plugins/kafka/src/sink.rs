@@ -116,6 +116,7 @@ static SPEC: PluginSpec = PluginSpec {
                   the record is put into quarantine beside the output.",
         },
     ],
+    free_options: &["brokers"],
     example: "(kafka {:brokers \"localhost:9092\" :topic \"clicks.errors\" :key \"user.id\"})",
 };
 

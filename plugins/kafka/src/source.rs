@@ -111,6 +111,7 @@ static SPEC: PluginSpec = PluginSpec {
                   output.",
         },
     ],
+    free_options: &["brokers", "instance-id", "on-gap", "on-missing-state", "start", "until"],
     example: "(kafka {:brokers \"localhost:9092\" :topics [\"clicks\"] :format \"json\" :start :earliest})",
 };
 

@@ -64,6 +64,7 @@ static SPEC: PluginSpec = PluginSpec {
                   quarantine beside the output.",
         },
     ],
+    free_options: &[],
     example: "(stdin {:format \"json\" :schema {:id :int64 :url :utf8}})",
 };
 

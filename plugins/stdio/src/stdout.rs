@@ -53,6 +53,7 @@ static SPEC: PluginSpec = PluginSpec {
             doc: "What happens to a record that cannot be written in the format. Without it the record is put into quarantine.",
         },
     ],
+    free_options: &[],
     example: "(stdout {:format :json})",
 };
 

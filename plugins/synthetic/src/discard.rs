@@ -26,6 +26,7 @@ static SPEC: PluginSpec = PluginSpec {
               second and at the end of the run, as in every sink, so that a restart goes on where the last run stopped.",
     positional: None,
     options: &[],
+    free_options: &[],
     example: "(drop)",
 };
 

@@ -87,6 +87,7 @@ static SPEC: PluginSpec = PluginSpec {
                   run, `:noop` counts the record and leaves it out.",
         },
     ],
+    free_options: &[],
     example: "(generate {:record {:id \"n\" :user \"'u' || (h % 100)\" :price \"r * 100\"} :count 1000000})",
 };
 

@@ -99,6 +99,7 @@ Two pipelines may write into the same folders.",
             doc: "What happens to a record that has no path or cannot be written.",
         },
     ],
+    free_options: &["base-dir"],
     example: r#"(files {:path "out/{status}" :codec :json :compression :gzip :rollover {:size "128MB" :idle "30s"}})"#,
 };
 
