@@ -7,7 +7,7 @@
 //!    longer commit, and its **commit record** ([`record`]) says where to read from.
 //! 3. Records go into **lanes**: an open file of a bucket, a producer's transaction. The [`ledger`] of a sink knows which positions
 //!    of which split wait in which lane, and so the *low* position: everything below it is durable.
-//! 4. When a lane's records are durable where no reader looks yet, its [`Committer`](committer::Committer) changes the commit
+//! 4. When a lane's records are durable where no reader looks yet, its [`Committer`] changes the commit
 //!    records of all its splits in one atomic step that fails if one epoch is not ours any more. Only then is the lane published.
 //! 5. After a crash the record is all there is: publish what it names, throw away the rest, read on from the low positions, and skip
 //!    in each lane what it already holds.

@@ -1,7 +1,7 @@
 //! SQL expressions onto Arrow, through DataFusion's expression crates.
 //!
 //! [`types`] has the names of types as users write them; [`demand`] finds out which type an expression wants of each payload path;
-//! [`compile`] turns an expression into something that can be evaluated over Arrow columns; [`time`] writes times into path templates.
+//! [`compile()`] turns an expression into something that can be evaluated over Arrow columns; [`time`] writes times into path templates.
 //!
 //! What an expression means is SQL's, and DataFusion's where SQL leaves it open, with these decisions:
 //! - NULL is unknown. A division of whole numbers by zero, an overflow and a cast that fails are errors of the record; `try_cast` gives NULL.
