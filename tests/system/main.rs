@@ -8,6 +8,7 @@
 //! - [`logs`]: files that are read once and logs that are followed while they rotate, with kills.
 //! - [`kafka_sink`]: exactly once into Kafka.
 //! - [`flows`], [`bad_records`], [`command_line`]: what a pipeline does with records, and what the command line does.
+//! - [`secure`]: brokers behind TLS and a login.
 //! - [`state`], [`outages`]: what happens when state is lost, changed or held by another, and when disks and servers fail.
 
 mod bad_records;
@@ -20,4 +21,5 @@ mod kafka_sink;
 mod kills;
 mod logs;
 mod outages;
+mod secure;
 mod state;

@@ -6,11 +6,20 @@ jars=$cache/kafka
 
 prepare() {
     fetch_jars
+    # The broker's key and the certificate that clients trust; `pseidon` with the password `secret` may log in at the listener SECURE.
+    openssl req -x509 -newkey rsa:2048 -nodes -days 30 -subj /CN=127.0.0.1 -addext subjectAltName=IP:127.0.0.1 \
+        -keyout "$HOME_DIR/key.pem" -out "$HOME_DIR/ca.pem" >"$HOME_DIR/openssl.log" 2>&1
+    cat "$HOME_DIR/key.pem" "$HOME_DIR/ca.pem" >"$HOME_DIR/keystore.pem"
     cat >"$HOME_DIR/server.properties" <<PROPERTIES
 process.roles=broker,controller
 node.id=1
-listeners=CLIENT://127.0.0.1:$(port kafka),CONTROLLER://127.0.0.1:$(port controller)
-listener.security.protocol.map=CLIENT:PLAINTEXT,CONTROLLER:PLAINTEXT
+listeners=CLIENT://127.0.0.1:$(port kafka),SECURE://127.0.0.1:$(port kafka-secure),CONTROLLER://127.0.0.1:$(port controller)
+listener.security.protocol.map=CLIENT:PLAINTEXT,SECURE:SASL_SSL,CONTROLLER:PLAINTEXT
+listener.name.secure.ssl.keystore.type=PEM
+listener.name.secure.ssl.keystore.location=$HOME_DIR/keystore.pem
+listener.name.secure.sasl.enabled.mechanisms=PLAIN,SCRAM-SHA-512
+listener.name.secure.plain.sasl.jaas.config=org.apache.kafka.common.security.plain.PlainLoginModule required user_pseidon="secret";
+listener.name.secure.scram-sha-512.sasl.jaas.config=org.apache.kafka.common.security.scram.ScramLoginModule required;
 inter.broker.listener.name=CLIENT
 controller.listener.names=CONTROLLER
 controller.quorum.voters=1@127.0.0.1:$(port controller)
@@ -35,7 +44,7 @@ transaction.abort.timed.out.transaction.cleanup.interval.ms=500
 broker.session.timeout.ms=2000
 broker.heartbeat.interval.ms=300
 PROPERTIES
-    kafka kafka.tools.StorageTool format --cluster-id pseidon-tests \
+    kafka kafka.tools.StorageTool format --cluster-id pseidon-tests --add-scram 'SCRAM-SHA-512=[name=pseidon,password=secret]' \
         --config "$HOME_DIR/server.properties" >"$HOME_DIR/format.log" 2>&1
 }
 
@@ -69,4 +78,6 @@ ready() {
 
 print_env() {
     export_env PSEIDON_TEST_KAFKA "127.0.0.1:$(port kafka)"
+    export_env PSEIDON_TEST_KAFKA_SECURE "127.0.0.1:$(port kafka-secure)"
+    export_env PSEIDON_TEST_KAFKA_CA "$HOME_DIR/ca.pem"
 }
