@@ -203,7 +203,6 @@ impl Run<'_> {
                 base: self.plan.base.clone(),
                 instance: instance.to_owned(),
                 store: store_id.to_owned(),
-                staged: committer.staged()?,
                 committer: committer.clone(),
                 writers: settings.writer_threads,
                 memory: share,

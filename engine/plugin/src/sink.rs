@@ -106,8 +106,6 @@ pub struct SinkSetup {
     pub store: String,
     /// The sink's committer.
     pub committer: Arc<Committer>,
-    /// What is staged at the start of the run.
-    pub staged: Vec<Staged>,
     /// How many writers there will be.
     pub writers: usize,
     /// The bytes that the open lanes of all writers together may buffer.

@@ -183,7 +183,6 @@ impl World {
             instance: format!("host/{}", self.runs.fetch_add(1, Ordering::Relaxed)),
             store: self.store.identity().unwrap(),
             committer: committer.clone(),
-            staged: committer.staged()?,
             writers: 1,
             memory: 32 << 20,
             stop,

@@ -56,7 +56,6 @@ impl Pipeline {
             instance: name.clone(),
             store: "store".into(),
             committer: committer.clone(),
-            staged: Vec::new(),
             writers: 1,
             memory: 8 << 20,
             stop,

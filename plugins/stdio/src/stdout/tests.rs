@@ -49,7 +49,6 @@ fn bench(format: RecordFormat, input: &SinkInput) -> Bench {
         instance: "one".into(),
         store: store.identity().unwrap(),
         committer: Arc::new(committer),
-        staged: Vec::new(),
         writers: 1,
         memory: 1 << 20,
         stop: stop.clone(),

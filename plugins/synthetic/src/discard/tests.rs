@@ -42,7 +42,6 @@ fn what_was_dropped_is_not_read_again() {
         instance: "one".into(),
         store: store.identity().unwrap(),
         committer: committer.clone(),
-        staged: Vec::new(),
         writers: 1,
         memory: 1 << 20,
         stop: Stop::new(),
