@@ -66,7 +66,7 @@ fn run_test(test: &Test, plan: &Plan) -> Result<Option<String>, Box<Diagnostic>>
     let batch = Arc::new(batch_of(test, source)?);
     let mut watch = Watch { stage: &name, seen: None };
     let mut processor = Processor::new(source).map_err(at_span)?;
-    let bad = processor.process(batch, &mut watch).map_err(|thrown| at_span(thrown.to_string()))?;
+    let bad = processor.process(source, batch, &mut watch).map_err(|thrown| at_span(thrown.to_string()))?;
     let actual = match watch.seen {
         Some(rows) => values_of(&rows, source).map_err(at_span)?,
         None => Vec::new(),
@@ -140,6 +140,12 @@ struct Watch<'a> {
 }
 
 impl Exits for Watch<'_> {
+    fn decoded(&mut self, source: &PlannedSource, rows: &Rows) {
+        if source.stage == self.stage {
+            self.seen = Some(rows.clone());
+        }
+    }
+
     fn arrive(&mut self, _sink: usize, _rows: Rows) -> Vec<BadRow> {
         Vec::new()
     }

@@ -9,7 +9,7 @@ use arrow::datatypes::SchemaRef;
 use indicatif::ProgressBar;
 use pseidon_delivery::embedded::EmbeddedStore;
 use pseidon_delivery::{StateStore, StoreError};
-use pseidon_exec::{Finished, Run, RunError};
+use pseidon_exec::{Finished, Pools, Run, RunError, View};
 use pseidon_plan::Plan;
 use pseidon_plugin::format::Format;
 use pseidon_plugin::metrics::Metrics;
@@ -53,7 +53,16 @@ fn try_run(args: &RunArgs, bar: Option<ProgressBar>) -> Result<Exit, Exit> {
     tracing::debug!(pipeline = plan.name, fingerprint = plan.fingerprint, "starting");
     let control = interrupts::listen(plan.settings.shutdown_grace).map_err(|error| failed(&error))?;
     let shown = bar.filter(|_| !prints_to_terminal(&plan)).map(|bar| Shown::start(bar, &plan, &metrics));
-    let run = Run { plan: &plan, store, metrics: metrics.clone(), accept_changed_plan: args.accept_changed_plan, control };
+    let pools = Pools::start(&plan.settings).map_err(|error| failed(&error))?;
+    let run = Run {
+        plan: plan.clone(),
+        pools: &pools,
+        store,
+        metrics: metrics.clone(),
+        accept_changed_plan: args.accept_changed_plan,
+        control,
+        view: Arc::new(View::default()),
+    };
     let outcome = run.run();
     drop(shown);
     match outcome {

@@ -22,10 +22,12 @@ pub mod failpoint;
 pub mod id;
 pub mod ledger;
 pub mod record;
+pub mod scoped;
 pub mod store;
 
 pub use committer::Committer;
 pub use id::{LaneId, Position, SinkId, SplitId};
 pub use ledger::Ledger;
 pub use record::{Commit, CommitRecord, LaneCommit, SplitCommit, Staged};
+pub use scoped::ScopedStore;
 pub use store::{CommitError, StateStore, StoreError, StoredPlan};

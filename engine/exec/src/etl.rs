@@ -1,139 +1,161 @@
 //! The ETL threads: from a batch to chunks in lanes.
 
-use std::sync::Arc;
+use std::collections::HashMap;
+use std::sync::{Arc, Weak};
 
 use arrow::array::{ArrayRef, Int32Array, RecordBatch, StringArray, UInt32Array, UInt64Array};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use crossbeam_channel::{Receiver, Sender};
-use pseidon_delivery::Committer;
-use pseidon_plan::chain::{Policy, Step};
-use pseidon_plan::{Plan, quarantine};
+use pseidon_delivery::{LaneId, Position, SplitId};
+use pseidon_plan::chain::{PlannedSource, Policy, Step};
+use pseidon_plan::quarantine;
 use pseidon_plugin::batch::Batch;
-use pseidon_plugin::metrics::Metrics;
 use pseidon_plugin::rows::{BadRow, Rows};
-use pseidon_plugin::sink::{Chunk, Sink};
+use pseidon_plugin::sink::Chunk;
 
-use crate::failure::Failure;
+use crate::attempt::{Attempt, AttemptId};
+use crate::failure::{Failure, guarded};
 use crate::order::{OrderedSplit, Outcome};
 use crate::process::{BadRecord, Exits, Processor};
 use crate::writers::WriterMessage;
 
 /// A batch in the queue.
 pub(crate) struct Unit {
+    pub(crate) attempt: Arc<Attempt>,
     pub(crate) source: usize,
     pub(crate) split: Arc<OrderedSplit>,
     pub(crate) number: u64,
     pub(crate) batch: Batch,
 }
 
-/// A sink in this attempt.
-pub(crate) struct OpenSink {
-    pub(crate) stage: String,
-    pub(crate) sink: Arc<dyn Sink>,
-    pub(crate) committer: Arc<Committer>,
-    /// The writer that has all lanes, for a sink that wants one.
-    pub(crate) only_writer: Option<usize>,
+/// What one thread has for the sources whose batches it has seen.
+#[derive(Default)]
+struct Processors(HashMap<(AttemptId, usize), (Weak<Attempt>, Processor)>);
+
+impl Processors {
+    fn of(&mut self, attempt: &Arc<Attempt>, source: usize) -> Result<&mut Processor, Failure> {
+        let key = (attempt.id, source);
+        if !self.0.contains_key(&key) {
+            self.0.retain(|_, (attempt, _)| attempt.strong_count() > 0);
+            let processor = Processor::new(&attempt.plan.sources[source]).map_err(Failure::Fatal)?;
+            self.0.insert(key, (Arc::downgrade(attempt), processor));
+        }
+        let (_, processor) = self.0.get_mut(&key).ok_or(Failure::Stopped)?;
+        Ok(processor)
+    }
 }
 
-/// What the ETL threads share.
-pub(crate) struct Etl<'a> {
-    pub(crate) plan: &'a Plan,
-    pub(crate) sinks: &'a [OpenSink],
-    pub(crate) writers: Vec<Sender<WriterMessage>>,
-    pub(crate) metrics: Metrics,
+/// Works until the queue is closed.
+pub(crate) fn work(queue: Receiver<Unit>, writers: &[Sender<WriterMessage>]) {
+    let mut processors = Processors::default();
+    for unit in queue {
+        let attempt = unit.attempt.clone();
+        if attempt.stop.leaving_now() {
+            continue;
+        }
+        if let Err(failure) = guarded(|| handle(unit, &mut processors, writers)) {
+            processors.0.retain(|(id, _), _| *id != attempt.id);
+            attempt.failures.report(failure);
+        }
+    }
 }
 
-impl Etl<'_> {
-    /// Works until the queue is closed.
-    pub(crate) fn work(&self, queue: Receiver<Unit>) -> Result<(), Failure> {
-        let mut processors = Vec::new();
-        for source in &self.plan.sources {
-            processors.push(Processor::new(source).map_err(Failure::Fatal)?);
-        }
-        for unit in queue {
-            let batch = Arc::new(unit.batch);
-            let mut exits = Lanes { etl: self, chunks: Vec::new() };
-            let processed = processors[unit.source].process(batch.clone(), &mut exits);
-            let bad = processed.map_err(|thrown| Failure::Fatal(thrown.to_string()))?;
-            let mut chunks = exits.chunks;
-            chunks.extend(self.quarantine(&batch, bad)?);
-            let outcome = Outcome { next: batch.next, chunks };
-            let sinks = &self.plan.sources[unit.source].sinks;
-            let split = unit.split.split.clone();
-            unit.split.complete(unit.number, outcome, |outcome| self.dispatch(&split.id, sinks, outcome))?;
-        }
-        Ok(())
-    }
+/// Takes a batch through its chain, and hands what comes out to the writers when it is its turn.
+fn handle(unit: Unit, processors: &mut Processors, writers: &[Sender<WriterMessage>]) -> Result<(), Failure> {
+    let attempt = &unit.attempt;
+    let source = &attempt.plan.sources[unit.source];
+    let batch = Arc::new(unit.batch);
+    let mut exits = Lanes { attempt, chunks: Vec::new() };
+    let processed = processors.of(attempt, unit.source)?.process(source, batch.clone(), &mut exits);
+    let bad = processed.map_err(|thrown| Failure::Fatal(thrown.to_string()))?;
+    let mut chunks = exits.chunks;
+    chunks.extend(put_aside(attempt, &batch, bad)?);
+    let outcome = Outcome { next: batch.next, chunks };
+    let split = unit.split.split.clone();
+    unit.split.complete(unit.number, outcome, |outcome| dispatch(attempt, source, &split.id, outcome, writers))
+}
 
-    /// Enters a batch's chunks into the ledgers and hands them to the writers.
-    fn dispatch(&self, split: &pseidon_delivery::SplitId, sinks: &[usize], outcome: Outcome) -> Result<(), Failure> {
-        let mut to_send = Vec::with_capacity(outcome.chunks.len());
-        for (number, chunk) in outcome.chunks {
-            let mut ledger = self.sinks[number].committer.ledger();
-            let held = ledger.already_held(split, &chunk.lane);
-            let Some(chunk) = trim(chunk, held) else { continue };
-            let (first, last) = (chunk.rows.position(0), chunk.rows.position(chunk.rows.len() - 1));
-            ledger.dispatch(split, &chunk.lane, first, last);
-            drop(ledger);
-            to_send.push((number, chunk));
-        }
-        for number in sinks {
-            self.sinks[*number].committer.ledger().advance(split, outcome.next);
-        }
-        for (number, chunk) in to_send {
-            let sink = &self.sinks[number];
-            self.metrics.records_out.with_label_values(&[&sink.stage]).inc_by(chunk.rows.len() as u64);
-            let writer = sink.only_writer.unwrap_or_else(|| writer_of(&chunk.lane, self.writers.len()));
-            self.writers[writer].send(WriterMessage::Chunk(number, chunk)).map_err(|_| Failure::Stopped)?;
-        }
-        Ok(())
+/// Enters a batch's chunks into the ledgers and hands them to the writers.
+fn dispatch(
+    attempt: &Attempt,
+    source: &PlannedSource,
+    split: &SplitId,
+    outcome: Outcome,
+    writers: &[Sender<WriterMessage>],
+) -> Result<(), Failure> {
+    let mut to_send = Vec::with_capacity(outcome.chunks.len());
+    for (number, chunk) in outcome.chunks {
+        let mut ledger = attempt.sinks[number].committer.ledger();
+        let held = ledger.already_held(split, &chunk.lane);
+        let Some(chunk) = trim(chunk, held) else { continue };
+        let (first, last) = (chunk.rows.position(0), chunk.rows.position(chunk.rows.len() - 1));
+        ledger.dispatch(split, &chunk.lane, first, last);
+        drop(ledger);
+        to_send.push((number, chunk));
     }
+    for number in &source.sinks {
+        attempt.sinks[*number].committer.ledger().advance(split, outcome.next);
+    }
+    for (number, chunk) in to_send {
+        let sink = &attempt.sinks[number];
+        attempt.metrics.records_out.with_label_values(&[&sink.stage]).inc_by(chunk.rows.len() as u64);
+        let writer = sink.only_writer.unwrap_or_else(|| writer_of(&chunk.lane, writers.len()));
+        writers[writer].send(WriterMessage::Chunk(attempt.id, number, chunk)).map_err(|_| Failure::Stopped)?;
+    }
+    Ok(())
+}
 
-    fn quarantine(&self, batch: &Arc<Batch>, bad: Vec<BadRecord>) -> Result<Vec<(usize, Chunk)>, Failure> {
-        let mut by_sink: Vec<(usize, Vec<BadRecord>)> = Vec::new();
-        for record in bad {
-            let Policy::Quarantine(sink) = record.policy else {
-                self.metrics.bad_records.with_label_values(&[&record.stage, "dropped"]).inc();
-                continue;
-            };
-            self.metrics.bad_records.with_label_values(&[&record.stage, "quarantined"]).inc();
-            match by_sink.iter_mut().find(|(number, _)| *number == sink) {
-                Some((_, records)) => records.push(record),
-                None => by_sink.push((sink, vec![record])),
-            }
+/// Bad records as chunks for the quarantine's lanes; those that are dropped are counted.
+fn put_aside(attempt: &Attempt, batch: &Arc<Batch>, bad: Vec<BadRecord>) -> Result<Vec<(usize, Chunk)>, Failure> {
+    let mut by_sink: Vec<(usize, Vec<BadRecord>)> = Vec::new();
+    for record in bad {
+        let Policy::Quarantine(sink) = record.policy else {
+            attempt.metrics.bad_records.with_label_values(&[&record.stage, "dropped"]).inc();
+            continue;
+        };
+        attempt.metrics.bad_records.with_label_values(&[&record.stage, "quarantined"]).inc();
+        match by_sink.iter_mut().find(|(number, _)| *number == sink) {
+            Some((_, records)) => records.push(record),
+            None => by_sink.push((sink, vec![record])),
         }
-        let mut chunks = Vec::new();
-        for (number, records) in by_sink {
-            let broken = |error: arrow::error::ArrowError| Failure::Fatal(format!("bad records cannot be put aside: {error}"));
-            let routed = self.sinks[number].sink.route(quarantined(batch, &records).map_err(broken)?);
-            if let Some(row) = routed.bad.first() {
-                return Err(Failure::Fatal(format!("a bad record cannot be put aside: {}", row.reason)));
-            }
-            chunks.extend(routed.chunks.into_iter().map(|chunk| (number, chunk)));
-        }
-        Ok(chunks)
     }
+    let mut chunks = Vec::new();
+    for (number, records) in by_sink {
+        let broken = |error: arrow::error::ArrowError| Failure::Fatal(format!("bad records cannot be put aside: {error}"));
+        let routed = attempt.sinks[number].sink.route(quarantined(batch, &records).map_err(broken)?);
+        if let Some(row) = routed.bad.first() {
+            return Err(Failure::Fatal(format!("a bad record cannot be put aside: {}", row.reason)));
+        }
+        chunks.extend(routed.chunks.into_iter().map(|chunk| (number, chunk)));
+    }
+    Ok(chunks)
 }
 
 /// Collects the chunks of one batch.
-struct Lanes<'e, 'a> {
-    etl: &'e Etl<'a>,
+struct Lanes<'a> {
+    attempt: &'a Attempt,
     chunks: Vec<(usize, Chunk)>,
 }
 
-impl Exits for Lanes<'_, '_> {
+impl Exits for Lanes<'_> {
+    fn decoded(&mut self, source: &PlannedSource, rows: &Rows) {
+        self.attempt.tap.show(&source.stage, rows);
+    }
+
     fn arrive(&mut self, sink: usize, rows: Rows) -> Vec<BadRow> {
-        let routed = self.etl.sinks[sink].sink.route(rows);
+        let routed = self.attempt.sinks[sink].sink.route(rows);
         self.chunks.extend(routed.chunks.into_iter().map(|chunk| (sink, chunk)));
         routed.bad
     }
 
-    fn passed(&mut self, _step: &Step, _rows: &Rows) {}
+    fn passed(&mut self, step: &Step, rows: &Rows) {
+        self.attempt.tap.show(&step.stage, rows);
+    }
 }
 
 /// The rows from `held` on; those before are in the lane already.
-fn trim(chunk: Chunk, held: pseidon_delivery::Position) -> Option<Chunk> {
+fn trim(chunk: Chunk, held: Position) -> Option<Chunk> {
     let rows = chunk.rows.len();
     let mut first = 0;
     while first < rows && chunk.rows.position(first) < held {
@@ -146,7 +168,7 @@ fn trim(chunk: Chunk, held: pseidon_delivery::Position) -> Option<Chunk> {
     }
 }
 
-fn writer_of(lane: &pseidon_delivery::LaneId, writers: usize) -> usize {
+fn writer_of(lane: &LaneId, writers: usize) -> usize {
     use std::hash::{Hash, Hasher};
     let mut hasher = std::hash::DefaultHasher::new();
     lane.hash(&mut hasher);

@@ -61,21 +61,29 @@ impl Failure {
     }
 }
 
-/// Runs `work` on a thread of its own; a panic in it is a failure of the attempt, not of the process.
+/// Does `work`; a panic in it is a failure of the attempt, not of the process.
+pub(crate) fn guarded(work: impl FnOnce() -> Result<(), Failure>) -> Result<(), Failure> {
+    std::panic::catch_unwind(std::panic::AssertUnwindSafe(work)).unwrap_or_else(|_| {
+        let thread = std::thread::current();
+        let name = thread.name().unwrap_or("?");
+        Err(Failure::Fatal(format!("internal error in thread `{name}`; what is not committed is read again")))
+    })
+}
+
+/// Runs `work` on a thread of its own, and reports its failure.
 pub(crate) fn spawn<'scope>(
     scope: &'scope std::thread::Scope<'scope, '_>,
     name: String,
     failures: Failures,
     work: impl FnOnce() -> Result<(), Failure> + Send + 'scope,
 ) -> Result<std::thread::ScopedJoinHandle<'scope, ()>, Failure> {
-    let thread = name.clone();
-    let guarded = move || match std::panic::catch_unwind(std::panic::AssertUnwindSafe(work)) {
-        Ok(Ok(())) => {}
-        Ok(Err(failure)) => failures.report(failure),
-        Err(_) => failures.report(Failure::Fatal(format!("internal error in thread `{thread}`; what is not committed is read again"))),
+    let reported = move || {
+        if let Err(failure) = guarded(work) {
+            failures.report(failure);
+        }
     };
     std::thread::Builder::new()
         .name(name)
-        .spawn_scoped(scope, guarded)
+        .spawn_scoped(scope, reported)
         .map_err(|error| Failure::Fatal(format!("cannot start a thread: {error}")))
 }

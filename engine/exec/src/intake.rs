@@ -8,11 +8,10 @@ use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
 use parking_lot::Mutex;
 use pseidon_delivery::{CommitRecord, Position, SplitId, failpoint};
 use pseidon_plugin::batch::Split;
-use pseidon_plugin::metrics::Metrics;
 use pseidon_plugin::source::SourceEvent;
-use pseidon_plugin::stop::Stop;
 
-use crate::etl::{OpenSink, Unit};
+use crate::attempt::{Attempt, OpenSink};
+use crate::etl::Unit;
 use crate::failure::Failure;
 use crate::order::OrderedSplit;
 use crate::writers::WriterMessage;
@@ -22,17 +21,12 @@ const LOOK_EVERY: Duration = Duration::from_secs(1);
 
 /// What is needed to take a source's events.
 pub(crate) struct Intake<'a> {
+    pub(crate) attempt: &'a Arc<Attempt>,
     pub(crate) source: usize,
-    pub(crate) stage: String,
-    /// The sinks its records reach.
-    pub(crate) sinks: Vec<(usize, &'a OpenSink)>,
     pub(crate) instance: String,
     pub(crate) queue: Sender<Unit>,
-    pub(crate) writers: Vec<Sender<WriterMessage>>,
-    pub(crate) stop: Stop,
+    pub(crate) writers: &'a [Sender<WriterMessage>],
     pub(crate) durable: Arc<Mutex<Vec<(SplitId, Position)>>>,
-    pub(crate) commit_interval: Duration,
-    pub(crate) metrics: Metrics,
 }
 
 /// The splits of a source.
@@ -45,24 +39,34 @@ struct Splits {
 }
 
 impl Intake<'_> {
+    fn stage(&self) -> &str {
+        &self.attempt.plan.sources[self.source].stage
+    }
+
+    /// The sinks that the source's records reach.
+    fn sinks(&self) -> impl Iterator<Item = &OpenSink> {
+        self.attempt.plan.sources[self.source].sinks.iter().map(|number| &self.attempt.sinks[*number])
+    }
+
     /// Works until the source has ended and everything it emitted is durable.
     pub(crate) fn work(&self, events: Receiver<SourceEvent>) -> Result<(), Failure> {
+        let commit_interval = self.attempt.plan.settings.commit_interval;
         let mut splits = Splits::default();
         let mut next_look = Instant::now() + LOOK_EVERY;
-        let mut next_commit = Instant::now() + self.commit_interval;
+        let mut next_commit = Instant::now() + commit_interval;
         loop {
             match events.recv_timeout(next_look.saturating_duration_since(Instant::now())) {
                 Ok(event) => self.handle(event, &mut splits)?,
                 Err(RecvTimeoutError::Timeout) => {}
                 Err(RecvTimeoutError::Disconnected) => break,
             }
-            if self.stop.leaving_now() {
+            if self.attempt.stop.leaving_now() {
                 return Err(Failure::Stopped);
             }
             let now = Instant::now();
             if now >= next_commit {
                 self.commit_idle()?;
-                next_commit = now + self.commit_interval;
+                next_commit = now + commit_interval;
             }
             if now >= next_look {
                 self.tell_durable();
@@ -90,9 +94,10 @@ impl Intake<'_> {
                 let Some(split) = splits.open.get(&batch.split.id) else {
                     return Err(Failure::Fatal(format!("internal error: records of {} came before it was taken", batch.split.id)));
                 };
-                self.metrics.records_in.with_label_values(&[&self.stage]).inc_by(batch.len() as u64);
-                self.metrics.bytes_in.with_label_values(&[&self.stage]).inc_by(batch.payloads.bytes() as u64);
-                let unit = Unit { source: self.source, number: split.number(), split: split.clone(), batch: *batch };
+                self.attempt.metrics.records_in.with_label_values(&[self.stage()]).inc_by(batch.len() as u64);
+                self.attempt.metrics.bytes_in.with_label_values(&[self.stage()]).inc_by(batch.payloads.bytes() as u64);
+                let (attempt, source) = (self.attempt.clone(), self.source);
+                let unit = Unit { attempt, source, number: split.number(), split: split.clone(), batch: *batch };
                 self.queue.send(unit).map_err(|_| Failure::Stopped)?;
             }
             SourceEvent::Release(released, reply) => {
@@ -113,7 +118,7 @@ impl Intake<'_> {
     fn take(&self, wanted: &[Arc<Split>], splits: &mut Splits) -> Result<Vec<Option<Position>>, Failure> {
         let ids: Vec<SplitId> = wanted.iter().map(|split| split.id.clone()).collect();
         let mut records: Vec<Vec<CommitRecord>> = vec![Vec::new(); ids.len()];
-        for (_, open) in &self.sinks {
+        for open in self.sinks() {
             let mut taken = open.committer.take(&ids, &self.instance)?;
             failpoint::reach("taken");
             let previous: Vec<_> = ids.iter().cloned().zip(taken.iter().map(|record| record.owners.clone())).collect();
@@ -137,7 +142,7 @@ impl Intake<'_> {
         let Some(records) = splits.taken.remove(&split.id) else {
             return Err(Failure::Fatal(format!("internal error: {} was begun before it was taken", split.id)));
         };
-        for ((_, open), record) in self.sinks.iter().zip(records) {
+        for (open, record) in self.sinks().zip(records) {
             open.committer.begin(split.id.clone(), record, start)?;
             failpoint::reach("begun");
         }
@@ -151,7 +156,7 @@ impl Intake<'_> {
             splits.taken.remove(id);
             let Some(split) = splits.open.remove(id) else { continue };
             while !split.wait_until_dispatched(LOOK_EVERY) {
-                if self.stop.leaving_now() {
+                if self.attempt.stop.leaving_now() {
                     return Err(Failure::Stopped);
                 }
             }
@@ -160,17 +165,18 @@ impl Intake<'_> {
             return Ok(());
         }
         let (done, answers) = bounded(self.writers.len());
-        let numbers: Vec<usize> = self.sinks.iter().map(|(number, _)| *number).collect();
-        for writer in &self.writers {
-            let flush = WriterMessage::Flush(numbers.clone(), Some(ids.to_vec()), done.clone());
+        let numbers = &self.attempt.plan.sources[self.source].sinks;
+        for writer in self.writers {
+            let (attempt, sinks, splits) = (self.attempt.id, numbers.clone(), Some(ids.to_vec()));
+            let flush = WriterMessage::Flush { attempt, sinks, splits, done: done.clone() };
             writer.send(flush).map_err(|_| Failure::Stopped)?;
         }
         drop(done);
-        for _ in &self.writers {
+        for _ in self.writers {
             answers.recv().map_err(|_| Failure::Stopped)?;
         }
         failpoint::reach("flushed");
-        for (_, open) in &self.sinks {
+        for open in self.sinks() {
             open.committer.release(ids)?;
         }
         failpoint::reach("released");
@@ -178,7 +184,7 @@ impl Intake<'_> {
     }
 
     fn commit_idle(&self) -> Result<(), Failure> {
-        for (_, open) in &self.sinks {
+        for open in self.sinks() {
             open.committer.commit_idle()?;
         }
         Ok(())
@@ -187,7 +193,7 @@ impl Intake<'_> {
     /// Hands the source the positions below which every sink is durable.
     fn tell_durable(&self) {
         let mut lows: HashMap<SplitId, Position> = HashMap::new();
-        for (_, open) in &self.sinks {
+        for open in self.sinks() {
             for (split, low) in open.committer.ledger().lows() {
                 lows.entry(split).and_modify(|least| *least = low.min(*least)).or_insert(low);
             }

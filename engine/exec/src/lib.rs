@@ -9,14 +9,22 @@
 //! 4. `order`: what comes out is put back in order for each split, entered into the sinks' ledgers and handed to writers.
 //! 5. `writers`: threads that own the sinks' open lanes, write into them and commit them.
 //!
+//! The threads of 3 and 5 belong to [`Pools`], which runs may share; [`View`] is a window onto a run.
+//!
 //! Everything here is plain threads and channels. What is in flight is bounded by one memory budget: sources pause when it is used up.
 
+mod attempt;
 mod etl;
 mod failure;
 mod intake;
 mod order;
+mod pools;
 pub mod process;
 mod run;
+mod view;
 mod writers;
+
+pub use pools::Pools;
+pub use view::{SinkPositions, View};
 
 pub use run::{Control, Finished, Run, RunError};

@@ -41,6 +41,9 @@ pub struct BadRecord {
 
 /// What takes rows at the chain's ends.
 pub trait Exits {
+    /// Rows have been decoded.
+    fn decoded(&mut self, source: &PlannedSource, rows: &Rows);
+
     /// Rows arrive at a sink. Gives those that do not fit it.
     fn arrive(&mut self, sink: usize, rows: Rows) -> Vec<BadRow>;
 
@@ -48,35 +51,35 @@ pub trait Exits {
     fn passed(&mut self, step: &Step, rows: &Rows);
 }
 
-/// Takes batches through a source's chain. Each ETL thread has its own.
-pub struct Processor<'p> {
-    source: &'p PlannedSource,
+/// Takes batches of one source through its chain. Each ETL thread has its own.
+pub struct Processor {
     decoder: Option<Box<dyn Decoder>>,
 }
 
-impl<'p> Processor<'p> {
+impl Processor {
     /// A processor for the batches of this source. An error says why its records cannot be decoded.
-    pub fn new(source: &'p PlannedSource) -> Result<Self, String> {
+    pub fn new(source: &PlannedSource) -> Result<Self, String> {
         let wanted = &source.columns.wanted;
         let decoder = if wanted.is_empty() { None } else { Some(source.format.decoder(&source.format_settings, wanted)?) };
-        Ok(Processor { source, decoder })
+        Ok(Processor { decoder })
     }
 
-    /// Takes a batch through the chain. Gives the records that were bad on the way, ordered by their numbers.
-    pub fn process(&mut self, batch: Arc<Batch>, exits: &mut dyn Exits) -> Result<Vec<BadRecord>, Thrown> {
+    /// Takes a batch of the source through its chain. Gives the records that were bad on the way, ordered by their numbers.
+    pub fn process(&mut self, source: &PlannedSource, batch: Arc<Batch>, exits: &mut dyn Exits) -> Result<Vec<BadRecord>, Thrown> {
         let mut pass = Pass { batch: batch.clone(), exits, bad: Vec::new() };
         if batch.is_empty() {
             return Ok(pass.bad);
         }
-        let decoded = self.decode(batch).map_err(|error| pass.broken(&self.source.stage, &error))?;
+        let decoded = self.decode(source, batch).map_err(|error| pass.broken(&source.stage, &error))?;
         let (rows, bad) = decoded;
-        pass.note_bad(&self.source.stage, self.source.policy, bad.into_iter().map(|row| (row.row, row.reason)))?;
-        pass.run(&self.source.chain, rows)?;
+        pass.note_bad(&source.stage, source.policy, bad.into_iter().map(|row| (row.row, row.reason)))?;
+        pass.exits.decoded(source, &rows);
+        pass.run(&source.chain, rows)?;
         pass.bad.sort_by_key(|bad| bad.number);
         Ok(pass.bad)
     }
 
-    fn decode(&mut self, batch: Arc<Batch>) -> Result<(Rows, Vec<BadRow>), ArrowError> {
+    fn decode(&mut self, source: &PlannedSource, batch: Arc<Batch>) -> Result<(Rows, Vec<BadRow>), ArrowError> {
         let rows = batch.len();
         let (columns, mut bad) = match &mut self.decoder {
             Some(decoder) => {
@@ -87,7 +90,7 @@ impl<'p> Processor<'p> {
         };
         bad.extend(keys_that_are_not_text(&batch));
         let options = RecordBatchOptions::new().with_row_count(Some(rows));
-        let columns = RecordBatch::try_new_with_options(self.source.schema.clone(), columns, &options)?;
+        let columns = RecordBatch::try_new_with_options(source.schema.clone(), columns, &options)?;
         let rows = Rows::new(batch, columns).without(&bad)?;
         Ok((rows, bad))
     }

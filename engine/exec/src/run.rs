@@ -4,22 +4,23 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use crossbeam_channel::{Receiver, Sender, bounded, select, unbounded};
+use crossbeam_channel::{Receiver, bounded, select, unbounded};
 use parking_lot::Mutex;
 use pseidon_delivery::committer::Seen;
 use pseidon_delivery::{Committer, StateStore, StoreError, StoredPlan};
 use pseidon_plan::Plan;
-use pseidon_plugin::budget::Budget;
 use pseidon_plugin::metrics::Metrics;
 use pseidon_plugin::sink::{SinkError, SinkSetup};
 use pseidon_plugin::source::{SourceHandle, SourceSetup};
-use pseidon_plugin::stop::Stop;
+use pseidon_plugin::stop::{Pause, Stop};
 use thiserror::Error;
 
-use crate::etl::{Etl, OpenSink, Unit};
+use crate::attempt::{Attempt, AttemptId, OpenSink, Over};
 use crate::failure::{Failure, Failures, spawn};
 use crate::intake::Intake;
-use crate::writers::{self, WriterMessage};
+use crate::pools::Pools;
+use crate::view::View;
+use crate::writers::WriterMessage;
 
 /// The waits between attempts after failures that may pass.
 const FIRST_WAIT: Duration = Duration::from_millis(500);
@@ -36,6 +37,12 @@ pub enum Control {
     Stop,
     /// Leave at once. What is not committed is read again at the next start.
     LeaveNow,
+    /// Read nothing more for now.
+    Pause,
+    /// Read on.
+    Resume,
+    /// Commit and publish what is open now.
+    Roll,
 }
 
 /// How a run came to its end.
@@ -66,7 +73,9 @@ pub enum RunError {
 /// What a run needs.
 pub struct Run<'a> {
     /// The plan.
-    pub plan: &'a Plan,
+    pub plan: Arc<Plan>,
+    /// The threads that do the work.
+    pub pools: &'a Pools,
     /// Where its state is.
     pub store: Arc<dyn StateStore>,
     /// What to count.
@@ -75,10 +84,14 @@ pub struct Run<'a> {
     pub accept_changed_plan: bool,
     /// What the user says.
     pub control: Receiver<Control>,
+    /// Where the run can be seen.
+    pub view: Arc<View>,
 }
 
 /// What outlives an attempt.
 struct Course {
+    /// Whether sources may read.
+    pause: Pause,
     /// What the store has acknowledged, for each sink of the plan.
     acknowledged: Vec<Arc<Seen>>,
     /// Whether all sinks could be opened once.
@@ -96,7 +109,7 @@ impl Run<'_> {
         }
         self.check_plan()?;
         let acknowledged = self.plan.sinks.iter().map(|_| Arc::default()).collect();
-        let mut course = Course { acknowledged, was_open: false, deadline: None };
+        let mut course = Course { pause: Pause::default(), acknowledged, was_open: false, deadline: None };
         let mut wait = FIRST_WAIT;
         let mut failures_in_a_row = 0;
         loop {
@@ -122,7 +135,7 @@ impl Run<'_> {
                     pause
                 }
             };
-            if let Ok(_stop) = self.control.recv_timeout(pause) {
+            if self.is_stopped_within(pause, &course.pause) {
                 return Ok(Finished::Stopped);
             }
         }
@@ -167,6 +180,21 @@ impl Run<'_> {
         Ok(())
     }
 
+    /// Waits before the next attempt. Gives whether the user wants none.
+    fn is_stopped_within(&self, wait: Duration, pause: &Pause) -> bool {
+        let deadline = Instant::now() + wait;
+        while let Ok(control) = self.control.recv_deadline(deadline) {
+            match control {
+                Control::Stop | Control::LeaveNow => return true,
+                Control::Pause => pause.set(true),
+                Control::Resume => pause.set(false),
+                // Nothing is open between two attempts.
+                Control::Roll => {}
+            }
+        }
+        false
+    }
+
     /// One attempt. One that follows a failure after the user has said stop only brings to its end what is committed.
     fn attempt(&self, store_id: &str, course: &mut Course) -> Result<Finished, Failure> {
         let stop = Stop::new();
@@ -177,23 +205,35 @@ impl Run<'_> {
         let sinks = self.open_sinks(store_id, &instance, &stop, course)?;
         course.was_open = true;
         let (report, reported) = unbounded();
-        let failures = Failures(report);
-        let budget = Budget::new(self.plan.settings.memory / 2);
+        let (over, is_over) = bounded(1);
+        let attempt = Arc::new(Attempt {
+            id: AttemptId::new(),
+            plan: self.plan.clone(),
+            sinks,
+            stop,
+            failures: Failures(report),
+            metrics: self.metrics.clone(),
+            tap: self.view.tap.clone(),
+            _over: Over(over),
+        });
+        self.view.show(&attempt);
+        self.pools.open(&attempt);
         let outcome = std::thread::scope(|scope| {
-            let outcome = self
-                .start(scope, &instance, &sinks, &stop, &failures, &budget)
-                .and_then(|done| self.watch(&sinks, &budget, &stop, &mut course.deadline, &reported, &done));
+            let outcome =
+                self.start(scope, &instance, &attempt, &course.pause).and_then(|done| self.watch(&attempt, course, &reported, &done));
             // Whatever the outcome, every thread has to end before the scope does.
-            stop.leave_now();
+            attempt.stop.leave_now();
             outcome
         });
-        drop(sinks);
+        self.pools.close(attempt.id);
+        drop(attempt);
+        // ETL threads may still hold batches of it; its sinks are closed, and their locks free, when the last is gone.
+        let _ = is_over.recv();
         outcome
     }
 
     fn open_sinks(&self, store_id: &str, instance: &str, stop: &Stop, course: &Course) -> Result<Vec<OpenSink>, Failure> {
         let settings = &self.plan.settings;
-        let share = settings.memory / 4 / self.plan.sinks.len().max(1);
         let mut sinks = Vec::new();
         for (planned, seen) in self.plan.sinks.iter().zip(&course.acknowledged) {
             let committer = Committer::new(planned.id.clone(), self.store.clone(), planned.prepared.positions(), stop.abandoned());
@@ -205,7 +245,7 @@ impl Run<'_> {
                 store: store_id.to_owned(),
                 committer: committer.clone(),
                 writers: settings.writer_threads,
-                memory: share,
+                memory: self.pools.lanes().clone(),
                 stop: stop.clone(),
                 metrics: self.metrics.clone(),
             };
@@ -221,46 +261,22 @@ impl Run<'_> {
         Ok(sinks)
     }
 
-    /// Starts all threads. The receiver gets one message for each source whose records are all durable.
+    /// Starts the threads of all sources. The receiver gets one message for each source whose records are all durable.
     fn start<'scope, 'env>(
         &'env self,
         scope: &'scope std::thread::Scope<'scope, 'env>,
         instance: &str,
-        sinks: &'env [OpenSink],
-        stop: &Stop,
-        failures: &Failures,
-        budget: &Arc<Budget>,
+        attempt: &'env Arc<Attempt>,
+        pause: &Pause,
     ) -> Result<Receiver<()>, Failure> {
         let settings = &self.plan.settings;
-        let mut writers: Vec<Sender<WriterMessage>> = Vec::new();
-        for index in 0..settings.writer_threads {
-            let (sender, messages) = bounded(256);
-            let stop = stop.clone();
-            spawn(scope, format!("writer-{index}"), failures.clone(), move || writers::work(index, sinks, messages, &stop))?;
-            writers.push(sender);
-        }
-        let (queue, units) = bounded::<Unit>(settings.etl_threads * 2);
-        for index in 0..settings.etl_threads {
-            let etl = Etl { plan: self.plan, sinks, writers: writers.clone(), metrics: self.metrics.clone() };
-            let units = units.clone();
-            spawn(scope, format!("etl-{index}"), failures.clone(), move || etl.work(units))?;
-        }
+        let failures = &attempt.failures;
         let (source_done, done) = unbounded();
         for (number, planned) in self.plan.sources.iter().enumerate() {
             let durable = Arc::new(Mutex::new(Vec::new()));
-            let (handle, events) = SourceHandle::new(budget.clone(), stop.clone(), durable.clone());
-            let intake = Intake {
-                source: number,
-                stage: planned.stage.clone(),
-                sinks: planned.sinks.iter().map(|sink| (*sink, &sinks[*sink])).collect(),
-                instance: instance.to_owned(),
-                queue: queue.clone(),
-                writers: writers.clone(),
-                stop: stop.clone(),
-                durable,
-                commit_interval: settings.commit_interval,
-                metrics: self.metrics.clone(),
-            };
+            let (handle, events) = SourceHandle::new(self.pools.budget().clone(), attempt.stop.clone(), pause.clone(), durable.clone());
+            let queue = self.pools.queue().ok_or(Failure::Stopped)?;
+            let intake = Intake { attempt, source: number, instance: instance.to_owned(), queue, writers: self.pools.writers(), durable };
             let source_done = source_done.clone();
             spawn(scope, format!("intake-{}", planned.stage), failures.clone(), move || {
                 intake.work(events)?;
@@ -287,16 +303,15 @@ impl Run<'_> {
     /// Waits for the sources to end, for a failure or for the user.
     fn watch(
         &self,
-        sinks: &[OpenSink],
-        budget: &Budget,
-        stop: &Stop,
-        deadline: &mut Option<Instant>,
+        attempt: &Arc<Attempt>,
+        course: &mut Course,
         failures: &Receiver<Failure>,
         done: &Receiver<()>,
     ) -> Result<Finished, Failure> {
         let mut left = self.plan.sources.len();
         while left > 0 {
-            let patience = deadline.map_or(LOOK_EVERY, |deadline| deadline.saturating_duration_since(Instant::now()).min(LOOK_EVERY));
+            let patience =
+                course.deadline.map_or(LOOK_EVERY, |deadline| deadline.saturating_duration_since(Instant::now()).min(LOOK_EVERY));
             select! {
                 recv(failures) -> failure => return Err(failure.unwrap_or(Failure::Stopped)),
                 recv(done) -> ended => match ended {
@@ -306,23 +321,36 @@ impl Run<'_> {
                 },
                 recv(self.control) -> control => match control {
                     Ok(Control::Stop) => {
-                        stop.stop_reading();
-                        *deadline = Some(Instant::now() + self.plan.settings.shutdown_grace);
+                        attempt.stop.stop_reading();
+                        course.deadline = Some(Instant::now() + self.plan.settings.shutdown_grace);
                     }
                     Ok(Control::LeaveNow) | Err(_) => return Ok(Finished::Left),
+                    Ok(Control::Pause) => course.pause.set(true),
+                    Ok(Control::Resume) => course.pause.set(false),
+                    Ok(Control::Roll) => self.roll(attempt),
                 },
                 default(patience) => {
-                    self.metrics.memory_used.set(budget.used() as i64);
-                    let unreachable = sinks.iter().any(|open| open.committer.store_is_unreachable());
+                    self.metrics.memory_used.set(self.pools.budget().used() as i64);
+                    let unreachable = attempt.sinks.iter().any(|open| open.committer.store_is_unreachable());
                     self.metrics.store_unreachable.set(i64::from(unreachable));
-                    if deadline.is_some_and(|deadline| deadline <= Instant::now()) {
+                    if course.deadline.is_some_and(|deadline| deadline <= Instant::now()) {
                         tracing::warn!("not everything could be committed within the shutdown grace; the rest is read again at the next start");
                         return Ok(Finished::Left);
                     }
                 }
             }
         }
-        Ok(if deadline.is_some() { Finished::Stopped } else { Finished::Complete })
+        Ok(if course.deadline.is_some() { Finished::Stopped } else { Finished::Complete })
+    }
+
+    /// Has everything committed and published that is open. Nobody waits for it.
+    fn roll(&self, attempt: &Attempt) {
+        let (done, _) = bounded(self.pools.writers().len());
+        for writer in self.pools.writers() {
+            let sinks = (0..attempt.sinks.len()).collect();
+            // A writer thread only ends with the pools.
+            let _ = writer.send(WriterMessage::Flush { attempt: attempt.id, sinks, splits: None, done: done.clone() });
+        }
     }
 }
 

@@ -1,67 +1,142 @@
 //! The writer threads, which own the open lanes.
 
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
 use pseidon_delivery::SplitId;
 use pseidon_plugin::sink::{Chunk, Writer};
-use pseidon_plugin::stop::Stop;
 
-use crate::etl::OpenSink;
-use crate::failure::Failure;
+use crate::attempt::{Attempt, AttemptId};
+use crate::failure::{Failure, guarded};
+
+/// How long a thread without any writer sleeps.
+const IDLE: Duration = Duration::from_secs(3600);
 
 /// What a writer thread is told.
 pub(crate) enum WriterMessage {
-    /// Rows for a lane of this sink.
-    Chunk(usize, Chunk),
-    /// Commit and publish the lanes of these sinks that hold records of these splits, then answer. `None` means all splits.
-    Flush(Vec<usize>, Option<Vec<SplitId>>, Sender<()>),
+    /// Make the writers of this attempt's sinks.
+    Open(Arc<Attempt>),
+    /// Rows for a lane of the sink with this number.
+    Chunk(AttemptId, usize, Chunk),
+    /// Commit and publish the lanes of these sinks that hold records of these splits, then answer. `None` means all splits. There is no
+    /// answer when it failed.
+    Flush { attempt: AttemptId, sinks: Vec<usize>, splits: Option<Vec<SplitId>>, done: Sender<()> },
+    /// Throw away what is open of the attempt, then answer.
+    Close(AttemptId, Sender<()>),
 }
 
 /// A sink's writer on this thread.
 struct Owned {
-    number: usize,
-    stage: String,
     writer: Box<dyn Writer>,
+    attempt: Arc<Attempt>,
     next_tick: Instant,
 }
 
-/// Works until all senders are gone. What is open then was not committed, and is thrown away.
-pub(crate) fn work(index: usize, sinks: &[OpenSink], messages: Receiver<WriterMessage>, stop: &Stop) -> Result<(), Failure> {
-    let mut owned = Vec::new();
-    for (number, sink) in sinks.iter().enumerate() {
-        if sink.only_writer.is_none_or(|only| only == index) {
-            let writer = sink.sink.writer().map_err(|error| Failure::of_sink(&sink.stage, error))?;
-            let next_tick = Instant::now() + writer.tick_every();
-            owned.push(Owned { number, stage: sink.stage.clone(), writer, next_tick });
-        }
+impl Owned {
+    fn stage<'a>(attempt: &'a Attempt, number: usize) -> &'a str {
+        &attempt.sinks[number].stage
     }
+}
+
+/// The writers of one thread.
+struct Writers {
+    index: usize,
+    owned: HashMap<(AttemptId, usize), Owned>,
+    /// Attempts whose lanes were thrown away here because something failed; what else comes for them is dropped.
+    failed: HashSet<AttemptId>,
+    /// When a writer wants to be ticked next.
+    next_tick: Instant,
+}
+
+/// Works until all senders are gone.
+pub(crate) fn work(index: usize, messages: &Receiver<WriterMessage>) {
+    let mut writers = Writers { index, owned: HashMap::new(), failed: HashSet::new(), next_tick: Instant::now() + IDLE };
     loop {
-        let until_tick =
-            owned.iter().map(|one| one.next_tick).min().map_or(Duration::from_secs(1), |at| at.saturating_duration_since(Instant::now()));
-        match messages.recv_timeout(until_tick) {
-            Ok(WriterMessage::Chunk(number, chunk)) => {
-                if let Some(one) = owned.iter_mut().find(|one| one.number == number) {
-                    one.writer.write(chunk).map_err(|error| Failure::of_sink(&one.stage, error))?;
-                }
-            }
-            Ok(WriterMessage::Flush(numbers, splits, done)) => {
-                for one in owned.iter_mut().filter(|one| numbers.contains(&one.number)) {
-                    one.writer.flush(splits.as_deref()).map_err(|error| Failure::of_sink(&one.stage, error))?;
-                }
-                // Who asked may have left by now.
-                let _ = done.send(());
-            }
+        match messages.recv_timeout(writers.next_tick.saturating_duration_since(Instant::now())) {
+            Ok(message) => writers.handle(message),
             Err(RecvTimeoutError::Timeout) => {}
-            Err(RecvTimeoutError::Disconnected) => return Ok(()),
-        }
-        if stop.leaving_now() {
-            return Err(Failure::Stopped);
+            Err(RecvTimeoutError::Disconnected) => return,
         }
         let now = Instant::now();
-        for one in owned.iter_mut().filter(|one| one.next_tick <= now) {
-            one.writer.tick().map_err(|error| Failure::of_sink(&one.stage, error))?;
-            one.next_tick = Instant::now() + one.writer.tick_every();
+        if writers.next_tick <= now {
+            writers.tick(now);
         }
     }
+}
+
+impl Writers {
+    fn handle(&mut self, message: WriterMessage) {
+        match message {
+            WriterMessage::Open(attempt) => {
+                let opened = guarded(|| self.open(&attempt));
+                self.note(&attempt, opened);
+            }
+            WriterMessage::Chunk(id, number, chunk) => {
+                let Some(one) = self.owned.get_mut(&(id, number)) else { return };
+                let attempt = one.attempt.clone();
+                let written = guarded(|| one.writer.write(chunk).map_err(|error| failed(&attempt, number, error)));
+                self.note(&attempt, written);
+            }
+            WriterMessage::Flush { attempt, sinks, splits, done } => {
+                for number in sinks {
+                    let Some(one) = self.owned.get_mut(&(attempt, number)) else { continue };
+                    let attempt = one.attempt.clone();
+                    let flushed = guarded(|| one.writer.flush(splits.as_deref()).map_err(|error| failed(&attempt, number, error)));
+                    self.note(&attempt, flushed);
+                }
+                if !self.failed.contains(&attempt) {
+                    // Who asked may have left by now.
+                    let _ = done.send(());
+                }
+            }
+            WriterMessage::Close(attempt, done) => {
+                self.close(attempt);
+                self.failed.remove(&attempt);
+                let _ = done.send(());
+            }
+        }
+    }
+
+    fn open(&mut self, attempt: &Arc<Attempt>) -> Result<(), Failure> {
+        for (number, sink) in attempt.sinks.iter().enumerate() {
+            if sink.only_writer.is_some_and(|only| only != self.index) {
+                continue;
+            }
+            let writer = sink.sink.writer().map_err(|error| failed(attempt, number, error))?;
+            let next_tick = Instant::now() + writer.tick_every();
+            self.next_tick = self.next_tick.min(next_tick);
+            self.owned.insert((attempt.id, number), Owned { writer, attempt: attempt.clone(), next_tick });
+        }
+        Ok(())
+    }
+
+    fn tick(&mut self, now: Instant) {
+        let due: Vec<_> = self.owned.iter().filter(|(_, one)| one.next_tick <= now).map(|(key, _)| *key).collect();
+        for key in due {
+            let Some(one) = self.owned.get_mut(&key) else { continue };
+            let attempt = one.attempt.clone();
+            let ticked = guarded(|| one.writer.tick().map_err(|error| failed(&attempt, key.1, error)));
+            one.next_tick = Instant::now() + one.writer.tick_every();
+            self.note(&attempt, ticked);
+        }
+        self.next_tick = self.owned.values().map(|one| one.next_tick).min().unwrap_or(now + IDLE);
+    }
+
+    /// A failure is the whole attempt's: what is open of it here is thrown away.
+    fn note(&mut self, attempt: &Arc<Attempt>, outcome: Result<(), Failure>) {
+        let Err(failure) = outcome else { return };
+        self.failed.insert(attempt.id);
+        self.close(attempt.id);
+        attempt.failures.report(failure);
+    }
+
+    fn close(&mut self, attempt: AttemptId) {
+        self.owned.retain(|(id, _), _| *id != attempt);
+    }
+}
+
+fn failed(attempt: &Attempt, number: usize, error: pseidon_plugin::sink::SinkError) -> Failure {
+    Failure::of_sink(Owned::stage(attempt, number), error)
 }

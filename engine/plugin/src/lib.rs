@@ -22,9 +22,9 @@ pub mod spec;
 pub mod stop;
 
 pub use batch::{Batch, BatchBuilder, Payloads, Split};
-pub use budget::Budget;
+pub use budget::{Budget, LaneMemory};
 pub use options::Options;
 pub use registry::Registry;
 pub use rows::{BadRow, Rows};
 pub use spec::{OptionKind, OptionSpec, PluginSpec};
-pub use stop::Stop;
+pub use stop::{Pause, Stop};

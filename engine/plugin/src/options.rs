@@ -159,13 +159,17 @@ impl Options {
         self.values.get(name).map(|(value, _)| value)
     }
 
-    /// Every expression in the options, those of templates and of nested maps too.
+    /// Every expression in the options, those of templates, of columns to select and of nested maps too.
     pub fn exprs(&self) -> Vec<&Expr> {
         let mut found = Vec::new();
         for (_, value) in self.iter() {
             match value {
                 OptionValue::Expr(expr) => found.push(expr),
                 OptionValue::Exprs(exprs) => found.extend(exprs.iter().map(|(_, expr)| expr)),
+                OptionValue::Select(items) => found.extend(items.iter().filter_map(|item| match item {
+                    SelectItem::Column { expr, .. } => Some(expr),
+                    SelectItem::All { .. } => None,
+                })),
                 OptionValue::Template(template) => found.extend(template.parts.iter().filter_map(|part| match part {
                     template::Part::Value { expr, .. } => Some(expr),
                     template::Part::Literal(_) => None,
@@ -288,7 +292,11 @@ fn parse_value(option: &'static OptionSpec, node: &Node) -> Result<OptionValue, 
         OptionKind::Properties => OptionValue::Properties(parse_properties(node).ok_or_else(wrong)?),
         OptionKind::Expr => OptionValue::Expr(expr::parse(text(node).ok_or_else(wrong)?)?),
         OptionKind::Exprs => OptionValue::Exprs(parse_exprs(node, wrong)?),
-        OptionKind::Select => OptionValue::Select(expr::parse_select(text(node).ok_or_else(wrong)?)?),
+        OptionKind::Select => match text(node).ok_or_else(wrong)? {
+            // A variable that may be empty can stand where nothing has to be said.
+            text if text.value.is_empty() && option.default != OptionDefault::Required => OptionValue::Select(Vec::new()),
+            text => OptionValue::Select(expr::parse_select(text)?),
+        },
         OptionKind::Template => OptionValue::Template(template::parse(text(node).ok_or_else(wrong)?)?),
         OptionKind::Schema => OptionValue::Schema(SchemaOption::parse(node)?),
         OptionKind::Map(declared) => {

@@ -15,6 +15,7 @@ use pseidon_dsl::Diagnostic;
 use pseidon_expr::Scope;
 use thiserror::Error;
 
+use crate::budget::LaneMemory;
 use crate::metrics::Metrics;
 use crate::options::Options;
 use crate::rows::{BadRow, Rows};
@@ -108,8 +109,8 @@ pub struct SinkSetup {
     pub committer: Arc<Committer>,
     /// How many writers there will be.
     pub writers: usize,
-    /// The bytes that the open lanes of all writers together may buffer.
-    pub memory: usize,
+    /// What open lanes may buffer; shared by all sinks.
+    pub memory: Arc<LaneMemory>,
     /// The end of the run.
     pub stop: Stop,
     /// What to count.

@@ -20,7 +20,7 @@ use crate::budget::Budget;
 use crate::metrics::Metrics;
 use crate::options::Options;
 use crate::spec::PluginSpec;
-use crate::stop::Stop;
+use crate::stop::{Pause, Stop};
 
 /// A kind of source.
 pub trait SourcePlugin: Send + Sync {
@@ -85,7 +85,18 @@ pub struct SourceHandle {
     events: Sender<SourceEvent>,
     budget: Arc<Budget>,
     stop: Stop,
+    pause: Pause,
     durable: Arc<Mutex<Vec<(SplitId, Position)>>>,
+}
+
+/// The answer to something that was asked of the engine.
+pub struct Pending<T>(Receiver<T>);
+
+impl<T> Pending<T> {
+    /// Waits for it.
+    pub fn wait(self) -> Result<T, Stopped> {
+        self.0.recv().map_err(|_| Stopped)
+    }
 }
 
 /// What a source asks of the engine.
@@ -109,20 +120,30 @@ pub struct Stopped;
 
 impl SourceHandle {
     /// A handle and the end at which its events arrive. `durable` is filled by the engine; see [`SourceHandle::durable`].
-    pub fn new(budget: Arc<Budget>, stop: Stop, durable: Arc<Mutex<Vec<(SplitId, Position)>>>) -> (SourceHandle, Receiver<SourceEvent>) {
+    pub fn new(
+        budget: Arc<Budget>,
+        stop: Stop,
+        pause: Pause,
+        durable: Arc<Mutex<Vec<(SplitId, Position)>>>,
+    ) -> (SourceHandle, Receiver<SourceEvent>) {
         let (events, received) = bounded(64);
-        (SourceHandle { events, budget, stop, durable }, received)
+        (SourceHandle { events, budget, stop, pause, durable }, received)
     }
 
     /// Takes splits over: nobody else can commit them from now on. Gives for each where to read on, or `None` if nothing is known of it and
     /// the source decides. Follow with [`SourceHandle::begin`] before the first batch.
     pub fn take(&self, splits: Vec<Arc<Split>>) -> Result<Vec<Option<Position>>, Stopped> {
+        self.start_take(splits)?.wait()
+    }
+
+    /// The same without waiting, for a source that takes splits for several pipelines at once.
+    pub fn start_take(&self, splits: Vec<Arc<Split>>) -> Result<Pending<Vec<Option<Position>>>, Stopped> {
         self.ask(|reply| SourceEvent::Take(splits, reply))
     }
 
     /// Says where splits that were taken are read from. A start that the source decided is written down before this returns.
     pub fn begin(&self, splits: Vec<(Arc<Split>, Position)>) -> Result<(), Stopped> {
-        self.ask(|reply| SourceEvent::Begin(splits, reply))
+        self.ask(|reply| SourceEvent::Begin(splits, reply))?.wait()
     }
 
     /// Hands a batch on. Batches of one split come in order of their positions. Blocks only while the engine's queue is full.
@@ -133,6 +154,11 @@ impl SourceHandle {
 
     /// Gives splits back. Returns when everything emitted of them is durable and committed, so that another instance can go on.
     pub fn release(&self, splits: Vec<Arc<Split>>) -> Result<(), Stopped> {
+        self.start_release(splits)?.wait()
+    }
+
+    /// The same without waiting.
+    pub fn start_release(&self, splits: Vec<Arc<Split>>) -> Result<Pending<()>, Stopped> {
         self.ask(|reply| SourceEvent::Release(splits, reply))
     }
 
@@ -141,12 +167,22 @@ impl SourceHandle {
         self.send(SourceEvent::Lost(splits))
     }
 
-    /// Waits until the memory budget has room, at most `patience`. Gives whether it has. A source reads nothing while it has none.
+    /// Waits until the memory budget has room and the run is not paused, at most `patience`. Gives whether that is so. A source reads
+    /// nothing as long as it is not.
     pub fn wait_for_room(&self, patience: Duration) -> Result<bool, Stopped> {
         if self.is_stopped() {
             return Err(Stopped);
         }
+        if self.is_paused() {
+            self.sleep(patience)?;
+            return Ok(false);
+        }
         Ok(self.budget.wait_for_room(patience))
+    }
+
+    /// Whether the run is paused.
+    pub fn is_paused(&self) -> bool {
+        self.pause.is_set()
     }
 
     /// Sleeps, unless the run ends.
@@ -169,10 +205,10 @@ impl SourceHandle {
         self.events.send(event).map_err(|_| Stopped)
     }
 
-    fn ask<T>(&self, event: impl FnOnce(Sender<T>) -> SourceEvent) -> Result<T, Stopped> {
+    fn ask<T>(&self, event: impl FnOnce(Sender<T>) -> SourceEvent) -> Result<Pending<T>, Stopped> {
         let (reply, answer) = bounded(1);
         self.send(event(reply))?;
-        answer.recv().map_err(|_| Stopped)
+        Ok(Pending(answer))
     }
 }
 

@@ -1,4 +1,4 @@
-//! How a run is told to end.
+//! How a run is told to end, or to wait.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -64,5 +64,21 @@ impl Stop {
             }
         }
         self.reading_stopped()
+    }
+}
+
+/// Whether sources are to read nothing for now. Clones share their state.
+#[derive(Clone, Debug, Default)]
+pub struct Pause(Arc<AtomicBool>);
+
+impl Pause {
+    /// Pauses, or goes on.
+    pub fn set(&self, paused: bool) {
+        self.0.store(paused, Ordering::Relaxed);
+    }
+
+    /// Whether it is paused.
+    pub fn is_set(&self) -> bool {
+        self.0.load(Ordering::Relaxed)
     }
 }

@@ -131,6 +131,12 @@ impl Consumer {
         check(unsafe { rd::rd_kafka_subscribe(self.ptr(), list.ptr()) })
     }
 
+    /// Leaves the group.
+    pub(crate) fn unsubscribe(&self) -> Result<(), NativeError> {
+        // SAFETY: the client is alive.
+        check(unsafe { rd::rd_kafka_unsubscribe(self.ptr()) })
+    }
+
     /// Replaces `fetched` by what waits: at most as many messages as it has room for. Waits up to `patience` when there are none.
     pub(crate) fn fetch(&self, fetched: &mut Fetched, patience: Duration) {
         fetched.clear();

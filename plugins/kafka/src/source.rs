@@ -20,8 +20,10 @@ use crate::topics::Topics;
 
 mod assignment;
 mod failure;
+mod outlet;
 mod reader;
 mod sample;
+pub mod shared;
 mod start;
 
 use start::{OnMissingState, Start};
@@ -46,12 +48,7 @@ static SPEC: PluginSpec = PluginSpec {
             doc: "The topics: one name, a vector of names, or a pattern such as `#r\"clicks-.*\"`, which has to match a topic's whole name and is a POSIX \
                   extended regular expression.",
         },
-        OptionSpec {
-            name: "group",
-            kind: OptionKind::Text,
-            default: OptionDefault::None,
-            doc: "The consumer group. Without it, the pipeline's name.",
-        },
+        GROUP,
         OptionSpec {
             name: "format",
             kind: OptionKind::Text,
@@ -64,14 +61,7 @@ static SPEC: PluginSpec = PluginSpec {
             default: OptionDefault::None,
             doc: "The types of the records' fields, or `:infer` to look at some records first. Without it the types come from how the fields are used.",
         },
-        OptionSpec {
-            name: "start",
-            kind: OptionKind::Checked(start::check),
-            default: OptionDefault::Value("earliest"),
-            doc: "Where to begin a partition that was never read: `:earliest`, `:latest`, or a time (`\"2026-01-31T00:00:00Z\"`, or milliseconds since 1970), \
-                  which is the first record that is not older. The default is `:earliest`, unlike that of Kafka's own consumers, so that nothing is \
-                  left out unless you say so. With `:latest`, partitions that appear later are still read from their beginning.",
-        },
+        START,
         OptionSpec {
             name: "until",
             kind: OptionKind::Choice(&["latest"]),
@@ -79,27 +69,9 @@ static SPEC: PluginSpec = PluginSpec {
             doc: "`:latest` ends the run when everything is read that was there when the partitions were assigned. Without it the run does not end by \
                   itself.",
         },
-        OptionSpec {
-            name: "instance-id",
-            kind: OptionKind::Text,
-            default: OptionDefault::None,
-            doc: "This instance's lasting name in the group (static membership), such as `\"${env:HOSTNAME}\"`: an instance that comes back within the \
-                  session timeout gets its partitions back and nobody else is disturbed.",
-        },
-        OptionSpec {
-            name: "on-missing-state",
-            kind: OptionKind::Choice(&["stop", "group", "start"]),
-            default: OptionDefault::Value("stop"),
-            doc: "What to do with a partition that the state does not know although the Kafka group has an offset for it: `:stop`, since the state may have \
-                  been lost; `:group` reads on from the group's offset (to take over from another consumer); `:start` begins at `:start`.",
-        },
-        OptionSpec {
-            name: "on-gap",
-            kind: OptionKind::Choice(&["stop", "continue"]),
-            default: OptionDefault::Value("stop"),
-            doc: "What to do when the broker has deleted records that were still to be read: `:stop` and say which, or `:continue` with the first that is \
-                  left.",
-        },
+        INSTANCE_ID,
+        ON_MISSING_STATE,
+        ON_GAP,
         TLS,
         SASL,
         PROPERTIES,
@@ -113,6 +85,46 @@ static SPEC: PluginSpec = PluginSpec {
     ],
     free_options: &["brokers", "instance-id", "on-gap", "on-missing-state", "start", "until"],
     example: "(kafka {:brokers \"localhost:9092\" :topics [\"clicks\"] :format \"json\" :start :earliest})",
+};
+
+const GROUP: OptionSpec = OptionSpec {
+    name: "group",
+    kind: OptionKind::Text,
+    default: OptionDefault::None,
+    doc: "The consumer group. Without it, the pipeline's name.",
+};
+
+const START: OptionSpec = OptionSpec {
+    name: "start",
+    kind: OptionKind::Checked(start::check),
+    default: OptionDefault::Value("earliest"),
+    doc: "Where to begin a partition that was never read: `:earliest`, `:latest`, or a time (`\"2026-01-31T00:00:00Z\"`, or milliseconds since 1970), \
+          which is the first record that is not older. The default is `:earliest`, unlike that of Kafka's own consumers, so that nothing is \
+          left out unless you say so. With `:latest`, partitions that appear later are still read from their beginning.",
+};
+
+const INSTANCE_ID: OptionSpec = OptionSpec {
+    name: "instance-id",
+    kind: OptionKind::Text,
+    default: OptionDefault::None,
+    doc: "This instance's lasting name in the group (static membership), such as `\"${env:HOSTNAME}\"`: an instance that comes back within the \
+          session timeout gets its partitions back and nobody else is disturbed.",
+};
+
+const ON_MISSING_STATE: OptionSpec = OptionSpec {
+    name: "on-missing-state",
+    kind: OptionKind::Choice(&["stop", "group", "start"]),
+    default: OptionDefault::Value("stop"),
+    doc: "What to do with a partition that the state does not know although the Kafka group has an offset for it: `:stop`, since the state may have \
+          been lost; `:group` reads on from the group's offset (to take over from another consumer); `:start` begins at `:start`.",
+};
+
+const ON_GAP: OptionSpec = OptionSpec {
+    name: "on-gap",
+    kind: OptionKind::Choice(&["stop", "continue"]),
+    default: OptionDefault::Value("stop"),
+    doc: "What to do when the broker has deleted records that were still to be read: `:stop` and say which, or `:continue` with the first that is \
+          left.",
 };
 
 /// What users cannot pass through, since delivery rests on it or an option says it.
@@ -139,38 +151,13 @@ impl SourcePlugin for KafkaSourcePlugin {
     }
 
     fn prepare(&self, options: &Options) -> Result<Arc<dyn Source>, Vec<Diagnostic>> {
-        let mut mistakes = Vec::new();
         let topics = match options.get("topics") {
             Some(OptionValue::Regex(pattern)) => Topics::pattern(pattern),
             Some(OptionValue::Texts(names)) => Topics::names(names),
             _ => Topics::names(&[]),
         };
-        let topics =
-            topics.map_err(|reason| mistakes.push(Diagnostic::new(options.span_of("topics"), "`:topics` has a wrong value", reason)));
-        let connection = Connection::from_options(options, &RESERVED).map_err(|more| mistakes.extend(more));
-        let start = options.text("start").unwrap_or("earliest").parse();
-        let start =
-            start.map_err(|reason: String| mistakes.push(Diagnostic::new(options.span_of("start"), "`:start` has a wrong value", reason)));
-        let (Ok(topics), Ok(connection), Ok(start)) = (topics, connection, start) else { return Err(mistakes) };
-        Ok(Arc::new(KafkaSource {
-            connection,
-            topics,
-            group: options.text("group").map(str::to_owned),
-            instance_id: options.text("instance-id").map(str::to_owned),
-            format: options.text("format").unwrap_or("json").to_owned(),
-            schema: match options.schema("schema") {
-                Some(SchemaOption::Fields(schema)) => Some(schema.clone()),
-                Some(SchemaOption::Infer) | None => None,
-            },
-            start,
-            until_latest: options.text("until").is_some(),
-            on_missing_state: match options.text("on-missing-state") {
-                Some("group") => OnMissingState::Group,
-                Some("start") => OnMissingState::Start,
-                _ => OnMissingState::Stop,
-            },
-            continue_after_gap: options.text("on-gap") == Some("continue"),
-        }))
+        let topics = topics.map_err(|reason| Diagnostic::new(options.span_of("topics"), "`:topics` has a wrong value", reason));
+        Ok(Arc::new(KafkaSource::from_options(options, topics)?))
     }
 }
 
@@ -204,11 +191,41 @@ impl Source for KafkaSource {
     }
 
     fn run(&self, setup: &SourceSetup, handle: SourceHandle) -> Result<(), SourceError> {
-        reader::run(self, setup, &handle)
+        reader::run(self, setup, handle)
     }
 }
 
 impl KafkaSource {
+    /// Checks what the declaration does not.
+    fn from_options(options: &Options, topics: Result<Topics, Diagnostic>) -> Result<KafkaSource, Vec<Diagnostic>> {
+        let mut mistakes = Vec::new();
+        let topics = topics.map_err(|mistake| mistakes.push(mistake));
+        let connection = Connection::from_options(options, &RESERVED).map_err(|more| mistakes.extend(more));
+        let start = options.text("start").unwrap_or("earliest").parse();
+        let start =
+            start.map_err(|reason: String| mistakes.push(Diagnostic::new(options.span_of("start"), "`:start` has a wrong value", reason)));
+        let (Ok(topics), Ok(connection), Ok(start)) = (topics, connection, start) else { return Err(mistakes) };
+        Ok(KafkaSource {
+            connection,
+            topics,
+            group: options.text("group").map(str::to_owned),
+            instance_id: options.text("instance-id").map(str::to_owned),
+            format: options.text("format").unwrap_or("json").to_owned(),
+            schema: match options.schema("schema") {
+                Some(SchemaOption::Fields(schema)) => Some(schema.clone()),
+                Some(SchemaOption::Infer) | None => None,
+            },
+            start,
+            until_latest: options.text("until").is_some(),
+            on_missing_state: match options.text("on-missing-state") {
+                Some("group") => OnMissingState::Group,
+                Some("start") => OnMissingState::Start,
+                _ => OnMissingState::Stop,
+            },
+            continue_after_gap: options.text("on-gap") == Some("continue"),
+        })
+    }
+
     fn group<'a>(&'a self, setup: &'a SourceSetup) -> &'a str {
         self.group.as_deref().unwrap_or(&setup.pipeline)
     }

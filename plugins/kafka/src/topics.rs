@@ -10,6 +10,11 @@ pub(crate) struct Topics {
 }
 
 impl Topics {
+    /// None at all: what is read is said later.
+    pub(crate) fn none() -> Topics {
+        Topics { subscription: Vec::new() }
+    }
+
     /// These names. One that starts with `^` is a pattern, as in Kafka's other clients.
     pub(crate) fn names(names: &[String]) -> Result<Topics, String> {
         if names.is_empty() {

@@ -17,6 +17,7 @@ use chrono::Utc;
 use pseidon_delivery::{LaneId, SplitId, failpoint};
 use pseidon_formats::EncodeError;
 use pseidon_plugin::Rows;
+use pseidon_plugin::budget::LaneUse;
 use pseidon_plugin::sink::{Chunk, SinkError, Writer};
 
 use super::Shared;
@@ -39,8 +40,10 @@ pub(super) struct FileWriter {
     alarm: Option<Alarm>,
     blocked: Blocked,
     most_open: usize,
-    most_memory: usize,
+    /// What the open files buffer.
     memory: usize,
+    /// The same, as all writers of all sinks count it together.
+    share: LaneUse,
 }
 
 impl FileWriter {
@@ -54,8 +57,8 @@ impl FileWriter {
             alarm: settings.rollover.cron.clone().map(|cron| Alarm::new(cron, Utc::now())),
             blocked: Blocked::new(setup.committer.sink().to_string(), gauge, setup.stop.clone()),
             most_open: (settings.max_open_files / writers).max(1),
-            most_memory: setup.memory / writers,
             memory: 0,
+            share: LaneUse::new(&setup.memory),
             shared,
         }
     }
@@ -126,7 +129,7 @@ impl FileWriter {
 
     /// Gets below the memory that may be buffered: the largest buffers are written out first; if that is not enough, files are closed.
     fn free_memory(&mut self) -> Result<(), SinkError> {
-        if self.memory <= self.most_memory {
+        if !self.has_too_much() {
             return Ok(());
         }
         let mut by_size: Vec<(usize, LaneId)> = self.open.iter().map(|(lane, file)| (file.memory(), lane.clone())).collect();
@@ -141,14 +144,19 @@ impl FileWriter {
             }
             self.blocked.over();
             self.memory += file.memory();
-            if self.memory <= self.most_memory {
+            if !self.has_too_much() {
                 return Ok(());
             }
         }
-        while self.memory > self.most_memory && self.open.len() > 1 {
+        while self.has_too_much() && self.open.len() > 1 {
             self.close_oldest((self.open.len() / CLOSED_AT_ONCE).max(1))?;
         }
         Ok(())
+    }
+
+    fn has_too_much(&mut self) -> bool {
+        self.share.set(self.memory);
+        self.share.is_too_much()
     }
 
     /// Completes the files of these lanes; they are full now.
@@ -250,6 +258,8 @@ impl Writer for FileWriter {
         };
         let due: Vec<LaneId> = self.open.iter().filter(|(_, file)| is_due(file)).map(|(lane, _)| lane.clone()).collect();
         self.close(&due)?;
+        // Others may need what lies idle here.
+        self.free_memory()?;
         self.commit()
     }
 

@@ -50,7 +50,8 @@ pub(super) fn open(prepared: &KafkaSink, setup: SinkSetup) -> Result<Arc<dyn Sin
         stage: stage.clone(),
         connection: prepared.connection.clone(),
         base: setup.base.clone(),
-        memory: setup.memory,
+        // What librdkafka holds is not counted with the other sinks' lanes.
+        memory: setup.memory.limit() / 4,
         timeout: prepared.age + TIMEOUT_MARGIN,
         stop: setup.stop.clone(),
     };

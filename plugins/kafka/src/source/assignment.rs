@@ -7,6 +7,7 @@ use pseidon_delivery::{Position, SplitId};
 use pseidon_plugin::batch::{MetaWanted, RecordMeta};
 use pseidon_plugin::{Batch, BatchBuilder, Split};
 
+use super::outlet::Outlet;
 use crate::native::{Fetched, Message, TopicPartition};
 
 /// A batch is handed on when it has that many bytes or records.
@@ -14,9 +15,8 @@ const BATCH_BYTES: usize = 1 << 20;
 const BATCH_RECORDS: usize = 16 << 10;
 
 /// All partitions that are ours.
+#[derive(Default)]
 pub(super) struct Assignment {
-    stage: String,
-    wanted: MetaWanted,
     partitions: Vec<Assigned>,
     /// Where the partition of a message is, by librdkafka's address of its topic and its number: found anew after every rebalance, since
     /// an address means the same topic only as long as a partition of it stays assigned.
@@ -29,6 +29,8 @@ pub(super) struct Assignment {
 pub(super) struct Assigned {
     pub(super) at: TopicPartition,
     pub(super) split: Arc<Split>,
+    /// Who gets its records.
+    pub(super) outlet: Arc<Outlet>,
     /// The offset after the last record that was taken in.
     pub(super) next: Position,
     /// Where reading ends, in a finite run.
@@ -60,27 +62,16 @@ impl Assigned {
 }
 
 impl Assignment {
-    /// Nothing is ours yet.
-    pub(super) fn new(stage: &str, wanted: MetaWanted) -> Assignment {
-        Assignment { stage: stage.to_owned(), wanted, partitions: Vec::new(), places: HashMap::new(), headers: String::new() }
-    }
-
-    /// The split of a partition.
-    pub(super) fn split(&self, at: &TopicPartition) -> Arc<Split> {
-        let id = SplitId::from(format!("{}:{}/{}", self.stage, at.topic, at.partition));
-        Arc::new(Split { id, topic: at.topic.clone(), partition: at.partition })
-    }
-
     /// The partition is ours, to be read from `next`.
-    pub(super) fn add(&mut self, at: TopicPartition, split: Arc<Split>, next: Position, until: Option<Position>) {
+    pub(super) fn add(&mut self, at: TopicPartition, split: Arc<Split>, outlet: Arc<Outlet>, next: Position, until: Option<Position>) {
         self.places.clear();
-        self.partitions.push(Assigned { at, split, next, until, done: false, builder: None });
+        self.partitions.push(Assigned { at, split, outlet, next, until, done: false, builder: None });
     }
 
     /// These are ours no longer. What was not handed on of them is dropped.
-    pub(super) fn remove(&mut self, gone: &[TopicPartition]) -> Vec<Assigned> {
+    pub(super) fn remove(&mut self, gone: impl Fn(&TopicPartition) -> bool) -> Vec<Assigned> {
         self.places.clear();
-        self.partitions.extract_if(.., |assigned| gone.contains(&assigned.at)).collect()
+        self.partitions.extract_if(.., |assigned| gone(&assigned.at)).collect()
     }
 
     /// The partitions.
@@ -124,7 +115,8 @@ impl Assignment {
                 },
             };
             if let Some(batch) = self.push(place, message, fetched, index) {
-                return TakenIn::Full { batch: Box::new(batch), next: index + 1 };
+                let outlet = self.partitions[place].outlet.clone();
+                return TakenIn::Full { batch: Box::new(batch), outlet, next: index + 1 };
             }
         }
         TakenIn::All
@@ -148,7 +140,7 @@ impl Assignment {
             Some(builder) if builder.bytes() + size > BATCH_BYTES && !builder.is_empty() => assigned.finish(),
             _ => None,
         };
-        let wanted = self.wanted;
+        let wanted = assigned.outlet.wanted;
         let builder =
             assigned.builder.get_or_insert_with(|| BatchBuilder::new(assigned.split.clone(), wanted, capacity(fetched, index).max(size)));
         let mut meta = RecordMeta::default();
@@ -187,9 +179,15 @@ pub(super) enum TakenIn {
     /// All are in open batches.
     All,
     /// A batch is full; go on with number `next`.
-    Full { batch: Box<Batch>, next: usize },
+    Full { batch: Box<Batch>, outlet: Arc<Outlet>, next: usize },
     /// Number `at` is not a record.
     Stopped { at: usize },
+}
+
+/// The split of a partition, as a stage's own.
+pub(super) fn split(stage: &str, at: &TopicPartition) -> Arc<Split> {
+    let id = SplitId::from(format!("{stage}:{}/{}", at.topic, at.partition));
+    Arc::new(Split { id, topic: at.topic.clone(), partition: at.partition })
 }
 
 /// How many bytes to set aside for a batch that starts with this message.

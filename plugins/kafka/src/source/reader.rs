@@ -1,19 +1,24 @@
-//! A run of the source, from joining the group to leaving it.
+//! Reading: from joining the group to leaving it, for one run or for many.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use prometheus::IntGauge;
+use crossbeam_channel::{Receiver, never};
 use pseidon_delivery::{Position, SplitId};
-use pseidon_plugin::source::{SourceError, SourceHandle, SourceSetup};
+use pseidon_plugin::batch::{Batch, Split};
+use pseidon_plugin::source::{SourceError, SourceHandle, SourceSetup, Stopped};
 use rdkafka::Offset;
 
 use super::KafkaSource;
-use super::assignment::{Assigned, Assignment, TakenIn};
+use super::assignment::{Assigned, Assignment, TakenIn, split};
 use super::failure::{Leave, Meaning, denied, gave_up};
+use super::outlet::{Outlet, Outlets};
+use super::shared::Command;
 use super::start::{Starts, list_of};
 use crate::logs::ClientLogs;
 use crate::native::{Consumer, Event, Fetched, Message, NativeError, TopicPartition};
+use crate::topics::Topics;
 
 /// At most that many messages come with one fetch.
 const FETCH_MESSAGES: usize = 8192;
@@ -27,29 +32,15 @@ const TICK: Duration = Duration::from_secs(1);
 /// How long a question about a gap may take.
 const QUESTION: Duration = Duration::from_secs(5);
 
-/// Reads until the end, or until the run ends.
-pub(super) fn run(source: &KafkaSource, setup: &SourceSetup, handle: &SourceHandle) -> Result<(), SourceError> {
+/// Reads for one run until the end, or until the run ends.
+pub(super) fn run(source: &KafkaSource, setup: &SourceSetup, handle: SourceHandle) -> Result<(), SourceError> {
     let consumer = Consumer::new(&source.config(setup), ClientLogs::new(&setup.stage)).map_err(SourceError::Fatal)?;
-    let group = source.group(setup);
-    let outcome = Starts::new(source, &consumer, handle, group).and_then(|starts| {
-        let mut reader = Reader {
-            source,
-            handle,
-            consumer: &consumer,
-            starts,
-            logs: ClientLogs::new(&setup.stage),
-            assignment: Assignment::new(&setup.stage, setup.wanted),
-            joined: false,
-            paused: false,
-            durable: HashMap::new(),
-            next_tick: Instant::now() + TICK,
-            lag: setup.metrics.lag.with_label_values(&[&setup.stage]),
-        };
-        reader.subscribe()?;
-        match reader.read() {
-            Ok(()) | Err(Leave::Stopped) => reader.finish(),
-            failed => failed,
-        }
+    let starts = Starts::new(source, &consumer, source.group(setup));
+    let outlets = Outlets::One(Arc::new(Outlet::new(setup, handle, None)));
+    let mut reader = Reader::new(source, setup, &consumer, starts, outlets);
+    let outcome = reader.subscribe(source.topics.subscription()).and_then(|()| match reader.read() {
+        Ok(()) | Err(Leave::Stopped) => reader.finish(),
+        failed => failed,
     });
     match outcome {
         Ok(()) | Err(Leave::Stopped) => Ok(()),
@@ -57,13 +48,17 @@ pub(super) fn run(source: &KafkaSource, setup: &SourceSetup, handle: &SourceHand
     }
 }
 
-struct Reader<'a> {
+/// A consumer with all that is known of its partitions.
+pub(super) struct Reader<'a> {
     source: &'a KafkaSource,
-    handle: &'a SourceHandle,
     consumer: &'a Consumer,
     starts: Starts<'a>,
+    outlets: Outlets,
+    commands: Receiver<Command>,
     logs: ClientLogs,
     assignment: Assignment,
+    /// Partitions that the group has given us while nobody is there to take their records.
+    unattended: BTreeSet<TopicPartition>,
     /// Whether the group has given us partitions, if only none.
     joined: bool,
     /// Whether partitions are paused for lack of room.
@@ -71,18 +66,53 @@ struct Reader<'a> {
     /// What is durable and not yet told to the group.
     durable: HashMap<SplitId, Position>,
     next_tick: Instant,
-    lag: IntGauge,
 }
 
-impl Reader<'_> {
-    fn subscribe(&self) -> Result<(), Leave> {
-        let topics = self.source.topics.subscription();
-        self.consumer.subscribe(topics).map_err(|error| Leave::fatal(format!("cannot subscribe to {}: {error}", topics.join(", "))))
+impl<'a> Reader<'a> {
+    /// Nothing is subscribed to yet.
+    pub(super) fn new(
+        source: &'a KafkaSource,
+        setup: &SourceSetup,
+        consumer: &'a Consumer,
+        starts: Starts<'a>,
+        outlets: Outlets,
+    ) -> Reader<'a> {
+        Reader {
+            source,
+            consumer,
+            starts,
+            outlets,
+            commands: never(),
+            logs: ClientLogs::new(&setup.stage),
+            assignment: Assignment::default(),
+            unattended: BTreeSet::new(),
+            joined: false,
+            paused: false,
+            durable: HashMap::new(),
+            next_tick: Instant::now() + TICK,
+        }
+    }
+
+    /// The outlets, when reading has ended.
+    pub(super) fn into_outlets(self) -> Outlets {
+        self.outlets
+    }
+
+    /// Joins the group for these topics, or leaves it when there are none.
+    pub(super) fn subscribe(&mut self, topics: &[String]) -> Result<(), Leave> {
+        let subscribed = match Topics::names(topics) {
+            Ok(names) => {
+                self.starts.note_present(&names, &self.outlets)?;
+                self.consumer.subscribe(topics)
+            }
+            Err(_) => self.consumer.unsubscribe(),
+        };
+        subscribed.map_err(|error| Leave::fatal(format!("cannot subscribe to {}: {error}", topics.join(", "))))
     }
 
     fn read(&mut self) -> Result<(), Leave> {
         let mut fetched = Fetched::with_capacity(FETCH_MESSAGES);
-        while !self.handle.is_stopped() {
+        while !self.outlets.is_stopped() {
             self.wait_for_room(&mut fetched)?;
             self.pass(&mut fetched, IDLE)?;
             if self.source.until_latest && self.joined && self.assignment.is_done() {
@@ -90,6 +120,85 @@ impl Reader<'_> {
             }
         }
         Ok(())
+    }
+
+    /// Reads for runs that come and go, until reading ends.
+    pub(super) fn read_for_many(&mut self, commands: Receiver<Command>) -> Result<(), Leave> {
+        self.commands = commands;
+        self.read()
+    }
+
+    fn obey(&mut self, command: Command) -> Result<(), Leave> {
+        match command {
+            Command::Subscribe(topics) => self.subscribe(&topics),
+            Command::Attach(topic, outlet) => self.attach(topic, outlet),
+            Command::Detach(topic, reply) => {
+                let splits = self.detach(&topic)?;
+                // A run that was left at once does not wait for the answer.
+                let _ = reply.send(splits);
+                Ok(())
+            }
+            Command::Durable(durable) => {
+                let of_split: HashMap<_, _> =
+                    self.unattended.iter().flat_map(|at| durable.iter().map(move |entry| (at, entry))).filter_map(belongs).collect();
+                self.commit_offsets(&of_split, false);
+                Ok(())
+            }
+        }
+    }
+
+    /// A run is there for a topic; what the group gave us of it meanwhile can be read now.
+    fn attach(&mut self, topic: String, outlet: Arc<Outlet>) -> Result<(), Leave> {
+        let waiting: Vec<_> = self.unattended.extract_if(.., |at| at.topic == topic).collect();
+        if let Outlets::ByTopic { topics, .. } = &mut self.outlets {
+            topics.insert(topic, outlet);
+        }
+        if waiting.is_empty() { Ok(()) } else { self.take(waiting) }
+    }
+
+    /// Reads nothing more for the topic's run. What was read is handed over first.
+    fn detach(&mut self, topic: &str) -> Result<Vec<Arc<Split>>, Leave> {
+        let mut gone = self.assignment.remove(|at| at.topic == topic);
+        for assigned in &mut gone {
+            if let Some(batch) = assigned.finish() {
+                // A run that has ended reads it again when it comes back.
+                let _ = assigned.outlet.handle.emit(batch);
+            }
+        }
+        let names: Vec<_> = gone.iter().map(|assigned| assigned.at.clone()).collect();
+        if !names.is_empty() {
+            self.unassign(&names)?;
+        }
+        self.unattended.extend(names);
+        if let Outlets::ByTopic { topics, .. } = &mut self.outlets {
+            topics.remove(topic);
+        }
+        Ok(gone.into_iter().map(|assigned| assigned.split).collect())
+    }
+
+    /// A topic cannot be read on. Where it is one of many, only its run hears of it.
+    fn fail_topic(&mut self, topic: &str, leave: Leave) -> Result<(), Leave> {
+        match (leave, &self.outlets) {
+            (Leave::Failed(error), Outlets::ByTopic { topics, .. }) => {
+                let outlet = topics.get(topic).cloned();
+                self.detach(topic)?;
+                outlet.inspect(|outlet| outlet.fail(error));
+                Ok(())
+            }
+            (leave, _) => Err(leave),
+        }
+    }
+
+    /// A run did not take what it was given: it has ended. Reading goes on for the others, if there are any.
+    fn ended(&self, _: Stopped) -> Result<(), Leave> {
+        match self.outlets {
+            Outlets::One(_) => Err(Leave::Stopped),
+            Outlets::ByTopic { .. } => Ok(()),
+        }
+    }
+
+    fn emit(&self, outlet: &Outlet, batch: Batch) -> Result<(), Leave> {
+        outlet.handle.emit(batch).or_else(|stopped| self.ended(stopped))
     }
 
     /// Fetches once, hands on what came, and does what became due.
@@ -103,6 +212,9 @@ impl Reader<'_> {
         for event in self.consumer.events() {
             self.handle_event(event)?;
         }
+        while let Ok(command) = self.commands.try_recv() {
+            self.obey(command)?;
+        }
         if Instant::now() >= self.next_tick {
             self.tick()?;
             self.next_tick = Instant::now() + TICK;
@@ -115,8 +227,8 @@ impl Reader<'_> {
         loop {
             match self.assignment.take_in(fetched, from) {
                 TakenIn::All => return Ok(()),
-                TakenIn::Full { batch, next } => {
-                    self.handle.emit(*batch)?;
+                TakenIn::Full { batch, outlet, next } => {
+                    self.emit(&outlet, *batch)?;
                     from = next;
                 }
                 TakenIn::Stopped { at } => {
@@ -133,22 +245,18 @@ impl Reader<'_> {
 
     /// Hands on every batch that is open.
     fn flush(&mut self) -> Result<(), Leave> {
-        for assigned in self.assignment.iter_mut() {
-            if let Some(batch) = assigned.finish() {
-                self.handle.emit(batch)?;
-            }
-        }
-        Ok(())
+        let open: Vec<_> = self.assignment.iter_mut().filter_map(|assigned| Some((assigned.finish()?, assigned.outlet.clone()))).collect();
+        open.into_iter().try_for_each(|(batch, outlet)| self.emit(&outlet, batch))
     }
 
     /// Returns when there is room. Until then nothing is read, but the group sees us alive.
     fn wait_for_room(&mut self, fetched: &mut Fetched) -> Result<(), Leave> {
-        if self.handle.wait_for_room(Duration::ZERO)? {
+        if self.outlets.wait_for_room(Duration::ZERO)? {
             return Ok(());
         }
         self.flush()?;
         let began = Instant::now();
-        while !self.handle.wait_for_room(IDLE)? {
+        while !self.outlets.wait_for_room(IDLE)? {
             if !self.paused && began.elapsed() >= PATIENCE {
                 self.paused = true;
                 self.pause(&self.assignment.names())?;
@@ -177,7 +285,8 @@ impl Reader<'_> {
             Event::Revoked(partitions) => self.give_back(&partitions),
             Event::RebalanceFailed(error) => {
                 self.logs.warn("REBALANCE", &format!("the group did not come to an agreement: {error}"));
-                let gone = self.assignment.remove(&self.assignment.names());
+                let gone = self.assignment.remove(|_| true);
+                self.unattended.clear();
                 self.consumer.unassign_all();
                 self.report_lost(&gone)
             }
@@ -185,59 +294,150 @@ impl Reader<'_> {
         }
     }
 
-    /// The group gives us partitions: nobody else commits them from now on.
+    /// The group gives us partitions: nobody else commits them from now on. Those for which nobody is there wait.
     fn take(&mut self, partitions: Vec<TopicPartition>) -> Result<(), Leave> {
         self.joined = true;
-        let splits: Vec<_> = partitions.iter().map(|at| self.assignment.split(at)).collect();
-        if !splits.is_empty() {
-            tracing::info!(count = splits.len(), partitions = summary(&partitions), "partitions assigned");
+        if !partitions.is_empty() {
+            tracing::info!(count = partitions.len(), partitions = summary(&partitions), "partitions assigned");
         }
-        let known = if splits.is_empty() { Vec::new() } else { self.handle.take(splits.clone())? };
-        let unknown: Vec<_> = partitions.iter().zip(&known).filter(|(_, next)| next.is_none()).map(|(at, _)| at.clone()).collect();
-        let mut first_offsets = self.starts.first_offsets(&unknown)?.into_iter();
-        let starts: Vec<Position> = known.into_iter().map(|next| next.or_else(|| first_offsets.next()).unwrap_or(0)).collect();
-        let ends = if self.source.until_latest && !partitions.is_empty() { Some(self.starts.ends(&partitions)?) } else { None };
-        if !splits.is_empty() {
-            self.handle.begin(splits.iter().cloned().zip(starts.iter().copied()).collect())?;
-        }
-        let offsets: HashMap<_, _> = partitions.iter().cloned().zip(starts.iter().copied()).collect();
-        let list = list_of(&partitions, |at| Offset::Offset(offsets.get(at).map_or(0, |next| raw(*next))));
+        let taken = self.take_over(partitions)?;
+        let begun = self.begin(taken)?;
+        // The group waits for this answer, also when there is nothing to read.
+        let offsets: HashMap<&TopicPartition, Position> = begun.iter().map(|one| (&one.at, one.start)).collect();
+        let list = list_of(offsets.keys().copied(), |at| Offset::Offset(offsets.get(at).map_or(0, |next| raw(*next))));
         self.consumer.assign_more(&list).map_err(|error| Leave::transient(format!("cannot take partitions over: {error}")))?;
-        if self.paused {
-            self.pause(&partitions)?;
+        let resting: Vec<_> = begun.iter().filter(|one| self.paused || one.outlet.is_paused()).map(|one| one.at.clone()).collect();
+        if !resting.is_empty() {
+            self.pause(&resting)?;
         }
-        for (index, (at, split)) in partitions.into_iter().zip(splits).enumerate() {
-            let until = ends.as_ref().map(|ends| ends[index]);
-            self.assignment.add(at, split, starts[index], until);
+        for Begun { at, split, outlet, start, until } in begun {
+            self.assignment.add(at, split, outlet, start, until);
         }
         Ok(())
+    }
+
+    /// Takes partitions over in the state of their runs. All runs do it at the same time.
+    fn take_over(&mut self, partitions: Vec<TopicPartition>) -> Result<Vec<Taken>, Leave> {
+        let mut by_topic: HashMap<String, Vec<TopicPartition>> = HashMap::new();
+        for at in partitions {
+            let key = if matches!(self.outlets, Outlets::One(_)) { String::new() } else { at.topic.clone() };
+            by_topic.entry(key).or_default().push(at);
+        }
+        let mut asked = Vec::new();
+        for (topic, partitions) in by_topic {
+            let Some(outlet) = self.outlets.of(&topic).cloned() else {
+                self.unattended.extend(partitions);
+                continue;
+            };
+            let splits: Vec<_> = partitions.iter().map(|at| split(&outlet.stage, at)).collect();
+            match outlet.handle.start_take(splits.clone()) {
+                Ok(pending) => asked.push((outlet, partitions, splits, pending)),
+                Err(stopped) => {
+                    self.ended(stopped)?;
+                    self.unattended.extend(partitions);
+                }
+            }
+        }
+        let mut taken = Vec::new();
+        for (outlet, partitions, splits, pending) in asked {
+            match pending.wait() {
+                Ok(known) => taken.extend(partitions.into_iter().zip(splits).zip(known).map(|((at, split), known)| Taken {
+                    at,
+                    split,
+                    outlet: outlet.clone(),
+                    known,
+                })),
+                Err(stopped) => {
+                    self.ended(stopped)?;
+                    self.unattended.extend(partitions);
+                }
+            }
+        }
+        Ok(taken)
+    }
+
+    /// Finds out where partitions start, and says so to their runs.
+    fn begin(&mut self, taken: Vec<Taken>) -> Result<Vec<Begun>, Leave> {
+        let unknown: Vec<_> = taken.iter().filter(|one| one.known.is_none()).map(|one| one.at.clone()).collect();
+        let by_group: HashMap<_, _> = unknown.iter().cloned().zip(self.starts.group_offsets(&unknown, &self.outlets)?).collect();
+        let by_start: HashMap<_, _> = unknown.iter().cloned().zip(self.starts.offsets_at_start(&unknown, &self.outlets)?).collect();
+        let names: Vec<_> = taken.iter().map(|one| one.at.clone()).collect();
+        let ends = if self.source.until_latest && !names.is_empty() { self.starts.ends(&names, &self.outlets)? } else { Vec::new() };
+        let mut begun = Vec::new();
+        for (index, Taken { at, split, outlet, known }) in taken.into_iter().enumerate() {
+            let first = by_group.get(&at).copied().flatten().or_else(|| by_start.get(&at).copied());
+            let start = known.or(first).unwrap_or(0);
+            begun.push(Begun { at, split, outlet, start, until: ends.get(index).copied() });
+        }
+        let mut by_outlet: Vec<Vec<Begun>> = Vec::new();
+        for one in begun {
+            match by_outlet.iter_mut().find(|others| others.iter().any(|other| Arc::ptr_eq(&other.outlet, &one.outlet))) {
+                Some(others) => others.push(one),
+                None => by_outlet.push(vec![one]),
+            }
+        }
+        let mut begun = Vec::new();
+        for of_one in by_outlet {
+            if self.begin_for_one(&of_one, &by_group)? {
+                begun.extend(of_one);
+            } else {
+                self.unattended.extend(of_one.into_iter().map(|one| one.at));
+            }
+        }
+        Ok(begun)
+    }
+
+    /// Gives whether the run has begun with its partitions; otherwise it has ended, or must.
+    fn begin_for_one(&mut self, begun: &[Begun], by_group: &HashMap<TopicPartition, Option<Position>>) -> Result<bool, Leave> {
+        let Some(first) = begun.first() else { return Ok(false) };
+        let read_before: Vec<_> = begun.iter().filter_map(|one| Some((one.at.clone(), *by_group.get(&one.at)?))).collect();
+        if let Err(error) = self.starts.refuse_known(&read_before) {
+            self.fail_topic(&first.at.topic, Leave::Failed(error))?;
+            return Ok(false);
+        }
+        match first.outlet.handle.begin(begun.iter().map(|one| (one.split.clone(), one.start)).collect()) {
+            Ok(()) => Ok(true),
+            Err(stopped) => self.ended(stopped).map(|()| false),
+        }
     }
 
     /// The group wants partitions back. They stay ours until everything that was read of them is committed.
     fn give_back(&mut self, partitions: &[TopicPartition]) -> Result<(), Leave> {
         self.flush()?;
         tracing::info!(count = partitions.len(), partitions = summary(partitions), "partitions revoked");
-        let gone = self.assignment.remove(partitions);
-        if !gone.is_empty() {
-            self.handle.release(gone.iter().map(|assigned| assigned.split.clone()).collect())?;
-            self.tell_group(&gone, false);
-        }
-        self.unassign(partitions)
+        let gone = self.remove(partitions);
+        self.release(&gone)?;
+        self.tell_group(&gone, false);
+        self.unassign(&names(&gone))
     }
 
     /// Somebody else has partitions already.
     fn lose(&mut self, partitions: &[TopicPartition]) -> Result<(), Leave> {
         self.logs.warn("LOST", "the group has given our partitions to others; what was not committed is read again by them");
-        let gone = self.assignment.remove(partitions);
-        self.unassign(partitions)?;
+        let gone = self.remove(partitions);
+        self.unassign(&names(&gone))?;
         self.report_lost(&gone)
     }
 
-    fn report_lost(&self, gone: &[Assigned]) -> Result<(), Leave> {
-        if !gone.is_empty() {
-            self.handle.lost(gone.iter().map(|assigned| assigned.split.clone()).collect())?;
+    fn remove(&mut self, partitions: &[TopicPartition]) -> Vec<Assigned> {
+        self.unattended.retain(|at| !partitions.contains(at));
+        self.assignment.remove(|at| partitions.contains(at))
+    }
+
+    /// Waits until everything that was read of partitions is committed. All runs do it at the same time.
+    fn release(&self, gone: &[Assigned]) -> Result<(), Leave> {
+        let mut asked = Vec::new();
+        for (outlet, splits) in by_outlet(gone) {
+            match outlet.handle.start_release(splits) {
+                Ok(pending) => asked.push(pending),
+                Err(stopped) => self.ended(stopped)?,
+            }
         }
-        Ok(())
+        asked.into_iter().try_for_each(|pending| pending.wait().or_else(|stopped| self.ended(stopped)))
+    }
+
+    fn report_lost(&self, gone: &[Assigned]) -> Result<(), Leave> {
+        by_outlet(gone).into_iter().try_for_each(|(outlet, splits)| outlet.handle.lost(splits).or_else(|stopped| self.ended(stopped)))
     }
 
     fn unassign(&self, partitions: &[TopicPartition]) -> Result<(), Leave> {
@@ -270,8 +470,8 @@ impl Reader<'_> {
                 }
                 Ok(())
             }
-            Meaning::Gap => self.handle_gap(&at, error),
-            Meaning::Denied => Err(denied(&self.source.connection.brokers, error)),
+            Meaning::Gap => self.handle_gap(&at, error).or_else(|leave| self.fail_topic(&at.topic, leave)),
+            Meaning::Denied => self.fail_topic(&at.topic, denied(&self.source.connection.brokers, error)),
             Meaning::GaveUp => Err(gave_up(&self.consumer.fatal_error().unwrap_or_else(|| error.clone()))),
             Meaning::Passing => {
                 self.logs.warn(&format!("{:?} {}", error.code, at.topic), &error.text);
@@ -319,61 +519,129 @@ impl Reader<'_> {
         let mut positions = list_of(&names, |_| Offset::Invalid);
         if !names.is_empty() && self.consumer.positions(&mut positions).is_ok() {
             // Both are in the same order.
-            for (assigned, element) in self.assignment.iter_mut().zip(positions.elements()) {
+            let skipped = |(assigned, element): (&mut Assigned, rdkafka::topic_partition_list::TopicPartitionListElem<'_>)| {
                 let position = element.offset().to_raw().and_then(|raw| Position::try_from(raw).ok());
-                if let Some(batch) = position.and_then(|next| assigned.skip_to(next)) {
-                    self.handle.emit(batch)?;
-                }
-            }
+                Some((assigned.skip_to(position?)?, assigned.outlet.clone()))
+            };
+            let skips: Vec<_> = self.assignment.iter_mut().zip(positions.elements()).filter_map(skipped).collect();
+            skips.into_iter().try_for_each(|(batch, outlet)| self.emit(&outlet, batch))?;
         }
         self.measure_lag();
-        let all: Vec<&Assigned> = self.assignment.iter().collect();
-        self.durable.extend(self.handle.durable());
-        commit_durable(self.consumer, &mut self.durable, all, false);
+        self.pause_by_run()?;
+        self.hear_durable();
+        let moved = moved(&mut self.durable, self.assignment.iter());
+        self.commit_offsets(&moved, false);
         // What is left is about partitions that are ours no longer.
         self.durable.clear();
         Ok(())
     }
 
     fn measure_lag(&self) {
-        let behind = |assigned: &Assigned| self.consumer.last_high_watermark(&assigned.at).map(|high| (high - raw(assigned.next)).max(0));
-        self.lag.set(self.assignment.iter().filter_map(behind).sum());
+        self.outlets.iter().for_each(|outlet| outlet.lag.set(0));
+        for assigned in self.assignment.iter() {
+            if let Some(high) = self.consumer.last_high_watermark(&assigned.at) {
+                assigned.outlet.lag.add((high - raw(assigned.next)).max(0));
+            }
+        }
+    }
+
+    /// Pauses the partitions of runs that were paused by their users, where they are some of many.
+    fn pause_by_run(&self) -> Result<(), Leave> {
+        let Outlets::ByTopic { topics, .. } = &self.outlets else { return Ok(()) };
+        for (topic, outlet) in topics {
+            let Some(paused) = outlet.changed_pause() else { continue };
+            let of_topic: Vec<_> = self.assignment.names().into_iter().filter(|at| at.topic == *topic).collect();
+            if paused {
+                self.pause(&of_topic)?;
+            } else if !self.paused {
+                let list = list_of(&of_topic, |_| Offset::Invalid);
+                self.consumer.resume(&list).map_err(|error| Leave::transient(format!("cannot go on reading: {error}")))?;
+            }
+        }
+        Ok(())
+    }
+
+    fn hear_durable(&mut self) {
+        for outlet in self.outlets.iter() {
+            self.durable.extend(outlet.handle.durable());
+        }
     }
 
     fn tell_group(&mut self, partitions: &[Assigned], wait: bool) {
-        self.durable.extend(self.handle.durable());
-        commit_durable(self.consumer, &mut self.durable, partitions, wait);
+        self.hear_durable();
+        let moved = moved(&mut self.durable, partitions);
+        self.commit_offsets(&moved, wait);
+    }
+
+    /// Copies positions to the group, for tools that show its lag. It may fail: nothing rests on it.
+    fn commit_offsets(&self, positions: &HashMap<TopicPartition, Position>, wait: bool) {
+        if positions.is_empty() {
+            return;
+        }
+        let list = list_of(positions.keys(), |at| Offset::Offset(positions.get(at).map_or(0, |next| raw(*next))));
+        if let Err(error) = self.consumer.commit(&list, wait) {
+            tracing::debug!(%error, "the group's offsets were not written");
+        }
     }
 
     /// Everything that was read is committed before the group hears that we leave: otherwise others would take the partitions over, and
     /// our last commit would come too late.
     fn finish(&mut self) -> Result<(), Leave> {
         self.flush()?;
-        let all = self.assignment.remove(&self.assignment.names());
+        let all = self.assignment.remove(|_| true);
         if !all.is_empty() {
-            self.handle.release(all.iter().map(|assigned| assigned.split.clone()).collect())?;
+            self.release(&all)?;
             self.tell_group(&all, true);
         }
         Ok(())
     }
 }
 
-/// Copies what is durable of these partitions to the group, for tools that show its lag. It may fail: nothing rests on it.
-fn commit_durable<'a>(
-    consumer: &Consumer,
+/// A partition that was taken over.
+struct Taken {
+    at: TopicPartition,
+    split: Arc<Split>,
+    outlet: Arc<Outlet>,
+    /// Where to read on, if the state knows.
+    known: Option<Position>,
+}
+
+/// A partition of which it is known where to read.
+struct Begun {
+    at: TopicPartition,
+    split: Arc<Split>,
+    outlet: Arc<Outlet>,
+    start: Position,
+    until: Option<Position>,
+}
+
+/// The positions that have moved of these partitions.
+fn moved<'a>(
     durable: &mut HashMap<SplitId, Position>,
     partitions: impl IntoIterator<Item = &'a Assigned>,
-    wait: bool,
-) {
-    let moved: HashMap<_, _> =
-        partitions.into_iter().filter_map(|assigned| durable.remove(&assigned.split.id).map(|next| (assigned.at.clone(), next))).collect();
-    if moved.is_empty() {
-        return;
+) -> HashMap<TopicPartition, Position> {
+    partitions.into_iter().filter_map(|assigned| durable.remove(&assigned.split.id).map(|next| (assigned.at.clone(), next))).collect()
+}
+
+/// The partition with the position, if the split is the partition's.
+fn belongs<'a>((at, (split, next)): (&'a TopicPartition, &'a (SplitId, Position))) -> Option<(TopicPartition, Position)> {
+    split.as_str().ends_with(&format!(":{}/{}", at.topic, at.partition)).then(|| (at.clone(), *next))
+}
+
+/// The splits of each run.
+fn by_outlet(assigned: &[Assigned]) -> Vec<(&Arc<Outlet>, Vec<Arc<Split>>)> {
+    let mut by_outlet: Vec<(&Arc<Outlet>, Vec<Arc<Split>>)> = Vec::new();
+    for one in assigned {
+        match by_outlet.iter_mut().find(|(outlet, _)| Arc::ptr_eq(outlet, &one.outlet)) {
+            Some((_, splits)) => splits.push(one.split.clone()),
+            None => by_outlet.push((&one.outlet, vec![one.split.clone()])),
+        }
     }
-    let list = list_of(moved.keys(), |at| Offset::Offset(moved.get(at).map_or(0, |next| raw(*next))));
-    if let Err(error) = consumer.commit(&list, wait) {
-        tracing::debug!(%error, "the group's offsets were not written");
-    }
+    by_outlet
+}
+
+fn names(assigned: &[Assigned]) -> Vec<TopicPartition> {
+    assigned.iter().map(|one| one.at.clone()).collect()
 }
 
 fn raw(position: Position) -> i64 {

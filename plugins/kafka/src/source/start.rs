@@ -6,10 +6,11 @@ use std::time::Duration;
 
 use chrono::DateTime;
 use pseidon_delivery::Position;
-use pseidon_plugin::source::SourceHandle;
+use pseidon_plugin::source::SourceError;
 use rdkafka::{Offset, TopicPartitionList};
 
 use super::failure::{Leave, Meaning, denied};
+use super::outlet::Outlets;
 use super::{KafkaSource, Topics};
 use crate::native::{Consumer, NativeError, TopicPartition};
 
@@ -67,64 +68,65 @@ pub(super) enum OnMissingState {
 pub(super) struct Starts<'a> {
     source: &'a KafkaSource,
     consumer: &'a Consumer,
-    handle: &'a SourceHandle,
     group: &'a str,
-    /// With `:start :latest`, the partitions that were there when the run began.
-    there_before: Option<HashSet<TopicPartition>>,
+    /// With `:start :latest`, the partitions that were there when their topic was subscribed to.
+    there_before: HashSet<TopicPartition>,
 }
 
 impl<'a> Starts<'a> {
-    /// With `:latest` the broker is asked which partitions there are: a record in one that is made later must not be left out.
-    pub(super) fn new(source: &'a KafkaSource, consumer: &'a Consumer, handle: &'a SourceHandle, group: &'a str) -> Result<Self, Leave> {
-        let mut starts = Starts { source, consumer, handle, group, there_before: None };
-        if source.start == Start::Latest {
-            starts.there_before = Some(starts.ask(|| partitions(consumer, &source.topics))?.into_iter().collect());
+    /// Nothing is known yet.
+    pub(super) fn new(source: &'a KafkaSource, consumer: &'a Consumer, group: &'a str) -> Self {
+        Starts { source, consumer, group, there_before: HashSet::new() }
+    }
+
+    /// These topics are about to be subscribed to. With `:latest` the broker is asked which partitions they have: a record in one that is
+    /// made later must not be left out.
+    pub(super) fn note_present(&mut self, topics: &Topics, outlets: &Outlets) -> Result<(), Leave> {
+        if self.source.start == Start::Latest {
+            let present = self.ask(outlets, || partitions(self.consumer, topics))?;
+            self.there_before.extend(present);
         }
-        Ok(starts)
+        Ok(())
     }
 
-    /// The first offset to read of each of these partitions, of which the state knows nothing.
-    pub(super) fn first_offsets(&self, partitions: &[TopicPartition]) -> Result<Vec<Position>, Leave> {
-        if partitions.is_empty() {
-            return Ok(Vec::new());
+    /// The offsets at which the group has stopped reading these partitions, of which the state knows nothing, where that is to be looked at.
+    pub(super) fn group_offsets(&self, partitions: &[TopicPartition], outlets: &Outlets) -> Result<Vec<Option<Position>>, Leave> {
+        if self.source.on_missing_state == OnMissingState::Start || partitions.is_empty() {
+            return Ok(vec![None; partitions.len()]);
         }
-        let by_group = match self.source.on_missing_state {
-            OnMissingState::Start => vec![None; partitions.len()],
-            OnMissingState::Stop | OnMissingState::Group => self.group_offsets(partitions)?,
-        };
-        if self.source.on_missing_state == OnMissingState::Stop {
-            self.refuse_known(partitions, &by_group)?;
-        }
-        let by_start = self.offsets_at_start(partitions)?;
-        Ok(by_group.into_iter().zip(by_start).map(|(group, start)| group.unwrap_or(start)).collect())
-    }
-
-    /// The offset after the last record that can be read now of each partition.
-    pub(super) fn ends(&self, partitions: &[TopicPartition]) -> Result<Vec<Position>, Leave> {
-        let ends = self.offsets_for(partitions, |_| END)?;
-        Ok(ends.into_iter().map(|end| end.unwrap_or(0)).collect())
-    }
-
-    fn refuse_known(&self, partitions: &[TopicPartition], by_group: &[Option<Position>]) -> Result<(), Leave> {
-        let known = partitions.iter().zip(by_group).find_map(|(at, offset)| offset.map(|offset| (at, offset)));
-        let Some((at, offset)) = known else { return Ok(()) };
-        Err(Leave::fatal(format!(
-            "the state does not know {}/{}, but the group {} has read it up to offset {offset}: the state may have been lost. Bring it back, \
-             or say :on-missing-state :group to read on from the group's offsets, or :on-missing-state :start to begin at :start",
-            at.topic, at.partition, self.group
-        )))
-    }
-
-    fn group_offsets(&self, partitions: &[TopicPartition]) -> Result<Vec<Option<Position>>, Leave> {
-        self.ask(|| {
+        self.ask(outlets, || {
             let mut list = list_of(partitions, |_| Offset::Invalid);
             self.consumer.committed(&mut list, PATIENCE)?;
             offsets_of(&list)
         })
     }
 
-    fn offsets_at_start(&self, partitions: &[TopicPartition]) -> Result<Vec<Position>, Leave> {
-        let is_new = |at: &TopicPartition| self.there_before.as_ref().is_some_and(|before| !before.contains(at));
+    /// A group that has read what the state does not know of: the state may have been lost.
+    pub(super) fn refuse_known(&self, by_group: &[(TopicPartition, Option<Position>)]) -> Result<(), SourceError> {
+        if self.source.on_missing_state != OnMissingState::Stop {
+            return Ok(());
+        }
+        let known = by_group.iter().find_map(|(at, offset)| offset.map(|offset| (at, offset)));
+        let Some((at, offset)) = known else { return Ok(()) };
+        Err(SourceError::Fatal(format!(
+            "the state does not know {}/{}, but the group {} has read it up to offset {offset}: the state may have been lost. Bring it back, \
+             or say :on-missing-state :group to read on from the group's offsets, or :on-missing-state :start to begin at :start",
+            at.topic, at.partition, self.group
+        )))
+    }
+
+    /// The offset after the last record that can be read now of each partition.
+    pub(super) fn ends(&self, partitions: &[TopicPartition], outlets: &Outlets) -> Result<Vec<Position>, Leave> {
+        let ends = self.offsets_for(partitions, outlets, |_| END)?;
+        Ok(ends.into_iter().map(|end| end.unwrap_or(0)).collect())
+    }
+
+    /// Where `:start` says that these partitions begin.
+    pub(super) fn offsets_at_start(&self, partitions: &[TopicPartition], outlets: &Outlets) -> Result<Vec<Position>, Leave> {
+        if partitions.is_empty() {
+            return Ok(Vec::new());
+        }
+        let is_new = |at: &TopicPartition| !self.there_before.contains(at);
         let times = |at: &TopicPartition| match self.source.start {
             Start::Earliest => BEGINNING,
             Start::Latest if is_new(at) => BEGINNING,
@@ -132,13 +134,18 @@ impl<'a> Starts<'a> {
             Start::At(millis) => millis,
         };
         // Asked first: a record that arrives between the two questions must not fall between them.
-        let ends = if matches!(self.source.start, Start::At(_)) { self.ends(partitions)? } else { vec![0; partitions.len()] };
-        let found = self.offsets_for(partitions, times)?;
+        let ends = if matches!(self.source.start, Start::At(_)) { self.ends(partitions, outlets)? } else { vec![0; partitions.len()] };
+        let found = self.offsets_for(partitions, outlets, times)?;
         Ok(found.into_iter().zip(ends).map(|(offset, end)| offset.unwrap_or(end)).collect())
     }
 
-    fn offsets_for(&self, partitions: &[TopicPartition], time: impl Fn(&TopicPartition) -> i64) -> Result<Vec<Option<Position>>, Leave> {
-        self.ask(|| {
+    fn offsets_for(
+        &self,
+        partitions: &[TopicPartition],
+        outlets: &Outlets,
+        time: impl Fn(&TopicPartition) -> i64,
+    ) -> Result<Vec<Option<Position>>, Leave> {
+        self.ask(outlets, || {
             let mut list = list_of(partitions, |at| Offset::from_raw(time(at)));
             self.consumer.offsets_for_times(&mut list, PATIENCE)?;
             offsets_of(&list)
@@ -146,7 +153,7 @@ impl<'a> Starts<'a> {
     }
 
     /// Asks until there is an answer, or the run ends, or it is clear that there will be none.
-    fn ask<T>(&self, mut question: impl FnMut() -> Result<T, NativeError>) -> Result<T, Leave> {
+    fn ask<T>(&self, outlets: &Outlets, mut question: impl FnMut() -> Result<T, NativeError>) -> Result<T, Leave> {
         let brokers = self.source.connection.brokers.as_str();
         let mut told = false;
         loop {
@@ -159,7 +166,7 @@ impl<'a> Starts<'a> {
                 }
                 Err(_) => {}
             }
-            self.handle.sleep(PAUSE)?;
+            outlets.sleep(PAUSE)?;
         }
     }
 }

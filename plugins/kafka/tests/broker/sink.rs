@@ -14,7 +14,7 @@ use pseidon_kafka::KafkaSinkPlugin;
 use pseidon_plugin::batch::{MetaWanted, RecordMeta};
 use pseidon_plugin::metrics::Metrics;
 use pseidon_plugin::sink::{PreparedSink, RecordShape, Sink, SinkError, SinkInput, SinkPlugin, SinkSetup, Writer};
-use pseidon_plugin::{BadRow, BatchBuilder, Rows, Split, Stop};
+use pseidon_plugin::{BadRow, BatchBuilder, LaneMemory, Rows, Split, Stop};
 use rdkafka::Message;
 use rdkafka::message::{Headers, OwnedMessage};
 use rdkafka::producer::{BaseRecord, Producer};
@@ -57,7 +57,7 @@ impl Pipeline {
             store: "store".into(),
             committer: committer.clone(),
             writers: 1,
-            memory: 8 << 20,
+            memory: LaneMemory::new(8 << 20),
             stop,
             metrics: Metrics::new(),
         };

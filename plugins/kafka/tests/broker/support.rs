@@ -15,7 +15,7 @@ use pseidon_plugin::batch::MetaWanted;
 use pseidon_plugin::metrics::Metrics;
 use pseidon_plugin::source::{Source, SourceError, SourceEvent, SourceHandle, SourcePlugin, SourceSetup};
 use pseidon_plugin::spec::PluginSpec;
-use pseidon_plugin::{Batch, Budget, Options, Stop};
+use pseidon_plugin::{Batch, Budget, Options, Pause, Stop};
 use rdkafka::ClientConfig;
 use rdkafka::admin::{AdminClient, AdminOptions, NewPartitions, NewTopic, TopicReplication};
 use rdkafka::client::DefaultClientContext;
@@ -190,7 +190,7 @@ impl Run {
     /// Starts it over a store that may be shared with other runs.
     pub(crate) fn start(source: Arc<dyn Source>, setup: SourceSetup, seen: Arc<Mutex<Seen>>, budget: usize, hold: bool) -> Run {
         let (budget, stop, durable) = (Budget::new(budget), Stop::new(), Arc::new(Mutex::new(Vec::new())));
-        let (handle, events) = SourceHandle::new(budget.clone(), stop.clone(), durable.clone());
+        let (handle, events) = SourceHandle::new(budget.clone(), stop.clone(), Pause::default(), durable.clone());
         let held = Arc::new(Mutex::new(Vec::new()));
         let engine = {
             let (seen, held) = (seen.clone(), held.clone());

@@ -13,7 +13,7 @@ use pseidon_expr::Scope;
 use pseidon_plugin::batch::{BatchBuilder, MetaWanted, RecordMeta};
 use pseidon_plugin::metrics::Metrics;
 use pseidon_plugin::sink::RecordShape;
-use pseidon_plugin::{Batch, Split};
+use pseidon_plugin::{Batch, LaneMemory, Split};
 use tempfile::TempDir;
 
 use super::*;
@@ -50,7 +50,7 @@ fn bench(format: RecordFormat, input: &SinkInput) -> Bench {
         store: store.identity().unwrap(),
         committer: Arc::new(committer),
         writers: 1,
-        memory: 1 << 20,
+        memory: LaneMemory::new(1 << 20),
         stop: stop.clone(),
         metrics: Metrics::new(),
     };

@@ -9,7 +9,7 @@ use pseidon_expr::Scope;
 use pseidon_plugin::batch::{BatchBuilder, MetaWanted, RecordMeta};
 use pseidon_plugin::metrics::Metrics;
 use pseidon_plugin::sink::RecordShape;
-use pseidon_plugin::{Split, Stop};
+use pseidon_plugin::{LaneMemory, Split, Stop};
 
 use super::*;
 
@@ -43,7 +43,7 @@ fn what_was_dropped_is_not_read_again() {
         store: store.identity().unwrap(),
         committer: committer.clone(),
         writers: 1,
-        memory: 1 << 20,
+        memory: LaneMemory::new(1 << 20),
         stop: Stop::new(),
         metrics: Metrics::new(),
     };

@@ -6,7 +6,7 @@ use pseidon_dsl::{Node, NodeKind, Span, edn};
 use pseidon_plugin::batch::MetaWanted;
 use pseidon_plugin::metrics::Metrics;
 use pseidon_plugin::source::SourceEvent;
-use pseidon_plugin::{Budget, Stop};
+use pseidon_plugin::{Budget, Pause, Stop};
 
 use super::*;
 
@@ -37,7 +37,7 @@ fn run_from(
 ) -> Result<Vec<Batch>, SourceError> {
     let source = prepare(options).unwrap();
     let stop = Stop::new();
-    let (handle, events) = SourceHandle::new(Budget::new(1 << 30), stop.clone(), Arc::new(Mutex::new(Vec::new())));
+    let (handle, events) = SourceHandle::new(Budget::new(1 << 30), stop.clone(), Pause::default(), Arc::new(Mutex::new(Vec::new())));
     thread::scope(|scope| {
         let running = scope.spawn(move || source.run(setup, handle));
         let mut batches = Vec::new();

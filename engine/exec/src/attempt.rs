@@ -1,0 +1,58 @@
+//! An attempt at running a plan, as the threads of the pools know it.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use crossbeam_channel::Sender;
+use pseidon_delivery::Committer;
+use pseidon_plan::Plan;
+use pseidon_plugin::metrics::Metrics;
+use pseidon_plugin::sink::Sink;
+use pseidon_plugin::stop::Stop;
+
+use crate::failure::Failures;
+use crate::view::Tap;
+
+/// What an attempt's batches and lanes need on their way.
+pub(crate) struct Attempt {
+    pub(crate) id: AttemptId,
+    pub(crate) plan: Arc<Plan>,
+    pub(crate) sinks: Vec<OpenSink>,
+    pub(crate) stop: Stop,
+    pub(crate) failures: Failures,
+    pub(crate) metrics: Metrics,
+    pub(crate) tap: Arc<Tap>,
+    /// Dropped last.
+    pub(crate) _over: Over,
+}
+
+/// Tells attempts of one process apart.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct AttemptId(u64);
+
+impl AttemptId {
+    /// One that was never given before.
+    pub(crate) fn new() -> AttemptId {
+        static COUNT: AtomicU64 = AtomicU64::new(0);
+        AttemptId(COUNT.fetch_add(1, Ordering::Relaxed))
+    }
+}
+
+/// A sink in an attempt.
+pub(crate) struct OpenSink {
+    pub(crate) stage: String,
+    pub(crate) sink: Arc<dyn Sink>,
+    pub(crate) committer: Arc<Committer>,
+    /// The writer that has all lanes, for a sink that wants one.
+    pub(crate) only_writer: Option<usize>,
+}
+
+/// Says when nobody holds the attempt any more: its sinks are closed then.
+pub(crate) struct Over(pub(crate) Sender<()>);
+
+impl Drop for Over {
+    fn drop(&mut self) {
+        // Nobody waits for an attempt that could not be started.
+        let _ = self.0.send(());
+    }
+}

@@ -1,0 +1,164 @@
+//! One consumer of a group for many runs, each of which reads one topic.
+//!
+//! Hundreds of consumers would be hundreds of connections and threads, and every new topic would be one more member of the group. Here the
+//! runs attach to a consumer that lives as long as they do: its subscription changes, its partitions are handed to the runs by topic, and a
+//! run that ends or fails takes nothing with it but its own topic.
+
+use std::collections::HashMap;
+use std::io;
+use std::sync::Arc;
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
+use parking_lot::Mutex;
+use pseidon_delivery::{Position, SplitId};
+use pseidon_dsl::Diagnostic;
+use pseidon_plugin::Options;
+use pseidon_plugin::batch::Split;
+use pseidon_plugin::budget::Budget;
+use pseidon_plugin::source::{SourceError, SourceHandle, SourceSetup};
+use pseidon_plugin::spec::OptionSpec;
+use pseidon_plugin::stop::Stop;
+
+use super::failure::Leave;
+use super::outlet::{Outlet, Outlets};
+use super::reader::Reader;
+use super::start::Starts;
+use super::{BROKERS, GROUP, INSTANCE_ID, KafkaSource, ON_GAP, ON_MISSING_STATE, PROPERTIES, SASL, START, TLS};
+use crate::logs::ClientLogs;
+use crate::native::Consumer;
+use crate::topics::Topics;
+
+/// What a shared consumer can be told: the options of the source `kafka` that are not about topics and records.
+pub const SHARED_OPTIONS: &[OptionSpec] = &[BROKERS, GROUP, START, ON_MISSING_STATE, ON_GAP, INSTANCE_ID, TLS, SASL, PROPERTIES];
+
+/// The pauses before the consumer is made anew after a failure.
+const FIRST_WAIT: Duration = Duration::from_millis(500);
+const LONGEST_WAIT: Duration = Duration::from_secs(30);
+/// How often a run looks whether it has ended or nothing more is read for it.
+const LOOK_EVERY: Duration = Duration::from_millis(500);
+
+/// The settings of a shared consumer, checked.
+#[derive(Clone)]
+pub struct SharedSettings(Arc<KafkaSource>);
+
+impl SharedSettings {
+    /// From options that were declared as [`SHARED_OPTIONS`].
+    pub fn new(options: &Options) -> Result<SharedSettings, Vec<Diagnostic>> {
+        KafkaSource::from_options(options, Ok(Topics::none())).map(|source| SharedSettings(Arc::new(source)))
+    }
+}
+
+/// A consumer that runs attach to.
+pub struct SharedConsumer {
+    commands: Sender<Command>,
+    /// What a consumer that is made anew subscribes to.
+    subscribed: Arc<Mutex<Vec<String>>>,
+    stop: Stop,
+    thread: Option<JoinHandle<()>>,
+}
+
+/// What the consumer's thread is told between two fetches.
+pub(super) enum Command {
+    /// Read these topics.
+    Subscribe(Vec<String>),
+    /// A run is there for a topic.
+    Attach(String, Arc<Outlet>),
+    /// Read nothing more for the topic's run. Answers with the splits that it had, when everything read of them was handed over.
+    Detach(String, Sender<Vec<Arc<Split>>>),
+    /// Tell the group how far splits are durable.
+    Durable(Vec<(SplitId, Position)>),
+}
+
+impl SharedConsumer {
+    /// Starts the consumer's thread. Nothing is read before [`SharedConsumer::subscribe`]. `setup` is that of the stage as a whole; all
+    /// attached runs share `budget`.
+    pub fn start(settings: SharedSettings, setup: SourceSetup, budget: Arc<Budget>) -> io::Result<SharedConsumer> {
+        let (commands, received) = unbounded();
+        let stop = Stop::new();
+        let subscribed = Arc::new(Mutex::new(Vec::new()));
+        let work = Work { source: settings.0, setup, budget, stop: stop.clone(), subscribed: subscribed.clone(), received };
+        let thread = std::thread::Builder::new().name("kafka-shared".to_owned()).spawn(move || work.run())?;
+        Ok(SharedConsumer { commands, subscribed, stop, thread: Some(thread) })
+    }
+
+    /// From now on these topics are read, each as soon as a run is attached for it.
+    pub fn subscribe(&self, topics: Vec<String>) {
+        self.subscribed.lock().clone_from(&topics);
+        // The thread only ends when the consumer is dropped.
+        let _ = self.commands.send(Command::Subscribe(topics));
+    }
+
+    /// Reads a topic for a run, until the run ends. Everything that was read of it is durable when this returns `Ok`.
+    pub fn read(&self, topic: &str, setup: &SourceSetup, handle: SourceHandle) -> Result<(), SourceError> {
+        let (report, failed) = unbounded();
+        let outlet = Arc::new(Outlet::new(setup, handle.clone(), Some(report)));
+        let _ = self.commands.send(Command::Attach(topic.to_owned(), outlet));
+        while handle.sleep(LOOK_EVERY).is_ok() {
+            if let Ok(error) = failed.try_recv() {
+                return Err(error);
+            }
+        }
+        let (reply, detached) = bounded(1);
+        let _ = self.commands.send(Command::Detach(topic.to_owned(), reply));
+        let splits = detached.recv().unwrap_or_default();
+        if handle.release(splits).is_ok() {
+            let _ = self.commands.send(Command::Durable(handle.durable()));
+        }
+        Ok(())
+    }
+}
+
+impl Drop for SharedConsumer {
+    fn drop(&mut self) {
+        self.stop.leave_now();
+        if let Some(thread) = self.thread.take() {
+            // A panic in it was printed.
+            let _ = thread.join();
+        }
+    }
+}
+
+/// What the consumer's thread has.
+struct Work {
+    source: Arc<KafkaSource>,
+    setup: SourceSetup,
+    budget: Arc<Budget>,
+    stop: Stop,
+    subscribed: Arc<Mutex<Vec<String>>>,
+    received: Receiver<Command>,
+}
+
+impl Work {
+    fn run(&self) {
+        let mut wait = FIRST_WAIT;
+        while !self.stop.reading_stopped() {
+            let began = Instant::now();
+            let Err(error) = self.read() else { return };
+            if began.elapsed() > LONGEST_WAIT {
+                wait = FIRST_WAIT;
+            }
+            tracing::warn!(stage = self.setup.stage, %error, "the shared consumer is made anew in {wait:?}");
+            self.stop.sleep(wait);
+            wait = (wait * 2).min(LONGEST_WAIT);
+        }
+    }
+
+    /// Reads until the end or a failure, of which the attached runs hear: they start anew from what is committed, and attach again.
+    fn read(&self) -> Result<(), SourceError> {
+        let consumer = Consumer::new(&self.source.config(&self.setup), ClientLogs::new(&self.setup.stage)).map_err(SourceError::Fatal)?;
+        let outlets = Outlets::ByTopic { topics: HashMap::new(), budget: self.budget.clone(), stop: self.stop.clone() };
+        let starts = Starts::new(&self.source, &consumer, self.source.group(&self.setup));
+        let mut reader = Reader::new(&self.source, &self.setup, &consumer, starts, outlets);
+        let subscribed = self.subscribed.lock().clone();
+        let outcome = if subscribed.is_empty() { Ok(()) } else { reader.subscribe(&subscribed) };
+        match outcome.and_then(|()| reader.read_for_many(self.received.clone())) {
+            Ok(()) | Err(Leave::Stopped) => Ok(()),
+            Err(Leave::Failed(error)) => {
+                reader.into_outlets().iter().for_each(|outlet| outlet.fail(SourceError::Transient(error.to_string())));
+                Err(error)
+            }
+        }
+    }
+}
