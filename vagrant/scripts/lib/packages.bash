@@ -8,6 +8,12 @@
 
 wanted=()
 
+java_17() {
+    local version
+    version=$(java -version 2>&1 | sed -n 's/.* version "\([0-9]*\).*/\1/p')
+    ((${version:-0} >= 17))
+}
+
 need() {
     local package=$1
     shift

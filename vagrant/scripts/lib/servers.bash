@@ -1,22 +1,27 @@
 # What the local-* scripts and the servers share. Sourced, with DIR set to the folder that holds everything of one set of servers:
 #
 #   DIR/env           what the tests need to know, for the shell to read
+#   DIR/address       where the servers listen, when that is not 127.0.0.1: then at their usual ports
 #   DIR/NAME/         one server's data, settings, ports and log
 #   DIR/pids/PROCESS  the id of one process (a server may be several: redis-cluster-1, …); it is there until local-down
 #
 # A server is a file servers/NAME.bash with these functions:
 #
+#   packages   say by `need` which Debian packages the server and its other functions want (lib/packages.bash)
 #   prepare    once, before the first start: fetch what is needed, choose ports, write settings
 #   start      start its processes that do not run, by `spawn`; again after a kill, with the data that is there
 #   ready      succeed when it really answers
 #   print_env  print what goes into DIR/env, by `export_env`
 #
-# Each runs in a shell of its own, under `set -e`, with HOME_DIR=DIR/NAME.
+# Each runs in a shell of its own, under `set -e`, with HOME_DIR=DIR/NAME, and ADDRESS, where to listen.
 
 scripts=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 # Where what is fetched once is kept.
 # shellcheck disable=SC2034 # the servers use it
 cache=${XDG_CACHE_HOME:-$HOME/.cache}/pseidon
+# What local-up starts when no server is named: what the tests need.
+# shellcheck disable=SC2034 # the scripts use it
+default_servers=(kafka redis redis-cluster mariadb)
 # Which ports are reserved for which DIR: one place for the whole machine.
 reserved=/tmp/pseidon-ports-$EUID
 
@@ -34,14 +39,21 @@ known_servers() {
 # success is asked for.
 # shellcheck disable=SC2097,SC2098 # the inner shell is to see what this one has
 call() {
-    DIR="$DIR" HOME_DIR="$DIR/$1" bash -euo pipefail -c '. "$0/lib/servers.bash"; . "$0/servers/$1.bash"; "$2"' "$scripts" "$1" "$2"
+    local address
+    address=$(cat "$DIR/address" 2>/dev/null) || address=127.0.0.1
+    DIR="$DIR" HOME_DIR="$DIR/$1" ADDRESS=$address bash -euo pipefail -c '. "$0/lib/servers.bash"; . "$0/servers/$1.bash"; "$2"' "$scripts" "$1" "$2"
 }
 
-# Prints a free port on 127.0.0.1 and reserves it for DIR, under the given name: the same name gives the same port again.
+# Prints a port for one use of a server: port USE USUAL. Where DIR has an address of its own, that is the usual one. Otherwise it is
+# a free port, which is reserved for DIR: the same use gives the same port again.
 # Ports come from below the range that the kernel gives to outgoing connections, so none is taken between now and the start.
 # A reservation is a link to DIR, which only one of several scripts at once can make; it is void when DIR is gone.
 port() {
     local file=$HOME_DIR/$1.port number holder
+    if [[ -e $DIR/address ]]; then
+        echo "$2"
+        return
+    fi
     if [[ -e $file ]]; then
         cat "$file"
         return
@@ -62,6 +74,24 @@ listening() {
     local hex
     printf -v hex '%04X' "$1"
     cat /proc/net/tcp /proc/net/tcp6 2>/dev/null | awk -v port=":$hex" '$2 ~ port "$" { found = 1 } END { exit !found }'
+}
+
+# Fetches what servers/NAME/pom.xml names into a folder of the cache, unless it is there: fetch_by_maven NAME GOAL, with a goal of Maven's
+# dependency plugin. It is fetched again when the pom has changed.
+fetch_by_maven() {
+    local folder=$cache/$1 pom=$scripts/servers/$1/pom.xml
+    mkdir -p "$cache"
+    exec 8>"$folder.lock"
+    flock 8 # several local-up at once: one fetches
+    if ! cmp -s "$pom" "$folder/pom.xml"; then
+        echo "fetching $1 from Maven Central" >&2
+        rm -rf "$folder" "$folder.new"
+        mvn --batch-mode --quiet --file "$pom" "org.apache.maven.plugins:maven-dependency-plugin:3.8.1:$2" \
+            -DoutputDirectory="$folder.new" >"$HOME_DIR/maven.log" 2>&1 </dev/null || { cat "$HOME_DIR/maven.log" >&2; return 1; }
+        cp "$pom" "$folder.new/"
+        mv -T "$folder.new" "$folder"
+    fi
+    exec 8>&-
 }
 
 # Starts a process of a server in the background: spawn PROCESS COMMAND…, with its output in DIR/NAME/PROCESS.log. It has a

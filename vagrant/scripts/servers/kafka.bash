@@ -1,19 +1,39 @@
 # One Apache Kafka broker, its own controller (KRaft), with its limits set low so that fault tests need not wait.
-# shellcheck disable=SC2154 # cache and scripts come from lib/servers.bash
+#
+# Several brokers make a cluster when each but the first is prepared with PSEIDON_KAFKA_NODE=2, 3, … and
+# PSEIDON_KAFKA_CONTROLLER=ADDRESS:9093, the controller of the first, as on the Vagrant boxes.
+# shellcheck disable=SC2154 # cache comes from lib/servers.bash, ADDRESS from `call`
 
-# Maven fetches the broker's jars once; they are fetched again when the pom has changed.
+# Maven fetches the broker's jars once.
 jars=$cache/kafka
+node=${PSEIDON_KAFKA_NODE:-1}
+
+packages() {
+    need default-jre-headless java_17
+    need maven command -v mvn
+    need kcat command -v kcat
+    need openssl command -v openssl
+    need util-linux command -v flock
+}
 
 prepare() {
-    fetch_jars
+    local roles=broker,controller controller_listener=
+    local controller=${PSEIDON_KAFKA_CONTROLLER:-$ADDRESS:$(port controller 9093)}
+    if ((node == 1)); then
+        controller_listener=,CONTROLLER://$controller
+    else
+        roles=broker
+    fi
+
+    fetch_by_maven kafka copy-dependencies
     # The broker's key and the certificate that clients trust; `pseidon` with the password `secret` may log in at the listener SECURE.
-    openssl req -x509 -newkey rsa:2048 -nodes -days 30 -subj /CN=127.0.0.1 -addext subjectAltName=IP:127.0.0.1 \
+    openssl req -x509 -newkey rsa:2048 -nodes -days 30 -subj "/CN=$ADDRESS" -addext "subjectAltName=IP:$ADDRESS" \
         -keyout "$HOME_DIR/key.pem" -out "$HOME_DIR/ca.pem" >"$HOME_DIR/openssl.log" 2>&1
     cat "$HOME_DIR/key.pem" "$HOME_DIR/ca.pem" >"$HOME_DIR/keystore.pem"
     cat >"$HOME_DIR/server.properties" <<PROPERTIES
-process.roles=broker,controller
-node.id=1
-listeners=CLIENT://127.0.0.1:$(port kafka),SECURE://127.0.0.1:$(port kafka-secure),CONTROLLER://127.0.0.1:$(port controller)
+process.roles=$roles
+node.id=$node
+listeners=CLIENT://$ADDRESS:$(port kafka 9092),SECURE://$ADDRESS:$(port kafka-secure 9094)$controller_listener
 listener.security.protocol.map=CLIENT:PLAINTEXT,SECURE:SASL_SSL,CONTROLLER:PLAINTEXT
 listener.name.secure.ssl.keystore.type=PEM
 listener.name.secure.ssl.keystore.location=$HOME_DIR/keystore.pem
@@ -22,7 +42,7 @@ listener.name.secure.plain.sasl.jaas.config=org.apache.kafka.common.security.pla
 listener.name.secure.scram-sha-512.sasl.jaas.config=org.apache.kafka.common.security.scram.ScramLoginModule required;
 inter.broker.listener.name=CLIENT
 controller.listener.names=CONTROLLER
-controller.quorum.voters=1@127.0.0.1:$(port controller)
+controller.quorum.voters=1@$controller
 log.dirs=$HOME_DIR/data
 
 auto.create.topics.enable=true
@@ -44,24 +64,10 @@ transaction.abort.timed.out.transaction.cleanup.interval.ms=500
 broker.session.timeout.ms=2000
 broker.heartbeat.interval.ms=300
 PROPERTIES
-    kafka kafka.tools.StorageTool format --cluster-id pseidon-tests --add-scram 'SCRAM-SHA-512=[name=pseidon,password=secret]' \
-        --config "$HOME_DIR/server.properties" >"$HOME_DIR/format.log" 2>&1
-}
-
-fetch_jars() {
-    local pom=$scripts/servers/kafka/pom.xml
-    mkdir -p "$cache"
-    exec 8>"$cache/kafka.lock"
-    flock 8 # several local-up at once: one fetches
-    if ! cmp -s "$pom" "$jars/pom.xml"; then
-        echo "fetching Apache Kafka" >&2
-        rm -rf "$jars" "$jars.new"
-        mvn --batch-mode --quiet --file "$pom" org.apache.maven.plugins:maven-dependency-plugin:3.8.1:copy-dependencies \
-            -DoutputDirectory="$jars.new" >"$HOME_DIR/maven.log" 2>&1 </dev/null || { cat "$HOME_DIR/maven.log" >&2; return 1; }
-        cp "$pom" "$jars.new/"
-        mv -T "$jars.new" "$jars"
-    fi
-    exec 8>&-
+    local user=() # the controller's to keep
+    ((node > 1)) || user=(--add-scram 'SCRAM-SHA-512=[name=pseidon,password=secret]')
+    kafka kafka.tools.StorageTool format --cluster-id pseidon-tests "${user[@]}" --config "$HOME_DIR/server.properties" \
+        >"$HOME_DIR/format.log" 2>&1
 }
 
 start() {
@@ -73,11 +79,11 @@ kafka() {
 }
 
 ready() {
-    kcat -b "127.0.0.1:$(port kafka)" -L -m 2
+    kcat -b "$ADDRESS:$(port kafka 9092)" -L -m 2
 }
 
 print_env() {
-    export_env PSEIDON_TEST_KAFKA "127.0.0.1:$(port kafka)"
-    export_env PSEIDON_TEST_KAFKA_SECURE "127.0.0.1:$(port kafka-secure)"
+    export_env PSEIDON_TEST_KAFKA "$ADDRESS:$(port kafka 9092)"
+    export_env PSEIDON_TEST_KAFKA_SECURE "$ADDRESS:$(port kafka-secure 9094)"
     export_env PSEIDON_TEST_KAFKA_CA "$HOME_DIR/ca.pem"
 }

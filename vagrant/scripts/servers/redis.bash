@@ -1,17 +1,24 @@
 # One Redis server that keeps every write, as a state store must.
+# shellcheck disable=SC2154 # ADDRESS comes from `call`
+
+packages() {
+    need redis-server command -v redis-server
+    need redis-tools command -v redis-cli
+}
 
 prepare() {
-    port redis >/dev/null
+    port redis 6379 >/dev/null
 }
 
 start() {
-    spawn redis redis-server --port "$(port redis)" --bind 127.0.0.1 --save '' --appendonly yes --appendfsync always
+    # Whoever reaches the address may use it: a box's other machines, or nobody but this one.
+    spawn redis redis-server --port "$(port redis 6379)" --bind "$ADDRESS" --protected-mode no --save '' --appendonly yes --appendfsync always
 }
 
 ready() {
-    [[ $(redis-cli -p "$(port redis)" ping) == PONG ]]
+    [[ $(redis-cli -h "$ADDRESS" -p "$(port redis 6379)" ping) == PONG ]]
 }
 
 print_env() {
-    export_env PSEIDON_TEST_REDIS "redis://127.0.0.1:$(port redis)"
+    export_env PSEIDON_TEST_REDIS "redis://$ADDRESS:$(port redis 6379)"
 }

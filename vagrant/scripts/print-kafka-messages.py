@@ -1,0 +1,31 @@
+#!/usr/bin/env python3
+"""Reads the messages of a topic from the start to the end and prints them, one a line, in no particular order between partitions.
+
+Waits until there are as many as expected. Exit code 1 when there are fewer when the time is up, or more.
+"""
+
+import sys
+from pathlib import Path
+
+sys.dont_write_bytecode = True
+sys.path.insert(0, str(Path(__file__).resolve().parent / "lib"))
+import kcat
+
+
+def main() -> int:
+    parser = kcat.arguments("prints the messages of a topic, from the start to the end; exit code 1 when there are fewer or more than expected")
+    parser.add_argument("topic")
+    parser.add_argument("n", type=int, help="how many messages are expected")
+    given = parser.parse_args()
+
+    messages = kcat.read(given.brokers, given.topic, given.n, given.timeout)
+    for message in messages:
+        sys.stdout.buffer.write(message + b"\n")
+    sys.stdout.buffer.flush()
+    if len(messages) == given.n:
+        return 0
+    print(f"{given.topic} has {len(messages)} messages, expected {given.n}", file=sys.stderr)
+    return 1
+
+
+kcat.run(main)

@@ -1,0 +1,30 @@
+#!/usr/bin/env python3
+"""Sends messages to Kafka and reads them back, to see that the cluster works. Uses a new topic, which stays."""
+
+import os
+import sys
+import time
+from pathlib import Path
+
+sys.dont_write_bytecode = True
+sys.path.insert(0, str(Path(__file__).resolve().parent / "lib"))
+import kcat
+
+COUNT = 100
+
+
+def main() -> int:
+    given = kcat.arguments("sends messages to Kafka and reads them back; exit code 1 when they are not the same").parse_args()
+
+    topic = f"test-kafka-{time.time_ns()}-{os.getpid()}"
+    sent = [f"{topic} {number}".encode() for number in range(COUNT)]
+    kcat.send(given.brokers, topic, sent, given.timeout)
+    received = kcat.read(given.brokers, topic, COUNT, given.timeout)
+    if sorted(received) != sorted(sent):
+        print(f"{given.brokers}: sent {len(sent)} messages to {topic}, and {len(received)} that came back are not the same", file=sys.stderr)
+        return 1
+    print(f"{given.brokers}: {COUNT} messages sent to {topic} and read back")
+    return 0
+
+
+kcat.run(main)
