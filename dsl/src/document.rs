@@ -36,6 +36,14 @@ pub fn from_toml(text: &str) -> Result<Document, Vec<Diagnostic>> {
     build::document(toml::read(text)?)
 }
 
+/// The document of a map that was read already.
+///
+/// # Errors
+/// All mistakes, in the order of the file.
+pub(crate) fn from_node(node: Node) -> Result<Document, Vec<Diagnostic>> {
+    build::document(node)
+}
+
 /// Reads a flow that is the whole pipeline, as on a command line. Texts in it may stand in single quotes.
 ///
 /// # Errors

@@ -8,7 +8,7 @@
 //! 3. [`interpolate`] fills in `${env:NAME}`, by the caller's own lookup.
 //! 4. [`expr`] reads the SQL expressions inside stages, [`template`] the path templates, [`units`] sizes and durations.
 //!
-//! [`diagnostic`] draws the mistakes, [`print`](mod@print) writes EDN.
+//! [`diagnostic`] draws the mistakes, [`print`](mod@print) writes EDN. [`legacy`] turns the files of older systems into pipeline files.
 //!
 //! This crate does no I/O and knows no connector: whether `kafka` exists and which options it takes is `pseidon-plan`'s business.
 
@@ -18,6 +18,7 @@ pub mod edn;
 pub mod expr;
 mod grammar;
 pub mod interpolate;
+pub mod legacy;
 mod nearest;
 pub mod node;
 pub mod print;

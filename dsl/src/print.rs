@@ -4,18 +4,22 @@
 //! and has no exact numbers. A test holds its reader and ours to one answer,
 //! and reads with it what is printed here.
 
+mod pretty;
+
 use std::fmt::Write;
 
 use crate::{Node, NodeKind};
+pub use pretty::pretty;
 
 /// The form on one line. Reading it again gives the same value, except that a text with a secret in it is printed as `…`.
 pub fn print(node: &Node) -> String {
     let mut out = String::new();
-    write_node(&mut out, node);
+    write_node(&mut out, node, ", ");
     out
 }
 
-fn write_node(out: &mut String, node: &Node) {
+/// Writes a form on one line; `between` separates the entries of a map.
+fn write_node(out: &mut String, node: &Node, between: &str) {
     match &node.kind {
         NodeKind::Nil => out.push_str("nil"),
         NodeKind::Bool(value) => write_display(out, value),
@@ -37,25 +41,25 @@ fn write_node(out: &mut String, node: &Node) {
         NodeKind::Str(text) => write_str(out, text.shown()),
         NodeKind::Symbol(name) => write_display(out, name),
         NodeKind::Keyword(name) => write_display(out, format_args!(":{name}")),
-        NodeKind::List(items) => write_items(out, "(", items, ')'),
-        NodeKind::Vector(items) => write_items(out, "[", items, ']'),
-        NodeKind::Set(items) => write_items(out, "#{", items, '}'),
+        NodeKind::List(items) => write_items(out, ("(", items, ')'), between),
+        NodeKind::Vector(items) => write_items(out, ("[", items, ']'), between),
+        NodeKind::Set(items) => write_items(out, ("#{", items, '}'), between),
         NodeKind::Map(entries) => {
             out.push('{');
             for (at, (key, value)) in entries.iter().enumerate() {
                 if at > 0 {
-                    out.push_str(", ");
+                    out.push_str(between);
                 }
-                write_node(out, key);
+                write_node(out, key, between);
                 out.push(' ');
-                write_node(out, value);
+                write_node(out, value, between);
             }
             out.push('}');
         }
         NodeKind::Regex(text) => write_display(out, format_args!("#r\"{}\"", text.shown())),
         NodeKind::Tagged(tag, value) => {
             write_display(out, format_args!("#{tag} "));
-            write_node(out, value);
+            write_node(out, value, between);
         }
     }
 }
@@ -64,13 +68,13 @@ fn write_display(out: &mut String, value: impl std::fmt::Display) {
     write!(out, "{value}").expect("writing to a String cannot fail");
 }
 
-fn write_items(out: &mut String, open: &str, items: &[Node], close: char) {
+fn write_items(out: &mut String, (open, items, close): (&str, &[Node], char), between: &str) {
     out.push_str(open);
     for (at, item) in items.iter().enumerate() {
         if at > 0 {
             out.push(' ');
         }
-        write_node(out, item);
+        write_node(out, item, between);
     }
     out.push(close);
 }

@@ -355,6 +355,9 @@ proptest! {
         let printed = print::print(&node);
         let read = edn::read(&printed).map_err(|mistakes| TestCaseError::fail(format!("{printed}: {mistakes:?}")))?;
         prop_assert_eq!(without_places(&read), without_places(&node));
+        let laid_out = print::pretty(&node);
+        let read = edn::read(&laid_out).map_err(|mistakes| TestCaseError::fail(format!("{laid_out}: {mistakes:?}")))?;
+        prop_assert_eq!(without_places(&read), without_places(&node));
     }
 
     #[test]

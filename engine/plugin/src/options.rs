@@ -363,3 +363,39 @@ fn parse_exprs(node: &Node, wrong: impl Fn() -> Vec<Diagnostic>) -> Result<Vec<(
     }
     Ok(exprs)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::spec::Role;
+
+    static SPEC: PluginSpec = PluginSpec {
+        name: "test",
+        role: Role::Sink,
+        summary: "",
+        details: "",
+        positional: None,
+        options: &[
+            OptionSpec { name: "columns", kind: OptionKind::Select, default: OptionDefault::None, doc: "" },
+            OptionSpec { name: "needed", kind: OptionKind::Select, default: OptionDefault::Required, doc: "" },
+        ],
+        free_options: &[],
+        example: "",
+    };
+
+    fn parse(text: &str) -> Result<Options, Vec<Diagnostic>> {
+        Options::parse(&SPEC, &pseidon_dsl::edn::read_all(text).unwrap(), Span::default())
+    }
+
+    #[test]
+    fn the_columns_to_select_are_expressions_too() {
+        let options = parse(r#"{:columns "a, b + 1 as c" :needed "*, d"}"#).unwrap();
+        assert_eq!(options.exprs().into_iter().map(Expr::to_string).collect::<Vec<_>>(), ["a", "b + 1", "d"]);
+    }
+
+    #[test]
+    fn only_what_may_be_left_out_may_be_empty() {
+        assert_eq!(parse(r#"{:columns "" :needed "a"}"#).unwrap().select("columns"), Some(&[][..]));
+        assert!(parse(r#"{:needed ""}"#).is_err());
+    }
+}

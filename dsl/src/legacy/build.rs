@@ -1,0 +1,53 @@
+//! Pieces of the pipeline file that an old file becomes. They stand nowhere yet: they get their places when the printed text is read.
+
+use std::time::Duration;
+
+use crate::node::Text;
+use crate::{Name, Node, NodeKind, Span};
+
+/// The longest time that is written as it was given; what was meant as "never" may be too long for any clock.
+const LONGEST: Duration = Duration::from_secs(36_500 * 24 * 60 * 60);
+
+fn node(kind: NodeKind) -> Node {
+    Node { kind, span: Span::default() }
+}
+
+pub(super) fn text(value: impl Into<String>) -> Node {
+    node(NodeKind::Str(Text::plain(value, 0)))
+}
+
+pub(super) fn int(value: i64) -> Node {
+    node(NodeKind::Int(value))
+}
+
+pub(super) fn keyword(name: &str) -> Node {
+    node(NodeKind::Keyword(Name::plain(name)))
+}
+
+pub(super) fn symbol(name: &str) -> Node {
+    node(NodeKind::Symbol(Name::plain(name)))
+}
+
+pub(super) fn list(items: Vec<Node>) -> Node {
+    node(NodeKind::List(items))
+}
+
+pub(super) fn texts(values: &[String]) -> Node {
+    node(NodeKind::Vector(values.iter().map(text).collect()))
+}
+
+/// A number of milliseconds as a time with its unit: `60s`, `1500ms`.
+pub(super) fn millis(value: u64) -> Node {
+    let time = Duration::from_millis(value).min(LONGEST);
+    let (seconds, rest) = (time.as_secs(), time.subsec_millis());
+    text(if rest == 0 { format!("{seconds}s") } else { format!("{}ms", time.as_millis()) })
+}
+
+/// An entry of a map whose keys are keywords; none where there is no value.
+pub(super) fn entry(key: &str, value: impl Into<Option<Node>>) -> Option<(Node, Node)> {
+    value.into().map(|value| (keyword(key), value))
+}
+
+pub(super) fn map(entries: impl IntoIterator<Item = Option<(Node, Node)>>) -> Node {
+    node(NodeKind::Map(entries.into_iter().flatten().collect()))
+}
