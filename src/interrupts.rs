@@ -1,5 +1,7 @@
 //! SIGTERM and Ctrl-C: the first stops gracefully, the second leaves at once.
 
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, unbounded};
@@ -11,9 +13,9 @@ use signal_hook::iterator::Signals;
 /// must not hold the process; every step of the protocol may end like that.
 const LAST_WAIT: Duration = Duration::from_secs(3);
 
-/// What the user says from now on. The process ends by itself, with exit code 1, when a run does not end within `grace` or after a second
+/// What the user says from now on; others may say something too. The process ends by itself, with exit code 1, when a run does not end within `grace` or after a second
 /// signal.
-pub(crate) fn listen(grace: Duration) -> std::io::Result<Receiver<Control>> {
+pub(crate) fn listen(grace: Duration) -> std::io::Result<(Sender<Control>, Receiver<Control>)> {
     let mut signals = Signals::new([SIGINT, SIGTERM])?;
     let (raised, signal) = unbounded();
     let (control, said) = unbounded();
@@ -22,8 +24,20 @@ pub(crate) fn listen(grace: Duration) -> std::io::Result<Receiver<Control>> {
             let _ = raised.send(());
         }
     })?;
+    let by_others = control.clone();
     spawn("interrupts", move || obey(&signal, &control, grace))?;
-    Ok(said)
+    Ok((by_others, said))
+}
+
+/// For commands that have nothing to commit: the flag is set by the first signal, and the process ends with the second.
+pub(crate) fn flag() -> std::io::Result<Arc<AtomicBool>> {
+    let stop = Arc::new(AtomicBool::new(false));
+    for signal in [SIGINT, SIGTERM] {
+        // In this order: the signal that sets the flag must not find it set.
+        signal_hook::flag::register_conditional_shutdown(signal, 1, stop.clone())?;
+        signal_hook::flag::register(signal, stop.clone())?;
+    }
+    Ok(stop)
 }
 
 fn obey(signal: &Receiver<()>, control: &Sender<Control>, grace: Duration) {

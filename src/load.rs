@@ -2,19 +2,23 @@
 
 use std::io::IsTerminal;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use arrow::datatypes::SchemaRef;
 use pseidon_dsl::{Diagnostic, Document, diagnostic, document, interpolate};
+use pseidon_logs::{Log, MysqlLogs, Settings};
 use pseidon_plan::{Context, Infer, Plan, plan};
 use pseidon_plugin::batch::MetaWanted;
 use pseidon_plugin::format::Format;
 use pseidon_plugin::metrics::Metrics;
+use pseidon_plugin::registry::Registry;
 use pseidon_plugin::source::{Source, SourceSetup};
 
-use crate::plugins::registry;
-use crate::{Exit, FileArgs};
+use crate::plugins::{registry, registry_with, sample_log};
+use crate::{Exit, FileArgs, import};
 
 /// A pipeline's text and where it came from.
+#[derive(Clone)]
 pub(crate) struct Text {
     /// As it is named in messages.
     pub(crate) name: String,
@@ -36,7 +40,7 @@ pub(crate) enum Kind {
 /// Reads the text that the arguments name. Mistakes are printed.
 pub(crate) fn text(from: &FileArgs) -> Result<Text, Exit> {
     match (&from.file, &from.expression) {
-        (Some(file), _) => read(file),
+        (Some(file), _) => read(file).and_then(import::pipeline),
         (None, Some(flow)) => Ok(Text {
             name: "-e".to_owned(),
             text: flow.clone(),
@@ -64,13 +68,22 @@ pub(crate) fn read(file: &Path) -> Result<Text, Exit> {
 impl Text {
     /// The document, with `${env:…}` and `${file:…}` filled in. Mistakes are printed.
     pub(crate) fn document(&self) -> Result<Document, Exit> {
-        let read = match self.kind {
+        self.document_for(&sample_log()).map_err(|mistakes| self.show(&mistakes))
+    }
+
+    /// The document as it is for a log; where it is no template, `${log:…}` is a mistake.
+    fn document_for(&self, log: &Log) -> Result<Document, Vec<Diagnostic>> {
+        let mut document = match self.kind {
             Kind::Edn => document::from_edn(&self.text),
             Kind::Toml => document::from_toml(&self.text),
             Kind::Flow => document::from_flow(&self.text),
-        };
-        let mut document = read.map_err(|mistakes| self.show(&mistakes))?;
-        interpolate::document(&mut document, &mut |kind, name| look_up(kind, name, &self.base)).map_err(|mistakes| self.show(&mistakes))?;
+        }?;
+        let is_template = is_template(&document);
+        interpolate::document(&mut document, &mut |kind, name| match kind {
+            "log" if is_template => log.variable(name),
+            "log" => Err("there is no log here: it takes a source `mysql-logs`".to_owned()),
+            _ => look_up(kind, name, &self.base),
+        })?;
         Ok(document)
     }
 
@@ -81,9 +94,34 @@ impl Text {
 
     /// The plan, with `infer` for sources that say `:schema :infer`. Mistakes are printed.
     pub(crate) fn plan_with(&self, document: &Document, infer: &Infer<'_>) -> Result<Plan, Exit> {
-        let registry = registry();
+        self.plan_in(&registry(), document, infer).map_err(|mistakes| self.show(&mistakes))
+    }
+
+    /// The plan of a template for a log as most are, and what the stage `mysql-logs` says. Mistakes are printed.
+    pub(crate) fn template(&self, document: &Document) -> Result<(Plan, Settings), Exit> {
+        let logs = Arc::new(MysqlLogs::new(Arc::new(sample_log())));
+        let plan = self.plan_in(&registry_with(logs.clone()), document, &|_, _, _| Err(LOGS_ARE_NOT_INFERRED.to_owned()));
+        let plan = plan.map_err(|mistakes| self.show(&mistakes))?;
+        if let Some(other) = plan.sources.iter().find(|source| source.plugin != LOGS) {
+            eprintln!("error: {}: a pipeline with `{LOGS}` can have no other source, but has `{}`", self.name, other.stage);
+            return Err(Exit::WrongFile);
+        }
+        // Whoever planned a pipeline with the stage has its settings.
+        let settings = Arc::into_inner(logs).and_then(MysqlLogs::into_settings).ok_or(Exit::WrongFile)?;
+        Ok((plan, settings))
+    }
+
+    /// The plan of a template for a log. An error is a sentence without a place, since the row is more likely to be wrong than the text.
+    pub(crate) fn plan_for_log(&self, log: Arc<Log>) -> Result<Plan, String> {
+        let all_in_words = |mistakes: Vec<Diagnostic>| mistakes.iter().map(in_words).collect::<Vec<_>>().join("; ");
+        let document = self.document_for(&log).map_err(all_in_words)?;
+        let registry = registry_with(Arc::new(MysqlLogs::new(log)));
+        self.plan_in(&registry, &document, &|_, _, _| Err(LOGS_ARE_NOT_INFERRED.to_owned())).map_err(all_in_words)
+    }
+
+    fn plan_in(&self, registry: &Registry, document: &Document, infer: &Infer<'_>) -> Result<Plan, Vec<Diagnostic>> {
         let (default_name, base, text) = (self.default_name.clone(), self.base.clone(), self.text.clone());
-        plan(document, Context { registry: &registry, default_name, base, text, infer }).map_err(|mistakes| self.show(&mistakes))
+        plan(document, Context { registry, default_name, base, text, infer })
     }
 
     /// Prints mistakes as rustc does.
@@ -94,6 +132,21 @@ impl Text {
         eprintln!("{}: {count} {}", self.name, if count == 1 { "mistake" } else { "mistakes" });
         Exit::WrongFile
     }
+}
+
+/// The source that makes a pipeline a template.
+const LOGS: &str = "mysql-logs";
+const LOGS_ARE_NOT_INFERRED: &str = "the fields of logs come from their rows and tables";
+
+/// Whether the pipeline is run once for each log of a table.
+pub(crate) fn is_template(document: &Document) -> bool {
+    document.calls().iter().any(|call| call.plugin.to_string() == LOGS)
+}
+
+/// A mistake as a sentence, for where its text is not shown.
+fn in_words(mistake: &Diagnostic) -> String {
+    let help = mistake.help.as_ref().map(|help| format!("; {help}")).unwrap_or_default();
+    format!("{}: {}{help}", mistake.message, mistake.label)
 }
 
 /// How many records are looked at for `:schema :infer`.
@@ -115,6 +168,11 @@ pub(crate) fn infer(source: &dyn Source, format: &dyn Format, base: &Path) -> Re
     format.infer(&samples)
 }
 
+/// This machine's name.
+fn host_name() -> String {
+    std::fs::read_to_string("/proc/sys/kernel/hostname").map_or_else(|_| "localhost".to_owned(), |name| name.trim().to_owned())
+}
+
 fn look_up(kind: &str, name: &str, base: &Path) -> Result<String, String> {
     match kind {
         "env" => std::env::var(name).map_err(|_| format!("the environment variable {name} is not set")),
@@ -122,7 +180,9 @@ fn look_up(kind: &str, name: &str, base: &Path) -> Result<String, String> {
             let content = std::fs::read_to_string(base.join(name)).map_err(|error| format!("cannot read {name}: {error}"))?;
             Ok(content.trim_end_matches(['\n', '\r']).to_owned())
         }
-        other => Err(format!("`{other}` is not known here; expected env or file")),
+        "host" if name == "name" => Ok(host_name()),
+        "host" => Err(format!("a host has no `{name}`; expected host:name")),
+        other => Err(format!("`{other}` is not known here; expected env, file, host or log")),
     }
 }
 

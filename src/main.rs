@@ -2,17 +2,26 @@
 //!
 //! Exit codes: 0 the work is done (or was stopped gracefully), 1 it failed, 2 the pipeline file or the command line is wrong.
 
+mod board;
 mod check;
+mod consume;
 mod examples;
+mod fatal;
+mod import;
 mod infer;
 mod interrupts;
 mod load;
 mod logging;
+mod logs;
 mod monitor;
 mod plugins;
+mod produce;
 mod progress;
 mod reference;
 mod run;
+mod status;
+mod systemd;
+mod throughput;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -68,6 +77,17 @@ enum Command {
         #[arg(required = true)]
         files: Vec<PathBuf>,
     },
+    /// Print the pipeline file that the configuration of an older system means (pseidon.edn of pseidon-etl).
+    Import {
+        /// The old file.
+        file: PathBuf,
+    },
+    /// Write test records into a Kafka topic, and show the rate.
+    Produce(produce::ProduceArgs),
+    /// Print the records of a Kafka topic as a pipeline would decode them, or the rate at which they come.
+    Consume(consume::ConsumeArgs),
+    /// Show how a running process is getting on: queue, rate, lag, errors.
+    Status(status::StatusArgs),
     /// Print the fields of JSON files and their types as EDN, to be pasted after `:schema`.
     Infer {
         /// The files: paths or globs.
@@ -112,7 +132,12 @@ struct RunArgs {
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
-    let bar = progress::bar(matches!(&cli.command, Command::Run(args) if !args.no_progress));
+    let has_bar = match &cli.command {
+        Command::Run(args) => !args.no_progress,
+        Command::Produce(_) => true,
+        _ => false,
+    };
+    let bar = progress::bar(has_bar);
     if let Err(reason) = logging::start(&cli.log, cli.log_format == LogFormat::Json, bar.clone()) {
         eprintln!("error: {reason}");
         return Exit::WrongFile.into();
@@ -121,6 +146,10 @@ fn main() -> ExitCode {
         Command::Run(args) => run::run(&args, bar),
         Command::Check(from) => check::check(&from),
         Command::Test { files } => examples::test(&files),
+        Command::Import { file } => import::import(&file),
+        Command::Produce(args) => produce::produce(&args, bar),
+        Command::Consume(args) => consume::consume(&args),
+        Command::Status(args) => status::status(&args),
         Command::Infer { files } => infer::infer(&files),
         Command::Plugins { name, markdown } => reference::show(name.as_deref(), markdown),
     };

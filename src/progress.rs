@@ -10,6 +10,9 @@ use indicatif::{HumanBytes, HumanCount, ProgressBar, ProgressStyle};
 use pseidon_plan::Plan;
 use pseidon_plugin::metrics::Metrics;
 
+use crate::board::Board;
+use crate::systemd::Progress;
+
 /// A progress line, where there is a terminal to show it on.
 pub(crate) fn bar(wanted: bool) -> Option<ProgressBar> {
     (wanted && std::io::stderr().is_terminal()).then(|| {
@@ -33,8 +36,15 @@ struct Totals {
 }
 
 impl Totals {
-    fn of(plan: &Plan, metrics: &Metrics) -> Totals {
+    fn of(board: &Board) -> Totals {
         let mut totals = Totals::default();
+        board.entries().iter().for_each(|entry| totals.add(&board.plan, &entry.metrics));
+        totals
+    }
+
+    /// Adds what one entry has counted. All entries have the stages of the board's plan.
+    fn add(&mut self, plan: &Plan, metrics: &Metrics) {
+        let totals = self;
         for source in &plan.sources {
             let stage = [source.stage.as_str()];
             totals.records_in += metrics.records_in.with_label_values(&stage).get();
@@ -50,9 +60,16 @@ impl Totals {
             totals.files += metrics.files.with_label_values(&stage).get();
             totals.open_files += metrics.open_files.with_label_values(&stage).get();
         }
-        (totals.quarantined, totals.dropped) = metrics.bad_totals();
-        totals
+        let (quarantined, dropped) = metrics.bad_totals();
+        totals.quarantined += quarantined;
+        totals.dropped += dropped;
     }
+}
+
+/// What a service tells of itself.
+pub(crate) fn progress(board: &Board) -> Progress {
+    let totals = Totals::of(board);
+    Progress { records: totals.records_in, bytes: totals.bytes_in, lag: totals.lag }
 }
 
 /// Shows the progress of a run until it is dropped.
@@ -64,13 +81,13 @@ pub(crate) struct Shown {
 
 impl Shown {
     /// Starts showing.
-    pub(crate) fn start(bar: ProgressBar, plan: &Arc<Plan>, metrics: &Metrics) -> Shown {
+    pub(crate) fn start(bar: ProgressBar, board: &Arc<Board>) -> Shown {
         let ended = Arc::new(AtomicBool::new(false));
-        let (line, plan, metrics, over) = (bar.clone(), plan.clone(), metrics.clone(), ended.clone());
+        let (line, board, over) = (bar.clone(), board.clone(), ended.clone());
         let thread = std::thread::Builder::new().name("progress".to_owned()).spawn(move || {
             let mut rate = Rate::default();
             while !over.load(Ordering::Relaxed) {
-                let totals = Totals::of(&plan, &metrics);
+                let totals = Totals::of(&board);
                 line.set_message(message(&totals, rate.update(totals.records_in)));
                 line.tick();
                 std::thread::sleep(Duration::from_millis(250));
@@ -125,9 +142,9 @@ impl Rate {
 }
 
 /// Says what a run has done: as lines on a terminal, as a log line otherwise.
-pub(crate) fn summary(plan: &Plan, metrics: &Metrics, began: Instant, how: &str) {
-    let totals = Totals::of(plan, metrics);
-    let seconds = began.elapsed().as_secs_f64();
+pub(crate) fn summary(board: &Board, how: &str) {
+    let totals = Totals::of(board);
+    let seconds = board.began.elapsed().as_secs_f64();
     if !std::io::stderr().is_terminal() {
         tracing::info!(
             records_in = totals.records_in,

@@ -6,20 +6,24 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use arrow::datatypes::SchemaRef;
+use crossbeam_channel::bounded;
 use indicatif::ProgressBar;
 use pseidon_delivery::embedded::EmbeddedStore;
 use pseidon_delivery::{StateStore, StoreError};
-use pseidon_exec::{Finished, Pools, Run, RunError, View};
+use pseidon_dsl::Document;
+use pseidon_exec::{Finished, Pools, Run, RunError};
 use pseidon_plan::Plan;
 use pseidon_plugin::format::Format;
-use pseidon_plugin::metrics::Metrics;
 use pseidon_plugin::options::{print_schema, read_schema};
 use pseidon_plugin::source::Source;
 use pseidon_redis::RedisStore;
 
+use crate::board::{Board, Live, State};
 use crate::load::{self, Kind, Text};
+use crate::logs::Template;
 use crate::progress::Shown;
-use crate::{Exit, RunArgs, interrupts, monitor, progress};
+use crate::systemd::{Asked, Notifying};
+use crate::{Exit, RunArgs, fatal, interrupts, logs, monitor, progress};
 
 /// How long to wait before a server that does not answer is tried again.
 const CONNECT_AGAIN: Duration = Duration::from_millis(500);
@@ -31,40 +35,70 @@ pub(crate) fn run(args: &RunArgs, bar: Option<ProgressBar>) -> Exit {
     }
 }
 
+/// Whoever starts and watches services hears how this one is getting on, as long as what comes back lives.
+fn notify(board: &Arc<Board>) -> Result<Option<Notifying>, Exit> {
+    let Some(asked) = Asked::from_environment() else { return Ok(None) };
+    let (alive, progressing) = (board.clone(), board.clone());
+    let progress = move || progress::progress(&progressing);
+    Notifying::start(&asked, move || alive.is_alive(), progress).map(Some).map_err(|error| failed(&error))
+}
+
+/// Writes down why the process ends, where the pipeline wants that.
+fn note_fatal(plan: &Plan, reason: &dyn std::fmt::Display) {
+    if let Some(path) = &plan.settings.fatal_errors {
+        fatal::append(&plan.base.join(path), &plan.name, &reason.to_string());
+    }
+}
+
+fn watch_for_panics(plan: &Plan) {
+    if let Some(path) = &plan.settings.fatal_errors {
+        fatal::append_panics(plan.base.join(path), plan.name.clone());
+    }
+}
+
 fn try_run(args: &RunArgs, bar: Option<ProgressBar>) -> Result<Exit, Exit> {
-    let mut text = load::text(&args.from)?;
-    let first_plan = text.plan(&text.document()?)?;
+    let text = load::text(&args.from)?;
+    let document = text.document()?;
     // What `-e` remembers goes with it; the folder is removed when this function ends.
     let passing = (text.kind == Kind::Flow).then(tempfile::tempdir).transpose().map_err(|error| failed(&error))?;
     let state_folder = passing.as_ref().map_or_else(|| text.base.join(".pseidon"), |folder| folder.path().to_owned());
-    let store = open_store(&first_plan, &state_folder).map_err(|error| failed(&error))?;
-    if args.previous {
-        text = previous(text, store.as_ref())?;
+    if load::is_template(&document) {
+        return run_template(args, bar, text, &document, &state_folder);
     }
+    run_pipeline(args, bar, text, &document, &state_folder)
+}
+
+/// Runs one pipeline.
+fn run_pipeline(args: &RunArgs, bar: Option<ProgressBar>, text: Text, document: &Document, state_folder: &Path) -> Result<Exit, Exit> {
+    let first_plan = text.plan(document)?;
+    let store = open_store(&first_plan, state_folder).map_err(|error| failed(&error))?;
+    let text = if args.previous { previous(text, store.as_ref())? } else { text };
     // Only now that the state is at hand is it known what was inferred before; a restart must see the same types.
     let infer = |stage: &str, source: &dyn Source, format: &dyn Format| infer_once(stage, source, format, &text.base, store.as_ref());
-    let plan = text.plan_with(&text.document()?, &infer)?;
-    let metrics = Metrics::new();
-    if let Some(port) = plan.settings.monitor_port {
-        monitor::serve(port, metrics.clone()).map_err(|error| failed(&error))?;
-    }
-    let plan = Arc::new(plan);
-    let began = Instant::now();
+    let plan = Arc::new(text.plan_with(&text.document()?, &infer)?);
+    let pools = Arc::new(Pools::start(&plan.settings).map_err(|error| failed(&error))?);
+    let board = Arc::new(Board::new(plan.clone(), pools.clone(), None));
+    watch_for_panics(&plan);
+    let entry = board.entry(&plan.name);
+    monitor::serve(&plan.settings, &board).map_err(|error| failed(&error))?;
     tracing::debug!(pipeline = plan.name, fingerprint = plan.fingerprint, "starting");
-    let control = interrupts::listen(plan.settings.shutdown_grace).map_err(|error| failed(&error))?;
-    let shown = bar.filter(|_| !prints_to_terminal(&plan)).map(|bar| Shown::start(bar, &plan, &metrics));
-    let pools = Pools::start(&plan.settings).map_err(|error| failed(&error))?;
+    let (control, said) = interrupts::listen(plan.settings.shutdown_grace).map_err(|error| failed(&error))?;
+    entry.set_live(Some(Live { plan: plan.clone(), control, since: Instant::now() }));
+    entry.set_state(State::Running);
+    let shown = bar.filter(|_| !prints_to_terminal(&plan)).map(|bar| Shown::start(bar, &board));
     let run = Run {
         plan: plan.clone(),
         pools: &pools,
         store,
-        metrics: metrics.clone(),
+        metrics: entry.metrics.clone(),
         accept_changed_plan: args.accept_changed_plan,
-        control,
-        view: Arc::new(View::default()),
+        control: said,
+        view: entry.view.clone(),
     };
+    let notifying = notify(&board)?;
     let outcome = run.run();
     drop(shown);
+    drop(notifying);
     match outcome {
         Ok(finished) => {
             let (how, exit) = match finished {
@@ -72,19 +106,53 @@ fn try_run(args: &RunArgs, bar: Option<ProgressBar>) -> Result<Exit, Exit> {
                 Finished::Stopped => ("stopped", Exit::Done),
                 Finished::Left => ("left before everything was committed", Exit::Failed),
             };
-            progress::summary(&plan, &metrics, began, how);
+            progress::summary(&board, how);
             Ok(exit)
         }
         Err(error) => {
+            note_fatal(&plan, &error);
             let exit = failed(&error);
             if let RunError::PlanChanged(_) = error {
                 eprintln!("  to finish that run with the pipeline as it was:  pseidon run --previous {}", text.name);
                 eprintln!("  to go on with this one all the same:             pseidon run --accept-changed-plan {}", text.name);
             }
-            progress::summary(&plan, &metrics, began, "failed");
+            progress::summary(&board, "failed");
             Ok(exit)
         }
     }
+}
+
+/// Runs a template, once for each log of its table.
+fn run_template(args: &RunArgs, bar: Option<ProgressBar>, text: Text, document: &Document, state_folder: &Path) -> Result<Exit, Exit> {
+    if args.previous {
+        return Err(failed(&"--previous is not needed here: each log that crashed is finished as it was by itself"));
+    }
+    let (plan, settings) = text.template(document)?;
+    let plan = Arc::new(plan);
+    let store = open_store(&plan, state_folder).map_err(|error| failed(&error))?;
+    let pools = Arc::new(Pools::start(&plan.settings).map_err(|error| failed(&error))?);
+    let (reload, reloads) = bounded(1);
+    let board = Arc::new(Board::new(plan.clone(), pools, Some(reload)));
+    watch_for_panics(&plan);
+    monitor::serve(&plan.settings, &board).map_err(|error| failed(&error))?;
+    let (_, said) = interrupts::listen(plan.settings.shutdown_grace).map_err(|error| failed(&error))?;
+    let shown = bar.filter(|_| !prints_to_terminal(&plan)).map(|bar| Shown::start(bar, &board));
+    let settings = Arc::new(settings);
+    let notifying = notify(&board)?;
+    let template = Template { text, plan: plan.clone(), settings, store, accept_changed_plan: args.accept_changed_plan };
+    let outcome = logs::run(template, board.clone(), &said, &reloads);
+    drop(shown);
+    drop(notifying);
+    let (how, exit) = match outcome {
+        Ok(true) => ("stopped", Exit::Done),
+        Ok(false) => ("left before everything was committed", Exit::Failed),
+        Err(reason) => {
+            note_fatal(&plan, &reason);
+            ("failed", failed(&reason))
+        }
+    };
+    progress::summary(&board, how);
+    Ok(exit)
 }
 
 fn failed(error: &dyn std::fmt::Display) -> Exit {

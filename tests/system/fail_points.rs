@@ -6,8 +6,8 @@ use std::path::Path;
 use std::time::Duration;
 
 use crate::harness::feed::Feed;
-use crate::harness::output::check;
-use crate::harness::pipeline::{Layout, Membership, SESSION_MILLIS, Store, kafka_to_files};
+use crate::harness::output::{check, files};
+use crate::harness::pipeline::{Layout, Membership, SESSION_MILLIS, Store, kafka_source, kafka_to_files, pipeline, settings};
 use crate::harness::watch::Watcher;
 use crate::harness::{Site, wait_until};
 use crate::instances::FENCED;
@@ -15,6 +15,8 @@ use crate::kills::settle;
 
 /// The steps of the `files` sink, which a run comes past again and again.
 const STEPS_TO_FILES: &[&str] = &["opened", "written", "finished", "synced", "committed", "renamed", "published"];
+/// What follows a file's publishing where the sink has `:move-to` and `:on-close`.
+const STEPS_AFTER_FILES: &[&str] = &["moved", "hooked"];
 /// The steps of the Kafka sink.
 pub(crate) const STEPS_TO_KAFKA: &[&str] = &["kafka-produced", "kafka-positions-sent", "kafka-committed"];
 /// The steps of a start after a crash.
@@ -29,8 +31,11 @@ fn every_step_of_the_sources_is_tried() {
     for part in ["engine", "plugins", "src"] {
         steps_below(&Path::new(env!("CARGO_MANIFEST_DIR")).join(part), &mut found);
     }
-    let tried: BTreeSet<String> =
-        [STEPS_TO_FILES, STEPS_TO_KAFKA, STEPS_OF_RECOVERY, STEPS_OF_STOP].concat().into_iter().map(str::to_owned).collect();
+    let tried: BTreeSet<String> = [STEPS_TO_FILES, STEPS_AFTER_FILES, STEPS_TO_KAFKA, STEPS_OF_RECOVERY, STEPS_OF_STOP]
+        .concat()
+        .into_iter()
+        .map(str::to_owned)
+        .collect();
     assert_eq!(found, tried);
 }
 
@@ -101,6 +106,37 @@ fn killed_at_each_step(test: &str, store: Store, layout: Layout) {
     settle(&site, &watcher, fed.total());
     watcher.finish();
     check(&site.path("out"), &fed);
+}
+
+/// Files are moved on when they are published, and a program is told: each record is in one moved file, and each file was told of.
+#[test]
+fn killed_where_files_are_moved_and_told_of() {
+    let site = Site::new("steps-after");
+    let sink =
+        "(files {:path \"out/{bucket}\" :codec :json :compression :gzip :rollover {:size \"8KB\" :idle \"300ms\"} :check-freq \"50ms\"
+                        :move-to {:path \"moved/{bucket}\"} :on-close {:command [\"sh\" \"-c\" \"cat >> calls; echo >> calls\"]}})";
+    let source = kafka_source(&site.name, Membership::Static, "");
+    site.write("pipeline.edn", pipeline(&site.name, &settings(&site, Store::Redis), &source, sink));
+    let watcher = Watcher::start(&[site.path("moved")]);
+    let mut feed = Feed::new(&site.name, 4);
+    feed.send(1500);
+    let background = feed.in_background(600);
+    for round in 1..4 {
+        for step in [STEPS_TO_FILES, STEPS_AFTER_FILES].concat() {
+            let mut command = site.command("pipeline.edn");
+            command.env("PSEIDON_FAIL", format!("{step}:{round}"));
+            site.start(command).expect_death(step, 60);
+        }
+    }
+    let fed = background.finish().fed();
+    settle(&site, &watcher, fed.total());
+    watcher.finish();
+    let checked = check(&site.path("moved"), &fed);
+    assert!(files(&site.path("out")).is_empty(), "nothing stays where it was published first");
+    let calls = fs::read_to_string(site.path("calls")).expect("what the program was told");
+    for file in &checked.files {
+        assert!(calls.contains(&format!("\"{}\"", file.display())), "{} was never told of", file.display());
+    }
 }
 
 /// One of two instances freezes at each step until the other has its partitions, and is woken: what it was about to do must not get through,

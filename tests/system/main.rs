@@ -6,6 +6,7 @@
 //! - [`fail_points`], [`kills`]: killed at each step of the protocol, and at random.
 //! - [`instances`]: several instances that freeze, come and go.
 //! - [`logs`]: files that are read once and logs that are followed while they rotate, with kills.
+//! - [`log_table`], [`log_faults`]: logs that a MySQL table names, while its rows change and while servers fail.
 //! - [`kafka_sink`]: exactly once into Kafka.
 //! - [`flows`], [`bad_records`], [`command_line`]: what a pipeline does with records, and what the command line does.
 //! - [`secure`]: brokers behind TLS and a login.
@@ -19,6 +20,8 @@ mod harness;
 mod instances;
 mod kafka_sink;
 mod kills;
+mod log_faults;
+mod log_table;
 mod logs;
 mod outages;
 mod secure;

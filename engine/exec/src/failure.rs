@@ -19,6 +19,8 @@ pub(crate) enum Failure {
     },
     /// It will not.
     Fatal(String),
+    /// The state store shows what cannot be: it has lost data.
+    State(String),
     /// The run was told to leave.
     Stopped,
 }
@@ -38,7 +40,7 @@ impl From<Abandon> for Failure {
     fn from(abandon: Abandon) -> Self {
         match abandon {
             Abandon::Fenced(error) => Failure::Fenced(error.to_string()),
-            Abandon::Fatal(reason) => Failure::Fatal(reason),
+            Abandon::Fatal(reason) => Failure::State(reason),
             Abandon::Stopped => Failure::Stopped,
         }
     }

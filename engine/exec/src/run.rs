@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use crossbeam_channel::{Receiver, bounded, select, unbounded};
+use crossbeam_channel::{Receiver, RecvTimeoutError, bounded, select, unbounded};
 use parking_lot::Mutex;
 use pseidon_delivery::committer::Seen;
 use pseidon_delivery::{Committer, StateStore, StoreError, StoredPlan};
@@ -65,6 +65,9 @@ pub enum RunError {
     /// It cannot go on without the user.
     #[error("{0}")]
     Failed(String),
+    /// The state store shows what cannot be, or refuses us. To go on, or to begin anew with what it holds now, would lose or double records.
+    #[error("{0}")]
+    State(String),
     /// The state store failed before anything was read.
     #[error(transparent)]
     Store(#[from] StoreError),
@@ -123,6 +126,7 @@ impl Run<'_> {
             }
             let pause = match failure {
                 Failure::Fatal(reason) => return Err(RunError::Failed(reason)),
+                Failure::State(reason) => return Err(RunError::State(reason)),
                 Failure::Stopped => return Ok(Finished::Left),
                 Failure::Fenced(reason) => {
                     tracing::warn!(reason, "open files are thrown away; starting anew from the committed positions");
@@ -183,13 +187,15 @@ impl Run<'_> {
     /// Waits before the next attempt. Gives whether the user wants none.
     fn is_stopped_within(&self, wait: Duration, pause: &Pause) -> bool {
         let deadline = Instant::now() + wait;
-        while let Ok(control) = self.control.recv_deadline(deadline) {
-            match control {
-                Control::Stop | Control::LeaveNow => return true,
-                Control::Pause => pause.set(true),
-                Control::Resume => pause.set(false),
+        while Instant::now() < deadline {
+            self.view.pulse.beat();
+            match self.control.recv_deadline(deadline.min(Instant::now() + LOOK_EVERY)) {
+                Ok(Control::Stop | Control::LeaveNow) => return true,
+                Ok(Control::Pause) => pause.set(true),
+                Ok(Control::Resume) => pause.set(false),
                 // Nothing is open between two attempts.
-                Control::Roll => {}
+                Ok(Control::Roll) | Err(RecvTimeoutError::Timeout) => {}
+                Err(RecvTimeoutError::Disconnected) => std::thread::sleep(deadline.saturating_duration_since(Instant::now())),
             }
         }
         false
@@ -310,6 +316,7 @@ impl Run<'_> {
     ) -> Result<Finished, Failure> {
         let mut left = self.plan.sources.len();
         while left > 0 {
+            self.view.pulse.beat();
             let patience =
                 course.deadline.map_or(LOOK_EVERY, |deadline| deadline.saturating_duration_since(Instant::now()).min(LOOK_EVERY));
             select! {

@@ -1,8 +1,8 @@
 //! A window onto a run, for those who watch it from outside.
 
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use arrow::array::UInt32Array;
 use crossbeam_channel::{Sender, bounded};
@@ -12,10 +12,38 @@ use pseidon_plugin::rows::Rows;
 
 use crate::attempt::Attempt;
 
+/// A sign of life: whoever works shows it now and then, whoever watches sees how long ago that was.
+pub struct Pulse {
+    began: Instant,
+    /// Milliseconds from `began` to the last beat.
+    last: AtomicU64,
+}
+
+impl Default for Pulse {
+    fn default() -> Self {
+        Pulse { began: Instant::now(), last: AtomicU64::new(0) }
+    }
+}
+
+impl Pulse {
+    /// Shows that all is well.
+    pub fn beat(&self) {
+        let now = u64::try_from(self.began.elapsed().as_millis()).unwrap_or(u64::MAX);
+        self.last.store(now, Ordering::Relaxed);
+    }
+
+    /// How long ago that was last shown.
+    pub fn silent_for(&self) -> Duration {
+        self.began.elapsed().saturating_sub(Duration::from_millis(self.last.load(Ordering::Relaxed)))
+    }
+}
+
 /// What can be seen of a run while it runs. One view lives as long as its run, over all of its attempts. Looking costs the run nothing
 /// that can be measured.
 #[derive(Default)]
 pub struct View {
+    /// Beats as long as the run goes on: also while it waits for servers, and before it is tried again.
+    pub pulse: Pulse,
     attempt: Mutex<Weak<Attempt>>,
     pub(crate) tap: Arc<Tap>,
 }
@@ -85,7 +113,9 @@ impl Tap {
         drop(place);
         let last = rows.len().saturating_sub(wish.count);
         let numbers = UInt32Array::from_iter_values(last as u32..rows.len() as u32);
-        // Who asked may have lost patience.
-        let _ = rows.take(&numbers).map(|rows| wish.reply.send(rows));
+        if let Ok(rows) = rows.take(&numbers) {
+            // Who asked may have lost patience.
+            let _ = wish.reply.send(rows);
+        }
     }
 }

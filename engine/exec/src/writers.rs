@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
 use pseidon_delivery::SplitId;
-use pseidon_plugin::sink::{Chunk, Writer};
+use pseidon_plugin::sink::{Chunk, SinkError, Writer};
 
 use crate::attempt::{Attempt, AttemptId};
 use crate::failure::{Failure, guarded};
@@ -32,12 +32,6 @@ struct Owned {
     writer: Box<dyn Writer>,
     attempt: Arc<Attempt>,
     next_tick: Instant,
-}
-
-impl Owned {
-    fn stage<'a>(attempt: &'a Attempt, number: usize) -> &'a str {
-        &attempt.sinks[number].stage
-    }
 }
 
 /// The writers of one thread.
@@ -137,6 +131,6 @@ impl Writers {
     }
 }
 
-fn failed(attempt: &Attempt, number: usize, error: pseidon_plugin::sink::SinkError) -> Failure {
-    Failure::of_sink(Owned::stage(attempt, number), error)
+fn failed(attempt: &Attempt, number: usize, error: SinkError) -> Failure {
+    Failure::of_sink(&attempt.sinks[number].stage, error)
 }

@@ -23,6 +23,8 @@ use crate::resolve::{Resolved, ResolvedStep, StepKind, on_error_of};
 pub struct PlannedSource {
     /// The stage's name.
     pub stage: String,
+    /// Its declaration's name: `kafka`.
+    pub plugin: &'static str,
     /// The source.
     pub source: Arc<dyn Source>,
     /// What it is like.
@@ -186,6 +188,7 @@ impl Compiler<'_> {
         let format_settings = format_settings.to_owned();
         Some(PlannedSource {
             stage: resolved.stage.clone(),
+            plugin: resolved.plugin.spec().name,
             source,
             facts,
             format,

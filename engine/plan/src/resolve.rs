@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use pseidon_dsl::document::Pattern;
 use pseidon_dsl::expr::{Expr, SelectItem};
-use pseidon_dsl::{Call, Diagnostic, Document, Flow, Name, Node, NodeKind, Span, Stage, nearest};
+use pseidon_dsl::{Call, Diagnostic, Document, Flow, Name, Node, NodeKind, Span, Stage, legacy, nearest};
 use pseidon_plugin::options::{OnError, Options};
 use pseidon_plugin::registry::Registry;
 use pseidon_plugin::sink::SinkPlugin;
@@ -221,6 +221,14 @@ impl<'a> Resolver<'a> {
         if exists {
             return Diagnostic::new(place, format!("`{name}` is a source"), "a source can only stand at the beginning of a flow");
         }
+        self.no_plugin(call)
+    }
+
+    fn no_plugin(&self, call: &Call) -> Diagnostic {
+        if legacy::names_class(&call.plugin) {
+            return legacy::class_mistake(&call.plugin, call.plugin_span, "not a plugin");
+        }
+        let name = call.plugin.to_string();
         let mistake = Diagnostic::new(call.plugin_span, format!("there is no plugin `{name}`"), "not a plugin");
         self.with_nearest(mistake, &name)
     }
@@ -254,10 +262,7 @@ impl<'a> Resolver<'a> {
         let specs = self.registry.specs().chain(TRANSFORMS).filter(|spec| spec.name == name);
         match specs.min_by_key(|spec| unknown_options(spec, call)) {
             Some(spec) => drop(self.options(spec, call)),
-            None => {
-                let mistake = Diagnostic::new(call.plugin_span, format!("there is no plugin `{name}`"), "not a plugin");
-                self.mistakes.push(self.with_nearest(mistake, &name));
-            }
+            None => self.mistakes.push(self.no_plugin(call)),
         }
     }
 }

@@ -1,6 +1,8 @@
 //! `:settings`: what holds for a whole pipeline.
 
+use std::net::{IpAddr, Ipv4Addr};
 use std::num::NonZeroUsize;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use pseidon_dsl::{Diagnostic, Document, Node, NodeKind, Span};
@@ -75,12 +77,40 @@ pub static SETTINGS: PluginSpec = PluginSpec {
             name: "monitor-port",
             kind: OptionKind::Count,
             default: OptionDefault::None,
-            doc: "Serves `/metrics` (Prometheus) and `/health` on this port of 127.0.0.1. Default: nothing is served.",
+            doc: "Serves `/metrics`, `/health` and the rest of the service pages on this port. Default: nothing is served.",
+        },
+        OptionSpec {
+            name: "repl-port",
+            kind: OptionKind::Count,
+            default: OptionDefault::None,
+            doc: "Opens a REPL on this port, in which the running pipeline can be looked at. Default: none is opened.",
+        },
+        OptionSpec {
+            name: "monitor-host",
+            kind: OptionKind::Checked(check_address),
+            default: OptionDefault::Value("127.0.0.1"),
+            doc: "The address that both ports are opened on. `\"0.0.0.0\"` is every address of the machine: set a `:token` then.",
+        },
+        OptionSpec {
+            name: "token",
+            kind: OptionKind::Text,
+            default: OptionDefault::None,
+            doc: "Who tells the running pipeline what to do (`POST` requests, the REPL) has to know this. Default: whoever reaches the ports may.",
+        },
+        OptionSpec {
+            name: "fatal-errors",
+            kind: OptionKind::Text,
+            default: OptionDefault::None,
+            doc: "A file to which a line is added for every error that ends the process. Default: none.",
         },
     ],
     free_options: &[],
     example: "{:etl-threads 2 :memory \"512MB\" :state \"redis://localhost:6379\"}",
 };
+
+fn check_address(text: &str) -> Result<(), String> {
+    text.parse::<IpAddr>().map(drop).map_err(|_| "expected an address, such as \"127.0.0.1\"".to_owned())
+}
 
 /// Checked settings.
 #[derive(Clone, Debug)]
@@ -103,8 +133,16 @@ pub struct Settings {
     pub commit_interval: Duration,
     /// How long a graceful stop may take.
     pub shutdown_grace: Duration,
-    /// The port of the metrics page.
+    /// The port of the service pages.
     pub monitor_port: Option<u16>,
+    /// The port of the REPL.
+    pub repl_port: Option<u16>,
+    /// The address of both.
+    pub monitor_host: IpAddr,
+    /// What has to be known to tell the pipeline what to do.
+    pub token: Option<String>,
+    /// Where errors that end the process are written down.
+    pub fatal_errors: Option<PathBuf>,
 }
 
 impl Settings {
@@ -131,12 +169,15 @@ impl Settings {
         if memory < 16 << 20 {
             mistakes.push(Diagnostic::new(options.span_of("memory"), "`:memory` is too small", "expected at least \"16MiB\""));
         }
-        let monitor_port = options.count("monitor-port").map(|port| {
-            u16::try_from(port).ok().filter(|port| *port > 0).unwrap_or_else(|| {
-                mistakes.push(Diagnostic::new(options.span_of("monitor-port"), "this is not a port", "expected a number from 1 to 65535"));
-                0
-            })
-        });
+        let mut port = |name: &str| {
+            let port = options.count(name)?;
+            let valid = u16::try_from(port).ok().filter(|port| *port > 0);
+            if valid.is_none() {
+                mistakes.push(Diagnostic::new(options.span_of(name), "this is not a port", "expected a number from 1 to 65535"));
+            }
+            valid
+        };
+        let (monitor_port, repl_port) = (port("monitor-port"), port("repl-port"));
         if !mistakes.is_empty() {
             return Err(mistakes);
         }
@@ -151,6 +192,10 @@ impl Settings {
             commit_interval: options.duration("commit-interval").unwrap_or_default(),
             shutdown_grace: options.duration("shutdown-grace").unwrap_or_default(),
             monitor_port,
+            repl_port,
+            monitor_host: options.text("monitor-host").and_then(|host| host.parse().ok()).unwrap_or(IpAddr::V4(Ipv4Addr::LOCALHOST)),
+            token: options.text("token").map(str::to_owned),
+            fatal_errors: options.text("fatal-errors").map(PathBuf::from),
         })
     }
 }

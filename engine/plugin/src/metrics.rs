@@ -17,6 +17,8 @@ pub struct Metrics {
     pub bytes_out: IntCounterVec,
     /// Bad records, by stage and what became of them (`quarantined`, `dropped`).
     pub bad_records: IntCounterVec,
+    /// 1 while a source cannot reach what it reads from, by stage.
+    pub source_unreachable: IntGaugeVec,
     /// Records a source still has before it, by stage.
     pub lag: IntGaugeVec,
     /// Files open now, by stage.
@@ -57,6 +59,7 @@ impl Metrics {
             records_out: counter("pseidon_sink_records_total", "Records handed to the sink.", &["stage"]),
             bytes_out: counter("pseidon_sink_bytes_total", "Bytes written by the sink, after compression.", &["stage"]),
             bad_records: counter("pseidon_bad_records_total", "Records that could not go on.", &["stage", "outcome"]),
+            source_unreachable: gauges("pseidon_source_unreachable", "1 while the source cannot reach what it reads from.", &["stage"]),
             lag: gauges("pseidon_source_lag_records", "Records that the source has not read yet.", &["stage"]),
             open_files: gauges("pseidon_sink_open_files", "Files open for writing.", &["stage"]),
             files: counter("pseidon_sink_files_total", "Files published.", &["stage"]),
@@ -86,12 +89,8 @@ impl Metrics {
         if self.store_unreachable.get() != 0 {
             troubles.push("the state store does not answer: nothing is committed until it does".to_owned());
         }
-        for family in self.sink_blocked.collect() {
-            for metric in family.get_metric().iter().filter(|metric| metric.get_gauge().get_value() != 0.0) {
-                let stage = metric.get_label().iter().find(|label| label.name() == "stage").map_or("", |label| label.value());
-                troubles.push(format!("the sink `{stage}` cannot write and tries again"));
-            }
-        }
+        troubles.extend(set_stages(&self.source_unreachable).map(|stage| format!("the source `{stage}` cannot reach what it reads from")));
+        troubles.extend(set_stages(&self.sink_blocked).map(|stage| format!("the sink `{stage}` cannot write and tries again")));
         troubles
     }
 
@@ -100,4 +99,14 @@ impl Metrics {
         let encoder = prometheus::TextEncoder::new();
         encoder.encode_to_string(&self.registry.gather()).unwrap_or_default()
     }
+}
+
+/// The stages for which a gauge is not zero.
+fn set_stages(gauges: &IntGaugeVec) -> impl Iterator<Item = String> {
+    let stage = |metric: &prometheus::proto::Metric| {
+        let stage = metric.get_label().iter().find(|label| label.name() == "stage")?.value().to_owned();
+        (metric.get_gauge().get_value() != 0.0).then_some(stage)
+    };
+    let families = gauges.collect();
+    families.iter().flat_map(|family| family.get_metric().iter().filter_map(stage).collect::<Vec<_>>()).collect::<Vec<_>>().into_iter()
 }

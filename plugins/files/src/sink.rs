@@ -2,25 +2,35 @@
 //!
 //! A record's way, in the order of the modules:
 //!
-//! - [`options`]: what the user says, checked.
-//! - [`route`] finds each row's bucket, whose path [`lane_name`] keeps inside the base directory. A bucket is a lane.
+//! - [`options`]: what the user can say; [`settings`]: what they said, checked.
+//! - [`route`] finds each row's bucket, which is a lane or several: the path and the name that a [`template`] gives, of which [`lane_name`]
+//!   sees to it that they stay inside the base directory. It makes what is [`written`] of the record.
 //! - [`writer`] holds the open files ([`open_file`]) of a writer thread and closes them by the rules in [`rollover`] and [`cron`]; when the
 //!   disk does not take more, it waits ([`blocked`]).
 //! - [`staging`] has the hidden folders in which files are written, and cleans up after processes that died; [`place`] gives a committed file
 //!   its visible name.
+//! - [`follow_ups`] does what follows for a published file ([`follow_up`]): [`relocate`] moves it, [`hook`] tells somebody. A test can kill
+//!   the process when a file has been `moved` and when somebody has been told (`hooked`).
 
 mod blocked;
 mod cron;
+mod follow_up;
+mod follow_ups;
+mod hook;
 mod lane_name;
 mod open_file;
 mod options;
 mod place;
+mod relocate;
 mod rollover;
 mod route;
+mod settings;
 mod staging;
+mod template;
 mod writer;
+mod written;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use prometheus::{IntCounter, IntGauge};
@@ -32,9 +42,12 @@ use pseidon_plugin::sink::{
 use pseidon_plugin::spec::PluginSpec;
 use pseidon_plugin::{Options, Rows};
 
-use self::options::Settings;
+use self::follow_up::Destination;
+use self::follow_ups::{About, FollowUps};
+use self::hook::Hook;
 use self::place::Host;
-use self::staging::Staging;
+use self::settings::{MoveTo, Settings};
+use self::staging::{Hidden, Staging};
 use self::writer::FileWriter;
 
 /// The sink `files`.
@@ -46,7 +59,8 @@ impl SinkPlugin for FilesSink {
     }
 
     fn facts(&self, options: &Options) -> SinkFacts {
-        SinkFacts { typed: options.text("codec") == Some("parquet"), protocol: Protocol::Staged, folder: options::folder(options) }
+        let typed = matches!(options.text("codec"), Some("parquet" | "avro"));
+        SinkFacts { typed, protocol: Protocol::Staged, folder: settings::folder(options) }
     }
 
     fn prepare(&self, options: &Options, input: &SinkInput) -> Result<Arc<dyn PreparedSink>, Vec<Diagnostic>> {
@@ -65,29 +79,34 @@ impl PreparedSink for Files {
 
     fn open(&self, setup: SinkSetup) -> Result<Arc<dyn Sink>, SinkError> {
         let settings = self.settings.clone();
-        let absolute = |dir: &PathBuf| {
-            let dir = std::path::absolute(setup.base.join(dir))
-                .map_err(|error| SinkError::Fatal(format!("no folder {}: {error}", dir.display())))?;
-            match dir.to_str() {
-                // It is written down in the state store, which holds texts.
-                None => Err(SinkError::Fatal(format!("the folder {} has a name that is not UTF-8", dir.display()))),
-                Some(_) => Ok(dir),
-            }
+        let bases = settings.base_dirs.iter().map(|dir| absolute(&setup.base, dir)).collect::<Result<Vec<_>, _>>()?;
+        let move_to = settings.move_to.as_ref().map(|move_to| move_to.below(&setup.base)).transpose()?;
+        let hook = match &settings.hook {
+            Some(hook) => Some(Hook { folder: absolute(&setup.base, Path::new("."))?, ..hook.clone() }),
+            None => None,
         };
-        let bases = settings.base_dirs.iter().map(absolute).collect::<Result<Vec<_>, _>>()?;
         let staging = Arc::new(Staging::open(&bases, &setup)?);
         let sink = setup.committer.sink().to_string();
         let (stage, place) = match sink.split_once('#') {
             Some((stage, place)) => (stage.to_owned(), Some(place.to_owned())),
             None => (sink.clone(), None),
         };
+        let follow_ups = FollowUps::new(About {
+            pipeline: setup.pipeline.clone(),
+            hook,
+            committer: setup.committer.clone(),
+            metrics: setup.metrics.clone(),
+            stage: stage.clone(),
+        });
         let shared = Shared {
             open_files: setup.metrics.open_files.with_label_values(&[&stage]),
             files: setup.metrics.files.with_label_values(&[&stage]),
             bytes_out: setup.metrics.bytes_out.with_label_values(&[&stage]),
             extension: settings.codec.extension(),
             host: Host::this(),
+            follow_ups,
             staging,
+            move_to,
             settings,
             stage,
             place,
@@ -97,11 +116,31 @@ impl PreparedSink for Files {
     }
 }
 
+/// The folder as an absolute path.
+fn absolute(base: &Path, dir: &Path) -> Result<PathBuf, SinkError> {
+    let dir = std::path::absolute(base.join(dir)).map_err(|error| SinkError::Fatal(format!("no folder {}: {error}", dir.display())))?;
+    match dir.to_str() {
+        // It is written down in the state store, which holds texts.
+        None => Err(SinkError::Fatal(format!("the folder {} has a name that is not UTF-8", dir.display()))),
+        Some(_) => Ok(dir),
+    }
+}
+
+impl MoveTo {
+    /// The same with absolute paths.
+    fn below(&self, base: &Path) -> Result<MoveTo, SinkError> {
+        let quarantine = self.quarantine.as_ref().map(|folder| absolute(base, folder)).transpose()?;
+        Ok(MoveTo { folder: absolute(base, &self.folder)?, quarantine, ..self.clone() })
+    }
+}
+
 /// What the writers of a run share.
 struct Shared {
     settings: Arc<Settings>,
     setup: SinkSetup,
+    follow_ups: FollowUps,
     staging: Arc<Staging>,
+    move_to: Option<MoveTo>,
     host: Host,
     /// The sink stage's name.
     stage: String,
@@ -111,6 +150,21 @@ struct Shared {
     open_files: IntGauge,
     files: IntCounter,
     bytes_out: IntCounter,
+}
+
+impl Shared {
+    /// Where a hidden file is moved when it is published, whose first record is the first of these rows.
+    fn destination(&self, rows: &Rows, hidden: &Hidden) -> Result<Option<Destination>, SinkError> {
+        let Some(move_to) = &self.move_to else { return Ok(None) };
+        // The rows were routed, and every expression has given something then.
+        let below = self.settings.router.destination(rows).map_err(|error| SinkError::Fatal(error.to_string()))?;
+        let quarantine = move_to.check.then(|| match &move_to.quarantine {
+            Some(folder) => folder.clone(),
+            None => hidden.base().join("quarantine"),
+        });
+        let folder = below.map_or_else(|| move_to.folder.clone(), |below| move_to.folder.join(below));
+        Ok(Some(Destination { folder, prefix: move_to.prefix.clone(), quarantine }))
+    }
 }
 
 struct OpenSink(Arc<Shared>);
@@ -125,7 +179,11 @@ impl Sink for OpenSink {
         if splits.iter().any(|(_, owners)| owners.iter().any(is_other)) {
             self.0.staging.clean_up_all()?;
         }
-        Ok(TakenOver { published: self.0.staging.publish(staged)?, positions: Vec::new() })
+        let published = self.0.staging.publish(staged)?;
+        for (id, follow_up, moving) in published.to_follow {
+            self.0.follow_ups.add(id, moving, follow_up);
+        }
+        Ok(TakenOver { published: published.done, positions: Vec::new() })
     }
 
     fn route(&self, rows: Rows) -> Routed {

@@ -9,19 +9,21 @@ mod json;
 use std::io::{self, Write};
 use std::str::FromStr;
 
-use arrow::array::{Array, AsArray, StringArray, new_empty_array};
+use arrow::array::{Array, AsArray, BinaryArray, RecordBatch, StringArray, new_empty_array};
 use arrow::datatypes::{DataType, SchemaRef};
 use arrow::json::writer::{EncoderOptions, NullableEncoder, make_encoder};
 use pseidon_plugin::format::is_json;
 use pseidon_plugin::sink::{RecordShape, SinkInput};
 use pseidon_plugin::{BadRow, Rows};
 
+pub(crate) use json::options as json_options;
+
 /// How a record is written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RecordFormat {
     /// JSON, one object for each record.
     Json,
-    /// Text: the bytes as they came, or the one text column.
+    /// Text: the bytes as they came, or the one column of text or binary.
     Txt,
     /// The bytes as they came.
     Raw,
@@ -47,8 +49,10 @@ pub struct RecordEncoder(Source);
 enum Source {
     /// The bytes as they came.
     Bytes { json: bool },
-    /// The text column.
+    /// The one column, of text.
     Text,
+    /// The one column, of bytes that may be no text.
+    Binary,
     /// All columns, as a JSON object.
     Object {
         /// What stands before each column's value: `{"a":`, then `,"b":` …
@@ -83,7 +87,7 @@ impl RecordEncoder {
     pub fn check(&self, rows: &Rows) -> Vec<BadRow> {
         let missing: (Box<dyn Fn(usize) -> bool>, &str) = match &self.0 {
             Source::Bytes { .. } => (Box::new(|row| rows.payload(row).is_none()), "the record has no payload"),
-            Source::Text => (Box::new(|row| rows.columns().column(0).is_null(row)), "the text is null"),
+            Source::Text | Source::Binary => (Box::new(|row| rows.columns().column(0).is_null(row)), "the text is null"),
             Source::Object { .. } => return Vec::new(),
         };
         let (missing, reason) = missing;
@@ -98,14 +102,28 @@ impl RecordEncoder {
                 let texts = rows.columns().columns().first().and_then(|column| column.as_string_opt());
                 ValueSource::Text(texts.ok_or_else(|| io::Error::other("the rows have no text column"))?)
             }
-            Source::Object { keys, options } => {
-                let columns = rows.columns();
-                let fields = columns.schema_ref().fields();
-                let encoders = fields.iter().zip(columns.columns()).map(|(field, column)| make_encoder(field, column, options));
-                ValueSource::Object { keys, columns: encoders.collect::<Result<_, _>>().map_err(io::Error::other)? }
+            Source::Binary => {
+                let bytes = rows.columns().columns().first().and_then(|column| column.as_binary_opt());
+                ValueSource::Binary(bytes.ok_or_else(|| io::Error::other("the rows have no binary column"))?)
             }
+            Source::Object { .. } => return self.values_of(rows.columns()),
         };
         Ok(Values(values))
+    }
+
+    /// An encoder of columns as JSON objects, for [`RecordEncoder::values_of`].
+    pub(crate) fn objects(schema: &SchemaRef) -> Result<RecordEncoder, String> {
+        object(schema).map(RecordEncoder)
+    }
+
+    /// What gives the values of columns that no sink was given: JSON objects only.
+    pub(crate) fn values_of<'a>(&'a self, columns: &'a RecordBatch) -> io::Result<Values<'a>> {
+        let Source::Object { keys, options } = &self.0 else {
+            return Err(io::Error::other("only json is made from columns alone"));
+        };
+        let fields = columns.schema_ref().fields();
+        let encoders = fields.iter().zip(columns.columns()).map(|(field, column)| make_encoder(field, column, options));
+        Ok(Values(ValueSource::Object { keys, columns: encoders.collect::<Result<_, _>>().map_err(io::Error::other)? }))
     }
 
     /// Writes each row followed by `\n`. Records as they came that lie in one piece are handed over as one slice, which may be short, so
@@ -159,7 +177,8 @@ impl RecordEncoder {
 fn text(schema: &SchemaRef) -> Result<Source, String> {
     match schema.fields().iter().as_slice() {
         [field] if *field.data_type() == DataType::Utf8 && !is_json(field) => Ok(Source::Text),
-        [field] => Err(format!("txt writes a text, but `{}` is none: cast it to utf8, or write json", field.name())),
+        [field] if *field.data_type() == DataType::Binary => Ok(Source::Binary),
+        [field] => Err(format!("txt writes a text or binary, but `{}` is none: cast it to utf8, or write json", field.name())),
         fields => Err(format!("txt writes one text column, but there are {}: select one, or write json", fields.len())),
     }
 }
@@ -184,6 +203,7 @@ pub struct Values<'a>(ValueSource<'a>);
 enum ValueSource<'a> {
     Bytes { rows: &'a Rows, json: bool },
     Text(&'a StringArray),
+    Binary(&'a BinaryArray),
     Object { keys: &'a [Vec<u8>], columns: Vec<NullableEncoder<'a>> },
 }
 
@@ -199,6 +219,8 @@ impl Values<'_> {
             },
             ValueSource::Text(texts) if texts.is_null(row) => {}
             ValueSource::Text(texts) => out.extend_from_slice(texts.value(row).as_bytes()),
+            ValueSource::Binary(values) if values.is_null(row) => {}
+            ValueSource::Binary(values) => out.extend_from_slice(values.value(row)),
             ValueSource::Object { columns, .. } if columns.is_empty() => out.extend_from_slice(b"{}"),
             ValueSource::Object { keys, columns } => {
                 for (key, column) in keys.iter().zip(columns) {

@@ -3,6 +3,7 @@
 //! A [`FileEncoder`] never fails because of the disk. It goes through a [`RetryWriter`], which holds what the disk does not take; whoever
 //! writes looks at [`FileEncoder::blocked`] and hands no more in until [`FileEncoder::resume`] has helped.
 
+mod avro;
 mod blocks;
 
 use std::fs::File;
@@ -12,7 +13,7 @@ use std::sync::{Arc, Mutex};
 
 use arrow::datatypes::{DataType, Field, SchemaRef};
 use parquet::arrow::{ArrowSchemaConverter, ArrowWriter};
-use parquet::basic::{Compression as PageCompression, ZstdLevel};
+use parquet::basic::{Compression as PageCompression, GzipLevel, ZstdLevel};
 use parquet::file::metadata::KeyValue;
 use parquet::file::properties::WriterProperties;
 use pseidon_plugin::format::is_json;
@@ -20,6 +21,7 @@ use pseidon_plugin::sink::{RecordShape, SinkInput};
 use pseidon_plugin::{BadRow, Rows};
 use thiserror::Error;
 
+use self::avro::{AvroCodec, AvroWriter, Blocks};
 use self::blocks::{BlockWriter, Method};
 use crate::encode::{RecordEncoder, RecordFormat};
 use crate::retry::RetryWriter;
@@ -35,6 +37,8 @@ pub enum CodecName {
     Raw,
     /// Apache Parquet.
     Parquet,
+    /// Avro object container files.
+    Avro,
 }
 
 impl CodecName {
@@ -42,6 +46,8 @@ impl CodecName {
     pub fn default_compression(self) -> Compression {
         match self {
             CodecName::Parquet => Compression::Zstd,
+            // Every reader of Avro knows it, which is not so for zstd.
+            CodecName::Avro => Compression::Snappy,
             CodecName::Json | CodecName::Txt | CodecName::Raw => Compression::None,
         }
     }
@@ -56,18 +62,23 @@ impl FromStr for CodecName {
             "txt" => Ok(CodecName::Txt),
             "raw" => Ok(CodecName::Raw),
             "parquet" => Ok(CodecName::Parquet),
-            _ => Err(format!("no codec is named `{name}`; expected json, txt, raw or parquet")),
+            "avro" => Ok(CodecName::Avro),
+            _ => Err(format!("no codec is named `{name}`; expected json, txt, raw, parquet or avro")),
         }
     }
 }
 
-/// How a file is compressed; in Parquet its pages are.
+/// How a file is compressed; in Parquet its pages are, in Avro its blocks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Compression {
     /// Not at all.
     None,
-    /// gzip
+    /// gzip; in Avro it is the same method without gzip's head, which Avro calls `deflate`.
     Gzip,
+    /// Snappy; in files of lines as Hadoop writes it (`.snappy`), which is what Hive and Spark read.
+    Snappy,
+    /// bzip2
+    Bzip2,
     /// Zstandard
     Zstd,
 }
@@ -79,8 +90,10 @@ impl FromStr for Compression {
         match name {
             "none" => Ok(Compression::None),
             "gzip" => Ok(Compression::Gzip),
+            "snappy" => Ok(Compression::Snappy),
+            "bzip2" => Ok(Compression::Bzip2),
             "zstd" => Ok(Compression::Zstd),
-            _ => Err(format!("no compression is named `{name}`; expected none, gzip or zstd")),
+            _ => Err(format!("no compression is named `{name}`; expected none, gzip, snappy, bzip2 or zstd")),
         }
     }
 }
@@ -92,7 +105,7 @@ pub struct FileCodecSettings {
     pub codec: CodecName,
     /// The compression.
     pub compression: Compression,
-    /// Its level: 1 to 9 for gzip (6 if none is given), 1 to 22 for zstd (3).
+    /// Its level: 1 to 9 for gzip (6 if none is given), 1 to 22 for zstd (3). Snappy and bzip2 have none.
     pub level: Option<i32>,
     /// The encoded bytes after which a row group of a Parquet file ends.
     pub row_group_bytes: usize,
@@ -107,6 +120,7 @@ pub struct FileCodec {
 enum Layout {
     Lines { records: Arc<RecordEncoder>, compression: Option<Arc<Method>> },
     Parquet { schema: SchemaRef, properties: Box<WriterProperties> },
+    Avro(Arc<AvroCodec>),
 }
 
 impl FileCodec {
@@ -117,11 +131,14 @@ impl FileCodec {
             CodecName::Txt => ("txt", RecordFormat::Txt),
             CodecName::Raw => ("raw", RecordFormat::Raw),
             CodecName::Parquet => return FileCodec::parquet(&settings, input),
+            CodecName::Avro => return FileCodec::avro(&settings, input),
         };
         let level = level(&settings)?;
         let (ending, compression) = match settings.compression {
             Compression::None => ("", None),
             Compression::Gzip => (".gz", Some(Method::Gzip(flate2::Compression::new(level.unsigned_abs())))),
+            Compression::Snappy => (".snappy", Some(Method::Snappy)),
+            Compression::Bzip2 => (".bz2", Some(Method::Bzip2)),
             Compression::Zstd => (".zst", Some(Method::Zstd { level, idle: Mutex::default() })),
         };
         let records = Arc::new(RecordEncoder::new(format, input)?);
@@ -137,7 +154,9 @@ impl FileCodec {
         let compression = match settings.compression {
             Compression::None => PageCompression::UNCOMPRESSED,
             Compression::Zstd => PageCompression::ZSTD(ZstdLevel::try_new(level).map_err(|error| error.to_string())?),
-            Compression::Gzip => return Err("parquet pages are compressed with zstd or not at all, not with gzip".to_owned()),
+            Compression::Gzip => PageCompression::GZIP(GzipLevel::try_new(level.unsigned_abs()).map_err(|error| error.to_string())?),
+            Compression::Snappy => PageCompression::SNAPPY,
+            Compression::Bzip2 => return Err("parquet pages cannot be compressed with bzip2; take none, gzip, snappy or zstd".to_owned()),
         };
         if settings.row_group_bytes == 0 {
             return Err("a row group cannot have 0 bytes".to_owned());
@@ -153,6 +172,21 @@ impl FileCodec {
         })
     }
 
+    fn avro(settings: &FileCodecSettings, input: &SinkInput) -> Result<FileCodec, String> {
+        let RecordShape::Columns(schema) = &input.record else {
+            return Err("avro writes columns, but the records come as bytes: select their columns first".to_owned());
+        };
+        let level = level(settings)?;
+        let blocks = match settings.compression {
+            Compression::None => Blocks::Plain,
+            Compression::Gzip => Blocks::Deflate(flate2::Compression::new(level.unsigned_abs())),
+            Compression::Snappy => Blocks::Snappy,
+            Compression::Bzip2 => Blocks::Bzip2(Method::Bzip2),
+            Compression::Zstd => Blocks::Zstandard(Method::Zstd { level, idle: Mutex::default() }),
+        };
+        Ok(FileCodec { extension: "avro".to_owned(), layout: Layout::Avro(Arc::new(AvroCodec::new(schema, blocks)?)) })
+    }
+
     /// The ending of its files' names: `json.gz`, `parquet`.
     pub fn extension(&self) -> String {
         self.extension.clone()
@@ -163,6 +197,7 @@ impl FileCodec {
         match &self.layout {
             Layout::Lines { records, .. } => records.check(rows),
             Layout::Parquet { .. } => Vec::new(),
+            Layout::Avro(codec) => codec.check(rows),
         }
     }
 
@@ -177,6 +212,7 @@ impl FileCodec {
             Layout::Parquet { schema, properties } => {
                 Body::Parquet(Box::new(ArrowWriter::try_new(out, schema.clone(), Some(properties.as_ref().clone()))?))
             }
+            Layout::Avro(codec) => Body::Avro(AvroWriter::new(codec.clone(), out).map_err(EncodeError::Records)?),
         };
         Ok(FileEncoder(body))
     }
@@ -186,7 +222,9 @@ impl FileCodec {
 fn level(settings: &FileCodecSettings) -> Result<i32, String> {
     let (name, most, default) = match settings.compression {
         Compression::None if settings.level.is_some() => return Err("a level needs a compression: gzip or zstd".to_owned()),
-        Compression::None => return Ok(0),
+        Compression::Snappy if settings.level.is_some() => return Err("snappy has no levels; leave the level out".to_owned()),
+        Compression::Bzip2 if settings.level.is_some() => return Err("bzip2 has no levels; leave the level out".to_owned()),
+        Compression::None | Compression::Snappy | Compression::Bzip2 => return Ok(0),
         Compression::Gzip => ("gzip", 9, 6),
         Compression::Zstd => ("zstd", 22, 3),
     };
@@ -223,6 +261,7 @@ enum Body {
     Plain { records: Arc<RecordEncoder>, out: RetryWriter<File> },
     Compressed { records: Arc<RecordEncoder>, out: BlockWriter },
     Parquet(Box<ArrowWriter<RetryWriter<File>>>),
+    Avro(AvroWriter),
 }
 
 impl FileEncoder {
@@ -232,6 +271,7 @@ impl FileEncoder {
             Body::Plain { records, out } => records.write_lines(rows, out).map_err(EncodeError::Records),
             Body::Compressed { records, out } => records.write_lines(rows, out).map_err(EncodeError::Records),
             Body::Parquet(writer) => Ok(writer.write(rows.columns())?),
+            Body::Avro(writer) => writer.write(rows.columns()),
         }
     }
 
@@ -241,6 +281,7 @@ impl FileEncoder {
             Body::Plain { out, .. } => out.blocked(),
             Body::Compressed { out, .. } => out.out.blocked(),
             Body::Parquet(writer) => writer.inner().blocked(),
+            Body::Avro(writer) => writer.out.blocked(),
         }
     }
 
@@ -251,6 +292,7 @@ impl FileEncoder {
             Body::Compressed { out, .. } => out.out.resume(),
             // Parquet's writer has counted these bytes already: they are only late.
             Body::Parquet(writer) => writer.inner_mut().resume(),
+            Body::Avro(writer) => writer.out.resume(),
         }
     }
 
@@ -260,6 +302,7 @@ impl FileEncoder {
             Body::Plain { out, .. } => out.memory(),
             Body::Compressed { out, .. } => out.memory(),
             Body::Parquet(writer) => writer.memory_size() + writer.inner().memory(),
+            Body::Avro(writer) => writer.memory(),
         }
     }
 
@@ -269,6 +312,7 @@ impl FileEncoder {
             Body::Plain { out, .. } => out.written() + out.held() as u64,
             Body::Compressed { out, .. } => out.file_bytes(),
             Body::Parquet(writer) => (writer.bytes_written() + writer.in_progress_size()) as u64,
+            Body::Avro(writer) => writer.file_bytes(),
         }
     }
 
@@ -283,6 +327,10 @@ impl FileEncoder {
             Body::Parquet(writer) => {
                 writer.flush()?;
                 writer.sync()
+            }
+            Body::Avro(writer) => {
+                writer.end_block()?;
+                writer.out.flush()
             }
         };
         flushed.map_err(EncodeError::Records)
@@ -300,6 +348,7 @@ impl FileEncoder {
                 }
                 writer.into_inner()?
             }
+            Body::Avro(writer) => writer.finish()?,
         };
         out.flush().map_err(EncodeError::Records)?;
         Ok(out)
@@ -315,6 +364,9 @@ pub enum EncodeError {
     /// Parquet's writer failed.
     #[error("cannot write parquet: {0}")]
     Parquet(#[from] parquet::errors::ParquetError),
+    /// Avro's encoder failed.
+    #[error("cannot write avro: {0}")]
+    Avro(#[from] arrow_avro::errors::AvroError),
 }
 
 #[cfg(test)]

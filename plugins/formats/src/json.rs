@@ -9,13 +9,10 @@
 
 mod check;
 mod columns;
-mod decimal;
 mod infer;
 mod nested;
 mod tree;
 
-use arrow::array::{ArrayRef, BooleanArray};
-use arrow::compute;
 use arrow::datatypes::SchemaRef;
 use bytes::Bytes;
 use pseidon_plugin::format::{Decoded, Decoder, Format, WantedColumn};
@@ -36,11 +33,11 @@ impl Format for Json {
     }
 
     fn summary(&self) -> &'static str {
-        "One JSON object for each record."
+        "One JSON object for each record. `json:ts=path` (`ts_ms`, `ts_sec`) says where the event time is, for logs from a table; it adds no field."
     }
 
     fn schema(&self, settings: &str) -> Result<Option<SchemaRef>, String> {
-        crate::no_settings(self.name(), settings)?;
+        crate::layout(self.name(), settings)?;
         Ok(None)
     }
 
@@ -49,7 +46,7 @@ impl Format for Json {
     }
 
     fn decoder(&self, settings: &str, columns: &[WantedColumn]) -> Result<Box<dyn Decoder>, String> {
-        crate::no_settings(self.name(), settings)?;
+        crate::layout(self.name(), settings)?;
         let mut root = Node::default();
         for (number, column) in columns.iter().enumerate() {
             root.add(&column.path.0, number);
@@ -85,7 +82,7 @@ impl Decoder for JsonDecoder {
             }
         }
         let columns = self.columns.iter_mut().map(Column::finish).collect();
-        Decoded { columns: without_bad(columns, &bad, payloads.len()), bad }
+        Decoded { columns: crate::without_bad(columns, &bad, payloads.len()), bad }
     }
 }
 
@@ -106,20 +103,6 @@ impl JsonDecoder {
         })?;
         record.misfit.into_result()
     }
-}
-
-/// The columns with null in the bad rows.
-fn without_bad(columns: Vec<ArrayRef>, bad: &[BadRow], rows: usize) -> Vec<ArrayRef> {
-    if bad.is_empty() {
-        return columns;
-    }
-    let mut mask = vec![false; rows];
-    for row in bad {
-        mask[row.row as usize] = true;
-    }
-    let mask = BooleanArray::from(mask);
-    let masked = |column: ArrayRef| compute::nullif(&column, &mask).expect("the mask is as long as the column");
-    columns.into_iter().map(masked).collect()
 }
 
 #[cfg(test)]

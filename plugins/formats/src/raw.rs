@@ -20,7 +20,7 @@ impl Format for Raw {
     }
 
     fn schema(&self, settings: &str) -> Result<Option<SchemaRef>, String> {
-        crate::no_settings(self.name(), settings)?;
+        crate::layout(self.name(), settings)?;
         Ok(Some(Arc::new(Schema::empty())))
     }
 
@@ -29,7 +29,7 @@ impl Format for Raw {
     }
 
     fn decoder(&self, settings: &str, columns: &[WantedColumn]) -> Result<Box<dyn Decoder>, String> {
-        crate::no_settings(self.name(), settings)?;
+        crate::layout(self.name(), settings)?;
         match columns.first() {
             Some(column) => Err(format!("raw records have no fields, so there is no `{}`; :format \"json\" or \"txt\" has", column.path)),
             None => Ok(Box::new(RawDecoder)),

@@ -5,6 +5,7 @@ mod logs;
 mod native;
 pub mod sink;
 pub mod source;
+pub mod tools;
 mod topics;
 
 pub use sink::KafkaSinkPlugin;

@@ -26,6 +26,7 @@ mod sample;
 pub mod shared;
 mod start;
 
+use shared::StoppedElsewhere;
 use start::{OnMissingState, Start};
 
 static SPEC: PluginSpec = PluginSpec {
@@ -162,6 +163,7 @@ impl SourcePlugin for KafkaSourcePlugin {
 }
 
 /// A source as its options describe it.
+#[derive(Clone)]
 struct KafkaSource {
     connection: Connection,
     topics: Topics,
@@ -173,6 +175,7 @@ struct KafkaSource {
     until_latest: bool,
     on_missing_state: OnMissingState,
     continue_after_gap: bool,
+    stopped_elsewhere: Option<Arc<StoppedElsewhere>>,
 }
 
 impl Source for KafkaSource {
@@ -223,6 +226,7 @@ impl KafkaSource {
                 _ => OnMissingState::Stop,
             },
             continue_after_gap: options.text("on-gap") == Some("continue"),
+            stopped_elsewhere: None,
         })
     }
 

@@ -17,5 +17,7 @@ mod address;
 mod durability;
 mod link;
 mod store;
+mod work_queue;
 
 pub use store::{DEFAULT_NAMESPACE, RedisStore};
+pub use work_queue::WorkQueue;

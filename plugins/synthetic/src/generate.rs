@@ -17,9 +17,11 @@ use pseidon_plugin::{Batch, Options, Split};
 mod numbers;
 mod pace;
 mod recipe;
+mod values;
 
-use pace::Pace;
+pub use pace::Pace;
 use recipe::{Failure, Recipe};
+pub use values::NumberExpr;
 
 /// The largest number there can be, since `n` is an int64.
 const LAST_NUMBER: u64 = i64::MAX as u64;

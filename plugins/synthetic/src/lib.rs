@@ -4,4 +4,4 @@ pub mod discard;
 pub mod generate;
 
 pub use discard::DropPlugin;
-pub use generate::GeneratePlugin;
+pub use generate::{GeneratePlugin, NumberExpr, Pace};

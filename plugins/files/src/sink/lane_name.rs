@@ -5,7 +5,7 @@
 
 use std::fmt::Write;
 
-use pseidon_delivery::Position;
+use pseidon_delivery::{LaneId, Position, SplitId};
 use pseidon_plugin::Split;
 use sha2::{Digest, Sha256};
 
@@ -15,8 +15,44 @@ const LONGEST_COMPONENT: usize = 200;
 pub(super) const LONGEST_PATH: usize = 3000;
 /// The longest part of a file's name that comes from the split's name.
 const LONGEST_TOPIC: usize = 100;
+/// The longest part of a file's name that a template gives.
+const LONGEST_NAME: usize = 120;
 /// The path of the bucket when the template names nothing below the base directory.
-pub(super) const BASE_ITSELF: &str = ".";
+const BASE_ITSELF: &str = ".";
+/// Parts a bucket's path from what its files' names begin with. No path holds it, since no folder's name is empty.
+const BEFORE_NAME: &str = "//";
+/// Parts a bucket from the number of one of its lanes.
+const BEFORE_NUMBER: &str = "///";
+
+/// The lane of a bucket, or one of several. It is the path as it stands if there is neither a name nor a number.
+pub(super) fn lane_id(path: String, name: Option<&str>, number: Option<u32>) -> LaneId {
+    let mut lane = path;
+    // Writing into a text cannot fail.
+    if let Some(name) = name {
+        let _ = write!(lane, "{BEFORE_NAME}{name}");
+    }
+    if let Some(number) = number {
+        let _ = write!(lane, "{BEFORE_NUMBER}{number}");
+    }
+    LaneId::from(lane)
+}
+
+/// The folder of a lane's files below the base directory, if it is not that itself, and what their names begin with.
+pub(super) fn folder_and_name(lane: &LaneId) -> (Option<&str>, Option<&str>) {
+    let bucket = lane.as_str().split_once(BEFORE_NUMBER).map_or(lane.as_str(), |(bucket, _)| bucket);
+    let (path, name) = match bucket.split_once(BEFORE_NAME) {
+        Some((path, name)) => (path, Some(name)),
+        None => (bucket, None),
+    };
+    (Some(path).filter(|path| *path != BASE_ITSELF), name)
+}
+
+/// Which of a bucket's `lanes` takes the records of this split, at any time and in any run.
+pub(super) fn lane_number(split: &SplitId, lanes: u32) -> u32 {
+    let digest = Sha256::digest(split.as_str());
+    let number = digest.iter().take(4).fold(0, |number, byte| number << 8 | u32::from(*byte));
+    number % lanes.max(1)
+}
 
 /// A piece of a path.
 #[derive(Clone, Copy, Debug)]
@@ -67,7 +103,7 @@ impl Component {
         if self.has_value && self.text.starts_with('.') {
             self.text.replace_range(..1, "%2E");
         }
-        cut(&mut self.text);
+        cut(&mut self.text, LONGEST_COMPONENT);
         // A template may say `a//b`, which is `a/b` to the file system.
         if !self.text.is_empty() {
             if !path.is_empty() {
@@ -100,36 +136,65 @@ fn escape(value: &str, out: &mut String) {
 }
 
 /// Cuts a name that is too long; its digest keeps it apart from others that begin alike.
-fn cut(name: &mut String) {
-    if name.len() <= LONGEST_COMPONENT {
+fn cut(name: &mut String, longest: usize) {
+    if name.len() <= longest {
         return;
     }
     let digest = format!("~{}", digest(name, 8));
-    name.truncate(name.floor_char_boundary(LONGEST_COMPONENT - digest.len()));
+    name.truncate(name.floor_char_boundary(longest - digest.len()));
     name.push_str(&digest);
 }
 
 /// The first bytes of a text's SHA-256, in hexadecimal.
-fn digest(text: &str, bytes: usize) -> String {
+pub(super) fn digest(text: &str, bytes: usize) -> String {
     Sha256::digest(text).iter().take(bytes).map(|byte| format!("{byte:02x}")).collect()
 }
 
-/// The name of a file whose first record is at `first` of `split`: `clicks-3-000000001234`, without an ending. `place` tells apart the places
-/// of a flow that write the same files.
+/// What files' names begin with when these pieces are to stand there: escaped as the name of one folder is, and shorter.
+pub(super) fn render_name<'a>(pieces: impl IntoIterator<Item = Piece<'a>>, null_name: &str) -> String {
+    let mut name = render(pieces, null_name);
+    cut(&mut name, LONGEST_NAME);
+    name
+}
+
+/// What the files of a sink are called.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Naming<'a> {
+    /// What their names begin with, instead of the topic.
+    pub(super) name: Option<&'a str>,
+    /// Whether that tells the topic.
+    pub(super) tells_topic: bool,
+    /// Tells apart the places of a flow that write the same files.
+    pub(super) place: Option<&'a str>,
+}
+
+/// The name of a file whose first record is at `first` of `split`: `clicks-3-000000001234`, without an ending.
 ///
 /// A (split, position) goes to a lane once, so the name is unique in its folder if the split is told by it. A topic and a partition
 /// tell it where the split's own name ends with them; otherwise a digest of that name takes the partition's place.
-pub(super) fn file_name(split: &Split, first: Position, place: Option<&str>) -> String {
+pub(super) fn file_name(split: &Split, first: Position, naming: Naming<'_>) -> String {
+    let (name, tells_topic) = match naming.name {
+        Some(name) => (name.to_owned(), naming.tells_topic),
+        None => {
+            let readable = readable(&split.topic);
+            let tells_topic = readable == split.topic;
+            (readable, tells_topic)
+        }
+    };
+    let whole = tells_topic && split.id.as_str().ends_with(&format!("{}/{}", split.topic, split.partition));
+    let which = if whole { split.partition.to_string() } else { digest(split.id.as_str(), 4) };
+    let place = naming.place.map(|place| format!(".{place}")).unwrap_or_default();
+    format!("{name}-{which}-{first:012}{place}")
+}
+
+/// A topic as a file's name can begin with it.
+fn readable(topic: &str) -> String {
     let is_allowed = |char: char| char.is_ascii_alphanumeric() || matches!(char, '.' | '_' | '-');
-    let readable: String = split.topic.chars().map(|char| if is_allowed(char) { char } else { '_' }).collect();
+    let readable: String = topic.chars().map(|char| if is_allowed(char) { char } else { '_' }).collect();
     // Names that begin with a dot or an underscore are hidden from many readers.
     let readable = readable.trim_start_matches(['.', '_', '-']);
     let readable = &readable[..readable.len().min(LONGEST_TOPIC)];
-    let readable = if readable.is_empty() { "data" } else { readable };
-    let whole = readable == split.topic && split.id.as_str().ends_with(&format!("{}/{}", split.topic, split.partition));
-    let which = if whole { split.partition.to_string() } else { digest(split.id.as_str(), 4) };
-    let place = place.map(|place| format!(".{place}")).unwrap_or_default();
-    format!("{readable}-{which}-{first:012}{place}")
+    if readable.is_empty() { "data".to_owned() } else { readable.to_owned() }
 }
 
 #[cfg(test)]
@@ -180,7 +245,8 @@ mod tests {
 
     #[test]
     fn file_names_tell_split_and_position() {
-        let name = |id: &str, topic: &str, partition| file_name(&Split { id: id.into(), topic: topic.into(), partition }, 1234, None);
+        let name =
+            |id: &str, topic: &str, partition| file_name(&Split { id: id.into(), topic: topic.into(), partition }, 1234, Naming::default());
         assert_eq!(name("in:clicks/3", "clicks", 3), "clicks-3-000000001234");
         let file = name("logs:1.2.3", "logs/app.log", 0);
         assert!(
@@ -193,7 +259,41 @@ mod tests {
         assert!(name("in:__/0", "__", 0).starts_with("data-"));
         assert!(name("in:long/0", &"x".repeat(500), 0).len() < 200);
         let split = Split { id: "in:clicks/3".into(), topic: "clicks".into(), partition: 3 };
-        assert_eq!(file_name(&split, 7, Some("2")), "clicks-3-000000000007.2");
+        let naming = |name, tells_topic, place| Naming { name, tells_topic, place };
+        assert_eq!(file_name(&split, 7, naming(None, false, Some("2"))), "clicks-3-000000000007.2");
+        assert_eq!(file_name(&split, 7, naming(Some("clicks-10"), true, None)), "clicks-10-3-000000000007");
+        let digest = digest("in:clicks/3", 4);
+        assert_eq!(file_name(&split, 7, naming(Some("all"), false, None)), format!("all-{digest}-000000000007"));
+        let file = Split { id: "logs:1.2".into(), topic: "a.log".into(), partition: 0 };
+        assert!(
+            !file_name(&file, 7, naming(Some("a.log"), true, None)).starts_with("a.log-0-"),
+            "its name does not end with the partition"
+        );
+    }
+
+    #[test]
+    fn a_lane_tells_its_folder_and_its_name() {
+        for (path, name, number, lane) in [
+            ("a/b", None, None, "a/b"),
+            (".", None, None, "."),
+            ("a/b", Some("n"), None, "a/b//n"),
+            (".", Some("n"), Some(2), ".//n///2"),
+            ("a", None, Some(0), "a///0"),
+        ] {
+            let found = lane_id(path.to_owned(), name, number);
+            assert_eq!(found.as_str(), lane);
+            assert_eq!(folder_and_name(&found), ((path != ".").then_some(path), name), "{lane}");
+        }
+    }
+
+    #[test]
+    fn splits_are_spread_over_lanes() {
+        let numbers: Vec<u32> = (0..64).map(|split| lane_number(&format!("in:clicks/{split}").into(), 4)).collect();
+        for lane in 0..4 {
+            assert!(numbers.iter().filter(|number| **number == lane).count() > 4, "{numbers:?}");
+        }
+        // These never change, or records would be doubled after a crash.
+        assert_eq!(numbers[..8], [2, 3, 1, 3, 2, 2, 3, 1]);
     }
 
     proptest! {

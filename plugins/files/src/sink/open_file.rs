@@ -13,7 +13,8 @@ use pseidon_formats::{EncodeError, FileCodec, FileEncoder, RetryWriter};
 use pseidon_plugin::{Rows, Split};
 use serde_json::{Map, Value, json};
 
-use super::lane_name::{BASE_ITSELF, file_name};
+use super::follow_up::{Destination, FollowUp};
+use super::lane_name::{Naming, file_name, folder_and_name};
 use super::place::Move;
 use super::staging::Hidden;
 
@@ -28,6 +29,8 @@ pub(super) struct OpenFile {
     /// Dropped before the hidden file, which it writes.
     encoder: FileEncoder,
     hidden: Hidden,
+    /// Where it is moved when it is published.
+    destination: Option<Destination>,
     /// The splits whose records it holds, in the order in which they came.
     held: Vec<Held>,
     records: u64,
@@ -51,15 +54,25 @@ pub(super) struct Writing<'a> {
     pub(super) sink: &'a str,
     /// Tells apart the places of a flow that share a stage.
     pub(super) place: Option<&'a str>,
+    /// Whether what the files' names begin with tells the topic.
+    pub(super) tells_topic: bool,
     pub(super) extension: &'a str,
+    /// Whether something follows for every file, moved or not.
+    pub(super) has_hook: bool,
 }
 
 impl OpenFile {
     /// A file for a lane.
-    pub(super) fn new(lane: LaneId, codec: &FileCodec, file: File, hidden: Hidden) -> Result<OpenFile, EncodeError> {
+    pub(super) fn new(
+        lane: LaneId,
+        destination: Option<Destination>,
+        codec: &FileCodec,
+        file: File,
+        hidden: Hidden,
+    ) -> Result<OpenFile, EncodeError> {
         let (encoder, now) = (codec.open(file)?, Instant::now());
         let memory = encoder.memory();
-        Ok(OpenFile { lane, encoder, hidden, held: Vec::new(), records: 0, opened: now, written: now, memory })
+        Ok(OpenFile { lane, encoder, hidden, destination, held: Vec::new(), records: 0, opened: now, written: now, memory })
     }
 
     /// Adds rows of one batch. The file may be blocked afterwards.
@@ -124,18 +137,32 @@ impl OpenFile {
 
     /// Ends the file. What comes back may be blocked.
     pub(super) fn close(self, writing: &Writing<'_>) -> Result<ClosingFile, EncodeError> {
+        let positions = positions(&self.held);
         let metadata = [
             (PIPELINE_KEY.to_owned(), writing.pipeline.to_owned()),
             (SINK_KEY.to_owned(), writing.sink.to_owned()),
-            (POSITIONS_KEY.to_owned(), positions(&self.held)),
+            (POSITIONS_KEY.to_owned(), Value::Object(positions.clone()).to_string()),
         ];
+        let (folder, name) = folder_and_name(&self.lane);
         let name = match self.held.first() {
-            Some(held) => file_name(&held.split, held.first, writing.place),
+            Some(held) => {
+                let naming = Naming { name, tells_topic: writing.tells_topic, place: writing.place };
+                file_name(&held.split, held.first, naming)
+            }
             None => "empty".to_owned(),
         };
         let file = format!("{name}.{}", writing.extension);
-        let visible = if self.lane.as_str() == BASE_ITSELF { file } else { format!("{}/{file}", self.lane) };
-        let moving = self.hidden.to_move(visible, writing.extension);
+        let visible = folder.map_or_else(|| file.clone(), |folder| format!("{folder}/{file}"));
+        let has_follow_up = writing.has_hook || self.destination.is_some();
+        let follow_up = has_follow_up.then(|| FollowUp {
+            inode: self.hidden.inode(),
+            // It grows until the last byte is written.
+            bytes: 0,
+            records: self.records,
+            positions,
+            destination: self.destination,
+        });
+        let moving = self.hidden.to_move(visible, writing.extension, follow_up);
         let splits = self.held.into_iter().map(|held| (held.split.id.clone(), held.upto)).collect();
         let commit = LaneCommit { lane: self.lane, splits };
         Ok(ClosingFile { writer: self.encoder.finish(&metadata)?, rest: Closed { hidden: self.hidden, commit, moving } })
@@ -143,9 +170,8 @@ impl OpenFile {
 }
 
 /// `{"clicks/3": {"first": 10, "upto": 20}}`
-fn positions(held: &[Held]) -> String {
-    let entry = |held: &Held| (held.split.id.to_string(), json!({ "first": held.first, "upto": held.upto }));
-    Value::Object(held.iter().map(entry).collect::<Map<_, _>>()).to_string()
+fn positions(held: &[Held]) -> Map<String, Value> {
+    held.iter().map(|held| (held.split.id.to_string(), json!({ "first": held.first, "upto": held.upto }))).collect()
 }
 
 /// A file whose last bytes are on their way to the disk.
@@ -173,9 +199,14 @@ impl ClosingFile {
 
     /// The file, if they are all there.
     pub(super) fn into_closed(self) -> Result<ClosedFile, Box<ClosingFile>> {
-        let rest = self.rest;
+        let mut rest = self.rest;
         match self.writer.into_inner() {
-            Ok(file) => Ok(ClosedFile { file, rest }),
+            Ok(file) => {
+                if let Some(follow_up) = &mut rest.moving.follow_up {
+                    follow_up.bytes = size(&file);
+                }
+                Ok(ClosedFile { file, rest })
+            }
             Err(writer) => Err(Box::new(ClosingFile { writer, rest })),
         }
     }
@@ -190,7 +221,7 @@ pub(super) struct ClosedFile {
 impl ClosedFile {
     /// Its size on disk.
     pub(super) fn bytes(&self) -> u64 {
-        self.file.metadata().map_or(0, |metadata| metadata.len())
+        size(&self.file)
     }
 
     /// Makes its content lasting.
@@ -218,4 +249,8 @@ impl ClosedFile {
         self.rest.hidden.keep();
         (self.rest.hidden.id(), self.rest.moving)
     }
+}
+
+fn size(file: &File) -> u64 {
+    file.metadata().map_or(0, |metadata| metadata.len())
 }

@@ -1,19 +1,11 @@
-//! What the user says about a `files` sink.
+//! What the user can say about a `files` sink.
 
-use std::path::PathBuf;
-use std::time::Duration;
-
-use pseidon_dsl::template::{Part as TemplatePart, Template};
-use pseidon_dsl::{Diagnostic, Span};
-use pseidon_formats::{CodecName, Compression, FileCodec, FileCodecSettings};
-use pseidon_plugin::Options;
-use pseidon_plugin::sink::SinkInput;
 use pseidon_plugin::spec::{OptionDefault, OptionKind, OptionSpec, PluginSpec, Role};
 
 use super::cron::Cron;
-use super::rollover::Rollover;
-use super::route::{Part, Router};
-use super::staging::OPEN;
+
+/// More than this many files for one bucket are of no use: there are not that many writer threads.
+const MOST_LANES: u32 = 256;
 
 pub(super) static SPEC: PluginSpec = PluginSpec {
     name: "files",
@@ -29,14 +21,19 @@ A value cannot leave its folder: `/`, `%` and control characters are percent-enc
 null, and what would be an empty name, become `:null-name`. Names of more than 200 bytes are cut and end with a digest.
 
 When the disk is full, a folder has vanished or a permission is lost, the sink takes nothing in, says so, and tries again until it works.
-Two pipelines may write into the same folders.",
+Two pipelines may write into the same folders.
+
+With `:move-to` and `:on-close` a file has more to go through after it has got its name: it is moved, and then somebody is told. Both are
+done by a thread of their own, until they work, also by a later run and after a crash. A file is moved exactly once. The call is made at
+least once: after a crash it may come twice for the same path.",
     positional: Some("path"),
     options: &[
         OptionSpec {
             name: "path",
             kind: OptionKind::Template,
-            default: OptionDefault::Required,
-            doc: "The folder of a record's bucket. What stands before the first `{…}`, up to its last `/`, is the base directory.",
+            default: OptionDefault::None,
+            doc: "The folder of a record's bucket. What stands before the first `{…}`, up to its last `/`, is the base directory. Without \
+                  it all files lie in `:base-dir`.",
         },
         OptionSpec {
             name: "base-dir",
@@ -45,16 +42,40 @@ Two pipelines may write into the same folders.",
             doc: "The base directory, or several that are used in turn, such as one on each disk; `:path` is then relative to it.",
         },
         OptionSpec {
+            name: "name",
+            kind: OptionKind::Template,
+            default: OptionDefault::None,
+            doc: "What the names of a record's files begin with, such as `{@topic}-{at:%Y-%m-%d}`: records for which it differs are in \
+                  different buckets. The topic if it is not given, or empty. After it come the partition, or a digest if the name does not \
+                  hold `{@topic}`, and the first record's position.",
+        },
+        OptionSpec {
+            name: "lanes",
+            kind: OptionKind::Checked(check_lanes),
+            default: OptionDefault::None,
+            doc: "How many files of a bucket are open at once, each for a part of the splits, so that as many writer threads can share the \
+                  work of one bucket. One if it is not given.",
+        },
+        OptionSpec {
+            name: "write",
+            kind: OptionKind::Select,
+            default: OptionDefault::None,
+            doc: "What is written of a record: columns as in `select`, such as `\"msg\"` or `\"* except (ts)\"`. The templates still see \
+                  all of them. The whole record if it is not given, or empty.",
+        },
+        OptionSpec {
             name: "codec",
-            kind: OptionKind::Choice(&["json", "txt", "raw", "parquet"]),
+            kind: OptionKind::Choice(&["json", "txt", "raw", "parquet", "avro"]),
             default: OptionDefault::Value("json"),
-            doc: "How records are written: a JSON object a line, a text a line, the bytes as they came, or Parquet.",
+            doc: "How records are written: a JSON object a line, a text a line, the bytes as they came a line, Parquet, or Avro's object \
+                  container files.",
         },
         OptionSpec {
             name: "compression",
-            kind: OptionKind::Choice(&["none", "gzip", "zstd"]),
+            kind: OptionKind::Choice(&["none", "gzip", "snappy", "bzip2", "zstd"]),
             default: OptionDefault::None,
-            doc: "`:none`; for Parquet, whose pages are compressed, `:zstd`.",
+            doc: "Without it `:none`; `:zstd` for the pages of Parquet, `:snappy` for the blocks of Avro. Files of lines are compressed \
+                  with snappy as Hadoop does it. Parquet does not know bzip2.",
         },
         OptionSpec {
             name: "level",
@@ -91,6 +112,25 @@ Two pipelines may write into the same folders.",
             kind: OptionKind::Bytes,
             default: OptionDefault::Value("64MB"),
             doc: "The size of a Parquet file's row groups. They are buffered, so they get smaller when memory is short.",
+        },
+        OptionSpec {
+            name: "move-to",
+            kind: OptionKind::Map(MOVE_TO),
+            default: OptionDefault::None,
+            doc: "Where a file is moved after it has got its name. On one file system that is a rename. Onto another one it is copied \
+                  under a name with a dot, and shows itself when the copy is complete and synced. Nothing is replaced: a name that is \
+                  taken gets a digest.",
+        },
+        OptionSpec {
+            name: "on-close",
+            kind: OptionKind::Map(ON_CLOSE),
+            default: OptionDefault::None,
+            doc: "Who is told of each file that is in its last place: `{:command [\"prog\" \"arg\"]}` or `{:post \"http://host/path\"}`. \
+                  The program's standard input, or the request's body, is one JSON object: `{\"pipeline\": …, \"sink\": …, \"path\": …, \
+                  \"records\": …, \"bytes\": …, \"positions\": {SPLIT: {\"first\": …, \"upto\": …}}}`. The program also has the path in \
+                  the variable PSEIDON_PATH, and runs in the folder of the pipeline file. Exit code 0, or a status of 2xx, is success. \
+                  Otherwise it is called again after 1 s, 2 s … 1 min, without end; so it is called at least once for each file, and may \
+                  be called twice for the same path.",
         },
         OptionSpec {
             name: "on-error",
@@ -130,171 +170,49 @@ fn check_cron(text: &str) -> Result<(), String> {
     Cron::parse(text).map(|_| ())
 }
 
-/// A sink's settings, checked.
-pub(super) struct Settings {
-    /// Absolute, or relative to the pipeline file's folder.
-    pub(super) base_dirs: Vec<PathBuf>,
-    pub(super) router: Router,
-    pub(super) codec: FileCodec,
-    pub(super) rollover: Rollover,
-    pub(super) check_freq: Duration,
-    pub(super) max_open_files: usize,
-    /// The first expression of the path that does not always give the same.
-    pub(super) nondeterminism: Option<String>,
-}
-
-impl Settings {
-    /// Checks what the declaration does not.
-    pub(super) fn new(options: &Options, input: &SinkInput) -> Result<Settings, Vec<Diagnostic>> {
-        let mut mistakes = Vec::new();
-        let path = options.template("path").map(|template| Path::new(template, options, input, &mut mistakes)).unwrap_or_default();
-        let codec = codec(options, input).map_err(|mistake| mistakes.push(mistake)).ok();
-        let rollover = options.map("rollover").and_then(|map| rollover(map).map_err(|mistake| mistakes.push(mistake)).ok());
-        let max_open_files = options.count("max-open-files").unwrap_or_default() as usize;
-        if max_open_files == 0 {
-            mistakes.push(Diagnostic::new(options.span_of("max-open-files"), "no file could be open", "expected a number from 1 up"));
-        }
-        match (codec, rollover) {
-            (Some(codec), Some(rollover)) if mistakes.is_empty() => Ok(Settings {
-                base_dirs: path.base_dirs,
-                router: Router { parts: path.parts, null_name: options.text("null-name").unwrap_or_default().to_owned() },
-                codec,
-                rollover,
-                check_freq: options.duration("check-freq").unwrap_or_default().max(Duration::from_millis(1)),
-                max_open_files,
-                nondeterminism: path.nondeterminism,
-            }),
-            _ => Err(mistakes),
-        }
+fn check_lanes(text: &str) -> Result<(), String> {
+    match text.parse::<u32>() {
+        Ok(1..=MOST_LANES) => Ok(()),
+        _ => Err(format!("expected a number from 1 to {MOST_LANES}")),
     }
 }
 
-/// What the template says.
-#[derive(Default)]
-struct Path {
-    base_dirs: Vec<PathBuf>,
-    parts: Vec<Part>,
-    nondeterminism: Option<String>,
-}
+const MOVE_TO: &[OptionSpec] = &[
+    OptionSpec {
+        name: "path",
+        kind: OptionKind::Template,
+        default: OptionDefault::Required,
+        doc: "The folder, absolute or relative to the pipeline file's: a template that is filled in for the file's first record, with the \
+              same escapes as the sink's own.",
+    },
+    OptionSpec {
+        name: "prefix",
+        kind: OptionKind::Text,
+        default: OptionDefault::None,
+        doc: "What goes before the file's name, such as `${host:name}-`.",
+    },
+    OptionSpec {
+        name: "check",
+        kind: OptionKind::Bool,
+        default: OptionDefault::Value("true"),
+        doc: "Whether a Parquet file is opened before it is moved. One whose footer cannot be read, or does not fit the file or what was \
+              written, is put aside, and counted in `pseidon_bad_records_total` with its records.",
+    },
+    OptionSpec {
+        name: "quarantine",
+        kind: OptionKind::Text,
+        default: OptionDefault::None,
+        doc: "The folder for such files; `quarantine` in the base directory if it is not given. Nobody is told of them by `:on-close`.",
+    },
+];
 
-impl Path {
-    fn new(template: &Template, options: &Options, input: &SinkInput, mistakes: &mut Vec<Diagnostic>) -> Path {
-        let span = options.span_of("path");
-        let (base, below) = split_base(template);
-        let base_dirs = match options.texts("base-dir") {
-            None => vec![PathBuf::from(&base)],
-            Some(dirs) => {
-                if dirs.is_empty() || dirs.iter().any(String::is_empty) {
-                    mistakes.push(Diagnostic::new(
-                        options.span_of("base-dir"),
-                        "`:base-dir` names no folder",
-                        "expected one folder or more",
-                    ));
-                }
-                if base.starts_with('/') {
-                    mistakes.push(Diagnostic::new(span, "`:path` is absolute although there is a `:base-dir`", "expected a path below it"));
-                }
-                dirs.iter().map(PathBuf::from).collect()
-            }
-        };
-        // With a base directory of its own, all of the template is the bucket's path.
-        let mut literal = if options.texts("base-dir").is_some() { base } else { String::new() };
-        let mut found = Path { base_dirs, parts: Vec::new(), nondeterminism: None };
-        for part in below {
-            match part {
-                TemplatePart::Literal(text) => literal.push_str(&text),
-                TemplatePart::Value { expr, format, .. } => {
-                    if !literal.is_empty() {
-                        found.parts.push(Part::Literal(std::mem::take(&mut literal)));
-                    }
-                    match pseidon_expr::compile(&expr, &input.scope) {
-                        Ok(compiled) => {
-                            if !compiled.is_deterministic() {
-                                found.nondeterminism.get_or_insert_with(|| expr.to_string());
-                            }
-                            found.parts.push(Part::Value { expr: compiled, format });
-                        }
-                        Err(more) => mistakes.extend(more),
-                    }
-                }
-            }
-        }
-        if !literal.is_empty() {
-            found.parts.push(Part::Literal(literal));
-        }
-        check_literals(&found.parts, span, mistakes);
-        found
-    }
-}
-
-/// The template's base directory, with its last `/`, and what is below it. A template without values is all base.
-fn split_base(template: &Template) -> (String, Vec<TemplatePart>) {
-    let mut parts = template.parts.clone();
-    match parts.first_mut() {
-        Some(TemplatePart::Literal(text)) => {
-            let base = match text.rfind('/') {
-                _ if template.parts.len() == 1 => text.len(),
-                Some(slash) => slash + 1,
-                None => 0,
-            };
-            let below = text.split_off(base);
-            let base = std::mem::replace(text, below);
-            (base, parts)
-        }
-        _ => (String::new(), parts),
-    }
-}
-
-/// The template itself must not lead out of the base directory either, nor into the hidden folder.
-fn check_literals(parts: &[Part], span: Span, mistakes: &mut Vec<Diagnostic>) {
-    let literals = parts.iter().filter_map(|part| match part {
-        Part::Literal(text) => Some(text),
-        Part::Value { .. } => None,
-    });
-    for name in literals.flat_map(|text| text.split('/')) {
-        if matches!(name, "." | ".." | OPEN) {
-            let expected = "expected the name of a folder below the base directory";
-            mistakes.push(Diagnostic::new(span, format!("`{name}` cannot be part of a bucket's path"), expected));
-        }
-    }
-}
-
-/// The folder below which a sink with these options writes, relative to the pipeline file's; the first if there are several.
-pub(super) fn folder(options: &Options) -> Option<String> {
-    match options.texts("base-dir") {
-        Some(dirs) => dirs.first().cloned(),
-        None => Some(split_base(options.template("path")?).0),
-    }
-    .map(|folder| if folder == "/" { folder } else { folder.trim_end_matches('/').to_owned() })
-    .filter(|folder| !folder.is_empty())
-}
-
-fn codec(options: &Options, input: &SinkInput) -> Result<FileCodec, Diagnostic> {
-    let wrong = |option: &str, reason: String| Diagnostic::new(options.span_of(option), "files cannot be written like this", reason);
-    let codec: CodecName = options.text("codec").unwrap_or_default().parse().map_err(|reason| wrong("codec", reason))?;
-    let compression = match options.text("compression") {
-        None => codec.default_compression(),
-        Some(name) => name.parse::<Compression>().map_err(|reason| wrong("compression", reason))?,
-    };
-    let level = options.count("level").map(|level| i32::try_from(level).unwrap_or(i32::MAX));
-    let row_group_bytes = usize::try_from(options.count("row-group").unwrap_or_default()).unwrap_or(usize::MAX);
-    FileCodec::new(FileCodecSettings { codec, compression, level, row_group_bytes }, input).map_err(|reason| wrong("codec", reason))
-}
-
-fn rollover(options: &Options) -> Result<Rollover, Diagnostic> {
-    let cron = match options.text("cron").map(Cron::parse) {
-        None => None,
-        Some(Ok(cron)) => Some(cron),
-        Some(Err(reason)) => return Err(Diagnostic::new(options.span_of("cron"), "`:cron` has a wrong value", reason)),
-    };
-    if options.count("records") == Some(0) {
-        return Err(Diagnostic::new(options.span_of("records"), "a file cannot have 0 records", "expected a number from 1 up"));
-    }
-    Ok(Rollover {
-        size: options.count("size").unwrap_or_default(),
-        records: options.count("records"),
-        idle: options.duration("idle").unwrap_or_default(),
-        age: options.duration("age").unwrap_or_default(),
-        cron,
-    })
-}
+const ON_CLOSE: &[OptionSpec] = &[
+    OptionSpec { name: "command", kind: OptionKind::Texts, default: OptionDefault::None, doc: "A program and its arguments." },
+    OptionSpec { name: "post", kind: OptionKind::Text, default: OptionDefault::None, doc: "An `http://` or `https://` URL." },
+    OptionSpec {
+        name: "timeout",
+        kind: OptionKind::Duration,
+        default: OptionDefault::Value("30s"),
+        doc: "How long it may take; what takes longer has failed. A program is killed then, with all that it started.",
+    },
+];

@@ -14,6 +14,8 @@ use rustix::fs::{CWD, RenameFlags, renameat_with};
 use rustix::io::Errno;
 use serde_json::{Value, json};
 
+use super::follow_up::FollowUp;
+
 /// How many names are tried when the wanted one is taken.
 const MOST_NAMES: u32 = 10_000;
 
@@ -62,6 +64,8 @@ pub(super) struct Move {
     pub(super) visible: String,
     /// The ending of that name; what makes another name unique goes before it.
     pub(super) extension: String,
+    /// What has to be done afterwards, if anything.
+    pub(super) follow_up: Option<FollowUp>,
 }
 
 /// What became of it.
@@ -76,14 +80,17 @@ pub(super) enum Outcome {
 impl Move {
     /// As text for the state store.
     pub(super) fn to_detail(&self) -> String {
-        json!({
+        let mut detail = json!({
             "host": self.host.to_text(),
             "base": self.base.to_string_lossy(),
             "hidden": self.hidden,
             "visible": self.visible,
             "extension": self.extension,
-        })
-        .to_string()
+        });
+        if let Some(follow_up) = &self.follow_up {
+            detail["then"] = follow_up.to_json();
+        }
+        detail.to_string()
     }
 
     /// From what [`Move::to_detail`] gave.
@@ -96,6 +103,10 @@ impl Move {
             hidden: text("hidden")?,
             visible: text("visible")?,
             extension: text("extension")?,
+            follow_up: match value.get("then") {
+                None => None,
+                Some(then) => Some(FollowUp::from_json(then)?),
+            },
         })
     }
 
@@ -111,7 +122,7 @@ impl Move {
         make_dirs(to)?;
         changed.extend([from.to_owned(), to.to_owned()]);
         for number in 0..MOST_NAMES {
-            let name = self.name(&visible, number);
+            let name = self.name(number);
             match rename_to_new(&hidden, &name) {
                 // Somebody else was faster.
                 Err(error) if error.kind() == io::ErrorKind::NotFound && !hidden.try_exists()? => return Ok(Outcome::Done),
@@ -129,19 +140,62 @@ impl Move {
         if visible.exists() || (self.host.is(here) && is_right_disk) { Outcome::Done } else { Outcome::NotHere }
     }
 
-    /// The name, and if that is taken `name~1`, `name~2` …
-    fn name(&self, visible: &Path, number: u32) -> PathBuf {
-        if number == 0 {
-            return visible.to_owned();
+    /// The name with which the file was published, if it is still there. A file has its inode for life, and nothing else of its name.
+    pub(super) fn find_published(&self, inode: u64) -> io::Result<Option<PathBuf>> {
+        let visible = self.base.join(&self.visible);
+        if has_inode(&visible, inode)? {
+            return Ok(Some(visible));
         }
-        let name = visible.file_name().unwrap_or_default().to_string_lossy();
-        let stem = name.strip_suffix(&format!(".{}", self.extension)).unwrap_or(&name);
-        visible.with_file_name(format!("{stem}~{number}.{}", self.extension))
+        let entries = match visible.parent().map(fs::read_dir) {
+            Some(Err(error)) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            Some(Ok(entries)) => entries,
+            _ => return Ok(None),
+        };
+        let (stem, ending) = self.stem_and_ending();
+        let begin = format!("{stem}~");
+        for entry in entries {
+            let entry = entry?;
+            let name = entry.file_name();
+            let is_like_it = name.to_str().is_some_and(|name| name.starts_with(&begin) && name.ends_with(&ending));
+            if is_like_it && has_inode(&entry.path(), inode)? {
+                return Ok(Some(entry.path()));
+            }
+        }
+        Ok(None)
+    }
+
+    /// The visible name in its folder.
+    pub(super) fn file_name(&self) -> &str {
+        self.visible.rsplit_once('/').map_or(self.visible.as_str(), |(_, name)| name)
+    }
+
+    /// The file's name, parted before its ending.
+    fn stem_and_ending(&self) -> (&str, String) {
+        let (name, ending) = (self.file_name(), format!(".{}", self.extension));
+        (name.strip_suffix(&ending).unwrap_or(name), ending)
+    }
+
+    /// The name, and if that is taken `name~1`, `name~2` …
+    fn name(&self, number: u32) -> PathBuf {
+        let visible = self.base.join(&self.visible);
+        if number == 0 {
+            return visible;
+        }
+        let (stem, ending) = self.stem_and_ending();
+        visible.with_file_name(format!("{stem}~{number}{ending}"))
+    }
+}
+
+fn has_inode(path: &Path, inode: u64) -> io::Result<bool> {
+    match fs::symlink_metadata(path) {
+        Ok(found) => Ok(found.ino() == inode),
+        Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => Ok(false),
+        Err(error) => Err(error),
     }
 }
 
 /// Renames without replacing anything.
-fn rename_to_new(from: &Path, to: &Path) -> io::Result<()> {
+pub(super) fn rename_to_new(from: &Path, to: &Path) -> io::Result<()> {
     match renameat_with(CWD, from, CWD, to, RenameFlags::NOREPLACE) {
         // The file system (NFS, for one) cannot do it; a second name and then the removal of the first is the same, unless we die between.
         Err(Errno::INVAL | Errno::NOSYS | Errno::NOTSUP) => link_and_remove(from, to),
@@ -206,6 +260,7 @@ mod tests {
             hidden: ".open/1.open".into(),
             visible: "a=1/clicks-3-000.json.gz".into(),
             extension: "json.gz".into(),
+            follow_up: None,
         }
     }
 
@@ -227,6 +282,17 @@ mod tests {
         }
         fs::remove_file(base.join("a=1/clicks-3-000.json.gz")).unwrap();
         assert_eq!(moving.apply(&here, &mut BTreeSet::new()).unwrap(), Outcome::Done, "its reader took it away");
+    }
+
+    #[test]
+    fn what_follows_is_kept_and_may_be_missing() {
+        let base = Path::new("/data");
+        let positions = serde_json::Map::new();
+        let follow_up = FollowUp { inode: 7, bytes: 100, records: 10, positions, destination: None };
+        let moving = Move { follow_up: Some(follow_up), ..a_move(base) };
+        assert_eq!(Move::from_detail(&moving.to_detail()).unwrap(), moving);
+        let before_there_was_any = r#"{"host":"a b","base":"/data","hidden":".open/1.open","visible":"a=1/x.json","extension":"json"}"#;
+        assert_eq!(Move::from_detail(before_there_was_any).unwrap().follow_up, None);
     }
 
     #[test]

@@ -1,144 +1,195 @@
-//! Which bucket each row goes to.
+//! Which lane each row goes to, and what is written of it.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 
-use arrow::array::{Array, AsArray, StringArray, UInt32Array};
-use arrow::compute::cast;
-use arrow::datatypes::DataType;
+use arrow::array::{Array, ArrayRef, AsArray, RecordBatch, RecordBatchOptions, StringArray, UInt32Array};
+use arrow::datatypes::{DataType, Field, Schema};
 use arrow::error::ArrowError;
 use pseidon_delivery::LaneId;
-use pseidon_expr::Compiled;
-use pseidon_expr::time::strftime;
-use pseidon_plugin::format::is_json;
 use pseidon_plugin::sink::{Chunk, Routed};
 use pseidon_plugin::{BadRow, Rows};
 
-use super::lane_name::{LONGEST_PATH, Piece, render};
+use super::lane_name::{LONGEST_PATH, digest, lane_id, lane_number, render, render_name};
+use super::template::Template;
+use super::written::Written;
 
-/// A part of the path template below the base directory.
-#[derive(Clone, Debug)]
-pub(super) enum Part {
-    /// Text as it stands.
-    Literal(String),
-    /// What an expression gives.
-    Value {
-        /// The expression.
-        expr: Compiled,
-        /// How a time is written.
-        format: Option<String>,
-    },
-}
-
-/// Sorts rows into buckets.
+/// Sorts rows into lanes.
 #[derive(Clone, Debug)]
 pub(super) struct Router {
-    /// The template below the base directory.
-    pub(super) parts: Vec<Part>,
+    /// The template of a bucket's path below the base directory.
+    pub(super) path: Template,
+    /// The template of what its files' names begin with.
+    pub(super) name: Option<Template>,
+    /// The template of the folder where files are moved. Its values go along with the rows if nothing else of the record does.
+    pub(super) destination: Option<Template>,
+    /// What is written, if not the whole record.
+    pub(super) written: Option<Written>,
+    /// How many lanes share a bucket.
+    pub(super) lanes: u32,
     /// Stands for null.
     pub(super) null_name: String,
 }
 
+/// What the expressions give for some rows.
+struct Values {
+    path: Vec<StringArray>,
+    name: Vec<StringArray>,
+    destination: Vec<StringArray>,
+    record: Option<RecordBatch>,
+}
+
 impl Router {
-    /// The rows by bucket, in the order in which buckets appear. `check` names the rows that cannot be written.
-    pub(super) fn route(&self, rows: Rows, check: impl FnOnce(&Rows) -> Vec<BadRow>) -> Routed {
-        let mut bad = check(&rows);
-        let mut kept: Vec<u32> = numbers_without(rows.len(), &bad);
-        let mut good = match rows.without(&bad) {
-            Ok(good) => good,
-            Err(error) => return all_bad(rows.len(), &error),
-        };
-        let values = match self.values(&good) {
-            Ok(values) => values,
-            Err(_) => {
-                let without_value = self.find_bad(&good);
-                bad.extend(without_value.iter().map(|row| BadRow { row: kept[row.row as usize], reason: row.reason.clone() }));
-                let still = numbers_without(good.len(), &without_value);
-                kept = still.iter().map(|row| kept[*row as usize]).collect();
-                match good.without(&without_value).and_then(|rows| Ok((self.values(&rows)?, rows))) {
-                    Ok((values, rows)) => {
-                        good = rows;
-                        values
+    /// The rows by lane, in the order in which lanes appear. `check` names the rows that cannot be written.
+    pub(super) fn route(&self, rows: Rows, check: impl Fn(&Rows) -> Vec<BadRow>) -> Routed {
+        let whole = rows.len();
+        let mut good = rows;
+        let mut kept: Vec<u32> = (0..whole as u32).collect();
+        let mut bad = Vec::new();
+        let mut routed = loop {
+            let found = match self.values(&good) {
+                Ok(values) => {
+                    let written = values.record.as_ref().map_or_else(|| good.clone(), |record| good.with_record(record.clone()));
+                    let found = check(&written);
+                    if found.is_empty() {
+                        match self.group(written, &values) {
+                            Ok(routed) => break routed,
+                            Err(error) => return all_bad(whole, &error),
+                        }
                     }
-                    Err(error) => return all_bad(rows.len(), &error),
+                    found
                 }
-            }
-        };
-        let mut routed = match self.group(good, &values) {
-            Ok(routed) => routed,
-            Err(error) => return all_bad(rows.len(), &error),
+                Err(error) => {
+                    let mut found = Vec::new();
+                    self.find_bad(&good, 0, &mut found);
+                    if found.is_empty() {
+                        return all_bad(whole, &error);
+                    }
+                    found
+                }
+            };
+            good = match good.without(&found) {
+                Ok(good) => good,
+                Err(error) => return all_bad(whole, &error),
+            };
+            let still = numbers_without(kept.len(), &found);
+            bad.extend(found.into_iter().map(|row| BadRow { row: kept[row.row as usize], reason: row.reason }));
+            kept = still.into_iter().map(|row| kept[row as usize]).collect();
         };
         bad.extend(routed.bad.drain(..).map(|row| BadRow { row: kept[row.row as usize], reason: row.reason }));
         bad.sort_by_key(|row| row.row);
         Routed { chunks: routed.chunks, bad }
     }
 
-    /// What each expression of the template gives for each row, as texts.
-    fn values(&self, rows: &Rows) -> Result<Vec<StringArray>, ArrowError> {
-        let values = self.parts.iter().filter_map(|part| match part {
-            Part::Value { expr, format } => Some((expr, format)),
-            Part::Literal(_) => None,
-        });
-        values.map(|(expr, format)| texts(rows, expr, format.as_deref())).collect()
+    /// The folder where a file is moved whose first record is the first of these rows, as they arrive at a writer; below the folder with
+    /// which the template begins. `None` if it is that folder.
+    pub(super) fn destination(&self, rows: &Rows) -> Result<Option<String>, ArrowError> {
+        let Some(template) = self.destination.as_ref().filter(|template| !template.is_empty()) else { return Ok(None) };
+        let first = rows.slice(0, 1);
+        let values = match &self.written {
+            Some(written) => {
+                let carried = first.columns().columns().iter().skip(written.schema.fields().len());
+                carried.map(|column| column.as_string().clone()).collect()
+            }
+            None => template.values(&first)?,
+        };
+        let path = render(template.pieces(&values, 0), &self.null_name);
+        Ok(Some(if path.len() > LONGEST_PATH { digest(&path, 16) } else { path }))
     }
 
-    /// The rows for which an expression gives nothing.
-    fn find_bad(&self, rows: &Rows) -> Vec<BadRow> {
-        let reason = |row: usize| self.values(&rows.slice(row, 1)).err().map(|error| error.to_string());
-        (0..rows.len()).filter_map(|row| Some(BadRow { row: row as u32, reason: reason(row)? })).collect()
+    /// Rows as they arrive at a writer, without what is not written of them.
+    pub(super) fn without_values(&self, rows: Rows) -> Result<Rows, ArrowError> {
+        let Some(written) = self.written.as_ref().filter(|written| written.schema.fields().len() < rows.columns().num_columns()) else {
+            return Ok(rows);
+        };
+        let kept: Vec<usize> = (0..written.schema.fields().len()).collect();
+        Ok(rows.with_record(rows.columns().project(&kept)?))
     }
 
-    fn group(&self, rows: Rows, values: &[StringArray]) -> Result<Routed, ArrowError> {
-        let mut lanes: Vec<(String, Vec<u32>)> = Vec::new();
-        let mut by_name: HashMap<String, usize> = HashMap::new();
+    fn values(&self, rows: &Rows) -> Result<Values, ArrowError> {
+        let of = |template: &Option<Template>| template.as_ref().map_or(Ok(Vec::new()), |template| template.values(rows));
+        Ok(Values {
+            path: self.path.values(rows)?,
+            name: of(&self.name)?,
+            destination: of(&self.destination)?,
+            record: self.written.as_ref().map(|written| written.record(rows)).transpose()?,
+        })
+    }
+
+    /// The rows for which an expression gives nothing, found by halving.
+    fn find_bad(&self, rows: &Rows, offset: usize, bad: &mut Vec<BadRow>) {
+        let Err(error) = self.values(rows) else { return };
+        if rows.len() <= 1 {
+            bad.extend((0..rows.len()).map(|_| BadRow { row: offset as u32, reason: error.to_string() }));
+            return;
+        }
+        let half = rows.len() / 2;
+        self.find_bad(&rows.slice(0, half), offset, bad);
+        self.find_bad(&rows.slice(half, rows.len() - half), offset + half, bad);
+    }
+
+    fn group(&self, rows: Rows, values: &Values) -> Result<Routed, ArrowError> {
+        let number = (self.lanes > 1).then(|| lane_number(&rows.batch().split.id, self.lanes));
+        let mut lanes: Vec<(LaneId, Vec<u32>)> = Vec::new();
+        let mut by_id: HashMap<LaneId, usize> = HashMap::new();
         let mut bad = Vec::new();
         let mut current = None;
         for row in 0..rows.len() {
             // Neighbours often share a bucket; then nothing is rendered.
             let lane = match current {
-                Some(lane) if values.iter().all(|values| same_as_before(values, row)) => lane,
-                _ => {
-                    let name = self.name(values, row);
-                    if name.len() > LONGEST_PATH {
-                        bad.push(BadRow {
-                            row: row as u32,
-                            reason: format!("the path has {} bytes, more than {LONGEST_PATH}", name.len()),
-                        });
+                Some(lane) if values.path.iter().chain(&values.name).all(|values| same_as_before(values, row)) => lane,
+                _ => match self.lane(values, row, number) {
+                    Ok(id) => *by_id.entry(id.clone()).or_insert_with(|| {
+                        lanes.push((id, Vec::new()));
+                        lanes.len() - 1
+                    }),
+                    Err(reason) => {
+                        bad.push(BadRow { row: row as u32, reason });
                         current = None;
                         continue;
                     }
-                    match by_name.get(&name) {
-                        Some(lane) => *lane,
-                        None => {
-                            by_name.insert(name.clone(), lanes.len());
-                            lanes.push((name, Vec::new()));
-                            lanes.len() - 1
-                        }
-                    }
-                }
+                },
             };
             lanes[lane].1.push(row as u32);
             current = Some(lane);
         }
+        let rows = self.with_values(rows, values)?;
         let mut chunks = Vec::with_capacity(lanes.len());
-        if let [(name, all)] = &mut lanes[..]
-            && all.len() == rows.len()
-        {
-            chunks.push(Chunk { lane: LaneId::from(std::mem::take(name)), rows });
-            return Ok(Routed { chunks, bad });
-        }
-        for (name, numbers) in lanes {
-            chunks.push(Chunk { lane: LaneId::from(name), rows: rows.take(&UInt32Array::from(numbers))? });
+        match &lanes[..] {
+            [(id, all)] if all.len() == rows.len() => chunks.push(Chunk { lane: id.clone(), rows }),
+            _ => {
+                for (id, numbers) in lanes {
+                    chunks.push(Chunk { lane: id, rows: rows.take(&UInt32Array::from(numbers))? });
+                }
+            }
         }
         Ok(Routed { chunks, bad })
     }
 
-    fn name(&self, values: &[StringArray], row: usize) -> String {
-        let mut values = values.iter();
-        let pieces = self.parts.iter().map(|part| match part {
-            Part::Literal(text) => Piece::Literal(text),
-            Part::Value { .. } => Piece::Value(values.next().filter(|values| values.is_valid(row)).map(|values| values.value(row))),
-        });
-        render(pieces, &self.null_name)
+    fn lane(&self, values: &Values, row: usize, number: Option<u32>) -> Result<LaneId, String> {
+        let path = render(self.path.pieces(&values.path, row), &self.null_name);
+        if path.len() > LONGEST_PATH {
+            return Err(format!("the path has {} bytes, more than {LONGEST_PATH}", path.len()));
+        }
+        let name = self.name.as_ref().map(|name| render_name(name.pieces(&values.name, row), &self.null_name));
+        Ok(lane_id(path, name.as_deref(), number))
+    }
+
+    /// Rows that are made anew carry along what only their writer needs: the first of a file says where it is moved.
+    fn with_values(&self, rows: Rows, values: &Values) -> Result<Rows, ArrowError> {
+        if self.written.is_none() || values.destination.is_empty() {
+            return Ok(rows);
+        }
+        let record = rows.columns();
+        let mut fields = record.schema_ref().fields().to_vec();
+        let mut columns = record.columns().to_vec();
+        for values in &values.destination {
+            fields.push(Arc::new(Field::new("", DataType::Utf8, true)));
+            columns.push(Arc::new(values.clone()) as ArrayRef);
+        }
+        let options = RecordBatchOptions::new().with_row_count(Some(rows.len()));
+        let record = RecordBatch::try_new_with_options(Arc::new(Schema::new(fields)), columns, &options)?;
+        Ok(rows.with_record(record))
     }
 }
 
@@ -146,29 +197,6 @@ fn same_as_before(values: &StringArray, row: usize) -> bool {
     match (values.is_valid(row - 1), values.is_valid(row)) {
         (true, true) => values.value(row - 1) == values.value(row),
         (before, now) => before == now,
-    }
-}
-
-fn texts(rows: &Rows, expr: &Compiled, format: Option<&str>) -> Result<StringArray, ArrowError> {
-    let values = rows.evaluate(expr)?;
-    if let Some(format) = format {
-        return strftime(&values, format);
-    }
-    let texts = cast(&values, &DataType::Utf8)?;
-    let texts = texts.as_string::<i32>();
-    if !is_json(expr.field()) {
-        return Ok(texts.clone());
-    }
-    // A field without a type is JSON text: a string stands there in quotes.
-    Ok(texts.iter().map(|text| text.and_then(json_text)).collect())
-}
-
-/// What a JSON value is in a path: a string is its characters, null is null, everything else is as it is written.
-fn json_text(json: &str) -> Option<String> {
-    match serde_json::from_str(json) {
-        Ok(serde_json::Value::Null) => None,
-        Ok(serde_json::Value::String(text)) => Some(text),
-        _ => Some(json.to_owned()),
     }
 }
 

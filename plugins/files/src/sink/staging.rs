@@ -10,7 +10,7 @@
 //! published, since their records count as delivered; all others are deleted, since theirs do not and will be read again. The store is asked
 //! after the lock was had: before, the process might still have committed. Folders of other machines on a shared disk are left alone.
 
-use std::collections::{BTreeSet, HashSet};
+use std::collections::{BTreeSet, HashMap};
 use std::fs::{self, File, OpenOptions};
 use std::io;
 use std::os::unix::fs::MetadataExt;
@@ -23,6 +23,7 @@ use pseidon_delivery::{Committer, Staged, failpoint};
 use pseidon_plugin::sink::{SinkError, SinkSetup};
 use rustix::fs::{FlockOperation, flock};
 
+use super::follow_up::FollowUp;
 use super::place::{Host, Move, Outcome, make_dirs, sync_dir, sync_dirs};
 
 /// The folder of everything that is not finished, in each base directory.
@@ -38,8 +39,17 @@ pub(super) struct Staging {
     files: AtomicU64,
     /// Which base directory is next.
     turn: AtomicUsize,
-    /// What cleaning up has published.
-    published: Mutex<HashSet<String>>,
+    /// What cleaning up has published, by id, with the base directory's name of today.
+    published: Mutex<HashMap<String, Move>>,
+}
+
+/// What was staged and is published now.
+#[derive(Default)]
+pub(super) struct Published {
+    /// The ids of those with which nothing more has to be done.
+    pub(super) done: Vec<String>,
+    /// The others, with their ids.
+    pub(super) to_follow: Vec<(String, FollowUp, Move)>,
 }
 
 /// The hidden folder in one base directory.
@@ -79,9 +89,9 @@ impl Staging {
             published: Mutex::default(),
         };
         for base in bases {
-            let at = |error: io::Error| cannot_use(base, &error);
+            let at = |error: io::Error| cannot_open(base, &error);
             let registry = Registry::lock(base).map_err(at)?;
-            staging.clean_up(base, &sink)?;
+            staging.clean_up(base, &sink, cannot_open)?;
             let lock = make_folder(&base.join(&sink).join(&instance), &staging.host).map_err(at)?;
             drop(registry);
             staging.folders.push(Folder { base: base.clone(), sink: sink.clone(), instance: instance.clone(), lock: Mutex::new(lock) });
@@ -93,29 +103,48 @@ impl Staging {
     pub(super) fn clean_up_all(&self) -> Result<(), SinkError> {
         for folder in &self.folders {
             let _registry = Registry::lock(&folder.base).map_err(|error| cannot_use(&folder.base, &error))?;
-            self.clean_up(&folder.base, &folder.sink)?;
+            self.clean_up(&folder.base, &folder.sink, cannot_use)?;
         }
         Ok(())
     }
 
-    /// Publishes what is staged, as far as it is here. Gives the ids of what is published now.
-    pub(super) fn publish(&self, staged: &[Staged]) -> Result<Vec<String>, SinkError> {
+    /// Publishes what is staged, as far as it is here. Gives what is published now, and what has to follow.
+    pub(super) fn publish(&self, staged: &[Staged]) -> Result<Published, SinkError> {
         let mut changed = BTreeSet::new();
-        let mut published = Vec::new();
+        let mut published = Published::default();
         for entry in staged {
-            if self.published.lock().contains(&entry.id) {
-                published.push(entry.id.clone());
-                continue;
-            }
-            let moving = read_move(entry)?;
-            match moving.apply(&self.host, &mut changed) {
-                Ok(Outcome::Done) => published.push(entry.id.clone()),
-                Ok(Outcome::NotHere) => tracing::warn!(file = moving.visible, "file is committed, but not here to be published"),
-                Err(error) => return Err(cannot_publish(&moving, &error)),
+            let published_before = self.published.lock().get(&entry.id).cloned();
+            let moving = match published_before {
+                Some(moving) => moving,
+                None => {
+                    let moving = read_move(entry)?;
+                    match moving.apply(&self.host, &mut changed) {
+                        Ok(Outcome::Done) => moving,
+                        Ok(Outcome::NotHere) => {
+                            tracing::warn!(file = moving.visible, "file is committed, but not here to be published");
+                            continue;
+                        }
+                        Err(error) => return Err(cannot_publish(&moving, &error)),
+                    }
+                }
+            };
+            match &moving.follow_up {
+                None => published.done.push(entry.id.clone()),
+                // It does what follows by itself. If it dies over that, the next take-over finds the entry again.
+                Some(_) if self.is_of_another_living(&moving) => {}
+                Some(follow_up) => published.to_follow.push((entry.id.clone(), follow_up.clone(), moving)),
             }
         }
         sync_dirs(&changed).map_err(|error| SinkError::Transient(format!("cannot sync folders: {error}")))?;
         Ok(published)
+    }
+
+    /// Whether another run of this sink wrote the file, and still runs on this machine.
+    fn is_of_another_living(&self, moving: &Move) -> bool {
+        let hidden = moving.base.join(&moving.hidden);
+        let Some(dir) = hidden.parent().filter(|dir| self.folders.iter().all(|folder| folder.dir() != **dir)) else { return false };
+        let Ok(lock) = File::open(dir.join(LOCK)) else { return false };
+        moving.host.is(&self.host) && flock(&lock, FlockOperation::NonBlockingLockShared) == Err(rustix::io::Errno::WOULDBLOCK)
     }
 
     /// A new hidden file in the next of the base directories. A folder that has vanished is made again.
@@ -137,22 +166,22 @@ impl Staging {
     }
 
     /// Cleans up after the dead of this sink in one base directory, whose registry is locked.
-    fn clean_up(&self, base: &Path, sink: &str) -> Result<(), SinkError> {
+    fn clean_up(&self, base: &Path, sink: &str, trouble: Trouble) -> Result<(), SinkError> {
         let sink_dir = base.join(sink);
         let entries = match fs::read_dir(&sink_dir) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
-            other => other.map_err(|error| cannot_use(base, &error))?,
+            other => other.map_err(|error| trouble(base, &error))?,
         };
         for entry in entries {
-            let dir = entry.map_err(|error| cannot_use(base, &error))?.path();
-            let Some(_lock) = lock_of_dead(&dir, &self.host).map_err(|error| cannot_use(base, &error))? else { continue };
-            self.bury(base, sink, &dir)?;
+            let dir = entry.map_err(|error| trouble(base, &error))?.path();
+            let Some(_lock) = lock_of_dead(&dir, &self.host).map_err(|error| trouble(base, &error))? else { continue };
+            self.bury(base, sink, &dir, trouble)?;
         }
         Ok(())
     }
 
     /// Publishes what is committed of a dead process's folder, and deletes the folder.
-    fn bury(&self, base: &Path, sink: &str, dir: &Path) -> Result<(), SinkError> {
+    fn bury(&self, base: &Path, sink: &str, dir: &Path, trouble: Trouble) -> Result<(), SinkError> {
         let Some(instance) = dir.file_name().and_then(|name| name.to_str()) else { return Ok(()) };
         let prefix = format!("{sink}/{instance}/");
         let mut changed = BTreeSet::new();
@@ -166,12 +195,12 @@ impl Staging {
                 continue;
             }
             if moving.apply(&self.host, &mut changed).map_err(|error| cannot_publish(&moving, &error))? == Outcome::Done {
-                published.push(entry.id);
+                published.push((entry.id, moving));
             }
         }
-        sync_dirs(&changed).map_err(|error| cannot_use(base, &error))?;
+        sync_dirs(&changed).map_err(|error| trouble(base, &error))?;
         failpoint::reach("republished");
-        fs::remove_dir_all(dir).map_err(|error| cannot_use(base, &error))?;
+        fs::remove_dir_all(dir).map_err(|error| trouble(base, &error))?;
         failpoint::reach("buried");
         tracing::info!(folder = %dir.display(), published = published.len(), "cleaned up after a run that did not end well");
         self.published.lock().extend(published);
@@ -225,7 +254,7 @@ impl Hidden {
     }
 
     /// What publishing it under this name means.
-    pub(super) fn to_move(&self, visible: String, extension: &str) -> Move {
+    pub(super) fn to_move(&self, visible: String, extension: &str, follow_up: Option<FollowUp>) -> Move {
         let folder = self.folder();
         Move {
             host: self.staging.host.clone(),
@@ -233,7 +262,18 @@ impl Hidden {
             hidden: format!("{}/{}/{}", folder.sink, folder.instance, self.name),
             visible,
             extension: extension.to_owned(),
+            follow_up,
         }
+    }
+
+    /// The file's inode, which it keeps under any name.
+    pub(super) fn inode(&self) -> u64 {
+        self.inode.1
+    }
+
+    /// The base directory.
+    pub(super) fn base(&self) -> &Path {
+        &self.folder().base
     }
 
     /// The folder it lies in.
@@ -353,10 +393,20 @@ fn cannot_publish(moving: &Move, error: &io::Error) -> SinkError {
     SinkError::Transient(format!("cannot publish {}: {error}", moving.base.join(&moving.visible).display()))
 }
 
-fn cannot_use(base: &Path, error: &io::Error) -> SinkError {
-    let message = format!("cannot write in {}: {error}", base.display());
-    match error.kind() {
-        io::ErrorKind::PermissionDenied | io::ErrorKind::NotADirectory | io::ErrorKind::Unsupported => SinkError::Fatal(message),
-        _ => SinkError::Transient(message),
+/// What an error in a base directory means for the run.
+type Trouble = fn(&Path, &io::Error) -> SinkError;
+
+/// Before anything was written there: what the user has to put right ends the run.
+fn cannot_open(base: &Path, error: &io::Error) -> SinkError {
+    match (error.kind(), cannot_use(base, error)) {
+        (io::ErrorKind::PermissionDenied | io::ErrorKind::NotADirectory | io::ErrorKind::Unsupported, SinkError::Transient(message)) => {
+            SinkError::Fatal(message)
+        }
+        (_, error) => error,
     }
+}
+
+/// In a run that could write there once: it waits until it can again.
+fn cannot_use(base: &Path, error: &io::Error) -> SinkError {
+    SinkError::Transient(format!("cannot write in {}: {error}", base.display()))
 }

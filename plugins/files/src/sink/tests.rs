@@ -18,12 +18,13 @@ use pseidon_expr::{Column, Scope};
 use pseidon_plugin::batch::MetaWanted;
 use pseidon_plugin::metrics::Metrics;
 use pseidon_plugin::sink::{Chunk, RecordShape};
-use pseidon_plugin::{BatchBuilder, Split, Stop};
+use pseidon_plugin::{BatchBuilder, LaneMemory, Split, Stop};
 use tempfile::TempDir;
 
 use super::staging::OPEN;
 use super::*;
 
+mod following;
 mod rolling;
 mod settings;
 mod surviving;
@@ -184,7 +185,7 @@ impl World {
             store: self.store.identity().unwrap(),
             committer: committer.clone(),
             writers: 1,
-            memory: 32 << 20,
+            memory: LaneMemory::new(32 << 20),
             stop,
             metrics: Metrics::new(),
         };

@@ -7,6 +7,9 @@
 //! 3. `committed`: the state store has the step: the records are delivered, come what may.
 //! 4. `renamed`: the first file is visible; `published`: all are, lastingly. The next step takes them out of the store.
 //!
+//! Where files are moved or reported afterwards, they are handed over for that ([`follow_ups`](super::follow_ups)) and stay in the store until
+//! it is done.
+//!
 //! Files that are full wait for the next tick, so that many that fill up at the same time cost one step.
 
 use std::collections::{BTreeSet, HashMap};
@@ -67,15 +70,16 @@ impl FileWriter {
     fn add(&mut self, lane: &LaneId, rows: &Rows) -> Result<(), SinkError> {
         if !self.open.contains_key(lane) {
             self.make_room_for_one()?;
-            let file = self.open_file(lane)?;
+            let file = self.open_file(lane, rows)?;
             self.memory += file.memory();
             self.open.insert(lane.clone(), file);
             self.shared.open_files.inc();
             failpoint::reach("opened");
         }
+        let rows = self.shared.settings.router.without_values(rows.clone()).map_err(|error| SinkError::Fatal(error.to_string()))?;
         let Some(file) = self.open.get_mut(lane) else { return Ok(()) };
         self.memory -= file.memory();
-        file.write(rows).map_err(cannot_encode)?;
+        file.write(&rows).map_err(cannot_encode)?;
         while let Some(error) = file.blocked() {
             self.blocked.wait(error)?;
             file.resume();
@@ -100,12 +104,14 @@ impl FileWriter {
         fitting
     }
 
-    fn open_file(&mut self, lane: &LaneId) -> Result<OpenFile, SinkError> {
+    /// A new file for the lane, whose first record is the first of these rows.
+    fn open_file(&mut self, lane: &LaneId, rows: &Rows) -> Result<OpenFile, SinkError> {
         loop {
             match self.shared.staging.create() {
                 Ok((file, hidden)) => {
                     self.blocked.over();
-                    return OpenFile::new(lane.clone(), &self.shared.settings.codec, file, hidden).map_err(cannot_encode);
+                    let destination = self.shared.destination(rows, &hidden)?;
+                    return OpenFile::new(lane.clone(), destination, &self.shared.settings.codec, file, hidden).map_err(cannot_encode);
                 }
                 Err(error) => self.blocked.wait(&error)?,
             }
@@ -170,7 +176,9 @@ impl FileWriter {
                 pipeline: &shared.setup.pipeline,
                 sink: shared.setup.committer.sink().as_str(),
                 place: shared.place.as_deref(),
+                tells_topic: shared.settings.router.name.as_ref().is_some_and(|name| name.tells_topic),
                 extension: &shared.extension,
+                has_hook: shared.settings.hook.is_some(),
             };
             let mut closing = file.close(&writing).map_err(cannot_encode)?;
             let closed = loop {
@@ -212,20 +220,40 @@ impl FileWriter {
         self.publish(&moves)?;
         failpoint::reach("published");
         self.shared.files.inc_by(ids.len() as u64);
-        self.shared.setup.committer.published(ids);
+        let mut done = Vec::new();
+        for (id, moving) in ids.into_iter().zip(moves) {
+            match moving.follow_up.clone() {
+                Some(follow_up) => self.shared.follow_ups.add(id, moving, follow_up),
+                None => done.push(id),
+            }
+        }
+        self.shared.setup.committer.published(done);
         Ok(())
     }
 
+    /// Publishes what can be; then waits for the rest.
     fn publish(&mut self, moves: &[Move]) -> Result<(), SinkError> {
         let mut changed = BTreeSet::new();
-        for moving in moves {
-            while let Err(error) = moving.apply(&self.shared.host, &mut changed) {
-                self.blocked.wait(&error)?;
+        let mut left: Vec<&Move> = moves.iter().collect();
+        loop {
+            let mut failure = None;
+            left.retain(|moving| match moving.apply(&self.shared.host, &mut changed) {
+                Ok(_) => {
+                    failpoint::reach("renamed");
+                    false
+                }
+                Err(error) => {
+                    failure = Some(error);
+                    true
+                }
+            });
+            if failure.is_none() {
+                failure = sync_dirs(&changed).err();
             }
-            failpoint::reach("renamed");
-        }
-        while let Err(error) = sync_dirs(&changed) {
-            self.blocked.wait(&error)?;
+            match failure {
+                None => break,
+                Some(error) => self.blocked.wait(&error)?,
+            }
         }
         self.blocked.over();
         Ok(())

@@ -12,7 +12,7 @@ use pseidon_delivery::{Position, SplitId};
 use pseidon_plugin::batch::MetaWanted;
 use pseidon_plugin::metrics::Metrics;
 use pseidon_plugin::source::SourceEvent;
-use pseidon_plugin::{Budget, Stop};
+use pseidon_plugin::{Budget, Pause, Stop};
 use tempfile::TempDir;
 
 use super::*;
@@ -96,7 +96,7 @@ impl World {
     fn start_source(&self, source: Arc<dyn Source>) -> Run {
         let stop = Stop::new();
         let durable = Arc::new(Mutex::new(Vec::new()));
-        let (handle, events) = SourceHandle::new(Budget::new(64 << 20), stop.clone(), durable.clone());
+        let (handle, events) = SourceHandle::new(Budget::new(64 << 20), stop.clone(), Pause::default(), durable.clone());
         let (setup, seen) = (self.setup(), self.seen.clone());
         self.seen.lock().held.clear();
         Run {

@@ -6,20 +6,20 @@
 use std::io::Write;
 use std::sync::Arc;
 
-use arrow::array::{Array, ArrayAccessor, AsArray, StringArray};
+use arrow::array::{Array, ArrayAccessor, AsArray, StringArray, UnionArray};
 use arrow::datatypes::{
     DataType, Date32Type, Field, FieldRef, TimeUnit, TimestampMicrosecondType, TimestampMillisecondType, TimestampNanosecondType,
     TimestampSecondType,
 };
 use arrow::error::ArrowError;
-use arrow::json::writer::{Encoder, EncoderFactory, EncoderOptions, NullableEncoder};
+use arrow::json::writer::{Encoder, EncoderFactory, EncoderOptions, NullableEncoder, make_encoder};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use chrono::{DateTime, NaiveDate, SecondsFormat, TimeDelta};
 use pseidon_plugin::format::is_json;
 
 /// How all columns are written: NULL is `null`.
-pub(super) fn options() -> EncoderOptions {
+pub(crate) fn options() -> EncoderOptions {
     EncoderOptions::default().with_explicit_nulls(true).with_encoder_factory(Arc::new(OwnTypes))
 }
 
@@ -31,7 +31,7 @@ impl EncoderFactory for OwnTypes {
         &self,
         field: &'a FieldRef,
         array: &'a dyn Array,
-        _: &'a EncoderOptions,
+        options: &'a EncoderOptions,
     ) -> Result<Option<NullableEncoder<'a>>, ArrowError> {
         let encoder: Box<dyn Encoder + 'a> = match array.data_type() {
             DataType::Utf8 if is_json(innermost(field)) => Box::new(Verbatim(array.as_string())),
@@ -40,6 +40,11 @@ impl EncoderFactory for OwnTypes {
             DataType::FixedSizeBinary(_) => Box::new(Base64(array.as_fixed_size_binary())),
             DataType::BinaryView => Box::new(Base64(array.as_binary_view())),
             DataType::Timestamp(unit, _) => Box::new(Timestamps { unit: *unit, values: timestamps(array, *unit) }),
+            DataType::Union(fields, _) => {
+                let union = array.as_union();
+                let child = |(id, field): (i8, &'a FieldRef)| Ok((id, make_encoder(field, union.child(id), options)?));
+                Box::new(Unions { union, children: fields.iter().map(child).collect::<Result<_, ArrowError>>()? })
+            }
             DataType::Date32 => Box::new(Dates(array.as_primitive::<Date32Type>().values())),
             _ => return Ok(None),
         };
@@ -52,6 +57,22 @@ fn innermost(field: &Field) -> &Field {
     match field.data_type() {
         DataType::List(element) => innermost(element),
         _ => field,
+    }
+}
+
+/// Values of several types: each as its own type is.
+struct Unions<'a> {
+    union: &'a UnionArray,
+    children: Vec<(i8, NullableEncoder<'a>)>,
+}
+
+impl Encoder for Unions<'_> {
+    fn encode(&mut self, row: usize, out: &mut Vec<u8>) {
+        let (id, at) = (self.union.type_id(row), self.union.value_offset(row));
+        match self.children.iter_mut().find(|(child, _)| *child == id) {
+            Some((_, child)) if !child.is_null(at) => child.encode(at, out),
+            _ => out.extend_from_slice(b"null"),
+        }
     }
 }
 

@@ -121,6 +121,14 @@ fn what_cannot_be_written_is_named() {
     let bad: Vec<_> = txt.check(&texts).into_iter().map(|bad| (bad.row, bad.reason)).collect();
     assert_eq!(bad, [(1, "the text is null".to_owned())]);
     assert_eq!(lines(&txt, &texts.without(&txt.check(&texts)).unwrap()), "a\nb\n");
+
+    let bytes = batch(vec![column("msg", BinaryArray::from(vec![Some(b"a\xff".as_slice()), None, Some(b"")]))]);
+    let txt = RecordEncoder::new(RecordFormat::Txt, &columns(&bytes)).unwrap();
+    let bytes = changed(bytes);
+    assert_eq!(txt.check(&bytes).into_iter().map(|bad| bad.row).collect::<Vec<_>>(), [1]);
+    let mut out = Vec::new();
+    txt.write_lines(&bytes.without(&txt.check(&bytes)).unwrap(), &mut out).unwrap();
+    assert_eq!(out, b"a\xff\n\n");
 }
 
 #[test]
@@ -139,7 +147,11 @@ fn what_does_not_fit_is_said_before() {
             columns(&batch(vec![text()])),
             "raw writes records as they came, but these were changed: write them as json, or as txt",
         ),
-        (RecordFormat::Txt, columns(&batch(vec![number()])), "txt writes a text, but `n` is none: cast it to utf8, or write json"),
+        (
+            RecordFormat::Txt,
+            columns(&batch(vec![number()])),
+            "txt writes a text or binary, but `n` is none: cast it to utf8, or write json",
+        ),
         (
             RecordFormat::Txt,
             columns(&batch(vec![text(), number()])),

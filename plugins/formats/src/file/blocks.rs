@@ -1,26 +1,39 @@
-//! Compressed files as a row of blocks, each a gzip member or a zstd frame of its own.
+//! Compressed files as a row of blocks, each a gzip member, a zstd frame, a bzip2 stream or a block of Hadoop's snappy of its own.
 //!
-//! Both formats say that files put together are a file, and every tool reads such files. It keeps memory small where hundreds of files are
-//! open: a file holds at most one block that is not compressed yet, and no compressor, of which zstd's takes megabytes.
+//! All of these formats say that files put together are a file, and every tool reads such files. It keeps memory small where hundreds of files
+//! are open: a file holds at most one block that is not compressed yet, and no compressor, of which those of zstd and bzip2 take megabytes.
+//!
+//! Hadoop's snappy, which Hive and Spark read in text files, is not snappy's own framing: each block is its length before compression, then
+//! the length of the compressed chunk and the chunk, raw snappy; both lengths in 4 bytes, big end first.
 
 use std::fs::File;
 use std::io::{self, Write};
 use std::sync::{Arc, Mutex, PoisonError};
 
+use bzip2::write::BzEncoder;
 use flate2::write::GzEncoder;
 use zstd::bulk::Compressor;
 
 use crate::retry::RetryWriter;
 
 /// The bytes of a block. Larger ones hardly get smaller.
-const BLOCK: usize = 256 << 10;
+pub(super) const BLOCK: usize = 256 << 10;
+
+/// The bytes of a block of Hadoop's snappy. Its reader has room for 256 KiB unless it is told otherwise, also for the chunk, and what does not
+/// compress gets larger.
+const SNAPPY_BLOCK: usize = 128 << 10;
+
+/// The block size of bzip2, in 100 kB: one of its blocks holds one of ours.
+const BZIP2_BLOCK: bzip2::Compression = bzip2::Compression::new(3);
 
 /// What a block is guessed to shrink to before the file has one: to one of so many parts.
-const GUESS: u64 = 5;
+pub(super) const GUESS: u64 = 5;
 
 /// How blocks are compressed. Shared by the files of a codec.
 pub(super) enum Method {
     Gzip(flate2::Compression),
+    Bzip2,
+    Snappy,
     /// The compressors that no thread uses just now.
     Zstd {
         level: i32,
@@ -29,12 +42,31 @@ pub(super) enum Method {
 }
 
 impl Method {
-    fn compress(&self, block: &[u8], out: &mut RetryWriter<File>) -> io::Result<()> {
+    pub(super) fn compress(&self, block: &[u8], out: &mut impl Write) -> io::Result<()> {
         match self {
             Method::Gzip(level) => {
                 let mut member = GzEncoder::new(out, *level);
                 member.write_all(block)?;
                 member.finish().map(|_| ())
+            }
+            Method::Bzip2 => {
+                let mut stream = BzEncoder::new(out, BZIP2_BLOCK);
+                stream.write_all(block)?;
+                stream.finish().map(|_| ())
+            }
+            Method::Snappy => {
+                if block.is_empty() {
+                    // The end of the file, to Hadoop: a block without a chunk.
+                    return out.write_all(&big_endian(0)?);
+                }
+                let mut encoder = snap::raw::Encoder::new();
+                for block in block.chunks(SNAPPY_BLOCK) {
+                    let chunk = encoder.compress_vec(block)?;
+                    out.write_all(&big_endian(block.len())?)?;
+                    out.write_all(&big_endian(chunk.len())?)?;
+                    out.write_all(&chunk)?;
+                }
+                Ok(())
             }
             Method::Zstd { level, idle } => {
                 let lock = || idle.lock().unwrap_or_else(PoisonError::into_inner);
@@ -53,6 +85,10 @@ impl Method {
             }
         }
     }
+}
+
+fn big_endian(length: usize) -> io::Result<[u8; 4]> {
+    u32::try_from(length).map(u32::to_be_bytes).map_err(io::Error::other)
 }
 
 /// A compressed file that is being written.

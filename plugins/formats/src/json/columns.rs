@@ -7,7 +7,7 @@ use arrow::array::{
     ArrayBuilder, ArrayRef, BinaryBuilder, BooleanBuilder, Date32Builder, Decimal128Builder, Decimal256Builder, PrimitiveBuilder,
     StringBuilder,
 };
-use arrow::compute::kernels::cast_utils::{Parser, string_to_datetime};
+use arrow::compute::kernels::cast_utils::Parser;
 use arrow::datatypes::{
     ArrowPrimitiveType, DataType, Date32Type, Field, Float32Type, Float64Type, Int8Type, Int16Type, Int32Type, Int64Type, TimeUnit,
     TimestampMicrosecondType, TimestampMillisecondType, TimestampNanosecondType, TimestampSecondType, UInt8Type, UInt16Type, UInt32Type,
@@ -15,14 +15,14 @@ use arrow::datatypes::{
 };
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
-use chrono::Utc;
 use pseidon_plugin::format::is_json;
 use serde::Deserialize;
 use serde::de::{Deserializer, Error, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use sonic_rs::LazyValue;
 
-use super::decimal;
 use super::nested::{ListColumn, StructColumn};
+use crate::values::timestamp;
+use crate::{decimal, shortened, values};
 
 /// The first value of a record that does not fit its column.
 #[derive(Default)]
@@ -392,36 +392,10 @@ where
     Box::new(PrimitiveBuilder::<T>::new().with_data_type(data_type.clone()))
 }
 
-fn timestamp(text: &str, unit: TimeUnit) -> Option<i64> {
-    let at = string_to_datetime(&Utc, text).ok()?;
-    match unit {
-        TimeUnit::Second => Some(at.timestamp()),
-        TimeUnit::Millisecond => Some(at.timestamp_millis()),
-        TimeUnit::Microsecond => Some(at.timestamp_micros()),
-        TimeUnit::Nanosecond => at.timestamp_nanos_opt(),
-    }
-}
-
-/// The start of a text that may be long.
-fn shortened(text: &str) -> String {
-    const MOST: usize = 40;
-    let mut start: String = text.chars().take(MOST).collect();
-    if start.len() < text.len() {
-        start.push('…');
-    }
-    start
-}
-
 /// A type as reasons name it.
 fn type_name(data_type: &DataType) -> String {
     match data_type {
-        DataType::Struct(_) => "an object".to_owned(),
-        DataType::List(_) => "a list".to_owned(),
-        DataType::Utf8 => "a text".to_owned(),
         DataType::Binary => "base64 text".to_owned(),
-        DataType::Timestamp(..) => "a timestamp".to_owned(),
-        DataType::Date32 => "a date".to_owned(),
-        DataType::Decimal128(precision, scale) | DataType::Decimal256(precision, scale) => format!("decimal({precision}, {scale})"),
-        other => other.to_string().to_lowercase(),
+        other => values::type_name(other),
     }
 }

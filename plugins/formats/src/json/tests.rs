@@ -287,7 +287,8 @@ fn what_cannot_be_decoded_is_said_before() {
     assert_eq!(refused(wanted("a", DataType::Time32(TimeUnit::Second))), "`a` cannot be had as Time32(s) from json");
     let strict = object(vec![Field::new("x", DataType::Int64, false)]);
     assert_eq!(refused(wanted("a", strict)), "`a.x` has to be nullable: json may lack it");
-    assert_eq!(Json.schema("sep=pipe").unwrap_err(), "json takes no settings, but `sep=pipe` follows the colon");
+    assert_eq!(Json.schema("sep=pipe").unwrap_err(), "json has no setting `sep`; expected ts, ts_ms or ts_sec");
+    assert_eq!(Json.schema("ts=user.seen"), Ok(None));
 }
 
 #[test]

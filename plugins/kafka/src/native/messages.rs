@@ -173,6 +173,16 @@ impl<'a> Message<'a> {
         }
         true
     }
+
+    /// The headers as a JSON object, of which those with the same name the last counts; `None` where there are none.
+    pub(crate) fn headers_as_json(&self) -> Option<String> {
+        let mut headers = serde_json::Map::new();
+        let some = self.headers(|name, value| {
+            let value = value.map(|value| serde_json::Value::String(String::from_utf8_lossy(value).into_owned()));
+            headers.insert(name.to_string_lossy().into_owned(), value.unwrap_or(serde_json::Value::Null));
+        });
+        some.then(|| serde_json::Value::Object(headers).to_string())
+    }
 }
 
 /// # Safety

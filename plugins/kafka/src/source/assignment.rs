@@ -21,8 +21,6 @@ pub(super) struct Assignment {
     /// Where the partition of a message is, by librdkafka's address of its topic and its number: found anew after every rebalance, since
     /// an address means the same topic only as long as a partition of it stays assigned.
     places: HashMap<(usize, i32), usize>,
-    /// Reused for every record's headers.
-    headers: String,
 }
 
 /// A partition that is ours.
@@ -150,9 +148,8 @@ impl Assignment {
         if wanted.key {
             meta.key = message.key();
         }
-        if wanted.headers && write_headers(message, &mut self.headers) {
-            meta.headers = Some(&self.headers);
-        }
+        let headers = if wanted.headers { message.headers_as_json() } else { None };
+        meta.headers = headers.as_deref();
         builder.push(offset, payload, meta);
         assigned.next = offset + 1;
         if before.is_none() && builder.len() >= BATCH_RECORDS {
@@ -199,17 +196,4 @@ fn capacity(fetched: &Fetched, index: usize) -> usize {
     let same = |message: &Message<'_>| message.topic_handle() == first.topic_handle() && message.partition() == first.partition();
     let run = fetched.iter_from(index).take_while(same);
     run.map(|message| message.payload().map_or(0, |payload| payload.len() + 1)).sum::<usize>().min(BATCH_BYTES)
-}
-
-/// Writes a message's headers as a JSON object; of headers with the same name the last counts. Gives whether there are any.
-fn write_headers(message: Message<'_>, out: &mut String) -> bool {
-    let mut headers = serde_json::Map::new();
-    let some = message.headers(|name, value| {
-        let value = value.map(|value| serde_json::Value::String(String::from_utf8_lossy(value).into_owned()));
-        headers.insert(name.to_string_lossy().into_owned(), value.unwrap_or(serde_json::Value::Null));
-    });
-    if some {
-        *out = serde_json::Value::Object(headers).to_string();
-    }
-    some
 }

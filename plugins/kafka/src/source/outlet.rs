@@ -22,6 +22,8 @@ pub(super) struct Outlet {
     /// Its stage: the first part of its splits' names.
     pub(super) stage: String,
     pub(super) lag: IntGauge,
+    /// 1 while no broker can be reached.
+    pub(super) unreachable: IntGauge,
     /// Whether its partitions are paused since its run is.
     paused: AtomicBool,
     /// Where it hears why nothing more is read for it.
@@ -36,6 +38,7 @@ impl Outlet {
             wanted: setup.wanted,
             stage: setup.stage.clone(),
             lag: setup.metrics.lag.with_label_values(&[&setup.stage]),
+            unreachable: setup.metrics.source_unreachable.with_label_values(&[&setup.stage]),
             paused: AtomicBool::new(false),
             failed,
         }

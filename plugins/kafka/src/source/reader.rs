@@ -9,6 +9,7 @@ use pseidon_delivery::{Position, SplitId};
 use pseidon_plugin::batch::{Batch, Split};
 use pseidon_plugin::source::{SourceError, SourceHandle, SourceSetup, Stopped};
 use rdkafka::Offset;
+use rdkafka::types::RDKafkaErrorCode;
 
 use super::KafkaSource;
 use super::assignment::{Assigned, Assignment, TakenIn, split};
@@ -29,6 +30,8 @@ const IDLE: Duration = Duration::from_millis(250);
 const PATIENCE: Duration = Duration::from_secs(1);
 /// How often offsets are copied to the group and the lag is measured.
 const TICK: Duration = Duration::from_secs(1);
+/// How long a broker may take to show that it is there.
+const GREETING: Duration = Duration::from_millis(300);
 /// How long a question about a gap may take.
 const QUESTION: Duration = Duration::from_secs(5);
 
@@ -63,6 +66,8 @@ pub(super) struct Reader<'a> {
     joined: bool,
     /// Whether partitions are paused for lack of room.
     paused: bool,
+    /// Whether no broker could be reached when one was last needed.
+    unreachable: bool,
     /// What is durable and not yet told to the group.
     durable: HashMap<SplitId, Position>,
     next_tick: Instant,
@@ -88,6 +93,7 @@ impl<'a> Reader<'a> {
             unattended: BTreeSet::new(),
             joined: false,
             paused: false,
+            unreachable: false,
             durable: HashMap::new(),
             next_tick: Instant::now() + TICK,
         }
@@ -128,32 +134,37 @@ impl<'a> Reader<'a> {
         self.read()
     }
 
-    fn obey(&mut self, command: Command) -> Result<(), Leave> {
-        match command {
-            Command::Subscribe(topics) => self.subscribe(&topics),
-            Command::Attach(topic, outlet) => self.attach(topic, outlet),
-            Command::Detach(topic, reply) => {
-                let splits = self.detach(&topic)?;
-                // A run that was left at once does not wait for the answer.
-                let _ = reply.send(splits);
-                Ok(())
-            }
-            Command::Durable(durable) => {
-                let of_split: HashMap<_, _> =
-                    self.unattended.iter().flat_map(|at| durable.iter().map(move |entry| (at, entry))).filter_map(belongs).collect();
-                self.commit_offsets(&of_split, false);
-                Ok(())
+    /// Does what it was told since the last time. Of several subscriptions the last one counts, and all runs that came are served together.
+    fn obey(&mut self) -> Result<(), Leave> {
+        let mut subscription = None;
+        while let Ok(command) = self.commands.try_recv() {
+            match command {
+                Command::Subscribe(topics) => subscription = Some(topics),
+                Command::Attach(topic, outlet) => self.attach(topic, outlet),
+                Command::Detach(topic, reply) => {
+                    let splits = self.detach(&topic)?;
+                    // A run that was left at once does not wait for the answer.
+                    let _ = reply.send(splits);
+                }
+                Command::Durable(durable) => {
+                    let of_split: HashMap<_, _> =
+                        self.unattended.iter().flat_map(|at| durable.iter().map(move |entry| (at, entry))).filter_map(belongs).collect();
+                    self.commit_offsets(&of_split, false);
+                }
             }
         }
+        if let Some(topics) = subscription {
+            self.subscribe(&topics)?;
+        }
+        let attended: Vec<_> = self.unattended.extract_if(.., |at| self.outlets.of(&at.topic).is_some()).collect();
+        if attended.is_empty() { Ok(()) } else { self.take(attended) }
     }
 
-    /// A run is there for a topic; what the group gave us of it meanwhile can be read now.
-    fn attach(&mut self, topic: String, outlet: Arc<Outlet>) -> Result<(), Leave> {
-        let waiting: Vec<_> = self.unattended.extract_if(.., |at| at.topic == topic).collect();
+    /// A run is there for a topic.
+    fn attach(&mut self, topic: String, outlet: Arc<Outlet>) {
         if let Outlets::ByTopic { topics, .. } = &mut self.outlets {
             topics.insert(topic, outlet);
         }
-        if waiting.is_empty() { Ok(()) } else { self.take(waiting) }
     }
 
     /// Reads nothing more for the topic's run. What was read is handed over first.
@@ -212,9 +223,7 @@ impl<'a> Reader<'a> {
         for event in self.consumer.events() {
             self.handle_event(event)?;
         }
-        while let Ok(command) = self.commands.try_recv() {
-            self.obey(command)?;
-        }
+        self.obey()?;
         if Instant::now() >= self.next_tick {
             self.tick()?;
             self.next_tick = Instant::now() + TICK;
@@ -378,26 +387,36 @@ impl<'a> Reader<'a> {
         }
         let mut begun = Vec::new();
         for of_one in by_outlet {
-            if self.begin_for_one(&of_one, &by_group)? {
-                begun.extend(of_one);
-            } else {
-                self.unattended.extend(of_one.into_iter().map(|one| one.at));
+            let names: Vec<_> = of_one.iter().map(|one| one.at.clone()).collect();
+            match self.begin_for_one(of_one, &by_group)? {
+                Some(of_one) => begun.extend(of_one),
+                None => self.unattended.extend(names),
             }
         }
         Ok(begun)
     }
 
-    /// Gives whether the run has begun with its partitions; otherwise it has ended, or must.
-    fn begin_for_one(&mut self, begun: &[Begun], by_group: &HashMap<TopicPartition, Option<Position>>) -> Result<bool, Leave> {
-        let Some(first) = begun.first() else { return Ok(false) };
-        let read_before: Vec<_> = begun.iter().filter_map(|one| Some((one.at.clone(), *by_group.get(&one.at)?))).collect();
-        if let Err(error) = self.starts.refuse_known(&read_before) {
-            self.fail_topic(&first.at.topic, Leave::Failed(error))?;
-            return Ok(false);
+    /// Gives the partitions that the run has begun with; `None` if it has ended, or must. `by_group` has those that are new to the state.
+    fn begin_for_one(
+        &mut self,
+        mut begun: Vec<Begun>,
+        by_group: &HashMap<TopicPartition, Option<Position>>,
+    ) -> Result<Option<Vec<Begun>>, Leave> {
+        let Some(outlet) = begun.first().map(|one| one.outlet.clone()) else { return Ok(None) };
+        let topic = begun[0].at.topic.clone();
+        let is_new = |one: &&mut Begun| by_group.contains_key(&one.at);
+        let elsewhere = self.starts.stopped_elsewhere(begun.iter_mut().filter(is_new).map(|one| (&one.at, &mut one.start)));
+        let read_before = |taken_over: &[TopicPartition]| -> Vec<_> {
+            let others = begun.iter().filter(|one| !taken_over.contains(&one.at));
+            others.filter_map(|one| Some((one.at.clone(), *by_group.get(&one.at)?))).collect()
+        };
+        if let Err(error) = elsewhere.and_then(|taken_over| self.starts.refuse_known(&read_before(&taken_over))) {
+            self.fail_topic(&topic, Leave::Failed(error))?;
+            return Ok(None);
         }
-        match first.outlet.handle.begin(begun.iter().map(|one| (one.split.clone(), one.start)).collect()) {
-            Ok(()) => Ok(true),
-            Err(stopped) => self.ended(stopped).map(|()| false),
+        match outlet.handle.begin(begun.iter().map(|one| (one.split.clone(), one.start)).collect()) {
+            Ok(()) => Ok(Some(begun)),
+            Err(stopped) => self.ended(stopped).map(|()| None),
         }
     }
 
@@ -452,6 +471,7 @@ impl<'a> Reader<'a> {
             Meaning::Denied if !self.joined => Err(denied(brokers, error)),
             Meaning::GaveUp => Err(gave_up(&self.consumer.fatal_error().unwrap_or_else(|| error.clone()))),
             _ => {
+                self.unreachable |= error.code == RDKafkaErrorCode::AllBrokersDown;
                 self.logs.warn(&format!("{:?}", error.code), &format!("{error} (brokers: {brokers})"));
                 Ok(())
             }
@@ -527,6 +547,11 @@ impl<'a> Reader<'a> {
             skips.into_iter().try_for_each(|(batch, outlet)| self.emit(&outlet, batch))?;
         }
         self.measure_lag();
+        // librdkafka says when the last broker is gone, and not when one is back.
+        if self.unreachable && self.consumer.all_partitions(GREETING).is_ok() {
+            self.unreachable = false;
+        }
+        self.outlets.iter().for_each(|outlet| outlet.unreachable.set(i64::from(self.unreachable)));
         self.pause_by_run()?;
         self.hear_durable();
         let moved = moved(&mut self.durable, self.assignment.iter());

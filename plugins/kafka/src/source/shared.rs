@@ -43,10 +43,19 @@ const LOOK_EVERY: Duration = Duration::from_millis(500);
 #[derive(Clone)]
 pub struct SharedSettings(Arc<KafkaSource>);
 
+/// Where somebody else has stopped reading partitions (topic and number) that the state knows nothing of; `None` for those that are new to
+/// him too.
+pub type StoppedElsewhere = dyn Fn(&[(String, i32)]) -> Result<Vec<Option<Position>>, SourceError> + Send + Sync;
+
 impl SharedSettings {
     /// From options that were declared as [`SHARED_OPTIONS`].
     pub fn new(options: &Options) -> Result<SharedSettings, Vec<Diagnostic>> {
         KafkaSource::from_options(options, Ok(Topics::none())).map(|source| SharedSettings(Arc::new(source)))
+    }
+
+    /// The same, going on where another program has stopped.
+    pub fn after(&self, elsewhere: Arc<StoppedElsewhere>) -> SharedSettings {
+        SharedSettings(Arc::new(KafkaSource { stopped_elsewhere: Some(elsewhere), ..self.0.as_ref().clone() }))
     }
 }
 

@@ -101,6 +101,28 @@ impl<'a> Starts<'a> {
         })
     }
 
+    /// Replaces the starts of partitions that another program has read before. Gives which those are.
+    pub(super) fn stopped_elsewhere<'p>(
+        &self,
+        partitions: impl Iterator<Item = (&'p TopicPartition, &'p mut Position)>,
+    ) -> Result<Vec<TopicPartition>, SourceError> {
+        let Some(ask) = &self.source.stopped_elsewhere else { return Ok(Vec::new()) };
+        let (names, starts): (Vec<_>, Vec<_>) = partitions.unzip();
+        let asked: Vec<_> = names.iter().map(|at| (at.topic.clone(), at.partition)).collect();
+        if asked.is_empty() {
+            return Ok(Vec::new());
+        }
+        let mut taken_over = Vec::new();
+        for ((at, start), offset) in names.into_iter().zip(starts).zip(ask(&asked)?) {
+            if let Some(offset) = offset {
+                tracing::info!(topic = at.topic, partition = at.partition, offset, "read on where another program has stopped");
+                *start = offset;
+                taken_over.push(at.clone());
+            }
+        }
+        Ok(taken_over)
+    }
+
     /// A group that has read what the state does not know of: the state may have been lost.
     pub(super) fn refuse_known(&self, by_group: &[(TopicPartition, Option<Position>)]) -> Result<(), SourceError> {
         if self.source.on_missing_state != OnMissingState::Stop {

@@ -3,3 +3,4 @@
 mod sink;
 mod source;
 mod support;
+mod tools;

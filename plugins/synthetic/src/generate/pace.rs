@@ -9,23 +9,23 @@ const LONGEST: Duration = Duration::from_secs(3600);
 
 /// A steady rate. What is due follows from the time since the start alone, so that a delay is made up for and nothing adds up.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Pace {
+pub struct Pace {
     per_second: f64,
 }
 
 impl Pace {
     /// So many records a second; `None` unless that is a positive number.
-    pub(super) fn new(per_second: f64) -> Option<Pace> {
+    pub fn new(per_second: f64) -> Option<Pace> {
         (per_second > 0.0 && per_second.is_finite()).then_some(Pace { per_second })
     }
 
     /// How many records are due when `elapsed` has passed. The first is due at once.
-    pub(super) fn due(self, elapsed: Duration) -> u64 {
+    pub fn due(self, elapsed: Duration) -> u64 {
         ((elapsed.as_secs_f64() * self.per_second) as u64).saturating_add(1)
     }
 
     /// How long to sleep at `elapsed` when `done` records have been made and no more are due.
-    pub(super) fn pause(self, done: u64, elapsed: Duration) -> Duration {
+    pub fn pause(self, done: u64, elapsed: Duration) -> Duration {
         let next_due = Duration::try_from_secs_f64(done as f64 / self.per_second).unwrap_or(Duration::MAX);
         next_due.saturating_sub(elapsed).clamp(GROUP, LONGEST)
     }

@@ -3,25 +3,24 @@
 use std::collections::HashSet;
 use std::sync::Arc;
 
-use arrow::array::{ArrayRef, RecordBatch, RecordBatchOptions};
+use arrow::array::{RecordBatch, RecordBatchOptions};
 use arrow::datatypes::{Schema, SchemaRef};
 use bytes::Bytes;
 use pseidon_delivery::Position;
 use pseidon_dsl::expr::Expr;
 use pseidon_dsl::{Diagnostic, Span};
-use pseidon_expr::{Compiled, Input, Scope, compile};
+use pseidon_expr::Scope;
 use pseidon_formats::{RecordEncoder, RecordFormat};
 use pseidon_plugin::sink::{RecordShape, SinkInput};
 use pseidon_plugin::{BadRow, Batch, Payloads, Rows, Split};
 
-use super::numbers::{Draw, scope};
+use super::values::NumberExpr;
 
 /// Makes the record of any number.
 pub(super) struct Recipe {
-    fields: Vec<Compiled>,
+    fields: Vec<NumberExpr>,
     schema: SchemaRef,
     encoder: RecordEncoder,
-    draw: Draw,
 }
 
 /// Records of one split, and those that could not be made.
@@ -43,14 +42,13 @@ impl Recipe {
         if record.is_empty() {
             return Err(vec![Diagnostic::new(span, "the record has no fields", "expected a map such as {:id \"n\"}")]);
         }
-        let scope = scope();
         let (mut compiled, mut fields, mut mistakes) = (Vec::new(), Vec::new(), Vec::new());
         let mut names = HashSet::new();
         for (name, expr) in record {
             if !names.insert(name) {
                 mistakes.push(Diagnostic::new(expr.span, format!("the field `{name}` is given twice"), "here again"));
             }
-            match compile_field(expr, &scope) {
+            match NumberExpr::new(expr, seed) {
                 Ok(field) => {
                     fields.push(field.field().as_ref().clone().with_name(name));
                     compiled.push(field);
@@ -65,7 +63,7 @@ impl Recipe {
         let input = SinkInput { scope: Scope::default(), record: RecordShape::Columns(schema.clone()) };
         let encoder = RecordEncoder::new(RecordFormat::Json, &input)
             .map_err(|reason| vec![Diagnostic::new(span, "these records cannot be written as JSON", reason)])?;
-        Ok(Recipe { fields: compiled, schema, encoder, draw: Draw::new(seed) })
+        Ok(Recipe { fields: compiled, schema, encoder })
     }
 
     /// The records' fields with their types.
@@ -75,7 +73,7 @@ impl Recipe {
 
     /// Whether a record that is made again is the same.
     pub(super) fn is_deterministic(&self) -> bool {
-        self.fields.iter().all(Compiled::is_deterministic)
+        self.fields.iter().all(NumberExpr::is_deterministic)
     }
 
     /// Makes the records of these ascending numbers; the batch covers everything below `next`. An error concerns all of them.
@@ -114,36 +112,15 @@ impl Recipe {
     }
 
     fn evaluate(&self, numbers: &[u64]) -> Result<RecordBatch, String> {
-        let evaluate_field = |field: &Compiled| -> Result<ArrayRef, String> {
-            let inputs = field.inputs().iter().map(|input| self.input(input, numbers)).collect::<Result<_, _>>()?;
-            field.evaluate(inputs, numbers.len()).map_err(|error| error.to_string())
-        };
         let columns = self
             .fields
             .iter()
             .zip(self.schema.fields())
-            .map(|(compiled, field)| evaluate_field(compiled).map_err(|reason| format!("no value for `{}`: {reason}", field.name())));
+            .map(|(compiled, field)| compiled.evaluate(numbers).map_err(|reason| format!("no value for `{}`: {reason}", field.name())));
         let columns = columns.collect::<Result<Vec<_>, _>>()?;
         let options = RecordBatchOptions::new().with_row_count(Some(numbers.len()));
         RecordBatch::try_new_with_options(self.schema.clone(), columns, &options).map_err(|error| error.to_string())
     }
-
-    fn input(&self, input: &Input, numbers: &[u64]) -> Result<ArrayRef, String> {
-        let column = match input {
-            Input::Column(column) => self.draw.column(*column, numbers),
-            Input::Meta(_) => None,
-        };
-        column.ok_or_else(|| "an input that no record has before it is made".to_owned())
-    }
-}
-
-fn compile_field(expr: &Expr, scope: &Scope) -> Result<Compiled, Vec<Diagnostic>> {
-    let compiled = compile(expr, scope)?;
-    if compiled.inputs().iter().any(|input| matches!(input, Input::Meta(_))) {
-        let mistake = Diagnostic::new(expr.span, "a record has no metadata before it is made", "expected n, r, h and constants only");
-        return Err(vec![mistake.with_help("n is the record's number, r a random number in [0, 1), h a random whole number")]);
-    }
-    Ok(compiled)
 }
 
 /// The records as columns, as the encoder takes them: they have no bytes yet.

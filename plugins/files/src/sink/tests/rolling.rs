@@ -152,3 +152,80 @@ fn parquet_files_name_the_positions_they_hold() {
         assert!(content.contains(expected), "{expected}");
     }
 }
+
+#[test]
+fn a_name_is_part_of_the_bucket() {
+    let world = World::new();
+    let mut run = world.start(r#"{:base-dir "out" :name "{@topic}-{k}" :null-name "NULL"}"#);
+    run.deliver(0, 3).unwrap();
+    run.finish();
+    let names = ["clicks-b0-0-000000000000.json", "clicks-b1-0-000000000001.json", "clicks-b2-0-000000000002.json"];
+    assert_eq!(world.names("out"), names);
+
+    let mut run = world.start(r#"{:path "out/x-{@partition}" :name "all/{k}"}"#.replace("all/", "all_").as_str());
+    let split = run.splits[1].0.clone();
+    run.deliver_rows(rows(&split, 0, 2, |position| Some(if position == 0 { "a/b".to_owned() } else { "c".repeat(300) }))).unwrap();
+    run.finish();
+    let names: Vec<String> = world.names("out").into_iter().filter(|name| name.starts_with("x-1/")).collect();
+    assert!(names[0].starts_with("x-1/all_a%2Fb-") && names[0].ends_with("-000000000000.json"), "{names:?}");
+    assert!(names[1].starts_with("x-1/all_ccc") && names[1].len() < 180, "{names:?}");
+}
+
+#[test]
+fn an_empty_name_is_none() {
+    let world = World::new();
+    let mut run = world.start(r#"{:path "out" :name "" :write ""}"#);
+    run.deliver(0, 1).unwrap();
+    run.finish();
+    assert_eq!(world.names("out"), ["clicks-0-000000000000.json"]);
+}
+
+#[test]
+fn a_bucket_has_as_many_lanes_as_asked_for() {
+    let world = World::new();
+    let run = world.start(r#"{:path "out" :lanes 2}"#);
+    let lane = |split: &str| {
+        let split = Arc::new(Split { id: split.into(), topic: "clicks".into(), partition: 0 });
+        run.sink.route(rows(&split, 0, 3, bucket)).chunks.into_iter().map(|chunk| chunk.lane.to_string()).collect::<Vec<_>>()
+    };
+    let mut lanes: Vec<Vec<String>> = (0..20).map(|number| lane(&format!("in:clicks/{number}"))).collect();
+    assert_eq!(lane("in:clicks/7"), lanes[7], "a split has one lane for good");
+    lanes.sort();
+    lanes.dedup();
+    assert_eq!(lanes, [["out///0"], ["out///1"]].map(|lane| lane.map(|lane| lane.replace("out", "."))));
+    let one = world.start(r#"{:path "out/{k}" :lanes 1}"#);
+    assert_eq!(one.sink.route(rows(&one.splits[0].0, 0, 1, bucket)).chunks[0].lane.as_str(), "b0", "as it was before there were lanes");
+}
+
+#[test]
+fn lanes_are_exactly_once_too() {
+    let world = World::new();
+    let text = r#"{:path "out/{k}" :null-name "NULL" :lanes 3 :rollover {:records 5}}"#;
+    let mut run = world.start(text);
+    run.deliver(0, 20).unwrap();
+    run.deliver(1, 20).unwrap();
+    run.writer.tick().unwrap();
+    run.deliver(0, 20).unwrap();
+    drop(run);
+    let mut run = world.start(text);
+    for (partition, from) in run.splits.iter().map(|(_, from)| *from).collect::<Vec<_>>().into_iter().enumerate() {
+        run.deliver(partition, 40 - from).unwrap();
+    }
+    run.finish();
+    world.assert_exactly_once("out", [40, 40]);
+}
+
+#[test]
+fn only_what_is_asked_for_is_written() {
+    let world = World::new();
+    let mut run = world.start(r#"{:path "out/{k}" :write "upper(k) as u, @offset as at"}"#);
+    run.deliver(0, 2).unwrap();
+    run.finish();
+    let contents: Vec<String> = world.files("out").into_values().collect();
+    assert_eq!(contents, ["{\"u\":\"B0\",\"at\":0}\n", "{\"u\":\"B1\",\"at\":1}\n"]);
+
+    let mut run = world.start(r#"{:path "txt/{@partition}" :write "k" :codec :txt}"#);
+    run.deliver(1, 3).unwrap();
+    run.finish();
+    assert_eq!(world.files("txt").into_values().collect::<Vec<_>>(), ["b0\nb1\nb2\n"]);
+}

@@ -1,5 +1,7 @@
 //! What options mean, and where they send rows.
 
+use pseidon_plugin::{BadRow, OptionKind};
+
 use super::*;
 
 #[test]
@@ -14,8 +16,8 @@ fn the_declaration_reads_its_own_example() {
 #[test]
 fn mistakes_in_options_are_found_together() {
     let cases: &[(&str, &[&str])] = &[
-        (r#""out/{k}/../x""#, &["`..` cannot be part of a bucket's path"]),
-        (r#""out/{k}/.pseidon-open""#, &["`.pseidon-open` cannot be part of a bucket's path"]),
+        (r#""out/{k}/../x""#, &["`..` cannot be part of this path"]),
+        (r#""out/{k}/.pseidon-open""#, &["`.pseidon-open` cannot be part of this path"]),
         (r#"{:path "/out/{k}" :base-dir "a"}"#, &["`:path` is absolute although there is a `:base-dir`"]),
         (r#"{:path "out" :base-dir []}"#, &["`:base-dir` names no folder"]),
         (r#"{:path "out" :level 3}"#, &["files cannot be written like this"]),
@@ -24,6 +26,18 @@ fn mistakes_in_options_are_found_together() {
             r#"{:path "out/{k}/.." :rollover {:records 0} :max-open-files 0}"#,
             &["`..` cannot be part", "a file cannot have 0 records", "no file could be open"],
         ),
+        (r#"{:codec :json}"#, &["lacks the option :path"]),
+        (r#"{:path "out" :name "a/{k}"}"#, &["`/` cannot be part of a file's name"]),
+        (r#"{:path "out" :write "*"}"#, &["the records are written as they came"]),
+        (r#"{:path "out" :write "k, upper(k) as k"}"#, &["two columns are called `k`"]),
+        (r#"{:path "out" :write "x"}"#, &["no column"]),
+        (r#"{:path "out" :write "k" :codec :raw}"#, &["files cannot be written like this"]),
+        (r#"{:path "out" :move-to {:path "a/{k}/.." :prefix "a/"}}"#, &["`..` cannot be part", "`:prefix` cannot be part of"]),
+        (r#"{:path "out" :move-to {:path ""}}"#, &["`:move-to` names no folder"]),
+        (r#"{:path "out" :on-close {}}"#, &["`:on-close` has to say who is called"]),
+        (r#"{:path "out" :on-close {:command ["a"] :post "http://b"}}"#, &["`:on-close` has to say who is called"]),
+        (r#"{:path "out" :on-close {:command []}}"#, &["`:command` names no program"]),
+        (r#"{:path "out" :on-close {:post "b"}}"#, &["`:post` is no URL"]),
     ];
     for (text, expected) in cases {
         let Err(mistakes) = FilesSink.prepare(&options(text), &input()) else { panic!("{text} is accepted") };
@@ -36,6 +50,25 @@ fn mistakes_in_options_are_found_together() {
 }
 
 #[test]
+fn every_codec_and_compression_on_offer_is_known() {
+    let schema = Arc::new(Schema::new(vec![Field::new("k", DataType::Utf8, true)]));
+    let input = SinkInput { record: RecordShape::Columns(schema), ..input() };
+    let choices = |name: &str| match options::SPEC.options.iter().find(|option| option.name == name).unwrap().kind {
+        OptionKind::Choice(words) => words,
+        _ => panic!("{name} is a choice"),
+    };
+    for codec in choices("codec") {
+        for compression in choices("compression") {
+            let options = options(&format!(r#"{{:path "out" :codec :{codec} :compression :{compression}}}"#));
+            let is_accepted = FilesSink.prepare(&options, &input).is_ok();
+            let is_refused = *codec == "raw" || (*codec, *compression) == ("parquet", "bzip2");
+            assert_eq!(is_accepted, !is_refused, "{codec} {compression}");
+            assert_eq!(FilesSink.facts(&options).typed, matches!(*codec, "parquet" | "avro"));
+        }
+    }
+}
+
+#[test]
 fn the_folder_is_what_stands_before_the_first_value() {
     for (text, expected) in [
         (r#""out/{k}""#, Some("out")),
@@ -43,8 +76,40 @@ fn the_folder_is_what_stands_before_the_first_value() {
         (r#""out/clicks""#, Some("out/clicks")),
         (r#""{k}""#, None),
         (r#"{:path "x/{k}" :base-dir ["a" "b"]}"#, Some("a")),
+        (r#"{:base-dir "a" :name "{k}"}"#, Some("a")),
     ] {
         assert_eq!(FilesSink.facts(&options(text)).folder.as_deref(), expected, "{text}");
+    }
+}
+
+#[test]
+fn a_wrong_number_of_lanes_is_refused() {
+    for lanes in ["0", "257", "many"] {
+        let nodes = pseidon_dsl::edn::read_all(&format!(r#"{{:path "out" :lanes "{lanes}"}}"#)).unwrap();
+        let mistakes = Options::parse(&options::SPEC, &nodes, pseidon_dsl::Span::default()).unwrap_err();
+        assert!(format!("{mistakes:?}").contains("expected a number from 1 to 256"), "{mistakes:?}");
+    }
+}
+
+#[test]
+fn columns_can_be_left_out_of_what_is_written() {
+    let schema = Arc::new(Schema::new(vec![Field::new("k", DataType::Utf8, true)]));
+    let input = SinkInput { record: RecordShape::Columns(schema), ..input() };
+    let mistakes = |text: &str| FilesSink.prepare(&options(text), &input).err().unwrap_or_default();
+    assert_eq!(mistakes(r#"{:path "out" :write "*, @offset as at"}"#), []);
+    let wrong = mistakes(r#"{:path "out" :write "* except (kk), @offset as at"}"#);
+    assert!(wrong[0].message.contains("there is no column `kk` to leave out"), "{wrong:?}");
+}
+
+#[test]
+fn what_changes_by_itself_is_named() {
+    for (text, expected) in [
+        (r#""out/{now()}""#, Some("now()")),
+        (r#"{:path "out" :name "{now()}"}"#, Some("now()")),
+        (r#"{:path "out" :write "now() as at"}"#, Some("now()")),
+        (r#"{:path "out" :move-to {:path "lake/{now()}"}}"#, None),
+    ] {
+        assert_eq!(FilesSink.prepare(&options(text), &input()).unwrap().nondeterminism().as_deref(), expected, "{text}");
     }
 }
 
@@ -68,4 +133,17 @@ fn rows_without_a_path_are_bad() {
         .map(|chunk| (chunk.lane.to_string(), (0..chunk.rows.len()).map(|row| chunk.rows.position(row)).collect()))
         .collect();
     assert_eq!(chunks, [("0/0".to_owned(), vec![0, 2]), ("1/1".to_owned(), vec![3, 5])]);
+}
+
+#[test]
+fn rows_that_cannot_be_written_are_bad() {
+    let world = World::new();
+    let run = world.start(r#"{:path "out/{k}" :write "cast(k as bigint) as k, @offset as at"}"#);
+    let split = run.splits[0].0.clone();
+    let key = |position: Position| Some(if position % 3 == 1 { "x".to_owned() } else { (position % 2).to_string() });
+    let routed = run.sink.route(rows(&split, 0, 6, key));
+    assert_eq!(routed.bad.iter().map(|bad| bad.row).collect::<Vec<_>>(), [1, 4]);
+    let run = world.start(r#"{:path "out" :codec :txt :write "k"}"#);
+    let routed = run.sink.route(rows(&split, 0, 3, |position| (position != 1).then(|| "a".to_owned())));
+    assert_eq!(routed.bad, [BadRow { row: 1, reason: "the text is null".into() }]);
 }

@@ -126,6 +126,40 @@ fn a_target_that_cannot_be_written_is_waited_for() {
 }
 
 #[test]
+fn what_is_committed_does_not_wait_for_what_cannot_be_published() {
+    let world = World::new();
+    let mut run = world.start(EVERY_5);
+    run.deliver(0, 4).unwrap();
+    fs::write(world.path("out/b1"), "in the way").unwrap();
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            let is_there = |name: &str| world.path(&format!("out/{name}")).is_dir();
+            while !["b0", "b2", "b3"].into_iter().all(is_there) {
+                std::thread::yield_now();
+            }
+            fs::remove_file(world.path("out/b1")).unwrap();
+        });
+        run.writer.flush(None).unwrap();
+    });
+    run.finish();
+    world.assert_exactly_once("out", [4, 0]);
+}
+
+#[test]
+fn a_folder_that_gets_lost_in_a_run_does_not_end_it_for_good() {
+    let world = World::new();
+    let run = world.start(EVERY_5);
+    let folder = fs::read_dir(world.path("out").join(OPEN)).unwrap().map(|entry| entry.unwrap().path()).find(|path| path.is_dir()).unwrap();
+    fs::rename(&folder, world.path("moved")).unwrap();
+    fs::write(&folder, "in the way").unwrap();
+    let error = run.sink.take_over(&[("in:clicks/0".into(), vec!["another".into()])], &[]).unwrap_err();
+    assert!(matches!(error, SinkError::Transient(_)), "{error}");
+    drop(run);
+    let error = world.try_start("lake", EVERY_5, input()).err().unwrap();
+    assert!(matches!(error, SinkError::Fatal(_)), "at the start the user has to put it right: {error}");
+}
+
+#[test]
 fn a_full_disk_loses_nothing() {
     if std::env::var_os(FULL).is_some() {
         return write_to_a_full_disk();
@@ -224,8 +258,12 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 24, ..ProptestConfig::default() })]
 
     #[test]
-    fn every_record_is_there_once_whatever_happens(ops in some_ops(), records in 1u64..12, most_open in 1u64..6) {
-        let text = format!(r#"{{:path "out/{{k}}" :null-name "NULL" :max-open-files {most_open} :rollover {{:records {records}}}}}"#);
+    fn every_record_is_there_once_whatever_happens(
+        ops in some_ops(), records in 1u64..12, most_open in 1u64..6, lanes in 1u32..3, moved in any::<bool>()
+    ) {
+        let (move_to, folder) = if moved { (r#":move-to {:path "lake/{k}" :prefix "x-"}"#, "lake") } else { ("", "out") };
+        let rollover = format!(":max-open-files {most_open} :rollover {{:records {records}}}");
+        let text = format!(r#"{{:path "out/{{k}}" :null-name "NULL" :lanes {lanes} {rollover} {move_to}}}"#);
         let world = World::new();
         let mut run = world.start(&text);
         let mut ends = [0, 0];
@@ -252,7 +290,8 @@ proptest! {
             run.deliver(partition, missing).unwrap();
         }
         run.finish();
-        world.assert_exactly_once("out", ends);
+        world.assert_exactly_once(folder, ends);
+        prop_assert!(!moved || world.names("out").is_empty());
         prop_assert!(world.store.staged(&"lake".into()).unwrap().is_empty());
     }
 }

@@ -159,7 +159,7 @@ fn stops_while_memory_is_full() {
     let stop = Stop::new();
     let budget = Budget::new(10);
     let _full = budget.charge(10);
-    let (handle, events) = SourceHandle::new(budget, stop.clone(), Arc::default());
+    let (handle, events) = SourceHandle::new(budget, stop.clone(), Pause::default(), Arc::default());
     let source = FilesSource.prepare(&options(r#""app.log""#)).unwrap();
     let setup = world.setup();
     let begun = Arc::new(AtomicBool::new(false));

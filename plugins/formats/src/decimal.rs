@@ -1,8 +1,8 @@
-//! Decimals from JSON numbers, exactly.
+//! Decimals from numbers as texts, exactly.
 
 /// The digits of `number * 10^scale` with their sign, if that is a whole number of at most `precision` digits.
-/// `number` is a number as JSON writes it.
-pub(super) fn unscaled(number: &str, precision: u8, scale: i8) -> Option<String> {
+/// `number` is a number as JSON writes it: digits with or without a fraction and an exponent.
+pub(crate) fn unscaled(number: &str, precision: u8, scale: i8) -> Option<String> {
     let (sign, number) = match number.strip_prefix('-') {
         Some(rest) => ("-", rest),
         None => ("", number),

@@ -1,0 +1,87 @@
+//! What has to be done with a file after it was published, as the state store keeps it until it is done.
+
+use std::path::PathBuf;
+
+use serde_json::{Map, Value, json};
+
+/// What follows publishing.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct FollowUp {
+    /// By which the published file is known, whatever name it got.
+    pub(super) inode: u64,
+    /// Its size.
+    pub(super) bytes: u64,
+    /// How many records it holds.
+    pub(super) records: u64,
+    /// Which those are: `{"clicks/3": {"first": 10, "upto": 20}}`
+    pub(super) positions: Map<String, Value>,
+    /// Where it is moved.
+    pub(super) destination: Option<Destination>,
+}
+
+/// Where a file is moved.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Destination {
+    /// The folder, an absolute path.
+    pub(super) folder: PathBuf,
+    /// What its name begins with there.
+    pub(super) prefix: String,
+    /// The folder of broken files, an absolute path, if it has to be looked whether the file is one.
+    pub(super) quarantine: Option<PathBuf>,
+}
+
+impl FollowUp {
+    /// As JSON; see [`FollowUp::from_json`].
+    pub(super) fn to_json(&self) -> Value {
+        let mut json = json!({ "inode": self.inode, "bytes": self.bytes, "records": self.records, "positions": self.positions });
+        if let Some(destination) = &self.destination {
+            json["folder"] = destination.folder.to_string_lossy().into();
+            json["prefix"] = destination.prefix.as_str().into();
+            if let Some(quarantine) = &destination.quarantine {
+                json["quarantine"] = quarantine.to_string_lossy().into();
+            }
+        }
+        json
+    }
+
+    /// From such JSON.
+    pub(super) fn from_json(json: &Value) -> Option<FollowUp> {
+        let number = |key: &str| json.get(key)?.as_u64();
+        let destination = match json.get("folder") {
+            None => None,
+            Some(folder) => Some(Destination {
+                folder: folder.as_str()?.into(),
+                prefix: json.get("prefix")?.as_str()?.to_owned(),
+                quarantine: match json.get("quarantine") {
+                    None => None,
+                    Some(quarantine) => Some(quarantine.as_str()?.into()),
+                },
+            }),
+        };
+        Some(FollowUp {
+            inode: number("inode")?,
+            bytes: number("bytes")?,
+            records: number("records")?,
+            positions: json.get("positions")?.as_object()?.clone(),
+            destination,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_store_keeps_all_of_it() {
+        let positions = json!({ "in:clicks/3": { "first": 10, "upto": 20 } }).as_object().unwrap().clone();
+        let plain = FollowUp { inode: 7, bytes: 100, records: 10, positions, destination: None };
+        let moved = Destination { folder: "/lake/a".into(), prefix: "host-".into(), quarantine: None };
+        let checked = Destination { quarantine: Some("/lake/broken".into()), ..moved.clone() };
+        for destination in [None, Some(moved), Some(checked)] {
+            let follow_up = FollowUp { destination, ..plain.clone() };
+            assert_eq!(FollowUp::from_json(&follow_up.to_json()).unwrap(), follow_up);
+        }
+        assert_eq!(FollowUp::from_json(&json!({ "inode": 7 })), None);
+    }
+}

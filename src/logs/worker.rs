@@ -1,0 +1,163 @@
+//! One log's run, from its row to its end.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
+use pseidon_delivery::{ScopedStore, StateStore};
+use pseidon_exec::{Control, Finished, Run, RunError};
+use pseidon_kafka::source::shared::SharedConsumer;
+use pseidon_logs::{Log, LogError};
+use pseidon_mysql::LogRow;
+use pseidon_plan::Plan;
+use serde_json::{Value, json};
+
+use super::Template;
+use crate::board::{Board, Entry, Live, State};
+use crate::load::Text;
+
+/// How long the version of a log that crashed is run before it is looked whether its work is done.
+const FINISHING: Duration = Duration::from_secs(2);
+
+/// What a log's thread has.
+pub(super) struct Work {
+    pub(super) template: Arc<Template>,
+    pub(super) board: Arc<Board>,
+    pub(super) entry: Arc<Entry>,
+    pub(super) consumer: Arc<SharedConsumer>,
+    pub(super) row: LogRow,
+    pub(super) control: (Sender<Control>, Receiver<Control>),
+}
+
+/// How a log's run has ended.
+pub(super) enum Outcome {
+    /// It was stopped.
+    Ended {
+        /// Whether everything that was read is committed.
+        complete: bool,
+    },
+    /// It failed; it may work when started again.
+    Failed(String),
+    /// Its row has to be changed.
+    Wrong(String),
+    /// The state has lost data: no log can go on.
+    StateLost(String),
+}
+
+impl Outcome {
+    /// Whether nothing is left to be read again.
+    pub(super) fn is_complete(&self) -> bool {
+        !matches!(self, Outcome::Ended { complete: false })
+    }
+}
+
+impl Work {
+    /// Runs the log until it is stopped or cannot go on.
+    pub(super) fn run(self) -> Outcome {
+        match self.try_run() {
+            Ok(finished) => Outcome::Ended { complete: finished != Finished::Left },
+            Err(outcome) => outcome,
+        }
+    }
+
+    fn try_run(&self) -> Result<Finished, Outcome> {
+        let plan = self.plan(&self.template.text, &self.row)?;
+        let store: Arc<dyn StateStore> = Arc::new(ScopedStore::new(self.template.store.clone(), self.row.log()));
+        loop {
+            let (control, said) = self.control.clone();
+            let outcome = self.run_plan(plan.clone(), &store, (control, said));
+            match outcome {
+                Ok(finished) => return Ok(finished),
+                Err(RunError::PlanChanged(left)) => {
+                    tracing::warn!(log = self.row.log(), left, "changed since its run crashed; what that run left is finished as it was");
+                    if self.finish_previous(&store)? == Finished::Left {
+                        return Ok(Finished::Left);
+                    }
+                }
+                Err(RunError::State(reason)) => return Err(Outcome::StateLost(reason)),
+                Err(error) => return Err(Outcome::Failed(error.to_string())),
+            }
+        }
+    }
+
+    /// Runs the version of the log that crashed for a while, and stops it gracefully.
+    fn finish_previous(&self, store: &Arc<dyn StateStore>) -> Result<Finished, Outcome> {
+        let failed = |reason: String| Outcome::Failed(format!("what its last run left cannot be finished: {reason}"));
+        let stored = store.plan().map_err(|error| failed(error.to_string()))?;
+        let (text, row) =
+            stored.and_then(|stored| self.read_plan(&stored.text)).ok_or_else(|| failed("its plan is not known".to_owned()))?;
+        let plan = self.plan(&text, &row).map_err(|outcome| match outcome {
+            Outcome::Wrong(reason) | Outcome::Failed(reason) => failed(reason),
+            other @ (Outcome::Ended { .. } | Outcome::StateLost(_)) => other,
+        })?;
+        let (control, said) = unbounded();
+        let (over, is_over) = bounded::<()>(0);
+        std::thread::scope(|scope| {
+            let control_of_timer = control.clone();
+            let timer = move || {
+                let deadline = Instant::now() + FINISHING;
+                // What the user says counts, and goes on to the version that follows.
+                while let Err(crossbeam_channel::TryRecvError::Empty) = is_over.try_recv() {
+                    if Instant::now() >= deadline || !self.control.1.is_empty() {
+                        break;
+                    }
+                    std::thread::sleep(Duration::from_millis(50));
+                }
+                let _ = control_of_timer.send(Control::Stop);
+            };
+            std::thread::Builder::new()
+                .name("log-finishing".to_owned())
+                .spawn_scoped(scope, timer)
+                .map_err(|error| failed(format!("cannot start a thread: {error}")))?;
+            let finished = self.run_plan(plan, store, (control, said));
+            drop(over);
+            finished.map_err(|error| match error {
+                RunError::State(reason) => Outcome::StateLost(reason),
+                other => failed(other.to_string()),
+            })
+        })
+    }
+
+    fn run_plan(
+        &self,
+        plan: Arc<Plan>,
+        store: &Arc<dyn StateStore>,
+        (control, said): (Sender<Control>, Receiver<Control>),
+    ) -> Result<Finished, RunError> {
+        self.entry.set_live(Some(Live { plan: plan.clone(), control, since: Instant::now() }));
+        if self.entry.state() == State::Starting {
+            self.entry.set_state(State::Running);
+            tracing::info!(log = self.row.log(), "started");
+        }
+        let run = Run {
+            plan,
+            pools: &self.board.pools,
+            store: store.clone(),
+            metrics: self.entry.metrics.clone(),
+            accept_changed_plan: self.template.accept_changed_plan,
+            control: said,
+            view: self.entry.view.clone(),
+        };
+        run.run()
+    }
+
+    /// The plan of a row in a version of the pipeline. What it is made from is its text, so that a crashed run can be finished with it.
+    fn plan(&self, text: &Text, row: &LogRow) -> Result<Arc<Plan>, Outcome> {
+        let log = Log::new(row, &self.template.settings, &text.base, self.consumer.clone()).map_err(|error| match error {
+            LogError::Wrong(reason) => Outcome::Wrong(reason),
+            LogError::Unreachable(reason) => Outcome::Failed(reason),
+        })?;
+        let mut plan = text.plan_for_log(Arc::new(log)).map_err(|reasons| Outcome::Wrong(format!("log `{}`: {reasons}", row.log())))?;
+        // Names of logs and of pipelines hold no slash, so no other pipeline has this name.
+        plan.name = format!("{}/{}", plan.name, row.log());
+        plan.text = json!({ "row": row.to_text(), "pipeline": text.text }).to_string();
+        Ok(Arc::new(plan))
+    }
+
+    fn read_plan(&self, stored: &str) -> Option<(Text, LogRow)> {
+        let stored: Value = serde_json::from_str(stored).ok()?;
+        let row = LogRow::from_text(stored.get("row")?.as_str()?).ok()?;
+        let text = stored.get("pipeline")?.as_str()?.to_owned();
+        Some((Text { text, ..self.template.text.clone() }, row))
+    }
+}

@@ -1,0 +1,94 @@
+//! Servers of a test's own, to be killed, brought back and cut off.
+
+use std::collections::HashMap;
+use std::io::{Read, Write};
+use std::net::TcpStream;
+use std::path::PathBuf;
+use std::process::Command;
+use std::time::Duration;
+
+use super::Site;
+
+/// Real servers, started by the scripts that start the tests' own. They go with the test.
+pub(crate) struct Servers {
+    dir: PathBuf,
+    addresses: HashMap<String, String>,
+}
+
+impl Servers {
+    /// Starts these.
+    pub(crate) fn start(site: &Site, names: &[&str]) -> Servers {
+        let dir = site.path("servers");
+        let output = script("local-up", &dir, names);
+        let variable = |line: &str| {
+            let (name, value) = line.strip_prefix("export ")?.split_once('=')?;
+            Some((name.to_owned(), value.trim_matches('\'').to_owned()))
+        };
+        Servers { dir, addresses: output.lines().filter_map(variable).collect() }
+    }
+
+    /// What the scripts say under this variable.
+    pub(crate) fn address(&self, variable: &str) -> String {
+        self.addresses.get(variable).unwrap_or_else(|| panic!("{variable} is not among {:?}", self.addresses)).clone()
+    }
+
+    /// Kills a server as a power cut would.
+    pub(crate) fn kill(&self, name: &str) {
+        script("local-kill", &self.dir, &[name]);
+    }
+
+    /// Brings it back, with what it had.
+    pub(crate) fn restart(&self, name: &str) {
+        script("local-restart", &self.dir, &[name]);
+    }
+
+    /// A way to `upstream` that can be cut, through toxiproxy, which has to be among the servers. Gives its `HOST:PORT`.
+    pub(crate) fn proxy(&self, name: &str, upstream: &str) -> String {
+        let body = format!(r#"{{"name":"{name}","listen":"127.0.0.1:0","upstream":"{upstream}","enabled":true}}"#);
+        let answer: serde_json::Value = serde_json::from_str(&self.tell("proxies", &body)).expect("toxiproxy answers in json");
+        answer["listen"].as_str().expect("where it listens").to_owned()
+    }
+
+    /// Cuts all connections through a proxy and refuses new ones, or lets them through again.
+    pub(crate) fn let_through(&self, name: &str, open: bool) {
+        self.tell(&format!("proxies/{name}"), &format!(r#"{{"enabled":{open}}}"#));
+    }
+
+    fn tell(&self, path: &str, body: &str) -> String {
+        let url = format!("{}/{path}", self.address("PSEIDON_TEST_TOXIPROXY"));
+        let output = Command::new("curl").args(["--silent", "--show-error", "--fail", "--data", body, &url]).output().expect("curl");
+        assert!(output.status.success(), "toxiproxy: {}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8_lossy(&output.stdout).into_owned()
+    }
+}
+
+impl Drop for Servers {
+    fn drop(&mut self) {
+        // A panic here would hide why the test failed.
+        let _ = command("local-down", &self.dir, &[]).output();
+    }
+}
+
+fn command(script: &str, dir: &PathBuf, names: &[&str]) -> Command {
+    let mut command = Command::new(format!("{}/vagrant/scripts/{script}", env!("CARGO_MANIFEST_DIR")));
+    command.arg("--dir").arg(dir).args(names);
+    command
+}
+
+fn script(script: &str, dir: &PathBuf, names: &[&str]) -> String {
+    let output = command(script, dir, names).output().unwrap_or_else(|error| panic!("{script}: {error}"));
+    assert!(output.status.success(), "{script} {names:?}: {}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8_lossy(&output.stdout).into_owned()
+}
+
+/// Gets a page of a service on this machine: its status and body.
+pub(crate) fn get(port: u16, path: &str) -> Option<(u16, String)> {
+    let mut stream = TcpStream::connect(("127.0.0.1", port)).ok()?;
+    stream.set_read_timeout(Some(Duration::from_secs(10))).ok()?;
+    write!(stream, "GET {path} HTTP/1.0\r\nHost: localhost\r\n\r\n").ok()?;
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).ok()?;
+    let (head, body) = answer.split_once("\r\n\r\n")?;
+    let status = head.split(' ').nth(1)?.parse().ok()?;
+    Some((status, body.to_owned()))
+}
