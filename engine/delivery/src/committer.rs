@@ -9,7 +9,7 @@ use parking_lot::Mutex;
 use thiserror::Error;
 
 use crate::{
-    Commit, CommitError, CommitRecord, LaneCommit, LaneId, Ledger, Position, SinkId, SplitCommit, SplitId, Staged, StateStore, StoreError,
+    Commit, CommitError, CommitRecord, LaneCommit, Ledger, Position, SinkId, SplitCommit, SplitId, Staged, StateStore, StoreError,
 };
 
 /// The wait before the first repetition of a commit that the store did not answer; it doubles up to [`LONGEST_WAIT`].
@@ -143,11 +143,6 @@ impl Committer {
         self.seen.note(&split, record.epoch, record.sequence);
         self.ledger.lock().take(split, record, start);
         Ok(())
-    }
-
-    /// The split's records below this position must not be written to the lane (again).
-    pub fn already_held(&self, split: &SplitId, lane: &LaneId) -> Position {
-        self.ledger.lock().already_held(split, lane)
     }
 
     /// Locks the ledger, to dispatch a whole unit in one go.

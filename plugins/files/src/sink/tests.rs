@@ -263,7 +263,7 @@ impl Run {
         assert_eq!(routed.bad, []);
         let mut chunks = Vec::new();
         for chunk in routed.chunks {
-            let held = self.committer.already_held(&split, &chunk.lane);
+            let held = self.committer.ledger().already_held(&split, &chunk.lane);
             let wanted = (0..chunk.rows.len() as u32).filter(|row| chunk.rows.position(*row as usize) >= held);
             let rows = chunk.rows.take(&UInt32Array::from_iter_values(wanted)).unwrap();
             if rows.is_empty() {

@@ -37,7 +37,7 @@ pub const SHARED_OPTIONS: &[OptionSpec] = &[BROKERS, GROUP, START, ON_MISSING_ST
 const FIRST_WAIT: Duration = Duration::from_millis(500);
 const LONGEST_WAIT: Duration = Duration::from_secs(30);
 /// How often a run looks whether it has ended or nothing more is read for it.
-const LOOK_EVERY: Duration = Duration::from_millis(500);
+const LOOK_EVERY: Duration = Duration::from_secs(1);
 
 /// The settings of a shared consumer, checked.
 #[derive(Clone)]
