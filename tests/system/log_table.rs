@@ -9,7 +9,7 @@ use rdkafka::producer::{BaseRecord, DefaultProducerContext, Producer, ThreadedPr
 use crate::harness::mysql::LogTable;
 use crate::harness::output::{files, hidden, lines};
 use crate::harness::pipeline::{SESSION_MILLIS, state_in};
-use crate::harness::{Site, brokers, server, wait_until};
+use crate::harness::{Pseidon, Site, brokers, server, wait_until};
 
 /// The formats and outputs that rows change between. In all of them a record's line begins with its number.
 pub(crate) const FORMATS: [&str; 2] = ["txt:sep=tab;ts=0;msg=1", "txt:sep=tab;ts=0;msg=1:"];
@@ -194,6 +194,44 @@ fn rows_come_and_go_under_kills() {
     topics.names.iter().zip(&topics.sent).for_each(|(name, sent)| check_topic(&site, name, *sent));
     assert_eq!(hidden(&site.path("out")), Vec::<std::path::PathBuf>::new());
     println!("{count} logs, {} records, {kills} kills", topics.sent.iter().sum::<u64>());
+}
+
+/// Two instances share the logs; one is killed, one stops, one comes: each record is there once.
+#[test]
+fn instances_share_the_logs() {
+    let site = Site::new("logs-two");
+    let table = LogTable::new(&site);
+    let mut topics = Topics::new(&site, 12);
+    for name in ["one", "two"] {
+        site.write(&format!("{name}.edn"), template(&site, &table, "").replace(":instance-id \"one\"", &format!(":instance-id \"{name}\"")));
+    }
+    topics.names.iter().for_each(|name| table.set(name, FORMATS[0], "gzip"));
+    topics.send_all(50);
+    let mut one = site.run("one.edn");
+    let mut two = site.run("two.edn");
+    let assigned = |instance: &Pseidon| instance.log().contains("partitions assigned");
+    wait_until("both have partitions", 60, || assigned(&one) && assigned(&two));
+    for round in 0..3 {
+        topics.send_all(50);
+        std::thread::sleep(site.random.millis(200..2000));
+        match round {
+            0 => one.kill(),
+            1 => two.stop(60),
+            _ => one.kill(),
+        }
+        topics.send_all(50);
+        std::thread::sleep(site.random.millis(200..2000));
+        match round {
+            1 => two = site.run("two.edn"),
+            _ => one = site.run("one.edn"),
+        }
+    }
+    for (name, sent) in topics.names.iter().zip(&topics.sent) {
+        wait_until(&format!("{name} is read"), 120, || is_complete(&site, name, *sent));
+    }
+    one.stop(60);
+    two.stop(60);
+    topics.names.iter().zip(&topics.sent).for_each(|(name, sent)| check_topic(&site, name, *sent));
 }
 
 /// A log with too many bad records is switched off, one whose row cannot be right never starts; others do not notice.

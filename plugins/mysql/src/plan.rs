@@ -102,7 +102,7 @@ impl LogRow {
         let mut variables: BTreeMap<String, String> =
             self.columns().iter().map(|(name, value)| (name.clone(), value.clone().unwrap_or_default())).collect();
         let mut derive = |name: &str, value: &str| variables.insert(name.to_owned(), value.to_owned());
-        let lines = if matches!(layout, RecordLayout::Json(_)) { "raw" } else { "txt" };
+        let lines = if matches!(layout, RecordLayout::Json(_)) { "json" } else { "txt" };
         derive("codec", output.columns.unwrap_or(lines));
         derive("compression", output.compression);
         derive("date", self.date());

@@ -16,13 +16,13 @@ fn variables(columns: &[(&str, Option<&str>)], names: &[&str]) -> Vec<String> {
 #[test]
 fn output_formats_say_codec_and_compression() {
     for (output, of_txt, of_json) in [
-        (None, ["txt", "gzip"], ["raw", "gzip"]),
-        (Some(""), ["txt", "gzip"], ["raw", "gzip"]),
-        (Some("txt"), ["txt", "none"], ["raw", "none"]),
-        (Some("gzip"), ["txt", "gzip"], ["raw", "gzip"]),
-        (Some("json"), ["txt", "gzip"], ["raw", "gzip"]),
-        (Some("snappy"), ["txt", "snappy"], ["raw", "snappy"]),
-        (Some("bzip2"), ["txt", "bzip2"], ["raw", "bzip2"]),
+        (None, ["txt", "gzip"], ["json", "gzip"]),
+        (Some(""), ["txt", "gzip"], ["json", "gzip"]),
+        (Some("txt"), ["txt", "none"], ["json", "none"]),
+        (Some("gzip"), ["txt", "gzip"], ["json", "gzip"]),
+        (Some("json"), ["txt", "gzip"], ["json", "gzip"]),
+        (Some("snappy"), ["txt", "snappy"], ["json", "snappy"]),
+        (Some("bzip2"), ["txt", "bzip2"], ["json", "bzip2"]),
         (Some("parquet"), ["parquet", "snappy"], ["parquet", "snappy"]),
         (Some("avro"), ["avro", "snappy"], ["avro", "snappy"]),
         (Some(" Parquet "), ["parquet", "snappy"], ["parquet", "snappy"]),
