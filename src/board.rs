@@ -4,7 +4,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::Sender;
@@ -26,6 +26,8 @@ pub(crate) struct Board {
     troubles: Mutex<BTreeMap<&'static str, String>>,
     /// Asks for the table of logs to be read again.
     reload: Option<Sender<()>>,
+    /// Whether it is known which entries there are: a template's, once its table has been read.
+    is_loaded: AtomicBool,
     /// Beats as long as the supervisor of a template does.
     pub(crate) pulse: Pulse,
 }
@@ -76,18 +78,22 @@ pub(crate) enum State {
 }
 
 impl State {
+    /// All words for states.
+    pub(crate) const WORDS: [&str; 8] = ["starting", "running", "paused", "stopping", "stopped", "failed", "wrong", "switched-off"];
+
     /// The state in a word.
     pub(crate) fn word(&self) -> &'static str {
-        match self {
-            State::Starting => "starting",
-            State::Running => "running",
-            State::Paused => "paused",
-            State::Stopping => "stopping",
-            State::Stopped => "stopped",
-            State::Failed(_) => "failed",
-            State::Wrong(_) => "wrong",
-            State::SwitchedOff(_) => "switched-off",
-        }
+        let number = match self {
+            State::Starting => 0,
+            State::Running => 1,
+            State::Paused => 2,
+            State::Stopping => 3,
+            State::Stopped => 4,
+            State::Failed(_) => 5,
+            State::Wrong(_) => 6,
+            State::SwitchedOff(_) => 7,
+        };
+        State::WORDS[number]
     }
 
     /// Why, where there is more to say.
@@ -109,9 +115,20 @@ impl Board {
             is_template: reload.is_some(),
             entries: RwLock::default(),
             troubles: Mutex::default(),
+            is_loaded: AtomicBool::new(reload.is_none()),
             reload,
             pulse: Pulse::default(),
         }
+    }
+
+    /// From now on it is known which entries there are.
+    pub(crate) fn set_loaded(&self) {
+        self.is_loaded.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether every entry has been started, or is known not to be.
+    pub(crate) fn is_ready(&self) -> bool {
+        self.is_loaded.load(Ordering::Relaxed) && self.entries().iter().all(|entry| entry.state() != State::Starting)
     }
 
     /// Whether the process does its work, or waits for something that it knows of.
@@ -161,6 +178,8 @@ impl Board {
         }
         troubles.extend(by_trouble.into_iter().map(|(trouble, names)| match names.as_slice() {
             _ if !self.is_template => trouble,
+            // What is wrong with a row names its log already.
+            [name] if trouble.starts_with(&format!("log `{name}`")) => trouble,
             [name] => format!("log `{name}`: {trouble}"),
             names => format!("{} logs: {trouble}", names.len()),
         }));

@@ -282,6 +282,7 @@ impl Supervisor {
             self.settle(&name, row);
         }
         self.subscribe();
+        self.board.set_loaded();
     }
 
     /// Brings one log to what its row says, as far as can be done at once.

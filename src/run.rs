@@ -22,8 +22,9 @@ use crate::board::{Board, Live, State};
 use crate::load::{self, Kind, Text};
 use crate::logs::Template;
 use crate::progress::Shown;
+use crate::service::Face;
 use crate::systemd::{Asked, Notifying};
-use crate::{Exit, RunArgs, fatal, interrupts, logs, monitor, progress};
+use crate::{Exit, RunArgs, fatal, interrupts, logs, progress, service};
 
 /// How long to wait before a server that does not answer is tried again.
 const CONNECT_AGAIN: Duration = Duration::from_millis(500);
@@ -80,7 +81,7 @@ fn run_pipeline(args: &RunArgs, bar: Option<ProgressBar>, text: Text, document: 
     let board = Arc::new(Board::new(plan.clone(), pools.clone(), None));
     watch_for_panics(&plan);
     let entry = board.entry(&plan.name);
-    monitor::serve(&plan.settings, &board).map_err(|error| failed(&error))?;
+    service::serve(&Face::of(&plan.settings), board.clone()).map_err(|error| failed(&error))?;
     tracing::debug!(pipeline = plan.name, fingerprint = plan.fingerprint, "starting");
     let (control, said) = interrupts::listen(plan.settings.shutdown_grace).map_err(|error| failed(&error))?;
     entry.set_live(Some(Live { plan: plan.clone(), control, since: Instant::now() }));
@@ -134,7 +135,7 @@ fn run_template(args: &RunArgs, bar: Option<ProgressBar>, text: Text, document: 
     let (reload, reloads) = bounded(1);
     let board = Arc::new(Board::new(plan.clone(), pools, Some(reload)));
     watch_for_panics(&plan);
-    monitor::serve(&plan.settings, &board).map_err(|error| failed(&error))?;
+    service::serve(&Face::of(&plan.settings), board.clone()).map_err(|error| failed(&error))?;
     let (_, said) = interrupts::listen(plan.settings.shutdown_grace).map_err(|error| failed(&error))?;
     let shown = bar.filter(|_| !prints_to_terminal(&plan)).map(|bar| Shown::start(bar, &board));
     let settings = Arc::new(settings);

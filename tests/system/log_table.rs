@@ -203,7 +203,10 @@ fn instances_share_the_logs() {
     let table = LogTable::new(&site);
     let mut topics = Topics::new(&site, 12);
     for name in ["one", "two"] {
-        site.write(&format!("{name}.edn"), template(&site, &table, "").replace(":instance-id \"one\"", &format!(":instance-id \"{name}\"")));
+        site.write(
+            &format!("{name}.edn"),
+            template(&site, &table, "").replace(":instance-id \"one\"", &format!(":instance-id \"{name}\"")),
+        );
     }
     topics.names.iter().for_each(|name| table.set(name, FORMATS[0], "gzip"));
     topics.send_all(50);

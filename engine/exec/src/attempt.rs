@@ -11,7 +11,7 @@ use pseidon_plugin::sink::Sink;
 use pseidon_plugin::stop::Stop;
 
 use crate::failure::Failures;
-use crate::view::Tap;
+use crate::view::{LastBad, Tap};
 
 /// What an attempt's batches and lanes need on their way.
 pub(crate) struct Attempt {
@@ -22,6 +22,7 @@ pub(crate) struct Attempt {
     pub(crate) failures: Failures,
     pub(crate) metrics: Metrics,
     pub(crate) tap: Arc<Tap>,
+    pub(crate) last_bad: Arc<LastBad>,
     /// Dropped last.
     pub(crate) _over: Over,
 }

@@ -18,6 +18,7 @@ use crate::attempt::{Attempt, AttemptId};
 use crate::failure::{Failure, guarded};
 use crate::order::{OrderedSplit, Outcome};
 use crate::process::{BadRecord, Exits, Processor};
+use crate::view::BadSeen;
 use crate::writers::WriterMessage;
 
 /// A batch in the queue.
@@ -109,6 +110,12 @@ fn dispatch(
 /// Bad records as chunks for the quarantine's lanes; those that are dropped are counted.
 fn put_aside(attempt: &Attempt, batch: &Arc<Batch>, bad: Vec<BadRecord>) -> Result<Vec<(usize, Chunk)>, Failure> {
     let mut by_sink: Vec<(usize, Vec<BadRecord>)> = Vec::new();
+    // Of many only the last would be remembered.
+    for record in bad.iter().rev().take(MOST_NOTED).rev() {
+        let position = batch.positions[record.number as usize];
+        let (stage, split, reason) = (record.stage.clone(), batch.split.id.clone(), record.reason.clone());
+        attempt.last_bad.note(BadSeen { stage, split, position, reason });
+    }
     for record in bad {
         let Policy::Quarantine(sink) = record.policy else {
             attempt.metrics.bad_records.with_label_values(&[&record.stage, "dropped"]).inc();
@@ -131,6 +138,9 @@ fn put_aside(attempt: &Attempt, batch: &Arc<Batch>, bad: Vec<BadRecord>) -> Resu
     }
     Ok(chunks)
 }
+
+/// How many bad records of a batch are remembered for who looks.
+const MOST_NOTED: usize = 20;
 
 /// Collects the chunks of one batch.
 struct Lanes<'a> {

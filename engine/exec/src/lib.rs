@@ -25,6 +25,6 @@ mod view;
 mod writers;
 
 pub use pools::Pools;
-pub use view::{Pulse, SinkPositions, View};
+pub use view::{BadSeen, Pulse, SinkPositions, View};
 
 pub use run::{Control, Finished, Run, RunError};

@@ -220,6 +220,7 @@ impl Run<'_> {
             failures: Failures(report),
             metrics: self.metrics.clone(),
             tap: self.view.tap.clone(),
+            last_bad: self.view.last_bad.clone(),
             _over: Over(over),
         });
         self.view.show(&attempt);

@@ -1,5 +1,6 @@
 //! A window onto a run, for those who watch it from outside.
 
+use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
@@ -46,6 +47,37 @@ pub struct View {
     pub pulse: Pulse,
     attempt: Mutex<Weak<Attempt>>,
     pub(crate) tap: Arc<Tap>,
+    pub(crate) last_bad: Arc<LastBad>,
+}
+
+/// How many bad records are remembered.
+const MOST_BAD: usize = 20;
+
+/// The last records that could not go on.
+#[derive(Default)]
+pub(crate) struct LastBad(Mutex<VecDeque<BadSeen>>);
+
+/// A record that could not go on.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BadSeen {
+    /// The stage that could not handle it.
+    pub stage: String,
+    /// Its split.
+    pub split: SplitId,
+    /// Its position there.
+    pub position: Position,
+    /// Why.
+    pub reason: String,
+}
+
+impl LastBad {
+    pub(crate) fn note(&self, bad: BadSeen) {
+        let mut last = self.0.lock();
+        if last.len() == MOST_BAD {
+            last.pop_front();
+        }
+        last.push_back(bad);
+    }
 }
 
 /// Where a sink stands.
@@ -67,6 +99,11 @@ impl View {
             SinkPositions { sink: sink.stage.clone(), splits }
         };
         attempt.sinks.iter().map(of_sink).collect()
+    }
+
+    /// The last records that could not go on, the newest last.
+    pub fn last_bad(&self) -> Vec<BadSeen> {
+        self.last_bad.0.lock().iter().cloned().collect()
     }
 
     /// Some of the next rows that come through a stage, at most `count`; `None` when none come within `patience`.

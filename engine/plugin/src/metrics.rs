@@ -1,6 +1,7 @@
 //! What is counted while a pipeline runs.
 
 use prometheus::core::Collector;
+use prometheus::proto::MetricFamily;
 use prometheus::{IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry};
 
 /// The metrics of one run. Clones share their values.
@@ -94,10 +95,9 @@ impl Metrics {
         troubles
     }
 
-    /// Everything in Prometheus' text format.
-    pub fn render(&self) -> String {
-        let encoder = prometheus::TextEncoder::new();
-        encoder.encode_to_string(&self.registry.gather()).unwrap_or_default()
+    /// Everything, in Prometheus' own form.
+    pub fn gather(&self) -> Vec<MetricFamily> {
+        self.registry.gather()
     }
 }
 

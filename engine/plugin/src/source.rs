@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use arrow::datatypes::SchemaRef;
 use bytes::Bytes;
-use crossbeam_channel::{Receiver, Sender, bounded};
+use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
 use parking_lot::Mutex;
 use pseidon_delivery::{Position, SplitId};
 use pseidon_dsl::Diagnostic;
@@ -90,12 +90,25 @@ pub struct SourceHandle {
 }
 
 /// The answer to something that was asked of the engine.
-pub struct Pending<T>(Receiver<T>);
+pub struct Pending<T> {
+    answer: Receiver<T>,
+    stop: Stop,
+}
+
+/// How often a source that waits for an answer looks whether there will be none.
+const LOOK_EVERY: Duration = Duration::from_millis(200);
 
 impl<T> Pending<T> {
     /// Waits for it.
     pub fn wait(self) -> Result<T, Stopped> {
-        self.0.recv().map_err(|_| Stopped)
+        loop {
+            match self.answer.recv_timeout(LOOK_EVERY) {
+                Ok(answer) => return Ok(answer),
+                // An event that nobody took keeps the way for its answer open.
+                Err(RecvTimeoutError::Timeout) if !self.stop.leaving_now() => {}
+                Err(_) => return Err(Stopped),
+            }
+        }
     }
 }
 
@@ -208,7 +221,7 @@ impl SourceHandle {
     fn ask<T>(&self, event: impl FnOnce(Sender<T>) -> SourceEvent) -> Result<Pending<T>, Stopped> {
         let (reply, answer) = bounded(1);
         self.send(event(reply))?;
-        Ok(Pending(answer))
+        Ok(Pending { answer, stop: self.stop.clone() })
     }
 }
 

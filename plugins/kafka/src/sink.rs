@@ -53,8 +53,9 @@ static SPEC: PluginSpec = PluginSpec {
         OptionSpec {
             name: "format",
             kind: OptionKind::Choice(&["json", "txt", "raw"]),
-            default: OptionDefault::Value("json"),
-            doc: "How a record's value is written: `:json`, `:txt` (the one text column), or `:raw` (the bytes as they came).",
+            default: OptionDefault::None,
+            doc: "How a record's value is written: `:json`, `:txt` (the one text column), or `:raw` (the bytes as they came). Without it, a record \
+                  that nobody changed is written as it came, and any other as JSON.",
         },
         OptionSpec {
             name: "key",

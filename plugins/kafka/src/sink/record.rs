@@ -44,8 +44,10 @@ impl RecordPlan {
     pub(super) fn new(options: &Options, input: &SinkInput) -> Result<RecordPlan, Vec<Diagnostic>> {
         let mut mistakes = Vec::new();
         let wrong = |name: &str, reason: String| Diagnostic::new(options.span_of(name), format!("`:{name}` does not fit"), reason);
-        let format = options.text("format").unwrap_or("json").parse().map_err(|reason| vec![wrong("format", reason)])?;
-        let as_came = matches!(input.record, RecordShape::AsCame { .. });
+        let as_came = matches!(&input.record, RecordShape::AsCame { .. });
+        let is_foreign = matches!(&input.record, RecordShape::AsCame { format } if format != "json");
+        let unsaid = if is_foreign { "raw" } else { "json" };
+        let format = options.text("format").unwrap_or(unsaid).parse().map_err(|reason| vec![wrong("format", reason)])?;
         let encoder = RecordEncoder::new(format, input).map_err(|reason| mistakes.push(wrong("format", reason)));
         let mut nondeterminism = None;
         let mut compiled = |expr, name: &str, mistakes: &mut Vec<Diagnostic>| match compile(expr, &input.scope) {
