@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use crate::harness::mysql::LogTable;
-use crate::harness::servers::{Servers, get};
+use crate::harness::servers::{Servers, free_port, get};
 use crate::harness::{Pseidon, Site, wait_until};
 use crate::log_table::{FORMATS, Template, Topics, check_topic, is_complete};
 
@@ -78,10 +78,6 @@ impl Scene {
         self.pseidon.stop(60);
         self.topics.names.iter().zip(&self.topics.sent).for_each(|(name, sent)| check_topic(&self.site, name, *sent));
     }
-}
-
-fn free_port() -> u16 {
-    std::net::TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr()).expect("a free port").port()
 }
 
 #[test]

@@ -9,7 +9,7 @@
 //! - [`log_table`], [`log_faults`]: logs that a MySQL table names, while its rows change and while servers fail.
 //! - [`kafka_sink`]: exactly once into Kafka.
 //! - [`flows`], [`bad_records`], [`command_line`]: what a pipeline does with records, and what the command line does.
-//! - [`secure`]: brokers behind TLS and a login.
+//! - [`secure`]: brokers behind TLS and a login. [`service`]: what a run shows of itself, and does when it is told.
 //! - [`state`], [`outages`]: what happens when state is lost, changed or held by another, and when disks and servers fail.
 
 mod bad_records;
@@ -25,4 +25,5 @@ mod log_table;
 mod logs;
 mod outages;
 mod secure;
+mod service;
 mod state;

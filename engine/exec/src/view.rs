@@ -10,6 +10,7 @@ use crossbeam_channel::{Sender, bounded};
 use parking_lot::Mutex;
 use pseidon_delivery::{Position, SplitId};
 use pseidon_plugin::rows::Rows;
+use pseidon_plugin::sink::OpenLane;
 
 use crate::attempt::Attempt;
 
@@ -99,6 +100,17 @@ impl View {
             SinkPositions { sink: sink.stage.clone(), splits }
         };
         attempt.sinks.iter().map(of_sink).collect()
+    }
+
+    /// The lanes that are open in every sink that keeps lanes open: the sink's name, and its lanes ordered by theirs.
+    pub fn open_lanes(&self) -> Vec<(String, Vec<OpenLane>)> {
+        let Some(attempt) = self.attempt.lock().upgrade() else { return Vec::new() };
+        let of_sink = |sink: &crate::attempt::OpenSink| {
+            let mut lanes = sink.sink.open_lanes();
+            lanes.sort_by(|one, other| one.lane.cmp(&other.lane));
+            (!lanes.is_empty()).then(|| (sink.stage.clone(), lanes))
+        };
+        attempt.sinks.iter().filter_map(of_sink).collect()
     }
 
     /// The last records that could not go on, the newest last.

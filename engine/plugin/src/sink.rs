@@ -6,7 +6,7 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use arrow::datatypes::SchemaRef;
 use pseidon_delivery::committer::{Abandon, Positions};
@@ -132,6 +132,24 @@ pub trait Sink: Send + Sync {
 
     /// A writer, for one writer thread.
     fn writer(&self) -> Result<Box<dyn Writer>, SinkError>;
+
+    /// The lanes that are open now in all writers, for who looks at the run; nothing where lanes are not open for long.
+    fn open_lanes(&self) -> Vec<OpenLane> {
+        Vec::new()
+    }
+}
+
+/// A lane that is open.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct OpenLane {
+    /// The lane: of files, their bucket.
+    pub lane: LaneId,
+    /// The bytes on disk so far, with an estimate of what is buffered.
+    pub bytes: u64,
+    /// The records in it.
+    pub records: u64,
+    /// When it was opened.
+    pub opened: Instant,
 }
 
 /// What a take-over found.

@@ -30,14 +30,16 @@ mod template;
 mod writer;
 mod written;
 
+use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use parking_lot::Mutex;
 use prometheus::{IntCounter, IntGauge};
-use pseidon_delivery::{SplitId, Staged};
+use pseidon_delivery::{LaneId, SplitId, Staged};
 use pseidon_dsl::Diagnostic;
 use pseidon_plugin::sink::{
-    PreparedSink, Protocol, Routed, Sink, SinkError, SinkFacts, SinkInput, SinkPlugin, SinkSetup, TakenOver, Writer,
+    OpenLane, PreparedSink, Protocol, Routed, Sink, SinkError, SinkFacts, SinkInput, SinkPlugin, SinkSetup, TakenOver, Writer,
 };
 use pseidon_plugin::spec::PluginSpec;
 use pseidon_plugin::{Options, Rows};
@@ -107,6 +109,7 @@ impl PreparedSink for Files {
             follow_ups,
             staging,
             move_to,
+            lanes: Mutex::default(),
             settings,
             stage,
             place,
@@ -141,6 +144,8 @@ struct Shared {
     follow_ups: FollowUps,
     staging: Arc<Staging>,
     move_to: Option<MoveTo>,
+    /// The files that are open in all writers, as they were after the last rows.
+    lanes: Mutex<HashMap<LaneId, OpenLane>>,
     host: Host,
     /// The sink stage's name.
     stage: String,
@@ -172,6 +177,10 @@ struct OpenSink(Arc<Shared>);
 impl Sink for OpenSink {
     fn single_writer(&self) -> bool {
         false
+    }
+
+    fn open_lanes(&self) -> Vec<OpenLane> {
+        self.0.lanes.lock().values().cloned().collect()
     }
 
     fn take_over(&self, splits: &[(SplitId, Vec<String>)], staged: &[Staged]) -> Result<TakenOver, SinkError> {

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use pseidon_dsl::nearest;
 use pseidon_plan::Plan;
 use pseidon_plugin::rows::Rows;
+use pseidon_plugin::sink::OpenLane;
 
 use super::super::actions::Action;
 use super::super::counts::Counts;
@@ -25,7 +26,7 @@ const HELP: [&str; 14] = [
     "logs                          how each log is",
     "stages [LOG]                  the stages and their columns",
     "positions [LOG]               where each sink stands: everything below is durable",
-    "files [LOG]                   open and published files by stage",
+    "files [LOG]                   open and published files by stage, and each file that is open",
     "errors [LOG]                  bad records by stage, what is wrong, and the last bad records",
     "last [LOG] STAGE [N]          the next records through a stage, as JSON",
     "eval [LOG] STAGE EXPRESSION   an SQL expression on the next records of a stage",
@@ -146,7 +147,16 @@ fn positions(entry: &Entry) -> Vec<String> {
 
 fn files(entry: &Entry) -> Vec<String> {
     let counts = Counts::by_stage(&entry.metrics).into_iter().filter(|(_, counts)| counts.open_files != 0 || counts.files > 0);
-    counts.map(|(stage, counts)| format!("{stage} open={} published={}", counts.open_files, counts.files)).collect()
+    let mut lines: Vec<_> =
+        counts.map(|(stage, counts)| format!("{stage} open={} published={}", counts.open_files, counts.files)).collect();
+    for (stage, lanes) in entry.view.open_lanes() {
+        let line = |lane: &OpenLane| {
+            let age = lane.opened.elapsed().as_secs();
+            format!("{stage} {} bytes={} records={} seconds={age}", one_line(lane.lane.as_str()), lane.bytes, lane.records)
+        };
+        lines.extend(lanes.iter().map(line));
+    }
+    lines
 }
 
 fn errors(entry: &Entry) -> Vec<String> {

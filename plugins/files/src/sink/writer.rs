@@ -21,7 +21,7 @@ use pseidon_delivery::{LaneId, SplitId, failpoint};
 use pseidon_formats::EncodeError;
 use pseidon_plugin::Rows;
 use pseidon_plugin::budget::LaneUse;
-use pseidon_plugin::sink::{Chunk, SinkError, Writer};
+use pseidon_plugin::sink::{Chunk, OpenLane, SinkError, Writer};
 
 use super::Shared;
 use super::blocked::Blocked;
@@ -86,6 +86,8 @@ impl FileWriter {
         }
         self.blocked.over();
         self.memory += file.memory();
+        let seen = OpenLane { lane: lane.clone(), bytes: file.bytes(), records: file.records(), opened: file.opened() };
+        self.shared.lanes.lock().insert(lane.clone(), seen);
         failpoint::reach("written");
         if self.shared.settings.rollover.is_full(file.bytes(), file.records()) {
             self.close(std::slice::from_ref(lane))?;
@@ -171,6 +173,7 @@ impl FileWriter {
             let Some(file) = self.open.remove(lane) else { continue };
             self.memory -= file.memory();
             self.shared.open_files.dec();
+            self.shared.lanes.lock().remove(lane);
             let shared = &self.shared;
             let writing = Writing {
                 pipeline: &shared.setup.pipeline,
@@ -302,6 +305,7 @@ impl Writer for FileWriter {
 impl Drop for FileWriter {
     fn drop(&mut self) {
         self.shared.open_files.sub(self.open.len() as i64);
+        self.shared.lanes.lock().retain(|lane, _| !self.open.contains_key(lane));
     }
 }
 
