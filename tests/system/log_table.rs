@@ -237,6 +237,30 @@ fn instances_share_the_logs() {
     topics.names.iter().zip(&topics.sent).for_each(|(name, sent)| check_topic(&site, name, *sent));
 }
 
+/// With `:start :latest` a log begins with what comes after it was first read, and from then on nothing is left out.
+#[test]
+fn latest_means_from_the_first_reading_on() {
+    let site = Site::new("logs-latest");
+    let table = LogTable::new(&site);
+    let mut topics = Topics::new(&site, 1);
+    let name = topics.names[0].clone();
+    topics.send_all(20);
+    site.write("pipeline.edn", template(&site, &table, "").replace(":start :earliest", ":start :latest"));
+    table.set(&name, FORMATS[0], "txt");
+    let mut pseidon = site.run("pipeline.edn");
+    wait_until("the log has its partitions", 60, || pseidon.log().contains("partitions assigned"));
+    std::thread::sleep(Duration::from_secs(3));
+    topics.send_all(20);
+    wait_until("what is new is read", 60, || is_complete(&site, &name, 20));
+    pseidon.stop(40);
+    topics.send_all(20);
+    let mut pseidon = site.run("pipeline.edn");
+    wait_until("what came while nobody read is read", 60, || is_complete(&site, &name, 40));
+    pseidon.stop(40);
+    let found: Vec<u64> = found(&site, &name).into_keys().collect();
+    assert_eq!(found, (20..60).collect::<Vec<u64>>());
+}
+
 /// A log with too many bad records is switched off, one whose row cannot be right never starts; others do not notice.
 #[test]
 fn one_log_disturbs_no_other() {

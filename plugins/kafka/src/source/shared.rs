@@ -87,7 +87,15 @@ impl SharedConsumer {
         let (commands, received) = unbounded();
         let stop = Stop::new();
         let subscribed = Arc::new(Mutex::new(Vec::new()));
-        let work = Work { source: settings.0, setup, budget, stop: stop.clone(), subscribed: subscribed.clone(), received };
+        let work = Work {
+            source: settings.0,
+            setup,
+            budget,
+            stop: stop.clone(),
+            subscribed: subscribed.clone(),
+            received,
+            commands: commands.clone(),
+        };
         let thread = std::thread::Builder::new().name("kafka-shared".to_owned()).spawn(move || work.run())?;
         Ok(SharedConsumer { commands, subscribed, stop, thread: Some(thread) })
     }
@@ -137,6 +145,8 @@ struct Work {
     stop: Stop,
     subscribed: Arc<Mutex<Vec<String>>>,
     received: Receiver<Command>,
+    /// The other end of it.
+    commands: Sender<Command>,
 }
 
 impl Work {
@@ -149,8 +159,28 @@ impl Work {
                 wait = FIRST_WAIT;
             }
             tracing::warn!(stage = self.setup.stage, %error, "the shared consumer is made anew in {wait:?}");
-            self.stop.sleep(wait);
+            self.rest(wait);
             wait = (wait * 2).min(LONGEST_WAIT);
+        }
+    }
+
+    /// Lets runs go that want to, and keeps for the next consumer what else it is told meanwhile.
+    fn rest(&self, wait: Duration) {
+        let deadline = Instant::now() + wait;
+        let mut kept = Vec::new();
+        while !self.stop.reading_stopped() {
+            match self.received.recv_deadline(deadline.min(Instant::now() + LOOK_EVERY)) {
+                Ok(Command::Detach(topic, reply)) => {
+                    kept.retain(|command| !matches!(command, Command::Attach(attached, _) if *attached == topic));
+                    let _ = reply.send(Vec::new());
+                }
+                Ok(other) => kept.push(other),
+                Err(_) if Instant::now() >= deadline => break,
+                Err(_) => {}
+            }
+        }
+        for command in kept {
+            let _ = self.commands.send(command);
         }
     }
 

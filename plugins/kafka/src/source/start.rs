@@ -69,23 +69,33 @@ pub(super) struct Starts<'a> {
     source: &'a KafkaSource,
     consumer: &'a Consumer,
     group: &'a str,
-    /// With `:start :latest`, the partitions that were there when their topic was subscribed to.
+    /// With `:start :latest`, the subscriptions that were looked at,
+    looked_at: HashSet<String>,
+    /// and the partitions that were there when their topic was subscribed to.
     there_before: HashSet<TopicPartition>,
 }
+
+/// For more topics than that the broker is asked for all it has, instead of for one after another.
+const FEW: usize = 8;
 
 impl<'a> Starts<'a> {
     /// Nothing is known yet.
     pub(super) fn new(source: &'a KafkaSource, consumer: &'a Consumer, group: &'a str) -> Self {
-        Starts { source, consumer, group, there_before: HashSet::new() }
+        Starts { source, consumer, group, looked_at: HashSet::new(), there_before: HashSet::new() }
     }
 
     /// These topics are about to be subscribed to. With `:latest` the broker is asked which partitions they have: a record in one that is
     /// made later must not be left out.
     pub(super) fn note_present(&mut self, topics: &Topics, outlets: &Outlets) -> Result<(), Leave> {
-        if self.source.start == Start::Latest {
-            let present = self.ask(outlets, || partitions(self.consumer, topics))?;
+        if self.source.start != Start::Latest {
+            return Ok(());
+        }
+        let new: Vec<String> = topics.subscription().iter().filter(|name| !self.looked_at.contains(*name)).cloned().collect();
+        if let Ok(topics) = Topics::names(&new) {
+            let present = self.ask(outlets, || partitions(self.consumer, &topics))?;
             self.there_before.extend(present);
         }
+        self.looked_at.extend(new);
         Ok(())
     }
 
@@ -195,7 +205,7 @@ impl<'a> Starts<'a> {
 
 /// The partitions that topics have now; a topic that does not exist has none.
 pub(super) fn partitions(consumer: &Consumer, topics: &Topics) -> Result<Vec<TopicPartition>, NativeError> {
-    if topics.has_pattern() {
+    if topics.has_pattern() || topics.subscription().len() > FEW {
         let all = consumer.all_partitions(PATIENCE)?;
         return Ok(all.into_iter().filter(|at| topics.contain(&at.topic)).collect());
     }
