@@ -249,6 +249,7 @@ impl<'p> Printer<'p> {
     fn print(&mut self, batch: Batch, out: &mut impl Write) -> Result<(), Ended> {
         let batch = Arc::new(batch);
         let mut arrivals = Arrivals { encoder: &self.encoder, lines: Vec::new(), failure: None };
+        self.processor.prepare(&batch)?;
         let bad = self.processor.process(self.source, batch.clone(), &mut arrivals).map_err(|thrown| thrown.to_string())?;
         let Arrivals { lines, failure, .. } = arrivals;
         if let Some(failure) = failure {

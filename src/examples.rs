@@ -66,6 +66,7 @@ fn run_test(test: &Test, plan: &Plan) -> Result<Option<String>, Box<Diagnostic>>
     let batch = Arc::new(batch_of(test, source)?);
     let mut watch = Watch { stage: &name, seen: None };
     let mut processor = Processor::new(source).map_err(at_span)?;
+    processor.prepare(&batch).map_err(at_span)?;
     let bad = processor.process(source, batch, &mut watch).map_err(|thrown| at_span(thrown.to_string()))?;
     let actual = match watch.seen {
         Some(rows) => values_of(&rows, source).map_err(at_span)?,

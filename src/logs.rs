@@ -349,7 +349,11 @@ impl Supervisor {
     }
 
     /// The topics of all logs that run are subscribed to, also of those that are about to end: what they have read is theirs until then.
+    /// Nothing changes while all of them end: each change would make the group share its partitions out anew.
     fn subscribe(&mut self) {
+        if self.stopping {
+            return;
+        }
         let topics: Vec<String> = self.logs.iter().filter(|(_, log)| log.running.is_some()).map(|(name, _)| name.clone()).collect();
         if topics != self.subscribed {
             self.consumer.subscribe(topics.clone());

@@ -17,6 +17,7 @@ use pseidon_plugin::format::Format;
 use pseidon_plugin::options::{print_schema, read_schema};
 use pseidon_plugin::source::Source;
 use pseidon_redis::RedisStore;
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 use crate::board::{Board, Live, State};
 use crate::load::{self, Kind, Text};
@@ -34,6 +35,13 @@ pub(crate) fn run(args: &RunArgs, bar: Option<ProgressBar>) -> Exit {
     match try_run(args, bar) {
         Ok(exit) | Err(exit) => exit,
     }
+}
+
+/// Uses as many file descriptors as the system allows: each log of a table holds some, and shells give a process few unless it asks.
+fn allow_open_files() {
+    let limit = getrlimit(Resource::Nofile);
+    // Where it may not be raised, what there is has to do.
+    let _ = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, ..limit });
 }
 
 /// Whoever starts and watches services hears how this one is getting on, as long as what comes back lives.
@@ -58,6 +66,7 @@ fn watch_for_panics(plan: &Plan) {
 }
 
 fn try_run(args: &RunArgs, bar: Option<ProgressBar>) -> Result<Exit, Exit> {
+    allow_open_files();
     let text = load::text(&args.from)?;
     let document = text.document()?;
     // What `-e` remembers goes with it; the folder is removed when this function ends.
@@ -131,6 +140,9 @@ fn run_template(args: &RunArgs, bar: Option<ProgressBar>, text: Text, document: 
     let (plan, settings) = text.template(document)?;
     let plan = Arc::new(plan);
     let store = open_store(&plan, state_folder).map_err(|error| failed(&error))?;
+    for weakness in store.weaknesses().map_err(|error| failed(&error))? {
+        tracing::warn!("the state store is weaker than exactly-once needs: {weakness}");
+    }
     let pools = Arc::new(Pools::start(&plan.settings).map_err(|error| failed(&error))?);
     let (reload, reloads) = bounded(1);
     let board = Arc::new(Board::new(plan.clone(), pools, Some(reload)));

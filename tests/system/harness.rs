@@ -5,7 +5,7 @@
 //! - [`watch`]: looks at the output all the time: what is visible must be complete and must never change.
 //! - [`pipeline`]: pipeline files for these records.
 //! - [`output`]: reads what was written, and compares it with what was fed.
-//! - [`topics`]: reads topics as a consumer of committed records does. [`redis`]: a Redis server of the test's own. [`mysql`]: a table of logs.
+//! - [`topics`]: fills topics, and reads them as a consumer of committed records does. [`redis`]: a Redis server of the test's own. [`mysql`]: a table of logs.
 //! - [`servers`]: servers of a test's own, to be killed and cut off.
 
 pub(crate) mod feed;

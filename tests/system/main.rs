@@ -7,6 +7,8 @@
 //! - [`instances`]: several instances that freeze, come and go.
 //! - [`logs`]: files that are read once and logs that are followed while they rotate, with kills.
 //! - [`log_table`], [`log_faults`]: logs that a MySQL table names, while its rows change and while servers fail.
+//! - [`legacy_files`]: configuration of pseidon-etl that runs as it is; [`old_offsets`]: what a pseidon-etl has left in Redis.
+//! - [`typed_logs`], [`registry_logs`], [`moved_logs`]: logs with columns, logs of Avro records, files that are moved when they are closed.
 //! - [`kafka_sink`]: exactly once into Kafka.
 //! - [`flows`], [`bad_records`], [`command_line`]: what a pipeline does with records, and what the command line does.
 //! - [`secure`]: brokers behind TLS and a login. [`service`]: what a run shows of itself, and does when it is told.
@@ -20,10 +22,15 @@ mod harness;
 mod instances;
 mod kafka_sink;
 mod kills;
+mod legacy_files;
 mod log_faults;
 mod log_table;
 mod logs;
+mod moved_logs;
+mod old_offsets;
 mod outages;
+mod registry_logs;
 mod secure;
 mod service;
 mod state;
+mod typed_logs;

@@ -68,7 +68,9 @@ fn handle(unit: Unit, processors: &mut Processors, writers: &[Sender<WriterMessa
     let source = &attempt.plan.sources[unit.source];
     let batch = Arc::new(unit.batch);
     let mut exits = Lanes { attempt, chunks: Vec::new() };
-    let processed = processors.of(attempt, unit.source)?.process(source, batch.clone(), &mut exits);
+    let processor = processors.of(attempt, unit.source)?;
+    processor.prepare(&batch).map_err(|reason| Failure::Transient { stage: source.stage.clone(), reason })?;
+    let processed = processor.process(source, batch.clone(), &mut exits);
     let bad = processed.map_err(|thrown| Failure::Fatal(thrown.to_string()))?;
     let mut chunks = exits.chunks;
     chunks.extend(put_aside(attempt, &batch, bad)?);

@@ -26,7 +26,7 @@ pub(crate) struct Intake<'a> {
     pub(crate) instance: String,
     pub(crate) queue: Sender<Unit>,
     pub(crate) writers: &'a [Sender<WriterMessage>],
-    pub(crate) durable: Arc<Mutex<Vec<(SplitId, Position)>>>,
+    pub(crate) durable: Arc<Mutex<HashMap<SplitId, Position>>>,
 }
 
 /// The splits of a source.
@@ -36,6 +36,8 @@ struct Splits {
     taken: HashMap<SplitId, Vec<CommitRecord>>,
     /// Being read.
     open: HashMap<SplitId, Arc<OrderedSplit>>,
+    /// Up to where the source knows them to be durable.
+    told: HashMap<SplitId, Position>,
 }
 
 impl Intake<'_> {
@@ -69,7 +71,7 @@ impl Intake<'_> {
                 next_commit = now + commit_interval;
             }
             if now >= next_look {
-                self.tell_durable();
+                self.tell_durable(&mut splits);
                 next_look = now + LOOK_EVERY;
             }
         }
@@ -103,7 +105,7 @@ impl Intake<'_> {
             SourceEvent::Release(released, reply) => {
                 let ids: Vec<SplitId> = released.iter().map(|split| split.id.clone()).collect();
                 self.release(&ids, splits)?;
-                self.tell_durable();
+                self.tell_durable(splits);
                 let _ = reply.send(());
             }
             SourceEvent::Lost(lost) => {
@@ -190,14 +192,15 @@ impl Intake<'_> {
         Ok(())
     }
 
-    /// Hands the source the positions below which every sink is durable.
-    fn tell_durable(&self) {
+    /// Hands the source the positions below which every sink is durable, where that is news.
+    fn tell_durable(&self, splits: &mut Splits) {
         let mut lows: HashMap<SplitId, Position> = HashMap::new();
         for open in self.sinks() {
             for (split, low) in open.committer.ledger().lows() {
                 lows.entry(split).and_modify(|least| *least = low.min(*least)).or_insert(low);
             }
         }
-        *self.durable.lock() = lows.into_iter().collect();
+        let news = lows.into_iter().filter(|(split, low)| splits.told.insert(split.clone(), *low) != Some(*low));
+        self.durable.lock().extend(news);
     }
 }

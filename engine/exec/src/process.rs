@@ -64,7 +64,15 @@ impl Processor {
         Ok(Processor { decoder })
     }
 
-    /// Takes a batch of the source through its chain. Gives the records that were bad on the way, ordered by their numbers.
+    /// Gets what decoding the batch takes from elsewhere. An error says why that cannot be had just now.
+    pub fn prepare(&mut self, batch: &Batch) -> Result<(), String> {
+        match &mut self.decoder {
+            Some(decoder) if !batch.is_empty() => decoder.prepare(&batch.payloads),
+            _ => Ok(()),
+        }
+    }
+
+    /// Takes a batch of the source, which has been [prepared](Processor::prepare), through its chain. Gives the records that were bad on the way, ordered by their numbers.
     pub fn process(&mut self, source: &PlannedSource, batch: Arc<Batch>, exits: &mut dyn Exits) -> Result<Vec<BadRecord>, Thrown> {
         let mut pass = Pass { batch: batch.clone(), exits, bad: Vec::new() };
         if batch.is_empty() {

@@ -1,5 +1,6 @@
 //! A run: attempts at running the plan until one comes to its end.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
@@ -280,7 +281,7 @@ impl Run<'_> {
         let failures = &attempt.failures;
         let (source_done, done) = unbounded();
         for (number, planned) in self.plan.sources.iter().enumerate() {
-            let durable = Arc::new(Mutex::new(Vec::new()));
+            let durable = Arc::new(Mutex::new(HashMap::new()));
             let (handle, events) = SourceHandle::new(self.pools.budget().clone(), attempt.stop.clone(), pause.clone(), durable.clone());
             let queue = self.pools.queue().ok_or(Failure::Stopped)?;
             let intake = Intake { attempt, source: number, instance: instance.to_owned(), queue, writers: self.pools.writers(), durable };

@@ -37,6 +37,8 @@ struct Owned {
 /// The writers of one thread.
 struct Writers {
     index: usize,
+    /// Ticks fall on multiples of their period from here on, so that those of hundreds of sinks are done in one go.
+    began: Instant,
     owned: HashMap<(AttemptId, usize), Owned>,
     /// Attempts whose lanes were thrown away here because something failed; what else comes for them is dropped.
     failed: HashSet<AttemptId>,
@@ -46,7 +48,8 @@ struct Writers {
 
 /// Works until all senders are gone.
 pub(crate) fn work(index: usize, messages: &Receiver<WriterMessage>) {
-    let mut writers = Writers { index, owned: HashMap::new(), failed: HashSet::new(), next_tick: Instant::now() + IDLE };
+    let mut writers =
+        Writers { index, began: Instant::now(), owned: HashMap::new(), failed: HashSet::new(), next_tick: Instant::now() + IDLE };
     loop {
         match messages.recv_timeout(writers.next_tick.saturating_duration_since(Instant::now())) {
             Ok(message) => writers.handle(message),
@@ -99,7 +102,7 @@ impl Writers {
                 continue;
             }
             let writer = sink.sink.writer().map_err(|error| failed(attempt, number, error))?;
-            let next_tick = Instant::now() + writer.tick_every();
+            let next_tick = self.after_now(writer.tick_every());
             self.next_tick = self.next_tick.min(next_tick);
             self.owned.insert((attempt.id, number), Owned { writer, attempt: attempt.clone(), next_tick });
         }
@@ -112,10 +115,21 @@ impl Writers {
             let Some(one) = self.owned.get_mut(&key) else { continue };
             let attempt = one.attempt.clone();
             let ticked = guarded(|| one.writer.tick().map_err(|error| failed(&attempt, key.1, error)));
-            one.next_tick = Instant::now() + one.writer.tick_every();
+            let every = one.writer.tick_every();
+            let next_tick = self.after_now(every);
+            if let Some(one) = self.owned.get_mut(&key) {
+                one.next_tick = next_tick;
+            }
             self.note(&attempt, ticked);
         }
         self.next_tick = self.owned.values().map(|one| one.next_tick).min().unwrap_or(now + IDLE);
+    }
+
+    /// The next multiple of the period.
+    fn after_now(&self, every: Duration) -> Instant {
+        let every = every.max(Duration::from_millis(1));
+        let periods = self.began.elapsed().as_nanos() / every.as_nanos() + 1;
+        self.began + every * u32::try_from(periods).unwrap_or(u32::MAX)
     }
 
     /// A failure is the whole attempt's: what is open of it here is thrown away.

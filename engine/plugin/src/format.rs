@@ -38,6 +38,12 @@ pub struct WantedColumn {
 
 /// Decodes the records of one batch after another; each ETL thread has its own.
 pub trait Decoder: Send {
+    /// Gets what it takes from elsewhere to decode these records, such as their schemas. It is called before [`Decoder::decode`], and does
+    /// not wait for what cannot be had just now: an error says why that is so, and the batch is read again later.
+    fn prepare(&mut self, _payloads: &Payloads) -> Result<(), String> {
+        Ok(())
+    }
+
     /// Gives one value for each record and wanted column. A field that is missing or null is null. A record that is not of the format, or
     /// whose value does not fit its column, is bad: it is named, and its values are null.
     fn decode(&mut self, payloads: &Payloads) -> Decoded;

@@ -3,6 +3,7 @@
 //! A source runs on a thread of its own and may start more. It does not know who is behind its [`SourceHandle`]: it takes splits, emits
 //! their batches in order, gives splits back, and looks now and then whether there is room and whether to stop.
 
+use std::collections::HashMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -86,7 +87,7 @@ pub struct SourceHandle {
     budget: Arc<Budget>,
     stop: Stop,
     pause: Pause,
-    durable: Arc<Mutex<Vec<(SplitId, Position)>>>,
+    durable: Arc<Mutex<HashMap<SplitId, Position>>>,
 }
 
 /// The answer to something that was asked of the engine.
@@ -137,7 +138,7 @@ impl SourceHandle {
         budget: Arc<Budget>,
         stop: Stop,
         pause: Pause,
-        durable: Arc<Mutex<Vec<(SplitId, Position)>>>,
+        durable: Arc<Mutex<HashMap<SplitId, Position>>>,
     ) -> (SourceHandle, Receiver<SourceEvent>) {
         let (events, received) = bounded(64);
         (SourceHandle { events, budget, stop, pause, durable }, received)
@@ -211,7 +212,7 @@ impl SourceHandle {
     /// The positions up to which splits have become durable in every sink since the last call, for telling them to others (Kafka's group
     /// offsets).
     pub fn durable(&self) -> Vec<(SplitId, Position)> {
-        std::mem::take(&mut *self.durable.lock())
+        self.durable.lock().drain().collect()
     }
 
     fn send(&self, event: SourceEvent) -> Result<(), Stopped> {

@@ -8,7 +8,7 @@ mod columns;
 mod registry;
 mod schema;
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
 use arrow::array::{ArrayRef, UInt32Array, new_empty_array};
@@ -20,7 +20,7 @@ use pseidon_plugin::format::{Decoded, Decoder, Format, WantedColumn};
 use pseidon_plugin::{BadRow, Payloads};
 
 use self::columns::Wanted;
-use self::registry::{Registries, Registry};
+use self::registry::{Answer, Registries, Registry};
 use self::schema::SchemaDecoder;
 use crate::event;
 use crate::record_format::{AvroLayout, RecordLayout};
@@ -55,7 +55,7 @@ impl Format for AvroTxt {
             return Err("avro-txt needs `registry=http://host:8081`: the address of the schema registry".to_owned());
         };
         let wanted = columns.iter().map(|column| Wanted::new(&layout.event, column)).collect::<Result<_, _>>()?;
-        Ok(Box::new(AvroDecoder { registry: self.registries.at(address), wanted, schemas: HashMap::new() }))
+        Ok(Box::new(AvroDecoder { registry: self.registries.at(address), wanted, schemas: HashMap::new(), unknown: HashMap::new() }))
     }
 }
 
@@ -71,9 +71,29 @@ struct AvroDecoder {
     wanted: Vec<Wanted>,
     /// By id. A schema that nothing can be decoded with is the reason why.
     schemas: HashMap<u32, Result<SchemaDecoder, String>>,
+    /// The ids in the batch that the registry does not know, each with what it said. It may know them later.
+    unknown: HashMap<u32, String>,
 }
 
 impl Decoder for AvroDecoder {
+    fn prepare(&mut self, payloads: &Payloads) -> Result<(), String> {
+        self.unknown.clear();
+        if self.wanted.is_empty() {
+            return Ok(());
+        }
+        let ids: BTreeSet<u32> = (0..payloads.len()).filter_map(|row| head(payloads.get(row)?)).collect();
+        for id in ids {
+            if self.schemas.contains_key(&id) {
+                continue;
+            }
+            match self.registry.schema(id)? {
+                Answer::Schema(schema) => _ = self.schemas.insert(id, SchemaDecoder::new(id, &schema)),
+                Answer::None(reason, _) => _ = self.unknown.insert(id, reason),
+            }
+        }
+        Ok(())
+    }
+
     fn decode(&mut self, payloads: &Payloads) -> Decoded {
         if self.wanted.is_empty() {
             return Decoded { columns: Vec::new(), bad: Vec::new() };
@@ -107,15 +127,12 @@ impl AvroDecoder {
     /// Decodes the records that have one schema.
     fn group(&mut self, id: u32, records: &[(usize, &[u8])], parts: &mut Parts, bad: &mut Bad) {
         let decoder = match self.schemas.get_mut(&id) {
-            Some(known) => known,
-            None => match self.registry.schema(id) {
-                Ok(schema) => self.schemas.entry(id).or_insert_with(|| SchemaDecoder::new(id, &schema)),
-                Err(reason) => return records.iter().for_each(|(row, _)| bad.add(*row, reason.clone())),
-            },
-        };
-        let decoder = match decoder {
-            Ok(decoder) => decoder,
-            Err(reason) => return records.iter().for_each(|(row, _)| bad.add(*row, reason.clone())),
+            Some(Ok(decoder)) => decoder,
+            other => {
+                let reason = other.and_then(|unusable| unusable.as_ref().err()).or(self.unknown.get(&id));
+                let reason = reason.map_or("the schema registry was not asked for its schema", String::as_str);
+                return records.iter().for_each(|(row, _)| bad.add(*row, reason.to_owned()));
+            }
         };
         let mut broken = Vec::new();
         for (rows, batch) in decoder.decode(records, &mut broken) {

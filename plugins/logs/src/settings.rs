@@ -2,8 +2,9 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
+use parking_lot::Mutex;
 use pseidon_delivery::StoreError;
 use pseidon_dsl::Diagnostic;
 use pseidon_hive::Place;
@@ -189,12 +190,17 @@ impl Settings {
     }
 }
 
+/// How long queues that were empty are not looked into again. A pseidon-etl that is stopped puts nothing in.
+const STAYS_EMPTY: Duration = Duration::from_secs(10);
+
 /// Asks the Redis of a pseidon-etl, which is connected to only when there is something to ask.
 fn offsets_of(redis: String, group: String) -> Arc<StoppedElsewhere> {
     let transient = |error: StoreError| match error {
         StoreError::Unavailable(reason) => SourceError::Transient(format!("the redis of pseidon-etl does not answer: {reason}")),
         StoreError::Failed(reason) => SourceError::Fatal(reason),
     };
+    // To look for work that is left costs the server something, and hundreds of logs may start at once.
+    let found_empty: Mutex<Option<Instant>> = Mutex::new(None);
     Arc::new(move |partitions| {
         let queue = WorkQueue::connect(&redis, &group).map_err(transient)?;
         let offsets = partitions
@@ -202,13 +208,16 @@ fn offsets_of(redis: String, group: String) -> Arc<StoppedElsewhere> {
             .map(|(topic, partition)| queue.offset(topic, *partition))
             .collect::<Result<Vec<_>, _>>()
             .map_err(transient)?;
-        let left = if offsets.iter().any(Option::is_some) { queue.left().map_err(transient)? } else { 0 };
+        let mut found_empty = found_empty.lock();
+        let is_known_empty = found_empty.is_some_and(|at| at.elapsed() < STAYS_EMPTY);
+        let left = if offsets.iter().any(Option::is_some) && !is_known_empty { queue.left().map_err(transient)? } else { 0 };
         if left > 0 {
             return Err(SourceError::Fatal(format!(
                 "pseidon-etl has {left} pieces of work in the queues of its group `{group}` that are not done, so its offsets are ahead of what it has \
                  written: let it finish them (disable its logs, wait until the queues are empty, then stop it), or take :offsets-of out"
             )));
         }
+        *found_empty = Some(Instant::now());
         Ok(offsets)
     })
 }

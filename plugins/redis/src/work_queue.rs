@@ -46,9 +46,13 @@ impl WorkQueue {
     }
 }
 
-/// The keys that match, on a single server. A cluster cannot be searched by one command; there only the two lists that all hosts share count.
+/// The keys that match.
 fn names_like(live: &mut Live, pattern: &str) -> RedisResult<Vec<String>> {
-    let Live::Server(connection) = live else { return Ok(Vec::new()) };
+    let connection = match live {
+        Live::Server(connection) => connection,
+        // A cluster cannot be searched step by step as one; this asks all its masters at once.
+        Live::Cluster(connection) => return cmd("KEYS").arg(pattern).query(connection.as_mut()),
+    };
     let mut names = Vec::new();
     let mut cursor = 0_u64;
     loop {

@@ -15,7 +15,7 @@ use pseidon_delivery::committer::{Abandon, Positions};
 use pseidon_delivery::{
     Commit, CommitError, CommitRecord, Committer, LaneCommit, SinkId, SplitCommit, SplitId, Staged, StateStore, StoreError, conformance,
 };
-use pseidon_redis::RedisStore;
+use pseidon_redis::{RedisStore, WorkQueue};
 
 fn url_of(variable: &str) -> String {
     std::env::var(variable).unwrap_or_else(|_| {
@@ -398,6 +398,69 @@ fn sentinels_name_the_master() {
 
     let reason = failed(RedisStore::connect(&format!("redis+sentinel://127.0.0.1:{}/other", sentinel.port), "test", "p"));
     assert!(reason.contains("other"), "{reason}");
+}
+
+/// What a pseidon-etl has left, as its consumer writes it: in a group of its own, so that it can be done on servers that others use too.
+fn what_pseidon_etl_left(url: &str, cli: impl Fn(&[&str]) -> String) {
+    let group = fresh_namespace();
+    let queue = WorkQueue::connect(url, &group).unwrap();
+    assert_eq!(queue.offset("clicks", 0).unwrap(), None);
+    assert_eq!(queue.left().unwrap(), 0);
+
+    let key = |partition: i32| format!("/{group}/offsets/clicks/{partition}");
+    let set = |partition: i32, value: &str| assert_eq!(cli(&["set", &key(partition), value]).trim(), "OK");
+    for (partition, (text, offset)) in [("0", 0), ("1234567890123", 1_234_567_890_123), (" 7 ", 7)].into_iter().enumerate() {
+        set(partition as i32, text);
+        assert_eq!(queue.offset("clicks", partition as i32).unwrap(), Some(offset), "{text:?}");
+    }
+    assert_eq!(queue.offset("clicks", 3).unwrap(), None, "another partition");
+    assert_eq!(queue.offset("views", 0).unwrap(), None, "another topic");
+    assert_eq!(WorkQueue::connect(url, "other").unwrap().offset("clicks", 1).unwrap(), None, "another group");
+    for text in ["", "-1", "12a", "1.5", "\u{4}\u{1}7", "18446744073709551616"] {
+        set(0, text);
+        let reason = failed(queue.offset("clicks", 0));
+        assert!(reason.contains(&key(0)) && reason.contains("cannot be read"), "{text:?}: {reason}");
+    }
+    assert_eq!(cli(&["lpush", &key(9), "7"]).trim(), "1");
+    assert!(failed(queue.offset("clicks", 9)).contains("WRONGTYPE"));
+
+    // The hosts' queues lie on whatever server of a cluster their names lead to.
+    let queues = ["work-queue", "complete-queue", "working-queue/a", "working-queue/b", "working-queue/c.example.com", "working-queue/d"];
+    for (number, name) in queues.iter().enumerate() {
+        let list = format!("{group}-kafka-{name}");
+        (0..=number).for_each(|_| _ = cli(&["lpush", &list, "work"]));
+        assert_eq!(queue.left().unwrap(), number as u64 + 1, "{name}");
+        assert_eq!(cli(&["del", &list]).trim(), "1");
+    }
+    assert_eq!(cli(&["lpush", &format!("{group}x-kafka-work-queue"), "work"]).trim(), "1");
+    assert_eq!(queue.left().unwrap(), 0, "another group's work");
+}
+
+#[test]
+fn what_pseidon_etl_left_on_a_server() {
+    let mut server = Server::durable(&[]);
+    what_pseidon_etl_left(&server.url(), |arguments| server.cli(arguments));
+    // More names than one step of a search looks at.
+    server.cli(&["eval", "for i = 1, 5000 do redis.call('set', 'k' .. i, i) end", "0"]);
+    server.cli(&["rpush", "etl-kafka-working-queue/h", "a", "b"]);
+    let queue = WorkQueue::connect(&server.url(), "etl").unwrap();
+    assert_eq!(queue.left().unwrap(), 2);
+    server.kill();
+    unavailable(queue.left());
+    unavailable(queue.offset("clicks", 0));
+    server.start_again();
+    assert_eq!(queue.left().unwrap(), 2);
+}
+
+#[test]
+fn what_pseidon_etl_left_on_a_cluster() {
+    let url = url_of("PSEIDON_TEST_REDIS_CLUSTER");
+    let port = url.rsplit(':').next().unwrap().to_owned();
+    what_pseidon_etl_left(&url, |arguments| {
+        // Follows the cluster to where a key is.
+        let output = Command::new("redis-cli").args(["-c", "-p", &port]).args(arguments).output().unwrap();
+        String::from_utf8(output.stdout).unwrap()
+    });
 }
 
 /// The first request after the death of a server finds the connection broken.

@@ -94,7 +94,9 @@ fn decode(wanted: &[WantedColumn], payloads: &Payloads, source: &PlannedSource) 
     let (columns, bad) = if wanted.is_empty() {
         (Vec::new(), Vec::new())
     } else {
-        let decoded = source.format.decoder(&source.format_settings, wanted)?.decode(payloads);
+        let mut decoder = source.format.decoder(&source.format_settings, wanted)?;
+        decoder.prepare(payloads)?;
+        let decoded = decoder.decode(payloads);
         (decoded.columns, decoded.bad)
     };
     let options = arrow::array::RecordBatchOptions::new().with_row_count(Some(payloads.len()));

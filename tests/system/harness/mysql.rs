@@ -1,5 +1,6 @@
 //! A table of logs of the test's own, on the test's MariaDB.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use pseidon_mysql::database::{Database, Row};
@@ -46,10 +47,27 @@ impl LogTable {
 
     /// Sets a log's row, and enables it.
     pub(crate) fn set(&self, log: &str, format: &str, output_format: &str) {
-        self.change(
-            "replace into pseidon_logs (log, format, output_format, quarantine, log_group, enabled) values (?, ?, ?, ?, 'etl', 1)",
-            &[log, format, output_format, &self.quarantine],
-        );
+        self.insert(log, &[("format", format), ("output_format", output_format)]);
+    }
+
+    /// Sets these columns of a log's row. It is enabled, in the group `etl` and with a place for what is bad, unless they say otherwise.
+    pub(crate) fn insert(&self, log: &str, columns: &[(&str, &str)]) {
+        let mut values = BTreeMap::from([("log", log), ("quarantine", &self.quarantine), ("log_group", "etl"), ("enabled", "1")]);
+        values.extend(columns.iter().copied());
+        let names = values.keys().copied().collect::<Vec<_>>().join(", ");
+        let places = vec!["?"; values.len()].join(", ");
+        let values: Vec<&str> = values.into_values().collect();
+        self.change(&format!("replace into pseidon_logs ({names}) values ({places})"), &values);
+    }
+
+    /// Adds the column that some tables have.
+    pub(crate) fn add_date_format(&self) {
+        self.change("alter table pseidon_logs add date_format varchar(100) default null", &[]);
+    }
+
+    /// Puts all logs into another group.
+    pub(crate) fn regroup(&self, group: &str) {
+        self.change("update pseidon_logs set log_group = ?", &[group]);
     }
 
     /// Disables a log.

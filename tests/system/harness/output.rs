@@ -2,12 +2,13 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::fs::{self, File};
-use std::io::Read;
+use std::io::{BufReader, Read};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use arrow::array::RecordBatch;
 use arrow::util::display::{ArrayFormatter, FormatOptions};
+use arrow_avro::reader::ReaderBuilder;
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 
 use super::feed::{Fed, Record};
@@ -67,7 +68,7 @@ pub(crate) fn all_lines(folder: &Path) -> Vec<String> {
     all
 }
 
-/// A Parquet file's rows: the values by their columns' names, as text, with nulls left out.
+/// A Parquet or Avro file's rows: the values by their columns' names, as text, with nulls left out.
 pub(crate) fn rows(path: &Path) -> Vec<BTreeMap<String, String>> {
     batches(path).unwrap_or_else(|error| panic!("{}: {error}", path.display())).iter().flat_map(rows_of).collect()
 }
@@ -94,8 +95,19 @@ pub(crate) fn metadata(path: &Path) -> HashMap<String, String> {
     entries.into_iter().filter_map(|entry| entry.value.map(|value| (entry.key, value))).collect()
 }
 
+/// The columns of a Parquet or Avro file, each as `NAME TYPE` in Arrow's words.
+pub(crate) fn columns(path: &Path) -> Vec<String> {
+    let batches = batches(path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+    let schema = batches.first().expect("a file with rows").schema();
+    schema.fields().iter().map(|field| format!("{} {}", field.name(), field.data_type())).collect()
+}
+
 fn batches(path: &Path) -> Result<Vec<RecordBatch>, String> {
     let file = File::open(path).map_err(|error| error.to_string())?;
+    if path.extension().is_some_and(|extension| extension == "avro") {
+        let reader = ReaderBuilder::new().build(BufReader::new(file)).map_err(|error| error.to_string())?;
+        return reader.collect::<Result<_, _>>().map_err(|error| error.to_string());
+    }
     let reader = ParquetRecordBatchReaderBuilder::try_new(file).and_then(|builder| builder.build()).map_err(|error| error.to_string())?;
     reader.collect::<Result<_, _>>().map_err(|error| error.to_string())
 }
@@ -109,9 +121,36 @@ fn plain(path: &Path, content: &[u8]) -> Result<Vec<u8>, String> {
     let read = match path.extension().and_then(|extension| extension.to_str()) {
         Some("gz") => flate2::read::MultiGzDecoder::new(content).read_to_end(&mut text),
         Some("zst") => zstd::stream::read::Decoder::new(content).and_then(|mut decoder| decoder.read_to_end(&mut text)),
+        Some("bz2") => bzip2::read::MultiBzDecoder::new(content).read_to_end(&mut text),
+        Some("snappy") => return hadoop_snappy(content).ok_or_else(|| "these are no whole blocks of hadoop's snappy".to_owned()),
         _ => return Ok(content.to_vec()),
     };
     read.map(|_| text).map_err(|error| error.to_string())
+}
+
+/// What Hadoop's `SnappyCodec` reads: blocks, each the length of its text (4 bytes, big end first), then pieces up to that length, each the
+/// length of its compressed bytes (the same way) and these in snappy's raw format.
+fn hadoop_snappy(mut content: &[u8]) -> Option<Vec<u8>> {
+    let mut text = Vec::new();
+    while !content.is_empty() {
+        let end = text.len() + length(&mut content)?;
+        while text.len() < end {
+            let compressed = length(&mut content)?;
+            let (piece, rest) = content.split_at_checked(compressed)?;
+            text.extend(snap::raw::Decoder::new().decompress_vec(piece).ok()?);
+            content = rest;
+        }
+        if text.len() > end {
+            return None;
+        }
+    }
+    Some(text)
+}
+
+fn length(content: &mut &[u8]) -> Option<usize> {
+    let (length, rest) = content.split_first_chunk()?;
+    *content = rest;
+    usize::try_from(u32::from_be_bytes(*length)).ok()
 }
 
 /// Whether a reader can read all of the file: gives the number of its records. An error says what is missing.

@@ -61,7 +61,8 @@ impl Redis {
         assert_eq!(self.cli(&["flushall"]).trim(), "OK");
     }
 
-    fn cli(&self, arguments: &[&str]) -> String {
+    /// What `redis-cli` prints.
+    pub(crate) fn cli(&self, arguments: &[&str]) -> String {
         let output = Command::new("redis-cli").args(["-p", &self.port.to_string()]).args(arguments).output().expect("redis-cli");
         String::from_utf8_lossy(&output.stdout).into_owned()
     }

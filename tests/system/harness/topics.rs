@@ -1,10 +1,26 @@
-//! Topics, as consumers see them.
+//! Topics, as producers and consumers see them.
 
 use std::time::{Duration, Instant};
 
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::KafkaError;
+use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
 use rdkafka::{ClientConfig, Message, Offset, TopicPartitionList};
+
+/// Sends these to one partition, in this order, and waits until the broker has them.
+pub(crate) fn produce(topic: &str, partition: i32, values: impl IntoIterator<Item = impl AsRef<[u8]>>) {
+    let mut config = ClientConfig::new();
+    config.set("bootstrap.servers", super::brokers()).set("enable.idempotence", "true").set("linger.ms", "5");
+    let producer: BaseProducer = config.create().expect("a producer");
+    for value in values {
+        let mut record = BaseRecord::<(), [u8]>::to(topic).partition(partition).payload(value.as_ref());
+        while let Err((_, back)) = producer.send(record) {
+            record = back;
+            producer.poll(Duration::from_millis(5));
+        }
+    }
+    producer.flush(Duration::from_secs(60)).expect("the broker takes the records");
+}
 
 /// The values of a topic by partition, as far as they are committed now: what a consumer with `isolation.level` `read_committed` gets up to the
 /// first transaction that is still open.

@@ -46,13 +46,26 @@ impl Template {
                             template.nondeterminism.get_or_insert_with(|| expr.to_string());
                         }
                         template.tells_topic |= matches!(expr.kind, ExprKind::Meta(Meta::Topic));
-                        template.parts.push(Part::Value { expr: compiled, format: format.clone() });
+                        template.push_value(compiled, format.as_deref());
                     }
                     Err(more) => mistakes.extend(more),
                 },
             }
         }
         template
+    }
+
+    /// A `/` in a time's format parts folders as any other of the template does: it is not the record that names it.
+    fn push_value(&mut self, expr: Compiled, format: Option<&str>) {
+        let Some(format) = format else { return self.parts.push(Part::Value { expr, format: None }) };
+        for (number, part) in format.split('/').enumerate() {
+            if number > 0 {
+                self.parts.push(Part::Literal("/".to_owned()));
+            }
+            if !part.is_empty() {
+                self.parts.push(Part::Value { expr: expr.clone(), format: Some(part.to_owned()) });
+            }
+        }
     }
 
     /// The texts between the values.

@@ -13,6 +13,7 @@
 //! Files that are full wait for the next tick, so that many that fill up at the same time cost one step.
 
 use std::collections::{BTreeSet, HashMap};
+use std::io;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -22,6 +23,7 @@ use pseidon_formats::EncodeError;
 use pseidon_plugin::Rows;
 use pseidon_plugin::budget::LaneUse;
 use pseidon_plugin::sink::{Chunk, OpenLane, SinkError, Writer};
+use rustix::io::Errno;
 
 use super::Shared;
 use super::blocked::Blocked;
@@ -114,6 +116,11 @@ impl FileWriter {
                     self.blocked.over();
                     let destination = self.shared.destination(rows, &hidden)?;
                     return OpenFile::new(lane.clone(), destination, &self.shared.settings.codec, file, hidden).map_err(cannot_encode);
+                }
+                // Waiting would not help: these are the files that have to be closed.
+                Err(error) if is_out_of_files(&error) && !self.open.is_empty() => {
+                    self.close_oldest(1)?;
+                    self.commit()?;
                 }
                 Err(error) => self.blocked.wait(&error)?,
             }
@@ -324,6 +331,11 @@ fn make_lasting(files: &[ClosedFile]) -> Result<(), SinkError> {
         None => Ok(()),
         Some(gone) => Err(SinkError::Transient(format!("an open file in {} was deleted by somebody", gone.hidden().dir().display()))),
     }
+}
+
+/// Whether the process, or the machine, has as many files open as it may.
+fn is_out_of_files(error: &io::Error) -> bool {
+    [Errno::MFILE, Errno::NFILE].iter().any(|errno| error.raw_os_error() == Some(errno.raw_os_error()))
 }
 
 fn cannot_encode(error: EncodeError) -> SinkError {

@@ -95,7 +95,7 @@ impl World {
 
     fn start_source(&self, source: Arc<dyn Source>) -> Run {
         let stop = Stop::new();
-        let durable = Arc::new(Mutex::new(Vec::new()));
+        let durable = Arc::new(Mutex::new(HashMap::new()));
         let (handle, events) = SourceHandle::new(Budget::new(64 << 20), stop.clone(), Pause::default(), durable.clone());
         let (setup, seen) = (self.setup(), self.seen.clone());
         self.seen.lock().held.clear();
@@ -117,7 +117,7 @@ impl World {
     }
 }
 
-fn engine(events: &Receiver<SourceEvent>, seen: &Mutex<Seen>, durable: &Mutex<Vec<(SplitId, Position)>>) {
+fn engine(events: &Receiver<SourceEvent>, seen: &Mutex<Seen>, durable: &Mutex<HashMap<SplitId, Position>>) {
     for event in events {
         let mut seen = seen.lock();
         match event {
@@ -145,7 +145,7 @@ fn engine(events: &Receiver<SourceEvent>, seen: &Mutex<Seen>, durable: &Mutex<Ve
                 }
                 seen.held.insert(batch.split.id.clone(), batch.next);
                 seen.stored.insert(batch.split.id.clone(), batch.next);
-                durable.lock().push((batch.split.id.clone(), batch.next));
+                durable.lock().insert(batch.split.id.clone(), batch.next);
             }
             SourceEvent::Release(splits, reply) => {
                 for split in splits {

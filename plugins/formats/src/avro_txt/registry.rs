@@ -1,15 +1,14 @@
 //! Schemas from a Confluent schema registry: `GET {address}/schemas/ids/{id}`.
 //!
-//! A schema never changes, so it is fetched once. A registry that cannot be reached says nothing about the records, so whoever asks waits for
-//! it; an id that it does not know does.
+//! A schema never changes, so it is fetched once. A registry that cannot be reached says nothing about the records, so they are read again
+//! later; an id that it does not know does. Threads that have other work must not wait for it, so it is asked by one of them at a time, and not
+//! at every turn while it is away.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::thread;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError};
 use std::time::{Duration, Instant};
 
 use serde::Deserialize;
-use tracing::{info, warn};
 use ureq::Agent;
 use ureq::tls::{RootCerts, TlsConfig, TlsProvider};
 
@@ -31,10 +30,14 @@ pub(super) struct Registry {
     answers: Mutex<HashMap<u32, Answer>>,
     /// Held by the one thread that asks.
     asking: Mutex<()>,
+    /// Why it could not be asked the last time, and when that was.
+    trouble: Mutex<Option<(String, Instant)>>,
 }
 
+/// What a registry says of an id.
 #[derive(Clone)]
-enum Answer {
+pub(super) enum Answer {
+    /// The schema, as JSON.
     Schema(Arc<str>),
     /// Why there is none, and when it said so: an id may become known.
     None(String, Instant),
@@ -44,9 +47,9 @@ enum Answer {
 const UNKNOWN: Duration = Duration::from_secs(30);
 /// Broken records make ids up, so what is unknown is not kept without end.
 const MOST_ANSWERS: usize = 10_000;
-const TIMEOUT: Duration = Duration::from_secs(10);
-const FIRST_PAUSE: Duration = Duration::from_millis(100);
-const LONGEST_PAUSE: Duration = Duration::from_secs(10);
+const TIMEOUT: Duration = Duration::from_secs(5);
+/// How long a registry that could not be asked is left alone.
+const PAUSE: Duration = Duration::from_secs(2);
 
 /// What the registry answers with.
 #[derive(Deserialize)]
@@ -62,55 +65,63 @@ impl Registry {
     fn new(address: &str) -> Registry {
         let tls = TlsConfig::builder().provider(TlsProvider::NativeTls).root_certs(RootCerts::PlatformVerifier).build();
         let config = Agent::config_builder().http_status_as_error(false).timeout_global(Some(TIMEOUT)).tls_config(tls).build();
-        Registry { address: address.to_owned(), agent: config.into(), answers: Mutex::default(), asking: Mutex::new(()) }
+        Registry {
+            address: address.to_owned(),
+            agent: config.into(),
+            answers: Mutex::default(),
+            asking: Mutex::new(()),
+            trouble: Mutex::default(),
+        }
     }
 
-    /// The schema of this id, as JSON. Waits for as long as the registry does not answer. The error says why there is no such schema.
-    pub(super) fn schema(&self, id: u32) -> Result<Arc<str>, String> {
+    /// What it says of this id. The error says why it cannot be asked just now.
+    pub(super) fn schema(&self, id: u32) -> Result<Answer, String> {
         if let Some(known) = self.known(id) {
-            return known;
+            return Ok(known);
         }
-        let _asking = lock(&self.asking);
+        let trouble = lock(&self.trouble).clone();
+        let _asking = match trouble {
+            None => lock(&self.asking),
+            Some((trouble, _)) => match self.asking.try_lock() {
+                Ok(asking) => asking,
+                Err(TryLockError::Poisoned(asking)) => asking.into_inner(),
+                Err(TryLockError::WouldBlock) => return Err(trouble),
+            },
+        };
         // Another thread may have asked meanwhile.
         if let Some(known) = self.known(id) {
-            return known;
+            return Ok(known);
         }
-        let answer = self.wait_for(id);
+        if let Some((trouble, since)) = lock(&self.trouble).as_ref()
+            && since.elapsed() < PAUSE
+        {
+            return Err(trouble.clone());
+        }
+        match self.ask(id) {
+            Ok(answer) => {
+                *lock(&self.trouble) = None;
+                self.keep(id, answer.clone());
+                Ok(answer)
+            }
+            Err(error) => {
+                let trouble = format!("the schema registry {} cannot be asked for schema {id}: {error}", self.shown());
+                *lock(&self.trouble) = Some((trouble.clone(), Instant::now()));
+                Err(trouble)
+            }
+        }
+    }
+
+    fn known(&self, id: u32) -> Option<Answer> {
+        let known = lock(&self.answers).get(&id).cloned();
+        known.filter(|answer| !matches!(answer, Answer::None(_, since) if since.elapsed() >= UNKNOWN))
+    }
+
+    fn keep(&self, id: u32, answer: Answer) {
         let mut answers = lock(&self.answers);
         if answers.len() >= MOST_ANSWERS {
             answers.retain(|_, answer| matches!(answer, Answer::Schema(_)));
         }
-        answers.insert(id, answer.clone());
-        answer.into_result()
-    }
-
-    fn known(&self, id: u32) -> Option<Result<Arc<str>, String>> {
-        match lock(&self.answers).get(&id)? {
-            Answer::None(_, since) if since.elapsed() >= UNKNOWN => None,
-            answer => Some(answer.clone().into_result()),
-        }
-    }
-
-    fn wait_for(&self, id: u32) -> Answer {
-        let mut pause = FIRST_PAUSE;
-        let mut waiting = false;
-        loop {
-            match self.ask(id) {
-                Ok(answer) => {
-                    if waiting {
-                        info!(registry = self.shown(), "the schema registry answers again");
-                    }
-                    return answer;
-                }
-                Err(error) if !waiting => {
-                    warn!(registry = self.shown(), id, error, "cannot get a schema from the registry; records wait for it");
-                    waiting = true;
-                }
-                Err(_) => {}
-            }
-            thread::sleep(pause);
-            pause = (pause * 2).min(LONGEST_PAUSE);
-        }
+        answers.insert(id, answer);
     }
 
     /// Asks once. The error says why the registry cannot be asked just now.
@@ -134,15 +145,6 @@ impl Registry {
     /// The address without user and password.
     fn shown(&self) -> &str {
         self.address.rsplit_once('@').map_or(self.address.as_str(), |(_, host)| host)
-    }
-}
-
-impl Answer {
-    fn into_result(self) -> Result<Arc<str>, String> {
-        match self {
-            Answer::Schema(schema) => Ok(schema),
-            Answer::None(reason, _) => Err(reason),
-        }
     }
 }
 

@@ -1,8 +1,9 @@
 use std::collections::HashMap;
 use std::io::{BufRead, BufReader, Write};
 use std::net::{SocketAddr, TcpListener};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, mpsc};
 use std::thread;
+use std::time::{Duration, Instant};
 
 use arrow::array::{Array, ArrayRef, AsArray, BooleanArray, Float64Array, Int64Array, RecordBatch, StringArray, TimestampMillisecondArray};
 use arrow::datatypes::{DataType, Field, Schema, TimeUnit, TimestampMillisecondType};
@@ -86,7 +87,9 @@ fn message() -> WantedColumn {
 }
 
 fn run(decoder: &mut dyn Decoder, records: &[Vec<u8>]) -> Decoded {
-    decoder.decode(&payloads(&records.iter().map(|record| Some(record.as_slice())).collect::<Vec<_>>()))
+    let payloads = payloads(&records.iter().map(|record| Some(record.as_slice())).collect::<Vec<_>>());
+    decoder.prepare(&payloads).unwrap();
+    decoder.decode(&payloads)
 }
 
 fn texts(column: &ArrayRef) -> Vec<Option<&str>> {
@@ -328,28 +331,66 @@ fn one_broken_record_harms_no_other() {
 }
 
 #[test]
-fn a_registry_that_does_not_answer_is_waited_for() {
+fn a_registry_that_does_not_answer_says_nothing_about_records() {
     let (schema, records) = encoded(7, &events());
     let server = Server::start(&[(7, &schema)]);
-    server.state.lock().unwrap().refusals = 2;
-    let decoded = run(server.decoder("ts=0", &[time()]).as_mut(), &records);
-    assert_eq!((times(&decoded.columns[0]).len(), reasons(&decoded)), (2, vec![]));
-    assert_eq!(server.asked().len(), 3);
-
-    // One that hangs up twice.
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    let settings = format!("ts=0;registry=http://{}", listener.local_addr().unwrap());
-    let mut decoder = AvroTxt::default().decoder(&settings, &[time()]).unwrap();
-    let waiting = thread::spawn(move || reasons(&run(decoder.as_mut(), &records)).len());
-    for _ in 0..2 {
-        drop(listener.accept().unwrap());
+    server.state.lock().unwrap().refusals = 1;
+    let format = AvroTxt::default();
+    let settings = format!("ts=0;registry=http://user:secret@{}", server.address);
+    let mut decoders = [format.decoder(&settings, &[time()]).unwrap(), format.decoder(&settings, &[time()]).unwrap()];
+    let whole = payloads(&records.iter().map(|record| Some(record.as_slice())).collect::<Vec<_>>());
+    let expected = format!("the schema registry {} cannot be asked for schema 7: it answers with the status 503", server.address);
+    // It is left alone for a while, whoever wants to know.
+    for number in [0, 1, 0, 1] {
+        assert_eq!(decoders[number].prepare(&whole), Err(expected.clone()));
     }
-    assert!(!waiting.is_finished());
-    let body = format!("{{\"schema\":{}}}", serde_json::to_string(&schema).unwrap());
-    let (mut stream, _) = listener.accept().unwrap();
-    let _ = BufReader::new(&stream).lines().map_while(Result::ok).take_while(|line| !line.is_empty()).count();
-    write!(stream, "HTTP/1.1 200 OK\r\ncontent-length: {}\r\nconnection: close\r\n\r\n{body}", body.len()).unwrap();
-    assert_eq!(waiting.join().unwrap(), 0);
+    assert_eq!(server.asked().len(), 1);
+    let deadline = Instant::now() + Duration::from_secs(30);
+    while decoders[0].prepare(&whole).is_err() {
+        assert!(Instant::now() < deadline);
+        thread::sleep(Duration::from_millis(20));
+    }
+    let decoded = decoders[0].decode(&whole);
+    assert_eq!((times(&decoded.columns[0]).len(), reasons(&decoded)), (2, vec![]));
+    assert_eq!(server.asked().len(), 2);
+}
+
+#[test]
+fn nobody_waits_behind_another_for_a_registry_in_trouble() {
+    let (schema, records) = encoded(7, &events());
+    // One that hangs up, and then does not answer.
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let format = AvroTxt::default();
+    let settings = format!("ts=0;registry=http://{}", listener.local_addr().unwrap());
+    let whole = payloads(&records.iter().map(|record| Some(record.as_slice())).collect::<Vec<_>>());
+    let mut decoder = format.decoder(&settings, &[time()]).unwrap();
+    let (asked, is_asked) = mpsc::channel();
+    let (answer, is_to_answer) = mpsc::channel::<()>();
+    let server = thread::spawn(move || {
+        drop(listener.accept().unwrap());
+        let (mut stream, _) = listener.accept().unwrap();
+        let _ = BufReader::new(&stream).lines().map_while(Result::ok).take_while(|line| !line.is_empty()).count();
+        asked.send(()).unwrap();
+        is_to_answer.recv().unwrap();
+        let body = format!("{{\"schema\":{}}}", serde_json::to_string(&schema).unwrap());
+        write!(stream, "HTTP/1.1 200 OK\r\ncontent-length: {}\r\nconnection: close\r\n\r\n{body}", body.len()).unwrap();
+    });
+    assert!(decoder.prepare(&whole).is_err());
+    let mut other = format.decoder(&settings, &[time()]).unwrap();
+    thread::scope(|scope| {
+        let waiting = scope.spawn(|| {
+            while other.prepare(&whole).is_err() {
+                thread::sleep(Duration::from_millis(20));
+            }
+        });
+        is_asked.recv().unwrap();
+        // The other one is waiting for the answer; we hear at once that there was trouble.
+        assert!(decoder.prepare(&whole).is_err());
+        answer.send(()).unwrap();
+        waiting.join().unwrap();
+    });
+    assert_eq!(decoder.prepare(&whole), Ok(()));
+    server.join().unwrap();
 }
 
 #[test]

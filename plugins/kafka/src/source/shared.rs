@@ -25,13 +25,16 @@ use super::failure::Leave;
 use super::outlet::{Outlet, Outlets};
 use super::reader::Reader;
 use super::start::Starts;
-use super::{BROKERS, GROUP, INSTANCE_ID, KafkaSource, ON_GAP, ON_MISSING_STATE, PROPERTIES, SASL, START, TLS};
+use super::{BROKERS, GROUP, KafkaSource, ON_GAP, ON_MISSING_STATE, PROPERTIES, SASL, START, TLS};
 use crate::logs::ClientLogs;
 use crate::native::Consumer;
 use crate::topics::Topics;
 
 /// What a shared consumer can be told: the options of the source `kafka` that are not about topics and records.
-pub const SHARED_OPTIONS: &[OptionSpec] = &[BROKERS, GROUP, START, ON_MISSING_STATE, ON_GAP, INSTANCE_ID, TLS, SASL, PROPERTIES];
+///
+/// There is no `:instance-id` (static membership). A member with a lasting name that comes back within the session timeout is given its old
+/// partitions without a look at its new subscription, so topics that were added while it was away would be read by nobody.
+pub const SHARED_OPTIONS: &[OptionSpec] = &[BROKERS, GROUP, START, ON_MISSING_STATE, ON_GAP, TLS, SASL, PROPERTIES];
 
 /// The pauses before the consumer is made anew after a failure.
 const FIRST_WAIT: Duration = Duration::from_millis(500);

@@ -189,7 +189,7 @@ pub(crate) struct Run {
 impl Run {
     /// Starts it over a store that may be shared with other runs.
     pub(crate) fn start(source: Arc<dyn Source>, setup: SourceSetup, seen: Arc<Mutex<Seen>>, budget: usize, hold: bool) -> Run {
-        let (budget, stop, durable) = (Budget::new(budget), Stop::new(), Arc::new(Mutex::new(Vec::new())));
+        let (budget, stop, durable) = (Budget::new(budget), Stop::new(), Arc::new(Mutex::new(HashMap::new())));
         let (handle, events) = SourceHandle::new(budget.clone(), stop.clone(), Pause::default(), durable.clone());
         let held = Arc::new(Mutex::new(Vec::new()));
         let engine = {
@@ -233,7 +233,7 @@ impl Run {
     }
 }
 
-fn answer(event: SourceEvent, seen: &Mutex<Seen>, durable: &Mutex<Vec<(SplitId, Position)>>, held: Option<&Mutex<Vec<Batch>>>) {
+fn answer(event: SourceEvent, seen: &Mutex<Seen>, durable: &Mutex<HashMap<SplitId, Position>>, held: Option<&Mutex<Vec<Batch>>>) {
     let mut seen = seen.lock();
     match event {
         SourceEvent::Take(splits, reply) => {
@@ -260,7 +260,7 @@ fn answer(event: SourceEvent, seen: &Mutex<Seen>, durable: &Mutex<Vec<(SplitId, 
                 seen.headers.extend(batch.headers.as_ref().map(|headers| headers.iter().nth(row).unwrap().map(str::to_owned)));
                 seen.timestamps.extend(batch.timestamps.as_ref().map(|all| all[row]));
             }
-            durable.lock().push((split, batch.next));
+            durable.lock().insert(split, batch.next);
             if let Some(held) = held {
                 held.lock().push(*batch);
             }

@@ -60,7 +60,7 @@ fn run(format: &str, resumed: Option<Position>, write: impl FnOnce(PipeWriter) +
     let (reader, writer) = std::io::pipe().unwrap();
     let input = File::from(OwnedFd::from(reader));
     let source = Stdin::new(format.into(), None);
-    let (handle, events) = SourceHandle::new(Budget::new(1 << 30), Stop::new(), Pause::default(), Arc::new(Mutex::new(Vec::new())));
+    let (handle, events) = SourceHandle::new(Budget::new(1 << 30), Stop::new(), Pause::default(), Arc::default());
     thread::scope(|scope| {
         scope.spawn(|| write(writer));
         scope.spawn(move || source.read(&input, &setup(), &handle).unwrap());
@@ -127,7 +127,7 @@ fn a_line_is_handed_on_before_the_input_ends() {
     let (reader, mut writer) = std::io::pipe().unwrap();
     let input = File::from(OwnedFd::from(reader));
     let source = Stdin::new("raw".into(), None);
-    let (handle, events) = SourceHandle::new(Budget::new(1 << 30), Stop::new(), Pause::default(), Arc::new(Mutex::new(Vec::new())));
+    let (handle, events) = SourceHandle::new(Budget::new(1 << 30), Stop::new(), Pause::default(), Arc::default());
     thread::scope(|scope| {
         scope.spawn(move || source.read(&input, &setup(), &handle).unwrap());
         writer.write_all(b"one\ntw").unwrap();
@@ -148,7 +148,7 @@ fn a_source_that_waits_for_input_can_be_stopped() {
     let input = File::from(OwnedFd::from(reader));
     let source = Stdin::new("raw".into(), None);
     let stop = Stop::new();
-    let (handle, events) = SourceHandle::new(Budget::new(1 << 30), stop.clone(), Pause::default(), Arc::new(Mutex::new(Vec::new())));
+    let (handle, events) = SourceHandle::new(Budget::new(1 << 30), stop.clone(), Pause::default(), Arc::default());
     writer.write_all(b"whole\nunfinished").unwrap();
     thread::scope(|scope| {
         scope.spawn(move || source.read(&input, &setup(), &handle).unwrap());
@@ -165,7 +165,7 @@ fn nothing_is_read_while_there_is_no_room() {
     let (reader, mut writer) = std::io::pipe().unwrap();
     let input = File::from(OwnedFd::from(reader));
     let source = Stdin::new("raw".into(), None);
-    let (handle, events) = SourceHandle::new(budget, Stop::new(), Pause::default(), Arc::new(Mutex::new(Vec::new())));
+    let (handle, events) = SourceHandle::new(budget, Stop::new(), Pause::default(), Arc::default());
     writer.write_all(b"a\n").unwrap();
     drop(writer);
     let mut charge = Some(charge);
@@ -197,7 +197,7 @@ fn a_line_that_one_run_was_stopped_in_is_finished_by_the_next() {
     let input = File::from(OwnedFd::from(reader));
     let source = Stdin::new("raw".into(), None);
     let attempt = |resumed, stop: Stop| {
-        let (handle, events) = SourceHandle::new(Budget::new(1 << 30), stop.clone(), Pause::default(), Arc::new(Mutex::new(Vec::new())));
+        let (handle, events) = SourceHandle::new(Budget::new(1 << 30), stop.clone(), Pause::default(), Arc::default());
         thread::scope(|scope| {
             let (source, input) = (&source, &input);
             scope.spawn(move || source.read(input, &setup(), &handle).unwrap());

@@ -1,7 +1,6 @@
 use std::thread;
 
 use arrow::datatypes::DataType;
-use parking_lot::Mutex;
 use pseidon_dsl::{Node, NodeKind, Span, edn};
 use pseidon_plugin::batch::MetaWanted;
 use pseidon_plugin::metrics::Metrics;
@@ -37,7 +36,7 @@ fn run_from(
 ) -> Result<Vec<Batch>, SourceError> {
     let source = prepare(options).unwrap();
     let stop = Stop::new();
-    let (handle, events) = SourceHandle::new(Budget::new(1 << 30), stop.clone(), Pause::default(), Arc::new(Mutex::new(Vec::new())));
+    let (handle, events) = SourceHandle::new(Budget::new(1 << 30), stop.clone(), Pause::default(), Arc::default());
     thread::scope(|scope| {
         let running = scope.spawn(move || source.run(setup, handle));
         let mut batches = Vec::new();

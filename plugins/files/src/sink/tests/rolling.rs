@@ -172,6 +172,15 @@ fn a_name_is_part_of_the_bucket() {
 }
 
 #[test]
+fn a_slash_in_a_times_format_parts_folders_and_one_in_a_value_does_not() {
+    let world = World::new();
+    let mut run = world.start(r#""out/{cast('2026-01-31T05:00:00Z' as timestamp):date=%Y%m%d/hour=%Y%m%d%H}/{'a/b'}""#);
+    run.deliver(0, 1).unwrap();
+    run.finish();
+    assert_eq!(world.names("out"), ["date=20260131/hour=2026013105/a%2Fb/clicks-0-000000000000.json"]);
+}
+
+#[test]
 fn an_empty_name_is_none() {
     let world = World::new();
     let mut run = world.start(r#"{:path "out" :name "" :write ""}"#);
