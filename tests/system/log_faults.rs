@@ -5,8 +5,9 @@ use std::time::Duration;
 
 use crate::harness::mysql::LogTable;
 use crate::harness::servers::{Servers, free_port, get};
-use crate::harness::{Pseidon, Site, wait_until};
-use crate::log_table::{FORMATS, Template, Topics, check_topic, is_complete};
+use crate::harness::{Pseidon, Site, brokers, wait_until};
+use crate::log_table::{FORMATS, Template, Topics, check_topic, found, is_complete};
+use crate::outages::SmallDisk;
 
 const LOGS: usize = 8;
 
@@ -115,12 +116,12 @@ fn redis_is_killed_and_then_emptied() {
     scene.topics.send_all(20);
     scene.pseidon.expect_exit(1, 60);
     assert!(scene.pseidon.log().contains("lost data"), "it says why");
-    let before = scene.topics.names.iter().map(|name| crate::log_table::found(&scene.site, name).len()).sum::<usize>();
+    let before = scene.topics.names.iter().map(|name| found(&scene.site, name).len()).sum::<usize>();
     // Nor at the next start.
     let mut again = scene.site.run("pipeline.edn");
     wait_until("it refuses", 60, || again.log().contains("the state may have been lost"));
     std::thread::sleep(Duration::from_secs(2));
-    let after = scene.topics.names.iter().map(|name| crate::log_table::found(&scene.site, name).len()).sum::<usize>();
+    let after = scene.topics.names.iter().map(|name| found(&scene.site, name).len()).sum::<usize>();
     assert_eq!(before, after, "nothing is read again");
     again.kill();
 }
@@ -164,4 +165,61 @@ fn connections_are_cut() {
         scene.flows();
     }
     scene.finish();
+}
+
+/// One log writes to a disk of its own, which is full. The others go on, can be changed and stopped; when there is room, it goes on too.
+#[test]
+fn one_logs_disk_is_full() {
+    let site = Site::new("logs-full");
+    let table = LogTable::new(&site);
+    let mut topics = Topics::at(&site, &brokers(), LOGS);
+    let disk = SmallDisk::mount(&site);
+    let template = Template { brokers: &brokers(), redis: None, port: None, more: "" }.text(&site, &table);
+    site.write("pipeline.edn", template.replace(":path \"out/", ":path \"${log:base_partition}/"));
+    let insert = |log: &str, place: &str, format: &str| {
+        table.insert(log, &[("format", format), ("output_format", "txt"), ("base_partition", place)]);
+    };
+    let (full, others) = topics.names.split_first().map(|(full, others)| (full.clone(), others.to_vec())).expect("several logs");
+    insert(&full, "disk/out", FORMATS[0]);
+    others.iter().for_each(|log| insert(log, "out", FORMATS[0]));
+    let mut pseidon = disk.start(&site);
+    topics.send_all(20);
+    others.iter().for_each(|log| wait_until("the others are read", 60, || found(&site, log).len() == 20));
+    std::fs::write(disk.seen("ballast"), vec![0; 6 << 20]).expect("most of the disk can be filled");
+    while std::fs::OpenOptions::new()
+        .append(true)
+        .create(true)
+        .open(disk.seen("rest"))
+        .and_then(|mut file| std::io::Write::write_all(&mut file, &[0; 4096]))
+        .is_ok()
+    {}
+    topics.send(0, 5000);
+    topics.send_all(50);
+    wait_until("it says that the disk is full", 60, || pseidon.log().contains("cannot write"));
+    // Enough to fill whatever there is between the source and the writer that waits.
+    topics.send(0, 50_000);
+    for round in 1..=3 {
+        topics.send_all(50);
+        for log in &others {
+            wait_until(&format!("{log} goes on in round {round}"), 60, || {
+                found(&site, log).len() == 70 + 50 * round || !pseidon.is_running()
+            });
+        }
+        // Stopped and started anew meanwhile.
+        insert(&others[round], "out", FORMATS[1]);
+    }
+    let sent = topics.sent[0];
+    std::fs::remove_file(disk.seen("ballast")).expect("room is made");
+    let numbers = || {
+        let lines = crate::harness::output::files(&disk.seen("out")).into_iter().flat_map(|file| crate::harness::output::lines(&file));
+        let mut numbers: Vec<u64> = lines.filter_map(|line| line.split('\t').next()?.parse().ok()).collect();
+        numbers.sort_unstable();
+        numbers
+    };
+    wait_until("it goes on when there is room", 120, || numbers().len() as u64 >= sent || !pseidon.is_running());
+    assert_eq!(numbers(), (0..sent).collect::<Vec<u64>>());
+    pseidon.stop(60);
+    for (log, sent) in others.iter().zip(&topics.sent[1..]) {
+        check_topic(&site, log, *sent);
+    }
 }

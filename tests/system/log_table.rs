@@ -75,7 +75,8 @@ impl Topics {
         Topics { names, producer: config.create().expect("a producer"), sent: vec![0; count] }
     }
 
-    fn send(&mut self, topic: usize, records: u64) {
+    /// Sends so many records to one topic.
+    pub(crate) fn send(&mut self, topic: usize, records: u64) {
         for _ in 0..records {
             let number = self.sent[topic];
             // Two hours of one day.

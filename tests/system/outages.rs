@@ -163,13 +163,13 @@ fn writes_that_fail_are_tried_again() {
 }
 
 /// A small file system of the test's own, in a namespace that its processes live in. It is gone with them.
-struct SmallDisk {
+pub(crate) struct SmallDisk {
     holder: Child,
     folder: PathBuf,
 }
 
 impl SmallDisk {
-    fn mount(site: &Site) -> SmallDisk {
+    pub(crate) fn mount(site: &Site) -> SmallDisk {
         let folder = site.path("disk");
         fs::create_dir(&folder).expect("a folder");
         let script = "mount -t tmpfs -o size=8m small \"$0\" && touch \"$0/mounted\" && exec sleep infinity";
@@ -189,13 +189,13 @@ impl SmallDisk {
     }
 
     /// A path on the disk, as it is seen from outside of its namespace.
-    fn seen(&self, name: &str) -> PathBuf {
+    pub(crate) fn seen(&self, name: &str) -> PathBuf {
         let inside = self.folder.strip_prefix("/").expect("an absolute path");
         Path::new("/proc").join(self.holder.id().to_string()).join("root").join(inside).join(name)
     }
 
     /// A run in the namespace.
-    fn start(&self, site: &Site) -> Pseidon {
+    pub(crate) fn start(&self, site: &Site) -> Pseidon {
         let mut command = Command::new("nsenter");
         command.args(["--target", &self.holder.id().to_string(), "--user", "--preserve-credentials", "--mount", "--"]);
         command.arg(env!("CARGO_BIN_EXE_pseidon")).arg("run").arg(site.path("pipeline.edn"));

@@ -8,7 +8,7 @@ use pseidon_delivery::Committer;
 use pseidon_plan::Plan;
 use pseidon_plugin::metrics::Metrics;
 use pseidon_plugin::sink::Sink;
-use pseidon_plugin::stop::Stop;
+use pseidon_plugin::stop::{Pause, Stop};
 
 use crate::failure::Failures;
 use crate::view::{LastBad, Tap};
@@ -19,6 +19,8 @@ pub(crate) struct Attempt {
     pub(crate) plan: Arc<Plan>,
     pub(crate) sinks: Vec<OpenSink>,
     pub(crate) stop: Stop,
+    /// Set while more waits for a writer than should.
+    pub(crate) pause: Pause,
     pub(crate) failures: Failures,
     pub(crate) metrics: Metrics,
     pub(crate) tap: Arc<Tap>,

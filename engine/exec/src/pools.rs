@@ -34,7 +34,7 @@ impl Pools {
         let mut writers = Vec::new();
         for index in 0..settings.writer_threads {
             let (sender, messages) = bounded(WRITER_QUEUE);
-            threads.push(spawn(format!("writer-{index}"), move || writers::work(index, &messages))?);
+            threads.push(writers::start(index, messages)?);
             writers.push(sender);
         }
         let (queue, units) = bounded::<Unit>(settings.etl_threads * 2);

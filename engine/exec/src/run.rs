@@ -208,6 +208,7 @@ impl Run<'_> {
         if course.deadline.is_some() {
             stop.stop_reading();
         }
+        course.pause.set_clogged(false);
         let instance = instance_name();
         let sinks = self.open_sinks(store_id, &instance, &stop, course)?;
         course.was_open = true;
@@ -218,6 +219,7 @@ impl Run<'_> {
             plan: self.plan.clone(),
             sinks,
             stop,
+            pause: course.pause.clone(),
             failures: Failures(report),
             metrics: self.metrics.clone(),
             tap: self.view.tap.clone(),

@@ -20,6 +20,7 @@ pub mod sink;
 pub mod source;
 pub mod spec;
 pub mod stop;
+pub mod waiting;
 
 pub use batch::{Batch, BatchBuilder, Payloads, Split};
 pub use budget::{Budget, LaneMemory};

@@ -6,6 +6,7 @@ use prometheus::IntGauge;
 use pseidon_delivery::committer::Abandon;
 use pseidon_plugin::Stop;
 use pseidon_plugin::sink::SinkError;
+use pseidon_plugin::waiting::about_to_wait;
 
 const FIRST_WAIT: Duration = Duration::from_millis(100);
 const LONGEST_WAIT: Duration = Duration::from_secs(5);
@@ -32,6 +33,7 @@ impl Blocked {
         if self.wait.is_none() {
             tracing::warn!(sink = self.sink, %error, "cannot write; no records are taken in until it works again");
             self.gauge.inc();
+            about_to_wait();
         }
         let wait = self.wait.unwrap_or(FIRST_WAIT);
         self.wait = Some((wait * 2).min(LONGEST_WAIT));
