@@ -85,6 +85,8 @@ struct Log {
     running: Option<Running>,
     /// When it may be started again, after a failure.
     not_before: Option<Instant>,
+    /// What was wrong with it when it was last tried.
+    wrong: Option<String>,
     wait: Duration,
 }
 
@@ -138,7 +140,11 @@ impl Supervisor {
                     complete &= outcome.is_complete();
                     self.hear_ended(&log, outcome);
                 }
-                recv(reload) -> _ => drop(self.asked.send(Asked::Read)),
+                recv(reload) -> _ => {
+                    let _ = self.asked.send(Asked::Read);
+                    // Whoever asks has most likely put something right.
+                    self.logs.values_mut().for_each(|log| log.not_before = None);
+                }
                 recv(control) -> message => match message {
                     Ok(Control::Stop) => {
                         self.stopping = true;
@@ -227,6 +233,7 @@ impl Supervisor {
             Outcome::Ended { .. } => {
                 log.wait = FIRST_WAIT;
                 log.not_before = None;
+                log.wrong = None;
                 tracing::info!(log = name, "stopped");
                 if !matches!(log.entry.state(), State::SwitchedOff(_)) {
                     log.entry.set_state(State::Stopped);
@@ -241,8 +248,13 @@ impl Supervisor {
             // The supervisor has left.
             Outcome::StateLost(_) => {}
             Outcome::Wrong(reason) => {
-                tracing::error!(log = name, reason, "cannot run; change its row");
-                log.entry.set_state(State::Wrong(reason));
+                if log.wrong.as_ref() != Some(&reason) {
+                    tracing::error!(log = name, reason, "cannot run");
+                }
+                log.entry.set_state(State::Wrong(reason.clone()));
+                log.wrong = Some(reason);
+                // It may be another place than the row that is put right: a table's columns, a schema file.
+                log.not_before = Some(Instant::now() + LONGEST_WAIT);
             }
         }
     }
@@ -270,7 +282,7 @@ impl Supervisor {
         for row in wanted.values() {
             if !self.logs.contains_key(row.log()) {
                 let entry = self.board.entry(row.log());
-                let log = Log { entry, wanted: None, running: None, not_before: None, wait: FIRST_WAIT };
+                let log = Log { entry, wanted: None, running: None, not_before: None, wrong: None, wait: FIRST_WAIT };
                 self.logs.insert(row.log().to_owned(), log);
             }
         }
@@ -292,6 +304,7 @@ impl Supervisor {
             // Whatever was wrong with the old row says nothing about the new one.
             log.not_before = None;
             log.wait = FIRST_WAIT;
+            log.wrong = None;
             if log.wanted.is_none() {
                 log.entry.reset_errors();
             }
@@ -309,12 +322,9 @@ impl Supervisor {
                 // One that has ended meanwhile does not hear it.
                 let _ = running.control.send(Control::Stop);
             }
-            (None, Some(row)) => {
-                let waits = log.not_before.is_some_and(|at| Instant::now() < at) || matches!(log.entry.state(), State::Wrong(_));
-                if !waits {
-                    let row = row.clone();
-                    self.start(name, row);
-                }
+            (None, Some(row)) if log.not_before.is_none_or(|at| Instant::now() >= at) => {
+                let row = row.clone();
+                self.start(name, row);
             }
             (None, None) if !matches!(log.entry.state(), State::Stopped | State::SwitchedOff(_)) => log.entry.set_state(State::Stopped),
             _ => {}
