@@ -210,7 +210,10 @@ fn offsets_of(redis: String, group: String) -> Arc<StoppedElsewhere> {
             .map_err(transient)?;
         let mut found_empty = found_empty.lock();
         let is_known_empty = found_empty.is_some_and(|at| at.elapsed() < STAYS_EMPTY);
-        let left = if offsets.iter().any(Option::is_some) && !is_known_empty { queue.left().map_err(transient)? } else { 0 };
+        if is_known_empty || offsets.iter().all(Option::is_none) {
+            return Ok(offsets);
+        }
+        let left = queue.left().map_err(transient)?;
         if left > 0 {
             return Err(SourceError::Fatal(format!(
                 "pseidon-etl has {left} pieces of work in the queues of its group `{group}` that are not done, so its offsets are ahead of what it has \
