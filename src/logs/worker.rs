@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
+use crossbeam_channel::{Receiver, Sender, TryRecvError, bounded, unbounded};
 use pseidon_delivery::{ScopedStore, StateStore};
 use pseidon_exec::{Control, Finished, Run, RunError};
 use pseidon_kafka::source::shared::SharedConsumer;
@@ -70,8 +70,11 @@ impl Work {
                 Ok(finished) => return Ok(finished),
                 Err(RunError::PlanChanged(left)) => {
                     tracing::warn!(log = self.row.log(), left, "changed since its run crashed; what that run left is finished as it was");
-                    if self.finish_previous(&store)? == Finished::Left {
-                        return Ok(Finished::Left);
+                    let finished = self.finish_previous(&store)?;
+                    // What ended it early was meant for the log, whatever version of it runs.
+                    let is_told_to_end = self.control.1.try_iter().any(|control| matches!(control, Control::Stop | Control::LeaveNow));
+                    if is_told_to_end || finished == Finished::Left {
+                        return Ok(finished);
                     }
                 }
                 Err(RunError::State(reason)) => return Err(Outcome::StateLost(reason)),
@@ -95,11 +98,15 @@ impl Work {
         std::thread::scope(|scope| {
             let control_of_timer = control.clone();
             let timer = move || {
-                let deadline = Instant::now() + FINISHING;
-                // What the user says counts, and goes on to the version that follows.
-                while let Err(crossbeam_channel::TryRecvError::Empty) = is_over.try_recv() {
-                    if Instant::now() >= deadline || !self.control.1.is_empty() {
+                // Its time begins when it has got something to read: after a crash the group may keep that for a while.
+                let mut deadline = None;
+                while let Err(TryRecvError::Empty) = is_over.try_recv() {
+                    let is_up = deadline.is_some_and(|deadline| Instant::now() >= deadline);
+                    if is_up || !self.control.1.is_empty() {
                         break;
+                    }
+                    if deadline.is_none() && self.entry.view.positions().iter().any(|sink| !sink.splits.is_empty()) {
+                        deadline = Some(Instant::now() + FINISHING);
                     }
                     std::thread::sleep(Duration::from_millis(50));
                 }

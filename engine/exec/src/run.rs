@@ -17,7 +17,7 @@ use pseidon_plugin::stop::{Pause, Stop};
 use thiserror::Error;
 
 use crate::attempt::{Attempt, AttemptId, OpenSink, Over};
-use crate::failure::{Failure, Failures, spawn};
+use crate::failure::{Failure, Failures, guarded, spawn};
 use crate::intake::Intake;
 use crate::pools::Pools;
 use crate::view::View;
@@ -303,8 +303,16 @@ impl Run<'_> {
                 instance: instance.to_owned(),
                 metrics: self.metrics.clone(),
             };
+            let report = failures.clone();
             spawn(scope, format!("source-{}", planned.stage), failures.clone(), move || {
-                planned.source.run(&setup, handle).map_err(|error| Failure::of_source(&planned.stage, error))
+                // As long as a handle is there the source counts as reading: why it has ended has to be known before it counts as done.
+                let still_reading = handle.clone();
+                let outcome = guarded(|| planned.source.run(&setup, handle).map_err(|error| Failure::of_source(&planned.stage, error)));
+                if let Err(failure) = outcome {
+                    report.report(failure);
+                }
+                drop(still_reading);
+                Ok(())
             })?;
         }
         Ok(done)
@@ -326,6 +334,8 @@ impl Run<'_> {
             select! {
                 recv(failures) -> failure => return Err(failure.unwrap_or(Failure::Stopped)),
                 recv(done) -> ended => match ended {
+                    // Of two messages that wait, any may be taken first.
+                    Ok(()) if !failures.is_empty() => {}
                     Ok(()) => left -= 1,
                     // A source's thread has ended without saying that everything is durable; it is about to say why.
                     Err(_) => return Err(failures.recv().unwrap_or(Failure::Stopped)),
