@@ -13,12 +13,13 @@ const LOGS: usize = 8;
 
 /// Logs that run against servers of the test's own.
 struct Scene {
-    site: Site,
-    servers: Servers,
+    pseidon: Pseidon,
     table: LogTable,
     topics: Topics,
-    pseidon: Pseidon,
     port: u16,
+    servers: Servers,
+    /// Dropped last: what the servers are known by lies in its folder.
+    site: Site,
 }
 
 impl Scene {

@@ -77,7 +77,7 @@ fn third(id: u32, number: i64) -> Vec<u8> {
 }
 
 struct Scene {
-    site: Site,
+    pseidon: Pseidon,
     servers: Servers,
     table: LogTable,
     /// Their message is the field with the URL.
@@ -85,7 +85,8 @@ struct Scene {
     /// Their message is all of the record.
     whole: String,
     ids: [u32; 3],
-    pseidon: Pseidon,
+    /// Dropped last: what the servers are known by lies in its folder.
+    site: Site,
 }
 
 impl Scene {
