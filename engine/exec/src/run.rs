@@ -17,7 +17,7 @@ use pseidon_plugin::stop::{Pause, Stop};
 use thiserror::Error;
 
 use crate::attempt::{Attempt, AttemptId, OpenSink, Over};
-use crate::failure::{Failure, Failures, guarded, spawn};
+use crate::failure::{Failure, Failures, spawn};
 use crate::intake::Intake;
 use crate::pools::Pools;
 use crate::view::View;
@@ -288,9 +288,13 @@ impl Run<'_> {
             let queue = self.pools.queue().ok_or(Failure::Stopped)?;
             let intake = Intake { attempt, source: number, instance: instance.to_owned(), queue, writers: self.pools.writers(), durable };
             let source_done = source_done.clone();
+            let (well, ended_well) = bounded(1);
             spawn(scope, format!("intake-{}", planned.stage), failures.clone(), move || {
                 intake.work(events)?;
-                let _ = source_done.send(());
+                // A source that failed says so itself, and is not done.
+                if ended_well.recv().is_ok() {
+                    let _ = source_done.send(());
+                }
                 Ok(())
             })?;
             let setup = SourceSetup {
@@ -303,15 +307,9 @@ impl Run<'_> {
                 instance: instance.to_owned(),
                 metrics: self.metrics.clone(),
             };
-            let report = failures.clone();
             spawn(scope, format!("source-{}", planned.stage), failures.clone(), move || {
-                // As long as a handle is there the source counts as reading: why it has ended has to be known before it counts as done.
-                let still_reading = handle.clone();
-                let outcome = guarded(|| planned.source.run(&setup, handle).map_err(|error| Failure::of_source(&planned.stage, error)));
-                if let Err(failure) = outcome {
-                    report.report(failure);
-                }
-                drop(still_reading);
+                planned.source.run(&setup, handle).map_err(|error| Failure::of_source(&planned.stage, error))?;
+                let _ = well.send(());
                 Ok(())
             })?;
         }
@@ -334,8 +332,6 @@ impl Run<'_> {
             select! {
                 recv(failures) -> failure => return Err(failure.unwrap_or(Failure::Stopped)),
                 recv(done) -> ended => match ended {
-                    // Of two messages that wait, any may be taken first.
-                    Ok(()) if !failures.is_empty() => {}
                     Ok(()) => left -= 1,
                     // A source's thread has ended without saying that everything is durable; it is about to say why.
                     Err(_) => return Err(failures.recv().unwrap_or(Failure::Stopped)),

@@ -33,8 +33,6 @@ pub struct LogPlan {
     pub topic: String,
     /// How its records are laid out.
     pub layout: RecordLayout,
-    /// The same as a source's `:format`.
-    pub format: String,
     /// Whether what is written has columns (parquet, avro), so that somebody has to say their names and types.
     pub typed: bool,
     /// The values of `${log:NAME}`: every column of the row, where NULL is the empty text, and over them those that are derived, `time`,
@@ -93,7 +91,7 @@ impl LogRow {
     /// The first value that cannot be right.
     pub fn plan(&self) -> Result<LogPlan, RowMistake> {
         let topic = self.topic()?;
-        let (format, layout) = self.layout()?;
+        let layout = self.layout()?;
         let output = self.output()?;
         let typed = output.columns.is_some();
         if typed && self.column("hive_table_name").is_none_or(|table| table.trim().is_empty()) {
@@ -108,7 +106,7 @@ impl LogRow {
         derive("date", self.date());
         derive("time", &time(&layout));
         derive("write", &written(&layout, typed));
-        Ok(LogPlan { topic, layout, format, typed, variables })
+        Ok(LogPlan { topic, layout, typed, variables })
     }
 
     /// The mistake that a column holds what it holds.
@@ -127,7 +125,7 @@ impl LogRow {
         Ok(name.to_owned())
     }
 
-    fn layout(&self) -> Result<(String, RecordLayout), RowMistake> {
+    fn layout(&self) -> Result<RecordLayout, RowMistake> {
         const EXPECTED: &str = "expected `txt:sep=…;ts=…;msg=…`, `avro-txt:ts=…;msg=…` or `json`";
         let format = self.column("format").unwrap_or_default().trim();
         if format.is_empty() {
@@ -138,7 +136,7 @@ impl LogRow {
                 Err(self.mistake("format", "txt needs `ts`, `ts_ms` or `ts_sec`: the index of the field with the event time, or -1"))
             }
             Ok(RecordLayout::Raw) => Err(self.mistake("format", EXPECTED)),
-            Ok(layout) => Ok((format.to_owned(), layout)),
+            Ok(layout) => Ok(layout),
             Err(reason) => Err(self.mistake("format", reason)),
         }
     }

@@ -1,4 +1,6 @@
-//! Reading: from joining the group to leaving it, for one run or for many.
+//! Reading: from joining the group to leaving it, for one run or for many. How partitions come and go is in [`handover`].
+
+mod handover;
 
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
@@ -12,7 +14,7 @@ use rdkafka::Offset;
 use rdkafka::types::RDKafkaErrorCode;
 
 use super::KafkaSource;
-use super::assignment::{Assigned, Assignment, TakenIn, split};
+use super::assignment::{Assigned, Assignment, TakenIn};
 use super::failure::{Leave, Meaning, denied, gave_up};
 use super::outlet::{Outlet, Outlets};
 use super::shared::Command;
@@ -146,10 +148,10 @@ impl<'a> Reader<'a> {
                     // A run that was left at once does not wait for the answer.
                     let _ = reply.send(splits);
                 }
-                Command::Durable(durable) => {
-                    let of_split: HashMap<_, _> =
-                        self.unattended.iter().flat_map(|at| durable.iter().map(move |entry| (at, entry))).filter_map(belongs).collect();
-                    self.commit_offsets(&of_split, false);
+                Command::Durable(mut durable) => {
+                    // The group may have given them to somebody else meanwhile.
+                    durable.retain(|at, _| self.unattended.contains(at));
+                    self.commit_offsets(&durable, false);
                 }
             }
         }
@@ -303,162 +305,6 @@ impl<'a> Reader<'a> {
         }
     }
 
-    /// The group gives us partitions: nobody else commits them from now on. Those for which nobody is there wait.
-    fn take(&mut self, partitions: Vec<TopicPartition>) -> Result<(), Leave> {
-        self.joined = true;
-        if !partitions.is_empty() {
-            tracing::info!(count = partitions.len(), partitions = summary(&partitions), "partitions assigned");
-        }
-        let taken = self.take_over(partitions)?;
-        let begun = self.begin(taken)?;
-        // The group waits for this answer, also when there is nothing to read.
-        let offsets: HashMap<&TopicPartition, Position> = begun.iter().map(|one| (&one.at, one.start)).collect();
-        let list = list_of(offsets.keys().copied(), |at| Offset::Offset(offsets.get(at).map_or(0, |next| raw(*next))));
-        self.consumer.assign_more(&list).map_err(|error| Leave::transient(format!("cannot take partitions over: {error}")))?;
-        let resting: Vec<_> = begun.iter().filter(|one| self.paused || one.outlet.is_paused()).map(|one| one.at.clone()).collect();
-        if !resting.is_empty() {
-            self.pause(&resting)?;
-        }
-        for Begun { at, split, outlet, start, until } in begun {
-            self.assignment.add(at, split, outlet, start, until);
-        }
-        Ok(())
-    }
-
-    /// Takes partitions over in the state of their runs. All runs do it at the same time.
-    fn take_over(&mut self, partitions: Vec<TopicPartition>) -> Result<Vec<Taken>, Leave> {
-        let mut by_topic: HashMap<String, Vec<TopicPartition>> = HashMap::new();
-        for at in partitions {
-            let key = if matches!(self.outlets, Outlets::One(_)) { String::new() } else { at.topic.clone() };
-            by_topic.entry(key).or_default().push(at);
-        }
-        let mut asked = Vec::new();
-        for (topic, partitions) in by_topic {
-            let Some(outlet) = self.outlets.of(&topic).cloned() else {
-                self.unattended.extend(partitions);
-                continue;
-            };
-            let splits: Vec<_> = partitions.iter().map(|at| split(&outlet.stage, at)).collect();
-            match outlet.handle.start_take(splits.clone()) {
-                Ok(pending) => asked.push((outlet, partitions, splits, pending)),
-                Err(stopped) => {
-                    self.ended(stopped)?;
-                    self.unattended.extend(partitions);
-                }
-            }
-        }
-        let mut taken = Vec::new();
-        for (outlet, partitions, splits, pending) in asked {
-            match pending.wait() {
-                Ok(known) => taken.extend(partitions.into_iter().zip(splits).zip(known).map(|((at, split), known)| Taken {
-                    at,
-                    split,
-                    outlet: outlet.clone(),
-                    known,
-                })),
-                Err(stopped) => {
-                    self.ended(stopped)?;
-                    self.unattended.extend(partitions);
-                }
-            }
-        }
-        Ok(taken)
-    }
-
-    /// Finds out where partitions start, and says so to their runs.
-    fn begin(&mut self, taken: Vec<Taken>) -> Result<Vec<Begun>, Leave> {
-        let unknown: Vec<_> = taken.iter().filter(|one| one.known.is_none()).map(|one| one.at.clone()).collect();
-        let by_group: HashMap<_, _> = unknown.iter().cloned().zip(self.starts.group_offsets(&unknown, &self.outlets)?).collect();
-        let by_start: HashMap<_, _> = unknown.iter().cloned().zip(self.starts.offsets_at_start(&unknown, &self.outlets)?).collect();
-        let names: Vec<_> = taken.iter().map(|one| one.at.clone()).collect();
-        let ends = if self.source.until_latest && !names.is_empty() { self.starts.ends(&names, &self.outlets)? } else { Vec::new() };
-        let mut begun = Vec::new();
-        for (index, Taken { at, split, outlet, known }) in taken.into_iter().enumerate() {
-            let first = by_group.get(&at).copied().flatten().or_else(|| by_start.get(&at).copied());
-            let start = known.or(first).unwrap_or(0);
-            begun.push(Begun { at, split, outlet, start, until: ends.get(index).copied() });
-        }
-        let mut by_outlet: Vec<Vec<Begun>> = Vec::new();
-        for one in begun {
-            match by_outlet.iter_mut().find(|others| others.iter().any(|other| Arc::ptr_eq(&other.outlet, &one.outlet))) {
-                Some(others) => others.push(one),
-                None => by_outlet.push(vec![one]),
-            }
-        }
-        let mut begun = Vec::new();
-        for of_one in by_outlet {
-            let names: Vec<_> = of_one.iter().map(|one| one.at.clone()).collect();
-            match self.begin_for_one(of_one, &by_group)? {
-                Some(of_one) => begun.extend(of_one),
-                None => self.unattended.extend(names),
-            }
-        }
-        Ok(begun)
-    }
-
-    /// Gives the partitions that the run has begun with; `None` if it has ended, or must. `by_group` has those that are new to the state.
-    fn begin_for_one(
-        &mut self,
-        mut begun: Vec<Begun>,
-        by_group: &HashMap<TopicPartition, Option<Position>>,
-    ) -> Result<Option<Vec<Begun>>, Leave> {
-        let Some(outlet) = begun.first().map(|one| one.outlet.clone()) else { return Ok(None) };
-        let topic = begun[0].at.topic.clone();
-        let is_new = |one: &&mut Begun| by_group.contains_key(&one.at);
-        let elsewhere = self.starts.stopped_elsewhere(begun.iter_mut().filter(is_new).map(|one| (&one.at, &mut one.start)));
-        let read_before = |taken_over: &[TopicPartition]| -> Vec<_> {
-            let others = begun.iter().filter(|one| !taken_over.contains(&one.at));
-            others.filter_map(|one| Some((one.at.clone(), *by_group.get(&one.at)?))).collect()
-        };
-        if let Err(error) = elsewhere.and_then(|taken_over| self.starts.refuse_known(&read_before(&taken_over))) {
-            self.fail_topic(&topic, Leave::Failed(error))?;
-            return Ok(None);
-        }
-        match outlet.handle.begin(begun.iter().map(|one| (one.split.clone(), one.start)).collect()) {
-            Ok(()) => Ok(Some(begun)),
-            Err(stopped) => self.ended(stopped).map(|()| None),
-        }
-    }
-
-    /// The group wants partitions back. They stay ours until everything that was read of them is committed.
-    fn give_back(&mut self, partitions: &[TopicPartition]) -> Result<(), Leave> {
-        self.flush()?;
-        tracing::info!(count = partitions.len(), partitions = summary(partitions), "partitions revoked");
-        let gone = self.remove(partitions);
-        self.release(&gone)?;
-        self.tell_group(&gone, false);
-        self.unassign(&names(&gone))
-    }
-
-    /// Somebody else has partitions already.
-    fn lose(&mut self, partitions: &[TopicPartition]) -> Result<(), Leave> {
-        self.logs.warn("LOST", "the group has given our partitions to others; what was not committed is read again by them");
-        let gone = self.remove(partitions);
-        self.unassign(&names(&gone))?;
-        self.report_lost(&gone)
-    }
-
-    fn remove(&mut self, partitions: &[TopicPartition]) -> Vec<Assigned> {
-        self.unattended.retain(|at| !partitions.contains(at));
-        self.assignment.remove(|at| partitions.contains(at))
-    }
-
-    /// Waits until everything that was read of partitions is committed. All runs do it at the same time.
-    fn release(&self, gone: &[Assigned]) -> Result<(), Leave> {
-        let mut asked = Vec::new();
-        for (outlet, splits) in by_outlet(gone) {
-            match outlet.handle.start_release(splits) {
-                Ok(pending) => asked.push(pending),
-                Err(stopped) => self.ended(stopped)?,
-            }
-        }
-        asked.into_iter().try_for_each(|pending| pending.wait().or_else(|stopped| self.ended(stopped)))
-    }
-
-    fn report_lost(&self, gone: &[Assigned]) -> Result<(), Leave> {
-        by_outlet(gone).into_iter().try_for_each(|(outlet, splits)| outlet.handle.lost(splits).or_else(|stopped| self.ended(stopped)))
-    }
-
     fn unassign(&self, partitions: &[TopicPartition]) -> Result<(), Leave> {
         let list = list_of(partitions, |_| Offset::Invalid);
         self.consumer.unassign(&list).map_err(|error| Leave::transient(format!("cannot give partitions back: {error}")))
@@ -562,12 +408,13 @@ impl<'a> Reader<'a> {
     }
 
     fn measure_lag(&self) {
-        self.outlets.iter().for_each(|outlet| outlet.lag.set(0));
+        let mut behind: HashMap<*const Outlet, i64> = HashMap::new();
         for assigned in self.assignment.iter() {
             if let Some(high) = self.consumer.last_high_watermark(&assigned.at) {
-                assigned.outlet.lag.add((high - raw(assigned.next)).max(0));
+                *behind.entry(Arc::as_ptr(&assigned.outlet)).or_default() += (high - raw(assigned.next)).max(0);
             }
         }
+        self.outlets.iter().for_each(|outlet| outlet.lag.set(behind.get(&Arc::as_ptr(outlet)).copied().unwrap_or(0)));
     }
 
     /// Pauses the partitions of runs that were paused by their users, where they are some of many.
@@ -622,24 +469,6 @@ impl<'a> Reader<'a> {
     }
 }
 
-/// A partition that was taken over.
-struct Taken {
-    at: TopicPartition,
-    split: Arc<Split>,
-    outlet: Arc<Outlet>,
-    /// Where to read on, if the state knows.
-    known: Option<Position>,
-}
-
-/// A partition of which it is known where to read.
-struct Begun {
-    at: TopicPartition,
-    split: Arc<Split>,
-    outlet: Arc<Outlet>,
-    start: Position,
-    until: Option<Position>,
-}
-
 /// The positions that have moved of these partitions.
 fn moved<'a>(
     durable: &mut HashMap<SplitId, Position>,
@@ -648,37 +477,6 @@ fn moved<'a>(
     partitions.into_iter().filter_map(|assigned| durable.remove(&assigned.split.id).map(|next| (assigned.at.clone(), next))).collect()
 }
 
-/// The partition with the position, if the split is the partition's.
-fn belongs<'a>((at, (split, next)): (&'a TopicPartition, &'a (SplitId, Position))) -> Option<(TopicPartition, Position)> {
-    split.as_str().ends_with(&format!(":{}/{}", at.topic, at.partition)).then(|| (at.clone(), *next))
-}
-
-/// The splits of each run.
-fn by_outlet(assigned: &[Assigned]) -> Vec<(&Arc<Outlet>, Vec<Arc<Split>>)> {
-    let mut by_outlet: Vec<(&Arc<Outlet>, Vec<Arc<Split>>)> = Vec::new();
-    for one in assigned {
-        match by_outlet.iter_mut().find(|(outlet, _)| Arc::ptr_eq(outlet, &one.outlet)) {
-            Some((_, splits)) => splits.push(one.split.clone()),
-            None => by_outlet.push((&one.outlet, vec![one.split.clone()])),
-        }
-    }
-    by_outlet
-}
-
-fn names(assigned: &[Assigned]) -> Vec<TopicPartition> {
-    assigned.iter().map(|one| one.at.clone()).collect()
-}
-
 fn raw(position: Position) -> i64 {
     i64::try_from(position).unwrap_or(i64::MAX)
-}
-
-/// The partitions as a short text.
-fn summary(partitions: &[TopicPartition]) -> String {
-    const SHOWN: usize = 8;
-    let mut names: Vec<_> = partitions.iter().take(SHOWN).map(|at| format!("{}/{}", at.topic, at.partition)).collect();
-    if partitions.len() > SHOWN {
-        names.push("…".to_owned());
-    }
-    names.join(" ")
 }

@@ -27,7 +27,7 @@ use super::reader::Reader;
 use super::start::Starts;
 use super::{BROKERS, GROUP, KafkaSource, ON_GAP, ON_MISSING_STATE, PROPERTIES, SASL, START, TLS};
 use crate::logs::ClientLogs;
-use crate::native::Consumer;
+use crate::native::{Consumer, TopicPartition};
 use crate::topics::Topics;
 
 /// What a shared consumer can be told: the options of the source `kafka` that are not about topics and records.
@@ -79,8 +79,8 @@ pub(super) enum Command {
     Attach(String, Arc<Outlet>),
     /// Read nothing more for the topic's run. Answers with the splits that it had, when everything read of them was handed over.
     Detach(String, Sender<Vec<Arc<Split>>>),
-    /// Tell the group how far splits are durable.
-    Durable(Vec<(SplitId, Position)>),
+    /// Tell the group how far partitions are durable.
+    Durable(HashMap<TopicPartition, Position>),
 }
 
 impl SharedConsumer {
@@ -123,8 +123,13 @@ impl SharedConsumer {
         let (reply, detached) = bounded(1);
         let _ = self.commands.send(Command::Detach(topic.to_owned(), reply));
         let splits = detached.recv().unwrap_or_default();
-        if handle.release(splits).is_ok() {
-            let _ = self.commands.send(Command::Durable(handle.durable()));
+        if handle.release(splits.clone()).is_ok() {
+            let durable: HashMap<SplitId, Position> = handle.durable().into_iter().collect();
+            let of_split = |split: &Arc<Split>| {
+                let at = TopicPartition { topic: split.topic.clone(), partition: split.partition };
+                Some((at, *durable.get(&split.id)?))
+            };
+            let _ = self.commands.send(Command::Durable(splits.iter().filter_map(of_split).collect()));
         }
         Ok(())
     }
