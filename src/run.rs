@@ -9,7 +9,7 @@ use arrow::datatypes::SchemaRef;
 use crossbeam_channel::bounded;
 use indicatif::ProgressBar;
 use pseidon_delivery::embedded::EmbeddedStore;
-use pseidon_delivery::{StateStore, StoreError};
+use pseidon_delivery::{GroupCommit, StateStore, StoreError};
 use pseidon_dsl::Document;
 use pseidon_exec::{Finished, Pools, Run, RunError};
 use pseidon_plan::Plan;
@@ -175,8 +175,8 @@ fn failed(error: &dyn std::fmt::Display) -> Exit {
 
 fn open_store(plan: &Plan, folder: &Path) -> Result<Arc<dyn StateStore>, StoreError> {
     match &plan.settings.state {
-        Some(url) => Ok(Arc::new(connect(url, plan)?)),
-        None => Ok(Arc::new(EmbeddedStore::open(folder, &plan.name)?)),
+        Some(url) => Ok(Arc::new(GroupCommit::new(Arc::new(connect(url, plan)?)))),
+        None => Ok(Arc::new(GroupCommit::new(Arc::new(EmbeddedStore::open(folder, &plan.name)?)))),
     }
 }
 
@@ -207,12 +207,28 @@ fn infer_once(stage: &str, source: &dyn Source, format: &dyn Format, base: &Path
     Ok(schema)
 }
 
-/// The pipeline as the state holds it.
+/// The version of the pipeline that has left work in the state, as the state keeps it.
 fn previous(text: Text, store: &dyn StateStore) -> Result<Text, Exit> {
-    match store.plan().map_err(|error| failed(&error))? {
-        Some(stored) => Ok(Text { name: format!("{} (as it ran)", text.name), text: stored.text, ..text }),
-        None => Err(failed(&format!("the state of {} holds no earlier version", text.name))),
+    match unfinished_plan(store).map_err(|error| failed(&error))? {
+        Some(stored) => Ok(Text { name: format!("{} (as it ran)", text.name), text: stored, ..text }),
+        None => Err(failed(&format!("no earlier version of {} has left anything to finish: run it without --previous", text.name))),
     }
+}
+
+/// The text of a plan that has lanes ahead, or else staged files.
+fn unfinished_plan(store: &dyn StateStore) -> Result<Option<String>, StoreError> {
+    let mut with_staged = None;
+    for sink in store.sinks()? {
+        let records = store.records(&sink)?;
+        let ahead = records.iter().find(|(_, record)| !record.ahead.is_empty()).and_then(|(_, record)| record.plan.clone());
+        if let Some(plan) = ahead {
+            return store.plan(&plan);
+        }
+        if with_staged.is_none() && !store.staged(&sink)?.is_empty() {
+            with_staged = records.into_iter().find_map(|(_, record)| record.plan);
+        }
+    }
+    with_staged.map_or(Ok(None), |plan| store.plan(&plan))
 }
 
 /// A progress line would be torn by records that are printed on the same terminal.

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, Sender, TryRecvError, bounded, unbounded};
 use pseidon_delivery::{ScopedStore, StateStore};
-use pseidon_exec::{Control, Finished, Run, RunError};
+use pseidon_exec::{Control, Finished, PlanChanged, Run, RunError};
 use pseidon_kafka::source::shared::SharedConsumer;
 use pseidon_logs::{Log, LogError};
 use pseidon_mysql::LogRow;
@@ -68,9 +68,9 @@ impl Work {
             let outcome = self.run_plan(plan.clone(), &store, (control, said));
             match outcome {
                 Ok(finished) => return Ok(finished),
-                Err(RunError::PlanChanged(left)) => {
+                Err(RunError::PlanChanged(PlanChanged { plan, left })) => {
                     tracing::warn!(log = self.row.log(), left, "changed since its run crashed; what that run left is finished as it was");
-                    let finished = self.finish_previous(&store)?;
+                    let finished = self.finish_previous(&store, plan.as_deref())?;
                     // What ended it early was meant for the log, whatever version of it runs.
                     let is_told_to_end = self.control.1.try_iter().any(|control| matches!(control, Control::Stop | Control::LeaveNow));
                     if is_told_to_end || finished == Finished::Left {
@@ -83,12 +83,11 @@ impl Work {
         }
     }
 
-    /// Runs the version of the log that crashed for a while, and stops it gracefully.
-    fn finish_previous(&self, store: &Arc<dyn StateStore>) -> Result<Finished, Outcome> {
+    /// Runs the version of the log that crashed for a while, and stops it gracefully. `plan` is that version's fingerprint.
+    fn finish_previous(&self, store: &Arc<dyn StateStore>, plan: Option<&str>) -> Result<Finished, Outcome> {
         let failed = |reason: String| Outcome::Failed(format!("what its last run left cannot be finished: {reason}"));
-        let stored = store.plan().map_err(|error| failed(error.to_string()))?;
-        let (text, row) =
-            stored.and_then(|stored| self.read_plan(&stored.text)).ok_or_else(|| failed("its plan is not known".to_owned()))?;
+        let stored = plan.map(|plan| store.plan(plan)).transpose().map_err(|error| failed(error.to_string()))?.flatten();
+        let (text, row) = stored.and_then(|stored| self.read_plan(&stored)).ok_or_else(|| failed("its plan is not known".to_owned()))?;
         let plan = self.plan(&text, &row).map_err(|outcome| match outcome {
             Outcome::Wrong(reason) | Outcome::Failed(reason) => failed(reason),
             other @ (Outcome::Ended { .. } | Outcome::StateLost(_)) => other,

@@ -1,15 +1,16 @@
 //! A sink's ledger and the store, brought together: one commit at a time, repeated until the store has answered.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use parking_lot::Mutex;
 use thiserror::Error;
 
 use crate::{
-    Commit, CommitError, CommitRecord, LaneCommit, Ledger, Position, SinkId, SplitCommit, SplitId, Staged, StateStore, StoreError,
+    Claimant, Commit, CommitError, CommitRecord, LaneCommit, Ledger, Position, Resume, SinkId, SplitCommit, SplitId, Staged, StateStore,
+    StoreError,
 };
 
 /// The wait before the first repetition of a commit that the store did not answer; it doubles up to [`LONGEST_WAIT`].
@@ -20,6 +21,7 @@ const LONGEST_WAIT: Duration = Duration::from_secs(5);
 pub struct Committer {
     sink: SinkId,
     store: Arc<dyn StateStore>,
+    claimant: Claimant,
     ledger: Mutex<Ledger>,
     /// Held from preparing a step until it is confirmed, so that steps follow one another.
     step: Mutex<()>,
@@ -29,6 +31,23 @@ pub struct Committer {
     seen: Arc<Seen>,
     unreachable: AtomicBool,
     abandoned: Arc<AtomicBool>,
+    wait: Wait,
+}
+
+/// How to wait before a store that did not answer is asked again.
+type Wait = Arc<dyn Fn(Duration) + Send + Sync>;
+
+/// A split that was taken, about to be read.
+#[derive(Clone, Debug)]
+pub struct Begin {
+    /// The split.
+    pub split: SplitId,
+    /// As [`Committer::take`] returned it.
+    pub record: CommitRecord,
+    /// Where a split that was never begun starts.
+    pub start: Position,
+    /// What the source needs beside that position.
+    pub resume: Option<Resume>,
 }
 
 /// The last epoch and sequence of each split that the store acknowledged to this process. It outlives a committer, so that a run that starts
@@ -39,6 +58,10 @@ pub struct Seen(Mutex<HashMap<SplitId, (u64, u64)>>);
 impl Seen {
     fn note(&self, split: &SplitId, epoch: u64, sequence: u64) {
         self.0.lock().insert(split.clone(), (epoch, sequence));
+    }
+
+    fn forget(&self, split: &SplitId) {
+        self.0.lock().remove(split);
     }
 
     /// A take-over must have raised the epoch, and nothing lowers a sequence.
@@ -57,7 +80,7 @@ impl Seen {
 fn lost_data(what: &str) -> String {
     format!(
         "the state store has lost data or was restored from an older copy: {what}. Going on would lose or double records: bring the store \
-         back to its last state, or start under another pipeline name"
+         back to its last state; or, to begin again in an empty target, give the stages that lost it other names"
     )
 }
 
@@ -79,18 +102,38 @@ pub enum Abandon {
     /// The store shows what cannot be; going on would lose or double records.
     #[error("{0}")]
     Fatal(String),
+    /// Another plan has left lanes ahead in a split, which only that plan can continue.
+    #[error("{split} was left by another version of the pipeline with {lanes} lanes ahead")]
+    OtherPlan {
+        /// The first such split.
+        split: SplitId,
+        /// The fingerprint of that plan, if it is known.
+        plan: Option<String>,
+        /// How many lanes are ahead.
+        lanes: usize,
+    },
     /// The run is being ended without waiting any longer.
     #[error("stopped before the state store answered")]
     Stopped,
 }
 
 impl Committer {
-    /// The committer of `sink`. When `abandoned` becomes true, commits stop waiting for a store that does not answer.
-    pub fn new(sink: SinkId, store: Arc<dyn StateStore>, positions: Positions, abandoned: Arc<AtomicBool>) -> Self {
-        let ledger = Mutex::new(Ledger::default());
-        let unreachable = AtomicBool::new(false);
-        let seen = Arc::default();
-        Committer { sink, store, ledger, step: Mutex::new(()), published: Mutex::new(Vec::new()), positions, seen, unreachable, abandoned }
+    /// The committer of `sink` for one instance. When `abandoned` becomes true, commits stop waiting for a store that does not answer.
+    pub fn new(sink: SinkId, store: Arc<dyn StateStore>, claimant: Claimant, positions: Positions, abandoned: Arc<AtomicBool>) -> Self {
+        Committer {
+            sink,
+            store,
+            claimant,
+            ledger: Mutex::new(Ledger::default()),
+            step: Mutex::new(()),
+            published: Mutex::new(Vec::new()),
+            positions,
+            seen: Arc::default(),
+            unreachable: AtomicBool::new(false),
+            abandoned,
+            // Parked rather than asleep: a thread that knows that the store is back can wake this one, and waking it too early does no harm.
+            wait: Arc::new(std::thread::park_timeout),
+        }
     }
 
     /// The same, remembering in `seen` what the store has acknowledged. All committers of a sink in one process share it.
@@ -99,9 +142,20 @@ impl Committer {
         self
     }
 
+    /// The same, calling `wait` before a store that did not answer is asked again. It may return early.
+    pub fn waiting_by(mut self, wait: impl Fn(Duration) + Send + Sync + 'static) -> Self {
+        self.wait = Arc::new(wait);
+        self
+    }
+
     /// The sink.
     pub fn sink(&self) -> &SinkId {
         &self.sink
+    }
+
+    /// The instance that commits.
+    pub fn claimant(&self) -> &Claimant {
+        &self.claimant
     }
 
     /// Whether the store did not answer when it was asked last.
@@ -109,40 +163,68 @@ impl Committer {
         self.unreachable.load(Ordering::Relaxed)
     }
 
-    /// Raises the epochs of splits and gives their records, each with its previous owners. Follow with [`Committer::begin`].
-    pub fn take(&self, splits: &[SplitId], owner: &str) -> Result<Vec<CommitRecord>, Abandon> {
-        let records = self.until_answered(|| self.store.take(&self.sink, splits, owner))?;
+    /// Raises the epochs of splits and returns their records, each with its previous owners. Follow with [`Committer::begin`].
+    ///
+    /// # Errors
+    /// [`Abandon::OtherPlan`] when another plan has left lanes ahead in one of them. The epochs are raised all the same, so that plan's
+    /// instance has to take the splits again.
+    pub fn take(&self, splits: &[SplitId]) -> Result<Vec<CommitRecord>, Abandon> {
+        let records = self.until_answered(|| match self.store.take(&self.sink, splits, &self.claimant) {
+            Err(CommitError::Store(error)) => Err(error),
+            other => Ok(other),
+        })?;
+        let records = records.map_err(Abandon::Fenced)?;
         for (split, record) in splits.iter().zip(&records) {
             self.seen.check(split, record)?;
         }
-        Ok(records)
-    }
-
-    /// The owners before `owner` are cut off: nothing of theirs can be committed any more. `taken` is what [`Committer::take`] gave.
-    pub fn cut_off_others(&self, taken: &[(SplitId, u64)], owner: &str) -> Result<(), Abandon> {
-        self.until_answered(|| self.store.set_owner(&self.sink, taken, Some(owner)))
-    }
-
-    /// From now on the split is ours, with `record` as [`Committer::take`] gave it. A split that was never begun starts at `start`, which
-    /// is written down first: a start such as "the latest" must mean the same after a crash.
-    pub fn begin(&self, split: SplitId, mut record: CommitRecord, start: Position) -> Result<(), Abandon> {
-        let _step = self.step.lock();
-        if record.low.is_none() {
-            let begun = SplitCommit {
-                split: split.clone(),
-                epoch: record.epoch,
-                sequence: record.sequence,
-                low: start,
-                ahead: Vec::new(),
-                caught_up: Vec::new(),
-            };
-            self.commit_until_answered(&Commit { splits: vec![begun], ..Commit::default() })?;
-            record.sequence += 1;
-            record.low = Some(start);
+        let is_other = |record: &CommitRecord| !record.ahead.is_empty() && record.plan.as_ref() != Some(&self.claimant.plan);
+        match splits.iter().zip(&records).find(|(_, record)| !self.claimant.accepts_other_plans && is_other(record)) {
+            Some((split, record)) => Err(Abandon::OtherPlan { split: split.clone(), plan: record.plan.clone(), lanes: record.ahead.len() }),
+            None => Ok(records),
         }
-        self.seen.note(&split, record.epoch, record.sequence);
-        self.ledger.lock().take(split, record, start);
+    }
+
+    /// The owners before this instance are cut off: nothing of theirs can be committed any more. `taken` are splits with the epochs that
+    /// [`Committer::take`] returned.
+    pub fn cut_off_others(&self, taken: &[(SplitId, u64)]) -> Result<(), Abandon> {
+        self.until_answered(|| self.store.set_owner(&self.sink, taken, Some(&self.claimant.owner)))
+    }
+
+    /// Cuts a dead instance off, whatever splits it has. After this returns, nothing that it ever sent is applied; see [`StateStore::fence`].
+    pub fn fence(&self, owner: &str) -> Result<(), Abandon> {
+        self.until_answered(|| self.store.fence(&self.sink, owner))
+    }
+
+    /// From now on the splits are ours. Where splits that were never begun start is written down first, in one step for all of them: a
+    /// start such as "the latest" must mean the same after a crash.
+    pub fn begin(&self, mut splits: Vec<Begin>) -> Result<(), Abandon> {
+        let _step = self.step.lock();
+        let is_new = |begin: &&Begin| begin.record.low.is_none();
+        let first = |begin: &Begin| SplitCommit {
+            resume: begin.resume.clone(),
+            ..SplitCommit::to_low(begin.split.clone(), begin.record.epoch, begin.record.sequence, begin.start)
+        };
+        let begun: Vec<SplitCommit> = splits.iter().filter(is_new).map(first).collect();
+        if !begun.is_empty() {
+            self.commit_until_answered(&self.step_of(begun, Vec::new(), Vec::new()))?;
+        }
+        let mut ledger = self.ledger.lock();
+        for begin in &mut splits {
+            if begin.record.low.is_none() {
+                begin.record.sequence += 1;
+                begin.record.low = Some(begin.start);
+                begin.record.resume = begin.resume.take();
+            }
+        }
+        for begin in splits {
+            self.seen.note(&begin.split, begin.record.epoch, begin.record.sequence);
+            ledger.take(begin.split, begin.record, begin.start);
+        }
         Ok(())
+    }
+
+    fn step_of(&self, splits: Vec<SplitCommit>, staged: Vec<Staged>, published: Vec<String>) -> Commit {
+        Commit { owner: self.claimant.owner.clone(), splits, staged, published }
     }
 
     /// Locks the ledger, to dispatch a whole unit in one go.
@@ -153,12 +235,17 @@ impl Committer {
     /// Makes lanes durable in one atomic step, with what is staged for them. Blocks until the store has answered.
     pub fn commit(&self, lanes: &[LaneCommit], staged: Vec<Staged>) -> Result<(), Abandon> {
         self.commit_through(lanes, |splits| {
-            let published = self.published.lock().clone();
-            let commit = Commit { splits: splits.to_vec(), staged, published };
+            let commit = self.step_of(splits.to_vec(), staged, self.published.lock().clone());
             self.commit_until_answered(&commit)?;
-            self.published.lock().retain(|id| !commit.published.contains(id));
+            self.forgotten(&commit.published);
             Ok(())
         })
+    }
+
+    /// The store has forgotten these.
+    fn forgotten(&self, published: &[String]) {
+        let forgotten: HashSet<&String> = published.iter().collect();
+        self.published.lock().retain(|id| !forgotten.contains(id));
     }
 
     /// Like [`Committer::commit`] for a sink whose target holds the positions: `apply` writes them there, in the same transaction as the
@@ -167,14 +254,12 @@ impl Committer {
         let _step = self.step.lock();
         let prepared = {
             let ledger = self.ledger.lock();
-            let lost: Vec<SplitId> = {
-                let mine: std::collections::HashSet<_> = ledger.splits().collect();
-                lanes.iter().flat_map(|lane| &lane.splits).map(|(split, _)| split).filter(|split| !mine.contains(split)).cloned().collect()
-            };
+            let named = lanes.iter().flat_map(|lane| &lane.splits).map(|(split, _)| split);
+            let lost: Vec<SplitId> = named.filter(|split| !ledger.has(split)).cloned().collect();
             if !lost.is_empty() {
                 return Err(Abandon::Fenced(CommitError::Fenced(lost)));
             }
-            if lanes.is_empty() { ledger.prepare_idle() } else { ledger.prepare(lanes) }
+            if lanes.is_empty() { ledger.prepare_idle(now()) } else { ledger.prepare(lanes, now()) }
         };
         if prepared.is_empty() {
             return Ok(());
@@ -191,14 +276,14 @@ impl Committer {
             return Ok(());
         }
         let _step = self.step.lock();
-        let splits = self.ledger.lock().prepare_idle();
+        let splits = self.ledger.lock().prepare_idle(now());
         let published = self.published.lock().clone();
         if splits.is_empty() && published.is_empty() {
             return Ok(());
         }
-        let commit = Commit { splits, staged: Vec::new(), published };
+        let commit = self.step_of(splits, Vec::new(), published);
         self.commit_until_answered(&commit)?;
-        self.published.lock().retain(|id| !commit.published.contains(id));
+        self.forgotten(&commit.published);
         self.ledger.lock().confirm(&[], &commit.splits);
         Ok(())
     }
@@ -213,14 +298,27 @@ impl Committer {
         self.published.lock().extend(ids);
     }
 
-    /// Gives splits back: everything of them must have been committed. Another instance can take them without ado.
+    /// Gives splits back: everything of them must have been committed. Another instance can take them at once.
     pub fn release(&self, splits: &[SplitId]) -> Result<(), Abandon> {
         self.commit_idle()?;
         let held: Vec<_> = {
             let mut ledger = self.ledger.lock();
-            splits.iter().filter_map(|split| ledger.drop_split(split).map(|epoch| (split.clone(), epoch))).collect()
+            splits.iter().filter_map(|split| ledger.drop_split(split).map(|(epoch, finished)| (split.clone(), epoch, finished))).collect()
         };
-        self.until_answered(|| self.store.set_owner(&self.sink, &held, None))
+        for (split, _, _) in held.iter().filter(|(_, _, finished)| *finished) {
+            // It will hardly be taken again, and there may be millions of them.
+            self.seen.forget(split);
+        }
+        let held: Vec<_> = held.into_iter().map(|(split, epoch, _)| (split, epoch)).collect();
+        self.give_back(&held)
+    }
+
+    /// Gives splits back that were taken and not begun, under the epochs that [`Committer::take`] returned.
+    pub fn give_back(&self, taken: &[(SplitId, u64)]) -> Result<(), Abandon> {
+        if taken.is_empty() {
+            return Ok(());
+        }
+        self.until_answered(|| self.store.set_owner(&self.sink, taken, None))
     }
 
     fn commit_until_answered(&self, commit: &Commit) -> Result<(), Abandon> {
@@ -240,7 +338,7 @@ impl Committer {
                 commit.splits.iter().for_each(|step| self.seen.note(&step.split, step.epoch, step.sequence + 1));
                 Ok(())
             }
-            Err(fenced @ CommitError::Fenced(_)) => Err(Abandon::Fenced(fenced)),
+            Err(fenced @ (CommitError::Fenced(_) | CommitError::OwnerFenced(_))) => Err(Abandon::Fenced(fenced)),
             Err(other) => Err(Abandon::Fatal(lost_data(&other.to_string()))),
         }
     }
@@ -265,9 +363,13 @@ impl Committer {
             if self.abandoned.load(Ordering::Relaxed) {
                 return Err(Abandon::Stopped);
             }
-            // Parked rather than asleep: whoever knows that the store is back can wake the thread, and waking it too early does no harm.
-            std::thread::park_timeout(wait);
+            (self.wait)(wait);
             wait = (wait * 2).min(LONGEST_WAIT);
         }
     }
+}
+
+/// The wall-clock time in seconds since 1970. It is written down for people and for retention; no step rests on it.
+fn now() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
 }

@@ -3,40 +3,25 @@
 //! The file lies in a folder of its own beside the pipeline file and belongs to one process at a time. A commit is one redb transaction,
 //! on disk when it returns, and writes only the rows that change: lanes that are ahead have rows of their own.
 
+mod format;
+mod tables;
+
+use std::collections::BTreeSet;
 use std::fs::{self, File};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
 use parking_lot::Mutex;
-use redb::{Database, DatabaseError, ReadableDatabase, ReadableTable, StorageError, Table, TableDefinition, TableError, WriteTransaction};
+use redb::{Database, DatabaseError, ReadableDatabase, ReadableTable, StorageError, WriteTransaction};
 
-use crate::store::new_identity;
-use crate::{Commit, CommitError, CommitRecord, LaneId, SinkId, SplitCommit, SplitId, Staged, StateStore, StoreError, StoredPlan};
+use self::tables::{
+    AHEAD, FENCED, IDENTITY_KEY, META, NOTES, PLANS, RECORDS, STAGED, existing, forget_staged, lanes_ahead, record_of, records_of, value,
+};
+use crate::store::{Shown, new_identity, refusal};
+use crate::{Claimant, Commit, CommitError, CommitRecord, SinkId, SplitId, Staged, StateStore, StoreError, StoredPlan};
 
-/// The layout of the tables below. A file with a higher number was written by a newer version of the program.
-const FORMAT: u64 = 1;
 /// The state is small; redb's own default would let the cache grow to a gigabyte.
 const CACHE_BYTES: usize = 4 << 20;
-
-/// What concerns the whole file, by the keys below.
-const META: TableDefinition<&str, &str> = TableDefinition::new("meta");
-const FORMAT_KEY: &str = "format";
-const IDENTITY_KEY: &str = "identity";
-const PLAN_FINGERPRINT_KEY: &str = "plan fingerprint";
-const PLAN_TEXT_KEY: &str = "plan text";
-
-type SplitKey<'a> = (&'a str, &'a str);
-type SplitRow<'a> = (u64, u64, Option<u64>, &'a str);
-/// What stands between the names of several owners.
-const OWNERS: &str = "\n";
-
-/// (sink, split) → (epoch, sequence, low, owners).
-const SPLITS: TableDefinition<SplitKey, SplitRow> = TableDefinition::new("splits");
-/// (sink, split, lane) → the position up to which the lane is ahead.
-const AHEAD: TableDefinition<(&str, &str, &str), u64> = TableDefinition::new("ahead");
-/// (sink, id) → detail.
-const STAGED: TableDefinition<(&str, &str), &str> = TableDefinition::new("staged");
-const NOTES: TableDefinition<&str, &str> = TableDefinition::new("notes");
 
 /// The state of one pipeline in a redb file.
 pub struct EmbeddedStore {
@@ -109,39 +94,76 @@ impl StateStore for EmbeddedStore {
         Ok(Vec::new())
     }
 
-    fn take(&self, sink: &SinkId, splits: &[SplitId], owner: &str) -> Result<Vec<CommitRecord>, StoreError> {
-        self.write(|transaction| {
-            let mut rows = transaction.open_table(SPLITS)?;
-            let ahead = transaction.open_table(AHEAD)?;
-            splits.iter().map(|split| take_split(&mut rows, &ahead, sink, split, owner)).collect()
-        })
+    fn take(&self, sink: &SinkId, splits: &[SplitId], claimant: &Claimant) -> Result<Vec<CommitRecord>, CommitError> {
+        let taken = self.write(|transaction| {
+            if is_fenced(transaction, sink, &claimant.owner)? {
+                return Ok(None);
+            }
+            splits.iter().map(|split| take_split(transaction, sink, split, claimant)).collect::<Result<_, _>>().map(Some)
+        })?;
+        taken.ok_or_else(|| CommitError::OwnerFenced(claimant.owner.clone()))
     }
 
     fn set_owner(&self, sink: &SinkId, splits: &[(SplitId, u64)], owner: Option<&str>) -> Result<(), StoreError> {
+        if splits.is_empty() {
+            return Ok(());
+        }
         self.write(|transaction| {
-            let mut rows = transaction.open_table(SPLITS)?;
+            let mut rows = transaction.open_table(RECORDS)?;
             for (split, epoch) in splits {
                 let key = (sink.as_str(), split.as_str());
                 let held = rows.get(key)?.map(|row| record_of(row.value())).filter(|record| record.epoch == *epoch);
                 if let Some(record) = held {
-                    rows.insert(key, (record.epoch, record.sequence, record.low, owner.unwrap_or_default()))?;
+                    let record = CommitRecord { owners: owner.into_iter().map(str::to_owned).collect(), ..record };
+                    tables::insert(&mut rows, key, &record)?;
                 }
             }
             Ok(())
         })
     }
 
-    fn commit(&self, sink: &SinkId, commit: &Commit) -> Result<(), CommitError> {
-        let refused = self.with(|database| {
+    fn fence(&self, sink: &SinkId, owner: &str) -> Result<(), StoreError> {
+        self.write(|transaction| {
+            let mut owners = BTreeSet::new();
+            records_of(&transaction.open_table(RECORDS)?, sink, |_, record| {
+                owners.extend(record.owners);
+                Ok(())
+            })?;
+            let mut fenced = transaction.open_table(FENCED)?;
+            // An owner without a record has lost all its epochs, so its mark is of no use any more.
+            fenced.retain_in((sink.as_str(), "").., |(of, other), ()| of != sink.as_str() || owners.contains(other))?;
+            fenced.insert((sink.as_str(), owner), ())?;
+            Ok(())
+        })
+    }
+
+    fn owners(&self, sink: &SinkId) -> Result<BTreeSet<String>, StoreError> {
+        self.read(|transaction| {
+            let Some(rows) = existing(transaction.open_table(RECORDS))? else { return Ok(BTreeSet::new()) };
+            let mut owners = BTreeSet::new();
+            records_of(&rows, sink, |_, record| {
+                owners.extend(record.owners);
+                Ok(())
+            })?;
+            Ok(owners)
+        })
+    }
+
+    fn commit_many(&self, steps: &[(&SinkId, &Commit)]) -> Vec<Result<(), CommitError>> {
+        let applied = self.with(|database| {
             let transaction = database.begin_write()?;
-            let refused = apply(&transaction, sink, commit)?;
-            match refused {
-                None => transaction.commit()?,
-                Some(_) => transaction.abort()?,
+            let refused = steps.iter().map(|(sink, commit)| apply(&transaction, sink, commit)).collect::<Result<Vec<_>, _>>()?;
+            if refused.iter().all(Option::is_some) {
+                transaction.abort()?;
+            } else {
+                transaction.commit()?;
             }
             Ok(refused)
-        })?;
-        refused.map_or(Ok(()), Err)
+        });
+        match applied {
+            Ok(refused) => refused.into_iter().map(|refused| refused.map_or(Ok(()), Err)).collect(),
+            Err(error) => steps.iter().map(|_| Err(error.clone().into())).collect(),
+        }
     }
 
     fn staged(&self, sink: &SinkId) -> Result<Vec<Staged>, StoreError> {
@@ -166,28 +188,42 @@ impl StateStore for EmbeddedStore {
 
     fn records(&self, sink: &SinkId) -> Result<Vec<(SplitId, CommitRecord)>, StoreError> {
         self.read(|transaction| {
-            let Some(rows) = existing(transaction.open_table(SPLITS))? else { return Ok(Vec::new()) };
+            let Some(rows) = existing(transaction.open_table(RECORDS))? else { return Ok(Vec::new()) };
             let ahead = existing(transaction.open_table(AHEAD))?;
             let mut records = Vec::new();
-            for row in rows.range((sink.as_str(), "")..)? {
-                let (key, row) = row?;
-                let (of, split) = key.value();
-                if of != sink.as_str() {
-                    break;
-                }
-                let mut record = record_of(row.value());
+            records_of(&rows, sink, |split, mut record| {
                 if let Some(ahead) = &ahead {
-                    record.ahead = lanes_ahead(ahead, of, split)?;
+                    record.ahead = lanes_ahead(ahead, sink, &split)?;
                 }
-                records.push((split.into(), record));
-            }
+                records.push((split, record));
+                Ok(())
+            })?;
             Ok(records)
+        })
+    }
+
+    fn forget_splits(&self, sink: &SinkId, splits: &[SplitId]) -> Result<(), StoreError> {
+        if splits.is_empty() {
+            return Ok(());
+        }
+        self.write(|transaction| {
+            let mut rows = transaction.open_table(RECORDS)?;
+            let ahead = transaction.open_table(AHEAD)?;
+            for split in splits {
+                let key = (sink.as_str(), split.as_str());
+                let record = rows.get(key)?.map(|row| record_of(row.value()));
+                let is_over = record.is_some_and(|record| record.finished.is_some() && record.owners.is_empty());
+                if is_over && lanes_ahead(&ahead, sink, split)?.is_empty() {
+                    rows.remove(key)?;
+                }
+            }
+            Ok(())
         })
     }
 
     fn sinks(&self) -> Result<Vec<SinkId>, StoreError> {
         self.read(|transaction| {
-            let Some(rows) = existing(transaction.open_table(SPLITS))? else { return Ok(Vec::new()) };
+            let Some(rows) = existing(transaction.open_table(RECORDS))? else { return Ok(Vec::new()) };
             let mut sinks: Vec<SinkId> = Vec::new();
             for row in rows.iter()? {
                 let sink = SinkId::from(row?.0.value().0);
@@ -199,19 +235,30 @@ impl StateStore for EmbeddedStore {
         })
     }
 
-    fn plan(&self) -> Result<Option<StoredPlan>, StoreError> {
+    fn plans(&self) -> Result<Vec<String>, StoreError> {
         self.read(|transaction| {
-            let fingerprint = value(transaction, META, PLAN_FINGERPRINT_KEY)?;
-            let text = value(transaction, META, PLAN_TEXT_KEY)?;
-            Ok(fingerprint.zip(text).map(|(fingerprint, text)| StoredPlan { fingerprint, text }))
+            let Some(plans) = existing(transaction.open_table(PLANS))? else { return Ok(Vec::new()) };
+            plans.iter()?.map(|row| Ok(row?.0.value().to_owned())).collect()
         })
     }
 
-    fn set_plan(&self, plan: &StoredPlan) -> Result<(), StoreError> {
+    fn plan(&self, fingerprint: &str) -> Result<Option<String>, StoreError> {
+        self.read(|transaction| value(transaction, PLANS, fingerprint))
+    }
+
+    fn add_plan(&self, plan: &StoredPlan) -> Result<(), StoreError> {
         self.write(|transaction| {
-            let mut meta = transaction.open_table(META)?;
-            meta.insert(PLAN_FINGERPRINT_KEY, plan.fingerprint.as_str())?;
-            meta.insert(PLAN_TEXT_KEY, plan.text.as_str())?;
+            transaction.open_table(PLANS)?.insert(plan.fingerprint.as_str(), plan.text.as_str())?;
+            Ok(())
+        })
+    }
+
+    fn forget_plans(&self, fingerprints: &[String]) -> Result<(), StoreError> {
+        self.write(|transaction| {
+            let mut plans = transaction.open_table(PLANS)?;
+            for fingerprint in fingerprints {
+                plans.remove(fingerprint.as_str())?;
+            }
             Ok(())
         })
     }
@@ -228,69 +275,53 @@ impl StateStore for EmbeddedStore {
     }
 }
 
-fn take_split(
-    rows: &mut Table<SplitKey, SplitRow>,
-    ahead: &impl ReadableTable<(&'static str, &'static str, &'static str), u64>,
-    sink: &SinkId,
-    split: &SplitId,
-    owner: &str,
-) -> Result<CommitRecord, redb::Error> {
+fn is_fenced(transaction: &WriteTransaction, sink: &SinkId, owner: &str) -> Result<bool, redb::Error> {
+    Ok(transaction.open_table(FENCED)?.get((sink.as_str(), owner))?.is_some())
+}
+
+fn take_split(transaction: &WriteTransaction, sink: &SinkId, split: &SplitId, claimant: &Claimant) -> Result<CommitRecord, redb::Error> {
+    let mut rows = transaction.open_table(RECORDS)?;
+    let ahead = transaction.open_table(AHEAD)?;
     let key = (sink.as_str(), split.as_str());
     let mut record = rows.get(key)?.map(|row| record_of(row.value())).unwrap_or_default();
     record.epoch += 1;
-    record.ahead = lanes_ahead(ahead, sink.as_str(), split.as_str())?;
-    record.owners.retain(|other| other != owner);
-    let with_owner = [record.owners.as_slice(), &[owner.to_owned()]].concat().join(OWNERS);
-    rows.insert(key, (record.epoch, record.sequence, record.low, with_owner.as_str()))?;
+    record.ahead = lanes_ahead(&ahead, sink, split)?;
+    record.owners.retain(|other| *other != claimant.owner);
+    let becomes_its = record.ahead.is_empty() || claimant.accepts_other_plans;
+    let owners = [record.owners.as_slice(), std::slice::from_ref(&claimant.owner)].concat();
+    let plan = if becomes_its { Some(claimant.plan.clone()) } else { record.plan.clone() };
+    tables::insert(&mut rows, key, &CommitRecord { owners, plan, ..record.clone() })?;
     Ok(record)
 }
 
-/// Everything but the lanes that are ahead.
-fn record_of((epoch, sequence, low, owners): SplitRow) -> CommitRecord {
-    let owners = owners.split(OWNERS).filter(|owner| !owner.is_empty()).map(str::to_owned).collect();
-    CommitRecord { epoch, sequence, low, owners, ..CommitRecord::default() }
-}
-
-fn lanes_ahead(
-    table: &impl ReadableTable<(&'static str, &'static str, &'static str), u64>,
-    sink: &str,
-    split: &str,
-) -> Result<std::collections::HashMap<LaneId, u64>, redb::Error> {
-    let mut lanes = std::collections::HashMap::new();
-    for row in table.range((sink, split, "")..)? {
-        let (key, upto) = row?;
-        let (of_sink, of_split, lane) = key.value();
-        if (of_sink, of_split) != (sink, split) {
-            break;
-        }
-        lanes.insert(lane.into(), upto.value());
-    }
-    Ok(lanes)
-}
-
-/// Applies a step inside the transaction, or says why it must be aborted.
+/// Applies a step inside the transaction. Returns why it is not applied, if so; nothing of it is written then.
 fn apply(transaction: &WriteTransaction, sink: &SinkId, commit: &Commit) -> Result<Option<CommitError>, redb::Error> {
-    let mut rows = transaction.open_table(SPLITS)?;
-    let mut owners = Vec::with_capacity(commit.splits.len());
-    let mut found = Vec::with_capacity(commit.splits.len());
+    let mut rows = transaction.open_table(RECORDS)?;
+    let mut records = Vec::with_capacity(commit.splits.len());
     for step in &commit.splits {
         let row = rows.get((sink.as_str(), step.split.as_str()))?;
-        let record = row.map(|row| record_of(row.value())).unwrap_or_default();
-        found.push((record.epoch, record.sequence));
-        owners.push(record.owners.join(OWNERS));
+        records.push(row.map(|row| record_of(row.value())).unwrap_or_default());
     }
-    if let Some(refused) = refusal(&commit.splits, &found) {
+    let shown: Vec<Shown> = records.iter().map(|record| Shown { epoch: record.epoch, sequence: record.sequence }).collect();
+    if let Some(refused) = refusal(&commit.owner, is_fenced(transaction, sink, &commit.owner)?, &commit.splits, &shown) {
         return Ok(Some(refused));
     }
     let mut ahead = transaction.open_table(AHEAD)?;
-    for (step, owner) in commit.splits.iter().zip(&owners) {
-        let (sink, split) = (sink.as_str(), step.split.as_str());
-        rows.insert((sink, split), (step.epoch, step.sequence + 1, Some(step.low), owner.as_str()))?;
+    for (step, record) in commit.splits.iter().zip(records) {
+        let after = CommitRecord {
+            sequence: step.sequence + 1,
+            low: Some(step.low),
+            resume: step.resume.clone().or(record.resume),
+            finished: step.finished,
+            ..record
+        };
+        let (name, split) = (sink.as_str(), step.split.as_str());
+        tables::insert(&mut rows, (name, split), &after)?;
         for (lane, upto) in &step.ahead {
-            ahead.insert((sink, split, lane.as_str()), *upto)?;
+            ahead.insert((name, split, lane.as_str()), *upto)?;
         }
         for lane in &step.caught_up {
-            ahead.remove((sink, split, lane.as_str()))?;
+            ahead.remove((name, split, lane.as_str()))?;
         }
     }
     forget_staged(transaction, sink, &commit.published)?;
@@ -299,53 +330,6 @@ fn apply(transaction: &WriteTransaction, sink: &SinkId, commit: &Commit) -> Resu
         staged.insert((sink.as_str(), entry.id.as_str()), entry.detail.as_str())?;
     }
     Ok(None)
-}
-
-/// Why a step cannot be applied to splits of which the store shows these epochs and sequences; the order is [`StateStore::commit`]'s.
-fn refusal(steps: &[SplitCommit], found: &[(u64, u64)]) -> Option<CommitError> {
-    let both = || steps.iter().zip(found.iter().copied());
-    if let Some((step, (epoch, _))) = both().find(|(step, (epoch, _))| *epoch < step.epoch) {
-        return Some(CommitError::Epoch { split: step.split.clone(), expected: step.epoch, found: epoch });
-    }
-    let wrong_sequence = |(step, (_, found)): (&SplitCommit, (u64, u64))| CommitError::Sequence {
-        split: step.split.clone(),
-        expected: step.sequence,
-        found,
-    };
-    if let Some(behind) = both().find(|(step, (_, sequence))| *sequence < step.sequence) {
-        return Some(wrong_sequence(behind));
-    }
-    let fenced: Vec<SplitId> = both().filter(|(step, (epoch, _))| *epoch > step.epoch).map(|(step, _)| step.split.clone()).collect();
-    if !fenced.is_empty() {
-        return Some(CommitError::Fenced(fenced));
-    }
-    both().find(|(step, (_, sequence))| *sequence > step.sequence).map(wrong_sequence)
-}
-
-fn forget_staged(transaction: &WriteTransaction, sink: &SinkId, ids: &[String]) -> Result<(), redb::Error> {
-    let mut staged = transaction.open_table(STAGED)?;
-    for id in ids {
-        staged.remove((sink.as_str(), id.as_str()))?;
-    }
-    Ok(())
-}
-
-fn value(
-    transaction: &redb::ReadTransaction,
-    table: TableDefinition<&'static str, &'static str>,
-    key: &str,
-) -> Result<Option<String>, redb::Error> {
-    let Some(table) = existing(transaction.open_table(table))? else { return Ok(None) };
-    Ok(table.get(key)?.map(|value| value.value().to_owned()))
-}
-
-/// A table that nothing was written to yet does not exist.
-fn existing<T>(table: Result<T, TableError>) -> Result<Option<T>, redb::Error> {
-    match table {
-        Ok(table) => Ok(Some(table)),
-        Err(TableError::TableDoesNotExist(_)) => Ok(None),
-        Err(error) => Err(error.into()),
-    }
 }
 
 /// Any name becomes one file name: what could mean something to a file system is percent-encoded.
@@ -363,17 +347,26 @@ fn file_name(pipeline: &str) -> String {
 
 /// Makes the folder, with a note to git that nothing in it belongs into a repository.
 fn prepare_dir(dir: &Path) -> io::Result<()> {
-    if !dir.is_dir() {
-        fs::create_dir_all(dir)?;
-        if let Some(parent) = dir.parent().filter(|parent| !parent.as_os_str().is_empty()) {
-            sync_dir(parent)?;
-        }
-    }
+    make_dir(dir)?;
     match File::create_new(dir.join(".gitignore")) {
         Ok(mut file) => file.write_all(b"*\n"),
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
         Err(error) => Err(error),
     }
+}
+
+/// Makes a folder and those above it that are missing; the name of each is on disk when this returns.
+fn make_dir(dir: &Path) -> io::Result<()> {
+    if dir.is_dir() {
+        return Ok(());
+    }
+    let parent = dir.parent().filter(|parent| !parent.as_os_str().is_empty());
+    parent.map_or(Ok(()), make_dir)?;
+    match fs::create_dir(dir) {
+        Err(error) if error.kind() != io::ErrorKind::AlreadyExists || !dir.is_dir() => return Err(error),
+        _ => {}
+    }
+    parent.map_or_else(|| sync_dir(Path::new(".")), sync_dir)
 }
 
 fn sync_dir(dir: &Path) -> io::Result<()> {
@@ -397,28 +390,14 @@ fn open_file(path: &Path) -> Result<Database, StoreError> {
             }
             other => damaged(path, &other),
         })?;
-    check_format(&database).map_err(|error| damaged(path, &error))?.map_err(|found| {
+    format::bring_up_to_date(&database).map_err(|error| damaged(path, &error))?.map_err(|found| {
         StoreError::Failed(format!(
-            "{} has format {found}, and this version reads up to {FORMAT}: use the newer version that wrote it",
-            path.display()
+            "{} has format {found}, and this version reads up to {}: use the newer version that wrote it",
+            path.display(),
+            format::FORMAT
         ))
     })?;
     Ok(database)
-}
-
-/// Writes the format into a new file; gives back the format of a file that this version cannot read.
-fn check_format(database: &Database) -> Result<Result<(), String>, redb::Error> {
-    let found = value(&database.begin_read()?, META, FORMAT_KEY)?;
-    match found {
-        Some(found) if found.parse::<u64>().is_ok_and(|format| format <= FORMAT) => Ok(Ok(())),
-        Some(found) => Ok(Err(found)),
-        None => {
-            let transaction = database.begin_write()?;
-            transaction.open_table(META)?.insert(FORMAT_KEY, FORMAT.to_string().as_str())?;
-            transaction.commit()?;
-            Ok(Ok(()))
-        }
-    }
 }
 
 fn damaged(path: &Path, error: &dyn std::error::Error) -> StoreError {

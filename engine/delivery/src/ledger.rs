@@ -7,14 +7,20 @@
 //! Of what waits in a lane only the range is kept. After a commit in the middle of it the rest is taken to start right there, which
 //! may be too low and never too high: reading a record again costs time, and the lane skips it; leaving one out would lose it.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap, HashSet, VecDeque};
 
-use crate::{CommitRecord, LaneCommit, LaneId, Position, SplitCommit, SplitId};
+use crate::{CommitRecord, LaneCommit, LaneId, Position, Resume, SplitCommit, SplitId};
+
+/// How many [`Resume`]s of a split are kept above its low position. Beyond that every second one is dropped: the source then continues
+/// with an older one, which belongs to a lower position.
+const MOST_RESUMES: usize = 1024;
 
 /// The bookkeeping of one sink.
 #[derive(Debug, Default)]
 pub struct Ledger {
     splits: HashMap<SplitId, SplitLedger>,
+    /// The splits whose low position has moved since [`Ledger::take_moved`].
+    moved: HashSet<SplitId>,
 }
 
 #[derive(Debug)]
@@ -30,6 +36,14 @@ struct SplitLedger {
     waiting: HashMap<LaneId, Waiting>,
     /// The first waiting position of each lane, least first.
     waiting_order: BTreeSet<(Position, LaneId)>,
+    /// What the source said beside positions, as the store has it.
+    resume: Option<Resume>,
+    /// The same for positions above the low one, in their order.
+    resumes: VecDeque<(Position, Resume)>,
+    /// Where the split ends, once the source has said so: no record at or above it will come.
+    end: Option<Position>,
+    /// When the split was finished, as the store has it.
+    finished: Option<u64>,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -52,18 +66,24 @@ impl Ledger {
             ahead_order,
             waiting: HashMap::new(),
             waiting_order: BTreeSet::new(),
+            resume: record.resume,
+            resumes: VecDeque::new(),
+            end: None,
+            finished: None,
         };
+        self.moved.insert(split.clone());
         self.splits.insert(split, ledger);
     }
 
-    /// The split is not ours any more. Gives the epoch that it was held under.
-    pub fn drop_split(&mut self, split: &SplitId) -> Option<u64> {
-        self.splits.remove(split).map(|ledger| ledger.epoch)
+    /// The split is not ours any more. Returns the epoch that it was held under, and whether it is finished.
+    pub fn drop_split(&mut self, split: &SplitId) -> Option<(u64, bool)> {
+        self.moved.remove(split);
+        self.splits.remove(split).map(|ledger| (ledger.epoch, ledger.finished.is_some()))
     }
 
-    /// The splits that are ours.
-    pub fn splits(&self) -> impl Iterator<Item = &SplitId> {
-        self.splits.keys()
+    /// Whether the split is ours.
+    pub fn has(&self, split: &SplitId) -> bool {
+        self.splits.contains_key(split)
     }
 
     /// Records of this split below this position are already durable in the lane, and must not be written to it again.
@@ -85,10 +105,20 @@ impl Ledger {
         }
     }
 
-    /// All records below `frontier` have been dispatched or filtered out.
-    pub fn advance(&mut self, split: &SplitId, frontier: Position) {
+    /// All records below `frontier` have been dispatched or filtered out. `resume` is what the source needs beside that position.
+    pub fn advance(&mut self, split: &SplitId, frontier: Position, resume: Option<&Resume>) {
         let Some(ledger) = self.splits.get_mut(split) else { return };
         ledger.frontier = ledger.frontier.max(frontier);
+        if let Some(resume) = resume {
+            ledger.keep_resume(frontier, resume);
+        }
+    }
+
+    /// No record of the split will come any more: once everything below the frontier is durable it is finished.
+    pub fn end(&mut self, split: &SplitId) {
+        if let Some(ledger) = self.splits.get_mut(split) {
+            ledger.end = Some(ledger.frontier);
+        }
     }
 
     /// The low position of each split as the store has it.
@@ -96,10 +126,21 @@ impl Ledger {
         self.splits.iter().map(|(split, ledger)| (split.clone(), ledger.low)).collect()
     }
 
-    /// The step that makes `lanes` durable. Splits that are not ours are left out; the caller has lost them.
+    /// The low position of a split as the store has it; `None` if the split is not ours.
+    pub fn low(&self, split: &SplitId) -> Option<Position> {
+        self.splits.get(split).map(|ledger| ledger.low)
+    }
+
+    /// The splits whose low position in the store has moved since the last call. Those that became ours are among them.
+    pub fn take_moved(&mut self) -> HashSet<SplitId> {
+        std::mem::take(&mut self.moved)
+    }
+
+    /// The step that makes `lanes` durable. Splits that are not ours are left out; the caller has lost them. `now`, in seconds since 1970,
+    /// is when those splits are finished that become so.
     ///
     /// The step describes the ledger as it is now, so the next one must not be prepared before this one is [confirmed](Self::confirm).
-    pub fn prepare(&self, lanes: &[LaneCommit]) -> Vec<SplitCommit> {
+    pub fn prepare(&self, lanes: &[LaneCommit], now: u64) -> Vec<SplitCommit> {
         let mut by_split: HashMap<&SplitId, HashMap<&LaneId, Position>> = HashMap::new();
         for lane_commit in lanes {
             for (split, upto) in &lane_commit.splits {
@@ -108,16 +149,20 @@ impl Ledger {
             }
         }
         let commit_of = |(split, lanes): (&&SplitId, &HashMap<&LaneId, Position>)| {
-            self.splits.get(*split).map(|ledger| ledger.prepare((*split).clone(), lanes))
+            self.splits.get(*split).map(|ledger| ledger.prepare((*split).clone(), lanes, now))
         };
         by_split.iter().filter_map(commit_of).collect()
     }
 
-    /// A step for every split whose low position has moved without any lane's commit.
-    pub fn prepare_idle(&self) -> Vec<SplitCommit> {
+    /// A step for every split whose low position has moved, or which is finished, without any lane's commit.
+    pub fn prepare_idle(&self, now: u64) -> Vec<SplitCommit> {
         let none = HashMap::new();
-        let moved = self.splits.iter().filter(|(_, ledger)| ledger.low_after(&none) > ledger.low);
-        moved.map(|(split, ledger)| ledger.prepare(split.clone(), &none)).collect()
+        let has_news = |ledger: &SplitLedger| {
+            let low = ledger.low_after(&none);
+            low > ledger.low || (ledger.finished.is_none() && ledger.is_finished_at(low))
+        };
+        let moved = self.splits.iter().filter(|(_, ledger)| has_news(ledger));
+        moved.map(|(split, ledger)| ledger.prepare(split.clone(), &none, now)).collect()
     }
 
     /// The store has applied a prepared step.
@@ -131,6 +176,9 @@ impl Ledger {
         }
         for commit in commits {
             if let Some(ledger) = self.splits.get_mut(&commit.split) {
+                if commit.low > ledger.low {
+                    self.moved.insert(commit.split.clone());
+                }
                 ledger.apply(commit);
             }
         }
@@ -155,12 +203,42 @@ impl SplitLedger {
         low.max(self.low)
     }
 
-    fn prepare(&self, split: SplitId, durable: &HashMap<&LaneId, Position>) -> SplitCommit {
+    /// Whether nothing of the split is left once the low position is this one.
+    fn is_finished_at(&self, low: Position) -> bool {
+        self.end.is_some_and(|end| low >= end)
+    }
+
+    fn keep_resume(&mut self, at: Position, resume: &Resume) {
+        match self.resumes.back_mut() {
+            // It holds for the higher position too, and is found for it.
+            Some((_, last)) if last == resume => return,
+            None if self.resume.as_ref() == Some(resume) => return,
+            Some((last_at, last)) if *last_at == at => *last = resume.clone(),
+            _ => self.resumes.push_back((at, resume.clone())),
+        }
+        if self.resumes.len() > MOST_RESUMES {
+            let mut after = self.resumes.len();
+            // The newest stays.
+            self.resumes.retain(|_| {
+                after -= 1;
+                after.is_multiple_of(2)
+            });
+        }
+    }
+
+    /// What belongs to the greatest position up to this one.
+    fn resume_at(&self, low: Position) -> Option<&(Position, Resume)> {
+        self.resumes.iter().take_while(|(at, _)| *at <= low).last()
+    }
+
+    fn prepare(&self, split: SplitId, durable: &HashMap<&LaneId, Position>, now: u64) -> SplitCommit {
         let low = self.low_after(durable);
         let ahead = durable.iter().filter(|(_, upto)| **upto > low).map(|(lane, upto)| ((*lane).clone(), *upto)).collect();
         let passed = self.ahead_order.iter().take_while(|(upto, _)| *upto <= low);
         let caught_up = passed.map(|(_, lane)| lane).filter(|lane| durable.get(lane).is_none_or(|upto| *upto <= low)).cloned().collect();
-        SplitCommit { split, epoch: self.epoch, sequence: self.sequence, low, ahead, caught_up }
+        let resume = self.resume_at(low).map(|(_, resume)| resume.clone());
+        let finished = self.is_finished_at(low).then(|| self.finished.unwrap_or(now));
+        SplitCommit { split, epoch: self.epoch, sequence: self.sequence, low, ahead, caught_up, resume, finished }
     }
 
     /// What waited in the lane below `upto` is durable.
@@ -178,7 +256,14 @@ impl SplitLedger {
     fn apply(&mut self, commit: &SplitCommit) {
         self.sequence = commit.sequence + 1;
         self.low = commit.low;
+        self.finished = commit.finished;
+        if commit.resume.is_some() {
+            self.resume.clone_from(&commit.resume);
+        }
         self.frontier = self.frontier.max(commit.low);
+        // What the store has now is not sent again.
+        let stored = self.resumes.iter().take_while(|(at, _)| *at <= commit.low).count();
+        self.resumes.drain(..stored);
         for (lane, upto) in &commit.ahead {
             if let Some(before) = self.ahead.insert(lane.clone(), *upto) {
                 self.ahead_order.remove(&(before, lane.clone()));

@@ -1,10 +1,11 @@
 //! Many runs in one store.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use sha2::{Digest, Sha256};
 
-use crate::{Commit, CommitError, CommitRecord, SinkId, SplitId, Staged, StateStore, StoreError, StoredPlan};
+use crate::{Claimant, Commit, CommitError, CommitRecord, SinkId, SplitId, Staged, StateStore, StoreError, StoredPlan};
 
 /// Parts a scope's name from what is in it. Neither a scope's name nor the name of a sink of the store itself may hold it.
 const SEPARATOR: char = '/';
@@ -44,16 +45,30 @@ impl StateStore for ScopedStore {
         Ok(Vec::new())
     }
 
-    fn take(&self, sink: &SinkId, splits: &[SplitId], owner: &str) -> Result<Vec<CommitRecord>, StoreError> {
-        self.whole.take(&self.sink(sink), splits, owner)
+    fn take(&self, sink: &SinkId, splits: &[SplitId], claimant: &Claimant) -> Result<Vec<CommitRecord>, CommitError> {
+        self.whole.take(&self.sink(sink), splits, claimant)
     }
 
     fn set_owner(&self, sink: &SinkId, splits: &[(SplitId, u64)], owner: Option<&str>) -> Result<(), StoreError> {
         self.whole.set_owner(&self.sink(sink), splits, owner)
     }
 
+    fn fence(&self, sink: &SinkId, owner: &str) -> Result<(), StoreError> {
+        self.whole.fence(&self.sink(sink), owner)
+    }
+
+    fn owners(&self, sink: &SinkId) -> Result<BTreeSet<String>, StoreError> {
+        self.whole.owners(&self.sink(sink))
+    }
+
     fn commit(&self, sink: &SinkId, commit: &Commit) -> Result<(), CommitError> {
         self.whole.commit(&self.sink(sink), commit)
+    }
+
+    fn commit_many(&self, steps: &[(&SinkId, &Commit)]) -> Vec<Result<(), CommitError>> {
+        let sinks: Vec<SinkId> = steps.iter().map(|(sink, _)| self.sink(sink)).collect();
+        let steps: Vec<_> = sinks.iter().zip(steps).map(|(sink, (_, commit))| (sink, *commit)).collect();
+        self.whole.commit_many(&steps)
     }
 
     fn staged(&self, sink: &SinkId) -> Result<Vec<Staged>, StoreError> {
@@ -68,21 +83,31 @@ impl StateStore for ScopedStore {
         self.whole.records(&self.sink(sink))
     }
 
+    fn forget_splits(&self, sink: &SinkId, splits: &[SplitId]) -> Result<(), StoreError> {
+        self.whole.forget_splits(&self.sink(sink), splits)
+    }
+
     fn sinks(&self) -> Result<Vec<SinkId>, StoreError> {
         let all = self.whole.sinks()?;
         Ok(all.iter().filter_map(|sink| sink.as_str().strip_prefix(&self.prefix)).map(SinkId::from).collect())
     }
 
-    /// The plan of a scope is two notes, of which the fingerprint is written last: without it there is no plan.
-    fn plan(&self) -> Result<Option<StoredPlan>, StoreError> {
-        let Some(fingerprint) = self.whole.note(&self.key("plan"))? else { return Ok(None) };
-        let text = self.whole.note(&self.key("plan-text"))?.unwrap_or_default();
-        Ok(Some(StoredPlan { fingerprint, text }))
+    fn plans(&self) -> Result<Vec<String>, StoreError> {
+        let all = self.whole.plans()?;
+        Ok(all.iter().filter_map(|fingerprint| fingerprint.strip_prefix(&self.prefix)).map(str::to_owned).collect())
     }
 
-    fn set_plan(&self, plan: &StoredPlan) -> Result<(), StoreError> {
-        self.whole.set_note(&self.key("plan-text"), &plan.text)?;
-        self.whole.set_note(&self.key("plan"), &plan.fingerprint)
+    fn plan(&self, fingerprint: &str) -> Result<Option<String>, StoreError> {
+        self.whole.plan(&self.key(fingerprint))
+    }
+
+    fn add_plan(&self, plan: &StoredPlan) -> Result<(), StoreError> {
+        self.whole.add_plan(&StoredPlan { fingerprint: self.key(&plan.fingerprint), text: plan.text.clone() })
+    }
+
+    fn forget_plans(&self, fingerprints: &[String]) -> Result<(), StoreError> {
+        let keys: Vec<String> = fingerprints.iter().map(|fingerprint| self.key(fingerprint)).collect();
+        self.whole.forget_plans(&keys)
     }
 
     fn note(&self, key: &str) -> Result<Option<String>, StoreError> {

@@ -3,9 +3,9 @@
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
-use pseidon_delivery::committer::{Abandon, Positions};
+use pseidon_delivery::committer::{Abandon, Begin, Positions};
 use pseidon_delivery::embedded::EmbeddedStore;
-use pseidon_delivery::{Commit, CommitError, Committer, LaneCommit, SinkId, SplitCommit, SplitId, Staged, StateStore};
+use pseidon_delivery::{Claimant, Commit, CommitError, Committer, LaneCommit, SinkId, SplitCommit, SplitId, Staged, StateStore};
 
 fn sink() -> SinkId {
     SinkId::from("lake")
@@ -13,6 +13,10 @@ fn sink() -> SinkId {
 
 fn split() -> SplitId {
     SplitId::from("s")
+}
+
+fn claimant(owner: &str) -> Claimant {
+    Claimant { owner: owner.into(), plan: "p".into(), accepts_other_plans: false }
 }
 
 struct Setup {
@@ -25,9 +29,9 @@ struct Setup {
 fn begun(positions: Positions) -> Setup {
     let dir = tempfile::tempdir().unwrap();
     let store = Arc::new(EmbeddedStore::open(dir.path(), "p").unwrap());
-    let committer = Committer::new(sink(), store.clone(), positions, Arc::new(AtomicBool::new(false)));
-    let record = committer.take(&[split()], "a").unwrap().remove(0);
-    committer.begin(split(), record, 0).unwrap();
+    let committer = Committer::new(sink(), store.clone(), claimant("a"), positions, Arc::new(AtomicBool::new(false)));
+    let record = committer.take(&[split()]).unwrap().remove(0);
+    committer.begin(vec![Begin { split: split(), record, start: 0, resume: None }]).unwrap();
     Setup { dir, store, committer }
 }
 
@@ -35,7 +39,7 @@ fn begun(positions: Positions) -> Setup {
 fn dispatched(committer: &Committer, from: u64, upto: u64) -> [LaneCommit; 1] {
     let mut ledger = committer.ledger();
     ledger.dispatch(&split(), &"x".into(), from, upto - 1);
-    ledger.advance(&split(), upto);
+    ledger.advance(&split(), upto, None);
     [LaneCommit { lane: "x".into(), splits: vec![(split(), upto)] }]
 }
 
@@ -67,7 +71,7 @@ fn what_is_published_is_forgotten_with_the_next_step() {
 #[test]
 fn a_sequence_that_nobody_can_have_written_ends_the_run() {
     let Setup { dir: _dir, store, committer } = begun(Positions::InStore);
-    let strange = SplitCommit { split: split(), epoch: 1, sequence: 1, low: 3, ahead: vec![], caught_up: vec![] };
+    let strange = SplitCommit::to_low(split(), 1, 1, 3);
     store.commit(&sink(), &Commit { splits: vec![strange], ..Commit::default() }).unwrap();
     let reason = fatal(committer.commit(&dispatched(&committer, 0, 5), staged("1")));
     assert!(reason.contains("shows commit 2 of s, but 1 was acknowledged"), "{reason}");
@@ -83,17 +87,17 @@ fn an_older_store_ends_the_run_also_when_it_was_taken_since() {
     std::fs::copy(dir.path().join("p.redb"), &copy).unwrap();
 
     let store: Arc<EmbeddedStore> = Arc::new(EmbeddedStore::open(dir.path(), "p").unwrap());
-    store.take(&sink(), &[split()], "b").unwrap();
-    let later = SplitCommit { split: split(), epoch: 2, sequence: 2, low: 7, ahead: vec![], caught_up: vec![] };
+    store.take(&sink(), &[split()], &claimant("b")).unwrap();
+    let later = SplitCommit::to_low(split(), 2, 2, 7);
     store.commit(&sink(), &Commit { splits: vec![later], ..Commit::default() }).unwrap();
     drop(store);
     std::fs::rename(copy, dir.path().join("p.redb")).unwrap();
     let store = EmbeddedStore::open(dir.path(), "p").unwrap();
-    store.take(&sink(), &[split()], "c").unwrap();
-    store.take(&sink(), &[split()], "d").unwrap();
+    store.take(&sink(), &[split()], &claimant("c")).unwrap();
+    store.take(&sink(), &[split()], &claimant("d")).unwrap();
 
     // The owner b is at epoch 2 and sequence 3. The store shows 3 and 2: a take-over, and that it is behind. The latter is what matters.
-    let next = SplitCommit { split: split(), epoch: 2, sequence: 3, low: 9, ahead: vec![], caught_up: vec![] };
+    let next = SplitCommit::to_low(split(), 2, 3, 9);
     match store.commit(&sink(), &Commit { splits: vec![next], ..Commit::default() }) {
         Err(CommitError::Sequence { expected: 3, found: 2, .. }) => {}
         other => panic!("{other:?}"),
@@ -123,7 +127,7 @@ fn positions_in_the_target_stay_out_of_the_store() {
         })
         .unwrap();
     assert_eq!(applied, [(split(), 5)]);
-    committer.ledger().advance(&split(), 8);
+    committer.ledger().advance(&split(), 8, None);
     committer.commit_idle().unwrap();
     assert_eq!(store.records(&sink()).unwrap()[0].1.low, Some(0));
 

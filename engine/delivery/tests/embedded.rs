@@ -3,9 +3,10 @@
 use std::fs;
 use std::path::Path;
 use std::process::Command;
+use std::sync::Arc;
 
 use pseidon_delivery::embedded::EmbeddedStore;
-use pseidon_delivery::{Commit, SinkId, SplitCommit, StateStore, StoreError, conformance};
+use pseidon_delivery::{Claimant, Commit, CommitRecord, ScopedStore, SinkId, SplitCommit, Staged, StateStore, StoreError, conformance};
 use redb::{Database, TableDefinition};
 
 fn failure(outcome: Result<EmbeddedStore, StoreError>) -> String {
@@ -16,16 +17,19 @@ fn failure(outcome: Result<EmbeddedStore, StoreError>) -> String {
     }
 }
 
+fn claimant() -> Claimant {
+    Claimant { owner: "a".into(), plan: "p".into(), accepts_other_plans: false }
+}
+
 /// Makes one commit, with the lane `x` ahead.
 fn commit_once(store: &EmbeddedStore, sequence: u64) -> Result<(), pseidon_delivery::CommitError> {
-    let split =
-        SplitCommit { split: "s/0".into(), epoch: 1, sequence, low: sequence, ahead: vec![("x".into(), 1_000_000)], caught_up: vec![] };
+    let split = SplitCommit { ahead: vec![("x".into(), 1_000_000)], ..SplitCommit::to_low("s/0".into(), 1, sequence, sequence) };
     store.commit(&SinkId::from("lake"), &Commit { splits: vec![split], ..Commit::default() })
 }
 
 fn used_file(dir: &Path) -> std::path::PathBuf {
     let store = EmbeddedStore::open(dir, "p").unwrap();
-    store.take(&SinkId::from("lake"), &["s/0".into()], "a").unwrap();
+    store.take(&SinkId::from("lake"), &["s/0".into()], &claimant()).unwrap();
     for sequence in 0..20 {
         commit_once(&store, sequence).unwrap();
     }
@@ -79,11 +83,11 @@ fn a_newer_format_is_refused() {
     let file = used_file(dir.path());
     let database = Database::open(&file).unwrap();
     let transaction = database.begin_write().unwrap();
-    transaction.open_table(TableDefinition::<&str, &str>::new("meta")).unwrap().insert("format", "2").unwrap();
+    transaction.open_table(TableDefinition::<&str, &str>::new("meta")).unwrap().insert("format", "3").unwrap();
     transaction.commit().unwrap();
     drop(database);
     let reason = failure(EmbeddedStore::open(dir.path(), "p"));
-    assert!(reason.contains("p.redb has format 2") && reason.contains("newer version"), "{reason}");
+    assert!(reason.contains("p.redb has format 3") && reason.contains("newer version"), "{reason}");
 }
 
 #[test]
@@ -160,7 +164,7 @@ fn in_a_process_of_its_own() {
     };
     let store = EmbeddedStore::open(Path::new(&dir), "p").unwrap();
     let sink = SinkId::from("lake");
-    store.take(&sink, &["s/0".into()], "a").unwrap();
+    store.take(&sink, &["s/0".into()], &claimant()).unwrap();
     commit_once(&store, 0).unwrap();
     limit_file_size(Some(4096));
     for _ in 0..3 {
@@ -173,4 +177,62 @@ fn in_a_process_of_its_own() {
     commit_once(&store, 1).unwrap();
     assert_eq!(store.records(&sink).unwrap()[0].1.sequence, 2);
     println!("went on after the disk was full");
+}
+
+/// A state file as version 1 wrote it.
+fn file_of_format_1(file: &Path) {
+    type Row = (u64, u64, Option<u64>, &'static str);
+    let database = Database::create(file).unwrap();
+    let transaction = database.begin_write().unwrap();
+    {
+        let mut meta = transaction.open_table(TableDefinition::<&str, &str>::new("meta")).unwrap();
+        for (key, value) in [("format", "1"), ("identity", "00ff"), ("plan fingerprint", "f1"), ("plan text", "{:name \"p\"}")] {
+            meta.insert(key, value).unwrap();
+        }
+        let mut notes = transaction.open_table(TableDefinition::<&str, &str>::new("notes")).unwrap();
+        for (key, value) in [("schema:in", "{}"), ("clicks/plan", "f2"), ("clicks/plan-text", "row"), ("views/plan-text", "half")] {
+            notes.insert(key, value).unwrap();
+        }
+        let mut splits = transaction.open_table(TableDefinition::<(&str, &str), Row>::new("splits")).unwrap();
+        splits.insert(("lake", "s/0"), (3, 12, Some(100), "one\ntwo")).unwrap();
+        splits.insert(("lake", "s/1"), (1, 0, None, "")).unwrap();
+        splits.insert(("clicks/lake", "s/0"), (2, 1, Some(u64::MAX - 1), "two")).unwrap();
+        let mut ahead = transaction.open_table(TableDefinition::<(&str, &str, &str), u64>::new("ahead")).unwrap();
+        ahead.insert(("lake", "s/0", "x"), 150).unwrap();
+        let mut staged = transaction.open_table(TableDefinition::<(&str, &str), &str>::new("staged")).unwrap();
+        staged.insert(("lake", "1"), "detail").unwrap();
+    }
+    transaction.commit().unwrap();
+}
+
+#[test]
+fn a_file_of_format_1_is_brought_up_to_date() {
+    let dir = tempfile::tempdir().unwrap();
+    file_of_format_1(&dir.path().join("p.redb"));
+    // Opening it a second time finds it up to date.
+    for _ in 0..2 {
+        let store = EmbeddedStore::open(dir.path(), "p").unwrap();
+        assert_eq!(store.identity().unwrap(), "00ff");
+        let records = store.records(&SinkId::from("lake")).unwrap();
+        let first = CommitRecord {
+            epoch: 3,
+            sequence: 12,
+            low: Some(100),
+            ahead: [("x".into(), 150)].into(),
+            owners: vec!["one".into(), "two".into()],
+            plan: Some("f1".into()),
+            ..CommitRecord::default()
+        };
+        let second = CommitRecord { epoch: 1, plan: Some("f1".into()), ..CommitRecord::default() };
+        assert_eq!(records, [("s/0".into(), first), ("s/1".into(), second)]);
+        assert_eq!(store.staged(&SinkId::from("lake")).unwrap(), [Staged { id: "1".into(), detail: "detail".into() }]);
+        assert_eq!(store.plan("f1").unwrap().as_deref(), Some("{:name \"p\"}"));
+        assert_eq!(store.note("schema:in").unwrap().as_deref(), Some("{}"));
+
+        let log = ScopedStore::new(Arc::new(store), "clicks");
+        let (_, record) = log.records(&SinkId::from("lake")).unwrap().remove(0);
+        assert_eq!((record.low, record.plan.as_deref()), (Some(u64::MAX - 1), Some("f2")));
+        assert_eq!(log.plan("f2").unwrap().as_deref(), Some("row"));
+        assert_eq!(log.plans().unwrap(), ["f2"]);
+    }
 }

@@ -36,7 +36,7 @@ fn shown(commits: &[SplitCommit]) -> Vec<String> {
 
 fn record(epoch: u64, sequence: u64, low: Option<Position>, ahead: &[(&str, Position)]) -> CommitRecord {
     let ahead: HashMap<LaneId, Position> = ahead.iter().map(|(lane, upto)| (LaneId::from(*lane), *upto)).collect();
-    CommitRecord { epoch, sequence, low, ahead, owners: Vec::new() }
+    CommitRecord { epoch, sequence, low, ahead, ..CommitRecord::default() }
 }
 
 fn run(name: &str, taken: &[(&str, CommitRecord)], acts: &[Act]) {
@@ -47,12 +47,12 @@ fn run(name: &str, taken: &[(&str, CommitRecord)], acts: &[Act]) {
     for (at, act) in acts.iter().enumerate() {
         match act {
             Give(split, position, lane) => ledger.dispatch(&(*split).into(), &(*lane).into(), *position, *position),
-            Advance(split, frontier) => ledger.advance(&(*split).into(), *frontier),
+            Advance(split, frontier) => ledger.advance(&(*split).into(), *frontier, None),
             Held(split, lane, expected) => {
                 assert_eq!(ledger.already_held(&(*split).into(), &(*lane).into()), *expected, "{name}, act {at}");
             }
             Idle(expected) => {
-                let commits = ledger.prepare_idle();
+                let commits = ledger.prepare_idle(0);
                 assert_eq!(shown(&commits), *expected, "{name}, act {at}");
                 ledger.confirm(&[], &commits);
             }
@@ -62,7 +62,7 @@ fn run(name: &str, taken: &[(&str, CommitRecord)], acts: &[Act]) {
                     splits: splits.iter().map(|(split, upto)| (SplitId::from(*split), *upto)).collect(),
                 };
                 let lanes: Vec<LaneCommit> = lanes.iter().map(lane_commit).collect();
-                let commits = ledger.prepare(&lanes);
+                let commits = ledger.prepare(&lanes, 0);
                 assert_eq!(shown(&commits), *expected, "{name}, act {at}");
                 ledger.confirm(&lanes, &commits);
             }
@@ -231,7 +231,89 @@ fn a_split_that_was_dropped_is_gone() {
     let mut ledger = Ledger::default();
     ledger.take("s".into(), record(7, 0, None, &[]), 3);
     assert_eq!(ledger.lows(), [("s".into(), 3)]);
-    assert_eq!(ledger.drop_split(&"s".into()), Some(7));
+    assert_eq!(ledger.drop_split(&"s".into()), Some((7, false)));
     assert_eq!(ledger.drop_split(&"s".into()), None);
-    assert_eq!(ledger.splits().count(), 0);
+    assert!(!ledger.has(&"s".into()));
+}
+
+/// Commits what the lane `x` holds up to this position; returns the step's resume value.
+fn commit_x(ledger: &mut Ledger, upto: Position) -> Option<String> {
+    let lanes = [LaneCommit { lane: "x".into(), splits: vec![("s".into(), upto)] }];
+    let steps = ledger.prepare(&lanes, 0);
+    ledger.confirm(&lanes, &steps);
+    steps[0].resume.as_ref().map(|resume| resume.as_str().to_owned())
+}
+
+#[test]
+fn a_resume_value_belongs_to_the_greatest_position_up_to_the_low_one() {
+    let mut ledger = Ledger::default();
+    ledger.take("s".into(), record(1, 1, Some(0), &[]), 0);
+    for at in [10, 20, 30, 40] {
+        ledger.dispatch(&"s".into(), &"x".into(), at - 10, at - 1);
+        ledger.advance(&"s".into(), at, Some(&format!("at {at}").as_str().into()));
+    }
+    assert_eq!(commit_x(&mut ledger, 5), None, "nothing was said about a position up to 5");
+    assert_eq!(commit_x(&mut ledger, 25).as_deref(), Some("at 20"));
+    assert_eq!(commit_x(&mut ledger, 26), None, "the store has it");
+    assert_eq!(commit_x(&mut ledger, 40).as_deref(), Some("at 40"));
+    ledger.advance(&"s".into(), 50, Some(&"at 40".into()));
+    let idle = ledger.prepare_idle(0);
+    assert_eq!((idle[0].low, idle[0].resume.clone()), (50, None), "it has not changed");
+}
+
+#[test]
+fn resume_values_of_a_split_that_waits_for_long_are_thinned_out() {
+    let mut ledger = Ledger::default();
+    ledger.take("s".into(), record(1, 1, Some(0), &[]), 0);
+    for at in 1..=100_000 {
+        ledger.dispatch(&"s".into(), &"x".into(), at - 1, at - 1);
+        ledger.advance(&"s".into(), at, Some(&at.to_string().into()));
+    }
+    let mut last = 0;
+    for upto in (1..=100_000).step_by(777) {
+        if let Some(resume) = commit_x(&mut ledger, upto) {
+            let at: u64 = resume.parse().unwrap();
+            assert!(at <= upto && at > last, "{at} for {upto}");
+            last = at;
+        }
+    }
+    assert!(last > 99_000, "{last}");
+    assert_eq!(commit_x(&mut ledger, 100_000).as_deref(), Some("100000"), "the newest one is never dropped");
+}
+
+#[test]
+fn a_split_is_finished_when_its_last_record_is_durable() {
+    let mut ledger = Ledger::default();
+    ledger.take("s".into(), record(1, 1, Some(0), &[]), 0);
+    ledger.dispatch(&"s".into(), &"x".into(), 0, 9);
+    ledger.advance(&"s".into(), 10, None);
+    ledger.end(&"s".into());
+    assert!(ledger.prepare_idle(7).is_empty(), "its records still wait");
+    let lanes = [LaneCommit { lane: "x".into(), splits: vec![("s".into(), 10)] }];
+    let steps = ledger.prepare(&lanes, 7);
+    assert_eq!((steps[0].low, steps[0].finished), (10, Some(7)));
+    ledger.confirm(&lanes, &steps);
+    assert!(ledger.prepare_idle(8).is_empty(), "it is said once");
+    assert_eq!(ledger.drop_split(&"s".into()), Some((1, true)));
+
+    // Also one without a record, which moves no position.
+    ledger.take("empty".into(), record(1, 1, Some(5), &[]), 0);
+    ledger.end(&"empty".into());
+    let steps = ledger.prepare_idle(9);
+    assert_eq!((steps[0].low, steps[0].finished), (5, Some(9)));
+}
+
+#[test]
+fn only_splits_that_moved_are_told() {
+    let mut ledger = Ledger::default();
+    for split in ["s", "t"] {
+        ledger.take(split.into(), record(1, 1, Some(0), &[]), 0);
+    }
+    assert_eq!(ledger.take_moved(), ["s".into(), "t".into()].into());
+    ledger.advance(&"t".into(), 5, None);
+    let idle = ledger.prepare_idle(0);
+    assert!(ledger.take_moved().is_empty(), "the store has not answered yet");
+    ledger.confirm(&[], &idle);
+    assert_eq!(ledger.take_moved(), ["t".into()].into());
+    assert_eq!((ledger.low(&"t".into()), ledger.low(&"u".into())), (Some(5), None));
 }

@@ -7,10 +7,11 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use parking_lot::Mutex;
 use proptest::prelude::*;
-use pseidon_delivery::committer::{Abandon, Positions};
+use pseidon_delivery::committer::{Abandon, Begin, Positions};
+use pseidon_delivery::store::{Shown, refusal};
 use pseidon_delivery::{
-    Commit, CommitError, CommitRecord, Committer, LaneCommit, LaneId, Position, SinkId, SplitId, Staged, StateStore, StoreError,
-    StoredPlan, conformance,
+    Claimant, Commit, CommitError, CommitRecord, Committer, LaneCommit, LaneId, Position, SinkId, SplitCommit, SplitId, Staged, StateStore,
+    StoreError, StoredPlan, conformance,
 };
 
 // ---- a store in memory ----------------------------------------------------------------------------------------------------------------
@@ -20,7 +21,8 @@ struct Content {
     identity: Option<String>,
     records: BTreeMap<(SinkId, SplitId), CommitRecord>,
     staged: BTreeMap<(SinkId, String), String>,
-    plan: Option<StoredPlan>,
+    fenced: BTreeSet<(SinkId, String)>,
+    plans: HashMap<String, String>,
     notes: HashMap<String, String>,
 }
 
@@ -41,28 +43,16 @@ struct Memory {
 }
 
 impl Content {
+    fn is_fenced(&self, sink: &SinkId, owner: &str) -> bool {
+        self.fenced.contains(&(sink.clone(), owner.to_owned()))
+    }
+
     fn apply(&mut self, sink: &SinkId, commit: &Commit) -> Result<(), CommitError> {
-        let shown = |split: &SplitId| self.records.get(&(sink.clone(), split.clone())).cloned().unwrap_or_default();
-        for step in &commit.splits {
-            let (split, expected, found) = (step.split.clone(), step.epoch, shown(&step.split).epoch);
-            if found < expected {
-                return Err(CommitError::Epoch { split, expected, found });
-            }
-        }
-        let sequence_error = |wrong: fn(u64, u64) -> bool| {
-            let step = commit.splits.iter().find(|step| wrong(shown(&step.split).sequence, step.sequence))?;
-            Some(CommitError::Sequence { split: step.split.clone(), expected: step.sequence, found: shown(&step.split).sequence })
-        };
-        if let Some(lost) = sequence_error(|found, expected| found < expected) {
-            return Err(lost);
-        }
-        let fenced: Vec<SplitId> =
-            commit.splits.iter().filter(|step| shown(&step.split).epoch > step.epoch).map(|step| step.split.clone()).collect();
-        if !fenced.is_empty() {
-            return Err(CommitError::Fenced(fenced));
-        }
-        if let Some(above) = sequence_error(|found, expected| found > expected) {
-            return Err(above);
+        let record = |split: &SplitId| self.records.get(&(sink.clone(), split.clone())).cloned().unwrap_or_default();
+        let shown = |step: &SplitCommit| Shown { epoch: record(&step.split).epoch, sequence: record(&step.split).sequence };
+        let shown: Vec<Shown> = commit.splits.iter().map(shown).collect();
+        if let Some(refused) = refusal(&commit.owner, self.is_fenced(sink, &commit.owner), &commit.splits, &shown) {
+            return Err(refused);
         }
         for step in &commit.splits {
             let record = self.records.entry((sink.clone(), step.split.clone())).or_default();
@@ -72,12 +62,30 @@ impl Content {
             for lane in &step.caught_up {
                 record.ahead.remove(lane);
             }
+            record.finished = step.finished;
+            record.resume = step.resume.clone().or(record.resume.take());
         }
         for id in &commit.published {
             self.staged.remove(&(sink.clone(), id.clone()));
         }
         self.staged.extend(commit.staged.iter().map(|entry| ((sink.clone(), entry.id.clone()), entry.detail.clone())));
         Ok(())
+    }
+}
+
+impl Memory {
+    fn commit_one(&self, sink: &SinkId, commit: &Commit) -> Result<(), CommitError> {
+        let fate = self.fates.lock().pop().unwrap_or(Fate::Answered);
+        let unanswered = || {
+            // The committer is not to wait for the store to come back.
+            std::thread::current().unpark();
+            Err(StoreError::Unavailable("no answer".into()).into())
+        };
+        if fate == Fate::Unheard {
+            return unanswered();
+        }
+        let answer = self.content.lock().apply(sink, commit);
+        if fate == Fate::AnswerLost { unanswered() } else { answer }
     }
 }
 
@@ -94,17 +102,36 @@ impl StateStore for Memory {
         Ok(vec!["nothing survives the process".into()])
     }
 
-    fn take(&self, sink: &SinkId, splits: &[SplitId], owner: &str) -> Result<Vec<CommitRecord>, StoreError> {
+    fn take(&self, sink: &SinkId, splits: &[SplitId], claimant: &Claimant) -> Result<Vec<CommitRecord>, CommitError> {
         let mut content = self.content.lock();
+        if content.is_fenced(sink, &claimant.owner) {
+            return Err(CommitError::OwnerFenced(claimant.owner.clone()));
+        }
         let take = |split: &SplitId| {
             let record = content.records.entry((sink.clone(), split.clone())).or_default();
             record.epoch += 1;
-            record.owners.retain(|other| other != owner);
+            record.owners.retain(|other| *other != claimant.owner);
             let before = record.clone();
-            record.owners.push(owner.into());
+            record.owners.push(claimant.owner.clone());
+            if record.ahead.is_empty() || claimant.accepts_other_plans {
+                record.plan = Some(claimant.plan.clone());
+            }
             before
         };
         Ok(splits.iter().map(take).collect())
+    }
+
+    fn fence(&self, sink: &SinkId, owner: &str) -> Result<(), StoreError> {
+        let owners = self.owners(sink)?;
+        let mut content = self.content.lock();
+        content.fenced.retain(|(of, other)| of != sink || owners.contains(other));
+        content.fenced.insert((sink.clone(), owner.to_owned()));
+        Ok(())
+    }
+
+    fn owners(&self, sink: &SinkId) -> Result<BTreeSet<String>, StoreError> {
+        let content = self.content.lock();
+        Ok(content.records.iter().filter(|((of, _), _)| of == sink).flat_map(|(_, record)| record.owners.clone()).collect())
     }
 
     fn set_owner(&self, sink: &SinkId, splits: &[(SplitId, u64)], owner: Option<&str>) -> Result<(), StoreError> {
@@ -119,18 +146,8 @@ impl StateStore for Memory {
         Ok(())
     }
 
-    fn commit(&self, sink: &SinkId, commit: &Commit) -> Result<(), CommitError> {
-        let fate = self.fates.lock().pop().unwrap_or(Fate::Answered);
-        let unanswered = || {
-            // The committer is not to wait for the store to come back.
-            std::thread::current().unpark();
-            Err(StoreError::Unavailable("no answer".into()).into())
-        };
-        if fate == Fate::Unheard {
-            return unanswered();
-        }
-        let answer = self.content.lock().apply(sink, commit);
-        if fate == Fate::AnswerLost { unanswered() } else { answer }
+    fn commit_many(&self, steps: &[(&SinkId, &Commit)]) -> Vec<Result<(), CommitError>> {
+        steps.iter().map(|(sink, commit)| self.commit_one(sink, commit)).collect()
     }
 
     fn staged(&self, sink: &SinkId) -> Result<Vec<Staged>, StoreError> {
@@ -155,12 +172,27 @@ impl StateStore for Memory {
         Ok(sinks.into_iter().collect())
     }
 
-    fn plan(&self) -> Result<Option<StoredPlan>, StoreError> {
-        Ok(self.content.lock().plan.clone())
+    fn forget_splits(&self, sink: &SinkId, splits: &[SplitId]) -> Result<(), StoreError> {
+        let is_over = |record: &CommitRecord| record.finished.is_some() && record.owners.is_empty() && record.ahead.is_empty();
+        self.content.lock().records.retain(|(of, split), record| of != sink || !splits.contains(split) || !is_over(record));
+        Ok(())
     }
 
-    fn set_plan(&self, plan: &StoredPlan) -> Result<(), StoreError> {
-        self.content.lock().plan = Some(plan.clone());
+    fn plans(&self) -> Result<Vec<String>, StoreError> {
+        Ok(self.content.lock().plans.keys().cloned().collect())
+    }
+
+    fn plan(&self, fingerprint: &str) -> Result<Option<String>, StoreError> {
+        Ok(self.content.lock().plans.get(fingerprint).cloned())
+    }
+
+    fn add_plan(&self, plan: &StoredPlan) -> Result<(), StoreError> {
+        self.content.lock().plans.insert(plan.fingerprint.clone(), plan.text.clone());
+        Ok(())
+    }
+
+    fn forget_plans(&self, fingerprints: &[String]) -> Result<(), StoreError> {
+        self.content.lock().plans.retain(|fingerprint, _| !fingerprints.contains(fingerprint));
         Ok(())
     }
 
@@ -289,7 +321,8 @@ impl World {
         if self.instances[by].is_none() {
             let owner = self.name("owner");
             let abandoned = Arc::new(AtomicBool::new(false));
-            let committer = Committer::new(sink(), Arc::new(self.store.clone()), Positions::InStore, abandoned.clone());
+            let claimant = Claimant { owner: owner.clone(), plan: "p".into(), accepts_other_plans: false };
+            let committer = Committer::new(sink(), Arc::new(self.store.clone()), claimant, Positions::InStore, abandoned.clone());
             let (read, lanes, to_publish) = Default::default();
             let (dead, live_staged) = Default::default();
             self.instances[by] = Some(Instance { owner, committer, abandoned, read, lanes, to_publish, dead, live_staged });
@@ -297,11 +330,11 @@ impl World {
         let Some(instance) = &mut self.instances[by] else { return };
         let fresh: Vec<usize> = splits.into_iter().filter(|split| !instance.read.contains_key(split)).collect();
         let ids: Vec<SplitId> = fresh.iter().map(|split| split_id(*split)).collect();
-        let records = instance.committer.take(&ids, &instance.owner).unwrap();
+        let records = instance.committer.take(&ids).unwrap();
         for (split, record) in fresh.iter().zip(records) {
             let from = record.low.unwrap_or(start);
             self.starts.entry(*split).or_insert(from);
-            instance.committer.begin(split_id(*split), record, start).unwrap();
+            instance.committer.begin(vec![Begin { split: split_id(*split), record, start, resume: None }]).unwrap();
             instance.read.insert(*split, self.inputs[*split].partition_point(|(position, _)| *position < from));
         }
         // What is committed is published by whoever comes first and can see it.
@@ -341,7 +374,7 @@ impl World {
                 file.records.push((split, position));
             }
         }
-        ledger.advance(&id, last + 1);
+        ledger.advance(&id, last + 1, None);
         drop(ledger);
         instance.read.insert(split, from + unit.len());
     }
@@ -401,7 +434,7 @@ impl World {
     fn give_up(&mut self, by: usize, abandon: &Abandon) {
         let Some(instance) = self.instances[by].take() else { return };
         match abandon {
-            Abandon::Fatal(reason) => panic!("{reason}"),
+            Abandon::Fatal(_) | Abandon::OtherPlan { .. } => panic!("{abandon}"),
             Abandon::Stopped => {}
             Abandon::Fenced(_) => {
                 // A commit whose answer was lost may have been applied: what is staged now is not ours to remove.

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use pseidon_delivery::embedded::EmbeddedStore;
-use pseidon_delivery::{ScopedStore, SinkId, StateStore, conformance};
+use pseidon_delivery::{Claimant, ScopedStore, SinkId, StateStore, conformance};
 
 #[test]
 fn does_what_every_store_has_to_do() {
@@ -21,7 +21,8 @@ fn scopes_are_told_apart() {
     assert!(identities[0] != identities[1] && identities[1] != identities[2] && identities[0] != identities[2]);
     assert_eq!(one.identity().unwrap(), ScopedStore::new(whole.clone(), "a").identity().unwrap());
     let sink = SinkId::from("lake");
-    one.take(&sink, &["s/0".into()], "me").unwrap();
+    let claimant = Claimant { owner: "me".into(), plan: "p".into(), accepts_other_plans: false };
+    one.take(&sink, &["s/0".into()], &claimant).unwrap();
     assert_eq!(one.sinks().unwrap(), std::slice::from_ref(&sink));
     assert!(other.sinks().unwrap().is_empty());
     assert_eq!(whole.sinks().unwrap(), [SinkId::from("a/lake")]);

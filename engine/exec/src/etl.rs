@@ -74,7 +74,7 @@ fn handle(unit: Unit, processors: &mut Processors, writers: &[Sender<WriterMessa
     let bad = processed.map_err(|thrown| Failure::Fatal(thrown.to_string()))?;
     let mut chunks = exits.chunks;
     chunks.extend(put_aside(attempt, &batch, bad)?);
-    let outcome = Outcome { next: batch.next, chunks };
+    let outcome = Outcome { next: batch.next, resume: batch.resume.clone(), ends: batch.ends, chunks };
     let split = unit.split.split.clone();
     unit.split.complete(unit.number, outcome, |outcome| dispatch(attempt, source, &split.id, outcome, writers))
 }
@@ -98,7 +98,11 @@ fn dispatch(
         to_send.push((number, chunk));
     }
     for number in &source.sinks {
-        attempt.sinks[*number].committer.ledger().advance(split, outcome.next);
+        let mut ledger = attempt.sinks[*number].committer.ledger();
+        ledger.advance(split, outcome.next, outcome.resume.as_ref());
+        if outcome.ends {
+            ledger.end(split);
+        }
     }
     for (number, chunk) in to_send {
         let sink = &attempt.sinks[number];

@@ -4,6 +4,17 @@ use crossbeam_channel::Sender;
 use pseidon_delivery::committer::Abandon;
 use pseidon_plugin::sink::SinkError;
 use pseidon_plugin::source::SourceError;
+use thiserror::Error;
+
+/// Work that another version of the pipeline has left.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+#[error("the pipeline has changed since a run of it crashed, and its state still holds work of the old version ({left})")]
+pub struct PlanChanged {
+    /// The fingerprint of that version's plan, if it is known; its text is in the store.
+    pub plan: Option<String>,
+    /// What it has left, as a sentence.
+    pub left: String,
+}
 
 /// What went wrong.
 #[derive(Debug)]
@@ -19,6 +30,8 @@ pub(crate) enum Failure {
     },
     /// It will not.
     Fatal(String),
+    /// Another version of the pipeline has left work that only it can finish.
+    OtherPlan(PlanChanged),
     /// The state store shows what cannot be: it has lost data.
     State(String),
     /// The run was told to leave.
@@ -41,6 +54,7 @@ impl From<Abandon> for Failure {
         match abandon {
             Abandon::Fenced(error) => Failure::Fenced(error.to_string()),
             Abandon::Fatal(reason) => Failure::State(reason),
+            Abandon::OtherPlan { ref plan, .. } => Failure::OtherPlan(PlanChanged { plan: plan.clone(), left: abandon.to_string() }),
             Abandon::Stopped => Failure::Stopped,
         }
     }

@@ -1,14 +1,16 @@
 //! The engine's side of a source: one thread that takes its events in order.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
 use parking_lot::Mutex;
+use pseidon_delivery::committer::Begin;
 use pseidon_delivery::{CommitRecord, Position, SplitId, failpoint};
 use pseidon_plugin::batch::Split;
-use pseidon_plugin::source::SourceEvent;
+use pseidon_plugin::sink::Taken;
+use pseidon_plugin::source::{Resumption, SourceEvent, Start};
 
 use crate::attempt::{Attempt, OpenSink};
 use crate::etl::Unit;
@@ -23,7 +25,6 @@ const LOOK_EVERY: Duration = Duration::from_secs(1);
 pub(crate) struct Intake<'a> {
     pub(crate) attempt: &'a Arc<Attempt>,
     pub(crate) source: usize,
-    pub(crate) instance: String,
     pub(crate) queue: Sender<Unit>,
     pub(crate) writers: &'a [Sender<WriterMessage>],
     pub(crate) durable: Arc<Mutex<HashMap<SplitId, Position>>>,
@@ -36,8 +37,6 @@ struct Splits {
     taken: HashMap<SplitId, Vec<CommitRecord>>,
     /// Being read.
     open: HashMap<SplitId, Arc<OrderedSplit>>,
-    /// Up to where the source knows them to be durable.
-    told: HashMap<SplitId, Position>,
 }
 
 impl Intake<'_> {
@@ -71,7 +70,7 @@ impl Intake<'_> {
                 next_commit = now + commit_interval;
             }
             if now >= next_look {
-                self.tell_durable(&mut splits);
+                self.tell_durable();
                 next_look = now + LOOK_EVERY;
             }
         }
@@ -87,9 +86,7 @@ impl Intake<'_> {
                 let _ = reply.send(resume);
             }
             SourceEvent::Begin(begun, reply) => {
-                for (split, start) in begun {
-                    self.begin(split, start, splits)?;
-                }
+                self.begin(begun, splits)?;
                 let _ = reply.send(());
             }
             SourceEvent::Emit(batch) => {
@@ -105,7 +102,6 @@ impl Intake<'_> {
             SourceEvent::Release(released, reply) => {
                 let ids: Vec<SplitId> = released.iter().map(|split| split.id.clone()).collect();
                 self.release(&ids, splits)?;
-                self.tell_durable(splits);
                 let _ = reply.send(());
             }
             SourceEvent::Lost(lost) => {
@@ -117,59 +113,77 @@ impl Intake<'_> {
     }
 
     /// Takes splits over in every sink. Each sink publishes what was committed and not yet published before anything new is read.
-    fn take(&self, wanted: &[Arc<Split>], splits: &mut Splits) -> Result<Vec<Option<Position>>, Failure> {
+    fn take(&self, wanted: &[Arc<Split>], splits: &mut Splits) -> Result<Vec<Option<Resumption>>, Failure> {
         let ids: Vec<SplitId> = wanted.iter().map(|split| split.id.clone()).collect();
         let mut records: Vec<Vec<CommitRecord>> = vec![Vec::new(); ids.len()];
         for open in self.sinks() {
-            let mut taken = open.committer.take(&ids, &self.instance)?;
+            let mut taken = open.committer.take(&ids)?;
             failpoint::reach("taken");
-            let previous: Vec<_> = ids.iter().cloned().zip(taken.iter().map(|record| record.owners.clone())).collect();
+            let with_owners = |(split, record): (&SplitId, &CommitRecord)| Taken {
+                split: split.clone(),
+                epoch: record.epoch,
+                owners: record.owners.clone(),
+                low: record.low,
+            };
+            let previous: Vec<Taken> = ids.iter().zip(&taken).map(with_owners).collect();
             let staged = open.committer.staged()?;
             let over = open.sink.take_over(&previous, &staged).map_err(|error| Failure::of_sink(&open.stage, error))?;
             open.committer.published(over.published);
             failpoint::reach("recovered");
             let held: Vec<_> = ids.iter().cloned().zip(taken.iter().map(|record| record.epoch)).collect();
-            open.committer.cut_off_others(&held, &self.instance)?;
-            for (record, position) in taken.iter_mut().zip(over.positions) {
-                record.low = record.low.max(position);
+            open.committer.cut_off_others(&held)?;
+            for (record, held) in taken.iter_mut().zip(over.held) {
+                let Some(held) = held else { continue };
+                record.low = record.low.max(Some(held.low));
+                record.ahead = held.ahead;
             }
             records.iter_mut().zip(taken).for_each(|(records, record)| records.push(record));
         }
-        let resume = records.iter().map(|records| records.iter().filter_map(|record| record.low).min()).collect();
+        let resumptions = records.iter().map(|records| resumption(records)).collect();
         splits.taken.extend(ids.into_iter().zip(records));
-        Ok(resume)
+        Ok(resumptions)
     }
 
-    fn begin(&self, split: Arc<Split>, start: Position, splits: &mut Splits) -> Result<(), Failure> {
-        let Some(records) = splits.taken.remove(&split.id) else {
-            return Err(Failure::Fatal(format!("internal error: {} was begun before it was taken", split.id)));
-        };
-        for (open, record) in self.sinks().zip(records) {
-            open.committer.begin(split.id.clone(), record, start)?;
+    fn begin(&self, starts: Vec<Start>, splits: &mut Splits) -> Result<(), Failure> {
+        let mut by_sink: Vec<Vec<Begin>> = self.sinks().map(|_| Vec::with_capacity(starts.len())).collect();
+        for Start { split, position, resume } in &starts {
+            let Some(records) = splits.taken.remove(&split.id) else {
+                return Err(Failure::Fatal(format!("internal error: {} was begun before it was taken", split.id)));
+            };
+            for (begun, record) in by_sink.iter_mut().zip(records) {
+                begun.push(Begin { split: split.id.clone(), record, start: *position, resume: resume.clone() });
+            }
+        }
+        for (open, begun) in self.sinks().zip(by_sink) {
+            open.committer.begin(begun)?;
             failpoint::reach("begun");
         }
-        splits.open.insert(split.id.clone(), Arc::new(OrderedSplit::new(split)));
+        splits.open.extend(starts.into_iter().map(|start| (start.split.id.clone(), Arc::new(OrderedSplit::new(start.split)))));
         Ok(())
     }
 
     /// Makes everything of these splits durable and gives them back.
     fn release(&self, ids: &[SplitId], splits: &mut Splits) -> Result<(), Failure> {
+        let unread: Vec<(SplitId, Vec<CommitRecord>)> = ids.iter().filter_map(|id| splits.taken.remove_entry(id)).collect();
+        self.give_back(&unread)?;
+        let mut read = Vec::with_capacity(ids.len());
         for id in ids {
-            splits.taken.remove(id);
             let Some(split) = splits.open.remove(id) else { continue };
             while !split.wait_until_dispatched(LOOK_EVERY) {
                 if self.attempt.stop.leaving_now() {
                     return Err(Failure::Stopped);
                 }
             }
+            read.push(id.clone());
         }
+        let ids = read;
         if ids.is_empty() {
             return Ok(());
         }
         let (done, answers) = bounded(self.writers.len());
         let numbers = &self.attempt.plan.sources[self.source].sinks;
         for writer in self.writers {
-            let (attempt, sinks, splits) = (self.attempt.id, numbers.clone(), Some(ids.to_vec()));
+            let (attempt, sinks, splits) = (self.attempt.id, numbers.clone(), Some(ids.clone()));
             let flush = WriterMessage::Flush { attempt, sinks, splits, done: done.clone() };
             writer.send(flush).map_err(|_| Failure::Stopped)?;
         }
@@ -178,10 +192,22 @@ impl Intake<'_> {
             answers.recv().map_err(|_| Failure::Stopped)?;
         }
         failpoint::reach("flushed");
+        // What has become durable is told now, since nothing is known of these splits afterwards.
+        self.commit_idle()?;
+        self.tell_durable();
         for open in self.sinks() {
-            open.committer.release(ids)?;
+            open.committer.release(&ids)?;
         }
         failpoint::reach("released");
+        Ok(())
+    }
+
+    /// Gives splits back that were taken and of which nothing was read.
+    fn give_back(&self, unread: &[(SplitId, Vec<CommitRecord>)]) -> Result<(), Failure> {
+        for (number, open) in self.sinks().enumerate() {
+            let epoch = |(split, records): &(SplitId, Vec<CommitRecord>)| Some((split.clone(), records.get(number)?.epoch));
+            open.committer.give_back(&unread.iter().filter_map(epoch).collect::<Vec<_>>())?;
+        }
         Ok(())
     }
 
@@ -193,14 +219,20 @@ impl Intake<'_> {
     }
 
     /// Hands the source the positions below which every sink is durable, where that is news.
-    fn tell_durable(&self, splits: &mut Splits) {
-        let mut lows: HashMap<SplitId, Position> = HashMap::new();
-        for open in self.sinks() {
-            for (split, low) in open.committer.ledger().lows() {
-                lows.entry(split).and_modify(|least| *least = low.min(*least)).or_insert(low);
-            }
-        }
-        let news = lows.into_iter().filter(|(split, low)| splits.told.insert(split.clone(), *low) != Some(*low));
+    fn tell_durable(&self) {
+        let moved: HashSet<SplitId> = self.sinks().flat_map(|open| open.committer.ledger().take_moved()).collect();
+        let low = |split: &SplitId| self.sinks().map(|open| open.committer.ledger().low(split)).min().flatten();
+        let news: Vec<(SplitId, Position)> = moved.into_iter().filter_map(|split| low(&split).map(|low| (split, low))).collect();
         self.durable.lock().extend(news);
     }
+}
+
+/// Where a split is continued that every sink has this record of; `None` if no sink has begun it.
+fn resumption(records: &[CommitRecord]) -> Option<Resumption> {
+    let least = records.iter().filter(|record| record.low.is_some()).min_by_key(|record| record.low)?;
+    Some(Resumption {
+        position: least.low?,
+        resume: least.resume.clone(),
+        is_finished: records.iter().all(|record| record.finished.is_some()),
+    })
 }

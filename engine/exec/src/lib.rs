@@ -24,6 +24,7 @@ mod run;
 mod view;
 mod writers;
 
+pub use failure::PlanChanged;
 pub use pools::Pools;
 pub use view::{BadSeen, Pulse, SinkPositions, View};
 

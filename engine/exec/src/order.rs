@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use parking_lot::{Condvar, Mutex};
-use pseidon_delivery::Position;
+use pseidon_delivery::{Position, Resume};
 use pseidon_plugin::batch::Split;
 use pseidon_plugin::sink::Chunk;
 
@@ -13,6 +13,10 @@ use pseidon_plugin::sink::Chunk;
 pub(crate) struct Outcome {
     /// The first position after the batch.
     pub(crate) next: Position,
+    /// What the source needs beside that position.
+    pub(crate) resume: Option<Resume>,
+    /// Whether the split ends there.
+    pub(crate) ends: bool,
     /// Chunks with the number of their sink.
     pub(crate) chunks: Vec<(usize, Chunk)>,
 }

@@ -1,14 +1,13 @@
 //! A run: attempts at running the plan until one comes to its end.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, bounded, select, unbounded};
 use parking_lot::Mutex;
 use pseidon_delivery::committer::Seen;
-use pseidon_delivery::{Committer, StateStore, StoreError, StoredPlan};
+use pseidon_delivery::{Claimant, Committer, SinkId, StateStore, StoreError, StoredPlan, random};
 use pseidon_plan::Plan;
 use pseidon_plugin::metrics::Metrics;
 use pseidon_plugin::sink::{SinkError, SinkSetup};
@@ -17,7 +16,7 @@ use pseidon_plugin::stop::{Pause, Stop};
 use thiserror::Error;
 
 use crate::attempt::{Attempt, AttemptId, OpenSink, Over};
-use crate::failure::{Failure, Failures, spawn};
+use crate::failure::{Failure, Failures, PlanChanged, spawn};
 use crate::intake::Intake;
 use crate::pools::Pools;
 use crate::view::View;
@@ -61,8 +60,8 @@ pub enum Finished {
 #[derive(Debug, Error)]
 pub enum RunError {
     /// The plan is not the one that a crashed run left work behind with.
-    #[error("the pipeline has changed since a run of it crashed, and its state still holds work of the old version ({0})")]
-    PlanChanged(String),
+    #[error(transparent)]
+    PlanChanged(PlanChanged),
     /// It cannot go on without the user.
     #[error("{0}")]
     Failed(String),
@@ -128,6 +127,7 @@ impl Run<'_> {
             let pause = match failure {
                 Failure::Fatal(reason) => return Err(RunError::Failed(reason)),
                 Failure::State(reason) => return Err(RunError::State(reason)),
+                Failure::OtherPlan(changed) => return Err(RunError::PlanChanged(changed)),
                 Failure::Stopped => return Ok(Finished::Left),
                 Failure::Fenced(reason) => {
                     tracing::warn!(reason, "open files are thrown away; starting anew from the committed positions");
@@ -160,29 +160,40 @@ impl Run<'_> {
         Ok(pause)
     }
 
-    /// After a crash the records still name lanes of the plan that wrote them.
+    /// Keeps the plan's text. Refuses the plan when a sink that it does not have holds work of another plan; of the sinks that it has, each
+    /// split is looked at when it is taken.
     fn check_plan(&self) -> Result<(), RunError> {
-        let current = StoredPlan { fingerprint: self.plan.fingerprint.clone(), text: self.plan.text.clone() };
-        let stored = self.store.plan()?;
-        if stored.as_ref() == Some(&current) {
+        let has = |sink: &SinkId| self.plan.sinks.iter().any(|planned| planned.id == *sink);
+        for sink in self.store.sinks()?.iter().filter(|sink| !has(sink)) {
+            let records = self.store.records(sink)?;
+            let ahead: usize = records.iter().map(|(_, record)| record.ahead.len()).sum();
+            let staged = self.store.staged(sink)?.len();
+            if ahead + staged > 0 && !self.accept_changed_plan {
+                let plan = records.into_iter().find_map(|(_, record)| record.plan);
+                let left = format!("`{sink}`, which it does not have any more: {ahead} lanes ahead, {staged} files not yet published");
+                return Err(RunError::PlanChanged(PlanChanged { plan, left }));
+            }
+        }
+        let (fingerprint, text) = (self.plan.fingerprint.clone(), self.plan.text.clone());
+        if self.store.plan(&fingerprint)?.as_ref() != Some(&text) {
+            self.store.add_plan(&StoredPlan { fingerprint, text })?;
+            self.forget_plans()?;
+        }
+        Ok(())
+    }
+
+    /// Forgets the texts of plans that no record names any more.
+    fn forget_plans(&self) -> Result<(), StoreError> {
+        let mut unused: HashSet<String> = self.store.plans()?.into_iter().filter(|plan| *plan != self.plan.fingerprint).collect();
+        if unused.is_empty() {
             return Ok(());
         }
-        let changed = stored.is_some_and(|stored| stored.fingerprint != current.fingerprint);
-        if changed && !self.accept_changed_plan {
-            let mut left = Vec::new();
-            for sink in self.store.sinks()? {
-                let ahead: usize = self.store.records(&sink)?.iter().map(|(_, record)| record.ahead.len()).sum();
-                let staged = self.store.staged(&sink)?.len();
-                if ahead + staged > 0 {
-                    left.push(format!("`{sink}`: {ahead} lanes ahead, {staged} files not yet published"));
-                }
-            }
-            if !left.is_empty() {
-                return Err(RunError::PlanChanged(left.join("; ")));
+        for sink in self.store.sinks()? {
+            for plan in self.store.records(&sink)?.into_iter().filter_map(|(_, record)| record.plan) {
+                unused.remove(&plan);
             }
         }
-        self.store.set_plan(&current)?;
-        Ok(())
+        self.store.forget_plans(&unused.into_iter().collect::<Vec<_>>())
     }
 
     /// Waits before the next attempt. Gives whether the user wants none.
@@ -209,7 +220,7 @@ impl Run<'_> {
             stop.stop_reading();
         }
         course.pause.set_clogged(false);
-        let instance = instance_name();
+        let instance = instance_name().map_err(|error| Failure::Fatal(error.to_string()))?;
         let sinks = self.open_sinks(store_id, &instance, &stop, course)?;
         course.was_open = true;
         let (report, reported) = unbounded();
@@ -246,7 +257,10 @@ impl Run<'_> {
         let settings = &self.plan.settings;
         let mut sinks = Vec::new();
         for (planned, seen) in self.plan.sinks.iter().zip(&course.acknowledged) {
-            let committer = Committer::new(planned.id.clone(), self.store.clone(), planned.prepared.positions(), stop.abandoned());
+            let claimant =
+                Claimant { owner: instance.to_owned(), plan: self.plan.fingerprint.clone(), accepts_other_plans: self.accept_changed_plan };
+            let (store, positions) = (self.store.clone(), planned.protocol.positions());
+            let committer = Committer::new(planned.id.clone(), store, claimant, positions, stop.abandoned());
             let committer = Arc::new(committer.remembering(seen.clone()));
             let setup = SinkSetup {
                 pipeline: self.plan.name.clone(),
@@ -286,7 +300,7 @@ impl Run<'_> {
             let durable = Arc::new(Mutex::new(HashMap::new()));
             let (handle, events) = SourceHandle::new(self.pools.budget().clone(), attempt.stop.clone(), pause.clone(), durable.clone());
             let queue = self.pools.queue().ok_or(Failure::Stopped)?;
-            let intake = Intake { attempt, source: number, instance: instance.to_owned(), queue, writers: self.pools.writers(), durable };
+            let intake = Intake { attempt, source: number, queue, writers: self.pools.writers(), durable };
             let source_done = source_done.clone();
             let (well, ended_well) = bounded(1);
             spawn(scope, format!("intake-{}", planned.stage), failures.clone(), move || {
@@ -371,11 +385,10 @@ impl Run<'_> {
     }
 }
 
-/// Names this attempt unlike any other: machine, process, time and a count.
-fn instance_name() -> String {
-    static COUNT: AtomicU64 = AtomicU64::new(0);
+/// Names this attempt unlike any other: the machine and process, for people, and random bits. Machines may share a name, containers a
+/// process number, and clocks a time.
+fn instance_name() -> std::io::Result<String> {
     let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
     let host: String = host.trim().chars().filter(|c| c.is_ascii_alphanumeric() || *c == '-').take(40).collect();
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis());
-    format!("{host}-{}-{now:x}-{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed))
+    Ok(format!("{host}-{}-{}", std::process::id(), random::hexadecimal(8)?))
 }

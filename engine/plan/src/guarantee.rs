@@ -1,6 +1,6 @@
 //! What every path from a source to a sink delivers, and why.
 
-use pseidon_plugin::sink::Protocol;
+use pseidon_plugin::sink::{Keyed, Protocol};
 
 /// What a path delivers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -37,6 +37,21 @@ pub struct PathGuarantee {
     pub reasons: Vec<String>,
 }
 
+/// The guarantee of a sink that writes under keys, where the rest of the path is exactly once.
+fn of_keyed(sink: &str, keyed: Keyed, reasons: &mut Vec<String>) -> Guarantee {
+    reasons.push(format!("`{sink}` writes each record under its key, so writing it again changes nothing"));
+    let mut guarantee = Guarantee::ExactlyOnce;
+    if !keyed.key_names_one_record {
+        guarantee = Guarantee::AtLeastOnce;
+        reasons.push(format!("several records may have one key in `{sink}`, and one that is written again may replace a newer one"));
+    }
+    if !keyed.late_writes_lose {
+        guarantee = Guarantee::AtLeastOnce;
+        reasons.push(format!("a late write of an instance that was cut off may replace a newer record in `{sink}`"));
+    }
+    guarantee
+}
+
 /// Computes a path's guarantee from what its source, its expressions and its sink are.
 pub fn of_path(source: (&str, Option<&str>), nondeterminism: &[String], sink: (&str, Protocol)) -> PathGuarantee {
     let (source, not_rereadable) = source;
@@ -46,10 +61,13 @@ pub fn of_path(source: (&str, Option<&str>), nondeterminism: &[String], sink: (&
     match protocol {
         Protocol::Staged => reasons.push(format!("`{sink}` publishes only what is committed, and each thing once")),
         Protocol::Transactional => reasons.push(format!("`{sink}` writes records and positions in one transaction")),
-        Protocol::Nothing => reasons.push(format!("`{sink}` keeps nothing")),
-        Protocol::Unfenced(why) => {
+        Protocol::Discard => reasons.push(format!("`{sink}` keeps nothing")),
+        Protocol::AtLeastOnce(why) => {
             guarantee = Guarantee::AtLeastOnce;
             reasons.push(format!("`{sink}`: {why}"));
+        }
+        Protocol::Keyed(keyed) => {
+            guarantee = of_keyed(sink, keyed, &mut reasons);
         }
     }
     for expr in nondeterminism {

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use arrow::array::{BinaryArray, BinaryBuilder, StringArray, StringBuilder};
 use bytes::{Bytes, BytesMut};
-use pseidon_delivery::{Position, SplitId};
+use pseidon_delivery::{Position, Resume, SplitId};
 
 use crate::budget::{Budget, Charge};
 
@@ -41,6 +41,10 @@ pub struct Batch {
     pub positions: Vec<Position>,
     /// The first position after those that the batch covers. Positions without a record (markers, gaps) are covered too.
     pub next: Position,
+    /// What the source needs beside [`Batch::next`] to continue there; kept with the position, and not read by the engine.
+    pub resume: Option<Resume>,
+    /// Whether no record of the split will come after this batch, in this run or a later one.
+    pub ends: bool,
     /// Milliseconds since 1970, where wanted and known; `i64::MIN` stands for none.
     pub timestamps: Option<Vec<i64>>,
     /// Keys, where wanted.
@@ -231,6 +235,8 @@ impl BatchBuilder {
             payloads: Payloads { buffer: self.buffer.freeze(), spans: self.spans, lines: self.lines },
             positions: self.positions,
             next,
+            resume: None,
+            ends: false,
             timestamps: self.timestamps,
             keys: self.keys.as_mut().map(BinaryBuilder::finish),
             headers: self.headers.as_mut().map(StringBuilder::finish),
@@ -243,6 +249,16 @@ impl Batch {
     /// A batch of records that already lie in a buffer; see [`Payloads::new`].
     pub fn from_payloads(split: Arc<Split>, payloads: Payloads, positions: Vec<Position>, next: Position) -> Batch {
         debug_assert_eq!(payloads.len(), positions.len());
-        Batch { split, payloads, positions, next, timestamps: None, keys: None, headers: None, charge: None }
+        Batch { split, payloads, positions, next, resume: None, ends: false, timestamps: None, keys: None, headers: None, charge: None }
+    }
+
+    /// A batch without records that covers the positions below `next`.
+    pub fn without_records(split: Arc<Split>, next: Position) -> Batch {
+        Batch::from_payloads(split, Payloads::default(), Vec::new(), next)
+    }
+
+    /// The end of a split: no record at or above `next` will ever come. Once everything below is durable the split is finished.
+    pub fn end_of(split: Arc<Split>, next: Position) -> Batch {
+        Batch { ends: true, ..Batch::without_records(split, next) }
     }
 }

@@ -4,6 +4,7 @@
 //! every mistake. It is *opened* for a run. Then ETL threads ask it which lane each row goes to, and writer threads, each with a
 //! [`Writer`] of its own, make lanes durable through the handle's committer.
 
+use std::collections::HashMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -52,10 +53,32 @@ pub enum Protocol {
     Staged,
     /// Positions and records in one transaction of the target: exactly once.
     Transactional,
+    /// Written under a key, so that the same record written again changes nothing: exactly once if all of this holds.
+    Keyed(Keyed),
     /// Nothing takes a record back that was written before a crash: at least once, for this reason.
-    Unfenced(&'static str),
+    AtLeastOnce(&'static str),
     /// Records are not kept: there is nothing to deliver.
-    Nothing,
+    Discard,
+}
+
+/// What the guarantee of a keyed sink depends on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Keyed {
+    /// Whether the key names one record of one split, such as its topic, partition and offset. Otherwise several records share a key, and
+    /// those of different splits come in any order.
+    pub key_names_one_record: bool,
+    /// Whether a write that comes late loses against a newer one: by a timestamp or a condition made from the position.
+    pub late_writes_lose: bool,
+}
+
+impl Protocol {
+    /// Where the low positions of such a sink are written.
+    pub fn positions(self) -> Positions {
+        match self {
+            Protocol::Transactional => Positions::InTarget,
+            Protocol::Staged | Protocol::Keyed(_) | Protocol::AtLeastOnce(_) | Protocol::Discard => Positions::InStore,
+        }
+    }
 }
 
 /// What a sink will be given.
@@ -81,11 +104,6 @@ pub enum RecordShape {
 
 /// A sink that has been checked.
 pub trait PreparedSink: Send + Sync {
-    /// Where its low positions are written.
-    fn positions(&self) -> Positions {
-        Positions::InStore
-    }
-
     /// Whether `now()` or the like decides about lanes or contents, which makes its paths at-least-once: the text of the first such
     /// expression.
     fn nondeterminism(&self) -> Option<String>;
@@ -122,10 +140,10 @@ pub trait Sink: Send + Sync {
     /// Whether all lanes have to be with one writer.
     fn single_writer(&self) -> bool;
 
-    /// Splits were taken over, each with the instances that may still be at work on it. A sink whose target holds the positions cuts those
-    /// off in the target. Publishes what `staged` names as far as this machine can, and says
-    /// which ids that were; says, for a sink whose target holds the positions, where each split stands there.
-    fn take_over(&self, splits: &[(SplitId, Vec<String>)], staged: &[Staged]) -> Result<TakenOver, SinkError>;
+    /// Splits were taken over. A sink whose target holds the positions cuts their earlier owners off in the target, and returns what the
+    /// target holds of each split. A sink that stages publishes what `staged` names as far as this machine can, and returns which ids that
+    /// were.
+    fn take_over(&self, splits: &[Taken], staged: &[Staged]) -> Result<TakenOver, SinkError>;
 
     /// Which lane each row goes to. Rows keep their order inside a lane. Runs on an ETL thread.
     fn route(&self, rows: Rows) -> Routed;
@@ -152,13 +170,35 @@ pub struct OpenLane {
     pub opened: Instant,
 }
 
+/// A split that was taken over.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Taken {
+    /// The split.
+    pub split: SplitId,
+    /// The epoch under which this instance has it.
+    pub epoch: u64,
+    /// The earlier instances that may still be at work on it.
+    pub owners: Vec<String>,
+    /// The low position that the store holds; where the target holds the positions, what it had when the split was begun or given back.
+    pub low: Option<Position>,
+}
+
 /// What a take-over found.
 #[derive(Clone, Debug, Default)]
 pub struct TakenOver {
     /// Staged entries that are published now.
     pub published: Vec<String>,
-    /// Low positions that the target holds, in the order of the splits; empty where the store holds them.
-    pub positions: Vec<Option<Position>>,
+    /// What the target holds of each split, in the order of the splits; empty where the store holds the positions.
+    pub held: Vec<Option<Held>>,
+}
+
+/// What a target holds of a split, as [`pseidon_delivery::CommitRecord`] does.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Held {
+    /// Everything below it is in the target.
+    pub low: Position,
+    /// Lanes that are further.
+    pub ahead: HashMap<LaneId, Position>,
 }
 
 /// Rows by lane.

@@ -12,7 +12,7 @@ use arrow::datatypes::SchemaRef;
 use bytes::Bytes;
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
 use parking_lot::Mutex;
-use pseidon_delivery::{Position, SplitId};
+use pseidon_delivery::{Position, Resume, SplitId};
 use pseidon_dsl::Diagnostic;
 use thiserror::Error;
 
@@ -113,12 +113,40 @@ impl<T> Pending<T> {
     }
 }
 
+/// Where a split that was read before is continued.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Resumption {
+    /// The position: everything below it is durable in every sink.
+    pub position: Position,
+    /// What the source said beside a position up to this one; see [`Batch::resume`].
+    pub resume: Option<Resume>,
+    /// Whether the split was read to its end and all of it is durable.
+    pub is_finished: bool,
+}
+
+/// Where a split is read from.
+#[derive(Clone, Debug)]
+pub struct Start {
+    /// The split.
+    pub split: Arc<Split>,
+    /// The first position that is read.
+    pub position: Position,
+    /// What the source needs beside it; kept only for a split that was never begun.
+    pub resume: Option<Resume>,
+}
+
+impl From<(Arc<Split>, Position)> for Start {
+    fn from((split, position): (Arc<Split>, Position)) -> Self {
+        Start { split, position, resume: None }
+    }
+}
+
 /// What a source asks of the engine.
 pub enum SourceEvent {
     /// [`SourceHandle::take`]
-    Take(Vec<Arc<Split>>, Sender<Vec<Option<Position>>>),
+    Take(Vec<Arc<Split>>, Sender<Vec<Option<Resumption>>>),
     /// [`SourceHandle::begin`]
-    Begin(Vec<(Arc<Split>, Position)>, Sender<()>),
+    Begin(Vec<Start>, Sender<()>),
     /// [`SourceHandle::emit`]
     Emit(Box<Batch>),
     /// [`SourceHandle::release`]
@@ -144,20 +172,26 @@ impl SourceHandle {
         (SourceHandle { events, budget, stop, pause, durable }, received)
     }
 
-    /// Takes splits over: nobody else can commit them from now on. Gives for each where to read on, or `None` if nothing is known of it and
-    /// the source decides. Follow with [`SourceHandle::begin`] before the first batch.
-    pub fn take(&self, splits: Vec<Arc<Split>>) -> Result<Vec<Option<Position>>, Stopped> {
+    /// Takes splits over: no other instance can commit them from now on. Returns for each where to continue, or `None` if nothing is known of
+    /// it and the source decides. Follow with [`SourceHandle::begin`] before the first batch.
+    pub fn take(&self, splits: Vec<Arc<Split>>) -> Result<Vec<Option<Resumption>>, Stopped> {
         self.start_take(splits)?.wait()
     }
 
     /// The same without waiting, for a source that takes splits for several pipelines at once.
-    pub fn start_take(&self, splits: Vec<Arc<Split>>) -> Result<Pending<Vec<Option<Position>>>, Stopped> {
+    pub fn start_take(&self, splits: Vec<Arc<Split>>) -> Result<Pending<Vec<Option<Resumption>>>, Stopped> {
         self.ask(|reply| SourceEvent::Take(splits, reply))
     }
 
     /// Says where splits that were taken are read from. A start that the source decided is written down before this returns.
-    pub fn begin(&self, splits: Vec<(Arc<Split>, Position)>) -> Result<(), Stopped> {
-        self.ask(|reply| SourceEvent::Begin(splits, reply))?.wait()
+    pub fn begin(&self, splits: Vec<impl Into<Start>>) -> Result<(), Stopped> {
+        self.start_begin(splits)?.wait()
+    }
+
+    /// The same without waiting.
+    pub fn start_begin(&self, splits: Vec<impl Into<Start>>) -> Result<Pending<()>, Stopped> {
+        let starts = splits.into_iter().map(Into::into).collect();
+        self.ask(|reply| SourceEvent::Begin(starts, reply))
     }
 
     /// Hands a batch on. Batches of one split come in order of their positions. Blocks only while the engine's queue is full.

@@ -36,10 +36,10 @@ use std::sync::Arc;
 
 use parking_lot::Mutex;
 use prometheus::{IntCounter, IntGauge};
-use pseidon_delivery::{LaneId, SplitId, Staged};
+use pseidon_delivery::{LaneId, Staged};
 use pseidon_dsl::Diagnostic;
 use pseidon_plugin::sink::{
-    OpenLane, PreparedSink, Protocol, Routed, Sink, SinkError, SinkFacts, SinkInput, SinkPlugin, SinkSetup, TakenOver, Writer,
+    OpenLane, PreparedSink, Protocol, Routed, Sink, SinkError, SinkFacts, SinkInput, SinkPlugin, SinkSetup, Taken, TakenOver, Writer,
 };
 use pseidon_plugin::spec::PluginSpec;
 use pseidon_plugin::{Options, Rows};
@@ -183,16 +183,16 @@ impl Sink for OpenSink {
         self.0.lanes.lock().values().cloned().collect()
     }
 
-    fn take_over(&self, splits: &[(SplitId, Vec<String>)], staged: &[Staged]) -> Result<TakenOver, SinkError> {
+    fn take_over(&self, splits: &[Taken], staged: &[Staged]) -> Result<TakenOver, SinkError> {
         let is_other = |owner: &String| *owner != self.0.setup.instance;
-        if splits.iter().any(|(_, owners)| owners.iter().any(is_other)) {
+        if splits.iter().any(|taken| taken.owners.iter().any(is_other)) {
             self.0.staging.clean_up_all()?;
         }
         let published = self.0.staging.publish(staged)?;
         for (id, follow_up, moving) in published.to_follow {
             self.0.follow_ups.add(id, moving, follow_up);
         }
-        Ok(TakenOver { published: published.done, positions: Vec::new() })
+        Ok(TakenOver { published: published.done, held: Vec::new() })
     }
 
     fn route(&self, rows: Rows) -> Routed {

@@ -11,7 +11,6 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use pseidon_delivery::committer::Positions;
 use pseidon_dsl::Diagnostic;
 use pseidon_plugin::Options;
 use pseidon_plugin::sink::{PreparedSink, Protocol, Sink, SinkError, SinkFacts, SinkInput, SinkPlugin, SinkSetup};
@@ -183,10 +182,6 @@ struct KafkaSink {
 }
 
 impl PreparedSink for KafkaSink {
-    fn positions(&self) -> Positions {
-        Positions::InTarget
-    }
-
     fn nondeterminism(&self) -> Option<String> {
         self.plan.nondeterminism()
     }

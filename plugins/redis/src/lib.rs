@@ -1,21 +1,24 @@
 //! The state store that instances on several machines can share: Redis, by itself, under Sentinel or as a cluster.
 //!
 //! All keys of a pipeline carry one hash tag, `{namespace:pipeline}`, so they lie in one slot, and every step of the delivery protocol is
-//! one Lua script over them. `address` reads the URL, `link` keeps a connection and says which errors pass, `store` is the protocol, and
-//! `durability` asks the server what an acknowledged write is worth.
+//! one Lua script over them. `address` reads the URL, `link` keeps a connection and says which errors pass, `store` is the protocol,
+//! `migration` brings the keys of an earlier format up to date, and `durability` asks the server what an acknowledged write is worth.
 //!
 //! | Key after the tag | Type | Content |
 //! |---|---|---|
-//! | `:meta` | hash | `format`, `identity`, `plan` (fingerprint), `plan_text` |
+//! | `:meta` | hash | `format`, `identity` |
+//! | `:plans` | hash | the texts of plans, by fingerprint |
 //! | `:notes` | hash | the plugins' notes |
 //! | `:sinks` | set | the sinks that have records |
 //! | `:splits:SINK` | set | the sink's splits |
-//! | `:split:SINK:SPLIT` | hash | a commit record: `v`, `epoch`, `seq`, `low`, `owner`, and `a:LANE` for each lane that is ahead |
+//! | `:split:SINK:SPLIT` | hash | a commit record: `v`, `epoch`, `seq`, `low`, `owner`, `plan`, `resume`, `finished`, and `a:LANE` for each lane that is ahead |
+//! | `:fenced:SINK` | set | instances that were cut off from the sink |
 //! | `:staged:SINK` | hash | what is staged and not yet published: id and detail |
 
 mod address;
 mod durability;
 mod link;
+mod migration;
 mod store;
 mod work_queue;
 

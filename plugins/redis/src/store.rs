@@ -1,29 +1,33 @@
 //! The state store over Redis.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 
 use pseidon_delivery::store::new_identity;
 use pseidon_delivery::{
-    Commit, CommitError, CommitRecord, LaneId, Position, SinkId, SplitCommit, SplitId, Staged, StateStore, StoreError, StoredPlan,
+    Claimant, Commit, CommitError, CommitRecord, LaneId, Position, Resume, SinkId, SplitCommit, SplitId, Staged, StateStore, StoreError,
+    StoredPlan,
 };
 use redis::{FromRedisValue, RedisResult, Script, cmd};
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::address;
 use crate::durability::{self, Told};
 use crate::link::Link;
+use crate::migration;
 
 /// The namespace of pipelines that do not choose another one.
 pub const DEFAULT_NAMESPACE: &str = "pseidon";
 
 /// The layout of the keys. A store with another one was written by another version of the program.
-const FORMAT: &str = "1";
+pub(crate) const FORMAT: &str = "2";
 /// How many splits are taken in one script: each answer may name thousands of lanes, and a script holds the server up.
 const TAKEN_AT_ONCE: usize = 16;
 /// A hash's fields are removed and sets are read in portions for the same reason.
 const READ_AT_ONCE: usize = 256;
 /// Marks the fields of a record that are lanes.
 const LANE_FIELD: &str = "a:";
+/// With more marks of fenced owners than this, those are dropped that no record names any more.
+const MOST_FENCED: usize = 64;
 
 /// The state of one pipeline in Redis.
 pub struct RedisStore {
@@ -33,6 +37,8 @@ pub struct RedisStore {
     take: Script,
     set_owner: Script,
     commit: Script,
+    owners: Script,
+    forget_splits: Script,
 }
 
 impl RedisStore {
@@ -45,22 +51,25 @@ impl RedisStore {
             take: Script::new(include_str!("scripts/take.lua")),
             set_owner: Script::new(include_str!("scripts/set_owner.lua")),
             commit: Script::new(include_str!("scripts/commit.lua")),
+            owners: Script::new(include_str!("scripts/owners.lua")),
+            forget_splits: Script::new(include_str!("scripts/forget_splits.lua")),
         };
-        match store.hash_field("meta", "format")? {
-            Some(found) if found != FORMAT => Err(other_format(&found)),
-            _ => Ok(store),
+        match store.hash_field("meta", "format")?.as_deref() {
+            None | Some(FORMAT) => Ok(store),
+            Some("1") => migration::from_format_1(&store).map(|()| store),
+            Some(found) => Err(other_format(found)),
         }
     }
 
-    fn key(&self, name: &str) -> String {
+    pub(crate) fn key(&self, name: &str) -> String {
         format!("{}:{name}", self.tag)
     }
 
-    fn splits_key(&self, sink: &SinkId) -> String {
+    pub(crate) fn splits_key(&self, sink: &SinkId) -> String {
         self.key(&format!("splits:{}", encoded(sink.as_str())))
     }
 
-    fn split_key(&self, sink: &SinkId, split: &SplitId) -> String {
+    pub(crate) fn split_key(&self, sink: &SinkId, split: &SplitId) -> String {
         self.key(&format!("split:{}:{split}", encoded(sink.as_str())))
     }
 
@@ -68,29 +77,52 @@ impl RedisStore {
         self.key(&format!("staged:{}", encoded(sink.as_str())))
     }
 
-    fn query<T: FromRedisValue>(&self, command: &redis::Cmd) -> Result<T, StoreError> {
+    pub(crate) fn query<T: FromRedisValue>(&self, command: &redis::Cmd) -> Result<T, StoreError> {
         self.link.request(|live| command.query(live.keyed()))
     }
 
-    fn hash_field(&self, hash: &str, field: &str) -> Result<Option<String>, StoreError> {
+    pub(crate) fn hash_field(&self, hash: &str, field: &str) -> Result<Option<String>, StoreError> {
         self.query(cmd("HGET").arg(self.key(hash)).arg(field))
     }
 
-    fn take_some(&self, sink: &SinkId, splits: &[SplitId], owner: &str) -> Result<Vec<CommitRecord>, StoreError> {
+    fn fenced_key(&self, sink: &SinkId) -> String {
+        self.key(&format!("fenced:{}", encoded(sink.as_str())))
+    }
+
+    pub(crate) fn splits(&self, sink: &SinkId) -> Result<Vec<SplitId>, StoreError> {
+        let splits: Vec<String> = self.query(cmd("SMEMBERS").arg(self.splits_key(sink)))?;
+        Ok(splits.into_iter().map(SplitId::from).collect())
+    }
+
+    fn take_some(&self, sink: &SinkId, splits: &[SplitId], claimant: &Claimant) -> Result<Vec<CommitRecord>, CommitError> {
+        let Claimant { owner, plan, accepts_other_plans } = claimant;
         let mut call = self.take.prepare_invoke();
-        call.key(self.key("meta")).key(self.key("sinks")).key(self.splits_key(sink));
-        call.arg(FORMAT).arg(owner).arg(sink.as_str());
+        call.key(self.key("meta")).key(self.key("sinks")).key(self.splits_key(sink)).key(self.fenced_key(sink));
+        call.arg(FORMAT).arg(owner).arg(plan).arg(u8::from(*accepts_other_plans)).arg(sink.as_str());
         for split in splits {
             call.key(self.split_key(sink, split)).arg(split.as_str());
         }
         let taken: Result<Vec<HashMap<String, String>>, _> = self.link.request(|live| call.invoke(live.keyed()));
         let taken = taken.map_err(|error| match error {
-            StoreError::Failed(reason) if reason.contains("PSEIDONFORMAT") => other_format("another number"),
-            other => other,
+            StoreError::Failed(reason) if reason.contains("PSEIDONFORMAT") => other_format("another number").into(),
+            StoreError::Failed(reason) if reason.contains("PSEIDONFENCED") => CommitError::OwnerFenced(owner.clone()),
+            other => other.into(),
         })?;
         let mut records = taken.into_iter().map(record).collect::<Result<Vec<_>, _>>()?;
         records.iter_mut().for_each(|record| record.owners.retain(|other| other != owner));
         Ok(records)
+    }
+
+    fn steps_at_once(&self, steps: &[(&SinkId, &Commit)]) -> Result<Vec<Vec<String>>, StoreError> {
+        let mut call = self.commit.prepare_invoke();
+        for (sink, commit) in steps {
+            call.key(self.staged_key(sink)).key(self.fenced_key(sink));
+            for step in &commit.splits {
+                call.key(self.split_key(sink, &step.split));
+            }
+        }
+        call.arg(Value::from_iter(steps.iter().map(|(_, commit)| step_json(commit))).to_string());
+        self.link.request(|live| call.invoke(live.keyed()))
     }
 }
 
@@ -123,10 +155,10 @@ impl StateStore for RedisStore {
         Ok(told.weaknesses())
     }
 
-    fn take(&self, sink: &SinkId, splits: &[SplitId], owner: &str) -> Result<Vec<CommitRecord>, StoreError> {
+    fn take(&self, sink: &SinkId, splits: &[SplitId], claimant: &Claimant) -> Result<Vec<CommitRecord>, CommitError> {
         let mut records = Vec::with_capacity(splits.len());
         for some in splits.chunks(TAKEN_AT_ONCE) {
-            records.extend(self.take_some(sink, some, owner)?);
+            records.extend(self.take_some(sink, some, claimant)?);
         }
         Ok(records)
     }
@@ -143,15 +175,41 @@ impl StateStore for RedisStore {
         self.link.request(|live| call.invoke(live.keyed()))
     }
 
-    fn commit(&self, sink: &SinkId, commit: &Commit) -> Result<(), CommitError> {
-        let mut call = self.commit.prepare_invoke();
-        call.key(self.staged_key(sink));
-        for step in &commit.splits {
-            call.key(self.split_key(sink, &step.split));
+    fn fence(&self, sink: &SinkId, owner: &str) -> Result<(), StoreError> {
+        let key = self.fenced_key(sink);
+        self.query::<i64>(cmd("SADD").arg(&key).arg(owner))?;
+        if self.query::<usize>(cmd("SCARD").arg(&key))? <= MOST_FENCED {
+            return Ok(());
         }
-        call.arg(step_text(commit));
-        let answer: Vec<String> = self.link.request(|live| call.invoke(live.keyed()))?;
-        read_answer(&answer, &commit.splits)
+        let fenced: Vec<String> = self.query(cmd("SMEMBERS").arg(&key))?;
+        let owners = self.owners(sink)?;
+        // An owner without a record has lost all its epochs, so its mark is of no use any more.
+        let useless: Vec<String> = fenced.into_iter().filter(|other| other != owner && !owners.contains(other)).collect();
+        useless.chunks(READ_AT_ONCE).try_for_each(|some| self.query::<i64>(cmd("SREM").arg(&key).arg(some)).map(drop))
+    }
+
+    fn owners(&self, sink: &SinkId) -> Result<BTreeSet<String>, StoreError> {
+        let mut owners = BTreeSet::new();
+        for some in self.splits(sink)?.chunks(READ_AT_ONCE) {
+            let mut call = self.owners.prepare_invoke();
+            some.iter().for_each(|split| _ = call.key(self.split_key(sink, split)));
+            let of_splits: Vec<String> = self.link.request(|live| call.invoke(live.keyed()))?;
+            owners.extend(of_splits.iter().flat_map(|of_split| names(of_split)));
+        }
+        Ok(owners)
+    }
+
+    fn commit_many(&self, steps: &[(&SinkId, &Commit)]) -> Vec<Result<(), CommitError>> {
+        if steps.is_empty() {
+            return Vec::new();
+        }
+        match self.steps_at_once(steps) {
+            Ok(answers) if answers.len() == steps.len() => {
+                answers.iter().zip(steps).map(|(answer, (_, commit))| read_answer(answer, commit)).collect()
+            }
+            Ok(answers) => steps.iter().map(|_| Err(impossible(&answers).into())).collect(),
+            Err(error) => steps.iter().map(|_| Err(error.clone().into())).collect(),
+        }
     }
 
     fn staged(&self, sink: &SinkId) -> Result<Vec<Staged>, StoreError> {
@@ -164,13 +222,22 @@ impl StateStore for RedisStore {
     }
 
     fn records(&self, sink: &SinkId) -> Result<Vec<(SplitId, CommitRecord)>, StoreError> {
-        let splits: Vec<String> = self.query(cmd("SMEMBERS").arg(self.splits_key(sink)))?;
-        let read = |split: String| {
-            let split = SplitId::from(split);
+        let read = |split: SplitId| {
             let fields = self.query(cmd("HGETALL").arg(self.split_key(sink, &split)))?;
             Ok((split, record(fields)?))
         };
-        splits.into_iter().map(read).collect()
+        self.splits(sink)?.into_iter().map(read).collect()
+    }
+
+    fn forget_splits(&self, sink: &SinkId, splits: &[SplitId]) -> Result<(), StoreError> {
+        splits.chunks(READ_AT_ONCE).try_for_each(|some| {
+            let mut call = self.forget_splits.prepare_invoke();
+            call.key(self.splits_key(sink));
+            for split in some {
+                call.key(self.split_key(sink, split)).arg(split.as_str());
+            }
+            self.link.request(|live| call.invoke(live.keyed()))
+        })
     }
 
     fn sinks(&self) -> Result<Vec<SinkId>, StoreError> {
@@ -178,16 +245,20 @@ impl StateStore for RedisStore {
         Ok(sinks.into_iter().map(SinkId::from).collect())
     }
 
-    fn plan(&self) -> Result<Option<StoredPlan>, StoreError> {
-        let (fingerprint, text): (Option<String>, Option<String>) =
-            self.query(cmd("HMGET").arg(self.key("meta")).arg("plan").arg("plan_text"))?;
-        Ok(fingerprint.zip(text).map(|(fingerprint, text)| StoredPlan { fingerprint, text }))
+    fn plans(&self) -> Result<Vec<String>, StoreError> {
+        self.query(cmd("HKEYS").arg(self.key("plans")))
     }
 
-    fn set_plan(&self, plan: &StoredPlan) -> Result<(), StoreError> {
-        let mut set = cmd("HSET");
-        set.arg(self.key("meta")).arg("plan").arg(&plan.fingerprint).arg("plan_text").arg(&plan.text);
-        self.query::<i64>(&set).map(drop)
+    fn plan(&self, fingerprint: &str) -> Result<Option<String>, StoreError> {
+        self.hash_field("plans", fingerprint)
+    }
+
+    fn add_plan(&self, plan: &StoredPlan) -> Result<(), StoreError> {
+        self.query::<i64>(cmd("HSET").arg(self.key("plans")).arg(&plan.fingerprint).arg(&plan.text)).map(drop)
+    }
+
+    fn forget_plans(&self, fingerprints: &[String]) -> Result<(), StoreError> {
+        fingerprints.chunks(READ_AT_ONCE).try_for_each(|some| self.query::<i64>(cmd("HDEL").arg(self.key("plans")).arg(some)).map(drop))
     }
 
     fn note(&self, key: &str) -> Result<Option<String>, StoreError> {
@@ -211,29 +282,36 @@ fn encoded(name: &str) -> String {
     encoded
 }
 
-/// The step as `commit.lua` reads it. Numbers travel as text, and a list of pairs as one flat list.
-fn step_text(commit: &Commit) -> String {
+/// A step as `commit.lua` reads it. Numbers travel as text, and a list of pairs as one flat list.
+fn step_json(commit: &Commit) -> Value {
     let split = |step: &SplitCommit| {
         let ahead: Vec<String> = step.ahead.iter().flat_map(|(lane, upto)| [format!("{LANE_FIELD}{lane}"), upto.to_string()]).collect();
         let caught_up: Vec<String> = step.caught_up.iter().map(|lane| format!("{LANE_FIELD}{lane}")).collect();
-        json!({
+        let mut split = json!({
             "epoch": step.epoch.to_string(),
             "seq": step.sequence.to_string(),
             "next": (step.sequence + 1).to_string(),
             "low": step.low.to_string(),
             "ahead": ahead,
             "caught_up": caught_up,
-        })
+            // An empty text stands for none: a field that is always written needs no second command.
+            "finished": step.finished.map_or_else(String::new, |at| at.to_string()),
+        });
+        if let Some(resume) = &step.resume {
+            split["resume"] = resume.as_str().into();
+        }
+        split
     };
     let splits: Vec<_> = commit.splits.iter().map(split).collect();
     let staged: Vec<&str> = commit.staged.iter().flat_map(|entry| [entry.id.as_str(), entry.detail.as_str()]).collect();
-    json!({ "splits": splits, "staged": staged, "published": commit.published }).to_string()
+    json!({ "owner": commit.owner, "splits": splits, "staged": staged, "published": commit.published })
 }
 
-fn read_answer(answer: &[String], steps: &[SplitCommit]) -> Result<(), CommitError> {
-    let step = |index: &String| index.parse::<usize>().ok().and_then(|index| steps.get(index.checked_sub(1)?));
+fn read_answer(answer: &[String], commit: &Commit) -> Result<(), CommitError> {
+    let step = |index: &String| index.parse::<usize>().ok().and_then(|index| commit.splits.get(index.checked_sub(1)?));
     match answer {
         [done] if done == "done" => return Ok(()),
+        [owner] if owner == "owner" => return Err(CommitError::OwnerFenced(commit.owner.clone())),
         [fenced, indices @ ..] if fenced == "fenced" => {
             return Err(CommitError::Fenced(indices.iter().filter_map(step).map(|step| step.split.clone()).collect()));
         }
@@ -248,7 +326,16 @@ fn read_answer(answer: &[String], steps: &[SplitCommit]) -> Result<(), CommitErr
         }
         _ => {}
     }
-    Err(CommitError::Store(StoreError::Failed(format!("redis gave an answer that the commit script cannot give: {answer:?}"))))
+    Err(impossible(&answer).into())
+}
+
+fn impossible(answer: &dyn std::fmt::Debug) -> StoreError {
+    StoreError::Failed(format!("redis gave an answer that the commit script cannot give: {answer:?}"))
+}
+
+/// The owners that a record's field names.
+fn names(owners: &str) -> impl Iterator<Item = String> + '_ {
+    owners.split('\n').filter(|owner| !owner.is_empty()).map(str::to_owned)
 }
 
 /// Reads a record's hash.
@@ -262,7 +349,11 @@ fn record(fields: HashMap<String, String>) -> Result<CommitRecord, StoreError> {
             "epoch" => record.epoch = number()?,
             "seq" => record.sequence = number()?,
             "low" => record.low = Some(number()?),
-            "owner" => record.owners = value.split('\n').filter(|owner| !owner.is_empty()).map(str::to_owned).collect(),
+            "owner" => record.owners = names(&value).collect(),
+            "plan" => record.plan = Some(value),
+            "resume" => record.resume = Some(Resume::from(value)),
+            "finished" if value.is_empty() => {}
+            "finished" => record.finished = Some(number()?),
             other => {
                 if let Some(lane) = other.strip_prefix(LANE_FIELD) {
                     record.ahead.insert(LaneId::from(lane), number()?);

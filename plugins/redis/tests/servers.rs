@@ -11,9 +11,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
-use pseidon_delivery::committer::{Abandon, Positions};
+use pseidon_delivery::committer::{Abandon, Begin, Positions};
 use pseidon_delivery::{
-    Commit, CommitError, CommitRecord, Committer, LaneCommit, SinkId, SplitCommit, SplitId, Staged, StateStore, StoreError, conformance,
+    Claimant, Commit, CommitError, CommitRecord, Committer, LaneCommit, ScopedStore, SinkId, SplitCommit, SplitId, Staged, StateStore,
+    StoreError, conformance,
 };
 use pseidon_redis::{RedisStore, WorkQueue};
 
@@ -109,9 +110,14 @@ fn split() -> SplitId {
     SplitId::from("s/0")
 }
 
+fn claimant(owner: &str) -> Claimant {
+    Claimant { owner: owner.into(), plan: "p".into(), accepts_other_plans: false }
+}
+
 fn step(epoch: u64, sequence: u64, low: u64) -> Commit {
-    let step = SplitCommit { split: split(), epoch, sequence, low, ahead: vec![("x".into(), low + 5)], caught_up: vec![] };
-    Commit { splits: vec![step], staged: vec![Staged { id: sequence.to_string(), detail: String::new() }], published: vec![] }
+    let step = SplitCommit { ahead: vec![("x".into(), low + 5)], ..SplitCommit::to_low(split(), epoch, sequence, low) };
+    let staged = vec![Staged { id: sequence.to_string(), detail: String::new() }];
+    Commit { owner: "a".into(), splits: vec![step], staged, published: vec![] }
 }
 
 fn only_record(store: &RedisStore) -> CommitRecord {
@@ -165,7 +171,7 @@ fn a_cluster_tells_what_a_failover_loses() {
 fn commits_survive_the_death_of_the_server() {
     let mut server = Server::durable(&[]);
     let store = server.connect();
-    store.take(&sink(), &[split()], "a").unwrap();
+    store.take(&sink(), &[split()], &claimant("a")).unwrap();
     store.commit(&sink(), &step(1, 0, 10)).unwrap();
     let before = only_record(&store);
     for _ in 0..2 {
@@ -188,13 +194,13 @@ fn commits_survive_the_death_of_the_server() {
 fn a_committer_waits_for_the_server_and_goes_on() {
     let mut server = Server::durable(&[]);
     let store: Arc<dyn StateStore> = Arc::new(server.connect());
-    let committer = Committer::new(sink(), store.clone(), Positions::InStore, Arc::new(AtomicBool::new(false)));
-    let record = committer.take(&[split()], "a").unwrap().remove(0);
-    committer.begin(split(), record, 0).unwrap();
+    let committer = Committer::new(sink(), store.clone(), claimant("a"), Positions::InStore, Arc::new(AtomicBool::new(false)));
+    let record = committer.take(&[split()]).unwrap().remove(0);
+    committer.begin(vec![Begin { split: split(), record, start: 0, resume: None }]).unwrap();
     let commit = |from: u64, upto: u64| {
         let mut ledger = committer.ledger();
         ledger.dispatch(&split(), &"x".into(), from, upto - 1);
-        ledger.advance(&split(), upto);
+        ledger.advance(&split(), upto, None);
         drop(ledger);
         let lane = LaneCommit { lane: "x".into(), splits: vec![(split(), upto)] };
         committer.commit(&[lane], vec![Staged { id: upto.to_string(), detail: String::new() }])
@@ -225,7 +231,7 @@ fn a_committer_waits_for_the_server_and_goes_on() {
 fn an_older_copy_is_noticed() {
     let mut server = Server::durable(&[]);
     let store = server.connect();
-    store.take(&sink(), &[split()], "a").unwrap();
+    store.take(&sink(), &[split()], &claimant("a")).unwrap();
     store.commit(&sink(), &step(1, 0, 10)).unwrap();
     server.kill();
     let copy = tempfile::tempdir().unwrap();
@@ -250,7 +256,7 @@ fn an_older_copy_is_noticed() {
 fn what_passes_is_told_from_what_does_not() {
     let server = Server::durable(&[]);
     let store = server.connect();
-    store.take(&sink(), &[split()], "a").unwrap();
+    store.take(&sink(), &[split()], &claimant("a")).unwrap();
     store.commit(&sink(), &step(1, 0, 10)).unwrap();
     let commit = || -> Result<(), StoreError> {
         match store.commit(&sink(), &step(1, 1, 20)) {
@@ -287,11 +293,14 @@ fn what_passes_is_told_from_what_does_not() {
 fn a_newer_format_is_refused() {
     let server = Server::durable(&[]);
     let store = server.connect();
-    store.take(&sink(), &[split()], "a").unwrap();
-    server.cli(&["hset", "{test:p}:meta", "format", "2"]);
+    store.take(&sink(), &[split()], &claimant("a")).unwrap();
+    server.cli(&["hset", "{test:p}:meta", "format", "3"]);
     let reason = failed(RedisStore::connect(&server.url(), "test", "p"));
-    assert!(reason.contains("format 2"), "{reason}");
-    let reason = failed(store.take(&sink(), &[split()], "a"));
+    assert!(reason.contains("format 3"), "{reason}");
+    let reason = failed(store.take(&sink(), &[split()], &claimant("a")).map_err(|error| match error {
+        CommitError::Store(error) => error,
+        other => panic!("{other}"),
+    }));
     assert!(reason.contains("format"), "{reason}");
     assert_eq!(only_record(&store).epoch, 1);
 }
@@ -312,7 +321,7 @@ fn passwords_open_it_and_wrong_ones_do_not() {
 fn a_database_is_chosen_by_its_number() {
     let server = Server::durable(&[]);
     let third = RedisStore::connect(&format!("{}/3", server.url()), "test", "p").unwrap();
-    third.take(&sink(), &[split()], "a").unwrap();
+    third.take(&sink(), &[split()], &claimant("a")).unwrap();
     assert!(server.connect().sinks().unwrap().is_empty());
     assert_eq!(server.cli(&["-n", "3", "exists", "{test:p}:meta"]).trim(), "1");
     failed(RedisStore::connect(&format!("{}/99", server.url()), "test", "p"));
@@ -364,7 +373,7 @@ fn tls_is_spoken_and_certificates_are_checked() {
     let reason = failed(RedisStore::connect(&url, "test", "p"));
     assert!(reason.contains("certificate"), "{reason}");
     let store = RedisStore::connect(&format!("{url}#insecure"), "test", "p").unwrap();
-    assert_eq!(store.take(&sink(), &[split()], "a").unwrap()[0].epoch, 1);
+    assert_eq!(store.take(&sink(), &[split()], &claimant("a")).unwrap()[0].epoch, 1);
 }
 
 #[test]
@@ -383,7 +392,7 @@ fn sentinels_name_the_master() {
 
     let url = format!("redis+sentinel://127.0.0.1:{},127.0.0.1:{}/main", free_port(), sentinel.port);
     let store = RedisStore::connect(&url, "test", "p").unwrap();
-    store.take(&sink(), &[split()], "a").unwrap();
+    store.take(&sink(), &[split()], &claimant("a")).unwrap();
     store.commit(&sink(), &step(1, 0, 10)).unwrap();
     assert!(store.weaknesses().unwrap().iter().any(|weakness| weakness.contains("replication is asynchronous")));
     wait_until("the replica has the commit", || second.cli(&["hget", "{test:p}:split:lake:s/0", "seq"]).trim() == "1");
@@ -465,7 +474,7 @@ fn what_pseidon_etl_left_on_a_cluster() {
 
 /// The first request after the death of a server finds the connection broken.
 fn notice_the_death_of_the_connection(store: &RedisStore) {
-    unavailable(store.plan());
+    unavailable(store.plans());
 }
 
 fn wait_until(what: &str, mut done: impl FnMut() -> bool) {
@@ -474,4 +483,46 @@ fn wait_until(what: &str, mut done: impl FnMut() -> bool) {
         assert!(Instant::now() < deadline, "in vain: {what}");
         std::thread::sleep(Duration::from_millis(50));
     }
+}
+
+#[test]
+fn state_of_format_1_is_brought_up_to_date() {
+    let server = Server::durable(&[]);
+    for command in [
+        "hset {test:p}:meta format 1 identity 00ff plan f1 plan_text text",
+        "hset {test:p}:notes schema:in {} clicks/plan f2 clicks/plan-text row views/plan-text half",
+        "sadd {test:p}:sinks lake clicks/lake",
+        "sadd {test:p}:splits:lake s/0 s/1",
+        "sadd {test:p}:splits:clicks/lake s/0",
+        "hset {test:p}:split:lake:s/0 v 1 epoch 3 seq 12 low 100 owner one a:x 150",
+        "hset {test:p}:split:lake:s/1 v 1 epoch 1",
+        "hset {test:p}:split:clicks/lake:s/0 v 1 epoch 2 seq 1 low 7",
+        "hset {test:p}:staged:lake 1 detail",
+    ] {
+        server.cli(&command.split(' ').collect::<Vec<_>>());
+    }
+    // A second start finds it up to date.
+    for _ in 0..2 {
+        let store = RedisStore::connect(&server.url(), "test", "p").unwrap();
+        let mut records = store.records(&sink()).unwrap();
+        records.sort_by(|one, other| one.0.cmp(&other.0));
+        let first = CommitRecord {
+            epoch: 3,
+            sequence: 12,
+            low: Some(100),
+            ahead: [("x".into(), 150)].into(),
+            owners: vec!["one".into()],
+            plan: Some("f1".into()),
+            ..CommitRecord::default()
+        };
+        let second = CommitRecord { epoch: 1, plan: Some("f1".into()), ..CommitRecord::default() };
+        assert_eq!(records, [(split(), first), ("s/1".into(), second)]);
+        assert_eq!(store.staged(&sink()).unwrap(), [Staged { id: "1".into(), detail: "detail".into() }]);
+        assert_eq!((store.plan("f1").unwrap().as_deref(), store.identity().unwrap().as_str()), (Some("text"), "00ff"));
+        let log = ScopedStore::new(Arc::new(store), "clicks");
+        assert_eq!(log.plan("f2").unwrap().as_deref(), Some("row"));
+        assert_eq!(log.records(&sink()).unwrap()[0].1.plan.as_deref(), Some("f2"));
+    }
+    // An instance of the earlier version cannot take anything any more.
+    assert_eq!(server.cli(&["hget", "{test:p}:meta", "format"]).trim(), "2");
 }

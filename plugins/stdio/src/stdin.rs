@@ -161,7 +161,7 @@ fn failed(error: io::Error) -> SourceError {
 fn read_lines(reader: &mut LineReader, mut input: &File, setup: &SourceSetup, handle: &SourceHandle) -> Result<(), End> {
     let split = Arc::new(Split { id: format!("{}:0", setup.stage).into(), topic: setup.stage.clone(), partition: 0 });
     let resumed = handle.take(vec![split.clone()])?;
-    let first = first_position(resumed.first().copied().flatten(), SystemTime::now());
+    let first = first_position(resumed.first().and_then(Option::as_ref).map(|known| known.position), SystemTime::now());
     handle.begin(vec![(split.clone(), first)])?;
     reader.begin_run();
     loop {

@@ -15,7 +15,7 @@ use pseidon_delivery::{Committer, LaneCommit, LaneId, Position, SplitId, Staged}
 use pseidon_dsl::Diagnostic;
 use pseidon_formats::{RecordEncoder, RecordFormat};
 use pseidon_plugin::sink::{
-    Chunk, PreparedSink, Protocol, Routed, Sink, SinkError, SinkFacts, SinkInput, SinkPlugin, SinkSetup, TakenOver, Writer,
+    Chunk, PreparedSink, Protocol, Routed, Sink, SinkError, SinkFacts, SinkInput, SinkPlugin, SinkSetup, Taken, TakenOver, Writer,
 };
 use pseidon_plugin::spec::{OptionDefault, OptionKind, OptionSpec, PluginSpec, Role};
 use pseidon_plugin::{BadRow, Options, Rows, Stop};
@@ -67,7 +67,7 @@ impl SinkPlugin for StdoutPlugin {
     }
 
     fn facts(&self, _options: &Options) -> SinkFacts {
-        let protocol = Protocol::Unfenced("what was printed before a crash is printed again");
+        let protocol = Protocol::AtLeastOnce("what was printed before a crash is printed again");
         SinkFacts { typed: false, protocol, folder: None }
     }
 
@@ -106,7 +106,7 @@ impl Sink for Stdout {
         true
     }
 
-    fn take_over(&self, _splits: &[(SplitId, Vec<String>)], _staged: &[Staged]) -> Result<TakenOver, SinkError> {
+    fn take_over(&self, _splits: &[Taken], _staged: &[Staged]) -> Result<TakenOver, SinkError> {
         Ok(TakenOver::default())
     }
 

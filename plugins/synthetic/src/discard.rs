@@ -10,7 +10,7 @@ use std::time::Duration;
 use pseidon_delivery::{Committer, LaneCommit, LaneId, Position, SplitId, Staged};
 use pseidon_dsl::Diagnostic;
 use pseidon_plugin::sink::{
-    Chunk, PreparedSink, Protocol, Routed, Sink, SinkError, SinkFacts, SinkInput, SinkPlugin, SinkSetup, TakenOver, Writer,
+    Chunk, PreparedSink, Protocol, Routed, Sink, SinkError, SinkFacts, SinkInput, SinkPlugin, SinkSetup, Taken, TakenOver, Writer,
 };
 use pseidon_plugin::spec::{PluginSpec, Role};
 use pseidon_plugin::{Options, Rows};
@@ -40,7 +40,7 @@ impl SinkPlugin for DropPlugin {
     }
 
     fn facts(&self, _options: &Options) -> SinkFacts {
-        SinkFacts { typed: false, protocol: Protocol::Nothing, folder: None }
+        SinkFacts { typed: false, protocol: Protocol::Discard, folder: None }
     }
 
     fn prepare(&self, _options: &Options, _input: &SinkInput) -> Result<Arc<dyn PreparedSink>, Vec<Diagnostic>> {
@@ -70,7 +70,7 @@ impl Sink for DropSink {
         true
     }
 
-    fn take_over(&self, _splits: &[(SplitId, Vec<String>)], _staged: &[Staged]) -> Result<TakenOver, SinkError> {
+    fn take_over(&self, _splits: &[Taken], _staged: &[Staged]) -> Result<TakenOver, SinkError> {
         Ok(TakenOver::default())
     }
 

@@ -197,7 +197,7 @@ impl Generate {
     fn generate(&self, setup: &SourceSetup, handle: &SourceHandle) -> Result<(), End> {
         let splits: Vec<_> = (0..self.splits).map(|split| self.split(setup, split)).collect();
         let resumed = handle.take(splits.clone())?;
-        let resumed: Vec<Position> = resumed.into_iter().map(|position| position.unwrap_or(0)).collect();
+        let resumed: Vec<Position> = resumed.into_iter().map(|known| known.map_or(0, |known| known.position)).collect();
         handle.begin(splits.iter().cloned().zip(resumed.iter().copied()).collect())?;
 
         let first = resumed.iter().copied().min().unwrap_or(0);

@@ -9,9 +9,11 @@ use std::time::Duration;
 use arrow::array::{ArrayRef, RecordBatch, StringArray, UInt32Array};
 use arrow::datatypes::{DataType, Field, Schema};
 use parking_lot::Mutex;
-use pseidon_delivery::committer::{Abandon, Positions};
+use pseidon_delivery::committer::{Abandon, Begin, Positions};
 use pseidon_delivery::embedded::EmbeddedStore;
-use pseidon_delivery::{Commit, CommitError, CommitRecord, Committer, Position, SinkId, StateStore, StoreError, StoredPlan};
+use pseidon_delivery::{
+    Claimant, Commit, CommitError, CommitRecord, Committer, Position, SinkId, SplitId, StateStore, StoreError, forward_to_store,
+};
 use pseidon_dsl::expr::ExprKind;
 use pseidon_dsl::node::Text;
 use pseidon_expr::{Column, Scope};
@@ -55,7 +57,15 @@ impl Store {
 }
 
 impl StateStore for Store {
-    fn commit(&self, sink: &SinkId, commit: &Commit) -> Result<(), CommitError> {
+    fn commit_many(&self, steps: &[(&SinkId, &Commit)]) -> Vec<Result<(), CommitError>> {
+        steps.iter().map(|(sink, commit)| self.commit_one(sink, commit)).collect()
+    }
+
+    forward_to_store!(inner);
+}
+
+impl Store {
+    fn commit_one(&self, sink: &SinkId, commit: &Commit) -> Result<(), CommitError> {
         match std::mem::replace(&mut *self.mood.lock(), Mood::Sound) {
             Mood::Sound => self.inner.commit(sink, commit),
             Mood::AnswerLost => {
@@ -64,54 +74,6 @@ impl StateStore for Store {
             }
             Mood::Gone => Ok(self.lost()?),
         }
-    }
-
-    fn identity(&self) -> Result<String, StoreError> {
-        self.inner.identity()
-    }
-
-    fn weaknesses(&self) -> Result<Vec<String>, StoreError> {
-        self.inner.weaknesses()
-    }
-
-    fn take(&self, sink: &SinkId, splits: &[SplitId], owner: &str) -> Result<Vec<CommitRecord>, StoreError> {
-        self.inner.take(sink, splits, owner)
-    }
-
-    fn set_owner(&self, sink: &SinkId, splits: &[(SplitId, u64)], owner: Option<&str>) -> Result<(), StoreError> {
-        self.inner.set_owner(sink, splits, owner)
-    }
-
-    fn staged(&self, sink: &SinkId) -> Result<Vec<Staged>, StoreError> {
-        self.inner.staged(sink)
-    }
-
-    fn forget(&self, sink: &SinkId, ids: &[String]) -> Result<(), StoreError> {
-        self.inner.forget(sink, ids)
-    }
-
-    fn records(&self, sink: &SinkId) -> Result<Vec<(SplitId, CommitRecord)>, StoreError> {
-        self.inner.records(sink)
-    }
-
-    fn sinks(&self) -> Result<Vec<SinkId>, StoreError> {
-        self.inner.sinks()
-    }
-
-    fn plan(&self) -> Result<Option<StoredPlan>, StoreError> {
-        self.inner.plan()
-    }
-
-    fn set_plan(&self, plan: &StoredPlan) -> Result<(), StoreError> {
-        self.inner.set_plan(plan)
-    }
-
-    fn note(&self, key: &str) -> Result<Option<String>, StoreError> {
-        self.inner.note(key)
-    }
-
-    fn set_note(&self, key: &str, value: &str) -> Result<(), StoreError> {
-        self.inner.set_note(key, value)
     }
 }
 
@@ -177,11 +139,13 @@ impl World {
     fn try_start(&self, sink: &str, text: &str, input: SinkInput) -> Result<Run, SinkError> {
         let stop = Stop::new();
         *self.store.stop.lock() = stop.clone();
-        let committer = Arc::new(Committer::new(sink.into(), self.store.clone(), Positions::InStore, stop.abandoned()));
+        let instance = format!("host/{}", self.runs.fetch_add(1, Ordering::Relaxed));
+        let claimant = Claimant { owner: instance.clone(), plan: "p".into(), accepts_other_plans: false };
+        let committer = Arc::new(Committer::new(sink.into(), self.store.clone(), claimant, Positions::InStore, stop.abandoned()));
         let setup = SinkSetup {
             pipeline: "my pipeline".into(),
             base: self.dir.path().into(),
-            instance: format!("host/{}", self.runs.fetch_add(1, Ordering::Relaxed)),
+            instance,
             store: self.store.identity().unwrap(),
             committer: committer.clone(),
             writers: 1,
@@ -194,14 +158,19 @@ impl World {
             .map(|partition| Arc::new(Split { id: format!("in:clicks/{partition}").into(), topic: "clicks".into(), partition }))
             .collect();
         let ids: Vec<SplitId> = splits.iter().map(|split| split.id.clone()).collect();
-        let records = committer.take(&ids, &setup.instance)?;
-        let owners: Vec<_> = ids.iter().cloned().zip(records.iter().map(|record| record.owners.clone())).collect();
-        let taken = sink.take_over(&owners, &committer.staged()?)?;
+        let records = committer.take(&ids)?;
+        let with_owners = |(split, record): (&SplitId, &CommitRecord)| Taken {
+            split: split.clone(),
+            epoch: record.epoch,
+            owners: record.owners.clone(),
+            low: record.low,
+        };
+        let taken: Vec<Taken> = ids.iter().zip(&records).map(with_owners).collect();
+        let taken = sink.take_over(&taken, &committer.staged()?)?;
         committer.published(taken.published);
         let lows: Vec<Position> = records.iter().map(|record| record.low.unwrap_or(0)).collect();
-        for (id, record) in ids.into_iter().zip(records) {
-            committer.begin(id, record, 0)?;
-        }
+        let begin = |(split, record)| Begin { split, record, start: 0, resume: None };
+        committer.begin(ids.into_iter().zip(records).map(begin).collect())?;
         Ok(Run { committer, writer: sink.writer()?, sink, splits: splits.into_iter().zip(lows).collect(), setup })
     }
 
@@ -272,7 +241,7 @@ impl Run {
             self.committer.ledger().dispatch(&split, &chunk.lane, rows.position(0), rows.position(rows.len() - 1));
             chunks.push(Chunk { lane: chunk.lane, rows });
         }
-        self.committer.ledger().advance(&split, next);
+        self.committer.ledger().advance(&split, next, None);
         chunks.into_iter().try_for_each(|chunk| self.writer.write(chunk))
     }
 

@@ -226,7 +226,7 @@ impl Follower<'_> {
             first_start &= known.iter().all(Option::is_none);
             let mut again = Vec::new();
             for ((candidate, split), known) in candidates.into_iter().zip(splits).zip(known) {
-                let start = match known {
+                let start = match known.map(|known| known.position) {
                     Some(CLOSED) => {
                         again.push(candidate);
                         continue;

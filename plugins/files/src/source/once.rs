@@ -109,7 +109,7 @@ fn take(handle: &SourceHandle, found: Vec<Found>, jobs: &Sender<Job>, failures: 
     let known = handle.take(found.iter().map(|file| file.split.clone()).collect())?;
     let mut begun = Vec::new();
     for (file, known) in found.into_iter().zip(known) {
-        match where_to_start(&file, known) {
+        match where_to_start(&file, known.map(|known| known.position)) {
             Ok(Some(from)) => begun.push(Job { path: file.path, split: file.split, from }),
             Ok(None) => {}
             Err(reason) => failures.add_text(&file.split.topic, reason),

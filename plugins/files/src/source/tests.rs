@@ -11,7 +11,7 @@ use parking_lot::Mutex;
 use pseidon_delivery::{Position, SplitId};
 use pseidon_plugin::batch::MetaWanted;
 use pseidon_plugin::metrics::Metrics;
-use pseidon_plugin::source::SourceEvent;
+use pseidon_plugin::source::{Resumption, SourceEvent, Start};
 use pseidon_plugin::{Budget, Pause, Stop};
 use tempfile::TempDir;
 
@@ -125,13 +125,17 @@ fn engine(events: &Receiver<SourceEvent>, seen: &Mutex<Seen>, durable: &Mutex<Ha
                 for split in &splits {
                     assert!(!seen.held.contains_key(&split.id), "{} is taken twice", split.id);
                 }
-                reply.send(splits.iter().map(|split| seen.stored.get(&split.id).copied()).collect()).unwrap();
+                let known = |split: &Arc<Split>| {
+                    let position = *seen.stored.get(&split.id)?;
+                    Some(Resumption { position, resume: None, is_finished: false })
+                };
+                reply.send(splits.iter().map(known).collect()).unwrap();
             }
             SourceEvent::Begin(splits, reply) => {
-                for (split, start) in splits {
+                for Start { split, position, .. } in splits {
                     seen.begun += 1;
-                    seen.held.insert(split.id.clone(), start);
-                    seen.stored.insert(split.id.clone(), start);
+                    seen.held.insert(split.id.clone(), position);
+                    seen.stored.insert(split.id.clone(), position);
                 }
                 reply.send(()).unwrap();
             }

@@ -4,9 +4,9 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use pseidon_delivery::{Committer, LaneId, SplitId, Staged};
+use pseidon_delivery::{Committer, LaneId, Staged};
 use pseidon_plugin::metrics::Metrics;
-use pseidon_plugin::sink::{Chunk, Routed, Sink, SinkError, SinkSetup, TakenOver, Writer};
+use pseidon_plugin::sink::{Chunk, Routed, Sink, SinkError, SinkSetup, Taken, TakenOver, Writer};
 use pseidon_plugin::{BadRow, Rows, Stop};
 
 use super::positions::Keys;
@@ -81,11 +81,11 @@ impl Sink for OpenSink {
         true
     }
 
-    fn take_over(&self, splits: &[(SplitId, Vec<String>)], _: &[Staged]) -> Result<TakenOver, SinkError> {
+    fn take_over(&self, splits: &[Taken], _: &[Staged]) -> Result<TakenOver, SinkError> {
         if splits.is_empty() {
             return Ok(TakenOver::default());
         }
-        Ok(TakenOver { published: Vec::new(), positions: takeover::take_over(self, splits)? })
+        Ok(TakenOver { published: Vec::new(), held: takeover::take_over(self, splits)? })
     }
 
     fn route(&self, rows: Rows) -> Routed {

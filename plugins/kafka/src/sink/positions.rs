@@ -83,12 +83,8 @@ mod tests {
     fn what_the_lane_holds_counts() {
         let lane = LaneId::from("transaction");
         let commit = |low, ahead: &[(&str, u64)]| SplitCommit {
-            split: "s".into(),
-            epoch: 1,
-            sequence: 1,
-            low,
             ahead: ahead.iter().map(|(name, upto)| ((*name).into(), *upto)).collect(),
-            caught_up: vec![],
+            ..SplitCommit::to_low("s".into(), 1, 1, low)
         };
         assert_eq!(position_after(&commit(7, &[]), &lane), 7);
         assert_eq!(position_after(&commit(7, &[("transaction", 9)]), &lane), 9);

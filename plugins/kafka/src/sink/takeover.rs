@@ -7,19 +7,19 @@
 use std::collections::{BTreeSet, HashMap};
 
 use pseidon_delivery::{Position, SplitId};
-use pseidon_plugin::sink::SinkError;
+use pseidon_plugin::sink::{Held, SinkError, Taken};
 
 use super::open::{OpenSink, transactional_id};
 use super::positions;
 use super::scan::Scanner;
 
-/// Fences off whoever had the splits, and gives where each stands in the target.
-pub(super) fn take_over(sink: &OpenSink, splits: &[(SplitId, Vec<String>)]) -> Result<Vec<Option<Position>>, SinkError> {
-    let previous: BTreeSet<&String> = splits.iter().flat_map(|(_, owners)| owners).filter(|owner| **owner != sink.instance).collect();
+/// Fences off the earlier owners of the splits, and returns what the target holds of each.
+pub(super) fn take_over(sink: &OpenSink, splits: &[Taken]) -> Result<Vec<Option<Held>>, SinkError> {
+    let previous: BTreeSet<&String> = splits.iter().flat_map(|taken| &taken.owners).filter(|owner| **owner != sink.instance).collect();
     for instance in previous {
         fence(sink, instance)?;
     }
-    let wanted: HashMap<String, &SplitId> = splits.iter().map(|(split, _)| (sink.keys.key(split), split)).collect();
+    let wanted: HashMap<String, &SplitId> = splits.iter().map(|taken| (sink.keys.key(&taken.split), &taken.split)).collect();
     let mut found: HashMap<&SplitId, Position> = HashMap::new();
     let scanner = Scanner::new(&sink.prepared, &sink.stage, &sink.base, sink.stop.clone())?;
     scanner.read_to_end(|key, value| {
@@ -32,7 +32,9 @@ pub(super) fn take_over(sink: &OpenSink, splits: &[(SplitId, Vec<String>)]) -> R
         found.insert(split, position);
         Ok(())
     })?;
-    Ok(splits.iter().map(|(split, _)| found.get(split).copied()).collect())
+    // With a single lane, what the lane holds is all there is.
+    let held = |taken: &Taken| found.get(&taken.split).map(|low| Held { low: *low, ahead: HashMap::new() });
+    Ok(splits.iter().map(held).collect())
 }
 
 /// After this the instance can commit nothing, ever: the broker has aborted its transaction and refuses its producer.

@@ -5,15 +5,15 @@ use std::time::Duration;
 
 use arrow::array::{Int64Array, RecordBatch, RecordBatchOptions, StringArray};
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
-use pseidon_delivery::committer::{Abandon, Positions};
+use pseidon_delivery::committer::{Abandon, Begin, Positions};
 use pseidon_delivery::embedded::EmbeddedStore;
-use pseidon_delivery::{CommitRecord, Committer, Position, StateStore};
+use pseidon_delivery::{Claimant, CommitRecord, Committer, Position, StateStore};
 use pseidon_dsl::expr::{Path, Step};
 use pseidon_expr::{Column, Scope};
 use pseidon_kafka::KafkaSinkPlugin;
 use pseidon_plugin::batch::{MetaWanted, RecordMeta};
 use pseidon_plugin::metrics::Metrics;
-use pseidon_plugin::sink::{PreparedSink, RecordShape, Sink, SinkError, SinkInput, SinkPlugin, SinkSetup, Writer};
+use pseidon_plugin::sink::{PreparedSink, RecordShape, Sink, SinkError, SinkInput, SinkPlugin, SinkSetup, Taken, Writer};
 use pseidon_plugin::{BadRow, BatchBuilder, LaneMemory, Rows, Split, Stop};
 use rdkafka::Message;
 use rdkafka::message::{Headers, OwnedMessage};
@@ -49,7 +49,8 @@ impl Pipeline {
 
     fn instance_of(&self, prepared: &dyn PreparedSink) -> Instance {
         let (stop, name) = (Stop::new(), unique("instance"));
-        let committer = Arc::new(Committer::new("lake".into(), self.store.clone(), Positions::InTarget, stop.abandoned()));
+        let claimant = Claimant { owner: name.clone(), plan: "p".into(), accepts_other_plans: false };
+        let committer = Arc::new(Committer::new("lake".into(), self.store.clone(), claimant, Positions::InTarget, stop.abandoned()));
         let setup = SinkSetup {
             pipeline: self.name.clone(),
             base: ".".into(),
@@ -82,17 +83,19 @@ struct Instance {
 impl Instance {
     /// The first half of a take-over: the store knows that we want the split.
     fn want(&self, split: &Split) -> CommitRecord {
-        self.committer.take(std::slice::from_ref(&split.id), &self.name).unwrap().remove(0)
+        self.committer.take(std::slice::from_ref(&split.id)).unwrap().remove(0)
     }
 
     /// The second half; gives where to read on.
     fn take(&self, split: &Split) -> Position {
         let mut record = self.want(split);
-        let over = self.sink.take_over(&[(split.id.clone(), record.owners.clone())], &[]).unwrap();
-        self.committer.cut_off_others(&[(split.id.clone(), record.epoch)], &self.name).unwrap();
-        record.low = record.low.max(over.positions[0]);
+        let owners = record.owners.clone();
+        let taken = Taken { split: split.id.clone(), epoch: record.epoch, owners, low: record.low };
+        let over = self.sink.take_over(&[taken], &[]).unwrap();
+        self.committer.cut_off_others(&[(split.id.clone(), record.epoch)]).unwrap();
+        record.low = record.low.max(over.held[0].as_ref().map(|held| held.low));
         let start = record.low.unwrap_or(0);
-        self.committer.begin(split.id.clone(), record, 0).unwrap();
+        self.committer.begin(vec![Begin { split: split.id.clone(), record, start: 0, resume: None }]).unwrap();
         start
     }
 
@@ -105,7 +108,7 @@ impl Instance {
             self.committer.ledger().dispatch(&split, &chunk.lane, first, last);
             self.writer.write(chunk)?;
         }
-        self.committer.ledger().advance(&split, next);
+        self.committer.ledger().advance(&split, next, None);
         Ok(routed.bad)
     }
 
@@ -185,9 +188,11 @@ fn a_frozen_producer_cannot_commit_after_it_was_fenced_off() {
     heir.write(records(&at, 0..20)).unwrap();
     heir.flush().unwrap();
     assert_eq!(pipeline.values(1), expected(&at, 0..20));
-    assert!(dead.sink.take_over(&[(at.id.clone(), vec![])], &[]).is_ok());
+    let taken = Taken { split: at.id.clone(), epoch: 2, owners: vec![], low: Some(0) };
+    assert!(dead.sink.take_over(&[taken], &[]).is_ok());
     let mut dead = dead;
-    dead.committer.begin(at.id.clone(), CommitRecord { low: Some(0), ..CommitRecord::default() }, 0).unwrap();
+    let record = CommitRecord { low: Some(0), ..CommitRecord::default() };
+    dead.committer.begin(vec![Begin { split: at.id.clone(), record, start: 0, resume: None }]).unwrap();
     assert!(matches!(dead.write(records(&at, 0..5)).and_then(|_| dead.flush()), Err(SinkError::Abandon(Abandon::Fenced(_)))));
     assert_eq!(pipeline.values(1), expected(&at, 0..20));
 }
@@ -233,7 +238,7 @@ fn positions_move_where_every_record_was_filtered_out() {
     let (pipeline, at) = (Pipeline::new(1), split(0));
     let mut first = pipeline.instance();
     first.take(&at);
-    first.committer.ledger().advance(&at.id, 77);
+    first.committer.ledger().advance(&at.id, 77, None);
     first.flush().unwrap();
     first.release(&at);
     assert_eq!(pipeline.instance().take(&at), 77);

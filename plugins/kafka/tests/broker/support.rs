@@ -13,9 +13,9 @@ use pseidon_dsl::{Node, NodeKind, Span, edn};
 use pseidon_kafka::KafkaSourcePlugin;
 use pseidon_plugin::batch::MetaWanted;
 use pseidon_plugin::metrics::Metrics;
-use pseidon_plugin::source::{Source, SourceError, SourceEvent, SourceHandle, SourcePlugin, SourceSetup};
+use pseidon_plugin::source::{Resumption, Source, SourceError, SourceEvent, SourceHandle, SourcePlugin, SourceSetup, Start};
 use pseidon_plugin::spec::PluginSpec;
-use pseidon_plugin::{Batch, Budget, Options, Pause, Stop};
+use pseidon_plugin::{Batch, Budget, Options, Pause, Split, Stop};
 use rdkafka::ClientConfig;
 use rdkafka::admin::{AdminClient, AdminOptions, NewPartitions, NewTopic, TopicReplication};
 use rdkafka::client::DefaultClientContext;
@@ -238,12 +238,16 @@ fn answer(event: SourceEvent, seen: &Mutex<Seen>, durable: &Mutex<HashMap<SplitI
     match event {
         SourceEvent::Take(splits, reply) => {
             seen.taken.extend(splits.iter().map(|split| split.id.clone()));
-            let _ = reply.send(splits.iter().map(|split| seen.stored.get(&split.id).copied()).collect());
+            let known = |split: &Arc<Split>| {
+                let position = *seen.stored.get(&split.id)?;
+                Some(Resumption { position, resume: None, is_finished: false })
+            };
+            let _ = reply.send(splits.iter().map(known).collect());
         }
         SourceEvent::Begin(splits, reply) => {
-            for (split, start) in splits {
-                seen.stored.entry(split.id.clone()).or_insert(start);
-                seen.begun.push((split.id.clone(), start));
+            for Start { split, position, .. } in splits {
+                seen.stored.entry(split.id.clone()).or_insert(position);
+                seen.begun.push((split.id.clone(), position));
             }
             let _ = reply.send(());
         }

@@ -1,32 +1,7 @@
--- Applies a step, or nothing of it. KEYS: the hash of what is staged, then each split's record. ARGV[1]: the step as JSON.
+-- Applies steps, each as a whole or not at all. ARGV[1]: the steps as JSON. KEYS: for each step the hash of what is staged, the set of
+-- fenced owners, then each split's record. Returns an answer for each step.
 --
 -- Positions stay text, because a Lua number cannot hold all of them; epochs and sequences count events and never get that high.
-local step = cjson.decode(ARGV[1])
-
--- Everything that can fail is read before anything is written: a script is not undone.
-redis.call('HLEN', KEYS[1])
-local fenced, above = {}, nil
-local old_epoch, old_sequence
-for i, split in ipairs(step.splits) do
-    local found = redis.call('HMGET', KEYS[i + 1], 'epoch', 'seq')
-    local epoch, sequence = tonumber(found[1] or '0'), tonumber(found[2] or '0')
-    if not old_epoch and epoch < tonumber(split.epoch) then
-        old_epoch = {'epoch', i, found[1] or '0'}
-    end
-    if not old_sequence and sequence < tonumber(split.seq) then
-        old_sequence = {'sequence', i, found[2] or '0'}
-    end
-    if epoch > tonumber(split.epoch) then
-        fenced[#fenced + 1] = i
-    end
-    if not above and sequence > tonumber(split.seq) then
-        above = {'sequence', i, found[2]}
-    end
-end
-if old_epoch then return old_epoch end
-if old_sequence then return old_sequence end
-if #fenced > 0 then return {'fenced', unpack(fenced)} end
-if above then return above end
 
 -- Lua's stack bounds how many values one call can be given.
 local function in_portions(command, key, values)
@@ -34,12 +9,60 @@ local function in_portions(command, key, values)
         redis.call(command, key, unpack(values, from, math.min(from + 999, #values)))
     end
 end
-for i, split in ipairs(step.splits) do
-    local key = KEYS[i + 1]
-    redis.call('HSET', key, 'seq', split.next, 'low', split.low)
-    in_portions('HSET', key, split.ahead)
-    in_portions('HDEL', key, split.caught_up)
+
+-- Why a step cannot be applied; nil if it can.
+local function refusal(step, fenced_owners, records)
+    -- Everything that can fail is read before anything is written: a script is not undone.
+    local is_fenced = redis.call('SISMEMBER', fenced_owners, step.owner) == 1
+    local fenced, above, old_epoch, old_sequence = {'fenced'}, nil, nil, nil
+    for i, split in ipairs(step.splits) do
+        local found = redis.call('HMGET', records[i], 'epoch', 'seq')
+        local epoch, sequence = tonumber(found[1] or '0'), tonumber(found[2] or '0')
+        if not old_epoch and epoch < tonumber(split.epoch) then
+            old_epoch = {'epoch', tostring(i), found[1] or '0'}
+        end
+        if not old_sequence and sequence < tonumber(split.seq) then
+            old_sequence = {'sequence', tostring(i), found[2] or '0'}
+        end
+        if epoch > tonumber(split.epoch) then
+            fenced[#fenced + 1] = tostring(i)
+        end
+        if not above and sequence > tonumber(split.seq) then
+            above = {'sequence', tostring(i), found[2]}
+        end
+    end
+    if old_epoch then return old_epoch end
+    if old_sequence then return old_sequence end
+    if is_fenced then return {'owner'} end
+    if #fenced > 1 then return fenced end
+    return above
 end
-in_portions('HDEL', KEYS[1], step.published)
-in_portions('HSET', KEYS[1], step.staged)
-return {'done'}
+
+local function apply(step, staged, records)
+    for i, split in ipairs(step.splits) do
+        redis.call('HSET', records[i], 'seq', split.next, 'low', split.low, 'finished', split.finished)
+        if split.resume then
+            redis.call('HSET', records[i], 'resume', split.resume)
+        end
+        in_portions('HSET', records[i], split.ahead)
+        in_portions('HDEL', records[i], split.caught_up)
+    end
+    in_portions('HDEL', staged, step.published)
+    in_portions('HSET', staged, step.staged)
+end
+
+local answers, key = {}, 0
+for number, step in ipairs(cjson.decode(ARGV[1])) do
+    local staged, fenced_owners, records = KEYS[key + 1], KEYS[key + 2], {}
+    redis.call('HLEN', staged)
+    for i = 1, #step.splits do
+        records[i] = KEYS[key + 2 + i]
+    end
+    key = key + 2 + #step.splits
+    local refused = refusal(step, fenced_owners, records)
+    if not refused then
+        apply(step, staged, records)
+    end
+    answers[number] = refused or {'done'}
+end
+return answers

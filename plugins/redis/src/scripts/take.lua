@@ -1,21 +1,33 @@
--- Takes splits over. KEYS: meta, the set of sinks, the sink's set of splits, then each split's record.
--- ARGV: the format, the owner, the sink, then each split. Gives each record as HGETALL does, with the owners that it had before. Owners
--- are separated by line breaks; one that asks again is added once.
-local format = redis.call('HGET', KEYS[1], 'format')
-if format and format ~= ARGV[1] then
-    return redis.error_reply('PSEIDONFORMAT ' .. format)
+-- Takes splits over. KEYS: meta, the set of sinks, the sink's set of splits, the set of fenced owners, then each split's record.
+-- ARGV: the format, the owner, the plan, whether other plans are accepted ('1'), the sink, then each split. Returns each record as HGETALL
+-- does, with the owners that it had before. Owners are separated by line breaks; one that asks again is added once.
+local format, owner, plan, accepts, sink = unpack(ARGV)
+local found = redis.call('HGET', KEYS[1], 'format')
+if found and found ~= format then
+    return redis.error_reply('PSEIDONFORMAT ' .. found)
 end
-redis.call('HSET', KEYS[1], 'format', ARGV[1])
-redis.call('SADD', KEYS[2], ARGV[3])
+if redis.call('SISMEMBER', KEYS[4], owner) == 1 then
+    return redis.error_reply('PSEIDONFENCED')
+end
+redis.call('HSET', KEYS[1], 'format', format)
+redis.call('SADD', KEYS[2], sink)
 local records = {}
-for i = 4, #KEYS do
-    redis.call('SADD', KEYS[3], ARGV[i])
+for i = 5, #KEYS do
+    redis.call('SADD', KEYS[3], ARGV[i + 1])
     redis.call('HINCRBY', KEYS[i], 'epoch', 1)
-    records[#records + 1] = redis.call('HGETALL', KEYS[i])
-    local owners = redis.call('HGET', KEYS[i], 'owner') or ''
-    if not string.find('\n' .. owners .. '\n', '\n' .. ARGV[2] .. '\n', 1, true) then
-        owners = owners == '' and ARGV[2] or owners .. '\n' .. ARGV[2]
+    local record = redis.call('HGETALL', KEYS[i])
+    records[#records + 1] = record
+    local owners, is_ahead = '', false
+    for at = 1, #record, 2 do
+        if record[at] == 'owner' then owners = record[at + 1] end
+        if string.sub(record[at], 1, 2) == 'a:' then is_ahead = true end
     end
-    redis.call('HSET', KEYS[i], 'v', ARGV[1], 'owner', owners)
+    if not string.find('\n' .. owners .. '\n', '\n' .. owner .. '\n', 1, true) then
+        owners = owners == '' and owner or owners .. '\n' .. owner
+    end
+    redis.call('HSET', KEYS[i], 'v', format, 'owner', owners)
+    if not is_ahead or accepts == '1' then
+        redis.call('HSET', KEYS[i], 'plan', plan)
+    end
 end
 return records

@@ -7,7 +7,7 @@ use proptest::prelude::*;
 use pseidon_dsl::{Node, NodeKind, Span, edn};
 use pseidon_plugin::batch::MetaWanted;
 use pseidon_plugin::metrics::Metrics;
-use pseidon_plugin::source::SourceEvent;
+use pseidon_plugin::source::{Resumption, SourceEvent};
 use pseidon_plugin::{Batch, Budget, Pause, Stop};
 
 use super::*;
@@ -40,9 +40,12 @@ fn serve(events: Receiver<SourceEvent>, resumed: Option<Position>, mut seen: imp
     let mut engine = Engine { begun: None, batches: Vec::new() };
     for event in events {
         match event {
-            SourceEvent::Take(splits, reply) => reply.send(vec![resumed; splits.len()]).unwrap(),
+            SourceEvent::Take(splits, reply) => {
+                let known = resumed.map(|position| Resumption { position, resume: None, is_finished: false });
+                reply.send(vec![known; splits.len()]).unwrap();
+            }
             SourceEvent::Begin(splits, reply) => {
-                engine.begun = Some(splits[0].1);
+                engine.begun = Some(splits[0].position);
                 reply.send(()).unwrap();
             }
             SourceEvent::Emit(batch) => {

@@ -5,9 +5,9 @@ use std::thread;
 
 use arrow::array::{Int64Array, RecordBatch, RecordBatchOptions};
 use arrow::datatypes::{DataType, Field, Schema};
-use pseidon_delivery::committer::Positions;
+use pseidon_delivery::committer::{Begin, Positions};
 use pseidon_delivery::embedded::EmbeddedStore;
-use pseidon_delivery::{SinkId, StateStore};
+use pseidon_delivery::{Claimant, SinkId, StateStore};
 use pseidon_dsl::{Node, NodeKind, Span, edn};
 use pseidon_expr::Scope;
 use pseidon_plugin::batch::{BatchBuilder, MetaWanted, RecordMeta};
@@ -38,9 +38,10 @@ fn bench(format: RecordFormat, input: &SinkInput) -> Bench {
     let dir = tempfile::tempdir().unwrap();
     let store = Arc::new(EmbeddedStore::open(dir.path(), "test").unwrap());
     let sink_id = SinkId::from("out");
-    let committer = Committer::new(sink_id, store.clone(), Positions::InStore, Arc::new(AtomicBool::new(false)));
-    let record = committer.take(&[SPLIT.into()], "one").unwrap().remove(0);
-    committer.begin(SPLIT.into(), record, 0).unwrap();
+    let claimant = Claimant { owner: "one".into(), plan: "p".into(), accepts_other_plans: false };
+    let committer = Committer::new(sink_id, store.clone(), claimant, Positions::InStore, Arc::new(AtomicBool::new(false)));
+    let record = committer.take(&[SPLIT.into()]).unwrap().remove(0);
+    committer.begin(vec![Begin { split: SPLIT.into(), record, start: 0, resume: None }]).unwrap();
     let (reader, output) = std::io::pipe().unwrap();
     let stop = Stop::new();
     let setup = SinkSetup {
@@ -70,7 +71,7 @@ impl Bench {
             let (first, last) = (chunk.rows.position(0), chunk.rows.position(chunk.rows.len() - 1));
             let mut ledger = self.sink.setup.committer.ledger();
             ledger.dispatch(&split, &chunk.lane, first, last);
-            ledger.advance(&split, next);
+            ledger.advance(&split, next, None);
             drop(ledger);
             self.writer.write(chunk).unwrap();
         }

@@ -2,9 +2,9 @@ use std::sync::atomic::AtomicBool;
 
 use arrow::array::{RecordBatch, RecordBatchOptions};
 use arrow::datatypes::Schema;
-use pseidon_delivery::committer::Positions;
+use pseidon_delivery::committer::{Begin, Positions};
 use pseidon_delivery::embedded::EmbeddedStore;
-use pseidon_delivery::{SinkId, StateStore};
+use pseidon_delivery::{Claimant, SinkId, StateStore};
 use pseidon_expr::Scope;
 use pseidon_plugin::batch::{BatchBuilder, MetaWanted, RecordMeta};
 use pseidon_plugin::metrics::Metrics;
@@ -30,10 +30,12 @@ fn what_was_dropped_is_not_read_again() {
     let store = Arc::new(EmbeddedStore::open(dir.path(), "test").unwrap());
     let sink_id = SinkId::from("out");
     let splits: [SplitId; 2] = ["in:0".into(), "in:1".into()];
-    let committer = Arc::new(Committer::new(sink_id.clone(), store.clone(), Positions::InStore, Arc::new(AtomicBool::new(false))));
-    for (split, record) in splits.iter().zip(committer.take(&splits, "one").unwrap()) {
-        committer.begin(split.clone(), record, 0).unwrap();
-    }
+    let claimant = Claimant { owner: "one".into(), plan: "p".into(), accepts_other_plans: false };
+    let abandoned = Arc::new(AtomicBool::new(false));
+    let committer = Arc::new(Committer::new(sink_id.clone(), store.clone(), claimant, Positions::InStore, abandoned));
+    let records = committer.take(&splits).unwrap();
+    let begin = |(split, record): (&SplitId, _)| Begin { split: split.clone(), record, start: 0, resume: None };
+    committer.begin(splits.iter().zip(records).map(begin).collect()).unwrap();
     let input = SinkInput { scope: Scope::default(), record: RecordShape::AsCame { format: "json".into() } };
     let options = Options::parse(&SPEC, &[], pseidon_dsl::Span::new(0, 0)).unwrap();
     let setup = SinkSetup {
@@ -56,7 +58,7 @@ fn what_was_dropped_is_not_read_again() {
         for chunk in &routed.chunks {
             ledger.dispatch(split, &chunk.lane, first, first + count - 1);
         }
-        ledger.advance(split, first + count);
+        ledger.advance(split, first + count, None);
         drop(ledger);
         routed.chunks.into_iter().for_each(|chunk| writer.write(chunk).unwrap());
     };

@@ -4,7 +4,7 @@ use arrow::datatypes::DataType;
 use pseidon_dsl::{Node, NodeKind, Span, edn};
 use pseidon_plugin::batch::MetaWanted;
 use pseidon_plugin::metrics::Metrics;
-use pseidon_plugin::source::SourceEvent;
+use pseidon_plugin::source::{Resumption, SourceEvent, Start};
 use pseidon_plugin::{Budget, Pause, Stop};
 
 use super::*;
@@ -43,11 +43,13 @@ fn run_from(
         for event in events {
             match event {
                 SourceEvent::Take(splits, reply) => {
-                    let known = (0..splits.len()).map(|index| resumed.get(index).copied().flatten());
+                    let position = |index| resumed.get(index).copied().flatten();
+                    let known = |position| Resumption { position, resume: None, is_finished: false };
+                    let known = (0..splits.len()).map(|index| position(index).map(known));
                     reply.send(known.collect()).unwrap();
                 }
                 SourceEvent::Begin(splits, reply) => {
-                    for (index, (split, position)) in splits.iter().enumerate() {
+                    for (index, Start { split, position, .. }) in splits.iter().enumerate() {
                         assert_eq!(split.id.as_str(), format!("gen:{index}"));
                         assert_eq!(*position, resumed.get(index).copied().flatten().unwrap_or(0));
                     }

@@ -65,7 +65,7 @@ impl Reader<'_> {
                     at,
                     split,
                     outlet: outlet.clone(),
-                    known,
+                    known: known.map(|known| known.position),
                 })),
                 Err(stopped) => {
                     self.ended(stopped)?;
