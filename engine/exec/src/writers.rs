@@ -241,6 +241,7 @@ impl Post {
     /// Has a writer do one thing.
     fn do_one(&self, key: Key, one: &mut Owned, task: Task) {
         let flushed = if let Task::Flush(_, flushed) = &task { Some(flushed.clone()) } else { None };
+        let is_tick = matches!(task, Task::Tick);
         let done = guarded(|| {
             let done = match task {
                 Task::Write(chunk) => one.writer.write(chunk),
@@ -250,7 +251,10 @@ impl Post {
             };
             done.map_err(|error| Failure::of_sink(&one.attempt.sinks[key.1].stage, error))
         });
-        one.next_tick = self.after_now(one.writer.tick_every());
+        // A write moves no tick: a writer that is always at work would never be ticked.
+        if is_tick {
+            one.next_tick = self.after_now(one.writer.tick_every());
+        }
         if let Err(failure) = done {
             flushed.inspect(|flushed| flushed.failed.store(true, Ordering::Relaxed));
             self.fail(&one.attempt, failure);
@@ -281,8 +285,9 @@ impl Post {
     /// The next multiple of the period.
     fn after_now(&self, every: Duration) -> Instant {
         let every = every.max(Duration::from_millis(1));
-        let periods = self.began.elapsed().as_nanos() / every.as_nanos() + 1;
-        self.began + every * u32::try_from(periods).unwrap_or(u32::MAX)
+        let elapsed = self.began.elapsed().as_nanos();
+        let into_the_period = elapsed % every.as_nanos();
+        Instant::now() + Duration::from_nanos(u64::try_from(every.as_nanos() - into_the_period).unwrap_or(u64::MAX))
     }
 }
 
