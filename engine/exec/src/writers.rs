@@ -249,11 +249,10 @@ impl Office {
     fn perform(&self, job: Job<SinkWriter>) {
         let Job { key, mut writer, task } = job;
         let flush = task.as_ref().and_then(Task::flush);
-        let sets_tick = matches!(task, None | Some(Task::Tick));
         let done = guarded(|| writer.perform(task));
         match done {
             Ok(tick_every) => {
-                let over = self.desk.lock().schedule.done(key, writer, sets_tick.then_some(tick_every), now());
+                let over = self.desk.lock().schedule.done(key, writer, tick_every, now());
                 if let Some(writer) = over {
                     self.discard(Discarded { writers: vec![(key, writer)], tasks: Vec::new() });
                 }

@@ -30,7 +30,7 @@ struct Slot<W> {
     tasks: VecDeque<Task>,
     /// Since when a task waits although no thread has the writer.
     waits_since: Option<Instant>,
-    /// `None` before the first one is known.
+    /// `None` before the first one is known, and while the writer is opened or ticked. No other task moves it.
     next_tick: Option<Instant>,
     /// The time of its entry in the agenda.
     ready: Option<Instant>,
@@ -124,7 +124,10 @@ impl<W> Schedule<W> {
         let writer = slot.writer.take()?;
         let task = match slot.next_tick {
             None => None,
-            Some(tick) if tick <= now => Some(Task::Tick),
+            Some(tick) if tick <= now => {
+                slot.next_tick = None;
+                Some(Task::Tick)
+            }
             Some(_) => slot.tasks.pop_front(),
         };
         Some(Job { key, writer, task })
@@ -135,16 +138,16 @@ impl<W> Schedule<W> {
         self.agenda.first().map(|(ready, _)| *ready)
     }
 
-    /// A thread has done a writer's job. `ticked` says, after its opening and after a tick, how long to wait for the next tick; every other
-    /// job leaves the time of the next tick as it is. If the attempt is over by now, the writer comes back to be dropped.
-    pub(super) fn done(&mut self, key: Key, writer: W, ticked: Option<Duration>, now: Instant) -> Option<W> {
+    /// A thread has done a writer's job. The writer wants to be ticked once in each period. If the attempt is over by now, it comes back to be
+    /// dropped.
+    pub(super) fn done(&mut self, key: Key, writer: W, period: Duration, now: Instant) -> Option<W> {
         if !self.is_open(key.0) {
             return Some(writer);
         }
-        let next_tick = ticked.map(|period| self.after(now, period));
+        let next_tick = self.after(now, period);
         let Some(slot) = self.slots.get_mut(&key) else { return Some(writer) };
         slot.writer = Some(writer);
-        slot.next_tick = next_tick.or(slot.next_tick);
+        slot.next_tick.get_or_insert(next_tick);
         slot.waits_since = (!slot.tasks.is_empty()).then_some(now);
         self.enter(key);
         None

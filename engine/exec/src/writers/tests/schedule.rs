@@ -40,8 +40,7 @@ impl Thread {
             return self.does_next(period, takes);
         };
         self.now += takes(job.writer, &job.task);
-        let sets_tick = matches!(job.task, None | Some(Task::Tick));
-        assert!(self.schedule.done(job.key, job.writer, sets_tick.then_some(period), self.now).is_none());
+        assert!(self.schedule.done(job.key, job.writer, period, self.now).is_none());
     }
 }
 
@@ -139,7 +138,7 @@ fn a_writer_is_on_one_thread_at_most_and_does_its_tasks_in_order() {
     assert!(thread.write(first.key, 3), "it is put by");
     assert!(thread.schedule.next(thread.now).is_none());
     assert_eq!((position(&first.task), position(&second.task)), (0, 0));
-    assert!(thread.schedule.done(first.key, first.writer, None, thread.now).is_none());
+    assert!(thread.schedule.done(first.key, first.writer, PERIOD, thread.now).is_none());
     // The other one never comes back; this one goes on.
     for expected in 1..4 {
         thread.does_next(PERIOD, |name, task| {
@@ -178,7 +177,7 @@ fn an_attempt_ends_when_its_last_writer_is_dropped() {
             }
             if let Some(job) = at_work {
                 assert!(closed.try_recv().is_err(), "it is at work");
-                assert!(thread.schedule.done(job.key, job.writer, None, thread.now).is_some(), "it is to be dropped");
+                assert!(thread.schedule.done(job.key, job.writer, PERIOD, thread.now).is_some(), "it is to be dropped");
                 assert!(closed.try_recv().is_err(), "it is not dropped yet");
                 thread.schedule.dropped(&[job.key]).into_iter().for_each(drop);
             }
