@@ -46,18 +46,16 @@ fn killed_at_random(test: &str, store: Store, membership: Membership, layout: La
     let mut feed = Feed::new(&site.name, 5);
     feed.send(2000);
     let background = feed.in_background(700);
-    let mut at_work = 0;
     for kill in 0..KILLS {
         let before = watcher.records();
         let mut pseidon = site.run("pipeline.edn");
         if kill % 2 == 1 {
             wait_until("the instance commits", 60, || watcher.records() > before || !pseidon.is_running());
-            at_work += 1;
+            assert!(pseidon.is_running(), "it has ended by itself");
         }
         std::thread::sleep(site.random.millis(10..900));
         pseidon.kill();
     }
-    assert_eq!(at_work, KILLS / 2);
     let fed = background.finish().fed();
     settle(&site, &watcher, fed.total());
     watcher.finish();

@@ -10,6 +10,8 @@ use crate::log_table::{FORMATS, Template, Topics, check_topic, found, is_complet
 use crate::outages::SmallDisk;
 
 const LOGS: usize = 8;
+/// The bytes of a large record.
+const LARGE: usize = 8 << 10;
 
 /// Logs that run against servers of the test's own.
 struct Scene {
@@ -178,7 +180,7 @@ fn one_logs_disk_is_full() {
     let template = Template { brokers: &brokers(), redis: None, port: None, more: "" }.text(&site, &table);
     site.write("pipeline.edn", template.replace(":path \"out/", ":path \"${log:base_partition}/"));
     let insert = |log: &str, place: &str, format: &str| {
-        table.insert(log, &[("format", format), ("output_format", "txt"), ("base_partition", place)]);
+        table.insert(log, &[("format", format), ("output_format", "gzip"), ("base_partition", place)]);
     };
     let (full, others) = topics.names.split_first().map(|(full, others)| (full.clone(), others.to_vec())).expect("several logs");
     insert(&full, "disk/out", FORMATS[0]);
@@ -197,8 +199,8 @@ fn one_logs_disk_is_full() {
     topics.send(0, 5000);
     topics.send_all(50);
     wait_until("it says that the disk is full", 60, || pseidon.log().contains("cannot write"));
-    // Enough to fill whatever there is between the source and the writer that waits.
-    topics.send(0, 50_000);
+    // Twice as much as may be in flight for all logs together.
+    topics.send_large(0, Template::BUDGET * 2 / LARGE as u64, LARGE);
     for round in 1..=3 {
         topics.send_all(50);
         for log in &others {

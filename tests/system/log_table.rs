@@ -27,6 +27,9 @@ pub(crate) struct Template<'a> {
 }
 
 impl Template<'_> {
+    /// The bytes of records that may be in flight, which are half of the memory.
+    pub(crate) const BUDGET: u64 = 32 << 20;
+
     /// The pipeline file.
     pub(crate) fn text(&self, site: &Site, table: &LogTable) -> String {
         let state = state_in(site, &self.redis.map_or_else(|| server("PSEIDON_TEST_REDIS"), str::to_owned));
@@ -81,6 +84,15 @@ impl Topics {
             let number = self.sent[topic];
             // Two hours of one day.
             let line = format!("{}\t{number}\tmore of it", 1_700_000_000_000_u64 + (number % 2) * 3_600_000);
+            self.send_line(topic, &line);
+            self.sent[topic] += 1;
+        }
+    }
+
+    /// Sends so many records of this size to one topic. They compress well.
+    pub(crate) fn send_large(&mut self, topic: usize, records: u64, bytes: usize) {
+        for _ in 0..records {
+            let line = format!("1700000000000\t{}\t{:x<bytes$}", self.sent[topic], "");
             self.send_line(topic, &line);
             self.sent[topic] += 1;
         }

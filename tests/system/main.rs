@@ -12,6 +12,7 @@
 //! - [`kafka_sink`]: exactly once into Kafka.
 //! - [`flows`], [`bad_records`], [`command_line`]: what a pipeline does with records, and what the command line does.
 //! - [`secure`]: brokers behind TLS and a login. [`service`]: what a run shows of itself, and does when it is told.
+//! - [`under_load`]: sources that are faster than their sinks.
 //! - [`state`], [`outages`]: what happens when state is lost, changed or held by another, and when disks and servers fail.
 
 mod bad_records;
@@ -34,3 +35,4 @@ mod secure;
 mod service;
 mod state;
 mod typed_logs;
+mod under_load;

@@ -8,10 +8,11 @@ use pseidon_delivery::Committer;
 use pseidon_plan::Plan;
 use pseidon_plugin::metrics::Metrics;
 use pseidon_plugin::sink::Sink;
-use pseidon_plugin::stop::{Pause, Stop};
+use pseidon_plugin::stop::Stop;
 
 use crate::failure::Failures;
 use crate::view::{LastBad, Tap};
+use crate::writers::WrittenSink;
 
 /// What an attempt's batches and lanes need on their way.
 pub(crate) struct Attempt {
@@ -19,8 +20,6 @@ pub(crate) struct Attempt {
     pub(crate) plan: Arc<Plan>,
     pub(crate) sinks: Vec<OpenSink>,
     pub(crate) stop: Stop,
-    /// Set while more waits for a writer than should.
-    pub(crate) pause: Pause,
     pub(crate) failures: Failures,
     pub(crate) metrics: Metrics,
     pub(crate) tap: Arc<Tap>,
@@ -30,7 +29,7 @@ pub(crate) struct Attempt {
 }
 
 /// Tells attempts of one process apart.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) struct AttemptId(u64);
 
 impl AttemptId {
@@ -48,6 +47,13 @@ pub(crate) struct OpenSink {
     pub(crate) committer: Arc<Committer>,
     /// The writer that has all lanes, for a sink that wants one.
     pub(crate) only_writer: Option<usize>,
+}
+
+impl OpenSink {
+    /// What the writer threads need of it.
+    pub(crate) fn written(&self) -> WrittenSink {
+        WrittenSink { stage: self.stage.clone(), sink: self.sink.clone(), only_writer: self.only_writer }
+    }
 }
 
 /// Says when nobody holds the attempt any more: its sinks are closed then.

@@ -1,12 +1,12 @@
 //! The ETL threads: from a batch to chunks in lanes.
 
 use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::sync::{Arc, Weak};
 
 use arrow::array::{ArrayRef, Int32Array, RecordBatch, StringArray, UInt32Array, UInt64Array};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
-use crossbeam_channel::{Receiver, Sender};
 use pseidon_delivery::{LaneId, Position, SplitId};
 use pseidon_plan::chain::{PlannedSource, Policy, Step};
 use pseidon_plan::quarantine;
@@ -18,8 +18,9 @@ use crate::attempt::{Attempt, AttemptId};
 use crate::failure::{Failure, guarded};
 use crate::order::{OrderedSplit, Outcome};
 use crate::process::{BadRecord, Exits, Processor};
+use crate::queue::UnitQueue;
 use crate::view::BadSeen;
-use crate::writers::WriterMessage;
+use crate::writers::Writers;
 
 /// A batch in the queue.
 pub(crate) struct Unit {
@@ -39,23 +40,33 @@ impl Processors {
         let key = (attempt.id, source);
         if !self.0.contains_key(&key) {
             self.0.retain(|_, (attempt, _)| attempt.strong_count() > 0);
-            let processor = Processor::new(&attempt.plan.sources[source]).map_err(Failure::Fatal)?;
-            self.0.insert(key, (Arc::downgrade(attempt), processor));
         }
-        let (_, processor) = self.0.get_mut(&key).ok_or(Failure::Stopped)?;
+        let (_, processor) = match self.0.entry(key) {
+            Entry::Occupied(known) => known.into_mut(),
+            Entry::Vacant(new) => {
+                let processor = Processor::new(&attempt.plan.sources[source]).map_err(Failure::Fatal)?;
+                new.insert((Arc::downgrade(attempt), processor))
+            }
+        };
         Ok(processor)
     }
 }
 
-/// Works until the queue is closed.
-pub(crate) fn work(queue: Receiver<Unit>, writers: &[Sender<WriterMessage>]) {
+/// What the ETL threads work with.
+pub(crate) struct Workplace {
+    pub(crate) queue: Arc<UnitQueue>,
+    pub(crate) writers: Arc<Writers>,
+}
+
+/// Works until the queue has come to its end.
+pub(crate) fn work(workplace: &Workplace) {
     let mut processors = Processors::default();
-    for unit in queue {
+    while let Some(unit) = workplace.queue.pop() {
         let attempt = unit.attempt.clone();
         if attempt.stop.leaving_now() {
             continue;
         }
-        if let Err(failure) = guarded(|| handle(unit, &mut processors, writers)) {
+        if let Err(failure) = guarded(|| handle(unit, &mut processors, workplace)) {
             processors.0.retain(|(id, _), _| *id != attempt.id);
             attempt.failures.report(failure);
         }
@@ -63,7 +74,7 @@ pub(crate) fn work(queue: Receiver<Unit>, writers: &[Sender<WriterMessage>]) {
 }
 
 /// Takes a batch through its chain, and hands what comes out to the writers when it is its turn.
-fn handle(unit: Unit, processors: &mut Processors, writers: &[Sender<WriterMessage>]) -> Result<(), Failure> {
+fn handle(unit: Unit, processors: &mut Processors, workplace: &Workplace) -> Result<(), Failure> {
     let attempt = &unit.attempt;
     let source = &attempt.plan.sources[unit.source];
     let batch = Arc::new(unit.batch);
@@ -76,17 +87,11 @@ fn handle(unit: Unit, processors: &mut Processors, writers: &[Sender<WriterMessa
     chunks.extend(put_aside(attempt, &batch, bad)?);
     let outcome = Outcome { next: batch.next, resume: batch.resume.clone(), ends: batch.ends, chunks };
     let split = unit.split.split.clone();
-    unit.split.complete(unit.number, outcome, |outcome| dispatch(attempt, source, &split.id, outcome, writers))
+    unit.split.complete(unit.number, outcome, |outcome| dispatch(attempt, source, &split.id, outcome, workplace))
 }
 
 /// Enters a batch's chunks into the ledgers and hands them to the writers.
-fn dispatch(
-    attempt: &Attempt,
-    source: &PlannedSource,
-    split: &SplitId,
-    outcome: Outcome,
-    writers: &[Sender<WriterMessage>],
-) -> Result<(), Failure> {
+fn dispatch(attempt: &Attempt, source: &PlannedSource, split: &SplitId, outcome: Outcome, workplace: &Workplace) -> Result<(), Failure> {
     let mut to_send = Vec::with_capacity(outcome.chunks.len());
     for (number, chunk) in outcome.chunks {
         let mut ledger = attempt.sinks[number].committer.ledger();
@@ -107,8 +112,9 @@ fn dispatch(
     for (number, chunk) in to_send {
         let sink = &attempt.sinks[number];
         attempt.metrics.records_out.with_label_values(&[&sink.stage]).inc_by(chunk.rows.len() as u64);
-        let writer = sink.only_writer.unwrap_or_else(|| writer_of(&chunk.lane, writers.len()));
-        writers[writer].send(WriterMessage::Chunk(attempt.id, number, chunk)).map_err(|_| Failure::Stopped)?;
+        let writer = sink.only_writer.unwrap_or_else(|| writer_of(&chunk.lane, workplace.writers.count()));
+        let unwritten = workplace.queue.unwritten(attempt.id, bytes_of(&chunk.rows));
+        workplace.writers.write(attempt.id, number, writer, chunk, unwritten);
     }
     Ok(())
 }
@@ -182,6 +188,12 @@ fn trim(chunk: Chunk, held: Position) -> Option<Chunk> {
         _ if first == rows => None,
         _ => Some(Chunk { rows: chunk.rows.slice(first, rows - first), lane: chunk.lane }),
     }
+}
+
+/// The bytes that rows hold in memory, roughly: their part of the batch, and their columns.
+fn bytes_of(rows: &Rows) -> usize {
+    let batch = rows.batch();
+    batch.size() / batch.len().max(1) * rows.len() + rows.columns().get_array_memory_size()
 }
 
 fn writer_of(lane: &LaneId, writers: usize) -> usize {

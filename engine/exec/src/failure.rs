@@ -34,8 +34,10 @@ pub(crate) enum Failure {
     OtherPlan(PlanChanged),
     /// The state store shows what cannot be: it has lost data.
     State(String),
-    /// The run was told to leave.
+    /// The run was told to leave. Never the cause of an attempt's end: the one who told it so knows how it ends.
     Stopped,
+    /// A part of the engine has ended by itself: an error of the engine, but a new attempt has new parts.
+    Gone(&'static str),
 }
 
 /// Where threads report failures; the first one decides.
@@ -78,7 +80,7 @@ impl Failure {
 }
 
 /// Does `work`; a panic in it is a failure of the attempt, not of the process.
-pub(crate) fn guarded(work: impl FnOnce() -> Result<(), Failure>) -> Result<(), Failure> {
+pub(crate) fn guarded<T>(work: impl FnOnce() -> Result<T, Failure>) -> Result<T, Failure> {
     std::panic::catch_unwind(std::panic::AssertUnwindSafe(work)).unwrap_or_else(|_| {
         let thread = std::thread::current();
         let name = thread.name().unwrap_or("?");

@@ -4,7 +4,7 @@ use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
+use crossbeam_channel::{Receiver, RecvTimeoutError};
 use parking_lot::Mutex;
 use pseidon_delivery::committer::Begin;
 use pseidon_delivery::{CommitRecord, Position, SplitId, failpoint};
@@ -16,7 +16,8 @@ use crate::attempt::{Attempt, OpenSink};
 use crate::etl::Unit;
 use crate::failure::Failure;
 use crate::order::OrderedSplit;
-use crate::writers::WriterMessage;
+use crate::queue::UnitQueue;
+use crate::writers::Writers;
 
 /// How often durable positions are handed to the source, and the thread looks whether the run is left.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
@@ -25,8 +26,8 @@ const LOOK_EVERY: Duration = Duration::from_secs(1);
 pub(crate) struct Intake<'a> {
     pub(crate) attempt: &'a Arc<Attempt>,
     pub(crate) source: usize,
-    pub(crate) queue: Sender<Unit>,
-    pub(crate) writers: &'a [Sender<WriterMessage>],
+    pub(crate) queue: &'a UnitQueue,
+    pub(crate) writers: &'a Writers,
     pub(crate) durable: Arc<Mutex<HashMap<SplitId, Position>>>,
 }
 
@@ -97,7 +98,7 @@ impl Intake<'_> {
                 self.attempt.metrics.bytes_in.with_label_values(&[self.stage()]).inc_by(batch.payloads.bytes() as u64);
                 let (attempt, source) = (self.attempt.clone(), self.source);
                 let unit = Unit { attempt, source, number: split.number(), split: split.clone(), batch: *batch };
-                self.queue.send(unit).map_err(|_| Failure::Stopped)?;
+                self.queue.push(self.attempt.id, &self.attempt.stop, unit);
             }
             SourceEvent::Release(released, reply) => {
                 let ids: Vec<SplitId> = released.iter().map(|split| split.id.clone()).collect();
@@ -180,16 +181,16 @@ impl Intake<'_> {
         if ids.is_empty() {
             return Ok(());
         }
-        let (done, answers) = bounded(self.writers.len());
         let numbers = &self.attempt.plan.sources[self.source].sinks;
-        for writer in self.writers {
-            let (attempt, sinks, splits) = (self.attempt.id, numbers.clone(), Some(ids.clone()));
-            let flush = WriterMessage::Flush { attempt, sinks, splits, done: done.clone() };
-            writer.send(flush).map_err(|_| Failure::Stopped)?;
-        }
-        drop(done);
-        for _ in self.writers {
-            answers.recv().map_err(|_| Failure::Stopped)?;
+        let flushed = self.writers.flush(self.attempt.id, numbers, Some(&ids));
+        while let Err(error) = flushed.recv_timeout(LOOK_EVERY) {
+            if self.attempt.stop.leaving_now() {
+                return Err(Failure::Stopped);
+            }
+            if error == RecvTimeoutError::Disconnected {
+                // The failure that kept it from being done is reported already, and decides.
+                return Err(Failure::Gone("what was read was not flushed"));
+            }
         }
         failpoint::reach("flushed");
         // What has become durable is told now, since nothing is known of these splits afterwards.

@@ -71,3 +71,51 @@ impl OrderedSplit {
         state.next == state.emitted
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::convert::Infallible;
+
+    use pseidon_delivery::SplitId;
+
+    use super::*;
+
+    fn split() -> OrderedSplit {
+        OrderedSplit::new(Arc::new(Split { id: SplitId::from("split"), topic: "split".to_owned(), partition: 0 }))
+    }
+
+    fn outcome(next: Position) -> Outcome {
+        Outcome { next, resume: None, ends: false, chunks: Vec::new() }
+    }
+
+    #[test]
+    fn batches_leave_in_the_order_in_which_they_came() {
+        for order in [[0, 1, 2, 3], [3, 2, 1, 0], [1, 0, 3, 2], [2, 0, 3, 1], [3, 0, 1, 2]] {
+            let split = split();
+            assert!((0..4).all(|number| split.number() == number));
+            let mut left = Vec::new();
+            for (done, number) in order.iter().enumerate() {
+                assert!(!split.wait_until_dispatched(Duration::ZERO));
+                let dispatch = |outcome: Outcome| {
+                    left.push(outcome.next);
+                    Ok::<(), Infallible>(())
+                };
+                split.complete(*number, outcome(*number), dispatch).unwrap();
+                let expected = (0..4).take_while(|number| order[..=done].contains(number)).count();
+                assert_eq!(left.len(), expected, "{order:?} after {number}");
+            }
+            assert_eq!(left, [0, 1, 2, 3]);
+            assert!(split.wait_until_dispatched(Duration::ZERO));
+        }
+    }
+
+    #[test]
+    fn what_could_not_be_dispatched_is_not_counted_as_dispatched() {
+        let split = split();
+        split.number();
+        split.number();
+        assert_eq!(split.complete(0, outcome(1), |_| Err("failed")), Err("failed"));
+        assert_eq!(split.complete(1, outcome(2), |_| Err("not reached")), Ok(()));
+        assert!(!split.wait_until_dispatched(Duration::ZERO));
+    }
+}

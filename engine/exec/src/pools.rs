@@ -7,43 +7,40 @@ use std::io;
 use std::sync::Arc;
 use std::thread::JoinHandle;
 
-use crossbeam_channel::{Receiver, Sender, bounded};
 use pseidon_plan::Settings;
 use pseidon_plugin::budget::{Budget, LaneMemory};
 
 use crate::attempt::{Attempt, AttemptId};
-use crate::etl::{self, Unit};
-use crate::writers::{self, WriterMessage};
+use crate::etl::{self, Workplace};
+use crate::queue::UnitQueue;
+use crate::sync::spawn;
+use crate::writers::{Writers, WrittenSink};
 
-/// How many messages may wait for a writer.
-const WRITER_QUEUE: usize = 256;
+/// How many batches of a run may wait for an ETL thread, for each of the threads.
+const BATCHES_PER_THREAD: usize = 2;
 
 /// ETL threads, writer threads, and the memory budget. Dropping it ends the threads, once no run uses them any more.
 pub struct Pools {
-    queue: Option<Sender<Unit>>,
-    writers: Vec<Sender<WriterMessage>>,
-    threads: Vec<JoinHandle<()>>,
+    queue: Arc<UnitQueue>,
+    writers: Arc<Writers>,
+    etl: Vec<JoinHandle<()>>,
     budget: Arc<Budget>,
     lanes: Arc<LaneMemory>,
 }
 
 impl Pools {
-    /// Starts the threads. Half of the memory is for records in flight, a quarter for open lanes.
+    /// Starts the threads. Half of the memory is for records in flight, a quarter for open lanes. Of records in flight, half may wait for
+    /// writers.
     pub fn start(settings: &Settings) -> io::Result<Pools> {
-        let mut threads = Vec::new();
-        let mut writers = Vec::new();
-        for index in 0..settings.writer_threads {
-            let (sender, messages) = bounded(WRITER_QUEUE);
-            threads.push(writers::start(index, messages)?);
-            writers.push(sender);
-        }
-        let (queue, units) = bounded::<Unit>(settings.etl_threads * 2);
-        for index in 0..settings.etl_threads {
-            let (units, writers): (Receiver<Unit>, _) = (units.clone(), writers.clone());
-            threads.push(spawn(format!("etl-{index}"), move || etl::work(units, &writers))?);
-        }
         let (budget, lanes) = (Budget::new(settings.memory / 2), LaneMemory::new(settings.memory / 4));
-        Ok(Pools { queue: Some(queue), writers, threads, budget, lanes })
+        let queue = UnitQueue::new(settings.etl_threads * BATCHES_PER_THREAD, budget.limit() / 2);
+        let writers = Arc::new(Writers::start(settings.writer_threads)?);
+        let mut pools = Pools { queue, writers, etl: Vec::new(), budget, lanes };
+        for index in 0..settings.etl_threads {
+            let workplace = Workplace { queue: pools.queue.clone(), writers: pools.writers.clone() };
+            pools.etl.push(spawn(format!("etl-{index}"), move || etl::work(&workplace))?);
+        }
+        Ok(pools)
     }
 
     /// The bytes of records in flight.
@@ -53,52 +50,40 @@ impl Pools {
 
     /// How many batches wait for an ETL thread.
     pub fn queued(&self) -> usize {
-        self.queue.as_ref().map_or(0, Sender::len)
+        self.queue.len()
     }
 
     pub(crate) fn lanes(&self) -> &Arc<LaneMemory> {
         &self.lanes
     }
 
-    pub(crate) fn queue(&self) -> Option<Sender<Unit>> {
-        self.queue.clone()
+    pub(crate) fn queue(&self) -> &UnitQueue {
+        &self.queue
     }
 
-    pub(crate) fn writers(&self) -> &[Sender<WriterMessage>] {
+    pub(crate) fn writers(&self) -> &Writers {
         &self.writers
     }
 
-    /// Every writer thread makes its writers for the attempt's sinks.
-    pub(crate) fn open(&self, attempt: &Arc<Attempt>) {
-        for writer in &self.writers {
-            // A writer thread only ends with the pools.
-            let _ = writer.send(WriterMessage::Open(attempt.clone()));
-        }
+    /// Makes the writers of the attempt's sinks.
+    pub(crate) fn open(&self, attempt: &Attempt) {
+        let sinks: Vec<WrittenSink> = attempt.sinks.iter().map(|sink| sink.written()).collect();
+        self.writers.open(attempt.id, &sinks, &attempt.failures);
     }
 
-    /// Every writer thread throws away what is open of the attempt. Returns when all have.
+    /// Throws away what waits and what is open of the attempt. Returns when all of its writers are gone.
     pub(crate) fn close(&self, attempt: AttemptId) {
-        let (done, closed) = bounded(self.writers.len());
-        for writer in &self.writers {
-            let _ = writer.send(WriterMessage::Close(attempt, done.clone()));
-        }
-        drop(done);
-        closed.iter().for_each(drop);
+        self.queue.forget(attempt);
+        self.writers.close(attempt);
     }
 }
 
 impl Drop for Pools {
     fn drop(&mut self) {
-        // The ETL threads end when the queue does, and the writers when nobody can send to them any more.
-        self.queue = None;
-        self.writers.clear();
-        for thread in self.threads.drain(..) {
-            // A thread of a pool survives panics of what it works on.
+        self.queue.end();
+        for thread in self.etl.drain(..) {
+            // A panic in what a thread works on is a failure of the attempt; the thread survives it.
             let _ = thread.join();
         }
     }
-}
-
-fn spawn(name: String, work: impl FnOnce() + Send + 'static) -> io::Result<JoinHandle<()>> {
-    std::thread::Builder::new().name(name).spawn(work)
 }

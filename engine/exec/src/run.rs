@@ -20,7 +20,6 @@ use crate::failure::{Failure, Failures, PlanChanged, spawn};
 use crate::intake::Intake;
 use crate::pools::Pools;
 use crate::view::View;
-use crate::writers::WriterMessage;
 
 /// The waits between attempts after failures that may pass.
 const FIRST_WAIT: Duration = Duration::from_millis(500);
@@ -128,10 +127,16 @@ impl Run<'_> {
                 Failure::Fatal(reason) => return Err(RunError::Failed(reason)),
                 Failure::State(reason) => return Err(RunError::State(reason)),
                 Failure::OtherPlan(changed) => return Err(RunError::PlanChanged(changed)),
-                Failure::Stopped => return Ok(Finished::Left),
                 Failure::Fenced(reason) => {
                     tracing::warn!(reason, "open files are thrown away; starting anew from the committed positions");
                     Duration::ZERO
+                }
+                Failure::Stopped | Failure::Gone(_) => {
+                    let reason = if let Failure::Gone(reason) = failure { reason } else { "it was left although this was not asked for" };
+                    tracing::warn!(reason, "internal error; starting again from the committed positions in {wait:?}");
+                    let pause = wait;
+                    wait = (wait * 2).min(LONGEST_WAIT);
+                    pause
                 }
                 Failure::Transient { stage, reason } => {
                     failures_in_a_row += 1;
@@ -219,7 +224,6 @@ impl Run<'_> {
         if course.deadline.is_some() {
             stop.stop_reading();
         }
-        course.pause.set_clogged(false);
         let instance = instance_name().map_err(|error| Failure::Fatal(error.to_string()))?;
         let sinks = self.open_sinks(store_id, &instance, &stop, course)?;
         course.was_open = true;
@@ -230,7 +234,6 @@ impl Run<'_> {
             plan: self.plan.clone(),
             sinks,
             stop,
-            pause: course.pause.clone(),
             failures: Failures(report),
             metrics: self.metrics.clone(),
             tap: self.view.tap.clone(),
@@ -299,8 +302,8 @@ impl Run<'_> {
         for (number, planned) in self.plan.sources.iter().enumerate() {
             let durable = Arc::new(Mutex::new(HashMap::new()));
             let (handle, events) = SourceHandle::new(self.pools.budget().clone(), attempt.stop.clone(), pause.clone(), durable.clone());
-            let queue = self.pools.queue().ok_or(Failure::Stopped)?;
-            let intake = Intake { attempt, source: number, queue, writers: self.pools.writers(), durable };
+            let (queue, writers) = (self.pools.queue(), self.pools.writers());
+            let intake = Intake { attempt, source: number, queue, writers, durable };
             let source_done = source_done.clone();
             let (well, ended_well) = bounded(1);
             spawn(scope, format!("intake-{}", planned.stage), failures.clone(), move || {
@@ -344,11 +347,11 @@ impl Run<'_> {
             let patience =
                 course.deadline.map_or(LOOK_EVERY, |deadline| deadline.saturating_duration_since(Instant::now()).min(LOOK_EVERY));
             select! {
-                recv(failures) -> failure => return Err(failure.unwrap_or(Failure::Stopped)),
+                recv(failures) -> failure => return Err(failure.unwrap_or(Failure::Gone("no failure can be reported any more"))),
                 recv(done) -> ended => match ended {
                     Ok(()) => left -= 1,
                     // A source's thread has ended without saying that everything is durable; it is about to say why.
-                    Err(_) => return Err(failures.recv().unwrap_or(Failure::Stopped)),
+                    Err(_) => return Err(failures.recv().unwrap_or(Failure::Gone("a source has ended without saying why"))),
                 },
                 recv(self.control) -> control => match control {
                     Ok(Control::Stop) => {
@@ -374,14 +377,10 @@ impl Run<'_> {
         Ok(if course.deadline.is_some() { Finished::Stopped } else { Finished::Complete })
     }
 
-    /// Has everything committed and published that is open. Nobody waits for it.
+    /// Has everything committed and published that is open, and does not wait for it.
     fn roll(&self, attempt: &Attempt) {
-        let (done, _) = bounded(self.pools.writers().len());
-        for writer in self.pools.writers() {
-            let sinks = (0..attempt.sinks.len()).collect();
-            // A writer thread only ends with the pools.
-            let _ = writer.send(WriterMessage::Flush { attempt: attempt.id, sinks, splits: None, done: done.clone() });
-        }
+        let sinks: Vec<usize> = (0..attempt.sinks.len()).collect();
+        drop(self.pools.writers().flush(attempt.id, &sinks, None));
     }
 }
 

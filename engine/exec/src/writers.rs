@@ -1,330 +1,304 @@
-//! The writer threads, which own the open lanes.
+//! The writer threads, which write into the sinks' lanes and commit them.
 //!
-//! A writer thread works for many runs. When a writer has to wait for its target ([`pseidon_plugin::waiting`]), it stays with its thread, and a
-//! new thread takes over everything else: the queue and the other writers. What comes for the one that waits is put by until it is back;
-//! then its thread does that in order, and ends. So a writer is at work on one thread at most, in the order of what it was told.
+//! They work for many runs. A sink has as many [`Writer`]s as there are threads, and each of its lanes is one writer's; which thread does a
+//! writer's next task is decided when the task's turn has come ([`schedule`]). So a writer is at work on one thread at most, in the order of
+//! what it was given, and nothing else depends on the thread it is on: when a task takes long because its target hangs, another thread takes
+//! the place of this one ([`crew`]).
+
+mod crew;
+mod schedule;
+mod task;
+#[cfg(test)]
+mod tests;
 
 use std::cell::Cell;
-use std::collections::{HashMap, HashSet, VecDeque};
 use std::io;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
-use parking_lot::Mutex;
+use crossbeam_channel::{Receiver, bounded};
 use pseidon_delivery::SplitId;
-use pseidon_plugin::sink::{Chunk, Writer};
+use pseidon_plugin::sink::{Chunk, Sink, Writer};
 use pseidon_plugin::waiting::when_about_to_wait;
 
-use crate::attempt::{Attempt, AttemptId};
-use crate::failure::{Failure, guarded};
+use self::crew::{Crew, JobId};
+use self::schedule::{Discarded, Job, Key, Schedule};
+use self::task::{Closed, Flush, Task};
+use crate::attempt::AttemptId;
+use crate::failure::{Failure, Failures, guarded};
+use crate::queue::Unwritten;
+use crate::sync::{Condvar, JoinHandle, Mutex, now, spawn};
 
-/// How long a thread without any writer sleeps.
+/// How often it is looked whether a thread is away.
+const LOOK_EVERY: Duration = Duration::from_millis(250);
+/// How long a thread without work sleeps at most.
 const IDLE: Duration = Duration::from_secs(3600);
-/// With more chunks than that put by for one writer, its run's sources read nothing more.
-const CLOGGED: usize = 16;
 
-/// What a writer thread is told.
-pub(crate) enum WriterMessage {
-    /// Make the writers of this attempt's sinks.
-    Open(Arc<Attempt>),
-    /// Rows for a lane of the sink with this number.
-    Chunk(AttemptId, usize, Chunk),
-    /// Commit and publish the lanes of these sinks that hold records of these splits, then answer. `None` means all splits. There is no
-    /// answer when it failed.
-    Flush { attempt: AttemptId, sinks: Vec<usize>, splits: Option<Vec<SplitId>>, done: Sender<()> },
-    /// Throw away what is open of the attempt, then answer.
-    Close(AttemptId, Sender<()>),
+/// The writer threads. They end when this is dropped.
+pub(crate) struct Writers {
+    office: Arc<Office>,
 }
 
-/// Starts a writer thread. It ends when all senders are gone.
-pub(crate) fn start(index: usize, messages: Receiver<WriterMessage>) -> io::Result<JoinHandle<()>> {
-    let writers = Writers { owned: HashMap::new(), busy: HashMap::new(), failed: HashSet::new(), next_tick: Instant::now() + IDLE };
-    spawn(Arc::new(Post { index, began: Instant::now(), messages, writers: Mutex::new(writers) }))
+/// A sink whose lanes are written.
+#[derive(Clone)]
+pub(crate) struct WrittenSink {
+    /// Its stage.
+    pub(crate) stage: String,
+    /// The sink.
+    pub(crate) sink: Arc<dyn Sink>,
+    /// The number of the writer that has all lanes, for a sink that wants one.
+    pub(crate) only_writer: Option<usize>,
 }
 
-fn spawn(post: Arc<Post>) -> io::Result<JoinHandle<()>> {
-    std::thread::Builder::new().name(format!("writer-{}", post.index)).spawn(move || post.work())
+/// What the threads share.
+struct Office {
+    /// How many writers a sink has.
+    count: usize,
+    desk: Mutex<Desk>,
+    /// Something is ready, or all is over.
+    ready: Condvar,
+    /// All is over.
+    over: Condvar,
 }
 
-/// Names a sink of an attempt.
-type Key = (AttemptId, usize);
-
-/// What a writer thread does, which another thread can take over.
-struct Post {
-    index: usize,
-    /// Ticks fall on multiples of their period from here on, so that those of hundreds of sinks are done in one go.
-    began: Instant,
-    messages: Receiver<WriterMessage>,
-    writers: Mutex<Writers>,
+struct Desk {
+    schedule: Schedule<SinkWriter>,
+    crew: Crew,
+    threads: Vec<JoinHandle>,
+    /// How many threads sleep, and the earliest time at which one of them looks again by itself.
+    sleeping: usize,
+    wakes: Option<Instant>,
+    is_over: bool,
 }
 
-/// The writers of a post.
-struct Writers {
-    owned: HashMap<Key, Owned>,
-    /// Those that are at work, each with what was put by for it meanwhile.
-    busy: HashMap<Key, VecDeque<Task>>,
-    /// Attempts whose lanes were thrown away here because something failed; what else comes for them is dropped.
-    failed: HashSet<AttemptId>,
-    /// When a writer wants to be ticked next.
-    next_tick: Instant,
+/// A writer with what is needed to make it and to report its failures.
+struct SinkWriter {
+    sink: WrittenSink,
+    failures: Failures,
+    /// `None` before it is opened.
+    writer: Option<Box<dyn Writer>>,
 }
 
-/// A sink's writer.
-struct Owned {
-    writer: Box<dyn Writer>,
-    attempt: Arc<Attempt>,
-    next_tick: Instant,
+impl Writers {
+    /// Starts `count` threads.
+    pub(crate) fn start(count: usize) -> io::Result<Writers> {
+        let desk =
+            Desk { schedule: Schedule::new(now()), crew: Crew::new(count), threads: Vec::new(), sleeping: 0, wakes: None, is_over: false };
+        let office = Arc::new(Office { count, desk: Mutex::new(desk), ready: Condvar::new(), over: Condvar::new() });
+        let writers = Writers { office: office.clone() };
+        office.call_in()?;
+        let watched = office.clone();
+        let watch = spawn("writer-watch".to_owned(), move || watched.watch())?;
+        office.desk.lock().threads.push(watch);
+        Ok(writers)
+    }
+
+    /// How many writers a sink has.
+    pub(crate) fn count(&self) -> usize {
+        self.office.count
+    }
+
+    /// Makes the writers of a new attempt's sinks.
+    pub(crate) fn open(&self, attempt: AttemptId, sinks: &[WrittenSink], failures: &Failures) {
+        let mut writers = Vec::new();
+        for (number, sink) in sinks.iter().enumerate() {
+            for writer in (0..self.office.count).filter(|writer| sink.only_writer.is_none_or(|only| only == *writer)) {
+                let new = SinkWriter { sink: sink.clone(), failures: failures.clone(), writer: None };
+                writers.push(((attempt, number, writer), new));
+            }
+        }
+        self.office.desk.lock().schedule.open(attempt, writers, now());
+        self.office.ready.notify_all();
+    }
+
+    /// Gives a writer rows of one of its lanes. Never waits. Rows of an attempt that has failed or is over are dropped.
+    pub(crate) fn write(&self, attempt: AttemptId, sink: usize, writer: usize, chunk: Chunk, unwritten: Unwritten) {
+        let refused = self.office.desk.lock().schedule.give((attempt, sink, writer), Task::Write(chunk, unwritten), now());
+        self.office.ready.notify_one();
+        drop(refused);
+    }
+
+    /// Has the lanes of these sinks committed and published that hold records of these splits; `None` means all splits. The channel is closed
+    /// without an answer when that fails; the failure is reported by then.
+    pub(crate) fn flush(&self, attempt: AttemptId, sinks: &[usize], splits: Option<&[SplitId]>) -> Receiver<()> {
+        let (done, answer) = bounded(1);
+        let mut refused = Vec::new();
+        let mut desk = self.office.desk.lock();
+        if desk.schedule.is_open(attempt) {
+            let keys: Vec<Key> = sinks.iter().flat_map(|sink| desk.schedule.writers_of(attempt, *sink)).collect();
+            let flush = Arc::new(Flush::new(keys.len(), done));
+            for key in keys {
+                let task = Task::Flush(splits.map(<[SplitId]>::to_vec), flush.clone());
+                refused.extend(desk.schedule.give(key, task, now()));
+            }
+        }
+        drop(desk);
+        self.office.ready.notify_all();
+        answer
+    }
+
+    /// Throws away what is open of an attempt. Returns when all of its writers are gone.
+    pub(crate) fn close(&self, attempt: AttemptId) {
+        let (done, answer) = bounded(1);
+        let (discarded, closed) = self.office.desk.lock().schedule.close(attempt, Closed(done));
+        drop(closed);
+        self.office.discard(discarded);
+        // Nothing else can be received: the sender answers when it is dropped.
+        let _ = answer.recv();
+    }
 }
 
-/// What a writer is to do.
-enum Task {
-    Write(Chunk),
-    Flush(Option<Vec<SplitId>>, Arc<Flushed>),
-    Tick,
-    /// Nothing more: it is thrown away.
-    Close(Arc<Closed>),
-}
-
-/// Answers when all of a flush is done, unless some of it failed.
-struct Flushed {
-    done: Sender<()>,
-    failed: AtomicBool,
-}
-
-impl Drop for Flushed {
+impl Drop for Writers {
     fn drop(&mut self) {
-        if !self.failed.load(Ordering::Relaxed) {
-            // Who asked may have left by now.
-            let _ = self.done.send(());
+        let threads = {
+            let mut desk = self.office.desk.lock();
+            desk.is_over = true;
+            std::mem::take(&mut desk.threads)
+        };
+        self.office.ready.notify_all();
+        self.office.over.notify_all();
+        for thread in threads {
+            // A panic in a writer is a failure of its attempt; the thread survives it.
+            let _ = thread.join();
         }
     }
 }
 
-/// Answers when all writers of an attempt are gone.
-struct Closed(Sender<()>);
-
-impl Drop for Closed {
-    fn drop(&mut self) {
-        let _ = self.0.send(());
-    }
-}
-
-impl Task {
-    /// It will not be done, since its attempt has failed or is over.
-    fn refuse(self) {
-        match self {
-            Task::Flush(_, flushed) => flushed.failed.store(true, Ordering::Relaxed),
-            // This is the answer.
-            Task::Close(closed) => drop(closed),
-            Task::Write(_) | Task::Tick => {}
-        }
-    }
-}
-
-impl Post {
-    /// Works until all senders are gone, or until another thread has taken over because a writer waits on this one.
-    fn work(self: Arc<Self>) {
-        let is_replaced = Rc::new(Cell::new(false));
-        let (post, replaced) = (self.clone(), is_replaced.clone());
-        when_about_to_wait(move || {
-            // Without a thread to take over, all the others have to wait too.
-            if !replaced.get() {
-                replaced.set(spawn(post.clone()).is_ok());
-            }
-        });
-        while !is_replaced.get() {
-            let next_tick = self.writers.lock().next_tick;
-            match self.messages.recv_timeout(next_tick.saturating_duration_since(Instant::now())) {
-                Ok(message) => self.handle(message),
-                Err(RecvTimeoutError::Timeout) => {}
-                Err(RecvTimeoutError::Disconnected) => return,
-            }
-            if !is_replaced.get() && self.writers.lock().next_tick <= Instant::now() {
-                self.tick(&is_replaced);
-            }
-        }
-    }
-
-    fn handle(&self, message: WriterMessage) {
-        match message {
-            WriterMessage::Open(attempt) => {
-                if let Err(failure) = guarded(|| self.open(&attempt)) {
-                    self.fail(&attempt, failure);
+impl Office {
+    /// Starts the threads that are missing.
+    fn call_in(self: &Arc<Self>) -> io::Result<()> {
+        let mut desk = self.desk.lock();
+        desk.threads.retain(|thread| !thread.is_finished());
+        for _ in 0..desk.crew.call_in() {
+            let office = self.clone();
+            match spawn("writer".to_owned(), move || office.work()) {
+                Ok(thread) => desk.threads.push(thread),
+                Err(error) => {
+                    desk.crew.did_not_come();
+                    return Err(error);
                 }
             }
-            WriterMessage::Chunk(attempt, number, chunk) => self.give((attempt, number), Task::Write(chunk)),
-            WriterMessage::Flush { attempt, sinks, splits, done } => {
-                let flushed = Arc::new(Flushed { done, failed: AtomicBool::new(false) });
-                for number in sinks {
-                    self.give((attempt, number), Task::Flush(splits.clone(), flushed.clone()));
-                }
-                if self.writers.lock().failed.contains(&attempt) {
-                    flushed.failed.store(true, Ordering::Relaxed);
-                }
-            }
-            WriterMessage::Close(attempt, done) => self.close(attempt, &Arc::new(Closed(done))),
-        }
-    }
-
-    fn open(&self, attempt: &Arc<Attempt>) -> Result<(), Failure> {
-        for (number, sink) in attempt.sinks.iter().enumerate() {
-            if sink.only_writer.is_some_and(|only| only != self.index) {
-                continue;
-            }
-            let writer = sink.sink.writer().map_err(|error| Failure::of_sink(&sink.stage, error))?;
-            let next_tick = self.after_now(writer.tick_every());
-            let mut writers = self.writers.lock();
-            writers.next_tick = writers.next_tick.min(next_tick);
-            writers.owned.insert((attempt.id, number), Owned { writer, attempt: attempt.clone(), next_tick });
         }
         Ok(())
     }
 
-    /// Ticks the writers that are due. Those that are at work do it another time.
-    fn tick(&self, is_replaced: &Cell<bool>) {
-        let now = Instant::now();
-        let due: Vec<Key> = {
-            let writers = self.writers.lock();
-            writers.owned.iter().filter(|(_, one)| one.next_tick <= now).map(|(key, _)| *key).collect()
-        };
-        for key in due {
-            self.give(key, Task::Tick);
-            if is_replaced.get() {
-                return;
-            }
+    /// Replaces threads that are away. Without a thread to take over, the others have to wait until the next look.
+    fn replace(self: &Arc<Self>) {
+        if let Err(error) = self.call_in() {
+            tracing::warn!(%error, "cannot start a writer thread; sinks may wait for others that are blocked");
         }
-        let mut writers = self.writers.lock();
-        writers.next_tick = writers.owned.values().map(|one| one.next_tick).min().unwrap_or(now + IDLE);
     }
 
-    /// Has a writer do something, and whatever is put by for it meanwhile.
-    fn give(&self, key: Key, task: Task) {
-        let mut writers = self.writers.lock();
-        if let Some(put_by) = writers.busy.get_mut(&key) {
-            put_by.push_back(task);
-            return;
-        }
-        let Some(mut one) = writers.owned.remove(&key) else {
-            if writers.failed.contains(&key.0) {
-                task.refuse();
-            }
-            return;
-        };
-        writers.busy.insert(key, VecDeque::new());
-        drop(writers);
-        let mut task = task;
-        loop {
-            self.do_one(key, &mut one, task);
-            let mut writers = self.writers.lock();
-            match writers.next(key, &one.attempt) {
-                Next::Task(next) => task = next,
-                Next::Nothing => {
-                    writers.next_tick = writers.next_tick.min(one.next_tick);
-                    writers.owned.insert(key, one);
-                    return;
-                }
-                Next::End(put_by) => {
-                    drop(writers);
-                    drop(one);
-                    // Whoever waits for the writer's end hears of it only now.
-                    put_by.into_iter().for_each(Task::refuse);
-                    return;
-                }
+    /// Looks now and then whether a job takes long.
+    fn watch(self: Arc<Self>) {
+        let mut desk = self.desk.lock();
+        while !desk.is_over {
+            desk.crew.look(now());
+            drop(desk);
+            self.replace();
+            desk = self.desk.lock();
+            if !desk.is_over {
+                self.over.wait_for(&mut desk, LOOK_EVERY);
             }
         }
     }
 
-    /// Has a writer do one thing.
-    fn do_one(&self, key: Key, one: &mut Owned, task: Task) {
-        let flushed = if let Task::Flush(_, flushed) = &task { Some(flushed.clone()) } else { None };
-        let done = guarded(|| {
-            let done = match task {
-                Task::Write(chunk) => one.writer.write(chunk),
-                Task::Flush(splits, _) => one.writer.flush(splits.as_deref()),
-                Task::Tick => one.writer.tick(),
-                Task::Close(_) => Ok(()),
-            };
-            done.map_err(|error| Failure::of_sink(&one.attempt.sinks[key.1].stage, error))
+    /// Does one job after another, until all is over or this thread is one too many.
+    fn work(self: Arc<Self>) {
+        let current: Rc<Cell<Option<JobId>>> = Rc::default();
+        let (office, waiting) = (self.clone(), current.clone());
+        when_about_to_wait(move || {
+            if let Some(job) = waiting.get() {
+                office.desk.lock().crew.wait(job);
+                office.replace();
+            }
         });
-        one.next_tick = self.after_now(one.writer.tick_every());
-        if let Err(failure) = done {
-            flushed.inspect(|flushed| flushed.failed.store(true, Ordering::Relaxed));
-            self.fail(&one.attempt, failure);
+        let mut desk = self.desk.lock();
+        while !desk.is_over {
+            let Some(job) = desk.schedule.next(now()) else {
+                let until = desk.schedule.next_ready().unwrap_or_else(|| now() + IDLE);
+                desk.wakes = Some(desk.wakes.map_or(until, |wakes| wakes.min(until)));
+                desk.sleeping += 1;
+                self.ready.wait_for(&mut desk, until.saturating_duration_since(now()));
+                desk.sleeping -= 1;
+                desk.wakes = None;
+                continue;
+            };
+            let id = desk.crew.begin(now());
+            // Those who sleep may have to look earlier than they meant to when they fell asleep.
+            let is_early = desk.schedule.next_ready().is_some_and(|ready| desk.wakes.is_none_or(|wakes| ready < wakes));
+            if desk.sleeping > 0 && is_early {
+                self.ready.notify_one();
+            }
+            drop(desk);
+            current.set(Some(id));
+            self.perform(job);
+            current.set(None);
+            desk = self.desk.lock();
+            if desk.crew.end(id) {
+                break;
+            }
         }
+        drop(desk);
+        // What this thread put back may be for another one now.
+        self.ready.notify_one();
     }
 
-    /// A failure is the whole attempt's: what is open of it here is thrown away.
-    fn fail(&self, attempt: &Arc<Attempt>, failure: Failure) {
-        let mut writers = self.writers.lock();
-        writers.failed.insert(attempt.id);
-        let thrown_away = writers.remove(attempt.id);
-        drop(writers);
-        drop(thrown_away);
-        attempt.failures.report(failure);
-    }
-
-    fn close(&self, attempt: AttemptId, closed: &Arc<Closed>) {
-        let mut writers = self.writers.lock();
-        let thrown_away = writers.remove(attempt);
-        for (_, put_by) in writers.busy.iter_mut().filter(|(key, _)| key.0 == attempt) {
-            put_by.push_back(Task::Close(closed.clone()));
-        }
-        writers.forget_if_gone(attempt);
-        drop(writers);
-        drop(thrown_away);
-    }
-
-    /// The next multiple of the period.
-    fn after_now(&self, every: Duration) -> Instant {
-        let every = every.max(Duration::from_millis(1));
-        let periods = self.began.elapsed().as_nanos() / every.as_nanos() + 1;
-        self.began + every * u32::try_from(periods).unwrap_or(u32::MAX)
-    }
-}
-
-/// What a writer does next.
-enum Next {
-    /// This.
-    Task(Task),
-    /// Nothing just now.
-    Nothing,
-    /// Nothing more: it is to be thrown away, and this is not done.
-    End(VecDeque<Task>),
-}
-
-impl Writers {
-    /// What a writer that is at work does next. Unless that is a task, it is not at work any more.
-    fn next(&mut self, key: Key, attempt: &Attempt) -> Next {
-        let has_failed = self.failed.contains(&key.0);
-        let Some(put_by) = self.busy.get_mut(&key) else { return Next::End(VecDeque::new()) };
-        attempt.pause.set_clogged(!has_failed && put_by.len() > CLOGGED);
-        let is_over = has_failed || matches!(put_by.front(), Some(Task::Close(_)));
-        match put_by.pop_front_if(|_| !is_over) {
-            Some(task) => Next::Task(task),
-            None => {
-                let put_by = self.busy.remove(&key).unwrap_or_default();
-                if put_by.iter().any(|task| matches!(task, Task::Close(_))) {
-                    self.forget_if_gone(key.0);
+    /// Does a job. A failure of it is the whole attempt's: it is reported, then what is open of the attempt is thrown away.
+    fn perform(&self, job: Job<SinkWriter>) {
+        let Job { key, mut writer, task } = job;
+        let flush = task.as_ref().and_then(Task::flush);
+        let done = guarded(|| writer.perform(task));
+        match done {
+            Ok(tick_every) => {
+                let over = self.desk.lock().schedule.done(key, writer, tick_every, now());
+                if let Some(writer) = over {
+                    self.discard(Discarded { writers: vec![(key, writer)], tasks: Vec::new() });
                 }
-                if is_over { Next::End(put_by) } else { Next::Nothing }
+            }
+            Err(failure) => {
+                writer.failures.report(failure);
+                drop(flush);
+                let mut discarded = self.desk.lock().schedule.fail(key.0);
+                discarded.writers.push((key, writer));
+                self.discard(discarded);
             }
         }
     }
 
-    /// The attempt is closed: nothing comes for it any more, so that it has failed need not be known once none of its writers is at work.
-    fn forget_if_gone(&mut self, attempt: AttemptId) {
-        if !self.busy.keys().any(|(id, _)| *id == attempt) {
-            self.failed.remove(&attempt);
+    /// Drops writers and tasks while nothing is locked, and says so to those who wait for it.
+    fn discard(&self, discarded: Discarded<SinkWriter>) {
+        let Discarded { writers, tasks } = discarded;
+        drop(tasks);
+        let mut keys = Vec::with_capacity(writers.len());
+        for (key, writer) in writers {
+            let failures = writer.failures.clone();
+            let drop_it = move || {
+                drop(writer);
+                Ok(())
+            };
+            if let Err(failure) = guarded(drop_it) {
+                failures.report(failure);
+            }
+            keys.push(key);
         }
+        let closed = self.desk.lock().schedule.dropped(&keys);
+        drop(closed);
     }
+}
 
-    /// Takes an attempt's writers out. They are to be dropped when nobody holds the lock: that may take a while.
-    fn remove(&mut self, attempt: AttemptId) -> Vec<Owned> {
-        let keys: Vec<Key> = self.owned.keys().filter(|(id, _)| *id == attempt).copied().collect();
-        keys.iter().filter_map(|key| self.owned.remove(key)).collect()
+impl SinkWriter {
+    /// Does a task, or opens the writer. Returns how often it wants to be ticked.
+    fn perform(&mut self, task: Option<Task>) -> Result<Duration, Failure> {
+        let failed = |error| Failure::of_sink(&self.sink.stage, error);
+        let writer = match &mut self.writer {
+            Some(writer) => writer,
+            none => none.insert(self.sink.sink.writer().map_err(failed)?),
+        };
+        if let Some(task) = task {
+            task.perform(writer.as_mut()).map_err(failed)?;
+        }
+        Ok(writer.tick_every())
     }
 }

@@ -6,7 +6,7 @@ use arrow::array::{BinaryArray, BinaryBuilder, StringArray, StringBuilder};
 use bytes::{Bytes, BytesMut};
 use pseidon_delivery::{Position, Resume, SplitId};
 
-use crate::budget::{Budget, Charge};
+use crate::budget::{Charge, Share};
 
 /// A source's unit of order: a Kafka partition, a file.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -74,9 +74,9 @@ impl Batch {
         self.payloads.buffer.len() + self.positions.len() * 24
     }
 
-    /// Counts the batch against the budget for as long as it lives.
-    pub fn charge_to(&mut self, budget: &Arc<Budget>) {
-        self.charge = Some(budget.charge(self.size()));
+    /// Counts the batch against its source's share of the memory for as long as it lives.
+    pub fn charge_to(&mut self, share: &Arc<Share>) {
+        self.charge = Some(share.charge(self.size()));
     }
 }
 

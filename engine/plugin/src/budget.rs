@@ -1,34 +1,71 @@
 //! One budget for every byte in flight, and one for what open lanes buffer.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::time::Duration;
+use std::sync::{Arc, Weak};
+use std::time::{Duration, Instant};
 
 use parking_lot::{Condvar, Mutex};
 
 /// The memory budget. Nothing is refused: sources look at [`Budget::is_full`] and stop reading above the high mark until the low mark
 /// is reached, so what is in flight exceeds the limit by no more than one read of each source.
+///
+/// Each source charges its bytes to a [`Share`] of its own. When several sources use the budget, one whose bytes are not written, because
+/// its sink is blocked or slow, is held back before it has taken all of the memory, and its bytes do not keep the others from reading.
 #[derive(Debug)]
 pub struct Budget {
     limit: usize,
     used: AtomicUsize,
+    /// The part of `used` that belongs to shares that are held back.
+    held_back: AtomicUsize,
     /// Above the high mark, and not yet below the low one.
     full: AtomicBool,
     room: Condvar,
     room_lock: Mutex<()>,
+    shares: Mutex<Vec<Weak<Share>>>,
 }
 
-/// A part of the budget, given back when dropped.
+/// What one source uses of the budget.
+#[derive(Debug)]
+pub struct Share {
+    budget: Arc<Budget>,
+    state: Mutex<ShareState>,
+}
+
+#[derive(Debug, Default)]
+struct ShareState {
+    used: usize,
+    /// Since when it has used more than its part without interruption.
+    over_since: Option<Instant>,
+    is_held_back: bool,
+}
+
+/// How long a source may use more than its part of the budget before it is held back. One whose sink keeps up falls below it again within
+/// this time.
+const PATIENCE: Duration = Duration::from_secs(1);
+/// A source's part is so many times what the budget has left, which is more than what it uses when it falls to the low mark by itself.
+const PART_OF_REST: usize = 4;
+/// A source that uses less than this part of the limit, and less than half of an even share, is never held back.
+const SPARED_PART: usize = 16;
+
+/// A part of the budget, returned when dropped.
 #[derive(Debug)]
 pub struct Charge {
-    budget: Arc<Budget>,
+    share: Arc<Share>,
     bytes: usize,
 }
 
 impl Budget {
     /// A budget of `limit` bytes. The low mark is at three quarters of it.
     pub fn new(limit: usize) -> Arc<Self> {
-        Arc::new(Budget { limit, used: AtomicUsize::new(0), full: AtomicBool::new(false), room: Condvar::new(), room_lock: Mutex::new(()) })
+        Arc::new(Budget {
+            limit,
+            used: AtomicUsize::new(0),
+            held_back: AtomicUsize::new(0),
+            full: AtomicBool::new(false),
+            room: Condvar::new(),
+            room_lock: Mutex::new(()),
+            shares: Mutex::default(),
+        })
     }
 
     /// The limit in bytes.
@@ -41,13 +78,18 @@ impl Budget {
         self.used.load(Ordering::Relaxed)
     }
 
-    /// Counts `bytes` until the charge is dropped.
+    /// A share for one source.
+    pub fn share(self: &Arc<Self>) -> Arc<Share> {
+        let share = Arc::new(Share { budget: self.clone(), state: Mutex::default() });
+        let mut shares = self.shares.lock();
+        shares.retain(|share| share.strong_count() > 0);
+        shares.push(Arc::downgrade(&share));
+        share
+    }
+
+    /// Counts `bytes` that belong to no source until the charge is dropped.
     pub fn charge(self: &Arc<Self>, bytes: usize) -> Charge {
-        let used = self.used.fetch_add(bytes, Ordering::Relaxed) + bytes;
-        if used >= self.limit {
-            self.full.store(true, Ordering::Relaxed);
-        }
-        Charge { budget: self.clone(), bytes }
+        Arc::new(Share { budget: self.clone(), state: Mutex::default() }).charge(bytes)
     }
 
     /// Whether sources should wait.
@@ -55,27 +97,118 @@ impl Budget {
         self.full.load(Ordering::Relaxed)
     }
 
-    /// Waits until there is room, at most `patience`. Gives whether there is.
+    /// Waits until there is room, at most `patience`. Returns whether there is.
     pub fn wait_for_room(&self, patience: Duration) -> bool {
         if !self.is_full() {
             return true;
         }
+        self.hold_back_at(Instant::now());
         let mut guard = self.room_lock.lock();
         if self.is_full() {
             self.room.wait_for(&mut guard, patience);
         }
         !self.is_full()
     }
+
+    /// Looks at all shares.
+    fn hold_back_at(&self, now: Instant) {
+        let shares: Vec<Arc<Share>> = self.shares.lock().iter().filter_map(Weak::upgrade).collect();
+        for share in shares {
+            share.is_held_back_at(now);
+        }
+    }
+
+    /// The high mark for what is not held back: at least half of the limit, however much is held back.
+    fn high_mark(&self) -> usize {
+        self.limit - self.held_back.load(Ordering::Relaxed).min(self.limit / 2)
+    }
+
+    fn flowing(&self) -> usize {
+        self.used().saturating_sub(self.held_back.load(Ordering::Relaxed))
+    }
+
+    fn check_high_mark(&self) {
+        if self.flowing() >= self.high_mark() {
+            self.full.store(true, Ordering::Relaxed);
+        }
+    }
+
+    fn check_low_mark(&self) {
+        if self.is_full() && self.flowing() <= self.high_mark() / 4 * 3 {
+            let _guard = self.room_lock.lock();
+            self.full.store(false, Ordering::Relaxed);
+            self.room.notify_all();
+        }
+    }
+}
+
+impl Share {
+    /// Counts `bytes` until the charge is dropped.
+    pub fn charge(self: &Arc<Self>, bytes: usize) -> Charge {
+        let mut state = self.state.lock();
+        state.used += bytes;
+        self.budget.used.fetch_add(bytes, Ordering::Relaxed);
+        if state.is_held_back {
+            self.budget.held_back.fetch_add(bytes, Ordering::Relaxed);
+        }
+        drop(state);
+        self.budget.check_high_mark();
+        Charge { share: self.clone(), bytes }
+    }
+
+    /// The budget that it is a part of.
+    pub fn budget(&self) -> &Arc<Budget> {
+        &self.budget
+    }
+
+    /// Whether its source has to wait, although the budget may have room for others: it has used more than its part for a while, and not yet
+    /// less than half of that. Its part is four times what the budget has left, so it shrinks as the others use more, and something is left for
+    /// them however many are held back. A source that has the budget for itself is never held back.
+    pub fn is_held_back(&self) -> bool {
+        self.is_held_back_at(Instant::now())
+    }
+
+    fn is_held_back_at(&self, now: Instant) -> bool {
+        let budget = &self.budget;
+        let sources = budget.shares.lock().iter().filter(|share| share.strong_count() > 0).count();
+        let is_alone = sources < 2;
+        let spared = budget.limit / SPARED_PART.max(sources * 2);
+        let mut state = self.state.lock();
+        let part = (budget.limit.saturating_sub(budget.used()) * PART_OF_REST).max(spared);
+        if state.is_held_back {
+            if is_alone || state.used <= part / 2 {
+                self.let_go(&mut state);
+            }
+        } else if is_alone || state.used <= part || budget.used() <= budget.limit / 2 {
+            state.over_since = None;
+        } else if now.saturating_duration_since(*state.over_since.get_or_insert(now)) >= PATIENCE {
+            state.is_held_back = true;
+            budget.held_back.fetch_add(state.used, Ordering::Relaxed);
+        }
+        let is_held_back = state.is_held_back;
+        drop(state);
+        budget.check_low_mark();
+        is_held_back
+    }
+
+    fn let_go(&self, state: &mut ShareState) {
+        state.is_held_back = false;
+        state.over_since = None;
+        self.budget.held_back.fetch_sub(state.used, Ordering::Relaxed);
+    }
 }
 
 impl Drop for Charge {
     fn drop(&mut self) {
-        let used = self.budget.used.fetch_sub(self.bytes, Ordering::Relaxed) - self.bytes;
-        if used <= self.budget.limit / 4 * 3 && self.budget.is_full() {
-            let _guard = self.budget.room_lock.lock();
-            self.budget.full.store(false, Ordering::Relaxed);
-            self.budget.room.notify_all();
+        let budget = &self.share.budget;
+        let mut state = self.share.state.lock();
+        state.used -= self.bytes;
+        budget.used.fetch_sub(self.bytes, Ordering::Relaxed);
+        if state.is_held_back {
+            budget.held_back.fetch_sub(self.bytes, Ordering::Relaxed);
         }
+        drop(state);
+        budget.check_low_mark();
     }
 }
 
@@ -145,6 +278,86 @@ impl Drop for LaneUse {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// The shares are looked at a little later and again after more than the patience.
+    fn look_for_long(budget: &Budget) {
+        let now = Instant::now();
+        budget.hold_back_at(now);
+        budget.hold_back_at(now + PATIENCE);
+    }
+
+    #[test]
+    fn the_marks_hold_for_a_source_that_has_the_budget_for_itself() {
+        let budget = Budget::new(1000);
+        let share = budget.share();
+        let first = share.charge(300);
+        let second = share.charge(699);
+        assert!(!budget.is_full());
+        let third = share.charge(1);
+        look_for_long(&budget);
+        assert!(budget.is_full() && !share.is_held_back());
+        drop(third);
+        assert!(budget.is_full(), "until the low mark");
+        drop(first);
+        assert!(!budget.is_full());
+        drop(second);
+        assert_eq!(budget.used(), 0);
+    }
+
+    #[test]
+    fn what_is_not_written_for_one_source_leaves_room_for_the_others() {
+        let budget = Budget::new(1000);
+        let (blocked, other) = (budget.share(), budget.share());
+        let all = blocked.charge(1200);
+        assert!(budget.is_full() && !blocked.is_held_back(), "it may fall below its part soon");
+        look_for_long(&budget);
+        assert!(blocked.is_held_back() && !other.is_held_back() && !budget.is_full());
+        // The others have half of the limit, and the same marks in it.
+        let more = other.charge(500);
+        assert!(budget.is_full());
+        drop(more);
+        assert!(!budget.is_full());
+        drop(all);
+        assert!(!blocked.is_held_back());
+        assert_eq!((budget.used(), budget.held_back.load(Ordering::Relaxed)), (0, 0));
+    }
+
+    #[test]
+    fn a_source_whose_sink_keeps_up_is_not_held_back() {
+        let budget = Budget::new(1000);
+        let (busy, _other) = (budget.share(), budget.share());
+        let now = Instant::now();
+        for round in 0..100 {
+            let charge = busy.charge(1000);
+            budget.hold_back_at(now + PATIENCE * round);
+            drop(charge);
+            budget.hold_back_at(now + PATIENCE * round);
+        }
+        assert!(!busy.is_held_back());
+    }
+
+    #[test]
+    fn many_blocked_sources_leave_something() {
+        for blocked in [1, 2, 5, 10, 100] {
+            let budget = Budget::new(1 << 20);
+            let (shares, other): (Vec<_>, _) = ((0..blocked).map(|_| budget.share()).collect(), budget.share());
+            let mut charges = Vec::new();
+            for round in 0..200 {
+                budget.hold_back_at(Instant::now() + PATIENCE * round);
+                if budget.is_full() {
+                    continue;
+                }
+                for share in &shares {
+                    if !share.state.lock().is_held_back {
+                        charges.push(share.charge(1000));
+                    }
+                }
+            }
+            assert!(!budget.is_full(), "{blocked} blocked sources have filled the budget: {} bytes", budget.used());
+            assert!(!other.is_held_back());
+            assert!(budget.used() < (1 << 20) + blocked * 1000, "{blocked} blocked sources use {} bytes", budget.used());
+        }
+    }
 
     #[test]
     fn who_buffers_much_gives_way() {

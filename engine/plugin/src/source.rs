@@ -17,7 +17,7 @@ use pseidon_dsl::Diagnostic;
 use thiserror::Error;
 
 use crate::batch::{Batch, MetaWanted, Split};
-use crate::budget::Budget;
+use crate::budget::{Budget, Share};
 use crate::metrics::Metrics;
 use crate::options::Options;
 use crate::spec::PluginSpec;
@@ -84,7 +84,7 @@ pub struct SourceSetup {
 #[derive(Clone)]
 pub struct SourceHandle {
     events: Sender<SourceEvent>,
-    budget: Arc<Budget>,
+    share: Arc<Share>,
     stop: Stop,
     pause: Pause,
     durable: Arc<Mutex<HashMap<SplitId, Position>>>,
@@ -169,7 +169,7 @@ impl SourceHandle {
         durable: Arc<Mutex<HashMap<SplitId, Position>>>,
     ) -> (SourceHandle, Receiver<SourceEvent>) {
         let (events, received) = bounded(64);
-        (SourceHandle { events, budget, stop, pause, durable }, received)
+        (SourceHandle { events, share: budget.share(), stop, pause, durable }, received)
     }
 
     /// Takes splits over: no other instance can commit them from now on. Returns for each where to continue, or `None` if nothing is known of
@@ -196,7 +196,7 @@ impl SourceHandle {
 
     /// Hands a batch on. Batches of one split come in order of their positions. Blocks only while the engine's queue is full.
     pub fn emit(&self, mut batch: Batch) -> Result<(), Stopped> {
-        batch.charge_to(&self.budget);
+        batch.charge_to(&self.share);
         self.send(SourceEvent::Emit(Box::new(batch)))
     }
 
@@ -225,12 +225,13 @@ impl SourceHandle {
             self.sleep(patience)?;
             return Ok(false);
         }
-        Ok(self.budget.wait_for_room(patience))
+        Ok(self.share.budget().wait_for_room(patience))
     }
 
-    /// Whether the run is paused.
+    /// Whether the source is to read nothing for now: the run is paused, or what was read waits for a sink that does not write it, and takes
+    /// more than its share of the memory.
     pub fn is_paused(&self) -> bool {
-        self.pause.is_set()
+        self.pause.is_set() || self.share.is_held_back()
     }
 
     /// Sleeps, unless the run ends.

@@ -67,30 +67,18 @@ impl Stop {
     }
 }
 
-/// Whether sources are to read nothing for now. Clones share their state.
+/// Whether the user wants sources to read nothing for now. Clones share their state.
 #[derive(Clone, Debug, Default)]
-pub struct Pause(Arc<Reasons>);
-
-/// Why.
-#[derive(Debug, Default)]
-struct Reasons {
-    by_user: AtomicBool,
-    clogged: AtomicBool,
-}
+pub struct Pause(Arc<AtomicBool>);
 
 impl Pause {
-    /// The user pauses, or wants to go on.
+    /// The user pauses the run, or resumes it.
     pub fn set(&self, paused: bool) {
-        self.0.by_user.store(paused, Ordering::Relaxed);
-    }
-
-    /// More waits for a sink that cannot write than should, or no more.
-    pub fn set_clogged(&self, clogged: bool) {
-        self.0.clogged.store(clogged, Ordering::Relaxed);
+        self.0.store(paused, Ordering::Relaxed);
     }
 
     /// Whether it is paused.
     pub fn is_set(&self) -> bool {
-        self.0.by_user.load(Ordering::Relaxed) || self.0.clogged.load(Ordering::Relaxed)
+        self.0.load(Ordering::Relaxed)
     }
 }

@@ -1,0 +1,259 @@
+//! The queue of the ETL threads: a line of batches for each attempt.
+//!
+//! A line is passed over while much of what became of its batches waits for writers, so a run whose sink is slow or blocked keeps neither an
+//! ETL thread nor memory from the others.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::Duration;
+
+use pseidon_plugin::stop::Stop;
+
+use crate::attempt::AttemptId;
+use crate::etl::Unit;
+use crate::sync::{Condvar, Mutex};
+
+/// How often a source's thread that waits for its line looks whether its run is left.
+const LOOK_EVERY: Duration = Duration::from_millis(100);
+
+/// The queue.
+pub(crate) struct UnitQueue<T = Unit> {
+    state: Mutex<State<T>>,
+    changed: Condvar,
+    /// How many batches may wait in a line that moves.
+    depth: usize,
+    /// How many bytes of rows may wait for writers.
+    limit: usize,
+}
+
+struct State<T> {
+    /// Those whose turn comes first are in front.
+    lines: VecDeque<Line<T>>,
+    /// The bytes of all rows that wait for writers.
+    unwritten: usize,
+    is_over: bool,
+}
+
+struct Line<T> {
+    attempt: AttemptId,
+    units: VecDeque<T>,
+    /// The bytes of its rows that wait for writers.
+    unwritten: usize,
+}
+
+impl<T> State<T> {
+    fn line(&mut self, attempt: AttemptId) -> &mut Line<T> {
+        let known = self.lines.iter().position(|line| line.attempt == attempt);
+        let number = known.unwrap_or_else(|| {
+            self.lines.push_back(Line { attempt, units: VecDeque::new(), unwritten: 0 });
+            self.lines.len() - 1
+        });
+        &mut self.lines[number]
+    }
+}
+
+impl<T> UnitQueue<T> {
+    /// An empty queue.
+    pub(crate) fn new(depth: usize, limit: usize) -> Arc<UnitQueue<T>> {
+        let state = State { lines: VecDeque::new(), unwritten: 0, is_over: false };
+        Arc::new(UnitQueue { state: Mutex::new(state), changed: Condvar::new(), depth, limit })
+    }
+
+    /// Whether more of a line may be made ready for the writers. However many lines are held up, something is left for the others, since a
+    /// line gets no more than is left after it.
+    fn moves(&self, line: &Line<T>, unwritten: usize) -> bool {
+        line.unwritten == 0 || line.unwritten <= self.limit.saturating_sub(unwritten)
+    }
+
+    /// Adds a batch to its attempt's line. Waits while the line is long, unless the line is passed over: then it is for the source to wait,
+    /// which does so when the memory budget says it.
+    pub(crate) fn push(&self, attempt: AttemptId, stop: &Stop, unit: T) {
+        let mut state = self.state.lock();
+        loop {
+            let unwritten = state.unwritten;
+            let line = state.line(attempt);
+            if line.units.len() < self.depth || !self.moves(line, unwritten) || stop.leaving_now() {
+                line.units.push_back(unit);
+                drop(state);
+                self.changed.notify_all();
+                return;
+            }
+            self.changed.wait_for(&mut state, LOOK_EVERY);
+        }
+    }
+
+    /// The next batch; `None` when the queue has come to its end. Waits.
+    pub(crate) fn pop(&self) -> Option<T> {
+        let mut state = self.state.lock();
+        loop {
+            if state.is_over {
+                return None;
+            }
+            let unwritten = state.unwritten;
+            let ready = state.lines.iter().position(|line| !line.units.is_empty() && self.moves(line, unwritten));
+            let Some(number) = ready else {
+                self.changed.wait(&mut state);
+                continue;
+            };
+            let Some(mut line) = state.lines.remove(number) else { continue };
+            let unit = line.units.pop_front();
+            state.lines.push_back(line);
+            drop(state);
+            self.changed.notify_all();
+            return unit;
+        }
+    }
+
+    /// Counts bytes of an attempt that wait for a writer, until what is returned is dropped.
+    pub(crate) fn unwritten(self: &Arc<Self>, attempt: AttemptId, bytes: usize) -> Unwritten<T> {
+        let mut state = self.state.lock();
+        state.unwritten += bytes;
+        state.line(attempt).unwritten += bytes;
+        Unwritten { queue: self.clone(), attempt, bytes }
+    }
+
+    /// Nothing comes for an attempt any more, and what waits for it is dropped.
+    pub(crate) fn forget(&self, attempt: AttemptId) {
+        let mut state = self.state.lock();
+        let units = std::mem::take(&mut state.line(attempt).units);
+        state.lines.retain(|line| line.attempt != attempt || line.unwritten > 0);
+        drop(state);
+        drop(units);
+        self.changed.notify_all();
+    }
+
+    /// Everything that waits is left; the ETL threads end.
+    pub(crate) fn end(&self) {
+        self.state.lock().is_over = true;
+        self.changed.notify_all();
+    }
+
+    /// How many batches wait.
+    pub(crate) fn len(&self) -> usize {
+        self.state.lock().lines.iter().map(|line| line.units.len()).sum()
+    }
+}
+
+/// Rows that wait for a writer.
+pub(crate) struct Unwritten<T = Unit> {
+    queue: Arc<UnitQueue<T>>,
+    attempt: AttemptId,
+    bytes: usize,
+}
+
+impl<T> Drop for Unwritten<T> {
+    fn drop(&mut self) {
+        let mut state = self.queue.state.lock();
+        state.unwritten -= self.bytes;
+        state.line(self.attempt).unwritten -= self.bytes;
+        // Of an attempt that is over nothing else is left.
+        state.lines.retain(|line| line.unwritten > 0 || !line.units.is_empty());
+        drop(state);
+        self.queue.changed.notify_all();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn queue(limit: usize) -> (Arc<UnitQueue<u32>>, AttemptId, AttemptId) {
+        (UnitQueue::new(2, limit), AttemptId::new(), AttemptId::new())
+    }
+
+    #[test]
+    fn lines_take_turns() {
+        let (queue, one, other) = queue(100);
+        let stop = Stop::new();
+        for (attempt, unit) in [(one, 1), (one, 2), (other, 11), (other, 12)] {
+            queue.push(attempt, &stop, unit);
+        }
+        assert_eq!(queue.len(), 4);
+        assert_eq!([queue.pop(), queue.pop(), queue.pop(), queue.pop()], [Some(1), Some(11), Some(2), Some(12)]);
+    }
+
+    #[test]
+    fn a_line_that_waits_for_its_writers_is_passed_over_and_its_source_is_not_kept() {
+        let (queue, blocked, other) = queue(100);
+        let stop = Stop::new();
+        // Half of the limit is for this one: then as much is left for the others.
+        let first = queue.unwritten(blocked, 50);
+        queue.push(blocked, &stop, 1);
+        assert_eq!(queue.pop(), Some(1));
+        let second = queue.unwritten(blocked, 1);
+        for unit in 2..20 {
+            queue.push(blocked, &stop, unit);
+        }
+        queue.push(other, &stop, 100);
+        assert_eq!(queue.pop(), Some(100));
+        queue.push(other, &stop, 101);
+        assert_eq!((queue.pop(), queue.len()), (Some(101), 18));
+        drop(second);
+        assert_eq!(queue.pop(), Some(2));
+        drop(first);
+        queue.forget(blocked);
+        queue.push(other, &stop, 102);
+        assert_eq!((queue.pop(), queue.len()), (Some(102), 0));
+    }
+
+    #[test]
+    fn many_lines_that_wait_leave_something() {
+        for blocked in [1, 2, 10, 100] {
+            let queue = UnitQueue::<u32>::new(1, 1_000_000);
+            let (attempts, other) = ((0..blocked).map(|_| AttemptId::new()).collect::<Vec<_>>(), AttemptId::new());
+            let stop = Stop::new();
+            let mut unwritten = Vec::new();
+            for _ in 0..1_000_000 / 10 / blocked {
+                for attempt in &attempts {
+                    let mut state = queue.state.lock();
+                    let total = state.unwritten;
+                    let moves = queue.moves(state.line(*attempt), total);
+                    drop(state);
+                    if moves {
+                        unwritten.push(queue.unwritten(*attempt, 10));
+                    }
+                }
+            }
+            let left = 1_000_000 - queue.state.lock().unwritten;
+            assert!(left >= 1_000_000 / (blocked + 1) - 10 * blocked, "{blocked} lines leave {left}");
+            queue.push(other, &stop, 1);
+            assert_eq!(queue.pop(), Some(1));
+        }
+    }
+
+    #[test]
+    fn a_source_waits_while_its_line_moves() {
+        let (queue, attempt, _) = queue(100);
+        let stop = Stop::new();
+        let (filled, pushed) = (queue.clone(), std::sync::Mutex::new(0));
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                for unit in 0..100 {
+                    filled.push(attempt, &stop, unit);
+                    *pushed.lock().unwrap() = unit;
+                }
+            });
+            for unit in 0..100 {
+                assert_eq!(queue.pop(), Some(unit));
+                let pushed = *pushed.lock().unwrap();
+                assert!(pushed <= unit + 3, "{pushed} were taken while {unit} had left");
+            }
+        });
+    }
+
+    #[test]
+    fn nobody_waits_for_a_queue_that_has_ended() {
+        let (queue, attempt, _) = queue(100);
+        let stop = Stop::new();
+        for unit in 0..2 {
+            queue.push(attempt, &stop, unit);
+        }
+        stop.leave_now();
+        queue.push(attempt, &stop, 3);
+        std::thread::scope(|scope| {
+            let popping = scope.spawn(|| while queue.pop().is_some() {});
+            queue.end();
+            popping.join().unwrap();
+        });
+    }
+}

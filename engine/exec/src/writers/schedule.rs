@@ -1,0 +1,222 @@
+//! What the writer threads do next: the decisions, without threads and without a clock.
+//!
+//! A writer does one task at a time, in the order in which they were given to it. Its tick comes in between as soon as it is due, however many
+//! tasks wait: files are closed and commits are made on time under any load. Writers take turns by the time at which each became ready, so
+//! none of them waits for another one's queue.
+
+use std::collections::{BTreeSet, HashMap, VecDeque};
+use std::time::{Duration, Instant};
+
+use super::task::{Closed, Task};
+use crate::attempt::AttemptId;
+
+/// Names a writer: the attempt, the number of the sink in it, the number of the writer among those of the sink.
+pub(super) type Key = (AttemptId, usize, usize);
+
+/// All writers. `W` is what a thread needs to do a writer's work.
+pub(super) struct Schedule<W> {
+    /// Ticks fall on multiples of their period from here on, so that those of hundreds of sinks are done in one go.
+    began: Instant,
+    slots: HashMap<Key, Slot<W>>,
+    /// When each writer that no thread has becomes ready for one.
+    agenda: BTreeSet<(Instant, Key)>,
+    attempts: HashMap<AttemptId, AttemptState>,
+}
+
+/// A writer. Its slot is there until it has been dropped.
+struct Slot<W> {
+    /// `None` while a thread works with it or drops it.
+    writer: Option<W>,
+    tasks: VecDeque<Task>,
+    /// Since when a task waits although no thread has the writer.
+    waits_since: Option<Instant>,
+    /// `None` before the first one is known, and while the writer is opened or ticked. No other task moves it.
+    next_tick: Option<Instant>,
+    /// The time of its entry in the agenda.
+    ready: Option<Instant>,
+}
+
+#[derive(Default)]
+struct AttemptState {
+    /// Something failed: what is open is thrown away, and what comes is refused.
+    has_failed: bool,
+    /// It is closed, and this is answered when the last writer is gone.
+    closing: Option<Closed>,
+}
+
+impl AttemptState {
+    fn is_over(&self) -> bool {
+        self.has_failed || self.closing.is_some()
+    }
+}
+
+/// What a thread is to do with a writer.
+pub(super) struct Job<W> {
+    pub(super) key: Key,
+    pub(super) writer: W,
+    /// `None`: the writer is new and has to be opened.
+    pub(super) task: Option<Task>,
+}
+
+/// What is to be dropped while the schedule is not locked, since that may take long. [`Schedule::dropped`] has to follow.
+pub(super) struct Discarded<W> {
+    pub(super) writers: Vec<(Key, W)>,
+    pub(super) tasks: Vec<Task>,
+}
+
+impl<W> Default for Discarded<W> {
+    fn default() -> Self {
+        Discarded { writers: Vec::new(), tasks: Vec::new() }
+    }
+}
+
+impl<W> Schedule<W> {
+    pub(super) fn new(began: Instant) -> Schedule<W> {
+        Schedule { began, slots: HashMap::new(), agenda: BTreeSet::new(), attempts: HashMap::new() }
+    }
+
+    /// The writers of a new attempt.
+    pub(super) fn open(&mut self, attempt: AttemptId, writers: impl IntoIterator<Item = (Key, W)>, now: Instant) {
+        self.attempts.insert(attempt, AttemptState::default());
+        for (key, writer) in writers {
+            let slot = Slot { writer: Some(writer), tasks: VecDeque::new(), waits_since: Some(now), next_tick: None, ready: None };
+            self.slots.insert(key, slot);
+            self.enter(key);
+        }
+    }
+
+    /// The numbers of a sink's writers.
+    pub(super) fn writers_of(&self, attempt: AttemptId, sink: usize) -> impl Iterator<Item = Key> {
+        let mut keys: Vec<Key> = self.slots.keys().filter(|key| key.0 == attempt && key.1 == sink).copied().collect();
+        keys.sort_unstable();
+        keys.into_iter()
+    }
+
+    /// Whether an attempt takes tasks.
+    pub(super) fn is_open(&self, attempt: AttemptId) -> bool {
+        self.attempts.get(&attempt).is_some_and(|state| !state.is_over())
+    }
+
+    /// Gives a writer a task. It comes back if the attempt has failed or is over, and is to be refused.
+    pub(super) fn give(&mut self, key: Key, task: Task, now: Instant) -> Option<Task> {
+        if !self.is_open(key.0) {
+            return Some(task);
+        }
+        let Some(slot) = self.slots.get_mut(&key) else { return Some(task) };
+        slot.tasks.push_back(task);
+        if slot.writer.is_some() {
+            slot.waits_since.get_or_insert(now);
+            self.enter(key);
+        }
+        None
+    }
+
+    /// The job of the writer whose turn it is, if one is ready.
+    pub(super) fn next(&mut self, now: Instant) -> Option<Job<W>> {
+        let (ready, key) = *self.agenda.first()?;
+        if ready > now {
+            return None;
+        }
+        self.agenda.pop_first();
+        let slot = self.slots.get_mut(&key)?;
+        slot.ready = None;
+        slot.waits_since = None;
+        let writer = slot.writer.take()?;
+        let task = match slot.next_tick {
+            None => None,
+            Some(tick) if tick <= now => {
+                slot.next_tick = None;
+                Some(Task::Tick)
+            }
+            Some(_) => slot.tasks.pop_front(),
+        };
+        Some(Job { key, writer, task })
+    }
+
+    /// When the next writer is ready.
+    pub(super) fn next_ready(&self) -> Option<Instant> {
+        self.agenda.first().map(|(ready, _)| *ready)
+    }
+
+    /// A thread has done a writer's job. The writer wants to be ticked once in each period. If the attempt is over by now, it comes back to be
+    /// dropped.
+    pub(super) fn done(&mut self, key: Key, writer: W, period: Duration, now: Instant) -> Option<W> {
+        if !self.is_open(key.0) {
+            return Some(writer);
+        }
+        let next_tick = self.after(now, period);
+        let Some(slot) = self.slots.get_mut(&key) else { return Some(writer) };
+        slot.writer = Some(writer);
+        slot.next_tick.get_or_insert(next_tick);
+        slot.waits_since = (!slot.tasks.is_empty()).then_some(now);
+        self.enter(key);
+        None
+    }
+
+    /// A job failed, and with it the whole attempt: what is open of it is to be thrown away. The failure has to be reported before that.
+    pub(super) fn fail(&mut self, attempt: AttemptId) -> Discarded<W> {
+        if let Some(state) = self.attempts.get_mut(&attempt) {
+            state.has_failed = true;
+        }
+        self.clear(attempt)
+    }
+
+    /// Ends an attempt. `closed` is answered when the last of its writers has been dropped.
+    pub(super) fn close(&mut self, attempt: AttemptId, closed: Closed) -> (Discarded<W>, Option<Closed>) {
+        let discarded = self.clear(attempt);
+        match self.attempts.get_mut(&attempt) {
+            Some(state) => state.closing = Some(closed),
+            None => return (discarded, Some(closed)),
+        }
+        (discarded, self.forget_if_gone(attempt))
+    }
+
+    /// These writers have been dropped. The answer that is returned is due now.
+    pub(super) fn dropped(&mut self, keys: &[Key]) -> Vec<Closed> {
+        for key in keys {
+            self.slots.remove(key);
+        }
+        let mut attempts: Vec<AttemptId> = keys.iter().map(|key| key.0).collect();
+        attempts.dedup();
+        attempts.into_iter().filter_map(|attempt| self.forget_if_gone(attempt)).collect()
+    }
+
+    /// Takes out what no thread has.
+    fn clear(&mut self, attempt: AttemptId) -> Discarded<W> {
+        let mut discarded = Discarded::default();
+        for (key, slot) in self.slots.iter_mut().filter(|(key, _)| key.0 == attempt) {
+            discarded.writers.extend(slot.writer.take().map(|writer| (*key, writer)));
+            discarded.tasks.extend(slot.tasks.drain(..));
+            if let Some(ready) = slot.ready.take() {
+                self.agenda.remove(&(ready, *key));
+            }
+        }
+        discarded
+    }
+
+    fn forget_if_gone(&mut self, attempt: AttemptId) -> Option<Closed> {
+        if self.slots.keys().any(|key| key.0 == attempt) {
+            return None;
+        }
+        let closed = self.attempts.get_mut(&attempt)?.closing.take()?;
+        self.attempts.remove(&attempt);
+        Some(closed)
+    }
+
+    /// Brings a writer's entry in the agenda up to date.
+    fn enter(&mut self, key: Key) {
+        let Some(slot) = self.slots.get_mut(&key) else { return };
+        if let Some(ready) = slot.ready.take() {
+            self.agenda.remove(&(ready, key));
+        }
+        slot.ready = [slot.waits_since, slot.next_tick].into_iter().flatten().min();
+        self.agenda.extend(slot.ready.map(|ready| (ready, key)));
+    }
+
+    /// The next multiple of the period.
+    fn after(&self, now: Instant, period: Duration) -> Instant {
+        let period = period.max(Duration::from_millis(1)).as_nanos();
+        let rest = period - now.saturating_duration_since(self.began).as_nanos() % period;
+        now + Duration::from_nanos(u64::try_from(rest).unwrap_or(u64::MAX))
+    }
+}

@@ -1,0 +1,78 @@
+//! What a writer is asked to do.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use crossbeam_channel::Sender;
+use pseidon_delivery::SplitId;
+use pseidon_plugin::sink::{Chunk, SinkError, Writer};
+
+use crate::queue::Unwritten;
+
+/// One step of a writer.
+pub(super) enum Task {
+    /// Take rows in. They count as unwritten until then.
+    Write(Chunk, Unwritten),
+    /// Commit and publish the lanes that hold records of these splits, or every lane.
+    Flush(Option<Vec<SplitId>>, Arc<Flush>),
+    /// Commit what is due by time.
+    Tick,
+}
+
+impl Task {
+    /// Has the writer do it.
+    pub(super) fn perform(self, writer: &mut dyn Writer) -> Result<(), SinkError> {
+        match self {
+            Task::Write(chunk, _unwritten) => writer.write(chunk),
+            Task::Flush(splits, flush) => writer.flush(splits.as_deref()).map(|()| flush.finish_part()),
+            Task::Tick => writer.tick(),
+        }
+    }
+
+    /// The flush that it is a part of. As long as it is kept, the one who waits for the flush does not hear that there will be no answer.
+    pub(super) fn flush(&self) -> Option<Arc<Flush>> {
+        match self {
+            Task::Flush(_, flush) => Some(flush.clone()),
+            Task::Write(..) | Task::Tick => None,
+        }
+    }
+}
+
+/// A flush of several writers. It is answered when all of them are done. When one fails or is refused, the channel is closed without an
+/// answer.
+pub(super) struct Flush {
+    done: Sender<()>,
+    /// The writers that are not done.
+    parts: AtomicUsize,
+}
+
+impl Flush {
+    /// A flush of as many writers.
+    pub(super) fn new(parts: usize, done: Sender<()>) -> Flush {
+        let flush = Flush { done, parts: AtomicUsize::new(parts) };
+        if parts == 0 {
+            flush.answer();
+        }
+        flush
+    }
+
+    fn finish_part(&self) {
+        if self.parts.fetch_sub(1, Ordering::AcqRel) == 1 {
+            self.answer();
+        }
+    }
+
+    fn answer(&self) {
+        // The one who asked may have left by now.
+        let _ = self.done.send(());
+    }
+}
+
+/// Answers when all writers of an attempt are gone.
+pub(super) struct Closed(pub(super) Sender<()>);
+
+impl Drop for Closed {
+    fn drop(&mut self) {
+        let _ = self.0.send(());
+    }
+}

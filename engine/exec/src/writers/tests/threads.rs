@@ -1,0 +1,185 @@
+//! Writers on real threads.
+
+use crossbeam_channel::bounded;
+use pseidon_plugin::waiting::about_to_wait;
+
+use super::*;
+use crate::writers::Writers;
+
+/// How long something may take that does not depend on time.
+const GENEROUS: Duration = Duration::from_secs(60);
+
+fn wait_until(what: &str, is_so: impl Fn() -> bool) {
+    let deadline = Instant::now() + GENEROUS;
+    while !is_so() {
+        assert!(Instant::now() < deadline, "{what}");
+        std::thread::sleep(Duration::from_millis(1));
+    }
+}
+
+fn write(writers: &Writers, attempt: AttemptId, sink: usize, position: Position) {
+    writers.write(attempt, sink, 0, chunk(position), unwritten(attempt));
+}
+
+/// One thread for two runs, of which one's target hangs. It may say so or not.
+#[test]
+fn a_writer_that_waits_or_hangs_stops_no_other() {
+    for says_so in [true, false] {
+        let (open_gate, gate) = bounded::<()>(1);
+        let waiting = Script::new(move |event| {
+            if *event == Event::Wrote(0) {
+                if says_so {
+                    about_to_wait();
+                }
+                let _ = gate.recv();
+            }
+            Ok(())
+        });
+        let other = Script::new(|_| Ok(()));
+        let writers = Writers::start(1).expect("a thread");
+        let (failures, reported) = failures();
+        let (blocked, free) = (AttemptId::new(), AttemptId::new());
+        writers.open(blocked, &[waiting.sink("waiting")], &failures);
+        writers.open(free, &[other.sink("other")], &failures);
+        for position in 0..10 {
+            write(&writers, blocked, 0, position);
+            write(&writers, free, 0, position);
+        }
+        // More than any queue would hold.
+        for position in 10..2000 {
+            write(&writers, blocked, 0, position);
+        }
+        wait_until("the other goes on", || other.wrote() == (0..10).collect::<Vec<_>>());
+        let flushed = writers.flush(blocked, &[0], None);
+        writers.flush(free, &[0], None).recv_timeout(GENEROUS).expect("the other is flushed");
+        assert!(waiting.wrote().is_empty() && flushed.try_recv().is_err());
+        drop(open_gate);
+        flushed.recv_timeout(GENEROUS).expect("it is flushed when it can write again");
+        let without_ticks: Vec<Event> = waiting.done().into_iter().filter(|event| *event != Event::Ticked).collect();
+        let expected: Vec<Event> = (0..2000).map(Event::Wrote).chain([Event::Flushed]).collect();
+        assert!(without_ticks == expected, "what was put by is done in order: {without_ticks:?}");
+        writers.close(blocked);
+        writers.close(free);
+        assert!(reported.is_empty());
+    }
+}
+
+#[test]
+fn more_writers_than_threads_may_hang() {
+    let (open_gate, gate) = bounded::<()>(1);
+    let hanging = Script::new(move |event| {
+        if matches!(event, Event::Wrote(_)) {
+            let _ = gate.recv();
+        }
+        Ok(())
+    });
+    let other = Script::new(|_| Ok(()));
+    let writers = Writers::start(2).expect("threads");
+    let (failures, _reported) = failures();
+    let attempts: Vec<AttemptId> = (0..8).map(|_| AttemptId::new()).collect();
+    for attempt in &attempts {
+        writers.open(*attempt, &[hanging.sink("hanging")], &failures);
+        write(&writers, *attempt, 0, 0);
+    }
+    let free = AttemptId::new();
+    writers.open(free, &[other.sink("other")], &failures);
+    write(&writers, free, 0, 7);
+    wait_until("the other goes on", || other.wrote() == [7]);
+    drop(open_gate);
+    attempts.iter().for_each(|attempt| writers.close(*attempt));
+    wait_until("threads that are too many end", || {
+        writers.office.desk.lock().threads.iter().filter(|thread| !thread.is_finished()).count() == 3
+    });
+    writers.close(free);
+}
+
+/// Whatever fails and however: the failure is there when the one who waits for the flush hears that it was not done, and before anything is
+/// thrown away.
+#[test]
+fn a_failure_is_reported_before_anyone_can_see_its_consequences() {
+    let (write_fails, flush_fails, tick_fails) = (Event::Wrote(1), Event::Flushed, Event::Ticked);
+    for failing in [write_fails, flush_fails, tick_fails] {
+        for panics in [false, true] {
+            let (failures, reported) = failures();
+            let (seen, fails) = (reported.clone(), failing.clone());
+            let early = Arc::new(Mutex::new(false));
+            let dropped_early = early.clone();
+            let script = Script::new(move |event| {
+                if *event == Event::Dropped && seen.is_empty() {
+                    *dropped_early.lock() = true;
+                }
+                if *event != fails {
+                    return Ok(());
+                }
+                assert!(!panics, "a panic, on purpose");
+                Err(SinkError::Transient("on purpose".to_owned()))
+            });
+            let well = Script::new(|_| Ok(()));
+            let writers = Writers::start(2).expect("threads");
+            let (attempt, other) = (AttemptId::new(), AttemptId::new());
+            writers.open(attempt, &[script.sink("fails"), well.sink("well")], &failures);
+            writers.open(other, &[well.sink("other")], &failures);
+            write(&writers, attempt, 0, 0);
+            write(&writers, attempt, 0, 1);
+            if failing == Event::Ticked {
+                wait_until("it has failed", || !reported.is_empty());
+            }
+            let flushed = writers.flush(attempt, &[0, 1], None);
+            assert!(flushed.recv_timeout(GENEROUS).is_err(), "a flush that failed is not answered");
+            assert!(!reported.is_empty(), "the failure is reported by now");
+            writers.close(attempt);
+            let failure = reported.try_recv().expect("a failure");
+            assert_eq!(matches!(failure, Failure::Fatal(_)), panics, "{failure:?}");
+            assert!(!*early.lock(), "{failing:?}: it was thrown away before the failure was reported");
+            assert_eq!(script.done().last(), Some(&Event::Dropped));
+            // The threads go on.
+            write(&writers, other, 0, 5);
+            writers.flush(other, &[0], None).recv_timeout(GENEROUS).expect("the other is flushed");
+            writers.close(other);
+        }
+    }
+}
+
+#[test]
+fn a_writer_that_cannot_be_dropped_or_opened_fails_its_attempt_only() {
+    let (failures, reported) = failures();
+    let script = Script::new(|event| {
+        assert!(*event != Event::Dropped, "a panic, on purpose");
+        Ok(())
+    });
+    let writers = Writers::start(1).expect("a thread");
+    for _ in 0..3 {
+        let attempt = AttemptId::new();
+        writers.open(attempt, &[script.sink("panics")], &failures);
+        writers.flush(attempt, &[0], None).recv_timeout(GENEROUS).expect("it works");
+        writers.close(attempt);
+        assert!(matches!(reported.try_recv(), Ok(Failure::Fatal(_))));
+    }
+}
+
+#[test]
+fn a_flush_is_answered_when_every_writer_has_done_it() {
+    let (open_gate, gate) = bounded::<()>(1);
+    let slow = Script::new(move |event| {
+        if *event == Event::Wrote(0) {
+            let _ = gate.recv();
+        }
+        Ok(())
+    });
+    let quick = Script::new(|_| Ok(()));
+    let writers = Writers::start(2).expect("threads");
+    let (failures, _reported) = failures();
+    let attempt = AttemptId::new();
+    writers.open(attempt, &[slow.sink("slow"), quick.sink("quick")], &failures);
+    write(&writers, attempt, 0, 0);
+    write(&writers, attempt, 1, 0);
+    let flushed = writers.flush(attempt, &[0, 1], None);
+    wait_until("the quick one is flushed", || quick.done().contains(&Event::Flushed));
+    assert!(flushed.try_recv().is_err());
+    drop(open_gate);
+    flushed.recv_timeout(GENEROUS).expect("both are flushed");
+    assert!(slow.done().contains(&Event::Flushed));
+    assert_eq!(writers.flush(attempt, &[], None).recv_timeout(GENEROUS), Ok(()), "nothing is to be done");
+    writers.close(attempt);
+    assert!(writers.flush(attempt, &[0], None).recv_timeout(GENEROUS).is_err(), "it is over");
+}

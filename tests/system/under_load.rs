@@ -1,0 +1,121 @@
+//! Sources that are faster than their sinks: files become visible and positions are committed all the time, not only at the end.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::time::Duration;
+
+use rdkafka::consumer::{BaseConsumer, Consumer};
+use rdkafka::{ClientConfig, Offset, TopicPartitionList};
+
+use crate::harness::feed::{Feed, PARTITIONS};
+use crate::harness::output::{check, count_gapless, files, hidden};
+use crate::harness::{Pseidon, Site, brokers, wait_until};
+
+/// The size at which files are full.
+const SIZE: u64 = 20 << 20;
+/// Writer threads, each with one open file.
+const WRITERS: u64 = 2;
+/// How often something has to become visible while more is read.
+const STEPS: usize = 6;
+
+fn rollover() -> String {
+    format!(":compression :gzip :rollover {{:age \"1s\" :idle \"1s\" :size {SIZE}}}")
+}
+
+/// What is seen of a run while it reads.
+struct Look {
+    site: Site,
+    pseidon: Pseidon,
+    /// The different numbers of visible files that were seen.
+    steps: BTreeSet<usize>,
+}
+
+impl Look {
+    fn new(site: Site) -> Look {
+        let pseidon = site.run("pipeline.edn");
+        Look { site, pseidon, steps: BTreeSet::new() }
+    }
+
+    fn look(&mut self) {
+        self.steps.insert(files(&self.site.path("out")).len());
+        // A writer has one open file and those that became full since the last check, a second ago: that no more than this is hidden says
+        // that full files do not wait for something else.
+        let hidden: u64 = hidden(&self.site.path("out")).iter().filter_map(|path| fs::metadata(path).ok()).map(|file| file.len()).sum();
+        assert!(hidden <= WRITERS * SIZE * 6, "{hidden} bytes are hidden");
+        assert!(self.pseidon.is_running(), "it has ended");
+    }
+}
+
+/// Files are due each second, so they have to come as long as records do.
+#[test]
+fn files_of_an_endless_source_become_visible_on_time() {
+    let site = Site::new("load-generate");
+    site.write(
+        "pipeline.edn",
+        format!(
+            r#"{{:settings {{:writer-threads {WRITERS} :memory "64MB"}}
+                src (generate {{:record {{:n "n" :u "'u' || (h % 100)"}}}})
+                out (files {{:path "out" :codec :json {}}})
+                pipeline (-> src out)}}"#,
+            rollover()
+        ),
+    );
+    let mut look = Look::new(site);
+    wait_until("files become visible one after another", 120, || {
+        look.look();
+        look.steps.len() > STEPS
+    });
+    look.pseidon.stop(60);
+    assert!(count_gapless(&look.site.path("out")) > 0);
+}
+
+/// A backlog, of `PSEIDON_TEST_BACKLOG` records: files become visible and the group's offsets move while it is read.
+#[test]
+fn a_backlog_becomes_visible_while_it_is_read() {
+    let records = std::env::var("PSEIDON_TEST_BACKLOG").map_or(150_000, |records| records.parse().expect("a number of records"));
+    let site = Site::new("load-kafka");
+    let mut feed = Feed::new(&site.name, 1);
+    feed.send(records);
+    site.write(
+        "pipeline.edn",
+        format!(
+            r#"{{:name "{name}"
+                :settings {{:etl-threads 1 :writer-threads {WRITERS} :memory "20MB"}}
+                src (kafka {{:brokers "{}" :topics ["{name}"] :group "{name}" :start :earliest}})
+                out (files {{:path "out/b0" :codec :raw {}}})
+                pipeline (-> src out)}}"#,
+            brokers(),
+            rollover(),
+            name = site.name,
+        ),
+    );
+    let group = group(&site.name);
+    let mut offsets = BTreeSet::new();
+    let mut look = Look::new(site);
+    // Steps and offsets count only as long as not everything is committed.
+    wait_until("the backlog is read", 60 + records / 10_000, || {
+        look.look();
+        let committed = committed(&group, &look.site.name);
+        offsets.insert(committed);
+        committed == records
+    });
+    assert!(look.steps.len() > 3, "visible files while the backlog was read: {:?}", look.steps);
+    assert!(offsets.len() > 3, "committed offsets while the backlog was read: {offsets:?}");
+    look.pseidon.stop(60);
+    check(&look.site.path("out"), &feed.fed());
+}
+
+fn group(name: &str) -> BaseConsumer {
+    let mut config = ClientConfig::new();
+    config.set("bootstrap.servers", brokers()).set("group.id", name);
+    config.create().expect("a consumer that asks for offsets")
+}
+
+/// The sum of the group's offsets.
+fn committed(group: &BaseConsumer, topic: &str) -> u64 {
+    let mut partitions = TopicPartitionList::new();
+    (0..PARTITIONS as i32).for_each(|partition| drop(partitions.add_partition(topic, partition)));
+    let Ok(committed) = group.committed_offsets(partitions, Duration::from_secs(20)) else { return 0 };
+    let offset = |offset: Offset| if let Offset::Offset(offset) = offset { offset as u64 } else { 0 };
+    committed.elements().iter().map(|partition| offset(partition.offset())).sum()
+}
