@@ -114,7 +114,9 @@ fn group(name: &str) -> BaseConsumer {
 /// The sum of the group's offsets.
 fn committed(group: &BaseConsumer, topic: &str) -> u64 {
     let mut partitions = TopicPartitionList::new();
-    (0..PARTITIONS as i32).for_each(|partition| drop(partitions.add_partition(topic, partition)));
+    for partition in 0..PARTITIONS as i32 {
+        partitions.add_partition(topic, partition);
+    }
     let Ok(committed) = group.committed_offsets(partitions, Duration::from_secs(20)) else { return 0 };
     let offset = |offset: Offset| if let Offset::Offset(offset) = offset { offset as u64 } else { 0 };
     committed.elements().iter().map(|partition| offset(partition.offset())).sum()

@@ -21,7 +21,7 @@ pub(crate) fn parse_info(text: &str) -> impl Iterator<Item = (String, String)> {
 impl Told {
     /// One sentence for everything that could lose an acknowledged write.
     pub(crate) fn weaknesses(&self) -> Vec<String> {
-        [self.crash(), self.failover(), self.eviction(), self.log_errors()].into_iter().flatten().collect()
+        [self.crash(), self.rewrites(), self.failover(), self.eviction(), self.log_errors()].into_iter().flatten().collect()
     }
 
     /// What a crash of the server's machine takes with it.
@@ -62,6 +62,17 @@ impl Told {
             }
         };
         Some(sentence)
+    }
+
+    /// With this setting `always` does not hold while the log is rewritten or a snapshot is taken.
+    fn rewrites(&self) -> Option<String> {
+        let setting = |name: &str| self.config.get(name).map(String::as_str);
+        let voids = setting("appendfsync") == Some("always") && setting("no-appendfsync-on-rewrite") == Some("yes");
+        voids.then(|| {
+            "no-appendfsync-on-rewrite is yes: while Redis rewrites its log or takes a snapshot, commits are not synced and may be lost \
+             when its machine crashes; set it to no"
+                .to_owned()
+        })
     }
 
     fn failover(&self) -> Option<String> {
@@ -107,6 +118,13 @@ mod tests {
             (safe, "# Replication\r\nconnected_slaves:2\r\n", false, &["has 2 replica(s)"]),
             (safe, "aof_last_write_status:err\r\n", false, &["could not write its log"]),
             (&[("appendonly", "yes"), ("appendfsync", "everysec")], "", false, &["two seconds"]),
+            (
+                &[("appendonly", "yes"), ("appendfsync", "always"), ("no-appendfsync-on-rewrite", "yes")],
+                "",
+                false,
+                &["while Redis rewrites its log"],
+            ),
+            (&[("appendonly", "yes"), ("appendfsync", "always"), ("no-appendfsync-on-rewrite", "no")], "", false, &[]),
             (&[("appendonly", "yes"), ("appendfsync", "no")], "", false, &["appendfsync is no"]),
             (&[("appendonly", "no"), ("save", "3600 1")], "", false, &["snapshots only"]),
             (&[("appendonly", "no"), ("appendfsync", "always"), ("save", "")], "", false, &["nothing on disk"]),

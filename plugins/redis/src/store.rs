@@ -141,7 +141,7 @@ impl StateStore for RedisStore {
         let key = self.key("meta");
         let told = self.link.request(|live| {
             let mut told = Told { fails_over: self.link.fails_over(), ..Told::default() };
-            for setting in ["append*", "save", "maxmemory*"] {
+            for setting in ["*append*", "save", "maxmemory*"] {
                 let settings: Option<HashMap<String, String>> =
                     unless_forbidden(live.ask_holder(&key, cmd("CONFIG").arg("GET").arg(setting)))?;
                 told.config.extend(settings.unwrap_or_default());

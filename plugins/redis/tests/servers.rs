@@ -338,6 +338,10 @@ fn nobody_at_home_is_unavailable() {
 fn weak_persistence_is_named() {
     let safe = Server::durable(&[]);
     assert_eq!(safe.connect().weaknesses().unwrap(), Vec::<String>::new());
+    safe.cli(&["config", "set", "no-appendfsync-on-rewrite", "yes"]);
+    let weaknesses = safe.connect().weaknesses().unwrap();
+    assert!(weaknesses.len() == 1 && weaknesses[0].contains("no-appendfsync-on-rewrite"), "{weaknesses:?}");
+    safe.cli(&["config", "set", "no-appendfsync-on-rewrite", "no"]);
     safe.cli(&["config", "set", "appendfsync", "everysec"]);
     assert!(safe.connect().weaknesses().unwrap()[0].contains("everysec"));
 
