@@ -17,6 +17,7 @@ use crate::etl::Unit;
 use crate::failure::Failure;
 use crate::order::OrderedSplit;
 use crate::queue::UnitQueue;
+use crate::sharing::Sharing;
 use crate::writers::Writers;
 
 /// How often durable positions are handed to the source, and the thread looks whether the run is left.
@@ -32,8 +33,9 @@ pub(crate) struct Intake<'a> {
 }
 
 /// The splits of a source.
-#[derive(Default)]
 struct Splits {
+    /// Which of them are this instance's to read, where the source shares them.
+    sharing: Sharing,
     /// Taken, with their records in every sink, and not yet begun.
     taken: HashMap<SplitId, Vec<CommitRecord>>,
     /// Being read.
@@ -51,9 +53,9 @@ impl Intake<'_> {
     }
 
     /// Works until the source has ended and everything it emitted is durable.
-    pub(crate) fn work(&self, events: Receiver<SourceEvent>) -> Result<(), Failure> {
+    pub(crate) fn work(&self, events: Receiver<SourceEvent>, sharing: Sharing) -> Result<(), Failure> {
         let commit_interval = self.attempt.plan.settings.commit_interval;
-        let mut splits = Splits::default();
+        let mut splits = Splits { sharing, taken: HashMap::new(), open: HashMap::new() };
         let mut next_look = Instant::now() + LOOK_EVERY;
         let mut next_commit = Instant::now() + commit_interval;
         loop {
@@ -71,6 +73,7 @@ impl Intake<'_> {
                 next_commit = now + commit_interval;
             }
             if now >= next_look {
+                splits.sharing.renew()?;
                 self.tell_durable();
                 next_look = now + LOOK_EVERY;
             }
@@ -85,6 +88,9 @@ impl Intake<'_> {
             SourceEvent::Take(wanted, reply) => {
                 let resume = self.take(&wanted, splits)?;
                 let _ = reply.send(resume);
+            }
+            SourceEvent::ShareSplits(found, reply) => {
+                let _ = reply.send(splits.sharing.share(&found)?);
             }
             SourceEvent::Begin(begun, reply) => {
                 self.begin(begun, splits)?;
@@ -167,6 +173,7 @@ impl Intake<'_> {
     fn release(&self, ids: &[SplitId], splits: &mut Splits) -> Result<(), Failure> {
         let unread: Vec<(SplitId, Vec<CommitRecord>)> = ids.iter().filter_map(|id| splits.taken.remove_entry(id)).collect();
         self.give_back(&unread)?;
+        splits.sharing.release(&unread.iter().map(|(split, _)| split.clone()).collect::<Vec<_>>());
         let mut read = Vec::with_capacity(ids.len());
         for id in ids {
             let Some(split) = splits.open.remove(id) else { continue };
@@ -199,6 +206,7 @@ impl Intake<'_> {
         for open in self.sinks() {
             open.committer.release(&ids)?;
         }
+        splits.sharing.release(&ids);
         failpoint::reach("released");
         Ok(())
     }

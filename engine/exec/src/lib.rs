@@ -22,6 +22,7 @@ mod pools;
 pub mod process;
 mod queue;
 mod run;
+mod sharing;
 mod sync;
 mod view;
 mod writers;

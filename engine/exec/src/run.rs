@@ -19,6 +19,7 @@ use crate::attempt::{Attempt, AttemptId, OpenSink, Over};
 use crate::failure::{Failure, Failures, PlanChanged, spawn};
 use crate::intake::Intake;
 use crate::pools::Pools;
+use crate::sharing::Sharing;
 use crate::view::View;
 
 /// The waits between attempts after failures that may pass.
@@ -306,8 +307,9 @@ impl Run<'_> {
             let intake = Intake { attempt, source: number, queue, writers, durable };
             let source_done = source_done.clone();
             let (well, ended_well) = bounded(1);
+            let sharing = Sharing::new(self.store.clone(), planned.stage.clone(), instance.to_owned(), settings.lease);
             spawn(scope, format!("intake-{}", planned.stage), failures.clone(), move || {
-                intake.work(events)?;
+                intake.work(events, sharing)?;
                 // A source that failed says so itself, and is not done.
                 if ended_well.recv().is_ok() {
                     let _ = source_done.send(());

@@ -124,6 +124,15 @@ pub struct Resumption {
     pub is_finished: bool,
 }
 
+/// What an instance may read of a source whose splits are shared.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct SplitShare {
+    /// Splits that this instance may take now and could not before.
+    pub granted: Vec<SplitId>,
+    /// How many of its splits it should release, so that other instances have their part.
+    pub excess: usize,
+}
+
 /// Where a split is read from.
 #[derive(Clone, Debug)]
 pub struct Start {
@@ -145,6 +154,8 @@ impl From<(Arc<Split>, Position)> for Start {
 pub enum SourceEvent {
     /// [`SourceHandle::take`]
     Take(Vec<Arc<Split>>, Sender<Vec<Option<Resumption>>>),
+    /// [`SourceHandle::share_splits`]
+    ShareSplits(Vec<SplitId>, Sender<SplitShare>),
     /// [`SourceHandle::begin`]
     Begin(Vec<Start>, Sender<()>),
     /// [`SourceHandle::emit`]
@@ -181,6 +192,13 @@ impl SourceHandle {
     /// The same without waiting, for a source that takes splits for several pipelines at once.
     pub fn start_take(&self, splits: Vec<Arc<Split>>) -> Result<Pending<Vec<Option<Resumption>>>, Stopped> {
         self.ask(|reply| SourceEvent::Take(splits, reply))
+    }
+
+    /// A round of sharing splits with other instances, for a source without a group protocol of its own. `found` are all splits that have
+    /// something to read, those that this instance holds among them. Only splits that were granted may be taken; releasing a split gives
+    /// it back to the others. Call it about once a second.
+    pub fn share_splits(&self, found: Vec<SplitId>) -> Result<SplitShare, Stopped> {
+        self.ask(|reply| SourceEvent::ShareSplits(found, reply))?.wait()
     }
 
     /// Says where splits that were taken are read from. A start that the source decided is written down before this returns.

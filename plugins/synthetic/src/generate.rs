@@ -30,6 +30,8 @@ const MOST_SPLITS: u64 = 4096;
 const BATCH_BYTES: usize = 1 << 20;
 const FIRST_BATCH: usize = 256;
 const LARGEST_BATCH: usize = 8192;
+/// How often splits are shared out among instances.
+const ROUND: Duration = Duration::from_secs(1);
 /// How often a source that waits for room looks whether the run ends.
 const PATIENCE: Duration = Duration::from_millis(250);
 
@@ -193,44 +195,136 @@ impl From<SourceError> for End {
     }
 }
 
+/// A split, and how far it is.
+struct Generated {
+    split: Arc<Split>,
+    /// The next number, while this instance has the split.
+    next: Option<Position>,
+    /// Whether its last record is durable, whichever instance made it.
+    is_over: bool,
+}
+
+impl Generated {
+    fn new(split: Arc<Split>) -> Generated {
+        Generated { split, next: None, is_over: false }
+    }
+
+    fn next(&self) -> Option<Position> {
+        self.next
+    }
+
+    fn leave(&mut self) -> Arc<Split> {
+        self.next = None;
+        self.split.clone()
+    }
+}
+
+/// How far the numbers of all splits together are.
+struct Pass {
+    /// Where it began, and when: the rate counts from there.
+    first: u64,
+    started: Instant,
+    next: u64,
+    batch_size: usize,
+}
+
+impl Pass {
+    fn begin_at(&mut self, next: u64) {
+        (self.first, self.next, self.started) = (next, next, Instant::now());
+    }
+}
+
 impl Generate {
     fn generate(&self, setup: &SourceSetup, handle: &SourceHandle) -> Result<(), End> {
-        let splits: Vec<_> = (0..self.splits).map(|split| self.split(setup, split)).collect();
-        let resumed = handle.take(splits.clone())?;
-        let resumed: Vec<Position> = resumed.into_iter().map(|known| known.map_or(0, |known| known.position)).collect();
-        handle.begin(splits.iter().cloned().zip(resumed.iter().copied()).collect())?;
-
-        let first = resumed.iter().copied().min().unwrap_or(0);
-        let started = Instant::now();
-        let mut next = first;
-        let mut batch_size = FIRST_BATCH;
-        while next < self.end() {
-            if !handle.wait_for_room(PATIENCE)? {
+        let mut splits: Vec<Generated> = (0..self.splits).map(|index| Generated::new(self.split(setup, index))).collect();
+        let mut pass = Pass { first: 0, next: 0, started: Instant::now(), batch_size: FIRST_BATCH };
+        let mut next_round = Instant::now();
+        while splits.iter().any(|split| !split.is_over) {
+            if Instant::now() >= next_round {
+                if self.share(handle, &mut splits)? {
+                    pass.begin_at(splits.iter().filter_map(Generated::next).min().unwrap_or(0));
+                }
+                next_round = Instant::now() + ROUND;
+            }
+            if splits.iter().all(|split| split.next().is_none()) {
+                // The others are another instance's. This one stays, in case that one dies.
+                handle.sleep(next_round.saturating_duration_since(Instant::now()))?;
                 continue;
             }
-            let mut upto = next.saturating_add((batch_size * self.splits) as u64).min(self.end());
-            if let Some(pace) = self.pace {
-                let due = first.saturating_add(pace.due(started.elapsed()));
-                if due <= next {
-                    handle.sleep(pace.pause(next - first, started.elapsed()))?;
-                    continue;
-                }
-                upto = upto.min(due);
+            self.make_some(setup, handle, &mut splits, &mut pass)?;
+        }
+        Ok(())
+    }
+
+    /// A round of sharing the splits with other instances. Returns whether one was granted.
+    fn share(&self, handle: &SourceHandle, splits: &mut [Generated]) -> Result<bool, End> {
+        let unfinished = splits.iter().filter(|split| !split.is_over).map(|split| split.split.id.clone()).collect();
+        let share = handle.share_splits(unfinished)?;
+        let given_back: Vec<_> = splits.iter_mut().filter(|split| split.next.is_some()).take(share.excess).collect();
+        if !given_back.is_empty() {
+            handle.release(given_back.into_iter().map(|split| split.leave()).collect())?;
+        }
+        let mut granted: Vec<&mut Generated> = splits.iter_mut().filter(|split| share.granted.contains(&split.split.id)).collect();
+        if granted.is_empty() {
+            return Ok(false);
+        }
+        let taken = handle.take(granted.iter().map(|split| split.split.clone()).collect())?;
+        let mut begun = Vec::new();
+        let mut over = Vec::new();
+        for (split, known) in granted.iter_mut().zip(taken) {
+            // One that was finished goes on when there are to be more records than before.
+            let position = known.map_or(0, |known| known.position);
+            if position >= self.end() {
+                split.is_over = true;
+                over.push(split.split.clone());
+            } else {
+                split.next = Some(position);
+                begun.push((split.split.clone(), position));
             }
-            for (index, split) in splits.iter().enumerate() {
-                let from = next.max(resumed[index]);
-                let numbers = numbers_of_split(from, upto, index, self.splits);
-                if numbers.is_empty() {
-                    continue;
-                }
-                let batch = self.make(split, numbers, upto, setup)?;
-                batch_size = next_batch_size(&batch);
+        }
+        handle.begin(begun)?;
+        if !over.is_empty() {
+            handle.release(over)?;
+        }
+        Ok(true)
+    }
+
+    /// Makes the next records of all splits that this instance has, as far as there is room for them and they are due.
+    fn make_some(&self, setup: &SourceSetup, handle: &SourceHandle, splits: &mut [Generated], pass: &mut Pass) -> Result<(), End> {
+        if !handle.wait_for_room(PATIENCE)? {
+            return Ok(());
+        }
+        let mut upto = pass.next.saturating_add((pass.batch_size * self.splits) as u64).min(self.end());
+        if let Some(pace) = self.pace {
+            let due = pass.first.saturating_add(pace.due(pass.started.elapsed()));
+            if due <= pass.next {
+                handle.sleep(pace.pause(pass.next - pass.first, pass.started.elapsed()))?;
+                return Ok(());
+            }
+            upto = upto.min(due);
+        }
+        let mut ended = Vec::new();
+        for (index, split) in splits.iter_mut().enumerate() {
+            let Some(from) = split.next.map(|next| next.max(pass.next)) else { continue };
+            let numbers = numbers_of_split(from, upto, index, self.splits);
+            if !numbers.is_empty() {
+                let batch = self.make(&split.split, numbers, upto, setup)?;
+                pass.batch_size = next_batch_size(&batch);
                 handle.emit(batch)?;
             }
-            next = upto;
-            if let Some(count) = self.count {
-                setup.metrics.lag.with_label_values(&[&setup.stage]).set((count - next.min(count)) as i64);
+            split.next = Some(upto.max(from));
+            if upto >= self.end() {
+                handle.emit(Batch::end_of(split.split.clone(), self.end()))?;
+                ended.push(split.leave());
+                split.is_over = true;
             }
+        }
+        if !ended.is_empty() {
+            handle.release(ended)?;
+        }
+        pass.next = upto;
+        if let Some(count) = self.count {
+            setup.metrics.lag.with_label_values(&[&setup.stage]).set((count - pass.next.min(count)) as i64);
         }
         Ok(())
     }

@@ -11,7 +11,7 @@ use parking_lot::Mutex;
 use pseidon_delivery::{Position, SplitId};
 use pseidon_plugin::batch::MetaWanted;
 use pseidon_plugin::metrics::Metrics;
-use pseidon_plugin::source::{Resumption, SourceEvent, Start};
+use pseidon_plugin::source::{Resumption, SourceEvent, SplitShare, Start};
 use pseidon_plugin::{Budget, Pause, Stop};
 use tempfile::TempDir;
 
@@ -121,6 +121,10 @@ fn engine(events: &Receiver<SourceEvent>, seen: &Mutex<Seen>, durable: &Mutex<Ha
     for event in events {
         let mut seen = seen.lock();
         match event {
+            SourceEvent::ShareSplits(found, reply) => {
+                let granted = found.into_iter().filter(|split| !seen.held.contains_key(split)).collect();
+                reply.send(SplitShare { granted, excess: 0 }).unwrap();
+            }
             SourceEvent::Take(splits, reply) => {
                 for split in &splits {
                     assert!(!seen.held.contains_key(&split.id), "{} is taken twice", split.id);
