@@ -70,10 +70,13 @@ impl Condvar {
 
     pub(crate) fn notify_one(&self) {
         self.0.notify_one();
+        // The one that was woken may come first.
+        yield_now();
     }
 
     pub(crate) fn notify_all(&self) {
         self.0.notify_all();
+        yield_now();
     }
 }
 

@@ -103,6 +103,29 @@ fn a_writer_that_hangs_stops_no_other() {
     }
 }
 
+/// A task that is given while all threads sleep is done, without anything else that would wake them.
+#[test]
+fn a_task_wakes_a_thread() {
+    explore(|| {
+        let done = Gate::default();
+        let opens = done.clone();
+        let script = script(move |event| {
+            if matches!(event, Event::Wrote(_)) {
+                opens.open();
+            }
+            Ok(())
+        });
+        let writers = Writers::start(2).expect("threads");
+        let (failures, _reported) = failures();
+        let attempt = AttemptId::new();
+        writers.open(attempt, &[script.sink("sink")], &failures);
+        write(&writers, attempt, 0);
+        done.pass();
+        writers.close(attempt);
+        assert_eq!(script.done(), [Event::Wrote(0), Event::Dropped]);
+    });
+}
+
 /// A task fails while others are given and a flush is waited for: the failure is there before the flush is seen to be refused and before a
 /// writer is thrown away, and the close waits for all of them.
 #[test]
@@ -111,6 +134,7 @@ fn a_failure_comes_before_its_consequences() {
         explore(move || {
             let (failures, reported) = failures();
             let (seen, fails) = (reported.clone(), fails.clone());
+            let flushes_well = fails != Event::Flushed;
             let mut failing = script(move |event| {
                 assert!(*event != Event::Dropped || !seen.is_empty(), "thrown away before the failure is reported");
                 if *event == fails { Err(pseidon_plugin::sink::SinkError::Transient("on purpose".to_owned())) } else { Ok(()) }
@@ -124,6 +148,7 @@ fn a_failure_comes_before_its_consequences() {
             let giver = thread::spawn(move || (0..2).for_each(|position| write(&giving, attempt, position)));
             // A flush that comes before what fails may be done.
             while writers.flush(attempt, &[0, 1], None).wait() {
+                assert!(flushes_well, "a flush that failed is answered");
                 thread::yield_now();
             }
             assert!(!reported.is_empty(), "the flush was refused before the failure is reported");
