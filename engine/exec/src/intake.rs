@@ -190,13 +190,13 @@ impl Intake<'_> {
         }
         let numbers = &self.attempt.plan.sources[self.source].sinks;
         let flushed = self.writers.flush(self.attempt.id, numbers, Some(&ids));
-        while let Err(error) = flushed.recv_timeout(LOOK_EVERY) {
-            if self.attempt.stop.leaving_now() {
-                return Err(Failure::Stopped);
-            }
-            if error == RecvTimeoutError::Disconnected {
+        loop {
+            match flushed.wait_for(LOOK_EVERY) {
+                Some(true) => break,
                 // The failure that kept it from being done is reported already, and decides.
-                return Err(Failure::Gone("what was read was not flushed"));
+                Some(false) => return Err(Failure::Gone("what was read was not flushed")),
+                None if self.attempt.stop.leaving_now() => return Err(Failure::Stopped),
+                None => {}
             }
         }
         failpoint::reach("flushed");

@@ -5,7 +5,6 @@
 
 use std::io;
 use std::sync::Arc;
-use std::thread::JoinHandle;
 
 use pseidon_plan::Settings;
 use pseidon_plugin::budget::{Budget, LaneMemory};
@@ -13,7 +12,7 @@ use pseidon_plugin::budget::{Budget, LaneMemory};
 use crate::attempt::{Attempt, AttemptId};
 use crate::etl::{self, Workplace};
 use crate::queue::UnitQueue;
-use crate::sync::spawn;
+use crate::sync::{JoinHandle, spawn};
 use crate::writers::{Writers, WrittenSink};
 
 /// How many batches of a run may wait for an ETL thread, for each of the threads.
@@ -23,7 +22,7 @@ const BATCHES_PER_THREAD: usize = 2;
 pub struct Pools {
     queue: Arc<UnitQueue>,
     writers: Arc<Writers>,
-    etl: Vec<JoinHandle<()>>,
+    etl: Vec<JoinHandle>,
     budget: Arc<Budget>,
     lanes: Arc<LaneMemory>,
 }

@@ -153,7 +153,7 @@ impl<T> Drop for Unwritten<T> {
     }
 }
 
-#[cfg(test)]
+#[cfg(all(test, not(feature = "model")))]
 mod tests {
     use super::*;
 
