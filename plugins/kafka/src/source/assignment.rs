@@ -23,14 +23,31 @@ pub(super) struct Assignment {
     places: HashMap<(usize, i32), usize>,
 }
 
+/// A partition of which it is known where to read.
+pub(super) struct Begun {
+    pub(super) at: TopicPartition,
+    pub(super) split: Arc<Split>,
+    /// Who gets its records.
+    pub(super) outlet: Arc<Outlet>,
+    /// The topic's id; empty if the brokers have none.
+    pub(super) topic_id: String,
+    pub(super) start: Position,
+    /// Where reading ends, in a finite run.
+    pub(super) until: Option<Position>,
+}
+
 /// A partition that is ours.
 pub(super) struct Assigned {
     pub(super) at: TopicPartition,
     pub(super) split: Arc<Split>,
     /// Who gets its records.
     pub(super) outlet: Arc<Outlet>,
+    /// The topic's id when the partition was assigned; empty if the brokers have none.
+    pub(super) topic_id: String,
     /// The offset after the last record that was taken in.
     pub(super) next: Position,
+    /// The offset up to which records are known to be durable.
+    pub(super) durable: Position,
     /// Where reading ends, in a finite run.
     pub(super) until: Option<Position>,
     /// Whether it has ended.
@@ -39,6 +56,11 @@ pub(super) struct Assigned {
 }
 
 impl Assigned {
+    /// How many records were read and may not be durable yet, at most.
+    pub(super) fn not_durable(&self) -> u64 {
+        self.next.saturating_sub(self.durable)
+    }
+
     /// Whether there is nothing more to read.
     pub(super) fn is_done(&self) -> bool {
         self.done || self.until.is_some_and(|until| self.next >= until)
@@ -61,9 +83,11 @@ impl Assigned {
 
 impl Assignment {
     /// The partition is ours, to be read from `next`.
-    pub(super) fn add(&mut self, at: TopicPartition, split: Arc<Split>, outlet: Arc<Outlet>, next: Position, until: Option<Position>) {
+    pub(super) fn add(&mut self, begun: Begun) {
+        let Begun { at, split, outlet, topic_id, start, until } = begun;
         self.places.clear();
-        self.partitions.push(Assigned { at, split, outlet, next, until, done: false, builder: None });
+        let (next, durable) = (start, start);
+        self.partitions.push(Assigned { at, split, outlet, topic_id, next, durable, until, done: false, builder: None });
     }
 
     /// These are ours no longer. What was not handed on of them is dropped.
@@ -148,8 +172,11 @@ impl Assignment {
         if wanted.key {
             meta.key = message.key();
         }
-        let headers = if wanted.headers { message.headers_as_json() } else { None };
-        meta.headers = headers.as_deref();
+        let headers = if wanted.headers { message.headers_as_json() } else { Ok(None) };
+        match &headers {
+            Ok(headers) => meta.headers = headers.as_deref(),
+            Err(reason) => meta.bad_headers = Some(reason),
+        }
         builder.push(offset, payload, meta);
         assigned.next = offset + 1;
         if before.is_none() && builder.len() >= BATCH_RECORDS {

@@ -148,6 +148,7 @@ pub(crate) fn setup(pipeline: &str, wanted: MetaWanted) -> SourceSetup {
         io_threads: 1,
         memory: 64 << 20,
         instance: unique("instance"),
+        state: "the state".to_owned(),
         metrics: Metrics::new(),
     }
 }
@@ -273,7 +274,6 @@ fn answer(event: SourceEvent, seen: &Mutex<Seen>, durable: &Mutex<HashMap<SplitI
             seen.released.extend(splits.iter().map(|split| split.id.clone()));
             let _ = reply.send(());
         }
-        SourceEvent::Lost(splits) => seen.lost.extend(splits.iter().map(|split| split.id.clone())),
     }
 }
 

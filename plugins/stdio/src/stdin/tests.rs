@@ -52,7 +52,7 @@ fn serve(events: Receiver<SourceEvent>, resumed: Option<Position>, mut seen: imp
                 seen(&batch);
                 engine.batches.push(*batch);
             }
-            SourceEvent::Release(..) | SourceEvent::Lost(_) => panic!("stdin gives nothing back"),
+            SourceEvent::Release(..) => panic!("stdin gives nothing back"),
         }
     }
     engine

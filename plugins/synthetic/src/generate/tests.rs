@@ -23,6 +23,7 @@ fn setup() -> SourceSetup {
         io_threads: 1,
         memory: 64 << 20,
         instance: "one".into(),
+        state: String::new(),
         metrics: Metrics::new(),
     }
 }
@@ -61,7 +62,7 @@ fn run_from(
                         stop.stop_reading();
                     }
                 }
-                SourceEvent::Release(..) | SourceEvent::Lost(_) => panic!("generate gives nothing back"),
+                SourceEvent::Release(..) => panic!("generate gives nothing back"),
             }
         }
         running.join().unwrap().map(|()| batches)
