@@ -118,6 +118,10 @@ impl Client {
                         found.insert(name, id_text(id));
                     }
                     RDKafkaErrorCode::UnknownTopic | RDKafkaErrorCode::UnknownTopicOrPartition => {}
+                    // Those of which nothing may be known count as topics that exist.
+                    RDKafkaErrorCode::TopicAuthorizationFailed => {
+                        found.insert(text(rd::rd_kafka_TopicDescription_name(*topic)), String::new());
+                    }
                     _ => return Err(NativeError { code, text: text(rd::rd_kafka_error_string(error)) }),
                 }
             }

@@ -94,7 +94,14 @@ impl Lookups {
         let (first, asked) = unbounded();
         let (again, asked_again) = unbounded();
         let (reply, answers) = unbounded();
-        let work = Work { source: source.clone(), client, looked_at: HashSet::new(), there_before: HashSet::new() };
+        let work = Work {
+            source: source.clone(),
+            client,
+            looked_at: HashSet::new(),
+            there_before: HashSet::new(),
+            has_ids: true,
+            was_told_ids: false,
+        };
         thread::Builder::new()
             .name("kafka-lookup".to_owned())
             .spawn(move || work.run(&asked, &asked_again, &reply))
@@ -127,6 +134,10 @@ struct Work {
     looked_at: HashSet<String>,
     /// and the partitions that they had.
     there_before: HashSet<TopicPartition>,
+    /// Whether topics have ids, as far as is known,
+    has_ids: bool,
+    /// and whether that is certain.
+    was_told_ids: bool,
 }
 
 impl Work {
@@ -156,7 +167,7 @@ impl Work {
         match question {
             Question::Places(wanted) | Question::PlacesAgain(wanted) => Answer::Places(self.places(wanted)),
             Question::Topics(names) => {
-                let found = self.client.topic_ids(&names, PATIENCE);
+                let found = self.topics(&names);
                 Answer::Topics(names, found)
             }
             Question::Present(names) => {
@@ -166,6 +177,35 @@ impl Work {
             Question::Gap(at) => {
                 let offsets = self.client.watermarks(&at, PATIENCE);
                 Answer::Gap(at, offsets)
+            }
+        }
+    }
+
+    /// The ids of those that exist.
+    fn topics(&mut self, names: &[String]) -> Result<HashMap<String, String>, NativeError> {
+        if let Some(ids) = self.ids(names)? {
+            return Ok(ids);
+        }
+        let Ok(topics) = Topics::names(names) else { return Ok(HashMap::new()) };
+        let found = start::partitions(&self.client, &topics)?;
+        Ok(found.into_iter().map(|found| (found.at.topic, String::new())).collect())
+    }
+
+    /// The same, or `None` from brokers that cannot be asked for ids.
+    fn ids(&mut self, names: &[String]) -> Result<Option<HashMap<String, String>>, NativeError> {
+        if !self.has_ids {
+            return Ok(None);
+        }
+        match self.client.topic_ids(names, PATIENCE) {
+            Ok(ids) => {
+                self.was_told_ids = true;
+                Ok(Some(ids))
+            }
+            Err(error) if self.was_told_ids => Err(error),
+            Err(error) => {
+                tracing::debug!(%error, "the brokers do not give the ids of topics; a topic that is made again is not noticed by its id");
+                self.has_ids = false;
+                Ok(None)
             }
         }
     }
@@ -182,10 +222,11 @@ impl Work {
     }
 
     /// The places of those that have a leader. One without does not keep the others waiting.
-    fn places(&self, wanted: Vec<Wanted>) -> Vec<(Wanted, Result<Place, NoPlace>)> {
+    fn places(&mut self, wanted: Vec<Wanted>) -> Vec<(Wanted, Result<Place, NoPlace>)> {
+        let brokers = self.source.connection.brokers.clone();
         let later = |wanted: Vec<Wanted>, error: &NativeError| -> Vec<_> {
             let refused = |error: &NativeError| match Meaning::of(error.code) {
-                Meaning::Denied => NoPlace::Never(denied(&self.source.connection.brokers, error)),
+                Meaning::Denied => NoPlace::Never(denied(&brokers, error)),
                 _ => NoPlace::Later(error.clone()),
             };
             wanted.into_iter().map(|one| (one, Err(refused(error)))).collect()
@@ -210,11 +251,8 @@ impl Work {
         answered
     }
 
-    fn places_of_led(&self, wanted: &[Wanted], topics: &[String]) -> Result<Vec<Result<Place, NoPlace>>, NativeError> {
-        let ids = match self.client.topic_ids(topics, PATIENCE) {
-            Err(error) if error.code != RDKafkaErrorCode::UnsupportedFeature => return Err(error),
-            ids => ids.unwrap_or_default(),
-        };
+    fn places_of_led(&mut self, wanted: &[Wanted], topics: &[String]) -> Result<Vec<Result<Place, NoPlace>>, NativeError> {
+        let ids = self.ids(topics)?.unwrap_or_default();
         let is_unknown = |one: &&Wanted| one.known.is_none();
         let unknown: Vec<TopicPartition> = wanted.iter().filter(is_unknown).map(|one| one.at.clone()).collect();
         let elsewhere = match self.stopped_elsewhere(&unknown) {

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -11,6 +11,7 @@ use parking_lot::Mutex;
 use pseidon_delivery::{Position, SplitId};
 use pseidon_dsl::{Node, NodeKind, Span, edn};
 use pseidon_kafka::KafkaSourcePlugin;
+use pseidon_kafka::source::shared::SharedConsumer;
 use pseidon_plugin::batch::MetaWanted;
 use pseidon_plugin::metrics::Metrics;
 use pseidon_plugin::source::{Resumption, Source, SourceError, SourceEvent, SourceHandle, SourcePlugin, SourceSetup, Start};
@@ -19,7 +20,7 @@ use pseidon_plugin::{Batch, Budget, Options, Pause, Split, Stop};
 use rdkafka::ClientConfig;
 use rdkafka::admin::{AdminClient, AdminOptions, NewPartitions, NewTopic, TopicReplication};
 use rdkafka::client::DefaultClientContext;
-use rdkafka::consumer::{BaseConsumer, Consumer};
+use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer};
 use rdkafka::message::{Header, OwnedHeaders};
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
 use rdkafka::{Offset, TopicPartitionList};
@@ -63,6 +64,15 @@ pub(crate) fn create_topic(name: &str, partitions: i32, config: &[(&str, &str)])
         let metadata = consumer.fetch_metadata(Some(name), PATIENCE).unwrap();
         metadata.topics()[0].partitions().iter().filter(|at| at.leader() >= 0).count() == partitions as usize
     });
+}
+
+/// Deletes a topic, and waits until it is gone.
+pub(crate) fn delete_topic(name: &str) {
+    for result in block_on(admin().delete_topics(&[name], &AdminOptions::new())).unwrap() {
+        result.unwrap();
+    }
+    let consumer: BaseConsumer = ClientConfig::new().set("bootstrap.servers", brokers()).create().unwrap();
+    eventually("the topic is gone", || consumer.fetch_metadata(None, PATIENCE).unwrap().topics().iter().all(|topic| topic.name() != name));
 }
 
 /// Gives a topic more partitions.
@@ -166,7 +176,6 @@ pub(crate) struct Seen {
     pub(crate) taken: Vec<SplitId>,
     pub(crate) begun: Vec<(SplitId, Position)>,
     pub(crate) released: Vec<SplitId>,
-    pub(crate) lost: Vec<SplitId>,
 }
 
 impl Seen {
@@ -182,6 +191,10 @@ pub(crate) struct Run {
     pub(crate) budget: Arc<Budget>,
     /// Batches that the engine has not let go of; filled while `hold` is set.
     pub(crate) held: Arc<Mutex<Vec<Batch>>>,
+    /// Whether the engine takes no event.
+    pub(crate) is_stuck: Arc<AtomicBool>,
+    /// How many records have come.
+    pub(crate) received: Arc<AtomicUsize>,
     pub(crate) setup: SourceSetup,
     source: JoinHandle<Result<(), SourceError>>,
     engine: JoinHandle<()>,
@@ -190,26 +203,56 @@ pub(crate) struct Run {
 impl Run {
     /// Starts it over a store that may be shared with other runs.
     pub(crate) fn start(source: Arc<dyn Source>, setup: SourceSetup, seen: Arc<Mutex<Seen>>, budget: usize, hold: bool) -> Run {
-        let (budget, stop, durable) = (Budget::new(budget), Stop::new(), Arc::new(Mutex::new(HashMap::new())));
+        Run::start_with(setup, seen, Budget::new(budget), hold, move |setup, handle| source.run(setup, handle))
+    }
+
+    /// Starts a run of one topic on a shared consumer.
+    pub(crate) fn attach(
+        consumer: &Arc<SharedConsumer>,
+        topic: &str,
+        setup: SourceSetup,
+        seen: Arc<Mutex<Seen>>,
+        budget: Arc<Budget>,
+    ) -> Run {
+        let (consumer, topic) = (consumer.clone(), topic.to_owned());
+        Run::start_with(setup, seen, budget, false, move |setup, handle| consumer.read(&topic, setup, handle))
+    }
+
+    fn start_with(
+        setup: SourceSetup,
+        seen: Arc<Mutex<Seen>>,
+        budget: Arc<Budget>,
+        hold: bool,
+        read: impl FnOnce(&SourceSetup, SourceHandle) -> Result<(), SourceError> + Send + 'static,
+    ) -> Run {
+        let (stop, durable) = (Stop::new(), Arc::new(Mutex::new(HashMap::new())));
         let (handle, events) = SourceHandle::new(budget.clone(), stop.clone(), Pause::default(), durable.clone());
         let held = Arc::new(Mutex::new(Vec::new()));
+        let (is_stuck, received) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicUsize::new(0)));
         let engine = {
-            let (seen, held) = (seen.clone(), held.clone());
+            let (seen, held, is_stuck, received) = (seen.clone(), held.clone(), is_stuck.clone(), received.clone());
             std::thread::spawn(move || {
                 for event in events {
+                    while is_stuck.load(Ordering::Relaxed) {
+                        std::thread::sleep(Duration::from_millis(5));
+                    }
+                    if let SourceEvent::Emit(batch) = &event {
+                        received.fetch_add(batch.len(), Ordering::Relaxed);
+                    }
                     answer(event, &seen, &durable, hold.then_some(&*held));
                 }
             })
         };
         let of_source = setup.clone();
-        let source = std::thread::spawn(move || source.run(&of_source, handle));
-        Run { seen, stop, budget, held, setup, source, engine }
+        let source = std::thread::spawn(move || read(&of_source, handle));
+        Run { seen, stop, budget, held, is_stuck, received, setup, source, engine }
     }
 
     /// Waits until the source ends by itself.
     pub(crate) fn wait(self) -> Result<(), SourceError> {
         eventually("the source ends", || self.source.is_finished());
         let outcome = self.source.join().unwrap();
+        self.is_stuck.store(false, Ordering::Relaxed);
         self.engine.join().unwrap();
         outcome
     }
@@ -275,6 +318,14 @@ fn answer(event: SourceEvent, seen: &Mutex<Seen>, durable: &Mutex<HashMap<SplitI
             let _ = reply.send(());
         }
     }
+}
+
+/// Sets a group's offset as a tool does.
+pub(crate) fn set_group_offset(group: &str, topic: &str, offset: i64) {
+    let consumer: BaseConsumer = ClientConfig::new().set("bootstrap.servers", brokers()).set("group.id", group).create().unwrap();
+    let mut list = TopicPartitionList::new();
+    list.add_partition_offset(topic, 0, Offset::Offset(offset)).unwrap();
+    consumer.commit(&list, CommitMode::Sync).unwrap();
 }
 
 /// The offsets that a group has committed.

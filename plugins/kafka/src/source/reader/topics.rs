@@ -95,10 +95,8 @@ impl Reader<'_> {
         self.topics.asking = false;
         let found = match found {
             Ok(found) => found,
-            // Brokers that cannot be asked leave it unknown.
             Err(error) => {
                 tracing::debug!(%error, "the brokers do not say which topics exist");
-                self.topics.answered |= error.code == rdkafka::types::RDKafkaErrorCode::UnsupportedFeature;
                 self.topics.next = Some(Instant::now() + EVERY_WHILE_MISSING);
                 return Ok(());
             }
