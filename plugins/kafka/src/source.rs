@@ -20,6 +20,7 @@ use crate::topics::{INTERNAL_PATTERN, Topics};
 
 mod assignment;
 mod failure;
+mod identity;
 mod lookup;
 mod outlet;
 mod reader;

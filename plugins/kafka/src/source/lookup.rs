@@ -14,6 +14,7 @@ use rdkafka::Offset;
 use rdkafka::types::RDKafkaErrorCode;
 
 use super::failure::{Leave, Meaning, denied};
+use super::identity::LogIdentity;
 use super::start::{self, OnMissingState, PATIENCE, Start, list_of};
 use super::{KafkaSource, Topics};
 use crate::native::{Client, Committed, NativeError, TopicPartition};
@@ -42,8 +43,10 @@ pub(super) struct Wanted {
     pub(super) at: TopicPartition,
     /// Tells two questions for the same partition apart.
     pub(super) ticket: u64,
-    /// Where to resume, if the state has it.
+    /// Where to resume, if the state has it,
     pub(super) known: Option<Position>,
+    /// and what the log of that position is known by.
+    pub(super) identity: LogIdentity,
 }
 
 /// What is known of a partition's place.

@@ -78,6 +78,8 @@ pub(super) struct Reader<'a> {
     /// Partitions that the group has given us while no run is there to take their records.
     unattended: BTreeSet<TopicPartition>,
     topics: TopicWatch,
+    /// Partitions of which librdkafka has found that records below our position are not there any more.
+    truncated: BTreeSet<TopicPartition>,
     /// Topics that are subscribed to when it is known which partitions they have.
     to_subscribe: Option<Vec<String>>,
     /// How many topics are subscribed to, and since when.
@@ -115,6 +117,7 @@ impl<'a> Reader<'a> {
             departures: Departures::new(source),
             unattended: BTreeSet::new(),
             topics: TopicWatch::default(),
+            truncated: BTreeSet::new(),
             to_subscribe: None,
             subscribed: (0, Instant::now()),
             joined: false,

@@ -8,7 +8,9 @@ use pseidon_plugin::source::SourceError;
 use rdkafka::Offset;
 
 use crate::source::{PLENTY, read, run, split, values};
-use crate::support::{self, Run, Seen, Writer, delete_records, group_offsets, new_topic, set_group_offset, source, unique};
+use crate::support::{
+    self, Run, Seen, Writer, create_topic, delete_records, delete_topic, group_offsets, new_topic, set_group_offset, source, unique,
+};
 
 /// A store in which partition 0 of the topic has this position.
 fn stored(topic: &str, position: u64) -> Arc<Mutex<Seen>> {
@@ -95,6 +97,37 @@ fn a_topic_that_is_shorter_than_what_was_read_of_it_is_an_error() {
         assert!(reason.contains("ends at offset 100") && reason.contains("offset 500") && reason.contains("another name"), "{reason}");
     }
     run(&format!(":topics \"{topic}\" :until :latest"), &pipeline, &stored(&topic, 100)).wait().unwrap();
+}
+
+/// A topic that is deleted and made again is another one, however many records it has.
+#[test]
+fn a_topic_that_was_made_again_is_an_error() {
+    for (count, more) in [(150, ""), (100, ":until :latest"), (150, ":until :latest :on-gap :continue")] {
+        let (topic, pipeline, writer, seen) = (new_topic("again", 1), unique("p"), Writer::new(), Arc::default());
+        writer.write(&topic, 0, values("a", 100));
+        run(&format!(":topics \"{topic}\" :until :latest"), &pipeline, &seen).wait().unwrap();
+        delete_topic(&topic);
+        create_topic(&topic, 1, &[]);
+        Writer::new().write(&topic, 0, values("b", count));
+        let outcome = run(&format!(":topics \"{topic}\" {more}"), &pipeline, &seen).wait();
+        let Err(SourceError::Fatal(reason)) = outcome else { panic!("{more}: it went on: {outcome:?}") };
+        assert!(reason.contains("deleted and made again") && reason.contains(&format!("{topic}/0")), "{reason}");
+        assert_eq!(read(&seen, &topic, 0), values("a", 100));
+    }
+}
+
+#[test]
+fn a_topic_that_is_made_again_while_it_is_read_is_an_error() {
+    let (topic, pipeline, writer, seen) = (new_topic("again", 1), unique("p"), Writer::new(), Arc::default());
+    writer.write(&topic, 0, values("a", 100));
+    let running = run(&format!(":topics \"{topic}\""), &pipeline, &seen);
+    running.wait_for(100);
+    delete_topic(&topic);
+    create_topic(&topic, 1, &[]);
+    Writer::new().write(&topic, 0, values("b", 150));
+    let outcome = running.wait();
+    let Err(SourceError::Fatal(reason)) = outcome else { panic!("it went on: {outcome:?}") };
+    assert!(reason.contains("deleted and made again"), "{reason}");
 }
 
 #[test]

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use futures_executor::block_on;
 use parking_lot::Mutex;
-use pseidon_delivery::{Position, SplitId};
+use pseidon_delivery::{Position, Resume, SplitId};
 use pseidon_dsl::{Node, NodeKind, Span, edn};
 use pseidon_kafka::KafkaSourcePlugin;
 use pseidon_kafka::source::shared::SharedConsumer;
@@ -168,6 +168,8 @@ pub(crate) fn setup(pipeline: &str, wanted: MetaWanted) -> SourceSetup {
 pub(crate) struct Seen {
     /// Where each split is read on from.
     pub(crate) stored: HashMap<SplitId, Position>,
+    /// What the source has said beside that.
+    pub(crate) resumes: HashMap<SplitId, Resume>,
     /// The records of each split, with their positions.
     pub(crate) records: HashMap<SplitId, Vec<(Position, Option<String>)>>,
     pub(crate) keys: Vec<Option<String>>,
@@ -284,13 +286,16 @@ fn answer(event: SourceEvent, seen: &Mutex<Seen>, durable: &Mutex<HashMap<SplitI
             seen.taken.extend(splits.iter().map(|split| split.id.clone()));
             let known = |split: &Arc<Split>| {
                 let position = *seen.stored.get(&split.id)?;
-                Some(Resumption { position, resume: None, is_finished: false })
+                Some(Resumption { position, resume: seen.resumes.get(&split.id).cloned(), is_finished: false })
             };
             let _ = reply.send(splits.iter().map(known).collect());
         }
         SourceEvent::Begin(splits, reply) => {
-            for Start { split, position, .. } in splits {
-                seen.stored.entry(split.id.clone()).or_insert(position);
+            for Start { split, position, resume } in splits {
+                if !seen.stored.contains_key(&split.id) {
+                    seen.stored.insert(split.id.clone(), position);
+                    seen.resumes.extend(resume.map(|resume| (split.id.clone(), resume)));
+                }
                 seen.begun.push((split.id.clone(), position));
             }
             let _ = reply.send(());
@@ -302,6 +307,7 @@ fn answer(event: SourceEvent, seen: &Mutex<Seen>, durable: &Mutex<HashMap<SplitI
             let records: Vec<_> = batch.positions.iter().enumerate().map(|(row, position)| (*position, payload(row))).collect();
             seen.records.entry(split.clone()).or_default().extend(records);
             seen.stored.insert(split.clone(), batch.next);
+            seen.resumes.extend(batch.resume.clone().map(|resume| (split.clone(), resume)));
             for row in 0..batch.len() {
                 let text = |bytes: &[u8]| String::from_utf8(bytes.to_vec()).unwrap();
                 seen.keys.extend(batch.keys.as_ref().map(|keys| keys.iter().nth(row).unwrap().map(text)));

@@ -9,16 +9,18 @@ use std::time::{Duration, Instant};
 
 use pseidon_delivery::Position;
 use pseidon_plugin::batch::Split;
-use pseidon_plugin::source::{Pending, SourceError};
+use pseidon_plugin::source::{Pending, Resumption, SourceError, Start};
 use rdkafka::Offset;
 
 use super::super::assignment::{Begun, split};
 use super::super::failure::Leave;
+use super::super::identity::LogIdentity;
 use super::super::lookup::{NoPlace, Place, Question, Wanted};
 use super::super::outlet::{Outlet, Outlets};
 use super::super::start::{OnMissingState, list_of};
 use super::{Reader, raw};
 use crate::native::TopicPartition;
+use crate::native::starts_list;
 
 /// The pause before brokers are asked again where a partition begins.
 const PAUSE: Duration = Duration::from_millis(500);
@@ -42,7 +44,7 @@ struct Taking {
     outlet: Arc<Outlet>,
     /// In the order of the answer; `None` for one that has gone meanwhile.
     partitions: Vec<Option<(TopicPartition, Arc<Split>)>>,
-    pending: Pending<Vec<Option<Position>>>,
+    pending: Pending<Vec<Option<Resumption>>>,
 }
 
 /// A partition of which is asked where it begins.
@@ -172,13 +174,14 @@ impl Reader<'_> {
     }
 
     /// Partitions are taken over, each with its position in the state: asks where they begin.
-    fn place(&mut self, outlet: &Arc<Outlet>, partitions: Vec<Option<(TopicPartition, Arc<Split>)>>, known: Vec<Option<Position>>) {
+    fn place(&mut self, outlet: &Arc<Outlet>, partitions: Vec<Option<(TopicPartition, Arc<Split>)>>, known: Vec<Option<Resumption>>) {
         let mut wanted = Vec::new();
         for (partition, known) in partitions.into_iter().zip(known) {
             let Some((at, split)) = partition else { continue };
             self.arrivals.last_ticket += 1;
             let ticket = self.arrivals.last_ticket;
-            wanted.push(Wanted { at: at.clone(), ticket, known });
+            let identity = known.as_ref().and_then(|known| known.resume.as_ref()).map(LogIdentity::from_resume).unwrap_or_default();
+            wanted.push(Wanted { at: at.clone(), ticket, known: known.map(|known| known.position), identity });
             self.arrivals.placing.insert(at, Placing { outlet: outlet.clone(), split, ticket, trouble: None });
         }
         if !wanted.is_empty() {
@@ -209,7 +212,10 @@ impl Reader<'_> {
             match outcome {
                 Ok((start, place)) => {
                     let Some(Placing { outlet, split, .. }) = self.arrivals.placing.remove(&wanted.at) else { continue };
-                    let one = Begun { at: wanted.at, split, outlet: outlet.clone(), topic_id: place.topic_id, start, until: place.end };
+                    // The epoch is that of the record below the position in the state.
+                    let epoch = wanted.identity.epoch.filter(|_| wanted.known == Some(start));
+                    let identity = LogIdentity { topic_id: place.topic_id, epoch };
+                    let one = Begun { at: wanted.at, split, outlet: outlet.clone(), identity, start, until: place.end };
                     match placed.iter_mut().find(|(known, _)| Arc::ptr_eq(known, &outlet)) {
                         Some((_, others)) => others.push(one),
                         None => placed.push((outlet, vec![one])),
@@ -224,7 +230,8 @@ impl Reader<'_> {
                 self.unattended.extend(begun.drain(..).map(|one| one.at));
                 continue;
             }
-            match outlet.outbox.begin(begun.iter().map(|one| (one.split.clone(), one.start)).collect()) {
+            let start = |one: &Begun| Start { split: one.split.clone(), position: one.start, resume: one.identity.to_resume() };
+            match outlet.outbox.begin(begun.iter().map(start).collect()) {
                 Ok(pending) => self.arrivals.beginning.push(Beginning { outlet, begun, pending }),
                 Err(stopped) => {
                     self.ended(stopped)?;
@@ -265,6 +272,9 @@ impl Reader<'_> {
                 by_group => Ok(by_group.unwrap_or(place.start)),
             };
         };
+        if wanted.identity.is_other_than(&place.topic_id) {
+            return Err(made_again(&at.topic, &name, known));
+        }
         if let Some(end) = place.too_short {
             return Err(too_short(&name, end, known));
         }
@@ -296,9 +306,8 @@ impl Reader<'_> {
         if begun.is_empty() {
             return Ok(());
         }
-        let offsets: HashMap<&TopicPartition, Position> = begun.iter().map(|one| (&one.at, one.start)).collect();
-        let list = list_of(offsets.keys().copied(), |at| Offset::Offset(offsets.get(at).map_or(0, |next| raw(*next))));
-        self.consumer.assign_more(&list).map_err(|error| Leave::transient(format!("cannot read partitions: {error}")))?;
+        let starts = begun.iter().map(|one| (&one.at, raw(one.start), one.identity.epoch));
+        self.consumer.assign_more(&starts_list(starts)).map_err(|error| Leave::transient(format!("cannot read partitions: {error}")))?;
         let resting: Vec<_> = begun.iter().filter(|one| self.paused || one.outlet.is_paused()).map(|one| one.at.clone()).collect();
         if !resting.is_empty() {
             self.pause(&resting)?;
@@ -313,6 +322,14 @@ pub(super) fn too_short(name: &str, end: Position, known: Position) -> SourceErr
     SourceError::Fatal(format!(
         "{name} ends at offset {end}, but was read up to offset {known}: it has lost records, or its topic was deleted and made again. To read \
          what is there now, and to resume all other topics where they are, give the source's stage another name and say :on-missing-state :group"
+    ))
+}
+
+/// The error for a partition of a topic that is another one than the one that was read.
+pub(super) fn made_again(topic: &str, name: &str, known: Position) -> SourceError {
+    SourceError::Fatal(format!(
+        "topic {topic} was deleted and made again (its id has changed) after {name} was read up to offset {known}. To read the new topic from \
+         its beginning, and to resume all other topics where they are, give the source's stage another name and say :on-missing-state :group"
     ))
 }
 

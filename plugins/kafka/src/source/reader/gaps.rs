@@ -1,14 +1,15 @@
 //! What goes wrong with single partitions, and with the client.
 
 use pseidon_delivery::Position;
+use pseidon_plugin::source::SourceError;
 use rdkafka::Offset;
 use rdkafka::types::RDKafkaErrorCode;
 
 use super::super::failure::{Leave, Meaning, denied, gave_up};
 use super::super::lookup::Question;
 use super::super::start::{is_missing_topic, list_of};
-use super::Reader;
 use super::arrivals::too_short;
+use super::{Reader, raw};
 use crate::native::{Message, NativeError, TopicPartition};
 
 impl Reader<'_> {
@@ -39,6 +40,9 @@ impl Reader<'_> {
                 Ok(())
             }
             Meaning::Gap => {
+                if error.text.contains("truncation") {
+                    self.truncated.insert(at.clone());
+                }
                 self.lookups.ask(Question::Gap(at));
                 Ok(())
             }
@@ -83,17 +87,29 @@ impl Reader<'_> {
             return self.fail(&at.topic, too_short(&name, high, wanted));
         }
         let first = Position::try_from(low).unwrap_or(0);
+        if wanted >= first {
+            if self.truncated.remove(at) {
+                return self.fail(&at.topic, truncated(&name, wanted));
+            }
+            // It is there now: a broker that has just become the leader may not have had it yet.
+            return self.read_from(at, low.max(raw(wanted)));
+        }
         if !self.source.continue_after_gap {
             let left =
                 if first < high { format!("offsets {first} to {}", high - 1) } else { format!("no record (the next one gets {high})") };
             let reason = format!(
                 "offset {wanted} of {name} is gone: the broker has {left}. To go on without what lies between, say :on-gap :continue"
             );
-            return self.fail(&at.topic, pseidon_plugin::source::SourceError::Fatal(reason));
+            return self.fail(&at.topic, SourceError::Fatal(reason));
         }
         let missing = first.saturating_sub(wanted);
         tracing::warn!(partition = name, wanted, first, missing, "records were deleted before they were read; reading what is left");
         self.flush()?;
+        self.read_from(at, low)
+    }
+
+    /// Reads a partition from another offset, which librdkafka has stopped to fetch.
+    fn read_from(&mut self, at: &TopicPartition, offset: i64) -> Result<(), Leave> {
         // While the group waits for an answer, this would be taken for it. The partition is not fetched meanwhile.
         if self.departures.owe_an_answer() {
             self.lookups.ask(Question::Gap(at.clone()));
@@ -101,7 +117,17 @@ impl Reader<'_> {
         }
         let names = [at.clone()];
         self.unassign(&names)?;
-        let list = list_of(&names, |_| Offset::Offset(low));
-        self.consumer.assign_more(&list).map_err(|error| Leave::transient(format!("cannot read {name} from offset {low}: {error}")))
+        let list = list_of(&names, |_| Offset::Offset(offset));
+        let failed = |error| Leave::transient(format!("cannot read {}/{} from offset {offset}: {error}", at.topic, at.partition));
+        self.consumer.assign_more(&list).map_err(failed)
     }
+}
+
+/// The error for a partition whose log has another past than the one that was read.
+fn truncated(name: &str, known: Position) -> SourceError {
+    SourceError::Fatal(format!(
+        "{name} has lost records below offset {known}, up to which it was read, and has others in their place: its log was truncated, as after \
+         the election of a leader that was not in sync. To resume with what is there now, give the source's stage another name and say \
+         :on-missing-state :group"
+    ))
 }

@@ -10,6 +10,7 @@ use super::super::failure::{Leave, Meaning, denied};
 use super::super::lookup::Question;
 use super::super::outlet::Outlets;
 use super::Reader;
+use super::arrivals::made_again;
 use crate::native::{NativeError, TopicPartition};
 
 /// How often the brokers are asked for the topics, and how often while one is missing that a finite run waits for.
@@ -151,13 +152,10 @@ impl Reader<'_> {
 
     /// A topic with another id than when its partitions were assigned is another topic, whose offsets mean other records.
     fn fail_made_again(&mut self, found: &HashMap<String, String>) -> Result<(), Leave> {
-        let is_other = |assigned: &&Assigned| {
-            let now = found.get(&assigned.at.topic);
-            now.is_some_and(|now| !now.is_empty() && !assigned.topic_id.is_empty() && *now != assigned.topic_id)
-        };
-        let made_again = self.assignment.iter().find(is_other).map(|assigned| (assigned.at.topic.clone(), assigned.next));
-        let Some((topic, next)) = made_again else { return Ok(()) };
-        self.fail(&topic, made_again_error(&topic, next))
+        let is_other = |assigned: &&Assigned| found.get(&assigned.at.topic).is_some_and(|now| assigned.identity.is_other_than(now));
+        let other = self.assignment.iter().find(is_other).map(|assigned| (assigned.at.clone(), assigned.next));
+        let Some((at, next)) = other else { return Ok(()) };
+        self.fail(&at.topic, made_again(&at.topic, &format!("{}/{}", at.topic, at.partition), next))
     }
 
     /// A finite run does not wait for ever for a topic that is perhaps misspelled.
@@ -190,12 +188,4 @@ impl Reader<'_> {
             }
         }
     }
-}
-
-/// The error for a topic that is another one than the one that was read.
-fn made_again_error(topic: &str, next: u64) -> SourceError {
-    SourceError::Fatal(format!(
-        "topic {topic} was deleted and made again while it was read (up to offset {next}). To read the new one from its beginning, and to resume \
-         all other topics where they are, give the source's stage another name and say :on-missing-state :group"
-    ))
 }
