@@ -40,8 +40,8 @@ impl ClientLogs {
         // "[thrd:127.0.0.1:9092/bootstrap]: 127.0.0.1:9092/bootstrap: Connect failed": the thread is of no use to anybody.
         let line = line.split_once("]: ").map_or(line, |(_, rest)| rest);
         let stage = self.stage.as_str();
-        if level <= LOG_WARNING && !is_plain_disconnect(line) {
-            self.warn(facility, line);
+        if level <= LOG_WARNING || names_protocol(line) {
+            self.client_error(facility, line);
         } else if level <= LOG_INFO {
             tracing::debug!(stage, facility, "{line}");
         } else {
@@ -50,9 +50,9 @@ impl ClientLogs {
     }
 
     /// An error that concerns the whole client. librdkafka also reports every connection that a broker has closed, which is normal unless
-    /// its text says what may be wrong.
+    /// its text names what may be wrong.
     pub(crate) fn client_error(&self, kind: &str, text: &str) {
-        if is_plain_disconnect(text) {
+        if text.contains("Disconnected") && !names_protocol(text) {
             tracing::debug!(stage = self.stage, "kafka: {text}");
         } else if text.contains("connecting to a SSL listener") {
             self.warn("TLS", &format!("{text}; say :tls {{}} if the broker expects TLS"));
@@ -136,23 +136,14 @@ pub(crate) fn context<P: Producer<ProducerLogs>>(producer: &P) -> &ProducerLogs 
     producer.client().context()
 }
 
-/// Whether the text says that a connection was closed, and nothing about why.
-fn is_plain_disconnect(text: &str) -> bool {
-    text.contains("Disconnected") && !text.contains("security.protocol")
+/// Whether the text says that the brokers may expect another protocol.
+fn names_protocol(text: &str) -> bool {
+    text.contains("security.protocol")
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_closed_connection_is_worth_a_line_if_its_text_says_why() {
-        let hint = "localhost:9093/bootstrap: Disconnected: requesting ApiVersion: might be caused by incorrect security.protocol \
-                    configuration (connecting to a SSL listener?)";
-        assert!(!is_plain_disconnect(hint));
-        assert!(is_plain_disconnect("localhost:9092/1: Disconnected (after 600012ms in state UP)"));
-        assert!(!is_plain_disconnect("localhost:9092/1: Connect to ipv4#127.0.0.1:9092 failed: Connection refused"));
-    }
 
     #[test]
     fn one_line_of_a_kind_is_shown_and_the_hidden_ones_are_counted() {
