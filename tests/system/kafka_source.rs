@@ -227,7 +227,7 @@ fn plain_text_to_a_tls_listener_is_named() {
     let text = pipeline(&site, "[\"any\"]", "", SHORT, "");
     site.write("pipeline.edn", text.replace(&brokers(), &server("PSEIDON_TEST_KAFKA_SECURE")));
     let mut pseidon = site.run("pipeline.edn");
-    wait_until("the log says it", 60, || pseidon.log().contains("say :tls {} if the broker expects TLS"));
+    wait_until("the log says it", 60, || pseidon.log().contains("say :tls {} if it expects TLS"));
     pseidon.stop(30);
 }
 
@@ -248,7 +248,7 @@ fn headers_that_are_not_text_are_bad_records() {
     site.write("pipeline.edn", text.replace("(-> in out)", "(-> in (select \"n, @headers.bin as bin\") out)"));
     site.finish("pipeline.edn", 60);
     assert_eq!(all_lines(&site.path("out").join(topic)), ["{\"n\":1,\"bin\":\"good\"}"]);
-    let quarantined = all_lines(&site.path("out/quarantine"));
+    let quarantined = all_lines(&site.path("quarantine"));
     assert!(quarantined.len() == 1 && quarantined[0].contains("the header `bin` is not UTF-8 text"), "{quarantined:?}");
 
     // Where no header is used, none is looked at.
