@@ -111,10 +111,6 @@ impl Intake<'_> {
                 self.release(&ids, splits)?;
                 let _ = reply.send(());
             }
-            SourceEvent::Lost(lost) => {
-                let names = lost.iter().map(|split| split.id.as_str()).collect::<Vec<_>>().join(", ");
-                return Err(Failure::Fenced(format!("another instance has taken over {names}")));
-            }
         }
         Ok(())
     }

@@ -97,6 +97,10 @@ impl Processor {
             None => (Vec::new(), Vec::new()),
         };
         bad.extend(keys_that_are_not_text(&batch));
+        bad.extend(batch.bad_headers.iter().map(|(row, reason)| BadRow { row: *row, reason: reason.clone() }));
+        // A record is bad once, whatever is wrong with it.
+        bad.sort_by_key(|row| row.row);
+        bad.dedup_by_key(|row| row.row);
         let options = RecordBatchOptions::new().with_row_count(Some(rows));
         let columns = RecordBatch::try_new_with_options(source.schema.clone(), columns, &options)?;
         let rows = Rows::new(batch, columns).without(&bad)?;

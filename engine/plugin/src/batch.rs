@@ -51,6 +51,8 @@ pub struct Batch {
     pub keys: Option<BinaryArray>,
     /// Headers as JSON objects, where wanted.
     pub headers: Option<StringArray>,
+    /// The rows whose headers are wanted and cannot be JSON, each with the reason.
+    pub bad_headers: Vec<(u32, String)>,
     /// What the batch holds of the memory budget, until it is dropped.
     charge: Option<Charge>,
 }
@@ -156,6 +158,7 @@ pub struct BatchBuilder {
     timestamps: Option<Vec<i64>>,
     keys: Option<BinaryBuilder>,
     headers: Option<StringBuilder>,
+    bad_headers: Vec<(u32, String)>,
     lines: bool,
 }
 
@@ -168,6 +171,8 @@ pub struct RecordMeta<'a> {
     pub key: Option<&'a [u8]>,
     /// The headers as a JSON object.
     pub headers: Option<&'a str>,
+    /// Why they cannot be one.
+    pub bad_headers: Option<&'a str>,
 }
 
 impl BatchBuilder {
@@ -181,6 +186,7 @@ impl BatchBuilder {
             timestamps: wanted.timestamp.then(Vec::new),
             keys: wanted.key.then(BinaryBuilder::new),
             headers: wanted.headers.then(StringBuilder::new),
+            bad_headers: Vec::new(),
             lines: true,
         }
     }
@@ -209,6 +215,8 @@ impl BatchBuilder {
         }
         if let Some(headers) = &mut self.headers {
             headers.append_option(meta.headers);
+            let row = self.positions.len() as u32 - 1;
+            self.bad_headers.extend(meta.bad_headers.map(|reason| (row, reason.to_owned())));
         }
     }
 
@@ -240,6 +248,7 @@ impl BatchBuilder {
             timestamps: self.timestamps,
             keys: self.keys.as_mut().map(BinaryBuilder::finish),
             headers: self.headers.as_mut().map(StringBuilder::finish),
+            bad_headers: self.bad_headers,
             charge: None,
         }
     }
@@ -249,7 +258,19 @@ impl Batch {
     /// A batch of records that already lie in a buffer; see [`Payloads::new`].
     pub fn from_payloads(split: Arc<Split>, payloads: Payloads, positions: Vec<Position>, next: Position) -> Batch {
         debug_assert_eq!(payloads.len(), positions.len());
-        Batch { split, payloads, positions, next, resume: None, ends: false, timestamps: None, keys: None, headers: None, charge: None }
+        Batch {
+            split,
+            payloads,
+            positions,
+            next,
+            resume: None,
+            ends: false,
+            timestamps: None,
+            keys: None,
+            headers: None,
+            bad_headers: Vec::new(),
+            charge: None,
+        }
     }
 
     /// A batch without records that covers the positions below `next`.

@@ -162,10 +162,15 @@ impl Connection {
         if mistakes.is_empty() { Ok(connection) } else { Err(mistakes) }
     }
 
+    /// What the user sets a property to.
+    pub(crate) fn property(&self, name: &str) -> Option<&str> {
+        self.properties.iter().rev().find(|(known, _)| known == name).map(|(_, value)| value.as_str())
+    }
+
     /// The configuration of a client: these `settings`, how to connect, and what the user passes through. Files are looked for from `base`.
     pub(crate) fn config(&self, base: &Path, settings: &[(&str, String)]) -> ClientConfig {
         let mut config = ClientConfig::new();
-        config.set("bootstrap.servers", &self.brokers).set("client.id", "pseidon").set("log.connection.close", "false");
+        config.set("bootstrap.servers", &self.brokers).set("client.id", "pseidon");
         for (name, value) in settings {
             config.set(*name, value);
         }

@@ -2,10 +2,56 @@
 
 use std::time::{Duration, Instant};
 
+use futures_executor::block_on;
+use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
+use rdkafka::client::DefaultClientContext;
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::KafkaError;
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
 use rdkafka::{ClientConfig, Message, Offset, TopicPartitionList};
+
+use super::wait_until;
+
+/// Makes a topic with one partition, and waits until the broker knows it.
+pub(crate) fn create(topic: &str) {
+    let (admin, topics) = (admin(), [NewTopic::new(topic, 1, TopicReplication::Fixed(1))]);
+    wait_until(&format!("{topic} is made"), 30, || {
+        block_on(admin.create_topics(&topics, &AdminOptions::new())).is_ok_and(|results| results.iter().all(Result::is_ok))
+    });
+    wait_until(&format!("{topic} is there"), 30, || exists(topic));
+}
+
+/// Deletes a topic, and waits until it is gone.
+pub(crate) fn delete(topic: &str) {
+    for result in block_on(admin().delete_topics(&[topic], &AdminOptions::new())).expect("an answer") {
+        result.expect("the topic can be deleted");
+    }
+    wait_until(&format!("{topic} is gone"), 30, || !exists(topic));
+}
+
+fn exists(topic: &str) -> bool {
+    let client: BaseConsumer = ClientConfig::new().set("bootstrap.servers", super::brokers()).create().expect("a client");
+    let metadata = client.fetch_metadata(None, Duration::from_secs(20)).expect("the broker answers");
+    metadata.topics().iter().any(|known| known.name() == topic)
+}
+
+fn admin() -> AdminClient<DefaultClientContext> {
+    ClientConfig::new().set("bootstrap.servers", super::brokers()).create().expect("a client")
+}
+
+/// The sum of the offsets that a group has committed for a topic; `None` where it has none for a partition.
+pub(crate) fn group_offset(group: &str, topic: &str) -> Option<i64> {
+    let consumer: BaseConsumer =
+        ClientConfig::new().set("bootstrap.servers", super::brokers()).set("group.id", group).create().expect("a client");
+    let metadata = consumer.fetch_metadata(Some(topic), Duration::from_secs(20)).expect("the broker knows the topic");
+    let mut list = TopicPartitionList::new();
+    for partition in metadata.topics().first().map_or(&[][..], |topic| topic.partitions()) {
+        list.add_partition(topic, partition.id());
+    }
+    let committed = consumer.committed_offsets(list, Duration::from_secs(20)).expect("the group's offsets");
+    let offset = |offset: Offset| if let Offset::Offset(offset) = offset { Some(offset) } else { None };
+    committed.elements().iter().map(|element| offset(element.offset())).sum()
+}
 
 /// Sends these to one partition, in this order, and waits until the broker has them.
 pub(crate) fn produce(topic: &str, partition: i32, values: impl IntoIterator<Item = impl AsRef<[u8]>>) {

@@ -76,6 +76,7 @@ impl World {
             io_threads: 2,
             memory: 64 << 20,
             instance: "i".into(),
+            state: String::new(),
             metrics: Metrics::new(),
         }
     }
@@ -162,7 +163,6 @@ fn engine(events: &Receiver<SourceEvent>, seen: &Mutex<Seen>, durable: &Mutex<Ha
                 }
                 reply.send(()).unwrap();
             }
-            SourceEvent::Lost(_) => panic!("files are never lost"),
         }
     }
 }

@@ -1,5 +1,7 @@
 //! Source and sink against a real broker, which `PSEIDON_TEST_KAFKA` names.
 
+mod evidence;
+mod shared;
 mod sink;
 mod source;
 mod support;

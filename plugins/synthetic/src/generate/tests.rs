@@ -24,6 +24,7 @@ fn setup() -> SourceSetup {
         io_threads: 1,
         memory: 64 << 20,
         instance: "one".into(),
+        state: String::new(),
         metrics: Metrics::new(),
     }
 }
@@ -70,7 +71,6 @@ fn run_from(
                     }
                 }
                 SourceEvent::Release(_, reply) => reply.send(()).unwrap(),
-                SourceEvent::Lost(_) => panic!("generate loses nothing"),
             }
         }
         running.join().unwrap().map(|()| batches)
