@@ -32,6 +32,10 @@ pub struct Metrics {
     pub files: IntCounterVec,
     /// 1 while a sink cannot write and tries again, by stage.
     pub sink_blocked: IntGaugeVec,
+    /// Committed files that could not be published and are tried again, by stage.
+    pub unpublished_files: IntGaugeVec,
+    /// Published files that wait to be moved or reported, by stage.
+    pub waiting_files: IntGaugeVec,
     /// 1 while the state store does not answer.
     pub store_unreachable: IntGauge,
     /// Bytes in flight.
@@ -71,6 +75,12 @@ impl Metrics {
             open_files: gauges("pseidon_sink_open_files", "Files open for writing.", &["stage"]),
             files: counter("pseidon_sink_files_total", "Files published.", &["stage"]),
             sink_blocked: gauges("pseidon_sink_blocked", "1 while the sink cannot write and tries again.", &["stage"]),
+            unpublished_files: gauges(
+                "pseidon_sink_unpublished_files",
+                "Committed files that could not be published and are tried again.",
+                &["stage"],
+            ),
+            waiting_files: gauges("pseidon_sink_waiting_files", "Published files that wait to be moved or reported.", &["stage"]),
             store_unreachable: gauge("pseidon_state_store_unreachable", "1 while the state store does not answer."),
             memory_used: gauge("pseidon_memory_used_bytes", "Bytes of records in flight."),
             source_troubles: Arc::default(),
@@ -114,6 +124,8 @@ impl Metrics {
         troubles.extend(set_stages(&self.source_unreachable).map(|stage| format!("the source `{stage}` cannot reach what it reads from")));
         troubles.extend(self.source_troubles.lock().values().cloned());
         troubles.extend(set_stages(&self.sink_blocked).map(|stage| format!("the sink `{stage}` cannot write and tries again")));
+        let unpublished = set_stages(&self.unpublished_files);
+        troubles.extend(unpublished.map(|stage| format!("the sink `{stage}` cannot publish committed files and tries again")));
         troubles
     }
 

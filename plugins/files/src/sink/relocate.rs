@@ -38,7 +38,7 @@ pub(super) enum Place {
 
 /// Moves the published file `id`, or finds it moved. Gives an error of the kind `Interrupted` as soon as `is_over` says so.
 pub(super) fn relocate(id: &str, moving: &Move, follow_up: &FollowUp, is_over: &dyn Fn() -> bool) -> io::Result<Place> {
-    let published = moving.find_published(follow_up.inode)?;
+    let published = moving.find_published()?;
     let Some(destination) = &follow_up.destination else {
         return Ok(Place::Final(published.unwrap_or_else(|| moving.base.join(&moving.visible))));
     };
@@ -236,7 +236,7 @@ fn why_broken(path: &Path, records: u64) -> io::Result<Option<String>> {
 #[cfg(test)]
 mod tests {
     use super::super::follow_up::Destination;
-    use super::super::place::Host;
+    use super::super::host::Host;
     use super::*;
 
     const ID: &str = "host/1.open";
@@ -262,6 +262,9 @@ mod tests {
             let destination = Destination { folder: other.path().join("lake"), prefix: "h-".into(), quarantine: None };
             let moving = Move {
                 host: Host::this(),
+                disk: None,
+                inode: Some(inode),
+                bytes: Some(CONTENT.len() as u64),
                 base: base.path().into(),
                 hidden: ".open/1.open".into(),
                 visible: "a/x-1.json".into(),
@@ -269,7 +272,7 @@ mod tests {
                 follow_up: None,
             };
             let positions = serde_json::Map::new();
-            let follow_up = FollowUp { inode, bytes: CONTENT.len() as u64, records: 2, positions, destination: Some(destination) };
+            let follow_up = FollowUp { records: 2, positions, destination: Some(destination) };
             fs::create_dir(other.path().join("lake")).unwrap();
             Case { base, other, moving, follow_up }
         }

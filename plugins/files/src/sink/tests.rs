@@ -26,6 +26,7 @@ use tempfile::TempDir;
 use super::staging::OPEN;
 use super::*;
 
+mod disks;
 mod following;
 mod rolling;
 mod settings;
@@ -174,10 +175,11 @@ impl World {
         Ok(Run { committer, writer: sink.writer()?, sink, splits: splits.into_iter().zip(lows).collect(), setup })
     }
 
-    /// The visible files below a folder with their contents. Hidden ones are listed, without content, only if there are any.
+    /// The files below a folder with their contents, the hidden ones too; not the id of the disk, which stays.
     fn files(&self, folder: &str) -> BTreeMap<String, String> {
         let mut found = BTreeMap::new();
         collect(&self.path(folder), "", &mut found);
+        found.retain(|name, _| !name.ends_with(&format!("{OPEN}/disk")));
         found
     }
 

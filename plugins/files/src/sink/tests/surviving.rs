@@ -2,6 +2,7 @@
 
 use proptest::prelude::*;
 
+use super::super::host::Host;
 use super::*;
 
 /// Set for the process in which files may not grow any further.
