@@ -235,7 +235,7 @@ impl Work {
         loop {
             let mut is_any_done = false;
             while let Some(job) = self.next(kind) {
-                is_any_done |= self.work_at(job);
+                is_any_done |= self.work_by(job, |job| self.attempt(job));
             }
             if is_any_done {
                 // After the last of the writers' steps nothing else takes these out of the store.
@@ -249,9 +249,10 @@ impl Work {
         }
     }
 
-    /// Does the next step of a job. Returns whether it is done.
-    fn work_at(&self, mut job: Job) -> bool {
-        let attempt = catch_unwind(AssertUnwindSafe(|| self.attempt(&job)));
+    /// Does the next step of a job. A panic in it is a failure of this job, such as one in the parser of a damaged file. Returns whether the job
+    /// is done.
+    fn work_by(&self, mut job: Job, attempt: impl FnOnce(&Job) -> Result<Option<Step>, String>) -> bool {
+        let attempt = catch_unwind(AssertUnwindSafe(|| attempt(&job)));
         match attempt.unwrap_or_else(|panic| Err(format!("internal error: {}", text_of(&*panic)))) {
             Ok(Some(step)) => {
                 self.gauge(&job.step).dec();
@@ -398,4 +399,52 @@ impl Work {
 fn text_of(panic: &(dyn Any + Send)) -> &str {
     let text = panic.downcast_ref::<&str>().copied();
     text.or_else(|| panic.downcast_ref::<String>().map(String::as_str)).unwrap_or("a panic without a message")
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use pseidon_delivery::committer::Positions;
+    use pseidon_delivery::embedded::EmbeddedStore;
+    use pseidon_delivery::{Claimant, StateStore};
+
+    use super::super::host::Host;
+    use super::*;
+
+    fn work(dir: &Path) -> Work {
+        let store: Arc<dyn StateStore> = Arc::new(EmbeddedStore::open(dir, "p").unwrap());
+        let claimant = Claimant { owner: "i".into(), plan: "p".into(), accepts_other_plans: false };
+        let committer = Arc::new(Committer::new("lake".into(), store, claimant, Positions::InStore, Arc::default()));
+        let metrics = Metrics::new();
+        let sink = SinkContext { pipeline: "p".into(), hook: None, committer, metrics: metrics.clone(), stage: "lake".into() };
+        let gauge = |gauges: &prometheus::IntGaugeVec| gauges.with_label_values(&["lake"]);
+        let (unpublished, waiting) = (gauge(&metrics.unpublished_files), gauge(&metrics.waiting_files));
+        Work { sink, state: Mutex::default(), changed: Condvar::new(), unpublished, waiting }
+    }
+
+    fn job(base: &Path) -> Job {
+        let moving = Move {
+            host: Host::this(),
+            disk: None,
+            inode: None,
+            bytes: None,
+            base: base.to_owned(),
+            hidden: ".open/1.open".into(),
+            visible: "a.json".into(),
+            extension: "json".into(),
+            follow_up: None,
+        };
+        Job { id: "i/1.open".into(), moving, step: Step::Publish, failures: 0 }
+    }
+
+    #[test]
+    fn a_panic_is_a_failure_of_one_job_and_the_thread_lives() {
+        let dir = tempfile::tempdir().unwrap();
+        let work = work(&dir.path().join("state"));
+        assert!(!work.work_by(job(dir.path()), |_| panic!("a footer of {} bytes", 7)));
+        let put_off = work.state.lock().files.jobs.pop_first().unwrap().1;
+        assert_eq!(put_off.failures, 1);
+        assert!(work.work_by(put_off, |_| Ok(None)));
+    }
 }

@@ -42,12 +42,15 @@ enum Mood {
     AnswerLost,
     /// Does not get it, nor anything that comes later.
     Gone,
+    /// Gets it long after its sender is dead: when the next run has opened the sink, and has not taken its splits.
+    Delayed,
 }
 
 struct Store {
     inner: EmbeddedStore,
     mood: Mutex<Mood>,
     stop: Mutex<Stop>,
+    delayed: Mutex<Option<(SinkId, Commit)>>,
 }
 
 impl Store {
@@ -74,7 +77,17 @@ impl Store {
                 Ok(self.lost()?)
             }
             Mood::Gone => Ok(self.lost()?),
+            Mood::Delayed => {
+                *self.delayed.lock() = Some((sink.clone(), commit.clone()));
+                Ok(self.lost()?)
+            }
         }
+    }
+
+    /// The commit that is under way arrives. Returns whether it is applied, if there is one.
+    fn receive_delayed(&self) -> Option<bool> {
+        let (sink, commit) = self.delayed.lock().take()?;
+        Some(self.inner.commit(&sink, &commit).is_ok())
     }
 }
 
@@ -125,7 +138,7 @@ impl World {
     fn new() -> World {
         let dir = tempfile::tempdir().unwrap();
         let inner = EmbeddedStore::open(&dir.path().join("state"), "p").unwrap();
-        let store = Arc::new(Store { inner, mood: Mutex::default(), stop: Mutex::default() });
+        let store = Arc::new(Store { inner, mood: Mutex::default(), stop: Mutex::default(), delayed: Mutex::default() });
         World { dir, store, runs: AtomicUsize::new(0) }
     }
 
@@ -155,6 +168,8 @@ impl World {
             metrics: Metrics::new(),
         };
         let sink = FilesSink.prepare(&options(text), &input).unwrap().open(setup.clone())?;
+        let is_applied = self.store.receive_delayed();
+        assert_ne!(is_applied, Some(true), "a dead run has committed");
         let splits: Vec<Arc<Split>> = (0..2)
             .map(|partition| Arc::new(Split { id: format!("in:clicks/{partition}").into(), topic: "clicks".into(), partition }))
             .collect();

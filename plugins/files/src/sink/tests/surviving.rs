@@ -45,6 +45,22 @@ fn a_run_that_dies_around_its_commit_is_made_good_by_the_next() {
 }
 
 #[test]
+fn a_commit_that_is_under_way_when_its_sender_dies_is_never_applied_later() {
+    let world = World::new();
+    for _ in 0..2 {
+        let mut run = world.start(EVERY_5);
+        run.deliver(0, 12).unwrap();
+        *world.store.mood.lock() = Mood::Delayed;
+        let error = run.writer.flush(None).unwrap_err();
+        assert!(matches!(error, SinkError::Abandon(Abandon::Stopped)), "{error}");
+    }
+    let mut run = world.start(EVERY_5);
+    run.deliver(0, 12).unwrap();
+    run.finish();
+    world.assert_exactly_once("out", [12, 0]);
+}
+
+#[test]
 fn only_folders_of_the_dead_on_this_machine_are_cleaned() {
     let world = World::new();
     let first = world.start(EVERY_5);
@@ -251,7 +267,7 @@ fn some_ops() -> impl Strategy<Value = Vec<Op>> {
         2 => Just(Op::Tick),
         1 => (0usize..2).prop_map(Op::Flush),
         1 => Just(Op::Drop),
-        1 => prop_oneof![Just(Mood::AnswerLost), Just(Mood::Gone)].prop_map(Op::Die),
+        1 => prop_oneof![Just(Mood::AnswerLost), Just(Mood::Gone), Just(Mood::Delayed)].prop_map(Op::Die),
     ];
     prop::collection::vec(op, 1..25)
 }
