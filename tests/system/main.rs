@@ -13,10 +13,12 @@
 //! - [`flows`], [`bad_records`], [`command_line`]: what a pipeline does with records, and what the command line does.
 //! - [`secure`]: brokers behind TLS and a login. [`service`]: what a run shows of itself, and does when it is told.
 //! - [`under_load`]: sources that are faster than their sinks.
+//! - [`dead_runs`]: what a dead run has left on another disk, and its commit that is still under way.
 //! - [`state`], [`outages`]: what happens when state is lost, changed or held by another, and when disks and servers fail.
 
 mod bad_records;
 mod command_line;
+mod dead_runs;
 mod fail_points;
 mod flows;
 mod harness;
