@@ -8,8 +8,8 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 /// What only a commit that stages files holds.
 const STAGES_FILES: &[u8] = b"\\\"hidden\\\"";
-/// How a run asks what is staged.
-const ASKS_FOR_STAGED: [&[u8]; 2] = [b"HGETALL", b":staged:"];
+/// How a run asks what is staged for the sink `files`.
+const ASKS_FOR_STAGED: [&[u8]; 2] = [b"HGETALL", b":staged:files\r\n"];
 
 /// A proxy in front of a Redis server.
 pub(crate) struct HeldCommit {
