@@ -154,7 +154,7 @@ impl OpenFile {
         let file = format!("{name}.{}", writing.extension);
         let visible = folder.map_or_else(|| file.clone(), |folder| format!("{folder}/{file}"));
         let has_follow_up = writing.has_hook || self.destination.is_some();
-        let follow_up = has_follow_up.then(|| FollowUp { records: self.records, positions, destination: self.destination });
+        let follow_up = has_follow_up.then_some(FollowUp { records: self.records, positions, destination: self.destination });
         let moving = self.hidden.to_move(visible, writing.extension, follow_up);
         let splits = self.held.into_iter().map(|held| (held.split.id.clone(), held.upto)).collect();
         let commit = LaneCommit { lane: self.lane, splits };
