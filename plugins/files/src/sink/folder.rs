@@ -119,11 +119,13 @@ pub(super) struct DeadFolder {
     dir: PathBuf,
     name: String,
     owner: String,
+    /// Its run was on another machine, so the lock says little.
+    is_foreign: bool,
     _lock: File,
 }
 
 impl DeadFolder {
-    /// Locks the folder at `dir`; `None` if its run may be alive.
+    /// Locks the folder at `dir`; `None` if its run is alive. One that was on another machine may be alive all the same.
     pub(super) fn claim(dir: PathBuf, here: &Host) -> io::Result<Option<DeadFolder>> {
         let Some(name) = dir.file_name().and_then(|name| name.to_str()).map(str::to_owned) else { return Ok(None) };
         let path = dir.join(LOCK);
@@ -138,9 +140,7 @@ impl DeadFolder {
         };
         let text = io::read_to_string(&lock)?;
         let label = Label::from_text(&text);
-        if !text.is_empty() && !label.host.shares_locks_with(here) {
-            return Ok(None);
-        }
+        let is_foreign = !text.is_empty() && !label.host.shares_locks_with(here);
         match flock(&lock, FlockOperation::NonBlockingLockExclusive) {
             Err(Errno::WOULDBLOCK) => return Ok(None),
             other => other?,
@@ -150,7 +150,17 @@ impl DeadFolder {
             return Ok(None);
         }
         let owner = label.owner.unwrap_or_else(|| name.strip_prefix(NEW).unwrap_or(&name).to_owned());
-        Ok(Some(DeadFolder { dir, name, owner, _lock: lock }))
+        Ok(Some(DeadFolder { dir, name, owner, is_foreign, _lock: lock }))
+    }
+
+    /// Whether its run was on another machine, such as a container before the machine was started again.
+    pub(super) fn is_foreign(&self) -> bool {
+        self.is_foreign
+    }
+
+    /// Whether a file lies in it.
+    pub(super) fn has_files(&self) -> bool {
+        fs::read_dir(&self.dir).is_ok_and(|mut entries| entries.any(|entry| entry.is_ok_and(|entry| entry.file_name() != LOCK)))
     }
 
     /// The folder's path.

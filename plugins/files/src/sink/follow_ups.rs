@@ -25,7 +25,7 @@ use serde_json::json;
 use super::follow_up::FollowUp;
 use super::hook::Hook;
 use super::place::{Move, Outcome, sync_dirs};
-use super::relocate::{Place, relocate};
+use super::relocate::{Place, forget_note, relocate};
 use super::staging::shown;
 
 const FIRST_WAIT: Duration = Duration::from_secs(1);
@@ -338,7 +338,8 @@ impl Work {
                         self.sink.metrics.bad_records.with_label_values(&labels).inc_by(follow_up.records);
                         Ok(None)
                     }
-                    Place::Final(path) => Ok(self.sink.hook.as_ref().map(|_| Step::Report(follow_up.clone(), path))),
+                    Place::Final(path) if self.sink.hook.is_some() => Ok(Some(Step::Report(follow_up.clone(), path))),
+                    Place::Final(_) => self.clear(job, follow_up),
                 }
             }
             Step::Report(follow_up, path) => {
@@ -354,9 +355,15 @@ impl Work {
                 });
                 hook.call(&path, &json.to_string(), &is_over)?;
                 failpoint::reach("hooked");
-                Ok(None)
+                self.clear(job, follow_up)
             }
         }
+    }
+
+    /// Everything was done for a file.
+    fn clear(&self, job: &Job, follow_up: &FollowUp) -> Result<Option<Step>, String> {
+        let cleared = forget_note(&job.id, &job.moving, follow_up);
+        cleared.map(|()| None).map_err(|error| format!("cannot clean up beside {}: {error}", shown(&job.moving)))
     }
 
     fn finish(&self, job: Job) {

@@ -9,7 +9,8 @@
 //! ```
 //!
 //! While the published file is there nobody can see the copy, and once it is gone there is a `.copy` for as long as the file does not have
-//! its place. Nothing is replaced: if the name is taken, a digest of the file's id is added, which nobody else has.
+//! its place. Nothing is replaced: if the name is taken, a digest of the file's id is added, which no other file has. That this was so is noted in
+//! `.pseidon-ID.own` until the file is done ([`forget_note`]), since a reader may take the file, and its report has to name the right path.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read};
@@ -66,6 +67,14 @@ pub(super) fn relocate(id: &str, moving: &Move, follow_up: &FollowUp, is_over: &
     place.take(&published, is_over).map(Place::Final)
 }
 
+/// The file `id` is done: what was noted beside it is removed.
+pub(super) fn forget_note(id: &str, moving: &Move, follow_up: &FollowUp) -> io::Result<()> {
+    match &follow_up.destination {
+        None => Ok(()),
+        Some(destination) => remove_if_there(&Target::new(id, destination.folder.clone(), moving.file_name(), &moving.extension).note),
+    }
+}
+
 /// The names that a file can get.
 struct Names {
     /// The one that it should have.
@@ -80,6 +89,8 @@ struct Target {
     names: Names,
     part: PathBuf,
     copy: PathBuf,
+    /// Says that the file has its own name.
+    note: PathBuf,
 }
 
 impl Target {
@@ -90,6 +101,7 @@ impl Target {
             names: Names { wanted: folder.join(name), own },
             part: folder.join(format!(".pseidon-{}.part", digest(id, 8))),
             copy: folder.join(format!(".pseidon-{}.copy", digest(id, 8))),
+            note: folder.join(format!(".pseidon-{}.own", digest(id, 8))),
             folder,
         }
     }
@@ -130,6 +142,8 @@ impl Target {
         }
         let name = match rename_to_new(file, &self.names.wanted) {
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+                File::create(&self.note)?.sync_all()?;
+                sync_dir(&self.folder)?;
                 rename_to_new(file, &self.names.own)?;
                 &self.names.own
             }
@@ -175,7 +189,8 @@ impl Target {
         if let Some(_copy) = lock(&self.copy, false)? {
             return self.give_name(&self.copy).map(Some);
         }
-        Ok(self.names.own.try_exists()?.then(|| self.names.own.clone()))
+        let has_own_name = self.note.try_exists()? || self.names.own.try_exists()?;
+        Ok(has_own_name.then(|| self.names.own.clone()))
     }
 }
 
@@ -352,6 +367,12 @@ mod tests {
         for _ in 0..2 {
             assert_eq!(case.relocate().unwrap(), Place::Final(case.target().names.own));
         }
+        let content = fs::read_to_string(case.target().names.own).unwrap();
+        fs::remove_file(case.target().names.own).unwrap();
+        assert_eq!(case.relocate().unwrap(), Place::Final(case.target().names.own), "also when its reader has taken it");
+        forget_note(ID, &case.moving, &case.follow_up).unwrap();
+        assert!(!case.target().note.exists());
+        fs::write(case.target().names.own, content).unwrap();
         assert_eq!(fs::read_to_string(case.target().names.wanted).unwrap(), "other");
         assert_eq!(fs::read_to_string(case.target().names.own).unwrap(), CONTENT);
     }

@@ -22,8 +22,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use pseidon_delivery::{Position, SplitId};
-use pseidon_plugin::source::{SourceError, SourceHandle, SourceSetup, Start, Stopped};
 use pseidon_plugin::Split;
+use pseidon_plugin::source::{SourceError, SourceHandle, SourceSetup, Start, Stopped};
 
 use self::tracked::{Begin, Stat, Tracked, Turn};
 use super::Config;

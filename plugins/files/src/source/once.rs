@@ -16,8 +16,8 @@ use std::time::Duration;
 use crossbeam_channel::{Receiver, Sender, bounded};
 use parking_lot::Mutex;
 use pseidon_delivery::Position;
-use pseidon_plugin::source::{SourceError, SourceHandle, SourceSetup, Stopped};
 use pseidon_plugin::Split;
+use pseidon_plugin::source::{SourceError, SourceHandle, SourceSetup, Stopped};
 
 use super::Config;
 use super::compression::Compression;

@@ -61,23 +61,34 @@ fn a_commit_that_is_under_way_when_its_sender_dies_is_never_applied_later() {
 }
 
 #[test]
-fn only_folders_of_the_dead_on_this_machine_are_cleaned() {
+fn only_folders_of_the_dead_are_cleaned() {
     let world = World::new();
     let first = world.start(EVERY_5);
     let folder = fs::read_dir(world.path("out").join(OPEN)).unwrap().map(|entry| entry.unwrap().path()).find(|path| path.is_dir()).unwrap();
-    for (instance, lock) in [("dead", Some(Host::this().to_text())), ("unborn", None), ("elsewhere", Some("elsewhere 1234".to_owned()))] {
+    let elsewhere = || Some("elsewhere 1234".to_owned());
+    let cases =
+        [("dead", Some(Host::this().to_text()), true), ("unborn", None, true), ("gone", elsewhere(), true), ("idle", elsewhere(), false)];
+    for (instance, lock, has_file) in cases {
         fs::create_dir(folder.join(instance)).unwrap();
-        fs::write(folder.join(instance).join("1.open"), "not committed").unwrap();
+        if has_file {
+            fs::write(folder.join(instance).join("1.open"), "not committed").unwrap();
+        }
         if let Some(text) = lock {
             fs::write(folder.join(instance).join("lock"), text).unwrap();
         }
     }
+    // A run on another machine that has a split.
+    let at_work = Claimant { owner: "at-work".into(), plan: "p".into(), accepts_other_plans: false };
+    world.store.take(&"lake".into(), &["in:clicks/7".into()], &at_work).unwrap();
+    fs::create_dir(folder.join("at-work")).unwrap();
+    fs::write(folder.join("at-work/1.open"), "not committed").unwrap();
+    fs::write(folder.join("at-work/lock"), "elsewhere 1234").unwrap();
     let second = world.start(EVERY_5);
     let mut left: Vec<_> = fs::read_dir(&folder).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
     left.sort();
-    assert_eq!(left, ["elsewhere", "host_0", "host_1"]);
+    assert_eq!(left, ["at-work", "host_0", "host_1", "idle"]);
+    assert!(folder.join("at-work/1.open").exists());
     drop((first, second));
-    assert!(folder.join("elsewhere/1.open").exists());
 }
 
 #[test]
