@@ -308,10 +308,17 @@ impl<'a> Reader<'a> {
         }
         if self.paused {
             self.paused = false;
-            let all = list_of(&self.assignment.names(), |_| Offset::Invalid);
-            self.consumer.resume(&all).map_err(|error| Leave::transient(format!("cannot go on reading: {error}")))?;
+            // A run that takes nothing more by itself stays paused.
+            let awake = self.assignment.iter().filter(|assigned| !assigned.outlet.is_paused());
+            let awake: Vec<_> = awake.map(|assigned| assigned.at.clone()).collect();
+            self.resume(&awake)?;
         }
         Ok(())
+    }
+
+    fn resume(&self, partitions: &[TopicPartition]) -> Result<(), Leave> {
+        let list = list_of(partitions, |_| Offset::Invalid);
+        self.consumer.resume(&list).map_err(|error| Leave::transient(format!("cannot resume reading: {error}")))
     }
 
     fn pause(&self, partitions: &[TopicPartition]) -> Result<(), Leave> {

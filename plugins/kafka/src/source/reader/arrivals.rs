@@ -308,9 +308,15 @@ impl Reader<'_> {
         }
         let starts = begun.iter().map(|one| (&one.at, raw(one.start), one.identity.epoch));
         self.consumer.assign_more(&starts_list(starts)).map_err(|error| Leave::transient(format!("cannot read partitions: {error}")))?;
-        let resting: Vec<_> = begun.iter().filter(|one| self.paused || one.outlet.is_paused()).map(|one| one.at.clone()).collect();
+        let is_resting = |one: &&Begun| self.paused || one.outlet.is_paused();
+        let (resting, running): (Vec<&Begun>, Vec<&Begun>) = begun.iter().partition(is_resting);
+        let names = |begun: Vec<&Begun>| begun.into_iter().map(|one| one.at.clone()).collect::<Vec<_>>();
         if !resting.is_empty() {
-            self.pause(&resting)?;
+            self.pause(&names(resting))?;
+        }
+        if !running.is_empty() {
+            // librdkafka keeps a partition paused for as long as it knows it, also when the run is gone for which it was paused.
+            self.resume(&names(running))?;
         }
         begun.into_iter().for_each(|one| self.assignment.add(one));
         Ok(())
