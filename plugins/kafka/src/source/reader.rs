@@ -308,8 +308,11 @@ impl<'a> Reader<'a> {
         }
         if self.paused {
             self.paused = false;
-            let all = list_of(&self.assignment.names(), |_| Offset::Invalid);
-            self.consumer.resume(&all).map_err(|error| Leave::transient(format!("cannot go on reading: {error}")))?;
+            // A run that is paused by itself stays so.
+            let is_read = |at: &TopicPartition| self.outlets.of(&at.topic).is_none_or(|outlet| !outlet.is_paused());
+            let read: Vec<_> = self.assignment.names().into_iter().filter(is_read).collect();
+            let read = list_of(&read, |_| Offset::Invalid);
+            self.consumer.resume(&read).map_err(|error| Leave::transient(format!("cannot go on reading: {error}")))?;
         }
         Ok(())
     }
