@@ -1,5 +1,6 @@
 //! Batches: consecutive records of one split, as they came.
 
+use std::ops::Range;
 use std::sync::Arc;
 
 use arrow::array::{BinaryArray, BinaryBuilder, StringArray, StringBuilder};
@@ -7,6 +8,7 @@ use bytes::{Bytes, BytesMut};
 use pseidon_delivery::{Position, Resume, SplitId};
 
 use crate::budget::{Charge, Share};
+use crate::memory::ArrayMemory;
 
 /// A source's unit of order: a Kafka partition, a file.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -71,14 +73,27 @@ impl Batch {
         self.positions.is_empty()
     }
 
-    /// The bytes it keeps in memory, roughly.
+    /// The bytes it keeps in memory: payloads, keys, headers, timestamps and positions.
     pub fn size(&self) -> usize {
-        self.payloads.buffer.len() + self.positions.len() * 24
+        self.charge.as_ref().map_or_else(|| self.memory(), Charge::bytes)
+    }
+
+    fn memory(&self) -> usize {
+        let mut columns = ArrayMemory::default();
+        self.keys.iter().for_each(|keys| columns.add(keys));
+        self.headers.iter().for_each(|headers| columns.add(headers));
+        let timestamps = self.timestamps.as_ref().map_or(0, |all| all.capacity() * size_of::<i64>());
+        self.payloads.memory() + self.positions.capacity() * size_of::<Position>() + timestamps + columns.bytes()
     }
 
     /// Counts the batch against its source's share of the memory for as long as it lives.
     pub fn charge_to(&mut self, share: &Arc<Share>) {
-        self.charge = Some(share.charge(self.size()));
+        self.charge = Some(share.charge(self.memory()));
+    }
+
+    /// Counts bytes that were made of the batch against the same share, until what is returned is dropped.
+    pub fn charge_more(&self, bytes: usize) -> Option<Charge> {
+        self.charge.as_ref().map(|charge| charge.more(bytes))
     }
 }
 
@@ -125,6 +140,16 @@ impl Payloads {
     /// The bytes of all records together.
     pub fn bytes(&self) -> usize {
         self.buffer.len()
+    }
+
+    /// The bytes that it keeps in memory.
+    fn memory(&self) -> usize {
+        self.buffer.len() + self.spans.capacity() * size_of::<PayloadSpan>()
+    }
+
+    /// The records with these numbers. The buffer is shared.
+    pub fn part(&self, rows: Range<usize>) -> Payloads {
+        Payloads { buffer: self.buffer.clone(), spans: self.spans[rows].to_vec(), lines: self.lines }
     }
 
     /// The record's bytes; `None` if it has no payload (a tombstone in Kafka).
@@ -230,9 +255,11 @@ impl BatchBuilder {
         self.positions.is_empty()
     }
 
-    /// How many bytes of payload it holds.
+    /// How many bytes of payloads, keys and headers it holds.
     pub fn bytes(&self) -> usize {
-        self.buffer.len()
+        let keys = self.keys.as_ref().map_or(0, |keys| keys.values_slice().len());
+        let headers = self.headers.as_ref().map_or(0, |headers| headers.values_slice().len());
+        self.buffer.len() + keys + headers
     }
 
     /// The batch, which covers all positions below `next`.

@@ -211,6 +211,18 @@ impl Drop for Share {
     }
 }
 
+impl Charge {
+    /// The bytes that it counts.
+    pub fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    /// Counts more bytes against the same share.
+    pub fn more(&self, bytes: usize) -> Charge {
+        self.share.charge(bytes)
+    }
+}
+
 impl Drop for Charge {
     fn drop(&mut self) {
         let budget = &self.share.budget;

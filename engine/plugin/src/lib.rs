@@ -12,6 +12,7 @@
 pub mod batch;
 pub mod budget;
 pub mod format;
+pub mod memory;
 pub mod metrics;
 pub mod options;
 pub mod outbox;

@@ -20,7 +20,7 @@ mod recipe;
 mod values;
 
 pub use pace::Pace;
-use recipe::{Failure, Recipe};
+use recipe::{Failure, NotMade, Recipe};
 pub use values::NumberExpr;
 
 /// The largest number there can be, since `n` is an int64.
@@ -164,8 +164,13 @@ impl Source for Generate {
     }
 
     fn sample(&self, setup: &SourceSetup, count: usize) -> Result<Vec<Bytes>, SourceError> {
-        let count = self.end().min(count as u64);
-        let made = self.make(&self.split(setup, 0), (0..count).collect(), count, setup)?;
+        let mut count = self.end().min(count as u64);
+        let made = loop {
+            match self.make(&self.split(setup, 0), (0..count).collect(), count, setup)? {
+                Some(made) => break made,
+                None => count /= 2,
+            }
+        };
         Ok((0..made.len()).filter_map(|row| made.payloads.get_bytes(row)).collect())
     }
 
@@ -304,11 +309,15 @@ impl Generate {
             upto = upto.min(due);
         }
         let mut ended = Vec::new();
+        let mut is_too_much = false;
         for (index, split) in splits.iter_mut().enumerate() {
             let Some(from) = split.next.map(|next| next.max(pass.next)) else { continue };
             let numbers = numbers_of_split(from, upto, index, self.splits);
             if !numbers.is_empty() {
-                let batch = self.make(&split.split, numbers, upto, setup)?;
+                let Some(batch) = self.make(&split.split, numbers, upto, setup)? else {
+                    is_too_much = true;
+                    break;
+                };
                 pass.batch_size = next_batch_size(&batch);
                 handle.emit(batch)?;
             }
@@ -321,6 +330,11 @@ impl Generate {
         }
         if !ended.is_empty() {
             handle.release(ended)?;
+        }
+        if is_too_much {
+            // Fewer are tried next time. The splits before that one are further already.
+            pass.batch_size = (pass.batch_size / 2).max(1);
+            return Ok(());
         }
         pass.next = upto;
         if let Some(count) = self.count {
@@ -338,8 +352,13 @@ impl Generate {
         Arc::new(Split { id: format!("{}:{index}", setup.stage).into(), topic: setup.stage.clone(), partition: index as i32 })
     }
 
-    fn make(&self, split: &Arc<Split>, numbers: Vec<u64>, next: Position, setup: &SourceSetup) -> Result<Batch, SourceError> {
-        let made = self.recipe.make(split, numbers, next).map_err(SourceError::Fatal)?;
+    /// A batch of these numbers; `None` if it would become too large.
+    fn make(&self, split: &Arc<Split>, numbers: Vec<u64>, next: Position, setup: &SourceSetup) -> Result<Option<Batch>, SourceError> {
+        let made = match self.recipe.make(split, numbers, next) {
+            Ok(made) => made,
+            Err(NotMade::TooMany) => return Ok(None),
+            Err(NotMade::All(reason)) => return Err(SourceError::Fatal(reason)),
+        };
         match made.failed.first() {
             Some(Failure { number, reason }) if !self.skip_failures => {
                 Err(SourceError::Fatal(format!("record {number} cannot be made: {reason}; with :on-error :noop it is left out")))
@@ -348,7 +367,7 @@ impl Generate {
                 if !made.failed.is_empty() {
                     setup.metrics.bad_records.with_label_values(&[setup.stage.as_str(), "dropped"]).inc_by(made.failed.len() as u64);
                 }
-                Ok(made.batch)
+                Ok(Some(made.batch))
             }
         }
     }

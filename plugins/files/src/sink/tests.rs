@@ -256,7 +256,7 @@ impl Run {
                 continue;
             }
             self.committer.ledger().dispatch(&split, &chunk.lane, rows.position(0), rows.position(rows.len() - 1));
-            chunks.push(Chunk { lane: chunk.lane, rows });
+            chunks.push(Chunk::new(chunk.lane, rows));
         }
         self.committer.ledger().advance(&split, next, None);
         chunks.into_iter().try_for_each(|chunk| self.writer.write(chunk))

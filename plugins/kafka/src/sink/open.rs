@@ -91,7 +91,7 @@ impl Sink for OpenSink {
     fn route(&self, rows: Rows) -> Routed {
         match self.prepared.plan.ready(&rows, self.limits) {
             Ok((ready, bad)) if ready.is_empty() => Routed { chunks: Vec::new(), bad },
-            Ok((ready, bad)) => Routed { chunks: vec![Chunk { lane: self.lane.clone(), rows: ready }], bad },
+            Ok((ready, bad)) => Routed { chunks: vec![Chunk::new(self.lane.clone(), ready)], bad },
             Err(error) => {
                 let reason = error.to_string();
                 let bad = (0..rows.len() as u32).map(|row| BadRow { row, reason: reason.clone() }).collect();
