@@ -3,7 +3,9 @@
 //! A call is a message that is applied once, twice or never, at once or much later, perhaps after its sender has given up or died. The answer
 //! arrives, arrives late, or is lost. An instance that gets none is told that the store is unavailable, as by a time limit.
 
-use pseidon_delivery::{Commit, CommitError, CommitRecord, SinkId, SplitId, Staged, StateStore, StoreError, StoredPlan};
+use std::collections::BTreeSet;
+
+use pseidon_delivery::{Claimant, Commit, CommitError, CommitRecord, SinkId, SplitId, Staged, StateStore, StoreError, StoredPlan};
 
 use crate::process::ProcessId;
 use crate::scenario::Kind;
@@ -13,63 +15,56 @@ use crate::world::{Shared, World};
 /// A question to the store.
 #[derive(Clone, Debug)]
 pub(crate) enum Request {
-    Take { sink: SinkId, splits: Vec<SplitId>, owner: String },
+    Take { sink: SinkId, splits: Vec<SplitId>, claimant: Claimant },
     SetOwner { sink: SinkId, splits: Vec<(SplitId, u64)>, owner: Option<String> },
+    Fence { sink: SinkId, owner: String },
+    Owners { sink: SinkId },
     Commit { sink: SinkId, commit: Commit },
     Staged { sink: SinkId },
-    Records { sink: SinkId },
-    Plan,
-    SetPlan(StoredPlan),
 }
 
 /// What the store says.
 #[derive(Debug)]
 pub(crate) enum Answer {
     Done,
-    Taken(Vec<CommitRecord>),
+    Taken(Result<Vec<CommitRecord>, CommitError>),
+    Owners(BTreeSet<String>),
     Committed(Result<(), CommitError>),
     Staged(Vec<Staged>),
-    Records(Vec<(SplitId, CommitRecord)>),
-    Plan(Option<StoredPlan>),
 }
 
 impl Request {
     /// Applies it.
     fn apply(&self, content: &mut Content) -> Answer {
         match self {
-            Request::Take { sink, splits, owner } => Answer::Taken(content.take(sink, splits, owner)),
+            Request::Take { sink, splits, claimant } => Answer::Taken(content.take(sink, splits, claimant)),
             Request::SetOwner { sink, splits, owner } => {
                 content.set_owner(sink, splits, owner.as_deref());
                 Answer::Done
             }
-            Request::Commit { sink, commit } => Answer::Committed(content.commit(sink, commit)),
-            Request::Staged { sink } => Answer::Staged(content.staged(sink)),
-            Request::Records { sink } => {
-                let of_sink = content.all_records().filter(|(of, _, _)| *of == sink);
-                Answer::Records(of_sink.map(|(_, split, record)| (split.clone(), record.clone())).collect())
-            }
-            Request::Plan => Answer::Plan(content.plan()),
-            Request::SetPlan(plan) => {
-                content.set_plan(plan);
+            Request::Fence { sink, owner } => {
+                content.fence(sink, owner);
                 Answer::Done
             }
+            Request::Owners { sink } => Answer::Owners(content.owners(sink)),
+            Request::Commit { sink, commit } => Answer::Committed(content.commit(sink, commit)),
+            Request::Staged { sink } => Answer::Staged(content.staged(sink)),
         }
     }
 
     /// One line for the trace.
     fn describe(&self) -> String {
         match self {
-            Request::Take { sink, splits, owner } => format!("take {sink} {splits:?} for {owner}"),
+            Request::Take { sink, splits, claimant } => format!("take {sink} {splits:?} for {} with {}", claimant.owner, claimant.plan),
             Request::SetOwner { sink, splits, owner } => format!("owner {sink} {splits:?} = {}", owner.as_deref().unwrap_or("none")),
+            Request::Fence { sink, owner } => format!("fence {sink} {owner}"),
+            Request::Owners { sink } => format!("owners {sink}"),
             Request::Commit { sink, commit } => {
                 let steps: Vec<String> = commit.splits.iter().map(describe_step).collect();
                 let staged: Vec<&str> = commit.staged.iter().map(|entry| entry.id.as_str()).collect();
                 format!("commit {sink} [{}] staged {staged:?} published {:?}", steps.join(", "), commit.published)
             }
             Request::Staged { sink } => format!("staged {sink}"),
-            Request::Records { sink } => format!("records {sink}"),
-            Request::Plan => "plan".into(),
-            Request::SetPlan(plan) => format!("plan = {}", plan.fingerprint),
         }
     }
 }
@@ -79,12 +74,11 @@ impl Answer {
     fn describe(&self) -> String {
         match self {
             Answer::Done => "done".into(),
-            Answer::Taken(records) => records.iter().map(describe_record).collect::<Vec<_>>().join(", "),
+            Answer::Taken(Ok(records)) => records.iter().map(describe_record).collect::<Vec<_>>().join(", "),
+            Answer::Owners(owners) => format!("{owners:?}"),
             Answer::Committed(Ok(())) => "committed".into(),
-            Answer::Committed(Err(error)) => error.to_string(),
+            Answer::Taken(Err(error)) | Answer::Committed(Err(error)) => error.to_string(),
             Answer::Staged(entries) => format!("{:?}", entries.iter().map(|entry| entry.id.as_str()).collect::<Vec<_>>()),
-            Answer::Records(records) => records.iter().map(|(_, record)| describe_record(record)).collect::<Vec<_>>().join(", "),
-            Answer::Plan(plan) => plan.as_ref().map_or("none".into(), |plan| plan.fingerprint.clone()),
         }
     }
 }
@@ -93,7 +87,8 @@ fn describe_record(record: &CommitRecord) -> String {
     let mut ahead: Vec<_> = record.ahead.iter().collect();
     ahead.sort();
     let low = record.low.map_or("none".into(), |low| low.to_string());
-    format!("epoch {} commit {} low {low} ahead {ahead:?} owners {:?}", record.epoch, record.sequence, record.owners)
+    let plan = record.plan.as_deref().unwrap_or("no plan");
+    format!("epoch {} commit {} low {low} ahead {ahead:?} owners {:?} {plan}", record.epoch, record.sequence, record.owners)
 }
 
 fn describe_step(step: &pseidon_delivery::SplitCommit) -> String {
@@ -292,9 +287,7 @@ impl Client {
     }
 }
 
-/// The committer parks its thread before it asks again; the simulated wait is over when the scheduler says so, so it must not really park.
 fn unavailable() -> StoreError {
-    std::thread::current().unpark();
     StoreError::Unavailable("no answer".into())
 }
 
@@ -311,10 +304,10 @@ impl StateStore for Client {
         Ok(Vec::new())
     }
 
-    fn take(&self, sink: &SinkId, splits: &[SplitId], owner: &str) -> Result<Vec<CommitRecord>, StoreError> {
-        match self.call(Request::Take { sink: sink.clone(), splits: splits.to_vec(), owner: owner.to_owned() })? {
-            Answer::Taken(records) => Ok(records),
-            other => Err(unexpected(&other)),
+    fn take(&self, sink: &SinkId, splits: &[SplitId], claimant: &Claimant) -> Result<Vec<CommitRecord>, CommitError> {
+        match self.call(Request::Take { sink: sink.clone(), splits: splits.to_vec(), claimant: claimant.clone() })? {
+            Answer::Taken(taken) => taken,
+            other => Err(unexpected(&other).into()),
         }
     }
 
@@ -322,11 +315,23 @@ impl StateStore for Client {
         self.call(Request::SetOwner { sink: sink.clone(), splits: splits.to_vec(), owner: owner.map(str::to_owned) }).map(|_| ())
     }
 
-    fn commit(&self, sink: &SinkId, commit: &Commit) -> Result<(), CommitError> {
-        match self.call(Request::Commit { sink: sink.clone(), commit: commit.clone() })? {
+    fn fence(&self, sink: &SinkId, owner: &str) -> Result<(), StoreError> {
+        self.call(Request::Fence { sink: sink.clone(), owner: owner.to_owned() }).map(|_| ())
+    }
+
+    fn owners(&self, sink: &SinkId) -> Result<BTreeSet<String>, StoreError> {
+        match self.call(Request::Owners { sink: sink.clone() })? {
+            Answer::Owners(owners) => Ok(owners),
+            other => Err(unexpected(&other)),
+        }
+    }
+
+    fn commit_many(&self, steps: &[(&SinkId, &Commit)]) -> Vec<Result<(), CommitError>> {
+        let commit = |sink: &SinkId, commit: &Commit| match self.call(Request::Commit { sink: sink.clone(), commit: commit.clone() })? {
             Answer::Committed(outcome) => outcome,
             other => Err(unexpected(&other).into()),
-        }
+        };
+        steps.iter().map(|(sink, step)| commit(sink, step)).collect()
     }
 
     fn staged(&self, sink: &SinkId) -> Result<Vec<Staged>, StoreError> {
@@ -337,36 +342,47 @@ impl StateStore for Client {
     }
 
     fn forget(&self, _: &SinkId, _: &[String]) -> Result<(), StoreError> {
-        Ok(())
+        not_simulated()
     }
 
-    fn records(&self, sink: &SinkId) -> Result<Vec<(SplitId, CommitRecord)>, StoreError> {
-        match self.call(Request::Records { sink: sink.clone() })? {
-            Answer::Records(records) => Ok(records),
-            other => Err(unexpected(&other)),
-        }
+    fn records(&self, _: &SinkId) -> Result<Vec<(SplitId, CommitRecord)>, StoreError> {
+        not_simulated()
+    }
+
+    fn forget_splits(&self, _: &SinkId, _: &[SplitId]) -> Result<(), StoreError> {
+        not_simulated()
     }
 
     fn sinks(&self) -> Result<Vec<SinkId>, StoreError> {
-        Ok(Vec::new())
+        not_simulated()
     }
 
-    fn plan(&self) -> Result<Option<StoredPlan>, StoreError> {
-        match self.call(Request::Plan)? {
-            Answer::Plan(plan) => Ok(plan),
-            other => Err(unexpected(&other)),
-        }
+    fn plans(&self) -> Result<Vec<String>, StoreError> {
+        not_simulated()
     }
 
-    fn set_plan(&self, plan: &StoredPlan) -> Result<(), StoreError> {
-        self.call(Request::SetPlan(plan.clone())).map(|_| ())
+    fn plan(&self, _: &str) -> Result<Option<String>, StoreError> {
+        not_simulated()
+    }
+
+    fn add_plan(&self, _: &StoredPlan) -> Result<(), StoreError> {
+        not_simulated()
+    }
+
+    fn forget_plans(&self, _: &[String]) -> Result<(), StoreError> {
+        not_simulated()
     }
 
     fn note(&self, _: &str) -> Result<Option<String>, StoreError> {
-        Ok(None)
+        not_simulated()
     }
 
     fn set_note(&self, _: &str, _: &str) -> Result<(), StoreError> {
-        Ok(())
+        not_simulated()
     }
+}
+
+/// Neither a committer nor a sink asks this.
+fn not_simulated<T>() -> Result<T, StoreError> {
+    Err(StoreError::Failed("the simulation has no message for this call".into()))
 }

@@ -6,15 +6,15 @@ use std::sync::{Arc, LazyLock};
 
 use arrow::array::{ArrayRef, RecordBatch, StringArray};
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
-use pseidon_delivery::committer::{Abandon, Positions, Seen};
-use pseidon_delivery::{CommitRecord, Committer, Position, SinkId, SplitId};
+use pseidon_delivery::committer::{Abandon, Begin, Positions, Seen};
+use pseidon_delivery::{Claimant, CommitRecord, Committer, Position, SinkId, SplitId};
 use pseidon_dsl::expr::ExprKind;
 use pseidon_dsl::node::Text;
 use pseidon_expr::{Column, Scope};
 use pseidon_files::FilesSink;
 use pseidon_plugin::batch::MetaWanted;
 use pseidon_plugin::metrics::Metrics;
-use pseidon_plugin::sink::{Chunk, PreparedSink, RecordShape, Sink, SinkError, SinkInput, SinkPlugin, SinkSetup, Writer};
+use pseidon_plugin::sink::{Chunk, PreparedSink, RecordShape, Sink, SinkError, SinkInput, SinkPlugin, SinkSetup, Taken, Writer};
 use pseidon_plugin::{BatchBuilder, LaneMemory, Options, Rows, Split, Stop};
 
 use crate::disk::MOUNT_POINT;
@@ -26,11 +26,14 @@ use crate::world::{Order, Shared, split_id};
 pub(crate) struct ProcessId {
     pub(crate) machine: usize,
     pub(crate) number: usize,
+    /// The version of the pipeline that it runs.
+    pub(crate) plan: usize,
 }
 
 impl fmt::Display for ProcessId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "m{}p{}", self.machine, self.number)
+        write!(f, "m{}p{}", self.machine, self.number)?;
+        if self.plan > 0 { write!(f, "-v{}", self.plan + 1) } else { Ok(()) }
     }
 }
 
@@ -39,14 +42,28 @@ impl fmt::Display for ProcessId {
 pub(crate) enum Failure {
     Fenced(String),
     Transient(String),
+    /// Another plan has left lanes ahead.
+    OtherPlan(String),
     Fatal(String),
     Stopped,
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Failure::Fenced(reason) | Failure::Transient(reason) | Failure::OtherPlan(reason) | Failure::Fatal(reason) => {
+                f.write_str(reason)
+            }
+            Failure::Stopped => f.write_str("it was told to leave"),
+        }
+    }
 }
 
 impl From<Abandon> for Failure {
     fn from(abandon: Abandon) -> Self {
         match abandon {
             Abandon::Fenced(error) => Failure::Fenced(error.to_string()),
+            other @ Abandon::OtherPlan { .. } => Failure::OtherPlan(other.to_string()),
             Abandon::Fatal(reason) => Failure::Fatal(reason),
             Abandon::Stopped => Failure::Stopped,
         }
@@ -70,25 +87,33 @@ pub(crate) fn sink_id() -> SinkId {
 
 /// What all processes of all runs share: it has no state that a run could leave behind.
 struct Fixture {
-    sink: Arc<dyn PreparedSink>,
+    /// The sink of each version of the pipeline.
+    sinks: [Arc<dyn PreparedSink>; PLANS],
     schema: SchemaRef,
     metrics: Metrics,
     memory: Arc<LaneMemory>,
 }
 
+/// How many versions of the pipeline there are. They write to buckets of different names.
+pub(crate) const PLANS: usize = 2;
+
 static FIXTURE: LazyLock<Fixture> = LazyLock::new(|| {
-    let text = format!("{{:base-dir \"{MOUNT_POINT}\" :path \"{{k}}\" :codec :raw :rollover {{:records 5}}}}");
-    let nodes = pseidon_dsl::edn::read_all(&text).expect("the options are well-formed");
-    let options = Options::parse(FilesSink.spec(), &nodes, pseidon_dsl::Span::default()).expect("the options are valid");
     let field = Arc::new(Field::new("k", DataType::Utf8, true));
     let ExprKind::Path(path) = pseidon_dsl::expr::parse(&Text::plain("k", 0)).expect("`k` is an expression").kind else {
         unreachable!("`k` is a path")
     };
     let scope = Scope { columns: vec![Column { path, field: field.clone() }] };
     let input = SinkInput { scope, record: RecordShape::AsCame { format: "raw".into() } };
-    let sink = FilesSink.prepare(&options, &input).expect("the sink is valid");
-    Fixture { sink, schema: Arc::new(Schema::new(vec![field])), metrics: Metrics::new(), memory: LaneMemory::new(1 << 30) }
+    let sinks = std::array::from_fn(|plan| sink(plan, &input));
+    Fixture { sinks, schema: Arc::new(Schema::new(vec![field])), metrics: Metrics::new(), memory: LaneMemory::new(1 << 30) }
 });
+
+fn sink(plan: usize, input: &SinkInput) -> Arc<dyn PreparedSink> {
+    let text = format!("{{:base-dir \"{MOUNT_POINT}\" :path \"v{}-{{k}}\" :codec :raw :rollover {{:records 5}}}}", plan + 1);
+    let nodes = pseidon_dsl::edn::read_all(&text).expect("the options are well-formed");
+    let options = Options::parse(FilesSink.spec(), &nodes, pseidon_dsl::Span::default()).expect("the options are valid");
+    FilesSink.prepare(&options, input).expect("the sink is valid")
+}
 
 /// Makes what all runs share. The parser of options needs more stack than a simulated process has.
 pub(crate) fn prepare() {
@@ -103,10 +128,10 @@ pub(crate) fn run(world: &Shared, id: ProcessId) {
             Ok(()) => return world.lock().note(|| format!("{id}  has stopped well")),
             Err(failure) => failure,
         };
-        world.lock().note(|| format!("{id}  attempt ends: {failure:?}"));
+        world.lock().note(|| format!("{id}  attempt ends: {failure}"));
         match failure {
             Failure::Fenced(_) | Failure::Transient(_) => world.switch(),
-            Failure::Stopped => return,
+            Failure::Stopped | Failure::OtherPlan(_) => return,
             Failure::Fatal(reason) => return world.lock().violate(format!("{id} gives up: {reason}")),
         }
     }
@@ -116,7 +141,6 @@ pub(crate) fn run(world: &Shared, id: ProcessId) {
 struct Attempt<'a> {
     world: &'a Shared,
     id: ProcessId,
-    owner: String,
     committer: Arc<Committer>,
     sink: Arc<dyn Sink>,
     writer: Box<dyn Writer>,
@@ -132,8 +156,10 @@ fn attempt(world: &Shared, id: ProcessId, seen: &Arc<Seen>) -> Result<(), Failur
         (locked.owner_name(id), locked.disks.dir().to_owned())
     };
     let store = Arc::new(Client { world: world.clone(), process: id });
-    let committer = Committer::new(sink_id(), store, Positions::InStore, stop.abandoned()).remembering(seen.clone());
-    let committer = Arc::new(committer);
+    let claimant = Claimant { owner: owner.clone(), plan: format!("plan{}", id.plan), accepts_other_plans: false };
+    let committer = Committer::new(sink_id(), store, claimant, Positions::InStore, stop.abandoned()).remembering(seen.clone());
+    let switching = world.clone();
+    let committer = Arc::new(committer.waiting_by(move |_| switching.switch()));
     let setup = SinkSetup {
         pipeline: "clicks".into(),
         base,
@@ -145,9 +171,9 @@ fn attempt(world: &Shared, id: ProcessId, seen: &Arc<Seen>) -> Result<(), Failur
         stop,
         metrics: FIXTURE.metrics.clone(),
     };
-    let sink = world.with_registry(id, || FIXTURE.sink.open(setup))?;
+    let sink = world.with_registry(id, || FIXTURE.sinks[id.plan].open(setup))?;
     let writer = sink.writer()?;
-    let mut attempt = Attempt { world, id, owner, committer, sink, writer, held: BTreeMap::new() };
+    let mut attempt = Attempt { world, id, committer, sink, writer, held: BTreeMap::new() };
     let outcome = attempt.work();
     world.with_registry(id, || drop(attempt));
     outcome
@@ -179,27 +205,36 @@ impl Attempt<'_> {
 
     fn take(&mut self, partitions: &[usize]) -> Result<(), Failure> {
         let ids = ids(partitions);
-        let taken: Vec<CommitRecord> = self.committer.take(&ids, &self.owner)?;
-        let previous: Vec<(SplitId, Vec<String>)> = ids.iter().cloned().zip(taken.iter().map(|record| record.owners.clone())).collect();
+        let taken = self.committer.take(&ids)?;
+        let with_owners = |(split, record): (&SplitId, &CommitRecord)| Taken {
+            split: split.clone(),
+            epoch: record.epoch,
+            owners: record.owners.clone(),
+            low: record.low,
+        };
+        let previous: Vec<Taken> = ids.iter().zip(&taken).map(with_owners).collect();
         let staged = self.committer.staged()?;
         let over = self.world.with_registry(self.id, || self.sink.take_over(&previous, &staged))?;
         self.committer.published(over.published);
         let held: Vec<_> = ids.iter().cloned().zip(taken.iter().map(|record| record.epoch)).collect();
-        self.committer.cut_off_others(&held, &self.owner)?;
+        self.committer.cut_off_others(&held)?;
+        let mut begun = Vec::new();
         for (partition, record) in partitions.iter().zip(taken) {
             let start = match record.low {
                 Some(low) => low,
                 None => self.world.lock().first_start(*partition),
             };
-            self.committer.begin(split_id(*partition), record, start)?;
+            begun.push(Begin { split: split_id(*partition), record, start, resume: None });
             self.held.insert(*partition, start);
         }
-        Ok(())
+        Ok(self.committer.begin(begun)?)
     }
 
     fn release(&mut self, partitions: &[usize]) -> Result<(), Failure> {
         let ids = ids(partitions);
         self.writer.flush(Some(&ids))?;
+        self.committer.commit_idle()?;
+        self.tell_group();
         self.committer.release(&ids)?;
         self.held.retain(|partition, _| !partitions.contains(partition));
         Ok(())
@@ -226,7 +261,7 @@ impl Attempt<'_> {
                 chunks.push(Chunk { lane: chunk.lane, rows });
             }
         }
-        self.committer.ledger().advance(&id, next);
+        self.committer.ledger().advance(&id, next, None);
         self.world.lock().note(|| format!("{}  reads {id} {from}..{next}", self.id));
         for chunk in chunks {
             self.writer.write(chunk)?;
@@ -236,10 +271,10 @@ impl Attempt<'_> {
 
     /// Commits the group's offsets.
     fn tell_group(&self) {
-        let lows = self.committer.ledger().lows();
+        let ledger = self.committer.ledger();
         let mut world = self.world.lock();
         for partition in self.held.keys() {
-            let low = lows.iter().find(|(split, _)| *split == split_id(*partition)).map(|(_, low)| *low);
+            let low = ledger.low(&split_id(*partition));
             let told = &mut world.partitions[*partition];
             if told.assigned == Some(self.id) {
                 told.committed = low.or(told.committed);

@@ -11,6 +11,8 @@ pub enum Kind {
     LateMessages,
     /// Machines have disks of their own
     Disks,
+    /// Instances run different versions of the pipeline
+    Plans,
 }
 
 /// A set of [`Kind`]s.

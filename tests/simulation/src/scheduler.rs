@@ -5,9 +5,9 @@ use std::path::PathBuf;
 
 use generator::{Generator, Gn};
 
-use crate::process::{self, ProcessId};
-use crate::scenario::Kinds;
-use crate::world::{Shared, World};
+use crate::process::{self, PLANS, ProcessId, sink_id};
+use crate::scenario::{Kind, Kinds};
+use crate::world::{Shared, World, split_id};
 
 /// How many steps a process may need at the end, when nothing goes wrong any more.
 const PATIENCE: u32 = 10_000;
@@ -92,13 +92,18 @@ impl Scheduler {
     fn start_any(&mut self) {
         let machine = self.world.lock().rng.usize(0..self.machines);
         if self.processes.keys().filter(|id| id.machine == machine).count() < MOST_PROCESSES {
-            self.start(machine);
+            let plan = {
+                let mut world = self.world.lock();
+                if world.kinds.has(Kind::Plans) { world.rng.usize(0..PLANS) } else { 0 }
+            };
+            self.start(machine, plan);
+            self.rebalance();
         }
     }
 
-    fn start(&mut self, machine: usize) -> ProcessId {
+    fn start(&mut self, machine: usize, plan: usize) -> ProcessId {
         self.started += 1;
-        let id = ProcessId { machine, number: self.started };
+        let id = ProcessId { machine, number: self.started, plan };
         let world = self.world.clone();
         world.lock().note(|| format!("{id}  is started"));
         world.lock().controls.entry(id).or_default();
@@ -106,7 +111,6 @@ impl Scheduler {
         // Only a generator with data of its own is one that can be left from deep inside; nobody looks at the data.
         steps.set_local_data(std::ptr::dangling_mut());
         self.processes.insert(id, Process { steps, is_frozen: false });
-        self.rebalance();
         id
     }
 
@@ -220,18 +224,32 @@ impl Scheduler {
             world.settle_network();
         }
         for machine in 0..self.machines {
-            let id = self.start(machine);
-            let mut left = PATIENCE;
-            while self.processes.contains_key(&id) && left > 0 {
-                self.world.lock().step += 1;
-                self.resume(id);
-                left -= 1;
+            for plan in 0..PLANS {
+                self.finish_on(machine, plan);
             }
-            if left == 0 {
-                self.world.lock().violate(format!("{id} does not come to its end although nothing is wrong any more"));
-                self.crash(id);
-                return;
+        }
+    }
+
+    /// One process brings to its end what can be brought to its end on this machine and with this version of the pipeline.
+    fn finish_on(&mut self, machine: usize, plan: usize) {
+        let id = self.start(machine, plan);
+        {
+            let mut world = self.world.lock();
+            for partition in 0..world.partitions.len() {
+                let record = world.store.record(&sink_id(), &split_id(partition));
+                let is_of_other_plan = !record.ahead.is_empty() && record.plan != Some(format!("plan{plan}"));
+                world.partitions[partition].assigned = (!is_of_other_plan).then_some(id);
             }
+        }
+        let mut left = PATIENCE;
+        while self.processes.contains_key(&id) && left > 0 {
+            self.world.lock().step += 1;
+            self.resume(id);
+            left -= 1;
+        }
+        if left == 0 {
+            self.world.lock().violate(format!("{id} does not come to its end although nothing is wrong any more"));
+            self.crash(id);
         }
     }
 }

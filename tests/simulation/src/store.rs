@@ -4,7 +4,8 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
 use parking_lot::Mutex;
-use pseidon_delivery::{Commit, CommitError, CommitRecord, SinkId, SplitId, Staged, StateStore, StoreError, StoredPlan};
+use pseidon_delivery::store::{Shown, refusal};
+use pseidon_delivery::{Claimant, Commit, CommitError, CommitRecord, SinkId, SplitId, Staged, StateStore, StoreError, StoredPlan};
 
 /// Everything that one pipeline's store holds.
 #[derive(Clone, Default)]
@@ -12,7 +13,8 @@ pub struct Content {
     identity: Option<String>,
     records: BTreeMap<(SinkId, SplitId), CommitRecord>,
     staged: BTreeMap<(SinkId, String), String>,
-    plan: Option<StoredPlan>,
+    fenced: BTreeSet<(SinkId, String)>,
+    plans: BTreeMap<String, String>,
     notes: HashMap<String, String>,
 }
 
@@ -27,22 +29,32 @@ impl Content {
         self.records.iter().map(|((sink, split), record)| (sink, split, record))
     }
 
-    /// Every staged entry.
+    /// The id of every staged entry, with its sink.
     pub fn all_staged(&self) -> impl Iterator<Item = (&SinkId, &str)> {
         self.staged.keys().map(|(sink, id)| (sink, id.as_str()))
     }
 
+    fn is_fenced(&self, sink: &SinkId, owner: &str) -> bool {
+        self.fenced.contains(&(sink.clone(), owner.to_owned()))
+    }
+
     /// [`StateStore::take`]
-    pub fn take(&mut self, sink: &SinkId, splits: &[SplitId], owner: &str) -> Vec<CommitRecord> {
+    pub fn take(&mut self, sink: &SinkId, splits: &[SplitId], claimant: &Claimant) -> Result<Vec<CommitRecord>, CommitError> {
+        if self.is_fenced(sink, &claimant.owner) {
+            return Err(CommitError::OwnerFenced(claimant.owner.clone()));
+        }
         let take = |split: &SplitId| {
             let record = self.records.entry((sink.clone(), split.clone())).or_default();
             record.epoch += 1;
-            record.owners.retain(|other| other != owner);
+            record.owners.retain(|other| *other != claimant.owner);
             let before = record.clone();
-            record.owners.push(owner.into());
+            record.owners.push(claimant.owner.clone());
+            if record.ahead.is_empty() || claimant.accepts_other_plans {
+                record.plan = Some(claimant.plan.clone());
+            }
             before
         };
-        splits.iter().map(take).collect()
+        Ok(splits.iter().map(take).collect())
     }
 
     /// [`StateStore::set_owner`]
@@ -56,17 +68,38 @@ impl Content {
         }
     }
 
+    /// [`StateStore::fence`]. Marks of owners without a record are dropped as soon as that is allowed.
+    pub fn fence(&mut self, sink: &SinkId, owner: &str) {
+        let owners = self.owners(sink);
+        self.fenced.retain(|(of, other)| of != sink || owners.contains(other));
+        self.fenced.insert((sink.clone(), owner.to_owned()));
+    }
+
+    /// [`StateStore::owners`]
+    pub fn owners(&self, sink: &SinkId) -> BTreeSet<String> {
+        self.all_records().filter(|(of, _, _)| *of == sink).flat_map(|(_, _, record)| record.owners.clone()).collect()
+    }
+
     /// [`StateStore::commit`]
     pub fn commit(&mut self, sink: &SinkId, commit: &Commit) -> Result<(), CommitError> {
-        self.check(sink, commit)?;
+        let key = |split: &SplitId| (sink.clone(), split.clone());
+        let shown = |split| {
+            self.records.get(&key(split)).map_or(Shown::default(), |record| Shown { epoch: record.epoch, sequence: record.sequence })
+        };
+        let shown: Vec<Shown> = commit.splits.iter().map(|step| shown(&step.split)).collect();
+        if let Some(refused) = refusal(&commit.owner, self.is_fenced(sink, &commit.owner), &commit.splits, &shown) {
+            return Err(refused);
+        }
         for step in &commit.splits {
-            let record = self.records.entry((sink.clone(), step.split.clone())).or_default();
+            let record = self.records.entry(key(&step.split)).or_default();
             record.sequence += 1;
             record.low = Some(step.low);
             record.ahead.extend(step.ahead.iter().cloned());
             for lane in &step.caught_up {
                 record.ahead.remove(lane);
             }
+            record.finished = step.finished;
+            record.resume = step.resume.clone().or(record.resume.take());
         }
         for id in &commit.published {
             self.staged.remove(&(sink.clone(), id.clone()));
@@ -75,47 +108,10 @@ impl Content {
         Ok(())
     }
 
-    /// The gravest reason first.
-    fn check(&self, sink: &SinkId, commit: &Commit) -> Result<(), CommitError> {
-        let shown: Vec<(u64, u64)> = commit.splits.iter().map(|step| self.epoch_and_sequence(sink, &step.split)).collect();
-        let steps = || commit.splits.iter().zip(&shown);
-        for (step, (found, _)) in steps() {
-            if *found < step.epoch {
-                return Err(CommitError::Epoch { split: step.split.clone(), expected: step.epoch, found: *found });
-            }
-        }
-        let sequence_error = |is_wrong: fn(u64, u64) -> bool| {
-            let (step, (_, found)) = steps().find(|(step, (_, found))| is_wrong(*found, step.sequence))?;
-            Some(CommitError::Sequence { split: step.split.clone(), expected: step.sequence, found: *found })
-        };
-        if let Some(lost) = sequence_error(|found, expected| found < expected) {
-            return Err(lost);
-        }
-        let fenced: Vec<SplitId> = steps().filter(|(step, (epoch, _))| *epoch > step.epoch).map(|(step, _)| step.split.clone()).collect();
-        if !fenced.is_empty() {
-            return Err(CommitError::Fenced(fenced));
-        }
-        sequence_error(|found, expected| found > expected).map_or(Ok(()), Err)
-    }
-
-    fn epoch_and_sequence(&self, sink: &SinkId, split: &SplitId) -> (u64, u64) {
-        self.records.get(&(sink.clone(), split.clone())).map_or((0, 0), |record| (record.epoch, record.sequence))
-    }
-
     /// [`StateStore::staged`]
     pub fn staged(&self, sink: &SinkId) -> Vec<Staged> {
         let of_sink = self.staged.iter().filter(|((of, _), _)| of == sink);
         of_sink.map(|((_, id), detail)| Staged { id: id.clone(), detail: detail.clone() }).collect()
-    }
-
-    /// [`StateStore::plan`]
-    pub fn plan(&self) -> Option<StoredPlan> {
-        self.plan.clone()
-    }
-
-    /// [`StateStore::set_plan`]
-    pub fn set_plan(&mut self, plan: &StoredPlan) {
-        self.plan = Some(plan.clone());
     }
 }
 
@@ -136,8 +132,8 @@ impl StateStore for Direct {
         Ok(vec!["nothing survives the process".into()])
     }
 
-    fn take(&self, sink: &SinkId, splits: &[SplitId], owner: &str) -> Result<Vec<CommitRecord>, StoreError> {
-        Ok(self.0.lock().take(sink, splits, owner))
+    fn take(&self, sink: &SinkId, splits: &[SplitId], claimant: &Claimant) -> Result<Vec<CommitRecord>, CommitError> {
+        self.0.lock().take(sink, splits, claimant)
     }
 
     fn set_owner(&self, sink: &SinkId, splits: &[(SplitId, u64)], owner: Option<&str>) -> Result<(), StoreError> {
@@ -145,8 +141,18 @@ impl StateStore for Direct {
         Ok(())
     }
 
-    fn commit(&self, sink: &SinkId, commit: &Commit) -> Result<(), CommitError> {
-        self.0.lock().commit(sink, commit)
+    fn fence(&self, sink: &SinkId, owner: &str) -> Result<(), StoreError> {
+        self.0.lock().fence(sink, owner);
+        Ok(())
+    }
+
+    fn owners(&self, sink: &SinkId) -> Result<BTreeSet<String>, StoreError> {
+        Ok(self.0.lock().owners(sink))
+    }
+
+    fn commit_many(&self, steps: &[(&SinkId, &Commit)]) -> Vec<Result<(), CommitError>> {
+        let mut content = self.0.lock();
+        steps.iter().map(|(sink, commit)| content.commit(sink, commit)).collect()
     }
 
     fn staged(&self, sink: &SinkId) -> Result<Vec<Staged>, StoreError> {
@@ -160,8 +166,14 @@ impl StateStore for Direct {
 
     fn records(&self, sink: &SinkId) -> Result<Vec<(SplitId, CommitRecord)>, StoreError> {
         let content = self.0.lock();
-        let of_sink = content.records.iter().filter(|((of, _), _)| of == sink);
-        Ok(of_sink.map(|((_, split), record)| (split.clone(), record.clone())).collect())
+        let of_sink = content.all_records().filter(|(of, _, _)| *of == sink);
+        Ok(of_sink.map(|(_, split, record)| (split.clone(), record.clone())).collect())
+    }
+
+    fn forget_splits(&self, sink: &SinkId, splits: &[SplitId]) -> Result<(), StoreError> {
+        let is_over = |record: &CommitRecord| record.finished.is_some() && record.owners.is_empty() && record.ahead.is_empty();
+        self.0.lock().records.retain(|(of, split), record| of != sink || !splits.contains(split) || !is_over(record));
+        Ok(())
     }
 
     fn sinks(&self) -> Result<Vec<SinkId>, StoreError> {
@@ -169,12 +181,21 @@ impl StateStore for Direct {
         Ok(sinks.into_iter().collect())
     }
 
-    fn plan(&self) -> Result<Option<StoredPlan>, StoreError> {
-        Ok(self.0.lock().plan())
+    fn plans(&self) -> Result<Vec<String>, StoreError> {
+        Ok(self.0.lock().plans.keys().cloned().collect())
     }
 
-    fn set_plan(&self, plan: &StoredPlan) -> Result<(), StoreError> {
-        self.0.lock().set_plan(plan);
+    fn plan(&self, fingerprint: &str) -> Result<Option<String>, StoreError> {
+        Ok(self.0.lock().plans.get(fingerprint).cloned())
+    }
+
+    fn add_plan(&self, plan: &StoredPlan) -> Result<(), StoreError> {
+        self.0.lock().plans.insert(plan.fingerprint.clone(), plan.text.clone());
+        Ok(())
+    }
+
+    fn forget_plans(&self, fingerprints: &[String]) -> Result<(), StoreError> {
+        self.0.lock().plans.retain(|plan, _| !fingerprints.contains(plan));
         Ok(())
     }
 
