@@ -6,6 +6,7 @@
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::io;
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 
@@ -55,7 +56,8 @@ pub(crate) struct Found {
 }
 
 impl Disks {
-    pub(crate) fn new(dir: PathBuf, machines: usize, count: usize) -> Disks {
+    /// As many data disks for so many machines. `are_equal` gives all disks the same id.
+    pub(crate) fn new(dir: PathBuf, machines: usize, count: usize, are_equal: bool) -> Disks {
         let made = fs::create_dir_all(&dir).and_then(|()| fs::write(dir.join(NOTHING), ""));
         let disks = Disks {
             dir,
@@ -64,10 +66,36 @@ impl Disks {
             count,
             taken: Vec::new(),
         };
-        let all = (0..count).map(Disk::Data).chain((0..machines).map(Disk::Root));
+        let all: Vec<Disk> = disks.all().collect();
         let made = made.and_then(|()| all.into_iter().try_for_each(|disk| fs::create_dir(disks.folder(disk))));
+        let made = made.and_then(|()| if are_equal { disks.make_equal() } else { Ok(()) });
         made.unwrap_or_else(|error| panic!("the simulation needs a folder {}: {error}", disks.dir.display()));
         disks
+    }
+
+    /// Every disk that there is.
+    pub(crate) fn all(&self) -> impl Iterator<Item = Disk> + use<> {
+        (0..self.count).map(Disk::Data).chain((0..self.mounted.len()).map(Disk::Root))
+    }
+
+    fn make_equal(&self) -> io::Result<()> {
+        for disk in self.all() {
+            fs::create_dir(self.folder(disk).join(OPEN))?;
+            fs::write(self.folder(disk).join(OPEN).join("disk"), "0".repeat(32))?;
+        }
+        Ok(())
+    }
+
+    /// A path without the folder that is this run's alone.
+    pub(crate) fn name_of(&self, path: &Path) -> String {
+        path.strip_prefix(&self.dir).unwrap_or(path).display().to_string()
+    }
+
+    /// Whether files that are not finished are on a disk.
+    pub(crate) fn has_hidden(&self, disk: Disk) -> bool {
+        let mut hidden = Vec::new();
+        hidden_paths(&self.folder(disk).join(OPEN), &mut hidden);
+        !hidden.is_empty()
     }
 
     /// The folder in which the pipeline file would be.
@@ -122,9 +150,7 @@ impl Disks {
     /// Everything on all disks, and what readers have taken.
     pub(crate) fn find_all(&self) -> Found {
         let mut found = Found { visible: self.taken.clone(), hidden: Vec::new() };
-        let data = (0..self.count).map(Disk::Data);
-        let roots = (0..self.mounted.len()).map(Disk::Root);
-        for disk in data.chain(roots) {
+        for disk in self.all() {
             let mut paths = Vec::new();
             visible_paths(&self.folder(disk), &mut paths);
             found.visible.extend(paths.iter().map(|path| read(path)));

@@ -7,27 +7,53 @@
 //! The modules in reading order:
 //!
 //! 1. [`scenario`]: which kinds of faults there are.
-//! 2. `world`: everything outside the instances; its parts are [`store`], `network` and `disk`.
-//! 3. `process`: an instance, which is a coroutine: it hands control back at every call of the store.
+//! 2. `world`: everything outside the instances; its parts are [`store`], `network`, `disk`, `source` and `target`.
+//! 3. `process`: an instance, which is a coroutine: it hands control back at every call of the store. It makes one `attempt` after another,
+//!    with the sinks of the `fixture`. `entropy` keeps other randomness than the seed's away from it.
 //! 4. `scheduler`: what happens next.
 //! 5. `check`: what must be true at the end.
 //!
 //! `docs/simulation.md` says how to read the trace of a run that went wrong.
 
+mod attempt;
 mod check;
 mod disk;
 mod entropy;
+mod fixture;
 mod network;
 mod process;
 pub mod scenario;
 mod scheduler;
+mod source;
 pub mod store;
+mod target;
 mod world;
 
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicU64, Ordering};
 
-use scenario::Kinds;
+use scenario::{Kinds, Mutation};
 use scheduler::Scheduler;
+
+/// What is simulated.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// Decides everything.
+    pub seed: u64,
+    /// What may go wrong.
+    pub kinds: Kinds,
+    /// The safeguard that is taken away, if any.
+    pub mutation: Option<Mutation>,
+    /// Whether a trace is wanted.
+    pub traced: bool,
+}
+
+impl Settings {
+    /// A run in which everything may go wrong, without a trace.
+    pub fn new(seed: u64) -> Settings {
+        Settings { seed, kinds: Kinds::all(), mutation: None, traced: false }
+    }
+}
 
 /// How a run went.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -38,25 +64,29 @@ pub struct Outcome {
     pub trace: Option<Vec<String>>,
 }
 
-/// Runs the simulation that `seed` stands for. Blocks until it is over.
+/// Runs a simulation. Blocks until it is over.
 ///
 /// # Panics
 /// If no folder for the simulated disks can be made, or the code under test panics.
-pub fn run(seed: u64, kinds: Kinds, traced: bool) -> Outcome {
-    process::prepare();
-    let dir = folder().join(format!("pseidon-simulation-{}-{seed}", std::process::id()));
-    let work = move || {
-        entropy::seed_this_thread(seed);
-        let (violations, trace) = Scheduler::new(seed, kinds, dir, traced).run();
+pub fn run(settings: &Settings) -> Outcome {
+    fixture::prepare();
+    let dir = new_folder();
+    let work = || {
+        entropy::seed_this_thread(settings.seed);
+        let (violations, trace) = Scheduler::new(settings, dir).run();
         Outcome { violations, trace }
     };
     // The standard library seeds the hash maps of a thread once, so each run has a new one.
-    let thread = std::thread::Builder::new().name(format!("seed {seed}")).spawn(work).expect("a thread can be started");
-    thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+    std::thread::scope(|scope| {
+        let thread = std::thread::Builder::new().name(format!("seed {}", settings.seed)).spawn_scoped(scope, work);
+        thread.expect("a thread can be started").join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+    })
 }
 
-/// Where the simulated disks are: in memory, where that is possible.
-fn folder() -> PathBuf {
+/// A folder for the simulated disks that no other run has: in memory, where that is possible.
+fn new_folder() -> PathBuf {
+    static COUNT: AtomicU64 = AtomicU64::new(0);
     let memory = PathBuf::from("/dev/shm");
-    if memory.is_dir() { memory } else { std::env::temp_dir() }
+    let above = if memory.is_dir() { memory } else { std::env::temp_dir() };
+    above.join(format!("pseidon-simulation-{}-{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed)))
 }

@@ -5,7 +5,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
 use clap::Parser;
-use pseidon_simulation::scenario::{Kind, Kinds};
+use pseidon_simulation::scenario::{Kind, Kinds, Mutation};
+use pseidon_simulation::{Settings, run};
 
 /// Run simulations of the delivery protocol, one for each seed.
 #[derive(Parser)]
@@ -19,6 +20,9 @@ struct Arguments {
     /// Leave out a kind of fault; may be repeated
     #[arg(long, value_enum)]
     without: Vec<Kind>,
+    /// Take a safeguard away, to see that this is noticed
+    #[arg(long, value_enum)]
+    mutation: Option<Mutation>,
     /// Print the trace of each seed
     #[arg(long)]
     trace: bool,
@@ -36,7 +40,7 @@ fn main() -> ExitCode {
             if seed >= end {
                 return;
             }
-            let outcome = pseidon_simulation::run(seed, kinds, arguments.trace);
+            let outcome = run(&Settings { seed, kinds, mutation: arguments.mutation, traced: arguments.trace });
             if let Some(trace) = &outcome.trace {
                 println!("{}", trace.join("\n"));
             }

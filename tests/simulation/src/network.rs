@@ -8,9 +8,10 @@ use std::collections::BTreeSet;
 use pseidon_delivery::{Claimant, Commit, CommitError, CommitRecord, SinkId, SplitId, Staged, StateStore, StoreError, StoredPlan};
 
 use crate::process::ProcessId;
-use crate::scenario::Kind;
+use crate::scenario::{Kind, Mutation};
+use crate::source::generation_of;
 use crate::store::Content;
-use crate::world::{Shared, World};
+use crate::world::{Shared, World, split_id};
 
 /// A question to the store.
 #[derive(Clone, Debug)]
@@ -149,11 +150,38 @@ impl World {
     }
 
     fn apply(&mut self, request: &Request) -> Answer {
+        match (request, self.mutation) {
+            (Request::Fence { .. }, Some(Mutation::UnfencedOwners)) => return Answer::Done,
+            (Request::Take { claimant, .. }, Some(Mutation::ForgottenPlans)) => {
+                let mut answer = request.apply(&mut self.store);
+                if let Answer::Taken(Ok(records)) = &mut answer {
+                    records.iter_mut().for_each(|record| record.plan = Some(claimant.plan.clone()));
+                }
+                return answer;
+            }
+            _ => {}
+        }
         let answer = request.apply(&mut self.store);
         if let (Request::Commit { commit, .. }, Answer::Committed(Ok(()))) = (request, &answer) {
-            self.note_committed(commit);
+            self.note_begun(commit);
         }
         answer
+    }
+
+    /// Remembers where splits are begun.
+    fn note_begun(&mut self, commit: &Commit) {
+        for step in commit.splits.iter().filter(|step| step.sequence == 0) {
+            let partition = (0..self.partitions.len()).find(|partition| split_id(*partition) == step.split);
+            if let Some(partition) = partition {
+                let generation = step.resume.as_ref().map_or(1, generation_of);
+                self.partitions[partition].begun.get_or_insert((generation, step.low));
+            }
+        }
+    }
+
+    /// Everything that is on its way is lost.
+    pub(crate) fn drop_messages(&mut self) {
+        self.network.messages.clear();
     }
 
     /// Whether anything is on its way.

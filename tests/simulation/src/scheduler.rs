@@ -5,9 +5,12 @@ use std::path::PathBuf;
 
 use generator::{Generator, Gn};
 
-use crate::process::{self, PLANS, ProcessId, sink_id};
-use crate::scenario::{Kind, Kinds};
-use crate::world::{Shared, World, split_id};
+use crate::Settings;
+use crate::disk::Disk;
+use crate::fixture::PLANS;
+use crate::process::{self, ProcessId};
+use crate::scenario::Kind;
+use crate::world::{Shared, World, plan_name, split_id};
 
 /// How many steps a process may need at the end, when nothing goes wrong any more.
 const PATIENCE: u32 = 10_000;
@@ -30,8 +33,8 @@ pub(crate) struct Scheduler {
 }
 
 impl Scheduler {
-    pub(crate) fn new(seed: u64, kinds: Kinds, dir: PathBuf, traced: bool) -> Scheduler {
-        let world = World::new(seed, kinds, dir, traced);
+    pub(crate) fn new(settings: &Settings, dir: PathBuf) -> Scheduler {
+        let world = World::new(settings, dir);
         let machines = world.disks.mounted.len();
         Scheduler { world: world.share(), processes: BTreeMap::new(), started: 0, machines }
     }
@@ -54,13 +57,18 @@ impl Scheduler {
         let chance = {
             let mut world = self.world.lock();
             world.step += 1;
+            world.clock += world.rng.u64(0..3);
             world.rng.u32(0..100)
         };
         match chance {
             0..80 => self.resume_any(),
             80..90 => {
                 let mut world = self.world.lock();
-                if world.rng.u32(0..3) == 0 { world.time_out() } else { world.move_a_message() }
+                match world.rng.u32(0..4) {
+                    0 => world.time_out(),
+                    1 => world.move_a_transaction(),
+                    _ => world.move_a_message(),
+                }
             }
             _ => self.disturb(),
         }
@@ -121,7 +129,6 @@ impl Scheduler {
             let mut world = self.world.lock();
             world.controls.remove(&id);
             world.forget_caller(id);
-            world.registries.retain(|_, holder| *holder != id);
         }
         self.rebalance();
     }
@@ -158,7 +165,7 @@ impl Scheduler {
         let ids: Vec<ProcessId> = self.processes.keys().copied().collect();
         let (what, any) = {
             let mut world = self.world.lock();
-            (world.rng.u32(0..20), world.rng.choice(&ids).copied())
+            (world.rng.u32(0..26), world.rng.choice(&ids).copied())
         };
         match (what, any) {
             (0..5, _) => self.start_any(),
@@ -201,8 +208,68 @@ impl Scheduler {
                     world.note(|| format!("reader takes {name}"));
                 }
             }
+            (19, _) => self.reboot(),
+            (20, _) => self.world.lock().copy_store(),
+            (21, _) => self.restore_older(),
+            (22, _) => self.begin_generation(),
+            (23, _) => {
+                let mut world = self.world.lock();
+                if world.kinds.has(Kind::Target) && world.losing_positions_is_noticed() {
+                    world.lose_positions();
+                }
+            }
+            (24, _) => {
+                let mut world = self.world.lock();
+                let jump = world.rng.u64(0..400);
+                world.clock = world.clock + 200 - jump;
+                world.note(|| "clock  jumps".into());
+            }
             _ => {}
         }
+    }
+
+    /// A machine is restarted, and its disk is swapped, or not mounted.
+    fn reboot(&mut self) {
+        if !self.world.lock().kinds.has(Kind::Disks) {
+            return;
+        }
+        let machine = self.world.lock().rng.usize(0..self.machines);
+        for id in self.processes.keys().copied().filter(|id| id.machine == machine).collect::<Vec<_>>() {
+            self.crash(id);
+        }
+        let mut world = self.world.lock();
+        let disks: Vec<Disk> = world.disks.all().filter(|disk| *disk == Disk::Root(machine) || matches!(disk, Disk::Data(_))).collect();
+        if let Some(disk) = world.rng.choice(disks) {
+            world.disks.mounted[machine] = disk;
+            world.note(|| format!("m{machine}  is restarted with {disk:?}"));
+        }
+    }
+
+    fn restore_older(&mut self) {
+        let mut world = self.world.lock();
+        if !world.kinds.has(Kind::OlderStore) || !world.restore_older() {
+            return;
+        }
+        world.drop_messages();
+        drop(world);
+        for id in self.processes.keys().copied().collect::<Vec<_>>() {
+            self.crash(id);
+        }
+    }
+
+    /// A topic is made again, or a file is written again.
+    fn begin_generation(&mut self) {
+        let mut world = self.world.lock();
+        let world = &mut *world;
+        let number = world.rng.usize(0..world.partitions.len());
+        let kind = if world.partitions[number].is_file { Kind::RewrittenFiles } else { Kind::Topics };
+        if !world.kinds.has(kind) {
+            return;
+        }
+        let partition = &mut world.partitions[number];
+        partition.begin_generation(&mut world.rng);
+        world.may_alarm = true;
+        world.note(|| format!("source  partition {number} is made again"));
     }
 
     fn freeze_or_wake(&mut self, id: ProcessId) {
@@ -223,8 +290,22 @@ impl Scheduler {
             world.is_calm = true;
             world.settle_network();
         }
-        for machine in 0..self.machines {
-            for plan in 0..PLANS {
+        let mut disks: Vec<Disk> = self.world.lock().disks.all().collect();
+        self.world.lock().rng.shuffle(&mut disks);
+        let mut is_first = true;
+        for disk in disks {
+            let is_clear = {
+                let world = self.world.lock();
+                world.store.all_staged().next().is_none() && !world.disks.has_hidden(disk)
+            };
+            if is_clear && !is_first {
+                continue;
+            }
+            is_first = false;
+            let machine = if let Disk::Root(machine) = disk { machine } else { 0 };
+            self.world.lock().disks.mounted[machine] = disk;
+            let plans = if self.world.lock().kinds.has(Kind::Plans) { PLANS } else { 1 };
+            for plan in 0..plans {
                 self.finish_on(machine, plan);
             }
         }
@@ -236,8 +317,10 @@ impl Scheduler {
         {
             let mut world = self.world.lock();
             for partition in 0..world.partitions.len() {
-                let record = world.store.record(&sink_id(), &split_id(partition));
-                let is_of_other_plan = !record.ahead.is_empty() && record.plan != Some(format!("plan{plan}"));
+                let is_of_other_plan = world.sinks.iter().any(|(sink, _)| {
+                    let record = world.store.record(sink, &split_id(partition));
+                    !record.ahead.is_empty() && record.plan != Some(plan_name(plan))
+                });
                 world.partitions[partition].assigned = (!is_of_other_plan).then_some(id);
             }
         }

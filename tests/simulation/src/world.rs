@@ -7,28 +7,18 @@ use std::sync::Arc;
 
 use fastrand::Rng;
 use parking_lot::{Mutex, MutexGuard};
-use pseidon_delivery::{Commit, Position, SplitId};
+use pseidon_delivery::{SinkId, SplitId};
 use pseidon_plugin::Stop;
 
-use crate::disk::{Disk, Disks};
+use crate::Settings;
+use crate::attempt::Held;
+use crate::disk::Disks;
 use crate::network::Network;
 use crate::process::ProcessId;
-use crate::scenario::{Kind, Kinds};
+use crate::scenario::{Kind, Kinds, Mutation};
+use crate::source::Partition;
 use crate::store::Content;
-
-/// A partition of the topic.
-pub(crate) struct Partition {
-    /// The records in order: their positions, and their keys unless they are filtered out.
-    pub(crate) records: Vec<(Position, Option<u8>)>,
-    /// The first position after all records.
-    pub(crate) end: Position,
-    /// The instance that the group has given it to.
-    pub(crate) assigned: Option<ProcessId>,
-    /// What the group has committed.
-    pub(crate) committed: Option<Position>,
-    /// Where reading was begun.
-    pub(crate) begun: Option<Position>,
-}
+use crate::target::Target;
 
 /// What the scheduler tells a process.
 #[derive(Default)]
@@ -43,6 +33,8 @@ pub(crate) struct Control {
 pub(crate) struct World {
     pub(crate) rng: Rng,
     pub(crate) kinds: Kinds,
+    /// The safeguard that is taken away.
+    pub(crate) mutation: Option<Mutation>,
     /// Nothing goes wrong any more.
     pub(crate) is_calm: bool,
     /// A process is being killed: it must not do anything any more.
@@ -53,17 +45,40 @@ pub(crate) struct World {
     pub(crate) partitions: Vec<Partition>,
     pub(crate) controls: BTreeMap<ProcessId, Control>,
     /// What must not be.
-    /// Who has the lock under which folders of a disk are made and cleaned up.
-    pub(crate) registries: BTreeMap<Disk, ProcessId>,
+    /// The sinks of the pipeline.
+    pub(crate) sinks: Vec<(SinkId, SinkKind)>,
+    pub(crate) target: Target,
+    /// The store as it was some time ago.
+    older: Option<Content>,
+    /// Something has lost data, so a process that notices it and gives up is right.
+    pub(crate) may_alarm: bool,
+    /// A process has noticed it.
+    pub(crate) is_alarmed: bool,
     pub(crate) violations: Vec<String>,
     pub(crate) trace: Option<Vec<String>>,
     pub(crate) step: u64,
+    /// The wall-clock time in milliseconds.
+    pub(crate) clock: u64,
     names: u64,
 }
 
 /// The world, as the scheduler and the processes share it.
 #[derive(Clone)]
 pub(crate) struct Shared(Arc<Mutex<World>>);
+
+/// What kind of sink it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum SinkKind {
+    /// Files, with the positions in the store.
+    Files,
+    /// A target that holds the positions.
+    Target,
+}
+
+/// The fingerprint of a version of the pipeline.
+pub(crate) fn plan_name(plan: usize) -> String {
+    format!("plan{plan}")
+}
 
 /// What a process does next.
 pub(crate) enum Order {
@@ -94,22 +109,6 @@ impl Shared {
         generator::co_yield_with(());
     }
 
-    /// Does what needs the lock of the disk's hidden folders. All processes share a thread, which must not block in it.
-    pub(crate) fn with_registry<T>(&self, process: ProcessId, work: impl FnOnce() -> T) -> T {
-        loop {
-            let mut world = self.lock();
-            let disk = world.disks.mounted[process.machine];
-            if *world.registries.entry(disk).or_insert(process) == process {
-                break;
-            }
-            drop(world);
-            self.switch();
-        }
-        let done = work();
-        self.lock().registries.retain(|_, holder| *holder != process);
-        done
-    }
-
     /// Lets the scheduler go on, or not.
     pub(crate) fn maybe_switch(&self) {
         let switches = {
@@ -123,24 +122,45 @@ impl Shared {
 }
 
 impl World {
-    pub(crate) fn new(seed: u64, kinds: Kinds, dir: PathBuf, traced: bool) -> World {
-        let mut rng = Rng::with_seed(seed);
+    pub(crate) fn new(settings: &Settings, dir: PathBuf) -> World {
+        let (kinds, mutation) = (settings.kinds, settings.mutation);
+        let mut rng = Rng::with_seed(settings.seed);
         let machines = rng.usize(1..3);
         let disks = if kinds.has(Kind::Disks) && rng.u32(0..4) > 0 { machines } else { 1 };
-        let partitions = (0..rng.usize(1..4)).map(|_| Partition::new(&mut rng)).collect();
+        let disks = Disks::new(dir, machines, disks, mutation == Some(Mutation::EqualDisks));
+        let count = rng.usize(1..4);
+        let (files, target) = ((SinkId::from("lake"), SinkKind::Files), (SinkId::from("topic"), SinkKind::Target));
+        let sinks = match rng.u32(0..8) {
+            0 if kinds.has(Kind::Target) => vec![target],
+            1 if kinds.has(Kind::Target) => vec![files, target],
+            _ => vec![files],
+        };
+        // A target has positions before the store has what tells files apart.
+        let may_be_file = kinds.has(Kind::RewrittenFiles) && sinks.iter().all(|(_, kind)| *kind == SinkKind::Files);
+        let partition = |_| {
+            let is_file = may_be_file && rng.u32(0..4) == 0;
+            Partition::new(&mut rng, is_file)
+        };
+        let partitions = (0..count).map(partition).collect();
         World {
             kinds,
+            mutation,
             is_calm: false,
             is_dying: false,
             store: Content::default(),
             network: Network::default(),
-            disks: Disks::new(dir, machines, disks),
+            disks,
             partitions,
             controls: BTreeMap::new(),
-            registries: BTreeMap::new(),
+            sinks,
+            target: Target::default(),
+            older: None,
+            may_alarm: false,
+            is_alarmed: false,
             violations: Vec::new(),
-            trace: traced.then(Vec::new),
+            trace: settings.traced.then(Vec::new),
             step: 0,
+            clock: 1_000_000,
             names: 0,
             rng,
         }
@@ -163,24 +183,59 @@ impl World {
         self.violations.push(what);
     }
 
-    /// A name that no other run of a process has.
+    /// A name for an attempt of a process, unlike any other.
     pub(crate) fn owner_name(&mut self, process: ProcessId) -> String {
         self.names += 1;
-        format!("{process}-{}", self.names)
-    }
-
-    /// A step of the store was applied.
-    pub(crate) fn note_committed(&mut self, commit: &Commit) {
-        for step in commit.splits.iter().filter(|step| step.sequence == 0) {
-            let partition = (0..self.partitions.len()).find(|partition| split_id(*partition) == step.split);
-            if let Some(partition) = partition {
-                self.partitions[partition].begun.get_or_insert(step.low);
-            }
+        match self.mutation {
+            // In containers every process has the same number, and their hosts may have the same name.
+            Some(Mutation::EqualNames) => format!("localhost-1-{}", self.clock),
+            _ => format!("{process}-{}", self.names),
         }
     }
 
+    /// A process has found that something has lost data.
+    pub(crate) fn raise_alarm(&mut self, process: ProcessId, reason: String) {
+        if self.may_alarm {
+            self.note(|| format!("{process}  gives up, rightly: {reason}"));
+            self.is_alarmed = true;
+        } else {
+            self.violate(format!("{process} gives up although nothing has lost data: {reason}"));
+        }
+    }
+
+    /// Remembers the store as it is now.
+    pub(crate) fn copy_store(&mut self) {
+        self.older = Some(self.store.clone());
+    }
+
+    /// Puts an older copy in the place of the store, if the source can notice it: there are states that nothing can tell from the last one.
+    /// Returns whether it did; then no process may be left that knows better.
+    pub(crate) fn restore_older(&mut self) -> bool {
+        let Some(older) = self.older.take() else { return false };
+        let is_noticed = |(number, partition): (usize, &Partition)| {
+            let split = split_id(number);
+            let is_same = |(sink, _): &(SinkId, SinkKind)| {
+                let (old, new) = (older.record(sink, &split), self.store.record(sink, &split));
+                (old.low, old.ahead) == (new.low, new.ahead)
+            };
+            let low = |(sink, kind): &(SinkId, SinkKind)| match kind {
+                SinkKind::Files => older.record(sink, &split).low,
+                SinkKind::Target => older.record(sink, &split).low.max(self.target.positions.get(&split).copied()),
+            };
+            let least = self.sinks.iter().filter_map(low).min();
+            self.sinks.iter().all(is_same) || partition.committed > least
+        };
+        if !self.partitions.iter().enumerate().all(is_noticed) {
+            return false;
+        }
+        self.note(|| "store  is replaced by an older copy".into());
+        self.store = older;
+        self.may_alarm = true;
+        true
+    }
+
     /// What the process does next, which holds these partitions and has read them up to these positions.
-    pub(crate) fn next_order(&mut self, process: ProcessId, held: &BTreeMap<usize, Position>) -> Order {
+    pub(crate) fn next_order(&mut self, process: ProcessId, held: &BTreeMap<usize, Held>) -> Order {
         let is_mine = |partition: usize, world: &World| world.partitions[partition].assigned == Some(process);
         let gone: Vec<usize> = held.keys().copied().filter(|partition| !is_mine(*partition, self)).collect();
         if let Some(first) = gone.first() {
@@ -194,7 +249,8 @@ impl World {
         if self.controls.get(&process).is_some_and(|control| control.is_stopping) {
             return Order::Finish;
         }
-        let unread: Vec<usize> = held.iter().filter(|(partition, at)| self.partitions[**partition].end > **at).map(|(at, _)| *at).collect();
+        let unread: Vec<usize> =
+            held.iter().filter(|(partition, at)| self.partitions[**partition].end() > at.position).map(|(at, _)| *at).collect();
         if self.is_calm {
             return unread.first().map_or(Order::Finish, |partition| Order::Read(*partition, usize::MAX));
         }
@@ -212,32 +268,6 @@ impl World {
             17..19 => Order::Tell,
             19 if self.rng.u32(0..4) == 0 => Order::Fail,
             _ => Order::Nothing,
-        }
-    }
-
-    /// The records of a partition from a position on, at most so many.
-    pub(crate) fn read(&self, partition: usize, from: Position, count: usize) -> Vec<(Position, Option<u8>)> {
-        let records = &self.partitions[partition].records;
-        let first = records.partition_point(|(position, _)| *position < from);
-        records[first..].iter().take(count).copied().collect()
-    }
-}
-
-impl Partition {
-    fn new(rng: &mut Rng) -> Partition {
-        let mut partition = Partition { records: Vec::new(), end: 0, assigned: None, committed: None, begun: None };
-        let count = rng.usize(0..12);
-        partition.produce(rng, count);
-        partition
-    }
-
-    /// Adds records. Some positions have none.
-    pub(crate) fn produce(&mut self, rng: &mut Rng, count: usize) {
-        for _ in 0..count {
-            let gap = if rng.u32(0..5) == 0 { rng.u64(1..4) } else { 0 };
-            let key = (rng.u32(0..10) < 7).then(|| rng.u8(0..3));
-            self.records.push((self.end + gap, key));
-            self.end += gap + 1;
         }
     }
 }
