@@ -86,8 +86,13 @@ impl Intake<'_> {
         // A source that asked and does not wait for the answer any more has ended; that is seen at the next event.
         match event {
             SourceEvent::Take(wanted, reply) => {
-                let resume = self.take(&wanted, splits)?;
-                let _ = reply.send(resume);
+                match self.take(&wanted, splits) {
+                    Ok(resume) => _ = reply.send(resume),
+                    // The run ends, but not before what it has read of other splits is committed: nothing of its own plan is left ahead, so
+                    // the other version can take everything over. Without an answer the source stops.
+                    Err(failure @ Failure::OtherPlan(_)) => self.attempt.failures.report(failure),
+                    Err(failure) => return Err(failure),
+                }
             }
             SourceEvent::ShareSplits(found, reply) => {
                 let _ = reply.send(splits.sharing.share(&found)?);

@@ -357,12 +357,21 @@ impl Run<'_> {
         done: &Receiver<()>,
     ) -> Result<Finished, Failure> {
         let mut left = self.plan.sources.len();
+        let mut other_plan = None;
         while left > 0 {
             self.view.pulse.beat();
             let patience =
                 course.deadline.map_or(LOOK_EVERY, |deadline| deadline.saturating_duration_since(Instant::now()).min(LOOK_EVERY));
             select! {
-                recv(failures) -> failure => return Err(failure.unwrap_or(Failure::Gone("no failure can be reported any more"))),
+                recv(failures) -> failure => match failure {
+                    Ok(Failure::OtherPlan(changed)) => {
+                        attempt.stop.stop_reading();
+                        course.deadline.get_or_insert_with(|| Instant::now() + self.plan.settings.shutdown_grace);
+                        other_plan = Some(changed);
+                    }
+                    Ok(failure) => return Err(failure),
+                    Err(_) => return Err(Failure::Gone("no failure can be reported any more")),
+                },
                 recv(done) -> ended => match ended {
                     Ok(()) => left -= 1,
                     // A source's thread has ended without saying that everything is durable; it is about to say why.
@@ -384,10 +393,13 @@ impl Run<'_> {
                     self.metrics.store_unreachable.set(i64::from(unreachable));
                     if course.deadline.is_some_and(|deadline| deadline <= Instant::now()) {
                         tracing::warn!("not everything could be committed within the shutdown grace; the rest is read again at the next start");
-                        return Ok(Finished::Left);
+                        return other_plan.map_or(Ok(Finished::Left), |changed| Err(Failure::OtherPlan(changed)));
                     }
                 }
             }
+        }
+        if let Some(changed) = other_plan {
+            return Err(Failure::OtherPlan(changed));
         }
         Ok(if course.deadline.is_some() { Finished::Stopped } else { Finished::Complete })
     }
