@@ -17,6 +17,7 @@
 pub mod committer;
 #[cfg(feature = "conformance")]
 pub mod conformance;
+mod copies;
 pub mod embedded;
 pub mod failpoint;
 pub mod group_commit;
@@ -28,6 +29,7 @@ pub mod scoped;
 pub mod store;
 
 pub use committer::Committer;
+pub use copies::position_in_target;
 pub use group_commit::GroupCommit;
 pub use id::{LaneId, Position, SinkId, SplitId};
 pub use ledger::Ledger;

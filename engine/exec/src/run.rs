@@ -138,6 +138,10 @@ impl Run<'_> {
                     wait = (wait * 2).min(LONGEST_WAIT);
                     pause
                 }
+                Failure::Refused { stage, reason } => {
+                    tracing::warn!(stage, reason, "records were refused; restarting from the committed positions without them");
+                    Duration::ZERO
+                }
                 Failure::Transient { stage, reason } => {
                     failures_in_a_row += 1;
                     let pause = self.pause_after(&stage, &reason, failures_in_a_row, wait)?;

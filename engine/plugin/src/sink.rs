@@ -190,6 +190,8 @@ pub struct TakenOver {
     pub published: Vec<String>,
     /// What the target holds of each split, in the order of the splits; empty where the store holds the positions.
     pub held: Vec<Option<Held>>,
+    /// What holds these positions, for messages: `the topic pseidon-positions (:positions-topic)`.
+    pub held_in: String,
 }
 
 /// What a target holds of a split, as [`pseidon_delivery::CommitRecord`] does.
@@ -242,6 +244,10 @@ pub enum SinkError {
     /// A commit was given up.
     #[error(transparent)]
     Abandon(#[from] Abandon),
+    /// The target has refused some records, and has said which: the sink's next [`Sink::route`] hands these to the error policy. What was
+    /// written together with them is read again from the committed positions, at once. It does not count as a failure of the sink.
+    #[error("{0}")]
+    Refused(String),
     /// It may work when tried again; the run is started anew after a while.
     #[error("{0}")]
     Transient(String),

@@ -192,7 +192,7 @@ impl Sink for OpenSink {
         for (id, follow_up, moving) in published.to_follow {
             self.0.follow_ups.add(id, moving, follow_up);
         }
-        Ok(TakenOver { published: published.done, held: Vec::new() })
+        Ok(TakenOver { published: published.done, ..TakenOver::default() })
     }
 
     fn route(&self, rows: Rows) -> Routed {

@@ -162,6 +162,11 @@ impl Connection {
         if mistakes.is_empty() { Ok(connection) } else { Err(mistakes) }
     }
 
+    /// Whether the user sets this property.
+    pub(crate) fn has_property(&self, name: &str) -> bool {
+        self.properties.iter().any(|(property, _)| property == name)
+    }
+
     /// The configuration of a client: these `settings`, how to connect, and what the user passes through. Files are looked for from `base`.
     pub(crate) fn config(&self, base: &Path, settings: &[(&str, String)]) -> ClientConfig {
         let mut config = ClientConfig::new();

@@ -20,15 +20,23 @@ use crate::connection::{BROKERS, Connection, PROPERTIES, Reserved, SASL, TLS};
 use crate::topics::check_name;
 
 mod cluster;
+mod health;
 mod open;
 mod positions;
 mod producer;
 mod record;
+mod refusals;
+mod reports;
+mod rules;
 mod scan;
+mod size;
 mod takeover;
+mod topic;
+mod transaction;
 mod writer;
 
 use record::RecordPlan;
+use refusals::Refusals;
 
 static SPEC: PluginSpec = PluginSpec {
     name: "kafka",
@@ -38,8 +46,11 @@ static SPEC: PluginSpec = PluginSpec {
               when it is missing. Consumers have to read with `isolation.level=read_committed`, as most do not by default; they see a record when \
               its transaction is committed, so `:transaction {:age …}` bounds the delay.\n\n\
               A record that nobody changed is written as it came, a tombstone as a tombstone. Without `:partition`, the key decides about the \
-              partition as in other clients of librdkafka (`partitioner`), and records without a key are spread. A record that is larger than the \
-              topic takes goes to the error policy.",
+              partition as in other clients of librdkafka (`partitioner`), and records without a key are spread.\n\n\
+              A record that the topic does not accept goes to the error policy, and the others are delivered. What the topic's configuration says \
+              is checked before: the size (`max.message.bytes`, after compression), the timestamp (`message.timestamp.*`), and the key where the \
+              topic is compacted. What only the broker can judge is found by its answer: the transaction is aborted and its records are sent \
+              again without those that were refused.",
     positional: None,
     options: &[
         BROKERS,
@@ -72,7 +83,8 @@ static SPEC: PluginSpec = PluginSpec {
             name: "timestamp",
             kind: OptionKind::Expr,
             default: OptionDefault::None,
-            doc: "The record's time: a timestamp, or milliseconds since 1970. Without it, or where it is NULL, the time of writing.",
+            doc: "The record's time: a timestamp, or milliseconds since 1970. Without it, or where it is NULL, the time of writing. 0 cannot be \
+                  written, since the Kafka client takes it for the time of writing.",
         },
         OptionSpec {
             name: "headers",
@@ -112,8 +124,8 @@ static SPEC: PluginSpec = PluginSpec {
             name: "on-error",
             kind: OptionKind::OnError,
             default: OptionDefault::None,
-            doc: "What happens to a record that cannot be written: too large, a partition that does not exist, an expression that fails. Without it \
-                  the record is put into quarantine beside the output.",
+            doc: "What happens to a record that cannot be written: too large, a timestamp that the topic refuses, no key for a compacted topic, a \
+                  partition that does not exist, an expression that fails. Without it the record is put into quarantine beside the output.",
         },
     ],
     free_options: &["brokers"],
@@ -161,6 +173,7 @@ impl SinkPlugin for KafkaSinkPlugin {
             topic: options.text("topic").unwrap_or_default().to_owned(),
             positions_topic: options.text("positions-topic").unwrap_or_default().to_owned(),
             plan: Arc::new(plan),
+            refusals: Arc::default(),
             records: transaction.and_then(|transaction| transaction.count("records")).unwrap_or(100_000).max(1),
             age,
         }))
@@ -177,6 +190,8 @@ struct KafkaSink {
     topic: String,
     positions_topic: String,
     plan: Arc<RecordPlan>,
+    /// What the broker has refused in earlier attempts of a run.
+    refusals: Arc<Refusals>,
     records: u64,
     age: Duration,
 }

@@ -14,8 +14,10 @@ use pseidon_formats::RecordEncoder;
 use pseidon_plugin::sink::{RecordShape, SinkInput};
 use pseidon_plugin::{BadRow, Options, Rows};
 
-/// What a record needs beside its own bytes in Kafka's layout, at most.
-const OVERHEAD: usize = 512;
+use super::producer::ClientLimit;
+use super::refusals::Refusals;
+use super::rules::TopicRules;
+use super::size::{Compression, Parts, header};
 
 /// How rows become messages.
 pub(super) struct RecordPlan {
@@ -30,13 +32,67 @@ pub(super) struct RecordPlan {
     schema: SchemaRef,
 }
 
-/// What the broker accepts.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Limits {
-    /// The largest message.
-    pub(super) bytes: usize,
-    /// The number of partitions.
-    pub(super) partitions: i32,
+/// What topic and client accept.
+pub(super) struct Limits<'a> {
+    /// The topic's name.
+    pub(super) topic: &'a str,
+    pub(super) rules: &'a TopicRules,
+    pub(super) client: ClientLimit,
+    pub(super) compression: Compression,
+    /// What the broker has refused before.
+    pub(super) refusals: &'a Refusals,
+    /// The time, in milliseconds since 1970.
+    pub(super) now: i64,
+}
+
+impl Limits<'_> {
+    /// Why the record cannot be written.
+    fn refuse(&self, rows: &Rows, messages: &Messages<'_>, row: usize, as_came: bool) -> Option<String> {
+        if let Some(reason) = self.refusals.reason(&rows.batch().split.id, rows.position(row)) {
+            return Some(format!("the broker refuses the record: {reason}"));
+        }
+        if self.rules.needs_key && messages.key(row).is_none() {
+            return Some(format!("the topic {} is compacted, so a record needs a key, and its `:key` is NULL", self.topic));
+        }
+        if let Some(timestamp) = messages.timestamp(row) {
+            // The client takes it for the time of writing.
+            if timestamp == 0 {
+                return Some("its timestamp is 0 (1970-01-01T00:00:00Z), which the Kafka client cannot write".to_owned());
+            }
+            if let Some(reason) = self.rules.refuses_time(timestamp, self.now) {
+                return Some(format!("the topic {} refuses the record: {reason}", self.topic));
+            }
+        }
+        let value = if as_came { rows.payload(row) } else { messages.value(row) };
+        let (headers, header_bytes) =
+            messages.headers(row).fold((0, 0), |(count, bytes), (name, value)| (count + 1, bytes + header(name, Some(value))));
+        self.refuse_size(&Parts { key: messages.key(row), value, headers, header_bytes })
+            .or_else(|| messages.partition(row).and_then(|partition| self.rules.refuses_partition(partition)))
+    }
+
+    fn refuse_size(&self, parts: &Parts<'_>) -> Option<String> {
+        let size = parts.batch();
+        let topic = self.topic;
+        if let Some(limit) = self.rules.bytes.filter(|limit| size > *limit) {
+            let least = self.compression.least_batch(parts);
+            if least > limit {
+                let compressed = if self.compression == Compression::None { "" } else { " after compression" };
+                return Some(format!(
+                    "the record takes {least} bytes{compressed}, but the topic {topic} accepts {limit} (max.message.bytes)"
+                ));
+            }
+        }
+        let ClientLimit { bytes, property, .. } = self.client;
+        if size <= bytes {
+            return None;
+        }
+        Some(match property {
+            Some(property) => format!("the record takes {size} bytes, but the property `{property}` of the sink allows {bytes}"),
+            None => format!(
+                "the record takes {size} bytes, but the sink was opened for at most {bytes}, by what the topic {topic} accepted then"
+            ),
+        })
+    }
 }
 
 impl RecordPlan {
@@ -101,13 +157,18 @@ impl RecordPlan {
         self.nondeterminism.clone()
     }
 
+    /// Whether records can have keys.
+    pub(super) fn has_keys(&self) -> bool {
+        self.key.is_some()
+    }
+
     /// Whether the value is the bytes that came.
     pub(super) fn writes_as_came(&self) -> bool {
         self.encoder.is_none()
     }
 
     /// Makes rows ready for [`Messages`]. Rows that cannot be written are left out and named by their numbers among `rows`.
-    pub(super) fn ready(&self, rows: &Rows, limits: Limits) -> Result<(Rows, Vec<BadRow>), ArrowError> {
+    pub(super) fn ready(&self, rows: &Rows, limits: &Limits<'_>) -> Result<(Rows, Vec<BadRow>), ArrowError> {
         let mut bad = match &self.encoder {
             Some(encoder) => encoder.check(rows),
             None => Vec::new(),
@@ -121,7 +182,7 @@ impl RecordPlan {
                 self.columns(&good)?
             }
         };
-        let refused = refused(&good, &columns, limits, self.encoder.is_none(), self.header_names_len());
+        let refused = refused(&good, &columns, limits, self.encoder.is_none());
         let ready = good.with_record(columns).without(&refused)?;
         if !refused.is_empty() {
             let kept: Vec<u32> = (0..rows.len() as u32).filter(|row| bad.iter().all(|bad| bad.row != *row)).collect();
@@ -129,10 +190,6 @@ impl RecordPlan {
             bad.sort_by_key(|bad| bad.row);
         }
         Ok((ready, bad))
-    }
-
-    fn header_names_len(&self) -> usize {
-        self.headers.iter().map(|(name, _)| name.len() + 16).sum()
     }
 
     /// Some row has no value for some expression: each that is not known to be bad is tried alone.
@@ -201,21 +258,11 @@ fn converted(column: &ArrayRef, to: &DataType) -> Result<ArrayRef, ArrowError> {
     }
 }
 
-/// The rows that the broker would not take.
-fn refused(rows: &Rows, columns: &RecordBatch, limits: Limits, as_came: bool, header_names: usize) -> Vec<BadRow> {
+/// The rows that would not be taken.
+fn refused(rows: &Rows, columns: &RecordBatch, limits: &Limits<'_>, as_came: bool) -> Vec<BadRow> {
     let messages = Messages::new(columns);
-    let reason = |row: usize| {
-        let value = if as_came { rows.payload(row) } else { messages.value(row) };
-        let headers: usize = messages.headers(row).map(|(_, value)| value.len()).sum();
-        let size = value.map_or(0, <[u8]>::len) + messages.key(row).map_or(0, <[u8]>::len) + headers + header_names + OVERHEAD;
-        if size > limits.bytes {
-            return Some(format!("the record takes {size} bytes, but the topic accepts {}", limits.bytes));
-        }
-        let partition = messages.partition(row)?;
-        let exists = (0..limits.partitions).contains(&partition);
-        (!exists).then(|| format!("there is no partition {partition}; the topic has 0 to {}", limits.partitions - 1))
-    };
-    (0..rows.len()).filter_map(|row| reason(row).map(|reason| BadRow { row: row as u32, reason })).collect()
+    let bad = |row: usize| limits.refuse(rows, &messages, row, as_came).map(|reason| BadRow { row: row as u32, reason });
+    (0..rows.len()).filter_map(bad).collect()
 }
 
 /// Rows that [`RecordPlan::ready`] has made ready, one by one.

@@ -11,6 +11,7 @@ use pseidon_plugin::sink::{Held, SinkError, Taken};
 
 use super::open::{OpenSink, transactional_id};
 use super::positions;
+use super::producer::Batching;
 use super::scan::Scanner;
 
 /// Fences off the earlier owners of the splits, and returns what the target holds of each.
@@ -40,5 +41,5 @@ pub(super) fn take_over(sink: &OpenSink, splits: &[Taken]) -> Result<Vec<Option<
 /// After this the instance can commit nothing, ever: the broker has aborted its transaction and refuses its producer.
 fn fence(sink: &OpenSink, instance: &str) -> Result<(), SinkError> {
     tracing::info!(sink = sink.stage, instance, "fencing off a previous owner");
-    sink.producers.open(&transactional_id(&sink.pipeline, &sink.stage, instance)).map(drop)
+    sink.producers.open(&transactional_id(&sink.pipeline, &sink.stage, instance), Batching::default()).map(drop)
 }

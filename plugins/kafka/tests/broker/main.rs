@@ -1,6 +1,9 @@
 //! Source and sink against a real broker, which `PSEIDON_TEST_KAFKA` names.
 
+mod positions;
+mod refused;
 mod sink;
+mod sink_harness;
 mod source;
 mod support;
 mod tools;
