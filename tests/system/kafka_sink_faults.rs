@@ -1,8 +1,12 @@
 //! What a topic refuses, and topics that lose what they held.
 
+use rdkafka::Message;
+use rdkafka::message::{Header, Headers, OwnedHeaders, OwnedMessage};
+use rdkafka::producer::BaseRecord;
+
 use crate::harness::output::all_lines;
 use crate::harness::servers::{free_port, get};
-use crate::harness::topics::{alter, committed, create, delete, produce};
+use crate::harness::topics::{alter, committed, committed_messages, create, delete, produce, send};
 use crate::harness::{Pseidon, Site, brokers, wait_until};
 
 /// From a topic with the site's name to `NAME-out`, with these options of source and sink.
@@ -131,4 +135,47 @@ fn a_transaction_that_may_be_open_longer_than_the_broker_allows_ends_the_run() {
     produce(&site.name, 0, [record(1, 1)]);
     site.write("pipeline.edn", kafka_to_kafka(&site, "", ":until :latest", r#":properties {"transaction.timeout.ms" 9000000}"#));
     stopped_with(&mut site.run("pipeline.edn"), "transaction.max.timeout.ms");
+}
+
+#[test]
+fn a_record_that_nobody_changed_is_copied_with_key_headers_and_timestamp() {
+    let site = Site::new("copied");
+    let header = |key, value| Header { key, value };
+    let headers = OwnedHeaders::new()
+        .insert(header("h", Some(&b"1"[..])))
+        .insert(header("h", Some(&b"\xff\xfe"[..])))
+        .insert(header("none", None::<&[u8]>));
+    let records: [BaseRecord<'_, [u8], [u8]>; 3] = [
+        BaseRecord::to(&site.name).partition(0).key(b"\xff\x00").payload(b"a").timestamp(1_600_000_000_000).headers(headers),
+        BaseRecord::to(&site.name).partition(0).key(b"gone").timestamp(1_600_000_000_001),
+        BaseRecord::to(&site.name).partition(0).payload(b"b").timestamp(1_600_000_000_002),
+    ];
+    send(records);
+    let (brokers, name) = (brokers(), &site.name);
+    site.write(
+        "pipeline.edn",
+        format!(
+            r#"{{:name "{name}"
+                in  (kafka {{:brokers "{brokers}" :topics ["{name}"] :format "raw" :until :latest}})
+                out (kafka {{:brokers "{brokers}" :topic "{name}-out" :positions-topic "{name}-positions"}})
+                pipeline (-> in out)}}"#
+        ),
+    );
+    create(&format!("{name}-out"), &[]);
+    site.finish("pipeline.edn", 60);
+    let copied = |topic: &str| committed_messages(topic).concat().iter().map(all_of).collect::<Vec<_>>();
+    let (before, after) = (copied(name), copied(&format!("{name}-out")));
+    assert_eq!(before.len(), 3);
+    assert_eq!(after, before);
+}
+
+/// Everything that a copy has to keep.
+type Parts = (Option<Vec<u8>>, Option<Vec<u8>>, Option<i64>, Vec<(String, Option<Vec<u8>>)>);
+
+fn all_of(message: &OwnedMessage) -> Parts {
+    let bytes = |bytes: &[u8]| bytes.to_vec();
+    let headers = message
+        .headers()
+        .map_or_else(Vec::new, |headers| headers.iter().map(|header| (header.key.to_owned(), header.value.map(bytes))).collect());
+    (message.key().map(bytes), message.payload().map(bytes), message.timestamp().to_millis(), headers)
 }

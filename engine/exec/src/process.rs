@@ -96,7 +96,9 @@ impl Processor {
             }
             None => (Vec::new(), Vec::new()),
         };
-        bad.extend(keys_that_are_not_text(&batch));
+        if source.columns.meta.key {
+            bad.extend(keys_that_are_not_text(&batch));
+        }
         let options = RecordBatchOptions::new().with_row_count(Some(rows));
         let columns = RecordBatch::try_new_with_options(source.schema.clone(), columns, &options)?;
         let rows = Rows::new(batch, columns).without(&bad)?;
@@ -104,7 +106,7 @@ impl Processor {
     }
 }
 
-/// Keys are only read where an expression uses them, and there they are text.
+/// Where an expression uses keys, they are text.
 fn keys_that_are_not_text(batch: &Batch) -> Vec<BadRow> {
     let Some(keys) = &batch.keys else { return Vec::new() };
     let is_bad = |row: &usize| !keys.is_null(*row) && std::str::from_utf8(keys.value(*row)).is_err();

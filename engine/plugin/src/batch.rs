@@ -28,6 +28,8 @@ pub struct MetaWanted {
     pub key: bool,
     /// `@headers`
     pub headers: bool,
+    /// The key and the headers as they came, for a sink that copies them; no text is expected of them.
+    pub raw: bool,
 }
 
 /// Records of one split, in order of their positions. Everything in it is shared, so a clone is cheap.
@@ -47,10 +49,12 @@ pub struct Batch {
     pub ends: bool,
     /// Milliseconds since 1970, where wanted and known; `i64::MIN` stands for none.
     pub timestamps: Option<Vec<i64>>,
-    /// Keys, where wanted.
+    /// Keys, where wanted as text or raw.
     pub keys: Option<BinaryArray>,
     /// Headers as JSON objects, where wanted.
     pub headers: Option<StringArray>,
+    /// Headers as they came, in the form of [`raw_headers`](crate::raw_headers), where wanted.
+    pub raw_headers: Option<BinaryArray>,
     /// What the batch holds of the memory budget, until it is dropped.
     charge: Option<Charge>,
 }
@@ -71,7 +75,8 @@ impl Batch {
 
     /// The bytes it keeps in memory, roughly.
     pub fn size(&self) -> usize {
-        self.payloads.buffer.len() + self.positions.len() * 24
+        let raw_headers = self.raw_headers.as_ref().map_or(0, |headers| headers.value_data().len());
+        self.payloads.buffer.len() + raw_headers + self.positions.len() * 24
     }
 
     /// Counts the batch against its source's share of the memory for as long as it lives.
@@ -156,6 +161,7 @@ pub struct BatchBuilder {
     timestamps: Option<Vec<i64>>,
     keys: Option<BinaryBuilder>,
     headers: Option<StringBuilder>,
+    raw_headers: Option<BinaryBuilder>,
     lines: bool,
 }
 
@@ -168,6 +174,8 @@ pub struct RecordMeta<'a> {
     pub key: Option<&'a [u8]>,
     /// The headers as a JSON object.
     pub headers: Option<&'a str>,
+    /// The headers in the form of [`raw_headers`](crate::raw_headers).
+    pub raw_headers: Option<&'a [u8]>,
 }
 
 impl BatchBuilder {
@@ -179,8 +187,9 @@ impl BatchBuilder {
             spans: Vec::new(),
             positions: Vec::new(),
             timestamps: wanted.timestamp.then(Vec::new),
-            keys: wanted.key.then(BinaryBuilder::new),
+            keys: (wanted.key || wanted.raw).then(BinaryBuilder::new),
             headers: wanted.headers.then(StringBuilder::new),
+            raw_headers: wanted.raw.then(BinaryBuilder::new),
             lines: true,
         }
     }
@@ -209,6 +218,9 @@ impl BatchBuilder {
         }
         if let Some(headers) = &mut self.headers {
             headers.append_option(meta.headers);
+        }
+        if let Some(headers) = &mut self.raw_headers {
+            headers.append_option(meta.raw_headers);
         }
     }
 
@@ -240,6 +252,7 @@ impl BatchBuilder {
             timestamps: self.timestamps,
             keys: self.keys.as_mut().map(BinaryBuilder::finish),
             headers: self.headers.as_mut().map(StringBuilder::finish),
+            raw_headers: self.raw_headers.as_mut().map(BinaryBuilder::finish),
             charge: None,
         }
     }
@@ -249,7 +262,19 @@ impl Batch {
     /// A batch of records that already lie in a buffer; see [`Payloads::new`].
     pub fn from_payloads(split: Arc<Split>, payloads: Payloads, positions: Vec<Position>, next: Position) -> Batch {
         debug_assert_eq!(payloads.len(), positions.len());
-        Batch { split, payloads, positions, next, resume: None, ends: false, timestamps: None, keys: None, headers: None, charge: None }
+        Batch {
+            split,
+            payloads,
+            positions,
+            next,
+            resume: None,
+            ends: false,
+            timestamps: None,
+            keys: None,
+            headers: None,
+            raw_headers: None,
+            charge: None,
+        }
     }
 
     /// A batch without records that covers the positions below `next`.

@@ -14,6 +14,7 @@ pub mod budget;
 pub mod format;
 pub mod metrics;
 pub mod options;
+pub mod raw_headers;
 pub mod registry;
 pub mod rows;
 pub mod sink;

@@ -40,6 +40,8 @@ pub trait SinkPlugin: Send + Sync {
 pub struct SinkFacts {
     /// Whether every column needs a type (Parquet). The planner gives such a sink columns even where nobody changed the record.
     pub typed: bool,
+    /// Whether it writes the key, the headers and the timestamp of a record that nobody changed as they came.
+    pub copies_meta: bool,
     /// How it makes lanes durable.
     pub protocol: Protocol,
     /// The folder below which it writes, relative to the pipeline file's; records that are bad are put aside beside it.

@@ -62,7 +62,7 @@ impl SinkPlugin for FilesSink {
 
     fn facts(&self, options: &Options) -> SinkFacts {
         let typed = matches!(options.text("codec"), Some("parquet" | "avro"));
-        SinkFacts { typed, protocol: Protocol::Staged, folder: settings::folder(options) }
+        SinkFacts { typed, copies_meta: false, protocol: Protocol::Staged, folder: settings::folder(options) }
     }
 
     fn prepare(&self, options: &Options, input: &SinkInput) -> Result<Arc<dyn PreparedSink>, Vec<Diagnostic>> {

@@ -35,7 +35,7 @@ mod topic;
 mod transaction;
 mod writer;
 
-use record::RecordPlan;
+use record::{Copied, RecordPlan};
 use refusals::Refusals;
 
 static SPEC: PluginSpec = PluginSpec {
@@ -45,8 +45,10 @@ static SPEC: PluginSpec = PluginSpec {
     details: "Records are written in transactions that also hold how far each split was read, in a compacted topic (`:positions-topic`), which is made \
               when it is missing. Consumers have to read with `isolation.level=read_committed`, as most do not by default; they see a record when \
               its transaction is committed, so `:transaction {:age …}` bounds the delay.\n\n\
-              A record that nobody changed is written as it came, a tombstone as a tombstone. Without `:partition`, the key decides about the \
-              partition as in other clients of librdkafka (`partitioner`), and records without a key are spread.\n\n\
+              A record that nobody changed is copied: its value, key, headers (names that repeat and values that are not text included) and \
+              timestamp are written as they came, and a tombstone as a tombstone. `:key`, `:headers` and `:timestamp` replace their part. After a \
+              `select` the record is a new one: it has the key, headers and timestamp that these options say. Without `:partition`, the key \
+              decides about the partition as in other clients of librdkafka (`partitioner`), and records without a key are spread.\n\n\
               A record that the topic does not accept goes to the error policy, and the others are delivered. What the topic's configuration says \
               is checked before: the size (`max.message.bytes`, after compression), the timestamp (`message.timestamp.*`), and the key where the \
               topic is compacted. What only the broker can judge is found by its answer: the transaction is aborted and its records are sent \
@@ -71,7 +73,8 @@ static SPEC: PluginSpec = PluginSpec {
             name: "key",
             kind: OptionKind::Expr,
             default: OptionDefault::None,
-            doc: "The record's key, as a text, such as `\"user.id\"` or `\"@key\"`. NULL is no key.",
+            doc: "The record's key, as a text, such as `\"user.id\"` or `\"@key\"`. NULL is no key. Without it, a record that nobody changed keeps its \
+                  key, and any other has none.",
         },
         OptionSpec {
             name: "partition",
@@ -83,14 +86,15 @@ static SPEC: PluginSpec = PluginSpec {
             name: "timestamp",
             kind: OptionKind::Expr,
             default: OptionDefault::None,
-            doc: "The record's time: a timestamp, or milliseconds since 1970. Without it, or where it is NULL, the time of writing. 0 cannot be \
-                  written, since the Kafka client takes it for the time of writing.",
+            doc: "The record's time: a timestamp, or milliseconds since 1970. Without it, a record that nobody changed keeps its own. \
+                  Where there is none, it is the time of writing. 0 cannot be written, since the Kafka client takes it for the time of writing.",
         },
         OptionSpec {
             name: "headers",
             kind: OptionKind::Exprs,
             default: OptionDefault::None,
-            doc: "Headers, from names to expressions: `{:source \"@topic\"}`. A header that is NULL is left out.",
+            doc: "Headers, from names to expressions: `{:source \"@topic\"}`. A header that is NULL is left out. Without it, a record that nobody \
+                  changed keeps its headers, and any other has none.",
         },
         OptionSpec {
             name: "transaction",
@@ -153,8 +157,8 @@ impl SinkPlugin for KafkaSinkPlugin {
         &SPEC
     }
 
-    fn facts(&self, _: &Options) -> SinkFacts {
-        SinkFacts { typed: false, protocol: Protocol::Transactional, folder: None }
+    fn facts(&self, options: &Options) -> SinkFacts {
+        SinkFacts { typed: false, copies_meta: Copied::of(options).any(), protocol: Protocol::Transactional, folder: None }
     }
 
     fn prepare(&self, options: &Options, input: &SinkInput) -> Result<Arc<dyn PreparedSink>, Vec<Diagnostic>> {

@@ -16,11 +16,16 @@ const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Sends these to one partition, in this order, and waits until the broker has them.
 pub(crate) fn produce(topic: &str, partition: i32, values: impl IntoIterator<Item = impl AsRef<[u8]>>) {
+    let values: Vec<_> = values.into_iter().collect();
+    send(values.iter().map(|value| BaseRecord::<[u8], [u8]>::to(topic).partition(partition).payload(value.as_ref())));
+}
+
+/// Sends these records and waits until the broker has them.
+pub(crate) fn send<'a>(records: impl IntoIterator<Item = BaseRecord<'a, [u8], [u8]>>) {
     let mut config = ClientConfig::new();
     config.set("bootstrap.servers", super::brokers()).set("enable.idempotence", "true").set("linger.ms", "5");
     let producer: BaseProducer = config.create().expect("a producer");
-    for value in values {
-        let mut record = BaseRecord::<(), [u8]>::to(topic).partition(partition).payload(value.as_ref());
+    for mut record in records {
         while let Err((_, back)) = producer.send(record) {
             record = back;
             producer.poll(Duration::from_millis(5));

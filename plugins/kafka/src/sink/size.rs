@@ -70,7 +70,7 @@ impl Parts<'_> {
 }
 
 /// The bytes of a header in a record.
-pub(super) fn header(name: &str, value: Option<&[u8]>) -> usize {
+pub(super) fn header(name: &[u8], value: Option<&[u8]>) -> usize {
     varint(name.len()) + name.len() + value.map_or(1, |value| varint(value.len()) + value.len())
 }
 

@@ -10,7 +10,7 @@ use pseidon_delivery::{Committer, LaneCommit, LaneId, SplitCommit, SplitId};
 use pseidon_plugin::sink::{Chunk, SinkError, Writer};
 use pseidon_plugin::waiting::about_to_wait;
 use rdkafka::error::{KafkaError, KafkaResult};
-use rdkafka::message::{Header, OwnedHeaders};
+use rdkafka::message::Header;
 use rdkafka::producer::BaseRecord;
 
 use super::KafkaSink;
@@ -60,9 +60,10 @@ impl TransactionWriter {
             record.key = messages.key(row);
             record.partition = messages.partition(row);
             record.timestamp = messages.timestamp(row);
-            if messages.has_headers() {
-                let none = OwnedHeaders::new();
-                record.headers = Some(messages.headers(row).fold(none, |all, (key, value)| all.insert(Header { key, value: Some(value) })));
+            for (name, value) in messages.headers(row) {
+                // Names that are not UTF-8 text were refused.
+                let header = Header { key: std::str::from_utf8(name).unwrap_or_default(), value };
+                record.headers = Some(record.headers.take().unwrap_or_default().insert(header));
             }
             bytes += record.payload.map_or(0, <[u8]>::len) + record.key.map_or(0, <[u8]>::len);
             self.producer.send(record)?;

@@ -243,7 +243,7 @@ impl TopicReader {
             builder.push(
                 offset,
                 message.payload(),
-                RecordMeta { timestamp: message.timestamp(), key: message.key(), headers: headers.as_deref() },
+                RecordMeta { timestamp: message.timestamp(), key: message.key(), headers: headers.as_deref(), ..RecordMeta::default() },
             );
             partitions[place].next = offset + 1;
         }

@@ -1,5 +1,6 @@
 //! Source and sink against a real broker, which `PSEIDON_TEST_KAFKA` names.
 
+mod copied;
 mod positions;
 mod refused;
 mod sink;
