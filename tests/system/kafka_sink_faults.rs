@@ -41,6 +41,7 @@ fn a_record_that_the_topic_refuses_goes_to_the_error_policy() {
         [("", "quarantined=1"), (":on-error :noop", "dropped=1"), (":on-error {:retry {:times 2 :then :noop}}", "dropped=1")]
     {
         let site = Site::new("refused-time");
+        create(&format!("{}-out", site.name), &[]);
         let records = [record(1, now()), record(2, YEAR_2100), record(3, now())];
         produce(&site.name, 0, &records);
         site.write("pipeline.edn", kafka_to_kafka(&site, "", ":until :latest", &format!(r#":timestamp "t" {policy}"#)));
@@ -146,9 +147,9 @@ fn a_record_that_nobody_changed_is_copied_with_key_headers_and_timestamp() {
         .insert(header("h", Some(&b"\xff\xfe"[..])))
         .insert(header("none", None::<&[u8]>));
     let records: [BaseRecord<'_, [u8], [u8]>; 3] = [
-        BaseRecord::to(&site.name).partition(0).key(b"\xff\x00").payload(b"a").timestamp(1_600_000_000_000).headers(headers),
-        BaseRecord::to(&site.name).partition(0).key(b"gone").timestamp(1_600_000_000_001),
-        BaseRecord::to(&site.name).partition(0).payload(b"b").timestamp(1_600_000_000_002),
+        BaseRecord::to(&site.name).partition(0).key(&b"\xff\x00"[..]).payload(&b"a"[..]).timestamp(1_600_000_000_000).headers(headers),
+        BaseRecord::to(&site.name).partition(0).key(&b"gone"[..]).timestamp(1_600_000_000_001),
+        BaseRecord::to(&site.name).partition(0).payload(&b"b"[..]).timestamp(1_600_000_000_002),
     ];
     send(records);
     let (brokers, name) = (brokers(), &site.name);
