@@ -121,7 +121,7 @@ pub struct SinkSetup {
     pub pipeline: String,
     /// The folder of the pipeline file: relative paths start there.
     pub base: PathBuf,
-    /// Names this run of this process, unlike any other.
+    /// Names this attempt of this process at running the plan, unlike any other. What stands before its last `.` names the process.
     pub instance: String,
     /// Names the store's content; see [`pseidon_delivery::StateStore::identity`].
     pub store: String,

@@ -21,6 +21,7 @@ use crate::topics::check_name;
 
 mod cluster;
 mod health;
+mod ids;
 mod open;
 mod positions;
 mod producer;
@@ -167,9 +168,16 @@ impl SinkPlugin for KafkaSinkPlugin {
         let plan = RecordPlan::new(options, input).map_err(|more| mistakes.extend(more));
         let transaction = options.map("transaction");
         let age = transaction.and_then(|transaction| transaction.duration("age")).unwrap_or(Duration::from_secs(1));
+        let span_of_age = transaction.map_or(options.span(), |transaction| transaction.span_of("age"));
         if age > LONGEST_AGE {
-            let span = transaction.map_or(options.span(), |transaction| transaction.span_of("age"));
-            mistakes.push(Diagnostic::new(span, "a transaction cannot be open for so long", "expected up to \"10m\""));
+            mistakes.push(Diagnostic::new(span_of_age, "a transaction cannot be open for so long", "expected up to \"10m\""));
+        }
+        let timeout = connection.as_ref().ok().and_then(|connection| connection.property("transaction.timeout.ms")?.parse().ok());
+        if let Some(timeout) = timeout.map(Duration::from_millis).filter(|timeout| *timeout < age + TIME_TO_COMMIT) {
+            let place = if transaction.is_some() { span_of_age } else { options.span_of("properties") };
+            let label = format!("the broker aborts it after {} ms (transaction.timeout.ms in :properties)", timeout.as_millis());
+            let help = format!("set `transaction.timeout.ms` to {} at least, or lower `:age`", (age + TIME_TO_COMMIT).as_millis());
+            mistakes.push(Diagnostic::new(place, "a transaction would be aborted before it is committed", label).with_help(help));
         }
         let (Ok(connection), Ok(plan), true) = (connection, plan, mistakes.is_empty()) else { return Err(mistakes) };
         Ok(Arc::new(KafkaSink {
@@ -186,6 +194,9 @@ impl SinkPlugin for KafkaSinkPlugin {
 
 /// Brokers allow transactions of a quarter of an hour, unless told otherwise; the commit itself needs time too.
 const LONGEST_AGE: Duration = Duration::from_secs(600);
+
+/// What a transaction needs beyond its age, at least.
+const TIME_TO_COMMIT: Duration = Duration::from_secs(1);
 
 /// A sink as its options describe it.
 #[derive(Clone)]

@@ -14,6 +14,9 @@ use super::rules::{TopicRules, has_policy};
 /// How long the cluster may take to answer, and to make a topic known everywhere.
 const PATIENCE: Duration = Duration::from_secs(10);
 const PAUSE: Duration = Duration::from_millis(50);
+/// How many partitions the positions topic gets. A sink's positions are in one of them, so that an open transaction of another sink seldom
+/// holds up a take-over.
+const POSITIONS_PARTITIONS: i32 = 16;
 /// How the positions topic is kept small: old positions go soon, and what is read at a start stays short.
 const POSITIONS_CONFIG: [(&str, &str); 4] =
     [("cleanup.policy", "compact"), ("segment.ms", "600000"), ("segment.bytes", "16777216"), ("min.cleanable.dirty.ratio", "0.2")];
@@ -30,12 +33,13 @@ impl Cluster {
         Ok(Cluster { admin })
     }
 
-    /// Makes the positions topic unless it exists, and checks that the broker keeps what is in it.
-    pub(super) fn ensure_positions_topic(&self, topic: &str) -> Result<(), SinkError> {
+    /// Makes the positions topic unless it exists, and checks that the broker keeps what is in it. Returns how many partitions it has.
+    pub(super) fn ensure_positions_topic(&self, topic: &str) -> Result<i32, SinkError> {
         let transient = |reason: String| SinkError::Transient(format!("cannot create the topic {topic}: {reason}"));
         // Asking for a topic may make it, without our settings, where brokers do so by themselves; so it is made first.
-        let new =
-            POSITIONS_CONFIG.iter().fold(NewTopic::new(topic, 1, TopicReplication::Fixed(-1)), |new, (name, value)| new.set(name, value));
+        let new = POSITIONS_CONFIG
+            .iter()
+            .fold(NewTopic::new(topic, POSITIONS_PARTITIONS, TopicReplication::Fixed(-1)), |new, (name, value)| new.set(name, value));
         let made = block_on(self.admin.create_topics(&[new], &options())).map_err(|error| transient(error.to_string()))?;
         match made.into_iter().next() {
             None | Some(Ok(_) | Err((_, RDKafkaErrorCode::TopicAlreadyExists))) => {}
@@ -49,8 +53,9 @@ impl Cluster {
             }
             Some(Err((_, code))) => return Err(transient(code.to_string())),
         }
-        self.wait_for_topic(topic)?;
-        self.check_positions_topic(topic)
+        let partitions = self.wait_for_topic(topic)?;
+        self.check_positions_topic(topic)?;
+        Ok(partitions)
     }
 
     /// Positions that the broker deletes after a while are positions from which everything is delivered again.
@@ -73,7 +78,7 @@ impl Cluster {
 
     /// What a topic accepts. One that is missing is made by the broker, where it does such things.
     pub(super) fn rules(&self, topic: &str) -> Result<TopicRules, SinkError> {
-        let partitions = i32::try_from(self.wait_for_topic(topic)?).unwrap_or(i32::MAX);
+        let partitions = self.wait_for_topic(topic)?;
         // Without the right to ask, the broker's refusals say what is not accepted.
         let config = self.configuration(topic)?;
         Ok(TopicRules::new(partitions, |name| value(config.as_ref()?, name)))
@@ -97,7 +102,7 @@ impl Cluster {
         }
     }
 
-    fn wait_for_topic(&self, topic: &str) -> Result<usize, SinkError> {
+    fn wait_for_topic(&self, topic: &str) -> Result<i32, SinkError> {
         let deadline = Instant::now() + PATIENCE;
         loop {
             match self.partitions_of(topic) {
@@ -112,10 +117,10 @@ impl Cluster {
     }
 
     /// The number of partitions of a topic; 0 while there is no such topic.
-    fn partitions_of(&self, topic: &str) -> KafkaResult<usize> {
+    fn partitions_of(&self, topic: &str) -> KafkaResult<i32> {
         let metadata = self.admin.inner().fetch_metadata(Some(topic), PATIENCE)?;
         let found = metadata.topics().first().ok_or(KafkaError::MetadataFetch(RDKafkaErrorCode::UnknownTopic))?;
-        Ok(if found.error().is_none() { found.partitions().len() } else { 0 })
+        Ok(if found.error().is_none() { i32::try_from(found.partitions().len()).unwrap_or(i32::MAX) } else { 0 })
     }
 }
 

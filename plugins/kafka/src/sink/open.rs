@@ -12,6 +12,7 @@ use pseidon_plugin::{BadRow, Rows, Stop};
 
 use super::cluster::Cluster;
 use super::health::Health;
+use super::ids::TransactionalIds;
 use super::positions::Keys;
 use super::producer::{Batching, ProducerSettings, TransactionalProducer};
 use super::record::Limits;
@@ -28,12 +29,13 @@ const TIMEOUT_MARGIN: Duration = Duration::from_secs(60);
 /// A sink in a run.
 pub(super) struct OpenSink {
     pub(super) prepared: KafkaSink,
-    pub(super) pipeline: String,
     /// The sink's own name.
     pub(super) stage: String,
     pub(super) base: PathBuf,
     pub(super) stop: Stop,
-    pub(super) instance: String,
+    pub(super) ids: TransactionalIds,
+    /// The one that this instance has.
+    pub(super) own_id: String,
     pub(super) keys: Keys,
     pub(super) producers: ProducerSettings,
     producer: Arc<TransactionalProducer>,
@@ -42,11 +44,6 @@ pub(super) struct OpenSink {
     committer: Arc<Committer>,
     metrics: Metrics,
     health: Health,
-}
-
-/// The transactional id under which an instance writes records.
-pub(super) fn transactional_id(pipeline: &str, sink: &str, instance: &str) -> String {
-    format!("{pipeline}-{sink}-{instance}")
 }
 
 /// Opens the sink. A failure shows on the health page until something is written.
@@ -67,7 +64,7 @@ fn open_at(prepared: &KafkaSink, setup: SinkSetup, health: &Health) -> Result<Op
     let stage = setup.committer.sink().to_string();
     let config = prepared.connection.config(&setup.base, &[]);
     let cluster = Cluster::new(&config)?;
-    cluster.ensure_positions_topic(&prepared.positions_topic)?;
+    let partitions = cluster.ensure_positions_topic(&prepared.positions_topic)?;
     let rules = cluster.rules(&prepared.topic)?;
     if rules.needs_key && !prepared.plan.has_keys() {
         return Err(SinkError::Fatal(format!(
@@ -87,12 +84,14 @@ fn open_at(prepared: &KafkaSink, setup: SinkSetup, health: &Health) -> Result<Op
         health: health.clone(),
     };
     let batching = Batching { largest: rules.bytes, alone: prepared.refusals.has_suspects() };
-    let producer = producers.open(&transactional_id(&setup.pipeline, &stage, &setup.instance), batching)?;
+    let ids = TransactionalIds::new(&setup.pipeline, &stage, &setup.store);
+    let own_id = ids.of(&setup.instance);
+    let producer = producers.open(&own_id, batching)?;
     Ok(OpenSink {
         prepared: prepared.clone(),
-        keys: Keys::new(&setup.pipeline, setup.committer.sink()),
-        instance: setup.instance,
-        pipeline: setup.pipeline,
+        keys: Keys::new(&setup.pipeline, setup.committer.sink(), partitions),
+        ids,
+        own_id,
         stage,
         base: setup.base,
         stop: setup.stop,

@@ -120,7 +120,7 @@ impl ProducerSettings {
     fn limit(&self, config: &ClientConfig) -> ClientLimit {
         let limit = |property: &'static str, unit: usize| ClientLimit {
             bytes: number(config, property).map_or(USUAL_MESSAGE, |number| number.saturating_mul(unit)),
-            property: self.connection.has_property(property).then_some(property),
+            property: self.connection.property(property).map(|_| property),
         };
         let (message, queue) = (limit("message.max.bytes", 1), limit("queue.buffering.max.kbytes", 1024));
         if queue.bytes < message.bytes { queue } else { message }

@@ -113,7 +113,8 @@ impl TransactionWriter {
         for commit in splits {
             let value = positions::value(position_after(commit, &self.lane));
             let key = self.keys.key(&commit.split);
-            self.producer.send(BaseRecord::with_opaque_to(&self.sink.positions_topic, NO_RECORD).key(&key).payload(&value))?;
+            let record = BaseRecord::with_opaque_to(&self.sink.positions_topic, NO_RECORD).partition(self.keys.partition());
+            self.producer.send(record.key(&key).payload(&value))?;
         }
         reach("kafka-positions-sent");
         self.producer.commit()?;

@@ -119,6 +119,7 @@ fn positions_move_where_every_record_was_filtered_out() {
 #[test]
 fn a_take_over_waits_for_transactions_that_hide_positions() {
     let (pipeline, at) = (Pipeline::new(1), split(0));
+    create_topic(&pipeline.positions, 1, &[("cleanup.policy", "compact")]);
     let mut first = pipeline.instance();
     first.take(&at);
     // Somebody else's transaction in the same positions topic is open, before ours.
@@ -264,6 +265,8 @@ fn mistakes_are_found_before_anything_is_opened() {
         (r#":properties {"transactional.id" "x"}"#, "fences"),
         (r#":properties {"no.such.thing" 1}"#, "no.such.thing"),
         (r#":transaction {:age "1h"}"#, "10m"),
+        (r#":transaction {:age "20s"} :properties {"transaction.timeout.ms" 5000}"#, "to 21000 at least"),
+        (r#":properties {"transaction.timeout.ms" 1999}"#, "aborted before it is committed"),
         (r#":key "no_such_column""#, "no_such_column"),
     ] {
         let text = format!("{{:brokers \"b:1\" :topic \"{}\" {more}}}", pipeline.topic);

@@ -49,7 +49,12 @@ impl Pipeline {
     }
 
     pub(crate) fn try_instance_of(&self, prepared: &dyn PreparedSink) -> Result<Instance, SinkError> {
-        let (stop, name) = (Stop::new(), unique("instance"));
+        self.try_attempt(prepared, &format!("{}.0", unique("process")))
+    }
+
+    /// An attempt at running the sink under this name.
+    pub(crate) fn try_attempt(&self, prepared: &dyn PreparedSink, name: &str) -> Result<Instance, SinkError> {
+        let (stop, name) = (Stop::new(), name.to_owned());
         let claimant = Claimant { owner: name.clone(), plan: "p".into(), accepts_other_plans: false };
         let committer = Arc::new(Committer::new("lake".into(), self.store.clone(), claimant, Positions::InTarget, stop.abandoned()));
         let setup = SinkSetup {

@@ -118,6 +118,12 @@ pub(crate) fn grow_topic(name: &str, partitions: usize) {
     }
 }
 
+/// How many partitions a topic has.
+pub(crate) fn partitions_of(topic: &str) -> i32 {
+    let metadata = admin().inner().fetch_metadata(Some(topic), PATIENCE).unwrap();
+    metadata.topics()[0].partitions().len() as i32
+}
+
 /// Makes the broker forget the records below an offset.
 pub(crate) fn delete_records(topic: &str, partition: i32, before: i64) {
     let mut list = TopicPartitionList::new();
