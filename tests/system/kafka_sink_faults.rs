@@ -6,7 +6,7 @@ use rdkafka::producer::BaseRecord;
 
 use crate::harness::output::all_lines;
 use crate::harness::servers::{free_port, get};
-use crate::harness::topics::{alter, committed, committed_messages, create, delete, produce, send};
+use crate::harness::topics::{alter, committed, committed_messages, create, delete, delete_if_there, produce, send};
 use crate::harness::{Pseidon, Site, brokers, wait_until};
 
 /// From a topic with the site's name to `NAME-out`, with these options of source and sink.
@@ -179,4 +179,33 @@ fn all_of(message: &OwnedMessage) -> Parts {
         .headers()
         .map_or_else(Vec::new, |headers| headers.iter().map(|header| (header.key.to_owned(), header.value.map(bytes))).collect());
     (message.key().map(bytes), message.payload().map(bytes), message.timestamp().to_millis(), headers)
+}
+
+/// The topic is deleted, and again whenever the broker has created it by itself: the run says so, is not healthy meanwhile, and continues when the
+/// topic stays.
+#[test]
+fn a_topic_that_is_deleted_shows_in_the_log_and_on_the_health_page() {
+    let site = Site::new("deleted-output");
+    let out = format!("{}-out", site.name);
+    let port = free_port();
+    create(&out, &[]);
+    site.write("pipeline.edn", kafka_to_kafka(&site, &format!(":monitor-port {port}"), "", ""));
+    produce(&site.name, 0, [record(1, 1)]);
+    let mut pseidon = site.run("pipeline.edn");
+    wait_until("records are committed", 60, || output(&site).len() == 1);
+    let health = || get(port, "/health");
+    let mut number = 1;
+    wait_until("it is not healthy", 120, || {
+        delete_if_there(&out);
+        number += 1;
+        produce(&site.name, 0, [record(number, 1)]);
+        health().is_some_and(|(status, page)| status == 503 && page.contains("cannot write"))
+    });
+    let (log, told) = (pseidon.log(), ["waiting for the brokers", "does not exist any more", "Unknown topic or partition"]);
+    assert!(told.iter().any(|told| log.contains(told)), "{log}");
+    let last = record(number + 1, 1);
+    produce(&site.name, 0, [&last]);
+    wait_until("records are committed again", 120, || output(&site).contains(&last));
+    wait_until("it is healthy", 60, || health().is_some_and(|(status, _)| status == 200));
+    pseidon.stop(40);
 }

@@ -231,6 +231,14 @@ impl TransactionalProducer {
         self.reports().take()
     }
 
+    /// Why the transaction has failed, where `error` is only a consequence. Beginning another one is refused with the reason.
+    pub(super) fn cause(&self, error: KafkaError) -> KafkaError {
+        match self.producer.begin_transaction() {
+            Err(KafkaError::Transaction(cause)) if cause.txn_requires_abort() => KafkaError::Transaction(cause),
+            _ => error,
+        }
+    }
+
     fn reports(&self) -> &Reports {
         self.producer.client().context()
     }
@@ -283,7 +291,7 @@ impl TransactionalProducer {
                 self.timeout.as_millis()
             )),
             Some(UnknownTopic | UnknownTopicOrPartition) => {
-                SinkError::Transient(format!("the topic {} does not exist any more", self.topic))
+                SinkError::Transient(format!("the topic {} or its positions topic does not exist any more: {error}", self.topic))
             }
             Some(code) if is_denied(code) => SinkError::Fatal(format!("writing to kafka is not allowed: {error}")),
             _ => SinkError::Transient(format!("the transaction failed: {error}")),

@@ -101,7 +101,7 @@ impl TransactionWriter {
                 self.last_commit = Instant::now();
                 if lanes.is_empty() { Ok(()) } else { self.settle_refusals() }
             }
-            (Err(_), Some((error, splits))) => Err(self.failed(&error, splits)),
+            (Err(_), Some((error, splits))) => Err(self.failed(error, splits)),
             (Err(abandon), None) => Err(abandon.into()),
         }
     }
@@ -135,8 +135,9 @@ impl TransactionWriter {
     }
 
     /// What a failure means: records that were refused are noted for the next attempt, which goes on without them.
-    fn failed(&mut self, error: &KafkaError, splits: impl IntoIterator<Item = SplitId>) -> SinkError {
+    fn failed(&mut self, error: KafkaError, splits: impl IntoIterator<Item = SplitId>) -> SinkError {
         about_to_wait();
+        let error = self.producer.cause(error);
         let undelivered = self.producer.abort();
         let open = self.open.take();
         if let Some(open) = &open {
@@ -151,7 +152,7 @@ impl TransactionWriter {
                 ));
             }
         }
-        let meaning = self.producer.meaning(error, open.map_or(Duration::ZERO, |open| open.age()), splits);
+        let meaning = self.producer.meaning(&error, open.map_or(Duration::ZERO, |open| open.age()), splits);
         if !matches!(meaning, SinkError::Abandon(_)) {
             self.health.ill();
         }
@@ -161,7 +162,7 @@ impl TransactionWriter {
 
 impl Writer for TransactionWriter {
     fn write(&mut self, chunk: Chunk) -> Result<(), SinkError> {
-        self.send_all(&chunk).map_err(|error| self.failed(&error, [chunk.rows.batch().split.id.clone()]))?;
+        self.send_all(&chunk).map_err(|error| self.failed(error, [chunk.rows.batch().split.id.clone()]))?;
         reach("kafka-produced");
         if self.open.as_ref().is_some_and(|open| open.records() as u64 >= self.sink.records) { self.commit() } else { Ok(()) }
     }
@@ -171,7 +172,7 @@ impl Writer for TransactionWriter {
     }
 
     fn tick(&mut self) -> Result<(), SinkError> {
-        self.producer.poll().map_err(|error| self.failed(&error, []))?;
+        self.producer.poll().map_err(|error| self.failed(error, []))?;
         match &self.open {
             Some(open) if open.age() >= self.sink.age => self.commit(),
             None if self.last_commit.elapsed() >= IDLE_COMMIT => {
