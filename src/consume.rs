@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 
 use clap::Args;
 use pseidon_dsl::{Name, Node, NodeKind, Span, node, print};
-use pseidon_exec::process::{Exits, Processor};
+use pseidon_exec::process::{Exits, Passed, Processor};
 use pseidon_expr::Scope;
 use pseidon_formats::{RecordEncoder, RecordFormat};
 use pseidon_kafka::tools::{Begin, ReaderSettings, TopicReader};
@@ -222,6 +222,9 @@ fn each_batch(args: &ConsumeArgs, wanted: MetaWanted, mut take: impl FnMut(Vec<B
     Ok(reader.commit()?)
 }
 
+/// What may be made of records at once, in bytes.
+const LARGEST: usize = 16 << 20;
+
 /// Takes batches through the planned steps, and prints what comes out.
 struct Printer<'p> {
     source: &'p PlannedSource,
@@ -243,23 +246,31 @@ impl<'p> Printer<'p> {
             None => RecordShape::AsCame { format: source.format.name().to_owned() },
         };
         let encoder = RecordEncoder::new(format, &SinkInput { scope: Scope::default(), record })?;
-        Ok(Printer { source, processor: Processor::new(source)?, encoder, bad: 0 })
+        Ok(Printer { source, processor: Processor::new(source, LARGEST)?, encoder, bad: 0 })
     }
 
     fn print(&mut self, batch: Batch, out: &mut impl Write) -> Result<(), Ended> {
         let batch = Arc::new(batch);
-        let mut arrivals = Arrivals { encoder: &self.encoder, lines: Vec::new(), failure: None };
-        self.processor.prepare(&batch)?;
-        let bad = self.processor.process(self.source, batch.clone(), &mut arrivals).map_err(|thrown| thrown.to_string())?;
-        let Arrivals { lines, failure, .. } = arrivals;
-        if let Some(failure) = failure {
-            return Err(Ended::Failed(failure));
-        }
-        out.write_all(&lines)?;
-        self.bad += bad.len() as u64;
-        for record in bad {
-            let offset = batch.positions.get(record.number as usize).copied().unwrap_or(batch.next);
-            eprintln!("{} offset {offset}: {}", batch.split.id, record.reason);
+        let mut done = 0;
+        while done < batch.len() {
+            let records = done..done.saturating_add(self.processor.at_once()).min(batch.len());
+            let mut arrivals = Arrivals { encoder: &self.encoder, lines: Vec::new(), failure: None };
+            self.processor.prepare(&batch, records.clone())?;
+            let passed =
+                self.processor.process(self.source, &batch, records.clone(), &mut arrivals).map_err(|thrown| thrown.to_string())?;
+            // Fewer are tried then.
+            let Passed::All(bad) = passed else { continue };
+            let Arrivals { lines, failure, .. } = arrivals;
+            if let Some(failure) = failure {
+                return Err(Ended::Failed(failure));
+            }
+            out.write_all(&lines)?;
+            self.bad += bad.len() as u64;
+            for record in bad {
+                let offset = batch.positions.get(record.number as usize).copied().unwrap_or(batch.next);
+                eprintln!("{} offset {offset}: {}", batch.split.id, record.reason);
+            }
+            done = records.end;
         }
         Ok(())
     }

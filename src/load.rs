@@ -162,6 +162,7 @@ pub(crate) fn infer(source: &dyn Source, format: &dyn Format, base: &Path) -> Re
         io_threads: 1,
         memory: 64 << 20,
         instance: "infer".to_owned(),
+        state: String::new(),
         metrics: Metrics::new(),
     };
     let samples = source.sample(&setup, SAMPLES).map_err(|error| error.to_string())?;

@@ -56,6 +56,7 @@ pub(crate) fn run(template: Template, board: Arc<Board>, control: &Receiver<Cont
         io_threads: template.plan.settings.io_threads,
         memory: template.plan.settings.memory / 4,
         instance: String::new(),
+        state: String::new(),
         metrics: pseidon_plugin::metrics::Metrics::new(),
     };
     let consumer = SharedConsumer::start(template.settings.kafka.clone(), setup, board.pools.budget().clone())

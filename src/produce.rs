@@ -13,6 +13,7 @@ use std::time::{Duration, Instant};
 use arrow::array::{Array, ArrayRef, AsArray, BinaryArray, new_null_array};
 use arrow::compute::{CastOptions, cast_with_options};
 use arrow::datatypes::DataType;
+use arrow::error::ArrowError;
 use clap::Args;
 use indicatif::{HumanCount, ProgressBar};
 use parking_lot::Mutex;
@@ -245,10 +246,28 @@ impl Records {
     /// Makes the records of these numbers. Gives whether all could be handed over before one was given up.
     fn send(&self, numbers: Range<u64>, writer: &TopicWriter) -> Result<bool, String> {
         let first = numbers.start;
-        let all: Vec<u64> = numbers.collect();
-        let keys = self.key.as_ref().map(|key| bytes_of(&key.evaluate(&all)?)).transpose()?;
+        let all: Vec<u64> = numbers.clone().collect();
+        let made = |expr: &NumberExpr| match expr.evaluate(&all) {
+            Ok(values) => bytes_of(&values).map(Some),
+            Err(ArrowError::MemoryError(_)) if all.len() > 1 => Ok(None),
+            Err(error) => Err(error.to_string()),
+        };
+        let in_halves = || {
+            let half = numbers.start + all.len() as u64 / 2;
+            Ok(self.send(numbers.start..half, writer)? && self.send(half..numbers.end, writer)?)
+        };
+        let keys = match &self.key {
+            Some(key) => match made(key)? {
+                None => return in_halves(),
+                keys => keys,
+            },
+            None => None,
+        };
         let made = match &self.values {
-            Values::Made(value) => Some(bytes_of(&value.evaluate(&all)?)?),
+            Values::Made(value) => match made(value)? {
+                None => return in_halves(),
+                values => values,
+            },
             Values::Lines(_) => None,
         };
         for row in 0..all.len() {
@@ -281,7 +300,7 @@ fn expression(argument: &str, text: &str) -> Result<NumberExpr, Exit> {
         Text { name: argument.to_owned(), text: text.to_owned(), kind: Kind::Flow, base: PathBuf::from("."), default_name: String::new() };
     let parsed = expr::parse(&node::Text::plain(text, 0)).map_err(|mistakes| shown.show(&mistakes))?;
     let compiled = NumberExpr::new(&parsed, 0).map_err(|mistakes| shown.show(&mistakes))?;
-    compiled.evaluate(&[0]).and_then(|value| bytes_of(&value)).map_err(|reason| {
+    compiled.evaluate(&[0]).map_err(|error| error.to_string()).and_then(|value| bytes_of(&value)).map_err(|reason| {
         eprintln!("error: {argument}: {reason}");
         Exit::WrongFile
     })?;

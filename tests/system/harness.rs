@@ -6,9 +6,10 @@
 //! - [`pipeline`]: pipeline files for these records.
 //! - [`output`]: reads what was written, and compares it with what was fed.
 //! - [`topics`]: fills topics, and reads them as a consumer of committed records does. [`redis`]: a Redis server of the test's own. [`mysql`]: a table of logs.
-//! - [`servers`]: servers of a test's own, to be killed and cut off.
+//! - [`servers`]: servers of a test's own, to be killed and cut off. [`held_commit`]: a way to Redis on which a commit is held.
 
 pub(crate) mod feed;
+pub(crate) mod held_commit;
 pub(crate) mod mysql;
 pub(crate) mod output;
 pub(crate) mod pipeline;

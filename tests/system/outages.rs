@@ -9,6 +9,7 @@ use std::time::Duration;
 use crate::harness::output::{count_gapless, files, hidden};
 use crate::harness::pipeline::state_in;
 use crate::harness::redis::Redis;
+use crate::harness::servers::Servers;
 use crate::harness::watch::Watcher;
 use crate::harness::{Pseidon, Site, wait_until};
 
@@ -49,6 +50,31 @@ fn redis_goes_and_comes_back() {
     watcher.finish();
     assert_eq!(hidden(&site.path("out")), Vec::<PathBuf>::new());
     count_gapless(&site.path("out"));
+}
+
+/// A sink `kafka` whose broker is gone waits for up to a minute in one call, without a word before. Both sinks have the same writer thread.
+#[test]
+fn a_sink_that_hangs_keeps_no_other_from_writing() {
+    let site = Site::new("hanging-sink");
+    let servers = Servers::start(&site, &["kafka"]);
+    let pipeline = format!(
+        r#"{{:name "hanging" :settings {{:writer-threads 1 :memory "64MB"}}
+            in (generate {{:record {{:n "n"}} :rate 2000}})
+            away (kafka {{:brokers "{}" :topic "away" :transaction {{:age "100ms"}}}})
+            here (files {{:path "out" :codec :json :rollover {{:records 100}} :check-freq "50ms"}})
+            pipeline (-> in (all away here))}}"#,
+        servers.address("PSEIDON_TEST_KAFKA")
+    );
+    site.write("pipeline.edn", pipeline);
+    let mut pseidon = site.run("pipeline.edn");
+    goes_on(&site, "out", &mut pseidon);
+    servers.kill("kafka");
+    let before = pseidon.log().matches("starting").count();
+    for _ in 0..5 {
+        goes_on(&site, "out", &mut pseidon);
+    }
+    assert_eq!(pseidon.log().matches("starting").count(), before, "it still hangs in the same attempt");
+    pseidon.kill();
 }
 
 /// The output's directory goes and comes back with what was in it, as a disk does that is unmounted, while nothing can be written in its place; and

@@ -1,7 +1,5 @@
 //! State that is held by another process, was left by another version of the pipeline, or was lost.
 
-use std::time::Duration;
-
 use crate::harness::feed::Feed;
 use crate::harness::output::{check, count_gapless, files};
 use crate::harness::pipeline::{Layout, Membership, Store, files_sink, kafka_source, pipeline, settings, state_in};
@@ -97,8 +95,6 @@ fn state_that_is_lost_between_runs_is_noticed() {
     let watcher = Watcher::start(&[site.path("out")]);
     let mut pseidon = site.run("pipeline.edn");
     watcher.wait_for(fed.total(), 60);
-    // The group's offsets follow within about a second.
-    std::thread::sleep(Duration::from_secs(3));
     pseidon.stop(20);
     redis.empty();
     let mut pseidon = site.run("pipeline.edn");

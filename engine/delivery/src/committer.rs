@@ -1,6 +1,6 @@
 //! A sink's ledger and the store, brought together: one commit at a time, repeated until the store has answered.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -197,6 +197,11 @@ impl Committer {
     /// Cuts a dead instance off, whatever splits it has. After this returns, nothing that it ever sent is applied; see [`StateStore::fence`].
     pub fn fence(&self, owner: &str) -> Result<(), Abandon> {
         self.until_answered(|| self.store.fence(&self.sink, owner))
+    }
+
+    /// The instances that are on a commit record of the sink: all others can commit nothing unless they take splits first.
+    pub fn owners(&self) -> Result<BTreeSet<String>, Abandon> {
+        self.until_answered(|| self.store.owners(&self.sink))
     }
 
     /// From now on the splits are ours. Where splits that were never begun start is written down first, in one step for all of them: a

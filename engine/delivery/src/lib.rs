@@ -14,6 +14,7 @@
 //!
 //! `docs/delivery.md` has the argument why this is exactly once; [`embedded`] is the store that needs no server.
 
+pub mod claims;
 pub mod committer;
 #[cfg(feature = "conformance")]
 pub mod conformance;
@@ -28,6 +29,7 @@ pub mod record;
 pub mod scoped;
 pub mod store;
 
+pub use claims::{Claims, Round};
 pub use committer::Committer;
 pub use copies::position_in_target;
 pub use group_commit::GroupCommit;

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use sha2::{Digest, Sha256};
 
-use crate::{Claimant, Commit, CommitError, CommitRecord, SinkId, SplitId, Staged, StateStore, StoreError, StoredPlan};
+use crate::{Claimant, Claims, Commit, CommitError, CommitRecord, Round, SinkId, SplitId, Staged, StateStore, StoreError, StoredPlan};
 
 /// Parts a scope's name from what is in it. Neither a scope's name nor the name of a sink of the store itself may hold it.
 const SEPARATOR: char = '/';
@@ -47,6 +47,15 @@ impl StateStore for ScopedStore {
 
     fn take(&self, sink: &SinkId, splits: &[SplitId], claimant: &Claimant) -> Result<Vec<CommitRecord>, CommitError> {
         self.whole.take(&self.sink(sink), splits, claimant)
+    }
+
+    /// The names of sources are scoped, and the splits' with them: a claim is of one source.
+    fn claim(&self, source: &str, round: &Round<'_>) -> Result<Claims, StoreError> {
+        self.whole.claim(&self.key(source), round)
+    }
+
+    fn unclaim(&self, source: &str, splits: &[SplitId], owner: &str, leaves: bool) -> Result<(), StoreError> {
+        self.whole.unclaim(&self.key(source), splits, owner, leaves)
     }
 
     fn set_owner(&self, sink: &SinkId, splits: &[(SplitId, u64)], owner: Option<&str>) -> Result<(), StoreError> {

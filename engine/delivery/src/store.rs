@@ -8,7 +8,7 @@ use std::collections::BTreeSet;
 use thiserror::Error;
 
 use crate::random;
-use crate::{Claimant, Commit, CommitRecord, SinkId, SplitCommit, SplitId, Staged};
+use crate::{Claimant, Claims, Commit, CommitRecord, Round, SinkId, SplitCommit, SplitId, Staged};
 
 /// The store of one pipeline. Every call blocks until the store has answered; what it has acknowledged survives a crash as well as
 /// [`StateStore::weaknesses`] says.
@@ -26,6 +26,19 @@ pub trait StateStore: Send + Sync {
     /// The claimant's plan becomes the record's where no lane is ahead, or where the claimant accepts other plans. A claimant that is
     /// fenced takes nothing.
     fn take(&self, sink: &SinkId, splits: &[SplitId], claimant: &Claimant) -> Result<Vec<CommitRecord>, CommitError>;
+
+    /// A round of sharing the splits of a source with other instances. Claims of instances whose lease has run out are free. A store that
+    /// belongs to one process grants everything.
+    fn claim(&self, source: &str, round: &Round<'_>) -> Result<Claims, StoreError> {
+        let _ = source;
+        Ok(Claims::all(round))
+    }
+
+    /// Gives claims back; those of other instances are left alone. An instance that `leaves` does not count for the fair share any more.
+    fn unclaim(&self, source: &str, splits: &[SplitId], owner: &str, leaves: bool) -> Result<(), StoreError> {
+        let _ = (source, splits, owner, leaves);
+        Ok(())
+    }
 
     /// Writes who alone owns splits that are still held under these epochs, or that no instance does; other splits are left alone. Called
     /// when earlier owners are known to be cut off, and when splits are given back.
@@ -97,6 +110,8 @@ macro_rules! forward_to_store {
             identity() -> String, StoreError;
             weaknesses() -> Vec<String>, StoreError;
             take(sink: &$crate::SinkId, splits: &[$crate::SplitId], claimant: &$crate::Claimant) -> Vec<$crate::CommitRecord>, CommitError;
+            claim(source: &str, round: &$crate::Round<'_>) -> $crate::Claims, StoreError;
+            unclaim(source: &str, splits: &[$crate::SplitId], owner: &str, leaves: bool) -> (), StoreError;
             set_owner(sink: &$crate::SinkId, splits: &[($crate::SplitId, u64)], owner: Option<&str>) -> (), StoreError;
             fence(sink: &$crate::SinkId, owner: &str) -> (), StoreError;
             owners(sink: &$crate::SinkId) -> std::collections::BTreeSet<String>, StoreError;

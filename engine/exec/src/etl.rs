@@ -17,7 +17,7 @@ use pseidon_plugin::sink::Chunk;
 use crate::attempt::{Attempt, AttemptId};
 use crate::failure::{Failure, guarded};
 use crate::order::{OrderedSplit, Outcome};
-use crate::process::{BadRecord, Exits, Processor};
+use crate::process::{BadRecord, Exits, Passed, Processor};
 use crate::queue::UnitQueue;
 use crate::view::BadSeen;
 use crate::writers::Writers;
@@ -28,7 +28,9 @@ pub(crate) struct Unit {
     pub(crate) source: usize,
     pub(crate) split: Arc<OrderedSplit>,
     pub(crate) number: u64,
-    pub(crate) batch: Batch,
+    pub(crate) batch: Arc<Batch>,
+    /// How many of its records are done.
+    pub(crate) done: usize,
 }
 
 /// What one thread has for the sources whose batches it has seen.
@@ -36,7 +38,7 @@ pub(crate) struct Unit {
 struct Processors(HashMap<(AttemptId, usize), (Weak<Attempt>, Processor)>);
 
 impl Processors {
-    fn of(&mut self, attempt: &Arc<Attempt>, source: usize) -> Result<&mut Processor, Failure> {
+    fn of(&mut self, attempt: &Arc<Attempt>, source: usize, largest: usize) -> Result<&mut Processor, Failure> {
         let key = (attempt.id, source);
         if !self.0.contains_key(&key) {
             self.0.retain(|_, (attempt, _)| attempt.strong_count() > 0);
@@ -44,7 +46,7 @@ impl Processors {
         let (_, processor) = match self.0.entry(key) {
             Entry::Occupied(known) => known.into_mut(),
             Entry::Vacant(new) => {
-                let processor = Processor::new(&attempt.plan.sources[source]).map_err(Failure::Fatal)?;
+                let processor = Processor::new(&attempt.plan.sources[source], largest).map_err(Failure::Fatal)?;
                 new.insert((Arc::downgrade(attempt), processor))
             }
         };
@@ -56,6 +58,8 @@ impl Processors {
 pub(crate) struct Workplace {
     pub(crate) queue: Arc<UnitQueue>,
     pub(crate) writers: Arc<Writers>,
+    /// What each thread may make at once, in bytes.
+    pub(crate) largest: usize,
 }
 
 /// Works until the queue has come to its end.
@@ -73,21 +77,44 @@ pub(crate) fn work(workplace: &Workplace) {
     }
 }
 
-/// Takes a batch through its chain, and hands what comes out to the writers when it is its turn.
+/// Takes a batch through its chain, or as many of its records as can go at once, and hands what comes out to the writers when it is its turn.
+///
+/// A batch that is taken in parts waits for its turn first, so that nothing of a part is kept: each leaves before the next is made. In between
+/// the batch goes back to the queue, which lets it wait while too much of its run waits for writers.
 fn handle(unit: Unit, processors: &mut Processors, workplace: &Workplace) -> Result<(), Failure> {
-    let attempt = &unit.attempt;
-    let source = &attempt.plan.sources[unit.source];
-    let batch = Arc::new(unit.batch);
-    let mut exits = Lanes { attempt, chunks: Vec::new() };
-    let processor = processors.of(attempt, unit.source)?;
-    processor.prepare(&batch).map_err(|reason| Failure::Transient { stage: source.stage.clone(), reason })?;
-    let processed = processor.process(source, batch.clone(), &mut exits);
-    let bad = processed.map_err(|thrown| Failure::Fatal(thrown.to_string()))?;
+    let (attempt, queue) = (unit.attempt.clone(), &workplace.queue);
+    let (source, batch) = (&attempt.plan.sources[unit.source], &unit.batch);
+    let processor = processors.of(&attempt, unit.source, workplace.largest)?;
+    let upto = unit.done.saturating_add(processor.at_once()).min(batch.len());
+    let (records, is_whole, is_last) = (unit.done..upto, upto - unit.done == batch.len(), upto == batch.len());
+    if !is_whole && !has_its_turn(&unit) {
+        queue.keep(attempt.id, unit, has_its_turn).into_iter().for_each(|unit| queue.put_back(attempt.id, unit));
+        return Ok(());
+    }
+    processor.prepare(batch, records.clone()).map_err(|reason| Failure::Transient { stage: source.stage.clone(), reason })?;
+    let mut exits = Lanes { attempt: &attempt, chunks: Vec::new() };
+    let passed = processor.process(source, batch, records, &mut exits).map_err(|thrown| Failure::Fatal(thrown.to_string()))?;
+    let Passed::All(bad) = passed else {
+        queue.put_back(attempt.id, unit);
+        return Ok(());
+    };
     let mut chunks = exits.chunks;
-    chunks.extend(put_aside(attempt, &batch, bad)?);
-    let outcome = Outcome { next: batch.next, resume: batch.resume.clone(), ends: batch.ends, chunks };
-    let split = unit.split.split.clone();
-    unit.split.complete(unit.number, outcome, |outcome| dispatch(attempt, source, &split.id, outcome, workplace))
+    chunks.extend(put_aside(&attempt, batch, bad)?);
+    Chunk::charge(batch, &mut chunks);
+    let send = |outcome| dispatch(&attempt, source, &unit.split.split.id, outcome, workplace);
+    if is_last {
+        unit.split.complete(unit.number, Outcome { next: batch.next, resume: batch.resume.clone(), ends: batch.ends, chunks }, send)?;
+        queue.release(attempt.id, has_its_turn);
+    } else {
+        send(Outcome { next: batch.positions[upto], resume: None, ends: false, chunks })?;
+        queue.put_back(attempt.id, Unit { done: upto, ..unit });
+    }
+    Ok(())
+}
+
+/// Whether all batches of the split before this one have left.
+fn has_its_turn(unit: &Unit) -> bool {
+    unit.split.is_turn_of(unit.number)
 }
 
 /// Enters a batch's chunks into the ledgers and hands them to the writers.
@@ -113,7 +140,7 @@ fn dispatch(attempt: &Attempt, source: &PlannedSource, split: &SplitId, outcome:
         let sink = &attempt.sinks[number];
         attempt.metrics.records_out.with_label_values(&[&sink.stage]).inc_by(chunk.rows.len() as u64);
         let writer = sink.only_writer.unwrap_or_else(|| writer_of(&chunk.lane, workplace.writers.count()));
-        let unwritten = workplace.queue.unwritten(attempt.id, bytes_of(&chunk.rows));
+        let unwritten = workplace.queue.unwritten(attempt.id, chunk.bytes());
         workplace.writers.write(attempt.id, number, writer, chunk, unwritten);
     }
     Ok(())
@@ -186,14 +213,11 @@ fn trim(chunk: Chunk, held: Position) -> Option<Chunk> {
     match first {
         0 => Some(chunk),
         _ if first == rows => None,
-        _ => Some(Chunk { rows: chunk.rows.slice(first, rows - first), lane: chunk.lane }),
+        _ => {
+            let rest = chunk.rows.slice(first, rows - first);
+            Some(chunk.with_rows(rest))
+        }
     }
-}
-
-/// The bytes that rows hold in memory, roughly: their part of the batch, and their columns.
-fn bytes_of(rows: &Rows) -> usize {
-    let batch = rows.batch();
-    batch.size() / batch.len().max(1) * rows.len() + rows.columns().get_array_memory_size()
 }
 
 fn writer_of(lane: &LaneId, writers: usize) -> usize {

@@ -17,6 +17,7 @@ use crate::etl::Unit;
 use crate::failure::Failure;
 use crate::order::OrderedSplit;
 use crate::queue::UnitQueue;
+use crate::sharing::Sharing;
 use crate::writers::Writers;
 
 /// How often durable positions are handed to the source, and the thread looks whether the run is left.
@@ -32,8 +33,9 @@ pub(crate) struct Intake<'a> {
 }
 
 /// The splits of a source.
-#[derive(Default)]
 struct Splits {
+    /// Which of them are this instance's to read, where the source shares them.
+    sharing: Sharing,
     /// Taken, with their records in every sink, and not yet begun.
     taken: HashMap<SplitId, Vec<CommitRecord>>,
     /// Being read.
@@ -51,9 +53,9 @@ impl Intake<'_> {
     }
 
     /// Works until the source has ended and everything it emitted is durable.
-    pub(crate) fn work(&self, events: Receiver<SourceEvent>) -> Result<(), Failure> {
+    pub(crate) fn work(&self, events: Receiver<SourceEvent>, sharing: Sharing) -> Result<(), Failure> {
         let commit_interval = self.attempt.plan.settings.commit_interval;
-        let mut splits = Splits::default();
+        let mut splits = Splits { sharing, taken: HashMap::new(), open: HashMap::new() };
         let mut next_look = Instant::now() + LOOK_EVERY;
         let mut next_commit = Instant::now() + commit_interval;
         loop {
@@ -71,6 +73,7 @@ impl Intake<'_> {
                 next_commit = now + commit_interval;
             }
             if now >= next_look {
+                splits.sharing.renew()?;
                 self.tell_durable();
                 next_look = now + LOOK_EVERY;
             }
@@ -86,6 +89,9 @@ impl Intake<'_> {
                 let resume = self.take(&wanted, splits)?;
                 let _ = reply.send(resume);
             }
+            SourceEvent::ShareSplits(found, reply) => {
+                let _ = reply.send(splits.sharing.share(&found)?);
+            }
             SourceEvent::Begin(begun, reply) => {
                 self.begin(begun, splits)?;
                 let _ = reply.send(());
@@ -97,17 +103,13 @@ impl Intake<'_> {
                 self.attempt.metrics.records_in.with_label_values(&[self.stage()]).inc_by(batch.len() as u64);
                 self.attempt.metrics.bytes_in.with_label_values(&[self.stage()]).inc_by(batch.payloads.bytes() as u64);
                 let (attempt, source) = (self.attempt.clone(), self.source);
-                let unit = Unit { attempt, source, number: split.number(), split: split.clone(), batch: *batch };
+                let unit = Unit { attempt, source, number: split.number(), split: split.clone(), batch: Arc::new(*batch), done: 0 };
                 self.queue.push(self.attempt.id, &self.attempt.stop, unit);
             }
             SourceEvent::Release(released, reply) => {
                 let ids: Vec<SplitId> = released.iter().map(|split| split.id.clone()).collect();
                 self.release(&ids, splits)?;
                 let _ = reply.send(());
-            }
-            SourceEvent::Lost(lost) => {
-                let names = lost.iter().map(|split| split.id.as_str()).collect::<Vec<_>>().join(", ");
-                return Err(Failure::Fenced(format!("another instance has taken over {names}")));
             }
         }
         Ok(())
@@ -168,6 +170,7 @@ impl Intake<'_> {
     fn release(&self, ids: &[SplitId], splits: &mut Splits) -> Result<(), Failure> {
         let unread: Vec<(SplitId, Vec<CommitRecord>)> = ids.iter().filter_map(|id| splits.taken.remove_entry(id)).collect();
         self.give_back(&unread)?;
+        splits.sharing.release(&unread.iter().map(|(split, _)| split.clone()).collect::<Vec<_>>());
         let mut read = Vec::with_capacity(ids.len());
         for id in ids {
             let Some(split) = splits.open.remove(id) else { continue };
@@ -184,13 +187,13 @@ impl Intake<'_> {
         }
         let numbers = &self.attempt.plan.sources[self.source].sinks;
         let flushed = self.writers.flush(self.attempt.id, numbers, Some(&ids));
-        while let Err(error) = flushed.recv_timeout(LOOK_EVERY) {
-            if self.attempt.stop.leaving_now() {
-                return Err(Failure::Stopped);
-            }
-            if error == RecvTimeoutError::Disconnected {
+        loop {
+            match flushed.wait_for(LOOK_EVERY) {
+                Some(true) => break,
                 // The failure that kept it from being done is reported already, and decides.
-                return Err(Failure::Gone("what was read was not flushed"));
+                Some(false) => return Err(Failure::Gone("what was read was not flushed")),
+                None if self.attempt.stop.leaving_now() => return Err(Failure::Stopped),
+                None => {}
             }
         }
         failpoint::reach("flushed");
@@ -200,6 +203,7 @@ impl Intake<'_> {
         for open in self.sinks() {
             open.committer.release(&ids)?;
         }
+        splits.sharing.release(&ids);
         failpoint::reach("released");
         Ok(())
     }

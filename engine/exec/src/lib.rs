@@ -13,6 +13,7 @@
 //!
 //! Everything here is plain threads and channels. What is in flight is bounded by one memory budget: sources pause when it is used up.
 
+mod answer;
 mod attempt;
 mod etl;
 mod failure;
@@ -22,6 +23,7 @@ mod pools;
 pub mod process;
 mod queue;
 mod run;
+mod sharing;
 mod sync;
 mod view;
 mod writers;

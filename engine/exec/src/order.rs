@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use parking_lot::{Condvar, Mutex};
@@ -26,6 +27,8 @@ pub(crate) struct OrderedSplit {
     pub(crate) split: Arc<Split>,
     state: Mutex<State>,
     dispatched: Condvar,
+    /// The number of the batch whose turn it is to leave.
+    turn: AtomicU64,
 }
 
 #[derive(Default)]
@@ -37,7 +40,7 @@ struct State {
 
 impl OrderedSplit {
     pub(crate) fn new(split: Arc<Split>) -> Self {
-        OrderedSplit { split, state: Mutex::default(), dispatched: Condvar::new() }
+        OrderedSplit { split, state: Mutex::default(), dispatched: Condvar::new(), turn: AtomicU64::new(0) }
     }
 
     /// Numbers the next batch.
@@ -45,6 +48,11 @@ impl OrderedSplit {
         let mut state = self.state.lock();
         state.emitted += 1;
         state.emitted - 1
+    }
+
+    /// Whether all batches before this one have left, so that parts of it may leave before it is through. Locks nothing.
+    pub(crate) fn is_turn_of(&self, number: u64) -> bool {
+        self.turn.load(Ordering::SeqCst) == number
     }
 
     /// A batch is through. Dispatches it, and those behind it that waited for it, while the split is locked so that their order holds.
@@ -56,6 +64,7 @@ impl OrderedSplit {
             let Some(outcome) = state.early.remove(&next) else { return Ok(()) };
             dispatch(outcome)?;
             state.next += 1;
+            self.turn.store(state.next, Ordering::SeqCst);
             if state.next == state.emitted {
                 self.dispatched.notify_all();
             }

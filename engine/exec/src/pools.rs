@@ -5,7 +5,6 @@
 
 use std::io;
 use std::sync::Arc;
-use std::thread::JoinHandle;
 
 use pseidon_plan::Settings;
 use pseidon_plugin::budget::{Budget, LaneMemory};
@@ -13,31 +12,36 @@ use pseidon_plugin::budget::{Budget, LaneMemory};
 use crate::attempt::{Attempt, AttemptId};
 use crate::etl::{self, Workplace};
 use crate::queue::UnitQueue;
-use crate::sync::spawn;
+use crate::sync::{JoinHandle, spawn};
 use crate::writers::{Writers, WrittenSink};
 
 /// How many batches of a run may wait for an ETL thread, for each of the threads.
 const BATCHES_PER_THREAD: usize = 2;
 
+/// The part of the memory that ETL threads may fill with what they are at work on, and the least that each of them may.
+const WORKING_PART: usize = 32;
+const LEAST_WORKING: usize = 4 << 20;
+
 /// ETL threads, writer threads, and the memory budget. Dropping it ends the threads, once no run uses them any more.
 pub struct Pools {
     queue: Arc<UnitQueue>,
     writers: Arc<Writers>,
-    etl: Vec<JoinHandle<()>>,
+    etl: Vec<JoinHandle>,
     budget: Arc<Budget>,
     lanes: Arc<LaneMemory>,
 }
 
 impl Pools {
-    /// Starts the threads. Half of the memory is for records in flight, a quarter for open lanes. Of records in flight, half may wait for
-    /// writers.
+    /// Starts the threads. Of the memory three eighths are for records that were read, and an eighth for what is made of them and waits for
+    /// writers; a quarter is for open lanes, and the last quarter for what sources hold by themselves.
     pub fn start(settings: &Settings) -> io::Result<Pools> {
-        let (budget, lanes) = (Budget::new(settings.memory / 2), LaneMemory::new(settings.memory / 4));
-        let queue = UnitQueue::new(settings.etl_threads * BATCHES_PER_THREAD, budget.limit() / 2);
+        let (budget, lanes) = (Budget::new(settings.memory / 8 * 3), LaneMemory::new(settings.memory / 4));
+        let queue = UnitQueue::new(settings.etl_threads * BATCHES_PER_THREAD, settings.memory / 8);
+        let largest = (settings.memory / WORKING_PART / settings.etl_threads.max(1)).max(LEAST_WORKING);
         let writers = Arc::new(Writers::start(settings.writer_threads)?);
         let mut pools = Pools { queue, writers, etl: Vec::new(), budget, lanes };
         for index in 0..settings.etl_threads {
-            let workplace = Workplace { queue: pools.queue.clone(), writers: pools.writers.clone() };
+            let workplace = Workplace { queue: pools.queue.clone(), writers: pools.writers.clone(), largest };
             pools.etl.push(spawn(format!("etl-{index}"), move || etl::work(&workplace))?);
         }
         Ok(pools)

@@ -37,6 +37,8 @@ struct State<T> {
 struct Line<T> {
     attempt: AttemptId,
     units: VecDeque<T>,
+    /// Those that wait for others to be done.
+    kept: Vec<T>,
     /// The bytes of its rows that wait for writers.
     unwritten: usize,
 }
@@ -45,7 +47,7 @@ impl<T> State<T> {
     fn line(&mut self, attempt: AttemptId) -> &mut Line<T> {
         let known = self.lines.iter().position(|line| line.attempt == attempt);
         let number = known.unwrap_or_else(|| {
-            self.lines.push_back(Line { attempt, units: VecDeque::new(), unwritten: 0 });
+            self.lines.push_back(Line { attempt, units: VecDeque::new(), kept: Vec::new(), unwritten: 0 });
             self.lines.len() - 1
         });
         &mut self.lines[number]
@@ -82,6 +84,33 @@ impl<T> UnitQueue<T> {
         }
     }
 
+    /// Returns a batch that is not done to the front of its line, so that it continues when its turn has come again.
+    pub(crate) fn put_back(&self, attempt: AttemptId, unit: T) {
+        self.state.lock().line(attempt).units.push_front(unit);
+        self.changed.notify_all();
+    }
+
+    /// Keeps a batch until others are done; see [`UnitQueue::release`]. Returns it if that is so already.
+    pub(crate) fn keep(&self, attempt: AttemptId, unit: T, may_continue: impl FnOnce(&T) -> bool) -> Option<T> {
+        let mut state = self.state.lock();
+        if may_continue(&unit) {
+            return Some(unit);
+        }
+        state.line(attempt).kept.push(unit);
+        None
+    }
+
+    /// Returns the batches that are kept and may continue to the front of their line. Called when others are done.
+    pub(crate) fn release(&self, attempt: AttemptId, may_continue: impl Fn(&T) -> bool) {
+        let mut state = self.state.lock();
+        let Some(line) = state.lines.iter_mut().find(|line| line.attempt == attempt && !line.kept.is_empty()) else { return };
+        let (released, kept) = std::mem::take(&mut line.kept).into_iter().partition::<Vec<T>, _>(|unit| may_continue(unit));
+        line.kept = kept;
+        released.into_iter().for_each(|unit| line.units.push_front(unit));
+        drop(state);
+        self.changed.notify_all();
+    }
+
     /// The next batch; `None` when the queue has come to its end. Waits.
     pub(crate) fn pop(&self) -> Option<T> {
         let mut state = self.state.lock();
@@ -115,7 +144,8 @@ impl<T> UnitQueue<T> {
     /// Nothing comes for an attempt any more, and what waits for it is dropped.
     pub(crate) fn forget(&self, attempt: AttemptId) {
         let mut state = self.state.lock();
-        let units = std::mem::take(&mut state.line(attempt).units);
+        let line = state.line(attempt);
+        let units = (std::mem::take(&mut line.units), std::mem::take(&mut line.kept));
         state.lines.retain(|line| line.attempt != attempt || line.unwritten > 0);
         drop(state);
         drop(units);
@@ -130,7 +160,7 @@ impl<T> UnitQueue<T> {
 
     /// How many batches wait.
     pub(crate) fn len(&self) -> usize {
-        self.state.lock().lines.iter().map(|line| line.units.len()).sum()
+        self.state.lock().lines.iter().map(|line| line.units.len() + line.kept.len()).sum()
     }
 }
 
@@ -147,13 +177,13 @@ impl<T> Drop for Unwritten<T> {
         state.unwritten -= self.bytes;
         state.line(self.attempt).unwritten -= self.bytes;
         // Of an attempt that is over nothing else is left.
-        state.lines.retain(|line| line.unwritten > 0 || !line.units.is_empty());
+        state.lines.retain(|line| line.unwritten > 0 || !line.units.is_empty() || !line.kept.is_empty());
         drop(state);
         self.queue.changed.notify_all();
     }
 }
 
-#[cfg(test)]
+#[cfg(all(test, not(feature = "model")))]
 mod tests {
     use super::*;
 
@@ -194,6 +224,36 @@ mod tests {
         queue.forget(blocked);
         queue.push(other, &stop, 102);
         assert_eq!((queue.pop(), queue.len()), (Some(102), 0));
+    }
+
+    #[test]
+    fn a_batch_that_is_not_done_comes_before_those_behind_it() {
+        let (queue, one, other) = queue(100);
+        let stop = Stop::new();
+        for (attempt, unit) in [(one, 1), (one, 2), (other, 11)] {
+            queue.push(attempt, &stop, unit);
+        }
+        assert_eq!(queue.pop(), Some(1));
+        queue.put_back(one, 1);
+        assert_eq!([queue.pop(), queue.pop(), queue.pop()], [Some(11), Some(1), Some(2)]);
+    }
+
+    #[test]
+    fn a_batch_that_is_kept_comes_when_it_may_continue() {
+        let (queue, one, other) = queue(100);
+        let stop = Stop::new();
+        assert_eq!(queue.keep(one, 1, |_| true), Some(1), "it may already");
+        assert_eq!(queue.keep(one, 2, |_| false), None);
+        assert_eq!(queue.keep(one, 3, |_| false), None);
+        queue.push(one, &stop, 4);
+        assert_eq!((queue.pop(), queue.len()), (Some(4), 2));
+        queue.release(other, |_| true);
+        queue.release(one, |unit| *unit == 3);
+        assert_eq!((queue.pop(), queue.len()), (Some(3), 1));
+        // A run that is over takes with it what is kept.
+        queue.forget(one);
+        queue.release(one, |_| true);
+        assert_eq!(queue.len(), 0);
     }
 
     #[test]

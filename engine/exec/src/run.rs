@@ -10,16 +10,19 @@ use parking_lot::Mutex;
 use pseidon_delivery::committer::Seen;
 use pseidon_delivery::{Claimant, Committer, SinkId, StateStore, StoreError, StoredPlan, random};
 use pseidon_plan::Plan;
+use pseidon_plan::chain::PlannedSource;
 use pseidon_plugin::metrics::Metrics;
 use pseidon_plugin::sink::{SinkError, SinkSetup};
 use pseidon_plugin::source::{SourceHandle, SourceSetup};
 use pseidon_plugin::stop::{Pause, Stop};
+use sha2::{Digest, Sha256};
 use thiserror::Error;
 
 use crate::attempt::{Attempt, AttemptId, OpenSink, Over};
 use crate::failure::{Failure, Failures, PlanChanged, spawn};
 use crate::intake::Intake;
 use crate::pools::Pools;
+use crate::sharing::Sharing;
 use crate::view::View;
 
 /// The waits between attempts after failures that may pass.
@@ -248,8 +251,9 @@ impl Run<'_> {
         self.view.show(&attempt);
         self.pools.open(&attempt);
         let outcome = std::thread::scope(|scope| {
-            let outcome =
-                self.start(scope, &instance, &attempt, &course.pause).and_then(|done| self.watch(&attempt, course, &reported, &done));
+            let outcome = self
+                .start(scope, store_id, &instance, &attempt, &course.pause)
+                .and_then(|done| self.watch(&attempt, course, &reported, &done));
             // Whatever the outcome, every thread has to end before the scope does.
             attempt.stop.leave_now();
             outcome
@@ -297,6 +301,7 @@ impl Run<'_> {
     fn start<'scope, 'env>(
         &'env self,
         scope: &'scope std::thread::Scope<'scope, 'env>,
+        store_id: &str,
         instance: &str,
         attempt: &'env Arc<Attempt>,
         pause: &Pause,
@@ -311,8 +316,9 @@ impl Run<'_> {
             let intake = Intake { attempt, source: number, queue, writers, durable };
             let source_done = source_done.clone();
             let (well, ended_well) = bounded(1);
+            let sharing = Sharing::new(self.store.clone(), planned.stage.clone(), instance.to_owned(), settings.lease);
             spawn(scope, format!("intake-{}", planned.stage), failures.clone(), move || {
-                intake.work(events)?;
+                intake.work(events, sharing)?;
                 // A source that failed says so itself, and is not done.
                 if ended_well.recv().is_ok() {
                     let _ = source_done.send(());
@@ -327,6 +333,7 @@ impl Run<'_> {
                 io_threads: settings.io_threads,
                 memory: settings.memory / 4 / self.plan.sources.len().max(1),
                 instance: instance.to_owned(),
+                state: self.state_name(store_id, planned),
                 metrics: self.metrics.clone(),
             };
             spawn(scope, format!("source-{}", planned.stage), failures.clone(), move || {
@@ -336,6 +343,14 @@ impl Run<'_> {
             })?;
         }
         Ok(done)
+    }
+
+    /// Names the state of a source's positions; see [`SourceSetup::state`].
+    fn state_name(&self, store_id: &str, source: &PlannedSource) -> String {
+        let sinks = source.sinks.iter().map(|number| self.plan.sinks[*number].id.as_str());
+        let parts: Vec<&str> = [store_id, &self.plan.name, &source.stage].into_iter().chain(sinks).collect();
+        // Names hold no NUL.
+        Sha256::digest(parts.join("\0")).iter().take(12).map(|byte| format!("{byte:02x}")).collect()
     }
 
     /// Waits for the sources to end, for a failure or for the user.

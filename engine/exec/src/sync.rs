@@ -1,19 +1,37 @@
-//! Locks, threads and the time, as the queue and the writer threads use them. Model tests put others in their place.
+//! Locks, threads and the time, as the queue and the writer threads use them. Model tests put others in their place, with which every order of
+//! steps can be tried.
 
-use std::io;
-use std::time::Instant;
+#[cfg(all(test, feature = "model"))]
+mod model;
 
-pub(crate) use parking_lot::{Condvar, Mutex};
+#[cfg(all(test, feature = "model"))]
+pub(crate) use model::{Condvar, JoinHandle, Mutex, about_to_wait, has_ended, now, spawn, when_about_to_wait};
+#[cfg(not(all(test, feature = "model")))]
+pub(crate) use real::{Condvar, JoinHandle, Mutex, has_ended, now, spawn, when_about_to_wait};
 
-/// A running thread.
-pub(crate) type JoinHandle = std::thread::JoinHandle<()>;
+#[cfg(not(all(test, feature = "model")))]
+mod real {
+    use std::io;
+    use std::time::Instant;
 
-/// Starts a thread.
-pub(crate) fn spawn(name: String, work: impl FnOnce() + Send + 'static) -> io::Result<JoinHandle> {
-    std::thread::Builder::new().name(name).spawn(work)
-}
+    pub(crate) use parking_lot::{Condvar, Mutex};
+    pub(crate) use pseidon_plugin::waiting::when_about_to_wait;
 
-/// The time.
-pub(crate) fn now() -> Instant {
-    Instant::now()
+    /// A running thread.
+    pub(crate) type JoinHandle = std::thread::JoinHandle<()>;
+
+    /// Starts a thread.
+    pub(crate) fn spawn(name: String, work: impl FnOnce() + Send + 'static) -> io::Result<JoinHandle> {
+        std::thread::Builder::new().name(name).spawn(work)
+    }
+
+    /// Whether a thread has come to its end.
+    pub(crate) fn has_ended(thread: &JoinHandle) -> bool {
+        thread.is_finished()
+    }
+
+    /// The time.
+    pub(crate) fn now() -> Instant {
+        Instant::now()
+    }
 }

@@ -6,6 +6,8 @@
 //! the place of this one ([`crew`]).
 
 mod crew;
+#[cfg(all(test, feature = "model"))]
+mod model;
 mod schedule;
 mod task;
 #[cfg(test)]
@@ -17,18 +19,17 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crossbeam_channel::{Receiver, bounded};
 use pseidon_delivery::SplitId;
 use pseidon_plugin::sink::{Chunk, Sink, Writer};
-use pseidon_plugin::waiting::when_about_to_wait;
 
 use self::crew::{Crew, JobId};
 use self::schedule::{Discarded, Job, Key, Schedule};
 use self::task::{Closed, Flush, Task};
+use crate::answer::{Answer, answer};
 use crate::attempt::AttemptId;
 use crate::failure::{Failure, Failures, guarded};
 use crate::queue::Unwritten;
-use crate::sync::{Condvar, JoinHandle, Mutex, now, spawn};
+use crate::sync::{Condvar, JoinHandle, Mutex, has_ended, now, spawn, when_about_to_wait};
 
 /// How often it is looked whether a thread is away.
 const LOOK_EVERY: Duration = Duration::from_millis(250);
@@ -119,10 +120,10 @@ impl Writers {
         drop(refused);
     }
 
-    /// Has the lanes of these sinks committed and published that hold records of these splits; `None` means all splits. The channel is closed
-    /// without an answer when that fails; the failure is reported by then.
-    pub(crate) fn flush(&self, attempt: AttemptId, sinks: &[usize], splits: Option<&[SplitId]>) -> Receiver<()> {
-        let (done, answer) = bounded(1);
+    /// Has the lanes of these sinks committed and published that hold records of these splits; `None` means all splits. The answer is
+    /// withheld when that fails; the failure is reported by then.
+    pub(crate) fn flush(&self, attempt: AttemptId, sinks: &[usize], splits: Option<&[SplitId]>) -> Answer {
+        let (done, answer) = answer();
         let mut refused = Vec::new();
         let mut desk = self.office.desk.lock();
         if desk.schedule.is_open(attempt) {
@@ -140,12 +141,11 @@ impl Writers {
 
     /// Throws away what is open of an attempt. Returns when all of its writers are gone.
     pub(crate) fn close(&self, attempt: AttemptId) {
-        let (done, answer) = bounded(1);
+        let (done, answer) = answer();
         let (discarded, closed) = self.office.desk.lock().schedule.close(attempt, Closed(done));
         drop(closed);
         self.office.discard(discarded);
-        // Nothing else can be received: the sender answers when it is dropped.
-        let _ = answer.recv();
+        answer.wait();
     }
 }
 
@@ -169,7 +169,7 @@ impl Office {
     /// Starts the threads that are missing.
     fn call_in(self: &Arc<Self>) -> io::Result<()> {
         let mut desk = self.desk.lock();
-        desk.threads.retain(|thread| !thread.is_finished());
+        desk.threads.retain(|thread| !has_ended(thread));
         for _ in 0..desk.crew.call_in() {
             let office = self.clone();
             match spawn("writer".to_owned(), move || office.work()) {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use arrow::array::{ArrayRef, RecordBatch, RecordBatchOptions};
 use arrow::datatypes::{DataType, Field, FieldRef, Schema, SchemaRef, TimeUnit};
 use arrow::error::ArrowError;
-use datafusion_common::ScalarValue;
+use datafusion_common::{DataFusionError, ScalarValue};
 use datafusion_physical_expr::PhysicalExpr;
 use datafusion_physical_expr::expressions::Column as ColumnExpr;
 use pseidon_dsl::expr::{Expr, ExprKind, Literal, Meta, Path, Step, UnaryOp};
@@ -16,7 +16,7 @@ use crate::nested::{Part, part_of};
 use crate::operand::{Operand, field_of, reason};
 use crate::operator::LikeOptions;
 use crate::types::{field_type_name, is_json, json_field, parse_field, timestamp};
-use crate::{function, operator};
+use crate::{function, growth, operator, panics};
 
 /// What can be named at one point of a flow.
 #[derive(Clone, Debug, Default)]
@@ -51,6 +51,8 @@ pub struct Compiled {
     physical: Arc<dyn PhysicalExpr>,
     field: FieldRef,
     deterministic: bool,
+    /// What constants add to each row, in bytes; see [`growth::constant_bytes`].
+    constant_bytes: usize,
 }
 
 impl Compiled {
@@ -70,12 +72,28 @@ impl Compiled {
     }
 
     /// The value for each of `rows` rows. If there is an error, at least one of the rows is at fault (a division by zero, an overflow, a cast of
-    /// what cannot be cast); the others can be evaluated without it.
+    /// what cannot be cast); the others can be evaluated without it. [`ArrowError::MemoryError`] means that there may be too many rows: the
+    /// values would become too large together, or the evaluation panicked, as kernels do when a text column passes 2 GiB.
     pub fn evaluate(&self, inputs: Vec<ArrayRef>, rows: usize) -> Result<ArrayRef, ArrowError> {
+        let constants = self.constant_bytes.saturating_mul(rows);
+        if rows > 1 && constants > growth::LARGEST_RESULT {
+            return Err(as_arrow(&growth::too_large("the expression", constants)));
+        }
         let options = RecordBatchOptions::new().with_row_count(Some(rows));
         let batch = RecordBatch::try_new_with_options(Arc::clone(&self.schema), inputs, &options)?;
-        let value = self.physical.evaluate(&batch).and_then(|value| value.into_array(rows));
-        value.map_err(|error| ArrowError::ComputeError(reason(&error)))
+        let value = panics::caught(|| self.physical.evaluate(&batch).and_then(|value| value.into_array(rows)));
+        match value {
+            Ok(value) => value.map_err(|error| as_arrow(&error)),
+            Err(panic) => Err(ArrowError::MemoryError(format!("the expression cannot be evaluated: {panic}"))),
+        }
+    }
+}
+
+/// The same error without DataFusion's layers.
+fn as_arrow(error: &DataFusionError) -> ArrowError {
+    match error.find_root() {
+        DataFusionError::ResourcesExhausted(what) => ArrowError::MemoryError(what.clone()),
+        _ => ArrowError::ComputeError(reason(error)),
     }
 }
 
@@ -89,7 +107,9 @@ pub fn compile(expr: &Expr, scope: &Scope) -> Result<Compiled, Vec<Diagnostic>> 
     let deterministic = operator::is_deterministic(&operand.physical);
     let field = Arc::new(field_of(&expr.to_string(), &operand));
     let schema = compiler.schema();
-    Ok(Compiled { inputs: compiler.inputs, schema: Arc::new(schema), physical: operand.physical, field, deterministic })
+    let constant_bytes = growth::constant_bytes(&operand.physical, &schema);
+    let (inputs, physical) = (compiler.inputs, operand.physical);
+    Ok(Compiled { inputs, schema: Arc::new(schema), physical, field, deterministic, constant_bytes })
 }
 
 /// The type of a metadata column.

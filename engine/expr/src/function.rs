@@ -16,6 +16,7 @@ use datafusion_expr::{
 use datafusion_physical_expr::{PhysicalExpr, ScalarFunctionExpr};
 use pseidon_dsl::{Diagnostic, Span};
 
+use crate::growth;
 use crate::length::{LENGTHENING, Length};
 use crate::operand::{Operand, is_text};
 use crate::types::{plain, timestamp};
@@ -107,7 +108,7 @@ pub(crate) fn call(name: &str, function: &Arc<ScalarUDF>, args: Vec<Operand>, sp
     let Ok(returned) = returned else { return Err(misuse(name, function, &args, span)) };
     let data_type = returned.data_type().clone();
     let physical = args.into_iter().map(|arg| arg.physical).collect();
-    let call = ScalarFunctionExpr::new(name, Arc::clone(function), physical, returned, config());
+    let call = ScalarFunctionExpr::new(name, growth::bounded(function), physical, returned, config());
     let simplest = plain(&data_type);
     Operand::computed(Arc::new(call), data_type, span)?.cast(&simplest)
 }

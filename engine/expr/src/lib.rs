@@ -16,11 +16,13 @@
 pub mod compile;
 pub mod demand;
 mod function;
+mod growth;
 mod json;
 mod length;
 mod nested;
 mod operand;
 mod operator;
+pub mod panics;
 pub mod time;
 pub mod types;
 

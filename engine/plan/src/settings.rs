@@ -68,6 +68,13 @@ pub static SETTINGS: PluginSpec = PluginSpec {
             doc: "How often positions are committed that moved although no file was closed, because records were filtered out.",
         },
         OptionSpec {
+            name: "lease",
+            kind: OptionKind::Duration,
+            default: OptionDefault::Value("15s"),
+            doc: "How long an instance that shares a source's splits with others (`files`, `generate`) may be silent before they read its \
+                  splits. Kafka shares partitions by its own group protocol.",
+        },
+        OptionSpec {
             name: "shutdown-grace",
             kind: OptionKind::Duration,
             default: OptionDefault::Value("30s"),
@@ -108,6 +115,9 @@ pub static SETTINGS: PluginSpec = PluginSpec {
     example: "{:etl-threads 2 :memory \"512MB\" :state \"redis://localhost:6379\"}",
 };
 
+/// A lease is renewed three times before it runs out, and what runs late then must not cost work.
+const SHORTEST_LEASE: Duration = Duration::from_secs(1);
+
 fn check_address(text: &str) -> Result<(), String> {
     text.parse::<IpAddr>().map(drop).map_err(|_| "expected an address, such as \"127.0.0.1\"".to_owned())
 }
@@ -131,6 +141,8 @@ pub struct Settings {
     pub exactly_once: Option<Span>,
     /// How often positions that moved by themselves are committed.
     pub commit_interval: Duration,
+    /// How long claims of splits last without being renewed.
+    pub lease: Duration,
     /// How long a graceful stop may take.
     pub shutdown_grace: Duration,
     /// The port of the service pages.
@@ -169,6 +181,9 @@ impl Settings {
         if memory < 16 << 20 {
             mistakes.push(Diagnostic::new(options.span_of("memory"), "`:memory` is too small", "expected at least \"16MiB\""));
         }
+        if options.duration("lease").is_some_and(|lease| lease < SHORTEST_LEASE) {
+            mistakes.push(Diagnostic::new(options.span_of("lease"), "`:lease` is too short", "expected at least \"1s\""));
+        }
         let mut port = |name: &str| {
             let port = options.count(name)?;
             let valid = u16::try_from(port).ok().filter(|port| *port > 0);
@@ -190,6 +205,7 @@ impl Settings {
             namespace: options.text("namespace").unwrap_or_default().to_owned(),
             exactly_once: (options.text("guarantee") == Some("exactly-once")).then(|| options.span_of("guarantee")),
             commit_interval: options.duration("commit-interval").unwrap_or_default(),
+            lease: options.duration("lease").unwrap_or_default(),
             shutdown_grace: options.duration("shutdown-grace").unwrap_or_default(),
             monitor_port,
             repl_port,

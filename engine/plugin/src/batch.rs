@@ -1,5 +1,6 @@
 //! Batches: consecutive records of one split, as they came.
 
+use std::ops::Range;
 use std::sync::Arc;
 
 use arrow::array::{BinaryArray, BinaryBuilder, StringArray, StringBuilder};
@@ -7,6 +8,7 @@ use bytes::{Bytes, BytesMut};
 use pseidon_delivery::{Position, Resume, SplitId};
 
 use crate::budget::{Charge, Share};
+use crate::memory::ArrayMemory;
 
 /// A source's unit of order: a Kafka partition, a file.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -53,6 +55,8 @@ pub struct Batch {
     pub keys: Option<BinaryArray>,
     /// Headers as JSON objects, where wanted.
     pub headers: Option<StringArray>,
+    /// The rows whose headers are wanted and cannot be JSON, each with the reason.
+    pub bad_headers: Vec<(u32, String)>,
     /// Headers as they came, in the form of [`raw_headers`](crate::raw_headers), where wanted.
     pub raw_headers: Option<BinaryArray>,
     /// What the batch holds of the memory budget, until it is dropped.
@@ -73,15 +77,28 @@ impl Batch {
         self.positions.is_empty()
     }
 
-    /// The bytes it keeps in memory, roughly.
+    /// The bytes it keeps in memory: payloads, keys, headers, timestamps and positions.
     pub fn size(&self) -> usize {
-        let raw_headers = self.raw_headers.as_ref().map_or(0, |headers| headers.value_data().len());
-        self.payloads.buffer.len() + raw_headers + self.positions.len() * 24
+        self.charge.as_ref().map_or_else(|| self.memory(), Charge::bytes)
+    }
+
+    fn memory(&self) -> usize {
+        let mut columns = ArrayMemory::default();
+        self.keys.iter().for_each(|keys| columns.add(keys));
+        self.headers.iter().for_each(|headers| columns.add(headers));
+        self.raw_headers.iter().for_each(|headers| columns.add(headers));
+        let timestamps = self.timestamps.as_ref().map_or(0, |all| all.capacity() * size_of::<i64>());
+        self.payloads.memory() + self.positions.capacity() * size_of::<Position>() + timestamps + columns.bytes()
     }
 
     /// Counts the batch against its source's share of the memory for as long as it lives.
     pub fn charge_to(&mut self, share: &Arc<Share>) {
-        self.charge = Some(share.charge(self.size()));
+        self.charge = Some(share.charge(self.memory()));
+    }
+
+    /// Counts bytes that were made of the batch against the same share, until what is returned is dropped.
+    pub fn charge_more(&self, bytes: usize) -> Option<Charge> {
+        self.charge.as_ref().map(|charge| charge.more(bytes))
     }
 }
 
@@ -130,6 +147,16 @@ impl Payloads {
         self.buffer.len()
     }
 
+    /// The bytes that it keeps in memory.
+    fn memory(&self) -> usize {
+        self.buffer.len() + self.spans.capacity() * size_of::<PayloadSpan>()
+    }
+
+    /// The records with these numbers. The buffer is shared.
+    pub fn part(&self, rows: Range<usize>) -> Payloads {
+        Payloads { buffer: self.buffer.clone(), spans: self.spans[rows].to_vec(), lines: self.lines }
+    }
+
     /// The record's bytes; `None` if it has no payload (a tombstone in Kafka).
     pub fn get(&self, row: usize) -> Option<&[u8]> {
         let span = self.spans[row];
@@ -161,6 +188,7 @@ pub struct BatchBuilder {
     timestamps: Option<Vec<i64>>,
     keys: Option<BinaryBuilder>,
     headers: Option<StringBuilder>,
+    bad_headers: Vec<(u32, String)>,
     raw_headers: Option<BinaryBuilder>,
     lines: bool,
 }
@@ -174,6 +202,8 @@ pub struct RecordMeta<'a> {
     pub key: Option<&'a [u8]>,
     /// The headers as a JSON object.
     pub headers: Option<&'a str>,
+    /// Why they cannot be one.
+    pub bad_headers: Option<&'a str>,
     /// The headers in the form of [`raw_headers`](crate::raw_headers).
     pub raw_headers: Option<&'a [u8]>,
 }
@@ -189,6 +219,7 @@ impl BatchBuilder {
             timestamps: wanted.timestamp.then(Vec::new),
             keys: (wanted.key || wanted.raw).then(BinaryBuilder::new),
             headers: wanted.headers.then(StringBuilder::new),
+            bad_headers: Vec::new(),
             raw_headers: wanted.raw.then(BinaryBuilder::new),
             lines: true,
         }
@@ -218,6 +249,8 @@ impl BatchBuilder {
         }
         if let Some(headers) = &mut self.headers {
             headers.append_option(meta.headers);
+            let row = self.positions.len() as u32 - 1;
+            self.bad_headers.extend(meta.bad_headers.map(|reason| (row, reason.to_owned())));
         }
         if let Some(headers) = &mut self.raw_headers {
             headers.append_option(meta.raw_headers);
@@ -234,9 +267,11 @@ impl BatchBuilder {
         self.positions.is_empty()
     }
 
-    /// How many bytes of payload it holds.
+    /// How many bytes of payloads, keys and headers it holds.
     pub fn bytes(&self) -> usize {
-        self.buffer.len()
+        let keys = self.keys.as_ref().map_or(0, |keys| keys.values_slice().len());
+        let headers = self.headers.as_ref().map_or(0, |headers| headers.values_slice().len());
+        self.buffer.len() + keys + headers
     }
 
     /// The batch, which covers all positions below `next`.
@@ -252,6 +287,7 @@ impl BatchBuilder {
             timestamps: self.timestamps,
             keys: self.keys.as_mut().map(BinaryBuilder::finish),
             headers: self.headers.as_mut().map(StringBuilder::finish),
+            bad_headers: self.bad_headers,
             raw_headers: self.raw_headers.as_mut().map(BinaryBuilder::finish),
             charge: None,
         }
@@ -272,6 +308,7 @@ impl Batch {
             timestamps: None,
             keys: None,
             headers: None,
+            bad_headers: Vec::new(),
             raw_headers: None,
             charge: None,
         }

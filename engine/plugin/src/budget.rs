@@ -22,12 +22,15 @@ pub struct Budget {
     room: Condvar,
     room_lock: Mutex<()>,
     shares: Mutex<Vec<Weak<Share>>>,
+    /// How many sources have a share.
+    sources: AtomicUsize,
 }
 
 /// What one source uses of the budget.
 #[derive(Debug)]
 pub struct Share {
     budget: Arc<Budget>,
+    is_a_sources: bool,
     state: Mutex<ShareState>,
 }
 
@@ -65,6 +68,7 @@ impl Budget {
             room: Condvar::new(),
             room_lock: Mutex::new(()),
             shares: Mutex::default(),
+            sources: AtomicUsize::new(0),
         })
     }
 
@@ -80,7 +84,8 @@ impl Budget {
 
     /// A share for one source.
     pub fn share(self: &Arc<Self>) -> Arc<Share> {
-        let share = Arc::new(Share { budget: self.clone(), state: Mutex::default() });
+        let share = Arc::new(Share { budget: self.clone(), is_a_sources: true, state: Mutex::default() });
+        self.sources.fetch_add(1, Ordering::Relaxed);
         let mut shares = self.shares.lock();
         shares.retain(|share| share.strong_count() > 0);
         shares.push(Arc::downgrade(&share));
@@ -89,7 +94,7 @@ impl Budget {
 
     /// Counts `bytes` that belong to no source until the charge is dropped.
     pub fn charge(self: &Arc<Self>, bytes: usize) -> Charge {
-        Arc::new(Share { budget: self.clone(), state: Mutex::default() }).charge(bytes)
+        Arc::new(Share { budget: self.clone(), is_a_sources: false, state: Mutex::default() }).charge(bytes)
     }
 
     /// Whether sources should wait.
@@ -170,7 +175,7 @@ impl Share {
 
     fn is_held_back_at(&self, now: Instant) -> bool {
         let budget = &self.budget;
-        let sources = budget.shares.lock().iter().filter(|share| share.strong_count() > 0).count();
+        let sources = budget.sources.load(Ordering::Relaxed);
         let is_alone = sources < 2;
         let spared = budget.limit / SPARED_PART.max(sources * 2);
         let mut state = self.state.lock();
@@ -195,6 +200,26 @@ impl Share {
         state.is_held_back = false;
         state.over_since = None;
         self.budget.held_back.fetch_sub(state.used, Ordering::Relaxed);
+    }
+}
+
+impl Drop for Share {
+    fn drop(&mut self) {
+        if self.is_a_sources {
+            self.budget.sources.fetch_sub(1, Ordering::Relaxed);
+        }
+    }
+}
+
+impl Charge {
+    /// The bytes that it counts.
+    pub fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    /// Counts more bytes against the same share.
+    pub fn more(&self, bytes: usize) -> Charge {
+        self.share.charge(bytes)
     }
 }
 

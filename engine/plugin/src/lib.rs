@@ -12,8 +12,10 @@
 pub mod batch;
 pub mod budget;
 pub mod format;
+pub mod memory;
 pub mod metrics;
 pub mod options;
+pub mod outbox;
 pub mod raw_headers;
 pub mod registry;
 pub mod rows;
@@ -26,6 +28,7 @@ pub mod waiting;
 pub use batch::{Batch, BatchBuilder, Payloads, Split};
 pub use budget::{Budget, LaneMemory};
 pub use options::Options;
+pub use outbox::Outbox;
 pub use registry::Registry;
 pub use rows::{BadRow, Rows};
 pub use spec::{OptionKind, OptionSpec, PluginSpec};

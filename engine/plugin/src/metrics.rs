@@ -1,5 +1,9 @@
 //! What is counted while a pipeline runs.
 
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use parking_lot::Mutex;
 use prometheus::core::Collector;
 use prometheus::proto::MetricFamily;
 use prometheus::{IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry};
@@ -28,10 +32,16 @@ pub struct Metrics {
     pub files: IntCounterVec,
     /// 1 while a sink cannot write and tries again, by stage.
     pub sink_blocked: IntGaugeVec,
+    /// Committed files that could not be published and are tried again, by stage.
+    pub unpublished_files: IntGaugeVec,
+    /// Published files that wait to be moved or reported, by stage.
+    pub waiting_files: IntGaugeVec,
     /// 1 while the state store does not answer.
     pub store_unreachable: IntGauge,
     /// Bytes in flight.
     pub memory_used: IntGauge,
+    /// What keeps sources from reading, by stage.
+    source_troubles: Arc<Mutex<BTreeMap<String, String>>>,
 }
 
 impl Metrics {
@@ -65,8 +75,15 @@ impl Metrics {
             open_files: gauges("pseidon_sink_open_files", "Files open for writing.", &["stage"]),
             files: counter("pseidon_sink_files_total", "Files published.", &["stage"]),
             sink_blocked: gauges("pseidon_sink_blocked", "1 while the sink cannot write and tries again.", &["stage"]),
+            unpublished_files: gauges(
+                "pseidon_sink_unpublished_files",
+                "Committed files that could not be published and are tried again.",
+                &["stage"],
+            ),
+            waiting_files: gauges("pseidon_sink_waiting_files", "Published files that wait to be moved or reported.", &["stage"]),
             store_unreachable: gauge("pseidon_state_store_unreachable", "1 while the state store does not answer."),
             memory_used: gauge("pseidon_memory_used_bytes", "Bytes of records in flight."),
+            source_troubles: Arc::default(),
             registry,
         }
     }
@@ -84,6 +101,20 @@ impl Metrics {
         (quarantined, dropped)
     }
 
+    /// Sets what keeps a source from reading, as a sentence that names the stage; `None` when it reads.
+    pub fn set_source_trouble(&self, stage: &str, trouble: Option<String>) {
+        let mut troubles = self.source_troubles.lock();
+        match trouble {
+            Some(trouble) => _ = troubles.insert(stage.to_owned(), trouble),
+            None => _ = troubles.remove(stage),
+        }
+    }
+
+    /// Whether a sink cannot write and tries again.
+    pub fn is_sink_blocked(&self) -> bool {
+        set_stages(&self.sink_blocked).next().is_some()
+    }
+
     /// What keeps the run from going on right now, as sentences; nothing when all is well.
     pub fn troubles(&self) -> Vec<String> {
         let mut troubles = Vec::new();
@@ -91,7 +122,10 @@ impl Metrics {
             troubles.push("the state store does not answer: nothing is committed until it does".to_owned());
         }
         troubles.extend(set_stages(&self.source_unreachable).map(|stage| format!("the source `{stage}` cannot reach what it reads from")));
+        troubles.extend(self.source_troubles.lock().values().cloned());
         troubles.extend(set_stages(&self.sink_blocked).map(|stage| format!("the sink `{stage}` cannot write and tries again")));
+        let unpublished = set_stages(&self.unpublished_files);
+        troubles.extend(unpublished.map(|stage| format!("the sink `{stage}` cannot publish committed files and tries again")));
         troubles
     }
 

@@ -12,6 +12,7 @@ use pseidon_dsl::expr::Meta;
 use pseidon_expr::{Compiled, Input};
 
 use crate::batch::{Batch, NO_TIMESTAMP};
+use crate::memory::ArrayMemory;
 
 /// Some records of a batch, in order.
 #[derive(Clone, Debug)]
@@ -39,6 +40,13 @@ impl Rows {
     pub fn new(batch: Arc<Batch>, columns: RecordBatch) -> Rows {
         let numbers = UInt32Array::from_iter_values(0..batch.len() as u32);
         debug_assert_eq!(columns.num_rows(), batch.len());
+        Rows { batch, numbers, columns, changed: false }
+    }
+
+    /// The records of a batch from number `first` on, with columns decoded from them.
+    pub fn part(batch: Arc<Batch>, first: usize, columns: RecordBatch) -> Rows {
+        debug_assert!(first + columns.num_rows() <= batch.len());
+        let numbers = UInt32Array::from_iter_values((first..first + columns.num_rows()).map(|number| number as u32));
         Rows { batch, numbers, columns, changed: false }
     }
 
@@ -86,6 +94,12 @@ impl Rows {
     /// The bytes that came, whether or not they are still the record.
     pub fn payload(&self, row: usize) -> Option<&[u8]> {
         self.batch.payloads.get(self.number(row))
+    }
+
+    /// Adds what the rows hold beside their batch.
+    pub fn add_memory(&self, memory: &mut ArrayMemory) {
+        memory.add(&self.numbers);
+        self.columns.columns().iter().for_each(|column| memory.add(column));
     }
 
     /// Whether the rows are all records of their batch.

@@ -16,7 +16,9 @@ use pseidon_dsl::Diagnostic;
 use pseidon_expr::Scope;
 use thiserror::Error;
 
-use crate::budget::LaneMemory;
+use crate::batch::Batch;
+use crate::budget::{Charge, LaneMemory};
+use crate::memory::ArrayMemory;
 use crate::metrics::Metrics;
 use crate::options::Options;
 use crate::rows::{BadRow, Rows};
@@ -221,6 +223,37 @@ pub struct Chunk {
     pub lane: LaneId,
     /// Its rows; never empty.
     pub rows: Rows,
+    /// Counts the columns of the chunk and of those that share them.
+    held: Option<Arc<Charge>>,
+}
+
+impl Chunk {
+    /// Rows for a lane.
+    pub fn new(lane: LaneId, rows: Rows) -> Chunk {
+        Chunk { lane, rows, held: None }
+    }
+
+    /// The chunk with only these of its rows.
+    pub fn with_rows(self, rows: Rows) -> Chunk {
+        Chunk { rows, ..self }
+    }
+
+    /// The bytes of its rows: their part of the batch, and the columns that were made of them.
+    pub fn bytes(&self) -> usize {
+        let (rows, batch) = (&self.rows, self.rows.batch());
+        let records = batch.size() as u128 * rows.len() as u128 / batch.len().max(1) as u128;
+        let columns = rows.columns().columns().iter();
+        records as usize + columns.map(|column| column.to_data().get_slice_memory_size().unwrap_or(0)).sum::<usize>()
+    }
+
+    /// Counts the columns of these chunks of one batch against its source's share of the memory, until the last of them is dropped. Chunks
+    /// share columns, so they are counted for all at once.
+    pub fn charge(batch: &Batch, chunks: &mut [(usize, Chunk)]) {
+        let mut memory = ArrayMemory::default();
+        chunks.iter().for_each(|(_, chunk)| chunk.rows.add_memory(&mut memory));
+        let held = batch.charge_more(memory.bytes()).map(Arc::new);
+        chunks.iter_mut().for_each(|(_, chunk)| chunk.held = held.clone());
+    }
 }
 
 /// Writes the lanes of one writer thread. Dropping it throws away what is open and was never handed to a commit. What was handed to a

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use arrow::datatypes::SchemaRef;
 use bytes::Bytes;
-use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
+use crossbeam_channel::{Receiver, RecvTimeoutError, SendTimeoutError, Sender, TryRecvError, bounded};
 use parking_lot::Mutex;
 use pseidon_delivery::{Position, Resume, SplitId};
 use pseidon_dsl::Diagnostic;
@@ -76,6 +76,9 @@ pub struct SourceSetup {
     pub memory: usize,
     /// Names this run of this process.
     pub instance: String,
+    /// Names the state that the source's positions are kept in: another store, pipeline or stage has another name, and so has the same source
+    /// with other sinks behind it. Empty where there is none.
+    pub state: String,
     /// What to count.
     pub metrics: Metrics,
 }
@@ -111,6 +114,15 @@ impl<T> Pending<T> {
             }
         }
     }
+
+    /// The answer, if it is there.
+    pub fn poll(&self) -> Result<Option<T>, Stopped> {
+        match self.answer.try_recv() {
+            Ok(answer) => Ok(Some(answer)),
+            Err(TryRecvError::Empty) if !self.stop.leaving_now() => Ok(None),
+            Err(_) => Err(Stopped),
+        }
+    }
 }
 
 /// Where a split that was read before is continued.
@@ -122,6 +134,15 @@ pub struct Resumption {
     pub resume: Option<Resume>,
     /// Whether the split was read to its end and all of it is durable.
     pub is_finished: bool,
+}
+
+/// What an instance may read of a source whose splits are shared.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct SplitShare {
+    /// Splits that this instance may take now and could not before.
+    pub granted: Vec<SplitId>,
+    /// How many of its splits it should release, so that other instances have their part.
+    pub excess: usize,
 }
 
 /// Where a split is read from.
@@ -145,14 +166,14 @@ impl From<(Arc<Split>, Position)> for Start {
 pub enum SourceEvent {
     /// [`SourceHandle::take`]
     Take(Vec<Arc<Split>>, Sender<Vec<Option<Resumption>>>),
+    /// [`SourceHandle::share_splits`]
+    ShareSplits(Vec<SplitId>, Sender<SplitShare>),
     /// [`SourceHandle::begin`]
     Begin(Vec<Start>, Sender<()>),
     /// [`SourceHandle::emit`]
     Emit(Box<Batch>),
     /// [`SourceHandle::release`]
     Release(Vec<Arc<Split>>, Sender<()>),
-    /// [`SourceHandle::lost`]
-    Lost(Vec<Arc<Split>>),
 }
 
 /// The run ends: leave.
@@ -175,44 +196,31 @@ impl SourceHandle {
     /// Takes splits over: no other instance can commit them from now on. Returns for each where to continue, or `None` if nothing is known of
     /// it and the source decides. Follow with [`SourceHandle::begin`] before the first batch.
     pub fn take(&self, splits: Vec<Arc<Split>>) -> Result<Vec<Option<Resumption>>, Stopped> {
-        self.start_take(splits)?.wait()
+        self.ask(|reply| SourceEvent::Take(splits, reply))?.wait()
     }
 
-    /// The same without waiting, for a source that takes splits for several pipelines at once.
-    pub fn start_take(&self, splits: Vec<Arc<Split>>) -> Result<Pending<Vec<Option<Resumption>>>, Stopped> {
-        self.ask(|reply| SourceEvent::Take(splits, reply))
+    /// A round of sharing splits with other instances, for a source without a group protocol of its own. `found` are all splits that have
+    /// something to read, those that this instance holds among them. Only splits that were granted may be taken; releasing a split gives
+    /// it back to the others. Call it about once a second.
+    pub fn share_splits(&self, found: Vec<SplitId>) -> Result<SplitShare, Stopped> {
+        self.ask(|reply| SourceEvent::ShareSplits(found, reply))?.wait()
     }
 
     /// Says where splits that were taken are read from. A start that the source decided is written down before this returns.
     pub fn begin(&self, splits: Vec<impl Into<Start>>) -> Result<(), Stopped> {
-        self.start_begin(splits)?.wait()
-    }
-
-    /// The same without waiting.
-    pub fn start_begin(&self, splits: Vec<impl Into<Start>>) -> Result<Pending<()>, Stopped> {
         let starts = splits.into_iter().map(Into::into).collect();
-        self.ask(|reply| SourceEvent::Begin(starts, reply))
+        self.ask(|reply| SourceEvent::Begin(starts, reply))?.wait()
     }
 
     /// Hands a batch on. Batches of one split come in order of their positions. Blocks only while the engine's queue is full.
     pub fn emit(&self, mut batch: Batch) -> Result<(), Stopped> {
-        batch.charge_to(&self.share);
+        self.charge(&mut batch);
         self.send(SourceEvent::Emit(Box::new(batch)))
     }
 
     /// Gives splits back. Returns when everything emitted of them is durable and committed, so that another instance can go on.
     pub fn release(&self, splits: Vec<Arc<Split>>) -> Result<(), Stopped> {
-        self.start_release(splits)?.wait()
-    }
-
-    /// The same without waiting.
-    pub fn start_release(&self, splits: Vec<Arc<Split>>) -> Result<Pending<()>, Stopped> {
-        self.ask(|reply| SourceEvent::Release(splits, reply))
-    }
-
-    /// Somebody else has these splits already. The run starts anew from the store.
-    pub fn lost(&self, splits: Vec<Arc<Split>>) -> Result<(), Stopped> {
-        self.send(SourceEvent::Lost(splits))
+        self.ask(|reply| SourceEvent::Release(splits, reply))?.wait()
     }
 
     /// Waits until the memory budget has room and the run is not paused, at most `patience`. Gives whether that is so. A source reads
@@ -239,6 +247,11 @@ impl SourceHandle {
         if self.stop.sleep(time) { Err(Stopped) } else { Ok(()) }
     }
 
+    /// Whether the run is left at once: no answer is to be waited for.
+    pub fn is_left(&self) -> bool {
+        self.stop.leaving_now()
+    }
+
     /// Whether to stop reading.
     pub fn is_stopped(&self) -> bool {
         self.stop.reading_stopped()
@@ -255,9 +268,28 @@ impl SourceHandle {
     }
 
     fn ask<T>(&self, event: impl FnOnce(Sender<T>) -> SourceEvent) -> Result<Pending<T>, Stopped> {
-        let (reply, answer) = bounded(1);
+        let (reply, pending) = self.pending();
         self.send(event(reply))?;
-        Ok(Pending { answer, stop: self.stop.clone() })
+        Ok(pending)
+    }
+
+    /// The way for an answer, and its end.
+    pub(crate) fn pending<T>(&self) -> (Sender<T>, Pending<T>) {
+        let (reply, answer) = bounded(1);
+        (reply, Pending { answer, stop: self.stop.clone() })
+    }
+
+    pub(crate) fn charge(&self, batch: &mut Batch) {
+        batch.charge_to(&self.share);
+    }
+
+    /// Sends an event if there is room for it within `patience`; returns it otherwise.
+    pub(crate) fn send_within(&self, event: SourceEvent, patience: Duration) -> Result<Option<SourceEvent>, Stopped> {
+        match self.events.send_timeout(event, patience) {
+            Ok(()) => Ok(None),
+            Err(SendTimeoutError::Timeout(event)) => Ok(Some(event)),
+            Err(SendTimeoutError::Disconnected(_)) => Err(Stopped),
+        }
     }
 }
 

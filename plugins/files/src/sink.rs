@@ -7,16 +7,20 @@
 //!   sees to it that they stay inside the base directory. It makes what is [`written`] of the record.
 //! - [`writer`] holds the open files ([`open_file`]) of a writer thread and closes them by the rules in [`rollover`] and [`cron`]; when the
 //!   disk does not take more, it waits ([`blocked`]).
-//! - [`staging`] has the hidden folders in which files are written, and cleans up after processes that died; [`place`] gives a committed file
-//!   its visible name.
-//! - [`follow_ups`] does what follows for a published file ([`follow_up`]): [`relocate`] moves it, [`hook`] tells somebody. A test can kill
-//!   the process when a file has been `moved` and when somebody has been told (`hooked`).
+//! - [`staging`] makes the hidden files, each in the [`folder`] of its run, and cleans up after processes that died; [`place`] gives a committed
+//!   file its visible name, and decides by the [`disk`] whether it has it.
+//! - [`follow_ups`] publishes in the background what could not be published at once, and does what follows for a published file ([`follow_up`]):
+//!   [`relocate`] moves it, [`hook`] reports it. A test can kill the process when a file has been `moved` and when the report has succeeded
+//!   (`hooked`).
 
 mod blocked;
 mod cron;
+mod disk;
+mod folder;
 mod follow_up;
 mod follow_ups;
 mod hook;
+mod host;
 mod lane_name;
 mod open_file;
 mod options;
@@ -45,9 +49,8 @@ use pseidon_plugin::spec::PluginSpec;
 use pseidon_plugin::{Options, Rows};
 
 use self::follow_up::Destination;
-use self::follow_ups::{About, FollowUps};
+use self::follow_ups::{FollowUps, SinkContext};
 use self::hook::Hook;
-use self::place::Host;
 use self::settings::{MoveTo, Settings};
 use self::staging::{Hidden, Staging};
 use self::writer::FileWriter;
@@ -87,27 +90,27 @@ impl PreparedSink for Files {
             Some(hook) => Some(Hook { folder: absolute(&setup.base, Path::new("."))?, ..hook.clone() }),
             None => None,
         };
-        let staging = Arc::new(Staging::open(&bases, &setup)?);
+        let (staging, failed) = Staging::open(&bases, &setup)?;
         let sink = setup.committer.sink().to_string();
         let (stage, place) = match sink.split_once('#') {
             Some((stage, place)) => (stage.to_owned(), Some(place.to_owned())),
             None => (sink.clone(), None),
         };
-        let follow_ups = FollowUps::new(About {
+        let follow_ups = FollowUps::new(SinkContext {
             pipeline: setup.pipeline.clone(),
             hook,
             committer: setup.committer.clone(),
             metrics: setup.metrics.clone(),
             stage: stage.clone(),
         });
+        failed.into_iter().for_each(|(id, moving)| follow_ups.publish_later(id, moving));
         let shared = Shared {
             open_files: setup.metrics.open_files.with_label_values(&[&stage]),
             files: setup.metrics.files.with_label_values(&[&stage]),
             bytes_out: setup.metrics.bytes_out.with_label_values(&[&stage]),
             extension: settings.codec.extension(),
-            host: Host::this(),
             follow_ups,
-            staging,
+            staging: Arc::new(staging),
             move_to,
             lanes: Mutex::default(),
             settings,
@@ -146,7 +149,6 @@ struct Shared {
     move_to: Option<MoveTo>,
     /// The files that are open in all writers, as they were after the last rows.
     lanes: Mutex<HashMap<LaneId, OpenLane>>,
-    host: Host,
     /// The sink stage's name.
     stage: String,
     /// Which of the stage's places in the flow this is, if not the first.
@@ -184,13 +186,17 @@ impl Sink for OpenSink {
     }
 
     fn take_over(&self, splits: &[Taken], staged: &[Staged]) -> Result<TakenOver, SinkError> {
+        let mut failed = Vec::new();
         let is_other = |owner: &String| *owner != self.0.setup.instance;
         if splits.iter().any(|taken| taken.owners.iter().any(is_other)) {
-            self.0.staging.clean_up_all()?;
+            failed = self.0.staging.clean_up_all()?;
         }
-        let published = self.0.staging.publish(staged)?;
-        for (id, follow_up, moving) in published.to_follow {
-            self.0.follow_ups.add(id, moving, follow_up);
+        let published = self.0.staging.publish(staged.to_vec())?;
+        failed.into_iter().chain(published.failed).for_each(|(id, moving)| self.0.follow_ups.publish_later(id, moving));
+        for (id, moving) in published.to_follow {
+            if let Some(follow_up) = moving.follow_up.clone() {
+                self.0.follow_ups.follow(id, moving, follow_up);
+            }
         }
         Ok(TakenOver { published: published.done, ..TakenOver::default() })
     }

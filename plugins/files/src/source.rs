@@ -3,6 +3,7 @@
 //! - [`glob`]: which files; [`identity`]: what makes a file the same file under another name. A file is a split.
 //! - [`compression`] and [`lines`]: from a file to batches of lines. A record's position is the byte of the (decompressed) content at which
 //!   its line starts.
+//! - [`progress`]: how far a file was read, and by what it is seen that it was written again.
 //! - [`once`]: reads all files as they are and ends; [`follow`]: reads them, waits for more, and goes along when they rotate.
 
 mod compression;
@@ -11,6 +12,7 @@ mod glob;
 mod identity;
 mod lines;
 mod once;
+mod progress;
 
 use std::collections::BTreeSet;
 use std::fs::File;
@@ -29,6 +31,7 @@ use pseidon_plugin::{Options, Split};
 use self::compression::{Compression, Stream};
 use self::glob::Glob;
 use self::lines::{BLOCK, Limits, LineReader, ReadError};
+use self::progress::Tail;
 
 /// The longest `:max-record` that can be asked for: a record and its block have to fit into memory many times over.
 const LONGEST_RECORD: u64 = 1 << 30;
@@ -256,7 +259,11 @@ impl Config {
     /// A reader of the file's lines from `position` on.
     fn open(&self, file: File, path: &Path, position: u64) -> io::Result<LineReader> {
         let compression = self.compression_of(&file, path)?;
-        Ok(LineReader::new(Stream::open(file, compression, position)?, position, self.limits))
+        let before = match compression {
+            Compression::None => Tail::of(&file, position)?,
+            _ => Tail::unknown(position),
+        };
+        Ok(LineReader::new(Stream::open(file, compression, position)?, before, self.limits))
     }
 }
 

@@ -209,7 +209,7 @@ impl Connection {
     /// The configuration of a client: these `settings`, how to connect, and what the user passes through. Files are looked for from `base`.
     pub(crate) fn config(&self, base: &Path, settings: &[(&str, String)]) -> ClientConfig {
         let mut config = ClientConfig::new();
-        config.set("bootstrap.servers", &self.brokers).set("client.id", "pseidon").set("log.connection.close", "false");
+        config.set("bootstrap.servers", &self.brokers).set("client.id", "pseidon");
         for (name, value) in settings {
             config.set(*name, value);
         }

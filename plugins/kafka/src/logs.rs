@@ -36,12 +36,24 @@ impl ClientLogs {
         // "[thrd:127.0.0.1:9092/bootstrap]: 127.0.0.1:9092/bootstrap: Connect failed": the thread is of no use to anybody.
         let line = line.split_once("]: ").map_or(line, |(_, rest)| rest);
         let stage = self.stage.as_str();
-        if level <= LOG_WARNING {
-            self.warn(facility, line);
+        if level <= LOG_WARNING || is_refused_greeting(line) {
+            self.client_error(facility, line);
         } else if level <= LOG_INFO {
             tracing::debug!(stage, facility, "{line}");
         } else {
             tracing::trace!(stage, facility, "{line}");
+        }
+    }
+
+    /// An error that concerns the whole client. librdkafka also reports every connection that a broker has closed, which is normal, except
+    /// at the very beginning.
+    pub(crate) fn client_error(&self, kind: &str, text: &str) {
+        if is_refused_greeting(text) {
+            self.warn("GREETING", &format!("{text}: the broker may expect another protocol; say :tls {{}} if it expects TLS"));
+        } else if text.contains(DISCONNECTED) {
+            tracing::debug!(stage = self.stage, "kafka: {text}");
+        } else {
+            self.warn(kind, text);
         }
     }
 
@@ -75,9 +87,24 @@ impl ClientLogs {
     }
 }
 
+/// What librdkafka says of a connection that a broker has closed.
+const DISCONNECTED: &str = "Disconnected";
+
+/// Whether the broker has closed the connection when it was asked for its version, the first of all questions. A listener that expects TLS does
+/// so with plain text.
+fn is_refused_greeting(text: &str) -> bool {
+    text.contains(DISCONNECTED) && text.contains("in state APIVERSION_QUERY")
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_connection_that_is_closed_at_once_is_not_a_usual_one() {
+        assert!(is_refused_greeting("a:9093/bootstrap: Disconnected: connection closed by peer (after 1ms in state APIVERSION_QUERY)"));
+        assert!(!is_refused_greeting("a:9092/1: Disconnected (after 600012ms in state UP)"));
+    }
 
     #[test]
     fn one_line_of_a_kind_is_shown_and_the_hidden_ones_are_counted() {

@@ -8,7 +8,9 @@
 //! message that was fetched together with the news of a revocation is still ours.
 
 use std::ffi::{CStr, CString, c_char, c_int, c_void};
+use std::ops::Deref;
 use std::ptr::{self, NonNull};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
@@ -23,9 +25,12 @@ use crate::logs::ClientLogs;
 
 mod messages;
 mod metadata;
+mod questions;
 mod reports;
 
 pub(crate) use messages::{Fetched, Message};
+pub(crate) use metadata::FoundPartition;
+pub(crate) use questions::{Committed, starts_list};
 pub(crate) use reports::undelivered_text;
 
 /// How long a consumer may take to say goodbye to its group.
@@ -73,16 +78,48 @@ struct Shared {
     logs: ClientLogs,
 }
 
-/// A consumer, used on the thread that made it.
-pub(crate) struct Consumer {
-    client: NonNull<rd::rd_kafka_t>,
-    queue: NonNull<rd::rd_kafka_queue_t>,
+/// librdkafka's client: what can be asked from any thread. See [`questions`] and [`metadata`].
+pub(crate) struct Client {
+    handle: NonNull<rd::rd_kafka_t>,
     /// Boxed, since librdkafka holds its address.
     shared: Box<Shared>,
 }
 
+// SAFETY: librdkafka allows calls with one client on any thread at the same time, and `shared` is behind locks.
+unsafe impl Send for Client {}
+// SAFETY: the same.
+unsafe impl Sync for Client {}
+
+impl Drop for Client {
+    fn drop(&mut self) {
+        // SAFETY: the handle is alive and ours, and no other reference is left. The client is asked not to close its consumer again, which
+        // could block; `shared` is dropped after it.
+        unsafe { rd::rd_kafka_destroy_flags(self.ptr(), rd::RD_KAFKA_DESTROY_F_NO_CONSUMER_CLOSE) };
+    }
+}
+
+impl Client {
+    fn ptr(&self) -> *mut rd::rd_kafka_t {
+        self.handle.as_ptr()
+    }
+}
+
+/// A consumer, used on the thread that made it.
+pub(crate) struct Consumer {
+    client: Arc<Client>,
+    queue: NonNull<rd::rd_kafka_queue_t>,
+}
+
+impl Deref for Consumer {
+    type Target = Client;
+
+    fn deref(&self) -> &Client {
+        &self.client
+    }
+}
+
 impl Consumer {
-    /// A consumer with these properties, among them a `group.id`. Nobody is contacted before this returns.
+    /// A consumer with these properties, among them a `group.id`. No broker is contacted before this returns.
     pub(crate) fn new(config: &ClientConfig, logs: ClientLogs) -> Result<Consumer, String> {
         let native = config.create_native_config().map_err(|error| error.to_string())?;
         let shared = Box::new(Shared { events: Mutex::new(Vec::new()), logs });
@@ -90,7 +127,7 @@ impl Consumer {
         // SAFETY: the configuration is alive, and `rd_kafka_conf_dup` gives a copy that is ours. `rd_kafka_new` takes that copy when it
         // succeeds; when it fails we destroy it. The opaque pointer is to a box that is dropped after the client, so callbacks, which run on
         // threads of the client or inside its calls, always find it. `reason` is as long as is said.
-        let client = unsafe {
+        let handle = unsafe {
             let conf = rd::rd_kafka_conf_dup(native.ptr());
             rd::rd_kafka_conf_set_opaque(conf, ptr::from_ref::<Shared>(&shared).cast_mut().cast::<c_void>());
             rd::rd_kafka_conf_set_rebalance_cb(conf, Some(on_rebalance));
@@ -103,24 +140,20 @@ impl Consumer {
             client
         };
         // SAFETY: librdkafka ends the text with a NUL within the buffer.
-        let client = NonNull::new(client).ok_or_else(|| unsafe { text(reason.as_ptr()) })?;
+        let handle = NonNull::new(handle).ok_or_else(|| unsafe { text(reason.as_ptr()) })?;
+        let client = Arc::new(Client { handle, shared });
         // SAFETY: the client is alive. Its main queue is led into the consumer queue, so that one call serves both.
         let queue = unsafe {
-            rd::rd_kafka_poll_set_consumer(client.as_ptr());
-            rd::rd_kafka_queue_get_consumer(client.as_ptr())
+            rd::rd_kafka_poll_set_consumer(client.ptr());
+            rd::rd_kafka_queue_get_consumer(client.ptr())
         };
-        match NonNull::new(queue) {
-            Some(queue) => Ok(Consumer { client, queue, shared }),
-            None => {
-                // SAFETY: the client is alive and nothing else refers to it.
-                unsafe { rd::rd_kafka_destroy(client.as_ptr()) };
-                Err("a consumer needs a group".to_owned())
-            }
-        }
+        let queue = NonNull::new(queue).ok_or_else(|| "a consumer needs a group".to_owned())?;
+        Ok(Consumer { client, queue })
     }
 
-    fn ptr(&self) -> *mut rd::rd_kafka_t {
-        self.client.as_ptr()
+    /// The client, for questions on other threads.
+    pub(crate) fn client(&self) -> Arc<Client> {
+        self.client.clone()
     }
 
     /// Joins the group for these topics; one that starts with `^` is a regular expression.
@@ -208,33 +241,10 @@ impl Consumer {
         check(unsafe { rd::rd_kafka_resume_partitions(self.ptr(), partitions.ptr()) })
     }
 
-    /// Fills in the offsets that the group has committed.
-    pub(crate) fn committed(&self, partitions: &mut TopicPartitionList, patience: Duration) -> Result<(), NativeError> {
-        // SAFETY: as above.
-        check(unsafe { rd::rd_kafka_committed(self.ptr(), partitions.ptr(), millis(patience)) })
-    }
-
     /// Fills in the offset after the last message that was handed out, transaction markers included.
     pub(crate) fn positions(&self, partitions: &mut TopicPartitionList) -> Result<(), NativeError> {
         // SAFETY: as above.
         check(unsafe { rd::rd_kafka_position(self.ptr(), partitions.ptr()) })
-    }
-
-    /// Replaces times (milliseconds; -2 is the beginning, -1 the end) by the first offset that is not older, or -1.
-    pub(crate) fn offsets_for_times(&self, partitions: &mut TopicPartitionList, patience: Duration) -> Result<(), NativeError> {
-        // SAFETY: as above.
-        check(unsafe { rd::rd_kafka_offsets_for_times(self.ptr(), partitions.ptr(), millis(patience)) })
-    }
-
-    /// Asks the broker for the first offset and the one after the last.
-    pub(crate) fn watermarks(&self, at: &TopicPartition, patience: Duration) -> Result<(i64, i64), NativeError> {
-        let topic = c_string(&at.topic);
-        let (mut low, mut high) = (0, 0);
-        // SAFETY: the client is alive, the name ends with a NUL, and both numbers are written before the call returns.
-        let code = unsafe {
-            rd::rd_kafka_query_watermark_offsets(self.ptr(), topic.as_ptr(), at.partition, &mut low, &mut high, millis(patience))
-        };
-        check(code).map(|()| (low, high))
     }
 
     /// The offset after the last message, as the last fetch has seen it.
@@ -244,12 +254,6 @@ impl Consumer {
         // SAFETY: as above.
         let code = unsafe { rd::rd_kafka_get_watermark_offsets(self.ptr(), topic.as_ptr(), at.partition, &mut low, &mut high) };
         (!code.is_error() && high >= 0).then_some(high)
-    }
-
-    /// Tells the group's offsets; with `wait`, returns when the broker has answered.
-    pub(crate) fn commit(&self, partitions: &TopicPartitionList, wait: bool) -> Result<(), NativeError> {
-        // SAFETY: client and list are alive; the list is copied.
-        check(unsafe { rd::rd_kafka_commit(self.ptr(), partitions.ptr(), c_int::from(!wait)) })
     }
 
     /// Why the client cannot go on at all, if it cannot.
@@ -283,12 +287,8 @@ impl Consumer {
 impl Drop for Consumer {
     fn drop(&mut self) {
         self.close();
-        // SAFETY: both are alive and ours, and nobody uses them after this: messages are freed by their own references. The client is told
-        // not to close the group again, which could block; `shared` is dropped after it.
-        unsafe {
-            rd::rd_kafka_queue_destroy(self.queue.as_ptr());
-            rd::rd_kafka_destroy_flags(self.ptr(), rd::RD_KAFKA_DESTROY_F_NO_CONSUMER_CLOSE);
-        }
+        // SAFETY: the queue is alive and ours, and not used after this.
+        unsafe { rd::rd_kafka_queue_destroy(self.queue.as_ptr()) };
     }
 }
 

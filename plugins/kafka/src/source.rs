@@ -16,10 +16,12 @@ use pseidon_plugin::spec::{OptionDefault, OptionKind, OptionSpec, PluginSpec, Ro
 use rdkafka::ClientConfig;
 
 use crate::connection::{BROKERS, Connection, PROPERTIES, Reserved, SASL, TLS};
-use crate::topics::Topics;
+use crate::topics::{INTERNAL_PATTERN, Topics};
 
 mod assignment;
 mod failure;
+mod identity;
+mod lookup;
 mod outlet;
 mod reader;
 mod sample;
@@ -37,7 +39,9 @@ static SPEC: PluginSpec = PluginSpec {
               by one (cooperative rebalancing), each after everything that was read of it is committed. New partitions, and new topics of a pattern, \
               are found within ten seconds (`topic.metadata.refresh.interval.ms`).\n\n\
               Where to read on is kept in the pipeline's state, together with what was delivered; the offsets of the Kafka group are a copy, written \
-              about once a second for tools that show a group's lag. Only what producers have committed is read (`isolation.level`).\n\n\
+              about once a second and when partitions are given up, for tools that show a group's lag. Beside each stands which state it was \
+              written from, so that a state that was restored from an older copy is noticed at the next start. Offsets that another tool \
+              has set do not count. Only what producers have committed is read (`isolation.level`).\n\n\
               Payloads are copied once, out of librdkafka's buffer. It may hold up to a quarter of the pipeline's memory, and never more than 64 MB.",
     positional: None,
     options: &[
@@ -47,7 +51,7 @@ static SPEC: PluginSpec = PluginSpec {
             kind: OptionKind::TextsOrRegex,
             default: OptionDefault::Required,
             doc: "The topics: one name, a vector of names, or a pattern such as `#r\"clicks-.*\"`, which has to match a topic's whole name and is a POSIX \
-                  extended regular expression.",
+                  extended regular expression. It matches Kafka's internal topics (`__consumer_offsets`) only if it begins with `__`.",
         },
         GROUP,
         OptionSpec {
@@ -68,7 +72,7 @@ static SPEC: PluginSpec = PluginSpec {
             kind: OptionKind::Choice(&["latest"]),
             default: OptionDefault::None,
             doc: "`:latest` ends the run when everything is read that was there when the partitions were assigned. Without it the run does not end by \
-                  itself.",
+                  itself. A topic of `:topics` that does not exist is waited for, but with `:until :latest` for 15 seconds only: then the run fails.",
         },
         INSTANCE_ID,
         ON_MISSING_STATE,
@@ -117,8 +121,10 @@ const ON_MISSING_STATE: OptionSpec = OptionSpec {
     name: "on-missing-state",
     kind: OptionKind::Choice(&["stop", "group", "start"]),
     default: OptionDefault::Value("stop"),
-    doc: "What to do with a partition that the state does not know although the Kafka group has an offset for it: `:stop`, since the state may have \
-          been lost; `:group` reads on from the group's offset (to take over from another consumer); `:start` begins at `:start`.",
+    doc: "What to do when the Kafka group has an offset that the state ought to have: for a partition that the state does not know, or, if this \
+          pipeline has written the group's offset itself, above the position in the state. `:stop` ends the run, since the state was lost or \
+          restored from an older copy. `:group` resumes at the group's offset (also to take over from another consumer). `:start` ignores the \
+          group's offsets: a partition that the state does not know begins at `:start`, any other one resumes where the state says.",
 };
 
 const ON_GAP: OptionSpec = OptionSpec {
@@ -251,6 +257,9 @@ impl KafkaSource {
             ("fetch.max.bytes", fetch_bytes.to_string()),
             ("fetch.message.max.bytes", partition_bytes.to_string()),
         ];
+        if self.topics.has_pattern() && !self.topics.name_internal() {
+            settings.push(("topic.blacklist", INTERNAL_PATTERN.to_owned()));
+        }
         if let Some(instance_id) = &self.instance_id {
             settings.push(("group.instance.id", instance_id.clone()));
         }

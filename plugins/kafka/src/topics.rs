@@ -2,6 +2,11 @@
 
 use regex::Regex;
 
+/// How the names of Kafka's own topics begin.
+const INTERNAL: &str = "__";
+/// The same for librdkafka, which leaves out topics that match.
+pub(crate) const INTERNAL_PATTERN: &str = "^__";
+
 /// What `:topics` says, as librdkafka subscribes to it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Topics {
@@ -42,6 +47,16 @@ impl Topics {
         &self.subscription
     }
 
+    /// The topics that are named, not matched.
+    pub(crate) fn fixed_names(&self) -> impl Iterator<Item = &String> {
+        self.subscription.iter().filter(|name| !name.starts_with('^'))
+    }
+
+    /// Whether Kafka's internal topics (`__consumer_offsets` and the like) belong to it: only where a name or a pattern begins as they do.
+    pub(crate) fn name_internal(&self) -> bool {
+        self.subscription.iter().any(|name| name.trim_start_matches(['^', '(']).starts_with(INTERNAL))
+    }
+
     /// Whether new topics may come to it.
     pub(crate) fn has_pattern(&self) -> bool {
         self.subscription.iter().any(|name| name.starts_with('^'))
@@ -49,6 +64,9 @@ impl Topics {
 
     /// Whether the topic belongs to it.
     pub(crate) fn contain(&self, topic: &str) -> bool {
+        if topic.starts_with(INTERNAL) && !self.name_internal() {
+            return false;
+        }
         self.subscription
             .iter()
             .any(|name| if name.starts_with('^') { Regex::new(name).is_ok_and(|pattern| pattern.is_match(topic)) } else { name == topic })
@@ -106,6 +124,19 @@ mod tests {
         let topics = Topics::pattern("a|b.").unwrap();
         assert!(topics.has_pattern() && topics.contain("a") && topics.contain("bc"));
         assert!(!topics.contain("ab") && !topics.contain("xbc"));
+    }
+
+    #[test]
+    fn internal_topics_have_to_be_named() {
+        for pattern in [".*", "_.*", "a|__b", ".+s"] {
+            let topics = Topics::pattern(pattern).unwrap();
+            assert!(!topics.name_internal() && !topics.contain("__consumer_offsets"), "{pattern}");
+        }
+        for pattern in ["__consumer_offsets", "__.*", "^__.*", "(__a|b)"] {
+            assert!(Topics::pattern(pattern).unwrap().name_internal(), "{pattern}");
+        }
+        let named = Topics::names(&["__consumer_offsets".to_owned(), "^.*".to_owned()]).unwrap();
+        assert!(named.name_internal() && named.contain("__consumer_offsets"));
     }
 
     #[test]

@@ -13,6 +13,8 @@
 //! | `:splits:SINK` | set | the sink's splits |
 //! | `:split:SINK:SPLIT` | hash | a commit record: `v`, `epoch`, `seq`, `low`, `owner`, `plan`, `resume`, `finished`, and `a:LANE` for each lane that is ahead |
 //! | `:fenced:SINK` | set | instances that were cut off from the sink |
+//! | `:members:SOURCE` | sorted set | instances that share the source's splits, by when their lease runs out |
+//! | `:claim:SOURCE:SPLIT` | string | the instance that reads the split; it expires with the lease |
 //! | `:staged:SINK` | hash | what is staged and not yet published: id and detail |
 
 mod address;

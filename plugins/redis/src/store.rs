@@ -4,8 +4,8 @@ use std::collections::{BTreeSet, HashMap};
 
 use pseidon_delivery::store::new_identity;
 use pseidon_delivery::{
-    Claimant, Commit, CommitError, CommitRecord, LaneId, Position, Resume, SinkId, SplitCommit, SplitId, Staged, StateStore, StoreError,
-    StoredPlan,
+    Claimant, Claims, Commit, CommitError, CommitRecord, LaneId, Position, Resume, Round, SinkId, SplitCommit, SplitId, Staged, StateStore,
+    StoreError, StoredPlan,
 };
 use redis::{FromRedisValue, RedisResult, Script, cmd};
 use serde_json::{Value, json};
@@ -38,6 +38,8 @@ pub struct RedisStore {
     set_owner: Script,
     commit: Script,
     owners: Script,
+    claim: Script,
+    unclaim: Script,
     forget_splits: Script,
 }
 
@@ -52,6 +54,8 @@ impl RedisStore {
             set_owner: Script::new(include_str!("scripts/set_owner.lua")),
             commit: Script::new(include_str!("scripts/commit.lua")),
             owners: Script::new(include_str!("scripts/owners.lua")),
+            claim: Script::new(include_str!("scripts/claim.lua")),
+            unclaim: Script::new(include_str!("scripts/unclaim.lua")),
             forget_splits: Script::new(include_str!("scripts/forget_splits.lua")),
         };
         match store.hash_field("meta", "format")?.as_deref() {
@@ -83,6 +87,14 @@ impl RedisStore {
 
     pub(crate) fn hash_field(&self, hash: &str, field: &str) -> Result<Option<String>, StoreError> {
         self.query(cmd("HGET").arg(self.key(hash)).arg(field))
+    }
+
+    fn members_key(&self, source: &str) -> String {
+        self.key(&format!("members:{}", encoded(source)))
+    }
+
+    fn claim_key(&self, source: &str, split: &SplitId) -> String {
+        self.key(&format!("claim:{}:{split}", encoded(source)))
     }
 
     fn fenced_key(&self, sink: &SinkId) -> String {
@@ -161,6 +173,30 @@ impl StateStore for RedisStore {
             records.extend(self.take_some(sink, some, claimant)?);
         }
         Ok(records)
+    }
+
+    fn claim(&self, source: &str, round: &Round<'_>) -> Result<Claims, StoreError> {
+        let mut call = self.claim.prepare_invoke();
+        call.key(self.members_key(source));
+        round.held.iter().chain(round.wanted).for_each(|split| _ = call.key(self.claim_key(source, split)));
+        call.arg(round.owner).arg(round.lease.as_millis() as u64).arg(round.total).arg(round.held.len());
+        let answer: Vec<usize> = self.link.request(|live| call.invoke(live.keyed()))?;
+        let [fair_share, flags @ ..] = answer.as_slice() else { return Err(impossible(&answer)) };
+        if flags.len() != round.held.len() + round.wanted.len() {
+            return Err(impossible(&answer));
+        }
+        let (held, wanted) = flags.split_at(round.held.len());
+        let lost = round.held.iter().zip(held).filter(|(_, is_ours)| **is_ours == 0).map(|(split, _)| split.clone());
+        let granted = round.wanted.iter().zip(wanted).filter(|(_, is_ours)| **is_ours == 1).map(|(split, _)| split.clone());
+        Ok(Claims { fair_share: *fair_share, granted: granted.collect(), lost: lost.collect() })
+    }
+
+    fn unclaim(&self, source: &str, splits: &[SplitId], owner: &str, leaves: bool) -> Result<(), StoreError> {
+        let mut call = self.unclaim.prepare_invoke();
+        call.key(self.members_key(source));
+        splits.iter().for_each(|split| _ = call.key(self.claim_key(source, split)));
+        call.arg(owner).arg(u8::from(leaves));
+        self.link.request(|live| call.invoke(live.keyed()))
     }
 
     fn set_owner(&self, sink: &SinkId, splits: &[(SplitId, u64)], owner: Option<&str>) -> Result<(), StoreError> {
@@ -330,7 +366,7 @@ fn read_answer(answer: &[String], commit: &Commit) -> Result<(), CommitError> {
 }
 
 fn impossible(answer: &dyn std::fmt::Debug) -> StoreError {
-    StoreError::Failed(format!("redis gave an answer that the commit script cannot give: {answer:?}"))
+    StoreError::Failed(format!("redis gave an answer that the script cannot give: {answer:?}"))
 }
 
 /// The owners that a record's field names.

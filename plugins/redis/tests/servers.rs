@@ -13,8 +13,8 @@ use std::time::{Duration, Instant};
 
 use pseidon_delivery::committer::{Abandon, Begin, Positions};
 use pseidon_delivery::{
-    Claimant, Commit, CommitError, CommitRecord, Committer, LaneCommit, ScopedStore, SinkId, SplitCommit, SplitId, Staged, StateStore,
-    StoreError, conformance,
+    Claimant, Claims, Commit, CommitError, CommitRecord, Committer, LaneCommit, Round, ScopedStore, SinkId, SplitCommit, SplitId, Staged,
+    StateStore, StoreError, conformance,
 };
 use pseidon_redis::{RedisStore, WorkQueue};
 
@@ -529,4 +529,45 @@ fn state_of_format_1_is_brought_up_to_date() {
     }
     // An instance of the earlier version cannot take anything any more.
     assert_eq!(server.cli(&["hget", "{test:p}:meta", "format"]).trim(), "2");
+}
+
+fn round<'a>(owner: &'a str, held: &'a [SplitId], wanted: &'a [SplitId], total: usize) -> Round<'a> {
+    Round { owner, lease: Duration::from_secs(60), held, wanted, total }
+}
+
+#[test]
+fn instances_share_splits_fairly() {
+    let server = Server::durable(&[]);
+    let store = server.connect();
+    let splits: Vec<SplitId> = (0..5).map(|number| SplitId::from(format!("in:{number}"))).collect();
+    let claim = |round: &Round<'_>| store.claim("in", round).unwrap();
+    let alone = claim(&round("a", &[], &splits, 5));
+    assert_eq!((alone.fair_share, alone.granted.len()), (5, 5));
+    // Another one comes: nothing is free yet, and both are told what is fair.
+    let second = claim(&round("b", &[], &splits, 5));
+    assert_eq!(second, Claims { fair_share: 3, granted: vec![], lost: vec![] });
+    assert_eq!(claim(&round("a", &splits, &[], 5)), Claims { fair_share: 3, granted: vec![], lost: vec![] }, "what is held is renewed");
+    store.unclaim("in", &splits[3..], "a", false).unwrap();
+    assert_eq!(claim(&round("b", &[], &splits, 5)).granted, splits[3..]);
+    // Claims of one source are no other's, and only the holder gives a claim back.
+    store.unclaim("in", &splits, "c", false).unwrap();
+    assert_eq!(claim(&round("c", &[], &splits, 5)).granted, []);
+    assert_eq!(store.claim("other", &round("c", &[], &splits, 5)).unwrap().granted.len(), 5);
+    // One leaves, and what it had is shared out again.
+    store.unclaim("in", &[], "c", true).unwrap();
+    store.unclaim("in", &splits[..3], "a", true).unwrap();
+    let rest = claim(&round("b", &splits[3..], &splits[..3], 5));
+    assert_eq!((rest.fair_share, rest.granted.len()), (5, 3));
+}
+
+#[test]
+fn a_claim_whose_lease_has_run_out_is_free_and_its_holder_hears_of_it() {
+    let server = Server::durable(&[]);
+    let store = server.connect();
+    let splits: Vec<SplitId> = (0..2).map(|number| SplitId::from(format!("in:{number}"))).collect();
+    let short = Round { lease: Duration::from_millis(50), ..round("frozen", &[], &splits, 2) };
+    assert_eq!(store.claim("in", &short).unwrap().granted.len(), 2);
+    wait_until("the lease has run out", || store.claim("in", &round("b", &[], &splits[..1], 2)).unwrap().granted.len() == 1);
+    let late = store.claim("in", &round("frozen", &splits, &[], 2)).unwrap();
+    assert_eq!(late.lost, splits[..1]);
 }

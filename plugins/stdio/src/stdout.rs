@@ -114,7 +114,7 @@ impl Sink for Stdout {
         let bad = self.encoder.check(&rows);
         match rows.without(&bad) {
             Ok(rows) if rows.is_empty() => Routed { chunks: Vec::new(), bad },
-            Ok(rows) => Routed { chunks: vec![Chunk { lane: LANE.into(), rows }], bad },
+            Ok(rows) => Routed { chunks: vec![Chunk::new(LANE.into(), rows)], bad },
             Err(error) => {
                 let all = (0..rows.len() as u32).map(|row| BadRow { row, reason: error.to_string() });
                 Routed { chunks: Vec::new(), bad: all.collect() }

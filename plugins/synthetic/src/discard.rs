@@ -75,7 +75,7 @@ impl Sink for DropSink {
     }
 
     fn route(&self, rows: Rows) -> Routed {
-        let chunks = if rows.is_empty() { Vec::new() } else { vec![Chunk { lane: self.lane.clone(), rows }] };
+        let chunks = if rows.is_empty() { Vec::new() } else { vec![Chunk::new(self.lane.clone(), rows)] };
         Routed { chunks, bad: Vec::new() }
     }
 

@@ -20,7 +20,7 @@ mod recipe;
 mod values;
 
 pub use pace::Pace;
-use recipe::{Failure, Recipe};
+use recipe::{Failure, NotMade, Recipe};
 pub use values::NumberExpr;
 
 /// The largest number there can be, since `n` is an int64.
@@ -30,6 +30,8 @@ const MOST_SPLITS: u64 = 4096;
 const BATCH_BYTES: usize = 1 << 20;
 const FIRST_BATCH: usize = 256;
 const LARGEST_BATCH: usize = 8192;
+/// How often splits are shared out among instances.
+const ROUND: Duration = Duration::from_secs(1);
 /// How often a source that waits for room looks whether the run ends.
 const PATIENCE: Duration = Duration::from_millis(250);
 
@@ -162,8 +164,13 @@ impl Source for Generate {
     }
 
     fn sample(&self, setup: &SourceSetup, count: usize) -> Result<Vec<Bytes>, SourceError> {
-        let count = self.end().min(count as u64);
-        let made = self.make(&self.split(setup, 0), (0..count).collect(), count, setup)?;
+        let mut count = self.end().min(count as u64);
+        let made = loop {
+            match self.make(&self.split(setup, 0), (0..count).collect(), count, setup)? {
+                Some(made) => break made,
+                None => count /= 2,
+            }
+        };
         Ok((0..made.len()).filter_map(|row| made.payloads.get_bytes(row)).collect())
     }
 
@@ -193,44 +200,145 @@ impl From<SourceError> for End {
     }
 }
 
+/// A split, and how far it is.
+struct Generated {
+    split: Arc<Split>,
+    /// The next number, while this instance has the split.
+    next: Option<Position>,
+    /// Whether its last record is durable, whichever instance made it.
+    is_over: bool,
+}
+
+impl Generated {
+    fn new(split: Arc<Split>) -> Generated {
+        Generated { split, next: None, is_over: false }
+    }
+
+    fn next(&self) -> Option<Position> {
+        self.next
+    }
+
+    fn leave(&mut self) -> Arc<Split> {
+        self.next = None;
+        self.split.clone()
+    }
+}
+
+/// How far the numbers of all splits together are.
+struct Pass {
+    /// Where it began, and when: the rate counts from there.
+    first: u64,
+    started: Instant,
+    next: u64,
+    batch_size: usize,
+}
+
+impl Pass {
+    fn begin_at(&mut self, next: u64) {
+        (self.first, self.next, self.started) = (next, next, Instant::now());
+    }
+}
+
 impl Generate {
     fn generate(&self, setup: &SourceSetup, handle: &SourceHandle) -> Result<(), End> {
-        let splits: Vec<_> = (0..self.splits).map(|split| self.split(setup, split)).collect();
-        let resumed = handle.take(splits.clone())?;
-        let resumed: Vec<Position> = resumed.into_iter().map(|known| known.map_or(0, |known| known.position)).collect();
-        handle.begin(splits.iter().cloned().zip(resumed.iter().copied()).collect())?;
-
-        let first = resumed.iter().copied().min().unwrap_or(0);
-        let started = Instant::now();
-        let mut next = first;
-        let mut batch_size = FIRST_BATCH;
-        while next < self.end() {
-            if !handle.wait_for_room(PATIENCE)? {
+        let mut splits: Vec<Generated> = (0..self.splits).map(|index| Generated::new(self.split(setup, index))).collect();
+        let mut pass = Pass { first: 0, next: 0, started: Instant::now(), batch_size: FIRST_BATCH };
+        let mut next_round = Instant::now();
+        while splits.iter().any(|split| !split.is_over) {
+            if Instant::now() >= next_round {
+                if self.share(handle, &mut splits)? {
+                    pass.begin_at(splits.iter().filter_map(Generated::next).min().unwrap_or(0));
+                }
+                next_round = Instant::now() + ROUND;
+            }
+            if splits.iter().all(|split| split.next().is_none()) {
+                // The others are another instance's. This one stays, in case that one dies.
+                handle.sleep(next_round.saturating_duration_since(Instant::now()))?;
                 continue;
             }
-            let mut upto = next.saturating_add((batch_size * self.splits) as u64).min(self.end());
-            if let Some(pace) = self.pace {
-                let due = first.saturating_add(pace.due(started.elapsed()));
-                if due <= next {
-                    handle.sleep(pace.pause(next - first, started.elapsed()))?;
-                    continue;
-                }
-                upto = upto.min(due);
+            self.make_some(setup, handle, &mut splits, &mut pass)?;
+        }
+        Ok(())
+    }
+
+    /// A round of sharing the splits with other instances. Returns whether one was granted.
+    fn share(&self, handle: &SourceHandle, splits: &mut [Generated]) -> Result<bool, End> {
+        let unfinished = splits.iter().filter(|split| !split.is_over).map(|split| split.split.id.clone()).collect();
+        let share = handle.share_splits(unfinished)?;
+        let given_back: Vec<_> = splits.iter_mut().filter(|split| split.next.is_some()).take(share.excess).collect();
+        if !given_back.is_empty() {
+            handle.release(given_back.into_iter().map(|split| split.leave()).collect())?;
+        }
+        let mut granted: Vec<&mut Generated> = splits.iter_mut().filter(|split| share.granted.contains(&split.split.id)).collect();
+        if granted.is_empty() {
+            return Ok(false);
+        }
+        let taken = handle.take(granted.iter().map(|split| split.split.clone()).collect())?;
+        let mut begun = Vec::new();
+        let mut over = Vec::new();
+        for (split, known) in granted.iter_mut().zip(taken) {
+            // One that was finished goes on when there are to be more records than before.
+            let position = known.map_or(0, |known| known.position);
+            if position >= self.end() {
+                split.is_over = true;
+                over.push(split.split.clone());
+            } else {
+                split.next = Some(position);
+                begun.push((split.split.clone(), position));
             }
-            for (index, split) in splits.iter().enumerate() {
-                let from = next.max(resumed[index]);
-                let numbers = numbers_of_split(from, upto, index, self.splits);
-                if numbers.is_empty() {
-                    continue;
-                }
-                let batch = self.make(split, numbers, upto, setup)?;
-                batch_size = next_batch_size(&batch);
+        }
+        handle.begin(begun)?;
+        if !over.is_empty() {
+            handle.release(over)?;
+        }
+        Ok(true)
+    }
+
+    /// Makes the next records of all splits that this instance has, as far as there is room for them and they are due.
+    fn make_some(&self, setup: &SourceSetup, handle: &SourceHandle, splits: &mut [Generated], pass: &mut Pass) -> Result<(), End> {
+        if !handle.wait_for_room(PATIENCE)? {
+            return Ok(());
+        }
+        let mut upto = pass.next.saturating_add((pass.batch_size * self.splits) as u64).min(self.end());
+        if let Some(pace) = self.pace {
+            let due = pass.first.saturating_add(pace.due(pass.started.elapsed()));
+            if due <= pass.next {
+                handle.sleep(pace.pause(pass.next - pass.first, pass.started.elapsed()))?;
+                return Ok(());
+            }
+            upto = upto.min(due);
+        }
+        let mut ended = Vec::new();
+        let mut is_too_much = false;
+        for (index, split) in splits.iter_mut().enumerate() {
+            let Some(from) = split.next.map(|next| next.max(pass.next)) else { continue };
+            let numbers = numbers_of_split(from, upto, index, self.splits);
+            if !numbers.is_empty() {
+                let Some(batch) = self.make(&split.split, numbers, upto, setup)? else {
+                    is_too_much = true;
+                    break;
+                };
+                pass.batch_size = next_batch_size(&batch);
                 handle.emit(batch)?;
             }
-            next = upto;
-            if let Some(count) = self.count {
-                setup.metrics.lag.with_label_values(&[&setup.stage]).set((count - next.min(count)) as i64);
+            split.next = Some(upto.max(from));
+            if upto >= self.end() {
+                handle.emit(Batch::end_of(split.split.clone(), self.end()))?;
+                ended.push(split.leave());
+                split.is_over = true;
             }
+        }
+        if !ended.is_empty() {
+            handle.release(ended)?;
+        }
+        if is_too_much {
+            // Fewer are tried next time. The splits before that one are further already.
+            pass.batch_size = (pass.batch_size / 2).max(1);
+            return Ok(());
+        }
+        pass.next = upto;
+        if let Some(count) = self.count {
+            setup.metrics.lag.with_label_values(&[&setup.stage]).set((count - pass.next.min(count)) as i64);
         }
         Ok(())
     }
@@ -244,8 +352,13 @@ impl Generate {
         Arc::new(Split { id: format!("{}:{index}", setup.stage).into(), topic: setup.stage.clone(), partition: index as i32 })
     }
 
-    fn make(&self, split: &Arc<Split>, numbers: Vec<u64>, next: Position, setup: &SourceSetup) -> Result<Batch, SourceError> {
-        let made = self.recipe.make(split, numbers, next).map_err(SourceError::Fatal)?;
+    /// A batch of these numbers; `None` if it would become too large.
+    fn make(&self, split: &Arc<Split>, numbers: Vec<u64>, next: Position, setup: &SourceSetup) -> Result<Option<Batch>, SourceError> {
+        let made = match self.recipe.make(split, numbers, next) {
+            Ok(made) => made,
+            Err(NotMade::TooMany) => return Ok(None),
+            Err(NotMade::All(reason)) => return Err(SourceError::Fatal(reason)),
+        };
         match made.failed.first() {
             Some(Failure { number, reason }) if !self.skip_failures => {
                 Err(SourceError::Fatal(format!("record {number} cannot be made: {reason}; with :on-error :noop it is left out")))
@@ -254,7 +367,7 @@ impl Generate {
                 if !made.failed.is_empty() {
                     setup.metrics.bad_records.with_label_values(&[setup.stage.as_str(), "dropped"]).inc_by(made.failed.len() as u64);
                 }
-                Ok(made.batch)
+                Ok(Some(made.batch))
             }
         }
     }

@@ -35,11 +35,19 @@ pub(crate) fn files(folder: &Path) -> Vec<PathBuf> {
     found
 }
 
-/// What is hidden below a folder, and all that is in it.
+/// What is hidden below a folder, and all that is in it. The id of the disk, which stays for good, is not among it.
 pub(crate) fn hidden(folder: &Path) -> Vec<PathBuf> {
     let mut found = Vec::new();
     find_hidden(folder, false, &mut found);
+    found.retain(|path| !path.ends_with(".pseidon-open/disk"));
+    found.retain(|path| !path.ends_with(".pseidon-open") || !holds_only_the_id(path));
     found
+}
+
+/// Whether nothing but the id of the disk lies in the folder.
+fn holds_only_the_id(folder: &Path) -> bool {
+    let names: Vec<_> = fs::read_dir(folder).into_iter().flatten().flatten().map(|entry| entry.file_name()).collect();
+    names == ["disk"]
 }
 
 fn find_hidden(folder: &Path, folder_is_hidden: bool, found: &mut Vec<PathBuf>) {

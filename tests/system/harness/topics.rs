@@ -14,6 +14,54 @@ use rdkafka::{ClientConfig, Message, Offset, TopicPartitionList};
 /// How long a topic may not be readable.
 const PATIENCE: Duration = Duration::from_secs(60);
 
+use super::wait_until;
+
+/// Creates a topic with one partition, and waits until the broker knows it.
+pub(crate) fn create(topic: &str, config: &[(&str, &str)]) {
+    let new = config.iter().fold(NewTopic::new(topic, 1, TopicReplication::Fixed(1)), |new, (name, value)| new.set(name, value));
+    let (admin, topics) = (admin(), [new]);
+    wait_until(&format!("{topic} is made"), 30, || {
+        block_on(admin.create_topics(&topics, &AdminOptions::new())).is_ok_and(|results| results.iter().all(Result::is_ok))
+    });
+    wait_until(&format!("{topic} is there"), 30, || exists(topic));
+}
+
+/// Deletes a topic, and waits until it is gone.
+pub(crate) fn delete(topic: &str) {
+    assert!(delete_if_there(topic), "{topic} is there");
+    wait_until(&format!("{topic} is gone"), 30, || !exists(topic));
+}
+
+/// Deletes a topic that may not be there. Returns whether it was.
+pub(crate) fn delete_if_there(topic: &str) -> bool {
+    let deleted = block_on(admin().delete_topics(&[topic], &AdminOptions::new())).expect("the broker answers");
+    deleted.iter().all(Result::is_ok)
+}
+
+fn exists(topic: &str) -> bool {
+    let client: BaseConsumer = ClientConfig::new().set("bootstrap.servers", super::brokers()).create().expect("a client");
+    let metadata = client.fetch_metadata(None, Duration::from_secs(20)).expect("the broker answers");
+    metadata.topics().iter().any(|known| known.name() == topic)
+}
+
+fn admin() -> AdminClient<DefaultClientContext> {
+    ClientConfig::new().set("bootstrap.servers", super::brokers()).create().expect("a client")
+}
+
+/// The sum of the offsets that a group has committed for a topic; `None` where it has none for a partition.
+pub(crate) fn group_offset(group: &str, topic: &str) -> Option<i64> {
+    let consumer: BaseConsumer =
+        ClientConfig::new().set("bootstrap.servers", super::brokers()).set("group.id", group).create().expect("a client");
+    let metadata = consumer.fetch_metadata(Some(topic), Duration::from_secs(20)).expect("the broker knows the topic");
+    let mut list = TopicPartitionList::new();
+    for partition in metadata.topics().first().map_or(&[][..], |topic| topic.partitions()) {
+        list.add_partition(topic, partition.id());
+    }
+    let committed = consumer.committed_offsets(list, Duration::from_secs(20)).expect("the group's offsets");
+    let offset = |offset: Offset| if let Offset::Offset(offset) = offset { Some(offset) } else { None };
+    committed.elements().iter().map(|element| offset(element.offset())).sum()
+}
+
 /// Sends these to one partition, in this order, and waits until the broker has them.
 pub(crate) fn produce(topic: &str, partition: i32, values: impl IntoIterator<Item = impl AsRef<[u8]>>) {
     let values: Vec<_> = values.into_iter().collect();
@@ -88,31 +136,9 @@ fn read_committed(topic: &str, deadline: Instant) -> KafkaResult<Vec<Vec<OwnedMe
     Ok(messages)
 }
 
-/// Creates a topic with one partition.
-pub(crate) fn create(topic: &str, config: &[(&str, &str)]) {
-    let new = config.iter().fold(NewTopic::new(topic, 1, TopicReplication::Fixed(1)), |new, (name, value)| new.set(name, value));
-    let created = block_on(admin().create_topics(&[new], &AdminOptions::new())).expect("the broker answers");
-    created.into_iter().for_each(|outcome| drop(outcome.expect("the topic is new")));
-}
-
 /// Changes a topic's configuration.
 pub(crate) fn alter(topic: &str, name: &str, value: &str) {
     let altered = AlterConfig::new(ResourceSpecifier::Topic(topic)).set(name, value);
     let outcomes = block_on(admin().alter_configs(&[altered], &AdminOptions::new())).expect("the broker answers");
     outcomes.into_iter().for_each(|outcome| drop(outcome.expect("the configuration is right")));
-}
-
-/// Deletes a topic.
-pub(crate) fn delete(topic: &str) {
-    assert!(delete_if_there(topic), "{topic} is there");
-}
-
-/// The same for one that may not be there. Returns whether it was.
-pub(crate) fn delete_if_there(topic: &str) -> bool {
-    let deleted = block_on(admin().delete_topics(&[topic], &AdminOptions::new())).expect("the broker answers");
-    deleted.iter().all(Result::is_ok)
-}
-
-fn admin() -> AdminClient<DefaultClientContext> {
-    ClientConfig::new().set("bootstrap.servers", super::brokers()).create().expect("an admin client")
 }

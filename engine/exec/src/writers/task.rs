@@ -3,10 +3,10 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use crossbeam_channel::Sender;
 use pseidon_delivery::SplitId;
 use pseidon_plugin::sink::{Chunk, SinkError, Writer};
 
+use crate::answer::Answerer;
 use crate::queue::Unwritten;
 
 /// One step of a writer.
@@ -38,41 +38,35 @@ impl Task {
     }
 }
 
-/// A flush of several writers. It is answered when all of them are done. When one fails or is refused, the channel is closed without an
-/// answer.
+/// A flush of several writers. It is answered when all of them are done. When one fails or is refused, the answer is withheld.
 pub(super) struct Flush {
-    done: Sender<()>,
+    done: Answerer,
     /// The writers that are not done.
     parts: AtomicUsize,
 }
 
 impl Flush {
     /// A flush of as many writers.
-    pub(super) fn new(parts: usize, done: Sender<()>) -> Flush {
+    pub(super) fn new(parts: usize, done: Answerer) -> Flush {
         let flush = Flush { done, parts: AtomicUsize::new(parts) };
         if parts == 0 {
-            flush.answer();
+            flush.done.give();
         }
         flush
     }
 
     fn finish_part(&self) {
         if self.parts.fetch_sub(1, Ordering::AcqRel) == 1 {
-            self.answer();
+            self.done.give();
         }
-    }
-
-    fn answer(&self) {
-        // The one who asked may have left by now.
-        let _ = self.done.send(());
     }
 }
 
 /// Answers when all writers of an attempt are gone.
-pub(super) struct Closed(pub(super) Sender<()>);
+pub(super) struct Closed(pub(super) Answerer);
 
 impl Drop for Closed {
     fn drop(&mut self) {
-        let _ = self.0.send(());
+        self.0.give();
     }
 }

@@ -1,10 +1,12 @@
 //! Writers that note what happens to them.
 
+#[cfg(not(feature = "model"))]
 mod schedule;
+#[cfg(not(feature = "model"))]
 mod threads;
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use arrow::array::{RecordBatch, RecordBatchOptions};
 use arrow::datatypes::Schema;
@@ -15,13 +17,13 @@ use pseidon_plugin::batch::{BatchBuilder, MetaWanted, RecordMeta, Split};
 use pseidon_plugin::rows::Rows;
 use pseidon_plugin::sink::{Chunk, Routed, Sink, SinkError, Taken, TakenOver, Writer};
 
-use super::{Task, WrittenSink};
+use super::WrittenSink;
 use crate::attempt::AttemptId;
 use crate::failure::{Failure, Failures};
 use crate::queue::{UnitQueue, Unwritten};
 
 /// One row at this position.
-fn chunk(position: Position) -> Chunk {
+pub(super) fn chunk(position: Position) -> Chunk {
     let split = Arc::new(Split { id: SplitId::from("split"), topic: "split".to_owned(), partition: 0 });
     let mut batch = BatchBuilder::new(split, MetaWanted::default(), 1);
     batch.push(position, Some(b"x"), RecordMeta::default());
@@ -30,13 +32,13 @@ fn chunk(position: Position) -> Chunk {
     Chunk { lane: LaneId::from("lane"), rows: Rows::new(Arc::new(batch.finish(position + 1)), columns) }
 }
 
-fn unwritten(attempt: AttemptId) -> Unwritten {
+pub(super) fn unwritten(attempt: AttemptId) -> Unwritten {
     UnitQueue::new(1, usize::MAX).unwritten(attempt, 1)
 }
 
 /// What happened, in order.
 #[derive(Clone, Debug, PartialEq, Eq)]
-enum Event {
+pub(super) enum Event {
     Wrote(Position),
     Flushed,
     Ticked,
@@ -47,14 +49,16 @@ type Behaviour = dyn Fn(&Event) -> Result<(), SinkError> + Send + Sync;
 
 /// What is shared with a writer: what it does, and what it has done.
 #[derive(Clone)]
-struct Script {
+pub(super) struct Script {
     done: Arc<Mutex<Vec<Event>>>,
     behave: Arc<Behaviour>,
+    /// How often it wants to be ticked.
+    pub(super) period: Duration,
 }
 
 impl Script {
-    fn new(behave: impl Fn(&Event) -> Result<(), SinkError> + Send + Sync + 'static) -> Script {
-        Script { done: Arc::default(), behave: Arc::new(behave) }
+    pub(super) fn new(behave: impl Fn(&Event) -> Result<(), SinkError> + Send + Sync + 'static) -> Script {
+        Script { done: Arc::default(), behave: Arc::new(behave), period: PERIOD }
     }
 
     fn does(&self, event: Event) -> Result<(), SinkError> {
@@ -63,17 +67,17 @@ impl Script {
         done
     }
 
-    fn done(&self) -> Vec<Event> {
+    pub(super) fn done(&self) -> Vec<Event> {
         self.done.lock().clone()
     }
 
-    fn wrote(&self) -> Vec<Position> {
+    pub(super) fn wrote(&self) -> Vec<Position> {
         let wrote = |event: &Event| if let Event::Wrote(position) = event { Some(*position) } else { None };
         self.done.lock().iter().filter_map(wrote).collect()
     }
 
     /// A sink whose writers follow the script. All of its lanes are one writer's.
-    fn sink(&self, stage: &str) -> WrittenSink {
+    pub(super) fn sink(&self, stage: &str) -> WrittenSink {
         WrittenSink { stage: stage.to_owned(), sink: Arc::new(self.clone()), only_writer: Some(0) }
     }
 }
@@ -104,7 +108,7 @@ impl Writer for Scripted {
     }
 
     fn tick_every(&self) -> Duration {
-        PERIOD
+        self.0.period
     }
 
     fn tick(&mut self) -> Result<(), SinkError> {
@@ -122,9 +126,9 @@ impl Drop for Scripted {
     }
 }
 
-const PERIOD: Duration = Duration::from_secs(1);
+pub(super) const PERIOD: Duration = Duration::from_secs(1);
 
-fn failures() -> (Failures, Receiver<Failure>) {
+pub(super) fn failures() -> (Failures, Receiver<Failure>) {
     let (report, reported) = unbounded();
     (Failures(report), reported)
 }

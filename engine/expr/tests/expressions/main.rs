@@ -4,4 +4,5 @@ mod arbitrary;
 mod demand;
 mod evaluate;
 mod fixture;
+mod large;
 mod mistakes;

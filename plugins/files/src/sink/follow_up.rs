@@ -7,10 +7,6 @@ use serde_json::{Map, Value, json};
 /// What follows publishing.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct FollowUp {
-    /// By which the published file is known, whatever name it got.
-    pub(super) inode: u64,
-    /// Its size.
-    pub(super) bytes: u64,
     /// How many records it holds.
     pub(super) records: u64,
     /// Which those are: `{"clicks/3": {"first": 10, "upto": 20}}`
@@ -33,7 +29,7 @@ pub(super) struct Destination {
 impl FollowUp {
     /// As JSON; see [`FollowUp::from_json`].
     pub(super) fn to_json(&self) -> Value {
-        let mut json = json!({ "inode": self.inode, "bytes": self.bytes, "records": self.records, "positions": self.positions });
+        let mut json = json!({ "records": self.records, "positions": self.positions });
         if let Some(destination) = &self.destination {
             json["folder"] = destination.folder.to_string_lossy().into();
             json["prefix"] = destination.prefix.as_str().into();
@@ -46,7 +42,6 @@ impl FollowUp {
 
     /// From such JSON.
     pub(super) fn from_json(json: &Value) -> Option<FollowUp> {
-        let number = |key: &str| json.get(key)?.as_u64();
         let destination = match json.get("folder") {
             None => None,
             Some(folder) => Some(Destination {
@@ -58,13 +53,7 @@ impl FollowUp {
                 },
             }),
         };
-        Some(FollowUp {
-            inode: number("inode")?,
-            bytes: number("bytes")?,
-            records: number("records")?,
-            positions: json.get("positions")?.as_object()?.clone(),
-            destination,
-        })
+        Some(FollowUp { records: json.get("records")?.as_u64()?, positions: json.get("positions")?.as_object()?.clone(), destination })
     }
 }
 
@@ -75,7 +64,7 @@ mod tests {
     #[test]
     fn the_store_keeps_all_of_it() {
         let positions = json!({ "in:clicks/3": { "first": 10, "upto": 20 } }).as_object().unwrap().clone();
-        let plain = FollowUp { inode: 7, bytes: 100, records: 10, positions, destination: None };
+        let plain = FollowUp { records: 10, positions, destination: None };
         let moved = Destination { folder: "/lake/a".into(), prefix: "host-".into(), quarantine: None };
         let checked = Destination { quarantine: Some("/lake/broken".into()), ..moved.clone() };
         for destination in [None, Some(moved), Some(checked)] {

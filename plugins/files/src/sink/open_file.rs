@@ -154,14 +154,7 @@ impl OpenFile {
         let file = format!("{name}.{}", writing.extension);
         let visible = folder.map_or_else(|| file.clone(), |folder| format!("{folder}/{file}"));
         let has_follow_up = writing.has_hook || self.destination.is_some();
-        let follow_up = has_follow_up.then(|| FollowUp {
-            inode: self.hidden.inode(),
-            // It grows until the last byte is written.
-            bytes: 0,
-            records: self.records,
-            positions,
-            destination: self.destination,
-        });
+        let follow_up = has_follow_up.then_some(FollowUp { records: self.records, positions, destination: self.destination });
         let moving = self.hidden.to_move(visible, writing.extension, follow_up);
         let splits = self.held.into_iter().map(|held| (held.split.id.clone(), held.upto)).collect();
         let commit = LaneCommit { lane: self.lane, splits };
@@ -202,9 +195,8 @@ impl ClosingFile {
         let mut rest = self.rest;
         match self.writer.into_inner() {
             Ok(file) => {
-                if let Some(follow_up) = &mut rest.moving.follow_up {
-                    follow_up.bytes = size(&file);
-                }
+                // It grows until the last byte is written.
+                rest.moving.bytes = file.metadata().ok().map(|metadata| metadata.len());
                 Ok(ClosedFile { file, rest })
             }
             Err(writer) => Err(Box::new(ClosingFile { writer, rest })),

@@ -1,10 +1,11 @@
-//! Putting finished files where readers look.
+//! Gives finished files the names that readers look at.
 //!
 //! A finished file lies under a hidden name, on the same file system as the name it is to have. It gets that name by one rename that never
-//! replaces anything, so a reader sees all of a file or nothing of it. What has to be done is written down as a [`Move`], which anybody can
-//! do, again and again: whoever finds the hidden file gone knows that it was done.
+//! replaces anything, so a reader sees all of a file or nothing of it. What has to be done is written down as a [`Move`], which every process
+//! can do, again and again. [`decide`] says what is left to do from what is found on the disk.
 
 use std::collections::BTreeSet;
+use std::fmt;
 use std::fs::{self, File};
 use std::io;
 use std::os::unix::fs::MetadataExt;
@@ -14,48 +15,25 @@ use rustix::fs::{CWD, RenameFlags, renameat_with};
 use rustix::io::Errno;
 use serde_json::{Value, json};
 
+use super::disk::DiskId;
 use super::follow_up::FollowUp;
+use super::host::Host;
+use super::staging::OPEN;
 
 /// How many names are tried when the wanted one is taken.
 const MOST_NAMES: u32 = 10_000;
 
-/// The machine that wrote a file.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Host {
-    name: String,
-    /// Names the time since the machine was started last. Containers have names of their own, but share this.
-    boot: String,
-}
-
-impl Host {
-    /// This machine.
-    pub(super) fn this() -> Host {
-        let read = |name: &str| fs::read_to_string(Path::new("/proc/sys/kernel").join(name)).unwrap_or_default().trim().to_owned();
-        Host { name: read("hostname"), boot: read("random/boot_id") }
-    }
-
-    /// Whether it is this machine, whose locks can be trusted and whose disks are ours.
-    pub(super) fn is(&self, other: &Host) -> bool {
-        (!self.name.is_empty() && self.name == other.name) || (!self.boot.is_empty() && self.boot == other.boot)
-    }
-
-    /// As text; see [`Host::from_text`].
-    pub(super) fn to_text(&self) -> String {
-        format!("{} {}", self.name, self.boot)
-    }
-
-    /// From such a text.
-    pub(super) fn from_text(text: &str) -> Host {
-        let (name, boot) = text.trim().split_once(' ').unwrap_or((text.trim(), ""));
-        Host { name: name.to_owned(), boot: boot.to_owned() }
-    }
-}
-
-/// What has to be done to publish a file.
+/// What has to be done to publish a file: a staged entry of the state store.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Move {
-    /// Where it was written.
+    /// The machine of the process that wrote it.
     pub(super) host: Host,
+    /// The disk it is on; `None` in an entry of an earlier version, which did not say.
+    pub(super) disk: Option<DiskId>,
+    /// Its inode, which it keeps under every name; an earlier version wrote it down only where something follows.
+    pub(super) inode: Option<u64>,
+    /// Its size; as the inode.
+    pub(super) bytes: Option<u64>,
     /// The base directory, an absolute path.
     pub(super) base: PathBuf,
     /// The hidden name below the base directory.
@@ -68,17 +46,81 @@ pub(super) struct Move {
     pub(super) follow_up: Option<FollowUp>,
 }
 
-/// What became of it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// What is found of a committed file.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Traces {
+    /// Its hidden name is there, with this many bytes.
+    Hidden(u64),
+    /// Its hidden name is not there.
+    Gone {
+        /// Whether this is the disk it was written to.
+        disk: WhichDisk,
+        /// Whether it is there under its visible name, or one like it.
+        is_visible: bool,
+    },
+}
+
+/// The disk that was looked at.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum WhichDisk {
+    /// The one that the file was written to.
+    Same,
+    /// Another one, with this id if it has one.
+    Other(Option<DiskId>),
+    /// One or the other: the entry does not say which disk the file was written to.
+    Unknown,
+}
+
+/// What has to be done with a committed file.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Verdict {
+    /// It has to get its name.
+    Publish,
+    /// It got its name; `is_visible` says whether it is still there.
+    Published { is_visible: bool },
+    /// It cannot be published here.
+    NotHere(Obstacle),
+}
+
+/// Why a committed file cannot be published here.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Obstacle {
+    /// This is another disk, with this id if it has one.
+    OtherDisk(Option<DiskId>),
+    /// Nothing of it is here, and the entry does not say which disk it is on.
+    UnknownDisk,
+    /// Its hidden file has another size than was committed.
+    OtherSize { found: u64, committed: u64 },
+}
+
+/// Whether a file of `bytes` bytes, of which this was found, is published, has to be, or cannot be.
+pub(super) fn decide(traces: Traces, bytes: Option<u64>) -> Verdict {
+    match traces {
+        Traces::Hidden(found) => match bytes.filter(|bytes| *bytes != found) {
+            None => Verdict::Publish,
+            Some(committed) => Verdict::NotHere(Obstacle::OtherSize { found, committed }),
+        },
+        // Only where the file was written does a hidden name that is gone mean that the file got its visible one.
+        Traces::Gone { disk: WhichDisk::Same, is_visible } => Verdict::Published { is_visible },
+        Traces::Gone { disk: WhichDisk::Other(found), .. } => Verdict::NotHere(Obstacle::OtherDisk(found)),
+        Traces::Gone { disk: WhichDisk::Unknown, is_visible: true } => Verdict::Published { is_visible: true },
+        Traces::Gone { disk: WhichDisk::Unknown, is_visible: false } => Verdict::NotHere(Obstacle::UnknownDisk),
+    }
+}
+
+/// The result of publishing.
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Outcome {
     /// It has its name, or had it already.
-    Done,
-    /// It is not here: another machine wrote it, or the disk it is on is not there.
-    NotHere,
+    Published,
+    /// It had its name, and is no longer there: a reader has taken it.
+    Taken,
+    /// It cannot be published here.
+    NotHere(Obstacle),
 }
 
 impl Move {
-    /// As text for the state store.
+    /// The entry as text for the state store.
     pub(super) fn to_detail(&self) -> String {
         let mut detail = json!({
             "host": self.host.to_text(),
@@ -87,67 +129,109 @@ impl Move {
             "visible": self.visible,
             "extension": self.extension,
         });
+        if let Some(disk) = &self.disk {
+            detail["disk"] = disk.as_str().into();
+        }
+        if let Some(inode) = self.inode {
+            detail["inode"] = inode.into();
+        }
+        if let Some(bytes) = self.bytes {
+            detail["bytes"] = bytes.into();
+        }
         if let Some(follow_up) = &self.follow_up {
             detail["then"] = follow_up.to_json();
         }
         detail.to_string()
     }
 
-    /// From what [`Move::to_detail`] gave.
+    /// The entry that [`Move::to_detail`] wrote, in this version or an earlier one.
     pub(super) fn from_detail(detail: &str) -> Option<Move> {
         let value: Value = serde_json::from_str(detail).ok()?;
         let text = |key: &str| value.get(key)?.as_str().map(str::to_owned);
+        let then = value.get("then");
+        // An earlier version kept them with what follows.
+        let number = |key: &str| value.get(key).or_else(|| then?.get(key))?.as_u64();
         Some(Move {
             host: Host::from_text(&text("host")?),
+            disk: match value.get("disk") {
+                None => None,
+                Some(disk) => Some(DiskId::from_text(disk.as_str()?)?),
+            },
+            inode: number("inode"),
+            bytes: number("bytes"),
             base: text("base")?.into(),
             hidden: text("hidden")?,
             visible: text("visible")?,
             extension: text("extension")?,
-            follow_up: match value.get("then") {
+            follow_up: match then {
                 None => None,
                 Some(then) => Some(FollowUp::from_json(then)?),
             },
         })
     }
 
-    /// Does it, or finds it done. The folders that changed are added to `changed`; the move is lasting when they are synced.
-    pub(super) fn apply(&self, here: &Host, changed: &mut BTreeSet<PathBuf>) -> io::Result<Outcome> {
-        let (hidden, visible) = (self.base.join(&self.hidden), self.base.join(&self.visible));
-        if !hidden.try_exists()? {
-            return Ok(self.found_gone(here, &hidden, &visible));
+    /// Publishes the file, or finds it published. The folders that changed are added to `changed`; the move survives a crash when they are
+    /// synced.
+    pub(super) fn apply(&self, changed: &mut BTreeSet<PathBuf>) -> io::Result<Outcome> {
+        match decide(self.look()?, self.bytes) {
+            Verdict::Publish => self.publish(changed),
+            Verdict::Published { is_visible: true } => Ok(Outcome::Published),
+            Verdict::Published { is_visible: false } => Ok(Outcome::Taken),
+            Verdict::NotHere(obstacle) => Ok(Outcome::NotHere(obstacle)),
         }
-        let (Some(from), Some(to)) = (hidden.parent(), visible.parent()) else {
+    }
+
+    /// Looks for the file.
+    fn look(&self) -> io::Result<Traces> {
+        let hidden = self.base.join(&self.hidden);
+        if let Some(found) = metadata(&hidden)? {
+            return Ok(Traces::Hidden(found.len()));
+        }
+        let disk = match &self.disk {
+            Some(written) => match DiskId::of(&self.base)? {
+                Some(found) if found == *written => WhichDisk::Same,
+                found => WhichDisk::Other(found),
+            },
+            // The folder's name is that of one run of one process, so it is nowhere but on the disk that the process wrote to.
+            None if hidden.parent().is_some_and(Path::is_dir) => WhichDisk::Same,
+            None => WhichDisk::Unknown,
+        };
+        Ok(Traces::Gone { disk, is_visible: self.find_published()?.is_some() })
+    }
+
+    fn publish(&self, changed: &mut BTreeSet<PathBuf>) -> io::Result<Outcome> {
+        let (hidden, visible) = (self.base.join(&self.hidden), self.base.join(&self.visible));
+        let Some(to) = visible.parent() else {
             return Err(io::Error::new(io::ErrorKind::InvalidInput, format!("{} is not a file", visible.display())));
         };
         make_dirs(to)?;
-        changed.extend([from.to_owned(), to.to_owned()]);
+        changed.extend(self.dirs());
         for number in 0..MOST_NAMES {
             let name = self.name(number);
             match rename_to_new(&hidden, &name) {
-                // Somebody else was faster.
-                Err(error) if error.kind() == io::ErrorKind::NotFound && !hidden.try_exists()? => return Ok(Outcome::Done),
+                // Another process was faster.
+                Err(error) if error.kind() == io::ErrorKind::NotFound && !hidden.try_exists()? => return Ok(Outcome::Published),
                 Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
-                other => return other.map(|()| Outcome::Done),
+                other => return other.map(|()| Outcome::Published),
             }
         }
         Err(io::Error::new(io::ErrorKind::AlreadyExists, format!("{} exists, and so do all names like it", visible.display())))
     }
 
-    /// A hidden file that is gone has got its name, unless we look at the wrong disk. The file itself may have been taken away by its reader.
-    fn found_gone(&self, here: &Host, hidden: &Path, visible: &Path) -> Outcome {
-        let is_dir = |path: Option<&Path>| path.is_some_and(Path::is_dir);
-        let is_right_disk = is_dir(hidden.parent()) || is_dir(visible.parent());
-        if visible.exists() || (self.host.is(here) && is_right_disk) { Outcome::Done } else { Outcome::NotHere }
+    /// The folders of its two names.
+    pub(super) fn dirs(&self) -> impl Iterator<Item = PathBuf> + use<> {
+        [&self.hidden, &self.visible].map(|name| self.base.join(name).parent().map(Path::to_owned)).into_iter().flatten()
     }
 
     /// The name with which the file was published, if it is still there. A file has its inode for life, and nothing else of its name.
-    pub(super) fn find_published(&self, inode: u64) -> io::Result<Option<PathBuf>> {
+    pub(super) fn find_published(&self) -> io::Result<Option<PathBuf>> {
         let visible = self.base.join(&self.visible);
+        let Some(inode) = self.inode else { return Ok(metadata(&visible)?.map(|_| visible)) };
         if has_inode(&visible, inode)? {
             return Ok(Some(visible));
         }
         let entries = match visible.parent().map(fs::read_dir) {
-            Some(Err(error)) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            Some(Err(error)) if !matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => return Err(error),
             Some(Ok(entries)) => entries,
             _ => return Ok(None),
         };
@@ -162,6 +246,11 @@ impl Move {
             }
         }
         Ok(None)
+    }
+
+    /// Says why the file cannot be published here, and what to do.
+    pub(super) fn explain<'a>(&'a self, obstacle: &'a Obstacle) -> impl fmt::Display + 'a {
+        Explained { moving: self, obstacle }
     }
 
     /// The visible name in its folder.
@@ -186,12 +275,51 @@ impl Move {
     }
 }
 
-fn has_inode(path: &Path, inode: u64) -> io::Result<bool> {
-    match fs::symlink_metadata(path) {
-        Ok(found) => Ok(found.ino() == inode),
-        Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => Ok(false),
-        Err(error) => Err(error),
+/// An obstacle in words.
+struct Explained<'a> {
+    moving: &'a Move,
+    obstacle: &'a Obstacle,
+}
+
+impl fmt::Display for Explained<'_> {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let base = self.moving.base.display();
+        match self.obstacle {
+            Obstacle::OtherDisk(found) => {
+                let wanted = self.moving.disk.as_ref().map_or("unknown", DiskId::as_str);
+                write!(out, "it was written to the disk {wanted}, but {base} ")?;
+                match found {
+                    Some(found) => write!(out, "is on the disk {}", found.as_str())?,
+                    None => write!(out, "has no disk id")?,
+                }
+                write!(out, ". help: mount the disk; if this is the disk and its id was removed, `echo {wanted} > {base}/{OPEN}/disk`")
+            }
+            Obstacle::UnknownDisk => {
+                let folder = self.moving.hidden.rsplit_once('/').map_or("", |(folder, _)| folder);
+                write!(
+                    out,
+                    "an earlier version wrote it, without the id of the disk, and nothing of it is in {base}. help: mount the disk; if this is the                      disk and a reader has taken the file, `mkdir -p {base}/{folder}`"
+                )
+            }
+            Obstacle::OtherSize { found, committed } => write!(
+                out,
+                "{base}/{} has {found} bytes, but {committed} were committed. help: restore it from the disk that it was written to",
+                self.moving.hidden
+            ),
+        }
     }
+}
+
+/// What a name leads to, if anything.
+fn metadata(path: &Path) -> io::Result<Option<fs::Metadata>> {
+    match fs::symlink_metadata(path) {
+        Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => Ok(None),
+        other => other.map(Some),
+    }
+}
+
+fn has_inode(path: &Path, inode: u64) -> io::Result<bool> {
+    Ok(metadata(path)?.is_some_and(|found| found.ino() == inode))
 }
 
 /// Renames without replacing anything.
@@ -253,9 +381,27 @@ pub(super) fn sync_dirs<'a>(dirs: impl IntoIterator<Item = &'a PathBuf>) -> io::
 mod tests {
     use super::*;
 
+    /// A base directory on a disk with an id, with a hidden file.
+    fn a_disk() -> tempfile::TempDir {
+        let dir = tempfile::tempdir().unwrap();
+        DiskId::of_or_new(dir.path()).unwrap();
+        fs::create_dir(dir.path().join(".open")).unwrap();
+        hide(dir.path(), "one");
+        dir
+    }
+
+    fn hide(base: &Path, content: &str) {
+        fs::write(base.join(".open/1.open"), content).unwrap();
+    }
+
+    /// How the hidden file is published.
     fn a_move(base: &Path) -> Move {
+        let found = fs::metadata(base.join(".open/1.open")).unwrap();
         Move {
             host: Host::this(),
+            disk: DiskId::of(base).unwrap(),
+            inode: Some(found.ino()),
+            bytes: Some(found.len()),
             base: base.to_owned(),
             hidden: ".open/1.open".into(),
             visible: "a=1/clicks-3-000.json.gz".into(),
@@ -264,62 +410,122 @@ mod tests {
         }
     }
 
+    /// The entry that an earlier version would have written.
+    fn without_disk(moving: &Move) -> Move {
+        Move { disk: None, inode: None, bytes: None, ..moving.clone() }
+    }
+
+    fn apply(moving: &Move) -> Outcome {
+        moving.apply(&mut BTreeSet::new()).unwrap()
+    }
+
     fn content(base: &Path, name: &str) -> Option<String> {
         fs::read_to_string(base.join(name)).ok()
     }
 
     #[test]
     fn a_move_is_done_once_however_often_it_is_asked_for() {
-        let dir = tempfile::tempdir().unwrap();
-        let (base, here) = (dir.path(), Host::this());
-        let moving = Move::from_detail(&a_move(base).to_detail()).unwrap();
-        assert_eq!(moving, a_move(base));
-        fs::create_dir(base.join(".open")).unwrap();
-        fs::write(base.join(".open/1.open"), "one").unwrap();
-        for _ in 0..3 {
-            assert_eq!(moving.apply(&here, &mut BTreeSet::new()).unwrap(), Outcome::Done);
-            assert_eq!(content(base, "a=1/clicks-3-000.json.gz").unwrap(), "one");
+        let dir = a_disk();
+        let moving = Move::from_detail(&a_move(dir.path()).to_detail()).unwrap();
+        assert_eq!(moving, a_move(dir.path()));
+        for moving in [moving.clone(), moving.clone(), without_disk(&moving)] {
+            assert_eq!(apply(&moving), Outcome::Published);
+            assert_eq!(content(dir.path(), "a=1/clicks-3-000.json.gz").unwrap(), "one");
         }
-        fs::remove_file(base.join("a=1/clicks-3-000.json.gz")).unwrap();
-        assert_eq!(moving.apply(&here, &mut BTreeSet::new()).unwrap(), Outcome::Done, "its reader took it away");
+        fs::remove_file(dir.path().join("a=1/clicks-3-000.json.gz")).unwrap();
+        assert_eq!(apply(&moving), Outcome::Taken);
     }
 
     #[test]
-    fn what_follows_is_kept_and_may_be_missing() {
-        let base = Path::new("/data");
-        let positions = serde_json::Map::new();
-        let follow_up = FollowUp { inode: 7, bytes: 100, records: 10, positions, destination: None };
-        let moving = Move { follow_up: Some(follow_up), ..a_move(base) };
+    fn the_entry_holds_all_of_it_and_those_of_earlier_versions_are_understood() {
+        let dir = a_disk();
+        let follow_up = FollowUp { records: 10, positions: serde_json::Map::new(), destination: None };
+        let moving = Move { follow_up: Some(follow_up.clone()), ..a_move(dir.path()) };
         assert_eq!(Move::from_detail(&moving.to_detail()).unwrap(), moving);
-        let before_there_was_any = r#"{"host":"a b","base":"/data","hidden":".open/1.open","visible":"a=1/x.json","extension":"json"}"#;
-        assert_eq!(Move::from_detail(before_there_was_any).unwrap().follow_up, None);
+        let plain = r#"{"host":"a b","base":"/data","hidden":".open/1.open","visible":"a=1/x.json","extension":"json"}"#;
+        let moving = Move::from_detail(plain).unwrap();
+        assert_eq!((moving.disk, moving.inode, moving.bytes, moving.follow_up), (None, None, None, None));
+        let then = r#","then":{"inode":7,"bytes":100,"records":10,"positions":{}}}"#;
+        let moving = Move::from_detail(&plain.replace('}', then)).unwrap();
+        assert_eq!((moving.disk, moving.inode, moving.bytes, moving.follow_up), (None, Some(7), Some(100), Some(follow_up)));
     }
 
     #[test]
     fn nothing_is_replaced() {
-        let dir = tempfile::tempdir().unwrap();
-        let base = dir.path();
-        fs::create_dir(base.join(".open")).unwrap();
+        let dir = a_disk();
         for number in 0..3 {
-            fs::write(base.join(".open/1.open"), number.to_string()).unwrap();
-            assert_eq!(a_move(base).apply(&Host::this(), &mut BTreeSet::new()).unwrap(), Outcome::Done);
+            hide(dir.path(), &number.to_string());
+            assert_eq!(apply(&a_move(dir.path())), Outcome::Published);
         }
         let names = ["a=1/clicks-3-000.json.gz", "a=1/clicks-3-000~1.json.gz", "a=1/clicks-3-000~2.json.gz"];
-        assert_eq!(names.map(|name| content(base, name).unwrap()), ["0", "1", "2"]);
+        assert_eq!(names.map(|name| content(dir.path(), name).unwrap()), ["0", "1", "2"]);
     }
 
     #[test]
-    fn what_is_elsewhere_is_left_alone() {
-        let dir = tempfile::tempdir().unwrap();
-        let here = Host::this();
-        assert_eq!(a_move(dir.path()).apply(&here, &mut BTreeSet::new()).unwrap(), Outcome::NotHere, "nothing of it is here");
+    fn only_on_its_disk_is_a_file_without_a_hidden_name_published() {
+        let traces = |disk: WhichDisk, is_visible: bool| Traces::Gone { disk, is_visible };
+        let published = |is_visible: bool| Verdict::Published { is_visible };
+        let other = DiskId::from_text(&"0".repeat(32));
+        let elsewhere = |disk: &Option<DiskId>| Verdict::NotHere(Obstacle::OtherDisk(disk.clone()));
+        let cases = [
+            (Traces::Hidden(3), Verdict::Publish),
+            (Traces::Hidden(2), Verdict::NotHere(Obstacle::OtherSize { found: 2, committed: 3 })),
+            (traces(WhichDisk::Same, true), published(true)),
+            (traces(WhichDisk::Same, false), published(false)),
+            (traces(WhichDisk::Other(other.clone()), false), elsewhere(&other)),
+            (traces(WhichDisk::Other(other.clone()), true), elsewhere(&other)),
+            (traces(WhichDisk::Other(None), true), elsewhere(&None)),
+            (traces(WhichDisk::Unknown, true), published(true)),
+            (traces(WhichDisk::Unknown, false), Verdict::NotHere(Obstacle::UnknownDisk)),
+        ];
+        for (traces, expected) in cases {
+            assert_eq!(decide(traces.clone(), Some(3)), expected, "{traces:?}");
+        }
+        assert_eq!(decide(Traces::Hidden(2), None), Verdict::Publish, "an earlier version did not write the size down");
+    }
+
+    #[test]
+    fn a_file_of_another_disk_is_never_taken_for_published() {
+        let (dir, other) = (a_disk(), a_disk());
+        let moving = a_move(dir.path());
+        // The same machine, the same path, the bucket's folder there, and even a file of that name: only the disk is another one.
+        let elsewhere = Move { base: other.path().to_owned(), ..moving.clone() };
+        fs::remove_dir_all(other.path().join(".open")).unwrap();
+        fs::create_dir(other.path().join("a=1")).unwrap();
+        fs::write(other.path().join("a=1/clicks-3-000.json.gz"), "another").unwrap();
+        let Outcome::NotHere(obstacle) = apply(&elsewhere) else { panic!("it is on another disk") };
+        assert_eq!(obstacle, Obstacle::OtherDisk(DiskId::of(other.path()).unwrap()));
+        let reason = elsewhere.explain(&obstacle).to_string();
+        assert!(reason.contains(moving.disk.as_ref().unwrap().as_str()) && reason.contains("help: mount the disk"), "{reason}");
+
+        fs::remove_dir_all(other.path().join(OPEN)).unwrap();
+        assert_eq!(apply(&elsewhere), Outcome::NotHere(Obstacle::OtherDisk(None)), "a mount point without its disk");
+        assert_eq!(apply(&moving), Outcome::Published, "its own disk");
+    }
+
+    #[test]
+    fn without_the_id_of_a_disk_the_folder_of_the_writing_run_tells_it() {
+        let dir = a_disk();
+        let moving = without_disk(&a_move(dir.path()));
+        fs::remove_dir_all(dir.path().join(".open")).unwrap();
         fs::create_dir(dir.path().join("a=1")).unwrap();
-        assert_eq!(a_move(dir.path()).apply(&here, &mut BTreeSet::new()).unwrap(), Outcome::Done);
-        let mut other = a_move(dir.path());
-        other.host = Host::from_text("elsewhere 1234");
-        assert_eq!(other.apply(&here, &mut BTreeSet::new()).unwrap(), Outcome::NotHere, "another machine's file");
-        fs::write(dir.path().join("a=1/clicks-3-000.json.gz"), "one").unwrap();
-        assert_eq!(other.apply(&here, &mut BTreeSet::new()).unwrap(), Outcome::Done);
+        let Outcome::NotHere(obstacle) = apply(&moving) else { panic!("nothing of it is here") };
+        let reason = moving.explain(&obstacle).to_string();
+        let help = format!("mkdir -p {}/.open", dir.path().display());
+        assert!(obstacle == Obstacle::UnknownDisk && reason.contains(&help), "{reason}");
+        fs::create_dir(dir.path().join(".open")).unwrap();
+        assert_eq!(apply(&moving), Outcome::Taken, "as the help says");
+    }
+
+    #[test]
+    fn a_file_that_was_cut_off_is_not_published() {
+        let dir = a_disk();
+        let moving = a_move(dir.path());
+        hide(dir.path(), "on");
+        assert_eq!(apply(&moving), Outcome::NotHere(Obstacle::OtherSize { found: 2, committed: 3 }));
+        assert_eq!(content(dir.path(), ".open/1.open").unwrap(), "on");
+        hide(dir.path(), "one");
+        assert_eq!(apply(&moving), Outcome::Published);
     }
 
     #[test]
@@ -335,15 +541,5 @@ mod tests {
         fs::write(&from, "two").unwrap();
         assert_eq!(link_and_remove(&from, &to).unwrap_err().kind(), io::ErrorKind::AlreadyExists);
         assert_eq!(fs::read_to_string(&to).unwrap(), "one");
-    }
-
-    #[test]
-    fn a_machine_is_known_by_its_name_or_by_its_start() {
-        let this = Host::this();
-        assert!(this.is(&Host::from_text(&this.to_text())));
-        assert!(Host::from_text("a 1").is(&Host::from_text("a 2")));
-        assert!(Host::from_text("a 1").is(&Host::from_text("b 1")));
-        assert!(!Host::from_text("a 1").is(&Host::from_text("b 2")));
-        assert!(!Host::from_text("").is(&Host::from_text("")));
     }
 }

@@ -9,7 +9,8 @@
 //! ```
 //!
 //! While the published file is there nobody can see the copy, and once it is gone there is a `.copy` for as long as the file does not have
-//! its place. Nothing is replaced: if the name is taken, a digest of the file's id is added, which nobody else has.
+//! its place. Nothing is replaced: if the name is taken, a digest of the file's id is added, which no other file has. That this was so is noted in
+//! `.pseidon-ID.own` until the file is done ([`forget_note`]), since a reader may take the file, and its report has to name the right path.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read};
@@ -38,7 +39,7 @@ pub(super) enum Place {
 
 /// Moves the published file `id`, or finds it moved. Gives an error of the kind `Interrupted` as soon as `is_over` says so.
 pub(super) fn relocate(id: &str, moving: &Move, follow_up: &FollowUp, is_over: &dyn Fn() -> bool) -> io::Result<Place> {
-    let published = moving.find_published(follow_up.inode)?;
+    let published = moving.find_published()?;
     let Some(destination) = &follow_up.destination else {
         return Ok(Place::Final(published.unwrap_or_else(|| moving.base.join(&moving.visible))));
     };
@@ -66,6 +67,14 @@ pub(super) fn relocate(id: &str, moving: &Move, follow_up: &FollowUp, is_over: &
     place.take(&published, is_over).map(Place::Final)
 }
 
+/// The file `id` is done: what was noted beside it is removed.
+pub(super) fn forget_note(id: &str, moving: &Move, follow_up: &FollowUp) -> io::Result<()> {
+    match &follow_up.destination {
+        None => Ok(()),
+        Some(destination) => remove_if_there(&Target::new(id, destination.folder.clone(), moving.file_name(), &moving.extension).note),
+    }
+}
+
 /// The names that a file can get.
 struct Names {
     /// The one that it should have.
@@ -80,6 +89,8 @@ struct Target {
     names: Names,
     part: PathBuf,
     copy: PathBuf,
+    /// Says that the file has its own name.
+    note: PathBuf,
 }
 
 impl Target {
@@ -90,6 +101,7 @@ impl Target {
             names: Names { wanted: folder.join(name), own },
             part: folder.join(format!(".pseidon-{}.part", digest(id, 8))),
             copy: folder.join(format!(".pseidon-{}.copy", digest(id, 8))),
+            note: folder.join(format!(".pseidon-{}.own", digest(id, 8))),
             folder,
         }
     }
@@ -130,6 +142,8 @@ impl Target {
         }
         let name = match rename_to_new(file, &self.names.wanted) {
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+                File::create(&self.note)?.sync_all()?;
+                sync_dir(&self.folder)?;
                 rename_to_new(file, &self.names.own)?;
                 &self.names.own
             }
@@ -175,7 +189,8 @@ impl Target {
         if let Some(_copy) = lock(&self.copy, false)? {
             return self.give_name(&self.copy).map(Some);
         }
-        Ok(self.names.own.try_exists()?.then(|| self.names.own.clone()))
+        let has_own_name = self.note.try_exists()? || self.names.own.try_exists()?;
+        Ok(has_own_name.then(|| self.names.own.clone()))
     }
 }
 
@@ -236,7 +251,7 @@ fn why_broken(path: &Path, records: u64) -> io::Result<Option<String>> {
 #[cfg(test)]
 mod tests {
     use super::super::follow_up::Destination;
-    use super::super::place::Host;
+    use super::super::host::Host;
     use super::*;
 
     const ID: &str = "host/1.open";
@@ -262,6 +277,9 @@ mod tests {
             let destination = Destination { folder: other.path().join("lake"), prefix: "h-".into(), quarantine: None };
             let moving = Move {
                 host: Host::this(),
+                disk: None,
+                inode: Some(inode),
+                bytes: Some(CONTENT.len() as u64),
                 base: base.path().into(),
                 hidden: ".open/1.open".into(),
                 visible: "a/x-1.json".into(),
@@ -269,7 +287,7 @@ mod tests {
                 follow_up: None,
             };
             let positions = serde_json::Map::new();
-            let follow_up = FollowUp { inode, bytes: CONTENT.len() as u64, records: 2, positions, destination: Some(destination) };
+            let follow_up = FollowUp { records: 2, positions, destination: Some(destination) };
             fs::create_dir(other.path().join("lake")).unwrap();
             Case { base, other, moving, follow_up }
         }
@@ -349,6 +367,12 @@ mod tests {
         for _ in 0..2 {
             assert_eq!(case.relocate().unwrap(), Place::Final(case.target().names.own));
         }
+        let content = fs::read_to_string(case.target().names.own).unwrap();
+        fs::remove_file(case.target().names.own).unwrap();
+        assert_eq!(case.relocate().unwrap(), Place::Final(case.target().names.own), "also when its reader has taken it");
+        forget_note(ID, &case.moving, &case.follow_up).unwrap();
+        assert!(!case.target().note.exists());
+        fs::write(case.target().names.own, content).unwrap();
         assert_eq!(fs::read_to_string(case.target().names.wanted).unwrap(), "other");
         assert_eq!(fs::read_to_string(case.target().names.own).unwrap(), CONTENT);
     }

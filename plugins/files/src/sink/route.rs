@@ -156,10 +156,10 @@ impl Router {
         let rows = self.with_values(rows, values)?;
         let mut chunks = Vec::with_capacity(lanes.len());
         match &lanes[..] {
-            [(id, all)] if all.len() == rows.len() => chunks.push(Chunk { lane: id.clone(), rows }),
+            [(id, all)] if all.len() == rows.len() => chunks.push(Chunk::new(id.clone(), rows)),
             _ => {
                 for (id, numbers) in lanes {
-                    chunks.push(Chunk { lane: id, rows: rows.take(&UInt32Array::from(numbers))? });
+                    chunks.push(Chunk::new(id, rows.take(&UInt32Array::from(numbers))?));
                 }
             }
         }

@@ -1,17 +1,19 @@
-//! Hidden folders for files that are being written, and what becomes of them when their process dies.
+//! Files that are being written, and what becomes of them when their process dies.
 //!
 //! ```text
-//! <base>/.pseidon-open/lock                                 held while folders are made or cleaned up
-//! <base>/.pseidon-open/<pipeline>.<sink>.<store>/<instance>/lock     held for the life of the process; says which machine it runs on
-//! <base>/.pseidon-open/<pipeline>.<sink>.<store>/<instance>/1.open   a file that is being written
+//! <base>/.pseidon-open/disk                                          names the disk, see [`disk`](super::disk)
+//! <base>/.pseidon-open/<pipeline>.<sink>.<store>/<run>/lock     held for the life of the run; says which machine it runs on
+//! <base>/.pseidon-open/<pipeline>.<sink>.<store>/<run>/1.open   a file that is being written
 //! ```
 //!
-//! A folder whose lock can be had belongs to a process that is dead. Of such a folder the files that the state store names as staged are
-//! published, since their records count as delivered; all others are deleted, since theirs do not and will be read again. The store is asked
-//! after the lock was had: before, the process might still have committed. Folders of other machines on a shared disk are left alone.
+//! A folder whose lock is free belongs to a run that is dead ([`folder`](super::folder)). The run is fenced: a commit of it that is still under way
+//! is never applied. Then the files that the state store names as staged are published, since their records count as delivered; all others are
+//! deleted, since theirs do not and are re-read. Only the dead folder is locked while the state store is asked, so a store that does not answer
+//! holds up no other pipeline. A file that cannot be published stays, with
+//! its folder and its entry, and is tried again in the background ([`follow_ups`](super::follow_ups)).
 
-use std::collections::{BTreeSet, HashMap};
-use std::fs::{self, File, OpenOptions};
+use std::collections::{BTreeSet, HashMap, HashSet};
+use std::fs::{self, File};
 use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
@@ -21,14 +23,15 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use parking_lot::Mutex;
 use pseidon_delivery::{Committer, Staged, failpoint};
 use pseidon_plugin::sink::{SinkError, SinkSetup};
-use rustix::fs::{FlockOperation, flock};
 
+use super::disk::DiskId;
+use super::folder::{DeadFolder, Folder, Label, is_alive};
 use super::follow_up::FollowUp;
-use super::place::{Host, Move, Outcome, make_dirs, sync_dir, sync_dirs};
+use super::host::Host;
+use super::place::{Move, Outcome, sync_dirs};
 
 /// The folder of everything that is not finished, in each base directory.
 pub(super) const OPEN: &str = ".pseidon-open";
-const LOCK: &str = "lock";
 
 /// The hidden folders of one run of one sink. Dropping it removes what is empty of them.
 pub(super) struct Staging {
@@ -39,27 +42,21 @@ pub(super) struct Staging {
     files: AtomicU64,
     /// Which base directory is next.
     turn: AtomicUsize,
-    /// What cleaning up has published, by id, with the base directory's name of today.
+    /// What cleaning up has published and the state store may still name, by id.
     published: Mutex<HashMap<String, Move>>,
+    /// The ids of those that are not here, which is logged once.
+    not_here: Mutex<HashSet<String>>,
 }
 
-/// What was staged and is published now.
+/// What became of what is staged.
 #[derive(Default)]
 pub(super) struct Published {
     /// The ids of those with which nothing more has to be done.
     pub(super) done: Vec<String>,
-    /// The others, with their ids.
-    pub(super) to_follow: Vec<(String, FollowUp, Move)>,
-}
-
-/// The hidden folder in one base directory.
-struct Folder {
-    base: PathBuf,
-    /// Below the base directory.
-    sink: String,
-    instance: String,
-    /// The lock file; replaced when the folder has vanished and is made again.
-    lock: Mutex<File>,
+    /// Those that are published, and have to be moved or reported.
+    pub(super) to_follow: Vec<(String, Move)>,
+    /// Those that could not be published yet.
+    pub(super) failed: Vec<(String, Move)>,
 }
 
 /// A hidden file. Dropping it deletes it, unless the store may know of it.
@@ -67,84 +64,141 @@ pub(super) struct Hidden {
     staging: Arc<Staging>,
     folder: usize,
     name: String,
+    disk: DiskId,
     inode: (u64, u64),
     kept: bool,
 }
 
 impl Staging {
-    /// Makes the folders, and cleans up after the dead.
-    pub(super) fn open(bases: &[PathBuf], setup: &SinkSetup) -> Result<Staging, SinkError> {
+    /// Makes the folders, and cleans up after dead runs. Returns what of theirs could not be published yet.
+    pub(super) fn open(bases: &[PathBuf], setup: &SinkSetup) -> Result<(Staging, Vec<(String, Move)>), SinkError> {
         let safe = |text: &str| -> String {
             text.chars().map(|char| if char.is_ascii_alphanumeric() || "-_#".contains(char) { char } else { '_' }).collect()
         };
         let store: String = safe(&setup.store).chars().take(8).collect();
         let sink = format!("{OPEN}/{}.{}.{store}", safe(&setup.pipeline), safe(setup.committer.sink().as_str()));
-        let instance = safe(&setup.instance);
+        let label = Label { host: Host::this(), owner: Some(setup.instance.clone()) };
         let mut staging = Staging {
             folders: Vec::new(),
-            host: Host::this(),
+            host: label.host.clone(),
             committer: setup.committer.clone(),
             files: AtomicU64::new(0),
             turn: AtomicUsize::new(0),
             published: Mutex::default(),
+            not_here: Mutex::default(),
         };
+        staging.refuse_missing(bases)?;
+        let failed = staging.clean_up(bases.iter().map(|base| (base.as_path(), sink.as_str())), cannot_open)?;
         for base in bases {
-            let at = |error: io::Error| cannot_open(base, &error);
-            let registry = Registry::lock(base).map_err(at)?;
-            staging.clean_up(base, &sink, cannot_open)?;
-            let lock = make_folder(&base.join(&sink).join(&instance), &staging.host).map_err(at)?;
-            drop(registry);
-            staging.folders.push(Folder { base: base.clone(), sink: sink.clone(), instance: instance.clone(), lock: Mutex::new(lock) });
+            let folder = Folder::make(base, &sink, &safe(&setup.instance), label.clone());
+            staging.folders.push(folder.map_err(|error| cannot_open(base, &error))?);
         }
-        Ok(staging)
+        Ok((staging, failed))
     }
 
-    /// Cleans up after processes that have died since.
-    pub(super) fn clean_up_all(&self) -> Result<(), SinkError> {
-        for folder in &self.folders {
-            let _registry = Registry::lock(&folder.base).map_err(|error| cannot_use(&folder.base, &error))?;
-            self.clean_up(&folder.base, &folder.sink, cannot_use)?;
+    /// Refuses a base directory that is missing where this machine has written committed files: it is on a disk that is not mounted.
+    fn refuse_missing(&self, bases: &[PathBuf]) -> Result<(), SinkError> {
+        let mut missing = Vec::new();
+        for base in bases {
+            if !base.try_exists().map_err(|error| cannot_open(base, &error))? {
+                missing.push(base);
+            }
+        }
+        if missing.is_empty() {
+            return Ok(());
+        }
+        let staged = read_moves(self.committer.staged()?)?;
+        for base in missing {
+            let committed = staged.iter().filter(|(_, moving)| moving.base == *base && moving.host.shares_locks_with(&self.host)).count();
+            if committed > 0 {
+                let base = base.display();
+                return Err(SinkError::Fatal(format!(
+                    "the directory {base} does not exist, but the state store names {committed} committed files in it that may not be published yet. \
+                     help: mount its disk; or, to write to another disk and leave these files to a run that has theirs, `mkdir -p {base}`"
+                )));
+            }
         }
         Ok(())
     }
 
-    /// Publishes what is staged, as far as it is here. Gives what is published now, and what has to follow.
-    pub(super) fn publish(&self, staged: &[Staged]) -> Result<Published, SinkError> {
+    /// Cleans up after runs that have died since. Returns what of theirs could not be published yet.
+    pub(super) fn clean_up_all(&self) -> Result<Vec<(String, Move)>, SinkError> {
+        self.clean_up(self.folders.iter().map(|folder| (folder.base(), folder.sink())), cannot_use)
+    }
+
+    /// Publishes what is staged, as far as it is here.
+    pub(super) fn publish(&self, staged: Vec<Staged>) -> Result<Published, SinkError> {
+        self.published.lock().retain(|id, _| staged.iter().any(|entry| entry.id == *id));
         let mut changed = BTreeSet::new();
-        let mut published = Published::default();
-        for entry in staged {
-            let published_before = self.published.lock().get(&entry.id).cloned();
-            let moving = match published_before {
-                Some(moving) => moving,
-                None => {
-                    let moving = read_move(entry)?;
-                    match moving.apply(&self.host, &mut changed) {
-                        Ok(Outcome::Done) => moving,
-                        Ok(Outcome::NotHere) => {
-                            tracing::warn!(file = moving.visible, "file is committed, but not here to be published");
-                            continue;
-                        }
-                        Err(error) => return Err(cannot_publish(&moving, &error)),
-                    }
+        let (mut settled, mut failed) = (Vec::new(), Vec::new());
+        for (id, moving) in read_moves(staged)? {
+            let published_before = self.published.lock().get(&id).cloned();
+            if let Some(moving) = published_before {
+                settled.push((id, moving));
+                continue;
+            }
+            let moving = self.with_base_of_today(moving);
+            match moving.apply(&mut changed) {
+                Ok(outcome) if self.is_published(&id, &moving, &outcome) => settled.push((id, moving)),
+                Ok(_) => {}
+                Err(error) => {
+                    tracing::warn!(file = %shown(&moving), %error, "cannot publish a committed file; trying again in the background");
+                    failed.push((id, moving));
                 }
-            };
-            match &moving.follow_up {
-                None => published.done.push(entry.id.clone()),
-                // It does what follows by itself. If it dies over that, the next take-over finds the entry again.
-                Some(_) if self.is_of_another_living(&moving) => {}
-                Some(follow_up) => published.to_follow.push((entry.id.clone(), follow_up.clone(), moving)),
             }
         }
-        sync_dirs(&changed).map_err(|error| SinkError::Transient(format!("cannot sync folders: {error}")))?;
+        if let Err(error) = sync_dirs(&changed) {
+            tracing::warn!(%error, "cannot sync the folders of published files; trying again in the background");
+            failed.append(&mut settled);
+        }
+        let mut published = Published { failed, ..Published::default() };
+        for (id, moving) in settled {
+            match &moving.follow_up {
+                None => published.done.push(id),
+                // It does what follows by itself. If it dies over that, the next take-over finds the entry again.
+                Some(_) if self.is_of_another_living(&moving) => {}
+                Some(_) => published.to_follow.push((id, moving)),
+            }
+        }
         Ok(published)
+    }
+
+    /// Whether the file is published. Says so if not, and if it is published and gone.
+    fn is_published(&self, id: &str, moving: &Move, outcome: &Outcome) -> bool {
+        match outcome {
+            Outcome::Published => true,
+            Outcome::Taken => {
+                // A file that is moved after it was published is not expected to be there.
+                if moving.follow_up.as_ref().is_none_or(|follow_up| follow_up.destination.is_none()) {
+                    let file = shown(moving);
+                    tracing::warn!(%file, "committed file is neither hidden nor visible on its disk; a reader has taken it, or it was deleted");
+                }
+                true
+            }
+            Outcome::NotHere(obstacle) => {
+                if self.not_here.lock().insert(id.to_owned()) {
+                    let reason = moving.explain(obstacle);
+                    tracing::warn!(file = %shown(moving), %reason, "committed file cannot be published here");
+                }
+                false
+            }
+        }
+    }
+
+    /// The same with the path that the base directory on the file's disk has in this run.
+    fn with_base_of_today(&self, moving: Move) -> Move {
+        let bases: Vec<&Path> = self.folders.iter().filter(|folder| moving.disk == Some(folder.disk())).map(Folder::base).collect();
+        match bases.first() {
+            Some(base) if !bases.contains(&moving.base.as_path()) => Move { base: (*base).to_owned(), ..moving },
+            _ => moving,
+        }
     }
 
     /// Whether another run of this sink wrote the file, and still runs on this machine.
     fn is_of_another_living(&self, moving: &Move) -> bool {
         let hidden = moving.base.join(&moving.hidden);
-        let Some(dir) = hidden.parent().filter(|dir| self.folders.iter().all(|folder| folder.dir() != **dir)) else { return false };
-        let Ok(lock) = File::open(dir.join(LOCK)) else { return false };
-        moving.host.is(&self.host) && flock(&lock, FlockOperation::NonBlockingLockShared) == Err(rustix::io::Errno::WOULDBLOCK)
+        let dir = hidden.parent().filter(|dir| self.folders.iter().all(|folder| folder.dir() != **dir));
+        dir.is_some_and(|dir| is_alive(dir, &moving.host, &self.host))
     }
 
     /// A new hidden file in the next of the base directories. A folder that has vanished is made again.
@@ -155,85 +209,95 @@ impl Staging {
         let path = folder.dir().join(&name);
         let file = match File::create_new(&path) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                folder.make_again(&self.host)?;
+                folder.make_again()?;
                 File::create_new(&path)?
             }
             other => other?,
         };
         let metadata = file.metadata()?;
         let inode = (metadata.dev(), metadata.ino());
-        Ok((file, Hidden { staging: self.clone(), folder: number, name, inode, kept: false }))
+        Ok((file, Hidden { staging: self.clone(), folder: number, name, disk: folder.disk(), inode, kept: false }))
     }
 
-    /// Cleans up after the dead of this sink in one base directory, whose registry is locked.
-    fn clean_up(&self, base: &Path, sink: &str, trouble: Trouble) -> Result<(), SinkError> {
-        let sink_dir = base.join(sink);
-        let entries = match fs::read_dir(&sink_dir) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
-            other => other.map_err(|error| trouble(base, &error))?,
-        };
-        for entry in entries {
-            let dir = entry.map_err(|error| trouble(base, &error))?.path();
-            let Some(_lock) = lock_of_dead(&dir, &self.host).map_err(|error| trouble(base, &error))? else { continue };
-            self.bury(base, sink, &dir, trouble)?;
+    /// Cleans up after dead runs of this sink in these folders: base directories, each with the path of the sink's folder below it.
+    fn clean_up<'a>(&self, sinks: impl Iterator<Item = (&'a Path, &'a str)>, trouble: Trouble) -> Result<Vec<(String, Move)>, SinkError> {
+        let mut dead = Vec::new();
+        for (base, sink) in sinks {
+            let entries = match fs::read_dir(base.join(sink)) {
+                Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+                other => other.map_err(|error| trouble(base, &error))?,
+            };
+            for entry in entries {
+                let dir = entry.map_err(|error| trouble(base, &error))?.path();
+                let folder = DeadFolder::claim(dir, &self.host).map_err(|error| trouble(base, &error))?;
+                dead.extend(folder.map(|folder| (base, sink, folder)));
+            }
         }
-        Ok(())
+        // A run on another machine may hold a lock that cannot be seen here. While it has splits it is left alone; without splits it has no files,
+        // unless it was cut off.
+        if dead.iter().any(|(_, _, folder)| folder.is_foreign()) {
+            let owners = self.committer.owners()?;
+            dead.retain(|(_, _, folder)| !folder.is_foreign() || (folder.has_files() && !owners.contains(folder.owner())));
+        }
+        if dead.is_empty() {
+            return Ok(Vec::new());
+        }
+        // A dead run's last commit may still be under way to the state store: it must be applied before what is staged is read, or never.
+        let owners: BTreeSet<&str> = dead.iter().map(|(_, _, folder)| folder.owner()).collect();
+        owners.into_iter().try_for_each(|owner| self.committer.fence(owner))?;
+        let staged = read_moves(self.committer.staged()?)?;
+        let mut failed = Vec::new();
+        for (base, sink, folder) in dead {
+            failed.extend(self.bury(base, sink, folder, &staged));
+        }
+        Ok(failed)
     }
 
-    /// Publishes what is committed of a dead process's folder, and deletes the folder.
-    fn bury(&self, base: &Path, sink: &str, dir: &Path, trouble: Trouble) -> Result<(), SinkError> {
-        let Some(instance) = dir.file_name().and_then(|name| name.to_str()) else { return Ok(()) };
-        let prefix = format!("{sink}/{instance}/");
+    /// Publishes what is committed of a dead run's folder, and deletes the folder. It stays as long as something committed may be in it; that is
+    /// returned.
+    fn bury(&self, base: &Path, sink: &str, folder: DeadFolder, staged: &[(String, Move)]) -> Vec<(String, Move)> {
+        let disk = DiskId::of(base).ok().flatten();
+        let prefix = format!("{sink}/{}/", folder.name());
         let mut changed = BTreeSet::new();
-        let mut published = Vec::new();
-        for entry in self.committer.staged()? {
-            let written = read_move(&entry)?;
-            // The base directory may have another name today; what is below it has not.
+        let (mut published, mut failed) = (Vec::new(), Vec::new());
+        let mut is_clear = true;
+        for (id, written) in staged {
+            // The base directory may have another path today; what is below it has not.
             let moving = Move { base: base.to_owned(), ..written.clone() };
-            let is_of_this_folder = moving.hidden.starts_with(&prefix) && (written.base == base || base.join(&moving.hidden).exists());
-            if !is_of_this_folder {
+            let is_on_this_disk = match &written.disk {
+                Some(wanted) => disk.as_ref() == Some(wanted),
+                None => written.base == base || base.join(&moving.hidden).exists(),
+            };
+            if !is_on_this_disk || !moving.hidden.starts_with(&prefix) {
                 continue;
             }
-            if moving.apply(&self.host, &mut changed).map_err(|error| cannot_publish(&moving, &error))? == Outcome::Done {
-                published.push((entry.id, moving));
+            match moving.apply(&mut changed) {
+                Ok(outcome) if self.is_published(id, &moving, &outcome) => published.push((id.clone(), moving)),
+                Ok(_) => is_clear = false,
+                Err(error) => {
+                    tracing::warn!(file = %shown(&moving), %error, "cannot publish a committed file; trying again in the background");
+                    failed.push((id.clone(), moving));
+                }
             }
         }
-        sync_dirs(&changed).map_err(|error| trouble(base, &error))?;
+        let (dir, owner) = (folder.dir().to_owned(), folder.owner().to_owned());
+        if let Err(error) = sync_dirs(&changed) {
+            tracing::warn!(folder = %dir.display(), %error, "cannot sync what was published; trying again in the background");
+            failed.append(&mut published);
+        }
         failpoint::reach("republished");
-        fs::remove_dir_all(dir).map_err(|error| trouble(base, &error))?;
-        failpoint::reach("buried");
-        tracing::info!(folder = %dir.display(), published = published.len(), "cleaned up after a run that did not end well");
+        let count = published.len();
         self.published.lock().extend(published);
-        Ok(())
-    }
-}
-
-impl Folder {
-    fn dir(&self) -> PathBuf {
-        self.base.join(&self.sink).join(&self.instance)
-    }
-
-    fn make_again(&self, host: &Host) -> io::Result<()> {
-        let _registry = Registry::lock(&self.base)?;
-        let mut lock = self.lock.lock();
-        if !leads_to(&self.dir().join(LOCK), &lock) {
-            *lock = make_folder(&self.dir(), host)?;
+        if is_clear && failed.is_empty() {
+            match folder.remove() {
+                Ok(()) => {
+                    failpoint::reach("buried");
+                    tracing::info!(folder = %dir.display(), owner, published = count, "cleaned up after a run that did not end well");
+                }
+                Err(error) => tracing::warn!(folder = %dir.display(), %error, "cannot remove the hidden folder of a dead run"),
+            }
         }
-        Ok(())
-    }
-
-    /// Removes the folder and those above it, as far as nothing is in them.
-    fn remove(&self) -> io::Result<()> {
-        let registry = Registry::lock(&self.base)?;
-        let dir = self.dir();
-        let is_lock = |entry: &io::Result<fs::DirEntry>| entry.as_ref().is_ok_and(|entry| entry.file_name() == LOCK);
-        // What the store may name stays here, and the lock with it: the next run cleans up.
-        if fs::read_dir(&dir)?.all(|entry| is_lock(&entry)) {
-            fs::remove_dir_all(&dir)?;
-            // Fails when other runs have folders there.
-            let _ = fs::remove_dir(self.base.join(&self.sink));
-        }
-        registry.remove_if_last()
+        failed
     }
 }
 
@@ -250,30 +314,28 @@ impl Drop for Staging {
 impl Hidden {
     /// Names the file within its sink.
     pub(super) fn id(&self) -> String {
-        format!("{}/{}", self.folder().instance, self.name)
+        format!("{}/{}", self.folder().name(), self.name)
     }
 
-    /// What publishing it under this name means.
+    /// What publishing it under this name means, once its size is known.
     pub(super) fn to_move(&self, visible: String, extension: &str, follow_up: Option<FollowUp>) -> Move {
         let folder = self.folder();
         Move {
             host: self.staging.host.clone(),
-            base: folder.base.clone(),
-            hidden: format!("{}/{}/{}", folder.sink, folder.instance, self.name),
+            disk: Some(self.disk.clone()),
+            inode: Some(self.inode.1),
+            bytes: None,
+            base: folder.base().to_owned(),
+            hidden: format!("{}/{}/{}", folder.sink(), folder.name(), self.name),
             visible,
             extension: extension.to_owned(),
             follow_up,
         }
     }
 
-    /// The file's inode, which it keeps under any name.
-    pub(super) fn inode(&self) -> u64 {
-        self.inode.1
-    }
-
     /// The base directory.
     pub(super) fn base(&self) -> &Path {
-        &self.folder().base
+        self.folder().base()
     }
 
     /// The folder it lies in.
@@ -309,88 +371,17 @@ impl Drop for Hidden {
     }
 }
 
-/// The lock under which folders are made and cleaned up.
-struct Registry {
-    root: PathBuf,
-    file: File,
-}
-
-impl Registry {
-    fn lock(base: &Path) -> io::Result<Registry> {
-        let root = base.join(OPEN);
-        loop {
-            make_dirs(&root)?;
-            let file = match open_lock(&root.join(LOCK)) {
-                // The last run that used the folder has just removed it.
-                Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
-                other => other?,
-            };
-            flock(&file, FlockOperation::LockExclusive)?;
-            if leads_to(&root.join(LOCK), &file) {
-                return Ok(Registry { root, file });
-            }
-        }
-    }
-
-    /// Removes the root if it holds nothing but the lock.
-    fn remove_if_last(self) -> io::Result<()> {
-        if fs::read_dir(&self.root)?.count() == 1 && leads_to(&self.root.join(LOCK), &self.file) {
-            fs::remove_file(self.root.join(LOCK))?;
-            // Somebody may be about to make the lock again.
-            let _ = fs::remove_dir(&self.root);
-        }
-        Ok(())
-    }
-}
-
-fn open_lock(path: &Path) -> io::Result<File> {
-    OpenOptions::new().create(true).truncate(false).read(true).write(true).open(path)
-}
-
-/// Whether the name is this file's.
-fn leads_to(path: &Path, file: &File) -> bool {
-    let (Ok(found), Ok(ours)) = (fs::symlink_metadata(path), file.metadata()) else { return false };
-    (found.dev(), found.ino()) == (ours.dev(), ours.ino())
-}
-
-/// Makes a folder for this process. Gives its lock.
-fn make_folder(dir: &Path, host: &Host) -> io::Result<File> {
-    make_dirs(dir)?;
-    let mut file = open_lock(&dir.join(LOCK))?;
-    flock(&file, FlockOperation::NonBlockingLockExclusive)?;
-    io::Write::write_all(&mut file, host.to_text().as_bytes())?;
-    file.sync_all()?;
-    sync_dir(dir)?;
-    Ok(file)
-}
-
-/// The lock of a folder whose process is dead, held; `None` if it may be alive.
-fn lock_of_dead(dir: &Path, here: &Host) -> io::Result<Option<File>> {
-    let path = dir.join(LOCK);
-    let file = match OpenOptions::new().read(true).write(true).open(&path) {
-        // It died while it made the folder.
-        Err(error) if error.kind() == io::ErrorKind::NotFound && dir.is_dir() => open_lock(&path)?,
-        Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => return Ok(None),
-        other => other?,
+fn read_moves(staged: Vec<Staged>) -> Result<Vec<(String, Move)>, SinkError> {
+    let read = |entry: Staged| match Move::from_detail(&entry.detail) {
+        Some(moving) => Ok((entry.id, moving)),
+        None => Err(SinkError::Fatal(format!("the state store holds a staged file `{}` that this version cannot read", entry.id))),
     };
-    let text = io::read_to_string(&file)?;
-    if !text.is_empty() && !Host::from_text(&text).is(here) {
-        return Ok(None);
-    }
-    match flock(&file, FlockOperation::NonBlockingLockExclusive) {
-        Ok(()) => Ok(Some(file)),
-        Err(rustix::io::Errno::WOULDBLOCK) => Ok(None),
-        Err(error) => Err(error.into()),
-    }
+    staged.into_iter().map(read).collect()
 }
 
-fn read_move(entry: &Staged) -> Result<Move, SinkError> {
-    Move::from_detail(&entry.detail)
-        .ok_or_else(|| SinkError::Fatal(format!("the state store holds a staged file `{}` that this version cannot read", entry.id)))
-}
-
-fn cannot_publish(moving: &Move, error: &io::Error) -> SinkError {
-    SinkError::Transient(format!("cannot publish {}: {error}", moving.base.join(&moving.visible).display()))
+/// The visible name of a file.
+pub(super) fn shown(moving: &Move) -> impl std::fmt::Display + use<> {
+    moving.base.join(&moving.visible).display().to_string()
 }
 
 /// What an error in a base directory means for the run.
@@ -398,10 +389,9 @@ type Trouble = fn(&Path, &io::Error) -> SinkError;
 
 /// Before anything was written there: what the user has to put right ends the run.
 fn cannot_open(base: &Path, error: &io::Error) -> SinkError {
+    use io::ErrorKind::{InvalidData, NotADirectory, PermissionDenied, Unsupported};
     match (error.kind(), cannot_use(base, error)) {
-        (io::ErrorKind::PermissionDenied | io::ErrorKind::NotADirectory | io::ErrorKind::Unsupported, SinkError::Transient(message)) => {
-            SinkError::Fatal(message)
-        }
+        (PermissionDenied | NotADirectory | Unsupported | InvalidData, SinkError::Transient(message)) => SinkError::Fatal(message),
         (_, error) => error,
     }
 }

@@ -26,6 +26,7 @@ use tempfile::TempDir;
 use super::staging::OPEN;
 use super::*;
 
+mod disks;
 mod following;
 mod rolling;
 mod settings;
@@ -41,12 +42,15 @@ enum Mood {
     AnswerLost,
     /// Does not get it, nor anything that comes later.
     Gone,
+    /// Gets it long after its sender is dead: when the next run has opened the sink, and has not taken its splits.
+    Delayed,
 }
 
 struct Store {
     inner: EmbeddedStore,
     mood: Mutex<Mood>,
     stop: Mutex<Stop>,
+    delayed: Mutex<Option<(SinkId, Commit)>>,
 }
 
 impl Store {
@@ -73,7 +77,17 @@ impl Store {
                 Ok(self.lost()?)
             }
             Mood::Gone => Ok(self.lost()?),
+            Mood::Delayed => {
+                *self.delayed.lock() = Some((sink.clone(), commit.clone()));
+                Ok(self.lost()?)
+            }
         }
+    }
+
+    /// The commit that is under way arrives. Returns whether it is applied, if there is one.
+    fn receive_delayed(&self) -> Option<bool> {
+        let (sink, commit) = self.delayed.lock().take()?;
+        Some(self.inner.commit(&sink, &commit).is_ok())
     }
 }
 
@@ -124,7 +138,7 @@ impl World {
     fn new() -> World {
         let dir = tempfile::tempdir().unwrap();
         let inner = EmbeddedStore::open(&dir.path().join("state"), "p").unwrap();
-        let store = Arc::new(Store { inner, mood: Mutex::default(), stop: Mutex::default() });
+        let store = Arc::new(Store { inner, mood: Mutex::default(), stop: Mutex::default(), delayed: Mutex::default() });
         World { dir, store, runs: AtomicUsize::new(0) }
     }
 
@@ -154,6 +168,8 @@ impl World {
             metrics: Metrics::new(),
         };
         let sink = FilesSink.prepare(&options(text), &input).unwrap().open(setup.clone())?;
+        let is_applied = self.store.receive_delayed();
+        assert_ne!(is_applied, Some(true), "a dead run has committed");
         let splits: Vec<Arc<Split>> = (0..2)
             .map(|partition| Arc::new(Split { id: format!("in:clicks/{partition}").into(), topic: "clicks".into(), partition }))
             .collect();
@@ -174,10 +190,11 @@ impl World {
         Ok(Run { committer, writer: sink.writer()?, sink, splits: splits.into_iter().zip(lows).collect(), setup })
     }
 
-    /// The visible files below a folder with their contents. Hidden ones are listed, without content, only if there are any.
+    /// The files below a folder with their contents, the hidden ones too; not the id of the disk, which stays.
     fn files(&self, folder: &str) -> BTreeMap<String, String> {
         let mut found = BTreeMap::new();
         collect(&self.path(folder), "", &mut found);
+        found.retain(|name, _| !name.ends_with(&format!("{OPEN}/disk")));
         found
     }
 
@@ -239,7 +256,7 @@ impl Run {
                 continue;
             }
             self.committer.ledger().dispatch(&split, &chunk.lane, rows.position(0), rows.position(rows.len() - 1));
-            chunks.push(Chunk { lane: chunk.lane, rows });
+            chunks.push(Chunk::new(chunk.lane, rows));
         }
         self.committer.ledger().advance(&split, next, None);
         chunks.into_iter().try_for_each(|chunk| self.writer.write(chunk))

@@ -12,7 +12,7 @@
 //!
 //! Files that are full wait for the next tick, so that many that fill up at the same time cost one step.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::io;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -27,12 +27,13 @@ use rustix::io::Errno;
 
 use super::Shared;
 use super::blocked::Blocked;
+use super::follow_ups::MOST_WAITING;
 use super::open_file::{ClosedFile, OpenFile, Writing};
-use super::place::{Move, sync_dir, sync_dirs};
+use super::place::{Move, Outcome, sync_dir, sync_dirs};
 use super::rollover::Alarm;
 
 /// How many full files wait for the next tick, at most.
-const MOST_WAITING: usize = 16;
+const MOST_FULL: usize = 16;
 /// When too many files are open, this part of them is closed in one step.
 const CLOSED_AT_ONCE: usize = 8;
 
@@ -227,28 +228,35 @@ impl FileWriter {
         self.shared.setup.committer.commit(&lanes, staged)?;
         failpoint::reach("committed");
         self.shared.bytes_out.inc_by(bytes);
-        self.publish(&moves)?;
+        let files: Vec<(String, Move)> = ids.into_iter().zip(moves).collect();
+        let not_here = self.publish(&files)?;
         failpoint::reach("published");
-        self.shared.files.inc_by(ids.len() as u64);
+        self.shared.files.inc_by((files.len() - not_here.len()) as u64);
         let mut done = Vec::new();
-        for (id, moving) in ids.into_iter().zip(moves) {
+        for (id, moving) in files {
             match moving.follow_up.clone() {
-                Some(follow_up) => self.shared.follow_ups.add(id, moving, follow_up),
+                _ if not_here.contains(&id) => self.shared.follow_ups.publish_later(id, moving),
+                Some(follow_up) => self.shared.follow_ups.follow(id, moving, follow_up),
                 None => done.push(id),
             }
         }
         self.shared.setup.committer.published(done);
-        Ok(())
+        self.wait_for_follow_ups()
     }
 
-    /// Publishes what can be; then waits for the rest.
-    fn publish(&mut self, moves: &[Move]) -> Result<(), SinkError> {
+    /// Publishes what can be; then waits for the rest. Returns the ids of those whose disk is gone.
+    fn publish(&mut self, files: &[(String, Move)]) -> Result<HashSet<String>, SinkError> {
         let mut changed = BTreeSet::new();
-        let mut left: Vec<&Move> = moves.iter().collect();
+        let mut not_here = HashSet::new();
+        let mut left: Vec<&(String, Move)> = files.iter().collect();
         loop {
             let mut failure = None;
-            left.retain(|moving| match moving.apply(&self.shared.host, &mut changed) {
-                Ok(_) => {
+            left.retain(|(id, moving)| match moving.apply(&mut changed) {
+                Ok(Outcome::NotHere(_)) => {
+                    not_here.insert(id.clone());
+                    false
+                }
+                Ok(Outcome::Published | Outcome::Taken) => {
                     failpoint::reach("renamed");
                     false
                 }
@@ -266,6 +274,15 @@ impl FileWriter {
             }
         }
         self.blocked.over();
+        Ok(not_here)
+    }
+
+    /// Waits while too many files wait to be published, moved or reported: each of them is an entry in the state store.
+    fn wait_for_follow_ups(&mut self) -> Result<(), SinkError> {
+        while self.shared.follow_ups.is_full() && !self.shared.setup.stop.reading_stopped() {
+            self.blocked.wait(&io::Error::other(format!("{MOST_WAITING} committed files wait to be published, moved or reported")))?;
+        }
+        self.blocked.over();
         Ok(())
     }
 }
@@ -277,7 +294,7 @@ impl Writer for FileWriter {
             let fitting = self.fitting(&chunk.lane, &rows);
             self.add(&chunk.lane, &rows.slice(0, fitting))?;
             rows = rows.slice(fitting, rows.len() - fitting);
-            if self.full.len() >= MOST_WAITING {
+            if self.full.len() >= MOST_FULL {
                 self.commit()?;
             }
         }

@@ -7,9 +7,9 @@
 //!
 //! - *renamed*: the same file under another name, see [`super::identity`];
 //! - *no glob leads to it any more*: read to its end, and left when nothing was added for [`DRAINED_AFTER`];
-//! - *truncated, or written anew*: positions of one split only increase, so the old split is closed for good (it gets the position [`CLOSED`])
-//!   and committed; then the file is found again, as a new one. Its first line tells the two apart; where that is the same, a number
-//!   does, and the closed split tells that the next number has to be looked at.
+//! - *truncated, or written again*: it is shorter than what was read, or its first line or the bytes before the position are others
+//!   ([`super::progress`]). Positions of one split only increase, so the old split is ended and committed; then the file is found again, as a new
+//!   one. Its first line tells the two apart; where that is the same, a number does, and the ended split says that the next number is looked at.
 
 mod tracked;
 
@@ -19,22 +19,21 @@ use std::io;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use pseidon_delivery::{Position, SplitId};
-use pseidon_plugin::source::{SourceError, SourceHandle, SourceSetup, Stopped};
-use pseidon_plugin::{Batch, Split};
+use pseidon_plugin::Split;
+use pseidon_plugin::source::{SourceError, SourceHandle, SourceSetup, Start, Stopped};
 
-use self::tracked::{Tracked, Turn};
+use self::tracked::{Begin, Stat, Tracked, Turn};
+use super::Config;
 use super::compression::{Compression, Stream};
 use super::glob::Glob;
 use super::identity::{FileKey, Head, split_id};
-use super::{Config, once};
+use super::progress::{Mark, Progress, Tail, end_of, rewritten};
 
 /// How long a file to which no glob leads is kept open after something was added to it.
 pub(super) const DRAINED_AFTER: Duration = Duration::from_secs(300);
-/// The position of a split that will never have another record: its file was truncated.
-const CLOSED: Position = Position::MAX - 1;
 /// How long to wait for room in memory before looking again whether the run ends.
 const PATIENCE: Duration = Duration::from_millis(100);
 /// How many files are kept open; beyond that, those that have not grown for the longest time are closed.
@@ -115,11 +114,12 @@ struct Candidate {
     key: FileKey,
     path: PathBuf,
     shown: String,
+    stat: Stat,
     size: u64,
     compression: Compression,
     head: Head,
-    /// Where a reader begins that wants only what comes from now on.
-    latest: Position,
+    /// Where reading begins when only what comes from now on is wanted.
+    latest: Begin,
 }
 
 impl Follower<'_> {
@@ -146,16 +146,17 @@ impl Follower<'_> {
         for glob in &self.globs {
             for path in glob.find().map_err(|error| SourceError::Transient(error.to_string()))? {
                 // A file may be gone by now.
+                let now = SystemTime::now();
                 let Ok(metadata) = fs::metadata(&path) else { continue };
                 let key = FileKey::of(&metadata);
                 match self.tracked.get_mut(&key) {
-                    Some(tracked) => tracked.seen(path, metadata.len(), self.scans),
+                    Some(tracked) => tracked.seen(path, Stat::of(&metadata, now), self.scans),
                     None => drop(new.insert(path.clone(), (key, glob.shown(&path)))),
                 }
             }
         }
         self.look_at_unseen();
-        self.begin_anew()?;
+        self.end_rewritten()?;
         self.take_new(new)?;
         self.release_drained()
     }
@@ -169,25 +170,28 @@ impl Follower<'_> {
         self.unidentified.retain(|_, glimpse| glimpse.scan + 1 >= scan);
     }
 
-    /// Closes the splits of files that were truncated; the next scan finds the files as new ones.
-    fn begin_anew(&mut self) -> Result<(), Ended> {
-        let truncated: Vec<FileKey> = self.tracked.iter().filter(|(_, file)| file.is_written_anew()).map(|(key, _)| *key).collect();
-        for key in truncated {
+    /// Ends the splits of files that were truncated or written again; the next scan finds the files as new ones.
+    fn end_rewritten(&mut self) -> Result<(), Ended> {
+        let is_rewritten = |(key, file): &(&FileKey, &Tracked)| file.is_rewritten(key);
+        let rewritten: Vec<FileKey> = self.tracked.iter().filter(is_rewritten).map(|(key, _)| *key).collect();
+        for key in rewritten {
             let Some(mut file) = self.tracked.remove(&key) else { continue };
-            tracing::info!(stage = self.stage, file = %file.path().display(), "file was truncated; it is read from its start");
+            tracing::info!(stage = self.stage, file = %file.path().display(), "file was truncated or written again; it is read from its start");
             if let Some(block) = file.rest() {
                 block.batches(file.split()).try_for_each(|batch| self.handle.emit(batch))?;
             }
-            self.close(file.split())?;
+            self.end(vec![(file.split().clone(), file.position())])?;
         }
         Ok(())
     }
 
-    /// No record will come of this split any more, and the store knows it when this returns.
-    fn close(&mut self, split: &Arc<Split>) -> Result<(), Stopped> {
-        self.durable.remove(&split.id);
-        self.handle.emit(Batch::from_payloads(split.clone(), Default::default(), Vec::new(), CLOSED))?;
-        self.handle.release(vec![split.clone()])
+    /// No record will come of these splits any more, and the store knows it when this returns.
+    fn end(&mut self, splits: Vec<(Arc<Split>, Position)>) -> Result<(), Stopped> {
+        for (split, position) in &splits {
+            self.durable.remove(&split.id);
+            self.handle.emit(end_of(split.clone(), *position, rewritten()))?;
+        }
+        self.handle.release(splits.into_iter().map(|(split, _)| split).collect())
     }
 
     fn take_new(&mut self, new: BTreeMap<PathBuf, (FileKey, String)>) -> Result<(), Ended> {
@@ -219,32 +223,54 @@ impl Follower<'_> {
             candidates.iter().map(split).collect()
         };
         let mut generation = 0;
+        let mut taken = Vec::new();
         let mut first_start = self.scans == 1 && self.settings.from_latest;
         while !candidates.is_empty() {
             let splits = splits(generation, &candidates);
             let known = self.handle.take(splits.clone())?;
             first_start &= known.iter().all(Option::is_none);
-            let mut again = Vec::new();
+            let (mut starts, mut to_end, mut to_release, mut again) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
             for ((candidate, split), known) in candidates.into_iter().zip(splits).zip(known) {
-                let start = match known.map(|known| known.position) {
-                    Some(CLOSED) => {
+                let begin = match known.map(Progress::of) {
+                    Some(Progress::Rewritten) => {
+                        to_release.push(split);
                         again.push(candidate);
                         continue;
                     }
-                    Some(position) if candidate.compression == Compression::None && position > candidate.size => {
-                        self.handle.begin(vec![(split.clone(), position)])?;
-                        self.close(&split)?;
-                        again.push(candidate);
-                        continue;
+                    Some(Progress::UpTo { position, mark }) if candidate.compression == Compression::None => {
+                        match candidate.look_before(position, mark.as_ref()).map_err(|error| cannot_read(&candidate.path, &error))? {
+                            Before::AsRead(tail) => Begin::After(tail),
+                            Before::Rewritten => {
+                                starts.push(Start::from((split.clone(), position)));
+                                to_end.push((split, position));
+                                again.push(candidate);
+                                continue;
+                            }
+                            Before::Gone => {
+                                to_release.push(split);
+                                continue;
+                            }
+                        }
                     }
-                    Some(position) => position,
+                    Some(Progress::UpTo { position, .. }) => Begin::After(Tail::unknown(position)),
+                    Some(Progress::ReadToEnd { position, size }) => Begin::End(position, size),
                     None if first_start => candidate.latest,
-                    None => 0,
+                    None => Begin::After(Tail::unknown(0)),
                 };
-                self.handle.begin(vec![(split.clone(), start)])?;
+                starts.push(begin.to_start(split.clone()));
                 self.unidentified.remove(&candidate.key);
                 self.complained.remove(&candidate.path);
-                self.tracked.insert(candidate.key, candidate.into_tracked(split, start, self.scans));
+                taken.push((candidate, split, begin));
+            }
+            self.handle.begin(starts)?;
+            if !to_release.is_empty() {
+                self.handle.release(to_release)?;
+            }
+            if !to_end.is_empty() {
+                self.end(to_end)?;
+            }
+            for (candidate, split, begin) in taken.drain(..) {
+                self.tracked.insert(candidate.key, candidate.into_tracked(split, begin, self.scans));
             }
             candidates = again;
             generation += 1;
@@ -262,7 +288,7 @@ impl Follower<'_> {
         if before == Some((metadata.len(), false)) || metadata.len() == 0 {
             return Ok(None);
         }
-        let file = File::open(path)?;
+        let (file, now) = (File::open(path)?, SystemTime::now());
         let metadata = file.metadata()?;
         let (key, size) = (FileKey::of(&metadata), metadata.len());
         let compression = self.config.compression_of(&file, path)?;
@@ -277,11 +303,12 @@ impl Follower<'_> {
             return Ok(None);
         };
         let latest = match compressed {
-            false if self.settings.from_latest && self.scans == 1 => start_of_last_line(&file, size)?,
-            false => 0,
-            true => once::done_at(size),
+            false if self.settings.from_latest && self.scans == 1 => Begin::After(Tail::of(&file, start_of_last_line(&file, size)?)?),
+            false => Begin::After(Tail::unknown(0)),
+            true => Begin::End(0, size),
         };
-        Ok(Some(Candidate { key, path: path.to_owned(), shown, size, compression, head, latest }))
+        let stat = Stat::of(&metadata, now);
+        Ok(Some(Candidate { key, path: path.to_owned(), shown, stat, size, compression, head, latest }))
     }
 
     /// Gives splits back whose files are gone, as soon as all their records are durable: then it costs nothing.
@@ -331,12 +358,40 @@ impl Follower<'_> {
     }
 }
 
+/// What a file has before the position up to which it was read.
+enum Before {
+    /// What was read.
+    AsRead(Tail),
+    /// Something else.
+    Rewritten,
+    /// The file is no longer there.
+    Gone,
+}
+
 impl Candidate {
-    fn into_tracked(self, split: Arc<Split>, start: Position, scan: u64) -> Tracked {
-        let mut tracked = Tracked::new(self.path.clone(), split, self.head, self.compression, start);
-        tracked.seen(self.path, self.size, scan);
+    /// Looks at what the file has before the position up to which it was read.
+    fn look_before(&self, position: Position, mark: Option<&Mark>) -> io::Result<Before> {
+        let file = match File::open(&self.path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Before::Gone),
+            other => other?,
+        };
+        // By now the name may lead to another file.
+        if FileKey::of(&file.metadata()?) != self.key {
+            return Ok(Before::Gone);
+        }
+        let is_as_read = position <= self.size && mark.map_or(Ok(true), |mark| mark.is_in(&file))?;
+        if is_as_read { Tail::of(&file, position).map(Before::AsRead) } else { Ok(Before::Rewritten) }
+    }
+
+    fn into_tracked(self, split: Arc<Split>, begin: Begin, scan: u64) -> Tracked {
+        let mut tracked = Tracked::new(self.path.clone(), split, self.head, self.compression, begin);
+        tracked.seen(self.path, self.stat, scan);
         tracked
     }
+}
+
+fn cannot_read(path: &Path, error: &io::Error) -> SourceError {
+    SourceError::Transient(format!("cannot read {}: {error}", path.display()))
 }
 
 /// The head of a compressed file. Of a very short one all is taken, so it has to be complete.

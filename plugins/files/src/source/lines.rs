@@ -12,6 +12,7 @@ use pseidon_plugin::{Batch, Payloads, Split};
 use thiserror::Error;
 
 use super::compression::Stream;
+use super::progress::Tail;
 
 /// How many records a batch has at most.
 const MOST_RECORDS: usize = 8192;
@@ -25,7 +26,15 @@ pub(super) struct LineReader {
     carry: Vec<u8>,
     /// Where the carry starts.
     position: Position,
+    /// What is before the carry.
+    before: Tail,
     limits: Limits,
+}
+
+/// A reader's state, apart from its stream.
+pub(super) struct Checkpoint {
+    carry: Vec<u8>,
+    before: Tail,
 }
 
 /// How much may be in memory.
@@ -46,6 +55,10 @@ pub(super) struct Block {
     start: Position,
     /// Where they end. One less than the bytes say if the file ends without a `\n`.
     end: Position,
+    /// What is before them.
+    before: Tail,
+    /// Whether the file may be appended to, so that each position is kept with a mark.
+    is_plain: bool,
 }
 
 /// A file cannot be read on.
@@ -65,9 +78,32 @@ pub(super) enum ReadError {
 }
 
 impl LineReader {
-    /// Reads a stream that is at `position`.
-    pub(super) fn new(stream: Stream, position: Position, limits: Limits) -> Self {
-        LineReader { stream, carry: Vec::new(), position, limits }
+    /// Reads a stream that is where `before` ends.
+    pub(super) fn new(stream: Stream, before: Tail, limits: Limits) -> Self {
+        LineReader { stream, carry: Vec::new(), position: before.upto(), before, limits }
+    }
+
+    /// What is before the first line that was not given out.
+    pub(super) fn before(&self) -> Tail {
+        self.before
+    }
+
+    /// What was read last.
+    pub(super) fn tail(&self) -> Tail {
+        let mut tail = self.before;
+        tail.push(&self.carry);
+        tail
+    }
+
+    /// The state that [`LineReader::back_to`] goes back to.
+    pub(super) fn checkpoint(&self) -> Checkpoint {
+        Checkpoint { carry: self.carry.clone(), before: self.before }
+    }
+
+    /// Forgets what was read since, and ends the stream.
+    pub(super) fn back_to(&mut self, checkpoint: Checkpoint) {
+        self.stream = Stream::Decoded(Box::new(io::empty()));
+        (self.position, self.carry, self.before) = (checkpoint.before.upto(), checkpoint.carry, checkpoint.before);
     }
 
     /// Where the first line starts that was not given out.
@@ -112,11 +148,13 @@ impl LineReader {
         }
         let mut bytes = std::mem::take(&mut self.carry);
         let (start, end) = (self.position, self.read_to() + bytes.len() as u64);
+        let mut before = self.before;
+        before.push(&bytes);
         bytes.push(b'\n');
         let len = bytes.len();
         let block = Block { end, ..self.cut_off(bytes, len)? };
         debug_assert_eq!(block.start, start);
-        self.position = end;
+        (self.position, self.before) = (end, before);
         Ok(Some(block))
     }
 
@@ -161,9 +199,11 @@ impl LineReader {
         if bytes.len() < bytes.capacity() / 2 {
             bytes.shrink_to_fit();
         }
-        let start = self.position;
+        let (start, before) = (self.position, self.before);
         self.position += end as u64;
-        Ok(Block { bytes: Bytes::from(bytes), start, end: self.position })
+        self.before.push(&bytes);
+        let is_plain = matches!(self.stream, Stream::Plain { .. });
+        Ok(Block { bytes: Bytes::from(bytes), start, end: self.position, before, is_plain })
     }
 }
 
@@ -181,12 +221,13 @@ pub(super) struct Batches<'a> {
     block: Block,
     split: &'a Arc<Split>,
     done: usize,
+    tail: Tail,
 }
 
 impl Block {
     /// Its lines as batches of this split.
     pub(super) fn batches(self, split: &Arc<Split>) -> Batches<'_> {
-        Batches { block: self, split, done: 0 }
+        Batches { tail: self.before, block: self, split, done: 0 }
     }
 }
 
@@ -225,8 +266,11 @@ impl Iterator for Batches<'_> {
         }
         self.done += line;
         let next = (start + line as u64).min(self.block.end);
+        self.tail.push(&self.block.bytes[from..from + (next - start) as usize]);
         let payloads = Payloads::new(self.block.bytes.slice(from..self.done), spans, plain);
-        Some(Batch::from_payloads(self.split.clone(), payloads, positions, next))
+        let mut batch = Batch::from_payloads(self.split.clone(), payloads, positions, next);
+        batch.resume = self.block.is_plain.then(|| self.tail.mark().to_resume());
+        Some(batch)
     }
 }
 
@@ -301,7 +345,7 @@ mod tests {
     fn over(data: &[u8], sizes: Vec<usize>, block: usize, from: usize) -> LineReader {
         let mut pieces = Pieces { data: data.to_vec(), sizes, turn: 0, at: 0 };
         pieces.at = from;
-        LineReader::new(Stream::Decoded(Box::new(pieces)), from as u64, Limits { block, max_record: 1 << 20 })
+        LineReader::new(Stream::Decoded(Box::new(pieces)), Tail::unknown(from as u64), Limits { block, max_record: 1 << 20 })
     }
 
     fn some_text() -> impl Strategy<Value = Vec<u8>> {
@@ -358,7 +402,7 @@ mod tests {
         packed.truncate(packed.len() / 2);
         let decoder = flate2::bufread::MultiGzDecoder::new(io::Cursor::new(packed));
         let limits = Limits { block: BLOCK, max_record: BLOCK };
-        let mut reader = LineReader::new(Stream::Decoded(Box::new(decoder)), 0, limits);
+        let mut reader = LineReader::new(Stream::Decoded(Box::new(decoder)), Tail::unknown(0), limits);
         let block = reader.next_block().unwrap().unwrap();
         let records: usize = block.batches(&split()).map(|batch| batch.len()).sum();
         assert!(records > 1000, "{records}");

@@ -2,6 +2,9 @@
 //!
 //! One thread finds out which files there are and takes them over in groups, reader threads read them. A file that cannot be read does not
 //! keep the others from being read: the run ends with its error when they are.
+//!
+//! A compressed file is finished when it was read to its end, which is kept with its size on disk: it is not decoded again. A plain file may grow, and
+//! is read on from its position. One that was written again, which its bytes before the position tell, is read from its start, as a new split.
 
 use std::collections::HashSet;
 use std::fs::File;
@@ -13,31 +16,19 @@ use std::time::Duration;
 use crossbeam_channel::{Receiver, Sender, bounded};
 use parking_lot::Mutex;
 use pseidon_delivery::Position;
+use pseidon_plugin::Split;
 use pseidon_plugin::source::{SourceError, SourceHandle, SourceSetup, Stopped};
-use pseidon_plugin::{Batch, Split};
 
 use super::Config;
 use super::compression::Compression;
 use super::identity::{FileKey, Head, split_id};
 use super::lines::{Block, LineReader, ReadError};
+use super::progress::{Mark, Progress, end_of, read_to_end, rewritten};
 
 /// How many files are taken over at once.
 const GROUP: usize = 256;
 /// How long to wait for room in memory before looking again whether the run ends.
 const PATIENCE: Duration = Duration::from_millis(100);
-/// A compressed file that was read to its end is at this position plus its size on disk: that it is done can be seen without decoding it.
-const DONE: Position = 1 << 63;
-
-/// The position of a compressed file of this size on disk that has nothing more to read.
-pub(super) fn done_at(size: u64) -> Position {
-    DONE + size
-}
-
-/// The size on disk at which a compressed file had nothing more to read, if that is what the position says.
-pub(super) fn done_size(position: Position) -> Option<u64> {
-    position.checked_sub(DONE)
-}
-
 /// A file that has something to read.
 struct Job {
     path: PathBuf,
@@ -48,9 +39,34 @@ struct Job {
 /// A file as it was found.
 struct Found {
     path: PathBuf,
-    split: Arc<Split>,
+    shown: String,
+    key: FileKey,
+    head: Head,
     size: u64,
     compressed: bool,
+}
+
+impl Found {
+    /// Whether the file has what the mark says.
+    fn has(&self, mark: &Mark) -> io::Result<bool> {
+        let file = File::open(&self.path)?;
+        if FileKey::of(&file.metadata()?) != self.key {
+            return Err(io::Error::other("another file took its name just now; run again"));
+        }
+        mark.is_in(&file)
+    }
+}
+
+/// What is left to do with a file.
+enum Left {
+    /// It is read from here.
+    Read(Position),
+    /// Nothing.
+    Nothing,
+    /// It was written again after this much of it was read: the split is closed, and the file is read as another one.
+    Rewritten(Position),
+    /// The same, and the split is closed already.
+    Closed,
 }
 
 /// What went wrong, file by file.
@@ -75,9 +91,9 @@ pub(super) fn run(config: &Config, setup: &SourceSetup, handle: &SourceHandle) -
         let mut seen = HashSet::new();
         let files: Vec<_> = files.into_iter().collect();
         for group in files.chunks(GROUP) {
-            let found: Vec<Found> = group.iter().filter_map(|(path, shown)| find(config, setup, path, shown, &failures)).collect();
-            let found = found.into_iter().filter(|file| seen.insert(file.split.id.clone())).collect();
-            if take(handle, found, &jobs, &failures).is_err() {
+            let found: Vec<Found> = group.iter().filter_map(|(path, shown)| find(config, path, shown, &failures)).collect();
+            let found = found.into_iter().filter(|file| seen.insert((file.key, file.head))).collect();
+            if take(handle, &setup.stage, found, &jobs, &failures).is_err() {
                 return;
             }
         }
@@ -87,16 +103,14 @@ pub(super) fn run(config: &Config, setup: &SourceSetup, handle: &SourceHandle) -
 }
 
 /// The file as it is now; `None` for an empty one, and for one that cannot be read.
-fn find(config: &Config, setup: &SourceSetup, path: &Path, shown: &str, failures: &Failures) -> Option<Found> {
+fn find(config: &Config, path: &Path, shown: &str, failures: &Failures) -> Option<Found> {
     let look = || -> io::Result<Option<Found>> {
         let file = File::open(path)?;
         let metadata = file.metadata()?;
         let compression = config.compression_of(&file, path)?;
         let Some(head) = Head::of(&file, compression, true)? else { return Ok(None) };
-        let id = split_id(&setup.stage, &FileKey::of(&metadata), head, 0);
-        let split = Arc::new(Split { id, topic: shown.to_owned(), partition: 0 });
-        let compressed = compression != Compression::None;
-        Ok(Some(Found { path: path.to_owned(), split, size: metadata.len(), compressed }))
+        let (path, shown, key) = (path.to_owned(), shown.to_owned(), FileKey::of(&metadata));
+        Ok(Some(Found { path, shown, key, head, size: metadata.len(), compressed: compression != Compression::None }))
     };
     look().unwrap_or_else(|error| {
         failures.add(shown, &ReadError::Io(error));
@@ -104,40 +118,74 @@ fn find(config: &Config, setup: &SourceSetup, path: &Path, shown: &str, failures
     })
 }
 
-/// Takes files over, and hands those on that have something to read.
-fn take(handle: &SourceHandle, found: Vec<Found>, jobs: &Sender<Job>, failures: &Failures) -> Result<(), Stopped> {
-    let known = handle.take(found.iter().map(|file| file.split.clone()).collect())?;
-    let mut begun = Vec::new();
-    for (file, known) in found.into_iter().zip(known) {
-        match where_to_start(&file, known.map(|known| known.position)) {
-            Ok(Some(from)) => begun.push(Job { path: file.path, split: file.split, from }),
-            Ok(None) => {}
-            Err(reason) => failures.add_text(&file.split.topic, reason),
+/// Takes files over, and hands those on that have something to read. Those that have not are given back at once.
+fn take(handle: &SourceHandle, stage: &str, found: Vec<Found>, jobs: &Sender<Job>, failures: &Failures) -> Result<(), Stopped> {
+    let (mut files, mut generation) = (found, 0);
+    while !files.is_empty() {
+        let split = |file: &Found| {
+            let id = split_id(stage, &file.key, file.head, generation);
+            Arc::new(Split { id, topic: file.shown.clone(), partition: 0 })
+        };
+        let splits: Vec<Arc<Split>> = files.iter().map(split).collect();
+        let known = handle.take(splits.clone())?;
+        let (mut to_read, mut to_close, mut to_release, mut again) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+        for ((file, split), known) in files.into_iter().zip(splits).zip(known) {
+            match what_is_left(&file, known.map(Progress::of)) {
+                Ok(Left::Read(from)) => to_read.push(Job { path: file.path, split, from }),
+                Ok(Left::Nothing) => to_release.push(split),
+                Ok(Left::Rewritten(position)) => {
+                    tracing::warn!(stage, file = file.shown, "file was written again since it was read; it is read from its start");
+                    to_close.push((split, position));
+                    again.push(file);
+                }
+                Ok(Left::Closed) => {
+                    to_release.push(split);
+                    again.push(file);
+                }
+                Err(reason) => {
+                    failures.add_text(&file.shown, reason);
+                    to_release.push(split);
+                }
+            }
         }
+        let starts = to_read.iter().map(|job| (job.split.clone(), job.from));
+        handle.begin(starts.chain(to_close.iter().cloned()).collect())?;
+        for (split, position) in to_close {
+            handle.emit(end_of(split.clone(), position, rewritten()))?;
+            to_release.push(split);
+        }
+        if !to_release.is_empty() {
+            handle.release(to_release)?;
+        }
+        to_read.into_iter().try_for_each(|job| jobs.send(job).map_err(|_| Stopped))?;
+        (files, generation) = (again, generation + 1);
     }
-    handle.begin(begun.iter().map(|job| (job.split.clone(), job.from)).collect())?;
-    begun.into_iter().try_for_each(|job| jobs.send(job).map_err(|_| Stopped))
+    Ok(())
 }
 
-/// Where to read on; `None` if there is nothing more.
-fn where_to_start(file: &Found, known: Option<Position>) -> Result<Option<Position>, String> {
-    let Some(position) = known else { return Ok(Some(0)) };
-    if let Some(size) = done_size(position) {
-        return match size == file.size {
-            true => Ok(None),
-            false => Err(
-                "it has changed since it was read to its end; compressed files must not be appended to: give what is new a file of its own"
-                    .into(),
-            ),
-        };
+/// What is left to do with a file of which this is known. An error says why it cannot be read.
+fn what_is_left(file: &Found, known: Option<Progress>) -> Result<Left, String> {
+    match known {
+        None => Ok(Left::Read(0)),
+        Some(Progress::Rewritten) => Ok(Left::Closed),
+        Some(Progress::ReadToEnd { size, .. }) if size == file.size => Ok(Left::Nothing),
+        Some(Progress::ReadToEnd { .. }) => {
+            Err("it has changed since it was read to its end; compressed files must not be appended to: give what is new a file of its own"
+                .into())
+        }
+        Some(Progress::UpTo { position, .. }) if file.compressed => Ok(Left::Read(position)),
+        Some(Progress::UpTo { position, .. }) if position > file.size => Err(format!(
+            "it has {} bytes, but {position} were read of it before: it was truncated; what is new belongs into a new file",
+            file.size
+        )),
+        Some(Progress::UpTo { position, mark }) => {
+            match mark.map_or(Ok(true), |mark| file.has(&mark)).map_err(|error| error.to_string())? {
+                false => Ok(Left::Rewritten(position)),
+                true if position == file.size => Ok(Left::Nothing),
+                true => Ok(Left::Read(position)),
+            }
+        }
     }
-    if file.compressed || position < file.size {
-        return Ok(Some(position));
-    }
-    if position == file.size {
-        return Ok(None);
-    }
-    Err(format!("it has {} bytes, but {position} were read of it before: it was truncated; what is new belongs into a new file", file.size))
 }
 
 fn read_files(config: &Config, handle: &SourceHandle, jobs: &Receiver<Job>, failures: &Failures) {
@@ -170,7 +218,7 @@ fn read_file(config: &Config, handle: &SourceHandle, job: &Job) -> Result<Result
         block.batches(&job.split).try_for_each(|batch| handle.emit(batch))?;
     }
     if compression != Compression::None {
-        handle.emit(Batch::from_payloads(job.split.clone(), Default::default(), Vec::new(), done_at(size)))?;
+        handle.emit(end_of(job.split.clone(), reader.position(), read_to_end(size)))?;
     }
     Ok(Ok(()))
 }

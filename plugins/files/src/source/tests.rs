@@ -1,6 +1,6 @@
 //! The source against an engine that commits everything it gets.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::fs::{self, OpenOptions};
 use std::io::Write;
 use std::path::PathBuf;
@@ -11,7 +11,7 @@ use parking_lot::Mutex;
 use pseidon_delivery::{Position, SplitId};
 use pseidon_plugin::batch::MetaWanted;
 use pseidon_plugin::metrics::Metrics;
-use pseidon_plugin::source::{Resumption, SourceEvent, Start};
+use pseidon_plugin::source::{Resumption, SourceEvent, SplitShare, Start};
 use pseidon_plugin::{Budget, Pause, Stop};
 use tempfile::TempDir;
 
@@ -23,11 +23,15 @@ mod once;
 /// What an engine and its store know.
 #[derive(Default)]
 struct Seen {
-    stored: HashMap<SplitId, Position>,
+    stored: HashMap<SplitId, Resumption>,
+    /// Taken, and neither begun nor given back.
+    taken: HashSet<SplitId>,
     held: HashMap<SplitId, Position>,
     /// `topic: record`, in the order in which they came.
     records: Vec<String>,
     begun: usize,
+    /// How often splits were begun, however many at a time: each costs a step of the state store.
+    steps: usize,
     released: usize,
 }
 
@@ -76,6 +80,7 @@ impl World {
             io_threads: 2,
             memory: 64 << 20,
             instance: "i".into(),
+            state: String::new(),
             metrics: Metrics::new(),
         }
     }
@@ -97,12 +102,15 @@ impl World {
         let stop = Stop::new();
         let durable = Arc::new(Mutex::new(HashMap::new()));
         let (handle, events) = SourceHandle::new(Budget::new(64 << 20), stop.clone(), Pause::default(), durable.clone());
-        let (setup, seen) = (self.setup(), self.seen.clone());
-        self.seen.lock().held.clear();
+        let (setup, seen_by_engine) = (self.setup(), self.seen.clone());
+        let mut seen = self.seen.lock();
+        seen.held.clear();
+        seen.taken.clear();
+        drop(seen);
         Run {
             stop,
             source: std::thread::spawn(move || source.run(&setup, handle)),
-            engine: std::thread::spawn(move || engine(&events, &seen, &durable)),
+            engine: std::thread::spawn(move || engine(&events, &seen_by_engine, &durable)),
             seen: self.seen.clone(),
         }
     }
@@ -121,21 +129,24 @@ fn engine(events: &Receiver<SourceEvent>, seen: &Mutex<Seen>, durable: &Mutex<Ha
     for event in events {
         let mut seen = seen.lock();
         match event {
+            SourceEvent::ShareSplits(found, reply) => {
+                let granted = found.into_iter().filter(|split| !seen.held.contains_key(split)).collect();
+                reply.send(SplitShare { granted, excess: 0 }).unwrap();
+            }
             SourceEvent::Take(splits, reply) => {
                 for split in &splits {
                     assert!(!seen.held.contains_key(&split.id), "{} is taken twice", split.id);
                 }
-                let known = |split: &Arc<Split>| {
-                    let position = *seen.stored.get(&split.id)?;
-                    Some(Resumption { position, resume: None, is_finished: false })
-                };
-                reply.send(splits.iter().map(known).collect()).unwrap();
+                reply.send(splits.iter().map(|split| seen.stored.get(&split.id).cloned()).collect()).unwrap();
+                seen.taken.extend(splits.iter().map(|split| split.id.clone()));
             }
             SourceEvent::Begin(splits, reply) => {
-                for Start { split, position, .. } in splits {
+                seen.steps += 1;
+                for Start { split, position, resume } in splits {
                     seen.begun += 1;
+                    assert!(seen.taken.remove(&split.id), "{} is begun without being taken", split.id);
                     seen.held.insert(split.id.clone(), position);
-                    seen.stored.insert(split.id.clone(), position);
+                    seen.stored.entry(split.id.clone()).or_insert(Resumption { position, resume, is_finished: false });
                 }
                 reply.send(()).unwrap();
             }
@@ -148,17 +159,21 @@ fn engine(events: &Receiver<SourceEvent>, seen: &Mutex<Seen>, durable: &Mutex<Ha
                     seen.records.push(format!("{}: {record}", batch.split.topic));
                 }
                 seen.held.insert(batch.split.id.clone(), batch.next);
-                seen.stored.insert(batch.split.id.clone(), batch.next);
+                let stored = seen.stored.get_mut(&batch.split.id).unwrap();
+                stored.position = batch.next;
+                stored.resume = batch.resume.or(stored.resume.take());
+                stored.is_finished = batch.ends;
                 durable.lock().insert(batch.split.id.clone(), batch.next);
             }
             SourceEvent::Release(splits, reply) => {
                 for split in splits {
-                    seen.released += 1;
-                    seen.held.remove(&split.id).unwrap();
+                    if !seen.taken.remove(&split.id) {
+                        seen.released += 1;
+                        seen.held.remove(&split.id).unwrap();
+                    }
                 }
                 reply.send(()).unwrap();
             }
-            SourceEvent::Lost(_) => panic!("files are never lost"),
         }
     }
 }

@@ -130,6 +130,14 @@ impl<'a> Message<'a> {
         self.raw.offset
     }
 
+    /// The epoch of the leader that wrote it.
+    #[inline]
+    pub(crate) fn leader_epoch(&self) -> Option<i32> {
+        // SAFETY: the message is alive.
+        let epoch = unsafe { rd::rd_kafka_message_leader_epoch(self.raw) };
+        (epoch >= 0).then_some(epoch)
+    }
+
     /// The value; `None` for a tombstone.
     #[inline]
     pub(crate) fn payload(&self) -> Option<&'a [u8]> {
@@ -152,8 +160,8 @@ impl<'a> Message<'a> {
         (timestamp >= 0).then_some(timestamp)
     }
 
-    /// Calls `each` with the name and the value of every header. Gives whether there are headers at all.
-    pub(crate) fn headers(&self, mut each: impl FnMut(&'a CStr, Option<&'a [u8]>)) -> bool {
+    /// Calls `each` with the name and the value of every header. Returns whether there are headers at all.
+    fn headers(&self, mut each: impl FnMut(&'a CStr, Option<&'a [u8]>)) -> bool {
         let mut headers = ptr::null_mut();
         // SAFETY: the message is alive; the headers it gives belong to it.
         let code = unsafe { rd::rd_kafka_message_headers(self.raw, &mut headers) };
@@ -181,14 +189,22 @@ impl<'a> Message<'a> {
         self.headers(|name, value| raw_headers::push(&mut headers, name.to_bytes(), value)).then_some(headers)
     }
 
-    /// The headers as a JSON object, of which those with the same name the last counts; `None` where there are none.
-    pub(crate) fn headers_as_json(&self) -> Option<String> {
+    /// The headers as a JSON object, of which those with the same name the last counts; `None` where there are none. The error is the
+    /// reason why they cannot be one.
+    pub(crate) fn headers_as_json(&self) -> Result<Option<String>, String> {
         let mut headers = serde_json::Map::new();
+        let mut bad = None;
         let some = self.headers(|name, value| {
-            let value = value.map(|value| serde_json::Value::String(String::from_utf8_lossy(value).into_owned()));
-            headers.insert(name.to_string_lossy().into_owned(), value.unwrap_or(serde_json::Value::Null));
+            let (Ok(name), Ok(value)) = (name.to_str(), value.map(str::from_utf8).transpose()) else {
+                bad.get_or_insert_with(|| name.to_string_lossy().into_owned());
+                return;
+            };
+            headers.insert(name.to_owned(), value.into());
         });
-        some.then(|| serde_json::Value::Object(headers).to_string())
+        match bad {
+            Some(name) => Err(format!("the header `{name}` is not UTF-8 text")),
+            None => Ok(some.then(|| serde_json::Value::Object(headers).to_string())),
+        }
     }
 }
 

@@ -7,11 +7,24 @@ use std::time::Duration;
 use rdkafka::bindings as rd;
 use rdkafka::error::IsError;
 
-use super::{Consumer, NativeError, TopicPartition, c_string, check, millis, native_error, text};
+use super::{Client, NativeError, TopicPartition, c_string, check, millis, native_error, text};
 
-impl Consumer {
+/// A partition, as the brokers know it.
+pub(crate) struct FoundPartition {
+    /// Which.
+    pub(crate) at: TopicPartition,
+    /// Whether a broker leads it. Without one it can neither be read nor asked for its offsets.
+    pub(crate) has_leader: bool,
+}
+
+impl Client {
     /// The partitions of a topic; an error where it does not exist.
     pub(crate) fn partitions_of(&self, topic: &str, patience: Duration) -> Result<Vec<TopicPartition>, NativeError> {
+        Ok(self.leaders_of(topic, patience)?.into_iter().map(|found| found.at).collect())
+    }
+
+    /// The same, with which of them have a leader.
+    pub(crate) fn leaders_of(&self, topic: &str, patience: Duration) -> Result<Vec<FoundPartition>, NativeError> {
         let name = c_string(topic);
         // SAFETY: the client is alive and the name ends with a NUL; without a configuration the default holds.
         let handle = unsafe { rd::rd_kafka_topic_new(self.ptr(), name.as_ptr(), ptr::null_mut()) };
@@ -25,6 +38,11 @@ impl Consumer {
 
     /// The partitions of all topics that can be seen.
     pub(crate) fn all_partitions(&self, patience: Duration) -> Result<Vec<TopicPartition>, NativeError> {
+        Ok(self.all_leaders(patience)?.into_iter().map(|found| found.at).collect())
+    }
+
+    /// The same, with which of them have a leader.
+    pub(crate) fn all_leaders(&self, patience: Duration) -> Result<Vec<FoundPartition>, NativeError> {
         let topics = self.metadata(ptr::null_mut(), patience)?;
         Ok(topics.into_iter().filter_map(|(_, partitions)| partitions.ok()).flatten().collect())
     }
@@ -35,7 +53,7 @@ impl Consumer {
         &self,
         topic: *mut rd::rd_kafka_topic_t,
         patience: Duration,
-    ) -> Result<Vec<(String, Result<Vec<TopicPartition>, NativeError>)>, NativeError> {
+    ) -> Result<Vec<(String, Result<Vec<FoundPartition>, NativeError>)>, NativeError> {
         let mut metadata = ptr::null();
         // SAFETY: the client is alive, the topic is null or alive, and what is written to `metadata` is ours.
         let code = unsafe { rd::rd_kafka_metadata(self.ptr(), i32::from(topic.is_null()), topic, &mut metadata, millis(patience)) };
@@ -52,7 +70,11 @@ impl Consumer {
                         return (name, Err(native_error(topic.err)));
                     }
                     let partitions = array(topic.partitions, topic.partition_cnt).iter();
-                    let partitions = partitions.map(|at| TopicPartition { topic: name.clone(), partition: at.id }).collect();
+                    let found = |at: &rd::rd_kafka_metadata_partition_t| FoundPartition {
+                        at: TopicPartition { topic: name.clone(), partition: at.id },
+                        has_leader: at.leader >= 0,
+                    };
+                    let partitions = partitions.map(found).collect();
                     (name, Ok(partitions))
                 })
                 .collect();

@@ -142,7 +142,7 @@ impl Sink for OpenSink {
         }
         match ready {
             Ok((ready, bad)) if ready.is_empty() => Routed { chunks: Vec::new(), bad },
-            Ok((ready, bad)) => Routed { chunks: vec![Chunk { lane: self.lane.clone(), rows: ready }], bad },
+            Ok((ready, bad)) => Routed { chunks: vec![Chunk::new(self.lane.clone(), ready)], bad },
             Err(error) => {
                 let reason = error.to_string();
                 let bad = (0..rows.len() as u32).map(|row| BadRow { row, reason: reason.clone() }).collect();

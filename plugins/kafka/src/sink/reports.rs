@@ -65,11 +65,6 @@ impl Reports {
         self.some.store(false, Ordering::Relaxed);
         std::mem::take(&mut *self.undelivered.lock())
     }
-
-    /// A warning of the client, unless one of its kind was shown a moment ago.
-    pub(super) fn warn(&self, kind: &str, line: &str) {
-        self.logs.warn(kind, line);
-    }
 }
 
 impl Undelivered {
@@ -97,7 +92,7 @@ impl ClientContext for Reports {
 
     fn error(&self, error: KafkaError, reason: &str) {
         let kind = error.rdkafka_error_code().map(|code| format!("{code:?}")).unwrap_or_default();
-        self.warn(&kind, reason);
+        self.logs.client_error(&kind, reason);
     }
 }
 

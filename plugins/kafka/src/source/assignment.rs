@@ -4,9 +4,10 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use pseidon_delivery::{Position, SplitId};
-use pseidon_plugin::batch::{MetaWanted, RecordMeta};
+use pseidon_plugin::batch::RecordMeta;
 use pseidon_plugin::{Batch, BatchBuilder, Split};
 
+use super::identity::LogIdentity;
 use super::outlet::Outlet;
 use crate::native::{Fetched, Message, TopicPartition};
 
@@ -23,14 +24,31 @@ pub(super) struct Assignment {
     places: HashMap<(usize, i32), usize>,
 }
 
+/// A partition of which it is known where to read.
+pub(super) struct Begun {
+    pub(super) at: TopicPartition,
+    pub(super) split: Arc<Split>,
+    /// Who gets its records.
+    pub(super) outlet: Arc<Outlet>,
+    /// What its log is known by.
+    pub(super) identity: LogIdentity,
+    pub(super) start: Position,
+    /// Where reading ends, in a finite run.
+    pub(super) until: Option<Position>,
+}
+
 /// A partition that is ours.
 pub(super) struct Assigned {
     pub(super) at: TopicPartition,
     pub(super) split: Arc<Split>,
     /// Who gets its records.
     pub(super) outlet: Arc<Outlet>,
+    /// The topic's id when the partition was assigned, and the epoch of the last record that was taken in.
+    pub(super) identity: LogIdentity,
     /// The offset after the last record that was taken in.
     pub(super) next: Position,
+    /// The offset up to which records are known to be durable.
+    pub(super) durable: Position,
     /// Where reading ends, in a finite run.
     pub(super) until: Option<Position>,
     /// Whether it has ended.
@@ -39,6 +57,11 @@ pub(super) struct Assigned {
 }
 
 impl Assigned {
+    /// How many records were read and may not be durable yet, at most.
+    pub(super) fn not_durable(&self) -> u64 {
+        self.next.saturating_sub(self.durable)
+    }
+
     /// Whether there is nothing more to read.
     pub(super) fn is_done(&self) -> bool {
         self.done || self.until.is_some_and(|until| self.next >= until)
@@ -46,7 +69,9 @@ impl Assigned {
 
     /// The batch that is open, if any.
     pub(super) fn finish(&mut self) -> Option<Batch> {
-        self.builder.take().map(|builder| builder.finish(self.next))
+        let mut batch = self.builder.take()?.finish(self.next);
+        batch.resume = self.identity.to_resume();
+        Some(batch)
     }
 
     /// Positions below `next` hold no further record: a batch that says so, if that is news. Nothing may be open.
@@ -55,15 +80,19 @@ impl Assigned {
             return None;
         }
         self.next = next;
-        Some(BatchBuilder::new(self.split.clone(), MetaWanted::default(), 0).finish(next))
+        let mut batch = Batch::without_records(self.split.clone(), next);
+        batch.resume = self.identity.to_resume();
+        Some(batch)
     }
 }
 
 impl Assignment {
     /// The partition is ours, to be read from `next`.
-    pub(super) fn add(&mut self, at: TopicPartition, split: Arc<Split>, outlet: Arc<Outlet>, next: Position, until: Option<Position>) {
+    pub(super) fn add(&mut self, begun: Begun) {
+        let Begun { at, split, outlet, identity, start, until } = begun;
         self.places.clear();
-        self.partitions.push(Assigned { at, split, outlet, next, until, done: false, builder: None });
+        let (next, durable) = (start, start);
+        self.partitions.push(Assigned { at, split, outlet, identity, next, durable, until, done: false, builder: None });
     }
 
     /// These are ours no longer. What was not handed on of them is dropped.
@@ -150,10 +179,14 @@ impl Assignment {
         }
         let raw_headers = if wanted.raw { message.raw_headers() } else { None };
         meta.raw_headers = raw_headers.as_deref();
-        let headers = if wanted.headers { message.headers_as_json() } else { None };
-        meta.headers = headers.as_deref();
+        let headers = if wanted.headers { message.headers_as_json() } else { Ok(None) };
+        match &headers {
+            Ok(headers) => meta.headers = headers.as_deref(),
+            Err(reason) => meta.bad_headers = Some(reason),
+        }
         builder.push(offset, payload, meta);
         assigned.next = offset + 1;
+        assigned.identity.epoch = message.leader_epoch().or(assigned.identity.epoch);
         if before.is_none() && builder.len() >= BATCH_RECORDS {
             return assigned.finish();
         }

@@ -65,8 +65,8 @@ impl Meaning {
 }
 
 /// The sentence for an error that ends the run.
-pub(super) fn denied(brokers: &str, error: &NativeError) -> Leave {
-    Leave::fatal(format!("{brokers} refuses us: {error}"))
+pub(super) fn denied(brokers: &str, error: &NativeError) -> SourceError {
+    SourceError::Fatal(format!("{brokers} refuses us: {error}"))
 }
 
 /// The sentence for a client that gave up.

@@ -3,20 +3,31 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crossbeam_channel::Sender;
+use parking_lot::Mutex;
 use prometheus::IntGauge;
+use pseidon_delivery::Position;
+use pseidon_plugin::Outbox;
 use pseidon_plugin::batch::MetaWanted;
 use pseidon_plugin::budget::Budget;
+use pseidon_plugin::metrics::Metrics;
 use pseidon_plugin::source::{SourceError, SourceHandle, SourceSetup};
 use pseidon_plugin::stop::Stop;
 
 use super::failure::Leave;
+use crate::native::Committed;
+
+/// A run waits that long for room in its engine's queue, or with that many events, before its partitions are paused: that throws away
+/// what librdkafka has fetched ahead.
+const PATIENCE: Duration = Duration::from_secs(1);
+const MOST_WAITING: usize = 16;
 
 /// A run that takes records in.
 pub(super) struct Outlet {
-    pub(super) handle: SourceHandle,
+    /// The way to its engine.
+    pub(super) outbox: Outbox,
     /// Which metadata it wants.
     pub(super) wanted: MetaWanted,
     /// Its stage: the first part of its splits' names.
@@ -24,8 +35,13 @@ pub(super) struct Outlet {
     pub(super) lag: IntGauge,
     /// 1 while no broker can be reached.
     pub(super) unreachable: IntGauge,
-    /// Whether its partitions are paused since its run is.
+    pub(super) metrics: Metrics,
+    /// Names its state, beside the offsets of the group that were written from it.
+    state: String,
+    /// Whether its partitions are paused.
     paused: AtomicBool,
+    /// Since when events wait for room.
+    full_since: Mutex<Option<Instant>>,
     /// Where it hears why nothing more is read for it.
     failed: Option<Sender<SourceError>>,
 }
@@ -34,12 +50,15 @@ impl Outlet {
     /// The outlet of a run.
     pub(super) fn new(setup: &SourceSetup, handle: SourceHandle, failed: Option<Sender<SourceError>>) -> Outlet {
         Outlet {
-            handle,
+            outbox: Outbox::new(handle),
             wanted: setup.wanted,
             stage: setup.stage.clone(),
             lag: setup.metrics.lag.with_label_values(&[&setup.stage]),
             unreachable: setup.metrics.source_unreachable.with_label_values(&[&setup.stage]),
+            metrics: setup.metrics.clone(),
+            state: setup.state.clone(),
             paused: AtomicBool::new(false),
+            full_since: Mutex::new(None),
             failed,
         }
     }
@@ -52,15 +71,39 @@ impl Outlet {
         }
     }
 
-    /// Whether its partitions are paused since its run is.
+    /// What stands beside an offset of the group that is written from the run's state.
+    pub(super) fn note_of(&self, offset: Position) -> String {
+        format!("pseidon {} {offset}", self.state)
+    }
+
+    /// Whether the group's offset was written from the state that the run has now, by this instance or another one. One that another tool or
+    /// another pipeline wrote says nothing about that state.
+    pub(super) fn has_written(&self, committed: &Committed) -> Option<Position> {
+        let offset = Position::try_from(committed.offset).ok()?;
+        (committed.metadata == self.note_of(offset) && !self.state.is_empty()).then_some(offset)
+    }
+
+    /// Whether its partitions are paused.
     pub(super) fn is_paused(&self) -> bool {
         self.paused.load(Ordering::Relaxed)
     }
 
-    /// Whether its run was paused or resumed since the last call; if so, which.
+    /// Whether its partitions are to be paused or resumed since the last call; if so, which.
     pub(super) fn changed_pause(&self) -> Option<bool> {
-        let now = self.handle.is_paused();
+        let now = self.outbox.handle().is_paused() || self.is_full();
         (self.paused.swap(now, Ordering::Relaxed) != now).then_some(now)
+    }
+
+    /// Whether its engine takes nothing more for now.
+    fn is_full(&self) -> bool {
+        let waiting = self.outbox.waiting();
+        let mut since = self.full_since.lock();
+        if waiting == 0 {
+            *since = None;
+            return false;
+        }
+        let since = *since.get_or_insert_with(Instant::now);
+        waiting > MOST_WAITING || since.elapsed() >= PATIENCE
     }
 }
 
@@ -100,7 +143,7 @@ impl Outlets {
     /// Whether reading ends.
     pub(super) fn is_stopped(&self) -> bool {
         match self {
-            Outlets::One(outlet) => outlet.handle.is_stopped(),
+            Outlets::One(outlet) => outlet.outbox.handle().is_stopped(),
             Outlets::ByTopic { stop, .. } => stop.reading_stopped(),
         }
     }
@@ -108,18 +151,19 @@ impl Outlets {
     /// Waits for room in memory, at most `patience`. Gives whether there is.
     pub(super) fn wait_for_room(&self, patience: Duration) -> Result<bool, Leave> {
         match self {
-            Outlets::One(outlet) => Ok(outlet.handle.wait_for_room(patience)?),
+            Outlets::One(outlet) => Ok(outlet.outbox.send_waiting(patience)? && outlet.outbox.handle().wait_for_room(patience)?),
             Outlets::ByTopic { stop, .. } if stop.reading_stopped() => Err(Leave::Stopped),
             Outlets::ByTopic { budget, .. } => Ok(budget.wait_for_room(patience)),
         }
     }
 
-    /// Sleeps, unless reading ends.
-    pub(super) fn sleep(&self, time: Duration) -> Result<(), Leave> {
+    /// Sends what waits for room in the engines' queues.
+    pub(super) fn send_waiting(&self) -> Result<(), Leave> {
         match self {
-            Outlets::One(outlet) => Ok(outlet.handle.sleep(time)?),
-            Outlets::ByTopic { stop, .. } if stop.sleep(time) => Err(Leave::Stopped),
-            Outlets::ByTopic { .. } => Ok(()),
+            Outlets::One(outlet) => _ = outlet.outbox.send_waiting(Duration::ZERO)?,
+            // A run that has ended takes nothing more, and says so itself.
+            Outlets::ByTopic { topics, .. } => topics.values().for_each(|outlet| _ = outlet.outbox.send_waiting(Duration::ZERO)),
         }
+        Ok(())
     }
 }

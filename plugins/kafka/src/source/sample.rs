@@ -23,6 +23,7 @@ pub(super) fn sample(source: &KafkaSource, setup: &SourceSetup, count: usize) ->
     config.remove("group.instance.id").set("auto.offset.reset", "earliest");
     let consumer = Consumer::new(&config, ClientLogs::new(&setup.stage)).map_err(failed)?;
     let partitions = start::partitions(&consumer, &source.topics).map_err(|error| failed(error.to_string()))?;
+    let partitions: Vec<_> = partitions.into_iter().map(|found| found.at).collect();
     if partitions.is_empty() {
         return Err(failed("there is no such topic".to_owned()));
     }

@@ -6,16 +6,16 @@
 
 use std::collections::HashMap;
 use std::io;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
+use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, TryRecvError, bounded, unbounded};
 use parking_lot::Mutex;
-use pseidon_delivery::{Position, SplitId};
+use pseidon_delivery::Position;
 use pseidon_dsl::Diagnostic;
 use pseidon_plugin::Options;
-use pseidon_plugin::batch::Split;
 use pseidon_plugin::budget::Budget;
 use pseidon_plugin::source::{SourceError, SourceHandle, SourceSetup};
 use pseidon_plugin::spec::OptionSpec;
@@ -24,10 +24,9 @@ use pseidon_plugin::stop::Stop;
 use super::failure::Leave;
 use super::outlet::{Outlet, Outlets};
 use super::reader::Reader;
-use super::start::Starts;
 use super::{BROKERS, GROUP, KafkaSource, ON_GAP, ON_MISSING_STATE, PROPERTIES, SASL, START, TLS};
 use crate::logs::ClientLogs;
-use crate::native::{Consumer, TopicPartition};
+use crate::native::Consumer;
 use crate::topics::Topics;
 
 /// What a shared consumer can be told: the options of the source `kafka` that are not about topics and records.
@@ -77,10 +76,8 @@ pub(super) enum Command {
     Subscribe(Vec<String>),
     /// A run is there for a topic.
     Attach(String, Arc<Outlet>),
-    /// Read nothing more for the topic's run. Answers with the splits that it had, when everything read of them was handed over.
-    Detach(String, Sender<Vec<Arc<Split>>>),
-    /// Tell the group how far partitions are durable.
-    Durable(HashMap<TopicPartition, Position>),
+    /// Read nothing more for the topic's run. Answers when everything that was read is committed.
+    Detach(String, Sender<()>),
 }
 
 impl SharedConsumer {
@@ -116,23 +113,28 @@ impl SharedConsumer {
         let outlet = Arc::new(Outlet::new(setup, handle.clone(), Some(report)));
         let _ = self.commands.send(Command::Attach(topic.to_owned(), outlet));
         while handle.sleep(LOOK_EVERY).is_ok() {
-            if let Ok(error) = failed.try_recv() {
-                return Err(error);
+            match failed.try_recv() {
+                Ok(error) => return Err(error),
+                Err(TryRecvError::Empty) => {}
+                Err(TryRecvError::Disconnected) => return Err(consumer_failed()),
             }
         }
         let (reply, detached) = bounded(1);
         let _ = self.commands.send(Command::Detach(topic.to_owned(), reply));
-        let splits = detached.recv().unwrap_or_default();
-        if handle.release(splits.clone()).is_ok() {
-            let durable: HashMap<SplitId, Position> = handle.durable().into_iter().collect();
-            let of_split = |split: &Arc<Split>| {
-                let at = TopicPartition { topic: split.topic.clone(), partition: split.partition };
-                Some((at, *durable.get(&split.id)?))
-            };
-            let _ = self.commands.send(Command::Durable(splits.iter().filter_map(of_split).collect()));
+        loop {
+            match detached.recv_timeout(LOOK_EVERY) {
+                Ok(()) => return failed.try_recv().map_or(Ok(()), Err),
+                Err(RecvTimeoutError::Timeout) if !handle.is_left() => {}
+                Err(RecvTimeoutError::Timeout) => return Ok(()),
+                Err(RecvTimeoutError::Disconnected) => return Err(failed.try_recv().unwrap_or_else(|_| consumer_failed())),
+            }
         }
-        Ok(())
     }
+}
+
+/// The error of a run whose consumer has ended without a word.
+fn consumer_failed() -> SourceError {
+    SourceError::Transient("internal error: the shared consumer has ended; it is made again".to_owned())
 }
 
 impl Drop for SharedConsumer {
@@ -162,7 +164,9 @@ impl Work {
         let mut wait = FIRST_WAIT;
         while !self.stop.reading_stopped() {
             let began = Instant::now();
-            let Err(error) = self.read() else { return };
+            // A panic drops the outlets, by which the runs notice that nothing more is read for them.
+            let outcome = catch_unwind(AssertUnwindSafe(|| self.read()));
+            let Err(error) = outcome.unwrap_or_else(|_| Err(consumer_failed())) else { return };
             if began.elapsed() > LONGEST_WAIT {
                 wait = FIRST_WAIT;
             }
@@ -180,7 +184,7 @@ impl Work {
             match self.received.recv_deadline(deadline.min(Instant::now() + LOOK_EVERY)) {
                 Ok(Command::Detach(topic, reply)) => {
                     kept.retain(|command| !matches!(command, Command::Attach(attached, _) if *attached == topic));
-                    let _ = reply.send(Vec::new());
+                    let _ = reply.send(());
                 }
                 Ok(other) => kept.push(other),
                 Err(_) if Instant::now() >= deadline => break,
@@ -196,8 +200,11 @@ impl Work {
     fn read(&self) -> Result<(), SourceError> {
         let consumer = Consumer::new(&self.source.config(&self.setup), ClientLogs::new(&self.setup.stage)).map_err(SourceError::Fatal)?;
         let outlets = Outlets::ByTopic { topics: HashMap::new(), budget: self.budget.clone(), stop: self.stop.clone() };
-        let starts = Starts::new(&self.source, &consumer, self.source.group(&self.setup));
-        let mut reader = Reader::new(&self.source, &self.setup, &consumer, starts, outlets);
+        let mut reader = match Reader::new(&self.source, &self.setup, &consumer, outlets) {
+            Ok(reader) => reader,
+            Err(Leave::Failed(error)) => return Err(error),
+            Err(Leave::Stopped) => return Ok(()),
+        };
         let subscribed = self.subscribed.lock().clone();
         let outcome = if subscribed.is_empty() { Ok(()) } else { reader.subscribe(&subscribed) };
         match outcome.and_then(|()| reader.read_for_many(self.received.clone())) {

@@ -239,11 +239,15 @@ impl TopicReader {
                 batches.extend(open.take().map(|(of, builder)| builder.finish(partitions[of].next)));
             }
             let (_, builder) = open.get_or_insert_with(|| (place, BatchBuilder::new(partitions[place].split.clone(), settings.wanted, 0)));
-            let headers = if settings.wanted.headers { message.headers_as_json() } else { None };
+            let headers = if settings.wanted.headers { message.headers_as_json() } else { Ok(None) };
+            let (headers, bad_headers) = match &headers {
+                Ok(headers) => (headers.as_deref(), None),
+                Err(reason) => (None, Some(reason.as_str())),
+            };
             builder.push(
                 offset,
                 message.payload(),
-                RecordMeta { timestamp: message.timestamp(), key: message.key(), headers: headers.as_deref(), ..RecordMeta::default() },
+                RecordMeta { timestamp: message.timestamp(), key: message.key(), headers, bad_headers, raw_headers: None },
             );
             partitions[place].next = offset + 1;
         }
@@ -256,8 +260,10 @@ impl TopicReader {
             match event {
                 Event::Assigned(partitions) => {
                     let mut list = list_of(&partitions, |_| Offset::Invalid);
-                    self.consumer.committed(&mut list, PATIENCE).map_err(|error| unreachable(&self.settings.brokers, error))?;
-                    let list = self.add(partitions, &offsets_of(&list))?;
+                    let committed = self.consumer.committed(&mut list, PATIENCE);
+                    let committed = committed.map_err(|error| unreachable(&self.settings.brokers, error))?;
+                    let committed: Vec<_> = committed.iter().map(|one| Position::try_from(one.offset).ok()).collect();
+                    let list = self.add(partitions, &committed)?;
                     self.consumer.assign_more(&list).map_err(|error| error.to_string())?;
                 }
                 Event::Revoked(partitions) => {
@@ -299,7 +305,7 @@ impl TopicReader {
             let offset = Offset::Offset(i64::try_from(*next).unwrap_or(i64::MAX));
             list.add_partition_offset(&at.topic, at.partition, offset).map_err(|error| error.to_string())?;
         }
-        self.consumer.commit(&list, true).map_err(|error| format!("the group was not told the offsets: {error}"))?;
+        self.consumer.commit(&list, Some(PATIENCE)).map_err(|error| format!("the group was not told the offsets: {error}"))?;
         for reading in &mut self.partitions {
             reading.committed = reading.next;
         }

@@ -2,15 +2,16 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use futures_executor::block_on;
 use parking_lot::Mutex;
-use pseidon_delivery::{Position, SplitId};
+use pseidon_delivery::{Position, Resume, SplitId};
 use pseidon_dsl::{Node, NodeKind, Span, edn};
 use pseidon_kafka::KafkaSourcePlugin;
+use pseidon_kafka::source::shared::SharedConsumer;
 use pseidon_plugin::batch::MetaWanted;
 use pseidon_plugin::metrics::Metrics;
 use pseidon_plugin::source::{Resumption, Source, SourceError, SourceEvent, SourceHandle, SourcePlugin, SourceSetup, Start};
@@ -19,7 +20,7 @@ use pseidon_plugin::{Batch, Budget, Options, Pause, Split, Stop};
 use rdkafka::ClientConfig;
 use rdkafka::admin::{AdminClient, AdminOptions, AlterConfig, NewPartitions, NewTopic, ResourceSpecifier, TopicReplication};
 use rdkafka::client::{ClientContext, DefaultClientContext};
-use rdkafka::consumer::{BaseConsumer, Consumer};
+use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer};
 use rdkafka::message::{Header, OwnedHeaders};
 use rdkafka::producer::{BaseProducer, BaseRecord, DeliveryResult, Producer, ProducerContext};
 use rdkafka::{Offset, TopicPartitionList};
@@ -76,11 +77,13 @@ pub(crate) fn alter_topic(name: &str, config: &[(&str, &str)]) {
     }
 }
 
-/// Deletes a topic.
+/// Deletes a topic, and waits until it is gone.
 pub(crate) fn delete_topic(name: &str) {
     for result in block_on(admin().delete_topics(&[name], &AdminOptions::new())).unwrap() {
         result.unwrap();
     }
+    let consumer: BaseConsumer = ClientConfig::new().set("bootstrap.servers", brokers()).create().unwrap();
+    eventually("the topic is gone", || consumer.fetch_metadata(None, PATIENCE).unwrap().topics().iter().all(|topic| topic.name() != name));
 }
 
 /// The last delivery's outcome.
@@ -199,6 +202,7 @@ pub(crate) fn setup(pipeline: &str, wanted: MetaWanted) -> SourceSetup {
         io_threads: 1,
         memory: 64 << 20,
         instance: unique("instance"),
+        state: "the state".to_owned(),
         metrics: Metrics::new(),
     }
 }
@@ -208,6 +212,8 @@ pub(crate) fn setup(pipeline: &str, wanted: MetaWanted) -> SourceSetup {
 pub(crate) struct Seen {
     /// Where each split is read on from.
     pub(crate) stored: HashMap<SplitId, Position>,
+    /// What the source has said beside that.
+    pub(crate) resumes: HashMap<SplitId, Resume>,
     /// The records of each split, with their positions.
     pub(crate) records: HashMap<SplitId, Vec<(Position, Option<String>)>>,
     pub(crate) keys: Vec<Option<String>>,
@@ -216,7 +222,6 @@ pub(crate) struct Seen {
     pub(crate) taken: Vec<SplitId>,
     pub(crate) begun: Vec<(SplitId, Position)>,
     pub(crate) released: Vec<SplitId>,
-    pub(crate) lost: Vec<SplitId>,
 }
 
 impl Seen {
@@ -232,6 +237,10 @@ pub(crate) struct Run {
     pub(crate) budget: Arc<Budget>,
     /// Batches that the engine has not let go of; filled while `hold` is set.
     pub(crate) held: Arc<Mutex<Vec<Batch>>>,
+    /// Whether the engine takes no event.
+    pub(crate) is_stuck: Arc<AtomicBool>,
+    /// How many records have come.
+    pub(crate) received: Arc<AtomicUsize>,
     pub(crate) setup: SourceSetup,
     source: JoinHandle<Result<(), SourceError>>,
     engine: JoinHandle<()>,
@@ -240,26 +249,56 @@ pub(crate) struct Run {
 impl Run {
     /// Starts it over a store that may be shared with other runs.
     pub(crate) fn start(source: Arc<dyn Source>, setup: SourceSetup, seen: Arc<Mutex<Seen>>, budget: usize, hold: bool) -> Run {
-        let (budget, stop, durable) = (Budget::new(budget), Stop::new(), Arc::new(Mutex::new(HashMap::new())));
+        Run::start_with(setup, seen, Budget::new(budget), hold, move |setup, handle| source.run(setup, handle))
+    }
+
+    /// Starts a run of one topic on a shared consumer.
+    pub(crate) fn attach(
+        consumer: &Arc<SharedConsumer>,
+        topic: &str,
+        setup: SourceSetup,
+        seen: Arc<Mutex<Seen>>,
+        budget: Arc<Budget>,
+    ) -> Run {
+        let (consumer, topic) = (consumer.clone(), topic.to_owned());
+        Run::start_with(setup, seen, budget, false, move |setup, handle| consumer.read(&topic, setup, handle))
+    }
+
+    fn start_with(
+        setup: SourceSetup,
+        seen: Arc<Mutex<Seen>>,
+        budget: Arc<Budget>,
+        hold: bool,
+        read: impl FnOnce(&SourceSetup, SourceHandle) -> Result<(), SourceError> + Send + 'static,
+    ) -> Run {
+        let (stop, durable) = (Stop::new(), Arc::new(Mutex::new(HashMap::new())));
         let (handle, events) = SourceHandle::new(budget.clone(), stop.clone(), Pause::default(), durable.clone());
         let held = Arc::new(Mutex::new(Vec::new()));
+        let (is_stuck, received) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicUsize::new(0)));
         let engine = {
-            let (seen, held) = (seen.clone(), held.clone());
+            let (seen, held, is_stuck, received) = (seen.clone(), held.clone(), is_stuck.clone(), received.clone());
             std::thread::spawn(move || {
                 for event in events {
+                    while is_stuck.load(Ordering::Relaxed) {
+                        std::thread::sleep(Duration::from_millis(5));
+                    }
+                    if let SourceEvent::Emit(batch) = &event {
+                        received.fetch_add(batch.len(), Ordering::Relaxed);
+                    }
                     answer(event, &seen, &durable, hold.then_some(&*held));
                 }
             })
         };
         let of_source = setup.clone();
-        let source = std::thread::spawn(move || source.run(&of_source, handle));
-        Run { seen, stop, budget, held, setup, source, engine }
+        let source = std::thread::spawn(move || read(&of_source, handle));
+        Run { seen, stop, budget, held, is_stuck, received, setup, source, engine }
     }
 
     /// Waits until the source ends by itself.
     pub(crate) fn wait(self) -> Result<(), SourceError> {
         eventually("the source ends", || self.source.is_finished());
         let outcome = self.source.join().unwrap();
+        self.is_stuck.store(false, Ordering::Relaxed);
         self.engine.join().unwrap();
         outcome
     }
@@ -287,17 +326,21 @@ impl Run {
 fn answer(event: SourceEvent, seen: &Mutex<Seen>, durable: &Mutex<HashMap<SplitId, Position>>, held: Option<&Mutex<Vec<Batch>>>) {
     let mut seen = seen.lock();
     match event {
+        SourceEvent::ShareSplits(..) => panic!("kafka shares partitions by its own protocol"),
         SourceEvent::Take(splits, reply) => {
             seen.taken.extend(splits.iter().map(|split| split.id.clone()));
             let known = |split: &Arc<Split>| {
                 let position = *seen.stored.get(&split.id)?;
-                Some(Resumption { position, resume: None, is_finished: false })
+                Some(Resumption { position, resume: seen.resumes.get(&split.id).cloned(), is_finished: false })
             };
             let _ = reply.send(splits.iter().map(known).collect());
         }
         SourceEvent::Begin(splits, reply) => {
-            for Start { split, position, .. } in splits {
-                seen.stored.entry(split.id.clone()).or_insert(position);
+            for Start { split, position, resume } in splits {
+                if !seen.stored.contains_key(&split.id) {
+                    seen.stored.insert(split.id.clone(), position);
+                    seen.resumes.extend(resume.map(|resume| (split.id.clone(), resume)));
+                }
                 seen.begun.push((split.id.clone(), position));
             }
             let _ = reply.send(());
@@ -309,6 +352,7 @@ fn answer(event: SourceEvent, seen: &Mutex<Seen>, durable: &Mutex<HashMap<SplitI
             let records: Vec<_> = batch.positions.iter().enumerate().map(|(row, position)| (*position, payload(row))).collect();
             seen.records.entry(split.clone()).or_default().extend(records);
             seen.stored.insert(split.clone(), batch.next);
+            seen.resumes.extend(batch.resume.clone().map(|resume| (split.clone(), resume)));
             for row in 0..batch.len() {
                 let text = |bytes: &[u8]| String::from_utf8(bytes.to_vec()).unwrap();
                 seen.keys.extend(batch.keys.as_ref().map(|keys| keys.iter().nth(row).unwrap().map(text)));
@@ -324,8 +368,15 @@ fn answer(event: SourceEvent, seen: &Mutex<Seen>, durable: &Mutex<HashMap<SplitI
             seen.released.extend(splits.iter().map(|split| split.id.clone()));
             let _ = reply.send(());
         }
-        SourceEvent::Lost(splits) => seen.lost.extend(splits.iter().map(|split| split.id.clone())),
     }
+}
+
+/// Sets a group's offset as a tool does.
+pub(crate) fn set_group_offset(group: &str, topic: &str, offset: i64) {
+    let consumer: BaseConsumer = ClientConfig::new().set("bootstrap.servers", brokers()).set("group.id", group).create().unwrap();
+    let mut list = TopicPartitionList::new();
+    list.add_partition_offset(topic, 0, Offset::Offset(offset)).unwrap();
+    consumer.commit(&list, CommitMode::Sync).unwrap();
 }
 
 /// The offsets that a group has committed.

@@ -26,6 +26,7 @@ fn setup() -> SourceSetup {
         io_threads: 1,
         memory: 64 << 20,
         instance: "one".into(),
+        state: String::new(),
         metrics: Metrics::new(),
     }
 }
@@ -52,7 +53,7 @@ fn serve(events: Receiver<SourceEvent>, resumed: Option<Position>, mut seen: imp
                 seen(&batch);
                 engine.batches.push(*batch);
             }
-            SourceEvent::Release(..) | SourceEvent::Lost(_) => panic!("stdin gives nothing back"),
+            SourceEvent::ShareSplits(..) | SourceEvent::Release(..) => panic!("stdin gives nothing back"),
         }
     }
     engine

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use arrow::array::{RecordBatch, RecordBatchOptions};
 use arrow::datatypes::{Schema, SchemaRef};
+use arrow::error::ArrowError;
 use bytes::Bytes;
 use pseidon_delivery::Position;
 use pseidon_dsl::expr::Expr;
@@ -27,6 +28,15 @@ pub(super) struct Recipe {
 pub(super) struct Made {
     pub(super) batch: Batch,
     pub(super) failed: Vec<Failure>,
+}
+
+/// Why no batch was made.
+#[derive(Debug)]
+pub(super) enum NotMade {
+    /// So many records are too large together: fewer at once may be possible.
+    TooMany,
+    /// This concerns all of them.
+    All(String),
 }
 
 /// A record that cannot be made.
@@ -77,50 +87,64 @@ impl Recipe {
     }
 
     /// Makes the records of these ascending numbers; the batch covers everything below `next`. An error concerns all of them.
-    pub(super) fn make(&self, split: &Arc<Split>, numbers: Vec<u64>, next: Position) -> Result<Made, String> {
+    pub(super) fn make(&self, split: &Arc<Split>, numbers: Vec<u64>, next: Position) -> Result<Made, NotMade> {
+        let all = |error: &dyn std::fmt::Display| NotMade::All(error.to_string());
         let (numbers, columns, mut failed) = self.columns(numbers)?;
         let rows = rows_of(split, numbers, columns, next);
         let bad = self.encoder.check(&rows);
-        let rows_left = rows.without(&bad).map_err(|error| error.to_string())?;
+        let rows_left = rows.without(&bad).map_err(|error| all(&error))?;
         failed.extend(bad.into_iter().map(|BadRow { row, reason }| Failure { number: rows.position(row as usize), reason }));
 
         let mut lines = Vec::new();
-        self.encoder.write_lines(&rows_left, &mut lines).map_err(|error| error.to_string())?;
+        self.encoder.write_lines(&rows_left, &mut lines).map_err(|error| all(&error))?;
         if u32::try_from(lines.len()).is_err() {
-            return Err("the records are too large: some thousands of them may take up to 4 GiB".into());
+            return Err(NotMade::TooMany);
         }
         let positions = (0..rows_left.len()).map(|row| rows_left.position(row)).collect();
         Ok(Made { batch: Batch::from_payloads(split.clone(), payloads(lines.into()), positions, next), failed })
     }
 
     /// The fields' values, after leaving out the numbers for which there are none.
-    fn columns(&self, mut numbers: Vec<u64>) -> Result<(Vec<u64>, RecordBatch, Vec<Failure>), String> {
-        if let Ok(columns) = self.evaluate(&numbers) {
-            return Ok((numbers, columns, Vec::new()));
+    fn columns(&self, mut numbers: Vec<u64>) -> Result<(Vec<u64>, RecordBatch, Vec<Failure>), NotMade> {
+        match self.evaluate(&numbers) {
+            Ok(columns) => return Ok((numbers, columns, Vec::new())),
+            Err(error) if error.is_too_many && numbers.len() > 1 => return Err(NotMade::TooMany),
+            Err(_) => {}
         }
         // An error does not say which row it comes from, so each is tried alone.
         let mut failed = Vec::new();
         numbers.retain(|number| match self.evaluate(&[*number]) {
             Ok(_) => true,
-            Err(reason) => {
-                failed.push(Failure { number: *number, reason });
+            Err(error) => {
+                failed.push(Failure { number: *number, reason: error.reason });
                 false
             }
         });
-        let columns = self.evaluate(&numbers)?;
+        let columns = self.evaluate(&numbers).map_err(|error| match error.is_too_many && numbers.len() > 1 {
+            true => NotMade::TooMany,
+            false => NotMade::All(error.reason),
+        })?;
         Ok((numbers, columns, failed))
     }
 
-    fn evaluate(&self, numbers: &[u64]) -> Result<RecordBatch, String> {
-        let columns = self
-            .fields
-            .iter()
-            .zip(self.schema.fields())
-            .map(|(compiled, field)| compiled.evaluate(numbers).map_err(|reason| format!("no value for `{}`: {reason}", field.name())));
+    fn evaluate(&self, numbers: &[u64]) -> Result<RecordBatch, NoValue> {
+        let columns = self.fields.iter().zip(self.schema.fields()).map(|(compiled, field)| {
+            compiled.evaluate(numbers).map_err(|error| NoValue {
+                is_too_many: matches!(error, ArrowError::MemoryError(_)),
+                reason: format!("no value for `{}`: {error}", field.name()),
+            })
+        });
         let columns = columns.collect::<Result<Vec<_>, _>>()?;
         let options = RecordBatchOptions::new().with_row_count(Some(numbers.len()));
-        RecordBatch::try_new_with_options(self.schema.clone(), columns, &options).map_err(|error| error.to_string())
+        RecordBatch::try_new_with_options(self.schema.clone(), columns, &options)
+            .map_err(|error| NoValue { is_too_many: false, reason: error.to_string() })
     }
+}
+
+/// Some numbers have no value for a field, or are too many.
+struct NoValue {
+    is_too_many: bool,
+    reason: String,
 }
 
 /// The records as columns, as the encoder takes them: they have no bytes yet.

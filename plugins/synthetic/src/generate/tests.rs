@@ -1,10 +1,11 @@
+use std::collections::HashSet;
 use std::thread;
 
 use arrow::datatypes::DataType;
 use pseidon_dsl::{Node, NodeKind, Span, edn};
 use pseidon_plugin::batch::MetaWanted;
 use pseidon_plugin::metrics::Metrics;
-use pseidon_plugin::source::{Resumption, SourceEvent, Start};
+use pseidon_plugin::source::{Resumption, SourceEvent, SplitShare, Start};
 use pseidon_plugin::{Budget, Pause, Stop};
 
 use super::*;
@@ -23,6 +24,7 @@ fn setup() -> SourceSetup {
         io_threads: 1,
         memory: 64 << 20,
         instance: "one".into(),
+        state: String::new(),
         metrics: Metrics::new(),
     }
 }
@@ -40,6 +42,7 @@ fn run_from(
     thread::scope(|scope| {
         let running = scope.spawn(move || source.run(setup, handle));
         let mut batches = Vec::new();
+        let mut held = HashSet::new();
         for event in events {
             match event {
                 SourceEvent::Take(splits, reply) => {
@@ -48,6 +51,10 @@ fn run_from(
                     let known = (0..splits.len()).map(|index| position(index).map(known));
                     reply.send(known.collect()).unwrap();
                 }
+                SourceEvent::ShareSplits(found, reply) => {
+                    let granted = found.into_iter().filter(|split| held.insert(split.clone())).collect();
+                    reply.send(SplitShare { granted, excess: 0 }).unwrap();
+                }
                 SourceEvent::Begin(splits, reply) => {
                     for (index, Start { split, position, .. }) in splits.iter().enumerate() {
                         assert_eq!(split.id.as_str(), format!("gen:{index}"));
@@ -55,13 +62,15 @@ fn run_from(
                     }
                     reply.send(()).unwrap();
                 }
+                // The end of a split is no batch of records.
+                SourceEvent::Emit(batch) if batch.ends => assert!(batch.is_empty()),
                 SourceEvent::Emit(batch) => {
                     batches.push(*batch);
                     if enough(&batches) {
                         stop.stop_reading();
                     }
                 }
-                SourceEvent::Release(..) | SourceEvent::Lost(_) => panic!("generate gives nothing back"),
+                SourceEvent::Release(_, reply) => reply.send(()).unwrap(),
             }
         }
         running.join().unwrap().map(|()| batches)

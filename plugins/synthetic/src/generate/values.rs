@@ -2,6 +2,7 @@
 
 use arrow::array::ArrayRef;
 use arrow::datatypes::FieldRef;
+use arrow::error::ArrowError;
 use pseidon_dsl::Diagnostic;
 use pseidon_dsl::expr::Expr;
 use pseidon_expr::{Compiled, Input, compile};
@@ -35,17 +36,18 @@ impl NumberExpr {
         self.compiled.is_deterministic()
     }
 
-    /// The values of these numbers. An error concerns at least one of them.
-    pub fn evaluate(&self, numbers: &[u64]) -> Result<ArrayRef, String> {
+    /// The values of these numbers. An error concerns at least one of them, or says that there are too many of them
+    /// ([`ArrowError::MemoryError`]).
+    pub fn evaluate(&self, numbers: &[u64]) -> Result<ArrayRef, ArrowError> {
         let inputs = self.compiled.inputs().iter().map(|input| self.input(input, numbers)).collect::<Result<_, _>>()?;
-        self.compiled.evaluate(inputs, numbers.len()).map_err(|error| error.to_string())
+        self.compiled.evaluate(inputs, numbers.len())
     }
 
-    fn input(&self, input: &Input, numbers: &[u64]) -> Result<ArrayRef, String> {
+    fn input(&self, input: &Input, numbers: &[u64]) -> Result<ArrayRef, ArrowError> {
         let column = match input {
             Input::Column(column) => self.draw.column(*column, numbers),
             Input::Meta(_) => None,
         };
-        column.ok_or_else(|| "an input that no record has before it is made".to_owned())
+        column.ok_or_else(|| ArrowError::InvalidArgumentError("an input that no record has before it is made".to_owned()))
     }
 }

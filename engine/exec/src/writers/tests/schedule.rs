@@ -1,8 +1,11 @@
 //! Which task is next, by a clock that the tests set.
 
+use std::time::Instant;
+
 use super::*;
+use crate::answer::answer;
 use crate::writers::schedule::{Key, Schedule};
-use crate::writers::task::Closed;
+use crate::writers::task::{Closed, Task};
 
 /// Does what is due on one thread, and says how long each thing took.
 struct Thread {
@@ -166,22 +169,22 @@ fn an_attempt_ends_when_its_last_writer_is_dropped() {
                 assert_eq!(failed.tasks.len(), 2 - usize::from(is_at_work));
                 discarded.extend(failed.writers);
             }
-            let (done, closed) = crossbeam_channel::bounded(1);
+            let (done, closed) = answer();
             let (more, answer) = thread.schedule.close(attempt, Closed(done));
             discarded.extend(more.writers);
             assert_eq!(discarded.len(), 2 - usize::from(is_at_work));
             assert!(answer.is_none() && !thread.write(keys[0], 1) && !thread.schedule.is_open(attempt));
             for (key, _) in discarded {
-                assert!(closed.try_recv().is_err());
+                assert!(closed.wait_for(Duration::ZERO).is_none());
                 thread.schedule.dropped(&[key]).into_iter().for_each(drop);
             }
             if let Some(job) = at_work {
-                assert!(closed.try_recv().is_err(), "it is at work");
+                assert!(closed.wait_for(Duration::ZERO).is_none(), "it is at work");
                 assert!(thread.schedule.done(job.key, job.writer, PERIOD, thread.now).is_some(), "it is to be dropped");
-                assert!(closed.try_recv().is_err(), "it is not dropped yet");
+                assert!(closed.wait_for(Duration::ZERO).is_none(), "it is not dropped yet");
                 thread.schedule.dropped(&[job.key]).into_iter().for_each(drop);
             }
-            assert!(closed.try_recv().is_ok());
+            assert!(closed.wait());
             // The other attempt goes on.
             assert!(thread.schedule.is_open(other));
             thread.does_next(PERIOD, |name, task| {
@@ -196,7 +199,7 @@ fn an_attempt_ends_when_its_last_writer_is_dropped() {
 fn an_attempt_without_sinks_ends_at_once() {
     let mut thread = Thread::new();
     let (attempt, _) = thread.open(&[], PERIOD);
-    let (done, closed) = crossbeam_channel::bounded(1);
+    let (done, closed) = answer();
     assert!(thread.schedule.close(attempt, Closed(done)).1.is_some());
-    assert!(closed.try_recv().is_ok());
+    assert!(closed.wait());
 }

@@ -1,5 +1,7 @@
 //! Writers on real threads.
 
+use std::time::Instant;
+
 use crossbeam_channel::bounded;
 use pseidon_plugin::waiting::about_to_wait;
 
@@ -51,10 +53,10 @@ fn a_writer_that_waits_or_hangs_stops_no_other() {
         }
         wait_until("the other goes on", || other.wrote() == (0..10).collect::<Vec<_>>());
         let flushed = writers.flush(blocked, &[0], None);
-        writers.flush(free, &[0], None).recv_timeout(GENEROUS).expect("the other is flushed");
-        assert!(waiting.wrote().is_empty() && flushed.try_recv().is_err());
+        assert_eq!(writers.flush(free, &[0], None).wait_for(GENEROUS), Some(true), "the other is flushed");
+        assert!(waiting.wrote().is_empty() && flushed.wait_for(Duration::ZERO).is_none());
         drop(open_gate);
-        flushed.recv_timeout(GENEROUS).expect("it is flushed when it can write again");
+        assert_eq!(flushed.wait_for(GENEROUS), Some(true), "it is flushed when it can write again");
         let without_ticks: Vec<Event> = waiting.done().into_iter().filter(|event| *event != Event::Ticked).collect();
         let expected: Vec<Event> = (0..2000).map(Event::Wrote).chain([Event::Flushed]).collect();
         assert!(without_ticks == expected, "what was put by is done in order: {without_ticks:?}");
@@ -125,7 +127,7 @@ fn a_failure_is_reported_before_anyone_can_see_its_consequences() {
                 wait_until("it has failed", || !reported.is_empty());
             }
             let flushed = writers.flush(attempt, &[0, 1], None);
-            assert!(flushed.recv_timeout(GENEROUS).is_err(), "a flush that failed is not answered");
+            assert_eq!(flushed.wait_for(GENEROUS), Some(false), "a flush that failed is not answered");
             assert!(!reported.is_empty(), "the failure is reported by now");
             writers.close(attempt);
             let failure = reported.try_recv().expect("a failure");
@@ -134,7 +136,7 @@ fn a_failure_is_reported_before_anyone_can_see_its_consequences() {
             assert_eq!(script.done().last(), Some(&Event::Dropped));
             // The threads go on.
             write(&writers, other, 0, 5);
-            writers.flush(other, &[0], None).recv_timeout(GENEROUS).expect("the other is flushed");
+            assert_eq!(writers.flush(other, &[0], None).wait_for(GENEROUS), Some(true), "the other is flushed");
             writers.close(other);
         }
     }
@@ -151,7 +153,7 @@ fn a_writer_that_cannot_be_dropped_or_opened_fails_its_attempt_only() {
     for _ in 0..3 {
         let attempt = AttemptId::new();
         writers.open(attempt, &[script.sink("panics")], &failures);
-        writers.flush(attempt, &[0], None).recv_timeout(GENEROUS).expect("it works");
+        assert_eq!(writers.flush(attempt, &[0], None).wait_for(GENEROUS), Some(true), "it works");
         writers.close(attempt);
         assert!(matches!(reported.try_recv(), Ok(Failure::Fatal(_))));
     }
@@ -175,11 +177,11 @@ fn a_flush_is_answered_when_every_writer_has_done_it() {
     write(&writers, attempt, 1, 0);
     let flushed = writers.flush(attempt, &[0, 1], None);
     wait_until("the quick one is flushed", || quick.done().contains(&Event::Flushed));
-    assert!(flushed.try_recv().is_err());
+    assert!(flushed.wait_for(Duration::ZERO).is_none());
     drop(open_gate);
-    flushed.recv_timeout(GENEROUS).expect("both are flushed");
+    assert_eq!(flushed.wait_for(GENEROUS), Some(true), "both are flushed");
     assert!(slow.done().contains(&Event::Flushed));
-    assert_eq!(writers.flush(attempt, &[], None).recv_timeout(GENEROUS), Ok(()), "nothing is to be done");
+    assert_eq!(writers.flush(attempt, &[], None).wait_for(GENEROUS), Some(true), "nothing is to be done");
     writers.close(attempt);
-    assert!(writers.flush(attempt, &[0], None).recv_timeout(GENEROUS).is_err(), "it is over");
+    assert_eq!(writers.flush(attempt, &[0], None).wait_for(GENEROUS), Some(false), "it is over");
 }

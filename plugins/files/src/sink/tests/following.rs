@@ -189,6 +189,46 @@ fn a_program_is_told_what_is_in_the_file() {
 }
 
 #[test]
+fn a_hook_that_hangs_holds_up_no_move_and_shows_how_much_waits() {
+    let world = World::new();
+    let script = format!("while [ -e {} ]; do sleep 0.01; done", world.path("hang").display());
+    fs::write(world.path("hang"), "").unwrap();
+    let hook = format!(r#":on-close {{:command ["sh" "-c" "{script}"] :timeout "10m"}}"#);
+    let mut run = world.start(&format!(r#"{{:path "out" :rollover {{:records 1}} :move-to {{:path "lake"}} {hook}}}"#));
+    run.deliver(0, 5).unwrap();
+    run.writer.flush(None).unwrap();
+    until(|| world.names("lake").len() == 5);
+    let waiting = run.setup.metrics.waiting_files.with_label_values(&["lake"]);
+    assert_eq!(waiting.get(), 5);
+    fs::remove_file(world.path("hang")).unwrap();
+    until(|| waiting.get() == 0);
+    run.finish();
+    assert_eq!(staged(&world), 0);
+}
+
+#[test]
+fn writers_wait_when_too_many_files_wait_for_a_hook() {
+    let world = World::new();
+    fs::write(world.path("hook.fail"), "").unwrap();
+    let text = format!(r#"{{:path "out" :rollover {{:records 1}} {}}}"#, program(&world, "hook"));
+    let mut run = world.start(&text);
+    let blocked = run.setup.metrics.sink_blocked.with_label_values(&["lake"]);
+    let waiting = run.setup.metrics.waiting_files.with_label_values(&["lake"]);
+    let stop = run.setup.stop.clone();
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            until(|| blocked.get() > 0);
+            assert!(waiting.get() <= 1100, "{} files wait", waiting.get());
+            // A run that is asked to stop finishes what it has read.
+            stop.stop_reading();
+        });
+        run.deliver(0, 1200).unwrap();
+    });
+    drop(run);
+    assert!(staged(&world) >= 1000);
+}
+
+#[test]
 fn a_program_that_hangs_is_killed_with_all_that_it_started() {
     let world = World::new();
     let script = format!("sleep 1000 & echo $! >> {}; wait", world.path("pids").display());

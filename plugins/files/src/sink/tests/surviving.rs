@@ -2,6 +2,7 @@
 
 use proptest::prelude::*;
 
+use super::super::host::Host;
 use super::*;
 
 /// Set for the process in which files may not grow any further.
@@ -44,23 +45,50 @@ fn a_run_that_dies_around_its_commit_is_made_good_by_the_next() {
 }
 
 #[test]
-fn only_folders_of_the_dead_on_this_machine_are_cleaned() {
+fn a_commit_that_is_under_way_when_its_sender_dies_is_never_applied_later() {
+    let world = World::new();
+    for _ in 0..2 {
+        let mut run = world.start(EVERY_5);
+        run.deliver(0, 12).unwrap();
+        *world.store.mood.lock() = Mood::Delayed;
+        let error = run.writer.flush(None).unwrap_err();
+        assert!(matches!(error, SinkError::Abandon(Abandon::Stopped)), "{error}");
+    }
+    let mut run = world.start(EVERY_5);
+    run.deliver(0, 12).unwrap();
+    run.finish();
+    world.assert_exactly_once("out", [12, 0]);
+}
+
+#[test]
+fn only_folders_of_the_dead_are_cleaned() {
     let world = World::new();
     let first = world.start(EVERY_5);
     let folder = fs::read_dir(world.path("out").join(OPEN)).unwrap().map(|entry| entry.unwrap().path()).find(|path| path.is_dir()).unwrap();
-    for (instance, lock) in [("dead", Some(Host::this().to_text())), ("unborn", None), ("elsewhere", Some("elsewhere 1234".to_owned()))] {
+    let elsewhere = || Some("elsewhere 1234".to_owned());
+    let cases =
+        [("dead", Some(Host::this().to_text()), true), ("unborn", None, true), ("gone", elsewhere(), true), ("idle", elsewhere(), false)];
+    for (instance, lock, has_file) in cases {
         fs::create_dir(folder.join(instance)).unwrap();
-        fs::write(folder.join(instance).join("1.open"), "not committed").unwrap();
+        if has_file {
+            fs::write(folder.join(instance).join("1.open"), "not committed").unwrap();
+        }
         if let Some(text) = lock {
             fs::write(folder.join(instance).join("lock"), text).unwrap();
         }
     }
+    // A run on another machine that has a split.
+    let at_work = Claimant { owner: "at-work".into(), plan: "p".into(), accepts_other_plans: false };
+    world.store.take(&"lake".into(), &["in:clicks/7".into()], &at_work).unwrap();
+    fs::create_dir(folder.join("at-work")).unwrap();
+    fs::write(folder.join("at-work/1.open"), "not committed").unwrap();
+    fs::write(folder.join("at-work/lock"), "elsewhere 1234").unwrap();
     let second = world.start(EVERY_5);
     let mut left: Vec<_> = fs::read_dir(&folder).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
     left.sort();
-    assert_eq!(left, ["elsewhere", "host_0", "host_1"]);
+    assert_eq!(left, ["at-work", "host_0", "host_1", "idle"]);
+    assert!(folder.join("at-work/1.open").exists());
     drop((first, second));
-    assert!(folder.join("elsewhere/1.open").exists());
 }
 
 #[test]
@@ -250,7 +278,7 @@ fn some_ops() -> impl Strategy<Value = Vec<Op>> {
         2 => Just(Op::Tick),
         1 => (0usize..2).prop_map(Op::Flush),
         1 => Just(Op::Drop),
-        1 => prop_oneof![Just(Mood::AnswerLost), Just(Mood::Gone)].prop_map(Op::Die),
+        1 => prop_oneof![Just(Mood::AnswerLost), Just(Mood::Gone), Just(Mood::Delayed)].prop_map(Op::Die),
     ];
     prop::collection::vec(op, 1..25)
 }

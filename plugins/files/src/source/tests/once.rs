@@ -73,7 +73,7 @@ fn resumes_at_every_record_with_exactly_the_rest() {
         let split = world.seen.lock().stored.keys().next().unwrap().clone();
         let mut position = 0;
         for (done, line) in lines.iter().enumerate() {
-            world.seen.lock().stored.insert(split.clone(), position);
+            world.seen.lock().stored.insert(split.clone(), Resumption { position, resume: None, is_finished: false });
             world.read(&format!("{name:?}")).unwrap_or_else(|error| panic!("{name} at {position}: {error}"));
             let expected: Vec<String> = lines[done..].iter().map(|line| format!("{name}: {line}")).collect();
             let mut read = world.seen.lock().records.clone();
@@ -122,6 +122,49 @@ fn says_what_is_wrong_with_a_file() {
 }
 
 #[test]
+fn a_file_that_was_written_again_is_read_from_its_start() {
+    for second in ["id,v\n3,c\n4,d\n", "id,v\n3,cccccc\n4,dddd\n5,e\n"] {
+        let world = World::new();
+        world.write("export.csv", "id,v\n1,a\n2,b\n");
+        assert_eq!(world.read(r#""export.csv""#).unwrap().len(), 3);
+        // The inode, the first line, and in one case the size stay.
+        world.write("export.csv", second);
+        let mut expected: Vec<String> = second.lines().map(|line| format!("export.csv: {line}")).collect();
+        expected.sort();
+        assert_eq!(world.read(r#""export.csv""#).unwrap(), expected);
+        assert_eq!(world.read(r#""export.csv""#).unwrap(), [""; 0]);
+        world.append("export.csv", "6,f\n");
+        assert_eq!(world.read(r#""export.csv""#).unwrap(), ["export.csv: 6,f"]);
+    }
+}
+
+#[test]
+fn files_with_nothing_to_read_are_given_back_and_compressed_ones_are_finished() {
+    let world = World::new();
+    world.write("a.log", "one\n");
+    world.write("b.log.gz", gzip(&["two\n"]));
+    for records in [2, 0] {
+        assert_eq!(world.read(r#"["*.log" "*.gz"]"#).unwrap().len(), records);
+        let seen = world.seen.lock();
+        assert!(seen.taken.is_empty(), "{:?} are taken and not given back", seen.taken);
+        let mut known: Vec<_> = seen.stored.values().map(|known| (known.position, known.is_finished)).collect();
+        known.sort_unstable();
+        assert_eq!(known, [(4, false), (4, true)], "positions are those of the content");
+    }
+}
+
+#[test]
+fn a_compressed_file_that_an_earlier_version_read_to_its_end_is_not_read_again() {
+    let world = World::new();
+    world.write("a.gz", gzip(&["one\n"]));
+    assert_eq!(world.read(r#""a.gz""#).unwrap().len(), 1);
+    let size = fs::metadata(world.path("a.gz")).unwrap().len();
+    let old = Resumption { position: (1 << 63) + size, resume: None, is_finished: false };
+    *world.seen.lock().stored.values_mut().next().unwrap() = old;
+    assert_eq!(world.read(r#""a.gz""#).unwrap(), [""; 0]);
+}
+
+#[test]
 fn two_names_of_one_file_are_one_split() {
     let world = World::new();
     world.write("a.log", "one\n");
@@ -136,6 +179,7 @@ fn thousands_of_files_are_all_read() {
         world.write(&format!("in/{number}.log"), format!("record {number}\n"));
     }
     assert_eq!(world.read(r#""in/*.log""#).unwrap().len(), 1000);
+    assert!(world.seen.lock().steps <= 4, "{} steps of the state store for 1000 files", world.seen.lock().steps);
     assert_eq!(world.read(r#""in/*.log""#).unwrap().len(), 0);
 }
 

@@ -1,0 +1,192 @@
+//! A bound on what one evaluation may make, so that no expression can ask for all memory.
+//!
+//! Most expressions make no more bytes than they are given. Two things can make a small batch large: functions whose result is longer than
+//! their arguments ([`Bounded`]), and a long constant, which stands beside each of thousands of rows ([`constant_bytes`]). Both are looked at
+//! before anything is made. An evaluation that would pass [`LARGEST_RESULT`] fails with [`too_large`], and the caller tries fewer rows at once.
+//! A single row may have a value of up to [`LARGEST_VALUE`], or as large as what it is made from.
+
+use std::hash::{Hash, Hasher};
+use std::sync::Arc;
+
+use arrow::array::{Array, ArrayRef, AsArray, StringArray};
+use arrow::compute::cast;
+use arrow::datatypes::{DataType, FieldRef, Int64Type, Schema};
+use datafusion_common::{DataFusionError, Result};
+use datafusion_expr::{ColumnarValue, ReturnFieldArgs, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature};
+use datafusion_physical_expr::PhysicalExpr;
+use datafusion_physical_expr::expressions::{CaseExpr, Literal};
+
+use crate::operand::is_text;
+
+/// The most bytes that one node of an expression may make for several rows at once.
+pub(crate) const LARGEST_RESULT: usize = 8 << 20;
+
+/// The most bytes that a function may make for one row, unless its arguments are larger.
+const LARGEST_VALUE: usize = 16 << 20;
+
+/// The error for what would become too large. It is told apart from others by its variant, also through DataFusion's layers.
+pub(crate) fn too_large(what: &str, bytes: usize) -> DataFusionError {
+    DataFusionError::ResourcesExhausted(format!("{what} would make {bytes} bytes, more than is possible at once"))
+}
+
+/// What a function makes at most, in bytes, of its arguments: those that are texts, and all of them.
+type Growth = fn(&[StringArray], &[ArrayRef]) -> usize;
+
+/// The function with a bound on what it makes, if it can make more than it is given.
+pub(crate) fn bounded(function: &Arc<ScalarUDF>) -> Arc<ScalarUDF> {
+    let growth: Growth = match function.name() {
+        "repeat" => repeated,
+        "lpad" | "rpad" => padded,
+        "replace" => replaced,
+        "regexp_replace" => regexp_replaced,
+        _ => return Arc::clone(function),
+    };
+    Arc::new(ScalarUDF::from(Bounded { function: Arc::clone(function), growth }))
+}
+
+/// A function that looks at what it would make before it makes it.
+#[derive(Debug)]
+struct Bounded {
+    function: Arc<ScalarUDF>,
+    growth: Growth,
+}
+
+impl PartialEq for Bounded {
+    fn eq(&self, other: &Self) -> bool {
+        self.function == other.function
+    }
+}
+
+impl Eq for Bounded {}
+
+impl Hash for Bounded {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.function.hash(state);
+    }
+}
+
+impl ScalarUDFImpl for Bounded {
+    fn name(&self) -> &str {
+        self.function.name()
+    }
+
+    fn signature(&self) -> &Signature {
+        self.function.signature()
+    }
+
+    fn return_type(&self, arguments: &[DataType]) -> Result<DataType> {
+        self.function.return_type(arguments)
+    }
+
+    fn return_field_from_args(&self, args: ReturnFieldArgs) -> Result<FieldRef> {
+        self.function.return_field_from_args(args)
+    }
+
+    fn invoke_with_args(&self, args: ScalarFunctionArgs) -> Result<ColumnarValue> {
+        let arrays = args.args.iter().map(one_or_all).collect::<Result<Vec<_>>>()?;
+        let texts = arrays.iter().filter(|array| is_text(array.data_type()));
+        let texts = texts.map(|array| Ok(cast(array, &DataType::Utf8)?.as_string::<i32>().clone())).collect::<Result<Vec<_>>>()?;
+        let is_constant = args.args.iter().all(|arg| matches!(arg, ColumnarValue::Scalar(_)));
+        let made = (self.growth)(&texts, &arrays);
+        let limit = if args.number_rows <= 1 || is_constant {
+            texts.iter().map(|text| text.value_data().len()).sum::<usize>().max(LARGEST_VALUE)
+        } else {
+            LARGEST_RESULT
+        };
+        if made > limit {
+            return Err(too_large(self.name(), made));
+        }
+        self.function.invoke_with_args(args)
+    }
+}
+
+/// A constant as an array of one element: it may be long, so it is not repeated for each row.
+fn one_or_all(value: &ColumnarValue) -> Result<ArrayRef> {
+    match value {
+        ColumnarValue::Array(array) => Ok(Arc::clone(array)),
+        ColumnarValue::Scalar(scalar) => scalar.to_array(),
+    }
+}
+
+/// The bytes of a row's text. An array of one element stands for all rows.
+fn length(texts: &StringArray, row: usize) -> usize {
+    let row = if texts.len() == 1 { 0 } else { row };
+    if texts.is_valid(row) { texts.value_length(row).unsigned_abs() as usize } else { 0 }
+}
+
+fn number(numbers: &ArrayRef, row: usize) -> usize {
+    let Some(numbers) = numbers.as_primitive_opt::<Int64Type>() else { return 0 };
+    let row = if numbers.len() == 1 { 0 } else { row };
+    if numbers.is_valid(row) { usize::try_from(numbers.value(row)).unwrap_or(0) } else { 0 }
+}
+
+/// The sum over all rows; what does not fit is the largest number.
+fn sum(arrays: &[ArrayRef], of_row: impl Fn(usize) -> usize) -> usize {
+    let rows = arrays.iter().map(|array| array.len()).max().unwrap_or(0);
+    (0..rows).map(of_row).fold(0, usize::saturating_add)
+}
+
+fn repeated(texts: &[StringArray], arrays: &[ArrayRef]) -> usize {
+    let ([text, ..], [_, count, ..]) = (texts, arrays) else { return 0 };
+    sum(arrays, |row| length(text, row).saturating_mul(number(count, row)))
+}
+
+fn padded(texts: &[StringArray], arrays: &[ArrayRef]) -> usize {
+    let ([text, ..], [_, count, ..]) = (texts, arrays) else { return 0 };
+    // The count is in characters, which have up to four bytes.
+    let widest = |row| texts.get(1).map_or(1, |fill| length(fill, row).clamp(1, 4));
+    sum(arrays, |row| length(text, row).saturating_add(number(count, row).saturating_mul(widest(row))))
+}
+
+fn replaced(texts: &[StringArray], arrays: &[ArrayRef]) -> usize {
+    let [text, from, to, ..] = texts else { return 0 };
+    sum(arrays, |row| {
+        let (length, from, to) = (length(text, row), length(from, row), length(to, row));
+        // An empty text is found before each character and at the end.
+        let found = if from == 0 { length + 1 } else { length / from };
+        length.saturating_add(found.saturating_mul(to.saturating_sub(from)))
+    })
+}
+
+fn regexp_replaced(texts: &[StringArray], arrays: &[ArrayRef]) -> usize {
+    let [text, _, to, flags @ ..] = texts else { return 0 };
+    let value = |texts: &StringArray, row: usize| -> String {
+        let row = if texts.len() == 1 { 0 } else { row };
+        if texts.is_valid(row) { texts.value(row).to_owned() } else { String::new() }
+    };
+    sum(arrays, |row| {
+        let length = length(text, row);
+        let to = value(to, row);
+        let everywhere = flags.first().is_some_and(|flags| value(flags, row).contains('g'));
+        let found = if everywhere { length + 1 } else { 1 };
+        // Each group that the replacement names can be all that was found.
+        let groups = to.bytes().filter(|byte| matches!(byte, b'$' | b'\\')).count();
+        length.saturating_add(found.saturating_mul(to.len())).saturating_add(groups.saturating_mul(length))
+    })
+}
+
+/// The bytes that constants add to each row in the node of the expression where they add most. Nodes whose function is [`Bounded`] are left
+/// out: they look at what they are given.
+pub(crate) fn constant_bytes(physical: &Arc<dyn PhysicalExpr>, schema: &Schema) -> usize {
+    let (in_result, in_any) = constants(physical, schema);
+    in_result.max(in_any)
+}
+
+/// What constants add to the result of the node, and the most that they add to a node below it that is not itself a constant.
+fn constants(physical: &Arc<dyn PhysicalExpr>, schema: &Schema) -> (usize, usize) {
+    if let Some(literal) = physical.downcast_ref::<Literal>() {
+        let value = literal.value();
+        let bytes = if value.data_type().is_primitive() { 0 } else { value.size().saturating_sub(size_of_val(value)) };
+        return (bytes, 0);
+    }
+    let of_children: Vec<(usize, usize)> = physical.children().into_iter().map(|child| constants(child, schema)).collect();
+    let makes_bytes = physical.data_type(schema).is_ok_and(|data_type| !data_type.is_primitive() && data_type != DataType::Boolean);
+    let in_children = of_children.iter().map(|(in_result, _)| *in_result);
+    let in_result = match physical {
+        _ if !makes_bytes => 0,
+        one_of if one_of.is::<CaseExpr>() => in_children.max().unwrap_or(0),
+        _ => in_children.sum(),
+    };
+    let in_any = of_children.iter().map(|(_, in_any)| *in_any).max().unwrap_or(0);
+    (in_result, in_any.max(in_result))
+}

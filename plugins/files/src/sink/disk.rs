@@ -1,0 +1,111 @@
+//! The identity of the disk that a base directory is on.
+//!
+//! A committed file whose hidden name is gone has been published, but only on the disk that it was written to: on every other disk its hidden
+//! name never existed. Neither a host name nor a path says which disk that is. Containers and machines share both, and an unmounted disk
+//! leaves an empty directory at its path. So each base directory holds a random id:
+//!
+//! ```text
+//! <base>/.pseidon-open/disk    32 hexadecimal digits, written once, never changed and never removed
+//! ```
+//!
+//! The id of the disk is part of every staged entry.
+
+use std::fs::{self, File};
+use std::io::{self, Write};
+use std::path::Path;
+
+use pseidon_delivery::StoreError;
+use pseidon_delivery::store::new_identity;
+
+use super::place::{make_dirs, rename_to_new, sync_dir};
+use super::staging::OPEN;
+
+/// The file in [`OPEN`] that holds the id.
+const DISK: &str = "disk";
+/// The length of an id in hexadecimal digits.
+const DIGITS: usize = 32;
+
+/// The identity of a base directory's disk.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct DiskId(String);
+
+impl DiskId {
+    /// The id of the disk at `base`; `None` if it does not have one, or if there is no such directory.
+    pub(super) fn of(base: &Path) -> io::Result<Option<DiskId>> {
+        let path = base.join(OPEN).join(DISK);
+        let text = match fs::read_to_string(&path) {
+            Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => return Ok(None),
+            other => other?,
+        };
+        match DiskId::from_text(text.trim()) {
+            None => Err(io::Error::new(io::ErrorKind::InvalidData, format!("{} does not hold the id of a disk", path.display()))),
+            id => Ok(id),
+        }
+    }
+
+    /// The id of the disk at `base`, which gets one if it does not have one. The id survives a crash when this returns.
+    pub(super) fn of_or_new(base: &Path) -> io::Result<DiskId> {
+        let root = base.join(OPEN);
+        make_dirs(&root)?;
+        loop {
+            if let Some(id) = DiskId::of(base)? {
+                // Another process may have made it a moment ago.
+                sync_dir(&root)?;
+                return Ok(id);
+            }
+            let id = new_identity().map_err(|error| match error {
+                StoreError::Failed(reason) | StoreError::Unavailable(reason) => io::Error::other(reason),
+            })?;
+            let new = root.join(format!("{DISK}.{id}"));
+            let mut file = File::create_new(&new)?;
+            file.write_all(id.as_bytes())?;
+            file.sync_all()?;
+            match rename_to_new(&new, &root.join(DISK)) {
+                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => fs::remove_file(&new)?,
+                other => other?,
+            }
+        }
+    }
+
+    /// The id that this text is, if it is one.
+    pub(super) fn from_text(text: &str) -> Option<DiskId> {
+        (text.len() == DIGITS && text.bytes().all(|byte| byte.is_ascii_hexdigit())).then(|| DiskId(text.to_owned()))
+    }
+
+    /// The id as text; see [`DiskId::from_text`].
+    pub(super) fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_disk_has_one_id_when_many_ask_at_once() {
+        let dir = tempfile::tempdir().unwrap();
+        let base = dir.path().join("a/b");
+        assert_eq!(DiskId::of(&base).unwrap(), None);
+        let ids: Vec<DiskId> = std::thread::scope(|scope| {
+            let asking: Vec<_> = (0..8).map(|_| scope.spawn(|| DiskId::of_or_new(&base).unwrap())).collect();
+            asking.into_iter().map(|thread| thread.join().unwrap()).collect()
+        });
+        assert!(ids.iter().all(|id| *id == ids[0]));
+        assert_eq!(DiskId::of(&base).unwrap().as_ref(), ids.first());
+        assert_eq!(DiskId::from_text(ids[0].as_str()).as_ref(), ids.first());
+        assert_eq!(fs::read_dir(base.join(OPEN)).unwrap().count(), 1, "nothing else is left");
+        assert_ne!(DiskId::of_or_new(dir.path()).unwrap(), ids[0]);
+    }
+
+    #[test]
+    fn a_damaged_id_is_an_error_and_not_another_disk() {
+        let dir = tempfile::tempdir().unwrap();
+        fs::create_dir(dir.path().join(OPEN)).unwrap();
+        for text in ["", "12", &"x".repeat(DIGITS)] {
+            fs::write(dir.path().join(OPEN).join(DISK), text).unwrap();
+            assert_eq!(DiskId::of(dir.path()).unwrap_err().kind(), io::ErrorKind::InvalidData);
+            assert_eq!(DiskId::of_or_new(dir.path()).unwrap_err().kind(), io::ErrorKind::InvalidData);
+        }
+    }
+}

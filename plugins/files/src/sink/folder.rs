@@ -1,0 +1,242 @@
+//! The hidden folders of runs, and the locks that say whether a run is alive.
+//!
+//! A folder appears under its name with its lock held: it is made under another name and renamed. So a folder whose lock is free belongs to a
+//! process that is dead, and no process ever waits for a lock.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Write};
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+
+use parking_lot::Mutex;
+use rustix::fs::{FlockOperation, flock};
+use rustix::io::Errno;
+
+use super::disk::DiskId;
+use super::host::Host;
+use super::place::{make_dirs, sync_dir};
+
+const LOCK: &str = "lock";
+/// What the name of a folder begins with until it is complete.
+const NEW: &str = ".new-";
+
+/// The hidden folder of a run in one base directory.
+pub(super) struct Folder {
+    base: PathBuf,
+    /// The folder's parent, below the base directory.
+    sink: String,
+    /// The folder's name.
+    name: String,
+    /// The first lines of its lock file.
+    label: Label,
+    held: Mutex<Held>,
+}
+
+/// What changes when a folder has vanished and is made again.
+struct Held {
+    lock: File,
+    disk: DiskId,
+}
+
+/// What a lock file says about the run that holds the lock.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Label {
+    /// The machine that it runs on.
+    pub(super) host: Host,
+    /// The owner's name in the state store. An earlier version did not write it down; its owners' names were those of their folders.
+    pub(super) owner: Option<String>,
+}
+
+impl Label {
+    fn to_text(&self) -> String {
+        format!("{}\n{}\n", self.host.to_text(), self.owner.as_deref().unwrap_or_default())
+    }
+
+    fn from_text(text: &str) -> Label {
+        let mut lines = text.lines();
+        let host = Host::from_text(lines.next().unwrap_or_default());
+        Label { host, owner: lines.next().filter(|owner| !owner.is_empty()).map(str::to_owned) }
+    }
+}
+
+impl Folder {
+    /// Makes the folder `<base>/<sink>/<name>` and locks it.
+    pub(super) fn make(base: &Path, sink: &str, name: &str, label: Label) -> io::Result<Folder> {
+        let held = make(base, sink, name, &label)?;
+        Ok(Folder { base: base.to_owned(), sink: sink.to_owned(), name: name.to_owned(), label, held: Mutex::new(held) })
+    }
+
+    /// The base directory.
+    pub(super) fn base(&self) -> &Path {
+        &self.base
+    }
+
+    /// The folder's parent, below the base directory.
+    pub(super) fn sink(&self) -> &str {
+        &self.sink
+    }
+
+    /// The folder's name.
+    pub(super) fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// The folder's path.
+    pub(super) fn dir(&self) -> PathBuf {
+        self.base.join(&self.sink).join(&self.name)
+    }
+
+    /// The disk that the folder is on.
+    pub(super) fn disk(&self) -> DiskId {
+        self.held.lock().disk.clone()
+    }
+
+    /// Makes the folder again if it has vanished.
+    pub(super) fn make_again(&self) -> io::Result<()> {
+        let mut held = self.held.lock();
+        if !leads_to(&self.dir().join(LOCK), &held.lock) {
+            *held = make(&self.base, &self.sink, &self.name, &self.label)?;
+        }
+        Ok(())
+    }
+
+    /// Removes the folder and the one above it, as far as nothing is in them.
+    pub(super) fn remove(&self) -> io::Result<()> {
+        let dir = self.dir();
+        // What the store may name stays here, and the lock with it: the next run cleans up.
+        if fs::read_dir(&dir)?.all(|entry| entry.is_ok_and(|entry| entry.file_name() == LOCK)) {
+            fs::remove_file(dir.join(LOCK))?;
+            fs::remove_dir(&dir)?;
+            // Fails when other runs have folders there.
+            let _ = fs::remove_dir(self.base.join(&self.sink));
+        }
+        Ok(())
+    }
+}
+
+/// A folder whose run is dead, locked.
+pub(super) struct DeadFolder {
+    dir: PathBuf,
+    name: String,
+    owner: String,
+    /// Its run was on another machine, so the lock says little.
+    is_foreign: bool,
+    _lock: File,
+}
+
+impl DeadFolder {
+    /// Locks the folder at `dir`; `None` if its run is alive. One that was on another machine may be alive all the same.
+    pub(super) fn claim(dir: PathBuf, here: &Host) -> io::Result<Option<DeadFolder>> {
+        let Some(name) = dir.file_name().and_then(|name| name.to_str()).map(str::to_owned) else { return Ok(None) };
+        let path = dir.join(LOCK);
+        let lock = match OpenOptions::new().read(true).write(true).open(&path) {
+            // Its run died before it had written its lock file.
+            Err(error) if error.kind() == io::ErrorKind::NotFound && dir.is_dir() => match File::create_new(&path) {
+                Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::AlreadyExists) => return Ok(None),
+                other => other?,
+            },
+            Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => return Ok(None),
+            other => other?,
+        };
+        let text = io::read_to_string(&lock)?;
+        let label = Label::from_text(&text);
+        let is_foreign = !text.is_empty() && !label.host.shares_locks_with(here);
+        match flock(&lock, FlockOperation::NonBlockingLockExclusive) {
+            Err(Errno::WOULDBLOCK) => return Ok(None),
+            other => other?,
+        }
+        // Another process may have removed the folder before this one had the lock.
+        if !leads_to(&path, &lock) {
+            return Ok(None);
+        }
+        let owner = label.owner.unwrap_or_else(|| name.strip_prefix(NEW).unwrap_or(&name).to_owned());
+        Ok(Some(DeadFolder { dir, name, owner, is_foreign, _lock: lock }))
+    }
+
+    /// Whether its run was on another machine, such as a container before the machine was started again.
+    pub(super) fn is_foreign(&self) -> bool {
+        self.is_foreign
+    }
+
+    /// Whether a file lies in it.
+    pub(super) fn has_files(&self) -> bool {
+        fs::read_dir(&self.dir).is_ok_and(|mut entries| entries.any(|entry| entry.is_ok_and(|entry| entry.file_name() != LOCK)))
+    }
+
+    /// The folder's path.
+    pub(super) fn dir(&self) -> &Path {
+        &self.dir
+    }
+
+    /// The folder's name.
+    pub(super) fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// The name in the state store of the run that made it.
+    pub(super) fn owner(&self) -> &str {
+        &self.owner
+    }
+
+    /// Removes it with everything in it.
+    pub(super) fn remove(self) -> io::Result<()> {
+        match fs::remove_dir_all(&self.dir) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+            other => other,
+        }
+    }
+}
+
+/// Whether the run of this hidden folder is certainly alive: it holds the lock, on a machine whose locks can be seen here.
+pub(super) fn is_alive(dir: &Path, host: &Host, here: &Host) -> bool {
+    let Ok(lock) = File::open(dir.join(LOCK)) else { return false };
+    host.shares_locks_with(here) && flock(&lock, FlockOperation::NonBlockingLockShared) == Err(Errno::WOULDBLOCK)
+}
+
+fn make(base: &Path, sink: &str, name: &str, label: &Label) -> io::Result<Held> {
+    let disk = DiskId::of_or_new(base)?;
+    let parent = base.join(sink);
+    let dir = parent.join(name);
+    loop {
+        match try_make(&parent, &dir, name, label) {
+            // A run that ended or cleaned up has removed what was empty.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            other => return Ok(Held { lock: other?, disk }),
+        }
+    }
+}
+
+fn try_make(parent: &Path, dir: &Path, name: &str, label: &Label) -> io::Result<File> {
+    make_dirs(parent)?;
+    if dir.is_dir() {
+        // Only the lock has vanished.
+        let lock = OpenOptions::new().create(true).truncate(true).read(true).write(true).open(dir.join(LOCK))?;
+        hold(&lock, label)?;
+        sync_dir(dir)?;
+        return Ok(lock);
+    }
+    let new = parent.join(format!("{NEW}{name}"));
+    match fs::create_dir(&new) {
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+        other => other?,
+    }
+    let lock = OpenOptions::new().create(true).truncate(true).read(true).write(true).open(new.join(LOCK))?;
+    hold(&lock, label)?;
+    sync_dir(&new)?;
+    fs::rename(&new, dir)?;
+    sync_dir(parent)?;
+    // A run that took the new folder for a dead one's may have removed the lock before it was held.
+    if leads_to(&dir.join(LOCK), &lock) { Ok(lock) } else { Err(io::ErrorKind::NotFound.into()) }
+}
+
+fn hold(mut lock: &File, label: &Label) -> io::Result<()> {
+    flock(lock, FlockOperation::NonBlockingLockExclusive)?;
+    lock.write_all(label.to_text().as_bytes())?;
+    lock.sync_all()
+}
+
+/// Whether the name is this file's.
+fn leads_to(path: &Path, file: &File) -> bool {
+    let (Ok(found), Ok(ours)) = (fs::symlink_metadata(path), file.metadata()) else { return false };
+    (found.dev(), found.ino()) == (ours.dev(), ours.ino())
+}

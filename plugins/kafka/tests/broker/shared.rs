@@ -1,0 +1,161 @@
+//! One consumer for many runs: what one of them does, or does not do, stops no other.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use parking_lot::Mutex;
+use pseidon_kafka::source::shared::{SHARED_OPTIONS, SharedConsumer, SharedSettings};
+use pseidon_plugin::Budget;
+use pseidon_plugin::batch::MetaWanted;
+use pseidon_plugin::source::SourceError;
+use pseidon_plugin::spec::{PluginSpec, Role};
+use rdkafka::ClientConfig;
+use rdkafka::Offset;
+use rdkafka::mocking::MockCluster;
+use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
+
+use crate::source::{PLENTY, values};
+use crate::support::{PATIENCE, Run, Seen, Writer, brokers, eventually, group_offsets, new_topic, options, setup, unique};
+
+static SPEC: PluginSpec = PluginSpec {
+    name: "shared",
+    role: Role::Source,
+    summary: "",
+    details: "",
+    positional: None,
+    options: SHARED_OPTIONS,
+    free_options: &[],
+    example: "",
+};
+
+/// Members that are missed after six seconds, and have to answer the group within four.
+fn settings(brokers: &str) -> SharedSettings {
+    let properties = "{\"session.timeout.ms\" 6000 \"heartbeat.interval.ms\" 300 \"max.poll.interval.ms\" 8000}";
+    SharedSettings::new(&options(&SPEC, &format!("{{:brokers \"{brokers}\" :properties {properties}}}"))).unwrap()
+}
+
+/// A consumer of these topics.
+struct Shared {
+    consumer: Arc<SharedConsumer>,
+    budget: Arc<Budget>,
+    group: String,
+}
+
+impl Shared {
+    fn start(settings: SharedSettings, group: &str, topics: &[&str]) -> Shared {
+        let budget = Budget::new(PLENTY);
+        let consumer = SharedConsumer::start(settings, setup(group, MetaWanted::default()), budget.clone()).unwrap();
+        consumer.subscribe(topics.iter().map(|topic| (*topic).to_owned()).collect());
+        Shared { consumer: Arc::new(consumer), budget, group: group.to_owned() }
+    }
+
+    fn attach(&self, topic: &str, seen: &Arc<Mutex<Seen>>) -> Run {
+        Run::attach(&self.consumer, topic, setup(&self.group, MetaWanted::default()), seen.clone(), self.budget.clone())
+    }
+}
+
+fn write_all(writer: &Writer, topic: &str, prefix: &str) {
+    (0..4).for_each(|partition| writer.write(topic, partition, values(prefix, 100)));
+}
+
+#[test]
+fn a_run_whose_engine_is_stuck_stops_no_other() {
+    let (stuck_topic, topic, writer) = (new_topic("stuck", 4), new_topic("well", 4), Writer::new());
+    write_all(&writer, &stuck_topic, "a");
+    write_all(&writer, &topic, "a");
+    let shared = Shared::start(settings(&brokers()), &unique("p"), &[&stuck_topic, &topic]);
+    let stuck = shared.attach(&stuck_topic, &Arc::default());
+    stuck.is_stuck.store(true, Ordering::Relaxed);
+    let other = shared.attach(&topic, &Arc::default());
+    other.wait_for(400);
+    // More than its engine's queue has room for, while records come for the other.
+    for round in 1..=3 {
+        for _ in 0..30 {
+            write_all(&writer, &stuck_topic, "b");
+        }
+        write_all(&writer, &topic, "b");
+        other.wait_for(400 + round * 400);
+    }
+    other.stop().unwrap();
+    assert_eq!(group_offsets(&shared.group, &topic, 4), [Offset::Offset(400); 4], "the last offsets are written");
+    stuck.is_stuck.store(false, Ordering::Relaxed);
+    stuck.wait_for(400 + 3 * 30 * 400);
+    stuck.stop().unwrap();
+}
+
+#[test]
+fn a_run_that_cannot_commit_holds_up_a_rebalance_for_a_while_only() {
+    let (stuck_topic, topic, writer, group) = (new_topic("stuck", 4), new_topic("well", 4), Writer::new(), unique("p"));
+    let (stuck_store, store) = (Arc::default(), Arc::default());
+    let first = Shared::start(settings(&brokers()), &group, &[&stuck_topic, &topic]);
+    let (stuck, other) = (first.attach(&stuck_topic, &stuck_store), first.attach(&topic, &store));
+    write_all(&writer, &stuck_topic, "a");
+    write_all(&writer, &topic, "a");
+    stuck.wait_for(400);
+    other.wait_for(400);
+    stuck.is_stuck.store(true, Ordering::Relaxed);
+
+    let second = Shared::start(settings(&brokers()), &group, &[&stuck_topic, &topic]);
+    let (stuck_second, other_second) = (second.attach(&stuck_topic, &stuck_store), second.attach(&topic, &store));
+    let outcome = loop {
+        write_all(&writer, &topic, "b");
+        if !stuck.is_running() {
+            let is_stuck = stuck.is_stuck.clone();
+            assert!(is_stuck.load(Ordering::Relaxed));
+            break stuck.wait();
+        }
+        std::thread::sleep(std::time::Duration::from_millis(100));
+    };
+    let Err(SourceError::Transient(reason)) = outcome else { panic!("it went on: {outcome:?}") };
+    assert!(reason.contains("not committed"), "{reason}");
+    eventually("partitions are handed over", || stuck_store.lock().taken.len() + store.lock().taken.len() > 8);
+    // The other run goes on, wherever its partitions are now.
+    let received = || other.received.load(Ordering::Relaxed) + other_second.received.load(Ordering::Relaxed);
+    let before = received();
+    write_all(&writer, &topic, "c");
+    eventually("it reads on", || received() >= before + 400);
+    for run in [other, other_second, stuck_second] {
+        run.stop().unwrap();
+    }
+}
+
+#[test]
+fn a_consumer_that_dies_is_an_error_for_every_run() {
+    let (topic, writer) = (new_topic("dies", 4), Writer::new());
+    write_all(&writer, &topic, "a");
+    let settings = settings(&brokers()).after(Arc::new(|_| panic!("on purpose")));
+    let shared = Shared::start(settings, &unique("p"), &[&topic]);
+    let run = shared.attach(&topic, &Arc::default());
+    let outcome = run.wait();
+    let Err(SourceError::Transient(reason)) = outcome else { panic!("it went on: {outcome:?}") };
+    assert!(reason.contains("internal error"), "{reason}");
+}
+
+/// Where a partition without a leader begins cannot be known. That keeps neither the others nor the end of a run waiting.
+#[test]
+fn a_partition_without_a_leader_stops_no_other() {
+    let cluster = MockCluster::new(1).unwrap();
+    for topic in ["whole", "half"] {
+        cluster.create_topic(topic, 2, 1).unwrap();
+    }
+    let producer: BaseProducer = ClientConfig::new().set("bootstrap.servers", cluster.bootstrap_servers()).create().unwrap();
+    for topic in ["whole", "half"] {
+        for number in 0..100 {
+            let value = number.to_string();
+            producer.send(BaseRecord::<(), String>::to(topic).partition(number % 2).payload(&value)).map_err(|(error, _)| error).unwrap();
+        }
+    }
+    producer.flush(PATIENCE).unwrap();
+    cluster.partition_leader("half", 1, None).unwrap();
+    let shared = Shared::start(settings(&cluster.bootstrap_servers()), "p", &["whole", "half"]);
+    let (whole, half) = (shared.attach("whole", &Arc::default()), shared.attach("half", &Arc::default()));
+    whole.wait_for(100);
+    half.wait_for(50);
+    let metrics = half.setup.metrics.clone();
+    eventually("it is said", || metrics.troubles().iter().any(|trouble| trouble.contains("half/1") && trouble.contains("leads")));
+    whole.stop().unwrap();
+    cluster.partition_leader("half", 1, Some(1)).unwrap();
+    half.wait_for(100);
+    eventually("all is well", || metrics.troubles().is_empty());
+    half.stop().unwrap();
+}

@@ -1,0 +1,240 @@
+//! An attempt: the real committers and sinks, under the steps that the engine's threads take together.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use pseidon_delivery::committer::{Begin, Positions, Seen};
+use pseidon_delivery::{Claimant, CommitRecord, Committer, Position, SinkId, SplitId};
+use pseidon_plugin::Stop;
+use pseidon_plugin::sink::{Chunk, Sink, SinkSetup, Taken, Writer};
+
+use crate::fixture::{FIXTURE, rows};
+use crate::network::Client;
+use crate::process::{Failure, ProcessId};
+use crate::target;
+use crate::world::{Order, Shared, SinkKind, plan_name, split_id};
+
+/// A sink with what commits for it and what writes it.
+struct OpenSink {
+    committer: Arc<Committer>,
+    sink: Arc<dyn Sink>,
+    writer: Box<dyn Writer>,
+}
+
+struct Attempt<'a> {
+    world: &'a Shared,
+    id: ProcessId,
+    sinks: Vec<OpenSink>,
+    /// The partitions that it holds, each with the position from which it reads on and the generation of the topic that it reads.
+    held: BTreeMap<usize, Held>,
+}
+
+/// How far a partition is read.
+#[derive(Clone, Copy)]
+pub(crate) struct Held {
+    pub(crate) position: Position,
+    pub(crate) generation: u32,
+}
+
+/// Works until it is told to finish, or fails. `seen` is what the process knows of each sink's state.
+pub(crate) fn run(world: &Shared, id: ProcessId, seen: &[Arc<Seen>]) -> Result<(), Failure> {
+    let stop = Stop::new();
+    let (owner, sinks) = {
+        let mut locked = world.lock();
+        locked.controls.entry(id).or_default().stop = Some(stop.clone());
+        (locked.owner_name(id), locked.sinks.clone())
+    };
+    let mut attempt = Attempt { world, id, sinks: Vec::new(), held: BTreeMap::new() };
+    for ((sink, kind), seen) in sinks.into_iter().zip(seen) {
+        attempt.sinks.push(open(world, id, &owner, &stop, &sink, kind, seen)?);
+    }
+    attempt.work()
+}
+
+fn open(
+    world: &Shared,
+    id: ProcessId,
+    owner: &str,
+    stop: &Stop,
+    sink: &SinkId,
+    kind: SinkKind,
+    seen: &Arc<Seen>,
+) -> Result<OpenSink, Failure> {
+    let store = Arc::new(Client { world: world.clone(), process: id });
+    let claimant = Claimant { owner: owner.to_owned(), plan: plan_name(id.plan), accepts_other_plans: false };
+    let positions = match kind {
+        SinkKind::Files => Positions::InStore,
+        SinkKind::Target => Positions::InTarget,
+    };
+    let base = world.lock().disks.dir().to_owned();
+    let switching = world.clone();
+    let committer = Committer::new(sink.clone(), store, claimant, positions, stop.abandoned());
+    let committer = Arc::new(committer.remembering(seen.clone()).waiting_by(move |_| switching.switch()));
+    let sink: Arc<dyn Sink> = match kind {
+        SinkKind::Files => FIXTURE.files[id.plan].open(SinkSetup {
+            pipeline: "clicks".into(),
+            base,
+            instance: owner.to_owned(),
+            store: "simulated".into(),
+            committer: committer.clone(),
+            writers: 1,
+            memory: FIXTURE.memory.clone(),
+            stop: stop.clone(),
+            metrics: FIXTURE.metrics.clone(),
+        })?,
+        SinkKind::Target => Arc::new(target::TargetSink { world: world.clone(), process: id, committer: committer.clone() }),
+    };
+    let writer = sink.writer()?;
+    Ok(OpenSink { committer, sink, writer })
+}
+
+impl Attempt<'_> {
+    fn work(&mut self) -> Result<(), Failure> {
+        loop {
+            self.world.switch();
+            let order = self.world.lock().next_order(self.id, &self.held);
+            match order {
+                Order::Take(partitions) => self.take(&partitions)?,
+                Order::Release(partitions) => self.release(&partitions)?,
+                Order::Lost(partition) => return Err(Failure::Fenced(format!("the group has taken partition {partition} away"))),
+                Order::Read(partition, count) => self.read(partition, count)?,
+                Order::Flush(partitions) => self.flush(partitions.as_deref())?,
+                Order::Idle => self.commit_idle()?,
+                Order::Tell => self.tell_group(),
+                Order::Fail => return Err(Failure::Transient("something fails for a moment".into())),
+                Order::Finish => {
+                    let all: Vec<usize> = self.held.keys().copied().collect();
+                    return self.release(&all);
+                }
+                Order::Nothing => {}
+            }
+        }
+    }
+
+    /// Takes partitions over in every sink, and begins them where the least of the sinks stands.
+    fn take(&mut self, partitions: &[usize]) -> Result<(), Failure> {
+        let ids = ids(partitions);
+        // Asked before the state: what the group has now the state has at least as early, unless it has lost data.
+        let committed: Vec<Option<Position>> = {
+            let world = self.world.lock();
+            partitions.iter().map(|partition| world.partitions[*partition].committed).collect()
+        };
+        let mut records: Vec<Vec<CommitRecord>> = vec![Vec::new(); ids.len()];
+        for open in &self.sinks {
+            let mut taken = open.committer.take(&ids)?;
+            let with_owners = |(split, record): (&SplitId, &CommitRecord)| Taken {
+                split: split.clone(),
+                epoch: record.epoch,
+                owners: record.owners.clone(),
+                low: record.low,
+            };
+            let previous: Vec<Taken> = ids.iter().zip(&taken).map(with_owners).collect();
+            let staged = open.committer.staged()?;
+            let over = open.sink.take_over(&previous, &staged)?;
+            open.committer.published(over.published);
+            let held: Vec<_> = ids.iter().cloned().zip(taken.iter().map(|record| record.epoch)).collect();
+            open.committer.cut_off_others(&held)?;
+            for (record, held) in taken.iter_mut().zip(over.held) {
+                record.low = self.world.lock().position_in_target(record, held.map(|held| held.low)).map_err(Failure::Evidence)?;
+            }
+            records.iter_mut().zip(taken).for_each(|(records, record)| records.push(record));
+        }
+        let mut begun: Vec<Vec<Begin>> = self.sinks.iter().map(|_| Vec::new()).collect();
+        for ((partition, records), committed) in partitions.iter().zip(records).zip(committed) {
+            let least = records.iter().filter(|record| record.low.is_some()).min_by_key(|record| record.low);
+            let known = least.and_then(|record| Some((record.low?, record.resume.clone())));
+            let mut world = self.world.lock();
+            let held = world.start_of(*partition, committed, known).map_err(Failure::Evidence)?;
+            let resume = world.partitions[*partition].resume(held.position, held.generation);
+            self.held.insert(*partition, held);
+            for (begun, record) in begun.iter_mut().zip(records) {
+                begun.push(Begin { split: split_id(*partition), record, start: held.position, resume: Some(resume.clone()) });
+            }
+        }
+        for (open, begun) in self.sinks.iter().zip(begun) {
+            open.committer.begin(begun)?;
+        }
+        Ok(())
+    }
+
+    fn release(&mut self, partitions: &[usize]) -> Result<(), Failure> {
+        self.flush(Some(partitions))?;
+        self.commit_idle()?;
+        self.tell_group();
+        let ids = ids(partitions);
+        for open in &self.sinks {
+            open.committer.release(&ids)?;
+        }
+        self.held.retain(|partition, _| !partitions.contains(partition));
+        Ok(())
+    }
+
+    fn read(&mut self, partition: usize, count: usize) -> Result<(), Failure> {
+        let Some(held) = self.held.get_mut(&partition) else { return Ok(()) };
+        let from = held.position;
+        let (records, next, resume) = {
+            let world = self.world.lock();
+            let records = world.read(partition, *held, count).map_err(Failure::Evidence)?;
+            let Some((last, _)) = records.last() else { return Ok(()) };
+            // What is read now is of the generation that is there now.
+            *held = Held { position: last + 1, generation: world.partitions[partition].generation() };
+            let resume = world.partitions[partition].resume(held.position, held.generation);
+            (records, held.position, resume)
+        };
+        let generation = held.generation;
+        let id = split_id(partition);
+        let wanted: Vec<_> = records.iter().filter_map(|(position, key)| Some((*position, (*key)?))).collect();
+        self.world.lock().note(|| format!("{}  reads {id} {from}..{next}", self.id));
+        let mut chunks = Vec::new();
+        for (number, open) in self.sinks.iter().enumerate().filter(|_| !wanted.is_empty()) {
+            let routed = open.sink.route(rows(partition, generation, &wanted, next));
+            let mut ledger = open.committer.ledger();
+            for chunk in routed.chunks {
+                let held = ledger.already_held(&id, &chunk.lane);
+                let first = (0..chunk.rows.len()).find(|row| chunk.rows.position(*row) >= held);
+                let Some(first) = first else { continue };
+                let rows = chunk.rows.slice(first, chunk.rows.len() - first);
+                ledger.dispatch(&id, &chunk.lane, rows.position(0), rows.position(rows.len() - 1));
+                chunks.push((number, Chunk { lane: chunk.lane, rows }));
+            }
+        }
+        for open in &self.sinks {
+            open.committer.ledger().advance(&id, next, Some(&resume));
+        }
+        for (number, chunk) in chunks {
+            self.sinks[number].writer.write(chunk)?;
+        }
+        Ok(())
+    }
+
+    fn flush(&mut self, partitions: Option<&[usize]>) -> Result<(), Failure> {
+        let ids = partitions.map(ids);
+        for open in &mut self.sinks {
+            open.writer.flush(ids.as_deref())?;
+        }
+        Ok(())
+    }
+
+    fn commit_idle(&self) -> Result<(), Failure> {
+        for open in &self.sinks {
+            open.committer.commit_idle()?;
+        }
+        Ok(())
+    }
+
+    /// Commits the group's offsets: what is durable in every sink.
+    fn tell_group(&self) {
+        for partition in self.held.keys() {
+            let low = self.sinks.iter().map(|open| open.committer.ledger().low(&split_id(*partition))).min().flatten();
+            let mut world = self.world.lock();
+            let told = &mut world.partitions[*partition];
+            if told.assigned == Some(self.id) && !told.is_file {
+                told.committed = low.or(told.committed);
+            }
+        }
+    }
+}
+
+fn ids(partitions: &[usize]) -> Vec<SplitId> {
+    partitions.iter().map(|partition| split_id(*partition)).collect()
+}

@@ -1,0 +1,416 @@
+//! Messages between the instances and the state store.
+//!
+//! A call is a message that is applied once, twice or never, at once or much later, perhaps after its sender has given up or died. The answer
+//! arrives, arrives late, or is lost. An instance that gets none is told that the store is unavailable, as by a time limit.
+
+use std::collections::BTreeSet;
+
+use pseidon_delivery::{Claimant, Commit, CommitError, CommitRecord, SinkId, SplitId, Staged, StateStore, StoreError, StoredPlan};
+
+use crate::process::ProcessId;
+use crate::scenario::{Kind, Mutation};
+use crate::source::generation_of;
+use crate::store::Content;
+use crate::world::{Shared, World, split_id};
+
+/// A question to the store.
+#[derive(Clone, Debug)]
+pub(crate) enum Request {
+    Take { sink: SinkId, splits: Vec<SplitId>, claimant: Claimant },
+    SetOwner { sink: SinkId, splits: Vec<(SplitId, u64)>, owner: Option<String> },
+    Fence { sink: SinkId, owner: String },
+    Owners { sink: SinkId },
+    Commit { sink: SinkId, commit: Commit },
+    Staged { sink: SinkId },
+}
+
+/// What the store says.
+#[derive(Debug)]
+pub(crate) enum Answer {
+    Done,
+    Taken(Result<Vec<CommitRecord>, CommitError>),
+    Owners(BTreeSet<String>),
+    Committed(Result<(), CommitError>),
+    Staged(Vec<Staged>),
+}
+
+impl Request {
+    /// Applies it.
+    fn apply(&self, content: &mut Content) -> Answer {
+        match self {
+            Request::Take { sink, splits, claimant } => Answer::Taken(content.take(sink, splits, claimant)),
+            Request::SetOwner { sink, splits, owner } => {
+                content.set_owner(sink, splits, owner.as_deref());
+                Answer::Done
+            }
+            Request::Fence { sink, owner } => {
+                content.fence(sink, owner);
+                Answer::Done
+            }
+            Request::Owners { sink } => Answer::Owners(content.owners(sink)),
+            Request::Commit { sink, commit } => Answer::Committed(content.commit(sink, commit)),
+            Request::Staged { sink } => Answer::Staged(content.staged(sink)),
+        }
+    }
+
+    /// One line for the trace.
+    fn describe(&self) -> String {
+        match self {
+            Request::Take { sink, splits, claimant } => format!("take {sink} {splits:?} for {} with {}", claimant.owner, claimant.plan),
+            Request::SetOwner { sink, splits, owner } => format!("owner {sink} {splits:?} = {}", owner.as_deref().unwrap_or("none")),
+            Request::Fence { sink, owner } => format!("fence {sink} {owner}"),
+            Request::Owners { sink } => format!("owners {sink}"),
+            Request::Commit { sink, commit } => {
+                let steps: Vec<String> = commit.splits.iter().map(describe_step).collect();
+                let staged: Vec<&str> = commit.staged.iter().map(|entry| entry.id.as_str()).collect();
+                format!("commit {sink} [{}] staged {staged:?} published {:?}", steps.join(", "), commit.published)
+            }
+            Request::Staged { sink } => format!("staged {sink}"),
+        }
+    }
+}
+
+impl Answer {
+    /// The same of an answer.
+    fn describe(&self) -> String {
+        match self {
+            Answer::Done => "done".into(),
+            Answer::Taken(Ok(records)) => records.iter().map(describe_record).collect::<Vec<_>>().join(", "),
+            Answer::Owners(owners) => format!("{owners:?}"),
+            Answer::Committed(Ok(())) => "committed".into(),
+            Answer::Taken(Err(error)) | Answer::Committed(Err(error)) => error.to_string(),
+            Answer::Staged(entries) => format!("{:?}", entries.iter().map(|entry| entry.id.as_str()).collect::<Vec<_>>()),
+        }
+    }
+}
+
+fn describe_record(record: &CommitRecord) -> String {
+    let mut ahead: Vec<_> = record.ahead.iter().collect();
+    ahead.sort();
+    let low = record.low.map_or("none".into(), |low| low.to_string());
+    let plan = record.plan.as_deref().unwrap_or("no plan");
+    format!("epoch {} commit {} low {low} ahead {ahead:?} owners {:?} {plan}", record.epoch, record.sequence, record.owners)
+}
+
+fn describe_step(step: &pseidon_delivery::SplitCommit) -> String {
+    let mut ahead = step.ahead.clone();
+    ahead.sort();
+    format!("{} epoch {} commit {} low {} ahead {ahead:?}", step.split, step.epoch, step.sequence, step.low)
+}
+
+/// A message on its way to the store.
+struct Message {
+    /// The call that waits for its answer.
+    call: u64,
+    sender: ProcessId,
+    request: Request,
+}
+
+/// What is on its way.
+#[derive(Default)]
+pub(crate) struct Network {
+    messages: Vec<Message>,
+    /// Calls that wait, with the answer once it has arrived. `Err` means that the caller's patience is over.
+    waiting: Vec<Waiting>,
+    calls: u64,
+}
+
+struct Waiting {
+    call: u64,
+    caller: ProcessId,
+    answer: Option<Result<Answer, ()>>,
+}
+
+/// What becomes of a call.
+enum Fate {
+    /// Applied and answered at once.
+    Prompt,
+    /// Never applied, no answer.
+    Unheard,
+    /// Applied, no answer.
+    AnswerLost,
+    /// The caller gets no answer, and the message is applied some day.
+    Delayed,
+    /// The caller waits until the message is applied, or gives up before.
+    Slow,
+}
+
+impl World {
+    fn fate(&mut self) -> Fate {
+        if self.is_calm {
+            return Fate::Prompt;
+        }
+        match self.rng.u32(0..100) {
+            0..4 => Fate::Unheard,
+            4..9 => Fate::AnswerLost,
+            9..13 if self.kinds.has(Kind::LateMessages) => Fate::Delayed,
+            13..25 if self.kinds.has(Kind::LateMessages) => Fate::Slow,
+            _ => Fate::Prompt,
+        }
+    }
+
+    fn apply(&mut self, request: &Request) -> Answer {
+        match (request, self.mutation) {
+            (Request::Fence { .. }, Some(Mutation::UnfencedOwners)) => return Answer::Done,
+            (Request::Take { claimant, .. }, Some(Mutation::ForgottenPlans)) => {
+                let mut answer = request.apply(&mut self.store);
+                if let Answer::Taken(Ok(records)) = &mut answer {
+                    records.iter_mut().for_each(|record| record.plan = Some(claimant.plan.clone()));
+                }
+                return answer;
+            }
+            _ => {}
+        }
+        let answer = request.apply(&mut self.store);
+        if let (Request::Commit { commit, .. }, Answer::Committed(Ok(()))) = (request, &answer) {
+            self.note_begun(commit);
+        }
+        answer
+    }
+
+    /// Remembers where splits are begun.
+    fn note_begun(&mut self, commit: &Commit) {
+        for step in commit.splits.iter().filter(|step| step.sequence == 0) {
+            let partition = (0..self.partitions.len()).find(|partition| split_id(*partition) == step.split);
+            if let Some(partition) = partition {
+                let generation = step.resume.as_ref().map_or(1, generation_of);
+                self.partitions[partition].begun.get_or_insert((generation, step.low));
+            }
+        }
+    }
+
+    /// Everything that is on its way is lost.
+    pub(crate) fn drop_messages(&mut self) {
+        self.network.messages.clear();
+    }
+
+    /// Whether anything is on its way.
+    pub(crate) fn has_messages(&self) -> bool {
+        !self.network.messages.is_empty()
+    }
+
+    /// Whether the process waits for an answer that has not come.
+    pub(crate) fn waits(&self, process: ProcessId) -> bool {
+        self.network.waiting.iter().any(|waiting| waiting.caller == process && waiting.answer.is_none())
+    }
+
+    /// A message is applied, dropped, or applied and still there for another time.
+    pub(crate) fn move_a_message(&mut self) {
+        if self.network.messages.is_empty() {
+            return;
+        }
+        let at = self.rng.usize(0..self.network.messages.len());
+        match self.rng.u32(0..10) {
+            0 => {
+                let message = self.network.messages.remove(at);
+                self.note(|| format!("net  dropped: {} of {}", message.request.describe(), message.sender));
+            }
+            1 => {
+                let request = self.network.messages[at].request.clone();
+                let answer = self.apply(&request);
+                self.note(|| format!("net  delivered, and once more later: {} -> {}", request.describe(), answer.describe()));
+                self.answer(at, answer);
+            }
+            _ => {
+                let request = self.network.messages[at].request.clone();
+                let sender = self.network.messages[at].sender;
+                let answer = self.apply(&request);
+                self.note(|| format!("net  delivered late: {} of {sender} -> {}", request.describe(), answer.describe()));
+                self.answer(at, answer);
+                self.network.messages.remove(at);
+            }
+        }
+    }
+
+    fn answer(&mut self, message: usize, answer: Answer) {
+        let call = self.network.messages[message].call;
+        let is_lost = !self.is_calm && self.rng.u32(0..10) == 0;
+        if let Some(waiting) = self.network.waiting.iter_mut().find(|waiting| waiting.call == call && waiting.answer.is_none()) {
+            waiting.answer = Some(if is_lost { Err(()) } else { Ok(answer) });
+        }
+    }
+
+    /// The patience of a caller is over.
+    pub(crate) fn time_out(&mut self) {
+        let unanswered: Vec<usize> = (0..self.network.waiting.len()).filter(|at| self.network.waiting[*at].answer.is_none()).collect();
+        if let Some(at) = self.rng.choice(unanswered) {
+            self.network.waiting[at].answer = Some(Err(()));
+            let caller = self.network.waiting[at].caller;
+            self.note(|| format!("net  {caller} waits for an answer no longer"));
+        }
+    }
+
+    /// The process is dead. What it sent stays on its way.
+    pub(crate) fn forget_caller(&mut self, process: ProcessId) {
+        self.network.waiting.retain(|waiting| waiting.caller != process);
+    }
+
+    /// Everything that is on its way arrives or is lost.
+    pub(crate) fn settle_network(&mut self) {
+        while self.has_messages() {
+            self.move_a_message();
+        }
+        for waiting in &mut self.network.waiting {
+            waiting.answer.get_or_insert(Err(()));
+        }
+    }
+}
+
+/// A process's connection to the store.
+pub(crate) struct Client {
+    pub(crate) world: Shared,
+    pub(crate) process: ProcessId,
+}
+
+impl Client {
+    fn call(&self, request: Request) -> Result<Answer, StoreError> {
+        if self.world.lock().is_dying {
+            return Err(unavailable());
+        }
+        // Others may be at work before the question arrives.
+        self.world.maybe_switch();
+        let call = {
+            let mut world = self.world.lock();
+            let fate = world.fate();
+            let process = self.process;
+            let answer = match fate {
+                Fate::Prompt => {
+                    let answer = world.apply(&request);
+                    world.note(|| format!("{process}  {} -> {}", request.describe(), answer.describe()));
+                    Some(Ok(answer))
+                }
+                Fate::Unheard => {
+                    world.note(|| format!("{process}  {} -> lost on its way", request.describe()));
+                    Some(Err(()))
+                }
+                Fate::AnswerLost => {
+                    let answer = world.apply(&request);
+                    world.note(|| format!("{process}  {} -> {}, but the answer is lost", request.describe(), answer.describe()));
+                    Some(Err(()))
+                }
+                Fate::Delayed | Fate::Slow => None,
+            };
+            if let Some(answer) = answer {
+                drop(world);
+                self.world.maybe_switch();
+                return answer.map_err(|()| unavailable());
+            }
+            world.network.calls += 1;
+            let call = world.network.calls;
+            world.note(|| format!("{process}  {} -> on its way", request.describe()));
+            world.network.messages.push(Message { call, sender: process, request });
+            let answer = matches!(fate, Fate::Delayed).then_some(Err(()));
+            world.network.waiting.push(Waiting { call, caller: process, answer });
+            call
+        };
+        loop {
+            self.world.switch();
+            let mut world = self.world.lock();
+            let Some(at) = world.network.waiting.iter().position(|waiting| waiting.call == call) else { return Err(unavailable()) };
+            if world.network.waiting[at].answer.is_some() {
+                let answer = world.network.waiting.swap_remove(at).answer;
+                return answer.unwrap_or(Err(())).map_err(|()| unavailable());
+            }
+        }
+    }
+}
+
+fn unavailable() -> StoreError {
+    StoreError::Unavailable("no answer".into())
+}
+
+fn unexpected(answer: &Answer) -> StoreError {
+    StoreError::Failed(format!("the simulated store answered another question: {answer:?}"))
+}
+
+impl StateStore for Client {
+    fn identity(&self) -> Result<String, StoreError> {
+        Ok("simulated".into())
+    }
+
+    fn weaknesses(&self) -> Result<Vec<String>, StoreError> {
+        Ok(Vec::new())
+    }
+
+    fn take(&self, sink: &SinkId, splits: &[SplitId], claimant: &Claimant) -> Result<Vec<CommitRecord>, CommitError> {
+        match self.call(Request::Take { sink: sink.clone(), splits: splits.to_vec(), claimant: claimant.clone() })? {
+            Answer::Taken(taken) => taken,
+            other => Err(unexpected(&other).into()),
+        }
+    }
+
+    fn set_owner(&self, sink: &SinkId, splits: &[(SplitId, u64)], owner: Option<&str>) -> Result<(), StoreError> {
+        self.call(Request::SetOwner { sink: sink.clone(), splits: splits.to_vec(), owner: owner.map(str::to_owned) }).map(|_| ())
+    }
+
+    fn fence(&self, sink: &SinkId, owner: &str) -> Result<(), StoreError> {
+        self.call(Request::Fence { sink: sink.clone(), owner: owner.to_owned() }).map(|_| ())
+    }
+
+    fn owners(&self, sink: &SinkId) -> Result<BTreeSet<String>, StoreError> {
+        match self.call(Request::Owners { sink: sink.clone() })? {
+            Answer::Owners(owners) => Ok(owners),
+            other => Err(unexpected(&other)),
+        }
+    }
+
+    fn commit_many(&self, steps: &[(&SinkId, &Commit)]) -> Vec<Result<(), CommitError>> {
+        let commit = |sink: &SinkId, commit: &Commit| match self.call(Request::Commit { sink: sink.clone(), commit: commit.clone() })? {
+            Answer::Committed(outcome) => outcome,
+            other => Err(unexpected(&other).into()),
+        };
+        steps.iter().map(|(sink, step)| commit(sink, step)).collect()
+    }
+
+    fn staged(&self, sink: &SinkId) -> Result<Vec<Staged>, StoreError> {
+        match self.call(Request::Staged { sink: sink.clone() })? {
+            Answer::Staged(entries) => Ok(entries),
+            other => Err(unexpected(&other)),
+        }
+    }
+
+    fn forget(&self, _: &SinkId, _: &[String]) -> Result<(), StoreError> {
+        not_simulated()
+    }
+
+    fn records(&self, _: &SinkId) -> Result<Vec<(SplitId, CommitRecord)>, StoreError> {
+        not_simulated()
+    }
+
+    fn forget_splits(&self, _: &SinkId, _: &[SplitId]) -> Result<(), StoreError> {
+        not_simulated()
+    }
+
+    fn sinks(&self) -> Result<Vec<SinkId>, StoreError> {
+        not_simulated()
+    }
+
+    fn plans(&self) -> Result<Vec<String>, StoreError> {
+        not_simulated()
+    }
+
+    fn plan(&self, _: &str) -> Result<Option<String>, StoreError> {
+        not_simulated()
+    }
+
+    fn add_plan(&self, _: &StoredPlan) -> Result<(), StoreError> {
+        not_simulated()
+    }
+
+    fn forget_plans(&self, _: &[String]) -> Result<(), StoreError> {
+        not_simulated()
+    }
+
+    fn note(&self, _: &str) -> Result<Option<String>, StoreError> {
+        not_simulated()
+    }
+
+    fn set_note(&self, _: &str, _: &str) -> Result<(), StoreError> {
+        not_simulated()
+    }
+}
+
+/// Neither a committer nor a sink asks this.
+fn not_simulated<T>() -> Result<T, StoreError> {
+    Err(StoreError::Failed("the simulation has no message for this call".into()))
+}

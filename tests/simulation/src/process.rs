@@ -1,0 +1,87 @@
+//! A simulated instance: a process that makes one attempt after another, as the engine does.
+
+use std::fmt;
+use std::sync::Arc;
+
+use pseidon_delivery::committer::{Abandon, Seen};
+use pseidon_plugin::sink::SinkError;
+
+use crate::attempt;
+use crate::world::Shared;
+
+/// Names a process.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct ProcessId {
+    pub(crate) machine: usize,
+    pub(crate) number: usize,
+    /// The version of the pipeline that it runs.
+    pub(crate) plan: usize,
+}
+
+impl fmt::Display for ProcessId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "m{}p{}", self.machine, self.number)?;
+        if self.plan > 0 { write!(f, "-v{}", self.plan + 1) } else { Ok(()) }
+    }
+}
+
+/// Why an attempt has ended.
+#[derive(Debug)]
+pub(crate) enum Failure {
+    Fenced(String),
+    Transient(String),
+    /// Another plan has left lanes ahead.
+    OtherPlan(String),
+    /// What is found cannot be: something has lost data.
+    Evidence(String),
+    Stopped,
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Failure::Fenced(reason) | Failure::Transient(reason) | Failure::OtherPlan(reason) | Failure::Evidence(reason) => {
+                f.write_str(reason)
+            }
+            Failure::Stopped => f.write_str("it was told to leave"),
+        }
+    }
+}
+
+impl From<Abandon> for Failure {
+    fn from(abandon: Abandon) -> Self {
+        match abandon {
+            Abandon::Fenced(error) => Failure::Fenced(error.to_string()),
+            other @ Abandon::OtherPlan { .. } => Failure::OtherPlan(other.to_string()),
+            Abandon::Fatal(reason) => Failure::Evidence(reason),
+            Abandon::Stopped => Failure::Stopped,
+        }
+    }
+}
+
+impl From<SinkError> for Failure {
+    fn from(error: SinkError) -> Self {
+        match error {
+            SinkError::Abandon(abandon) => abandon.into(),
+            SinkError::Transient(reason) => Failure::Transient(reason),
+            SinkError::Fatal(reason) => Failure::Evidence(reason),
+        }
+    }
+}
+
+/// A process: attempts, until one ends well, finds that something has lost data, or is told to leave.
+pub(crate) fn run(world: &Shared, id: ProcessId) {
+    let seen: Vec<Arc<Seen>> = world.lock().sinks.iter().map(|_| Arc::default()).collect();
+    loop {
+        let failure = match attempt::run(world, id, &seen) {
+            Ok(()) => return world.lock().note(|| format!("{id}  has stopped well")),
+            Err(failure) => failure,
+        };
+        world.lock().note(|| format!("{id}  attempt ends: {failure}"));
+        match failure {
+            Failure::Fenced(_) | Failure::Transient(_) => world.switch(),
+            Failure::Stopped | Failure::OtherPlan(_) => return,
+            Failure::Evidence(reason) => return world.lock().raise_alarm(id, reason),
+        }
+    }
+}

@@ -1,0 +1,92 @@
+//! What may go wrong in a run, and which safeguard is taken away to see that the simulation notices.
+
+use std::fmt;
+
+use clap::ValueEnum;
+
+/// A kind of fault. Crashes, frozen processes, moving partitions, lost messages and lost answers are in every run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Kind {
+    /// Messages to the store are applied late, repeatedly, or after their sender's death
+    LateMessages,
+    /// Machines have disks of their own, which are swapped or not mounted
+    Disks,
+    /// Instances run different versions of the pipeline
+    Plans,
+    /// The state store is replaced by an older copy of it
+    OlderStore,
+    /// Topics are deleted and made again
+    Topics,
+    /// Files that are followed are emptied and written again
+    RewrittenFiles,
+    /// A target that holds the positions, beside the files or alone; it may lose them
+    Target,
+}
+
+/// A set of [`Kind`]s.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Kinds(u32);
+
+impl Kinds {
+    /// No kind.
+    pub fn none() -> Kinds {
+        Kinds(0)
+    }
+
+    /// Every kind.
+    pub fn all() -> Kinds {
+        Kind::value_variants().iter().fold(Kinds::none(), |kinds, kind| kinds.with(*kind))
+    }
+
+    /// The same with this kind.
+    #[must_use]
+    pub fn with(self, kind: Kind) -> Kinds {
+        Kinds(self.0 | 1 << kind as u32)
+    }
+
+    /// The same without this kind.
+    #[must_use]
+    pub fn without(self, kind: Kind) -> Kinds {
+        Kinds(self.0 & !(1 << kind as u32))
+    }
+
+    /// Whether the kind is in the set.
+    pub fn has(self, kind: Kind) -> bool {
+        self.0 & (1 << kind as u32) != 0
+    }
+}
+
+impl fmt::Display for Kinds {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let names = Kind::value_variants().iter().filter(|kind| self.has(**kind)).filter_map(ValueEnum::to_possible_value);
+        f.write_str(&names.map(|value| value.get_name().to_owned()).collect::<Vec<_>>().join(" "))
+    }
+}
+
+/// A safeguard that is taken away. Each is taken away outside the code under test, by the store, the disks or the source.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Mutation {
+    /// The store does not fence the owner of a folder before the folder is cleaned up
+    UnfencedOwners,
+    /// All disks have the same id
+    EqualDisks,
+    /// The store does not know which version of the pipeline a lane that is ahead is of
+    ForgottenPlans,
+    /// The source does not compare the state with the offsets of the consumer group
+    UncheckedOffsets,
+    /// What the target holds is not compared with the copy in the store
+    UncheckedTarget,
+    /// The source does not look whether a topic is the one that it has read before
+    UncheckedTopics,
+    /// The source does not look whether a file still has the content that it has read before
+    UncheckedFiles,
+    /// Owner names follow from the wall-clock time
+    EqualNames,
+}
+
+impl Mutation {
+    /// All of them.
+    pub fn all() -> &'static [Mutation] {
+        Mutation::value_variants()
+    }
+}

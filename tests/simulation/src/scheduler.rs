@@ -1,0 +1,338 @@
+//! What happens next: the order of all steps of a run, decided by its seed.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use generator::{Generator, Gn};
+
+use crate::Settings;
+use crate::disk::Disk;
+use crate::fixture::PLANS;
+use crate::process::{self, ProcessId};
+use crate::scenario::Kind;
+use crate::world::{Shared, World, plan_name, split_id};
+
+/// How many steps a process may need at the end, when nothing goes wrong any more.
+const PATIENCE: u32 = 10_000;
+/// The size of a process's stack in words.
+const STACK: usize = 64 << 10;
+/// How many processes a machine has at most.
+const MOST_PROCESSES: usize = 2;
+
+struct Process {
+    steps: Generator<'static, (), ()>,
+    is_frozen: bool,
+}
+
+/// A run.
+pub(crate) struct Scheduler {
+    world: Shared,
+    processes: BTreeMap<ProcessId, Process>,
+    started: usize,
+    machines: usize,
+}
+
+impl Scheduler {
+    pub(crate) fn new(settings: &Settings, dir: PathBuf) -> Scheduler {
+        let world = World::new(settings, dir);
+        let machines = world.disks.mounted.len();
+        Scheduler { world: world.share(), processes: BTreeMap::new(), started: 0, machines }
+    }
+
+    /// Everything from the first step to the checks. Returns what was wrong, and the trace.
+    pub(crate) fn run(mut self) -> (Vec<String>, Option<Vec<String>>) {
+        let steps = self.world.lock().rng.usize(50..400);
+        for _ in 0..steps {
+            self.step();
+        }
+        self.finish();
+        let mut world = self.world.lock();
+        if world.violations.is_empty() {
+            world.check_end();
+        }
+        (std::mem::take(&mut world.violations), world.trace.take())
+    }
+
+    fn step(&mut self) {
+        let chance = {
+            let mut world = self.world.lock();
+            world.step += 1;
+            world.clock += world.rng.u64(0..3);
+            world.rng.u32(0..100)
+        };
+        match chance {
+            0..80 => self.resume_any(),
+            80..90 => {
+                let mut world = self.world.lock();
+                match world.rng.u32(0..4) {
+                    0 => world.time_out(),
+                    1 => world.move_a_transaction(),
+                    _ => world.move_a_message(),
+                }
+            }
+            _ => self.disturb(),
+        }
+    }
+
+    fn resume_any(&mut self) {
+        let able: Vec<ProcessId> = {
+            let world = self.world.lock();
+            let able = |(id, process): (&ProcessId, &Process)| (!process.is_frozen && !world.waits(*id)).then_some(*id);
+            self.processes.iter().filter_map(able).collect()
+        };
+        let chosen = self.world.lock().rng.choice(able);
+        match chosen {
+            Some(id) => self.resume(id),
+            None if self.processes.is_empty() => self.start_any(),
+            None => {}
+        }
+    }
+
+    fn resume(&mut self, id: ProcessId) {
+        let Some(process) = self.processes.get_mut(&id) else { return };
+        self.world.lock().disks.look_from(id.machine);
+        process.steps.resume();
+        if process.steps.is_done() {
+            self.remove(id);
+        }
+    }
+
+    fn start_any(&mut self) {
+        let machine = self.world.lock().rng.usize(0..self.machines);
+        if self.processes.keys().filter(|id| id.machine == machine).count() < MOST_PROCESSES {
+            let plan = {
+                let mut world = self.world.lock();
+                if world.kinds.has(Kind::Plans) { world.rng.usize(0..PLANS) } else { 0 }
+            };
+            self.start(machine, plan);
+            self.rebalance();
+        }
+    }
+
+    fn start(&mut self, machine: usize, plan: usize) -> ProcessId {
+        self.started += 1;
+        let id = ProcessId { machine, number: self.started, plan };
+        let world = self.world.clone();
+        world.lock().note(|| format!("{id}  is started"));
+        world.lock().controls.entry(id).or_default();
+        let mut steps = Gn::new_opt(STACK, move || process::run(&world, id));
+        // Only a generator with data of its own is one that can be left from deep inside; nobody looks at the data.
+        steps.set_local_data(std::ptr::dangling_mut());
+        self.processes.insert(id, Process { steps, is_frozen: false });
+        id
+    }
+
+    /// The process is gone.
+    fn remove(&mut self, id: ProcessId) {
+        self.processes.remove(&id);
+        {
+            let mut world = self.world.lock();
+            world.controls.remove(&id);
+            world.forget_caller(id);
+        }
+        self.rebalance();
+    }
+
+    /// The process is killed: nothing of it is tidied up.
+    fn crash(&mut self, id: ProcessId) {
+        {
+            let mut world = self.world.lock();
+            world.note(|| format!("{id}  crashes"));
+            world.is_dying = true;
+            world.disks.look_nowhere();
+            if let Some(stop) = world.controls.get(&id).and_then(|control| control.stop.clone()) {
+                stop.leave_now();
+            }
+        }
+        self.processes.remove(&id);
+        self.world.lock().is_dying = false;
+        self.remove(id);
+    }
+
+    /// The group gives each partition of a dead member to another one.
+    fn rebalance(&mut self) {
+        let members: Vec<ProcessId> = self.processes.keys().copied().collect();
+        let mut world = self.world.lock();
+        for partition in 0..world.partitions.len() {
+            if world.partitions[partition].assigned.is_none_or(|id| !members.contains(&id)) {
+                world.partitions[partition].assigned = world.rng.choice(&members).copied();
+            }
+        }
+    }
+
+    /// Something happens that the processes have not asked for.
+    fn disturb(&mut self) {
+        let ids: Vec<ProcessId> = self.processes.keys().copied().collect();
+        let (what, any) = {
+            let mut world = self.world.lock();
+            (world.rng.u32(0..26), world.rng.choice(&ids).copied())
+        };
+        match (what, any) {
+            (0..5, _) => self.start_any(),
+            (5..8, Some(id)) => self.crash(id),
+            (8..11, Some(id)) => self.freeze_or_wake(id),
+            (11, Some(id)) => {
+                let mut world = self.world.lock();
+                world.note(|| format!("{id}  is told to stop"));
+                world.controls.entry(id).or_default().is_stopping = true;
+            }
+            (12, Some(id)) => {
+                let mut world = self.world.lock();
+                world.note(|| format!("{id}  is told to leave at once"));
+                if let Some(stop) = world.controls.get(&id).and_then(|control| control.stop.as_ref()) {
+                    stop.leave_now();
+                }
+            }
+            (13..16, Some(id)) => {
+                let mut world = self.world.lock();
+                let partition = {
+                    let count = world.partitions.len();
+                    world.rng.usize(0..count)
+                };
+                world.note(|| format!("group  gives partition {partition} to {id}"));
+                world.partitions[partition].assigned = Some(id);
+            }
+            (16..18, _) => {
+                let mut world = self.world.lock();
+                let world = &mut *world;
+                let partition = world.rng.usize(0..world.partitions.len());
+                let count = world.rng.usize(1..6);
+                world.partitions[partition].produce(&mut world.rng, count);
+            }
+            (18, _) => {
+                let mut world = self.world.lock();
+                let world = &mut *world;
+                let rng = &mut world.rng;
+                let name = world.disks.read_one(|count| rng.usize(0..count));
+                if let Some(name) = name {
+                    world.note(|| format!("reader takes {name}"));
+                }
+            }
+            (19, _) => self.reboot(),
+            (20, _) => self.world.lock().copy_store(),
+            (21, _) => self.restore_older(),
+            (22, _) => self.begin_generation(),
+            (23, _) => {
+                let mut world = self.world.lock();
+                if world.kinds.has(Kind::Target) && world.losing_positions_is_noticed() {
+                    world.lose_positions();
+                }
+            }
+            (24, _) => {
+                let mut world = self.world.lock();
+                let jump = world.rng.u64(0..400);
+                world.clock = world.clock + 200 - jump;
+                world.note(|| "clock  jumps".into());
+            }
+            _ => {}
+        }
+    }
+
+    /// A machine is restarted, and its disk is swapped, or not mounted.
+    fn reboot(&mut self) {
+        if !self.world.lock().kinds.has(Kind::Disks) {
+            return;
+        }
+        let machine = self.world.lock().rng.usize(0..self.machines);
+        for id in self.processes.keys().copied().filter(|id| id.machine == machine).collect::<Vec<_>>() {
+            self.crash(id);
+        }
+        let mut world = self.world.lock();
+        let disks: Vec<Disk> = world.disks.all().filter(|disk| *disk == Disk::Root(machine) || matches!(disk, Disk::Data(_))).collect();
+        if let Some(disk) = world.rng.choice(disks) {
+            world.disks.mounted[machine] = disk;
+            world.note(|| format!("m{machine}  is restarted with {disk:?}"));
+        }
+    }
+
+    fn restore_older(&mut self) {
+        let mut world = self.world.lock();
+        if !world.kinds.has(Kind::OlderStore) || !world.restore_older() {
+            return;
+        }
+        world.drop_messages();
+        drop(world);
+        for id in self.processes.keys().copied().collect::<Vec<_>>() {
+            self.crash(id);
+        }
+    }
+
+    /// A topic is made again, or a file is written again.
+    fn begin_generation(&mut self) {
+        let mut world = self.world.lock();
+        let world = &mut *world;
+        let number = world.rng.usize(0..world.partitions.len());
+        let kind = if world.partitions[number].is_file { Kind::RewrittenFiles } else { Kind::Topics };
+        if !world.kinds.has(kind) {
+            return;
+        }
+        let partition = &mut world.partitions[number];
+        partition.begin_generation(&mut world.rng);
+        world.may_alarm = true;
+        world.note(|| format!("source  partition {number} is made again"));
+    }
+
+    fn freeze_or_wake(&mut self, id: ProcessId) {
+        let Some(process) = self.processes.get_mut(&id) else { return };
+        process.is_frozen = !process.is_frozen;
+        let is_frozen = process.is_frozen;
+        self.world.lock().note(|| format!("{id}  {}", if is_frozen { "freezes" } else { "wakes up" }));
+    }
+
+    /// All processes are killed and all faults are repaired. On each machine one process after another reads everything and stops well.
+    fn finish(&mut self) {
+        self.world.lock().note(|| "all processes are killed, all faults are repaired".into());
+        for id in self.processes.keys().copied().collect::<Vec<_>>() {
+            self.crash(id);
+        }
+        {
+            let mut world = self.world.lock();
+            world.is_calm = true;
+            world.settle_network();
+        }
+        let mut disks: Vec<Disk> = self.world.lock().disks.all().collect();
+        self.world.lock().rng.shuffle(&mut disks);
+        let mut is_first = true;
+        for disk in disks {
+            let is_clear = {
+                let world = self.world.lock();
+                world.store.all_staged().next().is_none() && !world.disks.has_hidden(disk)
+            };
+            if is_clear && !is_first {
+                continue;
+            }
+            is_first = false;
+            let machine = if let Disk::Root(machine) = disk { machine } else { 0 };
+            self.world.lock().disks.mounted[machine] = disk;
+            let plans = if self.world.lock().kinds.has(Kind::Plans) { PLANS } else { 1 };
+            for plan in 0..plans {
+                self.finish_on(machine, plan);
+            }
+        }
+    }
+
+    /// One process brings to its end what can be brought to its end on this machine and with this version of the pipeline.
+    fn finish_on(&mut self, machine: usize, plan: usize) {
+        let id = self.start(machine, plan);
+        {
+            let mut world = self.world.lock();
+            for partition in 0..world.partitions.len() {
+                let is_of_other_plan = world.sinks.iter().any(|(sink, _)| {
+                    let record = world.store.record(sink, &split_id(partition));
+                    !record.ahead.is_empty() && record.plan != Some(plan_name(plan))
+                });
+                world.partitions[partition].assigned = (!is_of_other_plan).then_some(id);
+            }
+        }
+        let mut left = PATIENCE;
+        while self.processes.contains_key(&id) && left > 0 {
+            self.world.lock().step += 1;
+            self.resume(id);
+            left -= 1;
+        }
+        if left == 0 {
+            self.world.lock().violate(format!("{id} does not come to its end although nothing is wrong any more"));
+            self.crash(id);
+        }
+    }
+}

@@ -1,0 +1,210 @@
+//! The state store's content, in memory: what a store answers, without any network in between.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::Arc;
+
+use parking_lot::Mutex;
+use pseidon_delivery::store::{Shown, refusal};
+use pseidon_delivery::{Claimant, Commit, CommitError, CommitRecord, SinkId, SplitId, Staged, StateStore, StoreError, StoredPlan};
+
+/// Everything that one pipeline's store holds.
+#[derive(Clone, Default)]
+pub struct Content {
+    identity: Option<String>,
+    records: BTreeMap<(SinkId, SplitId), CommitRecord>,
+    staged: BTreeMap<(SinkId, String), String>,
+    fenced: BTreeSet<(SinkId, String)>,
+    plans: BTreeMap<String, String>,
+    notes: HashMap<String, String>,
+}
+
+impl Content {
+    /// The record of a split.
+    pub fn record(&self, sink: &SinkId, split: &SplitId) -> CommitRecord {
+        self.records.get(&(sink.clone(), split.clone())).cloned().unwrap_or_default()
+    }
+
+    /// Every record.
+    pub fn all_records(&self) -> impl Iterator<Item = (&SinkId, &SplitId, &CommitRecord)> {
+        self.records.iter().map(|((sink, split), record)| (sink, split, record))
+    }
+
+    /// The id of every staged entry, with its sink.
+    pub fn all_staged(&self) -> impl Iterator<Item = (&SinkId, &str)> {
+        self.staged.keys().map(|(sink, id)| (sink, id.as_str()))
+    }
+
+    fn is_fenced(&self, sink: &SinkId, owner: &str) -> bool {
+        self.fenced.contains(&(sink.clone(), owner.to_owned()))
+    }
+
+    /// [`StateStore::take`]
+    pub fn take(&mut self, sink: &SinkId, splits: &[SplitId], claimant: &Claimant) -> Result<Vec<CommitRecord>, CommitError> {
+        if self.is_fenced(sink, &claimant.owner) {
+            return Err(CommitError::OwnerFenced(claimant.owner.clone()));
+        }
+        let take = |split: &SplitId| {
+            let record = self.records.entry((sink.clone(), split.clone())).or_default();
+            record.epoch += 1;
+            record.owners.retain(|other| *other != claimant.owner);
+            let before = record.clone();
+            record.owners.push(claimant.owner.clone());
+            if record.ahead.is_empty() || claimant.accepts_other_plans {
+                record.plan = Some(claimant.plan.clone());
+            }
+            before
+        };
+        Ok(splits.iter().map(take).collect())
+    }
+
+    /// [`StateStore::set_owner`]
+    pub fn set_owner(&mut self, sink: &SinkId, splits: &[(SplitId, u64)], owner: Option<&str>) {
+        for (split, epoch) in splits {
+            if let Some(record) = self.records.get_mut(&(sink.clone(), split.clone()))
+                && record.epoch == *epoch
+            {
+                record.owners = owner.iter().map(|owner| (*owner).to_owned()).collect();
+            }
+        }
+    }
+
+    /// [`StateStore::fence`]. Marks of owners without a record are dropped as soon as that is allowed.
+    pub fn fence(&mut self, sink: &SinkId, owner: &str) {
+        let owners = self.owners(sink);
+        self.fenced.retain(|(of, other)| of != sink || owners.contains(other));
+        self.fenced.insert((sink.clone(), owner.to_owned()));
+    }
+
+    /// [`StateStore::owners`]
+    pub fn owners(&self, sink: &SinkId) -> BTreeSet<String> {
+        self.all_records().filter(|(of, _, _)| *of == sink).flat_map(|(_, _, record)| record.owners.clone()).collect()
+    }
+
+    /// [`StateStore::commit`]
+    pub fn commit(&mut self, sink: &SinkId, commit: &Commit) -> Result<(), CommitError> {
+        let key = |split: &SplitId| (sink.clone(), split.clone());
+        let shown = |split| {
+            self.records.get(&key(split)).map_or(Shown::default(), |record| Shown { epoch: record.epoch, sequence: record.sequence })
+        };
+        let shown: Vec<Shown> = commit.splits.iter().map(|step| shown(&step.split)).collect();
+        if let Some(refused) = refusal(&commit.owner, self.is_fenced(sink, &commit.owner), &commit.splits, &shown) {
+            return Err(refused);
+        }
+        for step in &commit.splits {
+            let record = self.records.entry(key(&step.split)).or_default();
+            record.sequence += 1;
+            record.low = Some(step.low);
+            record.ahead.extend(step.ahead.iter().cloned());
+            for lane in &step.caught_up {
+                record.ahead.remove(lane);
+            }
+            record.finished = step.finished;
+            record.resume = step.resume.clone().or(record.resume.take());
+        }
+        for id in &commit.published {
+            self.staged.remove(&(sink.clone(), id.clone()));
+        }
+        self.staged.extend(commit.staged.iter().map(|entry| ((sink.clone(), entry.id.clone()), entry.detail.clone())));
+        Ok(())
+    }
+
+    /// [`StateStore::staged`]
+    pub fn staged(&self, sink: &SinkId) -> Vec<Staged> {
+        let of_sink = self.staged.iter().filter(|((of, _), _)| of == sink);
+        of_sink.map(|((_, id), detail)| Staged { id: id.clone(), detail: detail.clone() }).collect()
+    }
+}
+
+/// The store without a network: every call is answered at once.
+#[derive(Clone, Default)]
+pub struct Direct(Arc<Mutex<Content>>);
+
+impl StateStore for Direct {
+    fn identity(&self) -> Result<String, StoreError> {
+        let mut content = self.0.lock();
+        if content.identity.is_none() {
+            content.identity = Some(pseidon_delivery::store::new_identity()?);
+        }
+        Ok(content.identity.clone().unwrap_or_default())
+    }
+
+    fn weaknesses(&self) -> Result<Vec<String>, StoreError> {
+        Ok(vec!["nothing survives the process".into()])
+    }
+
+    fn take(&self, sink: &SinkId, splits: &[SplitId], claimant: &Claimant) -> Result<Vec<CommitRecord>, CommitError> {
+        self.0.lock().take(sink, splits, claimant)
+    }
+
+    fn set_owner(&self, sink: &SinkId, splits: &[(SplitId, u64)], owner: Option<&str>) -> Result<(), StoreError> {
+        self.0.lock().set_owner(sink, splits, owner);
+        Ok(())
+    }
+
+    fn fence(&self, sink: &SinkId, owner: &str) -> Result<(), StoreError> {
+        self.0.lock().fence(sink, owner);
+        Ok(())
+    }
+
+    fn owners(&self, sink: &SinkId) -> Result<BTreeSet<String>, StoreError> {
+        Ok(self.0.lock().owners(sink))
+    }
+
+    fn commit_many(&self, steps: &[(&SinkId, &Commit)]) -> Vec<Result<(), CommitError>> {
+        let mut content = self.0.lock();
+        steps.iter().map(|(sink, commit)| content.commit(sink, commit)).collect()
+    }
+
+    fn staged(&self, sink: &SinkId) -> Result<Vec<Staged>, StoreError> {
+        Ok(self.0.lock().staged(sink))
+    }
+
+    fn forget(&self, sink: &SinkId, ids: &[String]) -> Result<(), StoreError> {
+        self.0.lock().staged.retain(|(of, id), _| of != sink || !ids.contains(id));
+        Ok(())
+    }
+
+    fn records(&self, sink: &SinkId) -> Result<Vec<(SplitId, CommitRecord)>, StoreError> {
+        let content = self.0.lock();
+        let of_sink = content.all_records().filter(|(of, _, _)| *of == sink);
+        Ok(of_sink.map(|(_, split, record)| (split.clone(), record.clone())).collect())
+    }
+
+    fn forget_splits(&self, sink: &SinkId, splits: &[SplitId]) -> Result<(), StoreError> {
+        let is_over = |record: &CommitRecord| record.finished.is_some() && record.owners.is_empty() && record.ahead.is_empty();
+        self.0.lock().records.retain(|(of, split), record| of != sink || !splits.contains(split) || !is_over(record));
+        Ok(())
+    }
+
+    fn sinks(&self) -> Result<Vec<SinkId>, StoreError> {
+        let sinks: BTreeSet<SinkId> = self.0.lock().records.keys().map(|(sink, _)| sink.clone()).collect();
+        Ok(sinks.into_iter().collect())
+    }
+
+    fn plans(&self) -> Result<Vec<String>, StoreError> {
+        Ok(self.0.lock().plans.keys().cloned().collect())
+    }
+
+    fn plan(&self, fingerprint: &str) -> Result<Option<String>, StoreError> {
+        Ok(self.0.lock().plans.get(fingerprint).cloned())
+    }
+
+    fn add_plan(&self, plan: &StoredPlan) -> Result<(), StoreError> {
+        self.0.lock().plans.insert(plan.fingerprint.clone(), plan.text.clone());
+        Ok(())
+    }
+
+    fn forget_plans(&self, fingerprints: &[String]) -> Result<(), StoreError> {
+        self.0.lock().plans.retain(|plan, _| !fingerprints.contains(plan));
+        Ok(())
+    }
+
+    fn note(&self, key: &str) -> Result<Option<String>, StoreError> {
+        Ok(self.0.lock().notes.get(key).cloned())
+    }
+
+    fn set_note(&self, key: &str, value: &str) -> Result<(), StoreError> {
+        self.0.lock().notes.insert(key.into(), value.into());
+        Ok(())
+    }
+}

@@ -1,0 +1,273 @@
+//! Everything that is outside the instances: the store, the network, the disks, the topics and the consumer group, and what the simulation
+//! knows about them.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use fastrand::Rng;
+use parking_lot::{Mutex, MutexGuard};
+use pseidon_delivery::{SinkId, SplitId};
+use pseidon_plugin::Stop;
+
+use crate::Settings;
+use crate::attempt::Held;
+use crate::disk::Disks;
+use crate::network::Network;
+use crate::process::ProcessId;
+use crate::scenario::{Kind, Kinds, Mutation};
+use crate::source::Partition;
+use crate::store::Content;
+use crate::target::Target;
+
+/// What the scheduler tells a process.
+#[derive(Default)]
+pub(crate) struct Control {
+    /// To stop gracefully.
+    pub(crate) is_stopping: bool,
+    /// What ends the attempt that is at work, if any.
+    pub(crate) stop: Option<Stop>,
+}
+
+/// The world of one run.
+pub(crate) struct World {
+    pub(crate) rng: Rng,
+    pub(crate) kinds: Kinds,
+    /// The safeguard that is taken away.
+    pub(crate) mutation: Option<Mutation>,
+    /// Nothing goes wrong any more.
+    pub(crate) is_calm: bool,
+    /// A process is being killed: it must not do anything any more.
+    pub(crate) is_dying: bool,
+    pub(crate) store: Content,
+    pub(crate) network: Network,
+    pub(crate) disks: Disks,
+    pub(crate) partitions: Vec<Partition>,
+    pub(crate) controls: BTreeMap<ProcessId, Control>,
+    /// What must not be.
+    /// The sinks of the pipeline.
+    pub(crate) sinks: Vec<(SinkId, SinkKind)>,
+    pub(crate) target: Target,
+    /// The store as it was some time ago.
+    older: Option<Content>,
+    /// Something has lost data, so a process that notices it and gives up is right.
+    pub(crate) may_alarm: bool,
+    /// A process has noticed it.
+    pub(crate) is_alarmed: bool,
+    pub(crate) violations: Vec<String>,
+    pub(crate) trace: Option<Vec<String>>,
+    pub(crate) step: u64,
+    /// The wall-clock time in milliseconds.
+    pub(crate) clock: u64,
+    names: u64,
+}
+
+/// The world, as the scheduler and the processes share it.
+#[derive(Clone)]
+pub(crate) struct Shared(Arc<Mutex<World>>);
+
+/// What kind of sink it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum SinkKind {
+    /// Files, with the positions in the store.
+    Files,
+    /// A target that holds the positions.
+    Target,
+}
+
+/// The fingerprint of a version of the pipeline.
+pub(crate) fn plan_name(plan: usize) -> String {
+    format!("plan{plan}")
+}
+
+/// What a process does next.
+pub(crate) enum Order {
+    Take(Vec<usize>),
+    Release(Vec<usize>),
+    Lost(usize),
+    Read(usize, usize),
+    Flush(Option<Vec<usize>>),
+    Idle,
+    Tell,
+    Fail,
+    Finish,
+    Nothing,
+}
+
+/// The split of a partition.
+pub(crate) fn split_id(partition: usize) -> SplitId {
+    SplitId::from(format!("in:clicks/{partition}"))
+}
+
+impl Shared {
+    pub(crate) fn lock(&self) -> MutexGuard<'_, World> {
+        self.0.lock()
+    }
+
+    /// Lets the scheduler go on.
+    pub(crate) fn switch(&self) {
+        generator::co_yield_with(());
+    }
+
+    /// Lets the scheduler go on, or not.
+    pub(crate) fn maybe_switch(&self) {
+        let switches = {
+            let mut world = self.lock();
+            !world.is_calm && world.rng.u32(0..4) == 0
+        };
+        if switches {
+            self.switch();
+        }
+    }
+}
+
+impl World {
+    pub(crate) fn new(settings: &Settings, dir: PathBuf) -> World {
+        let (kinds, mutation) = (settings.kinds, settings.mutation);
+        let mut rng = Rng::with_seed(settings.seed);
+        let machines = rng.usize(1..3);
+        let disks = if kinds.has(Kind::Disks) && rng.u32(0..4) > 0 { machines } else { 1 };
+        let disks = Disks::new(dir, machines, disks, mutation == Some(Mutation::EqualDisks));
+        let count = rng.usize(1..4);
+        let (files, target) = ((SinkId::from("lake"), SinkKind::Files), (SinkId::from("topic"), SinkKind::Target));
+        let sinks = match rng.u32(0..8) {
+            0 if kinds.has(Kind::Target) => vec![target],
+            1 if kinds.has(Kind::Target) => vec![files, target],
+            _ => vec![files],
+        };
+        // A target has positions before the store has what tells files apart.
+        let may_be_file = kinds.has(Kind::RewrittenFiles) && sinks.iter().all(|(_, kind)| *kind == SinkKind::Files);
+        let partition = |_| {
+            let is_file = may_be_file && rng.u32(0..4) == 0;
+            Partition::new(&mut rng, is_file)
+        };
+        let partitions = (0..count).map(partition).collect();
+        World {
+            kinds,
+            mutation,
+            is_calm: false,
+            is_dying: false,
+            store: Content::default(),
+            network: Network::default(),
+            disks,
+            partitions,
+            controls: BTreeMap::new(),
+            sinks,
+            target: Target::default(),
+            older: None,
+            may_alarm: false,
+            is_alarmed: false,
+            violations: Vec::new(),
+            trace: settings.traced.then(Vec::new),
+            step: 0,
+            clock: 1_000_000,
+            names: 0,
+            rng,
+        }
+    }
+
+    pub(crate) fn share(self) -> Shared {
+        Shared(Arc::new(Mutex::new(self)))
+    }
+
+    /// Writes a line into the trace, if there is one.
+    pub(crate) fn note(&mut self, line: impl FnOnce() -> String) {
+        let step = self.step;
+        if let Some(trace) = &mut self.trace {
+            trace.push(format!("{step:>5}  {}", line()));
+        }
+    }
+
+    pub(crate) fn violate(&mut self, what: String) {
+        self.note(|| format!("VIOLATION  {what}"));
+        self.violations.push(what);
+    }
+
+    /// A name for an attempt of a process, unlike any other.
+    pub(crate) fn owner_name(&mut self, process: ProcessId) -> String {
+        self.names += 1;
+        match self.mutation {
+            // In containers every process has the same number, and their hosts may have the same name.
+            Some(Mutation::EqualNames) => format!("localhost-1-{}", self.clock),
+            _ => format!("{process}-{}", self.names),
+        }
+    }
+
+    /// A process has found that something has lost data.
+    pub(crate) fn raise_alarm(&mut self, process: ProcessId, reason: String) {
+        if self.may_alarm {
+            self.note(|| format!("{process}  gives up, rightly: {reason}"));
+            self.is_alarmed = true;
+        } else {
+            self.violate(format!("{process} gives up although nothing has lost data: {reason}"));
+        }
+    }
+
+    /// Remembers the store as it is now.
+    pub(crate) fn copy_store(&mut self) {
+        self.older = Some(self.store.clone());
+    }
+
+    /// Puts an older copy in the place of the store, if the source can notice it: there are states that nothing can tell from the last one.
+    /// Returns whether it did; then no process may be left that knows better.
+    pub(crate) fn restore_older(&mut self) -> bool {
+        let Some(older) = self.older.take() else { return false };
+        let is_noticed = |(number, partition): (usize, &Partition)| {
+            let split = split_id(number);
+            let is_same = |(sink, _): &(SinkId, SinkKind)| {
+                let (old, new) = (older.record(sink, &split), self.store.record(sink, &split));
+                (old.low, old.ahead) == (new.low, new.ahead)
+            };
+            let low = |(sink, kind): &(SinkId, SinkKind)| match kind {
+                SinkKind::Files => older.record(sink, &split).low,
+                SinkKind::Target => older.record(sink, &split).low.max(self.target.positions.get(&split).copied()),
+            };
+            let least = self.sinks.iter().filter_map(low).min();
+            self.sinks.iter().all(is_same) || partition.committed > least
+        };
+        if !self.partitions.iter().enumerate().all(is_noticed) {
+            return false;
+        }
+        self.note(|| "store  is replaced by an older copy".into());
+        self.store = older;
+        self.may_alarm = true;
+        true
+    }
+
+    /// What the process does next, which holds these partitions and has read them up to these positions.
+    pub(crate) fn next_order(&mut self, process: ProcessId, held: &BTreeMap<usize, Held>) -> Order {
+        let is_mine = |partition: usize, world: &World| world.partitions[partition].assigned == Some(process);
+        let gone: Vec<usize> = held.keys().copied().filter(|partition| !is_mine(*partition, self)).collect();
+        if let Some(first) = gone.first() {
+            return if !self.is_calm && self.rng.u32(0..3) == 0 { Order::Lost(*first) } else { Order::Release(gone) };
+        }
+        let fresh: Vec<usize> =
+            (0..self.partitions.len()).filter(|partition| is_mine(*partition, self) && !held.contains_key(partition)).collect();
+        if !fresh.is_empty() {
+            return Order::Take(fresh);
+        }
+        if self.controls.get(&process).is_some_and(|control| control.is_stopping) {
+            return Order::Finish;
+        }
+        let unread: Vec<usize> =
+            held.iter().filter(|(partition, at)| self.partitions[**partition].end() > at.position).map(|(at, _)| *at).collect();
+        if self.is_calm {
+            return unread.first().map_or(Order::Finish, |partition| Order::Read(*partition, usize::MAX));
+        }
+        match self.rng.u32(0..20) {
+            0..11 => match self.rng.choice(unread) {
+                Some(partition) => Order::Read(partition, self.rng.usize(1..8)),
+                None => Order::Idle,
+            },
+            11..14 => Order::Flush(None),
+            14 if !held.is_empty() => {
+                let some = held.keys().copied().filter(|_| self.rng.bool()).collect();
+                Order::Flush(Some(some))
+            }
+            15..17 => Order::Idle,
+            17..19 => Order::Tell,
+            19 if self.rng.u32(0..4) == 0 => Order::Fail,
+            _ => Order::Nothing,
+        }
+    }
+}
