@@ -143,7 +143,7 @@ fn replaced(texts: &[StringArray], arrays: &[ArrayRef]) -> usize {
     sum(arrays, |row| {
         let (length, from, to) = (length(text, row), length(from, row), length(to, row));
         // An empty text is found before each character and at the end.
-        let found = if from == 0 { length + 1 } else { length / from };
+        let found = length.checked_div(from).unwrap_or(length + 1);
         length.saturating_add(found.saturating_mul(to.saturating_sub(from)))
     })
 }

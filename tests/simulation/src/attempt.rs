@@ -195,7 +195,7 @@ impl Attempt<'_> {
                 let Some(first) = first else { continue };
                 let rows = chunk.rows.slice(first, chunk.rows.len() - first);
                 ledger.dispatch(&id, &chunk.lane, rows.position(0), rows.position(rows.len() - 1));
-                chunks.push((number, Chunk { lane: chunk.lane, rows }));
+                chunks.push((number, Chunk::new(chunk.lane, rows)));
             }
         }
         for open in &self.sinks {

@@ -126,7 +126,7 @@ impl Sink for TargetSink {
         for row in 0..keys.len() {
             by_key.entry(keys.value(row)).or_default().push(row as u32);
         }
-        let chunk = |(key, numbers): (&str, Vec<u32>)| Some(Chunk { lane: LaneId::from(key), rows: rows.take(&numbers.into()).ok()? });
+        let chunk = |(key, numbers): (&str, Vec<u32>)| Some(Chunk::new(LaneId::from(key), rows.take(&numbers.into()).ok()?));
         Routed { chunks: by_key.into_iter().filter_map(chunk).collect(), bad: Vec::new() }
     }
 

@@ -29,7 +29,7 @@ pub(super) fn chunk(position: Position) -> Chunk {
     batch.push(position, Some(b"x"), RecordMeta::default());
     let options = RecordBatchOptions::new().with_row_count(Some(1));
     let columns = RecordBatch::try_new_with_options(Arc::new(Schema::empty()), Vec::new(), &options).expect("no columns");
-    Chunk { lane: LaneId::from("lane"), rows: Rows::new(Arc::new(batch.finish(position + 1)), columns) }
+    Chunk::new(LaneId::from("lane"), Rows::new(Arc::new(batch.finish(position + 1)), columns))
 }
 
 pub(super) fn unwritten(attempt: AttemptId) -> Unwritten {
