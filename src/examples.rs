@@ -120,7 +120,7 @@ fn batch_of(test: &Test, source: &PlannedSource) -> Result<Batch, Box<Diagnostic
         records.push(record);
     }
     let split = Split { id: SplitId::from("test"), topic, partition: 0 };
-    let wanted = MetaWanted { timestamp: true, key: true, headers: false };
+    let wanted = MetaWanted { timestamp: true, key: true, ..MetaWanted::default() };
     let mut builder = BatchBuilder::new(Arc::new(split), wanted, 0);
     for (position, record) in records.iter().enumerate() {
         let meta = RecordMeta { timestamp: record.timestamp, key: record.key.as_ref().map(String::as_bytes), ..RecordMeta::default() };

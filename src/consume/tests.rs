@@ -24,7 +24,8 @@ fn printed(more: &[&str], records: &[&str]) -> (String, u64) {
     let split = Split { id: SplitId::from("t/3"), topic: "t".to_owned(), partition: 3 };
     let mut builder = BatchBuilder::new(Arc::new(split), source.columns.meta, 0);
     for (offset, record) in (70..).zip(records) {
-        let meta = RecordMeta { timestamp: Some(1_769_817_600_000), key: Some(b"k"), headers: Some(r#"{"a":"b"}"#), bad_headers: None };
+        let meta =
+            RecordMeta { timestamp: Some(1_769_817_600_000), key: Some(b"k"), headers: Some(r#"{"a":"b"}"#), ..RecordMeta::default() };
         builder.push(offset, Some(record.as_bytes()), meta);
     }
     let mut out = Vec::new();

@@ -121,8 +121,8 @@ fn a_state_that_is_restored_from_an_older_copy_is_noticed() {
 fn records_of_a_deleted_topic_are_delivered() {
     let site = Site::new("deleted");
     let (gone, stays) = (format!("{}-gone", site.name), format!("{}-stays", site.name));
-    create(&gone);
-    create(&stays);
+    create(&gone, &[]);
+    create(&stays, &[]);
     let port = free_port();
     site.write("pipeline.edn", pipeline(&site, &format!("[\"{gone}\" \"{stays}\"]"), "", LONG, &format!(":monitor-port {port}")));
     let mut pseidon = site.run("pipeline.edn");
@@ -166,7 +166,7 @@ fn a_topic_that_is_made_again_while_it_is_read_ends_the_run() {
 fn a_topic_that_does_not_exist_is_a_trouble_and_in_a_finite_run_an_error() {
     let site = Site::new("missing");
     let (there, missing) = (format!("{}-there", site.name), format!("{}-missing", site.name));
-    create(&there);
+    create(&there, &[]);
     produce(&there, 0, numbers(10));
     let port = free_port();
     let topics = format!("[\"{there}\" \"{missing}\"]");
@@ -176,7 +176,7 @@ fn a_topic_that_does_not_exist_is_a_trouble_and_in_a_finite_run_an_error() {
         get(port, "/health").is_some_and(|(status, text)| status == 503 && text.contains("there is no topic") && text.contains(&missing))
     });
     wait_until("the other one is read", 60, || all_lines(&site.path("out")).len() == 10);
-    create(&missing);
+    create(&missing, &[]);
     produce(&missing, 0, numbers(5));
     wait_until("it is read when it is there", 60, || all_lines(&site.path("out")).len() == 15);
     wait_until("all is well", 60, || get(port, "/health").is_some_and(|(status, _)| status == 200));

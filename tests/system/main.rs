@@ -9,7 +9,8 @@
 //! - [`log_table`], [`log_faults`]: logs that a MySQL table names, while its rows change and while servers fail.
 //! - [`legacy_files`]: configuration of pseidon-etl that runs as it is; [`old_offsets`]: what a pseidon-etl has left in Redis.
 //! - [`typed_logs`], [`registry_logs`], [`moved_logs`]: logs with columns, logs of Avro records, files that are moved when they are closed.
-//! - [`kafka_sink`]: exactly once into Kafka. [`kafka_source`]: topics that go, come again or never were, and a group's offsets as evidence.
+//! - [`kafka_sink`]: exactly once into Kafka. [`kafka_sink_faults`]: what a topic refuses, and topics that lose what they held.
+//! - [`kafka_source`]: topics that go, come again or never were, and a group's offsets as evidence.
 //! - [`flows`], [`bad_records`], [`command_line`]: what a pipeline does with records, and what the command line does.
 //! - [`secure`]: brokers behind TLS and a login. [`service`]: what a run shows of itself, and does when it is told.
 //! - [`under_load`]: sources that are faster than their sinks.
@@ -24,6 +25,7 @@ mod flows;
 mod harness;
 mod instances;
 mod kafka_sink;
+mod kafka_sink_faults;
 mod kafka_source;
 mod kills;
 mod legacy_files;

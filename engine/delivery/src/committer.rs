@@ -8,6 +8,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use parking_lot::Mutex;
 use thiserror::Error;
 
+use crate::copies::Copies;
 use crate::{
     Claimant, Commit, CommitError, CommitRecord, LaneCommit, Ledger, Position, Resume, SinkId, SplitCommit, SplitId, Staged, StateStore,
     StoreError,
@@ -28,6 +29,8 @@ pub struct Committer {
     /// What is published and still named in the store; forgotten with the next step.
     published: Mutex<Vec<String>>,
     positions: Positions,
+    /// Where the target holds the positions: what the store knows of them.
+    copies: Mutex<Copies>,
     seen: Arc<Seen>,
     unreachable: AtomicBool,
     abandoned: Arc<AtomicBool>,
@@ -128,6 +131,7 @@ impl Committer {
             step: Mutex::new(()),
             published: Mutex::new(Vec::new()),
             positions,
+            copies: Mutex::default(),
             seen: Arc::default(),
             unreachable: AtomicBool::new(false),
             abandoned,
@@ -221,8 +225,12 @@ impl Committer {
                 begin.record.resume = begin.resume.take();
             }
         }
+        let mut copies = self.copies.lock();
         for begin in splits {
             self.seen.note(&begin.split, begin.record.epoch, begin.record.sequence);
+            if self.positions == Positions::InTarget {
+                copies.take(begin.split.clone(), &begin.record);
+            }
             ledger.take(begin.split, begin.record, begin.start);
         }
         Ok(())
@@ -275,10 +283,11 @@ impl Committer {
     }
 
     /// Writes the low positions that moved although no lane was committed (records that were filtered out), and forgets what is published.
-    /// Does nothing where the target holds the positions: there the sink's writer does it, with [`Committer::commit_through`].
+    /// Where the target holds the positions, the sink's writer does that, with [`Committer::commit_through`]; then this copies into the store
+    /// what the target has by now.
     pub fn commit_idle(&self) -> Result<(), Abandon> {
         if self.positions == Positions::InTarget {
-            return Ok(());
+            return self.copy_positions();
         }
         let _step = self.step.lock();
         let splits = self.ledger.lock().prepare_idle(now());
@@ -290,6 +299,19 @@ impl Committer {
         self.commit_until_answered(&commit)?;
         self.forgotten(&commit.published);
         self.ledger.lock().confirm(&[], &commit.splits);
+        Ok(())
+    }
+
+    /// Does not wait for a step that is under way: the target may not answer for long, and what it has acknowledged can be copied meanwhile.
+    fn copy_positions(&self) -> Result<(), Abandon> {
+        let mut copies = self.copies.lock();
+        let splits = copies.prepare(&self.ledger.lock());
+        if splits.is_empty() {
+            return Ok(());
+        }
+        let commit = self.step_of(splits, Vec::new(), Vec::new());
+        self.commit_until_answered(&commit)?;
+        copies.confirm(&commit.splits);
         Ok(())
     }
 
@@ -310,6 +332,7 @@ impl Committer {
             let mut ledger = self.ledger.lock();
             splits.iter().filter_map(|split| ledger.drop_split(split).map(|(epoch, finished)| (split.clone(), epoch, finished))).collect()
         };
+        self.copies.lock().drop_splits(splits);
         for (split, _, _) in held.iter().filter(|(_, _, finished)| *finished) {
             // It will hardly be taken again, and there may be millions of them.
             self.seen.forget(split);

@@ -121,6 +121,15 @@ impl Ledger {
         }
     }
 
+    /// What is durable of each split, as a step that says so.
+    pub(crate) fn durable(&self) -> impl Iterator<Item = SplitCommit> {
+        self.splits.iter().map(|(split, ledger)| SplitCommit {
+            resume: ledger.resume.clone(),
+            finished: ledger.finished,
+            ..SplitCommit::to_low(split.clone(), ledger.epoch, ledger.sequence, ledger.low)
+        })
+    }
+
     /// The low position of each split as the store has it.
     pub fn lows(&self) -> Vec<(SplitId, Position)> {
         self.splits.iter().map(|(split, ledger)| (split.clone(), ledger.low)).collect()

@@ -18,6 +18,7 @@ pub mod claims;
 pub mod committer;
 #[cfg(feature = "conformance")]
 pub mod conformance;
+mod copies;
 pub mod embedded;
 pub mod failpoint;
 pub mod group_commit;
@@ -30,6 +31,7 @@ pub mod store;
 
 pub use claims::{Claims, Round};
 pub use committer::Committer;
+pub use copies::position_in_target;
 pub use group_commit::GroupCommit;
 pub use id::{LaneId, Position, SinkId, SplitId};
 pub use ledger::Ledger;

@@ -114,9 +114,9 @@ fn a_lane_of_a_split_that_is_not_ours_is_fenced_without_asking() {
     assert_eq!((record.owners.len(), record.low, record.sequence), (0, Some(0), 1));
 }
 
-/// Where the target holds the positions, the store's record keeps what it was begun with.
+/// Where the target holds the positions, the store gets copies of those that the target has, and never more.
 #[test]
-fn positions_in_the_target_stay_out_of_the_store() {
+fn positions_in_the_target_are_copied_when_nothing_else_is_to_do() {
     let Setup { dir: _dir, store, committer } = begun(Positions::InTarget);
     let mut applied = Vec::new();
     let lanes = dispatched(&committer, 0, 5);
@@ -128,8 +128,12 @@ fn positions_in_the_target_stay_out_of_the_store() {
         .unwrap();
     assert_eq!(applied, [(split(), 5)]);
     committer.ledger().advance(&split(), 8, None);
-    committer.commit_idle().unwrap();
-    assert_eq!(store.records(&sink()).unwrap()[0].1.low, Some(0));
+    let copy = || (store.records(&sink()).unwrap()[0].1.low, store.records(&sink()).unwrap()[0].1.sequence);
+    assert_eq!(copy(), (Some(0), 1), "a commit is the target's alone");
+    for _ in 0..2 {
+        committer.commit_idle().unwrap();
+        assert_eq!(copy(), (Some(5), 2), "8 is not in the target yet");
+    }
 
     committer
         .commit_through(&[], |splits| {
@@ -145,4 +149,6 @@ fn positions_in_the_target_stay_out_of_the_store() {
         })
         .unwrap();
     committer.commit_through(&[], |_| panic!("nothing moved")).unwrap();
+    committer.release(&[split()]).unwrap();
+    assert_eq!(copy(), (Some(8), 3));
 }

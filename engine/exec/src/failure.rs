@@ -21,6 +21,13 @@ pub struct PlanChanged {
 pub(crate) enum Failure {
     /// Another instance has some of our splits: start anew from the store, at once.
     Fenced(String),
+    /// A target has refused records that its sink knows by now: start again from the store, at once, without them.
+    Refused {
+        /// The sink's stage.
+        stage: String,
+        /// What was refused.
+        reason: String,
+    },
     /// It may work when tried again.
     Transient {
         /// The stage where it happened.
@@ -66,6 +73,7 @@ impl Failure {
     pub(crate) fn of_sink(stage: &str, error: SinkError) -> Failure {
         match error {
             SinkError::Abandon(abandon) => abandon.into(),
+            SinkError::Refused(reason) => Failure::Refused { stage: stage.to_owned(), reason },
             SinkError::Transient(reason) => Failure::Transient { stage: stage.to_owned(), reason },
             SinkError::Fatal(reason) => Failure::Fatal(format!("sink `{stage}`: {reason}")),
         }

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::{Receiver, RecvTimeoutError};
 use parking_lot::Mutex;
 use pseidon_delivery::committer::Begin;
-use pseidon_delivery::{CommitRecord, Position, SplitId, failpoint};
+use pseidon_delivery::{CommitRecord, Position, SplitId, failpoint, position_in_target};
 use pseidon_plugin::batch::Split;
 use pseidon_plugin::sink::Taken;
 use pseidon_plugin::source::{Resumption, SourceEvent, Start};
@@ -140,10 +140,11 @@ impl Intake<'_> {
             failpoint::reach("recovered");
             let held: Vec<_> = ids.iter().cloned().zip(taken.iter().map(|record| record.epoch)).collect();
             open.committer.cut_off_others(&held)?;
-            for (record, held) in taken.iter_mut().zip(over.held) {
-                let Some(held) = held else { continue };
-                record.low = record.low.max(Some(held.low));
-                record.ahead = held.ahead;
+            for ((record, held), split) in taken.iter_mut().zip(over.held).zip(&ids) {
+                let low = held.as_ref().map(|held| held.low);
+                record.low =
+                    position_in_target(record, low).map_err(|copy| lost_positions(&open.stage, split, &over.held_in, low, copy))?;
+                record.ahead = held.map(|held| held.ahead).unwrap_or_default();
             }
             records.iter_mut().zip(taken).for_each(|(records, record)| records.push(record));
         }
@@ -245,4 +246,14 @@ fn resumption(records: &[CommitRecord]) -> Option<Resumption> {
         resume: least.resume.clone(),
         is_finished: records.iter().all(|record| record.finished.is_some()),
     })
+}
+
+/// A target has lost positions that the store has copies of.
+fn lost_positions(sink: &str, split: &SplitId, held_in: &str, held: Option<Position>, copy: Position) -> Failure {
+    let held = held.map_or_else(|| format!("no position of {split}"), |held| format!("position {held} of {split}"));
+    Failure::Fatal(format!(
+        "sink `{sink}`: {held_in} has lost data: it holds {held}, but everything below {copy} was committed. Going on would write these records \
+         again: bring it back to its last state. To accept that, give the stage `{sink}` another name, so that it starts without positions, and \
+         say where the source starts then"
+    ))
 }

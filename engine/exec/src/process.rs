@@ -167,7 +167,9 @@ impl Processor {
             }
             None => (Vec::new(), Vec::new()),
         };
-        bad.extend(keys_that_are_not_text(batch, records.clone()));
+        if source.columns.meta.key {
+            bad.extend(keys_that_are_not_text(batch, records.clone()));
+        }
         let of_these = |(record, _): &&(u32, String)| records.contains(&(*record as usize));
         bad.extend(
             batch.bad_headers.iter().filter(of_these).map(|(record, reason)| BadRow { row: record - first as u32, reason: reason.clone() }),
@@ -192,7 +194,7 @@ fn of_records(batch: &Batch, records: Range<usize>) -> Cow<'_, Payloads> {
     if records.len() == batch.len() { Cow::Borrowed(&batch.payloads) } else { Cow::Owned(batch.payloads.part(records)) }
 }
 
-/// Keys are only read where an expression uses them, and there they are text.
+/// Where an expression uses keys, they are text.
 fn keys_that_are_not_text(batch: &Batch, records: Range<usize>) -> Vec<BadRow> {
     let Some(keys) = &batch.keys else { return Vec::new() };
     let is_bad = |record: &usize| !keys.is_null(*record) && std::str::from_utf8(keys.value(*record)).is_err();

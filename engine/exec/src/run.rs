@@ -1,7 +1,8 @@
 //! A run: attempts at running the plan until one comes to its end.
 
 use std::collections::{HashMap, HashSet};
-use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, bounded, select, unbounded};
@@ -140,6 +141,10 @@ impl Run<'_> {
                     let pause = wait;
                     wait = (wait * 2).min(LONGEST_WAIT);
                     pause
+                }
+                Failure::Refused { stage, reason } => {
+                    tracing::warn!(stage, reason, "records were refused; restarting from the committed positions without them");
+                    Duration::ZERO
                 }
                 Failure::Transient { stage, reason } => {
                     failures_in_a_row += 1;
@@ -411,10 +416,17 @@ impl Run<'_> {
     }
 }
 
-/// Names this attempt unlike any other: the machine and process, for people, and random bits. Machines may share a name, containers a
-/// process number, and clocks a time.
+/// Names this attempt unlike any other: the machine and process, for people, random bits for the process, and after a `.` the attempt. Machines
+/// may share a name, containers a process number, and clocks a time.
 fn instance_name() -> std::io::Result<String> {
-    let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
-    let host: String = host.trim().chars().filter(|c| c.is_ascii_alphanumeric() || *c == '-').take(40).collect();
-    Ok(format!("{host}-{}-{}", std::process::id(), random::hexadecimal(8)?))
+    static PROCESS: OnceLock<String> = OnceLock::new();
+    static ATTEMPTS: AtomicU64 = AtomicU64::new(0);
+    if PROCESS.get().is_none() {
+        let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+        let host: String = host.trim().chars().filter(|c| c.is_ascii_alphanumeric() || *c == '-').take(40).collect();
+        // Of two threads that come here at once, the first one's name counts.
+        let _ = PROCESS.set(format!("{host}-{}-{}", std::process::id(), random::hexadecimal(8)?));
+    }
+    let process = PROCESS.get().map_or("", String::as_str);
+    Ok(format!("{process}.{}", ATTEMPTS.fetch_add(1, Ordering::Relaxed)))
 }

@@ -114,8 +114,13 @@ impl Walk<'_> {
                 for expr in options.exprs() {
                     self.expr(expr, None, &names);
                 }
-                if plugin.facts(options).typed && matches!(names, Names::Record) {
+                let facts = plugin.facts(options);
+                if facts.typed && matches!(names, Names::Record) {
                     self.all_fields(&[], step.span);
+                }
+                if facts.copies_meta && matches!(names, Names::Record) {
+                    self.meta.timestamp = true;
+                    self.meta.raw = true;
                 }
                 names
             }

@@ -30,6 +30,8 @@ pub struct MetaWanted {
     pub key: bool,
     /// `@headers`
     pub headers: bool,
+    /// The key and the headers as they came, for a sink that copies them; no text is expected of them.
+    pub raw: bool,
 }
 
 /// Records of one split, in order of their positions. Everything in it is shared, so a clone is cheap.
@@ -49,12 +51,14 @@ pub struct Batch {
     pub ends: bool,
     /// Milliseconds since 1970, where wanted and known; `i64::MIN` stands for none.
     pub timestamps: Option<Vec<i64>>,
-    /// Keys, where wanted.
+    /// Keys, where wanted as text or raw.
     pub keys: Option<BinaryArray>,
     /// Headers as JSON objects, where wanted.
     pub headers: Option<StringArray>,
     /// The rows whose headers are wanted and cannot be JSON, each with the reason.
     pub bad_headers: Vec<(u32, String)>,
+    /// Headers as they came, in the form of [`raw_headers`](crate::raw_headers), where wanted.
+    pub raw_headers: Option<BinaryArray>,
     /// What the batch holds of the memory budget, until it is dropped.
     charge: Option<Charge>,
 }
@@ -82,6 +86,7 @@ impl Batch {
         let mut columns = ArrayMemory::default();
         self.keys.iter().for_each(|keys| columns.add(keys));
         self.headers.iter().for_each(|headers| columns.add(headers));
+        self.raw_headers.iter().for_each(|headers| columns.add(headers));
         let timestamps = self.timestamps.as_ref().map_or(0, |all| all.capacity() * size_of::<i64>());
         self.payloads.memory() + self.positions.capacity() * size_of::<Position>() + timestamps + columns.bytes()
     }
@@ -184,6 +189,7 @@ pub struct BatchBuilder {
     keys: Option<BinaryBuilder>,
     headers: Option<StringBuilder>,
     bad_headers: Vec<(u32, String)>,
+    raw_headers: Option<BinaryBuilder>,
     lines: bool,
 }
 
@@ -198,6 +204,8 @@ pub struct RecordMeta<'a> {
     pub headers: Option<&'a str>,
     /// Why they cannot be one.
     pub bad_headers: Option<&'a str>,
+    /// The headers in the form of [`raw_headers`](crate::raw_headers).
+    pub raw_headers: Option<&'a [u8]>,
 }
 
 impl BatchBuilder {
@@ -209,9 +217,10 @@ impl BatchBuilder {
             spans: Vec::new(),
             positions: Vec::new(),
             timestamps: wanted.timestamp.then(Vec::new),
-            keys: wanted.key.then(BinaryBuilder::new),
+            keys: (wanted.key || wanted.raw).then(BinaryBuilder::new),
             headers: wanted.headers.then(StringBuilder::new),
             bad_headers: Vec::new(),
+            raw_headers: wanted.raw.then(BinaryBuilder::new),
             lines: true,
         }
     }
@@ -242,6 +251,9 @@ impl BatchBuilder {
             headers.append_option(meta.headers);
             let row = self.positions.len() as u32 - 1;
             self.bad_headers.extend(meta.bad_headers.map(|reason| (row, reason.to_owned())));
+        }
+        if let Some(headers) = &mut self.raw_headers {
+            headers.append_option(meta.raw_headers);
         }
     }
 
@@ -276,6 +288,7 @@ impl BatchBuilder {
             keys: self.keys.as_mut().map(BinaryBuilder::finish),
             headers: self.headers.as_mut().map(StringBuilder::finish),
             bad_headers: self.bad_headers,
+            raw_headers: self.raw_headers.as_mut().map(BinaryBuilder::finish),
             charge: None,
         }
     }
@@ -296,6 +309,7 @@ impl Batch {
             keys: None,
             headers: None,
             bad_headers: Vec::new(),
+            raw_headers: None,
             charge: None,
         }
     }

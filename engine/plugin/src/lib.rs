@@ -16,6 +16,7 @@ pub mod memory;
 pub mod metrics;
 pub mod options;
 pub mod outbox;
+pub mod raw_headers;
 pub mod registry;
 pub mod rows;
 pub mod sink;

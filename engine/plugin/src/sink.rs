@@ -42,6 +42,8 @@ pub trait SinkPlugin: Send + Sync {
 pub struct SinkFacts {
     /// Whether every column needs a type (Parquet). The planner gives such a sink columns even where nobody changed the record.
     pub typed: bool,
+    /// Whether it writes the key, the headers and the timestamp of a record that nobody changed as they came.
+    pub copies_meta: bool,
     /// How it makes lanes durable.
     pub protocol: Protocol,
     /// The folder below which it writes, relative to the pipeline file's; records that are bad are put aside beside it.
@@ -121,7 +123,7 @@ pub struct SinkSetup {
     pub pipeline: String,
     /// The folder of the pipeline file: relative paths start there.
     pub base: PathBuf,
-    /// Names this run of this process, unlike any other.
+    /// Names this attempt of this process at running the plan, unlike any other. What stands before its last `.` names the process.
     pub instance: String,
     /// Names the store's content; see [`pseidon_delivery::StateStore::identity`].
     pub store: String,
@@ -192,6 +194,8 @@ pub struct TakenOver {
     pub published: Vec<String>,
     /// What the target holds of each split, in the order of the splits; empty where the store holds the positions.
     pub held: Vec<Option<Held>>,
+    /// What holds these positions, for messages: `the topic pseidon-positions (:positions-topic)`.
+    pub held_in: String,
 }
 
 /// What a target holds of a split, as [`pseidon_delivery::CommitRecord`] does.
@@ -275,6 +279,10 @@ pub enum SinkError {
     /// A commit was given up.
     #[error(transparent)]
     Abandon(#[from] Abandon),
+    /// The target has refused some records, and has said which: the sink's next [`Sink::route`] hands these to the error policy. What was
+    /// written together with them is read again from the committed positions, at once. It does not count as a failure of the sink.
+    #[error("{0}")]
+    Refused(String),
     /// It may work when tried again; the run is started anew after a while.
     #[error("{0}")]
     Transient(String),

@@ -65,7 +65,7 @@ impl SinkPlugin for FilesSink {
 
     fn facts(&self, options: &Options) -> SinkFacts {
         let typed = matches!(options.text("codec"), Some("parquet" | "avro"));
-        SinkFacts { typed, protocol: Protocol::Staged, folder: settings::folder(options) }
+        SinkFacts { typed, copies_meta: false, protocol: Protocol::Staged, folder: settings::folder(options) }
     }
 
     fn prepare(&self, options: &Options, input: &SinkInput) -> Result<Arc<dyn PreparedSink>, Vec<Diagnostic>> {
@@ -198,7 +198,7 @@ impl Sink for OpenSink {
                 self.0.follow_ups.follow(id, moving, follow_up);
             }
         }
-        Ok(TakenOver { published: published.done, held: Vec::new() })
+        Ok(TakenOver { published: published.done, ..TakenOver::default() })
     }
 
     fn route(&self, rows: Rows) -> Routed {

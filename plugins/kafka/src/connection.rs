@@ -86,6 +86,36 @@ pub(crate) const PROPERTIES: OptionSpec = OptionSpec {
           rests on cannot be set.",
 };
 
+/// The properties of librdkafka that only a producer has.
+const PRODUCER_PROPERTIES: [&str; 26] = [
+    "transactional.id",
+    "transaction.timeout.ms",
+    "enable.idempotence",
+    "enable.gapless.guarantee",
+    "queue.buffering.max.messages",
+    "queue.buffering.max.kbytes",
+    "queue.buffering.max.ms",
+    "queue.buffering.backpressure.threshold",
+    "linger.ms",
+    "message.send.max.retries",
+    "retries",
+    "compression.codec",
+    "compression.type",
+    "compression.level",
+    "batch.num.messages",
+    "batch.size",
+    "delivery.report.only.error",
+    "sticky.partitioning.linger.ms",
+    "request.required.acks",
+    "acks",
+    "request.timeout.ms",
+    "message.timeout.ms",
+    "delivery.timeout.ms",
+    "queuing.strategy",
+    "produce.offset.report",
+    "partitioner",
+];
+
 /// A property that cannot be set, and why.
 pub(crate) type Reserved = (&'static str, &'static str);
 
@@ -162,9 +192,18 @@ impl Connection {
         if mistakes.is_empty() { Ok(connection) } else { Err(mistakes) }
     }
 
-    /// What the user sets a property to.
+    /// What the user sets this property to.
     pub(crate) fn property(&self, name: &str) -> Option<&str> {
-        self.properties.iter().rev().find(|(known, _)| known == name).map(|(_, value)| value.as_str())
+        self.properties.iter().rev().find(|(property, _)| property == name).map(|(_, value)| value.as_str())
+    }
+
+    /// The configuration of a consumer for a sink, whose properties are those of a producer: the client would warn of each.
+    pub(crate) fn consumer_config(&self, base: &Path, settings: &[(&str, String)]) -> ClientConfig {
+        let mut config = self.config(base, settings);
+        for name in PRODUCER_PROPERTIES {
+            config.remove(name);
+        }
+        config
     }
 
     /// The configuration of a client: these `settings`, how to connect, and what the user passes through. Files are looked for from `base`.

@@ -4,10 +4,6 @@ use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
-use rdkafka::client::ClientContext;
-use rdkafka::config::RDKafkaLogLevel;
-use rdkafka::error::KafkaError;
-use rdkafka::producer::{DeliveryResult, Producer, ProducerContext};
 
 /// How long a kind of line is kept quiet after one of it was shown.
 const QUIET: Duration = Duration::from_secs(30);
@@ -89,51 +85,6 @@ impl ClientLogs {
             }
         }
     }
-}
-
-/// What a producer tells: log lines, and the first record that could not be delivered.
-#[derive(Debug)]
-pub(crate) struct ProducerLogs {
-    logs: ClientLogs,
-    undelivered: Mutex<Option<KafkaError>>,
-}
-
-impl ProducerLogs {
-    /// For a producer of this stage.
-    pub(crate) fn new(stage: &str) -> ProducerLogs {
-        ProducerLogs { logs: ClientLogs::new(stage), undelivered: Mutex::new(None) }
-    }
-
-    /// Why a record could not be delivered, if one could not since the last call.
-    pub(crate) fn take_undelivered(&self) -> Option<KafkaError> {
-        self.undelivered.lock().take()
-    }
-}
-
-impl ClientContext for ProducerLogs {
-    fn log(&self, level: RDKafkaLogLevel, facility: &str, line: &str) {
-        self.logs.line(level as i32, facility, line);
-    }
-
-    fn error(&self, error: KafkaError, reason: &str) {
-        let kind = error.rdkafka_error_code().map(|code| format!("{code:?}")).unwrap_or_default();
-        self.logs.client_error(&kind, reason);
-    }
-}
-
-impl ProducerContext for ProducerLogs {
-    type DeliveryOpaque = ();
-
-    fn delivery(&self, result: &DeliveryResult<'_>, _: ()) {
-        if let Err((error, _)) = result {
-            self.undelivered.lock().get_or_insert_with(|| error.clone());
-        }
-    }
-}
-
-/// The context of a producer, behind its client.
-pub(crate) fn context<P: Producer<ProducerLogs>>(producer: &P) -> &ProducerLogs {
-    producer.client().context()
 }
 
 /// What librdkafka says of a connection that a broker has closed.

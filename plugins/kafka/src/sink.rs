@@ -20,15 +20,24 @@ use crate::connection::{BROKERS, Connection, PROPERTIES, Reserved, SASL, TLS};
 use crate::topics::check_name;
 
 mod cluster;
+mod health;
+mod ids;
 mod open;
 mod positions;
 mod producer;
 mod record;
+mod refusals;
+mod reports;
+mod rules;
 mod scan;
+mod size;
 mod takeover;
+mod topic;
+mod transaction;
 mod writer;
 
-use record::RecordPlan;
+use record::{Copied, RecordPlan};
+use refusals::Refusals;
 
 static SPEC: PluginSpec = PluginSpec {
     name: "kafka",
@@ -37,9 +46,14 @@ static SPEC: PluginSpec = PluginSpec {
     details: "Records are written in transactions that also hold how far each split was read, in a compacted topic (`:positions-topic`), which is made \
               when it is missing. Consumers have to read with `isolation.level=read_committed`, as most do not by default; they see a record when \
               its transaction is committed, so `:transaction {:age …}` bounds the delay.\n\n\
-              A record that nobody changed is written as it came, a tombstone as a tombstone. Without `:partition`, the key decides about the \
-              partition as in other clients of librdkafka (`partitioner`), and records without a key are spread. A record that is larger than the \
-              topic takes goes to the error policy.",
+              A record that nobody changed is copied: its value, key, headers (names that repeat and values that are not text included) and \
+              timestamp are written as they came, and a tombstone as a tombstone. `:key`, `:headers` and `:timestamp` replace their part. After a \
+              `select` the record is a new one: it has the key, headers and timestamp that these options say. Without `:partition`, the key \
+              decides about the partition as in other clients of librdkafka (`partitioner`), and records without a key are spread.\n\n\
+              A record that the topic does not accept goes to the error policy, and the others are delivered. What the topic's configuration says \
+              is checked before: the size (`max.message.bytes`, after compression), the timestamp (`message.timestamp.*`), and the key where the \
+              topic is compacted. What only the broker can judge is found by its answer: the transaction is aborted and its records are sent \
+              again without those that were refused.",
     positional: None,
     options: &[
         BROKERS,
@@ -60,7 +74,8 @@ static SPEC: PluginSpec = PluginSpec {
             name: "key",
             kind: OptionKind::Expr,
             default: OptionDefault::None,
-            doc: "The record's key, as a text, such as `\"user.id\"` or `\"@key\"`. NULL is no key.",
+            doc: "The record's key, as a text, such as `\"user.id\"` or `\"@key\"`. NULL is no key. Without it, a record that nobody changed keeps its \
+                  key, and any other has none.",
         },
         OptionSpec {
             name: "partition",
@@ -72,13 +87,15 @@ static SPEC: PluginSpec = PluginSpec {
             name: "timestamp",
             kind: OptionKind::Expr,
             default: OptionDefault::None,
-            doc: "The record's time: a timestamp, or milliseconds since 1970. Without it, or where it is NULL, the time of writing.",
+            doc: "The record's time: a timestamp, or milliseconds since 1970. Without it, a record that nobody changed keeps its own. \
+                  Where there is none, it is the time of writing. 0 cannot be written, since the Kafka client takes it for the time of writing.",
         },
         OptionSpec {
             name: "headers",
             kind: OptionKind::Exprs,
             default: OptionDefault::None,
-            doc: "Headers, from names to expressions: `{:source \"@topic\"}`. A header that is NULL is left out.",
+            doc: "Headers, from names to expressions: `{:source \"@topic\"}`. A header that is NULL is left out. Without it, a record that nobody \
+                  changed keeps its headers, and any other has none.",
         },
         OptionSpec {
             name: "transaction",
@@ -112,8 +129,8 @@ static SPEC: PluginSpec = PluginSpec {
             name: "on-error",
             kind: OptionKind::OnError,
             default: OptionDefault::None,
-            doc: "What happens to a record that cannot be written: too large, a partition that does not exist, an expression that fails. Without it \
-                  the record is put into quarantine beside the output.",
+            doc: "What happens to a record that cannot be written: too large, a timestamp that the topic refuses, no key for a compacted topic, a \
+                  partition that does not exist, an expression that fails. Without it the record is put into quarantine beside the output.",
         },
     ],
     free_options: &["brokers"],
@@ -141,8 +158,8 @@ impl SinkPlugin for KafkaSinkPlugin {
         &SPEC
     }
 
-    fn facts(&self, _: &Options) -> SinkFacts {
-        SinkFacts { typed: false, protocol: Protocol::Transactional, folder: None }
+    fn facts(&self, options: &Options) -> SinkFacts {
+        SinkFacts { typed: false, copies_meta: Copied::of(options).any(), protocol: Protocol::Transactional, folder: None }
     }
 
     fn prepare(&self, options: &Options, input: &SinkInput) -> Result<Arc<dyn PreparedSink>, Vec<Diagnostic>> {
@@ -151,9 +168,16 @@ impl SinkPlugin for KafkaSinkPlugin {
         let plan = RecordPlan::new(options, input).map_err(|more| mistakes.extend(more));
         let transaction = options.map("transaction");
         let age = transaction.and_then(|transaction| transaction.duration("age")).unwrap_or(Duration::from_secs(1));
+        let span_of_age = transaction.map_or(options.span(), |transaction| transaction.span_of("age"));
         if age > LONGEST_AGE {
-            let span = transaction.map_or(options.span(), |transaction| transaction.span_of("age"));
-            mistakes.push(Diagnostic::new(span, "a transaction cannot be open for so long", "expected up to \"10m\""));
+            mistakes.push(Diagnostic::new(span_of_age, "a transaction cannot be open for so long", "expected up to \"10m\""));
+        }
+        let timeout = connection.as_ref().ok().and_then(|connection| connection.property("transaction.timeout.ms")?.parse().ok());
+        if let Some(timeout) = timeout.map(Duration::from_millis).filter(|timeout| *timeout < age + TIME_TO_COMMIT) {
+            let place = if transaction.is_some() { span_of_age } else { options.span_of("properties") };
+            let label = format!("the broker aborts it after {} ms (transaction.timeout.ms in :properties)", timeout.as_millis());
+            let help = format!("set `transaction.timeout.ms` to {} at least, or lower `:age`", (age + TIME_TO_COMMIT).as_millis());
+            mistakes.push(Diagnostic::new(place, "a transaction would be aborted before it is committed", label).with_help(help));
         }
         let (Ok(connection), Ok(plan), true) = (connection, plan, mistakes.is_empty()) else { return Err(mistakes) };
         Ok(Arc::new(KafkaSink {
@@ -161,6 +185,7 @@ impl SinkPlugin for KafkaSinkPlugin {
             topic: options.text("topic").unwrap_or_default().to_owned(),
             positions_topic: options.text("positions-topic").unwrap_or_default().to_owned(),
             plan: Arc::new(plan),
+            refusals: Arc::default(),
             records: transaction.and_then(|transaction| transaction.count("records")).unwrap_or(100_000).max(1),
             age,
         }))
@@ -170,6 +195,9 @@ impl SinkPlugin for KafkaSinkPlugin {
 /// Brokers allow transactions of a quarter of an hour, unless told otherwise; the commit itself needs time too.
 const LONGEST_AGE: Duration = Duration::from_secs(600);
 
+/// What a transaction needs beyond its age, at least.
+const TIME_TO_COMMIT: Duration = Duration::from_secs(1);
+
 /// A sink as its options describe it.
 #[derive(Clone)]
 struct KafkaSink {
@@ -177,6 +205,8 @@ struct KafkaSink {
     topic: String,
     positions_topic: String,
     plan: Arc<RecordPlan>,
+    /// What the broker has refused in earlier attempts of a run.
+    refusals: Arc<Refusals>,
     records: u64,
     age: Duration,
 }

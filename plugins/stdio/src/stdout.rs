@@ -68,7 +68,7 @@ impl SinkPlugin for StdoutPlugin {
 
     fn facts(&self, _options: &Options) -> SinkFacts {
         let protocol = Protocol::AtLeastOnce("what was printed before a crash is printed again");
-        SinkFacts { typed: false, protocol, folder: None }
+        SinkFacts { typed: false, copies_meta: false, protocol, folder: None }
     }
 
     fn prepare(&self, options: &Options, input: &SinkInput) -> Result<Arc<dyn PreparedSink>, Vec<Diagnostic>> {

@@ -40,7 +40,7 @@ impl SinkPlugin for DropPlugin {
     }
 
     fn facts(&self, _options: &Options) -> SinkFacts {
-        SinkFacts { typed: false, protocol: Protocol::Discard, folder: None }
+        SinkFacts { typed: false, copies_meta: false, protocol: Protocol::Discard, folder: None }
     }
 
     fn prepare(&self, _options: &Options, _input: &SinkInput) -> Result<Arc<dyn PreparedSink>, Vec<Diagnostic>> {

@@ -3,18 +3,23 @@
 use std::time::{Duration, Instant};
 
 use futures_executor::block_on;
-use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
+use rdkafka::admin::{AdminClient, AdminOptions, AlterConfig, NewTopic, ResourceSpecifier, TopicReplication};
 use rdkafka::client::DefaultClientContext;
 use rdkafka::consumer::{BaseConsumer, Consumer};
-use rdkafka::error::KafkaError;
+use rdkafka::error::{KafkaError, KafkaResult};
+use rdkafka::message::OwnedMessage;
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
 use rdkafka::{ClientConfig, Message, Offset, TopicPartitionList};
 
+/// How long a topic may not be readable.
+const PATIENCE: Duration = Duration::from_secs(60);
+
 use super::wait_until;
 
-/// Makes a topic with one partition, and waits until the broker knows it.
-pub(crate) fn create(topic: &str) {
-    let (admin, topics) = (admin(), [NewTopic::new(topic, 1, TopicReplication::Fixed(1))]);
+/// Creates a topic with one partition, and waits until the broker knows it.
+pub(crate) fn create(topic: &str, config: &[(&str, &str)]) {
+    let new = config.iter().fold(NewTopic::new(topic, 1, TopicReplication::Fixed(1)), |new, (name, value)| new.set(name, value));
+    let (admin, topics) = (admin(), [new]);
     wait_until(&format!("{topic} is made"), 30, || {
         block_on(admin.create_topics(&topics, &AdminOptions::new())).is_ok_and(|results| results.iter().all(Result::is_ok))
     });
@@ -23,10 +28,14 @@ pub(crate) fn create(topic: &str) {
 
 /// Deletes a topic, and waits until it is gone.
 pub(crate) fn delete(topic: &str) {
-    for result in block_on(admin().delete_topics(&[topic], &AdminOptions::new())).expect("an answer") {
-        result.expect("the topic can be deleted");
-    }
+    assert!(delete_if_there(topic), "{topic} is there");
     wait_until(&format!("{topic} is gone"), 30, || !exists(topic));
+}
+
+/// Deletes a topic that may not be there. Returns whether it was.
+pub(crate) fn delete_if_there(topic: &str) -> bool {
+    let deleted = block_on(admin().delete_topics(&[topic], &AdminOptions::new())).expect("the broker answers");
+    deleted.iter().all(Result::is_ok)
 }
 
 fn exists(topic: &str) -> bool {
@@ -55,11 +64,16 @@ pub(crate) fn group_offset(group: &str, topic: &str) -> Option<i64> {
 
 /// Sends these to one partition, in this order, and waits until the broker has them.
 pub(crate) fn produce(topic: &str, partition: i32, values: impl IntoIterator<Item = impl AsRef<[u8]>>) {
+    let values: Vec<_> = values.into_iter().collect();
+    send(values.iter().map(|value| BaseRecord::<[u8], [u8]>::to(topic).partition(partition).payload(value.as_ref())));
+}
+
+/// Sends these records and waits until the broker has them.
+pub(crate) fn send<'a>(records: impl IntoIterator<Item = BaseRecord<'a, [u8], [u8]>>) {
     let mut config = ClientConfig::new();
     config.set("bootstrap.servers", super::brokers()).set("enable.idempotence", "true").set("linger.ms", "5");
     let producer: BaseProducer = config.create().expect("a producer");
-    for value in values {
-        let mut record = BaseRecord::<(), [u8]>::to(topic).partition(partition).payload(value.as_ref());
+    for mut record in records {
         while let Err((_, back)) = producer.send(record) {
             record = back;
             producer.poll(Duration::from_millis(5));
@@ -71,37 +85,60 @@ pub(crate) fn produce(topic: &str, partition: i32, values: impl IntoIterator<Ite
 /// The values of a topic by partition, as far as they are committed now: what a consumer with `isolation.level` `read_committed` gets up to the
 /// first transaction that is still open.
 pub(crate) fn committed(topic: &str) -> Vec<Vec<String>> {
+    let value = |message: OwnedMessage| String::from_utf8_lossy(message.payload().unwrap_or_default()).into_owned();
+    committed_messages(topic).into_iter().map(|messages| messages.into_iter().map(value).collect()).collect()
+}
+
+/// The same with everything that belongs to a message.
+pub(crate) fn committed_messages(topic: &str) -> Vec<Vec<OwnedMessage>> {
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        // A topic that was just created has no leader yet, or one that does not know of it.
+        match read_committed(topic, deadline) {
+            Ok(messages) => return messages,
+            Err(error) => assert!(Instant::now() < deadline, "cannot read {topic}: {error}"),
+        }
+        std::thread::sleep(Duration::from_millis(50));
+    }
+}
+
+fn read_committed(topic: &str, deadline: Instant) -> KafkaResult<Vec<Vec<OwnedMessage>>> {
     let mut config = ClientConfig::new();
     config.set("bootstrap.servers", super::brokers()).set("group.id", format!("{topic}-reader"));
     config.set("isolation.level", "read_committed").set("enable.partition.eof", "true").set("enable.auto.commit", "false");
-    let consumer: BaseConsumer = config.create().expect("a consumer");
-    let metadata = consumer.fetch_metadata(Some(topic), Duration::from_secs(20)).expect("the broker knows the topic");
+    let consumer: BaseConsumer = config.create()?;
+    let metadata = consumer.fetch_metadata(Some(topic), Duration::from_secs(20))?;
     let partitions = metadata.topics().first().map_or(0, |topic| topic.partitions().len());
     let mut assignment = TopicPartitionList::new();
     let mut ends = Vec::new();
     for partition in 0..partitions as i32 {
-        assignment.add_partition_offset(topic, partition, Offset::Beginning).expect("a partition");
-        ends.push(consumer.fetch_watermarks(topic, partition, Duration::from_secs(20)).expect("the partition's end").1);
+        assignment.add_partition_offset(topic, partition, Offset::Beginning)?;
+        ends.push(consumer.fetch_watermarks(topic, partition, Duration::from_secs(20))?.1);
     }
-    consumer.assign(&assignment).expect("an assignment");
+    consumer.assign(&assignment)?;
 
     // Either the broker says that the end is reached, or, where more keeps coming, a record is from behind the end that there was.
-    let mut values = vec![Vec::new(); partitions];
+    let mut messages = vec![Vec::new(); partitions];
     let mut at_end = vec![false; partitions];
-    let deadline = Instant::now() + Duration::from_secs(60);
     while at_end.contains(&false) {
         assert!(Instant::now() < deadline, "the end of {topic} was not reached");
         match consumer.poll(Duration::from_millis(200)) {
             Some(Ok(message)) => {
-                let value = String::from_utf8_lossy(message.payload().unwrap_or_default()).into_owned();
                 let partition = message.partition() as usize;
-                values[partition].push(value);
                 at_end[partition] |= message.offset() + 1 >= ends[partition];
+                messages[partition].push(message.detach());
             }
             Some(Err(KafkaError::PartitionEOF(partition))) => at_end[partition as usize] = true,
-            Some(Err(error)) => panic!("cannot read {topic}: {error}"),
+            Some(Err(error)) => return Err(error),
             None => {}
         }
     }
-    values
+    Ok(messages)
+}
+
+/// Changes a topic's configuration.
+pub(crate) fn alter(topic: &str, name: &str, value: &str) {
+    let altered = AlterConfig::new(ResourceSpecifier::Topic(topic)).set(name, value);
+    let outcomes = block_on(admin().alter_configs(&[altered], &AdminOptions::new())).expect("the broker answers");
+    outcomes.into_iter().for_each(|outcome| drop(outcome.expect("the configuration is right")));
 }

@@ -6,6 +6,7 @@ use std::mem::MaybeUninit;
 use std::ptr;
 use std::slice;
 
+use pseidon_plugin::raw_headers;
 use rdkafka::bindings as rd;
 use rdkafka::error::IsError;
 
@@ -180,6 +181,12 @@ impl<'a> Message<'a> {
             unsafe { each(CStr::from_ptr(name), bytes(value, len)) };
         }
         true
+    }
+
+    /// The headers as they are; `None` where there are none.
+    pub(crate) fn raw_headers(&self) -> Option<Vec<u8>> {
+        let mut headers = Vec::new();
+        self.headers(|name, value| raw_headers::push(&mut headers, name.to_bytes(), value)).then_some(headers)
     }
 
     /// The headers as a JSON object, of which those with the same name the last counts; `None` where there are none. The error is the

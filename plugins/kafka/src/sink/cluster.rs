@@ -1,46 +1,135 @@
-//! What the cluster has to have before a run: the positions topic; and what it accepts.
+//! What the cluster has to have before a run (the positions topic), and what it says of the sink's topic.
 
 use std::time::{Duration, Instant};
 
 use futures_executor::block_on;
 use pseidon_plugin::sink::SinkError;
 use rdkafka::ClientConfig;
-use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, ResourceSpecifier, TopicReplication};
+use rdkafka::admin::{AdminClient, AdminOptions, ConfigResource, NewTopic, ResourceSpecifier, TopicReplication};
 use rdkafka::client::DefaultClientContext;
-use rdkafka::error::RDKafkaErrorCode;
+use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode};
 
-use super::producer::TransactionalProducer;
-use super::record::Limits;
+use super::rules::{TopicRules, has_policy};
 
 /// How long the cluster may take to answer, and to make a topic known everywhere.
 const PATIENCE: Duration = Duration::from_secs(10);
 const PAUSE: Duration = Duration::from_millis(50);
-/// What brokers accept unless told otherwise.
-const DEFAULT_MESSAGE_BYTES: usize = 1_000_000;
+/// How many partitions the positions topic gets. A sink's positions are in one of them, so that an open transaction of another sink seldom
+/// holds up a take-over.
+const POSITIONS_PARTITIONS: i32 = 16;
 /// How the positions topic is kept small: old positions go soon, and what is read at a start stays short.
 const POSITIONS_CONFIG: [(&str, &str); 4] =
     [("cleanup.policy", "compact"), ("segment.ms", "600000"), ("segment.bytes", "16777216"), ("min.cleanable.dirty.ratio", "0.2")];
 
-/// Makes the positions topic, unless it exists.
-pub(super) fn ensure_positions_topic(config: &ClientConfig, producer: &TransactionalProducer, topic: &str) -> Result<(), SinkError> {
-    let transient = |reason: String| SinkError::Transient(format!("cannot make the topic {topic}: {reason}"));
-    let there = |producer: &TransactionalProducer| producer.partitions_of(topic).map_err(|error| transient(error.to_string()));
-    // A producer's look at a topic may make it, without our settings, where brokers are told to do so; so it is made first.
-    let admin: AdminClient<DefaultClientContext> = config.create().map_err(|error| SinkError::Fatal(error.to_string()))?;
-    let new = POSITIONS_CONFIG.iter().fold(NewTopic::new(topic, 1, TopicReplication::Fixed(-1)), |new, (name, value)| new.set(name, value));
-    let options = AdminOptions::new().request_timeout(Some(PATIENCE)).operation_timeout(Some(PATIENCE));
-    let made = block_on(admin.create_topics(&[new], &options)).map_err(|error| transient(error.to_string()))?;
-    match made.into_iter().next() {
-        None | Some(Ok(_) | Err((_, RDKafkaErrorCode::TopicAlreadyExists))) => {}
-        Some(Err((_, code))) if is_denied(code) && there(producer)? > 0 => return Ok(()),
-        Some(Err((_, code))) if is_denied(code) => {
-            return Err(SinkError::Fatal(format!(
-                "we may not make the topic {topic}: {code}. Make it, with cleanup.policy=compact, or name another with :positions-topic"
-            )));
-        }
-        Some(Err((_, code))) => return Err(transient(code.to_string())),
+/// Asks a cluster about its topics.
+pub(super) struct Cluster {
+    admin: AdminClient<DefaultClientContext>,
+}
+
+impl Cluster {
+    /// A client with these properties. No broker is contacted yet.
+    pub(super) fn new(config: &ClientConfig) -> Result<Cluster, SinkError> {
+        let admin = config.create().map_err(|error| SinkError::Fatal(error.to_string()))?;
+        Ok(Cluster { admin })
     }
-    wait_for_topic(producer, topic).map(drop)
+
+    /// Makes the positions topic unless it exists, and checks that the broker keeps what is in it. Returns how many partitions it has.
+    pub(super) fn ensure_positions_topic(&self, topic: &str) -> Result<i32, SinkError> {
+        let transient = |reason: String| SinkError::Transient(format!("cannot create the topic {topic}: {reason}"));
+        // Asking for a topic may make it, without our settings, where brokers do so by themselves; so it is made first.
+        let new = POSITIONS_CONFIG
+            .iter()
+            .fold(NewTopic::new(topic, POSITIONS_PARTITIONS, TopicReplication::Fixed(-1)), |new, (name, value)| new.set(name, value));
+        let made = block_on(self.admin.create_topics(&[new], &options())).map_err(|error| transient(error.to_string()))?;
+        match made.into_iter().next() {
+            None | Some(Ok(_) | Err((_, RDKafkaErrorCode::TopicAlreadyExists))) => {}
+            Some(Err((_, code))) if is_denied(code) => {
+                if self.partitions_of(topic).map_err(|error| transient(error.to_string()))? == 0 {
+                    return Err(SinkError::Fatal(format!(
+                        "the topic {topic} is missing and creating it is not allowed: {code}. Create it with cleanup.policy=compact, or name \
+                         another with :positions-topic"
+                    )));
+                }
+            }
+            Some(Err((_, code))) => return Err(transient(code.to_string())),
+        }
+        let partitions = self.wait_for_topic(topic)?;
+        self.check_positions_topic(topic)?;
+        Ok(partitions)
+    }
+
+    /// Positions that the broker deletes after a while are positions from which everything is delivered again.
+    fn check_positions_topic(&self, topic: &str) -> Result<(), SinkError> {
+        let Some(config) = self.configuration(topic)? else {
+            tracing::warn!(topic, "the cluster does not say whether the positions topic is compacted; it must have cleanup.policy=compact");
+            return Ok(());
+        };
+        let policy = value(&config, "cleanup.policy");
+        if has_policy(policy.as_deref(), "compact") && !has_policy(policy.as_deref(), "delete") {
+            return Ok(());
+        }
+        Err(SinkError::Fatal(format!(
+            "the positions topic {topic} has cleanup.policy={}, so that the broker deletes positions, and their records would be written again. \
+             Set it right: kafka-configs.sh --alter --entity-type topics --entity-name {topic} --add-config cleanup.policy=compact; or name \
+             another topic with :positions-topic",
+            policy.unwrap_or_default()
+        )))
+    }
+
+    /// What a topic accepts. One that is missing is made by the broker, where it does such things.
+    pub(super) fn rules(&self, topic: &str) -> Result<TopicRules, SinkError> {
+        let partitions = self.wait_for_topic(topic)?;
+        // Without the right to ask, the broker's refusals say what is not accepted.
+        let config = self.configuration(topic)?;
+        Ok(TopicRules::new(partitions, |name| value(config.as_ref()?, name)))
+    }
+
+    /// A topic's configuration; `None` where asking for it is not allowed.
+    fn configuration(&self, topic: &str) -> Result<Option<ConfigResource>, SinkError> {
+        let failed = |reason: String| SinkError::Transient(format!("cannot ask for the configuration of the topic {topic}: {reason}"));
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            let described = block_on(self.admin.describe_configs(&[ResourceSpecifier::Topic(topic)], &options()));
+            match described.map(|all| all.into_iter().next()) {
+                Ok(Some(Ok(config))) => return Ok(Some(config)),
+                Ok(Some(Err(code))) if is_denied(code) => return Ok(None),
+                // A topic that was just made is not known to every broker at once.
+                Ok(Some(Err(code))) if Instant::now() >= deadline => return Err(failed(code.to_string())),
+                Ok(None) => return Err(failed("the answer is empty".to_owned())),
+                Err(error) => return Err(failed(error.to_string())),
+                Ok(Some(Err(_))) => std::thread::sleep(PAUSE),
+            }
+        }
+    }
+
+    fn wait_for_topic(&self, topic: &str) -> Result<i32, SinkError> {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            match self.partitions_of(topic) {
+                Ok(0) if Instant::now() >= deadline => return Err(SinkError::Fatal(format!("there is no topic {topic}; create it first"))),
+                Ok(partitions) if partitions > 0 => return Ok(partitions),
+                Err(error) if Instant::now() >= deadline => {
+                    return Err(SinkError::Transient(format!("cannot ask about the topic {topic}: {error}")));
+                }
+                Ok(_) | Err(_) => std::thread::sleep(PAUSE),
+            }
+        }
+    }
+
+    /// The number of partitions of a topic; 0 while there is no such topic.
+    fn partitions_of(&self, topic: &str) -> KafkaResult<i32> {
+        let metadata = self.admin.inner().fetch_metadata(Some(topic), PATIENCE)?;
+        let found = metadata.topics().first().ok_or(KafkaError::MetadataFetch(RDKafkaErrorCode::UnknownTopic))?;
+        Ok(if found.error().is_none() { i32::try_from(found.partitions().len()).unwrap_or(i32::MAX) } else { 0 })
+    }
+}
+
+fn options() -> AdminOptions {
+    AdminOptions::new().request_timeout(Some(PATIENCE)).operation_timeout(Some(PATIENCE))
+}
+
+fn value(config: &ConfigResource, name: &str) -> Option<String> {
+    config.get(name)?.value.clone()
 }
 
 fn is_denied(code: RDKafkaErrorCode) -> bool {
@@ -48,37 +137,4 @@ fn is_denied(code: RDKafkaErrorCode) -> bool {
         code,
         RDKafkaErrorCode::TopicAuthorizationFailed | RDKafkaErrorCode::ClusterAuthorizationFailed | RDKafkaErrorCode::PolicyViolation
     )
-}
-
-/// What the topic accepts. One that is missing is made by the broker, where it does such things.
-pub(super) fn limits(config: &ClientConfig, producer: &TransactionalProducer, topic: &str) -> Result<Limits, SinkError> {
-    let partitions = wait_for_topic(producer, topic)?;
-    let ours = config.get("message.max.bytes").and_then(|bytes| bytes.parse().ok());
-    // Who may not ask has to live with the default.
-    let theirs = topic_message_bytes(config, topic).unwrap_or(DEFAULT_MESSAGE_BYTES);
-    let bytes = ours.unwrap_or(DEFAULT_MESSAGE_BYTES).min(theirs);
-    Ok(Limits { bytes, partitions: i32::try_from(partitions).unwrap_or(i32::MAX) })
-}
-
-fn topic_message_bytes(config: &ClientConfig, topic: &str) -> Option<usize> {
-    let admin: AdminClient<DefaultClientContext> = config.create().ok()?;
-    let options = AdminOptions::new().request_timeout(Some(PATIENCE));
-    let described = block_on(admin.describe_configs(&[ResourceSpecifier::Topic(topic)], &options)).ok()?;
-    let resource = described.into_iter().next()?.ok()?;
-    resource.get("max.message.bytes")?.value.as_ref()?.parse().ok()
-}
-
-fn wait_for_topic(producer: &TransactionalProducer, topic: &str) -> Result<usize, SinkError> {
-    let deadline = Instant::now() + PATIENCE;
-    loop {
-        match producer.partitions_of(topic) {
-            Ok(0) if Instant::now() >= deadline => return Err(SinkError::Fatal(format!("there is no topic {topic}; make it first"))),
-            Ok(0) => std::thread::sleep(PAUSE),
-            Ok(partitions) => return Ok(partitions),
-            Err(error) if Instant::now() >= deadline => {
-                return Err(SinkError::Transient(format!("cannot ask about the topic {topic}: {error}")));
-            }
-            Err(_) => std::thread::sleep(PAUSE),
-        }
-    }
 }

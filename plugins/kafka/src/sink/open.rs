@@ -2,18 +2,24 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
+use arrow::error::ArrowError;
 use pseidon_delivery::{Committer, LaneId, Staged};
 use pseidon_plugin::metrics::Metrics;
 use pseidon_plugin::sink::{Chunk, Routed, Sink, SinkError, SinkSetup, Taken, TakenOver, Writer};
 use pseidon_plugin::{BadRow, Rows, Stop};
 
+use super::cluster::Cluster;
+use super::health::Health;
+use super::ids::TransactionalIds;
 use super::positions::Keys;
-use super::producer::{ProducerSettings, TransactionalProducer};
+use super::producer::{Batching, ProducerSettings, TransactionalProducer};
 use super::record::Limits;
+use super::rules::TopicRules;
+use super::topic::Topic;
 use super::writer::TransactionWriter;
-use super::{KafkaSink, cluster, takeover};
+use super::{KafkaSink, takeover};
 
 /// The only lane.
 const LANE: &str = "transaction";
@@ -23,57 +29,95 @@ const TIMEOUT_MARGIN: Duration = Duration::from_secs(60);
 /// A sink in a run.
 pub(super) struct OpenSink {
     pub(super) prepared: KafkaSink,
-    pub(super) pipeline: String,
     /// The sink's own name.
     pub(super) stage: String,
     pub(super) base: PathBuf,
     pub(super) stop: Stop,
-    pub(super) instance: String,
+    pub(super) ids: TransactionalIds,
+    /// The one that this instance has.
+    pub(super) own_id: String,
     pub(super) keys: Keys,
     pub(super) producers: ProducerSettings,
     producer: Arc<TransactionalProducer>,
-    limits: Limits,
+    topic: Topic,
     lane: LaneId,
     committer: Arc<Committer>,
     metrics: Metrics,
+    health: Health,
 }
 
-/// The transactional id under which an instance writes records.
-pub(super) fn transactional_id(pipeline: &str, sink: &str, instance: &str) -> String {
-    format!("{pipeline}-{sink}-{instance}")
-}
-
-/// Opens the producer before any split can be taken: whoever fences us off later must find it open.
+/// Opens the sink. A failure shows on the health page until something is written.
 pub(super) fn open(prepared: &KafkaSink, setup: SinkSetup) -> Result<Arc<dyn Sink>, SinkError> {
+    let health = Health::new(setup.committer.sink().as_str(), &setup.metrics);
+    match open_at(prepared, setup, &health) {
+        Ok(sink) => Ok(Arc::new(sink)),
+        Err(error) => {
+            health.ill();
+            Err(error)
+        }
+    }
+}
+
+/// The producer comes last, so that a start that fails leaves no transactional id with the brokers; and it is open before any split can be
+/// taken, so that an instance that fences this one off later finds it.
+fn open_at(prepared: &KafkaSink, setup: SinkSetup, health: &Health) -> Result<OpenSink, SinkError> {
     let stage = setup.committer.sink().to_string();
+    let config = prepared.connection.config(&setup.base, &[]);
+    let cluster = Cluster::new(&config)?;
+    let partitions = cluster.ensure_positions_topic(&prepared.positions_topic)?;
+    let rules = cluster.rules(&prepared.topic)?;
+    if rules.needs_key && !prepared.plan.has_keys() {
+        return Err(SinkError::Fatal(format!(
+            "the topic {} is compacted and accepts only records with a key: the sink needs `:key`, such as `:key \"id\"`",
+            prepared.topic
+        )));
+    }
     let producers = ProducerSettings {
         stage: stage.clone(),
         connection: prepared.connection.clone(),
         base: setup.base.clone(),
+        topic: prepared.topic.clone(),
         // What librdkafka holds is not counted with the other sinks' lanes.
         memory: setup.memory.limit() / 4,
         timeout: prepared.age + TIMEOUT_MARGIN,
         stop: setup.stop.clone(),
+        health: health.clone(),
     };
-    let producer = producers.open(&transactional_id(&setup.pipeline, &stage, &setup.instance))?;
-    let config = prepared.connection.config(&setup.base, &[]);
-    cluster::ensure_positions_topic(&config, &producer, &prepared.positions_topic)?;
-    let limits = cluster::limits(&config, &producer, &prepared.topic)?;
-    Ok(Arc::new(OpenSink {
+    let batching = Batching { largest: rules.bytes, alone: prepared.refusals.has_suspects() };
+    let ids = TransactionalIds::new(&setup.pipeline, &stage, &setup.store);
+    let own_id = ids.of(&setup.instance);
+    let producer = producers.open(&own_id, batching)?;
+    Ok(OpenSink {
         prepared: prepared.clone(),
-        keys: Keys::new(&setup.pipeline, setup.committer.sink()),
-        instance: setup.instance,
-        pipeline: setup.pipeline,
+        keys: Keys::new(&setup.pipeline, setup.committer.sink(), partitions),
+        ids,
+        own_id,
         stage,
         base: setup.base,
         stop: setup.stop,
         producers,
         producer: Arc::new(producer),
-        limits,
+        topic: Topic::new(&prepared.topic, config, rules),
         lane: LaneId::from(LANE),
         committer: setup.committer,
         metrics: setup.metrics,
-    }))
+        health: health.clone(),
+    })
+}
+
+impl OpenSink {
+    fn ready(&self, rows: &Rows, rules: &TopicRules) -> Result<(Rows, Vec<BadRow>), ArrowError> {
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis() as i64);
+        let limits = Limits {
+            topic: self.topic.name(),
+            rules,
+            client: self.producer.limit(),
+            compression: self.producer.compression(),
+            refusals: &self.prepared.refusals,
+            now,
+        };
+        self.prepared.plan.ready(rows, &limits)
+    }
 }
 
 impl Sink for OpenSink {
@@ -85,11 +129,18 @@ impl Sink for OpenSink {
         if splits.is_empty() {
             return Ok(TakenOver::default());
         }
-        Ok(TakenOver { published: Vec::new(), held: takeover::take_over(self, splits)? })
+        let held_in = format!("the topic {} (:positions-topic)", self.prepared.positions_topic);
+        Ok(TakenOver { published: Vec::new(), held: takeover::take_over(self, splits)?, held_in })
     }
 
     fn route(&self, rows: Rows) -> Routed {
-        match self.prepared.plan.ready(&rows, self.limits) {
+        let mut ready = self.ready(&rows, &self.topic.rules());
+        if !matches!(&ready, Ok((_, bad)) if bad.is_empty())
+            && let Some(rules) = self.topic.changed_rules()
+        {
+            ready = self.ready(&rows, &rules);
+        }
+        match ready {
             Ok((ready, bad)) if ready.is_empty() => Routed { chunks: Vec::new(), bad },
             Ok((ready, bad)) => Routed { chunks: vec![Chunk::new(self.lane.clone(), ready)], bad },
             Err(error) => {
@@ -101,14 +152,17 @@ impl Sink for OpenSink {
     }
 
     fn writer(&self) -> Result<Box<dyn Writer>, SinkError> {
-        let bytes_out = self.metrics.bytes_out.with_label_values(&[&self.stage]);
-        Ok(Box::new(TransactionWriter::new(
-            self.prepared.clone(),
-            self.producer.clone(),
-            self.committer.clone(),
-            self.keys.clone(),
-            self.lane.clone(),
-            bytes_out,
-        )))
+        Ok(Box::new(TransactionWriter {
+            sink: self.prepared.clone(),
+            producer: self.producer.clone(),
+            committer: self.committer.clone(),
+            keys: self.keys.clone(),
+            lane: self.lane.clone(),
+            bytes_out: self.metrics.bytes_out.with_label_values(&[&self.stage]),
+            health: self.health.clone(),
+            opened: Instant::now(),
+            open: None,
+            last_commit: Instant::now(),
+        }))
     }
 }

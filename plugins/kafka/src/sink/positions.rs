@@ -14,12 +14,20 @@ const VERSION: u64 = 1;
 pub(super) struct Keys {
     /// Everything before the split.
     prefix: String,
+    partition: i32,
 }
 
 impl Keys {
-    /// Those of this sink.
-    pub(super) fn new(pipeline: &str, sink: &SinkId) -> Keys {
-        Keys { prefix: format!("{}/{}/", escape(pipeline), escape(sink.as_str())) }
+    /// Those of this sink, in a topic with so many partitions.
+    pub(super) fn new(pipeline: &str, sink: &SinkId, partitions: i32) -> Keys {
+        let prefix = format!("{}/{}/", escape(pipeline), escape(sink.as_str()));
+        let partition = (fnv1a(prefix.as_bytes()) % partitions.max(1) as u64) as i32;
+        Keys { prefix, partition }
+    }
+
+    /// The partition that holds all of the sink's positions.
+    pub(super) fn partition(&self) -> i32 {
+        self.partition
     }
 
     /// The key of a split.
@@ -50,6 +58,11 @@ pub(super) fn position_after(commit: &SplitCommit, lane: &LaneId) -> Position {
     ahead.unwrap_or(0).max(commit.low)
 }
 
+/// A hash that is the same in every version of the program.
+fn fnv1a(bytes: &[u8]) -> u64 {
+    bytes.iter().fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3))
+}
+
 /// Keeps `/` for the key's own use.
 fn escape(name: &str) -> String {
     name.replace('%', "%25").replace('/', "%2F")
@@ -62,11 +75,20 @@ mod tests {
     #[test]
     fn keys_do_not_run_into_each_other() {
         let split = SplitId::from("clicks:a/b/3");
-        let key = |pipeline: &str, sink: &str| Keys::new(pipeline, &sink.into()).key(&split);
+        let key = |pipeline: &str, sink: &str| Keys::new(pipeline, &sink.into(), 1).key(&split);
         assert_eq!(key("a", "b/c"), "a/b%2Fc/clicks:a/b/3");
         for (pipeline, sink) in [("a/b", "c"), ("a", "b"), ("a", "b%2Fc"), ("A", "b/c")] {
             assert_ne!(key(pipeline, sink), key("a", "b/c"), "{pipeline} {sink}");
         }
+    }
+
+    #[test]
+    fn a_sink_has_one_partition_for_good() {
+        assert_eq!(fnv1a(b"foobar"), 0x8594_4171_f739_67e8);
+        let partition = |pipeline: &str, partitions| Keys::new(pipeline, &"lake".into(), partitions).partition();
+        assert_eq!(partition("a", 1), 0);
+        let used: std::collections::BTreeSet<i32> = (0..200).map(|number| partition(&format!("p{number}"), 16)).collect();
+        assert_eq!(used, (0..16).collect());
     }
 
     #[test]

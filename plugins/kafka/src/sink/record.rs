@@ -4,21 +4,51 @@
 
 use std::sync::Arc;
 
-use arrow::array::{Array, ArrayRef, AsArray, BinaryArray, BinaryBuilder, Int32Array, Int64Array, RecordBatch, RecordBatchOptions};
-use arrow::compute::{CastOptions, cast_with_options};
+use arrow::array::{
+    Array, ArrayRef, AsArray, BinaryArray, BinaryBuilder, Int32Array, Int64Array, RecordBatch, RecordBatchOptions, UInt32Array,
+};
+use arrow::compute::{CastOptions, cast_with_options, take};
 use arrow::datatypes::{DataType, Field, Int32Type, Int64Type, Schema, SchemaRef, TimeUnit};
 use arrow::error::ArrowError;
 use pseidon_dsl::Diagnostic;
 use pseidon_expr::{Compiled, compile};
 use pseidon_formats::RecordEncoder;
+use pseidon_plugin::batch::NO_TIMESTAMP;
 use pseidon_plugin::sink::{RecordShape, SinkInput};
-use pseidon_plugin::{BadRow, Options, Rows};
+use pseidon_plugin::{BadRow, Options, Rows, raw_headers};
 
-/// What a record needs beside its own bytes in Kafka's layout, at most.
-const OVERHEAD: usize = 512;
+use super::producer::ClientLimit;
+use super::refusals::Refusals;
+use super::rules::TopicRules;
+use super::size::{Compression, Parts, header};
+
+/// What is copied from a record that nobody changed, since no option says otherwise.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Copied {
+    key: bool,
+    timestamp: bool,
+    headers: bool,
+}
+
+impl Copied {
+    /// What these options leave open.
+    pub(super) fn of(options: &Options) -> Copied {
+        Copied {
+            key: options.expr("key").is_none(),
+            timestamp: options.expr("timestamp").is_none(),
+            headers: options.named_exprs("headers").is_none(),
+        }
+    }
+
+    /// Whether there is anything to copy.
+    pub(super) fn any(self) -> bool {
+        self.key || self.timestamp || self.headers
+    }
+}
 
 /// How rows become messages.
 pub(super) struct RecordPlan {
+    copied: Copied,
     /// `None` where the value is the bytes that came.
     encoder: Option<RecordEncoder>,
     key: Option<Compiled>,
@@ -30,13 +60,73 @@ pub(super) struct RecordPlan {
     schema: SchemaRef,
 }
 
-/// What the broker accepts.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Limits {
-    /// The largest message.
-    pub(super) bytes: usize,
-    /// The number of partitions.
-    pub(super) partitions: i32,
+/// What topic and client accept.
+pub(super) struct Limits<'a> {
+    /// The topic's name.
+    pub(super) topic: &'a str,
+    pub(super) rules: &'a TopicRules,
+    pub(super) client: ClientLimit,
+    pub(super) compression: Compression,
+    /// What the broker has refused before.
+    pub(super) refusals: &'a Refusals,
+    /// The time, in milliseconds since 1970.
+    pub(super) now: i64,
+}
+
+impl Limits<'_> {
+    /// Why the record cannot be written.
+    fn refuse(&self, rows: &Rows, messages: &Messages<'_>, row: usize, as_came: bool) -> Option<String> {
+        if let Some(reason) = self.refusals.reason(&rows.batch().split.id, rows.position(row)) {
+            return Some(format!("the broker refuses the record: {reason}"));
+        }
+        if self.rules.needs_key && messages.key(row).is_none() {
+            return Some(format!("the topic {} is compacted, so a record needs a key, and this one has none; say `:key`", self.topic));
+        }
+        if let Some(timestamp) = messages.timestamp(row) {
+            // The client takes it for the time of writing.
+            if timestamp == 0 {
+                return Some("its timestamp is 0 (1970-01-01T00:00:00Z), which the Kafka client cannot write".to_owned());
+            }
+            if let Some(reason) = self.rules.refuses_time(timestamp, self.now) {
+                return Some(format!("the topic {} refuses the record: {reason}", self.topic));
+            }
+        }
+        let value = if as_came { rows.payload(row) } else { messages.value(row) };
+        let (mut headers, mut header_bytes) = (0, 0);
+        for (name, value) in messages.headers(row) {
+            if std::str::from_utf8(name).is_err() {
+                return Some("the name of a header is not UTF-8 text".to_owned());
+            }
+            headers += 1;
+            header_bytes += header(name, value);
+        }
+        self.refuse_size(&Parts { key: messages.key(row), value, headers, header_bytes })
+            .or_else(|| messages.partition(row).and_then(|partition| self.rules.refuses_partition(partition)))
+    }
+
+    fn refuse_size(&self, parts: &Parts<'_>) -> Option<String> {
+        let size = parts.batch();
+        let topic = self.topic;
+        if let Some(limit) = self.rules.bytes.filter(|limit| size > *limit) {
+            let least = self.compression.least_batch(parts);
+            if least > limit {
+                let compressed = if self.compression == Compression::None { "" } else { " after compression" };
+                return Some(format!(
+                    "the record takes {least} bytes{compressed}, but the topic {topic} accepts {limit} (max.message.bytes)"
+                ));
+            }
+        }
+        let ClientLimit { bytes, property, .. } = self.client;
+        if size <= bytes {
+            return None;
+        }
+        Some(match property {
+            Some(property) => format!("the record takes {size} bytes, but the property `{property}` of the sink allows {bytes}"),
+            None => format!(
+                "the record takes {size} bytes, but the sink was opened for at most {bytes}, by what the topic {topic} accepted then"
+            ),
+        })
+    }
 }
 
 impl RecordPlan {
@@ -90,15 +180,24 @@ impl RecordPlan {
             Field::new("key", DataType::Binary, true),
             Field::new("partition", DataType::Int32, true),
             Field::new("timestamp", DataType::Int64, true),
+            Field::new("raw headers", DataType::Binary, true),
         ];
         fields.extend(headers.iter().map(|(name, _)| Field::new(name, DataType::Binary, true)));
         let encoder = (!as_came).then_some(encoder);
-        Ok(RecordPlan { encoder, key, partition, timestamp, headers, nondeterminism, schema: Arc::new(Schema::new(fields)) })
+        let is_copied = Copied::of(options);
+        let copied =
+            Copied { key: as_came && is_copied.key, timestamp: as_came && is_copied.timestamp, headers: as_came && is_copied.headers };
+        Ok(RecordPlan { copied, encoder, key, partition, timestamp, headers, nondeterminism, schema: Arc::new(Schema::new(fields)) })
     }
 
     /// The text of the first expression that gives another result each time.
     pub(super) fn nondeterminism(&self) -> Option<String> {
         self.nondeterminism.clone()
+    }
+
+    /// Whether records can have keys.
+    pub(super) fn has_keys(&self) -> bool {
+        self.key.is_some() || self.copied.key
     }
 
     /// Whether the value is the bytes that came.
@@ -107,7 +206,7 @@ impl RecordPlan {
     }
 
     /// Makes rows ready for [`Messages`]. Rows that cannot be written are left out and named by their numbers among `rows`.
-    pub(super) fn ready(&self, rows: &Rows, limits: Limits) -> Result<(Rows, Vec<BadRow>), ArrowError> {
+    pub(super) fn ready(&self, rows: &Rows, limits: &Limits<'_>) -> Result<(Rows, Vec<BadRow>), ArrowError> {
         let mut bad = match &self.encoder {
             Some(encoder) => encoder.check(rows),
             None => Vec::new(),
@@ -121,7 +220,7 @@ impl RecordPlan {
                 self.columns(&good)?
             }
         };
-        let refused = refused(&good, &columns, limits, self.encoder.is_none(), self.header_names_len());
+        let refused = refused(&good, &columns, limits, self.encoder.is_none());
         let ready = good.with_record(columns).without(&refused)?;
         if !refused.is_empty() {
             let kept: Vec<u32> = (0..rows.len() as u32).filter(|row| bad.iter().all(|bad| bad.row != *row)).collect();
@@ -129,10 +228,6 @@ impl RecordPlan {
             bad.sort_by_key(|bad| bad.row);
         }
         Ok((ready, bad))
-    }
-
-    fn header_names_len(&self) -> usize {
-        self.headers.iter().map(|(name, _)| name.len() + 16).sum()
     }
 
     /// Some row has no value for some expression: each that is not known to be bad is tried alone.
@@ -152,12 +247,21 @@ impl RecordPlan {
             Some(expr) => converted(&rows.evaluate(expr)?, &to),
             None => Ok(arrow::array::new_null_array(&to, rows.len())),
         };
-        let mut columns = vec![
-            self.values(rows)?,
-            evaluated(&self.key, DataType::Binary)?,
-            evaluated(&self.partition, DataType::Int32)?,
-            evaluated(&self.timestamp, DataType::Int64)?,
-        ];
+        let batch = rows.batch();
+        let copy = |array: Option<&BinaryArray>| match array {
+            Some(array) => take(array, &UInt32Array::from_iter_values((0..rows.len()).map(|row| rows.number(row) as u32)), None),
+            None => Ok(arrow::array::new_null_array(&DataType::Binary, rows.len())),
+        };
+        let key = if self.copied.key { copy(batch.keys.as_ref())? } else { evaluated(&self.key, DataType::Binary)? };
+        let timestamp = match &batch.timestamps {
+            Some(times) if self.copied.timestamp => {
+                let time = |row| Some(times[rows.number(row)]).filter(|time| *time != NO_TIMESTAMP);
+                Arc::new(Int64Array::from_iter((0..rows.len()).map(time)))
+            }
+            _ => evaluated(&self.timestamp, DataType::Int64)?,
+        };
+        let raw_headers = copy(batch.raw_headers.as_ref().filter(|_| self.copied.headers))?;
+        let mut columns = vec![self.values(rows)?, key, evaluated(&self.partition, DataType::Int32)?, timestamp, raw_headers];
         for (_, expr) in &self.headers {
             columns.push(converted(&rows.evaluate(expr)?, &DataType::Binary)?);
         }
@@ -201,21 +305,11 @@ fn converted(column: &ArrayRef, to: &DataType) -> Result<ArrayRef, ArrowError> {
     }
 }
 
-/// The rows that the broker would not take.
-fn refused(rows: &Rows, columns: &RecordBatch, limits: Limits, as_came: bool, header_names: usize) -> Vec<BadRow> {
+/// The rows that would not be taken.
+fn refused(rows: &Rows, columns: &RecordBatch, limits: &Limits<'_>, as_came: bool) -> Vec<BadRow> {
     let messages = Messages::new(columns);
-    let reason = |row: usize| {
-        let value = if as_came { rows.payload(row) } else { messages.value(row) };
-        let headers: usize = messages.headers(row).map(|(_, value)| value.len()).sum();
-        let size = value.map_or(0, <[u8]>::len) + messages.key(row).map_or(0, <[u8]>::len) + headers + header_names + OVERHEAD;
-        if size > limits.bytes {
-            return Some(format!("the record takes {size} bytes, but the topic accepts {}", limits.bytes));
-        }
-        let partition = messages.partition(row)?;
-        let exists = (0..limits.partitions).contains(&partition);
-        (!exists).then(|| format!("there is no partition {partition}; the topic has 0 to {}", limits.partitions - 1))
-    };
-    (0..rows.len()).filter_map(|row| reason(row).map(|reason| BadRow { row: row as u32, reason })).collect()
+    let bad = |row: usize| limits.refuse(rows, &messages, row, as_came).map(|reason| BadRow { row: row as u32, reason });
+    (0..rows.len()).filter_map(bad).collect()
 }
 
 /// Rows that [`RecordPlan::ready`] has made ready, one by one.
@@ -224,6 +318,7 @@ pub(super) struct Messages<'a> {
     key: &'a BinaryArray,
     partition: &'a Int32Array,
     timestamp: &'a Int64Array,
+    raw_headers: &'a BinaryArray,
     headers: Vec<(&'a str, &'a BinaryArray)>,
 }
 
@@ -231,12 +326,13 @@ impl<'a> Messages<'a> {
     /// `columns` are those of ready rows.
     pub(super) fn new(columns: &'a RecordBatch) -> Messages<'a> {
         let names = columns.schema_ref().fields().iter().map(|field| field.name().as_str());
-        let headers = names.zip(columns.columns()).skip(4).map(|(name, column)| (name, column.as_binary())).collect();
+        let headers = names.zip(columns.columns()).skip(5).map(|(name, column)| (name, column.as_binary())).collect();
         Messages {
             value: columns.column(0).as_binary(),
             key: columns.column(1).as_binary(),
             partition: columns.column(2).as_primitive::<Int32Type>(),
             timestamp: columns.column(3).as_primitive::<Int64Type>(),
+            raw_headers: columns.column(4).as_binary(),
             headers,
         }
     }
@@ -261,13 +357,10 @@ impl<'a> Messages<'a> {
         self.timestamp.is_valid(row).then(|| self.timestamp.value(row))
     }
 
-    /// Whether records can have headers at all.
-    pub(super) fn has_headers(&self) -> bool {
-        !self.headers.is_empty()
-    }
-
-    /// The headers of a row.
-    pub(super) fn headers(&self, row: usize) -> impl Iterator<Item = (&'a str, &'a [u8])> {
-        self.headers.iter().filter(move |(_, values)| values.is_valid(row)).map(move |(name, values)| (*name, values.value(row)))
+    /// The headers of a row, with names in UTF-8 as Kafka has them.
+    pub(super) fn headers(&self, row: usize) -> impl Iterator<Item = (&'a [u8], Option<&'a [u8]>)> {
+        let raw = if self.raw_headers.is_valid(row) { self.raw_headers.value(row) } else { &[] };
+        let named = self.headers.iter().filter(move |(_, values)| values.is_valid(row));
+        raw_headers::iter(raw).chain(named.map(move |(name, values)| (name.as_bytes(), Some(values.value(row)))))
     }
 }

@@ -9,36 +9,57 @@ use std::collections::{BTreeSet, HashMap};
 use pseidon_delivery::{Position, SplitId};
 use pseidon_plugin::sink::{Held, SinkError, Taken};
 
-use super::open::{OpenSink, transactional_id};
+use super::open::OpenSink;
 use super::positions;
-use super::scan::Scanner;
+use super::producer::Batching;
+use super::scan::{Extent, Scanner};
 
 /// Fences off the earlier owners of the splits, and returns what the target holds of each.
 pub(super) fn take_over(sink: &OpenSink, splits: &[Taken]) -> Result<Vec<Option<Held>>, SinkError> {
-    let previous: BTreeSet<&String> = splits.iter().flat_map(|taken| &taken.owners).filter(|owner| **owner != sink.instance).collect();
-    for instance in previous {
-        fence(sink, instance)?;
+    let previous: BTreeSet<String> = splits.iter().flat_map(|taken| &taken.owners).map(|owner| sink.ids.of(owner)).collect();
+    // Earlier attempts of this process were cut off when this one opened its producer.
+    for id in previous.iter().filter(|id| **id != sink.own_id) {
+        tracing::info!(sink = sink.stage, id, "fencing off a previous owner");
+        // After this the owner can commit nothing, ever: the broker has aborted its transaction and refuses its producer.
+        sink.producers.open(id, Batching::default())?;
     }
-    let wanted: HashMap<String, &SplitId> = splits.iter().map(|taken| (sink.keys.key(&taken.split), &taken.split)).collect();
-    let mut found: HashMap<&SplitId, Position> = HashMap::new();
+    let mut search =
+        Search { sink, wanted: splits.iter().map(|taken| (sink.keys.key(&taken.split), &taken.split)).collect(), found: HashMap::new() };
     let scanner = Scanner::new(&sink.prepared, &sink.stage, &sink.base, sink.stop.clone())?;
-    scanner.read_to_end(|key, value| {
-        let split = std::str::from_utf8(key).ok().and_then(|key| wanted.get(key));
-        let (Some(split), Some(value)) = (split, value) else { return Ok(()) };
-        let position = positions::parse(value).map_err(|reason| {
-            SinkError::Fatal(format!("the position of {split} in {} cannot be read: {reason}", sink.prepared.positions_topic))
-        })?;
-        // The newest counts.
-        found.insert(split, position);
-        Ok(())
-    })?;
+    let own = sink.keys.partition();
+    search.read(&scanner, Extent::WithOpenTransactions, |partition| partition == own)?;
+    if search.found.len() < splits.len() {
+        // The topic had fewer partitions once.
+        search.read(&scanner, Extent::Readable, |partition| partition != own)?;
+    }
     // With a single lane, what the lane holds is all there is.
-    let held = |taken: &Taken| found.get(&taken.split).map(|low| Held { low: *low, ahead: HashMap::new() });
+    let held = |taken: &Taken| search.found.get(&taken.split).map(|low| Held { low: *low, ahead: HashMap::new() });
     Ok(splits.iter().map(held).collect())
 }
 
-/// After this the instance can commit nothing, ever: the broker has aborted its transaction and refuses its producer.
-fn fence(sink: &OpenSink, instance: &str) -> Result<(), SinkError> {
-    tracing::info!(sink = sink.stage, instance, "fencing off a previous owner");
-    sink.producers.open(&transactional_id(&sink.pipeline, &sink.stage, instance)).map(drop)
+/// A search for the positions of splits.
+struct Search<'a> {
+    sink: &'a OpenSink,
+    wanted: HashMap<String, &'a SplitId>,
+    found: HashMap<&'a SplitId, Position>,
+}
+
+impl Search<'_> {
+    fn read(&mut self, scanner: &Scanner, extent: Extent, partitions: impl Fn(i32) -> bool) -> Result<(), SinkError> {
+        let mut newer = HashMap::new();
+        scanner.read(extent, partitions, |key, value| {
+            let split = std::str::from_utf8(key).ok().and_then(|key| self.wanted.get(key));
+            let (Some(split), Some(value)) = (split, value) else { return Ok(()) };
+            let position = positions::parse(value).map_err(|reason| {
+                SinkError::Fatal(format!("the position of {split} in {} cannot be read: {reason}", self.sink.prepared.positions_topic))
+            })?;
+            // The newest counts.
+            newer.insert(*split, position);
+            Ok(())
+        })?;
+        for (split, position) in newer {
+            self.found.entry(split).or_insert(position);
+        }
+        Ok(())
+    }
 }

@@ -1,110 +1,97 @@
 //! Writes transactions, one after another.
 
-use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use prometheus::IntCounter;
 use pseidon_delivery::committer::Abandon;
 use pseidon_delivery::failpoint::reach;
-use pseidon_delivery::{Committer, LaneCommit, LaneId, Position, SplitCommit, SplitId};
+use pseidon_delivery::{Committer, LaneCommit, LaneId, SplitCommit, SplitId};
 use pseidon_plugin::sink::{Chunk, SinkError, Writer};
-use rdkafka::error::KafkaResult;
-use rdkafka::message::{Header, OwnedHeaders};
+use pseidon_plugin::waiting::about_to_wait;
+use rdkafka::error::{KafkaError, KafkaResult};
+use rdkafka::message::Header;
 use rdkafka::producer::BaseRecord;
 
 use super::KafkaSink;
+use super::health::Health;
 use super::positions::{self, Keys, position_after};
-use super::producer::{TransactionalProducer, meaning};
+use super::producer::TransactionalProducer;
 use super::record::Messages;
+use super::reports::NO_RECORD;
+use super::transaction::Transaction;
 
 /// How often positions are written that moved although no record was (all were filtered out).
 const IDLE_COMMIT: Duration = Duration::from_secs(5);
 /// How often the age of a transaction is looked at, at most and at least.
 const SHORTEST_TICK: Duration = Duration::from_millis(20);
 const LONGEST_TICK: Duration = Duration::from_millis(250);
+/// A split that has not come to us by then is with another instance.
+const STEADY: Duration = Duration::from_secs(60);
 
 /// The writer.
 pub(super) struct TransactionWriter {
-    sink: KafkaSink,
-    producer: Arc<TransactionalProducer>,
-    committer: Arc<Committer>,
-    keys: Keys,
-    lane: LaneId,
-    bytes_out: IntCounter,
-    open: Option<Open>,
-    last_commit: Instant,
-}
-
-/// The open transaction.
-struct Open {
-    since: Instant,
-    records: u64,
-    /// Up to where it holds each split.
-    splits: HashMap<SplitId, Position>,
+    pub(super) sink: KafkaSink,
+    pub(super) producer: Arc<TransactionalProducer>,
+    pub(super) committer: Arc<Committer>,
+    pub(super) keys: Keys,
+    pub(super) lane: LaneId,
+    pub(super) bytes_out: IntCounter,
+    pub(super) health: Health,
+    pub(super) opened: Instant,
+    pub(super) open: Option<Transaction>,
+    pub(super) last_commit: Instant,
 }
 
 impl TransactionWriter {
-    pub(super) fn new(
-        sink: KafkaSink,
-        producer: Arc<TransactionalProducer>,
-        committer: Arc<Committer>,
-        keys: Keys,
-        lane: LaneId,
-        bytes_out: IntCounter,
-    ) -> TransactionWriter {
-        TransactionWriter { sink, producer, committer, keys, lane, bytes_out, open: None, last_commit: Instant::now() }
-    }
-
     fn send_all(&mut self, chunk: &Chunk) -> KafkaResult<()> {
         let rows = &chunk.rows;
         if self.open.is_none() {
             self.producer.begin()?;
-            self.open = Some(Open { since: Instant::now(), records: 0, splits: HashMap::new() });
         }
+        let open = self.open.get_or_insert_with(Transaction::new);
+        let first = open.records();
+        open.add(rows);
         let messages = Messages::new(rows.columns());
         let mut bytes = 0;
         for row in 0..rows.len() {
-            let mut record = BaseRecord::<[u8], [u8]>::to(&self.sink.topic);
+            let mut record = BaseRecord::<[u8], [u8], usize>::with_opaque_to(&self.sink.topic, first + row);
             record.payload = messages.value(row).or_else(|| rows.payload(row).filter(|_| self.sink.plan.writes_as_came()));
             record.key = messages.key(row);
             record.partition = messages.partition(row);
             record.timestamp = messages.timestamp(row);
-            if messages.has_headers() {
-                let none = OwnedHeaders::new();
-                record.headers = Some(messages.headers(row).fold(none, |all, (key, value)| all.insert(Header { key, value: Some(value) })));
+            for (name, value) in messages.headers(row) {
+                // Names that are not UTF-8 text were refused.
+                let header = Header { key: std::str::from_utf8(name).unwrap_or_default(), value };
+                record.headers = Some(record.headers.take().unwrap_or_default().insert(header));
             }
             bytes += record.payload.map_or(0, <[u8]>::len) + record.key.map_or(0, <[u8]>::len);
             self.producer.send(record)?;
         }
         self.producer.poll()?;
         self.bytes_out.inc_by(bytes as u64);
-        if let Some(open) = &mut self.open
-            && let Some(last) = rows.len().checked_sub(1)
-        {
-            open.records += rows.len() as u64;
-            open.splits.insert(rows.batch().split.id.clone(), rows.position(last) + 1);
-        }
         Ok(())
     }
 
     /// Commits the open transaction, with the positions of what it holds.
     fn commit(&mut self) -> Result<(), SinkError> {
         let Some(open) = &self.open else { return Ok(()) };
-        let splits = open.splits.iter().map(|(split, upto)| (split.clone(), *upto)).collect();
+        let splits = open.splits();
         self.commit_lanes(&[LaneCommit { lane: self.lane.clone(), splits }])
     }
 
     /// Writes the positions that moved without a record. There must be no open transaction.
     fn commit_idle(&mut self) -> Result<(), SinkError> {
-        self.commit_lanes(&[])
+        self.commit_lanes(&[])?;
+        self.health.well();
+        Ok(())
     }
 
     fn commit_lanes(&mut self, lanes: &[LaneCommit]) -> Result<(), SinkError> {
         let mut failure = None;
         let outcome = self.committer.commit_through(lanes, |splits| {
             self.finish_transaction(lanes.is_empty(), splits).map_err(|error| {
-                failure = Some(meaning(&error, splits.iter().map(|commit| commit.split.clone())));
+                failure = Some((error, splits.iter().map(|commit| commit.split.clone()).collect::<Vec<_>>()));
                 Abandon::Stopped
             })
         });
@@ -112,9 +99,9 @@ impl TransactionWriter {
             (Ok(()), _) => {
                 self.open = None;
                 self.last_commit = Instant::now();
-                Ok(())
+                if lanes.is_empty() { Ok(()) } else { self.settle_refusals() }
             }
-            (Err(_), Some(failure)) => Err(failure),
+            (Err(_), Some((error, splits))) => Err(self.failed(error, splits)),
             (Err(abandon), None) => Err(abandon.into()),
         }
     }
@@ -125,20 +112,59 @@ impl TransactionWriter {
         }
         for commit in splits {
             let value = positions::value(position_after(commit, &self.lane));
-            self.producer.send(BaseRecord::to(&self.sink.positions_topic).key(&self.keys.key(&commit.split)).payload(&value))?;
+            let key = self.keys.key(&commit.split);
+            let record = BaseRecord::with_opaque_to(&self.sink.positions_topic, NO_RECORD).partition(self.keys.partition());
+            self.producer.send(record.key(&key).payload(&value))?;
         }
         reach("kafka-positions-sent");
         self.producer.commit()?;
         reach("kafka-committed");
         Ok(())
     }
+
+    /// What is durable was judged: what is known of it is forgotten. Without suspects, records can share batches again.
+    fn settle_refusals(&self) -> Result<(), SinkError> {
+        let lows = self.committer.ledger().lows();
+        self.sink.refusals.forget_below(&lows, self.opened.elapsed() >= STEADY);
+        if self.producer.sends_alone() && !self.sink.refusals.has_suspects() {
+            return Err(SinkError::Refused(
+                "the records of a refused batch were judged one by one; from now on they share batches again".to_owned(),
+            ));
+        }
+        Ok(())
+    }
+
+    /// What a failure means: records that were refused are noted for the next attempt, which goes on without them.
+    fn failed(&mut self, error: KafkaError, splits: impl IntoIterator<Item = SplitId>) -> SinkError {
+        about_to_wait();
+        let error = self.producer.cause(error);
+        let undelivered = self.producer.abort();
+        let open = self.open.take();
+        if let Some(open) = &open {
+            let refusals = open.refusals(&undelivered, self.producer.sends_alone());
+            if self.sink.refusals.note(&refusals)
+                && let Some(first) = refusals.first()
+            {
+                let named = if first.is_certain { "record" } else { "batch with the record" };
+                let (count, position, split, reason) = (refusals.len(), first.position, &first.split, &first.reason);
+                return SinkError::Refused(format!(
+                    "the broker refuses the {named} at position {position} of {split} ({count} in all): {reason}"
+                ));
+            }
+        }
+        let meaning = self.producer.meaning(&error, open.map_or(Duration::ZERO, |open| open.age()), splits);
+        if !matches!(meaning, SinkError::Abandon(_)) {
+            self.health.ill();
+        }
+        meaning
+    }
 }
 
 impl Writer for TransactionWriter {
     fn write(&mut self, chunk: Chunk) -> Result<(), SinkError> {
-        self.send_all(&chunk).map_err(|error| meaning(&error, [chunk.rows.batch().split.id.clone()]))?;
+        self.send_all(&chunk).map_err(|error| self.failed(error, [chunk.rows.batch().split.id.clone()]))?;
         reach("kafka-produced");
-        if self.open.as_ref().is_some_and(|open| open.records >= self.sink.records) { self.commit() } else { Ok(()) }
+        if self.open.as_ref().is_some_and(|open| open.records() as u64 >= self.sink.records) { self.commit() } else { Ok(()) }
     }
 
     fn tick_every(&self) -> Duration {
@@ -146,9 +172,9 @@ impl Writer for TransactionWriter {
     }
 
     fn tick(&mut self) -> Result<(), SinkError> {
-        self.producer.poll().map_err(|error| meaning(&error, []))?;
+        self.producer.poll().map_err(|error| self.failed(error, []))?;
         match &self.open {
-            Some(open) if open.since.elapsed() >= self.sink.age => self.commit(),
+            Some(open) if open.age() >= self.sink.age => self.commit(),
             None if self.last_commit.elapsed() >= IDLE_COMMIT => {
                 self.last_commit = Instant::now();
                 self.commit_idle()
@@ -158,7 +184,7 @@ impl Writer for TransactionWriter {
     }
 
     fn flush(&mut self, splits: Option<&[SplitId]>) -> Result<(), SinkError> {
-        let concerned = |open: &Open| splits.is_none_or(|splits| splits.iter().any(|split| open.splits.contains_key(split)));
+        let concerned = |open: &Transaction| splits.is_none_or(|splits| splits.iter().any(|split| open.holds(split)));
         if self.open.as_ref().is_some_and(concerned) {
             self.commit()?;
         }

@@ -174,9 +174,11 @@ impl Assignment {
         if wanted.timestamp {
             meta.timestamp = message.timestamp();
         }
-        if wanted.key {
+        if wanted.key || wanted.raw {
             meta.key = message.key();
         }
+        let raw_headers = if wanted.raw { message.raw_headers() } else { None };
+        meta.raw_headers = raw_headers.as_deref();
         let headers = if wanted.headers { message.headers_as_json() } else { Ok(None) };
         match &headers {
             Ok(headers) => meta.headers = headers.as_deref(),

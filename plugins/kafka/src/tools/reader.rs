@@ -247,7 +247,7 @@ impl TopicReader {
             builder.push(
                 offset,
                 message.payload(),
-                RecordMeta { timestamp: message.timestamp(), key: message.key(), headers, bad_headers },
+                RecordMeta { timestamp: message.timestamp(), key: message.key(), headers, bad_headers, raw_headers: None },
             );
             partitions[place].next = offset + 1;
         }

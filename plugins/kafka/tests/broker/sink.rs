@@ -3,152 +3,22 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use arrow::array::{Int64Array, RecordBatch, RecordBatchOptions, StringArray};
+use arrow::array::{Int64Array, RecordBatch, StringArray};
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
-use pseidon_delivery::committer::{Abandon, Begin, Positions};
-use pseidon_delivery::embedded::EmbeddedStore;
-use pseidon_delivery::{Claimant, CommitRecord, Committer, Position, StateStore};
+use pseidon_delivery::CommitRecord;
+use pseidon_delivery::committer::{Abandon, Begin};
 use pseidon_dsl::expr::{Path, Step};
 use pseidon_expr::{Column, Scope};
 use pseidon_kafka::KafkaSinkPlugin;
 use pseidon_plugin::batch::{MetaWanted, RecordMeta};
-use pseidon_plugin::metrics::Metrics;
-use pseidon_plugin::sink::{PreparedSink, RecordShape, Sink, SinkError, SinkInput, SinkPlugin, SinkSetup, Taken, Writer};
-use pseidon_plugin::{BadRow, BatchBuilder, LaneMemory, Rows, Split, Stop};
+use pseidon_plugin::sink::{RecordShape, SinkError, SinkInput, SinkPlugin, Taken};
+use pseidon_plugin::{BatchBuilder, Rows, Split};
 use rdkafka::Message;
 use rdkafka::message::{Headers, OwnedMessage};
 use rdkafka::producer::{BaseRecord, Producer};
 
-use crate::support::{PATIENCE, brokers, committed_records, create_topic, eventually, new_topic, options, transactional, unique};
-
-/// A pipeline with its state, its topic and a positions topic of its own.
-struct Pipeline {
-    name: String,
-    topic: String,
-    positions: String,
-    store: Arc<dyn StateStore>,
-    _folder: tempfile::TempDir,
-}
-
-impl Pipeline {
-    fn new(partitions: i32) -> Pipeline {
-        let folder = tempfile::tempdir().unwrap();
-        let store = Arc::new(EmbeddedStore::open(folder.path(), "p").unwrap());
-        Pipeline { name: unique("pipeline"), topic: new_topic("out", partitions), positions: unique("positions"), store, _folder: folder }
-    }
-
-    fn prepare(&self, more: &str, input: &SinkInput) -> Arc<dyn PreparedSink> {
-        let text = format!("{{:brokers \"{}\" :topic \"{}\" :positions-topic \"{}\" {more}}}", brokers(), self.topic, self.positions);
-        KafkaSinkPlugin.prepare(&options(KafkaSinkPlugin.spec(), &text), input).unwrap_or_else(|mistakes| panic!("{text}: {mistakes:?}"))
-    }
-
-    /// A run of the sink with what the engine does around it.
-    fn instance(&self) -> Instance {
-        self.instance_of(&*self.prepare("", &as_came()))
-    }
-
-    fn instance_of(&self, prepared: &dyn PreparedSink) -> Instance {
-        let (stop, name) = (Stop::new(), unique("instance"));
-        let claimant = Claimant { owner: name.clone(), plan: "p".into(), accepts_other_plans: false };
-        let committer = Arc::new(Committer::new("lake".into(), self.store.clone(), claimant, Positions::InTarget, stop.abandoned()));
-        let setup = SinkSetup {
-            pipeline: self.name.clone(),
-            base: ".".into(),
-            instance: name.clone(),
-            store: "store".into(),
-            committer: committer.clone(),
-            writers: 1,
-            memory: LaneMemory::new(8 << 20),
-            stop,
-            metrics: Metrics::new(),
-        };
-        let sink = prepared.open(setup).unwrap();
-        assert!(sink.single_writer());
-        let writer = sink.writer().unwrap();
-        Instance { name, sink, committer, writer }
-    }
-
-    fn values(&self, partitions: i32) -> Vec<String> {
-        committed_records(&self.topic, partitions).iter().map(text).collect()
-    }
-}
-
-struct Instance {
-    name: String,
-    sink: Arc<dyn Sink>,
-    committer: Arc<Committer>,
-    writer: Box<dyn Writer>,
-}
-
-impl Instance {
-    /// The first half of a take-over: the store knows that we want the split.
-    fn want(&self, split: &Split) -> CommitRecord {
-        self.committer.take(std::slice::from_ref(&split.id)).unwrap().remove(0)
-    }
-
-    /// The second half; gives where to read on.
-    fn take(&self, split: &Split) -> Position {
-        let mut record = self.want(split);
-        let owners = record.owners.clone();
-        let taken = Taken { split: split.id.clone(), epoch: record.epoch, owners, low: record.low };
-        let over = self.sink.take_over(&[taken], &[]).unwrap();
-        self.committer.cut_off_others(&[(split.id.clone(), record.epoch)]).unwrap();
-        record.low = record.low.max(over.held[0].as_ref().map(|held| held.low));
-        let start = record.low.unwrap_or(0);
-        self.committer.begin(vec![Begin { split: split.id.clone(), record, start: 0, resume: None }]).unwrap();
-        start
-    }
-
-    /// Writes the records of a batch, and gives those that are bad.
-    fn write(&mut self, rows: Rows) -> Result<Vec<BadRow>, SinkError> {
-        let (split, next) = (rows.batch().split.id.clone(), rows.batch().next);
-        let routed = self.sink.route(rows);
-        for chunk in routed.chunks {
-            let (first, last) = (chunk.rows.position(0), chunk.rows.position(chunk.rows.len() - 1));
-            self.committer.ledger().dispatch(&split, &chunk.lane, first, last);
-            self.writer.write(chunk)?;
-        }
-        self.committer.ledger().advance(&split, next, None);
-        Ok(routed.bad)
-    }
-
-    fn flush(&mut self) -> Result<(), SinkError> {
-        self.writer.flush(None)
-    }
-
-    fn release(&self, split: &Split) {
-        self.committer.release(std::slice::from_ref(&split.id)).unwrap();
-    }
-}
-
-fn split(number: i32) -> Arc<Split> {
-    Arc::new(Split { id: format!("clicks:clicks/{number}").into(), topic: "clicks".into(), partition: number })
-}
-
-fn as_came() -> SinkInput {
-    SinkInput { scope: Scope::default(), record: RecordShape::AsCame { format: "json".into() } }
-}
-
-fn no_columns(rows: usize) -> RecordBatch {
-    RecordBatch::try_new_with_options(Arc::new(Schema::empty()), vec![], &RecordBatchOptions::new().with_row_count(Some(rows))).unwrap()
-}
-
-/// Records as they came, with these positions as their values.
-fn records(split: &Arc<Split>, positions: std::ops::Range<u64>) -> Rows {
-    let mut builder = BatchBuilder::new(split.clone(), MetaWanted::default(), 0);
-    for position in positions.clone() {
-        builder.push(position, Some(format!("{}-{position}", split.partition).as_bytes()), RecordMeta::default());
-    }
-    Rows::new(Arc::new(builder.finish(positions.end)), no_columns(positions.count()))
-}
-
-fn expected(split: &Split, positions: std::ops::Range<u64>) -> Vec<String> {
-    positions.map(|position| format!("{}-{position}", split.partition)).collect()
-}
-
-fn text(message: &OwnedMessage) -> String {
-    String::from_utf8(message.payload().unwrap_or(b"<none>").to_vec()).unwrap()
-}
+use crate::sink_harness::{Pipeline, as_came, expected, no_columns, records, split, text};
+use crate::support::{PATIENCE, committed_records, create_topic, eventually, options, transactional, unique};
 
 #[test]
 fn committed_records_are_seen_once_and_the_next_run_goes_on_behind_them() {
@@ -184,7 +54,8 @@ fn a_frozen_producer_cannot_commit_after_it_was_fenced_off() {
 
     let mut heir = pipeline.instance();
     assert_eq!(heir.take(&at), 0);
-    let Err(SinkError::Abandon(Abandon::Fenced(_))) = frozen.flush() else { panic!("the frozen producer has committed") };
+    let flushed = frozen.flush();
+    assert!(matches!(flushed, Err(SinkError::Abandon(Abandon::Fenced(_)))), "the frozen producer has committed: {flushed:?}");
     heir.write(records(&at, 0..20)).unwrap();
     heir.flush().unwrap();
     assert_eq!(pipeline.values(1), expected(&at, 0..20));
@@ -248,6 +119,7 @@ fn positions_move_where_every_record_was_filtered_out() {
 #[test]
 fn a_take_over_waits_for_transactions_that_hide_positions() {
     let (pipeline, at) = (Pipeline::new(1), split(0));
+    create_topic(&pipeline.positions, 1, &[("cleanup.policy", "compact")]);
     let mut first = pipeline.instance();
     first.take(&at);
     // Somebody else's transaction in the same positions topic is open, before ours.
@@ -297,12 +169,12 @@ fn columns() -> SchemaRef {
     ]))
 }
 
-fn changed_input() -> SinkInput {
+pub(crate) fn changed_input() -> SinkInput {
     let column = |field: &Arc<Field>| Column { path: Path(vec![Step::Field(field.name().clone())]), field: field.clone() };
     SinkInput { scope: Scope { columns: columns().fields().iter().map(column).collect() }, record: RecordShape::Columns(columns()) }
 }
 
-fn changed(at: &Arc<Split>, users: Vec<Option<&str>>, parts: Vec<Option<i64>>, times: Vec<Option<i64>>) -> Rows {
+pub(crate) fn changed(at: &Arc<Split>, users: Vec<Option<&str>>, parts: Vec<Option<i64>>, times: Vec<Option<i64>>) -> Rows {
     let mut builder = BatchBuilder::new(at.clone(), MetaWanted::default(), 0);
     for position in 0..users.len() as u64 {
         builder.push(position, Some(b"came"), RecordMeta::default());
@@ -393,6 +265,8 @@ fn mistakes_are_found_before_anything_is_opened() {
         (r#":properties {"transactional.id" "x"}"#, "fences"),
         (r#":properties {"no.such.thing" 1}"#, "no.such.thing"),
         (r#":transaction {:age "1h"}"#, "10m"),
+        (r#":transaction {:age "20s"} :properties {"transaction.timeout.ms" 5000}"#, "to 21000 at least"),
+        (r#":properties {"transaction.timeout.ms" 1999}"#, "aborted before it is committed"),
         (r#":key "no_such_column""#, "no_such_column"),
     ] {
         let text = format!("{{:brokers \"b:1\" :topic \"{}\" {more}}}", pipeline.topic);

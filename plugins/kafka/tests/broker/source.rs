@@ -122,7 +122,7 @@ fn metadata_and_tombstones_come_when_they_are_wanted() {
     let (topic, seen, writer) = (new_topic("meta", 1), Arc::new(Mutex::new(Seen::default())), Writer::new());
     writer.write_all(&topic, "k1", Some("v1"), &[("a", Some("1")), ("b", None), ("a", Some("\"2"))]);
     writer.write_all(&topic, "k2", None, &[]);
-    let wanted = MetaWanted { timestamp: true, key: true, headers: true };
+    let wanted = MetaWanted { timestamp: true, key: true, headers: true, raw: false };
     let source = source(&format!(":topics \"{topic}\" :until :latest"));
     Run::start(source, setup(&unique("p"), wanted), seen.clone(), PLENTY, false).wait().unwrap();
     let seen = seen.lock();

@@ -18,11 +18,11 @@ use pseidon_plugin::source::{Resumption, Source, SourceError, SourceEvent, Sourc
 use pseidon_plugin::spec::PluginSpec;
 use pseidon_plugin::{Batch, Budget, Options, Pause, Split, Stop};
 use rdkafka::ClientConfig;
-use rdkafka::admin::{AdminClient, AdminOptions, NewPartitions, NewTopic, TopicReplication};
-use rdkafka::client::DefaultClientContext;
+use rdkafka::admin::{AdminClient, AdminOptions, AlterConfig, NewPartitions, NewTopic, ResourceSpecifier, TopicReplication};
+use rdkafka::client::{ClientContext, DefaultClientContext};
 use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer};
 use rdkafka::message::{Header, OwnedHeaders};
-use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
+use rdkafka::producer::{BaseProducer, BaseRecord, DeliveryResult, Producer, ProducerContext};
 use rdkafka::{Offset, TopicPartitionList};
 
 /// How long anything may take here before the test fails.
@@ -66,6 +66,17 @@ pub(crate) fn create_topic(name: &str, partitions: i32, config: &[(&str, &str)])
     });
 }
 
+/// Changes a topic's configuration.
+pub(crate) fn alter_topic(name: &str, config: &[(&str, &str)]) {
+    let mut altered = AlterConfig::new(ResourceSpecifier::Topic(name));
+    for (key, value) in config {
+        altered = altered.set(key, value);
+    }
+    for result in block_on(admin().alter_configs(&[altered], &AdminOptions::new())).unwrap() {
+        result.unwrap();
+    }
+}
+
 /// Deletes a topic, and waits until it is gone.
 pub(crate) fn delete_topic(name: &str) {
     for result in block_on(admin().delete_topics(&[name], &AdminOptions::new())).unwrap() {
@@ -75,12 +86,45 @@ pub(crate) fn delete_topic(name: &str) {
     eventually("the topic is gone", || consumer.fetch_metadata(None, PATIENCE).unwrap().topics().iter().all(|topic| topic.name() != name));
 }
 
+/// The last delivery's outcome.
+#[derive(Default)]
+struct LastDelivery(Mutex<Option<bool>>);
+
+impl ClientContext for LastDelivery {}
+
+impl ProducerContext for LastDelivery {
+    type DeliveryOpaque = ();
+
+    fn delivery(&self, result: &DeliveryResult<'_>, (): ()) {
+        *self.0.lock() = Some(result.is_ok());
+    }
+}
+
+/// Whether the broker takes such a record; if it does, it is in the topic afterwards.
+pub(crate) fn takes(topic: &str, key: Option<&str>, timestamp: Option<i64>) -> bool {
+    let mut record = BaseRecord::<str, str>::to(topic).payload("probe");
+    (record.key, record.timestamp) = (key, timestamp);
+    let mut config = ClientConfig::new();
+    let producer: BaseProducer<LastDelivery> =
+        config.set("bootstrap.servers", brokers()).create_with_context(LastDelivery::default()).unwrap();
+    producer.send(record).map_err(|(error, _)| error).unwrap();
+    producer.flush(PATIENCE).unwrap();
+    let outcome = *producer.client().context().0.lock();
+    outcome.expect("the broker has answered")
+}
+
 /// Gives a topic more partitions.
 pub(crate) fn grow_topic(name: &str, partitions: usize) {
     let grown = NewPartitions::new(name, partitions);
     for result in block_on(admin().create_partitions(&[grown], &AdminOptions::new())).unwrap() {
         result.unwrap();
     }
+}
+
+/// How many partitions a topic has.
+pub(crate) fn partitions_of(topic: &str) -> i32 {
+    let metadata = admin().inner().fetch_metadata(Some(topic), PATIENCE).unwrap();
+    metadata.topics()[0].partitions().len() as i32
 }
 
 /// Makes the broker forget the records below an offset.

@@ -207,7 +207,7 @@ fn metadata_comes_when_it_is_wanted() {
     let (topic, writer) = (new_topic("meta", 1), Writer::new());
     writer.write_all(&topic, "k", Some("x"), &[("a", Some("first")), ("a", Some("b")), ("c", None)]);
     writer.write_at(&topic, 0, "y", 1_000_000);
-    let wanted = MetaWanted { timestamp: true, key: true, headers: true };
+    let wanted = MetaWanted { timestamp: true, key: true, headers: true, raw: false };
     let mut reader = TopicReader::open(ReaderSettings { wanted, ..settings(&topic) }).unwrap();
     let (mut timestamps, mut keys, mut headers) = (Vec::new(), Vec::new(), Vec::new());
     while !reader.is_at_end() {

@@ -1,0 +1,77 @@
+//! The open transaction: what it holds, for its commit, and to know which record the broker means when it refuses one.
+
+use std::collections::HashMap;
+use std::time::{Duration, Instant};
+
+use pseidon_delivery::{Position, SplitId};
+use pseidon_plugin::Rows;
+
+use super::refusals::Refusal;
+use super::reports::Undelivered;
+
+/// An open transaction.
+pub(super) struct Transaction {
+    since: Instant,
+    /// What was sent, in order.
+    sent: Vec<Sent>,
+    records: usize,
+    /// Up to where it holds each split.
+    splits: HashMap<SplitId, Position>,
+}
+
+/// The records of one chunk.
+struct Sent {
+    /// The number of its first record in the transaction.
+    first: usize,
+    split: SplitId,
+    positions: Vec<Position>,
+}
+
+impl Transaction {
+    /// One that begins now.
+    pub(super) fn new() -> Transaction {
+        Transaction { since: Instant::now(), sent: Vec::new(), records: 0, splits: HashMap::new() }
+    }
+
+    /// How long it has been open.
+    pub(super) fn age(&self) -> Duration {
+        self.since.elapsed()
+    }
+
+    /// How many records it holds. The next one gets this number.
+    pub(super) fn records(&self) -> usize {
+        self.records
+    }
+
+    /// Whether it holds records of this split.
+    pub(super) fn holds(&self, split: &SplitId) -> bool {
+        self.splits.contains_key(split)
+    }
+
+    /// Up to where it holds each split.
+    pub(super) fn splits(&self) -> Vec<(SplitId, Position)> {
+        self.splits.iter().map(|(split, upto)| (split.clone(), *upto)).collect()
+    }
+
+    /// These rows are sent under the next numbers.
+    pub(super) fn add(&mut self, rows: &Rows) {
+        let positions: Vec<Position> = (0..rows.len()).map(|row| rows.position(row)).collect();
+        let Some(last) = positions.last() else { return };
+        let split = rows.batch().split.id.clone();
+        self.splits.insert(split.clone(), last + 1);
+        let first = self.records;
+        self.records += positions.len();
+        self.sent.push(Sent { first, split, positions });
+    }
+
+    /// What the reports say about its records; `alone` where each was a batch of its own.
+    pub(super) fn refusals(&self, undelivered: &Undelivered, alone: bool) -> Vec<Refusal> {
+        let refusal = |refused: &super::reports::Refused| {
+            let sent = &self.sent[self.sent.partition_point(|sent| sent.first <= refused.number).checked_sub(1)?];
+            let position = *sent.positions.get(refused.number - sent.first)?;
+            let is_certain = undelivered.is_certain(refused, alone);
+            Some(Refusal { split: sent.split.clone(), position, reason: refused.reason.clone(), is_certain })
+        };
+        undelivered.refused.iter().filter_map(refusal).collect()
+    }
+}
