@@ -107,6 +107,7 @@ impl Intake<'_> {
                 };
                 self.attempt.metrics.records_in.with_label_values(&[self.stage()]).inc_by(batch.len() as u64);
                 self.attempt.metrics.bytes_in.with_label_values(&[self.stage()]).inc_by(batch.payloads.bytes() as u64);
+                self.attempt.read.lock().insert((self.source, batch.split.id.clone()), batch.next);
                 let (attempt, source) = (self.attempt.clone(), self.source);
                 let unit = Unit { attempt, source, number: split.number(), split: split.clone(), batch: Arc::new(*batch), done: 0 };
                 self.queue.push(self.attempt.id, &self.attempt.stop, unit);
