@@ -235,7 +235,7 @@ impl Supervisor {
         match outcome {
             Outcome::Ended { complete: false } if !was_told_to_stop => {
                 let reason = "it has ended before everything was committed, and was not told to".to_owned();
-                return self.hear_ended(name, Outcome::Failed(reason));
+                self.hear_ended(name, Outcome::Failed(reason));
             }
             Outcome::Ended { .. } => {
                 // One that ends by itself is not started again at once.

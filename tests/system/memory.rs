@@ -130,7 +130,7 @@ fn is_blocked(site: &Site) -> bool {
 #[test]
 fn big_keys() {
     let site = Site::new("big-keys");
-    create(&site.name);
+    create(&site.name, &[]);
     produce_keys(&site.name, 1500, 200_000);
     let text = format!(
         r#"{{:name "{0}" :settings {{:memory "32MB"}}
