@@ -212,6 +212,7 @@ fn stops_while_memory_is_full() {
         std::thread::spawn(move || {
             for event in events {
                 match event {
+                    SourceEvent::ShareSplits(found, reply) => reply.send(SplitShare { granted: found, excess: 0 }).unwrap(),
                     SourceEvent::Take(splits, reply) => reply.send(vec![None; splits.len()]).unwrap(),
                     SourceEvent::Begin(_, reply) => {
                         begun.store(true, Ordering::Relaxed);
