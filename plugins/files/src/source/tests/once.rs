@@ -231,3 +231,19 @@ fn stops_while_memory_is_full() {
     source.join().unwrap().unwrap();
     engine.join().unwrap();
 }
+
+#[test]
+fn instances_read_each_file_once_and_end_when_all_are_read() {
+    let world = World::new();
+    for number in 0..600 {
+        world.write(&format!("in/{number}.log"), format!("record {number}\n"));
+    }
+    let runs: Vec<Run> = (0..3).map(|_| world.start(r#""in/*.log""#)).collect();
+    runs.into_iter().for_each(|run| run.join().unwrap());
+    let mut records = std::mem::take(&mut world.seen.lock().records);
+    let all = records.len();
+    records.sort();
+    records.dedup();
+    assert_eq!((records.len(), all), (600, 600));
+    assert_eq!(world.read(r#""in/*.log""#).unwrap().len(), 0);
+}
