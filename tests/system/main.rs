@@ -14,6 +14,7 @@
 //! - [`flows`], [`bad_records`], [`command_line`]: what a pipeline does with records, and what the command line does.
 //! - [`secure`]: brokers behind TLS and a login. [`service`]: what a run shows of itself, and does when it is told.
 //! - [`under_load`]: sources that are faster than their sinks.
+//! - [`shared_files`]: instances that read one folder.
 //! - [`dead_runs`]: what a dead run has left on another disk, and its commit that is still under way.
 //! - [`memory`]: how much memory hostile pipelines take. [`restarts`]: what a run says and does between attempts.
 //! - [`state`], [`outages`]: what happens when state is lost, changed or held by another, and when disks and servers fail.
@@ -41,6 +42,7 @@ mod registry_logs;
 mod restarts;
 mod secure;
 mod service;
+mod shared_files;
 mod state;
 mod typed_logs;
 mod under_load;
