@@ -47,7 +47,7 @@ fn state_file(site: &Site) -> PathBuf {
 fn the_last_offsets_are_written_when_a_run_ends_by_itself() {
     let site = Site::new("last-offsets");
     let topic = site.name.as_str();
-    create(topic);
+    create(topic, &[]);
     produce(topic, 0, numbers(1000));
     site.write("pipeline.edn", pipeline(&site, &format!("[\"{topic}\"]"), ":until :latest", LONG, ""));
     site.finish("pipeline.edn", 60);
@@ -65,7 +65,7 @@ fn the_last_offsets_are_written_when_a_run_ends_by_itself() {
 fn the_last_offsets_are_written_when_a_run_is_stopped() {
     let site = Site::new("stop-offsets");
     let topic = site.name.as_str();
-    create(topic);
+    create(topic, &[]);
     produce(topic, 0, numbers(100));
     let port = free_port();
     let text = pipeline(&site, &format!("[\"{topic}\"]"), "", LONG, &format!(":monitor-port {port}"));
@@ -90,7 +90,7 @@ fn wait_read(port: u16, count: u64) {
 fn a_state_that_is_restored_from_an_older_copy_is_noticed() {
     let site = Site::new("older-copy");
     let topic = site.name.as_str();
-    create(topic);
+    create(topic, &[]);
     let source = ":until :latest";
     let text = pipeline(&site, &format!("[\"{topic}\"]"), source, LONG, "");
     site.write("pipeline.edn", &text);
@@ -147,14 +147,14 @@ fn records_of_a_deleted_topic_are_delivered() {
 fn a_topic_that_is_made_again_while_it_is_read_ends_the_run() {
     let site = Site::new("again");
     let topic = site.name.as_str();
-    create(topic);
+    create(topic, &[]);
     produce(topic, 0, numbers(100));
     let port = free_port();
     site.write("pipeline.edn", pipeline(&site, &format!("[\"{topic}\"]"), "", LONG, &format!(":monitor-port {port}")));
     let mut pseidon = site.run("pipeline.edn");
     wait_read(port, 100);
     delete(topic);
-    create(topic);
+    create(topic, &[]);
     produce(topic, 0, numbers(100));
     pseidon.expect_exit(1, 60);
     let log = pseidon.log();
@@ -194,7 +194,7 @@ fn a_topic_that_does_not_exist_is_a_trouble_and_in_a_finite_run_an_error() {
 fn a_group_with_members_of_another_kind_is_named() {
     let site = Site::new("mixed");
     let topic = site.name.as_str();
-    create(topic);
+    create(topic, &[]);
     produce(topic, 0, numbers(10));
     let other: BaseConsumer = ClientConfig::new()
         .set("bootstrap.servers", brokers())
@@ -236,7 +236,7 @@ fn plain_text_to_a_tls_listener_is_named() {
 fn headers_that_are_not_text_are_bad_records() {
     let site = Site::new("headers");
     let topic = site.name.as_str();
-    create(topic);
+    create(topic, &[]);
     let producer: BaseProducer = ClientConfig::new().set("bootstrap.servers", brokers()).create().expect("a producer");
     for value in [&b"good"[..], b"\xff\xfe"] {
         let headers = OwnedHeaders::new().insert(Header { key: "bin", value: Some(value) });
@@ -263,7 +263,7 @@ fn headers_that_are_not_text_are_bad_records() {
 fn a_pattern_reads_no_internal_topics() {
     let site = Site::new("internal");
     let topic = site.name.as_str();
-    create(topic);
+    create(topic, &[]);
     produce(topic, 0, numbers(10));
     let pattern = format!("#r\"(__consumer_offsets|{topic})\"");
     // The first name in it would be a wish for them.
@@ -286,7 +286,7 @@ fn a_logs_topic_that_goes_or_never_was_concerns_that_log_alone() {
     site.write("pipeline.edn", template.replace(":records 2000 :idle \"500ms\"", ":records 2000 :idle \"1h\" :age \"1h\""));
     let line = |number: usize| format!("1700000000000\t{number}\tmore of it");
     for topic in [&gone, &stays] {
-        create(topic);
+        create(topic, &[]);
         produce(topic, 0, (0..50).map(line));
         table.set(topic, FORMATS[0], "txt");
     }
