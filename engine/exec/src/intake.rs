@@ -10,7 +10,7 @@ use pseidon_delivery::committer::Begin;
 use pseidon_delivery::{CommitRecord, Position, SplitId, failpoint, position_in_target};
 use pseidon_plugin::batch::Split;
 use pseidon_plugin::sink::Taken;
-use pseidon_plugin::source::{Resumption, SourceEvent, Start};
+use pseidon_plugin::source::{IsGone, Resumption, SourceEvent, Start};
 
 use crate::attempt::{Attempt, OpenSink};
 use crate::etl::Unit;
@@ -97,6 +97,7 @@ impl Intake<'_> {
             SourceEvent::ShareSplits(found, reply) => {
                 let _ = reply.send(splits.sharing.share(&found)?);
             }
+            SourceEvent::ForgetFinished(is_gone) => self.forget_finished(&is_gone)?,
             SourceEvent::Begin(begun, reply) => {
                 self.begin(begun, splits)?;
                 let _ = reply.send(());
@@ -152,6 +153,20 @@ impl Intake<'_> {
         let resumptions = records.iter().map(|records| resumption(records)).collect();
         splits.taken.extend(ids.into_iter().zip(records));
         Ok(resumptions)
+    }
+
+    /// Forgets finished splits of the source that do not exist any more.
+    fn forget_finished(&self, is_gone: &IsGone) -> Result<(), Failure> {
+        let prefix = format!("{}:", self.stage());
+        let retention = self.attempt.plan.settings.forget_after;
+        for open in self.sinks() {
+            let is_gone = |split: &SplitId| split.as_str().starts_with(&prefix) && is_gone(split);
+            let count = open.committer.forget_finished(retention, is_gone)?;
+            if count > 0 {
+                tracing::info!(sink = open.stage, source = self.stage(), count, "forgot finished splits that do not exist any more");
+            }
+        }
+        Ok(())
     }
 
     fn begin(&self, starts: Vec<Start>, splits: &mut Splits) -> Result<(), Failure> {
