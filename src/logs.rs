@@ -225,15 +225,22 @@ impl Supervisor {
 
     fn hear_ended(&mut self, name: &str, outcome: Outcome) {
         let Some(log) = self.logs.get_mut(name) else { return };
+        let mut was_told_to_stop = self.stopping;
         if let Some(running) = log.running.take() {
+            was_told_to_stop |= running.told_to_stop;
             // It has just said that it ends.
             let _ = running.thread.join();
         }
         log.entry.set_live(None);
         match outcome {
+            Outcome::Ended { complete: false } if !was_told_to_stop => {
+                let reason = "it has ended before everything was committed, and was not told to".to_owned();
+                self.hear_ended(name, Outcome::Failed(reason));
+            }
             Outcome::Ended { .. } => {
-                log.wait = FIRST_WAIT;
-                log.not_before = None;
+                // One that ends by itself is not started again at once.
+                log.not_before = (!was_told_to_stop).then(|| Instant::now() + log.wait);
+                log.wait = if was_told_to_stop { FIRST_WAIT } else { (log.wait * 2).min(LONGEST_WAIT) };
                 log.wrong = None;
                 tracing::info!(log = name, "stopped");
                 if !matches!(log.entry.state(), State::SwitchedOff(_)) {

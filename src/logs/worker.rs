@@ -1,11 +1,13 @@
 //! One log's run, from its row to its end.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, Sender, TryRecvError, bounded, unbounded};
 use pseidon_delivery::{ScopedStore, StateStore};
 use pseidon_exec::{Control, Finished, PlanChanged, Run, RunError};
+use pseidon_expr::panics;
 use pseidon_kafka::source::shared::SharedConsumer;
 use pseidon_logs::{Log, LogError};
 use pseidon_mysql::LogRow;
@@ -52,11 +54,12 @@ impl Outcome {
 }
 
 impl Work {
-    /// Runs the log until it is stopped or cannot go on.
+    /// Runs the log until it is stopped or cannot go on. A panic is a failure of the log.
     pub(super) fn run(self) -> Outcome {
-        match self.try_run() {
-            Ok(finished) => Outcome::Ended { complete: finished != Finished::Left },
-            Err(outcome) => outcome,
+        match catch_unwind(AssertUnwindSafe(|| self.try_run())) {
+            Ok(Ok(finished)) => Outcome::Ended { complete: finished != Finished::Left },
+            Ok(Err(outcome)) => outcome,
+            Err(panic) => Outcome::Failed(format!("internal error: {}", panics::message(panic.as_ref()))),
         }
     }
 

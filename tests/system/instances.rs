@@ -1,10 +1,11 @@
 //! Several instances of one pipeline.
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::harness::feed::Feed;
-use crate::harness::output::check;
-use crate::harness::pipeline::{Layout, Membership, SESSION_MILLIS, Store, kafka_to_files};
+use crate::harness::output::{check, files};
+use crate::harness::pipeline::{Layout, Membership, SESSION_MILLIS, Store, kafka_source, kafka_to_files, pipeline, settings};
 use crate::harness::watch::Watcher;
 use crate::harness::{Pseidon, Site, wait_until};
 use crate::kills::settle;
@@ -49,6 +50,46 @@ fn goes_on(watcher: &Watcher, instance: &mut Pseidon) {
     let before = watcher.records();
     wait_until("more records become visible", 60, || watcher.records() > before + 200);
     assert!(instance.is_running());
+}
+
+/// One version of a pipeline replaces another while both run, and the old one is killed with lanes ahead. The new one must not take those for
+/// its own: it commits what it has of other partitions and ends, the old version finishes its work, and then the new one has everything.
+#[test]
+fn a_version_that_is_killed_is_finished_before_the_next_one() {
+    let site = Site::new("versions");
+    let version = |name: &str| {
+        let rollover = ":rollover {:records 150 :idle \"300ms\"} :check-freq \"50ms\"";
+        let sink = format!("(files {{:path \"out/{{bucket}}\" :name \"{name}\" :codec :json {rollover}}})");
+        pipeline(&site.name, &settings(&site, Store::Redis), &kafka_source(&site.name, Membership::Dynamic, ""), &sink)
+    };
+    site.write("old.edn", version("old"));
+    site.write("new.edn", version("new"));
+    let watcher = Watcher::start(&[site.path("out")]);
+    let mut feed = Feed::new(&site.name, 4);
+    feed.send(500);
+    let background = feed.in_background(1500);
+    let mut old = site.run("old.edn");
+    goes_on(&watcher, &mut old);
+    let mut new = site.run("new.edn");
+    let is_new = |file: &PathBuf| file.file_name().is_some_and(|name| name.as_encoded_bytes().starts_with(b"new"));
+    wait_until("the new version has its part", 60, || files(&site.path("out")).iter().any(is_new));
+    goes_on(&watcher, &mut old);
+    old.kill();
+    new.expect_exit(1, 90);
+    let log = new.log();
+    assert!(log.contains("the pipeline has changed") && log.contains("lanes ahead") && log.contains("--previous"), "{log}");
+
+    let mut command = site.command("new.edn");
+    command.arg("--previous");
+    let mut previous = site.start(command);
+    goes_on(&watcher, &mut previous);
+    previous.stop(40);
+    let mut new = site.run("new.edn");
+    let fed = background.finish().fed();
+    watcher.wait_for(fed.total(), 90);
+    new.stop(40);
+    watcher.finish();
+    check(&site.path("out"), &fed);
 }
 
 #[test]

@@ -14,7 +14,9 @@
 //! - [`flows`], [`bad_records`], [`command_line`]: what a pipeline does with records, and what the command line does.
 //! - [`secure`]: brokers behind TLS and a login. [`service`]: what a run shows of itself, and does when it is told.
 //! - [`under_load`]: sources that are faster than their sinks.
+//! - [`shared_files`]: instances that read one folder.
 //! - [`dead_runs`]: what a dead run has left on another disk, and its commit that is still under way.
+//! - [`memory`]: how much memory hostile pipelines take. [`restarts`]: what a run says and does between attempts.
 //! - [`state`], [`outages`]: what happens when state is lost, changed or held by another, and when disks and servers fail.
 
 mod bad_records;
@@ -32,12 +34,15 @@ mod legacy_files;
 mod log_faults;
 mod log_table;
 mod logs;
+mod memory;
 mod moved_logs;
 mod old_offsets;
 mod outages;
 mod registry_logs;
+mod restarts;
 mod secure;
 mod service;
+mod shared_files;
 mod state;
 mod typed_logs;
 mod under_load;

@@ -374,6 +374,10 @@ fn sync_dir(dir: &Path) -> io::Result<()> {
 }
 
 fn open_file(path: &Path) -> Result<Database, StoreError> {
+    // A state is never empty, also if nothing was ever read: redb would take such a file for a new one.
+    if path.metadata().is_ok_and(|file| file.len() == 0) {
+        return Err(damaged(path, &io::Error::other("the file is empty")));
+    }
     let database = redb::Builder::new()
         .set_cache_size(CACHE_BYTES)
         // Otherwise redb trusts the file after a clean end, and may panic on one that was altered since.
@@ -385,7 +389,9 @@ fn open_file(path: &Path) -> Result<Database, StoreError> {
                  or set :state to a redis URL so that several processes can share the work",
                 path.display()
             )),
-            DatabaseError::Storage(StorageError::Io(error)) if error.kind() != io::ErrorKind::InvalidData => {
+            DatabaseError::Storage(StorageError::Io(error))
+                if !matches!(error.kind(), io::ErrorKind::InvalidData | io::ErrorKind::UnexpectedEof) =>
+            {
                 StoreError::Unavailable(format!("{}: {error}", path.display()))
             }
             other => damaged(path, &other),

@@ -236,3 +236,17 @@ fn a_file_of_format_1_is_brought_up_to_date() {
         assert_eq!(log.plans().unwrap(), ["f2"]);
     }
 }
+
+/// However little is left of the file, the message says what to do.
+#[test]
+fn a_file_that_was_cut_is_refused_with_a_way_out() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = used_file(dir.path());
+    let whole = fs::metadata(&path).unwrap().len();
+    for left in [whole / 2, 1000, 100, 1, 0] {
+        fs::OpenOptions::new().write(true).open(&path).unwrap().set_len(left).unwrap();
+        let reason = failure(EmbeddedStore::open(dir.path(), "p"));
+        assert!(reason.contains("Bring the file back from a copy"), "{left} bytes: {reason}");
+        assert_eq!(fs::metadata(&path).unwrap().len(), left, "it is left as it is");
+    }
+}

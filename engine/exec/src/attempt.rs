@@ -1,10 +1,12 @@
 //! An attempt at running a plan, as the threads of the pools know it.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use crossbeam_channel::Sender;
-use pseidon_delivery::Committer;
+use parking_lot::Mutex;
+use pseidon_delivery::{Committer, Position, SplitId};
 use pseidon_plan::Plan;
 use pseidon_plugin::metrics::Metrics;
 use pseidon_plugin::sink::Sink;
@@ -24,8 +26,22 @@ pub(crate) struct Attempt {
     pub(crate) metrics: Metrics,
     pub(crate) tap: Arc<Tap>,
     pub(crate) last_bad: Arc<LastBad>,
+    /// The position after the last record that was read of each split, by the number of its source.
+    pub(crate) read: Mutex<HashMap<(usize, SplitId), Position>>,
     /// Dropped last.
     pub(crate) _over: Over,
+}
+
+impl Attempt {
+    /// Whether something that was read is not durable in every sink that it reaches.
+    pub(crate) fn has_uncommitted(&self) -> bool {
+        let lows: Vec<HashMap<SplitId, Position>> =
+            self.sinks.iter().map(|sink| sink.committer.ledger().lows().into_iter().collect()).collect();
+        self.read.lock().iter().any(|((source, split), upto)| {
+            let sinks = &self.plan.sources[*source].sinks;
+            sinks.iter().any(|sink| lows[*sink].get(split).is_some_and(|low| low < upto))
+        })
+    }
 }
 
 /// Tells attempts of one process apart.

@@ -86,8 +86,13 @@ impl Intake<'_> {
         // A source that asked and does not wait for the answer any more has ended; that is seen at the next event.
         match event {
             SourceEvent::Take(wanted, reply) => {
-                let resume = self.take(&wanted, splits)?;
-                let _ = reply.send(resume);
+                match self.take(&wanted, splits) {
+                    Ok(resume) => _ = reply.send(resume),
+                    // The run ends, but not before what it has read of other splits is committed: nothing of its own plan is left ahead, so
+                    // the other version can take everything over. Without an answer the source stops.
+                    Err(failure @ Failure::OtherPlan(_)) => self.attempt.failures.report(failure),
+                    Err(failure) => return Err(failure),
+                }
             }
             SourceEvent::ShareSplits(found, reply) => {
                 let _ = reply.send(splits.sharing.share(&found)?);
@@ -102,6 +107,7 @@ impl Intake<'_> {
                 };
                 self.attempt.metrics.records_in.with_label_values(&[self.stage()]).inc_by(batch.len() as u64);
                 self.attempt.metrics.bytes_in.with_label_values(&[self.stage()]).inc_by(batch.payloads.bytes() as u64);
+                self.attempt.read.lock().insert((self.source, batch.split.id.clone()), batch.next);
                 let (attempt, source) = (self.attempt.clone(), self.source);
                 let unit = Unit { attempt, source, number: split.number(), split: split.clone(), batch: Arc::new(*batch), done: 0 };
                 self.queue.push(self.attempt.id, &self.attempt.stop, unit);

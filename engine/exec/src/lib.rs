@@ -18,6 +18,7 @@ mod attempt;
 mod etl;
 mod failure;
 mod intake;
+mod opening;
 mod order;
 mod pools;
 pub mod process;

@@ -1,6 +1,7 @@
 //! A run: attempts at running the plan until one comes to its end.
 
 use std::collections::{HashMap, HashSet};
+use std::hash::{BuildHasher, Hasher, RandomState};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
@@ -8,19 +9,19 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::{Receiver, RecvTimeoutError, bounded, select, unbounded};
 use parking_lot::Mutex;
 use pseidon_delivery::committer::Seen;
-use pseidon_delivery::{Claimant, Committer, SinkId, StateStore, StoreError, StoredPlan, random};
+use pseidon_delivery::{SinkId, StateStore, StoreError, StoredPlan, random};
 use pseidon_plan::Plan;
 use pseidon_plan::chain::PlannedSource;
 use pseidon_plugin::metrics::Metrics;
-use pseidon_plugin::sink::{SinkError, SinkSetup};
 use pseidon_plugin::source::{SourceHandle, SourceSetup};
 use pseidon_plugin::stop::{Pause, Stop};
 use sha2::{Digest, Sha256};
 use thiserror::Error;
 
 use crate::attempt::{Attempt, AttemptId, OpenSink, Over};
-use crate::failure::{Failure, Failures, PlanChanged, spawn};
+use crate::failure::{Failure, Failures, PlanChanged, guarded, spawn};
 use crate::intake::Intake;
+use crate::opening::Opening;
 use crate::pools::Pools;
 use crate::sharing::Sharing;
 use crate::view::View;
@@ -32,6 +33,10 @@ const LONGEST_WAIT: Duration = Duration::from_secs(30);
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 /// An attempt that lasted this long counts as a success: the next failure waits the shortest time again.
 const STEADY: Duration = Duration::from_secs(60);
+/// After failures the run counts as healthy again when an attempt has lasted this long, and twice as long as the one before.
+const LEAST_STEADY: Duration = Duration::from_secs(10);
+/// How long sinks that are being opened may take to give up once the user has said stop.
+const OPENING_GRACE: Duration = Duration::from_secs(2);
 
 /// What a user tells a run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -104,40 +109,73 @@ struct Course {
     was_open: bool,
     /// Until when the run has to end, once the user has said stop.
     deadline: Option<Instant>,
+    /// Whether an attempt that failed had read records that were not committed.
+    has_uncommitted: bool,
+    /// How long an attempt has to last until the failures before it count as overcome.
+    steady_after: Duration,
+}
+
+/// What became of opening the sinks.
+enum Opened {
+    Sinks(Vec<OpenSink>),
+    /// The user has said stop meanwhile.
+    Stopped,
 }
 
 impl Run<'_> {
     /// Runs the plan until its sources end, it is stopped, or it cannot go on. Blocks.
     pub fn run(self) -> Result<Finished, RunError> {
+        let finished = self.attempts();
+        self.metrics.set_run_trouble(None);
+        finished
+    }
+
+    fn attempts(&self) -> Result<Finished, RunError> {
         let store_id = self.store.identity()?;
         for weakness in self.store.weaknesses()? {
             tracing::warn!("the state store is weaker than exactly-once needs: {weakness}");
         }
         self.check_plan()?;
         let acknowledged = self.plan.sinks.iter().map(|_| Arc::default()).collect();
-        let mut course = Course { pause: Pause::default(), acknowledged, was_open: false, deadline: None };
+        let mut course = Course {
+            pause: Pause::default(),
+            acknowledged,
+            was_open: false,
+            deadline: None,
+            has_uncommitted: false,
+            steady_after: LEAST_STEADY,
+        };
         let mut wait = FIRST_WAIT;
-        let mut failures_in_a_row = 0;
+        let (mut failures_in_a_row, mut fences_in_a_row) = (0, 0);
         loop {
             let began = Instant::now();
             let failure = match self.attempt(&store_id, &mut course) {
                 Ok(finished) => return Ok(finished),
                 Err(failure) => failure,
             };
+            course.steady_after = (began.elapsed() * 2).clamp(LEAST_STEADY, STEADY);
             if began.elapsed() > STEADY {
-                (wait, failures_in_a_row) = (FIRST_WAIT, 0);
+                (wait, failures_in_a_row, fences_in_a_row) = (FIRST_WAIT, 0, 0);
             }
             let pause = match failure {
                 Failure::Fatal(reason) => return Err(RunError::Failed(reason)),
                 Failure::State(reason) => return Err(RunError::State(reason)),
                 Failure::OtherPlan(changed) => return Err(RunError::PlanChanged(changed)),
                 Failure::Fenced(reason) => {
-                    tracing::warn!(reason, "open files are thrown away; starting anew from the committed positions");
-                    Duration::ZERO
+                    // Once is a take-over. Again and again it is several instances that take the splits from each other.
+                    fences_in_a_row += 1;
+                    let pause = if fences_in_a_row == 1 { Duration::ZERO } else { with_jitter(wait) };
+                    if fences_in_a_row > 1 {
+                        wait = (wait * 2).min(LONGEST_WAIT);
+                        self.metrics.set_run_trouble(Some(format!("restarted {fences_in_a_row} times, at last because {reason}")));
+                    }
+                    tracing::warn!(reason, "open files are discarded; restarting from the committed positions in {pause:?}");
+                    pause
                 }
                 Failure::Stopped | Failure::Gone(_) => {
                     let reason = if let Failure::Gone(reason) = failure { reason } else { "it was left although this was not asked for" };
-                    tracing::warn!(reason, "internal error; starting again from the committed positions in {wait:?}");
+                    tracing::warn!(reason, "internal error; restarting from the committed positions in {wait:?}");
+                    self.metrics.set_run_trouble(Some(format!("restarting after an internal error: {reason}")));
                     let pause = wait;
                     wait = (wait * 2).min(LONGEST_WAIT);
                     pause
@@ -149,12 +187,13 @@ impl Run<'_> {
                 Failure::Transient { stage, reason } => {
                     failures_in_a_row += 1;
                     let pause = self.pause_after(&stage, &reason, failures_in_a_row, wait)?;
+                    self.metrics.set_run_trouble(Some(format!("restarting because `{stage}` failed: {reason}")));
                     wait = (wait * 2).min(LONGEST_WAIT);
                     pause
                 }
             };
             if self.is_stopped_within(pause, &course.pause) {
-                return Ok(Finished::Stopped);
+                return Ok(stopped_between_attempts(&course));
             }
         }
     }
@@ -169,7 +208,7 @@ impl Run<'_> {
             Some((_, interval)) => interval,
             None => wait,
         };
-        tracing::warn!(stage, reason, "starting anew from the committed positions in {pause:?}");
+        tracing::warn!(stage, reason, "restarting from the committed positions in {pause:?}");
         Ok(pause)
     }
 
@@ -233,7 +272,10 @@ impl Run<'_> {
             stop.stop_reading();
         }
         let instance = instance_name().map_err(|error| Failure::Fatal(error.to_string()))?;
-        let sinks = self.open_sinks(store_id, &instance, &stop, course)?;
+        let sinks = match self.open_sinks(store_id, &instance, &stop, course)? {
+            Opened::Sinks(sinks) => sinks,
+            Opened::Stopped => return Ok(stopped_between_attempts(course)),
+        };
         course.was_open = true;
         let (report, reported) = unbounded();
         let (over, is_over) = bounded(1);
@@ -246,6 +288,7 @@ impl Run<'_> {
             metrics: self.metrics.clone(),
             tap: self.view.tap.clone(),
             last_bad: self.view.last_bad.clone(),
+            read: Mutex::default(),
             _over: Over(over),
         });
         self.view.show(&attempt);
@@ -258,6 +301,7 @@ impl Run<'_> {
             attempt.stop.leave_now();
             outcome
         });
+        course.has_uncommitted |= outcome.is_err() && attempt.has_uncommitted();
         self.pools.close(attempt.id);
         drop(attempt);
         // ETL threads may still hold batches of it; its sinks are closed, and their locks free, when the last is gone.
@@ -265,36 +309,59 @@ impl Run<'_> {
         outcome
     }
 
-    fn open_sinks(&self, store_id: &str, instance: &str, stop: &Stop, course: &Course) -> Result<Vec<OpenSink>, Failure> {
-        let settings = &self.plan.settings;
-        let mut sinks = Vec::new();
-        for (planned, seen) in self.plan.sinks.iter().zip(&course.acknowledged) {
-            let claimant =
-                Claimant { owner: instance.to_owned(), plan: self.plan.fingerprint.clone(), accepts_other_plans: self.accept_changed_plan };
-            let (store, positions) = (self.store.clone(), planned.protocol.positions());
-            let committer = Committer::new(planned.id.clone(), store, claimant, positions, stop.abandoned());
-            let committer = Arc::new(committer.remembering(seen.clone()));
-            let setup = SinkSetup {
-                pipeline: self.plan.name.clone(),
-                base: self.plan.base.clone(),
-                instance: instance.to_owned(),
-                store: store_id.to_owned(),
-                committer: committer.clone(),
-                writers: settings.writer_threads,
-                memory: self.pools.lanes().clone(),
-                stop: stop.clone(),
-                metrics: self.metrics.clone(),
-            };
-            let opened = planned.prepared.open(setup).map_err(|error| match error {
-                // What could be opened before can be again, once the user has put right what has changed: a permission, a mount.
-                SinkError::Fatal(reason) if course.was_open => SinkError::Transient(reason),
-                other => other,
-            });
-            let sink = opened.map_err(|error| Failure::of_sink(planned.id.as_str(), error))?;
-            let only_writer = sink.single_writer().then(|| sinks.len() % settings.writer_threads);
-            sinks.push(OpenSink { stage: planned.id.to_string(), sink, committer, only_writer });
+    /// Opens the sinks on a thread of its own, since that may take long and the user may say stop meanwhile. A thread that does not hear that
+    /// is left behind; what it opens is closed at once.
+    fn open_sinks(&self, store_id: &str, instance: &str, stop: &Stop, course: &mut Course) -> Result<Opened, Failure> {
+        let opening = Opening {
+            plan: self.plan.clone(),
+            store: self.store.clone(),
+            store_id: store_id.to_owned(),
+            instance: instance.to_owned(),
+            accept_changed_plan: self.accept_changed_plan,
+            acknowledged: course.acknowledged.clone(),
+            was_open: course.was_open,
+            lanes: self.pools.lanes().clone(),
+            stop: stop.clone(),
+            metrics: self.metrics.clone(),
+        };
+        let (done, opened) = bounded(1);
+        std::thread::Builder::new()
+            .name("opening".to_owned())
+            .spawn(move || {
+                // If no one waits any more, the sinks are closed here.
+                let _ = done.send(guarded(|| opening.open()));
+            })
+            .map_err(|error| Failure::Fatal(format!("cannot start a thread: {error}")))?;
+        let mut give_up = None;
+        loop {
+            self.view.pulse.beat();
+            select! {
+                recv(opened) -> sinks => match sinks {
+                    _ if give_up.is_some() => return Ok(Opened::Stopped),
+                    Ok(sinks) => return sinks.map(Opened::Sinks),
+                    Err(_) => return Err(Failure::Gone("the sinks were not opened")),
+                },
+                recv(self.control) -> control => match control {
+                    Ok(Control::Pause) => course.pause.set(true),
+                    Ok(Control::Resume) => course.pause.set(false),
+                    // Nothing is open yet.
+                    Ok(Control::Roll) => {}
+                    Ok(Control::Stop) if give_up.is_none() => {
+                        stop.leave_now();
+                        give_up = Some(Instant::now() + OPENING_GRACE);
+                    }
+                    Ok(Control::Stop | Control::LeaveNow) | Err(_) => {
+                        stop.leave_now();
+                        return Ok(Opened::Stopped);
+                    }
+                },
+                default(LOOK_EVERY) => {
+                    if give_up.is_some_and(|at| at <= Instant::now()) {
+                        return Ok(Opened::Stopped);
+                    }
+                }
+            }
         }
-        Ok(sinks)
     }
 
     /// Starts the threads of all sources. The receiver gets one message for each source whose records are all durable.
@@ -361,13 +428,22 @@ impl Run<'_> {
         failures: &Receiver<Failure>,
         done: &Receiver<()>,
     ) -> Result<Finished, Failure> {
-        let mut left = self.plan.sources.len();
+        let (mut left, began) = (self.plan.sources.len(), Instant::now());
+        let mut other_plan = None;
         while left > 0 {
             self.view.pulse.beat();
             let patience =
                 course.deadline.map_or(LOOK_EVERY, |deadline| deadline.saturating_duration_since(Instant::now()).min(LOOK_EVERY));
             select! {
-                recv(failures) -> failure => return Err(failure.unwrap_or(Failure::Gone("no failure can be reported any more"))),
+                recv(failures) -> failure => match failure {
+                    Ok(Failure::OtherPlan(changed)) => {
+                        attempt.stop.stop_reading();
+                        course.deadline.get_or_insert_with(|| Instant::now() + self.plan.settings.shutdown_grace);
+                        other_plan = Some(changed);
+                    }
+                    Ok(failure) => return Err(failure),
+                    Err(_) => return Err(Failure::Gone("no failure can be reported any more")),
+                },
                 recv(done) -> ended => match ended {
                     Ok(()) => left -= 1,
                     // A source's thread has ended without saying that everything is durable; it is about to say why.
@@ -384,15 +460,21 @@ impl Run<'_> {
                     Ok(Control::Roll) => self.roll(attempt),
                 },
                 default(patience) => {
+                    if began.elapsed() >= course.steady_after {
+                        self.metrics.set_run_trouble(None);
+                    }
                     self.metrics.memory_used.set(self.pools.budget().used() as i64);
                     let unreachable = attempt.sinks.iter().any(|open| open.committer.store_is_unreachable());
                     self.metrics.store_unreachable.set(i64::from(unreachable));
                     if course.deadline.is_some_and(|deadline| deadline <= Instant::now()) {
                         tracing::warn!("not everything could be committed within the shutdown grace; the rest is read again at the next start");
-                        return Ok(Finished::Left);
+                        return other_plan.map_or(Ok(Finished::Left), |changed| Err(Failure::OtherPlan(changed)));
                     }
                 }
             }
+        }
+        if let Some(changed) = other_plan {
+            return Err(Failure::OtherPlan(changed));
         }
         Ok(if course.deadline.is_some() { Finished::Stopped } else { Finished::Complete })
     }
@@ -402,6 +484,21 @@ impl Run<'_> {
         let sinks: Vec<usize> = (0..attempt.sinks.len()).collect();
         drop(self.pools.writers().flush(attempt.id, &sinks, None));
     }
+}
+
+/// How a run ends that is stopped while nothing of it is open.
+fn stopped_between_attempts(course: &Course) -> Finished {
+    if course.has_uncommitted {
+        tracing::warn!("records that were read before the last failure are not committed; they are read again at the next start");
+        return Finished::Left;
+    }
+    Finished::Stopped
+}
+
+/// At least half of the wait, so that instances that disturb each other do not do it in step.
+fn with_jitter(wait: Duration) -> Duration {
+    let random = RandomState::new().build_hasher().finish() % 1000;
+    wait / 2 + wait / 2 * u32::try_from(random).unwrap_or(0) / 1000
 }
 
 /// Names this attempt unlike any other: the machine and process, for people, random bits for the process, and after a `.` the attempt. Machines

@@ -42,6 +42,7 @@ pub struct Metrics {
     pub memory_used: IntGauge,
     /// What keeps sources from reading, by stage.
     source_troubles: Arc<Mutex<BTreeMap<String, String>>>,
+    run_trouble: Arc<Mutex<Option<String>>>,
 }
 
 impl Metrics {
@@ -84,6 +85,7 @@ impl Metrics {
             store_unreachable: gauge("pseidon_state_store_unreachable", "1 while the state store does not answer."),
             memory_used: gauge("pseidon_memory_used_bytes", "Bytes of records in flight."),
             source_troubles: Arc::default(),
+            run_trouble: Arc::default(),
             registry,
         }
     }
@@ -115,9 +117,14 @@ impl Metrics {
         set_stages(&self.sink_blocked).next().is_some()
     }
 
+    /// Notes why the run is restarted, or that it is steady again.
+    pub fn set_run_trouble(&self, trouble: Option<String>) {
+        *self.run_trouble.lock() = trouble;
+    }
+
     /// What keeps the run from going on right now, as sentences; nothing when all is well.
     pub fn troubles(&self) -> Vec<String> {
-        let mut troubles = Vec::new();
+        let mut troubles: Vec<String> = self.run_trouble.lock().iter().cloned().collect();
         if self.store_unreachable.get() != 0 {
             troubles.push("the state store does not answer: nothing is committed until it does".to_owned());
         }

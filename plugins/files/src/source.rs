@@ -45,13 +45,16 @@ Each line is a record; empty lines are skipped, and `\\r\\n` ends a line as `\\n
 Zstandard (of several frames) are told by their first bytes.
 
 Without `:follow` the files that match are read as they are, the last line even if it lacks its end, and the run ends. Run again, it reads
-only what is new: files that were not there, and lines that were added to plain ones.
+only what is new: files that were not there, lines that were added to plain ones, and plain files that were written again.
 
 With `:follow` it goes on until it is stopped: it reads what is added to the files and what new files bring. A file is known by its inode,
 the time it was made and its first line, so it may be renamed. When a file is rotated to a name that no glob matches, or deleted, it is
-read to its end first, and left when nothing has been added for five minutes. A file that is truncated and written anew (`copytruncate`) is
+read to its end first, and left when nothing has been added for five minutes. A file that is truncated and written again (`copytruncate`) is
 read from its start. A compressed file is read when it has stopped growing. Let the globs match either the rotated logs or their compressed
 copies (`app.log*` matches both): a copy is another file.
+
+A plain file counts as written again when it is shorter than what was read of it, or when its first line or one of the 64 bytes before the
+position up to which it was read is another one.
 
 `@topic` is the file's path, relative to the pipeline file's folder, as it was when the run found it.",
     positional: Some("path"),

@@ -5,6 +5,7 @@
 
 mod avro;
 mod blocks;
+mod contexts;
 
 use std::fs::File;
 use std::io::{self, Write};
@@ -23,6 +24,7 @@ use thiserror::Error;
 
 use self::avro::{AvroCodec, AvroWriter, Blocks};
 use self::blocks::{BlockWriter, Method};
+use self::contexts::Contexts;
 use crate::encode::{RecordEncoder, RecordFormat};
 use crate::retry::RetryWriter;
 
@@ -118,8 +120,17 @@ pub struct FileCodec {
 }
 
 enum Layout {
-    Lines { records: Arc<RecordEncoder>, compression: Option<Arc<Method>> },
-    Parquet { schema: SchemaRef, properties: Box<WriterProperties> },
+    Lines {
+        records: Arc<RecordEncoder>,
+        compression: Option<Arc<Method>>,
+    },
+    Parquet {
+        schema: SchemaRef,
+        properties: Box<WriterProperties>,
+        /// What a compressor of a column holds.
+        context: usize,
+        columns: usize,
+    },
     Avro(Arc<AvroCodec>),
 }
 
@@ -149,7 +160,7 @@ impl FileCodec {
         let RecordShape::Columns(schema) = &input.record else {
             return Err("parquet writes columns, but the records come as bytes: select their columns first".to_owned());
         };
-        parquet_schema(schema)?;
+        let columns = parquet_schema(schema)?;
         let level = level(settings)?;
         let compression = match settings.compression {
             Compression::None => PageCompression::UNCOMPRESSED,
@@ -168,7 +179,12 @@ impl FileCodec {
             .build();
         Ok(FileCodec {
             extension: "parquet".to_owned(),
-            layout: Layout::Parquet { schema: schema.clone(), properties: Box::new(properties) },
+            layout: Layout::Parquet {
+                schema: schema.clone(),
+                properties: Box::new(properties),
+                context: if settings.compression == Compression::Zstd { contexts::of_zstd(level) } else { 0 },
+                columns,
+            },
         })
     }
 
@@ -209,8 +225,9 @@ impl FileCodec {
             Layout::Lines { records, compression: Some(method) } => {
                 Body::Compressed { records: records.clone(), out: BlockWriter::new(method.clone(), out) }
             }
-            Layout::Parquet { schema, properties } => {
-                Body::Parquet(Box::new(ArrowWriter::try_new(out, schema.clone(), Some(properties.as_ref().clone()))?))
+            Layout::Parquet { schema, properties, context, columns } => {
+                let writer = ArrowWriter::try_new(out, schema.clone(), Some(properties.as_ref().clone()))?;
+                Body::Parquet(Box::new(writer), Contexts::new(*context, *columns))
             }
             Layout::Avro(codec) => Body::Avro(AvroWriter::new(codec.clone(), out).map_err(EncodeError::Records)?),
         };
@@ -234,8 +251,8 @@ fn level(settings: &FileCodecSettings) -> Result<i32, String> {
     }
 }
 
-/// Whether Parquet can hold these columns.
-fn parquet_schema(schema: &SchemaRef) -> Result<(), String> {
+/// How many columns these are in Parquet, if it can hold them.
+fn parquet_schema(schema: &SchemaRef) -> Result<usize, String> {
     let untyped: Vec<_> = schema.fields().iter().filter(|field| has_json(field)).map(|field| format!("`{}`", field.name())).collect();
     if !untyped.is_empty() {
         return Err(format!("parquet needs a type for every column; give one to {} in :schema or by a cast", untyped.join(", ")));
@@ -243,7 +260,10 @@ fn parquet_schema(schema: &SchemaRef) -> Result<(), String> {
     if schema.fields().is_empty() {
         return Err("parquet needs at least one column".to_owned());
     }
-    ArrowSchemaConverter::new().convert(schema).map(|_| ()).map_err(|error| format!("parquet cannot hold these columns: {error}"))
+    ArrowSchemaConverter::new()
+        .convert(schema)
+        .map(|schema| schema.num_columns())
+        .map_err(|error| format!("parquet cannot hold these columns: {error}"))
 }
 
 fn has_json(field: &Field) -> bool {
@@ -260,7 +280,7 @@ pub struct FileEncoder(Body);
 enum Body {
     Plain { records: Arc<RecordEncoder>, out: RetryWriter<File> },
     Compressed { records: Arc<RecordEncoder>, out: BlockWriter },
-    Parquet(Box<ArrowWriter<RetryWriter<File>>>),
+    Parquet(Box<ArrowWriter<RetryWriter<File>>>, Contexts),
     Avro(AvroWriter),
 }
 
@@ -270,7 +290,11 @@ impl FileEncoder {
         match &mut self.0 {
             Body::Plain { records, out } => records.write_lines(rows, out).map_err(EncodeError::Records),
             Body::Compressed { records, out } => records.write_lines(rows, out).map_err(EncodeError::Records),
-            Body::Parquet(writer) => Ok(writer.write(rows.columns())?),
+            Body::Parquet(writer, contexts) => {
+                writer.write(rows.columns())?;
+                contexts.written(rows.columns(), writer.in_progress_rows());
+                Ok(())
+            }
             Body::Avro(writer) => writer.write(rows.columns()),
         }
     }
@@ -280,7 +304,7 @@ impl FileEncoder {
         match &self.0 {
             Body::Plain { out, .. } => out.blocked(),
             Body::Compressed { out, .. } => out.out.blocked(),
-            Body::Parquet(writer) => writer.inner().blocked(),
+            Body::Parquet(writer, _) => writer.inner().blocked(),
             Body::Avro(writer) => writer.out.blocked(),
         }
     }
@@ -291,7 +315,7 @@ impl FileEncoder {
             Body::Plain { out, .. } => out.resume(),
             Body::Compressed { out, .. } => out.out.resume(),
             // Parquet's writer has counted these bytes already: they are only late.
-            Body::Parquet(writer) => writer.inner_mut().resume(),
+            Body::Parquet(writer, _) => writer.inner_mut().resume(),
             Body::Avro(writer) => writer.out.resume(),
         }
     }
@@ -301,7 +325,7 @@ impl FileEncoder {
         match &self.0 {
             Body::Plain { out, .. } => out.memory(),
             Body::Compressed { out, .. } => out.memory(),
-            Body::Parquet(writer) => writer.memory_size() + writer.inner().memory(),
+            Body::Parquet(writer, contexts) => writer.memory_size() + writer.inner().memory() + contexts.memory(writer.in_progress_rows()),
             Body::Avro(writer) => writer.memory(),
         }
     }
@@ -311,7 +335,7 @@ impl FileEncoder {
         match &self.0 {
             Body::Plain { out, .. } => out.written() + out.held() as u64,
             Body::Compressed { out, .. } => out.file_bytes(),
-            Body::Parquet(writer) => (writer.bytes_written() + writer.in_progress_size()) as u64,
+            Body::Parquet(writer, _) => (writer.bytes_written() + writer.in_progress_size()) as u64,
             Body::Avro(writer) => writer.file_bytes(),
         }
     }
@@ -324,8 +348,9 @@ impl FileEncoder {
                 out.end_block().map_err(EncodeError::Records)?;
                 out.out.flush()
             }
-            Body::Parquet(writer) => {
+            Body::Parquet(writer, contexts) => {
                 writer.flush()?;
+                contexts.ended();
                 writer.sync()
             }
             Body::Avro(writer) => {
@@ -342,7 +367,7 @@ impl FileEncoder {
         let mut out = match self.0 {
             Body::Plain { out, .. } => out,
             Body::Compressed { out, .. } => out.finish().map_err(EncodeError::Records)?,
-            Body::Parquet(mut writer) => {
+            Body::Parquet(mut writer, _) => {
                 for (key, value) in metadata {
                     writer.append_key_value_metadata(KeyValue::new(key.clone(), value.clone()));
                 }

@@ -99,6 +99,7 @@ impl Attempt<'_> {
                 Order::Lost(partition) => return Err(Failure::Fenced(format!("the group has taken partition {partition} away"))),
                 Order::Read(partition, count) => self.read(partition, count)?,
                 Order::Flush(partitions) => self.flush(partitions.as_deref())?,
+                Order::Tick => self.sinks.iter_mut().try_for_each(|open| open.writer.tick())?,
                 Order::Idle => self.commit_idle()?,
                 Order::Tell => self.tell_group(),
                 Order::Fail => return Err(Failure::Transient("something fails for a moment".into())),

@@ -41,7 +41,7 @@ pub(crate) static FIXTURE: LazyLock<Fixture> = LazyLock::new(|| {
 });
 
 fn sink(plan: usize, input: &SinkInput) -> Arc<dyn PreparedSink> {
-    let text = format!("{{:base-dir \"{MOUNT_POINT}\" :path \"v{}-{{k}}\" :codec :raw :rollover {{:records 5}}}}", plan + 1);
+    let text = format!("{{:base-dir \"{MOUNT_POINT}\" :path \"v{}-{{k}}\" :codec :raw :rollover {{:records 3}}}}", plan + 1);
     let nodes = pseidon_dsl::edn::read_all(&text).expect("the options are well-formed");
     let options = Options::parse(FilesSink.spec(), &nodes, pseidon_dsl::Span::default()).expect("the options are valid");
     FilesSink.prepare(&options, input).expect("the sink is valid")

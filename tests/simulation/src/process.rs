@@ -63,7 +63,7 @@ impl From<SinkError> for Failure {
     fn from(error: SinkError) -> Self {
         match error {
             SinkError::Abandon(abandon) => abandon.into(),
-            SinkError::Transient(reason) => Failure::Transient(reason),
+            SinkError::Transient(reason) | SinkError::Refused(reason) => Failure::Transient(reason),
             SinkError::Fatal(reason) => Failure::Evidence(reason),
         }
     }

@@ -41,7 +41,7 @@ impl Scheduler {
 
     /// Everything from the first step to the checks. Returns what was wrong, and the trace.
     pub(crate) fn run(mut self) -> (Vec<String>, Option<Vec<String>>) {
-        let steps = self.world.lock().rng.usize(50..400);
+        let steps = self.world.lock().rng.usize(20..220);
         for _ in 0..steps {
             self.step();
         }
@@ -100,10 +100,7 @@ impl Scheduler {
     fn start_any(&mut self) {
         let machine = self.world.lock().rng.usize(0..self.machines);
         if self.processes.keys().filter(|id| id.machine == machine).count() < MOST_PROCESSES {
-            let plan = {
-                let mut world = self.world.lock();
-                if world.kinds.has(Kind::Plans) { world.rng.usize(0..PLANS) } else { 0 }
-            };
+            let plan = self.any_plan();
             self.start(machine, plan);
             self.rebalance();
         }
@@ -304,11 +301,29 @@ impl Scheduler {
             is_first = false;
             let machine = if let Disk::Root(machine) = disk { machine } else { 0 };
             self.world.lock().disks.mounted[machine] = disk;
-            let plans = if self.world.lock().kinds.has(Kind::Plans) { PLANS } else { 1 };
-            for plan in 0..plans {
-                self.finish_on(machine, plan);
+            // What one version of the pipeline has left the next process has to finish with the same version.
+            for _ in 0..PLANS {
+                if let Some(plan) = self.plan_left() {
+                    self.finish_on(machine, plan);
+                }
             }
+            let plan = self.any_plan();
+            self.finish_on(machine, plan);
         }
+    }
+
+    /// A version of the pipeline, as an instance that is started may have it.
+    fn any_plan(&self) -> usize {
+        let mut world = self.world.lock();
+        if world.kinds.has(Kind::Plans) { world.rng.usize(0..PLANS) } else { 0 }
+    }
+
+    /// The version of the pipeline that has left lanes ahead, if one has. After an alarm nothing is finished any more.
+    fn plan_left(&self) -> Option<usize> {
+        let world = self.world.lock();
+        let left = world.store.all_records().find(|(_, _, record)| !record.ahead.is_empty() && !world.is_alarmed);
+        let plan = left.and_then(|(_, _, record)| record.plan.clone())?;
+        (0..PLANS).find(|number| plan_name(*number) == plan)
     }
 
     /// One process brings to its end what can be brought to its end on this machine and with this version of the pipeline.

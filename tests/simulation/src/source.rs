@@ -56,10 +56,10 @@ impl Partition {
         self.records().last().map_or(0, |(position, _)| position + 1)
     }
 
-    /// Adds records. Some positions have none.
+    /// Adds records. In a topic some positions have none.
     pub(crate) fn produce(&mut self, rng: &mut Rng, count: usize) {
         for _ in 0..count {
-            let gap = if rng.u32(0..5) == 0 { rng.u64(1..4) } else { 0 };
+            let gap = if !self.is_file && rng.u32(0..5) == 0 { rng.u64(1..4) } else { 0 };
             let key = (rng.u32(0..10) < 7).then(|| rng.u8(0..KEYS));
             let position = self.end() + gap;
             if let Some(records) = self.generations.last_mut() {

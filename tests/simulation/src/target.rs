@@ -117,7 +117,7 @@ impl Sink for TargetSink {
         let held: Vec<_> = splits.iter().map(held).collect();
         let lows: Vec<_> = held.iter().map(|held| held.as_ref().map(|held| held.low)).collect();
         world.note(|| format!("{}  target: holds {lows:?}", self.process));
-        Ok(TakenOver { published: Vec::new(), held })
+        Ok(TakenOver { published: Vec::new(), held, held_in: "the simulated target".to_owned() })
     }
 
     fn route(&self, rows: Rows) -> Routed {

@@ -87,6 +87,8 @@ pub(crate) enum Order {
     Lost(usize),
     Read(usize, usize),
     Flush(Option<Vec<usize>>),
+    /// Commit what is full.
+    Tick,
     Idle,
     Tell,
     Fail,
@@ -229,6 +231,10 @@ impl World {
             return false;
         }
         self.note(|| "store  is replaced by an older copy".into());
+        for (number, partition) in self.partitions.iter_mut().enumerate() {
+            // Of what the copy does not know nothing was delivered, or the group knows it.
+            partition.begun = partition.begun.filter(|_| self.sinks.iter().any(|(sink, _)| older.record(sink, &split_id(number)).low.is_some()));
+        }
         self.store = older;
         self.may_alarm = true;
         true
@@ -255,11 +261,12 @@ impl World {
             return unread.first().map_or(Order::Finish, |partition| Order::Read(*partition, usize::MAX));
         }
         match self.rng.u32(0..20) {
-            0..11 => match self.rng.choice(unread) {
+            0..10 => match self.rng.choice(unread) {
                 Some(partition) => Order::Read(partition, self.rng.usize(1..8)),
                 None => Order::Idle,
             },
-            11..14 => Order::Flush(None),
+            10..12 => Order::Flush(None),
+            12..14 => Order::Tick,
             14 if !held.is_empty() => {
                 let some = held.keys().copied().filter(|_| self.rng.bool()).collect();
                 Order::Flush(Some(some))

@@ -62,6 +62,22 @@ pub(crate) fn group_offset(group: &str, topic: &str) -> Option<i64> {
     committed.elements().iter().map(|element| offset(element.offset())).sum()
 }
 
+/// Sends records that are all key: so many, each of so many bytes.
+pub(crate) fn produce_keys(topic: &str, count: usize, bytes: usize) {
+    let mut config = ClientConfig::new();
+    config.set("bootstrap.servers", super::brokers()).set("enable.idempotence", "true").set("compression.type", "zstd");
+    let producer: BaseProducer = config.create().expect("a producer");
+    let key = vec![b'k'; bytes];
+    for _ in 0..count {
+        let mut record = BaseRecord::to(topic).partition(0).key(&key).payload("{}");
+        while let Err((_, refused)) = producer.send(record) {
+            record = refused;
+            producer.poll(Duration::from_millis(10));
+        }
+    }
+    producer.flush(Duration::from_secs(60)).expect("the broker has them");
+}
+
 /// Sends these to one partition, in this order, and waits until the broker has them.
 pub(crate) fn produce(topic: &str, partition: i32, values: impl IntoIterator<Item = impl AsRef<[u8]>>) {
     let values: Vec<_> = values.into_iter().collect();

@@ -15,7 +15,8 @@ pub(super) static SPEC: PluginSpec = PluginSpec {
 The path is a template: `out/{status}/date={at:%Y-%m-%d}` names a folder for each record, a bucket. A bucket has one open file at a time in
 each writer; it is closed by whichever rule of `:rollover` comes first, and gets its name in the bucket's folder at that moment, complete and
 for good: `clicks-3-000000001234.json.gz` is the file whose first record is at 1234 in partition 3 of `clicks`. Open files are below
-`.pseidon-open` in the base directory, on the same file system; nothing of it is left when a run ends well.
+`.pseidon-open` in the base directory, on the same file system. When a run ends well nothing is left there but the file `disk`, a random id that
+names the disk; do not remove it. A base directory that does not exist is created, unless committed files are on its disk, which is not mounted.
 
 A value cannot leave its folder: `/`, `%` and control characters are percent-encoded, and so is a dot at the beginning of a folder's name;
 null, and what would be an empty name, become `:null-name`. Names of more than 200 bytes are cut and end with a digest.
@@ -23,9 +24,9 @@ null, and what would be an empty name, become `:null-name`. Names of more than 2
 When the disk is full, a folder has vanished or a permission is lost, the sink takes nothing in, says so, and tries again until it works.
 Two pipelines may write into the same folders.
 
-With `:move-to` and `:on-close` a file has more to go through after it has got its name: it is moved, and then somebody is told. Both are
-done by a thread of their own, until they work, also by a later run and after a crash. A file is moved exactly once. The call is made at
-least once: after a crash it may come twice for the same path.",
+With `:move-to` and `:on-close` a file has more to go through after it has got its name: it is moved, and then reported. Each is done by a thread
+of its own, until it works, also by a later run and after a crash. A file is moved exactly once. The call is made at least once: after a crash
+it may come twice for the same path. When 1000 files wait for either, the sink takes nothing in until fewer do.",
     positional: Some("path"),
     options: &[
         OptionSpec {

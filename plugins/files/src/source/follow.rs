@@ -7,6 +7,7 @@
 //!
 //! - *renamed*: the same file under another name, see [`super::identity`];
 //! - *no glob leads to it any more*: read to its end, and left when nothing was added for [`DRAINED_AFTER`];
+//! - *shared with other instances*: each claims its part of the files in the state store, and gives files back when it has more than that;
 //! - *truncated, or written again*: it is shorter than what was read, or its first line or the bytes before the position are others
 //!   ([`super::progress`]). Positions of one split only increase, so the old split is ended and committed; then the file is found again, as a new
 //!   one. Its first line tells the two apart; where that is the same, a number does, and the ended split says that the next number is looked at.
@@ -36,6 +37,8 @@ use super::progress::{Mark, Progress, Tail, end_of, rewritten};
 pub(super) const DRAINED_AFTER: Duration = Duration::from_secs(300);
 /// How long to wait for room in memory before looking again whether the run ends.
 const PATIENCE: Duration = Duration::from_millis(100);
+/// How often files are shared out among instances.
+const ROUND: Duration = Duration::from_secs(1);
 /// How many files are kept open; beyond that, those that have not grown for the longest time are closed.
 const MOST_OPEN: usize = 256;
 
@@ -78,6 +81,10 @@ pub(super) fn run(config: &Config, settings: &Settings, setup: &SourceSetup, han
         unidentified: HashMap::new(),
         durable: HashMap::new(),
         complained: HashSet::new(),
+        elsewhere: HashSet::new(),
+        generations: HashMap::new(),
+        latest: HashMap::new(),
+        next_round: Instant::now(),
         scans: 0,
     };
     match follower.run() {
@@ -99,6 +106,13 @@ struct Follower<'a> {
     durable: HashMap<SplitId, Position>,
     /// Paths that could not be opened, which is said once.
     complained: HashSet<PathBuf>,
+    /// Files that other instances have, until the next round.
+    elsewhere: HashSet<FileKey>,
+    /// How often a file was written again under the same first line, where it was.
+    generations: HashMap<(FileKey, Head), u32>,
+    /// Where to begin in files that were there at the first start, and that other instances have.
+    latest: HashMap<FileKey, Begin>,
+    next_round: Instant,
     scans: u64,
 }
 
@@ -157,7 +171,15 @@ impl Follower<'_> {
         }
         self.look_at_unseen();
         self.end_rewritten()?;
-        self.take_new(new)?;
+        let is_round = Instant::now() >= self.next_round;
+        if is_round {
+            self.next_round = Instant::now() + ROUND;
+            self.elsewhere.clear();
+            let present: HashSet<FileKey> = new.values().map(|(key, _)| *key).collect();
+            self.generations.retain(|(key, _), _| present.contains(key) || self.tracked.contains_key(key));
+            self.latest.retain(|key, _| present.contains(key));
+        }
+        self.take_new(new, is_round)?;
         self.release_drained()
     }
 
@@ -194,11 +216,11 @@ impl Follower<'_> {
         self.handle.release(splits.into_iter().map(|(split, _)| split).collect())
     }
 
-    fn take_new(&mut self, new: BTreeMap<PathBuf, (FileKey, String)>) -> Result<(), Ended> {
+    fn take_new(&mut self, new: BTreeMap<PathBuf, (FileKey, String)>, is_round: bool) -> Result<(), Ended> {
         let mut candidates: Vec<Candidate> = Vec::new();
         for (path, (key, shown)) in new {
             // Two names may lead to one file.
-            if candidates.iter().any(|candidate| candidate.key == key) {
+            if self.elsewhere.contains(&key) || candidates.iter().any(|candidate| candidate.key == key) {
                 continue;
             }
             match self.identify(&path, shown) {
@@ -212,21 +234,15 @@ impl Follower<'_> {
                 }
             }
         }
-        if candidates.is_empty() {
-            return Ok(());
-        }
-        let splits = |generation: u32, candidates: &[Candidate]| -> Vec<Arc<Split>> {
-            let split = |candidate: &Candidate| {
-                let id = split_id(self.stage, &candidate.key, candidate.head, generation);
-                Arc::new(Split { id, topic: candidate.shown.clone(), partition: 0 })
-            };
-            candidates.iter().map(split).collect()
-        };
-        let mut generation = 0;
         let mut taken = Vec::new();
         let mut first_start = self.scans == 1 && self.settings.from_latest;
-        while !candidates.is_empty() {
-            let splits = splits(generation, &candidates);
+        let mut is_round = is_round;
+        while is_round || !candidates.is_empty() {
+            (candidates, is_round) = (self.share(candidates, is_round)?, false);
+            if candidates.is_empty() {
+                break;
+            }
+            let splits: Vec<Arc<Split>> = candidates.iter().map(|candidate| self.split_of(candidate)).collect();
             let known = self.handle.take(splits.clone())?;
             first_start &= known.iter().all(Option::is_none);
             let (mut starts, mut to_end, mut to_release, mut again) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
@@ -255,7 +271,7 @@ impl Follower<'_> {
                     Some(Progress::UpTo { position, .. }) => Begin::After(Tail::unknown(position)),
                     Some(Progress::ReadToEnd { position, size }) => Begin::End(position, size),
                     None if first_start => candidate.latest,
-                    None => Begin::After(Tail::unknown(0)),
+                    None => self.latest.remove(&candidate.key).unwrap_or(Begin::After(Tail::unknown(0))),
                 };
                 starts.push(begin.to_start(split.clone()));
                 self.unidentified.remove(&candidate.key);
@@ -272,10 +288,48 @@ impl Follower<'_> {
             for (candidate, split, begin) in taken.drain(..) {
                 self.tracked.insert(candidate.key, candidate.into_tracked(split, begin, self.scans));
             }
+            for candidate in &again {
+                *self.generations.entry((candidate.key, candidate.head)).or_default() += 1;
+            }
             candidates = again;
-            generation += 1;
         }
         Ok(())
+    }
+
+    /// The split that a file is, as far as is known.
+    fn split_of(&self, candidate: &Candidate) -> Arc<Split> {
+        let generation = self.generations.get(&(candidate.key, candidate.head)).copied().unwrap_or(0);
+        let id = split_id(self.stage, &candidate.key, candidate.head, generation);
+        Arc::new(Split { id, topic: candidate.shown.clone(), partition: 0 })
+    }
+
+    /// Claims what it can of these files, and returns it. In a round it gives back files of which it has more than its part.
+    fn share(&mut self, candidates: Vec<Candidate>, is_round: bool) -> Result<Vec<Candidate>, Stopped> {
+        let mut found: Vec<SplitId> = self.tracked.values().map(|file| file.split().id.clone()).collect();
+        found.extend(candidates.iter().map(|candidate| self.split_of(candidate).id.clone()));
+        let share = self.handle.share_splits(found)?;
+        let granted: HashSet<SplitId> = share.granted.into_iter().collect();
+        let (mine, others): (Vec<_>, Vec<_>) = candidates.into_iter().partition(|candidate| granted.contains(&self.split_of(candidate).id));
+        for candidate in others {
+            if self.scans == 1 && self.settings.from_latest {
+                self.latest.insert(candidate.key, candidate.latest);
+            }
+            self.elsewhere.insert(candidate.key);
+        }
+        if is_round && share.excess > 0 {
+            // Others have to find them, so a name has to lead to them.
+            let named = self.tracked.iter().filter(|(_, file)| file.was_seen_in(self.scans)).map(|(key, _)| *key);
+            let given_back: Vec<FileKey> = named.take(share.excess).collect();
+            let files: Vec<Tracked> = given_back.iter().filter_map(|key| self.tracked.remove(key)).collect();
+            for file in &files {
+                self.durable.remove(&file.split().id);
+            }
+            self.elsewhere.extend(given_back);
+            if !files.is_empty() {
+                self.handle.release(files.iter().map(|file| file.split().clone()).collect())?;
+            }
+        }
+        Ok(mine)
     }
 
     /// The file at `path`, unless it has no first line yet or is compressed and still growing.

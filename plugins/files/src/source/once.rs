@@ -3,19 +3,22 @@
 //! One thread finds out which files there are and takes them over in groups, reader threads read them. A file that cannot be read does not
 //! keep the others from being read: the run ends with its error when they are.
 //!
+//! Instances that read the same files share them through the store: each claims a group at a time. A run ends when every file was read to its
+//! end by some instance, so one that has nothing more to read gives back what it has read, and looks at what the others give back.
+//!
 //! A compressed file is finished when it was read to its end, which is kept with its size on disk: it is not decoded again. A plain file may grow, and
 //! is read on from its position. One that was written again, which its bytes before the position tell, is read from its start, as a new split.
 
-use std::collections::HashSet;
-use std::fs::File;
+use std::collections::{HashMap, HashSet, VecDeque};
+use std::fs::{self, File};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use crossbeam_channel::{Receiver, Sender, bounded};
+use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, unbounded};
 use parking_lot::Mutex;
-use pseidon_delivery::Position;
+use pseidon_delivery::{Position, SplitId};
 use pseidon_plugin::Split;
 use pseidon_plugin::source::{SourceError, SourceHandle, SourceSetup, Stopped};
 
@@ -27,14 +30,29 @@ use super::progress::{Mark, Progress, end_of, read_to_end, rewritten};
 
 /// How many files are taken over at once.
 const GROUP: usize = 256;
+/// So many bytes of files are begun at once: many small files cost one step of the state store.
+const BEGUN_AT_ONCE: u64 = 64 << 20;
+/// How often files are shared out among instances.
+const ROUND: Duration = Duration::from_secs(1);
 /// How long to wait for room in memory before looking again whether the run ends.
 const PATIENCE: Duration = Duration::from_millis(100);
+
 /// A file that has something to read.
 struct Job {
-    path: PathBuf,
+    file: Found,
     split: Arc<Split>,
     from: Position,
 }
+
+/// A file that is to be claimed.
+struct Unclaimed {
+    file: Found,
+    split: Arc<Split>,
+    /// How often the file was written again under the same first line.
+    generation: u32,
+}
+
+const REPLACED: &str = "another file took its name just now; run again";
 
 /// A file as it was found.
 struct Found {
@@ -47,11 +65,22 @@ struct Found {
 }
 
 impl Found {
+    fn split(&self, stage: &str, generation: u32) -> Arc<Split> {
+        let id = split_id(stage, &self.key, self.head, generation);
+        Arc::new(Split { id, topic: self.shown.clone(), partition: 0 })
+    }
+
+    /// Its size now: another instance may have read it meanwhile.
+    fn size_now(&self) -> io::Result<u64> {
+        let metadata = fs::metadata(&self.path)?;
+        if FileKey::of(&metadata) == self.key { Ok(metadata.len()) } else { Err(io::Error::other(REPLACED)) }
+    }
+
     /// Whether the file has what the mark says.
     fn has(&self, mark: &Mark) -> io::Result<bool> {
         let file = File::open(&self.path)?;
         if FileKey::of(&file.metadata()?) != self.key {
-            return Err(io::Error::other("another file took its name just now; run again"));
+            return Err(io::Error::other(REPLACED));
         }
         mark.is_in(&file)
     }
@@ -80,24 +109,37 @@ pub(super) fn run(config: &Config, setup: &SourceSetup, handle: &SourceHandle) -
         tracing::warn!(stage = setup.stage, path = config.paths.join(", "), "no file matches");
     }
     let failures = Failures::default();
-    let (jobs, waiting) = bounded(GROUP);
+    let readers = setup.io_threads.clamp(1, files.len().max(1));
+    let (jobs, waiting) = unbounded();
+    let (ended, has_ended) = unbounded();
     std::thread::scope(|scope| {
-        for _ in 0..setup.io_threads.clamp(1, files.len().max(1)) {
-            let (waiting, failures) = (waiting.clone(), &failures);
-            scope.spawn(move || read_files(config, handle, &waiting, failures));
+        for _ in 0..readers {
+            let (waiting, ended, failures) = (waiting.clone(), ended.clone(), &failures);
+            scope.spawn(move || read_files(config, handle, &waiting, &ended, failures));
         }
-        // Only the readers hold it now: when all of them have left, sending fails instead of waiting for ever.
-        drop(waiting);
+        // Only the readers hold it now: when all of them have left, that is seen.
+        drop(ended);
         let mut seen = HashSet::new();
-        let files: Vec<_> = files.into_iter().collect();
-        for group in files.chunks(GROUP) {
-            let found: Vec<Found> = group.iter().filter_map(|(path, shown)| find(config, path, shown, &failures)).collect();
-            let found = found.into_iter().filter(|file| seen.insert((file.key, file.head))).collect();
-            if take(handle, &setup.stage, found, &jobs, &failures).is_err() {
-                return;
+        let mut unclaimed = VecDeque::new();
+        for (path, shown) in files {
+            if let Some(file) = find(config, &path, &shown, &failures).filter(|file| seen.insert((file.key, file.head))) {
+                unclaimed.push_back(Unclaimed { split: file.split(&setup.stage, 0), file, generation: 0 });
             }
         }
-        drop(jobs);
+        let pass = Pass {
+            handle,
+            stage: &setup.stage,
+            failures: &failures,
+            readers,
+            jobs,
+            has_ended,
+            unclaimed,
+            taken: VecDeque::new(),
+            reading: HashMap::new(),
+            read: Vec::new(),
+        };
+        // A run that is stopped ends like one that has read everything.
+        let _: Result<(), Stopped> = pass.run();
     });
     failures.outcome()
 }
@@ -118,49 +160,154 @@ fn find(config: &Config, path: &Path, shown: &str, failures: &Failures) -> Optio
     })
 }
 
-/// Takes files over, and hands those on that have something to read. Those that have not are given back at once.
-fn take(handle: &SourceHandle, stage: &str, found: Vec<Found>, jobs: &Sender<Job>, failures: &Failures) -> Result<(), Stopped> {
-    let (mut files, mut generation) = (found, 0);
-    while !files.is_empty() {
-        let split = |file: &Found| {
-            let id = split_id(stage, &file.key, file.head, generation);
-            Arc::new(Split { id, topic: file.shown.clone(), partition: 0 })
-        };
-        let splits: Vec<Arc<Split>> = files.iter().map(split).collect();
-        let known = handle.take(splits.clone())?;
-        let (mut to_read, mut to_close, mut to_release, mut again) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
-        for ((file, split), known) in files.into_iter().zip(splits).zip(known) {
+/// The files on their way: to be claimed, taken, read, given back.
+struct Pass<'a> {
+    handle: &'a SourceHandle,
+    stage: &'a str,
+    failures: &'a Failures,
+    /// How many threads read.
+    readers: usize,
+    jobs: Sender<Job>,
+    has_ended: Receiver<Arc<Split>>,
+    unclaimed: VecDeque<Unclaimed>,
+    /// Those that have something to read.
+    taken: VecDeque<(Job, u32)>,
+    /// Their sizes.
+    reading: HashMap<SplitId, u64>,
+    /// Those that were read to their end, or cannot be.
+    read: Vec<Arc<Split>>,
+}
+
+impl Pass<'_> {
+    fn run(mut self) -> Result<(), Stopped> {
+        let mut next_round = Instant::now();
+        // Those that were not tried since the last time that all were.
+        let mut untried = 0;
+        loop {
+            while let Ok(split) = self.has_ended.try_recv() {
+                self.reading.remove(&split.id);
+                self.read.push(split);
+            }
+            let is_round = Instant::now() >= next_round;
+            if is_round {
+                next_round = Instant::now() + ROUND;
+                untried = self.unclaimed.len();
+            }
+            let wants_more = self.taken.is_empty() && untried > 0;
+            if is_round || wants_more {
+                let tried = if wants_more { untried.min(GROUP) } else { 0 };
+                untried = match self.share(tried)? {
+                    0 => untried - tried,
+                    // What was written again comes once more.
+                    _ => self.unclaimed.len(),
+                };
+            }
+            self.begin_some()?;
+            let is_idle = self.taken.is_empty() && self.reading.is_empty();
+            if is_idle && untried == 0 {
+                // Another instance may be waiting for them.
+                self.release_read()?;
+                if self.unclaimed.is_empty() {
+                    return Ok(());
+                }
+                self.handle.sleep(next_round.saturating_duration_since(Instant::now()))?;
+            } else if !self.reading.is_empty() {
+                match self.has_ended.recv_timeout(PATIENCE) {
+                    Ok(split) => {
+                        self.reading.remove(&split.id);
+                        self.read.push(split);
+                    }
+                    Err(RecvTimeoutError::Timeout) if !self.handle.is_stopped() => {}
+                    // The readers leave when the run ends.
+                    Err(_) => return Err(Stopped),
+                }
+            }
+        }
+    }
+
+    /// Claims what it can of the next files, and gives back those of which it has more than its part. Returns how many were claimed.
+    fn share(&mut self, tried: usize) -> Result<usize, Stopped> {
+        let mut found: Vec<SplitId> = self.reading.keys().cloned().collect();
+        found.extend(self.read.iter().map(|split| split.id.clone()));
+        found.extend(self.taken.iter().map(|(job, _)| job.split.id.clone()));
+        found.extend(self.unclaimed.iter().take(tried).map(|unclaimed| unclaimed.split.id.clone()));
+        let share = self.handle.share_splits(found)?;
+        let granted: HashSet<SplitId> = share.granted.into_iter().collect();
+        let (mine, others): (Vec<_>, Vec<_>) = self.unclaimed.drain(..tried).partition(|file| granted.contains(&file.split.id));
+        self.unclaimed.extend(others);
+        let excess: Vec<(Job, u32)> = self.taken.drain(self.taken.len().saturating_sub(share.excess)..).collect();
+        if !excess.is_empty() {
+            self.handle.release(excess.iter().map(|(job, _)| job.split.clone()).collect())?;
+            let give_back = |(job, generation): (Job, u32)| Unclaimed { file: job.file, split: job.split, generation };
+            self.unclaimed.extend(excess.into_iter().map(give_back));
+        }
+        let claimed = mine.len();
+        if claimed > 0 {
+            self.take(mine)?;
+        }
+        Ok(claimed)
+    }
+
+    /// Takes files over. Those that have nothing to read are given back at once.
+    fn take(&mut self, claimed: Vec<Unclaimed>) -> Result<(), Stopped> {
+        let known = self.handle.take(claimed.iter().map(|file| file.split.clone()).collect())?;
+        let (mut to_end, mut to_release) = (Vec::new(), Vec::new());
+        for (Unclaimed { file, split, generation }, known) in claimed.into_iter().zip(known) {
+            let next = |file: Found| Unclaimed { split: file.split(self.stage, generation + 1), file, generation: generation + 1 };
             match what_is_left(&file, known.map(Progress::of)) {
-                Ok(Left::Read(from)) => to_read.push(Job { path: file.path, split, from }),
+                Ok(Left::Read(from)) => self.taken.push_back((Job { file, split, from }, generation)),
                 Ok(Left::Nothing) => to_release.push(split),
                 Ok(Left::Rewritten(position)) => {
-                    tracing::warn!(stage, file = file.shown, "file was written again since it was read; it is read from its start");
-                    to_close.push((split, position));
-                    again.push(file);
+                    tracing::warn!(
+                        stage = self.stage,
+                        file = file.shown,
+                        "file was written again since it was read; it is read from its start"
+                    );
+                    to_end.push((split, position));
+                    self.unclaimed.push_front(next(file));
                 }
                 Ok(Left::Closed) => {
                     to_release.push(split);
-                    again.push(file);
+                    self.unclaimed.push_front(next(file));
                 }
                 Err(reason) => {
-                    failures.add_text(&file.shown, reason);
+                    self.failures.add_text(&file.shown, reason);
                     to_release.push(split);
                 }
             }
         }
-        let starts = to_read.iter().map(|job| (job.split.clone(), job.from));
-        handle.begin(starts.chain(to_close.iter().cloned()).collect())?;
-        for (split, position) in to_close {
-            handle.emit(end_of(split.clone(), position, rewritten()))?;
+        if !to_end.is_empty() {
+            self.handle.begin(to_end.clone())?;
+        }
+        for (split, position) in to_end {
+            self.handle.emit(end_of(split.clone(), position, rewritten()))?;
             to_release.push(split);
         }
-        if !to_release.is_empty() {
-            handle.release(to_release)?;
-        }
-        to_read.into_iter().try_for_each(|job| jobs.send(job).map_err(|_| Stopped))?;
-        (files, generation) = (again, generation + 1);
+        if to_release.is_empty() { Ok(()) } else { self.handle.release(to_release) }
     }
-    Ok(())
+
+    /// Hands as many files to the readers as keep them at work.
+    fn begin_some(&mut self) -> Result<(), Stopped> {
+        let mut bytes: u64 = self.reading.values().sum();
+        let mut begun = Vec::new();
+        while self.reading.len() < self.readers || bytes < BEGUN_AT_ONCE {
+            let Some((job, _)) = self.taken.pop_front() else { break };
+            bytes += job.file.size;
+            self.reading.insert(job.split.id.clone(), job.file.size);
+            begun.push(job);
+        }
+        if begun.is_empty() {
+            return Ok(());
+        }
+        self.handle.begin(begun.iter().map(|job| (job.split.clone(), job.from)).collect())?;
+        begun.into_iter().try_for_each(|job| self.jobs.send(job).map_err(|_| Stopped))
+    }
+
+    /// Gives back what was read: another instance that looks at it finds it done.
+    fn release_read(&mut self) -> Result<(), Stopped> {
+        let read = std::mem::take(&mut self.read);
+        if read.is_empty() { Ok(()) } else { self.handle.release(read) }
+    }
 }
 
 /// What is left to do with a file of which this is known. An error says why it cannot be read.
@@ -174,35 +321,40 @@ fn what_is_left(file: &Found, known: Option<Progress>) -> Result<Left, String> {
                 .into())
         }
         Some(Progress::UpTo { position, .. }) if file.compressed => Ok(Left::Read(position)),
-        Some(Progress::UpTo { position, .. }) if position > file.size => Err(format!(
-            "it has {} bytes, but {position} were read of it before: it was truncated; what is new belongs into a new file",
-            file.size
-        )),
         Some(Progress::UpTo { position, mark }) => {
+            let size = file.size_now().map_err(|error| error.to_string())?;
+            if position > size {
+                return Err(format!(
+                    "it has {size} bytes, but {position} were read of it before: it was truncated; what is new belongs into a new file"
+                ));
+            }
             match mark.map_or(Ok(true), |mark| file.has(&mark)).map_err(|error| error.to_string())? {
                 false => Ok(Left::Rewritten(position)),
-                true if position == file.size => Ok(Left::Nothing),
+                true if position == size => Ok(Left::Nothing),
                 true => Ok(Left::Read(position)),
             }
         }
     }
 }
 
-fn read_files(config: &Config, handle: &SourceHandle, jobs: &Receiver<Job>, failures: &Failures) {
+fn read_files(config: &Config, handle: &SourceHandle, jobs: &Receiver<Job>, ended: &Sender<Arc<Split>>, failures: &Failures) {
     for job in jobs {
         match read_file(config, handle, &job) {
             Ok(Ok(())) => {}
             Ok(Err(error)) => failures.add(&job.split.topic, &error),
             Err(Stopped) => return,
         }
+        if ended.send(job.split).is_err() {
+            return;
+        }
     }
 }
 
 fn read_file(config: &Config, handle: &SourceHandle, job: &Job) -> Result<Result<(), ReadError>, Stopped> {
-    let opened = File::open(&job.path).and_then(|file| {
+    let opened = File::open(&job.file.path).and_then(|file| {
         let size = file.metadata()?.len();
-        let compression = config.compression_of(&file, &job.path)?;
-        Ok((config.open(file, &job.path, job.from)?, size, compression))
+        let compression = config.compression_of(&file, &job.file.path)?;
+        Ok((config.open(file, &job.file.path, job.from)?, size, compression))
     });
     let (mut reader, size, compression) = match opened {
         Ok(opened) => opened,

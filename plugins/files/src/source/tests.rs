@@ -27,6 +27,9 @@ struct Seen {
     /// Taken, and neither begun nor given back.
     taken: HashSet<SplitId>,
     held: HashMap<SplitId, Position>,
+    /// Which run may take a split, and which runs there are.
+    claims: HashMap<SplitId, usize>,
+    runs: HashSet<usize>,
     /// `topic: record`, in the order in which they came.
     records: Vec<String>,
     begun: usize,
@@ -103,14 +106,20 @@ impl World {
         let durable = Arc::new(Mutex::new(HashMap::new()));
         let (handle, events) = SourceHandle::new(Budget::new(64 << 20), stop.clone(), Pause::default(), durable.clone());
         let (setup, seen_by_engine) = (self.setup(), self.seen.clone());
-        let mut seen = self.seen.lock();
-        seen.held.clear();
-        seen.taken.clear();
-        drop(seen);
+        let run = {
+            let mut seen = self.seen.lock();
+            if seen.runs.is_empty() {
+                seen.held.clear();
+                seen.taken.clear();
+            }
+            let run = seen.runs.iter().max().map_or(0, |last| last + 1);
+            seen.runs.insert(run);
+            run
+        };
         Run {
             stop,
             source: std::thread::spawn(move || source.run(&setup, handle)),
-            engine: std::thread::spawn(move || engine(&events, &seen_by_engine, &durable)),
+            engine: std::thread::spawn(move || engine(run, &events, &seen_by_engine, &durable)),
             seen: self.seen.clone(),
         }
     }
@@ -125,17 +134,22 @@ impl World {
     }
 }
 
-fn engine(events: &Receiver<SourceEvent>, seen: &Mutex<Seen>, durable: &Mutex<HashMap<SplitId, Position>>) {
+fn engine(run: usize, events: &Receiver<SourceEvent>, seen: &Mutex<Seen>, durable: &Mutex<HashMap<SplitId, Position>>) {
     for event in events {
         let mut seen = seen.lock();
         match event {
             SourceEvent::ShareSplits(found, reply) => {
-                let granted = found.into_iter().filter(|split| !seen.held.contains_key(split)).collect();
-                reply.send(SplitShare { granted, excess: 0 }).unwrap();
+                let fair_share = found.len().div_ceil(seen.runs.len());
+                let held = seen.claims.values().filter(|owner| **owner == run).count();
+                let free = found.into_iter().filter(|split| !seen.claims.contains_key(split));
+                let granted: Vec<SplitId> = free.take(fair_share.saturating_sub(held)).collect();
+                seen.claims.extend(granted.iter().map(|split| (split.clone(), run)));
+                reply.send(SplitShare { granted, excess: held.saturating_sub(fair_share) }).unwrap();
             }
             SourceEvent::Take(splits, reply) => {
                 for split in &splits {
                     assert!(!seen.held.contains_key(&split.id), "{} is taken twice", split.id);
+                    assert_eq!(seen.claims.get(&split.id), Some(&run), "{} is taken without a claim", split.id);
                 }
                 reply.send(splits.iter().map(|split| seen.stored.get(&split.id).cloned()).collect()).unwrap();
                 seen.taken.extend(splits.iter().map(|split| split.id.clone()));
@@ -167,6 +181,7 @@ fn engine(events: &Receiver<SourceEvent>, seen: &Mutex<Seen>, durable: &Mutex<Ha
             }
             SourceEvent::Release(splits, reply) => {
                 for split in splits {
+                    seen.claims.remove(&split.id);
                     if !seen.taken.remove(&split.id) {
                         seen.released += 1;
                         seen.held.remove(&split.id).unwrap();
@@ -176,6 +191,13 @@ fn engine(events: &Receiver<SourceEvent>, seen: &Mutex<Seen>, durable: &Mutex<Ha
             }
         }
     }
+    let mut seen = seen.lock();
+    let held: Vec<SplitId> = seen.claims.iter().filter(|(_, owner)| **owner == run).map(|(split, _)| split.clone()).collect();
+    for split in held {
+        seen.claims.remove(&split);
+        seen.held.remove(&split);
+    }
+    seen.runs.remove(&run);
 }
 
 impl Run {

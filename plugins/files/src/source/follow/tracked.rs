@@ -166,6 +166,11 @@ impl Tracked {
         self.grew
     }
 
+    /// Whether a name led to it in this scan.
+    pub(super) fn was_seen_in(&self, scan: u64) -> bool {
+        self.last_seen == scan
+    }
+
     pub(super) fn is_drained(&self) -> bool {
         self.drained
     }

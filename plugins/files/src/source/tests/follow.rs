@@ -251,3 +251,32 @@ fn what_earlier_versions_have_kept_is_understood() {
     run.until(|seen| seen.records.len() == 5);
     assert_eq!(run.stop()[3..], ["app.log: one", "app.log: two"]);
 }
+
+#[test]
+fn an_instance_that_comes_gets_its_part_of_the_files_and_one_that_goes_leaves_its_own() {
+    let world = World::new();
+    for number in 0..10 {
+        world.write(&format!("{number}.log"), "one\n");
+    }
+    let first = world.start_following("*.log", false);
+    first.until(|seen| seen.records.len() == 10);
+    let second = world.start_following("*.log", false);
+    let of_second = |seen: &Seen| seen.claims.values().filter(|run| **run == 1).count();
+    second.until(|seen| of_second(seen) == 5);
+    for number in 0..10 {
+        world.append(&format!("{number}.log"), "two\n");
+    }
+    second.until(|seen| seen.records.len() == 20);
+    first.stop();
+    second.until(|seen| of_second(seen) == 10);
+    for number in 0..10 {
+        world.append(&format!("{number}.log"), "three\n");
+    }
+    second.until(|seen| seen.records.len() == 30);
+    let mut records = second.stop();
+    records.sort();
+    let mut expected: Vec<String> =
+        (0..10).flat_map(|number| ["one", "two", "three"].map(|line| format!("{number}.log: {line}"))).collect();
+    expected.sort();
+    assert_eq!(records, expected);
+}

@@ -212,6 +212,7 @@ fn stops_while_memory_is_full() {
         std::thread::spawn(move || {
             for event in events {
                 match event {
+                    SourceEvent::ShareSplits(found, reply) => reply.send(SplitShare { granted: found, excess: 0 }).unwrap(),
                     SourceEvent::Take(splits, reply) => reply.send(vec![None; splits.len()]).unwrap(),
                     SourceEvent::Begin(_, reply) => {
                         begun.store(true, Ordering::Relaxed);
@@ -229,4 +230,20 @@ fn stops_while_memory_is_full() {
     stop.stop_reading();
     source.join().unwrap().unwrap();
     engine.join().unwrap();
+}
+
+#[test]
+fn instances_read_each_file_once_and_end_when_all_are_read() {
+    let world = World::new();
+    for number in 0..600 {
+        world.write(&format!("in/{number}.log"), format!("record {number}\n"));
+    }
+    let runs: Vec<Run> = (0..3).map(|_| world.start(r#""in/*.log""#)).collect();
+    runs.into_iter().for_each(|run| run.join().unwrap());
+    let mut records = std::mem::take(&mut world.seen.lock().records);
+    let all = records.len();
+    records.sort();
+    records.dedup();
+    assert_eq!((records.len(), all), (600, 600));
+    assert_eq!(world.read(r#""in/*.log""#).unwrap().len(), 0);
 }

@@ -1,0 +1,68 @@
+//! Opening the sinks of an attempt.
+
+use std::sync::Arc;
+
+use pseidon_delivery::committer::Seen;
+use pseidon_delivery::{Claimant, Committer, StateStore};
+use pseidon_plan::Plan;
+use pseidon_plugin::budget::LaneMemory;
+use pseidon_plugin::metrics::Metrics;
+use pseidon_plugin::sink::{SinkError, SinkSetup};
+use pseidon_plugin::stop::Stop;
+
+use crate::attempt::OpenSink;
+use crate::failure::Failure;
+
+/// What it takes to open the sinks.
+pub(crate) struct Opening {
+    pub(crate) plan: Arc<Plan>,
+    pub(crate) store: Arc<dyn StateStore>,
+    pub(crate) store_id: String,
+    pub(crate) instance: String,
+    pub(crate) accept_changed_plan: bool,
+    /// What the store has acknowledged, for each sink of the plan.
+    pub(crate) acknowledged: Vec<Arc<Seen>>,
+    /// Whether all sinks could be opened once.
+    pub(crate) was_open: bool,
+    pub(crate) lanes: Arc<LaneMemory>,
+    pub(crate) stop: Stop,
+    pub(crate) metrics: Metrics,
+}
+
+impl Opening {
+    /// Opens all sinks, one after another.
+    pub(crate) fn open(&self) -> Result<Vec<OpenSink>, Failure> {
+        let settings = &self.plan.settings;
+        let mut sinks = Vec::new();
+        for (planned, seen) in self.plan.sinks.iter().zip(&self.acknowledged) {
+            let claimant = Claimant {
+                owner: self.instance.clone(),
+                plan: self.plan.fingerprint.clone(),
+                accepts_other_plans: self.accept_changed_plan,
+            };
+            let (store, positions) = (self.store.clone(), planned.protocol.positions());
+            let committer = Committer::new(planned.id.clone(), store, claimant, positions, self.stop.abandoned());
+            let committer = Arc::new(committer.remembering(seen.clone()));
+            let setup = SinkSetup {
+                pipeline: self.plan.name.clone(),
+                base: self.plan.base.clone(),
+                instance: self.instance.clone(),
+                store: self.store_id.clone(),
+                committer: committer.clone(),
+                writers: settings.writer_threads,
+                memory: self.lanes.clone(),
+                stop: self.stop.clone(),
+                metrics: self.metrics.clone(),
+            };
+            let opened = planned.prepared.open(setup).map_err(|error| match error {
+                // What could be opened before can be again, once the user has put right what has changed: a permission, a mount.
+                SinkError::Fatal(reason) if self.was_open => SinkError::Transient(reason),
+                other => other,
+            });
+            let sink = opened.map_err(|error| Failure::of_sink(planned.id.as_str(), error))?;
+            let only_writer = sink.single_writer().then(|| sinks.len() % settings.writer_threads);
+            sinks.push(OpenSink { stage: planned.id.to_string(), sink, committer, only_writer });
+        }
+        Ok(sinks)
+    }
+}
