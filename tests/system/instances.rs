@@ -11,7 +11,7 @@ use crate::harness::{Pseidon, Site, wait_until};
 use crate::kills::settle;
 
 /// What an instance says that has lost its splits to another one.
-pub(crate) const FENCED: &str = "starting anew from the committed positions";
+pub(crate) const FENCED: &str = "restarting from the committed positions";
 
 /// One of two is frozen until the other has all partitions, and woken: it still holds open files, and perhaps a commit that was under way. It
 /// must not get anything of that through.
