@@ -45,6 +45,21 @@ fn check_shows_types_and_guarantees() {
     }
 }
 
+/// A pipeline that reads its own output never ends; the path says so. The topic of another cluster is another one.
+#[test]
+fn check_shows_that_a_pipeline_reads_its_own_output() {
+    let site = Site::new("check-loop");
+    for (sink, is_loop) in [("\"b:1\" :topic \"again\"", true), ("\"c:1\" :topic \"again\"", false), ("\"b:1\" :topic \"other\"", false)] {
+        let text = format!(
+            r#"{{:name "loop" in (kafka {{:brokers "a:1,b:1" :topics ["again"]}}) out (kafka {{:brokers {sink}}}) pipeline (-> in out)}}"#
+        );
+        site.write("pipeline.edn", text);
+        let (code, stdout, stderr) = pseidon(&site, &["check", "pipeline.edn"]);
+        assert_eq!((code, stderr.as_str()), (0, ""), "{sink}");
+        assert_eq!(stdout.contains("`out` writes to again, which `in` reads"), is_loop, "{sink}: {stdout}");
+    }
+}
+
 #[test]
 fn check_shows_all_mistakes_at_once() {
     let site = Site::new("check-mistakes");

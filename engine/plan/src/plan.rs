@@ -143,7 +143,12 @@ fn guarantees(sources: &[PlannedSource], sinks: &[PlannedSink], nondeterminism: 
         for number in source.sinks.iter().filter(|number| !sinks[**number].is_quarantine) {
             let sink = &sinks[*number];
             let from = (source.stage.as_str(), source.facts.not_rereadable);
-            paths.push(guarantee::of_path(from, &nondeterminism[*number], (sink.id.as_str(), sink.protocol)));
+            let mut path = guarantee::of_path(from, &nondeterminism[*number], (sink.id.as_str(), sink.protocol));
+            if let Some(target) = sink.prepared.target().filter(|target| source.source.reads(target)) {
+                let (sink, source, name) = (&sink.id, &source.stage, target.name);
+                path.reasons.push(format!("`{sink}` writes to {name}, which `{source}` reads: unless it is left out on the way, a record comes back again and again"));
+            }
+            paths.push(path);
         }
     }
     paths

@@ -106,11 +106,27 @@ pub enum RecordShape {
     Columns(SchemaRef),
 }
 
+/// What a sink writes to and a source may read: a topic.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Target {
+    /// The kind of system, by its plugins' name: `kafka`.
+    pub system: &'static str,
+    /// Where the system is reached; any of these.
+    pub hosts: Vec<String>,
+    /// The name there.
+    pub name: String,
+}
+
 /// A sink that has been checked.
 pub trait PreparedSink: Send + Sync {
     /// Whether `now()` or the like decides about lanes or contents, which makes its paths at-least-once: the text of the first such
     /// expression.
     fn nondeterminism(&self) -> Option<String>;
+
+    /// What it writes to, where a source of the same kind may read it.
+    fn target(&self) -> Option<Target> {
+        None
+    }
 
     /// Opens it for a run: throws away what earlier runs of this sink on this machine left unfinished and nobody committed.
     fn open(&self, setup: SinkSetup) -> Result<Arc<dyn Sink>, SinkError>;

@@ -20,6 +20,7 @@ use crate::batch::{Batch, MetaWanted, Split};
 use crate::budget::{Budget, Share};
 use crate::metrics::Metrics;
 use crate::options::Options;
+use crate::sink::Target;
 use crate::spec::PluginSpec;
 use crate::stop::{Pause, Stop};
 
@@ -36,6 +37,11 @@ pub trait SourcePlugin: Send + Sync {
 pub trait Source: Send + Sync {
     /// What the planner has to know of it.
     fn facts(&self) -> SourceFacts;
+
+    /// Whether it reads what a sink writes there.
+    fn reads(&self, _target: &Target) -> bool {
+        false
+    }
 
     /// Some records as they are now, at most `count`, for `:schema :infer`. An error says why there are none.
     fn sample(&self, setup: &SourceSetup, count: usize) -> Result<Vec<Bytes>, SourceError>;

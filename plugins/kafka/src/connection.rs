@@ -192,6 +192,11 @@ impl Connection {
         if mistakes.is_empty() { Ok(connection) } else { Err(mistakes) }
     }
 
+    /// The brokers that the user names.
+    pub(crate) fn hosts(&self) -> Vec<String> {
+        self.brokers.split(',').map(|broker| broker.trim().to_owned()).collect()
+    }
+
     /// What the user sets this property to.
     pub(crate) fn property(&self, name: &str) -> Option<&str> {
         self.properties.iter().rev().find(|(property, _)| property == name).map(|(_, value)| value.as_str())

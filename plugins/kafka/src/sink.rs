@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use pseidon_dsl::Diagnostic;
 use pseidon_plugin::Options;
-use pseidon_plugin::sink::{PreparedSink, Protocol, Sink, SinkError, SinkFacts, SinkInput, SinkPlugin, SinkSetup};
+use pseidon_plugin::sink::{PreparedSink, Protocol, Sink, SinkError, SinkFacts, SinkInput, SinkPlugin, SinkSetup, Target};
 use pseidon_plugin::spec::{OptionDefault, OptionKind, OptionSpec, PluginSpec, Role};
 
 use crate::connection::{BROKERS, Connection, PROPERTIES, Reserved, SASL, TLS};
@@ -214,6 +214,10 @@ struct KafkaSink {
 impl PreparedSink for KafkaSink {
     fn nondeterminism(&self) -> Option<String> {
         self.plan.nondeterminism()
+    }
+
+    fn target(&self) -> Option<Target> {
+        Some(Target { system: SPEC.name, hosts: self.connection.hosts(), name: self.topic.clone() })
     }
 
     fn open(&self, setup: SinkSetup) -> Result<Arc<dyn Sink>, SinkError> {

@@ -11,6 +11,7 @@ use bytes::Bytes;
 use pseidon_dsl::Diagnostic;
 use pseidon_plugin::Options;
 use pseidon_plugin::options::{OptionValue, SchemaOption};
+use pseidon_plugin::sink::Target;
 use pseidon_plugin::source::{Source, SourceError, SourceFacts, SourceHandle, SourcePlugin, SourceSetup};
 use pseidon_plugin::spec::{OptionDefault, OptionKind, OptionSpec, PluginSpec, Role};
 use rdkafka::ClientConfig;
@@ -194,6 +195,11 @@ impl Source for KafkaSource {
             finite: self.until_latest,
             topic_may_change: false,
         }
+    }
+
+    fn reads(&self, target: &Target) -> bool {
+        let is_ours = |host: &String| self.connection.hosts().contains(host);
+        target.system == SPEC.name && target.hosts.iter().any(is_ours) && self.topics.contain(&target.name)
     }
 
     fn sample(&self, setup: &SourceSetup, count: usize) -> Result<Vec<Bytes>, SourceError> {

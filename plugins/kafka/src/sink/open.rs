@@ -134,9 +134,10 @@ impl Sink for OpenSink {
     }
 
     fn route(&self, rows: Rows) -> Routed {
-        let mut ready = self.ready(&rows, &self.topic.rules());
+        let rules = self.topic.rules();
+        let mut ready = self.ready(&rows, &rules);
         if !matches!(&ready, Ok((_, bad)) if bad.is_empty())
-            && let Some(rules) = self.topic.changed_rules()
+            && let Some(rules) = self.topic.newer_rules(&rules)
         {
             ready = self.ready(&rows, &rules);
         }

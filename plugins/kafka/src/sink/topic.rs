@@ -17,6 +17,8 @@ pub(super) struct Topic {
     name: String,
     config: ClientConfig,
     known: Mutex<Known>,
+    /// Held while the cluster is asked. What is known can be read meanwhile.
+    asking: Mutex<()>,
 }
 
 struct Known {
@@ -27,7 +29,8 @@ struct Known {
 impl Topic {
     /// The topic with rules that were asked for just now.
     pub(super) fn new(name: &str, config: ClientConfig, rules: TopicRules) -> Topic {
-        Topic { name: name.to_owned(), config, known: Mutex::new(Known { rules: Arc::new(rules), asked: Instant::now() }) }
+        let known = Known { rules: Arc::new(rules), asked: Instant::now() };
+        Topic { name: name.to_owned(), config, known: Mutex::new(known), asking: Mutex::new(()) }
     }
 
     /// Its name.
@@ -40,25 +43,24 @@ impl Topic {
         self.known.lock().rules.clone()
     }
 
-    /// Asks for the rules again, unless they are fresh. Returns them if they have changed. While the cluster does not answer, the old ones hold.
-    pub(super) fn changed_rules(&self) -> Option<Arc<TopicRules>> {
-        let mut known = self.known.lock();
-        if known.asked.elapsed() < FRESH {
-            return None;
-        }
-        let asked = Cluster::new(&self.config).and_then(|cluster| cluster.rules(&self.name));
-        known.asked = Instant::now();
-        match asked {
-            Ok(rules) if rules != *known.rules => {
-                tracing::info!(topic = self.name, ?rules, "the topic accepts other records than before");
-                known.rules = Arc::new(rules);
-                Some(known.rules.clone())
-            }
-            Ok(_) => None,
-            Err(error) => {
-                tracing::debug!(topic = self.name, %error, "the topic's configuration could not be asked for again");
-                None
+    /// Asks for the rules again, unless they are fresh. Returns them if they are not the `used` ones. While the cluster does not answer, the old
+    /// ones hold.
+    pub(super) fn newer_rules(&self, used: &TopicRules) -> Option<Arc<TopicRules>> {
+        let _asking = self.asking.lock();
+        if self.known.lock().asked.elapsed() >= FRESH {
+            let asked = Cluster::new(&self.config).and_then(|cluster| cluster.rules(&self.name));
+            let mut known = self.known.lock();
+            known.asked = Instant::now();
+            match asked {
+                Ok(rules) => known.rules = Arc::new(rules),
+                Err(error) => tracing::debug!(topic = self.name, %error, "the topic's configuration could not be asked for again"),
             }
         }
+        let rules = self.rules();
+        let is_newer = *rules != *used;
+        if is_newer {
+            tracing::info!(topic = self.name, ?rules, "the topic accepts other records than before");
+        }
+        is_newer.then_some(rules)
     }
 }
