@@ -233,7 +233,8 @@ impl World {
         self.note(|| "store  is replaced by an older copy".into());
         for (number, partition) in self.partitions.iter_mut().enumerate() {
             // Of what the copy does not know nothing was delivered, or the group knows it.
-            partition.begun = partition.begun.filter(|_| self.sinks.iter().any(|(sink, _)| older.record(sink, &split_id(number)).low.is_some()));
+            partition.begun =
+                partition.begun.filter(|_| self.sinks.iter().any(|(sink, _)| older.record(sink, &split_id(number)).low.is_some()));
         }
         self.store = older;
         self.may_alarm = true;
