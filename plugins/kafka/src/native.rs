@@ -29,7 +29,7 @@ mod questions;
 
 pub(crate) use messages::{Fetched, Message};
 pub(crate) use metadata::FoundPartition;
-pub(crate) use questions::{Committed, starts_list};
+pub(crate) use questions::Committed;
 
 /// How long a consumer may take to say goodbye to its group.
 const CLOSE_PATIENCE: Duration = Duration::from_secs(3);

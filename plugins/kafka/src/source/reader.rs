@@ -308,13 +308,23 @@ impl<'a> Reader<'a> {
         }
         if self.paused {
             self.paused = false;
-            let all = list_of(&self.assignment.names(), |_| Offset::Invalid);
-            self.consumer.resume(&all).map_err(|error| Leave::transient(format!("cannot go on reading: {error}")))?;
+            self.resume(&self.assignment.names())?;
         }
         Ok(())
     }
 
+    fn resume(&self, partitions: &[TopicPartition]) -> Result<(), Leave> {
+        if partitions.is_empty() {
+            return Ok(());
+        }
+        let list = list_of(partitions, |_| Offset::Invalid);
+        self.consumer.resume(&list).map_err(|error| Leave::transient(format!("cannot resume reading: {error}")))
+    }
+
     fn pause(&self, partitions: &[TopicPartition]) -> Result<(), Leave> {
+        if partitions.is_empty() {
+            return Ok(());
+        }
         let list = list_of(partitions, |_| Offset::Invalid);
         self.consumer.pause(&list).map_err(|error| Leave::transient(format!("cannot pause reading: {error}")))
     }

@@ -108,7 +108,9 @@ impl Reader<'_> {
         self.flush()?;
         tracing::info!(count = partitions.len(), partitions = summary(&partitions), "partitions revoked");
         let (gone, arriving) = self.remove(|at| partitions.contains(at));
-        self.departures.owed = Some(Owed { revoked: partitions, unassign: names(&gone) });
+        let owed = self.departures.owed.get_or_insert_with(|| Owed { revoked: Vec::new(), unassign: Vec::new() });
+        owed.revoked.extend(partitions);
+        owed.unassign.extend(names(&gone));
         self.depart(&gone, arriving, || Why::Revoked)
     }
 
@@ -142,9 +144,7 @@ impl Reader<'_> {
         self.ending = true;
         self.flush()?;
         let (gone, arriving) = self.remove(|_| true);
-        if !gone.is_empty() {
-            self.pause(&names(&gone))?;
-        }
+        self.pause(&names(&gone))?;
         self.depart(&gone, arriving, || Why::Ended)
     }
 
@@ -184,6 +184,7 @@ impl Reader<'_> {
     fn take_out(&mut self, topic: &str) -> Result<Option<OfRun>, Leave> {
         let Outlets::ByTopic { topics, .. } = &mut self.outlets else { return Ok(None) };
         let Some(outlet) = topics.remove(topic) else { return Ok(None) };
+        outlet.metrics.set_source_trouble(&outlet.stage, None);
         self.flush()?;
         let (gone, arriving) = self.remove(|at| at.topic == topic);
         self.unattended.extend(names(&gone));
@@ -199,14 +200,15 @@ impl Reader<'_> {
         (self.assignment.remove(goes), arriving)
     }
 
-    /// Gives partitions up. While the group waits for an answer that would be taken for it, so they are only paused until then.
+    /// Gives partitions up. While the group waits for an answer that would be taken for it, so they are kept until then; nothing is fetched
+    /// meanwhile.
     pub(super) fn unassign(&mut self, partitions: &[TopicPartition]) -> Result<(), Leave> {
         if partitions.is_empty() {
             return Ok(());
         }
         if let Some(owed) = &mut self.departures.owed {
             owed.unassign.extend_from_slice(partitions);
-            return self.pause(partitions);
+            return Ok(());
         }
         self.unassign_now(partitions)
     }

@@ -96,8 +96,7 @@ impl Reader<'_> {
             if paused {
                 self.pause(&of_topic)?;
             } else if !self.paused {
-                let list = list_of(&of_topic, |_| Offset::Invalid);
-                self.consumer.resume(&list).map_err(|error| Leave::transient(format!("cannot go on reading: {error}")))?;
+                self.resume(&of_topic)?;
             }
         }
         Ok(())
