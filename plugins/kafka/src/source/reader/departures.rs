@@ -107,6 +107,7 @@ impl Reader<'_> {
     pub(super) fn give_back(&mut self, partitions: Vec<TopicPartition>) -> Result<(), Leave> {
         self.flush()?;
         tracing::info!(count = partitions.len(), partitions = summary(&partitions), "partitions revoked");
+        self.unattended.retain(|at| !partitions.contains(at));
         let (gone, arriving) = self.remove(|at| partitions.contains(at));
         let owed = self.departures.owed.get_or_insert_with(|| Owed { revoked: Vec::new(), unassign: Vec::new() });
         owed.revoked.extend(partitions);
@@ -118,6 +119,7 @@ impl Reader<'_> {
     /// or if their topic was deleted, what was read is still ours to commit.
     pub(super) fn lose(&mut self, partitions: &[TopicPartition]) -> Result<(), Leave> {
         self.flush()?;
+        self.unattended.retain(|at| !partitions.contains(at));
         let (gone, arriving) = self.remove(|at| partitions.contains(at));
         self.topics.lost(&gone);
         match &mut self.departures.owed {
@@ -194,8 +196,8 @@ impl Reader<'_> {
         Ok(Some((outlet, gone.chain(arriving.into_iter().map(|(at, split, _)| (at, split))).collect())))
     }
 
+    /// Reads these no longer. Those that no run reads stay as they are: they are ours until the group takes them.
     fn remove(&mut self, goes: impl Fn(&TopicPartition) -> bool) -> (Vec<Assigned>, Vec<Gone>) {
-        self.unattended.retain(|at| !goes(at));
         let arriving = self.arrivals.remove(&goes);
         (self.assignment.remove(goes), arriving)
     }
