@@ -126,13 +126,15 @@ fn runs_that_come_and_go_at_once_leave_their_partitions_to_the_next() {
     write_all(&writer, &topic, "a");
     write_all(&writer, &busy, "a");
     let shared = Shared::start(settings(&brokers()), &unique("p"), &[&topic, &busy]);
-    shared.attach(&busy, &Arc::default()).wait_for(400);
+    let other = shared.attach(&busy, &Arc::default());
+    other.wait_for(400);
     for _ in 0..20 {
         shared.attach(&topic, &store).stop().unwrap();
     }
     let last = shared.attach(&topic, &store);
     eventually("everything is read", || store.lock().count() == 400);
     last.stop().unwrap();
+    other.stop().unwrap();
 }
 
 #[test]
