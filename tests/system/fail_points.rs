@@ -82,7 +82,7 @@ fn killed_at_each_step(test: &str, store: Store, layout: Layout) {
     let background = feed.in_background(600);
     let start = |step: &str, time: u64| {
         let mut command = site.command("pipeline.edn");
-        command.env("PSEIDON_FAIL", format!("{step}:{time}"));
+        command.env("PSEIDON_FAIL", format!("{step}:{time}")).env("PSEIDON_LOG", "info,pseidon_kafka=debug");
         site.start(command)
     };
     for step in STEPS_TO_FILES {
@@ -96,7 +96,7 @@ fn killed_at_each_step(test: &str, store: Store, layout: Layout) {
     }
     for step in STEPS_OF_STOP {
         let mut stopped = start(step, 1);
-        wait_until("it is at work", 60, || stopped.log().contains("partitions assigned"));
+        wait_until("it is at work", 60, || stopped.log().contains("reading partitions"));
         let before = watcher.records();
         watcher.wait_for(before + 1, 60);
         stopped.terminate();

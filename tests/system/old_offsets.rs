@@ -54,7 +54,7 @@ fn reading_begins_there_and_only_once() {
     wait_until("what was left is read", 60, || found(&site, &topic).len() >= count || !pseidon.is_running());
     pseidon.stop(40);
     assert_eq!(numbers(&site, &topic), expected(stopped, 50));
-    assert!(pseidon.log().contains("read on where another program has stopped"));
+    assert!(pseidon.log().contains("resuming where another program has stopped"));
 
     // From now on our own state counts, whatever stands there.
     (0..3).for_each(|partition| set_offset(&old, &topic, partition, 0));
@@ -65,7 +65,7 @@ fn reading_begins_there_and_only_once() {
     std::thread::sleep(Duration::from_secs(2));
     pseidon.stop(40);
     assert_eq!(numbers(&site, &topic), expected(stopped, 60));
-    assert!(!pseidon.log().contains("read on where another program has stopped"));
+    assert!(!pseidon.log().contains("resuming where another program has stopped"));
 }
 
 #[test]

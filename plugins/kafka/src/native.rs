@@ -30,7 +30,7 @@ mod reports;
 
 pub(crate) use messages::{Fetched, Message};
 pub(crate) use metadata::FoundPartition;
-pub(crate) use questions::{Committed, starts_list};
+pub(crate) use questions::Committed;
 pub(crate) use reports::undelivered_text;
 
 /// How long a consumer may take to say goodbye to its group.

@@ -43,6 +43,8 @@ static SPEC: PluginSpec = PluginSpec {
               about once a second and when partitions are given up, for tools that show a group's lag. Beside each stands which state it was \
               written from, so that a state that was restored from an older copy is noticed at the next start. Offsets that another tool \
               has set do not count. Only what producers have committed is read (`isolation.level`).\n\n\
+              `@headers` holds the values as text. Of headers with the same name the last one counts. Where `@headers` is used, a record with a header \
+              that is not UTF-8 goes to the source's `:on-error`.\n\n\
               Payloads are copied once, out of librdkafka's buffer. It may hold up to a quarter of the pipeline's memory, and never more than 64 MB.",
     positional: None,
     options: &[

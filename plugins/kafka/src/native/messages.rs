@@ -130,14 +130,6 @@ impl<'a> Message<'a> {
         self.raw.offset
     }
 
-    /// The epoch of the leader that wrote it.
-    #[inline]
-    pub(crate) fn leader_epoch(&self) -> Option<i32> {
-        // SAFETY: the message is alive.
-        let epoch = unsafe { rd::rd_kafka_message_leader_epoch(self.raw) };
-        (epoch >= 0).then_some(epoch)
-    }
-
     /// The value; `None` for a tombstone.
     #[inline]
     pub(crate) fn payload(&self) -> Option<&'a [u8]> {

@@ -6,10 +6,10 @@ use std::ptr;
 use std::slice;
 use std::time::Duration;
 
+use rdkafka::TopicPartitionList;
 use rdkafka::bindings as rd;
 use rdkafka::error::IsError;
 use rdkafka::types::RDKafkaErrorCode;
-use rdkafka::{Offset, TopicPartitionList};
 
 use super::{Client, NativeError, TopicPartition, c_string, check, millis, native_error, text};
 
@@ -153,25 +153,6 @@ impl Client {
         unsafe { rd::rd_kafka_queue_destroy(queue) };
         answer
     }
-}
-
-/// A list of where to read partitions from: offsets, each with the epoch of the record below it. Where that is known the broker is asked whether
-/// it still has that record before anything is fetched.
-pub(crate) fn starts_list<'a>(starts: impl Iterator<Item = (&'a TopicPartition, i64, Option<i32>)>) -> TopicPartitionList {
-    let mut list = TopicPartitionList::new();
-    let mut epochs = Vec::new();
-    for (at, offset, epoch) in starts {
-        // It fails for offsets that have no number, which ours have.
-        let _ = list.add_partition(&at.topic, at.partition).set_offset(Offset::Offset(offset));
-        epochs.push(epoch);
-    }
-    for (index, epoch) in epochs.into_iter().enumerate() {
-        if let Some(epoch) = epoch {
-            // SAFETY: the list is alive and has as many elements as were added.
-            unsafe { rd::rd_kafka_topic_partition_set_leader_epoch((*list.ptr()).elems.add(index), epoch) };
-        }
-    }
-    list
 }
 
 /// An event that is ours.

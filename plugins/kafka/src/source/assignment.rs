@@ -7,7 +7,7 @@ use pseidon_delivery::{Position, SplitId};
 use pseidon_plugin::batch::RecordMeta;
 use pseidon_plugin::{Batch, BatchBuilder, Split};
 
-use super::identity::LogIdentity;
+use super::identity::TopicId;
 use super::outlet::Outlet;
 use crate::native::{Fetched, Message, TopicPartition};
 
@@ -30,8 +30,8 @@ pub(super) struct Begun {
     pub(super) split: Arc<Split>,
     /// Who gets its records.
     pub(super) outlet: Arc<Outlet>,
-    /// What its log is known by.
-    pub(super) identity: LogIdentity,
+    /// The topic's id.
+    pub(super) topic_id: TopicId,
     pub(super) start: Position,
     /// Where reading ends, in a finite run.
     pub(super) until: Option<Position>,
@@ -43,8 +43,8 @@ pub(super) struct Assigned {
     pub(super) split: Arc<Split>,
     /// Who gets its records.
     pub(super) outlet: Arc<Outlet>,
-    /// The topic's id when the partition was assigned, and the epoch of the last record that was taken in.
-    pub(super) identity: LogIdentity,
+    /// The topic's id when the partition was assigned.
+    pub(super) topic_id: TopicId,
     /// The offset after the last record that was taken in.
     pub(super) next: Position,
     /// The offset up to which records are known to be durable.
@@ -70,7 +70,7 @@ impl Assigned {
     /// The batch that is open, if any.
     pub(super) fn finish(&mut self) -> Option<Batch> {
         let mut batch = self.builder.take()?.finish(self.next);
-        batch.resume = self.identity.to_resume();
+        batch.resume = self.topic_id.to_resume();
         Some(batch)
     }
 
@@ -81,7 +81,7 @@ impl Assigned {
         }
         self.next = next;
         let mut batch = Batch::without_records(self.split.clone(), next);
-        batch.resume = self.identity.to_resume();
+        batch.resume = self.topic_id.to_resume();
         Some(batch)
     }
 }
@@ -89,10 +89,10 @@ impl Assigned {
 impl Assignment {
     /// The partition is ours, to be read from `next`.
     pub(super) fn add(&mut self, begun: Begun) {
-        let Begun { at, split, outlet, identity, start, until } = begun;
+        let Begun { at, split, outlet, topic_id, start, until } = begun;
         self.places.clear();
         let (next, durable) = (start, start);
-        self.partitions.push(Assigned { at, split, outlet, identity, next, durable, until, done: false, builder: None });
+        self.partitions.push(Assigned { at, split, outlet, topic_id, next, durable, until, done: false, builder: None });
     }
 
     /// These are ours no longer. What was not handed on of them is dropped.
@@ -186,7 +186,6 @@ impl Assignment {
         }
         builder.push(offset, payload, meta);
         assigned.next = offset + 1;
-        assigned.identity.epoch = message.leader_epoch().or(assigned.identity.epoch);
         if before.is_none() && builder.len() >= BATCH_RECORDS {
             return assigned.finish();
         }

@@ -14,7 +14,7 @@ use rdkafka::Offset;
 use rdkafka::types::RDKafkaErrorCode;
 
 use super::failure::{Leave, Meaning, denied};
-use super::identity::LogIdentity;
+use super::identity::TopicId;
 use super::start::{self, OnMissingState, PATIENCE, Start, list_of};
 use super::{KafkaSource, Topics};
 use crate::native::{Client, Committed, NativeError, TopicPartition};
@@ -45,8 +45,8 @@ pub(super) struct Wanted {
     pub(super) ticket: u64,
     /// Where to resume, if the state has it,
     pub(super) known: Option<Position>,
-    /// and what the log of that position is known by.
-    pub(super) identity: LogIdentity,
+    /// and the id of the topic that this belongs to.
+    pub(super) topic_id: TopicId,
 }
 
 /// What is known of a partition's place.
@@ -62,8 +62,8 @@ pub(super) struct Place {
     pub(super) end: Option<Position>,
     /// The offset after the last record that there is, if that is below the position in the state.
     pub(super) too_short: Option<Position>,
-    /// The topic's id; empty if the brokers have none.
-    pub(super) topic_id: String,
+    /// The topic's id now.
+    pub(super) topic_id: TopicId,
 }
 
 /// Why the place of a partition is not known.
@@ -145,13 +145,15 @@ struct Work {
 
 impl Work {
     fn run(mut self, first: &Receiver<Question>, again: &Receiver<Question>, reply: &Sender<Answer>) {
+        let mut next = None;
         loop {
-            let question = match first.try_recv() {
-                Ok(question) => question,
+            let asked = next.take().map_or_else(|| first.try_recv(), Ok);
+            let question = match asked {
+                Ok(question) => with_more(question, first, &mut next),
                 Err(TryRecvError::Disconnected) => return,
                 Err(TryRecvError::Empty) => select! {
                     recv(first) -> question => match question {
-                        Ok(question) => question,
+                        Ok(question) => with_more(question, first, &mut next),
                         Err(_) => return,
                     },
                     recv(again) -> question => match question {
@@ -258,10 +260,7 @@ impl Work {
         let ids = self.ids(topics)?.unwrap_or_default();
         let is_unknown = |one: &&Wanted| one.known.is_none();
         let unknown: Vec<TopicPartition> = wanted.iter().filter(is_unknown).map(|one| one.at.clone()).collect();
-        let elsewhere = match self.stopped_elsewhere(&unknown) {
-            Ok(elsewhere) => elsewhere,
-            Err(error) => return Ok(wanted.iter().map(|_| Err(NoPlace::Never(same_error(&error)))).collect()),
-        };
+        let elsewhere = self.stopped_elsewhere(&unknown);
         let all: Vec<TopicPartition> = wanted.iter().map(|one| one.at.clone()).collect();
         let committed = self.committed(&all)?;
         let starts: HashMap<_, _> = unknown.iter().zip(self.offsets_at_start(&unknown)?).collect();
@@ -279,11 +278,15 @@ impl Work {
             };
             Ok(Place {
                 committed: committed.as_ref().map(|committed| committed[index].clone()),
-                elsewhere: elsewhere.get(&one.at).copied(),
+                elsewhere: match elsewhere.get(&one.at.topic) {
+                    Some(Err(error)) => return Err(NoPlace::Never(same_error(error))),
+                    Some(Ok(offsets)) => offsets.get(&one.at.partition).copied(),
+                    None => None,
+                },
                 start,
                 end,
                 too_short: self.too_short(one, end).map_err(NoPlace::Later)?,
-                topic_id: ids.get(&one.at.topic).cloned().unwrap_or_default(),
+                topic_id: TopicId(ids.get(&one.at.topic).cloned().unwrap_or_default()),
             })
         };
         Ok(wanted.iter().enumerate().map(place).collect())
@@ -300,11 +303,21 @@ impl Work {
         Ok(Position::try_from(high).ok().filter(|high| *high < known))
     }
 
-    fn stopped_elsewhere(&self, partitions: &[TopicPartition]) -> Result<HashMap<TopicPartition, Position>, SourceError> {
-        let Some(ask) = self.source.stopped_elsewhere.as_ref().filter(|_| !partitions.is_empty()) else { return Ok(HashMap::new()) };
-        let asked: Vec<_> = partitions.iter().map(|at| (at.topic.clone(), at.partition)).collect();
-        let found = partitions.iter().cloned().zip(ask(&asked)?);
-        Ok(found.filter_map(|(at, offset)| Some((at, offset?))).collect())
+    /// Where another program has stopped, by topic and partition. Each topic is asked for by itself: what is wrong with one is not with others.
+    fn stopped_elsewhere(&self, partitions: &[TopicPartition]) -> HashMap<String, Result<HashMap<i32, Position>, SourceError>> {
+        let Some(ask) = &self.source.stopped_elsewhere else { return HashMap::new() };
+        let mut asked: HashMap<String, Vec<(String, i32)>> = HashMap::new();
+        for at in partitions {
+            asked.entry(at.topic.clone()).or_default().push((at.topic.clone(), at.partition));
+        }
+        let offsets = |(topic, asked): (String, Vec<(String, i32)>)| {
+            let found = ask(&asked).map(|found| {
+                let known = asked.iter().zip(found).filter_map(|((_, partition), offset)| Some((*partition, offset?)));
+                known.collect()
+            });
+            (topic, found)
+        };
+        asked.into_iter().map(offsets).collect()
     }
 
     fn committed(&self, partitions: &[TopicPartition]) -> Result<Option<Vec<Committed>>, NativeError> {
@@ -352,6 +365,22 @@ impl Work {
         };
         Ok(list.elements().iter().map(offset).collect())
     }
+}
+
+/// Hundreds of runs may ask for the places of their partitions at once: what has been asked by now is answered together. `next` gets the question
+/// after these.
+fn with_more(question: Question, asked: &Receiver<Question>, next: &mut Option<Question>) -> Question {
+    let Question::Places(mut wanted) = question else { return question };
+    while let Ok(question) = asked.try_recv() {
+        match question {
+            Question::Places(more) => wanted.extend(more),
+            other => {
+                *next = Some(other);
+                break;
+            }
+        }
+    }
+    Question::Places(wanted)
 }
 
 /// The same error for one partition more.

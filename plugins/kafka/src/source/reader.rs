@@ -317,11 +317,17 @@ impl<'a> Reader<'a> {
     }
 
     fn resume(&self, partitions: &[TopicPartition]) -> Result<(), Leave> {
+        if partitions.is_empty() {
+            return Ok(());
+        }
         let list = list_of(partitions, |_| Offset::Invalid);
         self.consumer.resume(&list).map_err(|error| Leave::transient(format!("cannot resume reading: {error}")))
     }
 
     fn pause(&self, partitions: &[TopicPartition]) -> Result<(), Leave> {
+        if partitions.is_empty() {
+            return Ok(());
+        }
         let list = list_of(partitions, |_| Offset::Invalid);
         self.consumer.pause(&list).map_err(|error| Leave::transient(format!("cannot pause reading: {error}")))
     }

@@ -119,6 +119,24 @@ fn a_run_that_cannot_commit_holds_up_a_rebalance_for_a_while_only() {
     }
 }
 
+/// A run may be gone before its partitions are taken over. They are read by the next one.
+#[test]
+fn runs_that_come_and_go_at_once_leave_their_partitions_to_the_next() {
+    let (topic, busy, writer, store) = (new_topic("brief", 4), new_topic("busy", 4), Writer::new(), Arc::default());
+    write_all(&writer, &topic, "a");
+    write_all(&writer, &busy, "a");
+    let shared = Shared::start(settings(&brokers()), &unique("p"), &[&topic, &busy]);
+    let other = shared.attach(&busy, &Arc::default());
+    other.wait_for(400);
+    for _ in 0..20 {
+        shared.attach(&topic, &store).stop().unwrap();
+    }
+    let last = shared.attach(&topic, &store);
+    eventually("everything is read", || store.lock().count() == 400);
+    last.stop().unwrap();
+    other.stop().unwrap();
+}
+
 #[test]
 fn a_consumer_that_dies_is_an_error_for_every_run() {
     let (topic, writer) = (new_topic("dies", 4), Writer::new());

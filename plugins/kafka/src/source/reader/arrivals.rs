@@ -14,13 +14,12 @@ use rdkafka::Offset;
 
 use super::super::assignment::{Begun, split};
 use super::super::failure::Leave;
-use super::super::identity::LogIdentity;
+use super::super::identity::TopicId;
 use super::super::lookup::{NoPlace, Place, Question, Wanted};
 use super::super::outlet::{Outlet, Outlets};
 use super::super::start::{OnMissingState, list_of};
 use super::{Reader, raw};
 use crate::native::TopicPartition;
-use crate::native::starts_list;
 
 /// The pause before brokers are asked again where a partition begins.
 const PAUSE: Duration = Duration::from_millis(500);
@@ -180,8 +179,8 @@ impl Reader<'_> {
             let Some((at, split)) = partition else { continue };
             self.arrivals.last_ticket += 1;
             let ticket = self.arrivals.last_ticket;
-            let identity = known.as_ref().and_then(|known| known.resume.as_ref()).map(LogIdentity::from_resume).unwrap_or_default();
-            wanted.push(Wanted { at: at.clone(), ticket, known: known.map(|known| known.position), identity });
+            let topic_id = known.as_ref().and_then(|known| known.resume.as_ref()).map(TopicId::from_resume).unwrap_or_default();
+            wanted.push(Wanted { at: at.clone(), ticket, known: known.map(|known| known.position), topic_id });
             self.arrivals.placing.insert(at, Placing { outlet: outlet.clone(), split, ticket, trouble: None });
         }
         if !wanted.is_empty() {
@@ -212,10 +211,8 @@ impl Reader<'_> {
             match outcome {
                 Ok((start, place)) => {
                     let Some(Placing { outlet, split, .. }) = self.arrivals.placing.remove(&wanted.at) else { continue };
-                    // The epoch is that of the record below the position in the state.
-                    let epoch = wanted.identity.epoch.filter(|_| wanted.known == Some(start));
-                    let identity = LogIdentity { topic_id: place.topic_id, epoch };
-                    let one = Begun { at: wanted.at, split, outlet: outlet.clone(), identity, start, until: place.end };
+                    let (at, topic_id, until) = (wanted.at, place.topic_id, place.end);
+                    let one = Begun { at, split, outlet: outlet.clone(), topic_id, start, until };
                     match placed.iter_mut().find(|(known, _)| Arc::ptr_eq(known, &outlet)) {
                         Some((_, others)) => others.push(one),
                         None => placed.push((outlet, vec![one])),
@@ -230,7 +227,7 @@ impl Reader<'_> {
                 self.unattended.extend(begun.drain(..).map(|one| one.at));
                 continue;
             }
-            let start = |one: &Begun| Start { split: one.split.clone(), position: one.start, resume: one.identity.to_resume() };
+            let start = |one: &Begun| Start { split: one.split.clone(), position: one.start, resume: one.topic_id.to_resume() };
             match outlet.outbox.begin(begun.iter().map(start).collect()) {
                 Ok(pending) => self.arrivals.beginning.push(Beginning { outlet, begun, pending }),
                 Err(stopped) => {
@@ -272,7 +269,7 @@ impl Reader<'_> {
                 by_group => Ok(by_group.unwrap_or(place.start)),
             };
         };
-        if wanted.identity.is_other_than(&place.topic_id) {
+        if wanted.topic_id.is_other_than(&place.topic_id) {
             return Err(made_again(&at.topic, &name, known));
         }
         if let Some(end) = place.too_short {
@@ -306,18 +303,16 @@ impl Reader<'_> {
         if begun.is_empty() {
             return Ok(());
         }
-        let starts = begun.iter().map(|one| (&one.at, raw(one.start), one.identity.epoch));
-        self.consumer.assign_more(&starts_list(starts)).map_err(|error| Leave::transient(format!("cannot read partitions: {error}")))?;
-        let is_resting = |one: &&Begun| self.paused || one.outlet.is_paused();
-        let (resting, running): (Vec<&Begun>, Vec<&Begun>) = begun.iter().partition(is_resting);
-        let names = |begun: Vec<&Begun>| begun.into_iter().map(|one| one.at.clone()).collect::<Vec<_>>();
-        if !resting.is_empty() {
-            self.pause(&names(resting))?;
-        }
-        if !running.is_empty() {
-            // librdkafka keeps a partition paused for as long as it knows it, also when the run is gone for which it was paused.
-            self.resume(&names(running))?;
-        }
+        let starts: HashMap<&TopicPartition, Position> = begun.iter().map(|one| (&one.at, one.start)).collect();
+        let list = list_of(starts.keys().copied(), |at| Offset::Offset(starts.get(at).map_or(0, |next| raw(*next))));
+        self.consumer.assign_more(&list).map_err(|error| Leave::transient(format!("cannot read partitions: {error}")))?;
+        // librdkafka remembers that a partition was paused, also when it was given up since.
+        let (resting, reading): (Vec<_>, Vec<_>) = begun.iter().partition(|one| self.paused || one.outlet.is_paused());
+        let names = |of: Vec<&Begun>| of.into_iter().map(|one| one.at.clone()).collect::<Vec<_>>();
+        self.pause(&names(resting))?;
+        self.resume(&names(reading))?;
+        let names: Vec<_> = begun.iter().map(|one| one.at.clone()).collect();
+        tracing::debug!(count = names.len(), partitions = summary(&names), "reading partitions");
         begun.into_iter().for_each(|one| self.assignment.add(one));
         Ok(())
     }

@@ -107,8 +107,11 @@ impl Reader<'_> {
     pub(super) fn give_back(&mut self, partitions: Vec<TopicPartition>) -> Result<(), Leave> {
         self.flush()?;
         tracing::info!(count = partitions.len(), partitions = summary(&partitions), "partitions revoked");
+        self.unattended.retain(|at| !partitions.contains(at));
         let (gone, arriving) = self.remove(|at| partitions.contains(at));
-        self.departures.owed = Some(Owed { revoked: partitions, unassign: names(&gone) });
+        let owed = self.departures.owed.get_or_insert_with(|| Owed { revoked: Vec::new(), unassign: Vec::new() });
+        owed.revoked.extend(partitions);
+        owed.unassign.extend(names(&gone));
         self.depart(&gone, arriving, || Why::Revoked)
     }
 
@@ -116,6 +119,7 @@ impl Reader<'_> {
     /// or if their topic was deleted, what was read is still ours to commit.
     pub(super) fn lose(&mut self, partitions: &[TopicPartition]) -> Result<(), Leave> {
         self.flush()?;
+        self.unattended.retain(|at| !partitions.contains(at));
         let (gone, arriving) = self.remove(|at| partitions.contains(at));
         self.topics.lost(&gone);
         match &mut self.departures.owed {
@@ -142,9 +146,7 @@ impl Reader<'_> {
         self.ending = true;
         self.flush()?;
         let (gone, arriving) = self.remove(|_| true);
-        if !gone.is_empty() {
-            self.pause(&names(&gone))?;
-        }
+        self.pause(&names(&gone))?;
         self.depart(&gone, arriving, || Why::Ended)
     }
 
@@ -184,6 +186,7 @@ impl Reader<'_> {
     fn take_out(&mut self, topic: &str) -> Result<Option<OfRun>, Leave> {
         let Outlets::ByTopic { topics, .. } = &mut self.outlets else { return Ok(None) };
         let Some(outlet) = topics.remove(topic) else { return Ok(None) };
+        outlet.metrics.set_source_trouble(&outlet.stage, None);
         self.flush()?;
         let (gone, arriving) = self.remove(|at| at.topic == topic);
         self.unattended.extend(names(&gone));
@@ -193,20 +196,21 @@ impl Reader<'_> {
         Ok(Some((outlet, gone.chain(arriving.into_iter().map(|(at, split, _)| (at, split))).collect())))
     }
 
+    /// Reads these no longer. Those that no run reads stay as they are: they are ours until the group takes them.
     fn remove(&mut self, goes: impl Fn(&TopicPartition) -> bool) -> (Vec<Assigned>, Vec<Gone>) {
-        self.unattended.retain(|at| !goes(at));
         let arriving = self.arrivals.remove(&goes);
         (self.assignment.remove(goes), arriving)
     }
 
-    /// Gives partitions up. While the group waits for an answer that would be taken for it, so they are only paused until then.
+    /// Gives partitions up. While the group waits for an answer that would be taken for it, so they are kept until then; nothing is fetched
+    /// meanwhile.
     pub(super) fn unassign(&mut self, partitions: &[TopicPartition]) -> Result<(), Leave> {
         if partitions.is_empty() {
             return Ok(());
         }
         if let Some(owed) = &mut self.departures.owed {
             owed.unassign.extend_from_slice(partitions);
-            return self.pause(partitions);
+            return Ok(());
         }
         self.unassign_now(partitions)
     }

@@ -7,6 +7,7 @@ use pseidon_plugin::source::SourceError;
 
 use super::super::assignment::Assigned;
 use super::super::failure::{Leave, Meaning, denied};
+use super::super::identity::TopicId;
 use super::super::lookup::Question;
 use super::super::outlet::Outlets;
 use super::Reader;
@@ -152,7 +153,8 @@ impl Reader<'_> {
 
     /// A topic with another id than when its partitions were assigned is another topic, whose offsets mean other records.
     fn fail_made_again(&mut self, found: &HashMap<String, String>) -> Result<(), Leave> {
-        let is_other = |assigned: &&Assigned| found.get(&assigned.at.topic).is_some_and(|now| assigned.identity.is_other_than(now));
+        let is_other =
+            |assigned: &&Assigned| found.get(&assigned.at.topic).is_some_and(|now| assigned.topic_id.is_other_than(&TopicId(now.clone())));
         let other = self.assignment.iter().find(is_other).map(|assigned| (assigned.at.clone(), assigned.next));
         let Some((at, next)) = other else { return Ok(()) };
         self.fail(&at.topic, made_again(&at.topic, &format!("{}/{}", at.topic, at.partition), next))
