@@ -10,6 +10,7 @@ use std::panic;
 use std::path::{Path, PathBuf};
 
 use chrono::{SecondsFormat, Utc};
+use pseidon_expr::panics;
 
 /// Appends a line with the time, the pipeline and the reason. What keeps that from being done is only a warning in the log.
 pub(crate) fn append(path: &Path, pipeline: &str, reason: &str) {
@@ -18,11 +19,25 @@ pub(crate) fn append(path: &Path, pipeline: &str, reason: &str) {
     }
 }
 
-/// Has every panic appended too, from now on, before it is reported as it was until now.
+/// From now on a panic that is handled as an error of some records is not reported: the records are.
+pub(crate) fn keep_quiet_about_handled_panics() {
+    let report = panic::take_hook();
+    panic::set_hook(Box::new(move |panic| {
+        if panics::is_expected() {
+            tracing::debug!(%panic, "records that are tried again in smaller parts");
+        } else {
+            report(panic);
+        }
+    }));
+}
+
+/// Has every panic appended too that is not handled, from now on, before it is reported as it was until now.
 pub(crate) fn append_panics(path: PathBuf, pipeline: String) {
     let report = panic::take_hook();
     panic::set_hook(Box::new(move |panic| {
-        append(&path, &pipeline, &panic.to_string());
+        if !panics::is_expected() {
+            append(&path, &pipeline, &panic.to_string());
+        }
         report(panic);
     }));
 }

@@ -142,6 +142,7 @@ fn main() -> ExitCode {
         eprintln!("error: {reason}");
         return Exit::WrongFile.into();
     }
+    fatal::keep_quiet_about_handled_panics();
     let exit = match cli.command {
         Command::Run(args) => run::run(&args, bar),
         Command::Check(from) => check::check(&from),

@@ -176,6 +176,8 @@ pub(crate) fn freeze_and_wake(site: &Site, step: &str, others_go_on: impl Fn()) 
     others_go_on();
     frozen.wake();
     wait_until(&format!("the instance that froze at `{step}` sees that it is fenced"), 60, || frozen.log().contains(FENCED));
+    // Stopped before that, it would say that it leaves what it had read.
+    wait_until("it reads again", 60, || frozen.log().rsplit(FENCED).next().is_some_and(|since| since.contains("partitions assigned")));
     assert!(frozen.is_running());
     frozen.terminate();
     // 1 where it is stopped before it has read again what it lost: the other instance commits that.

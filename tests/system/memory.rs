@@ -107,7 +107,7 @@ fn a_sink_that_is_blocked() {
     let text = pipeline(r#":n "n" :u "'u' || (h % 100)""#, 100_000_000, r#"(select "n, repeat('x', 2000) as w")"#, sink);
     site.write("pipeline.edn", text);
     let mut pseidon = site.run("pipeline.edn");
-    wait_until("files are written", 60, || !files(&site.path("out")).is_empty());
+    wait_until("files are written", 60, || ["0", "1", "2"].iter().all(|bucket| !files(&site.path("out").join(bucket)).is_empty()));
     for bucket in ["0", "1", "2"] {
         fs::rename(site.path("out").join(bucket), site.path(bucket)).expect("the folder can be moved");
         site.write(&format!("out/{bucket}"), "in the way");

@@ -3,9 +3,9 @@
 use std::fs;
 use std::net::TcpListener;
 
-use crate::harness::output::files;
+use crate::harness::output::hidden;
 use crate::harness::servers::{free_port, get};
-use crate::harness::{Site, wait_until};
+use crate::harness::{Pseidon, Site, wait_until};
 
 /// The sink's folder is replaced by a file: what is open is lost, and no attempt can open the sink.
 #[test]
@@ -17,15 +17,13 @@ fn a_run_that_restarts_again_and_again_is_not_healthy_and_says_what_it_leaves() 
         format!(
             r#"{{:name "restarts" :settings {{:monitor-port {port}}}
                 src (generate {{:record {{:n "n"}} :rate 1000}})
-                pipeline (-> src (files {{:path "out" :codec :json :rollover {{:age "1s"}}}}))}}"#
+                pipeline (-> src (files {{:path "out" :codec :json :rollover {{:age "3s"}}}}))}}"#
         ),
     );
     let mut pseidon = site.run("pipeline.edn");
     let out = site.path("out");
     for round in 0..2 {
-        wait_until("files are written", 60, || !files(&out).is_empty());
-        fs::rename(&out, site.path(&format!("moved-{round}"))).expect("the folder can be moved");
-        site.write("out", "in the way");
+        put_in_the_way(&site, &pseidon);
         wait_until("/health says it", 90, || {
             get(port, "/health").is_some_and(|(status, text)| status == 503 && text.contains("restarting because"))
         });
@@ -38,6 +36,26 @@ fn a_run_that_restarts_again_and_again_is_not_healthy_and_says_what_it_leaves() 
     pseidon.terminate();
     pseidon.expect_exit(1, 60);
     assert!(pseidon.log().contains("are read again at the next start"), "{}", pseidon.log());
+}
+
+/// Replaces the sink's folder by a file while records are in a file that is open. Without such a file the sink waits instead of failing; then it
+/// gets its folder back, for another try.
+fn put_in_the_way(site: &Site, pseidon: &Pseidon) {
+    let (out, moved) = (site.path("out"), site.path(&format!("moved-{}", pseidon.log().len())));
+    loop {
+        wait_until("a file is open", 60, || !hidden(&out).is_empty());
+        let count = |what: &str| pseidon.log().matches(what).count();
+        let (restarts, waits) = (count("restarting from"), count("cannot write"));
+        fs::rename(&out, &moved).expect("the folder can be moved");
+        site.write("out", "in the way");
+        wait_until("it fails or waits", 60, || count("restarting from") > restarts || count("cannot write") > waits);
+        if count("restarting from") > restarts {
+            return;
+        }
+        fs::remove_file(&out).expect("the file can be removed");
+        fs::rename(&moved, &out).expect("the folder can be moved back");
+        wait_until("it writes again", 60, || count("can write again") > 0 || count("restarting from") > restarts);
+    }
 }
 
 /// A server that takes connections and never answers: the sink cannot be opened, and that takes long.

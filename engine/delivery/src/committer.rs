@@ -204,6 +204,18 @@ impl Committer {
         self.until_answered(|| self.store.owners(&self.sink))
     }
 
+    /// Forgets splits that were finished at least `retention` ago and that `is_gone` names: the source does not find them any more. Returns how
+    /// many there were.
+    pub fn forget_finished(&self, retention: Duration, is_gone: impl Fn(&SplitId) -> bool) -> Result<usize, Abandon> {
+        let until = now().saturating_sub(retention.as_secs());
+        let records = self.until_answered(|| self.store.records(&self.sink))?;
+        let is_over = |record: &CommitRecord| record.finished.is_some_and(|at| at <= until);
+        let over: Vec<SplitId> =
+            records.into_iter().filter(|(split, record)| is_over(record) && is_gone(split)).map(|(split, _)| split).collect();
+        self.until_answered(|| self.store.forget_splits(&self.sink, &over))?;
+        Ok(over.len())
+    }
+
     /// From now on the splits are ours. Where splits that were never begun start is written down first, in one step for all of them: a
     /// start such as "the latest" must mean the same after a crash.
     pub fn begin(&self, mut splits: Vec<Begin>) -> Result<(), Abandon> {

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
+use std::time::Duration;
 
 use pseidon_delivery::committer::{Abandon, Begin, Positions};
 use pseidon_delivery::embedded::EmbeddedStore;
@@ -151,4 +152,40 @@ fn positions_in_the_target_are_copied_when_nothing_else_is_to_do() {
     committer.commit_through(&[], |_| panic!("nothing moved")).unwrap();
     committer.release(&[split()]).unwrap();
     assert_eq!(copy(), (Some(8), 3));
+}
+
+#[test]
+fn a_finished_split_that_is_gone_is_forgotten_after_its_retention() {
+    let Setup { dir: _dir, store, committer } = begun(Positions::InStore);
+    committer.commit(&dispatched(&committer, 0, 5), staged("1")).unwrap();
+    committer.ledger().end(&split());
+    committer.release(&[split()]).unwrap();
+    let forget = |retention, is_gone| committer.forget_finished(retention, |_| is_gone).unwrap();
+    assert_eq!(forget(Duration::from_secs(3600), true), 0, "it was finished just now");
+    assert_eq!(forget(Duration::ZERO, false), 0, "it is still there");
+    assert_eq!(store.records(&sink()).unwrap().len(), 1);
+    assert_eq!(forget(Duration::ZERO, true), 1);
+    assert!(store.records(&sink()).unwrap().is_empty());
+}
+
+#[test]
+fn lanes_that_another_plan_has_left_ahead_are_refused() {
+    let Setup { dir: _dir, store, committer } = begun(Positions::InStore);
+    {
+        let mut ledger = committer.ledger();
+        ledger.dispatch(&split(), &"x".into(), 0, 0);
+        ledger.dispatch(&split(), &"y".into(), 1, 4);
+        ledger.advance(&split(), 5, None);
+    }
+    committer.commit(&[LaneCommit { lane: "y".into(), splits: vec![(split(), 5)] }], staged("1")).unwrap();
+    let of_plan = |plan: &str, accepts_other_plans| {
+        let claimant = Claimant { plan: plan.into(), accepts_other_plans, ..claimant("b") };
+        Committer::new(sink(), store.clone(), claimant, Positions::InStore, Arc::new(AtomicBool::new(false))).take(&[split()])
+    };
+    match of_plan("other", false) {
+        Err(Abandon::OtherPlan { split: found, plan, lanes: 1 }) => assert_eq!((found, plan.as_deref()), (split(), Some("p"))),
+        other => panic!("{other:?}"),
+    }
+    assert!(of_plan("p", false).is_ok(), "its own plan goes on");
+    assert!(of_plan("other", true).is_ok());
 }

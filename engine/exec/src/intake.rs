@@ -7,10 +7,9 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::{Receiver, RecvTimeoutError};
 use parking_lot::Mutex;
 use pseidon_delivery::committer::Begin;
-use pseidon_delivery::{CommitRecord, Position, SplitId, failpoint, position_in_target};
+use pseidon_delivery::{CommitRecord, Position, SplitId, failpoint};
 use pseidon_plugin::batch::Split;
-use pseidon_plugin::sink::Taken;
-use pseidon_plugin::source::{Resumption, SourceEvent, Start};
+use pseidon_plugin::source::{IsGone, Resumption, SourceEvent, Start};
 
 use crate::attempt::{Attempt, OpenSink};
 use crate::etl::Unit;
@@ -18,6 +17,7 @@ use crate::failure::Failure;
 use crate::order::OrderedSplit;
 use crate::queue::UnitQueue;
 use crate::sharing::Sharing;
+use crate::takeover::{resumption, take_over};
 use crate::writers::Writers;
 
 /// How often durable positions are handed to the source, and the thread looks whether the run is left.
@@ -97,6 +97,7 @@ impl Intake<'_> {
             SourceEvent::ShareSplits(found, reply) => {
                 let _ = reply.send(splits.sharing.share(&found)?);
             }
+            SourceEvent::ForgetFinished(is_gone) => self.forget_finished(&is_gone)?,
             SourceEvent::Begin(begun, reply) => {
                 self.begin(begun, splits)?;
                 let _ = reply.send(());
@@ -126,32 +127,26 @@ impl Intake<'_> {
         let ids: Vec<SplitId> = wanted.iter().map(|split| split.id.clone()).collect();
         let mut records: Vec<Vec<CommitRecord>> = vec![Vec::new(); ids.len()];
         for open in self.sinks() {
-            let mut taken = open.committer.take(&ids)?;
-            failpoint::reach("taken");
-            let with_owners = |(split, record): (&SplitId, &CommitRecord)| Taken {
-                split: split.clone(),
-                epoch: record.epoch,
-                owners: record.owners.clone(),
-                low: record.low,
-            };
-            let previous: Vec<Taken> = ids.iter().zip(&taken).map(with_owners).collect();
-            let staged = open.committer.staged()?;
-            let over = open.sink.take_over(&previous, &staged).map_err(|error| Failure::of_sink(&open.stage, error))?;
-            open.committer.published(over.published);
-            failpoint::reach("recovered");
-            let held: Vec<_> = ids.iter().cloned().zip(taken.iter().map(|record| record.epoch)).collect();
-            open.committer.cut_off_others(&held)?;
-            for ((record, held), split) in taken.iter_mut().zip(over.held).zip(&ids) {
-                let low = held.as_ref().map(|held| held.low);
-                record.low =
-                    position_in_target(record, low).map_err(|copy| lost_positions(&open.stage, split, &over.held_in, low, copy))?;
-                record.ahead = held.map(|held| held.ahead).unwrap_or_default();
-            }
+            let taken = take_over(&open.committer, &*open.sink, &ids).map_err(|error| Failure::of_sink(&open.stage, error))?;
             records.iter_mut().zip(taken).for_each(|(records, record)| records.push(record));
         }
         let resumptions = records.iter().map(|records| resumption(records)).collect();
         splits.taken.extend(ids.into_iter().zip(records));
         Ok(resumptions)
+    }
+
+    /// Forgets finished splits of the source that do not exist any more.
+    fn forget_finished(&self, is_gone: &IsGone) -> Result<(), Failure> {
+        let prefix = format!("{}:", self.stage());
+        let retention = self.attempt.plan.settings.forget_after;
+        for open in self.sinks() {
+            let is_gone = |split: &SplitId| split.as_str().starts_with(&prefix) && is_gone(split);
+            let count = open.committer.forget_finished(retention, is_gone)?;
+            if count > 0 {
+                tracing::info!(sink = open.stage, source = self.stage(), count, "forgot finished splits that do not exist any more");
+            }
+        }
+        Ok(())
     }
 
     fn begin(&self, starts: Vec<Start>, splits: &mut Splits) -> Result<(), Failure> {
@@ -237,24 +232,4 @@ impl Intake<'_> {
         let news: Vec<(SplitId, Position)> = moved.into_iter().filter_map(|split| low(&split).map(|low| (split, low))).collect();
         self.durable.lock().extend(news);
     }
-}
-
-/// Where a split is continued that every sink has this record of; `None` if no sink has begun it.
-fn resumption(records: &[CommitRecord]) -> Option<Resumption> {
-    let least = records.iter().filter(|record| record.low.is_some()).min_by_key(|record| record.low)?;
-    Some(Resumption {
-        position: least.low?,
-        resume: least.resume.clone(),
-        is_finished: records.iter().all(|record| record.finished.is_some()),
-    })
-}
-
-/// A target has lost positions that the store has copies of.
-fn lost_positions(sink: &str, split: &SplitId, held_in: &str, held: Option<Position>, copy: Position) -> Failure {
-    let held = held.map_or_else(|| format!("no position of {split}"), |held| format!("position {held} of {split}"));
-    Failure::Fatal(format!(
-        "sink `{sink}`: {held_in} has lost data: it holds {held}, but everything below {copy} was committed. Going on would write these records \
-         again: bring it back to its last state. To accept that, give the stage `{sink}` another name, so that it starts without positions, and \
-         say where the source starts then"
-    ))
 }

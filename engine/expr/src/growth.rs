@@ -122,7 +122,9 @@ fn number(numbers: &ArrayRef, row: usize) -> usize {
 
 /// The sum over all rows; what does not fit is the largest number.
 fn sum(arrays: &[ArrayRef], of_row: impl Fn(usize) -> usize) -> usize {
-    let rows = arrays.iter().map(|array| array.len()).max().unwrap_or(0);
+    // Constants have one element; without rows the other arrays have none.
+    let lengths = || arrays.iter().map(|array| array.len());
+    let rows = if lengths().any(|length| length == 0) { 0 } else { lengths().max().unwrap_or(0) };
     (0..rows).map(of_row).fold(0, usize::saturating_add)
 }
 

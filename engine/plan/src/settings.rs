@@ -75,6 +75,13 @@ pub static SETTINGS: PluginSpec = PluginSpec {
                   splits. Kafka shares partitions by its own group protocol.",
         },
         OptionSpec {
+            name: "forget-after",
+            kind: OptionKind::Duration,
+            default: OptionDefault::Value("7d"),
+            doc: "How long the state remembers a file that was read to its end and does not exist any more. One that comes back later is read \
+                  again.",
+        },
+        OptionSpec {
             name: "shutdown-grace",
             kind: OptionKind::Duration,
             default: OptionDefault::Value("30s"),
@@ -143,6 +150,8 @@ pub struct Settings {
     pub commit_interval: Duration,
     /// How long claims of splits last without being renewed.
     pub lease: Duration,
+    /// How long finished splits that do not exist any more are remembered.
+    pub forget_after: Duration,
     /// How long a graceful stop may take.
     pub shutdown_grace: Duration,
     /// The port of the service pages.
@@ -206,6 +215,7 @@ impl Settings {
             exactly_once: (options.text("guarantee") == Some("exactly-once")).then(|| options.span_of("guarantee")),
             commit_interval: options.duration("commit-interval").unwrap_or_default(),
             lease: options.duration("lease").unwrap_or_default(),
+            forget_after: options.duration("forget-after").unwrap_or_default(),
             shutdown_grace: options.duration("shutdown-grace").unwrap_or_default(),
             monitor_port,
             repl_port,

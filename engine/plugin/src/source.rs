@@ -168,12 +168,17 @@ impl From<(Arc<Split>, Position)> for Start {
     }
 }
 
+/// Whether a split of the source does not exist any more.
+pub type IsGone = Box<dyn Fn(&SplitId) -> bool + Send>;
+
 /// What a source asks of the engine.
 pub enum SourceEvent {
     /// [`SourceHandle::take`]
     Take(Vec<Arc<Split>>, Sender<Vec<Option<Resumption>>>),
     /// [`SourceHandle::share_splits`]
     ShareSplits(Vec<SplitId>, Sender<SplitShare>),
+    /// [`SourceHandle::forget_finished`]
+    ForgetFinished(IsGone),
     /// [`SourceHandle::begin`]
     Begin(Vec<Start>, Sender<()>),
     /// [`SourceHandle::emit`]
@@ -210,6 +215,12 @@ impl SourceHandle {
     /// it back to the others. Call it about once a second.
     pub fn share_splits(&self, found: Vec<SplitId>) -> Result<SplitShare, Stopped> {
         self.ask(|reply| SourceEvent::ShareSplits(found, reply))?.wait()
+    }
+
+    /// Has the state forget finished splits that do not exist any more, some time after they were finished (`:forget-after`). The engine reads
+    /// the records of all splits for it, so once in an hour is enough.
+    pub fn forget_finished(&self, is_gone: impl Fn(&SplitId) -> bool + Send + 'static) -> Result<(), Stopped> {
+        self.send(SourceEvent::ForgetFinished(Box::new(is_gone)))
     }
 
     /// Says where splits that were taken are read from. A start that the source decided is written down before this returns.

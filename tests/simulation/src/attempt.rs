@@ -5,8 +5,9 @@ use std::sync::Arc;
 
 use pseidon_delivery::committer::{Begin, Positions, Seen};
 use pseidon_delivery::{Claimant, CommitRecord, Committer, Position, SinkId, SplitId};
+use pseidon_exec::takeover::{resumption, take_over};
 use pseidon_plugin::Stop;
-use pseidon_plugin::sink::{Chunk, Sink, SinkSetup, Taken, Writer};
+use pseidon_plugin::sink::{Chunk, Sink, SinkSetup, Writer};
 
 use crate::fixture::{FIXTURE, rows};
 use crate::network::Client;
@@ -122,28 +123,12 @@ impl Attempt<'_> {
         };
         let mut records: Vec<Vec<CommitRecord>> = vec![Vec::new(); ids.len()];
         for open in &self.sinks {
-            let mut taken = open.committer.take(&ids)?;
-            let with_owners = |(split, record): (&SplitId, &CommitRecord)| Taken {
-                split: split.clone(),
-                epoch: record.epoch,
-                owners: record.owners.clone(),
-                low: record.low,
-            };
-            let previous: Vec<Taken> = ids.iter().zip(&taken).map(with_owners).collect();
-            let staged = open.committer.staged()?;
-            let over = open.sink.take_over(&previous, &staged)?;
-            open.committer.published(over.published);
-            let held: Vec<_> = ids.iter().cloned().zip(taken.iter().map(|record| record.epoch)).collect();
-            open.committer.cut_off_others(&held)?;
-            for (record, held) in taken.iter_mut().zip(over.held) {
-                record.low = self.world.lock().position_in_target(record, held.map(|held| held.low)).map_err(Failure::Evidence)?;
-            }
+            let taken = take_over(&open.committer, &*open.sink, &ids)?;
             records.iter_mut().zip(taken).for_each(|(records, record)| records.push(record));
         }
         let mut begun: Vec<Vec<Begin>> = self.sinks.iter().map(|_| Vec::new()).collect();
         for ((partition, records), committed) in partitions.iter().zip(records).zip(committed) {
-            let least = records.iter().filter(|record| record.low.is_some()).min_by_key(|record| record.low);
-            let known = least.and_then(|record| Some((record.low?, record.resume.clone())));
+            let known = resumption(&records).map(|known| (known.position, known.resume));
             let mut world = self.world.lock();
             let held = world.start_of(*partition, committed, known).map_err(Failure::Evidence)?;
             let resume = world.partitions[*partition].resume(held.position, held.generation);

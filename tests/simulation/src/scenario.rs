@@ -74,7 +74,7 @@ pub enum Mutation {
     ForgottenPlans,
     /// The source does not compare the state with the offsets of the consumer group
     UncheckedOffsets,
-    /// What the target holds is not compared with the copy in the store
+    /// The store has no copies of the positions that the target holds
     UncheckedTarget,
     /// The source does not look whether a topic is the one that it has read before
     UncheckedTopics,

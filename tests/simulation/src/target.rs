@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use arrow::array::{Array, AsArray};
 use pseidon_delivery::committer::Abandon;
-use pseidon_delivery::{CommitError, CommitRecord, Committer, LaneCommit, LaneId, Position, SplitCommit, SplitId, Staged};
+use pseidon_delivery::{CommitError, Committer, LaneCommit, LaneId, Position, SplitCommit, SplitId, Staged};
 use pseidon_plugin::Rows;
 use pseidon_plugin::sink::{Chunk, Held, Routed, Sink, SinkError, Taken, TakenOver, Writer};
 
@@ -66,17 +66,6 @@ impl World {
         self.target.positions.keys().all(|split| self.store.record(sink, split).sequence > BEGUN)
     }
 
-    /// Where a split is read on from, given the store's record and what the target holds. An error is evidence that the target has lost data.
-    pub(crate) fn position_in_target(&self, record: &CommitRecord, held: Option<Position>) -> Result<Option<Position>, String> {
-        match record.low {
-            _ if self.mutation == Some(Mutation::UncheckedTarget) => Ok(held),
-            Some(copy) if record.sequence > BEGUN && held.is_none_or(|held| held < copy) => {
-                Err(format!("the target holds {held:?}, but everything below {copy} was committed"))
-            }
-            low => Ok(low.max(held)),
-        }
-    }
-
     /// The target loses the positions that it holds, as by a retention that removes them.
     pub(crate) fn lose_positions(&mut self) {
         self.target.positions.clear();
@@ -113,7 +102,12 @@ impl Sink for TargetSink {
             world.target.fenced.insert(other.clone());
             world.note(|| format!("{}  target: fences {other}", self.process));
         }
-        let held = |taken: &Taken| world.target.positions.get(&taken.split).map(|low| Held { low: *low, ahead: Default::default() });
+        let held = |taken: &Taken| {
+            let low = world.target.positions.get(&taken.split).copied();
+            // What the target has lost looks as if it had never been there.
+            let low = if world.mutation == Some(Mutation::UncheckedTarget) { low.max(taken.low) } else { low };
+            low.map(|low| Held { low, ahead: Default::default() })
+        };
         let held: Vec<_> = splits.iter().map(held).collect();
         let lows: Vec<_> = held.iter().map(|held| held.as_ref().map(|held| held.low)).collect();
         world.note(|| format!("{}  target: holds {lows:?}", self.process));

@@ -65,7 +65,7 @@ pub(crate) fn group_offset(group: &str, topic: &str) -> Option<i64> {
 /// Sends records that are all key: so many, each of so many bytes.
 pub(crate) fn produce_keys(topic: &str, count: usize, bytes: usize) {
     let mut config = ClientConfig::new();
-    config.set("bootstrap.servers", super::brokers()).set("enable.idempotence", "true").set("compression.type", "zstd");
+    config.set("bootstrap.servers", super::brokers()).set("enable.idempotence", "true");
     let producer: BaseProducer = config.create().expect("a producer");
     let key = vec![b'k'; bytes];
     for _ in 0..count {

@@ -23,14 +23,14 @@ use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use pseidon_delivery::{Position, SplitId};
-use pseidon_plugin::Split;
 use pseidon_plugin::source::{SourceError, SourceHandle, SourceSetup, Start, Stopped};
+use pseidon_plugin::{Batch, Split};
 
 use self::tracked::{Begin, Stat, Tracked, Turn};
 use super::Config;
 use super::compression::{Compression, Stream};
 use super::glob::Glob;
-use super::identity::{FileKey, Head, split_id};
+use super::identity::{FileKey, Head, file_id, file_of, split_id};
 use super::progress::{Mark, Progress, Tail, end_of, rewritten};
 
 /// How long a file to which no glob leads is kept open after something was added to it.
@@ -39,6 +39,8 @@ pub(super) const DRAINED_AFTER: Duration = Duration::from_secs(300);
 const PATIENCE: Duration = Duration::from_millis(100);
 /// How often files are shared out among instances.
 const ROUND: Duration = Duration::from_secs(1);
+/// How often the state forgets files that are gone.
+const FORGET_EVERY: Duration = Duration::from_secs(3600);
 /// How many files are kept open; beyond that, those that have not grown for the longest time are closed.
 const MOST_OPEN: usize = 256;
 
@@ -85,6 +87,7 @@ pub(super) fn run(config: &Config, settings: &Settings, setup: &SourceSetup, han
         generations: HashMap::new(),
         latest: HashMap::new(),
         next_round: Instant::now(),
+        next_forgetting: None,
         scans: 0,
     };
     match follower.run() {
@@ -113,6 +116,8 @@ struct Follower<'a> {
     /// Where to begin in files that were there at the first start, and that other instances have.
     latest: HashMap<FileKey, Begin>,
     next_round: Instant,
+    /// When the state is asked next to forget files that are gone; `None` at first.
+    next_forgetting: Option<Instant>,
     scans: u64,
 }
 
@@ -178,9 +183,20 @@ impl Follower<'_> {
             let present: HashSet<FileKey> = new.values().map(|(key, _)| *key).collect();
             self.generations.retain(|(key, _), _| present.contains(key) || self.tracked.contains_key(key));
             self.latest.retain(|key, _| present.contains(key));
+            self.forget_finished(&present)?;
         }
         self.take_new(new, is_round)?;
         self.release_drained()
+    }
+
+    /// Has the state forget files that were read to their end and are gone.
+    fn forget_finished(&mut self, untracked: &HashSet<FileKey>) -> Result<(), Stopped> {
+        if self.next_forgetting.is_some_and(|next| Instant::now() < next) {
+            return Ok(());
+        }
+        self.next_forgetting = Some(Instant::now() + FORGET_EVERY);
+        let existing: HashSet<String> = untracked.iter().chain(self.tracked.keys()).map(|key| file_id(self.stage, key)).collect();
+        self.handle.forget_finished(move |split| !existing.contains(file_of(split)))
     }
 
     /// Files without a name that we know are looked at through their open handles.
@@ -375,7 +391,11 @@ impl Follower<'_> {
         if done.is_empty() {
             return Ok(());
         }
-        let splits: Vec<_> = done.iter().filter_map(|key| self.tracked.remove(key)).map(|file| file.split().clone()).collect();
+        let files: Vec<Tracked> = done.iter().filter_map(|key| self.tracked.remove(key)).collect();
+        for file in &files {
+            self.handle.emit(Batch::end_of(file.split().clone(), file.position()))?;
+        }
+        let splits: Vec<_> = files.into_iter().map(|file| file.split().clone()).collect();
         self.durable.retain(|id, _| splits.iter().all(|split| split.id != *id));
         Ok(self.handle.release(splits)?)
     }

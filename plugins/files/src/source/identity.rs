@@ -75,15 +75,24 @@ impl Head {
     }
 }
 
+/// What the names of all splits of a file begin with, whatever its first line was.
+pub(super) fn file_id(stage: &str, key: &FileKey) -> String {
+    match key.born {
+        Some(born) => format!("{stage}:{}.{born:x}", key.inode),
+        None => format!("{stage}:{}-{}", key.device, key.inode),
+    }
+}
+
+/// The [`file_id`] of the file that a split is of.
+pub(super) fn file_of(split: &SplitId) -> &str {
+    split.as_str().rsplit_once('.').map_or(split.as_str(), |(file, _)| file)
+}
+
 /// The lasting name of a file's split. `generation` counts the times that a file was truncated and began with the same line again.
 pub(super) fn split_id(stage: &str, key: &FileKey, head: Head, generation: u32) -> SplitId {
-    let made = match key.born {
-        Some(born) => format!("{}.{born:x}", key.inode),
-        None => format!("{}-{}", key.device, key.inode),
-    };
     let head = head.0.map(|byte| format!("{byte:02x}")).concat();
     let generation = if generation == 0 { String::new() } else { format!("+{generation}") };
-    SplitId::from(format!("{stage}:{made}.{head}{generation}"))
+    SplitId::from(format!("{}.{head}{generation}", file_id(stage, key)))
 }
 
 #[cfg(test)]
@@ -97,6 +106,18 @@ mod tests {
         let file = File::open(path).unwrap();
         let key = FileKey::of(&file.metadata().unwrap());
         Head::of(&file, Compression::None, false).unwrap().map(|head| split_id("logs", &key, head, 0))
+    }
+
+    #[test]
+    fn the_file_of_a_split_is_known_from_its_name() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("a.b.log");
+        fs::write(&path, "one\n").unwrap();
+        let key = FileKey::of(&fs::metadata(&path).unwrap());
+        let head = Head::of(&File::open(&path).unwrap(), Compression::None, true).unwrap().unwrap();
+        for generation in [0, 1, 12] {
+            assert_eq!(file_of(&split_id("my.logs", &key, head, generation)), file_id("my.logs", &key));
+        }
     }
 
     #[test]

@@ -19,12 +19,12 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, unbounded};
 use parking_lot::Mutex;
 use pseidon_delivery::{Position, SplitId};
-use pseidon_plugin::Split;
 use pseidon_plugin::source::{SourceError, SourceHandle, SourceSetup, Stopped};
+use pseidon_plugin::{Batch, Split};
 
 use super::Config;
 use super::compression::Compression;
-use super::identity::{FileKey, Head, split_id};
+use super::identity::{FileKey, Head, file_id, file_of, split_id};
 use super::lines::{Block, LineReader, ReadError};
 use super::progress::{Mark, Progress, end_of, read_to_end, rewritten};
 
@@ -125,6 +125,11 @@ pub(super) fn run(config: &Config, setup: &SourceSetup, handle: &SourceHandle) -
             if let Some(file) = find(config, &path, &shown, &failures).filter(|file| seen.insert((file.key, file.head))) {
                 unclaimed.push_back(Unclaimed { split: file.split(&setup.stage, 0), file, generation: 0 });
             }
+        }
+        if failures.is_empty() {
+            let existing: HashSet<String> = unclaimed.iter().map(|file| file_id(&setup.stage, &file.file.key)).collect();
+            // A run that is stopped forgets nothing.
+            let _ = handle.forget_finished(move |split| !existing.contains(file_of(split)));
         }
         let pass = Pass {
             handle,
@@ -369,9 +374,11 @@ fn read_file(config: &Config, handle: &SourceHandle, job: &Job) -> Result<Result
         };
         block.batches(&job.split).try_for_each(|batch| handle.emit(batch))?;
     }
-    if compression != Compression::None {
-        handle.emit(end_of(job.split.clone(), reader.position(), read_to_end(size)))?;
-    }
+    handle.emit(match compression {
+        // One that grows is read on from there.
+        Compression::None => Batch::end_of(job.split.clone(), reader.position()),
+        _ => end_of(job.split.clone(), reader.position(), read_to_end(size)),
+    })?;
     Ok(Ok(()))
 }
 
@@ -384,6 +391,10 @@ fn next(reader: &mut LineReader) -> Result<Option<Block>, ReadError> {
 }
 
 impl Failures {
+    fn is_empty(&self) -> bool {
+        self.0.lock().is_empty()
+    }
+
     fn add(&self, shown: &str, error: &ReadError) {
         let passing = match error {
             ReadError::TooLong { .. } => false,

@@ -138,6 +138,7 @@ fn engine(run: usize, events: &Receiver<SourceEvent>, seen: &Mutex<Seen>, durabl
     for event in events {
         let mut seen = seen.lock();
         match event {
+            SourceEvent::ForgetFinished(_) => {}
             SourceEvent::ShareSplits(found, reply) => {
                 let fair_share = found.len().div_ceil(seen.runs.len());
                 let held = seen.claims.values().filter(|owner| **owner == run).count();

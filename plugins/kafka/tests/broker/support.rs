@@ -326,7 +326,7 @@ impl Run {
 fn answer(event: SourceEvent, seen: &Mutex<Seen>, durable: &Mutex<HashMap<SplitId, Position>>, held: Option<&Mutex<Vec<Batch>>>) {
     let mut seen = seen.lock();
     match event {
-        SourceEvent::ShareSplits(..) => panic!("kafka shares partitions by its own protocol"),
+        SourceEvent::ShareSplits(..) | SourceEvent::ForgetFinished(_) => panic!("kafka shares partitions by its own protocol"),
         SourceEvent::Take(splits, reply) => {
             seen.taken.extend(splits.iter().map(|split| split.id.clone()));
             let known = |split: &Arc<Split>| {

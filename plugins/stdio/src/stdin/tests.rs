@@ -53,7 +53,7 @@ fn serve(events: Receiver<SourceEvent>, resumed: Option<Position>, mut seen: imp
                 seen(&batch);
                 engine.batches.push(*batch);
             }
-            SourceEvent::ShareSplits(..) | SourceEvent::Release(..) => panic!("stdin gives nothing back"),
+            _ => panic!("stdin gives nothing back"),
         }
     }
     engine

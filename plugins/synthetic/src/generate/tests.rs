@@ -51,6 +51,7 @@ fn run_from(
                     let known = (0..splits.len()).map(|index| position(index).map(known));
                     reply.send(known.collect()).unwrap();
                 }
+                SourceEvent::ForgetFinished(_) => panic!("splits of generate are never gone"),
                 SourceEvent::ShareSplits(found, reply) => {
                     let granted = found.into_iter().filter(|split| held.insert(split.clone())).collect();
                     reply.send(SplitShare { granted, excess: 0 }).unwrap();
