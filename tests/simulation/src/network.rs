@@ -164,6 +164,7 @@ impl World {
                 for step in commit.splits.iter_mut().filter(|step| step.sequence > 0) {
                     step.low = self.store.record(sink, &step.split).low.unwrap_or_default();
                 }
+                self.note_begun(&commit);
                 return Answer::Committed(self.store.commit(sink, &commit));
             }
             _ => {}

@@ -341,7 +341,11 @@ impl Scheduler {
         }
         let mut left = PATIENCE;
         while self.processes.contains_key(&id) && left > 0 {
-            self.world.lock().step += 1;
+            {
+                let mut world = self.world.lock();
+                world.step += 1;
+                world.clock += 1;
+            }
             self.resume(id);
             left -= 1;
         }
