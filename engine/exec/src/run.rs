@@ -76,7 +76,7 @@ pub enum RunError {
     /// The state store shows what cannot be, or refuses us. To go on, or to begin anew with what it holds now, would lose or double records.
     #[error("{0}")]
     State(String),
-    /// The state store failed before anything was read.
+    /// The state store refused before anything was read.
     #[error(transparent)]
     Store(#[from] StoreError),
 }
@@ -131,20 +131,11 @@ impl Run<'_> {
     }
 
     fn attempts(&self) -> Result<Finished, RunError> {
-        let store_id = self.store.identity()?;
-        for weakness in self.store.weaknesses()? {
-            tracing::warn!("the state store is weaker than exactly-once needs: {weakness}");
-        }
-        self.check_plan()?;
+        let pause = Pause::default();
+        let Some(store_id) = self.open_state(&pause)? else { return Ok(Finished::Stopped) };
         let acknowledged = self.plan.sinks.iter().map(|_| Arc::default()).collect();
-        let mut course = Course {
-            pause: Pause::default(),
-            acknowledged,
-            was_open: false,
-            deadline: None,
-            has_uncommitted: false,
-            steady_after: LEAST_STEADY,
-        };
+        let mut course =
+            Course { pause, acknowledged, was_open: false, deadline: None, has_uncommitted: false, steady_after: LEAST_STEADY };
         let mut wait = FIRST_WAIT;
         let (mut failures_in_a_row, mut fences_in_a_row) = (0, 0);
         loop {
@@ -196,6 +187,37 @@ impl Run<'_> {
                 return Ok(stopped_between_attempts(&course));
             }
         }
+    }
+
+    /// Looks at the state before anything is read, and waits for a store that does not answer. Returns the store's name; `None` if the user
+    /// has said stop meanwhile.
+    fn open_state(&self, pause: &Pause) -> Result<Option<String>, RunError> {
+        let mut wait = FIRST_WAIT;
+        loop {
+            match self.look_at_state() {
+                Err(RunError::Store(StoreError::Unavailable(reason))) => {
+                    tracing::warn!(reason, "the state store does not answer; it is asked again in {wait:?}");
+                    self.metrics.store_unreachable.set(1);
+                    if self.is_stopped_within(wait, pause) {
+                        return Ok(None);
+                    }
+                    wait = (wait * 2).min(LONGEST_WAIT);
+                }
+                other => {
+                    self.metrics.store_unreachable.set(0);
+                    return other.map(Some);
+                }
+            }
+        }
+    }
+
+    fn look_at_state(&self) -> Result<String, RunError> {
+        let store_id = self.store.identity()?;
+        for weakness in self.store.weaknesses()? {
+            tracing::warn!("the state store is weaker than exactly-once needs: {weakness}");
+        }
+        self.check_plan()?;
+        Ok(store_id)
     }
 
     /// How long to wait before the next attempt; a stage whose `:retry` is used up ends the run.

@@ -3,7 +3,7 @@
 //! Each step is asked for and waited for by looking, never by blocking. The group's answer does not wait for them: a partition that is still on
 //! its way is ours, and not read.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -34,6 +34,9 @@ pub(super) struct Arrivals {
     unplaced: Vec<Wanted>,
     ask_again: Option<Instant>,
     last_ticket: u64,
+    /// Partitions of which the state seemed older than what was delivered. They are taken over once more before that is believed: an instance
+    /// that was frozen between taking and asking sees offsets of its successor.
+    doubted: BTreeSet<TopicPartition>,
     /// Whether it was said that brokers do not answer.
     told: bool,
 }
@@ -190,6 +193,7 @@ impl Reader<'_> {
 
     pub(super) fn hear_places(&mut self, places: Vec<(Wanted, Result<Place, NoPlace>)>) -> Result<(), Leave> {
         let mut placed: Vec<(Arc<Outlet>, Vec<Begun>)> = Vec::new();
+        let mut doubted = Vec::new();
         for (wanted, place) in places {
             let is_it = |placing: &Placing| placing.ticket == wanted.ticket;
             let Some(placing) = self.arrivals.placing.get_mut(&wanted.at).filter(|placing| is_it(placing)) else { continue };
@@ -206,11 +210,17 @@ impl Reader<'_> {
                     continue;
                 }
                 Err(NoPlace::Never(error)) => Err(error),
+                Ok(place) if self.written_above(&wanted, &place).is_some() && self.arrivals.doubted.insert(wanted.at.clone()) => {
+                    self.arrivals.placing.remove(&wanted.at);
+                    doubted.push(wanted.at);
+                    continue;
+                }
                 Ok(place) => self.start_of(&wanted, &place).map(|start| (start, place)),
             };
             match outcome {
                 Ok((start, place)) => {
                     let Some(Placing { outlet, split, .. }) = self.arrivals.placing.remove(&wanted.at) else { continue };
+                    self.arrivals.doubted.remove(&wanted.at);
                     let (at, topic_id, until) = (wanted.at, place.topic_id, place.end);
                     let one = Begun { at, split, outlet: outlet.clone(), topic_id, start, until };
                     match placed.iter_mut().find(|(known, _)| Arc::ptr_eq(known, &outlet)) {
@@ -239,7 +249,7 @@ impl Reader<'_> {
         if self.arrivals.unplaced.is_empty() {
             self.arrivals.told = false;
         }
-        Ok(())
+        if doubted.is_empty() { Ok(()) } else { self.arrive(doubted) }
     }
 
     fn is_attended_by(&self, topic: &str, outlet: &Arc<Outlet>) -> bool {
@@ -247,6 +257,13 @@ impl Reader<'_> {
             Outlets::One(_) => true,
             Outlets::ByTopic { topics, .. } => topics.get(topic).is_some_and(|known| Arc::ptr_eq(known, outlet)),
         }
+    }
+
+    /// The group's offset, if it was written from the run's own state and is above the position that the state has now.
+    fn written_above(&self, wanted: &Wanted, place: &Place) -> Option<Position> {
+        let outlet = &self.arrivals.placing.get(&wanted.at)?.outlet;
+        let written = outlet.has_written(place.committed.as_ref()?)?;
+        (written > wanted.known?).then_some(written)
     }
 
     /// The offset to begin with. The error says why there is none to trust.
@@ -275,9 +292,7 @@ impl Reader<'_> {
         if let Some(end) = place.too_short {
             return Err(too_short(&name, end, known));
         }
-        let outlet = self.arrivals.placing.get(at).map(|placing| &placing.outlet);
-        let written = place.committed.as_ref().and_then(|committed| outlet?.has_written(committed));
-        match written.filter(|written| *written > known) {
+        match self.written_above(wanted, place) {
             None => Ok(known),
             Some(written) if self.source.on_missing_state == OnMissingState::Group => {
                 tracing::warn!(
