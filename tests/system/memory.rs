@@ -46,11 +46,11 @@ fn pipeline(record: &str, count: u64, step: &str, sink: &str) -> String {
 fn wide_rows_and_zstd_19() {
     let site = Site::new("wide-rows");
     let sink = r#":path "out" :codec :json :compression :zstd :level 19"#;
-    site.write("pipeline.edn", pipeline(r#":n "n" :u "'u' || (h % 100)""#, 20_000, r#"(select "n, repeat('x', 5000) as w")"#, sink));
+    site.write("pipeline.edn", pipeline(r#":n "n" :u "'u' || (h % 100)""#, 60_000, r#"(select "n, repeat('x', 5000) as w")"#, sink));
     let mut pseidon = site.run("pipeline.edn");
     stays_small(&mut pseidon, 240, || false);
     pseidon.expect_exit(0, 60);
-    assert!(pseidon.log().contains("records_out=20000"), "{}", pseidon.log());
+    assert!(pseidon.log().contains("records_out=60000"), "{}", pseidon.log());
 }
 
 /// Together the texts of a batch pass what a column can hold: 2 GiB. Each alone is ordinary.
