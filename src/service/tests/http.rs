@@ -26,7 +26,7 @@ fn metrics_have_the_documented_names_with_true_values() {
     assert!(metrics["open-connections"]["tcp-conn"].as_u64().unwrap() >= 1);
     assert_eq!(metrics["topic-errors"], json!({ "test": 3 }));
     let memory = &metrics["memory"];
-    assert_eq!(memory["direct"], json!({ "memory-used": 0.0, "count": 0, "total-capacity": 16.0 }));
+    assert_eq!(memory["direct"], json!({ "memory-used": 0.0, "count": 0, "total-capacity": 12.0 }));
     assert_eq!(memory["heap"]["heap"]["max"], 32.0);
     for (part, value) in ["init", "used", "committed"].iter().flat_map(|value| [("heap", value), ("non-heap", value)]) {
         assert!(memory["heap"][part][value].as_f64().unwrap() > 0.0, "{part} {value} in {memory}");
@@ -55,7 +55,7 @@ fn prometheus_is_served_where_it_is_asked_for() {
         "pseidon_log_running{log=\"b\"} 1",
         "pseidon_entries{state=\"running\"} 1",
         "pseidon_entries{state=\"failed\"} 0",
-        "pseidon_memory_limit_bytes 16777216",
+        "pseidon_memory_limit_bytes 12582912",
     ] {
         assert!(page.body.lines().any(|shown| shown == line), "{line} is not in\n{}", page.body);
     }
