@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::process::{Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
-use crate::harness::output::{count_gapless, hidden};
+use crate::harness::output::{count_gapless, files, hidden, lines};
 use crate::harness::redis::Redis;
 use crate::harness::watch::Watcher;
 use crate::harness::{Site, wait_until};
@@ -229,7 +229,8 @@ fn a_stop_that_is_held_up_ends() {
     }
     // What was not committed is read again.
     let mut pseidon = site.run("pipeline.edn");
-    std::thread::sleep(Duration::from_secs(2));
+    let visible = || files(&site.path("out")).iter().map(|file| lines(file).len()).sum::<usize>();
+    wait_until("what was not committed is read again", 60, || visible() > 300);
     pseidon.stop(20);
     assert!(count_gapless(&site.path("out")) > 300);
     assert_eq!(hidden(&site.path("out")), Vec::<PathBuf>::new());

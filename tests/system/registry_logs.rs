@@ -180,7 +180,9 @@ fn who_waits_for_the_registry_waits_alone() {
     produce(&other, 0, (0..100).map(|number| format!("{AT}\t{number}")));
     scene.table.set(&other, "txt:sep=tab;ts=0;msg=1", "txt");
     wait_until("another log goes on", 60, || scene.lines(&other).len() == 100 || !scene.pseidon.is_running());
-    scene.pseidon.stop(20);
+    // What waits for the registry was read and is not committed.
+    scene.pseidon.terminate();
+    scene.pseidon.expect_exit(1, 20);
     scene.servers.restart("registry");
     scene.pseidon = scene.site.run("pipeline.edn");
     scene.wait_for(150);

@@ -100,7 +100,8 @@ fn a_backlog_becomes_visible_while_it_is_read() {
         committed == records
     });
     assert!(look.steps.len() > 3, "visible files while the backlog was read: {:?}", look.steps);
-    assert!(offsets.len() > 3, "committed offsets while the backlog was read: {offsets:?}");
+    let is_between = |offset: &u64| *offset > 0 && *offset < records;
+    assert!(offsets.iter().any(is_between), "committed offsets while the backlog was read: {offsets:?}");
     look.pseidon.stop(60);
     check(&look.site.path("out"), &feed.fed());
 }
