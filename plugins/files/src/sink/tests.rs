@@ -84,10 +84,12 @@ impl Store {
         }
     }
 
-    /// The commit that is under way arrives. Returns whether it is applied, if there is one.
+    /// The commit that is under way arrives. Returns whether it is applied, if there is one that stages files. One without files may be: a run
+    /// that has left no hidden files is not fenced.
     fn receive_delayed(&self) -> Option<bool> {
         let (sink, commit) = self.delayed.lock().take()?;
-        Some(self.inner.commit(&sink, &commit).is_ok())
+        let is_applied = self.inner.commit(&sink, &commit).is_ok();
+        (!commit.staged.is_empty()).then_some(is_applied)
     }
 }
 
