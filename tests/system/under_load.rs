@@ -72,7 +72,7 @@ fn files_of_an_endless_source_become_visible_on_time() {
 /// A backlog, of `PSEIDON_TEST_BACKLOG` records: files become visible and the group's offsets move while it is read.
 #[test]
 fn a_backlog_becomes_visible_while_it_is_read() {
-    let records = std::env::var("PSEIDON_TEST_BACKLOG").map_or(150_000, |records| records.parse().expect("a number of records"));
+    let records = std::env::var("PSEIDON_TEST_BACKLOG").map_or(600_000, |records| records.parse().expect("a number of records"));
     let site = Site::new("load-kafka");
     let mut feed = Feed::new(&site.name, 1);
     feed.send(records);

@@ -60,6 +60,11 @@ impl World {
         self.note(|| format!("target  a late transaction of {owner} is {}", if is_applied { "committed" } else { "aborted" }));
     }
 
+    /// Transactions that were left behind time out.
+    pub(crate) fn drop_transactions(&mut self) {
+        self.target.late.clear();
+    }
+
     /// Whether there is a copy in the store of every position that the target holds.
     pub(crate) fn losing_positions_is_noticed(&self) -> bool {
         let Some((sink, _)) = self.sinks.iter().find(|(_, kind)| *kind == SinkKind::Target) else { return false };

@@ -49,7 +49,7 @@ pub(crate) struct World {
     pub(crate) sinks: Vec<(SinkId, SinkKind)>,
     pub(crate) target: Target,
     /// The store as it was some time ago.
-    older: Option<Content>,
+    pub(crate) older: Option<Content>,
     /// Something has lost data, so a process that notices it and gives up is right.
     pub(crate) may_alarm: bool,
     /// A process has noticed it.

@@ -77,7 +77,7 @@ fn date_formats_say_the_path() {
 fn every_column_is_a_variable_and_what_is_derived_wins() {
     let plan =
         row(&[("base_partition", Some("/data")), ("quarantine", None), ("anything", Some("x")), ("time", Some("y"))]).plan().unwrap();
-    assert_eq!((plan.topic.as_str(), plan.layout.to_string().as_str(), plan.typed), ("clicks", "txt:ts=0;msg=1", false));
+    assert_eq!((plan.topic.as_str(), plan.layout.to_string().as_str(), plan.typed), ("clicks", "txt:sep=byte1;ts=0;msg=1", false));
     for (name, value) in [
         ("log", "clicks"),
         ("format", "txt:ts=0;msg=1"),
