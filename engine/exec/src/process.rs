@@ -84,7 +84,7 @@ impl Processor {
         Ok(Processor { decoder: decoder_of(source)?, largest, at_once: usize::MAX })
     }
 
-    /// Gets what decoding these records takes from elsewhere. An error says why that cannot be had just now.
+    /// Fetches what decoding these records needs from elsewhere, such as schemas. An error says why that is not available now.
     pub fn prepare(&mut self, batch: &Batch, records: Range<usize>) -> Result<(), String> {
         match &mut self.decoder {
             Some(decoder) if !records.is_empty() => decoder.prepare(&of_records(batch, records)),

@@ -1,7 +1,7 @@
 //! Panics of code that records drive.
 //!
 //! Arrow's kernels panic where a result does not fit their types, for example when a column of texts passes 2 GiB. To the pipeline that is an
-//! error of some records, not a fault of the process: it is caught, and whoever reports panics can ask [`is_expected`] and leave it out.
+//! error of some records, not a fault of the process: it is caught, and code that reports panics can ask [`is_expected`] and leave it out.
 
 use std::any::Any;
 use std::cell::Cell;

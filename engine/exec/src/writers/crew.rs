@@ -28,7 +28,7 @@ struct Since {
 }
 
 impl Crew {
-    /// Nobody is there yet.
+    /// No thread works yet.
     pub(super) fn new(wanted: usize) -> Crew {
         Crew { wanted, present: 0, jobs: HashMap::new(), begun: 0 }
     }

@@ -162,7 +162,7 @@ fn a_failure_comes_before_its_consequences() {
     }
 }
 
-/// An attempt is closed while its writers are at work and tasks are given: nothing happens to it afterwards, whoever waits is answered, and
+/// An attempt is closed while its writers are at work and tasks are given: nothing happens to it afterwards, all that wait are answered, and
 /// its writers are gone.
 #[test]
 fn a_close_waits_for_its_writers_and_nothing_else() {
