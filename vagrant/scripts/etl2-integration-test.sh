@@ -196,7 +196,8 @@ one_run() {
 
     stop_apps
     files_are_right || wrong "the files are not what they were before pseidon was stopped"
-    [[ ! $(find "$dir/quarantine" -type f) ]] || wrong "there are files in quarantine, although all messages are good"
+    # What names the disk is in every folder that is written to.
+    [[ ! $(find "$dir/quarantine" -type f -not -path '*/.pseidon-open/disk') ]] || wrong "there are files in quarantine, although all messages are good"
     echo "run $1: $n messages of $topic in $(find "$dir/data" -name "$topic-*.gz" | wc -l) files and in $topic-etl, $((SECONDS - begun)) s"
 }
 
