@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 
 use clap::Args;
 use pseidon_dsl::{Name, Node, NodeKind, Span, node, print};
-use pseidon_exec::process::{Exits, Passed, Processor};
+use pseidon_exec::process::{Exits, ProcessOutcome, Processor};
 use pseidon_expr::Scope;
 use pseidon_formats::{RecordEncoder, RecordFormat};
 use pseidon_kafka::tools::{Begin, ReaderSettings, TopicReader};
@@ -259,7 +259,7 @@ impl<'p> Printer<'p> {
             let passed =
                 self.processor.process(self.source, &batch, records.clone(), &mut arrivals).map_err(|thrown| thrown.to_string())?;
             // Fewer are tried then.
-            let Passed::All(bad) = passed else { continue };
+            let ProcessOutcome::All(bad) = passed else { continue };
             let Arrivals { lines, failure, .. } = arrivals;
             if let Some(failure) = failure {
                 return Err(Ended::Failed(failure));

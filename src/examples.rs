@@ -9,7 +9,7 @@ use std::sync::Arc;
 use pseidon_delivery::SplitId;
 use pseidon_dsl::document::Test;
 use pseidon_dsl::{Diagnostic, Document, Node, NodeKind};
-use pseidon_exec::process::{Exits, Passed, Processor};
+use pseidon_exec::process::{Exits, ProcessOutcome, Processor};
 use pseidon_expr::Scope;
 use pseidon_formats::{RecordEncoder, RecordFormat};
 use pseidon_plan::Plan;
@@ -68,7 +68,7 @@ fn run_test(test: &Test, plan: &Plan) -> Result<Option<String>, Box<Diagnostic>>
     let mut processor = Processor::new(source, usize::MAX).map_err(at_span)?;
     processor.prepare(&batch, 0..batch.len()).map_err(at_span)?;
     let passed = processor.process(source, &batch, 0..batch.len(), &mut watch).map_err(|thrown| at_span(thrown.to_string()))?;
-    let Passed::All(bad) = passed else { return Err(at_span("too much is made of the records for one test".to_owned())) };
+    let ProcessOutcome::All(bad) = passed else { return Err(at_span("too much is made of the records for one test".to_owned())) };
     let actual = match watch.seen {
         Some(rows) => values_of(&rows, source).map_err(at_span)?,
         None => Vec::new(),

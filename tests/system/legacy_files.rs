@@ -247,7 +247,7 @@ fn a_pipeline_of_plugins_runs() {
     assert_eq!(sorted(files(&site.path("beside")).iter().flat_map(|file| lines(file)).collect()), kept("debug"));
     let alarms = committed(&topic("alarms")).concat();
     let expected = (0..30).map(|number| format!("{}\terrors {number}", millis(number))).collect();
-    assert_eq!(sorted(alarms), sorted(expected), "a record that nobody changed goes on as it came");
+    assert_eq!(sorted(alarms), sorted(expected), "an unchanged record goes on as it came");
 }
 
 fn sorted(mut lines: Vec<String>) -> Vec<String> {

@@ -17,7 +17,7 @@ use redb::{Database, DatabaseError, ReadableDatabase, ReadableTable, StorageErro
 use self::tables::{
     AHEAD, FENCED, IDENTITY_KEY, META, NOTES, PLANS, RECORDS, STAGED, existing, forget_staged, lanes_ahead, record_of, records_of, value,
 };
-use crate::store::{Shown, new_identity, refusal};
+use crate::store::{SplitVersion, new_identity, refusal};
 use crate::{Claimant, Commit, CommitError, CommitRecord, SinkId, SplitId, Staged, StateStore, StoreError, StoredPlan};
 
 /// The state is small; redb's own default would let the cache grow to a gigabyte.
@@ -302,7 +302,7 @@ fn apply(transaction: &WriteTransaction, sink: &SinkId, commit: &Commit) -> Resu
         let row = rows.get((sink.as_str(), step.split.as_str()))?;
         records.push(row.map(|row| record_of(row.value())).unwrap_or_default());
     }
-    let shown: Vec<Shown> = records.iter().map(|record| Shown { epoch: record.epoch, sequence: record.sequence }).collect();
+    let shown: Vec<SplitVersion> = records.iter().map(|record| SplitVersion { epoch: record.epoch, sequence: record.sequence }).collect();
     if let Some(refused) = refusal(&commit.owner, is_fenced(transaction, sink, &commit.owner)?, &commit.splits, &shown) {
         return Ok(Some(refused));
     }

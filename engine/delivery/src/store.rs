@@ -191,7 +191,7 @@ pub enum CommitError {
 
 /// What a store shows of a split, as far as it decides about a step: epoch and sequence, both 0 for a split that it does not have.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Shown {
+pub struct SplitVersion {
     /// [`CommitRecord::epoch`]
     pub epoch: u64,
     /// [`CommitRecord::sequence`]
@@ -200,12 +200,12 @@ pub struct Shown {
 
 /// Why a step cannot be applied to splits of which the store shows this, in the order that [`StateStore::commit_many`] states. `shown` is in
 /// the order of `steps`. For stores that decide in this process.
-pub fn refusal(owner: &str, is_fenced: bool, steps: &[SplitCommit], shown: &[Shown]) -> Option<CommitError> {
+pub fn refusal(owner: &str, is_fenced: bool, steps: &[SplitCommit], shown: &[SplitVersion]) -> Option<CommitError> {
     let both = || steps.iter().zip(shown.iter().copied());
     if let Some((step, shown)) = both().find(|(step, shown)| shown.epoch < step.epoch) {
         return Some(CommitError::Epoch { split: step.split.clone(), expected: step.epoch, found: shown.epoch });
     }
-    let wrong_sequence = |(step, shown): (&SplitCommit, Shown)| CommitError::Sequence {
+    let wrong_sequence = |(step, shown): (&SplitCommit, SplitVersion)| CommitError::Sequence {
         split: step.split.clone(),
         expected: step.sequence,
         found: shown.sequence,

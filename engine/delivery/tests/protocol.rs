@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use parking_lot::Mutex;
 use proptest::prelude::*;
 use pseidon_delivery::committer::{Abandon, Begin, Positions};
-use pseidon_delivery::store::{Shown, refusal};
+use pseidon_delivery::store::{SplitVersion, refusal};
 use pseidon_delivery::{
     Claimant, Commit, CommitError, CommitRecord, Committer, LaneCommit, LaneId, Position, SinkId, SplitCommit, SplitId, Staged, StateStore,
     StoreError, StoredPlan, conformance,
@@ -49,8 +49,8 @@ impl Content {
 
     fn apply(&mut self, sink: &SinkId, commit: &Commit) -> Result<(), CommitError> {
         let record = |split: &SplitId| self.records.get(&(sink.clone(), split.clone())).cloned().unwrap_or_default();
-        let shown = |step: &SplitCommit| Shown { epoch: record(&step.split).epoch, sequence: record(&step.split).sequence };
-        let shown: Vec<Shown> = commit.splits.iter().map(shown).collect();
+        let shown = |step: &SplitCommit| SplitVersion { epoch: record(&step.split).epoch, sequence: record(&step.split).sequence };
+        let shown: Vec<SplitVersion> = commit.splits.iter().map(shown).collect();
         if let Some(refused) = refusal(&commit.owner, self.is_fenced(sink, &commit.owner), &commit.splits, &shown) {
             return Err(refused);
         }

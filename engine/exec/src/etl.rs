@@ -17,7 +17,7 @@ use pseidon_plugin::sink::Chunk;
 use crate::attempt::{Attempt, AttemptId};
 use crate::failure::{Failure, guarded};
 use crate::order::{OrderedSplit, Outcome};
-use crate::process::{BadRecord, Exits, Passed, Processor};
+use crate::process::{BadRecord, Exits, ProcessOutcome, Processor};
 use crate::queue::UnitQueue;
 use crate::view::BadSeen;
 use crate::writers::Writers;
@@ -94,7 +94,7 @@ fn handle(unit: Unit, processors: &mut Processors, workplace: &Workplace) -> Res
     processor.prepare(batch, records.clone()).map_err(|reason| Failure::Transient { stage: source.stage.clone(), reason })?;
     let mut exits = Lanes { attempt: &attempt, chunks: Vec::new() };
     let passed = processor.process(source, batch, records, &mut exits).map_err(|thrown| Failure::Fatal(thrown.to_string()))?;
-    let Passed::All(bad) = passed else {
+    let ProcessOutcome::All(bad) = passed else {
         queue.put_back(attempt.id, unit);
         return Ok(());
     };

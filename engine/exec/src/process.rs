@@ -61,7 +61,7 @@ pub trait Exits {
 
 /// What became of records.
 #[derive(Debug)]
-pub enum Passed {
+pub enum ProcessOutcome {
     /// All went their way, except these, ordered by their numbers.
     All(Vec<BadRecord>),
     /// They are too many: what was made of them does not count, and fewer are to be tried.
@@ -104,7 +104,7 @@ impl Processor {
         batch: &Arc<Batch>,
         records: Range<usize>,
         exits: &mut dyn Exits,
-    ) -> Result<Passed, Thrown> {
+    ) -> Result<ProcessOutcome, Thrown> {
         let count = records.len();
         let mut pass = Pass { batch: batch.clone(), exits, bad: Vec::new(), largest: self.largest, made: 0, is_divisible: count > 1 };
         match self.pass(source, records, &mut pass) {
@@ -112,11 +112,11 @@ impl Processor {
                 let Pass { mut bad, made, .. } = pass;
                 bad.sort_by_key(|bad| bad.number);
                 self.learn(count, made);
-                Ok(Passed::All(bad))
+                Ok(ProcessOutcome::All(bad))
             }
             Err(Halt::TooMany) => {
                 self.at_once = (count / 2).max(1);
-                Ok(Passed::TooMany)
+                Ok(ProcessOutcome::TooMany)
             }
             Err(Halt::Thrown(thrown)) => Err(thrown),
         }

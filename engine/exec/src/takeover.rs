@@ -3,7 +3,7 @@
 //! The order of the steps is part of the argument in `docs/delivery.md`, so the simulation of the protocol runs this code too.
 
 use pseidon_delivery::{CommitRecord, Committer, Position, SplitId, failpoint, position_in_target};
-use pseidon_plugin::sink::{Sink, SinkError, Taken};
+use pseidon_plugin::sink::{Sink, SinkError, TakenSplit};
 use pseidon_plugin::source::Resumption;
 
 /// Takes splits over in one sink, and publishes what was committed and not yet published before anything new is read. Returns the records, in
@@ -11,13 +11,13 @@ use pseidon_plugin::source::Resumption;
 pub fn take_over(committer: &Committer, sink: &dyn Sink, splits: &[SplitId]) -> Result<Vec<CommitRecord>, SinkError> {
     let mut records = committer.take(splits)?;
     failpoint::reach("taken");
-    let with_owners = |(split, record): (&SplitId, &CommitRecord)| Taken {
+    let with_owners = |(split, record): (&SplitId, &CommitRecord)| TakenSplit {
         split: split.clone(),
         epoch: record.epoch,
         owners: record.owners.clone(),
         low: record.low,
     };
-    let taken: Vec<Taken> = splits.iter().zip(&records).map(with_owners).collect();
+    let taken: Vec<TakenSplit> = splits.iter().zip(&records).map(with_owners).collect();
     let staged = committer.staged()?;
     let over = sink.take_over(&taken, &staged)?;
     committer.published(over.published);

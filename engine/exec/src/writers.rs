@@ -38,7 +38,7 @@ const IDLE: Duration = Duration::from_secs(3600);
 
 /// The writer threads. They end when this is dropped.
 pub(crate) struct Writers {
-    office: Arc<Office>,
+    pool: Arc<Pool>,
 }
 
 /// A sink whose lanes are written.
@@ -53,17 +53,17 @@ pub(crate) struct WrittenSink {
 }
 
 /// What the threads share.
-struct Office {
+struct Pool {
     /// How many writers a sink has.
     count: usize,
-    desk: Mutex<Desk>,
+    state: Mutex<PoolState>,
     /// Something is ready, or all is over.
     ready: Condvar,
     /// All is over.
     over: Condvar,
 }
 
-struct Desk {
+struct PoolState {
     schedule: Schedule<SinkWriter>,
     crew: Crew,
     threads: Vec<JoinHandle>,
@@ -84,39 +84,45 @@ struct SinkWriter {
 impl Writers {
     /// Starts `count` threads.
     pub(crate) fn start(count: usize) -> io::Result<Writers> {
-        let desk =
-            Desk { schedule: Schedule::new(now()), crew: Crew::new(count), threads: Vec::new(), sleeping: 0, wakes: None, is_over: false };
-        let office = Arc::new(Office { count, desk: Mutex::new(desk), ready: Condvar::new(), over: Condvar::new() });
-        let writers = Writers { office: office.clone() };
-        office.call_in()?;
-        let watched = office.clone();
+        let state = PoolState {
+            schedule: Schedule::new(now()),
+            crew: Crew::new(count),
+            threads: Vec::new(),
+            sleeping: 0,
+            wakes: None,
+            is_over: false,
+        };
+        let pool = Arc::new(Pool { count, state: Mutex::new(state), ready: Condvar::new(), over: Condvar::new() });
+        let writers = Writers { pool: pool.clone() };
+        pool.call_in()?;
+        let watched = pool.clone();
         let watch = spawn("writer-watch".to_owned(), move || watched.watch())?;
-        office.desk.lock().threads.push(watch);
+        pool.state.lock().threads.push(watch);
         Ok(writers)
     }
 
     /// How many writers a sink has.
     pub(crate) fn count(&self) -> usize {
-        self.office.count
+        self.pool.count
     }
 
     /// Makes the writers of a new attempt's sinks.
     pub(crate) fn open(&self, attempt: AttemptId, sinks: &[WrittenSink], failures: &Failures) {
         let mut writers = Vec::new();
         for (number, sink) in sinks.iter().enumerate() {
-            for writer in (0..self.office.count).filter(|writer| sink.only_writer.is_none_or(|only| only == *writer)) {
+            for writer in (0..self.pool.count).filter(|writer| sink.only_writer.is_none_or(|only| only == *writer)) {
                 let new = SinkWriter { sink: sink.clone(), failures: failures.clone(), writer: None };
                 writers.push(((attempt, number, writer), new));
             }
         }
-        self.office.desk.lock().schedule.open(attempt, writers, now());
-        self.office.ready.notify_all();
+        self.pool.state.lock().schedule.open(attempt, writers, now());
+        self.pool.ready.notify_all();
     }
 
     /// Gives a writer rows of one of its lanes. Never waits. Rows of an attempt that has failed or is over are dropped.
     pub(crate) fn write(&self, attempt: AttemptId, sink: usize, writer: usize, chunk: Chunk, unwritten: Unwritten) {
-        let refused = self.office.desk.lock().schedule.give((attempt, sink, writer), Task::Write(chunk, unwritten), now());
-        self.office.ready.notify_one();
+        let refused = self.pool.state.lock().schedule.give((attempt, sink, writer), Task::Write(chunk, unwritten), now());
+        self.pool.ready.notify_one();
         drop(refused);
     }
 
@@ -125,26 +131,26 @@ impl Writers {
     pub(crate) fn flush(&self, attempt: AttemptId, sinks: &[usize], splits: Option<&[SplitId]>) -> Answer {
         let (done, answer) = answer();
         let mut refused = Vec::new();
-        let mut desk = self.office.desk.lock();
-        if desk.schedule.is_open(attempt) {
-            let keys: Vec<Key> = sinks.iter().flat_map(|sink| desk.schedule.writers_of(attempt, *sink)).collect();
+        let mut state = self.pool.state.lock();
+        if state.schedule.is_open(attempt) {
+            let keys: Vec<Key> = sinks.iter().flat_map(|sink| state.schedule.writers_of(attempt, *sink)).collect();
             let flush = Arc::new(Flush::new(keys.len(), done));
             for key in keys {
                 let task = Task::Flush(splits.map(<[SplitId]>::to_vec), flush.clone());
-                refused.extend(desk.schedule.give(key, task, now()));
+                refused.extend(state.schedule.give(key, task, now()));
             }
         }
-        drop(desk);
-        self.office.ready.notify_all();
+        drop(state);
+        self.pool.ready.notify_all();
         answer
     }
 
     /// Throws away what is open of an attempt. Returns when all of its writers are gone.
     pub(crate) fn close(&self, attempt: AttemptId) {
         let (done, answer) = answer();
-        let (discarded, closed) = self.office.desk.lock().schedule.close(attempt, Closed(done));
+        let (discarded, closed) = self.pool.state.lock().schedule.close(attempt, Closed(done));
         drop(closed);
-        self.office.discard(discarded);
+        self.pool.discard(discarded);
         answer.wait();
     }
 }
@@ -152,12 +158,12 @@ impl Writers {
 impl Drop for Writers {
     fn drop(&mut self) {
         let threads = {
-            let mut desk = self.office.desk.lock();
-            desk.is_over = true;
-            std::mem::take(&mut desk.threads)
+            let mut state = self.pool.state.lock();
+            state.is_over = true;
+            std::mem::take(&mut state.threads)
         };
-        self.office.ready.notify_all();
-        self.office.over.notify_all();
+        self.pool.ready.notify_all();
+        self.pool.over.notify_all();
         for thread in threads {
             // A panic in a writer is a failure of its attempt; the thread survives it.
             let _ = thread.join();
@@ -165,17 +171,17 @@ impl Drop for Writers {
     }
 }
 
-impl Office {
+impl Pool {
     /// Starts the threads that are missing.
     fn call_in(self: &Arc<Self>) -> io::Result<()> {
-        let mut desk = self.desk.lock();
-        desk.threads.retain(|thread| !has_ended(thread));
-        for _ in 0..desk.crew.call_in() {
-            let office = self.clone();
-            match spawn("writer".to_owned(), move || office.work()) {
-                Ok(thread) => desk.threads.push(thread),
+        let mut state = self.state.lock();
+        state.threads.retain(|thread| !has_ended(thread));
+        for _ in 0..state.crew.call_in() {
+            let pool = self.clone();
+            match spawn("writer".to_owned(), move || pool.work()) {
+                Ok(thread) => state.threads.push(thread),
                 Err(error) => {
-                    desk.crew.did_not_come();
+                    state.crew.did_not_come();
                     return Err(error);
                 }
             }
@@ -192,14 +198,14 @@ impl Office {
 
     /// Looks now and then whether a job takes long.
     fn watch(self: Arc<Self>) {
-        let mut desk = self.desk.lock();
-        while !desk.is_over {
-            desk.crew.look(now());
-            drop(desk);
+        let mut state = self.state.lock();
+        while !state.is_over {
+            state.crew.look(now());
+            drop(state);
             self.replace();
-            desk = self.desk.lock();
-            if !desk.is_over {
-                self.over.wait_for(&mut desk, LOOK_EVERY);
+            state = self.state.lock();
+            if !state.is_over {
+                self.over.wait_for(&mut state, LOOK_EVERY);
             }
         }
     }
@@ -207,40 +213,40 @@ impl Office {
     /// Does one job after another, until all is over or this thread is one too many.
     fn work(self: Arc<Self>) {
         let current: Rc<Cell<Option<JobId>>> = Rc::default();
-        let (office, waiting) = (self.clone(), current.clone());
+        let (pool, waiting) = (self.clone(), current.clone());
         when_about_to_wait(move || {
             if let Some(job) = waiting.get() {
-                office.desk.lock().crew.wait(job);
-                office.replace();
+                pool.state.lock().crew.wait(job);
+                pool.replace();
             }
         });
-        let mut desk = self.desk.lock();
-        while !desk.is_over {
-            let Some(job) = desk.schedule.next(now()) else {
-                let until = desk.schedule.next_ready().unwrap_or_else(|| now() + IDLE);
-                desk.wakes = Some(desk.wakes.map_or(until, |wakes| wakes.min(until)));
-                desk.sleeping += 1;
-                self.ready.wait_for(&mut desk, until.saturating_duration_since(now()));
-                desk.sleeping -= 1;
-                desk.wakes = None;
+        let mut state = self.state.lock();
+        while !state.is_over {
+            let Some(job) = state.schedule.next(now()) else {
+                let until = state.schedule.next_ready().unwrap_or_else(|| now() + IDLE);
+                state.wakes = Some(state.wakes.map_or(until, |wakes| wakes.min(until)));
+                state.sleeping += 1;
+                self.ready.wait_for(&mut state, until.saturating_duration_since(now()));
+                state.sleeping -= 1;
+                state.wakes = None;
                 continue;
             };
-            let id = desk.crew.begin(now());
+            let id = state.crew.begin(now());
             // Those who sleep may have to look earlier than they meant to when they fell asleep.
-            let is_early = desk.schedule.next_ready().is_some_and(|ready| desk.wakes.is_none_or(|wakes| ready < wakes));
-            if desk.sleeping > 0 && is_early {
+            let is_early = state.schedule.next_ready().is_some_and(|ready| state.wakes.is_none_or(|wakes| ready < wakes));
+            if state.sleeping > 0 && is_early {
                 self.ready.notify_one();
             }
-            drop(desk);
+            drop(state);
             current.set(Some(id));
             self.perform(job);
             current.set(None);
-            desk = self.desk.lock();
-            if desk.crew.end(id) {
+            state = self.state.lock();
+            if state.crew.end(id) {
                 break;
             }
         }
-        drop(desk);
+        drop(state);
         // What this thread put back may be for another one now.
         self.ready.notify_one();
     }
@@ -252,7 +258,7 @@ impl Office {
         let done = guarded(|| writer.perform(task));
         match done {
             Ok(tick_every) => {
-                let over = self.desk.lock().schedule.done(key, writer, tick_every, now());
+                let over = self.state.lock().schedule.done(key, writer, tick_every, now());
                 if let Some(writer) = over {
                     self.discard(Discarded { writers: vec![(key, writer)], tasks: Vec::new() });
                 }
@@ -260,7 +266,7 @@ impl Office {
             Err(failure) => {
                 writer.failures.report(failure);
                 drop(flush);
-                let mut discarded = self.desk.lock().schedule.fail(key.0);
+                let mut discarded = self.state.lock().schedule.fail(key.0);
                 discarded.writers.push((key, writer));
                 self.discard(discarded);
             }
@@ -283,7 +289,7 @@ impl Office {
             }
             keys.push(key);
         }
-        let closed = self.desk.lock().schedule.dropped(&keys);
+        let closed = self.state.lock().schedule.dropped(&keys);
         drop(closed);
     }
 }

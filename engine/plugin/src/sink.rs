@@ -40,9 +40,9 @@ pub trait SinkPlugin: Send + Sync {
 /// What the planner has to know of a sink.
 #[derive(Clone, Debug)]
 pub struct SinkFacts {
-    /// Whether every column needs a type (Parquet). The planner gives such a sink columns even where nobody changed the record.
+    /// Whether every column needs a type (Parquet). The planner gives such a sink columns even where the record is unchanged.
     pub typed: bool,
-    /// Whether it writes the key, the headers and the timestamp of a record that nobody changed as they came.
+    /// Whether it writes the key, the headers and the timestamp of an unchanged record as they came.
     pub copies_meta: bool,
     /// How it makes lanes durable.
     pub protocol: Protocol,
@@ -128,7 +128,7 @@ pub trait PreparedSink: Send + Sync {
         None
     }
 
-    /// Opens it for a run: throws away what earlier runs of this sink on this machine left unfinished and nobody committed.
+    /// Opens it for a run: throws away what earlier runs of this sink on this machine left unfinished without a commit.
     fn open(&self, setup: SinkSetup) -> Result<Arc<dyn Sink>, SinkError>;
 }
 
@@ -163,7 +163,7 @@ pub trait Sink: Send + Sync {
     /// Splits were taken over. A sink whose target holds the positions cuts their earlier owners off in the target, and returns what the
     /// target holds of each split. A sink that stages publishes what `staged` names as far as this machine can, and returns which ids that
     /// were.
-    fn take_over(&self, splits: &[Taken], staged: &[Staged]) -> Result<TakenOver, SinkError>;
+    fn take_over(&self, splits: &[TakenSplit], staged: &[Staged]) -> Result<TakenOver, SinkError>;
 
     /// Which lane each row goes to. Rows keep their order inside a lane. Runs on an ETL thread.
     fn route(&self, rows: Rows) -> Routed;
@@ -192,7 +192,7 @@ pub struct OpenLane {
 
 /// A split that was taken over.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Taken {
+pub struct TakenSplit {
     /// The split.
     pub split: SplitId,
     /// The epoch under which this instance has it.
@@ -209,14 +209,14 @@ pub struct TakenOver {
     /// Staged entries that are published now.
     pub published: Vec<String>,
     /// What the target holds of each split, in the order of the splits; empty where the store holds the positions.
-    pub held: Vec<Option<Held>>,
+    pub held: Vec<Option<TargetPosition>>,
     /// What holds these positions, for messages: `the topic pseidon-positions (:positions-topic)`.
     pub held_in: String,
 }
 
 /// What a target holds of a split, as [`pseidon_delivery::CommitRecord`] does.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Held {
+pub struct TargetPosition {
     /// Everything below it is in the target.
     pub low: Position,
     /// Lanes that are further.

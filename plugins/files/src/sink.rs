@@ -43,7 +43,7 @@ use prometheus::{IntCounter, IntGauge};
 use pseidon_delivery::{LaneId, Staged};
 use pseidon_dsl::Diagnostic;
 use pseidon_plugin::sink::{
-    OpenLane, PreparedSink, Protocol, Routed, Sink, SinkError, SinkFacts, SinkInput, SinkPlugin, SinkSetup, Taken, TakenOver, Writer,
+    OpenLane, PreparedSink, Protocol, Routed, Sink, SinkError, SinkFacts, SinkInput, SinkPlugin, SinkSetup, TakenOver, TakenSplit, Writer,
 };
 use pseidon_plugin::spec::PluginSpec;
 use pseidon_plugin::{Options, Rows};
@@ -185,7 +185,7 @@ impl Sink for OpenSink {
         self.0.lanes.lock().values().cloned().collect()
     }
 
-    fn take_over(&self, splits: &[Taken], staged: &[Staged]) -> Result<TakenOver, SinkError> {
+    fn take_over(&self, splits: &[TakenSplit], staged: &[Staged]) -> Result<TakenOver, SinkError> {
         let mut failed = Vec::new();
         let is_other = |owner: &String| *owner != self.0.setup.instance;
         if splits.iter().any(|taken| taken.owners.iter().any(is_other)) {

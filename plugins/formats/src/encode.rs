@@ -1,6 +1,6 @@
 //! From rows to bytes: a record's value for a message, or lines for a file or a terminal.
 //!
-//! A record that nobody changed is its bytes as they came, whatever columns the rows carry for expressions. A changed one is its columns. As
+//! An unchanged record is its bytes as they came, whatever columns the rows carry for expressions. A changed one is its columns. As
 //! JSON a column is a key: numbers are numbers (decimals exactly), `json` columns stand as they are, binary is base64, dates are `2024-05-01`,
 //! timestamps RFC 3339 in UTC with the digits of their unit; NULL, NaN and the infinities are `null`.
 

@@ -1,4 +1,4 @@
-//! `raw`: bytes that nobody looks into.
+//! `raw`: bytes that no stage decodes.
 
 use std::sync::Arc;
 

@@ -34,7 +34,7 @@ pub enum RecordLayout {
     AvroTxt(AvroLayout),
     /// `json`, with or without the path of the event time.
     Json(JsonLayout),
-    /// `raw`: bytes that nobody looks into.
+    /// `raw`: bytes that no stage decodes.
     Raw,
 }
 

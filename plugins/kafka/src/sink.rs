@@ -46,7 +46,7 @@ static SPEC: PluginSpec = PluginSpec {
     details: "Records are written in transactions that also hold how far each split was read, in a compacted topic (`:positions-topic`), which is made \
               when it is missing. Consumers have to read with `isolation.level=read_committed`, as most do not by default; they see a record when \
               its transaction is committed, so `:transaction {:age …}` bounds the delay.\n\n\
-              A record that nobody changed is copied: its value, key, headers (names that repeat and values that are not text included) and \
+              An unchanged record is copied: its value, key, headers (names that repeat and values that are not text included) and \
               timestamp are written as they came, and a tombstone as a tombstone. `:key`, `:headers` and `:timestamp` replace their part. After a \
               `select` the record is a new one: it has the key, headers and timestamp that these options say. Without `:partition`, the key \
               decides about the partition as in other clients of librdkafka (`partitioner`), and records without a key are spread.\n\n\
@@ -67,14 +67,14 @@ static SPEC: PluginSpec = PluginSpec {
             name: "format",
             kind: OptionKind::Choice(&["json", "txt", "raw"]),
             default: OptionDefault::None,
-            doc: "How a record's value is written: `:json`, `:txt` (the one text column), or `:raw` (the bytes as they came). Without it, a record \
-                  that nobody changed is written as it came, and any other as JSON.",
+            doc: "How a record's value is written: `:json`, `:txt` (the one text column), or `:raw` (the bytes as they came). Without it, an unchanged \
+                  record is written as it came, and any other as JSON.",
         },
         OptionSpec {
             name: "key",
             kind: OptionKind::Expr,
             default: OptionDefault::None,
-            doc: "The record's key, as a text, such as `\"user.id\"` or `\"@key\"`. NULL is no key. Without it, a record that nobody changed keeps its \
+            doc: "The record's key, as a text, such as `\"user.id\"` or `\"@key\"`. NULL is no key. Without it, an unchanged record keeps its \
                   key, and any other has none.",
         },
         OptionSpec {
@@ -87,15 +87,15 @@ static SPEC: PluginSpec = PluginSpec {
             name: "timestamp",
             kind: OptionKind::Expr,
             default: OptionDefault::None,
-            doc: "The record's time: a timestamp, or milliseconds since 1970. Without it, a record that nobody changed keeps its own. \
+            doc: "The record's time: a timestamp, or milliseconds since 1970. Without it, an unchanged record keeps its own. \
                   Where there is none, it is the time of writing. 0 cannot be written, since the Kafka client takes it for the time of writing.",
         },
         OptionSpec {
             name: "headers",
             kind: OptionKind::Exprs,
             default: OptionDefault::None,
-            doc: "Headers, from names to expressions: `{:source \"@topic\"}`. A header that is NULL is left out. Without it, a record that nobody \
-                  changed keeps its headers, and any other has none.",
+            doc: "Headers, from names to expressions: `{:source \"@topic\"}`. A header that is NULL is left out. Without it, an unchanged record \
+                  keeps its headers, and any other has none.",
         },
         OptionSpec {
             name: "transaction",

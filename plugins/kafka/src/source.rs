@@ -116,7 +116,7 @@ const INSTANCE_ID: OptionSpec = OptionSpec {
     kind: OptionKind::Text,
     default: OptionDefault::None,
     doc: "This instance's lasting name in the group (static membership), such as `\"${env:HOSTNAME}\"`: an instance that comes back within the \
-          session timeout gets its partitions back and nobody else is disturbed. When `:topics` has changed meanwhile, it has to stay away for longer than the \
+          session timeout gets its partitions back and no other instance is disturbed. When `:topics` has changed meanwhile, it has to stay away for longer than the \
           session timeout: the group gives a member that comes back its old partitions without a look at its new topics.",
 };
 

@@ -15,7 +15,7 @@ use pseidon_delivery::{Committer, LaneCommit, LaneId, Position, SplitId, Staged}
 use pseidon_dsl::Diagnostic;
 use pseidon_formats::{RecordEncoder, RecordFormat};
 use pseidon_plugin::sink::{
-    Chunk, PreparedSink, Protocol, Routed, Sink, SinkError, SinkFacts, SinkInput, SinkPlugin, SinkSetup, Taken, TakenOver, Writer,
+    Chunk, PreparedSink, Protocol, Routed, Sink, SinkError, SinkFacts, SinkInput, SinkPlugin, SinkSetup, TakenOver, TakenSplit, Writer,
 };
 use pseidon_plugin::spec::{OptionDefault, OptionKind, OptionSpec, PluginSpec, Role};
 use pseidon_plugin::{BadRow, Options, Rows, Stop};
@@ -106,7 +106,7 @@ impl Sink for Stdout {
         true
     }
 
-    fn take_over(&self, _splits: &[Taken], _staged: &[Staged]) -> Result<TakenOver, SinkError> {
+    fn take_over(&self, _splits: &[TakenSplit], _staged: &[Staged]) -> Result<TakenOver, SinkError> {
         Ok(TakenOver::default())
     }
 

@@ -10,7 +10,7 @@ use std::time::Duration;
 use pseidon_delivery::{Committer, LaneCommit, LaneId, Position, SplitId, Staged};
 use pseidon_dsl::Diagnostic;
 use pseidon_plugin::sink::{
-    Chunk, PreparedSink, Protocol, Routed, Sink, SinkError, SinkFacts, SinkInput, SinkPlugin, SinkSetup, Taken, TakenOver, Writer,
+    Chunk, PreparedSink, Protocol, Routed, Sink, SinkError, SinkFacts, SinkInput, SinkPlugin, SinkSetup, TakenOver, TakenSplit, Writer,
 };
 use pseidon_plugin::spec::{PluginSpec, Role};
 use pseidon_plugin::{Options, Rows};
@@ -22,7 +22,7 @@ static SPEC: PluginSpec = PluginSpec {
     name: "drop",
     role: Role::Sink,
     summary: "Takes every record and keeps none.",
-    details: "For measuring what the rest of a pipeline costs, and for branches that nobody wants. How far it has come is kept every \
+    details: "For measuring what the rest of a pipeline costs, and for branches that are not needed. How far it has come is kept every \
               second and at the end of the run, as in every sink, so that a restart goes on where the last run stopped.",
     positional: None,
     options: &[],
@@ -70,7 +70,7 @@ impl Sink for DropSink {
         true
     }
 
-    fn take_over(&self, _splits: &[Taken], _staged: &[Staged]) -> Result<TakenOver, SinkError> {
+    fn take_over(&self, _splits: &[TakenSplit], _staged: &[Staged]) -> Result<TakenOver, SinkError> {
         Ok(TakenOver::default())
     }
 

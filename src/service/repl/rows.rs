@@ -37,7 +37,7 @@ pub(super) fn parse(text: &str) -> Result<Expr, Vec<String>> {
     expr::parse(&Text::plain(text, 0)).map_err(reasons)
 }
 
-/// The expression's value for each row, or why it has none. Of a record that nobody changed fields may be named that the pipeline does not
+/// The expression's value for each row, or why it has none. Of an unchanged record fields may be named that the pipeline does not
 /// decode.
 pub(super) fn evaluate(expr: &Expr, rows: &Rows, source: &PlannedSource) -> Lines {
     let (rows, scope, bad) = if rows.is_changed() {

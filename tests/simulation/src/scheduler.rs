@@ -114,7 +114,7 @@ impl Scheduler {
         world.lock().note(|| format!("{id}  is started"));
         world.lock().controls.entry(id).or_default();
         let mut steps = Gn::new_opt(STACK, move || process::run(&world, id));
-        // Only a generator with data of its own is one that can be left from deep inside; nobody looks at the data.
+        // Only a generator with data of its own is one that can be left from deep inside; the data is not read.
         steps.set_local_data(std::ptr::dangling_mut());
         self.processes.insert(id, Process { steps, is_frozen: false });
         id

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
 use parking_lot::Mutex;
-use pseidon_delivery::store::{Shown, refusal};
+use pseidon_delivery::store::{SplitVersion, refusal};
 use pseidon_delivery::{Claimant, Commit, CommitError, CommitRecord, SinkId, SplitId, Staged, StateStore, StoreError, StoredPlan};
 
 /// Everything that one pipeline's store holds.
@@ -84,9 +84,11 @@ impl Content {
     pub fn commit(&mut self, sink: &SinkId, commit: &Commit) -> Result<(), CommitError> {
         let key = |split: &SplitId| (sink.clone(), split.clone());
         let shown = |split| {
-            self.records.get(&key(split)).map_or(Shown::default(), |record| Shown { epoch: record.epoch, sequence: record.sequence })
+            self.records
+                .get(&key(split))
+                .map_or(SplitVersion::default(), |record| SplitVersion { epoch: record.epoch, sequence: record.sequence })
         };
-        let shown: Vec<Shown> = commit.splits.iter().map(|step| shown(&step.split)).collect();
+        let shown: Vec<SplitVersion> = commit.splits.iter().map(|step| shown(&step.split)).collect();
         if let Some(refused) = refusal(&commit.owner, self.is_fenced(sink, &commit.owner), &commit.splits, &shown) {
             return Err(refused);
         }

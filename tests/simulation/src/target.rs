@@ -8,7 +8,7 @@ use arrow::array::{Array, AsArray};
 use pseidon_delivery::committer::Abandon;
 use pseidon_delivery::{CommitError, Committer, LaneCommit, LaneId, Position, SplitCommit, SplitId, Staged};
 use pseidon_plugin::Rows;
-use pseidon_plugin::sink::{Chunk, Held, Routed, Sink, SinkError, Taken, TakenOver, Writer};
+use pseidon_plugin::sink::{Chunk, Routed, Sink, SinkError, TakenOver, TakenSplit, TargetPosition, Writer};
 
 use crate::process::ProcessId;
 use crate::scenario::{Kind, Mutation};
@@ -91,7 +91,7 @@ impl Sink for TargetSink {
         true
     }
 
-    fn take_over(&self, splits: &[Taken], _: &[Staged]) -> Result<TakenOver, SinkError> {
+    fn take_over(&self, splits: &[TakenSplit], _: &[Staged]) -> Result<TakenOver, SinkError> {
         self.world.maybe_switch();
         let owner = &self.committer.claimant().owner;
         let mut world = self.world.lock();
@@ -107,11 +107,11 @@ impl Sink for TargetSink {
             world.target.fenced.insert(other.clone());
             world.note(|| format!("{}  target: fences {other}", self.process));
         }
-        let held = |taken: &Taken| {
+        let held = |taken: &TakenSplit| {
             let low = world.target.positions.get(&taken.split).copied();
             // What the target has lost looks as if it had never been there.
             let low = if world.mutation == Some(Mutation::UncheckedTarget) { low.max(taken.low) } else { low };
-            low.map(|low| Held { low, ahead: Default::default() })
+            low.map(|low| TargetPosition { low, ahead: Default::default() })
         };
         let held: Vec<_> = splits.iter().map(held).collect();
         let lows: Vec<_> = held.iter().map(|held| held.as_ref().map(|held| held.low)).collect();

@@ -15,7 +15,7 @@ use parking_lot::Mutex;
 use pseidon_delivery::{LaneId, Position, SplitId, Staged};
 use pseidon_plugin::batch::{BatchBuilder, MetaWanted, RecordMeta, Split};
 use pseidon_plugin::rows::Rows;
-use pseidon_plugin::sink::{Chunk, Routed, Sink, SinkError, Taken, TakenOver, Writer};
+use pseidon_plugin::sink::{Chunk, Routed, Sink, SinkError, TakenOver, TakenSplit, Writer};
 
 use super::WrittenSink;
 use crate::attempt::AttemptId;
@@ -87,7 +87,7 @@ impl Sink for Script {
         true
     }
 
-    fn take_over(&self, _splits: &[Taken], _staged: &[Staged]) -> Result<TakenOver, SinkError> {
+    fn take_over(&self, _splits: &[TakenSplit], _staged: &[Staged]) -> Result<TakenOver, SinkError> {
         Ok(TakenOver::default())
     }
 

@@ -203,7 +203,7 @@ const MOVE_TO: &[OptionSpec] = &[
         name: "quarantine",
         kind: OptionKind::Text,
         default: OptionDefault::None,
-        doc: "The folder for such files; `quarantine` in the base directory if it is not given. Nobody is told of them by `:on-close`.",
+        doc: "The folder for such files; `quarantine` in the base directory if it is not given. `:on-close` is not called for them.",
     },
 ];
 

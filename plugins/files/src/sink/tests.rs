@@ -177,13 +177,13 @@ impl World {
             .collect();
         let ids: Vec<SplitId> = splits.iter().map(|split| split.id.clone()).collect();
         let records = committer.take(&ids)?;
-        let with_owners = |(split, record): (&SplitId, &CommitRecord)| Taken {
+        let with_owners = |(split, record): (&SplitId, &CommitRecord)| TakenSplit {
             split: split.clone(),
             epoch: record.epoch,
             owners: record.owners.clone(),
             low: record.low,
         };
-        let taken: Vec<Taken> = ids.iter().zip(&records).map(with_owners).collect();
+        let taken: Vec<TakenSplit> = ids.iter().zip(&records).map(with_owners).collect();
         let taken = sink.take_over(&taken, &committer.staged()?)?;
         committer.published(taken.published);
         let lows: Vec<Position> = records.iter().map(|record| record.low.unwrap_or(0)).collect();

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use arrow::error::ArrowError;
 use pseidon_delivery::{Committer, LaneId, Staged};
 use pseidon_plugin::metrics::Metrics;
-use pseidon_plugin::sink::{Chunk, Routed, Sink, SinkError, SinkSetup, Taken, TakenOver, Writer};
+use pseidon_plugin::sink::{Chunk, Routed, Sink, SinkError, SinkSetup, TakenOver, TakenSplit, Writer};
 use pseidon_plugin::{BadRow, Rows, Stop};
 
 use super::cluster::Cluster;
@@ -125,7 +125,7 @@ impl Sink for OpenSink {
         true
     }
 
-    fn take_over(&self, splits: &[Taken], _: &[Staged]) -> Result<TakenOver, SinkError> {
+    fn take_over(&self, splits: &[TakenSplit], _: &[Staged]) -> Result<TakenOver, SinkError> {
         if splits.is_empty() {
             return Ok(TakenOver::default());
         }

@@ -22,7 +22,7 @@ use super::refusals::Refusals;
 use super::rules::TopicRules;
 use super::size::{Compression, Parts, header};
 
-/// What is copied from a record that nobody changed, since no option says otherwise.
+/// What is copied from an unchanged record, since no option says otherwise.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Copied {
     key: bool,

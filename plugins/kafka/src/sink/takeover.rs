@@ -7,7 +7,7 @@
 use std::collections::{BTreeSet, HashMap};
 
 use pseidon_delivery::{Position, SplitId};
-use pseidon_plugin::sink::{Held, SinkError, Taken};
+use pseidon_plugin::sink::{SinkError, TakenSplit, TargetPosition};
 
 use super::open::OpenSink;
 use super::positions;
@@ -15,7 +15,7 @@ use super::producer::Batching;
 use super::scan::{Extent, Scanner};
 
 /// Fences off the earlier owners of the splits, and returns what the target holds of each.
-pub(super) fn take_over(sink: &OpenSink, splits: &[Taken]) -> Result<Vec<Option<Held>>, SinkError> {
+pub(super) fn take_over(sink: &OpenSink, splits: &[TakenSplit]) -> Result<Vec<Option<TargetPosition>>, SinkError> {
     let previous: BTreeSet<String> = splits.iter().flat_map(|taken| &taken.owners).map(|owner| sink.ids.of(owner)).collect();
     // Earlier attempts of this process were cut off when this one opened its producer.
     for id in previous.iter().filter(|id| **id != sink.own_id) {
@@ -33,7 +33,7 @@ pub(super) fn take_over(sink: &OpenSink, splits: &[Taken]) -> Result<Vec<Option<
         search.read(&scanner, Extent::Readable, |partition| partition != own)?;
     }
     // With a single lane, what the lane holds is all there is.
-    let held = |taken: &Taken| search.found.get(&taken.split).map(|low| Held { low: *low, ahead: HashMap::new() });
+    let held = |taken: &TakenSplit| search.found.get(&taken.split).map(|low| TargetPosition { low: *low, ahead: HashMap::new() });
     Ok(splits.iter().map(held).collect())
 }
 

@@ -25,7 +25,7 @@ pub(super) struct Assignment {
 }
 
 /// A partition of which it is known where to read.
-pub(super) struct Begun {
+pub(super) struct ReadySplit {
     pub(super) at: TopicPartition,
     pub(super) split: Arc<Split>,
     /// Who gets its records.
@@ -88,8 +88,8 @@ impl Assigned {
 
 impl Assignment {
     /// The partition is ours, to be read from `next`.
-    pub(super) fn add(&mut self, begun: Begun) {
-        let Begun { at, split, outlet, topic_id, start, until } = begun;
+    pub(super) fn add(&mut self, begun: ReadySplit) {
+        let ReadySplit { at, split, outlet, topic_id, start, until } = begun;
         self.places.clear();
         let (next, durable) = (start, start);
         self.partitions.push(Assigned { at, split, outlet, topic_id, next, durable, until, done: false, builder: None });

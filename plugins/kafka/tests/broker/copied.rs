@@ -1,4 +1,4 @@
-//! Records that nobody changed: key, headers and timestamp are copied where no option says otherwise.
+//! Unchanged records: key, headers and timestamp are copied where no option says otherwise.
 
 use std::sync::Arc;
 

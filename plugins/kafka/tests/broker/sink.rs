@@ -11,7 +11,7 @@ use pseidon_dsl::expr::{Path, Step};
 use pseidon_expr::{Column, Scope};
 use pseidon_kafka::KafkaSinkPlugin;
 use pseidon_plugin::batch::{MetaWanted, RecordMeta};
-use pseidon_plugin::sink::{RecordShape, SinkError, SinkInput, SinkPlugin, Taken};
+use pseidon_plugin::sink::{RecordShape, SinkError, SinkInput, SinkPlugin, TakenSplit};
 use pseidon_plugin::{BatchBuilder, Rows, Split};
 use rdkafka::Message;
 use rdkafka::message::{Headers, OwnedMessage};
@@ -59,7 +59,7 @@ fn a_frozen_producer_cannot_commit_after_it_was_fenced_off() {
     heir.write(records(&at, 0..20)).unwrap();
     heir.flush().unwrap();
     assert_eq!(pipeline.values(1), expected(&at, 0..20));
-    let taken = Taken { split: at.id.clone(), epoch: 2, owners: vec![], low: Some(0) };
+    let taken = TakenSplit { split: at.id.clone(), epoch: 2, owners: vec![], low: Some(0) };
     assert!(dead.sink.take_over(&[taken], &[]).is_ok());
     let mut dead = dead;
     let record = CommitRecord { low: Some(0), ..CommitRecord::default() };

@@ -11,7 +11,7 @@ use pseidon_expr::Scope;
 use pseidon_kafka::KafkaSinkPlugin;
 use pseidon_plugin::batch::{MetaWanted, RecordMeta};
 use pseidon_plugin::metrics::Metrics;
-use pseidon_plugin::sink::{PreparedSink, RecordShape, Sink, SinkError, SinkInput, SinkPlugin, SinkSetup, Taken, Writer};
+use pseidon_plugin::sink::{PreparedSink, RecordShape, Sink, SinkError, SinkInput, SinkPlugin, SinkSetup, TakenSplit, Writer};
 use pseidon_plugin::{BadRow, BatchBuilder, LaneMemory, Rows, Split, Stop};
 use rdkafka::Message;
 use rdkafka::message::OwnedMessage;
@@ -101,7 +101,7 @@ impl Instance {
     pub(crate) fn try_take(&self, split: &Split) -> Result<Position, Position> {
         let mut record = self.want(split);
         let owners = record.owners.clone();
-        let taken = Taken { split: split.id.clone(), epoch: record.epoch, owners, low: record.low };
+        let taken = TakenSplit { split: split.id.clone(), epoch: record.epoch, owners, low: record.low };
         let over = self.sink.take_over(&[taken], &[]).unwrap();
         self.committer.cut_off_others(&[(split.id.clone(), record.epoch)]).unwrap();
         record.low = position_in_target(&record, over.held[0].as_ref().map(|held| held.low))?;

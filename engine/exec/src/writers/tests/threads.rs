@@ -90,7 +90,7 @@ fn more_writers_than_threads_may_hang() {
     drop(open_gate);
     attempts.iter().for_each(|attempt| writers.close(*attempt));
     wait_until("threads that are too many end", || {
-        writers.office.desk.lock().threads.iter().filter(|thread| !thread.is_finished()).count() == 3
+        writers.pool.state.lock().threads.iter().filter(|thread| !thread.is_finished()).count() == 3
     });
     writers.close(free);
 }

@@ -19,24 +19,32 @@ fn staged(world: &World) -> Vec<Staged> {
     world.store.staged(&"lake".into()).unwrap()
 }
 
+/// Puts another disk at the same path of the same machine. It has all the folders.
+fn mount_another_disk(world: &World) {
+    fs::rename(world.path("out"), world.path("first")).unwrap();
+    for bucket in ["b0", "b1", "b2", "b3", "NULL"] {
+        fs::create_dir_all(world.path("out").join(bucket)).unwrap();
+    }
+}
+
+fn mount_the_first_disk(world: &World) {
+    fs::rename(world.path("out"), world.path("second")).unwrap();
+    fs::rename(world.path("first"), world.path("out")).unwrap();
+}
+
 #[test]
 fn what_is_committed_on_one_disk_is_left_to_it_by_a_run_on_another() {
     let world = World::new();
     commit_only(&world, 12);
     let committed = staged(&world).len();
-    // The same path and machine, and another disk, which has all the folders.
-    fs::rename(world.path("out"), world.path("first")).unwrap();
-    for bucket in ["b0", "b1", "b2", "b3", "NULL"] {
-        fs::create_dir_all(world.path("out").join(bucket)).unwrap();
-    }
+    mount_another_disk(&world);
     for _ in 0..2 {
         let run = world.start(EVERY_5);
         assert_eq!(run.splits[0].1, 12, "the records count as delivered");
         run.finish();
         assert_eq!(staged(&world).len(), committed, "nothing is forgotten");
     }
-    fs::rename(world.path("out"), world.path("second")).unwrap();
-    fs::rename(world.path("first"), world.path("out")).unwrap();
+    mount_the_first_disk(&world);
     world.start(EVERY_5).finish();
     world.assert_exactly_once("out", [12, 0]);
     assert_eq!(staged(&world), []);
@@ -97,14 +105,10 @@ fn what_an_earlier_version_has_committed_is_published_on_its_disk_and_kept_on_ot
     commit_only(&world, 12);
     without_disks(&world);
     let committed = staged(&world).len();
-    fs::rename(world.path("out"), world.path("first")).unwrap();
-    for bucket in ["b0", "b1", "b2", "b3", "NULL"] {
-        fs::create_dir_all(world.path("out").join(bucket)).unwrap();
-    }
+    mount_another_disk(&world);
     world.start(EVERY_5).finish();
     assert_eq!(staged(&world).len(), committed, "nothing says that this is the disk");
-    fs::rename(world.path("out"), world.path("second")).unwrap();
-    fs::rename(world.path("first"), world.path("out")).unwrap();
+    mount_the_first_disk(&world);
     world.start(EVERY_5).finish();
     world.assert_exactly_once("out", [12, 0]);
     assert_eq!(staged(&world), []);

@@ -180,7 +180,7 @@ fn a_folder_that_gets_lost_in_a_run_does_not_end_it_for_good() {
     let folder = fs::read_dir(world.path("out").join(OPEN)).unwrap().map(|entry| entry.unwrap().path()).find(|path| path.is_dir()).unwrap();
     fs::rename(&folder, world.path("moved")).unwrap();
     fs::write(&folder, "in the way").unwrap();
-    let taken = Taken { split: "in:clicks/0".into(), epoch: 2, owners: vec!["another".into()], low: None };
+    let taken = TakenSplit { split: "in:clicks/0".into(), epoch: 2, owners: vec!["another".into()], low: None };
     let error = run.sink.take_over(&[taken], &[]).unwrap_err();
     assert!(matches!(error, SinkError::Transient(_)), "{error}");
     drop(run);

@@ -12,7 +12,7 @@ use pseidon_plugin::batch::Split;
 use pseidon_plugin::source::{Pending, Resumption, SourceError, Start};
 use rdkafka::Offset;
 
-use super::super::assignment::{Begun, split};
+use super::super::assignment::{ReadySplit, split};
 use super::super::failure::Leave;
 use super::super::identity::TopicId;
 use super::super::lookup::{NoPlace, Place, Question, Wanted};
@@ -61,7 +61,7 @@ struct Placing {
 /// Partitions of a run that are being begun.
 struct Beginning {
     outlet: Arc<Outlet>,
-    begun: Vec<Begun>,
+    begun: Vec<ReadySplit>,
     pending: Pending<()>,
 }
 
@@ -192,7 +192,7 @@ impl Reader<'_> {
     }
 
     pub(super) fn hear_places(&mut self, places: Vec<(Wanted, Result<Place, NoPlace>)>) -> Result<(), Leave> {
-        let mut placed: Vec<(Arc<Outlet>, Vec<Begun>)> = Vec::new();
+        let mut placed: Vec<(Arc<Outlet>, Vec<ReadySplit>)> = Vec::new();
         let mut doubted = Vec::new();
         for (wanted, place) in places {
             let is_it = |placing: &Placing| placing.ticket == wanted.ticket;
@@ -222,7 +222,7 @@ impl Reader<'_> {
                     let Some(Placing { outlet, split, .. }) = self.arrivals.placing.remove(&wanted.at) else { continue };
                     self.arrivals.doubted.remove(&wanted.at);
                     let (at, topic_id, until) = (wanted.at, place.topic_id, place.end);
-                    let one = Begun { at, split, outlet: outlet.clone(), topic_id, start, until };
+                    let one = ReadySplit { at, split, outlet: outlet.clone(), topic_id, start, until };
                     match placed.iter_mut().find(|(known, _)| Arc::ptr_eq(known, &outlet)) {
                         Some((_, others)) => others.push(one),
                         None => placed.push((outlet, vec![one])),
@@ -237,7 +237,7 @@ impl Reader<'_> {
                 self.unattended.extend(begun.drain(..).map(|one| one.at));
                 continue;
             }
-            let start = |one: &Begun| Start { split: one.split.clone(), position: one.start, resume: one.topic_id.to_resume() };
+            let start = |one: &ReadySplit| Start { split: one.split.clone(), position: one.start, resume: one.topic_id.to_resume() };
             match outlet.outbox.begin(begun.iter().map(start).collect()) {
                 Ok(pending) => self.arrivals.beginning.push(Beginning { outlet, begun, pending }),
                 Err(stopped) => {
@@ -314,7 +314,7 @@ impl Reader<'_> {
     }
 
     /// These can be read now.
-    fn begun(&mut self, begun: Vec<Begun>) -> Result<(), Leave> {
+    fn begun(&mut self, begun: Vec<ReadySplit>) -> Result<(), Leave> {
         if begun.is_empty() {
             return Ok(());
         }
@@ -323,7 +323,7 @@ impl Reader<'_> {
         self.consumer.assign_more(&list).map_err(|error| Leave::transient(format!("cannot read partitions: {error}")))?;
         // librdkafka remembers that a partition was paused, also when it was given up since.
         let (resting, reading): (Vec<_>, Vec<_>) = begun.iter().partition(|one| self.paused || one.outlet.is_paused());
-        let names = |of: Vec<&Begun>| of.into_iter().map(|one| one.at.clone()).collect::<Vec<_>>();
+        let names = |of: Vec<&ReadySplit>| of.into_iter().map(|one| one.at.clone()).collect::<Vec<_>>();
         self.pause(&names(resting))?;
         self.resume(&names(reading))?;
         let names: Vec<_> = begun.iter().map(|one| one.at.clone()).collect();
