@@ -466,14 +466,15 @@ impl World {
         }
     }
 
-    /// An owner whose name is on no record can commit nothing any more. The records are asked first and what is staged second: the other
-    /// way round an owner could commit in between, lose its splits and leave something staged that we do not know of.
+    /// The files of an instance that is gone are not locked any more. It is fenced first and what is staged is read second: the other way
+    /// round a commit of it could be applied in between, and leave something staged that is not known here.
     fn look_for_dead(&mut self, by: usize) {
+        let alive: HashSet<String> = self.instances.iter().flatten().map(|instance| instance.owner.clone()).collect();
         let Some(instance) = &mut self.instances[by] else { return };
-        let owners: HashSet<String> = self.store.records(&sink()).unwrap().into_iter().flat_map(|(_, record)| record.owners).collect();
+        let of_machine = self.files.values().filter(|file| file.machine == machine(by)).map(|file| file.owner.clone());
+        instance.dead = of_machine.filter(|owner| !alive.contains(owner)).collect();
+        instance.dead.iter().for_each(|owner| instance.committer.fence(owner).unwrap());
         instance.live_staged = self.store.staged(&sink()).unwrap().into_iter().map(|entry| entry.id).collect();
-        let of_files = self.files.values().map(|file| file.owner.clone());
-        instance.dead = of_files.filter(|owner| !owners.contains(owner)).collect();
     }
 
     fn remove_dead(&mut self, by: usize) {
