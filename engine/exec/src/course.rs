@@ -1,0 +1,595 @@
+//! A run on its way: the state is looked at, then attempts follow one another, each of which opens its sinks, runs, and is closed.
+//!
+//! Nothing here blocks. A stage that waits for something that may block has it done elsewhere and hears of it as [`News`]; one that waits for
+//! the user, for failures or for a time is looked at by the thread that [watches](crate::watch) all runs.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use crossbeam_channel::{Receiver, Select, Sender, TryRecvError, bounded, unbounded};
+use parking_lot::Mutex;
+use pseidon_delivery::StoreError;
+use pseidon_delivery::committer::Seen;
+use pseidon_plugin::source::{Ended, Reading, SourceHandle, SourceSetup};
+use pseidon_plugin::stop::{Pause, Stop};
+
+use crate::attempt::{Attempt, AttemptId, OpenSink, Over};
+use crate::blocking::Actor;
+use crate::failure::{Failure, Failures, PlanChanged, guarded};
+use crate::intake::{Intake, IntakeTask};
+use crate::opening::Opening;
+use crate::run::{Control, Finished, Run, RunError, instance_name, with_jitter};
+use crate::sharing::Sharing;
+use crate::watch::Reporter;
+
+/// The waits between attempts after failures that may pass.
+const FIRST_WAIT: Duration = Duration::from_millis(500);
+const LONGEST_WAIT: Duration = Duration::from_secs(30);
+/// An attempt that lasted this long counts as a success: the next failure waits the shortest time again.
+const STEADY: Duration = Duration::from_secs(60);
+/// After failures the run counts as healthy again when an attempt has lasted this long, and twice as long as the one before.
+const LEAST_STEADY: Duration = Duration::from_secs(10);
+/// How long sinks that are being opened may take to give up once the user has said stop.
+const OPENING_GRACE: Duration = Duration::from_secs(2);
+
+/// How the run has ended, if it has.
+pub(crate) type End = Option<Result<Finished, RunError>>;
+
+/// What came of something that may block.
+pub(crate) enum News {
+    /// The state was looked at; the store's name.
+    Looked(Result<String, RunError>),
+    /// The sinks were opened.
+    Opened(Result<Vec<OpenSink>, Failure>),
+    /// Nothing of the attempt is left.
+    Closed {
+        /// Whether something that it had read is not committed.
+        has_uncommitted: bool,
+    },
+    /// It panicked.
+    Panicked,
+}
+
+/// A run with all that outlives its attempts.
+pub(crate) struct Course {
+    run: Run,
+    reporter: Reporter,
+    stage: Stage,
+    store_id: String,
+    /// Whether sources may read.
+    pause: Pause,
+    /// What the store has acknowledged, for each sink of the plan.
+    acknowledged: Vec<Arc<Seen>>,
+    /// Whether all sinks could be opened once.
+    was_open: bool,
+    /// Until when the run has to end, once the user has said stop.
+    deadline: Option<Instant>,
+    /// Whether an attempt that failed had read records that were not committed.
+    has_uncommitted: bool,
+    /// When the attempt began.
+    began: Instant,
+    /// How long an attempt has to last until the failures before it count as overcome.
+    steady_after: Duration,
+    /// The next pause after a failure.
+    wait: Duration,
+    failures_in_a_row: u64,
+    fences_in_a_row: u64,
+    /// Dropped last.
+    on_end: OnEnd,
+}
+
+enum Stage {
+    /// The state is looked at before anything is read.
+    Looking,
+    Opening(OpeningStage),
+    Running(Box<Running>),
+    /// What is left of the attempt is thrown away; this is how it has ended.
+    Closing(Result<Finished, Failure>),
+    Pausing {
+        until: Instant,
+        then: Then,
+    },
+}
+
+/// What follows a pause.
+#[derive(Clone, Copy)]
+enum Then {
+    /// The state is looked at once more.
+    Look,
+    Attempt,
+}
+
+/// The sinks are opened, which may take long.
+struct OpeningStage {
+    stop: Stop,
+    instance: String,
+    /// The user has said stop, and this is how long they may take to notice.
+    give_up: Option<Instant>,
+}
+
+/// An attempt that runs.
+struct Running {
+    attempt: Arc<Attempt>,
+    /// The intakes of its sources.
+    intakes: Vec<Arc<Actor>>,
+    failures: Receiver<Failure>,
+    /// A message for each source whose records are all durable; disconnected when nobody works on them any more.
+    done: Receiver<()>,
+    /// Disconnected, or told, when nobody holds the attempt any more.
+    is_over: Receiver<()>,
+    /// How many sources have not ended.
+    left: usize,
+    /// Another version of the pipeline has left work that only it can finish.
+    other_plan: Option<PlanChanged>,
+}
+
+/// Who hears of the end. Dropped without having been called, it says that something went wrong.
+struct OnEnd(Option<Box<dyn FnOnce(Result<Finished, RunError>) + Send>>);
+
+impl OnEnd {
+    fn call(&mut self, end: Result<Finished, RunError>) {
+        if let Some(on_end) = self.0.take() {
+            on_end(end);
+        }
+    }
+}
+
+impl Drop for OnEnd {
+    fn drop(&mut self) {
+        self.call(Err(internal_error()));
+    }
+}
+
+fn internal_error() -> RunError {
+    RunError::Failed("internal error: a part of the run has panicked; what is not committed is read again".to_owned())
+}
+
+impl Course {
+    pub(crate) fn new(run: Run, on_end: Box<dyn FnOnce(Result<Finished, RunError>) + Send>, reporter: Reporter) -> Course {
+        Course {
+            acknowledged: run.plan.sinks.iter().map(|_| Arc::default()).collect(),
+            run,
+            reporter,
+            stage: Stage::Looking,
+            store_id: String::new(),
+            pause: Pause::default(),
+            was_open: false,
+            deadline: None,
+            has_uncommitted: false,
+            began: Instant::now(),
+            steady_after: LEAST_STEADY,
+            wait: FIRST_WAIT,
+            failures_in_a_row: 0,
+            fences_in_a_row: 0,
+            on_end: OnEnd(Some(on_end)),
+        }
+    }
+
+    /// Begins with a look at the state.
+    pub(crate) fn begin(&mut self) -> End {
+        self.run.view.pulse.beat();
+        self.stage = Stage::Looking;
+        let state = self.run.state();
+        self.reporter.ask(move || News::Looked(state.look()));
+        None
+    }
+
+    /// Whatever it was doing has panicked.
+    pub(crate) fn abort(&mut self) -> End {
+        match self.stage {
+            Stage::Running(_) => self.close(Err(Failure::Fatal(internal_error().to_string()))),
+            _ => Some(Err(internal_error())),
+        }
+    }
+
+    /// Lets everything go, and then says how it has ended. May block.
+    pub(crate) fn end(self: Box<Self>, end: Result<Finished, RunError>) {
+        let Course { run, mut on_end, stage, reporter, .. } = *self;
+        run.metrics.set_run_trouble(None);
+        drop((run, stage, reporter));
+        on_end.call(end);
+    }
+
+    /// Adds what it waits for.
+    pub(crate) fn listen<'a>(&'a self, select: &mut Select<'a>) {
+        match &self.stage {
+            Stage::Looking | Stage::Closing(_) => {}
+            Stage::Opening(_) | Stage::Pausing { .. } => _ = select.recv(&self.run.control),
+            Stage::Running(running) => {
+                select.recv(&self.run.control);
+                select.recv(&running.failures);
+                select.recv(&running.done);
+            }
+        }
+    }
+
+    /// When something is due by time.
+    pub(crate) fn due(&self) -> Option<Instant> {
+        match &self.stage {
+            Stage::Looking | Stage::Closing(_) => None,
+            Stage::Opening(opening) => opening.give_up,
+            Stage::Running(_) => self.deadline,
+            Stage::Pausing { until, .. } => Some(*until),
+        }
+    }
+
+    /// Brings up to date what is known of it. About once a second.
+    pub(crate) fn look(&mut self) {
+        self.run.view.pulse.beat();
+        let Stage::Running(running) = &self.stage else { return };
+        let metrics = &self.run.metrics;
+        if self.began.elapsed() >= self.steady_after {
+            metrics.set_run_trouble(None);
+        }
+        metrics.memory_used.set(self.run.pools.budget().used() as i64);
+        let unreachable = running.attempt.sinks.iter().any(|open| open.committer.store_is_unreachable());
+        metrics.store_unreachable.set(i64::from(unreachable));
+        running.intakes.iter().for_each(Actor::wake);
+    }
+
+    /// Something that may block has been done.
+    pub(crate) fn hear(&mut self, news: News) -> End {
+        match news {
+            News::Looked(looked) => self.looked(looked),
+            News::Opened(opened) => self.opened(opened),
+            News::Closed { has_uncommitted } => self.closed(has_uncommitted),
+            News::Panicked => Some(Err(internal_error())),
+        }
+    }
+
+    /// Does what the user, failures and the time make necessary.
+    pub(crate) fn advance(&mut self, now: Instant) -> End {
+        match &self.stage {
+            Stage::Looking | Stage::Closing(_) => None,
+            Stage::Opening(_) => self.advance_opening(now),
+            Stage::Running(_) => self.advance_running(now),
+            Stage::Pausing { until, then } => {
+                let (until, then) = (*until, *then);
+                self.advance_pause(until, then, now)
+            }
+        }
+    }
+
+    fn said(&self) -> Option<Control> {
+        match self.run.control.try_recv() {
+            Ok(control) => Some(control),
+            Err(TryRecvError::Empty) => None,
+            // Nobody can say stop any more.
+            Err(TryRecvError::Disconnected) => Some(Control::LeaveNow),
+        }
+    }
+
+    fn looked(&mut self, looked: Result<String, RunError>) -> End {
+        match looked {
+            Err(RunError::Store(StoreError::Unavailable(reason))) => {
+                let wait = self.wait;
+                tracing::warn!(reason, "the state store does not answer; it is asked again in {wait:?}");
+                self.run.metrics.store_unreachable.set(1);
+                self.wait = (wait * 2).min(LONGEST_WAIT);
+                self.stage = Stage::Pausing { until: Instant::now() + wait, then: Then::Look };
+                None
+            }
+            looked => {
+                self.run.metrics.store_unreachable.set(0);
+                self.wait = FIRST_WAIT;
+                match looked {
+                    Ok(store_id) => {
+                        self.store_id = store_id;
+                        self.attempt()
+                    }
+                    Err(error) => Some(Err(error)),
+                }
+            }
+        }
+    }
+
+    fn advance_pause(&mut self, until: Instant, then: Then, now: Instant) -> End {
+        while let Some(control) = self.said() {
+            match control {
+                Control::Stop | Control::LeaveNow => return Some(Ok(self.stopped_between_attempts())),
+                Control::Pause => self.pause.set(true),
+                Control::Resume => self.pause.set(false),
+                // Nothing is open between two attempts.
+                Control::Roll => {}
+            }
+        }
+        match then {
+            _ if now < until => None,
+            Then::Look => self.begin(),
+            Then::Attempt => self.attempt(),
+        }
+    }
+
+    /// Begins an attempt. One that follows a failure after the user has said stop only brings to its end what is committed.
+    fn attempt(&mut self) -> End {
+        self.began = Instant::now();
+        let stop = Stop::new();
+        if self.deadline.is_some() {
+            stop.stop_reading();
+        }
+        let instance = match instance_name() {
+            Ok(instance) => instance,
+            Err(error) => return Some(Err(RunError::Failed(error.to_string()))),
+        };
+        let run = &self.run;
+        let opening = Opening {
+            plan: run.plan.clone(),
+            store: run.store.clone(),
+            store_id: self.store_id.clone(),
+            instance: instance.clone(),
+            accept_changed_plan: run.accept_changed_plan,
+            acknowledged: self.acknowledged.clone(),
+            was_open: self.was_open,
+            lanes: run.pools.lanes().clone(),
+            stop: stop.clone(),
+            metrics: run.metrics.clone(),
+        };
+        self.stage = Stage::Opening(OpeningStage { stop, instance, give_up: None });
+        self.reporter.ask(move || News::Opened(guarded(|| opening.open())));
+        None
+    }
+
+    /// The user may say stop while sinks are opened. What does not hear that is left behind; what it opens is closed at once.
+    fn advance_opening(&mut self, now: Instant) -> End {
+        while let Some(control) = self.said() {
+            let Stage::Opening(opening) = &mut self.stage else { return None };
+            match control {
+                Control::Pause => self.pause.set(true),
+                Control::Resume => self.pause.set(false),
+                // Nothing is open yet.
+                Control::Roll => {}
+                Control::Stop if opening.give_up.is_none() => {
+                    opening.stop.leave_now();
+                    opening.give_up = Some(now + OPENING_GRACE);
+                }
+                Control::Stop | Control::LeaveNow => {
+                    opening.stop.leave_now();
+                    return Some(Ok(self.stopped_between_attempts()));
+                }
+            }
+        }
+        let is_given_up = matches!(&self.stage, Stage::Opening(opening) if opening.give_up.is_some_and(|at| at <= now));
+        is_given_up.then(|| Ok(self.stopped_between_attempts()))
+    }
+
+    fn opened(&mut self, opened: Result<Vec<OpenSink>, Failure>) -> End {
+        let Stage::Opening(OpeningStage { stop, instance, give_up }) = &self.stage else { return Some(Err(internal_error())) };
+        if give_up.is_some() {
+            self.run.pools.run_blocking(move || drop(opened));
+            return Some(Ok(self.stopped_between_attempts()));
+        }
+        let sinks = match opened {
+            Ok(sinks) => sinks,
+            Err(failure) => return self.failed(failure),
+        };
+        let (stop, instance) = (stop.clone(), instance.clone());
+        self.was_open = true;
+        let (report, failures) = unbounded();
+        let (over, is_over) = bounded(1);
+        let attempt = Arc::new(Attempt {
+            id: AttemptId::new(),
+            plan: self.run.plan.clone(),
+            sinks,
+            stop,
+            failures: Failures(report),
+            metrics: self.run.metrics.clone(),
+            tap: self.run.view.tap.clone(),
+            last_bad: self.run.view.last_bad.clone(),
+            read: Mutex::default(),
+            _over: Over(over),
+        });
+        self.run.view.show(&attempt);
+        self.run.pools.open(&attempt);
+        let (source_done, done) = unbounded();
+        let (left, intakes) = (self.run.plan.sources.len(), Vec::new());
+        let mut running = Running { attempt, intakes, failures, done, is_over, left, other_plan: None };
+        let started = self.start(&instance, &mut running, &source_done);
+        self.stage = Stage::Running(Box::new(running));
+        match started {
+            Ok(()) => None,
+            Err(failure) => self.close(Err(failure)),
+        }
+    }
+
+    /// Starts all sources. `done` gets one message for each whose records are all durable.
+    fn start(&self, instance: &str, running: &mut Running, done: &Sender<()>) -> Result<(), Failure> {
+        let (run, attempt) = (&self.run, &running.attempt);
+        let settings = &run.plan.settings;
+        for (number, planned) in run.plan.sources.iter().enumerate() {
+            let durable = Arc::new(Mutex::default());
+            let (handle, events) = SourceHandle::new(run.pools.budget().clone(), attempt.stop.clone(), self.pause.clone(), durable.clone());
+            let (well, ended_well) = bounded(1);
+            let sharing = Sharing::new(run.store.clone(), planned.stage.clone(), instance.to_owned(), settings.lease);
+            let intake = Actor::new(run.pools.blocking().clone(), |wake| {
+                let (queue, writers) = (run.pools.queue().clone(), run.pools.writers().clone());
+                let (attempt, done) = (attempt.clone(), done.clone());
+                let intake = Intake { attempt, source: number, queue, writers, durable, events, ended_well, done, wake };
+                let mut task = IntakeTask::new(intake, sharing);
+                move || task.step()
+            });
+            let wake = intake.waker();
+            let handle = handle.waking(move || wake());
+            running.intakes.push(intake);
+            let setup = SourceSetup {
+                pipeline: run.plan.name.clone(),
+                stage: planned.stage.clone(),
+                base: run.plan.base.clone(),
+                wanted: planned.columns.meta,
+                io_threads: settings.io_threads,
+                memory: settings.memory / 4 / run.plan.sources.len().max(1),
+                instance: instance.to_owned(),
+                state: run.state_name(&self.store_id, planned),
+                metrics: run.metrics.clone(),
+            };
+            let (failures, stage) = (attempt.failures.clone(), planned.stage.clone());
+            let ended: Ended = Box::new(move |outcome| match outcome {
+                // If the intake has ended before, that has been said.
+                Ok(()) => _ = well.send(()),
+                Err(error) => failures.report(Failure::of_source(&stage, error)),
+            });
+            if let Err(reading) = planned.source.attach(&setup, Reading { handle, ended }) {
+                let (source, failures, done) = (planned.source.clone(), attempt.failures.clone(), done.clone());
+                let work = move || {
+                    let Reading { handle, ended } = reading;
+                    match guarded(|| Ok(source.run(&setup, handle))) {
+                        Ok(outcome) => ended(outcome),
+                        Err(panicked) => failures.report(panicked),
+                    }
+                    drop(done);
+                };
+                std::thread::Builder::new()
+                    .name(format!("source-{}", planned.stage))
+                    .spawn(work)
+                    .map_err(|error| Failure::Fatal(format!("cannot start a thread: {error}")))?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Looks whether the sources have ended, something has failed or the user has said something.
+    fn advance_running(&mut self, now: Instant) -> End {
+        let grace = self.run.plan.settings.shutdown_grace;
+        let Stage::Running(running) = &mut self.stage else { return None };
+        while let Ok(failure) = running.failures.try_recv() {
+            match failure {
+                Failure::OtherPlan(changed) => {
+                    running.attempt.stop.stop_reading();
+                    self.deadline.get_or_insert(now + grace);
+                    running.other_plan = Some(changed);
+                }
+                failure => return self.close(Err(failure)),
+            }
+        }
+        while running.left > 0 {
+            match running.done.try_recv() {
+                Ok(()) => running.left -= 1,
+                Err(TryRecvError::Empty) => break,
+                // What has ended says why before it is gone.
+                Err(TryRecvError::Disconnected) => {
+                    let failure = running.failures.try_recv().unwrap_or(Failure::Gone("a source has ended without saying why"));
+                    return self.close(Err(failure));
+                }
+            }
+        }
+        if running.left == 0 {
+            let finished = if self.deadline.is_some() { Finished::Stopped } else { Finished::Complete };
+            let outcome = running.other_plan.take().map_or(Ok(finished), |changed| Err(Failure::OtherPlan(changed)));
+            return self.close(outcome);
+        }
+        while let Some(control) = self.said() {
+            let Stage::Running(running) = &self.stage else { return None };
+            match control {
+                Control::Stop => {
+                    running.attempt.stop.stop_reading();
+                    self.deadline = Some(now + grace);
+                }
+                Control::LeaveNow => return self.close(Ok(Finished::Left)),
+                Control::Pause => self.pause.set(true),
+                Control::Resume => self.pause.set(false),
+                Control::Roll => self.run.roll(&running.attempt),
+            }
+        }
+        if self.deadline.is_some_and(|deadline| deadline <= now) {
+            tracing::warn!("not everything could be committed within the shutdown grace; the rest is read again at the next start");
+            let Stage::Running(running) = &mut self.stage else { return None };
+            let outcome = running.other_plan.take().map_or(Ok(Finished::Left), |changed| Err(Failure::OtherPlan(changed)));
+            return self.close(outcome);
+        }
+        None
+    }
+
+    /// Ends the attempt. Whatever the outcome, nobody works on it any more, and its sinks are closed and their locks free, when the next
+    /// one begins.
+    fn close(&mut self, outcome: Result<Finished, Failure>) -> End {
+        let stage = std::mem::replace(&mut self.stage, Stage::Closing(outcome));
+        let (Stage::Running(running), pools) = (stage, self.run.pools.clone()) else { return Some(Err(internal_error())) };
+        running.attempt.stop.leave_now();
+        running.intakes.iter().for_each(Actor::wake);
+        self.reporter.ask(move || {
+            let Running { attempt, intakes, done, is_over, .. } = *running;
+            // Sources and their intakes end first.
+            while done.recv().is_ok() {}
+            drop(intakes);
+            let has_uncommitted = attempt.has_uncommitted();
+            pools.close(attempt.id);
+            drop(attempt);
+            // ETL threads may still hold batches of it.
+            let _ = is_over.recv();
+            News::Closed { has_uncommitted }
+        });
+        None
+    }
+
+    fn closed(&mut self, has_uncommitted: bool) -> End {
+        let next = Stage::Pausing { until: Instant::now(), then: Then::Attempt };
+        let Stage::Closing(outcome) = std::mem::replace(&mut self.stage, next) else { return Some(Err(internal_error())) };
+        self.has_uncommitted |= outcome.is_err() && has_uncommitted;
+        match outcome {
+            Ok(finished) => Some(Ok(finished)),
+            Err(failure) => self.failed(failure),
+        }
+    }
+
+    /// The attempt has failed: the run ends, or another attempt follows after a pause.
+    fn failed(&mut self, failure: Failure) -> End {
+        let lasted = self.began.elapsed();
+        self.steady_after = (lasted * 2).clamp(LEAST_STEADY, STEADY);
+        if lasted > STEADY {
+            (self.wait, self.failures_in_a_row, self.fences_in_a_row) = (FIRST_WAIT, 0, 0);
+        }
+        let (metrics, wait) = (&self.run.metrics, self.wait);
+        let longer = (wait * 2).min(LONGEST_WAIT);
+        let pause = match failure {
+            Failure::Fatal(reason) => return Some(Err(RunError::Failed(reason))),
+            Failure::State(reason) => return Some(Err(RunError::State(reason))),
+            Failure::OtherPlan(changed) => return Some(Err(RunError::PlanChanged(changed))),
+            Failure::Fenced(reason) => {
+                // Once is a take-over. Again and again it is several instances that take the splits from each other.
+                self.fences_in_a_row += 1;
+                let fences = self.fences_in_a_row;
+                let pause = if fences == 1 { Duration::ZERO } else { with_jitter(wait) };
+                if fences > 1 {
+                    self.wait = longer;
+                    metrics.set_run_trouble(Some(format!("restarted {fences} times, at last because {reason}")));
+                }
+                tracing::warn!(reason, "open files are discarded; restarting from the committed positions in {pause:?}");
+                pause
+            }
+            Failure::Stopped | Failure::Gone(_) => {
+                let reason = if let Failure::Gone(reason) = failure { reason } else { "it was left although this was not asked for" };
+                tracing::warn!(reason, "internal error; restarting from the committed positions in {wait:?}");
+                metrics.set_run_trouble(Some(format!("restarting after an internal error: {reason}")));
+                self.wait = longer;
+                wait
+            }
+            Failure::Refused { stage, reason } => {
+                tracing::warn!(stage, reason, "records were refused; restarting from the committed positions without them");
+                Duration::ZERO
+            }
+            Failure::Transient { stage, reason } => {
+                self.failures_in_a_row += 1;
+                let pause = match self.run.pause_after(&stage, &reason, self.failures_in_a_row, wait) {
+                    Ok(pause) => pause,
+                    Err(error) => return Some(Err(error)),
+                };
+                metrics.set_run_trouble(Some(format!("restarting because `{stage}` failed: {reason}")));
+                self.wait = longer;
+                pause
+            }
+        };
+        if pause.is_zero() {
+            return self.attempt();
+        }
+        self.stage = Stage::Pausing { until: Instant::now() + pause, then: Then::Attempt };
+        None
+    }
+
+    /// How the run ends when it is stopped while nothing of it is open.
+    fn stopped_between_attempts(&self) -> Finished {
+        if self.has_uncommitted {
+            tracing::warn!("records that were read before the last failure are not committed; they are read again at the next start");
+            return Finished::Left;
+        }
+        Finished::Stopped
+    }
+}
