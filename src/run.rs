@@ -235,3 +235,6 @@ fn unfinished_plan(store: &dyn StateStore) -> Result<Option<String>, StoreError>
 fn prints_to_terminal(plan: &Plan) -> bool {
     std::io::stdout().is_terminal() && plan.sinks.iter().any(|sink| sink.plugin == "stdout")
 }
+
+#[cfg(test)]
+mod tests;

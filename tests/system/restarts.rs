@@ -43,7 +43,8 @@ fn a_run_that_restarts_again_and_again_is_not_healthy_and_says_what_it_leaves() 
 fn put_in_the_way(site: &Site, pseidon: &Pseidon) {
     let (out, moved) = (site.path("out"), site.path(&format!("moved-{}", pseidon.log().len())));
     loop {
-        wait_until("a file is open", 60, || !hidden(&out).is_empty());
+        // The run's lock is there before its sink is open.
+        wait_until("a file is open", 60, || hidden(&out).iter().any(|path| path.is_file() && !path.ends_with("lock")));
         let count = |what: &str| pseidon.log().matches(what).count();
         let (restarts, waits) = (count("restarting from"), count("cannot write"));
         fs::rename(&out, &moved).expect("the folder can be moved");
