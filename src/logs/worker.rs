@@ -94,36 +94,50 @@ fn failed_by(panic: &(dyn Any + Send)) -> Outcome {
 
 impl Work {
     /// Plans the log and starts its run. Whoever waits for its end hears of it, also of a panic, which is a failure of the log.
-    pub(super) fn start(mut self) {
+    pub(super) fn start(self) {
         let pools = self.board.pools.clone();
         pools.run_blocking(move || {
             let begun = catch_unwind(AssertUnwindSafe(|| self.plan(&self.template.text, &self.row)));
             match begun.unwrap_or_else(|panic| Err(failed_by(panic.as_ref()))) {
                 Ok(plan) => self.start_plan(plan),
-                Err(outcome) => self.end.tell(outcome),
+                Err(outcome) => self.finish(outcome),
             }
         });
+    }
+
+    fn start_plan(self, plan: Arc<Plan>) {
+        let run = self.run_of(plan.clone(), self.store(), self.control.clone());
+        run.start(move |outcome| self.ended(plan, outcome));
+    }
+
+    /// The log's run has ended.
+    fn ended(self, plan: Arc<Plan>, outcome: Result<Finished, RunError>) {
+        let outcome = match outcome {
+            Ok(finished) => Outcome::of(finished),
+            Err(RunError::PlanChanged(changed)) => {
+                let finished = catch_unwind(AssertUnwindSafe(|| self.finish_changed(&changed)));
+                match finished.unwrap_or_else(|panic| Err(failed_by(panic.as_ref()))) {
+                    Ok(None) => return self.start_plan(plan),
+                    Ok(Some(finished)) => Outcome::of(finished),
+                    Err(outcome) => outcome,
+                }
+            }
+            Err(RunError::State(reason)) => Outcome::StateLost(reason),
+            Err(error) => Outcome::Failed(error.to_string()),
+        };
+        drop(plan);
+        self.finish(outcome);
+    }
+
+    /// Tells how the log has ended, when nothing here holds any more what logs share: it may be closed then.
+    fn finish(self, outcome: Outcome) {
+        let Work { template, board, entry, consumer, mut end, .. } = self;
+        drop((template, board, entry, consumer));
+        end.tell(outcome);
     }
 
     fn store(&self) -> Arc<dyn StateStore> {
         Arc::new(ScopedStore::new(self.template.store.clone(), self.row.log()))
-    }
-
-    fn start_plan(mut self, plan: Arc<Plan>) {
-        let run = self.run_of(plan.clone(), self.store(), self.control.clone());
-        run.start(move |outcome| match outcome {
-            Ok(finished) => self.end.tell(Outcome::of(finished)),
-            Err(RunError::PlanChanged(changed)) => {
-                let finished = catch_unwind(AssertUnwindSafe(|| self.finish_changed(&changed)));
-                match finished.unwrap_or_else(|panic| Err(failed_by(panic.as_ref()))) {
-                    Ok(None) => self.start_plan(plan),
-                    Ok(Some(finished)) => self.end.tell(Outcome::of(finished)),
-                    Err(outcome) => self.end.tell(outcome),
-                }
-            }
-            Err(RunError::State(reason)) => self.end.tell(Outcome::StateLost(reason)),
-            Err(error) => self.end.tell(Outcome::Failed(error.to_string())),
-        });
     }
 
     /// Finishes what a run of another version of the log has left. Returns how the log has ended if it is not to be run now. Blocks.

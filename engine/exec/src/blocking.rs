@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 
 use parking_lot::{Condvar, Mutex, MutexGuard};
 
-/// As many threads stay when there is nothing to do.
+/// As many threads are started as soon as there is work for them, and stay when there is nothing to do.
 const WANTED: usize = 4;
 /// How long work waits for a thread before there is one more, and how many more there are at once.
 const PATIENCE: Duration = Duration::from_millis(20);
@@ -46,11 +46,6 @@ impl BlockingPool {
     pub(crate) fn start() -> io::Result<BlockingPool> {
         let shared = Arc::new(Shared { state: Mutex::default(), ready: Condvar::new(), crowded: Condvar::new() });
         let pool = BlockingPool(shared.clone());
-        let mut state = shared.state.lock();
-        for _ in 0..WANTED {
-            shared.add_thread(&mut state)?;
-        }
-        drop(state);
         std::thread::Builder::new().name("blocking-watch".to_owned()).spawn(move || shared.watch())?;
         Ok(pool)
     }
@@ -62,7 +57,7 @@ impl BlockingPool {
         // Each that sleeps is woken for a piece of its own.
         if state.waiting.len() <= state.sleeping {
             self.0.ready.notify_one();
-        } else {
+        } else if state.threads >= WANTED || self.0.add_thread(&mut state).is_err() {
             self.0.crowded.notify_one();
         }
     }
@@ -78,7 +73,7 @@ impl Drop for BlockingPool {
 }
 
 impl Shared {
-    fn add_thread(self: &Arc<Self>, state: &mut MutexGuard<'_, State>) -> io::Result<()> {
+    fn add_thread(self: &Arc<Self>, state: &mut State) -> io::Result<()> {
         let shared = self.clone();
         std::thread::Builder::new().name("blocking".to_owned()).spawn(move || shared.work())?;
         state.threads += 1;
@@ -226,6 +221,14 @@ mod tests {
 
     use super::*;
 
+    /// Returns when as many threads as are wanted are left, and sleep.
+    fn rests(pool: &BlockingPool) {
+        let is_at_rest = |state: &State| state.sleeping == state.threads && state.threads <= WANTED;
+        while !is_at_rest(&pool.0.state.lock()) {
+            std::thread::yield_now();
+        }
+    }
+
     #[test]
     fn work_that_blocks_holds_up_no_other() {
         let pool = BlockingPool::start().unwrap();
@@ -243,11 +246,8 @@ mod tests {
         assert_eq!(is_done.recv(), Ok("free"));
         drop(release);
         assert_eq!(is_done.iter().filter(|what| *what == "blocked").count(), blocked);
-        // Those that are too many have left once the others sleep.
-        while pool.0.state.lock().sleeping < WANTED {
-            std::thread::yield_now();
-        }
-        assert_eq!(pool.0.state.lock().threads, WANTED);
+        // Those that are too many leave.
+        rests(&pool);
     }
 
     #[test]
@@ -263,9 +263,22 @@ mod tests {
         }
         drop(done);
         assert_eq!(is_done.iter().count(), WANTED * 4);
-        while pool.0.state.lock().sleeping < WANTED {
-            std::thread::yield_now();
+        rests(&pool);
+    }
+
+    #[test]
+    fn little_work_takes_few_threads() {
+        let pool = BlockingPool::start().unwrap();
+        let (done, is_done) = unbounded();
+        for _ in 0..WANTED * 4 {
+            let done = done.clone();
+            pool.run(move || done.send(()).unwrap());
+            is_done.recv().unwrap();
+            while pool.0.state.lock().sleeping == 0 {
+                std::thread::yield_now();
+            }
         }
+        assert_eq!(pool.0.state.lock().threads, 1);
     }
 
     #[test]

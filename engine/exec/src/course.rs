@@ -435,6 +435,7 @@ impl Course {
                         Ok(outcome) => ended(outcome),
                         Err(panicked) => failures.report(panicked),
                     }
+                    drop((source, setup));
                     drop(done);
                 };
                 std::thread::Builder::new()
