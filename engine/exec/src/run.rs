@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::{Receiver, RecvTimeoutError, bounded, select, unbounded};
 use parking_lot::Mutex;
 use pseidon_delivery::committer::Seen;
-use pseidon_delivery::{SinkId, StateStore, StoreError, StoredPlan, random};
+use pseidon_delivery::{Position, SinkId, SplitId, StateStore, StoreError, StoredPlan, random};
 use pseidon_plan::Plan;
 use pseidon_plan::chain::PlannedSource;
 use pseidon_plugin::metrics::Metrics;
@@ -109,8 +109,8 @@ struct Course {
     was_open: bool,
     /// Until when the run has to end, once the user has said stop.
     deadline: Option<Instant>,
-    /// Whether an attempt that failed had read records that were not committed.
-    has_uncommitted: bool,
+    /// How far attempts that failed had read splits of which not everything was committed, by the number of their source.
+    uncommitted: HashMap<(usize, SplitId), Position>,
     /// How long an attempt has to last until the failures before it count as overcome.
     steady_after: Duration,
 }
@@ -135,7 +135,7 @@ impl Run<'_> {
         let Some(store_id) = self.open_state(&pause)? else { return Ok(Finished::Stopped) };
         let acknowledged = self.plan.sinks.iter().map(|_| Arc::default()).collect();
         let mut course =
-            Course { pause, acknowledged, was_open: false, deadline: None, has_uncommitted: false, steady_after: LEAST_STEADY };
+            Course { pause, acknowledged, was_open: false, deadline: None, uncommitted: HashMap::new(), steady_after: LEAST_STEADY };
         let mut wait = FIRST_WAIT;
         let (mut failures_in_a_row, mut fences_in_a_row) = (0, 0);
         loop {
@@ -323,7 +323,18 @@ impl Run<'_> {
             attempt.stop.leave_now();
             outcome
         });
-        course.has_uncommitted |= outcome.is_err() && attempt.has_uncommitted();
+        let outcome = match outcome {
+            Ok(Finished::Stopped) if course.uncommitted.iter().any(|(split, upto)| attempt.read.lock().get(split) < Some(upto)) => {
+                Ok(stopped_between_attempts(course))
+            }
+            // Another instance has what was not committed.
+            Err(failure @ Failure::Fenced(_)) => Err(failure),
+            Err(failure) => {
+                course.uncommitted.extend(attempt.uncommitted());
+                Err(failure)
+            }
+            other => other,
+        };
         self.pools.close(attempt.id);
         drop(attempt);
         // ETL threads may still hold batches of it; its sinks are closed, and their locks free, when the last is gone.
@@ -483,6 +494,8 @@ impl Run<'_> {
                 },
                 default(patience) => {
                     if began.elapsed() >= course.steady_after {
+                        // What this attempt has not taken again is another instance's.
+                        course.uncommitted.clear();
                         self.metrics.set_run_trouble(None);
                     }
                     self.metrics.memory_used.set(self.pools.budget().used() as i64);
@@ -510,7 +523,7 @@ impl Run<'_> {
 
 /// How a run ends that is stopped while nothing of it is open.
 fn stopped_between_attempts(course: &Course) -> Finished {
-    if course.has_uncommitted {
+    if !course.uncommitted.is_empty() {
         tracing::warn!("records that were read before the last failure are not committed; they are read again at the next start");
         return Finished::Left;
     }
