@@ -3,7 +3,8 @@
 use std::fmt;
 use std::sync::Arc;
 
-/// Where a record stands in its split: a Kafka offset, the byte at which a line starts. Inside a split positions strictly increase.
+/// Where a record stands in its split: a Kafka offset, the byte at which a line starts. Inside a split positions never decrease; records
+/// that were made of one record share its position.
 ///
 /// A position that bounds a range is exclusive: "up to 7" covers 0 to 6.
 pub type Position = u64;

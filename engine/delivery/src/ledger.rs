@@ -50,6 +50,8 @@ struct SplitLedger {
 struct Waiting {
     first: Position,
     last: Position,
+    /// How many of the last dispatches ended at `last`.
+    ended_at_last: usize,
 }
 
 impl Ledger {
@@ -97,12 +99,21 @@ impl Ledger {
         let Some(ledger) = self.splits.get_mut(split) else { return };
         debug_assert!(first <= last);
         match ledger.waiting.get_mut(lane) {
-            Some(waiting) => waiting.last = last,
+            Some(waiting) => {
+                waiting.ended_at_last = 1 + if waiting.last == last { waiting.ended_at_last } else { 0 };
+                waiting.last = last;
+            }
             None => {
-                ledger.waiting.insert(lane.clone(), Waiting { first, last });
+                ledger.waiting.insert(lane.clone(), Waiting { first, last, ended_at_last: 1 });
                 ledger.waiting_order.insert((first, lane.clone()));
             }
         }
+    }
+
+    /// How many of the last dispatches to a lane ended with records at `last`; 0 if those after them ended at a higher position.
+    pub fn chunks_up_to(&self, split: &SplitId, lane: &LaneId, last: Position) -> usize {
+        let waiting = self.splits.get(split).and_then(|ledger| ledger.waiting.get(lane));
+        waiting.filter(|waiting| waiting.last == last).map_or(0, |waiting| waiting.ended_at_last)
     }
 
     /// All records below `frontier` have been dispatched or filtered out. `resume` is what the source needs beside that position.
@@ -138,6 +149,11 @@ impl Ledger {
     /// The low position of a split as the store has it; `None` if the split is not ours.
     pub fn low(&self, split: &SplitId) -> Option<Position> {
         self.splits.get(split).map(|ledger| ledger.low)
+    }
+
+    /// The position below which all records of a split have been handed to lanes or filtered out; `None` if the split is not ours.
+    pub fn frontier(&self, split: &SplitId) -> Option<Position> {
+        self.splits.get(split).map(|ledger| ledger.frontier)
     }
 
     /// The splits whose low position in the store has moved since the last call. Those that became ours are among them.

@@ -2,7 +2,7 @@
 //!
 //! The story, in the order in which a record lives through it:
 //!
-//! 1. A source reads a **split** (a Kafka partition, a file) whose records have strictly increasing [`Position`]s ([`id`]).
+//! 1. A source reads a **split** (a Kafka partition, a file) whose records have [`Position`]s that never decrease ([`id`]).
 //! 2. Whoever starts to read a split *takes* it: its **epoch** is raised in the [`store`], so that everybody who had it before can no
 //!    longer commit, and its **commit record** ([`record`]) says where to read from.
 //! 3. Records go into **lanes**: an open file of a bucket, a producer's transaction. The [`ledger`] of a sink knows which positions

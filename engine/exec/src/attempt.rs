@@ -8,11 +8,13 @@ use crossbeam_channel::Sender;
 use parking_lot::Mutex;
 use pseidon_delivery::{Committer, Position, SplitId};
 use pseidon_plan::Plan;
+use pseidon_plugin::budget::LaneMemory;
 use pseidon_plugin::metrics::Metrics;
 use pseidon_plugin::sink::Sink;
 use pseidon_plugin::stop::Stop;
 
 use crate::failure::Failures;
+use crate::lanes::ShownLanes;
 use crate::view::{LastBad, Tap};
 use crate::writers::WrittenSink;
 
@@ -33,14 +35,15 @@ pub(crate) struct Attempt {
 }
 
 impl Attempt {
-    /// Whether something that was read is not durable in every sink that it reaches.
-    pub(crate) fn has_uncommitted(&self) -> bool {
+    /// How far splits were read of which not everything is durable in every sink that it reaches.
+    pub(crate) fn uncommitted(&self) -> HashMap<(usize, SplitId), Position> {
         let lows: Vec<HashMap<SplitId, Position>> =
             self.sinks.iter().map(|sink| sink.committer.ledger().lows().into_iter().collect()).collect();
-        self.read.lock().iter().any(|((source, split), upto)| {
+        let is_uncommitted = |((source, split), upto): &(&(usize, SplitId), &Position)| {
             let sinks = &self.plan.sources[*source].sinks;
-            sinks.iter().any(|sink| lows[*sink].get(split).is_some_and(|low| low < upto))
-        })
+            sinks.iter().any(|sink| lows[*sink].get(split).is_some_and(|low| low < *upto))
+        };
+        self.read.lock().iter().filter(is_uncommitted).map(|(split, upto)| (split.clone(), *upto)).collect()
     }
 }
 
@@ -63,12 +66,23 @@ pub(crate) struct OpenSink {
     pub(crate) committer: Arc<Committer>,
     /// The writer that has all lanes, for a sink that wants one.
     pub(crate) only_writer: Option<usize>,
+    /// Its open lanes, for a person who looks at the run.
+    pub(crate) shown: ShownLanes,
 }
 
 impl OpenSink {
     /// What the writer threads need of it.
-    pub(crate) fn written(&self) -> WrittenSink {
-        WrittenSink { stage: self.stage.clone(), sink: self.sink.clone(), only_writer: self.only_writer }
+    pub(crate) fn written(&self, memory: &Arc<LaneMemory>, metrics: &Metrics) -> WrittenSink {
+        let stage = self.stage.split_once('#').map_or(self.stage.as_str(), |(stage, _)| stage);
+        WrittenSink {
+            stage: self.stage.clone(),
+            sink: self.sink.clone(),
+            committer: self.committer.clone(),
+            only_writer: self.only_writer,
+            memory: memory.clone(),
+            blocked: metrics.sink_blocked.with_label_values(&[stage]),
+            shown: self.shown.clone(),
+        }
     }
 }
 

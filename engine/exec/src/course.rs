@@ -3,13 +3,14 @@
 //! Nothing here blocks. A stage that waits for something that may block has it done elsewhere and hears of it as [`News`]; one that waits for
 //! the user, for failures or for a time is looked at by the thread that [watches](crate::watch) all runs.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, Select, Sender, TryRecvError, bounded, unbounded};
 use parking_lot::Mutex;
-use pseidon_delivery::StoreError;
 use pseidon_delivery::committer::Seen;
+use pseidon_delivery::{Position, SplitId, StoreError};
 use pseidon_plugin::source::{Ended, Reading, SourceHandle, SourceSetup};
 use pseidon_plugin::stop::{Pause, Stop};
 
@@ -35,6 +36,9 @@ const OPENING_GRACE: Duration = Duration::from_secs(2);
 /// How the run has ended, if it has.
 pub(crate) type End = Option<Result<Finished, RunError>>;
 
+/// The position after the last record that was read of each split, by the number of its source.
+type ReadUpTo = HashMap<(usize, SplitId), Position>;
+
 /// What came of something that may block.
 pub(crate) enum News {
     /// The state was looked at; the store's name.
@@ -43,8 +47,10 @@ pub(crate) enum News {
     Opened(Result<Vec<OpenSink>, Failure>),
     /// Nothing of the attempt is left.
     Closed {
-        /// Whether something that it had read is not committed.
-        has_uncommitted: bool,
+        /// How far it had read.
+        read: ReadUpTo,
+        /// The same for those splits of which not everything is committed.
+        uncommitted: ReadUpTo,
     },
     /// It panicked.
     Panicked,
@@ -64,8 +70,8 @@ pub(crate) struct Course {
     was_open: bool,
     /// Until when the run has to end, once the user has said stop.
     deadline: Option<Instant>,
-    /// Whether an attempt that failed had read records that were not committed.
-    has_uncommitted: bool,
+    /// How far attempts that failed had read splits of which not everything was committed.
+    uncommitted: ReadUpTo,
     /// When the attempt began.
     began: Instant,
     /// How long an attempt has to last until the failures before it count as overcome.
@@ -155,7 +161,7 @@ impl Course {
             pause: Pause::default(),
             was_open: false,
             deadline: None,
-            has_uncommitted: false,
+            uncommitted: HashMap::new(),
             began: Instant::now(),
             steady_after: LEAST_STEADY,
             wait: FIRST_WAIT,
@@ -219,6 +225,8 @@ impl Course {
         let Stage::Running(running) = &self.stage else { return };
         let metrics = &self.run.metrics;
         if self.began.elapsed() >= self.steady_after {
+            // What this attempt has not taken again is another instance's.
+            self.uncommitted.clear();
             metrics.set_run_trouble(None);
         }
         metrics.memory_used.set(self.run.pools.budget().used() as i64);
@@ -232,7 +240,7 @@ impl Course {
         match news {
             News::Looked(looked) => self.looked(looked),
             News::Opened(opened) => self.opened(opened),
-            News::Closed { has_uncommitted } => self.closed(has_uncommitted),
+            News::Closed { read, uncommitted } => self.closed(&read, uncommitted),
             News::Panicked => Some(Err(internal_error())),
         }
     }
@@ -511,23 +519,30 @@ impl Course {
             // Sources and their intakes end first.
             while done.recv().is_ok() {}
             drop(intakes);
-            let has_uncommitted = attempt.has_uncommitted();
+            let (uncommitted, read) = (attempt.uncommitted(), std::mem::take(&mut *attempt.read.lock()));
             pools.close(attempt.id);
             drop(attempt);
             // ETL threads may still hold batches of it.
             let _ = is_over.recv();
-            News::Closed { has_uncommitted }
+            News::Closed { read, uncommitted }
         });
         None
     }
 
-    fn closed(&mut self, has_uncommitted: bool) -> End {
+    fn closed(&mut self, read: &ReadUpTo, uncommitted: ReadUpTo) -> End {
         let next = Stage::Pausing { until: Instant::now(), then: Then::Attempt };
         let Stage::Closing(outcome) = std::mem::replace(&mut self.stage, next) else { return Some(Err(internal_error())) };
-        self.has_uncommitted |= outcome.is_err() && has_uncommitted;
         match outcome {
+            Ok(Finished::Stopped) if self.uncommitted.iter().any(|(split, upto)| read.get(split) < Some(upto)) => {
+                Some(Ok(self.stopped_between_attempts()))
+            }
             Ok(finished) => Some(Ok(finished)),
-            Err(failure) => self.failed(failure),
+            // Another instance has what was not committed.
+            Err(failure @ Failure::Fenced(_)) => self.failed(failure),
+            Err(failure) => {
+                self.uncommitted.extend(uncommitted);
+                self.failed(failure)
+            }
         }
     }
 
@@ -587,7 +602,7 @@ impl Course {
 
     /// How the run ends when it is stopped while nothing of it is open.
     fn stopped_between_attempts(&self) -> Finished {
-        if self.has_uncommitted {
+        if !self.uncommitted.is_empty() {
             tracing::warn!("records that were read before the last failure are not committed; they are read again at the next start");
             return Finished::Left;
         }

@@ -8,7 +8,7 @@
 //!    queued.
 //! 3. `etl`: threads take batches from the `queue`, in any order, decode them and take them through the whole chain ([`process`]).
 //! 4. `order`: what comes out is put back in order for each split, entered into the sinks' ledgers and handed to writers.
-//! 5. `writers`: threads that write into the sinks' open lanes and commit them.
+//! 5. `writers`: threads that fill the sinks' open [`lanes`], seal and commit them.
 //!
 //! All threads but those of sources belong to [`Pools`], which runs may share: those of 3 and 5, one that watches all runs (`watch`), and some
 //! for all that may block beside that (`blocking`), such as 2. [`View`] is a window onto a run.
@@ -22,6 +22,7 @@ mod course;
 mod etl;
 mod failure;
 mod intake;
+pub mod lanes;
 mod opening;
 mod order;
 mod pools;

@@ -12,6 +12,7 @@ use pseidon_plugin::stop::Stop;
 
 use crate::attempt::OpenSink;
 use crate::failure::Failure;
+use crate::lanes::ShownLanes;
 
 /// What it takes to open the sinks.
 pub(crate) struct Opening {
@@ -60,8 +61,8 @@ impl Opening {
                 other => other,
             });
             let sink = opened.map_err(|error| Failure::of_sink(planned.id.as_str(), error))?;
-            let only_writer = sink.single_writer().then(|| sinks.len() % settings.writer_threads);
-            sinks.push(OpenSink { stage: planned.id.to_string(), sink, committer, only_writer });
+            let only_writer = sink.rules().single_writer.then(|| sinks.len() % settings.writer_threads);
+            sinks.push(OpenSink { stage: planned.id.to_string(), sink, committer, only_writer, shown: ShownLanes::default() });
         }
         Ok(sinks)
     }

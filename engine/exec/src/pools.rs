@@ -90,7 +90,7 @@ impl Pools {
 
     /// Makes the writers of the attempt's sinks.
     pub(crate) fn open(&self, attempt: &Attempt) {
-        let sinks: Vec<WrittenSink> = attempt.sinks.iter().map(|sink| sink.written()).collect();
+        let sinks: Vec<WrittenSink> = attempt.sinks.iter().map(|sink| sink.written(&self.lanes, &attempt.metrics)).collect();
         self.writers.open(attempt.id, &sinks, &attempt.failures);
     }
 

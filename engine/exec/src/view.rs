@@ -10,9 +10,9 @@ use crossbeam_channel::{Sender, bounded};
 use parking_lot::Mutex;
 use pseidon_delivery::{Position, SplitId};
 use pseidon_plugin::rows::Rows;
-use pseidon_plugin::sink::OpenLane;
 
 use crate::attempt::Attempt;
+use crate::lanes::ShownLane;
 
 /// A sign of life: whoever works shows it now and then, whoever watches sees how long ago that was.
 pub struct Pulse {
@@ -102,12 +102,11 @@ impl View {
         attempt.sinks.iter().map(of_sink).collect()
     }
 
-    /// The lanes that are open in every sink that keeps lanes open: the sink's name, and its lanes ordered by theirs.
-    pub fn open_lanes(&self) -> Vec<(String, Vec<OpenLane>)> {
+    /// The lanes that are open in every sink: the sink's name, and its lanes ordered by theirs.
+    pub fn open_lanes(&self) -> Vec<(String, Vec<ShownLane>)> {
         let Some(attempt) = self.attempt.lock().upgrade() else { return Vec::new() };
         let of_sink = |sink: &crate::attempt::OpenSink| {
-            let mut lanes = sink.sink.open_lanes();
-            lanes.sort_by(|one, other| one.lane.cmp(&other.lane));
+            let lanes = sink.shown.list();
             (!lanes.is_empty()).then(|| (sink.stage.clone(), lanes))
         };
         attempt.sinks.iter().filter_map(of_sink).collect()

@@ -1,7 +1,7 @@
 //! The writer threads, which write into the sinks' lanes and commit them.
 //!
-//! They work for many runs. A sink has as many [`Writer`]s as there are threads, and each of its lanes is one writer's; which thread does a
-//! writer's next task is decided when the task's turn has come ([`schedule`]). So a writer is at work on one thread at most, in the order of
+//! They work for many runs. A sink has as many writers as there are threads, and each of its [lanes](crate::lanes) is one writer's; which thread
+//! does a writer's next task is decided when the task's turn has come ([`schedule`]). So a writer is at work on one thread at most, in the order of
 //! what it was given, and nothing else depends on the thread it is on: when a task takes long because its target hangs, another thread takes
 //! the place of this one ([`crew`]).
 
@@ -16,18 +16,22 @@ mod tests;
 use std::cell::Cell;
 use std::io;
 use std::rc::Rc;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
+use std::task::{Wake, Waker};
 use std::time::{Duration, Instant};
 
-use pseidon_delivery::SplitId;
-use pseidon_plugin::sink::{Chunk, Sink, Writer};
+use prometheus::IntGauge;
+use pseidon_delivery::{Committer, SplitId};
+use pseidon_plugin::budget::LaneMemory;
+use pseidon_plugin::sink::{Chunk, Sink};
 
 use self::crew::{Crew, JobId};
-use self::schedule::{Discarded, Job, Key, Schedule};
+use self::schedule::{Discarded, Job, Key, Next, Schedule};
 use self::task::{Closed, Flush, Task};
 use crate::answer::{Answer, answer};
 use crate::attempt::AttemptId;
 use crate::failure::{Failure, Failures, guarded};
+use crate::lanes::{Lanes, LanesSetup, ShownLanes};
 use crate::queue::Unwritten;
 use crate::sync::{Condvar, JoinHandle, Mutex, has_ended, now, spawn, when_about_to_wait};
 
@@ -48,8 +52,16 @@ pub(crate) struct WrittenSink {
     pub(crate) stage: String,
     /// The sink.
     pub(crate) sink: Arc<dyn Sink>,
+    /// Its committer.
+    pub(crate) committer: Arc<Committer>,
     /// The number of the writer that has all lanes, for a sink that wants one.
     pub(crate) only_writer: Option<usize>,
+    /// What the open lanes of all sinks may buffer.
+    pub(crate) memory: Arc<LaneMemory>,
+    /// Counts its writers that are blocked.
+    pub(crate) blocked: IntGauge,
+    /// Where its open lanes are shown.
+    pub(crate) shown: ShownLanes,
 }
 
 /// What the threads share.
@@ -73,12 +85,26 @@ struct PoolState {
     is_over: bool,
 }
 
-/// A writer with what is needed to make it and to report its failures.
+/// A writer with what is needed to report its failures.
 struct SinkWriter {
-    sink: WrittenSink,
+    stage: String,
     failures: Failures,
-    /// `None` before it is opened.
-    writer: Option<Box<dyn Writer>>,
+    lanes: Lanes,
+}
+
+/// Has a writer try again what its target did not take.
+struct WriterWaker {
+    pool: Weak<Pool>,
+    key: Key,
+}
+
+impl Wake for WriterWaker {
+    fn wake(self: Arc<Self>) {
+        if let Some(pool) = self.pool.upgrade() {
+            pool.state.lock().schedule.wake(self.key, now());
+            pool.ready.notify_one();
+        }
+    }
 }
 
 impl Writers {
@@ -111,8 +137,10 @@ impl Writers {
         let mut writers = Vec::new();
         for (number, sink) in sinks.iter().enumerate() {
             for writer in (0..self.pool.count).filter(|writer| sink.only_writer.is_none_or(|only| only == *writer)) {
-                let new = SinkWriter { sink: sink.clone(), failures: failures.clone(), writer: None };
-                writers.push(((attempt, number, writer), new));
+                let key = (attempt, number, writer);
+                let waker = Waker::from(Arc::new(WriterWaker { pool: Arc::downgrade(&self.pool), key }));
+                let lanes = Lanes::new(sink.lanes(self.pool.count, waker));
+                writers.push((key, SinkWriter { stage: sink.stage.clone(), failures: failures.clone(), lanes }));
             }
         }
         self.pool.state.lock().schedule.open(attempt, writers, now());
@@ -254,18 +282,16 @@ impl Pool {
     /// Does a job. A failure of it is the whole attempt's: it is reported, then what is open of the attempt is thrown away.
     fn perform(&self, job: Job<SinkWriter>) {
         let Job { key, mut writer, task } = job;
-        let flush = task.as_ref().and_then(Task::flush);
         let done = guarded(|| writer.perform(task));
         match done {
-            Ok(tick_every) => {
-                let over = self.state.lock().schedule.done(key, writer, tick_every, now());
+            Ok(next) => {
+                let over = self.state.lock().schedule.done(key, writer, next, now());
                 if let Some(writer) = over {
                     self.discard(Discarded { writers: vec![(key, writer)], tasks: Vec::new() });
                 }
             }
             Err(failure) => {
                 writer.failures.report(failure);
-                drop(flush);
                 let mut discarded = self.state.lock().schedule.fail(key.0);
                 discarded.writers.push((key, writer));
                 self.discard(discarded);
@@ -294,17 +320,27 @@ impl Pool {
     }
 }
 
-impl SinkWriter {
-    /// Does a task, or opens the writer. Returns how often it wants to be ticked.
-    fn perform(&mut self, task: Option<Task>) -> Result<Duration, Failure> {
-        let failed = |error| Failure::of_sink(&self.sink.stage, error);
-        let writer = match &mut self.writer {
-            Some(writer) => writer,
-            none => none.insert(self.sink.sink.writer().map_err(failed)?),
-        };
-        if let Some(task) = task {
-            task.perform(writer.as_mut()).map_err(failed)?;
+impl WrittenSink {
+    /// What one of its writers needs.
+    fn lanes(&self, writers: usize, waker: Waker) -> LanesSetup {
+        LanesSetup {
+            sink: self.sink.clone(),
+            committer: self.committer.clone(),
+            writers,
+            memory: self.memory.clone(),
+            blocked: self.blocked.clone(),
+            waker,
+            shown: self.shown.clone(),
         }
-        Ok(writer.tick_every())
+    }
+}
+
+impl SinkWriter {
+    /// Does a task; a new writer has none.
+    fn perform(&mut self, task: Option<Task>) -> Result<Next, Failure> {
+        if let Some(task) = task {
+            task.perform(&mut self.lanes).map_err(|error| Failure::of_sink(&self.stage, error))?;
+        }
+        Ok(Next { tick_every: self.lanes.check_every(), resume_at: self.lanes.resume_at() })
     }
 }

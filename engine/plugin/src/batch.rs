@@ -41,9 +41,10 @@ pub struct Batch {
     pub split: Arc<Split>,
     /// The records' bytes.
     pub payloads: Payloads,
-    /// Each record's position; strictly increasing.
+    /// Each record's position; never decreasing. Records that were made of one record share its position.
     pub positions: Vec<Position>,
-    /// The first position after those that the batch covers. Positions without a record (markers, gaps) are covered too.
+    /// The first position that the batch does not cover. Positions without a record (markers, gaps) are covered too. It is the last record's own
+    /// position where more records of that position follow in the next batch.
     pub next: Position,
     /// What the source needs beside [`Batch::next`] to continue there; kept with the position, and not read by the engine.
     pub resume: Option<Resume>,
@@ -276,7 +277,7 @@ impl BatchBuilder {
 
     /// The batch, which covers all positions below `next`.
     pub fn finish(mut self, next: Position) -> Batch {
-        debug_assert!(self.positions.last().is_none_or(|last| *last < next));
+        debug_assert!(self.positions.last().is_none_or(|last| *last <= next));
         Batch {
             split: self.split,
             payloads: Payloads { buffer: self.buffer.freeze(), spans: self.spans, lines: self.lines },

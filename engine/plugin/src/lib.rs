@@ -5,19 +5,22 @@
 //!
 //! - A [`Source`](source::Source) emits [`Batch`]es: consecutive records of one split, their bytes in one shared buffer.
 //! - A [`Format`](format::Format) decodes the fields that the plan asks for, and only those, into Arrow columns.
-//! - A [`Sink`](sink::Sink) says which lane each of the [`Rows`] goes to, and its [`Writer`](sink::Writer)s make lanes durable.
+//! - A [`Sink`](sink::Sink) says which lane each of the [`Rows`] goes to, and opens [`Lane`](lane::Lane)s, which the engine
+//!   fills, seals, commits and publishes.
 //!
 //! The engine's side of these (threads, queues, order, commits) is `pseidon-exec`.
 
 pub mod batch;
 pub mod budget;
 pub mod format;
+pub mod lane;
 pub mod memory;
 pub mod metrics;
 pub mod options;
 pub mod outbox;
 pub mod raw_headers;
 pub mod registry;
+pub mod rollover;
 pub mod rows;
 pub mod sink;
 pub mod source;

@@ -1,13 +1,13 @@
 //! Sinks: where records leave.
 //!
 //! A sink lives in three steps. The plugin *prepares* it from options and the columns it will be given, without I/O, so that `check` finds
-//! every mistake. It is *opened* for a run. Then ETL threads ask it which lane each row goes to, and writer threads, each with a
-//! [`Writer`] of its own, make lanes durable through the handle's committer.
+//! every mistake. It is *opened* for a run. Then ETL threads ask it which lane each row goes to, and writer threads open its
+//! [lanes](crate::lane), fill them, commit what is durable of them and have it published.
 
 use std::collections::HashMap;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::task::Waker;
 
 use arrow::datatypes::SchemaRef;
 use pseidon_delivery::committer::{Abandon, Positions};
@@ -18,6 +18,7 @@ use thiserror::Error;
 
 use crate::batch::Batch;
 use crate::budget::{Charge, LaneMemory};
+use crate::lane::{Lane, LaneRules, Transaction};
 use crate::memory::ArrayMemory;
 use crate::metrics::Metrics;
 use crate::options::Options;
@@ -155,10 +156,10 @@ pub struct SinkSetup {
     pub metrics: Metrics,
 }
 
-/// A sink in a run. Shared by ETL threads.
+/// A sink in a run. Shared by ETL threads and writer threads.
 pub trait Sink: Send + Sync {
-    /// Whether all lanes have to be with one writer.
-    fn single_writer(&self) -> bool;
+    /// How its lanes are treated.
+    fn rules(&self) -> LaneRules;
 
     /// Splits were taken over. A sink whose target holds the positions cuts their earlier owners off in the target, and returns what the
     /// target holds of each split. A sink that stages publishes what `staged` names as far as this machine can, and returns which ids that
@@ -168,26 +169,33 @@ pub trait Sink: Send + Sync {
     /// Which lane each row goes to. Rows keep their order inside a lane. Runs on an ETL thread.
     fn route(&self, rows: Rows) -> Routed;
 
-    /// A writer, for one writer thread.
-    fn writer(&self) -> Result<Box<dyn Writer>, SinkError>;
+    /// Opens a lane, before the target is touched. `waker` is called when a lane that was full, or is on its way to be durable, can continue.
+    fn lane(&self, lane: &LaneId, waker: &Waker) -> Result<Box<dyn Lane>, SinkError>;
 
-    /// The lanes that are open now in all writers, for who looks at the run; nothing where lanes are not open for long.
-    fn open_lanes(&self) -> Vec<OpenLane> {
-        Vec::new()
+    /// Publishes what is staged and committed. Called again with the same entries if the target was blocked, so it must be repeatable.
+    fn publish(&self, _staged: &[Staged]) -> Result<Publishing, SinkError> {
+        Ok(Publishing::Done(Vec::new()))
+    }
+
+    /// A transaction without records, for positions that moved by themselves; `None` where the store holds the positions. Nothing is sent to
+    /// the target before it is committed.
+    fn transaction_without_records(&self) -> Option<Box<dyn Transaction>> {
+        None
+    }
+
+    /// Called about as often as [`LaneRules::check_every`] says, whether or not a lane is open.
+    fn tick(&self) -> Result<(), SinkError> {
+        Ok(())
     }
 }
 
-/// A lane that is open.
+/// How far publishing is.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct OpenLane {
-    /// The lane: of files, their bucket.
-    pub lane: LaneId,
-    /// The bytes on disk so far, with an estimate of what is buffered.
-    pub bytes: u64,
-    /// The records in it.
-    pub records: u64,
-    /// When it was opened.
-    pub opened: Instant,
+pub enum Publishing {
+    /// Everything is visible, or will be by other means. The store can forget these ids; the sink sees to the others.
+    Done(Vec<String>),
+    /// The target cannot be changed now, for this reason.
+    Blocked(String),
 }
 
 /// A split that was taken over.
@@ -270,23 +278,6 @@ impl Chunk {
         let held = batch.charge_more(memory.bytes()).map(Arc::new);
         chunks.iter_mut().for_each(|(_, chunk)| chunk.held = held.clone());
     }
-}
-
-/// Writes the lanes of one writer thread. Dropping it throws away what is open and was never handed to a commit. What was handed to a
-/// commit that did not succeed stays: its answer may have been lost, and then it is committed; the next take-over finds out.
-pub trait Writer: Send {
-    /// Takes a chunk in. Chunks of one split come in order of their positions. Blocks while the target cannot be written, and tries again
-    /// until it can or the run is left.
-    fn write(&mut self, chunk: Chunk) -> Result<(), SinkError>;
-
-    /// How often [`Writer::tick`] wants to be called.
-    fn tick_every(&self) -> Duration;
-
-    /// Commits what is due by time.
-    fn tick(&mut self) -> Result<(), SinkError>;
-
-    /// Commits and publishes every lane that holds records of one of these splits, or every lane.
-    fn flush(&mut self, splits: Option<&[SplitId]>) -> Result<(), SinkError>;
 }
 
 /// A sink cannot go on.

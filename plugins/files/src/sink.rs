@@ -5,45 +5,42 @@
 //! - [`options`]: what the user can say; [`settings`]: what they said, checked.
 //! - [`route`] finds each row's bucket, which is a lane or several: the path and the name that a [`template`] gives, of which [`lane_name`]
 //!   sees to it that they stay inside the base directory. It makes what is [`written`] of the record.
-//! - [`writer`] holds the open files ([`open_file`]) of a writer thread and closes them by the rules in [`rollover`] and [`cron`]; when the
-//!   disk does not take more, it waits ([`blocked`]).
+//! - [`lane`] writes a lane's file ([`open_file`]) and brings it to the disk; when it is closed is decided by the engine.
 //! - [`staging`] makes the hidden files, each in the [`folder`] of its run, and cleans up after processes that died; [`place`] gives a committed
 //!   file its visible name, and decides by the [`disk`] whether it has it.
 //! - [`follow_ups`] publishes in the background what could not be published at once, and does what follows for a published file ([`follow_up`]):
 //!   [`relocate`] moves it, [`hook`] reports it. A test can kill the process when a file has been `moved` and when the report has succeeded
 //!   (`hooked`).
 
-mod blocked;
-mod cron;
 mod disk;
 mod folder;
 mod follow_up;
 mod follow_ups;
 mod hook;
 mod host;
+mod lane;
 mod lane_name;
 mod open_file;
 mod options;
 mod place;
 mod relocate;
-mod rollover;
 mod route;
 mod settings;
 mod staging;
 mod template;
-mod writer;
 mod written;
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashSet};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::task::Waker;
 
-use parking_lot::Mutex;
 use prometheus::{IntCounter, IntGauge};
-use pseidon_delivery::{LaneId, Staged};
+use pseidon_delivery::{LaneId, Staged, failpoint};
 use pseidon_dsl::Diagnostic;
+use pseidon_plugin::lane::{Lane, LaneRules};
 use pseidon_plugin::sink::{
-    OpenLane, PreparedSink, Protocol, Routed, Sink, SinkError, SinkFacts, SinkInput, SinkPlugin, SinkSetup, TakenOver, TakenSplit, Writer,
+    PreparedSink, Protocol, Publishing, Routed, Sink, SinkError, SinkFacts, SinkInput, SinkPlugin, SinkSetup, TakenOver, TakenSplit,
 };
 use pseidon_plugin::spec::PluginSpec;
 use pseidon_plugin::{Options, Rows};
@@ -51,9 +48,10 @@ use pseidon_plugin::{Options, Rows};
 use self::follow_up::Destination;
 use self::follow_ups::{FollowUps, SinkContext};
 use self::hook::Hook;
+use self::lane::FileLane;
+use self::place::{Outcome, sync_dirs};
 use self::settings::{MoveTo, Settings};
-use self::staging::{Hidden, Staging};
-use self::writer::FileWriter;
+use self::staging::{Hidden, Staging, read_moves};
 
 /// The sink `files`.
 pub struct FilesSink;
@@ -112,9 +110,7 @@ impl PreparedSink for Files {
             follow_ups,
             staging: Arc::new(staging),
             move_to,
-            lanes: Mutex::default(),
             settings,
-            stage,
             place,
             setup,
         };
@@ -140,17 +136,13 @@ impl MoveTo {
     }
 }
 
-/// What the writers of a run share.
+/// What the lanes of a run share.
 struct Shared {
     settings: Arc<Settings>,
     setup: SinkSetup,
     follow_ups: FollowUps,
     staging: Arc<Staging>,
     move_to: Option<MoveTo>,
-    /// The files that are open in all writers, as they were after the last rows.
-    lanes: Mutex<HashMap<LaneId, OpenLane>>,
-    /// The sink stage's name.
-    stage: String,
     /// Which of the stage's places in the flow this is, if not the first.
     place: Option<String>,
     extension: String,
@@ -177,12 +169,14 @@ impl Shared {
 struct OpenSink(Arc<Shared>);
 
 impl Sink for OpenSink {
-    fn single_writer(&self) -> bool {
-        false
-    }
-
-    fn open_lanes(&self) -> Vec<OpenLane> {
-        self.0.lanes.lock().values().cloned().collect()
+    fn rules(&self) -> LaneRules {
+        let settings = &self.0.settings;
+        LaneRules {
+            single_writer: false,
+            rollover: settings.rollover.clone(),
+            check_every: settings.check_freq,
+            most_open: settings.max_open_files,
+        }
     }
 
     fn take_over(&self, splits: &[TakenSplit], staged: &[Staged]) -> Result<TakenOver, SinkError> {
@@ -206,8 +200,40 @@ impl Sink for OpenSink {
         settings.router.route(rows, |rows| settings.codec.check(rows))
     }
 
-    fn writer(&self) -> Result<Box<dyn Writer>, SinkError> {
-        Ok(Box::new(FileWriter::new(self.0.clone())))
+    fn lane(&self, lane: &LaneId, _waker: &Waker) -> Result<Box<dyn Lane>, SinkError> {
+        Ok(Box::new(FileLane::new(self.0.clone(), lane.clone())))
+    }
+
+    fn publish(&self, staged: &[Staged]) -> Result<Publishing, SinkError> {
+        let shared = &self.0;
+        let moves = read_moves(staged.to_vec())?;
+        let (mut changed, mut not_here, mut failure) = (BTreeSet::new(), HashSet::new(), None);
+        for (id, moving) in &moves {
+            match moving.apply(&mut changed) {
+                Ok(Outcome::NotHere(_)) => _ = not_here.insert(id.clone()),
+                Ok(Outcome::Taken) => {}
+                Ok(Outcome::Published) => {
+                    failpoint::reach("renamed");
+                    // An earlier call may have renamed the file, and not have synced its folders.
+                    changed.extend(moving.dirs());
+                }
+                Err(error) => failure = Some(error),
+            }
+        }
+        if let Some(error) = failure.or(sync_dirs(&changed).err()) {
+            return Ok(Publishing::Blocked(error.to_string()));
+        }
+        shared.bytes_out.inc_by(moves.iter().filter_map(|(_, moving)| moving.bytes).sum());
+        shared.files.inc_by((moves.len() - not_here.len()) as u64);
+        let mut done = Vec::new();
+        for (id, moving) in moves {
+            match moving.follow_up.clone() {
+                _ if not_here.contains(&id) => shared.follow_ups.publish_later(id, moving),
+                Some(follow_up) => shared.follow_ups.follow(id, moving, follow_up),
+                None => done.push(id),
+            }
+        }
+        Ok(Publishing::Done(done))
     }
 }
 

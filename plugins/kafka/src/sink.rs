@@ -22,6 +22,7 @@ use crate::topics::check_name;
 mod cluster;
 mod health;
 mod ids;
+mod lane;
 mod open;
 mod positions;
 mod producer;
@@ -34,7 +35,6 @@ mod size;
 mod takeover;
 mod topic;
 mod transaction;
-mod writer;
 
 use record::{Copied, RecordPlan};
 use refusals::Refusals;

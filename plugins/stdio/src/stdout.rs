@@ -3,19 +3,23 @@
 //! Every chunk is written out as soon as it comes, and positions are committed afterwards, every second and at the end: after a crash a
 //! line may be printed again, and none is left out.
 
-use std::collections::HashMap;
 use std::fs::File;
 use std::io::{self, BufWriter, ErrorKind, Write};
 use std::os::fd::AsFd;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::Waker;
 use std::time::Duration;
 
+use parking_lot::Mutex;
 use pseidon_delivery::committer::Abandon;
-use pseidon_delivery::{Committer, LaneCommit, LaneId, Position, SplitId, Staged};
+use pseidon_delivery::{LaneId, Staged};
 use pseidon_dsl::Diagnostic;
 use pseidon_formats::{RecordEncoder, RecordFormat};
+use pseidon_plugin::lane::{Lane, LaneRules, Room, Sealed};
+use pseidon_plugin::rollover::Rollover;
 use pseidon_plugin::sink::{
-    Chunk, PreparedSink, Protocol, Routed, Sink, SinkError, SinkFacts, SinkInput, SinkPlugin, SinkSetup, TakenOver, TakenSplit, Writer,
+    Chunk, PreparedSink, Protocol, Routed, Sink, SinkError, SinkFacts, SinkInput, SinkPlugin, SinkSetup, TakenOver, TakenSplit,
 };
 use pseidon_plugin::spec::{OptionDefault, OptionKind, OptionSpec, PluginSpec, Role};
 use pseidon_plugin::{BadRow, Options, Rows, Stop};
@@ -91,19 +95,26 @@ impl PreparedSink for Prepared {
     fn open(&self, setup: SinkSetup) -> Result<Arc<dyn Sink>, SinkError> {
         // A descriptor of our own, since the standard library's handle keeps a buffer that is written line by line.
         let output = io::stdout().as_fd().try_clone_to_owned().map_err(failed)?;
-        Ok(Arc::new(Stdout { output: File::from(output), encoder: self.encoder.clone(), setup }))
+        Ok(Arc::new(Stdout::new(File::from(output), self.encoder.clone(), &setup)))
     }
 }
 
 struct Stdout {
-    output: File,
-    encoder: Arc<RecordEncoder>,
-    setup: SinkSetup,
+    printer: Arc<Printer>,
+}
+
+impl Stdout {
+    fn new(output: File, encoder: Arc<RecordEncoder>, setup: &SinkSetup) -> Stdout {
+        let outlet = Outlet::new(output, setup.committer.sink().as_str(), setup.stop.clone(), &setup.metrics);
+        let out = Mutex::new(BufWriter::with_capacity(BUFFER, outlet));
+        Stdout { printer: Arc::new(Printer { encoder, out, stop: setup.stop.clone(), has_reader: AtomicBool::new(true) }) }
+    }
 }
 
 impl Sink for Stdout {
-    fn single_writer(&self) -> bool {
-        true
+    fn rules(&self) -> LaneRules {
+        let rollover = Rollover::every(COMMIT_EVERY);
+        LaneRules { single_writer: true, rollover, check_every: COMMIT_EVERY / 4, most_open: usize::MAX }
     }
 
     fn take_over(&self, _splits: &[TakenSplit], _staged: &[Staged]) -> Result<TakenOver, SinkError> {
@@ -111,7 +122,7 @@ impl Sink for Stdout {
     }
 
     fn route(&self, rows: Rows) -> Routed {
-        let bad = self.encoder.check(&rows);
+        let bad = self.printer.encoder.check(&rows);
         match rows.without(&bad) {
             Ok(rows) if rows.is_empty() => Routed { chunks: Vec::new(), bad },
             Ok(rows) => Routed { chunks: vec![Chunk::new(LANE.into(), rows)], bad },
@@ -122,93 +133,70 @@ impl Sink for Stdout {
         }
     }
 
-    fn writer(&self) -> Result<Box<dyn Writer>, SinkError> {
-        let output = self.output.try_clone().map_err(failed)?;
-        let setup = &self.setup;
-        let outlet = Outlet::new(output, setup.committer.sink().as_str(), setup.stop.clone(), &setup.metrics);
-        Ok(Box::new(StdoutWriter {
-            out: BufWriter::with_capacity(BUFFER, outlet),
-            encoder: self.encoder.clone(),
-            committer: setup.committer.clone(),
-            lane: LANE.into(),
-            stop: setup.stop.clone(),
-            printed: HashMap::new(),
-            reader_left: false,
-        }))
-    }
-}
-
-struct StdoutWriter {
-    out: BufWriter<Outlet>,
-    encoder: Arc<RecordEncoder>,
-    committer: Arc<Committer>,
-    lane: LaneId,
-    stop: Stop,
-    /// Up to where each split was printed since the last commit.
-    printed: HashMap<SplitId, Position>,
-    /// Nobody reads what is printed any more; from then on nothing is, and nothing counts as printed.
-    reader_left: bool,
-}
-
-impl StdoutWriter {
-    fn print(&mut self, rows: &Rows) -> io::Result<()> {
-        // A pipeline may print in several places: their lines must not be mixed.
-        let _turn = io::stdout().lock();
-        self.encoder.write_lines(rows, &mut self.out)?;
-        self.out.flush()
+    fn lane(&self, _lane: &LaneId, _waker: &Waker) -> Result<Box<dyn Lane>, SinkError> {
+        Ok(Box::new(PrintedLane { printer: self.printer.clone() }))
     }
 
-    fn commit(&mut self) -> Result<(), SinkError> {
-        if self.printed.is_empty() {
-            return Ok(());
+    /// A reader that left is seen even while there is nothing to print for it.
+    fn tick(&self) -> Result<(), SinkError> {
+        if self.printer.has_reader() && self.printer.out.lock().get_ref().reader_left().map_err(failed)? {
+            self.printer.stop_reading();
         }
-        let splits = self.printed.drain().collect();
-        self.committer.commit(&[LaneCommit { lane: self.lane.clone(), splits }], Vec::new())?;
         Ok(())
     }
+}
 
-    fn stop_reading(&mut self) {
-        self.reader_left = true;
+/// Standard output, as the lanes of a run share it.
+struct Printer {
+    encoder: Arc<RecordEncoder>,
+    out: Mutex<BufWriter<Outlet>>,
+    stop: Stop,
+    /// Whether anything may still be read of what is printed. Afterwards nothing is printed any more.
+    has_reader: AtomicBool,
+}
+
+impl Printer {
+    fn print(&self, rows: &Rows) -> io::Result<()> {
+        let mut out = self.out.lock();
+        // A pipeline may print in several places: their lines must not be mixed.
+        let _turn = io::stdout().lock();
+        self.encoder.write_lines(rows, &mut *out)?;
+        out.flush()
+    }
+
+    fn has_reader(&self) -> bool {
+        self.has_reader.load(Ordering::Relaxed)
+    }
+
+    fn stop_reading(&self) {
+        self.has_reader.store(false, Ordering::Relaxed);
         self.stop.stop_reading();
     }
 }
 
-impl Writer for StdoutWriter {
-    fn write(&mut self, chunk: Chunk) -> Result<(), SinkError> {
-        let Some(last) = chunk.rows.len().checked_sub(1) else { return Ok(()) };
-        if self.reader_left {
-            return Ok(());
+/// What is printed between two commits.
+struct PrintedLane {
+    printer: Arc<Printer>,
+}
+
+impl Lane for PrintedLane {
+    fn write(&mut self, rows: &Rows) -> Result<Room, SinkError> {
+        if !self.printer.has_reader() {
+            return Ok(Room::Closed);
         }
-        match self.print(&chunk.rows) {
-            Ok(()) => {
-                let upto = chunk.rows.position(last) + 1;
-                self.printed.insert(chunk.rows.batch().split.id.clone(), upto);
-                Ok(())
-            }
+        match self.printer.print(rows) {
+            Ok(()) => Ok(Room::Ready),
             Err(error) if error.kind() == ErrorKind::BrokenPipe => {
-                self.stop_reading();
-                Ok(())
+                self.printer.stop_reading();
+                Ok(Room::Closed)
             }
-            Err(_) if self.stop.leaving_now() => Err(Abandon::Stopped.into()),
+            Err(_) if self.printer.stop.leaving_now() => Err(Abandon::Stopped.into()),
             Err(error) => Err(failed(error)),
         }
     }
 
-    fn tick_every(&self) -> Duration {
-        COMMIT_EVERY
-    }
-
-    fn tick(&mut self) -> Result<(), SinkError> {
-        // A reader that left is seen even while there is nothing to print for it.
-        if !self.reader_left && self.out.get_ref().reader_left().map_err(failed)? {
-            self.stop_reading();
-        }
-        self.commit()
-    }
-
-    fn flush(&mut self, splits: Option<&[SplitId]>) -> Result<(), SinkError> {
-        let asked = |split: &SplitId| splits.is_none_or(|wanted| wanted.contains(split));
-        if self.printed.keys().any(asked) { self.commit() } else { Ok(()) }
+    fn seal(self: Box<Self>) -> Result<Sealed, SinkError> {
+        Ok(Sealed::Durable)
     }
 }
 

@@ -3,14 +3,16 @@
 //! It still commits how far it has come, so that a restart does not read again what was dropped, and so that it costs a pipeline what the
 //! delivery protocol costs.
 
-use std::collections::HashMap;
 use std::sync::Arc;
+use std::task::Waker;
 use std::time::Duration;
 
-use pseidon_delivery::{Committer, LaneCommit, LaneId, Position, SplitId, Staged};
+use pseidon_delivery::{LaneId, Staged};
 use pseidon_dsl::Diagnostic;
+use pseidon_plugin::lane::{Lane, LaneRules, Room, Sealed};
+use pseidon_plugin::rollover::Rollover;
 use pseidon_plugin::sink::{
-    Chunk, PreparedSink, Protocol, Routed, Sink, SinkError, SinkFacts, SinkInput, SinkPlugin, SinkSetup, TakenOver, TakenSplit, Writer,
+    Chunk, PreparedSink, Protocol, Routed, Sink, SinkError, SinkFacts, SinkInput, SinkPlugin, SinkSetup, TakenOver, TakenSplit,
 };
 use pseidon_plugin::spec::{PluginSpec, Role};
 use pseidon_plugin::{Options, Rows};
@@ -55,19 +57,19 @@ impl PreparedSink for Prepared {
         None
     }
 
-    fn open(&self, setup: SinkSetup) -> Result<Arc<dyn Sink>, SinkError> {
-        Ok(Arc::new(DropSink { lane: LANE.into(), committer: setup.committer }))
+    fn open(&self, _setup: SinkSetup) -> Result<Arc<dyn Sink>, SinkError> {
+        Ok(Arc::new(DropSink { lane: LANE.into() }))
     }
 }
 
 struct DropSink {
     lane: LaneId,
-    committer: Arc<Committer>,
 }
 
 impl Sink for DropSink {
-    fn single_writer(&self) -> bool {
-        true
+    fn rules(&self) -> LaneRules {
+        let rollover = Rollover::every(COMMIT_EVERY);
+        LaneRules { single_writer: true, rollover, check_every: COMMIT_EVERY / 4, most_open: usize::MAX }
     }
 
     fn take_over(&self, _splits: &[TakenSplit], _staged: &[Staged]) -> Result<TakenOver, SinkError> {
@@ -79,48 +81,21 @@ impl Sink for DropSink {
         Routed { chunks, bad: Vec::new() }
     }
 
-    fn writer(&self) -> Result<Box<dyn Writer>, SinkError> {
-        Ok(Box::new(DropWriter { lane: self.lane.clone(), committer: self.committer.clone(), dropped: HashMap::new() }))
+    fn lane(&self, _lane: &LaneId, _waker: &Waker) -> Result<Box<dyn Lane>, SinkError> {
+        Ok(Box::new(DropLane))
     }
 }
 
-struct DropWriter {
-    lane: LaneId,
-    committer: Arc<Committer>,
-    /// Up to where each split was dropped since the last commit.
-    dropped: HashMap<SplitId, Position>,
-}
+/// A lane whose rows are gone as soon as they come.
+struct DropLane;
 
-impl DropWriter {
-    fn commit(&mut self) -> Result<(), SinkError> {
-        if self.dropped.is_empty() {
-            return Ok(());
-        }
-        let splits = self.dropped.drain().collect();
-        self.committer.commit(&[LaneCommit { lane: self.lane.clone(), splits }], Vec::new())?;
-        Ok(())
-    }
-}
-
-impl Writer for DropWriter {
-    fn write(&mut self, chunk: Chunk) -> Result<(), SinkError> {
-        let Some(last) = chunk.rows.len().checked_sub(1) else { return Ok(()) };
-        let upto = chunk.rows.position(last) + 1;
-        self.dropped.insert(chunk.rows.batch().split.id.clone(), upto);
-        Ok(())
+impl Lane for DropLane {
+    fn write(&mut self, _rows: &Rows) -> Result<Room, SinkError> {
+        Ok(Room::Ready)
     }
 
-    fn tick_every(&self) -> Duration {
-        COMMIT_EVERY
-    }
-
-    fn tick(&mut self) -> Result<(), SinkError> {
-        self.commit()
-    }
-
-    fn flush(&mut self, splits: Option<&[SplitId]>) -> Result<(), SinkError> {
-        let asked = |split: &SplitId| splits.is_none_or(|wanted| wanted.contains(split));
-        if self.dropped.keys().any(asked) { self.commit() } else { Ok(()) }
+    fn seal(self: Box<Self>) -> Result<Sealed, SinkError> {
+        Ok(Sealed::Durable)
     }
 }
 

@@ -6,7 +6,6 @@ use std::time::{Duration, Instant};
 use pseidon_dsl::nearest;
 use pseidon_plan::Plan;
 use pseidon_plugin::rows::Rows;
-use pseidon_plugin::sink::OpenLane;
 
 use super::super::actions::Action;
 use super::super::counts::Counts;
@@ -150,7 +149,7 @@ fn files(entry: &Entry) -> Vec<String> {
     let mut lines: Vec<_> =
         counts.map(|(stage, counts)| format!("{stage} open={} published={}", counts.open_files, counts.files)).collect();
     for (stage, lanes) in entry.view.open_lanes() {
-        let line = |lane: &OpenLane| {
+        let line = |lane: &pseidon_exec::lanes::ShownLane| {
             let age = lane.opened.elapsed().as_secs();
             format!("{stage} {} bytes={} records={} seconds={age}", one_line(lane.lane.as_str()), lane.bytes, lane.records)
         };

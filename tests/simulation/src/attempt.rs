@@ -2,12 +2,15 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::Waker;
 
-use pseidon_delivery::committer::{Begin, Positions, Seen};
+use pseidon_delivery::committer::{Abandon, Begin, Positions, Seen};
 use pseidon_delivery::{Claimant, CommitRecord, Committer, Position, SinkId, SplitId};
+use pseidon_exec::lanes::{Lanes, LanesSetup, ShownLanes};
 use pseidon_exec::takeover::{resumption, take_over};
 use pseidon_plugin::Stop;
-use pseidon_plugin::sink::{Chunk, Sink, SinkSetup, Writer};
+use pseidon_plugin::sink::{Chunk, Sink, SinkError, SinkSetup};
 
 use crate::fixture::{FIXTURE, rows};
 use crate::network::Client;
@@ -19,12 +22,13 @@ use crate::world::{Order, Shared, SinkKind, plan_name, split_id};
 struct OpenSink {
     committer: Arc<Committer>,
     sink: Arc<dyn Sink>,
-    writer: Box<dyn Writer>,
+    lanes: Lanes,
 }
 
 struct Attempt<'a> {
     world: &'a Shared,
     id: ProcessId,
+    stop: Stop,
     sinks: Vec<OpenSink>,
     /// The partitions that it holds, each with the position from which it reads on and the generation of the topic that it reads.
     held: BTreeMap<usize, Held>,
@@ -45,7 +49,7 @@ pub(crate) fn run(world: &Shared, id: ProcessId, seen: &[Arc<Seen>]) -> Result<(
         locked.controls.entry(id).or_default().stop = Some(stop.clone());
         (locked.owner_name(id), locked.sinks.clone())
     };
-    let mut attempt = Attempt { world, id, sinks: Vec::new(), held: BTreeMap::new() };
+    let mut attempt = Attempt { world, id, stop: stop.clone(), sinks: Vec::new(), held: BTreeMap::new() };
     for ((sink, kind), seen) in sinks.into_iter().zip(seen) {
         attempt.sinks.push(open(world, id, &owner, &stop, &sink, kind, seen)?);
     }
@@ -57,7 +61,7 @@ fn open(
     id: ProcessId,
     owner: &str,
     stop: &Stop,
-    sink: &SinkId,
+    sink_id: &SinkId,
     kind: SinkKind,
     seen: &Arc<Seen>,
 ) -> Result<OpenSink, Failure> {
@@ -69,7 +73,7 @@ fn open(
     };
     let base = world.lock().disks.dir().to_owned();
     let switching = world.clone();
-    let committer = Committer::new(sink.clone(), store, claimant, positions, stop.abandoned());
+    let committer = Committer::new(sink_id.clone(), store, claimant, positions, stop.abandoned());
     let committer = Arc::new(committer.remembering(seen.clone()).waiting_by(move |_| switching.switch()));
     let sink: Arc<dyn Sink> = match kind {
         SinkKind::Files => FIXTURE.files[id.plan].open(SinkSetup {
@@ -85,8 +89,17 @@ fn open(
         })?,
         SinkKind::Target => Arc::new(target::TargetSink { world: world.clone(), process: id, committer: committer.clone() }),
     };
-    let writer = sink.writer()?;
-    Ok(OpenSink { committer, sink, writer })
+    let lanes = Lanes::new(LanesSetup {
+        sink: sink.clone(),
+        committer: committer.clone(),
+        writers: 1,
+        memory: FIXTURE.memory.clone(),
+        blocked: FIXTURE.metrics.sink_blocked.with_label_values(&[sink_id.as_str()]),
+        // What is blocked is tried again with every flush.
+        waker: Waker::noop().clone(),
+        shown: ShownLanes::default(),
+    });
+    Ok(OpenSink { committer, sink, lanes })
 }
 
 impl Attempt<'_> {
@@ -100,7 +113,7 @@ impl Attempt<'_> {
                 Order::Lost(partition) => return Err(Failure::Fenced(format!("the group has taken partition {partition} away"))),
                 Order::Read(partition, count) => self.read(partition, count)?,
                 Order::Flush(partitions) => self.flush(partitions.as_deref())?,
-                Order::Tick => self.sinks.iter_mut().try_for_each(|open| open.writer.tick())?,
+                Order::Tick => self.sinks.iter_mut().try_for_each(|open| open.lanes.tick())?,
                 Order::Idle => self.commit_idle()?,
                 Order::Tell => self.tell_group(),
                 Order::Fail => return Err(Failure::Transient("something fails for a moment".into())),
@@ -188,7 +201,7 @@ impl Attempt<'_> {
             open.committer.ledger().advance(&id, next, Some(&resume));
         }
         for (number, chunk) in chunks {
-            self.sinks[number].writer.write(chunk)?;
+            self.sinks[number].lanes.write(chunk, ())?;
         }
         Ok(())
     }
@@ -196,7 +209,16 @@ impl Attempt<'_> {
     fn flush(&mut self, partitions: Option<&[usize]>) -> Result<(), Failure> {
         let ids = partitions.map(ids);
         for open in &mut self.sinks {
-            open.writer.flush(ids.as_deref())?;
+            let is_done = Arc::new(AtomicBool::new(false));
+            let done = is_done.clone();
+            open.lanes.flush(ids.as_deref(), move || done.store(true, Ordering::Relaxed))?;
+            while !is_done.load(Ordering::Relaxed) {
+                if self.stop.leaving_now() {
+                    return Err(SinkError::from(Abandon::Stopped).into());
+                }
+                self.world.switch();
+                open.lanes.resume()?;
+            }
         }
         Ok(())
     }

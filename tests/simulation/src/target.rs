@@ -2,13 +2,16 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+use std::task::Waker;
 use std::time::Duration;
 
-use arrow::array::{Array, AsArray};
+use arrow::array::AsArray;
 use pseidon_delivery::committer::Abandon;
-use pseidon_delivery::{CommitError, Committer, LaneCommit, LaneId, Position, SplitCommit, SplitId, Staged};
+use pseidon_delivery::{CommitError, Committer, LaneId, Position, SplitCommit, SplitId, Staged};
 use pseidon_plugin::Rows;
-use pseidon_plugin::sink::{Chunk, Routed, Sink, SinkError, TakenOver, TakenSplit, TargetPosition, Writer};
+use pseidon_plugin::lane::{self, Lane, LaneRules, Room, Sealed};
+use pseidon_plugin::rollover::Rollover;
+use pseidon_plugin::sink::{Chunk, Routed, Sink, SinkError, TakenOver, TakenSplit, TargetPosition};
 
 use crate::process::ProcessId;
 use crate::scenario::{Kind, Mutation};
@@ -87,8 +90,10 @@ pub(crate) struct TargetSink {
 }
 
 impl Sink for TargetSink {
-    fn single_writer(&self) -> bool {
-        true
+    fn rules(&self) -> LaneRules {
+        // Whatever is written is committed with the next tick.
+        let rollover = Rollover::every(Duration::ZERO);
+        LaneRules { single_writer: true, rollover, check_every: Duration::from_secs(1), most_open: usize::MAX }
     }
 
     fn take_over(&self, splits: &[TakenSplit], _: &[Staged]) -> Result<TakenOver, SinkError> {
@@ -120,50 +125,46 @@ impl Sink for TargetSink {
     }
 
     fn route(&self, rows: Rows) -> Routed {
-        let keys = rows.columns().column(0).as_string::<i32>().clone();
-        let mut by_key: BTreeMap<&str, Vec<u32>> = BTreeMap::new();
-        for row in 0..keys.len() {
-            by_key.entry(keys.value(row)).or_default().push(row as u32);
-        }
-        let chunk = |(key, numbers): (&str, Vec<u32>)| Some(Chunk::new(LaneId::from(key), rows.take(&numbers.into()).ok()?));
-        Routed { chunks: by_key.into_iter().filter_map(chunk).collect(), bad: Vec::new() }
+        let chunks = if rows.is_empty() { Vec::new() } else { vec![Chunk::new(LaneId::from(LANE), rows)] };
+        Routed { chunks, bad: Vec::new() }
     }
 
-    fn writer(&self) -> Result<Box<dyn Writer>, SinkError> {
-        let (world, process, committer) = (self.world.clone(), self.process, self.committer.clone());
-        Ok(Box::new(TargetWriter { world, process, committer, records: Vec::new(), lanes: BTreeMap::new() }))
+    fn lane(&self, _: &LaneId, _: &Waker) -> Result<Box<dyn Lane>, SinkError> {
+        Ok(Box::new(self.open_transaction()))
+    }
+
+    fn transaction_without_records(&self) -> Option<Box<dyn lane::Transaction>> {
+        Some(Box::new(self.open_transaction()))
     }
 }
 
-struct TargetWriter {
+impl TargetSink {
+    fn open_transaction(&self) -> OpenTransaction {
+        OpenTransaction {
+            world: self.world.clone(),
+            process: self.process,
+            owner: self.committer.claimant().owner.clone(),
+            records: Vec::new(),
+        }
+    }
+}
+
+/// The only lane.
+const LANE: &str = "transaction";
+
+/// What is written between two commits.
+struct OpenTransaction {
     world: Shared,
     process: ProcessId,
-    committer: Arc<Committer>,
+    owner: String,
     records: Vec<(String, String)>,
-    lanes: BTreeMap<LaneId, BTreeMap<SplitId, Position>>,
 }
 
-impl TargetWriter {
-    fn commit(&mut self) -> Result<(), SinkError> {
-        let records = std::mem::take(&mut self.records);
-        let lane = |(lane, splits): (LaneId, BTreeMap<SplitId, Position>)| LaneCommit { lane, splits: splits.into_iter().collect() };
-        let lanes: Vec<LaneCommit> = std::mem::take(&mut self.lanes).into_iter().map(lane).collect();
-        let mut is_unanswered = false;
-        let outcome = self.committer.commit_through(&lanes, |splits| {
-            let outcome = self.transact(records, splits);
-            is_unanswered = matches!(outcome, Err(Abandon::Stopped));
-            outcome
-        });
-        match outcome {
-            Err(_) if is_unanswered => Err(SinkError::Transient("the target has not answered a transaction".into())),
-            other => Ok(other?),
-        }
-    }
-
+impl OpenTransaction {
     /// One transaction with records and positions.
-    fn transact(&self, records: Vec<(String, String)>, splits: &[SplitCommit]) -> Result<(), Abandon> {
+    fn transact(&mut self, splits: &[SplitCommit]) -> Result<(), Abandon> {
         self.world.maybe_switch();
-        let owner = self.committer.claimant().owner.clone();
+        let (owner, records) = (self.owner.clone(), std::mem::take(&mut self.records));
         let positions = splits.iter().map(|step| (step.split.clone(), step.low)).collect();
         let transaction = Transaction { owner: owner.clone(), records, positions };
         let mut world = self.world.lock();
@@ -190,28 +191,30 @@ impl TargetWriter {
     }
 }
 
-impl Writer for TargetWriter {
-    fn write(&mut self, chunk: Chunk) -> Result<(), SinkError> {
-        let rows = &chunk.rows;
-        let Some(last) = rows.len().checked_sub(1) else { return Ok(()) };
-        let split = rows.batch().split.id.clone();
-        self.lanes.entry(chunk.lane.clone()).or_default().insert(split, rows.position(last) + 1);
+impl Lane for OpenTransaction {
+    fn write(&mut self, rows: &Rows) -> Result<Room, SinkError> {
+        let keys = rows.columns().column(0).as_string::<i32>();
         for row in 0..rows.len() {
             let payload = rows.payload(row).unwrap_or_default();
-            self.records.push((chunk.lane.to_string(), String::from_utf8_lossy(payload).into_owned()));
+            self.records.push((keys.value(row).to_owned(), String::from_utf8_lossy(payload).into_owned()));
         }
+        Ok(Room::Ready)
+    }
+
+    fn seal(self: Box<Self>) -> Result<Sealed, SinkError> {
+        Ok(Sealed::Transaction(self))
+    }
+}
+
+impl lane::Transaction for OpenTransaction {
+    fn commit(&mut self, splits: &[SplitCommit]) -> Result<(), SinkError> {
+        match self.transact(splits) {
+            Err(Abandon::Stopped) => Err(SinkError::Transient("the target has not answered a transaction".into())),
+            other => Ok(other?),
+        }
+    }
+
+    fn committed(self: Box<Self>) -> Result<(), SinkError> {
         Ok(())
-    }
-
-    fn tick_every(&self) -> Duration {
-        Duration::from_secs(1)
-    }
-
-    fn tick(&mut self) -> Result<(), SinkError> {
-        self.commit()
-    }
-
-    fn flush(&mut self, _: Option<&[SplitId]>) -> Result<(), SinkError> {
-        self.commit()
     }
 }

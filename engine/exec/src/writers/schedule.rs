@@ -32,6 +32,8 @@ struct Slot<W> {
     waits_since: Option<Instant>,
     /// `None` before the first one is known, and while the writer is opened or ticked. No other task moves it.
     next_tick: Option<Instant>,
+    /// When the writer's target is to be tried again. It is in the past if the writer was woken.
+    resume_at: Option<Instant>,
     /// The time of its entry in the agenda.
     ready: Option<Instant>,
 }
@@ -48,6 +50,15 @@ impl AttemptState {
     fn is_over(&self) -> bool {
         self.has_failed || self.closing.is_some()
     }
+}
+
+/// What a writer wants next.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Next {
+    /// It is ticked once in each period of this length.
+    pub(super) tick_every: Duration,
+    /// When its target is to be tried again, if that is blocked.
+    pub(super) resume_at: Option<Instant>,
 }
 
 /// What a thread is to do with a writer.
@@ -79,7 +90,14 @@ impl<W> Schedule<W> {
     pub(super) fn open(&mut self, attempt: AttemptId, writers: impl IntoIterator<Item = (Key, W)>, now: Instant) {
         self.attempts.insert(attempt, AttemptState::default());
         for (key, writer) in writers {
-            let slot = Slot { writer: Some(writer), tasks: VecDeque::new(), waits_since: Some(now), next_tick: None, ready: None };
+            let slot = Slot {
+                writer: Some(writer),
+                tasks: VecDeque::new(),
+                waits_since: Some(now),
+                next_tick: None,
+                resume_at: None,
+                ready: None,
+            };
             self.slots.insert(key, slot);
             self.enter(key);
         }
@@ -128,6 +146,10 @@ impl<W> Schedule<W> {
                 slot.next_tick = None;
                 Some(Task::Tick)
             }
+            Some(_) if slot.resume_at.is_some_and(|at| at <= now) => {
+                slot.resume_at = None;
+                Some(Task::Resume)
+            }
             Some(_) => slot.tasks.pop_front(),
         };
         Some(Job { key, writer, task })
@@ -138,16 +160,26 @@ impl<W> Schedule<W> {
         self.agenda.first().map(|(ready, _)| *ready)
     }
 
-    /// A thread has done a writer's job. The writer wants to be ticked once in each period. If the attempt is over by now, it comes back to be
-    /// dropped.
-    pub(super) fn done(&mut self, key: Key, writer: W, period: Duration, now: Instant) -> Option<W> {
+    /// A writer's target can be tried again now.
+    pub(super) fn wake(&mut self, key: Key, now: Instant) {
+        let Some(slot) = self.slots.get_mut(&key) else { return };
+        slot.resume_at = Some(slot.resume_at.map_or(now, |at| at.min(now)));
+        if slot.writer.is_some() {
+            self.enter(key);
+        }
+    }
+
+    /// A thread has done a writer's job. If the attempt is over by now, the writer comes back to be dropped.
+    pub(super) fn done(&mut self, key: Key, writer: W, next: Next, now: Instant) -> Option<W> {
         if !self.is_open(key.0) {
             return Some(writer);
         }
-        let next_tick = self.after(now, period);
+        let next_tick = self.after(now, next.tick_every);
         let Some(slot) = self.slots.get_mut(&key) else { return Some(writer) };
         slot.writer = Some(writer);
         slot.next_tick.get_or_insert(next_tick);
+        // It may have been woken meanwhile.
+        slot.resume_at = [slot.resume_at.filter(|at| *at <= now), next.resume_at].into_iter().flatten().min();
         slot.waits_since = (!slot.tasks.is_empty()).then_some(now);
         self.enter(key);
         None
@@ -209,7 +241,7 @@ impl<W> Schedule<W> {
         if let Some(ready) = slot.ready.take() {
             self.agenda.remove(&(ready, key));
         }
-        slot.ready = [slot.waits_since, slot.next_tick].into_iter().flatten().min();
+        slot.ready = [slot.waits_since, slot.next_tick, slot.resume_at].into_iter().flatten().min();
         self.agenda.extend(slot.ready.map(|ready| (ready, key)));
     }
 

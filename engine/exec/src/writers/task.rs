@@ -4,9 +4,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use pseidon_delivery::SplitId;
-use pseidon_plugin::sink::{Chunk, SinkError, Writer};
+use pseidon_plugin::sink::{Chunk, SinkError};
 
 use crate::answer::Answerer;
+use crate::lanes::Lanes;
 use crate::queue::Unwritten;
 
 /// One step of a writer.
@@ -17,23 +18,18 @@ pub(super) enum Task {
     Flush(Option<Vec<SplitId>>, Arc<Flush>),
     /// Commit what is due by time.
     Tick,
+    /// Try again what the target did not take.
+    Resume,
 }
 
 impl Task {
-    /// Has the writer do it.
-    pub(super) fn perform(self, writer: &mut dyn Writer) -> Result<(), SinkError> {
+    /// Does it.
+    pub(super) fn perform(self, lanes: &mut Lanes) -> Result<(), SinkError> {
         match self {
-            Task::Write(chunk, _unwritten) => writer.write(chunk),
-            Task::Flush(splits, flush) => writer.flush(splits.as_deref()).map(|()| flush.finish_part()),
-            Task::Tick => writer.tick(),
-        }
-    }
-
-    /// The flush that it is a part of. As long as it is kept, the one who waits for the flush does not hear that there will be no answer.
-    pub(super) fn flush(&self) -> Option<Arc<Flush>> {
-        match self {
-            Task::Flush(_, flush) => Some(flush.clone()),
-            Task::Write(..) | Task::Tick => None,
+            Task::Write(chunk, unwritten) => lanes.write(chunk, unwritten),
+            Task::Flush(splits, flush) => lanes.flush(splits.as_deref(), move || flush.finish_part()),
+            Task::Tick => lanes.tick(),
+            Task::Resume => lanes.resume(),
         }
     }
 }

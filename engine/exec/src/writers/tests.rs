@@ -5,26 +5,36 @@ mod schedule;
 #[cfg(not(feature = "model"))]
 mod threads;
 
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
+use std::task::Waker;
 use std::time::Duration;
 
 use arrow::array::{RecordBatch, RecordBatchOptions};
 use arrow::datatypes::Schema;
 use crossbeam_channel::{Receiver, unbounded};
 use parking_lot::Mutex;
-use pseidon_delivery::{LaneId, Position, SplitId, Staged};
+use pseidon_delivery::committer::Positions;
+use pseidon_delivery::embedded::EmbeddedStore;
+use pseidon_delivery::{Claimant, CommitRecord, Committer, LaneId, Position, SplitCommit, SplitId, Staged};
+use pseidon_plugin::LaneMemory;
 use pseidon_plugin::batch::{BatchBuilder, MetaWanted, RecordMeta, Split};
+use pseidon_plugin::lane::{Lane, LaneRules, Room, Sealed, Transaction};
+use pseidon_plugin::metrics::Metrics;
+use pseidon_plugin::rollover::Rollover;
 use pseidon_plugin::rows::Rows;
-use pseidon_plugin::sink::{Chunk, Routed, Sink, SinkError, TakenOver, TakenSplit, Writer};
+use pseidon_plugin::sink::{Chunk, Routed, Sink, SinkError, TakenOver, TakenSplit};
 
 use super::WrittenSink;
 use crate::attempt::AttemptId;
 use crate::failure::{Failure, Failures};
+use crate::lanes::ShownLanes;
 use crate::queue::{UnitQueue, Unwritten};
+
+const SPLIT: &str = "split";
 
 /// One row at this position.
 pub(super) fn chunk(position: Position) -> Chunk {
-    let split = Arc::new(Split { id: SplitId::from("split"), topic: "split".to_owned(), partition: 0 });
+    let split = Arc::new(Split { id: SplitId::from(SPLIT), topic: "split".to_owned(), partition: 0 });
     let mut batch = BatchBuilder::new(split, MetaWanted::default(), 1);
     batch.push(position, Some(b"x"), RecordMeta::default());
     let options = RecordBatchOptions::new().with_row_count(Some(1));
@@ -40,25 +50,29 @@ pub(super) fn unwritten(attempt: AttemptId) -> Unwritten {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Event {
     Wrote(Position),
+    /// What was written is committed.
     Flushed,
     Ticked,
+    /// What was written is thrown away.
     Dropped,
 }
 
 type Behaviour = dyn Fn(&Event) -> Result<(), SinkError> + Send + Sync;
 
-/// What is shared with a writer: what it does, and what it has done.
+/// What is shared with a lane: what it does, and what it has done.
 #[derive(Clone)]
 pub(super) struct Script {
     done: Arc<Mutex<Vec<Event>>>,
     behave: Arc<Behaviour>,
     /// How often it wants to be ticked.
     pub(super) period: Duration,
+    /// Whether its lane takes rows, and who wants to hear that it does.
+    room: Arc<Mutex<(bool, Vec<Waker>)>>,
 }
 
 impl Script {
     pub(super) fn new(behave: impl Fn(&Event) -> Result<(), SinkError> + Send + Sync + 'static) -> Script {
-        Script { done: Arc::default(), behave: Arc::new(behave), period: PERIOD }
+        Script { done: Arc::default(), behave: Arc::new(behave), period: PERIOD, room: Arc::new(Mutex::new((true, Vec::new()))) }
     }
 
     fn does(&self, event: Event) -> Result<(), SinkError> {
@@ -76,15 +90,46 @@ impl Script {
         self.done.lock().iter().filter_map(wrote).collect()
     }
 
-    /// A sink whose writers follow the script. All of its lanes are one writer's.
+    /// From now on its lane is full, until [`Script::make_room`].
+    pub(super) fn fill(&self) {
+        self.room.lock().0 = false;
+    }
+
+    pub(super) fn make_room(&self) {
+        let wakers = {
+            let mut room = self.room.lock();
+            room.0 = true;
+            std::mem::take(&mut room.1)
+        };
+        wakers.into_iter().for_each(Waker::wake);
+    }
+
+    /// A sink whose lane follows the script. All of its rows are one writer's.
     pub(super) fn sink(&self, stage: &str) -> WrittenSink {
-        WrittenSink { stage: stage.to_owned(), sink: Arc::new(self.clone()), only_writer: Some(0) }
+        // The target holds the positions, so the store is never asked.
+        static STORE: LazyLock<Arc<EmbeddedStore>> = LazyLock::new(|| {
+            let dir = tempfile::tempdir().expect("a folder").keep();
+            Arc::new(EmbeddedStore::open(&dir, "p").expect("a store"))
+        });
+        let claimant = Claimant { owner: "one".to_owned(), plan: "p".to_owned(), accepts_other_plans: false };
+        let committer = Committer::new(stage.into(), STORE.clone(), claimant, Positions::InTarget, Arc::default());
+        committer.ledger().take(SplitId::from(SPLIT), CommitRecord::default(), 0);
+        committer.ledger().advance(&SplitId::from(SPLIT), Position::MAX, None);
+        WrittenSink {
+            stage: stage.to_owned(),
+            sink: Arc::new(self.clone()),
+            committer: Arc::new(committer),
+            only_writer: Some(0),
+            memory: LaneMemory::new(1 << 20),
+            blocked: Metrics::new().sink_blocked.with_label_values(&[stage]),
+            shown: ShownLanes::default(),
+        }
     }
 }
 
 impl Sink for Script {
-    fn single_writer(&self) -> bool {
-        true
+    fn rules(&self) -> LaneRules {
+        LaneRules { single_writer: true, rollover: Rollover::every(Duration::MAX), check_every: self.period, most_open: usize::MAX }
     }
 
     fn take_over(&self, _splits: &[TakenSplit], _staged: &[Staged]) -> Result<TakenOver, SinkError> {
@@ -95,34 +140,56 @@ impl Sink for Script {
         Routed::default()
     }
 
-    fn writer(&self) -> Result<Box<dyn Writer>, SinkError> {
-        Ok(Box::new(Scripted(self.clone())))
+    fn lane(&self, _lane: &LaneId, waker: &Waker) -> Result<Box<dyn Lane>, SinkError> {
+        Ok(Box::new(ScriptedLane { script: self.clone(), waker: waker.clone(), is_committed: false }))
+    }
+
+    fn tick(&self) -> Result<(), SinkError> {
+        self.does(Event::Ticked)
     }
 }
 
-struct Scripted(Script);
+struct ScriptedLane {
+    script: Script,
+    waker: Waker,
+    is_committed: bool,
+}
 
-impl Writer for Scripted {
-    fn write(&mut self, chunk: Chunk) -> Result<(), SinkError> {
-        self.0.does(Event::Wrote(chunk.rows.position(0)))
+impl Lane for ScriptedLane {
+    fn write(&mut self, rows: &Rows) -> Result<Room, SinkError> {
+        {
+            let mut room = self.script.room.lock();
+            if !room.0 {
+                room.1.push(self.waker.clone());
+                return Ok(Room::Full);
+            }
+        }
+        self.script.does(Event::Wrote(rows.position(0)))?;
+        Ok(Room::Ready)
     }
 
-    fn tick_every(&self) -> Duration {
-        self.0.period
-    }
-
-    fn tick(&mut self) -> Result<(), SinkError> {
-        self.0.does(Event::Ticked)
-    }
-
-    fn flush(&mut self, _splits: Option<&[SplitId]>) -> Result<(), SinkError> {
-        self.0.does(Event::Flushed)
+    fn seal(self: Box<Self>) -> Result<Sealed, SinkError> {
+        Ok(Sealed::Transaction(self))
     }
 }
 
-impl Drop for Scripted {
+impl Transaction for ScriptedLane {
+    fn commit(&mut self, _splits: &[SplitCommit]) -> Result<(), SinkError> {
+        self.script.does(Event::Flushed)?;
+        self.is_committed = true;
+        Ok(())
+    }
+
+    fn committed(self: Box<Self>) -> Result<(), SinkError> {
+        Ok(())
+    }
+}
+
+impl Drop for ScriptedLane {
     fn drop(&mut self) {
-        let _ = self.0.does(Event::Dropped);
+        if !self.is_committed {
+            let _ = self.script.does(Event::Dropped);
+        }
     }
 }
 

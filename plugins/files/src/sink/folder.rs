@@ -7,6 +7,7 @@ use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use parking_lot::Mutex;
 use rustix::fs::{FlockOperation, flock};
@@ -30,6 +31,9 @@ pub(super) struct Folder {
     /// The first lines of its lock file.
     label: Label,
     held: Mutex<Held>,
+    /// How many names were made in it, and how many of them are on disk for sure.
+    names: AtomicU64,
+    lasting_names: AtomicU64,
 }
 
 /// What changes when a folder has vanished and is made again.
@@ -63,7 +67,8 @@ impl Folder {
     /// Makes the folder `<base>/<sink>/<name>` and locks it.
     pub(super) fn make(base: &Path, sink: &str, name: &str, label: Label) -> io::Result<Folder> {
         let held = make(base, sink, name, &label)?;
-        Ok(Folder { base: base.to_owned(), sink: sink.to_owned(), name: name.to_owned(), label, held: Mutex::new(held) })
+        let (base, sink, name) = (base.to_owned(), sink.to_owned(), name.to_owned());
+        Ok(Folder { base, sink, name, label, held: Mutex::new(held), names: AtomicU64::new(0), lasting_names: AtomicU64::new(0) })
     }
 
     /// The base directory.
@@ -97,6 +102,22 @@ impl Folder {
         if !leads_to(&self.dir().join(LOCK), &held.lock) {
             *held = make(&self.base, &self.sink, &self.name, &self.label)?;
         }
+        Ok(())
+    }
+
+    /// A name was made in the folder. Returns its number, for [`Folder::sync_name`].
+    pub(super) fn count_name(&self) -> u64 {
+        self.names.fetch_add(1, Ordering::AcqRel) + 1
+    }
+
+    /// Makes the name with this number lasting, and all that were made before; nothing is left to do where another name's sync has done it.
+    pub(super) fn sync_name(&self, number: u64) -> io::Result<()> {
+        if self.lasting_names.load(Ordering::Acquire) >= number {
+            return Ok(());
+        }
+        let made = self.names.load(Ordering::Acquire);
+        sync_dir(&self.dir())?;
+        self.lasting_names.fetch_max(made, Ordering::AcqRel);
         Ok(())
     }
 

@@ -1,14 +1,14 @@
 //! A file's life in the sink: open, closed, visible.
 //!
 //! Each state holds just what there is in it. An [`OpenFile`] takes rows in; a [`ClosedFile`] is complete, and waits to be committed together
-//! with others; after the commit only its [`Move`] is left. Dropping an open or a closed file deletes it: none of its records is committed.
+//! with others; from then on only its entry in the state store counts, a [`Move`]. Dropping an open or a closed file deletes it: none of its
+//! records is committed.
 
 use std::fs::File;
 use std::io;
 use std::sync::Arc;
-use std::time::Instant;
 
-use pseidon_delivery::{LaneCommit, LaneId, Position, SplitId, Staged};
+use pseidon_delivery::{LaneId, Position, Staged};
 use pseidon_formats::{EncodeError, FileCodec, FileEncoder, RetryWriter};
 use pseidon_plugin::{Rows, Split};
 use serde_json::{Map, Value, json};
@@ -34,10 +34,6 @@ pub(super) struct OpenFile {
     /// The splits whose records it holds, in the order in which they came.
     held: Vec<Held>,
     records: u64,
-    opened: Instant,
-    written: Instant,
-    /// As the encoder said after the last rows.
-    memory: usize,
 }
 
 /// What a file holds of a split.
@@ -70,9 +66,7 @@ impl OpenFile {
         file: File,
         hidden: Hidden,
     ) -> Result<OpenFile, EncodeError> {
-        let (encoder, now) = (codec.open(file)?, Instant::now());
-        let memory = encoder.memory();
-        Ok(OpenFile { lane, encoder, hidden, destination, held: Vec::new(), records: 0, opened: now, written: now, memory })
+        Ok(OpenFile { lane, encoder: codec.open(file)?, hidden, destination, held: Vec::new(), records: 0 })
     }
 
     /// Adds rows of one batch. The file may be blocked afterwards.
@@ -86,53 +80,30 @@ impl OpenFile {
             None => self.held.push(Held { split: split.clone(), first, upto }),
         }
         self.records += rows.len() as u64;
-        self.written = Instant::now();
-        self.memory = self.encoder.memory();
         Ok(())
     }
 
-    /// Why bytes do not get to the disk, if they do not.
-    pub(super) fn blocked(&self) -> Option<&io::Error> {
+    /// Tries again to get bytes to the disk that did not get there. Why they still do not, if they do not.
+    pub(super) fn still_blocked(&mut self) -> Option<&io::Error> {
+        if self.encoder.blocked().is_some() {
+            self.encoder.resume();
+        }
         self.encoder.blocked()
     }
 
-    /// Tries again to get them there.
-    pub(super) fn resume(&mut self) {
-        self.encoder.resume();
-        self.memory = self.encoder.memory();
-    }
-
-    /// Writes out what it buffers.
+    /// Writes out what it buffers. The file may be blocked afterwards.
     pub(super) fn shed(&mut self) -> Result<(), EncodeError> {
-        self.encoder.shed()?;
-        self.memory = self.encoder.memory();
-        Ok(())
+        self.encoder.shed()
     }
 
+    /// The bytes that it buffers.
     pub(super) fn memory(&self) -> usize {
-        self.memory
+        self.encoder.memory()
     }
 
+    /// The bytes on disk so far, with an estimate of what is buffered.
     pub(super) fn bytes(&self) -> u64 {
         self.encoder.file_bytes()
-    }
-
-    pub(super) fn records(&self) -> u64 {
-        self.records
-    }
-
-    pub(super) fn opened(&self) -> Instant {
-        self.opened
-    }
-
-    /// When rows were written last.
-    pub(super) fn written(&self) -> Instant {
-        self.written
-    }
-
-    /// Whether it holds records of one of these splits.
-    pub(super) fn holds(&self, splits: &[SplitId]) -> bool {
-        self.held.iter().any(|held| splits.contains(&held.split.id))
     }
 
     /// Ends the file. What comes back may be blocked.
@@ -156,9 +127,7 @@ impl OpenFile {
         let has_follow_up = writing.has_hook || self.destination.is_some();
         let follow_up = has_follow_up.then_some(FollowUp { records: self.records, positions, destination: self.destination });
         let moving = self.hidden.to_move(visible, writing.extension, follow_up);
-        let splits = self.held.into_iter().map(|held| (held.split.id.clone(), held.upto)).collect();
-        let commit = LaneCommit { lane: self.lane, splits };
-        Ok(ClosingFile { writer: self.encoder.finish(&metadata)?, rest: Closed { hidden: self.hidden, commit, moving } })
+        Ok(ClosingFile { writer: self.encoder.finish(&metadata)?, rest: Closed { hidden: self.hidden, moving } })
     }
 }
 
@@ -175,19 +144,16 @@ pub(super) struct ClosingFile {
 
 struct Closed {
     hidden: Hidden,
-    commit: LaneCommit,
     moving: Move,
 }
 
 impl ClosingFile {
-    /// Why they do not get there, if they do not.
-    pub(super) fn blocked(&self) -> Option<&io::Error> {
+    /// Tries again to get them there. Why they still do not, if they do not.
+    pub(super) fn still_blocked(&mut self) -> Option<&io::Error> {
+        if self.writer.blocked().is_some() {
+            self.writer.resume();
+        }
         self.writer.blocked()
-    }
-
-    /// Tries again to get them there.
-    pub(super) fn resume(&mut self) {
-        self.writer.resume();
     }
 
     /// The file, if they are all there.
@@ -211,11 +177,6 @@ pub(super) struct ClosedFile {
 }
 
 impl ClosedFile {
-    /// Its size on disk.
-    pub(super) fn bytes(&self) -> u64 {
-        size(&self.file)
-    }
-
     /// Makes its content lasting.
     pub(super) fn sync(&self) -> io::Result<()> {
         self.file.sync_all()
@@ -226,23 +187,10 @@ impl ClosedFile {
         &self.rest.hidden
     }
 
-    /// What the commit has to say of it.
-    pub(super) fn lane_commit(&self) -> LaneCommit {
-        self.rest.commit.clone()
-    }
-
-    /// The same, so that anybody can publish it.
-    pub(super) fn staged(&self) -> Staged {
+    /// It is about to be committed: whatever the answer is, or if there is none, only the store can say from now on whether the file counts. Returns
+    /// the entry, so that every process can publish it.
+    pub(super) fn hand_over(mut self) -> Staged {
+        self.rest.hidden.keep();
         Staged { id: self.rest.hidden.id(), detail: self.rest.moving.to_detail() }
     }
-
-    /// It is about to be committed: from now on the store says what becomes of it. Gives its id and what publishing it takes.
-    pub(super) fn hand_over(mut self) -> (String, Move) {
-        self.rest.hidden.keep();
-        (self.rest.hidden.id(), self.rest.moving)
-    }
-}
-
-fn size(file: &File) -> u64 {
-    file.metadata().map_or(0, |metadata| metadata.len())
 }

@@ -1,8 +1,7 @@
 //! What the user can say about a `files` sink.
 
+use pseidon_plugin::rollover::Cron;
 use pseidon_plugin::spec::{OptionDefault, OptionKind, OptionSpec, PluginSpec, Role};
-
-use super::cron::Cron;
 
 /// More than this many files for one bucket are of no use: there are not that many writer threads.
 const MOST_LANES: u32 = 256;

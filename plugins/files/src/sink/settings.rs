@@ -7,11 +7,10 @@ use pseidon_dsl::template::{Part, Template as WrittenTemplate};
 use pseidon_dsl::{Diagnostic, Span};
 use pseidon_formats::{CodecName, Compression, FileCodec, FileCodecSettings};
 use pseidon_plugin::Options;
+use pseidon_plugin::rollover::{Cron, Rollover};
 use pseidon_plugin::sink::{RecordShape, SinkInput};
 
-use super::cron::Cron;
 use super::hook::{Hook, Way};
-use super::rollover::Rollover;
 use super::route::Router;
 use super::staging::OPEN;
 use super::template::Template;

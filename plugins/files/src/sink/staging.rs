@@ -64,6 +64,8 @@ pub(super) struct Hidden {
     staging: Arc<Staging>,
     folder: usize,
     name: String,
+    /// The name's number in the folder.
+    number: u64,
     disk: DiskId,
     inode: (u64, u64),
     kept: bool,
@@ -214,9 +216,10 @@ impl Staging {
             }
             other => other?,
         };
+        let made = folder.count_name();
         let metadata = file.metadata()?;
         let inode = (metadata.dev(), metadata.ino());
-        Ok((file, Hidden { staging: self.clone(), folder: number, name, disk: folder.disk(), inode, kept: false }))
+        Ok((file, Hidden { staging: self.clone(), folder: number, name, number: made, disk: folder.disk(), inode, kept: false }))
     }
 
     /// Cleans up after dead runs of this sink in these folders: base directories, each with the path of the sink's folder below it.
@@ -343,6 +346,11 @@ impl Hidden {
         self.folder().dir()
     }
 
+    /// Makes its name lasting.
+    pub(super) fn sync_name(&self) -> io::Result<()> {
+        self.folder().sync_name(self.number)
+    }
+
     /// Whether the file is still there under its name: otherwise what was written is lost.
     pub(super) fn is_there(&self) -> bool {
         fs::symlink_metadata(self.path()).is_ok_and(|found| (found.dev(), found.ino()) == self.inode)
@@ -371,7 +379,8 @@ impl Drop for Hidden {
     }
 }
 
-fn read_moves(staged: Vec<Staged>) -> Result<Vec<(String, Move)>, SinkError> {
+/// The moves that staged entries stand for, each with its id.
+pub(super) fn read_moves(staged: Vec<Staged>) -> Result<Vec<(String, Move)>, SinkError> {
     let read = |entry: Staged| match Move::from_detail(&entry.detail) {
         Some(moving) => Ok((entry.id, moving)),
         None => Err(SinkError::Fatal(format!("the state store holds a staged file `{}` that this version cannot read", entry.id))),

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use arrow::array::{ArrayRef, RecordBatch, StringArray, UInt32Array};
 use arrow::datatypes::{DataType, Field, Schema};
@@ -16,6 +16,7 @@ use pseidon_delivery::{
 };
 use pseidon_dsl::expr::ExprKind;
 use pseidon_dsl::node::Text;
+use pseidon_exec::lanes::{Lanes, LanesSetup, ShownLanes};
 use pseidon_expr::{Column, Scope};
 use pseidon_plugin::batch::MetaWanted;
 use pseidon_plugin::metrics::Metrics;
@@ -104,9 +105,61 @@ struct World {
 struct Run {
     committer: Arc<Committer>,
     sink: Arc<dyn Sink>,
-    writer: Box<dyn Writer>,
+    writer: Writer,
     splits: Vec<(Arc<Split>, Position)>,
     setup: SinkSetup,
+}
+
+/// The engine's lanes, on one thread: it waits while the disk is blocked, until the run is left.
+struct Writer {
+    lanes: Lanes,
+    stop: Stop,
+}
+
+impl Writer {
+    fn new(sink: &Arc<dyn Sink>, setup: &SinkSetup) -> Writer {
+        let lanes = Lanes::new(LanesSetup {
+            sink: sink.clone(),
+            committer: setup.committer.clone(),
+            writers: 1,
+            memory: setup.memory.clone(),
+            blocked: setup.metrics.sink_blocked.with_label_values(&["lake"]),
+            waker: Waker::noop().clone(),
+            shown: ShownLanes::default(),
+        });
+        Writer { lanes, stop: setup.stop.clone() }
+    }
+
+    fn write(&mut self, chunk: Chunk) -> Result<(), SinkError> {
+        self.lanes.write(chunk, ())?;
+        self.wait()
+    }
+
+    fn tick(&mut self) -> Result<(), SinkError> {
+        self.lanes.tick()?;
+        self.wait()
+    }
+
+    fn flush(&mut self, splits: Option<&[SplitId]>) -> Result<(), SinkError> {
+        let (done, is_done) = std::sync::mpsc::channel();
+        self.lanes.flush(splits, move || done.send(()).unwrap())?;
+        self.wait()?;
+        is_done.try_recv().expect("it is flushed");
+        Ok(())
+    }
+
+    fn wait(&mut self) -> Result<(), SinkError> {
+        while let Some(at) = self.lanes.resume_at() {
+            if self.stop.leaving_now() {
+                return Err(Abandon::Stopped.into());
+            }
+            std::thread::sleep(at.saturating_duration_since(Instant::now()).min(Duration::from_millis(10)));
+            if Instant::now() >= at {
+                self.lanes.resume()?;
+            }
+        }
+        Ok(())
+    }
 }
 
 fn options(text: &str) -> Options {
@@ -189,7 +242,7 @@ impl World {
         let lows: Vec<Position> = records.iter().map(|record| record.low.unwrap_or(0)).collect();
         let begin = |(split, record)| Begin { split, record, start: 0, resume: None };
         committer.begin(ids.into_iter().zip(records).map(begin).collect())?;
-        Ok(Run { committer, writer: sink.writer()?, sink, splits: splits.into_iter().zip(lows).collect(), setup })
+        Ok(Run { committer, writer: Writer::new(&sink, &setup), sink, splits: splits.into_iter().zip(lows).collect(), setup })
     }
 
     /// The files below a folder with their contents, the hidden ones too; not the id of the disk, which stays.

@@ -2,29 +2,34 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::task::Waker;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use arrow::error::ArrowError;
-use pseidon_delivery::{Committer, LaneId, Staged};
-use pseidon_plugin::metrics::Metrics;
-use pseidon_plugin::sink::{Chunk, Routed, Sink, SinkError, SinkSetup, TakenOver, TakenSplit, Writer};
+use pseidon_delivery::{LaneId, Staged};
+use pseidon_plugin::lane::{Lane, LaneRules, Transaction};
+use pseidon_plugin::rollover::Rollover;
+use pseidon_plugin::sink::{Chunk, Routed, Sink, SinkError, SinkSetup, TakenOver, TakenSplit};
 use pseidon_plugin::{BadRow, Rows, Stop};
 
 use super::cluster::Cluster;
 use super::health::Health;
 use super::ids::TransactionalIds;
+use super::lane::{ProducerRun, TransactionLane};
 use super::positions::Keys;
-use super::producer::{Batching, ProducerSettings, TransactionalProducer};
+use super::producer::{Batching, ProducerSettings};
 use super::record::Limits;
 use super::rules::TopicRules;
 use super::topic::Topic;
-use super::writer::TransactionWriter;
 use super::{KafkaSink, takeover};
 
 /// The only lane.
 const LANE: &str = "transaction";
 /// What a transaction has beyond its age before the broker gives it up.
 const TIMEOUT_MARGIN: Duration = Duration::from_secs(60);
+/// How often the age of a transaction is looked at, at most and at least.
+const SHORTEST_CHECK: Duration = Duration::from_millis(20);
+const LONGEST_CHECK: Duration = Duration::from_millis(250);
 
 /// A sink in a run.
 pub(super) struct OpenSink {
@@ -38,12 +43,8 @@ pub(super) struct OpenSink {
     pub(super) own_id: String,
     pub(super) keys: Keys,
     pub(super) producers: ProducerSettings,
-    producer: Arc<TransactionalProducer>,
     topic: Topic,
-    lane: LaneId,
-    committer: Arc<Committer>,
-    metrics: Metrics,
-    health: Health,
+    run: Arc<ProducerRun>,
 }
 
 /// Opens the sink. A failure shows on the health page until something is written.
@@ -87,21 +88,28 @@ fn open_at(prepared: &KafkaSink, setup: SinkSetup, health: &Health) -> Result<Op
     let ids = TransactionalIds::new(&setup.pipeline, &stage, &setup.store);
     let own_id = ids.of(&setup.instance);
     let producer = producers.open(&own_id, batching)?;
+    let keys = Keys::new(&setup.pipeline, setup.committer.sink(), partitions);
+    let run = ProducerRun {
+        sink: prepared.clone(),
+        producer: Arc::new(producer),
+        committer: setup.committer,
+        keys: keys.clone(),
+        lane: LaneId::from(LANE),
+        bytes_out: setup.metrics.bytes_out.with_label_values(&[&stage]),
+        health: health.clone(),
+        opened: Instant::now(),
+    };
     Ok(OpenSink {
         prepared: prepared.clone(),
-        keys: Keys::new(&setup.pipeline, setup.committer.sink(), partitions),
+        keys,
         ids,
         own_id,
         stage,
         base: setup.base,
         stop: setup.stop,
         producers,
-        producer: Arc::new(producer),
         topic: Topic::new(&prepared.topic, config, rules),
-        lane: LaneId::from(LANE),
-        committer: setup.committer,
-        metrics: setup.metrics,
-        health: health.clone(),
+        run: Arc::new(run),
     })
 }
 
@@ -111,8 +119,8 @@ impl OpenSink {
         let limits = Limits {
             topic: self.topic.name(),
             rules,
-            client: self.producer.limit(),
-            compression: self.producer.compression(),
+            client: self.run.producer.limit(),
+            compression: self.run.producer.compression(),
             refusals: &self.prepared.refusals,
             now,
         };
@@ -121,8 +129,14 @@ impl OpenSink {
 }
 
 impl Sink for OpenSink {
-    fn single_writer(&self) -> bool {
-        true
+    fn rules(&self) -> LaneRules {
+        let (records, age) = (self.prepared.records, self.prepared.age);
+        LaneRules {
+            single_writer: true,
+            rollover: Rollover { records: Some(records), ..Rollover::every(age) },
+            check_every: (age / 4).clamp(SHORTEST_CHECK, LONGEST_CHECK),
+            most_open: usize::MAX,
+        }
     }
 
     fn take_over(&self, splits: &[TakenSplit], _: &[Staged]) -> Result<TakenOver, SinkError> {
@@ -143,7 +157,7 @@ impl Sink for OpenSink {
         }
         match ready {
             Ok((ready, bad)) if ready.is_empty() => Routed { chunks: Vec::new(), bad },
-            Ok((ready, bad)) => Routed { chunks: vec![Chunk::new(self.lane.clone(), ready)], bad },
+            Ok((ready, bad)) => Routed { chunks: vec![Chunk::new(self.run.lane.clone(), ready)], bad },
             Err(error) => {
                 let reason = error.to_string();
                 let bad = (0..rows.len() as u32).map(|row| BadRow { row, reason: reason.clone() }).collect();
@@ -152,18 +166,16 @@ impl Sink for OpenSink {
         }
     }
 
-    fn writer(&self) -> Result<Box<dyn Writer>, SinkError> {
-        Ok(Box::new(TransactionWriter {
-            sink: self.prepared.clone(),
-            producer: self.producer.clone(),
-            committer: self.committer.clone(),
-            keys: self.keys.clone(),
-            lane: self.lane.clone(),
-            bytes_out: self.metrics.bytes_out.with_label_values(&[&self.stage]),
-            health: self.health.clone(),
-            opened: Instant::now(),
-            open: None,
-            last_commit: Instant::now(),
-        }))
+    fn lane(&self, _lane: &LaneId, _waker: &Waker) -> Result<Box<dyn Lane>, SinkError> {
+        Ok(Box::new(TransactionLane::new(self.run.clone())))
+    }
+
+    fn transaction_without_records(&self) -> Option<Box<dyn Transaction>> {
+        Some(Box::new(TransactionLane::new(self.run.clone())))
+    }
+
+    /// The client is to report errors while no transaction is open, too.
+    fn tick(&self) -> Result<(), SinkError> {
+        self.run.producer.poll().map_err(|error| TransactionLane::new(self.run.clone()).failed(error, []))
     }
 }

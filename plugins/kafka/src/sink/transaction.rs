@@ -1,6 +1,5 @@
 //! The open transaction: what it holds, for its commit, and to know which record the broker means when it refuses one.
 
-use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
 use pseidon_delivery::{Position, SplitId};
@@ -15,8 +14,6 @@ pub(super) struct Transaction {
     /// What was sent, in order.
     sent: Vec<Sent>,
     records: usize,
-    /// Up to where it holds each split.
-    splits: HashMap<SplitId, Position>,
 }
 
 /// The records of one chunk.
@@ -30,7 +27,7 @@ struct Sent {
 impl Transaction {
     /// One that begins now.
     pub(super) fn new() -> Transaction {
-        Transaction { since: Instant::now(), sent: Vec::new(), records: 0, splits: HashMap::new() }
+        Transaction { since: Instant::now(), sent: Vec::new(), records: 0 }
     }
 
     /// How long it has been open.
@@ -43,25 +40,12 @@ impl Transaction {
         self.records
     }
 
-    /// Whether it holds records of this split.
-    pub(super) fn holds(&self, split: &SplitId) -> bool {
-        self.splits.contains_key(split)
-    }
-
-    /// Up to where it holds each split.
-    pub(super) fn splits(&self) -> Vec<(SplitId, Position)> {
-        self.splits.iter().map(|(split, upto)| (split.clone(), *upto)).collect()
-    }
-
     /// These rows are sent under the next numbers.
     pub(super) fn add(&mut self, rows: &Rows) {
         let positions: Vec<Position> = (0..rows.len()).map(|row| rows.position(row)).collect();
-        let Some(last) = positions.last() else { return };
-        let split = rows.batch().split.id.clone();
-        self.splits.insert(split.clone(), last + 1);
         let first = self.records;
         self.records += positions.len();
-        self.sent.push(Sent { first, split, positions });
+        self.sent.push(Sent { first, split: rows.batch().split.id.clone(), positions });
     }
 
     /// What the reports say about its records; `alone` where each was a batch of its own.

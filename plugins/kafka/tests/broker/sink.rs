@@ -76,7 +76,7 @@ fn a_released_split_moves_without_disturbing_its_last_owner() {
     first.take(&moved);
     first.write(records(&kept, 0..5)).unwrap();
     first.write(records(&moved, 0..5)).unwrap();
-    first.writer.flush(Some(std::slice::from_ref(&moved.id))).unwrap();
+    first.lanes.flush(Some(std::slice::from_ref(&moved.id)), || {}).unwrap();
     first.release(&moved);
     let mut second = pipeline.instance();
     assert_eq!(second.take(&moved), 5);
@@ -99,7 +99,7 @@ fn a_transaction_is_committed_when_it_is_old_or_full() {
     assert_eq!(pipeline.values(1).len(), 100);
     instance.write(records(&at, 100..120)).unwrap();
     eventually("the transaction is old enough", || {
-        instance.writer.tick().unwrap();
+        instance.lanes.tick().unwrap();
         pipeline.values(1).len() == 120
     });
 }

@@ -1,17 +1,19 @@
 //! A pipeline that ends in the sink, and an engine that does what a test tells it.
 
 use std::sync::Arc;
+use std::task::Waker;
 
 use arrow::array::{RecordBatch, RecordBatchOptions};
 use arrow::datatypes::Schema;
 use pseidon_delivery::committer::{Begin, Positions};
 use pseidon_delivery::embedded::EmbeddedStore;
 use pseidon_delivery::{Claimant, CommitRecord, Committer, Position, StateStore, position_in_target};
+use pseidon_exec::lanes::{Lanes, LanesSetup, ShownLanes};
 use pseidon_expr::Scope;
 use pseidon_kafka::KafkaSinkPlugin;
 use pseidon_plugin::batch::{MetaWanted, RecordMeta};
 use pseidon_plugin::metrics::Metrics;
-use pseidon_plugin::sink::{PreparedSink, RecordShape, Sink, SinkError, SinkInput, SinkPlugin, SinkSetup, TakenSplit, Writer};
+use pseidon_plugin::sink::{PreparedSink, RecordShape, Sink, SinkError, SinkInput, SinkPlugin, SinkSetup, TakenSplit};
 use pseidon_plugin::{BadRow, BatchBuilder, LaneMemory, Rows, Split, Stop};
 use rdkafka::Message;
 use rdkafka::message::OwnedMessage;
@@ -55,6 +57,7 @@ impl Pipeline {
     /// An attempt at running the sink under this name.
     pub(crate) fn try_attempt(&self, prepared: &dyn PreparedSink, name: &str) -> Result<Instance, SinkError> {
         let (stop, name) = (Stop::new(), name.to_owned());
+        let (memory, metrics) = (LaneMemory::new(8 << 20), Metrics::new());
         let claimant = Claimant { owner: name.clone(), plan: "p".into(), accepts_other_plans: false };
         let committer = Arc::new(Committer::new("lake".into(), self.store.clone(), claimant, Positions::InTarget, stop.abandoned()));
         let setup = SinkSetup {
@@ -64,14 +67,22 @@ impl Pipeline {
             store: "store".into(),
             committer: committer.clone(),
             writers: 1,
-            memory: LaneMemory::new(8 << 20),
+            memory: memory.clone(),
             stop,
-            metrics: Metrics::new(),
+            metrics: metrics.clone(),
         };
         let sink = prepared.open(setup)?;
-        assert!(sink.single_writer());
-        let writer = sink.writer()?;
-        Ok(Instance { name, sink, committer, writer })
+        assert!(sink.rules().single_writer);
+        let lanes = Lanes::new(LanesSetup {
+            sink: sink.clone(),
+            committer: committer.clone(),
+            writers: 1,
+            memory,
+            blocked: metrics.sink_blocked.with_label_values(&["lake"]),
+            waker: Waker::noop().clone(),
+            shown: ShownLanes::default(),
+        });
+        Ok(Instance { name, sink, committer, lanes })
     }
 
     pub(crate) fn values(&self, partitions: i32) -> Vec<String> {
@@ -83,7 +94,7 @@ pub(crate) struct Instance {
     pub(crate) name: String,
     pub(crate) sink: Arc<dyn Sink>,
     pub(crate) committer: Arc<Committer>,
-    pub(crate) writer: Box<dyn Writer>,
+    pub(crate) lanes: Lanes,
 }
 
 impl Instance {
@@ -116,15 +127,18 @@ impl Instance {
         let routed = self.sink.route(rows);
         for chunk in routed.chunks {
             let (first, last) = (chunk.rows.position(0), chunk.rows.position(chunk.rows.len() - 1));
-            self.committer.ledger().dispatch(&split, &chunk.lane, first, last);
-            self.writer.write(chunk)?;
+            let mut ledger = self.committer.ledger();
+            ledger.dispatch(&split, &chunk.lane, first, last);
+            ledger.advance(&split, next, None);
+            drop(ledger);
+            self.lanes.write(chunk, ())?;
         }
         self.committer.ledger().advance(&split, next, None);
         Ok(routed.bad)
     }
 
     pub(crate) fn flush(&mut self) -> Result<(), SinkError> {
-        self.writer.flush(None)
+        self.lanes.flush(None, || {})
     }
 
     pub(crate) fn release(&self, split: &Split) {

@@ -7,8 +7,9 @@ use arrow::array::{Int64Array, RecordBatch, RecordBatchOptions};
 use arrow::datatypes::{DataType, Field, Schema};
 use pseidon_delivery::committer::{Begin, Positions};
 use pseidon_delivery::embedded::EmbeddedStore;
-use pseidon_delivery::{Claimant, SinkId, StateStore};
+use pseidon_delivery::{Claimant, Committer, Position, SinkId, SplitId, StateStore};
 use pseidon_dsl::{Node, NodeKind, Span, edn};
+use pseidon_exec::lanes::{Lanes, LanesSetup, ShownLanes};
 use pseidon_expr::Scope;
 use pseidon_plugin::batch::{BatchBuilder, MetaWanted, RecordMeta};
 use pseidon_plugin::metrics::Metrics;
@@ -23,8 +24,9 @@ struct Bench {
     _dir: TempDir,
     store: Arc<EmbeddedStore>,
     stop: Stop,
-    sink: Stdout,
-    writer: Box<dyn Writer>,
+    sink: Arc<Stdout>,
+    setup: SinkSetup,
+    lanes: Lanes,
     reader: std::io::PipeReader,
 }
 
@@ -56,26 +58,45 @@ fn bench(format: RecordFormat, input: &SinkInput) -> Bench {
         metrics: Metrics::new(),
     };
     let encoder = Arc::new(RecordEncoder::new(format, input).unwrap());
-    let sink = Stdout { output: File::from(OwnedFd::from(output)), encoder, setup };
-    let writer = sink.writer().unwrap();
-    Bench { _dir: dir, store, stop, sink, writer, reader }
+    let sink = Arc::new(Stdout::new(File::from(OwnedFd::from(output)), encoder, &setup));
+    let lanes = lanes(&sink, &setup);
+    Bench { _dir: dir, store, stop, sink, setup, lanes, reader }
+}
+
+fn lanes(sink: &Arc<Stdout>, setup: &SinkSetup) -> Lanes {
+    Lanes::new(LanesSetup {
+        sink: sink.clone(),
+        committer: setup.committer.clone(),
+        writers: 1,
+        memory: setup.memory.clone(),
+        blocked: setup.metrics.sink_blocked.with_label_values(&["out"]),
+        waker: Waker::noop().clone(),
+        shown: ShownLanes::default(),
+    })
 }
 
 impl Bench {
-    /// What the engine does with rows: routes them, tells the ledger, and hands them to the writer.
+    /// What the engine does with rows: routes them, tells the ledger, and hands them to the lanes.
     fn put(&mut self, rows: Rows) -> Vec<BadRow> {
         let split = rows.batch().split.id.clone();
         let next = rows.batch().next;
         let Routed { chunks, bad } = self.sink.route(rows);
         for chunk in chunks {
             let (first, last) = (chunk.rows.position(0), chunk.rows.position(chunk.rows.len() - 1));
-            let mut ledger = self.sink.setup.committer.ledger();
+            let mut ledger = self.setup.committer.ledger();
             ledger.dispatch(&split, &chunk.lane, first, last);
             ledger.advance(&split, next, None);
             drop(ledger);
-            self.writer.write(chunk).unwrap();
+            self.lanes.write(chunk, ()).unwrap();
         }
         bad
+    }
+
+    /// Flushes, and fails unless that is done at once.
+    fn flush(&mut self, splits: Option<&[SplitId]>) {
+        let (done, is_done) = std::sync::mpsc::channel();
+        self.lanes.flush(splits, move || done.send(()).unwrap()).unwrap();
+        is_done.try_recv().unwrap();
     }
 
     fn low(&self) -> Option<Position> {
@@ -85,8 +106,8 @@ impl Bench {
 
     /// Closes the sink's ends of the pipe and gives all that was printed.
     fn printed(self) -> String {
-        let Bench { sink, writer, mut reader, .. } = self;
-        drop((sink, writer));
+        let Bench { sink, lanes, mut reader, .. } = self;
+        drop((sink, lanes));
         let mut text = String::new();
         reader.read_to_string(&mut text).unwrap();
         text
@@ -117,14 +138,14 @@ fn records_are_printed_at_once_and_committed_later() {
     assert_eq!(&seen, b"a\nb\n");
     assert_eq!(bench.low(), Some(0));
 
-    bench.writer.tick().unwrap();
+    bench.flush(None);
     assert_eq!(bench.low(), Some(2));
     bench.put(rows(2, &["c"]));
-    bench.writer.flush(Some(&["other".into()])).unwrap();
+    bench.flush(Some(&["other".into()]));
     assert_eq!(bench.low(), Some(2));
-    bench.writer.flush(Some(&[SPLIT.into()])).unwrap();
+    bench.flush(Some(&[SPLIT.into()]));
     assert_eq!(bench.low(), Some(3));
-    assert_eq!(bench.sink.setup.metrics.bytes_out.with_label_values(&["out"]).get(), 6);
+    assert_eq!(bench.setup.metrics.bytes_out.with_label_values(&["out"]).get(), 6);
     assert_eq!(bench.printed(), "c\n");
 }
 
@@ -166,19 +187,19 @@ fn a_reader_that_leaves_ends_the_run_and_what_it_did_not_get_is_not_committed() 
     assert!(bench.stop.reading_stopped());
     assert!(!bench.stop.leaving_now());
     bench.put(rows(2, &["c"]));
-    bench.writer.tick().unwrap();
-    bench.writer.flush(None).unwrap();
+    bench.lanes.tick().unwrap();
+    bench.flush(None);
     assert_eq!(bench.low(), Some(1));
 }
 
 #[test]
 fn a_reader_that_leaves_is_seen_while_nothing_is_printed() {
     let mut bench = bench(RecordFormat::Raw, &as_came());
-    bench.writer.tick().unwrap();
+    bench.lanes.tick().unwrap();
     assert!(!bench.stop.reading_stopped());
     let reader = std::mem::replace(&mut bench.reader, std::io::pipe().unwrap().0);
     drop(reader);
-    bench.writer.tick().unwrap();
+    bench.lanes.tick().unwrap();
     assert!(bench.stop.reading_stopped());
 }
 
@@ -188,7 +209,7 @@ fn a_run_that_is_left_does_not_wait_for_the_reader() {
     bench.stop.leave_now();
     let routed = bench.sink.route(rows(0, &["a"]));
     for chunk in routed.chunks {
-        assert!(matches!(bench.writer.write(chunk), Err(SinkError::Abandon(Abandon::Stopped))));
+        assert!(matches!(bench.lanes.write(chunk, ()), Err(SinkError::Abandon(Abandon::Stopped))));
     }
     assert_eq!(bench.printed(), "");
 }
@@ -198,10 +219,10 @@ fn a_reader_that_is_stuck_does_not_keep_the_run_from_being_left() {
     let mut bench = bench(RecordFormat::Raw, &as_came());
     let line = "x".repeat(1000);
     let chunk = bench.sink.route(rows(0, &vec![line.as_str(); 1000])).chunks.remove(0);
-    let written = bench.sink.setup.metrics.bytes_out.with_label_values(&["out"]);
-    let Bench { writer, stop, .. } = &mut bench;
+    let written = bench.setup.metrics.bytes_out.with_label_values(&["out"]);
+    let Bench { lanes, stop, .. } = &mut bench;
     thread::scope(|scope| {
-        let writing = scope.spawn(|| writer.write(chunk));
+        let writing = scope.spawn(|| lanes.write(chunk, ()));
         while written.get() == 0 {
             thread::yield_now();
         }
@@ -213,13 +234,14 @@ fn a_reader_that_is_stuck_does_not_keep_the_run_from_being_left() {
 #[test]
 fn a_full_disk_is_an_error_only_when_the_run_is_left() {
     let mut bench = bench(RecordFormat::Raw, &as_came());
-    bench.sink.output = File::options().write(true).open("/dev/full").unwrap();
-    bench.writer = bench.sink.writer().unwrap();
+    let full = File::options().write(true).open("/dev/full").unwrap();
+    bench.sink = Arc::new(Stdout::new(full, bench.sink.printer.encoder.clone(), &bench.setup));
+    bench.lanes = lanes(&bench.sink, &bench.setup);
     let chunk = bench.sink.route(rows(0, &["a"])).chunks.remove(0);
-    let blocked = bench.sink.setup.metrics.sink_blocked.with_label_values(&["out"]);
-    let Bench { writer, stop, .. } = &mut bench;
+    let blocked = bench.setup.metrics.sink_blocked.with_label_values(&["out"]);
+    let Bench { lanes, stop, .. } = &mut bench;
     thread::scope(|scope| {
-        let writing = scope.spawn(|| writer.write(chunk));
+        let writing = scope.spawn(|| lanes.write(chunk, ()));
         while blocked.get() == 0 {
             thread::yield_now();
         }

@@ -4,7 +4,8 @@ use arrow::array::{RecordBatch, RecordBatchOptions};
 use arrow::datatypes::Schema;
 use pseidon_delivery::committer::{Begin, Positions};
 use pseidon_delivery::embedded::EmbeddedStore;
-use pseidon_delivery::{Claimant, SinkId, StateStore};
+use pseidon_delivery::{Claimant, Committer, Position, SinkId, SplitId, StateStore};
+use pseidon_exec::lanes::{Lanes, LanesSetup, ShownLanes};
 use pseidon_expr::Scope;
 use pseidon_plugin::batch::{BatchBuilder, MetaWanted, RecordMeta};
 use pseidon_plugin::metrics::Metrics;
@@ -50,8 +51,16 @@ fn what_was_dropped_is_not_read_again() {
         metrics: Metrics::new(),
     };
     let sink = DropPlugin.prepare(&options, &input).unwrap().open(setup).unwrap();
-    let mut writer = sink.writer().unwrap();
-    let put = |writer: &mut Box<dyn Writer>, split: &SplitId, first, count| {
+    let mut lanes = Lanes::new(LanesSetup {
+        sink: sink.clone(),
+        committer: committer.clone(),
+        writers: 1,
+        memory: LaneMemory::new(1 << 20),
+        blocked: Metrics::new().sink_blocked.with_label_values(&["out"]),
+        waker: Waker::noop().clone(),
+        shown: ShownLanes::default(),
+    });
+    let put = |lanes: &mut Lanes, split: &SplitId, first, count| {
         let routed = sink.route(rows(split.as_str(), first, count));
         assert!(routed.bad.is_empty());
         let mut ledger = committer.ledger();
@@ -60,7 +69,7 @@ fn what_was_dropped_is_not_read_again() {
         }
         ledger.advance(split, first + count, None);
         drop(ledger);
-        routed.chunks.into_iter().for_each(|chunk| writer.write(chunk).unwrap());
+        routed.chunks.into_iter().for_each(|chunk| lanes.write(chunk, ()).unwrap());
     };
     let lows = || {
         let mut lows: Vec<_> = store.records(&sink_id).unwrap().into_iter().map(|(split, record)| (split, record.low)).collect();
@@ -68,18 +77,18 @@ fn what_was_dropped_is_not_read_again() {
         lows.into_iter().map(|(_, low)| low).collect::<Vec<_>>()
     };
 
-    put(&mut writer, &splits[0], 0, 5);
-    put(&mut writer, &splits[0], 5, 5);
-    put(&mut writer, &splits[1], 0, 0);
+    put(&mut lanes, &splits[0], 0, 5);
+    put(&mut lanes, &splits[0], 5, 5);
+    put(&mut lanes, &splits[1], 0, 0);
     assert_eq!(lows(), [Some(0), Some(0)]);
-    writer.tick().unwrap();
+    lanes.flush(None, || {}).unwrap();
     assert_eq!(lows(), [Some(10), Some(0)]);
-    put(&mut writer, &splits[1], 0, 3);
-    writer.flush(Some(&splits[..1])).unwrap();
+    put(&mut lanes, &splits[1], 0, 3);
+    lanes.flush(Some(&splits[..1]), || {}).unwrap();
     assert_eq!(lows(), [Some(10), Some(0)]);
-    writer.flush(Some(&splits[1..])).unwrap();
+    lanes.flush(Some(&splits[1..]), || {}).unwrap();
     assert_eq!(lows(), [Some(10), Some(3)]);
-    put(&mut writer, &splits[0], 10, 1);
-    writer.flush(None).unwrap();
+    put(&mut lanes, &splits[0], 10, 1);
+    lanes.flush(None, || {}).unwrap();
     assert_eq!(lows(), [Some(11), Some(3)]);
 }

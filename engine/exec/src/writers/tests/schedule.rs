@@ -4,8 +4,13 @@ use std::time::Instant;
 
 use super::*;
 use crate::answer::answer;
-use crate::writers::schedule::{Key, Schedule};
+use crate::writers::schedule::{Key, Next, Schedule};
 use crate::writers::task::{Closed, Task};
+
+/// The target is not blocked.
+fn ticked(period: Duration) -> Next {
+    Next { tick_every: period, resume_at: None }
+}
 
 /// Does what is due on one thread, and says how long each thing took.
 struct Thread {
@@ -43,7 +48,7 @@ impl Thread {
             return self.does_next(period, takes);
         };
         self.now += takes(job.writer, &job.task);
-        assert!(self.schedule.done(job.key, job.writer, period, self.now).is_none());
+        assert!(self.schedule.done(job.key, job.writer, ticked(period), self.now).is_none());
     }
 }
 
@@ -141,7 +146,7 @@ fn a_writer_is_on_one_thread_at_most_and_does_its_tasks_in_order() {
     assert!(thread.write(first.key, 3), "it is put by");
     assert!(thread.schedule.next(thread.now).is_none());
     assert_eq!((position(&first.task), position(&second.task)), (0, 0));
-    assert!(thread.schedule.done(first.key, first.writer, PERIOD, thread.now).is_none());
+    assert!(thread.schedule.done(first.key, first.writer, ticked(PERIOD), thread.now).is_none());
     // The other one never comes back; this one goes on.
     for expected in 1..4 {
         thread.does_next(PERIOD, |name, task| {
@@ -180,7 +185,7 @@ fn an_attempt_ends_when_its_last_writer_is_dropped() {
             }
             if let Some(job) = at_work {
                 assert!(closed.wait_for(Duration::ZERO).is_none(), "it is at work");
-                assert!(thread.schedule.done(job.key, job.writer, PERIOD, thread.now).is_some(), "it is to be dropped");
+                assert!(thread.schedule.done(job.key, job.writer, ticked(PERIOD), thread.now).is_some(), "it is to be dropped");
                 assert!(closed.wait_for(Duration::ZERO).is_none(), "it is not dropped yet");
                 thread.schedule.dropped(&[job.key]).into_iter().for_each(drop);
             }
@@ -202,4 +207,34 @@ fn an_attempt_without_sinks_ends_at_once() {
     let (done, closed) = answer();
     assert!(thread.schedule.close(attempt, Closed(done)).1.is_some());
     assert!(closed.wait());
+}
+
+/// A writer whose target is blocked is resumed when that is due or when it is woken, also if that happens while it is at work, and its tasks are
+/// done meanwhile.
+#[test]
+fn a_blocked_writer_is_resumed() {
+    let mut thread = Thread::new();
+    let (_, keys) = thread.open(&["one"], PERIOD * 1000);
+    let blocked = |at| Next { tick_every: PERIOD * 1000, resume_at: Some(at) };
+    let due = thread.now + PERIOD;
+    thread.write(keys[0], 0);
+    let job = thread.schedule.next(thread.now).expect("a write");
+    assert!(thread.schedule.done(job.key, job.writer, blocked(due), thread.now).is_none());
+    thread.write(keys[0], 1);
+    let job = thread.schedule.next(thread.now).expect("another write");
+    assert!(matches!(job.task, Some(Task::Write(..))), "other lanes go on");
+    assert!(thread.schedule.done(job.key, job.writer, blocked(due), thread.now).is_none());
+    assert_eq!(thread.schedule.next_ready(), Some(due));
+    thread.now = due;
+    let job = thread.schedule.next(thread.now).expect("it is due");
+    assert!(matches!(job.task, Some(Task::Resume)));
+    thread.schedule.wake(keys[0], thread.now);
+    assert!(thread.schedule.next(thread.now).is_none(), "it is at work");
+    assert!(thread.schedule.done(job.key, job.writer, ticked(PERIOD * 1000), thread.now).is_none());
+    let job = thread.schedule.next(thread.now).expect("it was woken meanwhile");
+    assert!(matches!(job.task, Some(Task::Resume)));
+    assert!(thread.schedule.done(job.key, job.writer, ticked(PERIOD * 1000), thread.now).is_none());
+    assert!(thread.schedule.next(thread.now).is_none());
+    thread.schedule.wake(keys[0], thread.now);
+    assert!(matches!(thread.schedule.next(thread.now).expect("it is woken").task, Some(Task::Resume)));
 }

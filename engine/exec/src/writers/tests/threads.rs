@@ -107,7 +107,8 @@ fn a_failure_is_reported_before_anyone_can_see_its_consequences() {
             let early = Arc::new(Mutex::new(false));
             let dropped_early = early.clone();
             let script = Script::new(move |event| {
-                if *event == Event::Dropped && seen.is_empty() {
+                // A lane whose own commit fails is gone with it.
+                if *event == Event::Dropped && fails != Event::Flushed && seen.is_empty() {
                     *dropped_early.lock() = true;
                 }
                 if *event != fails {
@@ -143,17 +144,18 @@ fn a_failure_is_reported_before_anyone_can_see_its_consequences() {
 }
 
 #[test]
-fn a_writer_that_cannot_be_dropped_or_opened_fails_its_attempt_only() {
+fn a_lane_that_cannot_be_dropped_fails_its_attempt_only() {
     let (failures, reported) = failures();
     let script = Script::new(|event| {
         assert!(*event != Event::Dropped, "a panic, on purpose");
         Ok(())
     });
     let writers = Writers::start(1).expect("a thread");
-    for _ in 0..3 {
+    for number in 0..3 {
         let attempt = AttemptId::new();
         writers.open(attempt, &[script.sink("panics")], &failures);
-        assert_eq!(writers.flush(attempt, &[0], None).wait_for(GENEROUS), Some(true), "it works");
+        write(&writers, attempt, 0, 0);
+        wait_until("it works", || script.wrote().len() > number);
         writers.close(attempt);
         assert!(matches!(reported.try_recv(), Ok(Failure::Fatal(_))));
     }
@@ -184,4 +186,27 @@ fn a_flush_is_answered_when_every_writer_has_done_it() {
     assert_eq!(writers.flush(attempt, &[], None).wait_for(GENEROUS), Some(true), "nothing is to be done");
     writers.close(attempt);
     assert_eq!(writers.flush(attempt, &[0], None).wait_for(GENEROUS), Some(false), "it is over");
+}
+
+/// Rows that find no room wait in front of their lane, in order, and no thread waits for it.
+#[test]
+fn a_full_lane_is_filled_when_it_has_room() {
+    let (full, other) = (Script::new(|_| Ok(())), Script::new(|_| Ok(())));
+    let writers = Writers::start(1).expect("a thread");
+    let (failures, reported) = failures();
+    let attempt = AttemptId::new();
+    writers.open(attempt, &[full.sink("full"), other.sink("other")], &failures);
+    full.fill();
+    for position in 0..5 {
+        write(&writers, attempt, 0, position);
+        write(&writers, attempt, 1, position);
+    }
+    let flushed = writers.flush(attempt, &[0], None);
+    assert_eq!(writers.flush(attempt, &[1], None).wait_for(GENEROUS), Some(true), "the other is flushed");
+    assert!(full.wrote().is_empty() && flushed.wait_for(Duration::ZERO).is_none());
+    full.make_room();
+    assert_eq!(flushed.wait_for(GENEROUS), Some(true), "it is flushed when it has room");
+    assert_eq!(full.wrote(), [0, 1, 2, 3, 4]);
+    writers.close(attempt);
+    assert!(reported.is_empty());
 }

@@ -116,7 +116,7 @@ fn what_changes_by_itself_is_named() {
 #[test]
 fn ticks_come_as_often_as_asked() {
     let world = World::new();
-    assert_eq!(world.start(r#"{:path "out" :check-freq "20ms"}"#).writer.tick_every(), Duration::from_millis(20));
+    assert_eq!(world.start(r#"{:path "out" :check-freq "20ms"}"#).writer.lanes.check_every(), Duration::from_millis(20));
 }
 
 #[test]

@@ -1,4 +1,4 @@
-//! The five fields of cron: when, by the wall clock (UTC), all open files roll.
+//! The five fields of cron: at which wall-clock times (UTC) all open lanes are sealed.
 
 use chrono::{DateTime, Datelike, Days, Months, NaiveDate, NaiveDateTime, TimeDelta, Timelike, Utc};
 
@@ -7,7 +7,7 @@ const LOOK_AHEAD_DAYS: i64 = 366 * 9;
 
 /// Times such as `0 * * * *`: minute, hour, day of the month, month, day of the week (0 and 7 are Sunday).
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Cron {
+pub struct Cron {
     minutes: Set,
     hours: Set,
     days: Set,
@@ -30,7 +30,7 @@ impl Set {
 
 impl Cron {
     /// Reads the five fields. An error is a sentence.
-    pub(super) fn parse(text: &str) -> Result<Cron, String> {
+    pub fn parse(text: &str) -> Result<Cron, String> {
         let fields: Vec<&str> = text.split_whitespace().collect();
         let [minutes, hours, days, months, weekdays] = fields[..] else {
             return Err(format!("expected five fields (minute hour day month weekday), such as \"0 * * * *\", found {}", fields.len()));
@@ -53,7 +53,7 @@ impl Cron {
     }
 
     /// The first such time after `now`.
-    pub(super) fn next_after(&self, now: DateTime<Utc>) -> Option<DateTime<Utc>> {
+    pub fn next_after(&self, now: DateTime<Utc>) -> Option<DateTime<Utc>> {
         let now = now.naive_utc();
         let mut at = now.with_second(0)?.with_nanosecond(0)?.checked_add_signed(TimeDelta::minutes(1))?;
         let end = now.checked_add_signed(TimeDelta::days(LOOK_AHEAD_DAYS))?;

@@ -1,41 +1,48 @@
-//! When a file is closed.
+//! When a lane is sealed: by what is in it, by how long it is open, and by wall-clock time.
+
+mod cron;
 
 use std::time::{Duration, Instant};
 
 use chrono::{DateTime, Utc};
 
-use super::cron::Cron;
+pub use self::cron::Cron;
 
-/// The rules; each closes a file by itself.
+/// The rules; each of them seals a lane by itself.
 #[derive(Clone, Debug)]
-pub(super) struct Rollover {
-    /// Bytes on disk.
-    pub(super) size: u64,
-    /// Records.
-    pub(super) records: Option<u64>,
-    /// How long nothing was written.
-    pub(super) idle: Duration,
-    /// How long it has been open.
-    pub(super) age: Duration,
-    /// Times by the wall clock.
-    pub(super) cron: Option<Cron>,
+pub struct Rollover {
+    /// Bytes in the target; `u64::MAX` for any number.
+    pub size: u64,
+    /// Records; `None` for any number.
+    pub records: Option<u64>,
+    /// How long nothing was written; `Duration::MAX` for any time.
+    pub idle: Duration,
+    /// How long it has been open; `Duration::MAX` for any time.
+    pub age: Duration,
+    /// Wall-clock times.
+    pub cron: Option<Cron>,
 }
 
 impl Rollover {
-    /// Whether a file has reached its size.
-    pub(super) fn is_full(&self, bytes: u64, records: u64) -> bool {
+    /// A lane is sealed when it has been open for so long, whatever is in it.
+    pub fn every(age: Duration) -> Rollover {
+        Rollover { size: u64::MAX, records: None, idle: Duration::MAX, age, cron: None }
+    }
+
+    /// Whether a lane has reached its size.
+    pub fn is_full(&self, bytes: u64, records: u64) -> bool {
         bytes >= self.size || self.records.is_some_and(|most| records >= most)
     }
 
-    /// Whether a file's time is over. Both times are read from a clock that never jumps.
-    pub(super) fn is_over(&self, opened: Instant, written: Instant, now: Instant) -> bool {
+    /// Whether a lane's time is over. Both times are read from a clock that never jumps.
+    pub fn is_over(&self, opened: Instant, written: Instant, now: Instant) -> bool {
         now.duration_since(written) >= self.idle || now.duration_since(opened) >= self.age
     }
 }
 
 /// Says when a time of a [`Cron`] has come.
 #[derive(Debug)]
-pub(super) struct Alarm {
+pub struct Alarm {
     cron: Cron,
     asked: DateTime<Utc>,
     next: Option<DateTime<Utc>>,
@@ -43,13 +50,13 @@ pub(super) struct Alarm {
 
 impl Alarm {
     /// For the times after `now`.
-    pub(super) fn new(cron: Cron, now: DateTime<Utc>) -> Alarm {
+    pub fn new(cron: Cron, now: DateTime<Utc>) -> Alarm {
         let next = cron.next_after(now);
         Alarm { cron, asked: now, next }
     }
 
     /// Whether a time has come since it was asked last.
-    pub(super) fn rings(&mut self, now: DateTime<Utc>) -> bool {
+    pub fn rings(&mut self, now: DateTime<Utc>) -> bool {
         let rings = self.next.is_some_and(|next| now >= next);
         // A clock that was set back must not silence it until the old time comes again.
         if rings || now < self.asked {
@@ -65,7 +72,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn each_rule_closes_a_file() {
+    fn each_rule_seals_a_lane() {
         let rollover = Rollover { size: 100, records: Some(10), idle: Duration::from_secs(5), age: Duration::from_secs(60), cron: None };
         for (bytes, records, full) in [(0, 0, false), (99, 9, false), (100, 1, true), (1, 10, true)] {
             assert_eq!(rollover.is_full(bytes, records), full, "{bytes} {records}");

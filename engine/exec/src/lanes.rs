@@ -1,0 +1,488 @@
+//! The lanes of one writer of a sink: rows go in, and what is complete is made durable, committed and published.
+//!
+//! A lane goes through these states:
+//!
+//! ```text
+//! open ──seal──▶ sealed ──durable──▶ committed ──publish──▶ forgotten
+//!   takes rows     fsync, upload       in the store           by the next step
+//! ```
+//!
+//! A target that holds the positions itself goes from sealed to committed in one transaction, and nothing is published.
+//!
+//! Sealed lanes are committed in the order in which they were sealed, as many at once as are durable. A lane is sealed only at the end of a
+//! position: rows that were made of one record share its position and may come in several batches, and a commit in between would say that the
+//! record is delivered while a part of it is not.
+//!
+//! Nothing waits here for a target. Rows that a lane has no room for wait in front of it, in order, while other lanes go on; they are offered
+//! again when the lane's waker is called or a [`Backoff`] is over. The simulation of the protocol runs this code too.
+
+mod backoff;
+mod open_lane;
+#[cfg(all(test, not(feature = "model")))]
+mod tests;
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::Arc;
+use std::task::Waker;
+use std::time::{Duration, Instant};
+
+use chrono::Utc;
+use prometheus::IntGauge;
+use pseidon_delivery::committer::Abandon;
+use pseidon_delivery::{Committer, LaneCommit, LaneId, SplitId, Staged, failpoint};
+use pseidon_plugin::Rows;
+use pseidon_plugin::budget::{LaneMemory, LaneUse};
+use pseidon_plugin::lane::{Completion, LaneRules, Progress, Room, Sealed, Transaction};
+use pseidon_plugin::rollover::Alarm;
+use pseidon_plugin::sink::{Chunk, Publishing, Sink, SinkError};
+
+use self::backoff::Backoff;
+use self::open_lane::OpenLane;
+pub use self::open_lane::{ShownLane, ShownLanes};
+use crate::sync::now;
+
+/// How many sealed lanes wait for the next check, at most, so that many that fill up at the same time cost one step.
+const MOST_SEALED: usize = 16;
+/// When too many lanes are open, this part of them is sealed in one step.
+const SEALED_AT_ONCE: usize = 8;
+/// How often a target that holds the positions gets those that moved without records.
+const IDLE_COMMIT: Duration = Duration::from_secs(5);
+
+/// What a writer of a sink needs.
+pub struct LanesSetup {
+    /// The sink.
+    pub sink: Arc<dyn Sink>,
+    /// The sink's committer.
+    pub committer: Arc<Committer>,
+    /// How many writers the sink has.
+    pub writers: usize,
+    /// What the open lanes of all sinks may buffer.
+    pub memory: Arc<LaneMemory>,
+    /// Counts the sink's writers that are blocked.
+    pub blocked: IntGauge,
+    /// Called when a lane has something to do: [`Lanes::resume`] has to follow.
+    pub waker: Waker,
+    /// Where the open lanes are shown.
+    pub shown: ShownLanes,
+}
+
+/// The lanes of one writer. Dropping it throws away what is open and what was never handed to a commit.
+pub struct Lanes {
+    setup: LanesSetup,
+    rules: LaneRules,
+    alarm: Option<Alarm>,
+    open: HashMap<LaneId, OpenLane>,
+    /// Rows that found no room in their lane, in order.
+    waiting: HashMap<LaneId, VecDeque<WaitingChunk>>,
+    /// In the order in which they were sealed.
+    sealed: VecDeque<SealedLane>,
+    /// Committed, and not published because the target is blocked.
+    unpublished: Vec<Staged>,
+    flushes: Vec<Flush>,
+    backoff: Backoff,
+    /// What the open lanes buffer.
+    memory: usize,
+    /// The same, as all writers of all sinks count it together.
+    share: LaneUse,
+    last_commit: Instant,
+}
+
+/// Rows that wait for room, with what is held for them.
+struct WaitingChunk {
+    chunk: Chunk,
+    held: Box<dyn Send>,
+}
+
+struct SealedLane {
+    commit: LaneCommit,
+    /// `None` if it is durable.
+    completion: Option<Box<dyn Completion>>,
+}
+
+/// A request to commit and publish all lanes that hold records of these splits, or every lane.
+struct Flush {
+    splits: Option<Arc<[SplitId]>>,
+    done: Box<dyn FnOnce() + Send>,
+}
+
+impl Lanes {
+    /// No lane is open.
+    pub fn new(setup: LanesSetup) -> Lanes {
+        let rules = setup.sink.rules();
+        Lanes {
+            alarm: rules.rollover.cron.clone().map(|cron| Alarm::new(cron, Utc::now())),
+            rules: LaneRules { most_open: (rules.most_open / setup.writers.max(1)).max(1), ..rules },
+            open: HashMap::new(),
+            waiting: HashMap::new(),
+            sealed: VecDeque::new(),
+            unpublished: Vec::new(),
+            flushes: Vec::new(),
+            backoff: Backoff::new(setup.committer.sink().to_string(), setup.blocked.clone()),
+            memory: 0,
+            share: LaneUse::new(&setup.memory),
+            last_commit: now(),
+            setup,
+        }
+    }
+
+    /// How often [`Lanes::tick`] has to be called.
+    pub fn check_every(&self) -> Duration {
+        self.rules.check_every
+    }
+
+    /// When [`Lanes::resume`] has to be called, if the target is blocked.
+    pub fn resume_at(&self) -> Option<Instant> {
+        self.backoff.until()
+    }
+
+    /// Takes rows for a lane. Rows of one split come in order of their positions. `held` is dropped when the lane has taken them.
+    pub fn write(&mut self, chunk: Chunk, held: impl Send + 'static) -> Result<(), SinkError> {
+        if let Some(waiting) = self.waiting.get_mut(&chunk.lane) {
+            waiting.push_back(WaitingChunk { chunk, held: Box::new(held) });
+            return Ok(());
+        }
+        if let Some(chunk) = self.fill(chunk)? {
+            let waiting = WaitingChunk { chunk, held: Box::new(held) };
+            self.waiting.entry(waiting.chunk.lane.clone()).or_default().push_back(waiting);
+        }
+        self.free_memory()?;
+        self.finish_flushes()
+    }
+
+    /// Seals and commits what is due by time.
+    pub fn tick(&mut self) -> Result<(), SinkError> {
+        self.open.values_mut().try_for_each(|open| open.lane.tick())?;
+        self.setup.sink.tick()?;
+        let rings = self.alarm.as_mut().is_some_and(|alarm| alarm.rings(Utc::now()));
+        let (now, rollover) = (now(), &self.rules.rollover);
+        for lane in self.open.values_mut() {
+            lane.is_due |= rings || lane.is_full(rollover) || lane.is_over(rollover, now);
+        }
+        self.seal_where(|lane| lane.is_due)?;
+        // Others may need what lies idle here.
+        self.free_memory()?;
+        self.commit()?;
+        if self.open.is_empty() && self.last_commit.elapsed() >= IDLE_COMMIT {
+            self.commit_moved_positions()?;
+        }
+        self.finish_flushes()
+    }
+
+    /// Tries again what found no room.
+    pub fn resume(&mut self) -> Result<(), SinkError> {
+        self.backoff.end_wait();
+        self.commit()?;
+        let lanes: Vec<LaneId> = self.waiting.keys().cloned().collect();
+        lanes.iter().try_for_each(|lane| self.fill_with_waiting(lane))?;
+        self.commit_if_many()?;
+        self.finish_flushes()?;
+        self.backoff.settle();
+        Ok(())
+    }
+
+    /// Commits and publishes every lane that holds records of one of these splits, or every lane, and calls `done` then. That is now unless the
+    /// target is blocked.
+    ///
+    /// # Errors
+    /// Also when a split has ended inside a position.
+    pub fn flush(&mut self, splits: Option<&[SplitId]>, done: impl FnOnce() + Send + 'static) -> Result<(), SinkError> {
+        self.flushes.push(Flush { splits: splits.map(Arc::from), done: Box::new(done) });
+        self.finish_flushes()
+    }
+
+    /// Writes a chunk into its lane, which is opened if need be. Returns the rows that there was no room for.
+    fn fill(&mut self, chunk: Chunk) -> Result<Option<Chunk>, SinkError> {
+        let mut rows = chunk.rows.clone();
+        while !rows.is_empty() {
+            if let Some(open) = self.open.get_mut(&chunk.lane) {
+                open.expect(&rows);
+            }
+            self.seal_full(&chunk.lane)?;
+            if self.is_stuck() {
+                return Ok(Some(chunk.with_rows(rows)));
+            }
+            let fitting = self.fitting(&chunk.lane, &rows);
+            let room = self.offer(&chunk.lane, &rows.slice(0, fitting), fitting == rows.len())?;
+            match room {
+                Room::Ready => rows = rows.slice(fitting, rows.len() - fitting),
+                Room::Closed => return Ok(None),
+                Room::Full => return Ok(Some(chunk.with_rows(rows))),
+                Room::TooManyOpen(_) if self.seal_oldest(1, Some(&chunk.lane))? => self.commit()?,
+                Room::TooManyOpen(reason) | Room::Blocked(reason) => {
+                    self.backoff.block(&reason);
+                    return Ok(Some(chunk.with_rows(rows)));
+                }
+            }
+            self.seal_full(&chunk.lane)?;
+            self.commit_if_many()?;
+        }
+        Ok(None)
+    }
+
+    fn fill_with_waiting(&mut self, lane: &LaneId) -> Result<(), SinkError> {
+        while let Some(WaitingChunk { chunk, held }) = self.waiting.get_mut(lane).and_then(VecDeque::pop_front) {
+            if let Some(chunk) = self.fill(chunk)? {
+                self.waiting.entry(lane.clone()).or_default().push_front(WaitingChunk { chunk, held });
+                return Ok(());
+            }
+        }
+        self.waiting.remove(lane);
+        Ok(())
+    }
+
+    /// Whether so much waits for the target that nothing more is to be written.
+    fn is_stuck(&self) -> bool {
+        !self.unpublished.is_empty() || self.sealed.len() >= MOST_SEALED
+    }
+
+    /// Offers rows to their lane, all or none; `is_end` says whether they are the last of their chunk.
+    fn offer(&mut self, lane: &LaneId, rows: &Rows, is_end: bool) -> Result<Room, SinkError> {
+        if !self.open.contains_key(lane) {
+            if self.open.len() >= self.rules.most_open {
+                self.seal_oldest((self.rules.most_open / SEALED_AT_ONCE).max(1), Some(lane))?;
+            }
+            let opened = OpenLane::new(self.setup.sink.lane(lane, &self.setup.waker)?);
+            self.memory += opened.memory;
+            self.open.insert(lane.clone(), opened);
+        }
+        let Some(open) = self.open.get_mut(lane) else { return Ok(Room::Full) };
+        let room = open.lane.write(rows)?;
+        self.memory -= open.memory;
+        open.memory = open.lane.memory();
+        self.memory += open.memory;
+        match room {
+            Room::Ready => {
+                open.note(rows, is_end);
+                self.setup.shown.show(lane, open);
+            }
+            // It is made again when there is room.
+            _ if open.is_empty() => {
+                self.memory -= open.memory;
+                self.open.remove(lane);
+            }
+            _ => {}
+        }
+        Ok(room)
+    }
+
+    /// How many of the rows the lane still takes, so that it gets no more records than the rollover says. Rows of one position stay together.
+    fn fitting(&self, lane: &LaneId, rows: &Rows) -> usize {
+        let rollover = &self.rules.rollover;
+        let room = self.open.get(lane).map_or(rollover.records.unwrap_or(u64::MAX), |open| open.room(rollover)).max(1);
+        let mut fitting = usize::try_from(room).unwrap_or(usize::MAX).min(rows.len());
+        while fitting < rows.len() && rows.position(fitting) == rows.position(fitting - 1) {
+            fitting += 1;
+        }
+        fitting
+    }
+
+    /// Seals the lane if it is full.
+    fn seal_full(&mut self, lane: &LaneId) -> Result<(), SinkError> {
+        match self.open.get(lane) {
+            Some(open) if open.is_full(&self.rules.rollover) => self.seal(std::slice::from_ref(lane)),
+            _ => Ok(()),
+        }
+    }
+
+    /// Seals lanes that were written longest ago, but not `but`. Returns whether there was one.
+    fn seal_oldest(&mut self, count: usize, but: Option<&LaneId>) -> Result<bool, SinkError> {
+        let before = self.open.len();
+        let others = self.open.iter().filter(|(lane, _)| Some(*lane) != but);
+        let mut by_use: Vec<(Instant, LaneId)> = others.map(|(lane, open)| (open.written(), lane.clone())).collect();
+        by_use.sort();
+        let oldest: Vec<LaneId> = by_use.into_iter().take(count).map(|(_, lane)| lane).collect();
+        self.seal(&oldest)?;
+        Ok(self.open.len() < before)
+    }
+
+    fn seal_where(&mut self, is_meant: impl Fn(&OpenLane) -> bool) -> Result<(), SinkError> {
+        let meant: Vec<LaneId> = self.open.iter().filter(|(_, open)| is_meant(open)).map(|(lane, _)| lane.clone()).collect();
+        self.seal(&meant)
+    }
+
+    /// Seals these lanes, except those that hold a part of a position.
+    fn seal(&mut self, lanes: &[LaneId]) -> Result<(), SinkError> {
+        for lane in lanes {
+            let is_whole = |open: &OpenLane| open.cut_split(lane, &self.setup.committer.ledger()).is_none();
+            let Some(open) = self.open.get(lane).is_some_and(is_whole).then(|| self.open.remove(lane)).flatten() else { continue };
+            self.memory -= open.memory;
+            self.setup.shown.hide(lane);
+            let (commit, open) = open.into_commit(lane.clone());
+            match open.seal()? {
+                Sealed::Durable => self.sealed.push_back(SealedLane { commit, completion: None }),
+                Sealed::Pending(completion) => self.sealed.push_back(SealedLane { commit, completion: Some(completion) }),
+                Sealed::Transaction(transaction) => self.commit_transaction(&[commit], transaction)?,
+            }
+        }
+        Ok(())
+    }
+
+    fn commit_if_many(&mut self) -> Result<(), SinkError> {
+        if self.sealed.len() >= MOST_SEALED { self.commit() } else { Ok(()) }
+    }
+
+    /// Commits what is durable, in one step, and publishes it.
+    fn commit(&mut self) -> Result<(), SinkError> {
+        let (mut lanes, mut staged) = (Vec::new(), Vec::new());
+        let outcome = self.complete(&mut lanes, &mut staged);
+        // What is durable belongs to the store from now on, even if another lane has failed.
+        if !lanes.is_empty() {
+            if !staged.is_empty() {
+                failpoint::reach("synced");
+            }
+            self.setup.committer.commit(&lanes, staged.clone())?;
+            if !staged.is_empty() {
+                failpoint::reach("committed");
+            }
+            self.last_commit = now();
+            self.unpublished.extend(staged);
+        }
+        outcome?;
+        self.publish()
+    }
+
+    /// Takes the sealed lanes out that are durable, up to the first that is not.
+    fn complete(&mut self, lanes: &mut Vec<LaneCommit>, staged: &mut Vec<Staged>) -> Result<(), SinkError> {
+        while let Some(first) = self.sealed.front_mut() {
+            let progress = first.completion.as_mut().map_or(Ok(Progress::Durable(Vec::new())), |completion| completion.advance())?;
+            match progress {
+                Progress::Durable(of_lane) => staged.extend(of_lane),
+                Progress::Pending => break,
+                Progress::Blocked(reason) => {
+                    self.backoff.block(&reason);
+                    break;
+                }
+            }
+            lanes.extend(self.sealed.pop_front().map(|sealed| sealed.commit));
+        }
+        Ok(())
+    }
+
+    fn publish(&mut self) -> Result<(), SinkError> {
+        if self.unpublished.is_empty() {
+            return Ok(());
+        }
+        match self.setup.sink.publish(&self.unpublished)? {
+            Publishing::Done(ids) => {
+                failpoint::reach("published");
+                self.unpublished.clear();
+                self.setup.committer.published(ids);
+            }
+            Publishing::Blocked(reason) => self.backoff.block(&reason),
+        }
+        Ok(())
+    }
+
+    fn commit_transaction(&mut self, lanes: &[LaneCommit], mut transaction: Box<dyn Transaction>) -> Result<(), SinkError> {
+        let mut failure = None;
+        let outcome = self.setup.committer.commit_through(lanes, |splits| {
+            transaction.commit(splits).map_err(|error| {
+                failure = Some(error);
+                Abandon::Stopped
+            })
+        });
+        if let Some(error) = failure {
+            return Err(error);
+        }
+        outcome?;
+        self.last_commit = now();
+        transaction.committed()
+    }
+
+    /// Has a target that holds the positions write those that moved without records. No lane must be open.
+    fn commit_moved_positions(&mut self) -> Result<(), SinkError> {
+        match self.setup.sink.transaction_without_records() {
+            Some(transaction) => self.commit_transaction(&[], transaction),
+            None => Ok(()),
+        }
+    }
+
+    /// Gets below the memory that may be buffered: the largest buffers are written out first; if that is not enough, lanes are sealed.
+    fn free_memory(&mut self) -> Result<(), SinkError> {
+        if !self.has_too_much() {
+            return Ok(());
+        }
+        let mut by_size: Vec<(usize, LaneId)> = self.open.iter().map(|(lane, open)| (open.memory, lane.clone())).collect();
+        by_size.sort_by(|one, other| other.cmp(one));
+        for (_, lane) in by_size {
+            let Some(open) = self.open.get_mut(&lane) else { continue };
+            let room = open.lane.shed()?;
+            self.memory -= open.memory;
+            open.memory = open.lane.memory();
+            self.memory += open.memory;
+            if let Room::Blocked(reason) = room {
+                self.backoff.block(&reason);
+                return Ok(());
+            }
+            if !self.has_too_much() {
+                return Ok(());
+            }
+        }
+        while self.has_too_much() && self.open.len() > 1 && !self.is_stuck() {
+            if !self.seal_oldest((self.open.len() / SEALED_AT_ONCE).max(1), None)? {
+                break;
+            }
+            self.commit_if_many()?;
+        }
+        Ok(())
+    }
+
+    fn has_too_much(&mut self) -> bool {
+        self.share.set(self.memory);
+        self.share.is_too_much()
+    }
+
+    /// Does what is left of the flushes, and says so where nothing is.
+    fn finish_flushes(&mut self) -> Result<(), SinkError> {
+        if self.flushes.is_empty() {
+            return Ok(());
+        }
+        // A flush stays with the lanes until it is done: where it fails, it is dropped with them, after the failure has been reported.
+        let wanted: Vec<Option<Arc<[SplitId]>>> = self.flushes.iter().map(|flush| flush.splits.clone()).collect();
+        wanted.iter().try_for_each(|splits| self.seal_splits(splits.as_deref()))?;
+        self.commit()?;
+        if self.open.is_empty() {
+            self.commit_moved_positions()?;
+        }
+        let (done, left) = std::mem::take(&mut self.flushes).into_iter().partition(|flush| self.is_flushed(flush.splits.as_deref()));
+        self.flushes = left;
+        done.into_iter().for_each(|flush: Flush| (flush.done)());
+        Ok(())
+    }
+
+    /// Seals the lanes that hold records of these splits, or every lane.
+    fn seal_splits(&mut self, splits: Option<&[SplitId]>) -> Result<(), SinkError> {
+        self.seal_where(|lane| splits.is_none_or(|splits| lane.holds(splits)))?;
+        let Some(splits) = splits else { return Ok(()) };
+        let ledger = self.setup.committer.ledger();
+        let cut = |(lane, open): (&LaneId, &OpenLane)| {
+            // More of the position may wait in front of the lane.
+            open.cut_split(lane, &ledger).filter(|split| splits.contains(split) && !self.waiting.contains_key(lane)).cloned()
+        };
+        match self.open.iter().find_map(cut) {
+            Some(split) => Err(SinkError::Fatal(format!("internal error: {split} was given back in the middle of a position"))),
+            None => Ok(()),
+        }
+    }
+
+    /// Whether everything is published that these splits have here, or all of them up to positions that are not over.
+    fn is_flushed(&self, splits: Option<&[SplitId]>) -> bool {
+        let is_meant = |split: &SplitId| splits.is_none_or(|splits| splits.contains(split));
+        let ledger = self.setup.committer.ledger();
+        let is_open = |(lane, open): (&LaneId, &OpenLane)| match splits {
+            Some(splits) => open.holds(splits),
+            None => open.cut_split(lane, &ledger).is_none(),
+        };
+        let of_chunk = |waiting: &WaitingChunk| is_meant(&waiting.chunk.rows.batch().split.id);
+        self.unpublished.is_empty()
+            && !self.open.iter().any(is_open)
+            && !self.sealed.iter().any(|sealed| sealed.commit.splits.iter().any(|(split, _)| is_meant(split)))
+            && !self.waiting.values().flatten().any(of_chunk)
+    }
+}
+
+impl Drop for Lanes {
+    fn drop(&mut self) {
+        self.open.keys().for_each(|lane| self.setup.shown.hide(lane));
+    }
+}

@@ -1,0 +1,163 @@
+//! A lane is a file: the steps by which it becomes visible.
+//!
+//! A test can kill the process at each of these points:
+//!
+//! 1. `opened`: a hidden file was made; `written`: rows were added to one; `finished`: a file is complete.
+//! 2. `synced`: all files of a step of the engine and their names are on disk.
+//! 3. `committed`: the state store has the step: the records are delivered, come what may.
+//! 4. `renamed`: the first file is visible; `published`: all are, lastingly. The engine's next step takes them out of the store.
+//!
+//! Where files are moved or reported afterwards, they are handed over for that ([`follow_ups`](super::follow_ups)) and stay in the store until
+//! it is done.
+
+use std::io;
+use std::sync::Arc;
+
+use pseidon_delivery::{LaneId, failpoint};
+use pseidon_formats::EncodeError;
+use pseidon_plugin::Rows;
+use pseidon_plugin::lane::{Completion, Lane, Progress, Room, Sealed};
+use pseidon_plugin::sink::SinkError;
+use rustix::io::Errno;
+
+use super::Shared;
+use super::follow_ups::MOST_WAITING;
+use super::open_file::{ClosedFile, ClosingFile, OpenFile, Writing};
+
+/// An open lane.
+pub(super) struct FileLane {
+    shared: Arc<Shared>,
+    lane: LaneId,
+    /// `None` before the first rows.
+    file: Option<OpenFile>,
+}
+
+impl FileLane {
+    /// A lane without a file.
+    pub(super) fn new(shared: Arc<Shared>, lane: LaneId) -> FileLane {
+        FileLane { shared, lane, file: None }
+    }
+
+    /// Makes the file, whose first record is the first of these rows.
+    fn open(&mut self, rows: &Rows) -> Result<Room, SinkError> {
+        let shared = &self.shared;
+        // Each file that waits is an entry in the state store.
+        if shared.follow_ups.is_full() && !shared.setup.stop.reading_stopped() {
+            return Ok(Room::Blocked(format!("{MOST_WAITING} committed files wait to be published, moved or reported")));
+        }
+        let (file, hidden) = match shared.staging.create() {
+            Ok(made) => made,
+            Err(error) if is_out_of_files(&error) => return Ok(Room::TooManyOpen(error.to_string())),
+            Err(error) => return Ok(Room::Blocked(error.to_string())),
+        };
+        let destination = shared.destination(rows, &hidden)?;
+        let file = OpenFile::new(self.lane.clone(), destination, &shared.settings.codec, file, hidden).map_err(cannot_encode)?;
+        self.file = Some(file);
+        shared.open_files.inc();
+        failpoint::reach("opened");
+        Ok(Room::Ready)
+    }
+}
+
+impl Lane for FileLane {
+    fn write(&mut self, rows: &Rows) -> Result<Room, SinkError> {
+        if self.file.is_none() {
+            let room = self.open(rows)?;
+            if room != Room::Ready {
+                return Ok(room);
+            }
+        }
+        let Some(file) = &mut self.file else { return Ok(Room::Full) };
+        if let Some(error) = file.still_blocked() {
+            return Ok(Room::Blocked(error.to_string()));
+        }
+        let rows = self.shared.settings.router.without_values(rows.clone()).map_err(|error| SinkError::Fatal(error.to_string()))?;
+        file.write(&rows).map_err(cannot_encode)?;
+        failpoint::reach("written");
+        Ok(Room::Ready)
+    }
+
+    fn bytes(&self) -> u64 {
+        self.file.as_ref().map_or(0, OpenFile::bytes)
+    }
+
+    fn memory(&self) -> usize {
+        self.file.as_ref().map_or(0, OpenFile::memory)
+    }
+
+    fn shed(&mut self) -> Result<Room, SinkError> {
+        let Some(file) = &mut self.file else { return Ok(Room::Ready) };
+        file.shed().map_err(cannot_encode)?;
+        Ok(file.still_blocked().map_or(Room::Ready, |error| Room::Blocked(error.to_string())))
+    }
+
+    fn seal(mut self: Box<Self>) -> Result<Sealed, SinkError> {
+        let Some(file) = self.file.take() else { return Ok(Sealed::Durable) };
+        let shared = self.shared.clone();
+        shared.open_files.dec();
+        let writing = Writing {
+            pipeline: &shared.setup.pipeline,
+            sink: shared.setup.committer.sink().as_str(),
+            place: shared.place.as_deref(),
+            tells_topic: shared.settings.router.name.as_ref().is_some_and(|name| name.tells_topic),
+            extension: &shared.extension,
+            has_hook: shared.settings.hook.is_some(),
+        };
+        let closing = file.close(&writing).map_err(cannot_encode)?;
+        Ok(Sealed::Pending(Box::new(FileCompletion(Some(closing)))))
+    }
+}
+
+impl Drop for FileLane {
+    fn drop(&mut self) {
+        if self.file.is_some() {
+            self.shared.open_files.dec();
+        }
+    }
+}
+
+/// The way of a file from its last row to the disk; `None` when it is there.
+struct FileCompletion(Option<ClosingFile>);
+
+impl Completion for FileCompletion {
+    fn advance(&mut self) -> Result<Progress, SinkError> {
+        while let Some(mut closing) = self.0.take() {
+            if let Some(error) = closing.still_blocked() {
+                let reason = error.to_string();
+                self.0 = Some(closing);
+                return Ok(Progress::Blocked(reason));
+            }
+            match closing.into_closed() {
+                Ok(closed) => {
+                    failpoint::reach("finished");
+                    make_lasting(&closed)?;
+                    return Ok(Progress::Durable(vec![closed.hand_over()]));
+                }
+                Err(still_closing) => self.0 = Some(*still_closing),
+            }
+        }
+        Ok(Progress::Pending)
+    }
+}
+
+/// Makes a file and its hidden name lasting.
+fn make_lasting(file: &ClosedFile) -> Result<(), SinkError> {
+    let dir = file.hidden().dir();
+    // After a failed sync the kernel may have thrown the data away, so it is no use to try again with this file.
+    file.sync().map_err(|error| SinkError::Transient(format!("cannot sync a file: {error}")))?;
+    file.hidden().sync_name().map_err(|error| SinkError::Transient(format!("cannot sync {}: {error}", dir.display())))?;
+    if file.hidden().is_there() {
+        Ok(())
+    } else {
+        Err(SinkError::Transient(format!("an open file in {} was deleted by somebody", dir.display())))
+    }
+}
+
+/// Whether the process, or the machine, has as many files open as it may.
+fn is_out_of_files(error: &io::Error) -> bool {
+    [Errno::MFILE, Errno::NFILE].iter().any(|errno| error.raw_os_error() == Some(errno.raw_os_error()))
+}
+
+fn cannot_encode(error: EncodeError) -> SinkError {
+    SinkError::Fatal(error.to_string())
+}
