@@ -36,29 +36,29 @@ pub(super) struct Work {
     pub(super) end: End,
 }
 
-/// Hears how a log's run has ended. Dropped without having heard it, it says that something went wrong.
+/// Reports how a log's run has ended. Dropped without an outcome, it reports an internal error.
 pub(super) struct End {
     log: String,
-    tell: Sender<(String, Outcome)>,
-    is_told: bool,
+    outcomes: Sender<(String, Outcome)>,
+    is_reported: bool,
 }
 
 impl End {
-    pub(super) fn new(log: String, tell: Sender<(String, Outcome)>) -> End {
-        End { log, tell, is_told: false }
+    pub(super) fn new(log: String, outcomes: Sender<(String, Outcome)>) -> End {
+        End { log, outcomes, is_reported: false }
     }
 
-    fn tell(&mut self, outcome: Outcome) {
-        if !std::mem::replace(&mut self.is_told, true) {
-            // Nobody listens once the process is being left.
-            let _ = self.tell.send((self.log.clone(), outcome));
+    fn report(&mut self, outcome: Outcome) {
+        if !std::mem::replace(&mut self.is_reported, true) {
+            // There is no receiver once the process is being left.
+            let _ = self.outcomes.send((self.log.clone(), outcome));
         }
     }
 }
 
 impl Drop for End {
     fn drop(&mut self) {
-        self.tell(Outcome::Failed("internal error: the log was given up without a word".to_owned()));
+        self.report(Outcome::Failed("internal error: the outcome of the log's run was lost".to_owned()));
     }
 }
 
@@ -93,7 +93,7 @@ fn failed_by(panic: &(dyn Any + Send)) -> Outcome {
 }
 
 impl Work {
-    /// Plans the log and starts its run. Whoever waits for its end hears of it, also of a panic, which is a failure of the log.
+    /// Plans the log and starts its run. `end` reports the outcome; a panic is a failure of the log.
     pub(super) fn start(self) {
         let pools = self.board.pools.clone();
         pools.run_blocking(move || {
@@ -129,11 +129,11 @@ impl Work {
         self.finish(outcome);
     }
 
-    /// Tells how the log has ended, when nothing here holds any more what logs share: it may be closed then.
+    /// Reports how the log has ended, after dropping what logs share: the supervisor may close it then.
     fn finish(self, outcome: Outcome) {
         let Work { template, board, entry, consumer, mut end, .. } = self;
         drop((template, board, entry, consumer));
-        end.tell(outcome);
+        end.report(outcome);
     }
 
     fn store(&self) -> Arc<dyn StateStore> {

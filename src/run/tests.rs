@@ -26,7 +26,7 @@ fn plan_in(base: &Path) -> Arc<Plan> {
 
 /// What a store does at each step.
 enum Step {
-    /// Says so, and hangs until the way is closed.
+    /// Reports that, and hangs until the channel is disconnected.
     Hang(Sender<()>, Receiver<()>),
     Panic,
 }
@@ -80,7 +80,7 @@ impl Runs {
         Arc::new(EmbeddedStore::open(self.base.path(), name).unwrap())
     }
 
-    /// A run over this state. Its end is told.
+    /// A run over this state. `end` receives its outcome.
     fn start(&self, store: Arc<dyn StateStore>, end: &Sender<Result<Finished, RunError>>) -> Sender<pseidon_exec::Control> {
         let ((control, said), end) = (unbounded(), end.clone());
         let (plan, pools) = (self.plan.clone(), self.pools.clone());

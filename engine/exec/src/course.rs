@@ -1,7 +1,7 @@
 //! A run on its way: the state is looked at, then attempts follow one another, each of which opens its sinks, runs, and is closed.
 //!
-//! Nothing here blocks. A stage that waits for something that may block has it done elsewhere and hears of it as [`News`]; one that waits for
-//! the user, for failures or for a time is looked at by the thread that [watches](crate::watch) all runs.
+//! Nothing here blocks. A stage that waits for something that may block has it done elsewhere and receives the outcome as [`News`]; one that
+//! waits for the user, for failures or for a time is advanced by the thread that [watches](crate::watch) all runs.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -119,9 +119,9 @@ struct Running {
     /// The intakes of its sources.
     intakes: Vec<Arc<Actor>>,
     failures: Receiver<Failure>,
-    /// A message for each source whose records are all durable; disconnected when nobody works on them any more.
+    /// A message for each source whose records are all durable; disconnected when their threads and intakes have ended.
     done: Receiver<()>,
-    /// Disconnected, or told, when nobody holds the attempt any more.
+    /// A message when the last reference to the attempt is dropped.
     is_over: Receiver<()>,
     /// How many sources have not ended.
     left: usize,
@@ -129,7 +129,7 @@ struct Running {
     other_plan: Option<PlanChanged>,
 }
 
-/// Who hears of the end. Dropped without having been called, it says that something went wrong.
+/// The callback for the run's end. Dropped without having been called, it reports an internal error.
 struct OnEnd(Option<Box<dyn FnOnce(Result<Finished, RunError>) + Send>>);
 
 impl OnEnd {
@@ -180,7 +180,7 @@ impl Course {
         None
     }
 
-    /// Whatever it was doing has panicked.
+    /// A step of it has panicked: the attempt is closed, or the run ends.
     pub(crate) fn abort(&mut self) -> End {
         match self.stage {
             Stage::Running(_) => self.close(Err(Failure::Fatal(internal_error().to_string()))),
@@ -188,7 +188,7 @@ impl Course {
         }
     }
 
-    /// Lets everything go, and then says how it has ended. May block.
+    /// Drops everything, and then reports how it has ended. May block.
     pub(crate) fn end(self: Box<Self>, end: Result<Finished, RunError>) {
         let Course { run, mut on_end, stage, reporter, .. } = *self;
         run.metrics.set_run_trouble(None);
@@ -219,7 +219,7 @@ impl Course {
         }
     }
 
-    /// Brings up to date what is known of it. About once a second.
+    /// Updates what is shown of the run, and has its intakes look at the time. About once a second.
     pub(crate) fn look(&mut self) {
         self.run.view.pulse.beat();
         let Stage::Running(running) = &self.stage else { return };
@@ -235,8 +235,8 @@ impl Course {
         running.intakes.iter().for_each(Actor::wake);
     }
 
-    /// Something that may block has been done.
-    pub(crate) fn hear(&mut self, news: News) -> End {
+    /// Takes the outcome of something that may block.
+    pub(crate) fn handle(&mut self, news: News) -> End {
         match news {
             News::Looked(looked) => self.looked(looked),
             News::Opened(opened) => self.opened(opened),
@@ -262,7 +262,7 @@ impl Course {
         match self.run.control.try_recv() {
             Ok(control) => Some(control),
             Err(TryRecvError::Empty) => None,
-            // Nobody can say stop any more.
+            // No stop can come any more.
             Err(TryRecvError::Disconnected) => Some(Control::LeaveNow),
         }
     }
@@ -337,7 +337,7 @@ impl Course {
         None
     }
 
-    /// The user may say stop while sinks are opened. What does not hear that is left behind; what it opens is closed at once.
+    /// The user may say stop while sinks are opened. Opening that does not end in time is left behind; what it opens is closed at once.
     fn advance_opening(&mut self, now: Instant) -> End {
         while let Some(control) = self.said() {
             let Stage::Opening(opening) = &mut self.stage else { return None };
@@ -507,8 +507,8 @@ impl Course {
         None
     }
 
-    /// Ends the attempt. Whatever the outcome, nobody works on it any more, and its sinks are closed and their locks free, when the next
-    /// one begins.
+    /// Ends the attempt. Whatever the outcome, all work on it has ended, and its sinks are closed and their locks free, when the next one
+    /// begins.
     fn close(&mut self, outcome: Result<Finished, Failure>) -> End {
         let stage = std::mem::replace(&mut self.stage, Stage::Closing(outcome));
         let (Stage::Running(running), pools) = (stage, self.run.pools.clone()) else { return Some(Err(internal_error())) };

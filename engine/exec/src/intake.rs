@@ -37,9 +37,9 @@ pub(crate) struct Intake {
     pub(crate) events: Receiver<SourceEvent>,
     /// Says that the source has ended well.
     pub(crate) ended_well: Receiver<()>,
-    /// Hears that everything that the source emitted is durable, and that nobody works on it any more.
+    /// Gets a message when everything that the source emitted is durable; disconnected when the work on all sources has ended.
     pub(crate) done: Sender<()>,
-    /// Has the next step done.
+    /// Schedules the next step.
     pub(crate) wake: Wake,
 }
 

@@ -92,10 +92,10 @@ impl Run {
     pub fn run(self) -> Result<Finished, RunError> {
         let (tell, ended) = bounded(1);
         self.start(move |end| _ = tell.send(end));
-        ended.recv().unwrap_or_else(|_| Err(RunError::Failed("internal error: a run has ended without a word".to_owned())))
+        ended.recv().unwrap_or_else(|_| Err(RunError::Failed("internal error: the outcome of a run was not reported".to_owned())))
     }
 
-    /// The same without a thread that waits for the end: `on_end` hears of it, on a thread that may be blocked.
+    /// The same without a thread that waits: `on_end` is called at the end, on a thread that it may block.
     pub fn start(self, on_end: impl FnOnce(Result<Finished, RunError>) + Send + 'static) {
         self.pools.clone().watch().add(self, on_end);
     }

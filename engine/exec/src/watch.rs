@@ -33,7 +33,7 @@ enum Message {
     News(CourseId, News),
 }
 
-/// Where a run's answers go.
+/// Has things done that may block, and reports their outcome.
 pub(crate) struct Reporter {
     course: CourseId,
     messages: Sender<Message>,
@@ -47,11 +47,11 @@ impl Watch {
         Ok(Watch { messages, courses: AtomicU64::new(0) })
     }
 
-    /// Watches a run from now on. `on_end` is called on a thread that may be blocked for a while.
+    /// Watches a run from now on. `on_end` is called on a thread that it may block.
     pub(crate) fn add(&self, run: Run, on_end: impl FnOnce(Result<Finished, RunError>) + Send + 'static) {
         let (course, blocking) = (self.courses.fetch_add(1, Ordering::Relaxed), run.pools.blocking().clone());
         let reporter = Reporter { course, messages: self.messages.clone(), blocking };
-        // If nobody receives it, the run hears that on its end.
+        // Without a receiver the course is dropped, which reports an internal error.
         let _ = self.messages.send(Message::Begin(course, Box::new(Course::new(run, Box::new(on_end), reporter))));
     }
 }
@@ -62,7 +62,7 @@ impl Reporter {
         let (course, messages) = (self.course, self.messages.clone());
         self.blocking.run(move || {
             let news = catch_unwind(AssertUnwindSafe(work)).unwrap_or(News::Panicked);
-            // Nobody listens once the process ends.
+            // There is no receiver once the process ends.
             let _ = messages.send(Message::News(course, news));
         });
     }
@@ -83,7 +83,7 @@ fn work(messages: &Receiver<Message>, blocking: &BlockingPool) {
                 }
                 // What comes for a run that has ended may take long to be closed.
                 Ok(Message::News(id, news)) if !courses.contains_key(&id) => blocking.run(move || drop(news)),
-                Ok(Message::News(id, news)) => step(&mut courses, id, blocking, |course| course.hear(news)),
+                Ok(Message::News(id, news)) => step(&mut courses, id, blocking, |course| course.handle(news)),
                 Err(TryRecvError::Empty) => break,
                 Err(TryRecvError::Disconnected) => return,
             }

@@ -61,11 +61,11 @@ pub trait Source: Send + Sync {
 pub struct Reading {
     /// Its end of the engine.
     pub handle: SourceHandle,
-    /// Called with how it has ended, before or after the last clone of the handle is dropped.
+    /// Called once, before or after the last clone of the handle is dropped.
     pub ended: Ended,
 }
 
-/// Hears how a source has ended.
+/// Is called with how a source has ended.
 pub type Ended = Box<dyn FnOnce(Result<(), SourceError>) + Send>;
 
 /// What the planner has to know of a source.
@@ -115,11 +115,11 @@ pub struct SourceHandle {
     stop: Stop,
     pause: Pause,
     durable: Arc<Mutex<HashMap<SplitId, Position>>>,
-    /// Dropped after the way for events.
+    /// Dropped after `events`, so that the receiver sees that it is disconnected.
     wake: Option<Arc<WakeUp>>,
 }
 
-/// Calls the one who takes the events: for each event, and when there will be none any more.
+/// Wakes the receiver of the events: for each event, and when the last sender is gone.
 struct WakeUp(Box<dyn Fn() + Send + Sync>);
 
 impl Drop for WakeUp {

@@ -41,7 +41,7 @@ pub(super) struct Outlet {
     paused: AtomicBool,
     /// Since when events wait for room.
     full_since: Mutex<Option<Instant>>,
-    /// Hears how reading for it has ended, where the consumer is shared.
+    /// Called when reading for the run has ended, where the consumer is shared.
     ended: Mutex<Option<Ended>>,
 }
 
@@ -72,7 +72,7 @@ impl Outlet {
         self.say(Ok(()));
     }
 
-    /// What is said first counts.
+    /// The first outcome counts.
     fn say(&self, outcome: Result<(), SourceError>) {
         let ended = self.ended.lock().take();
         if let Some(ended) = ended {

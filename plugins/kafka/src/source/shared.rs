@@ -109,7 +109,7 @@ impl SharedConsumer {
     pub fn attach(&self, topic: &str, setup: &SourceSetup, reading: Reading) {
         let Reading { handle, ended } = reading;
         let outlet = Arc::new(Outlet::new(setup, handle, Some(ended)));
-        // Where nobody takes it, the run hears of that.
+        // If the thread has ended, the outlet is dropped, which is an error for the run.
         let _ = self.commands.send(Command::Attach(topic.to_owned(), outlet));
     }
 }
@@ -153,7 +153,7 @@ impl Work {
         }
     }
 
-    /// Lets runs go that end, and keeps for the next consumer what else it is told meanwhile.
+    /// Lets runs go that end, and keeps all other commands for the next consumer.
     fn rest(&self, wait: Duration) {
         let deadline = Instant::now() + wait;
         let mut kept = Vec::new();

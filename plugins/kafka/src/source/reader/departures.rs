@@ -56,7 +56,7 @@ enum Why {
     Revoked,
     /// The group has taken them: other instances may have them already, or their topic was deleted.
     Lost,
-    /// Their run ends. It hears when they are committed.
+    /// Their run ends. Its outlet is ended when they are committed.
     Detached,
     /// The run ends,
     Ended,
@@ -149,7 +149,7 @@ impl Reader<'_> {
         self.depart(&gone, arriving, || Why::Ended)
     }
 
-    /// Reads nothing more for the topic's run, if there is one. It hears when what was read is committed.
+    /// Reads nothing more for the topic's run, if there is one. Its outlet is ended when what was read is committed.
     pub(super) fn detach(&mut self, topic: &str) -> Result<(), Leave> {
         match self.take_out(topic)? {
             Some((outlet, gone)) => self.leave(outlet, gone, Why::Detached),
