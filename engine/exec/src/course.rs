@@ -7,20 +7,16 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crossbeam_channel::{Receiver, Select, Sender, TryRecvError, bounded, unbounded};
-use parking_lot::Mutex;
+use crossbeam_channel::{Select, TryRecvError};
+use pseidon_delivery::StoreError;
 use pseidon_delivery::committer::Seen;
-use pseidon_delivery::{Position, SplitId, StoreError};
-use pseidon_plugin::source::{Ended, Reading, SourceHandle, SourceSetup};
 use pseidon_plugin::stop::{Pause, Stop};
 
-use crate::attempt::{Attempt, AttemptId, OpenSink, Over};
-use crate::blocking::Actor;
-use crate::failure::{Failure, Failures, PlanChanged, guarded};
-use crate::intake::{Intake, IntakeTask};
+use crate::attempt::OpenSink;
+use crate::failure::{Failure, guarded};
 use crate::opening::Opening;
 use crate::run::{Control, Finished, Run, RunError, instance_name, with_jitter};
-use crate::sharing::Sharing;
+use crate::running::{ReadUpTo, Running};
 use crate::watch::Reporter;
 
 /// The waits between attempts after failures that may pass.
@@ -35,9 +31,6 @@ const OPENING_GRACE: Duration = Duration::from_secs(2);
 
 /// How the run has ended, if it has.
 pub(crate) type End = Option<Result<Finished, RunError>>;
-
-/// The position after the last record that was read of each split, by the number of its source.
-type ReadUpTo = HashMap<(usize, SplitId), Position>;
 
 /// What came of something that may block.
 pub(crate) enum News {
@@ -111,22 +104,6 @@ struct OpeningStage {
     instance: String,
     /// The user has said stop, and this is how long they may take to notice.
     give_up: Option<Instant>,
-}
-
-/// An attempt that runs.
-struct Running {
-    attempt: Arc<Attempt>,
-    /// The intakes of its sources.
-    intakes: Vec<Arc<Actor>>,
-    failures: Receiver<Failure>,
-    /// A message for each source whose records are all durable; disconnected when their threads and intakes have ended.
-    done: Receiver<()>,
-    /// A message when the last reference to the attempt is dropped.
-    is_over: Receiver<()>,
-    /// How many sources have not ended.
-    left: usize,
-    /// Another version of the pipeline has left work that only it can finish.
-    other_plan: Option<PlanChanged>,
 }
 
 /// The callback for the run's end. Dropped without having been called, it reports an internal error.
@@ -232,7 +209,7 @@ impl Course {
         metrics.memory_used.set(self.run.pools.budget().used() as i64);
         let unreachable = running.attempt.sinks.iter().any(|open| open.committer.store_is_unreachable());
         metrics.store_unreachable.set(i64::from(unreachable));
-        running.intakes.iter().for_each(Actor::wake);
+        running.wake();
     }
 
     /// Takes the outcome of something that may block.
@@ -372,87 +349,13 @@ impl Course {
         };
         let (stop, instance) = (stop.clone(), instance.clone());
         self.was_open = true;
-        let (report, failures) = unbounded();
-        let (over, is_over) = bounded(1);
-        let attempt = Arc::new(Attempt {
-            id: AttemptId::new(),
-            plan: self.run.plan.clone(),
-            sinks,
-            stop,
-            failures: Failures(report),
-            metrics: self.run.metrics.clone(),
-            tap: self.run.view.tap.clone(),
-            last_bad: self.run.view.last_bad.clone(),
-            read: Mutex::default(),
-            _over: Over(over),
-        });
-        self.run.view.show(&attempt);
-        self.run.pools.open(&attempt);
-        let (source_done, done) = unbounded();
-        let (left, intakes) = (self.run.plan.sources.len(), Vec::new());
-        let mut running = Running { attempt, intakes, failures, done, is_over, left, other_plan: None };
-        let started = self.start(&instance, &mut running, &source_done);
-        self.stage = Stage::Running(Box::new(running));
+        self.stage = Stage::Running(Box::new(Running::open(&self.run, sinks, stop)));
+        let Course { run, stage: Stage::Running(running), store_id, pause, .. } = self else { return Some(Err(internal_error())) };
+        let started = running.start_sources(run, store_id, &instance, pause);
         match started {
             Ok(()) => None,
             Err(failure) => self.close(Err(failure)),
         }
-    }
-
-    /// Starts all sources. `done` gets one message for each whose records are all durable.
-    fn start(&self, instance: &str, running: &mut Running, done: &Sender<()>) -> Result<(), Failure> {
-        let (run, attempt) = (&self.run, &running.attempt);
-        let settings = &run.plan.settings;
-        for (number, planned) in run.plan.sources.iter().enumerate() {
-            let durable = Arc::new(Mutex::default());
-            let (handle, events) = SourceHandle::new(run.pools.budget().clone(), attempt.stop.clone(), self.pause.clone(), durable.clone());
-            let (well, ended_well) = bounded(1);
-            let sharing = Sharing::new(run.store.clone(), planned.stage.clone(), instance.to_owned(), settings.lease);
-            let intake = Actor::new(run.pools.blocking().clone(), |wake| {
-                let (queue, writers) = (run.pools.queue().clone(), run.pools.writers().clone());
-                let (attempt, done) = (attempt.clone(), done.clone());
-                let intake = Intake { attempt, source: number, queue, writers, durable, events, ended_well, done, wake };
-                let mut task = IntakeTask::new(intake, sharing);
-                move || task.step()
-            });
-            let wake = intake.waker();
-            let handle = handle.waking(move || wake());
-            running.intakes.push(intake);
-            let setup = SourceSetup {
-                pipeline: run.plan.name.clone(),
-                stage: planned.stage.clone(),
-                base: run.plan.base.clone(),
-                wanted: planned.columns.meta,
-                io_threads: settings.io_threads,
-                memory: settings.memory / 4 / run.plan.sources.len().max(1),
-                instance: instance.to_owned(),
-                state: run.state_name(&self.store_id, planned),
-                metrics: run.metrics.clone(),
-            };
-            let (failures, stage) = (attempt.failures.clone(), planned.stage.clone());
-            let ended: Ended = Box::new(move |outcome| match outcome {
-                // If the intake has ended before, that has been said.
-                Ok(()) => _ = well.send(()),
-                Err(error) => failures.report(Failure::of_source(&stage, error)),
-            });
-            if let Err(reading) = planned.source.attach(&setup, Reading { handle, ended }) {
-                let (source, failures, done) = (planned.source.clone(), attempt.failures.clone(), done.clone());
-                let work = move || {
-                    let Reading { handle, ended } = reading;
-                    match guarded(|| Ok(source.run(&setup, handle))) {
-                        Ok(outcome) => ended(outcome),
-                        Err(panicked) => failures.report(panicked),
-                    }
-                    drop((source, setup));
-                    drop(done);
-                };
-                std::thread::Builder::new()
-                    .name(format!("source-{}", planned.stage))
-                    .spawn(work)
-                    .map_err(|error| Failure::Fatal(format!("cannot start a thread: {error}")))?;
-            }
-        }
-        Ok(())
     }
 
     /// Looks whether the sources have ended, something has failed or the user has said something.
@@ -512,18 +415,9 @@ impl Course {
     fn close(&mut self, outcome: Result<Finished, Failure>) -> End {
         let stage = std::mem::replace(&mut self.stage, Stage::Closing(outcome));
         let (Stage::Running(running), pools) = (stage, self.run.pools.clone()) else { return Some(Err(internal_error())) };
-        running.attempt.stop.leave_now();
-        running.intakes.iter().for_each(Actor::wake);
+        running.leave_now();
         self.reporter.ask(move || {
-            let Running { attempt, intakes, done, is_over, .. } = *running;
-            // Sources and their intakes end first.
-            while done.recv().is_ok() {}
-            drop(intakes);
-            let (uncommitted, read) = (attempt.uncommitted(), std::mem::take(&mut *attempt.read.lock()));
-            pools.close(attempt.id);
-            drop(attempt);
-            // ETL threads may still hold batches of it.
-            let _ = is_over.recv();
+            let (read, uncommitted) = running.close(&pools);
             News::Closed { read, uncommitted }
         });
         None

@@ -29,6 +29,7 @@ mod pools;
 pub mod process;
 mod queue;
 mod run;
+mod running;
 mod sharing;
 mod sync;
 pub mod takeover;
