@@ -107,7 +107,10 @@ struct OpeningStage {
 }
 
 /// The callback for the run's end. Dropped without having been called, it reports an internal error.
-struct OnEnd(Option<Box<dyn FnOnce(Result<Finished, RunError>) + Send>>);
+struct OnEnd(Option<EndCallback>);
+
+/// Called with how the run has ended.
+pub(crate) type EndCallback = Box<dyn FnOnce(Result<Finished, RunError>) + Send>;
 
 impl OnEnd {
     fn call(&mut self, end: Result<Finished, RunError>) {
@@ -128,7 +131,7 @@ fn internal_error() -> RunError {
 }
 
 impl Course {
-    pub(crate) fn new(run: Run, on_end: Box<dyn FnOnce(Result<Finished, RunError>) + Send>, reporter: Reporter) -> Course {
+    pub(crate) fn new(run: Run, on_end: EndCallback, reporter: Reporter) -> Course {
         Course {
             acknowledged: run.plan.sinks.iter().map(|_| Arc::default()).collect(),
             run,
