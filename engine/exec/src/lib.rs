@@ -6,7 +6,7 @@
 //!    lost to another instance, start the next attempt from what the store has.
 //! 2. `intake`: one thread for each source takes its events: splits are taken over ([`takeover`]) and given back, batches numbered and queued.
 //! 3. `etl`: threads take batches from the `queue`, in any order, decode them and take them through the whole chain ([`process`]).
-//! 4. `order`: what comes out is put back in order for each split, entered into the sinks' ledgers and handed to writers.
+//! 4. `order`: what comes out is put back in order for each split, entered into the sinks' ledgers ([`dispatch`]) and handed to writers.
 //! 5. `writers`: threads that fill the sinks' open [`lanes`], seal and commit them.
 //!
 //! The threads of 3 and 5 belong to [`Pools`], which runs may share; [`View`] is a window onto a run.
@@ -15,6 +15,7 @@
 
 mod answer;
 mod attempt;
+pub mod dispatch;
 mod etl;
 mod failure;
 mod intake;
