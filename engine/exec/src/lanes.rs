@@ -152,7 +152,9 @@ impl Lanes {
     /// Seals and commits what is due by time.
     pub fn tick(&mut self) -> Result<(), SinkError> {
         self.open.values_mut().try_for_each(|open| open.lane.tick())?;
-        self.setup.sink.tick()?;
+        if self.open.is_empty() {
+            self.setup.sink.tick()?;
+        }
         let rings = self.alarm.as_mut().is_some_and(|alarm| alarm.rings(Utc::now()));
         let (now, rollover) = (now(), &self.rules.rollover);
         for lane in self.open.values_mut() {

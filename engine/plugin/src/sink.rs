@@ -183,7 +183,7 @@ pub trait Sink: Send + Sync {
         None
     }
 
-    /// Called about as often as [`LaneRules::check_every`] says, whether or not a lane is open.
+    /// Called about as often as [`LaneRules::check_every`] says while a writer has no open lane; otherwise [`Lane::tick`] is.
     fn tick(&self) -> Result<(), SinkError> {
         Ok(())
     }
