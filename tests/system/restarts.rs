@@ -43,8 +43,8 @@ fn a_run_that_restarts_again_and_again_is_not_healthy_and_says_what_it_leaves() 
 fn put_in_the_way(site: &Site, pseidon: &Pseidon) {
     let (out, moved) = (site.path("out"), site.path(&format!("moved-{}", pseidon.log().len())));
     loop {
-        // The run's lock is there before its sink is open.
-        wait_until("a file is open", 60, || hidden(&out).iter().any(|path| path.is_file() && !path.ends_with("lock")));
+        // A folder that is only being made is one that cannot be opened, and ends the run.
+        wait_until("a file is open", 60, || hidden(&out).iter().any(|path| path.extension().is_some_and(|end| end == "open")));
         let count = |what: &str| pseidon.log().matches(what).count();
         let (restarts, waits) = (count("restarting from"), count("cannot write"));
         fs::rename(&out, &moved).expect("the folder can be moved");

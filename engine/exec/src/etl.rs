@@ -7,7 +7,7 @@ use std::sync::{Arc, Weak};
 use arrow::array::{ArrayRef, Int32Array, RecordBatch, StringArray, UInt32Array, UInt64Array};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
-use pseidon_delivery::{LaneId, Position, SplitId};
+use pseidon_delivery::{LaneId, SplitId};
 use pseidon_plan::chain::{PlannedSource, Policy, Step};
 use pseidon_plan::quarantine;
 use pseidon_plugin::batch::Batch;
@@ -15,8 +15,9 @@ use pseidon_plugin::rows::{BadRow, Rows};
 use pseidon_plugin::sink::Chunk;
 
 use crate::attempt::{Attempt, AttemptId};
+use crate::dispatch::{Outcome, enter};
 use crate::failure::{Failure, guarded};
-use crate::order::{OrderedSplit, Outcome};
+use crate::order::OrderedSplit;
 use crate::process::{BadRecord, Exits, ProcessOutcome, Processor};
 use crate::queue::UnitQueue;
 use crate::view::BadSeen;
@@ -119,24 +120,7 @@ fn has_its_turn(unit: &Unit) -> bool {
 
 /// Enters a batch's chunks into the ledgers and hands them to the writers.
 fn dispatch(attempt: &Attempt, source: &PlannedSource, split: &SplitId, outcome: Outcome, workplace: &Workplace) -> Result<(), Failure> {
-    let mut to_send = Vec::with_capacity(outcome.chunks.len());
-    for (number, chunk) in outcome.chunks {
-        let mut ledger = attempt.sinks[number].committer.ledger();
-        let held = ledger.already_held(split, &chunk.lane);
-        let Some(chunk) = trim(chunk, held) else { continue };
-        let (first, last) = (chunk.rows.position(0), chunk.rows.position(chunk.rows.len() - 1));
-        ledger.dispatch(split, &chunk.lane, first, last);
-        drop(ledger);
-        to_send.push((number, chunk));
-    }
-    for number in &source.sinks {
-        let mut ledger = attempt.sinks[*number].committer.ledger();
-        ledger.advance(split, outcome.next, outcome.resume.as_ref());
-        if outcome.ends {
-            ledger.end(split);
-        }
-    }
-    for (number, chunk) in to_send {
+    for (number, chunk) in enter(&|number| &*attempt.sinks[number].committer, &source.sinks, split, outcome) {
         let sink = &attempt.sinks[number];
         attempt.metrics.records_out.with_label_values(&[&sink.stage]).inc_by(chunk.rows.len() as u64);
         let writer = sink.only_writer.unwrap_or_else(|| writer_of(&chunk.lane, workplace.writers.count()));
@@ -200,23 +184,6 @@ impl Exits for Lanes<'_> {
 
     fn passed(&mut self, step: &Step, rows: &Rows) {
         self.attempt.tap.show(&step.stage, rows);
-    }
-}
-
-/// The rows from `held` on; those before are in the lane already.
-fn trim(chunk: Chunk, held: Position) -> Option<Chunk> {
-    let rows = chunk.rows.len();
-    let mut first = 0;
-    while first < rows && chunk.rows.position(first) < held {
-        first += 1;
-    }
-    match first {
-        0 => Some(chunk),
-        _ if first == rows => None,
-        _ => {
-            let rest = chunk.rows.slice(first, rows - first);
-            Some(chunk.with_rows(rest))
-        }
     }
 }
 

@@ -29,7 +29,7 @@ use std::time::{Duration, Instant};
 use chrono::Utc;
 use prometheus::IntGauge;
 use pseidon_delivery::committer::Abandon;
-use pseidon_delivery::{Committer, LaneCommit, LaneId, SplitId, Staged, failpoint};
+use pseidon_delivery::{Committer, LaneCommit, LaneId, Position, SplitId, Staged, failpoint};
 use pseidon_plugin::Rows;
 use pseidon_plugin::budget::{LaneMemory, LaneUse};
 use pseidon_plugin::lane::{Completion, LaneRules, Progress, Room, Sealed, Transaction};
@@ -152,7 +152,9 @@ impl Lanes {
     /// Seals and commits what is due by time.
     pub fn tick(&mut self) -> Result<(), SinkError> {
         self.open.values_mut().try_for_each(|open| open.lane.tick())?;
-        self.setup.sink.tick()?;
+        if self.open.is_empty() {
+            self.setup.sink.tick()?;
+        }
         let rings = self.alarm.as_mut().is_some_and(|alarm| alarm.rings(Utc::now()));
         let (now, rollover) = (now(), &self.rules.rollover);
         for lane in self.open.values_mut() {
@@ -202,7 +204,8 @@ impl Lanes {
                 return Ok(Some(chunk.with_rows(rows)));
             }
             let fitting = self.fitting(&chunk.lane, &rows);
-            let room = self.offer(&chunk.lane, &rows.slice(0, fitting), fitting == rows.len())?;
+            let end = (fitting == rows.len()).then_some(chunk.next);
+            let room = self.offer(&chunk.lane, &rows.slice(0, fitting), end)?;
             match room {
                 Room::Ready => rows = rows.slice(fitting, rows.len() - fitting),
                 Room::Closed => return Ok(None),
@@ -235,8 +238,8 @@ impl Lanes {
         !self.unpublished.is_empty() || self.sealed.len() >= MOST_SEALED
     }
 
-    /// Offers rows to their lane, all or none; `is_end` says whether they are the last of their chunk.
-    fn offer(&mut self, lane: &LaneId, rows: &Rows, is_end: bool) -> Result<Room, SinkError> {
+    /// Offers rows to their lane, all or none. `end` is the chunk's [`Chunk::next`] if they are the last of it.
+    fn offer(&mut self, lane: &LaneId, rows: &Rows, end: Option<Position>) -> Result<Room, SinkError> {
         if !self.open.contains_key(lane) {
             if self.open.len() >= self.rules.most_open {
                 self.seal_oldest((self.rules.most_open / SEALED_AT_ONCE).max(1), Some(lane))?;
@@ -252,7 +255,7 @@ impl Lanes {
         self.memory += open.memory;
         match room {
             Room::Ready => {
-                open.note(rows, is_end);
+                open.note(rows, end);
                 self.setup.shown.show(lane, open);
             }
             // It is made again when there is room.

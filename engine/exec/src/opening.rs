@@ -9,6 +9,7 @@ use pseidon_plugin::budget::LaneMemory;
 use pseidon_plugin::metrics::Metrics;
 use pseidon_plugin::sink::{SinkError, SinkSetup};
 use pseidon_plugin::stop::Stop;
+use pseidon_plugin::waiting::about_to_wait;
 
 use crate::attempt::OpenSink;
 use crate::failure::Failure;
@@ -43,7 +44,10 @@ impl Opening {
             };
             let (store, positions) = (self.store.clone(), planned.protocol.positions());
             let committer = Committer::new(planned.id.clone(), store, claimant, positions, self.stop.abandoned());
-            let committer = Arc::new(committer.remembering(seen.clone()));
+            let committer = Arc::new(committer.remembering(seen.clone()).waiting_by(|wait| {
+                about_to_wait();
+                std::thread::park_timeout(wait);
+            }));
             let setup = SinkSetup {
                 pipeline: self.plan.name.clone(),
                 base: self.plan.base.clone(),

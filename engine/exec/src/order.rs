@@ -6,21 +6,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use parking_lot::{Condvar, Mutex};
-use pseidon_delivery::{Position, Resume};
 use pseidon_plugin::batch::Split;
-use pseidon_plugin::sink::Chunk;
 
-/// A batch's way out: what goes to which sink.
-pub(crate) struct Outcome {
-    /// The first position after the batch.
-    pub(crate) next: Position,
-    /// What the source needs beside that position.
-    pub(crate) resume: Option<Resume>,
-    /// Whether the split ends there.
-    pub(crate) ends: bool,
-    /// Chunks with the number of their sink.
-    pub(crate) chunks: Vec<(usize, Chunk)>,
-}
+use crate::dispatch::Outcome;
 
 /// A split in this attempt: its batches by the numbers in which they were emitted.
 pub(crate) struct OrderedSplit {
@@ -85,7 +73,7 @@ impl OrderedSplit {
 mod tests {
     use std::convert::Infallible;
 
-    use pseidon_delivery::SplitId;
+    use pseidon_delivery::{Position, SplitId};
 
     use super::*;
 

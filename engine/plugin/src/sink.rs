@@ -183,7 +183,7 @@ pub trait Sink: Send + Sync {
         None
     }
 
-    /// Called about as often as [`LaneRules::check_every`] says, whether or not a lane is open.
+    /// Called about as often as [`LaneRules::check_every`] says while a writer has no open lane; otherwise [`Lane::tick`] is.
     fn tick(&self) -> Result<(), SinkError> {
         Ok(())
     }
@@ -247,6 +247,9 @@ pub struct Chunk {
     pub lane: LaneId,
     /// Its rows; never empty.
     pub rows: Rows,
+    /// The first position that is not complete with this chunk and those that were made together with it. It is the last row's own position where
+    /// more rows of that position follow.
+    pub next: Position,
     /// Counts the columns of the chunk and of those that share them.
     held: Option<Arc<Charge>>,
 }
@@ -254,7 +257,7 @@ pub struct Chunk {
 impl Chunk {
     /// Rows for a lane.
     pub fn new(lane: LaneId, rows: Rows) -> Chunk {
-        Chunk { lane, rows, held: None }
+        Chunk { lane, next: rows.batch().next, rows, held: None }
     }
 
     /// The chunk with only these of its rows.

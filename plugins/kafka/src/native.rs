@@ -26,12 +26,10 @@ use crate::logs::ClientLogs;
 mod messages;
 mod metadata;
 mod questions;
-mod reports;
 
 pub(crate) use messages::{Fetched, Message};
 pub(crate) use metadata::FoundPartition;
 pub(crate) use questions::Committed;
-pub(crate) use reports::undelivered_text;
 
 /// How long a consumer may take to say goodbye to its group.
 const CLOSE_PATIENCE: Duration = Duration::from_secs(3);

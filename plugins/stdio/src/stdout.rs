@@ -137,12 +137,8 @@ impl Sink for Stdout {
         Ok(Box::new(PrintedLane { printer: self.printer.clone() }))
     }
 
-    /// A reader that left is seen even while there is nothing to print for it.
     fn tick(&self) -> Result<(), SinkError> {
-        if self.printer.has_reader() && self.printer.out.lock().get_ref().reader_left().map_err(failed)? {
-            self.printer.stop_reading();
-        }
-        Ok(())
+        self.printer.look_for_reader()
     }
 }
 
@@ -166,6 +162,14 @@ impl Printer {
 
     fn has_reader(&self) -> bool {
         self.has_reader.load(Ordering::Relaxed)
+    }
+
+    /// A reader that left is seen even while there is nothing to print for it.
+    fn look_for_reader(&self) -> Result<(), SinkError> {
+        if self.has_reader() && self.out.lock().get_ref().reader_left().map_err(failed)? {
+            self.stop_reading();
+        }
+        Ok(())
     }
 
     fn stop_reading(&self) {
@@ -193,6 +197,10 @@ impl Lane for PrintedLane {
             Err(_) if self.printer.stop.leaving_now() => Err(Abandon::Stopped.into()),
             Err(error) => Err(failed(error)),
         }
+    }
+
+    fn tick(&mut self) -> Result<(), SinkError> {
+        self.printer.look_for_reader()
     }
 
     fn seal(self: Box<Self>) -> Result<Sealed, SinkError> {

@@ -49,8 +49,8 @@ impl OpenLane {
         }
     }
 
-    /// The lane has taken these rows; `is_end` says whether they are the last of their chunk.
-    pub(super) fn note(&mut self, rows: &Rows, is_end: bool) {
+    /// The lane has taken these rows. `end` is the chunk's [`next`](pseidon_plugin::sink::Chunk::next) if they are the last of it.
+    pub(super) fn note(&mut self, rows: &Rows, end: Option<Position>) {
         let Some(last) = rows.len().checked_sub(1).map(|row| rows.position(row)) else { return };
         let split = &rows.batch().split.id;
         let number = self.held.iter().position(|held| held.split == *split).unwrap_or_else(|| {
@@ -58,7 +58,7 @@ impl OpenLane {
             self.held.len() - 1
         });
         let held = &mut self.held[number];
-        let is_cut = is_end && last >= rows.batch().next;
+        let is_cut = end.is_some_and(|next| last >= next);
         held.cut_chunks = if !is_cut { 0 } else { 1 + if held.upto == last + 1 { held.cut_chunks } else { 0 } };
         held.upto = last + 1;
         self.records += rows.len() as u64;

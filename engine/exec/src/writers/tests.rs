@@ -168,6 +168,10 @@ impl Lane for ScriptedLane {
         Ok(Room::Ready)
     }
 
+    fn tick(&mut self) -> Result<(), SinkError> {
+        self.script.does(Event::Ticked)
+    }
+
     fn seal(self: Box<Self>) -> Result<Sealed, SinkError> {
         Ok(Sealed::Transaction(self))
     }

@@ -11,7 +11,6 @@ use rdkafka::producer::{DeliveryResult, ProducerContext};
 use rdkafka::types::RDKafkaErrorCode;
 
 use crate::logs::ClientLogs;
-use crate::native::undelivered_text;
 
 /// The number of what is not a record of the pipeline.
 pub(super) const NO_RECORD: usize = usize::MAX;
@@ -23,7 +22,7 @@ pub(super) struct Refused {
     pub(super) number: usize,
     pub(super) partition: i32,
     pub(super) code: RDKafkaErrorCode,
-    /// The broker's own words.
+    /// What the code means.
     pub(super) reason: String,
 }
 
@@ -105,8 +104,8 @@ impl ProducerContext for Reports {
         match error.rdkafka_error_code() {
             Some(RDKafkaErrorCode::InvalidDifferentRecord) => undelivered.names_records = true,
             Some(code) if is_refusal(code) && number != NO_RECORD => {
-                let reason = undelivered_text(message).unwrap_or_else(|| code.to_string());
-                undelivered.refused.push(Refused { number, partition: message.partition(), code, reason });
+                // librdkafka has the broker's own words too (`rd_kafka_message_produce_errstr`), but frees them before the report comes here.
+                undelivered.refused.push(Refused { number, partition: message.partition(), code, reason: code.to_string() });
             }
             _ => {}
         }

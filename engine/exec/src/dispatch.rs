@@ -1,0 +1,58 @@
+//! How what was made of a batch is entered into the ledgers of the sinks.
+//!
+//! The order of the steps is part of the argument in `docs/delivery.md`, so the simulation of the protocol runs this code too.
+
+use pseidon_delivery::{Committer, Position, Resume, SplitId};
+use pseidon_plugin::sink::Chunk;
+
+/// What was made of a batch, or of a part of it.
+pub struct Outcome {
+    /// The first position that is not complete with it.
+    pub next: Position,
+    /// What the source needs beside that position.
+    pub resume: Option<Resume>,
+    /// Whether the split ends there.
+    pub ends: bool,
+    /// Chunks with the number of their sink.
+    pub chunks: Vec<(usize, Chunk)>,
+}
+
+/// Enters chunks into the ledgers of their sinks and moves the frontier in all `sinks` that the source reaches. Returns what is left to write: rows that
+/// are durable in their lane already are left out. Outcomes of one split come in order, and what is returned reaches the lanes in the same order.
+pub fn enter<'c>(committer: &dyn Fn(usize) -> &'c Committer, sinks: &[usize], split: &SplitId, outcome: Outcome) -> Vec<(usize, Chunk)> {
+    let mut to_write = Vec::with_capacity(outcome.chunks.len());
+    for (number, chunk) in outcome.chunks {
+        let mut ledger = committer(number).ledger();
+        let held = ledger.already_held(split, &chunk.lane);
+        let Some(mut chunk) = trim(chunk, held) else { continue };
+        let (first, last) = (chunk.rows.position(0), chunk.rows.position(chunk.rows.len() - 1));
+        ledger.dispatch(split, &chunk.lane, first, last);
+        chunk.next = outcome.next;
+        to_write.push((number, chunk));
+    }
+    for number in sinks {
+        let mut ledger = committer(*number).ledger();
+        ledger.advance(split, outcome.next, outcome.resume.as_ref());
+        if outcome.ends {
+            ledger.end(split);
+        }
+    }
+    to_write
+}
+
+/// The rows from `held` on; those before are in the lane already.
+fn trim(chunk: Chunk, held: Position) -> Option<Chunk> {
+    let rows = chunk.rows.len();
+    let mut first = 0;
+    while first < rows && chunk.rows.position(first) < held {
+        first += 1;
+    }
+    match first {
+        0 => Some(chunk),
+        _ if first == rows => None,
+        _ => {
+            let rest = chunk.rows.slice(first, rows - first);
+            Some(chunk.with_rows(rest))
+        }
+    }
+}
