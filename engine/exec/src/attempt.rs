@@ -28,7 +28,8 @@ pub(crate) struct Attempt {
     pub(crate) metrics: Metrics,
     pub(crate) tap: Arc<Tap>,
     pub(crate) last_bad: Arc<LastBad>,
-    /// The position after the last record that was read of each split, by the number of its source.
+    /// The position after the last record that was read of each split, or below which all of it was durable when it was taken, by the number of
+    /// its source.
     pub(crate) read: Mutex<HashMap<(usize, SplitId), Position>>,
     /// Dropped last.
     pub(crate) _over: Over,

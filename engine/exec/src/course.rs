@@ -429,10 +429,10 @@ impl Course {
     fn closed(&mut self, read: &ReadUpTo, uncommitted: ReadUpTo) -> End {
         let next = Stage::Pausing { until: Instant::now(), then: Then::Attempt };
         let Stage::Closing(outcome) = std::mem::replace(&mut self.stage, next) else { return Some(Err(internal_error())) };
+        // Of splits that this attempt has read as far, it is known what is committed.
+        self.uncommitted.retain(|split, upto| read.get(split) < Some(upto));
         match outcome {
-            Ok(Finished::Stopped) if self.uncommitted.iter().any(|(split, upto)| read.get(split) < Some(upto)) => {
-                Some(Ok(self.stopped_between_attempts()))
-            }
+            Ok(Finished::Stopped) => Some(Ok(self.stopped_between_attempts())),
             Ok(finished) => Some(Ok(finished)),
             // Another instance has what was not committed.
             Err(failure @ Failure::Fenced(_)) => self.failed(failure),

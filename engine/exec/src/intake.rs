@@ -185,7 +185,9 @@ impl Intake {
             let taken = take_over(&open.committer, &*open.sink, &ids).map_err(|error| Failure::of_sink(&open.stage, error))?;
             records.iter_mut().zip(taken).for_each(|(records, record)| records.push(record));
         }
-        let resumptions = records.iter().map(|records| resumption(records)).collect();
+        let resumptions: Vec<Option<Resumption>> = records.iter().map(|records| resumption(records)).collect();
+        let durable = ids.iter().zip(&resumptions).filter_map(|(id, known)| Some(((self.source, id.clone()), known.as_ref()?.position)));
+        self.attempt.read.lock().extend(durable);
         splits.taken.extend(ids.into_iter().zip(records));
         Ok(resumptions)
     }
