@@ -133,11 +133,10 @@ impl Board {
 
     /// Whether the process does its work, or waits for something that it knows of.
     pub(crate) fn is_alive(&self) -> bool {
-        let silence = match self.entries().first() {
-            Some(entry) if !self.is_template => entry.view.pulse.silent_for(),
-            _ => self.pulse.silent_for(),
-        };
-        silence < LONGEST_SILENCE
+        let entries = self.entries();
+        let of_runs = entries.iter().filter(|entry| !self.is_template || entry.live().is_some()).map(|entry| entry.view.pulse.silent_for());
+        let of_supervisor = self.is_template.then(|| self.pulse.silent_for());
+        of_runs.chain(of_supervisor).all(|silence| silence < LONGEST_SILENCE)
     }
 
     /// The entry of this name, which is made if there is none. Its counts go on where they were.

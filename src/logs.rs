@@ -1,7 +1,7 @@
 //! Running a template: one run for each log of a table, while rows come and go.
 //!
 //! The supervisor compares what the table says with what runs, and starts and stops logs until both are the same. It never waits for any of
-//! them: the table is asked by a thread of its own ([`table`]), and every log has one ([`worker`]) in which its run lives. A log that fails is
+//! them: the table is asked by a thread of its own ([`table`]), and logs ([`worker`]) run on threads that they share. A log that fails is
 //! started again after a while; one that cannot be right waits for its row to change.
 
 mod table;
@@ -9,7 +9,6 @@ mod worker;
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
-use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, Sender, after, never, select, tick, unbounded};
@@ -23,7 +22,7 @@ use pseidon_plugin::batch::MetaWanted;
 use pseidon_plugin::source::SourceSetup;
 
 use self::table::{Asked, Told};
-use self::worker::{Outcome, Work};
+use self::worker::{End, Outcome, Work};
 use crate::board::{Board, Entry, State};
 use crate::load::Text;
 
@@ -95,7 +94,6 @@ struct Log {
 struct Running {
     row: LogRow,
     control: Sender<Control>,
-    thread: JoinHandle<()>,
     told_to_stop: bool,
 }
 
@@ -228,8 +226,6 @@ impl Supervisor {
         let mut was_told_to_stop = self.stopping;
         if let Some(running) = log.running.take() {
             was_told_to_stop |= running.told_to_stop;
-            // It has just said that it ends.
-            let _ = running.thread.join();
         }
         log.entry.set_live(None);
         match outcome {
@@ -349,21 +345,11 @@ impl Supervisor {
             consumer: self.consumer.clone(),
             row: row.clone(),
             control: (control.clone(), said),
+            end: End::new(name.to_owned(), self.end.clone()),
         };
         log.entry.set_state(State::Starting);
-        let (end, name) = (self.end.clone(), name.to_owned());
-        let spawned = std::thread::Builder::new().name(format!("log-{name}")).spawn(move || {
-            let outcome = work.run();
-            // Nobody listens once the process is being left.
-            let _ = end.send((name, outcome));
-        });
-        match spawned {
-            Ok(thread) => log.running = Some(Running { row, control, thread, told_to_stop: false }),
-            Err(error) => {
-                log.entry.set_state(State::Failed(format!("cannot start a thread: {error}")));
-                log.not_before = Some(Instant::now() + log.wait);
-            }
-        }
+        log.running = Some(Running { row, control, told_to_stop: false });
+        work.start();
     }
 
     /// The topics of all logs that run are subscribed to, also of those that are about to end: what they have read is theirs until then.

@@ -98,7 +98,7 @@ fn run_pipeline(args: &RunArgs, bar: Option<ProgressBar>, text: Text, document: 
     let shown = bar.filter(|_| !prints_to_terminal(&plan)).map(|bar| Shown::start(bar, &board));
     let run = Run {
         plan: plan.clone(),
-        pools: &pools,
+        pools: pools.clone(),
         store,
         metrics: entry.metrics.clone(),
         accept_changed_plan: args.accept_changed_plan,
@@ -235,3 +235,6 @@ fn unfinished_plan(store: &dyn StateStore) -> Result<Option<String>, StoreError>
 fn prints_to_terminal(plan: &Plan) -> bool {
     std::io::stdout().is_terminal() && plan.sinks.iter().any(|sink| sink.plugin == "stdout")
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,5 +1,9 @@
 //! One log's run, from its row to its end.
+//!
+//! No thread waits for it: planning, which may ask servers for columns, is done by threads that logs share, and so is what follows from how
+//! the run ends.
 
+use std::any::Any;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -21,7 +25,7 @@ use crate::load::Text;
 /// How long the version of a log that crashed is run before it is looked whether its work is done.
 const FINISHING: Duration = Duration::from_secs(2);
 
-/// What a log's thread has.
+/// What a log's run needs.
 pub(super) struct Work {
     pub(super) template: Arc<Template>,
     pub(super) board: Arc<Board>,
@@ -29,6 +33,33 @@ pub(super) struct Work {
     pub(super) consumer: Arc<SharedConsumer>,
     pub(super) row: LogRow,
     pub(super) control: (Sender<Control>, Receiver<Control>),
+    pub(super) end: End,
+}
+
+/// Reports how a log's run has ended. Dropped without an outcome, it reports an internal error.
+pub(super) struct End {
+    log: String,
+    outcomes: Sender<(String, Outcome)>,
+    is_reported: bool,
+}
+
+impl End {
+    pub(super) fn new(log: String, outcomes: Sender<(String, Outcome)>) -> End {
+        End { log, outcomes, is_reported: false }
+    }
+
+    fn report(&mut self, outcome: Outcome) {
+        if !std::mem::replace(&mut self.is_reported, true) {
+            // There is no receiver once the process is being left.
+            let _ = self.outcomes.send((self.log.clone(), outcome));
+        }
+    }
+}
+
+impl Drop for End {
+    fn drop(&mut self) {
+        self.report(Outcome::Failed("internal error: the outcome of the log's run was lost".to_owned()));
+    }
 }
 
 /// How a log's run has ended.
@@ -47,43 +78,76 @@ pub(super) enum Outcome {
 }
 
 impl Outcome {
+    fn of(finished: Finished) -> Outcome {
+        Outcome::Ended { complete: finished != Finished::Left }
+    }
+
     /// Whether nothing is left to be read again.
     pub(super) fn is_complete(&self) -> bool {
         !matches!(self, Outcome::Ended { complete: false })
     }
 }
 
+fn failed_by(panic: &(dyn Any + Send)) -> Outcome {
+    Outcome::Failed(format!("internal error: {}", panics::message(panic)))
+}
+
 impl Work {
-    /// Runs the log until it is stopped or cannot go on. A panic is a failure of the log.
-    pub(super) fn run(self) -> Outcome {
-        match catch_unwind(AssertUnwindSafe(|| self.try_run())) {
-            Ok(Ok(finished)) => Outcome::Ended { complete: finished != Finished::Left },
-            Ok(Err(outcome)) => outcome,
-            Err(panic) => Outcome::Failed(format!("internal error: {}", panics::message(panic.as_ref()))),
-        }
+    /// Plans the log and starts its run. `end` reports the outcome; a panic is a failure of the log.
+    pub(super) fn start(self) {
+        let pools = self.board.pools.clone();
+        pools.run_blocking(move || {
+            let begun = catch_unwind(AssertUnwindSafe(|| self.plan(&self.template.text, &self.row)));
+            match begun.unwrap_or_else(|panic| Err(failed_by(panic.as_ref()))) {
+                Ok(plan) => self.start_plan(plan),
+                Err(outcome) => self.finish(outcome),
+            }
+        });
     }
 
-    fn try_run(&self) -> Result<Finished, Outcome> {
-        let plan = self.plan(&self.template.text, &self.row)?;
-        let store: Arc<dyn StateStore> = Arc::new(ScopedStore::new(self.template.store.clone(), self.row.log()));
-        loop {
-            let (control, said) = self.control.clone();
-            let outcome = self.run_plan(plan.clone(), &store, (control, said));
-            match outcome {
-                Ok(finished) => return Ok(finished),
-                Err(RunError::PlanChanged(PlanChanged { plan, left })) => {
-                    tracing::warn!(log = self.row.log(), left, "changed since its run crashed; what that run left is finished as it was");
-                    let finished = self.finish_previous(&store, plan.as_deref())?;
-                    // What ended it early was meant for the log, whatever version of it runs.
-                    let is_told_to_end = self.control.1.try_iter().any(|control| matches!(control, Control::Stop | Control::LeaveNow));
-                    if is_told_to_end || finished == Finished::Left {
-                        return Ok(finished);
-                    }
+    fn start_plan(self, plan: Arc<Plan>) {
+        let run = self.run_of(plan.clone(), self.store(), self.control.clone());
+        run.start(move |outcome| self.ended(plan, outcome));
+    }
+
+    /// The log's run has ended.
+    fn ended(self, plan: Arc<Plan>, outcome: Result<Finished, RunError>) {
+        let outcome = match outcome {
+            Ok(finished) => Outcome::of(finished),
+            Err(RunError::PlanChanged(changed)) => {
+                let finished = catch_unwind(AssertUnwindSafe(|| self.finish_changed(&changed)));
+                match finished.unwrap_or_else(|panic| Err(failed_by(panic.as_ref()))) {
+                    Ok(None) => return self.start_plan(plan),
+                    Ok(Some(finished)) => Outcome::of(finished),
+                    Err(outcome) => outcome,
                 }
-                Err(RunError::State(reason)) => return Err(Outcome::StateLost(reason)),
-                Err(error) => return Err(Outcome::Failed(error.to_string())),
             }
-        }
+            Err(RunError::State(reason)) => Outcome::StateLost(reason),
+            Err(error) => Outcome::Failed(error.to_string()),
+        };
+        drop(plan);
+        self.finish(outcome);
+    }
+
+    /// Reports how the log has ended, after dropping what logs share: the supervisor may close it then.
+    fn finish(self, outcome: Outcome) {
+        let Work { template, board, entry, consumer, mut end, .. } = self;
+        drop((template, board, entry, consumer));
+        end.report(outcome);
+    }
+
+    fn store(&self) -> Arc<dyn StateStore> {
+        Arc::new(ScopedStore::new(self.template.store.clone(), self.row.log()))
+    }
+
+    /// Finishes what a run of another version of the log has left. Returns how the log has ended if it is not to be run now. Blocks.
+    fn finish_changed(&self, changed: &PlanChanged) -> Result<Option<Finished>, Outcome> {
+        let PlanChanged { plan, left } = changed;
+        tracing::warn!(log = self.row.log(), left, "changed since its run crashed; what that run left is finished as it was");
+        let finished = self.finish_previous(&self.store(), plan.as_deref())?;
+        // What ended it early was meant for the log, whatever version of it runs.
+        let is_told_to_end = self.control.1.try_iter().any(|control| matches!(control, Control::Stop | Control::LeaveNow));
+        Ok((is_told_to_end || finished == Finished::Left).then_some(finished))
     }
 
     /// Runs the version of the log that crashed for a while, and stops it gracefully. `plan` is that version's fingerprint.
@@ -118,7 +182,7 @@ impl Work {
                 .name("log-finishing".to_owned())
                 .spawn_scoped(scope, timer)
                 .map_err(|error| failed(format!("cannot start a thread: {error}")))?;
-            let finished = self.run_plan(plan, store, (control, said));
+            let finished = self.run_of(plan, store.clone(), (control, said)).run();
             drop(over);
             finished.map_err(|error| match error {
                 RunError::State(reason) => Outcome::StateLost(reason),
@@ -127,27 +191,23 @@ impl Work {
         })
     }
 
-    fn run_plan(
-        &self,
-        plan: Arc<Plan>,
-        store: &Arc<dyn StateStore>,
-        (control, said): (Sender<Control>, Receiver<Control>),
-    ) -> Result<Finished, RunError> {
+    /// The log's run by this plan, which is about to be started.
+    fn run_of(&self, plan: Arc<Plan>, store: Arc<dyn StateStore>, (control, said): (Sender<Control>, Receiver<Control>)) -> Run {
+        self.entry.view.pulse.beat();
         self.entry.set_live(Some(Live { plan: plan.clone(), control, since: Instant::now() }));
         if self.entry.state() == State::Starting {
             self.entry.set_state(State::Running);
             tracing::info!(log = self.row.log(), "started");
         }
-        let run = Run {
+        Run {
             plan,
-            pools: &self.board.pools,
-            store: store.clone(),
+            pools: self.board.pools.clone(),
+            store,
             metrics: self.entry.metrics.clone(),
             accept_changed_plan: self.template.accept_changed_plan,
             control: said,
             view: self.entry.view.clone(),
-        };
-        run.run()
+        }
     }
 
     /// The plan of a row in a version of the pipeline. What it is made from is its text, so that a crashed run can be finished with it.

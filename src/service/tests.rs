@@ -90,7 +90,7 @@ impl Served {
         let view = entry.view.clone();
         let thread = std::thread::spawn(move || {
             let (metrics, view) = (entry.metrics.clone(), entry.view.clone());
-            let run = Run { plan, pools: &pools, store, metrics, accept_changed_plan: false, control: told, view };
+            let run = Run { plan, pools, store, metrics, accept_changed_plan: false, control: told, view };
             run.run().unwrap();
         });
         until(|| view.positions().iter().any(|of_sink| !of_sink.splits.is_empty()).then_some(()));

@@ -53,7 +53,7 @@ impl Template<'_> {
     }
 }
 
-fn template(site: &Site, table: &LogTable, more: &str) -> String {
+pub(crate) fn template(site: &Site, table: &LogTable, more: &str) -> String {
     Template { brokers: &brokers(), redis: None, port: None, more }.text(site, table)
 }
 
@@ -66,7 +66,7 @@ pub(crate) struct Topics {
 }
 
 impl Topics {
-    fn new(site: &Site, count: usize) -> Topics {
+    pub(crate) fn new(site: &Site, count: usize) -> Topics {
         Topics::at(site, &brokers(), count)
     }
 
@@ -150,7 +150,7 @@ pub(crate) fn check_topic(site: &Site, topic: &str, sent: u64) {
     assert_eq!(found.len() as u64, sent, "{topic} has records that were never sent");
 }
 
-fn from_environment(variable: &str, default: u64) -> u64 {
+pub(crate) fn from_environment(variable: &str, default: u64) -> u64 {
     std::env::var(variable).map_or(default, |value| value.parse().unwrap_or_else(|_| panic!("{variable} is a number")))
 }
 

@@ -7,6 +7,7 @@
 //! - [`instances`]: several instances that freeze, come and go.
 //! - [`logs`]: files that are read once and logs that are followed while they rotate, with kills.
 //! - [`log_table`], [`log_faults`]: logs that a MySQL table names, while its rows change and while servers fail.
+//! - [`many_logs`]: hundreds of logs in one process, and what they take of it.
 //! - [`legacy_files`]: configuration of pseidon-etl that runs as it is; [`old_offsets`]: what a pseidon-etl has left in Redis.
 //! - [`typed_logs`], [`registry_logs`], [`moved_logs`]: logs with columns, logs of Avro records, files that are moved when they are closed.
 //! - [`kafka_sink`]: exactly once into Kafka. [`kafka_sink_faults`]: what a topic refuses, and topics that lose what they held.
@@ -34,6 +35,7 @@ mod legacy_files;
 mod log_faults;
 mod log_table;
 mod logs;
+mod many_logs;
 mod memory;
 mod moved_logs;
 mod old_offsets;

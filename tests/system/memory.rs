@@ -10,21 +10,11 @@ use crate::harness::{Pseidon, Site, brokers, wait_until};
 const MEMORY: u64 = 32 << 20;
 const IN_ADDITION: u64 = 128 << 20;
 
-/// The most that the process has had resident so far, without the pages of its own binary: those of a debug build are many.
-fn peak(pseidon: &Pseidon) -> Option<u64> {
-    let status = fs::read_to_string(format!("/proc/{}/status", pseidon.id())).ok()?;
-    let bytes = |name: &str| {
-        let line = status.lines().find_map(|line| line.strip_prefix(name))?;
-        line.trim().strip_suffix(" kB")?.parse::<u64>().ok().map(|kilobytes| kilobytes << 10)
-    };
-    Some(bytes("VmHWM:")?.saturating_sub(bytes("RssFile:")?))
-}
-
 /// Runs until `is_done` or the end, and looks at the memory all the time.
 fn stays_small(pseidon: &mut Pseidon, seconds: u64, mut is_done: impl FnMut() -> bool) {
     let mut most = 0;
     wait_until("it is done", seconds, || {
-        most = most.max(peak(pseidon).unwrap_or(0));
+        most = most.max(pseidon.memory().map_or(0, |memory| memory.peak));
         !pseidon.is_running() || is_done()
     });
     println!("peak: {} MB", most >> 20);

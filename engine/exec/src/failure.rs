@@ -95,21 +95,3 @@ pub(crate) fn guarded<T>(work: impl FnOnce() -> Result<T, Failure>) -> Result<T,
         Err(Failure::Fatal(format!("internal error in thread `{name}`; what is not committed is read again")))
     })
 }
-
-/// Runs `work` on a thread of its own, and reports its failure.
-pub(crate) fn spawn<'scope>(
-    scope: &'scope std::thread::Scope<'scope, '_>,
-    name: String,
-    failures: Failures,
-    work: impl FnOnce() -> Result<(), Failure> + Send + 'scope,
-) -> Result<std::thread::ScopedJoinHandle<'scope, ()>, Failure> {
-    let reported = move || {
-        if let Err(failure) = guarded(work) {
-            failures.report(failure);
-        }
-    };
-    std::thread::Builder::new()
-        .name(name)
-        .spawn_scoped(scope, reported)
-        .map_err(|error| Failure::Fatal(format!("cannot start a thread: {error}")))
-}

@@ -1,10 +1,11 @@
-//! The engine's side of a source: one thread that takes its events in order.
+//! The engine's side of a source: it takes its events in order, on a thread of the [`BlockingPool`](crate::blocking::BlockingPool) whenever there
+//! are some.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crossbeam_channel::{Receiver, RecvTimeoutError};
+use crossbeam_channel::{Receiver, Sender, TryRecvError};
 use parking_lot::Mutex;
 use pseidon_delivery::committer::Begin;
 use pseidon_delivery::{CommitRecord, Position, SplitId, failpoint};
@@ -12,24 +13,44 @@ use pseidon_plugin::batch::Split;
 use pseidon_plugin::source::{IsGone, Resumption, SourceEvent, Start};
 
 use crate::attempt::{Attempt, OpenSink};
+use crate::blocking::{Next, Wake};
 use crate::etl::Unit;
-use crate::failure::Failure;
+use crate::failure::{Failure, guarded};
 use crate::order::OrderedSplit;
 use crate::queue::UnitQueue;
 use crate::sharing::Sharing;
 use crate::takeover::{resumption, take_over};
 use crate::writers::Writers;
 
-/// How often durable positions are handed to the source, and the thread looks whether the run is left.
-const LOOK_EVERY: Duration = Duration::from_secs(1);
+/// At most that often durable positions are handed to the source, and it is looked whether the run is left while something is waited for.
+const LOOK_EVERY: Duration = Duration::from_millis(500);
+/// At most that many events are taken in one step, so that other sources have their turn.
+const MOST_EVENTS: usize = 16;
 
 /// What is needed to take a source's events.
-pub(crate) struct Intake<'a> {
-    pub(crate) attempt: &'a Arc<Attempt>,
+pub(crate) struct Intake {
+    pub(crate) attempt: Arc<Attempt>,
     pub(crate) source: usize,
-    pub(crate) queue: &'a UnitQueue,
-    pub(crate) writers: &'a Writers,
+    pub(crate) queue: Arc<UnitQueue>,
+    pub(crate) writers: Arc<Writers>,
     pub(crate) durable: Arc<Mutex<HashMap<SplitId, Position>>>,
+    pub(crate) events: Receiver<SourceEvent>,
+    /// Says that the source has ended well.
+    pub(crate) ended_well: Receiver<()>,
+    /// Gets a message when everything that the source emitted is durable; disconnected when the work on all sources has ended.
+    pub(crate) done: Sender<()>,
+    /// Schedules the next step.
+    pub(crate) wake: Wake,
+}
+
+/// The intake of one source, between its steps.
+pub(crate) struct IntakeTask {
+    intake: Intake,
+    splits: Splits,
+    /// A batch that waits for room in the queue.
+    refused: Option<Unit>,
+    next_look: Instant,
+    next_commit: Instant,
 }
 
 /// The splits of a source.
@@ -42,7 +63,61 @@ struct Splits {
     open: HashMap<SplitId, Arc<OrderedSplit>>,
 }
 
-impl Intake<'_> {
+impl IntakeTask {
+    /// Nothing has been taken yet.
+    pub(crate) fn new(intake: Intake, sharing: Sharing) -> IntakeTask {
+        let (next_look, next_commit) = (Instant::now() + LOOK_EVERY, Instant::now() + intake.attempt.plan.settings.commit_interval);
+        IntakeTask {
+            intake,
+            splits: Splits { sharing, taken: HashMap::new(), open: HashMap::new() },
+            refused: None,
+            next_look,
+            next_commit,
+        }
+    }
+
+    /// Takes what events there are, until the source has ended and everything it emitted is durable. It is to be called about once a second,
+    /// if nothing else wakes it.
+    pub(crate) fn step(&mut self) -> Next {
+        guarded(|| self.try_step()).unwrap_or_else(|failure| {
+            self.intake.attempt.failures.report(failure);
+            Next::Over
+        })
+    }
+
+    fn try_step(&mut self) -> Result<Next, Failure> {
+        let IntakeTask { intake, splits, refused, next_look, next_commit } = self;
+        for _ in 0..MOST_EVENTS {
+            if intake.attempt.stop.leaving_now() {
+                return Err(Failure::Stopped);
+            }
+            let now = Instant::now();
+            if now >= *next_commit {
+                intake.commit_idle()?;
+                *next_commit = now + intake.attempt.plan.settings.commit_interval;
+            }
+            if now >= *next_look {
+                splits.sharing.renew()?;
+                intake.tell_durable();
+                *next_look = now + LOOK_EVERY;
+            }
+            if let Some(unit) = refused.take()
+                && let Err(unit) = intake.queue.push(intake.attempt.id, unit, &intake.wake)
+            {
+                *refused = Some(unit);
+                return Ok(Next::Sleep);
+            }
+            match intake.events.try_recv() {
+                Ok(event) => *refused = intake.handle(event, splits)?,
+                Err(TryRecvError::Empty) => return Ok(Next::Sleep),
+                Err(TryRecvError::Disconnected) => return intake.finish(splits).map(|()| Next::Over),
+            }
+        }
+        Ok(Next::Again)
+    }
+}
+
+impl Intake {
     fn stage(&self) -> &str {
         &self.attempt.plan.sources[self.source].stage
     }
@@ -52,37 +127,18 @@ impl Intake<'_> {
         self.attempt.plan.sources[self.source].sinks.iter().map(|number| &self.attempt.sinks[*number])
     }
 
-    /// Works until the source has ended and everything it emitted is durable.
-    pub(crate) fn work(&self, events: Receiver<SourceEvent>, sharing: Sharing) -> Result<(), Failure> {
-        let commit_interval = self.attempt.plan.settings.commit_interval;
-        let mut splits = Splits { sharing, taken: HashMap::new(), open: HashMap::new() };
-        let mut next_look = Instant::now() + LOOK_EVERY;
-        let mut next_commit = Instant::now() + commit_interval;
-        loop {
-            match events.recv_timeout(next_look.saturating_duration_since(Instant::now())) {
-                Ok(event) => self.handle(event, &mut splits)?,
-                Err(RecvTimeoutError::Timeout) => {}
-                Err(RecvTimeoutError::Disconnected) => break,
-            }
-            if self.attempt.stop.leaving_now() {
-                return Err(Failure::Stopped);
-            }
-            let now = Instant::now();
-            if now >= next_commit {
-                self.commit_idle()?;
-                next_commit = now + commit_interval;
-            }
-            if now >= next_look {
-                splits.sharing.renew()?;
-                self.tell_durable();
-                next_look = now + LOOK_EVERY;
-            }
-        }
+    /// The source has ended.
+    fn finish(&self, splits: &mut Splits) -> Result<(), Failure> {
         let all: Vec<SplitId> = splits.open.keys().cloned().collect();
-        self.release(&all, &mut splits)
+        self.release(&all, splits)?;
+        // A source that failed has said why by now, and that decides.
+        self.ended_well.recv().map_err(|_| Failure::Gone("a source has ended without saying why"))?;
+        let _ = self.done.send(());
+        Ok(())
     }
 
-    fn handle(&self, event: SourceEvent, splits: &mut Splits) -> Result<(), Failure> {
+    /// Handles an event. A batch that it emits comes back, to be queued.
+    fn handle(&self, event: SourceEvent, splits: &mut Splits) -> Result<Option<Unit>, Failure> {
         // A source that asked and does not wait for the answer any more has ended; that is seen at the next event.
         match event {
             SourceEvent::Take(wanted, reply) => {
@@ -110,8 +166,7 @@ impl Intake<'_> {
                 self.attempt.metrics.bytes_in.with_label_values(&[self.stage()]).inc_by(batch.payloads.bytes() as u64);
                 self.attempt.read.lock().insert((self.source, batch.split.id.clone()), batch.next);
                 let (attempt, source) = (self.attempt.clone(), self.source);
-                let unit = Unit { attempt, source, number: split.number(), split: split.clone(), batch: Arc::new(*batch), done: 0 };
-                self.queue.push(self.attempt.id, &self.attempt.stop, unit);
+                return Ok(Some(Unit { attempt, source, number: split.number(), split: split.clone(), batch: Arc::new(*batch), done: 0 }));
             }
             SourceEvent::Release(released, reply) => {
                 let ids: Vec<SplitId> = released.iter().map(|split| split.id.clone()).collect();
@@ -119,7 +174,7 @@ impl Intake<'_> {
                 let _ = reply.send(());
             }
         }
-        Ok(())
+        Ok(None)
     }
 
     /// Takes splits over in every sink. Each sink publishes what was committed and not yet published before anything new is read.

@@ -10,9 +10,11 @@ use pseidon_plan::Settings;
 use pseidon_plugin::budget::{Budget, LaneMemory};
 
 use crate::attempt::{Attempt, AttemptId};
+use crate::blocking::BlockingPool;
 use crate::etl::{self, Workplace};
 use crate::queue::UnitQueue;
 use crate::sync::{JoinHandle, spawn};
+use crate::watch::Watch;
 use crate::writers::{Writers, WrittenSink};
 
 /// How many batches of a run may wait for an ETL thread, for each of the threads.
@@ -22,8 +24,10 @@ const BATCHES_PER_THREAD: usize = 2;
 const WORKING_PART: usize = 32;
 const LEAST_WORKING: usize = 4 << 20;
 
-/// ETL threads, writer threads, and the memory budget. Dropping it ends the threads, once no run uses them any more.
+/// ETL threads, writer threads, threads for the rest, and the memory budget. Dropping it ends the threads, once no run uses them any more.
 pub struct Pools {
+    watch: Watch,
+    blocking: Arc<BlockingPool>,
     queue: Arc<UnitQueue>,
     writers: Arc<Writers>,
     etl: Vec<JoinHandle>,
@@ -39,7 +43,9 @@ impl Pools {
         let queue = UnitQueue::new(settings.etl_threads * BATCHES_PER_THREAD, settings.memory / 8);
         let largest = (settings.memory / WORKING_PART / settings.etl_threads.max(1)).max(LEAST_WORKING);
         let writers = Arc::new(Writers::start(settings.writer_threads)?);
-        let mut pools = Pools { queue, writers, etl: Vec::new(), budget, lanes };
+        let blocking = Arc::new(BlockingPool::start()?);
+        let watch = Watch::start(blocking.clone())?;
+        let mut pools = Pools { watch, blocking, queue, writers, etl: Vec::new(), budget, lanes };
         for index in 0..settings.etl_threads {
             let workplace = Workplace { queue: pools.queue.clone(), writers: pools.writers.clone(), largest };
             pools.etl.push(spawn(format!("etl-{index}"), move || etl::work(&workplace))?);
@@ -57,15 +63,28 @@ impl Pools {
         self.queue.len()
     }
 
+    /// Does something that may block on a thread that runs share. A panic in it is printed, and ends nothing else.
+    pub fn run_blocking(&self, work: impl FnOnce() + Send + 'static) {
+        self.blocking.run(work);
+    }
+
+    pub(crate) fn blocking(&self) -> &Arc<BlockingPool> {
+        &self.blocking
+    }
+
+    pub(crate) fn watch(&self) -> &Watch {
+        &self.watch
+    }
+
     pub(crate) fn lanes(&self) -> &Arc<LaneMemory> {
         &self.lanes
     }
 
-    pub(crate) fn queue(&self) -> &UnitQueue {
+    pub(crate) fn queue(&self) -> &Arc<UnitQueue> {
         &self.queue
     }
 
-    pub(crate) fn writers(&self) -> &Writers {
+    pub(crate) fn writers(&self) -> &Arc<Writers> {
         &self.writers
     }
 

@@ -5,16 +5,11 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
-use std::time::Duration;
-
-use pseidon_plugin::stop::Stop;
 
 use crate::attempt::AttemptId;
+use crate::blocking::Wake;
 use crate::etl::Unit;
 use crate::sync::{Condvar, Mutex};
-
-/// How often a source's thread that waits for its line looks whether its run is left.
-const LOOK_EVERY: Duration = Duration::from_millis(100);
 
 /// The queue.
 pub(crate) struct UnitQueue<T = Unit> {
@@ -41,13 +36,15 @@ struct Line<T> {
     kept: Vec<T>,
     /// The bytes of its rows that wait for writers.
     unwritten: usize,
+    /// Wakes the one whose batch did not find room.
+    refused: Option<Wake>,
 }
 
 impl<T> State<T> {
     fn line(&mut self, attempt: AttemptId) -> &mut Line<T> {
         let known = self.lines.iter().position(|line| line.attempt == attempt);
         let number = known.unwrap_or_else(|| {
-            self.lines.push_back(Line { attempt, units: VecDeque::new(), kept: Vec::new(), unwritten: 0 });
+            self.lines.push_back(Line { attempt, units: VecDeque::new(), kept: Vec::new(), unwritten: 0, refused: None });
             self.lines.len() - 1
         });
         &mut self.lines[number]
@@ -67,21 +64,20 @@ impl<T> UnitQueue<T> {
         line.unwritten == 0 || line.unwritten <= self.limit.saturating_sub(unwritten)
     }
 
-    /// Adds a batch to its attempt's line. Waits while the line is long, unless the line is passed over: then it is for the source to wait,
-    /// which does so when the memory budget says it.
-    pub(crate) fn push(&self, attempt: AttemptId, stop: &Stop, unit: T) {
+    /// Adds a batch to its attempt's line. It comes back if the line is long, and `wake` is called when there is room. A line that is passed over
+    /// takes it: then it is for the source to wait, which does so when the memory budget says it.
+    pub(crate) fn push(&self, attempt: AttemptId, unit: T, wake: &Wake) -> Result<(), T> {
         let mut state = self.state.lock();
-        loop {
-            let unwritten = state.unwritten;
-            let line = state.line(attempt);
-            if line.units.len() < self.depth || !self.moves(line, unwritten) || stop.leaving_now() {
-                line.units.push_back(unit);
-                drop(state);
-                self.changed.notify_all();
-                return;
-            }
-            self.changed.wait_for(&mut state, LOOK_EVERY);
+        let unwritten = state.unwritten;
+        let line = state.line(attempt);
+        if line.units.len() >= self.depth && self.moves(line, unwritten) {
+            line.refused = Some(wake.clone());
+            return Err(unit);
         }
+        line.units.push_back(unit);
+        drop(state);
+        self.changed.notify_all();
+        Ok(())
     }
 
     /// Returns a batch that is not done to the front of its line, so that it continues when its turn has come again.
@@ -126,9 +122,11 @@ impl<T> UnitQueue<T> {
             };
             let Some(mut line) = state.lines.remove(number) else { continue };
             let unit = line.units.pop_front();
+            let refused = line.refused.take();
             state.lines.push_back(line);
             drop(state);
             self.changed.notify_all();
+            refused.iter().for_each(|wake| wake());
             return unit;
         }
     }
@@ -137,7 +135,11 @@ impl<T> UnitQueue<T> {
     pub(crate) fn unwritten(self: &Arc<Self>, attempt: AttemptId, bytes: usize) -> Unwritten<T> {
         let mut state = self.state.lock();
         state.unwritten += bytes;
-        state.line(attempt).unwritten += bytes;
+        let line = state.line(attempt);
+        line.unwritten += bytes;
+        let refused = line.refused.take();
+        drop(state);
+        refused.iter().for_each(|wake| wake());
         Unwritten { queue: self.clone(), attempt, bytes }
     }
 
@@ -185,18 +187,24 @@ impl<T> Drop for Unwritten<T> {
 
 #[cfg(all(test, not(feature = "model")))]
 mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
     use super::*;
 
     fn queue(limit: usize) -> (Arc<UnitQueue<u32>>, AttemptId, AttemptId) {
         (UnitQueue::new(2, limit), AttemptId::new(), AttemptId::new())
     }
 
+    fn push(queue: &UnitQueue<u32>, attempt: AttemptId, unit: u32) {
+        let wake: Wake = Arc::new(|| panic!("there was room"));
+        assert_eq!(queue.push(attempt, unit, &wake), Ok(()));
+    }
+
     #[test]
     fn lines_take_turns() {
         let (queue, one, other) = queue(100);
-        let stop = Stop::new();
         for (attempt, unit) in [(one, 1), (one, 2), (other, 11), (other, 12)] {
-            queue.push(attempt, &stop, unit);
+            push(&queue, attempt, unit);
         }
         assert_eq!(queue.len(), 4);
         assert_eq!([queue.pop(), queue.pop(), queue.pop(), queue.pop()], [Some(1), Some(11), Some(2), Some(12)]);
@@ -205,33 +213,31 @@ mod tests {
     #[test]
     fn a_line_that_waits_for_its_writers_is_passed_over_and_its_source_is_not_kept() {
         let (queue, blocked, other) = queue(100);
-        let stop = Stop::new();
         // Half of the limit is for this one: then as much is left for the others.
         let first = queue.unwritten(blocked, 50);
-        queue.push(blocked, &stop, 1);
+        push(&queue, blocked, 1);
         assert_eq!(queue.pop(), Some(1));
         let second = queue.unwritten(blocked, 1);
         for unit in 2..20 {
-            queue.push(blocked, &stop, unit);
+            push(&queue, blocked, unit);
         }
-        queue.push(other, &stop, 100);
+        push(&queue, other, 100);
         assert_eq!(queue.pop(), Some(100));
-        queue.push(other, &stop, 101);
+        push(&queue, other, 101);
         assert_eq!((queue.pop(), queue.len()), (Some(101), 18));
         drop(second);
         assert_eq!(queue.pop(), Some(2));
         drop(first);
         queue.forget(blocked);
-        queue.push(other, &stop, 102);
+        push(&queue, other, 102);
         assert_eq!((queue.pop(), queue.len()), (Some(102), 0));
     }
 
     #[test]
     fn a_batch_that_is_not_done_comes_before_those_behind_it() {
         let (queue, one, other) = queue(100);
-        let stop = Stop::new();
         for (attempt, unit) in [(one, 1), (one, 2), (other, 11)] {
-            queue.push(attempt, &stop, unit);
+            push(&queue, attempt, unit);
         }
         assert_eq!(queue.pop(), Some(1));
         queue.put_back(one, 1);
@@ -241,11 +247,10 @@ mod tests {
     #[test]
     fn a_batch_that_is_kept_comes_when_it_may_continue() {
         let (queue, one, other) = queue(100);
-        let stop = Stop::new();
         assert_eq!(queue.keep(one, 1, |_| true), Some(1), "it may already");
         assert_eq!(queue.keep(one, 2, |_| false), None);
         assert_eq!(queue.keep(one, 3, |_| false), None);
-        queue.push(one, &stop, 4);
+        push(&queue, one, 4);
         assert_eq!((queue.pop(), queue.len()), (Some(4), 2));
         queue.release(other, |_| true);
         queue.release(one, |unit| *unit == 3);
@@ -261,7 +266,6 @@ mod tests {
         for blocked in [1, 2, 10, 100] {
             let queue = UnitQueue::<u32>::new(1, 1_000_000);
             let (attempts, other) = ((0..blocked).map(|_| AttemptId::new()).collect::<Vec<_>>(), AttemptId::new());
-            let stop = Stop::new();
             let mut unwritten = Vec::new();
             for _ in 0..1_000_000 / 10 / blocked {
                 for attempt in &attempts {
@@ -276,40 +280,37 @@ mod tests {
             }
             let left = 1_000_000 - queue.state.lock().unwritten;
             assert!(left >= 1_000_000 / (blocked + 1) - 10 * blocked, "{blocked} lines leave {left}");
-            queue.push(other, &stop, 1);
+            push(&queue, other, 1);
             assert_eq!(queue.pop(), Some(1));
         }
     }
 
     #[test]
-    fn a_source_waits_while_its_line_moves() {
+    fn a_batch_that_finds_no_room_is_told_when_there_is_some() {
         let (queue, attempt, _) = queue(100);
-        let stop = Stop::new();
-        let (filled, pushed) = (queue.clone(), std::sync::Mutex::new(0));
-        std::thread::scope(|scope| {
-            scope.spawn(|| {
-                for unit in 0..100 {
-                    filled.push(attempt, &stop, unit);
-                    *pushed.lock().unwrap() = unit;
-                }
-            });
-            for unit in 0..100 {
-                assert_eq!(queue.pop(), Some(unit));
-                let pushed = *pushed.lock().unwrap();
-                assert!(pushed <= unit + 3, "{pushed} were taken while {unit} had left");
-            }
-        });
+        let calls = Arc::new(AtomicUsize::new(0));
+        let counted = calls.clone();
+        let wake: Wake = Arc::new(move || _ = counted.fetch_add(1, Ordering::SeqCst));
+        push(&queue, attempt, 0);
+        push(&queue, attempt, 1);
+        assert_eq!(queue.push(attempt, 2, &wake), Err(2));
+        assert_eq!((calls.load(Ordering::SeqCst), queue.pop()), (0, Some(0)));
+        assert_eq!((calls.load(Ordering::SeqCst), queue.push(attempt, 2, &wake)), (1, Ok(())));
+        assert_eq!(queue.push(attempt, 3, &wake), Err(3));
+        // Now the line is passed over, and the budget bounds it.
+        let unwritten = queue.unwritten(attempt, 60);
+        assert_eq!((calls.load(Ordering::SeqCst), queue.push(attempt, 3, &wake)), (2, Ok(())));
+        drop(unwritten);
+        assert_eq!([queue.pop(), queue.pop(), queue.pop()], [Some(1), Some(2), Some(3)]);
+        assert_eq!(calls.load(Ordering::SeqCst), 2, "once for each batch that came back");
     }
 
     #[test]
     fn nobody_waits_for_a_queue_that_has_ended() {
         let (queue, attempt, _) = queue(100);
-        let stop = Stop::new();
         for unit in 0..2 {
-            queue.push(attempt, &stop, unit);
+            push(&queue, attempt, unit);
         }
-        stop.leave_now();
-        queue.push(attempt, &stop, 3);
         std::thread::scope(|scope| {
             let popping = scope.spawn(|| while queue.pop().is_some() {});
             queue.end();

@@ -1,7 +1,8 @@
 //! Sources: where records come from.
 //!
-//! A source runs on a thread of its own and may start more. It does not know who is behind its [`SourceHandle`]: it takes splits, emits
-//! their batches in order, gives splits back, and looks now and then whether there is room and whether to stop.
+//! A source runs on a thread of its own and may start more, or it [attaches](Source::attach) to a thread that reads for many. It does not
+//! know who is behind its [`SourceHandle`]: it takes splits, emits their batches in order, gives splits back, and looks now and then whether
+//! there is room and whether to stop.
 
 use std::collections::HashMap;
 use std::path::PathBuf;
@@ -48,7 +49,24 @@ pub trait Source: Send + Sync {
 
     /// Reads until the source has come to its end or the handle says [`Stopped`]; both are `Ok`. Blocks.
     fn run(&self, setup: &SourceSetup, handle: SourceHandle) -> Result<(), SourceError>;
+
+    /// Like [`Source::run`] without a thread of its own: returns at once, and from then on a thread that reads for many runs uses the handle.
+    /// A source that has no such thread returns what it was given, and is run.
+    fn attach(&self, _setup: &SourceSetup, reading: Reading) -> Result<(), Reading> {
+        Err(reading)
+    }
 }
+
+/// What a source reads with.
+pub struct Reading {
+    /// Its end of the engine.
+    pub handle: SourceHandle,
+    /// Called once, before or after the last clone of the handle is dropped.
+    pub ended: Ended,
+}
+
+/// Is called with how a source has ended.
+pub type Ended = Box<dyn FnOnce(Result<(), SourceError>) + Send>;
 
 /// What the planner has to know of a source.
 #[derive(Clone, Debug)]
@@ -97,6 +115,17 @@ pub struct SourceHandle {
     stop: Stop,
     pause: Pause,
     durable: Arc<Mutex<HashMap<SplitId, Position>>>,
+    /// Dropped after `events`, so that the receiver sees that it is disconnected.
+    wake: Option<Arc<WakeUp>>,
+}
+
+/// Wakes the receiver of the events: for each event, and when the last sender is gone.
+struct WakeUp(Box<dyn Fn() + Send + Sync>);
+
+impl Drop for WakeUp {
+    fn drop(&mut self) {
+        (self.0)();
+    }
 }
 
 /// The answer to something that was asked of the engine.
@@ -201,7 +230,12 @@ impl SourceHandle {
         durable: Arc<Mutex<HashMap<SplitId, Position>>>,
     ) -> (SourceHandle, Receiver<SourceEvent>) {
         let (events, received) = bounded(64);
-        (SourceHandle { events, share: budget.share(), stop, pause, durable }, received)
+        (SourceHandle { events, share: budget.share(), stop, pause, durable, wake: None }, received)
+    }
+
+    /// The same, calling `wake` whenever there is an event to be taken, and when the last clone of the handle has been dropped.
+    pub fn waking(self, wake: impl Fn() + Send + Sync + 'static) -> SourceHandle {
+        SourceHandle { wake: Some(Arc::new(WakeUp(Box::new(wake)))), ..self }
     }
 
     /// Takes splits over: no other instance can commit them from now on. Returns for each where to continue, or `None` if nothing is known of
@@ -281,7 +315,15 @@ impl SourceHandle {
     }
 
     fn send(&self, event: SourceEvent) -> Result<(), Stopped> {
-        self.events.send(event).map_err(|_| Stopped)
+        self.events.send(event).map_err(|_| Stopped)?;
+        self.wake();
+        Ok(())
+    }
+
+    fn wake(&self) {
+        if let Some(wake) = &self.wake {
+            (wake.0)();
+        }
     }
 
     fn ask<T>(&self, event: impl FnOnce(Sender<T>) -> SourceEvent) -> Result<Pending<T>, Stopped> {
@@ -303,7 +345,10 @@ impl SourceHandle {
     /// Sends an event if there is room for it within `patience`; returns it otherwise.
     pub(crate) fn send_within(&self, event: SourceEvent, patience: Duration) -> Result<Option<SourceEvent>, Stopped> {
         match self.events.send_timeout(event, patience) {
-            Ok(()) => Ok(None),
+            Ok(()) => {
+                self.wake();
+                Ok(None)
+            }
             Err(SendTimeoutError::Timeout(event)) => Ok(Some(event)),
             Err(SendTimeoutError::Disconnected(_)) => Err(Stopped),
         }
@@ -319,4 +364,29 @@ pub enum SourceError {
     /// It will not work without the user.
     #[error("{0}")]
     Fatal(String),
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_receiver_is_woken_for_each_event_and_at_the_end() {
+        let (handle, events) = SourceHandle::new(Budget::new(1), Stop::new(), Pause::default(), Arc::default());
+        let seen = Arc::new(Mutex::new(Vec::new()));
+        let calls = seen.clone();
+        let handle = handle.waking(move || {
+            calls.lock().push(match events.try_recv() {
+                Ok(_) => "event",
+                Err(TryRecvError::Empty) => "nothing",
+                Err(TryRecvError::Disconnected) => "end",
+            });
+        });
+        let other = handle.clone();
+        handle.forget_finished(|_| true).unwrap();
+        drop(handle);
+        other.forget_finished(|_| true).unwrap();
+        drop(other);
+        assert_eq!(*seen.lock(), ["event", "event", "end"]);
+    }
 }

@@ -12,7 +12,7 @@ use std::sync::{Arc, OnceLock};
 use bytes::Bytes;
 use pseidon_dsl::Diagnostic;
 use pseidon_plugin::Options;
-use pseidon_plugin::source::{Source, SourceError, SourceFacts, SourceHandle, SourcePlugin, SourceSetup};
+use pseidon_plugin::source::{Reading, Source, SourceError, SourceFacts, SourceHandle, SourcePlugin, SourceSetup};
 use pseidon_plugin::spec::PluginSpec;
 
 pub use log::{Log, LogError, sample};
@@ -68,7 +68,11 @@ impl Source for LogSource {
         Err(SourceError::Fatal("the fields of logs come from their rows and tables; leave :schema out".to_owned()))
     }
 
-    fn run(&self, setup: &SourceSetup, handle: SourceHandle) -> Result<(), SourceError> {
-        self.0.read(setup, handle)
+    fn run(&self, _setup: &SourceSetup, _handle: SourceHandle) -> Result<(), SourceError> {
+        Err(SourceError::Fatal("mysql-logs is read by `pseidon run` only".to_owned()))
+    }
+
+    fn attach(&self, setup: &SourceSetup, reading: Reading) -> Result<(), Reading> {
+        self.0.attach(setup, reading)
     }
 }

@@ -10,7 +10,7 @@ use pseidon_formats::record_format::{AvroLayout, JsonLayout, JsonTime, RecordLay
 use pseidon_hive::{HiveError, Place};
 use pseidon_kafka::source::shared::SharedConsumer;
 use pseidon_mysql::{LogPlan, LogRow};
-use pseidon_plugin::source::{SourceError, SourceHandle, SourceSetup};
+use pseidon_plugin::source::{Reading, SourceSetup};
 use thiserror::Error;
 
 use crate::Settings;
@@ -114,10 +114,14 @@ impl Log {
         })
     }
 
-    pub(crate) fn read(&self, setup: &SourceSetup, handle: SourceHandle) -> Result<(), SourceError> {
+    /// Has its topic read by the consumer of all logs; without one, what was given comes back.
+    pub(crate) fn attach(&self, setup: &SourceSetup, reading: Reading) -> Result<(), Reading> {
         match &self.consumer {
-            Some(consumer) => consumer.read(&self.topic, setup, handle),
-            None => Err(SourceError::Fatal("mysql-logs is read by `pseidon run` only".to_owned())),
+            Some(consumer) => {
+                consumer.attach(&self.topic, setup, reading);
+                Ok(())
+            }
+            None => Err(reading),
         }
     }
 }

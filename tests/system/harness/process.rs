@@ -18,6 +18,15 @@ pub(crate) struct Pseidon {
     status: Option<ExitStatus>,
 }
 
+/// What a process has resident, in bytes, without the pages of files: those of a debug build's own binary are many.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Memory {
+    /// Now.
+    pub(crate) now: u64,
+    /// At most so far. The pages of files are taken to have been as many as now.
+    pub(crate) peak: u64,
+}
+
 impl Pseidon {
     pub(super) fn start(mut command: Command, log: PathBuf) -> Pseidon {
         let child = command.spawn().unwrap_or_else(|error| panic!("cannot start {command:?}: {error}"));
@@ -27,6 +36,23 @@ impl Pseidon {
     /// Its process id.
     pub(crate) fn id(&self) -> u32 {
         self.child.id()
+    }
+
+    /// What it has resident; `None` when it is gone.
+    pub(crate) fn memory(&self) -> Option<Memory> {
+        let status = fs::read_to_string(format!("/proc/{}/status", self.id())).ok()?;
+        let bytes = |name: &str| {
+            let line = status.lines().find_map(|line| line.strip_prefix(name))?;
+            line.trim().strip_suffix(" kB")?.parse::<u64>().ok().map(|kilobytes| kilobytes << 10)
+        };
+        let of_files = bytes("RssFile:")?;
+        Some(Memory { now: bytes("VmRSS:")?.saturating_sub(of_files), peak: bytes("VmHWM:")?.saturating_sub(of_files) })
+    }
+
+    /// The names of its threads.
+    pub(crate) fn threads(&self) -> Vec<String> {
+        let tasks = fs::read_dir(format!("/proc/{}/task", self.id())).into_iter().flatten().flatten();
+        tasks.filter_map(|task| Some(fs::read_to_string(task.path().join("comm")).ok()?.trim().to_owned())).collect()
     }
 
     /// What it has logged.

@@ -5,7 +5,6 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use crossbeam_channel::Sender;
 use parking_lot::Mutex;
 use prometheus::IntGauge;
 use pseidon_delivery::Position;
@@ -13,7 +12,7 @@ use pseidon_plugin::Outbox;
 use pseidon_plugin::batch::MetaWanted;
 use pseidon_plugin::budget::Budget;
 use pseidon_plugin::metrics::Metrics;
-use pseidon_plugin::source::{SourceError, SourceHandle, SourceSetup};
+use pseidon_plugin::source::{Ended, SourceError, SourceHandle, SourceSetup};
 use pseidon_plugin::stop::Stop;
 
 use super::failure::Leave;
@@ -42,13 +41,13 @@ pub(super) struct Outlet {
     paused: AtomicBool,
     /// Since when events wait for room.
     full_since: Mutex<Option<Instant>>,
-    /// Where it hears why nothing more is read for it.
-    failed: Option<Sender<SourceError>>,
+    /// Called when reading for the run has ended, where the consumer is shared.
+    ended: Mutex<Option<Ended>>,
 }
 
 impl Outlet {
     /// The outlet of a run.
-    pub(super) fn new(setup: &SourceSetup, handle: SourceHandle, failed: Option<Sender<SourceError>>) -> Outlet {
+    pub(super) fn new(setup: &SourceSetup, handle: SourceHandle, ended: Option<Ended>) -> Outlet {
         Outlet {
             outbox: Outbox::new(handle),
             wanted: setup.wanted,
@@ -59,15 +58,25 @@ impl Outlet {
             state: setup.state.clone(),
             paused: AtomicBool::new(false),
             full_since: Mutex::new(None),
-            failed,
+            ended: Mutex::new(ended),
         }
     }
 
     /// Says why nothing more is read for it.
     pub(super) fn fail(&self, error: SourceError) {
-        if let Some(failed) = &self.failed {
-            // Its run may have ended by itself.
-            let _ = failed.send(error);
+        self.say(Err(error));
+    }
+
+    /// Says that everything that was read for it is durable, or that its run does not wait for that.
+    pub(super) fn end(&self) {
+        self.say(Ok(()));
+    }
+
+    /// The first outcome counts.
+    fn say(&self, outcome: Result<(), SourceError>) {
+        let ended = self.ended.lock().take();
+        if let Some(ended) = ended {
+            ended(outcome);
         }
     }
 
@@ -105,6 +114,17 @@ impl Outlet {
         let since = *since.get_or_insert_with(Instant::now);
         waiting > MOST_WAITING || since.elapsed() >= PATIENCE
     }
+}
+
+impl Drop for Outlet {
+    fn drop(&mut self) {
+        self.fail(consumer_failed());
+    }
+}
+
+/// The error of a run whose consumer has ended without a word.
+pub(super) fn consumer_failed() -> SourceError {
+    SourceError::Transient("internal error: the shared consumer has ended; it is made again".to_owned())
 }
 
 /// All outlets of a consumer.

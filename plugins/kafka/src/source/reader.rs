@@ -193,8 +193,7 @@ impl<'a> Reader<'a> {
         while let Ok(command) = self.commands.try_recv() {
             match command {
                 Command::Subscribe(topics) => subscription = Some(topics),
-                Command::Attach(topic, outlet) => self.attach(topic, outlet),
-                Command::Detach(topic, reply) => self.detach(&topic, reply)?,
+                Command::Attach(topic, outlet) => self.attach(topic, outlet)?,
             }
         }
         if let Some(topics) = subscription {
@@ -209,12 +208,22 @@ impl<'a> Reader<'a> {
         if attended.is_empty() { Ok(()) } else { self.arrive(attended) }
     }
 
-    /// A run is there for a topic.
-    fn attach(&mut self, topic: String, outlet: Arc<Outlet>) {
+    /// A run is there for a topic. One that was there before has ended, although that was not seen yet.
+    fn attach(&mut self, topic: String, outlet: Arc<Outlet>) -> Result<(), Leave> {
+        self.detach(&topic)?;
         if let Outlets::ByTopic { topics, .. } = &mut self.outlets {
             topics.insert(topic, outlet);
             self.topics.ask_soon();
         }
+        Ok(())
+    }
+
+    /// Reads nothing more for runs that end.
+    fn let_go(&mut self) -> Result<(), Leave> {
+        let Outlets::ByTopic { topics, .. } = &self.outlets else { return Ok(()) };
+        let stopped = topics.iter().filter(|(_, outlet)| outlet.outbox.handle().is_stopped());
+        let stopped: Vec<String> = stopped.map(|(topic, _)| topic.clone()).collect();
+        stopped.iter().try_for_each(|topic| self.detach(topic))
     }
 
     /// A run did not take what it was given: it has ended. Reading goes on for the others, if there are any.
@@ -244,6 +253,7 @@ impl<'a> Reader<'a> {
         self.hear_answers()?;
         self.advance_arrivals()?;
         self.advance_departures()?;
+        self.let_go()?;
         self.obey()?;
         if Instant::now() >= self.next_tick {
             self.tick()?;

@@ -11,18 +11,18 @@ use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, TryRecvError, bounded, unbounded};
+use crossbeam_channel::{Receiver, Sender, unbounded};
 use parking_lot::Mutex;
 use pseidon_delivery::Position;
 use pseidon_dsl::Diagnostic;
 use pseidon_plugin::Options;
 use pseidon_plugin::budget::Budget;
-use pseidon_plugin::source::{SourceError, SourceHandle, SourceSetup};
+use pseidon_plugin::source::{Reading, SourceError, SourceSetup};
 use pseidon_plugin::spec::OptionSpec;
 use pseidon_plugin::stop::Stop;
 
 use super::failure::Leave;
-use super::outlet::{Outlet, Outlets};
+use super::outlet::{Outlet, Outlets, consumer_failed};
 use super::reader::Reader;
 use super::{BROKERS, GROUP, KafkaSource, ON_GAP, ON_MISSING_STATE, PROPERTIES, SASL, START, TLS};
 use crate::logs::ClientLogs;
@@ -38,8 +38,8 @@ pub const SHARED_OPTIONS: &[OptionSpec] = &[BROKERS, GROUP, START, ON_MISSING_ST
 /// The pauses before the consumer is made anew after a failure.
 const FIRST_WAIT: Duration = Duration::from_millis(500);
 const LONGEST_WAIT: Duration = Duration::from_secs(30);
-/// How often a run looks whether it has ended or nothing more is read for it.
-const LOOK_EVERY: Duration = Duration::from_secs(1);
+/// How often it is looked whether runs have ended, while there is no consumer.
+const LOOK_EVERY: Duration = Duration::from_millis(250);
 
 /// The settings of a shared consumer, checked.
 #[derive(Clone)]
@@ -74,10 +74,8 @@ pub struct SharedConsumer {
 pub(super) enum Command {
     /// Read these topics.
     Subscribe(Vec<String>),
-    /// A run is there for a topic.
+    /// A run is there for a topic, until its handle says that it ends.
     Attach(String, Arc<Outlet>),
-    /// Read nothing more for the topic's run. Answers when everything that was read is committed.
-    Detach(String, Sender<()>),
 }
 
 impl SharedConsumer {
@@ -107,34 +105,13 @@ impl SharedConsumer {
         let _ = self.commands.send(Command::Subscribe(topics));
     }
 
-    /// Reads a topic for a run, until the run ends. Everything that was read of it is durable when this returns `Ok`.
-    pub fn read(&self, topic: &str, setup: &SourceSetup, handle: SourceHandle) -> Result<(), SourceError> {
-        let (report, failed) = unbounded();
-        let outlet = Arc::new(Outlet::new(setup, handle.clone(), Some(report)));
+    /// Reads a topic for a run, until the run ends. Everything that was read of it is durable when the end is said to be a good one.
+    pub fn attach(&self, topic: &str, setup: &SourceSetup, reading: Reading) {
+        let Reading { handle, ended } = reading;
+        let outlet = Arc::new(Outlet::new(setup, handle, Some(ended)));
+        // If the thread has ended, the outlet is dropped, which is an error for the run.
         let _ = self.commands.send(Command::Attach(topic.to_owned(), outlet));
-        while handle.sleep(LOOK_EVERY).is_ok() {
-            match failed.try_recv() {
-                Ok(error) => return Err(error),
-                Err(TryRecvError::Empty) => {}
-                Err(TryRecvError::Disconnected) => return Err(consumer_failed()),
-            }
-        }
-        let (reply, detached) = bounded(1);
-        let _ = self.commands.send(Command::Detach(topic.to_owned(), reply));
-        loop {
-            match detached.recv_timeout(LOOK_EVERY) {
-                Ok(()) => return failed.try_recv().map_or(Ok(()), Err),
-                Err(RecvTimeoutError::Timeout) if !handle.is_left() => {}
-                Err(RecvTimeoutError::Timeout) => return Ok(()),
-                Err(RecvTimeoutError::Disconnected) => return Err(failed.try_recv().unwrap_or_else(|_| consumer_failed())),
-            }
-        }
     }
-}
-
-/// The error of a run whose consumer has ended without a word.
-fn consumer_failed() -> SourceError {
-    SourceError::Transient("internal error: the shared consumer has ended; it is made again".to_owned())
 }
 
 impl Drop for SharedConsumer {
@@ -176,20 +153,23 @@ impl Work {
         }
     }
 
-    /// Lets runs go that want to, and keeps for the next consumer what else it is told meanwhile.
+    /// Lets runs go that end, and keeps all other commands for the next consumer.
     fn rest(&self, wait: Duration) {
         let deadline = Instant::now() + wait;
         let mut kept = Vec::new();
         while !self.stop.reading_stopped() {
             match self.received.recv_deadline(deadline.min(Instant::now() + LOOK_EVERY)) {
-                Ok(Command::Detach(topic, reply)) => {
-                    kept.retain(|command| !matches!(command, Command::Attach(attached, _) if *attached == topic));
-                    let _ = reply.send(());
-                }
-                Ok(other) => kept.push(other),
+                Ok(command) => kept.push(command),
                 Err(_) if Instant::now() >= deadline => break,
                 Err(_) => {}
             }
+            kept.retain(|command| match command {
+                Command::Attach(_, outlet) if outlet.outbox.handle().is_stopped() => {
+                    outlet.end();
+                    false
+                }
+                _ => true,
+            });
         }
         for command in kept {
             let _ = self.commands.send(command);

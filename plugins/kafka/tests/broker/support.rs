@@ -14,7 +14,9 @@ use pseidon_kafka::KafkaSourcePlugin;
 use pseidon_kafka::source::shared::SharedConsumer;
 use pseidon_plugin::batch::MetaWanted;
 use pseidon_plugin::metrics::Metrics;
-use pseidon_plugin::source::{Resumption, Source, SourceError, SourceEvent, SourceHandle, SourcePlugin, SourceSetup, Start};
+use pseidon_plugin::source::{
+    Ended, Reading, Resumption, Source, SourceError, SourceEvent, SourceHandle, SourcePlugin, SourceSetup, Start,
+};
 use pseidon_plugin::spec::PluginSpec;
 use pseidon_plugin::{Batch, Budget, Options, Pause, Split, Stop};
 use rdkafka::ClientConfig;
@@ -261,7 +263,12 @@ impl Run {
         budget: Arc<Budget>,
     ) -> Run {
         let (consumer, topic) = (consumer.clone(), topic.to_owned());
-        Run::start_with(setup, seen, budget, false, move |setup, handle| consumer.read(&topic, setup, handle))
+        Run::start_with(setup, seen, budget, false, move |setup, handle| {
+            let (end, ended) = crossbeam_channel::bounded(1);
+            let ended_by: Ended = Box::new(move |outcome| end.send(outcome).unwrap());
+            consumer.attach(&topic, setup, Reading { handle, ended: ended_by });
+            ended.recv().expect("it says how it has ended")
+        })
     }
 
     fn start_with(

@@ -6,7 +6,6 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crossbeam_channel::Sender;
 use pseidon_delivery::{Position, SplitId};
 use pseidon_plugin::batch::Split;
 use pseidon_plugin::source::{Pending, SourceError};
@@ -57,8 +56,8 @@ enum Why {
     Revoked,
     /// The group has taken them: other instances may have them already, or their topic was deleted.
     Lost,
-    /// The run does not want them any more. It gets an answer.
-    Detached(Sender<()>),
+    /// Their run ends. Its outlet is ended when they are committed.
+    Detached,
     /// The run ends,
     Ended,
     /// since this went wrong.
@@ -150,14 +149,12 @@ impl Reader<'_> {
         self.depart(&gone, arriving, || Why::Ended)
     }
 
-    /// Reads nothing more for the topic's run, which is answered when what was read is committed.
-    pub(super) fn detach(&mut self, topic: &str, reply: Sender<()>) -> Result<(), Leave> {
-        let Some((outlet, gone)) = self.take_out(topic)? else {
-            // A run that was left at once does not wait for the answer.
-            let _ = reply.send(());
-            return Ok(());
-        };
-        self.leave(outlet, gone, Why::Detached(reply))
+    /// Reads nothing more for the topic's run, if there is one. Its outlet is ended when what was read is committed.
+    pub(super) fn detach(&mut self, topic: &str) -> Result<(), Leave> {
+        match self.take_out(topic)? {
+            Some((outlet, gone)) => self.leave(outlet, gone, Why::Detached),
+            None => Ok(()),
+        }
     }
 
     /// A topic cannot be read on. What was read is committed first, unless it can be read again. Where it is one of many, only its run ends.
@@ -286,8 +283,7 @@ impl Reader<'_> {
     fn answer(&mut self, outlet: &Outlet, why: Why) {
         match why {
             Why::Revoked | Why::Lost | Why::Ended => {}
-            // A run that was left at once does not wait for the answer.
-            Why::Detached(reply) => _ = reply.send(()),
+            Why::Detached => outlet.end(),
             Why::Failed(error) => outlet.fail(error),
         }
     }

@@ -1,0 +1,143 @@
+//! An attempt that runs: its sources, and the intakes of what they read.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use crossbeam_channel::{Receiver, bounded, never, unbounded};
+use parking_lot::Mutex;
+use pseidon_delivery::{Position, SplitId};
+use pseidon_plugin::source::{Ended, Reading, SourceHandle, SourceSetup};
+use pseidon_plugin::stop::{Pause, Stop};
+
+use crate::attempt::{Attempt, AttemptId, OpenSink, Over};
+use crate::blocking::Actor;
+use crate::failure::{Failure, Failures, PlanChanged, guarded};
+use crate::intake::{Intake, IntakeTask};
+use crate::pools::Pools;
+use crate::run::Run;
+use crate::sharing::Sharing;
+
+/// The position after the last record that was read of each split, by the number of its source.
+pub(crate) type ReadUpTo = HashMap<(usize, SplitId), Position>;
+
+/// An attempt that runs.
+pub(crate) struct Running {
+    pub(crate) attempt: Arc<Attempt>,
+    intakes: Vec<Arc<Actor>>,
+    pub(crate) failures: Receiver<Failure>,
+    /// A message for each source whose records are all durable; disconnected when their threads and intakes have ended.
+    pub(crate) done: Receiver<()>,
+    /// A message when the last reference to the attempt is dropped.
+    is_over: Receiver<()>,
+    /// How many sources have not ended.
+    pub(crate) left: usize,
+    /// Another version of the pipeline has left work that only it can finish.
+    pub(crate) other_plan: Option<PlanChanged>,
+}
+
+impl Running {
+    /// An attempt with these sinks, in which no source is started yet.
+    pub(crate) fn open(run: &Run, sinks: Vec<OpenSink>, stop: Stop) -> Running {
+        let (report, failures) = unbounded();
+        let (over, is_over) = bounded(1);
+        let attempt = Arc::new(Attempt {
+            id: AttemptId::new(),
+            plan: run.plan.clone(),
+            sinks,
+            stop,
+            failures: Failures(report),
+            metrics: run.metrics.clone(),
+            tap: run.view.tap.clone(),
+            last_bad: run.view.last_bad.clone(),
+            read: Mutex::default(),
+            _over: Over(over),
+        });
+        run.view.show(&attempt);
+        run.pools.open(&attempt);
+        let left = run.plan.sources.len();
+        Running { attempt, intakes: Vec::new(), failures, done: never(), is_over, left, other_plan: None }
+    }
+
+    /// Starts all sources. An attempt of which some could not be started has to be closed.
+    pub(crate) fn start_sources(&mut self, run: &Run, store_id: &str, instance: &str, pause: &Pause) -> Result<(), Failure> {
+        let (done, ended) = unbounded();
+        self.done = ended;
+        let attempt = &self.attempt;
+        let settings = &run.plan.settings;
+        for (number, planned) in run.plan.sources.iter().enumerate() {
+            let durable = Arc::new(Mutex::default());
+            let (handle, events) = SourceHandle::new(run.pools.budget().clone(), attempt.stop.clone(), pause.clone(), durable.clone());
+            let (well, ended_well) = bounded(1);
+            let sharing = Sharing::new(run.store.clone(), planned.stage.clone(), instance.to_owned(), settings.lease);
+            let intake = Actor::new(run.pools.blocking().clone(), |wake| {
+                let (queue, writers) = (run.pools.queue().clone(), run.pools.writers().clone());
+                let (attempt, done) = (attempt.clone(), done.clone());
+                let intake = Intake { attempt, source: number, queue, writers, durable, events, ended_well, done, wake };
+                let mut task = IntakeTask::new(intake, sharing);
+                move || task.step()
+            });
+            let wake = intake.waker();
+            let handle = handle.waking(move || wake());
+            self.intakes.push(intake);
+            let setup = SourceSetup {
+                pipeline: run.plan.name.clone(),
+                stage: planned.stage.clone(),
+                base: run.plan.base.clone(),
+                wanted: planned.columns.meta,
+                io_threads: settings.io_threads,
+                memory: settings.memory / 4 / run.plan.sources.len().max(1),
+                instance: instance.to_owned(),
+                state: run.state_name(store_id, planned),
+                metrics: run.metrics.clone(),
+            };
+            let (failures, stage) = (attempt.failures.clone(), planned.stage.clone());
+            let ended: Ended = Box::new(move |outcome| match outcome {
+                // If the intake has ended before, that has been said.
+                Ok(()) => _ = well.send(()),
+                Err(error) => failures.report(Failure::of_source(&stage, error)),
+            });
+            if let Err(reading) = planned.source.attach(&setup, Reading { handle, ended }) {
+                let (source, failures, done) = (planned.source.clone(), attempt.failures.clone(), done.clone());
+                let work = move || {
+                    let Reading { handle, ended } = reading;
+                    match guarded(|| Ok(source.run(&setup, handle))) {
+                        Ok(outcome) => ended(outcome),
+                        Err(panicked) => failures.report(panicked),
+                    }
+                    drop((source, setup));
+                    drop(done);
+                };
+                std::thread::Builder::new()
+                    .name(format!("source-{}", planned.stage))
+                    .spawn(work)
+                    .map_err(|error| Failure::Fatal(format!("cannot start a thread: {error}")))?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Has the intakes look at the time.
+    pub(crate) fn wake(&self) {
+        self.intakes.iter().for_each(Actor::wake);
+    }
+
+    /// All work on it is to end now.
+    pub(crate) fn leave_now(&self) {
+        self.attempt.stop.leave_now();
+        self.wake();
+    }
+
+    /// Throws away what is open of it, after its sources have ended. Returns how far they had read, and the same for those splits of which
+    /// not everything is committed. Blocks until nothing of the attempt is left.
+    pub(crate) fn close(self, pools: &Pools) -> (ReadUpTo, ReadUpTo) {
+        let Running { attempt, intakes, done, is_over, .. } = self;
+        while done.recv().is_ok() {}
+        drop(intakes);
+        let (uncommitted, read) = (attempt.uncommitted(), std::mem::take(&mut *attempt.read.lock()));
+        pools.close(attempt.id);
+        drop(attempt);
+        // ETL threads may still hold batches of it.
+        let _ = is_over.recv();
+        (read, uncommitted)
+    }
+}
