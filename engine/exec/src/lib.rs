@@ -2,8 +2,8 @@
 //!
 //! A reader follows a record from the top to the bottom of this list:
 //!
-//! 1. [`run`] and `course`: attempts at running the plan, one after another, until one comes to its end; a failure that may pass, or splits that were
-//!    lost to another instance, start the next attempt from what the store has.
+//! 1. [`run`] and `course`: attempts at running the plan, one after another, until one comes to its end; a failure that may pass, or splits
+//!    that were lost to another instance, start the next attempt from what the store has.
 //! 2. `intake`: the events of each source are taken in their order: splits are taken over ([`takeover`]) and given back, batches numbered and
 //!    queued.
 //! 3. `etl`: threads take batches from the `queue`, in any order, decode them and take them through the whole chain ([`process`]).
