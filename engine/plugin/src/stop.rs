@@ -2,9 +2,11 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use parking_lot::{Condvar, Mutex};
+
+use crate::waiting::wait_until;
 
 /// Two levels of ending a run: *stop reading, finish what was read*, and *leave now*. Clones share their state.
 #[derive(Clone, Debug, Default)]
@@ -56,14 +58,23 @@ impl Stop {
 
     /// Sleeps for `time`, or until reading is stopped. Gives whether it is.
     pub fn sleep(&self, time: Duration) -> bool {
-        let deadline = std::time::Instant::now() + time;
+        self.is_so_within(time, || self.reading_stopped())
+    }
+
+    /// Sleeps for `time`, or until the run is left. Returns whether it is.
+    pub fn is_left_within(&self, time: Duration) -> bool {
+        self.is_so_within(time, || self.leaving_now())
+    }
+
+    fn is_so_within(&self, time: Duration, is_so: impl Fn() -> bool) -> bool {
+        let deadline = Instant::now() + time;
         let mut guard = self.inner.lock.lock();
-        while !self.reading_stopped() {
-            if self.inner.changed.wait_until(&mut guard, deadline).timed_out() {
+        while !is_so() {
+            if wait_until(&self.inner.changed, &mut guard, deadline) {
                 break;
             }
         }
-        self.reading_stopped()
+        is_so()
     }
 }
 

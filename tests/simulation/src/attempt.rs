@@ -70,7 +70,7 @@ fn open(
     let base = world.lock().disks.dir().to_owned();
     let switching = world.clone();
     let committer = Committer::new(sink.clone(), store, claimant, positions, stop.abandoned());
-    let committer = Arc::new(committer.remembering(seen.clone()).waiting_by(move |_| switching.switch()));
+    let committer = Arc::new(committer.remembering(seen.clone()).waiting_by(move |_| switching.switch_in_step()));
     let sink: Arc<dyn Sink> = match kind {
         SinkKind::Files => FIXTURE.files[id.plan].open(SinkSetup {
             pipeline: "clicks".into(),

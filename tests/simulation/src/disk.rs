@@ -10,6 +10,8 @@ use std::io;
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 
+use crate::system::{self, Fullness};
+
 /// The name under which every machine sees its disk.
 pub(crate) const MOUNT_POINT: &str = "out";
 const NEXT: &str = "next";
@@ -32,6 +34,8 @@ pub(crate) struct Disks {
     /// What each machine has mounted.
     pub(crate) mounted: Vec<Disk>,
     seen: Option<Disk>,
+    /// Those that are full.
+    full: BTreeMap<Disk, Fullness>,
     /// The number of data disks.
     count: usize,
     /// The files that readers have taken away, with their contents.
@@ -51,7 +55,7 @@ pub(crate) struct VisibleFile {
 #[derive(Default)]
 pub(crate) struct Found {
     pub(crate) visible: Vec<VisibleFile>,
-    /// The paths of hidden files with records.
+    /// The paths of hidden files, other than the one that names the disk.
     pub(crate) hidden: Vec<PathBuf>,
 }
 
@@ -63,6 +67,7 @@ impl Disks {
             dir,
             mounted: (0..machines).map(|machine| Disk::Data(machine % count)).collect(),
             seen: None,
+            full: BTreeMap::new(),
             count,
             taken: Vec::new(),
         };
@@ -117,12 +122,27 @@ impl Disks {
             self.point_to(&self.folder(disk));
             self.seen = Some(disk);
         }
+        system::set_full(self.full.get(&disk).copied());
+    }
+
+    /// The disk has room again, or gets full in this way. Returns how full it is now.
+    pub(crate) fn clear_or_fill(&mut self, disk: Disk, full: Fullness) -> Option<Fullness> {
+        if self.full.remove(&disk).is_none() {
+            self.full.insert(disk, full);
+        }
+        self.full.get(&disk).copied()
+    }
+
+    /// All disks have room.
+    pub(crate) fn clear_all(&mut self) {
+        self.full.clear();
     }
 
     /// From now on nothing can be reached through the mount point.
     pub(crate) fn look_nowhere(&mut self) {
         self.point_to(&self.dir.join(NOTHING));
         self.seen = None;
+        system::set_full(None);
     }
 
     fn point_to(&self, target: &Path) {
@@ -185,7 +205,7 @@ fn visible_paths(dir: &Path, found: &mut Vec<PathBuf>) {
 
 fn hidden_paths(dir: &Path, found: &mut Vec<PathBuf>) {
     walk(dir, &mut |path, is_dir| {
-        if !is_dir && path.extension().is_some_and(|extension| extension == "open") {
+        if !is_dir && !path.ends_with(format!("{OPEN}/disk")) {
             found.push(path.to_owned());
         }
         true

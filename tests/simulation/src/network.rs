@@ -317,7 +317,7 @@ impl Client {
             call
         };
         loop {
-            self.world.switch();
+            self.world.switch_in_step();
             let mut world = self.world.lock();
             let Some(at) = world.network.waiting.iter().position(|waiting| waiting.call == call) else { return Err(unavailable()) };
             if world.network.waiting[at].answer.is_some() {

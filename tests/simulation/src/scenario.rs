@@ -19,6 +19,8 @@ pub enum Kind {
     Topics,
     /// Files that are followed are emptied and written again
     RewrittenFiles,
+    /// Disks get full, for a while or until the end
+    FullDisks,
     /// A target that holds the positions, beside the files or alone; it may lose them
     Target,
 }
@@ -80,6 +82,10 @@ pub enum Mutation {
     UncheckedTopics,
     /// The source does not look whether a file still has the content that it has read before
     UncheckedFiles,
+    /// A full disk takes writes as if it had room
+    UnnoticedWrites,
+    /// A disk that has no room for what was written says that it is synced
+    UnnoticedSyncs,
     /// Owner names follow from the wall-clock time
     EqualNames,
 }

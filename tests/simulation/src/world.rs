@@ -12,12 +12,13 @@ use pseidon_plugin::Stop;
 
 use crate::Settings;
 use crate::attempt::Held;
-use crate::disk::Disks;
+use crate::disk::{Disk, Disks};
 use crate::network::Network;
 use crate::process::ProcessId;
 use crate::scenario::{Kind, Kinds, Mutation};
 use crate::source::Partition;
 use crate::store::Content;
+use crate::system::{self, Fullness, Time};
 use crate::target::Target;
 
 /// What the scheduler tells a process.
@@ -44,7 +45,6 @@ pub(crate) struct World {
     pub(crate) disks: Disks,
     pub(crate) partitions: Vec<Partition>,
     pub(crate) controls: BTreeMap<ProcessId, Control>,
-    /// What must not be.
     /// The sinks of the pipeline.
     pub(crate) sinks: Vec<(SinkId, SinkKind)>,
     pub(crate) target: Target,
@@ -54,11 +54,16 @@ pub(crate) struct World {
     pub(crate) may_alarm: bool,
     /// A process has noticed it.
     pub(crate) is_alarmed: bool,
+    /// What must not be.
     pub(crate) violations: Vec<String>,
     pub(crate) trace: Option<Vec<String>>,
     pub(crate) step: u64,
-    /// The wall-clock time in milliseconds.
-    pub(crate) clock: u64,
+    /// What the clocks of all machines and of the store show.
+    pub(crate) time: Time,
+    /// What processes do in the background, until it has a coroutine.
+    pub(crate) spawned: Vec<Box<dyn FnOnce() + Send>>,
+    /// The process that has just let the scheduler go on may hold locks, so nothing else of it can go on before it does.
+    pub(crate) holds_locks: bool,
     names: u64,
 }
 
@@ -106,19 +111,30 @@ impl Shared {
         self.0.lock()
     }
 
+    /// The same, if nobody else has the world.
+    pub(crate) fn try_lock(&self) -> Option<MutexGuard<'_, World>> {
+        self.0.try_lock()
+    }
+
     /// Lets the scheduler go on.
     pub(crate) fn switch(&self) {
         generator::co_yield_with(());
     }
 
-    /// Lets the scheduler go on, or not.
+    /// The same inside a step of a committer, which holds locks meanwhile: nothing else of the process goes on before this does.
+    pub(crate) fn switch_in_step(&self) {
+        self.lock().holds_locks = true;
+        self.switch();
+    }
+
+    /// Lets the scheduler go on inside a step, or not.
     pub(crate) fn maybe_switch(&self) {
         let switches = {
             let mut world = self.lock();
             !world.is_calm && world.rng.u32(0..4) == 0
         };
         if switches {
-            self.switch();
+            self.switch_in_step();
         }
     }
 }
@@ -162,10 +178,25 @@ impl World {
             violations: Vec::new(),
             trace: settings.traced.then(Vec::new),
             step: 0,
-            clock: 1_000_000,
+            time: Time { since_boot: 1_000_000, wall: 1_000_000_000 },
+            spawned: Vec::new(),
+            holds_locks: false,
             names: 0,
             rng,
         }
+    }
+
+    /// Time passes: so many milliseconds.
+    pub(crate) fn pass_time(&mut self, milliseconds: u64) {
+        self.time.since_boot += milliseconds;
+        self.time.wall += milliseconds;
+        system::set_time(self.time);
+    }
+
+    /// The wall clock is set, forward or back.
+    pub(crate) fn set_clock(&mut self, forward: u64, back: u64) {
+        self.time.wall = self.time.wall + forward - back;
+        system::set_time(self.time);
     }
 
     pub(crate) fn share(self) -> Shared {
@@ -190,7 +221,7 @@ impl World {
         self.names += 1;
         match self.mutation {
             // In containers every process has the same number, and their hosts may have the same name.
-            Some(Mutation::EqualNames) => format!("localhost-1-{}", self.clock),
+            Some(Mutation::EqualNames) => format!("localhost-1-{}", self.time.wall / 100),
             _ => format!("{process}-{}", self.names),
         }
     }
@@ -202,6 +233,23 @@ impl World {
             self.is_alarmed = true;
         } else {
             self.violate(format!("{process} gives up although nothing has lost data: {reason}"));
+        }
+    }
+
+    /// A disk gets full, or has room again.
+    pub(crate) fn fill_or_clear_a_disk(&mut self) {
+        if !self.kinds.has(Kind::FullDisks) {
+            return;
+        }
+        let disks: Vec<Disk> = self.disks.all().collect();
+        if let Some(disk) = self.rng.choice(disks) {
+            let full = if self.rng.bool() { Fullness::AtWrites } else { Fullness::AtSyncs };
+            let full = self.disks.clear_or_fill(disk, full);
+            self.note(|| match full {
+                None => format!("disk  {disk:?} has room again"),
+                Some(Fullness::AtWrites) => format!("disk  {disk:?} is full"),
+                Some(Fullness::AtSyncs) => format!("disk  {disk:?} is full, and says so when it syncs"),
+            });
         }
     }
 

@@ -10,8 +10,6 @@ use pseidon_plugin::waiting::about_to_wait;
 
 const FIRST_WAIT: Duration = Duration::from_millis(100);
 const LONGEST_WAIT: Duration = Duration::from_secs(5);
-/// How often it is looked whether the run is left.
-const LOOK: Duration = Duration::from_millis(50);
 
 /// Says once that a sink cannot write and once that it can again, and waits longer each time in between.
 pub(super) struct Blocked {
@@ -37,16 +35,8 @@ impl Blocked {
         }
         let wait = self.wait.unwrap_or(FIRST_WAIT);
         self.wait = Some((wait * 2).min(LONGEST_WAIT));
-        let mut left = wait;
         // A run that is only asked to stop reading still finishes what it has read, so that does not end the wait.
-        while !self.stop.leaving_now() {
-            if left.is_zero() {
-                return Ok(());
-            }
-            std::thread::sleep(left.min(LOOK));
-            left = left.saturating_sub(LOOK);
-        }
-        Err(Abandon::Stopped.into())
+        if self.stop.is_left_within(wait) { Err(Abandon::Stopped.into()) } else { Ok(()) }
     }
 
     /// Writing worked.
