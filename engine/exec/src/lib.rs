@@ -4,7 +4,8 @@
 //!
 //! 1. [`run`]: attempts at running the plan, one after another, until one comes to its end; a failure that may pass, or splits that were
 //!    lost to another instance, start the next attempt from what the store has.
-//! 2. `intake`: one thread for each source takes its events: splits are taken over ([`takeover`]) and given back, batches numbered and queued.
+//! 2. `intake`: one thread for each source takes its events: splits are shared with other instances ([`sharing`]), taken over
+//!    ([`takeover`]) and given back, batches numbered and queued.
 //! 3. `etl`: threads take batches from the `queue`, in any order, decode them and take them through the whole chain ([`process`]).
 //! 4. `order`: what comes out is put back in order for each split, entered into the sinks' ledgers and handed to writers.
 //! 5. `writers`: threads that write into the sinks' open lanes and commit them.
@@ -24,7 +25,7 @@ mod pools;
 pub mod process;
 mod queue;
 mod run;
-mod sharing;
+pub mod sharing;
 mod sync;
 pub mod takeover;
 mod view;

@@ -2,9 +2,11 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use pseidon_delivery::committer::{Begin, Positions, Seen};
 use pseidon_delivery::{Claimant, CommitRecord, Committer, Position, SinkId, SplitId};
+use pseidon_exec::sharing::Sharing;
 use pseidon_exec::takeover::{resumption, take_over};
 use pseidon_plugin::Stop;
 use pseidon_plugin::sink::{Chunk, Sink, SinkSetup, Writer};
@@ -14,6 +16,9 @@ use crate::network::Client;
 use crate::process::{Failure, ProcessId};
 use crate::target;
 use crate::world::{Order, Shared, SinkKind, plan_name, split_id};
+
+/// How long claims last: some thirty steps of the scheduler.
+const LEASE: Duration = Duration::from_secs(3);
 
 /// A sink with what commits for it and what writes it.
 struct OpenSink {
@@ -26,6 +31,8 @@ struct Attempt<'a> {
     world: &'a Shared,
     id: ProcessId,
     sinks: Vec<OpenSink>,
+    /// Its claims, where instances share the partitions.
+    sharing: Sharing,
     /// The partitions that it holds, each with the position from which it reads on and the generation of the topic that it reads.
     held: BTreeMap<usize, Held>,
 }
@@ -45,7 +52,9 @@ pub(crate) fn run(world: &Shared, id: ProcessId, seen: &[Arc<Seen>]) -> Result<(
         locked.controls.entry(id).or_default().stop = Some(stop.clone());
         (locked.owner_name(id), locked.sinks.clone())
     };
-    let mut attempt = Attempt { world, id, sinks: Vec::new(), held: BTreeMap::new() };
+    let store = Arc::new(Client { world: world.clone(), process: id });
+    let sharing = Sharing::new(store, "in".to_owned(), owner.clone(), LEASE);
+    let mut attempt = Attempt { world, id, sinks: Vec::new(), sharing, held: BTreeMap::new() };
     for ((sink, kind), seen) in sinks.into_iter().zip(seen) {
         attempt.sinks.push(open(world, id, &owner, &stop, &sink, kind, seen)?);
     }
@@ -96,6 +105,8 @@ impl Attempt<'_> {
             let order = self.world.lock().next_order(self.id, &self.held);
             match order {
                 Order::Take(partitions) => self.take(&partitions)?,
+                Order::Share(partitions) => self.share(&partitions)?,
+                Order::Renew => self.sharing.renew()?,
                 Order::Release(partitions) => self.release(&partitions)?,
                 Order::Lost(partition) => return Err(Failure::Fenced(format!("the group has taken partition {partition} away"))),
                 Order::Read(partition, count) => self.read(partition, count)?,
@@ -111,6 +122,17 @@ impl Attempt<'_> {
                 Order::Nothing => {}
             }
         }
+    }
+
+    /// Claims what is free of these partitions, and gives back what it has too many of.
+    fn share(&mut self, partitions: &[usize]) -> Result<(), Failure> {
+        let share = self.sharing.share(&ids(partitions))?;
+        let granted: Vec<usize> = partitions.iter().copied().filter(|number| share.granted.contains(&split_id(*number))).collect();
+        if !granted.is_empty() {
+            self.take(&granted)?;
+        }
+        let excess: Vec<usize> = self.held.keys().copied().take(share.excess).collect();
+        if excess.is_empty() { Ok(()) } else { self.release(&excess) }
     }
 
     /// Takes partitions over in every sink, and begins them where the least of the sinks stands.
@@ -151,6 +173,7 @@ impl Attempt<'_> {
         for open in &self.sinks {
             open.committer.release(&ids)?;
         }
+        self.sharing.release(&ids);
         self.held.retain(|partition, _| !partitions.contains(partition));
         Ok(())
     }

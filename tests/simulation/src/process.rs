@@ -4,6 +4,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use pseidon_delivery::committer::{Abandon, Seen};
+use pseidon_exec::sharing::SharingError;
 use pseidon_plugin::sink::SinkError;
 
 use crate::attempt;
@@ -65,6 +66,15 @@ impl From<SinkError> for Failure {
             SinkError::Abandon(abandon) => abandon.into(),
             SinkError::Transient(reason) | SinkError::Refused(reason) => Failure::Transient(reason),
             SinkError::Fatal(reason) => Failure::Evidence(reason),
+        }
+    }
+}
+
+impl From<SharingError> for Failure {
+    fn from(error: SharingError) -> Self {
+        match error {
+            SharingError::Lost(_) => Failure::Fenced(error.to_string()),
+            SharingError::Store(reason) => Failure::Evidence(reason),
         }
     }
 }

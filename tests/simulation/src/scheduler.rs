@@ -197,6 +197,9 @@ impl Scheduler {
     fn rebalance(&mut self) {
         let members: Vec<ProcessId> = self.processes.keys().copied().collect();
         let mut world = self.world.lock();
+        if world.is_shared {
+            return;
+        }
         for partition in 0..world.partitions.len() {
             if world.partitions[partition].assigned.is_none_or(|id| !members.contains(&id)) {
                 world.partitions[partition].assigned = world.rng.choice(&members).copied();
@@ -229,6 +232,9 @@ impl Scheduler {
             }
             (13..16, Some(id)) => {
                 let mut world = self.world.lock();
+                if world.is_shared {
+                    return;
+                }
                 let partition = {
                     let count = world.partitions.len();
                     world.rng.usize(0..count)

@@ -44,6 +44,8 @@ pub(crate) struct World {
     pub(crate) network: Network,
     pub(crate) disks: Disks,
     pub(crate) partitions: Vec<Partition>,
+    /// Instances share the partitions by claims, and there is no consumer group.
+    pub(crate) is_shared: bool,
     pub(crate) controls: BTreeMap<ProcessId, Control>,
     /// The sinks of the pipeline.
     pub(crate) sinks: Vec<(SinkId, SinkKind)>,
@@ -88,6 +90,10 @@ pub(crate) fn plan_name(plan: usize) -> String {
 /// What a process does next.
 pub(crate) enum Order {
     Take(Vec<usize>),
+    /// Share these partitions with other instances.
+    Share(Vec<usize>),
+    /// Renew the claims, if it is time.
+    Renew,
     Release(Vec<usize>),
     Lost(usize),
     Read(usize, usize),
@@ -160,6 +166,7 @@ impl World {
             Partition::new(&mut rng, is_file)
         };
         let partitions = (0..count).map(partition).collect();
+        let is_shared = kinds.has(Kind::Leases) && rng.u32(0..4) == 0;
         World {
             kinds,
             mutation,
@@ -169,6 +176,7 @@ impl World {
             network: Network::default(),
             disks,
             partitions,
+            is_shared,
             controls: BTreeMap::new(),
             sinks,
             target: Target::default(),
@@ -221,7 +229,7 @@ impl World {
         self.names += 1;
         match self.mutation {
             // In containers every process has the same number, and their hosts may have the same name.
-            Some(Mutation::EqualNames) => format!("localhost-1-{}", self.time.wall / 100),
+            Some(Mutation::EqualNames) => format!("localhost-1-{}", self.time.wall / 10_000),
             _ => format!("{process}-{}", self.names),
         }
     }
@@ -291,15 +299,9 @@ impl World {
 
     /// What the process does next, which holds these partitions and has read them up to these positions.
     pub(crate) fn next_order(&mut self, process: ProcessId, held: &BTreeMap<usize, Held>) -> Order {
-        let is_mine = |partition: usize, world: &World| world.partitions[partition].assigned == Some(process);
-        let gone: Vec<usize> = held.keys().copied().filter(|partition| !is_mine(*partition, self)).collect();
-        if let Some(first) = gone.first() {
-            return if !self.is_calm && self.rng.u32(0..3) == 0 { Order::Lost(*first) } else { Order::Release(gone) };
-        }
-        let fresh: Vec<usize> =
-            (0..self.partitions.len()).filter(|partition| is_mine(*partition, self) && !held.contains_key(partition)).collect();
-        if !fresh.is_empty() {
-            return Order::Take(fresh);
+        let change = if self.is_shared { self.next_claims(process, held) } else { self.next_assignment(process, held) };
+        if let Some(order) = change {
+            return order;
         }
         if self.controls.get(&process).is_some_and(|control| control.is_stopping) {
             return Order::Finish;
@@ -324,6 +326,37 @@ impl World {
             17..19 => Order::Tell,
             19 if self.rng.u32(0..4) == 0 => Order::Fail,
             _ => Order::Nothing,
+        }
+    }
+
+    fn is_assigned(&self, partition: usize, process: ProcessId) -> bool {
+        self.partitions[partition].assigned == Some(process)
+    }
+
+    /// What the consumer group has the process do, if anything.
+    fn next_assignment(&mut self, process: ProcessId, held: &BTreeMap<usize, Held>) -> Option<Order> {
+        let gone: Vec<usize> = held.keys().copied().filter(|partition| !self.is_assigned(*partition, process)).collect();
+        if let Some(first) = gone.first() {
+            let is_noticed_late = !self.is_calm && self.rng.u32(0..3) == 0;
+            return Some(if is_noticed_late { Order::Lost(*first) } else { Order::Release(gone) });
+        }
+        let is_new = |partition: &usize| self.is_assigned(*partition, process) && !held.contains_key(partition);
+        let fresh: Vec<usize> = (0..self.partitions.len()).filter(is_new).collect();
+        (!fresh.is_empty()).then_some(Order::Take(fresh))
+    }
+
+    /// Whether the process looks after its claims now. At the end it shares until it has all that it is to finish.
+    fn next_claims(&mut self, process: ProcessId, held: &BTreeMap<usize, Held>) -> Option<Order> {
+        if self.is_calm {
+            let found: Vec<usize> = (0..self.partitions.len()).filter(|partition| self.is_assigned(*partition, process)).collect();
+            let has_all = found.iter().all(|partition| held.contains_key(partition));
+            return (!has_all).then_some(Order::Share(found));
+        }
+        match self.rng.u32(0..8) {
+            0 => Some(Order::Share((0..self.partitions.len()).collect())),
+            1 if held.is_empty() => Some(Order::Share((0..self.partitions.len()).collect())),
+            1 => Some(Order::Renew),
+            _ => None,
         }
     }
 }
