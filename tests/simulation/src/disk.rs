@@ -96,6 +96,11 @@ impl Disks {
         path.strip_prefix(&self.dir).unwrap_or(path).display().to_string()
     }
 
+    /// A sentence without the folder that is this run's alone.
+    pub(crate) fn without_dir(&self, text: &str) -> String {
+        text.replace(&*self.dir.to_string_lossy(), "")
+    }
+
     /// Whether files that are not finished are on a disk.
     pub(crate) fn has_hidden(&self, disk: Disk) -> bool {
         let mut hidden = Vec::new();

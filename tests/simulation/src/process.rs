@@ -87,11 +87,19 @@ pub(crate) fn run(world: &Shared, id: ProcessId) {
             Ok(()) => return world.lock().note(|| format!("{id}  has stopped well")),
             Err(failure) => failure,
         };
-        world.lock().note(|| format!("{id}  attempt ends: {failure}"));
+        {
+            let mut world = world.lock();
+            let reason = world.disks.without_dir(&failure.to_string());
+            world.note(|| format!("{id}  attempt ends: {reason}"));
+        }
         match failure {
             Failure::Fenced(_) | Failure::Transient(_) => world.switch(),
             Failure::Stopped | Failure::OtherPlan(_) => return,
-            Failure::Evidence(reason) => return world.lock().raise_alarm(id, reason),
+            Failure::Evidence(reason) => {
+                let mut world = world.lock();
+                let reason = world.disks.without_dir(&reason);
+                return world.raise_alarm(id, reason);
+            }
         }
     }
 }

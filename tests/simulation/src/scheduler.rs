@@ -133,7 +133,11 @@ impl Scheduler {
         process.threads[at].resume();
         let (spawned, holds_locks) = {
             let mut world = self.world.lock();
-            (std::mem::take(&mut world.spawned), std::mem::take(&mut world.holds_locks))
+            let spawned = std::mem::take(&mut world.spawned);
+            if !spawned.is_empty() {
+                world.note(|| format!("{id}  starts a thread"));
+            }
+            (spawned, std::mem::take(&mut world.holds_locks))
         };
         process.holds_locks = holds_locks.then_some(at);
         process.threads.extend(spawned.into_iter().map(new_thread));
@@ -216,7 +220,17 @@ impl Scheduler {
         };
         match (what, any) {
             (0..5, _) => self.start_any(),
-            (5..8, Some(id)) => self.crash(id),
+            (5..8, Some(id)) => {
+                // Most can go wrong while a step is under way.
+                let in_step = self.processes.iter().find(|(_, process)| process.holds_locks.is_some()).map(|(id, _)| *id);
+                let is_wanted = self.world.lock().rng.bool();
+                self.crash(in_step.filter(|_| is_wanted).unwrap_or(id));
+                // What is cleaned up after a dead process has to find room, or not.
+                let mut world = self.world.lock();
+                if world.rng.u32(0..3) == 0 {
+                    world.fill_or_clear_a_disk();
+                }
+            }
             (8..11, Some(id)) => self.freeze_or_wake(id),
             (11, Some(id)) => {
                 let mut world = self.world.lock();

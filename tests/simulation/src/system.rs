@@ -9,6 +9,7 @@
 use std::cell::{Cell, RefCell};
 use std::ffi::{c_char, c_int, c_void};
 
+use fastrand::Rng;
 use libc::{mode_t, size_t, ssize_t, timespec};
 
 use crate::scenario::Mutation;
@@ -34,13 +35,41 @@ pub(crate) fn set_time(time: Time) {
     TIME.set(Some(time));
 }
 
-/// When a full disk says that it is full.
+/// How a disk is full.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Fullness {
-    /// When something is written.
+    /// There is hardly any room.
+    Nearly,
+    /// It says so when something is written.
     AtWrites,
-    /// When it is synced.
+    /// It says so when something is synced.
     AtSyncs,
+}
+
+/// How many calls of nine fail.
+struct Odds {
+    making: u32,
+    writing: u32,
+    syncing: u32,
+}
+
+impl Fullness {
+    /// One of them.
+    pub(crate) fn any(rng: &mut Rng) -> Fullness {
+        match rng.u32(0..3) {
+            0 => Fullness::Nearly,
+            1 => Fullness::AtWrites,
+            _ => Fullness::AtSyncs,
+        }
+    }
+
+    fn odds(self) -> Odds {
+        match self {
+            Fullness::Nearly => Odds { making: 1, writing: 2, syncing: 2 },
+            Fullness::AtWrites => Odds { making: 6, writing: 8, syncing: 2 },
+            Fullness::AtSyncs => Odds { making: 1, writing: 0, syncing: 5 },
+        }
+    }
 }
 
 /// Whether calls of this thread find a full disk from now on.
@@ -67,12 +96,16 @@ enum Refusal {
     Lies,
 }
 
-/// What becomes of a call that needs room; `None` if it finds some. What the simulator itself does while it has the world finds room always.
-fn refusal(what: &str, decide: impl FnOnce(&mut World, Fullness) -> Option<Refusal>) -> Option<Refusal> {
+/// What becomes of a call that needs room, given how many of nine fail and how; `None` if it finds some. What the simulator itself does while it
+/// has the world finds room always.
+fn refusal(what: &str, odds: impl FnOnce(Odds) -> u32, how: impl FnOnce(&mut World) -> Refusal) -> Option<Refusal> {
     let full = fullness()?;
     let world = WORLD.try_with(|world| world.try_borrow().ok()?.clone()).ok()??;
     let mut world = world.try_lock()?;
-    let refusal = decide(&mut world, full)?;
+    if world.rng.u32(0..9) >= odds(full.odds()) {
+        return None;
+    }
+    let refusal = how(&mut world);
     let outcome = match refusal {
         Refusal::Fails => "fails".to_owned(),
         Refusal::Takes(count) => format!("ends after {count} bytes"),
@@ -82,27 +115,15 @@ fn refusal(what: &str, decide: impl FnOnce(&mut World, Fullness) -> Option<Refus
     Some(refusal)
 }
 
-/// Whether a call fails that needs a little room.
-fn fails(world: &mut World, full: Fullness) -> Option<Refusal> {
-    let often = if full == Fullness::AtWrites { 6 } else { 1 };
-    (world.rng.u32(0..9) < often).then_some(Refusal::Fails)
+/// Fails, or says nothing of it where that safeguard is taken away.
+fn fail_without(world: &World, mutation: Mutation) -> Refusal {
+    if world.mutation == Some(mutation) { Refusal::Lies } else { Refusal::Fails }
 }
 
-fn refuse_write(world: &mut World, full: Fullness, length: usize) -> Option<Refusal> {
+fn refuse_write(world: &mut World, length: usize) -> Refusal {
     match world.rng.u32(0..6) {
-        _ if full == Fullness::AtSyncs => None,
-        0 => None,
-        1 if length > 1 => Some(Refusal::Takes(world.rng.usize(1..length))),
-        _ if world.mutation == Some(Mutation::UnnoticedWrites) => Some(Refusal::Lies),
-        _ => Some(Refusal::Fails),
-    }
-}
-
-fn refuse_sync(world: &mut World, _: Fullness) -> Option<Refusal> {
-    match world.rng.u32(0..3) {
-        0 if world.mutation == Some(Mutation::UnnoticedSyncs) => Some(Refusal::Lies),
-        0 => Some(Refusal::Fails),
-        _ => None,
+        0 if length > 1 => Refusal::Takes(world.rng.usize(1..length)),
+        _ => fail_without(world, Mutation::UnnoticedWrites),
     }
 }
 
@@ -156,7 +177,7 @@ pub(crate) unsafe extern "C" fn clock_gettime(clock: libc::clockid_t, time: *mut
 /// As for `write` of the C library.
 #[unsafe(no_mangle)]
 pub(crate) unsafe extern "C" fn write(file: c_int, buffer: *const c_void, length: size_t) -> ssize_t {
-    let length = match refusal("a write", |world, full| refuse_write(world, full, length)) {
+    let length = match refusal("a write", |odds| odds.writing, |world| refuse_write(world, length)) {
         Some(Refusal::Fails) => return no_room() as ssize_t,
         Some(Refusal::Lies) => return length as ssize_t,
         Some(Refusal::Takes(count)) => count,
@@ -172,7 +193,7 @@ pub(crate) unsafe extern "C" fn write(file: c_int, buffer: *const c_void, length
 /// As for `open64` of the C library.
 #[unsafe(no_mangle)]
 pub(crate) unsafe extern "C" fn open64(path: *const c_char, flags: c_int, mode: mode_t) -> c_int {
-    if flags & libc::O_CREAT != 0 && refusal("making a file", fails).is_some() {
+    if flags & libc::O_CREAT != 0 && refusal("making a file", |odds| odds.making, |_| Refusal::Fails).is_some() {
         return no_room();
     }
     // Safety: the caller's arguments are those of the system call.
@@ -185,7 +206,7 @@ pub(crate) unsafe extern "C" fn open64(path: *const c_char, flags: c_int, mode: 
 /// As for `mkdir` of the C library.
 #[unsafe(no_mangle)]
 pub(crate) unsafe extern "C" fn mkdir(path: *const c_char, mode: mode_t) -> c_int {
-    if refusal("making a folder", fails).is_some() {
+    if refusal("making a folder", |odds| odds.making, |_| Refusal::Fails).is_some() {
         return no_room();
     }
     // Safety: the caller's arguments are those of the system call.
@@ -200,7 +221,7 @@ pub(crate) unsafe extern "C" fn mkdir(path: *const c_char, mode: mode_t) -> c_in
 pub(crate) unsafe extern "C" fn fsync(file: c_int) -> c_int {
     let size = fullness().and_then(|_| size_of_file(file));
     let what = if size.is_some() { "a file's sync" } else { "a folder's sync" };
-    let refused = refusal(what, refuse_sync);
+    let refused = refusal(what, |odds| odds.syncing, |world| fail_without(world, Mutation::UnnoticedSyncs));
     if let (Some(size), Some(_)) = (size, &refused) {
         lose_content(file, size);
     }

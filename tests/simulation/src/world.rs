@@ -251,10 +251,11 @@ impl World {
         }
         let disks: Vec<Disk> = self.disks.all().collect();
         if let Some(disk) = self.rng.choice(disks) {
-            let full = if self.rng.bool() { Fullness::AtWrites } else { Fullness::AtSyncs };
+            let full = Fullness::any(&mut self.rng);
             let full = self.disks.clear_or_fill(disk, full);
             self.note(|| match full {
                 None => format!("disk  {disk:?} has room again"),
+                Some(Fullness::Nearly) => format!("disk  {disk:?} is nearly full"),
                 Some(Fullness::AtWrites) => format!("disk  {disk:?} is full"),
                 Some(Fullness::AtSyncs) => format!("disk  {disk:?} is full, and says so when it syncs"),
             });
