@@ -76,12 +76,15 @@ fn open(
         SinkKind::Files => Positions::InStore,
         SinkKind::Target => Positions::InTarget,
     };
-    let base = world.lock().disks.dir().to_owned();
+    let (base, are_moved) = {
+        let world = world.lock();
+        (world.disks.dir().to_owned(), world.are_moved)
+    };
     let switching = world.clone();
     let committer = Committer::new(sink.clone(), store, claimant, positions, stop.abandoned());
     let committer = Arc::new(committer.remembering(seen.clone()).waiting_by(move |_| switching.switch_in_step()));
     let sink: Arc<dyn Sink> = match kind {
-        SinkKind::Files => FIXTURE.files[id.plan].open(SinkSetup {
+        SinkKind::Files => FIXTURE.files(id.plan, are_moved).open(SinkSetup {
             pipeline: "clicks".into(),
             base,
             instance: owner.to_owned(),

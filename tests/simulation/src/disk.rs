@@ -14,6 +14,8 @@ use crate::system::{self, Fullness};
 
 /// The name under which every machine sees its disk.
 pub(crate) const MOUNT_POINT: &str = "out";
+/// The folder on every disk to which files are moved that are moved.
+pub(crate) const LAKE: &str = "lake";
 const NEXT: &str = "next";
 const NOTHING: &str = "nothing";
 /// The folder of everything that is not finished, on every disk.
@@ -170,6 +172,14 @@ impl Disks {
         let name = format!("{}/{}", file.folder, file.name);
         self.taken.push(file);
         Some(name)
+    }
+
+    /// The visible files on all disks that are where they were published.
+    pub(crate) fn unmoved(&self) -> Vec<PathBuf> {
+        let mut paths = Vec::new();
+        self.all().for_each(|disk| visible_paths(&self.folder(disk), &mut paths));
+        paths.retain(|path| !path.components().any(|part| part.as_os_str() == LAKE));
+        paths
     }
 
     /// Everything on all disks, and what readers have taken.

@@ -188,6 +188,12 @@ impl World {
                 self.note_begun(&commit);
                 return Answer::Committed(self.store.commit(sink, &commit));
             }
+            (Request::Commit { sink, commit }, Some(Mutation::ForgottenMoves)) => {
+                let own = format!("{}/", commit.owner);
+                let staged = self.store.staged(sink).into_iter().map(|entry| entry.id).filter(|id| id.starts_with(&own));
+                let commit = Commit { published: staged.chain(commit.published.clone()).collect(), ..commit.clone() };
+                return Answer::Committed(self.store.commit(sink, &commit));
+            }
             (Request::Commit { sink, commit }, Some(Mutation::TrustedClaims)) if self.is_shared => {
                 let shared = self.store.shared();
                 let is_lost = |step: &&SplitCommit| !shared.is_free_for(&commit.owner, &step.split, now);

@@ -232,3 +232,20 @@ pub(crate) unsafe extern "C" fn fsync(file: c_int) -> c_int {
         None => unsafe { libc::syscall(libc::SYS_fsync, file) as c_int },
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+    use super::{Time, set_time};
+
+    #[test]
+    fn the_standard_library_asks_these_clocks() {
+        set_time(Time { since_boot: 1000, wall: 5000 });
+        let (began, wall) = (Instant::now(), SystemTime::now());
+        assert_eq!(wall.duration_since(UNIX_EPOCH).ok(), Some(Duration::from_secs(5)));
+        set_time(Time { since_boot: 2500, wall: 4000 });
+        assert_eq!(began.elapsed(), Duration::from_millis(1500));
+        assert_eq!(SystemTime::now().duration_since(UNIX_EPOCH).ok(), Some(Duration::from_secs(4)));
+    }
+}

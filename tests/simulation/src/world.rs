@@ -46,6 +46,8 @@ pub(crate) struct World {
     pub(crate) partitions: Vec<Partition>,
     /// Instances share the partitions by claims, and there is no consumer group.
     pub(crate) is_shared: bool,
+    /// Files are moved after they are published.
+    pub(crate) are_moved: bool,
     pub(crate) controls: BTreeMap<ProcessId, Control>,
     /// The sinks of the pipeline.
     pub(crate) sinks: Vec<(SinkId, SinkKind)>,
@@ -167,6 +169,7 @@ impl World {
         };
         let partitions = (0..count).map(partition).collect();
         let is_shared = kinds.has(Kind::Leases) && rng.u32(0..4) == 0;
+        let are_moved = kinds.has(Kind::Moves) && rng.u32(0..8) == 0;
         World {
             kinds,
             mutation,
@@ -177,6 +180,7 @@ impl World {
             disks,
             partitions,
             is_shared,
+            are_moved,
             controls: BTreeMap::new(),
             sinks,
             target: Target::default(),
