@@ -32,10 +32,13 @@ pub fn about_to_wait() {
     }
 }
 
+/// What a thread does.
+pub type Work = Box<dyn FnOnce() + Send>;
+
 /// What a simulation has instead of threads.
 pub struct Coroutines {
     /// Starts a coroutine beside the one that calls.
-    pub spawn: Box<dyn Fn(Box<dyn FnOnce() + Send>)>,
+    pub spawn: Box<dyn Fn(Work)>,
     /// Lets other coroutines work. Returns false at once if the calling one is being killed: then it must not wait any more.
     pub switch: Box<dyn Fn() -> bool>,
 }

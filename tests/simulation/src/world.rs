@@ -9,6 +9,7 @@ use fastrand::Rng;
 use parking_lot::{Mutex, MutexGuard};
 use pseidon_delivery::{SinkId, SplitId};
 use pseidon_plugin::Stop;
+use pseidon_plugin::waiting::Work;
 
 use crate::Settings;
 use crate::attempt::Held;
@@ -65,7 +66,7 @@ pub(crate) struct World {
     /// What the clocks of all machines and of the store show.
     pub(crate) time: Time,
     /// What processes do in the background, until it has a coroutine.
-    pub(crate) spawned: Vec<Box<dyn FnOnce() + Send>>,
+    pub(crate) spawned: Vec<Work>,
     /// The process that has just let the scheduler go on may hold locks, so nothing else of it can go on before it does.
     pub(crate) holds_locks: bool,
     names: u64,
