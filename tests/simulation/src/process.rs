@@ -10,6 +10,9 @@ use pseidon_plugin::sink::SinkError;
 use crate::attempt;
 use crate::world::Shared;
 
+/// How long a process waits after a failure that may pass, in milliseconds.
+const WAIT: u64 = 500;
+
 /// Names a process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct ProcessId {
@@ -93,7 +96,13 @@ pub(crate) fn run(world: &Shared, id: ProcessId) {
             world.note(|| format!("{id}  attempt ends: {reason}"));
         }
         match failure {
-            Failure::Fenced(_) | Failure::Transient(_) => world.switch(),
+            Failure::Fenced(_) => world.switch(),
+            Failure::Transient(_) => {
+                let until = world.lock().time.since_boot + WAIT;
+                while world.lock().time.since_boot < until {
+                    world.switch();
+                }
+            }
             Failure::Stopped | Failure::OtherPlan(_) => return,
             Failure::Evidence(reason) => {
                 let mut world = world.lock();
