@@ -427,12 +427,12 @@ impl Course {
     }
 
     fn closed(&mut self, read: &ReadUpTo, uncommitted: ReadUpTo) -> End {
+        // What it has read again is its own to commit.
+        self.uncommitted.retain(|split, upto| read.get(split) < Some(upto));
         let next = Stage::Pausing { until: Instant::now(), then: Then::Attempt };
         let Stage::Closing(outcome) = std::mem::replace(&mut self.stage, next) else { return Some(Err(internal_error())) };
-        // Of splits that this attempt has read as far, it is known what is committed.
-        self.uncommitted.retain(|split, upto| read.get(split) < Some(upto));
         match outcome {
-            Ok(Finished::Stopped) => Some(Ok(self.stopped_between_attempts())),
+            Ok(Finished::Stopped) if !self.uncommitted.is_empty() => Some(Ok(self.stopped_between_attempts())),
             Ok(finished) => Some(Ok(finished)),
             // Another instance has what was not committed.
             Err(failure @ Failure::Fenced(_)) => self.failed(failure),

@@ -6,6 +6,8 @@ use pseidon_plugin::sink::SinkError;
 use pseidon_plugin::source::SourceError;
 use thiserror::Error;
 
+use crate::sharing::SharingError;
+
 /// Work that another version of the pipeline has left.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 #[error("the pipeline has changed since a run of it crashed, and its state still holds work of the old version ({left})")]
@@ -65,6 +67,15 @@ impl From<Abandon> for Failure {
             Abandon::Fatal(reason) => Failure::State(reason),
             Abandon::OtherPlan { ref plan, .. } => Failure::OtherPlan(PlanChanged { plan: plan.clone(), left: abandon.to_string() }),
             Abandon::Stopped => Failure::Stopped,
+        }
+    }
+}
+
+impl From<SharingError> for Failure {
+    fn from(error: SharingError) -> Self {
+        match error {
+            SharingError::Lost(_) => Failure::Fenced(error.to_string()),
+            SharingError::Store(reason) => Failure::State(reason),
         }
     }
 }

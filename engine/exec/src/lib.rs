@@ -4,8 +4,8 @@
 //!
 //! 1. [`run`] and `course`: attempts at running the plan, one after another, until one comes to its end; a failure that may pass, or splits
 //!    that were lost to another instance, start the next attempt from what the store has.
-//! 2. `intake`: the events of each source are taken in their order: splits are taken over ([`takeover`]) and given back, batches numbered and
-//!    queued.
+//! 2. `intake`: the events of each source are taken in their order: splits are shared with other instances ([`sharing`]), taken over
+//!    ([`takeover`]) and given back, batches numbered and queued.
 //! 3. `etl`: threads take batches from the `queue`, in any order, decode them and take them through the whole chain ([`process`]).
 //! 4. `order`: what comes out is put back in order for each split, entered into the sinks' ledgers ([`dispatch`]) and handed to writers.
 //! 5. `writers`: threads that fill the sinks' open [`lanes`], seal and commit them.
@@ -31,7 +31,7 @@ pub mod process;
 mod queue;
 mod run;
 mod running;
-mod sharing;
+pub mod sharing;
 mod sync;
 pub mod takeover;
 mod view;

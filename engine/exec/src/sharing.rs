@@ -1,4 +1,6 @@
 //! Which splits of a source are this instance's to read, where instances share them through the store.
+//!
+//! The simulation of the protocol runs this code too.
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -6,14 +8,24 @@ use std::time::{Duration, Instant};
 
 use pseidon_delivery::{Claims, Round, SplitId, StateStore, StoreError};
 use pseidon_plugin::source::SplitShare;
-
-use crate::failure::Failure;
+use thiserror::Error;
 
 /// A lease is renewed that often before it runs out.
 const RENEWALS: u32 = 3;
 
-/// The claims of one source.
-pub(crate) struct Sharing {
+/// Why an instance cannot go on sharing.
+#[derive(Debug, Error)]
+pub enum SharingError {
+    /// Another instance has a split that this one holds.
+    #[error("another instance has claimed {0}: this one was silent for longer than :lease")]
+    Lost(SplitId),
+    /// The store refuses.
+    #[error("{0}")]
+    Store(String),
+}
+
+/// The claims of one source. Dropping it gives them back.
+pub struct Sharing {
     store: Arc<dyn StateStore>,
     /// The source's stage.
     source: String,
@@ -28,13 +40,13 @@ pub(crate) struct Sharing {
 }
 
 impl Sharing {
-    /// Nothing is claimed yet.
-    pub(crate) fn new(store: Arc<dyn StateStore>, source: String, owner: String, lease: Duration) -> Sharing {
+    /// Nothing is claimed yet. `source` is the source's stage, and `owner` the instance.
+    pub fn new(store: Arc<dyn StateStore>, source: String, owner: String, lease: Duration) -> Sharing {
         Sharing { store, source, owner, lease, held: HashSet::new(), total: 0, renew_at: None }
     }
 
     /// A round: claims what is free of the splits that were found, up to the fair share.
-    pub(crate) fn share(&mut self, found: &[SplitId]) -> Result<SplitShare, Failure> {
+    pub fn share(&mut self, found: &[SplitId]) -> Result<SplitShare, SharingError> {
         self.total = found.len();
         let wanted: Vec<SplitId> = found.iter().filter(|split| !self.held.contains(*split)).cloned().collect();
         let Some(claims) = self.round(&wanted)? else { return Ok(SplitShare::default()) };
@@ -43,7 +55,7 @@ impl Sharing {
     }
 
     /// Renews the claims when it is time.
-    pub(crate) fn renew(&mut self) -> Result<(), Failure> {
+    pub fn renew(&mut self) -> Result<(), SharingError> {
         if self.renew_at.is_some_and(|at| Instant::now() >= at) {
             self.round(&[])?;
         }
@@ -51,23 +63,23 @@ impl Sharing {
     }
 
     /// A round with the store; `None` if it does not answer now. Then the claims may run out, and epochs keep the records safe.
-    fn round(&mut self, wanted: &[SplitId]) -> Result<Option<Claims>, Failure> {
+    fn round(&mut self, wanted: &[SplitId]) -> Result<Option<Claims>, SharingError> {
         let held: Vec<SplitId> = self.held.iter().cloned().collect();
         let round = Round { owner: &self.owner, lease: self.lease, held: &held, wanted, total: self.total };
         let claims = match self.store.claim(&self.source, &round) {
             Ok(claims) => claims,
             Err(StoreError::Unavailable(_)) => return Ok(None),
-            Err(StoreError::Failed(reason)) => return Err(Failure::State(reason)),
+            Err(StoreError::Failed(reason)) => return Err(SharingError::Store(reason)),
         };
         self.renew_at = Some(Instant::now() + self.lease / RENEWALS);
-        if let Some(lost) = claims.lost.first() {
-            return Err(Failure::Fenced(format!("another instance has claimed {lost}: this one was silent for longer than :lease")));
+        match claims.lost.first() {
+            Some(lost) => Err(SharingError::Lost(lost.clone())),
+            None => Ok(Some(claims)),
         }
-        Ok(Some(claims))
     }
 
     /// These splits are given back.
-    pub(crate) fn release(&mut self, splits: &[SplitId]) {
+    pub fn release(&mut self, splits: &[SplitId]) {
         let given_back: Vec<SplitId> = splits.iter().filter(|split| self.held.remove(*split)).cloned().collect();
         self.unclaim(&given_back, false);
     }

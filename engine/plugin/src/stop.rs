@@ -2,9 +2,11 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use parking_lot::{Condvar, Mutex};
+
+use crate::waiting::wait_until;
 
 /// Two levels of ending a run: *stop reading, finish what was read*, and *leave now*. Clones share their state.
 #[derive(Clone, Debug, Default)]
@@ -56,10 +58,10 @@ impl Stop {
 
     /// Sleeps for `time`, or until reading is stopped. Gives whether it is.
     pub fn sleep(&self, time: Duration) -> bool {
-        let deadline = std::time::Instant::now() + time;
+        let deadline = Instant::now() + time;
         let mut guard = self.inner.lock.lock();
         while !self.reading_stopped() {
-            if self.inner.changed.wait_until(&mut guard, deadline).timed_out() {
+            if wait_until(&self.inner.changed, &mut guard, deadline) {
                 break;
             }
         }

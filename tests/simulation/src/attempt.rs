@@ -4,19 +4,25 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::Waker;
+use std::time::Duration;
 
 use pseidon_delivery::committer::{Abandon, Begin, Positions, Seen};
 use pseidon_delivery::{Claimant, CommitRecord, Committer, Position, SinkId, SplitId};
+use pseidon_exec::dispatch::{Outcome, enter};
 use pseidon_exec::lanes::{Lanes, LanesSetup, ShownLanes};
+use pseidon_exec::sharing::Sharing;
 use pseidon_exec::takeover::{resumption, take_over};
 use pseidon_plugin::Stop;
-use pseidon_plugin::sink::{Chunk, Sink, SinkError, SinkSetup};
+use pseidon_plugin::sink::{Sink, SinkError, SinkSetup};
 
 use crate::fixture::{FIXTURE, rows};
 use crate::network::Client;
 use crate::process::{Failure, ProcessId};
 use crate::target;
 use crate::world::{Order, Shared, SinkKind, plan_name, split_id};
+
+/// How long claims last: some thirty steps of the scheduler.
+const LEASE: Duration = Duration::from_secs(3);
 
 /// A sink with what commits for it and what writes it.
 struct OpenSink {
@@ -30,6 +36,8 @@ struct Attempt<'a> {
     id: ProcessId,
     stop: Stop,
     sinks: Vec<OpenSink>,
+    /// Its claims, where instances share the partitions.
+    sharing: Sharing,
     /// The partitions that it holds, each with the position from which it reads on and the generation of the topic that it reads.
     held: BTreeMap<usize, Held>,
 }
@@ -49,7 +57,9 @@ pub(crate) fn run(world: &Shared, id: ProcessId, seen: &[Arc<Seen>]) -> Result<(
         locked.controls.entry(id).or_default().stop = Some(stop.clone());
         (locked.owner_name(id), locked.sinks.clone())
     };
-    let mut attempt = Attempt { world, id, stop: stop.clone(), sinks: Vec::new(), held: BTreeMap::new() };
+    let store = Arc::new(Client { world: world.clone(), process: id });
+    let sharing = Sharing::new(store, "in".to_owned(), owner.clone(), LEASE);
+    let mut attempt = Attempt { world, id, stop: stop.clone(), sinks: Vec::new(), sharing, held: BTreeMap::new() };
     for ((sink, kind), seen) in sinks.into_iter().zip(seen) {
         attempt.sinks.push(open(world, id, &owner, &stop, &sink, kind, seen)?);
     }
@@ -71,12 +81,15 @@ fn open(
         SinkKind::Files => Positions::InStore,
         SinkKind::Target => Positions::InTarget,
     };
-    let base = world.lock().disks.dir().to_owned();
+    let (base, are_moved) = {
+        let world = world.lock();
+        (world.disks.dir().to_owned(), world.are_moved)
+    };
     let switching = world.clone();
     let committer = Committer::new(sink_id.clone(), store, claimant, positions, stop.abandoned());
-    let committer = Arc::new(committer.remembering(seen.clone()).waiting_by(move |_| switching.switch()));
+    let committer = Arc::new(committer.remembering(seen.clone()).waiting_by(move |_| switching.switch_in_step()));
     let sink: Arc<dyn Sink> = match kind {
-        SinkKind::Files => FIXTURE.files[id.plan].open(SinkSetup {
+        SinkKind::Files => FIXTURE.files(id.plan, are_moved).open(SinkSetup {
             pipeline: "clicks".into(),
             base,
             instance: owner.to_owned(),
@@ -109,11 +122,13 @@ impl Attempt<'_> {
             let order = self.world.lock().next_order(self.id, &self.held);
             match order {
                 Order::Take(partitions) => self.take(&partitions)?,
+                Order::Share(partitions) => self.share(&partitions)?,
+                Order::Renew => self.sharing.renew()?,
                 Order::Release(partitions) => self.release(&partitions)?,
                 Order::Lost(partition) => return Err(Failure::Fenced(format!("the group has taken partition {partition} away"))),
                 Order::Read(partition, count) => self.read(partition, count)?,
                 Order::Flush(partitions) => self.flush(partitions.as_deref())?,
-                Order::Tick => self.sinks.iter_mut().try_for_each(|open| open.lanes.tick())?,
+                Order::Tick => self.tick()?,
                 Order::Idle => self.commit_idle()?,
                 Order::Tell => self.tell_group(),
                 Order::Fail => return Err(Failure::Transient("something fails for a moment".into())),
@@ -124,6 +139,17 @@ impl Attempt<'_> {
                 Order::Nothing => {}
             }
         }
+    }
+
+    /// Claims what is free of these partitions, and gives back what it has too many of.
+    fn share(&mut self, partitions: &[usize]) -> Result<(), Failure> {
+        let share = self.sharing.share(&ids(partitions))?;
+        let granted: Vec<usize> = partitions.iter().copied().filter(|number| share.granted.contains(&split_id(*number))).collect();
+        if !granted.is_empty() {
+            self.take(&granted)?;
+        }
+        let excess: Vec<usize> = self.held.keys().copied().take(share.excess).collect();
+        if excess.is_empty() { Ok(()) } else { self.release(&excess) }
     }
 
     /// Takes partitions over in every sink, and begins them where the least of the sinks stands.
@@ -164,6 +190,7 @@ impl Attempt<'_> {
         for open in &self.sinks {
             open.committer.release(&ids)?;
         }
+        self.sharing.release(&ids);
         self.held.retain(|partition, _| !partitions.contains(partition));
         Ok(())
     }
@@ -187,21 +214,21 @@ impl Attempt<'_> {
         let mut chunks = Vec::new();
         for (number, open) in self.sinks.iter().enumerate().filter(|_| !wanted.is_empty()) {
             let routed = open.sink.route(rows(partition, generation, &wanted, next));
-            let mut ledger = open.committer.ledger();
-            for chunk in routed.chunks {
-                let held = ledger.already_held(&id, &chunk.lane);
-                let first = (0..chunk.rows.len()).find(|row| chunk.rows.position(*row) >= held);
-                let Some(first) = first else { continue };
-                let rows = chunk.rows.slice(first, chunk.rows.len() - first);
-                ledger.dispatch(&id, &chunk.lane, rows.position(0), rows.position(rows.len() - 1));
-                chunks.push((number, Chunk::new(chunk.lane, rows)));
-            }
+            chunks.extend(routed.chunks.into_iter().map(|chunk| (number, chunk)));
         }
-        for open in &self.sinks {
-            open.committer.ledger().advance(&id, next, Some(&resume));
-        }
-        for (number, chunk) in chunks {
+        let sinks: Vec<usize> = (0..self.sinks.len()).collect();
+        let outcome = Outcome { next, resume: Some(resume), ends: false, chunks };
+        for (number, chunk) in enter(&|number| &*self.sinks[number].committer, &sinks, &id, outcome) {
             self.sinks[number].lanes.write(chunk, ())?;
+        }
+        Ok(())
+    }
+
+    /// Does what is due by time, and tries again what was blocked.
+    fn tick(&mut self) -> Result<(), Failure> {
+        for open in &mut self.sinks {
+            open.lanes.tick()?;
+            open.lanes.resume()?;
         }
         Ok(())
     }
@@ -216,7 +243,7 @@ impl Attempt<'_> {
                 if self.stop.leaving_now() {
                     return Err(SinkError::from(Abandon::Stopped).into());
                 }
-                self.world.switch();
+                self.world.switch_in_step();
                 open.lanes.resume()?;
             }
         }

@@ -26,6 +26,8 @@ impl World {
             self.check_records(sink, seen, &mut violations);
         }
         if !self.is_alarmed {
+            let unmoved = if self.are_moved { self.disks.unmoved() } else { Vec::new() };
+            violations.extend(unmoved.iter().map(|path| format!("{} was not moved", self.disks.name_of(path))));
             violations.extend(self.store.all_staged().map(|(_, id)| format!("{id} is still staged in the store")));
             let is_open = |record: &CommitRecord| !record.ahead.is_empty() || !record.owners.is_empty();
             let open = self.store.all_records().filter(|(_, _, record)| is_open(record));

@@ -10,8 +10,12 @@ use std::io;
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 
+use crate::system::{self, Fullness};
+
 /// The name under which every machine sees its disk.
 pub(crate) const MOUNT_POINT: &str = "out";
+/// The folder on every disk to which files are moved that are moved.
+pub(crate) const LAKE: &str = "lake";
 const NEXT: &str = "next";
 const NOTHING: &str = "nothing";
 /// The folder of everything that is not finished, on every disk.
@@ -32,6 +36,8 @@ pub(crate) struct Disks {
     /// What each machine has mounted.
     pub(crate) mounted: Vec<Disk>,
     seen: Option<Disk>,
+    /// Those that are full.
+    full: BTreeMap<Disk, Fullness>,
     /// The number of data disks.
     count: usize,
     /// The files that readers have taken away, with their contents.
@@ -51,7 +57,7 @@ pub(crate) struct VisibleFile {
 #[derive(Default)]
 pub(crate) struct Found {
     pub(crate) visible: Vec<VisibleFile>,
-    /// The paths of hidden files with records.
+    /// The paths of hidden files, other than the one that names the disk.
     pub(crate) hidden: Vec<PathBuf>,
 }
 
@@ -63,6 +69,7 @@ impl Disks {
             dir,
             mounted: (0..machines).map(|machine| Disk::Data(machine % count)).collect(),
             seen: None,
+            full: BTreeMap::new(),
             count,
             taken: Vec::new(),
         };
@@ -91,6 +98,11 @@ impl Disks {
         path.strip_prefix(&self.dir).unwrap_or(path).display().to_string()
     }
 
+    /// A sentence without the folder that is this run's alone.
+    pub(crate) fn without_dir(&self, text: &str) -> String {
+        text.replace(&*self.dir.to_string_lossy(), "")
+    }
+
     /// Whether files that are not finished are on a disk.
     pub(crate) fn has_hidden(&self, disk: Disk) -> bool {
         let mut hidden = Vec::new();
@@ -117,12 +129,27 @@ impl Disks {
             self.point_to(&self.folder(disk));
             self.seen = Some(disk);
         }
+        system::set_full(self.full.get(&disk).copied());
+    }
+
+    /// The disk has room again, or gets full in this way. Returns how full it is now.
+    pub(crate) fn clear_or_fill(&mut self, disk: Disk, full: Fullness) -> Option<Fullness> {
+        if self.full.remove(&disk).is_none() {
+            self.full.insert(disk, full);
+        }
+        self.full.get(&disk).copied()
+    }
+
+    /// All disks have room.
+    pub(crate) fn clear_all(&mut self) {
+        self.full.clear();
     }
 
     /// From now on nothing can be reached through the mount point.
     pub(crate) fn look_nowhere(&mut self) {
         self.point_to(&self.dir.join(NOTHING));
         self.seen = None;
+        system::set_full(None);
     }
 
     fn point_to(&self, target: &Path) {
@@ -145,6 +172,14 @@ impl Disks {
         let name = format!("{}/{}", file.folder, file.name);
         self.taken.push(file);
         Some(name)
+    }
+
+    /// The visible files on all disks that are where they were published.
+    pub(crate) fn unmoved(&self) -> Vec<PathBuf> {
+        let mut paths = Vec::new();
+        self.all().for_each(|disk| visible_paths(&self.folder(disk), &mut paths));
+        paths.retain(|path| !path.components().any(|part| part.as_os_str() == LAKE));
+        paths
     }
 
     /// Everything on all disks, and what readers have taken.
@@ -185,7 +220,7 @@ fn visible_paths(dir: &Path, found: &mut Vec<PathBuf>) {
 
 fn hidden_paths(dir: &Path, found: &mut Vec<PathBuf>) {
     walk(dir, &mut |path, is_dir| {
-        if !is_dir && path.extension().is_some_and(|extension| extension == "open") {
+        if !is_dir && !path.ends_with(format!("{OPEN}/disk")) {
             found.push(path.to_owned());
         }
         true

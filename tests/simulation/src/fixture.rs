@@ -14,16 +14,23 @@ use pseidon_plugin::metrics::Metrics;
 use pseidon_plugin::sink::{PreparedSink, RecordShape, SinkInput, SinkPlugin};
 use pseidon_plugin::{BatchBuilder, LaneMemory, Options, Rows, Split};
 
-use crate::disk::MOUNT_POINT;
+use crate::disk::{LAKE, MOUNT_POINT};
 use crate::world::split_id;
 
 /// What all processes of all runs share.
 pub(crate) struct Fixture {
-    /// The sink of each version of the pipeline.
-    pub(crate) files: [Arc<dyn PreparedSink>; PLANS],
+    /// The sink of each version of the pipeline: one that leaves files where they are published, and one that moves them.
+    files: [[Arc<dyn PreparedSink>; 2]; PLANS],
     schema: SchemaRef,
     pub(crate) metrics: Metrics,
     pub(crate) memory: Arc<LaneMemory>,
+}
+
+impl Fixture {
+    /// The sink of a version of the pipeline.
+    pub(crate) fn files(&self, plan: usize, are_moved: bool) -> &dyn PreparedSink {
+        &*self.files[plan][usize::from(are_moved)]
+    }
 }
 
 /// How many versions of the pipeline there are. They write to buckets of different names.
@@ -36,12 +43,16 @@ pub(crate) static FIXTURE: LazyLock<Fixture> = LazyLock::new(|| {
     };
     let scope = Scope { columns: vec![Column { path, field: field.clone() }] };
     let input = SinkInput { scope, record: RecordShape::AsCame { format: "raw".into() } };
-    let files = std::array::from_fn(|plan| sink(plan, &input));
+    let files = std::array::from_fn(|plan| [sink(plan, false, &input), sink(plan, true, &input)]);
     Fixture { files, schema: Arc::new(Schema::new(vec![field])), metrics: Metrics::new(), memory: LaneMemory::new(1 << 30) }
 });
 
-fn sink(plan: usize, input: &SinkInput) -> Arc<dyn PreparedSink> {
-    let text = format!("{{:base-dir \"{MOUNT_POINT}\" :path \"v{}-{{k}}\" :codec :raw :rollover {{:records 3}}}}", plan + 1);
+/// Files are closed by each rule: the number of records, and the time in three ways. Steps take a tenth of a second, so that none comes first always.
+fn sink(plan: usize, are_moved: bool, input: &SinkInput) -> Arc<dyn PreparedSink> {
+    let folder = format!("v{}-{{k}}", plan + 1);
+    let move_to = if are_moved { format!(":move-to {{:path \"{MOUNT_POINT}/{LAKE}/{folder}\"}}") } else { String::new() };
+    let rollover = "{:records 3 :idle \"4s\" :age \"7s\" :cron \"* * * * *\"}";
+    let text = format!("{{:base-dir \"{MOUNT_POINT}\" :path \"{folder}\" :codec :raw :rollover {rollover} {move_to}}}");
     let nodes = pseidon_dsl::edn::read_all(&text).expect("the options are well-formed");
     let options = Options::parse(FilesSink.spec(), &nodes, pseidon_dsl::Span::default()).expect("the options are valid");
     FilesSink.prepare(&options, input).expect("the sink is valid")

@@ -9,7 +9,8 @@
 //! 1. [`scenario`]: which kinds of faults there are.
 //! 2. `world`: everything outside the instances; its parts are [`store`], `network`, `disk`, `source` and `target`.
 //! 3. `process`: an instance, which is a coroutine: it hands control back at every call of the store. It makes one `attempt` after another,
-//!    with the sinks of the `fixture`. `entropy` keeps other randomness than the seed's away from it.
+//!    with the sinks of the `fixture`. `entropy` keeps other randomness than the seed's away from it; `system` is its operating system, with
+//!    clocks and full disks.
 //! 4. `scheduler`: what happens next.
 //! 5. `check`: what must be true at the end.
 //!
@@ -26,6 +27,7 @@ pub mod scenario;
 mod scheduler;
 mod source;
 pub mod store;
+mod system;
 mod target;
 mod world;
 

@@ -4,8 +4,11 @@
 //! arrives, arrives late, or is lost. An instance that gets none is told that the store is unavailable, as by a time limit.
 
 use std::collections::BTreeSet;
+use std::time::Duration;
 
-use pseidon_delivery::{Claimant, Commit, CommitError, CommitRecord, SinkId, SplitId, Staged, StateStore, StoreError, StoredPlan};
+use pseidon_delivery::{
+    Claimant, Claims, Commit, CommitError, CommitRecord, Round, SinkId, SplitCommit, SplitId, Staged, StateStore, StoreError, StoredPlan,
+};
 
 use crate::process::ProcessId;
 use crate::scenario::{Kind, Mutation};
@@ -22,6 +25,8 @@ pub(crate) enum Request {
     Owners { sink: SinkId },
     Commit { sink: SinkId, commit: Commit },
     Staged { sink: SinkId },
+    Claim { owner: String, lease: Duration, held: Vec<SplitId>, wanted: Vec<SplitId>, total: usize },
+    Unclaim { splits: Vec<SplitId>, owner: String, leaves: bool },
 }
 
 /// What the store says.
@@ -32,11 +37,12 @@ pub(crate) enum Answer {
     Owners(BTreeSet<String>),
     Committed(Result<(), CommitError>),
     Staged(Vec<Staged>),
+    Claimed(Claims),
 }
 
 impl Request {
-    /// Applies it.
-    fn apply(&self, content: &mut Content) -> Answer {
+    /// Applies it, when the store's clock shows `now`.
+    fn apply(&self, content: &mut Content, now: u64) -> Answer {
         match self {
             Request::Take { sink, splits, claimant } => Answer::Taken(content.take(sink, splits, claimant)),
             Request::SetOwner { sink, splits, owner } => {
@@ -50,6 +56,13 @@ impl Request {
             Request::Owners { sink } => Answer::Owners(content.owners(sink)),
             Request::Commit { sink, commit } => Answer::Committed(content.commit(sink, commit)),
             Request::Staged { sink } => Answer::Staged(content.staged(sink)),
+            Request::Claim { owner, lease, held, wanted, total } => {
+                Answer::Claimed(content.shared().claim(&Round { owner, lease: *lease, held, wanted, total: *total }, now))
+            }
+            Request::Unclaim { splits, owner, leaves } => {
+                content.shared().unclaim(splits, owner, *leaves);
+                Answer::Done
+            }
         }
     }
 
@@ -66,6 +79,10 @@ impl Request {
                 format!("commit {sink} [{}] staged {staged:?} published {:?}", steps.join(", "), commit.published)
             }
             Request::Staged { sink } => format!("staged {sink}"),
+            Request::Claim { owner, held, wanted, .. } => format!("claim for {owner}: holds {held:?}, wants {wanted:?}"),
+            Request::Unclaim { splits, owner, leaves } => {
+                format!("unclaim {splits:?} of {owner}{}", if *leaves { ", which leaves" } else { "" })
+            }
         }
     }
 }
@@ -79,6 +96,9 @@ impl Answer {
             Answer::Owners(owners) => format!("{owners:?}"),
             Answer::Committed(Ok(())) => "committed".into(),
             Answer::Taken(Err(error)) | Answer::Committed(Err(error)) => error.to_string(),
+            Answer::Claimed(claims) => {
+                format!("granted {:?}, lost {:?}, fair share {}", claims.granted, claims.lost, claims.fair_share)
+            }
             Answer::Staged(entries) => format!("{:?}", entries.iter().map(|entry| entry.id.as_str()).collect::<Vec<_>>()),
         }
     }
@@ -92,7 +112,7 @@ fn describe_record(record: &CommitRecord) -> String {
     format!("epoch {} commit {} low {low} ahead {ahead:?} owners {:?} {plan}", record.epoch, record.sequence, record.owners)
 }
 
-fn describe_step(step: &pseidon_delivery::SplitCommit) -> String {
+fn describe_step(step: &SplitCommit) -> String {
     let mut ahead = step.ahead.clone();
     ahead.sort();
     format!("{} epoch {} commit {} low {} ahead {ahead:?}", step.split, step.epoch, step.sequence, step.low)
@@ -150,10 +170,11 @@ impl World {
     }
 
     fn apply(&mut self, request: &Request) -> Answer {
+        let now = self.time.wall;
         match (request, self.mutation) {
             (Request::Fence { .. }, Some(Mutation::UnfencedOwners)) => return Answer::Done,
             (Request::Take { claimant, .. }, Some(Mutation::ForgottenPlans)) => {
-                let mut answer = request.apply(&mut self.store);
+                let mut answer = request.apply(&mut self.store, now);
                 if let Answer::Taken(Ok(records)) = &mut answer {
                     records.iter_mut().for_each(|record| record.plan = Some(claimant.plan.clone()));
                 }
@@ -167,9 +188,28 @@ impl World {
                 self.note_begun(&commit);
                 return Answer::Committed(self.store.commit(sink, &commit));
             }
+            (Request::Commit { sink, commit }, Some(Mutation::ForgottenMoves)) => {
+                let own = format!("{}/", commit.owner);
+                let staged = self.store.staged(sink).into_iter().map(|entry| entry.id).filter(|id| id.starts_with(&own));
+                let commit = Commit { published: staged.chain(commit.published.clone()).collect(), ..commit.clone() };
+                return Answer::Committed(self.store.commit(sink, &commit));
+            }
+            (Request::Commit { sink, commit }, Some(Mutation::TrustedClaims)) if self.is_shared => {
+                let shared = self.store.shared();
+                let is_lost = |step: &&SplitCommit| !shared.is_free_for(&commit.owner, &step.split, now);
+                if let Some(lost) = commit.splits.iter().find(is_lost) {
+                    return Answer::Committed(Err(CommitError::Fenced(vec![lost.split.clone()])));
+                }
+                let mut commit = commit.clone();
+                for step in &mut commit.splits {
+                    let record = self.store.record(sink, &step.split);
+                    (step.epoch, step.sequence) = (record.epoch, record.sequence);
+                }
+                return Answer::Committed(self.store.commit(sink, &commit));
+            }
             _ => {}
         }
-        let answer = request.apply(&mut self.store);
+        let answer = request.apply(&mut self.store, now);
         if let (Request::Commit { commit, .. }, Answer::Committed(Ok(()))) = (request, &answer) {
             self.note_begun(commit);
         }
@@ -317,7 +357,7 @@ impl Client {
             call
         };
         loop {
-            self.world.switch();
+            self.world.switch_in_step();
             let mut world = self.world.lock();
             let Some(at) = world.network.waiting.iter().position(|waiting| waiting.call == call) else { return Err(unavailable()) };
             if world.network.waiting[at].answer.is_some() {
@@ -380,6 +420,18 @@ impl StateStore for Client {
             Answer::Staged(entries) => Ok(entries),
             other => Err(unexpected(&other)),
         }
+    }
+
+    fn claim(&self, _: &str, round: &Round<'_>) -> Result<Claims, StoreError> {
+        let Round { owner, lease, held, wanted, total } = *round;
+        match self.call(Request::Claim { owner: owner.to_owned(), lease, held: held.to_vec(), wanted: wanted.to_vec(), total })? {
+            Answer::Claimed(claims) => Ok(claims),
+            other => Err(unexpected(&other)),
+        }
+    }
+
+    fn unclaim(&self, _: &str, splits: &[SplitId], owner: &str, leaves: bool) -> Result<(), StoreError> {
+        self.call(Request::Unclaim { splits: splits.to_vec(), owner: owner.to_owned(), leaves }).map(|_| ())
     }
 
     fn forget(&self, _: &SinkId, _: &[String]) -> Result<(), StoreError> {

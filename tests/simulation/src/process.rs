@@ -4,10 +4,14 @@ use std::fmt;
 use std::sync::Arc;
 
 use pseidon_delivery::committer::{Abandon, Seen};
+use pseidon_exec::sharing::SharingError;
 use pseidon_plugin::sink::SinkError;
 
 use crate::attempt;
 use crate::world::Shared;
+
+/// How long a process waits after a failure that may pass, in milliseconds.
+const WAIT: u64 = 500;
 
 /// Names a process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -69,6 +73,15 @@ impl From<SinkError> for Failure {
     }
 }
 
+impl From<SharingError> for Failure {
+    fn from(error: SharingError) -> Self {
+        match error {
+            SharingError::Lost(_) => Failure::Fenced(error.to_string()),
+            SharingError::Store(reason) => Failure::Evidence(reason),
+        }
+    }
+}
+
 /// A process: attempts, until one ends well, finds that something has lost data, or is told to leave.
 pub(crate) fn run(world: &Shared, id: ProcessId) {
     let seen: Vec<Arc<Seen>> = world.lock().sinks.iter().map(|_| Arc::default()).collect();
@@ -77,11 +90,25 @@ pub(crate) fn run(world: &Shared, id: ProcessId) {
             Ok(()) => return world.lock().note(|| format!("{id}  has stopped well")),
             Err(failure) => failure,
         };
-        world.lock().note(|| format!("{id}  attempt ends: {failure}"));
+        {
+            let mut world = world.lock();
+            let reason = world.disks.without_dir(&failure.to_string());
+            world.note(|| format!("{id}  attempt ends: {reason}"));
+        }
         match failure {
-            Failure::Fenced(_) | Failure::Transient(_) => world.switch(),
+            Failure::Fenced(_) => world.switch(),
+            Failure::Transient(_) => {
+                let until = world.lock().time.since_boot + WAIT;
+                while world.lock().time.since_boot < until {
+                    world.switch();
+                }
+            }
             Failure::Stopped | Failure::OtherPlan(_) => return,
-            Failure::Evidence(reason) => return world.lock().raise_alarm(id, reason),
+            Failure::Evidence(reason) => {
+                let mut world = world.lock();
+                let reason = world.disks.without_dir(&reason);
+                return world.raise_alarm(id, reason);
+            }
         }
     }
 }

@@ -19,6 +19,12 @@ pub enum Kind {
     Topics,
     /// Files that are followed are emptied and written again
     RewrittenFiles,
+    /// Instances share the splits by claims with leases, instead of having them from a consumer group
+    Leases,
+    /// Files are moved after they are published
+    Moves,
+    /// Disks get full, for a while or until the end
+    FullDisks,
     /// A target that holds the positions, beside the files or alone; it may lose them
     Target,
 }
@@ -80,6 +86,14 @@ pub enum Mutation {
     UncheckedTopics,
     /// The source does not look whether a file still has the content that it has read before
     UncheckedFiles,
+    /// The store takes a claim that has not run out for the right to commit, and does not look at the epochs of splits that are shared
+    TrustedClaims,
+    /// The store keeps what an instance has staged until its next step, and not until the file is moved
+    ForgottenMoves,
+    /// A full disk takes writes as if it had room
+    UnnoticedWrites,
+    /// A disk that has no room for what was written says that it is synced
+    UnnoticedSyncs,
     /// Owner names follow from the wall-clock time
     EqualNames,
 }

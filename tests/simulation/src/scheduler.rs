@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use generator::{Generator, Gn};
+use pseidon_plugin::waiting::{Coroutines, simulate_threads};
 
 use crate::Settings;
 use crate::disk::Disk;
@@ -11,6 +12,7 @@ use crate::fixture::PLANS;
 use crate::process::{self, ProcessId};
 use crate::scenario::Kind;
 use crate::store::Content;
+use crate::system;
 use crate::world::{Shared, World, plan_name, split_id};
 
 /// How many steps a process may need at the end, when nothing goes wrong any more.
@@ -20,9 +22,26 @@ const STACK: usize = 64 << 10;
 /// How many processes a machine has at most.
 const MOST_PROCESSES: usize = 2;
 
+/// How much time a step takes at most, in milliseconds.
+const LONGEST_STEP: u64 = 200;
+/// How far the wall clock jumps at most, in milliseconds.
+const LONGEST_JUMP: u64 = 20_000;
+
+type Steps = Generator<'static, (), ()>;
+
 struct Process {
-    steps: Generator<'static, (), ()>,
+    /// Its threads. The process ends with the first.
+    threads: Vec<Steps>,
+    /// The thread that holds locks, so that no other can go on.
+    holds_locks: Option<usize>,
     is_frozen: bool,
+}
+
+fn new_thread(work: impl FnOnce() + Send + 'static) -> Steps {
+    let mut steps = Gn::new_opt(STACK, work);
+    // Only a generator with data of its own is one that can be left from deep inside; the data is not read.
+    steps.set_local_data(std::ptr::dangling_mut());
+    steps
 }
 
 /// A run.
@@ -37,7 +56,20 @@ impl Scheduler {
     pub(crate) fn new(settings: &Settings, dir: PathBuf) -> Scheduler {
         let world = World::new(settings, dir);
         let machines = world.disks.mounted.len();
-        Scheduler { world: world.share(), processes: BTreeMap::new(), started: 0, machines }
+        let world = world.share();
+        system::set_world(Some(world.clone()));
+        let (spawning, switching) = (world.clone(), world.clone());
+        simulate_threads(Coroutines {
+            spawn: Box::new(move |work| spawning.lock().spawned.push(work)),
+            switch: Box::new(move || {
+                let may_wait = !switching.lock().is_dying;
+                if may_wait {
+                    switching.switch();
+                }
+                may_wait
+            }),
+        });
+        Scheduler { world, processes: BTreeMap::new(), started: 0, machines }
     }
 
     /// Everything from the first step to the checks. Returns what was wrong, and the trace.
@@ -47,6 +79,7 @@ impl Scheduler {
             self.step();
         }
         self.finish();
+        system::set_world(None);
         let mut world = self.world.lock();
         if world.violations.is_empty() {
             world.check_end();
@@ -58,7 +91,8 @@ impl Scheduler {
         let chance = {
             let mut world = self.world.lock();
             world.step += 1;
-            world.clock += world.rng.u64(0..3);
+            let time = world.rng.u64(0..LONGEST_STEP);
+            world.pass_time(time);
             world.rng.u32(0..100)
         };
         match chance {
@@ -91,10 +125,26 @@ impl Scheduler {
 
     fn resume(&mut self, id: ProcessId) {
         let Some(process) = self.processes.get_mut(&id) else { return };
-        self.world.lock().disks.look_from(id.machine);
-        process.steps.resume();
-        if process.steps.is_done() {
-            self.remove(id);
+        let at = {
+            let mut world = self.world.lock();
+            world.disks.look_from(id.machine);
+            process.holds_locks.unwrap_or_else(|| world.rng.usize(0..process.threads.len()))
+        };
+        process.threads[at].resume();
+        let (spawned, holds_locks) = {
+            let mut world = self.world.lock();
+            let spawned = std::mem::take(&mut world.spawned);
+            if !spawned.is_empty() {
+                world.note(|| format!("{id}  starts a thread"));
+            }
+            (spawned, std::mem::take(&mut world.holds_locks))
+        };
+        process.holds_locks = holds_locks.then_some(at);
+        process.threads.extend(spawned.into_iter().map(new_thread));
+        if process.threads[0].is_done() {
+            self.end(id);
+        } else if process.threads[at].is_done() {
+            process.threads.remove(at);
         }
     }
 
@@ -113,18 +163,22 @@ impl Scheduler {
         let world = self.world.clone();
         world.lock().note(|| format!("{id}  is started"));
         world.lock().controls.entry(id).or_default();
-        let mut steps = Gn::new_opt(STACK, move || process::run(&world, id));
-        // Only a generator with data of its own is one that can be left from deep inside; the data is not read.
-        steps.set_local_data(std::ptr::dangling_mut());
-        self.processes.insert(id, Process { steps, is_frozen: false });
+        let main = new_thread(move || process::run(&world, id));
+        self.processes.insert(id, Process { threads: vec![main], holds_locks: None, is_frozen: false });
         id
     }
 
-    /// The process is gone.
-    fn remove(&mut self, id: ProcessId) {
+    /// The process is over, and with it all its threads.
+    fn end(&mut self, id: ProcessId) {
+        {
+            let mut world = self.world.lock();
+            world.is_dying = true;
+            world.disks.look_nowhere();
+        }
         self.processes.remove(&id);
         {
             let mut world = self.world.lock();
+            world.is_dying = false;
             world.controls.remove(&id);
             world.forget_caller(id);
         }
@@ -136,21 +190,20 @@ impl Scheduler {
         {
             let mut world = self.world.lock();
             world.note(|| format!("{id}  crashes"));
-            world.is_dying = true;
-            world.disks.look_nowhere();
             if let Some(stop) = world.controls.get(&id).and_then(|control| control.stop.clone()) {
                 stop.leave_now();
             }
         }
-        self.processes.remove(&id);
-        self.world.lock().is_dying = false;
-        self.remove(id);
+        self.end(id);
     }
 
     /// The group gives each partition of a dead member to another one.
     fn rebalance(&mut self) {
         let members: Vec<ProcessId> = self.processes.keys().copied().collect();
         let mut world = self.world.lock();
+        if world.is_shared {
+            return;
+        }
         for partition in 0..world.partitions.len() {
             if world.partitions[partition].assigned.is_none_or(|id| !members.contains(&id)) {
                 world.partitions[partition].assigned = world.rng.choice(&members).copied();
@@ -163,11 +216,21 @@ impl Scheduler {
         let ids: Vec<ProcessId> = self.processes.keys().copied().collect();
         let (what, any) = {
             let mut world = self.world.lock();
-            (world.rng.u32(0..26), world.rng.choice(&ids).copied())
+            (world.rng.u32(0..29), world.rng.choice(&ids).copied())
         };
         match (what, any) {
             (0..5, _) => self.start_any(),
-            (5..8, Some(id)) => self.crash(id),
+            (5..8, Some(id)) => {
+                // Most can go wrong while a step is under way.
+                let in_step = self.processes.iter().find(|(_, process)| process.holds_locks.is_some()).map(|(id, _)| *id);
+                let is_wanted = self.world.lock().rng.bool();
+                self.crash(in_step.filter(|_| is_wanted).unwrap_or(id));
+                // What is cleaned up after a dead process has to find room, or not.
+                let mut world = self.world.lock();
+                if world.rng.u32(0..3) == 0 {
+                    world.fill_or_clear_a_disk();
+                }
+            }
             (8..11, Some(id)) => self.freeze_or_wake(id),
             (11, Some(id)) => {
                 let mut world = self.world.lock();
@@ -183,6 +246,9 @@ impl Scheduler {
             }
             (13..16, Some(id)) => {
                 let mut world = self.world.lock();
+                if world.is_shared {
+                    return;
+                }
                 let partition = {
                     let count = world.partitions.len();
                     world.rng.usize(0..count)
@@ -218,10 +284,11 @@ impl Scheduler {
             }
             (24, _) => {
                 let mut world = self.world.lock();
-                let jump = world.rng.u64(0..400);
-                world.clock = world.clock + 200 - jump;
+                let back = world.rng.u64(0..2 * LONGEST_JUMP);
+                world.set_clock(LONGEST_JUMP, back);
                 world.note(|| "clock  jumps".into());
             }
+            (25..28, _) => self.world.lock().fill_or_clear_a_disk(),
             _ => {}
         }
     }
@@ -296,6 +363,7 @@ impl Scheduler {
         {
             let mut world = self.world.lock();
             world.is_calm = true;
+            world.disks.clear_all();
             world.settle_network();
         }
         let mut disks: Vec<Disk> = self.world.lock().disks.all().collect();
@@ -355,7 +423,7 @@ impl Scheduler {
             {
                 let mut world = self.world.lock();
                 world.step += 1;
-                world.clock += 1;
+                world.pass_time(LONGEST_STEP);
             }
             self.resume(id);
             left -= 1;

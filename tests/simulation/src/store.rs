@@ -1,11 +1,15 @@
 //! The state store's content, in memory: what a store answers, without any network in between.
 
+mod claims;
+
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
 use parking_lot::Mutex;
 use pseidon_delivery::store::{SplitVersion, refusal};
 use pseidon_delivery::{Claimant, Commit, CommitError, CommitRecord, SinkId, SplitId, Staged, StateStore, StoreError, StoredPlan};
+
+pub use self::claims::SharedSource;
 
 /// Everything that one pipeline's store holds.
 #[derive(Clone, Default)]
@@ -16,6 +20,7 @@ pub struct Content {
     fenced: BTreeSet<(SinkId, String)>,
     plans: BTreeMap<String, String>,
     notes: HashMap<String, String>,
+    shared: SharedSource,
 }
 
 impl Content {
@@ -108,6 +113,11 @@ impl Content {
         }
         self.staged.extend(commit.staged.iter().map(|entry| ((sink.clone(), entry.id.clone()), entry.detail.clone())));
         Ok(())
+    }
+
+    /// The claims of the source that instances share.
+    pub fn shared(&mut self) -> &mut SharedSource {
+        &mut self.shared
     }
 
     /// [`StateStore::staged`]

@@ -9,15 +9,17 @@ use fastrand::Rng;
 use parking_lot::{Mutex, MutexGuard};
 use pseidon_delivery::{SinkId, SplitId};
 use pseidon_plugin::Stop;
+use pseidon_plugin::waiting::Work;
 
 use crate::Settings;
 use crate::attempt::Held;
-use crate::disk::Disks;
+use crate::disk::{Disk, Disks};
 use crate::network::Network;
 use crate::process::ProcessId;
 use crate::scenario::{Kind, Kinds, Mutation};
 use crate::source::Partition;
 use crate::store::Content;
+use crate::system::{self, Fullness, Time};
 use crate::target::Target;
 
 /// What the scheduler tells a process.
@@ -43,8 +45,11 @@ pub(crate) struct World {
     pub(crate) network: Network,
     pub(crate) disks: Disks,
     pub(crate) partitions: Vec<Partition>,
+    /// Instances share the partitions by claims, and there is no consumer group.
+    pub(crate) is_shared: bool,
+    /// Files are moved after they are published.
+    pub(crate) are_moved: bool,
     pub(crate) controls: BTreeMap<ProcessId, Control>,
-    /// What must not be.
     /// The sinks of the pipeline.
     pub(crate) sinks: Vec<(SinkId, SinkKind)>,
     pub(crate) target: Target,
@@ -54,11 +59,16 @@ pub(crate) struct World {
     pub(crate) may_alarm: bool,
     /// A process has noticed it.
     pub(crate) is_alarmed: bool,
+    /// What must not be.
     pub(crate) violations: Vec<String>,
     pub(crate) trace: Option<Vec<String>>,
     pub(crate) step: u64,
-    /// The wall-clock time in milliseconds.
-    pub(crate) clock: u64,
+    /// What the clocks of all machines and of the store show.
+    pub(crate) time: Time,
+    /// What processes do in the background, until it has a coroutine.
+    pub(crate) spawned: Vec<Work>,
+    /// The process that has just let the scheduler go on may hold locks, so nothing else of it can go on before it does.
+    pub(crate) holds_locks: bool,
     names: u64,
 }
 
@@ -83,6 +93,10 @@ pub(crate) fn plan_name(plan: usize) -> String {
 /// What a process does next.
 pub(crate) enum Order {
     Take(Vec<usize>),
+    /// Share these partitions with other instances.
+    Share(Vec<usize>),
+    /// Renew the claims, if it is time.
+    Renew,
     Release(Vec<usize>),
     Lost(usize),
     Read(usize, usize),
@@ -106,19 +120,30 @@ impl Shared {
         self.0.lock()
     }
 
+    /// The same, if nobody else has the world.
+    pub(crate) fn try_lock(&self) -> Option<MutexGuard<'_, World>> {
+        self.0.try_lock()
+    }
+
     /// Lets the scheduler go on.
     pub(crate) fn switch(&self) {
         generator::co_yield_with(());
     }
 
-    /// Lets the scheduler go on, or not.
+    /// The same inside a step of a committer, which holds locks meanwhile: nothing else of the process goes on before this does.
+    pub(crate) fn switch_in_step(&self) {
+        self.lock().holds_locks = true;
+        self.switch();
+    }
+
+    /// Lets the scheduler go on inside a step, or not.
     pub(crate) fn maybe_switch(&self) {
         let switches = {
             let mut world = self.lock();
             !world.is_calm && world.rng.u32(0..4) == 0
         };
         if switches {
-            self.switch();
+            self.switch_in_step();
         }
     }
 }
@@ -144,6 +169,8 @@ impl World {
             Partition::new(&mut rng, is_file)
         };
         let partitions = (0..count).map(partition).collect();
+        let is_shared = kinds.has(Kind::Leases) && rng.u32(0..4) == 0;
+        let are_moved = kinds.has(Kind::Moves) && rng.u32(0..8) == 0;
         World {
             kinds,
             mutation,
@@ -153,6 +180,8 @@ impl World {
             network: Network::default(),
             disks,
             partitions,
+            is_shared,
+            are_moved,
             controls: BTreeMap::new(),
             sinks,
             target: Target::default(),
@@ -162,10 +191,25 @@ impl World {
             violations: Vec::new(),
             trace: settings.traced.then(Vec::new),
             step: 0,
-            clock: 1_000_000,
+            time: Time { since_boot: 1_000_000, wall: 1_000_000_000 },
+            spawned: Vec::new(),
+            holds_locks: false,
             names: 0,
             rng,
         }
+    }
+
+    /// Time passes: so many milliseconds.
+    pub(crate) fn pass_time(&mut self, milliseconds: u64) {
+        self.time.since_boot += milliseconds;
+        self.time.wall += milliseconds;
+        system::set_time(self.time);
+    }
+
+    /// The wall clock is set, forward or back.
+    pub(crate) fn set_clock(&mut self, forward: u64, back: u64) {
+        self.time.wall = self.time.wall + forward - back;
+        system::set_time(self.time);
     }
 
     pub(crate) fn share(self) -> Shared {
@@ -190,7 +234,7 @@ impl World {
         self.names += 1;
         match self.mutation {
             // In containers every process has the same number, and their hosts may have the same name.
-            Some(Mutation::EqualNames) => format!("localhost-1-{}", self.clock),
+            Some(Mutation::EqualNames) => format!("localhost-1-{}", self.time.wall / 10_000),
             _ => format!("{process}-{}", self.names),
         }
     }
@@ -202,6 +246,24 @@ impl World {
             self.is_alarmed = true;
         } else {
             self.violate(format!("{process} gives up although nothing has lost data: {reason}"));
+        }
+    }
+
+    /// A disk gets full, or has room again.
+    pub(crate) fn fill_or_clear_a_disk(&mut self) {
+        if !self.kinds.has(Kind::FullDisks) {
+            return;
+        }
+        let disks: Vec<Disk> = self.disks.all().collect();
+        if let Some(disk) = self.rng.choice(disks) {
+            let full = Fullness::any(&mut self.rng);
+            let full = self.disks.clear_or_fill(disk, full);
+            self.note(|| match full {
+                None => format!("disk  {disk:?} has room again"),
+                Some(Fullness::Nearly) => format!("disk  {disk:?} is nearly full"),
+                Some(Fullness::AtWrites) => format!("disk  {disk:?} is full"),
+                Some(Fullness::AtSyncs) => format!("disk  {disk:?} is full, and says so when it syncs"),
+            });
         }
     }
 
@@ -243,15 +305,9 @@ impl World {
 
     /// What the process does next, which holds these partitions and has read them up to these positions.
     pub(crate) fn next_order(&mut self, process: ProcessId, held: &BTreeMap<usize, Held>) -> Order {
-        let is_mine = |partition: usize, world: &World| world.partitions[partition].assigned == Some(process);
-        let gone: Vec<usize> = held.keys().copied().filter(|partition| !is_mine(*partition, self)).collect();
-        if let Some(first) = gone.first() {
-            return if !self.is_calm && self.rng.u32(0..3) == 0 { Order::Lost(*first) } else { Order::Release(gone) };
-        }
-        let fresh: Vec<usize> =
-            (0..self.partitions.len()).filter(|partition| is_mine(*partition, self) && !held.contains_key(partition)).collect();
-        if !fresh.is_empty() {
-            return Order::Take(fresh);
+        let change = if self.is_shared { self.next_claims(process, held) } else { self.next_assignment(process, held) };
+        if let Some(order) = change {
+            return order;
         }
         if self.controls.get(&process).is_some_and(|control| control.is_stopping) {
             return Order::Finish;
@@ -276,6 +332,37 @@ impl World {
             17..19 => Order::Tell,
             19 if self.rng.u32(0..4) == 0 => Order::Fail,
             _ => Order::Nothing,
+        }
+    }
+
+    fn is_assigned(&self, partition: usize, process: ProcessId) -> bool {
+        self.partitions[partition].assigned == Some(process)
+    }
+
+    /// What the consumer group has the process do, if anything.
+    fn next_assignment(&mut self, process: ProcessId, held: &BTreeMap<usize, Held>) -> Option<Order> {
+        let gone: Vec<usize> = held.keys().copied().filter(|partition| !self.is_assigned(*partition, process)).collect();
+        if let Some(first) = gone.first() {
+            let is_noticed_late = !self.is_calm && self.rng.u32(0..3) == 0;
+            return Some(if is_noticed_late { Order::Lost(*first) } else { Order::Release(gone) });
+        }
+        let is_new = |partition: &usize| self.is_assigned(*partition, process) && !held.contains_key(partition);
+        let fresh: Vec<usize> = (0..self.partitions.len()).filter(is_new).collect();
+        (!fresh.is_empty()).then_some(Order::Take(fresh))
+    }
+
+    /// Whether the process looks after its claims now. At the end it shares until it has all that it is to finish.
+    fn next_claims(&mut self, process: ProcessId, held: &BTreeMap<usize, Held>) -> Option<Order> {
+        if self.is_calm {
+            let found: Vec<usize> = (0..self.partitions.len()).filter(|partition| self.is_assigned(*partition, process)).collect();
+            let has_all = found.iter().all(|partition| held.contains_key(partition));
+            return (!has_all).then_some(Order::Share(found));
+        }
+        match self.rng.u32(0..8) {
+            0 => Some(Order::Share((0..self.partitions.len()).collect())),
+            1 if held.is_empty() => Some(Order::Share((0..self.partitions.len()).collect())),
+            1 => Some(Order::Renew),
+            _ => None,
         }
     }
 }

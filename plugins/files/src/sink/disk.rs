@@ -57,11 +57,13 @@ impl DiskId {
                 StoreError::Failed(reason) | StoreError::Unavailable(reason) => io::Error::other(reason),
             })?;
             let new = root.join(format!("{DISK}.{id}"));
-            let mut file = File::create_new(&new)?;
-            file.write_all(id.as_bytes())?;
-            file.sync_all()?;
-            match rename_to_new(&new, &root.join(DISK)) {
-                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => fs::remove_file(&new)?,
+            let named = write_new(&new, &id).and_then(|()| rename_to_new(&new, &root.join(DISK)));
+            if named.is_err() {
+                // It may be tried again and again, on a disk that is full.
+                let _ = fs::remove_file(&new);
+            }
+            match named {
+                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
                 other => other?,
             }
         }
@@ -76,6 +78,12 @@ impl DiskId {
     pub(super) fn as_str(&self) -> &str {
         &self.0
     }
+}
+
+fn write_new(path: &Path, text: &str) -> io::Result<()> {
+    let mut file = File::create_new(path)?;
+    file.write_all(text.as_bytes())?;
+    file.sync_all()
 }
 
 #[cfg(test)]

@@ -56,10 +56,13 @@ impl Label {
         format!("{}\n{}\n", self.host.to_text(), self.owner.as_deref().unwrap_or_default())
     }
 
-    fn from_text(text: &str) -> Label {
-        let mut lines = text.lines();
-        let host = Host::from_text(lines.next().unwrap_or_default());
-        Label { host, owner: lines.next().filter(|owner| !owner.is_empty()).map(str::to_owned) }
+    /// The label that this text begins; `None` if it ends inside the machine's name, because its run died or found the disk full over it.
+    fn from_text(text: &str) -> Option<Label> {
+        let mut lines = text.split_inclusive('\n');
+        let host = lines.next().filter(|host| host.contains(' '))?;
+        // Half a name may be the name of another owner.
+        let owner = lines.next().and_then(|owner| owner.strip_suffix('\n')).filter(|owner| !owner.is_empty());
+        Some(Label { host: Host::from_text(host), owner: owner.map(str::to_owned) })
     }
 }
 
@@ -161,7 +164,7 @@ impl DeadFolder {
         };
         let text = io::read_to_string(&lock)?;
         let label = Label::from_text(&text);
-        let is_foreign = !text.is_empty() && !label.host.shares_locks_with(here);
+        let is_foreign = label.as_ref().is_some_and(|label| !label.host.shares_locks_with(here));
         match flock(&lock, FlockOperation::NonBlockingLockExclusive) {
             Err(Errno::WOULDBLOCK) => return Ok(None),
             other => other?,
@@ -170,7 +173,7 @@ impl DeadFolder {
         if !leads_to(&path, &lock) {
             return Ok(None);
         }
-        let owner = label.owner.unwrap_or_else(|| name.strip_prefix(NEW).unwrap_or(&name).to_owned());
+        let owner = label.and_then(|label| label.owner).unwrap_or_else(|| name.strip_prefix(NEW).unwrap_or(&name).to_owned());
         Ok(Some(DeadFolder { dir, name, owner, is_foreign, _lock: lock }))
     }
 
@@ -260,4 +263,27 @@ fn hold(mut lock: &File, label: &Label) -> io::Result<()> {
 fn leads_to(path: &Path, file: &File) -> bool {
     let (Ok(found), Ok(ours)) = (fs::symlink_metadata(path), file.metadata()) else { return false };
     (found.dev(), found.ino()) == (ours.dev(), ours.ino())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_label_may_end_early() {
+        let whole = Label { host: Host::from_text("box 1"), owner: Some("box-1-2".to_owned()) };
+        assert_eq!(whole.to_text(), "box 1\nbox-1-2\n");
+        let without_owner = Label { owner: None, ..whole.clone() };
+        for (text, label) in [
+            ("box 1\nbox-1-2\n", Some(&whole)),
+            ("box 1\nbox-1-", Some(&without_owner)),
+            ("box 1\n", Some(&without_owner)),
+            ("box 1", Some(&without_owner)),
+            ("bo", None),
+            ("\0\0\0\0\0\0\0\0", None),
+            ("", None),
+        ] {
+            assert_eq!(Label::from_text(text).as_ref(), label, "{text:?}");
+        }
+    }
 }

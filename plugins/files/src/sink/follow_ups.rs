@@ -13,13 +13,13 @@ use std::collections::{BTreeMap, BTreeSet, HashSet, VecDeque};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use parking_lot::{Condvar, Mutex};
 use prometheus::IntGauge;
 use pseidon_delivery::{Committer, failpoint};
 use pseidon_plugin::metrics::Metrics;
+use pseidon_plugin::waiting::{Background, spawn, wait_until};
 use serde_json::json;
 
 use super::follow_up::FollowUp;
@@ -62,7 +62,7 @@ pub(super) struct SinkContext {
 /// The committed files of a sink that are not done. Dropping it closes it.
 pub(super) struct FollowUps {
     work: Arc<Work>,
-    threads: Mutex<Vec<JoinHandle<()>>>,
+    threads: Mutex<Vec<Background>>,
 }
 
 struct Work {
@@ -174,7 +174,7 @@ impl FollowUps {
             return;
         }
         let work = self.work.clone();
-        match std::thread::Builder::new().name("follow-ups".into()).spawn(move || work.run(kind)) {
+        match spawn("follow-ups", move || work.run(kind)) {
             Ok(started) => {
                 let mut threads = self.threads.lock();
                 threads.retain(|thread| !thread.is_finished());
@@ -199,7 +199,7 @@ impl Drop for FollowUps {
         let mut is_hanging = false;
         while (state.files.has_thread || state.reports.has_thread) && !is_hanging {
             // A thread may hang in a system call or a slow answer. Whatever it still does, the next run finds done or does again.
-            is_hanging = self.work.changed.wait_until(&mut state, deadline + PATIENCE).timed_out();
+            is_hanging = wait_until(&self.work.changed, &mut state, deadline + PATIENCE);
         }
         let left = state.files.jobs.values().filter(|job| matches!(job.step, Step::Publish)).count();
         if left > 0 {
@@ -210,7 +210,7 @@ impl Drop for FollowUps {
         }
         drop(state);
         if !is_hanging {
-            self.threads.get_mut().drain(..).for_each(|thread| drop(thread.join()));
+            self.threads.get_mut().drain(..).for_each(Background::join);
         }
     }
 }
@@ -287,7 +287,7 @@ impl Work {
                     Some(key) => return state.queue(kind).jobs.remove(&key),
                     // More reports may come from the files that are still being moved.
                     None if kind == QueueKind::Reports && state.files.has_thread && now < deadline => {
-                        self.changed.wait_until(&mut state, deadline);
+                        wait_until(&self.changed, &mut state, deadline);
                         continue;
                     }
                     None => return None,
@@ -295,9 +295,9 @@ impl Work {
             }
             match state.queue(kind).jobs.first_key_value().map(|((due, _), _)| *due) {
                 Some(due) if due <= now => return state.queue(kind).jobs.pop_first().map(|(_, job)| job),
-                Some(due) => drop(self.changed.wait_until(&mut state, due)),
+                Some(due) => _ = wait_until(&self.changed, &mut state, due),
                 None if now >= patience && !(kind == QueueKind::Reports && state.files.has_thread) => return None,
-                None => drop(self.changed.wait_until(&mut state, patience.max(now + LINGER))),
+                None => _ = wait_until(&self.changed, &mut state, patience.max(now + LINGER)),
             }
         }
     }

@@ -12,6 +12,11 @@ use rdkafka::error::IsError;
 
 use super::{NativeError, text};
 
+/// Of so many messages one is looked at.
+const SAMPLED: usize = 64;
+/// Keys from this size on, in bytes, are large.
+const LARGE_KEY: usize = 1024;
+
 /// The messages of one fetch; they are freed together.
 pub(crate) struct Fetched {
     /// The first `len` are messages that are ours.
@@ -45,6 +50,14 @@ impl Fetched {
         let message = self.messages[..self.len].get(index)?;
         // SAFETY: the first `len` places hold messages that are ours until `clear`, which needs `&mut self` and so ends this borrow.
         Some(Message { raw: unsafe { &*message.assume_init() }, fetched: PhantomData })
+    }
+
+    /// Whether large keys are most of it. A sample of the messages is looked at.
+    pub(crate) fn is_mostly_keys(&self) -> bool {
+        let sample = (0..self.len).step_by(SAMPLED).filter_map(|index| self.get(index));
+        let (keys, values, count) =
+            sample.fold((0, 0, 0), |(keys, values, count), message| (keys + message.raw.key_len, values + message.raw.len, count + 1));
+        keys > values && keys > count * LARGE_KEY
     }
 
     /// All messages from number `from` on.

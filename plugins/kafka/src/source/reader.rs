@@ -40,7 +40,7 @@ const IDLE: Duration = Duration::from_millis(250);
 /// The same while partitions arrive or leave.
 const BUSY: Duration = Duration::from_millis(10);
 /// How long the source just waits for room. After that it pauses its partitions, which throws away what librdkafka has fetched ahead, and
-/// takes part in its group's life while it goes on waiting.
+/// takes part in its group's life while it goes on waiting. It does not wait where librdkafka would fetch ahead without a limit.
 const PATIENCE: Duration = Duration::from_secs(1);
 
 /// Reads for one run until the end, or until the run ends.
@@ -94,6 +94,8 @@ pub(super) struct Reader<'a> {
     failure: Option<SourceError>,
     /// Whether partitions are paused for lack of room.
     paused: bool,
+    /// Whether most of what came last was keys: librdkafka does not count them in what it fetches ahead.
+    fetches_uncounted: bool,
     /// Whether no broker could be reached when one was last needed.
     unreachable: bool,
     /// What is durable and not yet told to the group.
@@ -125,6 +127,7 @@ impl<'a> Reader<'a> {
             ending: false,
             failure: None,
             paused: false,
+            fetches_uncounted: false,
             unreachable: false,
             durable: HashMap::new(),
             next_tick: Instant::now(),
@@ -241,6 +244,9 @@ impl<'a> Reader<'a> {
     /// Fetches once, hands on what came, and takes everything else a step further.
     fn pass(&mut self, fetched: &mut Fetched, patience: Duration) -> Result<(), Leave> {
         self.consumer.fetch(fetched, patience);
+        if !fetched.is_empty() {
+            self.fetches_uncounted = fetched.is_mostly_keys();
+        }
         self.take_in(fetched)?;
         if !fetched.is_full() {
             self.flush()?;
@@ -307,8 +313,8 @@ impl<'a> Reader<'a> {
         }
         self.flush()?;
         let began = Instant::now();
-        while !self.ending && !self.outlets.wait_for_room(IDLE)? {
-            if !self.paused && (began.elapsed() >= PATIENCE || !self.departures.is_empty()) {
+        while !self.ending && !self.outlets.wait_for_room(if self.fetches_uncounted { BUSY } else { IDLE })? {
+            if !self.paused && (self.fetches_uncounted || began.elapsed() >= PATIENCE || !self.departures.is_empty()) {
                 self.paused = true;
                 self.pause(&self.assignment.names())?;
             }
