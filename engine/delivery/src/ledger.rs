@@ -146,6 +146,11 @@ impl Ledger {
         self.splits.iter().map(|(split, ledger)| (split.clone(), ledger.low)).collect()
     }
 
+    /// The position of each split below which no record waits in a lane or is on its way to one. The store may not know it yet.
+    pub fn settled(&self) -> Vec<(SplitId, Position)> {
+        self.splits.iter().map(|(split, ledger)| (split.clone(), ledger.low_after(&HashMap::new()))).collect()
+    }
+
     /// The low position of a split as the store has it; `None` if the split is not ours.
     pub fn low(&self, split: &SplitId) -> Option<Position> {
         self.splits.get(split).map(|ledger| ledger.low)

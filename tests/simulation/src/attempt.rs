@@ -18,6 +18,8 @@ use pseidon_plugin::sink::{Sink, SinkError, SinkSetup};
 use crate::fixture::{FIXTURE, rows};
 use crate::network::Client;
 use crate::process::{Failure, ProcessId};
+use crate::scenario::Mutation;
+use crate::source::rows_of;
 use crate::target;
 use crate::world::{Order, Shared, SinkKind, plan_name, split_id};
 
@@ -47,6 +49,8 @@ struct Attempt<'a> {
 pub(crate) struct Held {
     pub(crate) position: Position,
     pub(crate) generation: u32,
+    /// How many rows of the record at that position were read already, of those that are made of it.
+    pub(crate) rows: usize,
 }
 
 /// Works until it is told to finish, or fails. `seen` is what the process knows of each sink's state.
@@ -196,20 +200,38 @@ impl Attempt<'_> {
     }
 
     fn read(&mut self, partition: usize, count: usize) -> Result<(), Failure> {
+        let may_end_inside = self.world.lock().rng.bool();
+        self.read_on(partition, count, may_end_inside)
+    }
+
+    /// Reads so many records, or, if the batch may end inside a position, some of the rows that are made of them.
+    fn read_on(&mut self, partition: usize, count: usize, may_end_inside: bool) -> Result<(), Failure> {
         let Some(held) = self.held.get_mut(&partition) else { return Ok(()) };
         let from = held.position;
-        let (records, next, resume) = {
-            let world = self.world.lock();
+        let (rows_read, next, resume) = {
+            let mut world = self.world.lock();
             let records = world.read(partition, *held, count).map_err(Failure::Evidence)?;
-            let Some((last, _)) = records.last() else { return Ok(()) };
+            let rows: Vec<(Position, Option<u8>)> = records.iter().flat_map(rows_of).collect();
+            let first = if held.rows < rows.len() { held.rows } else { 0 };
+            if rows.is_empty() {
+                return Ok(());
+            }
+            let upto = if may_end_inside { world.rng.usize(first + 1..=rows.len()) } else { rows.len() };
+            let last = rows[upto - 1].0;
+            let is_cut = rows.get(upto).is_some_and(|(position, _)| *position == last);
             // What is read now is of the generation that is there now.
-            *held = Held { position: last + 1, generation: world.partitions[partition].generation() };
+            *held = Held {
+                position: if is_cut { last } else { last + 1 },
+                generation: world.partitions[partition].generation(),
+                rows: if is_cut { rows[..upto].iter().filter(|(position, _)| *position == last).count() } else { 0 },
+            };
             let resume = world.partitions[partition].resume(held.position, held.generation);
-            (records, held.position, resume)
+            let next = if world.mutation == Some(Mutation::CutPositions) { last + 1 } else { held.position };
+            (rows[first..upto].to_vec(), next, resume)
         };
         let generation = held.generation;
         let id = split_id(partition);
-        let wanted: Vec<_> = records.iter().filter_map(|(position, key)| Some((*position, (*key)?))).collect();
+        let wanted: Vec<_> = rows_read.iter().filter_map(|(position, key)| Some((*position, (*key)?))).collect();
         self.world.lock().note(|| format!("{}  reads {id} {from}..{next}", self.id));
         let mut chunks = Vec::new();
         for (number, open) in self.sinks.iter().enumerate().filter(|_| !wanted.is_empty()) {
@@ -234,6 +256,15 @@ impl Attempt<'_> {
     }
 
     fn flush(&mut self, partitions: Option<&[usize]>) -> Result<(), Failure> {
+        for partition in partitions.unwrap_or_default() {
+            // A split is not given back inside a position.
+            if self.held.get(partition).is_some_and(|held| held.rows > 0) {
+                self.read_on(*partition, 1, false)?;
+            }
+            if self.held.get(partition).is_some_and(|held| held.rows > 0) {
+                return Err(Failure::Transient("the rest of a position is not there any more".into()));
+            }
+        }
         let ids = partitions.map(ids);
         for open in &mut self.sinks {
             let is_done = Arc::new(AtomicBool::new(false));

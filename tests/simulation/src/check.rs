@@ -6,7 +6,7 @@ use pseidon_delivery::{CommitRecord, SinkId};
 
 use crate::disk::records;
 use crate::fixture::record_prefix;
-use crate::source::KEYS;
+use crate::source::{KEYS, rows_of};
 use crate::world::{SinkKind, World};
 
 /// A split's records in one bucket: lists of positions, one for each file.
@@ -72,8 +72,8 @@ impl World {
                 let begun = partition.begun.filter(|(generation, _)| *generation as usize == at + 1).map_or(0, |(_, begun)| begun);
                 for key in 0..KEYS {
                     let (lane, split) = (format!("k{key}"), record_prefix(number, at as u32 + 1));
-                    let of_key = generation.iter().filter(|(position, of)| *of == Some(key) && *position >= begun);
-                    let expected: Vec<u64> = of_key.map(|(position, _)| *position).collect();
+                    let rows = generation.iter().filter(|(position, _)| *position >= begun).flat_map(rows_of);
+                    let expected: Vec<u64> = rows.filter(|(_, of)| *of == Some(key)).map(|(position, _)| position).collect();
                     let mut files = seen.remove(&(lane.clone(), split.clone())).unwrap_or_default();
                     files.sort_by_key(|positions| positions.first().copied());
                     let wrong = describe(&files.concat(), &expected, is_last && !self.is_alarmed);
@@ -88,8 +88,9 @@ impl World {
 /// Says what is wrong about the records of a split in a bucket, if anything is. `is_complete` says whether none may be missing.
 fn describe(seen: &[u64], expected: &[u64], is_complete: bool) -> Option<String> {
     let count = |position: &u64, of: &[u64]| of.iter().filter(|other| *other == position).count();
-    let lost: Vec<u64> = expected.iter().filter(|position| is_complete && count(position, seen) == 0).copied().collect();
-    let doubled: Vec<u64> = expected.iter().filter(|position| count(position, seen) > 1).copied().collect();
+    let lost: Vec<u64> =
+        expected.iter().filter(|position| is_complete && count(position, seen) < count(position, expected)).copied().collect();
+    let doubled: Vec<u64> = expected.iter().filter(|position| count(position, seen) > count(position, expected)).copied().collect();
     let foreign: Vec<u64> = seen.iter().filter(|position| count(position, expected) == 0).copied().collect();
     let named = [("are lost", lost), ("are doubled", doubled), ("are here that do not belong here", foreign)];
     let wrong: Vec<String> = named.iter().filter(|(_, some)| !some.is_empty()).map(|(what, some)| format!("{some:?} {what}")).collect();

@@ -96,6 +96,8 @@ pub enum Mutation {
     UnnoticedSyncs,
     /// Owner names follow from the wall-clock time
     EqualNames,
+    /// A batch that ends inside a position says that the position is complete
+    CutPositions,
 }
 
 impl Mutation {

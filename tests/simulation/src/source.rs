@@ -13,6 +13,14 @@ use crate::world::World;
 /// How many keys there are, each with a bucket of its own.
 pub(crate) const KEYS: u8 = 3;
 
+/// The rows that are made of a record, each with its bucket: of some records several, of which two are in one bucket.
+pub(crate) fn rows_of(record: &Record) -> Vec<(Position, Option<u8>)> {
+    match *record {
+        (position, Some(key)) if position % 5 == 2 => [key, (key + 1) % KEYS, key].map(|key| (position, Some(key))).to_vec(),
+        other => vec![other],
+    }
+}
+
 /// What the source keeps of a file that nothing was read of.
 const NOTHING: &str = "nothing";
 
@@ -126,7 +134,7 @@ impl World {
             }
             let end = partition.end();
             let position = if self.rng.u32(0..4) == 0 { end } else { 0 };
-            return Ok(Held { position, generation });
+            return Ok(Held { position, generation, rows: 0 });
         };
         if trusts_group && committed.is_some_and(|committed| committed > low) {
             return Err(format!("the group has {committed:?} of partition {number}, but the state has {low}"));
@@ -137,7 +145,7 @@ impl World {
         if low > partition.end() {
             return Err(format!("partition {number} ends before the position {low}"));
         }
-        Ok(Held { position: low, generation })
+        Ok(Held { position: low, generation, rows: 0 })
     }
 
     /// The records of a partition from a position on, at most so many.
