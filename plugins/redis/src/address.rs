@@ -1,8 +1,18 @@
-//! Where Redis is: the URL of the state store.
+//! Where Redis is, and what an acknowledgement of it takes: the URL of the state store.
+
+use std::num::NonZeroU32;
 
 use redis::{ConnectionAddr, ConnectionInfo, IntoConnectionInfo, RedisConnectionInfo};
 
 /// What a URL says.
+#[derive(Debug)]
+pub(crate) struct StoreUrl {
+    pub(crate) address: Address,
+    /// `?wait-replicas=N`: how many replicas must have a step before it counts as done.
+    pub(crate) wait_replicas: Option<NonZeroU32>,
+}
+
+/// Which servers a URL names.
 #[derive(Debug)]
 pub(crate) enum Address {
     /// `redis://` or `rediss://`: one server.
@@ -23,8 +33,19 @@ pub(crate) enum Address {
 const FORMS: &str = "expected redis://HOST:PORT/DB, redis+sentinel://HOST:PORT,HOST:PORT/SERVICE/DB or \
                      redis-cluster://HOST:PORT,HOST:PORT, each also with rediss for TLS and USER:PASSWORD@ before the host";
 
-/// Reads a URL. The message never repeats it, since it may hold a password.
-pub(crate) fn parse(url: &str) -> Result<Address, String> {
+/// Reads a URL. The message never repeats a part of it, since that may be a password.
+pub(crate) fn parse(url: &str) -> Result<StoreUrl, String> {
+    let (rest, fragment) = url.split_at(url.find('#').unwrap_or(url.len()));
+    let Some((servers, query)) = rest.split_once('?') else {
+        return Ok(StoreUrl { address: address(url)?, wait_replicas: None });
+    };
+    let wait_replicas = query.strip_prefix("wait-replicas=").and_then(|count| count.parse().ok());
+    let unknown = "what follows `?` is invalid: expected `?wait-replicas=N`, where N is at least 1";
+    let wait_replicas = Some(wait_replicas.ok_or(unknown)?);
+    Ok(StoreUrl { address: address(&format!("{servers}{fragment}"))?, wait_replicas })
+}
+
+fn address(url: &str) -> Result<Address, String> {
     let not_ours = || format!("this is not the URL of a Redis server: {FORMS}");
     let (scheme, rest) = url.split_once("://").ok_or_else(not_ours)?;
     match scheme {
@@ -128,7 +149,7 @@ mod tests {
 
     fn show(url: &str) -> String {
         let list = |nodes: &[ConnectionInfo]| nodes.iter().map(node).collect::<Vec<_>>().join(" ");
-        match parse(url) {
+        match parse(url).map(|url| url.address) {
             Ok(Address::Server(info)) => format!("server {}", node(&info)),
             Ok(Address::Cluster(nodes)) => format!("cluster {}", list(&nodes)),
             Ok(Address::Sentinel { sentinels, service, master }) => {
@@ -160,6 +181,29 @@ mod tests {
     }
 
     #[test]
+    fn the_number_of_replicas_to_wait_for_follows_the_servers() {
+        for (url, server, count) in [
+            ("redis://host", "server :@host:6379/0", None),
+            ("redis://host?wait-replicas=1", "server :@host:6379/0", Some(1)),
+            ("redis://u:p@host:1/3?wait-replicas=2", "server u:p@host:1/3", Some(2)),
+            ("rediss://host/3?wait-replicas=1#insecure", "server :@host:6379/3 tls-insecure", Some(1)),
+            ("redis+sentinel://a,b:2/main?wait-replicas=1", "sentinel main/0  :@a:26379/0 :@b:2/0", Some(1)),
+            ("redis+sentinel://a/main/4?wait-replicas=1", "sentinel main/4  :@a:26379/0", Some(1)),
+            ("redis-cluster://a:1,b?wait-replicas=1", "cluster :@a:1/0 :@b:6379/0", Some(1)),
+        ] {
+            assert_eq!(show(url), server, "{url}");
+            assert_eq!(parse(url).unwrap().wait_replicas.map(NonZeroU32::get), count, "{url}");
+        }
+        // A parameter that nothing reads would be a promise that nothing keeps.
+        for query in
+            ["", "wait-replicas", "wait-replicas=", "wait-replicas=0", "wait-replicas=-1", "wait_replicas=1", "wait-replicas=1&x=2"]
+        {
+            let shown = show(&format!("redis://:secret@host?{query}"));
+            assert!(shown.contains("expected `?wait-replicas=N`"), "{query}: {shown}");
+        }
+    }
+
+    #[test]
     fn mistakes_are_told_and_passwords_are_not() {
         for (url, expected) in [
             ("localhost:6379", "not the URL of a Redis server"),
@@ -173,6 +217,7 @@ mod tests {
             ("redis-cluster://:secret@a/3", "one database"),
             ("redis-cluster://:secret@", "a host is missing"),
             ("redis-cluster://:secret@a:b:c", "expected redis://HOST"),
+            ("redis://:is?secret@a", "expected `?wait-replicas=N`"),
         ] {
             let shown = show(url);
             assert!(shown.contains(expected) && !shown.contains("secret"), "{url}: {shown}");

@@ -2,6 +2,8 @@
 
 use std::collections::HashMap;
 
+use crate::replicas::Acknowledgement;
+
 /// What a server said of itself. A part that it did not want to tell is empty.
 #[derive(Debug, Default)]
 pub(crate) struct Told {
@@ -11,6 +13,8 @@ pub(crate) struct Told {
     pub(crate) info: HashMap<String, String>,
     /// Whether another server takes over when this one dies.
     pub(crate) fails_over: bool,
+    /// How many replicas acknowledge each step, and how. `None`: the server answers by itself.
+    pub(crate) acknowledged: Option<(u32, Acknowledgement)>,
 }
 
 /// Reads the lines of an `INFO` answer.
@@ -24,8 +28,16 @@ impl Told {
         [self.crash(), self.rewrites(), self.failover(), self.eviction(), self.log_errors()].into_iter().flatten().collect()
     }
 
+    /// Whether each step is on the server's disk when it is answered, whatever `appendfsync` says.
+    fn is_synced(&self) -> bool {
+        matches!(self.acknowledged, Some((_, Acknowledgement::Synced)))
+    }
+
     /// What a crash of the server's machine takes with it.
     fn crash(&self) -> Option<String> {
+        if self.is_synced() {
+            return None;
+        }
         let setting = |name: &str| self.config.get(name).map(String::as_str);
         let append_only = setting("appendonly").or_else(|| match self.info.get("aof_enabled").map(String::as_str) {
             Some("1") => Some("yes"),
@@ -67,7 +79,7 @@ impl Told {
     /// With this setting `always` does not hold while the log is rewritten or a snapshot is taken.
     fn rewrites(&self) -> Option<String> {
         let setting = |name: &str| self.config.get(name).map(String::as_str);
-        let voids = setting("appendfsync") == Some("always") && setting("no-appendfsync-on-rewrite") == Some("yes");
+        let voids = !self.is_synced() && setting("appendfsync") == Some("always") && setting("no-appendfsync-on-rewrite") == Some("yes");
         voids.then(|| {
             "no-appendfsync-on-rewrite is yes: while Redis rewrites its log or takes a snapshot, commits are not synced and may be lost \
              when its machine crashes; set it to no"
@@ -77,15 +89,36 @@ impl Told {
 
     fn failover(&self) -> Option<String> {
         let replicas = self.info.get("connected_slaves").and_then(|count| count.parse::<u32>().ok());
+        if let Some((count, _)) = self.acknowledged {
+            return Self::replicas_left_behind(count, replicas);
+        }
         if self.fails_over {
             return Some(
                 "replication is asynchronous: commits that a replica has not received may be lost when it is made master; \
-                 a pipeline that finds the store behind stops and says so"
+                 a pipeline that finds the store behind stops and says so; add ?wait-replicas=N to the URL, with N the number of replicas"
                     .to_owned(),
             );
         }
         let replicas = replicas.filter(|count| *count > 0)?;
-        Some(format!("Redis has {replicas} replica(s): if one is made master, commits that it has not received are lost"))
+        Some(format!(
+            "Redis has {replicas} replica(s): if one is made master, commits that it has not received are lost; \
+             add ?wait-replicas={replicas} to the URL"
+        ))
+    }
+
+    /// Replicas that need not have a commit, of which one may be made master. With too few replicas nothing is committed, so nothing is lost.
+    fn replicas_left_behind(count: u32, replicas: Option<u32>) -> Option<String> {
+        match replicas {
+            Some(replicas) if replicas <= count => None,
+            Some(replicas) => Some(format!(
+                "Redis has {replicas} replicas and wait-replicas is {count}: a commit that {count} of them acknowledged is lost if another \
+                 one is made master; set it to {replicas}"
+            )),
+            None => Some(format!(
+                "Redis does not say how many replicas it has (INFO is not allowed): if there are more than {count} (wait-replicas), a commit \
+                 is lost if one that has not acknowledged it is made master"
+            )),
+        }
     }
 
     fn eviction(&self) -> Option<String> {
@@ -141,11 +174,43 @@ mod tests {
         ];
         for (config, info, fails_over, expected) in cases {
             let config = config.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
-            let told = Told { config, info: parse_info(info).collect(), fails_over: *fails_over };
+            let told = Told { config, info: parse_info(info).collect(), fails_over: *fails_over, acknowledged: None };
             let found = told.weaknesses();
             assert_eq!(found.len(), expected.len(), "{told:?}: {found:?}");
             for (found, expected) in found.iter().zip(*expected) {
                 assert!(found.contains(expected), "{found}");
+            }
+        }
+    }
+
+    #[test]
+    fn replicas_that_acknowledge_are_no_weakness() {
+        use Acknowledgement::{Received, Synced};
+        let everysec = [("appendonly", "yes"), ("appendfsync", "everysec"), ("no-appendfsync-on-rewrite", "yes")];
+        let always = [("appendonly", "yes"), ("appendfsync", "always"), ("no-appendfsync-on-rewrite", "yes")];
+        let safe = [("appendonly", "yes"), ("appendfsync", "always"), ("no-appendfsync-on-rewrite", "no")];
+        /// Settings, `INFO`, how many replicas acknowledge and how, and a part of each sentence.
+        type Case<'a> = (&'a [(&'a str, &'a str)], &'a str, (u32, Acknowledgement), &'a [&'a str]);
+        let cases: &[Case] = &[
+            (&safe, "connected_slaves:1\n", (1, Received), &[]),
+            // Nothing is acknowledged, so nothing is lost.
+            (&safe, "connected_slaves:0\n", (1, Received), &[]),
+            (&safe, "connected_slaves:2\n", (1, Received), &["set it to 2"]),
+            (&safe, "", (1, Received), &["does not say how many replicas"]),
+            (&everysec, "connected_slaves:1\n", (1, Received), &["two seconds"]),
+            (&always, "connected_slaves:1\n", (1, Received), &["while Redis rewrites its log"]),
+            // The server answers only when its own disk has the step.
+            (&everysec, "connected_slaves:1\n", (1, Synced), &[]),
+            (&always, "connected_slaves:1\n", (1, Synced), &[]),
+            (&always, "connected_slaves:3\n", (2, Synced), &["set it to 3"]),
+        ];
+        for (config, info, acknowledged, expected) in cases {
+            for fails_over in [false, true] {
+                let config = config.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
+                let told = Told { config, info: parse_info(info).collect(), fails_over, acknowledged: Some(*acknowledged) };
+                let found = told.weaknesses();
+                assert_eq!(found.len(), expected.len(), "{told:?}: {found:?}");
+                assert!(found.iter().zip(*expected).all(|(found, expected)| found.contains(expected)), "{found:?}");
             }
         }
     }

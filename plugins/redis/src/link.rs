@@ -9,9 +9,10 @@ use redis::cluster_routing::{Route, RoutingInfo, SingleNodeRoutingInfo, SlotAddr
 use redis::{Client, Cmd, Connection, ConnectionInfo, ConnectionLike, ErrorKind, FromRedisValue, RedisError, RedisResult, ServerErrorKind};
 
 use crate::address::{self, Address};
+use crate::replicas::Acknowledgement;
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
-/// Generous, since a server that writes its log anew may hold a commit up.
+/// Generous, since a server that rewrites its log may hold a commit up.
 const RESPONSE_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// The way to the server. One request at a time: the protocol's steps follow one another anyway.
@@ -21,27 +22,37 @@ pub(crate) struct Link {
 }
 
 /// An open connection.
-pub(crate) enum Live {
-    Server(Connection),
+pub(crate) struct Live {
+    pub(crate) servers: Servers,
+    /// How the server at the other end acknowledges steps; `None` before the first step that waits for replicas.
+    pub(crate) acknowledgement: Option<Acknowledgement>,
+}
+
+/// What a connection leads to.
+pub(crate) enum Servers {
+    One(Connection),
     Cluster(Box<ClusterConnection>),
 }
 
 impl Live {
+    fn to(servers: Servers) -> Live {
+        Live { servers, acknowledgement: None }
+    }
+
     /// For commands and scripts that name their keys.
     pub(crate) fn keyed(&mut self) -> &mut dyn ConnectionLike {
-        match self {
-            Live::Server(connection) => connection,
-            Live::Cluster(connection) => connection.as_mut(),
+        match &mut self.servers {
+            Servers::One(connection) => connection,
+            Servers::Cluster(connection) => connection.as_mut(),
         }
     }
 
     /// Asks the very server that holds `key` about itself.
     pub(crate) fn ask_holder<T: FromRedisValue>(&mut self, key: &str, command: &Cmd) -> RedisResult<T> {
-        match self {
-            Live::Server(connection) => command.query(connection),
-            Live::Cluster(connection) => {
-                let slot: u16 = redis::cmd("CLUSTER").arg("KEYSLOT").arg(key).query(connection.as_mut())?;
-                let holder = RoutingInfo::SingleNode(SingleNodeRoutingInfo::SpecificNode(Route::new(slot, SlotAddr::Master)));
+        match &mut self.servers {
+            Servers::One(connection) => command.query(connection),
+            Servers::Cluster(connection) => {
+                let holder = RoutingInfo::SingleNode(SingleNodeRoutingInfo::SpecificNode(Route::with_key(key, SlotAddr::Master)));
                 Ok(T::from_redis_value(connection.route_command(command, holder)?)?)
             }
         }
@@ -77,8 +88,10 @@ impl Link {
 
 fn connect(address: &Address) -> RedisResult<Live> {
     match address {
-        Address::Server(info) => connect_to_server(info).map(Live::Server),
-        Address::Sentinel { sentinels, service, master } => connect_to_master(sentinels, service, master).map(Live::Server),
+        Address::Server(info) => connect_to_server(info).map(|connection| Live::to(Servers::One(connection))),
+        Address::Sentinel { sentinels, service, master } => {
+            connect_to_master(sentinels, service, master).map(|connection| Live::to(Servers::One(connection)))
+        }
         Address::Cluster(nodes) => {
             // Without retries: the library would send a commit again whose answer was lost, and take the second answer, a refusal, for the
             // first. The committer knows that case.
@@ -87,7 +100,7 @@ fn connect(address: &Address) -> RedisResult<Live> {
                 .response_timeout(RESPONSE_TIMEOUT)
                 .retries(0)
                 .build()?;
-            Ok(Live::Cluster(Box::new(client.get_connection()?)))
+            Ok(Live::to(Servers::Cluster(Box::new(client.get_connection()?))))
         }
     }
 }
@@ -152,6 +165,15 @@ fn is_passing(error: &RedisError, text: &str) -> bool {
     let answer = format!("{} {}", error.code().unwrap_or(""), error.detail().unwrap_or(""));
     // Servers before 7 wrap the error of a script's call into a text of their own, where it starts with a dash.
     PASSING.iter().any(|passing| answer.starts_with(&format!("{passing} ")) || text.contains(&format!(" -{passing} ")))
+}
+
+/// The answer, or `None` where the server forbids the question, as managed servers do; that is an answer too.
+pub(crate) fn unless_forbidden<T>(answer: RedisResult<T>) -> RedisResult<Option<T>> {
+    match answer {
+        Ok(answer) => Ok(Some(answer)),
+        Err(error) if error.kind() == ErrorKind::Io => Err(error),
+        Err(_) => Ok(None),
+    }
 }
 
 /// The cluster client hides why it could not connect to any node.

@@ -7,13 +7,15 @@ use pseidon_delivery::{
     Claimant, Claims, Commit, CommitError, CommitRecord, LaneId, Position, Resume, Round, SinkId, SplitCommit, SplitId, Staged, StateStore,
     StoreError, StoredPlan,
 };
-use redis::{FromRedisValue, RedisResult, Script, cmd};
+use redis::{Cmd, FromRedisValue, RedisResult, cmd};
 use serde_json::{Value, json};
 
 use crate::address;
 use crate::durability::{self, Told};
-use crate::link::Link;
+use crate::link::{Link, Live, unless_forbidden};
 use crate::migration;
+use crate::replicas::Replicas;
+use crate::scripts::{ScriptCall, Scripts};
 
 /// The namespace of pipelines that do not choose another one.
 pub const DEFAULT_NAMESPACE: &str = "pseidon";
@@ -32,31 +34,23 @@ const MOST_FENCED: usize = 64;
 /// The state of one pipeline in Redis.
 pub struct RedisStore {
     link: Link,
+    /// Without it a step counts as soon as the server has answered it.
+    replicas: Option<Replicas>,
     /// `{namespace:pipeline}`: what all keys start with.
     tag: String,
-    take: Script,
-    set_owner: Script,
-    commit: Script,
-    owners: Script,
-    claim: Script,
-    unclaim: Script,
-    forget_splits: Script,
+    scripts: Scripts,
 }
 
 impl RedisStore {
     /// Connects to the server that `url` names. Pipelines with different names, or in different namespaces, do not see each other.
     pub fn connect(url: &str, namespace: &str, pipeline: &str) -> Result<RedisStore, StoreError> {
-        let address = address::parse(url).map_err(StoreError::Failed)?;
+        let url = address::parse(url).map_err(StoreError::Failed)?;
+        let tag = format!("{{{}:{}}}", encoded(namespace), encoded(pipeline));
         let store = RedisStore {
-            link: Link::open(address)?,
-            tag: format!("{{{}:{}}}", encoded(namespace), encoded(pipeline)),
-            take: Script::new(include_str!("scripts/take.lua")),
-            set_owner: Script::new(include_str!("scripts/set_owner.lua")),
-            commit: Script::new(include_str!("scripts/commit.lua")),
-            owners: Script::new(include_str!("scripts/owners.lua")),
-            claim: Script::new(include_str!("scripts/claim.lua")),
-            unclaim: Script::new(include_str!("scripts/unclaim.lua")),
-            forget_splits: Script::new(include_str!("scripts/forget_splits.lua")),
+            link: Link::open(url.address)?,
+            replicas: url.wait_replicas.map(|count| Replicas::new(count, format!("{tag}:replicated"))),
+            tag,
+            scripts: Scripts::new(),
         };
         match store.hash_field("meta", "format")?.as_deref() {
             None | Some(FORMAT) => Ok(store),
@@ -81,8 +75,29 @@ impl RedisStore {
         self.key(&format!("staged:{}", encoded(sink.as_str())))
     }
 
-    pub(crate) fn query<T: FromRedisValue>(&self, command: &redis::Cmd) -> Result<T, StoreError> {
+    pub(crate) fn query<T: FromRedisValue>(&self, command: &Cmd) -> Result<T, StoreError> {
         self.link.request(|live| command.query(live.keyed()))
+    }
+
+    /// Like [`RedisStore::query`] for what others rely on once it is answered: the answer waits for the replicas.
+    fn promise<T: FromRedisValue>(&self, command: &Cmd) -> Result<T, StoreError> {
+        self.link.request(|live| self.query_replicated(live, command))?
+    }
+
+    fn query_by<T: FromRedisValue>(&self, call: &ScriptCall<'_>) -> Result<T, StoreError> {
+        self.link.request(|live| call.send(|command| command.query(live.keyed())))
+    }
+
+    /// Like [`RedisStore::promise`] for a script.
+    fn promise_by<T: FromRedisValue>(&self, call: &ScriptCall<'_>) -> Result<T, StoreError> {
+        self.link.request(|live| call.send(|command| self.query_replicated(live, command)))?
+    }
+
+    fn query_replicated<T: FromRedisValue>(&self, live: &mut Live, command: &Cmd) -> RedisResult<Result<T, StoreError>> {
+        match &self.replicas {
+            None => command.query(live.keyed()).map(Ok),
+            Some(replicas) => Ok(replicas.query(live, command)?.map_err(StoreError::Unavailable)),
+        }
     }
 
     pub(crate) fn hash_field(&self, hash: &str, field: &str) -> Result<Option<String>, StoreError> {
@@ -108,13 +123,13 @@ impl RedisStore {
 
     fn take_some(&self, sink: &SinkId, splits: &[SplitId], claimant: &Claimant) -> Result<Vec<CommitRecord>, CommitError> {
         let Claimant { owner, plan, accepts_other_plans } = claimant;
-        let mut call = self.take.prepare_invoke();
+        let mut call = self.scripts.take.call();
         call.key(self.key("meta")).key(self.key("sinks")).key(self.splits_key(sink)).key(self.fenced_key(sink));
         call.arg(FORMAT).arg(owner).arg(plan).arg(u8::from(*accepts_other_plans)).arg(sink.as_str());
         for split in splits {
             call.key(self.split_key(sink, split)).arg(split.as_str());
         }
-        let taken: Result<Vec<HashMap<String, String>>, _> = self.link.request(|live| call.invoke(live.keyed()));
+        let taken: Result<Vec<HashMap<String, String>>, _> = self.promise_by(&call);
         let taken = taken.map_err(|error| match error {
             StoreError::Failed(reason) if reason.contains("PSEIDONFORMAT") => other_format("another number").into(),
             StoreError::Failed(reason) if reason.contains("PSEIDONFENCED") => CommitError::OwnerFenced(owner.clone()),
@@ -126,7 +141,7 @@ impl RedisStore {
     }
 
     fn steps_at_once(&self, steps: &[(&SinkId, &Commit)]) -> Result<Vec<Vec<String>>, StoreError> {
-        let mut call = self.commit.prepare_invoke();
+        let mut call = self.scripts.commit.call();
         for (sink, commit) in steps {
             call.key(self.staged_key(sink)).key(self.fenced_key(sink));
             for step in &commit.splits {
@@ -134,7 +149,7 @@ impl RedisStore {
             }
         }
         call.arg(Value::from_iter(steps.iter().map(|(_, commit)| step_json(commit))).to_string());
-        self.link.request(|live| call.invoke(live.keyed()))
+        self.promise_by(&call)
     }
 }
 
@@ -144,7 +159,7 @@ impl StateStore for RedisStore {
             return Ok(known);
         }
         // Of several instances that start at once, one decides.
-        let _: i64 = self.query(cmd("HSETNX").arg(self.key("meta")).arg("identity").arg(new_identity()?))?;
+        let _: i64 = self.promise(cmd("HSETNX").arg(self.key("meta")).arg("identity").arg(new_identity()?))?;
         let decided = self.hash_field("meta", "identity")?;
         decided.ok_or_else(|| StoreError::Failed("redis lost what was just written to it".into()))
     }
@@ -153,6 +168,9 @@ impl StateStore for RedisStore {
         let key = self.key("meta");
         let told = self.link.request(|live| {
             let mut told = Told { fails_over: self.link.fails_over(), ..Told::default() };
+            if let Some(replicas) = &self.replicas {
+                told.acknowledged = Some((replicas.count(), replicas.acknowledgement(live)?));
+            }
             for setting in ["*append*", "save", "maxmemory*"] {
                 let settings: Option<HashMap<String, String>> =
                     unless_forbidden(live.ask_holder(&key, cmd("CONFIG").arg("GET").arg(setting)))?;
@@ -176,11 +194,11 @@ impl StateStore for RedisStore {
     }
 
     fn claim(&self, source: &str, round: &Round<'_>) -> Result<Claims, StoreError> {
-        let mut call = self.claim.prepare_invoke();
+        let mut call = self.scripts.claim.call();
         call.key(self.members_key(source));
         round.held.iter().chain(round.wanted).for_each(|split| _ = call.key(self.claim_key(source, split)));
         call.arg(round.owner).arg(round.lease.as_millis() as u64).arg(round.total).arg(round.held.len());
-        let answer: Vec<usize> = self.link.request(|live| call.invoke(live.keyed()))?;
+        let answer: Vec<usize> = self.query_by(&call)?;
         let [fair_share, flags @ ..] = answer.as_slice() else { return Err(impossible(&answer)) };
         if flags.len() != round.held.len() + round.wanted.len() {
             return Err(impossible(&answer));
@@ -192,28 +210,28 @@ impl StateStore for RedisStore {
     }
 
     fn unclaim(&self, source: &str, splits: &[SplitId], owner: &str, leaves: bool) -> Result<(), StoreError> {
-        let mut call = self.unclaim.prepare_invoke();
+        let mut call = self.scripts.unclaim.call();
         call.key(self.members_key(source));
         splits.iter().for_each(|split| _ = call.key(self.claim_key(source, split)));
         call.arg(owner).arg(u8::from(leaves));
-        self.link.request(|live| call.invoke(live.keyed()))
+        self.query_by(&call)
     }
 
     fn set_owner(&self, sink: &SinkId, splits: &[(SplitId, u64)], owner: Option<&str>) -> Result<(), StoreError> {
         if splits.is_empty() {
             return Ok(());
         }
-        let mut call = self.set_owner.prepare_invoke();
+        let mut call = self.scripts.set_owner.call();
         call.arg(owner.unwrap_or_default());
         for (split, epoch) in splits {
             call.key(self.split_key(sink, split)).arg(*epoch);
         }
-        self.link.request(|live| call.invoke(live.keyed()))
+        self.promise_by(&call)
     }
 
     fn fence(&self, sink: &SinkId, owner: &str) -> Result<(), StoreError> {
         let key = self.fenced_key(sink);
-        self.query::<i64>(cmd("SADD").arg(&key).arg(owner))?;
+        self.promise::<i64>(cmd("SADD").arg(&key).arg(owner))?;
         if self.query::<usize>(cmd("SCARD").arg(&key))? <= MOST_FENCED {
             return Ok(());
         }
@@ -227,9 +245,9 @@ impl StateStore for RedisStore {
     fn owners(&self, sink: &SinkId) -> Result<BTreeSet<String>, StoreError> {
         let mut owners = BTreeSet::new();
         for some in self.splits(sink)?.chunks(READ_AT_ONCE) {
-            let mut call = self.owners.prepare_invoke();
+            let mut call = self.scripts.owners.call();
             some.iter().for_each(|split| _ = call.key(self.split_key(sink, split)));
-            let of_splits: Vec<String> = self.link.request(|live| call.invoke(live.keyed()))?;
+            let of_splits: Vec<String> = self.query_by(&call)?;
             owners.extend(of_splits.iter().flat_map(|of_split| names(of_split)));
         }
         Ok(owners)
@@ -249,7 +267,8 @@ impl StateStore for RedisStore {
     }
 
     fn staged(&self, sink: &SinkId) -> Result<Vec<Staged>, StoreError> {
-        let entries: Vec<(String, String)> = self.query(cmd("HGETALL").arg(self.staged_key(sink)))?;
+        // They are published, and that cannot be undone: a replica must have them too, whichever instance has staged them.
+        let entries: Vec<(String, String)> = self.promise(cmd("HGETALL").arg(self.staged_key(sink)))?;
         Ok(entries.into_iter().map(|(id, detail)| Staged { id, detail }).collect())
     }
 
@@ -267,12 +286,12 @@ impl StateStore for RedisStore {
 
     fn forget_splits(&self, sink: &SinkId, splits: &[SplitId]) -> Result<(), StoreError> {
         splits.chunks(READ_AT_ONCE).try_for_each(|some| {
-            let mut call = self.forget_splits.prepare_invoke();
+            let mut call = self.scripts.forget_splits.call();
             call.key(self.splits_key(sink));
             for split in some {
                 call.key(self.split_key(sink, split)).arg(split.as_str());
             }
-            self.link.request(|live| call.invoke(live.keyed()))
+            self.query_by(&call)
         })
     }
 
@@ -290,7 +309,7 @@ impl StateStore for RedisStore {
     }
 
     fn add_plan(&self, plan: &StoredPlan) -> Result<(), StoreError> {
-        self.query::<i64>(cmd("HSET").arg(self.key("plans")).arg(&plan.fingerprint).arg(&plan.text)).map(drop)
+        self.promise::<i64>(cmd("HSET").arg(self.key("plans")).arg(&plan.fingerprint).arg(&plan.text)).map(drop)
     }
 
     fn forget_plans(&self, fingerprints: &[String]) -> Result<(), StoreError> {
@@ -302,7 +321,7 @@ impl StateStore for RedisStore {
     }
 
     fn set_note(&self, key: &str, value: &str) -> Result<(), StoreError> {
-        self.query::<i64>(cmd("HSET").arg(self.key("notes")).arg(key).arg(value)).map(drop)
+        self.promise::<i64>(cmd("HSET").arg(self.key("notes")).arg(key).arg(value)).map(drop)
     }
 }
 
@@ -398,15 +417,6 @@ fn record(fields: HashMap<String, String>) -> Result<CommitRecord, StoreError> {
         }
     }
     Ok(record)
-}
-
-/// Managed servers do not let everybody ask; that is an answer too.
-fn unless_forbidden<T>(answer: RedisResult<T>) -> RedisResult<Option<T>> {
-    match answer {
-        Ok(answer) => Ok(Some(answer)),
-        Err(error) if error.kind() == redis::ErrorKind::Io => Err(error),
-        Err(_) => Ok(None),
-    }
 }
 
 fn other_format(found: &str) -> StoreError {

@@ -8,7 +8,7 @@ use pseidon_delivery::{Position, StoreError};
 use redis::{RedisResult, cmd};
 
 use crate::address;
-use crate::link::{Link, Live};
+use crate::link::{Link, Live, Servers};
 
 /// How many names one step of a search looks at.
 const SEARCHED_AT_ONCE: usize = 1000;
@@ -22,8 +22,9 @@ pub struct WorkQueue {
 impl WorkQueue {
     /// Connects to the server or cluster that pseidon-etl uses.
     pub fn connect(url: &str, group: &str) -> Result<WorkQueue, StoreError> {
-        let address = address::parse(url).map_err(StoreError::Failed)?;
-        Ok(WorkQueue { link: Link::open(address)?, group: group.to_owned() })
+        // Nothing is written here, so nothing waits for replicas, whatever the URL says of them.
+        let url = address::parse(url).map_err(StoreError::Failed)?;
+        Ok(WorkQueue { link: Link::open(url.address)?, group: group.to_owned() })
     }
 
     /// The offset from which a partition is to be read on; `None` if it was never read.
@@ -48,10 +49,10 @@ impl WorkQueue {
 
 /// The keys that match.
 fn names_like(live: &mut Live, pattern: &str) -> RedisResult<Vec<String>> {
-    let connection = match live {
-        Live::Server(connection) => connection,
+    let connection = match &mut live.servers {
+        Servers::One(connection) => connection,
         // A cluster cannot be searched step by step as one; this asks all its masters at once.
-        Live::Cluster(connection) => return cmd("KEYS").arg(pattern).query(connection.as_mut()),
+        Servers::Cluster(connection) => return cmd("KEYS").arg(pattern).query(connection.as_mut()),
     };
     let mut names = Vec::new();
     let mut cursor = 0_u64;

@@ -1,7 +1,9 @@
 //! The Redis store against real servers.
 //!
 //! The common tests need a server and a cluster whose URLs are in the environment. Tests that kill, restrict or empty a server start one of
-//! their own from Debian's `redis-server`.
+//! their own: Debian's `redis-server`, or the program that `PSEIDON_TEST_REDIS_SERVER` names, such as a newer Redis or a Valkey.
+
+mod replicas;
 
 use std::fs;
 use std::net::TcpListener;
@@ -63,7 +65,8 @@ impl Server {
 
     fn start_again(&mut self) {
         let log = fs::File::options().create(true).append(true).open(self.dir.path().join("log")).unwrap();
-        let process = Command::new("redis-server")
+        let program = std::env::var_os("PSEIDON_TEST_REDIS_SERVER").unwrap_or_else(|| "redis-server".into());
+        let process = Command::new(program)
             .args(&self.arguments)
             .args(["--bind", "127.0.0.1", "--dir"])
             .arg(self.dir.path())
@@ -73,6 +76,7 @@ impl Server {
             .expect("redis-server is needed: vagrant/scripts/local-up installs it");
         self.process = Some(process);
         wait_until("redis-server accepts connections", || std::net::TcpStream::connect(("127.0.0.1", self.port)).is_ok());
+        wait_until("redis-server has read its data", || !self.cli(&["ping"]).contains("LOADING"));
     }
 
     fn kill(&mut self) {
@@ -80,6 +84,12 @@ impl Server {
             process.kill().unwrap();
             process.wait().unwrap();
         }
+    }
+
+    /// Freezes it, connections and all, and lets it go on.
+    fn signal(&self, name: &str) {
+        let id = self.process.as_ref().unwrap().id().to_string();
+        assert!(Command::new("kill").args(["-s", name, &id]).status().unwrap().success());
     }
 
     fn url(&self) -> String {
@@ -380,19 +390,24 @@ fn tls_is_spoken_and_certificates_are_checked() {
     assert_eq!(store.take(&sink(), &[split()], &claimant("a")).unwrap()[0].epoch, 1);
 }
 
+/// A sentinel that calls a server `main` and makes its replica master soon after its death.
+fn sentinel_of(master: &Server) -> Server {
+    Server::with(|port, dir| {
+        let config = dir.join("sentinel.conf");
+        let text = format!(
+            "sentinel monitor main 127.0.0.1 {} 1\nsentinel down-after-milliseconds main 300\nsentinel failover-timeout main 2000\n",
+            master.port
+        );
+        fs::write(&config, text).unwrap();
+        vec![config.to_str().unwrap().into(), "--sentinel".into(), "--port".into(), port.into()]
+    })
+}
+
 #[test]
 fn sentinels_name_the_master() {
     let mut first = Server::durable(&[]);
     let second = Server::durable(&["--replicaof", "127.0.0.1", &first.port.to_string()]);
-    let sentinel = Server::with(|port, dir| {
-        let config = dir.join("sentinel.conf");
-        let text = format!(
-            "sentinel monitor main 127.0.0.1 {} 1\nsentinel down-after-milliseconds main 300\nsentinel failover-timeout main 2000\n",
-            first.port
-        );
-        fs::write(&config, text).unwrap();
-        vec![config.to_str().unwrap().into(), "--sentinel".into(), "--port".into(), port.into()]
-    });
+    let sentinel = sentinel_of(&first);
 
     let url = format!("redis+sentinel://127.0.0.1:{},127.0.0.1:{}/main", free_port(), sentinel.port);
     let store = RedisStore::connect(&url, "test", "p").unwrap();

@@ -1,0 +1,79 @@
+//! The steps of the protocol as Lua scripts, each one atomic. Each file in `scripts/` says which keys and arguments it takes.
+
+use redis::{Cmd, ErrorKind, RedisResult, Script, ServerErrorKind, cmd};
+
+/// All of them.
+pub(crate) struct Scripts {
+    pub(crate) take: LuaScript,
+    pub(crate) set_owner: LuaScript,
+    pub(crate) commit: LuaScript,
+    pub(crate) owners: LuaScript,
+    pub(crate) claim: LuaScript,
+    pub(crate) unclaim: LuaScript,
+    pub(crate) forget_splits: LuaScript,
+}
+
+impl Scripts {
+    pub(crate) fn new() -> Scripts {
+        Scripts {
+            take: LuaScript::new(include_str!("scripts/take.lua")),
+            set_owner: LuaScript::new(include_str!("scripts/set_owner.lua")),
+            commit: LuaScript::new(include_str!("scripts/commit.lua")),
+            owners: LuaScript::new(include_str!("scripts/owners.lua")),
+            claim: LuaScript::new(include_str!("scripts/claim.lua")),
+            unclaim: LuaScript::new(include_str!("scripts/unclaim.lua")),
+            forget_splits: LuaScript::new(include_str!("scripts/forget_splits.lua")),
+        }
+    }
+}
+
+/// A script and the digest under which the server keeps it once it has run.
+pub(crate) struct LuaScript {
+    code: &'static str,
+    digest: String,
+}
+
+impl LuaScript {
+    fn new(code: &'static str) -> LuaScript {
+        LuaScript { code, digest: Script::new(code).get_hash().to_owned() }
+    }
+
+    /// A call without keys and arguments.
+    pub(crate) fn call(&self) -> ScriptCall<'_> {
+        ScriptCall { script: self, keys: Vec::new(), arguments: Vec::new() }
+    }
+}
+
+/// A call that is not sent yet.
+pub(crate) struct ScriptCall<'a> {
+    script: &'a LuaScript,
+    keys: Vec<String>,
+    arguments: Vec<String>,
+}
+
+impl ScriptCall<'_> {
+    pub(crate) fn key(&mut self, key: String) -> &mut Self {
+        self.keys.push(key);
+        self
+    }
+
+    pub(crate) fn arg(&mut self, argument: impl ToString) -> &mut Self {
+        self.arguments.push(argument.to_string());
+        self
+    }
+
+    /// Sends the digest, and the script itself only to a server that does not have it. (The library would load it into every node of a
+    /// cluster, and fail when one of them hangs, though it may have no key of ours.)
+    pub(crate) fn send<T>(&self, mut send: impl FnMut(&Cmd) -> RedisResult<T>) -> RedisResult<T> {
+        match send(&self.command("EVALSHA", &self.script.digest)) {
+            Err(error) if error.kind() == ErrorKind::Server(ServerErrorKind::NoScript) => send(&self.command("EVAL", self.script.code)),
+            answer => answer,
+        }
+    }
+
+    fn command(&self, name: &str, script: &str) -> Cmd {
+        let mut command = cmd(name);
+        command.arg(script).arg(self.keys.len()).arg(&self.keys).arg(&self.arguments);
+        command
+    }
+}
