@@ -46,8 +46,8 @@ pub static SETTINGS: PluginSpec = PluginSpec {
             name: "state",
             kind: OptionKind::Text,
             default: OptionDefault::None,
-            doc: "Where commit records are kept: a Redis URL (`redis://`, `rediss://`, `redis+sentinel://`, `redis-cluster://`). Default: a \
-                  file in `.pseidon/` beside the pipeline file.",
+            doc: "Where commit records are kept: a Redis URL (`redis://`, `rediss://`, `redis+sentinel://`, `redis-cluster://`), with \
+                  `?wait-replicas=N` to have steps wait for so many replicas. Default: a file in `.pseidon/` beside the pipeline file.",
         },
         OptionSpec {
             name: "namespace",
