@@ -200,6 +200,7 @@ impl Lanes {
                 open.expect(&rows);
             }
             self.seal_full(&chunk.lane)?;
+            self.commit_if_many()?;
             if self.is_stuck() {
                 return Ok(Some(chunk.with_rows(rows)));
             }
@@ -233,7 +234,7 @@ impl Lanes {
         Ok(())
     }
 
-    /// Whether so much waits for the target that nothing more is to be written.
+    /// Whether so much waits for the target that nothing more is to be written. What can be committed was.
     fn is_stuck(&self) -> bool {
         !self.unpublished.is_empty() || self.sealed.len() >= MOST_SEALED
     }

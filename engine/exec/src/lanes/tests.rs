@@ -284,3 +284,19 @@ fn where_too_many_lanes_are_open_the_oldest_is_sealed() {
     assert!(bench.flush(None).load(Ordering::Relaxed) && bench.lanes.resume_at().is_none());
     assert_eq!(bench.lows(), [4, 0]);
 }
+
+/// A lane that becomes whole with its next rows is sealed before them; where it is the one too many, all are committed and the rows are written.
+#[test]
+fn rows_do_not_wait_for_what_can_be_committed() {
+    let mut bench = Bench::new(Some(1));
+    let last = MOST_SEALED as Position - 1;
+    for position in 0..last {
+        bench.write(0, "a", &[position], position + 1);
+    }
+    bench.write(0, "b", &[last], last);
+    assert_eq!(bench.visible(), [""; 0]);
+    bench.write(0, "b", &[last + 1], last + 2);
+    assert_eq!(bench.visible().len(), MOST_SEALED);
+    bench.lanes.tick().unwrap();
+    assert_eq!((bench.visible().len(), bench.lows()), (MOST_SEALED + 1, vec![last + 2, 0]));
+}
