@@ -34,6 +34,8 @@ pub struct Committer {
     seen: Arc<Seen>,
     unreachable: AtomicBool,
     abandoned: Arc<AtomicBool>,
+    /// Whether a step was given up without an answer. It may have been applied, so the next step would not know what it follows.
+    has_given_up: AtomicBool,
     wait: Wait,
 }
 
@@ -135,6 +137,7 @@ impl Committer {
             seen: Arc::default(),
             unreachable: AtomicBool::new(false),
             abandoned,
+            has_given_up: AtomicBool::new(false),
             // Parked rather than asleep: a thread that knows that the store is back can wake this one, and waking it too early does no harm.
             wait: Arc::new(std::thread::park_timeout),
         }
@@ -362,6 +365,9 @@ impl Committer {
     }
 
     fn commit_until_answered(&self, commit: &Commit) -> Result<(), Abandon> {
+        if self.has_given_up.load(Ordering::Relaxed) {
+            return Err(Abandon::Stopped);
+        }
         let mut asked_before = false;
         let outcome = self.until_answered(|| {
             let answer = match self.store.commit(&self.sink, commit) {
@@ -372,7 +378,9 @@ impl Committer {
             };
             asked_before = true;
             answer
-        })?;
+        });
+        self.has_given_up.fetch_or(outcome.is_err(), Ordering::Relaxed);
+        let outcome = outcome?;
         match outcome {
             Ok(()) => {
                 commit.splits.iter().for_each(|step| self.seen.note(&step.split, step.epoch, step.sequence + 1));
