@@ -61,3 +61,10 @@ id! {
     /// One place of the flow where records leave: the sink stage's name, with `#2`, `#3` … for its further places.
     SinkId
 }
+
+impl SinkId {
+    /// The sink stage's name, and which of its places this is, unless it is the first.
+    pub fn stage_and_place(&self) -> (&str, Option<&str>) {
+        self.as_str().split_once('#').map_or((self.as_str(), None), |(stage, place)| (stage, Some(place)))
+    }
+}

@@ -1,12 +1,14 @@
 //! The committer against a store that shows what it should not.
 
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use pseidon_delivery::committer::{Abandon, Begin, Positions};
 use pseidon_delivery::embedded::EmbeddedStore;
-use pseidon_delivery::{Claimant, Commit, CommitError, Committer, LaneCommit, SinkId, SplitCommit, SplitId, Staged, StateStore};
+use pseidon_delivery::{
+    Claimant, Commit, CommitError, Committer, LaneCommit, SinkId, SplitCommit, SplitId, Staged, StateStore, StoreError, forward_to_store,
+};
 
 fn sink() -> SinkId {
     SinkId::from("lake")
@@ -103,6 +105,42 @@ fn an_older_store_ends_the_run_also_when_it_was_taken_since() {
         Err(CommitError::Sequence { expected: 3, found: 2, .. }) => {}
         other => panic!("{other:?}"),
     }
+}
+
+/// A store that applies the next step without an answer, if it is told to.
+struct Silent {
+    inner: EmbeddedStore,
+    is_silent: AtomicBool,
+}
+
+impl StateStore for Silent {
+    fn commit_many(&self, steps: &[(&SinkId, &Commit)]) -> Vec<Result<(), CommitError>> {
+        let answers = self.inner.commit_many(steps);
+        if self.is_silent.swap(false, Ordering::Relaxed) {
+            return steps.iter().map(|_| Err(StoreError::Unavailable("no answer".into()).into())).collect();
+        }
+        answers
+    }
+
+    forward_to_store!(inner);
+}
+
+/// The step was applied, so the next one would find the store one commit further than it knows.
+#[test]
+fn no_step_follows_one_that_was_given_up_without_an_answer() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = Arc::new(Silent { inner: EmbeddedStore::open(dir.path(), "p").unwrap(), is_silent: AtomicBool::new(false) });
+    let abandoned = Arc::new(AtomicBool::new(true));
+    let committer = Committer::new(sink(), store.clone(), claimant("a"), Positions::InStore, abandoned);
+    let record = committer.take(&[split()]).unwrap().remove(0);
+    committer.begin(vec![Begin { split: split(), record, start: 0, resume: None }]).unwrap();
+    committer.ledger().advance(&split(), 5, None);
+    store.is_silent.store(true, Ordering::Relaxed);
+    for _ in 0..2 {
+        let outcome = committer.commit_idle();
+        assert!(matches!(outcome, Err(Abandon::Stopped)), "{outcome:?}");
+    }
+    assert_eq!(store.records(&sink()).unwrap()[0].1.low, Some(5));
 }
 
 #[test]

@@ -75,7 +75,7 @@ pub(crate) struct OpenSink {
 impl OpenSink {
     /// What the writer threads need of it.
     pub(crate) fn written(&self, memory: &Arc<LaneMemory>, metrics: &Metrics) -> WrittenSink {
-        let stage = self.stage.split_once('#').map_or(self.stage.as_str(), |(stage, _)| stage);
+        let stage = self.committer.sink().stage_and_place().0;
         WrittenSink {
             stage: self.stage.clone(),
             sink: self.sink.clone(),

@@ -12,8 +12,8 @@ use pseidon_delivery::{CommitRecord, Position, SplitId, failpoint};
 use pseidon_plugin::batch::Split;
 use pseidon_plugin::source::{IsGone, Resumption, SourceEvent, Start};
 
+use crate::actor::{Next, Wake};
 use crate::attempt::{Attempt, OpenSink};
-use crate::blocking::{Next, Wake};
 use crate::etl::Unit;
 use crate::failure::{Failure, guarded};
 use crate::order::OrderedSplit;

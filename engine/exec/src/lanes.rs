@@ -34,7 +34,7 @@ use pseidon_plugin::Rows;
 use pseidon_plugin::budget::{LaneMemory, LaneUse};
 use pseidon_plugin::lane::{Completion, LaneRules, Progress, Room, Sealed, Transaction};
 use pseidon_plugin::rollover::Alarm;
-use pseidon_plugin::sink::{Chunk, Publishing, Sink, SinkError};
+use pseidon_plugin::sink::{Chunk, Publishing, Sink, SinkError, SinkSetup};
 
 use self::backoff::Backoff;
 use self::open_lane::OpenLane;
@@ -123,6 +123,20 @@ impl Lanes {
             last_commit: now(),
             setup,
         }
+    }
+
+    /// The lanes of a sink that has one writer, for a caller that looks at [`Lanes::resume_at`] by itself, such as the simulation of the protocol.
+    pub fn of_one_writer(sink: Arc<dyn Sink>, setup: &SinkSetup) -> Lanes {
+        let stage = setup.committer.sink().stage_and_place().0;
+        Lanes::new(LanesSetup {
+            sink,
+            committer: setup.committer.clone(),
+            writers: 1,
+            memory: setup.memory.clone(),
+            blocked: setup.metrics.sink_blocked.with_label_values(&[stage]),
+            waker: Waker::noop().clone(),
+            shown: ShownLanes::default(),
+        })
     }
 
     /// How often [`Lanes::tick`] has to be called.

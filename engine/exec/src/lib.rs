@@ -15,6 +15,7 @@
 //!
 //! Everything here is plain threads and channels. What is in flight is bounded by one memory budget: sources pause when it is used up.
 
+mod actor;
 mod answer;
 mod attempt;
 mod blocking;

@@ -54,7 +54,6 @@ impl Opening {
                 instance: self.instance.clone(),
                 store: self.store_id.clone(),
                 committer: committer.clone(),
-                writers: settings.writer_threads,
                 memory: self.lanes.clone(),
                 stop: self.stop.clone(),
                 metrics: self.metrics.clone(),

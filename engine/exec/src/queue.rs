@@ -6,8 +6,8 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
+use crate::actor::Wake;
 use crate::attempt::AttemptId;
-use crate::blocking::Wake;
 use crate::etl::Unit;
 use crate::sync::{Condvar, Mutex};
 

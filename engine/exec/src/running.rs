@@ -9,8 +9,8 @@ use pseidon_delivery::{Position, SplitId};
 use pseidon_plugin::source::{Ended, Reading, SourceHandle, SourceSetup};
 use pseidon_plugin::stop::{Pause, Stop};
 
+use crate::actor::Actor;
 use crate::attempt::{Attempt, AttemptId, OpenSink, Over};
-use crate::blocking::Actor;
 use crate::failure::{Failure, Failures, PlanChanged, guarded};
 use crate::intake::{Intake, IntakeTask};
 use crate::pools::Pools;

@@ -26,6 +26,7 @@ pub mod sink;
 pub mod source;
 pub mod spec;
 pub mod stop;
+pub mod threads;
 pub mod waiting;
 
 pub use batch::{Batch, BatchBuilder, Payloads, Split};

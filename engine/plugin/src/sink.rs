@@ -146,8 +146,6 @@ pub struct SinkSetup {
     pub store: String,
     /// The sink's committer.
     pub committer: Arc<Committer>,
-    /// How many writers there will be.
-    pub writers: usize,
     /// What open lanes may buffer; shared by all sinks.
     pub memory: Arc<LaneMemory>,
     /// The end of the run.

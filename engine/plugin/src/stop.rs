@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use parking_lot::{Condvar, Mutex};
 
-use crate::waiting::wait_until;
+use crate::threads::wait_until;
 
 /// Two levels of ending a run: *stop reading, finish what was read*, and *leave now*. Clones share their state.
 #[derive(Clone, Debug, Default)]

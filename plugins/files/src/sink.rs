@@ -89,11 +89,8 @@ impl PreparedSink for Files {
             None => None,
         };
         let (staging, failed) = Staging::open(&bases, &setup)?;
-        let sink = setup.committer.sink().to_string();
-        let (stage, place) = match sink.split_once('#') {
-            Some((stage, place)) => (stage.to_owned(), Some(place.to_owned())),
-            None => (sink.clone(), None),
-        };
+        let (stage, place) = setup.committer.sink().stage_and_place();
+        let (stage, place) = (stage.to_owned(), place.map(str::to_owned));
         let follow_ups = FollowUps::new(SinkContext {
             pipeline: setup.pipeline.clone(),
             hook,

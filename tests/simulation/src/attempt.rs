@@ -3,13 +3,12 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::task::Waker;
 use std::time::Duration;
 
 use pseidon_delivery::committer::{Abandon, Begin, Positions, Seen};
 use pseidon_delivery::{Claimant, CommitRecord, Committer, Position, SinkId, SplitId};
 use pseidon_exec::dispatch::{Outcome, enter};
-use pseidon_exec::lanes::{Lanes, LanesSetup, ShownLanes};
+use pseidon_exec::lanes::Lanes;
 use pseidon_exec::sharing::Sharing;
 use pseidon_exec::takeover::{resumption, take_over};
 use pseidon_plugin::Stop;
@@ -92,30 +91,22 @@ fn open(
     let switching = world.clone();
     let committer = Committer::new(sink_id.clone(), store, claimant, positions, stop.abandoned());
     let committer = Arc::new(committer.remembering(seen.clone()).waiting_by(move |_| switching.switch_in_step()));
+    let setup = SinkSetup {
+        pipeline: "clicks".into(),
+        base,
+        instance: owner.to_owned(),
+        store: "simulated".into(),
+        committer: committer.clone(),
+        memory: FIXTURE.memory.clone(),
+        stop: stop.clone(),
+        metrics: FIXTURE.metrics.clone(),
+    };
     let sink: Arc<dyn Sink> = match kind {
-        SinkKind::Files => FIXTURE.files(id.plan, are_moved).open(SinkSetup {
-            pipeline: "clicks".into(),
-            base,
-            instance: owner.to_owned(),
-            store: "simulated".into(),
-            committer: committer.clone(),
-            writers: 1,
-            memory: FIXTURE.memory.clone(),
-            stop: stop.clone(),
-            metrics: FIXTURE.metrics.clone(),
-        })?,
+        SinkKind::Files => FIXTURE.files(id.plan, are_moved).open(setup.clone())?,
         SinkKind::Target => Arc::new(target::TargetSink { world: world.clone(), process: id, committer: committer.clone() }),
     };
-    let lanes = Lanes::new(LanesSetup {
-        sink: sink.clone(),
-        committer: committer.clone(),
-        writers: 1,
-        memory: FIXTURE.memory.clone(),
-        blocked: FIXTURE.metrics.sink_blocked.with_label_values(&[sink_id.as_str()]),
-        // What is blocked is tried again with every flush.
-        waker: Waker::noop().clone(),
-        shown: ShownLanes::default(),
-    });
+    // What is blocked is tried again with every flush.
+    let lanes = Lanes::of_one_writer(sink.clone(), &setup);
     Ok(OpenSink { committer, sink, lanes })
 }
 

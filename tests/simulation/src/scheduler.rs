@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use generator::{Generator, Gn};
-use pseidon_plugin::waiting::{Coroutines, simulate_threads};
+use pseidon_plugin::threads::{Coroutines, simulate_threads};
 
 use crate::Settings;
 use crate::disk::Disk;

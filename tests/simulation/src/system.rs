@@ -92,7 +92,7 @@ enum Refusal {
     Fails,
     /// A write ends after so many bytes.
     Takes(usize),
-    /// Nothing is done, and nobody is told.
+    /// Nothing is done, and the call reports success.
     Lies,
 }
 

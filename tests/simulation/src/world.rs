@@ -9,7 +9,7 @@ use fastrand::Rng;
 use parking_lot::{Mutex, MutexGuard};
 use pseidon_delivery::{SinkId, SplitId};
 use pseidon_plugin::Stop;
-use pseidon_plugin::waiting::Work;
+use pseidon_plugin::threads::Work;
 
 use crate::Settings;
 use crate::attempt::Held;
@@ -120,7 +120,7 @@ impl Shared {
         self.0.lock()
     }
 
-    /// The same, if nobody else has the world.
+    /// The same; `None` while another coroutine or thread has the lock.
     pub(crate) fn try_lock(&self) -> Option<MutexGuard<'_, World>> {
         self.0.try_lock()
     }

@@ -19,7 +19,7 @@ use parking_lot::{Condvar, Mutex};
 use prometheus::IntGauge;
 use pseidon_delivery::{Committer, failpoint};
 use pseidon_plugin::metrics::Metrics;
-use pseidon_plugin::waiting::{Background, spawn, wait_until};
+use pseidon_plugin::threads::{Background, spawn, wait_until};
 use serde_json::json;
 
 use super::follow_up::FollowUp;

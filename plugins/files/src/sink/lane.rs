@@ -149,7 +149,7 @@ fn make_lasting(file: &ClosedFile) -> Result<(), SinkError> {
     if file.hidden().is_there() {
         Ok(())
     } else {
-        Err(SinkError::Transient(format!("an open file in {} was deleted by somebody", dir.display())))
+        Err(SinkError::Transient(format!("an open file in {} was deleted by another program", dir.display())))
     }
 }
 

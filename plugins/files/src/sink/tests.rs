@@ -16,7 +16,7 @@ use pseidon_delivery::{
 };
 use pseidon_dsl::expr::ExprKind;
 use pseidon_dsl::node::Text;
-use pseidon_exec::lanes::{Lanes, LanesSetup, ShownLanes};
+use pseidon_exec::lanes::Lanes;
 use pseidon_expr::{Column, Scope};
 use pseidon_plugin::batch::MetaWanted;
 use pseidon_plugin::metrics::Metrics;
@@ -118,15 +118,7 @@ struct Writer {
 
 impl Writer {
     fn new(sink: &Arc<dyn Sink>, setup: &SinkSetup) -> Writer {
-        let lanes = Lanes::new(LanesSetup {
-            sink: sink.clone(),
-            committer: setup.committer.clone(),
-            writers: 1,
-            memory: setup.memory.clone(),
-            blocked: setup.metrics.sink_blocked.with_label_values(&["lake"]),
-            waker: Waker::noop().clone(),
-            shown: ShownLanes::default(),
-        });
+        let lanes = Lanes::of_one_writer(sink.clone(), setup);
         Writer { lanes, stop: setup.stop.clone() }
     }
 
@@ -217,7 +209,6 @@ impl World {
             instance,
             store: self.store.identity().unwrap(),
             committer: committer.clone(),
-            writers: 1,
             memory: LaneMemory::new(32 << 20),
             stop,
             metrics: Metrics::new(),

@@ -7,7 +7,7 @@ use prometheus::IntCounter;
 use pseidon_delivery::failpoint::reach;
 use pseidon_delivery::{Committer, LaneId, SplitCommit, SplitId};
 use pseidon_plugin::Rows;
-use pseidon_plugin::lane::{self, Lane, Room, Sealed};
+use pseidon_plugin::lane::{Lane, Room, Sealed, Transaction};
 use pseidon_plugin::sink::SinkError;
 use pseidon_plugin::waiting::about_to_wait;
 use rdkafka::error::{KafkaError, KafkaResult};
@@ -20,7 +20,7 @@ use super::positions::{self, Keys, position_after};
 use super::producer::TransactionalProducer;
 use super::record::Messages;
 use super::reports::NO_RECORD;
-use super::transaction::Transaction;
+use super::transaction::TransactionContent;
 
 /// A split that has not come to us by then is with another instance.
 const STEADY: Duration = Duration::from_secs(60);
@@ -28,7 +28,7 @@ const STEADY: Duration = Duration::from_secs(60);
 /// What the transactions of a run share. One is open at a time.
 pub(super) struct ProducerRun {
     pub(super) sink: KafkaSink,
-    pub(super) producer: Arc<TransactionalProducer>,
+    pub(super) producer: TransactionalProducer,
     pub(super) committer: Arc<Committer>,
     pub(super) keys: Keys,
     pub(super) lane: LaneId,
@@ -54,7 +54,7 @@ impl ProducerRun {
 /// A transaction. It is begun with the first record, or with the commit if there is none.
 pub(super) struct TransactionLane {
     run: Arc<ProducerRun>,
-    open: Option<Transaction>,
+    open: Option<TransactionContent>,
     has_records: bool,
 }
 
@@ -68,7 +68,7 @@ impl TransactionLane {
         if self.open.is_none() {
             self.run.producer.begin()?;
         }
-        let open = self.open.get_or_insert_with(Transaction::new);
+        let open = self.open.get_or_insert_with(TransactionContent::new);
         self.has_records = true;
         let first = open.records();
         open.add(rows);
@@ -153,7 +153,7 @@ impl Lane for TransactionLane {
     }
 }
 
-impl lane::Transaction for TransactionLane {
+impl Transaction for TransactionLane {
     fn commit(&mut self, splits: &[SplitCommit]) -> Result<(), SinkError> {
         let outcome = self.finish(splits);
         outcome.map_err(|error| self.failed(error, splits.iter().map(|commit| commit.split.clone())))?;

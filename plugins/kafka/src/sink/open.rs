@@ -33,7 +33,6 @@ const LONGEST_CHECK: Duration = Duration::from_millis(250);
 
 /// A sink in a run.
 pub(super) struct OpenSink {
-    pub(super) prepared: KafkaSink,
     /// The sink's own name.
     pub(super) stage: String,
     pub(super) base: PathBuf,
@@ -41,10 +40,10 @@ pub(super) struct OpenSink {
     pub(super) ids: TransactionalIds,
     /// The one that this instance has.
     pub(super) own_id: String,
-    pub(super) keys: Keys,
     pub(super) producers: ProducerSettings,
     topic: Topic,
-    run: Arc<ProducerRun>,
+    /// What its transactions share.
+    pub(super) run: Arc<ProducerRun>,
 }
 
 /// Opens the sink. A failure shows on the health page until something is written.
@@ -88,20 +87,17 @@ fn open_at(prepared: &KafkaSink, setup: SinkSetup, health: &Health) -> Result<Op
     let ids = TransactionalIds::new(&setup.pipeline, &stage, &setup.store);
     let own_id = ids.of(&setup.instance);
     let producer = producers.open(&own_id, batching)?;
-    let keys = Keys::new(&setup.pipeline, setup.committer.sink(), partitions);
     let run = ProducerRun {
         sink: prepared.clone(),
-        producer: Arc::new(producer),
+        producer,
+        keys: Keys::new(&setup.pipeline, setup.committer.sink(), partitions),
         committer: setup.committer,
-        keys: keys.clone(),
         lane: LaneId::from(LANE),
         bytes_out: setup.metrics.bytes_out.with_label_values(&[&stage]),
         health: health.clone(),
         opened: Instant::now(),
     };
     Ok(OpenSink {
-        prepared: prepared.clone(),
-        keys,
         ids,
         own_id,
         stage,
@@ -121,16 +117,16 @@ impl OpenSink {
             rules,
             client: self.run.producer.limit(),
             compression: self.run.producer.compression(),
-            refusals: &self.prepared.refusals,
+            refusals: &self.run.sink.refusals,
             now,
         };
-        self.prepared.plan.ready(rows, &limits)
+        self.run.sink.plan.ready(rows, &limits)
     }
 }
 
 impl Sink for OpenSink {
     fn rules(&self) -> LaneRules {
-        let (records, age) = (self.prepared.records, self.prepared.age);
+        let (records, age) = (self.run.sink.records, self.run.sink.age);
         LaneRules {
             single_writer: true,
             rollover: Rollover { records: Some(records), ..Rollover::every(age) },
@@ -143,7 +139,7 @@ impl Sink for OpenSink {
         if splits.is_empty() {
             return Ok(TakenOver::default());
         }
-        let held_in = format!("the topic {} (:positions-topic)", self.prepared.positions_topic);
+        let held_in = format!("the topic {} (:positions-topic)", self.run.sink.positions_topic);
         Ok(TakenOver { published: Vec::new(), held: takeover::take_over(self, splits)?, held_in })
     }
 

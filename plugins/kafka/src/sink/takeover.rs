@@ -23,10 +23,13 @@ pub(super) fn take_over(sink: &OpenSink, splits: &[TakenSplit]) -> Result<Vec<Op
         // After this the owner can commit nothing, ever: the broker has aborted its transaction and refuses its producer.
         sink.producers.open(id, Batching::default())?;
     }
-    let mut search =
-        Search { sink, wanted: splits.iter().map(|taken| (sink.keys.key(&taken.split), &taken.split)).collect(), found: HashMap::new() };
-    let scanner = Scanner::new(&sink.prepared, &sink.stage, &sink.base, sink.stop.clone())?;
-    let own = sink.keys.partition();
+    let mut search = Search {
+        sink,
+        wanted: splits.iter().map(|taken| (sink.run.keys.key(&taken.split), &taken.split)).collect(),
+        found: HashMap::new(),
+    };
+    let scanner = Scanner::new(&sink.run.sink, &sink.stage, &sink.base, sink.stop.clone())?;
+    let own = sink.run.keys.partition();
     search.read(&scanner, Extent::WithOpenTransactions, |partition| partition == own)?;
     if search.found.len() < splits.len() {
         // The topic had fewer partitions once.
@@ -51,7 +54,7 @@ impl Search<'_> {
             let split = std::str::from_utf8(key).ok().and_then(|key| self.wanted.get(key));
             let (Some(split), Some(value)) = (split, value) else { return Ok(()) };
             let position = positions::parse(value).map_err(|reason| {
-                SinkError::Fatal(format!("the position of {split} in {} cannot be read: {reason}", self.sink.prepared.positions_topic))
+                SinkError::Fatal(format!("the position of {split} in {} cannot be read: {reason}", self.sink.run.sink.positions_topic))
             })?;
             // The newest counts.
             newer.insert(*split, position);

@@ -9,7 +9,7 @@ use super::refusals::Refusal;
 use super::reports::Undelivered;
 
 /// An open transaction.
-pub(super) struct Transaction {
+pub(super) struct TransactionContent {
     since: Instant,
     /// What was sent, in order.
     sent: Vec<Sent>,
@@ -24,10 +24,10 @@ struct Sent {
     positions: Vec<Position>,
 }
 
-impl Transaction {
+impl TransactionContent {
     /// One that begins now.
-    pub(super) fn new() -> Transaction {
-        Transaction { since: Instant::now(), sent: Vec::new(), records: 0 }
+    pub(super) fn new() -> TransactionContent {
+        TransactionContent { since: Instant::now(), sent: Vec::new(), records: 0 }
     }
 
     /// How long it has been open.

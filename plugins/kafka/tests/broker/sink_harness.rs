@@ -1,14 +1,13 @@
 //! A pipeline that ends in the sink, and an engine that does what a test tells it.
 
 use std::sync::Arc;
-use std::task::Waker;
 
 use arrow::array::{RecordBatch, RecordBatchOptions};
 use arrow::datatypes::Schema;
 use pseidon_delivery::committer::{Begin, Positions};
 use pseidon_delivery::embedded::EmbeddedStore;
 use pseidon_delivery::{Claimant, CommitRecord, Committer, Position, StateStore, position_in_target};
-use pseidon_exec::lanes::{Lanes, LanesSetup, ShownLanes};
+use pseidon_exec::lanes::Lanes;
 use pseidon_expr::Scope;
 use pseidon_kafka::KafkaSinkPlugin;
 use pseidon_plugin::batch::{MetaWanted, RecordMeta};
@@ -57,7 +56,6 @@ impl Pipeline {
     /// An attempt at running the sink under this name.
     pub(crate) fn try_attempt(&self, prepared: &dyn PreparedSink, name: &str) -> Result<Instance, SinkError> {
         let (stop, name) = (Stop::new(), name.to_owned());
-        let (memory, metrics) = (LaneMemory::new(8 << 20), Metrics::new());
         let claimant = Claimant { owner: name.clone(), plan: "p".into(), accepts_other_plans: false };
         let committer = Arc::new(Committer::new("lake".into(), self.store.clone(), claimant, Positions::InTarget, stop.abandoned()));
         let setup = SinkSetup {
@@ -66,22 +64,13 @@ impl Pipeline {
             instance: name.clone(),
             store: "store".into(),
             committer: committer.clone(),
-            writers: 1,
-            memory: memory.clone(),
+            memory: LaneMemory::new(8 << 20),
             stop,
-            metrics: metrics.clone(),
+            metrics: Metrics::new(),
         };
-        let sink = prepared.open(setup)?;
+        let sink = prepared.open(setup.clone())?;
         assert!(sink.rules().single_writer);
-        let lanes = Lanes::new(LanesSetup {
-            sink: sink.clone(),
-            committer: committer.clone(),
-            writers: 1,
-            memory,
-            blocked: metrics.sink_blocked.with_label_values(&["lake"]),
-            waker: Waker::noop().clone(),
-            shown: ShownLanes::default(),
-        });
+        let lanes = Lanes::of_one_writer(sink.clone(), &setup);
         Ok(Instance { name, sink, committer, lanes })
     }
 

@@ -9,7 +9,7 @@ use pseidon_delivery::committer::{Begin, Positions};
 use pseidon_delivery::embedded::EmbeddedStore;
 use pseidon_delivery::{Claimant, Committer, Position, SinkId, SplitId, StateStore};
 use pseidon_dsl::{Node, NodeKind, Span, edn};
-use pseidon_exec::lanes::{Lanes, LanesSetup, ShownLanes};
+use pseidon_exec::lanes::Lanes;
 use pseidon_expr::Scope;
 use pseidon_plugin::batch::{BatchBuilder, MetaWanted, RecordMeta};
 use pseidon_plugin::metrics::Metrics;
@@ -52,27 +52,14 @@ fn bench(format: RecordFormat, input: &SinkInput) -> Bench {
         instance: "one".into(),
         store: store.identity().unwrap(),
         committer: Arc::new(committer),
-        writers: 1,
         memory: LaneMemory::new(1 << 20),
         stop: stop.clone(),
         metrics: Metrics::new(),
     };
     let encoder = Arc::new(RecordEncoder::new(format, input).unwrap());
     let sink = Arc::new(Stdout::new(File::from(OwnedFd::from(output)), encoder, &setup));
-    let lanes = lanes(&sink, &setup);
+    let lanes = Lanes::of_one_writer(sink.clone(), &setup);
     Bench { _dir: dir, store, stop, sink, setup, lanes, reader }
-}
-
-fn lanes(sink: &Arc<Stdout>, setup: &SinkSetup) -> Lanes {
-    Lanes::new(LanesSetup {
-        sink: sink.clone(),
-        committer: setup.committer.clone(),
-        writers: 1,
-        memory: setup.memory.clone(),
-        blocked: setup.metrics.sink_blocked.with_label_values(&["out"]),
-        waker: Waker::noop().clone(),
-        shown: ShownLanes::default(),
-    })
 }
 
 impl Bench {
@@ -236,7 +223,7 @@ fn a_full_disk_is_an_error_only_when_the_run_is_left() {
     let mut bench = bench(RecordFormat::Raw, &as_came());
     let full = File::options().write(true).open("/dev/full").unwrap();
     bench.sink = Arc::new(Stdout::new(full, bench.sink.printer.encoder.clone(), &bench.setup));
-    bench.lanes = lanes(&bench.sink, &bench.setup);
+    bench.lanes = Lanes::of_one_writer(bench.sink.clone(), &bench.setup);
     let chunk = bench.sink.route(rows(0, &["a"])).chunks.remove(0);
     let blocked = bench.setup.metrics.sink_blocked.with_label_values(&["out"]);
     let Bench { lanes, stop, .. } = &mut bench;

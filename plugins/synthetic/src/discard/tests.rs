@@ -5,7 +5,7 @@ use arrow::datatypes::Schema;
 use pseidon_delivery::committer::{Begin, Positions};
 use pseidon_delivery::embedded::EmbeddedStore;
 use pseidon_delivery::{Claimant, Committer, Position, SinkId, SplitId, StateStore};
-use pseidon_exec::lanes::{Lanes, LanesSetup, ShownLanes};
+use pseidon_exec::lanes::Lanes;
 use pseidon_expr::Scope;
 use pseidon_plugin::batch::{BatchBuilder, MetaWanted, RecordMeta};
 use pseidon_plugin::metrics::Metrics;
@@ -45,21 +45,12 @@ fn what_was_dropped_is_not_read_again() {
         instance: "one".into(),
         store: store.identity().unwrap(),
         committer: committer.clone(),
-        writers: 1,
         memory: LaneMemory::new(1 << 20),
         stop: Stop::new(),
         metrics: Metrics::new(),
     };
-    let sink = DropPlugin.prepare(&options, &input).unwrap().open(setup).unwrap();
-    let mut lanes = Lanes::new(LanesSetup {
-        sink: sink.clone(),
-        committer: committer.clone(),
-        writers: 1,
-        memory: LaneMemory::new(1 << 20),
-        blocked: Metrics::new().sink_blocked.with_label_values(&["out"]),
-        waker: Waker::noop().clone(),
-        shown: ShownLanes::default(),
-    });
+    let sink = DropPlugin.prepare(&options, &input).unwrap().open(setup.clone()).unwrap();
+    let mut lanes = Lanes::of_one_writer(sink.clone(), &setup);
     let put = |lanes: &mut Lanes, split: &SplitId, first, count| {
         let routed = sink.route(rows(split.as_str(), first, count));
         assert!(routed.bad.is_empty());

@@ -1,221 +1,16 @@
-//! The delivery protocol as a pure state machine: several instances with their own committers over one store, in every order of steps that
-//! chance gives. Whatever happens on the way, what readers see in the end is every record once, in order.
+//! Instances with their own committers over one store and the files of their machines.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque};
+use std::collections::{BTreeMap, HashSet, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use parking_lot::Mutex;
-use proptest::prelude::*;
 use pseidon_delivery::committer::{Abandon, Begin, Positions};
-use pseidon_delivery::store::{SplitVersion, refusal};
-use pseidon_delivery::{
-    Claimant, Commit, CommitError, CommitRecord, Committer, LaneCommit, LaneId, Position, SinkId, SplitCommit, SplitId, Staged, StateStore,
-    StoreError, StoredPlan, conformance,
-};
+use pseidon_delivery::{Claimant, Committer, LaneCommit, LaneId, Position, SinkId, SplitId, Staged, StateStore};
 
-// ---- a store in memory ----------------------------------------------------------------------------------------------------------------
-
-#[derive(Default)]
-struct Content {
-    identity: Option<String>,
-    records: BTreeMap<(SinkId, SplitId), CommitRecord>,
-    staged: BTreeMap<(SinkId, String), String>,
-    fenced: BTreeSet<(SinkId, String)>,
-    plans: HashMap<String, String>,
-    notes: HashMap<String, String>,
-}
-
-/// What becomes of the next answers to a commit.
-#[derive(Clone, Copy, Debug, PartialEq)]
-enum Fate {
-    Answered,
-    /// The question does not arrive.
-    Unheard,
-    /// It is done, but nobody learns of it.
-    AnswerLost,
-}
-
-#[derive(Clone, Default)]
-struct Memory {
-    content: Arc<Mutex<Content>>,
-    fates: Arc<Mutex<Vec<Fate>>>,
-}
-
-impl Content {
-    fn is_fenced(&self, sink: &SinkId, owner: &str) -> bool {
-        self.fenced.contains(&(sink.clone(), owner.to_owned()))
-    }
-
-    fn apply(&mut self, sink: &SinkId, commit: &Commit) -> Result<(), CommitError> {
-        let record = |split: &SplitId| self.records.get(&(sink.clone(), split.clone())).cloned().unwrap_or_default();
-        let shown = |step: &SplitCommit| SplitVersion { epoch: record(&step.split).epoch, sequence: record(&step.split).sequence };
-        let shown: Vec<SplitVersion> = commit.splits.iter().map(shown).collect();
-        if let Some(refused) = refusal(&commit.owner, self.is_fenced(sink, &commit.owner), &commit.splits, &shown) {
-            return Err(refused);
-        }
-        for step in &commit.splits {
-            let record = self.records.entry((sink.clone(), step.split.clone())).or_default();
-            record.sequence += 1;
-            record.low = Some(step.low);
-            record.ahead.extend(step.ahead.iter().cloned());
-            for lane in &step.caught_up {
-                record.ahead.remove(lane);
-            }
-            record.finished = step.finished;
-            record.resume = step.resume.clone().or(record.resume.take());
-        }
-        for id in &commit.published {
-            self.staged.remove(&(sink.clone(), id.clone()));
-        }
-        self.staged.extend(commit.staged.iter().map(|entry| ((sink.clone(), entry.id.clone()), entry.detail.clone())));
-        Ok(())
-    }
-}
-
-impl Memory {
-    fn commit_one(&self, sink: &SinkId, commit: &Commit) -> Result<(), CommitError> {
-        let fate = self.fates.lock().pop().unwrap_or(Fate::Answered);
-        let unanswered = || {
-            // The committer is not to wait for the store to come back.
-            std::thread::current().unpark();
-            Err(StoreError::Unavailable("no answer".into()).into())
-        };
-        if fate == Fate::Unheard {
-            return unanswered();
-        }
-        let answer = self.content.lock().apply(sink, commit);
-        if fate == Fate::AnswerLost { unanswered() } else { answer }
-    }
-}
-
-impl StateStore for Memory {
-    fn identity(&self) -> Result<String, StoreError> {
-        let mut content = self.content.lock();
-        if content.identity.is_none() {
-            content.identity = Some(pseidon_delivery::store::new_identity()?);
-        }
-        Ok(content.identity.clone().unwrap_or_default())
-    }
-
-    fn weaknesses(&self) -> Result<Vec<String>, StoreError> {
-        Ok(vec!["nothing survives the process".into()])
-    }
-
-    fn take(&self, sink: &SinkId, splits: &[SplitId], claimant: &Claimant) -> Result<Vec<CommitRecord>, CommitError> {
-        let mut content = self.content.lock();
-        if content.is_fenced(sink, &claimant.owner) {
-            return Err(CommitError::OwnerFenced(claimant.owner.clone()));
-        }
-        let take = |split: &SplitId| {
-            let record = content.records.entry((sink.clone(), split.clone())).or_default();
-            record.epoch += 1;
-            record.owners.retain(|other| *other != claimant.owner);
-            let before = record.clone();
-            record.owners.push(claimant.owner.clone());
-            if record.ahead.is_empty() || claimant.accepts_other_plans {
-                record.plan = Some(claimant.plan.clone());
-            }
-            before
-        };
-        Ok(splits.iter().map(take).collect())
-    }
-
-    fn fence(&self, sink: &SinkId, owner: &str) -> Result<(), StoreError> {
-        let owners = self.owners(sink)?;
-        let mut content = self.content.lock();
-        content.fenced.retain(|(of, other)| of != sink || owners.contains(other));
-        content.fenced.insert((sink.clone(), owner.to_owned()));
-        Ok(())
-    }
-
-    fn owners(&self, sink: &SinkId) -> Result<BTreeSet<String>, StoreError> {
-        let content = self.content.lock();
-        Ok(content.records.iter().filter(|((of, _), _)| of == sink).flat_map(|(_, record)| record.owners.clone()).collect())
-    }
-
-    fn set_owner(&self, sink: &SinkId, splits: &[(SplitId, u64)], owner: Option<&str>) -> Result<(), StoreError> {
-        let mut content = self.content.lock();
-        for (split, epoch) in splits {
-            if let Some(record) = content.records.get_mut(&(sink.clone(), split.clone()))
-                && record.epoch == *epoch
-            {
-                record.owners = owner.iter().map(|owner| (*owner).to_owned()).collect();
-            }
-        }
-        Ok(())
-    }
-
-    fn commit_many(&self, steps: &[(&SinkId, &Commit)]) -> Vec<Result<(), CommitError>> {
-        steps.iter().map(|(sink, commit)| self.commit_one(sink, commit)).collect()
-    }
-
-    fn staged(&self, sink: &SinkId) -> Result<Vec<Staged>, StoreError> {
-        let content = self.content.lock();
-        let of_sink = content.staged.iter().filter(|((of, _), _)| of == sink);
-        Ok(of_sink.map(|((_, id), detail)| Staged { id: id.clone(), detail: detail.clone() }).collect())
-    }
-
-    fn forget(&self, sink: &SinkId, ids: &[String]) -> Result<(), StoreError> {
-        self.content.lock().staged.retain(|(of, id), _| of != sink || !ids.contains(id));
-        Ok(())
-    }
-
-    fn records(&self, sink: &SinkId) -> Result<Vec<(SplitId, CommitRecord)>, StoreError> {
-        let content = self.content.lock();
-        let of_sink = content.records.iter().filter(|((of, _), _)| of == sink);
-        Ok(of_sink.map(|((_, split), record)| (split.clone(), record.clone())).collect())
-    }
-
-    fn sinks(&self) -> Result<Vec<SinkId>, StoreError> {
-        let sinks: BTreeSet<SinkId> = self.content.lock().records.keys().map(|(sink, _)| sink.clone()).collect();
-        Ok(sinks.into_iter().collect())
-    }
-
-    fn forget_splits(&self, sink: &SinkId, splits: &[SplitId]) -> Result<(), StoreError> {
-        let is_over = |record: &CommitRecord| record.finished.is_some() && record.owners.is_empty() && record.ahead.is_empty();
-        self.content.lock().records.retain(|(of, split), record| of != sink || !splits.contains(split) || !is_over(record));
-        Ok(())
-    }
-
-    fn plans(&self) -> Result<Vec<String>, StoreError> {
-        Ok(self.content.lock().plans.keys().cloned().collect())
-    }
-
-    fn plan(&self, fingerprint: &str) -> Result<Option<String>, StoreError> {
-        Ok(self.content.lock().plans.get(fingerprint).cloned())
-    }
-
-    fn add_plan(&self, plan: &StoredPlan) -> Result<(), StoreError> {
-        self.content.lock().plans.insert(plan.fingerprint.clone(), plan.text.clone());
-        Ok(())
-    }
-
-    fn forget_plans(&self, fingerprints: &[String]) -> Result<(), StoreError> {
-        self.content.lock().plans.retain(|fingerprint, _| !fingerprints.contains(fingerprint));
-        Ok(())
-    }
-
-    fn note(&self, key: &str) -> Result<Option<String>, StoreError> {
-        Ok(self.content.lock().notes.get(key).cloned())
-    }
-
-    fn set_note(&self, key: &str, value: &str) -> Result<(), StoreError> {
-        self.content.lock().notes.insert(key.into(), value.into());
-        Ok(())
-    }
-}
-
-#[test]
-fn the_store_of_these_tests_does_what_every_store_does() {
-    let stores: Mutex<HashMap<String, Memory>> = Mutex::default();
-    conformance::check(&|pipeline| Box::new(stores.lock().entry(pipeline.into()).or_default().clone()));
-}
-
-// ---- the world ------------------------------------------------------------------------------------------------------------------------
+use crate::store::{Fate, Memory};
 
 /// A split's records in order: the position of each, and the lane that it belongs to unless it is filtered out.
-type Input = Vec<(Position, Option<u8>)>;
+pub(crate) type Input = Vec<(Position, Option<u8>)>;
 
 #[derive(Clone, Debug)]
 struct File {
@@ -248,7 +43,7 @@ struct LaneFile {
     rolled: bool,
 }
 
-struct World {
+pub(crate) struct World {
     inputs: Vec<Input>,
     store: Memory,
     /// Where each split was begun.
@@ -259,7 +54,7 @@ struct World {
 }
 
 #[derive(Clone, Debug)]
-enum Step {
+pub(crate) enum Step {
     Take { by: usize, splits: u8, start: Position },
     Read { by: usize, split: usize, records: usize },
     Roll { by: usize, lanes: u8 },
@@ -290,7 +85,7 @@ fn chosen(mask: u8, count: usize) -> impl Iterator<Item = usize> {
 }
 
 impl World {
-    fn new(inputs: Vec<Input>) -> World {
+    pub(crate) fn new(inputs: Vec<Input>) -> World {
         let (store, starts, files) = Default::default();
         World { inputs, store, starts, files, instances: (0..3).map(|_| None).collect(), made: 0 }
     }
@@ -300,7 +95,7 @@ impl World {
         format!("{what}{}", self.made)
     }
 
-    fn act(&mut self, step: &Step) {
+    pub(crate) fn act(&mut self, step: &Step) {
         match step {
             Step::Take { by, splits, start } => self.take(*by, chosen(*splits, self.inputs.len()).collect(), *start),
             Step::Read { by, split, records } => self.read(*by, split % self.inputs.len(), *records),
@@ -485,7 +280,7 @@ impl World {
 
     /// The first instance is left; it takes everything, reads to the end and stops gracefully. Then the other machine is started once more,
     /// where what others left can only be published and cleared away.
-    fn finish(&mut self) {
+    pub(crate) fn finish(&mut self) {
         for by in 1..self.instances.len() {
             self.instances[by] = None;
         }
@@ -505,7 +300,7 @@ impl World {
         }
     }
 
-    fn check(&self) {
+    pub(crate) fn check(&self) {
         let hidden: Vec<_> = self.files.iter().filter(|(_, file)| !file.visible).collect();
         assert!(hidden.is_empty(), "hidden files are left: {hidden:?}");
         assert_eq!(self.store.staged(&sink()).unwrap(), [], "something is left in the store");
@@ -549,172 +344,4 @@ impl World {
 /// Publishing can be repeated, and comes too late for a file that somebody else has published already.
 fn show(files: &mut BTreeMap<String, File>, id: &str) {
     files.get_mut(id).unwrap_or_else(|| panic!("{id} is committed, and it was removed")).visible = true;
-}
-
-// ---- by hand --------------------------------------------------------------------------------------------------------------------------
-
-/// What chance seldom finds, each with the mistake that it would show.
-#[test]
-fn the_rare_cases() {
-    use Step::{Commit, Crash, Idle, LookForDead, Publish, Read, RemoveDead, Roll, Take};
-    let take = |by, splits| Take { by, splits, start: 0 };
-    let read = |by, split, records| Read { by, split, records };
-    let commit = |by, files, fates: &[Fate], leave| Commit { by, lanes: u8::MAX, files, fates: fates.to_vec(), leave };
-    let roll = |by| Roll { by, lanes: u8::MAX };
-    let idle = |by| Idle { by, fates: vec![] };
-    let publish = |by| Publish { by, count: 9 };
-    let one_lane: Vec<Input> = vec![(0..12).map(|position| (position, Some(0))).collect()];
-    let two_splits: Vec<Input> = vec![one_lane[0].clone(), one_lane[0].clone()];
-    let filtered: Vec<Input> = vec![vec![(0, Some(0)), (1, None), (2, Some(1)), (3, None)]];
-    let cases: Vec<(&str, &[Input], Vec<Step>)> = vec![
-        (
-            "what waits behind a committed file holds the low position back",
-            &one_lane,
-            vec![take(0, 1), read(0, 0, 3), roll(0), read(0, 0, 3), commit(0, 1, &[], false), idle(0), publish(0), Crash { by: 0 }],
-        ),
-        (
-            "the same with a third file",
-            &one_lane,
-            vec![
-                take(0, 1),
-                read(0, 0, 1),
-                roll(0),
-                read(0, 0, 4),
-                roll(0),
-                read(0, 0, 4),
-                commit(0, 1, &[], false),
-                idle(0),
-                Crash { by: 0 },
-                take(1, 1),
-                read(1, 0, 2),
-                commit(1, 1, &[], false),
-            ],
-        ),
-        (
-            "a committed file of a dead owner stays, though nobody here has published it",
-            &two_splits,
-            vec![
-                take(1, 2),
-                take(0, 1),
-                read(0, 0, 5),
-                commit(0, 1, &[], false),
-                Crash { by: 0 },
-                take(2, 1),
-                LookForDead { by: 1 },
-                RemoveDead { by: 1 },
-            ],
-        ),
-        (
-            "a fenced instance leaves alone what it committed without learning of it",
-            &one_lane,
-            vec![
-                take(0, 1),
-                read(0, 0, 5),
-                commit(0, 1, &[Fate::AnswerLost], true),
-                take(2, 1),
-                take(0, 1),
-                read(0, 0, 5),
-                take(2, 1),
-                commit(0, 1, &[], false),
-            ],
-        ),
-        (
-            "an answer lost between others is recognised, and the next step follows it",
-            &one_lane,
-            vec![
-                take(0, 1),
-                read(0, 0, 2),
-                commit(0, 1, &[Fate::Unheard, Fate::AnswerLost, Fate::Unheard], false),
-                read(0, 0, 2),
-                commit(0, 1, &[Fate::AnswerLost], false),
-            ],
-        ),
-        (
-            "a lane of two splits is lost as a whole when one of them is",
-            &two_splits,
-            vec![take(0, 3), read(0, 0, 3), read(0, 1, 3), take(1, 1), commit(0, 1, &[], false), take(0, 2), read(1, 0, 9)],
-        ),
-        (
-            "filtered records move the low position, and not past those that wait",
-            &filtered,
-            vec![
-                take(0, 1),
-                read(0, 0, 2),
-                idle(0),
-                read(0, 0, 2),
-                idle(0),
-                Crash { by: 0 },
-                take(1, 1),
-                read(1, 0, 4),
-                idle(1),
-                Crash { by: 1 },
-            ],
-        ),
-        (
-            "where a split begins is decided once",
-            &one_lane,
-            vec![Take { by: 0, splits: 1, start: 3 }, read(0, 0, 2), Crash { by: 0 }, Take { by: 0, splits: 1, start: 8 }],
-        ),
-    ];
-    for (name, inputs, steps) in cases {
-        println!("{name}");
-        let mut world = World::new(inputs.to_vec());
-        steps.iter().for_each(|step| world.act(step));
-        world.finish();
-        world.check();
-    }
-}
-
-// ---- chance ---------------------------------------------------------------------------------------------------------------------------
-
-fn input() -> impl Strategy<Value = Input> {
-    let record = (1u64..4, proptest::option::weighted(0.7, 0u8..4));
-    proptest::collection::vec(record, 0..30).prop_map(|records| {
-        let mut next = 0;
-        let place = |(gap, lane)| {
-            next += gap;
-            (next - 1, lane)
-        };
-        records.into_iter().map(place).collect()
-    })
-}
-
-fn fates() -> impl Strategy<Value = Vec<Fate>> {
-    let fate = prop_oneof![Just(Fate::Answered), Just(Fate::Unheard), Just(Fate::AnswerLost)];
-    prop_oneof![3 => Just(Vec::new()), 2 => proptest::collection::vec(fate, 1..4)]
-}
-
-fn step() -> impl Strategy<Value = Step> {
-    // Most of it happens to one instance, so that what it began has a chance to go on.
-    let by = || prop_oneof![5 => Just(0usize), 2 => Just(1), 1 => Just(2)];
-    prop_oneof![
-        3 => (by(), any::<u8>(), prop_oneof![3 => Just(0), 1 => 0u64..20]).prop_map(|(by, splits, start)| Step::Take { by, splits, start }),
-        9 => (by(), 0usize..4, 1usize..9).prop_map(|(by, split, records)| Step::Read { by, split, records }),
-        3 => (by(), any::<u8>()).prop_map(|(by, lanes)| Step::Roll { by, lanes }),
-        6 => (by(), any::<u8>(), 1usize..3, fates(), proptest::bool::weighted(0.2))
-            .prop_map(|(by, lanes, files, fates, leave)| Step::Commit { by, lanes, files, fates, leave }),
-        3 => (by(), fates()).prop_map(|(by, fates)| Step::Idle { by, fates }),
-        3 => (by(), 1usize..4).prop_map(|(by, count)| Step::Publish { by, count }),
-        1 => (by(), any::<u8>()).prop_map(|(by, splits)| Step::Release { by, splits }),
-        1 => by().prop_map(|by| Step::LookForDead { by }),
-        1 => by().prop_map(|by| Step::RemoveDead { by }),
-        1 => by().prop_map(|by| Step::Crash { by }),
-    ]
-}
-
-proptest! {
-    #![proptest_config(ProptestConfig { cases: 2000, failure_persistence: None, ..ProptestConfig::default() })]
-
-    #[test]
-    fn every_record_is_seen_once_and_in_order(
-        inputs in proptest::collection::vec(input(), 1..4),
-        steps in proptest::collection::vec(step(), 0..60),
-    ) {
-        let mut world = World::new(inputs);
-        for step in &steps {
-            world.act(step);
-        }
-        world.finish();
-        world.check();
-    }
 }
