@@ -18,6 +18,7 @@
 
 mod backoff;
 mod open_lane;
+mod sealed;
 #[cfg(all(test, not(feature = "model")))]
 mod tests;
 
@@ -29,20 +30,19 @@ use std::time::{Duration, Instant};
 use chrono::Utc;
 use prometheus::IntGauge;
 use pseidon_delivery::committer::Abandon;
-use pseidon_delivery::{Committer, LaneCommit, LaneId, Position, SplitId, Staged, failpoint};
+use pseidon_delivery::{Committer, LaneCommit, LaneId, Position, SplitId};
 use pseidon_plugin::Rows;
 use pseidon_plugin::budget::{LaneMemory, LaneUse};
-use pseidon_plugin::lane::{Completion, LaneRules, Progress, Room, Sealed, Transaction};
+use pseidon_plugin::lane::{LaneRules, Room, Sealed, Transaction};
 use pseidon_plugin::rollover::Alarm;
-use pseidon_plugin::sink::{Chunk, Publishing, Sink, SinkError, SinkSetup};
+use pseidon_plugin::sink::{Chunk, Sink, SinkError, SinkSetup};
 
 use self::backoff::Backoff;
 use self::open_lane::OpenLane;
 pub use self::open_lane::{ShownLane, ShownLanes};
+use self::sealed::SealedLanes;
 use crate::sync::now;
 
-/// How many sealed lanes wait for the next check, at most, so that many that fill up at the same time cost one step.
-const MOST_SEALED: usize = 16;
 /// When too many lanes are open, this part of them is sealed in one step.
 const SEALED_AT_ONCE: usize = 8;
 /// How often a target that holds the positions gets those that moved without records.
@@ -74,16 +74,14 @@ pub struct Lanes {
     open: HashMap<LaneId, OpenLane>,
     /// Rows that found no room in their lane, in order.
     waiting: HashMap<LaneId, VecDeque<WaitingChunk>>,
-    /// In the order in which they were sealed.
-    sealed: VecDeque<SealedLane>,
-    /// Committed, and not published because the target is blocked.
-    unpublished: Vec<Staged>,
+    sealed: SealedLanes,
     flushes: Vec<Flush>,
     backoff: Backoff,
     /// What the open lanes buffer.
     memory: usize,
     /// The same, as all writers of all sinks count it together.
     share: LaneUse,
+    /// When the last transaction was committed.
     last_commit: Instant,
 }
 
@@ -91,12 +89,6 @@ pub struct Lanes {
 struct WaitingChunk {
     chunk: Chunk,
     held: Box<dyn Send>,
-}
-
-struct SealedLane {
-    commit: LaneCommit,
-    /// `None` if it is durable.
-    completion: Option<Box<dyn Completion>>,
 }
 
 /// A request to commit and publish all lanes that hold records of these splits, or every lane.
@@ -114,8 +106,7 @@ impl Lanes {
             rules: LaneRules { most_open: (rules.most_open / setup.writers.max(1)).max(1), ..rules },
             open: HashMap::new(),
             waiting: HashMap::new(),
-            sealed: VecDeque::new(),
-            unpublished: Vec::new(),
+            sealed: SealedLanes::default(),
             flushes: Vec::new(),
             backoff: Backoff::new(setup.committer.sink().to_string(), setup.blocked.clone()),
             memory: 0,
@@ -215,7 +206,7 @@ impl Lanes {
             }
             self.seal_full(&chunk.lane)?;
             self.commit_if_many()?;
-            if self.is_stuck() {
+            if self.sealed.are_stuck() {
                 return Ok(Some(chunk.with_rows(rows)));
             }
             let fitting = self.fitting(&chunk.lane, &rows);
@@ -246,11 +237,6 @@ impl Lanes {
         }
         self.waiting.remove(lane);
         Ok(())
-    }
-
-    /// Whether so much waits for the target that nothing more is to be written. What can be committed was.
-    fn is_stuck(&self) -> bool {
-        !self.unpublished.is_empty() || self.sealed.len() >= MOST_SEALED
     }
 
     /// Offers rows to their lane, all or none. `end` is the chunk's [`Chunk::next`] if they are the last of it.
@@ -327,8 +313,8 @@ impl Lanes {
             self.setup.shown.hide(lane);
             let (commit, open) = open.into_commit(lane.clone());
             match open.seal()? {
-                Sealed::Durable => self.sealed.push_back(SealedLane { commit, completion: None }),
-                Sealed::Pending(completion) => self.sealed.push_back(SealedLane { commit, completion: Some(completion) }),
+                Sealed::Durable => self.sealed.push(commit, None),
+                Sealed::Pending(completion) => self.sealed.push(commit, Some(completion)),
                 Sealed::Transaction(transaction) => self.commit_transaction(&[commit], transaction)?,
             }
         }
@@ -336,59 +322,12 @@ impl Lanes {
     }
 
     fn commit_if_many(&mut self) -> Result<(), SinkError> {
-        if self.sealed.len() >= MOST_SEALED { self.commit() } else { Ok(()) }
+        if self.sealed.are_many() { self.commit() } else { Ok(()) }
     }
 
-    /// Commits what is durable, in one step, and publishes it.
+    /// Commits what is durable, and publishes it.
     fn commit(&mut self) -> Result<(), SinkError> {
-        let (mut lanes, mut staged) = (Vec::new(), Vec::new());
-        let outcome = self.complete(&mut lanes, &mut staged);
-        // What is durable belongs to the store from now on, even if another lane has failed.
-        if !lanes.is_empty() {
-            if !staged.is_empty() {
-                failpoint::reach("synced");
-            }
-            self.setup.committer.commit(&lanes, staged.clone())?;
-            if !staged.is_empty() {
-                failpoint::reach("committed");
-            }
-            self.last_commit = now();
-            self.unpublished.extend(staged);
-        }
-        outcome?;
-        self.publish()
-    }
-
-    /// Takes the sealed lanes out that are durable, up to the first that is not.
-    fn complete(&mut self, lanes: &mut Vec<LaneCommit>, staged: &mut Vec<Staged>) -> Result<(), SinkError> {
-        while let Some(first) = self.sealed.front_mut() {
-            let progress = first.completion.as_mut().map_or(Ok(Progress::Durable(Vec::new())), |completion| completion.advance())?;
-            match progress {
-                Progress::Durable(of_lane) => staged.extend(of_lane),
-                Progress::Pending => break,
-                Progress::Blocked(reason) => {
-                    self.backoff.block(&reason);
-                    break;
-                }
-            }
-            lanes.extend(self.sealed.pop_front().map(|sealed| sealed.commit));
-        }
-        Ok(())
-    }
-
-    fn publish(&mut self) -> Result<(), SinkError> {
-        if self.unpublished.is_empty() {
-            return Ok(());
-        }
-        match self.setup.sink.publish(&self.unpublished)? {
-            Publishing::Done(ids) => {
-                failpoint::reach("published");
-                self.unpublished.clear();
-                self.setup.committer.published(ids);
-            }
-            Publishing::Blocked(reason) => self.backoff.block(&reason),
-        }
-        Ok(())
+        self.sealed.advance(&*self.setup.sink, &self.setup.committer, &mut self.backoff)
     }
 
     fn commit_transaction(&mut self, lanes: &[LaneCommit], mut transaction: Box<dyn Transaction>) -> Result<(), SinkError> {
@@ -436,7 +375,7 @@ impl Lanes {
                 return Ok(());
             }
         }
-        while self.has_too_much() && self.open.len() > 1 && !self.is_stuck() {
+        while self.has_too_much() && self.open.len() > 1 && !self.sealed.are_stuck() {
             if !self.seal_oldest((self.open.len() / SEALED_AT_ONCE).max(1), None)? {
                 break;
             }
@@ -492,10 +431,7 @@ impl Lanes {
             None => open.cut_split(lane, &ledger).is_none(),
         };
         let of_chunk = |waiting: &WaitingChunk| is_meant(&waiting.chunk.rows.batch().split.id);
-        self.unpublished.is_empty()
-            && !self.open.iter().any(is_open)
-            && !self.sealed.iter().any(|sealed| sealed.commit.splits.iter().any(|(split, _)| is_meant(split)))
-            && !self.waiting.values().flatten().any(of_chunk)
+        self.sealed.are_done(is_meant) && !self.open.iter().any(is_open) && !self.waiting.values().flatten().any(of_chunk)
     }
 }
 

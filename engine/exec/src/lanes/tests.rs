@@ -7,14 +7,15 @@ use arrow::datatypes::Schema;
 use parking_lot::Mutex;
 use pseidon_delivery::committer::{Begin, Positions};
 use pseidon_delivery::embedded::EmbeddedStore;
-use pseidon_delivery::{Claimant, Position, StateStore};
+use pseidon_delivery::{Claimant, Position, Staged, StateStore};
 use pseidon_plugin::batch::{BatchBuilder, MetaWanted, RecordMeta, Split};
-use pseidon_plugin::lane::Lane;
+use pseidon_plugin::lane::{Completion, Lane, Progress};
 use pseidon_plugin::metrics::Metrics;
 use pseidon_plugin::rollover::Rollover;
-use pseidon_plugin::sink::{Routed, TakenOver, TakenSplit};
+use pseidon_plugin::sink::{Publishing, Routed, TakenOver, TakenSplit};
 use tempfile::TempDir;
 
+use super::sealed::MOST_SEALED;
 use super::*;
 
 /// What the target holds and refuses.
