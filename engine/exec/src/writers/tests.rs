@@ -141,7 +141,7 @@ impl Sink for Script {
     }
 
     fn lane(&self, _lane: &LaneId, waker: &Waker) -> Result<Box<dyn Lane>, SinkError> {
-        Ok(Box::new(ScriptedLane { script: self.clone(), waker: waker.clone(), is_committed: false }))
+        Ok(Box::new(ScriptedLane { script: self.clone(), waker: waker.clone(), is_uncommitted: false }))
     }
 
     fn tick(&self) -> Result<(), SinkError> {
@@ -152,7 +152,8 @@ impl Sink for Script {
 struct ScriptedLane {
     script: Script,
     waker: Waker,
-    is_committed: bool,
+    /// It has rows that are not committed. Until it has some, nothing is thrown away with it.
+    is_uncommitted: bool,
 }
 
 impl Lane for ScriptedLane {
@@ -164,6 +165,7 @@ impl Lane for ScriptedLane {
                 return Ok(Room::Full);
             }
         }
+        self.is_uncommitted = true;
         self.script.does(Event::Wrote(rows.position(0)))?;
         Ok(Room::Ready)
     }
@@ -180,7 +182,7 @@ impl Lane for ScriptedLane {
 impl Transaction for ScriptedLane {
     fn commit(&mut self, _splits: &[SplitCommit]) -> Result<(), SinkError> {
         self.script.does(Event::Flushed)?;
-        self.is_committed = true;
+        self.is_uncommitted = false;
         Ok(())
     }
 
@@ -191,7 +193,7 @@ impl Transaction for ScriptedLane {
 
 impl Drop for ScriptedLane {
     fn drop(&mut self) {
-        if !self.is_committed {
+        if self.is_uncommitted {
             let _ = self.script.does(Event::Dropped);
         }
     }
