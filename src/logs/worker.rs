@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, Sender, TryRecvError, bounded, unbounded};
-use pseidon_delivery::{ScopedStore, StateStore};
+use pseidon_delivery::{ScopedStore, StateStore, failpoint};
 use pseidon_exec::{Control, Finished, PlanChanged, Run, RunError};
 use pseidon_expr::panics;
 use pseidon_kafka::source::shared::SharedConsumer;
@@ -219,6 +219,7 @@ impl Work {
         let mut plan = text.plan_for_log(Arc::new(log)).map_err(|reasons| Outcome::Wrong(format!("log `{}`: {reasons}", row.log())))?;
         // Names of logs and of pipelines hold no slash, so no other pipeline has this name.
         plan.name = format!("{}/{}", plan.name, row.log());
+        failpoint::reach("planned");
         plan.text = json!({ "row": row.to_text(), "pipeline": text.text }).to_string();
         Ok(Arc::new(plan))
     }

@@ -14,7 +14,7 @@ use crate::instances::FENCED;
 use crate::kills::settle;
 
 /// The steps of the `files` sink, which a run comes past again and again.
-const STEPS_TO_FILES: &[&str] = &["opened", "written", "finished", "synced", "committed", "renamed", "published"];
+pub(crate) const STEPS_TO_FILES: &[&str] = &["opened", "written", "finished", "synced", "committed", "renamed", "published"];
 /// What follows a file's publishing where the sink has `:move-to` and `:on-close`.
 const STEPS_AFTER_FILES: &[&str] = &["moved", "hooked"];
 /// The steps of the Kafka sink.
@@ -24,6 +24,9 @@ const STEPS_OF_RECOVERY: &[&str] = &["republished", "buried", "taken", "recovere
 /// The steps of a graceful stop.
 const STEPS_OF_STOP: &[&str] = &["flushed", "released"];
 
+/// The steps of what is no protocol and has to survive a panic.
+pub(crate) const STEPS_OF_LOGS: &[&str] = &["planned", "kafka-fetched"];
+
 /// A step that is added to the sources has to be added here.
 #[test]
 fn every_step_of_the_sources_is_tried() {
@@ -31,7 +34,7 @@ fn every_step_of_the_sources_is_tried() {
     for part in ["engine", "plugins", "src"] {
         steps_below(&Path::new(env!("CARGO_MANIFEST_DIR")).join(part), &mut found);
     }
-    let tried: BTreeSet<String> = [STEPS_TO_FILES, STEPS_AFTER_FILES, STEPS_TO_KAFKA, STEPS_OF_RECOVERY, STEPS_OF_STOP]
+    let tried: BTreeSet<String> = [STEPS_TO_FILES, STEPS_AFTER_FILES, STEPS_TO_KAFKA, STEPS_OF_RECOVERY, STEPS_OF_STOP, STEPS_OF_LOGS]
         .concat()
         .into_iter()
         .map(str::to_owned)

@@ -3,6 +3,7 @@
 
 use std::time::Duration;
 
+use crate::fail_points::{STEPS_OF_LOGS, STEPS_TO_FILES};
 use crate::harness::mysql::LogTable;
 use crate::harness::servers::{Servers, free_port, get};
 use crate::harness::{Pseidon, Site, brokers, wait_until};
@@ -168,6 +169,33 @@ fn connections_are_cut() {
         scene.flows();
     }
     scene.finish();
+}
+
+/// What panics is started again by itself: the plan of a log, the consumer that all logs share, a writer, a follow-up of one log.
+#[test]
+fn what_panics_is_started_again() {
+    for step in [STEPS_OF_LOGS, STEPS_TO_FILES, &["taken", "recovered", "begun"]].concat() {
+        let site = Site::new(&format!("panic-{step}"));
+        let table = LogTable::new(&site);
+        let mut topics = Topics::new(&site, 2);
+        topics.names.iter().for_each(|name| table.set(name, FORMATS[0], "gzip"));
+        let template = Template { brokers: &brokers(), redis: None, port: None, more: "" };
+        site.write("pipeline.edn", template.text(&site, &table));
+        topics.send_all(100);
+        let mut command = site.command("pipeline.edn");
+        command.env("PSEIDON_PANIC", format!("{step}:2"));
+        let mut pseidon = site.start(command);
+        wait_until(&format!("it panics at `{step}`"), 60, || pseidon.log().contains("PSEIDON_PANIC says so") || !pseidon.is_running());
+        topics.send_all(100);
+        for (name, sent) in topics.names.iter().zip(&topics.sent) {
+            wait_until(&format!("{name} is read after a panic at `{step}`"), 60, || {
+                is_complete(&site, name, *sent) || !pseidon.is_running()
+            });
+        }
+        assert!(pseidon.is_running(), "a panic at `{step}` is no reason to end");
+        pseidon.stop(60);
+        topics.names.iter().zip(&topics.sent).for_each(|(name, sent)| check_topic(&site, name, *sent));
+    }
 }
 
 /// One log writes to a disk of its own, which is full. The others go on, can be changed and stopped; when there is room, it goes on too.

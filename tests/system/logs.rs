@@ -53,7 +53,7 @@ fn files_that_are_read_once() {
     assert_eq!(check(&site.path("out"), &fed).files, files);
 }
 
-fn gzip(text: &str) -> Vec<u8> {
+pub(crate) fn gzip(text: &str) -> Vec<u8> {
     let mut encoder = GzEncoder::new(Vec::new(), Compression::default());
     encoder.write_all(text.as_bytes()).expect("memory takes it");
     encoder.finish().expect("memory takes it")

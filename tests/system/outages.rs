@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
-use crate::harness::output::{count_gapless, files, hidden};
+use crate::harness::output::{all_lines, count_gapless, files, hidden};
 use crate::harness::pipeline::state_in;
 use crate::harness::redis::Redis;
 use crate::harness::servers::Servers;
@@ -75,6 +75,62 @@ fn a_sink_that_hangs_keeps_no_other_from_writing() {
     }
     assert_eq!(pseidon.log().matches("starting").count(), before, "it still hangs in the same attempt");
     pseidon.kill();
+}
+
+/// A partition's log is replaced by an older one of the same topic, which then grows past the position in the state: what an election of a
+/// leader that was not in sync does. Its other records are not taken for those that were read.
+#[test]
+fn a_log_that_was_truncated_between_two_runs_is_noticed() {
+    let site = Site::new("truncated-log");
+    let servers = Servers::start(&site, &["kafka"]);
+    let brokers = servers.address("PSEIDON_TEST_KAFKA");
+    let produce = |value: &str, count: &str| {
+        let mut command = site.pseidon();
+        command.args(["produce", "--brokers", &brokers, "--topic", "clicks", "-n", count, "--value", value]);
+        assert!(command.status().expect("it runs").success());
+    };
+    let (data, older) = (servers.path("kafka/data"), site.path("older"));
+    let partitions = |of: &Path| {
+        let entries = fs::read_dir(of).expect("a folder").map(|entry| entry.expect("an entry").path());
+        entries.filter(|path| path.file_name().is_some_and(|name| name.to_string_lossy().starts_with("clicks-"))).collect::<Vec<_>>()
+    };
+    let copy = |from: &Path, to: &Path| {
+        for partition in partitions(from) {
+            let name = partition.file_name().expect("a name");
+            let _ = fs::remove_dir_all(to.join(name));
+            let status = Command::new("cp").arg("-a").arg(&partition).arg(to.join(name)).status().expect("cp");
+            assert!(status.success());
+        }
+    };
+
+    produce("'first'", "400");
+    servers.kill("kafka");
+    fs::create_dir(&older).expect("a folder");
+    copy(&data, &older);
+    servers.restart("kafka");
+    produce("'lost'", "400");
+    site.write(
+        "pipeline.edn",
+        format!(
+            r#"{{:name "truncated" in (kafka {{:brokers "{brokers}" :topics ["clicks"] :format :raw :until :latest}})
+                out (files {{:path "out/{{@partition}}" :codec :raw}}) pipeline (-> in out)}}"#
+        ),
+    );
+    site.finish("pipeline.edn", 60);
+    let of_partition = |partition: usize| all_lines(&site.path(&format!("out/{partition}")));
+    let read: Vec<_> = (0..4).map(of_partition).collect();
+    assert_eq!(read.iter().map(Vec::len).sum::<usize>(), 800);
+    site.finish("pipeline.edn", 60);
+
+    servers.kill("kafka");
+    copy(&older, &data);
+    servers.restart("kafka");
+    produce("'other'", "4000");
+    let mut again = site.run("pipeline.edn");
+    again.expect_exit(1, 60);
+    assert!(again.log().contains("its log was truncated"), "{}", again.log());
+    let was_read = (0..4).filter(|partition| !read[*partition].is_empty());
+    was_read.for_each(|partition| assert_eq!(of_partition(partition), read[partition]));
 }
 
 /// The output's directory goes and comes back with what was in it, as a disk does that is unmounted, while nothing can be written in its place; and

@@ -1,11 +1,12 @@
 //! State that is held by another process, was left by another version of the pipeline, or was lost.
 
 use crate::harness::feed::Feed;
-use crate::harness::output::{check, count_gapless, files};
+use crate::harness::output::{all_lines, check, count_gapless, files};
 use crate::harness::pipeline::{Layout, Membership, Store, files_sink, kafka_source, pipeline, settings, state_in};
 use crate::harness::redis::Redis;
 use crate::harness::watch::Watcher;
 use crate::harness::{Site, wait_until};
+use crate::logs::gzip;
 
 fn generated(state: &str, condition: &str) -> String {
     format!(
@@ -64,6 +65,32 @@ fn a_changed_pipeline_waits_for_what_crashed() {
     wait_until("the new version goes on", 30, || files(&site.path("out")).len() > before + 8);
     accepted.stop(20);
     assert!(count_gapless(&site.path("out")) > delivered);
+}
+
+/// The state does not grow with all files that ever were: what was read to its end and is gone is forgotten after a while.
+#[test]
+fn files_that_are_gone_are_forgotten() {
+    let site = Site::new("forgotten");
+    let text = |forget_after: &str| {
+        format!(
+            r#"{{:name "forgotten" :settings {{:forget-after "{forget_after}"}}
+                in (files {{:path "in/*.gz" :format :raw}}) pipeline (-> in (files {{:path "out" :codec :raw}}))}}"#
+        )
+    };
+    let forgotten = |log: &str| log.lines().filter(|line| line.contains("forgot finished splits")).map(str::to_owned).collect::<Vec<_>>();
+    (0..40).for_each(|number| _ = site.write(&format!("in/{number}.gz"), gzip(&format!("{number}\n"))));
+    site.write("pipeline.edn", text("1d"));
+    site.finish("pipeline.edn", 30);
+    (0..30).for_each(|number| std::fs::remove_file(site.path(&format!("in/{number}.gz"))).expect("it is there"));
+    let early = site.finish("pipeline.edn", 30);
+    assert_eq!(forgotten(&early.log()), Vec::<String>::new(), "a day is not over");
+
+    site.write("pipeline.edn", text("0s"));
+    let log = site.finish("pipeline.edn", 30).log();
+    assert!(forgotten(&log).iter().any(|line| line.contains("count=30")), "{log}");
+    let log = site.finish("pipeline.edn", 30).log();
+    assert_eq!(forgotten(&log), Vec::<String>::new(), "what is forgotten is not found again");
+    assert_eq!(all_lines(&site.path("out")).len(), 40, "what is there is not read again");
 }
 
 #[test]

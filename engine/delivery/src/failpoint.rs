@@ -1,15 +1,15 @@
-//! Named steps at which a test can kill the process, or freeze it.
+//! Named steps at which a test can kill the process, freeze it, or have it panic.
 //!
 //! Compiled in only with the feature `failpoints`; without it [`reach`] is nothing. With it, `PSEIDON_FAIL=published:3` kills the
 //! process (SIGKILL, so that nothing can clean up) when the step `published` is reached for the third time, and `PSEIDON_FREEZE=synced:2`
-//! stops it (SIGSTOP) when `synced` is reached for the second time, until it is woken (SIGCONT).
+//! stops it (SIGSTOP) when `synced` is reached for the second time, until it is woken (SIGCONT). `PSEIDON_PANIC=planned` panics there, once.
 
 /// The process comes past the step `name`.
 #[cfg(not(feature = "failpoints"))]
 #[inline(always)]
 pub fn reach(_name: &str) {}
 
-/// The process comes past the step `name`, and dies or freezes there if the environment says so.
+/// The process comes past the step `name`, and dies, freezes or panics there if the environment says so.
 #[cfg(feature = "failpoints")]
 pub fn reach(name: &str) {
     use std::sync::LazyLock;
@@ -36,6 +36,7 @@ pub fn reach(name: &str) {
 
     static DEATH: LazyLock<Option<Target>> = LazyLock::new(|| Target::of("PSEIDON_FAIL"));
     static FREEZE: LazyLock<Option<Target>> = LazyLock::new(|| Target::of("PSEIDON_FREEZE"));
+    static PANIC: LazyLock<Option<Target>> = LazyLock::new(|| Target::of("PSEIDON_PANIC"));
 
     if DEATH.as_ref().is_some_and(|target| target.is_met(name)) {
         let _ = kill_process(getpid(), Signal::KILL);
@@ -43,5 +44,8 @@ pub fn reach(name: &str) {
     }
     if FREEZE.as_ref().is_some_and(|target| target.is_met(name)) {
         let _ = kill_process(getpid(), Signal::STOP);
+    }
+    if PANIC.as_ref().is_some_and(|target| target.is_met(name)) {
+        panic!("PSEIDON_PANIC says so at `{name}`");
     }
 }

@@ -9,7 +9,7 @@
 
 use std::collections::{BTreeSet, HashMap, HashSet, VecDeque};
 
-use crate::{CommitRecord, LaneCommit, LaneId, Position, Resume, SplitCommit, SplitId};
+use crate::{CommitRecord, LaneCommit, LaneId, Position, Resume, ResumeFrom, SplitCommit, SplitId};
 
 /// How many [`Resume`]s of a split are kept above its low position. Beyond that every second one is dropped: the source then continues
 /// with an older one, which belongs to a lower position.
@@ -39,7 +39,7 @@ struct SplitLedger {
     /// What the source said beside positions, as the store has it.
     resume: Option<Resume>,
     /// The same for positions above the low one, in their order.
-    resumes: VecDeque<(Position, Resume)>,
+    resumes: VecDeque<ResumeFrom>,
     /// Where the split ends, once the source has said so: no record at or above it will come.
     end: Option<Position>,
     /// When the split was finished, as the store has it.
@@ -116,12 +116,12 @@ impl Ledger {
         waiting.filter(|waiting| waiting.last == last).map_or(0, |waiting| waiting.ended_at_last)
     }
 
-    /// All records below `frontier` have been dispatched or filtered out. `resume` is what the source needs beside that position.
-    pub fn advance(&mut self, split: &SplitId, frontier: Position, resume: Option<&Resume>) {
+    /// All records below `frontier` have been dispatched or filtered out. `resume` is kept if it belongs to a position up to there.
+    pub fn advance(&mut self, split: &SplitId, frontier: Position, resume: Option<&ResumeFrom>) {
         let Some(ledger) = self.splits.get_mut(split) else { return };
         ledger.frontier = ledger.frontier.max(frontier);
-        if let Some(resume) = resume {
-            ledger.keep_resume(frontier, resume);
+        if let Some(resume) = resume.filter(|resume| resume.position <= frontier) {
+            ledger.keep_resume(resume);
         }
     }
 
@@ -238,13 +238,13 @@ impl SplitLedger {
         self.end.is_some_and(|end| low >= end)
     }
 
-    fn keep_resume(&mut self, at: Position, resume: &Resume) {
+    fn keep_resume(&mut self, new: &ResumeFrom) {
         match self.resumes.back_mut() {
-            // It holds for the higher position too, and is found for it.
-            Some((_, last)) if last == resume => return,
-            None if self.resume.as_ref() == Some(resume) => return,
-            Some((last_at, last)) if *last_at == at => *last = resume.clone(),
-            _ => self.resumes.push_back((at, resume.clone())),
+            // It is found for the higher position too.
+            Some(last) if last.resume == new.resume => return,
+            None if self.resume.as_ref() == Some(&new.resume) => return,
+            Some(last) if last.position == new.position => *last = new.clone(),
+            _ => self.resumes.push_back(new.clone()),
         }
         if self.resumes.len() > MOST_RESUMES {
             let mut after = self.resumes.len();
@@ -257,8 +257,8 @@ impl SplitLedger {
     }
 
     /// What belongs to the greatest position up to this one.
-    fn resume_at(&self, low: Position) -> Option<&(Position, Resume)> {
-        self.resumes.iter().take_while(|(at, _)| *at <= low).last()
+    fn resume_at(&self, low: Position) -> Option<&Resume> {
+        self.resumes.iter().take_while(|from| from.position <= low).last().map(|from| &from.resume)
     }
 
     fn prepare(&self, split: SplitId, durable: &HashMap<&LaneId, Position>, now: u64) -> SplitCommit {
@@ -266,7 +266,7 @@ impl SplitLedger {
         let ahead = durable.iter().filter(|(_, upto)| **upto > low).map(|(lane, upto)| ((*lane).clone(), *upto)).collect();
         let passed = self.ahead_order.iter().take_while(|(upto, _)| *upto <= low);
         let caught_up = passed.map(|(_, lane)| lane).filter(|lane| durable.get(lane).is_none_or(|upto| *upto <= low)).cloned().collect();
-        let resume = self.resume_at(low).map(|(_, resume)| resume.clone());
+        let resume = self.resume_at(low).cloned();
         let finished = self.is_finished_at(low).then(|| self.finished.unwrap_or(now));
         SplitCommit { split, epoch: self.epoch, sequence: self.sequence, low, ahead, caught_up, resume, finished }
     }
@@ -292,7 +292,7 @@ impl SplitLedger {
         }
         self.frontier = self.frontier.max(commit.low);
         // What the store has now is not sent again.
-        let stored = self.resumes.iter().take_while(|(at, _)| *at <= commit.low).count();
+        let stored = self.resumes.iter().take_while(|from| from.position <= commit.low).count();
         self.resumes.drain(..stored);
         for (lane, upto) in &commit.ahead {
             if let Some(before) = self.ahead.insert(lane.clone(), *upto) {

@@ -35,6 +35,6 @@ pub use copies::position_in_target;
 pub use group_commit::GroupCommit;
 pub use id::{LaneId, Position, SinkId, SplitId};
 pub use ledger::Ledger;
-pub use record::{Claimant, Commit, CommitRecord, LaneCommit, Resume, SplitCommit, Staged};
+pub use record::{Claimant, Commit, CommitRecord, LaneCommit, Resume, ResumeFrom, SplitCommit, Staged};
 pub use scoped::ScopedStore;
 pub use store::{CommitError, StateStore, StoreError, StoredPlan};

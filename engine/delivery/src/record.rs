@@ -57,6 +57,15 @@ impl fmt::Debug for Resume {
     }
 }
 
+/// A [`Resume`] with the least position that it belongs to. It belongs to higher ones too, until the source says something else.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ResumeFrom {
+    /// The position.
+    pub position: Position,
+    /// What the source keeps beside it.
+    pub resume: Resume,
+}
+
 /// The instance that takes splits.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Claimant {

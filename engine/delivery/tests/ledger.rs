@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use pseidon_delivery::{CommitRecord, LaneCommit, LaneId, Ledger, Position, SplitCommit, SplitId};
+use pseidon_delivery::{CommitRecord, LaneCommit, LaneId, Ledger, Position, ResumeFrom, SplitCommit, SplitId};
 
 /// One thing that happens to a ledger. `"x@7"` is the lane x, durable up to 7.
 enum Act {
@@ -237,6 +237,10 @@ fn a_split_that_was_dropped_is_gone() {
 }
 
 /// Commits what the lane `x` holds up to this position; returns the step's resume value.
+fn resume_from(position: u64, at: u64) -> ResumeFrom {
+    ResumeFrom { position, resume: format!("at {at}").into() }
+}
+
 fn commit_x(ledger: &mut Ledger, upto: Position) -> Option<String> {
     let lanes = [LaneCommit { lane: "x".into(), splits: vec![("s".into(), upto)] }];
     let steps = ledger.prepare(&lanes, 0);
@@ -250,15 +254,30 @@ fn a_resume_value_belongs_to_the_greatest_position_up_to_the_low_one() {
     ledger.take("s".into(), record(1, 1, Some(0), &[]), 0);
     for at in [10, 20, 30, 40] {
         ledger.dispatch(&"s".into(), &"x".into(), at - 10, at - 1);
-        ledger.advance(&"s".into(), at, Some(&format!("at {at}").as_str().into()));
+        ledger.advance(&"s".into(), at, Some(&resume_from(at, at)));
     }
     assert_eq!(commit_x(&mut ledger, 5), None, "nothing was said about a position up to 5");
     assert_eq!(commit_x(&mut ledger, 25).as_deref(), Some("at 20"));
     assert_eq!(commit_x(&mut ledger, 26), None, "the store has it");
     assert_eq!(commit_x(&mut ledger, 40).as_deref(), Some("at 40"));
-    ledger.advance(&"s".into(), 50, Some(&"at 40".into()));
+    ledger.advance(&"s".into(), 50, Some(&resume_from(50, 40)));
     let idle = ledger.prepare_idle(0);
     assert_eq!((idle[0].low, idle[0].resume.clone()), (50, None), "it has not changed");
+}
+
+/// A batch may be committed up to a position inside it, and a part of it may leave before the rest.
+#[test]
+fn a_resume_value_may_belong_to_positions_inside_a_batch() {
+    let mut ledger = Ledger::default();
+    ledger.take("s".into(), record(1, 1, Some(0), &[]), 0);
+    ledger.dispatch(&"s".into(), &"x".into(), 0, 9);
+    ledger.advance(&"s".into(), 10, Some(&resume_from(1, 1)));
+    assert_eq!(commit_x(&mut ledger, 4).as_deref(), Some("at 1"));
+    ledger.advance(&"s".into(), 12, Some(&resume_from(13, 13)));
+    assert_eq!(commit_x(&mut ledger, 12), None, "it belongs to no position up to there");
+    ledger.dispatch(&"s".into(), &"x".into(), 12, 15);
+    ledger.advance(&"s".into(), 16, Some(&resume_from(13, 13)));
+    assert_eq!(commit_x(&mut ledger, 14).as_deref(), Some("at 13"));
 }
 
 #[test]
@@ -267,18 +286,18 @@ fn resume_values_of_a_split_that_waits_for_long_are_thinned_out() {
     ledger.take("s".into(), record(1, 1, Some(0), &[]), 0);
     for at in 1..=100_000 {
         ledger.dispatch(&"s".into(), &"x".into(), at - 1, at - 1);
-        ledger.advance(&"s".into(), at, Some(&at.to_string().into()));
+        ledger.advance(&"s".into(), at, Some(&resume_from(at, at)));
     }
     let mut last = 0;
     for upto in (1..=100_000).step_by(777) {
         if let Some(resume) = commit_x(&mut ledger, upto) {
-            let at: u64 = resume.parse().unwrap();
+            let at: u64 = resume.trim_start_matches("at ").parse().unwrap();
             assert!(at <= upto && at > last, "{at} for {upto}");
             last = at;
         }
     }
     assert!(last > 99_000, "{last}");
-    assert_eq!(commit_x(&mut ledger, 100_000).as_deref(), Some("100000"), "the newest one is never dropped");
+    assert_eq!(commit_x(&mut ledger, 100_000).as_deref(), Some("at 100000"), "the newest one is never dropped");
 }
 
 #[test]

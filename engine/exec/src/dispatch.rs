@@ -2,15 +2,15 @@
 //!
 //! The order of the steps is part of the argument in `docs/delivery.md`, so the simulation of the protocol runs this code too.
 
-use pseidon_delivery::{Committer, Position, Resume, SplitId};
+use pseidon_delivery::{Committer, Position, ResumeFrom, SplitId};
 use pseidon_plugin::sink::Chunk;
 
 /// What was made of a batch, or of a part of it.
 pub struct Outcome {
     /// The first position that is not complete with it.
     pub next: Position,
-    /// What the source needs beside that position.
-    pub resume: Option<Resume>,
+    /// What the source said of the batch.
+    pub resume: Option<ResumeFrom>,
     /// Whether the split ends there.
     pub ends: bool,
     /// Chunks with the number of their sink.

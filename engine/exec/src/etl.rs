@@ -103,11 +103,12 @@ fn handle(unit: Unit, processors: &mut Processors, workplace: &Workplace) -> Res
     chunks.extend(put_aside(&attempt, batch, bad)?);
     Chunk::charge(batch, &mut chunks);
     let send = |outcome| dispatch(&attempt, source, &unit.split.split.id, outcome, workplace);
+    let resume = batch.resume.clone();
     if is_last {
-        unit.split.complete(unit.number, Outcome { next: batch.next, resume: batch.resume.clone(), ends: batch.ends, chunks }, send)?;
+        unit.split.complete(unit.number, Outcome { next: batch.next, resume, ends: batch.ends, chunks }, send)?;
         queue.release(attempt.id, has_its_turn);
     } else {
-        send(Outcome { next: batch.positions[upto], resume: None, ends: false, chunks })?;
+        send(Outcome { next: batch.positions[upto], resume, ends: false, chunks })?;
         queue.put_back(attempt.id, Unit { done: upto, ..unit });
     }
     Ok(())

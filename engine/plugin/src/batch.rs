@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use arrow::array::{BinaryArray, BinaryBuilder, StringArray, StringBuilder};
 use bytes::{Bytes, BytesMut};
-use pseidon_delivery::{Position, Resume, SplitId};
+use pseidon_delivery::{Position, ResumeFrom, SplitId};
 
 use crate::budget::{Charge, Share};
 use crate::memory::ArrayMemory;
@@ -46,8 +46,9 @@ pub struct Batch {
     /// The first position that the batch does not cover. Positions without a record (markers, gaps) are covered too. It is the last record's own
     /// position where more records of that position follow in the next batch.
     pub next: Position,
-    /// What the source needs beside [`Batch::next`] to continue there; kept with the position, and not read by the engine.
-    pub resume: Option<Resume>,
+    /// What the source needs beside a position to continue there, from a position on that the batch covers, or from [`Batch::next`] on; kept with
+    /// the position, and not read by the engine.
+    pub resume: Option<ResumeFrom>,
     /// Whether no record of the split will come after this batch, in this run or a later one.
     pub ends: bool,
     /// Milliseconds since 1970, where wanted and known; `i64::MIN` stands for none.
@@ -269,6 +270,7 @@ impl BatchBuilder {
     }
 
     /// How many bytes of payloads, keys and headers it holds.
+    #[inline]
     pub fn bytes(&self) -> usize {
         let keys = self.keys.as_ref().map_or(0, |keys| keys.values_slice().len());
         let headers = self.headers.as_ref().map_or(0, |headers| headers.values_slice().len());

@@ -82,16 +82,19 @@ impl Rows {
     }
 
     /// The row's number in its batch.
+    #[inline]
     pub fn number(&self, row: usize) -> usize {
         self.numbers.value(row) as usize
     }
 
     /// The row's position in its split.
+    #[inline]
     pub fn position(&self, row: usize) -> Position {
         self.batch.positions[self.number(row)]
     }
 
     /// The bytes that came, whether or not they are still the record.
+    #[inline]
     pub fn payload(&self, row: usize) -> Option<&[u8]> {
         self.batch.payloads.get(self.number(row))
     }

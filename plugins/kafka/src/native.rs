@@ -25,10 +25,12 @@ use crate::logs::ClientLogs;
 
 mod messages;
 mod metadata;
+mod positions;
 mod questions;
 
 pub(crate) use messages::{Fetched, Message};
 pub(crate) use metadata::FoundPartition;
+pub(crate) use positions::LogPosition;
 pub(crate) use questions::Committed;
 
 /// How long a consumer may take to say goodbye to its group.
@@ -237,12 +239,6 @@ impl Consumer {
     pub(crate) fn resume(&self, partitions: &TopicPartitionList) -> Result<(), NativeError> {
         // SAFETY: as above.
         check(unsafe { rd::rd_kafka_resume_partitions(self.ptr(), partitions.ptr()) })
-    }
-
-    /// Fills in the offset after the last message that was handed out, transaction markers included.
-    pub(crate) fn positions(&self, partitions: &mut TopicPartitionList) -> Result<(), NativeError> {
-        // SAFETY: as above.
-        check(unsafe { rd::rd_kafka_position(self.ptr(), partitions.ptr()) })
     }
 
     /// The offset after the last message, as the last fetch has seen it.

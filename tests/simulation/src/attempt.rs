@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use pseidon_delivery::committer::{Abandon, Begin, Positions, Seen};
-use pseidon_delivery::{Claimant, CommitRecord, Committer, Position, SinkId, SplitId};
+use pseidon_delivery::{Claimant, CommitRecord, Committer, Position, ResumeFrom, SinkId, SplitId};
 use pseidon_exec::dispatch::{Outcome, enter};
 use pseidon_exec::lanes::Lanes;
 use pseidon_exec::sharing::Sharing;
@@ -230,7 +230,8 @@ impl Attempt<'_> {
             chunks.extend(routed.chunks.into_iter().map(|chunk| (number, chunk)));
         }
         let sinks: Vec<usize> = (0..self.sinks.len()).collect();
-        let outcome = Outcome { next, resume: Some(resume), ends: false, chunks };
+        let resume = Some(ResumeFrom { position: next, resume });
+        let outcome = Outcome { next, resume, ends: false, chunks };
         for (number, chunk) in enter(&|number| &*self.sinks[number].committer, &sinks, &id, outcome) {
             self.sinks[number].lanes.write(chunk, ())?;
         }

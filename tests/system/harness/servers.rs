@@ -32,6 +32,11 @@ impl Servers {
         self.addresses.get(variable).unwrap_or_else(|| panic!("{variable} is not among {:?}", self.addresses)).clone()
     }
 
+    /// A path below the folder in which the servers keep what is theirs.
+    pub(crate) fn path(&self, below: &str) -> PathBuf {
+        self.dir.join(below)
+    }
+
     /// Kills a server as a power cut would.
     pub(crate) fn kill(&self, name: &str) {
         script("local-kill", &self.dir, &[name]);

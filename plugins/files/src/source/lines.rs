@@ -7,7 +7,7 @@ use std::io;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use pseidon_delivery::Position;
+use pseidon_delivery::{Position, ResumeFrom};
 use pseidon_plugin::{Batch, Payloads, Split};
 use thiserror::Error;
 
@@ -269,7 +269,7 @@ impl Iterator for Batches<'_> {
         self.tail.push(&self.block.bytes[from..from + (next - start) as usize]);
         let payloads = Payloads::new(self.block.bytes.slice(from..self.done), spans, plain);
         let mut batch = Batch::from_payloads(self.split.clone(), payloads, positions, next);
-        batch.resume = self.block.is_plain.then(|| self.tail.mark().to_resume());
+        batch.resume = self.block.is_plain.then(|| ResumeFrom { position: next, resume: self.tail.mark().to_resume() });
         Some(batch)
     }
 }

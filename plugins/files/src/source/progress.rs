@@ -18,7 +18,7 @@ use std::io;
 use std::os::unix::fs::FileExt;
 use std::sync::Arc;
 
-use pseidon_delivery::{Position, Resume};
+use pseidon_delivery::{Position, Resume, ResumeFrom};
 use pseidon_plugin::source::Resumption;
 use pseidon_plugin::{Batch, Split};
 use sha2::{Digest, Sha256};
@@ -86,7 +86,7 @@ pub(super) fn rewritten() -> Resume {
 /// The end of a split, with what is kept with its last position.
 pub(super) fn end_of(split: Arc<Split>, position: Position, resume: Resume) -> Batch {
     let mut end = Batch::end_of(split, position);
-    end.resume = Some(resume);
+    end.resume = Some(ResumeFrom { position, resume });
     end
 }
 

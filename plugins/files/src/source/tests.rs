@@ -176,7 +176,7 @@ fn engine(run: usize, events: &Receiver<SourceEvent>, seen: &Mutex<Seen>, durabl
                 seen.held.insert(batch.split.id.clone(), batch.next);
                 let stored = seen.stored.get_mut(&batch.split.id).unwrap();
                 stored.position = batch.next;
-                stored.resume = batch.resume.or(stored.resume.take());
+                stored.resume = batch.resume.map(|from| from.resume).or(stored.resume.take());
                 stored.is_finished = batch.ends;
                 durable.lock().insert(batch.split.id.clone(), batch.next);
             }

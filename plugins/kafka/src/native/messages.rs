@@ -10,6 +10,7 @@ use pseidon_plugin::raw_headers;
 use rdkafka::bindings as rd;
 use rdkafka::error::IsError;
 
+use super::positions::known_epoch;
 use super::{NativeError, text};
 
 /// Of so many messages one is looked at.
@@ -141,6 +142,13 @@ impl<'a> Message<'a> {
     #[inline]
     pub(crate) fn offset(&self) -> i64 {
         self.raw.offset
+    }
+
+    /// The epoch of the leader that took the record in; `None` if the broker does not give it.
+    #[inline]
+    pub(crate) fn leader_epoch(&self) -> Option<i32> {
+        // SAFETY: the message is alive.
+        known_epoch(unsafe { rd::rd_kafka_message_leader_epoch(self.raw) })
     }
 
     /// The value; `None` for a tombstone.

@@ -108,17 +108,15 @@ impl Scanner {
 
     /// Takes out the partitions that were read up to their ends; markers of transactions count, though they are not handed out.
     fn forget_reached(&self, reading: &mut Vec<Reading>) {
-        let mut list = TopicPartitionList::new();
         for one in reading.iter_mut() {
             one.end = self.end_of(one);
-            list.add_partition(&one.at.topic, one.at.partition);
         }
-        if self.consumer.positions(&mut list).is_err() {
-            return;
-        }
+        let names: Vec<TopicPartition> = reading.iter().map(|one| one.at.clone()).collect();
+        let Ok(positions) = self.consumer.positions(&names) else { return };
+        let mut positions = positions.into_iter();
         reading.retain(|one| {
-            let reached = list.find_partition(&one.at.topic, one.at.partition).and_then(|element| element.offset().to_raw());
-            !matches!((reached, one.end), (Some(reached), Some(end)) if reached >= end)
+            let reached = positions.next().flatten();
+            !matches!((reached, one.end), (Some(reached), Some(end)) if reached.offset >= end)
         });
     }
 }

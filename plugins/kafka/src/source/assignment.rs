@@ -3,11 +3,11 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use pseidon_delivery::{Position, SplitId};
+use pseidon_delivery::{Position, ResumeFrom, SplitId};
 use pseidon_plugin::batch::RecordMeta;
 use pseidon_plugin::{Batch, BatchBuilder, Split};
 
-use super::identity::TopicId;
+use super::identity::LogIdentity;
 use super::outlet::Outlet;
 use crate::native::{Fetched, Message, TopicPartition};
 
@@ -30,8 +30,8 @@ pub(super) struct ReadySplit {
     pub(super) split: Arc<Split>,
     /// Who gets its records.
     pub(super) outlet: Arc<Outlet>,
-    /// The topic's id.
-    pub(super) topic_id: TopicId,
+    /// The log that `start` belongs to.
+    pub(super) log: LogIdentity,
     pub(super) start: Position,
     /// Where reading ends, in a finite run.
     pub(super) until: Option<Position>,
@@ -43,10 +43,12 @@ pub(super) struct Assigned {
     pub(super) split: Arc<Split>,
     /// Who gets its records.
     pub(super) outlet: Arc<Outlet>,
-    /// The topic's id when the partition was assigned.
-    pub(super) topic_id: TopicId,
+    /// The log that is read; its topic is the one that was there when the partition was assigned.
+    pub(super) log: LogIdentity,
     /// The offset after the last record that was taken in.
     pub(super) next: Position,
+    /// The same when the batch that is open was begun.
+    batch_from: Position,
     /// The offset up to which records are known to be durable.
     pub(super) durable: Position,
     /// Where reading ends, in a finite run.
@@ -70,18 +72,26 @@ impl Assigned {
     /// The batch that is open, if any.
     pub(super) fn finish(&mut self) -> Option<Batch> {
         let mut batch = self.builder.take()?.finish(self.next);
-        batch.resume = self.topic_id.to_resume();
+        batch.resume = self.resume_after(self.batch_from);
         Some(batch)
     }
 
-    /// Positions below `next` hold no further record: a batch that says so, if that is news. Nothing may be open.
-    pub(super) fn skip_to(&mut self, next: Position) -> Option<Batch> {
+    /// What belongs to every position above this one, up to the next. That below them may be of an earlier epoch does no harm: of two epochs
+    /// the later one ends at the higher offset.
+    fn resume_after(&self, position: Position) -> Option<ResumeFrom> {
+        Some(ResumeFrom { position: position + 1, resume: self.log.to_resume()? })
+    }
+
+    /// Positions below `next` hold no further record, and what is there is of this epoch: a batch that says so, if that is news. Nothing may be
+    /// open.
+    pub(super) fn skip_to(&mut self, next: Position, leader_epoch: Option<i32>) -> Option<Batch> {
         if self.builder.is_some() || next <= self.next || self.until.is_some_and(|until| next > until) {
             return None;
         }
-        self.next = next;
+        self.log.leader_epoch = leader_epoch;
         let mut batch = Batch::without_records(self.split.clone(), next);
-        batch.resume = self.topic_id.to_resume();
+        batch.resume = self.resume_after(self.next);
+        self.next = next;
         Some(batch)
     }
 }
@@ -89,10 +99,20 @@ impl Assigned {
 impl Assignment {
     /// The partition is ours, to be read from `next`.
     pub(super) fn add(&mut self, begun: ReadySplit) {
-        let ReadySplit { at, split, outlet, topic_id, start, until } = begun;
+        let ReadySplit { at, split, outlet, log, start, until } = begun;
         self.places.clear();
-        let (next, durable) = (start, start);
-        self.partitions.push(Assigned { at, split, outlet, topic_id, next, durable, until, done: false, builder: None });
+        self.partitions.push(Assigned {
+            at,
+            split,
+            outlet,
+            log,
+            next: start,
+            batch_from: start,
+            durable: start,
+            until,
+            done: false,
+            builder: None,
+        });
     }
 
     /// These are ours no longer. What was not handed on of them is dropped.
@@ -163,13 +183,17 @@ impl Assignment {
         }
         let payload = message.payload();
         let size = payload.map_or(0, |payload| payload.len() + 1);
+        let leader_epoch = message.leader_epoch();
         let before = match &assigned.builder {
-            Some(builder) if builder.bytes() + size > BATCH_BYTES && !builder.is_empty() => assigned.finish(),
+            Some(builder) if builder.bytes() + size > BATCH_BYTES || leader_epoch != assigned.log.leader_epoch => assigned.finish(),
             _ => None,
         };
         let wanted = assigned.outlet.wanted;
-        let builder =
-            assigned.builder.get_or_insert_with(|| BatchBuilder::new(assigned.split.clone(), wanted, capacity(fetched, index).max(size)));
+        let builder = assigned.builder.get_or_insert_with(|| {
+            assigned.log.leader_epoch = leader_epoch;
+            assigned.batch_from = assigned.next;
+            BatchBuilder::new(assigned.split.clone(), wanted, capacity(fetched, index).max(size))
+        });
         let mut meta = RecordMeta::default();
         if wanted.timestamp {
             meta.timestamp = message.timestamp();

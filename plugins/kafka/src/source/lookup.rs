@@ -14,7 +14,7 @@ use rdkafka::Offset;
 use rdkafka::types::RDKafkaErrorCode;
 
 use super::failure::{Leave, Meaning, denied};
-use super::identity::TopicId;
+use super::identity::{LogIdentity, TopicId};
 use super::start::{self, OnMissingState, PATIENCE, Start, list_of};
 use super::{KafkaSource, Topics};
 use crate::native::{Client, Committed, NativeError, TopicPartition};
@@ -45,8 +45,8 @@ pub(super) struct Wanted {
     pub(super) ticket: u64,
     /// Where to resume, if the state has it,
     pub(super) known: Option<Position>,
-    /// and the id of the topic that this belongs to.
-    pub(super) topic_id: TopicId,
+    /// and the log that this belongs to.
+    pub(super) log: LogIdentity,
 }
 
 /// What is known of a partition's place.

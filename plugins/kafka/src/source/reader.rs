@@ -15,6 +15,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, never};
+use pseidon_delivery::failpoint::reach;
 use pseidon_delivery::{Position, SplitId};
 use pseidon_plugin::batch::Batch;
 use pseidon_plugin::source::{SourceError, SourceHandle, SourceSetup, Stopped};
@@ -37,8 +38,11 @@ use crate::native::{Consumer, Event, Fetched, TopicPartition};
 const FETCH_MESSAGES: usize = 8192;
 /// How long an idle source sleeps before it looks whether the run ends.
 const IDLE: Duration = Duration::from_millis(250);
-/// The same while partitions arrive or leave.
+/// The same while partitions arrive or leave,
 const BUSY: Duration = Duration::from_millis(10);
+/// and in the beginning of that, when most answers come: each of several steps would wait for the fetch before it.
+const QUICK: Duration = Duration::from_millis(1);
+const QUICK_FOR: Duration = Duration::from_millis(200);
 /// How long the source just waits for room. After that it pauses its partitions, which throws away what librdkafka has fetched ahead, and
 /// takes part in its group's life while it goes on waiting. It does not wait where librdkafka would fetch ahead without a limit.
 const PATIENCE: Duration = Duration::from_secs(1);
@@ -96,6 +100,8 @@ pub(super) struct Reader<'a> {
     paused: bool,
     /// Whether most of what came last was keys: librdkafka does not count them in what it fetches ahead.
     fetches_uncounted: bool,
+    /// Since when partitions arrive or leave.
+    busy_since: Option<Instant>,
     /// Whether no broker could be reached when one was last needed.
     unreachable: bool,
     /// What is durable and not yet told to the group.
@@ -128,6 +134,7 @@ impl<'a> Reader<'a> {
             failure: None,
             paused: false,
             fetches_uncounted: false,
+            busy_since: None,
             unreachable: false,
             durable: HashMap::new(),
             next_tick: Instant::now(),
@@ -180,8 +187,13 @@ impl<'a> Reader<'a> {
     }
 
     /// How long a fetch may wait for messages.
-    fn patience(&self) -> Duration {
-        if self.arrivals.is_empty() && self.departures.is_empty() { IDLE } else { BUSY }
+    fn patience(&mut self) -> Duration {
+        if self.arrivals.is_empty() && self.departures.is_empty() {
+            self.busy_since = None;
+            return IDLE;
+        }
+        let since = *self.busy_since.get_or_insert_with(Instant::now);
+        if since.elapsed() < QUICK_FOR { QUICK } else { BUSY }
     }
 
     /// Reads for runs that come and go, until reading ends.
@@ -244,6 +256,7 @@ impl<'a> Reader<'a> {
     /// Fetches once, hands on what came, and takes everything else a step further.
     fn pass(&mut self, fetched: &mut Fetched, patience: Duration) -> Result<(), Leave> {
         self.consumer.fetch(fetched, patience);
+        reach("kafka-fetched");
         if !fetched.is_empty() {
             self.fetches_uncounted = fetched.is_mostly_keys();
         }
@@ -367,7 +380,8 @@ impl<'a> Reader<'a> {
         self.leave_all()?;
         let mut fetched = Fetched::with_capacity(FETCH_MESSAGES);
         while !self.departures.is_empty() {
-            self.pass(&mut fetched, BUSY)?;
+            let patience = self.patience();
+            self.pass(&mut fetched, patience)?;
         }
         self.failure.take().map_or(Ok(()), |error| Err(Leave::Failed(error)))
     }

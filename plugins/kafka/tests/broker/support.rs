@@ -359,7 +359,7 @@ fn answer(event: SourceEvent, seen: &Mutex<Seen>, durable: &Mutex<HashMap<SplitI
             let records: Vec<_> = batch.positions.iter().enumerate().map(|(row, position)| (*position, payload(row))).collect();
             seen.records.entry(split.clone()).or_default().extend(records);
             seen.stored.insert(split.clone(), batch.next);
-            seen.resumes.extend(batch.resume.clone().map(|resume| (split.clone(), resume)));
+            seen.resumes.extend(batch.resume.clone().map(|from| (split.clone(), from.resume)));
             for row in 0..batch.len() {
                 let text = |bytes: &[u8]| String::from_utf8(bytes.to_vec()).unwrap();
                 seen.keys.extend(batch.keys.as_ref().map(|keys| keys.iter().nth(row).unwrap().map(text)));

@@ -12,19 +12,21 @@ use pseidon_plugin::batch::Split;
 use pseidon_plugin::source::{Pending, Resumption, SourceError, Start};
 use rdkafka::Offset;
 
-use super::super::assignment::{ReadySplit, split};
+use super::super::assignment::{Assigned, ReadySplit, split};
 use super::super::failure::Leave;
-use super::super::identity::TopicId;
+use super::super::identity::LogIdentity;
 use super::super::lookup::{NoPlace, Place, Question, Wanted};
 use super::super::outlet::{Outlet, Outlets};
 use super::super::start::{OnMissingState, list_of};
 use super::{Reader, raw};
-use crate::native::TopicPartition;
+use crate::native::{LogPosition, TopicPartition};
 
+/// How long librdkafka's own thread may take to be told where to read.
+const SEEK_PATIENCE: Duration = Duration::from_millis(500);
 /// The pause before brokers are asked again where a partition begins.
 const PAUSE: Duration = Duration::from_millis(500);
 
-/// Partitions that are ours and not read yet.
+/// Partitions that are ours and not read yet, or only since now.
 #[derive(Default)]
 pub(super) struct Arrivals {
     taking: Vec<Taking>,
@@ -37,6 +39,8 @@ pub(super) struct Arrivals {
     /// Partitions of which the state seemed older than what was delivered. They are taken over once more before that is believed: an instance
     /// that was frozen between taking and asking sees offsets of its successor.
     doubted: BTreeSet<TopicPartition>,
+    /// Partitions that are assigned, and of whose log it was not asked yet whether it still has what was read of it.
+    unchecked: BTreeSet<TopicPartition>,
     /// Whether it was said that brokers do not answer.
     told: bool,
 }
@@ -70,7 +74,7 @@ pub(super) type Gone = (TopicPartition, Arc<Split>, Arc<Outlet>);
 
 impl Arrivals {
     pub(super) fn is_empty(&self) -> bool {
-        self.taking.is_empty() && self.placing.is_empty() && self.beginning.is_empty()
+        self.taking.is_empty() && self.placing.is_empty() && self.beginning.is_empty() && self.unchecked.is_empty()
     }
 
     /// Whether a partition of the topic is on its way.
@@ -168,6 +172,9 @@ impl Reader<'_> {
                 }
             }
         }
+        if !self.arrivals.unchecked.is_empty() {
+            self.check_logs();
+        }
         if self.arrivals.ask_again.is_some_and(|at| Instant::now() >= at) {
             self.arrivals.ask_again = None;
             self.lookups.ask(Question::PlacesAgain(std::mem::take(&mut self.arrivals.unplaced)));
@@ -182,8 +189,8 @@ impl Reader<'_> {
             let Some((at, split)) = partition else { continue };
             self.arrivals.last_ticket += 1;
             let ticket = self.arrivals.last_ticket;
-            let topic_id = known.as_ref().and_then(|known| known.resume.as_ref()).map(TopicId::from_resume).unwrap_or_default();
-            wanted.push(Wanted { at: at.clone(), ticket, known: known.map(|known| known.position), topic_id });
+            let log = known.as_ref().and_then(|known| known.resume.as_ref()).map(LogIdentity::from_resume).unwrap_or_default();
+            wanted.push(Wanted { at: at.clone(), ticket, known: known.map(|known| known.position), log });
             self.arrivals.placing.insert(at, Placing { outlet: outlet.clone(), split, ticket, trouble: None });
         }
         if !wanted.is_empty() {
@@ -221,8 +228,10 @@ impl Reader<'_> {
                 Ok((start, place)) => {
                     let Some(Placing { outlet, split, .. }) = self.arrivals.placing.remove(&wanted.at) else { continue };
                     self.arrivals.doubted.remove(&wanted.at);
-                    let (at, topic_id, until) = (wanted.at, place.topic_id, place.end);
-                    let one = ReadySplit { at, split, outlet: outlet.clone(), topic_id, start, until };
+                    // The epoch belongs to the position that the state has.
+                    let leader_epoch = wanted.log.leader_epoch.filter(|_| wanted.known == Some(start));
+                    let log = LogIdentity { topic: place.topic_id, leader_epoch };
+                    let one = ReadySplit { at: wanted.at, split, outlet: outlet.clone(), log, start, until: place.end };
                     match placed.iter_mut().find(|(known, _)| Arc::ptr_eq(known, &outlet)) {
                         Some((_, others)) => others.push(one),
                         None => placed.push((outlet, vec![one])),
@@ -237,7 +246,7 @@ impl Reader<'_> {
                 self.unattended.extend(begun.drain(..).map(|one| one.at));
                 continue;
             }
-            let start = |one: &ReadySplit| Start { split: one.split.clone(), position: one.start, resume: one.topic_id.to_resume() };
+            let start = |one: &ReadySplit| Start { split: one.split.clone(), position: one.start, resume: one.log.to_resume() };
             match outlet.outbox.begin(begun.iter().map(start).collect()) {
                 Ok(pending) => self.arrivals.beginning.push(Beginning { outlet, begun, pending }),
                 Err(stopped) => {
@@ -286,7 +295,7 @@ impl Reader<'_> {
                 by_group => Ok(by_group.unwrap_or(place.start)),
             };
         };
-        if wanted.topic_id.is_other_than(&place.topic_id) {
+        if wanted.log.topic.is_other_than(&place.topic_id) {
             return Err(made_again(&at.topic, &name, known));
         }
         if let Some(end) = place.too_short {
@@ -328,8 +337,24 @@ impl Reader<'_> {
         self.resume(&names(reading))?;
         let names: Vec<_> = begun.iter().map(|one| one.at.clone()).collect();
         tracing::debug!(count = names.len(), partitions = summary(&names), "reading partitions");
+        self.arrivals.unchecked.extend(begun.iter().filter(|one| one.log.leader_epoch.is_some()).map(|one| one.at.clone()));
         begun.into_iter().for_each(|one| self.assignment.add(one));
         Ok(())
+    }
+
+    /// Has the brokers say whether the logs of partitions that were read before still have what was read: librdkafka asks that only where
+    /// a position is sought.
+    fn check_logs(&mut self) {
+        let is_unchecked = |assigned: &&Assigned| self.arrivals.unchecked.contains(&assigned.at);
+        let position = |assigned: &Assigned| LogPosition { offset: raw(assigned.next), leader_epoch: assigned.log.leader_epoch };
+        let wanted: Vec<_> = self.assignment.iter().filter(is_unchecked).map(|one| (one.at.clone(), position(one))).collect();
+        self.arrivals.unchecked.clear();
+        if wanted.is_empty() {
+            return;
+        }
+        let asked = self.consumer.seek_checked(&wanted, SEEK_PATIENCE).unwrap_or_else(|_| vec![false; wanted.len()]);
+        let again = wanted.into_iter().zip(asked).filter(|(_, is_asked)| !is_asked);
+        self.arrivals.unchecked.extend(again.map(|((at, _), _)| at));
     }
 }
 

@@ -5,13 +5,12 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use pseidon_delivery::Position;
-use rdkafka::Offset;
 
 use super::super::assignment::Assigned;
 use super::super::failure::Leave;
 use super::super::outlet::{Outlet, Outlets};
-use super::super::start::list_of;
 use super::{Reader, raw};
+use crate::native::LogPosition;
 
 /// How often.
 const TICK: Duration = Duration::from_secs(1);
@@ -39,16 +38,12 @@ impl Reader<'_> {
 
     fn skip_what_is_no_record(&mut self) -> Result<(), Leave> {
         let names = self.assignment.names();
-        let mut positions = list_of(&names, |_| Offset::Invalid);
-        if names.is_empty() || self.consumer.positions(&mut positions).is_err() {
-            return Ok(());
-        }
-        // Both are in the same order.
-        let skipped = |(assigned, element): (&mut Assigned, rdkafka::topic_partition_list::TopicPartitionListElem<'_>)| {
-            let position = element.offset().to_raw().and_then(|raw| Position::try_from(raw).ok());
-            Some((assigned.skip_to(position?)?, assigned.outlet.clone()))
+        let Ok(positions) = self.consumer.positions(&names) else { return Ok(()) };
+        let skipped = |(assigned, at): (&mut Assigned, Option<LogPosition>)| {
+            let LogPosition { offset, leader_epoch } = at?;
+            Some((assigned.skip_to(Position::try_from(offset).ok()?, leader_epoch)?, assigned.outlet.clone()))
         };
-        let skips: Vec<_> = self.assignment.iter_mut().zip(positions.elements()).filter_map(skipped).collect();
+        let skips: Vec<_> = self.assignment.iter_mut().zip(positions).filter_map(skipped).collect();
         skips.into_iter().try_for_each(|(batch, outlet)| self.emit(&outlet, batch))
     }
 

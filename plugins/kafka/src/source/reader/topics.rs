@@ -154,7 +154,7 @@ impl Reader<'_> {
     /// A topic with another id than when its partitions were assigned is another topic, whose offsets mean other records.
     fn fail_made_again(&mut self, found: &HashMap<String, String>) -> Result<(), Leave> {
         let is_other =
-            |assigned: &&Assigned| found.get(&assigned.at.topic).is_some_and(|now| assigned.topic_id.is_other_than(&TopicId(now.clone())));
+            |assigned: &&Assigned| found.get(&assigned.at.topic).is_some_and(|now| assigned.log.topic.is_other_than(&TopicId(now.clone())));
         let other = self.assignment.iter().find(is_other).map(|assigned| (assigned.at.clone(), assigned.next));
         let Some((at, next)) = other else { return Ok(()) };
         self.fail(&at.topic, made_again(&at.topic, &format!("{}/{}", at.topic, at.partition), next))
