@@ -15,17 +15,11 @@ use pseidon_plugin::stop::{Pause, Stop};
 use crate::attempt::OpenSink;
 use crate::failure::{Failure, guarded};
 use crate::opening::Opening;
-use crate::run::{Control, Finished, Run, RunError, instance_name, with_jitter};
+use crate::restarts::Restarts;
+use crate::run::{Control, Finished, Run, RunError, instance_name};
 use crate::running::{ReadUpTo, Running};
 use crate::watch::Reporter;
 
-/// The waits between attempts after failures that may pass.
-const FIRST_WAIT: Duration = Duration::from_millis(500);
-const LONGEST_WAIT: Duration = Duration::from_secs(30);
-/// An attempt that lasted this long counts as a success: the next failure waits the shortest time again.
-const STEADY: Duration = Duration::from_secs(60);
-/// After failures the run counts as healthy again when an attempt has lasted this long, and twice as long as the one before.
-const LEAST_STEADY: Duration = Duration::from_secs(10);
 /// How long sinks that are being opened may take to give up once the user has said stop.
 const OPENING_GRACE: Duration = Duration::from_secs(2);
 
@@ -67,12 +61,7 @@ pub(crate) struct Course {
     uncommitted: ReadUpTo,
     /// When the attempt began.
     began: Instant,
-    /// How long an attempt has to last until the failures before it count as overcome.
-    steady_after: Duration,
-    /// The next pause after a failure.
-    wait: Duration,
-    failures_in_a_row: u64,
-    fences_in_a_row: u64,
+    restarts: Restarts,
     /// Dropped last.
     on_end: OnEnd,
 }
@@ -143,10 +132,7 @@ impl Course {
             deadline: None,
             uncommitted: HashMap::new(),
             began: Instant::now(),
-            steady_after: LEAST_STEADY,
-            wait: FIRST_WAIT,
-            failures_in_a_row: 0,
-            fences_in_a_row: 0,
+            restarts: Restarts::new(),
             on_end: OnEnd(Some(on_end)),
         }
     }
@@ -204,7 +190,7 @@ impl Course {
         self.run.view.pulse.beat();
         let Stage::Running(running) = &self.stage else { return };
         let metrics = &self.run.metrics;
-        if self.began.elapsed() >= self.steady_after {
+        if self.began.elapsed() >= self.restarts.steady_after() {
             // What this attempt has not taken again is another instance's.
             self.uncommitted.clear();
             metrics.set_run_trouble(None);
@@ -250,16 +236,15 @@ impl Course {
     fn looked(&mut self, looked: Result<String, RunError>) -> End {
         match looked {
             Err(RunError::Store(StoreError::Unavailable(reason))) => {
-                let wait = self.wait;
+                let wait = self.restarts.store_is_away();
                 tracing::warn!(reason, "the state store does not answer; it is asked again in {wait:?}");
                 self.run.metrics.store_unreachable.set(1);
-                self.wait = (wait * 2).min(LONGEST_WAIT);
                 self.stage = Stage::Pausing { until: Instant::now() + wait, then: Then::Look };
                 None
             }
             looked => {
                 self.run.metrics.store_unreachable.set(0);
-                self.wait = FIRST_WAIT;
+                self.restarts.store_is_back();
                 match looked {
                     Ok(store_id) => {
                         self.store_id = store_id;
@@ -445,24 +430,15 @@ impl Course {
 
     /// The attempt has failed: the run ends, or another attempt follows after a pause.
     fn failed(&mut self, failure: Failure) -> End {
-        let lasted = self.began.elapsed();
-        self.steady_after = (lasted * 2).clamp(LEAST_STEADY, STEADY);
-        if lasted > STEADY {
-            (self.wait, self.failures_in_a_row, self.fences_in_a_row) = (FIRST_WAIT, 0, 0);
-        }
-        let (metrics, wait) = (&self.run.metrics, self.wait);
-        let longer = (wait * 2).min(LONGEST_WAIT);
+        self.restarts.attempt_lasted(self.began.elapsed());
+        let metrics = &self.run.metrics;
         let pause = match failure {
             Failure::Fatal(reason) => return Some(Err(RunError::Failed(reason))),
             Failure::State(reason) => return Some(Err(RunError::State(reason))),
             Failure::OtherPlan(changed) => return Some(Err(RunError::PlanChanged(changed))),
             Failure::Fenced(reason) => {
-                // Once is a take-over. Again and again it is several instances that take the splits from each other.
-                self.fences_in_a_row += 1;
-                let fences = self.fences_in_a_row;
-                let pause = if fences == 1 { Duration::ZERO } else { with_jitter(wait) };
+                let (fences, pause) = self.restarts.fenced();
                 if fences > 1 {
-                    self.wait = longer;
                     metrics.set_run_trouble(Some(format!("restarted {fences} times, at last because {reason}")));
                 }
                 tracing::warn!(reason, "open files are discarded; restarting from the committed positions in {pause:?}");
@@ -470,23 +446,22 @@ impl Course {
             }
             Failure::Stopped | Failure::Gone(_) => {
                 let reason = if let Failure::Gone(reason) = failure { reason } else { "it was left although this was not asked for" };
-                tracing::warn!(reason, "internal error; restarting from the committed positions in {wait:?}");
+                let pause = self.restarts.broke();
+                tracing::warn!(reason, "internal error; restarting from the committed positions in {pause:?}");
                 metrics.set_run_trouble(Some(format!("restarting after an internal error: {reason}")));
-                self.wait = longer;
-                wait
+                pause
             }
             Failure::Refused { stage, reason } => {
                 tracing::warn!(stage, reason, "records were refused; restarting from the committed positions without them");
                 Duration::ZERO
             }
             Failure::Transient { stage, reason } => {
-                self.failures_in_a_row += 1;
-                let pause = match self.run.pause_after(&stage, &reason, self.failures_in_a_row, wait) {
+                let (failures, wait) = self.restarts.failed();
+                let pause = match self.run.pause_after(&stage, &reason, failures, wait) {
                     Ok(pause) => pause,
                     Err(error) => return Some(Err(error)),
                 };
                 metrics.set_run_trouble(Some(format!("restarting because `{stage}` failed: {reason}")));
-                self.wait = longer;
                 pause
             }
         };

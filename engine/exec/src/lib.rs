@@ -30,6 +30,7 @@ mod order;
 mod pools;
 pub mod process;
 mod queue;
+mod restarts;
 mod run;
 mod running;
 pub mod sharing;

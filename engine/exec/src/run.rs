@@ -1,7 +1,6 @@
 //! A run, as its user sees it, and what it needs to know before it begins.
 
 use std::collections::HashSet;
-use std::hash::{BuildHasher, Hasher, RandomState};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
@@ -179,12 +178,6 @@ impl RunState {
         }
         self.store.forget_plans(&unused.into_iter().collect::<Vec<_>>())
     }
-}
-
-/// At least half of the wait, so that instances that disturb each other do not do it in step.
-pub(crate) fn with_jitter(wait: Duration) -> Duration {
-    let random = RandomState::new().build_hasher().finish() % 1000;
-    wait / 2 + wait / 2 * u32::try_from(random).unwrap_or(0) / 1000
 }
 
 /// Names this attempt unlike any other: the machine and process, for people, random bits for the process, and after a `.` the attempt. Machines

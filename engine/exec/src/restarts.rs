@@ -1,0 +1,144 @@
+//! How long a run pauses between two attempts, and whether failures before count as overcome.
+
+use std::hash::{BuildHasher, Hasher, RandomState};
+use std::time::Duration;
+
+/// The waits after failures that may pass: the first, doubled each time up to the longest.
+const FIRST_WAIT: Duration = Duration::from_millis(500);
+const LONGEST_WAIT: Duration = Duration::from_secs(30);
+/// An attempt that lasted this long counts as a success: the next failure waits the shortest time again.
+const STEADY: Duration = Duration::from_secs(60);
+/// After failures the run counts as healthy again when an attempt has lasted this long, and twice as long as the one before.
+const LEAST_STEADY: Duration = Duration::from_secs(10);
+
+/// The failures of a run so far, as far as they decide about the next pause.
+#[derive(Debug)]
+pub(crate) struct Restarts {
+    wait: Duration,
+    failures: u64,
+    fences: u64,
+    steady_after: Duration,
+}
+
+impl Restarts {
+    pub(crate) fn new() -> Restarts {
+        Restarts { wait: FIRST_WAIT, failures: 0, fences: 0, steady_after: LEAST_STEADY }
+    }
+
+    /// How long the attempt that runs now has to last until the failures before it count as overcome.
+    pub(crate) fn steady_after(&self) -> Duration {
+        self.steady_after
+    }
+
+    /// An attempt has failed after this time. What it failed of follows.
+    pub(crate) fn attempt_lasted(&mut self, lasted: Duration) {
+        self.steady_after = (lasted * 2).clamp(LEAST_STEADY, STEADY);
+        if lasted > STEADY {
+            (self.wait, self.failures, self.fences) = (FIRST_WAIT, 0, 0);
+        }
+    }
+
+    /// Something outside does not work. Gives how often in a row, and the pause.
+    pub(crate) fn failed(&mut self) -> (u64, Duration) {
+        self.failures += 1;
+        (self.failures, self.next_wait())
+    }
+
+    /// Another instance has taken splits over. Once is a take-over, and work goes on at once. Again and again it is several instances that take
+    /// the splits from each other. Gives how often in a row, and the pause.
+    pub(crate) fn fenced(&mut self) -> (u64, Duration) {
+        self.fences += 1;
+        let pause = if self.fences == 1 { Duration::ZERO } else { with_jitter(self.next_wait()) };
+        (self.fences, pause)
+    }
+
+    /// A part of the engine has gone. The pause keeps a fault of ours from becoming a loop that does nothing else.
+    pub(crate) fn broke(&mut self) -> Duration {
+        self.next_wait()
+    }
+
+    /// The state store does not answer.
+    pub(crate) fn store_is_away(&mut self) -> Duration {
+        self.next_wait()
+    }
+
+    /// It answers again.
+    pub(crate) fn store_is_back(&mut self) {
+        self.wait = FIRST_WAIT;
+    }
+
+    fn next_wait(&mut self) -> Duration {
+        let wait = self.wait;
+        self.wait = (wait * 2).min(LONGEST_WAIT);
+        wait
+    }
+}
+
+/// At least half of the wait, so that instances that disturb each other do not do it in step.
+fn with_jitter(wait: Duration) -> Duration {
+    let random = RandomState::new().build_hasher().finish() % 1000;
+    wait / 2 + wait / 2 * u32::try_from(random).unwrap_or(0) / 1000
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SHORT: Duration = Duration::from_millis(10);
+
+    /// The pauses after so many failures in a row.
+    fn pauses(count: usize, mut fail: impl FnMut(&mut Restarts) -> Duration) -> Vec<Duration> {
+        let mut restarts = Restarts::new();
+        let pause = |_| {
+            restarts.attempt_lasted(SHORT);
+            fail(&mut restarts)
+        };
+        (0..count).map(pause).collect()
+    }
+
+    #[test]
+    fn pauses_grow() {
+        let expected: Vec<Duration> = [500, 1000, 2000, 4000, 8000, 16_000, 30_000, 30_000].map(Duration::from_millis).to_vec();
+        assert_eq!(pauses(8, |restarts| restarts.failed().1), expected);
+        assert_eq!(pauses(8, Restarts::broke), expected, "a fault of ours is no reason to be tried at once, for ever");
+        assert_eq!(pauses(8, Restarts::store_is_away), expected);
+    }
+
+    /// Instances that fence each other would do nothing else without a pause, and would do it in step without chance.
+    #[test]
+    fn the_first_fence_is_a_take_over_and_those_after_it_are_a_quarrel() {
+        for _ in 0..1000 {
+            let pauses = pauses(8, |restarts| restarts.fenced().1);
+            assert_eq!(pauses[0], Duration::ZERO);
+            for (pause, longest) in pauses[1..].iter().zip([500, 1000, 2000, 4000, 8000, 16_000, 30_000].map(Duration::from_millis)) {
+                assert!((longest / 2..=longest).contains(pause), "{pause:?} of {longest:?}");
+            }
+        }
+        let second = || pauses(2, |restarts| restarts.fenced().1)[1];
+        let first = second();
+        assert!((0..1000).any(|_| second() != first), "two instances may wait for different times");
+    }
+
+    #[test]
+    fn an_attempt_that_lasted_is_a_success() {
+        let mut restarts = Restarts::new();
+        for _ in 0..5 {
+            restarts.attempt_lasted(SHORT);
+            restarts.failed();
+            restarts.fenced();
+        }
+        restarts.attempt_lasted(STEADY + SHORT);
+        assert_eq!(restarts.failed(), (1, FIRST_WAIT));
+        assert_eq!(restarts.fenced(), (1, Duration::ZERO));
+    }
+
+    /// `/health` tells of a failure until an attempt has lasted longer than those that failed.
+    #[test]
+    fn how_long_is_healthy_follows_from_how_long_was_not() {
+        let mut restarts = Restarts::new();
+        for (lasted, steady) in [(0, 10), (4, 10), (7, 14), (29, 58), (45, 60), (600, 60)] {
+            restarts.attempt_lasted(Duration::from_secs(lasted));
+            assert_eq!(restarts.steady_after(), Duration::from_secs(steady), "after {lasted} s");
+        }
+    }
+}
