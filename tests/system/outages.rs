@@ -87,6 +87,8 @@ fn a_log_that_was_truncated_between_two_runs_is_noticed() {
     let produce = |value: &str, count: &str| {
         let mut command = site.pseidon();
         command.args(["produce", "--brokers", &brokers, "--topic", "clicks", "-n", count, "--value", value]);
+        // All of them go to one partition.
+        command.args(["--key", "'k'"]);
         assert!(command.status().expect("it runs").success());
     };
     let (data, older) = (servers.path("kafka/data"), site.path("older"));
