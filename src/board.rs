@@ -32,8 +32,8 @@ pub(crate) struct Board {
     pub(crate) pulse: Pulse,
 }
 
-/// How long the process may show no sign of life before it counts as dead. The slowest that a living one does is to wait for Kafka to cut
-/// off who came before, for a minute.
+/// How long the process may show no sign of life before it counts as dead. The slowest that a
+/// living one does is to wait for Kafka to cut off who came before, for a minute.
 const LONGEST_SILENCE: Duration = Duration::from_secs(120);
 
 /// A pipeline, or a log of a template.
@@ -79,7 +79,16 @@ pub(crate) enum State {
 
 impl State {
     /// All words for states.
-    pub(crate) const WORDS: [&str; 8] = ["starting", "running", "paused", "stopping", "stopped", "failed", "wrong", "switched-off"];
+    pub(crate) const WORDS: [&str; 8] = [
+        "starting",
+        "running",
+        "paused",
+        "stopping",
+        "stopped",
+        "failed",
+        "wrong",
+        "switched-off",
+    ];
 
     /// The state in a word.
     pub(crate) fn word(&self) -> &'static str {
@@ -99,14 +108,17 @@ impl State {
     /// Why, where there is more to say.
     pub(crate) fn reason(&self) -> Option<&str> {
         match self {
-            State::Failed(reason) | State::Wrong(reason) | State::SwitchedOff(reason) => Some(reason),
+            State::Failed(reason) | State::Wrong(reason) | State::SwitchedOff(reason) => {
+                Some(reason)
+            }
             _ => None,
         }
     }
 }
 
 impl Board {
-    /// A board without entries. `reload` asks for the table of logs to be read again, where there is one.
+    /// A board without entries. `reload` asks for the table of logs to be read again, where there
+    /// is one.
     pub(crate) fn new(plan: Arc<Plan>, pools: Arc<Pools>, reload: Option<Sender<()>>) -> Board {
         Board {
             plan,
@@ -128,20 +140,33 @@ impl Board {
 
     /// Whether every entry has been started, or is known not to be.
     pub(crate) fn is_ready(&self) -> bool {
-        self.is_loaded.load(Ordering::Relaxed) && self.entries().iter().all(|entry| entry.state() != State::Starting)
+        self.is_loaded.load(Ordering::Relaxed)
+            && self
+                .entries()
+                .iter()
+                .all(|entry| entry.state() != State::Starting)
     }
 
     /// Whether the process does its work, or waits for something that it knows of.
     pub(crate) fn is_alive(&self) -> bool {
         let entries = self.entries();
-        let of_runs = entries.iter().filter(|entry| !self.is_template || entry.live().is_some()).map(|entry| entry.view.pulse.silent_for());
+        let of_runs = entries
+            .iter()
+            .filter(|entry| !self.is_template || entry.live().is_some())
+            .map(|entry| entry.view.pulse.silent_for());
         let of_supervisor = self.is_template.then(|| self.pulse.silent_for());
-        of_runs.chain(of_supervisor).all(|silence| silence < LONGEST_SILENCE)
+        of_runs
+            .chain(of_supervisor)
+            .all(|silence| silence < LONGEST_SILENCE)
     }
 
     /// The entry of this name, which is made if there is none. Its counts go on where they were.
     pub(crate) fn entry(&self, name: &str) -> Arc<Entry> {
-        self.entries.write().entry(name.to_owned()).or_insert_with(|| Arc::new(Entry::new(name))).clone()
+        self.entries
+            .write()
+            .entry(name.to_owned())
+            .or_insert_with(|| Arc::new(Entry::new(name)))
+            .clone()
     }
 
     /// The entry of this name, if there is one.
@@ -154,7 +179,8 @@ impl Board {
         self.entries.read().values().cloned().collect()
     }
 
-    /// Notes what is wrong with something that all entries need, or that it is well again. Gives whether that is news.
+    /// Notes what is wrong with something that all entries need, or that it is well again. Gives
+    /// whether that is news.
     pub(crate) fn set_trouble(&self, what: &'static str, trouble: Option<String>) -> bool {
         let before = match trouble.clone() {
             Some(trouble) => self.troubles.lock().insert(what, trouble),
@@ -169,25 +195,40 @@ impl Board {
         // What many logs suffer from is said once.
         let mut by_trouble: BTreeMap<String, Vec<String>> = BTreeMap::new();
         for entry in self.entries() {
-            let of_entry = entry.metrics.troubles().into_iter().chain(match entry.state() {
-                State::Failed(reason) | State::Wrong(reason) => Some(reason),
-                _ => None,
+            let of_entry = entry
+                .metrics
+                .troubles()
+                .into_iter()
+                .chain(match entry.state() {
+                    State::Failed(reason) | State::Wrong(reason) => Some(reason),
+                    _ => None,
+                });
+            of_entry.for_each(|trouble| {
+                by_trouble
+                    .entry(trouble)
+                    .or_default()
+                    .push(entry.name.clone())
             });
-            of_entry.for_each(|trouble| by_trouble.entry(trouble).or_default().push(entry.name.clone()));
         }
-        troubles.extend(by_trouble.into_iter().map(|(trouble, names)| match names.as_slice() {
-            _ if !self.is_template => trouble,
-            // What is wrong with a row names its log already.
-            [name] if trouble.starts_with(&format!("log `{name}`")) => trouble,
-            [name] => format!("log `{name}`: {trouble}"),
-            names => format!("{} logs: {trouble}", names.len()),
-        }));
+        troubles.extend(
+            by_trouble
+                .into_iter()
+                .map(|(trouble, names)| match names.as_slice() {
+                    _ if !self.is_template => trouble,
+                    // What is wrong with a row names its log already.
+                    [name] if trouble.starts_with(&format!("log `{name}`")) => trouble,
+                    [name] => format!("log `{name}`: {trouble}"),
+                    names => format!("{} logs: {trouble}", names.len()),
+                }),
+        );
         troubles
     }
 
     /// Asks for the table of logs to be read again, now. Gives whether there is one.
     pub(crate) fn reload(&self) -> bool {
-        self.reload.as_ref().is_some_and(|reload| reload.try_send(()).is_ok() || reload.is_full())
+        self.reload
+            .as_ref()
+            .is_some_and(|reload| reload.try_send(()).is_ok() || reload.is_full())
     }
 }
 
@@ -225,7 +266,9 @@ impl Entry {
 
     /// Tells it what to do. Gives whether it runs.
     pub(crate) fn tell(&self, control: Control) -> bool {
-        let Some(live) = self.live() else { return false };
+        let Some(live) = self.live() else {
+            return false;
+        };
         match control {
             Control::Pause => self.set_state(State::Paused),
             Control::Resume => self.set_state(State::Running),
@@ -236,12 +279,14 @@ impl Entry {
 
     /// Bad records since the count was last reset.
     pub(crate) fn errors(&self) -> u64 {
-        self.all_errors().saturating_sub(self.errors_before.load(Ordering::Relaxed))
+        self.all_errors()
+            .saturating_sub(self.errors_before.load(Ordering::Relaxed))
     }
 
     /// Counts bad records from zero again.
     pub(crate) fn reset_errors(&self) {
-        self.errors_before.store(self.all_errors(), Ordering::Relaxed);
+        self.errors_before
+            .store(self.all_errors(), Ordering::Relaxed);
     }
 
     fn all_errors(&self) -> u64 {

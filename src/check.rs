@@ -23,14 +23,28 @@ pub(crate) fn check(from: &FileArgs) -> Exit {
 
 fn describe(plan: &Plan) -> String {
     let mut text = format!("pipeline {}\n", plan.name);
-    let state = if plan.settings.state.is_some() { "Redis" } else { "a file in .pseidon/ beside the pipeline file" };
-    let _ = writeln!(text, "state in {state}, memory {} MB\n", plan.settings.memory / 1_000_000);
+    let state = if plan.settings.state.is_some() {
+        "Redis"
+    } else {
+        "a file in .pseidon/ beside the pipeline file"
+    };
+    let _ = writeln!(
+        text,
+        "state in {state}, memory {} MB\n",
+        plan.settings.memory / 1_000_000
+    );
     for source in &plan.sources {
         describe_source(&mut text, plan, source);
     }
     text.push_str("what the paths deliver\n");
     for path in &plan.guarantees {
-        let _ = writeln!(text, "  {} -> {}: {}", path.source, path.sink, path.guarantee.as_str());
+        let _ = writeln!(
+            text,
+            "  {} -> {}: {}",
+            path.source,
+            path.sink,
+            path.guarantee.as_str()
+        );
         for reason in &path.reasons {
             let _ = writeln!(text, "    {reason}");
         }
@@ -39,8 +53,16 @@ fn describe(plan: &Plan) -> String {
 }
 
 fn describe_source(text: &mut String, plan: &Plan, source: &PlannedSource) {
-    let ends = if source.facts.finite { "ends by itself" } else { "runs until it is stopped" };
-    let _ = writeln!(text, "{} (format {}, {ends})", source.stage, source.facts.format);
+    let ends = if source.facts.finite {
+        "ends by itself"
+    } else {
+        "runs until it is stopped"
+    };
+    let _ = writeln!(
+        text,
+        "{} (format {}, {ends})",
+        source.stage, source.facts.format
+    );
     if source.schema.fields().is_empty() {
         text.push_str("  nothing is decoded: records pass as bytes\n");
     } else {
@@ -61,7 +83,12 @@ fn describe_step(text: &mut String, plan: &Plan, step: &Step, indent: &str) {
     let deeper = format!("{indent}  ");
     match &step.operator {
         Operator::Where(condition) => {
-            let _ = writeln!(text, "{indent}-> {}: where {}", step.stage, condition.field().name());
+            let _ = writeln!(
+                text,
+                "{indent}-> {}: where {}",
+                step.stage,
+                condition.field().name()
+            );
         }
         Operator::Select(_, schema) => {
             let _ = writeln!(text, "{indent}-> {}: {}", step.stage, columns(schema));
@@ -73,7 +100,10 @@ fn describe_step(text: &mut String, plan: &Plan, step: &Step, indent: &str) {
                 describe_chain(text, plan, chain, &format!("{deeper}  "));
             }
         }
-        Operator::Match { branches, otherwise } => {
+        Operator::Match {
+            branches,
+            otherwise,
+        } => {
             let _ = writeln!(text, "{indent}-> {}", step.stage);
             for (matcher, chain) in branches {
                 let _ = match matcher {
@@ -88,7 +118,10 @@ fn describe_step(text: &mut String, plan: &Plan, step: &Step, indent: &str) {
                     describe_chain(text, plan, chain, &format!("{deeper}  "));
                 }
                 None => {
-                    let _ = writeln!(text, "{deeper}any other topic goes on unchanged (where the flow ends here, it is dropped)");
+                    let _ = writeln!(
+                        text,
+                        "{deeper}any other topic goes on unchanged (where the flow ends here, it is dropped)"
+                    );
                 }
             }
         }
@@ -100,7 +133,12 @@ fn describe_step(text: &mut String, plan: &Plan, step: &Step, indent: &str) {
 }
 
 fn columns(schema: &Schema) -> String {
-    schema.fields().iter().map(|field| format!("{} {}", field.name(), field_type_name(field))).collect::<Vec<_>>().join(", ")
+    schema
+        .fields()
+        .iter()
+        .map(|field| format!("{} {}", field.name(), field_type_name(field)))
+        .collect::<Vec<_>>()
+        .join(", ")
 }
 
 fn policy(plan: &Plan, policy: Policy) -> String {

@@ -1,8 +1,10 @@
 //! `pseidon consume`: what is in a topic, as a pipeline would see it.
 //!
-//! The arguments become a flow, `(-> (kafka {…}) (select "…") (stdout …))`, which is planned like any other: the same formats, the same
-//! columns, the same mistakes. It is not run like any other, since a run commits how far it has come, and its source joins a consumer
-//! group: here the planned steps are fed by a reader that nobody else notices, that can begin anywhere and end after any record.
+//! The arguments become a flow, `(-> (kafka {…}) (select "…") (stdout …))`, which is planned like
+//! any other: the same formats, the same columns, the same mistakes. It is not run like any other,
+//! since a run commits how far it has come, and its source joins a consumer group: here the planned
+//! steps are fed by a reader that nobody else notices, that can begin anywhere and end after any
+//! record.
 
 use std::io::{self, ErrorKind, Write};
 use std::path::PathBuf;
@@ -46,7 +48,8 @@ pub(crate) struct ConsumeArgs {
     /// End after so many records.
     #[arg(short, long, value_name = "N")]
     number: Option<u64>,
-    /// Where to begin: earliest, latest, an offset, or a time such as 2026-01-31T00:00:00Z. With --group, where the group has no offset.
+    /// Where to begin: earliest, latest, an offset, or a time such as 2026-01-31T00:00:00Z. With
+    /// --group, where the group has no offset.
     #[arg(long, value_name = "PLACE", default_value = "earliest")]
     from: Begin,
     /// Only this partition.
@@ -58,11 +61,12 @@ pub(crate) struct ConsumeArgs {
     /// How the records' values are laid out, as in a pipeline's :format; raw prints their bytes.
     #[arg(long, default_value = "json")]
     format: String,
-    /// What to print of each record, as in a select: "@offset, user.id as user". Without it a json record is printed as it is, one of
-    /// another format with all of its fields.
+    /// What to print of each record, as in a select: "@offset, user.id as user". Without it a json
+    /// record is printed as it is, one of another format with all of its fields.
     #[arg(long, value_name = "SELECT LIST")]
     columns: Option<String>,
-    /// Be a member of this consumer group: read on where it left off, and commit what was printed. Without it nothing is committed.
+    /// Be a member of this consumer group: read on where it left off, and commit what was printed.
+    /// Without it nothing is committed.
     #[arg(long, conflicts_with = "partition")]
     group: Option<String>,
     /// End when everything is read that was there at the start.
@@ -76,24 +80,45 @@ pub(crate) struct ConsumeArgs {
 impl ConsumeArgs {
     /// The flow that these arguments mean.
     fn flow(&self) -> String {
-        let node = |kind| Node { kind, span: Span::default() };
+        let node = |kind| Node {
+            kind,
+            span: Span::default(),
+        };
         let text = |value: &str| node(NodeKind::Str(node::Text::plain(value, 0)));
         let symbol = |name: &str| node(NodeKind::Symbol(Name::plain(name)));
         let keyword = |name: &str| node(NodeKind::Keyword(Name::plain(name)));
         let raw = self.format == "raw";
         let source = node(NodeKind::Map(vec![
             (keyword("brokers"), text(&self.brokers)),
-            (keyword("topics"), node(NodeKind::Vector(vec![text(&self.topic)]))),
+            (
+                keyword("topics"),
+                node(NodeKind::Vector(vec![text(&self.topic)])),
+            ),
             (keyword("format"), text(&self.format)),
         ]));
-        let mut steps = vec![symbol("->"), node(NodeKind::List(vec![symbol("kafka"), source]))];
-        // A json record is printed as it came. The fields of other formats are known; of raw there are none.
-        let all = if self.format == "json" || raw { None } else { Some("*") };
+        let mut steps = vec![
+            symbol("->"),
+            node(NodeKind::List(vec![symbol("kafka"), source])),
+        ];
+        // A json record is printed as it came. The fields of other formats are known; of raw there
+        // are none.
+        let all = if self.format == "json" || raw {
+            None
+        } else {
+            Some("*")
+        };
         if let Some(columns) = self.columns.as_deref().or(all) {
             steps.push(node(NodeKind::List(vec![symbol("select"), text(columns)])));
         }
-        let printed = if raw && self.columns.is_none() { "raw" } else { "json" };
-        steps.push(node(NodeKind::List(vec![symbol("stdout"), keyword(printed)])));
+        let printed = if raw && self.columns.is_none() {
+            "raw"
+        } else {
+            "json"
+        };
+        steps.push(node(NodeKind::List(vec![
+            symbol("stdout"),
+            keyword(printed),
+        ])));
         print::print(&node(NodeKind::List(steps)))
     }
 
@@ -173,7 +198,10 @@ fn measure(args: &ConsumeArgs) -> Result<(), Ended> {
     let outcome = each_batch(args, MetaWanted::default(), |batches| {
         for batch in batches {
             records += batch.len() as u64;
-            bytes += (0..batch.len()).filter_map(|row| batch.payloads.get(row)).map(|payload| payload.len() as u64).sum::<u64>();
+            bytes += (0..batch.len())
+                .filter_map(|row| batch.payloads.get(row))
+                .map(|payload| payload.len() as u64)
+                .sum::<u64>();
         }
         if meter.since() >= SHOW_EVERY {
             writeln!(out, "{}", meter.look(records, bytes))?;
@@ -181,14 +209,20 @@ fn measure(args: &ConsumeArgs) -> Result<(), Ended> {
         Ok(())
     });
     if !matches!(outcome, Err(Ended::Unread)) {
-        writeln!(io::stdout(), "consumed {}", meter.in_all(records, bytes).in_all())?;
+        writeln!(
+            io::stdout(),
+            "consumed {}",
+            meter.in_all(records, bytes).in_all()
+        )?;
     }
     outcome
 }
 
 /// Prints the records.
 fn show(args: &ConsumeArgs, plan: &Plan) -> Result<(), Ended> {
-    let [source] = plan.sources.as_slice() else { return Err("the flow has no source".to_owned().into()) };
+    let [source] = plan.sources.as_slice() else {
+        return Err("the flow has no source".to_owned().into());
+    };
     let mut printer = Printer::new(source)?;
     let mut out = io::stdout().lock();
     let outcome = each_batch(args, source.columns.meta, |batches| {
@@ -203,9 +237,13 @@ fn show(args: &ConsumeArgs, plan: &Plan) -> Result<(), Ended> {
     outcome
 }
 
-/// Reads until the arguments say that it is enough, and calls `take` with what came, at least every [`PATIENCE`]. What it has taken is
-/// committed where there is a group.
-fn each_batch(args: &ConsumeArgs, wanted: MetaWanted, mut take: impl FnMut(Vec<Batch>) -> Result<(), Ended>) -> Result<(), Ended> {
+/// Reads until the arguments say that it is enough, and calls `take` with what came, at least every
+/// [`PATIENCE`]. What it has taken is committed where there is a group.
+fn each_batch(
+    args: &ConsumeArgs,
+    wanted: MetaWanted,
+    mut take: impl FnMut(Vec<Batch>) -> Result<(), Ended>,
+) -> Result<(), Ended> {
     let stop = interrupts::flag()?;
     let mut reader = args.reader(wanted)?;
     let mut left = args.number.unwrap_or(u64::MAX);
@@ -236,30 +274,61 @@ struct Printer<'p> {
 
 impl<'p> Printer<'p> {
     fn new(source: &'p PlannedSource) -> Result<Printer<'p>, String> {
-        let columns = source.chain.steps.iter().find_map(|step| match &step.operator {
-            Operator::Select(_, schema) => Some(schema.clone()),
-            _ => None,
-        });
-        let format = if columns.is_none() && source.format.name() == "raw" { RecordFormat::Raw } else { RecordFormat::Json };
+        let columns = source
+            .chain
+            .steps
+            .iter()
+            .find_map(|step| match &step.operator {
+                Operator::Select(_, schema) => Some(schema.clone()),
+                _ => None,
+            });
+        let format = if columns.is_none() && source.format.name() == "raw" {
+            RecordFormat::Raw
+        } else {
+            RecordFormat::Json
+        };
         let record = match columns {
             Some(schema) => RecordShape::Columns(schema),
-            None => RecordShape::AsCame { format: source.format.name().to_owned() },
+            None => RecordShape::AsCame {
+                format: source.format.name().to_owned(),
+            },
         };
-        let encoder = RecordEncoder::new(format, &SinkInput { scope: Scope::default(), record })?;
-        Ok(Printer { source, processor: Processor::new(source, LARGEST)?, encoder, bad: 0 })
+        let encoder = RecordEncoder::new(
+            format,
+            &SinkInput {
+                scope: Scope::default(),
+                record,
+            },
+        )?;
+        Ok(Printer {
+            source,
+            processor: Processor::new(source, LARGEST)?,
+            encoder,
+            bad: 0,
+        })
     }
 
     fn print(&mut self, batch: Batch, out: &mut impl Write) -> Result<(), Ended> {
         let batch = Arc::new(batch);
         let mut done = 0;
         while done < batch.len() {
-            let records = done..done.saturating_add(self.processor.at_once()).min(batch.len());
-            let mut arrivals = Arrivals { encoder: &self.encoder, lines: Vec::new(), failure: None };
+            let records = done..done
+                .saturating_add(self.processor.at_once())
+                .min(batch.len());
+            let mut arrivals = Arrivals {
+                encoder: &self.encoder,
+                lines: Vec::new(),
+                failure: None,
+            };
             self.processor.prepare(&batch, records.clone())?;
-            let passed =
-                self.processor.process(self.source, &batch, records.clone(), &mut arrivals).map_err(|thrown| thrown.to_string())?;
+            let passed = self
+                .processor
+                .process(self.source, &batch, records.clone(), &mut arrivals)
+                .map_err(|thrown| thrown.to_string())?;
             // Fewer are tried then.
-            let ProcessOutcome::All(bad) = passed else { continue };
+            let ProcessOutcome::All(bad) = passed else {
+                continue;
+            };
             let Arrivals { lines, failure, .. } = arrivals;
             if let Some(failure) = failure {
                 return Err(Ended::Failed(failure));
@@ -267,7 +336,11 @@ impl<'p> Printer<'p> {
             out.write_all(&lines)?;
             self.bad += bad.len() as u64;
             for record in bad {
-                let offset = batch.positions.get(record.number as usize).copied().unwrap_or(batch.next);
+                let offset = batch
+                    .positions
+                    .get(record.number as usize)
+                    .copied()
+                    .unwrap_or(batch.next);
                 eprintln!("{} offset {offset}: {}", batch.split.id, record.reason);
             }
             done = records.end;
@@ -288,7 +361,10 @@ impl Exits for Arrivals<'_> {
 
     fn arrive(&mut self, _sink: usize, rows: Rows) -> Vec<BadRow> {
         let bad = self.encoder.check(&rows);
-        let written = rows.without(&bad).map_err(io::Error::other).and_then(|rows| self.encoder.write_lines(&rows, &mut self.lines));
+        let written = rows
+            .without(&bad)
+            .map_err(io::Error::other)
+            .and_then(|rows| self.encoder.write_lines(&rows, &mut self.lines));
         if let Err(error) = written {
             self.failure = Some(error.to_string());
         }

@@ -1,7 +1,7 @@
 //! `pseidon test`: the `:tests` of a pipeline file.
 //!
-//! A test's input goes through the very chain that a run would take, as a batch of its source; what is looked at is what comes out of one
-//! stage. No sink is opened.
+//! A test's input goes through the very chain that a run would take, as a batch of its source; what
+//! is looked at is what comes out of one stage. No sink is opened.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -45,7 +45,11 @@ pub(crate) fn test(files: &[PathBuf]) -> Exit {
         }
     }
     println!("{passed} passed, {failed} failed");
-    if failed == 0 { Exit::Done } else { Exit::Failed }
+    if failed == 0 {
+        Exit::Done
+    } else {
+        Exit::Failed
+    }
 }
 
 fn load_all(file: &std::path::Path) -> Result<(Text, Document, Plan), Exit> {
@@ -58,17 +62,35 @@ fn load_all(file: &std::path::Path) -> Result<(Text, Document, Plan), Exit> {
 /// Gives what differs, if anything does.
 fn run_test(test: &Test, plan: &Plan) -> Result<Option<String>, Box<Diagnostic>> {
     let (name, span) = (test.at.0.to_string(), test.at.1);
-    let Some(source) = plan.sources.iter().find(|source| source.stage == name || has_stage(&source.chain, &name)) else {
-        let mistake = Diagnostic::new(span, format!("there is no stage `{name}` in the flow"), "this stage is looked at");
+    let Some(source) = plan
+        .sources
+        .iter()
+        .find(|source| source.stage == name || has_stage(&source.chain, &name))
+    else {
+        let mistake = Diagnostic::new(
+            span,
+            format!("there is no stage `{name}` in the flow"),
+            "this stage is looked at",
+        );
         return Err(Box::new(mistake));
     };
-    let at_span = |reason: String| Box::new(Diagnostic::new(test.span, "the test cannot be run", reason));
+    let at_span =
+        |reason: String| Box::new(Diagnostic::new(test.span, "the test cannot be run", reason));
     let batch = Arc::new(batch_of(test, source)?);
-    let mut watch = Watch { stage: &name, seen: None };
+    let mut watch = Watch {
+        stage: &name,
+        seen: None,
+    };
     let mut processor = Processor::new(source, usize::MAX).map_err(at_span)?;
     processor.prepare(&batch, 0..batch.len()).map_err(at_span)?;
-    let passed = processor.process(source, &batch, 0..batch.len(), &mut watch).map_err(|thrown| at_span(thrown.to_string()))?;
-    let ProcessOutcome::All(bad) = passed else { return Err(at_span("too much is made of the records for one test".to_owned())) };
+    let passed = processor
+        .process(source, &batch, 0..batch.len(), &mut watch)
+        .map_err(|thrown| at_span(thrown.to_string()))?;
+    let ProcessOutcome::All(bad) = passed else {
+        return Err(at_span(
+            "too much is made of the records for one test".to_owned(),
+        ));
+    };
     let actual = match watch.seen {
         Some(rows) => values_of(&rows, source).map_err(at_span)?,
         None => Vec::new(),
@@ -78,11 +100,20 @@ fn run_test(test: &Test, plan: &Plan) -> Result<Option<String>, Box<Diagnostic>>
         return Ok(None);
     }
     let mut difference = String::from("  expected\n");
-    expected.iter().for_each(|record| difference.push_str(&format!("    {record}\n")));
+    expected
+        .iter()
+        .for_each(|record| difference.push_str(&format!("    {record}\n")));
     difference.push_str("  but the stage gave\n");
-    actual.iter().for_each(|record| difference.push_str(&format!("    {record}\n")));
+    actual
+        .iter()
+        .for_each(|record| difference.push_str(&format!("    {record}\n")));
     for record in bad {
-        difference.push_str(&format!("  input {} was bad in stage `{}`: {}\n", record.number + 1, record.stage, record.reason));
+        difference.push_str(&format!(
+            "  input {} was bad in stage `{}`: {}\n",
+            record.number + 1,
+            record.stage,
+            record.reason
+        ));
     }
     Ok(Some(difference))
 }
@@ -92,38 +123,72 @@ fn has_stage(chain: &Chain, name: &str) -> bool {
         step.stage == name
             || match &step.operator {
                 Operator::All(chains) => chains.iter().any(|chain| has_stage(chain, name)),
-                Operator::Match { branches, otherwise } => {
-                    branches.iter().map(|(_, chain)| chain).chain(otherwise).any(|chain| has_stage(chain, name))
-                }
+                Operator::Match {
+                    branches,
+                    otherwise,
+                } => branches
+                    .iter()
+                    .map(|(_, chain)| chain)
+                    .chain(otherwise)
+                    .any(|chain| has_stage(chain, name)),
                 Operator::Where(_) | Operator::Select(..) | Operator::Sink(_) => false,
             }
     })
 }
 
-/// The input as a batch. A map is a record in JSON, with its metadata under `"@topic"`, `"@key"` and `"@timestamp"`; a text is a record as it is.
+/// The input as a batch. A map is a record in JSON, with its metadata under `"@topic"`, `"@key"`
+/// and `"@timestamp"`; a text is a record as it is.
 fn batch_of(test: &Test, source: &PlannedSource) -> Result<Batch, Box<Diagnostic>> {
     let mut topic = source.stage.clone();
     let mut records = Vec::new();
     for input in &test.input {
         let record = match value_of(input) {
-            Value::String(text) => Record { payload: text, key: None, timestamp: None },
+            Value::String(text) => Record {
+                payload: text,
+                key: None,
+                timestamp: None,
+            },
             Value::Object(mut fields) => {
                 if let Some(Value::String(given)) = fields.remove("@topic") {
                     topic = given;
                 }
-                let key = fields.remove("@key").and_then(|key| key.as_str().map(str::to_owned));
+                let key = fields
+                    .remove("@key")
+                    .and_then(|key| key.as_str().map(str::to_owned));
                 let timestamp = fields.remove("@timestamp").and_then(|at| at.as_i64());
-                Record { payload: Value::Object(fields).to_string(), key, timestamp }
+                Record {
+                    payload: Value::Object(fields).to_string(),
+                    key,
+                    timestamp,
+                }
             }
-            _ => return Err(Box::new(Diagnostic::new(input.span, "this is not a record", "expected a map or a text"))),
+            _ => {
+                return Err(Box::new(Diagnostic::new(
+                    input.span,
+                    "this is not a record",
+                    "expected a map or a text",
+                )));
+            }
         };
         records.push(record);
     }
-    let split = Split { id: SplitId::from("test"), topic, partition: 0 };
-    let wanted = MetaWanted { timestamp: true, key: true, ..MetaWanted::default() };
+    let split = Split {
+        id: SplitId::from("test"),
+        topic,
+        partition: 0,
+    };
+    let wanted = MetaWanted {
+        timestamp: true,
+        key: true,
+        ..MetaWanted::default()
+    };
     let mut builder = BatchBuilder::new(Arc::new(split), wanted, 0);
     for (position, record) in records.iter().enumerate() {
-        let meta = RecordMeta { timestamp: record.timestamp, key: record.key.as_ref().map(String::as_bytes), ..RecordMeta::default() };
+        let meta = RecordMeta {
+            timestamp: record.timestamp,
+            key: record.key.as_ref().map(String::as_bytes),
+            ..RecordMeta::default()
+        };
         builder.push(position as u64, Some(record.payload.as_bytes()), meta);
     }
     Ok(builder.finish(records.len() as u64))
@@ -163,10 +228,22 @@ fn values_of(rows: &Rows, source: &PlannedSource) -> Result<Vec<Value>, String> 
     let record = if rows.is_changed() {
         RecordShape::Columns(rows.columns().schema())
     } else {
-        RecordShape::AsCame { format: source.format.name().to_owned() }
+        RecordShape::AsCame {
+            format: source.format.name().to_owned(),
+        }
     };
-    let format = if rows.is_changed() || source.format.name() == "json" { RecordFormat::Json } else { RecordFormat::Raw };
-    let encoder = RecordEncoder::new(format, &SinkInput { scope: Scope::default(), record })?;
+    let format = if rows.is_changed() || source.format.name() == "json" {
+        RecordFormat::Json
+    } else {
+        RecordFormat::Raw
+    };
+    let encoder = RecordEncoder::new(
+        format,
+        &SinkInput {
+            scope: Scope::default(),
+            record,
+        },
+    )?;
     let mut encoded = encoder.values(rows).map_err(|error| error.to_string())?;
     let mut values = Vec::new();
     for row in 0..rows.len() {
@@ -189,17 +266,26 @@ fn value_of(node: &Node) -> Value {
         NodeKind::Bool(value) => Value::Bool(*value),
         NodeKind::Int(number) => Value::from(*number),
         NodeKind::Float(number) => Value::from(*number),
-        NodeKind::BigInt(digits) | NodeKind::Decimal(digits) => digits.parse::<f64>().map_or(Value::Null, Value::from),
+        NodeKind::BigInt(digits) | NodeKind::Decimal(digits) => {
+            digits.parse::<f64>().map_or(Value::Null, Value::from)
+        }
         NodeKind::Char(character) => Value::String(character.to_string()),
         NodeKind::Str(text) | NodeKind::Regex(text) => Value::String(text.value.clone()),
         NodeKind::Symbol(name) | NodeKind::Keyword(name) => Value::String(name.to_string()),
-        NodeKind::List(items) | NodeKind::Vector(items) | NodeKind::Set(items) => items.iter().map(value_of).collect(),
+        NodeKind::List(items) | NodeKind::Vector(items) | NodeKind::Set(items) => {
+            items.iter().map(value_of).collect()
+        }
         NodeKind::Map(entries) => {
             let key = |node: &Node| match value_of(node) {
                 Value::String(text) => text,
                 other => other.to_string(),
             };
-            Value::Object(entries.iter().map(|(name, value)| (key(name), value_of(value))).collect())
+            Value::Object(
+                entries
+                    .iter()
+                    .map(|(name, value)| (key(name), value_of(value)))
+                    .collect(),
+            )
         }
         NodeKind::Tagged(_, value) => value_of(value),
     }
@@ -213,12 +299,18 @@ mod tests {
     #[test]
     fn the_examples_are_right() {
         let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/examples");
-        let files = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
-        let is_pipeline = |path: &PathBuf| path.extension().is_some_and(|extension| extension == "edn" || extension == "toml");
+        let files = std::fs::read_dir(folder)
+            .unwrap()
+            .map(|entry| entry.unwrap().path());
+        let is_pipeline = |path: &PathBuf| {
+            path.extension()
+                .is_some_and(|extension| extension == "edn" || extension == "toml")
+        };
         let pipelines: Vec<PathBuf> = files.filter(is_pipeline).collect();
         assert!(pipelines.len() >= 4, "{folder} has lost its examples");
         for file in &pipelines {
-            let (_, document, plan) = load_all(file).unwrap_or_else(|_| panic!("{} is wrong; see above", file.display()));
+            let (_, document, plan) =
+                load_all(file).unwrap_or_else(|_| panic!("{} is wrong; see above", file.display()));
             for test in &document.tests {
                 let outcome = run_test(test, &plan).unwrap();
                 assert_eq!(outcome, None, "{}: {}", file.display(), test.name);
@@ -227,10 +319,19 @@ mod tests {
     }
 
     fn plan_of(flow: &str) -> (Document, Plan) {
-        let text =
-            Text { name: "test".into(), text: flow.into(), kind: load::Kind::Edn, base: PathBuf::from("."), default_name: "test".into() };
-        let document = text.document().unwrap_or_else(|_| panic!("the document is wrong"));
-        let plan = text.plan(&document).unwrap_or_else(|_| panic!("the plan is wrong"));
+        let text = Text {
+            name: "test".into(),
+            text: flow.into(),
+            kind: load::Kind::Edn,
+            base: PathBuf::from("."),
+            default_name: "test".into(),
+        };
+        let document = text
+            .document()
+            .unwrap_or_else(|_| panic!("the document is wrong"));
+        let plan = text
+            .plan(&document)
+            .unwrap_or_else(|_| panic!("the plan is wrong"));
         (document, plan)
     }
 
@@ -261,7 +362,8 @@ mod tests {
 
     #[test]
     fn a_failing_test_says_what_differs_and_which_input_was_bad() {
-        let differs = outcome(r#"{:name "x" :at kept :input [{:n 2} {:n "two"}] :output [{:n 3}]}"#).unwrap();
+        let differs =
+            outcome(r#"{:name "x" :at kept :input [{:n 2} {:n "two"}] :output [{:n 3}]}"#).unwrap();
         assert!(
             differs.contains(
                 r#"expected
@@ -276,6 +378,9 @@ mod tests {
             ),
             "{differs}"
         );
-        assert!(differs.contains("input 2 was bad in stage `a`"), "{differs}");
+        assert!(
+            differs.contains("input 2 was bad in stage `a`"),
+            "{differs}"
+        );
     }
 }

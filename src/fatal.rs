@@ -1,7 +1,8 @@
-//! The file of fatal errors: one line for each time that a process ended by itself, for whoever watches over it.
+//! The file of fatal errors: one line for each time that a process ended by itself, for whoever
+//! watches over it.
 //!
-//! It usually lies in `/tmp`, where anybody can put something in its place. So nothing is followed, and nothing is written to that is not a
-//! plain file.
+//! It usually lies in `/tmp`, where anybody can put something in its place. So nothing is followed,
+//! and nothing is written to that is not a plain file.
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
@@ -12,14 +13,16 @@ use std::path::{Path, PathBuf};
 use chrono::{SecondsFormat, Utc};
 use pseidon_expr::panics;
 
-/// Appends a line with the time, the pipeline and the reason. What keeps that from being done is only a warning in the log.
+/// Appends a line with the time, the pipeline and the reason. What keeps that from being done is
+/// only a warning in the log.
 pub(crate) fn append(path: &Path, pipeline: &str, reason: &str) {
     if let Err(error) = try_append(path, pipeline, reason) {
         tracing::warn!(path = %path.display(), %error, "the fatal error was not written down");
     }
 }
 
-/// From now on a panic that is handled as an error of some records is not reported: the records are.
+/// From now on a panic that is handled as an error of some records is not reported: the records
+/// are.
 pub(crate) fn keep_quiet_about_handled_panics() {
     let report = panic::take_hook();
     panic::set_hook(Box::new(move |panic| {
@@ -31,7 +34,8 @@ pub(crate) fn keep_quiet_about_handled_panics() {
     }));
 }
 
-/// Has every panic appended too that is not handled, from now on, before it is reported as it was until now.
+/// Has every panic appended too that is not handled, from now on, before it is reported as it was
+/// until now.
 pub(crate) fn append_panics(path: PathBuf, pipeline: String) {
     let report = panic::take_hook();
     panic::set_hook(Box::new(move |panic| {
@@ -45,14 +49,26 @@ pub(crate) fn append_panics(path: PathBuf, pipeline: String) {
 fn try_append(path: &Path, pipeline: &str, reason: &str) -> io::Result<()> {
     let mut file = open(path)?;
     // In one piece: several processes may share the file.
-    file.write_all(line(&Utc::now().to_rfc3339_opts(SecondsFormat::Millis, true), pipeline, reason).as_bytes())
+    file.write_all(
+        line(
+            &Utc::now().to_rfc3339_opts(SecondsFormat::Millis, true),
+            pipeline,
+            reason,
+        )
+        .as_bytes(),
+    )
 }
 
-/// Opens the file to append to it; a new one can be read by everybody. A symbolic link is refused. A pipe without a reader would hold us
-/// without `O_NONBLOCK`.
+/// Opens the file to append to it; a new one can be read by everybody. A symbolic link is refused.
+/// A pipe without a reader would hold us without `O_NONBLOCK`.
 fn open(path: &Path) -> io::Result<File> {
     let flags = libc::O_NOFOLLOW | libc::O_NONBLOCK;
-    let file = OpenOptions::new().append(true).create(true).mode(0o644).custom_flags(flags).open(path)?;
+    let file = OpenOptions::new()
+        .append(true)
+        .create(true)
+        .mode(0o644)
+        .custom_flags(flags)
+        .open(path)?;
     if !file.metadata()?.is_file() {
         return Err(io::Error::other("it is not a file"));
     }
@@ -74,7 +90,10 @@ mod tests {
 
     #[test]
     fn a_line_has_the_time_the_pipeline_and_the_reason() {
-        assert_eq!(line("2026-01-31T00:00:00.000Z", "etl", "it\n  is\r\nso"), "2026-01-31T00:00:00.000Z etl it is so\n");
+        assert_eq!(
+            line("2026-01-31T00:00:00.000Z", "etl", "it\n  is\r\nso"),
+            "2026-01-31T00:00:00.000Z etl it is so\n"
+        );
     }
 
     #[test]
@@ -84,12 +103,22 @@ mod tests {
         append(&path, "etl", "one");
         append(&path, "etl", "two");
         let text = std::fs::read_to_string(&path).unwrap();
-        let lines: Vec<_> = text.lines().map(|line| line.split_once(' ').unwrap()).collect();
-        assert_eq!(lines.iter().map(|(_, rest)| *rest).collect::<Vec<_>>(), ["etl one", "etl two"]);
+        let lines: Vec<_> = text
+            .lines()
+            .map(|line| line.split_once(' ').unwrap())
+            .collect();
+        assert_eq!(
+            lines.iter().map(|(_, rest)| *rest).collect::<Vec<_>>(),
+            ["etl one", "etl two"]
+        );
         for (time, _) in lines {
             assert!(chrono::DateTime::parse_from_rfc3339(time).is_ok(), "{time}");
         }
-        assert_eq!(std::fs::metadata(&path).unwrap().mode() & 0o7133, 0, "nobody else may write to it");
+        assert_eq!(
+            std::fs::metadata(&path).unwrap().mode() & 0o7133,
+            0,
+            "nobody else may write to it"
+        );
     }
 
     #[test]
@@ -97,12 +126,24 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let victim = folder.path().join("victim");
         std::fs::write(&victim, "mine").unwrap();
-        let [link, dangling, socket] = ["link", "dangling", "socket"].map(|name| folder.path().join(name));
+        let [link, dangling, socket] =
+            ["link", "dangling", "socket"].map(|name| folder.path().join(name));
         symlink(&victim, &link).unwrap();
         symlink(folder.path().join("new"), &dangling).unwrap();
         let _listener = UnixListener::bind(&socket).unwrap();
-        for path in [&link, &dangling, &socket, &folder.path().to_owned(), &folder.path().join("no/such/folder"), &"/dev/null".into()] {
-            assert!(try_append(path, "etl", "reason").is_err(), "{}", path.display());
+        for path in [
+            &link,
+            &dangling,
+            &socket,
+            &folder.path().to_owned(),
+            &folder.path().join("no/such/folder"),
+            &"/dev/null".into(),
+        ] {
+            assert!(
+                try_append(path, "etl", "reason").is_err(),
+                "{}",
+                path.display()
+            );
             append(path, "etl", "a warning is all that comes of it");
         }
         assert_eq!(std::fs::read_to_string(&victim).unwrap(), "mine");

@@ -25,18 +25,42 @@ pub(crate) fn infer(files: &[String]) -> Exit {
 }
 
 fn schema_of(files: &[String]) -> Result<String, String> {
-    let node = |kind| Node { kind, span: Span::default() };
-    let paths = files.iter().map(|path| node(NodeKind::Str(Text::plain(path.as_str(), 0)))).collect();
+    let node = |kind| Node {
+        kind,
+        span: Span::default(),
+    };
+    let paths = files
+        .iter()
+        .map(|path| node(NodeKind::Str(Text::plain(path.as_str(), 0))))
+        .collect();
     let entries = vec![
-        (node(NodeKind::Keyword(Name::plain("path"))), node(NodeKind::Vector(paths))),
-        (node(NodeKind::Keyword(Name::plain("format"))), node(NodeKind::Keyword(Name::plain("json")))),
+        (
+            node(NodeKind::Keyword(Name::plain("path"))),
+            node(NodeKind::Vector(paths)),
+        ),
+        (
+            node(NodeKind::Keyword(Name::plain("format"))),
+            node(NodeKind::Keyword(Name::plain("json"))),
+        ),
     ];
-    let mistakes =
-        |mistakes: Vec<pseidon_dsl::Diagnostic>| mistakes.into_iter().map(|mistake| mistake.message).collect::<Vec<_>>().join("; ");
-    let options = Options::parse(FilesSource.spec(), &[node(NodeKind::Map(entries))], Span::default()).map_err(mistakes)?;
+    let mistakes = |mistakes: Vec<pseidon_dsl::Diagnostic>| {
+        mistakes
+            .into_iter()
+            .map(|mistake| mistake.message)
+            .collect::<Vec<_>>()
+            .join("; ")
+    };
+    let options = Options::parse(
+        FilesSource.spec(),
+        &[node(NodeKind::Map(entries))],
+        Span::default(),
+    )
+    .map_err(mistakes)?;
     let source = FilesSource.prepare(&options).map_err(mistakes)?;
     let registry = registry();
-    let format = registry.format("json").ok_or("this build has no format `json`")?;
+    let format = registry
+        .format("json")
+        .ok_or("this build has no format `json`")?;
     let schema = load::infer(source.as_ref(), format.as_ref(), Path::new("."))?;
     Ok(print_schema(&schema))
 }

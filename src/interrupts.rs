@@ -9,12 +9,13 @@ use pseidon_exec::Control;
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
-/// How long the threads of a run may take to notice that it is left. One that hangs in the kernel (a terminal that was stopped with Ctrl-S)
-/// must not hold the process; every step of the protocol may end like that.
+/// How long the threads of a run may take to notice that it is left. One that hangs in the kernel
+/// (a terminal that was stopped with Ctrl-S) must not hold the process; every step of the protocol
+/// may end like that.
 const LAST_WAIT: Duration = Duration::from_secs(3);
 
-/// What the user says from now on; others may say something too. The process ends by itself, with exit code 1, when a run does not end within `grace` or after a second
-/// signal.
+/// What the user says from now on; others may say something too. The process ends by itself, with
+/// exit code 1, when a run does not end within `grace` or after a second signal.
 pub(crate) fn listen(grace: Duration) -> std::io::Result<(Sender<Control>, Receiver<Control>)> {
     let mut signals = Signals::new([SIGINT, SIGTERM])?;
     let (raised, signal) = unbounded();
@@ -29,7 +30,8 @@ pub(crate) fn listen(grace: Duration) -> std::io::Result<(Sender<Control>, Recei
     Ok((by_others, said))
 }
 
-/// For commands that have nothing to commit: the flag is set by the first signal, and the process ends with the second.
+/// For commands that have nothing to commit: the flag is set by the first signal, and the process
+/// ends with the second.
 pub(crate) fn flag() -> std::io::Result<Arc<AtomicBool>> {
     let stop = Arc::new(AtomicBool::new(false));
     for signal in [SIGINT, SIGTERM] {
@@ -53,5 +55,8 @@ fn obey(signal: &Receiver<()>, control: &Sender<Control>, grace: Duration) {
 }
 
 fn spawn(name: &str, work: impl FnOnce() + Send + 'static) -> std::io::Result<()> {
-    std::thread::Builder::new().name(name.to_owned()).spawn(work).map(drop)
+    std::thread::Builder::new()
+        .name(name.to_owned())
+        .spawn(work)
+        .map(drop)
 }

@@ -59,16 +59,37 @@ pub(crate) fn read(file: &Path) -> Result<Text, Exit> {
         eprintln!("error: cannot read {name}: {error}");
         Exit::WrongFile
     })?;
-    let kind = if file.extension().is_some_and(|extension| extension == "toml") { Kind::Toml } else { Kind::Edn };
-    let base = file.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new(".")).to_owned();
-    let default_name = file.file_stem().map(|stem| stem.to_string_lossy().into_owned()).unwrap_or_default();
-    Ok(Text { name, text, kind, base, default_name })
+    let kind = if file
+        .extension()
+        .is_some_and(|extension| extension == "toml")
+    {
+        Kind::Toml
+    } else {
+        Kind::Edn
+    };
+    let base = file
+        .parent()
+        .filter(|parent| !parent.as_os_str().is_empty())
+        .unwrap_or(Path::new("."))
+        .to_owned();
+    let default_name = file
+        .file_stem()
+        .map(|stem| stem.to_string_lossy().into_owned())
+        .unwrap_or_default();
+    Ok(Text {
+        name,
+        text,
+        kind,
+        base,
+        default_name,
+    })
 }
 
 impl Text {
     /// The document, with `${env:…}` and `${file:…}` filled in. Mistakes are printed.
     pub(crate) fn document(&self) -> Result<Document, Exit> {
-        self.document_for(&sample_log()).map_err(|mistakes| self.show(&mistakes))
+        self.document_for(&sample_log())
+            .map_err(|mistakes| self.show(&mistakes))
     }
 
     /// The document as it is for a log; where it is no template, `${log:…}` is a mistake.
@@ -89,47 +110,89 @@ impl Text {
 
     /// The plan. Mistakes are printed.
     pub(crate) fn plan(&self, document: &Document) -> Result<Plan, Exit> {
-        self.plan_with(document, &|_, source, format| infer(source, format, &self.base))
+        self.plan_with(document, &|_, source, format| {
+            infer(source, format, &self.base)
+        })
     }
 
     /// The plan, with `infer` for sources that say `:schema :infer`. Mistakes are printed.
     pub(crate) fn plan_with(&self, document: &Document, infer: &Infer<'_>) -> Result<Plan, Exit> {
-        self.plan_in(&registry(), document, infer).map_err(|mistakes| self.show(&mistakes))
+        self.plan_in(&registry(), document, infer)
+            .map_err(|mistakes| self.show(&mistakes))
     }
 
-    /// The plan of a template for a log as most are, and what the stage `mysql-logs` says. Mistakes are printed.
+    /// The plan of a template for a log as most are, and what the stage `mysql-logs` says. Mistakes
+    /// are printed.
     pub(crate) fn template(&self, document: &Document) -> Result<(Plan, Settings), Exit> {
         let logs = Arc::new(MysqlLogs::new(Arc::new(sample_log())));
-        let plan = self.plan_in(&registry_with(logs.clone()), document, &|_, _, _| Err(LOGS_ARE_NOT_INFERRED.to_owned()));
+        let plan = self.plan_in(&registry_with(logs.clone()), document, &|_, _, _| {
+            Err(LOGS_ARE_NOT_INFERRED.to_owned())
+        });
         let plan = plan.map_err(|mistakes| self.show(&mistakes))?;
         if let Some(other) = plan.sources.iter().find(|source| source.plugin != LOGS) {
-            eprintln!("error: {}: a pipeline with `{LOGS}` can have no other source, but has `{}`", self.name, other.stage);
+            eprintln!(
+                "error: {}: a pipeline with `{LOGS}` can have no other source, but has `{}`",
+                self.name, other.stage
+            );
             return Err(Exit::WrongFile);
         }
         // Whoever planned a pipeline with the stage has its settings.
-        let settings = Arc::into_inner(logs).and_then(MysqlLogs::into_settings).ok_or(Exit::WrongFile)?;
+        let settings = Arc::into_inner(logs)
+            .and_then(MysqlLogs::into_settings)
+            .ok_or(Exit::WrongFile)?;
         Ok((plan, settings))
     }
 
-    /// The plan of a template for a log. An error is a sentence without a place, since the row is more likely to be wrong than the text.
+    /// The plan of a template for a log. An error is a sentence without a place, since the row is
+    /// more likely to be wrong than the text.
     pub(crate) fn plan_for_log(&self, log: Arc<Log>) -> Result<Plan, String> {
-        let all_in_words = |mistakes: Vec<Diagnostic>| mistakes.iter().map(in_words).collect::<Vec<_>>().join("; ");
+        let all_in_words = |mistakes: Vec<Diagnostic>| {
+            mistakes.iter().map(in_words).collect::<Vec<_>>().join("; ")
+        };
         let document = self.document_for(&log).map_err(all_in_words)?;
         let registry = registry_with(Arc::new(MysqlLogs::new(log)));
-        self.plan_in(&registry, &document, &|_, _, _| Err(LOGS_ARE_NOT_INFERRED.to_owned())).map_err(all_in_words)
+        self.plan_in(&registry, &document, &|_, _, _| {
+            Err(LOGS_ARE_NOT_INFERRED.to_owned())
+        })
+        .map_err(all_in_words)
     }
 
-    fn plan_in(&self, registry: &Registry, document: &Document, infer: &Infer<'_>) -> Result<Plan, Vec<Diagnostic>> {
-        let (default_name, base, text) = (self.default_name.clone(), self.base.clone(), self.text.clone());
-        plan(document, Context { registry, default_name, base, text, infer })
+    fn plan_in(
+        &self,
+        registry: &Registry,
+        document: &Document,
+        infer: &Infer<'_>,
+    ) -> Result<Plan, Vec<Diagnostic>> {
+        let (default_name, base, text) = (
+            self.default_name.clone(),
+            self.base.clone(),
+            self.text.clone(),
+        );
+        plan(
+            document,
+            Context {
+                registry,
+                default_name,
+                base,
+                text,
+                infer,
+            },
+        )
     }
 
     /// Prints mistakes as rustc does.
     pub(crate) fn show(&self, mistakes: &[Diagnostic]) -> Exit {
         let color = std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none();
-        eprint!("{}", diagnostic::render(&self.name, &self.text, mistakes, color));
+        eprint!(
+            "{}",
+            diagnostic::render(&self.name, &self.text, mistakes, color)
+        );
         let count = mistakes.len();
-        eprintln!("{}: {count} {}", self.name, if count == 1 { "mistake" } else { "mistakes" });
+        eprintln!(
+            "{}: {count} {}",
+            self.name,
+            if count == 1 { "mistake" } else { "mistakes" }
+        );
         Exit::WrongFile
     }
 }
@@ -140,12 +203,19 @@ const LOGS_ARE_NOT_INFERRED: &str = "the fields of logs come from their rows and
 
 /// Whether the pipeline is run once for each log of a table.
 pub(crate) fn is_template(document: &Document) -> bool {
-    document.calls().iter().any(|call| call.plugin.to_string() == LOGS)
+    document
+        .calls()
+        .iter()
+        .any(|call| call.plugin.to_string() == LOGS)
 }
 
 /// A mistake as a sentence, for where its text is not shown.
 fn in_words(mistake: &Diagnostic) -> String {
-    let help = mistake.help.as_ref().map(|help| format!("; {help}")).unwrap_or_default();
+    let help = mistake
+        .help
+        .as_ref()
+        .map(|help| format!("; {help}"))
+        .unwrap_or_default();
     format!("{}: {}{help}", mistake.message, mistake.label)
 }
 
@@ -153,7 +223,11 @@ fn in_words(mistake: &Diagnostic) -> String {
 const SAMPLES: usize = 1000;
 
 /// The fields of a source's first records.
-pub(crate) fn infer(source: &dyn Source, format: &dyn Format, base: &Path) -> Result<SchemaRef, String> {
+pub(crate) fn infer(
+    source: &dyn Source,
+    format: &dyn Format,
+    base: &Path,
+) -> Result<SchemaRef, String> {
     let setup = SourceSetup {
         pipeline: "infer".to_owned(),
         stage: "infer".to_owned(),
@@ -165,25 +239,33 @@ pub(crate) fn infer(source: &dyn Source, format: &dyn Format, base: &Path) -> Re
         state: String::new(),
         metrics: Metrics::new(),
     };
-    let samples = source.sample(&setup, SAMPLES).map_err(|error| error.to_string())?;
+    let samples = source
+        .sample(&setup, SAMPLES)
+        .map_err(|error| error.to_string())?;
     format.infer(&samples)
 }
 
 /// This machine's name.
 fn host_name() -> String {
-    std::fs::read_to_string("/proc/sys/kernel/hostname").map_or_else(|_| "localhost".to_owned(), |name| name.trim().to_owned())
+    std::fs::read_to_string("/proc/sys/kernel/hostname")
+        .map_or_else(|_| "localhost".to_owned(), |name| name.trim().to_owned())
 }
 
 fn look_up(kind: &str, name: &str, base: &Path) -> Result<String, String> {
     match kind {
-        "env" => std::env::var(name).map_err(|_| format!("the environment variable {name} is not set")),
+        "env" => {
+            std::env::var(name).map_err(|_| format!("the environment variable {name} is not set"))
+        }
         "file" => {
-            let content = std::fs::read_to_string(base.join(name)).map_err(|error| format!("cannot read {name}: {error}"))?;
+            let content = std::fs::read_to_string(base.join(name))
+                .map_err(|error| format!("cannot read {name}: {error}"))?;
             Ok(content.trim_end_matches(['\n', '\r']).to_owned())
         }
         "host" if name == "name" => Ok(host_name()),
         "host" => Err(format!("a host has no `{name}`; expected host:name")),
-        other => Err(format!("`{other}` is not known here; expected env, file, host or log")),
+        other => Err(format!(
+            "`{other}` is not known here; expected env, file, host or log"
+        )),
     }
 }
 

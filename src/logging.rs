@@ -9,8 +9,12 @@ use tracing_subscriber::fmt::MakeWriter;
 /// Starts logging. `filter` is a level or a list as in `RUST_LOG`.
 pub(crate) fn start(filter: &str, json: bool, bar: Option<ProgressBar>) -> Result<(), String> {
     let filter = EnvFilter::try_new(filter).map_err(|error| format!("--log: {error}"))?;
-    let color = io::IsTerminal::is_terminal(&io::stderr()) && std::env::var_os("NO_COLOR").is_none();
-    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(Stderr { bar }).with_target(false);
+    let color =
+        io::IsTerminal::is_terminal(&io::stderr()) && std::env::var_os("NO_COLOR").is_none();
+    let builder = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(Stderr { bar })
+        .with_target(false);
     if json {
         builder.json().flatten_event(true).init()
     } else {
@@ -28,7 +32,9 @@ impl<'a> MakeWriter<'a> for Stderr {
     type Writer = Line<'a>;
 
     fn make_writer(&'a self) -> Line<'a> {
-        Line { bar: self.bar.as_ref() }
+        Line {
+            bar: self.bar.as_ref(),
+        }
     }
 }
 

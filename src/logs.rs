@@ -1,8 +1,9 @@
 //! Running a template: one run for each log of a table, while rows come and go.
 //!
-//! The supervisor compares what the table says with what runs, and starts and stops logs until both are the same. It never waits for any of
-//! them: the table is asked by a thread of its own ([`table`]), and logs ([`worker`]) run on threads that they share. A log that fails is
-//! started again after a while; one that cannot be right waits for its row to change.
+//! The supervisor compares what the table says with what runs, and starts and stops logs until both
+//! are the same. It never waits for any of them: the table is asked by a thread of its own
+//! ([`table`]), and logs ([`worker`]) run on threads that they share. A log that fails is started
+//! again after a while; one that cannot be right waits for its row to change.
 
 mod table;
 mod worker;
@@ -45,11 +46,21 @@ pub(crate) struct Template {
 }
 
 /// Runs a template until it is stopped. Gives whether everything was committed in the end.
-pub(crate) fn run(template: Template, board: Arc<Board>, control: &Receiver<Control>, reload: &Receiver<()>) -> Result<bool, String> {
+pub(crate) fn run(
+    template: Template,
+    board: Arc<Board>,
+    control: &Receiver<Control>,
+    reload: &Receiver<()>,
+) -> Result<bool, String> {
     let template = Arc::new(template);
     let setup = SourceSetup {
         pipeline: template.plan.name.clone(),
-        stage: template.plan.sources.first().map(|source| source.stage.clone()).unwrap_or_default(),
+        stage: template
+            .plan
+            .sources
+            .first()
+            .map(|source| source.stage.clone())
+            .unwrap_or_default(),
         base: template.plan.base.clone(),
         wanted: MetaWanted::default(),
         io_threads: template.plan.settings.io_threads,
@@ -58,8 +69,12 @@ pub(crate) fn run(template: Template, board: Arc<Board>, control: &Receiver<Cont
         state: String::new(),
         metrics: pseidon_plugin::metrics::Metrics::new(),
     };
-    let consumer = SharedConsumer::start(template.settings.kafka.clone(), setup, board.pools.budget().clone())
-        .map_err(|error| format!("cannot start a thread: {error}"))?;
+    let consumer = SharedConsumer::start(
+        template.settings.kafka.clone(),
+        setup,
+        board.pools.budget().clone(),
+    )
+    .map_err(|error| format!("cannot start a thread: {error}"))?;
     let (asked, told) = table::start(&template.settings)?;
     let (end, ended) = unbounded();
     let mut supervisor = Supervisor {
@@ -106,7 +121,8 @@ struct Supervisor {
     /// As the table had them last.
     rows: Option<Vec<LogRow>>,
     logs: BTreeMap<String, Log>,
-    /// Logs that had too many errors and are still enabled in the table as far as is known, each with the reason.
+    /// Logs that had too many errors and are still enabled in the table as far as is known, each
+    /// with the reason.
     off: HashMap<String, String>,
     subscribed: Vec<String>,
     stopping: bool,
@@ -148,7 +164,8 @@ impl Supervisor {
                     Ok(Control::Stop) => {
                         self.stopping = true;
                         let grace = self.template.plan.settings.shutdown_grace;
-                        // Each log ends its run within the grace; this is for those that cannot even do that.
+                        // Each log ends its run within the grace; this is for those that cannot
+                        // even do that.
                         deadline = after(grace + LOOK_EVERY * 4);
                     }
                     Ok(Control::LeaveNow) | Err(_) => return Ok(false),
@@ -202,8 +219,15 @@ impl Supervisor {
     fn kept(&self) -> Option<Vec<LogRow>> {
         let text = self.template.store.note(ROWS).ok()??;
         let texts: Vec<String> = serde_json::from_str(&text).ok()?;
-        let rows = texts.iter().map(|text| LogRow::from_text(text)).collect::<Result<Vec<_>, _>>().ok()?;
-        tracing::warn!(logs = rows.len(), "the logs run as they were when the table was last read");
+        let rows = texts
+            .iter()
+            .map(|text| LogRow::from_text(text))
+            .collect::<Result<Vec<_>, _>>()
+            .ok()?;
+        tracing::warn!(
+            logs = rows.len(),
+            "the logs run as they were when the table was last read"
+        );
         Some(rows)
     }
 
@@ -217,12 +241,16 @@ impl Supervisor {
                     rows.retain(|row| row.log() != log);
                 }
             }
-            Err(error) => tracing::warn!(log, %error, "cannot be switched off in the table; it stays off here"),
+            Err(error) => {
+                tracing::warn!(log, %error, "cannot be switched off in the table; it stays off here")
+            }
         }
     }
 
     fn hear_ended(&mut self, name: &str, outcome: Outcome) {
-        let Some(log) = self.logs.get_mut(name) else { return };
+        let Some(log) = self.logs.get_mut(name) else {
+            return;
+        };
         let mut was_told_to_stop = self.stopping;
         if let Some(running) = log.running.take() {
             was_told_to_stop |= running.told_to_stop;
@@ -230,13 +258,18 @@ impl Supervisor {
         log.entry.set_live(None);
         match outcome {
             Outcome::Ended { complete: false } if !was_told_to_stop => {
-                let reason = "it has ended before everything was committed, and was not told to".to_owned();
+                let reason =
+                    "it has ended before everything was committed, and was not told to".to_owned();
                 self.hear_ended(name, Outcome::Failed(reason));
             }
             Outcome::Ended { .. } => {
                 // One that ends by itself is not started again at once.
                 log.not_before = (!was_told_to_stop).then(|| Instant::now() + log.wait);
-                log.wait = if was_told_to_stop { FIRST_WAIT } else { (log.wait * 2).min(LONGEST_WAIT) };
+                log.wait = if was_told_to_stop {
+                    FIRST_WAIT
+                } else {
+                    (log.wait * 2).min(LONGEST_WAIT)
+                };
                 log.wrong = None;
                 tracing::info!(log = name, "stopped");
                 if !matches!(log.entry.state(), State::SwitchedOff(_)) {
@@ -244,7 +277,12 @@ impl Supervisor {
                 }
             }
             Outcome::Failed(reason) => {
-                tracing::error!(log = name, reason, "failed; it is started again in {:?}", log.wait);
+                tracing::error!(
+                    log = name,
+                    reason,
+                    "failed; it is started again in {:?}",
+                    log.wait
+                );
                 log.entry.set_state(State::Failed(reason));
                 log.not_before = Some(Instant::now() + log.wait);
                 log.wait = (log.wait * 2).min(LONGEST_WAIT);
@@ -257,7 +295,8 @@ impl Supervisor {
                 }
                 log.entry.set_state(State::Wrong(reason.clone()));
                 log.wrong = Some(reason);
-                // It may be another place than the row that is put right: a table's columns, a schema file.
+                // It may be another place than the row that is put right: a table's columns, a
+                // schema file.
                 log.not_before = Some(Instant::now() + LONGEST_WAIT);
             }
         }
@@ -282,17 +321,36 @@ impl Supervisor {
     /// Starts and stops what differs from what is wanted.
     fn reconcile(&mut self) {
         let Some(rows) = &self.rows else { return };
-        let wanted: HashMap<&str, &LogRow> = if self.stopping { HashMap::new() } else { rows.iter().map(|row| (row.log(), row)).collect() };
+        let wanted: HashMap<&str, &LogRow> = if self.stopping {
+            HashMap::new()
+        } else {
+            rows.iter().map(|row| (row.log(), row)).collect()
+        };
         for row in wanted.values() {
             if !self.logs.contains_key(row.log()) {
                 let entry = self.board.entry(row.log());
-                let log = Log { entry, wanted: None, running: None, not_before: None, wrong: None, wait: FIRST_WAIT };
+                let log = Log {
+                    entry,
+                    wanted: None,
+                    running: None,
+                    not_before: None,
+                    wrong: None,
+                    wait: FIRST_WAIT,
+                };
                 self.logs.insert(row.log().to_owned(), log);
             }
         }
         let is_on = |name: &String| !self.off.contains_key(name);
         let settled: Vec<(String, Option<LogRow>)> = (self.logs.keys())
-            .map(|name| (name.clone(), wanted.get(name.as_str()).filter(|_| is_on(name)).map(|row| (*row).clone())))
+            .map(|name| {
+                (
+                    name.clone(),
+                    wanted
+                        .get(name.as_str())
+                        .filter(|_| is_on(name))
+                        .map(|row| (*row).clone()),
+                )
+            })
             .collect();
         for (name, row) in settled {
             self.settle(&name, row);
@@ -303,7 +361,9 @@ impl Supervisor {
 
     /// Brings one log to what its row says, as far as can be done at once.
     fn settle(&mut self, name: &str, row: Option<LogRow>) {
-        let Some(log) = self.logs.get_mut(name) else { return };
+        let Some(log) = self.logs.get_mut(name) else {
+            return;
+        };
         if log.wanted != row {
             // Whatever was wrong with the old row says nothing about the new one.
             log.not_before = None;
@@ -312,13 +372,17 @@ impl Supervisor {
             if log.wanted.is_none() {
                 log.entry.reset_errors();
             }
-            if matches!(log.entry.state(), State::Wrong(_)) || (row.is_some() && matches!(log.entry.state(), State::SwitchedOff(_))) {
+            if matches!(log.entry.state(), State::Wrong(_))
+                || (row.is_some() && matches!(log.entry.state(), State::SwitchedOff(_)))
+            {
                 log.entry.set_state(State::Stopped);
             }
             log.wanted = row;
         }
         match (&mut log.running, &log.wanted) {
-            (Some(running), wanted) if wanted.as_ref() != Some(&running.row) && !running.told_to_stop => {
+            (Some(running), wanted)
+                if wanted.as_ref() != Some(&running.row) && !running.told_to_stop =>
+            {
                 running.told_to_stop = true;
                 if !matches!(log.entry.state(), State::SwitchedOff(_)) {
                     log.entry.set_state(State::Stopping);
@@ -330,13 +394,19 @@ impl Supervisor {
                 let row = row.clone();
                 self.start(name, row);
             }
-            (None, None) if !matches!(log.entry.state(), State::Stopped | State::SwitchedOff(_)) => log.entry.set_state(State::Stopped),
+            (None, None)
+                if !matches!(log.entry.state(), State::Stopped | State::SwitchedOff(_)) =>
+            {
+                log.entry.set_state(State::Stopped)
+            }
             _ => {}
         }
     }
 
     fn start(&mut self, name: &str, row: LogRow) {
-        let Some(log) = self.logs.get_mut(name) else { return };
+        let Some(log) = self.logs.get_mut(name) else {
+            return;
+        };
         let (control, said) = unbounded();
         let work = Work {
             template: self.template.clone(),
@@ -348,17 +418,27 @@ impl Supervisor {
             end: End::new(name.to_owned(), self.end.clone()),
         };
         log.entry.set_state(State::Starting);
-        log.running = Some(Running { row, control, told_to_stop: false });
+        log.running = Some(Running {
+            row,
+            control,
+            told_to_stop: false,
+        });
         work.start();
     }
 
-    /// The topics of all logs that run are subscribed to, also of those that are about to end: what they have read is theirs until then.
-    /// Nothing changes while all of them end: each change would make the group share its partitions out anew.
+    /// The topics of all logs that run are subscribed to, also of those that are about to end: what
+    /// they have read is theirs until then. Nothing changes while all of them end: each change
+    /// would make the group share its partitions out anew.
     fn subscribe(&mut self) {
         if self.stopping {
             return;
         }
-        let topics: Vec<String> = self.logs.iter().filter(|(_, log)| log.running.is_some()).map(|(name, _)| name.clone()).collect();
+        let topics: Vec<String> = self
+            .logs
+            .iter()
+            .filter(|(_, log)| log.running.is_some())
+            .map(|(name, _)| name.clone())
+            .collect();
         if topics != self.subscribed {
             self.consumer.subscribe(topics.clone());
             self.subscribed = topics;

@@ -1,6 +1,7 @@
 //! `pseidon`: the command line.
 //!
-//! Exit codes: 0 the work is done (or was stopped gracefully), 1 it failed, 2 the pipeline file or the command line is wrong.
+//! Exit codes: 0 the work is done (or was stopped gracefully), 1 it failed, 2 the pipeline file or
+//! the command line is wrong.
 
 mod board;
 mod check;
@@ -67,9 +68,11 @@ enum LogFormat {
 
 #[derive(Subcommand)]
 enum Command {
-    /// Run a pipeline until its sources end or it is stopped (SIGTERM, Ctrl-C; a second one leaves at once).
+    /// Run a pipeline until its sources end or it is stopped (SIGTERM, Ctrl-C; a second one leaves
+    /// at once).
     Run(RunArgs),
-    /// Show all mistakes of a pipeline file, or its stages with their types and what every path guarantees.
+    /// Show all mistakes of a pipeline file, or its stages with their types and what every path
+    /// guarantees.
     Check(FileArgs),
     /// Run the tests in pipeline files.
     Test {
@@ -77,14 +80,16 @@ enum Command {
         #[arg(required = true)]
         files: Vec<PathBuf>,
     },
-    /// Print the pipeline file that the configuration of an older system means (pseidon.edn of pseidon-etl).
+    /// Print the pipeline file that the configuration of an older system means (pseidon.edn of
+    /// pseidon-etl).
     Import {
         /// The old file.
         file: PathBuf,
     },
     /// Write test records into a Kafka topic, and show the rate.
     Produce(produce::ProduceArgs),
-    /// Print the records of a Kafka topic as a pipeline would decode them, or the rate at which they come.
+    /// Print the records of a Kafka topic as a pipeline would decode them, or the rate at which
+    /// they come.
     Consume(consume::ConsumeArgs),
     /// Show how a running process is getting on: queue, rate, lag, errors.
     Status(status::StatusArgs),
@@ -110,7 +115,8 @@ struct FileArgs {
     /// The pipeline file: EDN, or TOML if it ends in .toml.
     #[arg(required_unless_present = "expression")]
     file: Option<PathBuf>,
-    /// A flow instead of a file, such as '(-> (files "logs/*.json") (where "status >= 500") (stdout))'. It remembers nothing between runs.
+    /// A flow instead of a file, such as '(-> (files "logs/*.json") (where "status >= 500")
+    /// (stdout))'. It remembers nothing between runs.
     #[arg(short, long, conflicts_with = "file")]
     expression: Option<String>,
 }
@@ -122,7 +128,8 @@ struct RunArgs {
     /// Finish a crashed run with the version of the pipeline that it ran, which the state holds.
     #[arg(long, conflicts_with_all = ["expression", "accept_changed_plan"])]
     previous: bool,
-    /// Run this version although a crashed run of another one left work behind: its lanes are taken as they are named.
+    /// Run this version although a crashed run of another one left work behind: its lanes are taken
+    /// as they are named.
     #[arg(long)]
     accept_changed_plan: bool,
     /// Do not show the progress line on a terminal.

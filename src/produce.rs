@@ -1,7 +1,8 @@
 //! `pseidon produce`: test records into a topic, as fast as it takes them.
 //!
-//! Each thread has a producer of its own. They take turns of some hundred record numbers from one count ([`Turns`]), so that exactly as
-//! many are made as were asked for, at the rate that was asked for, however fast each thread is.
+//! Each thread has a producer of its own. They take turns of some hundred record numbers from one
+//! count ([`Turns`]), so that exactly as many are made as were asked for, at the rate that was
+//! asked for, however fast each thread is.
 
 use std::ops::Range;
 use std::path::{Path, PathBuf};
@@ -30,7 +31,8 @@ use crate::{Exit, interrupts};
 const TURN: u64 = 512;
 /// How long a thread that waits for its turn takes to notice that it is over.
 const LOOK_EVERY: Duration = Duration::from_millis(100);
-/// How long records may take to arrive after the last one was made, or after the user has said stop.
+/// How long records may take to arrive after the last one was made, or after the user has said
+/// stop.
 const PATIENCE: Duration = Duration::from_secs(60);
 const STOP_PATIENCE: Duration = Duration::from_secs(10);
 /// How many records are made when nobody says so.
@@ -51,8 +53,9 @@ pub(crate) struct ProduceArgs {
     /// How many threads, each with a producer of its own.
     #[arg(long, value_name = "T", default_value_t = 4, value_parser = clap::value_parser!(u16).range(1..=256))]
     threads: u16,
-    /// A record's value: an SQL expression of its number `n`, a random number `r` in [0, 1) and a random whole number `h`, such as
-    /// "'line ' || n". Without it (and without --file) records are small JSON objects.
+    /// A record's value: an SQL expression of its number `n`, a random number `r` in [0, 1) and a
+    /// random whole number `h`, such as "'line ' || n". Without it (and without --file) records are
+    /// small JSON objects.
     #[arg(long, value_name = "EXPRESSION", conflicts_with = "file")]
     value: Option<String>,
     /// The records' values are the lines of this file, from its beginning again after its end.
@@ -70,13 +73,18 @@ pub(crate) struct ProduceArgs {
 }
 
 fn pace(text: &str) -> Result<Pace, String> {
-    text.parse().ok().and_then(Pace::new).ok_or_else(|| "expected a number above 0".to_owned())
+    text.parse()
+        .ok()
+        .and_then(Pace::new)
+        .ok_or_else(|| "expected a number above 0".to_owned())
 }
 
 /// `name=value`
 pub(crate) fn property(text: &str) -> Result<(String, String), String> {
     match text.split_once('=') {
-        Some((name, value)) if !name.trim().is_empty() => Ok((name.trim().to_owned(), value.to_owned())),
+        Some((name, value)) if !name.trim().is_empty() => {
+            Ok((name.trim().to_owned(), value.to_owned()))
+        }
         _ => Err("expected NAME=VALUE, such as security.protocol=ssl".to_owned()),
     }
 }
@@ -96,13 +104,30 @@ pub(crate) fn produce(args: &ProduceArgs, bar: Option<ProgressBar>) -> Exit {
     }
 }
 
-fn try_produce(args: &ProduceArgs, records: &Records, bar: Option<ProgressBar>) -> Result<Exit, String> {
+fn try_produce(
+    args: &ProduceArgs,
+    records: &Records,
+    bar: Option<ProgressBar>,
+) -> Result<Exit, String> {
     let deliveries = Arc::new(Deliveries::default());
-    let open = |_| TopicWriter::open(&args.brokers, &args.topic, &args.properties, deliveries.clone());
+    let open = |_| {
+        TopicWriter::open(
+            &args.brokers,
+            &args.topic,
+            &args.properties,
+            deliveries.clone(),
+        )
+    };
     let writers = (0..args.threads).map(open).collect::<Result<Vec<_>, _>>()?;
     let stop = interrupts::flag().map_err(|error| error.to_string())?;
     let count = args.number.unwrap_or(records.count);
-    let turns = Turns { next: Mutex::new(0), count, pace: args.rate, began: Instant::now(), stop: stop.clone() };
+    let turns = Turns {
+        next: Mutex::new(0),
+        count,
+        pace: args.rate,
+        began: Instant::now(),
+        stop: stop.clone(),
+    };
     let meter = Meter::start();
     let outcome = std::thread::scope(|scope| {
         let spawn = |writer| scope.spawn(|| work(writer, records, &turns, &deliveries));
@@ -110,26 +135,47 @@ fn try_produce(args: &ProduceArgs, records: &Records, bar: Option<ProgressBar>) 
         if let Some(bar) = &bar {
             show(bar, &threads, &deliveries);
         }
-        threads.into_iter().map(joined).collect::<Result<Vec<()>, String>>()
+        threads
+            .into_iter()
+            .map(joined)
+            .collect::<Result<Vec<()>, String>>()
     });
     if let Some(bar) = bar {
         bar.finish_and_clear();
     }
-    let how = if stop.load(Ordering::Relaxed) { "stopped after" } else { "produced" };
-    println!("{how} {}", meter.in_all(deliveries.records(), deliveries.bytes()).in_all());
+    let how = if stop.load(Ordering::Relaxed) {
+        "stopped after"
+    } else {
+        "produced"
+    };
+    println!(
+        "{how} {}",
+        meter
+            .in_all(deliveries.records(), deliveries.bytes())
+            .in_all()
+    );
     outcome?;
     if let Some(reason) = deliveries.reason() {
-        return Err(format!("{} records were not delivered: {reason}", deliveries.failed()));
+        return Err(format!(
+            "{} records were not delivered: {reason}",
+            deliveries.failed()
+        ));
     }
     Ok(Exit::Done)
 }
 
 fn joined(thread: ScopedJoinHandle<'_, Result<(), String>>) -> Result<(), String> {
-    thread.join().unwrap_or_else(|_| Err("a thread has panicked".to_owned()))
+    thread
+        .join()
+        .unwrap_or_else(|_| Err("a thread has panicked".to_owned()))
 }
 
 /// Shows the progress until every thread has ended.
-fn show(bar: &ProgressBar, threads: &[ScopedJoinHandle<'_, Result<(), String>>], deliveries: &Deliveries) {
+fn show(
+    bar: &ProgressBar,
+    threads: &[ScopedJoinHandle<'_, Result<(), String>>],
+    deliveries: &Deliveries,
+) {
     let mut meter = Meter::start();
     while !threads.iter().all(ScopedJoinHandle::is_finished) {
         std::thread::sleep(LOOK_EVERY);
@@ -143,7 +189,12 @@ fn show(bar: &ProgressBar, threads: &[ScopedJoinHandle<'_, Result<(), String>>],
 }
 
 /// What one thread does.
-fn work(writer: TopicWriter, records: &Records, turns: &Turns, deliveries: &Deliveries) -> Result<(), String> {
+fn work(
+    writer: TopicWriter,
+    records: &Records,
+    turns: &Turns,
+    deliveries: &Deliveries,
+) -> Result<(), String> {
     let outcome = (|| {
         while deliveries.failed() == 0
             && let Some(numbers) = turns.next()
@@ -158,7 +209,11 @@ fn work(writer: TopicWriter, records: &Records, turns: &Turns, deliveries: &Deli
     if outcome.is_err() {
         turns.stop.store(true, Ordering::Relaxed);
     }
-    writer.finish(if turns.stop.load(Ordering::Relaxed) { STOP_PATIENCE } else { PATIENCE });
+    writer.finish(if turns.stop.load(Ordering::Relaxed) {
+        STOP_PATIENCE
+    } else {
+        PATIENCE
+    });
     outcome
 }
 
@@ -189,7 +244,10 @@ impl Turns {
         if *next >= self.count {
             return Take::Nothing;
         }
-        let due = self.pace.map_or(self.count, |pace| pace.due(elapsed)).min(self.count);
+        let due = self
+            .pace
+            .map_or(self.count, |pace| pace.due(elapsed))
+            .min(self.count);
         match self.pace {
             Some(pace) if due <= *next => Take::Wait(pace.pause(*next, elapsed)),
             _ => {
@@ -239,11 +297,16 @@ impl Records {
                 (Values::Made(expression("--value", &value)?), NUMBER)
             }
         };
-        let key = args.key.as_ref().map(|key| expression("--key", key)).transpose()?;
+        let key = args
+            .key
+            .as_ref()
+            .map(|key| expression("--key", key))
+            .transpose()?;
         Ok(Records { values, key, count })
     }
 
-    /// Makes the records of these numbers. Gives whether all could be handed over before one was given up.
+    /// Makes the records of these numbers. Gives whether all could be handed over before one was
+    /// given up.
     fn send(&self, numbers: Range<u64>, writer: &TopicWriter) -> Result<bool, String> {
         let first = numbers.start;
         let all: Vec<u64> = numbers.clone().collect();
@@ -276,7 +339,10 @@ impl Records {
                 (None, Values::Lines(lines)) => Some(lines.get(first + row as u64)),
                 (None, Values::Made(_)) => None,
             };
-            let key = keys.as_ref().filter(|keys| keys.is_valid(row)).map(|keys| keys.value(row));
+            let key = keys
+                .as_ref()
+                .filter(|keys| keys.is_valid(row))
+                .map(|keys| keys.value(row));
             if !writer.send(key, value)? {
                 return Ok(false);
             }
@@ -294,29 +360,51 @@ fn default_value() -> String {
     )
 }
 
-/// Compiles an argument. Mistakes are printed; one that only shows when a record is made shows here, too.
+/// Compiles an argument. Mistakes are printed; one that only shows when a record is made shows
+/// here, too.
 fn expression(argument: &str, text: &str) -> Result<NumberExpr, Exit> {
-    let shown =
-        Text { name: argument.to_owned(), text: text.to_owned(), kind: Kind::Flow, base: PathBuf::from("."), default_name: String::new() };
-    let parsed = expr::parse(&node::Text::plain(text, 0)).map_err(|mistakes| shown.show(&mistakes))?;
+    let shown = Text {
+        name: argument.to_owned(),
+        text: text.to_owned(),
+        kind: Kind::Flow,
+        base: PathBuf::from("."),
+        default_name: String::new(),
+    };
+    let parsed =
+        expr::parse(&node::Text::plain(text, 0)).map_err(|mistakes| shown.show(&mistakes))?;
     let compiled = NumberExpr::new(&parsed, 0).map_err(|mistakes| shown.show(&mistakes))?;
-    compiled.evaluate(&[0]).map_err(|error| error.to_string()).and_then(|value| bytes_of(&value)).map_err(|reason| {
-        eprintln!("error: {argument}: {reason}");
-        Exit::WrongFile
-    })?;
+    compiled
+        .evaluate(&[0])
+        .map_err(|error| error.to_string())
+        .and_then(|value| bytes_of(&value))
+        .map_err(|reason| {
+            eprintln!("error: {argument}: {reason}");
+            Exit::WrongFile
+        })?;
     Ok(compiled)
 }
 
-/// Texts become their bytes; other values the bytes of the text that a cast makes of them. NULL is no value at all.
+/// Texts become their bytes; other values the bytes of the text that a cast makes of them. NULL is
+/// no value at all.
 fn bytes_of(column: &ArrayRef) -> Result<BinaryArray, String> {
-    let strict = CastOptions { safe: false, ..CastOptions::default() };
-    let cast = |column: &ArrayRef, to: &DataType| cast_with_options(column, to, &strict).map_err(|error| error.to_string());
+    let strict = CastOptions {
+        safe: false,
+        ..CastOptions::default()
+    };
+    let cast = |column: &ArrayRef, to: &DataType| {
+        cast_with_options(column, to, &strict).map_err(|error| error.to_string())
+    };
     let bytes = match column.data_type() {
         DataType::Null => new_null_array(&DataType::Binary, column.len()),
-        DataType::Binary | DataType::LargeBinary | DataType::BinaryView => cast(column, &DataType::Binary)?,
+        DataType::Binary | DataType::LargeBinary | DataType::BinaryView => {
+            cast(column, &DataType::Binary)?
+        }
         _ => cast(&cast(column, &DataType::Utf8)?, &DataType::Binary)?,
     };
-    bytes.as_binary_opt::<i32>().cloned().ok_or_else(|| "the value has no bytes".to_owned())
+    bytes
+        .as_binary_opt::<i32>()
+        .cloned()
+        .ok_or_else(|| "the value has no bytes".to_owned())
 }
 
 /// The lines of a file, held in memory.
@@ -328,7 +416,8 @@ struct Lines {
 
 impl Lines {
     fn read(file: &Path) -> Result<Lines, String> {
-        let text = std::fs::read(file).map_err(|error| format!("cannot read {}: {error}", file.display()))?;
+        let text = std::fs::read(file)
+            .map_err(|error| format!("cannot read {}: {error}", file.display()))?;
         Lines::of(text).ok_or_else(|| format!("{} has no lines", file.display()))
     }
 
@@ -344,7 +433,11 @@ impl Lines {
     /// The line of this number; after the last comes the first.
     fn get(&self, number: u64) -> &[u8] {
         let index = (number % self.ends.len() as u64) as usize;
-        let start = if index == 0 { 0 } else { self.ends[index - 1] + 1 };
+        let start = if index == 0 {
+            0
+        } else {
+            self.ends[index - 1] + 1
+        };
         let line = &self.text[start..self.ends[index]];
         line.strip_suffix(b"\r").unwrap_or(line)
     }

@@ -16,7 +16,8 @@ use crate::systemd::Progress;
 /// A progress line, where there is a terminal to show it on.
 pub(crate) fn bar(wanted: bool) -> Option<ProgressBar> {
     (wanted && std::io::stderr().is_terminal()).then(|| {
-        let style = ProgressStyle::with_template("{spinner} {elapsed_precise} {msg}").unwrap_or_else(|_| ProgressStyle::default_spinner());
+        let style = ProgressStyle::with_template("{spinner} {elapsed_precise} {msg}")
+            .unwrap_or_else(|_| ProgressStyle::default_spinner());
         ProgressBar::new_spinner().with_style(style)
     })
 }
@@ -38,7 +39,10 @@ struct Totals {
 impl Totals {
     fn of(board: &Board) -> Totals {
         let mut totals = Totals::default();
-        board.entries().iter().for_each(|entry| totals.add(&board.plan, &entry.metrics));
+        board
+            .entries()
+            .iter()
+            .for_each(|entry| totals.add(&board.plan, &entry.metrics));
         totals
     }
 
@@ -69,7 +73,11 @@ impl Totals {
 /// What a service tells of itself.
 pub(crate) fn progress(board: &Board) -> Progress {
     let totals = Totals::of(board);
-    Progress { records: totals.records_in, bytes: totals.bytes_in, lag: totals.lag }
+    Progress {
+        records: totals.records_in,
+        bytes: totals.bytes_in,
+        lag: totals.lag,
+    }
 }
 
 /// Shows the progress of a run until it is dropped.
@@ -84,16 +92,22 @@ impl Shown {
     pub(crate) fn start(bar: ProgressBar, board: &Arc<Board>) -> Shown {
         let ended = Arc::new(AtomicBool::new(false));
         let (line, board, over) = (bar.clone(), board.clone(), ended.clone());
-        let thread = std::thread::Builder::new().name("progress".to_owned()).spawn(move || {
-            let mut rate = Rate::default();
-            while !over.load(Ordering::Relaxed) {
-                let totals = Totals::of(&board);
-                line.set_message(message(&totals, rate.update(totals.records_in)));
-                line.tick();
-                std::thread::sleep(Duration::from_millis(250));
-            }
-        });
-        Shown { bar, ended, thread: thread.ok() }
+        let thread = std::thread::Builder::new()
+            .name("progress".to_owned())
+            .spawn(move || {
+                let mut rate = Rate::default();
+                while !over.load(Ordering::Relaxed) {
+                    let totals = Totals::of(&board);
+                    line.set_message(message(&totals, rate.update(totals.records_in)));
+                    line.tick();
+                    std::thread::sleep(Duration::from_millis(250));
+                }
+            });
+        Shown {
+            bar,
+            ended,
+            thread: thread.ok(),
+        }
     }
 }
 
@@ -117,7 +131,10 @@ fn message(totals: &Totals, rate: f64) -> String {
         totals.open_files,
     );
     if totals.quarantined + totals.dropped > 0 {
-        text.push_str(&format!("  {} bad", HumanCount(totals.quarantined + totals.dropped)));
+        text.push_str(&format!(
+            "  {} bad",
+            HumanCount(totals.quarantined + totals.dropped)
+        ));
     }
     text
 }
@@ -132,12 +149,23 @@ impl Rate {
     fn update(&mut self, records: u64) -> f64 {
         let now = Instant::now();
         self.seen.push_back((now, records));
-        while self.seen.len() > 2 && self.seen.front().is_some_and(|(at, _)| now - *at > Duration::from_secs(3)) {
+        while self.seen.len() > 2
+            && self
+                .seen
+                .front()
+                .is_some_and(|(at, _)| now - *at > Duration::from_secs(3))
+        {
             self.seen.pop_front();
         }
-        let Some((first, before)) = self.seen.front() else { return 0.0 };
+        let Some((first, before)) = self.seen.front() else {
+            return 0.0;
+        };
         let seconds = (now - *first).as_secs_f64();
-        if seconds > 0.0 { (records - before) as f64 / seconds } else { 0.0 }
+        if seconds > 0.0 {
+            (records - before) as f64 / seconds
+        } else {
+            0.0
+        }
     }
 }
 
@@ -160,9 +188,22 @@ pub(crate) fn summary(board: &Board, how: &str) {
         return;
     }
     eprintln!("{how} in {seconds:.1} s");
-    eprintln!("  read     {} records, {}", HumanCount(totals.records_in), HumanBytes(totals.bytes_in));
-    eprintln!("  written  {} records, {}, {} files", HumanCount(totals.records_out), HumanBytes(totals.bytes_out), totals.files);
+    eprintln!(
+        "  read     {} records, {}",
+        HumanCount(totals.records_in),
+        HumanBytes(totals.bytes_in)
+    );
+    eprintln!(
+        "  written  {} records, {}, {} files",
+        HumanCount(totals.records_out),
+        HumanBytes(totals.bytes_out),
+        totals.files
+    );
     if totals.quarantined + totals.dropped > 0 {
-        eprintln!("  bad      {} put aside, {} dropped", HumanCount(totals.quarantined), HumanCount(totals.dropped));
+        eprintln!(
+            "  bad      {} put aside, {} dropped",
+            HumanCount(totals.quarantined),
+            HumanCount(totals.dropped)
+        );
     }
 }

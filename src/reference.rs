@@ -19,10 +19,20 @@ pub(crate) fn show(name: Option<&str>, markdown: bool) -> Exit {
     }
     let Some(name) = name else {
         for spec in &specs {
-            println!("{:<10} {:<10} {}", spec.role.as_str(), spec.name, spec.summary);
+            println!(
+                "{:<10} {:<10} {}",
+                spec.role.as_str(),
+                spec.name,
+                spec.summary
+            );
         }
         for format in &registry.formats {
-            println!("{:<10} {:<10} {}", "format", format.name(), format.summary());
+            println!(
+                "{:<10} {:<10} {}",
+                "format",
+                format.name(),
+                format.summary()
+            );
         }
         return Exit::Done;
     };
@@ -42,27 +52,44 @@ pub(crate) fn show(name: Option<&str>, markdown: bool) -> Exit {
 pub(crate) fn pages() -> String {
     let registry = registry();
     let mut text = String::from("# Plugins\n\n");
-    text.push_str("Printed by `pseidon plugins --markdown` from the plugins' own declarations.\n\n");
-    registry.specs().chain(TRANSFORMS).for_each(|spec| text.push_str(&page(spec)));
+    text.push_str(
+        "Printed by `pseidon plugins --markdown` from the plugins' own declarations.\n\n",
+    );
+    registry
+        .specs()
+        .chain(TRANSFORMS)
+        .for_each(|spec| text.push_str(&page(spec)));
     text.push_str("## Formats\n\n");
     for format in &registry.formats {
         let _ = writeln!(text, "- `{}`: {}", format.name(), format.summary());
     }
     text.push('\n');
     text.push_str("## `:settings`\n\n");
-    let _ = writeln!(text, "{}\n\n```clojure\n:settings {}\n```\n", SETTINGS.summary, SETTINGS.example);
+    let _ = writeln!(
+        text,
+        "{}\n\n```clojure\n:settings {}\n```\n",
+        SETTINGS.summary, SETTINGS.example
+    );
     options(&mut text, SETTINGS.options, "");
     text
 }
 
 fn page(spec: &PluginSpec) -> String {
-    let mut text = format!("## {} `{}`\n\n{}\n\n", spec.role.as_str(), spec.name, spec.summary);
+    let mut text = format!(
+        "## {} `{}`\n\n{}\n\n",
+        spec.role.as_str(),
+        spec.name,
+        spec.summary
+    );
     if !spec.details.is_empty() {
         let _ = writeln!(text, "{}\n", spec.details);
     }
     let _ = writeln!(text, "```clojure\n{}\n```\n", spec.example);
     if let Some(first) = spec.positional {
-        let _ = writeln!(text, "The first argument, where it is not a map, is `:{first}`.\n");
+        let _ = writeln!(
+            text,
+            "The first argument, where it is not a map, is `:{first}`.\n"
+        );
     }
     options(&mut text, spec.options, "");
     text
@@ -76,7 +103,13 @@ fn options(text: &mut String, declared: &[OptionSpec], indent: &str) {
             OptionDefault::Value("") => "optional".to_owned(),
             OptionDefault::Value(value) => format!("default `{value}`"),
         };
-        let _ = writeln!(text, "{indent}- `:{}` ({}; {default}). {}", option.name, option.kind.describe(), option.doc);
+        let _ = writeln!(
+            text,
+            "{indent}- `:{}` ({}; {default}). {}",
+            option.name,
+            option.kind.describe(),
+            option.doc
+        );
         if let OptionKind::Map(inner) = option.kind {
             options(text, inner, &format!("{indent}  "));
         }
@@ -88,7 +121,8 @@ fn options(text: &mut String, declared: &[OptionSpec], indent: &str) {
 
 #[cfg(test)]
 mod tests {
-    /// The page in the repository is what the binary prints. `UPDATE_DOCS=1 cargo test` writes it anew.
+    /// The page in the repository is what the binary prints. `UPDATE_DOCS=1 cargo test` writes it
+    /// anew.
     #[test]
     fn the_page_is_current() {
         let path = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/plugins.md");
@@ -96,6 +130,10 @@ mod tests {
             std::fs::write(path, super::pages()).unwrap();
         }
         let page = std::fs::read_to_string(path).unwrap();
-        assert_eq!(page, super::pages(), "docs/plugins.md is out of date: run the tests once with UPDATE_DOCS=1");
+        assert_eq!(
+            page,
+            super::pages(),
+            "docs/plugins.md is out of date: run the tests once with UPDATE_DOCS=1"
+        );
     }
 }

@@ -37,19 +37,31 @@ pub(crate) fn run(args: &RunArgs, bar: Option<ProgressBar>) -> Exit {
     }
 }
 
-/// Uses as many file descriptors as the system allows: each log of a table holds some, and shells give a process few unless it asks.
+/// Uses as many file descriptors as the system allows: each log of a table holds some, and shells
+/// give a process few unless it asks.
 fn allow_open_files() {
     let limit = getrlimit(Resource::Nofile);
     // Where it may not be raised, what there is has to do.
-    let _ = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, ..limit });
+    let _ = setrlimit(
+        Resource::Nofile,
+        Rlimit {
+            current: limit.maximum,
+            ..limit
+        },
+    );
 }
 
-/// Whoever starts and watches services hears how this one is getting on, as long as what comes back lives.
+/// Whoever starts and watches services hears how this one is getting on, as long as what comes back
+/// lives.
 fn notify(board: &Arc<Board>) -> Result<Option<Notifying>, Exit> {
-    let Some(asked) = Asked::from_environment() else { return Ok(None) };
+    let Some(asked) = Asked::from_environment() else {
+        return Ok(None);
+    };
     let (alive, progressing) = (board.clone(), board.clone());
     let progress = move || progress::progress(&progressing);
-    Notifying::start(&asked, move || alive.is_alive(), progress).map(Some).map_err(|error| failed(&error))
+    Notifying::start(&asked, move || alive.is_alive(), progress)
+        .map(Some)
+        .map_err(|error| failed(&error))
 }
 
 /// Writes down why the process ends, where the pipeline wants that.
@@ -70,8 +82,14 @@ fn try_run(args: &RunArgs, bar: Option<ProgressBar>) -> Result<Exit, Exit> {
     let text = load::text(&args.from)?;
     let document = text.document()?;
     // What `-e` remembers goes with it; the folder is removed when this function ends.
-    let passing = (text.kind == Kind::Flow).then(tempfile::tempdir).transpose().map_err(|error| failed(&error))?;
-    let state_folder = passing.as_ref().map_or_else(|| text.base.join(".pseidon"), |folder| folder.path().to_owned());
+    let passing = (text.kind == Kind::Flow)
+        .then(tempfile::tempdir)
+        .transpose()
+        .map_err(|error| failed(&error))?;
+    let state_folder = passing.as_ref().map_or_else(
+        || text.base.join(".pseidon"),
+        |folder| folder.path().to_owned(),
+    );
     if load::is_template(&document) {
         return run_template(args, bar, text, &document, &state_folder);
     }
@@ -79,23 +97,47 @@ fn try_run(args: &RunArgs, bar: Option<ProgressBar>) -> Result<Exit, Exit> {
 }
 
 /// Runs one pipeline.
-fn run_pipeline(args: &RunArgs, bar: Option<ProgressBar>, text: Text, document: &Document, state_folder: &Path) -> Result<Exit, Exit> {
+fn run_pipeline(
+    args: &RunArgs,
+    bar: Option<ProgressBar>,
+    text: Text,
+    document: &Document,
+    state_folder: &Path,
+) -> Result<Exit, Exit> {
     let first_plan = text.plan(document)?;
     let store = open_store(&first_plan, state_folder).map_err(|error| failed(&error))?;
-    let text = if args.previous { previous(text, store.as_ref())? } else { text };
-    // Only now that the state is at hand is it known what was inferred before; a restart must see the same types.
-    let infer = |stage: &str, source: &dyn Source, format: &dyn Format| infer_once(stage, source, format, &text.base, store.as_ref());
+    let text = if args.previous {
+        previous(text, store.as_ref())?
+    } else {
+        text
+    };
+    // Only now that the state is at hand is it known what was inferred before; a restart must see
+    // the same types.
+    let infer = |stage: &str, source: &dyn Source, format: &dyn Format| {
+        infer_once(stage, source, format, &text.base, store.as_ref())
+    };
     let plan = Arc::new(text.plan_with(&text.document()?, &infer)?);
     let pools = Arc::new(Pools::start(&plan.settings).map_err(|error| failed(&error))?);
     let board = Arc::new(Board::new(plan.clone(), pools.clone(), None));
     watch_for_panics(&plan);
     let entry = board.entry(&plan.name);
     service::serve(&Face::of(&plan.settings), board.clone()).map_err(|error| failed(&error))?;
-    tracing::debug!(pipeline = plan.name, fingerprint = plan.fingerprint, "starting");
-    let (control, said) = interrupts::listen(plan.settings.shutdown_grace).map_err(|error| failed(&error))?;
-    entry.set_live(Some(Live { plan: plan.clone(), control, since: Instant::now() }));
+    tracing::debug!(
+        pipeline = plan.name,
+        fingerprint = plan.fingerprint,
+        "starting"
+    );
+    let (control, said) =
+        interrupts::listen(plan.settings.shutdown_grace).map_err(|error| failed(&error))?;
+    entry.set_live(Some(Live {
+        plan: plan.clone(),
+        control,
+        since: Instant::now(),
+    }));
     entry.set_state(State::Running);
-    let shown = bar.filter(|_| !prints_to_terminal(&plan)).map(|bar| Shown::start(bar, &board));
+    let shown = bar
+        .filter(|_| !prints_to_terminal(&plan))
+        .map(|bar| Shown::start(bar, &board));
     let run = Run {
         plan: plan.clone(),
         pools: pools.clone(),
@@ -123,8 +165,14 @@ fn run_pipeline(args: &RunArgs, bar: Option<ProgressBar>, text: Text, document: 
             note_fatal(&plan, &error);
             let exit = failed(&error);
             if let RunError::PlanChanged(_) = error {
-                eprintln!("  to finish that run with the pipeline as it was:  pseidon run --previous {}", text.name);
-                eprintln!("  to go on with this one all the same:             pseidon run --accept-changed-plan {}", text.name);
+                eprintln!(
+                    "  to finish that run with the pipeline as it was:  pseidon run --previous {}",
+                    text.name
+                );
+                eprintln!(
+                    "  to go on with this one all the same:             pseidon run --accept-changed-plan {}",
+                    text.name
+                );
             }
             progress::summary(&board, "failed");
             Ok(exit)
@@ -133,9 +181,17 @@ fn run_pipeline(args: &RunArgs, bar: Option<ProgressBar>, text: Text, document: 
 }
 
 /// Runs a template, once for each log of its table.
-fn run_template(args: &RunArgs, bar: Option<ProgressBar>, text: Text, document: &Document, state_folder: &Path) -> Result<Exit, Exit> {
+fn run_template(
+    args: &RunArgs,
+    bar: Option<ProgressBar>,
+    text: Text,
+    document: &Document,
+    state_folder: &Path,
+) -> Result<Exit, Exit> {
     if args.previous {
-        return Err(failed(&"--previous is not needed here: each log that crashed is finished as it was by itself"));
+        return Err(failed(
+            &"--previous is not needed here: each log that crashed is finished as it was by itself",
+        ));
     }
     let (plan, settings) = text.template(document)?;
     let plan = Arc::new(plan);
@@ -148,11 +204,20 @@ fn run_template(args: &RunArgs, bar: Option<ProgressBar>, text: Text, document: 
     let board = Arc::new(Board::new(plan.clone(), pools, Some(reload)));
     watch_for_panics(&plan);
     service::serve(&Face::of(&plan.settings), board.clone()).map_err(|error| failed(&error))?;
-    let (_, said) = interrupts::listen(plan.settings.shutdown_grace).map_err(|error| failed(&error))?;
-    let shown = bar.filter(|_| !prints_to_terminal(&plan)).map(|bar| Shown::start(bar, &board));
+    let (_, said) =
+        interrupts::listen(plan.settings.shutdown_grace).map_err(|error| failed(&error))?;
+    let shown = bar
+        .filter(|_| !prints_to_terminal(&plan))
+        .map(|bar| Shown::start(bar, &board));
     let settings = Arc::new(settings);
     let notifying = notify(&board)?;
-    let template = Template { text, plan: plan.clone(), settings, store, accept_changed_plan: args.accept_changed_plan };
+    let template = Template {
+        text,
+        plan: plan.clone(),
+        settings,
+        store,
+        accept_changed_plan: args.accept_changed_plan,
+    };
     let outcome = logs::run(template, board.clone(), &said, &reloads);
     drop(shown);
     drop(notifying);
@@ -176,16 +241,22 @@ fn failed(error: &dyn std::fmt::Display) -> Exit {
 fn open_store(plan: &Plan, folder: &Path) -> Result<Arc<dyn StateStore>, StoreError> {
     match &plan.settings.state {
         Some(url) => Ok(Arc::new(GroupCommit::new(Arc::new(connect(url, plan)?)))),
-        None => Ok(Arc::new(GroupCommit::new(Arc::new(EmbeddedStore::open(folder, &plan.name)?)))),
+        None => Ok(Arc::new(GroupCommit::new(Arc::new(EmbeddedStore::open(
+            folder, &plan.name,
+        )?)))),
     }
 }
 
-/// Waits for a server that does not answer: where machines start together, Redis may be the last to be ready.
+/// Waits for a server that does not answer: where machines start together, Redis may be the last to
+/// be ready.
 fn connect(url: &str, plan: &Plan) -> Result<RedisStore, StoreError> {
     let mut said = false;
     loop {
-        let opened = RedisStore::connect(url, &plan.settings.namespace, &plan.name).and_then(|store| store.identity().map(|_| store));
-        let Err(StoreError::Unavailable(reason)) = opened else { return opened };
+        let opened = RedisStore::connect(url, &plan.settings.namespace, &plan.name)
+            .and_then(|store| store.identity().map(|_| store));
+        let Err(StoreError::Unavailable(reason)) = opened else {
+            return opened;
+        };
         if !said {
             tracing::warn!(reason, "state store does not answer; waiting for it");
             said = true;
@@ -195,23 +266,42 @@ fn connect(url: &str, plan: &Plan) -> Result<RedisStore, StoreError> {
 }
 
 /// What `:schema :infer` found when the stage ran first.
-fn infer_once(stage: &str, source: &dyn Source, format: &dyn Format, base: &Path, store: &dyn StateStore) -> Result<SchemaRef, String> {
+fn infer_once(
+    stage: &str,
+    source: &dyn Source,
+    format: &dyn Format,
+    base: &Path,
+    store: &dyn StateStore,
+) -> Result<SchemaRef, String> {
     let key = format!("schema:{stage}");
     if let Some(known) = store.note(&key).map_err(|error| error.to_string())? {
         return read_schema(&known);
     }
     let schema = load::infer(source, format, base)?;
     let printed = print_schema(&schema);
-    tracing::info!(stage, schema = printed, "these fields were found in the first records; from now on they hold");
-    store.set_note(&key, &printed).map_err(|error| error.to_string())?;
+    tracing::info!(
+        stage,
+        schema = printed,
+        "these fields were found in the first records; from now on they hold"
+    );
+    store
+        .set_note(&key, &printed)
+        .map_err(|error| error.to_string())?;
     Ok(schema)
 }
 
 /// The version of the pipeline that has left work in the state, as the state keeps it.
 fn previous(text: Text, store: &dyn StateStore) -> Result<Text, Exit> {
     match unfinished_plan(store).map_err(|error| failed(&error))? {
-        Some(stored) => Ok(Text { name: format!("{} (as it ran)", text.name), text: stored, ..text }),
-        None => Err(failed(&format!("no earlier version of {} has left anything to finish: run it without --previous", text.name))),
+        Some(stored) => Ok(Text {
+            name: format!("{} (as it ran)", text.name),
+            text: stored,
+            ..text
+        }),
+        None => Err(failed(&format!(
+            "no earlier version of {} has left anything to finish: run it without --previous",
+            text.name
+        ))),
     }
 }
 
@@ -220,7 +310,10 @@ fn unfinished_plan(store: &dyn StateStore) -> Result<Option<String>, StoreError>
     let mut with_staged = None;
     for sink in store.sinks()? {
         let records = store.records(&sink)?;
-        let ahead = records.iter().find(|(_, record)| !record.ahead.is_empty()).and_then(|(_, record)| record.plan.clone());
+        let ahead = records
+            .iter()
+            .find(|(_, record)| !record.ahead.is_empty())
+            .and_then(|(_, record)| record.plan.clone());
         if let Some(plan) = ahead {
             return store.plan(&plan);
         }

@@ -1,8 +1,10 @@
-//! The service's face: what it shows over HTTP, what it can be told, and a REPL to look into what runs.
+//! The service's face: what it shows over HTTP, what it can be told, and a REPL to look into what
+//! runs.
 //!
-//! 1. [`routes`]: the addresses; [`guard`] says whose requests may change something, [`actions`] does it.
-//! 2. [`watched`]: what the addresses show, made from the board; [`counts`], [`rates`] and [`process`] are what it is made of,
-//!    [`prometheus`] and [`masking`] two ways to write it.
+//! 1. [`routes`]: the addresses; [`guard`] says whose requests may change something, [`actions`]
+//!    does it.
+//! 2. [`watched`]: what the addresses show, made from the board; [`counts`], [`rates`] and
+//!    [`process`] are what it is made of, [`prometheus`] and [`masking`] two ways to write it.
 //! 3. [`repl`]: the same and more, by lines.
 //!
 //! All of it runs on one thread beside the pipeline's own, and costs nothing while nobody asks.
@@ -80,24 +82,48 @@ fn start(face: &Face, board: Arc<Board>) -> Result<Served, String> {
     if face.monitor_port.is_none() && face.repl_port.is_none() {
         return Ok(Served::default());
     }
-    let token = face.token.as_deref().map(Token::new).transpose().map_err(|reason| format!("`:token` cannot be used: {reason}"))?;
+    let token = face
+        .token
+        .as_deref()
+        .map(Token::new)
+        .transpose()
+        .map_err(|reason| format!("`:token` cannot be used: {reason}"))?;
     if token.is_none() && !face.host.is_loopback() {
         tracing::warn!(host = %face.host, "everybody who reaches this host may tell the pipeline what to do: set a :token");
     }
     let refused = |error: io::Error| format!("cannot start to serve: {error}");
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_io().enable_time().build().map_err(refused)?;
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_io()
+        .enable_time()
+        .build()
+        .map_err(refused)?;
     let listen = |setting: &str, port: Option<u16>| -> Result<Option<TcpListener>, String> {
         let Some(port) = port else { return Ok(None) };
         let address = SocketAddr::new(face.host, port);
         let listener = runtime.block_on(TcpListener::bind(address));
-        listener.map(Some).map_err(|error| format!("cannot serve on {address} (`:{setting}`): {error}"))
+        listener
+            .map(Some)
+            .map_err(|error| format!("cannot serve on {address} (`:{setting}`): {error}"))
     };
-    let (monitor, repl) = (listen("monitor-port", face.monitor_port)?, listen("repl-port", face.repl_port)?);
-    let address = |listener: &Option<TcpListener>| listener.as_ref().and_then(|listener| listener.local_addr().ok());
-    let served = Served { monitor: address(&monitor), repl: address(&repl) };
+    let (monitor, repl) = (
+        listen("monitor-port", face.monitor_port)?,
+        listen("repl-port", face.repl_port)?,
+    );
+    let address = |listener: &Option<TcpListener>| {
+        listener
+            .as_ref()
+            .and_then(|listener| listener.local_addr().ok())
+    };
+    let served = Served {
+        monitor: address(&monitor),
+        repl: address(&repl),
+    };
     let watched = Arc::new(Watched::new(board, token));
     let serve = move || runtime.block_on(work(monitor, repl, watched));
-    std::thread::Builder::new().name("service".to_owned()).spawn(serve).map_err(refused)?;
+    std::thread::Builder::new()
+        .name("service".to_owned())
+        .spawn(serve)
+        .map_err(refused)?;
     Ok(served)
 }
 

@@ -36,8 +36,15 @@ pub(crate) fn status(args: &StatusArgs) -> Exit {
 }
 
 fn ask(url: &str) -> Result<String, String> {
-    let tls = TlsConfig::builder().provider(TlsProvider::NativeTls).root_certs(RootCerts::PlatformVerifier).build();
-    let agent: Agent = Agent::config_builder().timeout_global(Some(PATIENCE)).tls_config(tls).build().into();
+    let tls = TlsConfig::builder()
+        .provider(TlsProvider::NativeTls)
+        .root_certs(RootCerts::PlatformVerifier)
+        .build();
+    let agent: Agent = Agent::config_builder()
+        .timeout_global(Some(PATIENCE))
+        .tls_config(tls)
+        .build()
+        .into();
     let metrics = page(&agent, url, "/metrics")?;
     let logs = page(&agent, url, "/logs")?;
     Ok(describe(&metrics, &logs))
@@ -45,23 +52,44 @@ fn ask(url: &str) -> Result<String, String> {
 
 fn page(agent: &Agent, url: &str, path: &str) -> Result<Value, String> {
     let page = format!("{}{path}", url.trim_end_matches('/'));
-    let answer = agent.get(&page).header("Accept", "application/json").call().and_then(|mut answer| answer.body_mut().read_to_vec());
+    let answer = agent
+        .get(&page)
+        .header("Accept", "application/json")
+        .call()
+        .and_then(|mut answer| answer.body_mut().read_to_vec());
     let body = answer.map_err(|error| format!("{page}: {error}"))?;
-    serde_json::from_slice(&body).map_err(|error| format!("{page} does not show what it should: {error}"))
+    serde_json::from_slice(&body)
+        .map_err(|error| format!("{page} does not show what it should: {error}"))
 }
 
 /// The pages in a few aligned lines. What a page lacks is left out.
 fn describe(metrics: &Value, logs: &Value) -> String {
     let mut rows = Vec::new();
-    let count = |value: &Value| value.as_f64().map(|number| HumanCount(number.max(0.0).round() as u64).to_string());
+    let count = |value: &Value| {
+        value
+            .as_f64()
+            .map(|number| HumanCount(number.max(0.0).round() as u64).to_string())
+    };
     let logs = logs.as_array().map(Vec::as_slice).unwrap_or_default();
-    let sum = |name: &str| logs.iter().filter_map(|log| log[name].as_f64()).sum::<f64>();
+    let sum = |name: &str| {
+        logs.iter()
+            .filter_map(|log| log[name].as_f64())
+            .sum::<f64>()
+    };
 
     rows.extend(count(&metrics["etl-service-thread-queue"]).map(|queue| ("queue", queue)));
     let work = &metrics["etl-service-thread-metrics"];
     rows.extend(count(&work["count"]).map(|all| ("records", all)));
-    let rates = [("one-minute-rate", "1 min"), ("five-minute-rate", "5 min"), ("fifteen-minute-rate", "15 min"), ("mean-rate", "mean")];
-    let rates: Vec<_> = rates.iter().filter_map(|(name, over)| count(&work[name]).map(|rate| format!("{rate}/s ({over})"))).collect();
+    let rates = [
+        ("one-minute-rate", "1 min"),
+        ("five-minute-rate", "5 min"),
+        ("fifteen-minute-rate", "15 min"),
+        ("mean-rate", "mean"),
+    ];
+    let rates: Vec<_> = rates
+        .iter()
+        .filter_map(|(name, over)| count(&work[name]).map(|rate| format!("{rate}/s ({over})")))
+        .collect();
     if !rates.is_empty() {
         rows.push(("rate", rates.join("  ")));
     }
@@ -72,18 +100,34 @@ fn describe(metrics: &Value, logs: &Value) -> String {
         rows.push(("logs", format!("{}, {running} running", logs.len())));
     }
     let errors = metrics["topic-errors"].as_object();
-    let errors: Vec<_> = errors.into_iter().flatten().filter(|(_, errors)| errors.as_f64() != Some(0.0)).collect();
+    let errors: Vec<_> = errors
+        .into_iter()
+        .flatten()
+        .filter(|(_, errors)| errors.as_f64() != Some(0.0))
+        .collect();
     if errors.is_empty() {
         rows.push(("errors", "none".to_owned()));
     }
 
-    let mut text = lines(&rows.into_iter().map(|(name, value)| vec![name.to_owned(), value]).collect::<Vec<_>>());
+    let mut text = lines(
+        &rows
+            .into_iter()
+            .map(|(name, value)| vec![name.to_owned(), value])
+            .collect::<Vec<_>>(),
+    );
     if !errors.is_empty() {
         text.push_str("errors\n");
-        let rows: Vec<_> = errors.into_iter().map(|(topic, errors)| vec![format!("  {topic}"), shown(errors)]).collect();
+        let rows: Vec<_> = errors
+            .into_iter()
+            .map(|(topic, errors)| vec![format!("  {topic}"), shown(errors)])
+            .collect();
         text.push_str(&lines(&rows));
     }
-    let troubled: Vec<_> = logs.iter().filter(|log| log["state"] != "running").map(trouble).collect();
+    let troubled: Vec<_> = logs
+        .iter()
+        .filter(|log| log["state"] != "running")
+        .map(trouble)
+        .collect();
     if !troubled.is_empty() {
         text.push_str("not running\n");
         text.push_str(&lines(&troubled));
@@ -92,7 +136,11 @@ fn describe(metrics: &Value, logs: &Value) -> String {
 }
 
 fn trouble(log: &Value) -> Vec<String> {
-    vec![format!("  {}", shown(&log["log"])), shown(&log["state"]), shown(&log["reason"])]
+    vec![
+        format!("  {}", shown(&log["log"])),
+        shown(&log["state"]),
+        shown(&log["reason"]),
+    ]
 }
 
 fn shown(value: &Value) -> String {
@@ -105,10 +153,20 @@ fn shown(value: &Value) -> String {
 
 /// Rows with their columns under one another.
 fn lines(rows: &[Vec<String>]) -> String {
-    let width = |column: usize| rows.iter().filter_map(|row| row.get(column)).map(|cell| cell.chars().count()).max().unwrap_or(0);
+    let width = |column: usize| {
+        rows.iter()
+            .filter_map(|row| row.get(column))
+            .map(|cell| cell.chars().count())
+            .max()
+            .unwrap_or(0)
+    };
     let mut text = String::new();
     for row in rows {
-        let cells: Vec<_> = row.iter().enumerate().map(|(column, cell)| format!("{cell:<width$}", width = width(column))).collect();
+        let cells: Vec<_> = row
+            .iter()
+            .enumerate()
+            .map(|(column, cell)| format!("{cell:<width$}", width = width(column)))
+            .collect();
         text.push_str(cells.join("  ").trim_end());
         text.push('\n');
     }
@@ -162,7 +220,13 @@ not running
     fn what_a_page_lacks_is_left_out() {
         assert_eq!(describe(&json!({}), &json!([])), "errors  none\n");
         assert_eq!(describe(&json!([]), &json!({})), "errors  none\n");
-        assert_eq!(describe(&json!({"etl-service-thread-queue": 0, "topic-errors": {}}), &json!([])), "queue   0\nerrors  none\n");
+        assert_eq!(
+            describe(
+                &json!({"etl-service-thread-queue": 0, "topic-errors": {}}),
+                &json!([])
+            ),
+            "queue   0\nerrors  none\n"
+        );
     }
 
     /// Answers requests one after another, and gives their first lines.
@@ -178,13 +242,23 @@ not running
                 request.extend(byte);
             }
             connection.write_all(answer.as_bytes()).unwrap();
-            String::from_utf8(request).unwrap().lines().next().unwrap().to_owned()
+            String::from_utf8(request)
+                .unwrap()
+                .lines()
+                .next()
+                .unwrap()
+                .to_owned()
         };
-        (url, std::thread::spawn(move || answers.into_iter().map(answer).collect()))
+        (
+            url,
+            std::thread::spawn(move || answers.into_iter().map(answer).collect()),
+        )
     }
 
     fn good(page: &Value) -> String {
-        format!("HTTP/1.1 200 OK\r\ncontent-type: application/json\r\nconnection: close\r\n\r\n{page}")
+        format!(
+            "HTTP/1.1 200 OK\r\ncontent-type: application/json\r\nconnection: close\r\n\r\n{page}"
+        )
     }
 
     #[test]
@@ -192,14 +266,23 @@ not running
         let (url, served) = serve(vec![good(&metrics()), good(&json!([]))]);
         let text = ask(&format!("{url}/")).unwrap();
         assert!(text.starts_with("queue    3\n"), "{text}");
-        assert_eq!(served.join().unwrap(), ["GET /metrics HTTP/1.1", "GET /logs HTTP/1.1"]);
+        assert_eq!(
+            served.join().unwrap(),
+            ["GET /metrics HTTP/1.1", "GET /logs HTTP/1.1"]
+        );
     }
 
     #[test]
     fn what_is_no_good_answer_is_told() {
         for (answer, told) in [
-            ("HTTP/1.1 401 Unauthorized\r\nconnection: close\r\n\r\n", "401"),
-            ("HTTP/1.1 200 OK\r\nconnection: close\r\n\r\n# HELP", "does not show what it should"),
+            (
+                "HTTP/1.1 401 Unauthorized\r\nconnection: close\r\n\r\n",
+                "401",
+            ),
+            (
+                "HTTP/1.1 200 OK\r\nconnection: close\r\n\r\n# HELP",
+                "does not show what it should",
+            ),
             ("SSH-2.0-OpenSSH\r\n\r\n", "/metrics"),
         ] {
             let (url, served) = serve(vec![answer.to_owned()]);

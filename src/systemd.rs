@@ -1,7 +1,9 @@
-//! What systemd wants to hear of a service with `Type=notify`: that it has begun, how it is getting on, that it is alive, that it ends.
+//! What systemd wants to hear of a service with `Type=notify`: that it has begun, how it is getting
+//! on, that it is alive, that it ends.
 //!
-//! The protocol is sd_notify(3): lines `NAME=value` in a datagram to the socket that the environment variable `NOTIFY_SOCKET` names. Where
-//! it names none nobody wants to hear anything, and nothing happens. Telling never keeps the process from its work: a message that cannot be
+//! The protocol is sd_notify(3): lines `NAME=value` in a datagram to the socket that the
+//! environment variable `NOTIFY_SOCKET` names. Where it names none nobody wants to hear anything,
+//! and nothing happens. Telling never keeps the process from its work: a message that cannot be
 //! sent is lost.
 
 use std::ffi::{OsStr, OsString};
@@ -35,7 +37,8 @@ impl Asked {
         Asked::from(|name| std::env::var_os(name), std::process::id())
     }
 
-    /// `WATCHDOG_USEC` counts only where `WATCHDOG_PID` names this process or nobody, see sd_watchdog_enabled(3).
+    /// `WATCHDOG_USEC` counts only where `WATCHDOG_PID` names this process or nobody, see
+    /// sd_watchdog_enabled(3).
     fn from(variable: impl Fn(&str) -> Option<OsString>, process: u32) -> Option<Asked> {
         let socket = variable("NOTIFY_SOCKET").filter(|socket| !socket.is_empty())?;
         let address = match address(&socket) {
@@ -45,9 +48,13 @@ impl Asked {
                 return None;
             }
         };
-        let number = |name| variable(name).and_then(|value| value.to_str()?.trim().parse::<u64>().ok());
-        let is_meant = variable("WATCHDOG_PID").is_none() || number("WATCHDOG_PID") == Some(u64::from(process));
-        let watchdog = number("WATCHDOG_USEC").filter(|micros| is_meant && *micros > 0).map(Duration::from_micros);
+        let number =
+            |name| variable(name).and_then(|value| value.to_str()?.trim().parse::<u64>().ok());
+        let is_meant = variable("WATCHDOG_PID").is_none()
+            || number("WATCHDOG_PID") == Some(u64::from(process));
+        let watchdog = number("WATCHDOG_USEC")
+            .filter(|micros| is_meant && *micros > 0)
+            .map(Duration::from_micros);
         Some(Asked { address, watchdog })
     }
 }
@@ -57,7 +64,9 @@ fn address(socket: &OsStr) -> io::Result<SocketAddr> {
     match socket.as_bytes() {
         [b'@', name @ ..] => SocketAddr::from_abstract_name(name),
         [b'/', ..] => SocketAddr::from_pathname(socket),
-        _ => Err(io::Error::other("expected a path, or a name that begins with @")),
+        _ => Err(io::Error::other(
+            "expected a path, or a name that begins with @",
+        )),
     }
 }
 
@@ -72,7 +81,8 @@ pub(crate) struct Progress {
     pub(crate) lag: i64,
 }
 
-/// Tells systemd how the service is getting on, until it is dropped: then it tells that the service ends.
+/// Tells systemd how the service is getting on, until it is dropped: then it tells that the service
+/// ends.
 pub(crate) struct Notifying {
     teller: Arc<Teller>,
     /// Dropped to end the thread.
@@ -81,18 +91,24 @@ pub(crate) struct Notifying {
 }
 
 impl Notifying {
-    /// Tells that the service has begun. From now on tells what `progress` says every few seconds, and feeds the watchdog for as long as
-    /// `is_alive`: twice in the time that it waits. Both are called on a thread of their own.
+    /// Tells that the service has begun. From now on tells what `progress` says every few seconds,
+    /// and feeds the watchdog for as long as `is_alive`: twice in the time that it waits. Both are
+    /// called on a thread of their own.
     pub(crate) fn start(
         asked: &Asked,
         is_alive: impl Fn() -> bool + Send + 'static,
         progress: impl Fn() -> Progress + Send + 'static,
     ) -> io::Result<Notifying> {
-        let teller = Arc::new(Teller { socket: UnixDatagram::unbound()?, address: asked.address.clone() });
+        let teller = Arc::new(Teller {
+            socket: UnixDatagram::unbound()?,
+            address: asked.address.clone(),
+        });
         // A full socket must not hold us.
         teller.socket.set_nonblocking(true)?;
         teller.tell("READY=1");
-        let every = asked.watchdog.map_or(TELL_EVERY, |watchdog| (watchdog / 2).min(TELL_EVERY));
+        let every = asked
+            .watchdog
+            .map_or(TELL_EVERY, |watchdog| (watchdog / 2).min(TELL_EVERY));
         let has_watchdog = asked.watchdog.is_some();
         let (end, ended) = bounded::<()>(0);
         let of_thread = teller.clone();
@@ -101,14 +117,24 @@ impl Notifying {
             loop {
                 let status = status(progress(), &mut meter);
                 let alive = has_watchdog && is_alive();
-                of_thread.tell(&if alive { format!("STATUS={status}\nWATCHDOG=1") } else { format!("STATUS={status}") });
+                of_thread.tell(&if alive {
+                    format!("STATUS={status}\nWATCHDOG=1")
+                } else {
+                    format!("STATUS={status}")
+                });
                 if ended.recv_timeout(every) != Err(RecvTimeoutError::Timeout) {
                     return;
                 }
             }
         };
-        let thread = std::thread::Builder::new().name("systemd".to_owned()).spawn(work)?;
-        Ok(Notifying { teller, end: Some(end), thread: Some(thread) })
+        let thread = std::thread::Builder::new()
+            .name("systemd".to_owned())
+            .spawn(work)?;
+        Ok(Notifying {
+            teller,
+            end: Some(end),
+            thread: Some(thread),
+        })
     }
 
     /// Tells that the service is about to end. The watchdog is fed until then.
@@ -169,16 +195,49 @@ mod tests {
         let socket = ("NOTIFY_SOCKET", "/run/systemd/notify");
         for (variables, watchdog) in [
             (&[socket][..], None),
-            (&[socket, ("WATCHDOG_USEC", "30000000")], Some(Duration::from_secs(30))),
-            (&[socket, ("WATCHDOG_USEC", "30000000"), ("WATCHDOG_PID", "42")], Some(Duration::from_secs(30))),
-            (&[socket, ("WATCHDOG_USEC", "30000000"), ("WATCHDOG_PID", "43")], None),
-            (&[socket, ("WATCHDOG_USEC", "30000000"), ("WATCHDOG_PID", "me")], None),
+            (
+                &[socket, ("WATCHDOG_USEC", "30000000")],
+                Some(Duration::from_secs(30)),
+            ),
+            (
+                &[
+                    socket,
+                    ("WATCHDOG_USEC", "30000000"),
+                    ("WATCHDOG_PID", "42"),
+                ],
+                Some(Duration::from_secs(30)),
+            ),
+            (
+                &[
+                    socket,
+                    ("WATCHDOG_USEC", "30000000"),
+                    ("WATCHDOG_PID", "43"),
+                ],
+                None,
+            ),
+            (
+                &[
+                    socket,
+                    ("WATCHDOG_USEC", "30000000"),
+                    ("WATCHDOG_PID", "me"),
+                ],
+                None,
+            ),
             (&[socket, ("WATCHDOG_USEC", "0")], None),
             (&[socket, ("WATCHDOG_USEC", "soon")], None),
         ] {
-            assert_eq!(asked(variables).unwrap().watchdog, watchdog, "{variables:?}");
+            assert_eq!(
+                asked(variables).unwrap().watchdog,
+                watchdog,
+                "{variables:?}"
+            );
         }
-        for nothing in [&[][..], &[("NOTIFY_SOCKET", "")], &[("NOTIFY_SOCKET", "run/notify")], &[("WATCHDOG_USEC", "1")]] {
+        for nothing in [
+            &[][..],
+            &[("NOTIFY_SOCKET", "")],
+            &[("NOTIFY_SOCKET", "run/notify")],
+            &[("WATCHDOG_USEC", "1")],
+        ] {
             assert!(asked(nothing).is_none(), "{nothing:?}");
         }
     }
@@ -188,18 +247,33 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("notify");
         let abstract_name = format!("pseidon-test-{}", std::process::id());
-        let by_path = (UnixDatagram::bind(&path).unwrap(), path.to_str().unwrap().to_owned());
+        let by_path = (
+            UnixDatagram::bind(&path).unwrap(),
+            path.to_str().unwrap().to_owned(),
+        );
         let by_name = SocketAddr::from_abstract_name(&abstract_name).unwrap();
-        let by_name = (UnixDatagram::bind_addr(&by_name).unwrap(), format!("@{abstract_name}"));
+        let by_name = (
+            UnixDatagram::bind_addr(&by_name).unwrap(),
+            format!("@{abstract_name}"),
+        );
         for (systemd, address) in [by_path, by_name] {
             let asked = asked(&[("NOTIFY_SOCKET", &address), ("WATCHDOG_USEC", "2000")]).unwrap();
             let alive = Arc::new(AtomicBool::new(true));
             let is_alive = alive.clone();
-            let progress = || Progress { records: 0, bytes: 0, lag: 17_000 };
-            let notifying = Notifying::start(&asked, move || is_alive.load(Ordering::SeqCst), progress).unwrap();
+            let progress = || Progress {
+                records: 0,
+                bytes: 0,
+                lag: 17_000,
+            };
+            let notifying =
+                Notifying::start(&asked, move || is_alive.load(Ordering::SeqCst), progress)
+                    .unwrap();
             assert_eq!(next(&systemd), "READY=1", "{address}");
             let fed = "STATUS=0 records/s, 0.0 MB/s, lag 17,000\nWATCHDOG=1";
-            assert_eq!((next(&systemd).as_str(), next(&systemd).as_str()), (fed, fed));
+            assert_eq!(
+                (next(&systemd).as_str(), next(&systemd).as_str()),
+                (fed, fed)
+            );
 
             alive.store(false, Ordering::SeqCst);
             // Those on their way say that it is alive; then none does.

@@ -1,22 +1,36 @@
 //! Mistakes in a pipeline file, and how they are shown.
 
-use miette::{GraphicalReportHandler, GraphicalTheme, LabeledSpan, MietteDiagnostic, NamedSource, Report};
+use miette::{
+    GraphicalReportHandler, GraphicalTheme, LabeledSpan, MietteDiagnostic, NamedSource, Report,
+};
 
 use crate::Span;
 use crate::node::Text;
 
-/// Draws mistakes the way rustc does: each with its file, its line, the text underlined, and help. They are put into the order of the file.
-/// `name` is the file's name, `text` all of what was read; with `color` the result holds ANSI escapes.
+/// Draws mistakes the way rustc does: each with its file, its line, the text underlined, and help.
+/// They are put into the order of the file. `name` is the file's name, `text` all of what was read;
+/// with `color` the result holds ANSI escapes.
 pub fn render(name: &str, text: &str, mistakes: &[Diagnostic], color: bool) -> String {
-    let theme = if color { GraphicalTheme::unicode() } else { GraphicalTheme::unicode_nocolor() };
-    let handler = GraphicalReportHandler::new_themed(theme).with_links(false).with_context_lines(1).with_wrap_lines(false);
+    let theme = if color {
+        GraphicalTheme::unicode()
+    } else {
+        GraphicalTheme::unicode_nocolor()
+    };
+    let handler = GraphicalReportHandler::new_themed(theme)
+        .with_links(false)
+        .with_context_lines(1)
+        .with_wrap_lines(false);
     let mut in_order: Vec<&Diagnostic> = mistakes.iter().collect();
     in_order.sort_by_key(|mistake| mistake.span);
     let mut out = String::new();
     for mistake in in_order {
         let (start, end) = shown_range(text, mistake.span);
         let label = (!mistake.label.is_empty()).then(|| mistake.label.clone());
-        let mut shown = MietteDiagnostic::new(&mistake.message).with_label(LabeledSpan::new(label, start, end - start));
+        let mut shown = MietteDiagnostic::new(&mistake.message).with_label(LabeledSpan::new(
+            label,
+            start,
+            end - start,
+        ));
         shown.help = mistake.help.clone();
         let report = Report::new(shown).with_source_code(NamedSource::new(name, text.to_owned()));
         let drawn = handler.render_report(&mut out, report.as_ref());
@@ -26,8 +40,8 @@ pub fn render(name: &str, text: &str, mistakes: &[Diagnostic], color: bool) -> S
     out
 }
 
-/// The bytes to underline: within the text and not within a character, whatever the span says. Of an empty span it is the character
-/// there, or at the end of the text the one before.
+/// The bytes to underline: within the text and not within a character, whatever the span says. Of
+/// an empty span it is the character there, or at the end of the text the one before.
 fn shown_range(text: &str, span: Span) -> (usize, usize) {
     let end = text.ceil_char_boundary((span.end as usize).min(text.len()));
     let start = text.floor_char_boundary((span.start as usize).min(end));
@@ -56,7 +70,12 @@ pub struct Diagnostic {
 impl Diagnostic {
     /// A mistake at `span`.
     pub fn new(span: Span, message: impl Into<String>, label: impl Into<String>) -> Self {
-        Diagnostic { message: message.into(), span, label: label.into(), help: None }
+        Diagnostic {
+            message: message.into(),
+            span,
+            label: label.into(),
+            help: None,
+        }
     }
 
     /// The same with advice.
@@ -65,7 +84,8 @@ impl Diagnostic {
         self
     }
 
-    /// The same without any word of `text`, if that must not be seen: its place still tells where the mistake is.
+    /// The same without any word of `text`, if that must not be seen: its place still tells where
+    /// the mistake is.
     pub(crate) fn without_secrets_of(self, text: &Text) -> Self {
         if !text.secret {
             return self;

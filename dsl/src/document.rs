@@ -20,7 +20,10 @@ pub fn from_edn(text: &str) -> Result<Document, Vec<Diagnostic>> {
             // What could not be read may look wrong here too, but only for that reason.
             let overlaps = |one: Span, other: Span| one.start < other.end && other.start < one.end;
             let unread: Vec<Span> = mistakes.iter().map(|mistake| mistake.span).collect();
-            mistakes.extend(more.into_iter().filter(|mistake| !unread.iter().any(|span| overlaps(*span, mistake.span))));
+            mistakes.extend(
+                more.into_iter()
+                    .filter(|mistake| !unread.iter().any(|span| overlaps(*span, mistake.span))),
+            );
             mistakes.sort_by_key(|mistake| mistake.span);
             Err(mistakes)
         }
@@ -44,7 +47,8 @@ pub(crate) fn from_node(node: Node) -> Result<Document, Vec<Diagnostic>> {
     build::document(node)
 }
 
-/// Reads a flow that is the whole pipeline, as on a command line. Texts in it may stand in single quotes.
+/// Reads a flow that is the whole pipeline, as on a command line. Texts in it may stand in single
+/// quotes.
 ///
 /// # Errors
 /// All mistakes, in the order of the text.
@@ -52,9 +56,13 @@ pub fn from_flow(text: &str) -> Result<Document, Vec<Diagnostic>> {
     let node = edn::read_quoted(&Text::plain(text, 0))?;
     let mut mistakes = Vec::new();
     match flow::flow(&node, &mut mistakes) {
-        Some(pipeline) if mistakes.is_empty() => {
-            Ok(Document { name: None, settings: Vec::new(), stages: Vec::new(), pipeline, tests: Vec::new() })
-        }
+        Some(pipeline) if mistakes.is_empty() => Ok(Document {
+            name: None,
+            settings: Vec::new(),
+            stages: Vec::new(),
+            pipeline,
+            tests: Vec::new(),
+        }),
         _ => Err(mistakes),
     }
 }
@@ -156,7 +164,8 @@ pub struct Test {
 }
 
 impl Document {
-    /// All uses of plugins: the named stages, then those that stand inline, in the order of the file.
+    /// All uses of plugins: the named stages, then those that stand inline, in the order of the
+    /// file.
     pub fn calls(&self) -> Vec<&Call> {
         let mut calls: Vec<&Call> = self.stages.iter().map(|stage| &stage.call).collect();
         self.pipeline.inline_calls(&mut calls);
@@ -169,9 +178,17 @@ impl Flow {
         match self {
             Flow::Named(..) => {}
             Flow::Inline(call) => calls.push(call),
-            Flow::Thread(flows, _) | Flow::All(flows, _) => flows.iter().for_each(|flow| flow.inline_calls(calls)),
-            Flow::Match { branches, otherwise, .. } => {
-                branches.iter().for_each(|branch| branch.flow.inline_calls(calls));
+            Flow::Thread(flows, _) | Flow::All(flows, _) => {
+                flows.iter().for_each(|flow| flow.inline_calls(calls))
+            }
+            Flow::Match {
+                branches,
+                otherwise,
+                ..
+            } => {
+                branches
+                    .iter()
+                    .for_each(|branch| branch.flow.inline_calls(calls));
                 otherwise.iter().for_each(|flow| flow.inline_calls(calls));
             }
         }
@@ -180,7 +197,10 @@ impl Flow {
     /// The form's place.
     pub fn span(&self) -> Span {
         match self {
-            Flow::Named(_, span) | Flow::Thread(_, span) | Flow::All(_, span) | Flow::Match { span, .. } => *span,
+            Flow::Named(_, span)
+            | Flow::Thread(_, span)
+            | Flow::All(_, span)
+            | Flow::Match { span, .. } => *span,
             Flow::Inline(call) => call.span,
         }
     }

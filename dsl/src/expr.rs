@@ -1,7 +1,7 @@
 //! SQL expressions: their tree.
 //!
-//! Operators, `case`, `cast`, `between`, `in`, `like`, `is null`, nested paths and function calls, as SQL means them. Keywords and function
-//! names are case-insensitive; paths are not.
+//! Operators, `case`, `cast`, `between`, `in`, `like`, `is null`, nested paths and function calls,
+//! as SQL means them. Keywords and function names are case-insensitive; paths are not.
 
 mod check;
 mod display;
@@ -88,7 +88,8 @@ pub enum ExprKind {
     Cast {
         /// `x`
         expr: Box<Expr>,
-        /// The type's name as written, in lower case and with single spaces between words: `bigint`, `decimal(10,2)`.
+        /// The type's name as written, in lower case and with single spaces between words:
+        /// `bigint`, `decimal(10,2)`.
         to: String,
         /// Where the type stands.
         to_span: Span,

@@ -6,8 +6,13 @@ use pest::error::{Error, ErrorVariant, InputLocation};
 use crate::Diagnostic;
 use crate::node::Text;
 
-/// The mistake that `error` tells of. `word` names a rule for the user (`a value`, `an operator`), or not at all.
-pub(crate) fn mistake<R: RuleType>(text: &Text, error: &Error<R>, word: impl Fn(R) -> Option<&'static str>) -> Diagnostic {
+/// The mistake that `error` tells of. `word` names a rule for the user (`a value`, `an operator`),
+/// or not at all.
+pub(crate) fn mistake<R: RuleType>(
+    text: &Text,
+    error: &Error<R>,
+    word: impl Fn(R) -> Option<&'static str>,
+) -> Diagnostic {
     let at = match error.location {
         InputLocation::Pos(at) | InputLocation::Span((at, _)) => at,
     };
@@ -41,7 +46,13 @@ fn enumerate(expected: &[&str]) -> String {
 /// The word, number or other character that begins at `at`.
 fn token_at(text: &str, at: usize) -> &str {
     let rest = text.get(at..).unwrap_or_default();
-    let word = rest.find(|next: char| !next.is_alphanumeric() && next != '_').unwrap_or(rest.len());
-    let length = if word > 0 { word } else { rest.chars().next().map_or(0, char::len_utf8) };
+    let word = rest
+        .find(|next: char| !next.is_alphanumeric() && next != '_')
+        .unwrap_or(rest.len());
+    let length = if word > 0 {
+        word
+    } else {
+        rest.chars().next().map_or(0, char::len_utf8)
+    };
     rest.get(..length).unwrap_or_default()
 }

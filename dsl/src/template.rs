@@ -1,6 +1,7 @@
 //! Path templates: `out/{@topic}/date={at:%Y-%m-%d}`.
 //!
-//! `{expression}` stands for a value, `{expression:format}` for a time in a format of strftime's. `{{` and `}}` are braces.
+//! `{expression}` stands for a value, `{expression:format}` for a time in a format of strftime's.
+//! `{{` and `}}` are braces.
 
 mod parse;
 

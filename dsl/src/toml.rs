@@ -1,8 +1,9 @@
 //! The TOML form of a pipeline file: the same map, with a place for every piece.
 //!
-//! `name`, `[settings]` and `[[tests]]` are the keywords of the EDN form; `pipeline` is a text with the flow in it; a table in `[stages]`
-//! has one key, the plugin, whose value is the plugin's argument. A table is a map with keywords as keys, an array a vector. Texts stay
-//! texts: whoever reads an option takes a text where EDN has a keyword.
+//! `name`, `[settings]` and `[[tests]]` are the keywords of the EDN form; `pipeline` is a text with
+//! the flow in it; a table in `[stages]` has one key, the plugin, whose value is the plugin's
+//! argument. A table is a map with keywords as keys, an array a vector. Texts stay texts: whoever
+//! reads an option takes a text where EDN has a keyword.
 
 use std::ops::Range;
 
@@ -20,14 +21,29 @@ const KEYS: [&str; 5] = ["name", "settings", "stages", "pipeline", "tests"];
 /// All mistakes, in the order of the file; TOML itself is given up at its first one.
 pub fn read(text: &str) -> Result<Node, Vec<Diagnostic>> {
     let document = Document::parse(text).map_err(|error| {
-        let span = error.span().map_or(Span::new(text.len(), text.len()), |range| Span::new(range.start, range.end));
-        let message = error.message().lines().next().unwrap_or("this is not TOML").to_owned();
+        let span = error
+            .span()
+            .map_or(Span::new(text.len(), text.len()), |range| {
+                Span::new(range.start, range.end)
+            });
+        let message = error
+            .message()
+            .lines()
+            .next()
+            .unwrap_or("this is not TOML")
+            .to_owned();
         vec![Diagnostic::new(span, message, "not understood as TOML")]
     })?;
-    let mut reader = Reader { text, mistakes: Vec::new() };
+    let mut reader = Reader {
+        text,
+        mistakes: Vec::new(),
+    };
     let entries = reader.file(document.as_table());
     if reader.mistakes.is_empty() {
-        return Ok(Node { kind: NodeKind::Map(entries), span: Span::new(0, text.len()) });
+        return Ok(Node {
+            kind: NodeKind::Map(entries),
+            span: Span::new(0, text.len()),
+        });
     }
     reader.mistakes.sort_by_key(|mistake| mistake.span);
     Err(reader.mistakes)
@@ -44,18 +60,27 @@ impl Reader<'_> {
         for (name, item) in table.iter() {
             let span = key_span(table, name);
             match name {
-                "name" | "settings" | "tests" => entries.push((keyword(name, span), self.item(item, span))),
-                "pipeline" => entries.extend(self.flow(item, span).map(|flow| (symbol(name, span), flow))),
+                "name" | "settings" | "tests" => {
+                    entries.push((keyword(name, span), self.item(item, span)))
+                }
+                "pipeline" => {
+                    entries.extend(self.flow(item, span).map(|flow| (symbol(name, span), flow)))
+                }
                 "stages" => match item.as_table_like() {
                     Some(stages) => {
-                        let stages = stages.iter().filter_map(|(name, item)| self.stage(name, item, key_span(stages, name)));
+                        let stages = stages.iter().filter_map(|(name, item)| {
+                            self.stage(name, item, key_span(stages, name))
+                        });
                         entries.extend(stages);
                     }
                     None => self.report(span, "`stages` is a table", "expected [stages.some-name]"),
                 },
                 unknown => {
-                    let mistake =
-                        Diagnostic::new(span, format!("`{unknown}` is not known here"), format!("expected one of {}", KEYS.join(", ")));
+                    let mistake = Diagnostic::new(
+                        span,
+                        format!("`{unknown}` is not known here"),
+                        format!("expected one of {}", KEYS.join(", ")),
+                    );
                     let help = nearest(unknown, KEYS).map(|near| format!("did you mean `{near}`?"));
                     self.mistakes.push(Diagnostic { help, ..mistake });
                 }
@@ -71,45 +96,68 @@ impl Reader<'_> {
     fn flow(&mut self, item: &Item, key: Span) -> Option<Node> {
         let node = self.item(item, key);
         let NodeKind::Str(text) = &node.kind else {
-            self.report(node.span, "`pipeline` is a text", format!("expected \"(-> …)\", found {}", node.describe()));
+            self.report(
+                node.span,
+                "`pipeline` is a text",
+                format!("expected \"(-> …)\", found {}", node.describe()),
+            );
             return None;
         };
-        edn::read_quoted(text).map_err(|mistakes| self.mistakes.extend(mistakes)).ok()
+        edn::read_quoted(text)
+            .map_err(|mistakes| self.mistakes.extend(mistakes))
+            .ok()
     }
 
     fn stage(&mut self, name: &str, item: &Item, span: Span) -> Option<(Node, Node)> {
         if name == "pipeline" {
-            self.report(span, "no stage can be called `pipeline`", "this word is the flow's");
+            self.report(
+                span,
+                "no stage can be called `pipeline`",
+                "this word is the flow's",
+            );
             return None;
         }
         let node = self.item(item, span);
         let found = node.describe();
         let call = match node.kind {
             // `out = "drop"`: a plugin that takes no argument.
-            NodeKind::Str(plugin) => Node { kind: NodeKind::Symbol(Name::plain(plugin.value)), span: node.span },
+            NodeKind::Str(plugin) => Node {
+                kind: NodeKind::Symbol(Name::plain(plugin.value)),
+                span: node.span,
+            },
             NodeKind::Map(mut entries) if entries.len() == 1 => {
                 let (mut plugin, argument) = entries.pop()?;
                 if let NodeKind::Keyword(name) = plugin.kind {
                     plugin.kind = NodeKind::Symbol(name);
                 }
                 let span = plugin.span.to(argument.span);
-                Node { kind: NodeKind::List(vec![plugin, argument]), span }
+                Node {
+                    kind: NodeKind::List(vec![plugin, argument]),
+                    span,
+                }
             }
             NodeKind::Map(entries) => {
                 let label = format!("expected one key, the plugin; found {}", entries.len());
                 let mistake = Diagnostic::new(span, format!("`{name}` must be one stage"), label);
-                self.mistakes.push(mistake.with_help(format!("write [stages.{name}] and under it, for example, kafka = {{ … }}")));
+                self.mistakes.push(mistake.with_help(format!(
+                    "write [stages.{name}] and under it, for example, kafka = {{ … }}"
+                )));
                 return None;
             }
             _ => {
-                self.report(node.span, format!("`{name}` must be a stage"), format!("expected a table, found {found}"));
+                self.report(
+                    node.span,
+                    format!("`{name}` must be a stage"),
+                    format!("expected a table, found {found}"),
+                );
                 return None;
             }
         };
         Some((symbol(name, span), call))
     }
 
-    /// The value of an item. One that was put together from several places stands where its `key` does.
+    /// The value of an item. One that was put together from several places stands where its `key`
+    /// does.
     fn item(&mut self, item: &Item, key: Span) -> Node {
         let span = span_or(item.span(), key);
         let kind = match item {
@@ -117,7 +165,10 @@ impl Reader<'_> {
             Item::Value(value) => return self.value(value, key),
             Item::Table(table) => self.table(table),
             Item::ArrayOfTables(tables) => {
-                let items = tables.iter().map(|table| Node { kind: self.table(table), span: span_or(table.span(), key) });
+                let items = tables.iter().map(|table| Node {
+                    kind: self.table(table),
+                    span: span_or(table.span(), key),
+                });
                 NodeKind::Vector(items.collect())
             }
         };
@@ -140,7 +191,9 @@ impl Reader<'_> {
             Value::Float(number) => NodeKind::Float(*number.value()),
             Value::Boolean(truth) => NodeKind::Bool(*truth.value()),
             Value::Datetime(time) => self.time(time.value(), span),
-            Value::Array(array) => NodeKind::Vector(array.iter().map(|value| self.value(value, span)).collect()),
+            Value::Array(array) => {
+                NodeKind::Vector(array.iter().map(|value| self.value(value, span)).collect())
+            }
             Value::InlineTable(table) => self.table(table),
         };
         Node { kind, span }
@@ -156,19 +209,29 @@ impl Reader<'_> {
     }
 
     fn string(&self, value: &str, span: Span) -> Text {
-        let raw = self.text.get(span.start as usize..span.end as usize).unwrap_or_default();
+        let raw = self
+            .text
+            .get(span.start as usize..span.end as usize)
+            .unwrap_or_default();
         located(value, raw, span.start as usize)
     }
 }
 
-/// The value of a TOML string whose text in the file, quotes included, is `raw` and begins at `start`.
+/// The value of a TOML string whose text in the file, quotes included, is `raw` and begins at
+/// `start`.
 fn located(value: &str, raw: &str, start: usize) -> Text {
-    let quote = ["\"\"\"", "'''", "\"", "'"].into_iter().find(|quote| raw.starts_with(quote)).unwrap_or_default();
+    let quote = ["\"\"\"", "'''", "\"", "'"]
+        .into_iter()
+        .find(|quote| raw.starts_with(quote))
+        .unwrap_or_default();
     let has_escapes = quote.starts_with('"');
     let mut at = quote.len();
     if quote.len() == 3 {
         // A line break right after the opening quotes is not part of the text.
-        at += ["\r\n", "\n"].into_iter().find(|end| raw.get(at..).is_some_and(|rest| rest.starts_with(end))).map_or(0, str::len);
+        at += ["\r\n", "\n"]
+            .into_iter()
+            .find(|end| raw.get(at..).is_some_and(|rest| rest.starts_with(end)))
+            .map_or(0, str::len);
     }
     let opening = at;
     let mut text = Text::plain(value, start + opening);
@@ -197,12 +260,19 @@ fn push_shift(text: &mut Text, byte: usize, at: usize) {
     }
 }
 
-/// The bytes of a backslash at the end of a line, and of the white space after it, which are not part of the text.
+/// The bytes of a backslash at the end of a line, and of the white space after it, which are not
+/// part of the text.
 fn skipped(rest: &str, has_escapes: bool) -> usize {
-    let Some(after) = rest.strip_prefix('\\').filter(|_| has_escapes) else { return 0 };
+    let Some(after) = rest.strip_prefix('\\').filter(|_| has_escapes) else {
+        return 0;
+    };
     let trimmed = after.trim_start();
     let space = after.get(..after.len() - trimmed.len()).unwrap_or_default();
-    if space.contains('\n') { rest.len() - trimmed.len() } else { 0 }
+    if space.contains('\n') {
+        rest.len() - trimmed.len()
+    } else {
+        0
+    }
 }
 
 fn key_span(table: &dyn TableLike, name: &str) -> Span {
@@ -214,9 +284,15 @@ fn span_or(range: Option<Range<usize>>, otherwise: Span) -> Span {
 }
 
 fn keyword(name: &str, span: Span) -> Node {
-    Node { kind: NodeKind::Keyword(Name::plain(name)), span }
+    Node {
+        kind: NodeKind::Keyword(Name::plain(name)),
+        span,
+    }
 }
 
 fn symbol(name: &str, span: Span) -> Node {
-    Node { kind: NodeKind::Symbol(Name::plain(name)), span }
+    Node {
+        kind: NodeKind::Symbol(Name::plain(name)),
+        span,
+    }
 }

@@ -66,8 +66,8 @@ const DURATIONS: [Unit; 8] = [
     ("w", 604_800_000_000_000),
 ];
 
-/// A size in bytes: `128MB`, `1.5 GiB`, `64k`. MB is 1000², MiB 1024²; the `B` may be left out, and a number alone is bytes. Case makes no
-/// difference.
+/// A size in bytes: `128MB`, `1.5 GiB`, `64k`. MB is 1000², MiB 1024²; the `B` may be left out, and
+/// a number alone is bytes. Case makes no difference.
 ///
 /// # Errors
 /// Says what is wrong in words for the user.
@@ -75,8 +75,14 @@ pub fn size(text: &str) -> Result<u64, UnitError> {
     let expected = "a size such as \"128MB\"";
     let (number, unit, rest) = quantity(text.trim(), expected)?;
     let unit_text = if unit.is_empty() { "B" } else { unit };
-    let fits = |name: &str| name.eq_ignore_ascii_case(unit_text) || name.trim_end_matches('B').eq_ignore_ascii_case(unit_text);
-    let (_, factor) = SIZES.into_iter().find(|(name, _)| fits(name)).ok_or_else(|| unknown_unit(unit, &SIZES))?;
+    let fits = |name: &str| {
+        name.eq_ignore_ascii_case(unit_text)
+            || name.trim_end_matches('B').eq_ignore_ascii_case(unit_text)
+    };
+    let (_, factor) = SIZES
+        .into_iter()
+        .find(|(name, _)| fits(name))
+        .ok_or_else(|| unknown_unit(unit, &SIZES))?;
     if !rest.is_empty() {
         return Err(unknown_unit(&format!("{unit}{rest}"), &SIZES));
     }
@@ -97,13 +103,17 @@ pub fn duration(text: &str) -> Result<Duration, UnitError> {
         let unit_text = if is_alone { "ms" } else { unit };
         let found = DURATIONS.into_iter().find(|(name, _)| *name == unit_text);
         let (_, factor) = found.ok_or_else(|| unknown_unit(unit, &DURATIONS))?;
-        nanos = nanos.checked_add(number.times(factor)?).ok_or(UnitError::TooLarge)?;
+        nanos = nanos
+            .checked_add(number.times(factor)?)
+            .ok_or(UnitError::TooLarge)?;
         if after.is_empty() {
             break;
         }
         rest = after;
     }
-    u64::try_from(nanos).map(Duration::from_nanos).map_err(|_| UnitError::TooLarge)
+    u64::try_from(nanos)
+        .map(Duration::from_nanos)
+        .map_err(|_| UnitError::TooLarge)
 }
 
 /// A number with up to nine digits after its point.
@@ -114,30 +124,61 @@ struct Number {
 
 impl Number {
     fn times(&self, factor: u128) -> Result<u128, UnitError> {
-        self.units.checked_mul(factor).map(|product| product / self.scale).ok_or(UnitError::TooLarge)
+        self.units
+            .checked_mul(factor)
+            .map(|product| product / self.scale)
+            .ok_or(UnitError::TooLarge)
     }
 }
 
 /// The number and the unit at the beginning of `text`, and what follows them.
-fn quantity<'a>(text: &'a str, expected: &'static str) -> Result<(Number, &'a str, &'a str), UnitError> {
+fn quantity<'a>(
+    text: &'a str,
+    expected: &'static str,
+) -> Result<(Number, &'a str, &'a str), UnitError> {
     if text.is_empty() {
         return Err(UnitError::Empty { expected });
     }
-    let (digits, rest) = text.split_at(text.find(|next: char| !next.is_ascii_digit() && next != '.').unwrap_or(text.len()));
+    let (digits, rest) = text.split_at(
+        text.find(|next: char| !next.is_ascii_digit() && next != '.')
+            .unwrap_or(text.len()),
+    );
     let (whole, fraction) = digits.split_once('.').unwrap_or((digits, "0"));
-    let no_number = || UnitError::NoNumber { found: text.to_owned(), expected };
+    let no_number = || UnitError::NoNumber {
+        found: text.to_owned(),
+        expected,
+    };
     if whole.is_empty() || fraction.is_empty() || fraction.contains('.') {
         return Err(no_number());
     }
     let fraction = fraction.get(..9).unwrap_or(fraction);
-    let units = format!("{whole}{fraction}").parse().map_err(|_| UnitError::TooLarge)?;
+    let units = format!("{whole}{fraction}")
+        .parse()
+        .map_err(|_| UnitError::TooLarge)?;
     let rest = rest.trim_start();
-    let (unit, rest) = rest.split_at(rest.find(|next: char| !next.is_ascii_alphabetic()).unwrap_or(rest.len()));
-    Ok((Number { units, scale: 10_u128.pow(fraction.len() as u32) }, unit, rest.trim_start()))
+    let (unit, rest) = rest.split_at(
+        rest.find(|next: char| !next.is_ascii_alphabetic())
+            .unwrap_or(rest.len()),
+    );
+    Ok((
+        Number {
+            units,
+            scale: 10_u128.pow(fraction.len() as u32),
+        },
+        unit,
+        rest.trim_start(),
+    ))
 }
 
 fn unknown_unit(found: &str, units: &[Unit]) -> UnitError {
     let names: Vec<&str> = units.iter().map(|(name, _)| *name).collect();
     let known = names.join(", ");
-    if found.is_empty() { UnitError::NoUnit { known } } else { UnitError::UnknownUnit { found: found.to_owned(), known } }
+    if found.is_empty() {
+        UnitError::NoUnit { known }
+    } else {
+        UnitError::UnknownUnit {
+            found: found.to_owned(),
+            known,
+        }
+    }
 }

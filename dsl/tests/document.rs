@@ -48,19 +48,32 @@ fn show_flow(flow: &Flow) -> String {
         Flow::Inline(call) => show_call(call),
         Flow::Thread(flows, _) => format!("(-> {})", all(flows)),
         Flow::All(flows, _) => format!("(all {})", all(flows)),
-        Flow::Match { branches, otherwise, .. } => {
+        Flow::Match {
+            branches,
+            otherwise,
+            ..
+        } => {
             let branches = branches.iter().map(|branch| match &branch.pattern {
                 Pattern::Text(text) => format!("={text} {}", show_flow(&branch.flow)),
                 Pattern::Regex(text) => format!("~{} {}", text.value, show_flow(&branch.flow)),
             });
-            let otherwise = otherwise.iter().map(|flow| format!("else {}", show_flow(flow)));
-            format!("(match {})", branches.chain(otherwise).collect::<Vec<_>>().join(" "))
+            let otherwise = otherwise
+                .iter()
+                .map(|flow| format!("else {}", show_flow(flow)));
+            format!(
+                "(match {})",
+                branches.chain(otherwise).collect::<Vec<_>>().join(" ")
+            )
         }
     }
 }
 
 fn show_stages(document: &Document) -> Vec<String> {
-    document.stages.iter().map(|stage| format!("{} = {}", stage.name, show_call(&stage.call))).collect()
+    document
+        .stages
+        .iter()
+        .map(|stage| format!("{} = {}", stage.name, show_call(&stage.call)))
+        .collect()
 }
 
 /// Each mistake as `underlined text: message; label`.
@@ -81,9 +94,24 @@ fn at(text: &str, part: &str) -> Span {
 #[test]
 fn the_edn_form() {
     let document = from_edn(CLICKSTREAM).expect("valid");
-    assert_eq!(document.name, Some(("clickstream".to_owned(), at(CLICKSTREAM, "\"clickstream\""))));
-    let settings: Vec<String> = document.settings.iter().map(|(name, _, value)| format!("{name}={}", print::print(value))).collect();
-    assert_eq!(settings, ["etl-threads=2", "io-threads=2", "memory=\"512MB\"", "state=\"redis://localhost:6379\""]);
+    assert_eq!(
+        document.name,
+        Some(("clickstream".to_owned(), at(CLICKSTREAM, "\"clickstream\"")))
+    );
+    let settings: Vec<String> = document
+        .settings
+        .iter()
+        .map(|(name, _, value)| format!("{name}={}", print::print(value)))
+        .collect();
+    assert_eq!(
+        settings,
+        [
+            "etl-threads=2",
+            "io-threads=2",
+            "memory=\"512MB\"",
+            "state=\"redis://localhost:6379\""
+        ]
+    );
     assert_eq!(document.settings[1].1, at(CLICKSTREAM, ":io-threads"));
     assert_eq!(
         show_stages(&document),
@@ -95,12 +123,28 @@ fn the_edn_form() {
             r#"errors = [kafka {:brokers "localhost:9092", :topic "clicks.errors"}]"#,
         ]
     );
-    assert_eq!(show_flow(&document.pipeline), r#"(-> clicks (all (-> served slim lake) (-> [where "status >= 500"] errors)))"#);
-    assert_eq!(document.stages[1].call.span, at(CLICKSTREAM, "(where \"status < 500 and agent not like '%bot%'\")"));
-    assert_eq!(document.calls().len(), 6);
-    let [test] = document.tests.as_slice() else { panic!("one test") };
     assert_eq!(
-        (test.name.as_str(), test.at.0.to_string(), test.input.len(), test.output.len()),
+        show_flow(&document.pipeline),
+        r#"(-> clicks (all (-> served slim lake) (-> [where "status >= 500"] errors)))"#
+    );
+    assert_eq!(
+        document.stages[1].call.span,
+        at(
+            CLICKSTREAM,
+            "(where \"status < 500 and agent not like '%bot%'\")"
+        )
+    );
+    assert_eq!(document.calls().len(), 6);
+    let [test] = document.tests.as_slice() else {
+        panic!("one test")
+    };
+    assert_eq!(
+        (
+            test.name.as_str(),
+            test.at.0.to_string(),
+            test.input.len(),
+            test.output.len()
+        ),
         ("bots stay out", "served".to_owned(), 2, 1)
     );
 }
@@ -108,7 +152,10 @@ fn the_edn_form() {
 #[test]
 fn the_toml_form() {
     let document = from_toml(CLICKSTREAM_TOML).expect("valid");
-    assert_eq!(document.name.as_ref().map(|(name, _)| name.as_str()), Some("clickstream"));
+    assert_eq!(
+        document.name.as_ref().map(|(name, _)| name.as_str()),
+        Some("clickstream")
+    );
     assert_eq!(
         show_stages(&document),
         [
@@ -116,15 +163,27 @@ fn the_toml_form() {
             r#"served = [where "status < 500 and agent not like '%bot%'"]"#,
         ]
     );
-    assert_eq!(show_flow(&document.pipeline), r#"(-> clicks (all (-> served slim lake) (-> [where "status >= 400"] errors)))"#);
+    assert_eq!(
+        show_flow(&document.pipeline),
+        r#"(-> clicks (all (-> served slim lake) (-> [where "status >= 400"] errors)))"#
+    );
     assert_eq!(
         document.pipeline.span(),
-        at(CLICKSTREAM_TOML, "(-> clicks (all (-> served slim lake) (-> (where 'status >= 400') errors)))")
+        at(
+            CLICKSTREAM_TOML,
+            "(-> clicks (all (-> served slim lake) (-> (where 'status >= 400') errors)))"
+        )
     );
     let inline = document.calls().pop().expect("the inline stage").span;
     assert_eq!(inline, at(CLICKSTREAM_TOML, "(where 'status >= 400')"));
     let header = at(CLICKSTREAM_TOML, "stages.clicks");
-    assert_eq!(document.stages[0].name_span, Span { start: header.end - 6, end: header.end });
+    assert_eq!(
+        document.stages[0].name_span,
+        Span {
+            start: header.end - 6,
+            end: header.end
+        }
+    );
 }
 
 #[test]
@@ -149,36 +208,62 @@ fn both_forms_mean_the_same() {
         at = "a"
         input = [{ x = 1 }]
         output = []"#;
-    let (edn, toml) = (from_edn(edn).expect("valid EDN"), from_toml(toml).expect("valid TOML"));
+    let (edn, toml) = (
+        from_edn(edn).expect("valid EDN"),
+        from_toml(toml).expect("valid TOML"),
+    );
     assert_eq!(show_stages(&edn), show_stages(&toml));
     assert_eq!(show_flow(&edn.pipeline), show_flow(&toml.pipeline));
     let settings = |document: &Document| {
-        document.settings.iter().map(|(name, _, value)| format!("{name} {}", print::print(value))).collect::<Vec<_>>()
+        document
+            .settings
+            .iter()
+            .map(|(name, _, value)| format!("{name} {}", print::print(value)))
+            .collect::<Vec<_>>()
     };
     assert_eq!(settings(&edn), settings(&toml));
-    assert_eq!((edn.name.map(|(name, _)| name), edn.tests.len()), (toml.name.map(|(name, _)| name), toml.tests.len()));
+    assert_eq!(
+        (edn.name.map(|(name, _)| name), edn.tests.len()),
+        (toml.name.map(|(name, _)| name), toml.tests.len())
+    );
 }
 
 #[test]
 fn files_without_a_server() {
     let document = from_edn(ERRORS_BY_STATUS).expect("valid");
     assert_eq!(document.stages.len(), 2);
-    assert_eq!(show_flow(&document.pipeline), r#"(-> logs [where "status >= 400"] out)"#);
+    assert_eq!(
+        show_flow(&document.pipeline),
+        r#"(-> logs [where "status >= 400"] out)"#
+    );
 }
 
 #[test]
 fn legacy_files() {
-    let document = from_edn("{a some.Plugin b other.ns/Thing pipeline (-> a (match \"t\" b #r\"^x\" (all a b)))}").expect("valid");
-    assert_eq!(show_stages(&document), ["a = [some.Plugin]", "b = [other.ns/Thing]"]);
-    assert_eq!(show_flow(&document.pipeline), "(-> a (match =t b ~^x (all a b)))");
+    let document = from_edn(
+        "{a some.Plugin b other.ns/Thing pipeline (-> a (match \"t\" b #r\"^x\" (all a b)))}",
+    )
+    .expect("valid");
+    assert_eq!(
+        show_stages(&document),
+        ["a = [some.Plugin]", "b = [other.ns/Thing]"]
+    );
+    assert_eq!(
+        show_flow(&document.pipeline),
+        "(-> a (match =t b ~^x (all a b)))"
+    );
     let without_flow = from_edn("{}").expect("valid");
     assert_eq!(show_flow(&without_flow.pipeline), "(-> disk-writer)");
 }
 
 #[test]
 fn a_flow_alone() {
-    let document = from_flow("(-> (files {:path 'in/*'}) (where 'a = ''x''') (stdout))").expect("valid");
-    assert_eq!(show_flow(&document.pipeline), r#"(-> [files {:path "in/*"}] [where "a = 'x'"] [stdout])"#);
+    let document =
+        from_flow("(-> (files {:path 'in/*'}) (where 'a = ''x''') (stdout))").expect("valid");
+    assert_eq!(
+        show_flow(&document.pipeline),
+        r#"(-> [files {:path "in/*"}] [where "a = 'x'"] [stdout])"#
+    );
     assert!(document.stages.is_empty());
     from_flow("(-> (files) 5)").expect_err("5 is no stage");
     from_flow("").expect_err("nothing");
@@ -228,8 +313,7 @@ fn all_mistakes_of_a_file_at_once() {
 
 #[test]
 fn mistakes_in_toml() {
-    let text =
-        "nmae = \"x\"\npipeline = \"(-> a \\u0041 5 (match))\"\n[stages]\nc = 5\npipeline = \"x\"\n[stages.b]\nkafka = 1\nfiles = 2\n";
+    let text = "nmae = \"x\"\npipeline = \"(-> a \\u0041 5 (match))\"\n[stages]\nc = 5\npipeline = \"x\"\n[stages.b]\nkafka = 1\nfiles = 2\n";
     assert_eq!(
         mistakes(text, from_toml(text)),
         [
@@ -248,6 +332,9 @@ fn mistakes_in_toml() {
         ]
     );
     let text = "pipeline = \"\"\"\n(-> a\n  \\\n   'b\"\"\"";
-    assert_eq!(mistakes(text, from_toml(text)), ["': this text is never closed; the quote that begins it"]);
+    assert_eq!(
+        mistakes(text, from_toml(text)),
+        ["': this text is never closed; the quote that begins it"]
+    );
     assert_eq!(mistakes("a = ", from_toml("a = ")).len(), 1);
 }

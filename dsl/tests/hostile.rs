@@ -1,11 +1,14 @@
-//! Whatever is read: no panic, mistakes that can be shown, and what was printed is read as the same.
+//! Whatever is read: no panic, mistakes that can be shown, and what was printed is read as the
+//! same.
 
 use proptest::prelude::*;
 use pseidon_dsl::diagnostic::render;
 use pseidon_dsl::document::{from_edn, from_flow, from_toml};
 use pseidon_dsl::expr::{BinaryOp, Expr, ExprKind, IsWhat, Literal, Meta, Path, Step, UnaryOp};
 use pseidon_dsl::node::Text;
-use pseidon_dsl::{Diagnostic, Name, Node, NodeKind, Span, edn, expr, interpolate, print, template, units};
+use pseidon_dsl::{
+    Diagnostic, Name, Node, NodeKind, Span, edn, expr, interpolate, print, template, units,
+};
 
 const VALID: [&str; 12] = [
     r#"{:name "n" :settings {:memory "1GB"} a (kafka {:topics ["x" "y"] :start :earliest}) pipeline (-> a (match "t" b #r"x\d" (where "a > 1") :else c)) :tests [{:name "t" :at a :input [{:x 1}] :output []}]}"#,
@@ -23,13 +26,20 @@ const VALID: [&str; 12] = [
 ];
 
 fn lookup(kind: &str, arg: &str) -> Result<String, String> {
-    if arg.len().is_multiple_of(2) { Ok(format!("{kind}\"é😀{arg}")) } else { Err("no".to_owned()) }
+    if arg.len().is_multiple_of(2) {
+        Ok(format!("{kind}\"é😀{arg}"))
+    } else {
+        Err("no".to_owned())
+    }
 }
 
 /// All mistakes can be drawn and lie within the text.
 fn check_mistakes<T>(text: &str, result: Result<T, Vec<Diagnostic>>) {
     let Err(mistakes) = result else { return };
-    assert!(!mistakes.is_empty(), "a failure without a mistake: {text:?}");
+    assert!(
+        !mistakes.is_empty(),
+        "a failure without a mistake: {text:?}"
+    );
     for mistake in &mistakes {
         let (start, end) = (mistake.span.start as usize, mistake.span.end as usize);
         assert!(start <= end && end <= text.len(), "{mistake:?} in {text:?}");
@@ -53,7 +63,10 @@ fn read_everything(text: &str) {
     if let Ok(node) = edn::read(text) {
         assert!(edn::read(&print::print(&node)).is_ok(), "{text:?}");
     }
-    let mut node = Node { kind: NodeKind::Str(plain), span: Span::new(0, text.len()) };
+    let mut node = Node {
+        kind: NodeKind::Str(plain),
+        span: Span::new(0, text.len()),
+    };
     check_mistakes(text, interpolate::node(&mut node, &mut lookup));
     if let NodeKind::Str(filled) = &node.kind {
         check_mistakes(text, expr::parse(filled));
@@ -135,16 +148,24 @@ fn piece() -> impl Strategy<Value = String> {
 }
 
 fn mutated() -> impl Strategy<Value = String> {
-    let change = (any::<prop::sample::Index>(), 0..12_usize, prop::collection::vec(piece(), 0..3));
-    (prop::sample::select(VALID.to_vec()), prop::collection::vec(change, 1..5)).prop_map(|(valid, changes)| {
-        let mut characters: Vec<char> = valid.chars().collect();
-        for (place, removed, added) in changes {
-            let from = place.index(characters.len() + 1);
-            let to = (from + removed).min(characters.len());
-            characters.splice(from..to, added.concat().chars());
-        }
-        characters.into_iter().collect()
-    })
+    let change = (
+        any::<prop::sample::Index>(),
+        0..12_usize,
+        prop::collection::vec(piece(), 0..3),
+    );
+    (
+        prop::sample::select(VALID.to_vec()),
+        prop::collection::vec(change, 1..5),
+    )
+        .prop_map(|(valid, changes)| {
+            let mut characters: Vec<char> = valid.chars().collect();
+            for (place, removed, added) in changes {
+                let from = place.index(characters.len() + 1);
+                let to = (from + removed).min(characters.len());
+                characters.splice(from..to, added.concat().chars());
+            }
+            characters.into_iter().collect()
+        })
 }
 
 fn plain_name() -> impl Strategy<Value = String> {
@@ -153,12 +174,17 @@ fn plain_name() -> impl Strategy<Value = String> {
 
 fn any_name() -> impl Strategy<Value = Name> {
     // The three words are no symbols.
-    let name = plain_name().prop_filter("a symbol", |name| !["nil", "true", "false"].contains(&name.as_str()));
+    let name = plain_name().prop_filter("a symbol", |name| {
+        !["nil", "true", "false"].contains(&name.as_str())
+    });
     (prop::option::of(plain_name()), name).prop_map(|(namespace, name)| Name { namespace, name })
 }
 
 fn no_span(kind: NodeKind) -> Node {
-    Node { kind, span: Span::default() }
+    Node {
+        kind,
+        span: Span::default(),
+    }
 }
 
 fn any_node() -> impl Strategy<Value = Node> {
@@ -167,7 +193,9 @@ fn any_node() -> impl Strategy<Value = Node> {
         any::<bool>().prop_map(NodeKind::Bool),
         any::<i64>().prop_map(NodeKind::Int),
         "-?[1-9][0-9]{0,30}".prop_map(NodeKind::BigInt),
-        any::<f64>().prop_filter("a number", |value| value.is_finite()).prop_map(NodeKind::Float),
+        any::<f64>()
+            .prop_filter("a number", |value| value.is_finite())
+            .prop_map(NodeKind::Float),
         "-?[1-9][0-9]{0,20}(\\.[0-9]{1,5})?(e-?[0-9]{1,3})?".prop_map(NodeKind::Decimal),
         any::<char>().prop_map(NodeKind::Char),
         any::<String>().prop_map(|text| NodeKind::Str(Text::plain(text, 0))),
@@ -176,11 +204,12 @@ fn any_node() -> impl Strategy<Value = Node> {
     ];
     leaf.prop_map(no_span).prop_recursive(4, 40, 6, |inner| {
         let items = prop::collection::vec(inner.clone(), 0..6);
-        let map = prop::collection::vec((inner.clone(), inner.clone()), 0..4).prop_map(|mut entries| {
-            entries.sort_by_key(|(key, _)| print::print(key));
-            entries.dedup_by_key(|(key, _)| print::print(key));
-            NodeKind::Map(entries)
-        });
+        let map =
+            prop::collection::vec((inner.clone(), inner.clone()), 0..4).prop_map(|mut entries| {
+                entries.sort_by_key(|(key, _)| print::print(key));
+                entries.dedup_by_key(|(key, _)| print::print(key));
+                NodeKind::Map(entries)
+            });
         let set = items.clone().prop_map(|mut items| {
             items.sort_by_key(print::print);
             items.dedup_by_key(|item| print::print(item));
@@ -191,7 +220,14 @@ fn any_node() -> impl Strategy<Value = Node> {
             first.is_some_and(char::is_alphabetic)
         });
         let tagged = tagged.prop_map(|(name, value)| NodeKind::Tagged(name, Box::new(value)));
-        prop_oneof![items.clone().prop_map(NodeKind::List), items.prop_map(NodeKind::Vector), map, set, tagged].prop_map(no_span)
+        prop_oneof![
+            items.clone().prop_map(NodeKind::List),
+            items.prop_map(NodeKind::Vector),
+            map,
+            set,
+            tagged
+        ]
+        .prop_map(no_span)
     })
 }
 
@@ -203,29 +239,54 @@ fn without_places(node: &Node) -> Node {
         NodeKind::List(items) => NodeKind::List(all(items)),
         NodeKind::Vector(items) => NodeKind::Vector(all(items)),
         NodeKind::Set(items) => NodeKind::Set(all(items)),
-        NodeKind::Map(entries) => NodeKind::Map(entries.iter().map(|(key, value)| (without_places(key), without_places(value))).collect()),
-        NodeKind::Tagged(tag, value) => NodeKind::Tagged(tag.clone(), Box::new(without_places(value))),
+        NodeKind::Map(entries) => NodeKind::Map(
+            entries
+                .iter()
+                .map(|(key, value)| (without_places(key), without_places(value)))
+                .collect(),
+        ),
+        NodeKind::Tagged(tag, value) => {
+            NodeKind::Tagged(tag.clone(), Box::new(without_places(value)))
+        }
         other => other.clone(),
     })
 }
 
 fn nowhere(kind: ExprKind) -> Expr {
-    Expr { kind, span: Span::default() }
+    Expr {
+        kind,
+        span: Span::default(),
+    }
 }
 
 fn any_step() -> impl Strategy<Value = Step> {
-    let field = prop_oneof!["[a-zé_][a-z0-9é_$]{0,5}", "[^\u{0}]{1,4}", Just("case".to_owned()), Just("NULL".to_owned())];
+    let field = prop_oneof![
+        "[a-zé_][a-z0-9é_$]{0,5}",
+        "[^\u{0}]{1,4}",
+        Just("case".to_owned()),
+        Just("NULL".to_owned())
+    ];
     prop_oneof![3 => field.prop_map(Step::Field), 1 => any::<u32>().prop_map(Step::Index)]
 }
 
 fn any_path() -> impl Strategy<Value = Path> {
-    let first = any_step().prop_filter("a path begins with a field", |step| matches!(step, Step::Field(_)));
-    (first, prop::collection::vec(any_step(), 0..3)).prop_map(|(first, rest)| Path(std::iter::once(first).chain(rest).collect()))
+    let first = any_step().prop_filter("a path begins with a field", |step| {
+        matches!(step, Step::Field(_))
+    });
+    (first, prop::collection::vec(any_step(), 0..3))
+        .prop_map(|(first, rest)| Path(std::iter::once(first).chain(rest).collect()))
 }
 
 fn any_meta() -> impl Strategy<Value = Meta> {
     prop_oneof![
-        prop::sample::select(vec![Meta::Topic, Meta::Partition, Meta::Offset, Meta::Timestamp, Meta::Key, Meta::Headers(None)]),
+        prop::sample::select(vec![
+            Meta::Topic,
+            Meta::Partition,
+            Meta::Offset,
+            Meta::Timestamp,
+            Meta::Key,
+            Meta::Headers(None)
+        ]),
         "[^\u{0}]{1,5}".prop_map(|name| Meta::Headers(Some(name))),
     ]
 }
@@ -235,7 +296,9 @@ fn any_expr() -> impl Strategy<Value = Expr> {
         Just(ExprKind::Literal(Literal::Null)),
         any::<bool>().prop_map(|value| ExprKind::Literal(Literal::Bool(value))),
         any::<i64>().prop_map(|value| ExprKind::Literal(Literal::Int(value))),
-        any::<f64>().prop_filter("a number", |value| value.is_finite()).prop_map(|value| ExprKind::Literal(Literal::Float(value))),
+        any::<f64>()
+            .prop_filter("a number", |value| value.is_finite())
+            .prop_map(|value| ExprKind::Literal(Literal::Float(value))),
         any::<String>().prop_map(|value| ExprKind::Literal(Literal::Str(value))),
         any_path().prop_map(ExprKind::Path),
         any_meta().prop_map(ExprKind::Meta),
@@ -261,34 +324,89 @@ fn any_expr() -> impl Strategy<Value = Expr> {
             BinaryOp::Div,
             BinaryOp::Mod,
         ];
-        let unary =
-            (prop::sample::select(vec![UnaryOp::Neg, UnaryOp::Not]), boxed.clone()).prop_map(|(op, expr)| ExprKind::Unary(op, expr));
-        let binary = (boxed.clone(), prop::sample::select(binary_ops), boxed.clone())
+        let unary = (
+            prop::sample::select(vec![UnaryOp::Neg, UnaryOp::Not]),
+            boxed.clone(),
+        )
+            .prop_map(|(op, expr)| ExprKind::Unary(op, expr));
+        let binary = (
+            boxed.clone(),
+            prop::sample::select(binary_ops),
+            boxed.clone(),
+        )
             .prop_map(|(left, op, right)| ExprKind::Binary(left, op, right));
-        let between = (boxed.clone(), boxed.clone(), boxed.clone(), any::<bool>())
-            .prop_map(|(expr, low, high, negated)| ExprKind::Between { expr, low, high, negated });
-        let within = (boxed.clone(), list, any::<bool>()).prop_map(|(expr, list, negated)| ExprKind::In { expr, list, negated });
-        let like = (boxed.clone(), boxed.clone(), any::<Option<char>>(), any::<bool>(), any::<bool>()).prop_map(
-            |(expr, pattern, escape, case_insensitive, negated)| ExprKind::Like { expr, pattern, escape, case_insensitive, negated },
+        let between = (boxed.clone(), boxed.clone(), boxed.clone(), any::<bool>()).prop_map(
+            |(expr, low, high, negated)| ExprKind::Between {
+                expr,
+                low,
+                high,
+                negated,
+            },
         );
-        let is = (boxed.clone(), prop::sample::select(vec![IsWhat::Null, IsWhat::True, IsWhat::False]), any::<bool>())
-            .prop_map(|(expr, what, negated)| ExprKind::Is { expr, what, negated });
+        let within =
+            (boxed.clone(), list, any::<bool>()).prop_map(|(expr, list, negated)| ExprKind::In {
+                expr,
+                list,
+                negated,
+            });
+        let like = (
+            boxed.clone(),
+            boxed.clone(),
+            any::<Option<char>>(),
+            any::<bool>(),
+            any::<bool>(),
+        )
+            .prop_map(|(expr, pattern, escape, case_insensitive, negated)| {
+                ExprKind::Like {
+                    expr,
+                    pattern,
+                    escape,
+                    case_insensitive,
+                    negated,
+                }
+            });
+        let is = (
+            boxed.clone(),
+            prop::sample::select(vec![IsWhat::Null, IsWhat::True, IsWhat::False]),
+            any::<bool>(),
+        )
+            .prop_map(|(expr, what, negated)| ExprKind::Is {
+                expr,
+                what,
+                negated,
+            });
         let whens = prop::collection::vec((inner.clone(), inner.clone()), 1..3);
-        let case = (prop::option::of(boxed.clone()), whens, prop::option::of(boxed.clone()))
-            .prop_map(|(operand, whens, otherwise)| ExprKind::Case { operand, whens, otherwise });
-        let types = prop::sample::select(vec!["int", "decimal(10,2)", "double precision", "timestamp(3) with time zone", "timestamp"]);
+        let case = (
+            prop::option::of(boxed.clone()),
+            whens,
+            prop::option::of(boxed.clone()),
+        )
+            .prop_map(|(operand, whens, otherwise)| ExprKind::Case {
+                operand,
+                whens,
+                otherwise,
+            });
+        let types = prop::sample::select(vec![
+            "int",
+            "decimal(10,2)",
+            "double precision",
+            "timestamp(3) with time zone",
+            "timestamp",
+        ]);
         let cast = (boxed, types, any::<bool>()).prop_map(|(expr, to, try_cast)| ExprKind::Cast {
             expr,
             to: to.to_owned(),
             to_span: Span::default(),
             try_cast,
         });
-        let names = prop::sample::select(vec!["lower", "now", "date", "left", "to_timestamp_millis"]);
-        let call = (names, prop::collection::vec(inner, 0..3)).prop_map(|(name, args)| ExprKind::Call {
-            name: name.to_owned(),
-            name_span: Span::default(),
-            args,
-        });
+        let names =
+            prop::sample::select(vec!["lower", "now", "date", "left", "to_timestamp_millis"]);
+        let call =
+            (names, prop::collection::vec(inner, 0..3)).prop_map(|(name, args)| ExprKind::Call {
+                name: name.to_owned(),
+                name_span: Span::default(),
+                args,
+            });
         prop_oneof![unary, binary, between, within, like, is, case, cast, call].prop_map(nowhere)
     })
 }
@@ -299,24 +417,76 @@ fn expr_without_places(expr: &Expr) -> Expr {
     nowhere(match &expr.kind {
         ExprKind::Unary(op, operand) => ExprKind::Unary(*op, boxed(operand)),
         ExprKind::Binary(left, op, right) => ExprKind::Binary(boxed(left), *op, boxed(right)),
-        ExprKind::Between { expr, low, high, negated } => {
-            ExprKind::Between { expr: boxed(expr), low: boxed(low), high: boxed(high), negated: *negated }
-        }
-        ExprKind::In { expr, list, negated } => ExprKind::In { expr: boxed(expr), list: all(list), negated: *negated },
-        ExprKind::Like { expr, pattern, escape, case_insensitive, negated } => {
+        ExprKind::Between {
+            expr,
+            low,
+            high,
+            negated,
+        } => ExprKind::Between {
+            expr: boxed(expr),
+            low: boxed(low),
+            high: boxed(high),
+            negated: *negated,
+        },
+        ExprKind::In {
+            expr,
+            list,
+            negated,
+        } => ExprKind::In {
+            expr: boxed(expr),
+            list: all(list),
+            negated: *negated,
+        },
+        ExprKind::Like {
+            expr,
+            pattern,
+            escape,
+            case_insensitive,
+            negated,
+        } => {
             let (expr, pattern) = (boxed(expr), boxed(pattern));
-            ExprKind::Like { expr, pattern, escape: *escape, case_insensitive: *case_insensitive, negated: *negated }
+            ExprKind::Like {
+                expr,
+                pattern,
+                escape: *escape,
+                case_insensitive: *case_insensitive,
+                negated: *negated,
+            }
         }
-        ExprKind::Is { expr, what, negated } => ExprKind::Is { expr: boxed(expr), what: *what, negated: *negated },
-        ExprKind::Case { operand, whens, otherwise } => ExprKind::Case {
+        ExprKind::Is {
+            expr,
+            what,
+            negated,
+        } => ExprKind::Is {
+            expr: boxed(expr),
+            what: *what,
+            negated: *negated,
+        },
+        ExprKind::Case {
+            operand,
+            whens,
+            otherwise,
+        } => ExprKind::Case {
             operand: operand.as_deref().map(boxed),
-            whens: whens.iter().map(|(when, then)| (expr_without_places(when), expr_without_places(then))).collect(),
+            whens: whens
+                .iter()
+                .map(|(when, then)| (expr_without_places(when), expr_without_places(then)))
+                .collect(),
             otherwise: otherwise.as_deref().map(boxed),
         },
-        ExprKind::Cast { expr, to, try_cast, .. } => {
-            ExprKind::Cast { expr: boxed(expr), to: to.clone(), to_span: Span::default(), try_cast: *try_cast }
-        }
-        ExprKind::Call { name, args, .. } => ExprKind::Call { name: name.clone(), name_span: Span::default(), args: all(args) },
+        ExprKind::Cast {
+            expr, to, try_cast, ..
+        } => ExprKind::Cast {
+            expr: boxed(expr),
+            to: to.clone(),
+            to_span: Span::default(),
+            try_cast: *try_cast,
+        },
+        ExprKind::Call { name, args, .. } => ExprKind::Call {
+            name: name.clone(),
+            name_span: Span::default(),
+            args: all(args),
+        },
         leaf => leaf.clone(),
     })
 }
@@ -325,9 +495,18 @@ fn expr_without_places(expr: &Expr) -> Expr {
 fn the_texts_to_mutate_are_valid() {
     for text in VALID {
         let plain = Text::plain(text, 0);
-        let is_document = from_edn(text).is_ok() || from_toml(text).is_ok() || from_flow(text).is_ok();
-        let is_part = edn::read(text).is_ok() || expr::parse(&plain).is_ok() || expr::parse_select(&plain).is_ok();
-        assert!(is_document || is_part || template::parse(&plain).is_ok() || units::duration(text).is_ok(), "{text}");
+        let is_document =
+            from_edn(text).is_ok() || from_toml(text).is_ok() || from_flow(text).is_ok();
+        let is_part = edn::read(text).is_ok()
+            || expr::parse(&plain).is_ok()
+            || expr::parse_select(&plain).is_ok();
+        assert!(
+            is_document
+                || is_part
+                || template::parse(&plain).is_ok()
+                || units::duration(text).is_ok(),
+            "{text}"
+        );
         read_everything(text);
     }
 }

@@ -15,8 +15,16 @@ fn folder() -> PathBuf {
 /// The old files: those beside which a file with the expected pipeline stands.
 fn samples() -> Vec<String> {
     let entries = fs::read_dir(folder()).expect("conf/legacy is there");
-    let names = entries.map(|entry| entry.expect("readable").file_name().into_string().expect("a plain name"));
-    let mut names: Vec<String> = names.filter_map(|name| name.strip_suffix(".edn").map(str::to_owned)).collect();
+    let names = entries.map(|entry| {
+        entry
+            .expect("readable")
+            .file_name()
+            .into_string()
+            .expect("a plain name")
+    });
+    let mut names: Vec<String> = names
+        .filter_map(|name| name.strip_suffix(".edn").map(str::to_owned))
+        .collect();
     names.retain(|name| !name.ends_with(".pipeline"));
     names.sort();
     names
@@ -27,7 +35,9 @@ fn sample(name: &str) -> String {
 }
 
 fn converted(text: &str) -> Converted {
-    convert(text).unwrap_or_else(|mistakes| panic!("{}", diagnostic::render("old.edn", text, &mistakes, false)))
+    convert(text).unwrap_or_else(|mistakes| {
+        panic!("{}", diagnostic::render("old.edn", text, &mistakes, false))
+    })
 }
 
 fn mistakes(text: &str) -> Vec<Diagnostic> {
@@ -42,23 +52,49 @@ fn with(more: &str) -> String {
     format!("{{:etl-db-host \"//h/d\" :kafka-brokers [{{:host \"b\"}}] :data-dir \"/d\" {more}}}")
 }
 
-/// What stands in the pipeline file for `more`: the lines that a file without it does not have, on one line.
+/// What stands in the pipeline file for `more`: the lines that a file without it does not have, on
+/// one line.
 fn effect(more: &str) -> String {
-    let bare = |piece: &str| piece.trim_start_matches(['{', '(']).trim_end_matches(['}', ')']).to_owned();
-    let pieces = |text: &str| -> Vec<String> { converted(text).text.split_whitespace().map(bare).collect() };
+    let bare = |piece: &str| {
+        piece
+            .trim_start_matches(['{', '('])
+            .trim_end_matches(['}', ')'])
+            .to_owned()
+    };
+    let pieces =
+        |text: &str| -> Vec<String> { converted(text).text.split_whitespace().map(bare).collect() };
     let plain = pieces(&with(""));
-    pieces(&with(more)).into_iter().filter(|piece| !plain.contains(piece)).collect::<Vec<_>>().join(" ")
+    pieces(&with(more))
+        .into_iter()
+        .filter(|piece| !plain.contains(piece))
+        .collect::<Vec<_>>()
+        .join(" ")
 }
 
 fn notes(text: &str) -> Vec<String> {
-    converted(text).notes.iter().map(|note| format!("{}: {note}", note.line_in(text))).collect()
+    converted(text)
+        .notes
+        .iter()
+        .map(|note| format!("{}: {note}", note.line_in(text)))
+        .collect()
 }
 
 /// `UPDATE_DOCS=1 cargo test` writes the expected files anew.
 #[test]
 fn each_sample_gives_the_pipeline_beside_it() {
     let samples = samples();
-    assert_eq!(samples, ["cluster", "everything", "lanes", "minimal", "parquet", "plugins", "slips"]);
+    assert_eq!(
+        samples,
+        [
+            "cluster",
+            "everything",
+            "lanes",
+            "minimal",
+            "parquet",
+            "plugins",
+            "slips"
+        ]
+    );
     for name in samples {
         let old = sample(&name);
         assert!(is_one(&old), "{name}");
@@ -68,18 +104,36 @@ fn each_sample_gives_the_pipeline_beside_it() {
             fs::write(&beside, &pipeline).expect("conf/legacy can be written");
         }
         let expected = fs::read_to_string(&beside).unwrap_or_default();
-        assert_eq!(pipeline, expected, "{} is out of date: run the tests once with UPDATE_DOCS=1", beside.display());
-        from_edn(&pipeline).unwrap_or_else(|mistakes| panic!("{}", diagnostic::render(&name, &pipeline, &mistakes, false)));
-        assert!(!is_one(&pipeline), "{name}: what was converted is not old any more");
+        assert_eq!(
+            pipeline,
+            expected,
+            "{} is out of date: run the tests once with UPDATE_DOCS=1",
+            beside.display()
+        );
+        from_edn(&pipeline).unwrap_or_else(|mistakes| {
+            panic!("{}", diagnostic::render(&name, &pipeline, &mistakes, false))
+        });
+        assert!(
+            !is_one(&pipeline),
+            "{name}: what was converted is not old any more"
+        );
     }
 }
 
 #[test]
 fn the_documented_file_is_the_documented_pipeline() {
     let document = from_edn(&converted(&sample("everything")).text).expect("a pipeline file");
-    let stages: Vec<String> = document.stages.iter().map(|stage| format!("{} {}", stage.name, stage.call.plugin)).collect();
+    let stages: Vec<String> = document
+        .stages
+        .iter()
+        .map(|stage| format!("{} {}", stage.name, stage.call.plugin))
+        .collect();
     assert_eq!(stages, ["logs mysql-logs", "disk-writer files"]);
-    let settings: Vec<String> = document.settings.iter().map(|(name, _, value)| format!("{name} {}", print::print(value))).collect();
+    let settings: Vec<String> = document
+        .settings
+        .iter()
+        .map(|(name, _, value)| format!("{name} {}", print::print(value)))
+        .collect();
     let expected = [
         "etl-threads 10",
         "io-threads 4",
@@ -114,7 +168,10 @@ fn what_is_said_of_every_documented_key_without_meaning() {
 #[test]
 fn slips_are_named_with_what_was_most_likely_meant() {
     let slips = converted(&sample("slips"));
-    let unknown = slips.notes.iter().filter(|note| note.kind == NoteKind::Unknown);
+    let unknown = slips
+        .notes
+        .iter()
+        .filter(|note| note.kind == NoteKind::Unknown);
     let expected = [
         "`:etl-grup` is not known and has no effect; did you mean `:etl-group`?",
         "`:kafka-brokers :rack` is not known and has no effect",
@@ -123,9 +180,16 @@ fn slips_are_named_with_what_was_most_likely_meant() {
         "`:writer :clicks.rollover-tiemout` is not known and has no effect; did you mean `:clicks.rollover-timeout`?",
         "`:shoe-size` is not known and has no effect",
     ];
-    assert_eq!(unknown.map(ToString::to_string).collect::<Vec<_>>(), expected);
-    let others: Vec<(&str, NoteKind)> =
-        slips.notes.iter().filter(|note| note.kind != NoteKind::Unknown).map(|note| (note.key.as_str(), note.kind)).collect();
+    assert_eq!(
+        unknown.map(ToString::to_string).collect::<Vec<_>>(),
+        expected
+    );
+    let others: Vec<(&str, NoteKind)> = slips
+        .notes
+        .iter()
+        .filter(|note| note.kind != NoteKind::Unknown)
+        .map(|note| (note.key.as_str(), note.kind))
+        .collect();
     let expected = [
         (":etl-db-host autoReconnect", NoteKind::NoMeaning),
         (":etl-db-host useUnicode", NoteKind::NoMeaning),
@@ -140,7 +204,9 @@ fn slips_are_named_with_what_was_most_likely_meant() {
     assert_eq!(others, expected);
     let text = sample("slips");
     for note in &slips.notes {
-        let shown = text.get(note.span.start as usize..note.span.end as usize).expect("a place in the file");
+        let shown = text
+            .get(note.span.start as usize..note.span.end as usize)
+            .expect("a place in the file");
         assert!(note.key.contains(shown), "{note:?} stands at {shown}");
     }
 }
@@ -148,34 +214,73 @@ fn slips_are_named_with_what_was_most_likely_meant() {
 #[test]
 fn each_key_has_its_effect() {
     for (more, expected) in [
-        (":etl-db-user \"u\" :etl-db-pwd \"\"", ":user \"u\" :password \"\""),
+        (
+            ":etl-db-user \"u\" :etl-db-pwd \"\"",
+            ":user \"u\" :password \"\"",
+        ),
         (":etl-group \"a b\"", "\"a-b\" \"a b\" \"a b\""),
         (":topic-refresh-freq-ms 1500", "\"1500ms\""),
         (":etl-error-threshold 7", "7"),
         (":kafka-use-earliest true", ":earliest"),
         (":kafka-use-earliest nil", ""),
-        (":redis-conf {:host \"r\"}", ":state \"redis://r:6379\" :offsets-of :redis \"redis://r:6379\""),
-        (":redis-conf {:host \"r:1\" :port 2}", ":state \"redis://r:1\" :offsets-of :redis \"redis://r:1\""),
-        (":redis-conf {:host \"r\" :port \"2\" :db 3}", ":state \"redis://r:2/3\" :offsets-of :redis \"redis://r:2/3\""),
-        (":redis-conf {:host \"::1\"}", ":state \"redis://[::1]:6379\" :offsets-of :redis \"redis://[::1]:6379\""),
-        (":redis-conf {:host \"a:1, b\"}", ":state \"redis-cluster://a:1,b:6379\" :offsets-of :redis \"redis-cluster://a:1,b:6379\""),
+        (
+            ":redis-conf {:host \"r\"}",
+            ":state \"redis://r:6379\" :offsets-of :redis \"redis://r:6379\"",
+        ),
+        (
+            ":redis-conf {:host \"r:1\" :port 2}",
+            ":state \"redis://r:1\" :offsets-of :redis \"redis://r:1\"",
+        ),
+        (
+            ":redis-conf {:host \"r\" :port \"2\" :db 3}",
+            ":state \"redis://r:2/3\" :offsets-of :redis \"redis://r:2/3\"",
+        ),
+        (
+            ":redis-conf {:host \"::1\"}",
+            ":state \"redis://[::1]:6379\" :offsets-of :redis \"redis://[::1]:6379\"",
+        ),
+        (
+            ":redis-conf {:host \"a:1, b\"}",
+            ":state \"redis-cluster://a:1,b:6379\" :offsets-of :redis \"redis-cluster://a:1,b:6379\"",
+        ),
         (
             ":redis-conf {:host [{:host \"a\"} \"b:2\"] :password \"${env:P}\"}",
             ":state \"redis-cluster://:${env:P}@a:6379,b:2\" :offsets-of :redis \"redis-cluster://:${env:P}@a:6379,b:2\"",
         ),
-        (":redis-conf {:host \"${env:R}\"}", ":state \"redis://${env:R}\" :offsets-of :redis \"redis://${env:R}\""),
-        (":redis-conf {:host \"r\"} :state \"redis://other\"", ":state \"redis://other\" :offsets-of :redis \"redis://r:6379\""),
-        (":etl-threads 1 :io-threads 2 :memory 1000000000", ":etl-threads 1 :io-threads 2 :memory 1000000000"),
-        (":monitor-port 1 :monitor-host \"::\" :repl-port 65535", ":monitor-port 1 :monitor-host \"::\" :repl-port 65535"),
+        (
+            ":redis-conf {:host \"${env:R}\"}",
+            ":state \"redis://${env:R}\" :offsets-of :redis \"redis://${env:R}\"",
+        ),
+        (
+            ":redis-conf {:host \"r\"} :state \"redis://other\"",
+            ":state \"redis://other\" :offsets-of :redis \"redis://r:6379\"",
+        ),
+        (
+            ":etl-threads 1 :io-threads 2 :memory 1000000000",
+            ":etl-threads 1 :io-threads 2 :memory 1000000000",
+        ),
+        (
+            ":monitor-port 1 :monitor-host \"::\" :repl-port 65535",
+            ":monitor-port 1 :monitor-host \"::\" :repl-port 65535",
+        ),
         (":fatal-errors \"/var/log/x\"", "\"/var/log/x\""),
-        (":avro-schema-registry-url \"http://r\"", ":registry \"http://r\""),
+        (
+            ":avro-schema-registry-url \"http://r\"",
+            ":registry \"http://r\"",
+        ),
         (":writer {:codec :none}", ":output-format :txt"),
         (":writer {:codec \"avro\"}", ":output-format :avro"),
         (":writer {:codec :native-gzip}", ""),
         (":writer {:check-freq 1}", "\"1ms\""),
-        (":writer {:rollover-size 5 :rollover-timeout 6000 :rollover-abs-timeout 9223372036854775807}", "5 \"6s\" \"3153600000s\""),
+        (
+            ":writer {:rollover-size 5 :rollover-timeout 6000 :rollover-abs-timeout 9223372036854775807}",
+            "5 \"6s\" \"3153600000s\"",
+        ),
         (":writer {:parallel-files 5 :write-multiplier 4}", "20"),
-        (":writer {:parquet-block-size 20971520}", ":row-group 20971520"),
+        (
+            ":writer {:parquet-block-size 20971520}",
+            ":row-group 20971520",
+        ),
         (":writer {:base-dir (\"/a\" \"/b\")}", "[\"/a\" \"/b\"]"),
         (
             ":move-files true",
@@ -189,8 +294,14 @@ fn each_key_has_its_effect() {
 #[test]
 fn databases_are_found_by_what_jdbc_was_told() {
     for (host, expected) in [
-        ("//localhost:3306/mydb", ":url \"mysql://localhost:3306/mydb\""),
-        ("jdbc:mysql://db/mydb?user=u&password=p", ":url \"mysql://db/mydb\" :user \"u\" :password \"p\""),
+        (
+            "//localhost:3306/mydb",
+            ":url \"mysql://localhost:3306/mydb\"",
+        ),
+        (
+            "jdbc:mysql://db/mydb?user=u&password=p",
+            ":url \"mysql://db/mydb\" :user \"u\" :password \"p\"",
+        ),
         ("///mydb", ":url \"mysql://localhost/mydb\""),
         ("//a:1,b:2/mydb", ":url \"mysql://a:1/mydb\""),
         ("//${env:DB}/mydb", ":url \"mysql://${env:DB}/mydb\""),
@@ -204,33 +315,78 @@ fn databases_are_found_by_what_jdbc_was_told() {
 #[test]
 fn the_rules_of_single_topics_become_writers_of_their_own() {
     let text = with(":writer {:parallel-files 2 :a.b.parallel-files 5 :c.rollover-size 9}");
-    let flow = |text: &str| converted(text).text.split_once("\n pipeline ").map(|(_, flow)| flow.to_owned()).expect("a flow");
-    assert_eq!(flow(&text), "(-> logs (match \"a.b\" disk-writer-a.b \"c\" disk-writer-c :else disk-writer))}\n");
+    let flow = |text: &str| {
+        converted(text)
+            .text
+            .split_once("\n pipeline ")
+            .map(|(_, flow)| flow.to_owned())
+            .expect("a flow")
+    };
+    assert_eq!(
+        flow(&text),
+        "(-> logs (match \"a.b\" disk-writer-a.b \"c\" disk-writer-c :else disk-writer))}\n"
+    );
     let lanes = |text: &str| converted(text).text.matches(":lanes 5").count();
     assert_eq!(lanes(&text), 1);
-    let followed =
-        text.replace(":writer", "x (stdout) pipeline (-> (match \"t\" disk-writer) x) :writer").replace(":a.b.parallel-files 5 ", "");
-    assert_eq!(flow(&followed), "(-> logs (match \"t\" (all (match \"c\" disk-writer-c :else disk-writer))) x)}\n");
+    let followed = text
+        .replace(
+            ":writer",
+            "x (stdout) pipeline (-> (match \"t\" disk-writer) x) :writer",
+        )
+        .replace(":a.b.parallel-files 5 ", "");
+    assert_eq!(
+        flow(&followed),
+        "(-> logs (match \"t\" (all (match \"c\" disk-writer-c :else disk-writer))) x)}\n"
+    );
 }
 
 #[test]
 fn the_source_goes_before_the_pipeline_of_the_plugins() {
-    let flow = |more: &str| converted(&with(more)).text.split_once("\n pipeline ").map(|(_, flow)| flow.to_owned()).expect("a flow");
+    let flow = |more: &str| {
+        converted(&with(more))
+            .text
+            .split_once("\n pipeline ")
+            .map(|(_, flow)| flow.to_owned())
+            .expect("a flow")
+    };
     for (more, expected) in [
         ("", "(-> logs disk-writer)"),
         (":plugins {}", "(-> logs disk-writer)"),
-        (":plugins {pipeline (-> disk-writer)}", "(-> logs disk-writer)"),
+        (
+            ":plugins {pipeline (-> disk-writer)}",
+            "(-> logs disk-writer)",
+        ),
         (":plugins disk-writer", "(-> logs disk-writer)"),
-        (":pipeline (all disk-writer (stdout))", "(-> logs (all disk-writer (stdout)))"),
-        ("pipeline (match \"t\" disk-writer #r\"a|b\" (drop))", "(-> logs (match \"t\" disk-writer #r\"a|b\" (drop)))"),
-        ("logs (where \"msg > 'a'\") pipeline (-> logs disk-writer)", "(-> logs-2 logs disk-writer)"),
+        (
+            ":pipeline (all disk-writer (stdout))",
+            "(-> logs (all disk-writer (stdout)))",
+        ),
+        (
+            "pipeline (match \"t\" disk-writer #r\"a|b\" (drop))",
+            "(-> logs (match \"t\" disk-writer #r\"a|b\" (drop)))",
+        ),
+        (
+            "logs (where \"msg > 'a'\") pipeline (-> logs disk-writer)",
+            "(-> logs-2 logs disk-writer)",
+        ),
     ] {
         assert_eq!(flow(more), format!("{expected}}}\n"), "{more}");
     }
-    let own = converted(&with("disk-writer (files {:path \"/own\"}) pipeline (-> disk-writer)"));
+    let own = converted(&with(
+        "disk-writer (files {:path \"/own\"}) pipeline (-> disk-writer)",
+    ));
     assert_eq!(own.text.matches("(files ").count(), 1, "{}", own.text);
-    assert_eq!(own.notes.iter().map(|note| note.key.as_str()).collect::<Vec<_>>(), [":data-dir"]);
-    assert!(convert(&with("pipeline (-> (stdout))").replace(":data-dir \"/d\"", "")).is_ok(), "no folder is needed where none is used");
+    assert_eq!(
+        own.notes
+            .iter()
+            .map(|note| note.key.as_str())
+            .collect::<Vec<_>>(),
+        [":data-dir"]
+    );
+    assert!(
+        convert(&with("pipeline (-> (stdout))").replace(":data-dir \"/d\"", "")).is_ok(),
+        "no folder is needed where none is used"
+    );
 }
 
 #[test]
@@ -242,7 +398,13 @@ fn classes_get_an_error_that_says_what_to_write() {
     let found = mistakes(&text);
     let shown: Vec<(&str, &str)> = found
         .iter()
-        .map(|mistake| (text.get(mistake.span.start as usize..mistake.span.end as usize).expect("a place"), mistake.label.as_str()))
+        .map(|mistake| {
+            (
+                text.get(mistake.span.start as usize..mistake.span.end as usize)
+                    .expect("a place"),
+                mistake.label.as_str(),
+            )
+        })
         .collect();
     let expected = [
         ("pseidon.plugin.IncPlugin", "the pipeline uses it as `a`"),
@@ -252,11 +414,17 @@ fn classes_get_an_error_that_says_what_to_write() {
     ];
     assert_eq!(shown, expected);
     let help = found[0].help.as_deref().expect("advice");
-    assert!(help.contains("(where ") && help.contains("pseidon plugins"), "{help}");
+    assert!(
+        help.contains("(where ") && help.contains("pseidon plugins"),
+        "{help}"
+    );
 
     let alone = "{a some.Plugin\n pipeline (-> a)}";
     assert!(is_one(alone));
-    let messages: Vec<String> = mistakes(alone).into_iter().map(|mistake| mistake.message).collect();
+    let messages: Vec<String> = mistakes(alone)
+        .into_iter()
+        .map(|mistake| mistake.message)
+        .collect();
     assert_eq!(
         messages,
         [
@@ -269,10 +437,25 @@ fn classes_get_an_error_that_says_what_to_write() {
 #[test]
 fn what_cannot_be_right_is_a_mistake_at_its_place() {
     for (text, expected) in [
-        ("{:data-dir \"/d\"}".to_owned(), &[("{", "there is no `:etl-db-host`"), ("{", "there is no `:kafka-brokers`")][..]),
-        (with("").replace(":data-dir \"/d\"", ""), &[("{", "there is no `:data-dir`")]),
-        (with("").replace("//h/d", "//h"), &[("\"//h\"", "this is wrong for `:etl-db-host`")]),
-        (with("").replace("{:host \"b\"}", ""), &[("[]", "this is wrong for `:kafka-brokers`")]),
+        (
+            "{:data-dir \"/d\"}".to_owned(),
+            &[
+                ("{", "there is no `:etl-db-host`"),
+                ("{", "there is no `:kafka-brokers`"),
+            ][..],
+        ),
+        (
+            with("").replace(":data-dir \"/d\"", ""),
+            &[("{", "there is no `:data-dir`")],
+        ),
+        (
+            with("").replace("//h/d", "//h"),
+            &[("\"//h\"", "this is wrong for `:etl-db-host`")],
+        ),
+        (
+            with("").replace("{:host \"b\"}", ""),
+            &[("[]", "this is wrong for `:kafka-brokers`")],
+        ),
         (
             with("").replace("{:host \"b\"}", "{:port 1} 5 {:host \"b:x\"}"),
             &[
@@ -281,9 +464,18 @@ fn what_cannot_be_right_is_a_mistake_at_its_place() {
                 ("\"b:x\"", "this is wrong for `:kafka-brokers :host`"),
             ],
         ),
-        (with(":etl-threads 0"), &[("0", "this is wrong for `:etl-threads`")]),
-        (with(":monitor-port 70000"), &[("70000", "this is wrong for `:monitor-port`")]),
-        (with(":redis-conf {}"), &[("{}", "this is wrong for `:redis-conf`")]),
+        (
+            with(":etl-threads 0"),
+            &[("0", "this is wrong for `:etl-threads`")],
+        ),
+        (
+            with(":monitor-port 70000"),
+            &[("70000", "this is wrong for `:monitor-port`")],
+        ),
+        (
+            with(":redis-conf {}"),
+            &[("{}", "this is wrong for `:redis-conf`")],
+        ),
         (
             with(":writer {:codec :lzo :rollover-size \"1\" :clicks.check-freq 0}"),
             &[
@@ -293,18 +485,42 @@ fn what_cannot_be_right_is_a_mistake_at_its_place() {
             ],
         ),
         (with(":writer []"), &[("[]", "this is wrong for `:writer`")]),
-        (with(":kafka-use-earliest :yes"), &[(":yes", "this is wrong for `:kafka-use-earliest`")]),
-        (with(":memory \"lots\""), &[("\"lots\"", "this is wrong for `:memory`")]),
+        (
+            with(":kafka-use-earliest :yes"),
+            &[(":yes", "this is wrong for `:kafka-use-earliest`")],
+        ),
+        (
+            with(":memory \"lots\""),
+            &[("\"lots\"", "this is wrong for `:memory`")],
+        ),
         (with("5 6"), &[("5", "a number cannot be a key here")]),
-        (with("a 5 pipeline (->)"), &[("5", "`a` must be a stage"), ("(->)", "there are no stages in this")]),
-        (with(":plugins {pipeline (-> disk-writer)} pipeline (-> disk-writer)"), &[("pipeline", "there are two pipelines")]),
-        (with("").replace("}", ""), &[("{", "`{` is never closed"), ("{", "`{` is never closed")]),
+        (
+            with("a 5 pipeline (->)"),
+            &[
+                ("5", "`a` must be a stage"),
+                ("(->)", "there are no stages in this"),
+            ],
+        ),
+        (
+            with(":plugins {pipeline (-> disk-writer)} pipeline (-> disk-writer)"),
+            &[("pipeline", "there are two pipelines")],
+        ),
+        (
+            with("").replace("}", ""),
+            &[("{", "`{` is never closed"), ("{", "`{` is never closed")],
+        ),
         ("[]".to_owned(), &[("[]", "pseidon.edn is a map")]),
     ] {
         let found = mistakes(&text);
         let shown: Vec<(&str, &str)> = found
             .iter()
-            .map(|mistake| (text.get(mistake.span.start as usize..mistake.span.end as usize).expect("a place"), mistake.message.as_str()))
+            .map(|mistake| {
+                (
+                    text.get(mistake.span.start as usize..mistake.span.end as usize)
+                        .expect("a place"),
+                    mistake.message.as_str(),
+                )
+            })
             .collect();
         assert_eq!(shown, expected, "{text}");
     }
@@ -312,9 +528,17 @@ fn what_cannot_be_right_is_a_mistake_at_its_place() {
 
 #[test]
 fn passwords_are_not_told_where_they_are_wrong() {
-    for text in [with(":etl-db-pwd [\"hunter2\"]"), with(":redis-conf {:host \"r\" :password {:x \"hunter2\"}}")] {
+    for text in [
+        with(":etl-db-pwd [\"hunter2\"]"),
+        with(":redis-conf {:host \"r\" :password {:x \"hunter2\"}}"),
+    ] {
         let found = mistakes(&text);
-        assert!(found.iter().all(|mistake| !format!("{mistake:?}").contains("hunter2")), "{found:?}");
+        assert!(
+            found
+                .iter()
+                .all(|mistake| !format!("{mistake:?}").contains("hunter2")),
+            "{found:?}"
+        );
     }
 }
 
@@ -327,10 +551,17 @@ fn a_password_in_the_file_brings_advice() {
         (":redis-conf {:host \"r\" :password \"hunter2\"}", true),
         ("", false),
     ] {
-        assert_eq!(converted(&with(more)).text.contains(advice), expected, "{more}");
+        assert_eq!(
+            converted(&with(more)).text.contains(advice),
+            expected,
+            "{more}"
+        );
     }
     let escaped = converted(&with(":redis-conf {:host \"r\" :password \"a/b@c%\"}")).text;
-    assert!(escaped.contains("redis://:a%2Fb%40c%25@r:6379"), "{escaped}");
+    assert!(
+        escaped.contains("redis://:a%2Fb%40c%25@r:6379"),
+        "{escaped}"
+    );
 }
 
 #[test]
@@ -361,5 +592,8 @@ fn long_pipelines_are_laid_out_in_lines() {
     assert!(text.lines().all(|line| line.len() <= 140), "{text}");
     let node = edn::read(&text).expect("EDN");
     let flat = print::print(&node);
-    assert_eq!(print::print(&edn::read(&print::pretty(&node)).expect("EDN")), flat);
+    assert_eq!(
+        print::print(&edn::read(&print::pretty(&node)).expect("EDN")),
+        flat
+    );
 }

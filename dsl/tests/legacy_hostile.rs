@@ -1,4 +1,5 @@
-//! Whatever an old file holds: no panic, mistakes that can be shown, and what is converted can be read.
+//! Whatever an old file holds: no panic, mistakes that can be shown, and what is converted can be
+//! read.
 
 use proptest::prelude::*;
 use pseidon_dsl::diagnostic::render;
@@ -130,7 +131,10 @@ fn key() -> impl Strategy<Value = String> {
 fn map_of(value: impl Strategy<Value = String>) -> impl Strategy<Value = String> {
     let entries = prop::collection::btree_map(key(), value, 0..12);
     let text = |entries: std::collections::BTreeMap<String, String>| {
-        let entries: Vec<String> = entries.into_iter().map(|(key, value)| format!("{key} {value}")).collect();
+        let entries: Vec<String> = entries
+            .into_iter()
+            .map(|(key, value)| format!("{key} {value}"))
+            .collect();
         format!("{{{}}}", entries.join("\n "))
     };
     entries.prop_map(text)
@@ -154,21 +158,33 @@ fn complete(more: &str) -> String {
 fn check(text: &str) {
     match convert(text) {
         Ok(converted) => {
-            assert!(from_edn(&converted.text).is_ok(), "{text}\n{}", converted.text);
+            assert!(
+                from_edn(&converted.text).is_ok(),
+                "{text}\n{}",
+                converted.text
+            );
             assert!(!is_one(&converted.text), "{}", converted.text);
             for note in &converted.notes {
                 assert!(
-                    text.get(note.span.start as usize..note.span.end as usize).is_some_and(|key| !key.is_empty()),
+                    text.get(note.span.start as usize..note.span.end as usize)
+                        .is_some_and(|key| !key.is_empty()),
                     "{note:?} in {text}"
                 );
-                assert!(note.line_in(text) <= text.lines().count(), "{note:?} in {text}");
+                assert!(
+                    note.line_in(text) <= text.lines().count(),
+                    "{note:?} in {text}"
+                );
                 assert!(!note.to_string().is_empty());
             }
         }
         Err(mistakes) => {
             assert!(!mistakes.is_empty(), "a failure without a mistake: {text}");
             for mistake in &mistakes {
-                assert!(text.get(mistake.span.start as usize..mistake.span.end as usize).is_some(), "{mistake:?} in {text}");
+                assert!(
+                    text.get(mistake.span.start as usize..mistake.span.end as usize)
+                        .is_some(),
+                    "{mistake:?} in {text}"
+                );
             }
             let some = mistakes.get(..5).unwrap_or(&mistakes);
             assert!(!render("old.edn", text, some, false).is_empty());
@@ -210,6 +226,8 @@ proptest! {
 fn deep_pipelines() {
     for depth in 100..128 {
         let flow = format!("{}disk-writer{}", "(all ".repeat(depth), ")".repeat(depth));
-        check(&complete(&format!("pipeline {flow} :writer {{:t.rollover-size 5}}")));
+        check(&complete(&format!(
+            "pipeline {flow} :writer {{:t.rollover-size 5}}"
+        )));
     }
 }

@@ -12,8 +12,14 @@ fn shown_template(text: &str) -> String {
     let template = template::parse(&Text::plain(text, 0)).expect(text);
     let parts = template.parts.iter().map(|part| match part {
         Part::Literal(text) => format!("<{text}>"),
-        Part::Value { expr, format: Some(format), .. } => format!("[{expr} | {format}]"),
-        Part::Value { expr, format: None, .. } => format!("[{expr}]"),
+        Part::Value {
+            expr,
+            format: Some(format),
+            ..
+        } => format!("[{expr} | {format}]"),
+        Part::Value {
+            expr, format: None, ..
+        } => format!("[{expr}]"),
     });
     parts.collect()
 }
@@ -23,7 +29,10 @@ fn templates() {
     let cases = [
         ("", ""),
         ("out", "<out>"),
-        ("out/{@topic}/date={at:%Y-%m-%d}/hour={at:%H}", "<out/>[@topic]</date=>[at | %Y-%m-%d]</hour=>[at | %H]"),
+        (
+            "out/{@topic}/date={at:%Y-%m-%d}/hour={at:%H}",
+            "<out/>[@topic]</date=>[at | %Y-%m-%d]</hour=>[at | %H]",
+        ),
         ("{a}{b}", "[a][b]"),
         ("{{a}}", "<{a}>"),
         ("{{{a}}}", "<{>[a]<}>"),
@@ -50,7 +59,11 @@ fn mistakes_in_templates() {
         ("{a:%}", &[("%", "`%` is not part of a time format")]),
         (
             "{@topik}/{a +}/{b:%!}",
-            &[("@topik", "there is no `@topik`"), ("}", "the text ends too early"), ("%!", "`%!` is not part of a time format")],
+            &[
+                ("@topik", "there is no `@topik`"),
+                ("}", "the text ends too early"),
+                ("%!", "`%!` is not part of a time format"),
+            ],
         ),
     ];
     for (text, expected) in cases {
@@ -69,7 +82,9 @@ fn mistakes_in_templates() {
 #[test]
 fn templates_know_their_places_behind_escapes() {
     let source = r#""\u0061/{bad bad}""#;
-    let NodeKind::Str(text) = edn::read(source).expect("a text").kind else { panic!("a text") };
+    let NodeKind::Str(text) = edn::read(source).expect("a text").kind else {
+        panic!("a text")
+    };
     let mistakes = template::parse(&text).expect_err("two names");
     assert_eq!(mistakes[0].span, Span::new(13, 16));
     assert_eq!(&source[13..16], "bad");
@@ -98,14 +113,35 @@ fn sizes() {
     }
     let wrong = [
         ("", "expected a size such as \"128MB\", found nothing"),
-        ("MB", "`MB` does not begin with a number; expected a size such as \"128MB\""),
-        ("-1", "`-1` does not begin with a number; expected a size such as \"128MB\""),
-        ("1.MB", "`1.MB` does not begin with a number; expected a size such as \"128MB\""),
-        ("1..2", "`1..2` does not begin with a number; expected a size such as \"128MB\""),
-        ("1XB", "`XB` is not a unit; expected one of B, kB, MB, GB, TB, PB, KiB, MiB, GiB, TiB"),
-        ("1MB2", "`MB2` is not a unit; expected one of B, kB, MB, GB, TB, PB, KiB, MiB, GiB, TiB"),
+        (
+            "MB",
+            "`MB` does not begin with a number; expected a size such as \"128MB\"",
+        ),
+        (
+            "-1",
+            "`-1` does not begin with a number; expected a size such as \"128MB\"",
+        ),
+        (
+            "1.MB",
+            "`1.MB` does not begin with a number; expected a size such as \"128MB\"",
+        ),
+        (
+            "1..2",
+            "`1..2` does not begin with a number; expected a size such as \"128MB\"",
+        ),
+        (
+            "1XB",
+            "`XB` is not a unit; expected one of B, kB, MB, GB, TB, PB, KiB, MiB, GiB, TiB",
+        ),
+        (
+            "1MB2",
+            "`MB2` is not a unit; expected one of B, kB, MB, GB, TB, PB, KiB, MiB, GiB, TiB",
+        ),
         ("18446744073709551616", "this is too large"),
-        ("99999999999999999999999999999999999999999999", "this is too large"),
+        (
+            "99999999999999999999999999999999999999999999",
+            "this is too large",
+        ),
     ];
     for (text, expected) in wrong {
         assert_eq!(size(text).expect_err(text).to_string(), expected);
@@ -127,16 +163,38 @@ fn durations() {
         ("0", 0),
     ];
     for (text, expected) in cases {
-        assert_eq!(duration(text), Ok(Duration::from_millis(expected)), "{text}");
+        assert_eq!(
+            duration(text),
+            Ok(Duration::from_millis(expected)),
+            "{text}"
+        );
     }
     assert_eq!(duration("5us"), Ok(Duration::from_micros(5)));
     let wrong = [
-        ("", "expected a duration such as \"90s\" or \"1h30m\", found nothing"),
-        ("soon", "`soon` does not begin with a number; expected a duration such as \"90s\" or \"1h30m\""),
-        ("1h30", "a unit is missing at the end; expected one of ns, us, ms, s, m, h, d, w"),
-        ("1h 5", "a unit is missing at the end; expected one of ns, us, ms, s, m, h, d, w"),
-        ("1.h", "`1.h` does not begin with a number; expected a duration such as \"90s\" or \"1h30m\""),
-        ("1y", "`y` is not a unit; expected one of ns, us, ms, s, m, h, d, w"),
+        (
+            "",
+            "expected a duration such as \"90s\" or \"1h30m\", found nothing",
+        ),
+        (
+            "soon",
+            "`soon` does not begin with a number; expected a duration such as \"90s\" or \"1h30m\"",
+        ),
+        (
+            "1h30",
+            "a unit is missing at the end; expected one of ns, us, ms, s, m, h, d, w",
+        ),
+        (
+            "1h 5",
+            "a unit is missing at the end; expected one of ns, us, ms, s, m, h, d, w",
+        ),
+        (
+            "1.h",
+            "`1.h` does not begin with a number; expected a duration such as \"90s\" or \"1h30m\"",
+        ),
+        (
+            "1y",
+            "`y` is not a unit; expected one of ns, us, ms, s, m, h, d, w",
+        ),
         ("999999999999d", "this is too large"),
     ];
     for (text, expected) in wrong {
@@ -158,7 +216,9 @@ fn lookup(kind: &str, arg: &str) -> Result<String, String> {
 fn filled(value: &str) -> Text {
     let mut node = edn::read(&format!("\"{value}\"")).expect("a text");
     interpolate::node(&mut node, &mut lookup).expect("known names");
-    let NodeKind::Str(text) = node.kind else { panic!("a text") };
+    let NodeKind::Str(text) = node.kind else {
+        panic!("a text")
+    };
     text
 }
 
@@ -168,8 +228,16 @@ fn filling_in() {
         ("plain", "plain", false),
         ("${env:USER}", "me", true),
         ("a ${env:USER} b ${env:USER}", "a me b me", true),
-        ("redis://:${file:/run/pw}@host", "redis://:hunter2 ${env:USER}@host", true),
-        ("$${env:USER} $ ${ ${x} ${env:USER", "${env:USER} $ ${ ${x} ${env:USER", false),
+        (
+            "redis://:${file:/run/pw}@host",
+            "redis://:hunter2 ${env:USER}@host",
+            true,
+        ),
+        (
+            "$${env:USER} $ ${ ${x} ${env:USER",
+            "${env:USER} $ ${ ${x} ${env:USER",
+            false,
+        ),
         ("cost: $5 ${1:2}", "cost: $5 ${1:2}", false),
     ];
     for (text, expected, secret) in cases {
@@ -189,10 +257,16 @@ fn what_follows_a_filled_in_value_keeps_its_place() {
         (span.start as usize - 1, span.end as usize - 1)
     };
     assert_eq!(place_of('c'), (source.len() - 1, source.len()));
-    assert_eq!(place_of('b'), (source.find("\\u0062").expect("there"), source.len() - 2));
+    assert_eq!(
+        place_of('b'),
+        (source.find("\\u0062").expect("there"), source.len() - 2)
+    );
     assert_eq!(place_of('a'), (0, 6));
     let (start, end) = place_of('x');
-    assert!(start >= 7 && end <= 18, "a long value stays within its own text: {start}..{end}");
+    assert!(
+        start >= 7 && end <= 18,
+        "a long value stays within its own text: {start}..{end}"
+    );
 }
 
 #[test]
@@ -200,16 +274,31 @@ fn filling_in_a_document() {
     let text = r#"{:settings {:state "redis://${env:USER}"} a (kafka {:x ["${env:USER}"]}) b (b "${env:A}")
         pipeline (-> a (match "t" (c "${nix:B}") :else (all (d "${env:USER}"))))}"#;
     let mut document = from_edn(text).expect("valid");
-    let mistakes = interpolate::document(&mut document, &mut lookup).expect_err("two are not known");
+    let mistakes =
+        interpolate::document(&mut document, &mut lookup).expect_err("two are not known");
     let shown: Vec<(&str, &str, &str)> = mistakes
         .iter()
-        .map(|mistake| (&text[mistake.span.start as usize..mistake.span.end as usize], mistake.message.as_str(), mistake.label.as_str()))
+        .map(|mistake| {
+            (
+                &text[mistake.span.start as usize..mistake.span.end as usize],
+                mistake.message.as_str(),
+                mistake.label.as_str(),
+            )
+        })
         .collect();
     assert_eq!(
         shown,
         [
-            ("${env:A}", "`${env:A}` cannot be filled in", "it is not set"),
-            ("${nix:B}", "`${nix:B}` cannot be filled in", "`nix` is not known"),
+            (
+                "${env:A}",
+                "`${env:A}` cannot be filled in",
+                "it is not set"
+            ),
+            (
+                "${nix:B}",
+                "`${nix:B}` cannot be filled in",
+                "`nix` is not known"
+            ),
         ]
     );
     let mut fine = from_flow("(-> (kafka {:password '${file:/run/pw}'}))").expect("valid");
@@ -221,7 +310,11 @@ fn filling_in_a_document() {
 fn a_filled_in_value_is_in_no_mistake() {
     let expression = filled("a = ${file:/run/pw}");
     let template = filled("{${file:/run/pw}}");
-    let mistakes = [expr::parse(&expression).expect_err("no expression"), template::parse(&template).expect_err("no template")].concat();
+    let mistakes = [
+        expr::parse(&expression).expect_err("no expression"),
+        template::parse(&template).expect_err("no template"),
+    ]
+    .concat();
     assert!(!format!("{mistakes:?}").contains("hunter2"), "{mistakes:?}");
 }
 

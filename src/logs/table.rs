@@ -29,7 +29,8 @@ pub(super) fn start(settings: &Settings) -> Result<(Sender<Asked>, Receiver<Told
     let work = move || {
         let mut refused: Vec<String> = Vec::new();
         loop {
-            // Those that could not be switched off before are tried again first: what is read then is what holds.
+            // Those that could not be switched off before are tried again first: what is read then
+            // is what holds.
             for log in std::mem::take(&mut refused) {
                 switch_off(&table, log, &tell, &mut refused);
             }

@@ -9,22 +9,45 @@ struct Line {
 }
 
 fn args(more: &[&str]) -> Result<ProduceArgs, String> {
-    let line = ["produce", "--brokers", "b:9092", "--topic", "t"].iter().chain(more);
-    Line::try_parse_from(line).map(|line| line.args).map_err(|error| error.to_string())
+    let line = ["produce", "--brokers", "b:9092", "--topic", "t"]
+        .iter()
+        .chain(more);
+    Line::try_parse_from(line)
+        .map(|line| line.args)
+        .map_err(|error| error.to_string())
 }
 
 fn values(expr: &str, numbers: &[u64]) -> Vec<Option<String>> {
     let compiled = expression("--value", expr).unwrap_or_else(|_| panic!("{expr}"));
     let bytes = bytes_of(&compiled.evaluate(numbers).unwrap()).unwrap();
-    bytes.iter().map(|value| value.map(|value| String::from_utf8(value.to_vec()).unwrap())).collect()
+    bytes
+        .iter()
+        .map(|value| value.map(|value| String::from_utf8(value.to_vec()).unwrap()))
+        .collect()
 }
 
 #[test]
 fn the_command_line_is_read() {
     Line::command().debug_assert();
-    let read = args(&["-n", "7", "--rate", "0.5", "--property", "a.b=c=d", "--property", " x = "]).unwrap();
+    let read = args(&[
+        "-n",
+        "7",
+        "--rate",
+        "0.5",
+        "--property",
+        "a.b=c=d",
+        "--property",
+        " x = ",
+    ])
+    .unwrap();
     assert_eq!((read.number, read.threads), (Some(7), 4));
-    assert_eq!(read.properties, [("a.b".to_owned(), "c=d".to_owned()), ("x".to_owned(), " ".to_owned())]);
+    assert_eq!(
+        read.properties,
+        [
+            ("a.b".to_owned(), "c=d".to_owned()),
+            ("x".to_owned(), " ".to_owned())
+        ]
+    );
     for (wrong, told) in [
         (&["--rate", "0"][..], "a number above 0"),
         (&["--rate", "fast"], "a number above 0"),
@@ -33,7 +56,9 @@ fn the_command_line_is_read() {
         (&["--threads", "0"], "1..=256"),
         (&["--value", "n", "--file", "f"], "cannot be used with"),
     ] {
-        let error = args(wrong).err().unwrap_or_else(|| panic!("{wrong:?} is accepted"));
+        let error = args(wrong)
+            .err()
+            .unwrap_or_else(|| panic!("{wrong:?} is accepted"));
         assert!(error.contains(told), "{wrong:?}: {error}");
     }
 }
@@ -46,17 +71,28 @@ fn values_are_texts_of_what_an_expression_gives() {
         ("n / 2.0", Some("0.0"), Some("3.5")),
         ("n > 3", Some("false"), Some("true")),
         ("case when n > 3 then 'x' end", None, Some("x")),
-        ("to_timestamp_millis(n)", Some("1970-01-01T00:00:00Z"), Some("1970-01-01T00:00:00.007Z")),
+        (
+            "to_timestamp_millis(n)",
+            Some("1970-01-01T00:00:00Z"),
+            Some("1970-01-01T00:00:00.007Z"),
+        ),
         ("null", None, None),
     ] {
-        assert_eq!(values(expr, &[0, 7]), [zero.map(str::to_owned), seven.map(str::to_owned)], "{expr}");
+        assert_eq!(
+            values(expr, &[0, 7]),
+            [zero.map(str::to_owned), seven.map(str::to_owned)],
+            "{expr}"
+        );
     }
 }
 
 #[test]
 fn what_has_no_bytes_and_what_names_no_number_is_refused() {
     for wrong in ["m + 1", "@offset", "n +", "n / 0"] {
-        assert!(matches!(expression("--value", wrong), Err(Exit::WrongFile)), "{wrong}");
+        assert!(
+            matches!(expression("--value", wrong), Err(Exit::WrongFile)),
+            "{wrong}"
+        );
     }
 }
 
@@ -64,14 +100,22 @@ fn what_has_no_bytes_and_what_names_no_number_is_refused() {
 fn the_default_record_is_json() {
     for value in values(&default_value(), &[0, 1, 999_999]) {
         let value: serde_json::Value = serde_json::from_str(&value.unwrap()).unwrap();
-        assert!(value["id"].is_u64() && value["ts"].is_u64() && value["user"].is_string() && value["status"].is_u64(), "{value}");
+        assert!(
+            value["id"].is_u64()
+                && value["ts"].is_u64()
+                && value["user"].is_string()
+                && value["status"].is_u64(),
+            "{value}"
+        );
     }
 }
 
 #[test]
 fn the_lines_of_a_file_come_again_after_its_end() {
     let lines = Lines::of(b"one\ntwo\r\n\nfour".to_vec()).unwrap();
-    let all: Vec<_> = (0..5).map(|number| String::from_utf8_lossy(lines.get(number)).into_owned()).collect();
+    let all: Vec<_> = (0..5)
+        .map(|number| String::from_utf8_lossy(lines.get(number)).into_owned())
+        .collect();
     assert_eq!(all, ["one", "two", "", "four", "one"]);
     assert!(Lines::of(Vec::new()).is_none());
     assert_eq!(Lines::of(b"\n".to_vec()).unwrap().get(9), b"");
@@ -93,8 +137,14 @@ fn turns_give_every_number_once_and_not_before_it_is_due() {
 
     let paced = turns(5, Some(2.0));
     assert_eq!(paced.take(Duration::ZERO), Take::Numbers(0..1));
-    assert_eq!(paced.take(Duration::from_millis(100)), Take::Wait(Duration::from_millis(400)));
-    assert_eq!(paced.take(Duration::from_millis(1_000)), Take::Numbers(1..3));
+    assert_eq!(
+        paced.take(Duration::from_millis(100)),
+        Take::Wait(Duration::from_millis(400))
+    );
+    assert_eq!(
+        paced.take(Duration::from_millis(1_000)),
+        Take::Numbers(1..3)
+    );
     assert_eq!(paced.take(Duration::from_secs(60)), Take::Numbers(3..5));
     assert_eq!(paced.take(Duration::from_secs(60)), Take::Nothing);
 

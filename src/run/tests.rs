@@ -20,7 +20,13 @@ fn plan_in(base: &Path) -> Arc<Plan> {
     let document = document::from_edn(PIPELINE).unwrap();
     let infer = |_: &str, _: &dyn Source, _: &dyn Format| Err("nothing is there".to_owned());
     let registry = registry();
-    let context = Context { registry: &registry, default_name: "test".into(), base: base.into(), text: PIPELINE.into(), infer: &infer };
+    let context = Context {
+        registry: &registry,
+        default_name: "test".into(),
+        base: base.into(),
+        text: PIPELINE.into(),
+        infer: &infer,
+    };
     Arc::new(plan(&document, context).unwrap_or_else(|mistakes| panic!("{mistakes:?}")))
 }
 
@@ -73,7 +79,11 @@ impl Runs {
     fn new() -> Runs {
         let base = tempfile::tempdir().unwrap();
         let plan = plan_in(base.path());
-        Runs { pools: Arc::new(Pools::start(&plan.settings).unwrap()), plan, base }
+        Runs {
+            pools: Arc::new(Pools::start(&plan.settings).unwrap()),
+            plan,
+            base,
+        }
     }
 
     fn state(&self, name: &str) -> Arc<dyn StateStore> {
@@ -81,10 +91,22 @@ impl Runs {
     }
 
     /// A run over this state. `end` receives its outcome.
-    fn start(&self, store: Arc<dyn StateStore>, end: &Sender<Result<Finished, RunError>>) -> Sender<pseidon_exec::Control> {
+    fn start(
+        &self,
+        store: Arc<dyn StateStore>,
+        end: &Sender<Result<Finished, RunError>>,
+    ) -> Sender<pseidon_exec::Control> {
         let ((control, said), end) = (unbounded(), end.clone());
         let (plan, pools) = (self.plan.clone(), self.pools.clone());
-        let run = Run { plan, pools, store, metrics: Metrics::new(), accept_changed_plan: false, control: said, view: Arc::default() };
+        let run = Run {
+            plan,
+            pools,
+            store,
+            metrics: Metrics::new(),
+            accept_changed_plan: false,
+            control: said,
+            view: Arc::default(),
+        };
         run.start(move |outcome| end.send(outcome).unwrap());
         control
     }
@@ -96,9 +118,15 @@ fn runs_whose_state_hangs_hold_up_no_other() {
     let (say, hanging) = unbounded();
     let (let_go, way) = unbounded();
     let (end_hanging, hanging_ended) = unbounded();
-    let hang = |name| Hostile { store: runs.state(name), step: Step::Hang(say.clone(), way.clone()) };
+    let hang = |name| Hostile {
+        store: runs.state(name),
+        step: Step::Hang(say.clone(), way.clone()),
+    };
     let names: Vec<String> = (0..20).map(|number| format!("hanging-{number}")).collect();
-    let controls: Vec<_> = names.iter().map(|name| runs.start(Arc::new(hang(name)), &end_hanging)).collect();
+    let controls: Vec<_> = names
+        .iter()
+        .map(|name| runs.start(Arc::new(hang(name)), &end_hanging))
+        .collect();
     names.iter().for_each(|_| hanging.recv().unwrap());
     let (end, ended) = unbounded();
     let control = runs.start(runs.state("free"), &end);
@@ -106,7 +134,9 @@ fn runs_whose_state_hangs_hold_up_no_other() {
     assert!(hanging_ended.is_empty());
     // All of them go on from where they hung.
     drop(let_go);
-    names.iter().for_each(|_| assert_eq!(hanging_ended.recv().unwrap().unwrap(), Finished::Complete));
+    names
+        .iter()
+        .for_each(|_| assert_eq!(hanging_ended.recv().unwrap().unwrap(), Finished::Complete));
     drop((controls, control));
 }
 
@@ -114,10 +144,16 @@ fn runs_whose_state_hangs_hold_up_no_other() {
 fn a_panic_is_a_failure_of_its_run() {
     let runs = Runs::new();
     let (end, ended) = unbounded();
-    let hostile = Hostile { store: runs.state("hostile"), step: Step::Panic };
+    let hostile = Hostile {
+        store: runs.state("hostile"),
+        step: Step::Panic,
+    };
     let control = runs.start(Arc::new(hostile), &end);
     let failure = ended.recv().unwrap().unwrap_err();
-    assert!(matches!(&failure, RunError::Failed(reason) if reason.contains("internal error in thread")), "{failure}");
+    assert!(
+        matches!(&failure, RunError::Failed(reason) if reason.contains("internal error in thread")),
+        "{failure}"
+    );
     let control_of_other = runs.start(runs.state("other"), &end);
     assert_eq!(ended.recv().unwrap().unwrap(), Finished::Complete);
     drop((control, control_of_other));

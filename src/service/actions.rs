@@ -36,13 +36,21 @@ impl std::fmt::Display for Refusal {
         match self {
             Refusal::UnknownLog(log) => write!(f, "there is no log `{log}`; /logs names them"),
             Refusal::NotRunning => f.write_str("nothing runs that could be told"),
-            Refusal::NoTable => f.write_str("this pipeline has no table of logs that could be read again"),
+            Refusal::NoTable => {
+                f.write_str("this pipeline has no table of logs that could be read again")
+            }
         }
     }
 }
 
 impl Action {
-    pub(crate) const ALL: [Action; 5] = [Action::Pause, Action::Resume, Action::Roll, Action::Reload, Action::ResetErrors];
+    pub(crate) const ALL: [Action; 5] = [
+        Action::Pause,
+        Action::Resume,
+        Action::Roll,
+        Action::Reload,
+        Action::ResetErrors,
+    ];
 
     /// The last part of its address.
     pub(crate) fn word(self) -> &'static str {
@@ -69,7 +77,11 @@ impl Action {
     /// Does it with the log of this name, or with all.
     pub(crate) fn take(self, board: &Board, log: Option<&str>) -> Result<Done, Refusal> {
         let entries = match log {
-            Some(log) => vec![board.find(log).ok_or_else(|| Refusal::UnknownLog(log.to_owned()))?],
+            Some(log) => vec![
+                board
+                    .find(log)
+                    .ok_or_else(|| Refusal::UnknownLog(log.to_owned()))?,
+            ],
             None => board.entries(),
         };
         let tell = |entry: &Entry| match self {
@@ -90,7 +102,12 @@ impl Action {
         if told.is_empty() && self != Action::Reload {
             return Err(Refusal::NotRunning);
         }
-        let names = |entries: Vec<std::sync::Arc<Entry>>| entries.iter().map(|entry| entry.name.clone()).collect();
-        Ok(Done { logs: names(told), not_running: names(idle) })
+        let names = |entries: Vec<std::sync::Arc<Entry>>| {
+            entries.iter().map(|entry| entry.name.clone()).collect()
+        };
+        Ok(Done {
+            logs: names(told),
+            not_running: names(idle),
+        })
     }
 }

@@ -25,7 +25,12 @@ impl Counts {
     /// The counts of an entry, by stage.
     pub(crate) fn by_stage(metrics: &Metrics) -> BTreeMap<String, Counts> {
         let mut stages: BTreeMap<String, Counts> = BTreeMap::new();
-        each(metrics, &mut |metric, add| add(stages.entry(label(metric, "stage").to_owned()).or_default(), metric));
+        each(metrics, &mut |metric, add| {
+            add(
+                stages.entry(label(metric, "stage").to_owned()).or_default(),
+                metric,
+            )
+        });
         stages
     }
 
@@ -71,28 +76,56 @@ type Add = fn(&mut Counts, &Metric);
 /// Visits all samples of an entry.
 fn each(metrics: &Metrics, visit: &mut dyn FnMut(&Metric, Add)) {
     let mut all = |vec: &dyn Collector, add: Add| {
-        vec.collect().iter().flat_map(MetricFamily::get_metric).for_each(|metric| visit(metric, add));
+        vec.collect()
+            .iter()
+            .flat_map(MetricFamily::get_metric)
+            .for_each(|metric| visit(metric, add));
     };
-    all(&metrics.records_in, |counts, metric| counts.records_in += counter(metric));
-    all(&metrics.bytes_in, |counts, metric| counts.bytes_in += counter(metric));
-    all(&metrics.records_out, |counts, metric| counts.records_out += counter(metric));
-    all(&metrics.bytes_out, |counts, metric| counts.bytes_out += counter(metric));
+    all(&metrics.records_in, |counts, metric| {
+        counts.records_in += counter(metric)
+    });
+    all(&metrics.bytes_in, |counts, metric| {
+        counts.bytes_in += counter(metric)
+    });
+    all(&metrics.records_out, |counts, metric| {
+        counts.records_out += counter(metric)
+    });
+    all(&metrics.bytes_out, |counts, metric| {
+        counts.bytes_out += counter(metric)
+    });
     all(&metrics.lag, |counts, metric| counts.lag += gauge(metric));
-    all(&metrics.open_files, |counts, metric| counts.open_files += gauge(metric));
-    all(&metrics.files, |counts, metric| counts.files += counter(metric));
-    all(&metrics.bad_records, |counts, metric| match label(metric, "outcome") {
-        "dropped" => counts.dropped += counter(metric),
-        _ => counts.quarantined += counter(metric),
+    all(&metrics.open_files, |counts, metric| {
+        counts.open_files += gauge(metric)
+    });
+    all(&metrics.files, |counts, metric| {
+        counts.files += counter(metric)
+    });
+    all(&metrics.bad_records, |counts, metric| {
+        match label(metric, "outcome") {
+            "dropped" => counts.dropped += counter(metric),
+            _ => counts.quarantined += counter(metric),
+        }
     });
 }
 
-/// How many records have come in. Nothing else is looked at, since this is asked for again and again.
+/// How many records have come in. Nothing else is looked at, since this is asked for again and
+/// again.
 pub(crate) fn records_in(metrics: &Metrics) -> u64 {
-    metrics.records_in.collect().iter().flat_map(MetricFamily::get_metric).map(counter).sum()
+    metrics
+        .records_in
+        .collect()
+        .iter()
+        .flat_map(MetricFamily::get_metric)
+        .map(counter)
+        .sum()
 }
 
 fn label<'a>(metric: &'a Metric, name: &str) -> &'a str {
-    metric.get_label().iter().find(|label| label.name() == name).map_or("", |label| label.value())
+    metric
+        .get_label()
+        .iter()
+        .find(|label| label.name() == name)
+        .map_or("", |label| label.value())
 }
 
 fn counter(metric: &Metric) -> u64 {
@@ -116,13 +149,40 @@ mod tests {
         metrics.records_out.with_label_values(&["one"]).inc_by(4);
         metrics.records_out.with_label_values(&["two"]).inc_by(5);
         metrics.open_files.with_label_values(&["two"]).set(2);
-        metrics.bad_records.with_label_values(&["in", "dropped"]).inc();
-        metrics.bad_records.with_label_values(&["in", "quarantined"]).inc_by(3);
+        metrics
+            .bad_records
+            .with_label_values(&["in", "dropped"])
+            .inc();
+        metrics
+            .bad_records
+            .with_label_values(&["in", "quarantined"])
+            .inc_by(3);
         let stages = Counts::by_stage(&metrics);
-        let expected = Counts { records_in: 10, bytes_in: 100, lag: 7, dropped: 1, quarantined: 3, ..Counts::default() };
+        let expected = Counts {
+            records_in: 10,
+            bytes_in: 100,
+            lag: 7,
+            dropped: 1,
+            quarantined: 3,
+            ..Counts::default()
+        };
         assert_eq!(stages["in"], expected);
-        assert_eq!(stages["two"], Counts { records_out: 5, open_files: 2, ..Counts::default() });
-        assert_eq!(Counts::of(&metrics), Counts { records_out: 9, open_files: 2, ..expected });
+        assert_eq!(
+            stages["two"],
+            Counts {
+                records_out: 5,
+                open_files: 2,
+                ..Counts::default()
+            }
+        );
+        assert_eq!(
+            Counts::of(&metrics),
+            Counts {
+                records_out: 9,
+                open_files: 2,
+                ..expected
+            }
+        );
         assert_eq!(records_in(&metrics), 10);
     }
 }

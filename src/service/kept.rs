@@ -4,7 +4,8 @@ use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 
-/// Making a value takes at most this part of the time: a page of many logs, which takes longer, is made less often.
+/// Making a value takes at most this part of the time: a page of many logs, which takes longer, is
+/// made less often.
 const SHARE: u32 = 200;
 /// No value is older.
 const OLDEST: Duration = Duration::from_secs(10);
@@ -18,7 +19,10 @@ pub(crate) struct Kept<T> {
 impl<T: Clone> Kept<T> {
     /// Values are kept at least this long.
     pub(crate) fn new(keep: Duration) -> Kept<T> {
-        Kept { keep, last: Mutex::new(None) }
+        Kept {
+            keep,
+            last: Mutex::new(None),
+        }
     }
 
     /// The last value, or a new one if that is too old.
@@ -30,7 +34,9 @@ impl<T: Clone> Kept<T> {
             None => {
                 let value = make();
                 let made = Instant::now();
-                last.insert((made + lasting(self.keep, made - began), value)).1.clone()
+                last.insert((made + lasting(self.keep, made - began), value))
+                    .1
+                    .clone()
             }
         }
     }
@@ -53,9 +59,20 @@ mod tests {
 
     #[test]
     fn what_takes_longer_is_kept_longer() {
-        let cases = [(250, 0, 250), (250, 1, 250), (250, 2, 400), (250, 10, 2000), (250, 1000, 10_000), (20_000, 1000, 20_000)];
+        let cases = [
+            (250, 0, 250),
+            (250, 1, 250),
+            (250, 2, 400),
+            (250, 10, 2000),
+            (250, 1000, 10_000),
+            (20_000, 1000, 20_000),
+        ];
         for (keep, cost, expected) in cases {
-            assert_eq!(lasting(Duration::from_millis(keep), Duration::from_millis(cost)), Duration::from_millis(expected), "{keep} {cost}");
+            assert_eq!(
+                lasting(Duration::from_millis(keep), Duration::from_millis(cost)),
+                Duration::from_millis(expected),
+                "{keep} {cost}"
+            );
         }
     }
 }

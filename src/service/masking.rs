@@ -1,7 +1,8 @@
 //! Configuration without its secrets.
 //!
-//! What `${env:…}` and `${file:…}` stand for is never part of a pipeline's text; a password that stands there as it is has to be taken out.
-//! The text is read, to be printed anew, since its comments may say anything. Rather too much is masked than too little.
+//! What `${env:…}` and `${file:…}` stand for is never part of a pipeline's text; a password that
+//! stands there as it is has to be taken out. The text is read, to be printed anew, since its
+//! comments may say anything. Rather too much is masked than too little.
 
 use std::borrow::Cow;
 use std::iter::once;
@@ -29,18 +30,24 @@ const SECRETIVE: [&str; 12] = [
 
 /// A pipeline's text, read and without its secrets; `None` if it cannot be read.
 pub(crate) fn pipeline(text: &str) -> Option<Node> {
-    let read = edn::read(text).or_else(|_| toml::read(text)).or_else(|_| edn::read_quoted(&Text::plain(text, 0)));
+    let read = edn::read(text)
+        .or_else(|_| toml::read(text))
+        .or_else(|_| edn::read_quoted(&Text::plain(text, 0)));
     let mut node = read.ok()?;
     mask_node(&mut node);
     Some(node)
 }
 
-/// A text without what looks like a secret in it: the user and password of an URL, the value of `password=…`, a private key.
+/// A text without what looks like a secret in it: the user and password of an URL, the value of
+/// `password=…`, a private key.
 pub(crate) fn text(text: &str) -> Cow<'_, str> {
     if text.contains("-----BEGIN") {
         return MASK.into();
     }
-    if let Some((name, _)) = text.split_once(':').filter(|(name, rest)| is_secretive(name) && !rest.starts_with("//")) {
+    if let Some((name, _)) = text
+        .split_once(':')
+        .filter(|(name, rest)| is_secretive(name) && !rest.starts_with("//"))
+    {
         return format!("{name}: {MASK}").into();
     }
     let without_users = without_users(text);
@@ -54,12 +61,24 @@ fn mask_node(node: &mut Node) {
     match &mut node.kind {
         NodeKind::Str(value) => mask_text(value),
         NodeKind::Regex(value) => mask_text(value),
-        NodeKind::Map(entries) => entries.iter_mut().for_each(|(key, value)| mask_pair(key, value)),
+        NodeKind::Map(entries) => entries
+            .iter_mut()
+            .for_each(|(key, value)| mask_pair(key, value)),
         NodeKind::List(items) | NodeKind::Vector(items) => {
             // `"--password" "x"`: what follows a secret's name.
-            let names: Vec<bool> = once(false).chain(items.iter().map(|item| name_of(item).is_some_and(is_secretive))).collect();
+            let names: Vec<bool> = once(false)
+                .chain(
+                    items
+                        .iter()
+                        .map(|item| name_of(item).is_some_and(is_secretive)),
+                )
+                .collect();
             for (item, follows_name) in items.iter_mut().zip(names) {
-                if follows_name { mask_all(item) } else { mask_node(item) }
+                if follows_name {
+                    mask_all(item)
+                } else {
+                    mask_node(item)
+                }
             }
         }
         NodeKind::Set(items) => items.iter_mut().for_each(mask_node),
@@ -69,14 +88,20 @@ fn mask_node(node: &mut Node) {
 }
 
 fn mask_pair(key: &Node, value: &mut Node) {
-    if name_of(key).is_some_and(is_secretive) { mask_all(value) } else { mask_node(value) }
+    if name_of(key).is_some_and(is_secretive) {
+        mask_all(value)
+    } else {
+        mask_node(value)
+    }
 }
 
 /// Masks the values below a secret's name; names and `${…}` stay, since they are no secrets.
 fn mask_all(node: &mut Node) {
     match &mut node.kind {
         NodeKind::Map(entries) => entries.iter_mut().for_each(|(_, value)| mask_all(value)),
-        NodeKind::List(items) | NodeKind::Vector(items) | NodeKind::Set(items) => items.iter_mut().for_each(mask_all),
+        NodeKind::List(items) | NodeKind::Vector(items) | NodeKind::Set(items) => {
+            items.iter_mut().for_each(mask_all)
+        }
         NodeKind::Str(value) if is_placeholder(&value.value) => {}
         NodeKind::Nil | NodeKind::Bool(_) => {}
         kind => *kind = NodeKind::Str(Text::plain(MASK, 0)),
@@ -100,14 +125,23 @@ fn name_of(node: &Node) -> Option<&str> {
 
 /// Whether what has this name should not be seen. A name is short and has no spaces.
 fn is_secretive(name: &str) -> bool {
-    let is_name = name.len() <= 80 && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte));
-    let plain: String = name.chars().filter(char::is_ascii_alphanumeric).map(|c| c.to_ascii_lowercase()).collect();
+    let is_name = name.len() <= 80
+        && name
+            .bytes()
+            .all(|byte| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte));
+    let plain: String = name
+        .chars()
+        .filter(char::is_ascii_alphanumeric)
+        .map(|c| c.to_ascii_lowercase())
+        .collect();
     is_name && SECRETIVE.iter().any(|word| plain.contains(word))
 }
 
 /// Whether a text is one `${…}` and nothing else.
 fn is_placeholder(text: &str) -> bool {
-    text.strip_prefix("${").and_then(|rest| rest.strip_suffix('}')).is_some_and(|inner| !inner.contains(['{', '}']))
+    text.strip_prefix("${")
+        .and_then(|rest| rest.strip_suffix('}'))
+        .is_some_and(|inner| !inner.contains(['{', '}']))
 }
 
 /// `scheme://user:password@host` without the part before the `@`, wherever it stands in the text.
@@ -117,7 +151,11 @@ fn without_users(text: &str) -> Cow<'_, str> {
     while let Some(start) = rest.find("://").map(|at| at + 3) {
         let (before, after) = rest.split_at(start);
         shown.push_str(before);
-        let end = after.find(|c: char| c.is_whitespace() || matches!(c, '/' | '?' | '#' | '"' | '\'' | '<' | '>')).unwrap_or(after.len());
+        let end = after
+            .find(|c: char| {
+                c.is_whitespace() || matches!(c, '/' | '?' | '#' | '"' | '\'' | '<' | '>')
+            })
+            .unwrap_or(after.len());
         let (authority, after) = after.split_at(end);
         match authority.rsplit_once('@') {
             Some((user, host)) if !is_placeholder(user) => shown.extend([MASK, "@", host]),
@@ -125,7 +163,11 @@ fn without_users(text: &str) -> Cow<'_, str> {
         }
         rest = after;
     }
-    if shown.is_empty() { text.into() } else { (shown + rest).into() }
+    if shown.is_empty() {
+        text.into()
+    } else {
+        (shown + rest).into()
+    }
 }
 
 /// The text with the values of `password=…` masked, if there are any.
@@ -152,7 +194,10 @@ fn without_values(text: &str) -> Option<String> {
 
 /// A value up to what ends it: its closing quote, or a separator.
 fn value_of(text: &str) -> &str {
-    let quote = text.chars().next().filter(|first| matches!(first, '"' | '\''));
+    let quote = text
+        .chars()
+        .next()
+        .filter(|first| matches!(first, '"' | '\''));
     let end = match quote {
         Some(quote) => text[1..].find(quote).map(|at| at + 2),
         None => text.find(|c: char| c.is_whitespace() || matches!(c, '&' | ';' | ',' | '"' | '\'')),
@@ -173,20 +218,41 @@ mod tests {
             ("redis://user:hidden@host:6379", "redis://…@host:6379"),
             ("redis://:hidden@host", "redis://…@host"),
             ("redis://:hid@den@host", "redis://…@host"),
-            ("redis-cluster://u:hidden@a:1,u:hidden@b:2", "redis-cluster://…@b:2"),
+            (
+                "redis-cluster://u:hidden@a:1,u:hidden@b:2",
+                "redis-cluster://…@b:2",
+            ),
             ("redis://${env:USER}@host", "redis://${env:USER}@host"),
             ("redis://u:${env:PWD}@host", "redis://…@host"),
-            ("see http://u:hidden@a/x and http://b/y@z", "see http://…@a/x and http://b/y@z"),
-            ("mysql://h/db?user=me&password=hidden&ssl=on", "mysql://h/db?user=me&password=…&ssl=on"),
-            ("jdbc:mysql://u:hidden@h/db?PASSWORD=hidden", "jdbc:mysql://…@h/db?PASSWORD=…"),
-            ("x required username=\"u\" password=\"hid den\";", "x required username=\"u\" password=…;"),
+            (
+                "see http://u:hidden@a/x and http://b/y@z",
+                "see http://…@a/x and http://b/y@z",
+            ),
+            (
+                "mysql://h/db?user=me&password=hidden&ssl=on",
+                "mysql://h/db?user=me&password=…&ssl=on",
+            ),
+            (
+                "jdbc:mysql://u:hidden@h/db?PASSWORD=hidden",
+                "jdbc:mysql://…@h/db?PASSWORD=…",
+            ),
+            (
+                "x required username=\"u\" password=\"hid den\";",
+                "x required username=\"u\" password=…;",
+            ),
             ("--api-key=hidden", "--api-key=…"),
             ("password=${env:PWD}", "password=${env:PWD}"),
             ("Authorization: Bearer hidden", "Authorization: …"),
             ("X-Auth-Token:hidden", "X-Auth-Token: …"),
             ("-----BEGIN PRIVATE KEY-----\nhidden", "…"),
-            ("status < 500 and agent like '%=bot%'", "status < 500 and agent like '%=bot%'"),
-            ("out/{@topic}/date={at:%Y-%m-%d}", "out/{@topic}/date={at:%Y-%m-%d}"),
+            (
+                "status < 500 and agent like '%=bot%'",
+                "status < 500 and agent like '%=bot%'",
+            ),
+            (
+                "out/{@topic}/date={at:%Y-%m-%d}",
+                "out/{@topic}/date={at:%Y-%m-%d}",
+            ),
             ("txt:sep=pipe;ts=0;msg=1:", "txt:sep=pipe;ts=0;msg=1:"),
             ("", ""),
             ("password=", "password="),
@@ -204,9 +270,15 @@ mod tests {
             ("{:a 1 ; hidden\n :b \"x\"}", "{:a 1, :b \"x\"}"),
             ("{:a #_\"hidden\" 1}", "{:a 1}"),
             ("{:password \"hidden\"}", "{:password \"…\"}"),
-            ("{:etl-db-pwd \"hidden\" :etl-db-user \"me\"}", "{:etl-db-pwd \"…\", :etl-db-user \"me\"}"),
+            (
+                "{:etl-db-pwd \"hidden\" :etl-db-user \"me\"}",
+                "{:etl-db-pwd \"…\", :etl-db-user \"me\"}",
+            ),
             ("{:token 12345}", "{:token \"…\"}"),
-            ("{:key-password \"${env:PWD}\"}", "{:key-password \"${env:PWD}\"}"),
+            (
+                "{:key-password \"${env:PWD}\"}",
+                "{:key-password \"${env:PWD}\"}",
+            ),
             (
                 "{:sasl {:mechanism :PLAIN :username \"u\" :password \"hidden\"}}",
                 "{:sasl {:mechanism :PLAIN, :username \"u\", :password \"…\"}}",
@@ -215,11 +287,23 @@ mod tests {
                 "{:properties {\"ssl.key.password\" \"hidden\" \"session.timeout.ms\" \"6000\"}}",
                 "{:properties {\"ssl.key.password\" \"…\", \"session.timeout.ms\" \"6000\"}}",
             ),
-            ("{:secrets {:a \"hidden\" :b [\"hidden\" true]}}", "{:secrets {:a \"…\", :b [\"…\" true]}}"),
+            (
+                "{:secrets {:a \"hidden\" :b [\"hidden\" true]}}",
+                "{:secrets {:a \"…\", :b [\"…\" true]}}",
+            ),
             ("{:key \"-----BEGIN KEY-----hidden\"}", "{:key \"…\"}"),
-            ("{:state \"redis://u:hidden@h\"}", "{:state \"redis://…@h\"}"),
-            ("{:command [\"put\" \"--password\" \"hidden\" \"x\"]}", "{:command [\"put\" \"--password\" \"…\" \"x\"]}"),
-            ("{a (p {:password \"hidden\"}) pipeline (-> a)}", "{a (p {:password \"…\"}), pipeline (-> a)}"),
+            (
+                "{:state \"redis://u:hidden@h\"}",
+                "{:state \"redis://…@h\"}",
+            ),
+            (
+                "{:command [\"put\" \"--password\" \"hidden\" \"x\"]}",
+                "{:command [\"put\" \"--password\" \"…\" \"x\"]}",
+            ),
+            (
+                "{a (p {:password \"hidden\"}) pipeline (-> a)}",
+                "{a (p {:password \"…\"}), pipeline (-> a)}",
+            ),
             (
                 "(-> (files 'a') (kafka {:topic 'b' :sasl {:password 'hidden'}}))",
                 "(-> (files \"a\") (kafka {:topic \"b\", :sasl {:password \"…\"}}))",
@@ -233,6 +317,10 @@ mod tests {
             let shown = pipeline(given).unwrap_or_else(|| panic!("{given} is not read"));
             assert_eq!(print::print(&shown), expected, "{given}");
         }
-        assert_eq!(pipeline("{:password \"hidden\""), None, "what cannot be read is not shown");
+        assert_eq!(
+            pipeline("{:password \"hidden\""),
+            None,
+            "what cannot be read is not shown"
+        );
     }
 }

@@ -11,7 +11,8 @@ const MEGABYTE: f64 = 1024.0 * 1024.0;
 pub(crate) struct Memory {
     /// `RssAnon`: in memory, of its own: heap and stacks.
     pub(crate) own: u64,
-    /// `RssFile` and `RssShmem`: in memory, of files: the program and its libraries, the embedded state.
+    /// `RssFile` and `RssShmem`: in memory, of files: the program and its libraries, the embedded
+    /// state.
     pub(crate) of_files: u64,
     /// `VmData`: what it has asked for to be its own.
     pub(crate) asked: u64,
@@ -27,8 +28,11 @@ impl Memory {
 
     fn read(status: &str) -> Memory {
         let field = |name: &str| {
-            let value = status.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'));
-            let kilobytes = value.and_then(|value| value.trim().strip_suffix(" kB")?.trim().parse::<u64>().ok());
+            let value = status
+                .lines()
+                .find_map(|line| line.strip_prefix(name)?.strip_prefix(':'));
+            let kilobytes = value
+                .and_then(|value| value.trim().strip_suffix(" kB")?.trim().parse::<u64>().ok());
             kilobytes.unwrap_or_default() * 1024
         };
         Memory {
@@ -53,27 +57,37 @@ pub(crate) fn megabytes(bytes: u64) -> f64 {
 /// How many TCP connections of this process are established.
 pub(crate) fn connections() -> usize {
     let sockets = sockets();
-    let of_table = |table: &str| established(&fs::read_to_string(table).unwrap_or_default(), &sockets);
+    let of_table =
+        |table: &str| established(&fs::read_to_string(table).unwrap_or_default(), &sockets);
     of_table("/proc/self/net/tcp") + of_table("/proc/self/net/tcp6")
 }
 
 /// The inodes of the process's sockets.
 fn sockets() -> HashSet<String> {
-    let Ok(files) = fs::read_dir("/proc/self/fd") else { return HashSet::new() };
+    let Ok(files) = fs::read_dir("/proc/self/fd") else {
+        return HashSet::new();
+    };
     let inode = |file: fs::DirEntry| {
         let target = fs::read_link(file.path()).ok()?;
-        Some(target.to_str()?.strip_prefix("socket:[")?.strip_suffix(']')?.to_owned())
+        Some(
+            target
+                .to_str()?
+                .strip_prefix("socket:[")?
+                .strip_suffix(']')?
+                .to_owned(),
+        )
     };
     files.flatten().filter_map(inode).collect()
 }
 
-/// How many of these sockets a table of the kernel shows as established (`proc_pid_net(5)`: the fourth column is the state, the tenth the
-/// inode).
+/// How many of these sockets a table of the kernel shows as established (`proc_pid_net(5)`: the
+/// fourth column is the state, the tenth the inode).
 fn established(table: &str, sockets: &HashSet<String>) -> usize {
     const ESTABLISHED: &str = "01";
     let is_ours = |line: &&str| {
         let mut columns = line.split_whitespace().skip(3);
-        columns.next() == Some(ESTABLISHED) && columns.nth(5).is_some_and(|inode| sockets.contains(inode))
+        columns.next() == Some(ESTABLISHED)
+            && columns.nth(5).is_some_and(|inode| sockets.contains(inode))
     };
     table.lines().filter(is_ours).count()
 }
@@ -88,10 +102,21 @@ mod tests {
     fn memory_is_read_from_the_kernel() {
         let status = "Name:\tx\nVmData:\t   300 kB\nVmExe:\t 20 kB\nVmLib:\t5 kB\nRssAnon:\t 100 kB\nRssFile:\t 30 kB\nRssShmem:\t 1 kB\n";
         let kilo = |kilobytes: u64| kilobytes * 1024;
-        assert_eq!(Memory::read(status), Memory { own: kilo(100), of_files: kilo(31), asked: kilo(300), code: kilo(25) });
+        assert_eq!(
+            Memory::read(status),
+            Memory {
+                own: kilo(100),
+                of_files: kilo(31),
+                asked: kilo(300),
+                code: kilo(25)
+            }
+        );
         assert_eq!(Memory::read("VmData:\tmuch\n"), Memory::default());
         let now = Memory::now();
-        assert!(now.own > 0 && now.of_files > 0 && now.asked > 0 && now.code > 0, "{now:?}");
+        assert!(
+            now.own > 0 && now.of_files > 0 && now.asked > 0 && now.code > 0,
+            "{now:?}"
+        );
         assert_eq!(megabytes(5_694_026), 5.43);
     }
 
@@ -110,8 +135,11 @@ mod tests {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let near = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
         let (_far, _) = listener.accept().unwrap();
-        let inode = fs::metadata(format!("/proc/self/fd/{}", std::os::fd::AsRawFd::as_raw_fd(&near)))
-            .map(|of| std::os::unix::fs::MetadataExt::ino(&of));
+        let inode = fs::metadata(format!(
+            "/proc/self/fd/{}",
+            std::os::fd::AsRawFd::as_raw_fd(&near)
+        ))
+        .map(|of| std::os::unix::fs::MetadataExt::ino(&of));
         let inode = inode.unwrap().to_string();
         assert!(sockets().contains(&inode));
         let table = fs::read_to_string("/proc/self/net/tcp").unwrap();

@@ -21,7 +21,15 @@ pub(crate) fn page(board: &Board) -> String {
             families.add(family, log);
         }
         if let Some(log) = log {
-            families.add(gauge("pseidon_log_running", "1 while the log runs.", "", (entry.state() == State::Running).into()), Some(log));
+            families.add(
+                gauge(
+                    "pseidon_log_running",
+                    "1 while the log runs.",
+                    "",
+                    (entry.state() == State::Running).into(),
+                ),
+                Some(log),
+            );
         }
     }
     for family in of_process(board) {
@@ -38,39 +46,93 @@ impl Families {
     fn add(&mut self, mut family: MetricFamily, log: Option<&str>) {
         let mut samples = family.take_metric();
         if let Some(log) = log {
-            samples.iter_mut().for_each(|sample| add_label(sample, "log", log));
+            samples
+                .iter_mut()
+                .for_each(|sample| add_label(sample, "log", log));
         }
-        self.0.entry(family.name().to_owned()).or_insert(family).mut_metric().extend(samples);
+        self.0
+            .entry(family.name().to_owned())
+            .or_insert(family)
+            .mut_metric()
+            .extend(samples);
     }
 
     fn render(self) -> String {
         // A family without samples may not be written.
-        let families: Vec<MetricFamily> = self.0.into_values().filter(|family| !family.get_metric().is_empty()).collect();
-        TextEncoder::new().encode_to_string(&families).unwrap_or_default()
+        let families: Vec<MetricFamily> = self
+            .0
+            .into_values()
+            .filter(|family| !family.get_metric().is_empty())
+            .collect();
+        TextEncoder::new()
+            .encode_to_string(&families)
+            .unwrap_or_default()
     }
 }
 
 /// What one entry counts. The bytes in flight are all entries' together, and are shown once.
 fn gather(metrics: &Metrics) -> Vec<MetricFamily> {
-    metrics.gather().into_iter().filter(|family| family.name() != MEMORY_USED).collect()
+    metrics
+        .gather()
+        .into_iter()
+        .filter(|family| family.name() != MEMORY_USED)
+        .collect()
 }
 
 const MEMORY_USED: &str = "pseidon_memory_used_bytes";
 
 fn of_process(board: &Board) -> Vec<MetricFamily> {
     let mut families = vec![
-        gauge(MEMORY_USED, "Bytes of records in flight.", "", board.pools.budget().used() as f64),
-        gauge("pseidon_memory_limit_bytes", "Bytes of records that may be in flight.", "", board.pools.budget().limit() as f64),
-        gauge("pseidon_etl_queue_batches", "Batches that wait for an ETL thread.", "", board.pools.queued() as f64),
-        gauge("pseidon_uptime_seconds", "Seconds since the start.", "", board.began.elapsed().as_secs_f64()),
-        gauge("pseidon_build_info", "The version that runs.", concat!("version=", env!("CARGO_PKG_VERSION")), 1.0),
-        gauge("process_resident_memory_bytes", "Resident memory size in bytes.", "", Memory::now().resident() as f64),
+        gauge(
+            MEMORY_USED,
+            "Bytes of records in flight.",
+            "",
+            board.pools.budget().used() as f64,
+        ),
+        gauge(
+            "pseidon_memory_limit_bytes",
+            "Bytes of records that may be in flight.",
+            "",
+            board.pools.budget().limit() as f64,
+        ),
+        gauge(
+            "pseidon_etl_queue_batches",
+            "Batches that wait for an ETL thread.",
+            "",
+            board.pools.queued() as f64,
+        ),
+        gauge(
+            "pseidon_uptime_seconds",
+            "Seconds since the start.",
+            "",
+            board.began.elapsed().as_secs_f64(),
+        ),
+        gauge(
+            "pseidon_build_info",
+            "The version that runs.",
+            concat!("version=", env!("CARGO_PKG_VERSION")),
+            1.0,
+        ),
+        gauge(
+            "process_resident_memory_bytes",
+            "Resident memory size in bytes.",
+            "",
+            Memory::now().resident() as f64,
+        ),
     ];
     // Each state is shown, so that a graph begins with zero and not with nothing.
     let mut states: BTreeMap<&str, f64> = State::WORDS.map(|word| (word, 0.0)).into();
-    board.entries().iter().for_each(|entry| *states.entry(entry.state().word()).or_default() += 1.0);
+    board
+        .entries()
+        .iter()
+        .for_each(|entry| *states.entry(entry.state().word()).or_default() += 1.0);
     families.extend(states.into_iter().map(|(word, count)| {
-        gauge("pseidon_entries", "Pipelines, or logs of a template, by how they are.", &format!("state={word}"), count)
+        gauge(
+            "pseidon_entries",
+            "Pipelines, or logs of a template, by how they are.",
+            &format!("state={word}"),
+            count,
+        )
     }));
     families
 }
@@ -107,7 +169,9 @@ mod tests {
     fn merged(entries: &[(Option<&str>, &Metrics)]) -> String {
         let mut families = Families::default();
         for (log, metrics) in entries {
-            gather(metrics).into_iter().for_each(|family| families.add(family, *log));
+            gather(metrics)
+                .into_iter()
+                .for_each(|family| families.add(family, *log));
         }
         families.render()
     }

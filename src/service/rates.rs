@@ -1,8 +1,10 @@
 //! How many records a second come in: over all of the time, and over the last 1, 5 and 15 minutes.
 //!
-//! The averages are exponentially weighted as Unix' load averages are (Neil Gunther, "UNIX Load Average, Part 1: How It Works"): every
-//! five seconds `average += (1 - e^(-t/period)) * (rate now - average)`, where `t` is the time since the last look. Coda Hale's metrics
-//! library, whose names the documented page has, does the same; as there, the first look sets the average to what it sees.
+//! The averages are exponentially weighted as Unix' load averages are (Neil Gunther, "UNIX Load
+//! Average, Part 1: How It Works"): every five seconds `average += (1 - e^(-t/period)) * (rate now
+//! - average)`, where `t` is the time since the last look. Coda Hale's metrics library, whose names
+//! the documented page has, does the same; as there, the first look sets the average to what it
+//! sees.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
@@ -21,13 +23,19 @@ struct Average {
 
 impl Average {
     fn over_minutes(minutes: u32) -> Average {
-        Average { period: MINUTE * minutes, rate: None }
+        Average {
+            period: MINUTE * minutes,
+            rate: None,
+        }
     }
 
     /// What the rate was during the last `elapsed`.
     fn update(&mut self, rate: f64, elapsed: Duration) {
         let weight = 1.0 - (-elapsed.as_secs_f64() / self.period.as_secs_f64()).exp();
-        self.rate = Some(self.rate.map_or(rate, |average| average + weight * (rate - average)));
+        self.rate = Some(
+            self.rate
+                .map_or(rate, |average| average + weight * (rate - average)),
+        );
     }
 }
 
@@ -51,7 +59,10 @@ struct Meter {
 
 impl Meter {
     fn new() -> Meter {
-        Meter { count: 0, averages: [1, 5, 15].map(Average::over_minutes) }
+        Meter {
+            count: 0,
+            averages: [1, 5, 15].map(Average::over_minutes),
+        }
     }
 
     /// Looks at a count that only grows; one that is less than before has begun anew.
@@ -59,7 +70,9 @@ impl Meter {
         let more = count.checked_sub(self.count).unwrap_or(count);
         self.count = count;
         let rate = more as f64 / elapsed.as_secs_f64();
-        self.averages.iter_mut().for_each(|average| average.update(rate, elapsed));
+        self.averages
+            .iter_mut()
+            .for_each(|average| average.update(rate, elapsed));
     }
 
     fn rate(&self) -> Rate {
@@ -79,10 +92,15 @@ pub(crate) struct Rates {
 impl Rates {
     /// All rates are zero until the first look.
     pub(crate) fn new(now: Instant) -> Rates {
-        Rates { looked: now, total: Meter::new(), entries: BTreeMap::new() }
+        Rates {
+            looked: now,
+            total: Meter::new(),
+            entries: BTreeMap::new(),
+        }
     }
 
-    /// Looks at how many records have come in, by entry. Entries that are not named any more are forgotten.
+    /// Looks at how many records have come in, by entry. Entries that are not named any more are
+    /// forgotten.
     pub(crate) fn look(&mut self, counts: impl IntoIterator<Item = (String, u64)>, now: Instant) {
         let elapsed = now.saturating_duration_since(self.looked);
         if elapsed.is_zero() {
@@ -116,10 +134,14 @@ mod tests {
     use super::*;
 
     fn close(one: f64, other: f64) {
-        assert!((one - other).abs() < 1e-9 * other.abs().max(1.0), "{one} is not {other}");
+        assert!(
+            (one - other).abs() < 1e-9 * other.abs().max(1.0),
+            "{one} is not {other}"
+        );
     }
 
-    /// Each case: the rates at successive looks, the seconds between them, and what is expected, written out from the formula.
+    /// Each case: the rates at successive looks, the seconds between them, and what is expected,
+    /// written out from the formula.
     #[test]
     fn averages_follow_the_formula() {
         let decay = |seconds: f64, minutes: f64| (-seconds / (60.0 * minutes)).exp();
@@ -128,7 +150,11 @@ mod tests {
             (1, &[(600.0, 5)], 600.0),
             (1, &[(600.0, 5), (600.0, 5), (600.0, 5)], 600.0),
             (1, &[(600.0, 5), (0.0, 60)], 600.0 * decay(60.0, 1.0)),
-            (5, &[(600.0, 5), (0.0, 5), (0.0, 5)], 600.0 * decay(10.0, 5.0)),
+            (
+                5,
+                &[(600.0, 5), (0.0, 5), (0.0, 5)],
+                600.0 * decay(10.0, 5.0),
+            ),
             (15, &[(0.0, 5), (90.0, 5)], 90.0 * (1.0 - decay(5.0, 15.0))),
             (1, &[(10.0, 5), (20.0, 7)], 20.0 - 10.0 * decay(7.0, 1.0)),
         ];
@@ -164,6 +190,10 @@ mod tests {
         let weight = 1.0 - (-5.0_f64 / 60.0).exp();
         close(rates.of("b").one, 10.0 + weight * (5.0 - 10.0));
         rates.look([], start + 3 * LOOK_EVERY);
-        assert_eq!(rates.of("a"), Rate::default(), "an entry that is gone is forgotten");
+        assert_eq!(
+            rates.of("a"),
+            Rate::default(),
+            "an entry that is gone is forgotten"
+        );
     }
 }

@@ -1,7 +1,7 @@
 //! A REPL over TCP: a line in, an answer of some lines and an empty one out.
 //!
-//! An answer that is no answer begins with `error: `. With a token the first line has to be `auth TOKEN`. A connection that begins with a
-//! bencoded dictionary speaks nREPL instead ([`nrepl`]).
+//! An answer that is no answer begins with `error: `. With a token the first line has to be `auth
+//! TOKEN`. A connection that begins with a bencoded dictionary speaks nREPL instead ([`nrepl`]).
 
 mod bencode;
 mod commands;
@@ -25,7 +25,8 @@ const MAX_CONNECTIONS: usize = 16;
 const MAX_LINE: usize = 16 << 10;
 /// A connection that says nothing for so long is closed.
 const MAX_IDLE: Duration = Duration::from_secs(15 * 60);
-/// How long to wait before connections are accepted again after that has failed, as it does when too many files are open.
+/// How long to wait before connections are accepted again after that has failed, as it does when
+/// too many files are open.
 const ACCEPT_AGAIN: Duration = Duration::from_secs(1);
 
 /// Serves for ever.
@@ -54,7 +55,9 @@ pub(crate) async fn serve(listener: TcpListener, watched: Arc<Watched>) {
 async fn talk(stream: TcpStream, watched: &Arc<Watched>) -> io::Result<()> {
     let (input, mut output) = stream.into_split();
     let mut input = BufReader::new(input);
-    let Ok(first) = timeout(MAX_IDLE, input.fill_buf()).await else { return Ok(()) };
+    let Ok(first) = timeout(MAX_IDLE, input.fill_buf()).await else {
+        return Ok(());
+    };
     if first?.first() == Some(&b'd') {
         return nrepl::talk(input, output, watched).await;
     }
@@ -66,11 +69,16 @@ async fn talk(stream: TcpStream, watched: &Arc<Watched>) -> io::Result<()> {
         };
         let answer = match line {
             Line::End => return Ok(()),
-            Line::TooLong => Answer::last(vec![format!("error: a line has at most {MAX_LINE} bytes")]),
+            Line::TooLong => {
+                Answer::last(vec![format!("error: a line has at most {MAX_LINE} bytes")])
+            }
             Line::Text(line) => dialogue.answer(line).await,
         };
         let mut text = String::new();
-        answer.lines.iter().for_each(|line| text.extend([line, "\n"]));
+        answer
+            .lines
+            .iter()
+            .for_each(|line| text.extend([line, "\n"]));
         text.push('\n');
         output.write_all(text.as_bytes()).await?;
         if answer.is_last {
@@ -87,14 +95,19 @@ enum Line {
 
 async fn read_line(input: &mut (impl AsyncBufRead + Unpin)) -> io::Result<Line> {
     let mut bytes = Vec::new();
-    let read = input.take(MAX_LINE as u64).read_until(b'\n', &mut bytes).await?;
+    let read = input
+        .take(MAX_LINE as u64)
+        .read_until(b'\n', &mut bytes)
+        .await?;
     if read == 0 {
         return Ok(Line::End);
     }
     if read == MAX_LINE && bytes.last() != Some(&b'\n') {
         return Ok(Line::TooLong);
     }
-    Ok(Line::Text(String::from_utf8_lossy(&bytes).trim().to_owned()))
+    Ok(Line::Text(
+        String::from_utf8_lossy(&bytes).trim().to_owned(),
+    ))
 }
 
 /// The answer to a line.
@@ -108,13 +121,25 @@ struct Answer {
 impl Answer {
     fn of(lines: Result<Vec<String>, Vec<String>>) -> Answer {
         match lines {
-            Ok(lines) => Answer { lines, is_error: false, is_last: false },
-            Err(reasons) => Answer { lines: reasons.iter().map(|reason| error(reason)).collect(), is_error: true, is_last: false },
+            Ok(lines) => Answer {
+                lines,
+                is_error: false,
+                is_last: false,
+            },
+            Err(reasons) => Answer {
+                lines: reasons.iter().map(|reason| error(reason)).collect(),
+                is_error: true,
+                is_last: false,
+            },
         }
     }
 
     fn last(lines: Vec<String>) -> Answer {
-        Answer { lines, is_error: true, is_last: true }
+        Answer {
+            lines,
+            is_error: true,
+            is_last: true,
+        }
     }
 }
 
@@ -144,10 +169,16 @@ impl Dialogue {
             return self.authenticate(token.trim());
         }
         if !self.is_known {
-            return Answer::last(vec!["error: the first line has to be: auth TOKEN".to_owned()]);
+            return Answer::last(vec![
+                "error: the first line has to be: auth TOKEN".to_owned(),
+            ]);
         }
         if line == "quit" {
-            return Answer { lines: Vec::new(), is_error: false, is_last: true };
+            return Answer {
+                lines: Vec::new(),
+                is_error: false,
+                is_last: true,
+            };
         }
         let watched = self.watched.clone();
         // Some answers wait for records.
@@ -158,7 +189,12 @@ impl Dialogue {
     }
 
     fn authenticate(&mut self, token: &str) -> Answer {
-        if self.watched.token.as_ref().is_some_and(|known| !known.is(token)) {
+        if self
+            .watched
+            .token
+            .as_ref()
+            .is_some_and(|known| !known.is(token))
+        {
             return Answer::last(vec!["error: this is not the token".to_owned()]);
         }
         self.is_known = true;

@@ -34,9 +34,17 @@ const PIPELINE: &str = r#"{:name "test"
 fn plan_of(text: &str, base: &Path) -> Arc<Plan> {
     let document = document::from_edn(text).unwrap();
     let infer =
-        |_: &str, _: &dyn pseidon_plugin::source::Source, _: &dyn pseidon_plugin::format::Format| Err("nothing is there".to_owned());
+        |_: &str,
+         _: &dyn pseidon_plugin::source::Source,
+         _: &dyn pseidon_plugin::format::Format| Err("nothing is there".to_owned());
     let registry = registry();
-    let context = Context { registry: &registry, default_name: "test".into(), base: base.into(), text: text.into(), infer: &infer };
+    let context = Context {
+        registry: &registry,
+        default_name: "test".into(),
+        base: base.into(),
+        text: text.into(),
+        infer: &infer,
+    };
     Arc::new(plan(&document, context).unwrap_or_else(|mistakes| panic!("{mistakes:?}")))
 }
 
@@ -67,7 +75,12 @@ fn serve(entries: &[&str], is_template: bool, token: Option<&str>) -> Served {
     let (reload, reloads) = bounded(1);
     let board = Arc::new(Board::new(plan, pools, is_template.then_some(reload)));
     entries.iter().for_each(|name| drop(board.entry(name)));
-    let face = Face { host: Ipv4Addr::LOCALHOST.into(), monitor_port: Some(0), repl_port: Some(0), token: token.map(str::to_owned) };
+    let face = Face {
+        host: Ipv4Addr::LOCALHOST.into(),
+        monitor_port: Some(0),
+        repl_port: Some(0),
+        token: token.map(str::to_owned),
+    };
     let served = start(&face, board.clone()).unwrap();
     Served {
         board,
@@ -82,32 +95,69 @@ fn serve(entries: &[&str], is_template: bool, token: Option<&str>) -> Served {
 impl Served {
     /// Runs the plan as this entry, and returns when its split has been taken.
     fn run(&mut self, name: &str) {
-        let (entry, plan, pools) = (self.board.entry(name), self.board.plan.clone(), self.board.pools.clone());
+        let (entry, plan, pools) = (
+            self.board.entry(name),
+            self.board.plan.clone(),
+            self.board.pools.clone(),
+        );
         let store = Arc::new(EmbeddedStore::open(self.base.path(), name).unwrap());
         let (control, told) = unbounded();
-        entry.set_live(Some(Live { plan: plan.clone(), control: control.clone(), since: Instant::now() }));
+        entry.set_live(Some(Live {
+            plan: plan.clone(),
+            control: control.clone(),
+            since: Instant::now(),
+        }));
         entry.set_state(State::Running);
         let view = entry.view.clone();
         let thread = std::thread::spawn(move || {
             let (metrics, view) = (entry.metrics.clone(), entry.view.clone());
-            let run = Run { plan, pools, store, metrics, accept_changed_plan: false, control: told, view };
+            let run = Run {
+                plan,
+                pools,
+                store,
+                metrics,
+                accept_changed_plan: false,
+                control: told,
+                view,
+            };
             run.run().unwrap();
         });
-        until(|| view.positions().iter().any(|of_sink| !of_sink.splits.is_empty()).then_some(()));
+        until(|| {
+            view.positions()
+                .iter()
+                .any(|of_sink| !of_sink.splits.is_empty())
+                .then_some(())
+        });
         self.runs.push((control, thread));
     }
 
     /// Sends a request and reads the answer: its status, its head and its body.
     fn request(&self, method: &str, path: &str, headers: &[&str]) -> Answer {
         let mut stream = TcpStream::connect(self.monitor).unwrap();
-        let more: String = headers.iter().map(|header| format!("{header}\r\n")).collect();
-        let request = format!("{method} {path} HTTP/1.1\r\nHost: {}\r\n{more}Connection: close\r\nContent-Length: 0\r\n\r\n", self.monitor);
+        let more: String = headers
+            .iter()
+            .map(|header| format!("{header}\r\n"))
+            .collect();
+        let request = format!(
+            "{method} {path} HTTP/1.1\r\nHost: {}\r\n{more}Connection: close\r\nContent-Length: 0\r\n\r\n",
+            self.monitor
+        );
         stream.write_all(request.as_bytes()).unwrap();
         let mut answer = String::new();
         stream.read_to_string(&mut answer).unwrap();
-        let (head, body) = answer.split_once("\r\n\r\n").unwrap_or_else(|| panic!("{answer}"));
-        let status = head.split(' ').nth(1).and_then(|status| status.parse().ok()).unwrap();
-        Answer { status, head: head.to_lowercase(), body: body.to_owned() }
+        let (head, body) = answer
+            .split_once("\r\n\r\n")
+            .unwrap_or_else(|| panic!("{answer}"));
+        let status = head
+            .split(' ')
+            .nth(1)
+            .and_then(|status| status.parse().ok())
+            .unwrap();
+        Answer {
+            status,
+            head: head.to_lowercase(),
+            body: body.to_owned(),
+        }
     }
 
     fn get(&self, path: &str) -> Answer {
@@ -127,7 +177,11 @@ struct Answer {
 
 impl Answer {
     fn json(&self) -> Value {
-        assert!(self.head.contains("content-type: application/json"), "{}", self.head);
+        assert!(
+            self.head.contains("content-type: application/json"),
+            "{}",
+            self.head
+        );
         serde_json::from_str(&self.body).unwrap_or_else(|error| panic!("{error}: {}", self.body))
     }
 }

@@ -17,7 +17,8 @@ use super::rates::{Rate, Rates};
 use super::{masking, prometheus};
 use crate::board::{Board, Entry};
 
-/// How long a page is shown as it is, at least. Whoever polls more often costs no more than who does not.
+/// How long a page is shown as it is, at least. Whoever polls more often costs no more than who
+/// does not.
 const KEEP: Duration = Duration::from_millis(250);
 /// The same for what is asked of the kernel with one call for each open file.
 const KEEP_CONNECTIONS: Duration = Duration::from_secs(5);
@@ -56,7 +57,11 @@ impl Watched {
 
     /// Brings the rates up to date.
     pub(crate) fn look(&self) {
-        let counts = self.board.entries().into_iter().map(|entry| (entry.name.clone(), records_in(&entry.metrics)));
+        let counts = self
+            .board
+            .entries()
+            .into_iter()
+            .map(|entry| (entry.name.clone(), records_in(&entry.metrics)));
         self.rates.lock().look(counts, Instant::now());
     }
 
@@ -77,12 +82,23 @@ impl Watched {
 
     /// `/logs`.
     pub(crate) fn logs(&self) -> Arc<str> {
-        self.logs.get(|| body(&self.board.entries().iter().map(|entry| self.describe(entry)).collect()))
+        self.logs.get(|| {
+            body(
+                &self
+                    .board
+                    .entries()
+                    .iter()
+                    .map(|entry| self.describe(entry))
+                    .collect(),
+            )
+        })
     }
 
     /// `/logs/NAME`, if there is such a log.
     pub(crate) fn log(&self, name: &str) -> Option<String> {
-        self.board.find(name).map(|entry| format!("{:#}\n", self.describe(&entry)))
+        self.board
+            .find(name)
+            .map(|entry| format!("{:#}\n", self.describe(&entry)))
     }
 
     /// `/stats`.
@@ -95,11 +111,13 @@ impl Watched {
         let pipeline = masking::pipeline(&self.board.plan.text);
         pipeline
             .map(|pipeline| print::pretty(&pipeline) + "\n")
-            .ok_or_else(|| "the pipeline's text cannot be read again, and so is not shown".to_owned())
+            .ok_or_else(|| {
+                "the pipeline's text cannot be read again, and so is not shown".to_owned()
+            })
     }
 
-    /// Whether every entry has run, or is known to be wrong. Once it is so it stays so: a log that is new later is no reason to send the
-    /// process nothing any more.
+    /// Whether every entry has run, or is known to be wrong. Once it is so it stays so: a log that
+    /// is new later is no reason to send the process nothing any more.
     pub(crate) fn is_ready(&self) -> bool {
         if self.was_ready.load(Ordering::Relaxed) {
             return true;
@@ -114,7 +132,10 @@ impl Watched {
         let entries = board.entries();
         let counts = total(&entries);
         let rate = self.rates.lock().total();
-        let errors = entries.iter().map(|entry| (entry.name.clone(), entry.errors())).filter(|(_, errors)| *errors > 0);
+        let errors = entries
+            .iter()
+            .map(|entry| (entry.name.clone(), entry.errors()))
+            .filter(|(_, errors)| *errors > 0);
         json!({
             "etl-service-thread-queue": board.pools.queued(),
             "etl-service-thread-metrics": {
@@ -137,7 +158,10 @@ impl Watched {
         if let Value::Object(own) = &mut own {
             own.insert("version".into(), env!("CARGO_PKG_VERSION").into());
             own.insert("pipeline".into(), self.board.plan.name.as_str().into());
-            own.insert("uptime-seconds".into(), self.board.began.elapsed().as_secs().into());
+            own.insert(
+                "uptime-seconds".into(),
+                self.board.began.elapsed().as_secs().into(),
+            );
             own.insert("entries".into(), by_state(entries));
         }
         own
@@ -171,13 +195,19 @@ impl Watched {
     }
 
     fn state_store(&self) -> String {
-        self.board.plan.settings.state.as_deref().map_or_else(|| "embedded".to_owned(), |url| masking::text(url).into_owned())
+        self.board.plan.settings.state.as_deref().map_or_else(
+            || "embedded".to_owned(),
+            |url| masking::text(url).into_owned(),
+        )
     }
 
     fn describe(&self, entry: &Entry) -> Value {
         let (state, counts) = (entry.state(), Counts::of(&entry.metrics));
         let positions = entry.view.positions().into_iter().map(|of_sink| {
-            let splits = of_sink.splits.iter().map(|(split, position)| (split.to_string(), (*position).into()));
+            let splits = of_sink
+                .splits
+                .iter()
+                .map(|(split, position)| (split.to_string(), (*position).into()));
             (of_sink.sink, Value::Object(splits.collect()))
         });
         json!({
@@ -196,7 +226,10 @@ impl Watched {
     fn make_stats(&self) -> Value {
         let entries = self.board.entries();
         let mut stages: BTreeMap<String, Counts> = BTreeMap::new();
-        for (stage, counts) in entries.iter().flat_map(|entry| Counts::by_stage(&entry.metrics)) {
+        for (stage, counts) in entries
+            .iter()
+            .flat_map(|entry| Counts::by_stage(&entry.metrics))
+        {
             stages.entry(stage).or_default().add(&counts);
         }
         let uptime = self.board.began.elapsed();
@@ -215,18 +248,26 @@ impl Watched {
 
 fn total(entries: &[Arc<Entry>]) -> Counts {
     let mut all = Counts::default();
-    entries.iter().for_each(|entry| all.add(&Counts::of(&entry.metrics)));
+    entries
+        .iter()
+        .for_each(|entry| all.add(&Counts::of(&entry.metrics)));
     all
 }
 
 fn by_state(entries: &[Arc<Entry>]) -> Value {
     let mut states: BTreeMap<&str, usize> = BTreeMap::new();
-    entries.iter().for_each(|entry| *states.entry(entry.state().word()).or_default() += 1);
+    entries
+        .iter()
+        .for_each(|entry| *states.entry(entry.state().word()).or_default() += 1);
     json!(states)
 }
 
 fn mean(records: u64, time: Duration) -> f64 {
-    if time.is_zero() { 0.0 } else { records as f64 / time.as_secs_f64() }
+    if time.is_zero() {
+        0.0
+    } else {
+        records as f64 / time.as_secs_f64()
+    }
 }
 
 fn body(value: &Value) -> Arc<str> {

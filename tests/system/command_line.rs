@@ -13,8 +13,19 @@ use crate::harness::{Site, wait_until};
 
 /// Runs to the end; for commands that end soon.
 fn output(mut command: Command) -> (i32, String, String) {
-    let Output { status, stdout, stderr } = command.stdin(Stdio::null()).output().expect("the binary can be started");
-    (status.code().unwrap_or(-1), String::from_utf8(stdout).expect("text"), String::from_utf8(stderr).expect("text"))
+    let Output {
+        status,
+        stdout,
+        stderr,
+    } = command
+        .stdin(Stdio::null())
+        .output()
+        .expect("the binary can be started");
+    (
+        status.code().unwrap_or(-1),
+        String::from_utf8(stdout).expect("text"),
+        String::from_utf8(stderr).expect("text"),
+    )
 }
 
 fn pseidon(site: &Site, arguments: &[&str]) -> (i32, String, String) {
@@ -38,25 +49,40 @@ fn check_shows_types_and_guarantees() {
     );
     let (code, stdout, stderr) = pseidon(&site, &["check", "pipeline.edn"]);
     assert_eq!((code, stderr.as_str()), (0, ""));
-    for part in
-        ["shown", "n int64", "name utf8", "in -> lake: exactly once", "in -> late: at least once", "in -> stdout: at least once", "now()"]
-    {
+    for part in [
+        "shown",
+        "n int64",
+        "name utf8",
+        "in -> lake: exactly once",
+        "in -> late: at least once",
+        "in -> stdout: at least once",
+        "now()",
+    ] {
         assert!(stdout.contains(part), "`{part}` is missing in\n{stdout}");
     }
 }
 
-/// A pipeline that reads its own output never ends; the path says so. The topic of another cluster is another one.
+/// A pipeline that reads its own output never ends; the path says so. The topic of another cluster
+/// is another one.
 #[test]
 fn check_shows_that_a_pipeline_reads_its_own_output() {
     let site = Site::new("check-loop");
-    for (sink, is_loop) in [("\"b:1\" :topic \"again\"", true), ("\"c:1\" :topic \"again\"", false), ("\"b:1\" :topic \"other\"", false)] {
+    for (sink, is_loop) in [
+        ("\"b:1\" :topic \"again\"", true),
+        ("\"c:1\" :topic \"again\"", false),
+        ("\"b:1\" :topic \"other\"", false),
+    ] {
         let text = format!(
             r#"{{:name "loop" in (kafka {{:brokers "a:1,b:1" :topics ["again"]}}) out (kafka {{:brokers {sink}}}) pipeline (-> in out)}}"#
         );
         site.write("pipeline.edn", text);
         let (code, stdout, stderr) = pseidon(&site, &["check", "pipeline.edn"]);
         assert_eq!((code, stderr.as_str()), (0, ""), "{sink}");
-        assert_eq!(stdout.contains("`out` writes to again, which `in` reads"), is_loop, "{sink}: {stdout}");
+        assert_eq!(
+            stdout.contains("`out` writes to again, which `in` reads"),
+            is_loop,
+            "{sink}: {stdout}"
+        );
     }
 }
 
@@ -72,10 +98,21 @@ fn check_shows_all_mistakes_at_once() {
     );
     let (code, stdout, stderr) = pseidon(&site, &["check", "wrong.edn"]);
     assert_eq!((code, stdout.as_str()), (2, ""));
-    for part in ["wrong.edn", "paht", "did you mean `path`?", "did you mean `files`?", "did you mean `lake`?", ":2:", "mistakes"] {
+    for part in [
+        "wrong.edn",
+        "paht",
+        "did you mean `path`?",
+        "did you mean `files`?",
+        "did you mean `lake`?",
+        ":2:",
+        "mistakes",
+    ] {
         let quoted = part.replace('`', "");
         assert!(
-            stderr.contains(part) || stderr.replace(['`', ':'], "").contains(&quoted.replace(':', "")),
+            stderr.contains(part)
+                || stderr
+                    .replace(['`', ':'], "")
+                    .contains(&quoted.replace(':', "")),
             "`{part}` is missing in\n{stderr}"
         );
     }
@@ -90,13 +127,20 @@ fn a_guarantee_that_does_not_hold_is_a_mistake() {
     let (code, _, stderr) = pseidon(&site, &["check", "pipeline.edn"]);
     assert_eq!(code, 2);
     assert!(stderr.contains("at most once"), "{stderr}");
-    assert!(stderr.contains("standard input cannot be read again"), "{stderr}");
+    assert!(
+        stderr.contains("standard input cannot be read again"),
+        "{stderr}"
+    );
 }
 
 #[test]
 fn what_cannot_be_read_is_said() {
     let site = Site::new("unreadable");
-    for arguments in [&["run", "none.edn"][..], &["check", "none.edn"], &["test", "none.edn"]] {
+    for arguments in [
+        &["run", "none.edn"][..],
+        &["check", "none.edn"],
+        &["test", "none.edn"],
+    ] {
         let (code, _, stderr) = pseidon(&site, arguments);
         assert_eq!(code, 2, "{arguments:?}");
         assert!(stderr.contains("none.edn"), "{stderr}");
@@ -125,34 +169,72 @@ fn the_tests_of_a_file_are_run() {
     site.write("bad.edn", file(r#"{:name "a" :twice 9}"#));
     let (code, stdout, stderr) = pseidon(&site, &["test", "good.edn"]);
     assert_eq!((code, stderr.as_str()), (0, ""), "{stdout}");
-    assert!(stdout.contains("failures go") && stdout.ends_with("2 passed, 0 failed\n"), "{stdout}");
+    assert!(
+        stdout.contains("failures go") && stdout.ends_with("2 passed, 0 failed\n"),
+        "{stdout}"
+    );
     let (code, stdout, _) = pseidon(&site, &["test", "good.edn", "bad.edn"]);
     assert_eq!(code, 1);
-    assert!(stdout.ends_with("3 passed, 1 failed\n") && stdout.contains(r#""twice":8"#) && stdout.contains(r#""twice":9"#), "{stdout}");
-    assert!(!site.path("out").exists() && !site.path(".pseidon").exists(), "a test writes nothing");
+    assert!(
+        stdout.ends_with("3 passed, 1 failed\n")
+            && stdout.contains(r#""twice":8"#)
+            && stdout.contains(r#""twice":9"#),
+        "{stdout}"
+    );
+    assert!(
+        !site.path("out").exists() && !site.path(".pseidon").exists(),
+        "a test writes nothing"
+    );
 }
 
 #[test]
 fn an_expression_is_a_filter_between_pipes() {
     let site = Site::new("expression");
     let mut command = site.pseidon();
-    command.args(["run", "-e", r#"(-> (stdin) (where "n % 3 = 0") (stdout))"#, "--log", "error"]);
-    let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("the binary can be started");
+    command.args([
+        "run",
+        "-e",
+        r#"(-> (stdin) (where "n % 3 = 0") (stdout))"#,
+        "--log",
+        "error",
+    ]);
+    let mut child = command
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("the binary can be started");
     let mut stdin = child.stdin.take().expect("a pipe");
-    let input: String = (0..100).map(|n| format!("{{\"n\":{n}, \"as\" : \"it came\"}}\n")).collect();
+    let input: String = (0..100)
+        .map(|n| format!("{{\"n\":{n}, \"as\" : \"it came\"}}\n"))
+        .collect();
     stdin.write_all(input.as_bytes()).expect("it reads");
     drop(stdin);
     let output = child.wait_with_output().expect("it ends");
     assert_eq!(String::from_utf8_lossy(&output.stderr), "");
     assert!(output.status.success());
-    let expected: String = (0..100).step_by(3).map(|n| format!("{{\"n\":{n}, \"as\" : \"it came\"}}\n")).collect();
+    let expected: String = (0..100)
+        .step_by(3)
+        .map(|n| format!("{{\"n\":{n}, \"as\" : \"it came\"}}\n"))
+        .collect();
     assert_eq!(String::from_utf8_lossy(&output.stdout), expected);
     assert!(!site.path(".pseidon").exists(), "it remembers nothing");
 
     site.write("in.ndjson", input);
-    let (code, stdout, stderr) =
-        pseidon(&site, &["run", "--log", "error", "-e", r#"(-> (files "in.ndjson") (where "n < 2") (select "n + 1 as m") (stdout))"#]);
-    assert_eq!((code, stderr.as_str(), stdout.as_str()), (0, "", "{\"m\":1}\n{\"m\":2}\n"));
+    let (code, stdout, stderr) = pseidon(
+        &site,
+        &[
+            "run",
+            "--log",
+            "error",
+            "-e",
+            r#"(-> (files "in.ndjson") (where "n < 2") (select "n + 1 as m") (stdout))"#,
+        ],
+    );
+    assert_eq!(
+        (code, stderr.as_str(), stdout.as_str()),
+        (0, "", "{\"m\":1}\n{\"m\":2}\n")
+    );
 }
 
 #[test]
@@ -160,12 +242,17 @@ fn plugins_are_listed() {
     let site = Site::new("plugins");
     let (code, stdout, _) = pseidon(&site, &["plugins"]);
     assert_eq!(code, 0);
-    for name in ["kafka", "files", "generate", "stdin", "stdout", "drop", "where", "select", "json", "txt"] {
+    for name in [
+        "kafka", "files", "generate", "stdin", "stdout", "drop", "where", "select", "json", "txt",
+    ] {
         assert!(stdout.contains(name), "{stdout}");
     }
     let (code, stdout, _) = pseidon(&site, &["plugins", "files"]);
     assert_eq!(code, 0);
-    assert!(stdout.contains(":rollover") && stdout.contains(":follow"), "{stdout}");
+    assert!(
+        stdout.contains(":rollover") && stdout.contains(":follow"),
+        "{stdout}"
+    );
     let (code, _, stderr) = pseidon(&site, &["plugins", "filse"]);
     assert_eq!(code, 2);
     assert!(stderr.contains("did you mean `files`?"), "{stderr}");
@@ -192,7 +279,11 @@ fn a_signal_stops_it_with_everything_delivered() {
         std::thread::sleep(Duration::from_millis(800));
         let began = Instant::now();
         pseidon.stop(20);
-        assert!(began.elapsed() < Duration::from_secs(10), "an orderly stop took {:?}", began.elapsed());
+        assert!(
+            began.elapsed() < Duration::from_secs(10),
+            "an orderly stop took {:?}",
+            began.elapsed()
+        );
         assert_eq!(hidden(&site.path("out")), Vec::<PathBuf>::new());
         let now = count_gapless(&site.path("out"));
         assert!(now > before, "{now} records after {before}");
@@ -208,14 +299,28 @@ fn a_stop_that_is_held_up_ends() {
     let mut redis = Redis::start(&site);
     let open_files = || {
         let hidden = hidden(&site.path("out"));
-        hidden.into_iter().filter(|path| path.extension().is_some_and(|extension| extension == "open")).collect::<BTreeSet<_>>()
+        hidden
+            .into_iter()
+            .filter(|path| {
+                path.extension()
+                    .is_some_and(|extension| extension == "open")
+            })
+            .collect::<BTreeSet<_>>()
     };
     for (grace, signals) in [("2s", 1), ("60s", 2)] {
-        site.write("pipeline.edn", endless(&format!(":state \"{}\" :lease \"1s\" :shutdown-grace \"{grace}\"", redis.url())));
+        site.write(
+            "pipeline.edn",
+            endless(&format!(
+                ":state \"{}\" :lease \"1s\" :shutdown-grace \"{grace}\"",
+                redis.url()
+            )),
+        );
         let left = open_files();
         let mut pseidon = site.run("pipeline.edn");
         // The files that the run before has left do not count.
-        wait_until("it writes", 30, || !open_files().is_subset(&left) && pseidon.is_listening());
+        wait_until("it writes", 30, || {
+            !open_files().is_subset(&left) && pseidon.is_listening()
+        });
         std::thread::sleep(Duration::from_millis(500));
         redis.kill();
         pseidon.terminate();

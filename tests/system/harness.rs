@@ -1,12 +1,18 @@
-//! What the system tests share: a place to work in, the real binary, records to feed it, and the proof at the end.
+//! What the system tests share: a place to work in, the real binary, records to feed it, and the
+//! proof at the end.
 //!
-//! - [`site`]: a test's folder and seed; [`process`]: the binary as a child that can be killed, frozen and woken.
-//! - [`feed`]: records with unique ids, produced to Kafka or appended to log files, before and during a run.
-//! - [`watch`]: looks at the output all the time: what is visible must be complete and must never change.
+//! - [`site`]: a test's folder and seed; [`process`]: the binary as a child that can be killed,
+//!   frozen and woken.
+//! - [`feed`]: records with unique ids, produced to Kafka or appended to log files, before and
+//!   during a run.
+//! - [`watch`]: looks at the output all the time: what is visible must be complete and must never
+//!   change.
 //! - [`pipeline`]: pipeline files for these records.
 //! - [`output`]: reads what was written, and compares it with what was fed.
-//! - [`topics`]: fills topics, and reads them as a consumer of committed records does. [`redis`]: a Redis server of the test's own. [`mysql`]: a table of logs.
-//! - [`servers`]: servers of a test's own, to be killed and cut off. [`held_commit`]: a way to Redis on which a commit is held.
+//! - [`topics`]: fills topics, and reads them as a consumer of committed records does. [`redis`]: a
+//!   Redis server of the test's own. [`mysql`]: a table of logs.
+//! - [`servers`]: servers of a test's own, to be killed and cut off. [`held_commit`]: a way to
+//!   Redis on which a commit is held.
 
 pub(crate) mod feed;
 pub(crate) mod held_commit;
@@ -31,7 +37,10 @@ pub(crate) use site::Site;
 pub(crate) fn wait_until(what: &str, seconds: u64, mut holds: impl FnMut() -> bool) {
     let deadline = Instant::now() + Duration::from_secs(seconds);
     while !holds() {
-        assert!(Instant::now() < deadline, "after {seconds} s still waiting: {what}");
+        assert!(
+            Instant::now() < deadline,
+            "after {seconds} s still waiting: {what}"
+        );
         std::thread::sleep(Duration::from_millis(20));
     }
 }

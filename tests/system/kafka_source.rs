@@ -1,5 +1,5 @@
-//! The Kafka source end to end: a group's offsets as evidence of what was delivered, topics that go, come again or never were, members of
-//! another kind, and records that are not what they seem.
+//! The Kafka source end to end: a group's offsets as evidence of what was delivered, topics that
+//! go, come again or never were, members of another kind, and records that are not what they seem.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -23,7 +23,9 @@ const LONG: &str = ":rollover {:idle \"1h\" :age \"1h\" :size \"1GB\"}";
 const SHORT: &str = ":rollover {:idle \"200ms\"} :check-freq \"50ms\"";
 
 fn numbers(count: usize) -> Vec<String> {
-    (0..count).map(|number| format!("{{\"n\":{number}}}")).collect()
+    (0..count)
+        .map(|number| format!("{{\"n\":{number}}}"))
+        .collect()
 }
 
 /// A pipeline of these topics into a folder for each of them.
@@ -49,7 +51,10 @@ fn the_last_offsets_are_written_when_a_run_ends_by_itself() {
     let topic = site.name.as_str();
     create(topic, &[]);
     produce(topic, 0, numbers(1000));
-    site.write("pipeline.edn", pipeline(&site, &format!("[\"{topic}\"]"), ":until :latest", LONG, ""));
+    site.write(
+        "pipeline.edn",
+        pipeline(&site, &format!("[\"{topic}\"]"), ":until :latest", LONG, ""),
+    );
     site.finish("pipeline.edn", 60);
     assert_eq!(group_offset(topic, topic), Some(1000));
 
@@ -57,7 +62,11 @@ fn the_last_offsets_are_written_when_a_run_ends_by_itself() {
     std::fs::remove_file(state_file(&site)).expect("the state");
     let mut again = site.run("pipeline.edn");
     again.expect_exit(1, 60);
-    assert!(again.log().contains("the state may have been lost") && again.log().contains("offset 1000"), "{}", again.log());
+    assert!(
+        again.log().contains("the state may have been lost") && again.log().contains("offset 1000"),
+        "{}",
+        again.log()
+    );
     assert_eq!(all_lines(&site.path("out")).len(), 1000);
 }
 
@@ -68,8 +77,17 @@ fn the_last_offsets_are_written_when_a_run_is_stopped() {
     create(topic, &[]);
     produce(topic, 0, numbers(100));
     let port = free_port();
-    let text = pipeline(&site, &format!("[\"{topic}\"]"), "", LONG, &format!(":monitor-port {port}"));
-    site.write("pipeline.edn", text.replace(":commit-interval \"200ms\"", ":commit-interval \"1h\""));
+    let text = pipeline(
+        &site,
+        &format!("[\"{topic}\"]"),
+        "",
+        LONG,
+        &format!(":monitor-port {port}"),
+    );
+    site.write(
+        "pipeline.edn",
+        text.replace(":commit-interval \"200ms\"", ":commit-interval \"1h\""),
+    );
     let mut pseidon = site.run("pipeline.edn");
     wait_read(port, 100);
     pseidon.stop(30);
@@ -82,7 +100,9 @@ fn wait_read(port: u16, count: u64) {
     wait_until("records are read", 60, || {
         let (_, page) = get(port, "/metrics").unwrap_or_default();
         let page: serde_json::Value = serde_json::from_str(&page).unwrap_or_default();
-        page["etl-service-thread-metrics"]["count"].as_u64().is_some_and(|read| read >= count)
+        page["etl-service-thread-metrics"]["count"]
+            .as_u64()
+            .is_some_and(|read| read >= count)
     });
 }
 
@@ -105,39 +125,71 @@ fn a_state_that_is_restored_from_an_older_copy_is_noticed() {
     let mut older = site.run("pipeline.edn");
     older.expect_exit(1, 60);
     let log = older.log();
-    for part in ["older copy", "offset 100", "offset 500", "400 records", ":on-missing-state"] {
+    for part in [
+        "older copy",
+        "offset 100",
+        "offset 500",
+        "400 records",
+        ":on-missing-state",
+    ] {
         assert!(log.contains(part), "{part} is missing: {log}");
     }
     assert_eq!(all_lines(&site.path("out")).len(), 500);
     // The user says that the group is right.
     produce(topic, 0, numbers(50));
-    site.write("pipeline.edn", text.replace(source, ":until :latest :on-missing-state :group"));
+    site.write(
+        "pipeline.edn",
+        text.replace(source, ":until :latest :on-missing-state :group"),
+    );
     site.finish("pipeline.edn", 60);
     assert_eq!(all_lines(&site.path("out")).len(), 550);
 }
 
-/// What was read of a topic is committed when the topic is deleted, and the files of other topics are left as they are.
+/// What was read of a topic is committed when the topic is deleted, and the files of other topics
+/// are left as they are.
 #[test]
 fn records_of_a_deleted_topic_are_delivered() {
     let site = Site::new("deleted");
-    let (gone, stays) = (format!("{}-gone", site.name), format!("{}-stays", site.name));
+    let (gone, stays) = (
+        format!("{}-gone", site.name),
+        format!("{}-stays", site.name),
+    );
     create(&gone, &[]);
     create(&stays, &[]);
     let port = free_port();
-    site.write("pipeline.edn", pipeline(&site, &format!("[\"{gone}\" \"{stays}\"]"), "", LONG, &format!(":monitor-port {port}")));
+    site.write(
+        "pipeline.edn",
+        pipeline(
+            &site,
+            &format!("[\"{gone}\" \"{stays}\"]"),
+            "",
+            LONG,
+            &format!(":monitor-port {port}"),
+        ),
+    );
     let mut pseidon = site.run("pipeline.edn");
     produce(&gone, 0, numbers(100));
     produce(&stays, 0, numbers(100));
     wait_read(port, 200);
     assert!(files(&site.path("out")).is_empty());
     delete(&gone);
-    wait_until("what was read of the deleted topic is visible", 60, || all_lines(&site.path("out").join(&gone)).len() == 100);
-    wait_until("the log says it", 60, || pseidon.log().contains("topic was deleted"));
-    assert!(files(&site.path("out").join(&stays)).is_empty(), "the other topic's file stays open");
+    wait_until("what was read of the deleted topic is visible", 60, || {
+        all_lines(&site.path("out").join(&gone)).len() == 100
+    });
+    wait_until("the log says it", 60, || {
+        pseidon.log().contains("topic was deleted")
+    });
+    assert!(
+        files(&site.path("out").join(&stays)).is_empty(),
+        "the other topic's file stays open"
+    );
     produce(&stays, 0, numbers(50));
     pseidon.stop(30);
     let log = pseidon.log();
-    assert!(!log.contains("are discarded") && log.contains("records=100"), "{log}");
+    assert!(
+        !log.contains("are discarded") && log.contains("records=100"),
+        "{log}"
+    );
     assert_eq!(all_lines(&site.path("out").join(&stays)).len(), 150);
     assert_eq!(all_lines(&site.path("out").join(&gone)).len(), 100);
 }
@@ -150,7 +202,16 @@ fn a_topic_that_is_made_again_while_it_is_read_ends_the_run() {
     create(topic, &[]);
     produce(topic, 0, numbers(100));
     let port = free_port();
-    site.write("pipeline.edn", pipeline(&site, &format!("[\"{topic}\"]"), "", LONG, &format!(":monitor-port {port}")));
+    site.write(
+        "pipeline.edn",
+        pipeline(
+            &site,
+            &format!("[\"{topic}\"]"),
+            "",
+            LONG,
+            &format!(":monitor-port {port}"),
+        ),
+    );
     let mut pseidon = site.run("pipeline.edn");
     wait_read(port, 100);
     delete(topic);
@@ -158,36 +219,70 @@ fn a_topic_that_is_made_again_while_it_is_read_ends_the_run() {
     produce(topic, 0, numbers(100));
     pseidon.expect_exit(1, 60);
     let log = pseidon.log();
-    assert!(log.contains("deleted and made again") && log.contains("another name"), "{log}");
+    assert!(
+        log.contains("deleted and made again") && log.contains("another name"),
+        "{log}"
+    );
     assert_eq!(all_lines(&site.path("out")).len(), 100);
 }
 
 #[test]
 fn a_topic_that_does_not_exist_is_a_trouble_and_in_a_finite_run_an_error() {
     let site = Site::new("missing");
-    let (there, missing) = (format!("{}-there", site.name), format!("{}-missing", site.name));
+    let (there, missing) = (
+        format!("{}-there", site.name),
+        format!("{}-missing", site.name),
+    );
     create(&there, &[]);
     produce(&there, 0, numbers(10));
     let port = free_port();
     let topics = format!("[\"{there}\" \"{missing}\"]");
-    site.write("pipeline.edn", pipeline(&site, &topics, "", SHORT, &format!(":monitor-port {port}")));
+    site.write(
+        "pipeline.edn",
+        pipeline(&site, &topics, "", SHORT, &format!(":monitor-port {port}")),
+    );
     let mut pseidon = site.run("pipeline.edn");
     wait_until("/health says it", 60, || {
-        get(port, "/health").is_some_and(|(status, text)| status == 503 && text.contains("there is no topic") && text.contains(&missing))
+        get(port, "/health").is_some_and(|(status, text)| {
+            status == 503 && text.contains("there is no topic") && text.contains(&missing)
+        })
     });
-    wait_until("the other one is read", 60, || all_lines(&site.path("out")).len() == 10);
+    wait_until("the other one is read", 60, || {
+        all_lines(&site.path("out")).len() == 10
+    });
     create(&missing, &[]);
     produce(&missing, 0, numbers(5));
-    wait_until("it is read when it is there", 60, || all_lines(&site.path("out")).len() == 15);
-    wait_until("all is well", 60, || get(port, "/health").is_some_and(|(status, _)| status == 200));
+    wait_until("it is read when it is there", 60, || {
+        all_lines(&site.path("out")).len() == 15
+    });
+    wait_until("all is well", 60, || {
+        get(port, "/health").is_some_and(|(status, _)| status == 200)
+    });
     pseidon.stop(30);
 
-    site.write("finite.edn", pipeline(&site, &topics.replace("-missing", "-misspelled"), ":until :latest", LONG, ""));
+    site.write(
+        "finite.edn",
+        pipeline(
+            &site,
+            &topics.replace("-missing", "-misspelled"),
+            ":until :latest",
+            LONG,
+            "",
+        ),
+    );
     produce(&there, 0, numbers(10));
     let mut finite = site.run("finite.edn");
     finite.expect_exit(1, 60);
-    assert!(finite.log().contains("there has been no topic") && finite.log().contains("-misspelled"), "{}", finite.log());
-    assert_eq!(all_lines(&site.path("out")).len(), 25, "what there is was delivered");
+    assert!(
+        finite.log().contains("there has been no topic") && finite.log().contains("-misspelled"),
+        "{}",
+        finite.log()
+    );
+    assert_eq!(
+        all_lines(&site.path("out")).len(),
+        25,
+        "what there is was delivered"
+    );
 }
 
 #[test]
@@ -205,19 +300,39 @@ fn a_group_with_members_of_another_kind_is_named() {
     other.subscribe(&[topic]).expect("a subscription");
     wait_until("the other consumer has the partition", 60, || {
         let _ = other.poll(Duration::from_millis(100));
-        other.assignment().is_ok_and(|assignment| assignment.count() > 0)
+        other
+            .assignment()
+            .is_ok_and(|assignment| assignment.count() > 0)
     });
     let port = free_port();
-    site.write("pipeline.edn", pipeline(&site, &format!("[\"{topic}\"]"), "", SHORT, &format!(":monitor-port {port}")));
+    site.write(
+        "pipeline.edn",
+        pipeline(
+            &site,
+            &format!("[\"{topic}\"]"),
+            "",
+            SHORT,
+            &format!(":monitor-port {port}"),
+        ),
+    );
     let mut pseidon = site.run("pipeline.edn");
     wait_until("/health says it", 60, || {
         let _ = other.poll(Duration::from_millis(10));
-        get(port, "/health").is_some_and(|(status, text)| status == 503 && text.contains("set another :group"))
+        get(port, "/health")
+            .is_some_and(|(status, text)| status == 503 && text.contains("set another :group"))
     });
-    assert!(pseidon.log().contains("stop the other consumers"), "{}", pseidon.log());
+    assert!(
+        pseidon.log().contains("stop the other consumers"),
+        "{}",
+        pseidon.log()
+    );
     drop(other);
-    wait_until("it reads when the other is gone", 60, || all_lines(&site.path("out")).len() == 10);
-    wait_until("all is well", 60, || get(port, "/health").is_some_and(|(status, _)| status == 200));
+    wait_until("it reads when the other is gone", 60, || {
+        all_lines(&site.path("out")).len() == 10
+    });
+    wait_until("all is well", 60, || {
+        get(port, "/health").is_some_and(|(status, _)| status == 200)
+    });
     pseidon.stop(30);
 }
 
@@ -225,9 +340,14 @@ fn a_group_with_members_of_another_kind_is_named() {
 fn plain_text_to_a_tls_listener_is_named() {
     let site = Site::new("plain");
     let text = pipeline(&site, "[\"any\"]", "", SHORT, "");
-    site.write("pipeline.edn", text.replace(&brokers(), &server("PSEIDON_TEST_KAFKA_SECURE")));
+    site.write(
+        "pipeline.edn",
+        text.replace(&brokers(), &server("PSEIDON_TEST_KAFKA_SECURE")),
+    );
     let mut pseidon = site.run("pipeline.edn");
-    wait_until("the log says it", 60, || pseidon.log().contains("say :tls {} if it expects TLS"));
+    wait_until("the log says it", 60, || {
+        pseidon.log().contains("say :tls {} if it expects TLS")
+    });
     pseidon.stop(30);
 }
 
@@ -237,23 +357,51 @@ fn headers_that_are_not_text_are_bad_records() {
     let site = Site::new("headers");
     let topic = site.name.as_str();
     create(topic, &[]);
-    let producer: BaseProducer = ClientConfig::new().set("bootstrap.servers", brokers()).create().expect("a producer");
+    let producer: BaseProducer = ClientConfig::new()
+        .set("bootstrap.servers", brokers())
+        .create()
+        .expect("a producer");
     for value in [&b"good"[..], b"\xff\xfe"] {
-        let headers = OwnedHeaders::new().insert(Header { key: "bin", value: Some(value) });
-        let record = BaseRecord::<(), str>::to(topic).partition(0).payload("{\"n\":1}").headers(headers);
-        producer.send(record).map_err(|(error, _)| error).expect("a record");
+        let headers = OwnedHeaders::new().insert(Header {
+            key: "bin",
+            value: Some(value),
+        });
+        let record = BaseRecord::<(), str>::to(topic)
+            .partition(0)
+            .payload("{\"n\":1}")
+            .headers(headers);
+        producer
+            .send(record)
+            .map_err(|(error, _)| error)
+            .expect("a record");
     }
-    producer.flush(Duration::from_secs(30)).expect("the broker takes them");
+    producer
+        .flush(Duration::from_secs(30))
+        .expect("the broker takes them");
     let text = pipeline(&site, &format!("[\"{topic}\"]"), ":until :latest", LONG, "");
-    site.write("pipeline.edn", text.replace("(-> in out)", "(-> in (select \"n, @headers.bin as bin\") out)"));
+    site.write(
+        "pipeline.edn",
+        text.replace(
+            "(-> in out)",
+            "(-> in (select \"n, @headers.bin as bin\") out)",
+        ),
+    );
     site.finish("pipeline.edn", 60);
-    assert_eq!(all_lines(&site.path("out").join(topic)), ["{\"n\":1,\"bin\":\"good\"}"]);
+    assert_eq!(
+        all_lines(&site.path("out").join(topic)),
+        ["{\"n\":1,\"bin\":\"good\"}"]
+    );
     let quarantined = all_lines(&site.path("quarantine"));
-    assert!(quarantined.len() == 1 && quarantined[0].contains("the header `bin` is not UTF-8 text"), "{quarantined:?}");
+    assert!(
+        quarantined.len() == 1 && quarantined[0].contains("the header `bin` is not UTF-8 text"),
+        "{quarantined:?}"
+    );
 
     // Where no header is used, none is looked at.
-    let unused =
-        text.replace("out/{@topic}", "unused/{@topic}").replace(&format!(":name \"{topic}\""), &format!(":name \"{topic}-unused\""));
+    let unused = text.replace("out/{@topic}", "unused/{@topic}").replace(
+        &format!(":name \"{topic}\""),
+        &format!(":name \"{topic}-unused\""),
+    );
     site.write("unused.edn", unused);
     site.finish("unused.edn", 60);
     assert_eq!(all_lines(&site.path("unused")).len(), 2);
@@ -268,9 +416,14 @@ fn a_pattern_reads_no_internal_topics() {
     let pattern = format!("#r\"(__consumer_offsets|{topic})\"");
     // The first name in it would be a wish for them.
     let wished = pipeline(&site, &pattern, "", SHORT, "");
-    site.write("pipeline.edn", wished.replace("(__consumer_offsets|", "(.*_offsets|"));
+    site.write(
+        "pipeline.edn",
+        wished.replace("(__consumer_offsets|", "(.*_offsets|"),
+    );
     let mut pseidon = site.run("pipeline.edn");
-    wait_until("the topic is read", 60, || all_lines(&site.path("out").join(topic)).len() == 10);
+    wait_until("the topic is read", 60, || {
+        all_lines(&site.path("out").join(topic)).len() == 10
+    });
     pseidon.stop(30);
     assert!(!site.path("out/__consumer_offsets").exists());
 }
@@ -280,29 +433,65 @@ fn a_pattern_reads_no_internal_topics() {
 fn a_logs_topic_that_goes_or_never_was_concerns_that_log_alone() {
     let site = Site::new("logs-topics");
     let table = LogTable::new(&site);
-    let (gone, stays) = (format!("{}-gone", site.name), format!("{}-stays", site.name));
+    let (gone, stays) = (
+        format!("{}-gone", site.name),
+        format!("{}-stays", site.name),
+    );
     let port = free_port();
-    let template = Template { brokers: &brokers(), redis: None, port: Some(port), more: "" }.text(&site, &table);
-    site.write("pipeline.edn", template.replace(":records 2000 :idle \"500ms\"", ":records 2000 :idle \"1h\" :age \"1h\""));
+    let template = Template {
+        brokers: &brokers(),
+        redis: None,
+        port: Some(port),
+        more: "",
+    }
+    .text(&site, &table);
+    site.write(
+        "pipeline.edn",
+        template.replace(
+            ":records 2000 :idle \"500ms\"",
+            ":records 2000 :idle \"1h\" :age \"1h\"",
+        ),
+    );
     let line = |number: usize| format!("1700000000000\t{number}\tmore of it");
     for topic in [&gone, &stays] {
         create(topic, &[]);
         produce(topic, 0, (0..50).map(line));
         table.set(topic, FORMATS[0], "txt");
     }
-    let missing: Vec<String> = (0..20).map(|number| format!("{}-missing-{number}", site.name)).collect();
-    missing.iter().for_each(|topic| table.set(topic, FORMATS[0], "txt"));
+    let missing: Vec<String> = (0..20)
+        .map(|number| format!("{}-missing-{number}", site.name))
+        .collect();
+    missing
+        .iter()
+        .for_each(|topic| table.set(topic, FORMATS[0], "txt"));
     let mut pseidon = site.run("pipeline.edn");
     wait_read(port, 100);
-    wait_until("the missing ones are told", 60, || pseidon.log().contains("topics do not exist"));
+    wait_until("the missing ones are told", 60, || {
+        pseidon.log().contains("topics do not exist")
+    });
     delete(&gone);
-    wait_until("what was read of the deleted topic is visible", 60, || found(&site, &gone).len() == 50);
-    wait_until("the log says it", 60, || pseidon.log().contains("topic was deleted"));
-    assert!(found(&site, &stays).is_empty(), "the other log's file stays open");
+    wait_until("what was read of the deleted topic is visible", 60, || {
+        found(&site, &gone).len() == 50
+    });
+    wait_until("the log says it", 60, || {
+        pseidon.log().contains("topic was deleted")
+    });
+    assert!(
+        found(&site, &stays).is_empty(),
+        "the other log's file stays open"
+    );
     pseidon.stop(60);
     assert_eq!(found(&site, &stays).len(), 50);
     let log = pseidon.log();
     assert!(!log.contains("are discarded"), "{log}");
-    let lines = log.lines().filter(|line| missing.iter().any(|topic| line.contains(topic.as_str())) && line.contains("WARN")).count();
-    assert!(lines <= 2, "{lines} lines for topics that do not exist: {log}");
+    let lines = log
+        .lines()
+        .filter(|line| {
+            missing.iter().any(|topic| line.contains(topic.as_str())) && line.contains("WARN")
+        })
+        .count();
+    assert!(
+        lines <= 2,
+        "{lines} lines for topics that do not exist: {log}"
+    );
 }

@@ -1,4 +1,5 @@
-//! Hundreds of logs in one process: what they take of it while nothing happens, and that they all wake up.
+//! Hundreds of logs in one process: what they take of it while nothing happens, and that they all
+//! wake up.
 
 use std::collections::BTreeMap;
 use std::time::Instant;
@@ -14,13 +15,17 @@ const MEMORY: u64 = 64 << 20;
 /// How many threads of each name there are.
 fn by_name(threads: &[String]) -> BTreeMap<&str, usize> {
     let mut counts = BTreeMap::new();
-    threads.iter().for_each(|name| *counts.entry(name.as_str()).or_insert(0) += 1);
+    threads
+        .iter()
+        .for_each(|name| *counts.entry(name.as_str()).or_insert(0) += 1);
     counts
 }
 
 fn all_are_read(site: &Site, topics: &Topics, pseidon: &mut Pseidon) {
     for (name, sent) in topics.names.iter().zip(&topics.sent) {
-        wait_until(&format!("{name} is read"), 300, || is_complete(site, name, *sent) || !pseidon.is_running());
+        wait_until(&format!("{name} is read"), 300, || {
+            is_complete(site, name, *sent) || !pseidon.is_running()
+        });
     }
     assert!(pseidon.is_running());
 }
@@ -34,23 +39,40 @@ fn idle_logs_take_few_threads_and_little_memory() {
     let mut topics = Topics::new(&site, count);
     site.write("pipeline.edn", template(&site, &table, ""));
     topics.send_all(4);
-    topics.names.iter().for_each(|name| table.set(name, FORMATS[0], "gzip"));
+    topics
+        .names
+        .iter()
+        .for_each(|name| table.set(name, FORMATS[0], "gzip"));
     let began = Instant::now();
     let mut pseidon = site.run("pipeline.edn");
     all_are_read(&site, &topics, &mut pseidon);
     println!("{count} logs were read after {:.1?}", began.elapsed());
     // Threads that were needed at the start leave.
-    wait_until("the threads are few", 60, || pseidon.threads().len() < THREADS || !pseidon.is_running());
+    wait_until("the threads are few", 60, || {
+        pseidon.threads().len() < THREADS || !pseidon.is_running()
+    });
     let threads = pseidon.threads();
     let memory = pseidon.memory().expect("it runs");
     println!("{} threads: {:?}", threads.len(), by_name(&threads));
-    println!("{} MB resident, {} MB at most", memory.now >> 20, memory.peak >> 20);
+    println!(
+        "{} MB resident, {} MB at most",
+        memory.now >> 20,
+        memory.peak >> 20
+    );
     // Each of them wakes up, and again.
     for _ in 0..2 {
         topics.send_all(4);
         all_are_read(&site, &topics, &mut pseidon);
     }
     pseidon.stop(120);
-    topics.names.iter().zip(&topics.sent).for_each(|(name, sent)| check_topic(&site, name, *sent));
-    assert!(memory.peak < MEMORY * count.div_ceil(200) as u64, "{} MB were resident", memory.peak >> 20);
+    topics
+        .names
+        .iter()
+        .zip(&topics.sent)
+        .for_each(|(name, sent)| check_topic(&site, name, *sent));
+    assert!(
+        memory.peak < MEMORY * count.div_ceil(200) as u64,
+        "{} MB were resident",
+        memory.peak >> 20
+    );
 }

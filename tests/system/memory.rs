@@ -1,4 +1,5 @@
-//! Resident memory: pipelines that make much of little stay within `:memory` and a constant, and finish.
+//! Resident memory: pipelines that make much of little stay within `:memory` and a constant, and
+//! finish.
 
 use std::fs;
 
@@ -19,12 +20,22 @@ fn stays_small(pseidon: &mut Pseidon, seconds: u64, mut is_done: impl FnMut() ->
     });
     println!("peak: {} MB", most >> 20);
     assert!(most > 0, "its memory was never seen");
-    assert!(most < MEMORY + IN_ADDITION, "{} MB are resident; :memory is {} MB\n{}", most >> 20, MEMORY >> 20, pseidon.log());
+    assert!(
+        most < MEMORY + IN_ADDITION,
+        "{} MB are resident; :memory is {} MB\n{}",
+        most >> 20,
+        MEMORY >> 20,
+        pseidon.log()
+    );
 }
 
 fn pipeline(record: &str, count: u64, step: &str, sink: &str) -> String {
     let steps = if step.is_empty() { "" } else { "step" };
-    let step = if step.is_empty() { String::new() } else { format!("step {step}") };
+    let step = if step.is_empty() {
+        String::new()
+    } else {
+        format!("step {step}")
+    };
     format!(
         r#"{{:name "hostile" :settings {{:memory "32MB"}}
             src (generate {{:record {{{record}}} :count {count}}})
@@ -39,11 +50,23 @@ fn pipeline(record: &str, count: u64, step: &str, sink: &str) -> String {
 fn wide_rows_and_zstd_19() {
     let site = Site::new("wide-rows");
     let sink = r#":path "out" :codec :json :compression :zstd :level 19"#;
-    site.write("pipeline.edn", pipeline(r#":n "n" :u "'u' || (h % 100)""#, 60_000, r#"(select "n, repeat('x', 5000) as w")"#, sink));
+    site.write(
+        "pipeline.edn",
+        pipeline(
+            r#":n "n" :u "'u' || (h % 100)""#,
+            60_000,
+            r#"(select "n, repeat('x', 5000) as w")"#,
+            sink,
+        ),
+    );
     let mut pseidon = site.run("pipeline.edn");
     stays_small(&mut pseidon, 240, || false);
     pseidon.expect_exit(0, 60);
-    assert!(pseidon.log().contains("records_out=60000"), "{}", pseidon.log());
+    assert!(
+        pseidon.log().contains("records_out=60000"),
+        "{}",
+        pseidon.log()
+    );
 }
 
 /// Together the texts of a batch pass what a column can hold: 2 GiB. Each alone is ordinary.
@@ -52,13 +75,22 @@ fn a_batch_that_no_column_can_hold_goes_in_parts() {
     let site = Site::new("in-parts");
     let sink = r#":path "out" :codec :json"#;
     let step = r#"(select "n, octet_length(repeat(u, 100000)) as bytes")"#;
-    site.write("pipeline.edn", pipeline(r#":n "n" :u "'u' || (10 + h % 90)""#, 12_000, step, sink));
+    site.write(
+        "pipeline.edn",
+        pipeline(r#":n "n" :u "'u' || (10 + h % 90)""#, 12_000, step, sink),
+    );
     let mut pseidon = site.run("pipeline.edn");
     stays_small(&mut pseidon, 240, || false);
     pseidon.expect_exit(0, 60);
     let lines = all_lines(&site.path("out"));
     assert_eq!(lines.len(), 12_000);
-    assert!(lines.iter().all(|line| line.ends_with(r#","bytes":300000}"#)), "{:?}", lines.first());
+    assert!(
+        lines
+            .iter()
+            .all(|line| line.ends_with(r#","bytes":300000}"#)),
+        "{:?}",
+        lines.first()
+    );
 }
 
 /// One record asks for what none may have. It goes to the quarantine, and the others their way.
@@ -67,25 +99,46 @@ fn a_record_that_would_be_too_large_is_bad() {
     let site = Site::new("too-large");
     let record = r#":n "n" :u "case when n % 1000 = 7 then repeat('y', 100) else 'y' end""#;
     let step = r#"(select "n, octet_length(repeat(u, 1000000)) as bytes")"#;
-    site.write("pipeline.edn", pipeline(record, 2000, step, r#":path "out/good" :codec :json"#));
+    site.write(
+        "pipeline.edn",
+        pipeline(record, 2000, step, r#":path "out/good" :codec :json"#),
+    );
     let mut pseidon = site.run("pipeline.edn");
     stays_small(&mut pseidon, 240, || false);
     pseidon.expect_exit(0, 60);
     assert_eq!(all_lines(&site.path("out/good")).len(), 1998);
-    let bad: Vec<serde_json::Value> =
-        all_lines(&site.path("out/quarantine")).iter().map(|line| serde_json::from_str(line).expect("json")).collect();
-    let mut positions: Vec<u64> = bad.iter().filter_map(|record| record["position"].as_u64()).collect();
+    let bad: Vec<serde_json::Value> = all_lines(&site.path("out/quarantine"))
+        .iter()
+        .map(|line| serde_json::from_str(line).expect("json"))
+        .collect();
+    let mut positions: Vec<u64> = bad
+        .iter()
+        .filter_map(|record| record["position"].as_u64())
+        .collect();
     positions.sort_unstable();
     assert_eq!(positions, [7, 1007]);
-    assert!(bad.iter().all(|record| record["reason"].as_str().is_some_and(|reason| reason.contains("repeat would make 100000000 bytes"))));
+    assert!(bad.iter().all(|record| {
+        record["reason"]
+            .as_str()
+            .is_some_and(|reason| reason.contains("repeat would make 100000000 bytes"))
+    }));
 }
 
 /// Each file has a compressor for each of its columns.
 #[test]
 fn parquet_in_300_buckets_and_zstd_19() {
     let site = Site::new("buckets");
-    let sink = r#":path "out/{b}" :codec :parquet :compression :zstd :level 19 :max-open-files 400"#;
-    site.write("pipeline.edn", pipeline(r#":n "n" :b "h % 300" :t "repeat('y', 200)" :r "r""#, 60_000, "", sink));
+    let sink =
+        r#":path "out/{b}" :codec :parquet :compression :zstd :level 19 :max-open-files 400"#;
+    site.write(
+        "pipeline.edn",
+        pipeline(
+            r#":n "n" :b "h % 300" :t "repeat('y', 200)" :r "r""#,
+            60_000,
+            "",
+            sink,
+        ),
+    );
     let mut pseidon = site.run("pipeline.edn");
     stays_small(&mut pseidon, 240, || false);
     pseidon.expect_exit(0, 60);
@@ -97,12 +150,22 @@ fn parquet_in_300_buckets_and_zstd_19() {
 fn a_sink_that_is_blocked() {
     let site = Site::new("blocked-sink");
     let sink = r#":path "out/{n % 3}" :codec :json :rollover {:size "1MB"}"#;
-    let text = pipeline(r#":n "n" :u "'u' || (h % 100)""#, 100_000_000, r#"(select "n, repeat('x', 2000) as w")"#, sink);
+    let text = pipeline(
+        r#":n "n" :u "'u' || (h % 100)""#,
+        100_000_000,
+        r#"(select "n, repeat('x', 2000) as w")"#,
+        sink,
+    );
     site.write("pipeline.edn", text);
     let mut pseidon = site.run("pipeline.edn");
-    wait_until("files are written", 60, || ["0", "1", "2"].iter().all(|bucket| !files(&site.path("out").join(bucket)).is_empty()));
+    wait_until("files are written", 60, || {
+        ["0", "1", "2"]
+            .iter()
+            .all(|bucket| !files(&site.path("out").join(bucket)).is_empty())
+    });
     for bucket in ["0", "1", "2"] {
-        fs::rename(site.path("out").join(bucket), site.path(bucket)).expect("the folder can be moved");
+        fs::rename(site.path("out").join(bucket), site.path(bucket))
+            .expect("the folder can be moved");
         site.write(&format!("out/{bucket}"), "in the way");
     }
     // The budget has to be full for a while before anything can go wrong.
@@ -139,5 +202,11 @@ fn big_keys() {
     pseidon.expect_exit(0, 60);
     let lines = all_lines(&site.path("out"));
     assert_eq!(lines.len(), 1500);
-    assert!(lines.iter().all(|line| line.ends_with(r#","bytes":200000}"#)), "{:?}", lines.first());
+    assert!(
+        lines
+            .iter()
+            .all(|line| line.ends_with(r#","bytes":200000}"#)),
+        "{:?}",
+        lines.first()
+    );
 }

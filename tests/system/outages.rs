@@ -24,7 +24,9 @@ fn counted(settings: &str, base: &str) -> String {
 
 fn goes_on(site: &Site, folder: &str, pseidon: &mut Pseidon) {
     let before = files(&site.path(folder)).len();
-    wait_until("more files become visible", 60, || files(&site.path(folder)).len() > before + 5 || !pseidon.is_running());
+    wait_until("more files become visible", 60, || {
+        files(&site.path(folder)).len() > before + 5 || !pseidon.is_running()
+    });
     assert!(pseidon.is_running());
 }
 
@@ -32,10 +34,15 @@ fn goes_on(site: &Site, folder: &str, pseidon: &mut Pseidon) {
 fn redis_goes_and_comes_back() {
     let site = Site::new("redis-down");
     let mut redis = Redis::down();
-    site.write("pipeline.edn", counted(&state_in(&site, &redis.url()), "out"));
+    site.write(
+        "pipeline.edn",
+        counted(&state_in(&site, &redis.url()), "out"),
+    );
     let watcher = Watcher::start(&[site.path("out")]);
     let mut pseidon = site.run("pipeline.edn");
-    wait_until("it says that the store is away", 20, || pseidon.log().contains("state store"));
+    wait_until("it says that the store is away", 20, || {
+        pseidon.log().contains("state store")
+    });
     std::thread::sleep(Duration::from_millis(500));
     assert!(pseidon.is_running(), "it waits for the store");
     redis.up(&site);
@@ -52,7 +59,8 @@ fn redis_goes_and_comes_back() {
     count_gapless(&site.path("out"));
 }
 
-/// A sink `kafka` whose broker is gone waits for up to a minute in one call, without a word before. Both sinks have the same writer thread.
+/// A sink `kafka` whose broker is gone waits for up to a minute in one call, without a word before.
+/// Both sinks have the same writer thread.
 #[test]
 fn a_sink_that_hangs_keeps_no_other_from_writing() {
     let site = Site::new("hanging-sink");
@@ -73,12 +81,17 @@ fn a_sink_that_hangs_keeps_no_other_from_writing() {
     for _ in 0..5 {
         goes_on(&site, "out", &mut pseidon);
     }
-    assert_eq!(pseidon.log().matches("starting").count(), before, "it still hangs in the same attempt");
+    assert_eq!(
+        pseidon.log().matches("starting").count(),
+        before,
+        "it still hangs in the same attempt"
+    );
     pseidon.kill();
 }
 
-/// A partition's log is replaced by an older one of the same topic, which then grows past the position in the state: what an election of a
-/// leader that was not in sync does. Its other records are not taken for those that were read.
+/// A partition's log is replaced by an older one of the same topic, which then grows past the
+/// position in the state: what an election of a leader that was not in sync does. Its other records
+/// are not taken for those that were read.
 #[test]
 fn a_log_that_was_truncated_between_two_runs_is_noticed() {
     let site = Site::new("truncated-log");
@@ -86,19 +99,41 @@ fn a_log_that_was_truncated_between_two_runs_is_noticed() {
     let brokers = servers.address("PSEIDON_TEST_KAFKA");
     let produce = |value: &str, count: &str| {
         let mut command = site.pseidon();
-        command.args(["produce", "--brokers", &brokers, "--topic", "clicks", "-n", count, "--value", value]);
+        command.args([
+            "produce",
+            "--brokers",
+            &brokers,
+            "--topic",
+            "clicks",
+            "-n",
+            count,
+            "--value",
+            value,
+        ]);
         assert!(command.status().expect("it runs").success());
     };
     let (data, older) = (servers.path("kafka/data"), site.path("older"));
     let partitions = |of: &Path| {
-        let entries = fs::read_dir(of).expect("a folder").map(|entry| entry.expect("an entry").path());
-        entries.filter(|path| path.file_name().is_some_and(|name| name.to_string_lossy().starts_with("clicks-"))).collect::<Vec<_>>()
+        let entries = fs::read_dir(of)
+            .expect("a folder")
+            .map(|entry| entry.expect("an entry").path());
+        entries
+            .filter(|path| {
+                path.file_name()
+                    .is_some_and(|name| name.to_string_lossy().starts_with("clicks-"))
+            })
+            .collect::<Vec<_>>()
     };
     let copy = |from: &Path, to: &Path| {
         for partition in partitions(from) {
             let name = partition.file_name().expect("a name");
             let _ = fs::remove_dir_all(to.join(name));
-            let status = Command::new("cp").arg("-a").arg(&partition).arg(to.join(name)).status().expect("cp");
+            let status = Command::new("cp")
+                .arg("-a")
+                .arg(&partition)
+                .arg(to.join(name))
+                .status()
+                .expect("cp");
             assert!(status.success());
         }
     };
@@ -128,20 +163,29 @@ fn a_log_that_was_truncated_between_two_runs_is_noticed() {
     produce("'other'", "4000");
     let mut again = site.run("pipeline.edn");
     again.expect_exit(1, 60);
-    assert!(again.log().contains("its log was truncated"), "{}", again.log());
+    assert!(
+        again.log().contains("its log was truncated"),
+        "{}",
+        again.log()
+    );
     let was_read = (0..4).filter(|partition| !read[*partition].is_empty());
     was_read.for_each(|partition| assert_eq!(of_partition(partition), read[partition]));
 }
 
-/// The output's directory goes and comes back with what was in it, as a disk does that is unmounted, while nothing can be written in its place; and
-/// between it is there and may not be written.
+/// The output's directory goes and comes back with what was in it, as a disk does that is
+/// unmounted, while nothing can be written in its place; and between it is there and may not be
+/// written.
 #[test]
 fn a_directory_goes_and_comes_back() {
     let site = Site::new("vanished");
     site.write("place/disk/kept", "");
     site.write("pipeline.edn", counted("", "place/disk/out"));
-    let mode = |name: &str, mode: u32| fs::set_permissions(site.path(name), fs::Permissions::from_mode(mode)).expect("permissions");
-    ["", "place", "place/disk"].iter().for_each(|name| mode(name, 0o777));
+    let mode = |name: &str, mode: u32| {
+        fs::set_permissions(site.path(name), fs::Permissions::from_mode(mode)).expect("permissions")
+    };
+    ["", "place", "place/disk"]
+        .iter()
+        .for_each(|name| mode(name, 0o777));
     let mut pseidon = site.start(without_privileges(site.command("pipeline.edn")));
     let out = "place/disk/out";
     for round in 0..4 {
@@ -149,22 +193,34 @@ fn a_directory_goes_and_comes_back() {
         let said = trouble(&pseidon);
         let permission_only = round % 2 == 1;
         if permission_only {
-            fs::set_permissions(site.path(out), fs::Permissions::from_mode(0o555)).expect("permissions");
-            hidden(&site.path(out)).iter().filter(|path| path.is_dir()).for_each(|path| {
-                fs::set_permissions(path, fs::Permissions::from_mode(0o555)).expect("permissions");
-            });
+            fs::set_permissions(site.path(out), fs::Permissions::from_mode(0o555))
+                .expect("permissions");
+            hidden(&site.path(out))
+                .iter()
+                .filter(|path| path.is_dir())
+                .for_each(|path| {
+                    fs::set_permissions(path, fs::Permissions::from_mode(0o555))
+                        .expect("permissions");
+                });
         } else {
             mode("place", 0o555);
             fs::rename(site.path("place/disk"), site.path("away")).expect("renamed");
         }
-        wait_until("it says so", 30, || trouble(&pseidon) > said || !pseidon.is_running());
+        wait_until("it says so", 30, || {
+            trouble(&pseidon) > said || !pseidon.is_running()
+        });
         std::thread::sleep(site.random.millis(100..1500));
         assert!(pseidon.is_running(), "it tries again");
         if permission_only {
-            hidden(&site.path(out)).iter().filter(|path| path.is_dir()).for_each(|path| {
-                fs::set_permissions(path, fs::Permissions::from_mode(0o777)).expect("permissions");
-            });
-            fs::set_permissions(site.path(out), fs::Permissions::from_mode(0o777)).expect("permissions");
+            hidden(&site.path(out))
+                .iter()
+                .filter(|path| path.is_dir())
+                .for_each(|path| {
+                    fs::set_permissions(path, fs::Permissions::from_mode(0o777))
+                        .expect("permissions");
+                });
+            fs::set_permissions(site.path(out), fs::Permissions::from_mode(0o777))
+                .expect("permissions");
         } else {
             fs::rename(site.path("away"), site.path("place/disk")).expect("renamed");
             mode("place", 0o777);
@@ -176,25 +232,32 @@ fn a_directory_goes_and_comes_back() {
     count_gapless(&site.path(out));
 }
 
-/// Permissions mean nothing to root, so a test that takes them away has to run the binary as somebody else.
+/// Permissions mean nothing to root, so a test that takes them away has to run the binary as
+/// somebody else.
 fn without_privileges(command: Command) -> Command {
     if !rustix::process::geteuid().is_root() {
         return command;
     }
     let mut wrapped = Command::new("setpriv");
-    wrapped.args(["--reuid=65534", "--regid=65534", "--clear-groups", "--"]).arg(command.get_program()).args(command.get_args());
+    wrapped
+        .args(["--reuid=65534", "--regid=65534", "--clear-groups", "--"])
+        .arg(command.get_program())
+        .args(command.get_args());
     if let Some(folder) = command.get_current_dir() {
         wrapped.current_dir(folder);
     }
     wrapped
 }
 
-/// Somebody removes everything of ours that nobody can see. Files open for two seconds, so just after some became visible, nothing waits between
-/// its commit and its name.
+/// Somebody removes everything of ours that nobody can see. Files open for two seconds, so just
+/// after some became visible, nothing waits between its commit and its name.
 #[test]
 fn hidden_files_that_are_removed_are_written_again() {
     let site = Site::new("removed");
-    site.write("pipeline.edn", counted("", "out").replace(":size \"40KB\" :idle \"300ms\"", ":age \"2s\""));
+    site.write(
+        "pipeline.edn",
+        counted("", "out").replace(":size \"40KB\" :idle \"300ms\"", ":age \"2s\""),
+    );
     let watcher = Watcher::start(&[site.path("out")]);
     let mut pseidon = site.run("pipeline.edn");
     for _ in 0..4 {
@@ -202,7 +265,11 @@ fn hidden_files_that_are_removed_are_written_again() {
         watcher.wait_for(before + 1, 60);
         std::thread::sleep(Duration::from_millis(700));
         for path in hidden(&site.path("out")) {
-            let _ = if path.is_dir() { fs::remove_dir_all(&path) } else { fs::remove_file(&path) };
+            let _ = if path.is_dir() {
+                fs::remove_dir_all(&path)
+            } else {
+                fs::remove_file(&path)
+            };
         }
     }
     goes_on(&site, "out", &mut pseidon);
@@ -223,19 +290,35 @@ fn trouble(pseidon: &Pseidon) -> usize {
 fn writes_that_fail_are_tried_again() {
     let site = Site::new("limit");
     let redis = Redis::start(&site);
-    site.write("pipeline.edn", counted(&state_in(&site, &redis.url()), "out"));
+    site.write(
+        "pipeline.edn",
+        counted(&state_in(&site, &redis.url()), "out"),
+    );
     let watcher = Watcher::start(&[site.path("out")]);
     let mut command = Command::new("sh");
     // Without the signal, such a write gives an error.
-    command.args(["-c", "trap '' XFSZ; ulimit -S -f 16; exec \"$0\" run pipeline.edn 2>log", env!("CARGO_BIN_EXE_pseidon")]);
+    command.args([
+        "-c",
+        "trap '' XFSZ; ulimit -S -f 16; exec \"$0\" run pipeline.edn 2>log",
+        env!("CARGO_BIN_EXE_pseidon"),
+    ]);
     command.current_dir(site.path(""));
     let mut pseidon = site.start(command);
     let log = || fs::read_to_string(site.path("log")).unwrap_or_default();
-    wait_until("it says that it cannot write", 30, || log().contains("WARN") || !pseidon.is_running());
+    wait_until("it says that it cannot write", 30, || {
+        log().contains("WARN") || !pseidon.is_running()
+    });
     std::thread::sleep(Duration::from_secs(2));
     assert!(pseidon.is_running(), "it tries again: {}", log());
-    assert_eq!(files(&site.path("out")), Vec::<PathBuf>::new(), "nothing could be written");
-    let lifted = Command::new("prlimit").args(["--pid", &pseidon.id().to_string(), "--fsize=unlimited:"]).status().expect("prlimit");
+    assert_eq!(
+        files(&site.path("out")),
+        Vec::<PathBuf>::new(),
+        "nothing could be written"
+    );
+    let lifted = Command::new("prlimit")
+        .args(["--pid", &pseidon.id().to_string(), "--fsize=unlimited:"])
+        .status()
+        .expect("prlimit");
     assert!(lifted.success());
     goes_on(&site, "out", &mut pseidon);
     pseidon.stop(40);
@@ -244,7 +327,8 @@ fn writes_that_fail_are_tried_again() {
     count_gapless(&site.path("out"));
 }
 
-/// A small file system of the test's own, in a namespace that its processes live in. It is gone with them.
+/// A small file system of the test's own, in a namespace that its processes live in. It is gone
+/// with them.
 pub(crate) struct SmallDisk {
     holder: Child,
     folder: PathBuf,
@@ -254,7 +338,8 @@ impl SmallDisk {
     pub(crate) fn mount(site: &Site) -> SmallDisk {
         let folder = site.path("disk");
         fs::create_dir(&folder).expect("a folder");
-        let script = "mount -t tmpfs -o size=8m small \"$0\" && touch \"$0/mounted\" && exec sleep infinity";
+        let script =
+            "mount -t tmpfs -o size=8m small \"$0\" && touch \"$0/mounted\" && exec sleep infinity";
         let holder = Command::new("unshare")
             .args(["--map-root-user", "--mount", "sh", "-c", script])
             .arg(&folder)
@@ -264,7 +349,10 @@ impl SmallDisk {
         let mut disk = SmallDisk { holder, folder };
         wait_until("the small disk is mounted", 20, || {
             let ended = disk.holder.try_wait().expect("a child");
-            assert!(ended.is_none(), "this test needs to be allowed to mount a file system in a namespace of its own (see unshare(1))");
+            assert!(
+                ended.is_none(),
+                "this test needs to be allowed to mount a file system in a namespace of its own (see unshare(1))"
+            );
             disk.seen("mounted").exists()
         });
         disk
@@ -273,14 +361,28 @@ impl SmallDisk {
     /// A path on the disk, as it is seen from outside of its namespace.
     pub(crate) fn seen(&self, name: &str) -> PathBuf {
         let inside = self.folder.strip_prefix("/").expect("an absolute path");
-        Path::new("/proc").join(self.holder.id().to_string()).join("root").join(inside).join(name)
+        Path::new("/proc")
+            .join(self.holder.id().to_string())
+            .join("root")
+            .join(inside)
+            .join(name)
     }
 
     /// A run in the namespace.
     pub(crate) fn start(&self, site: &Site) -> Pseidon {
         let mut command = Command::new("nsenter");
-        command.args(["--target", &self.holder.id().to_string(), "--user", "--preserve-credentials", "--mount", "--"]);
-        command.arg(env!("CARGO_BIN_EXE_pseidon")).arg("run").arg(site.path("pipeline.edn"));
+        command.args([
+            "--target",
+            &self.holder.id().to_string(),
+            "--user",
+            "--preserve-credentials",
+            "--mount",
+            "--",
+        ]);
+        command
+            .arg(env!("CARGO_BIN_EXE_pseidon"))
+            .arg("run")
+            .arg(site.path("pipeline.edn"));
         site.start(command)
     }
 }
@@ -297,7 +399,10 @@ impl Drop for SmallDisk {
 fn a_full_disk_holds_it_up() {
     let site = Site::new("full-disk");
     // A disk that holds less than is read in three seconds, and more than one batch.
-    site.write("pipeline.edn", counted("", "disk/out").replace("'x', 200", "'x', 800"));
+    site.write(
+        "pipeline.edn",
+        counted("", "disk/out").replace("'x', 200", "'x', 800"),
+    );
     let disk = SmallDisk::mount(&site);
     let mut pseidon = disk.start(&site);
     let kept = site.path("kept");
@@ -312,7 +417,9 @@ fn a_full_disk_holds_it_up() {
     };
     for _ in 0..3 {
         let said = trouble(&pseidon);
-        wait_until("it says that the disk is full", 60, || trouble(&pseidon) > said || !pseidon.is_running());
+        wait_until("it says that the disk is full", 60, || {
+            trouble(&pseidon) > said || !pseidon.is_running()
+        });
         std::thread::sleep(site.random.millis(500..2000));
         assert!(pseidon.is_running(), "it tries again");
         make_room();

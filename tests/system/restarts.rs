@@ -25,41 +25,66 @@ fn a_run_that_restarts_again_and_again_is_not_healthy_and_says_what_it_leaves() 
     for round in 0..2 {
         put_in_the_way(&site, &pseidon);
         wait_until("/health says it", 90, || {
-            get(port, "/health").is_some_and(|(status, text)| status == 503 && text.contains("restarting because"))
+            get(port, "/health")
+                .is_some_and(|(status, text)| status == 503 && text.contains("restarting because"))
         });
         if round == 0 {
             fs::remove_file(&out).expect("the file can be removed");
-            wait_until("all is well", 120, || get(port, "/health").is_some_and(|(status, _)| status == 200));
+            wait_until("all is well", 120, || {
+                get(port, "/health").is_some_and(|(status, _)| status == 200)
+            });
         }
     }
-    wait_until("it waits for its next attempt", 60, || pseidon.log().matches("restarting from the committed positions").count() > 2);
+    wait_until("it waits for its next attempt", 60, || {
+        pseidon
+            .log()
+            .matches("restarting from the committed positions")
+            .count()
+            > 2
+    });
     pseidon.terminate();
     pseidon.expect_exit(1, 60);
-    assert!(pseidon.log().contains("are read again at the next start"), "{}", pseidon.log());
+    assert!(
+        pseidon.log().contains("are read again at the next start"),
+        "{}",
+        pseidon.log()
+    );
 }
 
-/// Replaces the sink's folder by a file while records are in a file that is open. Without such a file the sink waits instead of failing; then it
-/// gets its folder back, for another try.
+/// Replaces the sink's folder by a file while records are in a file that is open. Without such a
+/// file the sink waits instead of failing; then it gets its folder back, for another try.
 fn put_in_the_way(site: &Site, pseidon: &Pseidon) {
-    let (out, moved) = (site.path("out"), site.path(&format!("moved-{}", pseidon.log().len())));
+    let (out, moved) = (
+        site.path("out"),
+        site.path(&format!("moved-{}", pseidon.log().len())),
+    );
     loop {
         // A folder that is only being made is one that cannot be opened, and ends the run.
-        wait_until("a file is open", 60, || hidden(&out).iter().any(|path| path.extension().is_some_and(|end| end == "open")));
+        wait_until("a file is open", 60, || {
+            hidden(&out)
+                .iter()
+                .any(|path| path.extension().is_some_and(|end| end == "open"))
+        });
         let count = |what: &str| pseidon.log().matches(what).count();
         let (restarts, waits) = (count("restarting from"), count("cannot write"));
         fs::rename(&out, &moved).expect("the folder can be moved");
         site.write("out", "in the way");
-        wait_until("it fails or waits", 60, || count("restarting from") > restarts || count("cannot write") > waits);
+        wait_until("it fails or waits", 60, || {
+            count("restarting from") > restarts || count("cannot write") > waits
+        });
         if count("restarting from") > restarts {
             return;
         }
         fs::remove_file(&out).expect("the file can be removed");
         fs::rename(&moved, &out).expect("the folder can be moved back");
-        wait_until("it writes again", 60, || count("can write again") > 0 || count("restarting from") > restarts);
+        wait_until("it writes again", 60, || {
+            count("can write again") > 0 || count("restarting from") > restarts
+        });
     }
 }
 
-/// A server that takes connections and never answers: the sink cannot be opened, and that takes long.
+/// A server that takes connections and never answers: the sink cannot be opened, and that takes
+/// long.
 #[test]
 fn a_run_whose_sink_is_still_being_opened_stops_at_once() {
     let site = Site::new("opening");

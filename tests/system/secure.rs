@@ -6,7 +6,10 @@ use crate::harness::{Site, server};
 
 /// A pipeline that reads a topic and writes it to another one, both over TLS with this login.
 fn pipeline(topic: &str, mechanism: &str, password: &str) -> String {
-    let (brokers, ca) = (server("PSEIDON_TEST_KAFKA_SECURE"), server("PSEIDON_TEST_KAFKA_CA"));
+    let (brokers, ca) = (
+        server("PSEIDON_TEST_KAFKA_SECURE"),
+        server("PSEIDON_TEST_KAFKA_CA"),
+    );
     let connection = format!(
         r#":brokers "{brokers}" :tls {{:ca "{ca}"}} :sasl {{:mechanism :{mechanism} :username "pseidon" :password "${{env:{password}}}"}}"#
     );
@@ -23,13 +26,22 @@ fn records_pass_over_tls_with_each_login() {
         let site = Site::new(&format!("secure-{}", mechanism.to_lowercase()));
         let topic = site.name.clone();
         Feed::new(&topic, 3).send(500);
-        site.write("pipeline.edn", pipeline(&topic, mechanism, "PSEIDON_TEST_PASSWORD"));
+        site.write(
+            "pipeline.edn",
+            pipeline(&topic, mechanism, "PSEIDON_TEST_PASSWORD"),
+        );
         let mut command = site.command("pipeline.edn");
         command.env("PSEIDON_TEST_PASSWORD", "secret");
         site.start(command).expect_exit(0, 60);
-        let written: usize = files(&site.path("out")).iter().map(|path| lines(path).len()).sum();
+        let written: usize = files(&site.path("out"))
+            .iter()
+            .map(|path| lines(path).len())
+            .sum();
         assert_eq!(written, 500, "{mechanism}");
-        let sent: usize = crate::harness::topics::committed(&format!("{topic}-{mechanism}")).iter().map(Vec::len).sum();
+        let sent: usize = crate::harness::topics::committed(&format!("{topic}-{mechanism}"))
+            .iter()
+            .map(Vec::len)
+            .sum();
         assert_eq!(sent, 500, "{mechanism}");
     }
 }
@@ -39,10 +51,14 @@ fn a_wrong_password_ends_the_run_and_is_not_shown() {
     let site = Site::new("secure-wrong");
     let topic = site.name.clone();
     Feed::new(&topic, 3).send(1);
-    // Only the source logs in: a sink says so and waits, since what was read before must not be lost for a password that is being changed.
+    // Only the source logs in: a sink says so and waits, since what was read before must not be
+    // lost for a password that is being changed.
     let to_kafka_too = pipeline(&topic, "PLAIN", "PSEIDON_TEST_PASSWORD");
     let source = to_kafka_too.lines().next().expect("the source's line");
-    site.write("pipeline.edn", format!("{source} pipeline (-> in (files {{:path \"out\" :codec :raw}}))}}"));
+    site.write(
+        "pipeline.edn",
+        format!("{source} pipeline (-> in (files {{:path \"out\" :codec :raw}}))}}"),
+    );
     let mut command = site.command("pipeline.edn");
     command.env("PSEIDON_TEST_PASSWORD", "guessed-wrong");
     let mut run = site.start(command);

@@ -1,4 +1,5 @@
-//! Sources that are faster than their sinks: files become visible and positions are committed all the time, not only at the end.
+//! Sources that are faster than their sinks: files become visible and positions are committed all
+//! the time, not only at the end.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -33,14 +34,22 @@ struct Look {
 impl Look {
     fn new(site: Site) -> Look {
         let pseidon = site.run("pipeline.edn");
-        Look { site, pseidon, steps: BTreeSet::new() }
+        Look {
+            site,
+            pseidon,
+            steps: BTreeSet::new(),
+        }
     }
 
     fn look(&mut self) {
         self.steps.insert(files(&self.site.path("out")).len());
-        // A writer has one open file and those that became full since the last check, a second ago: that no more than this is hidden says
-        // that full files do not wait for something else.
-        let hidden: u64 = hidden(&self.site.path("out")).iter().filter_map(|path| fs::metadata(path).ok()).map(|file| file.len()).sum();
+        // A writer has one open file and those that became full since the last check, a second ago:
+        // that no more than this is hidden says that full files do not wait for something else.
+        let hidden: u64 = hidden(&self.site.path("out"))
+            .iter()
+            .filter_map(|path| fs::metadata(path).ok())
+            .map(|file| file.len())
+            .sum();
         assert!(hidden <= WRITERS * SIZE * 6, "{hidden} bytes are hidden");
         assert!(self.pseidon.is_running(), "it has ended");
     }
@@ -69,10 +78,13 @@ fn files_of_an_endless_source_become_visible_on_time() {
     assert!(count_gapless(&look.site.path("out")) > 0);
 }
 
-/// A backlog, of `PSEIDON_TEST_BACKLOG` records: files become visible and the group's offsets move while it is read.
+/// A backlog, of `PSEIDON_TEST_BACKLOG` records: files become visible and the group's offsets move
+/// while it is read.
 #[test]
 fn a_backlog_becomes_visible_while_it_is_read() {
-    let records = std::env::var("PSEIDON_TEST_BACKLOG").map_or(600_000, |records| records.parse().expect("a number of records"));
+    let records = std::env::var("PSEIDON_TEST_BACKLOG").map_or(600_000, |records| {
+        records.parse().expect("a number of records")
+    });
     let site = Site::new("load-kafka");
     let mut feed = Feed::new(&site.name, 1);
     feed.send(records);
@@ -99,16 +111,25 @@ fn a_backlog_becomes_visible_while_it_is_read() {
         offsets.insert(committed);
         committed == records
     });
-    assert!(look.steps.len() > 3, "visible files while the backlog was read: {:?}", look.steps);
+    assert!(
+        look.steps.len() > 3,
+        "visible files while the backlog was read: {:?}",
+        look.steps
+    );
     let is_between = |offset: &u64| *offset > 0 && *offset < records;
-    assert!(offsets.iter().any(is_between), "committed offsets while the backlog was read: {offsets:?}");
+    assert!(
+        offsets.iter().any(is_between),
+        "committed offsets while the backlog was read: {offsets:?}"
+    );
     look.pseidon.stop(60);
     check(&look.site.path("out"), &feed.fed());
 }
 
 fn group(name: &str) -> BaseConsumer {
     let mut config = ClientConfig::new();
-    config.set("bootstrap.servers", brokers()).set("group.id", name);
+    config
+        .set("bootstrap.servers", brokers())
+        .set("group.id", name);
     config.create().expect("a consumer that asks for offsets")
 }
 
@@ -118,7 +139,19 @@ fn committed(group: &BaseConsumer, topic: &str) -> u64 {
     for partition in 0..PARTITIONS as i32 {
         partitions.add_partition(topic, partition);
     }
-    let Ok(committed) = group.committed_offsets(partitions, Duration::from_secs(20)) else { return 0 };
-    let offset = |offset: Offset| if let Offset::Offset(offset) = offset { offset as u64 } else { 0 };
-    committed.elements().iter().map(|partition| offset(partition.offset())).sum()
+    let Ok(committed) = group.committed_offsets(partitions, Duration::from_secs(20)) else {
+        return 0;
+    };
+    let offset = |offset: Offset| {
+        if let Offset::Offset(offset) = offset {
+            offset as u64
+        } else {
+            0
+        }
+    };
+    committed
+        .elements()
+        .iter()
+        .map(|partition| offset(partition.offset()))
+        .sum()
 }

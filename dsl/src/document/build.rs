@@ -16,17 +16,39 @@ const DEFAULT_STAGE: &str = "disk-writer";
 /// The document that `node` describes.
 pub(super) fn document(node: Node) -> Result<Document, Vec<Diagnostic>> {
     let NodeKind::Map(entries) = node.kind else {
-        let mistake = Diagnostic::new(node.span, "a pipeline file is a map", format!("expected {{ … }}, found {}", node.describe()));
+        let mistake = Diagnostic::new(
+            node.span,
+            "a pipeline file is a map",
+            format!("expected {{ … }}, found {}", node.describe()),
+        );
         return Err(vec![mistake]);
     };
     let mut builder = Builder::default();
     for (key, value) in entries {
         builder.entry(&key, value);
     }
-    let default_flow = || Flow::Thread(vec![Flow::Named(Name::plain(DEFAULT_STAGE), node.span)], node.span);
-    let Builder { name, settings, stages, pipeline, tests, mut mistakes } = builder;
+    let default_flow = || {
+        Flow::Thread(
+            vec![Flow::Named(Name::plain(DEFAULT_STAGE), node.span)],
+            node.span,
+        )
+    };
+    let Builder {
+        name,
+        settings,
+        stages,
+        pipeline,
+        tests,
+        mut mistakes,
+    } = builder;
     if mistakes.is_empty() {
-        return Ok(Document { name, settings, stages, pipeline: pipeline.unwrap_or_else(default_flow), tests });
+        return Ok(Document {
+            name,
+            settings,
+            stages,
+            pipeline: pipeline.unwrap_or_else(default_flow),
+            tests,
+        });
     }
     mistakes.sort_by_key(|mistake| mistake.span);
     Err(mistakes)
@@ -50,33 +72,56 @@ impl Builder {
     fn entry(&mut self, key: &Node, value: Node) {
         match &key.kind {
             NodeKind::Keyword(keyword) => match keyword.to_string().as_str() {
-                "name" => self.name = self.text(&value, "the pipeline's name").map(|name| (name, value.span)),
+                "name" => {
+                    self.name = self
+                        .text(&value, "the pipeline's name")
+                        .map(|name| (name, value.span))
+                }
                 "settings" => self.settings(value),
                 "tests" => self.tests(value),
                 unknown => self.unknown_keyword(unknown, key.span, &KEYWORDS),
             },
-            NodeKind::Symbol(name) if name.to_string() == "pipeline" => self.pipeline = flow(&value, &mut self.mistakes),
+            NodeKind::Symbol(name) if name.to_string() == "pipeline" => {
+                self.pipeline = flow(&value, &mut self.mistakes)
+            }
             NodeKind::Symbol(name) => self.stage(name, key.span, value),
             _ => {
                 let label = "expected a symbol (a stage's name or pipeline) or a keyword";
-                self.report(key.span, format!("{} is no key of a pipeline file", key.describe()), label);
+                self.report(
+                    key.span,
+                    format!("{} is no key of a pipeline file", key.describe()),
+                    label,
+                );
             }
         }
     }
 
     fn unknown_keyword(&mut self, unknown: &str, span: Span, known: &[&'static str]) {
         let listed: Vec<String> = known.iter().map(|name| format!(":{name}")).collect();
-        let mistake = Diagnostic::new(span, format!("`:{unknown}` is not known here"), format!("expected one of {}", listed.join(", ")));
-        let help = nearest(unknown, known.iter().copied()).map(|near| format!("did you mean `:{near}`?"));
+        let mistake = Diagnostic::new(
+            span,
+            format!("`:{unknown}` is not known here"),
+            format!("expected one of {}", listed.join(", ")),
+        );
+        let help =
+            nearest(unknown, known.iter().copied()).map(|near| format!("did you mean `:{near}`?"));
         self.mistakes.push(Diagnostic { help, ..mistake });
     }
 
     /// A text that is not empty.
     fn text(&mut self, node: &Node, what: &str) -> Option<String> {
         match &node.kind {
-            NodeKind::Str(text) if !text.value.trim().is_empty() => return Some(text.value.clone()),
-            NodeKind::Str(_) => self.report(node.span, format!("{what} is empty"), "expected a text"),
-            _ => self.report(node.span, format!("{what} must be a text"), format!("expected a text, found {}", node.describe())),
+            NodeKind::Str(text) if !text.value.trim().is_empty() => {
+                return Some(text.value.clone());
+            }
+            NodeKind::Str(_) => {
+                self.report(node.span, format!("{what} is empty"), "expected a text")
+            }
+            _ => self.report(
+                node.span,
+                format!("{what} must be a text"),
+                format!("expected a text, found {}", node.describe()),
+            ),
         }
         None
     }
@@ -84,25 +129,42 @@ impl Builder {
     fn settings(&mut self, value: Node) {
         let found = value.describe();
         let NodeKind::Map(entries) = value.kind else {
-            self.report(value.span, "`:settings` is a map", format!("expected {{ … }}, found {found}"));
+            self.report(
+                value.span,
+                "`:settings` is a map",
+                format!("expected {{ … }}, found {found}"),
+            );
             return;
         };
         for (key, value) in entries {
             match key.kind {
                 NodeKind::Keyword(name) => self.settings.push((name, key.span, value)),
-                _ => self.report(key.span, format!("{} cannot name a setting", key.describe()), "expected a keyword such as :etl-threads"),
+                _ => self.report(
+                    key.span,
+                    format!("{} cannot name a setting", key.describe()),
+                    "expected a keyword such as :etl-threads",
+                ),
             }
         }
     }
 
     fn stage(&mut self, name: &Name, name_span: Span, value: Node) {
         if is_form(name) {
-            self.report(name_span, format!("no stage can be called `{name}`"), "this word puts stages together");
+            self.report(
+                name_span,
+                format!("no stage can be called `{name}`"),
+                "this word puts stages together",
+            );
             return;
         }
         let call = match &value.kind {
             NodeKind::List(_) => call(&value, &mut self.mistakes),
-            NodeKind::Symbol(plugin) => Some(Call { plugin: plugin.clone(), plugin_span: value.span, args: Vec::new(), span: value.span }),
+            NodeKind::Symbol(plugin) => Some(Call {
+                plugin: plugin.clone(),
+                plugin_span: value.span,
+                args: Vec::new(),
+                span: value.span,
+            }),
             _ => {
                 let label = format!("expected (plugin …), found {}", value.describe());
                 self.report(value.span, format!("`{name}` must be a stage"), label);
@@ -111,18 +173,30 @@ impl Builder {
         };
         let Some(call) = call else { return };
         if is_form(&call.plugin) {
-            let mistake =
-                Diagnostic::new(call.plugin_span, format!("`{}` puts stages together and is none", call.plugin), "expected a plugin");
-            self.mistakes.push(mistake.with_help("flows stand in `pipeline`"));
+            let mistake = Diagnostic::new(
+                call.plugin_span,
+                format!("`{}` puts stages together and is none", call.plugin),
+                "expected a plugin",
+            );
+            self.mistakes
+                .push(mistake.with_help("flows stand in `pipeline`"));
             return;
         }
-        self.stages.push(Stage { name: name.clone(), name_span, call });
+        self.stages.push(Stage {
+            name: name.clone(),
+            name_span,
+            call,
+        });
     }
 
     fn tests(&mut self, value: Node) {
         let found = value.describe();
         let (NodeKind::Vector(entries) | NodeKind::List(entries)) = value.kind else {
-            self.report(value.span, "`:tests` is a vector of maps", format!("expected [ … ], found {found}"));
+            self.report(
+                value.span,
+                "`:tests` is a vector of maps",
+                format!("expected [ … ], found {found}"),
+            );
             return;
         };
         for entry in entries {
@@ -135,7 +209,11 @@ impl Builder {
     fn test(&mut self, entry: Node) -> Option<Test> {
         let (span, found) = (entry.span, entry.describe());
         let NodeKind::Map(entries) = entry.kind else {
-            self.report(span, "a test is a map", format!("expected {{:name … :at … :input […] :output […]}}, found {found}"));
+            self.report(
+                span,
+                "a test is a map",
+                format!("expected {{:name … :at … :input […] :output […]}}, found {found}"),
+            );
             return None;
         };
         let before = self.mistakes.len();
@@ -143,7 +221,11 @@ impl Builder {
         let mut given = Vec::new();
         for (key, value) in entries {
             let NodeKind::Keyword(keyword) = &key.kind else {
-                self.report(key.span, format!("{} cannot be a key of a test", key.describe()), "expected a keyword");
+                self.report(
+                    key.span,
+                    format!("{} cannot be a key of a test", key.describe()),
+                    "expected a keyword",
+                );
                 continue;
             };
             let keyword = keyword.to_string();
@@ -156,13 +238,26 @@ impl Builder {
             }
             given.push(keyword);
         }
-        for missing in TEST_KEYWORDS.iter().filter(|keyword| !given.iter().any(|given| given == *keyword)) {
-            self.report(span, format!("this test has no `:{missing}`"), "a test has :name, :at, :input and :output");
+        for missing in TEST_KEYWORDS
+            .iter()
+            .filter(|keyword| !given.iter().any(|given| given == *keyword))
+        {
+            self.report(
+                span,
+                format!("this test has no `:{missing}`"),
+                "a test has :name, :at, :input and :output",
+            );
         }
         if self.mistakes.len() > before {
             return None;
         }
-        Some(Test { name: name?, at: at?, input: input?, output: output?, span })
+        Some(Test {
+            name: name?,
+            at: at?,
+            input: input?,
+            output: output?,
+            span,
+        })
     }
 
     /// A stage's name. In TOML it is a text.
@@ -171,7 +266,11 @@ impl Builder {
             NodeKind::Symbol(name) => Some((name.clone(), value.span)),
             NodeKind::Str(text) => Some((Name::plain(&text.value), value.span)),
             _ => {
-                self.report(value.span, "`:at` names a stage", format!("expected a symbol, found {}", value.describe()));
+                self.report(
+                    value.span,
+                    "`:at` names a stage",
+                    format!("expected a symbol, found {}", value.describe()),
+                );
                 None
             }
         }
@@ -182,7 +281,11 @@ impl Builder {
         match value.kind {
             NodeKind::Vector(records) | NodeKind::List(records) => Some(records),
             _ => {
-                self.report(value.span, format!("`{key}` is a vector of records"), format!("expected [ … ], found {found}"));
+                self.report(
+                    value.span,
+                    format!("`{key}` is a vector of records"),
+                    format!("expected [ … ], found {found}"),
+                );
                 None
             }
         }

@@ -1,7 +1,8 @@
 //! The first look at a text: do its delimiters match, and how deep do they nest?
 //!
-//! It runs before the grammar for two reasons. A parser that recurses must not see text that nests without bounds; and "this `[` is never
-//! closed" is what a user wants to hear, not what was expected at the end of the file.
+//! It runs before the grammar for two reasons. A parser that recurses must not see text that nests
+//! without bounds; and "this `[` is never closed" is what a user wants to hear, not what was
+//! expected at the end of the file.
 
 use crate::{Diagnostic, Span};
 
@@ -21,7 +22,11 @@ pub(super) enum Quotes {
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Open {
     /// A collection, and the character that closes it.
-    Collection { closer: char, at: usize, width: usize },
+    Collection {
+        closer: char,
+        at: usize,
+        width: usize,
+    },
     /// `#tag`, which becomes one form with what follows it.
     Tag,
     /// `#_`, which takes what follows it away.
@@ -30,7 +35,13 @@ enum Open {
 
 /// The mistakes in the delimiters of `text`, in the order of the file.
 pub(super) fn check(text: &str, quotes: Quotes) -> Vec<Diagnostic> {
-    let mut scanner = Scanner { text, at: 0, quotes, open: Vec::new(), mistakes: Vec::new() };
+    let mut scanner = Scanner {
+        text,
+        at: 0,
+        quotes,
+        open: Vec::new(),
+        mistakes: Vec::new(),
+    };
     scanner.run();
     scanner.mistakes.sort_by_key(|mistake| mistake.span);
     scanner.mistakes
@@ -62,7 +73,11 @@ impl Scanner<'_> {
             }
             if self.open.len() > MAX_DEPTH {
                 let span = Span::new(self.at.saturating_sub(1), self.at);
-                let mistake = Diagnostic::new(span, format!("this nests more than {MAX_DEPTH} levels deep"), "one level too deep");
+                let mistake = Diagnostic::new(
+                    span,
+                    format!("this nests more than {MAX_DEPTH} levels deep"),
+                    "one level too deep",
+                );
                 self.mistakes.push(mistake);
                 return;
             }
@@ -77,16 +92,25 @@ impl Scanner<'_> {
     }
 
     fn push(&mut self, closer: char, width: usize) {
-        self.open.push(Open::Collection { closer, at: self.at, width });
+        self.open.push(Open::Collection {
+            closer,
+            at: self.at,
+            width,
+        });
         self.at += width;
     }
 
     fn close(&mut self, found: char) {
         let here = Span::new(self.at, self.at + 1);
         self.at += 1;
-        let fits = |open: &Open| matches!(open, Open::Collection { closer, .. } if *closer == found);
+        let fits =
+            |open: &Open| matches!(open, Open::Collection { closer, .. } if *closer == found);
         if !self.open.iter().any(fits) {
-            self.mistakes.push(Diagnostic::new(here, format!("`{found}` closes nothing"), "nothing is open that this could close"));
+            self.mistakes.push(Diagnostic::new(
+                here,
+                format!("`{found}` closes nothing"),
+                "nothing is open that this could close",
+            ));
             return;
         }
         while let Some(open) = self.open.pop() {
@@ -99,14 +123,20 @@ impl Scanner<'_> {
     }
 
     fn never_closed(&mut self, open: Open, found: Option<char>) {
-        let Open::Collection { closer, at, width } = open else { return };
+        let Open::Collection { closer, at, width } = open else {
+            return;
+        };
         let span = Span::new(at, at + width);
         let opener = self.text.get(at..at + width).unwrap_or_default();
         let label = match found {
             Some(found) => format!("expected `{closer}` before the next `{found}`"),
             None => format!("expected `{closer}` before the end"),
         };
-        self.mistakes.push(Diagnostic::new(span, format!("`{opener}` is never closed"), label));
+        self.mistakes.push(Diagnostic::new(
+            span,
+            format!("`{opener}` is never closed"),
+            label,
+        ));
     }
 
     /// A form is complete. It completes the tags before it too, and is taken away by a discard.
@@ -134,10 +164,17 @@ impl Scanner<'_> {
         let start = self.at;
         if self.quotes == Quotes::Double {
             let span = Span::new(start, start + 1);
-            self.mistakes.push(Diagnostic::new(span, "a text stands in double quotes here", "expected `\"`").with_help("write \"…\""));
+            self.mistakes.push(
+                Diagnostic::new(span, "a text stands in double quotes here", "expected `\"`")
+                    .with_help("write \"…\""),
+            );
         }
         // A doubled quote ends one text and begins the next one, which is all the same here.
-        let closing = self.rest().char_indices().skip(1).find(|(_, next)| *next == '\'');
+        let closing = self
+            .rest()
+            .char_indices()
+            .skip(1)
+            .find(|(_, next)| *next == '\'');
         self.end_text(start, closing.map(|(offset, _)| offset));
     }
 
@@ -145,13 +182,21 @@ impl Scanner<'_> {
         match closing {
             Some(offset) => {
                 self.at += offset + 1;
-                let doubled = self.text.get(start..).is_some_and(|text| text.starts_with('\'')) && self.rest().starts_with('\'');
+                let doubled = self
+                    .text
+                    .get(start..)
+                    .is_some_and(|text| text.starts_with('\''))
+                    && self.rest().starts_with('\'');
                 if !doubled {
                     self.form_ends();
                 }
             }
             None => {
-                let mistake = Diagnostic::new(Span::new(start, start + 1), "this text is never closed", "the quote that begins it");
+                let mistake = Diagnostic::new(
+                    Span::new(start, start + 1),
+                    "this text is never closed",
+                    "the quote that begins it",
+                );
                 self.mistakes.push(mistake);
                 self.at = self.text.len();
                 self.open.clear();

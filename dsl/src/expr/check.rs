@@ -14,7 +14,11 @@ pub(super) fn check(text: &Text) -> Result<(), Diagnostic> {
         let start = text.value.len() - rest.len();
         let length = token_length(rest, next).ok_or_else(|| {
             let kind = if next == '\'' { "text" } else { "name" };
-            Diagnostic::new(text.span_of(start, start + 1), format!("this {kind} is never closed"), "the quote that begins it")
+            Diagnostic::new(
+                text.span_of(start, start + 1),
+                format!("this {kind} is never closed"),
+                "the quote that begins it",
+            )
         })?;
         let (token, after) = rest.split_at(length);
         // A field called `case` or `end` only makes the estimate a little wrong.
@@ -26,14 +30,19 @@ pub(super) fn check(text: &Text) -> Result<(), Diagnostic> {
         }
         if depth > MAX_NESTING {
             let span = text.span_of(start, start + length);
-            return Err(Diagnostic::new(span, format!("this nests more than {MAX_NESTING} levels deep"), "one level too deep"));
+            return Err(Diagnostic::new(
+                span,
+                format!("this nests more than {MAX_NESTING} levels deep"),
+                "one level too deep",
+            ));
         }
         rest = after;
     }
     Ok(())
 }
 
-/// The bytes of a quoted text, of a word, or of any other character; none for a quote that is never closed.
+/// The bytes of a quoted text, of a word, or of any other character; none for a quote that is never
+/// closed.
 fn token_length(rest: &str, next: char) -> Option<usize> {
     if matches!(next, '\'' | '"' | '`') {
         return rest.get(1..)?.find(next).map(|inner| inner + 2);

@@ -5,7 +5,8 @@ use std::fmt::{self, Display, Formatter, Write};
 use super::parse::is_reserved;
 use super::{BinaryOp, Expr, ExprKind, IsWhat, Literal, Meta, Path, Step, UnaryOp};
 
-/// How strongly the parts of an expression hold together; what is weaker than its surroundings stands in parentheses.
+/// How strongly the parts of an expression hold together; what is weaker than its surroundings
+/// stands in parentheses.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Strength {
     Or,
@@ -42,8 +43,9 @@ impl BinaryOp {
         }
     }
 
-    /// What the left side has to be, and the right one. Operators of one strength group to the left, so the right side has to be stronger;
-    /// a comparison of comparisons would be read so too, but nobody could read it.
+    /// What the left side has to be, and the right one. Operators of one strength group to the
+    /// left, so the right side has to be stronger; a comparison of comparisons would be read so
+    /// too, but nobody could read it.
     fn sides(self) -> (Strength, Strength) {
         match self.strength() {
             Strength::Or => (Strength::Or, Strength::And),
@@ -73,9 +75,14 @@ impl Expr {
             ExprKind::Binary(_, op, _) => op.strength(),
             ExprKind::Unary(UnaryOp::Not, _) => Strength::Not,
             ExprKind::Unary(UnaryOp::Neg, _) => Strength::Negation,
-            ExprKind::Between { .. } | ExprKind::In { .. } | ExprKind::Like { .. } | ExprKind::Is { .. } => Strength::Comparison,
+            ExprKind::Between { .. }
+            | ExprKind::In { .. }
+            | ExprKind::Like { .. }
+            | ExprKind::Is { .. } => Strength::Comparison,
             ExprKind::Literal(Literal::Int(value)) if *value < 0 => Strength::Negation,
-            ExprKind::Literal(Literal::Float(value)) if value.is_sign_negative() => Strength::Negation,
+            ExprKind::Literal(Literal::Float(value)) if value.is_sign_negative() => {
+                Strength::Negation
+            }
             _ => Strength::Primary,
         }
     }
@@ -86,7 +93,11 @@ struct Within<'a>(&'a Expr, Strength);
 
 impl Display for Within<'_> {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
-        if self.0.strength() < self.1 { write!(f, "({})", self.0) } else { self.0.fmt(f) }
+        if self.0.strength() < self.1 {
+            write!(f, "({})", self.0)
+        } else {
+            self.0.fmt(f)
+        }
     }
 }
 
@@ -117,7 +128,9 @@ impl Display for Expr {
             ExprKind::Literal(literal) => literal.fmt(f),
             ExprKind::Path(path) => path.fmt(f),
             ExprKind::Meta(meta) => meta.fmt(f),
-            ExprKind::Unary(UnaryOp::Not, operand) => write!(f, "not {}", Within(operand, Strength::Not)),
+            ExprKind::Unary(UnaryOp::Not, operand) => {
+                write!(f, "not {}", Within(operand, Strength::Not))
+            }
             ExprKind::Unary(UnaryOp::Neg, operand) => match operand.kind {
                 // Without parentheses this would be read as one negative number.
                 ExprKind::Literal(Literal::Int(_) | Literal::Float(_)) => write!(f, "-({operand})"),
@@ -125,31 +138,84 @@ impl Display for Expr {
             },
             ExprKind::Binary(left, op, right) => {
                 let (left_strength, right_strength) = op.sides();
-                write!(f, "{} {} {}", Within(left, left_strength), op.symbol(), Within(right, right_strength))
+                write!(
+                    f,
+                    "{} {} {}",
+                    Within(left, left_strength),
+                    op.symbol(),
+                    Within(right, right_strength)
+                )
             }
-            ExprKind::Between { expr, low, high, negated } => {
+            ExprKind::Between {
+                expr,
+                low,
+                high,
+                negated,
+            } => {
                 let part = |expr| Within(expr, Strength::Concat);
-                write!(f, "{}{} between {} and {}", part(expr), Not(*negated), part(low), part(high))
+                write!(
+                    f,
+                    "{}{} between {} and {}",
+                    part(expr),
+                    Not(*negated),
+                    part(low),
+                    part(high)
+                )
             }
-            ExprKind::In { expr, list, negated } => write!(f, "{}{} in ({})", Within(expr, Strength::Concat), Not(*negated), List(list)),
-            ExprKind::Like { expr, pattern, escape, case_insensitive, negated } => {
+            ExprKind::In {
+                expr,
+                list,
+                negated,
+            } => write!(
+                f,
+                "{}{} in ({})",
+                Within(expr, Strength::Concat),
+                Not(*negated),
+                List(list)
+            ),
+            ExprKind::Like {
+                expr,
+                pattern,
+                escape,
+                case_insensitive,
+                negated,
+            } => {
                 let like = if *case_insensitive { "ilike" } else { "like" };
                 let part = |expr| Within(expr, Strength::Concat);
-                write!(f, "{}{} {like} {}", part(expr), Not(*negated), part(pattern))?;
+                write!(
+                    f,
+                    "{}{} {like} {}",
+                    part(expr),
+                    Not(*negated),
+                    part(pattern)
+                )?;
                 match escape {
                     Some(escape) => write!(f, " escape {}", Literal::Str(escape.to_string())),
                     None => Ok(()),
                 }
             }
-            ExprKind::Is { expr, what, negated } => {
+            ExprKind::Is {
+                expr,
+                what,
+                negated,
+            } => {
                 let what = match what {
                     IsWhat::Null => "null",
                     IsWhat::True => "true",
                     IsWhat::False => "false",
                 };
-                write!(f, "{} is{} {what}", Within(expr, Strength::Concat), Not(*negated))
+                write!(
+                    f,
+                    "{} is{} {what}",
+                    Within(expr, Strength::Concat),
+                    Not(*negated)
+                )
             }
-            ExprKind::Case { operand, whens, otherwise } => {
+            ExprKind::Case {
+                operand,
+                whens,
+                otherwise,
+            } => {
                 f.write_str("case ")?;
                 if let Some(operand) = operand {
                     write!(f, "{operand} ")?;
@@ -162,7 +228,13 @@ impl Display for Expr {
                 }
                 f.write_str("end")
             }
-            ExprKind::Cast { expr, to, try_cast, .. } => write!(f, "{}cast({expr} as {to})", if *try_cast { "try_" } else { "" }),
+            ExprKind::Cast {
+                expr, to, try_cast, ..
+            } => write!(
+                f,
+                "{}cast({expr} as {to})",
+                if *try_cast { "try_" } else { "" }
+            ),
             ExprKind::Call { name, args, .. } => write!(f, "{name}({})", List(args)),
         }
     }
@@ -209,12 +281,20 @@ impl Display for Path {
     }
 }
 
-/// A name, in double quotes unless it can do without. A reserved word needs them where it comes `first`.
+/// A name, in double quotes unless it can do without. A reserved word needs them where it comes
+/// `first`.
 fn write_name(f: &mut Formatter<'_>, name: &str, first: bool) -> fmt::Result {
-    let starts_name = |next: char| next.is_ascii_alphabetic() || next == '_' || (!next.is_ascii() && !next.is_whitespace());
+    let starts_name = |next: char| {
+        next.is_ascii_alphabetic() || next == '_' || (!next.is_ascii() && !next.is_whitespace())
+    };
     let goes_on = |next: char| starts_name(next) || next.is_ascii_digit() || next == '$';
-    let is_plain = name.starts_with(starts_name) && name.chars().all(goes_on) && !(first && is_reserved(name));
-    if is_plain { f.write_str(name) } else { write_quoted(f, name, '"') }
+    let is_plain =
+        name.starts_with(starts_name) && name.chars().all(goes_on) && !(first && is_reserved(name));
+    if is_plain {
+        f.write_str(name)
+    } else {
+        write_quoted(f, name, '"')
+    }
 }
 
 fn write_quoted(f: &mut Formatter<'_>, text: &str, quote: char) -> fmt::Result {

@@ -1,15 +1,20 @@
-//! Pieces of the pipeline file that an old file becomes. They stand nowhere yet: they get their places when the printed text is read.
+//! Pieces of the pipeline file that an old file becomes. They stand nowhere yet: they get their
+//! places when the printed text is read.
 
 use std::time::Duration;
 
 use crate::node::Text;
 use crate::{Name, Node, NodeKind, Span};
 
-/// The longest time that is written as it was given; what was meant as "never" may be too long for any clock.
+/// The longest time that is written as it was given; what was meant as "never" may be too long for
+/// any clock.
 const LONGEST: Duration = Duration::from_secs(36_500 * 24 * 60 * 60);
 
 fn node(kind: NodeKind) -> Node {
-    Node { kind, span: Span::default() }
+    Node {
+        kind,
+        span: Span::default(),
+    }
 }
 
 pub(super) fn text(value: impl Into<String>) -> Node {
@@ -40,7 +45,11 @@ pub(super) fn texts(values: &[String]) -> Node {
 pub(super) fn millis(value: u64) -> Node {
     let time = Duration::from_millis(value).min(LONGEST);
     let (seconds, rest) = (time.as_secs(), time.subsec_millis());
-    text(if rest == 0 { format!("{seconds}s") } else { format!("{}ms", time.as_millis()) })
+    text(if rest == 0 {
+        format!("{seconds}s")
+    } else {
+        format!("{}ms", time.as_millis())
+    })
 }
 
 /// An entry of a map whose keys are keywords; none where there is no value.

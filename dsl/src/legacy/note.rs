@@ -13,7 +13,8 @@ pub struct Note {
     pub span: Span,
     /// What kind of thing is said.
     pub kind: NoteKind,
-    /// Why the key has no meaning, what is different, or which name was most likely meant. May be empty for an unknown key.
+    /// Why the key has no meaning, what is different, or which name was most likely meant. May be
+    /// empty for an unknown key.
     pub sentence: String,
 }
 
@@ -31,7 +32,10 @@ pub enum NoteKind {
 impl Note {
     /// The line of `text` (the old file) on which the key stands, counted from 1.
     pub fn line_in(&self, text: &str) -> usize {
-        let before = text.as_bytes().get(..self.span.start as usize).unwrap_or(text.as_bytes());
+        let before = text
+            .as_bytes()
+            .get(..self.span.start as usize)
+            .unwrap_or(text.as_bytes());
         before.iter().filter(|byte| **byte == b'\n').count() + 1
     }
 }
@@ -42,7 +46,9 @@ impl fmt::Display for Note {
         match self.kind {
             NoteKind::NoMeaning => write!(f, "`{key}` has no meaning any more: {sentence}"),
             NoteKind::Changed => write!(f, "`{key}`: {sentence}"),
-            NoteKind::Unknown if sentence.is_empty() => write!(f, "`{key}` is not known and has no effect"),
+            NoteKind::Unknown if sentence.is_empty() => {
+                write!(f, "`{key}` is not known and has no effect")
+            }
             NoteKind::Unknown => write!(f, "`{key}` is not known and has no effect; {sentence}"),
         }
     }

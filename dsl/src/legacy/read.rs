@@ -1,7 +1,8 @@
 //! Reading the maps of an old file.
 //!
-//! A key is known if it was asked for. Whatever nobody asked for is reported when a map is done with, with the nearest of the names
-//! that were: so no list of known keys can differ from what the code reads.
+//! A key is known if it was asked for. Whatever nobody asked for is reported when a map is done
+//! with, with the nearest of the names that were: so no list of known keys can differ from what the
+//! code reads.
 
 use std::ops::RangeInclusive;
 
@@ -41,7 +42,12 @@ pub(super) struct Given<'a> {
 
 impl Findings {
     pub(super) fn note(&mut self, given: &Given<'_>, kind: NoteKind, sentence: impl Into<String>) {
-        self.notes.push(Note { key: given.path.clone(), span: given.key, kind, sentence: sentence.into() });
+        self.notes.push(Note {
+            key: given.path.clone(),
+            span: given.key,
+            kind,
+            sentence: sentence.into(),
+        });
     }
 
     /// The value is wrong.
@@ -53,7 +59,11 @@ impl Findings {
     pub(super) fn wrong_at(&mut self, node: &Node, path: &str, expected: &str) {
         // What a text holds may be a password, so it is shown by its place only.
         let label = format!("expected {expected}, found {}", node.describe());
-        self.mistakes.push(Diagnostic::new(node.span, format!("this is wrong for `{path}`"), label));
+        self.mistakes.push(Diagnostic::new(
+            node.span,
+            format!("this is wrong for `{path}`"),
+            label,
+        ));
     }
 
     /// The entries of a map whose keys are keywords.
@@ -66,14 +76,29 @@ impl Findings {
     }
 
     /// The same of entries that are not a value of another map.
-    pub(super) fn keys_of<'a>(&mut self, entries: impl IntoIterator<Item = &'a (Node, Node)>, path: String) -> Keys<'a> {
-        let mut keys = Keys { path, entries: Vec::new(), asked: Vec::new() };
+    pub(super) fn keys_of<'a>(
+        &mut self,
+        entries: impl IntoIterator<Item = &'a (Node, Node)>,
+        path: String,
+    ) -> Keys<'a> {
+        let mut keys = Keys {
+            path,
+            entries: Vec::new(),
+            asked: Vec::new(),
+        };
         for (key, value) in entries {
             match &key.kind {
-                NodeKind::Keyword(name) => keys.entries.push(Entry { name: name.to_string(), key, value, was_read: false }),
-                _ => {
-                    self.mistakes.push(Diagnostic::new(key.span, format!("{} cannot be a key here", key.describe()), "expected a keyword"))
-                }
+                NodeKind::Keyword(name) => keys.entries.push(Entry {
+                    name: name.to_string(),
+                    key,
+                    value,
+                    was_read: false,
+                }),
+                _ => self.mistakes.push(Diagnostic::new(
+                    key.span,
+                    format!("{} cannot be a key here", key.describe()),
+                    "expected a keyword",
+                )),
             }
         }
         keys
@@ -81,11 +106,22 @@ impl Findings {
 
     /// Reports what was never asked for.
     pub(super) fn finish(&mut self, keys: Keys<'_>) {
-        let Keys { path, entries, asked } = keys;
+        let Keys {
+            path,
+            entries,
+            asked,
+        } = keys;
         for Entry { name, key, .. } in entries.into_iter().filter(|entry| !entry.was_read) {
             let near = nearest(&name, asked.iter().map(String::as_str));
-            let sentence = near.map(|near| format!("did you mean `:{near}`?")).unwrap_or_default();
-            self.notes.push(Note { key: format!("{path}:{name}"), span: key.span, kind: NoteKind::Unknown, sentence });
+            let sentence = near
+                .map(|near| format!("did you mean `:{near}`?"))
+                .unwrap_or_default();
+            self.notes.push(Note {
+                key: format!("{path}:{name}"),
+                span: key.span,
+                kind: NoteKind::Unknown,
+                sentence,
+            });
         }
     }
 
@@ -96,14 +132,22 @@ impl Findings {
         }
     }
 
-    pub(super) fn count(&mut self, keys: &mut Keys<'_>, name: &str, range: RangeInclusive<i64>) -> Option<i64> {
+    pub(super) fn count(
+        &mut self,
+        keys: &mut Keys<'_>,
+        name: &str,
+        range: RangeInclusive<i64>,
+    ) -> Option<i64> {
         let given = keys.take(name)?;
         match given.value.kind {
             NodeKind::Int(value) if range.contains(&value) => Some(value),
             _ => {
                 let (low, high) = range.into_inner();
-                let expected =
-                    if high == i64::MAX { format!("a whole number from {low} on") } else { format!("a whole number from {low} to {high}") };
+                let expected = if high == i64::MAX {
+                    format!("a whole number from {low} on")
+                } else {
+                    format!("a whole number from {low} to {high}")
+                };
                 self.wrong(&given, &expected);
                 None
             }
@@ -140,7 +184,10 @@ impl Findings {
     pub(super) fn texts(&mut self, keys: &mut Keys<'_>, name: &str) -> Option<Vec<String>> {
         let given = keys.take(name)?;
         let values: Option<Vec<String>> = match items(given.value) {
-            Some(items) => items.iter().map(|item| as_text(item).map(str::to_owned)).collect(),
+            Some(items) => items
+                .iter()
+                .map(|item| as_text(item).map(str::to_owned))
+                .collect(),
             None => as_text(given.value).map(|text| vec![text.to_owned()]),
         };
         let values = values.filter(|values| !values.is_empty());
@@ -157,7 +204,11 @@ impl<'a> Keys<'a> {
         self.asked.push(name.to_owned());
         let entry = self.entries.iter_mut().find(|entry| entry.name == name)?;
         entry.was_read = true;
-        let given = Given { path: format!("{}:{name}", self.path), key: entry.key.span, value: entry.value };
+        let given = Given {
+            path: format!("{}:{name}", self.path),
+            key: entry.key.span,
+            value: entry.value,
+        };
         (entry.value.kind != NodeKind::Nil).then_some(given)
     }
 

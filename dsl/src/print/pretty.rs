@@ -6,10 +6,14 @@ use crate::{Node, NodeKind};
 /// How long a line may get, closing delimiters left out.
 const WIDTH: usize = 116;
 
-/// The form laid out for people: each entry of the outermost map on a line of its own, everything else on as few lines as it fits on.
-/// Reading it again gives the same value, except that a text with a secret in it is printed as `…`.
+/// The form laid out for people: each entry of the outermost map on a line of its own, everything
+/// else on as few lines as it fits on. Reading it again gives the same value, except that a text
+/// with a secret in it is printed as `…`.
 pub fn pretty(node: &Node) -> String {
-    let mut printer = Printer { out: String::new(), line: 0 };
+    let mut printer = Printer {
+        out: String::new(),
+        line: 0,
+    };
     match &node.kind {
         NodeKind::Map(entries) => printer.entries(entries, false),
         _ => printer.node(node),
@@ -103,7 +107,11 @@ impl Printer {
     }
 
     fn column(&self) -> usize {
-        self.out.get(self.line..).unwrap_or_default().chars().count()
+        self.out
+            .get(self.line..)
+            .unwrap_or_default()
+            .chars()
+            .count()
     }
 }
 

@@ -18,15 +18,27 @@ struct Grammar;
 /// All mistakes, at their places in the file.
 pub fn parse(text: &Text) -> Result<Template, Vec<Diagnostic>> {
     let template = Grammar::parse(Rule::template, &text.value);
-    let mut template = template.map_err(|error| vec![crate::grammar::mistake(text, &error, |_| None).without_secrets_of(text)])?;
-    let mut reader = Reader { text, parts: Vec::new(), mistakes: Vec::new() };
+    let mut template = template.map_err(|error| {
+        vec![crate::grammar::mistake(text, &error, |_| None).without_secrets_of(text)]
+    })?;
+    let mut reader = Reader {
+        text,
+        parts: Vec::new(),
+        mistakes: Vec::new(),
+    };
     for pair in template.next().into_iter().flat_map(Pair::into_inner) {
         reader.part(pair);
     }
     if reader.mistakes.is_empty() {
-        return Ok(Template { parts: reader.parts });
+        return Ok(Template {
+            parts: reader.parts,
+        });
     }
-    Err(reader.mistakes.into_iter().map(|mistake| mistake.without_secrets_of(text)).collect())
+    Err(reader
+        .mistakes
+        .into_iter()
+        .map(|mistake| mistake.without_secrets_of(text))
+        .collect())
 }
 
 struct Reader<'a> {
@@ -44,10 +56,18 @@ impl Reader<'_> {
             Rule::value => self.value(pair),
             Rule::stray => {
                 let (start, brace) = (pair.as_span().start(), pair.as_str());
-                let message = if brace == "{" { "this `{` is never closed" } else { "this `}` closes nothing" };
-                let mistake =
-                    Diagnostic::new(self.text.span_of(start, start + 1), message, "expected {expression} or {expression:%Y-%m-%d}");
-                self.mistakes.push(mistake.with_help(format!("the brace itself is written {brace}{brace}")));
+                let message = if brace == "{" {
+                    "this `{` is never closed"
+                } else {
+                    "this `}` closes nothing"
+                };
+                let mistake = Diagnostic::new(
+                    self.text.span_of(start, start + 1),
+                    message,
+                    "expected {expression} or {expression:%Y-%m-%d}",
+                );
+                self.mistakes
+                    .push(mistake.with_help(format!("the brace itself is written {brace}{brace}")));
             }
             _ => {}
         }
@@ -61,10 +81,18 @@ impl Reader<'_> {
     }
 
     fn value(&mut self, pair: Pair<'_, Rule>) {
-        let span = self.text.span_of(pair.as_span().start(), pair.as_span().end());
+        let span = self
+            .text
+            .span_of(pair.as_span().start(), pair.as_span().end());
         let mut inner = pair.into_inner();
-        let Some(expression) = inner.next() else { return };
-        let expression = expr::parse(&self.text.slice(expression.as_span().start(), expression.as_span().end()));
+        let Some(expression) = inner.next() else {
+            return;
+        };
+        let expression = expr::parse(
+            &self
+                .text
+                .slice(expression.as_span().start(), expression.as_span().end()),
+        );
         let format = inner.next().map(|format| {
             self.check_format(&format);
             format.as_str().to_owned()
@@ -79,7 +107,11 @@ impl Reader<'_> {
         let (text, start) = (format.as_str(), format.as_span().start());
         if text.is_empty() {
             let span = self.text.span_of(start.saturating_sub(1), start);
-            self.mistakes.push(Diagnostic::new(span, "there is no time format after this", "expected a format such as %Y-%m-%d"));
+            self.mistakes.push(Diagnostic::new(
+                span,
+                "there is no time format after this",
+                "expected a format such as %Y-%m-%d",
+            ));
         }
         let mut at = 0;
         while let Some(offset) = text.get(at..).and_then(|rest| rest.find('%')) {
@@ -89,10 +121,17 @@ impl Reader<'_> {
             let letter = rest.chars().nth(1).map_or(0, char::len_utf8);
             if is_wrong {
                 let from = start + at + offset;
-                let message = format!("`{}` is not part of a time format", rest.get(..1 + letter).unwrap_or_default());
-                let mistake =
-                    Diagnostic::new(self.text.span_of(from, from + 1 + letter), message, "expected strftime's %Y, %m, %d, %H, %M …");
-                self.mistakes.push(mistake.with_help("a percent sign itself is written %%"));
+                let message = format!(
+                    "`{}` is not part of a time format",
+                    rest.get(..1 + letter).unwrap_or_default()
+                );
+                let mistake = Diagnostic::new(
+                    self.text.span_of(from, from + 1 + letter),
+                    message,
+                    "expected strftime's %Y, %m, %d, %H, %M …",
+                );
+                self.mistakes
+                    .push(mistake.with_help("a percent sign itself is written %%"));
             }
             at += offset + 1 + letter;
         }

@@ -1,9 +1,10 @@
 //! Sharing the splits of a source that has no group protocol of its own.
 //!
-//! Instances that read the same folder, or the same table, agree in the store on who reads which split: a **claim** belongs to one
-//! instance until its **lease** runs out, and each instance claims no more than its fair share. Claims only save work. What makes records
-//! exactly once are the epochs: an instance whose claim ran out while it was frozen is fenced like any other, so a wrong clock costs
-//! reading and never a record.
+//! Instances that read the same folder, or the same table, agree in the store on who reads which
+//! split: a **claim** belongs to one instance until its **lease** runs out, and each instance
+//! claims no more than its fair share. Claims only save work. What makes records exactly once are
+//! the epochs: an instance whose claim ran out while it was frozen is fenced like any other, so a
+//! wrong clock costs reading and never a record.
 
 use std::time::Duration;
 
@@ -38,6 +39,10 @@ pub struct Claims {
 impl Claims {
     /// Everything that was wanted: for a store that belongs to one process.
     pub fn all(round: &Round<'_>) -> Claims {
-        Claims { fair_share: usize::MAX, granted: round.wanted.to_vec(), lost: Vec::new() }
+        Claims {
+            fair_share: usize::MAX,
+            granted: round.wanted.to_vec(),
+            lost: Vec::new(),
+        }
     }
 }

@@ -1,4 +1,5 @@
-//! A sink's ledger and the store, brought together: one commit at a time, repeated until the store has answered.
+//! A sink's ledger and the store, brought together: one commit at a time, repeated until the store
+//! has answered.
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
@@ -10,15 +11,17 @@ use thiserror::Error;
 
 use crate::copies::Copies;
 use crate::{
-    Claimant, Commit, CommitError, CommitRecord, LaneCommit, Ledger, Position, Resume, SinkId, SplitCommit, SplitId, Staged, StateStore,
-    StoreError,
+    Claimant, Commit, CommitError, CommitRecord, LaneCommit, Ledger, Position, Resume, SinkId,
+    SplitCommit, SplitId, Staged, StateStore, StoreError,
 };
 
-/// The wait before the first repetition of a commit that the store did not answer; it doubles up to [`LONGEST_WAIT`].
+/// The wait before the first repetition of a commit that the store did not answer; it doubles up to
+/// [`LONGEST_WAIT`].
 const FIRST_WAIT: Duration = Duration::from_millis(50);
 const LONGEST_WAIT: Duration = Duration::from_secs(5);
 
-/// Makes a sink's lanes durable in the store. Shared by the sink's writer threads, which may commit at the same time.
+/// Makes a sink's lanes durable in the store. Shared by the sink's writer threads, which may commit
+/// at the same time.
 pub struct Committer {
     sink: SinkId,
     store: Arc<dyn StateStore>,
@@ -34,7 +37,8 @@ pub struct Committer {
     seen: Arc<Seen>,
     unreachable: AtomicBool,
     abandoned: Arc<AtomicBool>,
-    /// Whether a step was given up without an answer. It may have been applied, so the next step would not know what it follows.
+    /// Whether a step was given up without an answer. It may have been applied, so the next step
+    /// would not know what it follows.
     has_given_up: AtomicBool,
     wait: Wait,
 }
@@ -55,8 +59,9 @@ pub struct Begin {
     pub resume: Option<Resume>,
 }
 
-/// The last epoch and sequence of each split that the store acknowledged to this process. It outlives a committer, so that a run that starts
-/// anew notices a store that has lost data in between.
+/// The last epoch and sequence of each split that the store acknowledged to this process. It
+/// outlives a committer, so that a run that starts anew notices a store that has lost data in
+/// between.
 #[derive(Debug, Default)]
 pub struct Seen(Mutex<HashMap<SplitId, (u64, u64)>>);
 
@@ -74,7 +79,9 @@ impl Seen {
         match self.0.lock().get(split) {
             Some((epoch, sequence)) if record.epoch <= *epoch || record.sequence < *sequence => {
                 let (found_epoch, found) = (record.epoch, record.sequence);
-                let what = format!("it shows epoch {found_epoch} and commit {found} of {split}, after epoch {epoch} and commit {sequence}");
+                let what = format!(
+                    "it shows epoch {found_epoch} and commit {found} of {split}, after epoch {epoch} and commit {sequence}"
+                );
                 Err(Abandon::Fatal(lost_data(&what)))
             }
             _ => Ok(()),
@@ -123,8 +130,15 @@ pub enum Abandon {
 }
 
 impl Committer {
-    /// The committer of `sink` for one instance. When `abandoned` becomes true, commits stop waiting for a store that does not answer.
-    pub fn new(sink: SinkId, store: Arc<dyn StateStore>, claimant: Claimant, positions: Positions, abandoned: Arc<AtomicBool>) -> Self {
+    /// The committer of `sink` for one instance. When `abandoned` becomes true, commits stop
+    /// waiting for a store that does not answer.
+    pub fn new(
+        sink: SinkId,
+        store: Arc<dyn StateStore>,
+        claimant: Claimant,
+        positions: Positions,
+        abandoned: Arc<AtomicBool>,
+    ) -> Self {
         Committer {
             sink,
             store,
@@ -138,18 +152,21 @@ impl Committer {
             unreachable: AtomicBool::new(false),
             abandoned,
             has_given_up: AtomicBool::new(false),
-            // Parked rather than asleep: a thread that knows that the store is back can wake this one, and waking it too early does no harm.
+            // Parked rather than asleep: a thread that knows that the store is back can wake this
+            // one, and waking it too early does no harm.
             wait: Arc::new(std::thread::park_timeout),
         }
     }
 
-    /// The same, remembering in `seen` what the store has acknowledged. All committers of a sink in one process share it.
+    /// The same, remembering in `seen` what the store has acknowledged. All committers of a sink in
+    /// one process share it.
     pub fn remembering(mut self, seen: Arc<Seen>) -> Self {
         self.seen = seen;
         self
     }
 
-    /// The same, calling `wait` before a store that did not answer is asked again. It may return early.
+    /// The same, calling `wait` before a store that did not answer is asked again. It may return
+    /// early.
     pub fn waiting_by(mut self, wait: impl Fn(Duration) + Send + Sync + 'static) -> Self {
         self.wait = Arc::new(wait);
         self
@@ -170,63 +187,95 @@ impl Committer {
         self.unreachable.load(Ordering::Relaxed)
     }
 
-    /// Raises the epochs of splits and returns their records, each with its previous owners. Follow with [`Committer::begin`].
+    /// Raises the epochs of splits and returns their records, each with its previous owners. Follow
+    /// with [`Committer::begin`].
     ///
     /// # Errors
-    /// [`Abandon::OtherPlan`] when another plan has left lanes ahead in one of them. The epochs are raised all the same, so that plan's
-    /// instance has to take the splits again.
+    /// [`Abandon::OtherPlan`] when another plan has left lanes ahead in one of them. The epochs are
+    /// raised all the same, so that plan's instance has to take the splits again.
     pub fn take(&self, splits: &[SplitId]) -> Result<Vec<CommitRecord>, Abandon> {
-        let records = self.until_answered(|| match self.store.take(&self.sink, splits, &self.claimant) {
-            Err(CommitError::Store(error)) => Err(error),
-            other => Ok(other),
-        })?;
+        let records =
+            self.until_answered(
+                || match self.store.take(&self.sink, splits, &self.claimant) {
+                    Err(CommitError::Store(error)) => Err(error),
+                    other => Ok(other),
+                },
+            )?;
         let records = records.map_err(Abandon::Fenced)?;
         for (split, record) in splits.iter().zip(&records) {
             self.seen.check(split, record)?;
         }
-        let is_other = |record: &CommitRecord| !record.ahead.is_empty() && record.plan.as_ref() != Some(&self.claimant.plan);
-        match splits.iter().zip(&records).find(|(_, record)| !self.claimant.accepts_other_plans && is_other(record)) {
-            Some((split, record)) => Err(Abandon::OtherPlan { split: split.clone(), plan: record.plan.clone(), lanes: record.ahead.len() }),
+        let is_other = |record: &CommitRecord| {
+            !record.ahead.is_empty() && record.plan.as_ref() != Some(&self.claimant.plan)
+        };
+        match splits
+            .iter()
+            .zip(&records)
+            .find(|(_, record)| !self.claimant.accepts_other_plans && is_other(record))
+        {
+            Some((split, record)) => Err(Abandon::OtherPlan {
+                split: split.clone(),
+                plan: record.plan.clone(),
+                lanes: record.ahead.len(),
+            }),
             None => Ok(records),
         }
     }
 
-    /// The owners before this instance are cut off: nothing of theirs can be committed any more. `taken` are splits with the epochs that
-    /// [`Committer::take`] returned.
+    /// The owners before this instance are cut off: nothing of theirs can be committed any more.
+    /// `taken` are splits with the epochs that [`Committer::take`] returned.
     pub fn cut_off_others(&self, taken: &[(SplitId, u64)]) -> Result<(), Abandon> {
-        self.until_answered(|| self.store.set_owner(&self.sink, taken, Some(&self.claimant.owner)))
+        self.until_answered(|| {
+            self.store
+                .set_owner(&self.sink, taken, Some(&self.claimant.owner))
+        })
     }
 
-    /// Cuts a dead instance off, whatever splits it has. After this returns, nothing that it ever sent is applied; see [`StateStore::fence`].
+    /// Cuts a dead instance off, whatever splits it has. After this returns, nothing that it ever
+    /// sent is applied; see [`StateStore::fence`].
     pub fn fence(&self, owner: &str) -> Result<(), Abandon> {
         self.until_answered(|| self.store.fence(&self.sink, owner))
     }
 
-    /// The instances that are on a commit record of the sink: all others can commit nothing unless they take splits first.
+    /// The instances that are on a commit record of the sink: all others can commit nothing unless
+    /// they take splits first.
     pub fn owners(&self) -> Result<BTreeSet<String>, Abandon> {
         self.until_answered(|| self.store.owners(&self.sink))
     }
 
-    /// Forgets splits that were finished at least `retention` ago and that `is_gone` names: the source does not find them any more. Returns how
-    /// many there were.
-    pub fn forget_finished(&self, retention: Duration, is_gone: impl Fn(&SplitId) -> bool) -> Result<usize, Abandon> {
+    /// Forgets splits that were finished at least `retention` ago and that `is_gone` names: the
+    /// source does not find them any more. Returns how many there were.
+    pub fn forget_finished(
+        &self,
+        retention: Duration,
+        is_gone: impl Fn(&SplitId) -> bool,
+    ) -> Result<usize, Abandon> {
         let until = now().saturating_sub(retention.as_secs());
         let records = self.until_answered(|| self.store.records(&self.sink))?;
         let is_over = |record: &CommitRecord| record.finished.is_some_and(|at| at <= until);
-        let over: Vec<SplitId> =
-            records.into_iter().filter(|(split, record)| is_over(record) && is_gone(split)).map(|(split, _)| split).collect();
+        let over: Vec<SplitId> = records
+            .into_iter()
+            .filter(|(split, record)| is_over(record) && is_gone(split))
+            .map(|(split, _)| split)
+            .collect();
         self.until_answered(|| self.store.forget_splits(&self.sink, &over))?;
         Ok(over.len())
     }
 
-    /// From now on the splits are ours. Where splits that were never begun start is written down first, in one step for all of them: a
-    /// start such as "the latest" must mean the same after a crash.
+    /// From now on the splits are ours. Where splits that were never begun start is written down
+    /// first, in one step for all of them: a start such as "the latest" must mean the same after a
+    /// crash.
     pub fn begin(&self, mut splits: Vec<Begin>) -> Result<(), Abandon> {
         let _step = self.step.lock();
         let is_new = |begin: &&Begin| begin.record.low.is_none();
         let first = |begin: &Begin| SplitCommit {
             resume: begin.resume.clone(),
-            ..SplitCommit::to_low(begin.split.clone(), begin.record.epoch, begin.record.sequence, begin.start)
+            ..SplitCommit::to_low(
+                begin.split.clone(),
+                begin.record.epoch,
+                begin.record.sequence,
+                begin.start,
+            )
         };
         let begun: Vec<SplitCommit> = splits.iter().filter(is_new).map(first).collect();
         if !begun.is_empty() {
@@ -242,7 +291,8 @@ impl Committer {
         }
         let mut copies = self.copies.lock();
         for begin in splits {
-            self.seen.note(&begin.split, begin.record.epoch, begin.record.sequence);
+            self.seen
+                .note(&begin.split, begin.record.epoch, begin.record.sequence);
             if self.positions == Positions::InTarget {
                 copies.take(begin.split.clone(), &begin.record);
             }
@@ -251,8 +301,18 @@ impl Committer {
         Ok(())
     }
 
-    fn step_of(&self, splits: Vec<SplitCommit>, staged: Vec<Staged>, published: Vec<String>) -> Commit {
-        Commit { owner: self.claimant.owner.clone(), splits, staged, published }
+    fn step_of(
+        &self,
+        splits: Vec<SplitCommit>,
+        staged: Vec<Staged>,
+        published: Vec<String>,
+    ) -> Commit {
+        Commit {
+            owner: self.claimant.owner.clone(),
+            splits,
+            staged,
+            published,
+        }
     }
 
     /// Locks the ledger, to dispatch a whole unit in one go.
@@ -260,7 +320,8 @@ impl Committer {
         self.ledger.lock()
     }
 
-    /// Makes lanes durable in one atomic step, with what is staged for them. Blocks until the store has answered.
+    /// Makes lanes durable in one atomic step, with what is staged for them. Blocks until the store
+    /// has answered.
     pub fn commit(&self, lanes: &[LaneCommit], staged: Vec<Staged>) -> Result<(), Abandon> {
         self.commit_through(lanes, |splits| {
             let commit = self.step_of(splits.to_vec(), staged, self.published.lock().clone());
@@ -276,18 +337,30 @@ impl Committer {
         self.published.lock().retain(|id| !forgotten.contains(id));
     }
 
-    /// Like [`Committer::commit`] for a sink whose target holds the positions: `apply` writes them there, in the same transaction as the
-    /// records. With no lanes, it is about the positions that moved because records were filtered out; `apply` is not called if none did.
-    pub fn commit_through(&self, lanes: &[LaneCommit], apply: impl FnOnce(&[SplitCommit]) -> Result<(), Abandon>) -> Result<(), Abandon> {
+    /// Like [`Committer::commit`] for a sink whose target holds the positions: `apply` writes them
+    /// there, in the same transaction as the records. With no lanes, it is about the positions that
+    /// moved because records were filtered out; `apply` is not called if none did.
+    pub fn commit_through(
+        &self,
+        lanes: &[LaneCommit],
+        apply: impl FnOnce(&[SplitCommit]) -> Result<(), Abandon>,
+    ) -> Result<(), Abandon> {
         let _step = self.step.lock();
         let prepared = {
             let ledger = self.ledger.lock();
-            let named = lanes.iter().flat_map(|lane| &lane.splits).map(|(split, _)| split);
+            let named = lanes
+                .iter()
+                .flat_map(|lane| &lane.splits)
+                .map(|(split, _)| split);
             let lost: Vec<SplitId> = named.filter(|split| !ledger.has(split)).cloned().collect();
             if !lost.is_empty() {
                 return Err(Abandon::Fenced(CommitError::Fenced(lost)));
             }
-            if lanes.is_empty() { ledger.prepare_idle(now()) } else { ledger.prepare(lanes, now()) }
+            if lanes.is_empty() {
+                ledger.prepare_idle(now())
+            } else {
+                ledger.prepare(lanes, now())
+            }
         };
         if prepared.is_empty() {
             return Ok(());
@@ -297,8 +370,9 @@ impl Committer {
         Ok(())
     }
 
-    /// Writes the low positions that moved although no lane was committed (records that were filtered out), and forgets what is published.
-    /// Where the target holds the positions, the sink's writer does that, with [`Committer::commit_through`]; then this copies into the store
+    /// Writes the low positions that moved although no lane was committed (records that were
+    /// filtered out), and forgets what is published. Where the target holds the positions, the
+    /// sink's writer does that, with [`Committer::commit_through`]; then this copies into the store
     /// what the target has by now.
     pub fn commit_idle(&self) -> Result<(), Abandon> {
         if self.positions == Positions::InTarget {
@@ -317,7 +391,8 @@ impl Committer {
         Ok(())
     }
 
-    /// Does not wait for a step that is under way: the target may not answer for long, and what it has acknowledged can be copied meanwhile.
+    /// Does not wait for a step that is under way: the target may not answer for long, and what it
+    /// has acknowledged can be copied meanwhile.
     fn copy_positions(&self) -> Result<(), Abandon> {
         let mut copies = self.copies.lock();
         let splits = copies.prepare(&self.ledger.lock());
@@ -340,23 +415,35 @@ impl Committer {
         self.published.lock().extend(ids);
     }
 
-    /// Gives splits back: everything of them must have been committed. Another instance can take them at once.
+    /// Gives splits back: everything of them must have been committed. Another instance can take
+    /// them at once.
     pub fn release(&self, splits: &[SplitId]) -> Result<(), Abandon> {
         self.commit_idle()?;
         let held: Vec<_> = {
             let mut ledger = self.ledger.lock();
-            splits.iter().filter_map(|split| ledger.drop_split(split).map(|(epoch, finished)| (split.clone(), epoch, finished))).collect()
+            splits
+                .iter()
+                .filter_map(|split| {
+                    ledger
+                        .drop_split(split)
+                        .map(|(epoch, finished)| (split.clone(), epoch, finished))
+                })
+                .collect()
         };
         self.copies.lock().drop_splits(splits);
         for (split, _, _) in held.iter().filter(|(_, _, finished)| *finished) {
             // It will hardly be taken again, and there may be millions of them.
             self.seen.forget(split);
         }
-        let held: Vec<_> = held.into_iter().map(|(split, epoch, _)| (split, epoch)).collect();
+        let held: Vec<_> = held
+            .into_iter()
+            .map(|(split, epoch, _)| (split, epoch))
+            .collect();
         self.give_back(&held)
     }
 
-    /// Gives splits back that were taken and not begun, under the epochs that [`Committer::take`] returned.
+    /// Gives splits back that were taken and not begun, under the epochs that [`Committer::take`]
+    /// returned.
     pub fn give_back(&self, taken: &[(SplitId, u64)]) -> Result<(), Abandon> {
         if taken.is_empty() {
             return Ok(());
@@ -372,26 +459,38 @@ impl Committer {
         let outcome = self.until_answered(|| {
             let answer = match self.store.commit(&self.sink, commit) {
                 Err(CommitError::Store(error)) => Err(error),
-                // The answer to an earlier attempt was lost on its way: only we can have written this sequence under this epoch.
-                Err(CommitError::Sequence { expected, found, .. }) if asked_before && found == expected + 1 => Ok(Ok(())),
+                // The answer to an earlier attempt was lost on its way: only we can have written
+                // this sequence under this epoch.
+                Err(CommitError::Sequence {
+                    expected, found, ..
+                }) if asked_before && found == expected + 1 => Ok(Ok(())),
                 other => Ok(other),
             };
             asked_before = true;
             answer
         });
-        self.has_given_up.fetch_or(outcome.is_err(), Ordering::Relaxed);
+        self.has_given_up
+            .fetch_or(outcome.is_err(), Ordering::Relaxed);
         let outcome = outcome?;
         match outcome {
             Ok(()) => {
-                commit.splits.iter().for_each(|step| self.seen.note(&step.split, step.epoch, step.sequence + 1));
+                commit
+                    .splits
+                    .iter()
+                    .for_each(|step| self.seen.note(&step.split, step.epoch, step.sequence + 1));
                 Ok(())
             }
-            Err(fenced @ (CommitError::Fenced(_) | CommitError::OwnerFenced(_))) => Err(Abandon::Fenced(fenced)),
+            Err(fenced @ (CommitError::Fenced(_) | CommitError::OwnerFenced(_))) => {
+                Err(Abandon::Fenced(fenced))
+            }
             Err(other) => Err(Abandon::Fatal(lost_data(&other.to_string()))),
         }
     }
 
-    fn until_answered<T>(&self, mut ask: impl FnMut() -> Result<T, StoreError>) -> Result<T, Abandon> {
+    fn until_answered<T>(
+        &self,
+        mut ask: impl FnMut() -> Result<T, StoreError>,
+    ) -> Result<T, Abandon> {
         let mut wait = FIRST_WAIT;
         loop {
             match ask() {
@@ -417,7 +516,10 @@ impl Committer {
     }
 }
 
-/// The wall-clock time in seconds since 1970. It is written down for people and for retention; no step rests on it.
+/// The wall-clock time in seconds since 1970. It is written down for people and for retention; no
+/// step rests on it.
 fn now() -> u64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
+    SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .map_or(0, |since| since.as_secs())
 }

@@ -1,15 +1,18 @@
 //! Named steps at which a test can kill the process, freeze it, or have it panic.
 //!
-//! Compiled in only with the feature `failpoints`; without it [`reach`] is nothing. With it, `PSEIDON_FAIL=published:3` kills the
-//! process (SIGKILL, so that nothing can clean up) when the step `published` is reached for the third time, and `PSEIDON_FREEZE=synced:2`
-//! stops it (SIGSTOP) when `synced` is reached for the second time, until it is woken (SIGCONT). `PSEIDON_PANIC=planned` panics there, once.
+//! Compiled in only with the feature `failpoints`; without it [`reach`] is nothing. With it,
+//! `PSEIDON_FAIL=published:3` kills the process (SIGKILL, so that nothing can clean up) when the
+//! step `published` is reached for the third time, and `PSEIDON_FREEZE=synced:2` stops it (SIGSTOP)
+//! when `synced` is reached for the second time, until it is woken (SIGCONT).
+//! `PSEIDON_PANIC=planned` panics there, once.
 
 /// The process comes past the step `name`.
 #[cfg(not(feature = "failpoints"))]
 #[inline(always)]
 pub fn reach(_name: &str) {}
 
-/// The process comes past the step `name`, and dies, freezes or panics there if the environment says so.
+/// The process comes past the step `name`, and dies, freezes or panics there if the environment
+/// says so.
 #[cfg(feature = "failpoints")]
 pub fn reach(name: &str) {
     use std::sync::LazyLock;
@@ -26,7 +29,10 @@ pub fn reach(name: &str) {
         fn of(variable: &str) -> Option<Target> {
             let text = std::env::var(variable).ok()?;
             let (name, count) = text.split_once(':').unwrap_or((&text, "1"));
-            Some(Target { name: name.to_owned(), left: AtomicI64::new(count.parse().unwrap_or(1)) })
+            Some(Target {
+                name: name.to_owned(),
+                left: AtomicI64::new(count.parse().unwrap_or(1)),
+            })
         }
 
         fn is_met(&self, name: &str) -> bool {

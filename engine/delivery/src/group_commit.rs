@@ -1,8 +1,10 @@
-//! Group commit: steps of many sinks and runs that wait at the same time go to the store in one call.
+//! Group commit: steps of many sinks and runs that wait at the same time go to the store in one
+//! call.
 //!
-//! The first thread that wants to commit leads: it sends its step. While the store works, the steps of other threads queue up; the next
-//! leader sends all of them at once. So a step waits for at most one call before its own, and a store with a disk syncs once for all of
-//! them, however many sinks and logs there are. No step waits for others to come.
+//! The first thread that wants to commit leads: it sends its step. While the store works, the steps
+//! of other threads queue up; the next leader sends all of them at once. So a step waits for at
+//! most one call before its own, and a store with a disk syncs once for all of them, however many
+//! sinks and logs there are. No step waits for others to come.
 
 use std::sync::Arc;
 
@@ -36,7 +38,11 @@ struct Step {
 impl GroupCommit {
     /// Sends the steps of `store` in groups.
     pub fn new(store: Arc<dyn StateStore>) -> GroupCommit {
-        GroupCommit { store, queue: Mutex::default(), changed: Condvar::new() }
+        GroupCommit {
+            store,
+            queue: Mutex::default(),
+            changed: Condvar::new(),
+        }
     }
 
     /// How many steps wait for the call that is under way.
@@ -48,17 +54,29 @@ impl GroupCommit {
     fn lead(&self, queue: &mut parking_lot::MutexGuard<'_, Queue>) {
         queue.is_led = true;
         let count = queue.waiting.len().min(MOST_STEPS);
-        let group = Group { of: self, steps: queue.waiting.drain(..count).collect() };
+        let group = Group {
+            of: self,
+            steps: queue.waiting.drain(..count).collect(),
+        };
         parking_lot::MutexGuard::unlocked(queue, || {
-            let steps: Vec<_> = group.steps.iter().map(|step| (&step.sink, &step.commit)).collect();
+            let steps: Vec<_> = group
+                .steps
+                .iter()
+                .map(|step| (&step.sink, &step.commit))
+                .collect();
             let answers = self.store.commit_many(&steps);
-            group.steps.iter().zip(answers).for_each(|(step, answer)| *step.answer.lock() = Some(answer));
+            group
+                .steps
+                .iter()
+                .zip(answers)
+                .for_each(|(step, answer)| *step.answer.lock() = Some(answer));
             drop(group);
         });
     }
 }
 
-/// Steps on their way. Dropping it ends the lead, also when the store panicked: then nothing is known of the steps.
+/// Steps on their way. Dropping it ends the lead, also when the store panicked: then nothing is
+/// known of the steps.
 struct Group<'a> {
     of: &'a GroupCommit,
     steps: Vec<Arc<Step>>,
@@ -67,7 +85,9 @@ struct Group<'a> {
 impl Drop for Group<'_> {
     fn drop(&mut self) {
         for step in &self.steps {
-            let unknown = || Err(StoreError::Unavailable("the state store did not answer a step".into()).into());
+            let unknown = || {
+                Err(StoreError::Unavailable("the state store did not answer a step".into()).into())
+            };
             step.answer.lock().get_or_insert_with(unknown);
         }
         self.of.queue.lock().is_led = false;
@@ -77,7 +97,11 @@ impl Drop for Group<'_> {
 
 impl StateStore for GroupCommit {
     fn commit(&self, sink: &SinkId, commit: &Commit) -> Result<(), CommitError> {
-        let step = Arc::new(Step { sink: sink.clone(), commit: commit.clone(), answer: Mutex::new(None) });
+        let step = Arc::new(Step {
+            sink: sink.clone(),
+            commit: commit.clone(),
+            answer: Mutex::new(None),
+        });
         let mut queue = self.queue.lock();
         queue.waiting.push(step.clone());
         loop {

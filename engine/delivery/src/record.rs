@@ -13,22 +13,28 @@ pub struct CommitRecord {
     pub epoch: u64,
     /// Counts the commits. It never falls; a store that shows a lower one has lost data.
     pub sequence: u64,
-    /// Every record below it is durable in this sink or was filtered out before it. `None` until the split is begun.
+    /// Every record below it is durable in this sink or was filtered out before it. `None` until
+    /// the split is begun.
     pub low: Option<Position>,
     /// Lanes that are further: every record of this lane below the position is durable too.
     pub ahead: HashMap<LaneId, Position>,
-    /// The instances that took the split and may still be at work on it, oldest first: an instance that takes it over does not know at
-    /// first whether those before are gone. Empty when it was released or never taken.
+    /// The instances that took the split and may still be at work on it, oldest first: an instance
+    /// that takes it over does not know at first whether those before are gone. Empty when it was
+    /// released or never taken.
     pub owners: Vec<String>,
-    /// The fingerprint of the plan whose lanes `ahead` names. `None` until an instance takes the split.
+    /// The fingerprint of the plan whose lanes `ahead` names. `None` until an instance takes the
+    /// split.
     pub plan: Option<String>,
-    /// What the source needs beside `low` to continue there; it belongs to the greatest position up to `low` for which the source said it.
+    /// What the source needs beside `low` to continue there; it belongs to the greatest position up
+    /// to `low` for which the source said it.
     pub resume: Option<Resume>,
-    /// When the split was finished, in seconds since 1970: no record of it is left to read. `None` while there may be more.
+    /// When the split was finished, in seconds since 1970: no record of it is left to read. `None`
+    /// while there may be more.
     pub finished: Option<u64>,
 }
 
-/// What a source keeps beside a position, such as a topic's id or a digest of the bytes before it. The store and the engine do not read it.
+/// What a source keeps beside a position, such as a topic's id or a digest of the bytes before it.
+/// The store and the engine do not read it.
 #[derive(Clone, PartialEq, Eq, Hash)]
 pub struct Resume(Arc<str>);
 
@@ -57,7 +63,8 @@ impl fmt::Debug for Resume {
     }
 }
 
-/// A [`Resume`] with the least position that it belongs to. It belongs to higher ones too, until the source says something else.
+/// A [`Resume`] with the least position that it belongs to. It belongs to higher ones too, until
+/// the source says something else.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ResumeFrom {
     /// The position.
@@ -82,11 +89,13 @@ pub struct Claimant {
 pub struct LaneCommit {
     /// The lane.
     pub lane: LaneId,
-    /// The splits it holds records of, each with the position up to which (exclusive) the lane now holds everything that belongs to it.
+    /// The splits it holds records of, each with the position up to which (exclusive) the lane now
+    /// holds everything that belongs to it.
     pub splits: Vec<(SplitId, Position)>,
 }
 
-/// Something durable that readers cannot see yet. Written in the same step as the commit, removed once it is published.
+/// Something durable that readers cannot see yet. Written in the same step as the commit, removed
+/// once it is published.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Staged {
     /// Unique within the sink.
@@ -119,7 +128,16 @@ pub struct SplitCommit {
 impl SplitCommit {
     /// A step that moves nothing but the low position.
     pub fn to_low(split: SplitId, epoch: u64, sequence: u64, low: Position) -> SplitCommit {
-        SplitCommit { split, epoch, sequence, low, ahead: Vec::new(), caught_up: Vec::new(), resume: None, finished: None }
+        SplitCommit {
+            split,
+            epoch,
+            sequence,
+            low,
+            ahead: Vec::new(),
+            caught_up: Vec::new(),
+            resume: None,
+            finished: None,
+        }
     }
 }
 

@@ -5,12 +5,17 @@ use std::sync::Arc;
 
 use sha2::{Digest, Sha256};
 
-use crate::{Claimant, Claims, Commit, CommitError, CommitRecord, Round, SinkId, SplitId, Staged, StateStore, StoreError, StoredPlan};
+use crate::{
+    Claimant, Claims, Commit, CommitError, CommitRecord, Round, SinkId, SplitId, Staged,
+    StateStore, StoreError, StoredPlan,
+};
 
-/// Parts a scope's name from what is in it. Neither a scope's name nor the name of a sink of the store itself may hold it.
+/// Parts a scope's name from what is in it. Neither a scope's name nor the name of a sink of the
+/// store itself may hold it.
 const SEPARATOR: char = '/';
 
-/// A part of another store: a run in it sees its own sinks, plan and notes only. So hundreds of runs share one connection or file.
+/// A part of another store: a run in it sees its own sinks, plan and notes only. So hundreds of
+/// runs share one connection or file.
 pub struct ScopedStore {
     whole: Arc<dyn StateStore>,
     prefix: String,
@@ -19,8 +24,14 @@ pub struct ScopedStore {
 impl ScopedStore {
     /// The part of `whole` that belongs to `scope`, a name without a slash.
     pub fn new(whole: Arc<dyn StateStore>, scope: &str) -> ScopedStore {
-        debug_assert!(!scope.contains(SEPARATOR), "a scope's name holds no separator");
-        ScopedStore { whole, prefix: format!("{scope}{SEPARATOR}") }
+        debug_assert!(
+            !scope.contains(SEPARATOR),
+            "a scope's name holds no separator"
+        );
+        ScopedStore {
+            whole,
+            prefix: format!("{scope}{SEPARATOR}"),
+        }
     }
 
     fn sink(&self, sink: &SinkId) -> SinkId {
@@ -37,7 +48,11 @@ impl StateStore for ScopedStore {
     fn identity(&self) -> Result<String, StoreError> {
         let whole = self.whole.identity()?;
         let digest = Sha256::digest(format!("{whole}{SEPARATOR}{}", self.prefix));
-        Ok(digest.iter().take(16).map(|byte| format!("{byte:02x}")).collect())
+        Ok(digest
+            .iter()
+            .take(16)
+            .map(|byte| format!("{byte:02x}"))
+            .collect())
     }
 
     /// None: they are those of the whole store, and whoever opened that tells them once.
@@ -45,7 +60,12 @@ impl StateStore for ScopedStore {
         Ok(Vec::new())
     }
 
-    fn take(&self, sink: &SinkId, splits: &[SplitId], claimant: &Claimant) -> Result<Vec<CommitRecord>, CommitError> {
+    fn take(
+        &self,
+        sink: &SinkId,
+        splits: &[SplitId],
+        claimant: &Claimant,
+    ) -> Result<Vec<CommitRecord>, CommitError> {
         self.whole.take(&self.sink(sink), splits, claimant)
     }
 
@@ -54,11 +74,22 @@ impl StateStore for ScopedStore {
         self.whole.claim(&self.key(source), round)
     }
 
-    fn unclaim(&self, source: &str, splits: &[SplitId], owner: &str, leaves: bool) -> Result<(), StoreError> {
+    fn unclaim(
+        &self,
+        source: &str,
+        splits: &[SplitId],
+        owner: &str,
+        leaves: bool,
+    ) -> Result<(), StoreError> {
         self.whole.unclaim(&self.key(source), splits, owner, leaves)
     }
 
-    fn set_owner(&self, sink: &SinkId, splits: &[(SplitId, u64)], owner: Option<&str>) -> Result<(), StoreError> {
+    fn set_owner(
+        &self,
+        sink: &SinkId,
+        splits: &[(SplitId, u64)],
+        owner: Option<&str>,
+    ) -> Result<(), StoreError> {
         self.whole.set_owner(&self.sink(sink), splits, owner)
     }
 
@@ -76,7 +107,11 @@ impl StateStore for ScopedStore {
 
     fn commit_many(&self, steps: &[(&SinkId, &Commit)]) -> Vec<Result<(), CommitError>> {
         let sinks: Vec<SinkId> = steps.iter().map(|(sink, _)| self.sink(sink)).collect();
-        let steps: Vec<_> = sinks.iter().zip(steps).map(|(sink, (_, commit))| (sink, *commit)).collect();
+        let steps: Vec<_> = sinks
+            .iter()
+            .zip(steps)
+            .map(|(sink, (_, commit))| (sink, *commit))
+            .collect();
         self.whole.commit_many(&steps)
     }
 
@@ -98,12 +133,20 @@ impl StateStore for ScopedStore {
 
     fn sinks(&self) -> Result<Vec<SinkId>, StoreError> {
         let all = self.whole.sinks()?;
-        Ok(all.iter().filter_map(|sink| sink.as_str().strip_prefix(&self.prefix)).map(SinkId::from).collect())
+        Ok(all
+            .iter()
+            .filter_map(|sink| sink.as_str().strip_prefix(&self.prefix))
+            .map(SinkId::from)
+            .collect())
     }
 
     fn plans(&self) -> Result<Vec<String>, StoreError> {
         let all = self.whole.plans()?;
-        Ok(all.iter().filter_map(|fingerprint| fingerprint.strip_prefix(&self.prefix)).map(str::to_owned).collect())
+        Ok(all
+            .iter()
+            .filter_map(|fingerprint| fingerprint.strip_prefix(&self.prefix))
+            .map(str::to_owned)
+            .collect())
     }
 
     fn plan(&self, fingerprint: &str) -> Result<Option<String>, StoreError> {
@@ -111,11 +154,17 @@ impl StateStore for ScopedStore {
     }
 
     fn add_plan(&self, plan: &StoredPlan) -> Result<(), StoreError> {
-        self.whole.add_plan(&StoredPlan { fingerprint: self.key(&plan.fingerprint), text: plan.text.clone() })
+        self.whole.add_plan(&StoredPlan {
+            fingerprint: self.key(&plan.fingerprint),
+            text: plan.text.clone(),
+        })
     }
 
     fn forget_plans(&self, fingerprints: &[String]) -> Result<(), StoreError> {
-        let keys: Vec<String> = fingerprints.iter().map(|fingerprint| self.key(fingerprint)).collect();
+        let keys: Vec<String> = fingerprints
+            .iter()
+            .map(|fingerprint| self.key(fingerprint))
+            .collect();
         self.whole.forget_plans(&keys)
     }
 

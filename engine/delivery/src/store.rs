@@ -1,7 +1,7 @@
 //! What the delivery protocol asks of a state store.
 //!
-//! Two stores exist: [`embedded`](crate::embedded), a redb file beside the pipeline, and Redis, which instances on several machines can
-//! share.
+//! Two stores exist: [`embedded`](crate::embedded), a redb file beside the pipeline, and Redis,
+//! which instances on several machines can share.
 
 use std::collections::BTreeSet;
 
@@ -10,43 +10,65 @@ use thiserror::Error;
 use crate::random;
 use crate::{Claimant, Claims, Commit, CommitRecord, Round, SinkId, SplitCommit, SplitId, Staged};
 
-/// The store of one pipeline. Every call blocks until the store has answered; what it has acknowledged survives a crash as well as
-/// [`StateStore::weaknesses`] says.
+/// The store of one pipeline. Every call blocks until the store has answered; what it has
+/// acknowledged survives a crash as well as [`StateStore::weaknesses`] says.
 pub trait StateStore: Send + Sync {
     /// Names the store's content: made at random when the store is first used, kept from then on.
     fn identity(&self) -> Result<String, StoreError>;
 
-    /// What may be lost when the store's machine crashes, as sentences for the user. Empty when every acknowledged write is on disk.
+    /// What may be lost when the store's machine crashes, as sentences for the user. Empty when
+    /// every acknowledged write is on disk.
     fn weaknesses(&self) -> Result<Vec<String>, StoreError>;
 
-    /// Takes splits over: raises each epoch by one, adds the claimant to the owners, and returns the records with the new epoch and
-    /// everything else as it was before; [`CommitRecord::owners`] never holds the claimant itself. One atomic step for each split; the
-    /// answers are in the order of `splits`. A repeated call under the same name, because an answer was lost, returns the same owners.
+    /// Takes splits over: raises each epoch by one, adds the claimant to the owners, and returns
+    /// the records with the new epoch and everything else as it was before;
+    /// [`CommitRecord::owners`] never holds the claimant itself. One atomic step for each split;
+    /// the answers are in the order of `splits`. A repeated call under the same name, because an
+    /// answer was lost, returns the same owners.
     ///
-    /// The claimant's plan becomes the record's where no lane is ahead, or where the claimant accepts other plans. A claimant that is
-    /// fenced takes nothing.
-    fn take(&self, sink: &SinkId, splits: &[SplitId], claimant: &Claimant) -> Result<Vec<CommitRecord>, CommitError>;
+    /// The claimant's plan becomes the record's where no lane is ahead, or where the claimant
+    /// accepts other plans. A claimant that is fenced takes nothing.
+    fn take(
+        &self,
+        sink: &SinkId,
+        splits: &[SplitId],
+        claimant: &Claimant,
+    ) -> Result<Vec<CommitRecord>, CommitError>;
 
-    /// A round of sharing the splits of a source with other instances. Claims of instances whose lease has run out are free. A store that
-    /// belongs to one process grants everything.
+    /// A round of sharing the splits of a source with other instances. Claims of instances whose
+    /// lease has run out are free. A store that belongs to one process grants everything.
     fn claim(&self, source: &str, round: &Round<'_>) -> Result<Claims, StoreError> {
         let _ = source;
         Ok(Claims::all(round))
     }
 
-    /// Gives claims back; those of other instances are left alone. An instance that `leaves` does not count for the fair share any more.
-    fn unclaim(&self, source: &str, splits: &[SplitId], owner: &str, leaves: bool) -> Result<(), StoreError> {
+    /// Gives claims back; those of other instances are left alone. An instance that `leaves` does
+    /// not count for the fair share any more.
+    fn unclaim(
+        &self,
+        source: &str,
+        splits: &[SplitId],
+        owner: &str,
+        leaves: bool,
+    ) -> Result<(), StoreError> {
         let _ = (source, splits, owner, leaves);
         Ok(())
     }
 
-    /// Writes who alone owns splits that are still held under these epochs, or that no instance does; other splits are left alone. Called
-    /// when earlier owners are known to be cut off, and when splits are given back.
-    fn set_owner(&self, sink: &SinkId, splits: &[(SplitId, u64)], owner: Option<&str>) -> Result<(), StoreError>;
+    /// Writes who alone owns splits that are still held under these epochs, or that no instance
+    /// does; other splits are left alone. Called when earlier owners are known to be cut off, and
+    /// when splits are given back.
+    fn set_owner(
+        &self,
+        sink: &SinkId,
+        splits: &[(SplitId, u64)],
+        owner: Option<&str>,
+    ) -> Result<(), StoreError>;
 
-    /// Cuts an instance off from the sink: after this returns, no [`take`](StateStore::take) and no [`commit`](StateStore::commit) of that
-    /// owner is ever applied, whenever it was sent. The owner must be dead, or must stop. Marks of owners that are on no commit record may
-    /// be dropped: the epochs of all their splits have been raised.
+    /// Cuts an instance off from the sink: after this returns, no [`take`](StateStore::take) and no
+    /// [`commit`](StateStore::commit) of that owner is ever applied, whenever it was sent. The
+    /// owner must be dead, or must stop. Marks of owners that are on no commit record may be
+    /// dropped: the epochs of all their splits have been raised.
     fn fence(&self, sink: &SinkId, owner: &str) -> Result<(), StoreError>;
 
     /// The instances that are on a commit record of the sink.
@@ -55,15 +77,18 @@ pub trait StateStore: Send + Sync {
     /// Applies a step atomically, or nothing of it; see [`StateStore::commit_many`].
     fn commit(&self, sink: &SinkId, commit: &Commit) -> Result<(), CommitError> {
         let answer = self.commit_many(&[(sink, commit)]).pop();
-        answer.unwrap_or_else(|| Err(StoreError::Failed("the state store did not answer a step".into()).into()))
+        answer.unwrap_or_else(|| {
+            Err(StoreError::Failed("the state store did not answer a step".into()).into())
+        })
     }
 
-    /// Applies steps, each atomically or not at all, for the price of one: a store with a disk syncs it once. The steps are applied in
-    /// their order, and each has its own answer.
+    /// Applies steps, each atomically or not at all, for the price of one: a store with a disk
+    /// syncs it once. The steps are applied in their order, and each has its own answer.
     ///
-    /// When a step cannot be applied, the answer is the gravest that holds for any of its splits. First what only a store that lost data
-    /// shows: an epoch or a sequence *below* the step's. Then [`CommitError::OwnerFenced`]. Then [`CommitError::Fenced`], with every split
-    /// that was taken over. Then a sequence above the step's.
+    /// When a step cannot be applied, the answer is the gravest that holds for any of its splits.
+    /// First what only a store that lost data shows: an epoch or a sequence *below* the step's.
+    /// Then [`CommitError::OwnerFenced`]. Then [`CommitError::Fenced`], with every split that was
+    /// taken over. Then a sequence above the step's.
     fn commit_many(&self, steps: &[(&SinkId, &Commit)]) -> Vec<Result<(), CommitError>>;
 
     /// All that is staged and not yet published, in no particular order.
@@ -75,8 +100,8 @@ pub trait StateStore: Send + Sync {
     /// The commit records of every split of a sink.
     fn records(&self, sink: &SinkId) -> Result<Vec<(SplitId, CommitRecord)>, StoreError>;
 
-    /// Removes the records of splits that are finished and have no owner and no lane ahead; other splits are left alone. A split that
-    /// turns up later is a new one.
+    /// Removes the records of splits that are finished and have no owner and no lane ahead; other
+    /// splits are left alone. A split that turns up later is a new one.
     fn forget_splits(&self, sink: &SinkId, splits: &[SplitId]) -> Result<(), StoreError>;
 
     /// The sinks that have commit records.
@@ -88,7 +113,8 @@ pub trait StateStore: Send + Sync {
     /// The text of the plan with this fingerprint.
     fn plan(&self, fingerprint: &str) -> Result<Option<String>, StoreError>;
 
-    /// Keeps a plan's text beside those of other plans; the text of a plan that is kept already is replaced.
+    /// Keeps a plan's text beside those of other plans; the text of a plan that is kept already is
+    /// replaced.
     fn add_plan(&self, plan: &StoredPlan) -> Result<(), StoreError>;
 
     /// Removes the texts of plans. Unknown fingerprints are fine.
@@ -101,8 +127,8 @@ pub trait StateStore: Send + Sync {
     fn set_note(&self, key: &str, value: &str) -> Result<(), StoreError>;
 }
 
-/// Writes all methods of a [`StateStore`] but those that commit: each calls the same method of the store in this field. For stores that
-/// wrap another one.
+/// Writes all methods of a [`StateStore`] but those that commit: each calls the same method of the
+/// store in this field. For stores that wrap another one.
 #[macro_export]
 macro_rules! forward_to_store {
     ($field:ident) => {
@@ -140,7 +166,8 @@ macro_rules! forward_to_store {
 pub struct StoredPlan {
     /// A digest of everything that decides lanes and their contents.
     pub fingerprint: String,
-    /// The pipeline file's text, so that a crashed run can be finished with it. Secrets are not filled in.
+    /// The pipeline file's text, so that a crashed run can be finished with it. Secrets are not
+    /// filled in.
     pub text: String,
 }
 
@@ -189,7 +216,8 @@ pub enum CommitError {
     Store(#[from] StoreError),
 }
 
-/// What a store shows of a split, as far as it decides about a step: epoch and sequence, both 0 for a split that it does not have.
+/// What a store shows of a split, as far as it decides about a step: epoch and sequence, both 0 for
+/// a split that it does not have.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct SplitVersion {
     /// [`CommitRecord::epoch`]
@@ -198,12 +226,22 @@ pub struct SplitVersion {
     pub sequence: u64,
 }
 
-/// Why a step cannot be applied to splits of which the store shows this, in the order that [`StateStore::commit_many`] states. `shown` is in
-/// the order of `steps`. For stores that decide in this process.
-pub fn refusal(owner: &str, is_fenced: bool, steps: &[SplitCommit], shown: &[SplitVersion]) -> Option<CommitError> {
+/// Why a step cannot be applied to splits of which the store shows this, in the order that
+/// [`StateStore::commit_many`] states. `shown` is in the order of `steps`. For stores that decide
+/// in this process.
+pub fn refusal(
+    owner: &str,
+    is_fenced: bool,
+    steps: &[SplitCommit],
+    shown: &[SplitVersion],
+) -> Option<CommitError> {
     let both = || steps.iter().zip(shown.iter().copied());
     if let Some((step, shown)) = both().find(|(step, shown)| shown.epoch < step.epoch) {
-        return Some(CommitError::Epoch { split: step.split.clone(), expected: step.epoch, found: shown.epoch });
+        return Some(CommitError::Epoch {
+            split: step.split.clone(),
+            expected: step.epoch,
+            found: shown.epoch,
+        });
     }
     let wrong_sequence = |(step, shown): (&SplitCommit, SplitVersion)| CommitError::Sequence {
         split: step.split.clone(),
@@ -216,14 +254,20 @@ pub fn refusal(owner: &str, is_fenced: bool, steps: &[SplitCommit], shown: &[Spl
     if is_fenced {
         return Some(CommitError::OwnerFenced(owner.to_owned()));
     }
-    let fenced: Vec<SplitId> = both().filter(|(step, shown)| shown.epoch > step.epoch).map(|(step, _)| step.split.clone()).collect();
+    let fenced: Vec<SplitId> = both()
+        .filter(|(step, shown)| shown.epoch > step.epoch)
+        .map(|(step, _)| step.split.clone())
+        .collect();
     if !fenced.is_empty() {
         return Some(CommitError::Fenced(fenced));
     }
-    both().find(|(step, shown)| shown.sequence > step.sequence).map(wrong_sequence)
+    both()
+        .find(|(step, shown)| shown.sequence > step.sequence)
+        .map(wrong_sequence)
 }
 
-/// A new [identity](StateStore::identity): 128 random bits from the operating system, in hexadecimal.
+/// A new [identity](StateStore::identity): 128 random bits from the operating system, in
+/// hexadecimal.
 pub fn new_identity() -> Result<String, StoreError> {
     random::hexadecimal(16).map_err(|error| StoreError::Failed(error.to_string()))
 }

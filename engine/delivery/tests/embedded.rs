@@ -6,7 +6,10 @@ use std::process::Command;
 use std::sync::Arc;
 
 use pseidon_delivery::embedded::EmbeddedStore;
-use pseidon_delivery::{Claimant, Commit, CommitRecord, ScopedStore, SinkId, SplitCommit, Staged, StateStore, StoreError, conformance};
+use pseidon_delivery::{
+    Claimant, Commit, CommitRecord, ScopedStore, SinkId, SplitCommit, Staged, StateStore,
+    StoreError, conformance,
+};
 use redb::{Database, TableDefinition};
 
 fn failure(outcome: Result<EmbeddedStore, StoreError>) -> String {
@@ -18,18 +21,33 @@ fn failure(outcome: Result<EmbeddedStore, StoreError>) -> String {
 }
 
 fn claimant() -> Claimant {
-    Claimant { owner: "a".into(), plan: "p".into(), accepts_other_plans: false }
+    Claimant {
+        owner: "a".into(),
+        plan: "p".into(),
+        accepts_other_plans: false,
+    }
 }
 
 /// Makes one commit, with the lane `x` ahead.
 fn commit_once(store: &EmbeddedStore, sequence: u64) -> Result<(), pseidon_delivery::CommitError> {
-    let split = SplitCommit { ahead: vec![("x".into(), 1_000_000)], ..SplitCommit::to_low("s/0".into(), 1, sequence, sequence) };
-    store.commit(&SinkId::from("lake"), &Commit { splits: vec![split], ..Commit::default() })
+    let split = SplitCommit {
+        ahead: vec![("x".into(), 1_000_000)],
+        ..SplitCommit::to_low("s/0".into(), 1, sequence, sequence)
+    };
+    store.commit(
+        &SinkId::from("lake"),
+        &Commit {
+            splits: vec![split],
+            ..Commit::default()
+        },
+    )
 }
 
 fn used_file(dir: &Path) -> std::path::PathBuf {
     let store = EmbeddedStore::open(dir, "p").unwrap();
-    store.take(&SinkId::from("lake"), &["s/0".into()], &claimant()).unwrap();
+    store
+        .take(&SinkId::from("lake"), &["s/0".into()], &claimant())
+        .unwrap();
     for sequence in 0..20 {
         commit_once(&store, sequence).unwrap();
     }
@@ -50,15 +68,23 @@ fn git_leaves_the_folder_alone() {
     assert_eq!(fs::read_to_string(state.join(".gitignore")).unwrap(), "*\n");
     fs::write(state.join(".gitignore"), "mine").unwrap();
     drop(EmbeddedStore::open(&state, "p").unwrap());
-    assert_eq!(fs::read_to_string(state.join(".gitignore")).unwrap(), "mine");
+    assert_eq!(
+        fs::read_to_string(state.join(".gitignore")).unwrap(),
+        "mine"
+    );
 }
 
 #[test]
 fn any_pipeline_name_is_one_file() {
     let dir = tempfile::tempdir().unwrap();
     let state = dir.path().join("state");
-    for (name, file) in [("a", "a.redb"), ("../a", "%2E.%2Fa.redb"), (".", "%2E.redb"), ("a:b c", "a%3Ab%20c.redb"), ("ü", "%C3%BC.redb")]
-    {
+    for (name, file) in [
+        ("a", "a.redb"),
+        ("../a", "%2E.%2Fa.redb"),
+        (".", "%2E.redb"),
+        ("a:b c", "a%3Ab%20c.redb"),
+        ("ü", "%C3%BC.redb"),
+    ] {
         drop(EmbeddedStore::open(&state, name).unwrap());
         assert!(state.join(file).is_file(), "{name}");
     }
@@ -70,7 +96,12 @@ fn a_second_opener_is_told_what_to_do() {
     let dir = tempfile::tempdir().unwrap();
     let first = EmbeddedStore::open(dir.path(), "p").unwrap();
     let reason = failure(EmbeddedStore::open(dir.path(), "p"));
-    for part in ["p.redb", "in use by another process", "wait for it or stop it", "redis"] {
+    for part in [
+        "p.redb",
+        "in use by another process",
+        "wait for it or stop it",
+        "redis",
+    ] {
         assert!(reason.contains(part), "{part} is not in: {reason}");
     }
     drop(first);
@@ -83,21 +114,38 @@ fn a_newer_format_is_refused() {
     let file = used_file(dir.path());
     let database = Database::open(&file).unwrap();
     let transaction = database.begin_write().unwrap();
-    transaction.open_table(TableDefinition::<&str, &str>::new("meta")).unwrap().insert("format", "3").unwrap();
+    transaction
+        .open_table(TableDefinition::<&str, &str>::new("meta"))
+        .unwrap()
+        .insert("format", "3")
+        .unwrap();
     transaction.commit().unwrap();
     drop(database);
     let reason = failure(EmbeddedStore::open(dir.path(), "p"));
-    assert!(reason.contains("p.redb has format 3") && reason.contains("newer version"), "{reason}");
+    assert!(
+        reason.contains("p.redb has format 3") && reason.contains("newer version"),
+        "{reason}"
+    );
 }
 
 #[test]
 fn a_file_of_something_else_is_refused() {
-    for content in ["this is not a database, but a text".repeat(1000).into_bytes(), b"x".to_vec(), vec![0; 100_000]] {
+    for content in [
+        "this is not a database, but a text"
+            .repeat(1000)
+            .into_bytes(),
+        b"x".to_vec(),
+        vec![0; 100_000],
+    ] {
         let dir = tempfile::tempdir().unwrap();
         fs::write(dir.path().join("p.redb"), &content).unwrap();
         let reason = failure(EmbeddedStore::open(dir.path(), "p"));
         assert!(reason.contains("p.redb"), "{reason}");
-        assert_eq!(fs::read(dir.path().join("p.redb")).unwrap(), content, "it is not ours to change");
+        assert_eq!(
+            fs::read(dir.path().join("p.redb")).unwrap(),
+            content,
+            "it is not ours to change"
+        );
     }
 }
 
@@ -109,15 +157,22 @@ fn a_folder_that_cannot_be_made_is_named() {
     assert!(reason.contains("file/.pseidon"), "{reason}");
 }
 
-/// A damaged file is refused, or what was damaged was not in use: then everything is there. It never panics.
+/// A damaged file is refused, or what was damaged was not in use: then everything is there. It
+/// never panics.
 #[test]
 fn damage_is_noticed() {
     let dir = tempfile::tempdir().unwrap();
     let file = used_file(dir.path());
     let whole = fs::read(&file).unwrap();
-    let expected = EmbeddedStore::open(dir.path(), "p").unwrap().records(&SinkId::from("lake")).unwrap();
+    let expected = EmbeddedStore::open(dir.path(), "p")
+        .unwrap()
+        .records(&SinkId::from("lake"))
+        .unwrap();
     let mut refused = 0;
-    let damages = (0..whole.len()).step_by(499).map(|at| (at, 1)).chain((0..whole.len()).step_by(4096).map(|at| (at, 4096)));
+    let damages = (0..whole.len())
+        .step_by(499)
+        .map(|at| (at, 1))
+        .chain((0..whole.len()).step_by(4096).map(|at| (at, 4096)));
     for (at, length) in damages {
         let mut damaged = whole.clone();
         for byte in damaged.iter_mut().skip(at).take(length) {
@@ -129,7 +184,11 @@ fn damage_is_noticed() {
                 assert!(error.to_string().contains("p.redb"), "{error}");
                 refused += 1;
             }
-            Ok(store) => assert_eq!(store.records(&SinkId::from("lake")).unwrap(), expected, "damage at {at}"),
+            Ok(store) => assert_eq!(
+                store.records(&SinkId::from("lake")).unwrap(),
+                expected,
+                "damage at {at}"
+            ),
         }
     }
     assert!(refused > 0);
@@ -137,19 +196,24 @@ fn damage_is_noticed() {
     failure(EmbeddedStore::open(dir.path(), "p"));
 }
 
-/// Fills the disk, as far as the process can tell, and makes room again. It runs in a process of its own, because the limit is a process's.
+/// Fills the disk, as far as the process can tell, and makes room again. It runs in a process of
+/// its own, because the limit is a process's.
 #[test]
 fn a_full_disk_passes() {
     let dir = tempfile::tempdir().unwrap();
     let test = std::env::current_exe().unwrap();
     let output = Command::new("sh")
         // Exceeding the limit is to be an error for the writer instead of a signal.
-        .args(["-c", "trap '' XFSZ; exec \"$0\" --exact in_a_process_of_its_own --nocapture"])
+        .args([
+            "-c",
+            "trap '' XFSZ; exec \"$0\" --exact in_a_process_of_its_own --nocapture",
+        ])
         .arg(test)
         .env("PSEIDON_TEST_FULL_DISK", dir.path())
         .output()
         .unwrap();
-    let text = String::from_utf8_lossy(&output.stderr).into_owned() + &String::from_utf8_lossy(&output.stdout);
+    let text = String::from_utf8_lossy(&output.stderr).into_owned()
+        + &String::from_utf8_lossy(&output.stdout);
     assert!(output.status.success(), "{text}");
     assert!(text.contains("went on after the disk was full"), "{text}");
 }
@@ -157,9 +221,14 @@ fn a_full_disk_passes() {
 /// What [`a_full_disk_passes`] runs; by itself it has nothing to do.
 #[test]
 fn in_a_process_of_its_own() {
-    let Some(dir) = std::env::var_os("PSEIDON_TEST_FULL_DISK") else { return };
+    let Some(dir) = std::env::var_os("PSEIDON_TEST_FULL_DISK") else {
+        return;
+    };
     let limit_file_size = |bytes| {
-        let limit = rustix::process::Rlimit { current: bytes, maximum: None };
+        let limit = rustix::process::Rlimit {
+            current: bytes,
+            maximum: None,
+        };
         rustix::process::setrlimit(rustix::process::Resource::Fsize, limit).unwrap();
     };
     let store = EmbeddedStore::open(Path::new(&dir), "p").unwrap();
@@ -185,21 +254,45 @@ fn file_of_format_1(file: &Path) {
     let database = Database::create(file).unwrap();
     let transaction = database.begin_write().unwrap();
     {
-        let mut meta = transaction.open_table(TableDefinition::<&str, &str>::new("meta")).unwrap();
-        for (key, value) in [("format", "1"), ("identity", "00ff"), ("plan fingerprint", "f1"), ("plan text", "{:name \"p\"}")] {
+        let mut meta = transaction
+            .open_table(TableDefinition::<&str, &str>::new("meta"))
+            .unwrap();
+        for (key, value) in [
+            ("format", "1"),
+            ("identity", "00ff"),
+            ("plan fingerprint", "f1"),
+            ("plan text", "{:name \"p\"}"),
+        ] {
             meta.insert(key, value).unwrap();
         }
-        let mut notes = transaction.open_table(TableDefinition::<&str, &str>::new("notes")).unwrap();
-        for (key, value) in [("schema:in", "{}"), ("clicks/plan", "f2"), ("clicks/plan-text", "row"), ("views/plan-text", "half")] {
+        let mut notes = transaction
+            .open_table(TableDefinition::<&str, &str>::new("notes"))
+            .unwrap();
+        for (key, value) in [
+            ("schema:in", "{}"),
+            ("clicks/plan", "f2"),
+            ("clicks/plan-text", "row"),
+            ("views/plan-text", "half"),
+        ] {
             notes.insert(key, value).unwrap();
         }
-        let mut splits = transaction.open_table(TableDefinition::<(&str, &str), Row>::new("splits")).unwrap();
-        splits.insert(("lake", "s/0"), (3, 12, Some(100), "one\ntwo")).unwrap();
+        let mut splits = transaction
+            .open_table(TableDefinition::<(&str, &str), Row>::new("splits"))
+            .unwrap();
+        splits
+            .insert(("lake", "s/0"), (3, 12, Some(100), "one\ntwo"))
+            .unwrap();
         splits.insert(("lake", "s/1"), (1, 0, None, "")).unwrap();
-        splits.insert(("clicks/lake", "s/0"), (2, 1, Some(u64::MAX - 1), "two")).unwrap();
-        let mut ahead = transaction.open_table(TableDefinition::<(&str, &str, &str), u64>::new("ahead")).unwrap();
+        splits
+            .insert(("clicks/lake", "s/0"), (2, 1, Some(u64::MAX - 1), "two"))
+            .unwrap();
+        let mut ahead = transaction
+            .open_table(TableDefinition::<(&str, &str, &str), u64>::new("ahead"))
+            .unwrap();
         ahead.insert(("lake", "s/0", "x"), 150).unwrap();
-        let mut staged = transaction.open_table(TableDefinition::<(&str, &str), &str>::new("staged")).unwrap();
+        let mut staged = transaction
+            .open_table(TableDefinition::<(&str, &str), &str>::new("staged"))
+            .unwrap();
         staged.insert(("lake", "1"), "detail").unwrap();
     }
     transaction.commit().unwrap();
@@ -223,15 +316,28 @@ fn a_file_of_format_1_is_brought_up_to_date() {
             plan: Some("f1".into()),
             ..CommitRecord::default()
         };
-        let second = CommitRecord { epoch: 1, plan: Some("f1".into()), ..CommitRecord::default() };
+        let second = CommitRecord {
+            epoch: 1,
+            plan: Some("f1".into()),
+            ..CommitRecord::default()
+        };
         assert_eq!(records, [("s/0".into(), first), ("s/1".into(), second)]);
-        assert_eq!(store.staged(&SinkId::from("lake")).unwrap(), [Staged { id: "1".into(), detail: "detail".into() }]);
+        assert_eq!(
+            store.staged(&SinkId::from("lake")).unwrap(),
+            [Staged {
+                id: "1".into(),
+                detail: "detail".into()
+            }]
+        );
         assert_eq!(store.plan("f1").unwrap().as_deref(), Some("{:name \"p\"}"));
         assert_eq!(store.note("schema:in").unwrap().as_deref(), Some("{}"));
 
         let log = ScopedStore::new(Arc::new(store), "clicks");
         let (_, record) = log.records(&SinkId::from("lake")).unwrap().remove(0);
-        assert_eq!((record.low, record.plan.as_deref()), (Some(u64::MAX - 1), Some("f2")));
+        assert_eq!(
+            (record.low, record.plan.as_deref()),
+            (Some(u64::MAX - 1), Some("f2"))
+        );
         assert_eq!(log.plan("f2").unwrap().as_deref(), Some("row"));
         assert_eq!(log.plans().unwrap(), ["f2"]);
     }
@@ -244,9 +350,21 @@ fn a_file_that_was_cut_is_refused_with_a_way_out() {
     let path = used_file(dir.path());
     let whole = fs::metadata(&path).unwrap().len();
     for left in [whole / 2, 1000, 100, 1, 0] {
-        fs::OpenOptions::new().write(true).open(&path).unwrap().set_len(left).unwrap();
+        fs::OpenOptions::new()
+            .write(true)
+            .open(&path)
+            .unwrap()
+            .set_len(left)
+            .unwrap();
         let reason = failure(EmbeddedStore::open(dir.path(), "p"));
-        assert!(reason.contains("Bring the file back from a copy"), "{left} bytes: {reason}");
-        assert_eq!(fs::metadata(&path).unwrap().len(), left, "it is left as it is");
+        assert!(
+            reason.contains("Bring the file back from a copy"),
+            "{left} bytes: {reason}"
+        );
+        assert_eq!(
+            fs::metadata(&path).unwrap().len(),
+            left,
+            "it is left as it is"
+        );
     }
 }

@@ -46,10 +46,17 @@ fn waker(actor: Weak<Actor>) -> Wake {
 
 impl Actor {
     /// It sleeps. `step` gets the means to wake it.
-    pub(crate) fn new<S: FnMut() -> Next + Send + 'static>(pool: Arc<BlockingPool>, step: impl FnOnce(Wake) -> S) -> Arc<Actor> {
+    pub(crate) fn new<S: FnMut() -> Next + Send + 'static>(
+        pool: Arc<BlockingPool>,
+        step: impl FnOnce(Wake) -> S,
+    ) -> Arc<Actor> {
         Arc::new_cyclic(|this: &Weak<Actor>| {
             let step = step(waker(this.clone()));
-            Actor { pool, phase: Mutex::new(Phase::Asleep), step: Mutex::new(Some(Box::new(step))) }
+            Actor {
+                pool,
+                phase: Mutex::new(Phase::Asleep),
+                step: Mutex::new(Some(Box::new(step))),
+            }
         })
     }
 
@@ -82,7 +89,9 @@ impl Actor {
         *self.phase.lock() = Phase::Working;
         let mut place = self.step.lock();
         // A panic ends it, as if the step had said so.
-        let next = place.as_mut().map_or(Next::Over, |step| catch_unwind(AssertUnwindSafe(step)).unwrap_or(Next::Over));
+        let next = place.as_mut().map_or(Next::Over, |step| {
+            catch_unwind(AssertUnwindSafe(step)).unwrap_or(Next::Over)
+        });
         if next == Next::Over {
             *self.phase.lock() = Phase::Over;
             let step = place.take();
@@ -93,7 +102,11 @@ impl Actor {
         drop(place);
         let mut phase = self.phase.lock();
         let is_called = next == Next::Again || *phase == Phase::WokenAtWork;
-        *phase = if is_called { Phase::Called } else { Phase::Asleep };
+        *phase = if is_called {
+            Phase::Called
+        } else {
+            Phase::Asleep
+        };
         drop(phase);
         if is_called {
             self.call();
@@ -117,7 +130,11 @@ mod tests {
         let at_work = AtomicUsize::new(0);
         let mut sum = 0;
         let step = move || {
-            assert_eq!(at_work.fetch_add(1, Ordering::SeqCst), 0, "two threads are at work on it");
+            assert_eq!(
+                at_work.fetch_add(1, Ordering::SeqCst),
+                0,
+                "two threads are at work on it"
+            );
             let next = match events.try_recv() {
                 Ok(number) => {
                     sum += number;

@@ -26,7 +26,10 @@ pub(crate) struct Answer(Arc<Shared>);
 
 /// An answer that is not given yet.
 pub(crate) fn answer() -> (Answerer, Answer) {
-    let shared = Arc::new(Shared { state: Mutex::new(State::Open), changed: Condvar::new() });
+    let shared = Arc::new(Shared {
+        state: Mutex::new(State::Open),
+        changed: Condvar::new(),
+    });
     (Answerer(shared.clone()), Answer(shared))
 }
 

@@ -28,8 +28,8 @@ pub(crate) struct Attempt {
     pub(crate) metrics: Metrics,
     pub(crate) tap: Arc<Tap>,
     pub(crate) last_bad: Arc<LastBad>,
-    /// The position after the last record that was read of each split, or below which all of it was durable when it was taken, by the number of
-    /// its source.
+    /// The position after the last record that was read of each split, or below which all of it was
+    /// durable when it was taken, by the number of its source.
     pub(crate) read: Mutex<HashMap<(usize, SplitId), Position>>,
     /// Dropped last.
     pub(crate) _over: Over,
@@ -38,14 +38,27 @@ pub(crate) struct Attempt {
 impl Attempt {
     /// How far splits were read of which not everything is durable in every sink that it reaches.
     pub(crate) fn uncommitted(&self) -> HashMap<(usize, SplitId), Position> {
-        // A sink that gets none of the records writes its positions down seldom, and nothing of them is missing in it.
-        let settled: Vec<HashMap<SplitId, Position>> =
-            self.sinks.iter().map(|sink| sink.committer.ledger().settled().into_iter().collect()).collect();
+        // A sink that gets none of the records writes its positions down seldom, and nothing of
+        // them is missing in it.
+        let settled: Vec<HashMap<SplitId, Position>> = self
+            .sinks
+            .iter()
+            .map(|sink| sink.committer.ledger().settled().into_iter().collect())
+            .collect();
         let is_uncommitted = |((source, split), upto): &(&(usize, SplitId), &Position)| {
             let sinks = &self.plan.sources[*source].sinks;
-            sinks.iter().any(|sink| settled[*sink].get(split).is_some_and(|settled| settled < *upto))
+            sinks.iter().any(|sink| {
+                settled[*sink]
+                    .get(split)
+                    .is_some_and(|settled| settled < *upto)
+            })
         };
-        self.read.lock().iter().filter(is_uncommitted).map(|(split, upto)| (split.clone(), *upto)).collect()
+        self.read
+            .lock()
+            .iter()
+            .filter(is_uncommitted)
+            .map(|(split, upto)| (split.clone(), *upto))
+            .collect()
     }
 }
 

@@ -1,8 +1,9 @@
 //! Threads for work that may block, which all runs share.
 //!
-//! A few threads do all of it as long as none of it takes long. Work that has waited for a moment because all of them are busy or blocked gets
-//! another thread, which leaves when there is nothing more to do. So a run that is blocked holds up no other, and threads do not grow with
-//! the number of runs but with the number of those that block.
+//! A few threads do all of it as long as none of it takes long. Work that has waited for a moment
+//! because all of them are busy or blocked gets another thread, which leaves when there is nothing
+//! more to do. So a run that is blocked holds up no other, and threads do not grow with the number
+//! of runs but with the number of those that block.
 
 use std::collections::VecDeque;
 use std::io;
@@ -12,7 +13,8 @@ use std::time::{Duration, Instant};
 
 use parking_lot::{Condvar, Mutex, MutexGuard};
 
-/// As many threads are started as soon as there is work for them, and stay when there is nothing to do.
+/// As many threads are started as soon as there is work for them, and stay when there is nothing to
+/// do.
 const WANTED: usize = 4;
 /// How long work waits for a thread before there is one more, and how many more there are at once.
 const PATIENCE: Duration = Duration::from_millis(20);
@@ -44,9 +46,15 @@ struct State {
 
 impl BlockingPool {
     pub(crate) fn start() -> io::Result<BlockingPool> {
-        let shared = Arc::new(Shared { state: Mutex::default(), ready: Condvar::new(), crowded: Condvar::new() });
+        let shared = Arc::new(Shared {
+            state: Mutex::default(),
+            ready: Condvar::new(),
+            crowded: Condvar::new(),
+        });
         let pool = BlockingPool(shared.clone());
-        std::thread::Builder::new().name("blocking-watch".to_owned()).spawn(move || shared.watch())?;
+        std::thread::Builder::new()
+            .name("blocking-watch".to_owned())
+            .spawn(move || shared.watch())?;
         Ok(pool)
     }
 
@@ -75,7 +83,9 @@ impl Drop for BlockingPool {
 impl Shared {
     fn add_thread(self: &Arc<Self>, state: &mut State) -> io::Result<()> {
         let shared = self.clone();
-        std::thread::Builder::new().name("blocking".to_owned()).spawn(move || shared.work())?;
+        std::thread::Builder::new()
+            .name("blocking".to_owned())
+            .spawn(move || shared.work())?;
         state.threads += 1;
         Ok(())
     }
@@ -149,7 +159,10 @@ mod tests {
         pool.run(move || done.send("free").unwrap());
         assert_eq!(is_done.recv(), Ok("free"));
         drop(release);
-        assert_eq!(is_done.iter().filter(|what| *what == "blocked").count(), blocked);
+        assert_eq!(
+            is_done.iter().filter(|what| *what == "blocked").count(),
+            blocked
+        );
         // Those that are too many leave.
         rests(&pool);
     }

@@ -1,7 +1,9 @@
-//! A run on its way: the state is looked at, then attempts follow one another, each of which opens its sinks, runs, and is closed.
+//! A run on its way: the state is looked at, then attempts follow one another, each of which opens
+//! its sinks, runs, and is closed.
 //!
-//! Nothing here blocks. A stage that waits for something that may block has it done elsewhere and receives the outcome as [`News`]; one that
-//! waits for the user, for failures or for a time is advanced by the thread that [watches](crate::watch) all runs.
+//! Nothing here blocks. A stage that waits for something that may block has it done elsewhere and
+//! receives the outcome as [`News`]; one that waits for the user, for failures or for a time is
+//! advanced by the thread that [watches](crate::watch) all runs.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -95,7 +97,8 @@ struct OpeningStage {
     give_up: Option<Instant>,
 }
 
-/// The callback for the run's end. Dropped without having been called, it reports an internal error.
+/// The callback for the run's end. Dropped without having been called, it reports an internal
+/// error.
 struct OnEnd(Option<EndCallback>);
 
 /// Called with how the run has ended.
@@ -116,7 +119,10 @@ impl Drop for OnEnd {
 }
 
 fn internal_error() -> RunError {
-    RunError::Failed("internal error: a part of the run has panicked; what is not committed is read again".to_owned())
+    RunError::Failed(
+        "internal error: a part of the run has panicked; what is not committed is read again"
+            .to_owned(),
+    )
 }
 
 impl Course {
@@ -156,7 +162,13 @@ impl Course {
 
     /// Drops everything, and then reports how it has ended. May block.
     pub(crate) fn end(self: Box<Self>, end: Result<Finished, RunError>) {
-        let Course { run, mut on_end, stage, reporter, .. } = *self;
+        let Course {
+            run,
+            mut on_end,
+            stage,
+            reporter,
+            ..
+        } = *self;
         run.metrics.set_run_trouble(None);
         drop((run, stage, reporter));
         on_end.call(end);
@@ -188,15 +200,23 @@ impl Course {
     /// Updates what is shown of the run, and has its intakes look at the time. About once a second.
     pub(crate) fn look(&mut self) {
         self.run.view.pulse.beat();
-        let Stage::Running(running) = &self.stage else { return };
+        let Stage::Running(running) = &self.stage else {
+            return;
+        };
         let metrics = &self.run.metrics;
         if self.began.elapsed() >= self.restarts.steady_after() {
             // What this attempt has not taken again is another instance's.
             self.uncommitted.clear();
             metrics.set_run_trouble(None);
         }
-        metrics.memory_used.set(self.run.pools.budget().used() as i64);
-        let unreachable = running.attempt.sinks.iter().any(|open| open.committer.store_is_unreachable());
+        metrics
+            .memory_used
+            .set(self.run.pools.budget().used() as i64);
+        let unreachable = running
+            .attempt
+            .sinks
+            .iter()
+            .any(|open| open.committer.store_is_unreachable());
         metrics.store_unreachable.set(i64::from(unreachable));
         running.wake();
     }
@@ -237,9 +257,15 @@ impl Course {
         match looked {
             Err(RunError::Store(StoreError::Unavailable(reason))) => {
                 let wait = self.restarts.store_is_away();
-                tracing::warn!(reason, "the state store does not answer; it is asked again in {wait:?}");
+                tracing::warn!(
+                    reason,
+                    "the state store does not answer; it is asked again in {wait:?}"
+                );
                 self.run.metrics.store_unreachable.set(1);
-                self.stage = Stage::Pausing { until: Instant::now() + wait, then: Then::Look };
+                self.stage = Stage::Pausing {
+                    until: Instant::now() + wait,
+                    then: Then::Look,
+                };
                 None
             }
             looked => {
@@ -259,7 +285,9 @@ impl Course {
     fn advance_pause(&mut self, until: Instant, then: Then, now: Instant) -> End {
         while let Some(control) = self.said() {
             match control {
-                Control::Stop | Control::LeaveNow => return Some(Ok(self.stopped_between_attempts())),
+                Control::Stop | Control::LeaveNow => {
+                    return Some(Ok(self.stopped_between_attempts()));
+                }
                 Control::Pause => self.pause.set(true),
                 Control::Resume => self.pause.set(false),
                 // Nothing is open between two attempts.
@@ -273,7 +301,8 @@ impl Course {
         }
     }
 
-    /// Begins an attempt. One that follows a failure after the user has said stop only brings to its end what is committed.
+    /// Begins an attempt. One that follows a failure after the user has said stop only brings to
+    /// its end what is committed.
     fn attempt(&mut self) -> End {
         self.began = Instant::now();
         let stop = Stop::new();
@@ -297,15 +326,23 @@ impl Course {
             stop: stop.clone(),
             metrics: run.metrics.clone(),
         };
-        self.stage = Stage::Opening(OpeningStage { stop, instance, give_up: None });
-        self.reporter.ask(move || News::Opened(guarded(|| opening.open())));
+        self.stage = Stage::Opening(OpeningStage {
+            stop,
+            instance,
+            give_up: None,
+        });
+        self.reporter
+            .ask(move || News::Opened(guarded(|| opening.open())));
         None
     }
 
-    /// The user may say stop while sinks are opened. Opening that does not end in time is left behind; what it opens is closed at once.
+    /// The user may say stop while sinks are opened. Opening that does not end in time is left
+    /// behind; what it opens is closed at once.
     fn advance_opening(&mut self, now: Instant) -> End {
         while let Some(control) = self.said() {
-            let Stage::Opening(opening) = &mut self.stage else { return None };
+            let Stage::Opening(opening) = &mut self.stage else {
+                return None;
+            };
             match control {
                 Control::Pause => self.pause.set(true),
                 Control::Resume => self.pause.set(false),
@@ -326,7 +363,14 @@ impl Course {
     }
 
     fn opened(&mut self, opened: Result<Vec<OpenSink>, Failure>) -> End {
-        let Stage::Opening(OpeningStage { stop, instance, give_up }) = &self.stage else { return Some(Err(internal_error())) };
+        let Stage::Opening(OpeningStage {
+            stop,
+            instance,
+            give_up,
+        }) = &self.stage
+        else {
+            return Some(Err(internal_error()));
+        };
         if give_up.is_some() {
             self.run.pools.run_blocking(move || drop(opened));
             return Some(Ok(self.stopped_between_attempts()));
@@ -338,7 +382,16 @@ impl Course {
         let (stop, instance) = (stop.clone(), instance.clone());
         self.was_open = true;
         self.stage = Stage::Running(Box::new(Running::open(&self.run, sinks, stop)));
-        let Course { run, stage: Stage::Running(running), store_id, pause, .. } = self else { return Some(Err(internal_error())) };
+        let Course {
+            run,
+            stage: Stage::Running(running),
+            store_id,
+            pause,
+            ..
+        } = self
+        else {
+            return Some(Err(internal_error()));
+        };
         let started = running.start_sources(run, store_id, &instance, pause);
         match started {
             Ok(()) => None,
@@ -349,7 +402,9 @@ impl Course {
     /// Looks whether the sources have ended, something has failed or the user has said something.
     fn advance_running(&mut self, now: Instant) -> End {
         let grace = self.run.plan.settings.shutdown_grace;
-        let Stage::Running(running) = &mut self.stage else { return None };
+        let Stage::Running(running) = &mut self.stage else {
+            return None;
+        };
         while let Ok(failure) = running.failures.try_recv() {
             match failure {
                 Failure::OtherPlan(changed) => {
@@ -366,18 +421,30 @@ impl Course {
                 Err(TryRecvError::Empty) => break,
                 // What has ended says why before it is gone.
                 Err(TryRecvError::Disconnected) => {
-                    let failure = running.failures.try_recv().unwrap_or(Failure::Gone("a source has ended without saying why"));
+                    let failure = running
+                        .failures
+                        .try_recv()
+                        .unwrap_or(Failure::Gone("a source has ended without saying why"));
                     return self.close(Err(failure));
                 }
             }
         }
         if running.left == 0 {
-            let finished = if self.deadline.is_some() { Finished::Stopped } else { Finished::Complete };
-            let outcome = running.other_plan.take().map_or(Ok(finished), |changed| Err(Failure::OtherPlan(changed)));
+            let finished = if self.deadline.is_some() {
+                Finished::Stopped
+            } else {
+                Finished::Complete
+            };
+            let outcome = running
+                .other_plan
+                .take()
+                .map_or(Ok(finished), |changed| Err(Failure::OtherPlan(changed)));
             return self.close(outcome);
         }
         while let Some(control) = self.said() {
-            let Stage::Running(running) = &self.stage else { return None };
+            let Stage::Running(running) = &self.stage else {
+                return None;
+            };
             match control {
                 Control::Stop => {
                     running.attempt.stop.stop_reading();
@@ -390,19 +457,30 @@ impl Course {
             }
         }
         if self.deadline.is_some_and(|deadline| deadline <= now) {
-            tracing::warn!("not everything could be committed within the shutdown grace; the rest is read again at the next start");
-            let Stage::Running(running) = &mut self.stage else { return None };
-            let outcome = running.other_plan.take().map_or(Ok(Finished::Left), |changed| Err(Failure::OtherPlan(changed)));
+            tracing::warn!(
+                "not everything could be committed within the shutdown grace; the rest is read again at the next start"
+            );
+            let Stage::Running(running) = &mut self.stage else {
+                return None;
+            };
+            let outcome = running
+                .other_plan
+                .take()
+                .map_or(Ok(Finished::Left), |changed| {
+                    Err(Failure::OtherPlan(changed))
+                });
             return self.close(outcome);
         }
         None
     }
 
-    /// Ends the attempt. Whatever the outcome, all work on it has ended, and its sinks are closed and their locks free, when the next one
-    /// begins.
+    /// Ends the attempt. Whatever the outcome, all work on it has ended, and its sinks are closed
+    /// and their locks free, when the next one begins.
     fn close(&mut self, outcome: Result<Finished, Failure>) -> End {
         let stage = std::mem::replace(&mut self.stage, Stage::Closing(outcome));
-        let (Stage::Running(running), pools) = (stage, self.run.pools.clone()) else { return Some(Err(internal_error())) };
+        let (Stage::Running(running), pools) = (stage, self.run.pools.clone()) else {
+            return Some(Err(internal_error()));
+        };
         running.leave_now();
         self.reporter.ask(move || {
             let (read, uncommitted) = running.close(&pools);
@@ -413,11 +491,19 @@ impl Course {
 
     fn closed(&mut self, read: &ReadUpTo, uncommitted: ReadUpTo) -> End {
         // What it has read again is its own to commit.
-        self.uncommitted.retain(|split, upto| read.get(split) < Some(upto));
-        let next = Stage::Pausing { until: Instant::now(), then: Then::Attempt };
-        let Stage::Closing(outcome) = std::mem::replace(&mut self.stage, next) else { return Some(Err(internal_error())) };
+        self.uncommitted
+            .retain(|split, upto| read.get(split) < Some(upto));
+        let next = Stage::Pausing {
+            until: Instant::now(),
+            then: Then::Attempt,
+        };
+        let Stage::Closing(outcome) = std::mem::replace(&mut self.stage, next) else {
+            return Some(Err(internal_error()));
+        };
         match outcome {
-            Ok(Finished::Stopped) if !self.uncommitted.is_empty() => Some(Ok(self.stopped_between_attempts())),
+            Ok(Finished::Stopped) if !self.uncommitted.is_empty() => {
+                Some(Ok(self.stopped_between_attempts()))
+            }
             Ok(finished) => Some(Ok(finished)),
             // Another instance has what was not committed.
             Err(failure @ Failure::Fenced(_)) => self.failed(failure),
@@ -439,20 +525,38 @@ impl Course {
             Failure::Fenced(reason) => {
                 let (fences, pause) = self.restarts.fenced();
                 if fences > 1 {
-                    metrics.set_run_trouble(Some(format!("restarted {fences} times, at last because {reason}")));
+                    metrics.set_run_trouble(Some(format!(
+                        "restarted {fences} times, at last because {reason}"
+                    )));
                 }
-                tracing::warn!(reason, "open files are discarded; restarting from the committed positions in {pause:?}");
+                tracing::warn!(
+                    reason,
+                    "open files are discarded; restarting from the committed positions in {pause:?}"
+                );
                 pause
             }
             Failure::Stopped | Failure::Gone(_) => {
-                let reason = if let Failure::Gone(reason) = failure { reason } else { "it was left although this was not asked for" };
+                let reason = if let Failure::Gone(reason) = failure {
+                    reason
+                } else {
+                    "it was left although this was not asked for"
+                };
                 let pause = self.restarts.broke();
-                tracing::warn!(reason, "internal error; restarting from the committed positions in {pause:?}");
-                metrics.set_run_trouble(Some(format!("restarting after an internal error: {reason}")));
+                tracing::warn!(
+                    reason,
+                    "internal error; restarting from the committed positions in {pause:?}"
+                );
+                metrics.set_run_trouble(Some(format!(
+                    "restarting after an internal error: {reason}"
+                )));
                 pause
             }
             Failure::Refused { stage, reason } => {
-                tracing::warn!(stage, reason, "records were refused; restarting from the committed positions without them");
+                tracing::warn!(
+                    stage,
+                    reason,
+                    "records were refused; restarting from the committed positions without them"
+                );
                 Duration::ZERO
             }
             Failure::Transient { stage, reason } => {
@@ -461,21 +565,28 @@ impl Course {
                     Ok(pause) => pause,
                     Err(error) => return Some(Err(error)),
                 };
-                metrics.set_run_trouble(Some(format!("restarting because `{stage}` failed: {reason}")));
+                metrics.set_run_trouble(Some(format!(
+                    "restarting because `{stage}` failed: {reason}"
+                )));
                 pause
             }
         };
         if pause.is_zero() {
             return self.attempt();
         }
-        self.stage = Stage::Pausing { until: Instant::now() + pause, then: Then::Attempt };
+        self.stage = Stage::Pausing {
+            until: Instant::now() + pause,
+            then: Then::Attempt,
+        };
         None
     }
 
     /// How the run ends when it is stopped while nothing of it is open.
     fn stopped_between_attempts(&self) -> Finished {
         if !self.uncommitted.is_empty() {
-            tracing::warn!("records that were read before the last failure are not committed; they are read again at the next start");
+            tracing::warn!(
+                "records that were read before the last failure are not committed; they are read again at the next start"
+            );
             return Finished::Left;
         }
         Finished::Stopped

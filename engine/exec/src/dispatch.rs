@@ -1,6 +1,7 @@
 //! How what was made of a batch is entered into the ledgers of the sinks.
 //!
-//! The order of the steps is part of the argument in `docs/delivery.md`, so the simulation of the protocol runs this code too.
+//! The order of the steps is part of the argument in `docs/delivery.md`, so the simulation of the
+//! protocol runs this code too.
 
 use pseidon_delivery::{Committer, Position, ResumeFrom, SplitId};
 use pseidon_plugin::sink::Chunk;
@@ -17,15 +18,27 @@ pub struct Outcome {
     pub chunks: Vec<(usize, Chunk)>,
 }
 
-/// Enters chunks into the ledgers of their sinks and moves the frontier in all `sinks` that the source reaches. Returns what is left to write: rows that
-/// are durable in their lane already are left out. Outcomes of one split come in order, and what is returned reaches the lanes in the same order.
-pub fn enter<'c>(committer: &dyn Fn(usize) -> &'c Committer, sinks: &[usize], split: &SplitId, outcome: Outcome) -> Vec<(usize, Chunk)> {
+/// Enters chunks into the ledgers of their sinks and moves the frontier in all `sinks` that the
+/// source reaches. Returns what is left to write: rows that are durable in their lane already are
+/// left out. Outcomes of one split come in order, and what is returned reaches the lanes in the
+/// same order.
+pub fn enter<'c>(
+    committer: &dyn Fn(usize) -> &'c Committer,
+    sinks: &[usize],
+    split: &SplitId,
+    outcome: Outcome,
+) -> Vec<(usize, Chunk)> {
     let mut to_write = Vec::with_capacity(outcome.chunks.len());
     for (number, chunk) in outcome.chunks {
         let mut ledger = committer(number).ledger();
         let held = ledger.already_held(split, &chunk.lane);
-        let Some(mut chunk) = trim(chunk, held) else { continue };
-        let (first, last) = (chunk.rows.position(0), chunk.rows.position(chunk.rows.len() - 1));
+        let Some(mut chunk) = trim(chunk, held) else {
+            continue;
+        };
+        let (first, last) = (
+            chunk.rows.position(0),
+            chunk.rows.position(chunk.rows.len() - 1),
+        );
         ledger.dispatch(split, &chunk.lane, first, last);
         chunk.next = outcome.next;
         to_write.push((number, chunk));

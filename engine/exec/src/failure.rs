@@ -10,7 +10,9 @@ use crate::sharing::SharingError;
 
 /// Work that another version of the pipeline has left.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
-#[error("the pipeline has changed since a run of it crashed, and its state still holds work of the old version ({left})")]
+#[error(
+    "the pipeline has changed since a run of it crashed, and its state still holds work of the old version ({left})"
+)]
 pub struct PlanChanged {
     /// The fingerprint of that version's plan, if it is known; its text is in the store.
     pub plan: Option<String>,
@@ -23,7 +25,8 @@ pub struct PlanChanged {
 pub(crate) enum Failure {
     /// Another instance has some of our splits: start anew from the store, at once.
     Fenced(String),
-    /// A target has refused records that its sink knows by now: start again from the store, at once, without them.
+    /// A target has refused records that its sink knows by now: start again from the store, at
+    /// once, without them.
     Refused {
         /// The sink's stage.
         stage: String,
@@ -43,9 +46,11 @@ pub(crate) enum Failure {
     OtherPlan(PlanChanged),
     /// The state store shows what cannot be: it has lost data.
     State(String),
-    /// The run was told to leave. Never the cause of an attempt's end: the one who told it so knows how it ends.
+    /// The run was told to leave. Never the cause of an attempt's end: the one who told it so knows
+    /// how it ends.
     Stopped,
-    /// A part of the engine has ended by itself: an error of the engine, but a new attempt has new parts.
+    /// A part of the engine has ended by itself: an error of the engine, but a new attempt has new
+    /// parts.
     Gone(&'static str),
 }
 
@@ -65,7 +70,10 @@ impl From<Abandon> for Failure {
         match abandon {
             Abandon::Fenced(error) => Failure::Fenced(error.to_string()),
             Abandon::Fatal(reason) => Failure::State(reason),
-            Abandon::OtherPlan { ref plan, .. } => Failure::OtherPlan(PlanChanged { plan: plan.clone(), left: abandon.to_string() }),
+            Abandon::OtherPlan { ref plan, .. } => Failure::OtherPlan(PlanChanged {
+                plan: plan.clone(),
+                left: abandon.to_string(),
+            }),
             Abandon::Stopped => Failure::Stopped,
         }
     }
@@ -84,15 +92,24 @@ impl Failure {
     pub(crate) fn of_sink(stage: &str, error: SinkError) -> Failure {
         match error {
             SinkError::Abandon(abandon) => abandon.into(),
-            SinkError::Refused(reason) => Failure::Refused { stage: stage.to_owned(), reason },
-            SinkError::Transient(reason) => Failure::Transient { stage: stage.to_owned(), reason },
+            SinkError::Refused(reason) => Failure::Refused {
+                stage: stage.to_owned(),
+                reason,
+            },
+            SinkError::Transient(reason) => Failure::Transient {
+                stage: stage.to_owned(),
+                reason,
+            },
             SinkError::Fatal(reason) => Failure::Fatal(format!("sink `{stage}`: {reason}")),
         }
     }
 
     pub(crate) fn of_source(stage: &str, error: SourceError) -> Failure {
         match error {
-            SourceError::Transient(reason) => Failure::Transient { stage: stage.to_owned(), reason },
+            SourceError::Transient(reason) => Failure::Transient {
+                stage: stage.to_owned(),
+                reason,
+            },
             SourceError::Fatal(reason) => Failure::Fatal(format!("source `{stage}`: {reason}")),
         }
     }
@@ -103,6 +120,8 @@ pub(crate) fn guarded<T>(work: impl FnOnce() -> Result<T, Failure>) -> Result<T,
     std::panic::catch_unwind(std::panic::AssertUnwindSafe(work)).unwrap_or_else(|_| {
         let thread = std::thread::current();
         let name = thread.name().unwrap_or("?");
-        Err(Failure::Fatal(format!("internal error in thread `{name}`; what is not committed is read again")))
+        Err(Failure::Fatal(format!(
+            "internal error in thread `{name}`; what is not committed is read again"
+        )))
     })
 }

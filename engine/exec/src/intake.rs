@@ -1,5 +1,5 @@
-//! The engine's side of a source: it takes its events in order, on a thread of the [`BlockingPool`](crate::blocking::BlockingPool) whenever there
-//! are some.
+//! The engine's side of a source: it takes its events in order, on a thread of the
+//! [`BlockingPool`](crate::blocking::BlockingPool) whenever there are some.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
@@ -22,7 +22,8 @@ use crate::sharing::Sharing;
 use crate::takeover::{resumption, take_over};
 use crate::writers::Writers;
 
-/// At most that often durable positions are handed to the source, and it is looked whether the run is left while something is waited for.
+/// At most that often durable positions are handed to the source, and it is looked whether the run
+/// is left while something is waited for.
 const LOOK_EVERY: Duration = Duration::from_millis(500);
 /// At most that many events are taken in one step, so that other sources have their turn.
 const MOST_EVENTS: usize = 16;
@@ -37,7 +38,8 @@ pub(crate) struct Intake {
     pub(crate) events: Receiver<SourceEvent>,
     /// Says that the source has ended well.
     pub(crate) ended_well: Receiver<()>,
-    /// Gets a message when everything that the source emitted is durable; disconnected when the work on all sources has ended.
+    /// Gets a message when everything that the source emitted is durable; disconnected when the
+    /// work on all sources has ended.
     pub(crate) done: Sender<()>,
     /// Schedules the next step.
     pub(crate) wake: Wake,
@@ -66,18 +68,25 @@ struct Splits {
 impl IntakeTask {
     /// Nothing has been taken yet.
     pub(crate) fn new(intake: Intake, sharing: Sharing) -> IntakeTask {
-        let (next_look, next_commit) = (Instant::now() + LOOK_EVERY, Instant::now() + intake.attempt.plan.settings.commit_interval);
+        let (next_look, next_commit) = (
+            Instant::now() + LOOK_EVERY,
+            Instant::now() + intake.attempt.plan.settings.commit_interval,
+        );
         IntakeTask {
             intake,
-            splits: Splits { sharing, taken: HashMap::new(), open: HashMap::new() },
+            splits: Splits {
+                sharing,
+                taken: HashMap::new(),
+                open: HashMap::new(),
+            },
             refused: None,
             next_look,
             next_commit,
         }
     }
 
-    /// Takes what events there are, until the source has ended and everything it emitted is durable. It is to be called about once a second,
-    /// if nothing else wakes it.
+    /// Takes what events there are, until the source has ended and everything it emitted is
+    /// durable. It is to be called about once a second, if nothing else wakes it.
     pub(crate) fn step(&mut self) -> Next {
         guarded(|| self.try_step()).unwrap_or_else(|failure| {
             self.intake.attempt.failures.report(failure);
@@ -86,7 +95,13 @@ impl IntakeTask {
     }
 
     fn try_step(&mut self) -> Result<Next, Failure> {
-        let IntakeTask { intake, splits, refused, next_look, next_commit } = self;
+        let IntakeTask {
+            intake,
+            splits,
+            refused,
+            next_look,
+            next_commit,
+        } = self;
         for _ in 0..MOST_EVENTS {
             if intake.attempt.stop.leaving_now() {
                 return Err(Failure::Stopped);
@@ -110,7 +125,9 @@ impl IntakeTask {
             match intake.events.try_recv() {
                 Ok(event) => *refused = intake.handle(event, splits)?,
                 Err(TryRecvError::Empty) => return Ok(Next::Sleep),
-                Err(TryRecvError::Disconnected) => return intake.finish(splits).map(|()| Next::Over),
+                Err(TryRecvError::Disconnected) => {
+                    return intake.finish(splits).map(|()| Next::Over);
+                }
             }
         }
         Ok(Next::Again)
@@ -124,7 +141,10 @@ impl Intake {
 
     /// The sinks that the source's records reach.
     fn sinks(&self) -> impl Iterator<Item = &OpenSink> {
-        self.attempt.plan.sources[self.source].sinks.iter().map(|number| &self.attempt.sinks[*number])
+        self.attempt.plan.sources[self.source]
+            .sinks
+            .iter()
+            .map(|number| &self.attempt.sinks[*number])
     }
 
     /// The source has ended.
@@ -132,20 +152,24 @@ impl Intake {
         let all: Vec<SplitId> = splits.open.keys().cloned().collect();
         self.release(&all, splits)?;
         // A source that failed has said why by now, and that decides.
-        self.ended_well.recv().map_err(|_| Failure::Gone("a source has ended without saying why"))?;
+        self.ended_well
+            .recv()
+            .map_err(|_| Failure::Gone("a source has ended without saying why"))?;
         let _ = self.done.send(());
         Ok(())
     }
 
     /// Handles an event. A batch that it emits comes back, to be queued.
     fn handle(&self, event: SourceEvent, splits: &mut Splits) -> Result<Option<Unit>, Failure> {
-        // A source that asked and does not wait for the answer any more has ended; that is seen at the next event.
+        // A source that asked and does not wait for the answer any more has ended; that is seen at
+        // the next event.
         match event {
             SourceEvent::Take(wanted, reply) => {
                 match self.take(&wanted, splits) {
                     Ok(resume) => _ = reply.send(resume),
-                    // The run ends, but not before what it has read of other splits is committed: nothing of its own plan is left ahead, so
-                    // the other version can take everything over. Without an answer the source stops.
+                    // The run ends, but not before what it has read of other splits is committed:
+                    // nothing of its own plan is left ahead, so the other version can take
+                    // everything over. Without an answer the source stops.
                     Err(failure @ Failure::OtherPlan(_)) => self.attempt.failures.report(failure),
                     Err(failure) => return Err(failure),
                 }
@@ -160,13 +184,34 @@ impl Intake {
             }
             SourceEvent::Emit(batch) => {
                 let Some(split) = splits.open.get(&batch.split.id) else {
-                    return Err(Failure::Fatal(format!("internal error: records of {} came before it was taken", batch.split.id)));
+                    return Err(Failure::Fatal(format!(
+                        "internal error: records of {} came before it was taken",
+                        batch.split.id
+                    )));
                 };
-                self.attempt.metrics.records_in.with_label_values(&[self.stage()]).inc_by(batch.len() as u64);
-                self.attempt.metrics.bytes_in.with_label_values(&[self.stage()]).inc_by(batch.payloads.bytes() as u64);
-                self.attempt.read.lock().insert((self.source, batch.split.id.clone()), batch.next);
+                self.attempt
+                    .metrics
+                    .records_in
+                    .with_label_values(&[self.stage()])
+                    .inc_by(batch.len() as u64);
+                self.attempt
+                    .metrics
+                    .bytes_in
+                    .with_label_values(&[self.stage()])
+                    .inc_by(batch.payloads.bytes() as u64);
+                self.attempt
+                    .read
+                    .lock()
+                    .insert((self.source, batch.split.id.clone()), batch.next);
                 let (attempt, source) = (self.attempt.clone(), self.source);
-                return Ok(Some(Unit { attempt, source, number: split.number(), split: split.clone(), batch: Arc::new(*batch), done: 0 }));
+                return Ok(Some(Unit {
+                    attempt,
+                    source,
+                    number: split.number(),
+                    split: split.clone(),
+                    batch: Arc::new(*batch),
+                    done: 0,
+                }));
             }
             SourceEvent::Release(released, reply) => {
                 let ids: Vec<SplitId> = released.iter().map(|split| split.id.clone()).collect();
@@ -177,16 +222,29 @@ impl Intake {
         Ok(None)
     }
 
-    /// Takes splits over in every sink. Each sink publishes what was committed and not yet published before anything new is read.
-    fn take(&self, wanted: &[Arc<Split>], splits: &mut Splits) -> Result<Vec<Option<Resumption>>, Failure> {
+    /// Takes splits over in every sink. Each sink publishes what was committed and not yet
+    /// published before anything new is read.
+    fn take(
+        &self,
+        wanted: &[Arc<Split>],
+        splits: &mut Splits,
+    ) -> Result<Vec<Option<Resumption>>, Failure> {
         let ids: Vec<SplitId> = wanted.iter().map(|split| split.id.clone()).collect();
         let mut records: Vec<Vec<CommitRecord>> = vec![Vec::new(); ids.len()];
         for open in self.sinks() {
-            let taken = take_over(&open.committer, &*open.sink, &ids).map_err(|error| Failure::of_sink(&open.stage, error))?;
-            records.iter_mut().zip(taken).for_each(|(records, record)| records.push(record));
+            let taken = take_over(&open.committer, &*open.sink, &ids)
+                .map_err(|error| Failure::of_sink(&open.stage, error))?;
+            records
+                .iter_mut()
+                .zip(taken)
+                .for_each(|(records, record)| records.push(record));
         }
-        let resumptions: Vec<Option<Resumption>> = records.iter().map(|records| resumption(records)).collect();
-        let durable = ids.iter().zip(&resumptions).filter_map(|(id, known)| Some(((self.source, id.clone()), known.as_ref()?.position)));
+        let resumptions: Vec<Option<Resumption>> =
+            records.iter().map(|records| resumption(records)).collect();
+        let durable = ids
+            .iter()
+            .zip(&resumptions)
+            .filter_map(|(id, known)| Some(((self.source, id.clone()), known.as_ref()?.position)));
         self.attempt.read.lock().extend(durable);
         splits.taken.extend(ids.into_iter().zip(records));
         Ok(resumptions)
@@ -200,38 +258,74 @@ impl Intake {
             let is_gone = |split: &SplitId| split.as_str().starts_with(&prefix) && is_gone(split);
             let count = open.committer.forget_finished(retention, is_gone)?;
             if count > 0 {
-                tracing::info!(sink = open.stage, source = self.stage(), count, "forgot finished splits that do not exist any more");
+                tracing::info!(
+                    sink = open.stage,
+                    source = self.stage(),
+                    count,
+                    "forgot finished splits that do not exist any more"
+                );
             }
         }
         Ok(())
     }
 
     fn begin(&self, starts: Vec<Start>, splits: &mut Splits) -> Result<(), Failure> {
-        let mut by_sink: Vec<Vec<Begin>> = self.sinks().map(|_| Vec::with_capacity(starts.len())).collect();
-        for Start { split, position, resume } in &starts {
+        let mut by_sink: Vec<Vec<Begin>> = self
+            .sinks()
+            .map(|_| Vec::with_capacity(starts.len()))
+            .collect();
+        for Start {
+            split,
+            position,
+            resume,
+        } in &starts
+        {
             let Some(records) = splits.taken.remove(&split.id) else {
-                return Err(Failure::Fatal(format!("internal error: {} was begun before it was taken", split.id)));
+                return Err(Failure::Fatal(format!(
+                    "internal error: {} was begun before it was taken",
+                    split.id
+                )));
             };
             for (begun, record) in by_sink.iter_mut().zip(records) {
-                begun.push(Begin { split: split.id.clone(), record, start: *position, resume: resume.clone() });
+                begun.push(Begin {
+                    split: split.id.clone(),
+                    record,
+                    start: *position,
+                    resume: resume.clone(),
+                });
             }
         }
         for (open, begun) in self.sinks().zip(by_sink) {
             open.committer.begin(begun)?;
             failpoint::reach("begun");
         }
-        splits.open.extend(starts.into_iter().map(|start| (start.split.id.clone(), Arc::new(OrderedSplit::new(start.split)))));
+        splits.open.extend(starts.into_iter().map(|start| {
+            (
+                start.split.id.clone(),
+                Arc::new(OrderedSplit::new(start.split)),
+            )
+        }));
         Ok(())
     }
 
     /// Makes everything of these splits durable and gives them back.
     fn release(&self, ids: &[SplitId], splits: &mut Splits) -> Result<(), Failure> {
-        let unread: Vec<(SplitId, Vec<CommitRecord>)> = ids.iter().filter_map(|id| splits.taken.remove_entry(id)).collect();
+        let unread: Vec<(SplitId, Vec<CommitRecord>)> = ids
+            .iter()
+            .filter_map(|id| splits.taken.remove_entry(id))
+            .collect();
         self.give_back(&unread)?;
-        splits.sharing.release(&unread.iter().map(|(split, _)| split.clone()).collect::<Vec<_>>());
+        splits.sharing.release(
+            &unread
+                .iter()
+                .map(|(split, _)| split.clone())
+                .collect::<Vec<_>>(),
+        );
         let mut read = Vec::with_capacity(ids.len());
         for id in ids {
-            let Some(split) = splits.open.remove(id) else { continue };
+            let Some(split) = splits.open.remove(id) else {
+                continue;
+            };
             while !split.wait_until_dispatched(LOOK_EVERY) {
                 if self.attempt.stop.leaving_now() {
                     return Err(Failure::Stopped);
@@ -269,8 +363,11 @@ impl Intake {
     /// Gives splits back that were taken and of which nothing was read.
     fn give_back(&self, unread: &[(SplitId, Vec<CommitRecord>)]) -> Result<(), Failure> {
         for (number, open) in self.sinks().enumerate() {
-            let epoch = |(split, records): &(SplitId, Vec<CommitRecord>)| Some((split.clone(), records.get(number)?.epoch));
-            open.committer.give_back(&unread.iter().filter_map(epoch).collect::<Vec<_>>())?;
+            let epoch = |(split, records): &(SplitId, Vec<CommitRecord>)| {
+                Some((split.clone(), records.get(number)?.epoch))
+            };
+            open.committer
+                .give_back(&unread.iter().filter_map(epoch).collect::<Vec<_>>())?;
         }
         Ok(())
     }
@@ -284,9 +381,20 @@ impl Intake {
 
     /// Hands the source the positions below which every sink is durable, where that is news.
     fn tell_durable(&self) {
-        let moved: HashSet<SplitId> = self.sinks().flat_map(|open| open.committer.ledger().take_moved()).collect();
-        let low = |split: &SplitId| self.sinks().map(|open| open.committer.ledger().low(split)).min().flatten();
-        let news: Vec<(SplitId, Position)> = moved.into_iter().filter_map(|split| low(&split).map(|low| (split, low))).collect();
+        let moved: HashSet<SplitId> = self
+            .sinks()
+            .flat_map(|open| open.committer.ledger().take_moved())
+            .collect();
+        let low = |split: &SplitId| {
+            self.sinks()
+                .map(|open| open.committer.ledger().low(split))
+                .min()
+                .flatten()
+        };
+        let news: Vec<(SplitId, Position)> = moved
+            .into_iter()
+            .filter_map(|split| low(&split).map(|low| (split, low)))
+            .collect();
         self.durable.lock().extend(news);
     }
 }

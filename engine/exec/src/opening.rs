@@ -43,7 +43,13 @@ impl Opening {
                 accepts_other_plans: self.accept_changed_plan,
             };
             let (store, positions) = (self.store.clone(), planned.protocol.positions());
-            let committer = Committer::new(planned.id.clone(), store, claimant, positions, self.stop.abandoned());
+            let committer = Committer::new(
+                planned.id.clone(),
+                store,
+                claimant,
+                positions,
+                self.stop.abandoned(),
+            );
             let committer = Arc::new(committer.remembering(seen.clone()).waiting_by(|wait| {
                 about_to_wait();
                 std::thread::park_timeout(wait);
@@ -59,13 +65,23 @@ impl Opening {
                 metrics: self.metrics.clone(),
             };
             let opened = planned.prepared.open(setup).map_err(|error| match error {
-                // What could be opened before can be again, once the user has put right what has changed: a permission, a mount.
+                // What could be opened before can be again, once the user has put right what has
+                // changed: a permission, a mount.
                 SinkError::Fatal(reason) if self.was_open => SinkError::Transient(reason),
                 other => other,
             });
             let sink = opened.map_err(|error| Failure::of_sink(planned.id.as_str(), error))?;
-            let only_writer = sink.rules().single_writer.then(|| sinks.len() % settings.writer_threads);
-            sinks.push(OpenSink { stage: planned.id.to_string(), sink, committer, only_writer, shown: ShownLanes::default() });
+            let only_writer = sink
+                .rules()
+                .single_writer
+                .then(|| sinks.len() % settings.writer_threads);
+            sinks.push(OpenSink {
+                stage: planned.id.to_string(),
+                sink,
+                committer,
+                only_writer,
+                shown: ShownLanes::default(),
+            });
         }
         Ok(sinks)
     }

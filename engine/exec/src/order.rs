@@ -28,7 +28,12 @@ struct State {
 
 impl OrderedSplit {
     pub(crate) fn new(split: Arc<Split>) -> Self {
-        OrderedSplit { split, state: Mutex::default(), dispatched: Condvar::new(), turn: AtomicU64::new(0) }
+        OrderedSplit {
+            split,
+            state: Mutex::default(),
+            dispatched: Condvar::new(),
+            turn: AtomicU64::new(0),
+        }
     }
 
     /// Numbers the next batch.
@@ -38,18 +43,27 @@ impl OrderedSplit {
         state.emitted - 1
     }
 
-    /// Whether all batches before this one have left, so that parts of it may leave before it is through. Locks nothing.
+    /// Whether all batches before this one have left, so that parts of it may leave before it is
+    /// through. Locks nothing.
     pub(crate) fn is_turn_of(&self, number: u64) -> bool {
         self.turn.load(Ordering::SeqCst) == number
     }
 
-    /// A batch is through. Dispatches it, and those behind it that waited for it, while the split is locked so that their order holds.
-    pub(crate) fn complete<E>(&self, number: u64, outcome: Outcome, mut dispatch: impl FnMut(Outcome) -> Result<(), E>) -> Result<(), E> {
+    /// A batch is through. Dispatches it, and those behind it that waited for it, while the split
+    /// is locked so that their order holds.
+    pub(crate) fn complete<E>(
+        &self,
+        number: u64,
+        outcome: Outcome,
+        mut dispatch: impl FnMut(Outcome) -> Result<(), E>,
+    ) -> Result<(), E> {
         let mut state = self.state.lock();
         state.early.insert(number, outcome);
         loop {
             let next = state.next;
-            let Some(outcome) = state.early.remove(&next) else { return Ok(()) };
+            let Some(outcome) = state.early.remove(&next) else {
+                return Ok(());
+            };
             dispatch(outcome)?;
             state.next += 1;
             self.turn.store(state.next, Ordering::SeqCst);
@@ -78,16 +92,31 @@ mod tests {
     use super::*;
 
     fn split() -> OrderedSplit {
-        OrderedSplit::new(Arc::new(Split { id: SplitId::from("split"), topic: "split".to_owned(), partition: 0 }))
+        OrderedSplit::new(Arc::new(Split {
+            id: SplitId::from("split"),
+            topic: "split".to_owned(),
+            partition: 0,
+        }))
     }
 
     fn outcome(next: Position) -> Outcome {
-        Outcome { next, resume: None, ends: false, chunks: Vec::new() }
+        Outcome {
+            next,
+            resume: None,
+            ends: false,
+            chunks: Vec::new(),
+        }
     }
 
     #[test]
     fn batches_leave_in_the_order_in_which_they_came() {
-        for order in [[0, 1, 2, 3], [3, 2, 1, 0], [1, 0, 3, 2], [2, 0, 3, 1], [3, 0, 1, 2]] {
+        for order in [
+            [0, 1, 2, 3],
+            [3, 2, 1, 0],
+            [1, 0, 3, 2],
+            [2, 0, 3, 1],
+            [3, 0, 1, 2],
+        ] {
             let split = split();
             assert!((0..4).all(|number| split.number() == number));
             let mut left = Vec::new();
@@ -98,7 +127,9 @@ mod tests {
                     Ok::<(), Infallible>(())
                 };
                 split.complete(*number, outcome(*number), dispatch).unwrap();
-                let expected = (0..4).take_while(|number| order[..=done].contains(number)).count();
+                let expected = (0..4)
+                    .take_while(|number| order[..=done].contains(number))
+                    .count();
                 assert_eq!(left.len(), expected, "{order:?} after {number}");
             }
             assert_eq!(left, [0, 1, 2, 3]);
@@ -111,8 +142,14 @@ mod tests {
         let split = split();
         split.number();
         split.number();
-        assert_eq!(split.complete(0, outcome(1), |_| Err("failed")), Err("failed"));
-        assert_eq!(split.complete(1, outcome(2), |_| Err("not reached")), Ok(()));
+        assert_eq!(
+            split.complete(0, outcome(1), |_| Err("failed")),
+            Err("failed")
+        );
+        assert_eq!(
+            split.complete(1, outcome(2), |_| Err("not reached")),
+            Ok(())
+        );
         assert!(!split.wait_until_dispatched(Duration::ZERO));
     }
 }

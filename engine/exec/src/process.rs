@@ -1,7 +1,8 @@
 //! Records through the whole chain, in one go.
 //!
-//! The records of a batch usually go together. Where what is made of them would take too much memory, or a kernel of Arrow panics because it
-//! does, nothing comes of the attempt, and the caller tries [fewer](Processor::at_once). Rows of one record are never divided. A single record
+//! The records of a batch usually go together. Where what is made of them would take too much
+//! memory, or a kernel of Arrow panics because it does, nothing comes of the attempt, and the
+//! caller tries [fewer](Processor::at_once). Rows of one record are never divided. A single record
 //! that is too large is bad.
 
 use std::borrow::Cow;
@@ -47,7 +48,8 @@ pub struct BadRecord {
     pub reason: String,
 }
 
-/// What takes rows at the chain's ends. What it was given counts only once [`Processor::process`] says so.
+/// What takes rows at the chain's ends. What it was given counts only once [`Processor::process`]
+/// says so.
 pub trait Exits {
     /// Rows have been decoded.
     fn decoded(&mut self, source: &PlannedSource, rows: &Rows);
@@ -78,13 +80,18 @@ pub struct Processor {
 }
 
 impl Processor {
-    /// A processor for the batches of this source, which makes no more than about `largest` bytes at once. An error says why its records
-    /// cannot be decoded.
+    /// A processor for the batches of this source, which makes no more than about `largest` bytes
+    /// at once. An error says why its records cannot be decoded.
     pub fn new(source: &PlannedSource, largest: usize) -> Result<Self, String> {
-        Ok(Processor { decoder: decoder_of(source)?, largest, at_once: usize::MAX })
+        Ok(Processor {
+            decoder: decoder_of(source)?,
+            largest,
+            at_once: usize::MAX,
+        })
     }
 
-    /// Fetches what decoding these records needs from elsewhere, such as schemas. An error says why that is not available now.
+    /// Fetches what decoding these records needs from elsewhere, such as schemas. An error says why
+    /// that is not available now.
     pub fn prepare(&mut self, batch: &Batch, records: Range<usize>) -> Result<(), String> {
         match &mut self.decoder {
             Some(decoder) if !records.is_empty() => decoder.prepare(&of_records(batch, records)),
@@ -97,7 +104,8 @@ impl Processor {
         self.at_once
     }
 
-    /// Takes some records of a batch of the source, which have been [prepared](Processor::prepare), through its chain.
+    /// Takes some records of a batch of the source, which have been [prepared](Processor::prepare),
+    /// through its chain.
     pub fn process(
         &mut self,
         source: &PlannedSource,
@@ -106,7 +114,14 @@ impl Processor {
         exits: &mut dyn Exits,
     ) -> Result<ProcessOutcome, Thrown> {
         let count = records.len();
-        let mut pass = Pass { batch: batch.clone(), exits, bad: Vec::new(), largest: self.largest, made: 0, is_divisible: count > 1 };
+        let mut pass = Pass {
+            batch: batch.clone(),
+            exits,
+            bad: Vec::new(),
+            largest: self.largest,
+            made: 0,
+            is_divisible: count > 1,
+        };
         match self.pass(source, records, &mut pass) {
             Ok(()) => {
                 let Pass { mut bad, made, .. } = pass;
@@ -122,9 +137,11 @@ impl Processor {
         }
     }
 
-    /// Records that became more than they should are fewer next time; few that became little may be more.
+    /// Records that became more than they should are fewer next time; few that became little may be
+    /// more.
     fn learn(&mut self, count: usize, made: usize) {
-        let fitting = (count as u128 * self.largest as u128 / made.max(1) as u128).clamp(1, usize::MAX as u128) as usize;
+        let fitting = (count as u128 * self.largest as u128 / made.max(1) as u128)
+            .clamp(1, usize::MAX as u128) as usize;
         if made > self.largest {
             self.at_once = fitting;
         } else if count == self.at_once {
@@ -132,7 +149,12 @@ impl Processor {
         }
     }
 
-    fn pass(&mut self, source: &PlannedSource, records: Range<usize>, pass: &mut Pass<'_>) -> Result<(), Halt> {
+    fn pass(
+        &mut self,
+        source: &PlannedSource,
+        records: Range<usize>,
+        pass: &mut Pass<'_>,
+    ) -> Result<(), Halt> {
         if records.is_empty() {
             return Ok(());
         }
@@ -140,15 +162,25 @@ impl Processor {
             Ok(decoded) => decoded.map_err(|error| pass.broken(&source.stage, &error))?,
             Err(panic) => {
                 // What the panic left in the decoder is not to be used.
-                self.decoder = decoder_of(source).map_err(|reason| pass.broken(&source.stage, &ArrowError::ComputeError(reason)))?;
+                self.decoder = decoder_of(source).map_err(|reason| {
+                    pass.broken(&source.stage, &ArrowError::ComputeError(reason))
+                })?;
                 if pass.is_divisible {
                     return Err(Halt::TooMany);
                 }
                 let reason = format!("the record cannot be decoded: {panic}");
-                return pass.note_bad(&source.stage, source.policy, [(records.start as u32, reason)]);
+                return pass.note_bad(
+                    &source.stage,
+                    source.policy,
+                    [(records.start as u32, reason)],
+                );
             }
         };
-        pass.note_bad(&source.stage, source.policy, bad.into_iter().map(|row| (row.row, row.reason)))?;
+        pass.note_bad(
+            &source.stage,
+            source.policy,
+            bad.into_iter().map(|row| (row.row, row.reason)),
+        )?;
         let mut memory = ArrayMemory::default();
         rows.add_memory(&mut memory);
         pass.made += memory.bytes();
@@ -158,7 +190,12 @@ impl Processor {
     }
 
     /// The records, and those that are bad by their numbers in the batch.
-    fn decode(&mut self, source: &PlannedSource, batch: &Arc<Batch>, records: Range<usize>) -> Result<(Rows, Vec<BadRow>), ArrowError> {
+    fn decode(
+        &mut self,
+        source: &PlannedSource,
+        batch: &Arc<Batch>,
+        records: Range<usize>,
+    ) -> Result<(Rows, Vec<BadRow>), ArrowError> {
         let (first, count) = (records.start, records.len());
         let (columns, mut bad) = match &mut self.decoder {
             Some(decoder) => {
@@ -172,7 +209,14 @@ impl Processor {
         }
         let of_these = |(record, _): &&(u32, String)| records.contains(&(*record as usize));
         bad.extend(
-            batch.bad_headers.iter().filter(of_these).map(|(record, reason)| BadRow { row: record - first as u32, reason: reason.clone() }),
+            batch
+                .bad_headers
+                .iter()
+                .filter(of_these)
+                .map(|(record, reason)| BadRow {
+                    row: record - first as u32,
+                    reason: reason.clone(),
+                }),
         );
         // A record is bad once, whatever is wrong with it.
         bad.sort_by_key(|row| row.row);
@@ -187,19 +231,40 @@ impl Processor {
 
 fn decoder_of(source: &PlannedSource) -> Result<Option<Box<dyn Decoder>>, String> {
     let wanted = &source.columns.wanted;
-    if wanted.is_empty() { Ok(None) } else { source.format.decoder(&source.format_settings, wanted).map(Some) }
+    if wanted.is_empty() {
+        Ok(None)
+    } else {
+        source
+            .format
+            .decoder(&source.format_settings, wanted)
+            .map(Some)
+    }
 }
 
 fn of_records(batch: &Batch, records: Range<usize>) -> Cow<'_, Payloads> {
-    if records.len() == batch.len() { Cow::Borrowed(&batch.payloads) } else { Cow::Owned(batch.payloads.part(records)) }
+    if records.len() == batch.len() {
+        Cow::Borrowed(&batch.payloads)
+    } else {
+        Cow::Owned(batch.payloads.part(records))
+    }
 }
 
 /// Where an expression uses keys, they are text.
 fn keys_that_are_not_text(batch: &Batch, records: Range<usize>) -> Vec<BadRow> {
-    let Some(keys) = &batch.keys else { return Vec::new() };
-    let is_bad = |record: &usize| !keys.is_null(*record) && std::str::from_utf8(keys.value(*record)).is_err();
+    let Some(keys) = &batch.keys else {
+        return Vec::new();
+    };
+    let is_bad = |record: &usize| {
+        !keys.is_null(*record) && std::str::from_utf8(keys.value(*record)).is_err()
+    };
     let first = records.start;
-    records.filter(is_bad).map(|record| BadRow { row: (record - first) as u32, reason: "the key is not UTF-8 text".into() }).collect()
+    records
+        .filter(is_bad)
+        .map(|record| BadRow {
+            row: (record - first) as u32,
+            reason: "the key is not UTF-8 text".into(),
+        })
+        .collect()
 }
 
 /// Why records did not go all their way.
@@ -244,11 +309,17 @@ impl Pass<'_> {
         match &step.operator {
             Operator::Where(condition) => {
                 let (rows, mask) = self.evaluate(step, rows, |rows| rows.evaluate(condition))?;
-                Ok(rows.filter(mask.as_boolean()).map_err(|error| self.broken(&step.stage, &error))?)
+                Ok(rows
+                    .filter(mask.as_boolean())
+                    .map_err(|error| self.broken(&step.stage, &error))?)
             }
             Operator::Select(exprs, schema) => {
                 // One record alone may be as large as it is.
-                let largest = if self.is_divisible { self.largest } else { usize::MAX };
+                let largest = if self.is_divisible {
+                    self.largest
+                } else {
+                    usize::MAX
+                };
                 let select = |rows: &Rows| {
                     let columns = evaluate_all(exprs, rows, largest)?;
                     let options = RecordBatchOptions::new().with_row_count(Some(rows.len()));
@@ -264,14 +335,25 @@ impl Pass<'_> {
                 }
                 Ok(rows)
             }
-            Operator::Match { branches, otherwise } => {
+            Operator::Match {
+                branches,
+                otherwise,
+            } => {
                 // A batch is of one split, and so of one topic: it takes one way as a whole.
                 let topic = &self.batch.split.topic;
-                let branch = branches.iter().find(|(matcher, _)| matcher.fits(topic)).map(|(_, chain)| chain).or(otherwise.as_ref());
+                let branch = branches
+                    .iter()
+                    .find(|(matcher, _)| matcher.fits(topic))
+                    .map(|(_, chain)| chain)
+                    .or(otherwise.as_ref());
                 match branch {
                     Some(chain) => {
                         let rows = self.run(chain, rows)?;
-                        Ok(if ends_in_sink(chain) { rows.slice(0, 0) } else { rows })
+                        Ok(if ends_in_sink(chain) {
+                            rows.slice(0, 0)
+                        } else {
+                            rows
+                        })
                     }
                     None => Ok(rows),
                 }
@@ -283,17 +365,33 @@ impl Pass<'_> {
                     Err(_) if self.is_divisible => return Err(Halt::TooMany),
                     Err(panic) => {
                         let reason = format!("the sink cannot take the record: {panic}");
-                        (0..rows.len()).map(|row| BadRow { row: row as u32, reason: reason.clone() }).collect()
+                        (0..rows.len())
+                            .map(|row| BadRow {
+                                row: row as u32,
+                                reason: reason.clone(),
+                            })
+                            .collect()
                     }
                 };
-                self.note_bad(&step.stage, step.policy, bad.into_iter().map(|row| (rows.number(row.row as usize) as u32, row.reason)))?;
+                self.note_bad(
+                    &step.stage,
+                    step.policy,
+                    bad.into_iter()
+                        .map(|row| (rows.number(row.row as usize) as u32, row.reason)),
+                )?;
                 Ok(rows)
             }
         }
     }
 
-    /// Evaluates something for all rows. Where it fails the rows that are to blame are found by halving, and the others go on.
-    fn evaluate<T>(&mut self, step: &Step, rows: Rows, evaluate: impl Fn(&Rows) -> Result<T, ArrowError>) -> Result<(Rows, T), Halt> {
+    /// Evaluates something for all rows. Where it fails the rows that are to blame are found by
+    /// halving, and the others go on.
+    fn evaluate<T>(
+        &mut self,
+        step: &Step,
+        rows: Rows,
+        evaluate: impl Fn(&Rows) -> Result<T, ArrowError>,
+    ) -> Result<(Rows, T), Halt> {
         let error = match evaluate(&rows) {
             Ok(value) => return Ok((rows, value)),
             Err(error) => error,
@@ -306,8 +404,13 @@ impl Pass<'_> {
         if bad.is_empty() && self.is_divisible {
             return Err(Halt::TooMany);
         }
-        let rest = rows.without(&bad).map_err(|error| self.broken(&step.stage, &error))?;
-        let named = bad.into_iter().map(|row| (rows.number(row.row as usize) as u32, row.reason)).collect::<Vec<_>>();
+        let rest = rows
+            .without(&bad)
+            .map_err(|error| self.broken(&step.stage, &error))?;
+        let named = bad
+            .into_iter()
+            .map(|row| (rows.number(row.row as usize) as u32, row.reason))
+            .collect::<Vec<_>>();
         self.note_bad(&step.stage, step.policy, named)?;
         match evaluate(&rest) {
             Ok(value) => Ok((rest, value)),
@@ -316,27 +419,57 @@ impl Pass<'_> {
         }
     }
 
-    fn note_bad(&mut self, stage: &str, policy: Policy, rows: impl IntoIterator<Item = (u32, String)>) -> Result<(), Halt> {
+    fn note_bad(
+        &mut self,
+        stage: &str,
+        policy: Policy,
+        rows: impl IntoIterator<Item = (u32, String)>,
+    ) -> Result<(), Halt> {
         for (number, reason) in rows {
             if policy == Policy::Throw {
                 let position = self.batch.positions[number as usize];
                 let (stage, split) = (stage.to_owned(), self.batch.split.id.to_string());
-                return Err(Thrown { stage, split, position, reason }.into());
+                return Err(Thrown {
+                    stage,
+                    split,
+                    position,
+                    reason,
+                }
+                .into());
             }
-            self.bad.push(BadRecord { stage: stage.to_owned(), policy, number, reason });
+            self.bad.push(BadRecord {
+                stage: stage.to_owned(),
+                policy,
+                number,
+                reason,
+            });
         }
         Ok(())
     }
 
     /// Something failed that no single record is to blame for.
     fn broken(&self, stage: &str, error: &ArrowError) -> Thrown {
-        let position = self.batch.positions.first().copied().unwrap_or(self.batch.next);
-        Thrown { stage: stage.to_owned(), split: self.batch.split.id.to_string(), position, reason: error.to_string() }
+        let position = self
+            .batch
+            .positions
+            .first()
+            .copied()
+            .unwrap_or(self.batch.next);
+        Thrown {
+            stage: stage.to_owned(),
+            split: self.batch.split.id.to_string(),
+            position,
+            reason: error.to_string(),
+        }
     }
 }
 
 /// The values of all expressions, unless they become too large together.
-fn evaluate_all(exprs: &[Compiled], rows: &Rows, largest: usize) -> Result<Vec<ArrayRef>, ArrowError> {
+fn evaluate_all(
+    exprs: &[Compiled],
+    rows: &Rows,
+    largest: usize,
+) -> Result<Vec<ArrayRef>, ArrowError> {
     let mut columns = Vec::with_capacity(exprs.len());
     let mut memory = ArrayMemory::default();
     rows.add_memory(&mut memory);
@@ -347,7 +480,9 @@ fn evaluate_all(exprs: &[Compiled], rows: &Rows, largest: usize) -> Result<Vec<A
         columns.push(column);
         // What one expression makes is bounded already.
         if columns.len() > 1 && memory.bytes() - before > largest {
-            return Err(ArrowError::MemoryError("the record would become too large".to_owned()));
+            return Err(ArrowError::MemoryError(
+                "the record would become too large".to_owned(),
+            ));
         }
     }
     Ok(columns)
@@ -367,18 +502,34 @@ fn is_too_large(error: &ArrowError) -> bool {
 }
 
 fn ends_in_sink(chain: &Chain) -> bool {
-    matches!(chain.steps.last().map(|step| &step.operator), Some(Operator::Sink(_)))
+    matches!(
+        chain.steps.last().map(|step| &step.operator),
+        Some(Operator::Sink(_))
+    )
 }
 
-fn find_bad(rows: &Rows, offset: usize, evaluate: &dyn Fn(&Rows) -> Result<(), ArrowError>, bad: &mut Vec<BadRow>) {
+fn find_bad(
+    rows: &Rows,
+    offset: usize,
+    evaluate: &dyn Fn(&Rows) -> Result<(), ArrowError>,
+    bad: &mut Vec<BadRow>,
+) {
     let Err(error) = evaluate(rows) else { return };
     if rows.len() == 1 {
-        bad.push(BadRow { row: offset as u32, reason: plain_reason(&error) });
+        bad.push(BadRow {
+            row: offset as u32,
+            reason: plain_reason(&error),
+        });
         return;
     }
     let half = rows.len() / 2;
     find_bad(&rows.slice(0, half), offset, evaluate, bad);
-    find_bad(&rows.slice(half, rows.len() - half), offset + half, evaluate, bad);
+    find_bad(
+        &rows.slice(half, rows.len() - half),
+        offset + half,
+        evaluate,
+        bad,
+    );
 }
 
 /// Arrow's errors begin with their kind, which says nothing to the user.

@@ -1,7 +1,7 @@
 //! The queue of the ETL threads: a line of batches for each attempt.
 //!
-//! A line is passed over while much of what became of its batches waits for writers, so a run whose sink is slow or blocked keeps neither an
-//! ETL thread nor memory from the others.
+//! A line is passed over while much of what became of its batches waits for writers, so a run whose
+//! sink is slow or blocked keeps neither an ETL thread nor memory from the others.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -44,7 +44,13 @@ impl<T> State<T> {
     fn line(&mut self, attempt: AttemptId) -> &mut Line<T> {
         let known = self.lines.iter().position(|line| line.attempt == attempt);
         let number = known.unwrap_or_else(|| {
-            self.lines.push_back(Line { attempt, units: VecDeque::new(), kept: Vec::new(), unwritten: 0, refused: None });
+            self.lines.push_back(Line {
+                attempt,
+                units: VecDeque::new(),
+                kept: Vec::new(),
+                unwritten: 0,
+                refused: None,
+            });
             self.lines.len() - 1
         });
         &mut self.lines[number]
@@ -54,18 +60,28 @@ impl<T> State<T> {
 impl<T> UnitQueue<T> {
     /// An empty queue.
     pub(crate) fn new(depth: usize, limit: usize) -> Arc<UnitQueue<T>> {
-        let state = State { lines: VecDeque::new(), unwritten: 0, is_over: false };
-        Arc::new(UnitQueue { state: Mutex::new(state), changed: Condvar::new(), depth, limit })
+        let state = State {
+            lines: VecDeque::new(),
+            unwritten: 0,
+            is_over: false,
+        };
+        Arc::new(UnitQueue {
+            state: Mutex::new(state),
+            changed: Condvar::new(),
+            depth,
+            limit,
+        })
     }
 
-    /// Whether more of a line may be made ready for the writers. However many lines are held up, something is left for the others, since a
-    /// line gets no more than is left after it.
+    /// Whether more of a line may be made ready for the writers. However many lines are held up,
+    /// something is left for the others, since a line gets no more than is left after it.
     fn moves(&self, line: &Line<T>, unwritten: usize) -> bool {
         line.unwritten == 0 || line.unwritten <= self.limit.saturating_sub(unwritten)
     }
 
-    /// Adds a batch to its attempt's line. It comes back if the line is long, and `wake` is called when there is room. A line that is passed over
-    /// takes it: then it is for the source to wait, which does so when the memory budget says it.
+    /// Adds a batch to its attempt's line. It comes back if the line is long, and `wake` is called
+    /// when there is room. A line that is passed over takes it: then it is for the source to wait,
+    /// which does so when the memory budget says it.
     pub(crate) fn push(&self, attempt: AttemptId, unit: T, wake: &Wake) -> Result<(), T> {
         let mut state = self.state.lock();
         let unwritten = state.unwritten;
@@ -80,14 +96,21 @@ impl<T> UnitQueue<T> {
         Ok(())
     }
 
-    /// Returns a batch that is not done to the front of its line, so that it continues when its turn has come again.
+    /// Returns a batch that is not done to the front of its line, so that it continues when its
+    /// turn has come again.
     pub(crate) fn put_back(&self, attempt: AttemptId, unit: T) {
         self.state.lock().line(attempt).units.push_front(unit);
         self.changed.notify_all();
     }
 
-    /// Keeps a batch until others are done; see [`UnitQueue::release`]. Returns it if that is so already.
-    pub(crate) fn keep(&self, attempt: AttemptId, unit: T, may_continue: impl FnOnce(&T) -> bool) -> Option<T> {
+    /// Keeps a batch until others are done; see [`UnitQueue::release`]. Returns it if that is so
+    /// already.
+    pub(crate) fn keep(
+        &self,
+        attempt: AttemptId,
+        unit: T,
+        may_continue: impl FnOnce(&T) -> bool,
+    ) -> Option<T> {
         let mut state = self.state.lock();
         if may_continue(&unit) {
             return Some(unit);
@@ -96,13 +119,24 @@ impl<T> UnitQueue<T> {
         None
     }
 
-    /// Returns the batches that are kept and may continue to the front of their line. Called when others are done.
+    /// Returns the batches that are kept and may continue to the front of their line. Called when
+    /// others are done.
     pub(crate) fn release(&self, attempt: AttemptId, may_continue: impl Fn(&T) -> bool) {
         let mut state = self.state.lock();
-        let Some(line) = state.lines.iter_mut().find(|line| line.attempt == attempt && !line.kept.is_empty()) else { return };
-        let (released, kept) = std::mem::take(&mut line.kept).into_iter().partition::<Vec<T>, _>(|unit| may_continue(unit));
+        let Some(line) = state
+            .lines
+            .iter_mut()
+            .find(|line| line.attempt == attempt && !line.kept.is_empty())
+        else {
+            return;
+        };
+        let (released, kept) = std::mem::take(&mut line.kept)
+            .into_iter()
+            .partition::<Vec<T>, _>(|unit| may_continue(unit));
         line.kept = kept;
-        released.into_iter().for_each(|unit| line.units.push_front(unit));
+        released
+            .into_iter()
+            .for_each(|unit| line.units.push_front(unit));
         drop(state);
         self.changed.notify_all();
     }
@@ -115,12 +149,17 @@ impl<T> UnitQueue<T> {
                 return None;
             }
             let unwritten = state.unwritten;
-            let ready = state.lines.iter().position(|line| !line.units.is_empty() && self.moves(line, unwritten));
+            let ready = state
+                .lines
+                .iter()
+                .position(|line| !line.units.is_empty() && self.moves(line, unwritten));
             let Some(number) = ready else {
                 self.changed.wait(&mut state);
                 continue;
             };
-            let Some(mut line) = state.lines.remove(number) else { continue };
+            let Some(mut line) = state.lines.remove(number) else {
+                continue;
+            };
             let unit = line.units.pop_front();
             let refused = line.refused.take();
             state.lines.push_back(line);
@@ -140,15 +179,24 @@ impl<T> UnitQueue<T> {
         let refused = line.refused.take();
         drop(state);
         refused.iter().for_each(|wake| wake());
-        Unwritten { queue: self.clone(), attempt, bytes }
+        Unwritten {
+            queue: self.clone(),
+            attempt,
+            bytes,
+        }
     }
 
     /// Nothing comes for an attempt any more, and what waits for it is dropped.
     pub(crate) fn forget(&self, attempt: AttemptId) {
         let mut state = self.state.lock();
         let line = state.line(attempt);
-        let units = (std::mem::take(&mut line.units), std::mem::take(&mut line.kept));
-        state.lines.retain(|line| line.attempt != attempt || line.unwritten > 0);
+        let units = (
+            std::mem::take(&mut line.units),
+            std::mem::take(&mut line.kept),
+        );
+        state
+            .lines
+            .retain(|line| line.attempt != attempt || line.unwritten > 0);
         drop(state);
         drop(units);
         self.changed.notify_all();
@@ -162,7 +210,12 @@ impl<T> UnitQueue<T> {
 
     /// How many batches wait.
     pub(crate) fn len(&self) -> usize {
-        self.state.lock().lines.iter().map(|line| line.units.len() + line.kept.len()).sum()
+        self.state
+            .lock()
+            .lines
+            .iter()
+            .map(|line| line.units.len() + line.kept.len())
+            .sum()
     }
 }
 
@@ -179,7 +232,9 @@ impl<T> Drop for Unwritten<T> {
         state.unwritten -= self.bytes;
         state.line(self.attempt).unwritten -= self.bytes;
         // Of an attempt that is over nothing else is left.
-        state.lines.retain(|line| line.unwritten > 0 || !line.units.is_empty() || !line.kept.is_empty());
+        state
+            .lines
+            .retain(|line| line.unwritten > 0 || !line.units.is_empty() || !line.kept.is_empty());
         drop(state);
         self.queue.changed.notify_all();
     }
@@ -207,7 +262,10 @@ mod tests {
             push(&queue, attempt, unit);
         }
         assert_eq!(queue.len(), 4);
-        assert_eq!([queue.pop(), queue.pop(), queue.pop(), queue.pop()], [Some(1), Some(11), Some(2), Some(12)]);
+        assert_eq!(
+            [queue.pop(), queue.pop(), queue.pop(), queue.pop()],
+            [Some(1), Some(11), Some(2), Some(12)]
+        );
     }
 
     #[test]
@@ -241,7 +299,10 @@ mod tests {
         }
         assert_eq!(queue.pop(), Some(1));
         queue.put_back(one, 1);
-        assert_eq!([queue.pop(), queue.pop(), queue.pop()], [Some(11), Some(1), Some(2)]);
+        assert_eq!(
+            [queue.pop(), queue.pop(), queue.pop()],
+            [Some(11), Some(1), Some(2)]
+        );
     }
 
     #[test]
@@ -265,7 +326,10 @@ mod tests {
     fn many_lines_that_wait_leave_something() {
         for blocked in [1, 2, 10, 100] {
             let queue = UnitQueue::<u32>::new(1, 1_000_000);
-            let (attempts, other) = ((0..blocked).map(|_| AttemptId::new()).collect::<Vec<_>>(), AttemptId::new());
+            let (attempts, other) = (
+                (0..blocked).map(|_| AttemptId::new()).collect::<Vec<_>>(),
+                AttemptId::new(),
+            );
             let mut unwritten = Vec::new();
             for _ in 0..1_000_000 / 10 / blocked {
                 for attempt in &attempts {
@@ -279,7 +343,10 @@ mod tests {
                 }
             }
             let left = 1_000_000 - queue.state.lock().unwritten;
-            assert!(left >= 1_000_000 / (blocked + 1) - 10 * blocked, "{blocked} lines leave {left}");
+            assert!(
+                left >= 1_000_000 / (blocked + 1) - 10 * blocked,
+                "{blocked} lines leave {left}"
+            );
             push(&queue, other, 1);
             assert_eq!(queue.pop(), Some(1));
         }
@@ -295,14 +362,27 @@ mod tests {
         push(&queue, attempt, 1);
         assert_eq!(queue.push(attempt, 2, &wake), Err(2));
         assert_eq!((calls.load(Ordering::SeqCst), queue.pop()), (0, Some(0)));
-        assert_eq!((calls.load(Ordering::SeqCst), queue.push(attempt, 2, &wake)), (1, Ok(())));
+        assert_eq!(
+            (calls.load(Ordering::SeqCst), queue.push(attempt, 2, &wake)),
+            (1, Ok(()))
+        );
         assert_eq!(queue.push(attempt, 3, &wake), Err(3));
         // Now the line is passed over, and the budget bounds it.
         let unwritten = queue.unwritten(attempt, 60);
-        assert_eq!((calls.load(Ordering::SeqCst), queue.push(attempt, 3, &wake)), (2, Ok(())));
+        assert_eq!(
+            (calls.load(Ordering::SeqCst), queue.push(attempt, 3, &wake)),
+            (2, Ok(()))
+        );
         drop(unwritten);
-        assert_eq!([queue.pop(), queue.pop(), queue.pop()], [Some(1), Some(2), Some(3)]);
-        assert_eq!(calls.load(Ordering::SeqCst), 2, "once for each batch that came back");
+        assert_eq!(
+            [queue.pop(), queue.pop(), queue.pop()],
+            [Some(1), Some(2), Some(3)]
+        );
+        assert_eq!(
+            calls.load(Ordering::SeqCst),
+            2,
+            "once for each batch that came back"
+        );
     }
 
     #[test]

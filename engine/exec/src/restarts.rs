@@ -6,9 +6,11 @@ use std::time::Duration;
 /// The waits after failures that may pass: the first, doubled each time up to the longest.
 const FIRST_WAIT: Duration = Duration::from_millis(500);
 const LONGEST_WAIT: Duration = Duration::from_secs(30);
-/// An attempt that lasted this long counts as a success: the next failure waits the shortest time again.
+/// An attempt that lasted this long counts as a success: the next failure waits the shortest time
+/// again.
 const STEADY: Duration = Duration::from_secs(60);
-/// After failures the run counts as healthy again when an attempt has lasted this long, and twice as long as the one before.
+/// After failures the run counts as healthy again when an attempt has lasted this long, and twice
+/// as long as the one before.
 const LEAST_STEADY: Duration = Duration::from_secs(10);
 
 /// The failures of a run so far, as far as they decide about the next pause.
@@ -22,10 +24,16 @@ pub(crate) struct Restarts {
 
 impl Restarts {
     pub(crate) fn new() -> Restarts {
-        Restarts { wait: FIRST_WAIT, failures: 0, fences: 0, steady_after: LEAST_STEADY }
+        Restarts {
+            wait: FIRST_WAIT,
+            failures: 0,
+            fences: 0,
+            steady_after: LEAST_STEADY,
+        }
     }
 
-    /// How long the attempt that runs now has to last until the failures before it count as overcome.
+    /// How long the attempt that runs now has to last until the failures before it count as
+    /// overcome.
     pub(crate) fn steady_after(&self) -> Duration {
         self.steady_after
     }
@@ -44,15 +52,21 @@ impl Restarts {
         (self.failures, self.next_wait())
     }
 
-    /// Another instance has taken splits over. Once is a take-over, and work goes on at once. Again and again it is several instances that take
-    /// the splits from each other. Gives how often in a row, and the pause.
+    /// Another instance has taken splits over. Once is a take-over, and work goes on at once. Again
+    /// and again it is several instances that take the splits from each other. Gives how often in a
+    /// row, and the pause.
     pub(crate) fn fenced(&mut self) -> (u64, Duration) {
         self.fences += 1;
-        let pause = if self.fences == 1 { Duration::ZERO } else { with_jitter(self.next_wait()) };
+        let pause = if self.fences == 1 {
+            Duration::ZERO
+        } else {
+            with_jitter(self.next_wait())
+        };
         (self.fences, pause)
     }
 
-    /// A part of the engine has gone. The pause keeps a fault of ours from becoming a loop that does nothing else.
+    /// A part of the engine has gone. The pause keeps a fault of ours from becoming a loop that
+    /// does nothing else.
     pub(crate) fn broke(&mut self) -> Duration {
         self.next_wait()
     }
@@ -98,25 +112,41 @@ mod tests {
 
     #[test]
     fn pauses_grow() {
-        let expected: Vec<Duration> = [500, 1000, 2000, 4000, 8000, 16_000, 30_000, 30_000].map(Duration::from_millis).to_vec();
+        let expected: Vec<Duration> = [500, 1000, 2000, 4000, 8000, 16_000, 30_000, 30_000]
+            .map(Duration::from_millis)
+            .to_vec();
         assert_eq!(pauses(8, |restarts| restarts.failed().1), expected);
-        assert_eq!(pauses(8, Restarts::broke), expected, "a fault of ours is no reason to be tried at once, for ever");
+        assert_eq!(
+            pauses(8, Restarts::broke),
+            expected,
+            "a fault of ours is no reason to be tried at once, for ever"
+        );
         assert_eq!(pauses(8, Restarts::store_is_away), expected);
     }
 
-    /// Instances that fence each other would do nothing else without a pause, and would do it in step without chance.
+    /// Instances that fence each other would do nothing else without a pause, and would do it in
+    /// step without chance.
     #[test]
     fn the_first_fence_is_a_take_over_and_those_after_it_are_a_quarrel() {
         for _ in 0..1000 {
             let pauses = pauses(8, |restarts| restarts.fenced().1);
             assert_eq!(pauses[0], Duration::ZERO);
-            for (pause, longest) in pauses[1..].iter().zip([500, 1000, 2000, 4000, 8000, 16_000, 30_000].map(Duration::from_millis)) {
-                assert!((longest / 2..=longest).contains(pause), "{pause:?} of {longest:?}");
+            for (pause, longest) in pauses[1..]
+                .iter()
+                .zip([500, 1000, 2000, 4000, 8000, 16_000, 30_000].map(Duration::from_millis))
+            {
+                assert!(
+                    (longest / 2..=longest).contains(pause),
+                    "{pause:?} of {longest:?}"
+                );
             }
         }
         let second = || pauses(2, |restarts| restarts.fenced().1)[1];
         let first = second();
-        assert!((0..1000).any(|_| second() != first), "two instances may wait for different times");
+        assert!(
+            (0..1000).any(|_| second() != first),
+            "two instances may wait for different times"
+        );
     }
 
     #[test]
@@ -138,7 +168,11 @@ mod tests {
         let mut restarts = Restarts::new();
         for (lasted, steady) in [(0, 10), (4, 10), (7, 14), (29, 58), (45, 60), (600, 60)] {
             restarts.attempt_lasted(Duration::from_secs(lasted));
-            assert_eq!(restarts.steady_after(), Duration::from_secs(steady), "after {lasted} s");
+            assert_eq!(
+                restarts.steady_after(),
+                Duration::from_secs(steady),
+                "after {lasted} s"
+            );
         }
     }
 }

@@ -53,7 +53,8 @@ pub enum RunError {
     /// It cannot go on without the user.
     #[error("{0}")]
     Failed(String),
-    /// The state store shows what cannot be, or refuses us. To go on, or to begin anew with what it holds now, would lose or double records.
+    /// The state store shows what cannot be, or refuses us. To go on, or to begin anew with what it
+    /// holds now, would lose or double records.
     #[error("{0}")]
     State(String),
     /// The state store refused before anything was read.
@@ -91,38 +92,74 @@ impl Run {
     pub fn run(self) -> Result<Finished, RunError> {
         let (tell, ended) = bounded(1);
         self.start(move |end| _ = tell.send(end));
-        ended.recv().unwrap_or_else(|_| Err(RunError::Failed("internal error: the outcome of a run was not reported".to_owned())))
+        ended.recv().unwrap_or_else(|_| {
+            Err(RunError::Failed(
+                "internal error: the outcome of a run was not reported".to_owned(),
+            ))
+        })
     }
 
-    /// The same without a thread that waits: `on_end` is called at the end, on a thread that it may block.
+    /// The same without a thread that waits: `on_end` is called at the end, on a thread that it may
+    /// block.
     pub fn start(self, on_end: impl FnOnce(Result<Finished, RunError>) + Send + 'static) {
         self.pools.clone().watch().add(self, on_end);
     }
 
     pub(crate) fn state(&self) -> RunState {
-        RunState { plan: self.plan.clone(), store: self.store.clone(), accept_changed_plan: self.accept_changed_plan }
+        RunState {
+            plan: self.plan.clone(),
+            store: self.store.clone(),
+            accept_changed_plan: self.accept_changed_plan,
+        }
     }
 
     /// How long to wait before the next attempt; a stage whose `:retry` is used up ends the run.
-    pub(crate) fn pause_after(&self, stage: &str, reason: &str, failures: u64, wait: Duration) -> Result<Duration, RunError> {
-        let retry = self.plan.sinks.iter().find(|sink| sink.id.as_str() == stage).and_then(|sink| sink.retry);
+    pub(crate) fn pause_after(
+        &self,
+        stage: &str,
+        reason: &str,
+        failures: u64,
+        wait: Duration,
+    ) -> Result<Duration, RunError> {
+        let retry = self
+            .plan
+            .sinks
+            .iter()
+            .find(|sink| sink.id.as_str() == stage)
+            .and_then(|sink| sink.retry);
         let pause = match retry {
             Some((times, _)) if failures > times => {
-                return Err(RunError::Failed(format!("stage `{stage}` failed {failures} times in a row: {reason}")));
+                return Err(RunError::Failed(format!(
+                    "stage `{stage}` failed {failures} times in a row: {reason}"
+                )));
             }
             Some((_, interval)) => interval,
             None => wait,
         };
-        tracing::warn!(stage, reason, "restarting from the committed positions in {pause:?}");
+        tracing::warn!(
+            stage,
+            reason,
+            "restarting from the committed positions in {pause:?}"
+        );
         Ok(pause)
     }
 
     /// Names the state of a source's positions; see [`pseidon_plugin::source::SourceSetup::state`].
     pub(crate) fn state_name(&self, store_id: &str, source: &PlannedSource) -> String {
-        let sinks = source.sinks.iter().map(|number| self.plan.sinks[*number].id.as_str());
-        let parts: Vec<&str> = [store_id, &self.plan.name, &source.stage].into_iter().chain(sinks).collect();
+        let sinks = source
+            .sinks
+            .iter()
+            .map(|number| self.plan.sinks[*number].id.as_str());
+        let parts: Vec<&str> = [store_id, &self.plan.name, &source.stage]
+            .into_iter()
+            .chain(sinks)
+            .collect();
         // Names hold no NUL.
-        Sha256::digest(parts.join("\0")).iter().take(12).map(|byte| format!("{byte:02x}")).collect()
+        Sha256::digest(parts.join("\0"))
+            .iter()
+            .take(12)
+            .map(|byte| format!("{byte:02x}"))
+            .collect()
     }
 
     /// Has everything committed and published that is open, and does not wait for it.
@@ -143,8 +180,8 @@ impl RunState {
         Ok(store_id)
     }
 
-    /// Keeps the plan's text. Refuses the plan when a sink that it does not have holds work of another plan; of the sinks that it has, each
-    /// split is looked at when it is taken.
+    /// Keeps the plan's text. Refuses the plan when a sink that it does not have holds work of
+    /// another plan; of the sinks that it has, each split is looked at when it is taken.
     fn check_plan(&self) -> Result<(), RunError> {
         let has = |sink: &SinkId| self.plan.sinks.iter().any(|planned| planned.id == *sink);
         for sink in self.store.sinks()?.iter().filter(|sink| !has(sink)) {
@@ -153,7 +190,9 @@ impl RunState {
             let staged = self.store.staged(sink)?.len();
             if ahead + staged > 0 && !self.accept_changed_plan {
                 let plan = records.into_iter().find_map(|(_, record)| record.plan);
-                let left = format!("`{sink}`, which it does not have any more: {ahead} lanes ahead, {staged} files not yet published");
+                let left = format!(
+                    "`{sink}`, which it does not have any more: {ahead} lanes ahead, {staged} files not yet published"
+                );
                 return Err(RunError::PlanChanged(PlanChanged { plan, left }));
             }
         }
@@ -167,30 +206,54 @@ impl RunState {
 
     /// Forgets the texts of plans that no record names any more.
     fn forget_plans(&self) -> Result<(), StoreError> {
-        let mut unused: HashSet<String> = self.store.plans()?.into_iter().filter(|plan| *plan != self.plan.fingerprint).collect();
+        let mut unused: HashSet<String> = self
+            .store
+            .plans()?
+            .into_iter()
+            .filter(|plan| *plan != self.plan.fingerprint)
+            .collect();
         if unused.is_empty() {
             return Ok(());
         }
         for sink in self.store.sinks()? {
-            for plan in self.store.records(&sink)?.into_iter().filter_map(|(_, record)| record.plan) {
+            for plan in self
+                .store
+                .records(&sink)?
+                .into_iter()
+                .filter_map(|(_, record)| record.plan)
+            {
                 unused.remove(&plan);
             }
         }
-        self.store.forget_plans(&unused.into_iter().collect::<Vec<_>>())
+        self.store
+            .forget_plans(&unused.into_iter().collect::<Vec<_>>())
     }
 }
 
-/// Names this attempt unlike any other: the machine and process, for people, random bits for the process, and after a `.` the attempt. Machines
-/// may share a name, containers a process number, and clocks a time.
+/// Names this attempt unlike any other: the machine and process, for people, random bits for the
+/// process, and after a `.` the attempt. Machines may share a name, containers a process number,
+/// and clocks a time.
 pub(crate) fn instance_name() -> std::io::Result<String> {
     static PROCESS: OnceLock<String> = OnceLock::new();
     static ATTEMPTS: AtomicU64 = AtomicU64::new(0);
     if PROCESS.get().is_none() {
         let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
-        let host: String = host.trim().chars().filter(|c| c.is_ascii_alphanumeric() || *c == '-').take(40).collect();
+        let host: String = host
+            .trim()
+            .chars()
+            .filter(|c| c.is_ascii_alphanumeric() || *c == '-')
+            .take(40)
+            .collect();
         // Of two threads that come here at once, the first one's name counts.
-        let _ = PROCESS.set(format!("{host}-{}-{}", std::process::id(), random::hexadecimal(8)?));
+        let _ = PROCESS.set(format!(
+            "{host}-{}-{}",
+            std::process::id(),
+            random::hexadecimal(8)?
+        ));
     }
     let process = PROCESS.get().map_or("", String::as_str);
-    Ok(format!("{process}.{}", ATTEMPTS.fetch_add(1, Ordering::Relaxed)))
+    Ok(format!(
+        "{process}.{}",
+        ATTEMPTS.fetch_add(1, Ordering::Relaxed)
+    ))
 }

@@ -25,7 +25,8 @@ pub(crate) struct Running {
     pub(crate) attempt: Arc<Attempt>,
     intakes: Vec<Arc<Actor>>,
     pub(crate) failures: Receiver<Failure>,
-    /// A message for each source whose records are all durable; disconnected when their threads and intakes have ended.
+    /// A message for each source whose records are all durable; disconnected when their threads and
+    /// intakes have ended.
     pub(crate) done: Receiver<()>,
     /// A message when the last reference to the attempt is dropped.
     is_over: Receiver<()>,
@@ -55,24 +56,58 @@ impl Running {
         run.view.show(&attempt);
         run.pools.open(&attempt);
         let left = run.plan.sources.len();
-        Running { attempt, intakes: Vec::new(), failures, done: never(), is_over, left, other_plan: None }
+        Running {
+            attempt,
+            intakes: Vec::new(),
+            failures,
+            done: never(),
+            is_over,
+            left,
+            other_plan: None,
+        }
     }
 
     /// Starts all sources. An attempt of which some could not be started has to be closed.
-    pub(crate) fn start_sources(&mut self, run: &Run, store_id: &str, instance: &str, pause: &Pause) -> Result<(), Failure> {
+    pub(crate) fn start_sources(
+        &mut self,
+        run: &Run,
+        store_id: &str,
+        instance: &str,
+        pause: &Pause,
+    ) -> Result<(), Failure> {
         let (done, ended) = unbounded();
         self.done = ended;
         let attempt = &self.attempt;
         let settings = &run.plan.settings;
         for (number, planned) in run.plan.sources.iter().enumerate() {
             let durable = Arc::new(Mutex::default());
-            let (handle, events) = SourceHandle::new(run.pools.budget().clone(), attempt.stop.clone(), pause.clone(), durable.clone());
+            let (handle, events) = SourceHandle::new(
+                run.pools.budget().clone(),
+                attempt.stop.clone(),
+                pause.clone(),
+                durable.clone(),
+            );
             let (well, ended_well) = bounded(1);
-            let sharing = Sharing::new(run.store.clone(), planned.stage.clone(), instance.to_owned(), settings.lease);
+            let sharing = Sharing::new(
+                run.store.clone(),
+                planned.stage.clone(),
+                instance.to_owned(),
+                settings.lease,
+            );
             let intake = Actor::new(run.pools.blocking().clone(), |wake| {
                 let (queue, writers) = (run.pools.queue().clone(), run.pools.writers().clone());
                 let (attempt, done) = (attempt.clone(), done.clone());
-                let intake = Intake { attempt, source: number, queue, writers, durable, events, ended_well, done, wake };
+                let intake = Intake {
+                    attempt,
+                    source: number,
+                    queue,
+                    writers,
+                    durable,
+                    events,
+                    ended_well,
+                    done,
+                    wake,
+                };
                 let mut task = IntakeTask::new(intake, sharing);
                 move || task.step()
             });
@@ -97,7 +132,11 @@ impl Running {
                 Err(error) => failures.report(Failure::of_source(&stage, error)),
             });
             if let Err(reading) = planned.source.attach(&setup, Reading { handle, ended }) {
-                let (source, failures, done) = (planned.source.clone(), attempt.failures.clone(), done.clone());
+                let (source, failures, done) = (
+                    planned.source.clone(),
+                    attempt.failures.clone(),
+                    done.clone(),
+                );
                 let work = move || {
                     let Reading { handle, ended } = reading;
                     match guarded(|| Ok(source.run(&setup, handle))) {
@@ -127,13 +166,23 @@ impl Running {
         self.wake();
     }
 
-    /// Throws away what is open of it, after its sources have ended. Returns how far they had read, and the same for those splits of which
-    /// not everything is committed. Blocks until nothing of the attempt is left.
+    /// Throws away what is open of it, after its sources have ended. Returns how far they had read,
+    /// and the same for those splits of which not everything is committed. Blocks until nothing of
+    /// the attempt is left.
     pub(crate) fn close(self, pools: &Pools) -> (ReadUpTo, ReadUpTo) {
-        let Running { attempt, intakes, done, is_over, .. } = self;
+        let Running {
+            attempt,
+            intakes,
+            done,
+            is_over,
+            ..
+        } = self;
         while done.recv().is_ok() {}
         drop(intakes);
-        let (uncommitted, read) = (attempt.uncommitted(), std::mem::take(&mut *attempt.read.lock()));
+        let (uncommitted, read) = (
+            attempt.uncommitted(),
+            std::mem::take(&mut *attempt.read.lock()),
+        );
         pools.close(attempt.id);
         drop(attempt);
         // ETL threads may still hold batches of it.

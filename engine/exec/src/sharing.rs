@@ -1,4 +1,5 @@
-//! Which splits of a source are this instance's to read, where instances share them through the store.
+//! Which splits of a source are this instance's to read, where instances share them through the
+//! store.
 //!
 //! The simulation of the protocol runs this code too.
 
@@ -41,17 +42,39 @@ pub struct Sharing {
 
 impl Sharing {
     /// Nothing is claimed yet. `source` is the source's stage, and `owner` the instance.
-    pub fn new(store: Arc<dyn StateStore>, source: String, owner: String, lease: Duration) -> Sharing {
-        Sharing { store, source, owner, lease, held: HashSet::new(), total: 0, renew_at: None }
+    pub fn new(
+        store: Arc<dyn StateStore>,
+        source: String,
+        owner: String,
+        lease: Duration,
+    ) -> Sharing {
+        Sharing {
+            store,
+            source,
+            owner,
+            lease,
+            held: HashSet::new(),
+            total: 0,
+            renew_at: None,
+        }
     }
 
     /// A round: claims what is free of the splits that were found, up to the fair share.
     pub fn share(&mut self, found: &[SplitId]) -> Result<SplitShare, SharingError> {
         self.total = found.len();
-        let wanted: Vec<SplitId> = found.iter().filter(|split| !self.held.contains(*split)).cloned().collect();
-        let Some(claims) = self.round(&wanted)? else { return Ok(SplitShare::default()) };
+        let wanted: Vec<SplitId> = found
+            .iter()
+            .filter(|split| !self.held.contains(*split))
+            .cloned()
+            .collect();
+        let Some(claims) = self.round(&wanted)? else {
+            return Ok(SplitShare::default());
+        };
         self.held.extend(claims.granted.iter().cloned());
-        Ok(SplitShare { excess: self.held.len().saturating_sub(claims.fair_share), granted: claims.granted })
+        Ok(SplitShare {
+            excess: self.held.len().saturating_sub(claims.fair_share),
+            granted: claims.granted,
+        })
     }
 
     /// Renews the claims when it is time.
@@ -62,10 +85,17 @@ impl Sharing {
         Ok(())
     }
 
-    /// A round with the store; `None` if it does not answer now. Then the claims may run out, and epochs keep the records safe.
+    /// A round with the store; `None` if it does not answer now. Then the claims may run out, and
+    /// epochs keep the records safe.
     fn round(&mut self, wanted: &[SplitId]) -> Result<Option<Claims>, SharingError> {
         let held: Vec<SplitId> = self.held.iter().cloned().collect();
-        let round = Round { owner: &self.owner, lease: self.lease, held: &held, wanted, total: self.total };
+        let round = Round {
+            owner: &self.owner,
+            lease: self.lease,
+            held: &held,
+            wanted,
+            total: self.total,
+        };
         let claims = match self.store.claim(&self.source, &round) {
             Ok(claims) => claims,
             Err(StoreError::Unavailable(_)) => return Ok(None),
@@ -80,7 +110,11 @@ impl Sharing {
 
     /// These splits are given back.
     pub fn release(&mut self, splits: &[SplitId]) {
-        let given_back: Vec<SplitId> = splits.iter().filter(|split| self.held.remove(*split)).cloned().collect();
+        let given_back: Vec<SplitId> = splits
+            .iter()
+            .filter(|split| self.held.remove(*split))
+            .cloned()
+            .collect();
         self.unclaim(&given_back, false);
     }
 
@@ -89,7 +123,10 @@ impl Sharing {
             return;
         }
         // Where the store does not hear of it, the lease runs out.
-        if let Err(error) = self.store.unclaim(&self.source, splits, &self.owner, leaves) {
+        if let Err(error) = self
+            .store
+            .unclaim(&self.source, splits, &self.owner, leaves)
+        {
             tracing::debug!(source = self.source, %error, "claims were not given back; they run out");
         }
     }

@@ -23,7 +23,10 @@ pub struct Pulse {
 
 impl Default for Pulse {
     fn default() -> Self {
-        Pulse { began: Instant::now(), last: AtomicU64::new(0) }
+        Pulse {
+            began: Instant::now(),
+            last: AtomicU64::new(0),
+        }
     }
 }
 
@@ -36,15 +39,18 @@ impl Pulse {
 
     /// How long ago that was last shown.
     pub fn silent_for(&self) -> Duration {
-        self.began.elapsed().saturating_sub(Duration::from_millis(self.last.load(Ordering::Relaxed)))
+        self.began
+            .elapsed()
+            .saturating_sub(Duration::from_millis(self.last.load(Ordering::Relaxed)))
     }
 }
 
-/// What can be seen of a run while it runs. One view lives as long as its run, over all of its attempts. Looking costs the run nothing
-/// that can be measured.
+/// What can be seen of a run while it runs. One view lives as long as its run, over all of its
+/// attempts. Looking costs the run nothing that can be measured.
 #[derive(Default)]
 pub struct View {
-    /// Beats as long as the run goes on: also while it waits for servers, and before it is tried again.
+    /// Beats as long as the run goes on: also while it waits for servers, and before it is tried
+    /// again.
     pub pulse: Pulse,
     attempt: Mutex<Weak<Attempt>>,
     pub(crate) tap: Arc<Tap>,
@@ -86,25 +92,33 @@ impl LastBad {
 pub struct SinkPositions {
     /// The sink's lasting name.
     pub sink: String,
-    /// Each split with the position below which all of its records are durable in the sink, ordered by name.
+    /// Each split with the position below which all of its records are durable in the sink, ordered
+    /// by name.
     pub splits: Vec<(SplitId, Position)>,
 }
 
 impl View {
     /// Where every sink stands; nothing between two attempts.
     pub fn positions(&self) -> Vec<SinkPositions> {
-        let Some(attempt) = self.attempt.lock().upgrade() else { return Vec::new() };
+        let Some(attempt) = self.attempt.lock().upgrade() else {
+            return Vec::new();
+        };
         let of_sink = |sink: &crate::attempt::OpenSink| {
             let mut splits: Vec<_> = sink.committer.ledger().lows().into_iter().collect();
             splits.sort();
-            SinkPositions { sink: sink.stage.clone(), splits }
+            SinkPositions {
+                sink: sink.stage.clone(),
+                splits,
+            }
         };
         attempt.sinks.iter().map(of_sink).collect()
     }
 
     /// The lanes that are open in every sink: the sink's name, and its lanes ordered by theirs.
     pub fn open_lanes(&self) -> Vec<(String, Vec<ShownLane>)> {
-        let Some(attempt) = self.attempt.lock().upgrade() else { return Vec::new() };
+        let Some(attempt) = self.attempt.lock().upgrade() else {
+            return Vec::new();
+        };
         let of_sink = |sink: &crate::attempt::OpenSink| {
             let lanes = sink.shown.list();
             (!lanes.is_empty()).then(|| (sink.stage.clone(), lanes))
@@ -117,10 +131,15 @@ impl View {
         self.last_bad.0.lock().iter().cloned().collect()
     }
 
-    /// Some of the next rows that come through a stage, at most `count`; `None` when none come within `patience`.
+    /// Some of the next rows that come through a stage, at most `count`; `None` when none come
+    /// within `patience`.
     pub fn rows(&self, stage: &str, count: usize, patience: Duration) -> Option<Rows> {
         let (reply, rows) = bounded(1);
-        self.tap.open(Wish { stage: stage.to_owned(), count, reply });
+        self.tap.open(Wish {
+            stage: stage.to_owned(),
+            count,
+            reply,
+        });
         rows.recv_timeout(patience).ok()
     }
 
@@ -156,7 +175,9 @@ impl Tap {
             return;
         }
         let mut place = self.wish.lock();
-        let Some(wish) = place.take_if(|wish| wish.stage == stage) else { return };
+        let Some(wish) = place.take_if(|wish| wish.stage == stage) else {
+            return;
+        };
         self.is_open.store(false, Ordering::Relaxed);
         drop(place);
         let last = rows.len().saturating_sub(wish.count);

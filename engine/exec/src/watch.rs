@@ -1,7 +1,7 @@
 //! The thread that watches all runs.
 //!
-//! It takes each [`Course`] from one stage to the next and never waits for one of them: what may block is done by the threads of the
-//! [`BlockingPool`], whose answers arrive here.
+//! It takes each [`Course`] from one stage to the next and never waits for one of them: what may
+//! block is done by the threads of the [`BlockingPool`], whose answers arrive here.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -43,16 +43,35 @@ pub(crate) struct Reporter {
 impl Watch {
     pub(crate) fn start(blocking: Arc<BlockingPool>) -> io::Result<Watch> {
         let (messages, received) = unbounded();
-        std::thread::Builder::new().name("runs".to_owned()).spawn(move || work(&received, &blocking))?;
-        Ok(Watch { messages, courses: AtomicU64::new(0) })
+        std::thread::Builder::new()
+            .name("runs".to_owned())
+            .spawn(move || work(&received, &blocking))?;
+        Ok(Watch {
+            messages,
+            courses: AtomicU64::new(0),
+        })
     }
 
     /// Watches a run from now on. `on_end` is called on a thread that it may block.
-    pub(crate) fn add(&self, run: Run, on_end: impl FnOnce(Result<Finished, RunError>) + Send + 'static) {
-        let (course, blocking) = (self.courses.fetch_add(1, Ordering::Relaxed), run.pools.blocking().clone());
-        let reporter = Reporter { course, messages: self.messages.clone(), blocking };
+    pub(crate) fn add(
+        &self,
+        run: Run,
+        on_end: impl FnOnce(Result<Finished, RunError>) + Send + 'static,
+    ) {
+        let (course, blocking) = (
+            self.courses.fetch_add(1, Ordering::Relaxed),
+            run.pools.blocking().clone(),
+        );
+        let reporter = Reporter {
+            course,
+            messages: self.messages.clone(),
+            blocking,
+        };
         // Without a receiver the course is dropped, which reports an internal error.
-        let _ = self.messages.send(Message::Begin(course, Box::new(Course::new(run, Box::new(on_end), reporter))));
+        let _ = self.messages.send(Message::Begin(
+            course,
+            Box::new(Course::new(run, Box::new(on_end), reporter)),
+        ));
     }
 }
 
@@ -82,8 +101,12 @@ fn work(messages: &Receiver<Message>, blocking: &BlockingPool) {
                     step(&mut courses, id, blocking, Course::begin);
                 }
                 // What comes for a run that has ended may take long to be closed.
-                Ok(Message::News(id, news)) if !courses.contains_key(&id) => blocking.run(move || drop(news)),
-                Ok(Message::News(id, news)) => step(&mut courses, id, blocking, |course| course.handle(news)),
+                Ok(Message::News(id, news)) if !courses.contains_key(&id) => {
+                    blocking.run(move || drop(news))
+                }
+                Ok(Message::News(id, news)) => {
+                    step(&mut courses, id, blocking, |course| course.handle(news))
+                }
                 Err(TryRecvError::Empty) => break,
                 Err(TryRecvError::Disconnected) => return,
             }
@@ -105,8 +128,15 @@ fn work(messages: &Receiver<Message>, blocking: &BlockingPool) {
 }
 
 /// Takes a run a step further, and lets it go when that ends it. A panic is its own.
-fn step(courses: &mut Courses, id: CourseId, blocking: &BlockingPool, step: impl FnOnce(&mut Course) -> End) {
-    let Some(course) = courses.get_mut(&id) else { return };
+fn step(
+    courses: &mut Courses,
+    id: CourseId,
+    blocking: &BlockingPool,
+    step: impl FnOnce(&mut Course) -> End,
+) {
+    let Some(course) = courses.get_mut(&id) else {
+        return;
+    };
     let end = catch_unwind(AssertUnwindSafe(|| step(course))).unwrap_or_else(|_| course.abort());
     if let Some(end) = end
         && let Some(course) = courses.remove(&id)
@@ -120,8 +150,13 @@ fn step(courses: &mut Courses, id: CourseId, blocking: &BlockingPool, step: impl
 fn wait(messages: &Receiver<Message>, courses: &Courses, until: Instant) {
     let mut select = Select::new();
     select.recv(messages);
-    courses.values().for_each(|course| course.listen(&mut select));
-    let until = courses.values().filter_map(|course| course.due()).fold(until, Instant::min);
+    courses
+        .values()
+        .for_each(|course| course.listen(&mut select));
+    let until = courses
+        .values()
+        .filter_map(|course| course.due())
+        .fold(until, Instant::min);
     // Whether something is ready or the time is up: everything is looked at.
     let _ = select.ready_deadline(until);
 }

@@ -1,9 +1,10 @@
 //! The writer threads, which write into the sinks' lanes and commit them.
 //!
-//! They work for many runs. A sink has as many writers as there are threads, and each of its [lanes](crate::lanes) is one writer's; which thread
-//! does a writer's next task is decided when the task's turn has come ([`schedule`]). So a writer is at work on one thread at most, in the order of
-//! what it was given, and nothing else depends on the thread it is on: when a task takes long because its target hangs, another thread takes
-//! the place of this one ([`crew`]).
+//! They work for many runs. A sink has as many writers as there are threads, and each of its
+//! [lanes](crate::lanes) is one writer's; which thread does a writer's next task is decided when
+//! the task's turn has come ([`schedule`]). So a writer is at work on one thread at most, in the
+//! order of what it was given, and nothing else depends on the thread it is on: when a task takes
+//! long because its target hangs, another thread takes the place of this one ([`crew`]).
 
 mod crew;
 #[cfg(all(test, feature = "model"))]
@@ -118,7 +119,12 @@ impl Writers {
             wakes: None,
             is_over: false,
         };
-        let pool = Arc::new(Pool { count, state: Mutex::new(state), ready: Condvar::new(), over: Condvar::new() });
+        let pool = Arc::new(Pool {
+            count,
+            state: Mutex::new(state),
+            ready: Condvar::new(),
+            over: Condvar::new(),
+        });
         let writers = Writers { pool: pool.clone() };
         pool.call_in()?;
         let watched = pool.clone();
@@ -136,32 +142,69 @@ impl Writers {
     pub(crate) fn open(&self, attempt: AttemptId, sinks: &[WrittenSink], failures: &Failures) {
         let mut writers = Vec::new();
         for (number, sink) in sinks.iter().enumerate() {
-            for writer in (0..self.pool.count).filter(|writer| sink.only_writer.is_none_or(|only| only == *writer)) {
+            for writer in (0..self.pool.count)
+                .filter(|writer| sink.only_writer.is_none_or(|only| only == *writer))
+            {
                 let key = (attempt, number, writer);
-                let waker = Waker::from(Arc::new(WriterWaker { pool: Arc::downgrade(&self.pool), key }));
+                let waker = Waker::from(Arc::new(WriterWaker {
+                    pool: Arc::downgrade(&self.pool),
+                    key,
+                }));
                 let lanes = Lanes::new(sink.lanes(self.pool.count, waker));
-                writers.push((key, SinkWriter { stage: sink.stage.clone(), failures: failures.clone(), lanes }));
+                writers.push((
+                    key,
+                    SinkWriter {
+                        stage: sink.stage.clone(),
+                        failures: failures.clone(),
+                        lanes,
+                    },
+                ));
             }
         }
-        self.pool.state.lock().schedule.open(attempt, writers, now());
+        self.pool
+            .state
+            .lock()
+            .schedule
+            .open(attempt, writers, now());
         self.pool.ready.notify_all();
     }
 
-    /// Gives a writer rows of one of its lanes. Never waits. Rows of an attempt that has failed or is over are dropped.
-    pub(crate) fn write(&self, attempt: AttemptId, sink: usize, writer: usize, chunk: Chunk, unwritten: Unwritten) {
-        let refused = self.pool.state.lock().schedule.give((attempt, sink, writer), Task::Write(chunk, unwritten), now());
+    /// Gives a writer rows of one of its lanes. Never waits. Rows of an attempt that has failed or
+    /// is over are dropped.
+    pub(crate) fn write(
+        &self,
+        attempt: AttemptId,
+        sink: usize,
+        writer: usize,
+        chunk: Chunk,
+        unwritten: Unwritten,
+    ) {
+        let refused = self.pool.state.lock().schedule.give(
+            (attempt, sink, writer),
+            Task::Write(chunk, unwritten),
+            now(),
+        );
         self.pool.ready.notify_one();
         drop(refused);
     }
 
-    /// Has the lanes of these sinks committed and published that hold records of these splits; `None` means all splits. The answer is
-    /// withheld when that fails; the failure is reported by then.
-    pub(crate) fn flush(&self, attempt: AttemptId, sinks: &[usize], splits: Option<&[SplitId]>) -> Answer {
+    /// Has the lanes of these sinks committed and published that hold records of these splits;
+    /// `None` means all splits. The answer is withheld when that fails; the failure is reported by
+    /// then.
+    pub(crate) fn flush(
+        &self,
+        attempt: AttemptId,
+        sinks: &[usize],
+        splits: Option<&[SplitId]>,
+    ) -> Answer {
         let (done, answer) = answer();
         let mut refused = Vec::new();
         let mut state = self.pool.state.lock();
         if state.schedule.is_open(attempt) {
-            let keys: Vec<Key> = sinks.iter().flat_map(|sink| state.schedule.writers_of(attempt, *sink)).collect();
+            let keys: Vec<Key> = sinks
+                .iter()
+                .flat_map(|sink| state.schedule.writers_of(attempt, *sink))
+                .collect();
             let flush = Arc::new(Flush::new(keys.len(), done));
             for key in keys {
                 let task = Task::Flush(splits.map(<[SplitId]>::to_vec), flush.clone());
@@ -217,7 +260,8 @@ impl Pool {
         Ok(())
     }
 
-    /// Replaces threads that are away. Without a thread to take over, the others have to wait until the next look.
+    /// Replaces threads that are away. Without a thread to take over, the others have to wait until
+    /// the next look.
     fn replace(self: &Arc<Self>) {
         if let Err(error) = self.call_in() {
             tracing::warn!(%error, "cannot start a writer thread; sinks may wait for others that are blocked");
@@ -254,14 +298,18 @@ impl Pool {
                 let until = state.schedule.next_ready().unwrap_or_else(|| now() + IDLE);
                 state.wakes = Some(state.wakes.map_or(until, |wakes| wakes.min(until)));
                 state.sleeping += 1;
-                self.ready.wait_for(&mut state, until.saturating_duration_since(now()));
+                self.ready
+                    .wait_for(&mut state, until.saturating_duration_since(now()));
                 state.sleeping -= 1;
                 state.wakes = None;
                 continue;
             };
             let id = state.crew.begin(now());
             // Those who sleep may have to look earlier than they meant to when they fell asleep.
-            let is_early = state.schedule.next_ready().is_some_and(|ready| state.wakes.is_none_or(|wakes| ready < wakes));
+            let is_early = state
+                .schedule
+                .next_ready()
+                .is_some_and(|ready| state.wakes.is_none_or(|wakes| ready < wakes));
             if state.sleeping > 0 && is_early {
                 self.ready.notify_one();
             }
@@ -279,15 +327,23 @@ impl Pool {
         self.ready.notify_one();
     }
 
-    /// Does a job. A failure of it is the whole attempt's: it is reported, then what is open of the attempt is thrown away.
+    /// Does a job. A failure of it is the whole attempt's: it is reported, then what is open of the
+    /// attempt is thrown away.
     fn perform(&self, job: Job<SinkWriter>) {
-        let Job { key, mut writer, task } = job;
+        let Job {
+            key,
+            mut writer,
+            task,
+        } = job;
         let done = guarded(|| writer.perform(task));
         match done {
             Ok(next) => {
                 let over = self.state.lock().schedule.done(key, writer, next, now());
                 if let Some(writer) = over {
-                    self.discard(Discarded { writers: vec![(key, writer)], tasks: Vec::new() });
+                    self.discard(Discarded {
+                        writers: vec![(key, writer)],
+                        tasks: Vec::new(),
+                    });
                 }
             }
             Err(failure) => {
@@ -339,8 +395,12 @@ impl SinkWriter {
     /// Does a task; a new writer has none.
     fn perform(&mut self, task: Option<Task>) -> Result<Next, Failure> {
         if let Some(task) = task {
-            task.perform(&mut self.lanes).map_err(|error| Failure::of_sink(&self.stage, error))?;
+            task.perform(&mut self.lanes)
+                .map_err(|error| Failure::of_sink(&self.stage, error))?;
         }
-        Ok(Next { tick_every: self.lanes.check_every(), resume_at: self.lanes.resume_at() })
+        Ok(Next {
+            tick_every: self.lanes.check_every(),
+            resume_at: self.lanes.resume_at(),
+        })
     }
 }

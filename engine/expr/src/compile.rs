@@ -71,9 +71,11 @@ impl Compiled {
         self.deterministic
     }
 
-    /// The value for each of `rows` rows. If there is an error, at least one of the rows is at fault (a division by zero, an overflow, a cast of
-    /// what cannot be cast); the others can be evaluated without it. [`ArrowError::MemoryError`] means that there may be too many rows: the
-    /// values would become too large together, or the evaluation panicked, as kernels do when a text column passes 2 GiB.
+    /// The value for each of `rows` rows. If there is an error, at least one of the rows is at
+    /// fault (a division by zero, an overflow, a cast of what cannot be cast); the others can be
+    /// evaluated without it. [`ArrowError::MemoryError`] means that there may be too many rows: the
+    /// values would become too large together, or the evaluation panicked, as kernels do when a
+    /// text column passes 2 GiB.
     pub fn evaluate(&self, inputs: Vec<ArrayRef>, rows: usize) -> Result<ArrayRef, ArrowError> {
         let constants = self.constant_bytes.saturating_mul(rows);
         if rows > 1 && constants > growth::LARGEST_RESULT {
@@ -81,10 +83,16 @@ impl Compiled {
         }
         let options = RecordBatchOptions::new().with_row_count(Some(rows));
         let batch = RecordBatch::try_new_with_options(Arc::clone(&self.schema), inputs, &options)?;
-        let value = panics::caught(|| self.physical.evaluate(&batch).and_then(|value| value.into_array(rows)));
+        let value = panics::caught(|| {
+            self.physical
+                .evaluate(&batch)
+                .and_then(|value| value.into_array(rows))
+        });
         match value {
             Ok(value) => value.map_err(|error| as_arrow(&error)),
-            Err(panic) => Err(ArrowError::MemoryError(format!("the expression cannot be evaluated: {panic}"))),
+            Err(panic) => Err(ArrowError::MemoryError(format!(
+                "the expression cannot be evaluated: {panic}"
+            ))),
         }
     }
 }
@@ -99,8 +107,15 @@ fn as_arrow(error: &DataFusionError) -> ArrowError {
 
 /// Compiles an expression; mistakes are shown at their places.
 pub fn compile(expr: &Expr, scope: &Scope) -> Result<Compiled, Vec<Diagnostic>> {
-    let mut compiler = Compiler { scope, inputs: Vec::new(), fields: Vec::new(), mistakes: Vec::new() };
-    let Some(operand) = compiler.operand(expr) else { return Err(compiler.mistakes) };
+    let mut compiler = Compiler {
+        scope,
+        inputs: Vec::new(),
+        fields: Vec::new(),
+        mistakes: Vec::new(),
+    };
+    let Some(operand) = compiler.operand(expr) else {
+        return Err(compiler.mistakes);
+    };
     if !compiler.mistakes.is_empty() {
         return Err(compiler.mistakes);
     }
@@ -109,7 +124,14 @@ pub fn compile(expr: &Expr, scope: &Scope) -> Result<Compiled, Vec<Diagnostic>> 
     let schema = compiler.schema();
     let constant_bytes = growth::constant_bytes(&operand.physical, &schema);
     let (inputs, physical) = (compiler.inputs, operand.physical);
-    Ok(Compiled { inputs, schema: Arc::new(schema), physical, field, deterministic, constant_bytes })
+    Ok(Compiled {
+        inputs,
+        schema: Arc::new(schema),
+        physical,
+        field,
+        deterministic,
+        constant_bytes,
+    })
 }
 
 /// The type of a metadata column.
@@ -140,13 +162,16 @@ impl Compiler<'_> {
         Schema::new(self.fields.clone())
     }
 
-    /// Nothing if there is a mistake, which is noted then. The parser sees to it that expressions are not deep.
+    /// Nothing if there is a mistake, which is noted then. The parser sees to it that expressions
+    /// are not deep.
     fn operand(&mut self, expr: &Expr) -> Option<Operand> {
         let span = expr.span;
         let result = match &expr.kind {
             ExprKind::Literal(literal) => Ok(Operand::literal(scalar(literal), span)),
             ExprKind::Path(path) => self.path(path, span),
-            ExprKind::Meta(meta) => Ok(self.input(Input::Meta(meta.clone()), meta_field(meta), span)),
+            ExprKind::Meta(meta) => {
+                Ok(self.input(Input::Meta(meta.clone()), meta_field(meta), span))
+            }
             ExprKind::Unary(op, operand) => {
                 let operand = self.operand(operand)?;
                 match op {
@@ -158,38 +183,82 @@ impl Compiler<'_> {
                 let (left, right) = (self.operand(left), self.operand(right));
                 operator::binary(left?, *op, right?, span)
             }
-            ExprKind::Between { expr, low, high, negated } => {
-                let (operand, low, high) = (self.operand(expr), self.operand(low), self.operand(high));
+            ExprKind::Between {
+                expr,
+                low,
+                high,
+                negated,
+            } => {
+                let (operand, low, high) =
+                    (self.operand(expr), self.operand(low), self.operand(high));
                 operator::between(operand?, low?, high?, *negated, span)
             }
-            ExprKind::In { expr, list, negated } => {
+            ExprKind::In {
+                expr,
+                list,
+                negated,
+            } => {
                 let (operand, list) = (self.operand(expr), self.operands(list));
                 operator::is_in(operand?, list?, *negated, &self.schema(), span)
             }
-            ExprKind::Like { expr, pattern, escape, case_insensitive, negated } => {
+            ExprKind::Like {
+                expr,
+                pattern,
+                escape,
+                case_insensitive,
+                negated,
+            } => {
                 let (operand, pattern) = (self.operand(expr), self.operand(pattern));
-                let options = LikeOptions { escape: *escape, case_insensitive: *case_insensitive, negated: *negated };
+                let options = LikeOptions {
+                    escape: *escape,
+                    case_insensitive: *case_insensitive,
+                    negated: *negated,
+                };
                 operator::like(operand?, pattern?, options, span)
             }
-            ExprKind::Is { expr, what, negated } => operator::is(self.operand(expr)?, *what, *negated, span),
-            ExprKind::Case { operand, whens, otherwise } => {
+            ExprKind::Is {
+                expr,
+                what,
+                negated,
+            } => operator::is(self.operand(expr)?, *what, *negated, span),
+            ExprKind::Case {
+                operand,
+                whens,
+                otherwise,
+            } => {
                 let operand = operand.as_ref().map(|operand| self.operand(operand));
-                let compiled: Vec<_> = whens.iter().map(|(when, then)| (self.operand(when), self.operand(then))).collect();
+                let compiled: Vec<_> = whens
+                    .iter()
+                    .map(|(when, then)| (self.operand(when), self.operand(then)))
+                    .collect();
                 let otherwise = otherwise.as_ref().map(|otherwise| self.operand(otherwise));
-                let whens = compiled.into_iter().map(|(when, then)| when.zip(then)).collect::<Option<Vec<_>>>()?;
+                let whens = compiled
+                    .into_iter()
+                    .map(|(when, then)| when.zip(then))
+                    .collect::<Option<Vec<_>>>()?;
                 let operand = operand.map_or(Some(None), |operand| operand.map(Some))?;
                 let otherwise = otherwise.map_or(Some(None), |otherwise| otherwise.map(Some))?;
                 operator::case(operand, whens, otherwise, span)
             }
-            ExprKind::Cast { expr, to, to_span, try_cast } => {
+            ExprKind::Cast {
+                expr,
+                to,
+                to_span,
+                try_cast,
+            } => {
                 let operand = self.operand(expr);
-                let to = parse_field("", to).map_err(|why| Diagnostic::new(*to_span, why, "not a type"));
+                let to =
+                    parse_field("", to).map_err(|why| Diagnostic::new(*to_span, why, "not a type"));
                 match to {
                     Ok(to) => cast(operand?, &to, *try_cast, span),
                     Err(mistake) => Err(mistake),
                 }
             }
-            ExprKind::Call { name, name_span, args } => {
+            ExprKind::Call {
+                name,
+                name_span,
+                args,
+            } => {
                 if function::CONDITIONAL.contains(&name.as_str()) {
                     operator::conditional(name, self.operands(args)?, span)
                 } else {
@@ -220,19 +289,33 @@ impl Compiler<'_> {
     fn input(&mut self, input: Input, field: Field, span: Span) -> Operand {
         let (data_type, json) = (field.data_type().clone(), is_json(&field));
         let name = field.name().clone();
-        let at = self.inputs.iter().position(|known| *known == input).unwrap_or_else(|| {
-            self.inputs.push(input);
-            self.fields.push(field.with_nullable(true));
-            self.inputs.len() - 1
-        });
-        Operand { physical: Arc::new(ColumnExpr::new(&name, at)), data_type, json, span }
+        let at = self
+            .inputs
+            .iter()
+            .position(|known| *known == input)
+            .unwrap_or_else(|| {
+                self.inputs.push(input);
+                self.fields.push(field.with_nullable(true));
+                self.inputs.len() - 1
+            });
+        Operand {
+            physical: Arc::new(ColumnExpr::new(&name, at)),
+            data_type,
+            json,
+            span,
+        }
     }
 
-    /// The column whose path begins this one, and the parts of its values that the rest of the path names.
+    /// The column whose path begins this one, and the parts of its values that the rest of the path
+    /// names.
     fn path(&mut self, path: &Path, span: Span) -> Result<Operand, Diagnostic> {
         let columns = self.scope.columns.iter().enumerate();
-        let found = columns.filter(|(_, column)| path.0.starts_with(&column.path.0)).max_by_key(|(_, column)| column.path.0.len());
-        let Some((at, column)) = found else { return Err(self.unknown(path, span)) };
+        let found = columns
+            .filter(|(_, column)| path.0.starts_with(&column.path.0))
+            .max_by_key(|(_, column)| column.path.0.len());
+        let Some((at, column)) = found else {
+            return Err(self.unknown(path, span));
+        };
         let known = column.path.0.len();
         let mut operand = self.input(Input::Column(at), column.field.as_ref().clone(), span);
         let mut field = Arc::clone(&column.field);
@@ -240,20 +323,34 @@ impl Compiler<'_> {
             if operand.json {
                 let rest = path.0.get(done..).unwrap_or_default();
                 let value = function::own(JsonGet::new(rest), operand.physical, DataType::Utf8);
-                return Ok(Operand { physical: value, ..operand });
+                return Ok(Operand {
+                    physical: value,
+                    ..operand
+                });
             }
             let outer = Path(path.0.get(..done).unwrap_or_default().to_vec());
-            let part = part_of(&operand.data_type, step).ok_or_else(|| no_part(&outer, &field, step, span))?;
+            let part = part_of(&operand.data_type, step)
+                .ok_or_else(|| no_part(&outer, &field, step, span))?;
             let data_type = part.data_type().clone();
             let value = function::own(Part::new(step, &part), operand.physical, data_type.clone());
-            operand = Operand { physical: value, data_type, json: is_json(&part), span };
+            operand = Operand {
+                physical: value,
+                data_type,
+                json: is_json(&part),
+                span,
+            };
             field = part;
         }
         Ok(operand)
     }
 
     fn unknown(&self, path: &Path, span: Span) -> Diagnostic {
-        let names: Vec<String> = self.scope.columns.iter().map(|column| column.path.to_string()).collect();
+        let names: Vec<String> = self
+            .scope
+            .columns
+            .iter()
+            .map(|column| column.path.to_string())
+            .collect();
         let text = path.to_string();
         let unknown = Diagnostic::new(span, format!("there is no column {text}"), "not known here");
         match pseidon_dsl::nearest(&text, names.iter().map(String::as_str)) {
@@ -269,10 +366,17 @@ fn no_part(outer: &Path, field: &Field, step: &Step, span: Span) -> Diagnostic {
         Step::Field(name) => format!("field {name}"),
         Step::Index(index) => format!("element [{index}]"),
     };
-    let message = format!("{outer} is {}, it has no {step_text}", field_type_name(field));
+    let message = format!(
+        "{outer} is {}, it has no {step_text}",
+        field_type_name(field)
+    );
     let mistake = Diagnostic::new(span, message, "not there");
-    let DataType::Struct(fields) = field.data_type() else { return mistake };
-    let Step::Field(name) = step else { return mistake };
+    let DataType::Struct(fields) = field.data_type() else {
+        return mistake;
+    };
+    let Step::Field(name) = step else {
+        return mistake;
+    };
     match pseidon_dsl::nearest(name, fields.iter().map(|field| field.name().as_str())) {
         Some(nearest) => mistake.with_help(format!("the nearest is {nearest}")),
         None => mistake,
@@ -284,9 +388,17 @@ fn cast(operand: Operand, to: &Field, try_cast: bool, span: Span) -> Result<Oper
         if operand.json {
             return Ok(operand);
         }
-        return Err(Diagnostic::new(span, format!("{} cannot be made json", operand.type_name()), "is no json"));
+        return Err(Diagnostic::new(
+            span,
+            format!("{} cannot be made json", operand.type_name()),
+            "is no json",
+        ));
     }
-    if try_cast { operand.try_cast(to.data_type()) } else { operand.cast(to.data_type()) }
+    if try_cast {
+        operand.try_cast(to.data_type())
+    } else {
+        operand.cast(to.data_type())
+    }
 }
 
 fn scalar(literal: &Literal) -> ScalarValue {

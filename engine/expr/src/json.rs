@@ -1,7 +1,7 @@
 //! Values whose type nothing says: JSON texts, as the decoder found them in the record.
 //!
-//! An expression that looks into such a value sees its text: a string without its quotes and escapes, a number, an object or an array as it was
-//! written, and NULL for `null`.
+//! An expression that looks into such a value sees its text: a string without its quotes and
+//! escapes, a number, an object or an array as it was written, and NULL for `null`.
 
 use std::borrow::Cow;
 use std::sync::Arc;
@@ -21,7 +21,9 @@ pub(crate) struct JsonText {
 
 impl JsonText {
     pub(crate) fn new() -> JsonText {
-        JsonText { signature: Signature::exact(vec![DataType::Utf8], Volatility::Immutable) }
+        JsonText {
+            signature: Signature::exact(vec![DataType::Utf8], Volatility::Immutable),
+        }
     }
 }
 
@@ -58,7 +60,10 @@ pub(crate) struct JsonGet {
 
 impl JsonGet {
     pub(crate) fn new(steps: &[Step]) -> JsonGet {
-        JsonGet { steps: steps.to_vec(), signature: Signature::exact(vec![DataType::Utf8], Volatility::Immutable) }
+        JsonGet {
+            steps: steps.to_vec(),
+            signature: Signature::exact(vec![DataType::Utf8], Volatility::Immutable),
+        }
     }
 }
 
@@ -88,8 +93,15 @@ impl ScalarUDFImpl for JsonGet {
             match sonic_rs::get(json, &pointer) {
                 Ok(value) if value.is_null() => out.append_null(),
                 Ok(value) => out.append_value(value.as_raw_str()),
-                Err(error) if error.is_not_found() || error.is_unmatched_type() => out.append_null(),
-                Err(_) => return Err(exec_datafusion_err!("no valid JSON on the way to {}", Path(self.steps.clone()))),
+                Err(error) if error.is_not_found() || error.is_unmatched_type() => {
+                    out.append_null()
+                }
+                Err(_) => {
+                    return Err(exec_datafusion_err!(
+                        "no valid JSON on the way to {}",
+                        Path(self.steps.clone())
+                    ));
+                }
             }
             Ok(())
         })
@@ -97,10 +109,16 @@ impl ScalarUDFImpl for JsonGet {
 }
 
 /// A new text for each text; NULL stays NULL.
-fn map_texts(args: ScalarFunctionArgs, mut map: impl FnMut(&str, &mut StringBuilder) -> Result<()>) -> Result<ColumnarValue> {
+fn map_texts(
+    args: ScalarFunctionArgs,
+    mut map: impl FnMut(&str, &mut StringBuilder) -> Result<()>,
+) -> Result<ColumnarValue> {
     let arrays = ColumnarValue::values_to_arrays(&args.args)?;
     let [texts] = arrays.as_slice() else {
-        return Err(exec_datafusion_err!("one JSON text is needed, not {}", arrays.len()));
+        return Err(exec_datafusion_err!(
+            "one JSON text is needed, not {}",
+            arrays.len()
+        ));
     };
     let texts = texts.as_string::<i32>();
     let mut out = StringBuilder::with_capacity(texts.len(), texts.values().len());

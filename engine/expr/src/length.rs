@@ -1,7 +1,7 @@
 //! A bound on how long a text a function may make.
 //!
-//! `repeat`, `lpad` and `rpad` take the length from an argument, which may come from a record: without a bound one record could ask for all
-//! memory.
+//! `repeat`, `lpad` and `rpad` take the length from an argument, which may come from a record:
+//! without a bound one record could ask for all memory.
 
 use std::sync::Arc;
 
@@ -24,7 +24,9 @@ pub(crate) struct Length {
 
 impl Length {
     pub(crate) fn new() -> Length {
-        Length { signature: Signature::exact(vec![DataType::Int64], Volatility::Immutable) }
+        Length {
+            signature: Signature::exact(vec![DataType::Int64], Volatility::Immutable),
+        }
     }
 }
 
@@ -44,13 +46,20 @@ impl ScalarUDFImpl for Length {
     fn invoke_with_args(&self, args: ScalarFunctionArgs) -> Result<ColumnarValue> {
         let arrays = ColumnarValue::values_to_arrays(&args.args)?;
         let [lengths] = arrays.as_slice() else {
-            return Err(exec_datafusion_err!("one length is needed, not {}", arrays.len()));
+            return Err(exec_datafusion_err!(
+                "one length is needed, not {}",
+                arrays.len()
+            ));
         };
-        let lengths = lengths.as_primitive::<Int64Type>().try_unary::<_, Int64Type, _>(|length| match length {
-            0..=MAX_LENGTH => Ok(length),
-            ..0 => Ok(0),
-            _ => Err(exec_datafusion_err!("{length} is too long for a text, up to {MAX_LENGTH} is possible")),
-        })?;
+        let lengths = lengths
+            .as_primitive::<Int64Type>()
+            .try_unary::<_, Int64Type, _>(|length| match length {
+                0..=MAX_LENGTH => Ok(length),
+                ..0 => Ok(0),
+                _ => Err(exec_datafusion_err!(
+                    "{length} is too long for a text, up to {MAX_LENGTH} is possible"
+                )),
+            })?;
         let lengths: ArrayRef = Arc::new(lengths);
         Ok(ColumnarValue::Array(lengths))
     }

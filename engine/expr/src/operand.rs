@@ -1,7 +1,8 @@
 //! Operands: parts of an expression that are compiled, and the types that meet in an operator.
 //!
-//! Three kinds of operands differ in how they follow others: a column or a computed value has its type; a literal takes the type of what it
-//! meets if it fits there, once, at compile time; a JSON value is its text, read as what it meets.
+//! Three kinds of operands differ in how they follow others: a column or a computed value has its
+//! type; a literal takes the type of what it meets if it fits there, once, at compile time; a JSON
+//! value is its text, read as what it meets.
 
 use std::sync::Arc;
 
@@ -35,15 +36,34 @@ pub(crate) struct Operand {
 
 impl Operand {
     /// What an operator or a function gives: computed at once if all it depends on is constant.
-    pub(crate) fn computed(physical: Arc<dyn PhysicalExpr>, data_type: DataType, span: Span) -> Result<Operand, Diagnostic> {
-        let folded = fold(physical)
-            .map_err(|error| Diagnostic::new(span, format!("this can never be computed: {}", reason(&error)), "fails for every record"))?;
-        Ok(Operand { physical: folded, data_type, json: false, span })
+    pub(crate) fn computed(
+        physical: Arc<dyn PhysicalExpr>,
+        data_type: DataType,
+        span: Span,
+    ) -> Result<Operand, Diagnostic> {
+        let folded = fold(physical).map_err(|error| {
+            Diagnostic::new(
+                span,
+                format!("this can never be computed: {}", reason(&error)),
+                "fails for every record",
+            )
+        })?;
+        Ok(Operand {
+            physical: folded,
+            data_type,
+            json: false,
+            span,
+        })
     }
 
     /// A constant.
     pub(crate) fn literal(value: ScalarValue, span: Span) -> Operand {
-        Operand { data_type: value.data_type(), physical: Arc::new(Literal::new(value)), json: false, span }
+        Operand {
+            data_type: value.data_type(),
+            physical: Arc::new(Literal::new(value)),
+            json: false,
+            span,
+        }
     }
 
     /// The constant that this is.
@@ -58,7 +78,11 @@ impl Operand {
 
     /// The type as users call it.
     pub(crate) fn type_name(&self) -> String {
-        if self.json { "json".to_owned() } else { type_name(&self.data_type) }
+        if self.json {
+            "json".to_owned()
+        } else {
+            type_name(&self.data_type)
+        }
     }
 
     /// The same with JSON values as their texts.
@@ -67,10 +91,16 @@ impl Operand {
             return self;
         }
         let text = function::own(JsonText::new(), self.physical, DataType::Utf8);
-        Operand { physical: text, data_type: DataType::Utf8, json: false, span: self.span }
+        Operand {
+            physical: text,
+            data_type: DataType::Utf8,
+            json: false,
+            span: self.span,
+        }
     }
 
-    /// The same as `to`. A constant that cannot be that, and types that have nothing to do with each other, are mistakes.
+    /// The same as `to`. A constant that cannot be that, and types that have nothing to do with
+    /// each other, are mistakes.
     pub(crate) fn cast(self, to: &DataType) -> Result<Operand, Diagnostic> {
         let operand = self.with_plain_text();
         if operand.data_type == *to {
@@ -79,9 +109,19 @@ impl Operand {
         operand.check_cast(to)?;
         let (shown, span) = (operand.shown(), operand.span);
         let cast = CastExpr::new(operand.physical, to.clone(), None);
-        let folded = fold(Arc::new(cast))
-            .map_err(|_| Diagnostic::new(span, format!("{shown} is no {}", type_name(to)), format!("should be {}", type_name(to))))?;
-        Ok(Operand { physical: folded, data_type: to.clone(), json: false, span })
+        let folded = fold(Arc::new(cast)).map_err(|_| {
+            Diagnostic::new(
+                span,
+                format!("{shown} is no {}", type_name(to)),
+                format!("should be {}", type_name(to)),
+            )
+        })?;
+        Ok(Operand {
+            physical: folded,
+            data_type: to.clone(),
+            json: false,
+            span,
+        })
     }
 
     /// The same as `to`, and NULL where a value cannot be that.
@@ -89,7 +129,11 @@ impl Operand {
         let operand = self.with_plain_text();
         operand.check_cast(to)?;
         let span = operand.span;
-        Operand::computed(Arc::new(TryCastExpr::new(operand.physical, to.clone())), to.clone(), span)
+        Operand::computed(
+            Arc::new(TryCastExpr::new(operand.physical, to.clone())),
+            to.clone(),
+            span,
+        )
     }
 
     fn check_cast(&self, to: &DataType) -> Result<(), Diagnostic> {
@@ -97,7 +141,11 @@ impl Operand {
             return Ok(());
         }
         let message = format!("{} cannot be made {}", self.type_name(), type_name(to));
-        Err(Diagnostic::new(self.span, message, format!("this is {}", self.type_name())))
+        Err(Diagnostic::new(
+            self.span,
+            message,
+            format!("this is {}", self.type_name()),
+        ))
     }
 
     /// The same as a truth value.
@@ -106,7 +154,8 @@ impl Operand {
             return self.cast(&DataType::Boolean);
         }
         let message = format!("a condition is true or false, this is {}", self.type_name());
-        Err(Diagnostic::new(self.span, message, "should be a condition").with_help("compare it with something, for example: x <> 0"))
+        Err(Diagnostic::new(self.span, message, "should be a condition")
+            .with_help("compare it with something, for example: x <> 0"))
     }
 
     /// The same as text, which `what` needs.
@@ -115,8 +164,12 @@ impl Operand {
             return self.cast(&DataType::Utf8);
         }
         let name = self.type_name();
-        Err(Diagnostic::new(self.span, format!("{what} needs text, this is {name}"), "should be text")
-            .with_help("make it text: cast(x as text)"))
+        Err(Diagnostic::new(
+            self.span,
+            format!("{what} needs text, this is {name}"),
+            "should be text",
+        )
+        .with_help("make it text: cast(x as text)"))
     }
 
     fn shown(&self) -> String {
@@ -129,7 +182,10 @@ impl Operand {
 }
 
 pub(crate) fn is_text(data_type: &DataType) -> bool {
-    matches!(data_type, DataType::Utf8 | DataType::LargeUtf8 | DataType::Utf8View)
+    matches!(
+        data_type,
+        DataType::Utf8 | DataType::LargeUtf8 | DataType::Utf8View
+    )
 }
 
 /// The expression's value, if all that it is computed from are constants.
@@ -154,15 +210,34 @@ pub(crate) fn reason(error: &DataFusionError) -> String {
         DataFusionError::ArrowError(error, _) => error.to_string(),
         other => other.message().into_owned(),
     };
-    let message = message.split(DataFusionError::BACK_TRACE_SEP).next().unwrap_or_default();
-    let known =
-        ["Divide by zero error", "Cast error: ", "Arithmetic overflow: ", "Compute error: ", "Parser error: ", "Invalid argument error: "];
-    let short = known.iter().skip(1).find_map(|prefix| message.strip_prefix(prefix)).unwrap_or(message);
-    if short == known[0] { "division by zero".to_owned() } else { short.to_owned() }
+    let message = message
+        .split(DataFusionError::BACK_TRACE_SEP)
+        .next()
+        .unwrap_or_default();
+    let known = [
+        "Divide by zero error",
+        "Cast error: ",
+        "Arithmetic overflow: ",
+        "Compute error: ",
+        "Parser error: ",
+        "Invalid argument error: ",
+    ];
+    let short = known
+        .iter()
+        .skip(1)
+        .find_map(|prefix| message.strip_prefix(prefix))
+        .unwrap_or(message);
+    if short == known[0] {
+        "division by zero".to_owned()
+    } else {
+        short.to_owned()
+    }
 }
 
 /// Operands that are compared with each other, as values of one type.
-pub(crate) fn comparable<const N: usize>(operands: [Operand; N]) -> Result<[Operand; N], Diagnostic> {
+pub(crate) fn comparable<const N: usize>(
+    operands: [Operand; N],
+) -> Result<[Operand; N], Diagnostic> {
     let target = comparison_type(&operands.each_ref())?;
     let mut cast = operands.clone();
     for (cast, operand) in cast.iter_mut().zip(operands) {
@@ -172,23 +247,38 @@ pub(crate) fn comparable<const N: usize>(operands: [Operand; N]) -> Result<[Oper
 }
 
 /// An operand and all that it is compared with, as values of one type.
-pub(crate) fn comparable_with(operand: Operand, others: Vec<Operand>) -> Result<(Operand, Vec<Operand>), Diagnostic> {
+pub(crate) fn comparable_with(
+    operand: Operand,
+    others: Vec<Operand>,
+) -> Result<(Operand, Vec<Operand>), Diagnostic> {
     let all: Vec<&Operand> = std::iter::once(&operand).chain(&others).collect();
     let target = comparison_type(&all)?;
-    let others = others.into_iter().map(|other| other.cast(&target)).collect::<Result<_, _>>()?;
+    let others = others
+        .into_iter()
+        .map(|other| other.cast(&target))
+        .collect::<Result<_, _>>()?;
     Ok((operand.cast(&target)?, others))
 }
 
 fn comparison_type(operands: &[&Operand]) -> Result<DataType, Diagnostic> {
     let mut target: Option<(DataType, &Operand)> = None;
-    for operand in operands.iter().copied().filter(|operand| !operand.json && operand.as_literal().is_none()) {
+    for operand in operands
+        .iter()
+        .copied()
+        .filter(|operand| !operand.json && operand.as_literal().is_none())
+    {
         target = Some(match target {
             None => (plain(&operand.data_type), operand),
             Some((known, first)) => (common_type(&known, operand, first)?, first),
         });
     }
     let has_json = operands.iter().any(|operand| operand.json);
-    let literals = || operands.iter().copied().filter(|operand| operand.as_literal().is_some() && !operand.is_null());
+    let literals = || {
+        operands
+            .iter()
+            .copied()
+            .filter(|operand| operand.as_literal().is_some() && !operand.is_null())
+    };
     if target.is_none() && has_json && literals().any(|literal| is_text(&literal.data_type)) {
         return Ok(DataType::Utf8);
     }
@@ -202,7 +292,8 @@ fn comparison_type(operands: &[&Operand]) -> Result<DataType, Diagnostic> {
     Ok(target.map_or(DataType::Utf8, |(data_type, _)| data_type))
 }
 
-/// Whether a constant is a value of `data_type` too. A text that should be one and is not is a mistake.
+/// Whether a constant is a value of `data_type` too. A text that should be one and is not is a
+/// mistake.
 fn takes(data_type: &DataType, literal: &Operand) -> Result<bool, Diagnostic> {
     if literal.data_type == *data_type {
         return Ok(true);
@@ -218,50 +309,116 @@ fn is_exactly(data_type: &DataType, literal: &Operand) -> bool {
     if !data_type.is_numeric() || !literal.data_type.is_numeric() {
         return false;
     }
-    let Some(value) = literal.as_literal() else { return false };
-    let back = value.cast_to(data_type).and_then(|there| there.cast_to(&literal.data_type));
+    let Some(value) = literal.as_literal() else {
+        return false;
+    };
+    let back = value
+        .cast_to(data_type)
+        .and_then(|there| there.cast_to(&literal.data_type));
     back.is_ok_and(|back| back == *value)
 }
 
-/// The type in which values of two types are compared. Text is not compared with other things: `'10' < '9'`, but `10 > 9`.
-fn common_type(known: &DataType, operand: &Operand, first: &Operand) -> Result<DataType, Diagnostic> {
+/// The type in which values of two types are compared. Text is not compared with other things:
+/// `'10' < '9'`, but `10 > 9`.
+fn common_type(
+    known: &DataType,
+    operand: &Operand,
+    first: &Operand,
+) -> Result<DataType, Diagnostic> {
     let mixed = is_text(known) != is_text(&operand.data_type);
-    let common = if mixed { None } else { comparison_coercion(known, &operand.data_type) };
+    let common = if mixed {
+        None
+    } else {
+        comparison_coercion(known, &operand.data_type)
+    };
     common.map(|common| plain(&common)).ok_or_else(|| {
         let (known, other) = (type_name(known), operand.type_name());
-        let diagnostic =
-            Diagnostic::new(first.span.to(operand.span), format!("{known} and {other} cannot be compared"), "these types differ");
-        diagnostic
-            .with_help(format!("make one of them the other's type: cast(x as {})", if mixed && known == "utf8" { other } else { known }))
+        let diagnostic = Diagnostic::new(
+            first.span.to(operand.span),
+            format!("{known} and {other} cannot be compared"),
+            "these types differ",
+        );
+        diagnostic.with_help(format!(
+            "make one of them the other's type: cast(x as {})",
+            if mixed && known == "utf8" {
+                other
+            } else {
+                known
+            }
+        ))
     })
 }
 
-/// Operands of which one is the result (`case`, `coalesce`), as values of one type. JSON values stay JSON where nothing else is among them.
+/// Operands of which one is the result (`case`, `coalesce`), as values of one type. JSON values
+/// stay JSON where nothing else is among them.
 pub(crate) fn alternatives(operands: Vec<Operand>) -> Result<Vec<Operand>, Diagnostic> {
-    if operands.iter().any(|operand| operand.json) && operands.iter().all(|operand| operand.json || operand.is_null()) {
-        let as_json = |operand: Operand| if operand.json { Ok(operand) } else { operand.cast(&DataType::Utf8) };
-        return operands.into_iter().map(|operand| as_json(operand).map(|operand| Operand { json: true, ..operand })).collect();
+    if operands.iter().any(|operand| operand.json)
+        && operands
+            .iter()
+            .all(|operand| operand.json || operand.is_null())
+    {
+        let as_json = |operand: Operand| {
+            if operand.json {
+                Ok(operand)
+            } else {
+                operand.cast(&DataType::Utf8)
+            }
+        };
+        return operands
+            .into_iter()
+            .map(|operand| {
+                as_json(operand).map(|operand| Operand {
+                    json: true,
+                    ..operand
+                })
+            })
+            .collect();
     }
     let operands: Vec<Operand> = operands.into_iter().map(Operand::with_plain_text).collect();
-    let (literals, others): (Vec<&Operand>, Vec<&Operand>) = operands.iter().partition(|operand| operand.as_literal().is_some());
+    let (literals, others): (Vec<&Operand>, Vec<&Operand>) = operands
+        .iter()
+        .partition(|operand| operand.as_literal().is_some());
     let mut target: Option<DataType> = None;
-    for operand in others.into_iter().chain(literals.into_iter().filter(|literal| !literal.is_null())) {
+    for operand in others
+        .into_iter()
+        .chain(literals.into_iter().filter(|literal| !literal.is_null()))
+    {
         target = Some(match target {
             None => plain(&operand.data_type),
             Some(known) if is_exactly(&known, operand) => known,
             // `case … then a_date else '2024-01-01' end`
-            Some(known) if known.is_temporal() && operand.as_literal().is_some() && is_text(&operand.data_type) => known,
-            Some(known) => type_union_coercion(&known, &operand.data_type).map(|common| plain(&common)).ok_or_else(|| {
-                let message = format!("the result is {} here and {} elsewhere", operand.type_name(), type_name(&known));
-                Diagnostic::new(operand.span, message, format!("this is {}", operand.type_name()))
-            })?,
+            Some(known)
+                if known.is_temporal()
+                    && operand.as_literal().is_some()
+                    && is_text(&operand.data_type) =>
+            {
+                known
+            }
+            Some(known) => type_union_coercion(&known, &operand.data_type)
+                .map(|common| plain(&common))
+                .ok_or_else(|| {
+                    let message = format!(
+                        "the result is {} here and {} elsewhere",
+                        operand.type_name(),
+                        type_name(&known)
+                    );
+                    Diagnostic::new(
+                        operand.span,
+                        message,
+                        format!("this is {}", operand.type_name()),
+                    )
+                })?,
         });
     }
     let target = target.unwrap_or(DataType::Null);
-    operands.into_iter().map(|operand| operand.cast(&target)).collect()
+    operands
+        .into_iter()
+        .map(|operand| operand.cast(&target))
+        .collect()
 }
 
-/// The operands of `+ - * / %`, where JSON values are numbers and a text beside a time is an interval.
+/// The operands of `+ - * / %`, where JSON values are numbers and a text beside a time is an
+/// interval.
 pub(crate) fn computable(left: Operand, right: Operand) -> Result<(Operand, Operand), Diagnostic> {
     let left_type = left.data_type.clone();
     let right_type = right.data_type.clone();
@@ -271,17 +428,29 @@ pub(crate) fn computable(left: Operand, right: Operand) -> Result<(Operand, Oper
     Ok((left, right))
 }
 
-fn computable_with(operand: Operand, other: &DataType, other_is_json: bool) -> Result<Operand, Diagnostic> {
+fn computable_with(
+    operand: Operand,
+    other: &DataType,
+    other_is_json: bool,
+) -> Result<Operand, Diagnostic> {
     if operand.json {
-        let known = !other_is_json && (other.is_numeric() || other.is_temporal()) && !matches!(other, DataType::Interval(_));
+        let known = !other_is_json
+            && (other.is_numeric() || other.is_temporal())
+            && !matches!(other, DataType::Interval(_));
         return operand.cast(if known { other } else { &DataType::Float64 });
     }
     let is_text_literal = is_text(&operand.data_type) && operand.as_literal().is_some();
-    if is_text_literal && matches!(other, DataType::Timestamp(_, _) | DataType::Date32 | DataType::Date64 | DataType::Time64(_)) {
+    if is_text_literal
+        && matches!(
+            other,
+            DataType::Timestamp(_, _) | DataType::Date32 | DataType::Date64 | DataType::Time64(_)
+        )
+    {
         return operand.cast(&INTERVAL);
     }
     if is_text(&operand.data_type) && !operand.is_null() {
-        let diagnostic = Diagnostic::new(operand.span, "text cannot be computed with", "this is text");
+        let diagnostic =
+            Diagnostic::new(operand.span, "text cannot be computed with", "this is text");
         return Err(diagnostic.with_help("make it a number: cast(x as double)"));
     }
     Ok(operand)
@@ -289,5 +458,9 @@ fn computable_with(operand: Operand, other: &DataType, other_is_json: bool) -> R
 
 /// A column of this name that holds the operand's values.
 pub(crate) fn field_of(name: &str, operand: &Operand) -> Field {
-    if operand.json { json_field(name) } else { Field::new(name, operand.data_type.clone(), true) }
+    if operand.json {
+        json_field(name)
+    } else {
+        Field::new(name, operand.data_type.clone(), true)
+    }
 }

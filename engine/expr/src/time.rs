@@ -14,8 +14,9 @@ use crate::types::{timestamp, type_name};
 
 const MICROS_PER_SECOND: i64 = 1_000_000;
 
-/// Each value as `format` (strftime's) writes it, in UTC: timestamps of any unit, dates, and integers, which are milliseconds since 1970. NULL
-/// stays NULL. An error says that the format is wrong (also for an array without values), that the type holds no time, or which value is out of
+/// Each value as `format` (strftime's) writes it, in UTC: timestamps of any unit, dates, and
+/// integers, which are milliseconds since 1970. NULL stays NULL. An error says that the format is
+/// wrong (also for an array without values), that the type holds no time, or which value is out of
 /// the calendar. Digits below microseconds are written as zeros.
 pub fn strftime(array: &ArrayRef, format: &str) -> Result<StringArray, ArrowError> {
     let items = StrftimeItems::new(format).parse().map_err(|_| {
@@ -26,7 +27,8 @@ pub fn strftime(array: &ArrayRef, format: &str) -> Result<StringArray, ArrowErro
     let step = items.iter().map(step_of).min().unwrap_or(i64::MAX);
     let mut texts = StringBuilder::with_capacity(micros.len(), micros.len() * (format.len() + 8));
     let mut text = String::new();
-    // Rows near each other mostly have the same hour, or whatever is the smallest unit written: they share one text.
+    // Rows near each other mostly have the same hour, or whatever is the smallest unit written:
+    // they share one text.
     let mut written_for = None;
     for micros in micros {
         let Some(micros) = micros else {
@@ -35,11 +37,13 @@ pub fn strftime(array: &ArrayRef, format: &str) -> Result<StringArray, ArrowErro
         };
         let bucket = micros.div_euclid(step);
         if written_for != Some(bucket) {
-            let time = DateTime::<Utc>::from_timestamp_micros(micros)
-                .ok_or_else(|| ArrowError::ComputeError(format!("{micros} µs since 1970 is out of the calendar")))?;
+            let time = DateTime::<Utc>::from_timestamp_micros(micros).ok_or_else(|| {
+                ArrowError::ComputeError(format!("{micros} µs since 1970 is out of the calendar"))
+            })?;
             text.clear();
-            write!(text, "{}", time.format_with_items(items.iter()))
-                .map_err(|_| ArrowError::ParseError(format!("'{format}' cannot be written for a time in UTC")))?;
+            write!(text, "{}", time.format_with_items(items.iter())).map_err(|_| {
+                ArrowError::ParseError(format!("'{format}' cannot be written for a time in UTC"))
+            })?;
             written_for = Some(bucket);
         }
         texts.append_value(&text);
@@ -50,7 +54,10 @@ pub fn strftime(array: &ArrayRef, format: &str) -> Result<StringArray, ArrowErro
 /// The values as timestamps in microseconds, UTC.
 fn micros_since_1970(array: &ArrayRef) -> Result<ArrayRef, ArrowError> {
     // Otherwise what does not fit would be NULL.
-    let strict = CastOptions { safe: false, ..CastOptions::default() };
+    let strict = CastOptions {
+        safe: false,
+        ..CastOptions::default()
+    };
     let exact = if array.data_type().is_integer() {
         let millis = cast_with_options(array, &DataType::Int64, &strict)?;
         cast_with_options(&millis, &timestamp(TimeUnit::Millisecond), &strict)?
@@ -84,7 +91,10 @@ fn step_of(item: &Item<'_>) -> i64 {
             _ => DAY,
         },
         Item::Fixed(fixed) => match fixed {
-            Fixed::ShortMonthName | Fixed::LongMonthName | Fixed::ShortWeekdayName | Fixed::LongWeekdayName => DAY,
+            Fixed::ShortMonthName
+            | Fixed::LongMonthName
+            | Fixed::ShortWeekdayName
+            | Fixed::LongWeekdayName => DAY,
             Fixed::LowerAmPm | Fixed::UpperAmPm => HOUR,
             Fixed::TimezoneName
             | Fixed::TimezoneOffset
@@ -103,7 +113,8 @@ fn step_of(item: &Item<'_>) -> i64 {
 #[cfg(test)]
 mod tests {
     use arrow::array::{
-        Date32Array, Int32Array, Int64Array, NullArray, TimestampMillisecondArray, TimestampNanosecondArray, TimestampSecondArray,
+        Date32Array, Int32Array, Int64Array, NullArray, TimestampMillisecondArray,
+        TimestampNanosecondArray, TimestampSecondArray,
     };
 
     use super::*;
@@ -113,22 +124,62 @@ mod tests {
 
     fn texts(array: impl Array + 'static, format: &str) -> Vec<Option<String>> {
         let array: ArrayRef = Arc::new(array);
-        strftime(&array, format).unwrap().iter().map(|text| text.map(str::to_owned)).collect()
+        strftime(&array, format)
+            .unwrap()
+            .iter()
+            .map(|text| text.map(str::to_owned))
+            .collect()
     }
 
     #[test]
     fn all_kinds_of_times_are_written() {
         let expected = vec![Some("2024-02-29 23:59:58".to_owned()), None];
         let format = "%Y-%m-%d %H:%M:%S";
-        assert_eq!(texts(TimestampMillisecondArray::from(vec![Some(LEAP), None]).with_timezone("UTC"), format), expected);
-        assert_eq!(texts(TimestampMillisecondArray::from(vec![Some(LEAP), None]), format), expected);
-        assert_eq!(texts(TimestampSecondArray::from(vec![Some(LEAP / 1000), None]).with_timezone("UTC"), format), expected);
-        assert_eq!(texts(TimestampNanosecondArray::from(vec![Some(LEAP * 1_000_000), None]), format), expected);
-        assert_eq!(texts(Int64Array::from(vec![Some(LEAP), None]), format), expected);
-        assert_eq!(texts(Int32Array::from(vec![-1]), format), vec![Some("1969-12-31 23:59:59".to_owned())]);
-        assert_eq!(texts(Date32Array::from(vec![Some(19782), None]), "%d.%m.%y"), vec![Some("29.02.24".to_owned()), None]);
+        assert_eq!(
+            texts(
+                TimestampMillisecondArray::from(vec![Some(LEAP), None]).with_timezone("UTC"),
+                format
+            ),
+            expected
+        );
+        assert_eq!(
+            texts(
+                TimestampMillisecondArray::from(vec![Some(LEAP), None]),
+                format
+            ),
+            expected
+        );
+        assert_eq!(
+            texts(
+                TimestampSecondArray::from(vec![Some(LEAP / 1000), None]).with_timezone("UTC"),
+                format
+            ),
+            expected
+        );
+        assert_eq!(
+            texts(
+                TimestampNanosecondArray::from(vec![Some(LEAP * 1_000_000), None]),
+                format
+            ),
+            expected
+        );
+        assert_eq!(
+            texts(Int64Array::from(vec![Some(LEAP), None]), format),
+            expected
+        );
+        assert_eq!(
+            texts(Int32Array::from(vec![-1]), format),
+            vec![Some("1969-12-31 23:59:59".to_owned())]
+        );
+        assert_eq!(
+            texts(Date32Array::from(vec![Some(19782), None]), "%d.%m.%y"),
+            vec![Some("29.02.24".to_owned()), None]
+        );
         assert_eq!(texts(NullArray::new(2), format), vec![None, None]);
-        assert_eq!(texts(Int64Array::from(vec![0]), ""), vec![Some(String::new())]);
+        assert_eq!(
+            texts(Int64Array::from(vec![0]), ""),
+            vec![Some(String::new())]
+        );
     }
 
     #[test]
@@ -137,11 +188,23 @@ mod tests {
         assert_eq!(texts(array, "%H:%M"), vec![Some("23:59".to_owned())]);
     }
 
-    /// Every format gives for many near times what it gives for each alone: the text of another time is never reused wrongly.
+    /// Every format gives for many near times what it gives for each alone: the text of another
+    /// time is never reused wrongly.
     #[test]
     fn shared_texts_are_right() {
         let mut times: Vec<i64> = Vec::new();
-        for unit in [1, 999, 1000, 59_999, 60_000, 3_599_999, 3_600_000, 86_399_999, 86_400_000, 31_536_000_000] {
+        for unit in [
+            1,
+            999,
+            1000,
+            59_999,
+            60_000,
+            3_599_999,
+            3_600_000,
+            86_399_999,
+            86_400_000,
+            31_536_000_000,
+        ] {
             for around in [0, LEAP, -LEAP] {
                 times.extend([around - unit, around, around + 1, around + unit, around]);
             }
@@ -154,7 +217,10 @@ mod tests {
         for format in formats {
             let together = texts(Int64Array::from(times.clone()), &format);
             for (time, text) in times.iter().zip(&together) {
-                let alone = DateTime::<Utc>::from_timestamp_millis(*time).unwrap().format(&format).to_string();
+                let alone = DateTime::<Utc>::from_timestamp_millis(*time)
+                    .unwrap()
+                    .format(&format)
+                    .to_string();
                 assert_eq!(text.as_deref(), Some(alone.as_str()), "{format} of {time}");
             }
         }

@@ -15,7 +15,9 @@ use pseidon_plugin::sink::{PreparedSink, Protocol, RecordShape, SinkInput, SinkP
 use pseidon_plugin::source::{Source, SourceFacts};
 use regex::Regex;
 
-use crate::columns::{SourceColumns, column_name, fields_except, names_field, names_topic, unknown_fields};
+use crate::columns::{
+    SourceColumns, column_name, fields_except, names_field, names_topic, unknown_fields,
+};
 use crate::quarantine;
 use crate::resolve::{Resolved, ResolvedStep, StepKind, on_error_of};
 
@@ -124,7 +126,8 @@ pub struct PlannedSink {
     pub protocol: Protocol,
     /// Whether it takes bad rows.
     pub is_quarantine: bool,
-    /// How often and after which wait a failure that may pass is tried again; `None` is without end.
+    /// How often and after which wait a failure that may pass is tried again; `None` is without
+    /// end.
     pub retry: Option<(u64, std::time::Duration)>,
 }
 
@@ -183,7 +186,13 @@ impl Compiler<'_> {
         };
         let policy = self.policy(&on_error_of(&resolved.options), &mut flow);
         let (chain, _) = self.chain(&resolved.chain, Shape::AsCame, &[], &mut flow);
-        let schema = Arc::new(Schema::new(columns.wanted.iter().map(|column| column.field.clone()).collect::<Vec<_>>()));
+        let schema = Arc::new(Schema::new(
+            columns
+                .wanted
+                .iter()
+                .map(|column| column.field.clone())
+                .collect::<Vec<_>>(),
+        ));
         let sinks = flow.sinks;
         let format_settings = format_settings.to_owned();
         Some(PlannedSource {
@@ -201,7 +210,13 @@ impl Compiler<'_> {
         })
     }
 
-    fn chain(&mut self, steps: &[ResolvedStep], mut shape: Shape, before: &[String], flow: &mut Flow<'_>) -> (Chain, Shape) {
+    fn chain(
+        &mut self,
+        steps: &[ResolvedStep],
+        mut shape: Shape,
+        before: &[String],
+        flow: &mut Flow<'_>,
+    ) -> (Chain, Shape) {
         let mut chain = Chain::default();
         let mut before = before.to_vec();
         for (at, step) in steps.iter().enumerate() {
@@ -211,7 +226,8 @@ impl Compiler<'_> {
                     shape = next;
                     chain.steps.extend(compiled);
                 }
-                // What comes after a step that is wrong can be checked only if it is known which columns it leaves.
+                // What comes after a step that is wrong can be checked only if it is known which
+                // columns it leaves.
                 None if matches!(step.kind, StepKind::Where(_) | StepKind::Sink(..)) => {}
                 None => break,
             }
@@ -232,28 +248,59 @@ impl Compiler<'_> {
             StepKind::Where(condition) => {
                 let compiled = self.compile(condition, &scope, before)?;
                 note_topic(condition, flow, before);
-                if !matches!(compiled.field().data_type(), arrow::datatypes::DataType::Boolean) {
-                    let label = format!("this is {}", pseidon_expr::types::field_type_name(compiled.field()));
-                    self.mistakes.push(Diagnostic::new(condition.span, "a condition must be true or false", label));
+                if !matches!(
+                    compiled.field().data_type(),
+                    arrow::datatypes::DataType::Boolean
+                ) {
+                    let label = format!(
+                        "this is {}",
+                        pseidon_expr::types::field_type_name(compiled.field())
+                    );
+                    self.mistakes.push(Diagnostic::new(
+                        condition.span,
+                        "a condition must be true or false",
+                        label,
+                    ));
                     return None;
                 }
                 let policy = self.policy(&step.on_error, flow)?;
-                let step = Step { stage: step.stage.clone(), operator: Operator::Where(compiled), policy, shape: None };
+                let step = Step {
+                    stage: step.stage.clone(),
+                    operator: Operator::Where(compiled),
+                    policy,
+                    shape: None,
+                };
                 Some((vec![step], shape))
             }
             StepKind::Select(items) => {
                 let (compiled, schema) = self.select(items, &shape, &scope, before, flow)?;
                 let policy = self.policy(&step.on_error, flow)?;
                 let operator = Operator::Select(compiled, schema.clone());
-                let step = Step { stage: step.stage.clone(), operator, policy, shape: Some(schema.clone()) };
+                let step = Step {
+                    stage: step.stage.clone(),
+                    operator,
+                    policy,
+                    shape: Some(schema.clone()),
+                };
                 Some((vec![step], Shape::Columns(schema)))
             }
             StepKind::All(branches) => {
-                let chains = branches.iter().map(|branch| self.chain(branch, shape.clone(), before, flow).0).collect();
-                let step = Step { stage: step.stage.clone(), operator: Operator::All(chains), policy: Policy::Throw, shape: None };
+                let chains = branches
+                    .iter()
+                    .map(|branch| self.chain(branch, shape.clone(), before, flow).0)
+                    .collect();
+                let step = Step {
+                    stage: step.stage.clone(),
+                    operator: Operator::All(chains),
+                    policy: Policy::Throw,
+                    shape: None,
+                };
                 Some((vec![step], shape))
             }
-            StepKind::Match { branches, otherwise } => {
+            StepKind::Match {
+                branches,
+                otherwise,
+            } => {
                 if flow.topic_may_change {
                     before.push("@topic".to_owned());
                 }
@@ -280,15 +327,32 @@ impl Compiler<'_> {
                         "the records that leave this `match` differ in their columns",
                         "what follows cannot read both",
                     );
-                    self.mistakes.push(mistake.with_help("end the branches in sinks, or let each branch select the same columns"));
+                    self.mistakes.push(mistake.with_help(
+                        "end the branches in sinks, or let each branch select the same columns",
+                    ));
                     return None;
                 }
-                let branches =
-                    compiled.into_iter().map(|(matcher, chain)| matcher.map(|matcher| (matcher, chain))).collect::<Option<_>>()?;
-                let operator = Operator::Match { branches, otherwise: otherwise_compiled };
-                Some((vec![Step { stage: step.stage.clone(), operator, policy: Policy::Throw, shape: None }], end))
+                let branches = compiled
+                    .into_iter()
+                    .map(|(matcher, chain)| matcher.map(|matcher| (matcher, chain)))
+                    .collect::<Option<_>>()?;
+                let operator = Operator::Match {
+                    branches,
+                    otherwise: otherwise_compiled,
+                };
+                Some((
+                    vec![Step {
+                        stage: step.stage.clone(),
+                        operator,
+                        policy: Policy::Throw,
+                        shape: None,
+                    }],
+                    end,
+                ))
             }
-            StepKind::Sink(plugin, options) => self.sink_step(step, plugin, options, shape, before, flow),
+            StepKind::Sink(plugin, options) => {
+                self.sink_step(step, plugin, options, shape, before, flow)
+            }
         }
     }
 
@@ -302,25 +366,47 @@ impl Compiler<'_> {
         flow: &mut Flow<'_>,
     ) -> Option<(Vec<Step>, Shape)> {
         let facts = plugin.facts(options);
-        // A sink that needs typed columns gets all fields of the record, in an `all` of its own so that the record goes on as it came.
+        // A sink that needs typed columns gets all fields of the record, in an `all` of its own so
+        // that the record goes on as it came.
         if facts.typed && matches!(shape, Shape::AsCame) {
-            let every_field = [SelectItem::All { except: Vec::new(), span: step.span }];
+            let every_field = [SelectItem::All {
+                except: Vec::new(),
+                span: step.span,
+            }];
             let scope = scope_of(&shape, flow.wanted);
-            let (compiled, schema) = self.select(&every_field, &shape, &scope, &mut Vec::new(), flow)?;
+            let (compiled, schema) =
+                self.select(&every_field, &shape, &scope, &mut Vec::new(), flow)?;
             let fields = Shape::Columns(schema.clone());
             let policy = self.policy(&step.on_error, flow)?;
-            let select =
-                Step { stage: step.stage.clone(), operator: Operator::Select(compiled, schema.clone()), policy, shape: Some(schema) };
+            let select = Step {
+                stage: step.stage.clone(),
+                operator: Operator::Select(compiled, schema.clone()),
+                policy,
+                shape: Some(schema),
+            };
             let (mut steps, _) = self.sink_step(step, plugin, options, fields, before, flow)?;
             steps.insert(0, select);
             let operator = Operator::All(vec![Chain { steps }]);
-            return Some((vec![Step { stage: step.stage.clone(), operator, policy, shape: None }], shape));
+            return Some((
+                vec![Step {
+                    stage: step.stage.clone(),
+                    operator,
+                    policy,
+                    shape: None,
+                }],
+                shape,
+            ));
         }
         let record = match &shape {
-            Shape::AsCame => RecordShape::AsCame { format: flow.format.clone() },
+            Shape::AsCame => RecordShape::AsCame {
+                format: flow.format.clone(),
+            },
             Shape::Columns(schema) => RecordShape::Columns(schema.clone()),
         };
-        let input = SinkInput { scope: scope_of(&shape, flow.wanted), record };
+        let input = SinkInput {
+            scope: scope_of(&shape, flow.wanted),
+            record,
+        };
         let prepared = match plugin.prepare(options, &input) {
             Ok(prepared) => prepared,
             Err(mistakes) => {
@@ -335,7 +421,9 @@ impl Compiler<'_> {
         }
         let policy = self.policy(&step.on_error, flow)?;
         let retry = match &step.on_error {
-            OnError::Retry { times, interval, .. } => Some((*times, *interval)),
+            OnError::Retry {
+                times, interval, ..
+            } => Some((*times, *interval)),
             _ => None,
         };
         let number = self.add_sink(PlannedSink {
@@ -348,7 +436,15 @@ impl Compiler<'_> {
         });
         self.nondeterminism[number] = nondeterminism;
         flow.sinks.push(number);
-        Some((vec![Step { stage: step.stage.clone(), operator: Operator::Sink(number), policy, shape: None }], shape))
+        Some((
+            vec![Step {
+                stage: step.stage.clone(),
+                operator: Operator::Sink(number),
+                policy,
+                shape: None,
+            }],
+            shape,
+        ))
     }
 
     fn add_sink(&mut self, sink: PlannedSink) -> usize {
@@ -370,7 +466,10 @@ impl Compiler<'_> {
         let mut complete = true;
         for item in items {
             let (exprs, span): (Vec<(Expr, String)>, Span) = match item {
-                SelectItem::Column { expr, name } => (vec![(expr.clone(), column_name(expr, name.as_ref()))], expr.span),
+                SelectItem::Column { expr, name } => (
+                    vec![(expr.clone(), column_name(expr, name.as_ref()))],
+                    expr.span,
+                ),
                 SelectItem::All { except, span } => {
                     let schema = match shape {
                         Shape::Columns(schema) => Some(schema),
@@ -383,9 +482,18 @@ impl Compiler<'_> {
                     self.check_except(except, schema);
                     let column = |field: &FieldRef| {
                         let path = Path(vec![PathStep::Field(field.name().clone())]);
-                        (Expr { kind: ExprKind::Path(path), span: *span }, field.name().clone())
+                        (
+                            Expr {
+                                kind: ExprKind::Path(path),
+                                span: *span,
+                            },
+                            field.name().clone(),
+                        )
                     };
-                    (fields_except(schema, except).iter().map(column).collect(), *span)
+                    (
+                        fields_except(schema, except).iter().map(column).collect(),
+                        *span,
+                    )
                 }
             };
             for (expr, name) in exprs {
@@ -395,12 +503,24 @@ impl Compiler<'_> {
                     continue;
                 };
                 if fields.iter().any(|field| *field.name() == name) {
-                    let mistake = Diagnostic::new(span, format!("two columns are called `{name}`"), "the second one");
-                    self.mistakes.push(mistake.with_help("give one of them another name with `as`"));
+                    let mistake = Diagnostic::new(
+                        span,
+                        format!("two columns are called `{name}`"),
+                        "the second one",
+                    );
+                    self.mistakes
+                        .push(mistake.with_help("give one of them another name with `as`"));
                     complete = false;
                     continue;
                 }
-                fields.push(Arc::new(value.field().as_ref().clone().with_name(name).with_nullable(true)));
+                fields.push(Arc::new(
+                    value
+                        .field()
+                        .as_ref()
+                        .clone()
+                        .with_name(name)
+                        .with_nullable(true),
+                ));
                 compiled.push(value);
             }
         }
@@ -410,18 +530,36 @@ impl Compiler<'_> {
     fn check_except(&mut self, except: &[(Path, Span)], schema: &SchemaRef) {
         for (path, span) in except {
             let name = path.to_string();
-            if schema.fields().iter().any(|field| names_field(path, field.name())) {
+            if schema
+                .fields()
+                .iter()
+                .any(|field| names_field(path, field.name()))
+            {
                 continue;
             }
-            let mistake = Diagnostic::new(*span, format!("there is no field `{name}` to leave out"), "no such field");
-            self.mistakes.push(match pseidon_dsl::nearest(&name, schema.fields().iter().map(|field| field.name().as_str())) {
-                Some(near) => mistake.with_help(format!("did you mean `{near}`?")),
-                None => mistake,
-            });
+            let mistake = Diagnostic::new(
+                *span,
+                format!("there is no field `{name}` to leave out"),
+                "no such field",
+            );
+            self.mistakes.push(
+                match pseidon_dsl::nearest(
+                    &name,
+                    schema.fields().iter().map(|field| field.name().as_str()),
+                ) {
+                    Some(near) => mistake.with_help(format!("did you mean `{near}`?")),
+                    None => mistake,
+                },
+            );
         }
     }
 
-    fn compile(&mut self, expr: &Expr, scope: &Scope, before: &mut Vec<String>) -> Option<Compiled> {
+    fn compile(
+        &mut self,
+        expr: &Expr,
+        scope: &Scope,
+        before: &mut Vec<String>,
+    ) -> Option<Compiled> {
         match compile(expr, scope) {
             Ok(compiled) => {
                 if !compiled.is_deterministic() {
@@ -442,8 +580,12 @@ impl Compiler<'_> {
             OnError::Noop => Some(Policy::Noop),
             OnError::Retry { then, .. } => self.policy(then, flow),
             OnError::Quarantine { path } => {
-                let folder = path.clone().unwrap_or_else(|| flow.default_quarantine.clone());
-                if let Some((_, number)) = flow.quarantines.iter().find(|(known, _)| *known == folder) {
+                let folder = path
+                    .clone()
+                    .unwrap_or_else(|| flow.default_quarantine.clone());
+                if let Some((_, number)) =
+                    flow.quarantines.iter().find(|(known, _)| *known == folder)
+                {
                     return Some(Policy::Quarantine(*number));
                 }
                 let number = self.add_quarantine(&folder, flow)?;
@@ -456,8 +598,13 @@ impl Compiler<'_> {
     /// Bad rows are written by the `files` sink, as one JSON object each.
     fn add_quarantine(&mut self, folder: &str, flow: &mut Flow<'_>) -> Option<usize> {
         let Some(plugin) = self.registry.sink("files").cloned() else {
-            let mistake = Diagnostic::new(Span::default(), "bad records cannot be put aside", "this build has no sink `files`");
-            self.mistakes.push(mistake.with_help("say :on-error :noop or :throw"));
+            let mistake = Diagnostic::new(
+                Span::default(),
+                "bad records cannot be put aside",
+                "this build has no sink `files`",
+            );
+            self.mistakes
+                .push(mistake.with_help("say :on-error :noop or :throw"));
             return None;
         };
         let schema = quarantine::schema();
@@ -468,7 +615,10 @@ impl Compiler<'_> {
                 return None;
             }
         };
-        let input = SinkInput { scope: scope_of(&Shape::Columns(schema.clone()), &[]), record: RecordShape::Columns(schema) };
+        let input = SinkInput {
+            scope: scope_of(&Shape::Columns(schema.clone()), &[]),
+            record: RecordShape::Columns(schema),
+        };
         let prepared = match plugin.prepare(&options, &input) {
             Ok(prepared) => prepared,
             Err(mistakes) => {
@@ -477,7 +627,11 @@ impl Compiler<'_> {
             }
         };
         let count = flow.quarantines.len();
-        let id = if count == 0 { format!("{}.quarantine", flow.source) } else { format!("{}.quarantine#{}", flow.source, count + 1) };
+        let id = if count == 0 {
+            format!("{}.quarantine", flow.source)
+        } else {
+            format!("{}.quarantine#{}", flow.source, count + 1)
+        };
         let number = self.add_sink(PlannedSink {
             id: SinkId::from(id),
             plugin: plugin.spec().name,
@@ -505,9 +659,18 @@ fn note_topic(expr: &Expr, flow: &Flow<'_>, before: &mut Vec<String>) {
 
 fn scope_of(shape: &Shape, wanted: &[WantedColumn]) -> Scope {
     let columns = match shape {
-        Shape::AsCame => wanted.iter().map(|column| Column { path: column.path.clone(), field: column.field.clone() }).collect(),
+        Shape::AsCame => wanted
+            .iter()
+            .map(|column| Column {
+                path: column.path.clone(),
+                field: column.field.clone(),
+            })
+            .collect(),
         Shape::Columns(schema) => {
-            let column = |field: &FieldRef| Column { path: Path(vec![PathStep::Field(field.name().clone())]), field: field.clone() };
+            let column = |field: &FieldRef| Column {
+                path: Path(vec![PathStep::Field(field.name().clone())]),
+                field: field.clone(),
+            };
             schema.fields().iter().map(column).collect()
         }
     };
@@ -523,7 +686,10 @@ fn same_shape(one: &Shape, other: &Shape) -> bool {
 }
 
 fn ends_in_sink(chain: &[ResolvedStep]) -> bool {
-    matches!(chain.last().map(|step| &step.kind), Some(StepKind::Sink(..)))
+    matches!(
+        chain.last().map(|step| &step.kind),
+        Some(StepKind::Sink(..))
+    )
 }
 
 fn matcher(pattern: &Pattern) -> Option<Matcher> {

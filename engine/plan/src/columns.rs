@@ -1,7 +1,8 @@
 //! Which payload paths are named anywhere behind a source, and of which type each is.
 //!
-//! The type of a path comes from the source's schema; else from how expressions use it (compared with a whole number: `int64`); else it is
-//! JSON, the value's own text. A `select` that only renames a path hands the question on to the path.
+//! The type of a path comes from the source's schema; else from how expressions use it (compared
+//! with a whole number: `int64`); else it is JSON, the value's own text. A `select` that only
+//! renames a path hands the question on to the path.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -25,18 +26,42 @@ pub struct SourceColumns {
     pub meta: MetaWanted,
 }
 
-/// Finds out what has to be decoded. With mistakes the columns are as good as can be, so that planning can go on and find more.
-pub fn columns_of(source: &Resolved, schema: Option<&SchemaRef>) -> (SourceColumns, Vec<Diagnostic>) {
-    let mut walk = Walk { schema, uses: BTreeMap::new(), meta: MetaWanted::default(), mistakes: Vec::new() };
+/// Finds out what has to be decoded. With mistakes the columns are as good as can be, so that
+/// planning can go on and find more.
+pub fn columns_of(
+    source: &Resolved,
+    schema: Option<&SchemaRef>,
+) -> (SourceColumns, Vec<Diagnostic>) {
+    let mut walk = Walk {
+        schema,
+        uses: BTreeMap::new(),
+        meta: MetaWanted::default(),
+        mistakes: Vec::new(),
+    };
     walk.chain(&source.chain, Names::Record);
     let wanted = walk.wanted();
-    (SourceColumns { wanted, meta: walk.meta }, walk.mistakes)
+    (
+        SourceColumns {
+            wanted,
+            meta: walk.meta,
+        },
+        walk.mistakes,
+    )
 }
 
 /// The fields of a record in the order of its schema, without some.
 pub(crate) fn fields_except(schema: &SchemaRef, except: &[(Path, Span)]) -> Vec<FieldRef> {
-    let left_out = |field: &&FieldRef| except.iter().any(|(path, _)| names_field(path, field.name()));
-    schema.fields().iter().filter(|field| !left_out(field)).cloned().collect()
+    let left_out = |field: &&FieldRef| {
+        except
+            .iter()
+            .any(|(path, _)| names_field(path, field.name()))
+    };
+    schema
+        .fields()
+        .iter()
+        .filter(|field| !left_out(field))
+        .cloned()
+        .collect()
 }
 
 /// Whether the path is just this field.
@@ -65,7 +90,9 @@ impl Names {
         match self {
             Names::Record => Some(path.clone()),
             Names::Columns(columns) => {
-                let Some(Step::Field(first)) = path.0.first() else { return None };
+                let Some(Step::Field(first)) = path.0.first() else {
+                    return None;
+                };
                 let (_, origin) = columns.iter().find(|(name, _)| name == first)?;
                 let mut steps = origin.as_ref()?.0.clone();
                 steps.extend_from_slice(&path.0[1..]);
@@ -97,17 +124,29 @@ impl Walk<'_> {
                 self.expr(condition, Some(&DataType::Boolean), &names);
                 names
             }
-            StepKind::Select(items) => Names::Columns(items.iter().flat_map(|item| self.select_item(item, &names)).collect()),
+            StepKind::Select(items) => Names::Columns(
+                items
+                    .iter()
+                    .flat_map(|item| self.select_item(item, &names))
+                    .collect(),
+            ),
             StepKind::All(branches) => {
                 for branch in branches {
                     self.chain(branch, names.clone());
                 }
                 names
             }
-            StepKind::Match { branches, otherwise } => {
+            StepKind::Match {
+                branches,
+                otherwise,
+            } => {
                 let chains = branches.iter().map(|(_, chain)| chain).chain(otherwise);
-                let ends: Vec<Names> = chains.map(|chain| self.chain(chain, names.clone())).collect();
-                let changed = ends.into_iter().find(|end| matches!(end, Names::Columns(_)));
+                let ends: Vec<Names> = chains
+                    .map(|chain| self.chain(chain, names.clone()))
+                    .collect();
+                let changed = ends
+                    .into_iter()
+                    .find(|end| matches!(end, Names::Columns(_)));
                 changed.unwrap_or(names)
             }
             StepKind::Sink(plugin, options) => {
@@ -131,9 +170,11 @@ impl Walk<'_> {
         match item {
             SelectItem::All { except, span } => match names {
                 Names::Record => self.all_fields(except, *span),
-                Names::Columns(columns) => {
-                    columns.iter().filter(|(name, _)| !except.iter().any(|(path, _)| names_field(path, name))).cloned().collect()
-                }
+                Names::Columns(columns) => columns
+                    .iter()
+                    .filter(|(name, _)| !except.iter().any(|(path, _)| names_field(path, name)))
+                    .cloned()
+                    .collect(),
             },
             SelectItem::Column { expr, name } => {
                 self.expr(expr, None, names);
@@ -155,21 +196,36 @@ impl Walk<'_> {
             return Vec::new();
         };
         let fields = fields_except(schema, except);
-        let named: Vec<_> =
-            fields.iter().map(|field| (field.name().clone(), Some(Path(vec![Step::Field(field.name().clone())])))).collect();
+        let named: Vec<_> = fields
+            .iter()
+            .map(|field| {
+                (
+                    field.name().clone(),
+                    Some(Path(vec![Step::Field(field.name().clone())])),
+                )
+            })
+            .collect();
         for (_, path) in &named {
-            self.uses.entry(path.clone().unwrap_or_else(|| Path(Vec::new()))).or_default();
+            self.uses
+                .entry(path.clone().unwrap_or_else(|| Path(Vec::new())))
+                .or_default();
         }
         named
     }
 
     fn expr(&mut self, expr: &Expr, wanted: Option<&DataType>, names: &Names) {
         self.note_meta(expr);
-        let known = |path: &Path| names.record_path(path).and_then(|path| Some(self.typed(&path)?.data_type().clone()));
+        let known = |path: &Path| {
+            names
+                .record_path(path)
+                .and_then(|path| Some(self.typed(&path)?.data_type().clone()))
+        };
         let mut demands = Vec::new();
         collect(expr, wanted, &known, &mut demands);
         for Demand { path, span, wanted } in demands {
-            let Some(path) = names.record_path(&path) else { continue };
+            let Some(path) = names.record_path(&path) else {
+                continue;
+            };
             if self.schema.is_some() && self.typed(&path).is_none() {
                 self.unknown_path(&path, span);
                 continue;
@@ -181,9 +237,16 @@ impl Walk<'_> {
 
     fn unknown_path(&mut self, path: &Path, span: Span) {
         let Some(schema) = self.schema else { return };
-        let mistake = Diagnostic::new(span, format!("the record has no field `{path}`"), "not in the schema");
+        let mistake = Diagnostic::new(
+            span,
+            format!("the record has no field `{path}`"),
+            "not in the schema",
+        );
         let text = path.to_string();
-        let mistake = match nearest(&text, schema.fields().iter().map(|field| field.name().as_str())) {
+        let mistake = match nearest(
+            &text,
+            schema.fields().iter().map(|field| field.name().as_str()),
+        ) {
             Some(near) => mistake.with_help(format!("did you mean `{near}`?")),
             None => mistake,
         };
@@ -212,7 +275,12 @@ impl Walk<'_> {
 
     fn wanted(&mut self) -> Vec<WantedColumn> {
         let uses = std::mem::take(&mut self.uses);
-        uses.into_iter().map(|(path, wants)| WantedColumn { field: self.field_of(&path, &wants), path }).collect()
+        uses.into_iter()
+            .map(|(path, wants)| WantedColumn {
+                field: self.field_of(&path, &wants),
+                path,
+            })
+            .collect()
     }
 
     fn field_of(&mut self, path: &Path, wants: &[(DataType, Span)]) -> FieldRef {
@@ -220,17 +288,36 @@ impl Walk<'_> {
         if let Some(field) = self.typed(path) {
             return Arc::new(field.as_ref().clone().with_name(name).with_nullable(true));
         }
-        let Some((first, first_span)) = wants.first() else { return Arc::new(json_field(&name)) };
+        let Some((first, first_span)) = wants.first() else {
+            return Arc::new(json_field(&name));
+        };
         let mut agreed = first.clone();
         for (wanted, span) in &wants[1..] {
             match agree(&agreed, wanted) {
                 Some(both) => agreed = both,
                 None => {
-                    let message = format!("`{path}` is used as {} and as {}", type_name(first), type_name(wanted));
-                    let place = if span.start > first_span.start { *span } else { *first_span };
-                    let help =
-                        format!("give its type in the source's :schema, or cast it here, as in try_cast({path} as {})", type_name(wanted));
-                    self.mistakes.push(Diagnostic::new(place, message, format!("wanted as {} here", type_name(wanted))).with_help(help));
+                    let message = format!(
+                        "`{path}` is used as {} and as {}",
+                        type_name(first),
+                        type_name(wanted)
+                    );
+                    let place = if span.start > first_span.start {
+                        *span
+                    } else {
+                        *first_span
+                    };
+                    let help = format!(
+                        "give its type in the source's :schema, or cast it here, as in try_cast({path} as {})",
+                        type_name(wanted)
+                    );
+                    self.mistakes.push(
+                        Diagnostic::new(
+                            place,
+                            message,
+                            format!("wanted as {} here", type_name(wanted)),
+                        )
+                        .with_help(help),
+                    );
                     break;
                 }
             }
@@ -243,22 +330,41 @@ impl Walk<'_> {
 pub(crate) fn column_name(expr: &Expr, name: Option<&(String, Span)>) -> String {
     match (name, &expr.kind) {
         (Some((name, _)), _) => name.clone(),
-        (None, ExprKind::Path(path)) => {
-            path.0.iter().rev().find_map(|step| if let Step::Field(name) = step { Some(name.clone()) } else { None }).unwrap_or_default()
-        }
+        (None, ExprKind::Path(path)) => path
+            .0
+            .iter()
+            .rev()
+            .find_map(|step| {
+                if let Step::Field(name) = step {
+                    Some(name.clone())
+                } else {
+                    None
+                }
+            })
+            .unwrap_or_default(),
         (None, _) => expr.to_string(),
     }
 }
 
 /// The field at a path of a schema, through structs and lists.
 fn field_at(schema: &SchemaRef, path: &Path) -> Option<FieldRef> {
-    let (Step::Field(first), rest) = path.0.split_first()? else { return None };
-    let mut field = schema.fields().iter().find(|field| field.name() == first)?.clone();
+    let (Step::Field(first), rest) = path.0.split_first()? else {
+        return None;
+    };
+    let mut field = schema
+        .fields()
+        .iter()
+        .find(|field| field.name() == first)?
+        .clone();
     for step in rest {
         field = match (step, field.data_type()) {
-            (Step::Field(name), DataType::Struct(fields)) => fields.iter().find(|field| field.name() == name)?.clone(),
+            (Step::Field(name), DataType::Struct(fields)) => {
+                fields.iter().find(|field| field.name() == name)?.clone()
+            }
             (Step::Index(_), DataType::List(item)) => item.clone(),
-            _ if pseidon_expr::types::is_json(&field) => return Some(Arc::new(json_field(&path.to_string()))),
+            _ if pseidon_expr::types::is_json(&field) => {
+                return Some(Arc::new(json_field(&path.to_string())));
+            }
             _ => return None,
         };
     }
@@ -269,7 +375,9 @@ fn field_at(schema: &SchemaRef, path: &Path) -> Option<FieldRef> {
 fn agree(one: &DataType, other: &DataType) -> Option<DataType> {
     match (one, other) {
         _ if one == other => Some(one.clone()),
-        (DataType::Int64, DataType::Float64) | (DataType::Float64, DataType::Int64) => Some(DataType::Float64),
+        (DataType::Int64, DataType::Float64) | (DataType::Float64, DataType::Int64) => {
+            Some(DataType::Float64)
+        }
         _ => None,
     }
 }
@@ -277,7 +385,9 @@ fn agree(one: &DataType, other: &DataType) -> Option<DataType> {
 /// Whether the expression names the record's topic.
 pub(crate) fn names_topic(expr: &Expr) -> bool {
     let mut found = false;
-    walk(expr, &mut |part| found |= matches!(part.kind, ExprKind::Meta(Meta::Topic)));
+    walk(expr, &mut |part| {
+        found |= matches!(part.kind, ExprKind::Meta(Meta::Topic))
+    });
     found
 }
 
@@ -287,15 +397,23 @@ fn walk(expr: &Expr, visit: &mut dyn FnMut(&Expr)) {
     let mut inner: Vec<&Expr> = Vec::new();
     match &expr.kind {
         ExprKind::Literal(_) | ExprKind::Path(_) | ExprKind::Meta(_) => {}
-        ExprKind::Unary(_, expr) | ExprKind::Is { expr, .. } | ExprKind::Cast { expr, .. } => inner.push(expr),
+        ExprKind::Unary(_, expr) | ExprKind::Is { expr, .. } | ExprKind::Cast { expr, .. } => {
+            inner.push(expr)
+        }
         ExprKind::Binary(left, _, right) => inner.extend([left.as_ref(), right.as_ref()]),
-        ExprKind::Between { expr, low, high, .. } => inner.extend([expr.as_ref(), low.as_ref(), high.as_ref()]),
+        ExprKind::Between {
+            expr, low, high, ..
+        } => inner.extend([expr.as_ref(), low.as_ref(), high.as_ref()]),
         ExprKind::In { expr, list, .. } => {
             inner.push(expr);
             inner.extend(list);
         }
         ExprKind::Like { expr, pattern, .. } => inner.extend([expr.as_ref(), pattern.as_ref()]),
-        ExprKind::Case { operand, whens, otherwise } => {
+        ExprKind::Case {
+            operand,
+            whens,
+            otherwise,
+        } => {
             inner.extend(operand.as_deref());
             inner.extend(whens.iter().flat_map(|(when, then)| [when, then]));
             inner.extend(otherwise.as_deref());

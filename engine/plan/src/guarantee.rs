@@ -39,7 +39,9 @@ pub struct PathGuarantee {
 
 /// The guarantee of a sink that writes under keys, where the rest of the path is exactly once.
 fn of_keyed(sink: &str, keyed: Keyed, reasons: &mut Vec<String>) -> Guarantee {
-    reasons.push(format!("`{sink}` writes each record under its key, so writing it again changes nothing"));
+    reasons.push(format!(
+        "`{sink}` writes each record under its key, so writing it again changes nothing"
+    ));
     let mut guarantee = Guarantee::ExactlyOnce;
     if !keyed.key_names_one_record {
         guarantee = Guarantee::AtLeastOnce;
@@ -47,20 +49,30 @@ fn of_keyed(sink: &str, keyed: Keyed, reasons: &mut Vec<String>) -> Guarantee {
     }
     if !keyed.late_writes_lose {
         guarantee = Guarantee::AtLeastOnce;
-        reasons.push(format!("a late write of an instance that was cut off may replace a newer record in `{sink}`"));
+        reasons.push(format!(
+            "a late write of an instance that was cut off may replace a newer record in `{sink}`"
+        ));
     }
     guarantee
 }
 
 /// Computes a path's guarantee from what its source, its expressions and its sink are.
-pub fn of_path(source: (&str, Option<&str>), nondeterminism: &[String], sink: (&str, Protocol)) -> PathGuarantee {
+pub fn of_path(
+    source: (&str, Option<&str>),
+    nondeterminism: &[String],
+    sink: (&str, Protocol),
+) -> PathGuarantee {
     let (source, not_rereadable) = source;
     let (sink, protocol) = sink;
     let mut guarantee = Guarantee::ExactlyOnce;
     let mut reasons = Vec::new();
     match protocol {
-        Protocol::Staged => reasons.push(format!("`{sink}` publishes only what is committed, and each thing once")),
-        Protocol::Transactional => reasons.push(format!("`{sink}` writes records and positions in one transaction")),
+        Protocol::Staged => reasons.push(format!(
+            "`{sink}` publishes only what is committed, and each thing once"
+        )),
+        Protocol::Transactional => reasons.push(format!(
+            "`{sink}` writes records and positions in one transaction"
+        )),
         Protocol::Discard => reasons.push(format!("`{sink}` keeps nothing")),
         Protocol::AtLeastOnce(why) => {
             guarantee = Guarantee::AtLeastOnce;
@@ -75,11 +87,18 @@ pub fn of_path(source: (&str, Option<&str>), nondeterminism: &[String], sink: (&
         reasons.push(format!("`{expr}` gives another value when a record is read again, which can then land in another place"));
     }
     match not_rereadable {
-        None => reasons.push(format!("`{source}` is read again from the committed position after a crash")),
+        None => reasons.push(format!(
+            "`{source}` is read again from the committed position after a crash"
+        )),
         Some(why) => {
             guarantee = Guarantee::AtMostOnce;
             reasons.push(format!("`{source}`: {why}"));
         }
     }
-    PathGuarantee { source: source.to_owned(), sink: sink.to_owned(), guarantee, reasons }
+    PathGuarantee {
+        source: source.to_owned(),
+        sink: sink.to_owned(),
+        guarantee,
+        reasons,
+    }
 }

@@ -40,20 +40,42 @@ fn first_folder(chain: &[ResolvedStep]) -> Option<String> {
     chain.iter().find_map(|step| match &step.kind {
         StepKind::Sink(plugin, options) => plugin.facts(options).folder,
         StepKind::All(branches) => branches.iter().find_map(|branch| first_folder(branch)),
-        StepKind::Match { branches, otherwise } => {
-            branches.iter().map(|(_, chain)| chain).chain(otherwise).find_map(|chain| first_folder(chain))
-        }
+        StepKind::Match {
+            branches,
+            otherwise,
+        } => branches
+            .iter()
+            .map(|(_, chain)| chain)
+            .chain(otherwise)
+            .find_map(|chain| first_folder(chain)),
         StepKind::Where(_) | StepKind::Select(_) => None,
     })
 }
 
 /// The options of the sink that puts bad records of this pipeline aside in a folder.
-pub(crate) fn options(plugin: &dyn SinkPlugin, folder: &str, pipeline: &str) -> Result<Options, Vec<Diagnostic>> {
-    let keyword = |name: &str| Node { kind: NodeKind::Keyword(Name::plain(name)), span: Span::default() };
-    let text = |value: String| Node { kind: NodeKind::Str(Text::plain(value, 0)), span: Span::default() };
+pub(crate) fn options(
+    plugin: &dyn SinkPlugin,
+    folder: &str,
+    pipeline: &str,
+) -> Result<Options, Vec<Diagnostic>> {
+    let keyword = |name: &str| Node {
+        kind: NodeKind::Keyword(Name::plain(name)),
+        span: Span::default(),
+    };
+    let text = |value: String| Node {
+        kind: NodeKind::Str(Text::plain(value, 0)),
+        span: Span::default(),
+    };
     let literal = |text: &str| text.replace('{', "{{").replace('}', "}}");
     let path = format!("{}/{}/{{stage}}", literal(folder), literal(pipeline));
-    let entries = vec![(keyword("path"), text(path)), (keyword("codec"), keyword("json")), (keyword("on-error"), keyword("throw"))];
-    let map = Node { kind: NodeKind::Map(entries), span: Span::default() };
+    let entries = vec![
+        (keyword("path"), text(path)),
+        (keyword("codec"), keyword("json")),
+        (keyword("on-error"), keyword("throw")),
+    ];
+    let map = Node {
+        kind: NodeKind::Map(entries),
+        span: Span::default(),
+    };
     Options::parse(plugin.spec(), &[map], Span::default())
 }

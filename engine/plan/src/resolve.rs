@@ -1,11 +1,14 @@
-//! Names become plugins, arguments become options, the flow becomes chains that each begin with a source.
+//! Names become plugins, arguments become options, the flow becomes chains that each begin with a
+//! source.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use pseidon_dsl::document::Pattern;
 use pseidon_dsl::expr::{Expr, SelectItem};
-use pseidon_dsl::{Call, Diagnostic, Document, Flow, Name, Node, NodeKind, Span, Stage, legacy, nearest};
+use pseidon_dsl::{
+    Call, Diagnostic, Document, Flow, Name, Node, NodeKind, Span, Stage, legacy, nearest,
+};
 use pseidon_plugin::options::{OnError, Options};
 use pseidon_plugin::registry::Registry;
 use pseidon_plugin::sink::SinkPlugin;
@@ -50,7 +53,8 @@ pub enum StepKind {
     Select(Vec<SelectItem>),
     /// `all`: each chain gets the same input; the input goes on.
     All(Vec<Vec<ResolvedStep>>),
-    /// `match`: the first chain whose pattern fits takes the record; what no chain takes goes on, and what a chain lets through.
+    /// `match`: the first chain whose pattern fits takes the record; what no chain takes goes on,
+    /// and what a chain lets through.
     Match {
         /// Patterns and chains.
         branches: Vec<(Pattern, Vec<ResolvedStep>)>,
@@ -63,11 +67,25 @@ pub enum StepKind {
 
 /// Resolves the flow of a document.
 pub fn resolve(document: &Document, registry: &Registry) -> Result<Vec<Resolved>, Vec<Diagnostic>> {
-    let stages = document.stages.iter().map(|stage| (&stage.name, stage)).collect();
-    let mut resolver = Resolver { registry, stages, used: HashSet::new(), places: HashMap::new(), mistakes: Vec::new() };
+    let stages = document
+        .stages
+        .iter()
+        .map(|stage| (&stage.name, stage))
+        .collect();
+    let mut resolver = Resolver {
+        registry,
+        stages,
+        used: HashSet::new(),
+        places: HashMap::new(),
+        mistakes: Vec::new(),
+    };
     let resolved = resolver.top(&document.pipeline, &[]);
     resolver.check_unused(document);
-    if resolver.mistakes.is_empty() { Ok(resolved) } else { Err(resolver.mistakes) }
+    if resolver.mistakes.is_empty() {
+        Ok(resolved)
+    } else {
+        Err(resolver.mistakes)
+    }
 }
 
 struct Resolver<'a> {
@@ -90,13 +108,24 @@ impl<'a> Resolver<'a> {
                     self.top(first, &rest)
                 }
                 None => {
-                    self.mistakes.push(Diagnostic::new(*span, "this flow is empty", "expected a source, then where its records go"));
+                    self.mistakes.push(Diagnostic::new(
+                        *span,
+                        "this flow is empty",
+                        "expected a source, then where its records go",
+                    ));
                     Vec::new()
                 }
             },
-            Flow::All(branches, _) => branches.iter().flat_map(|branch| self.top(branch, rest)).collect(),
+            Flow::All(branches, _) => branches
+                .iter()
+                .flat_map(|branch| self.top(branch, rest))
+                .collect(),
             Flow::Match { span, .. } => {
-                self.mistakes.push(Diagnostic::new(*span, "`match` needs records", "expected a source before it"));
+                self.mistakes.push(Diagnostic::new(
+                    *span,
+                    "`match` needs records",
+                    "expected a source before it",
+                ));
                 Vec::new()
             }
             Flow::Named(..) | Flow::Inline(_) => self.source(flow, rest).into_iter().collect(),
@@ -118,10 +147,20 @@ impl<'a> Resolver<'a> {
         let chain = self.chain(rest);
         if self.mistakes.len() == mistakes_before && !ends_in_sink(&chain) {
             let end = rest.last().map_or(flow.span(), |last| last.span());
-            let mistake = Diagnostic::new(end, "records would be lost here", "the flow ends without a sink");
+            let mistake = Diagnostic::new(
+                end,
+                "records would be lost here",
+                "the flow ends without a sink",
+            );
             self.mistakes.push(mistake.with_help("end it with a sink such as (files {…}), (stdout) or, to lose them on purpose, (drop)"));
         }
-        Some(Resolved { stage, span: flow.span(), plugin, options: options?, chain })
+        Some(Resolved {
+            stage,
+            span: flow.span(),
+            plugin,
+            options: options?,
+            chain,
+        })
     }
 
     fn chain(&mut self, flows: &[&'a Flow]) -> Vec<ResolvedStep> {
@@ -129,7 +168,14 @@ impl<'a> Resolver<'a> {
     }
 
     fn steps(&mut self, flow: &'a Flow) -> Vec<ResolvedStep> {
-        let form = |stage: String, kind| vec![ResolvedStep { stage, span: flow.span(), kind, on_error: OnError::Throw }];
+        let form = |stage: String, kind| {
+            vec![ResolvedStep {
+                stage,
+                span: flow.span(),
+                kind,
+                on_error: OnError::Throw,
+            }]
+        };
         match flow {
             Flow::Thread(items, _) => items.iter().flat_map(|item| self.steps(item)).collect(),
             Flow::All(branches, _) => {
@@ -137,11 +183,24 @@ impl<'a> Resolver<'a> {
                 let branches = branches.iter().map(|branch| self.steps(branch)).collect();
                 form(stage, StepKind::All(branches))
             }
-            Flow::Match { branches, otherwise, .. } => {
+            Flow::Match {
+                branches,
+                otherwise,
+                ..
+            } => {
                 let stage = self.place("match");
-                let branches = branches.iter().map(|branch| (branch.pattern.clone(), self.steps(&branch.flow))).collect();
+                let branches = branches
+                    .iter()
+                    .map(|branch| (branch.pattern.clone(), self.steps(&branch.flow)))
+                    .collect();
                 let otherwise = otherwise.as_ref().map(|flow| self.steps(flow));
-                form(stage, StepKind::Match { branches, otherwise })
+                form(
+                    stage,
+                    StepKind::Match {
+                        branches,
+                        otherwise,
+                    },
+                )
             }
             Flow::Named(..) | Flow::Inline(_) => self.stage(flow).into_iter().collect(),
         }
@@ -156,7 +215,12 @@ impl<'a> Resolver<'a> {
                 "where" => StepKind::Where(options.expr("condition")?.clone()),
                 _ => StepKind::Select(options.select("columns")?.to_vec()),
             };
-            return Some(ResolvedStep { stage: self.place(&name), span: flow.span(), kind, on_error: on_error_of(&options) });
+            return Some(ResolvedStep {
+                stage: self.place(&name),
+                span: flow.span(),
+                kind,
+                on_error: on_error_of(&options),
+            });
         }
         let Some(plugin) = self.registry.sink(&plugin_name).cloned() else {
             let mistake = self.not_a(Role::Sink, &call, flow.span());
@@ -165,7 +229,12 @@ impl<'a> Resolver<'a> {
         };
         let options = self.options(plugin.spec(), &call)?;
         let on_error = on_error_of(&options);
-        Some(ResolvedStep { stage: self.place(&name), span: flow.span(), kind: StepKind::Sink(plugin, options), on_error })
+        Some(ResolvedStep {
+            stage: self.place(&name),
+            span: flow.span(),
+            kind: StepKind::Sink(plugin, options),
+            on_error,
+        })
     }
 
     /// The stage's name and what it is.
@@ -178,12 +247,22 @@ impl<'a> Resolver<'a> {
                     Some((name.to_string(), stage.call.clone()))
                 }
                 None if self.is_plugin(&name.to_string()) => {
-                    let call = Call { plugin: name.clone(), plugin_span: *span, args: Vec::new(), span: *span };
+                    let call = Call {
+                        plugin: name.clone(),
+                        plugin_span: *span,
+                        args: Vec::new(),
+                        span: *span,
+                    };
                     Some((name.to_string(), call))
                 }
                 None => {
-                    let mistake = Diagnostic::new(*span, format!("there is no stage `{name}`"), "not defined in this file");
-                    self.mistakes.push(self.with_nearest(mistake, &name.to_string()));
+                    let mistake = Diagnostic::new(
+                        *span,
+                        format!("there is no stage `{name}`"),
+                        "not defined in this file",
+                    );
+                    self.mistakes
+                        .push(self.with_nearest(mistake, &name.to_string()));
                     None
                 }
             },
@@ -192,7 +271,8 @@ impl<'a> Resolver<'a> {
     }
 
     fn is_plugin(&self, name: &str) -> bool {
-        self.registry.specs().any(|spec| spec.name == name) || TRANSFORMS.iter().any(|spec| spec.name == name)
+        self.registry.specs().any(|spec| spec.name == name)
+            || TRANSFORMS.iter().any(|spec| spec.name == name)
     }
 
     fn options(&mut self, spec: &PluginSpec, call: &Call) -> Option<Options> {
@@ -200,7 +280,12 @@ impl<'a> Resolver<'a> {
             Ok(options) => Some(options),
             Err(mistakes) => {
                 // A stage that is used twice is wrong once.
-                self.mistakes.extend(mistakes.into_iter().filter(|mistake| !self.mistakes.contains(mistake)).collect::<Vec<_>>());
+                self.mistakes.extend(
+                    mistakes
+                        .into_iter()
+                        .filter(|mistake| !self.mistakes.contains(mistake))
+                        .collect::<Vec<_>>(),
+                );
                 None
             }
         }
@@ -209,17 +294,29 @@ impl<'a> Resolver<'a> {
     fn place(&mut self, name: &str) -> String {
         let count = self.places.entry(name.to_owned()).or_insert(0);
         *count += 1;
-        if *count == 1 { name.to_owned() } else { format!("{name}#{count}") }
+        if *count == 1 {
+            name.to_owned()
+        } else {
+            format!("{name}#{count}")
+        }
     }
 
     fn not_a(&self, wanted: Role, call: &Call, place: Span) -> Diagnostic {
         let name = call.plugin.to_string();
         let exists = self.is_plugin(&name);
         if exists && wanted == Role::Source {
-            return Diagnostic::new(place, format!("`{name}` is not a source"), "a flow begins with a source");
+            return Diagnostic::new(
+                place,
+                format!("`{name}` is not a source"),
+                "a flow begins with a source",
+            );
         }
         if exists {
-            return Diagnostic::new(place, format!("`{name}` is a source"), "a source can only stand at the beginning of a flow");
+            return Diagnostic::new(
+                place,
+                format!("`{name}` is a source"),
+                "a source can only stand at the beginning of a flow",
+            );
         }
         self.no_plugin(call)
     }
@@ -229,28 +326,47 @@ impl<'a> Resolver<'a> {
             return legacy::class_mistake(&call.plugin, call.plugin_span, "not a plugin");
         }
         let name = call.plugin.to_string();
-        let mistake = Diagnostic::new(call.plugin_span, format!("there is no plugin `{name}`"), "not a plugin");
+        let mistake = Diagnostic::new(
+            call.plugin_span,
+            format!("there is no plugin `{name}`"),
+            "not a plugin",
+        );
         self.with_nearest(mistake, &name)
     }
 
     fn with_nearest(&self, mistake: Diagnostic, name: &str) -> Diagnostic {
         let stages: Vec<String> = self.stages.keys().map(|stage| stage.to_string()).collect();
-        let plugins = self.registry.specs().map(|spec| spec.name).chain(TRANSFORMS.iter().map(|spec| spec.name));
+        let plugins = self
+            .registry
+            .specs()
+            .map(|spec| spec.name)
+            .chain(TRANSFORMS.iter().map(|spec| spec.name));
         match nearest(name, stages.iter().map(String::as_str).chain(plugins)) {
             Some(near) => mistake.with_help(format!("did you mean `{near}`?")),
             None => mistake,
         }
     }
 
-    /// A stage that stands nowhere in the flow is most likely a slip; its own mistakes are shown all the same.
+    /// A stage that stands nowhere in the flow is most likely a slip; its own mistakes are shown
+    /// all the same.
     fn check_unused(&mut self, document: &Document) {
-        let unused: Vec<&Stage> = document.stages.iter().filter(|stage| !self.used.contains(&stage.name)).collect();
-        unused.iter().for_each(|stage| self.check_alone(&stage.call));
+        let unused: Vec<&Stage> = document
+            .stages
+            .iter()
+            .filter(|stage| !self.used.contains(&stage.name))
+            .collect();
+        unused
+            .iter()
+            .for_each(|stage| self.check_alone(&stage.call));
         for stage in unused {
             if !self.mistakes.is_empty() {
                 return;
             }
-            let mistake = Diagnostic::new(stage.name_span, format!("the stage `{}` is never used", stage.name), "not part of the pipeline");
+            let mistake = Diagnostic::new(
+                stage.name_span,
+                format!("the stage `{}` is never used", stage.name),
+                "not part of the pipeline",
+            );
             self.mistakes
                 .push(mistake.with_help("put it into `pipeline`, or take it out (#_ before the name and its value leaves both out)"));
         }
@@ -259,7 +375,11 @@ impl<'a> Resolver<'a> {
     /// Checks a call of which it is not known whether a source or a sink is meant.
     fn check_alone(&mut self, call: &Call) {
         let name = call.plugin.to_string();
-        let specs = self.registry.specs().chain(TRANSFORMS).filter(|spec| spec.name == name);
+        let specs = self
+            .registry
+            .specs()
+            .chain(TRANSFORMS)
+            .filter(|spec| spec.name == name);
         match specs.min_by_key(|spec| unknown_options(spec, call)) {
             Some(spec) => drop(self.options(spec, call)),
             None => self.mistakes.push(self.no_plugin(call)),
@@ -283,7 +403,10 @@ fn unknown_options(spec: &PluginSpec, call: &Call) -> usize {
 /// The error policy that a stage says, or the default.
 pub(crate) fn on_error_of(options: &Options) -> OnError {
     match options.get("on-error") {
-        Some(_) => options.on_error("on-error").cloned().unwrap_or(OnError::Quarantine { path: None }),
+        Some(_) => options
+            .on_error("on-error")
+            .cloned()
+            .unwrap_or(OnError::Quarantine { path: None }),
         None => OnError::Quarantine { path: None },
     }
 }
@@ -292,9 +415,15 @@ pub(crate) fn on_error_of(options: &Options) -> OnError {
 fn ends_in_sink(chain: &[ResolvedStep]) -> bool {
     match chain.last().map(|step| &step.kind) {
         Some(StepKind::Sink(..)) => true,
-        Some(StepKind::All(branches)) => !branches.is_empty() && branches.iter().all(|branch| ends_in_sink(branch)),
-        Some(StepKind::Match { branches, otherwise }) => {
-            branches.iter().all(|(_, chain)| ends_in_sink(chain)) && otherwise.as_ref().is_none_or(|chain| ends_in_sink(chain))
+        Some(StepKind::All(branches)) => {
+            !branches.is_empty() && branches.iter().all(|branch| ends_in_sink(branch))
+        }
+        Some(StepKind::Match {
+            branches,
+            otherwise,
+        }) => {
+            branches.iter().all(|(_, chain)| ends_in_sink(chain))
+                && otherwise.as_ref().is_none_or(|chain| ends_in_sink(chain))
         }
         Some(StepKind::Where(_) | StepKind::Select(_)) | None => false,
     }

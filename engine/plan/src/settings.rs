@@ -126,7 +126,9 @@ pub static SETTINGS: PluginSpec = PluginSpec {
 const SHORTEST_LEASE: Duration = Duration::from_secs(1);
 
 fn check_address(text: &str) -> Result<(), String> {
-    text.parse::<IpAddr>().map(drop).map_err(|_| "expected an address, such as \"127.0.0.1\"".to_owned())
+    text.parse::<IpAddr>()
+        .map(drop)
+        .map_err(|_| "expected an address, such as \"127.0.0.1\"".to_owned())
 }
 
 /// Checked settings.
@@ -169,9 +171,19 @@ pub struct Settings {
 impl Settings {
     /// Checks the settings of a document.
     pub fn of(document: &Document) -> Result<Settings, Vec<Diagnostic>> {
-        let key = |name: &pseidon_dsl::Name, span: &Span| Node { kind: NodeKind::Keyword(name.clone()), span: *span };
-        let entries = document.settings.iter().map(|(name, span, value)| (key(name, span), value.clone())).collect();
-        let map = Node { kind: NodeKind::Map(entries), span: Span::default() };
+        let key = |name: &pseidon_dsl::Name, span: &Span| Node {
+            kind: NodeKind::Keyword(name.clone()),
+            span: *span,
+        };
+        let entries = document
+            .settings
+            .iter()
+            .map(|(name, span, value)| (key(name, span), value.clone()))
+            .collect();
+        let map = Node {
+            kind: NodeKind::Map(entries),
+            span: Span::default(),
+        };
         let options = Options::parse(&SETTINGS, &[map], Span::default())?;
 
         let mut mistakes = Vec::new();
@@ -181,23 +193,46 @@ impl Settings {
             Some(count @ 1..=1024) => count as usize,
             Some(_) => {
                 let message = format!("`:{name}` is out of range");
-                mistakes.push(Diagnostic::new(options.span_of(name), message, "expected a number from 1 to 1024"));
+                mistakes.push(Diagnostic::new(
+                    options.span_of(name),
+                    message,
+                    "expected a number from 1 to 1024",
+                ));
                 cores
             }
         };
-        let (etl_threads, io_threads, writer_threads) = (threads("etl-threads"), threads("io-threads"), threads("writer-threads"));
+        let (etl_threads, io_threads, writer_threads) = (
+            threads("etl-threads"),
+            threads("io-threads"),
+            threads("writer-threads"),
+        );
         let memory = options.count("memory").unwrap_or_default() as usize;
         if memory < 16 << 20 {
-            mistakes.push(Diagnostic::new(options.span_of("memory"), "`:memory` is too small", "expected at least \"16MiB\""));
+            mistakes.push(Diagnostic::new(
+                options.span_of("memory"),
+                "`:memory` is too small",
+                "expected at least \"16MiB\"",
+            ));
         }
-        if options.duration("lease").is_some_and(|lease| lease < SHORTEST_LEASE) {
-            mistakes.push(Diagnostic::new(options.span_of("lease"), "`:lease` is too short", "expected at least \"1s\""));
+        if options
+            .duration("lease")
+            .is_some_and(|lease| lease < SHORTEST_LEASE)
+        {
+            mistakes.push(Diagnostic::new(
+                options.span_of("lease"),
+                "`:lease` is too short",
+                "expected at least \"1s\"",
+            ));
         }
         let mut port = |name: &str| {
             let port = options.count(name)?;
             let valid = u16::try_from(port).ok().filter(|port| *port > 0);
             if valid.is_none() {
-                mistakes.push(Diagnostic::new(options.span_of(name), "this is not a port", "expected a number from 1 to 65535"));
+                mistakes.push(Diagnostic::new(
+                    options.span_of(name),
+                    "this is not a port",
+                    "expected a number from 1 to 65535",
+                ));
             }
             valid
         };
@@ -212,14 +247,18 @@ impl Settings {
             memory,
             state: options.text("state").map(str::to_owned),
             namespace: options.text("namespace").unwrap_or_default().to_owned(),
-            exactly_once: (options.text("guarantee") == Some("exactly-once")).then(|| options.span_of("guarantee")),
+            exactly_once: (options.text("guarantee") == Some("exactly-once"))
+                .then(|| options.span_of("guarantee")),
             commit_interval: options.duration("commit-interval").unwrap_or_default(),
             lease: options.duration("lease").unwrap_or_default(),
             forget_after: options.duration("forget-after").unwrap_or_default(),
             shutdown_grace: options.duration("shutdown-grace").unwrap_or_default(),
             monitor_port,
             repl_port,
-            monitor_host: options.text("monitor-host").and_then(|host| host.parse().ok()).unwrap_or(IpAddr::V4(Ipv4Addr::LOCALHOST)),
+            monitor_host: options
+                .text("monitor-host")
+                .and_then(|host| host.parse().ok())
+                .unwrap_or(IpAddr::V4(Ipv4Addr::LOCALHOST)),
             token: options.text("token").map(str::to_owned),
             fatal_errors: options.text("fatal-errors").map(PathBuf::from),
         })

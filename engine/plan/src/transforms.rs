@@ -17,7 +17,15 @@ pub static WHERE: PluginSpec = PluginSpec {
     summary: "Lets the records pass for which a condition is true.",
     details: "The condition is an SQL expression. As in SQL a condition that is NULL, for example because a field is missing, is not true.",
     positional: Some("condition"),
-    options: &[OptionSpec { name: "condition", kind: OptionKind::Expr, default: OptionDefault::Required, doc: "The condition." }, ON_ERROR],
+    options: &[
+        OptionSpec {
+            name: "condition",
+            kind: OptionKind::Expr,
+            default: OptionDefault::Required,
+            doc: "The condition.",
+        },
+        ON_ERROR,
+    ],
     free_options: &[],
     example: "(where \"status < 500 and agent not like '%bot%'\")",
 };
@@ -31,7 +39,15 @@ pub static SELECT: PluginSpec = PluginSpec {
               for all fields of the record and `* except (a, b)` for all but some; for that the fields must be known, from `:schema` or from an \
               earlier `select`.",
     positional: Some("columns"),
-    options: &[OptionSpec { name: "columns", kind: OptionKind::Select, default: OptionDefault::Required, doc: "The columns." }, ON_ERROR],
+    options: &[
+        OptionSpec {
+            name: "columns",
+            kind: OptionKind::Select,
+            default: OptionDefault::Required,
+            doc: "The columns.",
+        },
+        ON_ERROR,
+    ],
     free_options: &[],
     example: "(select \"user.id as user, url, status\")",
 };

@@ -21,7 +21,8 @@ pub struct Split {
     pub partition: i32,
 }
 
-/// Which metadata the plan asks a source for beside position, topic and partition, which cost nothing.
+/// Which metadata the plan asks a source for beside position, topic and partition, which cost
+/// nothing.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct MetaWanted {
     /// `@timestamp`
@@ -30,24 +31,28 @@ pub struct MetaWanted {
     pub key: bool,
     /// `@headers`
     pub headers: bool,
-    /// The key and the headers as they came, for a sink that copies them; no text is expected of them.
+    /// The key and the headers as they came, for a sink that copies them; no text is expected of
+    /// them.
     pub raw: bool,
 }
 
-/// Records of one split, in order of their positions. Everything in it is shared, so a clone is cheap.
+/// Records of one split, in order of their positions. Everything in it is shared, so a clone is
+/// cheap.
 #[derive(Debug)]
 pub struct Batch {
     /// Where they come from.
     pub split: Arc<Split>,
     /// The records' bytes.
     pub payloads: Payloads,
-    /// Each record's position; never decreasing. Records that were made of one record share its position.
+    /// Each record's position; never decreasing. Records that were made of one record share its
+    /// position.
     pub positions: Vec<Position>,
-    /// The first position that the batch does not cover. Positions without a record (markers, gaps) are covered too. It is the last record's own
-    /// position where more records of that position follow in the next batch.
+    /// The first position that the batch does not cover. Positions without a record (markers, gaps)
+    /// are covered too. It is the last record's own position where more records of that position
+    /// follow in the next batch.
     pub next: Position,
-    /// What the source needs beside a position to continue there, from a position on that the batch covers, or from [`Batch::next`] on; kept with
-    /// the position, and not read by the engine.
+    /// What the source needs beside a position to continue there, from a position on that the batch
+    /// covers, or from [`Batch::next`] on; kept with the position, and not read by the engine.
     pub resume: Option<ResumeFrom>,
     /// Whether no record of the split will come after this batch, in this run or a later one.
     pub ends: bool,
@@ -81,16 +86,26 @@ impl Batch {
 
     /// The bytes it keeps in memory: payloads, keys, headers, timestamps and positions.
     pub fn size(&self) -> usize {
-        self.charge.as_ref().map_or_else(|| self.memory(), Charge::bytes)
+        self.charge
+            .as_ref()
+            .map_or_else(|| self.memory(), Charge::bytes)
     }
 
     fn memory(&self) -> usize {
         let mut columns = ArrayMemory::default();
         self.keys.iter().for_each(|keys| columns.add(keys));
         self.headers.iter().for_each(|headers| columns.add(headers));
-        self.raw_headers.iter().for_each(|headers| columns.add(headers));
-        let timestamps = self.timestamps.as_ref().map_or(0, |all| all.capacity() * size_of::<i64>());
-        self.payloads.memory() + self.positions.capacity() * size_of::<Position>() + timestamps + columns.bytes()
+        self.raw_headers
+            .iter()
+            .for_each(|headers| columns.add(headers));
+        let timestamps = self
+            .timestamps
+            .as_ref()
+            .map_or(0, |all| all.capacity() * size_of::<i64>());
+        self.payloads.memory()
+            + self.positions.capacity() * size_of::<Position>()
+            + timestamps
+            + columns.bytes()
     }
 
     /// Counts the batch against its source's share of the memory for as long as it lives.
@@ -98,7 +113,8 @@ impl Batch {
         self.charge = Some(share.charge(self.memory()));
     }
 
-    /// Counts bytes that were made of the batch against the same share, until what is returned is dropped.
+    /// Counts bytes that were made of the batch against the same share, until what is returned is
+    /// dropped.
     pub fn charge_more(&self, bytes: usize) -> Option<Charge> {
         self.charge.as_ref().map(|charge| charge.more(bytes))
     }
@@ -122,16 +138,26 @@ struct PayloadSpan {
 const NO_PAYLOAD: u32 = u32::MAX;
 
 impl Payloads {
-    /// Records that are slices `start..start+len` of the buffer, in its order. `lines` promises that each is followed by one `\n`
-    /// in the buffer, then at once by the next record.
+    /// Records that are slices `start..start+len` of the buffer, in its order. `lines` promises
+    /// that each is followed by one `\n` in the buffer, then at once by the next record.
     ///
     /// # Panics
     /// If a slice lies outside the buffer.
     pub fn new(buffer: Bytes, spans: impl IntoIterator<Item = (u32, u32)>, lines: bool) -> Self {
-        let spans: Vec<_> = spans.into_iter().map(|(start, len)| PayloadSpan { start, len }).collect();
+        let spans: Vec<_> = spans
+            .into_iter()
+            .map(|(start, len)| PayloadSpan { start, len })
+            .collect();
         let inside = |span: &PayloadSpan| span.start as usize + span.len as usize <= buffer.len();
-        assert!(spans.iter().all(inside), "a payload lies outside its buffer");
-        Payloads { buffer, spans, lines }
+        assert!(
+            spans.iter().all(inside),
+            "a payload lies outside its buffer"
+        );
+        Payloads {
+            buffer,
+            spans,
+            lines,
+        }
     }
 
     /// How many records.
@@ -156,28 +182,40 @@ impl Payloads {
 
     /// The records with these numbers. The buffer is shared.
     pub fn part(&self, rows: Range<usize>) -> Payloads {
-        Payloads { buffer: self.buffer.clone(), spans: self.spans[rows].to_vec(), lines: self.lines }
+        Payloads {
+            buffer: self.buffer.clone(),
+            spans: self.spans[rows].to_vec(),
+            lines: self.lines,
+        }
     }
 
     /// The record's bytes; `None` if it has no payload (a tombstone in Kafka).
     pub fn get(&self, row: usize) -> Option<&[u8]> {
         let span = self.spans[row];
-        (span.len != NO_PAYLOAD).then(|| &self.buffer[span.start as usize..(span.start + span.len) as usize])
+        (span.len != NO_PAYLOAD)
+            .then(|| &self.buffer[span.start as usize..(span.start + span.len) as usize])
     }
 
     /// The same as a slice that keeps the buffer alive.
     pub fn get_bytes(&self, row: usize) -> Option<Bytes> {
         let span = self.spans[row];
-        (span.len != NO_PAYLOAD).then(|| self.buffer.slice(span.start as usize..(span.start + span.len) as usize))
+        (span.len != NO_PAYLOAD).then(|| {
+            self.buffer
+                .slice(span.start as usize..(span.start + span.len) as usize)
+        })
     }
 
-    /// The rows `from..to` as one piece of the buffer, each followed by `\n`, if they lie there like that. No copy is made.
+    /// The rows `from..to` as one piece of the buffer, each followed by `\n`, if they lie there
+    /// like that. No copy is made.
     pub fn lines(&self, from: usize, to: usize) -> Option<Bytes> {
         if !self.lines || from >= to {
             return None;
         }
         let last = self.spans[to - 1];
-        Some(self.buffer.slice(self.spans[from].start as usize..(last.start + last.len) as usize + 1))
+        Some(
+            self.buffer
+                .slice(self.spans[from].start as usize..(last.start + last.len) as usize + 1),
+        )
     }
 }
 
@@ -227,7 +265,8 @@ impl BatchBuilder {
         }
     }
 
-    /// Adds a record: its payload is copied, once. The caller keeps a batch below 4 GiB; see [`BatchBuilder::bytes`].
+    /// Adds a record: its payload is copied, once. The caller keeps a batch below 4 GiB; see
+    /// [`BatchBuilder::bytes`].
     pub fn push(&mut self, position: Position, payload: Option<&[u8]>, meta: RecordMeta<'_>) {
         let start = self.buffer.len() as u32;
         let len = match payload {
@@ -252,7 +291,8 @@ impl BatchBuilder {
         if let Some(headers) = &mut self.headers {
             headers.append_option(meta.headers);
             let row = self.positions.len() as u32 - 1;
-            self.bad_headers.extend(meta.bad_headers.map(|reason| (row, reason.to_owned())));
+            self.bad_headers
+                .extend(meta.bad_headers.map(|reason| (row, reason.to_owned())));
         }
         if let Some(headers) = &mut self.raw_headers {
             headers.append_option(meta.raw_headers);
@@ -272,8 +312,14 @@ impl BatchBuilder {
     /// How many bytes of payloads, keys and headers it holds.
     #[inline]
     pub fn bytes(&self) -> usize {
-        let keys = self.keys.as_ref().map_or(0, |keys| keys.values_slice().len());
-        let headers = self.headers.as_ref().map_or(0, |headers| headers.values_slice().len());
+        let keys = self
+            .keys
+            .as_ref()
+            .map_or(0, |keys| keys.values_slice().len());
+        let headers = self
+            .headers
+            .as_ref()
+            .map_or(0, |headers| headers.values_slice().len());
         self.buffer.len() + keys + headers
     }
 
@@ -282,7 +328,11 @@ impl BatchBuilder {
         debug_assert!(self.positions.last().is_none_or(|last| *last <= next));
         Batch {
             split: self.split,
-            payloads: Payloads { buffer: self.buffer.freeze(), spans: self.spans, lines: self.lines },
+            payloads: Payloads {
+                buffer: self.buffer.freeze(),
+                spans: self.spans,
+                lines: self.lines,
+            },
             positions: self.positions,
             next,
             resume: None,
@@ -299,7 +349,12 @@ impl BatchBuilder {
 
 impl Batch {
     /// A batch of records that already lie in a buffer; see [`Payloads::new`].
-    pub fn from_payloads(split: Arc<Split>, payloads: Payloads, positions: Vec<Position>, next: Position) -> Batch {
+    pub fn from_payloads(
+        split: Arc<Split>,
+        payloads: Payloads,
+        positions: Vec<Position>,
+        next: Position,
+    ) -> Batch {
         debug_assert_eq!(payloads.len(), positions.len());
         Batch {
             split,
@@ -322,8 +377,12 @@ impl Batch {
         Batch::from_payloads(split, Payloads::default(), Vec::new(), next)
     }
 
-    /// The end of a split: no record at or above `next` will ever come. Once everything below is durable the split is finished.
+    /// The end of a split: no record at or above `next` will ever come. Once everything below is
+    /// durable the split is finished.
     pub fn end_of(split: Arc<Split>, next: Position) -> Batch {
-        Batch { ends: true, ..Batch::without_records(split, next) }
+        Batch {
+            ends: true,
+            ..Batch::without_records(split, next)
+        }
     }
 }

@@ -6,11 +6,13 @@ use std::time::{Duration, Instant};
 
 use parking_lot::{Condvar, Mutex};
 
-/// The memory budget. Nothing is refused: sources look at [`Budget::is_full`] and stop reading above the high mark until the low mark
-/// is reached, so what is in flight exceeds the limit by no more than one read of each source.
+/// The memory budget. Nothing is refused: sources look at [`Budget::is_full`] and stop reading
+/// above the high mark until the low mark is reached, so what is in flight exceeds the limit by no
+/// more than one read of each source.
 ///
-/// Each source charges its bytes to a [`Share`] of its own. When several sources use the budget, one whose bytes are not written, because
-/// its sink is blocked or slow, is held back before it has taken all of the memory, and its bytes do not keep the others from reading.
+/// Each source charges its bytes to a [`Share`] of its own. When several sources use the budget,
+/// one whose bytes are not written, because its sink is blocked or slow, is held back before it has
+/// taken all of the memory, and its bytes do not keep the others from reading.
 #[derive(Debug)]
 pub struct Budget {
     limit: usize,
@@ -42,12 +44,14 @@ struct ShareState {
     is_held_back: bool,
 }
 
-/// How long a source may use more than its part of the budget before it is held back. One whose sink keeps up falls below it again within
-/// this time.
+/// How long a source may use more than its part of the budget before it is held back. One whose
+/// sink keeps up falls below it again within this time.
 const PATIENCE: Duration = Duration::from_secs(1);
-/// A source's part is so many times what the budget has left, which is more than what it uses when it falls to the low mark by itself.
+/// A source's part is so many times what the budget has left, which is more than what it uses when
+/// it falls to the low mark by itself.
 const PART_OF_REST: usize = 4;
-/// A source that uses less than this part of the limit, and less than half of an even share, is never held back.
+/// A source that uses less than this part of the limit, and less than half of an even share, is
+/// never held back.
 const SPARED_PART: usize = 16;
 
 /// A part of the budget, returned when dropped.
@@ -84,7 +88,11 @@ impl Budget {
 
     /// A share for one source.
     pub fn share(self: &Arc<Self>) -> Arc<Share> {
-        let share = Arc::new(Share { budget: self.clone(), is_a_sources: true, state: Mutex::default() });
+        let share = Arc::new(Share {
+            budget: self.clone(),
+            is_a_sources: true,
+            state: Mutex::default(),
+        });
         self.sources.fetch_add(1, Ordering::Relaxed);
         let mut shares = self.shares.lock();
         shares.retain(|share| share.strong_count() > 0);
@@ -94,7 +102,12 @@ impl Budget {
 
     /// Counts `bytes` that belong to no source until the charge is dropped.
     pub fn charge(self: &Arc<Self>, bytes: usize) -> Charge {
-        Arc::new(Share { budget: self.clone(), is_a_sources: false, state: Mutex::default() }).charge(bytes)
+        Arc::new(Share {
+            budget: self.clone(),
+            is_a_sources: false,
+            state: Mutex::default(),
+        })
+        .charge(bytes)
     }
 
     /// Whether sources should wait.
@@ -117,19 +130,26 @@ impl Budget {
 
     /// Looks at all shares.
     fn hold_back_at(&self, now: Instant) {
-        let shares: Vec<Arc<Share>> = self.shares.lock().iter().filter_map(Weak::upgrade).collect();
+        let shares: Vec<Arc<Share>> = self
+            .shares
+            .lock()
+            .iter()
+            .filter_map(Weak::upgrade)
+            .collect();
         for share in shares {
             share.is_held_back_at(now);
         }
     }
 
-    /// The high mark for what is not held back: at least half of the limit, however much is held back.
+    /// The high mark for what is not held back: at least half of the limit, however much is held
+    /// back.
     fn high_mark(&self) -> usize {
         self.limit - self.held_back.load(Ordering::Relaxed).min(self.limit / 2)
     }
 
     fn flowing(&self) -> usize {
-        self.used().saturating_sub(self.held_back.load(Ordering::Relaxed))
+        self.used()
+            .saturating_sub(self.held_back.load(Ordering::Relaxed))
     }
 
     fn check_high_mark(&self) {
@@ -158,7 +178,10 @@ impl Share {
         }
         drop(state);
         self.budget.check_high_mark();
-        Charge { share: self.clone(), bytes }
+        Charge {
+            share: self.clone(),
+            bytes,
+        }
     }
 
     /// The budget that it is a part of.
@@ -166,8 +189,9 @@ impl Share {
         &self.budget
     }
 
-    /// Whether its source has to wait, although the budget may have room for others: it has used more than its part for a while, and not yet
-    /// less than half of that. Its part is four times what the budget has left, so it shrinks as the others use more, and something is left for
+    /// Whether its source has to wait, although the budget may have room for others: it has used
+    /// more than its part for a while, and not yet less than half of that. Its part is four times
+    /// what the budget has left, so it shrinks as the others use more, and something is left for
     /// them however many are held back. A source that has the budget for itself is never held back.
     pub fn is_held_back(&self) -> bool {
         self.is_held_back_at(Instant::now())
@@ -199,7 +223,9 @@ impl Share {
     fn let_go(&self, state: &mut ShareState) {
         state.is_held_back = false;
         state.over_since = None;
-        self.budget.held_back.fetch_sub(state.used, Ordering::Relaxed);
+        self.budget
+            .held_back
+            .fetch_sub(state.used, Ordering::Relaxed);
     }
 }
 
@@ -237,8 +263,8 @@ impl Drop for Charge {
     }
 }
 
-/// What the open lanes of all sinks together may buffer. Nothing is refused here either: a writer looks at [`LaneUse::is_too_much`] and
-/// writes out or commits some of its own lanes.
+/// What the open lanes of all sinks together may buffer. Nothing is refused here either: a writer
+/// looks at [`LaneUse::is_too_much`] and writes out or commits some of its own lanes.
 #[derive(Debug)]
 pub struct LaneMemory {
     limit: usize,
@@ -249,7 +275,11 @@ pub struct LaneMemory {
 impl LaneMemory {
     /// `limit` bytes for all.
     pub fn new(limit: usize) -> Arc<Self> {
-        Arc::new(LaneMemory { limit, used: AtomicUsize::new(0), users: AtomicUsize::new(0) })
+        Arc::new(LaneMemory {
+            limit,
+            used: AtomicUsize::new(0),
+            users: AtomicUsize::new(0),
+        })
     }
 
     /// The limit in bytes.
@@ -268,7 +298,10 @@ pub struct LaneUse {
 impl LaneUse {
     /// A writer that buffers nothing yet.
     pub fn new(memory: &Arc<LaneMemory>) -> LaneUse {
-        LaneUse { memory: memory.clone(), bytes: 0 }
+        LaneUse {
+            memory: memory.clone(),
+            bytes: 0,
+        }
     }
 
     /// The writer buffers so many bytes now.
@@ -279,18 +312,24 @@ impl LaneUse {
             _ => {}
         }
         if bytes >= self.bytes {
-            self.memory.used.fetch_add(bytes - self.bytes, Ordering::Relaxed);
+            self.memory
+                .used
+                .fetch_add(bytes - self.bytes, Ordering::Relaxed);
         } else {
-            self.memory.used.fetch_sub(self.bytes - bytes, Ordering::Relaxed);
+            self.memory
+                .used
+                .fetch_sub(self.bytes - bytes, Ordering::Relaxed);
         }
         self.bytes = bytes;
     }
 
-    /// Whether the writer should buffer less: all together have too much, and it has at least half of a fair share. So a writer with
-    /// little is spared while others have a lot, and whenever there is too much, somebody has to give way.
+    /// Whether the writer should buffer less: all together have too much, and it has at least half
+    /// of a fair share. So a writer with little is spared while others have a lot, and whenever
+    /// there is too much, somebody has to give way.
     pub fn is_too_much(&self) -> bool {
         let users = self.memory.users.load(Ordering::Relaxed).max(1);
-        self.memory.used.load(Ordering::Relaxed) > self.memory.limit && self.bytes > self.memory.limit / users / 2
+        self.memory.used.load(Ordering::Relaxed) > self.memory.limit
+            && self.bytes > self.memory.limit / users / 2
     }
 }
 
@@ -334,7 +373,10 @@ mod tests {
         let budget = Budget::new(1000);
         let (blocked, other) = (budget.share(), budget.share());
         let all = blocked.charge(1200);
-        assert!(budget.is_full() && !blocked.is_held_back(), "it may fall below its part soon");
+        assert!(
+            budget.is_full() && !blocked.is_held_back(),
+            "it may fall below its part soon"
+        );
         look_for_long(&budget);
         assert!(blocked.is_held_back() && !other.is_held_back() && !budget.is_full());
         // The others have half of the limit, and the same marks in it.
@@ -344,7 +386,10 @@ mod tests {
         assert!(!budget.is_full());
         drop(all);
         assert!(!blocked.is_held_back());
-        assert_eq!((budget.used(), budget.held_back.load(Ordering::Relaxed)), (0, 0));
+        assert_eq!(
+            (budget.used(), budget.held_back.load(Ordering::Relaxed)),
+            (0, 0)
+        );
     }
 
     #[test]
@@ -365,7 +410,10 @@ mod tests {
     fn many_blocked_sources_leave_something() {
         for blocked in [1, 2, 5, 10, 100] {
             let budget = Budget::new(1 << 20);
-            let (shares, other): (Vec<_>, _) = ((0..blocked).map(|_| budget.share()).collect(), budget.share());
+            let (shares, other): (Vec<_>, _) = (
+                (0..blocked).map(|_| budget.share()).collect(),
+                budget.share(),
+            );
             let mut charges = Vec::new();
             for round in 0..200 {
                 budget.hold_back_at(Instant::now() + PATIENCE * round);
@@ -378,9 +426,17 @@ mod tests {
                     }
                 }
             }
-            assert!(!budget.is_full(), "{blocked} blocked sources have filled the budget: {} bytes", budget.used());
+            assert!(
+                !budget.is_full(),
+                "{blocked} blocked sources have filled the budget: {} bytes",
+                budget.used()
+            );
             assert!(!other.is_held_back());
-            assert!(budget.used() < (1 << 20) + blocked * 1000, "{blocked} blocked sources use {} bytes", budget.used());
+            assert!(
+                budget.used() < (1 << 20) + blocked * 1000,
+                "{blocked} blocked sources use {} bytes",
+                budget.used()
+            );
         }
     }
 
@@ -402,6 +458,12 @@ mod tests {
         small.set(1001);
         assert!(small.is_too_much(), "alone it has the whole limit");
         small.set(0);
-        assert_eq!((memory.used.load(Ordering::Relaxed), memory.users.load(Ordering::Relaxed)), (0, 0));
+        assert_eq!(
+            (
+                memory.used.load(Ordering::Relaxed),
+                memory.users.load(Ordering::Relaxed)
+            ),
+            (0, 0)
+        );
     }
 }

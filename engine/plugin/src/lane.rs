@@ -1,12 +1,15 @@
 //! Lanes: the units that a sink makes durable.
 //!
-//! The engine opens a lane for the first rows that go to it ([`Sink::lane`](crate::sink::Sink::lane)), hands it rows, and seals it when its
-//! [`Rollover`] says so, when its splits are given back, or when too many lanes are open. A sealed lane is on its way to be durable
-//! ([`Completion`]), or is an open transaction ([`Transaction`]). The engine commits sealed lanes in the order in which they were sealed, and
-//! has the sink publish what is staged of them.
+//! The engine opens a lane for the first rows that go to it
+//! ([`Sink::lane`](crate::sink::Sink::lane)), hands it rows, and seals it when its [`Rollover`]
+//! says so, when its splits are given back, or when too many lanes are open. A sealed lane is on
+//! its way to be durable ([`Completion`]), or is an open transaction ([`Transaction`]). The engine
+//! commits sealed lanes in the order in which they were sealed, and has the sink publish what is
+//! staged of them.
 //!
-//! A lane never waits for its target. It returns [`Room::Full`] and has its waker called, or [`Room::Blocked`] and is tried again by the
-//! engine, which waits with a backoff and serves other lanes meanwhile. So a plugin cannot hold up the lanes of others by waiting.
+//! A lane never waits for its target. It returns [`Room::Full`] and has its waker called, or
+//! [`Room::Blocked`] and is tried again by the engine, which waits with a backoff and serves other
+//! lanes meanwhile. So a plugin cannot hold up the lanes of others by waiting.
 
 use std::time::Duration;
 
@@ -34,13 +37,15 @@ pub struct LaneRules {
 pub enum Room {
     /// It has taken the rows that were offered.
     Ready,
-    /// It has taken none of them. The waker that it was opened with is called when it is to be tried again.
+    /// It has taken none of them. The waker that it was opened with is called when it is to be
+    /// tried again.
     Full,
     /// It has taken none of them, for this reason. It is tried again after a while.
     Blocked(String),
     /// It has taken none of them, for this reason, and could if another lane were sealed.
     TooManyOpen(String),
-    /// It has taken none of them and never will. They stay uncommitted, and the next run reads them again.
+    /// It has taken none of them and never will. They stay uncommitted, and the next run reads them
+    /// again.
     Closed,
 }
 
@@ -82,13 +87,16 @@ pub enum Sealed {
     Durable,
     /// The rest of the way has to be gone, and something may be left to publish.
     Pending(Box<dyn Completion>),
-    /// The target commits records and positions in one transaction. It is committed at once, so that the next lane can begin another.
+    /// The target commits records and positions in one transaction. It is committed at once, so
+    /// that the next lane can begin another.
     Transaction(Box<dyn Transaction>),
 }
 
-/// The way of a sealed lane from its last row to a durable unit. Dropping it before it is durable throws the unit away.
+/// The way of a sealed lane from its last row to a durable unit. Dropping it before it is durable
+/// throws the unit away.
 pub trait Completion: Send {
-    /// Takes the next steps. Once it has returned [`Progress::Durable`] the state store decides what becomes of the unit, even if it is dropped.
+    /// Takes the next steps. Once it has returned [`Progress::Durable`] the state store decides
+    /// what becomes of the unit, even if it is dropped.
     ///
     /// # Errors
     /// The unit is lost; the run restarts from the committed positions.
@@ -98,7 +106,8 @@ pub trait Completion: Send {
 /// How far a sealed lane is.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Progress {
-    /// The unit is durable, and this is staged of it: the commit names it, and then it is published.
+    /// The unit is durable, and this is staged of it: the commit names it, and then it is
+    /// published.
     Durable(Vec<Staged>),
     /// The waker that the lane was opened with is called when there is more to do.
     Pending,
@@ -106,7 +115,8 @@ pub enum Progress {
     Blocked(String),
 }
 
-/// An open transaction of a target that holds the positions itself. Dropping it before it is committed aborts it.
+/// An open transaction of a target that holds the positions itself. Dropping it before it is
+/// committed aborts it.
 pub trait Transaction: Send {
     /// Writes the positions and commits.
     ///

@@ -1,12 +1,15 @@
 //! What a plugin is to the engine, and what it is given to work with.
 //!
-//! A plugin declares itself with a [`PluginSpec`]: its name, its documentation and its options. From that one declaration come parsing,
-//! checking, defaults and the reference pages. The planner finds plugins in a [`Registry`] and opens them with checked [`Options`].
+//! A plugin declares itself with a [`PluginSpec`]: its name, its documentation and its options.
+//! From that one declaration come parsing, checking, defaults and the reference pages. The planner
+//! finds plugins in a [`Registry`] and opens them with checked [`Options`].
 //!
-//! - A [`Source`](source::Source) emits [`Batch`]es: consecutive records of one split, their bytes in one shared buffer.
-//! - A [`Format`](format::Format) decodes the fields that the plan asks for, and only those, into Arrow columns.
-//! - A [`Sink`](sink::Sink) says which lane each of the [`Rows`] goes to, and opens [`Lane`](lane::Lane)s, which the engine
-//!   fills, seals, commits and publishes.
+//! - A [`Source`](source::Source) emits [`Batch`]es: consecutive records of one split, their bytes
+//!   in one shared buffer.
+//! - A [`Format`](format::Format) decodes the fields that the plan asks for, and only those, into
+//!   Arrow columns.
+//! - A [`Sink`](sink::Sink) says which lane each of the [`Rows`] goes to, and opens
+//!   [`Lane`](lane::Lane)s, which the engine fills, seals, commits and publishes.
 //!
 //! The engine's side of these (threads, queues, order, commits) is `pseidon-exec`.
 

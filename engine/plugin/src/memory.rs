@@ -31,7 +31,9 @@ impl ArrayMemory {
                 self.bytes += buffer.capacity();
             }
         }
-        data.child_data().iter().for_each(|child| self.add_data(child));
+        data.child_data()
+            .iter()
+            .for_each(|child| self.add_data(child));
     }
 }
 
@@ -46,7 +48,9 @@ mod tests {
 
     #[test]
     fn shared_buffers_count_once() {
-        let text: ArrayRef = Arc::new(StringArray::from_iter_values((0..1000).map(|n| format!("value {n}"))));
+        let text: ArrayRef = Arc::new(StringArray::from_iter_values(
+            (0..1000).map(|n| format!("value {n}")),
+        ));
         let numbers: ArrayRef = Arc::new(Int64Array::from_iter_values(0..1000));
         let mut memory = ArrayMemory::default();
         memory.add(&text);
@@ -61,7 +65,9 @@ mod tests {
 
     #[test]
     fn what_lies_inside_counts() {
-        let lists = ListArray::from_iter_primitive::<Int64Type, _, _>((0..100).map(|n| Some(vec![Some(n), None, Some(n)])));
+        let lists = ListArray::from_iter_primitive::<Int64Type, _, _>(
+            (0..100).map(|n| Some(vec![Some(n), None, Some(n)])),
+        );
         let mut memory = ArrayMemory::default();
         memory.add(&lists);
         assert!(memory.bytes() >= 100 * 3 * 8, "{}", memory.bytes());

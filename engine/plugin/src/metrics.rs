@@ -47,42 +47,92 @@ pub struct Metrics {
 
 impl Metrics {
     /// All at zero.
-    #[allow(clippy::new_without_default, reason = "a run makes its metrics on purpose, once")]
+    #[allow(
+        clippy::new_without_default,
+        reason = "a run makes its metrics on purpose, once"
+    )]
     pub fn new() -> Metrics {
         let registry = Registry::new();
         let counter = |name: &str, help: &str, labels: &[&str]| {
-            let vec = IntCounterVec::new(Opts::new(name, help), labels).expect("the name and labels are constant and valid");
-            registry.register(Box::new(vec.clone())).expect("each name is registered once");
+            let vec = IntCounterVec::new(Opts::new(name, help), labels)
+                .expect("the name and labels are constant and valid");
+            registry
+                .register(Box::new(vec.clone()))
+                .expect("each name is registered once");
             vec
         };
         let gauges = |name: &str, help: &str, labels: &[&str]| {
-            let vec = IntGaugeVec::new(Opts::new(name, help), labels).expect("the name and labels are constant and valid");
-            registry.register(Box::new(vec.clone())).expect("each name is registered once");
+            let vec = IntGaugeVec::new(Opts::new(name, help), labels)
+                .expect("the name and labels are constant and valid");
+            registry
+                .register(Box::new(vec.clone()))
+                .expect("each name is registered once");
             vec
         };
         let gauge = |name: &str, help: &str| {
             let gauge = IntGauge::new(name, help).expect("the name is constant and valid");
-            registry.register(Box::new(gauge.clone())).expect("each name is registered once");
+            registry
+                .register(Box::new(gauge.clone()))
+                .expect("each name is registered once");
             gauge
         };
         Metrics {
             records_in: counter("pseidon_source_records_total", "Records read.", &["stage"]),
-            bytes_in: counter("pseidon_source_bytes_total", "Bytes of the records read.", &["stage"]),
-            records_out: counter("pseidon_sink_records_total", "Records handed to the sink.", &["stage"]),
-            bytes_out: counter("pseidon_sink_bytes_total", "Bytes written by the sink, after compression.", &["stage"]),
-            bad_records: counter("pseidon_bad_records_total", "Records that could not go on.", &["stage", "outcome"]),
-            source_unreachable: gauges("pseidon_source_unreachable", "1 while the source cannot reach what it reads from.", &["stage"]),
-            lag: gauges("pseidon_source_lag_records", "Records that the source has not read yet.", &["stage"]),
-            open_files: gauges("pseidon_sink_open_files", "Files open for writing.", &["stage"]),
+            bytes_in: counter(
+                "pseidon_source_bytes_total",
+                "Bytes of the records read.",
+                &["stage"],
+            ),
+            records_out: counter(
+                "pseidon_sink_records_total",
+                "Records handed to the sink.",
+                &["stage"],
+            ),
+            bytes_out: counter(
+                "pseidon_sink_bytes_total",
+                "Bytes written by the sink, after compression.",
+                &["stage"],
+            ),
+            bad_records: counter(
+                "pseidon_bad_records_total",
+                "Records that could not go on.",
+                &["stage", "outcome"],
+            ),
+            source_unreachable: gauges(
+                "pseidon_source_unreachable",
+                "1 while the source cannot reach what it reads from.",
+                &["stage"],
+            ),
+            lag: gauges(
+                "pseidon_source_lag_records",
+                "Records that the source has not read yet.",
+                &["stage"],
+            ),
+            open_files: gauges(
+                "pseidon_sink_open_files",
+                "Files open for writing.",
+                &["stage"],
+            ),
             files: counter("pseidon_sink_files_total", "Files published.", &["stage"]),
-            sink_blocked: gauges("pseidon_sink_blocked", "1 while the sink cannot write and tries again.", &["stage"]),
+            sink_blocked: gauges(
+                "pseidon_sink_blocked",
+                "1 while the sink cannot write and tries again.",
+                &["stage"],
+            ),
             unpublished_files: gauges(
                 "pseidon_sink_unpublished_files",
                 "Committed files that could not be published and are tried again.",
                 &["stage"],
             ),
-            waiting_files: gauges("pseidon_sink_waiting_files", "Published files that wait to be moved or reported.", &["stage"]),
-            store_unreachable: gauge("pseidon_state_store_unreachable", "1 while the state store does not answer."),
+            waiting_files: gauges(
+                "pseidon_sink_waiting_files",
+                "Published files that wait to be moved or reported.",
+                &["stage"],
+            ),
+            store_unreachable: gauge(
+                "pseidon_state_store_unreachable",
+                "1 while the state store does not answer.",
+            ),
             memory_used: gauge("pseidon_memory_used_bytes", "Bytes of records in flight."),
             source_troubles: Arc::default(),
             run_trouble: Arc::default(),
@@ -95,15 +145,24 @@ impl Metrics {
         let (mut quarantined, mut dropped) = (0, 0);
         for family in self.bad_records.collect() {
             for metric in family.get_metric() {
-                let outcome = metric.get_label().iter().find(|label| label.name() == "outcome").map(|label| label.value());
+                let outcome = metric
+                    .get_label()
+                    .iter()
+                    .find(|label| label.name() == "outcome")
+                    .map(|label| label.value());
                 let count = metric.get_counter().get_value() as u64;
-                if outcome == Some("dropped") { dropped += count } else { quarantined += count }
+                if outcome == Some("dropped") {
+                    dropped += count
+                } else {
+                    quarantined += count
+                }
             }
         }
         (quarantined, dropped)
     }
 
-    /// Sets what keeps a source from reading, as a sentence that names the stage; `None` when it reads.
+    /// Sets what keeps a source from reading, as a sentence that names the stage; `None` when it
+    /// reads.
     pub fn set_source_trouble(&self, stage: &str, trouble: Option<String>) {
         let mut troubles = self.source_troubles.lock();
         match trouble {
@@ -126,13 +185,23 @@ impl Metrics {
     pub fn troubles(&self) -> Vec<String> {
         let mut troubles: Vec<String> = self.run_trouble.lock().iter().cloned().collect();
         if self.store_unreachable.get() != 0 {
-            troubles.push("the state store does not answer: nothing is committed until it does".to_owned());
+            troubles.push(
+                "the state store does not answer: nothing is committed until it does".to_owned(),
+            );
         }
-        troubles.extend(set_stages(&self.source_unreachable).map(|stage| format!("the source `{stage}` cannot reach what it reads from")));
+        troubles.extend(
+            set_stages(&self.source_unreachable)
+                .map(|stage| format!("the source `{stage}` cannot reach what it reads from")),
+        );
         troubles.extend(self.source_troubles.lock().values().cloned());
-        troubles.extend(set_stages(&self.sink_blocked).map(|stage| format!("the sink `{stage}` cannot write and tries again")));
+        troubles.extend(
+            set_stages(&self.sink_blocked)
+                .map(|stage| format!("the sink `{stage}` cannot write and tries again")),
+        );
         let unpublished = set_stages(&self.unpublished_files);
-        troubles.extend(unpublished.map(|stage| format!("the sink `{stage}` cannot publish committed files and tries again")));
+        troubles.extend(unpublished.map(|stage| {
+            format!("the sink `{stage}` cannot publish committed files and tries again")
+        }));
         troubles
     }
 
@@ -145,9 +214,24 @@ impl Metrics {
 /// The stages for which a gauge is not zero.
 fn set_stages(gauges: &IntGaugeVec) -> impl Iterator<Item = String> {
     let stage = |metric: &prometheus::proto::Metric| {
-        let stage = metric.get_label().iter().find(|label| label.name() == "stage")?.value().to_owned();
+        let stage = metric
+            .get_label()
+            .iter()
+            .find(|label| label.name() == "stage")?
+            .value()
+            .to_owned();
         (metric.get_gauge().get_value() != 0.0).then_some(stage)
     };
     let families = gauges.collect();
-    families.iter().flat_map(|family| family.get_metric().iter().filter_map(stage).collect::<Vec<_>>()).collect::<Vec<_>>().into_iter()
+    families
+        .iter()
+        .flat_map(|family| {
+            family
+                .get_metric()
+                .iter()
+                .filter_map(stage)
+                .collect::<Vec<_>>()
+        })
+        .collect::<Vec<_>>()
+        .into_iter()
 }

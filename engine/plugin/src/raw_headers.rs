@@ -1,7 +1,8 @@
 //! A record's headers as they came: names may repeat, and values are bytes or missing.
 //!
-//! A batch keeps those of each record in one piece of bytes, since most records of most topics have none or a few, and only a sink that copies
-//! them looks at them: for each header the length of its name, the name, the length of its value and the value.
+//! A batch keeps those of each record in one piece of bytes, since most records of most topics have
+//! none or a few, and only a sink that copies them looks at them: for each header the length of its
+//! name, the name, the length of its value and the value.
 
 /// The length of a value that is missing.
 const MISSING: u32 = u32::MAX;
@@ -10,7 +11,11 @@ const MISSING: u32 = u32::MAX;
 pub fn push(headers: &mut Vec<u8>, name: &[u8], value: Option<&[u8]>) {
     headers.extend_from_slice(&(name.len() as u32).to_le_bytes());
     headers.extend_from_slice(name);
-    headers.extend_from_slice(&value.map_or(MISSING, |value| value.len() as u32).to_le_bytes());
+    headers.extend_from_slice(
+        &value
+            .map_or(MISSING, |value| value.len() as u32)
+            .to_le_bytes(),
+    );
     headers.extend_from_slice(value.unwrap_or_default());
 }
 
@@ -42,12 +47,22 @@ mod tests {
 
     #[test]
     fn headers_come_back_as_they_were() {
-        let all: [(&[u8], Option<&[u8]>); 5] =
-            [(b"h", Some(b"1")), (b"h", Some(b"\xff\xfe")), (b"", Some(b"")), (b"none", None), (b"h", Some(b"2"))];
+        let all: [(&[u8], Option<&[u8]>); 5] = [
+            (b"h", Some(b"1")),
+            (b"h", Some(b"\xff\xfe")),
+            (b"", Some(b"")),
+            (b"none", None),
+            (b"h", Some(b"2")),
+        ];
         let mut bytes = Vec::new();
-        all.iter().for_each(|(name, value)| push(&mut bytes, name, *value));
+        all.iter()
+            .for_each(|(name, value)| push(&mut bytes, name, *value));
         assert_eq!(iter(&bytes).collect::<Vec<_>>(), all);
         assert_eq!(iter(&[]).count(), 0);
-        assert_eq!(iter(&bytes[..bytes.len() - 1]).count(), 4, "what is cut off is left out");
+        assert_eq!(
+            iter(&bytes[..bytes.len() - 1]).count(),
+            4,
+            "what is cut off is left out"
+        );
     }
 }

@@ -26,7 +26,13 @@ pub struct Rollover {
 impl Rollover {
     /// A lane is sealed when it has been open for so long, whatever is in it.
     pub fn every(age: Duration) -> Rollover {
-        Rollover { size: u64::MAX, records: None, idle: Duration::MAX, age, cron: None }
+        Rollover {
+            size: u64::MAX,
+            records: None,
+            idle: Duration::MAX,
+            age,
+            cron: None,
+        }
     }
 
     /// Whether a lane has reached its size.
@@ -52,7 +58,11 @@ impl Alarm {
     /// For the times after `now`.
     pub fn new(cron: Cron, now: DateTime<Utc>) -> Alarm {
         let next = cron.next_after(now);
-        Alarm { cron, asked: now, next }
+        Alarm {
+            cron,
+            asked: now,
+            next,
+        }
     }
 
     /// Whether a time has come since it was asked last.
@@ -73,21 +83,41 @@ mod tests {
 
     #[test]
     fn each_rule_seals_a_lane() {
-        let rollover = Rollover { size: 100, records: Some(10), idle: Duration::from_secs(5), age: Duration::from_secs(60), cron: None };
-        for (bytes, records, full) in [(0, 0, false), (99, 9, false), (100, 1, true), (1, 10, true)] {
+        let rollover = Rollover {
+            size: 100,
+            records: Some(10),
+            idle: Duration::from_secs(5),
+            age: Duration::from_secs(60),
+            cron: None,
+        };
+        for (bytes, records, full) in [(0, 0, false), (99, 9, false), (100, 1, true), (1, 10, true)]
+        {
             assert_eq!(rollover.is_full(bytes, records), full, "{bytes} {records}");
         }
         let opened = Instant::now();
-        for (written, now, over) in [(0, 4, false), (0, 5, true), (10, 14, false), (56, 60, true), (59, 59, false)] {
+        for (written, now, over) in [
+            (0, 4, false),
+            (0, 5, true),
+            (10, 14, false),
+            (56, 60, true),
+            (59, 59, false),
+        ] {
             let at = |seconds| opened + Duration::from_secs(seconds);
-            assert_eq!(rollover.is_over(opened, at(written), at(now)), over, "{written} {now}");
+            assert_eq!(
+                rollover.is_over(opened, at(written), at(now)),
+                over,
+                "{written} {now}"
+            );
         }
     }
 
     #[test]
     fn the_alarm_rings_once_for_each_time() {
         let at = |text: &str| text.parse::<DateTime<Utc>>().unwrap();
-        let mut alarm = Alarm::new(Cron::parse("0 * * * *").unwrap(), at("2026-01-01T10:30:00Z"));
+        let mut alarm = Alarm::new(
+            Cron::parse("0 * * * *").unwrap(),
+            at("2026-01-01T10:30:00Z"),
+        );
         for (now, rings) in [
             ("2026-01-01T10:59:59Z", false),
             ("2026-01-01T11:00:00Z", true),

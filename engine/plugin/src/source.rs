@@ -1,8 +1,9 @@
 //! Sources: where records come from.
 //!
-//! A source runs on a thread of its own and may start more, or it [attaches](Source::attach) to a thread that reads for many. It does not
-//! know who is behind its [`SourceHandle`]: it takes splits, emits their batches in order, gives splits back, and looks now and then whether
-//! there is room and whether to stop.
+//! A source runs on a thread of its own and may start more, or it [attaches](Source::attach) to a
+//! thread that reads for many. It does not know who is behind its [`SourceHandle`]: it takes
+//! splits, emits their batches in order, gives splits back, and looks now and then whether there is
+//! room and whether to stop.
 
 use std::collections::HashMap;
 use std::path::PathBuf;
@@ -11,7 +12,9 @@ use std::time::Duration;
 
 use arrow::datatypes::SchemaRef;
 use bytes::Bytes;
-use crossbeam_channel::{Receiver, RecvTimeoutError, SendTimeoutError, Sender, TryRecvError, bounded};
+use crossbeam_channel::{
+    Receiver, RecvTimeoutError, SendTimeoutError, Sender, TryRecvError, bounded,
+};
 use parking_lot::Mutex;
 use pseidon_delivery::{Position, Resume, SplitId};
 use pseidon_dsl::Diagnostic;
@@ -30,7 +33,8 @@ pub trait SourcePlugin: Send + Sync {
     /// Its declaration.
     fn spec(&self) -> &'static PluginSpec;
 
-    /// A source with these options, which have been checked against the declaration. No I/O happens here.
+    /// A source with these options, which have been checked against the declaration. No I/O happens
+    /// here.
     fn prepare(&self, options: &Options) -> Result<Arc<dyn Source>, Vec<Diagnostic>>;
 }
 
@@ -44,14 +48,17 @@ pub trait Source: Send + Sync {
         false
     }
 
-    /// Some records as they are now, at most `count`, for `:schema :infer`. An error says why there are none.
+    /// Some records as they are now, at most `count`, for `:schema :infer`. An error says why there
+    /// are none.
     fn sample(&self, setup: &SourceSetup, count: usize) -> Result<Vec<Bytes>, SourceError>;
 
-    /// Reads until the source has come to its end or the handle says [`Stopped`]; both are `Ok`. Blocks.
+    /// Reads until the source has come to its end or the handle says [`Stopped`]; both are `Ok`.
+    /// Blocks.
     fn run(&self, setup: &SourceSetup, handle: SourceHandle) -> Result<(), SourceError>;
 
-    /// Like [`Source::run`] without a thread of its own: returns at once, and from then on a thread that reads for many runs uses the handle.
-    /// A source that has no such thread returns what it was given, and is run.
+    /// Like [`Source::run`] without a thread of its own: returns at once, and from then on a thread
+    /// that reads for many runs uses the handle. A source that has no such thread returns what it
+    /// was given, and is run.
     fn attach(&self, _setup: &SourceSetup, reading: Reading) -> Result<(), Reading> {
         Err(reading)
     }
@@ -79,7 +86,8 @@ pub struct SourceFacts {
     pub not_rereadable: Option<&'static str>,
     /// Whether it comes to an end by itself.
     pub finite: bool,
-    /// Whether a split's `@topic` may be another one when the split is read again: a file that was renamed meanwhile.
+    /// Whether a split's `@topic` may be another one when the split is read again: a file that was
+    /// renamed meanwhile.
     pub topic_may_change: bool,
 }
 
@@ -96,12 +104,14 @@ pub struct SourceSetup {
     pub wanted: MetaWanted,
     /// How many threads may read at once.
     pub io_threads: usize,
-    /// The memory budget in bytes: what the source may buffer by itself has to be a small part of it.
+    /// The memory budget in bytes: what the source may buffer by itself has to be a small part of
+    /// it.
     pub memory: usize,
     /// Names this run of this process.
     pub instance: String,
-    /// Names the state that the source's positions are kept in: another store, pipeline or stage has another name, and so has the same source
-    /// with other sinks behind it. Empty where there is none.
+    /// Names the state that the source's positions are kept in: another store, pipeline or stage
+    /// has another name, and so has the same source with other sinks behind it. Empty where there
+    /// is none.
     pub state: String,
     /// What to count.
     pub metrics: Metrics,
@@ -193,7 +203,11 @@ pub struct Start {
 
 impl From<(Arc<Split>, Position)> for Start {
     fn from((split, position): (Arc<Split>, Position)) -> Self {
-        Start { split, position, resume: None }
+        Start {
+            split,
+            position,
+            resume: None,
+        }
     }
 }
 
@@ -222,7 +236,8 @@ pub enum SourceEvent {
 pub struct Stopped;
 
 impl SourceHandle {
-    /// A handle and the end at which its events arrive. `durable` is filled by the engine; see [`SourceHandle::durable`].
+    /// A handle and the end at which its events arrive. `durable` is filled by the engine; see
+    /// [`SourceHandle::durable`].
     pub fn new(
         budget: Arc<Budget>,
         stop: Stop,
@@ -230,52 +245,77 @@ impl SourceHandle {
         durable: Arc<Mutex<HashMap<SplitId, Position>>>,
     ) -> (SourceHandle, Receiver<SourceEvent>) {
         let (events, received) = bounded(64);
-        (SourceHandle { events, share: budget.share(), stop, pause, durable, wake: None }, received)
+        (
+            SourceHandle {
+                events,
+                share: budget.share(),
+                stop,
+                pause,
+                durable,
+                wake: None,
+            },
+            received,
+        )
     }
 
-    /// The same, calling `wake` whenever there is an event to be taken, and when the last clone of the handle has been dropped.
+    /// The same, calling `wake` whenever there is an event to be taken, and when the last clone of
+    /// the handle has been dropped.
     pub fn waking(self, wake: impl Fn() + Send + Sync + 'static) -> SourceHandle {
-        SourceHandle { wake: Some(Arc::new(WakeUp(Box::new(wake)))), ..self }
+        SourceHandle {
+            wake: Some(Arc::new(WakeUp(Box::new(wake)))),
+            ..self
+        }
     }
 
-    /// Takes splits over: no other instance can commit them from now on. Returns for each where to continue, or `None` if nothing is known of
-    /// it and the source decides. Follow with [`SourceHandle::begin`] before the first batch.
+    /// Takes splits over: no other instance can commit them from now on. Returns for each where to
+    /// continue, or `None` if nothing is known of it and the source decides. Follow with
+    /// [`SourceHandle::begin`] before the first batch.
     pub fn take(&self, splits: Vec<Arc<Split>>) -> Result<Vec<Option<Resumption>>, Stopped> {
         self.ask(|reply| SourceEvent::Take(splits, reply))?.wait()
     }
 
-    /// A round of sharing splits with other instances, for a source without a group protocol of its own. `found` are all splits that have
-    /// something to read, those that this instance holds among them. Only splits that were granted may be taken; releasing a split gives
-    /// it back to the others. Call it about once a second.
+    /// A round of sharing splits with other instances, for a source without a group protocol of its
+    /// own. `found` are all splits that have something to read, those that this instance holds
+    /// among them. Only splits that were granted may be taken; releasing a split gives it back to
+    /// the others. Call it about once a second.
     pub fn share_splits(&self, found: Vec<SplitId>) -> Result<SplitShare, Stopped> {
-        self.ask(|reply| SourceEvent::ShareSplits(found, reply))?.wait()
+        self.ask(|reply| SourceEvent::ShareSplits(found, reply))?
+            .wait()
     }
 
-    /// Has the state forget finished splits that do not exist any more, some time after they were finished (`:forget-after`). The engine reads
-    /// the records of all splits for it, so once in an hour is enough.
-    pub fn forget_finished(&self, is_gone: impl Fn(&SplitId) -> bool + Send + 'static) -> Result<(), Stopped> {
+    /// Has the state forget finished splits that do not exist any more, some time after they were
+    /// finished (`:forget-after`). The engine reads the records of all splits for it, so once in an
+    /// hour is enough.
+    pub fn forget_finished(
+        &self,
+        is_gone: impl Fn(&SplitId) -> bool + Send + 'static,
+    ) -> Result<(), Stopped> {
         self.send(SourceEvent::ForgetFinished(Box::new(is_gone)))
     }
 
-    /// Says where splits that were taken are read from. A start that the source decided is written down before this returns.
+    /// Says where splits that were taken are read from. A start that the source decided is written
+    /// down before this returns.
     pub fn begin(&self, splits: Vec<impl Into<Start>>) -> Result<(), Stopped> {
         let starts = splits.into_iter().map(Into::into).collect();
         self.ask(|reply| SourceEvent::Begin(starts, reply))?.wait()
     }
 
-    /// Hands a batch on. Batches of one split come in order of their positions. Blocks only while the engine's queue is full.
+    /// Hands a batch on. Batches of one split come in order of their positions. Blocks only while
+    /// the engine's queue is full.
     pub fn emit(&self, mut batch: Batch) -> Result<(), Stopped> {
         self.charge(&mut batch);
         self.send(SourceEvent::Emit(Box::new(batch)))
     }
 
-    /// Gives splits back. Returns when everything emitted of them is durable and committed, so that another instance can go on.
+    /// Gives splits back. Returns when everything emitted of them is durable and committed, so that
+    /// another instance can go on.
     pub fn release(&self, splits: Vec<Arc<Split>>) -> Result<(), Stopped> {
-        self.ask(|reply| SourceEvent::Release(splits, reply))?.wait()
+        self.ask(|reply| SourceEvent::Release(splits, reply))?
+            .wait()
     }
 
-    /// Waits until the memory budget has room and the run is not paused, at most `patience`. Gives whether that is so. A source reads
-    /// nothing as long as it is not.
+    /// Waits until the memory budget has room and the run is not paused, at most `patience`. Gives
+    /// whether that is so. A source reads nothing as long as it is not.
     pub fn wait_for_room(&self, patience: Duration) -> Result<bool, Stopped> {
         if self.is_stopped() {
             return Err(Stopped);
@@ -287,15 +327,19 @@ impl SourceHandle {
         Ok(self.share.budget().wait_for_room(patience))
     }
 
-    /// Whether the source is to read nothing for now: the run is paused, or what was read waits for a sink that does not write it, and takes
-    /// more than its share of the memory.
+    /// Whether the source is to read nothing for now: the run is paused, or what was read waits for
+    /// a sink that does not write it, and takes more than its share of the memory.
     pub fn is_paused(&self) -> bool {
         self.pause.is_set() || self.share.is_held_back()
     }
 
     /// Sleeps, unless the run ends.
     pub fn sleep(&self, time: Duration) -> Result<(), Stopped> {
-        if self.stop.sleep(time) { Err(Stopped) } else { Ok(()) }
+        if self.stop.sleep(time) {
+            Err(Stopped)
+        } else {
+            Ok(())
+        }
     }
 
     /// Whether the run is left at once: no answer is to be waited for.
@@ -308,8 +352,8 @@ impl SourceHandle {
         self.stop.reading_stopped()
     }
 
-    /// The positions up to which splits have become durable in every sink since the last call, for telling them to others (Kafka's group
-    /// offsets).
+    /// The positions up to which splits have become durable in every sink since the last call, for
+    /// telling them to others (Kafka's group offsets).
     pub fn durable(&self) -> Vec<(SplitId, Position)> {
         self.durable.lock().drain().collect()
     }
@@ -335,7 +379,13 @@ impl SourceHandle {
     /// The way for an answer, and its end.
     pub(crate) fn pending<T>(&self) -> (Sender<T>, Pending<T>) {
         let (reply, answer) = bounded(1);
-        (reply, Pending { answer, stop: self.stop.clone() })
+        (
+            reply,
+            Pending {
+                answer,
+                stop: self.stop.clone(),
+            },
+        )
     }
 
     pub(crate) fn charge(&self, batch: &mut Batch) {
@@ -343,7 +393,11 @@ impl SourceHandle {
     }
 
     /// Sends an event if there is room for it within `patience`; returns it otherwise.
-    pub(crate) fn send_within(&self, event: SourceEvent, patience: Duration) -> Result<Option<SourceEvent>, Stopped> {
+    pub(crate) fn send_within(
+        &self,
+        event: SourceEvent,
+        patience: Duration,
+    ) -> Result<Option<SourceEvent>, Stopped> {
         match self.events.send_timeout(event, patience) {
             Ok(()) => {
                 self.wake();
@@ -372,7 +426,12 @@ mod tests {
 
     #[test]
     fn the_receiver_is_woken_for_each_event_and_at_the_end() {
-        let (handle, events) = SourceHandle::new(Budget::new(1), Stop::new(), Pause::default(), Arc::default());
+        let (handle, events) = SourceHandle::new(
+            Budget::new(1),
+            Stop::new(),
+            Pause::default(),
+            Arc::default(),
+        );
         let seen = Arc::new(Mutex::new(Vec::new()));
         let calls = seen.clone();
         let handle = handle.waking(move || {

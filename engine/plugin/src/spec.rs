@@ -1,4 +1,5 @@
-//! How a plugin declares itself: one declaration gives parsing, checking, defaults and the reference pages.
+//! How a plugin declares itself: one declaration gives parsing, checking, defaults and the
+//! reference pages.
 
 /// A plugin's declaration.
 #[derive(Debug)]
@@ -15,7 +16,8 @@ pub struct PluginSpec {
     pub positional: Option<&'static str>,
     /// What it can be told.
     pub options: &'static [OptionSpec],
-    /// Options that are texts and yet decide neither lanes nor what is written, such as a broker's address: they may change after a crash.
+    /// Options that are texts and yet decide neither lanes nor what is written, such as a broker's
+    /// address: they may change after a crash.
     pub free_options: &'static [&'static str],
     /// A stage as it may stand in a pipeline file.
     pub example: &'static str,
@@ -67,7 +69,8 @@ pub enum OptionDefault {
     Value(&'static str),
 }
 
-/// Kinds of option values. Each scalar kind may also be given as a text, since `${env:NAME}` can only stand in one.
+/// Kinds of option values. Each scalar kind may also be given as a text, since `${env:NAME}` can
+/// only stand in one.
 #[derive(Clone, Copy, Debug)]
 pub enum OptionKind {
     /// Any text; a keyword or symbol is taken as its name.
@@ -113,7 +116,11 @@ impl OptionKind {
     pub fn describe(self) -> String {
         match self {
             OptionKind::Text | OptionKind::Checked(_) => "a text".into(),
-            OptionKind::Choice(words) => words.iter().map(|word| format!(":{word}")).collect::<Vec<_>>().join(" or "),
+            OptionKind::Choice(words) => words
+                .iter()
+                .map(|word| format!(":{word}"))
+                .collect::<Vec<_>>()
+                .join(" or "),
             OptionKind::Bool => "true or false".into(),
             OptionKind::Count => "a whole number".into(),
             OptionKind::Number => "a number".into(),

@@ -8,7 +8,8 @@ use parking_lot::{Condvar, Mutex};
 
 use crate::threads::wait_until;
 
-/// Two levels of ending a run: *stop reading, finish what was read*, and *leave now*. Clones share their state.
+/// Two levels of ending a run: *stop reading, finish what was read*, and *leave now*. Clones share
+/// their state.
 #[derive(Clone, Debug, Default)]
 pub struct Stop {
     inner: Arc<Inner>,

@@ -1,7 +1,8 @@
 //! Threads that a plugin starts, or the coroutines that a simulation has instead.
 //!
-//! In a simulation the threads of a run are coroutines on one thread of the operating system ([`Coroutines`]), so a thread that blocked there
-//! would block everything. What a sink does in the background is started by [`spawn`], and waits by [`wait_until`].
+//! In a simulation the threads of a run are coroutines on one thread of the operating system
+//! ([`Coroutines`]), so a thread that blocked there would block everything. What a sink does in the
+//! background is started by [`spawn`], and waits by [`wait_until`].
 
 use std::cell::RefCell;
 use std::io;
@@ -22,7 +23,8 @@ pub type Work = Box<dyn FnOnce() + Send>;
 pub struct Coroutines {
     /// Starts a coroutine beside the one that calls.
     pub spawn: Box<dyn Fn(Work)>,
-    /// Lets other coroutines work. Returns false at once if the calling one is being killed: then it must not wait any more.
+    /// Lets other coroutines work. Returns false at once if the calling one is being killed: then
+    /// it must not wait any more.
     pub switch: Box<dyn Fn() -> bool>,
 }
 
@@ -44,7 +46,10 @@ pub fn spawn(name: &str, work: impl FnOnce() + Send + 'static) -> io::Result<Bac
         (coroutines.spawn)(Box::new(work));
         return Ok(Background(None));
     }
-    std::thread::Builder::new().name(name.into()).spawn(work).map(|thread| Background(Some(thread)))
+    std::thread::Builder::new()
+        .name(name.into())
+        .spawn(work)
+        .map(|thread| Background(Some(thread)))
 }
 
 impl Background {
@@ -53,8 +58,8 @@ impl Background {
         self.0.as_ref().is_none_or(JoinHandle::is_finished)
     }
 
-    /// Waits until the thread has come to its end. A coroutine is not waited for: a caller that needs its end
-    /// waits for what it does last.
+    /// Waits until the thread has come to its end. A coroutine is not waited for: a caller that
+    /// needs its end waits for what it does last.
     pub fn join(self) {
         if let Some(thread) = self.0 {
             // What a thread that panicked had to say was printed.
@@ -63,9 +68,12 @@ impl Background {
     }
 }
 
-/// Waits until `changed` is notified, at most until `deadline`. Returns whether that has passed. May return early.
+/// Waits until `changed` is notified, at most until `deadline`. Returns whether that has passed.
+/// May return early.
 pub fn wait_until<T>(changed: &Condvar, guard: &mut MutexGuard<'_, T>, deadline: Instant) -> bool {
-    let Some(coroutines) = coroutines() else { return changed.wait_until(guard, deadline).timed_out() };
+    let Some(coroutines) = coroutines() else {
+        return changed.wait_until(guard, deadline).timed_out();
+    };
     let may_wait = MutexGuard::unlocked(guard, || (coroutines.switch)());
     !may_wait || Instant::now() >= deadline
 }

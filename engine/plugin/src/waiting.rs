@@ -1,7 +1,8 @@
 //! Blocking on a thread that is shared.
 //!
-//! Writer threads work for many runs. Lanes do not wait for their targets ([`crate::lane`]). Where a call has to wait all the same, for the state
-//! store or for a broker's answer, it says so, and another thread takes the place of this one. A thread that blocks without a word is replaced as
+//! Writer threads work for many runs. Lanes do not wait for their targets ([`crate::lane`]). Where
+//! a call has to wait all the same, for the state store or for a broker's answer, it says so, and
+//! another thread takes the place of this one. A thread that blocks without a word is replaced as
 //! well, but only after a second.
 
 use std::cell::RefCell;

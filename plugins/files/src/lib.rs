@@ -1,4 +1,5 @@
-//! Files: logs and dumps as a [source](source::FilesSource), and files that roll as a [sink](sink::FilesSink).
+//! Files: logs and dumps as a [source](source::FilesSource), and files that roll as a
+//! [sink](sink::FilesSink).
 
 pub mod sink;
 pub mod source;

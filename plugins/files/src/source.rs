@@ -1,10 +1,12 @@
 //! The source `files`: lines of files that are there, or of files that grow.
 //!
-//! - [`glob`]: which files; [`identity`]: what makes a file the same file under another name. A file is a split.
-//! - [`compression`] and [`lines`]: from a file to batches of lines. A record's position is the byte of the (decompressed) content at which
-//!   its line starts.
+//! - [`glob`]: which files; [`identity`]: what makes a file the same file under another name. A
+//!   file is a split.
+//! - [`compression`] and [`lines`]: from a file to batches of lines. A record's position is the
+//!   byte of the (decompressed) content at which its line starts.
 //! - [`progress`]: how far a file was read, and by what it is seen that it was written again.
-//! - [`once`]: reads all files as they are and ends; [`follow`]: reads them, waits for more, and goes along when they rotate.
+//! - [`once`]: reads all files as they are and ends; [`follow`]: reads them, waits for more, and
+//!   goes along when they rotate.
 
 mod compression;
 mod follow;
@@ -24,7 +26,9 @@ use std::time::Duration;
 use bytes::Bytes;
 use pseidon_dsl::Diagnostic;
 use pseidon_plugin::options::SchemaOption;
-use pseidon_plugin::source::{Source, SourceError, SourceFacts, SourceHandle, SourcePlugin, SourceSetup};
+use pseidon_plugin::source::{
+    Source, SourceError, SourceFacts, SourceHandle, SourcePlugin, SourceSetup,
+};
 use pseidon_plugin::spec::{OptionDefault, OptionKind, OptionSpec, PluginSpec, Role};
 use pseidon_plugin::{Options, Split};
 
@@ -33,7 +37,8 @@ use self::glob::Glob;
 use self::lines::{BLOCK, Limits, LineReader, ReadError};
 use self::progress::Tail;
 
-/// The longest `:max-record` that can be asked for: a record and its block have to fit into memory many times over.
+/// The longest `:max-record` that can be asked for: a record and its block have to fit into memory
+/// many times over.
 const LONGEST_RECORD: u64 = 1 << 30;
 
 static SPEC: PluginSpec = PluginSpec {
@@ -125,22 +130,36 @@ impl SourcePlugin for FilesSource {
         let paths = options.texts("path").unwrap_or_default();
         let mut mistakes = Vec::new();
         if paths.is_empty() || paths.iter().any(|path| path.is_empty()) {
-            mistakes.push(Diagnostic::new(options.span_of("path"), "`:path` names no file", "expected a path or a glob"));
+            mistakes.push(Diagnostic::new(
+                options.span_of("path"),
+                "`:path` names no file",
+                "expected a path or a glob",
+            ));
         }
         for path in paths {
             if let Err(error) = Glob::new(path, Path::new("")) {
-                mistakes.push(Diagnostic::new(options.span_of("path"), format!("`{path}` is not a glob"), error.msg));
+                mistakes.push(Diagnostic::new(
+                    options.span_of("path"),
+                    format!("`{path}` is not a glob"),
+                    error.msg,
+                ));
             }
         }
         let max_record = options.count("max-record").unwrap_or_default();
         if !(1..=LONGEST_RECORD).contains(&max_record) {
-            mistakes.push(Diagnostic::new(options.span_of("max-record"), "`:max-record` is out of range", "expected 1 byte to 1 GiB"));
+            mistakes.push(Diagnostic::new(
+                options.span_of("max-record"),
+                "`:max-record` is out of range",
+                "expected 1 byte to 1 GiB",
+            ));
         }
         if !mistakes.is_empty() {
             return Err(mistakes);
         }
         Ok(Arc::new(Files {
-            format: options.text("format").map_or_else(|| format_by_name(paths), str::to_owned),
+            format: options
+                .text("format")
+                .map_or_else(|| format_by_name(paths), str::to_owned),
             schema: options.schema("schema").cloned(),
             config: Config {
                 paths: paths.to_vec(),
@@ -150,13 +169,22 @@ impl SourcePlugin for FilesSource {
                     Some("zstd") => Some(Compression::Zstd),
                     _ => None,
                 },
-                limits: Limits { block: BLOCK, max_record: max_record as usize },
+                limits: Limits {
+                    block: BLOCK,
+                    max_record: max_record as usize,
+                },
             },
-            follow: options.bool("follow").unwrap_or_default().then(|| follow::Settings {
-                poll: options.duration("poll").unwrap_or_default().max(Duration::from_millis(1)),
-                from_latest: options.text("start") == Some("latest"),
-                drained_after: follow::DRAINED_AFTER,
-            }),
+            follow: options
+                .bool("follow")
+                .unwrap_or_default()
+                .then(|| follow::Settings {
+                    poll: options
+                        .duration("poll")
+                        .unwrap_or_default()
+                        .max(Duration::from_millis(1)),
+                    from_latest: options.text("start") == Some("latest"),
+                    drained_after: follow::DRAINED_AFTER,
+                }),
         }))
     }
 }
@@ -164,10 +192,19 @@ impl SourcePlugin for FilesSource {
 /// The format that all these names speak for.
 fn format_by_name(paths: &[String]) -> String {
     let is_json = |path: &String| {
-        let plain = path.strip_suffix(".gz").or_else(|| path.strip_suffix(".zst")).unwrap_or(path);
-        [".json", ".ndjson", ".jsonl"].iter().any(|extension| plain.ends_with(extension))
+        let plain = path
+            .strip_suffix(".gz")
+            .or_else(|| path.strip_suffix(".zst"))
+            .unwrap_or(path);
+        [".json", ".ndjson", ".jsonl"]
+            .iter()
+            .any(|extension| plain.ends_with(extension))
     };
-    if paths.iter().all(is_json) { "json".to_owned() } else { "txt".to_owned() }
+    if paths.iter().all(is_json) {
+        "json".to_owned()
+    } else {
+        "txt".to_owned()
+    }
 }
 
 struct Files {
@@ -204,11 +241,19 @@ impl Source for Files {
 
     fn sample(&self, setup: &SourceSetup, count: usize) -> Result<Vec<Bytes>, SourceError> {
         let mut records = Vec::new();
-        let split = Arc::new(Split { id: "sample".into(), topic: String::new(), partition: 0 });
+        let split = Arc::new(Split {
+            id: "sample".into(),
+            topic: String::new(),
+            partition: 0,
+        });
         for (path, shown) in self.config.find(setup)? {
-            let failed = |error: ReadError| SourceError::Fatal(format!("cannot read {shown}: {error}"));
+            let failed =
+                |error: ReadError| SourceError::Fatal(format!("cannot read {shown}: {error}"));
             let file = File::open(&path).map_err(|error| failed(error.into()))?;
-            let mut reader = self.config.open(file, &path, 0).map_err(|error| failed(error.into()))?;
+            let mut reader = self
+                .config
+                .open(file, &path, 0)
+                .map_err(|error| failed(error.into()))?;
             while records.len() < count {
                 let block = match reader.next_block().map_err(failed)? {
                     Some(block) => Some(block),
@@ -217,12 +262,18 @@ impl Source for Files {
                 let Some(block) = block else { break };
                 for batch in block.batches(&split) {
                     let missing = count - records.len();
-                    records.extend((0..batch.len().min(missing)).filter_map(|row| batch.payloads.get_bytes(row)));
+                    records.extend(
+                        (0..batch.len().min(missing))
+                            .filter_map(|row| batch.payloads.get_bytes(row)),
+                    );
                 }
             }
         }
         if records.is_empty() {
-            return Err(SourceError::Fatal(format!("there is no record in {} yet", self.config.paths.join(", "))));
+            return Err(SourceError::Fatal(format!(
+                "there is no record in {} yet",
+                self.config.paths.join(", ")
+            )));
         }
         Ok(records)
     }
@@ -237,8 +288,10 @@ impl Source for Files {
 
 impl Config {
     fn globs(&self, setup: &SourceSetup) -> Result<Vec<Glob>, SourceError> {
-        let glob =
-            |text: &String| Glob::new(text, &setup.base).map_err(|error| SourceError::Fatal(format!("`{text}` is not a glob: {error}")));
+        let glob = |text: &String| {
+            Glob::new(text, &setup.base)
+                .map_err(|error| SourceError::Fatal(format!("`{text}` is not a glob: {error}")))
+        };
         self.paths.iter().map(glob).collect()
     }
 
@@ -246,17 +299,28 @@ impl Config {
     fn find(&self, setup: &SourceSetup) -> Result<BTreeSet<(PathBuf, String)>, SourceError> {
         let mut found = BTreeSet::new();
         for glob in self.globs(setup)? {
-            let paths = glob.find().map_err(|error| SourceError::Fatal(error.to_string()))?;
+            let paths = glob
+                .find()
+                .map_err(|error| SourceError::Fatal(error.to_string()))?;
             if paths.is_empty() && glob.is_one_file() && self.paths.len() == 1 {
-                return Err(SourceError::Fatal(format!("there is no file {}", self.paths.join(", "))));
+                return Err(SourceError::Fatal(format!(
+                    "there is no file {}",
+                    self.paths.join(", ")
+                )));
             }
-            found.extend(paths.into_iter().map(|path| (glob.shown(&path), path)).map(|(shown, path)| (path, shown)));
+            found.extend(
+                paths
+                    .into_iter()
+                    .map(|path| (glob.shown(&path), path))
+                    .map(|(shown, path)| (path, shown)),
+            );
         }
         Ok(found)
     }
 
     fn compression_of(&self, file: &File, path: &Path) -> io::Result<Compression> {
-        self.compression.map_or_else(|| Compression::of(file, path), Ok)
+        self.compression
+            .map_or_else(|| Compression::of(file, path), Ok)
     }
 
     /// A reader of the file's lines from `position` on.
@@ -266,7 +330,11 @@ impl Config {
             Compression::None => Tail::of(&file, position)?,
             _ => Tail::unknown(position),
         };
-        Ok(LineReader::new(Stream::open(file, compression, position)?, before, self.limits))
+        Ok(LineReader::new(
+            Stream::open(file, compression, position)?,
+            before,
+            self.limits,
+        ))
     }
 }
 

@@ -1,8 +1,9 @@
 //! From rows to bytes: a record's value for a message, or lines for a file or a terminal.
 //!
-//! An unchanged record is its bytes as they came, whatever columns the rows carry for expressions. A changed one is its columns. As
-//! JSON a column is a key: numbers are numbers (decimals exactly), `json` columns stand as they are, binary is base64, dates are `2024-05-01`,
-//! timestamps RFC 3339 in UTC with the digits of their unit; NULL, NaN and the infinities are `null`.
+//! An unchanged record is its bytes as they came, whatever columns the rows carry for expressions.
+//! A changed one is its columns. As JSON a column is a key: numbers are numbers (decimals exactly),
+//! `json` columns stand as they are, binary is base64, dates are `2024-05-01`, timestamps RFC 3339
+//! in UTC with the digits of their unit; NULL, NaN and the infinities are `null`.
 
 mod json;
 
@@ -37,7 +38,9 @@ impl FromStr for RecordFormat {
             "json" => Ok(RecordFormat::Json),
             "txt" => Ok(RecordFormat::Txt),
             "raw" => Ok(RecordFormat::Raw),
-            _ => Err(format!("no format is named `{name}`; expected json, txt or raw")),
+            _ => Err(format!(
+                "no format is named `{name}`; expected json, txt or raw"
+            )),
         }
     }
 }
@@ -65,7 +68,8 @@ enum Source {
 const PIECE: usize = 64 << 10;
 
 impl RecordEncoder {
-    /// An encoder for what a sink is given. The error is a sentence that says why these records cannot be written so, and what to do.
+    /// An encoder for what a sink is given. The error is a sentence that says why these records
+    /// cannot be written so, and what to do.
     pub fn new(format: RecordFormat, input: &SinkInput) -> Result<RecordEncoder, String> {
         let source = match (&input.record, format) {
             (RecordShape::AsCame { format }, RecordFormat::Json) if format != "json" => {
@@ -73,7 +77,9 @@ impl RecordEncoder {
                     "the records come as {format} and are not json: select their columns first, or write them as txt or raw"
                 ));
             }
-            (RecordShape::AsCame { .. }, format) => Source::Bytes { json: format == RecordFormat::Json },
+            (RecordShape::AsCame { .. }, format) => Source::Bytes {
+                json: format == RecordFormat::Json,
+            },
             (RecordShape::Columns(_), RecordFormat::Raw) => {
                 return Err("raw writes records as they came, but these were changed: write them as json, or as txt".to_owned());
             }
@@ -86,25 +92,50 @@ impl RecordEncoder {
     /// The rows that cannot be written. They have to be taken out before the others are.
     pub fn check(&self, rows: &Rows) -> Vec<BadRow> {
         let missing: (Box<dyn Fn(usize) -> bool>, &str) = match &self.0 {
-            Source::Bytes { .. } => (Box::new(|row| rows.payload(row).is_none()), "the record has no payload"),
-            Source::Text | Source::Binary => (Box::new(|row| rows.columns().column(0).is_null(row)), "the text is null"),
+            Source::Bytes { .. } => (
+                Box::new(|row| rows.payload(row).is_none()),
+                "the record has no payload",
+            ),
+            Source::Text | Source::Binary => (
+                Box::new(|row| rows.columns().column(0).is_null(row)),
+                "the text is null",
+            ),
             Source::Object { .. } => return Vec::new(),
         };
         let (missing, reason) = missing;
-        (0..rows.len()).filter(|row| missing(*row)).map(|row| BadRow { row: row as u32, reason: reason.to_owned() }).collect()
+        (0..rows.len())
+            .filter(|row| missing(*row))
+            .map(|row| BadRow {
+                row: row as u32,
+                reason: reason.to_owned(),
+            })
+            .collect()
     }
 
-    /// What gives the rows' values one by one. The error is for columns that the rows should not have.
+    /// What gives the rows' values one by one. The error is for columns that the rows should not
+    /// have.
     pub fn values<'a>(&'a self, rows: &'a Rows) -> io::Result<Values<'a>> {
         let values = match &self.0 {
             Source::Bytes { json } => ValueSource::Bytes { rows, json: *json },
             Source::Text => {
-                let texts = rows.columns().columns().first().and_then(|column| column.as_string_opt());
-                ValueSource::Text(texts.ok_or_else(|| io::Error::other("the rows have no text column"))?)
+                let texts = rows
+                    .columns()
+                    .columns()
+                    .first()
+                    .and_then(|column| column.as_string_opt());
+                ValueSource::Text(
+                    texts.ok_or_else(|| io::Error::other("the rows have no text column"))?,
+                )
             }
             Source::Binary => {
-                let bytes = rows.columns().columns().first().and_then(|column| column.as_binary_opt());
-                ValueSource::Binary(bytes.ok_or_else(|| io::Error::other("the rows have no binary column"))?)
+                let bytes = rows
+                    .columns()
+                    .columns()
+                    .first()
+                    .and_then(|column| column.as_binary_opt());
+                ValueSource::Binary(
+                    bytes.ok_or_else(|| io::Error::other("the rows have no binary column"))?,
+                )
             }
             Source::Object { .. } => return self.values_of(rows.columns()),
         };
@@ -122,12 +153,20 @@ impl RecordEncoder {
             return Err(io::Error::other("only json is made from columns alone"));
         };
         let fields = columns.schema_ref().fields();
-        let encoders = fields.iter().zip(columns.columns()).map(|(field, column)| make_encoder(field, column, options));
-        Ok(Values(ValueSource::Object { keys, columns: encoders.collect::<Result<_, _>>().map_err(io::Error::other)? }))
+        let encoders = fields
+            .iter()
+            .zip(columns.columns())
+            .map(|(field, column)| make_encoder(field, column, options));
+        Ok(Values(ValueSource::Object {
+            keys,
+            columns: encoders
+                .collect::<Result<_, _>>()
+                .map_err(io::Error::other)?,
+        }))
     }
 
-    /// Writes each row followed by `\n`. Records as they came that lie in one piece are handed over as one slice, which may be short, so
-    /// `out` should be one that gathers.
+    /// Writes each row followed by `\n`. Records as they came that lie in one piece are handed over
+    /// as one slice, which may be short, so `out` should be one that gathers.
     pub fn write_lines(&self, rows: &Rows, out: &mut impl Write) -> io::Result<()> {
         let mut values = self.values(rows)?;
         let mut piece = Vec::new();
@@ -153,13 +192,16 @@ impl RecordEncoder {
         Ok(())
     }
 
-    /// Where the run of rows ends that can be written in one go: for bytes those that follow one another in the batch, else all.
+    /// Where the run of rows ends that can be written in one go: for bytes those that follow one
+    /// another in the batch, else all.
     fn end_of_run(&self, rows: &Rows, row: usize) -> usize {
         if !matches!(self.0, Source::Bytes { .. }) {
             return rows.len();
         }
         let first = rows.number(row);
-        (row + 1..rows.len()).find(|at| rows.number(*at) != first + (at - row)).unwrap_or(rows.len())
+        (row + 1..rows.len())
+            .find(|at| rows.number(*at) != first + (at - row))
+            .unwrap_or(rows.len())
     }
 
     /// The lines of a run of rows, if they lie ready.
@@ -167,7 +209,10 @@ impl RecordEncoder {
         let Source::Bytes { json } = self.0 else {
             return None;
         };
-        let lines = rows.batch().payloads.lines(rows.number(from), rows.number(to - 1) + 1)?;
+        let lines = rows
+            .batch()
+            .payloads
+            .lines(rows.number(from), rows.number(to - 1) + 1)?;
         // A newline inside a JSON record would make two lines of it.
         let ready = !json || memchr::memchr_iter(b'\n', &lines).count() == to - from;
         ready.then_some(lines)
@@ -178,8 +223,14 @@ fn text(schema: &SchemaRef) -> Result<Source, String> {
     match schema.fields().iter().as_slice() {
         [field] if *field.data_type() == DataType::Utf8 && !is_json(field) => Ok(Source::Text),
         [field] if *field.data_type() == DataType::Binary => Ok(Source::Binary),
-        [field] => Err(format!("txt writes a text or binary, but `{}` is none: cast it to utf8, or write json", field.name())),
-        fields => Err(format!("txt writes one text column, but there are {}: select one, or write json", fields.len())),
+        [field] => Err(format!(
+            "txt writes a text or binary, but `{}` is none: cast it to utf8, or write json",
+            field.name()
+        )),
+        fields => Err(format!(
+            "txt writes one text column, but there are {}: select one, or write json",
+            fields.len()
+        )),
     }
 }
 
@@ -188,7 +239,11 @@ fn object(schema: &SchemaRef) -> Result<Source, String> {
     let mut keys = Vec::new();
     for field in schema.fields() {
         if make_encoder(field, &new_empty_array(field.data_type()), &options).is_err() {
-            return Err(format!("`{}` is {}, which json cannot hold: cast it, for example to utf8", field.name(), field.data_type()));
+            return Err(format!(
+                "`{}` is {}, which json cannot hold: cast it, for example to utf8",
+                field.name(),
+                field.data_type()
+            ));
         }
         let name = sonic_rs::to_string(field.name()).map_err(|error| error.to_string())?;
         let before = if keys.is_empty() { '{' } else { ',' };
@@ -201,15 +256,21 @@ fn object(schema: &SchemaRef) -> Result<Source, String> {
 pub struct Values<'a>(ValueSource<'a>);
 
 enum ValueSource<'a> {
-    Bytes { rows: &'a Rows, json: bool },
+    Bytes {
+        rows: &'a Rows,
+        json: bool,
+    },
     Text(&'a StringArray),
     Binary(&'a BinaryArray),
-    Object { keys: &'a [Vec<u8>], columns: Vec<NullableEncoder<'a>> },
+    Object {
+        keys: &'a [Vec<u8>],
+        columns: Vec<NullableEncoder<'a>>,
+    },
 }
 
 impl Values<'_> {
-    /// Appends the row's value, without a line end; as JSON it is one line. For a row that [`RecordEncoder::check`] names it appends
-    /// nothing.
+    /// Appends the row's value, without a line end; as JSON it is one line. For a row that
+    /// [`RecordEncoder::check`] names it appends nothing.
     pub fn encode(&mut self, row: usize, out: &mut Vec<u8>) {
         match &mut self.0 {
             ValueSource::Bytes { rows, json } => match rows.payload(row) {
@@ -221,7 +282,9 @@ impl Values<'_> {
             ValueSource::Text(texts) => out.extend_from_slice(texts.value(row).as_bytes()),
             ValueSource::Binary(values) if values.is_null(row) => {}
             ValueSource::Binary(values) => out.extend_from_slice(values.value(row)),
-            ValueSource::Object { columns, .. } if columns.is_empty() => out.extend_from_slice(b"{}"),
+            ValueSource::Object { columns, .. } if columns.is_empty() => {
+                out.extend_from_slice(b"{}")
+            }
             ValueSource::Object { keys, columns } => {
                 for (key, column) in keys.iter().zip(columns) {
                     out.extend_from_slice(key);

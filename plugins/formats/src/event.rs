@@ -1,4 +1,5 @@
-//! What `txt:` and `avro-txt:` have in common: records become an event time, a message and named fields.
+//! What `txt:` and `avro-txt:` have in common: records become an event time, a message and named
+//! fields.
 
 use std::sync::Arc;
 
@@ -28,25 +29,48 @@ pub(crate) fn time_type() -> DataType {
 }
 
 fn message_type(event: &EventLayout) -> DataType {
-    if event.bytes { DataType::Binary } else { DataType::Utf8 }
+    if event.bytes {
+        DataType::Binary
+    } else {
+        DataType::Utf8
+    }
 }
 
 /// The fields of every record. Named fields are texts as long as nobody gives them other types.
 pub(crate) fn schema(event: &EventLayout) -> SchemaRef {
-    let time = event.time.map(|_| Field::new(event.time_name(), time_type(), true));
+    let time = event
+        .time
+        .map(|_| Field::new(event.time_name(), time_type(), true));
     let message = Field::new(event.message_name(), message_type(event), true);
-    let fields = event.fields.iter().map(|name| Field::new(name, DataType::Utf8, true));
-    Arc::new(Schema::new(time.into_iter().chain([message]).chain(fields).collect::<Vec<_>>()))
+    let fields = event
+        .fields
+        .iter()
+        .map(|name| Field::new(name, DataType::Utf8, true));
+    Arc::new(Schema::new(
+        time.into_iter()
+            .chain([message])
+            .chain(fields)
+            .collect::<Vec<_>>(),
+    ))
 }
 
 /// What a wanted column holds. An error says why it cannot be had.
-pub(crate) fn role(format: &str, event: &EventLayout, column: &WantedColumn) -> Result<Role, String> {
+pub(crate) fn role(
+    format: &str,
+    event: &EventLayout,
+    column: &WantedColumn,
+) -> Result<Role, String> {
     let [Step::Field(name)] = column.path.0.as_slice() else {
-        return Err(format!("the fields of {format} records have no parts, so there is no `{}`", column.path));
+        return Err(format!(
+            "the fields of {format} records have no parts, so there is no `{}`",
+            column.path
+        ));
     };
     let typed = |expected: DataType, role| match column.field.data_type() {
         data_type if *data_type == expected && !is_json(&column.field) => Ok(role),
-        other => Err(format!("`{name}` is {expected} in these {format} records, not {other}")),
+        other => Err(format!(
+            "`{name}` is {expected} in these {format} records, not {other}"
+        )),
     };
     if let Some(number) = event.fields.iter().position(|field| field == name) {
         return Ok(Role::Field(number));
@@ -55,12 +79,18 @@ pub(crate) fn role(format: &str, event: &EventLayout, column: &WantedColumn) -> 
         return typed(message_type(event), Role::Message);
     }
     if name != event.time_name() {
-        let names = event.fields.iter().map(String::as_str).chain([event.time_name(), event.message_name()]);
+        let names = event
+            .fields
+            .iter()
+            .map(String::as_str)
+            .chain([event.time_name(), event.message_name()]);
         let help = match nearest(name, names.clone()) {
             Some(near) => format!("did you mean `{near}`?"),
             None => format!("expected {}", names.collect::<Vec<_>>().join(", ")),
         };
-        return Err(format!("these {format} records have no field `{name}`; {help}"));
+        return Err(format!(
+            "these {format} records have no field `{name}`; {help}"
+        ));
     }
     match event.time {
         Some(_) => typed(time_type(), Role::Time),
@@ -76,16 +106,26 @@ pub(crate) fn time(text: &str, unit: EventUnit) -> Option<i64> {
     match (text.parse::<i64>(), unit) {
         (Ok(milliseconds), EventUnit::Milliseconds) => Some(milliseconds),
         (Ok(seconds), EventUnit::Seconds) => seconds.checked_mul(1000),
-        (Err(_), EventUnit::Milliseconds) => timestamp(text, TimeUnit::Millisecond).or_else(|| short_time(text)),
+        (Err(_), EventUnit::Milliseconds) => {
+            timestamp(text, TimeUnit::Millisecond).or_else(|| short_time(text))
+        }
         (Err(_), EventUnit::Seconds) => None,
     }
 }
 
 /// ISO-8601's shorter forms: without seconds, or without separators.
 fn short_time(text: &str) -> Option<i64> {
-    let zoned = ["%Y-%m-%dT%H:%M%#z", "%Y%m%dT%H%M%S%.f%#z"].into_iter().find_map(|form| DateTime::parse_from_str(text, form).ok());
-    let local = || ["%Y-%m-%dT%H:%M", "%Y%m%dT%H%M%S%.f"].into_iter().find_map(|form| NaiveDateTime::parse_from_str(text, form).ok());
-    zoned.map(|at| at.timestamp_millis()).or_else(|| local().map(|at| at.and_utc().timestamp_millis()))
+    let zoned = ["%Y-%m-%dT%H:%M%#z", "%Y%m%dT%H%M%S%.f%#z"]
+        .into_iter()
+        .find_map(|form| DateTime::parse_from_str(text, form).ok());
+    let local = || {
+        ["%Y-%m-%dT%H:%M", "%Y%m%dT%H%M%S%.f"]
+            .into_iter()
+            .find_map(|form| NaiveDateTime::parse_from_str(text, form).ok())
+    };
+    zoned
+        .map(|at| at.timestamp_millis())
+        .or_else(|| local().map(|at| at.and_utc().timestamp_millis()))
 }
 
 /// What a text should have been to be an event time.
@@ -107,16 +147,36 @@ mod tests {
             ("1714557600123", Milliseconds, Some(1_714_557_600_123)),
             (" 5 ", Milliseconds, Some(5)),
             ("-5", Milliseconds, Some(-5)),
-            ("2024-05-01T10:00:00Z", Milliseconds, Some(1_714_557_600_000)),
-            ("2024-05-01T10:00:00.123456Z", Milliseconds, Some(1_714_557_600_123)),
-            ("2024-05-01T12:00:00+02:00", Milliseconds, Some(1_714_557_600_000)),
-            ("2024-05-01T12:00:00+0200", Milliseconds, Some(1_714_557_600_000)),
+            (
+                "2024-05-01T10:00:00Z",
+                Milliseconds,
+                Some(1_714_557_600_000),
+            ),
+            (
+                "2024-05-01T10:00:00.123456Z",
+                Milliseconds,
+                Some(1_714_557_600_123),
+            ),
+            (
+                "2024-05-01T12:00:00+02:00",
+                Milliseconds,
+                Some(1_714_557_600_000),
+            ),
+            (
+                "2024-05-01T12:00:00+0200",
+                Milliseconds,
+                Some(1_714_557_600_000),
+            ),
             ("2024-05-01T10:00:00", Milliseconds, Some(1_714_557_600_000)),
             ("2024-05-01 10:00:00", Milliseconds, Some(1_714_557_600_000)),
             ("2024-05-01T10:00", Milliseconds, Some(1_714_557_600_000)),
             ("2024-05-01T10:00Z", Milliseconds, Some(1_714_557_600_000)),
             ("20240501T100000Z", Milliseconds, Some(1_714_557_600_000)),
-            ("20240501T120000.250+0200", Milliseconds, Some(1_714_557_600_250)),
+            (
+                "20240501T120000.250+0200",
+                Milliseconds,
+                Some(1_714_557_600_250),
+            ),
             ("20240501T100000", Milliseconds, Some(1_714_557_600_000)),
             ("2024-05-01", Milliseconds, Some(1_714_521_600_000)),
             ("1714557600", Seconds, Some(1_714_557_600_000)),

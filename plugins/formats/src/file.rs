@@ -1,7 +1,8 @@
 //! Files of records: codecs with their compression.
 //!
-//! A [`FileEncoder`] never fails because of the disk. It goes through a [`RetryWriter`], which holds what the disk does not take; whoever
-//! writes looks at [`FileEncoder::blocked`] and hands no more in until [`FileEncoder::resume`] has helped.
+//! A [`FileEncoder`] never fails because of the disk. It goes through a [`RetryWriter`], which
+//! holds what the disk does not take; whoever writes looks at [`FileEncoder::blocked`] and hands no
+//! more in until [`FileEncoder::resume`] has helped.
 
 mod avro;
 mod blocks;
@@ -65,7 +66,9 @@ impl FromStr for CodecName {
             "raw" => Ok(CodecName::Raw),
             "parquet" => Ok(CodecName::Parquet),
             "avro" => Ok(CodecName::Avro),
-            _ => Err(format!("no codec is named `{name}`; expected json, txt, raw, parquet or avro")),
+            _ => Err(format!(
+                "no codec is named `{name}`; expected json, txt, raw, parquet or avro"
+            )),
         }
     }
 }
@@ -77,7 +80,8 @@ pub enum Compression {
     None,
     /// gzip; in Avro it is the same method without gzip's head, which Avro calls `deflate`.
     Gzip,
-    /// Snappy; in files of lines as Hadoop writes it (`.snappy`), which is what Hive and Spark read.
+    /// Snappy; in files of lines as Hadoop writes it (`.snappy`), which is what Hive and Spark
+    /// read.
     Snappy,
     /// bzip2
     Bzip2,
@@ -95,7 +99,9 @@ impl FromStr for Compression {
             "snappy" => Ok(Compression::Snappy),
             "bzip2" => Ok(Compression::Bzip2),
             "zstd" => Ok(Compression::Zstd),
-            _ => Err(format!("no compression is named `{name}`; expected none, gzip, snappy, bzip2 or zstd")),
+            _ => Err(format!(
+                "no compression is named `{name}`; expected none, gzip, snappy, bzip2 or zstd"
+            )),
         }
     }
 }
@@ -107,7 +113,8 @@ pub struct FileCodecSettings {
     pub codec: CodecName,
     /// The compression.
     pub compression: Compression,
-    /// Its level: 1 to 9 for gzip (6 if none is given), 1 to 22 for zstd (3). Snappy and bzip2 have none.
+    /// Its level: 1 to 9 for gzip (6 if none is given), 1 to 22 for zstd (3). Snappy and bzip2 have
+    /// none.
     pub level: Option<i32>,
     /// The encoded bytes after which a row group of a Parquet file ends.
     pub row_group_bytes: usize,
@@ -147,27 +154,52 @@ impl FileCodec {
         let level = level(&settings)?;
         let (ending, compression) = match settings.compression {
             Compression::None => ("", None),
-            Compression::Gzip => (".gz", Some(Method::Gzip(flate2::Compression::new(level.unsigned_abs())))),
+            Compression::Gzip => (
+                ".gz",
+                Some(Method::Gzip(flate2::Compression::new(level.unsigned_abs()))),
+            ),
             Compression::Snappy => (".snappy", Some(Method::Snappy)),
             Compression::Bzip2 => (".bz2", Some(Method::Bzip2)),
-            Compression::Zstd => (".zst", Some(Method::Zstd { level, idle: Mutex::default() })),
+            Compression::Zstd => (
+                ".zst",
+                Some(Method::Zstd {
+                    level,
+                    idle: Mutex::default(),
+                }),
+            ),
         };
         let records = Arc::new(RecordEncoder::new(format, input)?);
-        Ok(FileCodec { extension: format!("{name}{ending}"), layout: Layout::Lines { records, compression: compression.map(Arc::new) } })
+        Ok(FileCodec {
+            extension: format!("{name}{ending}"),
+            layout: Layout::Lines {
+                records,
+                compression: compression.map(Arc::new),
+            },
+        })
     }
 
     fn parquet(settings: &FileCodecSettings, input: &SinkInput) -> Result<FileCodec, String> {
         let RecordShape::Columns(schema) = &input.record else {
-            return Err("parquet writes columns, but the records come as bytes: select their columns first".to_owned());
+            return Err(
+                "parquet writes columns, but the records come as bytes: select their columns first"
+                    .to_owned(),
+            );
         };
         let columns = parquet_schema(schema)?;
         let level = level(settings)?;
         let compression = match settings.compression {
             Compression::None => PageCompression::UNCOMPRESSED,
-            Compression::Zstd => PageCompression::ZSTD(ZstdLevel::try_new(level).map_err(|error| error.to_string())?),
-            Compression::Gzip => PageCompression::GZIP(GzipLevel::try_new(level.unsigned_abs()).map_err(|error| error.to_string())?),
+            Compression::Zstd => {
+                PageCompression::ZSTD(ZstdLevel::try_new(level).map_err(|error| error.to_string())?)
+            }
+            Compression::Gzip => PageCompression::GZIP(
+                GzipLevel::try_new(level.unsigned_abs()).map_err(|error| error.to_string())?,
+            ),
             Compression::Snappy => PageCompression::SNAPPY,
-            Compression::Bzip2 => return Err("parquet pages cannot be compressed with bzip2; take none, gzip, snappy or zstd".to_owned()),
+            Compression::Bzip2 => return Err(
+                "parquet pages cannot be compressed with bzip2; take none, gzip, snappy or zstd"
+                    .to_owned(),
+            ),
         };
         if settings.row_group_bytes == 0 {
             return Err("a row group cannot have 0 bytes".to_owned());
@@ -182,7 +214,11 @@ impl FileCodec {
             layout: Layout::Parquet {
                 schema: schema.clone(),
                 properties: Box::new(properties),
-                context: if settings.compression == Compression::Zstd { contexts::of_zstd(level) } else { 0 },
+                context: if settings.compression == Compression::Zstd {
+                    contexts::of_zstd(level)
+                } else {
+                    0
+                },
                 columns,
             },
         })
@@ -190,7 +226,10 @@ impl FileCodec {
 
     fn avro(settings: &FileCodecSettings, input: &SinkInput) -> Result<FileCodec, String> {
         let RecordShape::Columns(schema) = &input.record else {
-            return Err("avro writes columns, but the records come as bytes: select their columns first".to_owned());
+            return Err(
+                "avro writes columns, but the records come as bytes: select their columns first"
+                    .to_owned(),
+            );
         };
         let level = level(settings)?;
         let blocks = match settings.compression {
@@ -198,9 +237,15 @@ impl FileCodec {
             Compression::Gzip => Blocks::Deflate(flate2::Compression::new(level.unsigned_abs())),
             Compression::Snappy => Blocks::Snappy,
             Compression::Bzip2 => Blocks::Bzip2(Method::Bzip2),
-            Compression::Zstd => Blocks::Zstandard(Method::Zstd { level, idle: Mutex::default() }),
+            Compression::Zstd => Blocks::Zstandard(Method::Zstd {
+                level,
+                idle: Mutex::default(),
+            }),
         };
-        Ok(FileCodec { extension: "avro".to_owned(), layout: Layout::Avro(Arc::new(AvroCodec::new(schema, blocks)?)) })
+        Ok(FileCodec {
+            extension: "avro".to_owned(),
+            layout: Layout::Avro(Arc::new(AvroCodec::new(schema, blocks)?)),
+        })
     }
 
     /// The ending of its files' names: `json.gz`, `parquet`.
@@ -221,15 +266,33 @@ impl FileCodec {
     pub fn open(&self, file: File) -> Result<FileEncoder, EncodeError> {
         let out = RetryWriter::new(file);
         let body = match &self.layout {
-            Layout::Lines { records, compression: None } => Body::Plain { records: records.clone(), out },
-            Layout::Lines { records, compression: Some(method) } => {
-                Body::Compressed { records: records.clone(), out: BlockWriter::new(method.clone(), out) }
-            }
-            Layout::Parquet { schema, properties, context, columns } => {
-                let writer = ArrowWriter::try_new(out, schema.clone(), Some(properties.as_ref().clone()))?;
+            Layout::Lines {
+                records,
+                compression: None,
+            } => Body::Plain {
+                records: records.clone(),
+                out,
+            },
+            Layout::Lines {
+                records,
+                compression: Some(method),
+            } => Body::Compressed {
+                records: records.clone(),
+                out: BlockWriter::new(method.clone(), out),
+            },
+            Layout::Parquet {
+                schema,
+                properties,
+                context,
+                columns,
+            } => {
+                let writer =
+                    ArrowWriter::try_new(out, schema.clone(), Some(properties.as_ref().clone()))?;
                 Body::Parquet(Box::new(writer), Contexts::new(*context, *columns))
             }
-            Layout::Avro(codec) => Body::Avro(AvroWriter::new(codec.clone(), out).map_err(EncodeError::Records)?),
+            Layout::Avro(codec) => {
+                Body::Avro(AvroWriter::new(codec.clone(), out).map_err(EncodeError::Records)?)
+            }
         };
         Ok(FileEncoder(body))
     }
@@ -238,9 +301,15 @@ impl FileCodec {
 /// The level, if the compression has it.
 fn level(settings: &FileCodecSettings) -> Result<i32, String> {
     let (name, most, default) = match settings.compression {
-        Compression::None if settings.level.is_some() => return Err("a level needs a compression: gzip or zstd".to_owned()),
-        Compression::Snappy if settings.level.is_some() => return Err("snappy has no levels; leave the level out".to_owned()),
-        Compression::Bzip2 if settings.level.is_some() => return Err("bzip2 has no levels; leave the level out".to_owned()),
+        Compression::None if settings.level.is_some() => {
+            return Err("a level needs a compression: gzip or zstd".to_owned());
+        }
+        Compression::Snappy if settings.level.is_some() => {
+            return Err("snappy has no levels; leave the level out".to_owned());
+        }
+        Compression::Bzip2 if settings.level.is_some() => {
+            return Err("bzip2 has no levels; leave the level out".to_owned());
+        }
         Compression::None | Compression::Snappy | Compression::Bzip2 => return Ok(0),
         Compression::Gzip => ("gzip", 9, 6),
         Compression::Zstd => ("zstd", 22, 3),
@@ -253,9 +322,17 @@ fn level(settings: &FileCodecSettings) -> Result<i32, String> {
 
 /// How many columns these are in Parquet, if it can hold them.
 fn parquet_schema(schema: &SchemaRef) -> Result<usize, String> {
-    let untyped: Vec<_> = schema.fields().iter().filter(|field| has_json(field)).map(|field| format!("`{}`", field.name())).collect();
+    let untyped: Vec<_> = schema
+        .fields()
+        .iter()
+        .filter(|field| has_json(field))
+        .map(|field| format!("`{}`", field.name()))
+        .collect();
     if !untyped.is_empty() {
-        return Err(format!("parquet needs a type for every column; give one to {} in :schema or by a cast", untyped.join(", ")));
+        return Err(format!(
+            "parquet needs a type for every column; give one to {} in :schema or by a cast",
+            untyped.join(", ")
+        ));
     }
     if schema.fields().is_empty() {
         return Err("parquet needs at least one column".to_owned());
@@ -278,18 +355,29 @@ fn has_json(field: &Field) -> bool {
 pub struct FileEncoder(Body);
 
 enum Body {
-    Plain { records: Arc<RecordEncoder>, out: RetryWriter<File> },
-    Compressed { records: Arc<RecordEncoder>, out: BlockWriter },
+    Plain {
+        records: Arc<RecordEncoder>,
+        out: RetryWriter<File>,
+    },
+    Compressed {
+        records: Arc<RecordEncoder>,
+        out: BlockWriter,
+    },
     Parquet(Box<ArrowWriter<RetryWriter<File>>>, Contexts),
     Avro(AvroWriter),
 }
 
 impl FileEncoder {
-    /// Adds rows. What the disk does not take is held; see [`FileEncoder::blocked`]. After an error the file cannot be gone on with.
+    /// Adds rows. What the disk does not take is held; see [`FileEncoder::blocked`]. After an error
+    /// the file cannot be gone on with.
     pub fn write(&mut self, rows: &Rows) -> Result<(), EncodeError> {
         match &mut self.0 {
-            Body::Plain { records, out } => records.write_lines(rows, out).map_err(EncodeError::Records),
-            Body::Compressed { records, out } => records.write_lines(rows, out).map_err(EncodeError::Records),
+            Body::Plain { records, out } => {
+                records.write_lines(rows, out).map_err(EncodeError::Records)
+            }
+            Body::Compressed { records, out } => {
+                records.write_lines(rows, out).map_err(EncodeError::Records)
+            }
             Body::Parquet(writer, contexts) => {
                 writer.write(rows.columns())?;
                 contexts.written(rows.columns(), writer.in_progress_rows());
@@ -299,7 +387,8 @@ impl FileEncoder {
         }
     }
 
-    /// Why bytes do not get out, if they do not. Nothing is lost, but what is written meanwhile stays in memory.
+    /// Why bytes do not get out, if they do not. Nothing is lost, but what is written meanwhile
+    /// stays in memory.
     pub fn blocked(&self) -> Option<&io::Error> {
         match &self.0 {
             Body::Plain { out, .. } => out.blocked(),
@@ -325,7 +414,11 @@ impl FileEncoder {
         match &self.0 {
             Body::Plain { out, .. } => out.memory(),
             Body::Compressed { out, .. } => out.memory(),
-            Body::Parquet(writer, contexts) => writer.memory_size() + writer.inner().memory() + contexts.memory(writer.in_progress_rows()),
+            Body::Parquet(writer, contexts) => {
+                writer.memory_size()
+                    + writer.inner().memory()
+                    + contexts.memory(writer.in_progress_rows())
+            }
             Body::Avro(writer) => writer.memory(),
         }
     }
@@ -361,8 +454,9 @@ impl FileEncoder {
         flushed.map_err(EncodeError::Records)
     }
 
-    /// Ends the file. Parquet files carry the metadata as key-value metadata; others ignore it. The file is to be had from what comes back
-    /// ([`RetryWriter::into_inner`]) as soon as that is not blocked; the bytes are with the operating system then, and not fsynced.
+    /// Ends the file. Parquet files carry the metadata as key-value metadata; others ignore it. The
+    /// file is to be had from what comes back ([`RetryWriter::into_inner`]) as soon as that is not
+    /// blocked; the bytes are with the operating system then, and not fsynced.
     pub fn finish(self, metadata: &[(String, String)]) -> Result<RetryWriter<File>, EncodeError> {
         let mut out = match self.0 {
             Body::Plain { out, .. } => out,

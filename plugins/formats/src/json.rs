@@ -1,11 +1,13 @@
 //! `json`: one JSON object for each record.
 //!
-//! A record is gone through once. sonic-rs parses; the wanted paths, put together into a tree, say where a value goes into a column and what
-//! is skipped. What is skipped is still validated, so a record that is broken anywhere is bad, also behind the last wanted value.
-//! A plan that wants no column at all looks into no record, and then broken ones pass.
+//! A record is gone through once. sonic-rs parses; the wanted paths, put together into a tree, say
+//! where a value goes into a column and what is skipped. What is skipped is still validated, so a
+//! record that is broken anywhere is bad, also behind the last wanted value. A plan that wants no
+//! column at all looks into no record, and then broken ones pass.
 //!
-//! A path that ends in nothing (the key is missing, the list is too short, or there is no object or list where the path goes through one)
-//! gives null. When a key is repeated, the first value counts.
+//! A path that ends in nothing (the key is missing, the list is too short, or there is no object or
+//! list where the path goes through one) gives null. When a key is repeated, the first value
+//! counts.
 
 mod check;
 mod columns;
@@ -45,14 +47,25 @@ impl Format for Json {
         infer_json_schema(samples)
     }
 
-    fn decoder(&self, settings: &str, columns: &[WantedColumn]) -> Result<Box<dyn Decoder>, String> {
+    fn decoder(
+        &self,
+        settings: &str,
+        columns: &[WantedColumn],
+    ) -> Result<Box<dyn Decoder>, String> {
         crate::layout(self.name(), settings)?;
         let mut root = Node::default();
         for (number, column) in columns.iter().enumerate() {
             root.add(&column.path.0, number);
         }
-        let columns = columns.iter().map(|column| Column::new(&column.field, column.path.to_string())).collect::<Result<_, _>>()?;
-        Ok(Box::new(JsonDecoder { start: root.start(), root, columns }))
+        let columns = columns
+            .iter()
+            .map(|column| Column::new(&column.field, column.path.to_string()))
+            .collect::<Result<_, _>>()?;
+        Ok(Box::new(JsonDecoder {
+            start: root.start(),
+            root,
+            columns,
+        }))
     }
 }
 
@@ -65,7 +78,10 @@ struct JsonDecoder {
 impl Decoder for JsonDecoder {
     fn decode(&mut self, payloads: &Payloads) -> Decoded {
         if self.columns.is_empty() {
-            return Decoded { columns: Vec::new(), bad: Vec::new() };
+            return Decoded {
+                columns: Vec::new(),
+                bad: Vec::new(),
+            };
         }
         let mut bad = Vec::new();
         let mut total = 0;
@@ -73,7 +89,10 @@ impl Decoder for JsonDecoder {
             if let Some(record) = payloads.get(row) {
                 total += record.len();
                 if let Err(reason) = self.record(row, record, total) {
-                    bad.push(BadRow { row: row as u32, reason });
+                    bad.push(BadRow {
+                        row: row as u32,
+                        reason,
+                    });
                 }
             }
             // What the record did not have, or what was not reached before it turned out to be bad.
@@ -82,12 +101,16 @@ impl Decoder for JsonDecoder {
             }
         }
         let columns = self.columns.iter_mut().map(Column::finish).collect();
-        Decoded { columns: crate::without_bad(columns, &bad, payloads.len()), bad }
+        Decoded {
+            columns: crate::without_bad(columns, &bad, payloads.len()),
+            bad,
+        }
     }
 }
 
 impl JsonDecoder {
-    /// Adds a record's values to the columns; of a bad one perhaps some. `total` is the bytes of all records of the batch up to this.
+    /// Adds a record's values to the columns; of a bad one perhaps some. `total` is the bytes of
+    /// all records of the batch up to this.
     fn record(&mut self, row: usize, record: &[u8], total: usize) -> Result<(), String> {
         if i32::try_from(total).is_err() {
             // Arrow's text columns hold 2 GiB.
@@ -95,7 +118,11 @@ impl JsonDecoder {
         }
         let checked = Checked::new(record)?;
         self.start.check(checked.text())?;
-        let mut record = Record { columns: &mut self.columns, row, misfit: Misfit::default() };
+        let mut record = Record {
+            columns: &mut self.columns,
+            row,
+            misfit: Misfit::default(),
+        };
         checked.parse(|text| {
             let mut parser = sonic_rs::Deserializer::from_str(text);
             self.root.read(&mut parser, &mut record)?;

@@ -1,9 +1,10 @@
 //! Formats: from records' bytes to columns, and from rows back to bytes, messages and files.
 //!
-//! - [`formats`] are what sources read: `json`, `txt`, `avro-txt`, `raw`; [`record_format`] reads their settings.
+//! - [`formats`] are what sources read: `json`, `txt`, `avro-txt`, `raw`; [`record_format`] reads
+//!   their settings.
 //! - A [`RecordEncoder`] writes rows as messages or lines.
-//! - A [`FileCodec`] writes files: lines with or without compression, Parquet, Avro. Its files go through a [`RetryWriter`], so that a full disk
-//!   loses nothing.
+//! - A [`FileCodec`] writes files: lines with or without compression, Parquet, Avro. Its files go
+//!   through a [`RetryWriter`], so that a full disk loses nothing.
 
 pub mod encode;
 pub mod file;
@@ -36,7 +37,12 @@ pub use retry::RetryWriter;
 
 /// All formats that records can be read in.
 pub fn formats() -> Vec<Arc<dyn Format>> {
-    vec![Arc::new(json::Json), Arc::new(txt::Txt), Arc::new(avro_txt::AvroTxt::default()), Arc::new(raw::Raw)]
+    vec![
+        Arc::new(json::Json),
+        Arc::new(txt::Txt),
+        Arc::new(avro_txt::AvroTxt::default()),
+        Arc::new(raw::Raw),
+    ]
 }
 
 /// The layout that the settings of a format stand for.
@@ -54,7 +60,9 @@ fn without_bad(columns: Vec<ArrayRef>, bad: &[BadRow], rows: usize) -> Vec<Array
         mask[row.row as usize] = true;
     }
     let mask = BooleanArray::from(mask);
-    let masked = |column: ArrayRef| compute::nullif(&column, &mask).expect("the mask is as long as the column");
+    let masked = |column: ArrayRef| {
+        compute::nullif(&column, &mask).expect("the mask is as long as the column")
+    };
     columns.into_iter().map(masked).collect()
 }
 

@@ -28,10 +28,17 @@ impl Format for Raw {
         Err("raw records have the same fields always; leave :schema out".to_owned())
     }
 
-    fn decoder(&self, settings: &str, columns: &[WantedColumn]) -> Result<Box<dyn Decoder>, String> {
+    fn decoder(
+        &self,
+        settings: &str,
+        columns: &[WantedColumn],
+    ) -> Result<Box<dyn Decoder>, String> {
         crate::layout(self.name(), settings)?;
         match columns.first() {
-            Some(column) => Err(format!("raw records have no fields, so there is no `{}`; :format \"json\" or \"txt\" has", column.path)),
+            Some(column) => Err(format!(
+                "raw records have no fields, so there is no `{}`; :format \"json\" or \"txt\" has",
+                column.path
+            )),
             None => Ok(Box::new(RawDecoder)),
         }
     }
@@ -41,7 +48,10 @@ struct RawDecoder;
 
 impl Decoder for RawDecoder {
     fn decode(&mut self, _: &Payloads) -> Decoded {
-        Decoded { columns: Vec::new(), bad: Vec::new() }
+        Decoded {
+            columns: Vec::new(),
+            bad: Vec::new(),
+        }
     }
 }
 
@@ -55,11 +65,20 @@ mod tests {
 
     #[test]
     fn there_are_no_fields() {
-        let column = WantedColumn { path: Path(vec![Step::Field("a".to_owned())]), field: Arc::new(Field::new("a", DataType::Utf8, true)) };
+        let column = WantedColumn {
+            path: Path(vec![Step::Field("a".to_owned())]),
+            field: Arc::new(Field::new("a", DataType::Utf8, true)),
+        };
         let refused = Raw.decoder("", &[column]).err().unwrap();
-        assert_eq!(refused, "raw records have no fields, so there is no `a`; :format \"json\" or \"txt\" has");
+        assert_eq!(
+            refused,
+            "raw records have no fields, so there is no `a`; :format \"json\" or \"txt\" has"
+        );
         assert!(Raw.schema("").unwrap().unwrap().fields().is_empty());
-        let decoded = Raw.decoder("", &[]).unwrap().decode(&payloads(&[Some(b"\xff"), None]));
+        let decoded = Raw
+            .decoder("", &[])
+            .unwrap()
+            .decode(&payloads(&[Some(b"\xff"), None]));
         assert!(decoded.columns.is_empty() && decoded.bad.is_empty());
     }
 }

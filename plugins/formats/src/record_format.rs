@@ -1,4 +1,5 @@
-//! How records are laid out in their bytes, as a source's `:format` or a log's row says it: `txt:sep=tab;ts=0;msg=2:`.
+//! How records are laid out in their bytes, as a source's `:format` or a log's row says it:
+//! `txt:sep=tab;ts=0;msg=2:`.
 //!
 //! | Setting | Formats | What it says |
 //! |---|---|---|
@@ -12,7 +13,8 @@
 //! | `bytes` | txt, avro-txt | `true`: the message is bytes and no text |
 //! | `registry` | avro-txt | the address of the schema registry |
 //!
-//! One of `ts`, `ts_ms` and `ts_sec` has to be there in `txt` and `avro-txt`. A layout is written back as such a text by its `Display`.
+//! One of `ts`, `ts_ms` and `ts_sec` has to be there in `txt` and `avro-txt`. A layout is written
+//! back as such a text by its `Display`.
 
 mod read;
 mod write;
@@ -41,7 +43,8 @@ pub enum RecordLayout {
 /// Fields between separators.
 #[derive(Clone, Debug, PartialEq)]
 pub struct TxtLayout {
-    /// The byte between two fields. Fields are never empty: separators that follow one another count as one.
+    /// The byte between two fields. Fields are never empty: separators that follow one another
+    /// count as one.
     pub separator: u8,
     /// The event time and the message.
     pub event: EventLayout,
@@ -59,7 +62,8 @@ pub struct AvroLayout {
 /// JSON objects.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct JsonLayout {
-    /// The event time, if the format says it. The format `json` does not read it by itself: it is for whoever writes the expressions.
+    /// The event time, if the format says it. The format `json` does not read it by itself: it is
+    /// for whoever writes the expressions.
     pub time: Option<JsonTime>,
 }
 
@@ -104,14 +108,20 @@ pub struct EventTime {
 }
 
 impl EventLayout {
-    /// The name of the field with the event time: `ts`, or `event_ts` where `fields` names one of its own so.
+    /// The name of the field with the event time: `ts`, or `event_ts` where `fields` names one of
+    /// its own so.
     pub fn time_name(&self) -> &'static str {
         if self.names("ts") { "event_ts" } else { "ts" }
     }
 
-    /// The name of the field with the message: `msg`, or `event_msg` where `fields` names one of its own so.
+    /// The name of the field with the message: `msg`, or `event_msg` where `fields` names one of
+    /// its own so.
     pub fn message_name(&self) -> &'static str {
-        if self.names("msg") { "event_msg" } else { "msg" }
+        if self.names("msg") {
+            "event_msg"
+        } else {
+            "msg"
+        }
     }
 
     fn names(&self, name: &str) -> bool {
@@ -130,18 +140,26 @@ pub struct Choice {
 
 impl Choice {
     /// All fields.
-    pub const ALL: Choice = Choice { start: 0, end: None };
+    pub const ALL: Choice = Choice {
+        start: 0,
+        end: None,
+    };
 
     /// One field.
     pub fn one(index: usize) -> Choice {
-        Choice { start: index, end: Some(index.saturating_add(1)) }
+        Choice {
+            start: index,
+            end: Some(index.saturating_add(1)),
+        }
     }
 
-    /// A slice as in Python, except that a negative start counts as 0, a negative end as the end of the record, and one field is chosen where
-    /// the end is not after the start.
+    /// A slice as in Python, except that a negative start counts as 0, a negative end as the end of
+    /// the record, and one field is chosen where the end is not after the start.
     pub fn slice(start: i64, end: i64) -> Choice {
         let start = usize::try_from(start).unwrap_or(0);
-        let end = usize::try_from(end).ok().map(|end| end.max(start.saturating_add(1)));
+        let end = usize::try_from(end)
+            .ok()
+            .map(|end| end.max(start.saturating_add(1)));
         Choice { start, end }
     }
 

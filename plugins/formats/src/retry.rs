@@ -1,8 +1,9 @@
 //! A writer that loses nothing when the disk is full.
 //!
-//! Encoders cannot go back: once a compressor or Parquet's writer has seen rows, their bytes exist only on the way to the file. So what stands
-//! below an encoder never fails. When the file takes no more, the rest is held here, the error is kept for whoever asks, and the same bytes go
-//! out when [`RetryWriter::resume`] finds that the file takes them again.
+//! Encoders cannot go back: once a compressor or Parquet's writer has seen rows, their bytes exist
+//! only on the way to the file. So what stands below an encoder never fails. When the file takes no
+//! more, the rest is held here, the error is kept for whoever asks, and the same bytes go out when
+//! [`RetryWriter::resume`] finds that the file takes them again.
 
 use std::io::{self, ErrorKind, Write};
 
@@ -22,7 +23,13 @@ const GATHER: usize = 64 << 10;
 impl<W: Write> RetryWriter<W> {
     /// A writer onto `inner`.
     pub fn new(inner: W) -> Self {
-        RetryWriter { inner, held: Vec::new(), done: 0, written: 0, error: None }
+        RetryWriter {
+            inner,
+            held: Vec::new(),
+            done: 0,
+            written: 0,
+            error: None,
+        }
     }
 
     /// Why bytes do not get out, if they do not. What is written meanwhile stays in memory.
@@ -30,7 +37,8 @@ impl<W: Write> RetryWriter<W> {
         self.error.as_ref()
     }
 
-    /// Tries again to write all that is held; [`RetryWriter::blocked`] then says whether that worked.
+    /// Tries again to write all that is held; [`RetryWriter::blocked`] then says whether that
+    /// worked.
     pub fn resume(&mut self) {
         self.error = None;
         self.push_held();
@@ -95,7 +103,8 @@ impl<W: Write> RetryWriter<W> {
     }
 }
 
-/// Never fails, and always takes all. A flush tries to write what is held, and gives its memory back.
+/// Never fails, and always takes all. A flush tries to write what is held, and gives its memory
+/// back.
 impl<W: Write> Write for RetryWriter<W> {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         if self.error.is_none() && self.held() + bytes.len() >= GATHER {
@@ -159,7 +168,11 @@ mod tests {
     }
 
     fn step() -> impl Strategy<Value = Step> {
-        prop_oneof![(0..2 * GATHER).prop_map(Step::Take), Just(Step::Interrupted), Just(Step::Full)]
+        prop_oneof![
+            (0..2 * GATHER).prop_map(Step::Take),
+            Just(Step::Interrupted),
+            Just(Step::Full)
+        ]
     }
 
     #[derive(Clone, Debug)]
@@ -170,7 +183,12 @@ mod tests {
     }
 
     fn call() -> impl Strategy<Value = Call> {
-        prop_oneof![(0..3 * GATHER).prop_map(Call::Write), (0..100_usize).prop_map(Call::Write), Just(Call::Flush), Just(Call::Resume)]
+        prop_oneof![
+            (0..3 * GATHER).prop_map(Call::Write),
+            (0..100_usize).prop_map(Call::Write),
+            Just(Call::Flush),
+            Just(Call::Resume)
+        ]
     }
 
     proptest! {
@@ -205,11 +223,17 @@ mod tests {
 
     #[test]
     fn a_full_disk_is_recognizable() {
-        let mut writer = RetryWriter::new(Flaky { taken: Vec::new(), steps: vec![Step::Full] });
+        let mut writer = RetryWriter::new(Flaky {
+            taken: Vec::new(),
+            steps: vec![Step::Full],
+        });
         writer.write_all(b"abc").unwrap();
         assert!(writer.blocked().is_none());
         writer.flush().unwrap();
-        assert_eq!(writer.blocked().map(io::Error::kind), Some(ErrorKind::StorageFull));
+        assert_eq!(
+            writer.blocked().map(io::Error::kind),
+            Some(ErrorKind::StorageFull)
+        );
         assert_eq!((writer.written(), writer.held()), (0, 3));
         writer.resume();
         assert!(writer.blocked().is_none());

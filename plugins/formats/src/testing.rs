@@ -11,7 +11,11 @@ use pseidon_plugin::{Batch, BatchBuilder, Payloads, Rows, Split};
 
 /// A batch of these records; `None` has no payload.
 pub(crate) fn batch(records: &[Option<&[u8]>]) -> Batch {
-    let split = Arc::new(Split { id: SplitId::from("test"), topic: "test".to_owned(), partition: 0 });
+    let split = Arc::new(Split {
+        id: SplitId::from("test"),
+        topic: "test".to_owned(),
+        partition: 0,
+    });
     let mut batch = BatchBuilder::new(split, MetaWanted::default(), 1024);
     for (position, record) in records.iter().enumerate() {
         batch.push(position as u64, *record, RecordMeta::default());
@@ -26,7 +30,8 @@ pub(crate) fn payloads(records: &[Option<&[u8]>]) -> Payloads {
 /// Records as they came.
 pub(crate) fn rows(records: &[Option<&[u8]>]) -> Rows {
     let options = RecordBatchOptions::new().with_row_count(Some(records.len()));
-    let columns = RecordBatch::try_new_with_options(Arc::new(Schema::empty()), Vec::new(), &options).unwrap();
+    let columns =
+        RecordBatch::try_new_with_options(Arc::new(Schema::empty()), Vec::new(), &options).unwrap();
     Rows::new(Arc::new(batch(records)), columns)
 }
 
@@ -36,9 +41,17 @@ pub(crate) fn changed(columns: RecordBatch) -> Rows {
 }
 
 pub(crate) fn as_came(format: &str) -> SinkInput {
-    SinkInput { scope: Default::default(), record: RecordShape::AsCame { format: format.to_owned() } }
+    SinkInput {
+        scope: Default::default(),
+        record: RecordShape::AsCame {
+            format: format.to_owned(),
+        },
+    }
 }
 
 pub(crate) fn columns(columns: &RecordBatch) -> SinkInput {
-    SinkInput { scope: Default::default(), record: RecordShape::Columns(columns.schema()) }
+    SinkInput {
+        scope: Default::default(),
+        record: RecordShape::Columns(columns.schema()),
+    }
 }

@@ -1,7 +1,8 @@
 //! `txt`: text records.
 //!
-//! Without settings a record is one text, its field `line`. With settings (`txt:sep=tab;ts=0;msg=2:`) it is fields between separators, of
-//! which an event time, a message and, where they have names, the fields themselves can be had.
+//! Without settings a record is one text, its field `line`. With settings
+//! (`txt:sep=tab;ts=0;msg=2:`) it is fields between separators, of which an event time, a message
+//! and, where they have names, the fields themselves can be had.
 
 mod fields;
 mod line;
@@ -39,7 +40,11 @@ impl Format for Txt {
         Err("txt records have the same fields always; leave :schema out".to_owned())
     }
 
-    fn decoder(&self, settings: &str, columns: &[WantedColumn]) -> Result<Box<dyn Decoder>, String> {
+    fn decoder(
+        &self,
+        settings: &str,
+        columns: &[WantedColumn],
+    ) -> Result<Box<dyn Decoder>, String> {
         match layout(settings)? {
             Some(layout) => Ok(Box::new(FieldsDecoder::new(layout, columns)?)),
             None => line::decoder(columns),

@@ -3,13 +3,15 @@
 use std::sync::Arc;
 
 use arrow::array::{
-    ArrayBuilder, ArrayRef, BinaryBuilder, BooleanBuilder, Decimal128Builder, Decimal256Builder, PrimitiveBuilder, StringBuilder,
+    ArrayBuilder, ArrayRef, BinaryBuilder, BooleanBuilder, Decimal128Builder, Decimal256Builder,
+    PrimitiveBuilder, StringBuilder,
 };
 use arrow::compute::kernels::cast_utils::{Parser, string_to_datetime};
 use arrow::datatypes::{
-    ArrowPrimitiveType, DataType, Date32Type, Field, Float32Type, Float64Type, Int8Type, Int16Type, Int32Type, Int64Type, TimeUnit,
-    TimestampMicrosecondType, TimestampMillisecondType, TimestampNanosecondType, TimestampSecondType, UInt8Type, UInt16Type, UInt32Type,
-    UInt64Type, i256,
+    ArrowPrimitiveType, DataType, Date32Type, Field, Float32Type, Float64Type, Int8Type, Int16Type,
+    Int32Type, Int64Type, TimeUnit, TimestampMicrosecondType, TimestampMillisecondType,
+    TimestampNanosecondType, TimestampSecondType, UInt8Type, UInt16Type, UInt32Type, UInt64Type,
+    i256,
 };
 use chrono::Utc;
 use pseidon_plugin::format::is_json;
@@ -51,22 +53,43 @@ impl TextColumn {
             DataType::Float64 => parsed::<Float64Type>(&data_type),
             DataType::Date32 => parsed::<Date32Type>(&data_type),
             DataType::Timestamp(TimeUnit::Second, _) => at::<TimestampSecondType>(&data_type),
-            DataType::Timestamp(TimeUnit::Millisecond, _) => at::<TimestampMillisecondType>(&data_type),
-            DataType::Timestamp(TimeUnit::Microsecond, _) => at::<TimestampMicrosecondType>(&data_type),
-            DataType::Timestamp(TimeUnit::Nanosecond, _) => at::<TimestampNanosecondType>(&data_type),
-            DataType::Decimal128(precision, scale) => {
-                Values::Decimal128(*precision, *scale, Decimal128Builder::new().with_data_type(data_type.clone()))
+            DataType::Timestamp(TimeUnit::Millisecond, _) => {
+                at::<TimestampMillisecondType>(&data_type)
             }
-            DataType::Decimal256(precision, scale) => {
-                Values::Decimal256(*precision, *scale, Decimal256Builder::new().with_data_type(data_type.clone()))
+            DataType::Timestamp(TimeUnit::Microsecond, _) => {
+                at::<TimestampMicrosecondType>(&data_type)
             }
-            _ if is_json(field) => return Err(format!("`{}` is a text; give it a type in :schema, or cast it", field.name())),
-            other => return Err(format!("`{}` cannot be had as {other} from a text", field.name())),
+            DataType::Timestamp(TimeUnit::Nanosecond, _) => {
+                at::<TimestampNanosecondType>(&data_type)
+            }
+            DataType::Decimal128(precision, scale) => Values::Decimal128(
+                *precision,
+                *scale,
+                Decimal128Builder::new().with_data_type(data_type.clone()),
+            ),
+            DataType::Decimal256(precision, scale) => Values::Decimal256(
+                *precision,
+                *scale,
+                Decimal256Builder::new().with_data_type(data_type.clone()),
+            ),
+            _ if is_json(field) => {
+                return Err(format!(
+                    "`{}` is a text; give it a type in :schema, or cast it",
+                    field.name()
+                ));
+            }
+            other => {
+                return Err(format!(
+                    "`{}` cannot be had as {other} from a text",
+                    field.name()
+                ));
+            }
         };
         Ok(TextColumn { data_type, values })
     }
 
-    /// Adds what the text stands for: null for an empty one. Gives `false`, and adds null, if it stands for no value of this type.
+    /// Adds what the text stands for: null for an empty one. Gives `false`, and adds null, if it
+    /// stands for no value of this type.
     pub(crate) fn add(&mut self, text: &[u8]) -> bool {
         if text.is_empty() {
             self.add_null();
@@ -82,14 +105,18 @@ impl TextColumn {
                 values.append_value(text);
                 true
             }
-            (Values::Boolean(values), Ok(text)) => boolean(text.trim_ascii()).map(|value| values.append_value(value)).is_some(),
+            (Values::Boolean(values), Ok(text)) => boolean(text.trim_ascii())
+                .map(|value| values.append_value(value))
+                .is_some(),
             (Values::Number(values), Ok(text)) => values.add(text.trim_ascii()),
             (Values::Decimal128(precision, scale, values), Ok(text)) => {
-                let value = decimal::unscaled(text.trim_ascii(), *precision, *scale).and_then(|digits| digits.parse().ok());
+                let value = decimal::unscaled(text.trim_ascii(), *precision, *scale)
+                    .and_then(|digits| digits.parse().ok());
                 value.map(|value| values.append_value(value)).is_some()
             }
             (Values::Decimal256(precision, scale, values), Ok(text)) => {
-                let value = decimal::unscaled(text.trim_ascii(), *precision, *scale).and_then(|digits| i256::from_string(&digits));
+                let value = decimal::unscaled(text.trim_ascii(), *precision, *scale)
+                    .and_then(|digits| i256::from_string(&digits));
                 value.map(|value| values.append_value(value)).is_some()
             }
         };
@@ -171,7 +198,9 @@ struct Builder<T: ArrowPrimitiveType> {
 
 impl<T: ArrowPrimitiveType> Numbers for Builder<T> {
     fn add(&mut self, text: &str) -> bool {
-        (self.parse)(text).map(|value| self.values.append_value(value)).is_some()
+        (self.parse)(text)
+            .map(|value| self.values.append_value(value))
+            .is_some()
     }
 
     fn add_null(&mut self) {
@@ -188,21 +217,44 @@ impl<T: ArrowPrimitiveType> Numbers for Builder<T> {
 }
 
 fn parsed<T: ArrowPrimitiveType + Parser>(data_type: &DataType) -> Values {
-    Values::Number(Box::new(Builder::<T> { values: PrimitiveBuilder::new().with_data_type(data_type.clone()), parse: T::parse }))
+    Values::Number(Box::new(Builder::<T> {
+        values: PrimitiveBuilder::new().with_data_type(data_type.clone()),
+        parse: T::parse,
+    }))
 }
 
 /// Timestamps: whole numbers in the unit, or ISO-8601 texts.
 fn at<T: ArrowPrimitiveType<Native = i64>>(data_type: &DataType) -> Values {
     let parse: fn(&str) -> Option<i64> = match data_type {
-        DataType::Timestamp(TimeUnit::Second, _) => |text| text.parse().ok().or_else(|| timestamp(text, TimeUnit::Second)),
-        DataType::Timestamp(TimeUnit::Millisecond, _) => |text| text.parse().ok().or_else(|| timestamp(text, TimeUnit::Millisecond)),
-        DataType::Timestamp(TimeUnit::Microsecond, _) => |text| text.parse().ok().or_else(|| timestamp(text, TimeUnit::Microsecond)),
-        _ => |text| text.parse().ok().or_else(|| timestamp(text, TimeUnit::Nanosecond)),
+        DataType::Timestamp(TimeUnit::Second, _) => |text| {
+            text.parse()
+                .ok()
+                .or_else(|| timestamp(text, TimeUnit::Second))
+        },
+        DataType::Timestamp(TimeUnit::Millisecond, _) => |text| {
+            text.parse()
+                .ok()
+                .or_else(|| timestamp(text, TimeUnit::Millisecond))
+        },
+        DataType::Timestamp(TimeUnit::Microsecond, _) => |text| {
+            text.parse()
+                .ok()
+                .or_else(|| timestamp(text, TimeUnit::Microsecond))
+        },
+        _ => |text| {
+            text.parse()
+                .ok()
+                .or_else(|| timestamp(text, TimeUnit::Nanosecond))
+        },
     };
-    Values::Number(Box::new(Builder::<T> { values: PrimitiveBuilder::new().with_data_type(data_type.clone()), parse }))
+    Values::Number(Box::new(Builder::<T> {
+        values: PrimitiveBuilder::new().with_data_type(data_type.clone()),
+        parse,
+    }))
 }
 
-/// An ISO-8601 text as a number in the unit; without a zone it is UTC. What is finer than the unit is cut off.
+/// An ISO-8601 text as a number in the unit; without a zone it is UTC. What is finer than the unit
+/// is cut off.
 pub(crate) fn timestamp(text: &str, unit: TimeUnit) -> Option<i64> {
     let at = string_to_datetime(&Utc, text).ok()?;
     match unit {
@@ -222,7 +274,9 @@ pub(crate) fn type_name(data_type: &DataType) -> String {
         DataType::Binary => "binary".to_owned(),
         DataType::Timestamp(..) => "a timestamp".to_owned(),
         DataType::Date32 => "a date".to_owned(),
-        DataType::Decimal128(precision, scale) | DataType::Decimal256(precision, scale) => format!("decimal({precision}, {scale})"),
+        DataType::Decimal128(precision, scale) | DataType::Decimal256(precision, scale) => {
+            format!("decimal({precision}, {scale})")
+        }
         other => other.to_string().to_lowercase(),
     }
 }

@@ -17,14 +17,15 @@ pub(crate) struct Column {
     pub(crate) hive_type: String,
 }
 
-/// The columns of `DATABASE.TABLE` or `TABLE` (in the database that the URL of a HiveServer2 names, else in `default`), in order. Partition
-/// columns are not among them, nor are `dt` and `hr`; names are in lower case, and all may be null. Takes seconds, half a minute at most
-/// where a HiveServer2 is asked.
+/// The columns of `DATABASE.TABLE` or `TABLE` (in the database that the URL of a HiveServer2 names,
+/// else in `default`), in order. Partition columns are not among them, nor are `dt` and `hr`; names
+/// are in lower case, and all may be null. Takes seconds, half a minute at most where a HiveServer2
+/// is asked.
 ///
 /// # Errors
 ///
-/// [`HiveError::Unreachable`] when asking again later may work; [`HiveError::Refused`] when there is no such table, or when it has a column
-/// whose type has no counterpart.
+/// [`HiveError::Unreachable`] when asking again later may work; [`HiveError::Refused`] when there
+/// is no such table, or when it has a column whose type has no counterpart.
 pub fn columns(place: &Place, table: &str) -> Result<SchemaRef, HiveError> {
     let standard_database = match place {
         Place::Metastore(_) | Place::Database(_) => STANDARD_DATABASE,
@@ -47,14 +48,21 @@ fn schema(table: &TableName, columns: Vec<Column>) -> Result<SchemaRef, HiveErro
             continue;
         }
         if fields.iter().any(|field| *field.name() == name) {
-            return Err(HiveError::Refused(format!("hive table {table} has two columns {name}")));
+            return Err(HiveError::Refused(format!(
+                "hive table {table} has two columns {name}"
+            )));
         }
-        let data_type = types::arrow_type(&hive_type)
-            .map_err(|reason| HiveError::Refused(format!("hive table {table}: column {name} of type {hive_type}: {reason}")))?;
+        let data_type = types::arrow_type(&hive_type).map_err(|reason| {
+            HiveError::Refused(format!(
+                "hive table {table}: column {name} of type {hive_type}: {reason}"
+            ))
+        })?;
         fields.push(Field::new(name, data_type, true));
     }
     if fields.is_empty() {
-        return Err(HiveError::Refused(format!("hive table {table} has no columns besides those of its partitions, dt and hr")));
+        return Err(HiveError::Refused(format!(
+            "hive table {table} has no columns besides those of its partitions, dt and hr"
+        )));
     }
     Ok(Arc::new(Schema::new(fields)))
 }
@@ -65,15 +73,30 @@ mod tests {
 
     fn shown(columns: &[(&str, &str)]) -> Result<String, String> {
         let table = TableName::read("clicks", "web").unwrap();
-        let column = |(name, hive_type): &(&str, &str)| Column { name: (*name).to_owned(), hive_type: (*hive_type).to_owned() };
-        let schema = schema(&table, columns.iter().map(column).collect()).map_err(|error| error.to_string())?;
+        let column = |(name, hive_type): &(&str, &str)| Column {
+            name: (*name).to_owned(),
+            hive_type: (*hive_type).to_owned(),
+        };
+        let schema = schema(&table, columns.iter().map(column).collect())
+            .map_err(|error| error.to_string())?;
         assert!(schema.fields().iter().all(|field| field.is_nullable()));
-        Ok(schema.fields().iter().map(|field| format!("{} {}", field.name(), field.data_type())).collect::<Vec<_>>().join(", "))
+        Ok(schema
+            .fields()
+            .iter()
+            .map(|field| format!("{} {}", field.name(), field.data_type()))
+            .collect::<Vec<_>>()
+            .join(", "))
     }
 
     #[test]
     fn columns_of_the_path_are_left_out() {
-        let columns = [("Id", "bigint"), ("dt", "string"), ("HR", "int"), ("url", "string"), ("dthr", "int")];
+        let columns = [
+            ("Id", "bigint"),
+            ("dt", "string"),
+            ("HR", "int"),
+            ("url", "string"),
+            ("dthr", "int"),
+        ];
         assert_eq!(shown(&columns).unwrap(), "id Int64, url Utf8, dthr Int32");
     }
 
@@ -81,9 +104,18 @@ mod tests {
     fn what_is_wrong_is_named() {
         for (columns, expected) in [
             (&[][..], "hive table web.clicks has no columns besides"),
-            (&[("dt", "string")], "hive table web.clicks has no columns besides"),
-            (&[("a", "int"), ("A", "int")], "hive table web.clicks has two columns a"),
-            (&[("a", "int"), ("b", "uniontype<int,string>")], "hive table web.clicks: column b of type uniontype<int,string>: "),
+            (
+                &[("dt", "string")],
+                "hive table web.clicks has no columns besides",
+            ),
+            (
+                &[("a", "int"), ("A", "int")],
+                "hive table web.clicks has two columns a",
+            ),
+            (
+                &[("a", "int"), ("b", "uniontype<int,string>")],
+                "hive table web.clicks: column b of type uniontype<int,string>: ",
+            ),
         ] {
             let mistake = shown(columns).unwrap_err();
             assert!(mistake.starts_with(expected), "{mistake}");

@@ -15,7 +15,8 @@ const MOST: u64 = 16 << 20;
 
 /// Connects to `HOST:PORT`.
 pub(crate) fn connect(address: &str) -> io::Result<TcpStream> {
-    let mut last_error = io::Error::new(ErrorKind::NotFound, "the host's name stands for no address");
+    let mut last_error =
+        io::Error::new(ErrorKind::NotFound, "the host's name stands for no address");
     for resolved in address.to_socket_addrs()? {
         match TcpStream::connect_timeout(&resolved, CONNECT_LIMIT) {
             Ok(stream) => return Ok(stream),
@@ -36,29 +37,46 @@ impl Limited {
     /// Everything that is read has to come within `limit` from now.
     pub(crate) fn new(stream: &TcpStream, limit: Duration) -> io::Result<Limited> {
         stream.set_write_timeout(Some(limit))?;
-        Ok(Limited { stream: stream.try_clone()?.take(MOST), limit, until: Instant::now() + limit })
+        Ok(Limited {
+            stream: stream.try_clone()?.take(MOST),
+            limit,
+            until: Instant::now() + limit,
+        })
     }
 }
 
 impl Read for Limited {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let late = || io::Error::new(ErrorKind::TimedOut, format!("no answer within {} s", self.limit.as_secs()));
+        let late = || {
+            io::Error::new(
+                ErrorKind::TimedOut,
+                format!("no answer within {} s", self.limit.as_secs()),
+            )
+        };
         let left = self.until.saturating_duration_since(Instant::now());
         if left.is_zero() {
             return Err(late());
         }
         self.stream.get_ref().set_read_timeout(Some(left))?;
         match self.stream.read(buffer) {
-            Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => Err(late()),
+            Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => {
+                Err(late())
+            }
             outcome => outcome,
         }
     }
 }
 
-/// Whether waiting can help. `server` says who it is, `otherwise` what such servers may ask for that is not spoken.
+/// Whether waiting can help. `server` says who it is, `otherwise` what such servers may ask for
+/// that is not spoken.
 pub(crate) fn classified(server: &str, otherwise: &str, error: Error) -> HiveError {
     match error {
-        Error::Transport(error) if matches!(error.kind, TransportErrorKind::EndOfFile | TransportErrorKind::NotOpen) => {
+        Error::Transport(error)
+            if matches!(
+                error.kind,
+                TransportErrorKind::EndOfFile | TransportErrorKind::NotOpen
+            ) =>
+        {
             HiveError::Unreachable(format!("{server} closed the connection; {otherwise}"))
         }
         Error::Transport(error) => HiveError::Unreachable(format!("{server}: {}", error.message)),
@@ -66,7 +84,10 @@ pub(crate) fn classified(server: &str, otherwise: &str, error: Error) -> HiveErr
             HiveError::Unreachable(format!("{server}: {}", error.message))
         }
         Error::Application(error) => HiveError::Refused(format!("{server}: {}", error.message)),
-        Error::Protocol(error) => HiveError::Refused(format!("{server} does not speak as expected ({}); {otherwise}", error.message)),
+        Error::Protocol(error) => HiveError::Refused(format!(
+            "{server} does not speak as expected ({}); {otherwise}",
+            error.message
+        )),
         Error::User(error) => HiveError::Refused(format!("{server}: {error}")),
     }
 }

@@ -1,8 +1,10 @@
-//! The columns of Hive's tables, as Arrow's fields: what typed files (Parquet, Avro) of a log are made of.
+//! The columns of Hive's tables, as Arrow's fields: what typed files (Parquet, Avro) of a log are
+//! made of.
 //!
-//! Hive keeps them in its metastore. They are asked of the metastore's Thrift service ([`Place::Metastore`]) or of a HiveServer2
-//! ([`Place::Server`]), or read in the database that the metastore itself keeps its tables in ([`Place::Database`]); a folder with schema
-//! files ([`read_file`]) does without Hive.
+//! Hive keeps them in its metastore. They are asked of the metastore's Thrift service
+//! ([`Place::Metastore`]) or of a HiveServer2 ([`Place::Server`]), or read in the database that the
+//! metastore itself keeps its tables in ([`Place::Database`]); a folder with schema files
+//! ([`read_file`]) does without Hive.
 //!
 //! | Hive | Arrow |
 //! |---|---|
@@ -34,7 +36,8 @@ pub use server::Server;
 /// Why there are no columns.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum HiveError {
-    /// Who knows them cannot be reached or cannot answer now. It passes by itself, or when somebody has looked after the server.
+    /// Who knows them cannot be reached or cannot answer now. It passes by itself, or when somebody
+    /// has looked after the server.
     #[error("{0}")]
     Unreachable(String),
     /// It will not work until a setting or the table is changed.

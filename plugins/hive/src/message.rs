@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 
 use thrift::protocol::{
-    TFieldIdentifier, TInputProtocol, TListIdentifier, TMessageIdentifier, TMessageType, TOutputProtocol, TStructIdentifier, TType,
-    verify_expected_sequence_number,
+    TFieldIdentifier, TInputProtocol, TListIdentifier, TMessageIdentifier, TMessageType,
+    TOutputProtocol, TStructIdentifier, TType, verify_expected_sequence_number,
 };
 use thrift::{Error, ProtocolError, ProtocolErrorKind};
 
@@ -25,7 +25,8 @@ pub(crate) enum Value {
     List(Vec<Value>),
 }
 
-/// A struct's fields by their numbers. Maps, sets and the rarer numbers are left out when a struct is read.
+/// A struct's fields by their numbers. Maps, sets and the rarer numbers are left out when a struct
+/// is read.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(crate) struct Struct(BTreeMap<i16, Value>);
 
@@ -107,13 +108,22 @@ pub(crate) struct Client {
 
 impl Client {
     pub(crate) fn new(input: Box<dyn TInputProtocol>, output: Box<dyn TOutputProtocol>) -> Client {
-        Client { input, output, sequence: 0 }
+        Client {
+            input,
+            output,
+            sequence: 0,
+        }
     }
 
-    /// Makes one call and waits for its result: field 0 is what it returns, the others are the exceptions that it may throw.
+    /// Makes one call and waits for its result: field 0 is what it returns, the others are the
+    /// exceptions that it may throw.
     pub(crate) fn call(&mut self, name: &str, arguments: &Struct) -> thrift::Result<Struct> {
         self.sequence = self.sequence.wrapping_add(1);
-        self.output.write_message_begin(&TMessageIdentifier::new(name, TMessageType::Call, self.sequence))?;
+        self.output.write_message_begin(&TMessageIdentifier::new(
+            name,
+            TMessageType::Call,
+            self.sequence,
+        ))?;
         write_struct(self.output.as_mut(), arguments)?;
         self.output.write_message_end()?;
         self.output.flush()?;
@@ -125,7 +135,9 @@ fn receive(input: &mut dyn TInputProtocol, sequence: i32) -> thrift::Result<Stru
     let message = input.read_message_begin()?;
     verify_expected_sequence_number(sequence, message.sequence_number)?;
     if message.message_type == TMessageType::Exception {
-        return Err(Error::Application(Error::read_application_error_from_in_protocol(input)?));
+        return Err(Error::Application(
+            Error::read_application_error_from_in_protocol(input)?,
+        ));
     }
     let result = read_struct(input, DEEPEST)?;
     input.read_message_end()?;
@@ -154,8 +166,13 @@ fn write_value(output: &mut dyn TOutputProtocol, value: &Value) -> thrift::Resul
         Value::Struct(fields) => write_struct(output, fields),
         Value::List(items) => {
             let kind = items.first().map_or(TType::Struct, Value::kind);
-            output.write_list_begin(&TListIdentifier::new(kind, i32::try_from(items.len()).unwrap_or(i32::MAX)))?;
-            items.iter().try_for_each(|item| write_value(output, item))?;
+            output.write_list_begin(&TListIdentifier::new(
+                kind,
+                i32::try_from(items.len()).unwrap_or(i32::MAX),
+            ))?;
+            items
+                .iter()
+                .try_for_each(|item| write_value(output, item))?;
             output.write_list_end()
         }
     }
@@ -179,9 +196,16 @@ fn read_struct(input: &mut dyn TInputProtocol, depth: usize) -> thrift::Result<S
 }
 
 /// `None` for a kind that is left out.
-fn read_value(input: &mut dyn TInputProtocol, kind: TType, depth: usize) -> thrift::Result<Option<Value>> {
+fn read_value(
+    input: &mut dyn TInputProtocol,
+    kind: TType,
+    depth: usize,
+) -> thrift::Result<Option<Value>> {
     let Some(depth) = depth.checked_sub(1) else {
-        return Err(Error::Protocol(ProtocolError::new(ProtocolErrorKind::DepthLimit, "the message is nested too deep")));
+        return Err(Error::Protocol(ProtocolError::new(
+            ProtocolErrorKind::DepthLimit,
+            "the message is nested too deep",
+        )));
     };
     let value = match kind {
         TType::Bool => Value::Bool(input.read_bool()?),
@@ -226,7 +250,8 @@ mod tests {
         ];
         plain.prop_recursive(4, 30, 5, |inner| {
             prop_oneof![
-                proptest::collection::btree_map(any::<i16>(), inner.clone(), 0..5).prop_map(|fields| Value::Struct(Struct(fields))),
+                proptest::collection::btree_map(any::<i16>(), inner.clone(), 0..5)
+                    .prop_map(|fields| Value::Struct(Struct(fields))),
                 (inner, 0..4_usize).prop_map(|(item, times)| Value::List(vec![item; times])),
             ]
         })
@@ -253,8 +278,25 @@ mod tests {
     #[test]
     fn lists_in_lists_in_lists_are_refused() {
         // A field of a list of one list of one list …
-        let bytes = [&b"\x0f\x00\x01"[..], &b"\x0f\x00\x00\x00\x01".repeat(1_000_000)].concat();
-        let error = read_struct(&mut TBinaryInputProtocol::new(bytes.as_slice(), true), DEEPEST).unwrap_err();
-        assert!(matches!(error, Error::Protocol(ProtocolError { kind: ProtocolErrorKind::DepthLimit, .. })), "{error:?}");
+        let bytes = [
+            &b"\x0f\x00\x01"[..],
+            &b"\x0f\x00\x00\x00\x01".repeat(1_000_000),
+        ]
+        .concat();
+        let error = read_struct(
+            &mut TBinaryInputProtocol::new(bytes.as_slice(), true),
+            DEEPEST,
+        )
+        .unwrap_err();
+        assert!(
+            matches!(
+                error,
+                Error::Protocol(ProtocolError {
+                    kind: ProtocolErrorKind::DepthLimit,
+                    ..
+                })
+            ),
+            "{error:?}"
+        );
     }
 }

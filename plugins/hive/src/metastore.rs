@@ -1,5 +1,6 @@
-//! The metastore's Thrift service: the one call `get_fields` of `ThriftHiveMetastore`, in Thrift's binary protocol without frames, which is
-//! how a metastore speaks unless it asks for Kerberos or TLS. A table's partition columns are not among its fields.
+//! The metastore's Thrift service: the one call `get_fields` of `ThriftHiveMetastore`, in Thrift's
+//! binary protocol without frames, which is how a metastore speaks unless it asks for Kerberos or
+//! TLS. A table's partition columns are not among its fields.
 
 use std::io::{BufReader, BufWriter};
 use std::net::TcpStream;
@@ -20,7 +21,8 @@ const CALL_LIMIT: Duration = Duration::from_secs(5);
 
 const OTHERWISE: &str = "a metastore that asks for kerberos, tls or frames cannot be read";
 
-/// The fields of the call's result, by their numbers: the columns, or one of the exceptions that it may throw.
+/// The fields of the call's result, by their numbers: the columns, or one of the exceptions that it
+/// may throw.
 mod result {
     pub(super) const COLUMNS: i16 = 0;
     pub(super) const META_EXCEPTION: i16 = 1;
@@ -41,7 +43,10 @@ enum Answer {
 pub(crate) fn addresses(url: &str) -> Option<Vec<String>> {
     let address = |part: &str| {
         let url = Url::parse(part.trim()).ok()?;
-        let is_plain = url.scheme() == "thrift" && matches!(url.path(), "" | "/") && url.username().is_empty() && url.query().is_none();
+        let is_plain = url.scheme() == "thrift"
+            && matches!(url.path(), "" | "/")
+            && url.username().is_empty()
+            && url.query().is_none();
         let (host, port) = (url.host_str().filter(|host| !host.is_empty())?, url.port()?);
         is_plain.then(|| format!("{host}:{port}"))
     };
@@ -50,8 +55,9 @@ pub(crate) fn addresses(url: &str) -> Option<Vec<String>> {
 
 /// The table's columns, in order, from the first of the metastores that answers.
 pub(crate) fn columns(url: &str, table: &TableName) -> Result<Vec<Column>, HiveError> {
-    let addresses =
-        addresses(url).ok_or_else(|| HiveError::Refused("this is not the url of a metastore: expected thrift://HOST:PORT".into()))?;
+    let addresses = addresses(url).ok_or_else(|| {
+        HiveError::Refused("this is not the url of a metastore: expected thrift://HOST:PORT".into())
+    })?;
     let mut unreachable = Vec::new();
     for address in &addresses {
         match ask(address, table) {
@@ -64,34 +70,57 @@ pub(crate) fn columns(url: &str, table: &TableName) -> Result<Vec<Column>, HiveE
 
 fn ask(address: &str, table: &TableName) -> Result<Vec<Column>, HiveError> {
     let server = format!("hive metastore {address}");
-    let stream = connection::connect(address).map_err(|error| HiveError::Unreachable(format!("{server}: {error}")))?;
+    let stream = connection::connect(address)
+        .map_err(|error| HiveError::Unreachable(format!("{server}: {error}")))?;
     match call(stream, table).map_err(|error| connection::classified(&server, OTHERWISE, error))? {
         Answer::Columns(columns) => Ok(columns),
-        Answer::Unknown => Err(HiveError::Refused(format!("there is no hive table {table} ({server})"))),
-        Answer::Failed(message) => Err(HiveError::Unreachable(format!("{server} cannot tell the columns of {table}: {message}"))),
+        Answer::Unknown => Err(HiveError::Refused(format!(
+            "there is no hive table {table} ({server})"
+        ))),
+        Answer::Failed(message) => Err(HiveError::Unreachable(format!(
+            "{server} cannot tell the columns of {table}: {message}"
+        ))),
     }
 }
 
 fn call(stream: TcpStream, table: &TableName) -> thrift::Result<Answer> {
     let input = TBinaryInputProtocol::new(BufReader::new(Limited::new(&stream, CALL_LIMIT)?), true);
     let output = TBinaryOutputProtocol::new(BufWriter::new(stream), true);
-    let arguments = Struct::default().with_text(1, &table.database).with_text(2, &table.table);
+    let arguments = Struct::default()
+        .with_text(1, &table.database)
+        .with_text(2, &table.table);
     let result = Client::new(Box::new(input), Box::new(output)).call("get_fields", &arguments)?;
     if let Some(fields) = result.list(result::COLUMNS) {
-        return Ok(Answer::Columns(fields.iter().filter_map(Value::structure).map(column).collect()));
+        return Ok(Answer::Columns(
+            fields
+                .iter()
+                .filter_map(Value::structure)
+                .map(column)
+                .collect(),
+        ));
     }
-    if result.get(result::UNKNOWN_TABLE).or(result.get(result::UNKNOWN_DATABASE)).is_some() {
+    if result
+        .get(result::UNKNOWN_TABLE)
+        .or(result.get(result::UNKNOWN_DATABASE))
+        .is_some()
+    {
         return Ok(Answer::Unknown);
     }
     match result.structure(result::META_EXCEPTION) {
         Some(exception) => Ok(Answer::Failed(exception.text(1).unwrap_or_default())),
-        None => Err(Error::Application(ApplicationError::new(ApplicationErrorKind::MissingResult, "the answer is empty"))),
+        None => Err(Error::Application(ApplicationError::new(
+            ApplicationErrorKind::MissingResult,
+            "the answer is empty",
+        ))),
     }
 }
 
 /// A `FieldSchema`: 1 is the name, 2 the type, 3 the comment.
 fn column(field: &Struct) -> Column {
-    Column { name: field.text(1).unwrap_or_default(), hive_type: field.text(2).unwrap_or_default() }
+    Column {
+        name: field.text(1).unwrap_or_default(),
+        hive_type: field.text(2).unwrap_or_default(),
+    }
 }
 
 #[cfg(test)]
@@ -112,7 +141,8 @@ mod tests {
             ("thrift://a:1,", None),
             ("", None),
         ] {
-            let expected = expected.map(|addresses| addresses.into_iter().map(str::to_owned).collect());
+            let expected =
+                expected.map(|addresses| addresses.into_iter().map(str::to_owned).collect());
             assert_eq!(addresses(url), expected, "{url}");
         }
     }

@@ -14,16 +14,19 @@ const FORMS: &str = "expected thrift://HOST:9083 for the metastore's service, my
 /// Who is asked for a table's columns.
 #[derive(Clone, PartialEq, Eq)]
 pub enum Place {
-    /// The metastore's Thrift service: `thrift://HOST:PORT`, or several of these with commas between them, which are tried in turn.
+    /// The metastore's Thrift service: `thrift://HOST:PORT`, or several of these with commas
+    /// between them, which are tried in turn.
     Metastore(String),
-    /// The MySQL or MariaDB database that the metastore itself uses: `mysql://USER:PASSWORD@HOST:PORT/DATABASE`, or a JDBC form of it.
+    /// The MySQL or MariaDB database that the metastore itself uses:
+    /// `mysql://USER:PASSWORD@HOST:PORT/DATABASE`, or a JDBC form of it.
     Database(String),
     /// A HiveServer2: `jdbc:hive2://HOST:PORT/DATABASE`.
     Server(Server),
 }
 
 impl Place {
-    /// Who logs in to a HiveServer2, where its URL does not say it. The other places have no such login.
+    /// Who logs in to a HiveServer2, where its URL does not say it. The other places have no such
+    /// login.
     pub fn with_login(self, user: Option<&str>, password: Option<&str>) -> Place {
         match self {
             Place::Server(server) => Place::Server(server.with_login(user, password)),
@@ -41,23 +44,35 @@ impl FromStr for Place {
         if let Some(rest) = url.strip_prefix("jdbc:hive2:") {
             return match Server::read(rest) {
                 Ok(server) => Ok(Place::Server(server)),
-                Err(reason) => Err(HiveError::Refused(format!("this url of a HiveServer2 cannot be used: {reason}; {FORMS}"))),
+                Err(reason) => Err(HiveError::Refused(format!(
+                    "this url of a HiveServer2 cannot be used: {reason}; {FORMS}"
+                ))),
             };
         }
         if url.starts_with("thrift:") {
             return match metastore::addresses(url) {
                 Some(_) => Ok(Place::Metastore(url.to_owned())),
-                None => Err(HiveError::Refused(format!("this is not the url of a metastore: {FORMS}"))),
+                None => Err(HiveError::Refused(format!(
+                    "this is not the url of a metastore: {FORMS}"
+                ))),
             };
         }
-        if ["mysql:", "mariadb:", "jdbc:", "//"].iter().any(|start| url.starts_with(start)) {
-            let database = Database::new(url, None, None).map_err(|error| HiveError::Refused(error.to_string()))?;
+        if ["mysql:", "mariadb:", "jdbc:", "//"]
+            .iter()
+            .any(|start| url.starts_with(start))
+        {
+            let database = Database::new(url, None, None)
+                .map_err(|error| HiveError::Refused(error.to_string()))?;
             return match database.name() {
                 Some(_) => Ok(Place::Database(url.to_owned())),
-                None => Err(HiveError::Refused(format!("the url of the metastore's database names no database: {FORMS}"))),
+                None => Err(HiveError::Refused(format!(
+                    "the url of the metastore's database names no database: {FORMS}"
+                ))),
             };
         }
-        Err(HiveError::Refused(format!("this is no place where hive's columns are: {FORMS}")))
+        Err(HiveError::Refused(format!(
+            "this is no place where hive's columns are: {FORMS}"
+        )))
     }
 }
 
@@ -78,12 +93,18 @@ mod tests {
 
     #[test]
     fn urls_say_who_is_asked() {
-        for url in ["thrift://host:9083", "thrift://a:9083,thrift://b:9083", "thrift://[::1]:9083"] {
+        for url in [
+            "thrift://host:9083",
+            "thrift://a:9083,thrift://b:9083",
+            "thrift://[::1]:9083",
+        ] {
             assert_eq!(url.parse(), Ok(Place::Metastore(url.to_owned())));
         }
-        for url in
-            ["mysql://hive:secret@host:3306/metastore", "jdbc:mysql://host/metastore?createDatabaseIfNotExist=true", "//host/metastore"]
-        {
+        for url in [
+            "mysql://hive:secret@host:3306/metastore",
+            "jdbc:mysql://host/metastore?createDatabaseIfNotExist=true",
+            "//host/metastore",
+        ] {
             assert_eq!(url.parse(), Ok(Place::Database(url.to_owned())));
         }
     }
@@ -91,7 +112,10 @@ mod tests {
     #[test]
     fn other_urls_are_refused_without_being_repeated() {
         for (url, expected) in [
-            ("jdbc:hive2://host/db;user=u;password=secret;ssl=true", "it asks for tls"),
+            (
+                "jdbc:hive2://host/db;user=u;password=secret;ssl=true",
+                "it asks for tls",
+            ),
             ("jdbc:hive2://host:secret/db", "the port is not a number"),
             ("thrift://secret", "not the url of a metastore"),
             ("thrift://host:secret", "not the url of a metastore"),
@@ -107,7 +131,12 @@ mod tests {
                 Err(HiveError::Refused(reason)) => reason,
                 other => panic!("{url}: {other:?}"),
             };
-            assert!(refusal.contains(expected) && refusal.contains("mysql://") && !refusal.contains("secret"), "{url}: {refusal}");
+            assert!(
+                refusal.contains(expected)
+                    && refusal.contains("mysql://")
+                    && !refusal.contains("secret"),
+                "{url}: {refusal}"
+            );
         }
     }
 }

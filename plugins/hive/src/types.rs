@@ -41,8 +41,12 @@ pub(crate) fn arrow_type(text: &str) -> Result<DataType, String> {
     if text.matches('<').count() > DEEPEST {
         return Err(format!("more than {DEEPEST} nested types are not read"));
     }
-    let mut pairs = Grammar::parse(Rule::hive_type, text).map_err(|_| "this is not understood as a type".to_owned())?;
-    pairs.next().ok_or_else(|| "there is no type".to_owned()).and_then(read)
+    let mut pairs = Grammar::parse(Rule::hive_type, text)
+        .map_err(|_| "this is not understood as a type".to_owned())?;
+    pairs
+        .next()
+        .ok_or_else(|| "there is no type".to_owned())
+        .and_then(read)
 }
 
 fn read(pair: Pair<'_, Rule>) -> Result<DataType, String> {
@@ -54,11 +58,20 @@ fn read(pair: Pair<'_, Rule>) -> Result<DataType, String> {
         Rule::map => {
             // Named as Parquet names them. A key is never null.
             let [key, value] = inner(pair)?;
-            let entry = Fields::from(vec![Field::new("key", key, false), Field::new("value", value, true)]);
-            Ok(DataType::Map(Arc::new(Field::new("key_value", DataType::Struct(entry), false)), false))
+            let entry = Fields::from(vec![
+                Field::new("key", key, false),
+                Field::new("value", value, true),
+            ]);
+            Ok(DataType::Map(
+                Arc::new(Field::new("key_value", DataType::Struct(entry), false)),
+                false,
+            ))
         }
         Rule::structure => {
-            let fields = pair.into_inner().map(field).collect::<Result<Vec<_>, _>>()?;
+            let fields = pair
+                .into_inner()
+                .map(field)
+                .collect::<Result<Vec<_>, _>>()?;
             if fields.is_empty() {
                 return Err("a struct without fields cannot be written".to_owned());
             }
@@ -72,27 +85,46 @@ fn read(pair: Pair<'_, Rule>) -> Result<DataType, String> {
 /// The types within another one, of which the grammar knows the number.
 fn inner<const N: usize>(pair: Pair<'_, Rule>) -> Result<[DataType; N], String> {
     let types = pair.into_inner().map(read).collect::<Result<Vec<_>, _>>()?;
-    types.try_into().map_err(|_| "this is not understood as a type".to_owned())
+    types
+        .try_into()
+        .map_err(|_| "this is not understood as a type".to_owned())
 }
 
 fn field(pair: Pair<'_, Rule>) -> Result<Field, String> {
     let mut parts = pair.into_inner();
-    let name = parts.next().map_or("", |name| name.as_str()).trim_matches('`').to_lowercase();
-    let [data_type] = [parts.next().ok_or_else(|| format!("the field {name} has no type")).and_then(read)?];
+    let name = parts
+        .next()
+        .map_or("", |name| name.as_str())
+        .trim_matches('`')
+        .to_lowercase();
+    let [data_type] = [parts
+        .next()
+        .ok_or_else(|| format!("the field {name} has no type"))
+        .and_then(read)?];
     Ok(Field::new(name, data_type, true))
 }
 
 fn named(pair: Pair<'_, Rule>) -> Result<DataType, String> {
     let mut parts = pair.into_inner().map(|part| part.as_str());
-    let words: Vec<String> = parts.next().unwrap_or_default().split_whitespace().map(str::to_lowercase).collect();
+    let words: Vec<String> = parts
+        .next()
+        .unwrap_or_default()
+        .split_whitespace()
+        .map(str::to_lowercase)
+        .collect();
     let name = words.join(" ");
     let numbers: Vec<&str> = parts.collect();
     match name.as_str() {
         "decimal" | "numeric" => decimal(&numbers),
-        "timestamp" | "timestamp with local time zone" => Ok(DataType::Timestamp(TimeUnit::Microsecond, Some("UTC".into()))),
+        "timestamp" | "timestamp with local time zone" => Ok(DataType::Timestamp(
+            TimeUnit::Microsecond,
+            Some("UTC".into()),
+        )),
         _ => match NAMES.iter().find(|(known, _)| *known == name) {
             Some((_, data_type)) => Ok(data_type.clone()),
-            None => Err(format!("{name} has no counterpart in parquet and avro files")),
+            None => Err(format!(
+                "{name} has no counterpart in parquet and avro files"
+            )),
         },
     }
 }
@@ -104,8 +136,12 @@ fn decimal(numbers: &[&str]) -> Result<DataType, String> {
         [precision, scale, ..] => (*precision, *scale),
     };
     match (precision.parse::<u8>(), scale.parse::<i8>()) {
-        (Ok(precision @ 1..=DECIMAL128_MAX_PRECISION), Ok(scale)) if scale as u8 <= precision => Ok(DataType::Decimal128(precision, scale)),
-        _ => Err(format!("a decimal has up to {DECIMAL128_MAX_PRECISION} digits and no more after the point than in all")),
+        (Ok(precision @ 1..=DECIMAL128_MAX_PRECISION), Ok(scale)) if scale as u8 <= precision => {
+            Ok(DataType::Decimal128(precision, scale))
+        }
+        _ => Err(format!(
+            "a decimal has up to {DECIMAL128_MAX_PRECISION} digits and no more after the point than in all"
+        )),
     }
 }
 
@@ -120,12 +156,27 @@ mod tests {
     }
 
     fn map(key: DataType, value: DataType) -> DataType {
-        let entry = vec![Field::new("key", key, false), Field::new("value", value, true)];
-        DataType::Map(Arc::new(Field::new("key_value", DataType::Struct(entry.into()), false)), false)
+        let entry = vec![
+            Field::new("key", key, false),
+            Field::new("value", value, true),
+        ];
+        DataType::Map(
+            Arc::new(Field::new(
+                "key_value",
+                DataType::Struct(entry.into()),
+                false,
+            )),
+            false,
+        )
     }
 
     fn structure(fields: Vec<(&str, DataType)>) -> DataType {
-        DataType::Struct(fields.into_iter().map(|(name, data_type)| Field::new(name, data_type, true)).collect())
+        DataType::Struct(
+            fields
+                .into_iter()
+                .map(|(name, data_type)| Field::new(name, data_type, true))
+                .collect(),
+        )
     }
 
     #[test]
@@ -155,10 +206,25 @@ mod tests {
             ("array<string>", list(DataType::Utf8)),
             ("array < array<int> >", list(list(DataType::Int32))),
             ("map<string,bigint>", map(DataType::Utf8, DataType::Int64)),
-            ("map<string,array<decimal(5,1)>>", map(DataType::Utf8, list(DataType::Decimal128(5, 1)))),
-            ("struct<a:int,B:string>", structure(vec![("a", DataType::Int32), ("b", DataType::Utf8)])),
-            ("struct<`odd name`:int, array:array<int>>", structure(vec![("odd name", DataType::Int32), ("array", list(DataType::Int32))])),
-            ("array<struct<at:timestamp>>", list(structure(vec![("at", time)]))),
+            (
+                "map<string,array<decimal(5,1)>>",
+                map(DataType::Utf8, list(DataType::Decimal128(5, 1))),
+            ),
+            (
+                "struct<a:int,B:string>",
+                structure(vec![("a", DataType::Int32), ("b", DataType::Utf8)]),
+            ),
+            (
+                "struct<`odd name`:int, array:array<int>>",
+                structure(vec![
+                    ("odd name", DataType::Int32),
+                    ("array", list(DataType::Int32)),
+                ]),
+            ),
+            (
+                "array<struct<at:timestamp>>",
+                list(structure(vec![("at", time)])),
+            ),
         ] {
             assert_eq!(arrow_type(hive), Ok(arrow), "{hive}");
         }
@@ -169,7 +235,10 @@ mod tests {
         for (hive, expected) in [
             ("uniontype<int,string>", "a union has no counterpart"),
             ("array<uniontype<int>>", "a union has no counterpart"),
-            ("interval_year_month", "interval_year_month has no counterpart"),
+            (
+                "interval_year_month",
+                "interval_year_month has no counterpart",
+            ),
             ("void", "void has no counterpart"),
             ("struct<>", "without fields"),
             ("decimal(39,0)", "up to 38 digits"),

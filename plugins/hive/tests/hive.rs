@@ -1,5 +1,6 @@
-//! Columns from a real Hive metastore and a real HiveServer2: those whose addresses are in the environment, or else such that are started
-//! for these tests (vagrant/scripts/servers/hive.bash). And from what listens there and is neither.
+//! Columns from a real Hive metastore and a real HiveServer2: those whose addresses are in the
+//! environment, or else such that are started for these tests (vagrant/scripts/servers/hive.bash).
+//! And from what listens there and is neither.
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
@@ -8,8 +9,8 @@ use std::process::Command;
 
 use pseidon_hive::{HiveError, Place, columns};
 use thrift::protocol::{
-    TBinaryInputProtocol, TBinaryOutputProtocol, TFieldIdentifier, TInputProtocol, TListIdentifier, TMapIdentifier, TMessageIdentifier,
-    TMessageType, TOutputProtocol, TStructIdentifier, TType,
+    TBinaryInputProtocol, TBinaryOutputProtocol, TFieldIdentifier, TInputProtocol, TListIdentifier,
+    TMapIdentifier, TMessageIdentifier, TMessageType, TOutputProtocol, TStructIdentifier, TType,
 };
 
 /// Servers of the test's own.
@@ -17,9 +18,20 @@ struct OwnServers(tempfile::TempDir);
 
 impl OwnServers {
     fn script(&self, name: &str, arguments: &[&str]) -> String {
-        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../vagrant/scripts").join(name);
-        let output = Command::new(path).arg("--dir").arg(self.0.path()).args(arguments).output().unwrap();
-        assert!(output.status.success(), "{name}: {}", String::from_utf8_lossy(&output.stderr));
+        let path = Path::new(env!("CARGO_MANIFEST_DIR"))
+            .join("../../vagrant/scripts")
+            .join(name);
+        let output = Command::new(path)
+            .arg("--dir")
+            .arg(self.0.path())
+            .args(arguments)
+            .output()
+            .unwrap();
+        assert!(
+            output.status.success(),
+            "{name}: {}",
+            String::from_utf8_lossy(&output.stderr)
+        );
         String::from_utf8(output.stdout).unwrap()
     }
 }
@@ -39,14 +51,21 @@ struct Client {
 impl Client {
     fn connect(url: &str) -> Client {
         let stream = TcpStream::connect(url.strip_prefix("thrift://").unwrap()).unwrap();
-        Client { input: TBinaryInputProtocol::new(stream.try_clone().unwrap(), true), output: TBinaryOutputProtocol::new(stream, true) }
+        Client {
+            input: TBinaryInputProtocol::new(stream.try_clone().unwrap(), true),
+            output: TBinaryOutputProtocol::new(stream, true),
+        }
     }
 
     /// Makes a call whose only argument is a struct, and which gives nothing back.
     fn call(&mut self, name: &str, argument: impl FnOnce(&mut dyn TOutputProtocol)) {
         let output = &mut self.output;
-        output.write_message_begin(&TMessageIdentifier::new(name, TMessageType::Call, 7)).unwrap();
-        output.write_struct_begin(&TStructIdentifier::new("args")).unwrap();
+        output
+            .write_message_begin(&TMessageIdentifier::new(name, TMessageType::Call, 7))
+            .unwrap();
+        output
+            .write_struct_begin(&TStructIdentifier::new("args"))
+            .unwrap();
         begin(output, TType::Struct, 1);
         argument(output);
         end(output);
@@ -55,37 +74,69 @@ impl Client {
         let reply = self.input.read_message_begin().unwrap();
         assert_eq!(reply.message_type, TMessageType::Reply, "{name}");
         self.input.read_struct_begin().unwrap();
-        assert_eq!(self.input.read_field_begin().unwrap().field_type, TType::Stop, "{name} throws an exception");
+        assert_eq!(
+            self.input.read_field_begin().unwrap().field_type,
+            TType::Stop,
+            "{name} throws an exception"
+        );
         self.input.read_struct_end().unwrap();
         self.input.read_message_end().unwrap();
     }
 
     fn create_database(&mut self, name: &str) {
         self.call("create_database", |output| {
-            output.write_struct_begin(&TStructIdentifier::new("Database")).unwrap();
+            output
+                .write_struct_begin(&TStructIdentifier::new("Database"))
+                .unwrap();
             text(output, 1, name);
             end(output);
         });
     }
 
-    fn create_table(&mut self, database: &str, name: &str, columns: &[(&str, &str)], partitions: &[(&str, &str)]) {
+    fn create_table(
+        &mut self,
+        database: &str,
+        name: &str,
+        columns: &[(&str, &str)],
+        partitions: &[(&str, &str)],
+    ) {
         self.call("create_table", |output| {
-            output.write_struct_begin(&TStructIdentifier::new("Table")).unwrap();
+            output
+                .write_struct_begin(&TStructIdentifier::new("Table"))
+                .unwrap();
             text(output, 1, name);
             text(output, 2, database);
             begin(output, TType::Struct, 7);
-            output.write_struct_begin(&TStructIdentifier::new("StorageDescriptor")).unwrap();
+            output
+                .write_struct_begin(&TStructIdentifier::new("StorageDescriptor"))
+                .unwrap();
             fields(output, 1, columns);
-            text(output, 3, "org.apache.hadoop.hive.ql.io.parquet.MapredParquetInputFormat");
-            text(output, 4, "org.apache.hadoop.hive.ql.io.parquet.MapredParquetOutputFormat");
+            text(
+                output,
+                3,
+                "org.apache.hadoop.hive.ql.io.parquet.MapredParquetInputFormat",
+            );
+            text(
+                output,
+                4,
+                "org.apache.hadoop.hive.ql.io.parquet.MapredParquetOutputFormat",
+            );
             begin(output, TType::Struct, 7);
-            output.write_struct_begin(&TStructIdentifier::new("SerDeInfo")).unwrap();
-            text(output, 2, "org.apache.hadoop.hive.ql.io.parquet.serde.ParquetHiveSerDe");
+            output
+                .write_struct_begin(&TStructIdentifier::new("SerDeInfo"))
+                .unwrap();
+            text(
+                output,
+                2,
+                "org.apache.hadoop.hive.ql.io.parquet.serde.ParquetHiveSerDe",
+            );
             end(output);
             end(output);
             fields(output, 8, partitions);
             begin(output, TType::Map, 9);
-            output.write_map_begin(&TMapIdentifier::new(TType::String, TType::String, 1)).unwrap();
+            output
+                .write_map_begin(&TMapIdentifier::new(TType::String, TType::String, 1))
+                .unwrap();
             output.write_string("EXTERNAL").unwrap();
             output.write_string("TRUE").unwrap();
             output.write_map_end().unwrap();
@@ -96,7 +147,9 @@ impl Client {
 }
 
 fn begin(output: &mut dyn TOutputProtocol, kind: TType, id: i16) {
-    output.write_field_begin(&TFieldIdentifier::new("", kind, id)).unwrap();
+    output
+        .write_field_begin(&TFieldIdentifier::new("", kind, id))
+        .unwrap();
 }
 
 fn end(output: &mut dyn TOutputProtocol) {
@@ -112,9 +165,13 @@ fn text(output: &mut dyn TOutputProtocol, id: i16, value: &str) {
 /// A list of `FieldSchema`.
 fn fields(output: &mut dyn TOutputProtocol, id: i16, fields: &[(&str, &str)]) {
     begin(output, TType::List, id);
-    output.write_list_begin(&TListIdentifier::new(TType::Struct, fields.len() as i32)).unwrap();
+    output
+        .write_list_begin(&TListIdentifier::new(TType::Struct, fields.len() as i32))
+        .unwrap();
     for (name, hive_type) in fields {
-        output.write_struct_begin(&TStructIdentifier::new("FieldSchema")).unwrap();
+        output
+            .write_struct_begin(&TStructIdentifier::new("FieldSchema"))
+            .unwrap();
         text(output, 1, name);
         text(output, 2, hive_type);
         text(output, 3, "a comment");
@@ -140,16 +197,27 @@ fn unreachable(url: &str) -> String {
 /// The metastore and the HiveServer2, and who stops them.
 fn servers() -> (String, String, Option<OwnServers>) {
     let given = |name: &str| std::env::var(name).ok();
-    if let (Some(metastore), Some(server)) = (given("PSEIDON_TEST_HIVE_METASTORE"), given("PSEIDON_TEST_HIVESERVER2")) {
+    if let (Some(metastore), Some(server)) = (
+        given("PSEIDON_TEST_HIVE_METASTORE"),
+        given("PSEIDON_TEST_HIVESERVER2"),
+    ) {
         return (metastore, server, None);
     }
     let own = OwnServers(tempfile::tempdir().unwrap());
     let env = own.script("local-up", &["hive"]);
     let told = |name: &str| {
         let start = format!("export {name}='");
-        env.lines().find_map(|line| line.strip_prefix(&start)).unwrap().trim_end_matches('\'').to_owned()
+        env.lines()
+            .find_map(|line| line.strip_prefix(&start))
+            .unwrap()
+            .trim_end_matches('\'')
+            .to_owned()
     };
-    (told("PSEIDON_TEST_HIVE_METASTORE"), told("PSEIDON_TEST_HIVESERVER2"), Some(own))
+    (
+        told("PSEIDON_TEST_HIVE_METASTORE"),
+        told("PSEIDON_TEST_HIVESERVER2"),
+        Some(own),
+    )
 }
 
 #[test]
@@ -170,7 +238,12 @@ fn hive_tells_its_tables_columns() {
         ("body", "binary"),
         ("hr", "int"),
     ];
-    client.create_table(&database, "clicks", &wide, &[("dt", "string"), ("country", "string")]);
+    client.create_table(
+        &database,
+        "clicks",
+        &wide,
+        &[("dt", "string"), ("country", "string")],
+    );
     client.create_table(&database, "odd", &[("u", "uniontype<int,string>")], &[]);
     let many: Vec<String> = (0..1500).map(|n| format!("c{n}")).collect();
     let many: Vec<(&str, &str)> = many.iter().map(|name| (name.as_str(), "int")).collect();
@@ -182,31 +255,81 @@ fn hive_tells_its_tables_columns() {
     let schema = columns(&metastore, &table).unwrap();
     for place in [&metastore, &server] {
         let schema = columns(place, &table).unwrap();
-        let shown: Vec<_> = schema.fields().iter().map(|field| format!("{} {}", field.name(), field.data_type())).collect();
-        assert_eq!(shown[..4], ["id Int64", "url Utf8", "price Decimal128(10, 2)", "tags List(Utf8)"], "{place:?}");
-        let names: Vec<_> = schema.fields().iter().map(|field| field.name().as_str()).collect();
-        assert_eq!(names, ["id", "url", "price", "tags", "counts", "user", "at", "day", "body"], "{place:?}");
-        assert_eq!(columns(place, &format!("{database}.many")).unwrap().fields().len(), 1500, "{place:?}");
+        let shown: Vec<_> = schema
+            .fields()
+            .iter()
+            .map(|field| format!("{} {}", field.name(), field.data_type()))
+            .collect();
+        assert_eq!(
+            shown[..4],
+            [
+                "id Int64",
+                "url Utf8",
+                "price Decimal128(10, 2)",
+                "tags List(Utf8)"
+            ],
+            "{place:?}"
+        );
+        let names: Vec<_> = schema
+            .fields()
+            .iter()
+            .map(|field| field.name().as_str())
+            .collect();
+        assert_eq!(
+            names,
+            [
+                "id", "url", "price", "tags", "counts", "user", "at", "day", "body"
+            ],
+            "{place:?}"
+        );
+        assert_eq!(
+            columns(place, &format!("{database}.many"))
+                .unwrap()
+                .fields()
+                .len(),
+            1500,
+            "{place:?}"
+        );
         assert!(refused(place, &format!("{database}.nothing")).contains("there is no hive table"));
         assert!(refused(place, "nowhere.clicks").contains("there is no hive table"));
     }
     assert_eq!(columns(&server, &table).unwrap(), schema);
-    assert!(refused(&metastore, &format!("{database}.odd")).contains("column u of type uniontype<int,string>"));
+    assert!(
+        refused(&metastore, &format!("{database}.odd"))
+            .contains("column u of type uniontype<int,string>")
+    );
 
     // The URL of a HiveServer2 may name the database, and who logs in.
-    let in_database: Place = server_url.replace("/default", &format!("/{database};user=somebody;password=secret")).parse().unwrap();
+    let in_database: Place = server_url
+        .replace(
+            "/default",
+            &format!("/{database};user=somebody;password=secret"),
+        )
+        .parse()
+        .unwrap();
     assert_eq!(columns(&in_database, "clicks").unwrap(), schema);
-    assert_eq!(columns(&server.clone().with_login(Some("somebody"), Some("secret")), &table).unwrap(), schema);
+    assert_eq!(
+        columns(
+            &server.clone().with_login(Some("somebody"), Some("secret")),
+            &table
+        )
+        .unwrap(),
+        schema
+    );
 
     // The first metastore that answers tells them.
-    let dead = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let dead = TcpListener::bind("127.0.0.1:0")
+        .unwrap()
+        .local_addr()
+        .unwrap();
     let several: Place = format!("thrift://{dead},{metastore_url}").parse().unwrap();
     assert_eq!(columns(&several, &table).unwrap(), schema);
     // Only now are they stopped.
     drop(own);
 }
 
-/// Reads so many bytes from one connection, answers with these, and closes it. What was sent and is not read would reset the connection.
+/// Reads so many bytes from one connection, answers with these, and closes it. What was sent and is
+/// not read would reset the connection.
 fn impostor(request: usize, answer: &'static [u8]) -> SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();
@@ -220,7 +343,15 @@ fn impostor(request: usize, answer: &'static [u8]) -> SocketAddr {
 
 #[test]
 fn other_answers_than_a_metastores_are_told() {
-    let url = |answer| format!("thrift://{}", impostor("....get_fields........web.....clicks..........".len(), answer));
+    let url = |answer| {
+        format!(
+            "thrift://{}",
+            impostor(
+                "....get_fields........web.....clicks..........".len(),
+                answer
+            )
+        )
+    };
     for (answer, expected) in [
         (&b""[..], "closed the connection; a metastore that asks for kerberos"),
         // MetaException: the message is field 1 of field 1.
@@ -256,24 +387,52 @@ fn other_answers_than_a_hiveserver2s_are_told() {
     // A status, a length and a content, twice: the mechanism, and who logs in.
     let login = ".....PLAIN......anonymous.anonymous".len();
     let url = |answer| format!("jdbc:hive2://{}/default", impostor(login, answer));
-    let reason = refused(&url(b"\x03\x00\x00\x00\x05wrong").parse().unwrap(), "web.clicks");
-    assert!(reason.contains("the login of anonymous is refused: wrong"), "{reason}");
-    let reason = refused(&url(b"HTTP/1.1 400 Bad Request\r\n\r\n").parse().unwrap(), "web.clicks");
-    assert!(reason.contains("no answer to a login") && reason.contains("auth=noSasl"), "{reason}");
+    let reason = refused(
+        &url(b"\x03\x00\x00\x00\x05wrong").parse().unwrap(),
+        "web.clicks",
+    );
+    assert!(
+        reason.contains("the login of anonymous is refused: wrong"),
+        "{reason}"
+    );
+    let reason = refused(
+        &url(b"HTTP/1.1 400 Bad Request\r\n\r\n").parse().unwrap(),
+        "web.clicks",
+    );
+    assert!(
+        reason.contains("no answer to a login") && reason.contains("auth=noSasl"),
+        "{reason}"
+    );
     let reason = unreachable(&url(b""));
-    assert!(reason.contains("closed the connection") && reason.contains("auth=noSasl"), "{reason}");
+    assert!(
+        reason.contains("closed the connection") && reason.contains("auth=noSasl"),
+        "{reason}"
+    );
 
-    // Without a login: the response's field 1 is a status, 3 for an error, with a text in its field 5.
+    // Without a login: the response's field 1 is a status, 3 for an error, with a text in its field
+    // 5.
     let open = b"\x80\x01\x00\x02\x00\x00\x00\x0bOpenSession\x00\x00\x00\x01\
         \x0c\x00\x00\x0c\x00\x01\x08\x00\x01\x00\x00\x00\x03\x0b\x00\x05\x00\x00\x00\x04full\x00\x00\x00";
-    let reason = unreachable(&format!("jdbc:hive2://{}/default;auth=noSasl", impostor(60, open)));
-    assert!(reason.contains("cannot tell the columns of web.clicks: full"), "{reason}");
+    let reason = unreachable(&format!(
+        "jdbc:hive2://{}/default;auth=noSasl",
+        impostor(60, open)
+    ));
+    assert!(
+        reason.contains("cannot tell the columns of web.clicks: full"),
+        "{reason}"
+    );
 }
 
 #[test]
 fn a_server_that_is_away_may_come_back() {
-    let dead = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
-    for url in [format!("thrift://{dead}"), format!("jdbc:hive2://{dead}/default")] {
+    let dead = TcpListener::bind("127.0.0.1:0")
+        .unwrap()
+        .local_addr()
+        .unwrap();
+    for url in [
+        format!("thrift://{dead}"),
+        format!("jdbc:hive2://{dead}/default"),
+    ] {
         let reason = unreachable(&url);
         assert!(reason.contains("refused"), "{reason}");
     }

@@ -1,4 +1,5 @@
-//! How a cluster is reached: the options that source and sink share, and the librdkafka properties that they mean.
+//! How a cluster is reached: the options that source and sink share, and the librdkafka properties
+//! that they mean.
 
 use std::path::Path;
 
@@ -65,7 +66,12 @@ pub(crate) const SASL: OptionSpec = OptionSpec {
             default: OptionDefault::Value("SCRAM-SHA-512"),
             doc: "How to log in. `OAUTHBEARER` is set up by the properties `sasl.oauthbearer.*`.",
         },
-        OptionSpec { name: "username", kind: OptionKind::Text, default: OptionDefault::None, doc: "The user's name." },
+        OptionSpec {
+            name: "username",
+            kind: OptionKind::Text,
+            default: OptionDefault::None,
+            doc: "The user's name.",
+        },
         OptionSpec {
             name: "password",
             kind: OptionKind::Text,
@@ -147,12 +153,19 @@ struct Sasl {
 
 impl Connection {
     /// What the options say. `reserved` are the properties that cannot be passed through.
-    pub(crate) fn from_options(options: &Options, reserved: &[Reserved]) -> Result<Connection, Vec<Diagnostic>> {
+    pub(crate) fn from_options(
+        options: &Options,
+        reserved: &[Reserved],
+    ) -> Result<Connection, Vec<Diagnostic>> {
         let mut mistakes = Vec::new();
         let text = |options: &Options, name: &str| options.text(name).map(str::to_owned);
         let brokers = options.texts("brokers").unwrap_or_default().join(",");
         if brokers.split(',').all(|broker| broker.trim().is_empty()) {
-            mistakes.push(Diagnostic::new(options.span_of("brokers"), "there is no broker", "expected \"host:port\""));
+            mistakes.push(Diagnostic::new(
+                options.span_of("brokers"),
+                "there is no broker",
+                "expected \"host:port\"",
+            ));
         }
         let tls = options.map("tls").map(|tls| Tls {
             ca: text(tls, "ca"),
@@ -164,45 +177,86 @@ impl Connection {
         if let (Some(given), Some(Tls { cert, key, .. })) = (options.map("tls"), &tls)
             && cert.is_some() != key.is_some()
         {
-            mistakes.push(Diagnostic::new(given.span(), "a certificate and its key belong together", "expected both :cert and :key"));
+            mistakes.push(Diagnostic::new(
+                given.span(),
+                "a certificate and its key belong together",
+                "expected both :cert and :key",
+            ));
         }
         let sasl = options.map("sasl").map(|sasl| Sasl {
             mechanism: text(sasl, "mechanism").unwrap_or_default(),
             username: text(sasl, "username"),
             password: text(sasl, "password"),
         });
-        if let (Some(given), Some(Sasl { mechanism, username, password })) = (options.map("sasl"), &sasl)
+        if let (
+            Some(given),
+            Some(Sasl {
+                mechanism,
+                username,
+                password,
+            }),
+        ) = (options.map("sasl"), &sasl)
             && mechanism != "OAUTHBEARER"
             && (username.is_none() || password.is_none())
         {
-            mistakes.push(Diagnostic::new(given.span(), format!("{mechanism} needs a user"), "expected :username and :password"));
+            mistakes.push(Diagnostic::new(
+                given.span(),
+                format!("{mechanism} needs a user"),
+                "expected :username and :password",
+            ));
         }
-        let properties = options.properties("properties").unwrap_or_default().to_vec();
+        let properties = options
+            .properties("properties")
+            .unwrap_or_default()
+            .to_vec();
         for (name, _) in &properties {
             if let Some((name, reason)) = reserved.iter().find(|(reserved, _)| reserved == name) {
-                mistakes.push(Diagnostic::new(options.span_of("properties"), format!("the property `{name}` cannot be set"), *reason));
+                mistakes.push(Diagnostic::new(
+                    options.span_of("properties"),
+                    format!("the property `{name}` cannot be set"),
+                    *reason,
+                ));
             }
         }
-        let connection = Connection { brokers, tls, sasl, properties };
+        let connection = Connection {
+            brokers,
+            tls,
+            sasl,
+            properties,
+        };
         if mistakes.is_empty()
-            && let Err(error) = connection.config(Path::new("."), &[]).create_native_config()
+            && let Err(error) = connection
+                .config(Path::new("."), &[])
+                .create_native_config()
         {
             mistakes.push(wrong_property(options, &error));
         }
-        if mistakes.is_empty() { Ok(connection) } else { Err(mistakes) }
+        if mistakes.is_empty() {
+            Ok(connection)
+        } else {
+            Err(mistakes)
+        }
     }
 
     /// The brokers that the user names.
     pub(crate) fn hosts(&self) -> Vec<String> {
-        self.brokers.split(',').map(|broker| broker.trim().to_owned()).collect()
+        self.brokers
+            .split(',')
+            .map(|broker| broker.trim().to_owned())
+            .collect()
     }
 
     /// What the user sets this property to.
     pub(crate) fn property(&self, name: &str) -> Option<&str> {
-        self.properties.iter().rev().find(|(property, _)| property == name).map(|(_, value)| value.as_str())
+        self.properties
+            .iter()
+            .rev()
+            .find(|(property, _)| property == name)
+            .map(|(_, value)| value.as_str())
     }
 
-    /// The configuration of a consumer for a sink, whose properties are those of a producer: the client would warn of each.
+    /// The configuration of a consumer for a sink, whose properties are those of a producer: the
+    /// client would warn of each.
     pub(crate) fn consumer_config(&self, base: &Path, settings: &[(&str, String)]) -> ClientConfig {
         let mut config = self.config(base, settings);
         for name in PRODUCER_PROPERTIES {
@@ -211,10 +265,13 @@ impl Connection {
         config
     }
 
-    /// The configuration of a client: these `settings`, how to connect, and what the user passes through. Files are looked for from `base`.
+    /// The configuration of a client: these `settings`, how to connect, and what the user passes
+    /// through. Files are looked for from `base`.
     pub(crate) fn config(&self, base: &Path, settings: &[(&str, String)]) -> ClientConfig {
         let mut config = ClientConfig::new();
-        config.set("bootstrap.servers", &self.brokers).set("client.id", "pseidon");
+        config
+            .set("bootstrap.servers", &self.brokers)
+            .set("client.id", "pseidon");
         for (name, value) in settings {
             config.set(*name, value);
         }
@@ -230,7 +287,12 @@ impl Connection {
         if let Some(tls) = &self.tls {
             tls.set(&mut config, base);
         }
-        if let Some(Sasl { mechanism, username, password }) = &self.sasl {
+        if let Some(Sasl {
+            mechanism,
+            username,
+            password,
+        }) = &self.sasl
+        {
             config.set("sasl.mechanism", mechanism);
             set_if_given(&mut config, "sasl.username", username);
             set_if_given(&mut config, "sasl.password", password);
@@ -246,7 +308,11 @@ impl Tls {
     fn set(&self, config: &mut ClientConfig, base: &Path) {
         let parts = [
             (&self.ca, "ssl.ca.location", "ssl.ca.pem"),
-            (&self.cert, "ssl.certificate.location", "ssl.certificate.pem"),
+            (
+                &self.cert,
+                "ssl.certificate.location",
+                "ssl.certificate.pem",
+            ),
             (&self.key, "ssl.key.location", "ssl.key.pem"),
         ];
         for (value, location, pem) in parts {
@@ -258,7 +324,9 @@ impl Tls {
         }
         set_if_given(config, "ssl.key.password", &self.key_password);
         if !self.verify {
-            config.set("enable.ssl.certificate.verification", "false").set("ssl.endpoint.identification.algorithm", "none");
+            config
+                .set("enable.ssl.certificate.verification", "false")
+                .set("ssl.endpoint.identification.algorithm", "none");
         }
     }
 }
@@ -272,10 +340,12 @@ fn set_if_given(config: &mut ClientConfig, name: &str, value: &Option<String>) {
 fn wrong_property(options: &Options, error: &KafkaError) -> Diagnostic {
     let span = options.span_of("properties");
     match error {
-        KafkaError::ClientConfig(_, reason, name, _) => {
-            Diagnostic::new(span, format!("the property `{name}` is wrong"), reason.to_lowercase())
-                .with_help("librdkafka's CONFIGURATION.md lists all properties")
-        }
+        KafkaError::ClientConfig(_, reason, name, _) => Diagnostic::new(
+            span,
+            format!("the property `{name}` is wrong"),
+            reason.to_lowercase(),
+        )
+        .with_help("librdkafka's CONFIGURATION.md lists all properties"),
         other => Diagnostic::new(span, "the properties are wrong", other.to_string()),
     }
 }
@@ -307,8 +377,21 @@ mod tests {
     #[test]
     fn options_mean_properties() {
         for (text, expected) in [
-            (r#"{:brokers "a:1,b:2"}"#, &[("bootstrap.servers", "a:1,b:2"), ("security.protocol", "plaintext"), ("own", "1")][..]),
-            (r#"{:brokers ["a:1" "b:2"] :tls {}}"#, &[("bootstrap.servers", "a:1,b:2"), ("security.protocol", "ssl")]),
+            (
+                r#"{:brokers "a:1,b:2"}"#,
+                &[
+                    ("bootstrap.servers", "a:1,b:2"),
+                    ("security.protocol", "plaintext"),
+                    ("own", "1"),
+                ][..],
+            ),
+            (
+                r#"{:brokers ["a:1" "b:2"] :tls {}}"#,
+                &[
+                    ("bootstrap.servers", "a:1,b:2"),
+                    ("security.protocol", "ssl"),
+                ],
+            ),
             (
                 r#"{:brokers "a" :tls {:ca "ca.pem" :cert "/etc/c.pem" :key "-----BEGIN X" :key-password "p"}}"#,
                 &[
@@ -320,19 +403,35 @@ mod tests {
             ),
             (
                 r#"{:brokers "a" :tls {:verify false}}"#,
-                &[("enable.ssl.certificate.verification", "false"), ("ssl.endpoint.identification.algorithm", "none")],
+                &[
+                    ("enable.ssl.certificate.verification", "false"),
+                    ("ssl.endpoint.identification.algorithm", "none"),
+                ],
             ),
             (
                 r#"{:brokers "a" :sasl {:mechanism :PLAIN :username "u" :password "p"}}"#,
-                &[("security.protocol", "sasl_plaintext"), ("sasl.mechanism", "PLAIN"), ("sasl.username", "u"), ("sasl.password", "p")],
+                &[
+                    ("security.protocol", "sasl_plaintext"),
+                    ("sasl.mechanism", "PLAIN"),
+                    ("sasl.username", "u"),
+                    ("sasl.password", "p"),
+                ],
             ),
             (
                 r#"{:brokers "a" :tls {} :sasl {:username "u" :password "p"}}"#,
-                &[("security.protocol", "sasl_ssl"), ("sasl.mechanism", "SCRAM-SHA-512")],
+                &[
+                    ("security.protocol", "sasl_ssl"),
+                    ("sasl.mechanism", "SCRAM-SHA-512"),
+                ],
             ),
-            (r#"{:brokers "a" :properties {"client.id" "mine" "linger.ms" 7}}"#, &[("client.id", "mine"), ("linger.ms", "7")]),
+            (
+                r#"{:brokers "a" :properties {"client.id" "mine" "linger.ms" 7}}"#,
+                &[("client.id", "mine"), ("linger.ms", "7")],
+            ),
         ] {
-            let config = connection(text).unwrap().config(Path::new("/pipelines"), &[("own", "1".to_owned())]);
+            let config = connection(text)
+                .unwrap()
+                .config(Path::new("/pipelines"), &[("own", "1".to_owned())]);
             for (name, value) in expected {
                 assert_eq!(config.get(name), Some(*value), "{text}: {name}");
             }
@@ -344,14 +443,26 @@ mod tests {
         for (text, told) in [
             (r#"{:brokers ""}"#, "host:port"),
             (r#"{:brokers "a" :tls {:cert "c"}}"#, "both :cert and :key"),
-            (r#"{:brokers "a" :sasl {:username "u"}}"#, "expected :username and :password"),
-            (r#"{:brokers "a" :properties {"group.id" "g"}}"#, "use :group"),
-            (r#"{:brokers "a" :properties {"session.timeout.ms" "soon"}}"#, "session.timeout.ms"),
+            (
+                r#"{:brokers "a" :sasl {:username "u"}}"#,
+                "expected :username and :password",
+            ),
+            (
+                r#"{:brokers "a" :properties {"group.id" "g"}}"#,
+                "use :group",
+            ),
+            (
+                r#"{:brokers "a" :properties {"session.timeout.ms" "soon"}}"#,
+                "session.timeout.ms",
+            ),
             (r#"{:brokers "a" :properties {"no.such" 1}}"#, "no.such"),
         ] {
             let mistakes = connection(text).unwrap_err();
             assert_eq!(mistakes.len(), 1, "{text}: {mistakes:?}");
-            assert!(format!("{mistakes:?}").contains(told), "{text}: {mistakes:?}");
+            assert!(
+                format!("{mistakes:?}").contains(told),
+                "{text}: {mistakes:?}"
+            );
         }
     }
 }

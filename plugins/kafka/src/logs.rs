@@ -28,12 +28,16 @@ struct Shown {
 impl ClientLogs {
     /// The log of a client of this stage.
     pub(crate) fn new(stage: &str) -> ClientLogs {
-        ClientLogs { stage: stage.to_owned(), shown: Mutex::new(HashMap::new()) }
+        ClientLogs {
+            stage: stage.to_owned(),
+            shown: Mutex::new(HashMap::new()),
+        }
     }
 
     /// A line of librdkafka: `level` as in syslog, `facility` a short word such as `FAIL`.
     pub(crate) fn line(&self, level: i32, facility: &str, line: &str) {
-        // "[thrd:127.0.0.1:9092/bootstrap]: 127.0.0.1:9092/bootstrap: Connect failed": the thread is of no use to anybody.
+        // "[thrd:127.0.0.1:9092/bootstrap]: 127.0.0.1:9092/bootstrap: Connect failed": the thread
+        // is of no use to anybody.
         let line = line.split_once("]: ").map_or(line, |(_, rest)| rest);
         let stage = self.stage.as_str();
         if level <= LOG_WARNING || is_refused_greeting(line) {
@@ -45,8 +49,8 @@ impl ClientLogs {
         }
     }
 
-    /// An error that concerns the whole client. librdkafka also reports every connection that a broker has closed, which is normal, except
-    /// at the very beginning.
+    /// An error that concerns the whole client. librdkafka also reports every connection that a
+    /// broker has closed, which is normal, except at the very beginning.
     pub(crate) fn client_error(&self, kind: &str, text: &str) {
         if is_refused_greeting(text) {
             self.warn("GREETING", &format!("{text}: the broker may expect another protocol; say :tls {{}} if it expects TLS"));
@@ -90,8 +94,8 @@ impl ClientLogs {
 /// What librdkafka says of a connection that a broker has closed.
 const DISCONNECTED: &str = "Disconnected";
 
-/// Whether the broker has closed the connection when it was asked for its version, the first of all questions. A listener that expects TLS does
-/// so with plain text.
+/// Whether the broker has closed the connection when it was asked for its version, the first of all
+/// questions. A listener that expects TLS does so with plain text.
 fn is_refused_greeting(text: &str) -> bool {
     text.contains(DISCONNECTED) && text.contains("in state APIVERSION_QUERY")
 }
@@ -102,8 +106,12 @@ mod tests {
 
     #[test]
     fn a_connection_that_is_closed_at_once_is_not_a_usual_one() {
-        assert!(is_refused_greeting("a:9093/bootstrap: Disconnected: connection closed by peer (after 1ms in state APIVERSION_QUERY)"));
-        assert!(!is_refused_greeting("a:9092/1: Disconnected (after 600012ms in state UP)"));
+        assert!(is_refused_greeting(
+            "a:9093/bootstrap: Disconnected: connection closed by peer (after 1ms in state APIVERSION_QUERY)"
+        ));
+        assert!(!is_refused_greeting(
+            "a:9092/1: Disconnected (after 600012ms in state UP)"
+        ));
     }
 
     #[test]
@@ -113,7 +121,10 @@ mod tests {
         assert_eq!(logs.admit("FAIL", start), Some(0));
         assert_eq!(logs.admit("FAIL", start + Duration::from_secs(1)), None);
         assert_eq!(logs.admit("FAIL", start + Duration::from_secs(2)), None);
-        assert_eq!(logs.admit("CONNWARN", start + Duration::from_secs(2)), Some(0));
+        assert_eq!(
+            logs.admit("CONNWARN", start + Duration::from_secs(2)),
+            Some(0)
+        );
         assert_eq!(logs.admit("FAIL", start + QUIET), Some(2));
         assert_eq!(logs.admit("FAIL", start + QUIET + QUIET), Some(0));
     }

@@ -1,19 +1,24 @@
 //! The sink `kafka`: transactions that hold records and positions.
 //!
-//! All records of a run go through one transactional producer, a single lane. A transaction holds the records and, in a compacted topic of
-//! our own ([`positions`]), up to where each split is in it; so a reader of committed records sees each record once, whatever crashes when.
+//! All records of a run go through one transactional producer, a single lane. A transaction holds
+//! the records and, in a compacted topic of our own ([`positions`]), up to where each split is in
+//! it; so a reader of committed records sees each record once, whatever crashes when.
 //!
-//! **Fencing.** Whoever takes splits over makes sure first that nobody who had them before can still commit ([`takeover`]): it opens a
-//! producer under that instance's transactional id, which makes the broker abort that instance's transaction and refuse it from then on,
-//! even if it was only frozen and wakes later. Kafka has a second way, the generation of a consumer group (KIP-447), which works only where
-//! the source is a consumer group of the same cluster. This way works for every source, so it is the only one.
+//! **Fencing.** Whoever takes splits over makes sure first that nobody who had them before can
+//! still commit ([`takeover`]): it opens a producer under that instance's transactional id, which
+//! makes the broker abort that instance's transaction and refuse it from then on, even if it was
+//! only frozen and wakes later. Kafka has a second way, the generation of a consumer group
+//! (KIP-447), which works only where the source is a consumer group of the same cluster. This way
+//! works for every source, so it is the only one.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use pseidon_dsl::Diagnostic;
 use pseidon_plugin::Options;
-use pseidon_plugin::sink::{PreparedSink, Protocol, Sink, SinkError, SinkFacts, SinkInput, SinkPlugin, SinkSetup, Target};
+use pseidon_plugin::sink::{
+    PreparedSink, Protocol, Sink, SinkError, SinkFacts, SinkInput, SinkPlugin, SinkSetup, Target,
+};
 use pseidon_plugin::spec::{OptionDefault, OptionKind, OptionSpec, PluginSpec, Role};
 
 use crate::connection::{BROKERS, Connection, PROPERTIES, Reserved, SASL, TLS};
@@ -145,8 +150,14 @@ const RESERVED: [Reserved; 8] = [
     ("enable.idempotence", "transactions need it"),
     ("acks", "transactions need all"),
     ("request.required.acks", "transactions need all"),
-    ("delivery.report.only.error", "nobody asks for the other reports"),
-    ("isolation.level", "positions are read as they were committed"),
+    (
+        "delivery.report.only.error",
+        "nobody asks for the other reports",
+    ),
+    (
+        "isolation.level",
+        "positions are read as they were committed",
+    ),
 ];
 
 /// The plugin `kafka` as a sink.
@@ -159,40 +170,89 @@ impl SinkPlugin for KafkaSinkPlugin {
     }
 
     fn facts(&self, options: &Options) -> SinkFacts {
-        SinkFacts { typed: false, copies_meta: Copied::of(options).any(), protocol: Protocol::Transactional, folder: None }
+        SinkFacts {
+            typed: false,
+            copies_meta: Copied::of(options).any(),
+            protocol: Protocol::Transactional,
+            folder: None,
+        }
     }
 
-    fn prepare(&self, options: &Options, input: &SinkInput) -> Result<Arc<dyn PreparedSink>, Vec<Diagnostic>> {
+    fn prepare(
+        &self,
+        options: &Options,
+        input: &SinkInput,
+    ) -> Result<Arc<dyn PreparedSink>, Vec<Diagnostic>> {
         let mut mistakes = Vec::new();
-        let connection = Connection::from_options(options, &RESERVED).map_err(|more| mistakes.extend(more));
+        let connection =
+            Connection::from_options(options, &RESERVED).map_err(|more| mistakes.extend(more));
         let plan = RecordPlan::new(options, input).map_err(|more| mistakes.extend(more));
         let transaction = options.map("transaction");
-        let age = transaction.and_then(|transaction| transaction.duration("age")).unwrap_or(Duration::from_secs(1));
-        let span_of_age = transaction.map_or(options.span(), |transaction| transaction.span_of("age"));
+        let age = transaction
+            .and_then(|transaction| transaction.duration("age"))
+            .unwrap_or(Duration::from_secs(1));
+        let span_of_age =
+            transaction.map_or(options.span(), |transaction| transaction.span_of("age"));
         if age > LONGEST_AGE {
-            mistakes.push(Diagnostic::new(span_of_age, "a transaction cannot be open for so long", "expected up to \"10m\""));
+            mistakes.push(Diagnostic::new(
+                span_of_age,
+                "a transaction cannot be open for so long",
+                "expected up to \"10m\"",
+            ));
         }
-        let timeout = connection.as_ref().ok().and_then(|connection| connection.property("transaction.timeout.ms")?.parse().ok());
-        if let Some(timeout) = timeout.map(Duration::from_millis).filter(|timeout| *timeout < age + TIME_TO_COMMIT) {
-            let place = if transaction.is_some() { span_of_age } else { options.span_of("properties") };
-            let label = format!("the broker aborts it after {} ms (transaction.timeout.ms in :properties)", timeout.as_millis());
-            let help = format!("set `transaction.timeout.ms` to {} at least, or lower `:age`", (age + TIME_TO_COMMIT).as_millis());
-            mistakes.push(Diagnostic::new(place, "a transaction would be aborted before it is committed", label).with_help(help));
+        let timeout = connection
+            .as_ref()
+            .ok()
+            .and_then(|connection| connection.property("transaction.timeout.ms")?.parse().ok());
+        if let Some(timeout) = timeout
+            .map(Duration::from_millis)
+            .filter(|timeout| *timeout < age + TIME_TO_COMMIT)
+        {
+            let place = if transaction.is_some() {
+                span_of_age
+            } else {
+                options.span_of("properties")
+            };
+            let label = format!(
+                "the broker aborts it after {} ms (transaction.timeout.ms in :properties)",
+                timeout.as_millis()
+            );
+            let help = format!(
+                "set `transaction.timeout.ms` to {} at least, or lower `:age`",
+                (age + TIME_TO_COMMIT).as_millis()
+            );
+            mistakes.push(
+                Diagnostic::new(
+                    place,
+                    "a transaction would be aborted before it is committed",
+                    label,
+                )
+                .with_help(help),
+            );
         }
-        let (Ok(connection), Ok(plan), true) = (connection, plan, mistakes.is_empty()) else { return Err(mistakes) };
+        let (Ok(connection), Ok(plan), true) = (connection, plan, mistakes.is_empty()) else {
+            return Err(mistakes);
+        };
         Ok(Arc::new(KafkaSink {
             connection,
             topic: options.text("topic").unwrap_or_default().to_owned(),
-            positions_topic: options.text("positions-topic").unwrap_or_default().to_owned(),
+            positions_topic: options
+                .text("positions-topic")
+                .unwrap_or_default()
+                .to_owned(),
             plan: Arc::new(plan),
             refusals: Arc::default(),
-            records: transaction.and_then(|transaction| transaction.count("records")).unwrap_or(100_000).max(1),
+            records: transaction
+                .and_then(|transaction| transaction.count("records"))
+                .unwrap_or(100_000)
+                .max(1),
             age,
         }))
     }
 }
 
-/// Brokers allow transactions of a quarter of an hour, unless told otherwise; the commit itself needs time too.
+/// Brokers allow transactions of a quarter of an hour, unless told otherwise; the commit itself
+/// needs time too.
 const LONGEST_AGE: Duration = Duration::from_secs(600);
 
 /// What a transaction needs beyond its age, at least.
@@ -217,7 +277,11 @@ impl PreparedSink for KafkaSink {
     }
 
     fn target(&self) -> Option<Target> {
-        Some(Target { system: SPEC.name, hosts: self.connection.hosts(), name: self.topic.clone() })
+        Some(Target {
+            system: SPEC.name,
+            hosts: self.connection.hosts(),
+            name: self.topic.clone(),
+        })
     }
 
     fn open(&self, setup: SinkSetup) -> Result<Arc<dyn Sink>, SinkError> {

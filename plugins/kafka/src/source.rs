@@ -1,8 +1,9 @@
 //! The source `kafka`: partitions of a consumer group.
 //!
-//! A run follows [`reader`] from top to bottom: it joins the group, is given partitions, finds out where each starts ([`start`]), and turns
-//! what librdkafka fetches into batches ([`assignment`]). The low positions in the state store decide where to read on; the group's own
-//! offsets are a copy for tools that show a group's lag.
+//! A run follows [`reader`] from top to bottom: it joins the group, is given partitions, finds out
+//! where each starts ([`start`]), and turns what librdkafka fetches into batches ([`assignment`]).
+//! The low positions in the state store decide where to read on; the group's own offsets are a copy
+//! for tools that show a group's lag.
 
 use std::sync::Arc;
 
@@ -12,7 +13,9 @@ use pseidon_dsl::Diagnostic;
 use pseidon_plugin::Options;
 use pseidon_plugin::options::{OptionValue, SchemaOption};
 use pseidon_plugin::sink::Target;
-use pseidon_plugin::source::{Source, SourceError, SourceFacts, SourceHandle, SourcePlugin, SourceSetup};
+use pseidon_plugin::source::{
+    Source, SourceError, SourceFacts, SourceHandle, SourcePlugin, SourceSetup,
+};
 use pseidon_plugin::spec::{OptionDefault, OptionKind, OptionSpec, PluginSpec, Role};
 use rdkafka::ClientConfig;
 
@@ -91,7 +94,14 @@ static SPEC: PluginSpec = PluginSpec {
                   output.",
         },
     ],
-    free_options: &["brokers", "instance-id", "on-gap", "on-missing-state", "start", "until"],
+    free_options: &[
+        "brokers",
+        "instance-id",
+        "on-gap",
+        "on-missing-state",
+        "start",
+        "until",
+    ],
     example: "(kafka {:brokers \"localhost:9092\" :topics [\"clicks\"] :format \"json\" :start :earliest})",
 };
 
@@ -145,11 +155,23 @@ const RESERVED: [Reserved; 10] = [
     ("group.id", "use :group"),
     ("group.instance.id", "use :instance-id"),
     ("auto.offset.reset", "use :start and :on-gap"),
-    ("enable.auto.commit", "offsets are committed when records are durable, not when they are read"),
-    ("enable.auto.offset.store", "offsets are committed when records are durable, not when they are read"),
+    (
+        "enable.auto.commit",
+        "offsets are committed when records are durable, not when they are read",
+    ),
+    (
+        "enable.auto.offset.store",
+        "offsets are committed when records are durable, not when they are read",
+    ),
     ("enable.partition.eof", "use :until"),
-    ("partition.assignment.strategy", "partitions are handed over one by one, which only cooperative-sticky does"),
-    ("group.protocol", "the classic protocol is used, for cooperative-sticky"),
+    (
+        "partition.assignment.strategy",
+        "partitions are handed over one by one, which only cooperative-sticky does",
+    ),
+    (
+        "group.protocol",
+        "the classic protocol is used, for cooperative-sticky",
+    ),
 ];
 
 /// The plugin `kafka` as a source.
@@ -167,7 +189,13 @@ impl SourcePlugin for KafkaSourcePlugin {
             Some(OptionValue::Texts(names)) => Topics::names(names),
             _ => Topics::names(&[]),
         };
-        let topics = topics.map_err(|reason| Diagnostic::new(options.span_of("topics"), "`:topics` has a wrong value", reason));
+        let topics = topics.map_err(|reason| {
+            Diagnostic::new(
+                options.span_of("topics"),
+                "`:topics` has a wrong value",
+                reason,
+            )
+        });
         Ok(Arc::new(KafkaSource::from_options(options, topics)?))
     }
 }
@@ -201,7 +229,9 @@ impl Source for KafkaSource {
 
     fn reads(&self, target: &Target) -> bool {
         let is_ours = |host: &String| self.connection.hosts().contains(host);
-        target.system == SPEC.name && target.hosts.iter().any(is_ours) && self.topics.contain(&target.name)
+        target.system == SPEC.name
+            && target.hosts.iter().any(is_ours)
+            && self.topics.contain(&target.name)
     }
 
     fn sample(&self, setup: &SourceSetup, count: usize) -> Result<Vec<Bytes>, SourceError> {
@@ -215,14 +245,25 @@ impl Source for KafkaSource {
 
 impl KafkaSource {
     /// Checks what the declaration does not.
-    fn from_options(options: &Options, topics: Result<Topics, Diagnostic>) -> Result<KafkaSource, Vec<Diagnostic>> {
+    fn from_options(
+        options: &Options,
+        topics: Result<Topics, Diagnostic>,
+    ) -> Result<KafkaSource, Vec<Diagnostic>> {
         let mut mistakes = Vec::new();
         let topics = topics.map_err(|mistake| mistakes.push(mistake));
-        let connection = Connection::from_options(options, &RESERVED).map_err(|more| mistakes.extend(more));
+        let connection =
+            Connection::from_options(options, &RESERVED).map_err(|more| mistakes.extend(more));
         let start = options.text("start").unwrap_or("earliest").parse();
-        let start =
-            start.map_err(|reason: String| mistakes.push(Diagnostic::new(options.span_of("start"), "`:start` has a wrong value", reason)));
-        let (Ok(topics), Ok(connection), Ok(start)) = (topics, connection, start) else { return Err(mistakes) };
+        let start = start.map_err(|reason: String| {
+            mistakes.push(Diagnostic::new(
+                options.span_of("start"),
+                "`:start` has a wrong value",
+                reason,
+            ))
+        });
+        let (Ok(topics), Ok(connection), Ok(start)) = (topics, connection, start) else {
+            return Err(mistakes);
+        };
         Ok(KafkaSource {
             connection,
             topics,
@@ -251,13 +292,20 @@ impl KafkaSource {
 
     /// The properties of the consumer.
     fn config(&self, setup: &SourceSetup) -> ClientConfig {
-        let Buffers { queue_kilobytes, fetch_bytes, partition_bytes } = Buffers::within(setup.memory);
+        let Buffers {
+            queue_kilobytes,
+            fetch_bytes,
+            partition_bytes,
+        } = Buffers::within(setup.memory);
         let mut settings = vec![
             ("group.id", self.group(setup).to_owned()),
             ("enable.auto.commit", "false".to_owned()),
             ("enable.auto.offset.store", "false".to_owned()),
             ("auto.offset.reset", "error".to_owned()),
-            ("partition.assignment.strategy", "cooperative-sticky".to_owned()),
+            (
+                "partition.assignment.strategy",
+                "cooperative-sticky".to_owned(),
+            ),
             ("enable.partition.eof", self.until_latest.to_string()),
             ("topic.metadata.refresh.interval.ms", "10000".to_owned()),
             ("fetch.queue.backoff.ms", "5".to_owned()),
@@ -293,7 +341,11 @@ impl Buffers {
     fn within(memory: usize) -> Buffers {
         let queue = (memory / 8).clamp(Self::MB, 48 * Self::MB);
         let fetch_bytes = (memory / 32).clamp(Self::MB, 8 * Self::MB);
-        Buffers { queue_kilobytes: queue / 1024, fetch_bytes, partition_bytes: fetch_bytes.min(2 * Self::MB) }
+        Buffers {
+            queue_kilobytes: queue / 1024,
+            fetch_bytes,
+            partition_bytes: fetch_bytes.min(2 * Self::MB),
+        }
     }
 }
 
@@ -304,10 +356,20 @@ mod tests {
     #[test]
     fn buffers_are_a_small_part_of_the_memory() {
         for memory in [1 << 20, 64 << 20, 256 << 20, 1 << 30, 64 << 30] {
-            let Buffers { queue_kilobytes, fetch_bytes, partition_bytes } = Buffers::within(memory);
+            let Buffers {
+                queue_kilobytes,
+                fetch_bytes,
+                partition_bytes,
+            } = Buffers::within(memory);
             let held = queue_kilobytes * 1024 + fetch_bytes;
-            assert!(held <= (memory / 4).clamp(2 << 20, 64 << 20), "{memory}: {held}");
-            assert!(partition_bytes <= fetch_bytes && partition_bytes >= 1 << 20, "{memory}");
+            assert!(
+                held <= (memory / 4).clamp(2 << 20, 64 << 20),
+                "{memory}: {held}"
+            );
+            assert!(
+                partition_bytes <= fetch_bytes && partition_bytes >= 1 << 20,
+                "{memory}"
+            );
         }
     }
 }

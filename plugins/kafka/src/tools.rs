@@ -1,7 +1,9 @@
-//! A topic for a person at a terminal: records written in bulk, and records looked at, outside of any pipeline.
+//! A topic for a person at a terminal: records written in bulk, and records looked at, outside of
+//! any pipeline.
 //!
-//! [`TopicWriter`] is one producer of many, all of which count into one [`Deliveries`]. [`TopicReader`] reads a topic without being noticed
-//! by anybody else, or as a member of a consumer group where the user names one.
+//! [`TopicWriter`] is one producer of many, all of which count into one [`Deliveries`].
+//! [`TopicReader`] reads a topic without being noticed by anybody else, or as a member of a
+//! consumer group where the user names one.
 
 mod reader;
 mod writer;
@@ -17,9 +19,16 @@ use rdkafka::ClientConfig;
 const PATIENCE: Duration = Duration::from_secs(10);
 
 /// A client's configuration: these `settings`, over which the user's `properties` win.
-fn config(brokers: &str, settings: &[(&str, &str)], properties: &[(String, String)]) -> ClientConfig {
+fn config(
+    brokers: &str,
+    settings: &[(&str, &str)],
+    properties: &[(String, String)],
+) -> ClientConfig {
     let mut config = ClientConfig::new();
-    config.set("bootstrap.servers", brokers).set("client.id", "pseidon").set("log.connection.close", "false");
+    config
+        .set("bootstrap.servers", brokers)
+        .set("client.id", "pseidon")
+        .set("log.connection.close", "false");
     for (name, value) in settings {
         config.set(*name, *value);
     }

@@ -17,7 +17,9 @@ pub(crate) struct Topics {
 impl Topics {
     /// None at all: what is read is said later.
     pub(crate) fn none() -> Topics {
-        Topics { subscription: Vec::new() }
+        Topics {
+            subscription: Vec::new(),
+        }
     }
 
     /// These names. One that starts with `^` is a pattern, as in Kafka's other clients.
@@ -31,7 +33,9 @@ impl Topics {
                 None => check_name(name)?,
             }
         }
-        Ok(Topics { subscription: names.to_vec() })
+        Ok(Topics {
+            subscription: names.to_vec(),
+        })
     }
 
     /// All topics whose whole name matches.
@@ -39,7 +43,9 @@ impl Topics {
         check_pattern(pattern)?;
         let inner = pattern.strip_prefix('^').unwrap_or(pattern);
         let inner = inner.strip_suffix('$').unwrap_or(inner);
-        Ok(Topics { subscription: vec![format!("^({inner})$").replace("\\d", "[0-9]")] })
+        Ok(Topics {
+            subscription: vec![format!("^({inner})$").replace("\\d", "[0-9]")],
+        })
     }
 
     /// For librdkafka's `subscribe`.
@@ -49,12 +55,17 @@ impl Topics {
 
     /// The topics that are named, not matched.
     pub(crate) fn fixed_names(&self) -> impl Iterator<Item = &String> {
-        self.subscription.iter().filter(|name| !name.starts_with('^'))
+        self.subscription
+            .iter()
+            .filter(|name| !name.starts_with('^'))
     }
 
-    /// Whether Kafka's internal topics (`__consumer_offsets` and the like) belong to it: only where a name or a pattern begins as they do.
+    /// Whether Kafka's internal topics (`__consumer_offsets` and the like) belong to it: only where
+    /// a name or a pattern begins as they do.
     pub(crate) fn name_internal(&self) -> bool {
-        self.subscription.iter().any(|name| name.trim_start_matches(['^', '(']).starts_with(INTERNAL))
+        self.subscription
+            .iter()
+            .any(|name| name.trim_start_matches(['^', '(']).starts_with(INTERNAL))
     }
 
     /// Whether new topics may come to it.
@@ -67,30 +78,48 @@ impl Topics {
         if topic.starts_with(INTERNAL) && !self.name_internal() {
             return false;
         }
-        self.subscription
-            .iter()
-            .any(|name| if name.starts_with('^') { Regex::new(name).is_ok_and(|pattern| pattern.is_match(topic)) } else { name == topic })
+        self.subscription.iter().any(|name| {
+            if name.starts_with('^') {
+                Regex::new(name).is_ok_and(|pattern| pattern.is_match(topic))
+            } else {
+                name == topic
+            }
+        })
     }
 }
 
 /// A name that Kafka allows.
 pub(crate) fn check_name(name: &str) -> Result<(), String> {
     let legal = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-');
-    if name.is_empty() || name.len() > 249 || name == "." || name == ".." || !name.chars().all(legal) {
-        return Err(format!("`{name}` cannot be a topic: expected up to 249 letters, digits, `.`, `_` and `-`"));
+    if name.is_empty()
+        || name.len() > 249
+        || name == "."
+        || name == ".."
+        || !name.chars().all(legal)
+    {
+        return Err(format!(
+            "`{name}` cannot be a topic: expected up to 249 letters, digits, `.`, `_` and `-`"
+        ));
     }
     Ok(())
 }
 
-/// The pattern has to mean the same to us and to librdkafka, which uses POSIX extended regular expressions.
+/// The pattern has to mean the same to us and to librdkafka, which uses POSIX extended regular
+/// expressions.
 fn check_pattern(pattern: &str) -> Result<(), String> {
     Regex::new(pattern).map_err(|error| {
         let told = error.to_string();
-        told.lines().last().unwrap_or("expected a regular expression").trim_start_matches("error: ").to_owned()
+        told.lines()
+            .last()
+            .unwrap_or("expected a regular expression")
+            .trim_start_matches("error: ")
+            .to_owned()
     })?;
     for part in ["(?", "*?", "+?", "??", "}?"] {
         if pattern.contains(part) {
-            return Err(format!("`{part}` is not part of POSIX extended regular expressions, which patterns of topics are"));
+            return Err(format!(
+                "`{part}` is not part of POSIX extended regular expressions, which patterns of topics are"
+            ));
         }
     }
     let mut chars = pattern.chars();
@@ -100,7 +129,9 @@ fn check_pattern(pattern: &str) -> Result<(), String> {
             && escaped.is_ascii_alphanumeric()
             && escaped != 'd'
         {
-            return Err(format!("`\\{escaped}` is not part of POSIX extended regular expressions, which patterns of topics are"));
+            return Err(format!(
+                "`\\{escaped}` is not part of POSIX extended regular expressions, which patterns of topics are"
+            ));
         }
     }
     Ok(())
@@ -119,7 +150,11 @@ mod tests {
             (r"c\d+", "^(c[0-9]+)$"),
             (r"c\.d", r"^(c\.d)$"),
         ] {
-            assert_eq!(Topics::pattern(pattern).unwrap().subscription(), [subscription], "{pattern}");
+            assert_eq!(
+                Topics::pattern(pattern).unwrap().subscription(),
+                [subscription],
+                "{pattern}"
+            );
         }
         let topics = Topics::pattern("a|b.").unwrap();
         assert!(topics.has_pattern() && topics.contain("a") && topics.contain("bc"));
@@ -130,10 +165,16 @@ mod tests {
     fn internal_topics_have_to_be_named() {
         for pattern in [".*", "_.*", "a|__b", ".+s"] {
             let topics = Topics::pattern(pattern).unwrap();
-            assert!(!topics.name_internal() && !topics.contain("__consumer_offsets"), "{pattern}");
+            assert!(
+                !topics.name_internal() && !topics.contain("__consumer_offsets"),
+                "{pattern}"
+            );
         }
         for pattern in ["__consumer_offsets", "__.*", "^__.*", "(__a|b)"] {
-            assert!(Topics::pattern(pattern).unwrap().name_internal(), "{pattern}");
+            assert!(
+                Topics::pattern(pattern).unwrap().name_internal(),
+                "{pattern}"
+            );
         }
         let named = Topics::names(&["__consumer_offsets".to_owned(), "^.*".to_owned()]).unwrap();
         assert!(named.name_internal() && named.contain("__consumer_offsets"));
@@ -148,7 +189,14 @@ mod tests {
 
     #[test]
     fn names_are_checked() {
-        let names = |names: &[&str]| Topics::names(&names.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>());
+        let names = |names: &[&str]| {
+            Topics::names(
+                &names
+                    .iter()
+                    .map(|name| (*name).to_owned())
+                    .collect::<Vec<_>>(),
+            )
+        };
         let topics = names(&["a", "b.c_d-9"]).unwrap();
         assert!(topics.contain("a") && !topics.contain("c") && !topics.has_pattern());
         assert!(names(&["^a.*"]).unwrap().has_pattern());

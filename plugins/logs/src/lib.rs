@@ -1,8 +1,9 @@
 //! The source `mysql-logs`: topics of Kafka, each as its row in a MySQL table says.
 //!
-//! A pipeline with this source is a template. Every row of the table is a log: it fills in `${log:…}`, and what comes out is planned and run
-//! by itself. This crate knows one log at a time ([`Log`]) and what the stage says ([`Settings`]); starting and stopping logs as rows come
-//! and go is the caller's part. All logs are read by one consumer.
+//! A pipeline with this source is a template. Every row of the table is a log: it fills in
+//! `${log:…}`, and what comes out is planned and run by itself. This crate knows one log at a time
+//! ([`Log`]) and what the stage says ([`Settings`]); starting and stopping logs as rows come and go
+//! is the caller's part. All logs are read by one consumer.
 
 mod log;
 mod settings;
@@ -12,7 +13,9 @@ use std::sync::{Arc, OnceLock};
 use bytes::Bytes;
 use pseidon_dsl::Diagnostic;
 use pseidon_plugin::Options;
-use pseidon_plugin::source::{Reading, Source, SourceError, SourceFacts, SourceHandle, SourcePlugin, SourceSetup};
+use pseidon_plugin::source::{
+    Reading, Source, SourceError, SourceFacts, SourceHandle, SourcePlugin, SourceSetup,
+};
 use pseidon_plugin::spec::PluginSpec;
 
 pub use log::{Log, LogError, sample};
@@ -28,7 +31,10 @@ pub struct MysqlLogs {
 impl MysqlLogs {
     /// The plugin for planning the pipeline of this log.
     pub fn new(log: Arc<Log>) -> MysqlLogs {
-        MysqlLogs { log, settings: OnceLock::new() }
+        MysqlLogs {
+            log,
+            settings: OnceLock::new(),
+        }
     }
 
     /// What the stage says, once a pipeline with it has been planned.
@@ -65,11 +71,15 @@ impl Source for LogSource {
     }
 
     fn sample(&self, _setup: &SourceSetup, _count: usize) -> Result<Vec<Bytes>, SourceError> {
-        Err(SourceError::Fatal("the fields of logs come from their rows and tables; leave :schema out".to_owned()))
+        Err(SourceError::Fatal(
+            "the fields of logs come from their rows and tables; leave :schema out".to_owned(),
+        ))
     }
 
     fn run(&self, _setup: &SourceSetup, _handle: SourceHandle) -> Result<(), SourceError> {
-        Err(SourceError::Fatal("mysql-logs is read by `pseidon run` only".to_owned()))
+        Err(SourceError::Fatal(
+            "mysql-logs is read by `pseidon run` only".to_owned(),
+        ))
     }
 
     fn attach(&self, setup: &SourceSetup, reading: Reading) -> Result<(), Reading> {

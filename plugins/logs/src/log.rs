@@ -53,15 +53,31 @@ pub fn sample() -> LogRow {
         ("enabled", "1"),
         ("date_format", "datehour"),
     ];
-    LogRow::new(columns.iter().map(|(name, value)| ((*name).to_owned(), Some((*value).to_owned()))).collect())
+    LogRow::new(
+        columns
+            .iter()
+            .map(|(name, value)| ((*name).to_owned(), Some((*value).to_owned())))
+            .collect(),
+    )
 }
 
 impl Log {
-    /// The log that a row describes. `base` is the pipeline file's folder, `settings` are those of the stage; the columns of its files are
-    /// asked for where they are kept, which blocks.
-    pub fn new(row: &LogRow, settings: &Settings, base: &Path, consumer: Arc<SharedConsumer>) -> Result<Log, LogError> {
-        let plan = with_output(row, &settings.output_format).plan().map_err(|mistake| LogError::Wrong(mistake.to_string()))?;
-        let columns = if plan.typed { Some(columns(row, settings, base)?) } else { None };
+    /// The log that a row describes. `base` is the pipeline file's folder, `settings` are those of
+    /// the stage; the columns of its files are asked for where they are kept, which blocks.
+    pub fn new(
+        row: &LogRow,
+        settings: &Settings,
+        base: &Path,
+        consumer: Arc<SharedConsumer>,
+    ) -> Result<Log, LogError> {
+        let plan = with_output(row, &settings.output_format)
+            .plan()
+            .map_err(|mistake| LogError::Wrong(mistake.to_string()))?;
+        let columns = if plan.typed {
+            Some(columns(row, settings, base)?)
+        } else {
+            None
+        };
         let mut log = Log::of(plan, settings.registry.as_deref(), columns.as_ref());
         log.consumer = Some(consumer);
         Ok(log)
@@ -69,12 +85,19 @@ impl Log {
 
     /// A log that can be planned and not run.
     pub fn unread(row: &LogRow) -> Result<Log, LogError> {
-        let plan = row.plan().map_err(|mistake| LogError::Wrong(mistake.to_string()))?;
+        let plan = row
+            .plan()
+            .map_err(|mistake| LogError::Wrong(mistake.to_string()))?;
         Ok(Log::of(plan, None, None))
     }
 
     fn of(plan: LogPlan, registry: Option<&str>, columns: Option<&SchemaRef>) -> Log {
-        let LogPlan { topic, mut layout, mut variables, .. } = plan;
+        let LogPlan {
+            topic,
+            mut layout,
+            mut variables,
+            ..
+        } = plan;
         if let RecordLayout::AvroTxt(avro) = &mut layout {
             avro.registry = avro.registry.take().or(registry.map(str::to_owned));
         }
@@ -88,7 +111,13 @@ impl Log {
                 None
             }
         };
-        Log { topic, format: layout.to_string(), schema, variables, consumer: None }
+        Log {
+            topic,
+            format: layout.to_string(),
+            schema,
+            variables,
+            consumer: None,
+        }
     }
 
     /// Its topic, which is its name.
@@ -109,7 +138,12 @@ impl Log {
     /// What `${log:NAME}` stands for. An error names what there is.
     pub fn variable(&self, name: &str) -> Result<String, String> {
         self.variables.get(name).cloned().ok_or_else(|| {
-            let names = self.variables.keys().map(String::as_str).collect::<Vec<_>>().join(", ");
+            let names = self
+                .variables
+                .keys()
+                .map(String::as_str)
+                .collect::<Vec<_>>()
+                .join(", ");
             format!("a log has no `{name}`; it has {names}")
         })
     }
@@ -136,29 +170,53 @@ fn with_output(row: &LogRow, output_format: &str) -> LogRow {
     LogRow::new(columns)
 }
 
-/// The fields of a log whose files have columns: these, and before them the event time where it is a field of its own. It is not written.
-fn typed(layout: &mut RecordLayout, columns: &SchemaRef, variables: &mut BTreeMap<String, String>) -> SchemaRef {
-    let names: Vec<String> = columns.fields().iter().map(|field| field.name().clone()).collect();
+/// The fields of a log whose files have columns: these, and before them the event time where it is
+/// a field of its own. It is not written.
+fn typed(
+    layout: &mut RecordLayout,
+    columns: &SchemaRef,
+    variables: &mut BTreeMap<String, String>,
+) -> SchemaRef {
+    let names: Vec<String> = columns
+        .fields()
+        .iter()
+        .map(|field| field.name().clone())
+        .collect();
     let time = match layout {
-        RecordLayout::Txt(TxtLayout { event, .. }) | RecordLayout::AvroTxt(AvroLayout { event, .. }) => {
+        RecordLayout::Txt(TxtLayout { event, .. })
+        | RecordLayout::AvroTxt(AvroLayout { event, .. }) => {
             event.fields.clone_from(&names);
             let milliseconds = DataType::Timestamp(TimeUnit::Millisecond, Some("UTC".into()));
-            event.time.map(|_| Field::new(event.time_name(), milliseconds, true))
+            event
+                .time
+                .map(|_| Field::new(event.time_name(), milliseconds, true))
         }
-        RecordLayout::Json(JsonLayout { time: Some(time) }) => json_time_field(time).filter(|field| !names.contains(field.name())),
-        RecordLayout::Json(JsonLayout { time: None }) | RecordLayout::Line | RecordLayout::Raw => None,
+        RecordLayout::Json(JsonLayout { time: Some(time) }) => {
+            json_time_field(time).filter(|field| !names.contains(field.name()))
+        }
+        RecordLayout::Json(JsonLayout { time: None }) | RecordLayout::Line | RecordLayout::Raw => {
+            None
+        }
     };
     let is_field = matches!(layout, RecordLayout::Txt(_) | RecordLayout::AvroTxt(_));
     if let Some(time) = time.as_ref().filter(|_| is_field) {
         variables.insert("time".to_owned(), time.name().clone());
     }
-    let write = time.as_ref().map_or_else(|| "*".to_owned(), |time| format!("* except (\"{}\")", time.name()));
+    let write = time.as_ref().map_or_else(
+        || "*".to_owned(),
+        |time| format!("* except (\"{}\")", time.name()),
+    );
     variables.insert("write".to_owned(), write);
-    let fields: Vec<_> = time.map(Arc::new).into_iter().chain(columns.fields().iter().cloned()).collect();
+    let fields: Vec<_> = time
+        .map(Arc::new)
+        .into_iter()
+        .chain(columns.fields().iter().cloned())
+        .collect();
     Arc::new(Schema::new(fields))
 }
 
-/// The field that the path of an event time needs: whole numbers, within as many structs as the path is long.
+/// The field that the path of an event time needs: whole numbers, within as many structs as the
+/// path is long.
 fn json_time_field(time: &JsonTime) -> Option<Field> {
     let mut names = Vec::new();
     for step in &time.path.0 {
@@ -169,7 +227,9 @@ fn json_time_field(time: &JsonTime) -> Option<Field> {
     }
     let mut field: Option<Field> = None;
     for name in names.into_iter().rev() {
-        let kind = field.map_or(DataType::Int64, |inner| DataType::Struct(vec![inner].into()));
+        let kind = field.map_or(DataType::Int64, |inner| {
+            DataType::Struct(vec![inner].into())
+        });
         field = Some(Field::new(name, kind, true));
     }
     field
@@ -177,7 +237,11 @@ fn json_time_field(time: &JsonTime) -> Option<Field> {
 
 /// The columns of the row's table.
 fn columns(row: &LogRow, settings: &Settings, base: &Path) -> Result<SchemaRef, LogError> {
-    let named = |column: &str| row.column(column).map(str::trim).filter(|value| !value.is_empty());
+    let named = |column: &str| {
+        row.column(column)
+            .map(str::trim)
+            .filter(|value| !value.is_empty())
+    };
     let Some(table) = named("hive_table_name") else {
         return Err(LogError::Wrong(format!(
             "log `{}`: hive_table_name is empty, but files with columns need the table that has them",
@@ -185,7 +249,8 @@ fn columns(row: &LogRow, settings: &Settings, base: &Path) -> Result<SchemaRef, 
         )));
     };
     if let Some(folder) = &settings.schemas {
-        let found = pseidon_hive::read_file(&base.join(folder), table).map_err(|error| LogError::Wrong(error.to_string()))?;
+        let found = pseidon_hive::read_file(&base.join(folder), table)
+            .map_err(|error| LogError::Wrong(error.to_string()))?;
         if let Some(schema) = found {
             return Ok(schema);
         }
@@ -197,10 +262,18 @@ fn columns(row: &LogRow, settings: &Settings, base: &Path) -> Result<SchemaRef, 
         )));
     };
     // The URL may hold a password, so it is not shown.
-    let place: Place = place.parse().map_err(|error| LogError::Wrong(format!("log `{}`: hive_url: {error}", row.log())))?;
+    let place: Place = place
+        .parse()
+        .map_err(|error| LogError::Wrong(format!("log `{}`: hive_url: {error}", row.log())))?;
     let place = place.with_login(named("hive_user"), named("hive_password"));
     pseidon_hive::columns(&place, table).map_err(|error| match error {
-        HiveError::Unreachable(reason) => LogError::Unreachable(format!("log `{}`: the columns of `{table}`: {reason}", row.log())),
-        other => LogError::Wrong(format!("log `{}`: hive_table_name `{table}`: {other}", row.log())),
+        HiveError::Unreachable(reason) => LogError::Unreachable(format!(
+            "log `{}`: the columns of `{table}`: {reason}",
+            row.log()
+        )),
+        other => LogError::Wrong(format!(
+            "log `{}`: hive_table_name `{table}`: {other}",
+            row.log()
+        )),
     })
 }

@@ -120,7 +120,12 @@ Records come from one consumer for all logs, with the options of the source `kaf
 };
 
 const OFFSETS_OF: &[OptionSpec] = &[
-    OptionSpec { name: "redis", kind: OptionKind::Text, default: OptionDefault::Required, doc: "Its Redis: `redis://HOST:PORT`." },
+    OptionSpec {
+        name: "redis",
+        kind: OptionKind::Text,
+        default: OptionDefault::Required,
+        doc: "Its Redis: `redis://HOST:PORT`.",
+    },
     OptionSpec {
         name: "group",
         kind: OptionKind::Text,
@@ -130,7 +135,9 @@ const OFFSETS_OF: &[OptionSpec] = &[
 ];
 
 fn check_place(text: &str) -> Result<(), String> {
-    text.parse::<Place>().map(drop).map_err(|error| error.to_string())
+    text.parse::<Place>()
+        .map(drop)
+        .map_err(|error| error.to_string())
 }
 
 /// What the stage says, checked.
@@ -160,8 +167,14 @@ impl Settings {
             group: text("group").unwrap_or_default(),
         };
         let mut mistakes = Vec::new();
-        if let Err(TableError::Refused(reason) | TableError::Unreachable(reason)) = LogTable::new(&table) {
-            mistakes.push(Diagnostic::new(options.span_of("url"), "the table of logs cannot be read like this", reason));
+        if let Err(TableError::Refused(reason) | TableError::Unreachable(reason)) =
+            LogTable::new(&table)
+        {
+            mistakes.push(Diagnostic::new(
+                options.span_of("url"),
+                "the table of logs cannot be read like this",
+                reason,
+            ));
         }
         let kafka = options.map("kafka").map(SharedSettings::new);
         match kafka {
@@ -172,7 +185,10 @@ impl Settings {
                 }
                 Ok(Settings {
                     table,
-                    refresh: options.duration("refresh").unwrap_or_default().max(Duration::from_millis(10)),
+                    refresh: options
+                        .duration("refresh")
+                        .unwrap_or_default()
+                        .max(Duration::from_millis(10)),
                     error_threshold: options.count("error-threshold").unwrap_or_default(),
                     kafka,
                     output_format: text("output-format").unwrap_or_default(),
@@ -190,16 +206,20 @@ impl Settings {
     }
 }
 
-/// How long queues that were empty are not looked into again. A pseidon-etl that is stopped puts nothing in.
+/// How long queues that were empty are not looked into again. A pseidon-etl that is stopped puts
+/// nothing in.
 const STAYS_EMPTY: Duration = Duration::from_secs(10);
 
 /// Asks the Redis of a pseidon-etl, which is connected to only when there is something to ask.
 fn offsets_of(redis: String, group: String) -> Arc<StoppedElsewhere> {
     let transient = |error: StoreError| match error {
-        StoreError::Unavailable(reason) => SourceError::Transient(format!("the redis of pseidon-etl does not answer: {reason}")),
+        StoreError::Unavailable(reason) => SourceError::Transient(format!(
+            "the redis of pseidon-etl does not answer: {reason}"
+        )),
         StoreError::Failed(reason) => SourceError::Fatal(reason),
     };
-    // To look for work that is left costs the server something, and hundreds of logs may start at once.
+    // To look for work that is left costs the server something, and hundreds of logs may start at
+    // once.
     let found_empty: Mutex<Option<Instant>> = Mutex::new(None);
     Arc::new(move |partitions| {
         let queue = WorkQueue::connect(&redis, &group).map_err(transient)?;

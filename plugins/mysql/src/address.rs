@@ -21,16 +21,26 @@ pub(crate) struct Address {
     pub(crate) ignored: Vec<String>,
 }
 
-/// Reads a URL; a user and a password that are given apart from it win. The message never repeats the URL, since it may hold a password.
-pub(crate) fn parse(text: &str, user: Option<&str>, password: Option<&str>) -> Result<Address, String> {
-    let wrong = |reason: &str| format!("this is not the url of a mysql database ({reason}): {FORMS}");
+/// Reads a URL; a user and a password that are given apart from it win. The message never repeats
+/// the URL, since it may hold a password.
+pub(crate) fn parse(
+    text: &str,
+    user: Option<&str>,
+    password: Option<&str>,
+) -> Result<Address, String> {
+    let wrong =
+        |reason: &str| format!("this is not the url of a mysql database ({reason}): {FORMS}");
     let text = text.trim();
     let text = text.strip_prefix("jdbc:").unwrap_or(text);
-    let rest = text.strip_prefix("mysql:").or_else(|| text.strip_prefix("mariadb:")).unwrap_or(text);
+    let rest = text
+        .strip_prefix("mysql:")
+        .or_else(|| text.strip_prefix("mariadb:"))
+        .unwrap_or(text);
     if !rest.starts_with("//") {
         return Err(wrong("it does not begin with mysql://"));
     }
-    let mut url = Url::parse(&format!("mysql:{rest}")).map_err(|error| wrong(&error.to_string()))?;
+    let mut url =
+        Url::parse(&format!("mysql:{rest}")).map_err(|error| wrong(&error.to_string()))?;
     let mut jdbc_user = None;
     let mut jdbc_password = None;
     let mut ignored = Vec::new();
@@ -38,7 +48,11 @@ pub(crate) fn parse(text: &str, user: Option<&str>, password: Option<&str>) -> R
         match name.to_lowercase().as_str() {
             "user" => jdbc_user = Some(value.into_owned()),
             "password" => jdbc_password = Some(value.into_owned()),
-            tls if TLS_PARAMETERS.contains(&tls) && !NO_TLS.contains(&value.to_lowercase().as_str()) => ignored.push(name.into_owned()),
+            tls if TLS_PARAMETERS.contains(&tls)
+                && !NO_TLS.contains(&value.to_lowercase().as_str()) =>
+            {
+                ignored.push(name.into_owned())
+            }
             _ => {}
         }
     }
@@ -46,11 +60,25 @@ pub(crate) fn parse(text: &str, user: Option<&str>, password: Option<&str>) -> R
     let base = Opts::from_url(url.as_str()).map_err(|error| wrong(&error.to_string()))?;
     let database = base.db_name().unwrap_or_default();
     let place = format!("{}:{}/{database}", base.ip_or_hostname(), base.tcp_port());
-    let user = user.map(str::to_owned).or_else(|| base.user().map(str::to_owned)).or(jdbc_user);
-    let password = password.map(str::to_owned).or_else(|| base.pass().map(str::to_owned)).or(jdbc_password);
-    // The socket, which the library would otherwise look for, may be another server's when a proxy or a container is in between.
-    let opts = OptsBuilder::from_opts(base).user(user).pass(password).prefer_socket(false);
-    Ok(Address { opts: opts.into(), place, ignored })
+    let user = user
+        .map(str::to_owned)
+        .or_else(|| base.user().map(str::to_owned))
+        .or(jdbc_user);
+    let password = password
+        .map(str::to_owned)
+        .or_else(|| base.pass().map(str::to_owned))
+        .or(jdbc_password);
+    // The socket, which the library would otherwise look for, may be another server's when a proxy
+    // or a container is in between.
+    let opts = OptsBuilder::from_opts(base)
+        .user(user)
+        .pass(password)
+        .prefer_socket(false);
+    Ok(Address {
+        opts: opts.into(),
+        place,
+        ignored,
+    })
 }
 
 #[cfg(test)]
@@ -59,8 +87,17 @@ mod tests {
 
     fn show(url: &str, user: Option<&str>, password: Option<&str>) -> String {
         match parse(url, user, password) {
-            Ok(Address { opts, place, ignored }) => {
-                format!("{}:{}@{place} {}", opts.user().unwrap_or(""), opts.pass().unwrap_or(""), ignored.join(","))
+            Ok(Address {
+                opts,
+                place,
+                ignored,
+            }) => {
+                format!(
+                    "{}:{}@{place} {}",
+                    opts.user().unwrap_or(""),
+                    opts.pass().unwrap_or(""),
+                    ignored.join(",")
+                )
             }
             Err(reason) => reason,
         }
@@ -73,16 +110,38 @@ mod tests {
             ("mysql://host/db", ":@host:3306/db "),
             ("mysql://host", ":@host:3306/ "),
             ("mysql://u:p%40ss@host/db", "u:p@ss@host:3306/db "),
-            ("//localhost:3306/mydb?autoReconnect=true", ":@localhost:3306/mydb "),
-            ("jdbc:mysql://h/db?user=a%20b&password=c&useUnicode=true", "a b:c@h:3306/db "),
-            ("jdbc:mariadb://h/db?useSSL=false&sslMode=DISABLED", ":@h:3306/db "),
-            ("mysql://h/db?useSSL=true&requireSSL=true", ":@h:3306/db useSSL,requireSSL"),
+            (
+                "//localhost:3306/mydb?autoReconnect=true",
+                ":@localhost:3306/mydb ",
+            ),
+            (
+                "jdbc:mysql://h/db?user=a%20b&password=c&useUnicode=true",
+                "a b:c@h:3306/db ",
+            ),
+            (
+                "jdbc:mariadb://h/db?useSSL=false&sslMode=DISABLED",
+                ":@h:3306/db ",
+            ),
+            (
+                "mysql://h/db?useSSL=true&requireSSL=true",
+                ":@h:3306/db useSSL,requireSSL",
+            ),
             ("mysql://u@[::1]:1/db", "u:@[::1]:1/db "),
         ] {
             assert_eq!(show(url, None, None), expected, "{url}");
         }
-        assert_eq!(show("mysql://u:p@h/db?user=x&password=y", Some("other"), Some("word")), "other:word@h:3306/db ");
-        assert_eq!(show("mysql://u:p@h/db?user=x&password=y", None, None), "u:p@h:3306/db ");
+        assert_eq!(
+            show(
+                "mysql://u:p@h/db?user=x&password=y",
+                Some("other"),
+                Some("word")
+            ),
+            "other:word@h:3306/db "
+        );
+        assert_eq!(
+            show("mysql://u:p@h/db?user=x&password=y", None, None),
+            "u:p@h:3306/db "
+        );
     }
 
     #[test]
@@ -97,7 +156,10 @@ mod tests {
             ("mysql:///secret", "nvalid"),
         ] {
             let shown = show(url, None, None);
-            assert!(shown.contains(expected) && shown.contains(FORMS) && !shown.contains("secret"), "{url}: {shown}");
+            assert!(
+                shown.contains(expected) && shown.contains(FORMS) && !shown.contains("secret"),
+                "{url}: {shown}"
+            );
         }
     }
 }

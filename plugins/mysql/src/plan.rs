@@ -1,4 +1,5 @@
-//! What a row means: how its log is read and what a pipeline's text has in the places of `${log:NAME}`.
+//! What a row means: how its log is read and what a pipeline's text has in the places of
+//! `${log:NAME}`.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -7,10 +8,12 @@ use pseidon_formats::record_format::{self, EventLayout, EventUnit, JsonLayout, R
 
 use crate::LogRow;
 
-/// The time that Kafka keeps for a record. It is the same when the record is read again, which a clock is not.
+/// The time that Kafka keeps for a record. It is the same when the record is read again, which a
+/// clock is not.
 const RECORD_TIME: &str = "@timestamp";
 
-/// What `output_format` may be, with codec and compression: lines of text first, then what needs the types of columns.
+/// What `output_format` may be, with codec and compression: lines of text first, then what needs
+/// the types of columns.
 const OUTPUTS: [(&str, Output); 7] = [
     ("txt", Output::lines("none")),
     ("gzip", Output::lines("gzip")),
@@ -33,10 +36,11 @@ pub struct LogPlan {
     pub topic: String,
     /// How its records are laid out.
     pub layout: RecordLayout,
-    /// Whether what is written has columns (parquet, avro), so that somebody has to say their names and types.
+    /// Whether what is written has columns (parquet, avro), so that somebody has to say their names
+    /// and types.
     pub typed: bool,
-    /// The values of `${log:NAME}`: every column of the row, where NULL is the empty text, and over them those that are derived, `time`,
-    /// `write`, `codec`, `compression` and `date`.
+    /// The values of `${log:NAME}`: every column of the row, where NULL is the empty text, and over
+    /// them those that are derived, `time`, `write`, `codec`, `compression` and `date`.
     pub variables: BTreeMap<String, String>,
 }
 
@@ -55,7 +59,12 @@ pub struct RowMistake {
 
 impl fmt::Display for RowMistake {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let RowMistake { log, column, value, reason } = self;
+        let RowMistake {
+            log,
+            column,
+            value,
+            reason,
+        } = self;
         match value {
             Some(value) => write!(formatter, "log `{log}`: {column} is `{value}`: {reason}"),
             None => write!(formatter, "log `{log}`: {column} is NULL: {reason}"),
@@ -75,11 +84,17 @@ struct Output {
 
 impl Output {
     const fn lines(compression: &'static str) -> Output {
-        Output { columns: None, compression }
+        Output {
+            columns: None,
+            compression,
+        }
     }
 
     const fn columns(codec: &'static str) -> Output {
-        Output { columns: Some(codec), compression: "snappy" }
+        Output {
+            columns: Some(codec),
+            compression: "snappy",
+        }
     }
 }
 
@@ -94,32 +109,63 @@ impl LogRow {
         let layout = self.layout()?;
         let output = self.output()?;
         let typed = output.columns.is_some();
-        if typed && self.column("hive_table_name").is_none_or(|table| table.trim().is_empty()) {
-            return Err(self.mistake("hive_table_name", "output_format needs columns, so a table is expected whose columns they are"));
+        if typed
+            && self
+                .column("hive_table_name")
+                .is_none_or(|table| table.trim().is_empty())
+        {
+            return Err(self.mistake(
+                "hive_table_name",
+                "output_format needs columns, so a table is expected whose columns they are",
+            ));
         }
-        let mut variables: BTreeMap<String, String> =
-            self.columns().iter().map(|(name, value)| (name.clone(), value.clone().unwrap_or_default())).collect();
-        let mut derive = |name: &str, value: &str| variables.insert(name.to_owned(), value.to_owned());
-        let lines = if matches!(layout, RecordLayout::Json(_)) { "json" } else { "txt" };
+        let mut variables: BTreeMap<String, String> = self
+            .columns()
+            .iter()
+            .map(|(name, value)| (name.clone(), value.clone().unwrap_or_default()))
+            .collect();
+        let mut derive =
+            |name: &str, value: &str| variables.insert(name.to_owned(), value.to_owned());
+        let lines = if matches!(layout, RecordLayout::Json(_)) {
+            "json"
+        } else {
+            "txt"
+        };
         derive("codec", output.columns.unwrap_or(lines));
         derive("compression", output.compression);
         derive("date", self.date());
         derive("time", &time(&layout));
         derive("write", &written(&layout, typed));
-        Ok(LogPlan { topic, layout, typed, variables })
+        Ok(LogPlan {
+            topic,
+            layout,
+            typed,
+            variables,
+        })
     }
 
     /// The mistake that a column holds what it holds.
     pub fn mistake(&self, column: &str, reason: impl Into<String>) -> RowMistake {
         let value = self.column(column).map(str::to_owned);
-        RowMistake { log: self.log().to_owned(), column: column.to_owned(), value, reason: reason.into() }
+        RowMistake {
+            log: self.log().to_owned(),
+            column: column.to_owned(),
+            value,
+            reason: reason.into(),
+        }
     }
 
     fn topic(&self) -> Result<String, RowMistake> {
         let name = self.log();
         let is_legal = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-');
-        if name.is_empty() || name.len() > LONGEST_TOPIC || matches!(name, "." | "..") || !name.chars().all(is_legal) {
-            let reason = format!("the name of a topic was expected: up to {LONGEST_TOPIC} letters, digits, `.`, `_` and `-`");
+        if name.is_empty()
+            || name.len() > LONGEST_TOPIC
+            || matches!(name, "." | "..")
+            || !name.chars().all(is_legal)
+        {
+            let reason = format!(
+                "the name of a topic was expected: up to {LONGEST_TOPIC} letters, digits, `.`, `_` and `-`"
+            );
             return Err(self.mistake("log", reason));
         }
         Ok(name.to_owned())
@@ -142,7 +188,11 @@ impl LogRow {
     }
 
     fn output(&self) -> Result<Output, RowMistake> {
-        let name = self.column("output_format").unwrap_or_default().trim().to_lowercase();
+        let name = self
+            .column("output_format")
+            .unwrap_or_default()
+            .trim()
+            .to_lowercase();
         if name.is_empty() {
             return Ok(STANDARD_OUTPUT);
         }
@@ -167,7 +217,12 @@ impl LogRow {
 
 /// The event time as an SQL expression.
 fn time(layout: &RecordLayout) -> String {
-    let of_event = |event: &EventLayout| event.time.map_or(RECORD_TIME, |_| event.time_name()).to_owned();
+    let of_event = |event: &EventLayout| {
+        event
+            .time
+            .map_or(RECORD_TIME, |_| event.time_name())
+            .to_owned()
+    };
     match layout {
         RecordLayout::Txt(txt) => of_event(&txt.event),
         RecordLayout::AvroTxt(avro) => of_event(&avro.event),
@@ -175,7 +230,9 @@ fn time(layout: &RecordLayout) -> String {
             EventUnit::Milliseconds => format!("to_timestamp_millis({})", time.path),
             EventUnit::Seconds => format!("to_timestamp_seconds({})", time.path),
         },
-        RecordLayout::Json(JsonLayout { time: None }) | RecordLayout::Line | RecordLayout::Raw => RECORD_TIME.to_owned(),
+        RecordLayout::Json(JsonLayout { time: None }) | RecordLayout::Line | RecordLayout::Raw => {
+            RECORD_TIME.to_owned()
+        }
     }
 }
 

@@ -6,8 +6,8 @@ use std::fmt;
 /// The column whose value no debugging output shows.
 const PASSWORD: &str = "hive_password";
 
-/// One log: what its row held when it was read. Two rows are equal when every column is, so a row that differs from what it was is a log
-/// that has changed.
+/// One log: what its row held when it was read. Two rows are equal when every column is, so a row
+/// that differs from what it was is a log that has changed.
 #[derive(Clone, PartialEq, Eq)]
 pub struct LogRow {
     columns: BTreeMap<String, Option<String>>,
@@ -34,9 +34,13 @@ impl LogRow {
         &self.columns
     }
 
-    /// The row as a JSON object, to keep it; passwords that it holds are in there. [`LogRow::from_text`] reads it.
+    /// The row as a JSON object, to keep it; passwords that it holds are in there.
+    /// [`LogRow::from_text`] reads it.
     pub fn to_text(&self) -> String {
-        let texts = self.columns.iter().map(|(name, value)| (name.clone(), value.clone().into()));
+        let texts = self
+            .columns
+            .iter()
+            .map(|(name, value)| (name.clone(), value.clone().into()));
         serde_json::Value::Object(texts.collect()).to_string()
     }
 
@@ -55,10 +59,13 @@ impl LogRow {
 
 impl fmt::Debug for LogRow {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let shown = self.columns.iter().map(|(name, value)| match (name.as_str(), value) {
-            (PASSWORD, Some(_)) => (name, Some("…")),
-            (_, value) => (name, value.as_deref()),
-        });
+        let shown = self
+            .columns
+            .iter()
+            .map(|(name, value)| match (name.as_str(), value) {
+                (PASSWORD, Some(_)) => (name, Some("…")),
+                (_, value) => (name, value.as_deref()),
+            });
         formatter.debug_map().entries(shown).finish()
     }
 }
@@ -68,35 +75,78 @@ mod tests {
     use super::*;
 
     fn row(columns: &[(&str, Option<&str>)]) -> LogRow {
-        LogRow::new(columns.iter().map(|(name, value)| ((*name).to_owned(), value.map(str::to_owned))).collect())
+        LogRow::new(
+            columns
+                .iter()
+                .map(|(name, value)| ((*name).to_owned(), value.map(str::to_owned)))
+                .collect(),
+        )
     }
 
     #[test]
     fn a_row_is_kept_as_text() {
         for columns in [
             &[][..],
-            &[("log", Some("clicks")), ("format", None), ("empty", Some("")), ("odd \"name\"", Some("ü\n\u{1}"))][..],
+            &[
+                ("log", Some("clicks")),
+                ("format", None),
+                ("empty", Some("")),
+                ("odd \"name\"", Some("ü\n\u{1}")),
+            ][..],
             &[("hive_password", Some("secret"))][..],
         ] {
             let row = row(columns);
             assert_eq!(LogRow::from_text(&row.to_text()).unwrap(), row);
         }
         for wrong in ["", "[]", "{\"log\":1}", "{\"log\":\"a\""] {
-            assert!(LogRow::from_text(wrong).unwrap_err().contains("not a kept row"), "{wrong}");
+            assert!(
+                LogRow::from_text(wrong)
+                    .unwrap_err()
+                    .contains("not a kept row"),
+                "{wrong}"
+            );
         }
     }
 
     #[test]
     fn null_empty_and_missing_columns_differ_where_they_should() {
-        let log = row(&[("log", Some("clicks")), ("format", None), ("quarantine", Some(""))]);
-        assert_eq!((log.log(), log.column("format"), log.column("quarantine"), log.column("nothing")), ("clicks", None, Some(""), None));
-        assert_ne!(log, row(&[("log", Some("clicks")), ("format", Some("")), ("quarantine", Some(""))]));
-        assert_ne!(log, row(&[("log", Some("clicks")), ("quarantine", Some(""))]));
+        let log = row(&[
+            ("log", Some("clicks")),
+            ("format", None),
+            ("quarantine", Some("")),
+        ]);
+        assert_eq!(
+            (
+                log.log(),
+                log.column("format"),
+                log.column("quarantine"),
+                log.column("nothing")
+            ),
+            ("clicks", None, Some(""), None)
+        );
+        assert_ne!(
+            log,
+            row(&[
+                ("log", Some("clicks")),
+                ("format", Some("")),
+                ("quarantine", Some(""))
+            ])
+        );
+        assert_ne!(
+            log,
+            row(&[("log", Some("clicks")), ("quarantine", Some(""))])
+        );
     }
 
     #[test]
     fn debugging_shows_no_password() {
-        let shown = format!("{:?}", row(&[("log", Some("clicks")), ("hive_password", Some("secret"))]));
-        assert!(shown.contains("clicks") && !shown.contains("secret"), "{shown}");
+        let shown = format!(
+            "{:?}",
+            row(&[("log", Some("clicks")), ("hive_password", Some("secret"))])
+        );
+        assert!(
+            shown.contains("clicks") && !shown.contains("secret"),
+            "{shown}"
+        );
     }
 }

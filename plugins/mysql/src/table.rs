@@ -36,29 +36,51 @@ impl LogTable {
     /// [`TableError::Refused`] with the setting that is wrong.
     pub fn new(settings: &TableSettings) -> Result<LogTable, TableError> {
         let table = quoted(&settings.table).map_err(TableError::Refused)?;
-        let database = Database::new(&settings.url, settings.user.as_deref(), settings.password.as_deref())?;
+        let database = Database::new(
+            &settings.url,
+            settings.user.as_deref(),
+            settings.password.as_deref(),
+        )?;
         if database.name().is_none() && !settings.table.contains('.') {
             return Err(TableError::Refused(
-                "the url of the logs' table names no database: expected mysql://HOST:PORT/DATABASE".to_owned(),
+                "the url of the logs' table names no database: expected mysql://HOST:PORT/DATABASE"
+                    .to_owned(),
             ));
         }
-        Ok(LogTable { database, table, group: settings.group.clone() })
+        Ok(LogTable {
+            database,
+            table,
+            group: settings.group.clone(),
+        })
     }
 
-    /// The group's rows with `enabled = 1`, by name. Two rows of one log, which the documented table's key rules out, count as one.
+    /// The group's rows with `enabled = 1`, by name. Two rows of one log, which the documented
+    /// table's key rules out, count as one.
     ///
     /// # Errors
     ///
-    /// [`TableError::Unreachable`] when asking again later may work, [`TableError::Refused`] when it does not: a wrong password, no such
-    /// table or column.
+    /// [`TableError::Unreachable`] when asking again later may work, [`TableError::Refused`] when
+    /// it does not: a wrong password, no such table or column.
     pub fn rows(&self) -> Result<Vec<LogRow>, TableError> {
-        let statement = format!("select * from {} where log_group = ? and enabled = 1 order by log", self.table);
-        let mut rows = self.database.execute(&statement, &[&self.group])?.into_iter().map(LogRow::new).collect::<Vec<_>>();
+        let statement = format!(
+            "select * from {} where log_group = ? and enabled = 1 order by log",
+            self.table
+        );
+        let mut rows = self
+            .database
+            .execute(&statement, &[&self.group])?
+            .into_iter()
+            .map(LogRow::new)
+            .collect::<Vec<_>>();
         let mut seen = BTreeSet::new();
         rows.retain(|row| {
             let is_new = seen.insert(row.log().to_owned());
             if !is_new {
-                tracing::warn!(log = row.log(), table = self.table, "the log has two rows; the first is taken");
+                tracing::warn!(
+                    log = row.log(),
+                    table = self.table,
+                    "the log has two rows; the first is taken"
+                );
             }
             is_new
         });
@@ -71,17 +93,30 @@ impl LogTable {
     ///
     /// As [`LogTable::rows`], and [`TableError::Refused`] when the user may not change the table.
     pub fn switch_off(&self, log: &str) -> Result<(), TableError> {
-        let statement = format!("update {} set enabled = 0 where log = ? and log_group = ?", self.table);
-        self.database.execute(&statement, &[log, &self.group]).map(drop)
+        let statement = format!(
+            "update {} set enabled = 0 where log = ? and log_group = ?",
+            self.table
+        );
+        self.database
+            .execute(&statement, &[log, &self.group])
+            .map(drop)
     }
 }
 
-/// The table's name in back quotes. A name cannot be bound as a value is, so only plain ones are taken.
+/// The table's name in back quotes. A name cannot be bound as a value is, so only plain ones are
+/// taken.
 fn quoted(table: &str) -> Result<String, String> {
-    let is_plain = |part: &str| !part.is_empty() && part.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '_' | '$'));
+    let is_plain = |part: &str| {
+        !part.is_empty()
+            && part
+                .chars()
+                .all(|c| c.is_ascii_alphanumeric() || matches!(c, '_' | '$'))
+    };
     let parts: Vec<&str> = table.split('.').collect();
     if parts.len() > 2 || !parts.iter().all(|part| is_plain(part)) {
-        return Err(format!("`{table}` cannot be the logs' table: expected TABLE or DATABASE.TABLE, of letters, digits, _ and $"));
+        return Err(format!(
+            "`{table}` cannot be the logs' table: expected TABLE or DATABASE.TABLE, of letters, digits, _ and $"
+        ));
     }
     Ok(format!("`{}`", parts.join("`.`")))
 }
@@ -94,9 +129,14 @@ mod tests {
     fn only_plain_table_names_are_taken() {
         assert_eq!(quoted("pseidon_logs").unwrap(), "`pseidon_logs`");
         assert_eq!(quoted("my$db.Logs2").unwrap(), "`my$db`.`Logs2`");
-        for wrong in ["", ".", "a.", ".a", "a.b.c", "a b", "a`b", "a;drop", "a-b", "ä", "a'b", "a\"b", "a\\"] {
+        for wrong in [
+            "", ".", "a.", ".a", "a.b.c", "a b", "a`b", "a;drop", "a-b", "ä", "a'b", "a\"b", "a\\",
+        ] {
             let reason = quoted(wrong).unwrap_err();
-            assert!(reason.contains("TABLE or DATABASE.TABLE"), "{wrong}: {reason}");
+            assert!(
+                reason.contains("TABLE or DATABASE.TABLE"),
+                "{wrong}: {reason}"
+            );
         }
     }
 
@@ -104,7 +144,13 @@ mod tests {
     fn settings_are_checked_before_anything_is_connected() {
         let new = |url: &str, table: &str| {
             let (url, table) = (url.to_owned(), table.to_owned());
-            LogTable::new(&TableSettings { url, user: None, password: None, table, group: "etl".to_owned() })
+            LogTable::new(&TableSettings {
+                url,
+                user: None,
+                password: None,
+                table,
+                group: "etl".to_owned(),
+            })
         };
         let refused = |url: &str, table: &str| match new(url, table) {
             Err(TableError::Refused(reason)) => reason,

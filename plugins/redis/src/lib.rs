@@ -1,9 +1,11 @@
-//! The state store that instances on several machines can share: Redis, by itself, under Sentinel or as a cluster.
+//! The state store that instances on several machines can share: Redis, by itself, under Sentinel
+//! or as a cluster.
 //!
-//! All keys of a pipeline carry one hash tag, `{namespace:pipeline}`, so they lie in one slot, and every step of the delivery protocol is
-//! one Lua script over them. `address` reads the URL, `link` keeps a connection and says which errors pass, `store` is the protocol and
-//! `scripts` its steps, `replicas` makes a step count only once replicas have it, `migration` brings the keys of an earlier format up to
-//! date, and `durability` asks the server what an acknowledged write is worth.
+//! All keys of a pipeline carry one hash tag, `{namespace:pipeline}`, so they lie in one slot, and
+//! every step of the delivery protocol is one Lua script over them. `address` reads the URL, `link`
+//! keeps a connection and says which errors pass, `store` is the protocol and `scripts` its steps,
+//! `replicas` makes a step count only once replicas have it, `migration` brings the keys of an
+//! earlier format up to date, and `durability` asks the server what an acknowledged write is worth.
 //!
 //! | Key after the tag | Type | Content |
 //! |---|---|---|

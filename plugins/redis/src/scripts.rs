@@ -1,4 +1,5 @@
-//! The steps of the protocol as Lua scripts, each one atomic. Each file in `scripts/` says which keys and arguments it takes.
+//! The steps of the protocol as Lua scripts, each one atomic. Each file in `scripts/` says which
+//! keys and arguments it takes.
 
 use redis::{Cmd, ErrorKind, RedisResult, Script, ServerErrorKind, cmd};
 
@@ -35,12 +36,19 @@ pub(crate) struct LuaScript {
 
 impl LuaScript {
     fn new(code: &'static str) -> LuaScript {
-        LuaScript { code, digest: Script::new(code).get_hash().to_owned() }
+        LuaScript {
+            code,
+            digest: Script::new(code).get_hash().to_owned(),
+        }
     }
 
     /// A call without keys and arguments.
     pub(crate) fn call(&self) -> ScriptCall<'_> {
-        ScriptCall { script: self, keys: Vec::new(), arguments: Vec::new() }
+        ScriptCall {
+            script: self,
+            keys: Vec::new(),
+            arguments: Vec::new(),
+        }
     }
 }
 
@@ -62,18 +70,25 @@ impl ScriptCall<'_> {
         self
     }
 
-    /// Sends the digest, and the script itself only to a server that does not have it. (The library would load it into every node of a
-    /// cluster, and fail when one of them hangs, though it may have no key of ours.)
+    /// Sends the digest, and the script itself only to a server that does not have it. (The library
+    /// would load it into every node of a cluster, and fail when one of them hangs, though it may
+    /// have no key of ours.)
     pub(crate) fn send<T>(&self, mut send: impl FnMut(&Cmd) -> RedisResult<T>) -> RedisResult<T> {
         match send(&self.command("EVALSHA", &self.script.digest)) {
-            Err(error) if error.kind() == ErrorKind::Server(ServerErrorKind::NoScript) => send(&self.command("EVAL", self.script.code)),
+            Err(error) if error.kind() == ErrorKind::Server(ServerErrorKind::NoScript) => {
+                send(&self.command("EVAL", self.script.code))
+            }
             answer => answer,
         }
     }
 
     fn command(&self, name: &str, script: &str) -> Cmd {
         let mut command = cmd(name);
-        command.arg(script).arg(self.keys.len()).arg(&self.keys).arg(&self.arguments);
+        command
+            .arg(script)
+            .arg(self.keys.len())
+            .arg(&self.keys)
+            .arg(&self.arguments);
         command
     }
 }

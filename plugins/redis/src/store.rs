@@ -4,8 +4,8 @@ use std::collections::{BTreeSet, HashMap};
 
 use pseidon_delivery::store::new_identity;
 use pseidon_delivery::{
-    Claimant, Claims, Commit, CommitError, CommitRecord, LaneId, Position, Resume, Round, SinkId, SplitCommit, SplitId, Staged, StateStore,
-    StoreError, StoredPlan,
+    Claimant, Claims, Commit, CommitError, CommitRecord, LaneId, Position, Resume, Round, SinkId,
+    SplitCommit, SplitId, Staged, StateStore, StoreError, StoredPlan,
 };
 use redis::{Cmd, FromRedisValue, RedisResult, cmd};
 use serde_json::{Value, json};
@@ -22,7 +22,8 @@ pub const DEFAULT_NAMESPACE: &str = "pseidon";
 
 /// The layout of the keys. A store with another one was written by another version of the program.
 pub(crate) const FORMAT: &str = "2";
-/// How many splits are taken in one script: each answer may name thousands of lanes, and a script holds the server up.
+/// How many splits are taken in one script: each answer may name thousands of lanes, and a script
+/// holds the server up.
 const TAKEN_AT_ONCE: usize = 16;
 /// A hash's fields are removed and sets are read in portions for the same reason.
 const READ_AT_ONCE: usize = 256;
@@ -42,13 +43,16 @@ pub struct RedisStore {
 }
 
 impl RedisStore {
-    /// Connects to the server that `url` names. Pipelines with different names, or in different namespaces, do not see each other.
+    /// Connects to the server that `url` names. Pipelines with different names, or in different
+    /// namespaces, do not see each other.
     pub fn connect(url: &str, namespace: &str, pipeline: &str) -> Result<RedisStore, StoreError> {
         let url = address::parse(url).map_err(StoreError::Failed)?;
         let tag = format!("{{{}:{}}}", encoded(namespace), encoded(pipeline));
         let store = RedisStore {
             link: Link::open(url.address)?,
-            replicas: url.wait_replicas.map(|count| Replicas::new(count, format!("{tag}:replicated"))),
+            replicas: url
+                .wait_replicas
+                .map(|count| Replicas::new(count, format!("{tag}:replicated"))),
             tag,
             scripts: Scripts::new(),
         };
@@ -79,24 +83,34 @@ impl RedisStore {
         self.link.request(|live| command.query(live.keyed()))
     }
 
-    /// Like [`RedisStore::query`] for what others rely on once it is answered: the answer waits for the replicas.
+    /// Like [`RedisStore::query`] for what others rely on once it is answered: the answer waits for
+    /// the replicas.
     fn promise<T: FromRedisValue>(&self, command: &Cmd) -> Result<T, StoreError> {
-        self.link.request(|live| self.query_replicated(live, command))?
+        self.link
+            .request(|live| self.query_replicated(live, command))?
     }
 
     fn query_by<T: FromRedisValue>(&self, call: &ScriptCall<'_>) -> Result<T, StoreError> {
-        self.link.request(|live| call.send(|command| command.query(live.keyed())))
+        self.link
+            .request(|live| call.send(|command| command.query(live.keyed())))
     }
 
     /// Like [`RedisStore::promise`] for a script.
     fn promise_by<T: FromRedisValue>(&self, call: &ScriptCall<'_>) -> Result<T, StoreError> {
-        self.link.request(|live| call.send(|command| self.query_replicated(live, command)))?
+        self.link
+            .request(|live| call.send(|command| self.query_replicated(live, command)))?
     }
 
-    fn query_replicated<T: FromRedisValue>(&self, live: &mut Live, command: &Cmd) -> RedisResult<Result<T, StoreError>> {
+    fn query_replicated<T: FromRedisValue>(
+        &self,
+        live: &mut Live,
+        command: &Cmd,
+    ) -> RedisResult<Result<T, StoreError>> {
         match &self.replicas {
             None => command.query(live.keyed()).map(Ok),
-            Some(replicas) => Ok(replicas.query(live, command)?.map_err(StoreError::Unavailable)),
+            Some(replicas) => Ok(replicas
+                .query(live, command)?
+                .map_err(StoreError::Unavailable)),
         }
     }
 
@@ -121,22 +135,47 @@ impl RedisStore {
         Ok(splits.into_iter().map(SplitId::from).collect())
     }
 
-    fn take_some(&self, sink: &SinkId, splits: &[SplitId], claimant: &Claimant) -> Result<Vec<CommitRecord>, CommitError> {
-        let Claimant { owner, plan, accepts_other_plans } = claimant;
+    fn take_some(
+        &self,
+        sink: &SinkId,
+        splits: &[SplitId],
+        claimant: &Claimant,
+    ) -> Result<Vec<CommitRecord>, CommitError> {
+        let Claimant {
+            owner,
+            plan,
+            accepts_other_plans,
+        } = claimant;
         let mut call = self.scripts.take.call();
-        call.key(self.key("meta")).key(self.key("sinks")).key(self.splits_key(sink)).key(self.fenced_key(sink));
-        call.arg(FORMAT).arg(owner).arg(plan).arg(u8::from(*accepts_other_plans)).arg(sink.as_str());
+        call.key(self.key("meta"))
+            .key(self.key("sinks"))
+            .key(self.splits_key(sink))
+            .key(self.fenced_key(sink));
+        call.arg(FORMAT)
+            .arg(owner)
+            .arg(plan)
+            .arg(u8::from(*accepts_other_plans))
+            .arg(sink.as_str());
         for split in splits {
             call.key(self.split_key(sink, split)).arg(split.as_str());
         }
         let taken: Result<Vec<HashMap<String, String>>, _> = self.promise_by(&call);
         let taken = taken.map_err(|error| match error {
-            StoreError::Failed(reason) if reason.contains("PSEIDONFORMAT") => other_format("another number").into(),
-            StoreError::Failed(reason) if reason.contains("PSEIDONFENCED") => CommitError::OwnerFenced(owner.clone()),
+            StoreError::Failed(reason) if reason.contains("PSEIDONFORMAT") => {
+                other_format("another number").into()
+            }
+            StoreError::Failed(reason) if reason.contains("PSEIDONFENCED") => {
+                CommitError::OwnerFenced(owner.clone())
+            }
             other => other.into(),
         })?;
-        let mut records = taken.into_iter().map(record).collect::<Result<Vec<_>, _>>()?;
-        records.iter_mut().for_each(|record| record.owners.retain(|other| other != owner));
+        let mut records = taken
+            .into_iter()
+            .map(record)
+            .collect::<Result<Vec<_>, _>>()?;
+        records
+            .iter_mut()
+            .for_each(|record| record.owners.retain(|other| other != owner));
         Ok(records)
     }
 
@@ -159,7 +198,12 @@ impl StateStore for RedisStore {
             return Ok(known);
         }
         // Of several instances that start at once, one decides.
-        let _: i64 = self.promise(cmd("HSETNX").arg(self.key("meta")).arg("identity").arg(new_identity()?))?;
+        let _: i64 = self.promise(
+            cmd("HSETNX")
+                .arg(self.key("meta"))
+                .arg("identity")
+                .arg(new_identity()?),
+        )?;
         let decided = self.hash_field("meta", "identity")?;
         decided.ok_or_else(|| StoreError::Failed("redis lost what was just written to it".into()))
     }
@@ -167,7 +211,10 @@ impl StateStore for RedisStore {
     fn weaknesses(&self) -> Result<Vec<String>, StoreError> {
         let key = self.key("meta");
         let told = self.link.request(|live| {
-            let mut told = Told { fails_over: self.link.fails_over(), ..Told::default() };
+            let mut told = Told {
+                fails_over: self.link.fails_over(),
+                ..Told::default()
+            };
             if let Some(replicas) = &self.replicas {
                 told.acknowledged = Some((replicas.count(), replicas.acknowledgement(live)?));
             }
@@ -177,15 +224,22 @@ impl StateStore for RedisStore {
                 told.config.extend(settings.unwrap_or_default());
             }
             for section in ["persistence", "replication", "memory"] {
-                let text: Option<String> = unless_forbidden(live.ask_holder(&key, cmd("INFO").arg(section)))?;
-                told.info.extend(durability::parse_info(&text.unwrap_or_default()));
+                let text: Option<String> =
+                    unless_forbidden(live.ask_holder(&key, cmd("INFO").arg(section)))?;
+                told.info
+                    .extend(durability::parse_info(&text.unwrap_or_default()));
             }
             Ok(told)
         })?;
         Ok(told.weaknesses())
     }
 
-    fn take(&self, sink: &SinkId, splits: &[SplitId], claimant: &Claimant) -> Result<Vec<CommitRecord>, CommitError> {
+    fn take(
+        &self,
+        sink: &SinkId,
+        splits: &[SplitId],
+        claimant: &Claimant,
+    ) -> Result<Vec<CommitRecord>, CommitError> {
         let mut records = Vec::with_capacity(splits.len());
         for some in splits.chunks(TAKEN_AT_ONCE) {
             records.extend(self.take_some(sink, some, claimant)?);
@@ -196,28 +250,64 @@ impl StateStore for RedisStore {
     fn claim(&self, source: &str, round: &Round<'_>) -> Result<Claims, StoreError> {
         let mut call = self.scripts.claim.call();
         call.key(self.members_key(source));
-        round.held.iter().chain(round.wanted).for_each(|split| _ = call.key(self.claim_key(source, split)));
-        call.arg(round.owner).arg(round.lease.as_millis() as u64).arg(round.total).arg(round.held.len());
+        round
+            .held
+            .iter()
+            .chain(round.wanted)
+            .for_each(|split| _ = call.key(self.claim_key(source, split)));
+        call.arg(round.owner)
+            .arg(round.lease.as_millis() as u64)
+            .arg(round.total)
+            .arg(round.held.len());
         let answer: Vec<usize> = self.query_by(&call)?;
-        let [fair_share, flags @ ..] = answer.as_slice() else { return Err(impossible(&answer)) };
+        let [fair_share, flags @ ..] = answer.as_slice() else {
+            return Err(impossible(&answer));
+        };
         if flags.len() != round.held.len() + round.wanted.len() {
             return Err(impossible(&answer));
         }
         let (held, wanted) = flags.split_at(round.held.len());
-        let lost = round.held.iter().zip(held).filter(|(_, is_ours)| **is_ours == 0).map(|(split, _)| split.clone());
-        let granted = round.wanted.iter().zip(wanted).filter(|(_, is_ours)| **is_ours == 1).map(|(split, _)| split.clone());
-        Ok(Claims { fair_share: *fair_share, granted: granted.collect(), lost: lost.collect() })
+        let lost = round
+            .held
+            .iter()
+            .zip(held)
+            .filter(|(_, is_ours)| **is_ours == 0)
+            .map(|(split, _)| split.clone());
+        let granted = round
+            .wanted
+            .iter()
+            .zip(wanted)
+            .filter(|(_, is_ours)| **is_ours == 1)
+            .map(|(split, _)| split.clone());
+        Ok(Claims {
+            fair_share: *fair_share,
+            granted: granted.collect(),
+            lost: lost.collect(),
+        })
     }
 
-    fn unclaim(&self, source: &str, splits: &[SplitId], owner: &str, leaves: bool) -> Result<(), StoreError> {
+    fn unclaim(
+        &self,
+        source: &str,
+        splits: &[SplitId],
+        owner: &str,
+        leaves: bool,
+    ) -> Result<(), StoreError> {
         let mut call = self.scripts.unclaim.call();
         call.key(self.members_key(source));
-        splits.iter().for_each(|split| _ = call.key(self.claim_key(source, split)));
+        splits
+            .iter()
+            .for_each(|split| _ = call.key(self.claim_key(source, split)));
         call.arg(owner).arg(u8::from(leaves));
         self.query_by(&call)
     }
 
-    fn set_owner(&self, sink: &SinkId, splits: &[(SplitId, u64)], owner: Option<&str>) -> Result<(), StoreError> {
+    fn set_owner(
+        &self,
+        sink: &SinkId,
+        splits: &[(SplitId, u64)],
+        owner: Option<&str>,
+    ) -> Result<(), StoreError> {
         if splits.is_empty() {
             return Ok(());
         }
@@ -238,15 +328,21 @@ impl StateStore for RedisStore {
         let fenced: Vec<String> = self.query(cmd("SMEMBERS").arg(&key))?;
         let owners = self.owners(sink)?;
         // An owner without a record has lost all its epochs, so its mark is of no use any more.
-        let useless: Vec<String> = fenced.into_iter().filter(|other| other != owner && !owners.contains(other)).collect();
-        useless.chunks(READ_AT_ONCE).try_for_each(|some| self.query::<i64>(cmd("SREM").arg(&key).arg(some)).map(drop))
+        let useless: Vec<String> = fenced
+            .into_iter()
+            .filter(|other| other != owner && !owners.contains(other))
+            .collect();
+        useless
+            .chunks(READ_AT_ONCE)
+            .try_for_each(|some| self.query::<i64>(cmd("SREM").arg(&key).arg(some)).map(drop))
     }
 
     fn owners(&self, sink: &SinkId) -> Result<BTreeSet<String>, StoreError> {
         let mut owners = BTreeSet::new();
         for some in self.splits(sink)?.chunks(READ_AT_ONCE) {
             let mut call = self.scripts.owners.call();
-            some.iter().for_each(|split| _ = call.key(self.split_key(sink, split)));
+            some.iter()
+                .for_each(|split| _ = call.key(self.split_key(sink, split)));
             let of_splits: Vec<String> = self.query_by(&call)?;
             owners.extend(of_splits.iter().flat_map(|of_split| names(of_split)));
         }
@@ -258,22 +354,33 @@ impl StateStore for RedisStore {
             return Vec::new();
         }
         match self.steps_at_once(steps) {
-            Ok(answers) if answers.len() == steps.len() => {
-                answers.iter().zip(steps).map(|(answer, (_, commit))| read_answer(answer, commit)).collect()
-            }
-            Ok(answers) => steps.iter().map(|_| Err(impossible(&answers).into())).collect(),
+            Ok(answers) if answers.len() == steps.len() => answers
+                .iter()
+                .zip(steps)
+                .map(|(answer, (_, commit))| read_answer(answer, commit))
+                .collect(),
+            Ok(answers) => steps
+                .iter()
+                .map(|_| Err(impossible(&answers).into()))
+                .collect(),
             Err(error) => steps.iter().map(|_| Err(error.clone().into())).collect(),
         }
     }
 
     fn staged(&self, sink: &SinkId) -> Result<Vec<Staged>, StoreError> {
-        // They are published, and that cannot be undone: a replica must have them too, whichever instance has staged them.
-        let entries: Vec<(String, String)> = self.promise(cmd("HGETALL").arg(self.staged_key(sink)))?;
-        Ok(entries.into_iter().map(|(id, detail)| Staged { id, detail }).collect())
+        // They are published, and that cannot be undone: a replica must have them too, whichever
+        // instance has staged them.
+        let entries: Vec<(String, String)> =
+            self.promise(cmd("HGETALL").arg(self.staged_key(sink)))?;
+        Ok(entries
+            .into_iter()
+            .map(|(id, detail)| Staged { id, detail })
+            .collect())
     }
 
     fn forget(&self, sink: &SinkId, ids: &[String]) -> Result<(), StoreError> {
-        ids.chunks(READ_AT_ONCE).try_for_each(|some| self.query(cmd("HDEL").arg(self.staged_key(sink)).arg(some)))
+        ids.chunks(READ_AT_ONCE)
+            .try_for_each(|some| self.query(cmd("HDEL").arg(self.staged_key(sink)).arg(some)))
     }
 
     fn records(&self, sink: &SinkId) -> Result<Vec<(SplitId, CommitRecord)>, StoreError> {
@@ -309,11 +416,20 @@ impl StateStore for RedisStore {
     }
 
     fn add_plan(&self, plan: &StoredPlan) -> Result<(), StoreError> {
-        self.promise::<i64>(cmd("HSET").arg(self.key("plans")).arg(&plan.fingerprint).arg(&plan.text)).map(drop)
+        self.promise::<i64>(
+            cmd("HSET")
+                .arg(self.key("plans"))
+                .arg(&plan.fingerprint)
+                .arg(&plan.text),
+        )
+        .map(drop)
     }
 
     fn forget_plans(&self, fingerprints: &[String]) -> Result<(), StoreError> {
-        fingerprints.chunks(READ_AT_ONCE).try_for_each(|some| self.query::<i64>(cmd("HDEL").arg(self.key("plans")).arg(some)).map(drop))
+        fingerprints.chunks(READ_AT_ONCE).try_for_each(|some| {
+            self.query::<i64>(cmd("HDEL").arg(self.key("plans")).arg(some))
+                .map(drop)
+        })
     }
 
     fn note(&self, key: &str) -> Result<Option<String>, StoreError> {
@@ -321,11 +437,13 @@ impl StateStore for RedisStore {
     }
 
     fn set_note(&self, key: &str, value: &str) -> Result<(), StoreError> {
-        self.promise::<i64>(cmd("HSET").arg(self.key("notes")).arg(key).arg(value)).map(drop)
+        self.promise::<i64>(cmd("HSET").arg(self.key("notes")).arg(key).arg(value))
+            .map(drop)
     }
 }
 
-/// A name as a part of a key: what separates parts, and what bounds the hash tag, is percent-encoded.
+/// A name as a part of a key: what separates parts, and what bounds the hash tag, is
+/// percent-encoded.
 fn encoded(name: &str) -> String {
     let mut encoded = String::with_capacity(name.len());
     for character in name.chars() {
@@ -340,8 +458,16 @@ fn encoded(name: &str) -> String {
 /// A step as `commit.lua` reads it. Numbers travel as text, and a list of pairs as one flat list.
 fn step_json(commit: &Commit) -> Value {
     let split = |step: &SplitCommit| {
-        let ahead: Vec<String> = step.ahead.iter().flat_map(|(lane, upto)| [format!("{LANE_FIELD}{lane}"), upto.to_string()]).collect();
-        let caught_up: Vec<String> = step.caught_up.iter().map(|lane| format!("{LANE_FIELD}{lane}")).collect();
+        let ahead: Vec<String> = step
+            .ahead
+            .iter()
+            .flat_map(|(lane, upto)| [format!("{LANE_FIELD}{lane}"), upto.to_string()])
+            .collect();
+        let caught_up: Vec<String> = step
+            .caught_up
+            .iter()
+            .map(|lane| format!("{LANE_FIELD}{lane}"))
+            .collect();
         let mut split = json!({
             "epoch": step.epoch.to_string(),
             "seq": step.sequence.to_string(),
@@ -349,7 +475,8 @@ fn step_json(commit: &Commit) -> Value {
             "low": step.low.to_string(),
             "ahead": ahead,
             "caught_up": caught_up,
-            // An empty text stands for none: a field that is always written needs no second command.
+            // An empty text stands for none: a field that is always written needs no second
+            // command.
             "finished": step.finished.map_or_else(String::new, |at| at.to_string()),
         });
         if let Some(resume) = &step.resume {
@@ -358,24 +485,47 @@ fn step_json(commit: &Commit) -> Value {
         split
     };
     let splits: Vec<_> = commit.splits.iter().map(split).collect();
-    let staged: Vec<&str> = commit.staged.iter().flat_map(|entry| [entry.id.as_str(), entry.detail.as_str()]).collect();
+    let staged: Vec<&str> = commit
+        .staged
+        .iter()
+        .flat_map(|entry| [entry.id.as_str(), entry.detail.as_str()])
+        .collect();
     json!({ "owner": commit.owner, "splits": splits, "staged": staged, "published": commit.published })
 }
 
 fn read_answer(answer: &[String], commit: &Commit) -> Result<(), CommitError> {
-    let step = |index: &String| index.parse::<usize>().ok().and_then(|index| commit.splits.get(index.checked_sub(1)?));
+    let step = |index: &String| {
+        index
+            .parse::<usize>()
+            .ok()
+            .and_then(|index| commit.splits.get(index.checked_sub(1)?))
+    };
     match answer {
         [done] if done == "done" => return Ok(()),
         [owner] if owner == "owner" => return Err(CommitError::OwnerFenced(commit.owner.clone())),
         [fenced, indices @ ..] if fenced == "fenced" => {
-            return Err(CommitError::Fenced(indices.iter().filter_map(step).map(|step| step.split.clone()).collect()));
+            return Err(CommitError::Fenced(
+                indices
+                    .iter()
+                    .filter_map(step)
+                    .map(|step| step.split.clone())
+                    .collect(),
+            ));
         }
         [kind, index, found] => {
             if let (Some(step), Ok(found)) = (step(index), found.parse()) {
                 let split = step.split.clone();
                 return Err(match kind.as_str() {
-                    "epoch" => CommitError::Epoch { split, expected: step.epoch, found },
-                    _ => CommitError::Sequence { split, expected: step.sequence, found },
+                    "epoch" => CommitError::Epoch {
+                        split,
+                        expected: step.epoch,
+                        found,
+                    },
+                    _ => CommitError::Sequence {
+                        split,
+                        expected: step.sequence,
+                        found,
+                    },
                 });
             }
         }
@@ -385,12 +535,17 @@ fn read_answer(answer: &[String], commit: &Commit) -> Result<(), CommitError> {
 }
 
 fn impossible(answer: &dyn std::fmt::Debug) -> StoreError {
-    StoreError::Failed(format!("redis gave an answer that the script cannot give: {answer:?}"))
+    StoreError::Failed(format!(
+        "redis gave an answer that the script cannot give: {answer:?}"
+    ))
 }
 
 /// The owners that a record's field names.
 fn names(owners: &str) -> impl Iterator<Item = String> + '_ {
-    owners.split('\n').filter(|owner| !owner.is_empty()).map(str::to_owned)
+    owners
+        .split('\n')
+        .filter(|owner| !owner.is_empty())
+        .map(str::to_owned)
 }
 
 /// Reads a record's hash.
@@ -398,7 +553,11 @@ fn record(fields: HashMap<String, String>) -> Result<CommitRecord, StoreError> {
     let mut record = CommitRecord::default();
     for (field, value) in fields {
         let number = || -> Result<Position, StoreError> {
-            value.parse().map_err(|_| StoreError::Failed(format!("redis holds a commit record whose {field} is {value:?}, not a number")))
+            value.parse().map_err(|_| {
+                StoreError::Failed(format!(
+                    "redis holds a commit record whose {field} is {value:?}, not a number"
+                ))
+            })
         };
         match field.as_str() {
             "epoch" => record.epoch = number()?,

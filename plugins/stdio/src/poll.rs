@@ -1,4 +1,5 @@
-//! Waiting for a file without being stuck in it, so that whoever waits can look in between whether the run ends.
+//! Waiting for a file without being stuck in it, so that whoever waits can look in between whether
+//! the run ends.
 
 use std::fs::File;
 use std::io;
@@ -22,14 +23,23 @@ pub(crate) fn broken(file: &File) -> io::Result<bool> {
 
 /// What has happened of `events`, or of errors.
 fn poll(file: &File, events: libc::c_short, patience: Duration) -> io::Result<libc::c_short> {
-    let mut entry = libc::pollfd { fd: file.as_raw_fd(), events, revents: 0 };
+    let mut entry = libc::pollfd {
+        fd: file.as_raw_fd(),
+        events,
+        revents: 0,
+    };
     let patience = libc::c_int::try_from(patience.as_millis()).unwrap_or(libc::c_int::MAX);
-    // SAFETY: `entry` is one valid `pollfd` for as long as the call takes, and `file` keeps its descriptor open.
+    // SAFETY: `entry` is one valid `pollfd` for as long as the call takes, and `file` keeps its
+    // descriptor open.
     let answer = unsafe { libc::poll(&raw mut entry, 1, patience) };
     if answer >= 0 {
         return Ok(entry.revents);
     }
     let error = io::Error::last_os_error();
     // A signal: the caller looks whether it meant the end.
-    if error.kind() == io::ErrorKind::Interrupted { Ok(0) } else { Err(error) }
+    if error.kind() == io::ErrorKind::Interrupted {
+        Ok(0)
+    } else {
+        Err(error)
+    }
 }

@@ -1,7 +1,7 @@
 //! The source `stdin`: lines as they come.
 //!
-//! What was read cannot be read again, so positions only have to be new: bytes are counted on from beyond whatever an earlier run can have
-//! come to ([`first_position`]).
+//! What was read cannot be read again, so positions only have to be new: bytes are counted on from
+//! beyond whatever an earlier run can have come to ([`first_position`]).
 
 use std::fs::File;
 use std::io;
@@ -15,7 +15,9 @@ use parking_lot::Mutex;
 use pseidon_delivery::Position;
 use pseidon_dsl::Diagnostic;
 use pseidon_plugin::options::SchemaOption;
-use pseidon_plugin::source::{Source, SourceError, SourceFacts, SourceHandle, SourcePlugin, SourceSetup, Stopped};
+use pseidon_plugin::source::{
+    Source, SourceError, SourceFacts, SourceHandle, SourcePlugin, SourceSetup, Stopped,
+};
 use pseidon_plugin::spec::{OptionDefault, OptionKind, OptionSpec, PluginSpec, Role};
 use pseidon_plugin::{Options, Split};
 
@@ -25,7 +27,8 @@ use lines::{Filled, LineReader};
 
 /// How often a source that waits looks whether the run ends.
 const PATIENCE: Duration = Duration::from_millis(250);
-/// More bytes than are read in a microsecond: 2 GB/s. `@offset` is an int64, which holds this until after 2090.
+/// More bytes than are read in a microsecond: 2 GB/s. `@offset` is an int64, which holds this until
+/// after 2090.
 const MOST_PER_MICRO: Position = 1 << 11;
 /// More than a lane is likely to be ahead: 1 TiB.
 const GAP: Position = 1 << 40;
@@ -82,9 +85,12 @@ impl SourcePlugin for StdinPlugin {
             None => None,
             Some(SchemaOption::Fields(schema)) => Some(schema.clone()),
             Some(SchemaOption::Infer) => {
-                let mistake =
-                    Diagnostic::new(options.span_of("schema"), "standard input cannot be looked at and then read", "expected the fields")
-                        .with_help("give them as a map, such as {:id :int64}");
+                let mistake = Diagnostic::new(
+                    options.span_of("schema"),
+                    "standard input cannot be looked at and then read",
+                    "expected the fields",
+                )
+                .with_help("give them as a map, such as {:id :int64}");
                 return Err(vec![mistake]);
             }
         };
@@ -112,11 +118,14 @@ impl Source for Stdin {
     }
 
     fn sample(&self, _setup: &SourceSetup, _count: usize) -> Result<Vec<Bytes>, SourceError> {
-        Err(SourceError::Fatal("standard input cannot be looked at and then read; give :schema".into()))
+        Err(SourceError::Fatal(
+            "standard input cannot be looked at and then read; give :schema".into(),
+        ))
     }
 
     fn run(&self, setup: &SourceSetup, handle: SourceHandle) -> Result<(), SourceError> {
-        // A descriptor of our own, since the standard library's handle keeps a buffer that `poll` knows nothing of.
+        // A descriptor of our own, since the standard library's handle keeps a buffer that `poll`
+        // knows nothing of.
         let input = io::stdin().as_fd().try_clone_to_owned().map_err(failed)?;
         self.read(&File::from(input), setup, &handle)
     }
@@ -125,10 +134,19 @@ impl Source for Stdin {
 impl Stdin {
     fn new(format: String, schema: Option<SchemaRef>) -> Stdin {
         let skip_empty = format.split(':').next() == Some("json");
-        Stdin { format, schema, reader: Mutex::new(LineReader::new(skip_empty)) }
+        Stdin {
+            format,
+            schema,
+            reader: Mutex::new(LineReader::new(skip_empty)),
+        }
     }
 
-    fn read(&self, input: &File, setup: &SourceSetup, handle: &SourceHandle) -> Result<(), SourceError> {
+    fn read(
+        &self,
+        input: &File,
+        setup: &SourceSetup,
+        handle: &SourceHandle,
+    ) -> Result<(), SourceError> {
         match read_lines(&mut self.reader.lock(), input, setup, handle) {
             Ok(()) | Err(End::Stopped) => Ok(()),
             Err(End::Failed(error)) => Err(error),
@@ -158,22 +176,43 @@ fn failed(error: io::Error) -> SourceError {
     SourceError::Fatal(format!("cannot read standard input: {error}"))
 }
 
-fn read_lines(reader: &mut LineReader, mut input: &File, setup: &SourceSetup, handle: &SourceHandle) -> Result<(), End> {
-    let split = Arc::new(Split { id: format!("{}:0", setup.stage).into(), topic: setup.stage.clone(), partition: 0 });
+fn read_lines(
+    reader: &mut LineReader,
+    mut input: &File,
+    setup: &SourceSetup,
+    handle: &SourceHandle,
+) -> Result<(), End> {
+    let split = Arc::new(Split {
+        id: format!("{}:0", setup.stage).into(),
+        topic: setup.stage.clone(),
+        partition: 0,
+    });
     let resumed = handle.take(vec![split.clone()])?;
-    let first = first_position(resumed.first().and_then(Option::as_ref).map(|known| known.position), SystemTime::now());
+    let first = first_position(
+        resumed
+            .first()
+            .and_then(Option::as_ref)
+            .map(|known| known.position),
+        SystemTime::now(),
+    );
     handle.begin(vec![(split.clone(), first)])?;
     reader.begin_run();
     loop {
         match await_input(input, handle) {
             Err(End::Stopped) if reader.unfinished() > 0 => {
-                tracing::warn!(stage = setup.stage, bytes = reader.unfinished(), "stopped in the middle of a line");
+                tracing::warn!(
+                    stage = setup.stage,
+                    bytes = reader.unfinished(),
+                    "stopped in the middle of a line"
+                );
                 return Err(End::Stopped);
             }
             other => other?,
         }
         let ready = |input: &&File| crate::poll::readable(input, Duration::ZERO);
-        let filled = reader.fill(&mut input, ready, setup.memory / 4).map_err(failed)?;
+        let filled = reader
+            .fill(&mut input, ready, setup.memory / 4)
+            .map_err(failed)?;
         if let Some(batch) = reader.batch(&split, first) {
             handle.emit(batch)?;
         }
@@ -193,16 +232,25 @@ fn await_input(input: &File, handle: &SourceHandle) -> Result<(), End> {
     }
 }
 
-/// Where a run starts to count, at the time `now`, when everything below `resumed` is durable in every sink.
+/// Where a run starts to count, at the time `now`, when everything below `resumed` is durable in
+/// every sink.
 ///
-/// A sink, or a lane of it, may be ahead of that, and it skips what lies below its own position: that must not hit other bytes under an
-/// old number. How far ahead nobody tells, but no run counts faster than the clock, so whatever an earlier run counted is below.
+/// A sink, or a lane of it, may be ahead of that, and it skips what lies below its own position:
+/// that must not hit other bytes under an old number. How far ahead nobody tells, but no run counts
+/// faster than the clock, so whatever an earlier run counted is below.
 fn first_position(resumed: Option<Position>, now: SystemTime) -> Position {
     let Some(low) = resumed else { return 0 };
-    let micros = now.duration_since(UNIX_EPOCH).map_or(0, |since| since.as_micros());
-    let by_clock = u64::try_from(micros).unwrap_or(u64::MAX).saturating_mul(MOST_PER_MICRO);
-    // A clock that was set back still leaves a gap that a lane would have to be far ahead to reach over.
-    by_clock.min(i64::MAX as u64 / 8 * 7).max(low.saturating_add(GAP))
+    let micros = now
+        .duration_since(UNIX_EPOCH)
+        .map_or(0, |since| since.as_micros());
+    let by_clock = u64::try_from(micros)
+        .unwrap_or(u64::MAX)
+        .saturating_mul(MOST_PER_MICRO);
+    // A clock that was set back still leaves a gap that a lane would have to be far ahead to reach
+    // over.
+    by_clock
+        .min(i64::MAX as u64 / 8 * 7)
+        .max(low.saturating_add(GAP))
 }
 
 #[cfg(test)]

@@ -1,7 +1,7 @@
 //! The sink `stdout`: records as lines on standard output.
 //!
-//! Every chunk is written out as soon as it comes, and positions are committed afterwards, every second and at the end: after a crash a
-//! line may be printed again, and none is left out.
+//! Every chunk is written out as soon as it comes, and positions are committed afterwards, every
+//! second and at the end: after a crash a line may be printed again, and none is left out.
 
 use std::fs::File;
 use std::io::{self, BufWriter, ErrorKind, Write};
@@ -19,7 +19,8 @@ use pseidon_formats::{RecordEncoder, RecordFormat};
 use pseidon_plugin::lane::{Lane, LaneRules, Room, Sealed};
 use pseidon_plugin::rollover::Rollover;
 use pseidon_plugin::sink::{
-    Chunk, PreparedSink, Protocol, Routed, Sink, SinkError, SinkFacts, SinkInput, SinkPlugin, SinkSetup, TakenOver, TakenSplit,
+    Chunk, PreparedSink, Protocol, Routed, Sink, SinkError, SinkFacts, SinkInput, SinkPlugin,
+    SinkSetup, TakenOver, TakenSplit,
 };
 use pseidon_plugin::spec::{OptionDefault, OptionKind, OptionSpec, PluginSpec, Role};
 use pseidon_plugin::{BadRow, Options, Rows, Stop};
@@ -72,14 +73,35 @@ impl SinkPlugin for StdoutPlugin {
 
     fn facts(&self, _options: &Options) -> SinkFacts {
         let protocol = Protocol::AtLeastOnce("what was printed before a crash is printed again");
-        SinkFacts { typed: false, copies_meta: false, protocol, folder: None }
+        SinkFacts {
+            typed: false,
+            copies_meta: false,
+            protocol,
+            folder: None,
+        }
     }
 
-    fn prepare(&self, options: &Options, input: &SinkInput) -> Result<Arc<dyn PreparedSink>, Vec<Diagnostic>> {
-        let wrong = |reason| vec![Diagnostic::new(options.span_of("format"), "these records cannot be printed so", reason)];
-        let format: RecordFormat = options.text("format").unwrap_or("json").parse().map_err(wrong)?;
+    fn prepare(
+        &self,
+        options: &Options,
+        input: &SinkInput,
+    ) -> Result<Arc<dyn PreparedSink>, Vec<Diagnostic>> {
+        let wrong = |reason| {
+            vec![Diagnostic::new(
+                options.span_of("format"),
+                "these records cannot be printed so",
+                reason,
+            )]
+        };
+        let format: RecordFormat = options
+            .text("format")
+            .unwrap_or("json")
+            .parse()
+            .map_err(wrong)?;
         let encoder = RecordEncoder::new(format, input).map_err(wrong)?;
-        Ok(Arc::new(Prepared { encoder: Arc::new(encoder) }))
+        Ok(Arc::new(Prepared {
+            encoder: Arc::new(encoder),
+        }))
     }
 }
 
@@ -93,9 +115,14 @@ impl PreparedSink for Prepared {
     }
 
     fn open(&self, setup: SinkSetup) -> Result<Arc<dyn Sink>, SinkError> {
-        // A descriptor of our own, since the standard library's handle keeps a buffer that is written line by line.
+        // A descriptor of our own, since the standard library's handle keeps a buffer that is
+        // written line by line.
         let output = io::stdout().as_fd().try_clone_to_owned().map_err(failed)?;
-        Ok(Arc::new(Stdout::new(File::from(output), self.encoder.clone(), &setup)))
+        Ok(Arc::new(Stdout::new(
+            File::from(output),
+            self.encoder.clone(),
+            &setup,
+        )))
     }
 }
 
@@ -105,36 +132,71 @@ struct Stdout {
 
 impl Stdout {
     fn new(output: File, encoder: Arc<RecordEncoder>, setup: &SinkSetup) -> Stdout {
-        let outlet = Outlet::new(output, setup.committer.sink().as_str(), setup.stop.clone(), &setup.metrics);
+        let outlet = Outlet::new(
+            output,
+            setup.committer.sink().as_str(),
+            setup.stop.clone(),
+            &setup.metrics,
+        );
         let out = Mutex::new(BufWriter::with_capacity(BUFFER, outlet));
-        Stdout { printer: Arc::new(Printer { encoder, out, stop: setup.stop.clone(), has_reader: AtomicBool::new(true) }) }
+        Stdout {
+            printer: Arc::new(Printer {
+                encoder,
+                out,
+                stop: setup.stop.clone(),
+                has_reader: AtomicBool::new(true),
+            }),
+        }
     }
 }
 
 impl Sink for Stdout {
     fn rules(&self) -> LaneRules {
         let rollover = Rollover::every(COMMIT_EVERY);
-        LaneRules { single_writer: true, rollover, check_every: COMMIT_EVERY / 4, most_open: usize::MAX }
+        LaneRules {
+            single_writer: true,
+            rollover,
+            check_every: COMMIT_EVERY / 4,
+            most_open: usize::MAX,
+        }
     }
 
-    fn take_over(&self, _splits: &[TakenSplit], _staged: &[Staged]) -> Result<TakenOver, SinkError> {
+    fn take_over(
+        &self,
+        _splits: &[TakenSplit],
+        _staged: &[Staged],
+    ) -> Result<TakenOver, SinkError> {
         Ok(TakenOver::default())
     }
 
     fn route(&self, rows: Rows) -> Routed {
         let bad = self.printer.encoder.check(&rows);
         match rows.without(&bad) {
-            Ok(rows) if rows.is_empty() => Routed { chunks: Vec::new(), bad },
-            Ok(rows) => Routed { chunks: vec![Chunk::new(LANE.into(), rows)], bad },
+            Ok(rows) if rows.is_empty() => Routed {
+                chunks: Vec::new(),
+                bad,
+            },
+            Ok(rows) => Routed {
+                chunks: vec![Chunk::new(LANE.into(), rows)],
+                bad,
+            },
             Err(error) => {
-                let all = (0..rows.len() as u32).map(|row| BadRow { row, reason: error.to_string() });
-                Routed { chunks: Vec::new(), bad: all.collect() }
+                let all = (0..rows.len() as u32).map(|row| BadRow {
+                    row,
+                    reason: error.to_string(),
+                });
+                Routed {
+                    chunks: Vec::new(),
+                    bad: all.collect(),
+                }
             }
         }
     }
 
     fn lane(&self, _lane: &LaneId, _waker: &Waker) -> Result<Box<dyn Lane>, SinkError> {
-        Ok(Box::new(PrintedLane { printer: self.printer.clone() }))
+        Ok(Box::new(PrintedLane {
+            printer: self.printer.clone(),
+        }))
     }
 
     fn tick(&self) -> Result<(), SinkError> {
@@ -147,7 +209,8 @@ struct Printer {
     encoder: Arc<RecordEncoder>,
     out: Mutex<BufWriter<Outlet>>,
     stop: Stop,
-    /// Whether anything may still be read of what is printed. Afterwards nothing is printed any more.
+    /// Whether anything may still be read of what is printed. Afterwards nothing is printed any
+    /// more.
     has_reader: AtomicBool,
 }
 

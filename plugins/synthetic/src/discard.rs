@@ -1,7 +1,7 @@
 //! The sink `drop`: takes everything in and keeps nothing.
 //!
-//! It still commits how far it has come, so that a restart does not read again what was dropped, and so that it costs a pipeline what the
-//! delivery protocol costs.
+//! It still commits how far it has come, so that a restart does not read again what was dropped,
+//! and so that it costs a pipeline what the delivery protocol costs.
 
 use std::sync::Arc;
 use std::task::Waker;
@@ -12,7 +12,8 @@ use pseidon_dsl::Diagnostic;
 use pseidon_plugin::lane::{Lane, LaneRules, Room, Sealed};
 use pseidon_plugin::rollover::Rollover;
 use pseidon_plugin::sink::{
-    Chunk, PreparedSink, Protocol, Routed, Sink, SinkError, SinkFacts, SinkInput, SinkPlugin, SinkSetup, TakenOver, TakenSplit,
+    Chunk, PreparedSink, Protocol, Routed, Sink, SinkError, SinkFacts, SinkInput, SinkPlugin,
+    SinkSetup, TakenOver, TakenSplit,
 };
 use pseidon_plugin::spec::{PluginSpec, Role};
 use pseidon_plugin::{Options, Rows};
@@ -42,10 +43,19 @@ impl SinkPlugin for DropPlugin {
     }
 
     fn facts(&self, _options: &Options) -> SinkFacts {
-        SinkFacts { typed: false, copies_meta: false, protocol: Protocol::Discard, folder: None }
+        SinkFacts {
+            typed: false,
+            copies_meta: false,
+            protocol: Protocol::Discard,
+            folder: None,
+        }
     }
 
-    fn prepare(&self, _options: &Options, _input: &SinkInput) -> Result<Arc<dyn PreparedSink>, Vec<Diagnostic>> {
+    fn prepare(
+        &self,
+        _options: &Options,
+        _input: &SinkInput,
+    ) -> Result<Arc<dyn PreparedSink>, Vec<Diagnostic>> {
         Ok(Arc::new(Prepared))
     }
 }
@@ -69,16 +79,32 @@ struct DropSink {
 impl Sink for DropSink {
     fn rules(&self) -> LaneRules {
         let rollover = Rollover::every(COMMIT_EVERY);
-        LaneRules { single_writer: true, rollover, check_every: COMMIT_EVERY / 4, most_open: usize::MAX }
+        LaneRules {
+            single_writer: true,
+            rollover,
+            check_every: COMMIT_EVERY / 4,
+            most_open: usize::MAX,
+        }
     }
 
-    fn take_over(&self, _splits: &[TakenSplit], _staged: &[Staged]) -> Result<TakenOver, SinkError> {
+    fn take_over(
+        &self,
+        _splits: &[TakenSplit],
+        _staged: &[Staged],
+    ) -> Result<TakenOver, SinkError> {
         Ok(TakenOver::default())
     }
 
     fn route(&self, rows: Rows) -> Routed {
-        let chunks = if rows.is_empty() { Vec::new() } else { vec![Chunk::new(self.lane.clone(), rows)] };
-        Routed { chunks, bad: Vec::new() }
+        let chunks = if rows.is_empty() {
+            Vec::new()
+        } else {
+            vec![Chunk::new(self.lane.clone(), rows)]
+        };
+        Routed {
+            chunks,
+            bad: Vec::new(),
+        }
     }
 
     fn lane(&self, _lane: &LaneId, _waker: &Waker) -> Result<Box<dyn Lane>, SinkError> {

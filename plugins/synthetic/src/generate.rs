@@ -1,7 +1,7 @@
 //! The source `generate`: records from expressions.
 //!
-//! A record is a function of its number (and of the seed), so it can be made again after a crash: the position of a record is its number,
-//! and resuming means counting on.
+//! A record is a function of its number (and of the seed), so it can be made again after a crash:
+//! the position of a record is its number, and resuming means counting on.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -10,7 +10,9 @@ use bytes::Bytes;
 use pseidon_delivery::Position;
 use pseidon_dsl::Diagnostic;
 use pseidon_plugin::options::OnError;
-use pseidon_plugin::source::{Source, SourceError, SourceFacts, SourceHandle, SourcePlugin, SourceSetup, Stopped};
+use pseidon_plugin::source::{
+    Source, SourceError, SourceFacts, SourceHandle, SourcePlugin, SourceSetup, Stopped,
+};
 use pseidon_plugin::spec::{OptionDefault, OptionKind, OptionSpec, PluginSpec, Role};
 use pseidon_plugin::{Batch, Options, Split};
 
@@ -26,7 +28,8 @@ pub use values::NumberExpr;
 /// The largest number there can be, since `n` is an int64.
 const LAST_NUMBER: u64 = i64::MAX as u64;
 const MOST_SPLITS: u64 = 4096;
-/// The bytes that a batch is to have, roughly; and the records it has until it is known how large they are, and at most.
+/// The bytes that a batch is to have, roughly; and the records it has until it is known how large
+/// they are, and at most.
 const BATCH_BYTES: usize = 1 << 20;
 const FIRST_BATCH: usize = 256;
 const LARGEST_BATCH: usize = 8192;
@@ -112,27 +115,47 @@ impl SourcePlugin for GeneratePlugin {
         let pace = options.number("rate").and_then(|rate| {
             let pace = Pace::new(rate);
             if pace.is_none() {
-                wrong("rate", "records cannot come at this rate", "expected a number above 0");
+                wrong(
+                    "rate",
+                    "records cannot come at this rate",
+                    "expected a number above 0",
+                );
             }
             pace
         });
         let splits = options.count("splits").unwrap_or(1);
         if !(1..=MOST_SPLITS).contains(&splits) {
-            wrong("splits", "records cannot be spread over so many splits", &format!("expected 1 to {MOST_SPLITS}"));
+            wrong(
+                "splits",
+                "records cannot be spread over so many splits",
+                &format!("expected 1 to {MOST_SPLITS}"),
+            );
         }
         let skip_failures = match options.on_error("on-error") {
             None | Some(OnError::Throw) => false,
             Some(OnError::Noop) => true,
             Some(OnError::Retry { .. } | OnError::Quarantine { .. }) => {
-                wrong("on-error", "a record that could not be made cannot be tried again or put aside", "expected :throw or :noop");
+                wrong(
+                    "on-error",
+                    "a record that could not be made cannot be tried again or put aside",
+                    "expected :throw or :noop",
+                );
                 false
             }
         };
         let record = options.named_exprs("record").unwrap_or_default();
-        match Recipe::new(record, options.span_of("record"), options.count("seed").unwrap_or(0)) {
-            Ok(recipe) if mistakes.is_empty() => {
-                Ok(Arc::new(Generate { recipe, count: options.count("count"), pace, splits: splits as usize, skip_failures }))
-            }
+        match Recipe::new(
+            record,
+            options.span_of("record"),
+            options.count("seed").unwrap_or(0),
+        ) {
+            Ok(recipe) if mistakes.is_empty() => Ok(Arc::new(Generate {
+                recipe,
+                count: options.count("count"),
+                pace,
+                splits: splits as usize,
+                skip_failures,
+            })),
             Ok(_) => Err(mistakes),
             Err(more) => {
                 mistakes.extend(more);
@@ -153,7 +176,8 @@ struct Generate {
 
 impl Source for Generate {
     fn facts(&self) -> SourceFacts {
-        let not_rereadable = (!self.recipe.is_deterministic()).then_some("its expressions use now(), random() or the like");
+        let not_rereadable = (!self.recipe.is_deterministic())
+            .then_some("its expressions use now(), random() or the like");
         SourceFacts {
             format: "json".into(),
             schema: Some(self.recipe.schema().clone()),
@@ -171,7 +195,9 @@ impl Source for Generate {
                 None => count /= 2,
             }
         };
-        Ok((0..made.len()).filter_map(|row| made.payloads.get_bytes(row)).collect())
+        Ok((0..made.len())
+            .filter_map(|row| made.payloads.get_bytes(row))
+            .collect())
     }
 
     fn run(&self, setup: &SourceSetup, handle: SourceHandle) -> Result<(), SourceError> {
@@ -211,7 +237,11 @@ struct Generated {
 
 impl Generated {
     fn new(split: Arc<Split>) -> Generated {
-        Generated { split, next: None, is_over: false }
+        Generated {
+            split,
+            next: None,
+            is_over: false,
+        }
     }
 
     fn next(&self) -> Option<Position> {
@@ -241,8 +271,15 @@ impl Pass {
 
 impl Generate {
     fn generate(&self, setup: &SourceSetup, handle: &SourceHandle) -> Result<(), End> {
-        let mut splits: Vec<Generated> = (0..self.splits).map(|index| Generated::new(self.split(setup, index))).collect();
-        let mut pass = Pass { first: 0, next: 0, started: Instant::now(), batch_size: FIRST_BATCH };
+        let mut splits: Vec<Generated> = (0..self.splits)
+            .map(|index| Generated::new(self.split(setup, index)))
+            .collect();
+        let mut pass = Pass {
+            first: 0,
+            next: 0,
+            started: Instant::now(),
+            batch_size: FIRST_BATCH,
+        };
         let mut next_round = Instant::now();
         while splits.iter().any(|split| !split.is_over) {
             if Instant::now() >= next_round {
@@ -263,13 +300,24 @@ impl Generate {
 
     /// A round of sharing the splits with other instances. Returns whether one was granted.
     fn share(&self, handle: &SourceHandle, splits: &mut [Generated]) -> Result<bool, End> {
-        let unfinished = splits.iter().filter(|split| !split.is_over).map(|split| split.split.id.clone()).collect();
+        let unfinished = splits
+            .iter()
+            .filter(|split| !split.is_over)
+            .map(|split| split.split.id.clone())
+            .collect();
         let share = handle.share_splits(unfinished)?;
-        let given_back: Vec<_> = splits.iter_mut().filter(|split| split.next.is_some()).take(share.excess).collect();
+        let given_back: Vec<_> = splits
+            .iter_mut()
+            .filter(|split| split.next.is_some())
+            .take(share.excess)
+            .collect();
         if !given_back.is_empty() {
             handle.release(given_back.into_iter().map(|split| split.leave()).collect())?;
         }
-        let mut granted: Vec<&mut Generated> = splits.iter_mut().filter(|split| share.granted.contains(&split.split.id)).collect();
+        let mut granted: Vec<&mut Generated> = splits
+            .iter_mut()
+            .filter(|split| share.granted.contains(&split.split.id))
+            .collect();
         if granted.is_empty() {
             return Ok(false);
         }
@@ -294,12 +342,22 @@ impl Generate {
         Ok(true)
     }
 
-    /// Makes the next records of all splits that this instance has, as far as there is room for them and they are due.
-    fn make_some(&self, setup: &SourceSetup, handle: &SourceHandle, splits: &mut [Generated], pass: &mut Pass) -> Result<(), End> {
+    /// Makes the next records of all splits that this instance has, as far as there is room for
+    /// them and they are due.
+    fn make_some(
+        &self,
+        setup: &SourceSetup,
+        handle: &SourceHandle,
+        splits: &mut [Generated],
+        pass: &mut Pass,
+    ) -> Result<(), End> {
         if !handle.wait_for_room(PATIENCE)? {
             return Ok(());
         }
-        let mut upto = pass.next.saturating_add((pass.batch_size * self.splits) as u64).min(self.end());
+        let mut upto = pass
+            .next
+            .saturating_add((pass.batch_size * self.splits) as u64)
+            .min(self.end());
         if let Some(pace) = self.pace {
             let due = pass.first.saturating_add(pace.due(pass.started.elapsed()));
             if due <= pass.next {
@@ -311,7 +369,9 @@ impl Generate {
         let mut ended = Vec::new();
         let mut is_too_much = false;
         for (index, split) in splits.iter_mut().enumerate() {
-            let Some(from) = split.next.map(|next| next.max(pass.next)) else { continue };
+            let Some(from) = split.next.map(|next| next.max(pass.next)) else {
+                continue;
+            };
             let numbers = numbers_of_split(from, upto, index, self.splits);
             if !numbers.is_empty() {
                 let Some(batch) = self.make(&split.split, numbers, upto, setup)? else {
@@ -338,7 +398,11 @@ impl Generate {
         }
         pass.next = upto;
         if let Some(count) = self.count {
-            setup.metrics.lag.with_label_values(&[&setup.stage]).set((count - pass.next.min(count)) as i64);
+            setup
+                .metrics
+                .lag
+                .with_label_values(&[&setup.stage])
+                .set((count - pass.next.min(count)) as i64);
         }
         Ok(())
     }
@@ -349,11 +413,21 @@ impl Generate {
     }
 
     fn split(&self, setup: &SourceSetup, index: usize) -> Arc<Split> {
-        Arc::new(Split { id: format!("{}:{index}", setup.stage).into(), topic: setup.stage.clone(), partition: index as i32 })
+        Arc::new(Split {
+            id: format!("{}:{index}", setup.stage).into(),
+            topic: setup.stage.clone(),
+            partition: index as i32,
+        })
     }
 
     /// A batch of these numbers; `None` if it would become too large.
-    fn make(&self, split: &Arc<Split>, numbers: Vec<u64>, next: Position, setup: &SourceSetup) -> Result<Option<Batch>, SourceError> {
+    fn make(
+        &self,
+        split: &Arc<Split>,
+        numbers: Vec<u64>,
+        next: Position,
+        setup: &SourceSetup,
+    ) -> Result<Option<Batch>, SourceError> {
         let made = match self.recipe.make(split, numbers, next) {
             Ok(made) => made,
             Err(NotMade::TooMany) => return Ok(None),
@@ -361,11 +435,17 @@ impl Generate {
         };
         match made.failed.first() {
             Some(Failure { number, reason }) if !self.skip_failures => {
-                Err(SourceError::Fatal(format!("record {number} cannot be made: {reason}; with :on-error :noop it is left out")))
+                Err(SourceError::Fatal(format!(
+                    "record {number} cannot be made: {reason}; with :on-error :noop it is left out"
+                )))
             }
             _ => {
                 if !made.failed.is_empty() {
-                    setup.metrics.bad_records.with_label_values(&[setup.stage.as_str(), "dropped"]).inc_by(made.failed.len() as u64);
+                    setup
+                        .metrics
+                        .bad_records
+                        .with_label_values(&[setup.stage.as_str(), "dropped"])
+                        .inc_by(made.failed.len() as u64);
                 }
                 Ok(Some(made.batch))
             }

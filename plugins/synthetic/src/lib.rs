@@ -1,4 +1,5 @@
-//! Records out of nothing, and into nothing: the source `generate` and the sink `drop`, for trying pipelines out and for measuring them.
+//! Records out of nothing, and into nothing: the source `generate` and the sink `drop`, for trying
+//! pipelines out and for measuring them.
 
 pub mod discard;
 pub mod generate;

@@ -35,12 +35,19 @@ impl Bencode {
 
     /// A dictionary of these entries.
     pub(super) fn dict<'a>(entries: impl IntoIterator<Item = (&'a str, Bencode)>) -> Bencode {
-        Bencode::Dict(entries.into_iter().map(|(name, value)| (name.as_bytes().to_vec(), value)).collect())
+        Bencode::Dict(
+            entries
+                .into_iter()
+                .map(|(name, value)| (name.as_bytes().to_vec(), value))
+                .collect(),
+        )
     }
 
     /// The text of this name in a dictionary.
     pub(super) fn get_text(&self, name: &str) -> Option<String> {
-        let Bencode::Dict(entries) = self else { return None };
+        let Bencode::Dict(entries) = self else {
+            return None;
+        };
         match entries.get(name.as_bytes())? {
             Bencode::Text(text) => Some(String::from_utf8_lossy(text).into_owned()),
             _ => None,
@@ -118,11 +125,24 @@ fn text(bytes: &[u8]) -> Result<(Vec<u8>, &[u8]), Broken> {
 fn number(bytes: &[u8], end: u8) -> Result<(i64, &[u8]), Broken> {
     /// The longest number of 64 bits, with its sign.
     const MAX_DIGITS: usize = 20;
-    let Some(at) = bytes.iter().take(MAX_DIGITS + 1).position(|byte| *byte == end) else {
-        let may_go_on = bytes.len() <= MAX_DIGITS && bytes.iter().all(|byte| byte.is_ascii_digit() || *byte == b'-');
-        return Err(if may_go_on { Broken::Short } else { Broken::Wrong });
+    let Some(at) = bytes
+        .iter()
+        .take(MAX_DIGITS + 1)
+        .position(|byte| *byte == end)
+    else {
+        let may_go_on = bytes.len() <= MAX_DIGITS
+            && bytes
+                .iter()
+                .all(|byte| byte.is_ascii_digit() || *byte == b'-');
+        return Err(if may_go_on {
+            Broken::Short
+        } else {
+            Broken::Wrong
+        });
     };
-    let number = std::str::from_utf8(&bytes[..at]).ok().and_then(|digits| digits.parse().ok());
+    let number = std::str::from_utf8(&bytes[..at])
+        .ok()
+        .and_then(|digits| digits.parse().ok());
     Ok((number.ok_or(Broken::Wrong)?, &bytes[at + 1..]))
 }
 
@@ -140,10 +160,20 @@ mod tests {
     fn values_are_read_as_they_are_written() {
         let value = Bencode::dict([
             ("op", Bencode::text("eval")),
-            ("list", Bencode::List(vec![Bencode::Int(-7), Bencode::text(""), Bencode::Dict(BTreeMap::new())])),
+            (
+                "list",
+                Bencode::List(vec![
+                    Bencode::Int(-7),
+                    Bencode::text(""),
+                    Bencode::Dict(BTreeMap::new()),
+                ]),
+            ),
         ]);
         let written = bytes(&value);
-        assert_eq!(String::from_utf8_lossy(&written), "d4:listli-7e0:dee2:op4:evale");
+        assert_eq!(
+            String::from_utf8_lossy(&written),
+            "d4:listli-7e0:dee2:op4:evale"
+        );
         assert_eq!(Bencode::read(&written), Ok((value, &b""[..])));
         assert_eq!(Bencode::read(b"i1ei2e"), Ok((Bencode::Int(1), &b"i2e"[..])));
     }
@@ -155,8 +185,22 @@ mod tests {
             assert_eq!(Bencode::read(&whole[..end]), Err(Broken::Short), "{end}");
         }
         let deep = [b"l".repeat(100), b"e".repeat(100)].concat();
-        for wrong in ["ie", "i1x", "x", "-1:a", "d1:a", "di1ei2ee", "99999999999999999999:", "123456789012345678901234", "i1.5e"] {
-            let expected = if wrong == "d1:a" { Broken::Short } else { Broken::Wrong };
+        for wrong in [
+            "ie",
+            "i1x",
+            "x",
+            "-1:a",
+            "d1:a",
+            "di1ei2ee",
+            "99999999999999999999:",
+            "123456789012345678901234",
+            "i1.5e",
+        ] {
+            let expected = if wrong == "d1:a" {
+                Broken::Short
+            } else {
+                Broken::Wrong
+            };
             assert_eq!(Bencode::read(wrong.as_bytes()), Err(expected), "{wrong}");
         }
         assert_eq!(Bencode::read(&deep), Err(Broken::Wrong));

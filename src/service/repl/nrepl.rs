@@ -1,5 +1,5 @@
-//! nREPL's protocol (<https://nrepl.org/nrepl/design/overview.html>), so that its clients can be used: what they evaluate is a line of
-//! the REPL.
+//! nREPL's protocol (<https://nrepl.org/nrepl/design/overview.html>), so that its clients can be
+//! used: what they evaluate is a line of the REPL.
 
 use std::io;
 use std::sync::Arc;
@@ -29,7 +29,9 @@ pub(super) async fn talk(
                 request
             }
             Err(Broken::Short) if bytes.len() <= MAX_LINE => {
-                let Ok(more) = timeout(MAX_IDLE, input.fill_buf()).await else { return Ok(()) };
+                let Ok(more) = timeout(MAX_IDLE, input.fill_buf()).await else {
+                    return Ok(());
+                };
                 let more = more?;
                 if more.is_empty() {
                     return Ok(());
@@ -43,7 +45,9 @@ pub(super) async fn talk(
         };
         let (responses, is_last) = respond(&mut dialogue, &request).await;
         let mut written = Vec::new();
-        responses.iter().for_each(|response| response.write(&mut written));
+        responses
+            .iter()
+            .for_each(|response| response.write(&mut written));
         output.write_all(&written).await?;
         if is_last {
             return Ok(());
@@ -54,33 +58,81 @@ pub(super) async fn talk(
 /// The responses to a request, and whether the connection ends after them.
 async fn respond(dialogue: &mut Dialogue, request: &Bencode) -> (Vec<Bencode>, bool) {
     let of_request = |entries: Vec<(&'static str, Bencode)>| {
-        let back = ["id", "session"].map(|name| request.get_text(name).map(|value| (name, Bencode::text(&value))));
+        let back = ["id", "session"].map(|name| {
+            request
+                .get_text(name)
+                .map(|value| (name, Bencode::text(&value)))
+        });
         Bencode::dict(entries.into_iter().chain(back.into_iter().flatten()))
     };
-    let status = |words: &[&str]| ("status", Bencode::List(words.iter().map(|word| Bencode::text(word)).collect()));
+    let status = |words: &[&str]| {
+        (
+            "status",
+            Bencode::List(words.iter().map(|word| Bencode::text(word)).collect()),
+        )
+    };
     match request.get_text("op").as_deref() {
-        Some("clone") => (vec![of_request(vec![("new-session", Bencode::text(&new_session())), status(&["done"])])], false),
-        Some("close") => (vec![of_request(vec![status(&["done", "session-closed"])])], false),
+        Some("clone") => (
+            vec![of_request(vec![
+                ("new-session", Bencode::text(&new_session())),
+                status(&["done"]),
+            ])],
+            false,
+        ),
+        Some("close") => (
+            vec![of_request(vec![status(&["done", "session-closed"])])],
+            false,
+        ),
         Some("describe") => {
             let ops = Bencode::dict(OPS.map(|op| (op, Bencode::dict([]))));
-            let version = Bencode::dict([("version-string", Bencode::text(env!("CARGO_PKG_VERSION")))]);
+            let version =
+                Bencode::dict([("version-string", Bencode::text(env!("CARGO_PKG_VERSION")))]);
             let versions = Bencode::dict([("pseidon", version)]);
-            (vec![of_request(vec![("ops", ops), ("versions", versions), status(&["done"])])], false)
+            (
+                vec![of_request(vec![
+                    ("ops", ops),
+                    ("versions", versions),
+                    status(&["done"]),
+                ])],
+                false,
+            )
         }
         Some("eval") => {
-            let line = request.get_text("code").unwrap_or_default().trim().to_owned();
+            let line = request
+                .get_text("code")
+                .unwrap_or_default()
+                .trim()
+                .to_owned();
             let answer = dialogue.answer(line).await;
             let text = Bencode::text(&answer.lines.join("\n"));
-            let shown = if answer.is_error { vec![("err", text)] } else { vec![("value", text), ("ns", Bencode::text("pseidon"))] };
-            let done: &[&str] = if answer.is_error { &["done", "eval-error"] } else { &["done"] };
-            (vec![of_request(shown), of_request(vec![status(done)])], answer.is_last)
+            let shown = if answer.is_error {
+                vec![("err", text)]
+            } else {
+                vec![("value", text), ("ns", Bencode::text("pseidon"))]
+            };
+            let done: &[&str] = if answer.is_error {
+                &["done", "eval-error"]
+            } else {
+                &["done"]
+            };
+            (
+                vec![of_request(shown), of_request(vec![status(done)])],
+                answer.is_last,
+            )
         }
-        _ => (vec![of_request(vec![status(&["done", "error", "unknown-op"])])], false),
+        _ => (
+            vec![of_request(vec![status(&["done", "error", "unknown-op"])])],
+            false,
+        ),
     }
 }
 
 /// A name for a session. Sessions hold nothing here, and so a name that nobody else has is enough.
 fn new_session() -> String {
     static COUNT: AtomicU64 = AtomicU64::new(1);
-    format!("pseidon-{}-{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed))
+    format!(
+        "pseidon-{}-{}",
+        std::process::id(),
+        COUNT.fetch_add(1, Ordering::Relaxed)
+    )
 }

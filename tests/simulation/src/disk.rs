@@ -1,8 +1,10 @@
 //! Disks, and the machines that have them mounted.
 //!
-//! A disk is a folder; every machine sees the one that it has mounted under the same path. Only one instance is at work at a time, so one
-//! symbolic link is enough: it leads to the disk of the machine whose instance goes on. A machine whose disk is not mounted sees the folder of
-//! the same name on its root disk. A process that is killed sees nothing at all, so that what its destructors would tidy up stays as it is.
+//! A disk is a folder; every machine sees the one that it has mounted under the same path. Only one
+//! instance is at work at a time, so one symbolic link is enough: it leads to the disk of the
+//! machine whose instance goes on. A machine whose disk is not mounted sees the folder of the same
+//! name on its root disk. A process that is killed sees nothing at all, so that what its
+//! destructors would tidy up stays as it is.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -67,22 +69,40 @@ impl Disks {
         let made = fs::create_dir_all(&dir).and_then(|()| fs::write(dir.join(NOTHING), ""));
         let disks = Disks {
             dir,
-            mounted: (0..machines).map(|machine| Disk::Data(machine % count)).collect(),
+            mounted: (0..machines)
+                .map(|machine| Disk::Data(machine % count))
+                .collect(),
             seen: None,
             full: BTreeMap::new(),
             count,
             taken: Vec::new(),
         };
         let all: Vec<Disk> = disks.all().collect();
-        let made = made.and_then(|()| all.into_iter().try_for_each(|disk| fs::create_dir(disks.folder(disk))));
-        let made = made.and_then(|()| if are_equal { disks.make_equal() } else { Ok(()) });
-        made.unwrap_or_else(|error| panic!("the simulation needs a folder {}: {error}", disks.dir.display()));
+        let made = made.and_then(|()| {
+            all.into_iter()
+                .try_for_each(|disk| fs::create_dir(disks.folder(disk)))
+        });
+        let made = made.and_then(|()| {
+            if are_equal {
+                disks.make_equal()
+            } else {
+                Ok(())
+            }
+        });
+        made.unwrap_or_else(|error| {
+            panic!(
+                "the simulation needs a folder {}: {error}",
+                disks.dir.display()
+            )
+        });
         disks
     }
 
     /// Every disk that there is.
     pub(crate) fn all(&self) -> impl Iterator<Item = Disk> + use<> {
-        (0..self.count).map(Disk::Data).chain((0..self.mounted.len()).map(Disk::Root))
+        (0..self.count)
+            .map(Disk::Data)
+            .chain((0..self.mounted.len()).map(Disk::Root))
     }
 
     fn make_equal(&self) -> io::Result<()> {
@@ -95,7 +115,10 @@ impl Disks {
 
     /// A path without the folder that is this run's alone.
     pub(crate) fn name_of(&self, path: &Path) -> String {
-        path.strip_prefix(&self.dir).unwrap_or(path).display().to_string()
+        path.strip_prefix(&self.dir)
+            .unwrap_or(path)
+            .display()
+            .to_string()
     }
 
     /// A sentence without the folder that is this run's alone.
@@ -154,8 +177,14 @@ impl Disks {
 
     fn point_to(&self, target: &Path) {
         let next = self.dir.join(NEXT);
-        let pointed = symlink(target, &next).and_then(|()| fs::rename(&next, self.dir.join(MOUNT_POINT)));
-        pointed.unwrap_or_else(|error| panic!("cannot point {MOUNT_POINT} to {}: {error}", target.display()));
+        let pointed =
+            symlink(target, &next).and_then(|()| fs::rename(&next, self.dir.join(MOUNT_POINT)));
+        pointed.unwrap_or_else(|error| {
+            panic!(
+                "cannot point {MOUNT_POINT} to {}: {error}",
+                target.display()
+            )
+        });
     }
 
     /// A reader takes a visible file away from a disk, if there is any.
@@ -177,14 +206,18 @@ impl Disks {
     /// The visible files on all disks that are where they were published.
     pub(crate) fn unmoved(&self) -> Vec<PathBuf> {
         let mut paths = Vec::new();
-        self.all().for_each(|disk| visible_paths(&self.folder(disk), &mut paths));
+        self.all()
+            .for_each(|disk| visible_paths(&self.folder(disk), &mut paths));
         paths.retain(|path| !path.components().any(|part| part.as_os_str() == LAKE));
         paths
     }
 
     /// Everything on all disks, and what readers have taken.
     pub(crate) fn find_all(&self) -> Found {
-        let mut found = Found { visible: self.taken.clone(), hidden: Vec::new() };
+        let mut found = Found {
+            visible: self.taken.clone(),
+            hidden: Vec::new(),
+        };
         for disk in self.all() {
             let mut paths = Vec::new();
             visible_paths(&self.folder(disk), &mut paths);
@@ -203,9 +236,17 @@ impl Drop for Disks {
 }
 
 fn read(path: &Path) -> VisibleFile {
-    let name = |path: &Path| path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
+    let name = |path: &Path| {
+        path.file_name()
+            .map(|name| name.to_string_lossy().into_owned())
+            .unwrap_or_default()
+    };
     let folder = path.parent().map(name).unwrap_or_default();
-    VisibleFile { folder, name: name(path), content: fs::read_to_string(path).unwrap_or_default() }
+    VisibleFile {
+        folder,
+        name: name(path),
+        content: fs::read_to_string(path).unwrap_or_default(),
+    }
 }
 
 fn visible_paths(dir: &Path, found: &mut Vec<PathBuf>) {
@@ -229,7 +270,9 @@ fn hidden_paths(dir: &Path, found: &mut Vec<PathBuf>) {
 
 /// Calls `visit` for everything below `dir`; it says of a folder whether to look into it.
 fn walk(dir: &Path, visit: &mut impl FnMut(&Path, bool) -> bool) {
-    let Ok(entries) = fs::read_dir(dir) else { return };
+    let Ok(entries) = fs::read_dir(dir) else {
+        return;
+    };
     for entry in entries.flatten() {
         let path = entry.path();
         let is_dir = entry.file_type().is_ok_and(|kind| kind.is_dir());
@@ -239,12 +282,16 @@ fn walk(dir: &Path, visit: &mut impl FnMut(&Path, bool) -> bool) {
     }
 }
 
-/// The records of a file by split, each with the positions in the order in which they stand in the file.
+/// The records of a file by split, each with the positions in the order in which they stand in the
+/// file.
 pub(crate) fn records(content: &str) -> BTreeMap<String, Vec<u64>> {
     let mut found: BTreeMap<String, Vec<u64>> = BTreeMap::new();
     for line in content.lines() {
         let (split, position) = line.rsplit_once('@').unwrap_or((line, ""));
-        found.entry(split.to_owned()).or_default().push(position.parse().unwrap_or(u64::MAX));
+        found
+            .entry(split.to_owned())
+            .or_default()
+            .push(position.parse().unwrap_or(u64::MAX));
     }
     found
 }

@@ -1,8 +1,9 @@
 //! Randomness that a seed decides.
 //!
-//! Hash maps of the standard library iterate in an order that differs from one process to the next, and with it the order in which files are
-//! committed and published. The order comes from the C library's `getrandom`, so this binary has one of its own, whose bytes follow from the
-//! seed of the thread that asks. Each simulated run has a thread of its own.
+//! Hash maps of the standard library iterate in an order that differs from one process to the next,
+//! and with it the order in which files are committed and published. The order comes from the C
+//! library's `getrandom`, so this binary has one of its own, whose bytes follow from the seed of
+//! the thread that asks. Each simulated run has a thread of its own.
 
 use std::cell::Cell;
 

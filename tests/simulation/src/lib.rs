@@ -1,16 +1,19 @@
 //! A deterministic simulation of the delivery protocol.
 //!
-//! Real parts of Pseidon (the committer with its ledger, the `files` sink with its hidden folders) run in a world that is simulated: a state
-//! store behind a network that delays, repeats and loses messages, machines with disks, a topic, a consumer group, readers. One number, the
-//! seed, decides the order of all steps and everything that goes wrong, so that a seed always gives the same run.
+//! Real parts of Pseidon (the committer with its ledger, the `files` sink with its hidden folders)
+//! run in a world that is simulated: a state store behind a network that delays, repeats and loses
+//! messages, machines with disks, a topic, a consumer group, readers. One number, the seed, decides
+//! the order of all steps and everything that goes wrong, so that a seed always gives the same run.
 //!
 //! The modules in reading order:
 //!
 //! 1. [`scenario`]: which kinds of faults there are.
-//! 2. `world`: everything outside the instances; its parts are [`store`], `network`, `disk`, `source` and `target`.
-//! 3. `process`: an instance, which is a coroutine: it hands control back at every call of the store. It makes one `attempt` after another,
-//!    with the sinks of the `fixture`. `entropy` keeps other randomness than the seed's away from it; `system` is its operating system, with
-//!    clocks and full disks.
+//! 2. `world`: everything outside the instances; its parts are [`store`], `network`, `disk`,
+//!    `source` and `target`.
+//! 3. `process`: an instance, which is a coroutine: it hands control back at every call of the
+//!    store. It makes one `attempt` after another, with the sinks of the `fixture`. `entropy` keeps
+//!    other randomness than the seed's away from it; `system` is its operating system, with clocks
+//!    and full disks.
 //! 4. `scheduler`: what happens next.
 //! 5. `check`: what must be true at the end.
 //!
@@ -53,7 +56,12 @@ pub struct Settings {
 impl Settings {
     /// A run in which everything may go wrong, without a trace.
     pub fn new(seed: u64) -> Settings {
-        Settings { seed, kinds: Kinds::all(), mutation: None, traced: false }
+        Settings {
+            seed,
+            kinds: Kinds::all(),
+            mutation: None,
+            traced: false,
+        }
     }
 }
 
@@ -80,8 +88,13 @@ pub fn run(settings: &Settings) -> Outcome {
     };
     // The standard library seeds the hash maps of a thread once, so each run has a new one.
     std::thread::scope(|scope| {
-        let thread = std::thread::Builder::new().name(format!("seed {}", settings.seed)).spawn_scoped(scope, work);
-        thread.expect("a thread can be started").join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+        let thread = std::thread::Builder::new()
+            .name(format!("seed {}", settings.seed))
+            .spawn_scoped(scope, work);
+        thread
+            .expect("a thread can be started")
+            .join()
+            .unwrap_or_else(|panic| std::panic::resume_unwind(panic))
     })
 }
 
@@ -89,6 +102,14 @@ pub fn run(settings: &Settings) -> Outcome {
 fn new_folder() -> PathBuf {
     static COUNT: AtomicU64 = AtomicU64::new(0);
     let memory = PathBuf::from("/dev/shm");
-    let above = if memory.is_dir() { memory } else { std::env::temp_dir() };
-    above.join(format!("pseidon-simulation-{}-{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed)))
+    let above = if memory.is_dir() {
+        memory
+    } else {
+        std::env::temp_dir()
+    };
+    above.join(format!(
+        "pseidon-simulation-{}-{}",
+        std::process::id(),
+        COUNT.fetch_add(1, Ordering::Relaxed)
+    ))
 }

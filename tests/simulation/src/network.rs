@@ -1,13 +1,15 @@
 //! Messages between the instances and the state store.
 //!
-//! A call is a message that is applied once, twice or never, at once or much later, perhaps after its sender has given up or died. The answer
-//! arrives, arrives late, or is lost. An instance that gets none is told that the store is unavailable, as by a time limit.
+//! A call is a message that is applied once, twice or never, at once or much later, perhaps after
+//! its sender has given up or died. The answer arrives, arrives late, or is lost. An instance that
+//! gets none is told that the store is unavailable, as by a time limit.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
 
 use pseidon_delivery::{
-    Claimant, Claims, Commit, CommitError, CommitRecord, Round, SinkId, SplitCommit, SplitId, Staged, StateStore, StoreError, StoredPlan,
+    Claimant, Claims, Commit, CommitError, CommitRecord, Round, SinkId, SplitCommit, SplitId,
+    Staged, StateStore, StoreError, StoredPlan,
 };
 
 use crate::process::ProcessId;
@@ -19,14 +21,42 @@ use crate::world::{Shared, SinkKind, World, split_id};
 /// A question to the store.
 #[derive(Clone, Debug)]
 pub(crate) enum Request {
-    Take { sink: SinkId, splits: Vec<SplitId>, claimant: Claimant },
-    SetOwner { sink: SinkId, splits: Vec<(SplitId, u64)>, owner: Option<String> },
-    Fence { sink: SinkId, owner: String },
-    Owners { sink: SinkId },
-    Commit { sink: SinkId, commit: Commit },
-    Staged { sink: SinkId },
-    Claim { owner: String, lease: Duration, held: Vec<SplitId>, wanted: Vec<SplitId>, total: usize },
-    Unclaim { splits: Vec<SplitId>, owner: String, leaves: bool },
+    Take {
+        sink: SinkId,
+        splits: Vec<SplitId>,
+        claimant: Claimant,
+    },
+    SetOwner {
+        sink: SinkId,
+        splits: Vec<(SplitId, u64)>,
+        owner: Option<String>,
+    },
+    Fence {
+        sink: SinkId,
+        owner: String,
+    },
+    Owners {
+        sink: SinkId,
+    },
+    Commit {
+        sink: SinkId,
+        commit: Commit,
+    },
+    Staged {
+        sink: SinkId,
+    },
+    Claim {
+        owner: String,
+        lease: Duration,
+        held: Vec<SplitId>,
+        wanted: Vec<SplitId>,
+        total: usize,
+    },
+    Unclaim {
+        splits: Vec<SplitId>,
+        owner: String,
+        leaves: bool,
+    },
 }
 
 /// What the store says.
@@ -44,8 +74,16 @@ impl Request {
     /// Applies it, when the store's clock shows `now`.
     fn apply(&self, content: &mut Content, now: u64) -> Answer {
         match self {
-            Request::Take { sink, splits, claimant } => Answer::Taken(content.take(sink, splits, claimant)),
-            Request::SetOwner { sink, splits, owner } => {
+            Request::Take {
+                sink,
+                splits,
+                claimant,
+            } => Answer::Taken(content.take(sink, splits, claimant)),
+            Request::SetOwner {
+                sink,
+                splits,
+                owner,
+            } => {
                 content.set_owner(sink, splits, owner.as_deref());
                 Answer::Done
             }
@@ -56,10 +94,27 @@ impl Request {
             Request::Owners { sink } => Answer::Owners(content.owners(sink)),
             Request::Commit { sink, commit } => Answer::Committed(content.commit(sink, commit)),
             Request::Staged { sink } => Answer::Staged(content.staged(sink)),
-            Request::Claim { owner, lease, held, wanted, total } => {
-                Answer::Claimed(content.shared().claim(&Round { owner, lease: *lease, held, wanted, total: *total }, now))
-            }
-            Request::Unclaim { splits, owner, leaves } => {
+            Request::Claim {
+                owner,
+                lease,
+                held,
+                wanted,
+                total,
+            } => Answer::Claimed(content.shared().claim(
+                &Round {
+                    owner,
+                    lease: *lease,
+                    held,
+                    wanted,
+                    total: *total,
+                },
+                now,
+            )),
+            Request::Unclaim {
+                splits,
+                owner,
+                leaves,
+            } => {
                 content.shared().unclaim(splits, owner, *leaves);
                 Answer::Done
             }
@@ -69,19 +124,53 @@ impl Request {
     /// One line for the trace.
     fn describe(&self) -> String {
         match self {
-            Request::Take { sink, splits, claimant } => format!("take {sink} {splits:?} for {} with {}", claimant.owner, claimant.plan),
-            Request::SetOwner { sink, splits, owner } => format!("owner {sink} {splits:?} = {}", owner.as_deref().unwrap_or("none")),
+            Request::Take {
+                sink,
+                splits,
+                claimant,
+            } => format!(
+                "take {sink} {splits:?} for {} with {}",
+                claimant.owner, claimant.plan
+            ),
+            Request::SetOwner {
+                sink,
+                splits,
+                owner,
+            } => format!(
+                "owner {sink} {splits:?} = {}",
+                owner.as_deref().unwrap_or("none")
+            ),
             Request::Fence { sink, owner } => format!("fence {sink} {owner}"),
             Request::Owners { sink } => format!("owners {sink}"),
             Request::Commit { sink, commit } => {
                 let steps: Vec<String> = commit.splits.iter().map(describe_step).collect();
-                let staged: Vec<&str> = commit.staged.iter().map(|entry| entry.id.as_str()).collect();
-                format!("commit {sink} [{}] staged {staged:?} published {:?}", steps.join(", "), commit.published)
+                let staged: Vec<&str> = commit
+                    .staged
+                    .iter()
+                    .map(|entry| entry.id.as_str())
+                    .collect();
+                format!(
+                    "commit {sink} [{}] staged {staged:?} published {:?}",
+                    steps.join(", "),
+                    commit.published
+                )
             }
             Request::Staged { sink } => format!("staged {sink}"),
-            Request::Claim { owner, held, wanted, .. } => format!("claim for {owner}: holds {held:?}, wants {wanted:?}"),
-            Request::Unclaim { splits, owner, leaves } => {
-                format!("unclaim {splits:?} of {owner}{}", if *leaves { ", which leaves" } else { "" })
+            Request::Claim {
+                owner,
+                held,
+                wanted,
+                ..
+            } => format!("claim for {owner}: holds {held:?}, wants {wanted:?}"),
+            Request::Unclaim {
+                splits,
+                owner,
+                leaves,
+            } => {
+                format!(
+                    "unclaim {splits:?} of {owner}{}",
+                    if *leaves { ", which leaves" } else { "" }
+                )
             }
         }
     }
@@ -92,14 +181,27 @@ impl Answer {
     fn describe(&self) -> String {
         match self {
             Answer::Done => "done".into(),
-            Answer::Taken(Ok(records)) => records.iter().map(describe_record).collect::<Vec<_>>().join(", "),
+            Answer::Taken(Ok(records)) => records
+                .iter()
+                .map(describe_record)
+                .collect::<Vec<_>>()
+                .join(", "),
             Answer::Owners(owners) => format!("{owners:?}"),
             Answer::Committed(Ok(())) => "committed".into(),
             Answer::Taken(Err(error)) | Answer::Committed(Err(error)) => error.to_string(),
             Answer::Claimed(claims) => {
-                format!("granted {:?}, lost {:?}, fair share {}", claims.granted, claims.lost, claims.fair_share)
+                format!(
+                    "granted {:?}, lost {:?}, fair share {}",
+                    claims.granted, claims.lost, claims.fair_share
+                )
             }
-            Answer::Staged(entries) => format!("{:?}", entries.iter().map(|entry| entry.id.as_str()).collect::<Vec<_>>()),
+            Answer::Staged(entries) => format!(
+                "{:?}",
+                entries
+                    .iter()
+                    .map(|entry| entry.id.as_str())
+                    .collect::<Vec<_>>()
+            ),
         }
     }
 }
@@ -109,13 +211,19 @@ fn describe_record(record: &CommitRecord) -> String {
     ahead.sort();
     let low = record.low.map_or("none".into(), |low| low.to_string());
     let plan = record.plan.as_deref().unwrap_or("no plan");
-    format!("epoch {} commit {} low {low} ahead {ahead:?} owners {:?} {plan}", record.epoch, record.sequence, record.owners)
+    format!(
+        "epoch {} commit {} low {low} ahead {ahead:?} owners {:?} {plan}",
+        record.epoch, record.sequence, record.owners
+    )
 }
 
 fn describe_step(step: &SplitCommit) -> String {
     let mut ahead = step.ahead.clone();
     ahead.sort();
-    format!("{} epoch {} commit {} low {} ahead {ahead:?}", step.split, step.epoch, step.sequence, step.low)
+    format!(
+        "{} epoch {} commit {} low {} ahead {ahead:?}",
+        step.split, step.epoch, step.sequence, step.low
+    )
 }
 
 /// A message on its way to the store.
@@ -130,7 +238,8 @@ struct Message {
 #[derive(Default)]
 pub(crate) struct Network {
     messages: Vec<Message>,
-    /// Calls that wait, with the answer once it has arrived. `Err` means that the caller's patience is over.
+    /// Calls that wait, with the answer once it has arrived. `Err` means that the caller's patience
+    /// is over.
     waiting: Vec<Waiting>,
     calls: u64,
 }
@@ -176,11 +285,15 @@ impl World {
             (Request::Take { claimant, .. }, Some(Mutation::ForgottenPlans)) => {
                 let mut answer = request.apply(&mut self.store, now);
                 if let Answer::Taken(Ok(records)) = &mut answer {
-                    records.iter_mut().for_each(|record| record.plan = Some(claimant.plan.clone()));
+                    records
+                        .iter_mut()
+                        .for_each(|record| record.plan = Some(claimant.plan.clone()));
                 }
                 return answer;
             }
-            (Request::Commit { sink, commit }, Some(Mutation::UncheckedTarget)) if self.holds_positions(sink) => {
+            (Request::Commit { sink, commit }, Some(Mutation::UncheckedTarget))
+                if self.holds_positions(sink) =>
+            {
                 let mut commit = commit.clone();
                 for step in commit.splits.iter_mut().filter(|step| step.sequence > 0) {
                     step.low = self.store.record(sink, &step.split).low.unwrap_or_default();
@@ -190,13 +303,22 @@ impl World {
             }
             (Request::Commit { sink, commit }, Some(Mutation::ForgottenMoves)) => {
                 let own = format!("{}/", commit.owner);
-                let staged = self.store.staged(sink).into_iter().map(|entry| entry.id).filter(|id| id.starts_with(&own));
-                let commit = Commit { published: staged.chain(commit.published.clone()).collect(), ..commit.clone() };
+                let staged = self
+                    .store
+                    .staged(sink)
+                    .into_iter()
+                    .map(|entry| entry.id)
+                    .filter(|id| id.starts_with(&own));
+                let commit = Commit {
+                    published: staged.chain(commit.published.clone()).collect(),
+                    ..commit.clone()
+                };
                 return Answer::Committed(self.store.commit(sink, &commit));
             }
             (Request::Commit { sink, commit }, Some(Mutation::TrustedClaims)) if self.is_shared => {
                 let shared = self.store.shared();
-                let is_lost = |step: &&SplitCommit| !shared.is_free_for(&commit.owner, &step.split, now);
+                let is_lost =
+                    |step: &&SplitCommit| !shared.is_free_for(&commit.owner, &step.split, now);
                 if let Some(lost) = commit.splits.iter().find(is_lost) {
                     return Answer::Committed(Err(CommitError::Fenced(vec![lost.split.clone()])));
                 }
@@ -224,10 +346,13 @@ impl World {
     /// Remembers where splits are begun.
     fn note_begun(&mut self, commit: &Commit) {
         for step in commit.splits.iter().filter(|step| step.sequence == 0) {
-            let partition = (0..self.partitions.len()).find(|partition| split_id(*partition) == step.split);
+            let partition =
+                (0..self.partitions.len()).find(|partition| split_id(*partition) == step.split);
             if let Some(partition) = partition {
                 let generation = step.resume.as_ref().map_or(1, generation_of);
-                self.partitions[partition].begun.get_or_insert((generation, step.low));
+                self.partitions[partition]
+                    .begun
+                    .get_or_insert((generation, step.low));
             }
         }
     }
@@ -244,7 +369,10 @@ impl World {
 
     /// Whether the process waits for an answer that has not come.
     pub(crate) fn waits(&self, process: ProcessId) -> bool {
-        self.network.waiting.iter().any(|waiting| waiting.caller == process && waiting.answer.is_none())
+        self.network
+            .waiting
+            .iter()
+            .any(|waiting| waiting.caller == process && waiting.answer.is_none())
     }
 
     /// A message is applied, dropped, or applied and still there for another time.
@@ -256,19 +384,37 @@ impl World {
         match self.rng.u32(0..10) {
             0 => {
                 let message = self.network.messages.remove(at);
-                self.note(|| format!("net  dropped: {} of {}", message.request.describe(), message.sender));
+                self.note(|| {
+                    format!(
+                        "net  dropped: {} of {}",
+                        message.request.describe(),
+                        message.sender
+                    )
+                });
             }
             1 => {
                 let request = self.network.messages[at].request.clone();
                 let answer = self.apply(&request);
-                self.note(|| format!("net  delivered, and once more later: {} -> {}", request.describe(), answer.describe()));
+                self.note(|| {
+                    format!(
+                        "net  delivered, and once more later: {} -> {}",
+                        request.describe(),
+                        answer.describe()
+                    )
+                });
                 self.answer(at, answer);
             }
             _ => {
                 let request = self.network.messages[at].request.clone();
                 let sender = self.network.messages[at].sender;
                 let answer = self.apply(&request);
-                self.note(|| format!("net  delivered late: {} of {sender} -> {}", request.describe(), answer.describe()));
+                self.note(|| {
+                    format!(
+                        "net  delivered late: {} of {sender} -> {}",
+                        request.describe(),
+                        answer.describe()
+                    )
+                });
                 self.answer(at, answer);
                 self.network.messages.remove(at);
             }
@@ -278,14 +424,21 @@ impl World {
     fn answer(&mut self, message: usize, answer: Answer) {
         let call = self.network.messages[message].call;
         let is_lost = !self.is_calm && self.rng.u32(0..10) == 0;
-        if let Some(waiting) = self.network.waiting.iter_mut().find(|waiting| waiting.call == call && waiting.answer.is_none()) {
+        if let Some(waiting) = self
+            .network
+            .waiting
+            .iter_mut()
+            .find(|waiting| waiting.call == call && waiting.answer.is_none())
+        {
             waiting.answer = Some(if is_lost { Err(()) } else { Ok(answer) });
         }
     }
 
     /// The patience of a caller is over.
     pub(crate) fn time_out(&mut self) {
-        let unanswered: Vec<usize> = (0..self.network.waiting.len()).filter(|at| self.network.waiting[*at].answer.is_none()).collect();
+        let unanswered: Vec<usize> = (0..self.network.waiting.len())
+            .filter(|at| self.network.waiting[*at].answer.is_none())
+            .collect();
         if let Some(at) = self.rng.choice(unanswered) {
             self.network.waiting[at].answer = Some(Err(()));
             let caller = self.network.waiting[at].caller;
@@ -295,7 +448,9 @@ impl World {
 
     /// The process is dead. What it sent stays on its way.
     pub(crate) fn forget_caller(&mut self, process: ProcessId) {
-        self.network.waiting.retain(|waiting| waiting.caller != process);
+        self.network
+            .waiting
+            .retain(|waiting| waiting.caller != process);
     }
 
     /// Everything that is on its way arrives or is lost.
@@ -329,7 +484,9 @@ impl Client {
             let answer = match fate {
                 Fate::Prompt => {
                     let answer = world.apply(&request);
-                    world.note(|| format!("{process}  {} -> {}", request.describe(), answer.describe()));
+                    world.note(|| {
+                        format!("{process}  {} -> {}", request.describe(), answer.describe())
+                    });
                     Some(Ok(answer))
                 }
                 Fate::Unheard => {
@@ -338,7 +495,13 @@ impl Client {
                 }
                 Fate::AnswerLost => {
                     let answer = world.apply(&request);
-                    world.note(|| format!("{process}  {} -> {}, but the answer is lost", request.describe(), answer.describe()));
+                    world.note(|| {
+                        format!(
+                            "{process}  {} -> {}, but the answer is lost",
+                            request.describe(),
+                            answer.describe()
+                        )
+                    });
                     Some(Err(()))
                 }
                 Fate::Delayed | Fate::Slow => None,
@@ -351,15 +514,30 @@ impl Client {
             world.network.calls += 1;
             let call = world.network.calls;
             world.note(|| format!("{process}  {} -> on its way", request.describe()));
-            world.network.messages.push(Message { call, sender: process, request });
+            world.network.messages.push(Message {
+                call,
+                sender: process,
+                request,
+            });
             let answer = matches!(fate, Fate::Delayed).then_some(Err(()));
-            world.network.waiting.push(Waiting { call, caller: process, answer });
+            world.network.waiting.push(Waiting {
+                call,
+                caller: process,
+                answer,
+            });
             call
         };
         loop {
             self.world.switch_in_step();
             let mut world = self.world.lock();
-            let Some(at) = world.network.waiting.iter().position(|waiting| waiting.call == call) else { return Err(unavailable()) };
+            let Some(at) = world
+                .network
+                .waiting
+                .iter()
+                .position(|waiting| waiting.call == call)
+            else {
+                return Err(unavailable());
+            };
             if world.network.waiting[at].answer.is_some() {
                 let answer = world.network.waiting.swap_remove(at).answer;
                 return answer.unwrap_or(Err(())).map_err(|()| unavailable());
@@ -373,7 +551,9 @@ fn unavailable() -> StoreError {
 }
 
 fn unexpected(answer: &Answer) -> StoreError {
-    StoreError::Failed(format!("the simulated store answered another question: {answer:?}"))
+    StoreError::Failed(format!(
+        "the simulated store answered another question: {answer:?}"
+    ))
 }
 
 impl StateStore for Client {
@@ -385,19 +565,42 @@ impl StateStore for Client {
         Ok(Vec::new())
     }
 
-    fn take(&self, sink: &SinkId, splits: &[SplitId], claimant: &Claimant) -> Result<Vec<CommitRecord>, CommitError> {
-        match self.call(Request::Take { sink: sink.clone(), splits: splits.to_vec(), claimant: claimant.clone() })? {
+    fn take(
+        &self,
+        sink: &SinkId,
+        splits: &[SplitId],
+        claimant: &Claimant,
+    ) -> Result<Vec<CommitRecord>, CommitError> {
+        match self.call(Request::Take {
+            sink: sink.clone(),
+            splits: splits.to_vec(),
+            claimant: claimant.clone(),
+        })? {
             Answer::Taken(taken) => taken,
             other => Err(unexpected(&other).into()),
         }
     }
 
-    fn set_owner(&self, sink: &SinkId, splits: &[(SplitId, u64)], owner: Option<&str>) -> Result<(), StoreError> {
-        self.call(Request::SetOwner { sink: sink.clone(), splits: splits.to_vec(), owner: owner.map(str::to_owned) }).map(|_| ())
+    fn set_owner(
+        &self,
+        sink: &SinkId,
+        splits: &[(SplitId, u64)],
+        owner: Option<&str>,
+    ) -> Result<(), StoreError> {
+        self.call(Request::SetOwner {
+            sink: sink.clone(),
+            splits: splits.to_vec(),
+            owner: owner.map(str::to_owned),
+        })
+        .map(|_| ())
     }
 
     fn fence(&self, sink: &SinkId, owner: &str) -> Result<(), StoreError> {
-        self.call(Request::Fence { sink: sink.clone(), owner: owner.to_owned() }).map(|_| ())
+        self.call(Request::Fence {
+            sink: sink.clone(),
+            owner: owner.to_owned(),
+        })
+        .map(|_| ())
     }
 
     fn owners(&self, sink: &SinkId) -> Result<BTreeSet<String>, StoreError> {
@@ -408,11 +611,17 @@ impl StateStore for Client {
     }
 
     fn commit_many(&self, steps: &[(&SinkId, &Commit)]) -> Vec<Result<(), CommitError>> {
-        let commit = |sink: &SinkId, commit: &Commit| match self.call(Request::Commit { sink: sink.clone(), commit: commit.clone() })? {
+        let commit = |sink: &SinkId, commit: &Commit| match self.call(Request::Commit {
+            sink: sink.clone(),
+            commit: commit.clone(),
+        })? {
             Answer::Committed(outcome) => outcome,
             other => Err(unexpected(&other).into()),
         };
-        steps.iter().map(|(sink, step)| commit(sink, step)).collect()
+        steps
+            .iter()
+            .map(|(sink, step)| commit(sink, step))
+            .collect()
     }
 
     fn staged(&self, sink: &SinkId) -> Result<Vec<Staged>, StoreError> {
@@ -423,15 +632,38 @@ impl StateStore for Client {
     }
 
     fn claim(&self, _: &str, round: &Round<'_>) -> Result<Claims, StoreError> {
-        let Round { owner, lease, held, wanted, total } = *round;
-        match self.call(Request::Claim { owner: owner.to_owned(), lease, held: held.to_vec(), wanted: wanted.to_vec(), total })? {
+        let Round {
+            owner,
+            lease,
+            held,
+            wanted,
+            total,
+        } = *round;
+        match self.call(Request::Claim {
+            owner: owner.to_owned(),
+            lease,
+            held: held.to_vec(),
+            wanted: wanted.to_vec(),
+            total,
+        })? {
             Answer::Claimed(claims) => Ok(claims),
             other => Err(unexpected(&other)),
         }
     }
 
-    fn unclaim(&self, _: &str, splits: &[SplitId], owner: &str, leaves: bool) -> Result<(), StoreError> {
-        self.call(Request::Unclaim { splits: splits.to_vec(), owner: owner.to_owned(), leaves }).map(|_| ())
+    fn unclaim(
+        &self,
+        _: &str,
+        splits: &[SplitId],
+        owner: &str,
+        leaves: bool,
+    ) -> Result<(), StoreError> {
+        self.call(Request::Unclaim {
+            splits: splits.to_vec(),
+            owner: owner.to_owned(),
+            leaves,
+        })
+        .map(|_| ())
     }
 
     fn forget(&self, _: &SinkId, _: &[String]) -> Result<(), StoreError> {
@@ -477,5 +709,7 @@ impl StateStore for Client {
 
 /// Neither a committer nor a sink asks this.
 fn not_simulated<T>() -> Result<T, StoreError> {
-    Err(StoreError::Failed("the simulation has no message for this call".into()))
+    Err(StoreError::Failed(
+        "the simulation has no message for this call".into(),
+    ))
 }

@@ -25,7 +25,11 @@ pub(crate) struct ProcessId {
 impl fmt::Display for ProcessId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "m{}p{}", self.machine, self.number)?;
-        if self.plan > 0 { write!(f, "-v{}", self.plan + 1) } else { Ok(()) }
+        if self.plan > 0 {
+            write!(f, "-v{}", self.plan + 1)
+        } else {
+            Ok(())
+        }
     }
 }
 
@@ -44,9 +48,10 @@ pub(crate) enum Failure {
 impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Failure::Fenced(reason) | Failure::Transient(reason) | Failure::OtherPlan(reason) | Failure::Evidence(reason) => {
-                f.write_str(reason)
-            }
+            Failure::Fenced(reason)
+            | Failure::Transient(reason)
+            | Failure::OtherPlan(reason)
+            | Failure::Evidence(reason) => f.write_str(reason),
             Failure::Stopped => f.write_str("it was told to leave"),
         }
     }
@@ -82,7 +87,8 @@ impl From<SharingError> for Failure {
     }
 }
 
-/// A process: attempts, until one ends well, finds that something has lost data, or is told to leave.
+/// A process: attempts, until one ends well, finds that something has lost data, or is told to
+/// leave.
 pub(crate) fn run(world: &Shared, id: ProcessId) {
     let seen: Vec<Arc<Seen>> = world.lock().sinks.iter().map(|_| Arc::default()).collect();
     loop {

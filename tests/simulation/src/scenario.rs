@@ -1,10 +1,12 @@
-//! What may go wrong in a run, and which safeguard is taken away to see that the simulation notices.
+//! What may go wrong in a run, and which safeguard is taken away to see that the simulation
+//! notices.
 
 use std::fmt;
 
 use clap::ValueEnum;
 
-/// A kind of fault. Crashes, frozen processes, moving partitions, lost messages and lost answers are in every run.
+/// A kind of fault. Crashes, frozen processes, moving partitions, lost messages and lost answers
+/// are in every run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum Kind {
     /// Messages to the store are applied late, repeatedly, or after their sender's death
@@ -19,7 +21,8 @@ pub enum Kind {
     Topics,
     /// Files that are followed are emptied and written again
     RewrittenFiles,
-    /// Instances share the splits by claims with leases, instead of having them from a consumer group
+    /// Instances share the splits by claims with leases, instead of having them from a consumer
+    /// group
     Leases,
     /// Files are moved after they are published
     Moves,
@@ -41,7 +44,9 @@ impl Kinds {
 
     /// Every kind.
     pub fn all() -> Kinds {
-        Kind::value_variants().iter().fold(Kinds::none(), |kinds, kind| kinds.with(*kind))
+        Kind::value_variants()
+            .iter()
+            .fold(Kinds::none(), |kinds, kind| kinds.with(*kind))
     }
 
     /// The same with this kind.
@@ -64,12 +69,21 @@ impl Kinds {
 
 impl fmt::Display for Kinds {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let names = Kind::value_variants().iter().filter(|kind| self.has(**kind)).filter_map(ValueEnum::to_possible_value);
-        f.write_str(&names.map(|value| value.get_name().to_owned()).collect::<Vec<_>>().join(" "))
+        let names = Kind::value_variants()
+            .iter()
+            .filter(|kind| self.has(**kind))
+            .filter_map(ValueEnum::to_possible_value);
+        f.write_str(
+            &names
+                .map(|value| value.get_name().to_owned())
+                .collect::<Vec<_>>()
+                .join(" "),
+        )
     }
 }
 
-/// A safeguard that is taken away. Each is taken away outside the code under test, by the store, the disks or the source.
+/// A safeguard that is taken away. Each is taken away outside the code under test, by the store,
+/// the disks or the source.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum Mutation {
     /// The store does not fence the owner of a folder before the folder is cleaned up
@@ -86,9 +100,11 @@ pub enum Mutation {
     UncheckedTopics,
     /// The source does not look whether a file still has the content that it has read before
     UncheckedFiles,
-    /// The store takes a claim that has not run out for the right to commit, and does not look at the epochs of splits that are shared
+    /// The store takes a claim that has not run out for the right to commit, and does not look at
+    /// the epochs of splits that are shared
     TrustedClaims,
-    /// The store keeps what an instance has staged until its next step, and not until the file is moved
+    /// The store keeps what an instance has staged until its next step, and not until the file is
+    /// moved
     ForgottenMoves,
     /// A full disk takes writes as if it had room
     UnnoticedWrites,

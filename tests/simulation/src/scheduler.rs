@@ -39,7 +39,8 @@ struct Process {
 
 fn new_thread(work: impl FnOnce() + Send + 'static) -> Steps {
     let mut steps = Gn::new_opt(STACK, work);
-    // Only a generator with data of its own is one that can be left from deep inside; the data is not read.
+    // Only a generator with data of its own is one that can be left from deep inside; the data is
+    // not read.
     steps.set_local_data(std::ptr::dangling_mut());
     steps
 }
@@ -69,7 +70,12 @@ impl Scheduler {
                 may_wait
             }),
         });
-        Scheduler { world, processes: BTreeMap::new(), started: 0, machines }
+        Scheduler {
+            world,
+            processes: BTreeMap::new(),
+            started: 0,
+            machines,
+        }
     }
 
     /// Everything from the first step to the checks. Returns what was wrong, and the trace.
@@ -112,7 +118,9 @@ impl Scheduler {
     fn resume_any(&mut self) {
         let able: Vec<ProcessId> = {
             let world = self.world.lock();
-            let able = |(id, process): (&ProcessId, &Process)| (!process.is_frozen && !world.waits(*id)).then_some(*id);
+            let able = |(id, process): (&ProcessId, &Process)| {
+                (!process.is_frozen && !world.waits(*id)).then_some(*id)
+            };
             self.processes.iter().filter_map(able).collect()
         };
         let chosen = self.world.lock().rng.choice(able);
@@ -124,11 +132,15 @@ impl Scheduler {
     }
 
     fn resume(&mut self, id: ProcessId) {
-        let Some(process) = self.processes.get_mut(&id) else { return };
+        let Some(process) = self.processes.get_mut(&id) else {
+            return;
+        };
         let at = {
             let mut world = self.world.lock();
             world.disks.look_from(id.machine);
-            process.holds_locks.unwrap_or_else(|| world.rng.usize(0..process.threads.len()))
+            process
+                .holds_locks
+                .unwrap_or_else(|| world.rng.usize(0..process.threads.len()))
         };
         process.threads[at].resume();
         let (spawned, holds_locks) = {
@@ -150,7 +162,13 @@ impl Scheduler {
 
     fn start_any(&mut self) {
         let machine = self.world.lock().rng.usize(0..self.machines);
-        if self.processes.keys().filter(|id| id.machine == machine).count() < MOST_PROCESSES {
+        if self
+            .processes
+            .keys()
+            .filter(|id| id.machine == machine)
+            .count()
+            < MOST_PROCESSES
+        {
             let plan = self.any_plan();
             self.start(machine, plan);
             self.rebalance();
@@ -159,12 +177,23 @@ impl Scheduler {
 
     fn start(&mut self, machine: usize, plan: usize) -> ProcessId {
         self.started += 1;
-        let id = ProcessId { machine, number: self.started, plan };
+        let id = ProcessId {
+            machine,
+            number: self.started,
+            plan,
+        };
         let world = self.world.clone();
         world.lock().note(|| format!("{id}  is started"));
         world.lock().controls.entry(id).or_default();
         let main = new_thread(move || process::run(&world, id));
-        self.processes.insert(id, Process { threads: vec![main], holds_locks: None, is_frozen: false });
+        self.processes.insert(
+            id,
+            Process {
+                threads: vec![main],
+                holds_locks: None,
+                is_frozen: false,
+            },
+        );
         id
     }
 
@@ -190,7 +219,11 @@ impl Scheduler {
         {
             let mut world = self.world.lock();
             world.note(|| format!("{id}  crashes"));
-            if let Some(stop) = world.controls.get(&id).and_then(|control| control.stop.clone()) {
+            if let Some(stop) = world
+                .controls
+                .get(&id)
+                .and_then(|control| control.stop.clone())
+            {
                 stop.leave_now();
             }
         }
@@ -205,7 +238,10 @@ impl Scheduler {
             return;
         }
         for partition in 0..world.partitions.len() {
-            if world.partitions[partition].assigned.is_none_or(|id| !members.contains(&id)) {
+            if world.partitions[partition]
+                .assigned
+                .is_none_or(|id| !members.contains(&id))
+            {
                 world.partitions[partition].assigned = world.rng.choice(&members).copied();
             }
         }
@@ -222,7 +258,11 @@ impl Scheduler {
             (0..5, _) => self.start_any(),
             (5..8, Some(id)) => {
                 // Most can go wrong while a step is under way.
-                let in_step = self.processes.iter().find(|(_, process)| process.holds_locks.is_some()).map(|(id, _)| *id);
+                let in_step = self
+                    .processes
+                    .iter()
+                    .find(|(_, process)| process.holds_locks.is_some())
+                    .map(|(id, _)| *id);
                 let is_wanted = self.world.lock().rng.bool();
                 self.crash(in_step.filter(|_| is_wanted).unwrap_or(id));
                 // What is cleaned up after a dead process has to find room, or not.
@@ -240,7 +280,11 @@ impl Scheduler {
             (12, Some(id)) => {
                 let mut world = self.world.lock();
                 world.note(|| format!("{id}  is told to leave at once"));
-                if let Some(stop) = world.controls.get(&id).and_then(|control| control.stop.as_ref()) {
+                if let Some(stop) = world
+                    .controls
+                    .get(&id)
+                    .and_then(|control| control.stop.as_ref())
+                {
                     stop.leave_now();
                 }
             }
@@ -299,11 +343,21 @@ impl Scheduler {
             return;
         }
         let machine = self.world.lock().rng.usize(0..self.machines);
-        for id in self.processes.keys().copied().filter(|id| id.machine == machine).collect::<Vec<_>>() {
+        for id in self
+            .processes
+            .keys()
+            .copied()
+            .filter(|id| id.machine == machine)
+            .collect::<Vec<_>>()
+        {
             self.crash(id);
         }
         let mut world = self.world.lock();
-        let disks: Vec<Disk> = world.disks.all().filter(|disk| *disk == Disk::Root(machine) || matches!(disk, Disk::Data(_))).collect();
+        let disks: Vec<Disk> = world
+            .disks
+            .all()
+            .filter(|disk| *disk == Disk::Root(machine) || matches!(disk, Disk::Data(_)))
+            .collect();
         if let Some(disk) = world.rng.choice(disks) {
             world.disks.mounted[machine] = disk;
             world.note(|| format!("m{machine}  is restarted with {disk:?}"));
@@ -315,7 +369,8 @@ impl Scheduler {
         if !world.kinds.has(Kind::OlderStore) || !world.restore_older() {
             return;
         }
-        // An older store does not name the instances that took splits since, so a target is not told to fence them.
+        // An older store does not name the instances that took splits since, so a target is not
+        // told to fence them.
         world.drop_messages();
         world.drop_transactions();
         drop(world);
@@ -329,16 +384,27 @@ impl Scheduler {
         let mut world = self.world.lock();
         let world = &mut *world;
         let number = world.rng.usize(0..world.partitions.len());
-        let kind = if world.partitions[number].is_file { Kind::RewrittenFiles } else { Kind::Topics };
+        let kind = if world.partitions[number].is_file {
+            Kind::RewrittenFiles
+        } else {
+            Kind::Topics
+        };
         if !world.kinds.has(kind) {
             return;
         }
-        // There are no bytes before a position of 0 that could tell: docs/delivery.md names this as not excluded.
+        // There are no bytes before a position of 0 that could tell: docs/delivery.md names this as
+        // not excluded.
         let is_at_its_beginning = |store: &Content| {
             let id = split_id(number);
-            store.all_records().any(|(_, split, record)| *split == id && record.low == Some(0))
+            store
+                .all_records()
+                .any(|(_, split, record)| *split == id && record.low == Some(0))
         };
-        if kind == Kind::RewrittenFiles && std::iter::once(&world.store).chain(&world.older).any(is_at_its_beginning) {
+        if kind == Kind::RewrittenFiles
+            && std::iter::once(&world.store)
+                .chain(&world.older)
+                .any(is_at_its_beginning)
+        {
             return;
         }
         let partition = &mut world.partitions[number];
@@ -348,15 +414,22 @@ impl Scheduler {
     }
 
     fn freeze_or_wake(&mut self, id: ProcessId) {
-        let Some(process) = self.processes.get_mut(&id) else { return };
+        let Some(process) = self.processes.get_mut(&id) else {
+            return;
+        };
         process.is_frozen = !process.is_frozen;
         let is_frozen = process.is_frozen;
-        self.world.lock().note(|| format!("{id}  {}", if is_frozen { "freezes" } else { "wakes up" }));
+        self.world
+            .lock()
+            .note(|| format!("{id}  {}", if is_frozen { "freezes" } else { "wakes up" }));
     }
 
-    /// All processes are killed and all faults are repaired. On each machine one process after another reads everything and stops well.
+    /// All processes are killed and all faults are repaired. On each machine one process after
+    /// another reads everything and stops well.
     fn finish(&mut self) {
-        self.world.lock().note(|| "all processes are killed, all faults are repaired".into());
+        self.world
+            .lock()
+            .note(|| "all processes are killed, all faults are repaired".into());
         for id in self.processes.keys().copied().collect::<Vec<_>>() {
             self.crash(id);
         }
@@ -378,9 +451,14 @@ impl Scheduler {
                 continue;
             }
             is_first = false;
-            let machine = if let Disk::Root(machine) = disk { machine } else { 0 };
+            let machine = if let Disk::Root(machine) = disk {
+                machine
+            } else {
+                0
+            };
             self.world.lock().disks.mounted[machine] = disk;
-            // What one version of the pipeline has left the next process has to finish with the same version.
+            // What one version of the pipeline has left the next process has to finish with the
+            // same version.
             for _ in 0..PLANS {
                 if let Some(plan) = self.plan_left() {
                     self.finish_on(machine, plan);
@@ -394,18 +472,27 @@ impl Scheduler {
     /// A version of the pipeline, as an instance that is started may have it.
     fn any_plan(&self) -> usize {
         let mut world = self.world.lock();
-        if world.kinds.has(Kind::Plans) { world.rng.usize(0..PLANS) } else { 0 }
+        if world.kinds.has(Kind::Plans) {
+            world.rng.usize(0..PLANS)
+        } else {
+            0
+        }
     }
 
-    /// The version of the pipeline that has left lanes ahead, if one has. After an alarm nothing is finished any more.
+    /// The version of the pipeline that has left lanes ahead, if one has. After an alarm nothing is
+    /// finished any more.
     fn plan_left(&self) -> Option<usize> {
         let world = self.world.lock();
-        let left = world.store.all_records().find(|(_, _, record)| !record.ahead.is_empty() && !world.is_alarmed);
+        let left = world
+            .store
+            .all_records()
+            .find(|(_, _, record)| !record.ahead.is_empty() && !world.is_alarmed);
         let plan = left.and_then(|(_, _, record)| record.plan.clone())?;
         (0..PLANS).find(|number| plan_name(*number) == plan)
     }
 
-    /// One process brings to its end what can be brought to its end on this machine and with this version of the pipeline.
+    /// One process brings to its end what can be brought to its end on this machine and with this
+    /// version of the pipeline.
     fn finish_on(&mut self, machine: usize, plan: usize) {
         let id = self.start(machine, plan);
         {
@@ -429,7 +516,9 @@ impl Scheduler {
             left -= 1;
         }
         if left == 0 {
-            self.world.lock().violate(format!("{id} does not come to its end although nothing is wrong any more"));
+            self.world.lock().violate(format!(
+                "{id} does not come to its end although nothing is wrong any more"
+            ));
             self.crash(id);
         }
     }

@@ -1,10 +1,12 @@
 //! The operating system as the code under test sees it: the time, and disks that are full.
 //!
-//! The program asks for both through the C library, so this binary has functions of its own for that, as it has for randomness (`entropy`). On
-//! a thread without a simulation they do what those of the C library do.
+//! The program asks for both through the C library, so this binary has functions of its own for
+//! that, as it has for randomness (`entropy`). On a thread without a simulation they do what those
+//! of the C library do.
 //!
-//! On a full disk a call that needs room fails or not, as the seed says: files of others come and go. A write may end in the middle. A file system
-//! that looks for room only when a file is synced takes every write; then the sync fails, and what the file had is lost.
+//! On a full disk a call that needs room fails or not, as the seed says: files of others come and
+//! go. A write may end in the middle. A file system that looks for room only when a file is synced
+//! takes every write; then the sync fails, and what the file had is lost.
 
 use std::cell::{Cell, RefCell};
 use std::ffi::{c_char, c_int, c_void};
@@ -65,9 +67,21 @@ impl Fullness {
 
     fn odds(self) -> Odds {
         match self {
-            Fullness::Nearly => Odds { making: 1, writing: 2, syncing: 2 },
-            Fullness::AtWrites => Odds { making: 6, writing: 8, syncing: 2 },
-            Fullness::AtSyncs => Odds { making: 1, writing: 0, syncing: 5 },
+            Fullness::Nearly => Odds {
+                making: 1,
+                writing: 2,
+                syncing: 2,
+            },
+            Fullness::AtWrites => Odds {
+                making: 6,
+                writing: 8,
+                syncing: 2,
+            },
+            Fullness::AtSyncs => Odds {
+                making: 1,
+                writing: 0,
+                syncing: 5,
+            },
         }
     }
 }
@@ -96,11 +110,17 @@ enum Refusal {
     Lies,
 }
 
-/// What becomes of a call that needs room, given how many of nine fail and how; `None` if it finds some. What the simulator itself does while it
-/// has the world finds room always.
-fn refusal(what: &str, odds: impl FnOnce(Odds) -> u32, how: impl FnOnce(&mut World) -> Refusal) -> Option<Refusal> {
+/// What becomes of a call that needs room, given how many of nine fail and how; `None` if it finds
+/// some. What the simulator itself does while it has the world finds room always.
+fn refusal(
+    what: &str,
+    odds: impl FnOnce(Odds) -> u32,
+    how: impl FnOnce(&mut World) -> Refusal,
+) -> Option<Refusal> {
     let full = fullness()?;
-    let world = WORLD.try_with(|world| world.try_borrow().ok()?.clone()).ok()??;
+    let world = WORLD
+        .try_with(|world| world.try_borrow().ok()?.clone())
+        .ok()??;
     let mut world = world.try_lock()?;
     if world.rng.u32(0..9) >= odds(full.odds()) {
         return None;
@@ -117,7 +137,11 @@ fn refusal(what: &str, odds: impl FnOnce(Odds) -> u32, how: impl FnOnce(&mut Wor
 
 /// Fails, or says nothing of it where that safeguard is taken away.
 fn fail_without(world: &World, mutation: Mutation) -> Refusal {
-    if world.mutation == Some(mutation) { Refusal::Lies } else { Refusal::Fails }
+    if world.mutation == Some(mutation) {
+        Refusal::Lies
+    } else {
+        Refusal::Fails
+    }
 }
 
 fn refuse_write(world: &mut World, length: usize) -> Refusal {
@@ -155,17 +179,27 @@ fn lose_content(file: c_int, size: i64) {
 /// # Safety
 /// As for `clock_gettime` of the C library.
 #[unsafe(no_mangle)]
-pub(crate) unsafe extern "C" fn clock_gettime(clock: libc::clockid_t, time: *mut timespec) -> c_int {
-    let shown = TIME.try_with(Cell::get).ok().flatten().and_then(|shown| match clock {
-        libc::CLOCK_REALTIME => Some(shown.wall),
-        libc::CLOCK_MONOTONIC | libc::CLOCK_BOOTTIME => Some(shown.since_boot),
-        _ => None,
-    });
+pub(crate) unsafe extern "C" fn clock_gettime(
+    clock: libc::clockid_t,
+    time: *mut timespec,
+) -> c_int {
+    let shown = TIME
+        .try_with(Cell::get)
+        .ok()
+        .flatten()
+        .and_then(|shown| match clock {
+            libc::CLOCK_REALTIME => Some(shown.wall),
+            libc::CLOCK_MONOTONIC | libc::CLOCK_BOOTTIME => Some(shown.since_boot),
+            _ => None,
+        });
     let Some(milliseconds) = shown else {
         // Safety: the caller's arguments are those of the system call.
         return unsafe { libc::syscall(libc::SYS_clock_gettime, clock, time) } as c_int;
     };
-    let shown = timespec { tv_sec: (milliseconds / 1000) as i64, tv_nsec: (milliseconds % 1000) as i64 * 1_000_000 };
+    let shown = timespec {
+        tv_sec: (milliseconds / 1000) as i64,
+        tv_nsec: (milliseconds % 1000) as i64 * 1_000_000,
+    };
     // Safety: the caller has room for a time.
     unsafe { time.write(shown) };
     0
@@ -176,8 +210,16 @@ pub(crate) unsafe extern "C" fn clock_gettime(clock: libc::clockid_t, time: *mut
 /// # Safety
 /// As for `write` of the C library.
 #[unsafe(no_mangle)]
-pub(crate) unsafe extern "C" fn write(file: c_int, buffer: *const c_void, length: size_t) -> ssize_t {
-    let length = match refusal("a write", |odds| odds.writing, |world| refuse_write(world, length)) {
+pub(crate) unsafe extern "C" fn write(
+    file: c_int,
+    buffer: *const c_void,
+    length: size_t,
+) -> ssize_t {
+    let length = match refusal(
+        "a write",
+        |odds| odds.writing,
+        |world| refuse_write(world, length),
+    ) {
         Some(Refusal::Fails) => return no_room() as ssize_t,
         Some(Refusal::Lies) => return length as ssize_t,
         Some(Refusal::Takes(count)) => count,
@@ -187,13 +229,16 @@ pub(crate) unsafe extern "C" fn write(file: c_int, buffer: *const c_void, length
     unsafe { libc::syscall(libc::SYS_write, file, buffer, length) as ssize_t }
 }
 
-/// Opens a file; a new one needs room. The standard library always gives the mode, which is an argument like others on this system.
+/// Opens a file; a new one needs room. The standard library always gives the mode, which is an
+/// argument like others on this system.
 ///
 /// # Safety
 /// As for `open64` of the C library.
 #[unsafe(no_mangle)]
 pub(crate) unsafe extern "C" fn open64(path: *const c_char, flags: c_int, mode: mode_t) -> c_int {
-    if flags & libc::O_CREAT != 0 && refusal("making a file", |odds| odds.making, |_| Refusal::Fails).is_some() {
+    if flags & libc::O_CREAT != 0
+        && refusal("making a file", |odds| odds.making, |_| Refusal::Fails).is_some()
+    {
         return no_room();
     }
     // Safety: the caller's arguments are those of the system call.
@@ -220,8 +265,16 @@ pub(crate) unsafe extern "C" fn mkdir(path: *const c_char, mode: mode_t) -> c_in
 #[unsafe(no_mangle)]
 pub(crate) unsafe extern "C" fn fsync(file: c_int) -> c_int {
     let size = fullness().and_then(|_| size_of_file(file));
-    let what = if size.is_some() { "a file's sync" } else { "a folder's sync" };
-    let refused = refusal(what, |odds| odds.syncing, |world| fail_without(world, Mutation::UnnoticedSyncs));
+    let what = if size.is_some() {
+        "a file's sync"
+    } else {
+        "a folder's sync"
+    };
+    let refused = refusal(
+        what,
+        |odds| odds.syncing,
+        |world| fail_without(world, Mutation::UnnoticedSyncs),
+    );
     if let (Some(size), Some(_)) = (size, &refused) {
         lose_content(file, size);
     }
@@ -241,11 +294,23 @@ mod tests {
 
     #[test]
     fn the_standard_library_asks_these_clocks() {
-        set_time(Time { since_boot: 1000, wall: 5000 });
+        set_time(Time {
+            since_boot: 1000,
+            wall: 5000,
+        });
         let (began, wall) = (Instant::now(), SystemTime::now());
-        assert_eq!(wall.duration_since(UNIX_EPOCH).ok(), Some(Duration::from_secs(5)));
-        set_time(Time { since_boot: 2500, wall: 4000 });
+        assert_eq!(
+            wall.duration_since(UNIX_EPOCH).ok(),
+            Some(Duration::from_secs(5))
+        );
+        set_time(Time {
+            since_boot: 2500,
+            wall: 4000,
+        });
         assert_eq!(began.elapsed(), Duration::from_millis(1500));
-        assert_eq!(SystemTime::now().duration_since(UNIX_EPOCH).ok(), Some(Duration::from_secs(4)));
+        assert_eq!(
+            SystemTime::now().duration_since(UNIX_EPOCH).ok(),
+            Some(Duration::from_secs(4))
+        );
     }
 }

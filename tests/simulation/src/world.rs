@@ -1,5 +1,5 @@
-//! Everything that is outside the instances: the store, the network, the disks, the topics and the consumer group, and what the simulation
-//! knows about them.
+//! Everything that is outside the instances: the store, the network, the disks, the topics and the
+//! consumer group, and what the simulation knows about them.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -67,7 +67,8 @@ pub(crate) struct World {
     pub(crate) time: Time,
     /// What processes do in the background, until it has a coroutine.
     pub(crate) spawned: Vec<Work>,
-    /// The process that has just let the scheduler go on may hold locks, so nothing else of it can go on before it does.
+    /// The process that has just let the scheduler go on may hold locks, so nothing else of it can
+    /// go on before it does.
     pub(crate) holds_locks: bool,
     names: u64,
 }
@@ -130,7 +131,8 @@ impl Shared {
         generator::co_yield_with(());
     }
 
-    /// The same inside a step of a committer, which holds locks meanwhile: nothing else of the process goes on before this does.
+    /// The same inside a step of a committer, which holds locks meanwhile: nothing else of the
+    /// process goes on before this does.
     pub(crate) fn switch_in_step(&self) {
         self.lock().holds_locks = true;
         self.switch();
@@ -153,17 +155,25 @@ impl World {
         let (kinds, mutation) = (settings.kinds, settings.mutation);
         let mut rng = Rng::with_seed(settings.seed);
         let machines = rng.usize(1..3);
-        let disks = if kinds.has(Kind::Disks) && rng.u32(0..4) > 0 { machines } else { 1 };
+        let disks = if kinds.has(Kind::Disks) && rng.u32(0..4) > 0 {
+            machines
+        } else {
+            1
+        };
         let disks = Disks::new(dir, machines, disks, mutation == Some(Mutation::EqualDisks));
         let count = rng.usize(1..4);
-        let (files, target) = ((SinkId::from("lake"), SinkKind::Files), (SinkId::from("topic"), SinkKind::Target));
+        let (files, target) = (
+            (SinkId::from("lake"), SinkKind::Files),
+            (SinkId::from("topic"), SinkKind::Target),
+        );
         let sinks = match rng.u32(0..8) {
             0 if kinds.has(Kind::Target) => vec![target],
             1 if kinds.has(Kind::Target) => vec![files, target],
             _ => vec![files],
         };
         // A target has positions before the store has what tells files apart.
-        let may_be_file = kinds.has(Kind::RewrittenFiles) && sinks.iter().all(|(_, kind)| *kind == SinkKind::Files);
+        let may_be_file = kinds.has(Kind::RewrittenFiles)
+            && sinks.iter().all(|(_, kind)| *kind == SinkKind::Files);
         let partition = |_| {
             let is_file = may_be_file && rng.u32(0..4) == 0;
             Partition::new(&mut rng, is_file)
@@ -191,7 +201,10 @@ impl World {
             violations: Vec::new(),
             trace: settings.traced.then(Vec::new),
             step: 0,
-            time: Time { since_boot: 1_000_000, wall: 1_000_000_000 },
+            time: Time {
+                since_boot: 1_000_000,
+                wall: 1_000_000_000,
+            },
             spawned: Vec::new(),
             holds_locks: false,
             names: 0,
@@ -233,7 +246,8 @@ impl World {
     pub(crate) fn owner_name(&mut self, process: ProcessId) -> String {
         self.names += 1;
         match self.mutation {
-            // In containers every process has the same number, and their hosts may have the same name.
+            // In containers every process has the same number, and their hosts may have the same
+            // name.
             Some(Mutation::EqualNames) => format!("localhost-1-{}", self.time.wall / 10_000),
             _ => format!("{process}-{}", self.names),
         }
@@ -245,7 +259,9 @@ impl World {
             self.note(|| format!("{process}  gives up, rightly: {reason}"));
             self.is_alarmed = true;
         } else {
-            self.violate(format!("{process} gives up although nothing has lost data: {reason}"));
+            self.violate(format!(
+                "{process} gives up although nothing has lost data: {reason}"
+            ));
         }
     }
 
@@ -262,7 +278,9 @@ impl World {
                 None => format!("disk  {disk:?} has room again"),
                 Some(Fullness::Nearly) => format!("disk  {disk:?} is nearly full"),
                 Some(Fullness::AtWrites) => format!("disk  {disk:?} is full"),
-                Some(Fullness::AtSyncs) => format!("disk  {disk:?} is full, and says so when it syncs"),
+                Some(Fullness::AtSyncs) => {
+                    format!("disk  {disk:?} is full, and says so when it syncs")
+                }
             });
         }
     }
@@ -272,10 +290,13 @@ impl World {
         self.older = Some(self.store.clone());
     }
 
-    /// Puts an older copy in the place of the store, if the source can notice it: there are states that nothing can tell from the last one.
-    /// Returns whether it did; then no process may be left that knows better.
+    /// Puts an older copy in the place of the store, if the source can notice it: there are states
+    /// that nothing can tell from the last one. Returns whether it did; then no process may be left
+    /// that knows better.
     pub(crate) fn restore_older(&mut self) -> bool {
-        let Some(older) = self.older.take() else { return false };
+        let Some(older) = self.older.take() else {
+            return false;
+        };
         let is_noticed = |(number, partition): (usize, &Partition)| {
             let split = split_id(number);
             let is_same = |(sink, _): &(SinkId, SinkKind)| {
@@ -284,7 +305,10 @@ impl World {
             };
             let low = |(sink, kind): &(SinkId, SinkKind)| match kind {
                 SinkKind::Files => older.record(sink, &split).low,
-                SinkKind::Target => older.record(sink, &split).low.max(self.target.positions.get(&split).copied()),
+                SinkKind::Target => older
+                    .record(sink, &split)
+                    .low
+                    .max(self.target.positions.get(&split).copied()),
             };
             let least = self.sinks.iter().filter_map(low).min();
             self.sinks.iter().all(is_same) || partition.committed > least
@@ -295,27 +319,44 @@ impl World {
         self.note(|| "store  is replaced by an older copy".into());
         for (number, partition) in self.partitions.iter_mut().enumerate() {
             // Of what the copy does not know nothing was delivered, or the group knows it.
-            partition.begun =
-                partition.begun.filter(|_| self.sinks.iter().any(|(sink, _)| older.record(sink, &split_id(number)).low.is_some()));
+            partition.begun = partition.begun.filter(|_| {
+                self.sinks
+                    .iter()
+                    .any(|(sink, _)| older.record(sink, &split_id(number)).low.is_some())
+            });
         }
         self.store = older;
         self.may_alarm = true;
         true
     }
 
-    /// What the process does next, which holds these partitions and has read them up to these positions.
+    /// What the process does next, which holds these partitions and has read them up to these
+    /// positions.
     pub(crate) fn next_order(&mut self, process: ProcessId, held: &BTreeMap<usize, Held>) -> Order {
-        let change = if self.is_shared { self.next_claims(process, held) } else { self.next_assignment(process, held) };
+        let change = if self.is_shared {
+            self.next_claims(process, held)
+        } else {
+            self.next_assignment(process, held)
+        };
         if let Some(order) = change {
             return order;
         }
-        if self.controls.get(&process).is_some_and(|control| control.is_stopping) {
+        if self
+            .controls
+            .get(&process)
+            .is_some_and(|control| control.is_stopping)
+        {
             return Order::Finish;
         }
-        let unread: Vec<usize> =
-            held.iter().filter(|(partition, at)| self.partitions[**partition].end() > at.position).map(|(at, _)| *at).collect();
+        let unread: Vec<usize> = held
+            .iter()
+            .filter(|(partition, at)| self.partitions[**partition].end() > at.position)
+            .map(|(at, _)| *at)
+            .collect();
         if self.is_calm {
-            return unread.first().map_or(Order::Finish, |partition| Order::Read(*partition, usize::MAX));
+            return unread.first().map_or(Order::Finish, |partition| {
+                Order::Read(*partition, usize::MAX)
+            });
         }
         match self.rng.u32(0..20) {
             0..10 => match self.rng.choice(unread) {
@@ -340,21 +381,38 @@ impl World {
     }
 
     /// What the consumer group has the process do, if anything.
-    fn next_assignment(&mut self, process: ProcessId, held: &BTreeMap<usize, Held>) -> Option<Order> {
-        let gone: Vec<usize> = held.keys().copied().filter(|partition| !self.is_assigned(*partition, process)).collect();
+    fn next_assignment(
+        &mut self,
+        process: ProcessId,
+        held: &BTreeMap<usize, Held>,
+    ) -> Option<Order> {
+        let gone: Vec<usize> = held
+            .keys()
+            .copied()
+            .filter(|partition| !self.is_assigned(*partition, process))
+            .collect();
         if let Some(first) = gone.first() {
             let is_noticed_late = !self.is_calm && self.rng.u32(0..3) == 0;
-            return Some(if is_noticed_late { Order::Lost(*first) } else { Order::Release(gone) });
+            return Some(if is_noticed_late {
+                Order::Lost(*first)
+            } else {
+                Order::Release(gone)
+            });
         }
-        let is_new = |partition: &usize| self.is_assigned(*partition, process) && !held.contains_key(partition);
+        let is_new = |partition: &usize| {
+            self.is_assigned(*partition, process) && !held.contains_key(partition)
+        };
         let fresh: Vec<usize> = (0..self.partitions.len()).filter(is_new).collect();
         (!fresh.is_empty()).then_some(Order::Take(fresh))
     }
 
-    /// Whether the process looks after its claims now. At the end it shares until it has all that it is to finish.
+    /// Whether the process looks after its claims now. At the end it shares until it has all that
+    /// it is to finish.
     fn next_claims(&mut self, process: ProcessId, held: &BTreeMap<usize, Held>) -> Option<Order> {
         if self.is_calm {
-            let found: Vec<usize> = (0..self.partitions.len()).filter(|partition| self.is_assigned(*partition, process)).collect();
+            let found: Vec<usize> = (0..self.partitions.len())
+                .filter(|partition| self.is_assigned(*partition, process))
+                .collect();
             let has_all = found.iter().all(|partition| held.contains_key(partition));
             return (!has_all).then_some(Order::Share(found));
         }

@@ -1,4 +1,5 @@
-//! The delivery protocol under everything that may go wrong, and with one safeguard after another taken away.
+//! The delivery protocol under everything that may go wrong, and with one safeguard after another
+//! taken away.
 
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -11,7 +12,8 @@ const SEEDS: u64 = 100_000;
 /// Within so many runs each mutation has to be found.
 const PATIENCE: u64 = 20_000;
 
-/// Runs seeds on all processors until one goes wrong. Returns the first that did, of those that were run.
+/// Runs seeds on all processors until one goes wrong. Returns the first that did, of those that
+/// were run.
 fn first_wrong(seeds: u64, settings: impl Fn(u64) -> Settings + Sync) -> Option<(u64, Outcome)> {
     let (next, found) = (AtomicU64::new(0), Mutex::new(None::<(u64, Outcome)>));
     std::thread::scope(|scope| {
@@ -40,7 +42,13 @@ fn first_wrong(seeds: u64, settings: impl Fn(u64) -> Settings + Sync) -> Option<
 #[test]
 fn every_record_is_delivered_once_and_in_order() {
     if let Some((seed, outcome)) = first_wrong(SEEDS, Settings::new) {
-        let trace = run(&Settings { traced: true, ..Settings::new(seed) }).trace.unwrap_or_default().join("\n");
+        let trace = run(&Settings {
+            traced: true,
+            ..Settings::new(seed)
+        })
+        .trace
+        .unwrap_or_default()
+        .join("\n");
         panic!(
             "seed {seed}: {}\n{trace}\n\nhelp: `cargo run -p pseidon-simulation -- --seeds 1 --from {seed} --trace` prints this again; \
              docs/simulation.md says how to read it",
@@ -52,8 +60,12 @@ fn every_record_is_delivered_once_and_in_order() {
 #[test]
 fn a_safeguard_that_is_taken_away_is_missed() {
     for mutation in Mutation::all() {
-        let found = first_wrong(PATIENCE, |seed| Settings { mutation: Some(*mutation), ..Settings::new(seed) });
-        let (seed, outcome) = found.unwrap_or_else(|| panic!("{mutation:?} goes unnoticed in {PATIENCE} runs"));
+        let found = first_wrong(PATIENCE, |seed| Settings {
+            mutation: Some(*mutation),
+            ..Settings::new(seed)
+        });
+        let (seed, outcome) =
+            found.unwrap_or_else(|| panic!("{mutation:?} goes unnoticed in {PATIENCE} runs"));
         println!("{mutation:?}: seed {seed}: {}", outcome.violations[0]);
     }
 }
@@ -61,7 +73,12 @@ fn a_safeguard_that_is_taken_away_is_missed() {
 #[test]
 fn a_seed_replays_the_same_run() {
     for seed in 0..200 {
-        let traced = || run(&Settings { traced: true, ..Settings::new(seed) });
+        let traced = || {
+            run(&Settings {
+                traced: true,
+                ..Settings::new(seed)
+            })
+        };
         let (one, other) = (traced(), traced());
         assert!(one.trace.as_ref().is_some_and(|trace| !trace.is_empty()));
         assert_eq!(one, other, "seed {seed}");

@@ -1,5 +1,6 @@
-//! Records with unique ids: `{"p":2,"n":17,"bucket":"b3","pad":"…"}` is number 17 of partition 2. In a partition they are numbered from 0
-//! without a gap, so what was fed is known by a count for each partition.
+//! Records with unique ids: `{"p":2,"n":17,"bucket":"b3","pad":"…"}` is number 17 of partition 2.
+//! In a partition they are numbered from 0 without a gap, so what was fed is known by a count for
+//! each partition.
 
 use std::fs::{self, File};
 use std::io::Write;
@@ -56,18 +57,35 @@ pub(crate) struct Record {
 impl Record {
     /// Reads a line of JSON.
     pub(crate) fn parse(line: &str) -> Record {
-        let value: serde_json::Value = serde_json::from_str(line).unwrap_or_else(|error| panic!("not a record: {line}: {error}"));
-        let number = |name: &str| value[name].as_u64().unwrap_or_else(|| panic!("not a record: {line}"));
-        let bucket = value["bucket"].as_str().unwrap_or_else(|| panic!("not a record: {line}")).to_owned();
-        Record { partition: number("p"), number: number("n"), bucket }
+        let value: serde_json::Value = serde_json::from_str(line)
+            .unwrap_or_else(|error| panic!("not a record: {line}: {error}"));
+        let number = |name: &str| {
+            value[name]
+                .as_u64()
+                .unwrap_or_else(|| panic!("not a record: {line}"))
+        };
+        let bucket = value["bucket"]
+            .as_str()
+            .unwrap_or_else(|| panic!("not a record: {line}"))
+            .to_owned();
+        Record {
+            partition: number("p"),
+            number: number("n"),
+            bucket,
+        }
     }
 }
 
 /// A record as a line of JSON, without the line's end. The padding does not compress well.
 pub(crate) fn line(buckets: u64, partition: u64, number: u64) -> String {
     let seed = mixed(partition << 40 | number | 1 << 60);
-    let words = (0..seed % 8).map(|word| format!("{:016x}", mixed(seed + word))).collect::<String>();
-    format!(r#"{{"p":{partition},"n":{number},"bucket":"{}","pad":"{words}"}}"#, bucket(buckets, partition, number))
+    let words = (0..seed % 8)
+        .map(|word| format!("{:016x}", mixed(seed + word)))
+        .collect::<String>();
+    format!(
+        r#"{{"p":{partition},"n":{number},"bucket":"{}","pad":"{words}"}}"#,
+        bucket(buckets, partition, number)
+    )
 }
 
 /// Produces records to a topic, each once and in order.
@@ -97,11 +115,24 @@ impl ProducerContext for Deliveries {
 impl Feed {
     /// Into a new topic.
     pub(crate) fn new(topic: &str, buckets: u64) -> Feed {
-        let context = Deliveries { failed: Arc::default() };
+        let context = Deliveries {
+            failed: Arc::default(),
+        };
         let mut config = ClientConfig::new();
-        config.set("bootstrap.servers", super::brokers()).set("enable.idempotence", "true").set("linger.ms", "5");
+        config
+            .set("bootstrap.servers", super::brokers())
+            .set("enable.idempotence", "true")
+            .set("linger.ms", "5");
         let producer = config.create_with_context(context).expect("a producer");
-        Feed { topic: topic.to_owned(), producer, fed: Fed { counts: vec![0; PARTITIONS as usize], buckets }, sent: 0 }
+        Feed {
+            topic: topic.to_owned(),
+            producer,
+            fed: Fed {
+                counts: vec![0; PARTITIONS as usize],
+                buckets,
+            },
+            sent: 0,
+        }
     }
 
     /// Sends so many records, spread over the partitions, and waits until the broker has them.
@@ -126,11 +157,15 @@ impl Feed {
     }
 
     fn send_one(&self, partition: u64, payload: &str) {
-        let mut record = BaseRecord::<(), str>::to(&self.topic).partition(partition as i32).payload(payload);
+        let mut record = BaseRecord::<(), str>::to(&self.topic)
+            .partition(partition as i32)
+            .payload(payload);
         loop {
             match self.producer.send(record) {
                 Ok(()) => return,
-                Err((KafkaError::MessageProduction(RDKafkaErrorCode::QueueFull), back)) => record = back,
+                Err((KafkaError::MessageProduction(RDKafkaErrorCode::QueueFull), back)) => {
+                    record = back
+                }
                 Err((error, _)) => panic!("cannot produce: {error}"),
             }
             std::thread::sleep(Duration::from_millis(5));
@@ -138,8 +173,14 @@ impl Feed {
     }
 
     fn flush(&self) {
-        self.producer.flush(Duration::from_secs(60)).expect("the broker takes the records");
-        assert_eq!(self.producer.context().failed.load(Ordering::Relaxed), 0, "the broker refused records");
+        self.producer
+            .flush(Duration::from_secs(60))
+            .expect("the broker takes the records");
+        assert_eq!(
+            self.producer.context().failed.load(Ordering::Relaxed),
+            0,
+            "the broker refused records"
+        );
     }
 
     /// What was sent.
@@ -182,13 +223,20 @@ impl<T: Send + 'static> Background<T> {
     fn start(work: impl FnOnce(&AtomicBool) -> T + Send + 'static) -> Background<T> {
         let stop = Arc::new(AtomicBool::new(false));
         let stopped = stop.clone();
-        Background { stop, thread: Some(std::thread::spawn(move || work(&stopped))) }
+        Background {
+            stop,
+            thread: Some(std::thread::spawn(move || work(&stopped))),
+        }
     }
 
     /// Ends it, and gives back what did it.
     pub(crate) fn finish(mut self) -> T {
         self.stop.store(true, Ordering::Relaxed);
-        self.thread.take().expect("it was started").join().expect("feeding works")
+        self.thread
+            .take()
+            .expect("it was started")
+            .join()
+            .expect("feeding works")
     }
 }
 
@@ -198,8 +246,9 @@ impl<T> Drop for Background<T> {
     }
 }
 
-/// Appends records to a log, as a service does. Order is kept within a file, not between a file and the one that follows it; so each file, and
-/// each new content of a file, has a partition of its own.
+/// Appends records to a log, as a service does. Order is kept within a file, not between a file and
+/// the one that follows it; so each file, and each new content of a file, has a partition of its
+/// own.
 pub(crate) struct Log {
     path: PathBuf,
     file: File,
@@ -213,16 +262,28 @@ impl Log {
     pub(crate) fn create(path: PathBuf, fed: &mut Fed) -> Log {
         let file = open_log(&path);
         fed.counts.push(0);
-        Log { path, file, buckets: fed.buckets, partition: fed.counts.len() as u64 - 1, count: 0 }
+        Log {
+            path,
+            file,
+            buckets: fed.buckets,
+            partition: fed.counts.len() as u64 - 1,
+            count: 0,
+        }
     }
 
     /// Appends so many records. Now and then a line is written in two parts.
     pub(crate) fn append(&mut self, records: u64, fed: &mut Fed) {
         for _ in 0..records {
             let line = line(self.buckets, self.partition, self.count) + "\n";
-            let (first, second) = line.split_at(if self.count.is_multiple_of(17) { line.len() / 2 } else { 0 });
+            let (first, second) = line.split_at(if self.count.is_multiple_of(17) {
+                line.len() / 2
+            } else {
+                0
+            });
             for part in [first, second] {
-                self.file.write_all(part.as_bytes()).expect("the log can be written");
+                self.file
+                    .write_all(part.as_bytes())
+                    .expect("the log can be written");
             }
             self.count += 1;
         }
@@ -243,5 +304,9 @@ impl Log {
 }
 
 fn open_log(path: &Path) -> File {
-    File::options().create(true).append(true).open(path).expect("the log can be opened")
+    File::options()
+        .create(true)
+        .append(true)
+        .open(path)
+        .expect("the log can be opened")
 }

@@ -1,4 +1,5 @@
-//! A way to a Redis server on which a commit is held, as on a slow network: its sender can die while it is under way.
+//! A way to a Redis server on which a commit is held, as on a slow network: its sender can die
+//! while it is under way.
 
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
@@ -33,12 +34,18 @@ struct Held {
 }
 
 impl HeldCommit {
-    /// One in front of the server at `HOST:PORT`, which holds the commit after the first `let_through`.
+    /// One in front of the server at `HOST:PORT`, which holds the commit after the first
+    /// `let_through`.
     pub(crate) fn start(upstream: &str, let_through: u64) -> HeldCommit {
         let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
         let port = listener.local_addr().expect("its address").port();
         let (let_through, is_holding) = (AtomicU64::new(let_through), AtomicBool::new(false));
-        let shared = Arc::new(Shared { upstream: upstream.to_owned(), let_through, is_holding, held: Mutex::default() });
+        let shared = Arc::new(Shared {
+            upstream: upstream.to_owned(),
+            let_through,
+            is_holding,
+            held: Mutex::default(),
+        });
         let for_clients = shared.clone();
         // It ends with the test's process.
         std::thread::spawn(move || {
@@ -60,7 +67,8 @@ impl HeldCommit {
         self.shared.is_holding.load(Ordering::Relaxed)
     }
 
-    /// What the server answered when the held commit reached it. It does so just before the next run learns what is staged.
+    /// What the server answered when the held commit reached it. It does so just before the next
+    /// run learns what is staged.
     pub(crate) fn answer(&self) -> Option<String> {
         self.shared.held.lock().expect("no panic").answer.clone()
     }
@@ -68,8 +76,13 @@ impl HeldCommit {
 
 impl Shared {
     fn serve(&self, mut client: TcpStream) {
-        let Ok(mut server) = TcpStream::connect(&self.upstream) else { return };
-        let (Ok(mut to_client), Ok(mut from_server)) = (client.try_clone(), server.try_clone()) else { return };
+        let Ok(mut server) = TcpStream::connect(&self.upstream) else {
+            return;
+        };
+        let (Ok(mut to_client), Ok(mut from_server)) = (client.try_clone(), server.try_clone())
+        else {
+            return;
+        };
         let asks_for_staged = Arc::new(AtomicBool::new(false));
         std::thread::scope(|scope| {
             let asked = asks_for_staged.clone();
@@ -92,7 +105,10 @@ impl Shared {
                     self.hold(piece.to_vec(), &mut client, &server);
                     break;
                 }
-                asks_for_staged.store(ASKS_FOR_STAGED.iter().all(|word| contains(piece, word)), Ordering::Relaxed);
+                asks_for_staged.store(
+                    ASKS_FOR_STAGED.iter().all(|word| contains(piece, word)),
+                    Ordering::Relaxed,
+                );
                 if server.write_all(piece).is_err() {
                     break;
                 }
@@ -103,22 +119,33 @@ impl Shared {
 
     /// Counts a commit. Returns whether it is the one to hold.
     fn holds_now(&self) -> bool {
-        let left = self.let_through.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(1));
+        let left = self
+            .let_through
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| {
+                left.checked_sub(1)
+            });
         left.is_err() && !self.is_holding.swap(true, Ordering::Relaxed)
     }
 
     /// Keeps the commit until its sender is gone.
     fn hold(&self, mut commit: Vec<u8>, client: &mut TcpStream, server: &TcpStream) {
         let _ = client.read_to_end(&mut commit);
-        let server = TcpStream::connect(&self.upstream).or_else(|_| server.try_clone()).expect("a connection to the server");
+        let server = TcpStream::connect(&self.upstream)
+            .or_else(|_| server.try_clone())
+            .expect("a connection to the server");
         self.held.lock().expect("no panic").commit = Some((commit, server));
     }
 
     fn let_held_arrive(&self) {
         let mut held = self.held.lock().expect("no panic");
-        let Some((commit, mut server)) = held.commit.take() else { return };
+        let Some((commit, mut server)) = held.commit.take() else {
+            return;
+        };
         let mut answer = [0; 4096];
-        let read = server.write_all(&commit).and_then(|()| server.read(&mut answer)).expect("the server answers");
+        let read = server
+            .write_all(&commit)
+            .and_then(|()| server.read(&mut answer))
+            .expect("the server answers");
         held.answer = Some(String::from_utf8_lossy(&answer[..read]).into_owned());
     }
 }

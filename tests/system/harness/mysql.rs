@@ -26,18 +26,28 @@ pub(crate) struct LogTable {
 impl LogTable {
     /// An empty one, in a database of its own.
     pub(crate) fn new(site: &Site) -> LogTable {
-        LogTable::at(site, &server("PSEIDON_TEST_MYSQL"), &server("PSEIDON_TEST_MYSQL"))
+        LogTable::at(
+            site,
+            &server("PSEIDON_TEST_MYSQL"),
+            &server("PSEIDON_TEST_MYSQL"),
+        )
     }
 
     /// The same, while pipelines reach the server at another address.
     pub(crate) fn at(site: &Site, server: &str, seen_at: &str) -> LogTable {
         let name = site.name.replace('-', "_");
         let connect = |url: &str| Database::new(url, None, None).expect("the url is right");
-        connect(server).execute(&format!("create database {name}"), &[]).expect("a database can be made");
+        connect(server)
+            .execute(&format!("create database {name}"), &[])
+            .expect("a database can be made");
         let database = connect(&format!("{server}/{name}"));
         database.execute(TABLE, &[]).expect("the table can be made");
         let quarantine = site.path("quarantine").display().to_string();
-        LogTable { database, url: format!("{seen_at}/{name}"), quarantine }
+        LogTable {
+            database,
+            url: format!("{seen_at}/{name}"),
+            quarantine,
+        }
     }
 
     /// Where pipelines find it.
@@ -50,19 +60,31 @@ impl LogTable {
         self.insert(log, &[("format", format), ("output_format", output_format)]);
     }
 
-    /// Sets these columns of a log's row. It is enabled, in the group `etl` and with a place for what is bad, unless they say otherwise.
+    /// Sets these columns of a log's row. It is enabled, in the group `etl` and with a place for
+    /// what is bad, unless they say otherwise.
     pub(crate) fn insert(&self, log: &str, columns: &[(&str, &str)]) {
-        let mut values = BTreeMap::from([("log", log), ("quarantine", &self.quarantine), ("log_group", "etl"), ("enabled", "1")]);
+        let mut values = BTreeMap::from([
+            ("log", log),
+            ("quarantine", &self.quarantine),
+            ("log_group", "etl"),
+            ("enabled", "1"),
+        ]);
         values.extend(columns.iter().copied());
         let names = values.keys().copied().collect::<Vec<_>>().join(", ");
         let places = vec!["?"; values.len()].join(", ");
         let values: Vec<&str> = values.into_values().collect();
-        self.change(&format!("replace into pseidon_logs ({names}) values ({places})"), &values);
+        self.change(
+            &format!("replace into pseidon_logs ({names}) values ({places})"),
+            &values,
+        );
     }
 
     /// Adds the column that some tables have.
     pub(crate) fn add_date_format(&self) {
-        self.change("alter table pseidon_logs add date_format varchar(100) default null", &[]);
+        self.change(
+            "alter table pseidon_logs add date_format varchar(100) default null",
+            &[],
+        );
     }
 
     /// Puts all logs into another group.
@@ -82,10 +104,16 @@ impl LogTable {
 
     /// Whether a log is enabled.
     pub(crate) fn is_enabled(&self, log: &str) -> bool {
-        !self.ask("select log from pseidon_logs where log = ? and enabled = 1", &[log]).is_empty()
+        !self
+            .ask(
+                "select log from pseidon_logs where log = ? and enabled = 1",
+                &[log],
+            )
+            .is_empty()
     }
 
-    /// Does something that may be done again, until the server has done it: it may be away just now.
+    /// Does something that may be done again, until the server has done it: it may be away just
+    /// now.
     fn change(&self, statement: &str, parameters: &[&str]) {
         wait_until("mysql does what it is told", 60, || {
             let done = self.database.execute(statement, parameters).is_ok();
@@ -97,6 +125,8 @@ impl LogTable {
     }
 
     fn ask(&self, statement: &str, parameters: &[&str]) -> Vec<Row> {
-        self.database.execute(statement, parameters).expect("mysql answers")
+        self.database
+            .execute(statement, parameters)
+            .expect("mysql answers")
     }
 }

@@ -24,7 +24,8 @@ pub(crate) enum Layout {
 /// How the members of a Kafka group are known.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Membership {
-    /// By a name that each is given when it joins: one that died is waited for until its session has ended.
+    /// By a name that each is given when it joins: one that died is waited for until its session
+    /// has ended.
     Dynamic,
     /// By a name of its own: one that comes back is at work at once.
     Static,
@@ -33,14 +34,17 @@ pub(crate) enum Membership {
 /// How long a group waits for a member that is silent. The broker gives it up after that.
 pub(crate) const SESSION_MILLIS: u64 = 1500;
 
-/// Settings that keep a debug build on a small machine busy, with state in this store. The namespace is the site's.
+/// Settings that keep a debug build on a small machine busy, with state in this store. The
+/// namespace is the site's.
 pub(crate) fn settings(site: &Site, store: Store) -> String {
     let state = match store {
         Store::Embedded => String::new(),
         Store::Redis => state_in(site, &server("PSEIDON_TEST_REDIS")),
         Store::Cluster => state_in(site, &server("PSEIDON_TEST_REDIS_CLUSTER")),
     };
-    format!("{{:etl-threads 2 :io-threads 2 :writer-threads 2 :memory \"64MB\" :commit-interval \"200ms\" {state}}}")
+    format!(
+        "{{:etl-threads 2 :io-threads 2 :writer-threads 2 :memory \"64MB\" :commit-interval \"200ms\" {state}}}"
+    )
 }
 
 /// The settings that name a Redis server.
@@ -50,7 +54,11 @@ pub(crate) fn state_in(site: &Site, url: &str) -> String {
 
 /// A `kafka` source of this topic.
 pub(crate) fn kafka_source(topic: &str, membership: Membership, more: &str) -> String {
-    let instance = if membership == Membership::Static { ":instance-id \"one\"" } else { "" };
+    let instance = if membership == Membership::Static {
+        ":instance-id \"one\""
+    } else {
+        ""
+    };
     format!(
         "(kafka {{:brokers \"{}\" :topics [\"{topic}\"] {instance} {more}\n   \
          :schema {{:p :int64 :n :int64 :bucket :utf8 :pad :utf8}}\n   \
@@ -62,8 +70,12 @@ pub(crate) fn kafka_source(topic: &str, membership: Membership, more: &str) -> S
 /// A `files` sink that makes a folder for each bucket, in `out`.
 pub(crate) fn files_sink(layout: Layout) -> String {
     let options = match layout {
-        Layout::GzipBySize => ":codec :json :compression :gzip :rollover {:size \"8KB\" :idle \"300ms\"}",
-        Layout::GzipByRecords => ":codec :json :compression :gzip :rollover {:records 150 :idle \"300ms\"}",
+        Layout::GzipBySize => {
+            ":codec :json :compression :gzip :rollover {:size \"8KB\" :idle \"300ms\"}"
+        }
+        Layout::GzipByRecords => {
+            ":codec :json :compression :gzip :rollover {:records 150 :idle \"300ms\"}"
+        }
         Layout::Parquet => ":codec :parquet :rollover {:age \"700ms\" :records 400}",
     };
     format!("(files {{:path \"out/{{bucket}}\" {options} :check-freq \"50ms\"}})")
@@ -71,10 +83,22 @@ pub(crate) fn files_sink(layout: Layout) -> String {
 
 /// A pipeline with this name, settings, source and sink.
 pub(crate) fn pipeline(name: &str, settings: &str, source: &str, sink: &str) -> String {
-    format!("{{:name \"{name}\"\n :settings {settings}\n in {source}\n out {sink}\n pipeline (-> in out)}}\n")
+    format!(
+        "{{:name \"{name}\"\n :settings {settings}\n in {source}\n out {sink}\n pipeline (-> in out)}}\n"
+    )
 }
 
 /// From the site's topic to files.
-pub(crate) fn kafka_to_files(site: &Site, store: Store, membership: Membership, layout: Layout) -> String {
-    pipeline(&site.name, &settings(site, store), &kafka_source(&site.name, membership, ""), &files_sink(layout))
+pub(crate) fn kafka_to_files(
+    site: &Site,
+    store: Store,
+    membership: Membership,
+    layout: Layout,
+) -> String {
+    pipeline(
+        &site.name,
+        &settings(site, store),
+        &kafka_source(&site.name, membership, ""),
+        &files_sink(layout),
+    )
 }

@@ -1,4 +1,5 @@
-//! Randomness that can be had again: every test prints its seed, and `PSEIDON_TEST_SEED` repeats it.
+//! Randomness that can be had again: every test prints its seed, and `PSEIDON_TEST_SEED` repeats
+//! it.
 
 use std::ops::Range;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -10,7 +11,11 @@ pub(crate) struct Random(AtomicU64);
 impl Random {
     /// Takes the seed from the environment, or from the clock, and prints it.
     pub(crate) fn new(test: &str) -> Random {
-        let from_clock = || SystemTime::now().duration_since(UNIX_EPOCH).map_or(1, |since| since.as_nanos() as u64);
+        let from_clock = || {
+            SystemTime::now()
+                .duration_since(UNIX_EPOCH)
+                .map_or(1, |since| since.as_nanos() as u64)
+        };
         let seed = match std::env::var("PSEIDON_TEST_SEED") {
             Ok(seed) => seed.parse().expect("PSEIDON_TEST_SEED is a number"),
             Err(_) => from_clock() % 1_000_000_007,
@@ -21,7 +26,10 @@ impl Random {
 
     /// The next number.
     pub(crate) fn next(&self) -> u64 {
-        let state = self.0.fetch_add(0x9e37_79b9_7f4a_7c15, Ordering::Relaxed).wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let state = self
+            .0
+            .fetch_add(0x9e37_79b9_7f4a_7c15, Ordering::Relaxed)
+            .wrapping_add(0x9e37_79b9_7f4a_7c15);
         mixed(state)
     }
 

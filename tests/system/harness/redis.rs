@@ -15,8 +15,14 @@ pub(crate) struct Redis {
 impl Redis {
     /// One that is not started yet: nothing listens at its address.
     pub(crate) fn down() -> Redis {
-        let port = TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr()).expect("a free port").port();
-        Redis { port, process: None }
+        let port = TcpListener::bind("127.0.0.1:0")
+            .and_then(|listener| listener.local_addr())
+            .expect("a free port")
+            .port();
+        Redis {
+            port,
+            process: None,
+        }
     }
 
     /// A running one.
@@ -35,9 +41,24 @@ impl Redis {
     pub(crate) fn up(&mut self, site: &Site) {
         let folder = site.path("redis");
         std::fs::create_dir_all(&folder).expect("a folder");
-        let log = File::options().create(true).append(true).open(site.path("redis.log")).expect("a log");
+        let log = File::options()
+            .create(true)
+            .append(true)
+            .open(site.path("redis.log"))
+            .expect("a log");
         let process = Command::new("redis-server")
-            .args(["--port", &self.port.to_string(), "--bind", "127.0.0.1", "--save", "", "--appendonly", "yes", "--appendfsync", "always"])
+            .args([
+                "--port",
+                &self.port.to_string(),
+                "--bind",
+                "127.0.0.1",
+                "--save",
+                "",
+                "--appendonly",
+                "yes",
+                "--appendfsync",
+                "always",
+            ])
             .arg("--dir")
             .arg(folder)
             .stdout(log)
@@ -45,7 +66,10 @@ impl Redis {
             .spawn()
             .expect("redis-server is needed: vagrant/scripts/local-up installs it");
         self.process = Some(process);
-        wait_until("redis answers", 20, || TcpStream::connect(("127.0.0.1", self.port)).is_ok() && self.cli(&["ping"]).trim() == "PONG");
+        wait_until("redis answers", 20, || {
+            TcpStream::connect(("127.0.0.1", self.port)).is_ok()
+                && self.cli(&["ping"]).trim() == "PONG"
+        });
     }
 
     /// Kills it.
@@ -63,7 +87,11 @@ impl Redis {
 
     /// What `redis-cli` prints.
     pub(crate) fn cli(&self, arguments: &[&str]) -> String {
-        let output = Command::new("redis-cli").args(["-p", &self.port.to_string()]).args(arguments).output().expect("redis-cli");
+        let output = Command::new("redis-cli")
+            .args(["-p", &self.port.to_string()])
+            .args(arguments)
+            .output()
+            .expect("redis-cli");
         String::from_utf8_lossy(&output.stdout).into_owned()
     }
 }

@@ -24,12 +24,18 @@ impl Servers {
             let (name, value) = line.strip_prefix("export ")?.split_once('=')?;
             Some((name.to_owned(), value.trim_matches('\'').to_owned()))
         };
-        Servers { dir, addresses: output.lines().filter_map(variable).collect() }
+        Servers {
+            dir,
+            addresses: output.lines().filter_map(variable).collect(),
+        }
     }
 
     /// What the scripts say under this variable.
     pub(crate) fn address(&self, variable: &str) -> String {
-        self.addresses.get(variable).unwrap_or_else(|| panic!("{variable} is not among {:?}", self.addresses)).clone()
+        self.addresses
+            .get(variable)
+            .unwrap_or_else(|| panic!("{variable} is not among {:?}", self.addresses))
+            .clone()
     }
 
     /// A path below the folder in which the servers keep what is theirs.
@@ -47,22 +53,39 @@ impl Servers {
         script("local-restart", &self.dir, &[name]);
     }
 
-    /// A way to `upstream` that can be cut, through toxiproxy, which has to be among the servers. Gives its `HOST:PORT`.
+    /// A way to `upstream` that can be cut, through toxiproxy, which has to be among the servers.
+    /// Gives its `HOST:PORT`.
     pub(crate) fn proxy(&self, name: &str, upstream: &str) -> String {
-        let body = format!(r#"{{"name":"{name}","listen":"127.0.0.1:0","upstream":"{upstream}","enabled":true}}"#);
-        let answer: serde_json::Value = serde_json::from_str(&self.tell("proxies", &body)).expect("toxiproxy answers in json");
-        answer["listen"].as_str().expect("where it listens").to_owned()
+        let body = format!(
+            r#"{{"name":"{name}","listen":"127.0.0.1:0","upstream":"{upstream}","enabled":true}}"#
+        );
+        let answer: serde_json::Value =
+            serde_json::from_str(&self.tell("proxies", &body)).expect("toxiproxy answers in json");
+        answer["listen"]
+            .as_str()
+            .expect("where it listens")
+            .to_owned()
     }
 
     /// Cuts all connections through a proxy and refuses new ones, or lets them through again.
     pub(crate) fn let_through(&self, name: &str, open: bool) {
-        self.tell(&format!("proxies/{name}"), &format!(r#"{{"enabled":{open}}}"#));
+        self.tell(
+            &format!("proxies/{name}"),
+            &format!(r#"{{"enabled":{open}}}"#),
+        );
     }
 
     fn tell(&self, path: &str, body: &str) -> String {
         let url = format!("{}/{path}", self.address("PSEIDON_TEST_TOXIPROXY"));
-        let output = Command::new("curl").args(["--silent", "--show-error", "--fail", "--data", body, &url]).output().expect("curl");
-        assert!(output.status.success(), "toxiproxy: {}", String::from_utf8_lossy(&output.stderr));
+        let output = Command::new("curl")
+            .args(["--silent", "--show-error", "--fail", "--data", body, &url])
+            .output()
+            .expect("curl");
+        assert!(
+            output.status.success(),
+            "toxiproxy: {}",
+            String::from_utf8_lossy(&output.stderr)
+        );
         String::from_utf8_lossy(&output.stdout).into_owned()
     }
 }
@@ -75,20 +98,32 @@ impl Drop for Servers {
 }
 
 fn command(script: &str, dir: &PathBuf, names: &[&str]) -> Command {
-    let mut command = Command::new(format!("{}/vagrant/scripts/{script}", env!("CARGO_MANIFEST_DIR")));
+    let mut command = Command::new(format!(
+        "{}/vagrant/scripts/{script}",
+        env!("CARGO_MANIFEST_DIR")
+    ));
     command.arg("--dir").arg(dir).args(names);
     command
 }
 
 fn script(script: &str, dir: &PathBuf, names: &[&str]) -> String {
-    let output = command(script, dir, names).output().unwrap_or_else(|error| panic!("{script}: {error}"));
-    assert!(output.status.success(), "{script} {names:?}: {}", String::from_utf8_lossy(&output.stderr));
+    let output = command(script, dir, names)
+        .output()
+        .unwrap_or_else(|error| panic!("{script}: {error}"));
+    assert!(
+        output.status.success(),
+        "{script} {names:?}: {}",
+        String::from_utf8_lossy(&output.stderr)
+    );
     String::from_utf8_lossy(&output.stdout).into_owned()
 }
 
 /// A port that nobody uses just now.
 pub(crate) fn free_port() -> u16 {
-    TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr()).expect("a free port").port()
+    TcpListener::bind("127.0.0.1:0")
+        .and_then(|listener| listener.local_addr())
+        .expect("a free port")
+        .port()
 }
 
 /// Gets a page of a service on this machine: its status and body.
@@ -98,14 +133,24 @@ pub(crate) fn get(port: u16, path: &str) -> Option<(u16, String)> {
 
 /// Tells a service on this machine what to do, with this token if it is not empty.
 pub(crate) fn post(port: u16, path: &str, token: &str) -> Option<(u16, String)> {
-    let head = if token.is_empty() { String::new() } else { format!("Authorization: Bearer {token}\r\n") };
+    let head = if token.is_empty() {
+        String::new()
+    } else {
+        format!("Authorization: Bearer {token}\r\n")
+    };
     request(port, "POST", path, &head)
 }
 
 fn request(port: u16, method: &str, path: &str, head: &str) -> Option<(u16, String)> {
     let mut stream = TcpStream::connect(("127.0.0.1", port)).ok()?;
-    stream.set_read_timeout(Some(Duration::from_secs(10))).ok()?;
-    write!(stream, "{method} {path} HTTP/1.0\r\nHost: localhost\r\n{head}Content-Length: 0\r\n\r\n").ok()?;
+    stream
+        .set_read_timeout(Some(Duration::from_secs(10)))
+        .ok()?;
+    write!(
+        stream,
+        "{method} {path} HTTP/1.0\r\nHost: localhost\r\n{head}Content-Length: 0\r\n\r\n"
+    )
+    .ok()?;
     let mut answer = String::new();
     stream.read_to_string(&mut answer).ok()?;
     let (head, body) = answer.split_once("\r\n\r\n")?;

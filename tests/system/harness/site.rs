@@ -1,4 +1,5 @@
-//! A test's folder. It goes when the test passes; when it fails, it stays and the ends of the logs in it are shown.
+//! A test's folder. It goes when the test passes; when it fails, it stays and the ends of the logs
+//! in it are shown.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -26,11 +27,22 @@ impl Site {
     /// A new one, for the test of this name.
     pub(crate) fn new(test: &str) -> Site {
         let random = Random::new(test);
-        let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_nanos() as u64 / 1000);
+        let now = SystemTime::now()
+            .duration_since(UNIX_EPOCH)
+            .map_or(0, |since| since.as_nanos() as u64 / 1000);
         let name = format!("{test}-{:x}-{now:x}", std::process::id());
-        let dir = tempfile::Builder::new().prefix(&format!("pseidon-{test}-")).tempdir().expect("a temporary folder").keep();
+        let dir = tempfile::Builder::new()
+            .prefix(&format!("pseidon-{test}-"))
+            .tempdir()
+            .expect("a temporary folder")
+            .keep();
         fs::create_dir(dir.join("logs")).expect("a folder for logs");
-        Site { name, random, dir, logs: AtomicU32::new(0) }
+        Site {
+            name,
+            random,
+            dir,
+            logs: AtomicU32::new(0),
+        }
     }
 
     /// A path in the folder.
@@ -60,7 +72,8 @@ impl Site {
         command
     }
 
-    /// Starts a command that [`Site::command`] or [`Site::pseidon`] has made. What it logs goes to a file of its own.
+    /// Starts a command that [`Site::command`] or [`Site::pseidon`] has made. What it logs goes to
+    /// a file of its own.
     pub(crate) fn start(&self, mut command: Command) -> Pseidon {
         let number = self.logs.fetch_add(1, Ordering::Relaxed);
         let log = self.path(&format!("logs/{number:03}.log"));
@@ -82,7 +95,12 @@ impl Site {
     }
 
     fn show_logs(&self) {
-        let mut logs: Vec<PathBuf> = fs::read_dir(self.path("logs")).into_iter().flatten().flatten().map(|entry| entry.path()).collect();
+        let mut logs: Vec<PathBuf> = fs::read_dir(self.path("logs"))
+            .into_iter()
+            .flatten()
+            .flatten()
+            .map(|entry| entry.path())
+            .collect();
         logs.sort();
         for log in logs.iter().skip(logs.len().saturating_sub(LOGS_SHOWN)) {
             println!("--- the end of {}", log.display());

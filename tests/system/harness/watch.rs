@@ -1,5 +1,5 @@
-//! Looks at the output again and again while instances run and die: a reader must never see a file that is incomplete, and a file that it
-//! has seen must stay as it was.
+//! Looks at the output again and again while instances run and die: a reader must never see a file
+//! that is incomplete, and a file that it has seen must stay as it was.
 
 use std::collections::HashMap;
 use std::fs;
@@ -39,10 +39,17 @@ struct Seen {
 impl Watcher {
     /// Starts to look at the visible files below these folders.
     pub(crate) fn start(folders: &[PathBuf]) -> Watcher {
-        let (stop, records, folders) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)), folders.to_vec());
+        let (stop, records, folders) = (
+            Arc::new(AtomicBool::new(false)),
+            Arc::new(AtomicU64::new(0)),
+            folders.to_vec(),
+        );
         let (stopped, counted) = (stop.clone(), records.clone());
         let thread = std::thread::spawn(move || {
-            let mut watched = Watched { records: counted, ..Watched::default() };
+            let mut watched = Watched {
+                records: counted,
+                ..Watched::default()
+            };
             while !stopped.load(Ordering::Relaxed) && watched.violations.is_empty() {
                 let began = Instant::now();
                 watched.look(&folders);
@@ -51,7 +58,11 @@ impl Watcher {
             watched.look(&folders);
             watched
         });
-        Watcher { stop, records, thread: Some(thread) }
+        Watcher {
+            stop,
+            records,
+            thread: Some(thread),
+        }
     }
 
     /// How many records were visible when it looked last.
@@ -62,7 +73,10 @@ impl Watcher {
     /// Waits until so many records are visible.
     pub(crate) fn wait_for(&self, records: u64, seconds: u64) {
         wait_until(&format!("{records} records are visible"), seconds, || {
-            let ended = self.thread.as_ref().is_some_and(|thread| thread.is_finished());
+            let ended = self
+                .thread
+                .as_ref()
+                .is_some_and(|thread| thread.is_finished());
             self.records() >= records || ended
         });
     }
@@ -70,11 +84,30 @@ impl Watcher {
     /// Ends looking; panics if anything was wrong.
     pub(crate) fn finish(mut self) {
         self.stop.store(true, Ordering::Relaxed);
-        let watched = self.thread.take().expect("it was started").join().expect("the watcher does not panic");
-        assert!(watched.violations.is_empty(), "readers saw:\n{}", watched.violations.join("\n"));
+        let watched = self
+            .thread
+            .take()
+            .expect("it was started")
+            .join()
+            .expect("the watcher does not panic");
+        assert!(
+            watched.violations.is_empty(),
+            "readers saw:\n{}",
+            watched.violations.join("\n")
+        );
         for (path, seen) in &watched.files {
-            let content = fs::read(path).unwrap_or_else(|error| panic!("{} was visible and cannot be read now: {error}", path.display()));
-            assert_eq!(seen.hash, hash(&content), "{} has other content than when it was seen first", path.display());
+            let content = fs::read(path).unwrap_or_else(|error| {
+                panic!(
+                    "{} was visible and cannot be read now: {error}",
+                    path.display()
+                )
+            });
+            assert_eq!(
+                seen.hash,
+                hash(&content),
+                "{} has other content than when it was seen first",
+                path.display()
+            );
         }
     }
 }
@@ -88,15 +121,19 @@ impl Drop for Watcher {
 impl Watched {
     fn look(&mut self, folders: &[PathBuf]) {
         let mut there = Vec::new();
-        folders.iter().for_each(|folder| output::visible_files(folder, &mut there));
+        folders
+            .iter()
+            .for_each(|folder| output::visible_files(folder, &mut there));
         for path in &there {
             if let Err(violation) = self.look_at(path) {
-                self.violations.push(format!("{}: {violation}", path.display()));
+                self.violations
+                    .push(format!("{}: {violation}", path.display()));
             }
         }
         if there.len() < self.files.len() {
             let gone = self.files.keys().filter(|path| !there.contains(path));
-            self.violations.extend(gone.map(|path| format!("{}: was visible and is gone", path.display())));
+            self.violations
+                .extend(gone.map(|path| format!("{}: was visible and is gone", path.display())));
         }
     }
 
@@ -111,7 +148,12 @@ impl Watched {
                 let content = fs::read(path).map_err(|error| error.to_string())?;
                 let records = output::must_be_complete(path, &content)?;
                 self.records.fetch_add(records, Ordering::Relaxed);
-                let seen = Seen { inode: now.0, modified, size: now.2, hash: hash(&content) };
+                let seen = Seen {
+                    inode: now.0,
+                    modified,
+                    size: now.2,
+                    hash: hash(&content),
+                };
                 self.files.insert(path.to_owned(), seen);
                 Ok(())
             }

@@ -30,25 +30,49 @@ pub(super) fn database(findings: &mut Findings, given: &Given<'_>) -> Option<Dat
     };
     let text = text.trim();
     let text = text.strip_prefix("jdbc:").unwrap_or(text);
-    let text = text.strip_prefix("mysql:").or_else(|| text.strip_prefix("mariadb:")).unwrap_or(text);
+    let text = text
+        .strip_prefix("mysql:")
+        .or_else(|| text.strip_prefix("mariadb:"))
+        .unwrap_or(text);
     let text = text.strip_prefix("//").unwrap_or(text);
     let (place, properties) = text.split_once('?').unwrap_or((text, ""));
-    let Some((host, database)) = place.split_once('/').filter(|(_, database)| !database.is_empty() && !database.contains('/')) else {
+    let Some((host, database)) = place
+        .split_once('/')
+        .filter(|(_, database)| !database.is_empty() && !database.contains('/'))
+    else {
         findings.wrong(given, expected);
         return None;
     };
     let first = host.split(',').next().unwrap_or_default();
     if first != host {
-        findings.note(given, NoteKind::Changed, "several servers are named; only the first is asked");
+        findings.note(
+            given,
+            NoteKind::Changed,
+            "several servers are named; only the first is asked",
+        );
     }
     let first = if first.is_empty() { "localhost" } else { first };
-    let mut found = Database { url: format!("mysql://{first}/{database}"), user: None, password: None };
-    for property in properties.split('&').filter(|property| !property.is_empty()) {
+    let mut found = Database {
+        url: format!("mysql://{first}/{database}"),
+        user: None,
+        password: None,
+    };
+    for property in properties
+        .split('&')
+        .filter(|property| !property.is_empty())
+    {
         let (name, value) = property.split_once('=').unwrap_or((property, ""));
         match name {
             "user" => found.user = Some(value.to_owned()),
             "password" => found.password = Some(value.to_owned()),
-            _ => findings.note(&Given { path: format!("{} {name}", given.path), ..given.clone() }, kind_of(name), about(name)),
+            _ => findings.note(
+                &Given {
+                    path: format!("{} {name}", given.path),
+                    ..given.clone()
+                },
+                kind_of(name),
+                about(name),
+            ),
         }
     }
     Some(found)
@@ -60,7 +84,11 @@ fn is_about_tls(property: &str) -> bool {
 }
 
 fn kind_of(property: &str) -> NoteKind {
-    if is_about_tls(property) { NoteKind::Changed } else { NoteKind::NoMeaning }
+    if is_about_tls(property) {
+        NoteKind::Changed
+    } else {
+        NoteKind::NoMeaning
+    }
 }
 
 fn about(property: &str) -> &'static str {
@@ -91,7 +119,10 @@ pub(super) fn redis(findings: &mut Findings, given: &Given<'_>) -> Option<Redis>
     let password = findings.text(&mut keys, "password").map(str::to_owned);
     let db = findings.count(&mut keys, "db", 0..=i64::MAX).unwrap_or(0);
     for (name, sentence) in [
-        ("heart-beat", "Kafka itself finds out which instances are alive"),
+        (
+            "heart-beat",
+            "Kafka itself finds out which instances are alive",
+        ),
         ("group-name", "the group is that of :etl-group"),
         ("max-active", "each thread that needs a connection has one"),
         ("timeout", "Redis is asked again until it answers"),
@@ -100,14 +131,20 @@ pub(super) fn redis(findings: &mut Findings, given: &Given<'_>) -> Option<Redis>
     }
     findings.finish(keys);
     let hosts = hosts?;
-    let login = password.as_deref().map(|password| format!(":{}@", escaped(password))).unwrap_or_default();
+    let login = password
+        .as_deref()
+        .map(|password| format!(":{}@", escaped(password)))
+        .unwrap_or_default();
     let holds_password = password.as_deref().is_some_and(is_plain_secret);
     let url = match hosts.as_slice() {
         [host] if db > 0 => format!("redis://{login}{host}/{db}"),
         [host] => format!("redis://{login}{host}"),
         hosts => format!("redis-cluster://{login}{}", hosts.join(",")),
     };
-    Some(Redis { url, holds_password })
+    Some(Redis {
+        url,
+        holds_password,
+    })
 }
 
 /// Addresses with a port each: a text (with commas), a map, or several of them.
@@ -117,8 +154,17 @@ fn addresses(findings: &mut Findings, given: &Given<'_>, default_port: u16) -> O
     let mut found = Vec::new();
     for node in nodes {
         match &node.kind {
-            NodeKind::Map(_) => found.extend(address_map(findings, &Given { value: node, ..given.clone() }, default_port)),
-            _ => found.extend(address_text(findings, given, node, default_port).unwrap_or_default()),
+            NodeKind::Map(_) => found.extend(address_map(
+                findings,
+                &Given {
+                    value: node,
+                    ..given.clone()
+                },
+                default_port,
+            )),
+            _ => {
+                found.extend(address_text(findings, given, node, default_port).unwrap_or_default())
+            }
         }
     }
     if found.is_empty() && findings.mistakes.len() == mistakes_before {
@@ -145,11 +191,25 @@ fn address_map(findings: &mut Findings, given: &Given<'_>, default_port: u16) ->
     found.pop()
 }
 
-fn address_text(findings: &mut Findings, given: &Given<'_>, node: &Node, default_port: u16) -> Option<Vec<String>> {
-    let addresses: Option<Vec<String>> =
-        as_text(node).map(|text| text.split(',').map(|part| with_port(part.trim(), default_port)).collect()).unwrap_or_default();
+fn address_text(
+    findings: &mut Findings,
+    given: &Given<'_>,
+    node: &Node,
+    default_port: u16,
+) -> Option<Vec<String>> {
+    let addresses: Option<Vec<String>> = as_text(node)
+        .map(|text| {
+            text.split(',')
+                .map(|part| with_port(part.trim(), default_port))
+                .collect()
+        })
+        .unwrap_or_default();
     if addresses.is_none() {
-        findings.wrong_at(node, &given.path, "a host such as \"host1\" or \"host1:1234\"");
+        findings.wrong_at(
+            node,
+            &given.path,
+            "a host such as \"host1\" or \"host1:1234\"",
+        );
     }
     addresses
 }
@@ -159,7 +219,8 @@ fn with_port(address: &str, default_port: u16) -> Option<String> {
     if address.contains("${") {
         return Some(address.to_owned());
     }
-    let is_odd = |c: char| c.is_whitespace() || c.is_control() || matches!(c, '/' | '@' | '#' | '?');
+    let is_odd =
+        |c: char| c.is_whitespace() || c.is_control() || matches!(c, '/' | '@' | '#' | '?');
     if address.is_empty() || address.contains(is_odd) {
         return None;
     }
@@ -167,7 +228,9 @@ fn with_port(address: &str, default_port: u16) -> Option<String> {
     if is_bare_v6 {
         return Some(format!("[{address}]:{default_port}"));
     }
-    let port_at = address.rfind(':').filter(|at| !address.get(*at..).unwrap_or_default().contains(']'));
+    let port_at = address
+        .rfind(':')
+        .filter(|at| !address.get(*at..).unwrap_or_default().contains(']'));
     match port_at.map(|at| address.split_at(at)) {
         None => Some(format!("{address}:{default_port}")),
         Some((host, port)) => {
@@ -192,11 +255,22 @@ fn port(findings: &mut Findings, given: Option<Given<'_>>) -> Option<u16> {
     port
 }
 
-/// A password as it may stand in a URL. A `${…}` is left alone: what it stands for is not known here.
+/// A password as it may stand in a URL. A `${…}` is left alone: what it stands for is not known
+/// here.
 fn escaped(password: &str) -> String {
     if password.contains("${") {
         return password.to_owned();
     }
-    let plain = |byte: &u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_' | b'~');
-    password.bytes().map(|byte| if plain(&byte) { char::from(byte).to_string() } else { format!("%{byte:02X}") }).collect()
+    let plain =
+        |byte: &u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_' | b'~');
+    password
+        .bytes()
+        .map(|byte| {
+            if plain(&byte) {
+                char::from(byte).to_string()
+            } else {
+                format!("%{byte:02X}")
+            }
+        })
+        .collect()
 }

@@ -1,7 +1,8 @@
 //! The pipelines of pseidon-plugin: `{a some.Plugin pipeline (-> a disk-writer)}`.
 //!
-//! The map may be the value of `:plugins` (a list or a symbol there is the flow alone), or its symbols may stand among the keys of
-//! pseidon.edn. The flow has no source: records came from the topics of the table. So the source goes before it.
+//! The map may be the value of `:plugins` (a list or a symbol there is the flow alone), or its
+//! symbols may stand among the keys of pseidon.edn. The flow has no source: records came from the
+//! topics of the table. So the source goes before it.
 
 use super::fresh;
 use super::writer::Writers;
@@ -25,20 +26,29 @@ pub(super) struct Plugins<'a> {
     uses_disk_writer: bool,
 }
 
-/// Whether a map without keywords is such a pipeline rather than one of ours: its stages are names of classes, or `disk-writer` is used
-/// and not defined.
+/// Whether a map without keywords is such a pipeline rather than one of ours: its stages are names
+/// of classes, or `disk-writer` is used and not defined.
 pub(super) fn stands_alone(entries: &[(Node, Node)]) -> bool {
     let is_named = |key: &Node, wanted: &str| matches!(&key.kind, NodeKind::Symbol(name) if name.to_string() == wanted);
     let names_a_class = |value: &Node| match &value.kind {
         NodeKind::Symbol(name) => names_class(name),
         _ => false,
     };
-    let flow = entries.iter().find(|(key, _)| is_named(key, PIPELINE)).map(|(_, value)| value);
+    let flow = entries
+        .iter()
+        .find(|(key, _)| is_named(key, PIPELINE))
+        .map(|(_, value)| value);
     let is_writer_defined = entries.iter().any(|(key, _)| is_named(key, DISK_WRITER));
-    let mut stages = entries.iter().filter(|(key, _)| !is_named(key, PIPELINE)).map(|(_, value)| value);
+    let mut stages = entries
+        .iter()
+        .filter(|(key, _)| !is_named(key, PIPELINE))
+        .map(|(_, value)| value);
     // Of ours at least the source is written `(plugin …)`.
-    stages.clone().all(|stage| matches!(stage.kind, NodeKind::Symbol(_)))
-        && (stages.any(names_a_class) || (!is_writer_defined && flow.is_some_and(|flow| mentions(flow, DISK_WRITER))))
+    stages
+        .clone()
+        .all(|stage| matches!(stage.kind, NodeKind::Symbol(_)))
+        && (stages.any(names_a_class)
+            || (!is_writer_defined && flow.is_some_and(|flow| mentions(flow, DISK_WRITER))))
 }
 
 /// Whether a flow has a stage of that name in it.
@@ -51,12 +61,20 @@ fn mentions(flow: &Node, wanted: &str) -> bool {
 }
 
 impl<'a> Plugins<'a> {
-    /// Reads `symbols`, the entries of pseidon.edn whose keys are symbols, and the keys that may hold more.
-    pub(super) fn read(findings: &mut Findings, symbols: &[&'a (Node, Node)], keys: &mut Keys<'a>) -> Plugins<'a> {
-        let mut entries: Vec<(&Node, &Node)> = symbols.iter().map(|(key, value)| (key, value)).collect();
+    /// Reads `symbols`, the entries of pseidon.edn whose keys are symbols, and the keys that may
+    /// hold more.
+    pub(super) fn read(
+        findings: &mut Findings,
+        symbols: &[&'a (Node, Node)],
+        keys: &mut Keys<'a>,
+    ) -> Plugins<'a> {
+        let mut entries: Vec<(&Node, &Node)> =
+            symbols.iter().map(|(key, value)| (key, value)).collect();
         let mut flows: Vec<(Span, &Node)> = Vec::new();
         for name in ["plugins", PIPELINE] {
-            let Some(given) = keys.take(name) else { continue };
+            let Some(given) = keys.take(name) else {
+                continue;
+            };
             match &given.value.kind {
                 NodeKind::Map(more) => entries.extend(more.iter().map(|(key, value)| (key, value))),
                 NodeKind::List(_) | NodeKind::Symbol(_) => flows.push((given.key, given.value)),
@@ -68,32 +86,63 @@ impl<'a> Plugins<'a> {
         let mut stages: Vec<(&Node, &Node)> = Vec::new();
         for (key, value) in entries {
             match &key.kind {
-                NodeKind::Symbol(name) if name.to_string() == PIPELINE => flows.push((key.span, value)),
-                NodeKind::Symbol(name) if stages.iter().any(|(other, _)| other.kind == key.kind) => {
-                    findings.mistakes.push(Diagnostic::new(key.span, format!("`{name}` is defined twice"), "this is the second one"));
+                NodeKind::Symbol(name) if name.to_string() == PIPELINE => {
+                    flows.push((key.span, value))
+                }
+                NodeKind::Symbol(name)
+                    if stages.iter().any(|(other, _)| other.kind == key.kind) =>
+                {
+                    findings.mistakes.push(Diagnostic::new(
+                        key.span,
+                        format!("`{name}` is defined twice"),
+                        "this is the second one",
+                    ));
                 }
                 NodeKind::Symbol(_) => stages.push((key, value)),
                 _ => {
                     let label = "expected a symbol: a plugin's name, or pipeline";
-                    findings.mistakes.push(Diagnostic::new(key.span, format!("{} is no key of a pipeline", key.describe()), label));
+                    findings.mistakes.push(Diagnostic::new(
+                        key.span,
+                        format!("{} is no key of a pipeline", key.describe()),
+                        label,
+                    ));
                 }
             }
         }
         flows.sort_by_key(|(key, _)| *key);
-        let more = flows.iter().skip(1).map(|(key, _)| Diagnostic::new(*key, "there are two pipelines", "this is the second one"));
+        let more = flows.iter().skip(1).map(|(key, _)| {
+            Diagnostic::new(*key, "there are two pipelines", "this is the second one")
+        });
         findings.mistakes.extend(more);
         let flow = flows.first().map(|(_, flow)| *flow);
-        let mut plugins = Plugins { stages, flow, names: Vec::new(), uses_disk_writer: true };
+        let mut plugins = Plugins {
+            stages,
+            flow,
+            names: Vec::new(),
+            uses_disk_writer: true,
+        };
         plugins.check(findings);
         plugins
     }
 
-    /// Reads it all as our own reader will, so that mistakes are found where they stand, and looks for classes.
+    /// Reads it all as our own reader will, so that mistakes are found where they stand, and looks
+    /// for classes.
     fn check(&mut self, findings: &mut Findings) {
-        let pipeline = Node { kind: NodeKind::Symbol(Name::plain(PIPELINE)), span: Span::default() };
+        let pipeline = Node {
+            kind: NodeKind::Symbol(Name::plain(PIPELINE)),
+            span: Span::default(),
+        };
         let flow = self.flow.map(|flow| (pipeline, flow.clone()));
-        let entries = self.stages.iter().map(|(key, value)| ((*key).clone(), (*value).clone())).chain(flow).collect();
-        match document::from_node(Node { kind: NodeKind::Map(entries), span: Span::default() }) {
+        let entries = self
+            .stages
+            .iter()
+            .map(|(key, value)| ((*key).clone(), (*value).clone()))
+            .chain(flow)
+            .collect();
+        match document::from_node(Node {
+            kind: NodeKind::Map(entries),
+            span: Span::default(),
+        }) {
             Ok(document) => self.look_at(findings, &document),
             Err(mistakes) => findings.mistakes.extend(mistakes),
         }
@@ -102,11 +151,17 @@ impl<'a> Plugins<'a> {
     fn look_at(&mut self, findings: &mut Findings, document: &Document) {
         let mut used: Vec<(&Name, Span)> = Vec::new();
         names_in(&document.pipeline, &mut used);
-        for stage in document.stages.iter().filter(|stage| names_class(&stage.call.plugin)) {
+        for stage in document
+            .stages
+            .iter()
+            .filter(|stage| names_class(&stage.call.plugin))
+        {
             let call = &stage.call;
             if used.iter().any(|(name, _)| **name == stage.name) {
                 let label = format!("the pipeline uses it as `{}`", stage.name);
-                findings.mistakes.push(class_mistake(&call.plugin, call.plugin_span, &label));
+                findings
+                    .mistakes
+                    .push(class_mistake(&call.plugin, call.plugin_span, &label));
                 continue;
             }
             self.stages.retain(|(key, _)| key.span != stage.name_span);
@@ -114,17 +169,31 @@ impl<'a> Plugins<'a> {
                 key: stage.name.to_string(),
                 span: stage.name_span,
                 kind: NoteKind::NoMeaning,
-                sentence: format!("the pipeline does not use it, and `{}` could not be loaded here", call.plugin),
+                sentence: format!(
+                    "the pipeline does not use it, and `{}` could not be loaded here",
+                    call.plugin
+                ),
             };
             findings.notes.push(note);
         }
         let is_defined = |name: &Name| document.stages.iter().any(|stage| stage.name == *name);
-        for (name, span) in used.iter().filter(|(name, _)| names_class(name) && !is_defined(name)) {
-            findings.mistakes.push(class_mistake(name, *span, "used in the pipeline"));
+        for (name, span) in used
+            .iter()
+            .filter(|(name, _)| names_class(name) && !is_defined(name))
+        {
+            findings
+                .mistakes
+                .push(class_mistake(name, *span, "used in the pipeline"));
         }
         let writer = Name::plain(DISK_WRITER);
-        self.uses_disk_writer = used.iter().any(|(name, _)| **name == writer) && !is_defined(&writer);
-        self.names = document.stages.iter().map(|stage| stage.name.clone()).chain(used.iter().map(|(name, _)| (*name).clone())).collect();
+        self.uses_disk_writer =
+            used.iter().any(|(name, _)| **name == writer) && !is_defined(&writer);
+        self.names = document
+            .stages
+            .iter()
+            .map(|stage| stage.name.clone())
+            .chain(used.iter().map(|(name, _)| (*name).clone()))
+            .collect();
     }
 
     /// Whether the flow has `disk-writer` in it, and the file does not say itself what that is.
@@ -142,7 +211,11 @@ impl<'a> Plugins<'a> {
         };
         let source_name = name_of(SOURCE);
         let mut entries = vec![(symbol(&source_name), source)];
-        entries.extend(self.stages.into_iter().map(|(key, value)| (key.clone(), value.clone())));
+        entries.extend(
+            self.stages
+                .into_iter()
+                .map(|(key, value)| (key.clone(), value.clone())),
+        );
         let default_flow = list(vec![symbol("->"), symbol(DISK_WRITER)]);
         let mut flow = self.flow.cloned().unwrap_or(default_flow);
         if let Some(writers) = writers {
@@ -168,9 +241,17 @@ fn names_in<'d>(flow: &'d Flow, names: &mut Vec<(&'d Name, Span)>) {
     match flow {
         Flow::Named(name, span) => names.push((name, *span)),
         Flow::Inline(call) => names.push((&call.plugin, call.plugin_span)),
-        Flow::Thread(flows, _) | Flow::All(flows, _) => flows.iter().for_each(|flow| names_in(flow, names)),
-        Flow::Match { branches, otherwise, .. } => {
-            branches.iter().for_each(|branch| names_in(&branch.flow, names));
+        Flow::Thread(flows, _) | Flow::All(flows, _) => {
+            flows.iter().for_each(|flow| names_in(flow, names))
+        }
+        Flow::Match {
+            branches,
+            otherwise,
+            ..
+        } => {
+            branches
+                .iter()
+                .for_each(|branch| names_in(&branch.flow, names));
             otherwise.iter().for_each(|flow| names_in(flow, names));
         }
     }
@@ -183,12 +264,20 @@ fn after(source: &str, flow: Node) -> Node {
             items.insert(1, symbol(source));
             list(items)
         }
-        kind => list(vec![symbol("->"), symbol(source), Node { kind, span: flow.span }]),
+        kind => list(vec![
+            symbol("->"),
+            symbol(source),
+            Node {
+                kind,
+                span: flow.span,
+            },
+        ]),
     }
 }
 
-/// The flow that stands for `disk-writer` where topics have rules of their own. A branch that ends in a sink lets nothing through, so where
-/// something may follow, `all` hands the records on as `disk-writer` does.
+/// The flow that stands for `disk-writer` where topics have rules of their own. A branch that ends
+/// in a sink lets nothing through, so where something may follow, `all` hands the records on as
+/// `disk-writer` does.
 fn by_topic(topics: Vec<(String, String)>, is_last: bool) -> Node {
     let mut items = vec![symbol("match")];
     for (topic, writer) in topics {
@@ -196,14 +285,20 @@ fn by_topic(topics: Vec<(String, String)>, is_last: bool) -> Node {
     }
     items.extend([keyword("else"), symbol(DISK_WRITER)]);
     let by_topic = list(items);
-    if is_last { by_topic } else { list(vec![symbol("all"), by_topic]) }
+    if is_last {
+        by_topic
+    } else {
+        list(vec![symbol("all"), by_topic])
+    }
 }
 
 /// `disk-writer` or `(-> disk-writer)`
 fn is_only_writer(flow: &Node) -> bool {
     match &flow.kind {
         NodeKind::Symbol(name) => *name == Name::plain(DISK_WRITER),
-        NodeKind::List(items) => is_form(items, "->") && matches!(items.as_slice(), [_, only] if is_only_writer(only)),
+        NodeKind::List(items) => {
+            is_form(items, "->") && matches!(items.as_slice(), [_, only] if is_only_writer(only))
+        }
         _ => false,
     }
 }
@@ -213,10 +308,18 @@ fn replace_writer(flow: &mut Node, with: &Node) {
     match &mut flow.kind {
         NodeKind::Symbol(name) if *name == Name::plain(DISK_WRITER) => *flow = with.clone(),
         NodeKind::List(items) => {
-            let (first, step) = if is_form(items, "match") { (2, 2) } else { (1, 1) };
+            let (first, step) = if is_form(items, "match") {
+                (2, 2)
+            } else {
+                (1, 1)
+            };
             // A list with any other head is a stage in place, whose arguments are no flow.
             if step == 2 || is_form(items, "->") || is_form(items, "all") {
-                items.iter_mut().skip(first).step_by(step).for_each(|item| replace_writer(item, with));
+                items
+                    .iter_mut()
+                    .skip(first)
+                    .step_by(step)
+                    .for_each(|item| replace_writer(item, with));
             }
         }
         _ => {}
@@ -224,5 +327,7 @@ fn replace_writer(flow: &mut Node, with: &Node) {
 }
 
 fn is_form(items: &[Node], form: &str) -> bool {
-    items.first().is_some_and(|head| matches!(&head.kind, NodeKind::Symbol(name) if *name == Name::plain(form)))
+    items.first().is_some_and(
+        |head| matches!(&head.kind, NodeKind::Symbol(name) if *name == Name::plain(form)),
+    )
 }

@@ -1,7 +1,7 @@
 //! `:writer` and `:data-dir`: how fileape writes, as options of the sink `files`.
 //!
-//! Any of fileape's rules can be set for one topic: `:clicks.rollover-size` wins over `:rollover-size` for the topic `clicks`. Such a topic
-//! gets a writer of its own.
+//! Any of fileape's rules can be set for one topic: `:clicks.rollover-size` wins over
+//! `:rollover-size` for the topic `clicks`. Such a topic gets a writer of its own.
 
 use super::plugins::DISK_WRITER;
 use crate::legacy::NoteKind;
@@ -43,24 +43,44 @@ const MOVE_TO: &str = "${log:base_partition}/${log:log_partition}/{${log:time}:$
 const WITHOUT_MEANING: [(&str, &str); 8] = [
     ("out-buffer-size", "buffers take what :memory leaves them"),
     ("use-buffer", "output is always buffered"),
-    ("flush-on-write", "a file is written through to the disk before it becomes visible, and never half"),
+    (
+        "flush-on-write",
+        "a file is written through to the disk before it becomes visible, and never half",
+    ),
     ("allow-all-ts", "no record is left out for its time"),
-    ("parquet-codec", "the table's output_format says how pages are compressed"),
+    (
+        "parquet-codec",
+        "the table's output_format says how pages are compressed",
+    ),
     ("parquet-page-size", "the Parquet writer chooses it"),
-    ("parquet-enable-dictionary", "the Parquet writer chooses where a dictionary is worth it"),
-    ("roll-callbacks", "functions cannot be loaded here; say :on-close in the files sink"),
+    (
+        "parquet-enable-dictionary",
+        "the Parquet writer chooses where a dictionary is worth it",
+    ),
+    (
+        "roll-callbacks",
+        "functions cannot be loaded here; say :on-close in the files sink",
+    ),
 ];
 
-/// Reads the sinks, and the output format of rows that name none; none where that is gzip. `needed` is where a missing folder is reported,
-/// none where no flow uses the writer.
-pub(super) fn read(findings: &mut Findings, keys: &mut Keys<'_>, needed: Option<Span>) -> (Option<Writers>, Option<&'static str>) {
+/// Reads the sinks, and the output format of rows that name none; none where that is gzip. `needed`
+/// is where a missing folder is reported, none where no flow uses the writer.
+pub(super) fn read(
+    findings: &mut Findings,
+    keys: &mut Keys<'_>,
+    needed: Option<Span>,
+) -> (Option<Writers>, Option<&'static str>) {
     let data_dir = keys.take("data-dir");
     let folders = findings.texts(keys, "data-dir");
     let moves = findings.flag(keys, "move-files").unwrap_or(false);
     let writer = keys.take("writer");
     let Some(opening) = needed else {
         for given in [data_dir, writer].into_iter().flatten() {
-            findings.note(&given, NoteKind::NoMeaning, format!("the pipeline has no `{DISK_WRITER}`, or says itself what that is"));
+            findings.note(
+                &given,
+                NoteKind::NoMeaning,
+                format!("the pipeline has no `{DISK_WRITER}`, or says itself what that is"),
+            );
         }
         return (None, None);
     };
@@ -72,8 +92,12 @@ pub(super) fn read(findings: &mut Findings, keys: &mut Keys<'_>, needed: Option<
         None => findings.keys_of([], String::new()),
     };
     let own_dir = options.take("base-dir");
-    let multiplier = findings.count(&mut options, "write-multiplier", 1..=MOST_LANES).unwrap_or(1);
-    let default_format = options.take("codec").and_then(|codec| output_format(findings, &codec));
+    let multiplier = findings
+        .count(&mut options, "write-multiplier", 1..=MOST_LANES)
+        .unwrap_or(1);
+    let default_format = options
+        .take("codec")
+        .and_then(|codec| output_format(findings, &codec));
     let rules = Rules::read(findings, &mut options, "");
     let own_rules = rules_of_topics(findings, &mut options);
     for (name, sentence) in WITHOUT_MEANING {
@@ -81,21 +105,45 @@ pub(super) fn read(findings: &mut Findings, keys: &mut Keys<'_>, needed: Option<
     }
     findings.finish(options);
     match (&own_dir, &data_dir) {
-        (Some(_), Some(given)) => findings.note(given, NoteKind::NoMeaning, "files are written to the :base-dir of `:writer`"),
+        (Some(_), Some(given)) => findings.note(
+            given,
+            NoteKind::NoMeaning,
+            "files are written to the :base-dir of `:writer`",
+        ),
         (None, None) => {
-            let mistake = Diagnostic::new(opening, "there is no `:data-dir`", "missing in this map");
-            findings.mistakes.push(mistake.with_help("say where files are written: add, for example, :data-dir \"/data\""));
+            let mistake =
+                Diagnostic::new(opening, "there is no `:data-dir`", "missing in this map");
+            findings.mistakes.push(
+                mistake.with_help(
+                    "say where files are written: add, for example, :data-dir \"/data\"",
+                ),
+            );
         }
         _ => {}
     }
-    let rules = Rules { base_dir: rules.base_dir.or(folders), ..rules };
+    let rules = Rules {
+        base_dir: rules.base_dir.or(folders),
+        ..rules
+    };
     let is_relative = |folder: &String| !folder.starts_with(['/', '$']);
-    if let Some(given) = own_dir.or(data_dir).filter(|_| rules.base_dir.iter().flatten().any(is_relative)) {
+    if let Some(given) = own_dir
+        .or(data_dir)
+        .filter(|_| rules.base_dir.iter().flatten().any(is_relative))
+    {
         let sentence = "a relative folder starts at the folder of this file, where pseidon-etl started at the one it was run in";
         findings.note(&given, NoteKind::Changed, sentence);
     }
-    let of_topics = own_rules.into_iter().map(|(topic, own)| (topic, own.or(&rules).sink(multiplier, moves))).collect();
-    (Some(Writers { of_all: rules.sink(multiplier, moves), of_topics }), default_format)
+    let of_topics = own_rules
+        .into_iter()
+        .map(|(topic, own)| (topic, own.or(&rules).sink(multiplier, moves)))
+        .collect();
+    (
+        Some(Writers {
+            of_all: rules.sink(multiplier, moves),
+            of_topics,
+        }),
+        default_format,
+    )
 }
 
 /// The output format that `:codec` names.
@@ -113,7 +161,10 @@ fn output_format(findings: &mut Findings, codec: &Given<'_>) -> Option<&'static 
         "parquet" => Some("parquet"),
         "avro" => Some("avro"),
         _ => {
-            findings.wrong(codec, "one of :gzip, :snappy, :bzip2, :none, :parquet and :avro");
+            findings.wrong(
+                codec,
+                "one of :gzip, :snappy, :bzip2, :none, :parquet and :avro",
+            );
             None
         }
     }
@@ -124,8 +175,16 @@ fn rules_of_topics(findings: &mut Findings, options: &mut Keys<'_>) -> Vec<(Stri
     let mut found = Vec::new();
     for topic in topics(options) {
         let rules = Rules::read(findings, options, &format!("{topic}."));
-        findings.no_meaning(options, &format!("{topic}.codec"), "the output_format of the log's row says it");
-        findings.no_meaning(options, &format!("{topic}.write-multiplier"), "it holds for all topics; say :parallel-files for this one");
+        findings.no_meaning(
+            options,
+            &format!("{topic}.codec"),
+            "the output_format of the log's row says it",
+        );
+        findings.no_meaning(
+            options,
+            &format!("{topic}.write-multiplier"),
+            "it holds for all topics; say :parallel-files for this one",
+        );
         for (name, sentence) in WITHOUT_MEANING {
             findings.no_meaning(options, &format!("{topic}.{name}"), sentence);
         }
@@ -138,7 +197,11 @@ fn rules_of_topics(findings: &mut Findings, options: &mut Keys<'_>) -> Vec<(Stri
 
 /// The topics that keys such as `:clicks.codec` name, in the order of their names.
 fn topics(options: &Keys<'_>) -> Vec<String> {
-    let mut topics: Vec<String> = options.names().filter_map(|name| name.rsplit_once('.')).map(|(topic, _)| topic.to_owned()).collect();
+    let mut topics: Vec<String> = options
+        .names()
+        .filter_map(|name| name.rsplit_once('.'))
+        .map(|(topic, _)| topic.to_owned())
+        .collect();
     topics.retain(|topic| !topic.is_empty() && !topic.contains('/'));
     topics.sort();
     topics.dedup();
@@ -161,8 +224,18 @@ impl Rules {
     }
 
     fn are_empty(&self) -> bool {
-        let Rules { base_dir, size, idle, age, lanes, check_freq, row_group } = self;
-        base_dir.is_none() && size.or(*lanes).or(*row_group).is_none() && idle.or(*age).or(*check_freq).is_none()
+        let Rules {
+            base_dir,
+            size,
+            idle,
+            age,
+            lanes,
+            check_freq,
+            row_group,
+        } = self;
+        base_dir.is_none()
+            && size.or(*lanes).or(*row_group).is_none()
+            && idle.or(*age).or(*check_freq).is_none()
     }
 
     /// These, and where one is not said that of `other`.
@@ -180,14 +253,22 @@ impl Rules {
 
     /// The sink. A writer more is as many files more that are written at once.
     fn sink(&self, multiplier: i64, moves: bool) -> Node {
-        let lanes = self.lanes.unwrap_or(LANES).saturating_mul(multiplier).min(MOST_LANES);
+        let lanes = self
+            .lanes
+            .unwrap_or(LANES)
+            .saturating_mul(multiplier)
+            .min(MOST_LANES);
         let rollover = map([
             entry("size", int(self.size.unwrap_or(SIZE))),
             entry("idle", millis(self.idle.unwrap_or(IDLE))),
             entry("age", millis(self.age.unwrap_or(AGE))),
         ]);
         let move_to = moves.then(|| {
-            map([entry("path", text(MOVE_TO)), entry("prefix", text("${host:name}-")), entry("quarantine", text("${log:quarantine}"))])
+            map([
+                entry("path", text(MOVE_TO)),
+                entry("prefix", text("${host:name}-")),
+                entry("quarantine", text("${log:quarantine}")),
+            ])
         });
         let options = map([
             entry("base-dir", self.base_dir.as_deref().map(texts)),
@@ -200,7 +281,10 @@ impl Rules {
             entry("check-freq", millis(self.check_freq.unwrap_or(CHECK_FREQ))),
             entry("row-group", self.row_group.map(int)),
             entry("move-to", move_to),
-            entry("on-error", map([entry("quarantine", text("${log:quarantine}"))])),
+            entry(
+                "on-error",
+                map([entry("quarantine", text("${log:quarantine}"))]),
+            ),
         ]);
         list(vec![symbol("files"), options])
     }

@@ -13,7 +13,15 @@ pub(super) const IDENTITY_KEY: &str = "identity";
 
 pub(super) type SplitKey<'a> = (&'a str, &'a str);
 /// (epoch, sequence, low, owners, plan, resume, finished)
-pub(super) type RecordRow<'a> = (u64, u64, Option<u64>, &'a str, Option<&'a str>, Option<&'a str>, Option<u64>);
+pub(super) type RecordRow<'a> = (
+    u64,
+    u64,
+    Option<u64>,
+    &'a str,
+    Option<&'a str>,
+    Option<&'a str>,
+    Option<u64>,
+);
 /// What stands between the names of several owners.
 pub(super) const OWNERS: &str = "\n";
 
@@ -30,13 +38,19 @@ pub(super) const PLANS: TableDefinition<&str, &str> = TableDefinition::new("plan
 pub(super) const NOTES: TableDefinition<&str, &str> = TableDefinition::new("notes");
 
 /// Everything but the lanes that are ahead.
-pub(super) fn record_of((epoch, sequence, low, owners, plan, resume, finished): RecordRow) -> CommitRecord {
+pub(super) fn record_of(
+    (epoch, sequence, low, owners, plan, resume, finished): RecordRow,
+) -> CommitRecord {
     CommitRecord {
         epoch,
         sequence,
         low,
         ahead: HashMap::new(),
-        owners: owners.split(OWNERS).filter(|owner| !owner.is_empty()).map(str::to_owned).collect(),
+        owners: owners
+            .split(OWNERS)
+            .filter(|owner| !owner.is_empty())
+            .map(str::to_owned)
+            .collect(),
         plan: plan.map(str::to_owned),
         resume: resume.map(Resume::from),
         finished,
@@ -44,10 +58,28 @@ pub(super) fn record_of((epoch, sequence, low, owners, plan, resume, finished): 
 }
 
 /// Writes a record; its lanes that are ahead have rows of their own.
-pub(super) fn insert(rows: &mut Table<SplitKey, RecordRow>, key: SplitKey, record: &CommitRecord) -> Result<(), redb::Error> {
+pub(super) fn insert(
+    rows: &mut Table<SplitKey, RecordRow>,
+    key: SplitKey,
+    record: &CommitRecord,
+) -> Result<(), redb::Error> {
     let owners = record.owners.join(OWNERS);
-    let (plan, resume) = (record.plan.as_deref(), record.resume.as_ref().map(Resume::as_str));
-    rows.insert(key, (record.epoch, record.sequence, record.low, owners.as_str(), plan, resume, record.finished))?;
+    let (plan, resume) = (
+        record.plan.as_deref(),
+        record.resume.as_ref().map(Resume::as_str),
+    );
+    rows.insert(
+        key,
+        (
+            record.epoch,
+            record.sequence,
+            record.low,
+            owners.as_str(),
+            plan,
+            resume,
+            record.finished,
+        ),
+    )?;
     Ok(())
 }
 
@@ -85,7 +117,11 @@ pub(super) fn lanes_ahead(
     Ok(lanes)
 }
 
-pub(super) fn forget_staged(transaction: &WriteTransaction, sink: &SinkId, ids: &[String]) -> Result<(), redb::Error> {
+pub(super) fn forget_staged(
+    transaction: &WriteTransaction,
+    sink: &SinkId,
+    ids: &[String],
+) -> Result<(), redb::Error> {
     let mut staged = transaction.open_table(STAGED)?;
     for id in ids {
         staged.remove((sink.as_str(), id.as_str()))?;
@@ -98,7 +134,9 @@ pub(super) fn value(
     table: TableDefinition<&'static str, &'static str>,
     key: &str,
 ) -> Result<Option<String>, redb::Error> {
-    let Some(table) = existing(transaction.open_table(table))? else { return Ok(None) };
+    let Some(table) = existing(transaction.open_table(table))? else {
+        return Ok(None);
+    };
     Ok(table.get(key)?.map(|value| value.value().to_owned()))
 }
 

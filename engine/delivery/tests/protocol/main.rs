@@ -1,5 +1,6 @@
-//! The delivery protocol as a pure state machine: several instances with their own committers over one store, in every order of steps that
-//! chance gives. Whatever happens on the way, what readers see in the end is every record once, in order.
+//! The delivery protocol as a pure state machine: several instances with their own committers over
+//! one store, in every order of steps that chance gives. Whatever happens on the way, what readers
+//! see in the end is every record once, in order.
 
 mod store;
 mod world;
@@ -13,9 +14,19 @@ use self::world::{Input, Step, World};
 #[test]
 fn the_rare_cases() {
     use Step::{Commit, Crash, Idle, LookForDead, Publish, Read, RemoveDead, Roll, Take};
-    let take = |by, splits| Take { by, splits, start: 0 };
+    let take = |by, splits| Take {
+        by,
+        splits,
+        start: 0,
+    };
     let read = |by, split, records| Read { by, split, records };
-    let commit = |by, files, fates: &[Fate], leave| Commit { by, lanes: u8::MAX, files, fates: fates.to_vec(), leave };
+    let commit = |by, files, fates: &[Fate], leave| Commit {
+        by,
+        lanes: u8::MAX,
+        files,
+        fates: fates.to_vec(),
+        leave,
+    };
     let roll = |by| Roll { by, lanes: u8::MAX };
     let idle = |by| Idle { by, fates: vec![] };
     let publish = |by| Publish { by, count: 9 };
@@ -26,7 +37,16 @@ fn the_rare_cases() {
         (
             "what waits behind a committed file holds the low position back",
             &one_lane,
-            vec![take(0, 1), read(0, 0, 3), roll(0), read(0, 0, 3), commit(0, 1, &[], false), idle(0), publish(0), Crash { by: 0 }],
+            vec![
+                take(0, 1),
+                read(0, 0, 3),
+                roll(0),
+                read(0, 0, 3),
+                commit(0, 1, &[], false),
+                idle(0),
+                publish(0),
+                Crash { by: 0 },
+            ],
         ),
         (
             "the same with a third file",
@@ -80,7 +100,12 @@ fn the_rare_cases() {
             vec![
                 take(0, 1),
                 read(0, 0, 2),
-                commit(0, 1, &[Fate::Unheard, Fate::AnswerLost, Fate::Unheard], false),
+                commit(
+                    0,
+                    1,
+                    &[Fate::Unheard, Fate::AnswerLost, Fate::Unheard],
+                    false,
+                ),
                 read(0, 0, 2),
                 commit(0, 1, &[Fate::AnswerLost], false),
             ],
@@ -88,7 +113,15 @@ fn the_rare_cases() {
         (
             "a lane of two splits is lost as a whole when one of them is",
             &two_splits,
-            vec![take(0, 3), read(0, 0, 3), read(0, 1, 3), take(1, 1), commit(0, 1, &[], false), take(0, 2), read(1, 0, 9)],
+            vec![
+                take(0, 3),
+                read(0, 0, 3),
+                read(0, 1, 3),
+                take(1, 1),
+                commit(0, 1, &[], false),
+                take(0, 2),
+                read(1, 0, 9),
+            ],
         ),
         (
             "filtered records move the low position, and not past those that wait",
@@ -109,7 +142,20 @@ fn the_rare_cases() {
         (
             "where a split begins is decided once",
             &one_lane,
-            vec![Take { by: 0, splits: 1, start: 3 }, read(0, 0, 2), Crash { by: 0 }, Take { by: 0, splits: 1, start: 8 }],
+            vec![
+                Take {
+                    by: 0,
+                    splits: 1,
+                    start: 3,
+                },
+                read(0, 0, 2),
+                Crash { by: 0 },
+                Take {
+                    by: 0,
+                    splits: 1,
+                    start: 8,
+                },
+            ],
         ),
     ];
     for (name, inputs, steps) in cases {
@@ -134,7 +180,11 @@ fn input() -> impl Strategy<Value = Input> {
 }
 
 fn fates() -> impl Strategy<Value = Vec<Fate>> {
-    let fate = prop_oneof![Just(Fate::Answered), Just(Fate::Unheard), Just(Fate::AnswerLost)];
+    let fate = prop_oneof![
+        Just(Fate::Answered),
+        Just(Fate::Unheard),
+        Just(Fate::AnswerLost)
+    ];
     prop_oneof![3 => Just(Vec::new()), 2 => proptest::collection::vec(fate, 1..4)]
 }
 

@@ -9,7 +9,8 @@ use crate::sync::now;
 const FIRST_WAIT: Duration = Duration::from_millis(100);
 const LONGEST_WAIT: Duration = Duration::from_secs(5);
 
-/// Says once that a sink is blocked and once that it is not any more. In between it is tried again after longer and longer waits.
+/// Says once that a sink is blocked and once that it is not any more. In between it is tried again
+/// after longer and longer waits.
 ///
 /// Nothing sleeps here: the writer thread does other work until [`Backoff::until`].
 pub(super) struct Backoff {
@@ -25,7 +26,12 @@ pub(super) struct Backoff {
 impl Backoff {
     /// Not blocked.
     pub(super) fn new(sink: String, gauge: IntGauge) -> Backoff {
-        Backoff { sink, gauge, wait: None, until: None }
+        Backoff {
+            sink,
+            gauge,
+            wait: None,
+            until: None,
+        }
     }
 
     /// The target does not take something. The wait that has begun already goes on.
@@ -36,7 +42,11 @@ impl Backoff {
         let wait = match self.wait {
             Some(before) => (before * 2).min(LONGEST_WAIT),
             None => {
-                tracing::warn!(sink = self.sink, error = reason, "cannot write; no records are taken in until it works again");
+                tracing::warn!(
+                    sink = self.sink,
+                    error = reason,
+                    "cannot write; no records are taken in until it works again"
+                );
                 self.gauge.inc();
                 FIRST_WAIT
             }
@@ -50,7 +60,8 @@ impl Backoff {
         self.until
     }
 
-    /// Ends the wait if its time has come. Everything that is blocked is tried now, and blocks again if need be.
+    /// Ends the wait if its time has come. Everything that is blocked is tried now, and blocks
+    /// again if need be.
     pub(super) fn end_wait(&mut self) {
         self.until = self.until.filter(|until| *until > now());
     }

@@ -30,7 +30,8 @@ struct Held {
     split: SplitId,
     /// The position after the last record.
     upto: Position,
-    /// How many of the last chunks ended with that record's position while more rows of it were to come in another batch.
+    /// How many of the last chunks ended with that record's position while more rows of it were to
+    /// come in another batch.
     cut_chunks: usize,
 }
 
@@ -38,36 +39,73 @@ impl OpenLane {
     /// Nothing is in it.
     pub(super) fn new(lane: Box<dyn Lane>) -> OpenLane {
         let (opened, memory) = (now(), lane.memory());
-        OpenLane { lane, held: Vec::new(), records: 0, opened, written: opened, memory, is_due: false }
+        OpenLane {
+            lane,
+            held: Vec::new(),
+            records: 0,
+            opened,
+            written: opened,
+            memory,
+            is_due: false,
+        }
     }
 
-    /// These rows are the next of their split for the lane. Where they begin at a higher position, the one before has come to its end.
+    /// These rows are the next of their split for the lane. Where they begin at a higher position,
+    /// the one before has come to its end.
     pub(super) fn expect(&mut self, rows: &Rows) {
-        let Some(held) = self.held.iter_mut().find(|held| held.split == rows.batch().split.id) else { return };
+        let Some(held) = self
+            .held
+            .iter_mut()
+            .find(|held| held.split == rows.batch().split.id)
+        else {
+            return;
+        };
         if rows.position(0) >= held.upto {
             held.cut_chunks = 0;
         }
     }
 
-    /// The lane has taken these rows. `end` is the chunk's [`next`](pseidon_plugin::sink::Chunk::next) if they are the last of it.
+    /// The lane has taken these rows. `end` is the chunk's
+    /// [`next`](pseidon_plugin::sink::Chunk::next) if they are the last of it.
     pub(super) fn note(&mut self, rows: &Rows, end: Option<Position>) {
-        let Some(last) = rows.len().checked_sub(1).map(|row| rows.position(row)) else { return };
+        let Some(last) = rows.len().checked_sub(1).map(|row| rows.position(row)) else {
+            return;
+        };
         let split = &rows.batch().split.id;
-        let number = self.held.iter().position(|held| held.split == *split).unwrap_or_else(|| {
-            self.held.push(Held { split: split.clone(), upto: 0, cut_chunks: 0 });
-            self.held.len() - 1
-        });
+        let number = self
+            .held
+            .iter()
+            .position(|held| held.split == *split)
+            .unwrap_or_else(|| {
+                self.held.push(Held {
+                    split: split.clone(),
+                    upto: 0,
+                    cut_chunks: 0,
+                });
+                self.held.len() - 1
+            });
         let held = &mut self.held[number];
         let is_cut = end.is_some_and(|next| last >= next);
-        held.cut_chunks = if !is_cut { 0 } else { 1 + if held.upto == last + 1 { held.cut_chunks } else { 0 } };
+        held.cut_chunks = if !is_cut {
+            0
+        } else {
+            1 + if held.upto == last + 1 {
+                held.cut_chunks
+            } else {
+                0
+            }
+        };
         held.upto = last + 1;
         self.records += rows.len() as u64;
         self.written = now();
     }
 
-    /// How many records it may still get; all of one position count as one that is too many only together.
+    /// How many records it may still get; all of one position count as one that is too many only
+    /// together.
     pub(super) fn room(&self, rollover: &Rollover) -> u64 {
-        rollover.records.map_or(u64::MAX, |most| most.saturating_sub(self.records))
+        rollover
+            .records
+            .map_or(u64::MAX, |most| most.saturating_sub(self.records))
     }
 
     pub(super) fn is_empty(&self) -> bool {
@@ -92,26 +130,47 @@ impl OpenLane {
         self.held.iter().any(|held| splits.contains(&held.split))
     }
 
-    /// The split of which it holds a part of a position, if there is one: more rows of that position may come. Until then it must not be sealed.
+    /// The split of which it holds a part of a position, if there is one: more rows of that
+    /// position may come. Until then it must not be sealed.
     ///
-    /// Batches may have been dispatched that have not come here yet. So the position is over when its end was dispatched, and all chunks of it
-    /// that were dispatched to this lane have come.
+    /// Batches may have been dispatched that have not come here yet. So the position is over when
+    /// its end was dispatched, and all chunks of it that were dispatched to this lane have come.
     pub(super) fn cut_split(&self, lane: &LaneId, ledger: &Ledger) -> Option<&SplitId> {
         let is_over = |held: &Held| {
-            let has_ended = ledger.frontier(&held.split).is_none_or(|frontier| frontier >= held.upto);
+            let has_ended = ledger
+                .frontier(&held.split)
+                .is_none_or(|frontier| frontier >= held.upto);
             has_ended && ledger.chunks_up_to(&held.split, lane, held.upto - 1) == held.cut_chunks
         };
-        self.held.iter().find(|held| held.cut_chunks > 0 && !is_over(held)).map(|held| &held.split)
+        self.held
+            .iter()
+            .find(|held| held.cut_chunks > 0 && !is_over(held))
+            .map(|held| &held.split)
     }
 
     /// What its commit says, and the lane itself.
     pub(super) fn into_commit(self, lane: LaneId) -> (LaneCommit, Box<dyn Lane>) {
-        (LaneCommit { lane, splits: self.held.into_iter().map(|held| (held.split, held.upto)).collect() }, self.lane)
+        (
+            LaneCommit {
+                lane,
+                splits: self
+                    .held
+                    .into_iter()
+                    .map(|held| (held.split, held.upto))
+                    .collect(),
+            },
+            self.lane,
+        )
     }
 
     /// As it is shown to a person.
     fn shown(&self, lane: LaneId) -> ShownLane {
-        ShownLane { lane, bytes: self.lane.bytes(), records: self.records, opened: self.opened }
+        ShownLane {
+            lane,
+            bytes: self.lane.bytes(),
+            records: self.records,
+            opened: self.opened,
+        }
     }
 }
 

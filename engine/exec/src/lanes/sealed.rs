@@ -8,7 +8,8 @@ use pseidon_plugin::sink::{Publishing, Sink, SinkError};
 
 use super::backoff::Backoff;
 
-/// How many sealed lanes wait for the next check, at most, so that many that fill up at the same time cost one step.
+/// How many sealed lanes wait for the next check, at most, so that many that fill up at the same
+/// time cost one step.
 pub(super) const MOST_SEALED: usize = 16;
 
 /// The sealed lanes of one writer.
@@ -37,19 +38,31 @@ impl SealedLanes {
         self.lanes.len() >= MOST_SEALED
     }
 
-    /// Whether so much waits for the target, after [`SealedLanes::advance`], that nothing more is to be written.
+    /// Whether so much waits for the target, after [`SealedLanes::advance`], that nothing more is
+    /// to be written.
     pub(super) fn are_stuck(&self) -> bool {
         !self.unpublished.is_empty() || self.are_many()
     }
 
     /// Whether nothing is left of the splits that are meant.
     pub(super) fn are_done(&self, is_meant: impl Fn(&SplitId) -> bool) -> bool {
-        let holds = |sealed: &SealedLane| sealed.commit.splits.iter().any(|(split, _)| is_meant(split));
+        let holds = |sealed: &SealedLane| {
+            sealed
+                .commit
+                .splits
+                .iter()
+                .any(|(split, _)| is_meant(split))
+        };
         self.unpublished.is_empty() && !self.lanes.iter().any(holds)
     }
 
     /// Commits what is durable, in one step, and publishes it.
-    pub(super) fn advance(&mut self, sink: &dyn Sink, committer: &Committer, backoff: &mut Backoff) -> Result<(), SinkError> {
+    pub(super) fn advance(
+        &mut self,
+        sink: &dyn Sink,
+        committer: &Committer,
+        backoff: &mut Backoff,
+    ) -> Result<(), SinkError> {
         let (mut lanes, mut staged) = (Vec::new(), Vec::new());
         let outcome = self.complete(&mut lanes, &mut staged, backoff);
         // What is durable belongs to the store from now on, even if another lane has failed.
@@ -68,9 +81,19 @@ impl SealedLanes {
     }
 
     /// Takes the lanes out that are durable, up to the first that is not.
-    fn complete(&mut self, lanes: &mut Vec<LaneCommit>, staged: &mut Vec<Staged>, backoff: &mut Backoff) -> Result<(), SinkError> {
+    fn complete(
+        &mut self,
+        lanes: &mut Vec<LaneCommit>,
+        staged: &mut Vec<Staged>,
+        backoff: &mut Backoff,
+    ) -> Result<(), SinkError> {
         while let Some(first) = self.lanes.front_mut() {
-            let progress = first.completion.as_mut().map_or(Ok(Progress::Durable(Vec::new())), |completion| completion.advance())?;
+            let progress = first
+                .completion
+                .as_mut()
+                .map_or(Ok(Progress::Durable(Vec::new())), |completion| {
+                    completion.advance()
+                })?;
             match progress {
                 Progress::Durable(of_lane) => staged.extend(of_lane),
                 Progress::Pending => break,
@@ -84,7 +107,12 @@ impl SealedLanes {
         Ok(())
     }
 
-    fn publish(&mut self, sink: &dyn Sink, committer: &Committer, backoff: &mut Backoff) -> Result<(), SinkError> {
+    fn publish(
+        &mut self,
+        sink: &dyn Sink,
+        committer: &Committer,
+        backoff: &mut Backoff,
+    ) -> Result<(), SinkError> {
         if self.unpublished.is_empty() {
             return Ok(());
         }

@@ -38,8 +38,16 @@ struct TargetSink(Arc<Mutex<Target>>, Option<u64>);
 
 impl Sink for TargetSink {
     fn rules(&self) -> LaneRules {
-        let rollover = Rollover { records: self.1, ..Rollover::every(Duration::MAX) };
-        LaneRules { single_writer: true, rollover, check_every: Duration::from_secs(1), most_open: usize::MAX }
+        let rollover = Rollover {
+            records: self.1,
+            ..Rollover::every(Duration::MAX)
+        };
+        LaneRules {
+            single_writer: true,
+            rollover,
+            check_every: Duration::from_secs(1),
+            most_open: usize::MAX,
+        }
     }
 
     fn take_over(&self, _: &[TakenSplit], _: &[Staged]) -> Result<TakenOver, SinkError> {
@@ -51,7 +59,11 @@ impl Sink for TargetSink {
     }
 
     fn lane(&self, lane: &LaneId, _: &Waker) -> Result<Box<dyn Lane>, SinkError> {
-        Ok(Box::new(TargetLane { lane: lane.clone(), target: self.0.clone(), positions: Vec::new() }))
+        Ok(Box::new(TargetLane {
+            lane: lane.clone(),
+            target: self.0.clone(),
+            positions: Vec::new(),
+        }))
     }
 
     fn publish(&self, staged: &[Staged]) -> Result<Publishing, SinkError> {
@@ -59,9 +71,14 @@ impl Sink for TargetSink {
         if target.is_publishing_blocked {
             return Ok(Publishing::Blocked("on purpose".to_owned()));
         }
-        let visible: Vec<String> = staged.iter().filter_map(|entry| target.hidden.remove(&entry.id)).collect();
+        let visible: Vec<String> = staged
+            .iter()
+            .filter_map(|entry| target.hidden.remove(&entry.id))
+            .collect();
         target.visible.extend(visible);
-        Ok(Publishing::Done(staged.iter().map(|entry| entry.id.clone()).collect()))
+        Ok(Publishing::Done(
+            staged.iter().map(|entry| entry.id.clone()).collect(),
+        ))
     }
 }
 
@@ -83,7 +100,8 @@ impl Lane for TargetLane {
             }
             target.open += 1;
         }
-        self.positions.extend((0..rows.len()).map(|row| rows.position(row)));
+        self.positions
+            .extend((0..rows.len()).map(|row| rows.position(row)));
         Ok(Room::Ready)
     }
 
@@ -101,7 +119,10 @@ impl Completion for TargetLane {
         target.open -= 1;
         let id = format!("{} {:?}", self.lane, self.positions);
         target.hidden.insert(id.clone(), id.clone());
-        Ok(Progress::Durable(vec![Staged { id, detail: String::new() }]))
+        Ok(Progress::Durable(vec![Staged {
+            id,
+            detail: String::new(),
+        }]))
     }
 }
 
@@ -119,11 +140,32 @@ impl Bench {
     fn new(records: Option<u64>) -> Bench {
         let dir = tempfile::tempdir().unwrap();
         let store = Arc::new(EmbeddedStore::open(dir.path(), "p").unwrap());
-        let claimant = Claimant { owner: "one".into(), plan: "p".into(), accepts_other_plans: false };
-        let committer = Arc::new(Committer::new("out".into(), store.clone(), claimant, Positions::InStore, Arc::default()));
+        let claimant = Claimant {
+            owner: "one".into(),
+            plan: "p".into(),
+            accepts_other_plans: false,
+        };
+        let committer = Arc::new(Committer::new(
+            "out".into(),
+            store.clone(),
+            claimant,
+            Positions::InStore,
+            Arc::default(),
+        ));
         let splits = SPLITS.map(SplitId::from);
         let begun = splits.iter().cloned().zip(committer.take(&splits).unwrap());
-        committer.begin(begun.map(|(split, record)| Begin { split, record, start: 0, resume: None }).collect()).unwrap();
+        committer
+            .begin(
+                begun
+                    .map(|(split, record)| Begin {
+                        split,
+                        record,
+                        start: 0,
+                        resume: None,
+                    })
+                    .collect(),
+            )
+            .unwrap();
         let sink = TargetSink(Arc::default(), records);
         let target = sink.0.clone();
         let lanes = Lanes::new(LanesSetup {
@@ -135,16 +177,31 @@ impl Bench {
             waker: Waker::noop().clone(),
             shown: ShownLanes::default(),
         });
-        Bench { _dir: dir, store, committer, target, lanes }
+        Bench {
+            _dir: dir,
+            store,
+            committer,
+            target,
+            lanes,
+        }
     }
 
-    /// Rows at these positions of a split, all for one lane; the batch covers everything below `next`.
+    /// Rows at these positions of a split, all for one lane; the batch covers everything below
+    /// `next`.
     fn write(&mut self, split: usize, lane: &str, positions: &[Position], next: Position) {
-        let split = Arc::new(Split { id: SPLITS[split].into(), topic: "in".into(), partition: 0 });
+        let split = Arc::new(Split {
+            id: SPLITS[split].into(),
+            topic: "in".into(),
+            partition: 0,
+        });
         let mut batch = BatchBuilder::new(split.clone(), MetaWanted::default(), 64);
-        positions.iter().for_each(|position| batch.push(*position, Some(b"{}"), RecordMeta::default()));
+        positions
+            .iter()
+            .for_each(|position| batch.push(*position, Some(b"{}"), RecordMeta::default()));
         let options = RecordBatchOptions::new().with_row_count(Some(positions.len()));
-        let columns = RecordBatch::try_new_with_options(Arc::new(Schema::empty()), Vec::new(), &options).unwrap();
+        let columns =
+            RecordBatch::try_new_with_options(Arc::new(Schema::empty()), Vec::new(), &options)
+                .unwrap();
         let rows = Rows::new(Arc::new(batch.finish(next)), columns);
         let mut ledger = self.committer.ledger();
         if let (Some(first), Some(last)) = (positions.first(), positions.last()) {
@@ -161,7 +218,9 @@ impl Bench {
     fn flush(&mut self, splits: Option<&[SplitId]>) -> Arc<AtomicBool> {
         let is_done = Arc::new(AtomicBool::new(false));
         let done = is_done.clone();
-        self.lanes.flush(splits, move || done.store(true, Ordering::Relaxed)).unwrap();
+        self.lanes
+            .flush(splits, move || done.store(true, Ordering::Relaxed))
+            .unwrap();
         is_done
     }
 
@@ -177,7 +236,10 @@ impl Bench {
     fn lows(&self) -> Vec<Position> {
         let mut records = self.store.records(&"out".into()).unwrap();
         records.sort_by(|one, other| one.0.cmp(&other.0));
-        records.into_iter().map(|(_, record)| record.low.unwrap()).collect()
+        records
+            .into_iter()
+            .map(|(_, record)| record.low.unwrap())
+            .collect()
     }
 }
 
@@ -194,7 +256,10 @@ fn a_blocked_lane_holds_up_no_other_and_keeps_its_order() {
     bench.lanes.resume().unwrap();
     assert!(!flushed.load(Ordering::Relaxed) && bench.lanes.resume_at().is_some());
     bench.change(|target| target.full.clear());
-    assert_eq!(bench.visible(), ["b [2, 3]", "a [0, 1]", "a [4, 5]", "a [6]"]);
+    assert_eq!(
+        bench.visible(),
+        ["b [2, 3]", "a [0, 1]", "a [4, 5]", "a [6]"]
+    );
     assert!(flushed.load(Ordering::Relaxed));
     assert_eq!(bench.lows(), [7, 0]);
 }
@@ -215,7 +280,10 @@ fn what_is_sealed_is_committed_in_order_when_it_is_durable() {
     let flushed = bench.flush(Some(&["in:0".into()]));
     bench.change(|target| target.not_durable.clear());
     assert!(flushed.load(Ordering::Relaxed));
-    let expected: Vec<String> = ["a [0]".to_owned()].into_iter().chain((1..40).map(|position| format!("b [{position}]"))).collect();
+    let expected: Vec<String> = ["a [0]".to_owned()]
+        .into_iter()
+        .chain((1..40).map(|position| format!("b [{position}]")))
+        .collect();
     assert_eq!((bench.visible(), bench.lows()), (expected, vec![40, 0]));
 }
 
@@ -232,11 +300,15 @@ fn what_is_committed_is_published_when_the_target_lets_it() {
     assert!(!flushed.load(Ordering::Relaxed) && bench.target.lock().open == 0);
     bench.change(|target| target.is_publishing_blocked = false);
     assert!(bench.flush(None).load(Ordering::Relaxed) && flushed.load(Ordering::Relaxed));
-    assert_eq!((bench.visible(), bench.lows()), (vec!["a [0]".into(), "a [1]".into()], vec![2, 0]));
+    assert_eq!(
+        (bench.visible(), bench.lows()),
+        (vec!["a [0]".into(), "a [1]".into()], vec![2, 0])
+    );
 }
 
-/// Rows of one position that come in several batches are in one unit, whatever lanes they go to and however full these are; a lane is sealed
-/// when the position is over, even if no more of it came to that lane.
+/// Rows of one position that come in several batches are in one unit, whatever lanes they go to and
+/// however full these are; a lane is sealed when the position is over, even if no more of it came
+/// to that lane.
 #[test]
 fn a_position_is_never_cut() {
     let mut bench = Bench::new(Some(2));
@@ -245,32 +317,52 @@ fn a_position_is_never_cut() {
     bench.lanes.tick().unwrap();
     assert!(bench.visible().is_empty(), "position 1 is not over");
     let rolled = bench.flush(None);
-    assert!(rolled.load(Ordering::Relaxed) && bench.visible().is_empty(), "a roll leaves it open");
+    assert!(
+        rolled.load(Ordering::Relaxed) && bench.visible().is_empty(),
+        "a roll leaves it open"
+    );
     bench.write(0, "a", &[1, 2, 3], 4);
     assert_eq!(bench.target.lock().open, 2);
     bench.lanes.tick().unwrap();
-    assert_eq!((bench.visible(), bench.lows()), (vec!["a [0, 1, 1, 1]".into(), "a [2, 3]".into()], vec![4, 0]));
+    assert_eq!(
+        (bench.visible(), bench.lows()),
+        (vec!["a [0, 1, 1, 1]".into(), "a [2, 3]".into()], vec![4, 0])
+    );
 
     bench.write(0, "a", &[4], 4);
     bench.write(0, "b", &[4], 4);
     bench.write(1, "b", &[0], 1);
     let flushed = bench.flush(Some(&["in:1".into()]));
-    assert!(!flushed.load(Ordering::Relaxed), "the lane holds a part of a position of another split too");
+    assert!(
+        !flushed.load(Ordering::Relaxed),
+        "the lane holds a part of a position of another split too"
+    );
     bench.write(0, "b", &[], 5);
     bench.lanes.tick().unwrap();
     assert!(flushed.load(Ordering::Relaxed));
     assert_eq!(bench.visible()[2..], ["b [4, 0]"]);
     assert_eq!(bench.lows(), [4, 1]);
     assert!(bench.flush(None).load(Ordering::Relaxed));
-    assert_eq!((bench.visible()[3..].to_vec(), bench.lows()), (vec!["a [4]".to_owned()], vec![5, 1]));
+    assert_eq!(
+        (bench.visible()[3..].to_vec(), bench.lows()),
+        (vec!["a [4]".to_owned()], vec![5, 1])
+    );
 }
 
 #[test]
 fn a_split_that_ends_inside_a_position_fails() {
     let mut bench = Bench::new(None);
     bench.write(0, "a", &[0, 1], 1);
-    let error = bench.lanes.flush(Some(&["in:0".into()]), || {}).unwrap_err();
-    assert!(error.to_string().contains("in:0 was given back in the middle of a position"), "{error}");
+    let error = bench
+        .lanes
+        .flush(Some(&["in:0".into()]), || {})
+        .unwrap_err();
+    assert!(
+        error
+            .to_string()
+            .contains("in:0 was given back in the middle of a position"),
+        "{error}"
+    );
     assert_eq!((bench.visible(), bench.lows()), (vec![], vec![0, 0]));
 }
 
@@ -286,7 +378,8 @@ fn where_too_many_lanes_are_open_the_oldest_is_sealed() {
     assert_eq!(bench.lows(), [4, 0]);
 }
 
-/// A lane that becomes whole with its next rows is sealed before them; where it is the one too many, all are committed and the rows are written.
+/// A lane that becomes whole with its next rows is sealed before them; where it is the one too
+/// many, all are committed and the rows are written.
 #[test]
 fn rows_do_not_wait_for_what_can_be_committed() {
     let mut bench = Bench::new(Some(1));
@@ -299,5 +392,8 @@ fn rows_do_not_wait_for_what_can_be_committed() {
     bench.write(0, "b", &[last + 1], last + 2);
     assert_eq!(bench.visible().len(), MOST_SEALED);
     bench.lanes.tick().unwrap();
-    assert_eq!((bench.visible().len(), bench.lows()), (MOST_SEALED + 1, vec![last + 2, 0]));
+    assert_eq!(
+        (bench.visible().len(), bench.lows()),
+        (MOST_SEALED + 1, vec![last + 2, 0])
+    );
 }

@@ -1,4 +1,5 @@
-//! The same under `shuttle`, which runs one thread at a time and decides at each lock which one. Time passes only while threads wait for it.
+//! The same under `shuttle`, which runs one thread at a time and decides at each lock which one.
+//! Time passes only while threads wait for it.
 
 use std::cell::{Cell, RefCell};
 use std::io;
@@ -29,7 +30,10 @@ impl<T> Mutex<T> {
     }
 
     pub(crate) fn lock(&self) -> Guard<'_, T> {
-        Guard(Some(self.0.lock().unwrap_or_else(PoisonError::into_inner)), self)
+        Guard(
+            Some(self.0.lock().unwrap_or_else(PoisonError::into_inner)),
+            self,
+        )
     }
 }
 

@@ -1,7 +1,8 @@
 //! How many writer threads there are.
 //!
-//! A thread whose job takes long is away: nothing else is done on it, whatever it waits for. Another thread takes its place, so that as many
-//! as are wanted are always present. When it comes back and is one too many, it leaves.
+//! A thread whose job takes long is away: nothing else is done on it, whatever it waits for.
+//! Another thread takes its place, so that as many as are wanted are always present. When it comes
+//! back and is one too many, it leaves.
 
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
@@ -30,14 +31,25 @@ struct Since {
 impl Crew {
     /// No thread works yet.
     pub(super) fn new(wanted: usize) -> Crew {
-        Crew { wanted, present: 0, jobs: HashMap::new(), begun: 0 }
+        Crew {
+            wanted,
+            present: 0,
+            jobs: HashMap::new(),
+            begun: 0,
+        }
     }
 
     /// A thread begins a job.
     pub(super) fn begin(&mut self, now: Instant) -> JobId {
         let id = JobId(self.begun);
         self.begun += 1;
-        self.jobs.insert(id, Since { began: now, is_away: false });
+        self.jobs.insert(
+            id,
+            Since {
+                began: now,
+                is_away: false,
+            },
+        );
         id
     }
 
@@ -53,8 +65,15 @@ impl Crew {
 
     /// Looks which jobs take long.
     pub(super) fn look(&mut self, now: Instant) {
-        let late = |since: &Since| !since.is_away && now.saturating_duration_since(since.began) >= PATIENCE;
-        let late: Vec<JobId> = self.jobs.iter().filter(|(_, since)| late(since)).map(|(job, _)| *job).collect();
+        let late = |since: &Since| {
+            !since.is_away && now.saturating_duration_since(since.began) >= PATIENCE
+        };
+        let late: Vec<JobId> = self
+            .jobs
+            .iter()
+            .filter(|(_, since)| late(since))
+            .map(|(job, _)| *job)
+            .collect();
         late.into_iter().for_each(|job| self.wait(job));
     }
 

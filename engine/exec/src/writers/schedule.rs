@@ -1,8 +1,9 @@
 //! What the writer threads do next: the decisions, without threads and without a clock.
 //!
-//! A writer does one task at a time, in the order in which they were given to it. Its tick comes in between as soon as it is due, however many
-//! tasks wait: files are closed and commits are made on time under any load. Writers take turns by the time at which each became ready, so
-//! none of them waits for another one's queue.
+//! A writer does one task at a time, in the order in which they were given to it. Its tick comes in
+//! between as soon as it is due, however many tasks wait: files are closed and commits are made on
+//! time under any load. Writers take turns by the time at which each became ready, so none of them
+//! waits for another one's queue.
 
 use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::time::{Duration, Instant};
@@ -10,12 +11,14 @@ use std::time::{Duration, Instant};
 use super::task::{Closed, Task};
 use crate::attempt::AttemptId;
 
-/// Names a writer: the attempt, the number of the sink in it, the number of the writer among those of the sink.
+/// Names a writer: the attempt, the number of the sink in it, the number of the writer among those
+/// of the sink.
 pub(super) type Key = (AttemptId, usize, usize);
 
 /// All writers. `W` is what a thread needs to do a writer's work.
 pub(super) struct Schedule<W> {
-    /// Ticks fall on multiples of their period from here on, so that those of hundreds of sinks are done in one go.
+    /// Ticks fall on multiples of their period from here on, so that those of hundreds of sinks are
+    /// done in one go.
     began: Instant,
     slots: HashMap<Key, Slot<W>>,
     /// When each writer that no thread has becomes ready for one.
@@ -30,7 +33,8 @@ struct Slot<W> {
     tasks: VecDeque<Task>,
     /// Since when a task waits although no thread has the writer.
     waits_since: Option<Instant>,
-    /// `None` before the first one is known, and while the writer is opened or ticked. No other task moves it.
+    /// `None` before the first one is known, and while the writer is opened or ticked. No other
+    /// task moves it.
     next_tick: Option<Instant>,
     /// When the writer's target is to be tried again. It is in the past if the writer was woken.
     resume_at: Option<Instant>,
@@ -69,7 +73,8 @@ pub(super) struct Job<W> {
     pub(super) task: Option<Task>,
 }
 
-/// What is to be dropped while the schedule is not locked, since that may take long. [`Schedule::dropped`] has to follow.
+/// What is to be dropped while the schedule is not locked, since that may take long.
+/// [`Schedule::dropped`] has to follow.
 pub(super) struct Discarded<W> {
     pub(super) writers: Vec<(Key, W)>,
     pub(super) tasks: Vec<Task>,
@@ -77,17 +82,30 @@ pub(super) struct Discarded<W> {
 
 impl<W> Default for Discarded<W> {
     fn default() -> Self {
-        Discarded { writers: Vec::new(), tasks: Vec::new() }
+        Discarded {
+            writers: Vec::new(),
+            tasks: Vec::new(),
+        }
     }
 }
 
 impl<W> Schedule<W> {
     pub(super) fn new(began: Instant) -> Schedule<W> {
-        Schedule { began, slots: HashMap::new(), agenda: BTreeSet::new(), attempts: HashMap::new() }
+        Schedule {
+            began,
+            slots: HashMap::new(),
+            agenda: BTreeSet::new(),
+            attempts: HashMap::new(),
+        }
     }
 
     /// The writers of a new attempt.
-    pub(super) fn open(&mut self, attempt: AttemptId, writers: impl IntoIterator<Item = (Key, W)>, now: Instant) {
+    pub(super) fn open(
+        &mut self,
+        attempt: AttemptId,
+        writers: impl IntoIterator<Item = (Key, W)>,
+        now: Instant,
+    ) {
         self.attempts.insert(attempt, AttemptState::default());
         for (key, writer) in writers {
             let slot = Slot {
@@ -105,22 +123,32 @@ impl<W> Schedule<W> {
 
     /// The numbers of a sink's writers.
     pub(super) fn writers_of(&self, attempt: AttemptId, sink: usize) -> impl Iterator<Item = Key> {
-        let mut keys: Vec<Key> = self.slots.keys().filter(|key| key.0 == attempt && key.1 == sink).copied().collect();
+        let mut keys: Vec<Key> = self
+            .slots
+            .keys()
+            .filter(|key| key.0 == attempt && key.1 == sink)
+            .copied()
+            .collect();
         keys.sort_unstable();
         keys.into_iter()
     }
 
     /// Whether an attempt takes tasks.
     pub(super) fn is_open(&self, attempt: AttemptId) -> bool {
-        self.attempts.get(&attempt).is_some_and(|state| !state.is_over())
+        self.attempts
+            .get(&attempt)
+            .is_some_and(|state| !state.is_over())
     }
 
-    /// Gives a writer a task. It comes back if the attempt has failed or is over, and is to be refused.
+    /// Gives a writer a task. It comes back if the attempt has failed or is over, and is to be
+    /// refused.
     pub(super) fn give(&mut self, key: Key, task: Task, now: Instant) -> Option<Task> {
         if !self.is_open(key.0) {
             return Some(task);
         }
-        let Some(slot) = self.slots.get_mut(&key) else { return Some(task) };
+        let Some(slot) = self.slots.get_mut(&key) else {
+            return Some(task);
+        };
         slot.tasks.push_back(task);
         if slot.writer.is_some() {
             slot.waits_since.get_or_insert(now);
@@ -162,30 +190,39 @@ impl<W> Schedule<W> {
 
     /// A writer's target can be tried again now.
     pub(super) fn wake(&mut self, key: Key, now: Instant) {
-        let Some(slot) = self.slots.get_mut(&key) else { return };
+        let Some(slot) = self.slots.get_mut(&key) else {
+            return;
+        };
         slot.resume_at = Some(slot.resume_at.map_or(now, |at| at.min(now)));
         if slot.writer.is_some() {
             self.enter(key);
         }
     }
 
-    /// A thread has done a writer's job. If the attempt is over by now, the writer comes back to be dropped.
+    /// A thread has done a writer's job. If the attempt is over by now, the writer comes back to be
+    /// dropped.
     pub(super) fn done(&mut self, key: Key, writer: W, next: Next, now: Instant) -> Option<W> {
         if !self.is_open(key.0) {
             return Some(writer);
         }
         let next_tick = self.after(now, next.tick_every);
-        let Some(slot) = self.slots.get_mut(&key) else { return Some(writer) };
+        let Some(slot) = self.slots.get_mut(&key) else {
+            return Some(writer);
+        };
         slot.writer = Some(writer);
         slot.next_tick.get_or_insert(next_tick);
         // It may have been woken meanwhile.
-        slot.resume_at = [slot.resume_at.filter(|at| *at <= now), next.resume_at].into_iter().flatten().min();
+        slot.resume_at = [slot.resume_at.filter(|at| *at <= now), next.resume_at]
+            .into_iter()
+            .flatten()
+            .min();
         slot.waits_since = (!slot.tasks.is_empty()).then_some(now);
         self.enter(key);
         None
     }
 
-    /// A job failed, and with it the whole attempt: what is open of it is to be thrown away. The failure has to be reported before that.
+    /// A job failed, and with it the whole attempt: what is open of it is to be thrown away. The
+    /// failure has to be reported before that.
     pub(super) fn fail(&mut self, attempt: AttemptId) -> Discarded<W> {
         if let Some(state) = self.attempts.get_mut(&attempt) {
             state.has_failed = true;
@@ -194,7 +231,11 @@ impl<W> Schedule<W> {
     }
 
     /// Ends an attempt. `closed` is answered when the last of its writers has been dropped.
-    pub(super) fn close(&mut self, attempt: AttemptId, closed: Closed) -> (Discarded<W>, Option<Closed>) {
+    pub(super) fn close(
+        &mut self,
+        attempt: AttemptId,
+        closed: Closed,
+    ) -> (Discarded<W>, Option<Closed>) {
         let discarded = self.clear(attempt);
         match self.attempts.get_mut(&attempt) {
             Some(state) => state.closing = Some(closed),
@@ -210,14 +251,19 @@ impl<W> Schedule<W> {
         }
         let mut attempts: Vec<AttemptId> = keys.iter().map(|key| key.0).collect();
         attempts.dedup();
-        attempts.into_iter().filter_map(|attempt| self.forget_if_gone(attempt)).collect()
+        attempts
+            .into_iter()
+            .filter_map(|attempt| self.forget_if_gone(attempt))
+            .collect()
     }
 
     /// Takes out what no thread has.
     fn clear(&mut self, attempt: AttemptId) -> Discarded<W> {
         let mut discarded = Discarded::default();
         for (key, slot) in self.slots.iter_mut().filter(|(key, _)| key.0 == attempt) {
-            discarded.writers.extend(slot.writer.take().map(|writer| (*key, writer)));
+            discarded
+                .writers
+                .extend(slot.writer.take().map(|writer| (*key, writer)));
             discarded.tasks.extend(slot.tasks.drain(..));
             if let Some(ready) = slot.ready.take() {
                 self.agenda.remove(&(ready, *key));
@@ -237,11 +283,16 @@ impl<W> Schedule<W> {
 
     /// Brings a writer's entry in the agenda up to date.
     fn enter(&mut self, key: Key) {
-        let Some(slot) = self.slots.get_mut(&key) else { return };
+        let Some(slot) = self.slots.get_mut(&key) else {
+            return;
+        };
         if let Some(ready) = slot.ready.take() {
             self.agenda.remove(&(ready, key));
         }
-        slot.ready = [slot.waits_since, slot.next_tick, slot.resume_at].into_iter().flatten().min();
+        slot.ready = [slot.waits_since, slot.next_tick, slot.resume_at]
+            .into_iter()
+            .flatten()
+            .min();
         self.agenda.extend(slot.ready.map(|ready| (ready, key)));
     }
 

@@ -27,14 +27,17 @@ impl Task {
     pub(super) fn perform(self, lanes: &mut Lanes) -> Result<(), SinkError> {
         match self {
             Task::Write(chunk, unwritten) => lanes.write(chunk, unwritten),
-            Task::Flush(splits, flush) => lanes.flush(splits.as_deref(), move || flush.finish_part()),
+            Task::Flush(splits, flush) => {
+                lanes.flush(splits.as_deref(), move || flush.finish_part())
+            }
             Task::Tick => lanes.tick(),
             Task::Resume => lanes.resume(),
         }
     }
 }
 
-/// A flush of several writers. It is answered when all of them are done. When one fails or is refused, the answer is withheld.
+/// A flush of several writers. It is answered when all of them are done. When one fails or is
+/// refused, the answer is withheld.
 pub(super) struct Flush {
     done: Answerer,
     /// The writers that are not done.
@@ -44,7 +47,10 @@ pub(super) struct Flush {
 impl Flush {
     /// A flush of as many writers.
     pub(super) fn new(parts: usize, done: Answerer) -> Flush {
-        let flush = Flush { done, parts: AtomicUsize::new(parts) };
+        let flush = Flush {
+            done,
+            parts: AtomicUsize::new(parts),
+        };
         if parts == 0 {
             flush.done.give();
         }

@@ -15,7 +15,9 @@ use crossbeam_channel::{Receiver, unbounded};
 use parking_lot::Mutex;
 use pseidon_delivery::committer::Positions;
 use pseidon_delivery::embedded::EmbeddedStore;
-use pseidon_delivery::{Claimant, CommitRecord, Committer, LaneId, Position, SplitCommit, SplitId, Staged};
+use pseidon_delivery::{
+    Claimant, CommitRecord, Committer, LaneId, Position, SplitCommit, SplitId, Staged,
+};
 use pseidon_plugin::LaneMemory;
 use pseidon_plugin::batch::{BatchBuilder, MetaWanted, RecordMeta, Split};
 use pseidon_plugin::lane::{Lane, LaneRules, Room, Sealed, Transaction};
@@ -34,12 +36,21 @@ const SPLIT: &str = "split";
 
 /// One row at this position.
 pub(super) fn chunk(position: Position) -> Chunk {
-    let split = Arc::new(Split { id: SplitId::from(SPLIT), topic: "split".to_owned(), partition: 0 });
+    let split = Arc::new(Split {
+        id: SplitId::from(SPLIT),
+        topic: "split".to_owned(),
+        partition: 0,
+    });
     let mut batch = BatchBuilder::new(split, MetaWanted::default(), 1);
     batch.push(position, Some(b"x"), RecordMeta::default());
     let options = RecordBatchOptions::new().with_row_count(Some(1));
-    let columns = RecordBatch::try_new_with_options(Arc::new(Schema::empty()), Vec::new(), &options).expect("no columns");
-    Chunk::new(LaneId::from("lane"), Rows::new(Arc::new(batch.finish(position + 1)), columns))
+    let columns =
+        RecordBatch::try_new_with_options(Arc::new(Schema::empty()), Vec::new(), &options)
+            .expect("no columns");
+    Chunk::new(
+        LaneId::from("lane"),
+        Rows::new(Arc::new(batch.finish(position + 1)), columns),
+    )
 }
 
 pub(super) fn unwritten(attempt: AttemptId) -> Unwritten {
@@ -71,8 +82,15 @@ pub(super) struct Script {
 }
 
 impl Script {
-    pub(super) fn new(behave: impl Fn(&Event) -> Result<(), SinkError> + Send + Sync + 'static) -> Script {
-        Script { done: Arc::default(), behave: Arc::new(behave), period: PERIOD, room: Arc::new(Mutex::new((true, Vec::new()))) }
+    pub(super) fn new(
+        behave: impl Fn(&Event) -> Result<(), SinkError> + Send + Sync + 'static,
+    ) -> Script {
+        Script {
+            done: Arc::default(),
+            behave: Arc::new(behave),
+            period: PERIOD,
+            room: Arc::new(Mutex::new((true, Vec::new()))),
+        }
     }
 
     fn does(&self, event: Event) -> Result<(), SinkError> {
@@ -86,7 +104,13 @@ impl Script {
     }
 
     pub(super) fn wrote(&self) -> Vec<Position> {
-        let wrote = |event: &Event| if let Event::Wrote(position) = event { Some(*position) } else { None };
+        let wrote = |event: &Event| {
+            if let Event::Wrote(position) = event {
+                Some(*position)
+            } else {
+                None
+            }
+        };
         self.done.lock().iter().filter_map(wrote).collect()
     }
 
@@ -111,10 +135,24 @@ impl Script {
             let dir = tempfile::tempdir().expect("a folder").keep();
             Arc::new(EmbeddedStore::open(&dir, "p").expect("a store"))
         });
-        let claimant = Claimant { owner: "one".to_owned(), plan: "p".to_owned(), accepts_other_plans: false };
-        let committer = Committer::new(stage.into(), STORE.clone(), claimant, Positions::InTarget, Arc::default());
-        committer.ledger().take(SplitId::from(SPLIT), CommitRecord::default(), 0);
-        committer.ledger().advance(&SplitId::from(SPLIT), Position::MAX, None);
+        let claimant = Claimant {
+            owner: "one".to_owned(),
+            plan: "p".to_owned(),
+            accepts_other_plans: false,
+        };
+        let committer = Committer::new(
+            stage.into(),
+            STORE.clone(),
+            claimant,
+            Positions::InTarget,
+            Arc::default(),
+        );
+        committer
+            .ledger()
+            .take(SplitId::from(SPLIT), CommitRecord::default(), 0);
+        committer
+            .ledger()
+            .advance(&SplitId::from(SPLIT), Position::MAX, None);
         WrittenSink {
             stage: stage.to_owned(),
             sink: Arc::new(self.clone()),
@@ -129,10 +167,19 @@ impl Script {
 
 impl Sink for Script {
     fn rules(&self) -> LaneRules {
-        LaneRules { single_writer: true, rollover: Rollover::every(Duration::MAX), check_every: self.period, most_open: usize::MAX }
+        LaneRules {
+            single_writer: true,
+            rollover: Rollover::every(Duration::MAX),
+            check_every: self.period,
+            most_open: usize::MAX,
+        }
     }
 
-    fn take_over(&self, _splits: &[TakenSplit], _staged: &[Staged]) -> Result<TakenOver, SinkError> {
+    fn take_over(
+        &self,
+        _splits: &[TakenSplit],
+        _staged: &[Staged],
+    ) -> Result<TakenOver, SinkError> {
         Ok(TakenOver::default())
     }
 
@@ -141,7 +188,11 @@ impl Sink for Script {
     }
 
     fn lane(&self, _lane: &LaneId, waker: &Waker) -> Result<Box<dyn Lane>, SinkError> {
-        Ok(Box::new(ScriptedLane { script: self.clone(), waker: waker.clone(), is_uncommitted: false }))
+        Ok(Box::new(ScriptedLane {
+            script: self.clone(),
+            waker: waker.clone(),
+            is_uncommitted: false,
+        }))
     }
 
     fn tick(&self) -> Result<(), SinkError> {

@@ -1,11 +1,14 @@
 //! The five fields of cron: at which wall-clock times (UTC) all open lanes are sealed.
 
-use chrono::{DateTime, Datelike, Days, Months, NaiveDate, NaiveDateTime, TimeDelta, Timelike, Utc};
+use chrono::{
+    DateTime, Datelike, Days, Months, NaiveDate, NaiveDateTime, TimeDelta, Timelike, Utc,
+};
 
 /// How far ahead the next time is looked for: 29 February comes at least once in eight years.
 const LOOK_AHEAD_DAYS: i64 = 366 * 9;
 
-/// Times such as `0 * * * *`: minute, hour, day of the month, month, day of the week (0 and 7 are Sunday).
+/// Times such as `0 * * * *`: minute, hour, day of the month, month, day of the week (0 and 7 are
+/// Sunday).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Cron {
     minutes: Set,
@@ -33,7 +36,10 @@ impl Cron {
     pub fn parse(text: &str) -> Result<Cron, String> {
         let fields: Vec<&str> = text.split_whitespace().collect();
         let [minutes, hours, days, months, weekdays] = fields[..] else {
-            return Err(format!("expected five fields (minute hour day month weekday), such as \"0 * * * *\", found {}", fields.len()));
+            return Err(format!(
+                "expected five fields (minute hour day month weekday), such as \"0 * * * *\", found {}",
+                fields.len()
+            ));
         };
         let mut weekdays = parse_field("weekday", weekdays, 0, 7)?;
         if weekdays.has(7) {
@@ -55,7 +61,10 @@ impl Cron {
     /// The first such time after `now`.
     pub fn next_after(&self, now: DateTime<Utc>) -> Option<DateTime<Utc>> {
         let now = now.naive_utc();
-        let mut at = now.with_second(0)?.with_nanosecond(0)?.checked_add_signed(TimeDelta::minutes(1))?;
+        let mut at = now
+            .with_second(0)?
+            .with_nanosecond(0)?
+            .checked_add_signed(TimeDelta::minutes(1))?;
         let end = now.checked_add_signed(TimeDelta::days(LOOK_AHEAD_DAYS))?;
         while at < end {
             if !self.months.has(at.month()) {
@@ -75,8 +84,15 @@ impl Cron {
 
     /// As cron has it: when both kinds of days are restricted, either of them is enough.
     fn has_day(&self, date: NaiveDate) -> bool {
-        let (day, weekday) = (self.days.has(date.day()), self.weekdays.has(date.weekday().num_days_from_sunday()));
-        if self.days.all || self.weekdays.all { day && weekday } else { day || weekday }
+        let (day, weekday) = (
+            self.days.has(date.day()),
+            self.weekdays.has(date.weekday().num_days_from_sunday()),
+        );
+        if self.days.all || self.weekdays.all {
+            day && weekday
+        } else {
+            day || weekday
+        }
     }
 }
 
@@ -88,14 +104,20 @@ fn midnight(date: NaiveDate) -> NaiveDateTime {
 fn parse_field(name: &str, text: &str, least: u32, most: u32) -> Result<Set, String> {
     let number = |text: &str| match text.parse::<u32>() {
         Ok(number) if (least..=most).contains(&number) => Ok(number),
-        _ => Err(format!("`{text}` is not a {name}; expected {least} to {most}")),
+        _ => Err(format!(
+            "`{text}` is not a {name}; expected {least} to {most}"
+        )),
     };
     let mut bits = 0;
     for item in text.split(',') {
         let (range, step) = match item.split_once('/') {
             Some((range, step)) => match step.parse::<usize>() {
                 Ok(step) if step > 0 => (range, step),
-                _ => return Err(format!("`{step}` is not a step; expected a number from 1 up")),
+                _ => {
+                    return Err(format!(
+                        "`{step}` is not a step; expected a number from 1 up"
+                    ));
+                }
             },
             None => (item, 1),
         };
@@ -108,9 +130,14 @@ fn parse_field(name: &str, text: &str, least: u32, most: u32) -> Result<Set, Str
         if first > last {
             return Err(format!("`{range}` runs backwards"));
         }
-        (first..=last).step_by(step).for_each(|number| bits |= 1 << number);
+        (first..=last)
+            .step_by(step)
+            .for_each(|number| bits |= 1 << number);
     }
-    Ok(Set { bits, all: text == "*" })
+    Ok(Set {
+        bits,
+        all: text == "*",
+    })
 }
 
 #[cfg(test)]
@@ -123,34 +150,71 @@ mod tests {
     fn finds_the_next_time() {
         let cases = [
             ("0 * * * *", "2026-01-01T10:00:00Z", "2026-01-01T11:00:00Z"),
-            ("0 * * * *", "2026-01-01T10:59:59.9Z", "2026-01-01T11:00:00Z"),
-            ("*/15 * * * *", "2026-01-01T23:50:00Z", "2026-01-02T00:00:00Z"),
-            ("5,35 8-10 * * *", "2026-01-01T10:36:00Z", "2026-01-02T08:05:00Z"),
-            ("10-40/10 * * * *", "2026-01-01T10:20:00Z", "2026-01-01T10:30:00Z"),
-            ("50/5 * * * *", "2026-01-01T10:50:00Z", "2026-01-01T10:55:00Z"),
+            (
+                "0 * * * *",
+                "2026-01-01T10:59:59.9Z",
+                "2026-01-01T11:00:00Z",
+            ),
+            (
+                "*/15 * * * *",
+                "2026-01-01T23:50:00Z",
+                "2026-01-02T00:00:00Z",
+            ),
+            (
+                "5,35 8-10 * * *",
+                "2026-01-01T10:36:00Z",
+                "2026-01-02T08:05:00Z",
+            ),
+            (
+                "10-40/10 * * * *",
+                "2026-01-01T10:20:00Z",
+                "2026-01-01T10:30:00Z",
+            ),
+            (
+                "50/5 * * * *",
+                "2026-01-01T10:50:00Z",
+                "2026-01-01T10:55:00Z",
+            ),
             ("0 0 1 1 *", "2026-01-01T00:00:00Z", "2027-01-01T00:00:00Z"),
             ("0 0 29 2 *", "2026-01-01T00:00:00Z", "2028-02-29T00:00:00Z"),
             ("0 0 31 * *", "2026-01-31T00:00:00Z", "2026-03-31T00:00:00Z"),
             ("0 0 * * 0", "2026-01-01T00:00:00Z", "2026-01-04T00:00:00Z"),
             ("0 0 * * 7", "2026-01-01T00:00:00Z", "2026-01-04T00:00:00Z"),
-            ("0 0 * * 1-5", "2026-01-02T00:00:00Z", "2026-01-05T00:00:00Z"),
+            (
+                "0 0 * * 1-5",
+                "2026-01-02T00:00:00Z",
+                "2026-01-05T00:00:00Z",
+            ),
             ("0 0 13 * 5", "2026-01-02T00:00:00Z", "2026-01-09T00:00:00Z"),
             ("0 0 13 * 5", "2026-01-09T00:00:00Z", "2026-01-13T00:00:00Z"),
         ];
         for (text, now, expected) in cases {
-            let next = Cron::parse(text).unwrap().next_after(now.parse().unwrap()).unwrap();
-            assert_eq!(next, expected.parse::<DateTime<Utc>>().unwrap(), "{text} after {now}");
+            let next = Cron::parse(text)
+                .unwrap()
+                .next_after(now.parse().unwrap())
+                .unwrap();
+            assert_eq!(
+                next,
+                expected.parse::<DateTime<Utc>>().unwrap(),
+                "{text} after {now}"
+            );
         }
     }
 
     #[test]
     fn says_what_is_wrong() {
         let cases = [
-            ("0 * * *", "expected five fields (minute hour day month weekday), such as \"0 * * * *\", found 4"),
+            (
+                "0 * * *",
+                "expected five fields (minute hour day month weekday), such as \"0 * * * *\", found 4",
+            ),
             ("60 * * * *", "`60` is not a minute; expected 0 to 59"),
             ("x * * * *", "`x` is not a minute; expected 0 to 59"),
             ("* 5-3 * * *", "`5-3` runs backwards"),
-            ("*/0 * * * *", "`0` is not a step; expected a number from 1 up"),
+            (
+                "*/0 * * * *",
+                "`0` is not a step; expected a number from 1 up",
+            ),
             ("* * 0 * *", "`0` is not a day; expected 1 to 31"),
             ("0 0 30 2 *", "no date is like that"),
         ];

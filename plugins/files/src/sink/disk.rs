@@ -1,8 +1,9 @@
 //! The identity of the disk that a base directory is on.
 //!
-//! A committed file whose hidden name is gone has been published, but only on the disk that it was written to: on every other disk its hidden
-//! name never existed. Neither a host name nor a path says which disk that is. Containers and machines share both, and an unmounted disk
-//! leaves an empty directory at its path. So each base directory holds a random id:
+//! A committed file whose hidden name is gone has been published, but only on the disk that it was
+//! written to: on every other disk its hidden name never existed. Neither a host name nor a path
+//! says which disk that is. Containers and machines share both, and an unmounted disk leaves an
+//! empty directory at its path. So each base directory holds a random id:
 //!
 //! ```text
 //! <base>/.pseidon-open/disk    32 hexadecimal digits, written once, never changed and never removed
@@ -30,20 +31,32 @@ const DIGITS: usize = 32;
 pub(super) struct DiskId(String);
 
 impl DiskId {
-    /// The id of the disk at `base`; `None` if it does not have one, or if there is no such directory.
+    /// The id of the disk at `base`; `None` if it does not have one, or if there is no such
+    /// directory.
     pub(super) fn of(base: &Path) -> io::Result<Option<DiskId>> {
         let path = base.join(OPEN).join(DISK);
         let text = match fs::read_to_string(&path) {
-            Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => return Ok(None),
+            Err(error)
+                if matches!(
+                    error.kind(),
+                    io::ErrorKind::NotFound | io::ErrorKind::NotADirectory
+                ) =>
+            {
+                return Ok(None);
+            }
             other => other?,
         };
         match DiskId::from_text(text.trim()) {
-            None => Err(io::Error::new(io::ErrorKind::InvalidData, format!("{} does not hold the id of a disk", path.display()))),
+            None => Err(io::Error::new(
+                io::ErrorKind::InvalidData,
+                format!("{} does not hold the id of a disk", path.display()),
+            )),
             id => Ok(id),
         }
     }
 
-    /// The id of the disk at `base`, which gets one if it does not have one. The id survives a crash when this returns.
+    /// The id of the disk at `base`, which gets one if it does not have one. The id survives a
+    /// crash when this returns.
     pub(super) fn of_or_new(base: &Path) -> io::Result<DiskId> {
         let root = base.join(OPEN);
         make_dirs(&root)?;
@@ -54,7 +67,9 @@ impl DiskId {
                 return Ok(id);
             }
             let id = new_identity().map_err(|error| match error {
-                StoreError::Failed(reason) | StoreError::Unavailable(reason) => io::Error::other(reason),
+                StoreError::Failed(reason) | StoreError::Unavailable(reason) => {
+                    io::Error::other(reason)
+                }
             })?;
             let new = root.join(format!("{DISK}.{id}"));
             let named = write_new(&new, &id).and_then(|()| rename_to_new(&new, &root.join(DISK)));
@@ -71,7 +86,8 @@ impl DiskId {
 
     /// The id that this text is, if it is one.
     pub(super) fn from_text(text: &str) -> Option<DiskId> {
-        (text.len() == DIGITS && text.bytes().all(|byte| byte.is_ascii_hexdigit())).then(|| DiskId(text.to_owned()))
+        (text.len() == DIGITS && text.bytes().all(|byte| byte.is_ascii_hexdigit()))
+            .then(|| DiskId(text.to_owned()))
     }
 
     /// The id as text; see [`DiskId::from_text`].
@@ -96,13 +112,22 @@ mod tests {
         let base = dir.path().join("a/b");
         assert_eq!(DiskId::of(&base).unwrap(), None);
         let ids: Vec<DiskId> = std::thread::scope(|scope| {
-            let asking: Vec<_> = (0..8).map(|_| scope.spawn(|| DiskId::of_or_new(&base).unwrap())).collect();
-            asking.into_iter().map(|thread| thread.join().unwrap()).collect()
+            let asking: Vec<_> = (0..8)
+                .map(|_| scope.spawn(|| DiskId::of_or_new(&base).unwrap()))
+                .collect();
+            asking
+                .into_iter()
+                .map(|thread| thread.join().unwrap())
+                .collect()
         });
         assert!(ids.iter().all(|id| *id == ids[0]));
         assert_eq!(DiskId::of(&base).unwrap().as_ref(), ids.first());
         assert_eq!(DiskId::from_text(ids[0].as_str()).as_ref(), ids.first());
-        assert_eq!(fs::read_dir(base.join(OPEN)).unwrap().count(), 1, "nothing else is left");
+        assert_eq!(
+            fs::read_dir(base.join(OPEN)).unwrap().count(),
+            1,
+            "nothing else is left"
+        );
         assert_ne!(DiskId::of_or_new(dir.path()).unwrap(), ids[0]);
     }
 
@@ -112,8 +137,14 @@ mod tests {
         fs::create_dir(dir.path().join(OPEN)).unwrap();
         for text in ["", "12", &"x".repeat(DIGITS)] {
             fs::write(dir.path().join(OPEN).join(DISK), text).unwrap();
-            assert_eq!(DiskId::of(dir.path()).unwrap_err().kind(), io::ErrorKind::InvalidData);
-            assert_eq!(DiskId::of_or_new(dir.path()).unwrap_err().kind(), io::ErrorKind::InvalidData);
+            assert_eq!(
+                DiskId::of(dir.path()).unwrap_err().kind(),
+                io::ErrorKind::InvalidData
+            );
+            assert_eq!(
+                DiskId::of_or_new(dir.path()).unwrap_err().kind(),
+                io::ErrorKind::InvalidData
+            );
         }
     }
 }

@@ -1,7 +1,8 @@
 //! The hidden folders of runs, and the locks that say whether a run is alive.
 //!
-//! A folder appears under its name with its lock held: it is made under another name and renamed. So a folder whose lock is free belongs to a
-//! process that is dead, and no process ever waits for a lock.
+//! A folder appears under its name with its lock held: it is made under another name and renamed.
+//! So a folder whose lock is free belongs to a process that is dead, and no process ever waits for
+//! a lock.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
@@ -47,22 +48,34 @@ struct Held {
 pub(super) struct Label {
     /// The machine that it runs on.
     pub(super) host: Host,
-    /// The owner's name in the state store. An earlier version did not write it down; its owners' names were those of their folders.
+    /// The owner's name in the state store. An earlier version did not write it down; its owners'
+    /// names were those of their folders.
     pub(super) owner: Option<String>,
 }
 
 impl Label {
     fn to_text(&self) -> String {
-        format!("{}\n{}\n", self.host.to_text(), self.owner.as_deref().unwrap_or_default())
+        format!(
+            "{}\n{}\n",
+            self.host.to_text(),
+            self.owner.as_deref().unwrap_or_default()
+        )
     }
 
-    /// The label that this text begins; `None` if it ends inside the machine's name, because its run died or found the disk full over it.
+    /// The label that this text begins; `None` if it ends inside the machine's name, because its
+    /// run died or found the disk full over it.
     fn from_text(text: &str) -> Option<Label> {
         let mut lines = text.split_inclusive('\n');
         let host = lines.next().filter(|host| host.contains(' '))?;
         // Half a name may be the name of another owner.
-        let owner = lines.next().and_then(|owner| owner.strip_suffix('\n')).filter(|owner| !owner.is_empty());
-        Some(Label { host: Host::from_text(host), owner: owner.map(str::to_owned) })
+        let owner = lines
+            .next()
+            .and_then(|owner| owner.strip_suffix('\n'))
+            .filter(|owner| !owner.is_empty());
+        Some(Label {
+            host: Host::from_text(host),
+            owner: owner.map(str::to_owned),
+        })
     }
 }
 
@@ -71,7 +84,15 @@ impl Folder {
     pub(super) fn make(base: &Path, sink: &str, name: &str, label: Label) -> io::Result<Folder> {
         let held = make(base, sink, name, &label)?;
         let (base, sink, name) = (base.to_owned(), sink.to_owned(), name.to_owned());
-        Ok(Folder { base, sink, name, label, held: Mutex::new(held), names: AtomicU64::new(0), lasting_names: AtomicU64::new(0) })
+        Ok(Folder {
+            base,
+            sink,
+            name,
+            label,
+            held: Mutex::new(held),
+            names: AtomicU64::new(0),
+            lasting_names: AtomicU64::new(0),
+        })
     }
 
     /// The base directory.
@@ -113,7 +134,8 @@ impl Folder {
         self.names.fetch_add(1, Ordering::AcqRel) + 1
     }
 
-    /// Makes the name with this number lasting, and all that were made before; nothing is left to do where another name's sync has done it.
+    /// Makes the name with this number lasting, and all that were made before; nothing is left to
+    /// do where another name's sync has done it.
     pub(super) fn sync_name(&self, number: u64) -> io::Result<()> {
         if self.lasting_names.load(Ordering::Acquire) >= number {
             return Ok(());
@@ -149,22 +171,47 @@ pub(super) struct DeadFolder {
 }
 
 impl DeadFolder {
-    /// Locks the folder at `dir`; `None` if its run is alive. One that was on another machine may be alive all the same.
+    /// Locks the folder at `dir`; `None` if its run is alive. One that was on another machine may
+    /// be alive all the same.
     pub(super) fn claim(dir: PathBuf, here: &Host) -> io::Result<Option<DeadFolder>> {
-        let Some(name) = dir.file_name().and_then(|name| name.to_str()).map(str::to_owned) else { return Ok(None) };
+        let Some(name) = dir
+            .file_name()
+            .and_then(|name| name.to_str())
+            .map(str::to_owned)
+        else {
+            return Ok(None);
+        };
         let path = dir.join(LOCK);
         let lock = match OpenOptions::new().read(true).write(true).open(&path) {
             // Its run died before it had written its lock file.
-            Err(error) if error.kind() == io::ErrorKind::NotFound && dir.is_dir() => match File::create_new(&path) {
-                Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::AlreadyExists) => return Ok(None),
-                other => other?,
-            },
-            Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => return Ok(None),
+            Err(error) if error.kind() == io::ErrorKind::NotFound && dir.is_dir() => {
+                match File::create_new(&path) {
+                    Err(error)
+                        if matches!(
+                            error.kind(),
+                            io::ErrorKind::NotFound | io::ErrorKind::AlreadyExists
+                        ) =>
+                    {
+                        return Ok(None);
+                    }
+                    other => other?,
+                }
+            }
+            Err(error)
+                if matches!(
+                    error.kind(),
+                    io::ErrorKind::NotFound | io::ErrorKind::NotADirectory
+                ) =>
+            {
+                return Ok(None);
+            }
             other => other?,
         };
         let text = io::read_to_string(&lock)?;
         let label = Label::from_text(&text);
-        let is_foreign = label.as_ref().is_some_and(|label| !label.host.shares_locks_with(here));
+        let is_foreign = label
+            .as_ref()
+            .is_some_and(|label| !label.host.shares_locks_with(here));
         match flock(&lock, FlockOperation::NonBlockingLockExclusive) {
             Err(Errno::WOULDBLOCK) => return Ok(None),
             other => other?,
@@ -173,18 +220,29 @@ impl DeadFolder {
         if !leads_to(&path, &lock) {
             return Ok(None);
         }
-        let owner = label.and_then(|label| label.owner).unwrap_or_else(|| name.strip_prefix(NEW).unwrap_or(&name).to_owned());
-        Ok(Some(DeadFolder { dir, name, owner, is_foreign, _lock: lock }))
+        let owner = label
+            .and_then(|label| label.owner)
+            .unwrap_or_else(|| name.strip_prefix(NEW).unwrap_or(&name).to_owned());
+        Ok(Some(DeadFolder {
+            dir,
+            name,
+            owner,
+            is_foreign,
+            _lock: lock,
+        }))
     }
 
-    /// Whether its run was on another machine, such as a container before the machine was started again.
+    /// Whether its run was on another machine, such as a container before the machine was started
+    /// again.
     pub(super) fn is_foreign(&self) -> bool {
         self.is_foreign
     }
 
     /// Whether a file lies in it.
     pub(super) fn has_files(&self) -> bool {
-        fs::read_dir(&self.dir).is_ok_and(|mut entries| entries.any(|entry| entry.is_ok_and(|entry| entry.file_name() != LOCK)))
+        fs::read_dir(&self.dir).is_ok_and(|mut entries| {
+            entries.any(|entry| entry.is_ok_and(|entry| entry.file_name() != LOCK))
+        })
     }
 
     /// The folder's path.
@@ -211,10 +269,14 @@ impl DeadFolder {
     }
 }
 
-/// Whether the run of this hidden folder is certainly alive: it holds the lock, on a machine whose locks can be seen here.
+/// Whether the run of this hidden folder is certainly alive: it holds the lock, on a machine whose
+/// locks can be seen here.
 pub(super) fn is_alive(dir: &Path, host: &Host, here: &Host) -> bool {
-    let Ok(lock) = File::open(dir.join(LOCK)) else { return false };
-    host.shares_locks_with(here) && flock(&lock, FlockOperation::NonBlockingLockShared) == Err(Errno::WOULDBLOCK)
+    let Ok(lock) = File::open(dir.join(LOCK)) else {
+        return false;
+    };
+    host.shares_locks_with(here)
+        && flock(&lock, FlockOperation::NonBlockingLockShared) == Err(Errno::WOULDBLOCK)
 }
 
 fn make(base: &Path, sink: &str, name: &str, label: &Label) -> io::Result<Held> {
@@ -234,7 +296,12 @@ fn try_make(parent: &Path, dir: &Path, name: &str, label: &Label) -> io::Result<
     make_dirs(parent)?;
     if dir.is_dir() {
         // Only the lock has vanished.
-        let lock = OpenOptions::new().create(true).truncate(true).read(true).write(true).open(dir.join(LOCK))?;
+        let lock = OpenOptions::new()
+            .create(true)
+            .truncate(true)
+            .read(true)
+            .write(true)
+            .open(dir.join(LOCK))?;
         hold(&lock, label)?;
         sync_dir(dir)?;
         return Ok(lock);
@@ -244,13 +311,22 @@ fn try_make(parent: &Path, dir: &Path, name: &str, label: &Label) -> io::Result<
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
         other => other?,
     }
-    let lock = OpenOptions::new().create(true).truncate(true).read(true).write(true).open(new.join(LOCK))?;
+    let lock = OpenOptions::new()
+        .create(true)
+        .truncate(true)
+        .read(true)
+        .write(true)
+        .open(new.join(LOCK))?;
     hold(&lock, label)?;
     sync_dir(&new)?;
     fs::rename(&new, dir)?;
     sync_dir(parent)?;
     // A run that took the new folder for a dead one's may have removed the lock before it was held.
-    if leads_to(&dir.join(LOCK), &lock) { Ok(lock) } else { Err(io::ErrorKind::NotFound.into()) }
+    if leads_to(&dir.join(LOCK), &lock) {
+        Ok(lock)
+    } else {
+        Err(io::ErrorKind::NotFound.into())
+    }
 }
 
 fn hold(mut lock: &File, label: &Label) -> io::Result<()> {
@@ -261,7 +337,9 @@ fn hold(mut lock: &File, label: &Label) -> io::Result<()> {
 
 /// Whether the name is this file's.
 fn leads_to(path: &Path, file: &File) -> bool {
-    let (Ok(found), Ok(ours)) = (fs::symlink_metadata(path), file.metadata()) else { return false };
+    let (Ok(found), Ok(ours)) = (fs::symlink_metadata(path), file.metadata()) else {
+        return false;
+    };
     (found.dev(), found.ino()) == (ours.dev(), ours.ino())
 }
 
@@ -271,9 +349,15 @@ mod tests {
 
     #[test]
     fn a_label_may_end_early() {
-        let whole = Label { host: Host::from_text("box 1"), owner: Some("box-1-2".to_owned()) };
+        let whole = Label {
+            host: Host::from_text("box 1"),
+            owner: Some("box-1-2".to_owned()),
+        };
         assert_eq!(whole.to_text(), "box 1\nbox-1-2\n");
-        let without_owner = Label { owner: None, ..whole.clone() };
+        let without_owner = Label {
+            owner: None,
+            ..whole.clone()
+        };
         for (text, label) in [
             ("box 1\nbox-1-2\n", Some(&whole)),
             ("box 1\nbox-1-", Some(&without_owner)),

@@ -1,4 +1,5 @@
-//! What has to be done with a file after it was published, as the state store keeps it until it is done.
+//! What has to be done with a file after it was published, as the state store keeps it until it is
+//! done.
 
 use std::path::PathBuf;
 
@@ -22,7 +23,8 @@ pub(super) struct Destination {
     pub(super) folder: PathBuf,
     /// What its name begins with there.
     pub(super) prefix: String,
-    /// The folder of broken files, an absolute path, if it has to be looked whether the file is one.
+    /// The folder of broken files, an absolute path, if it has to be looked whether the file is
+    /// one.
     pub(super) quarantine: Option<PathBuf>,
 }
 
@@ -53,7 +55,11 @@ impl FollowUp {
                 },
             }),
         };
-        Some(FollowUp { records: json.get("records")?.as_u64()?, positions: json.get("positions")?.as_object()?.clone(), destination })
+        Some(FollowUp {
+            records: json.get("records")?.as_u64()?,
+            positions: json.get("positions")?.as_object()?.clone(),
+            destination,
+        })
     }
 }
 
@@ -63,13 +69,33 @@ mod tests {
 
     #[test]
     fn the_store_keeps_all_of_it() {
-        let positions = json!({ "in:clicks/3": { "first": 10, "upto": 20 } }).as_object().unwrap().clone();
-        let plain = FollowUp { records: 10, positions, destination: None };
-        let moved = Destination { folder: "/lake/a".into(), prefix: "host-".into(), quarantine: None };
-        let checked = Destination { quarantine: Some("/lake/broken".into()), ..moved.clone() };
+        let positions = json!({ "in:clicks/3": { "first": 10, "upto": 20 } })
+            .as_object()
+            .unwrap()
+            .clone();
+        let plain = FollowUp {
+            records: 10,
+            positions,
+            destination: None,
+        };
+        let moved = Destination {
+            folder: "/lake/a".into(),
+            prefix: "host-".into(),
+            quarantine: None,
+        };
+        let checked = Destination {
+            quarantine: Some("/lake/broken".into()),
+            ..moved.clone()
+        };
         for destination in [None, Some(moved), Some(checked)] {
-            let follow_up = FollowUp { destination, ..plain.clone() };
-            assert_eq!(FollowUp::from_json(&follow_up.to_json()).unwrap(), follow_up);
+            let follow_up = FollowUp {
+                destination,
+                ..plain.clone()
+            };
+            assert_eq!(
+                FollowUp::from_json(&follow_up.to_json()).unwrap(),
+                follow_up
+            );
         }
         assert_eq!(FollowUp::from_json(&json!({ "inode": 7 })), None);
     }

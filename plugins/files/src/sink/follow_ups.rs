@@ -1,12 +1,14 @@
 //! What is done with committed files in the background, so that no writer waits for it.
 //!
-//! A file that could not be published is tried again. A published file is moved (`moved` is reached when one has its place) and reported to the hook
-//! (`hooked`, when that has succeeded). Only then the file counts as done, which takes it out of the state store. What fails is tried again without
-//! end, after longer and longer waits, while others go on. When the sink is closed, what has not failed yet gets a few seconds; the rest is in the
-//! state store, and the next run does it.
+//! A file that could not be published is tried again. A published file is moved (`moved` is reached
+//! when one has its place) and reported to the hook (`hooked`, when that has succeeded). Only then
+//! the file counts as done, which takes it out of the state store. What fails is tried again
+//! without end, after longer and longer waits, while others go on. When the sink is closed, what
+//! has not failed yet gets a few seconds; the rest is in the state store, and the next run does it.
 //!
-//! Files and reports have a thread each, which leaves when there is nothing to do: a hook that hangs holds up no file. When too many files wait, the
-//! writers wait as well ([`FollowUps::is_full`]).
+//! Files and reports have a thread each, which leaves when there is nothing to do: a hook that
+//! hangs holds up no file. When too many files wait, the writers wait as well
+//! ([`FollowUps::is_full`]).
 
 use std::any::Any;
 use std::collections::{BTreeMap, BTreeSet, HashSet, VecDeque};
@@ -131,20 +133,49 @@ impl Step {
 impl FollowUps {
     /// Nothing to do yet.
     pub(super) fn new(sink: SinkContext) -> FollowUps {
-        let unpublished = sink.metrics.unpublished_files.with_label_values(&[&sink.stage]);
+        let unpublished = sink
+            .metrics
+            .unpublished_files
+            .with_label_values(&[&sink.stage]);
         let waiting = sink.metrics.waiting_files.with_label_values(&[&sink.stage]);
-        let work = Work { sink, state: Mutex::default(), changed: Condvar::new(), unpublished, waiting };
-        FollowUps { work: Arc::new(work), threads: Mutex::default() }
+        let work = Work {
+            sink,
+            state: Mutex::default(),
+            changed: Condvar::new(),
+            unpublished,
+            waiting,
+        };
+        FollowUps {
+            work: Arc::new(work),
+            threads: Mutex::default(),
+        }
     }
 
-    /// The committed file could not be published: it is tried again, and then what follows is done. Nothing changes if it is known, or done, already.
+    /// The committed file could not be published: it is tried again, and then what follows is done.
+    /// Nothing changes if it is known, or done, already.
     pub(super) fn publish_later(&self, id: String, moving: Move) {
-        self.add(Job { id, moving, step: Step::Publish, failures: 0 }, Instant::now() + FIRST_WAIT);
+        self.add(
+            Job {
+                id,
+                moving,
+                step: Step::Publish,
+                failures: 0,
+            },
+            Instant::now() + FIRST_WAIT,
+        );
     }
 
     /// The file has been published, and this follows; unless it is known, or done, already.
     pub(super) fn follow(&self, id: String, moving: Move, follow_up: FollowUp) {
-        self.add(Job { id, moving, step: Step::Relocate(follow_up), failures: 0 }, Instant::now());
+        self.add(
+            Job {
+                id,
+                moving,
+                step: Step::Relocate(follow_up),
+                failures: 0,
+            },
+            Instant::now(),
+        );
     }
 
     /// Whether so many files wait that no more should be written.
@@ -194,14 +225,25 @@ impl Drop for FollowUps {
         let mut state = self.work.state.lock();
         state.deadline = Some(deadline);
         // What is committed gets a last chance to become visible.
-        state.files.jobs.values_mut().filter(|job| matches!(job.step, Step::Publish)).for_each(|job| job.failures = 0);
+        state
+            .files
+            .jobs
+            .values_mut()
+            .filter(|job| matches!(job.step, Step::Publish))
+            .for_each(|job| job.failures = 0);
         self.work.changed.notify_all();
         let mut is_hanging = false;
         while (state.files.has_thread || state.reports.has_thread) && !is_hanging {
-            // A thread may hang in a system call or a slow answer. Whatever it still does, the next run finds done or does again.
+            // A thread may hang in a system call or a slow answer. Whatever it still does, the next
+            // run finds done or does again.
             is_hanging = wait_until(&self.work.changed, &mut state, deadline + PATIENCE);
         }
-        let left = state.files.jobs.values().filter(|job| matches!(job.step, Step::Publish)).count();
+        let left = state
+            .files
+            .jobs
+            .values()
+            .filter(|job| matches!(job.step, Step::Publish))
+            .count();
         if left > 0 {
             tracing::warn!(sink = %self.work.sink.committer.sink(), files = left, "committed files are not published; the next run tries again");
         }
@@ -249,9 +291,13 @@ impl Work {
         }
     }
 
-    /// Does the next step of a job. A panic in it is a failure of this job, such as one in the parser of a damaged file. Returns whether the job
-    /// is done.
-    fn work_by(&self, mut job: Job, attempt: impl FnOnce(&Job) -> Result<Option<Step>, String>) -> bool {
+    /// Does the next step of a job. A panic in it is a failure of this job, such as one in the
+    /// parser of a damaged file. Returns whether the job is done.
+    fn work_by(
+        &self,
+        mut job: Job,
+        attempt: impl FnOnce(&Job) -> Result<Option<Step>, String>,
+    ) -> bool {
         let attempt = catch_unwind(AssertUnwindSafe(|| attempt(&job)));
         match attempt.unwrap_or_else(|panic| Err(format!("internal error: {}", text_of(&*panic)))) {
             Ok(Some(step)) => {
@@ -275,28 +321,48 @@ impl Work {
         }
     }
 
-    /// Waits for the next job; `None` when there has been none for a while, or the sink is closed and it is time to leave.
+    /// Waits for the next job; `None` when there has been none for a while, or the sink is closed
+    /// and it is time to leave.
     fn next(&self, kind: QueueKind) -> Option<Job> {
         let mut state = self.state.lock();
         let patience = Instant::now() + LINGER;
         loop {
             let now = Instant::now();
             if let Some(deadline) = state.deadline {
-                let fresh = state.queue(kind).jobs.iter().find(|(_, job)| job.failures == 0).map(|(key, _)| *key);
+                let fresh = state
+                    .queue(kind)
+                    .jobs
+                    .iter()
+                    .find(|(_, job)| job.failures == 0)
+                    .map(|(key, _)| *key);
                 match fresh.filter(|_| now < deadline) {
                     Some(key) => return state.queue(kind).jobs.remove(&key),
                     // More reports may come from the files that are still being moved.
-                    None if kind == QueueKind::Reports && state.files.has_thread && now < deadline => {
+                    None if kind == QueueKind::Reports
+                        && state.files.has_thread
+                        && now < deadline =>
+                    {
                         wait_until(&self.changed, &mut state, deadline);
                         continue;
                     }
                     None => return None,
                 }
             }
-            match state.queue(kind).jobs.first_key_value().map(|((due, _), _)| *due) {
-                Some(due) if due <= now => return state.queue(kind).jobs.pop_first().map(|(_, job)| job),
+            match state
+                .queue(kind)
+                .jobs
+                .first_key_value()
+                .map(|((due, _), _)| *due)
+            {
+                Some(due) if due <= now => {
+                    return state.queue(kind).jobs.pop_first().map(|(_, job)| job);
+                }
                 Some(due) => _ = wait_until(&self.changed, &mut state, due),
-                None if now >= patience && !(kind == QueueKind::Reports && state.files.has_thread) => return None,
+                None if now >= patience
+                    && !(kind == QueueKind::Reports && state.files.has_thread) =>
+                {
+                    return None;
+                }
                 None => _ = wait_until(&self.changed, &mut state, patience.max(now + LINGER)),
             }
         }
@@ -314,15 +380,24 @@ impl Work {
         true
     }
 
-    /// Does the next step of a job. Returns the step after it, if there is one. An error is a sentence.
+    /// Does the next step of a job. Returns the step after it, if there is one. An error is a
+    /// sentence.
     fn attempt(&self, job: &Job) -> Result<Option<Step>, String> {
         let is_over = || self.is_over();
         match &job.step {
             Step::Publish => {
                 let mut changed: BTreeSet<PathBuf> = job.moving.dirs().collect();
-                let cannot = |error: std::io::Error| format!("cannot publish {}: {error}", shown(&job.moving));
-                if let Outcome::NotHere(obstacle) = job.moving.apply(&mut changed).map_err(cannot)? {
-                    return Err(format!("cannot publish {}: {}", shown(&job.moving), job.moving.explain(&obstacle)));
+                let cannot = |error: std::io::Error| {
+                    format!("cannot publish {}: {error}", shown(&job.moving))
+                };
+                if let Outcome::NotHere(obstacle) =
+                    job.moving.apply(&mut changed).map_err(cannot)?
+                {
+                    return Err(format!(
+                        "cannot publish {}: {}",
+                        shown(&job.moving),
+                        job.moving.explain(&obstacle)
+                    ));
                 }
                 sync_dirs(&changed).map_err(cannot)?;
                 Ok(job.moving.follow_up.clone().map(Step::Relocate))
@@ -335,15 +410,23 @@ impl Work {
                     Place::Broken(path, reason) => {
                         tracing::warn!(file = %path.display(), reason, records = follow_up.records, "quarantined a broken file");
                         let labels = [self.sink.stage.as_str(), IN_BROKEN_FILE];
-                        self.sink.metrics.bad_records.with_label_values(&labels).inc_by(follow_up.records);
+                        self.sink
+                            .metrics
+                            .bad_records
+                            .with_label_values(&labels)
+                            .inc_by(follow_up.records);
                         Ok(None)
                     }
-                    Place::Final(path) if self.sink.hook.is_some() => Ok(Some(Step::Report(follow_up.clone(), path))),
+                    Place::Final(path) if self.sink.hook.is_some() => {
+                        Ok(Some(Step::Report(follow_up.clone(), path)))
+                    }
                     Place::Final(_) => self.clear(job, follow_up),
                 }
             }
             Step::Report(follow_up, path) => {
-                let Some(hook) = &self.sink.hook else { return Ok(None) };
+                let Some(hook) = &self.sink.hook else {
+                    return Ok(None);
+                };
                 let path = path.to_string_lossy();
                 let json = json!({
                     "pipeline": self.sink.pipeline,
@@ -363,7 +446,9 @@ impl Work {
     /// Everything was done for a file.
     fn clear(&self, job: &Job, follow_up: &FollowUp) -> Result<Option<Step>, String> {
         let cleared = forget_note(&job.id, &job.moving, follow_up);
-        cleared.map(|()| None).map_err(|error| format!("cannot clean up beside {}: {error}", shown(&job.moving)))
+        cleared
+            .map(|()| None)
+            .map_err(|error| format!("cannot clean up beside {}: {error}", shown(&job.moving)))
     }
 
     fn finish(&self, job: Job) {
@@ -383,7 +468,9 @@ impl Work {
             let (sink, file) = (self.sink.committer.sink(), &job.moving.visible);
             tracing::warn!(%sink, file, reason, "a committed file is not done; trying again until it is");
         }
-        let wait = FIRST_WAIT.saturating_mul(1 << job.failures.min(6)).min(LONGEST_WAIT);
+        let wait = FIRST_WAIT
+            .saturating_mul(1 << job.failures.min(6))
+            .min(LONGEST_WAIT);
         job.failures += 1;
         self.state.lock().put(Instant::now() + wait, job);
     }
@@ -398,14 +485,18 @@ impl Work {
 
     /// Whether the sink was closed, and its grace is over.
     fn is_over(&self) -> bool {
-        self.state.lock().deadline.is_some_and(|deadline| Instant::now() >= deadline)
+        self.state
+            .lock()
+            .deadline
+            .is_some_and(|deadline| Instant::now() >= deadline)
     }
 }
 
 /// What a panic says.
 fn text_of(panic: &(dyn Any + Send)) -> &str {
     let text = panic.downcast_ref::<&str>().copied();
-    text.or_else(|| panic.downcast_ref::<String>().map(String::as_str)).unwrap_or("a panic without a message")
+    text.or_else(|| panic.downcast_ref::<String>().map(String::as_str))
+        .unwrap_or("a panic without a message")
 }
 
 #[cfg(test)]
@@ -421,13 +512,38 @@ mod tests {
 
     fn work(dir: &Path) -> Work {
         let store: Arc<dyn StateStore> = Arc::new(EmbeddedStore::open(dir, "p").unwrap());
-        let claimant = Claimant { owner: "i".into(), plan: "p".into(), accepts_other_plans: false };
-        let committer = Arc::new(Committer::new("lake".into(), store, claimant, Positions::InStore, Arc::default()));
+        let claimant = Claimant {
+            owner: "i".into(),
+            plan: "p".into(),
+            accepts_other_plans: false,
+        };
+        let committer = Arc::new(Committer::new(
+            "lake".into(),
+            store,
+            claimant,
+            Positions::InStore,
+            Arc::default(),
+        ));
         let metrics = Metrics::new();
-        let sink = SinkContext { pipeline: "p".into(), hook: None, committer, metrics: metrics.clone(), stage: "lake".into() };
+        let sink = SinkContext {
+            pipeline: "p".into(),
+            hook: None,
+            committer,
+            metrics: metrics.clone(),
+            stage: "lake".into(),
+        };
         let gauge = |gauges: &prometheus::IntGaugeVec| gauges.with_label_values(&["lake"]);
-        let (unpublished, waiting) = (gauge(&metrics.unpublished_files), gauge(&metrics.waiting_files));
-        Work { sink, state: Mutex::default(), changed: Condvar::new(), unpublished, waiting }
+        let (unpublished, waiting) = (
+            gauge(&metrics.unpublished_files),
+            gauge(&metrics.waiting_files),
+        );
+        Work {
+            sink,
+            state: Mutex::default(),
+            changed: Condvar::new(),
+            unpublished,
+            waiting,
+        }
     }
 
     fn job(base: &Path) -> Job {
@@ -442,7 +558,12 @@ mod tests {
             extension: "json".into(),
             follow_up: None,
         };
-        Job { id: "i/1.open".into(), moving, step: Step::Publish, failures: 0 }
+        Job {
+            id: "i/1.open".into(),
+            moving,
+            step: Step::Publish,
+            failures: 0,
+        }
     }
 
     #[test]

@@ -38,27 +38,52 @@ pub(super) enum Way {
 }
 
 impl Hook {
-    /// Calls with this JSON object, which is about the file `path`. Gives up when `is_over` says so. An error is a sentence.
-    pub(super) fn call(&self, path: &str, json: &str, is_over: &dyn Fn() -> bool) -> Result<(), String> {
+    /// Calls with this JSON object, which is about the file `path`. Gives up when `is_over` says
+    /// so. An error is a sentence.
+    pub(super) fn call(
+        &self,
+        path: &str,
+        json: &str,
+        is_over: &dyn Fn() -> bool,
+    ) -> Result<(), String> {
         match &self.way {
             Way::Post(url) => self.post(url, json),
             Way::Command(program, args) => {
-                // A relative path is meant from the folder in which it runs; a bare name is looked for in PATH.
-                let program = if program.contains('/') { self.folder.join(program) } else { PathBuf::from(program) };
+                // A relative path is meant from the folder in which it runs; a bare name is looked
+                // for in PATH.
+                let program = if program.contains('/') {
+                    self.folder.join(program)
+                } else {
+                    PathBuf::from(program)
+                };
                 let mut command = Command::new(&program);
-                command.args(args).current_dir(&self.folder).env("PSEIDON_PATH", path).process_group(0);
-                self.run(command, json, is_over).map_err(|error| format!("{}: {error}", program.display()))?
+                command
+                    .args(args)
+                    .current_dir(&self.folder)
+                    .env("PSEIDON_PATH", path)
+                    .process_group(0);
+                self.run(command, json, is_over)
+                    .map_err(|error| format!("{}: {error}", program.display()))?
             }
         }
     }
 
-    fn run(&self, mut command: Command, json: &str, is_over: &dyn Fn() -> bool) -> io::Result<Result<(), String>> {
+    fn run(
+        &self,
+        mut command: Command,
+        json: &str,
+        is_over: &dyn Fn() -> bool,
+    ) -> io::Result<Result<(), String>> {
         // Files, and not pipes, which somebody would have to fill and empty meanwhile.
         let mut input = File::from(memfd_create("input", MemfdFlags::CLOEXEC)?);
         input.write_all(json.as_bytes())?;
         input.rewind()?;
         let mut complaints = File::from(memfd_create("complaints", MemfdFlags::CLOEXEC)?);
-        let child = command.stdin(input).stdout(Stdio::null()).stderr(complaints.try_clone()?).spawn()?;
+        let child = command
+            .stdin(input)
+            .stdout(Stdio::null())
+            .stderr(complaints.try_clone()?)
+            .spawn()?;
         let Some(status) = self.wait(child, is_over)? else {
             return Ok(Err(format!("it took longer than {:?}", self.timeout)));
         };
@@ -70,7 +95,9 @@ impl Hook {
         let mut said = Vec::new();
         complaints.read_to_end(&mut said)?;
         let said = String::from_utf8_lossy(&said);
-        Ok(Err(format!("{status}: {}", said.trim()).trim_end_matches([':', ' ']).to_owned()))
+        Ok(Err(format!("{status}: {}", said.trim())
+            .trim_end_matches([':', ' '])
+            .to_owned()))
     }
 
     /// How the program ended; `None` if it had to be killed.
@@ -92,10 +119,21 @@ impl Hook {
     }
 
     fn post(&self, url: &str, json: &str) -> Result<(), String> {
-        let tls = TlsConfig::builder().provider(TlsProvider::NativeTls).root_certs(RootCerts::PlatformVerifier).build();
-        let agent: Agent =
-            Agent::config_builder().timeout_global(Some(self.timeout)).http_status_as_error(false).tls_config(tls).build().into();
-        let response = agent.post(url).content_type("application/json").send(json).map_err(|error| format!("{url}: {error}"))?;
+        let tls = TlsConfig::builder()
+            .provider(TlsProvider::NativeTls)
+            .root_certs(RootCerts::PlatformVerifier)
+            .build();
+        let agent: Agent = Agent::config_builder()
+            .timeout_global(Some(self.timeout))
+            .http_status_as_error(false)
+            .tls_config(tls)
+            .build()
+            .into();
+        let response = agent
+            .post(url)
+            .content_type("application/json")
+            .send(json)
+            .map_err(|error| format!("{url}: {error}"))?;
         match response.status() {
             status if status.is_success() => Ok(()),
             status => Err(format!("{url} answered {status}")),

@@ -1,7 +1,8 @@
 //! From a row's values to the path of its bucket, and from a file's first record to its name.
 //!
-//! Whatever a value is, the path stays below the base directory, shows no hidden name that a template did not ask for, and is the same
-//! for the same record at any time: it is the lane's lasting name.
+//! Whatever a value is, the path stays below the base directory, shows no hidden name that a
+//! template did not ask for, and is the same for the same record at any time: it is the lane's
+//! lasting name.
 
 use std::fmt::Write;
 
@@ -19,12 +20,14 @@ const LONGEST_TOPIC: usize = 100;
 const LONGEST_NAME: usize = 120;
 /// The path of the bucket when the template names nothing below the base directory.
 const BASE_ITSELF: &str = ".";
-/// Parts a bucket's path from what its files' names begin with. No path holds it, since no folder's name is empty.
+/// Parts a bucket's path from what its files' names begin with. No path holds it, since no folder's
+/// name is empty.
 const BEFORE_NAME: &str = "//";
 /// Parts a bucket from the number of one of its lanes.
 const BEFORE_NUMBER: &str = "///";
 
-/// The lane of a bucket, or one of several. It is the path as it stands if there is neither a name nor a number.
+/// The lane of a bucket, or one of several. It is the path as it stands if there is neither a name
+/// nor a number.
 pub(super) fn lane_id(path: String, name: Option<&str>, number: Option<u32>) -> LaneId {
     let mut lane = path;
     // Writing into a text cannot fail.
@@ -37,9 +40,13 @@ pub(super) fn lane_id(path: String, name: Option<&str>, number: Option<u32>) -> 
     LaneId::from(lane)
 }
 
-/// The folder of a lane's files below the base directory, if it is not that itself, and what their names begin with.
+/// The folder of a lane's files below the base directory, if it is not that itself, and what their
+/// names begin with.
 pub(super) fn folder_and_name(lane: &LaneId) -> (Option<&str>, Option<&str>) {
-    let bucket = lane.as_str().split_once(BEFORE_NUMBER).map_or(lane.as_str(), |(bucket, _)| bucket);
+    let bucket = lane
+        .as_str()
+        .split_once(BEFORE_NUMBER)
+        .map_or(lane.as_str(), |(bucket, _)| bucket);
     let (path, name) = match bucket.split_once(BEFORE_NAME) {
         Some((path, name)) => (path, Some(name)),
         None => (bucket, None),
@@ -50,7 +57,10 @@ pub(super) fn folder_and_name(lane: &LaneId) -> (Option<&str>, Option<&str>) {
 /// Which of a bucket's `lanes` takes the records of this split, at any time and in any run.
 pub(super) fn lane_number(split: &SplitId, lanes: u32) -> u32 {
     let digest = Sha256::digest(split.as_str());
-    let number = digest.iter().take(4).fold(0, |number, byte| number << 8 | u32::from(*byte));
+    let number = digest
+        .iter()
+        .take(4)
+        .fold(0, |number, byte| number << 8 | u32::from(*byte));
     number % lanes.max(1)
 }
 
@@ -63,8 +73,9 @@ pub(super) enum Piece<'a> {
     Value(Option<&'a str>),
 }
 
-/// The path of the bucket that these pieces name. In values, `/`, `%`, NUL and control characters are percent-encoded, and so is a dot with
-/// which a folder's name would begin; a folder's name that would be empty, and null, become `null_name`; a long name ends with a digest.
+/// The path of the bucket that these pieces name. In values, `/`, `%`, NUL and control characters
+/// are percent-encoded, and so is a dot with which a folder's name would begin; a folder's name
+/// that would be empty, and null, become `null_name`; a long name ends with a digest.
 pub(super) fn render<'a>(pieces: impl IntoIterator<Item = Piece<'a>>, null_name: &str) -> String {
     let mut path = String::new();
     let mut component = Component::default();
@@ -85,7 +96,11 @@ pub(super) fn render<'a>(pieces: impl IntoIterator<Item = Piece<'a>>, null_name:
         }
     }
     component.finish(&mut path, null_name);
-    if path.is_empty() { BASE_ITSELF.to_owned() } else { path }
+    if path.is_empty() {
+        BASE_ITSELF.to_owned()
+    } else {
+        path
+    }
 }
 
 /// The name of one folder in the making.
@@ -117,7 +132,8 @@ impl Component {
 }
 
 fn escape(value: &str, out: &mut String) {
-    let harmless = |byte: u8| byte >= 0x20 && byte != 0x7f && byte < 0x80 && byte != b'/' && byte != b'%';
+    let harmless =
+        |byte: u8| byte >= 0x20 && byte != 0x7f && byte < 0x80 && byte != b'/' && byte != b'%';
     if value.bytes().all(harmless) {
         out.push_str(value);
         return;
@@ -147,11 +163,19 @@ fn cut(name: &mut String, longest: usize) {
 
 /// The first bytes of a text's SHA-256, in hexadecimal.
 pub(super) fn digest(text: &str, bytes: usize) -> String {
-    Sha256::digest(text).iter().take(bytes).map(|byte| format!("{byte:02x}")).collect()
+    Sha256::digest(text)
+        .iter()
+        .take(bytes)
+        .map(|byte| format!("{byte:02x}"))
+        .collect()
 }
 
-/// What files' names begin with when these pieces are to stand there: escaped as the name of one folder is, and shorter.
-pub(super) fn render_name<'a>(pieces: impl IntoIterator<Item = Piece<'a>>, null_name: &str) -> String {
+/// What files' names begin with when these pieces are to stand there: escaped as the name of one
+/// folder is, and shorter.
+pub(super) fn render_name<'a>(
+    pieces: impl IntoIterator<Item = Piece<'a>>,
+    null_name: &str,
+) -> String {
     let mut name = render(pieces, null_name);
     cut(&mut name, LONGEST_NAME);
     name
@@ -168,10 +192,12 @@ pub(super) struct Naming<'a> {
     pub(super) place: Option<&'a str>,
 }
 
-/// The name of a file whose first record is at `first` of `split`: `clicks-3-000000001234`, without an ending.
+/// The name of a file whose first record is at `first` of `split`: `clicks-3-000000001234`, without
+/// an ending.
 ///
-/// A (split, position) goes to a lane once, so the name is unique in its folder if the split is told by it. A topic and a partition
-/// tell it where the split's own name ends with them; otherwise a digest of that name takes the partition's place.
+/// A (split, position) goes to a lane once, so the name is unique in its folder if the split is
+/// told by it. A topic and a partition tell it where the split's own name ends with them; otherwise
+/// a digest of that name takes the partition's place.
 pub(super) fn file_name(split: &Split, first: Position, naming: Naming<'_>) -> String {
     let (name, tells_topic) = match naming.name {
         Some(name) => (name.to_owned(), naming.tells_topic),
@@ -181,20 +207,38 @@ pub(super) fn file_name(split: &Split, first: Position, naming: Naming<'_>) -> S
             (readable, tells_topic)
         }
     };
-    let whole = tells_topic && split.id.as_str().ends_with(&format!("{}/{}", split.topic, split.partition));
-    let which = if whole { split.partition.to_string() } else { digest(split.id.as_str(), 4) };
-    let place = naming.place.map(|place| format!(".{place}")).unwrap_or_default();
+    let whole = tells_topic
+        && split
+            .id
+            .as_str()
+            .ends_with(&format!("{}/{}", split.topic, split.partition));
+    let which = if whole {
+        split.partition.to_string()
+    } else {
+        digest(split.id.as_str(), 4)
+    };
+    let place = naming
+        .place
+        .map(|place| format!(".{place}"))
+        .unwrap_or_default();
     format!("{name}-{which}-{first:012}{place}")
 }
 
 /// A topic as a file's name can begin with it.
 fn readable(topic: &str) -> String {
     let is_allowed = |char: char| char.is_ascii_alphanumeric() || matches!(char, '.' | '_' | '-');
-    let readable: String = topic.chars().map(|char| if is_allowed(char) { char } else { '_' }).collect();
+    let readable: String = topic
+        .chars()
+        .map(|char| if is_allowed(char) { char } else { '_' })
+        .collect();
     // Names that begin with a dot or an underscore are hidden from many readers.
     let readable = readable.trim_start_matches(['.', '_', '-']);
     let readable = &readable[..readable.len().min(LONGEST_TOPIC)];
-    if readable.is_empty() { "data".to_owned() } else { readable.to_owned() }
+    if readable.is_empty() {
+        "data".to_owned()
+    } else {
+        readable.to_owned()
+    }
 }
 
 #[cfg(test)]
@@ -207,16 +251,30 @@ mod tests {
     #[test]
     fn values_cannot_leave_their_folder() {
         let cases: &[(&[Piece], &str)] = &[
-            (&[Literal("date="), Value(Some("2026-01-01")), Literal("/hour="), Value(Some("10"))], "date=2026-01-01/hour=10"),
+            (
+                &[
+                    Literal("date="),
+                    Value(Some("2026-01-01")),
+                    Literal("/hour="),
+                    Value(Some("10")),
+                ],
+                "date=2026-01-01/hour=10",
+            ),
             (&[Value(Some("a/b"))], "a%2Fb"),
             (&[Value(Some("../../etc"))], "%2E.%2F..%2Fetc"),
             (&[Value(Some(".."))], "%2E."),
             (&[Value(Some("."))], "%2E"),
             (&[Value(Some(".")), Value(Some("."))], "%2E."),
-            (&[Literal("a/"), Value(Some(".")), Literal("./b")], "a/%2E./b"),
+            (
+                &[Literal("a/"), Value(Some(".")), Literal("./b")],
+                "a/%2E./b",
+            ),
             (&[Literal("."), Value(Some("x"))], "%2Ex"),
             (&[Value(Some(".pseidon-open"))], "%2Epseidon-open"),
-            (&[Literal(".well-known/"), Value(Some("x"))], ".well-known/x"),
+            (
+                &[Literal(".well-known/"), Value(Some("x"))],
+                ".well-known/x",
+            ),
             (&[Value(Some("100%"))], "100%25"),
             (&[Value(Some("a\0b\n\x7f\u{85}c"))], "a%00b%0A%7F%C2%85c"),
             (&[Value(Some("grün 日本"))], "grün 日本"),
@@ -229,14 +287,21 @@ mod tests {
             (&[], "."),
         ];
         for (pieces, expected) in cases {
-            assert_eq!(render(pieces.iter().copied(), "NULL"), *expected, "{pieces:?}");
+            assert_eq!(
+                render(pieces.iter().copied(), "NULL"),
+                *expected,
+                "{pieces:?}"
+            );
         }
     }
 
     #[test]
     fn long_names_are_cut_and_stay_apart() {
         let (first, second) = ("ü".repeat(300), "ü".repeat(301));
-        let (first, second) = (render([Value(Some(&first))], ""), render([Value(Some(&second))], ""));
+        let (first, second) = (
+            render([Value(Some(&first))], ""),
+            render([Value(Some(&second))], ""),
+        );
         assert!(first.len() <= LONGEST_COMPONENT && second.len() <= LONGEST_COMPONENT);
         assert_ne!(first, second);
         let just_right = "x".repeat(LONGEST_COMPONENT);
@@ -245,12 +310,23 @@ mod tests {
 
     #[test]
     fn file_names_tell_split_and_position() {
-        let name =
-            |id: &str, topic: &str, partition| file_name(&Split { id: id.into(), topic: topic.into(), partition }, 1234, Naming::default());
+        let name = |id: &str, topic: &str, partition| {
+            file_name(
+                &Split {
+                    id: id.into(),
+                    topic: topic.into(),
+                    partition,
+                },
+                1234,
+                Naming::default(),
+            )
+        };
         assert_eq!(name("in:clicks/3", "clicks", 3), "clicks-3-000000001234");
         let file = name("logs:1.2.3", "logs/app.log", 0);
         assert!(
-            file.starts_with("logs_app.log-") && file.ends_with("-000000001234") && file.len() == "logs_app.log-".len() + 8 + 13,
+            file.starts_with("logs_app.log-")
+                && file.ends_with("-000000001234")
+                && file.len() == "logs_app.log-".len() + 8 + 13,
             "{file}"
         );
         assert_ne!(file, name("logs:1.2.4", "logs/app.log", 0));
@@ -258,13 +334,34 @@ mod tests {
         assert!(name("in:../x/0", "../x", 0).starts_with("x-"));
         assert!(name("in:__/0", "__", 0).starts_with("data-"));
         assert!(name("in:long/0", &"x".repeat(500), 0).len() < 200);
-        let split = Split { id: "in:clicks/3".into(), topic: "clicks".into(), partition: 3 };
-        let naming = |name, tells_topic, place| Naming { name, tells_topic, place };
-        assert_eq!(file_name(&split, 7, naming(None, false, Some("2"))), "clicks-3-000000000007.2");
-        assert_eq!(file_name(&split, 7, naming(Some("clicks-10"), true, None)), "clicks-10-3-000000000007");
+        let split = Split {
+            id: "in:clicks/3".into(),
+            topic: "clicks".into(),
+            partition: 3,
+        };
+        let naming = |name, tells_topic, place| Naming {
+            name,
+            tells_topic,
+            place,
+        };
+        assert_eq!(
+            file_name(&split, 7, naming(None, false, Some("2"))),
+            "clicks-3-000000000007.2"
+        );
+        assert_eq!(
+            file_name(&split, 7, naming(Some("clicks-10"), true, None)),
+            "clicks-10-3-000000000007"
+        );
         let digest = digest("in:clicks/3", 4);
-        assert_eq!(file_name(&split, 7, naming(Some("all"), false, None)), format!("all-{digest}-000000000007"));
-        let file = Split { id: "logs:1.2".into(), topic: "a.log".into(), partition: 0 };
+        assert_eq!(
+            file_name(&split, 7, naming(Some("all"), false, None)),
+            format!("all-{digest}-000000000007")
+        );
+        let file = Split {
+            id: "logs:1.2".into(),
+            topic: "a.log".into(),
+            partition: 0,
+        };
         assert!(
             !file_name(&file, 7, naming(Some("a.log"), true, None)).starts_with("a.log-0-"),
             "its name does not end with the partition"
@@ -282,15 +379,24 @@ mod tests {
         ] {
             let found = lane_id(path.to_owned(), name, number);
             assert_eq!(found.as_str(), lane);
-            assert_eq!(folder_and_name(&found), ((path != ".").then_some(path), name), "{lane}");
+            assert_eq!(
+                folder_and_name(&found),
+                ((path != ".").then_some(path), name),
+                "{lane}"
+            );
         }
     }
 
     #[test]
     fn splits_are_spread_over_lanes() {
-        let numbers: Vec<u32> = (0..64).map(|split| lane_number(&format!("in:clicks/{split}").into(), 4)).collect();
+        let numbers: Vec<u32> = (0..64)
+            .map(|split| lane_number(&format!("in:clicks/{split}").into(), 4))
+            .collect();
         for lane in 0..4 {
-            assert!(numbers.iter().filter(|number| **number == lane).count() > 4, "{numbers:?}");
+            assert!(
+                numbers.iter().filter(|number| **number == lane).count() > 4,
+                "{numbers:?}"
+            );
         }
         // These never change, or records would be doubled after a crash.
         assert_eq!(numbers[..8], [2, 3, 1, 3, 2, 2, 3, 1]);

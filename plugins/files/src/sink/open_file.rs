@@ -1,7 +1,8 @@
 //! A file's life in the sink: open, closed, visible.
 //!
-//! Each state holds just what there is in it. An [`OpenFile`] takes rows in; a [`ClosedFile`] is complete, and waits to be committed together
-//! with others; from then on only its entry in the state store counts, a [`Move`]. Dropping an open or a closed file deletes it: none of its
+//! Each state holds just what there is in it. An [`OpenFile`] takes rows in; a [`ClosedFile`] is
+//! complete, and waits to be committed together with others; from then on only its entry in the
+//! state store counts, a [`Move`]. Dropping an open or a closed file deletes it: none of its
 //! records is committed.
 
 use std::fs::File;
@@ -66,24 +67,38 @@ impl OpenFile {
         file: File,
         hidden: Hidden,
     ) -> Result<OpenFile, EncodeError> {
-        Ok(OpenFile { lane, encoder: codec.open(file)?, hidden, destination, held: Vec::new(), records: 0 })
+        Ok(OpenFile {
+            lane,
+            encoder: codec.open(file)?,
+            hidden,
+            destination,
+            held: Vec::new(),
+            records: 0,
+        })
     }
 
     /// Adds rows of one batch. The file may be blocked afterwards.
     pub(super) fn write(&mut self, rows: &Rows) -> Result<(), EncodeError> {
-        let Some(last) = rows.len().checked_sub(1) else { return Ok(()) };
+        let Some(last) = rows.len().checked_sub(1) else {
+            return Ok(());
+        };
         self.encoder.write(rows)?;
         let split = &rows.batch().split;
         let (first, upto) = (rows.position(0), rows.position(last) + 1);
         match self.held.iter_mut().find(|held| held.split.id == split.id) {
             Some(held) => held.upto = held.upto.max(upto),
-            None => self.held.push(Held { split: split.clone(), first, upto }),
+            None => self.held.push(Held {
+                split: split.clone(),
+                first,
+                upto,
+            }),
         }
         self.records += rows.len() as u64;
         Ok(())
     }
 
-    /// Tries again to get bytes to the disk that did not get there. Why they still do not, if they do not.
+    /// Tries again to get bytes to the disk that did not get there. Why they still do not, if they
+    /// do not.
     pub(super) fn still_blocked(&mut self) -> Option<&io::Error> {
         if self.encoder.blocked().is_some() {
             self.encoder.resume();
@@ -112,12 +127,19 @@ impl OpenFile {
         let metadata = [
             (PIPELINE_KEY.to_owned(), writing.pipeline.to_owned()),
             (SINK_KEY.to_owned(), writing.sink.to_owned()),
-            (POSITIONS_KEY.to_owned(), Value::Object(positions.clone()).to_string()),
+            (
+                POSITIONS_KEY.to_owned(),
+                Value::Object(positions.clone()).to_string(),
+            ),
         ];
         let (folder, name) = folder_and_name(&self.lane);
         let name = match self.held.first() {
             Some(held) => {
-                let naming = Naming { name, tells_topic: writing.tells_topic, place: writing.place };
+                let naming = Naming {
+                    name,
+                    tells_topic: writing.tells_topic,
+                    place: writing.place,
+                };
                 file_name(&held.split, held.first, naming)
             }
             None => "empty".to_owned(),
@@ -125,15 +147,32 @@ impl OpenFile {
         let file = format!("{name}.{}", writing.extension);
         let visible = folder.map_or_else(|| file.clone(), |folder| format!("{folder}/{file}"));
         let has_follow_up = writing.has_hook || self.destination.is_some();
-        let follow_up = has_follow_up.then_some(FollowUp { records: self.records, positions, destination: self.destination });
+        let follow_up = has_follow_up.then_some(FollowUp {
+            records: self.records,
+            positions,
+            destination: self.destination,
+        });
         let moving = self.hidden.to_move(visible, writing.extension, follow_up);
-        Ok(ClosingFile { writer: self.encoder.finish(&metadata)?, rest: Closed { hidden: self.hidden, moving } })
+        Ok(ClosingFile {
+            writer: self.encoder.finish(&metadata)?,
+            rest: Closed {
+                hidden: self.hidden,
+                moving,
+            },
+        })
     }
 }
 
 /// `{"clicks/3": {"first": 10, "upto": 20}}`
 fn positions(held: &[Held]) -> Map<String, Value> {
-    held.iter().map(|held| (held.split.id.to_string(), json!({ "first": held.first, "upto": held.upto }))).collect()
+    held.iter()
+        .map(|held| {
+            (
+                held.split.id.to_string(),
+                json!({ "first": held.first, "upto": held.upto }),
+            )
+        })
+        .collect()
 }
 
 /// A file whose last bytes are on their way to the disk.
@@ -187,10 +226,14 @@ impl ClosedFile {
         &self.rest.hidden
     }
 
-    /// It is about to be committed: whatever the answer is, or if there is none, only the store can say from now on whether the file counts. Returns
-    /// the entry, so that every process can publish it.
+    /// It is about to be committed: whatever the answer is, or if there is none, only the store can
+    /// say from now on whether the file counts. Returns the entry, so that every process can
+    /// publish it.
     pub(super) fn hand_over(mut self) -> Staged {
         self.rest.hidden.keep();
-        Staged { id: self.rest.hidden.id(), detail: self.rest.moving.to_detail() }
+        Staged {
+            id: self.rest.hidden.id(),
+            detail: self.rest.moving.to_detail(),
+        }
     }
 }

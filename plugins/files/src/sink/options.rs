@@ -150,14 +150,24 @@ const ROLLOVER: &[OptionSpec] = &[
         default: OptionDefault::Value("128MB"),
         doc: "Bytes on disk, looked at after each batch.",
     },
-    OptionSpec { name: "records", kind: OptionKind::Count, default: OptionDefault::None, doc: "Records." },
+    OptionSpec {
+        name: "records",
+        kind: OptionKind::Count,
+        default: OptionDefault::None,
+        doc: "Records.",
+    },
     OptionSpec {
         name: "idle",
         kind: OptionKind::Duration,
         default: OptionDefault::Value("60s"),
         doc: "How long nothing was written to the file.",
     },
-    OptionSpec { name: "age", kind: OptionKind::Duration, default: OptionDefault::Value("10m"), doc: "How long the file has been open." },
+    OptionSpec {
+        name: "age",
+        kind: OptionKind::Duration,
+        default: OptionDefault::Value("10m"),
+        doc: "How long the file has been open.",
+    },
     OptionSpec {
         name: "cron",
         kind: OptionKind::Checked(check_cron),
@@ -207,8 +217,18 @@ const MOVE_TO: &[OptionSpec] = &[
 ];
 
 const ON_CLOSE: &[OptionSpec] = &[
-    OptionSpec { name: "command", kind: OptionKind::Texts, default: OptionDefault::None, doc: "A program and its arguments." },
-    OptionSpec { name: "post", kind: OptionKind::Text, default: OptionDefault::None, doc: "An `http://` or `https://` URL." },
+    OptionSpec {
+        name: "command",
+        kind: OptionKind::Texts,
+        default: OptionDefault::None,
+        doc: "A program and its arguments.",
+    },
+    OptionSpec {
+        name: "post",
+        kind: OptionKind::Text,
+        default: OptionDefault::None,
+        doc: "An `http://` or `https://` URL.",
+    },
     OptionSpec {
         name: "timeout",
         kind: OptionKind::Duration,

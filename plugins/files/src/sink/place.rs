@@ -1,8 +1,9 @@
 //! Gives finished files the names that readers look at.
 //!
-//! A finished file lies under a hidden name, on the same file system as the name it is to have. It gets that name by one rename that never
-//! replaces anything, so a reader sees all of a file or nothing of it. What has to be done is written down as a [`Move`], which every process
-//! can do, again and again. [`decide`] says what is left to do from what is found on the disk.
+//! A finished file lies under a hidden name, on the same file system as the name it is to have. It
+//! gets that name by one rename that never replaces anything, so a reader sees all of a file or
+//! nothing of it. What has to be done is written down as a [`Move`], which every process can do,
+//! again and again. [`decide`] says what is left to do from what is found on the disk.
 
 use std::collections::BTreeSet;
 use std::fmt;
@@ -30,7 +31,8 @@ pub(super) struct Move {
     pub(super) host: Host,
     /// The disk it is on; `None` in an entry of an earlier version, which did not say.
     pub(super) disk: Option<DiskId>,
-    /// Its inode, which it keeps under every name; an earlier version wrote it down only where something follows.
+    /// Its inode, which it keeps under every name; an earlier version wrote it down only where
+    /// something follows.
     pub(super) inode: Option<u64>,
     /// Its size; as the inode.
     pub(super) bytes: Option<u64>,
@@ -100,11 +102,24 @@ pub(super) fn decide(traces: Traces, bytes: Option<u64>) -> Verdict {
             None => Verdict::Publish,
             Some(committed) => Verdict::NotHere(Obstacle::OtherSize { found, committed }),
         },
-        // Only where the file was written does a hidden name that is gone mean that the file got its visible one.
-        Traces::Gone { disk: WhichDisk::Same, is_visible } => Verdict::Published { is_visible },
-        Traces::Gone { disk: WhichDisk::Other(found), .. } => Verdict::NotHere(Obstacle::OtherDisk(found)),
-        Traces::Gone { disk: WhichDisk::Unknown, is_visible: true } => Verdict::Published { is_visible: true },
-        Traces::Gone { disk: WhichDisk::Unknown, is_visible: false } => Verdict::NotHere(Obstacle::UnknownDisk),
+        // Only where the file was written does a hidden name that is gone mean that the file got
+        // its visible one.
+        Traces::Gone {
+            disk: WhichDisk::Same,
+            is_visible,
+        } => Verdict::Published { is_visible },
+        Traces::Gone {
+            disk: WhichDisk::Other(found),
+            ..
+        } => Verdict::NotHere(Obstacle::OtherDisk(found)),
+        Traces::Gone {
+            disk: WhichDisk::Unknown,
+            is_visible: true,
+        } => Verdict::Published { is_visible: true },
+        Traces::Gone {
+            disk: WhichDisk::Unknown,
+            is_visible: false,
+        } => Verdict::NotHere(Obstacle::UnknownDisk),
     }
 }
 
@@ -170,8 +185,8 @@ impl Move {
         })
     }
 
-    /// Publishes the file, or finds it published. The folders that changed are added to `changed`; the move survives a crash when they are
-    /// synced.
+    /// Publishes the file, or finds it published. The folders that changed are added to `changed`;
+    /// the move survives a crash when they are synced.
     pub(super) fn apply(&self, changed: &mut BTreeSet<PathBuf>) -> io::Result<Outcome> {
         match decide(self.look()?, self.bytes) {
             Verdict::Publish => self.publish(changed),
@@ -192,17 +207,24 @@ impl Move {
                 Some(found) if found == *written => WhichDisk::Same,
                 found => WhichDisk::Other(found),
             },
-            // The folder's name is that of one run of one process, so it is nowhere but on the disk that the process wrote to.
+            // The folder's name is that of one run of one process, so it is nowhere but on the disk
+            // that the process wrote to.
             None if hidden.parent().is_some_and(Path::is_dir) => WhichDisk::Same,
             None => WhichDisk::Unknown,
         };
-        Ok(Traces::Gone { disk, is_visible: self.find_published()?.is_some() })
+        Ok(Traces::Gone {
+            disk,
+            is_visible: self.find_published()?.is_some(),
+        })
     }
 
     fn publish(&self, changed: &mut BTreeSet<PathBuf>) -> io::Result<Outcome> {
         let (hidden, visible) = (self.base.join(&self.hidden), self.base.join(&self.visible));
         let Some(to) = visible.parent() else {
-            return Err(io::Error::new(io::ErrorKind::InvalidInput, format!("{} is not a file", visible.display())));
+            return Err(io::Error::new(
+                io::ErrorKind::InvalidInput,
+                format!("{} is not a file", visible.display()),
+            ));
         };
         make_dirs(to)?;
         changed.extend(self.dirs());
@@ -210,28 +232,48 @@ impl Move {
             let name = self.name(number);
             match rename_to_new(&hidden, &name) {
                 // Another process was faster.
-                Err(error) if error.kind() == io::ErrorKind::NotFound && !hidden.try_exists()? => return Ok(Outcome::Published),
+                Err(error)
+                    if error.kind() == io::ErrorKind::NotFound && !hidden.try_exists()? =>
+                {
+                    return Ok(Outcome::Published);
+                }
                 Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
                 other => return other.map(|()| Outcome::Published),
             }
         }
-        Err(io::Error::new(io::ErrorKind::AlreadyExists, format!("{} exists, and so do all names like it", visible.display())))
+        Err(io::Error::new(
+            io::ErrorKind::AlreadyExists,
+            format!("{} exists, and so do all names like it", visible.display()),
+        ))
     }
 
     /// The folders of its two names.
     pub(super) fn dirs(&self) -> impl Iterator<Item = PathBuf> + use<> {
-        [&self.hidden, &self.visible].map(|name| self.base.join(name).parent().map(Path::to_owned)).into_iter().flatten()
+        [&self.hidden, &self.visible]
+            .map(|name| self.base.join(name).parent().map(Path::to_owned))
+            .into_iter()
+            .flatten()
     }
 
-    /// The name with which the file was published, if it is still there. A file has its inode for life, and nothing else of its name.
+    /// The name with which the file was published, if it is still there. A file has its inode for
+    /// life, and nothing else of its name.
     pub(super) fn find_published(&self) -> io::Result<Option<PathBuf>> {
         let visible = self.base.join(&self.visible);
-        let Some(inode) = self.inode else { return Ok(metadata(&visible)?.map(|_| visible)) };
+        let Some(inode) = self.inode else {
+            return Ok(metadata(&visible)?.map(|_| visible));
+        };
         if has_inode(&visible, inode)? {
             return Ok(Some(visible));
         }
         let entries = match visible.parent().map(fs::read_dir) {
-            Some(Err(error)) if !matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => return Err(error),
+            Some(Err(error))
+                if !matches!(
+                    error.kind(),
+                    io::ErrorKind::NotFound | io::ErrorKind::NotADirectory
+                ) =>
+            {
+                return Err(error);
+            }
             Some(Ok(entries)) => entries,
             _ => return Ok(None),
         };
@@ -240,7 +282,9 @@ impl Move {
         for entry in entries {
             let entry = entry?;
             let name = entry.file_name();
-            let is_like_it = name.to_str().is_some_and(|name| name.starts_with(&begin) && name.ends_with(&ending));
+            let is_like_it = name
+                .to_str()
+                .is_some_and(|name| name.starts_with(&begin) && name.ends_with(&ending));
             if is_like_it && has_inode(&entry.path(), inode)? {
                 return Ok(Some(entry.path()));
             }
@@ -250,12 +294,17 @@ impl Move {
 
     /// Says why the file cannot be published here, and what to do.
     pub(super) fn explain<'a>(&'a self, obstacle: &'a Obstacle) -> impl fmt::Display + 'a {
-        Explained { moving: self, obstacle }
+        Explained {
+            moving: self,
+            obstacle,
+        }
     }
 
     /// The visible name in its folder.
     pub(super) fn file_name(&self) -> &str {
-        self.visible.rsplit_once('/').map_or(self.visible.as_str(), |(_, name)| name)
+        self.visible
+            .rsplit_once('/')
+            .map_or(self.visible.as_str(), |(_, name)| name)
     }
 
     /// The file's name, parted before its ending.
@@ -292,10 +341,17 @@ impl fmt::Display for Explained<'_> {
                     Some(found) => write!(out, "is on the disk {}", found.as_str())?,
                     None => write!(out, "has no disk id")?,
                 }
-                write!(out, ". help: mount the disk; if this is the disk and its id was removed, `echo {wanted} > {base}/{OPEN}/disk`")
+                write!(
+                    out,
+                    ". help: mount the disk; if this is the disk and its id was removed, `echo {wanted} > {base}/{OPEN}/disk`"
+                )
             }
             Obstacle::UnknownDisk => {
-                let folder = self.moving.hidden.rsplit_once('/').map_or("", |(folder, _)| folder);
+                let folder = self
+                    .moving
+                    .hidden
+                    .rsplit_once('/')
+                    .map_or("", |(folder, _)| folder);
                 write!(
                     out,
                     "an earlier version wrote it, without the id of the disk, and nothing of it is in {base}. help: mount the disk; if this is the                      disk and a reader has taken the file, `mkdir -p {base}/{folder}`"
@@ -313,7 +369,14 @@ impl fmt::Display for Explained<'_> {
 /// What a name leads to, if anything.
 fn metadata(path: &Path) -> io::Result<Option<fs::Metadata>> {
     match fs::symlink_metadata(path) {
-        Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => Ok(None),
+        Err(error)
+            if matches!(
+                error.kind(),
+                io::ErrorKind::NotFound | io::ErrorKind::NotADirectory
+            ) =>
+        {
+            Ok(None)
+        }
         other => other.map(Some),
     }
 }
@@ -325,7 +388,8 @@ fn has_inode(path: &Path, inode: u64) -> io::Result<bool> {
 /// Renames without replacing anything.
 pub(super) fn rename_to_new(from: &Path, to: &Path) -> io::Result<()> {
     match renameat_with(CWD, from, CWD, to, RenameFlags::NOREPLACE) {
-        // The file system (NFS, for one) cannot do it; a second name and then the removal of the first is the same, unless we die between.
+        // The file system (NFS, for one) cannot do it; a second name and then the removal of the
+        // first is the same, unless we die between.
         Err(Errno::INVAL | Errno::NOSYS | Errno::NOTSUP) => link_and_remove(from, to),
         other => Ok(other?),
     }
@@ -412,7 +476,12 @@ mod tests {
 
     /// The entry that an earlier version would have written.
     fn without_disk(moving: &Move) -> Move {
-        Move { disk: None, inode: None, bytes: None, ..moving.clone() }
+        Move {
+            disk: None,
+            inode: None,
+            bytes: None,
+            ..moving.clone()
+        }
     }
 
     fn apply(moving: &Move) -> Outcome {
@@ -430,7 +499,10 @@ mod tests {
         assert_eq!(moving, a_move(dir.path()));
         for moving in [moving.clone(), moving.clone(), without_disk(&moving)] {
             assert_eq!(apply(&moving), Outcome::Published);
-            assert_eq!(content(dir.path(), "a=1/clicks-3-000.json.gz").unwrap(), "one");
+            assert_eq!(
+                content(dir.path(), "a=1/clicks-3-000.json.gz").unwrap(),
+                "one"
+            );
         }
         fs::remove_file(dir.path().join("a=1/clicks-3-000.json.gz")).unwrap();
         assert_eq!(apply(&moving), Outcome::Taken);
@@ -439,15 +511,28 @@ mod tests {
     #[test]
     fn the_entry_holds_all_of_it_and_those_of_earlier_versions_are_understood() {
         let dir = a_disk();
-        let follow_up = FollowUp { records: 10, positions: serde_json::Map::new(), destination: None };
-        let moving = Move { follow_up: Some(follow_up.clone()), ..a_move(dir.path()) };
+        let follow_up = FollowUp {
+            records: 10,
+            positions: serde_json::Map::new(),
+            destination: None,
+        };
+        let moving = Move {
+            follow_up: Some(follow_up.clone()),
+            ..a_move(dir.path())
+        };
         assert_eq!(Move::from_detail(&moving.to_detail()).unwrap(), moving);
         let plain = r#"{"host":"a b","base":"/data","hidden":".open/1.open","visible":"a=1/x.json","extension":"json"}"#;
         let moving = Move::from_detail(plain).unwrap();
-        assert_eq!((moving.disk, moving.inode, moving.bytes, moving.follow_up), (None, None, None, None));
+        assert_eq!(
+            (moving.disk, moving.inode, moving.bytes, moving.follow_up),
+            (None, None, None, None)
+        );
         let then = r#","then":{"inode":7,"bytes":100,"records":10,"positions":{}}}"#;
         let moving = Move::from_detail(&plain.replace('}', then)).unwrap();
-        assert_eq!((moving.disk, moving.inode, moving.bytes, moving.follow_up), (None, Some(7), Some(100), Some(follow_up)));
+        assert_eq!(
+            (moving.disk, moving.inode, moving.bytes, moving.follow_up),
+            (None, Some(7), Some(100), Some(follow_up))
+        );
     }
 
     #[test]
@@ -457,8 +542,15 @@ mod tests {
             hide(dir.path(), &number.to_string());
             assert_eq!(apply(&a_move(dir.path())), Outcome::Published);
         }
-        let names = ["a=1/clicks-3-000.json.gz", "a=1/clicks-3-000~1.json.gz", "a=1/clicks-3-000~2.json.gz"];
-        assert_eq!(names.map(|name| content(dir.path(), name).unwrap()), ["0", "1", "2"]);
+        let names = [
+            "a=1/clicks-3-000.json.gz",
+            "a=1/clicks-3-000~1.json.gz",
+            "a=1/clicks-3-000~2.json.gz",
+        ];
+        assert_eq!(
+            names.map(|name| content(dir.path(), name).unwrap()),
+            ["0", "1", "2"]
+        );
     }
 
     #[test]
@@ -469,37 +561,73 @@ mod tests {
         let elsewhere = |disk: &Option<DiskId>| Verdict::NotHere(Obstacle::OtherDisk(disk.clone()));
         let cases = [
             (Traces::Hidden(3), Verdict::Publish),
-            (Traces::Hidden(2), Verdict::NotHere(Obstacle::OtherSize { found: 2, committed: 3 })),
+            (
+                Traces::Hidden(2),
+                Verdict::NotHere(Obstacle::OtherSize {
+                    found: 2,
+                    committed: 3,
+                }),
+            ),
             (traces(WhichDisk::Same, true), published(true)),
             (traces(WhichDisk::Same, false), published(false)),
-            (traces(WhichDisk::Other(other.clone()), false), elsewhere(&other)),
-            (traces(WhichDisk::Other(other.clone()), true), elsewhere(&other)),
+            (
+                traces(WhichDisk::Other(other.clone()), false),
+                elsewhere(&other),
+            ),
+            (
+                traces(WhichDisk::Other(other.clone()), true),
+                elsewhere(&other),
+            ),
             (traces(WhichDisk::Other(None), true), elsewhere(&None)),
             (traces(WhichDisk::Unknown, true), published(true)),
-            (traces(WhichDisk::Unknown, false), Verdict::NotHere(Obstacle::UnknownDisk)),
+            (
+                traces(WhichDisk::Unknown, false),
+                Verdict::NotHere(Obstacle::UnknownDisk),
+            ),
         ];
         for (traces, expected) in cases {
             assert_eq!(decide(traces.clone(), Some(3)), expected, "{traces:?}");
         }
-        assert_eq!(decide(Traces::Hidden(2), None), Verdict::Publish, "an earlier version did not write the size down");
+        assert_eq!(
+            decide(Traces::Hidden(2), None),
+            Verdict::Publish,
+            "an earlier version did not write the size down"
+        );
     }
 
     #[test]
     fn a_file_of_another_disk_is_never_taken_for_published() {
         let (dir, other) = (a_disk(), a_disk());
         let moving = a_move(dir.path());
-        // The same machine, the same path, the bucket's folder there, and even a file of that name: only the disk is another one.
-        let elsewhere = Move { base: other.path().to_owned(), ..moving.clone() };
+        // The same machine, the same path, the bucket's folder there, and even a file of that name:
+        // only the disk is another one.
+        let elsewhere = Move {
+            base: other.path().to_owned(),
+            ..moving.clone()
+        };
         fs::remove_dir_all(other.path().join(".open")).unwrap();
         fs::create_dir(other.path().join("a=1")).unwrap();
         fs::write(other.path().join("a=1/clicks-3-000.json.gz"), "another").unwrap();
-        let Outcome::NotHere(obstacle) = apply(&elsewhere) else { panic!("it is on another disk") };
-        assert_eq!(obstacle, Obstacle::OtherDisk(DiskId::of(other.path()).unwrap()));
+        let Outcome::NotHere(obstacle) = apply(&elsewhere) else {
+            panic!("it is on another disk")
+        };
+        assert_eq!(
+            obstacle,
+            Obstacle::OtherDisk(DiskId::of(other.path()).unwrap())
+        );
         let reason = elsewhere.explain(&obstacle).to_string();
-        assert!(reason.contains(moving.disk.as_ref().unwrap().as_str()) && reason.contains("help: mount the disk"), "{reason}");
+        assert!(
+            reason.contains(moving.disk.as_ref().unwrap().as_str())
+                && reason.contains("help: mount the disk"),
+            "{reason}"
+        );
 
         fs::remove_dir_all(other.path().join(OPEN)).unwrap();
-        assert_eq!(apply(&elsewhere), Outcome::NotHere(Obstacle::OtherDisk(None)), "a mount point without its disk");
+        assert_eq!(
+            apply(&elsewhere),
+            Outcome::NotHere(Obstacle::OtherDisk(None)),
+            "a mount point without its disk"
+        );
         assert_eq!(apply(&moving), Outcome::Published, "its own disk");
     }
 
@@ -509,10 +637,15 @@ mod tests {
         let moving = without_disk(&a_move(dir.path()));
         fs::remove_dir_all(dir.path().join(".open")).unwrap();
         fs::create_dir(dir.path().join("a=1")).unwrap();
-        let Outcome::NotHere(obstacle) = apply(&moving) else { panic!("nothing of it is here") };
+        let Outcome::NotHere(obstacle) = apply(&moving) else {
+            panic!("nothing of it is here")
+        };
         let reason = moving.explain(&obstacle).to_string();
         let help = format!("mkdir -p {}/.open", dir.path().display());
-        assert!(obstacle == Obstacle::UnknownDisk && reason.contains(&help), "{reason}");
+        assert!(
+            obstacle == Obstacle::UnknownDisk && reason.contains(&help),
+            "{reason}"
+        );
         fs::create_dir(dir.path().join(".open")).unwrap();
         assert_eq!(apply(&moving), Outcome::Taken, "as the help says");
     }
@@ -522,7 +655,13 @@ mod tests {
         let dir = a_disk();
         let moving = a_move(dir.path());
         hide(dir.path(), "on");
-        assert_eq!(apply(&moving), Outcome::NotHere(Obstacle::OtherSize { found: 2, committed: 3 }));
+        assert_eq!(
+            apply(&moving),
+            Outcome::NotHere(Obstacle::OtherSize {
+                found: 2,
+                committed: 3
+            })
+        );
         assert_eq!(content(dir.path(), ".open/1.open").unwrap(), "on");
         hide(dir.path(), "one");
         assert_eq!(apply(&moving), Outcome::Published);
@@ -539,7 +678,10 @@ mod tests {
         link_and_remove(&from, &to).unwrap();
         assert!(!from.exists(), "it had died between the two steps");
         fs::write(&from, "two").unwrap();
-        assert_eq!(link_and_remove(&from, &to).unwrap_err().kind(), io::ErrorKind::AlreadyExists);
+        assert_eq!(
+            link_and_remove(&from, &to).unwrap_err().kind(),
+            io::ErrorKind::AlreadyExists
+        );
         assert_eq!(fs::read_to_string(&to).unwrap(), "one");
     }
 }

@@ -1,16 +1,19 @@
 //! Moving a published file to where it belongs, also onto another disk.
 //!
-//! Every step can be done again by whoever finds it undone; what is there says how far it got. On one file system it is one rename. Onto
-//! another one it is a copy, and the file has to be visible exactly once all the same:
+//! Every step can be done again by whoever finds it undone; what is there says how far it got. On
+//! one file system it is one rename. Onto another one it is a copy, and the file has to be visible
+//! exactly once all the same:
 //!
 //! ```text
 //! <folder>/.pseidon-ID.part    the copy in the making, locked by whoever makes it
 //! <folder>/.pseidon-ID.copy    the copy, complete and synced; now the published file is removed, and then the copy gets its name
 //! ```
 //!
-//! While the published file is there nobody can see the copy, and once it is gone there is a `.copy` for as long as the file does not have
-//! its place. Nothing is replaced: if the name is taken, a digest of the file's id is added, which no other file has. That this was so is noted in
-//! `.pseidon-ID.own` until the file is done ([`forget_note`]), since a reader may take the file, and its report has to name the right path.
+//! While the published file is there nobody can see the copy, and once it is gone there is a
+//! `.copy` for as long as the file does not have its place. Nothing is replaced: if the name is
+//! taken, a digest of the file's id is added, which no other file has. That this was so is noted in
+//! `.pseidon-ID.own` until the file is done ([`forget_note`]), since a reader may take the file,
+//! and its report has to name the right path.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read};
@@ -37,19 +40,41 @@ pub(super) enum Place {
     Broken(PathBuf, String),
 }
 
-/// Moves the published file `id`, or finds it moved. Gives an error of the kind `Interrupted` as soon as `is_over` says so.
-pub(super) fn relocate(id: &str, moving: &Move, follow_up: &FollowUp, is_over: &dyn Fn() -> bool) -> io::Result<Place> {
+/// Moves the published file `id`, or finds it moved. Gives an error of the kind `Interrupted` as
+/// soon as `is_over` says so.
+pub(super) fn relocate(
+    id: &str,
+    moving: &Move,
+    follow_up: &FollowUp,
+    is_over: &dyn Fn() -> bool,
+) -> io::Result<Place> {
     let published = moving.find_published()?;
     let Some(destination) = &follow_up.destination else {
-        return Ok(Place::Final(published.unwrap_or_else(|| moving.base.join(&moving.visible))));
+        return Ok(Place::Final(
+            published.unwrap_or_else(|| moving.base.join(&moving.visible)),
+        ));
     };
     let name = format!("{}{}", destination.prefix, moving.file_name());
     let place = Target::new(id, destination.folder.clone(), &name, &moving.extension);
-    let quarantine = destination.quarantine.as_ref().filter(|_| moving.extension == "parquet").map(|folder| {
-        let below = moving.visible.strip_suffix(moving.file_name()).unwrap_or_default();
-        // Only under a name that tells it from all others, so that whoever comes next knows that it was found broken.
-        Target::new(id, folder.join(below), moving.file_name(), &moving.extension).without_wanted()
-    });
+    let quarantine = destination
+        .quarantine
+        .as_ref()
+        .filter(|_| moving.extension == "parquet")
+        .map(|folder| {
+            let below = moving
+                .visible
+                .strip_suffix(moving.file_name())
+                .unwrap_or_default();
+            // Only under a name that tells it from all others, so that whoever comes next knows
+            // that it was found broken.
+            Target::new(
+                id,
+                folder.join(below),
+                moving.file_name(),
+                &moving.extension,
+            )
+            .without_wanted()
+        });
     let Some(published) = published else {
         // Somebody has moved it, and may have died before the last step.
         if let Some(quarantine) = quarantine
@@ -71,7 +96,15 @@ pub(super) fn relocate(id: &str, moving: &Move, follow_up: &FollowUp, is_over: &
 pub(super) fn forget_note(id: &str, moving: &Move, follow_up: &FollowUp) -> io::Result<()> {
     match &follow_up.destination {
         None => Ok(()),
-        Some(destination) => remove_if_there(&Target::new(id, destination.folder.clone(), moving.file_name(), &moving.extension).note),
+        Some(destination) => remove_if_there(
+            &Target::new(
+                id,
+                destination.folder.clone(),
+                moving.file_name(),
+                &moving.extension,
+            )
+            .note,
+        ),
     }
 }
 
@@ -98,7 +131,10 @@ impl Target {
         let stem = name.strip_suffix(&format!(".{extension}")).unwrap_or(name);
         let own = folder.join(format!("{stem}~{}.{extension}", digest(id, 4)));
         Target {
-            names: Names { wanted: folder.join(name), own },
+            names: Names {
+                wanted: folder.join(name),
+                own,
+            },
             part: folder.join(format!(".pseidon-{}.part", digest(id, 8))),
             copy: folder.join(format!(".pseidon-{}.copy", digest(id, 8))),
             note: folder.join(format!(".pseidon-{}.own", digest(id, 8))),
@@ -119,7 +155,9 @@ impl Target {
                 published.parent().map_or(Ok(()), sync_dir)?;
                 Ok(name)
             }
-            Err(error) if error.kind() == io::ErrorKind::CrossesDevices => self.take_from_afar(published, is_over),
+            Err(error) if error.kind() == io::ErrorKind::CrossesDevices => {
+                self.take_from_afar(published, is_over)
+            }
             Err(error) => Err(error),
         }
     }
@@ -159,8 +197,11 @@ impl Target {
     /// Makes the complete copy. Gives it, locked.
     fn make_copy(&self, published: &Path, is_over: &dyn Fn() -> bool) -> io::Result<File> {
         let mut source = File::open(published)?;
-        let Some(mut part) = lock(&self.part, true)? else { return Err(busy(&self.part)) };
-        // Under the lock: whoever was faster has either completed the copy or removed the published file by now.
+        let Some(mut part) = lock(&self.part, true)? else {
+            return Err(busy(&self.part));
+        };
+        // Under the lock: whoever was faster has either completed the copy or removed the published
+        // file by now.
         if self.copy.try_exists()? || !leads_to(published, &source) {
             remove_if_there(&self.part)?;
             return Err(busy(&self.copy));
@@ -180,7 +221,8 @@ impl Target {
         Ok(part)
     }
 
-    /// The last step for a file whose published name is gone. Gives its name if it certainly came here.
+    /// The last step for a file whose published name is gone. Gives its name if it certainly came
+    /// here.
     fn finish(&self) -> io::Result<Option<PathBuf>> {
         // A copy that was not completed is of a file that somebody else has taken.
         if let Some(_part) = lock(&self.part, false)? {
@@ -194,9 +236,16 @@ impl Target {
     }
 }
 
-/// Opens and locks a file that others may be at work on. `None` if it is not there, and not to be made.
+/// Opens and locks a file that others may be at work on. `None` if it is not there, and not to be
+/// made.
 fn lock(path: &Path, make: bool) -> io::Result<Option<File>> {
-    let file = match OpenOptions::new().read(true).write(true).create(make).truncate(false).open(path) {
+    let file = match OpenOptions::new()
+        .read(true)
+        .write(true)
+        .create(make)
+        .truncate(false)
+        .open(path)
+    {
         Err(error) if error.kind() == io::ErrorKind::NotFound && !make => return Ok(None),
         other => other?,
     };
@@ -204,15 +253,24 @@ fn lock(path: &Path, make: bool) -> io::Result<Option<File>> {
         Err(rustix::io::Errno::WOULDBLOCK) => return Err(busy(path)),
         other => other?,
     }
-    if leads_to(path, &file) { Ok(Some(file)) } else { Err(busy(path)) }
+    if leads_to(path, &file) {
+        Ok(Some(file))
+    } else {
+        Err(busy(path))
+    }
 }
 
 fn busy(path: &Path) -> io::Error {
-    io::Error::new(io::ErrorKind::ResourceBusy, format!("somebody else is at work on {}", path.display()))
+    io::Error::new(
+        io::ErrorKind::ResourceBusy,
+        format!("somebody else is at work on {}", path.display()),
+    )
 }
 
 fn leads_to(path: &Path, file: &File) -> bool {
-    let (Ok(found), Ok(ours)) = (fs::symlink_metadata(path), file.metadata()) else { return false };
+    let (Ok(found), Ok(ours)) = (fs::symlink_metadata(path), file.metadata()) else {
+        return false;
+    };
     (found.dev(), found.ino()) == (ours.dev(), ours.ino())
 }
 
@@ -223,28 +281,45 @@ fn remove_if_there(path: &Path) -> io::Result<()> {
     }
 }
 
-/// Why the Parquet file cannot be read, or is not the one that was written; `None` if it is sound. Only its footer is read.
+/// Why the Parquet file cannot be read, or is not the one that was written; `None` if it is sound.
+/// Only its footer is read.
 fn why_broken(path: &Path, records: u64) -> io::Result<Option<String>> {
     let file = File::open(path)?;
     let metadata = match ParquetMetaDataReader::new().parse_and_finish(&file) {
         Ok(metadata) => metadata,
         Err(ParquetError::External(error)) if error.is::<io::Error>() => {
-            let error = error.downcast::<io::Error>().map_or_else(io::Error::other, |error| *error);
-            return if error.kind() == io::ErrorKind::UnexpectedEof { Ok(Some(error.to_string())) } else { Err(error) };
+            let error = error
+                .downcast::<io::Error>()
+                .map_or_else(io::Error::other, |error| *error);
+            return if error.kind() == io::ErrorKind::UnexpectedEof {
+                Ok(Some(error.to_string()))
+            } else {
+                Err(error)
+            };
         }
         Err(error) => return Ok(Some(error.to_string())),
     };
     let rows = metadata.file_metadata().num_rows();
     if u64::try_from(rows) != Ok(records) {
-        return Ok(Some(format!("it says that it has {rows} rows, but {records} were written")));
+        return Ok(Some(format!(
+            "it says that it has {rows} rows, but {records} were written"
+        )));
     }
     let bytes = file.metadata()?.len();
     let is_inside = |column: &ColumnChunkMetaData| {
-        let start = column.dictionary_page_offset().unwrap_or(column.data_page_offset());
+        let start = column
+            .dictionary_page_offset()
+            .unwrap_or(column.data_page_offset());
         let end = start.checked_add(column.compressed_size());
-        start >= 0 && end.and_then(|end| u64::try_from(end).ok()).is_some_and(|end| end <= bytes)
+        start >= 0
+            && end
+                .and_then(|end| u64::try_from(end).ok())
+                .is_some_and(|end| end <= bytes)
     };
-    let outside = metadata.row_groups().iter().position(|group| !group.columns().iter().all(is_inside));
+    let outside = metadata
+        .row_groups()
+        .iter()
+        .position(|group| !group.columns().iter().all(is_inside));
     Ok(outside.map(|number| format!("row group {number} reaches beyond the end of the file")))
 }
 
@@ -268,13 +343,22 @@ mod tests {
     impl Case {
         fn new() -> Case {
             let base = tempfile::tempdir().unwrap();
-            let other = tempfile::tempdir_in("/dev/shm").expect("the test needs a second file system at /dev/shm");
+            let other = tempfile::tempdir_in("/dev/shm")
+                .expect("the test needs a second file system at /dev/shm");
             let device = |dir: &tempfile::TempDir| fs::metadata(dir.path()).unwrap().dev();
-            assert_ne!(device(&base), device(&other), "the test needs a folder for temporary files that is not in /dev/shm");
+            assert_ne!(
+                device(&base),
+                device(&other),
+                "the test needs a folder for temporary files that is not in /dev/shm"
+            );
             fs::create_dir(base.path().join("a")).unwrap();
             fs::write(base.path().join("a/x-1.json"), CONTENT).unwrap();
             let inode = fs::metadata(base.path().join("a/x-1.json")).unwrap().ino();
-            let destination = Destination { folder: other.path().join("lake"), prefix: "h-".into(), quarantine: None };
+            let destination = Destination {
+                folder: other.path().join("lake"),
+                prefix: "h-".into(),
+                quarantine: None,
+            };
             let moving = Move {
                 host: Host::this(),
                 disk: None,
@@ -287,9 +371,18 @@ mod tests {
                 follow_up: None,
             };
             let positions = serde_json::Map::new();
-            let follow_up = FollowUp { records: 2, positions, destination: Some(destination) };
+            let follow_up = FollowUp {
+                records: 2,
+                positions,
+                destination: Some(destination),
+            };
             fs::create_dir(other.path().join("lake")).unwrap();
-            Case { base, other, moving, follow_up }
+            Case {
+                base,
+                other,
+                moving,
+                follow_up,
+            }
         }
 
         fn target(&self) -> Target {
@@ -307,12 +400,21 @@ mod tests {
         /// Moves it, again and again, and fails unless it is in its place and nowhere else.
         fn assert_moved_once(&self) {
             for _ in 0..2 {
-                assert_eq!(self.relocate().unwrap(), Place::Final(self.target().names.wanted));
+                assert_eq!(
+                    self.relocate().unwrap(),
+                    Place::Final(self.target().names.wanted)
+                );
             }
             assert!(!self.published().exists());
-            let left: Vec<_> = fs::read_dir(self.target().folder).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+            let left: Vec<_> = fs::read_dir(self.target().folder)
+                .unwrap()
+                .map(|entry| entry.unwrap().file_name())
+                .collect();
             assert_eq!(left, ["h-x-1.json"]);
-            assert_eq!(fs::read_to_string(self.target().names.wanted).unwrap(), CONTENT);
+            assert_eq!(
+                fs::read_to_string(self.target().names.wanted).unwrap(),
+                CONTENT
+            );
         }
     }
 
@@ -343,7 +445,10 @@ mod tests {
         for pick in [|target: Target| target.part, |target: Target| target.copy] {
             let case = Case::new();
             let busy = lock(&pick(case.target()), true).unwrap().unwrap();
-            assert_eq!(case.relocate().unwrap_err().kind(), io::ErrorKind::ResourceBusy);
+            assert_eq!(
+                case.relocate().unwrap_err().kind(),
+                io::ErrorKind::ResourceBusy
+            );
             assert!(case.published().exists());
             fs::remove_file(pick(case.target())).unwrap();
             drop(busy);
@@ -365,15 +470,28 @@ mod tests {
         let case = Case::new();
         fs::write(case.target().names.wanted, "other").unwrap();
         for _ in 0..2 {
-            assert_eq!(case.relocate().unwrap(), Place::Final(case.target().names.own));
+            assert_eq!(
+                case.relocate().unwrap(),
+                Place::Final(case.target().names.own)
+            );
         }
         let content = fs::read_to_string(case.target().names.own).unwrap();
         fs::remove_file(case.target().names.own).unwrap();
-        assert_eq!(case.relocate().unwrap(), Place::Final(case.target().names.own), "also when its reader has taken it");
+        assert_eq!(
+            case.relocate().unwrap(),
+            Place::Final(case.target().names.own),
+            "also when its reader has taken it"
+        );
         forget_note(ID, &case.moving, &case.follow_up).unwrap();
         assert!(!case.target().note.exists());
         fs::write(case.target().names.own, content).unwrap();
-        assert_eq!(fs::read_to_string(case.target().names.wanted).unwrap(), "other");
-        assert_eq!(fs::read_to_string(case.target().names.own).unwrap(), CONTENT);
+        assert_eq!(
+            fs::read_to_string(case.target().names.wanted).unwrap(),
+            "other"
+        );
+        assert_eq!(
+            fs::read_to_string(case.target().names.own).unwrap(),
+            CONTENT
+        );
     }
 }

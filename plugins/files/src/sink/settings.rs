@@ -35,7 +35,8 @@ pub(super) struct Settings {
     pub(super) nondeterminism: Option<String>,
 }
 
-/// Where files are moved; the router knows the rest of the folder's name. Paths are absolute, or relative to the pipeline file's folder.
+/// Where files are moved; the router knows the rest of the folder's name. Paths are absolute, or
+/// relative to the pipeline file's folder.
 #[derive(Clone, Debug)]
 pub(super) struct MoveTo {
     /// The folder with which the template begins.
@@ -55,13 +56,21 @@ impl Settings {
         let (base_dirs, path) = path(options, input, &mut mistakes);
         let name = name(options, input, &mut mistakes);
         let items = options.select("write").unwrap_or_default();
-        let written = if items.is_empty() { None } else { Written::new(items, input, &mut mistakes) };
+        let written = if items.is_empty() {
+            None
+        } else {
+            Written::new(items, input, &mut mistakes)
+        };
         // Of columns with mistakes nothing can be said about how to write them.
         let codec = match (items, &written) {
             ([_, ..], None) => None,
-            _ => codec(options, input, written.as_ref()).map_err(|mistake| mistakes.push(mistake)).ok(),
+            _ => codec(options, input, written.as_ref())
+                .map_err(|mistake| mistakes.push(mistake))
+                .ok(),
         };
-        let rollover = options.map("rollover").and_then(|map| rollover(map).map_err(|mistake| mistakes.push(mistake)).ok());
+        let rollover = options
+            .map("rollover")
+            .and_then(|map| rollover(map).map_err(|mistake| mistakes.push(mistake)).ok());
         let (move_to, destination) = match options.map("move-to") {
             None => (None, None),
             Some(map) => {
@@ -69,12 +78,21 @@ impl Settings {
                 (Some(move_to), Some(destination))
             }
         };
-        let hook = options.map("on-close").and_then(|map| hook(map).map_err(|mistake| mistakes.push(mistake)).ok());
+        let hook = options
+            .map("on-close")
+            .and_then(|map| hook(map).map_err(|mistake| mistakes.push(mistake)).ok());
         let max_open_files = options.count("max-open-files").unwrap_or_default() as usize;
         if max_open_files == 0 {
-            mistakes.push(Diagnostic::new(options.span_of("max-open-files"), "no file could be open", "expected a number from 1 up"));
+            mistakes.push(Diagnostic::new(
+                options.span_of("max-open-files"),
+                "no file could be open",
+                "expected a number from 1 up",
+            ));
         }
-        let nondeterminism = [Some(&path), name.as_ref()].into_iter().flatten().find_map(|template| template.nondeterminism.clone());
+        let nondeterminism = [Some(&path), name.as_ref()]
+            .into_iter()
+            .flatten()
+            .find_map(|template| template.nondeterminism.clone());
         match (codec, rollover) {
             (Some(codec), Some(rollover)) if mistakes.is_empty() => Ok(Settings {
                 base_dirs,
@@ -84,12 +102,18 @@ impl Settings {
                     name,
                     destination,
                     written,
-                    lanes: options.text("lanes").and_then(|lanes| lanes.parse().ok()).unwrap_or(1),
+                    lanes: options
+                        .text("lanes")
+                        .and_then(|lanes| lanes.parse().ok())
+                        .unwrap_or(1),
                     null_name: options.text("null-name").unwrap_or_default().to_owned(),
                 },
                 codec,
                 rollover,
-                check_freq: options.duration("check-freq").unwrap_or_default().max(Duration::from_millis(1)),
+                check_freq: options
+                    .duration("check-freq")
+                    .unwrap_or_default()
+                    .max(Duration::from_millis(1)),
                 max_open_files,
                 move_to,
                 hook,
@@ -100,23 +124,39 @@ impl Settings {
 }
 
 /// The base directories, and a bucket's path below them.
-fn path(options: &Options, input: &SinkInput, mistakes: &mut Vec<Diagnostic>) -> (Vec<PathBuf>, Template) {
+fn path(
+    options: &Options,
+    input: &SinkInput,
+    mistakes: &mut Vec<Diagnostic>,
+) -> (Vec<PathBuf>, Template) {
     let span = options.span_of("path");
     let (base, mut below) = options.template("path").map(split_base).unwrap_or_default();
     let base_dirs = match options.texts("base-dir") {
         None => {
             if options.template("path").is_none() {
-                mistakes.push(Diagnostic::new(span, "`files` lacks the option :path", "expected :path, :base-dir or both"));
+                mistakes.push(Diagnostic::new(
+                    span,
+                    "`files` lacks the option :path",
+                    "expected :path, :base-dir or both",
+                ));
             }
             vec![PathBuf::from(&base)]
         }
         Some(dirs) => {
             if dirs.is_empty() || dirs.iter().any(String::is_empty) {
-                let mistake = Diagnostic::new(options.span_of("base-dir"), "`:base-dir` names no folder", "expected one folder or more");
+                let mistake = Diagnostic::new(
+                    options.span_of("base-dir"),
+                    "`:base-dir` names no folder",
+                    "expected one folder or more",
+                );
                 mistakes.push(mistake);
             }
             if base.starts_with('/') {
-                mistakes.push(Diagnostic::new(span, "`:path` is absolute although there is a `:base-dir`", "expected a path below it"));
+                mistakes.push(Diagnostic::new(
+                    span,
+                    "`:path` is absolute although there is a `:base-dir`",
+                    "expected a path below it",
+                ));
             }
             // With a base directory of its own, all of the template is the bucket's path.
             below.insert(0, Part::Literal(base));
@@ -132,48 +172,92 @@ fn path(options: &Options, input: &SinkInput, mistakes: &mut Vec<Diagnostic>) ->
 fn name(options: &Options, input: &SinkInput, mistakes: &mut Vec<Diagnostic>) -> Option<Template> {
     let template = Template::compile(&options.template("name")?.parts, &input.scope, mistakes);
     if template.literals().any(|text| text.contains('/')) {
-        let mistake = Diagnostic::new(options.span_of("name"), "`/` cannot be part of a file's name", "expected a name without folders");
+        let mistake = Diagnostic::new(
+            options.span_of("name"),
+            "`/` cannot be part of a file's name",
+            "expected a name without folders",
+        );
         mistakes.push(mistake.with_help("folders are named in :path"));
     }
     Some(template).filter(|template| !template.is_empty())
 }
 
-fn move_to(options: &Options, input: &SinkInput, mistakes: &mut Vec<Diagnostic>) -> (MoveTo, Template) {
+fn move_to(
+    options: &Options,
+    input: &SinkInput,
+    mistakes: &mut Vec<Diagnostic>,
+) -> (MoveTo, Template) {
     let span = options.span_of("path");
     let (base, below) = options.template("path").map(split_base).unwrap_or_default();
     if base.is_empty() && below.is_empty() {
-        mistakes.push(Diagnostic::new(span, "`:move-to` names no folder", "expected a folder"));
+        mistakes.push(Diagnostic::new(
+            span,
+            "`:move-to` names no folder",
+            "expected a folder",
+        ));
     }
     let template = Template::compile(&below, &input.scope, mistakes);
     check_literals(&template, span, mistakes);
     let prefix = options.text("prefix").unwrap_or_default().to_owned();
     if prefix.contains(['/', '\0']) || prefix.len() > LONGEST_PREFIX {
         let expected = format!("expected at most {LONGEST_PREFIX} bytes without `/`");
-        mistakes.push(Diagnostic::new(options.span_of("prefix"), "`:prefix` cannot be part of a file's name", expected));
+        mistakes.push(Diagnostic::new(
+            options.span_of("prefix"),
+            "`:prefix` cannot be part of a file's name",
+            expected,
+        ));
     }
     let move_to = MoveTo {
         folder: base.into(),
         prefix,
         check: options.bool("check").unwrap_or_default(),
-        quarantine: options.text("quarantine").filter(|folder| !folder.is_empty()).map(PathBuf::from),
+        quarantine: options
+            .text("quarantine")
+            .filter(|folder| !folder.is_empty())
+            .map(PathBuf::from),
     };
     (move_to, template)
 }
 
 fn hook(options: &Options) -> Result<Hook, Diagnostic> {
     let way = match (options.texts("command"), options.text("post")) {
-        (Some([program, args @ ..]), None) if !program.is_empty() => Way::Command(program.clone(), args.to_vec()),
-        (Some(_), None) => {
-            return Err(Diagnostic::new(options.span_of("command"), "`:command` names no program", "expected a program and its arguments"));
+        (Some([program, args @ ..]), None) if !program.is_empty() => {
+            Way::Command(program.clone(), args.to_vec())
         }
-        (None, Some(url)) if url.starts_with("http://") || url.starts_with("https://") => Way::Post(url.to_owned()),
-        (None, Some(_)) => return Err(Diagnostic::new(options.span_of("post"), "`:post` is no URL", "expected http://… or https://…")),
-        _ => return Err(Diagnostic::new(options.span(), "`:on-close` has to say who is called", "expected :command or :post")),
+        (Some(_), None) => {
+            return Err(Diagnostic::new(
+                options.span_of("command"),
+                "`:command` names no program",
+                "expected a program and its arguments",
+            ));
+        }
+        (None, Some(url)) if url.starts_with("http://") || url.starts_with("https://") => {
+            Way::Post(url.to_owned())
+        }
+        (None, Some(_)) => {
+            return Err(Diagnostic::new(
+                options.span_of("post"),
+                "`:post` is no URL",
+                "expected http://… or https://…",
+            ));
+        }
+        _ => {
+            return Err(Diagnostic::new(
+                options.span(),
+                "`:on-close` has to say who is called",
+                "expected :command or :post",
+            ));
+        }
     };
-    Ok(Hook { way, timeout: options.duration("timeout").unwrap_or_default(), folder: PathBuf::new() })
+    Ok(Hook {
+        way,
+        timeout: options.duration("timeout").unwrap_or_default(),
+        folder: PathBuf::new(),
+    })
 }
 
-/// The template's base directory, with its last `/`, and what is below it. A template without values is all base.
+/// The template's base directory, with its last `/`, and what is below it. A template without
+/// values is all base.
 fn split_base(template: &WrittenTemplate) -> (String, Vec<Part>) {
     let mut parts = template.parts.clone();
     match parts.first_mut() {
@@ -191,48 +275,104 @@ fn split_base(template: &WrittenTemplate) -> (String, Vec<Part>) {
     }
 }
 
-/// The template itself must not lead out of the folder with which it begins either, nor into the hidden folder.
+/// The template itself must not lead out of the folder with which it begins either, nor into the
+/// hidden folder.
 fn check_literals(template: &Template, span: Span, mistakes: &mut Vec<Diagnostic>) {
     for name in template.literals().flat_map(|text| text.split('/')) {
         if matches!(name, "." | ".." | OPEN) {
             let expected = "expected the name of a folder";
-            mistakes.push(Diagnostic::new(span, format!("`{name}` cannot be part of this path"), expected));
+            mistakes.push(Diagnostic::new(
+                span,
+                format!("`{name}` cannot be part of this path"),
+                expected,
+            ));
         }
     }
 }
 
-/// The folder below which a sink with these options writes, relative to the pipeline file's; the first if there are several.
+/// The folder below which a sink with these options writes, relative to the pipeline file's; the
+/// first if there are several.
 pub(super) fn folder(options: &Options) -> Option<String> {
     match options.texts("base-dir") {
         Some(dirs) => dirs.first().cloned(),
         None => Some(split_base(options.template("path")?).0),
     }
-    .map(|folder| if folder == "/" { folder } else { folder.trim_end_matches('/').to_owned() })
+    .map(|folder| {
+        if folder == "/" {
+            folder
+        } else {
+            folder.trim_end_matches('/').to_owned()
+        }
+    })
     .filter(|folder| !folder.is_empty())
 }
 
-fn codec(options: &Options, input: &SinkInput, written: Option<&Written>) -> Result<FileCodec, Diagnostic> {
-    let wrong = |option: &str, reason: String| Diagnostic::new(options.span_of(option), "files cannot be written like this", reason);
-    let codec: CodecName = options.text("codec").unwrap_or_default().parse().map_err(|reason| wrong("codec", reason))?;
+fn codec(
+    options: &Options,
+    input: &SinkInput,
+    written: Option<&Written>,
+) -> Result<FileCodec, Diagnostic> {
+    let wrong = |option: &str, reason: String| {
+        Diagnostic::new(
+            options.span_of(option),
+            "files cannot be written like this",
+            reason,
+        )
+    };
+    let codec: CodecName = options
+        .text("codec")
+        .unwrap_or_default()
+        .parse()
+        .map_err(|reason| wrong("codec", reason))?;
     let compression = match options.text("compression") {
         None => codec.default_compression(),
-        Some(name) => name.parse::<Compression>().map_err(|reason| wrong("compression", reason))?,
+        Some(name) => name
+            .parse::<Compression>()
+            .map_err(|reason| wrong("compression", reason))?,
     };
-    let level = options.count("level").map(|level| i32::try_from(level).unwrap_or(i32::MAX));
-    let row_group_bytes = usize::try_from(options.count("row-group").unwrap_or_default()).unwrap_or(usize::MAX);
-    let record = written.map_or_else(|| input.record.clone(), |written| RecordShape::Columns(written.schema.clone()));
-    let input = SinkInput { record, scope: input.scope.clone() };
-    FileCodec::new(FileCodecSettings { codec, compression, level, row_group_bytes }, &input).map_err(|reason| wrong("codec", reason))
+    let level = options
+        .count("level")
+        .map(|level| i32::try_from(level).unwrap_or(i32::MAX));
+    let row_group_bytes =
+        usize::try_from(options.count("row-group").unwrap_or_default()).unwrap_or(usize::MAX);
+    let record = written.map_or_else(
+        || input.record.clone(),
+        |written| RecordShape::Columns(written.schema.clone()),
+    );
+    let input = SinkInput {
+        record,
+        scope: input.scope.clone(),
+    };
+    FileCodec::new(
+        FileCodecSettings {
+            codec,
+            compression,
+            level,
+            row_group_bytes,
+        },
+        &input,
+    )
+    .map_err(|reason| wrong("codec", reason))
 }
 
 fn rollover(options: &Options) -> Result<Rollover, Diagnostic> {
     let cron = match options.text("cron").map(Cron::parse) {
         None => None,
         Some(Ok(cron)) => Some(cron),
-        Some(Err(reason)) => return Err(Diagnostic::new(options.span_of("cron"), "`:cron` has a wrong value", reason)),
+        Some(Err(reason)) => {
+            return Err(Diagnostic::new(
+                options.span_of("cron"),
+                "`:cron` has a wrong value",
+                reason,
+            ));
+        }
     };
     if options.count("records") == Some(0) {
-        return Err(Diagnostic::new(options.span_of("records"), "a file cannot have 0 records", "expected a number from 1 up"));
+        return Err(Diagnostic::new(
+            options.span_of("records"),
+            "a file cannot have 0 records",
+            "expected a number from 1 up",
+        ));
     }
     Ok(Rollover {
         size: options.count("size").unwrap_or_default(),

@@ -1,4 +1,5 @@
-//! Texts with values of the record in them: a bucket's path, a file's name, the folder where a file is moved.
+//! Texts with values of the record in them: a bucket's path, a file's name, the folder where a file
+//! is moved.
 
 use arrow::array::{Array, AsArray, StringArray};
 use arrow::compute::cast;
@@ -29,12 +30,19 @@ enum Part {
     /// Text as it stands.
     Literal(String),
     /// What an expression gives, and how a time is written.
-    Value { expr: Compiled, format: Option<String> },
+    Value {
+        expr: Compiled,
+        format: Option<String>,
+    },
 }
 
 impl Template {
     /// The template that these parts make, over the columns in scope.
-    pub(super) fn compile(parts: &[Written], scope: &Scope, mistakes: &mut Vec<Diagnostic>) -> Template {
+    pub(super) fn compile(
+        parts: &[Written],
+        scope: &Scope,
+        mistakes: &mut Vec<Diagnostic>,
+    ) -> Template {
         let mut template = Template::default();
         for part in parts {
             match part {
@@ -43,7 +51,9 @@ impl Template {
                 Written::Value { expr, format, .. } => match pseidon_expr::compile(expr, scope) {
                     Ok(compiled) => {
                         if !compiled.is_deterministic() {
-                            template.nondeterminism.get_or_insert_with(|| expr.to_string());
+                            template
+                                .nondeterminism
+                                .get_or_insert_with(|| expr.to_string());
                         }
                         template.tells_topic |= matches!(expr.kind, ExprKind::Meta(Meta::Topic));
                         template.push_value(compiled, format.as_deref());
@@ -55,15 +65,21 @@ impl Template {
         template
     }
 
-    /// A `/` in a time's format parts folders as any other of the template does: it is not the record that names it.
+    /// A `/` in a time's format parts folders as any other of the template does: it is not the
+    /// record that names it.
     fn push_value(&mut self, expr: Compiled, format: Option<&str>) {
-        let Some(format) = format else { return self.parts.push(Part::Value { expr, format: None }) };
+        let Some(format) = format else {
+            return self.parts.push(Part::Value { expr, format: None });
+        };
         for (number, part) in format.split('/').enumerate() {
             if number > 0 {
                 self.parts.push(Part::Literal("/".to_owned()));
             }
             if !part.is_empty() {
-                self.parts.push(Part::Value { expr: expr.clone(), format: Some(part.to_owned()) });
+                self.parts.push(Part::Value {
+                    expr: expr.clone(),
+                    format: Some(part.to_owned()),
+                });
             }
         }
     }
@@ -87,15 +103,26 @@ impl Template {
             Part::Value { expr, format } => Some((expr, format)),
             Part::Literal(_) => None,
         });
-        values.map(|(expr, format)| texts(rows, expr, format.as_deref())).collect()
+        values
+            .map(|(expr, format)| texts(rows, expr, format.as_deref()))
+            .collect()
     }
 
     /// The template for one row; `values` is what [`Template::values`] gave.
-    pub(super) fn pieces<'a>(&'a self, values: &'a [StringArray], row: usize) -> impl Iterator<Item = Piece<'a>> {
+    pub(super) fn pieces<'a>(
+        &'a self,
+        values: &'a [StringArray],
+        row: usize,
+    ) -> impl Iterator<Item = Piece<'a>> {
         let mut values = values.iter();
         self.parts.iter().map(move |part| match part {
             Part::Literal(text) => Piece::Literal(text),
-            Part::Value { .. } => Piece::Value(values.next().filter(|values| values.is_valid(row)).map(|values| values.value(row))),
+            Part::Value { .. } => Piece::Value(
+                values
+                    .next()
+                    .filter(|values| values.is_valid(row))
+                    .map(|values| values.value(row)),
+            ),
         })
     }
 }
@@ -114,7 +141,8 @@ fn texts(rows: &Rows, expr: &Compiled, format: Option<&str>) -> Result<StringArr
     Ok(texts.iter().map(|text| text.and_then(json_text)).collect())
 }
 
-/// What a JSON value is in a path: a string is its characters, null is null, everything else is as it is written.
+/// What a JSON value is in a path: a string is its characters, null is null, everything else is as
+/// it is written.
 fn json_text(json: &str) -> Option<String> {
     match serde_json::from_str(json) {
         Ok(serde_json::Value::Null) => None,

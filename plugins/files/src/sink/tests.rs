@@ -1,4 +1,5 @@
-//! The sink with a real committer and store, under an engine that does what the delivery protocol asks of it.
+//! The sink with a real committer and store, under an engine that does what the delivery protocol
+//! asks of it.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -12,7 +13,8 @@ use parking_lot::Mutex;
 use pseidon_delivery::committer::{Abandon, Begin, Positions};
 use pseidon_delivery::embedded::EmbeddedStore;
 use pseidon_delivery::{
-    Claimant, Commit, CommitError, CommitRecord, Committer, Position, SinkId, SplitId, StateStore, StoreError, forward_to_store,
+    Claimant, Commit, CommitError, CommitRecord, Committer, Position, SinkId, SplitId, StateStore,
+    StoreError, forward_to_store,
 };
 use pseidon_dsl::expr::ExprKind;
 use pseidon_dsl::node::Text;
@@ -43,7 +45,8 @@ enum Mood {
     AnswerLost,
     /// Does not get it, nor anything that comes later.
     Gone,
-    /// Gets it long after its sender is dead: when the next run has opened the sink, and has not taken its splits.
+    /// Gets it long after its sender is dead: when the next run has opened the sink, and has not
+    /// taken its splits.
     Delayed,
 }
 
@@ -63,7 +66,10 @@ impl Store {
 
 impl StateStore for Store {
     fn commit_many(&self, steps: &[(&SinkId, &Commit)]) -> Vec<Result<(), CommitError>> {
-        steps.iter().map(|(sink, commit)| self.commit_one(sink, commit)).collect()
+        steps
+            .iter()
+            .map(|(sink, commit)| self.commit_one(sink, commit))
+            .collect()
     }
 
     forward_to_store!(inner);
@@ -85,8 +91,8 @@ impl Store {
         }
     }
 
-    /// The commit that is under way arrives. Returns whether it is applied, if there is one that stages files. One without files may be: a run
-    /// that has left no hidden files is not fenced.
+    /// The commit that is under way arrives. Returns whether it is applied, if there is one that
+    /// stages files. One without files may be: a run that has left no hidden files is not fenced.
     fn receive_delayed(&self) -> Option<bool> {
         let (sink, commit) = self.delayed.lock().take()?;
         let is_applied = self.inner.commit(&sink, &commit).is_ok();
@@ -119,7 +125,10 @@ struct Writer {
 impl Writer {
     fn new(sink: &Arc<dyn Sink>, setup: &SinkSetup) -> Writer {
         let lanes = Lanes::of_one_writer(sink.clone(), setup);
-        Writer { lanes, stop: setup.stop.clone() }
+        Writer {
+            lanes,
+            stop: setup.stop.clone(),
+        }
     }
 
     fn write(&mut self, chunk: Chunk) -> Result<(), SinkError> {
@@ -145,7 +154,10 @@ impl Writer {
             if self.stop.leaving_now() {
                 return Err(Abandon::Stopped.into());
             }
-            std::thread::sleep(at.saturating_duration_since(Instant::now()).min(Duration::from_millis(10)));
+            std::thread::sleep(
+                at.saturating_duration_since(Instant::now())
+                    .min(Duration::from_millis(10)),
+            );
             if Instant::now() >= at {
                 self.lanes.resume()?;
             }
@@ -160,9 +172,18 @@ fn options(text: &str) -> Options {
 }
 
 fn input() -> SinkInput {
-    let ExprKind::Path(path) = pseidon_dsl::expr::parse(&Text::plain("k", 0)).unwrap().kind else { panic!("k is a path") };
+    let ExprKind::Path(path) = pseidon_dsl::expr::parse(&Text::plain("k", 0)).unwrap().kind else {
+        panic!("k is a path")
+    };
     let field = Arc::new(Field::new("k", DataType::Utf8, true));
-    SinkInput { scope: Scope { columns: vec![Column { path, field }] }, record: RecordShape::AsCame { format: "json".into() } }
+    SinkInput {
+        scope: Scope {
+            columns: vec![Column { path, field }],
+        },
+        record: RecordShape::AsCame {
+            format: "json".into(),
+        },
+    }
 }
 
 /// The bucket of a record, by its position.
@@ -170,7 +191,12 @@ fn bucket(position: Position) -> Option<String> {
     (position % 5 != 4).then(|| format!("b{}", position % 5))
 }
 
-fn rows(split: &Arc<Split>, from: Position, to: Position, key: impl Fn(Position) -> Option<String>) -> Rows {
+fn rows(
+    split: &Arc<Split>,
+    from: Position,
+    to: Position,
+    key: impl Fn(Position) -> Option<String>,
+) -> Rows {
     let mut builder = BatchBuilder::new(split.clone(), MetaWanted::default(), 0);
     for position in from..to {
         let payload = format!("{{\"p\":{},\"n\":{position}}}", split.partition);
@@ -178,15 +204,27 @@ fn rows(split: &Arc<Split>, from: Position, to: Position, key: impl Fn(Position)
     }
     let keys: ArrayRef = Arc::new((from..to).map(key).collect::<StringArray>());
     let schema = Arc::new(Schema::new(vec![Field::new("k", DataType::Utf8, true)]));
-    Rows::new(Arc::new(builder.finish(to)), RecordBatch::try_new(schema, vec![keys]).unwrap())
+    Rows::new(
+        Arc::new(builder.finish(to)),
+        RecordBatch::try_new(schema, vec![keys]).unwrap(),
+    )
 }
 
 impl World {
     fn new() -> World {
         let dir = tempfile::tempdir().unwrap();
         let inner = EmbeddedStore::open(&dir.path().join("state"), "p").unwrap();
-        let store = Arc::new(Store { inner, mood: Mutex::default(), stop: Mutex::default(), delayed: Mutex::default() });
-        World { dir, store, runs: AtomicUsize::new(0) }
+        let store = Arc::new(Store {
+            inner,
+            mood: Mutex::default(),
+            stop: Mutex::default(),
+            delayed: Mutex::default(),
+        });
+        World {
+            dir,
+            store,
+            runs: AtomicUsize::new(0),
+        }
     }
 
     fn path(&self, name: &str) -> PathBuf {
@@ -201,8 +239,18 @@ impl World {
         let stop = Stop::new();
         *self.store.stop.lock() = stop.clone();
         let instance = format!("host/{}", self.runs.fetch_add(1, Ordering::Relaxed));
-        let claimant = Claimant { owner: instance.clone(), plan: "p".into(), accepts_other_plans: false };
-        let committer = Arc::new(Committer::new(sink.into(), self.store.clone(), claimant, Positions::InStore, stop.abandoned()));
+        let claimant = Claimant {
+            owner: instance.clone(),
+            plan: "p".into(),
+            accepts_other_plans: false,
+        };
+        let committer = Arc::new(Committer::new(
+            sink.into(),
+            self.store.clone(),
+            claimant,
+            Positions::InStore,
+            stop.abandoned(),
+        ));
         let setup = SinkSetup {
             pipeline: "my pipeline".into(),
             base: self.dir.path().into(),
@@ -213,11 +261,20 @@ impl World {
             stop,
             metrics: Metrics::new(),
         };
-        let sink = FilesSink.prepare(&options(text), &input).unwrap().open(setup.clone())?;
+        let sink = FilesSink
+            .prepare(&options(text), &input)
+            .unwrap()
+            .open(setup.clone())?;
         let is_applied = self.store.receive_delayed();
         assert_ne!(is_applied, Some(true), "a dead run has committed");
         let splits: Vec<Arc<Split>> = (0..2)
-            .map(|partition| Arc::new(Split { id: format!("in:clicks/{partition}").into(), topic: "clicks".into(), partition }))
+            .map(|partition| {
+                Arc::new(Split {
+                    id: format!("in:clicks/{partition}").into(),
+                    topic: "clicks".into(),
+                    partition,
+                })
+            })
             .collect();
         let ids: Vec<SplitId> = splits.iter().map(|split| split.id.clone()).collect();
         let records = committer.take(&ids)?;
@@ -230,13 +287,28 @@ impl World {
         let taken: Vec<TakenSplit> = ids.iter().zip(&records).map(with_owners).collect();
         let taken = sink.take_over(&taken, &committer.staged()?)?;
         committer.published(taken.published);
-        let lows: Vec<Position> = records.iter().map(|record| record.low.unwrap_or(0)).collect();
-        let begin = |(split, record)| Begin { split, record, start: 0, resume: None };
+        let lows: Vec<Position> = records
+            .iter()
+            .map(|record| record.low.unwrap_or(0))
+            .collect();
+        let begin = |(split, record)| Begin {
+            split,
+            record,
+            start: 0,
+            resume: None,
+        };
         committer.begin(ids.into_iter().zip(records).map(begin).collect())?;
-        Ok(Run { committer, writer: Writer::new(&sink, &setup), sink, splits: splits.into_iter().zip(lows).collect(), setup })
+        Ok(Run {
+            committer,
+            writer: Writer::new(&sink, &setup),
+            sink,
+            splits: splits.into_iter().zip(lows).collect(),
+            setup,
+        })
     }
 
-    /// The files below a folder with their contents, the hidden ones too; not the id of the disk, which stays.
+    /// The files below a folder with their contents, the hidden ones too; not the id of the disk,
+    /// which stays.
     fn files(&self, folder: &str) -> BTreeMap<String, String> {
         let mut found = BTreeMap::new();
         collect(&self.path(folder), "", &mut found);
@@ -248,11 +320,17 @@ impl World {
         self.files(folder).into_keys().collect()
     }
 
-    /// Fails unless every record below these positions is there once, in its bucket, and nothing else.
+    /// Fails unless every record below these positions is there once, in its bucket, and nothing
+    /// else.
     fn assert_exactly_once(&self, folder: &str, ends: [Position; 2]) {
         let mut expected: Vec<String> = Vec::new();
         for (partition, end) in ends.into_iter().enumerate() {
-            let of = |position| format!("{}: {{\"p\":{partition},\"n\":{position}}}", bucket(position).unwrap_or("NULL".into()));
+            let of = |position| {
+                format!(
+                    "{}: {{\"p\":{partition},\"n\":{position}}}",
+                    bucket(position).unwrap_or("NULL".into())
+                )
+            };
             expected.extend((0..end).map(of));
         }
         let mut found: Vec<String> = Vec::new();
@@ -268,7 +346,9 @@ impl World {
 }
 
 fn collect(dir: &Path, prefix: &str, found: &mut BTreeMap<String, String>) {
-    let Ok(entries) = fs::read_dir(dir) else { return };
+    let Ok(entries) = fs::read_dir(dir) else {
+        return;
+    };
     for entry in entries {
         let entry = entry.unwrap();
         let name = format!("{prefix}{}", entry.file_name().to_str().unwrap());
@@ -296,22 +376,37 @@ impl Run {
         let mut chunks = Vec::new();
         for chunk in routed.chunks {
             let held = self.committer.ledger().already_held(&split, &chunk.lane);
-            let wanted = (0..chunk.rows.len() as u32).filter(|row| chunk.rows.position(*row as usize) >= held);
-            let rows = chunk.rows.take(&UInt32Array::from_iter_values(wanted)).unwrap();
+            let wanted = (0..chunk.rows.len() as u32)
+                .filter(|row| chunk.rows.position(*row as usize) >= held);
+            let rows = chunk
+                .rows
+                .take(&UInt32Array::from_iter_values(wanted))
+                .unwrap();
             if rows.is_empty() {
                 continue;
             }
-            self.committer.ledger().dispatch(&split, &chunk.lane, rows.position(0), rows.position(rows.len() - 1));
+            self.committer.ledger().dispatch(
+                &split,
+                &chunk.lane,
+                rows.position(0),
+                rows.position(rows.len() - 1),
+            );
             chunks.push(Chunk::new(chunk.lane, rows));
         }
         self.committer.ledger().advance(&split, next, None);
-        chunks.into_iter().try_for_each(|chunk| self.writer.write(chunk))
+        chunks
+            .into_iter()
+            .try_for_each(|chunk| self.writer.write(chunk))
     }
 
     /// Ends the run well.
     fn finish(mut self) {
         self.writer.flush(None).unwrap();
-        let splits: Vec<SplitId> = self.splits.iter().map(|(split, _)| split.id.clone()).collect();
+        let splits: Vec<SplitId> = self
+            .splits
+            .iter()
+            .map(|(split, _)| split.id.clone())
+            .collect();
         self.committer.release(&splits).unwrap();
     }
 }

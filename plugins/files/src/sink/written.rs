@@ -21,12 +21,25 @@ pub(super) struct Written {
 }
 
 impl Written {
-    /// The columns that these items select from what the sink is given; `None` if there are mistakes.
-    pub(super) fn new(items: &[SelectItem], input: &SinkInput, mistakes: &mut Vec<Diagnostic>) -> Option<Written> {
+    /// The columns that these items select from what the sink is given; `None` if there are
+    /// mistakes.
+    pub(super) fn new(
+        items: &[SelectItem],
+        input: &SinkInput,
+        mistakes: &mut Vec<Diagnostic>,
+    ) -> Option<Written> {
         let before = mistakes.len();
         let mut fields: Vec<FieldRef> = Vec::new();
-        let mut written = Written { exprs: Vec::new(), schema: Arc::new(Schema::empty()), nondeterminism: None };
-        for (expr, name, span) in items.iter().flat_map(|item| columns(item, input, mistakes)).collect::<Vec<_>>() {
+        let mut written = Written {
+            exprs: Vec::new(),
+            schema: Arc::new(Schema::empty()),
+            nondeterminism: None,
+        };
+        for (expr, name, span) in items
+            .iter()
+            .flat_map(|item| columns(item, input, mistakes))
+            .collect::<Vec<_>>()
+        {
             let compiled = match pseidon_expr::compile(&expr, &input.scope) {
                 Ok(compiled) => compiled,
                 Err(more) => {
@@ -35,14 +48,27 @@ impl Written {
                 }
             };
             if fields.iter().any(|field| *field.name() == name) {
-                let mistake = Diagnostic::new(span, format!("two columns are called `{name}`"), "the second one");
+                let mistake = Diagnostic::new(
+                    span,
+                    format!("two columns are called `{name}`"),
+                    "the second one",
+                );
                 mistakes.push(mistake.with_help("give one of them another name with `as`"));
                 continue;
             }
             if !compiled.is_deterministic() {
-                written.nondeterminism.get_or_insert_with(|| expr.to_string());
+                written
+                    .nondeterminism
+                    .get_or_insert_with(|| expr.to_string());
             }
-            fields.push(Arc::new(compiled.field().as_ref().clone().with_name(name).with_nullable(true)));
+            fields.push(Arc::new(
+                compiled
+                    .field()
+                    .as_ref()
+                    .clone()
+                    .with_name(name)
+                    .with_nullable(true),
+            ));
             written.exprs.push(compiled);
         }
         written.schema = Arc::new(Schema::new(fields));
@@ -51,34 +77,74 @@ impl Written {
 
     /// The columns for these rows. An error means that some row has none; it does not say which.
     pub(super) fn record(&self, rows: &Rows) -> Result<RecordBatch, ArrowError> {
-        let columns = self.exprs.iter().map(|expr| rows.evaluate(expr)).collect::<Result<Vec<_>, _>>()?;
+        let columns = self
+            .exprs
+            .iter()
+            .map(|expr| rows.evaluate(expr))
+            .collect::<Result<Vec<_>, _>>()?;
         let options = RecordBatchOptions::new().with_row_count(Some(rows.len()));
         RecordBatch::try_new_with_options(self.schema.clone(), columns, &options)
     }
 }
 
 /// The expressions that an item stands for, each with its column's name.
-fn columns(item: &SelectItem, input: &SinkInput, mistakes: &mut Vec<Diagnostic>) -> Vec<(Expr, String, Span)> {
+fn columns(
+    item: &SelectItem,
+    input: &SinkInput,
+    mistakes: &mut Vec<Diagnostic>,
+) -> Vec<(Expr, String, Span)> {
     let (except, span) = match item {
-        SelectItem::Column { expr, name } => return vec![(expr.clone(), column_name(expr, name.as_ref()), expr.span)],
+        SelectItem::Column { expr, name } => {
+            return vec![(expr.clone(), column_name(expr, name.as_ref()), expr.span)];
+        }
         SelectItem::All { except, span } => (except, *span),
     };
     let RecordShape::Columns(schema) = &input.record else {
-        let mistake = Diagnostic::new(span, "the records are written as they came, so they have no columns", "`*` stands for columns");
-        mistakes.push(mistake.with_help("select the columns first, in a `select` before this stage, or name them here"));
+        let mistake = Diagnostic::new(
+            span,
+            "the records are written as they came, so they have no columns",
+            "`*` stands for columns",
+        );
+        mistakes.push(mistake.with_help(
+            "select the columns first, in a `select` before this stage, or name them here",
+        ));
         return Vec::new();
     };
-    for (path, span) in except.iter().filter(|(path, _)| !schema.fields().iter().any(|field| names(path, field.name()))) {
-        let mistake = Diagnostic::new(*span, format!("there is no column `{path}` to leave out"), "no such column");
-        mistakes.push(match nearest(&path.to_string(), schema.fields().iter().map(|field| field.name().as_str())) {
-            Some(near) => mistake.with_help(format!("did you mean `{near}`?")),
-            None => mistake,
-        });
+    for (path, span) in except.iter().filter(|(path, _)| {
+        !schema
+            .fields()
+            .iter()
+            .any(|field| names(path, field.name()))
+    }) {
+        let mistake = Diagnostic::new(
+            *span,
+            format!("there is no column `{path}` to leave out"),
+            "no such column",
+        );
+        mistakes.push(
+            match nearest(
+                &path.to_string(),
+                schema.fields().iter().map(|field| field.name().as_str()),
+            ) {
+                Some(near) => mistake.with_help(format!("did you mean `{near}`?")),
+                None => mistake,
+            },
+        );
     }
-    let kept = schema.fields().iter().filter(|field| !except.iter().any(|(path, _)| names(path, field.name())));
+    let kept = schema
+        .fields()
+        .iter()
+        .filter(|field| !except.iter().any(|(path, _)| names(path, field.name())));
     let column = |field: &FieldRef| {
         let path = Path(vec![Step::Field(field.name().clone())]);
-        (Expr { kind: ExprKind::Path(path), span }, field.name().clone(), span)
+        (
+            Expr {
+                kind: ExprKind::Path(path),
+                span,
+            },
+            field.name().clone(),
+            span,
+        )
     };
     kept.map(column).collect()
 }

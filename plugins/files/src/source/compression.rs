@@ -25,7 +25,8 @@ pub(super) enum Compression {
 }
 
 impl Compression {
-    /// How this file is compressed: its first bytes say it, and for a file that is too short its name.
+    /// How this file is compressed: its first bytes say it, and for a file that is too short its
+    /// name.
     pub(super) fn of(file: &File, path: &Path) -> io::Result<Compression> {
         let mut magic = [0; 4];
         let known = file.read_at(&mut magic, 0)?;
@@ -56,17 +57,29 @@ pub(super) enum Stream {
 }
 
 impl Stream {
-    /// The plain bytes of `file` from `position` on. A compressed file is decoded up to there; an error of the kind `UnexpectedEof` says that
-    /// it ends before.
+    /// The plain bytes of `file` from `position` on. A compressed file is decoded up to there; an
+    /// error of the kind `UnexpectedEof` says that it ends before.
     pub(super) fn open(file: File, compression: Compression, position: u64) -> io::Result<Stream> {
         let mut decoded: Box<dyn Read + Send> = match compression {
-            Compression::None => return Ok(Stream::Plain { file, offset: position }),
-            Compression::Gzip => Box::new(MultiGzDecoder::new(BufReader::with_capacity(READ, file))),
-            Compression::Zstd => Box::new(zstd::Decoder::with_buffer(BufReader::with_capacity(READ, file))?),
+            Compression::None => {
+                return Ok(Stream::Plain {
+                    file,
+                    offset: position,
+                });
+            }
+            Compression::Gzip => {
+                Box::new(MultiGzDecoder::new(BufReader::with_capacity(READ, file)))
+            }
+            Compression::Zstd => Box::new(zstd::Decoder::with_buffer(BufReader::with_capacity(
+                READ, file,
+            ))?),
         };
         let skipped = io::copy(&mut (&mut decoded).take(position), &mut io::sink())?;
         if skipped < position {
-            return Err(io::Error::new(io::ErrorKind::UnexpectedEof, format!("it ends at byte {skipped} of its content")));
+            return Err(io::Error::new(
+                io::ErrorKind::UnexpectedEof,
+                format!("it ends at byte {skipped} of its content"),
+            ));
         }
         Ok(Stream::Decoded(decoded))
     }
@@ -80,7 +93,8 @@ impl Stream {
         Ok(())
     }
 
-    /// Appends what is there to `buffer`, but no more than it has room for. Gives how much that was: 0 at the end, or when there is no room.
+    /// Appends what is there to `buffer`, but no more than it has room for. Gives how much that
+    /// was: 0 at the end, or when there is no room.
     pub(super) fn read(&mut self, buffer: &mut Vec<u8>) -> io::Result<usize> {
         let room = buffer.capacity() - buffer.len();
         if room == 0 {
@@ -88,13 +102,15 @@ impl Stream {
         }
         loop {
             let outcome = match self {
-                Stream::Plain { file, offset } => match rustix::io::pread(&*file, spare_capacity(buffer), *offset) {
-                    Ok(read) => {
-                        *offset += read as u64;
-                        Ok(read)
+                Stream::Plain { file, offset } => {
+                    match rustix::io::pread(&*file, spare_capacity(buffer), *offset) {
+                        Ok(read) => {
+                            *offset += read as u64;
+                            Ok(read)
+                        }
+                        Err(error) => Err(io::Error::from(error)),
                     }
-                    Err(error) => Err(io::Error::from(error)),
-                },
+                }
                 Stream::Decoded(decoder) => read_into(decoder, buffer, room.min(DECODE)),
             };
             match outcome {

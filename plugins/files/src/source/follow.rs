@@ -1,16 +1,21 @@
 //! Reads files and waits for more, until it is stopped.
 //!
-//! Everything is found by looking (`stat`) every `:poll`: new names, growth, renaming, truncation. A file stays open after it was read, so that
-//! what is added after it was renamed or deleted is still read. One thread does all of it, a block of one file after a block of another.
+//! Everything is found by looking (`stat`) every `:poll`: new names, growth, renaming, truncation.
+//! A file stays open after it was read, so that what is added after it was renamed or deleted is
+//! still read. One thread does all of it, a block of one file after a block of another.
 //!
 //! What happens to a file:
 //!
 //! - *renamed*: the same file under another name, see [`super::identity`];
-//! - *no glob leads to it any more*: read to its end, and left when nothing was added for [`DRAINED_AFTER`];
-//! - *shared with other instances*: each claims its part of the files in the state store, and gives files back when it has more than that;
-//! - *truncated, or written again*: it is shorter than what was read, or its first line or the bytes before the position are others
-//!   ([`super::progress`]). Positions of one split only increase, so the old split is ended and committed; then the file is found again, as a new
-//!   one. Its first line tells the two apart; where that is the same, a number does, and the ended split says that the next number is looked at.
+//! - *no glob leads to it any more*: read to its end, and left when nothing was added for
+//!   [`DRAINED_AFTER`];
+//! - *shared with other instances*: each claims its part of the files in the state store, and gives
+//!   files back when it has more than that;
+//! - *truncated, or written again*: it is shorter than what was read, or its first line or the
+//!   bytes before the position are others ([`super::progress`]). Positions of one split only
+//!   increase, so the old split is ended and committed; then the file is found again, as a new one.
+//!   Its first line tells the two apart; where that is the same, a number does, and the ended split
+//!   says that the next number is looked at.
 
 mod tracked;
 
@@ -41,7 +46,8 @@ const PATIENCE: Duration = Duration::from_millis(100);
 const ROUND: Duration = Duration::from_secs(1);
 /// How often the state forgets files that are gone.
 const FORGET_EVERY: Duration = Duration::from_secs(3600);
-/// How many files are kept open; beyond that, those that have not grown for the longest time are closed.
+/// How many files are kept open; beyond that, those that have not grown for the longest time are
+/// closed.
 const MOST_OPEN: usize = 256;
 
 /// What the user can say about it.
@@ -72,7 +78,12 @@ impl From<SourceError> for Ended {
 }
 
 /// Follows until the handle says stop.
-pub(super) fn run(config: &Config, settings: &Settings, setup: &SourceSetup, handle: &SourceHandle) -> Result<(), SourceError> {
+pub(super) fn run(
+    config: &Config,
+    settings: &Settings,
+    setup: &SourceSetup,
+    handle: &SourceHandle,
+) -> Result<(), SourceError> {
     let mut follower = Follower {
         config,
         settings,
@@ -163,10 +174,15 @@ impl Follower<'_> {
         self.scans += 1;
         let mut new = BTreeMap::new();
         for glob in &self.globs {
-            for path in glob.find().map_err(|error| SourceError::Transient(error.to_string()))? {
+            for path in glob
+                .find()
+                .map_err(|error| SourceError::Transient(error.to_string()))?
+            {
                 // A file may be gone by now.
                 let now = SystemTime::now();
-                let Ok(metadata) = fs::metadata(&path) else { continue };
+                let Ok(metadata) = fs::metadata(&path) else {
+                    continue;
+                };
                 let key = FileKey::of(&metadata);
                 match self.tracked.get_mut(&key) {
                     Some(tracked) => tracked.seen(path, Stat::of(&metadata, now), self.scans),
@@ -181,7 +197,8 @@ impl Follower<'_> {
             self.next_round = Instant::now() + ROUND;
             self.elsewhere.clear();
             let present: HashSet<FileKey> = new.values().map(|(key, _)| *key).collect();
-            self.generations.retain(|(key, _), _| present.contains(key) || self.tracked.contains_key(key));
+            self.generations
+                .retain(|(key, _), _| present.contains(key) || self.tracked.contains_key(key));
             self.latest.retain(|key, _| present.contains(key));
             self.forget_finished(&present)?;
         }
@@ -191,12 +208,20 @@ impl Follower<'_> {
 
     /// Has the state forget files that were read to their end and are gone.
     fn forget_finished(&mut self, untracked: &HashSet<FileKey>) -> Result<(), Stopped> {
-        if self.next_forgetting.is_some_and(|next| Instant::now() < next) {
+        if self
+            .next_forgetting
+            .is_some_and(|next| Instant::now() < next)
+        {
             return Ok(());
         }
         self.next_forgetting = Some(Instant::now() + FORGET_EVERY);
-        let existing: HashSet<String> = untracked.iter().chain(self.tracked.keys()).map(|key| file_id(self.stage, key)).collect();
-        self.handle.forget_finished(move |split| !existing.contains(file_of(split)))
+        let existing: HashSet<String> = untracked
+            .iter()
+            .chain(self.tracked.keys())
+            .map(|key| file_id(self.stage, key))
+            .collect();
+        self.handle
+            .forget_finished(move |split| !existing.contains(file_of(split)))
     }
 
     /// Files without a name that we know are looked at through their open handles.
@@ -205,18 +230,29 @@ impl Follower<'_> {
         for tracked in self.tracked.values_mut() {
             tracked.look_if_unseen(scan, patience);
         }
-        self.unidentified.retain(|_, glimpse| glimpse.scan + 1 >= scan);
+        self.unidentified
+            .retain(|_, glimpse| glimpse.scan + 1 >= scan);
     }
 
-    /// Ends the splits of files that were truncated or written again; the next scan finds the files as new ones.
+    /// Ends the splits of files that were truncated or written again; the next scan finds the files
+    /// as new ones.
     fn end_rewritten(&mut self) -> Result<(), Ended> {
         let is_rewritten = |(key, file): &(&FileKey, &Tracked)| file.is_rewritten(key);
-        let rewritten: Vec<FileKey> = self.tracked.iter().filter(is_rewritten).map(|(key, _)| *key).collect();
+        let rewritten: Vec<FileKey> = self
+            .tracked
+            .iter()
+            .filter(is_rewritten)
+            .map(|(key, _)| *key)
+            .collect();
         for key in rewritten {
-            let Some(mut file) = self.tracked.remove(&key) else { continue };
+            let Some(mut file) = self.tracked.remove(&key) else {
+                continue;
+            };
             tracing::info!(stage = self.stage, file = %file.path().display(), "file was truncated or written again; it is read from its start");
             if let Some(block) = file.rest() {
-                block.batches(file.split()).try_for_each(|batch| self.handle.emit(batch))?;
+                block
+                    .batches(file.split())
+                    .try_for_each(|batch| self.handle.emit(batch))?;
             }
             self.end(vec![(file.split().clone(), file.position())])?;
         }
@@ -227,16 +263,24 @@ impl Follower<'_> {
     fn end(&mut self, splits: Vec<(Arc<Split>, Position)>) -> Result<(), Stopped> {
         for (split, position) in &splits {
             self.durable.remove(&split.id);
-            self.handle.emit(end_of(split.clone(), *position, rewritten()))?;
+            self.handle
+                .emit(end_of(split.clone(), *position, rewritten()))?;
         }
-        self.handle.release(splits.into_iter().map(|(split, _)| split).collect())
+        self.handle
+            .release(splits.into_iter().map(|(split, _)| split).collect())
     }
 
-    fn take_new(&mut self, new: BTreeMap<PathBuf, (FileKey, String)>, is_round: bool) -> Result<(), Ended> {
+    fn take_new(
+        &mut self,
+        new: BTreeMap<PathBuf, (FileKey, String)>,
+        is_round: bool,
+    ) -> Result<(), Ended> {
         let mut candidates: Vec<Candidate> = Vec::new();
         for (path, (key, shown)) in new {
             // Two names may lead to one file.
-            if self.elsewhere.contains(&key) || candidates.iter().any(|candidate| candidate.key == key) {
+            if self.elsewhere.contains(&key)
+                || candidates.iter().any(|candidate| candidate.key == key)
+            {
                 continue;
             }
             match self.identify(&path, shown) {
@@ -258,10 +302,14 @@ impl Follower<'_> {
             if candidates.is_empty() {
                 break;
             }
-            let splits: Vec<Arc<Split>> = candidates.iter().map(|candidate| self.split_of(candidate)).collect();
+            let splits: Vec<Arc<Split>> = candidates
+                .iter()
+                .map(|candidate| self.split_of(candidate))
+                .collect();
             let known = self.handle.take(splits.clone())?;
             first_start &= known.iter().all(Option::is_none);
-            let (mut starts, mut to_end, mut to_release, mut again) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+            let (mut starts, mut to_end, mut to_release, mut again) =
+                (Vec::new(), Vec::new(), Vec::new(), Vec::new());
             for ((candidate, split), known) in candidates.into_iter().zip(splits).zip(known) {
                 let begin = match known.map(Progress::of) {
                     Some(Progress::Rewritten) => {
@@ -269,8 +317,13 @@ impl Follower<'_> {
                         again.push(candidate);
                         continue;
                     }
-                    Some(Progress::UpTo { position, mark }) if candidate.compression == Compression::None => {
-                        match candidate.look_before(position, mark.as_ref()).map_err(|error| cannot_read(&candidate.path, &error))? {
+                    Some(Progress::UpTo { position, mark })
+                        if candidate.compression == Compression::None =>
+                    {
+                        match candidate
+                            .look_before(position, mark.as_ref())
+                            .map_err(|error| cannot_read(&candidate.path, &error))?
+                        {
                             Before::AsRead(tail) => Begin::After(tail),
                             Before::Rewritten => {
                                 starts.push(Start::from((split.clone(), position)));
@@ -287,7 +340,10 @@ impl Follower<'_> {
                     Some(Progress::UpTo { position, .. }) => Begin::After(Tail::unknown(position)),
                     Some(Progress::ReadToEnd { position, size }) => Begin::End(position, size),
                     None if first_start => candidate.latest,
-                    None => self.latest.remove(&candidate.key).unwrap_or(Begin::After(Tail::unknown(0))),
+                    None => self
+                        .latest
+                        .remove(&candidate.key)
+                        .unwrap_or(Begin::After(Tail::unknown(0))),
                 };
                 starts.push(begin.to_start(split.clone()));
                 self.unidentified.remove(&candidate.key);
@@ -302,10 +358,16 @@ impl Follower<'_> {
                 self.end(to_end)?;
             }
             for (candidate, split, begin) in taken.drain(..) {
-                self.tracked.insert(candidate.key, candidate.into_tracked(split, begin, self.scans));
+                self.tracked.insert(
+                    candidate.key,
+                    candidate.into_tracked(split, begin, self.scans),
+                );
             }
             for candidate in &again {
-                *self.generations.entry((candidate.key, candidate.head)).or_default() += 1;
+                *self
+                    .generations
+                    .entry((candidate.key, candidate.head))
+                    .or_default() += 1;
             }
             candidates = again;
         }
@@ -314,18 +376,41 @@ impl Follower<'_> {
 
     /// The split that a file is, as far as is known.
     fn split_of(&self, candidate: &Candidate) -> Arc<Split> {
-        let generation = self.generations.get(&(candidate.key, candidate.head)).copied().unwrap_or(0);
+        let generation = self
+            .generations
+            .get(&(candidate.key, candidate.head))
+            .copied()
+            .unwrap_or(0);
         let id = split_id(self.stage, &candidate.key, candidate.head, generation);
-        Arc::new(Split { id, topic: candidate.shown.clone(), partition: 0 })
+        Arc::new(Split {
+            id,
+            topic: candidate.shown.clone(),
+            partition: 0,
+        })
     }
 
-    /// Claims what it can of these files, and returns it. In a round it gives back files of which it has more than its part.
-    fn share(&mut self, candidates: Vec<Candidate>, is_round: bool) -> Result<Vec<Candidate>, Stopped> {
-        let mut found: Vec<SplitId> = self.tracked.values().map(|file| file.split().id.clone()).collect();
-        found.extend(candidates.iter().map(|candidate| self.split_of(candidate).id.clone()));
+    /// Claims what it can of these files, and returns it. In a round it gives back files of which
+    /// it has more than its part.
+    fn share(
+        &mut self,
+        candidates: Vec<Candidate>,
+        is_round: bool,
+    ) -> Result<Vec<Candidate>, Stopped> {
+        let mut found: Vec<SplitId> = self
+            .tracked
+            .values()
+            .map(|file| file.split().id.clone())
+            .collect();
+        found.extend(
+            candidates
+                .iter()
+                .map(|candidate| self.split_of(candidate).id.clone()),
+        );
         let share = self.handle.share_splits(found)?;
         let granted: HashSet<SplitId> = share.granted.into_iter().collect();
-        let (mine, others): (Vec<_>, Vec<_>) = candidates.into_iter().partition(|candidate| granted.contains(&self.split_of(candidate).id));
+        let (mine, others): (Vec<_>, Vec<_>) = candidates
+            .into_iter()
+            .partition(|candidate| granted.contains(&self.split_of(candidate).id));
         for candidate in others {
             if self.scans == 1 && self.settings.from_latest {
                 self.latest.insert(candidate.key, candidate.latest);
@@ -334,15 +419,23 @@ impl Follower<'_> {
         }
         if is_round && share.excess > 0 {
             // Others have to find them, so a name has to lead to them.
-            let named = self.tracked.iter().filter(|(_, file)| file.was_seen_in(self.scans)).map(|(key, _)| *key);
+            let named = self
+                .tracked
+                .iter()
+                .filter(|(_, file)| file.was_seen_in(self.scans))
+                .map(|(key, _)| *key);
             let given_back: Vec<FileKey> = named.take(share.excess).collect();
-            let files: Vec<Tracked> = given_back.iter().filter_map(|key| self.tracked.remove(key)).collect();
+            let files: Vec<Tracked> = given_back
+                .iter()
+                .filter_map(|key| self.tracked.remove(key))
+                .collect();
             for file in &files {
                 self.durable.remove(&file.split().id);
             }
             self.elsewhere.extend(given_back);
             if !files.is_empty() {
-                self.handle.release(files.iter().map(|file| file.split().clone()).collect())?;
+                self.handle
+                    .release(files.iter().map(|file| file.split().clone()).collect())?;
             }
         }
         Ok(mine)
@@ -351,10 +444,13 @@ impl Follower<'_> {
     /// The file at `path`, unless it has no first line yet or is compressed and still growing.
     fn identify(&mut self, path: &Path, shown: String) -> io::Result<Option<Candidate>> {
         let metadata = fs::metadata(path)?;
-        let before = self.unidentified.get_mut(&FileKey::of(&metadata)).map(|glimpse| {
-            glimpse.scan = self.scans;
-            (glimpse.size, glimpse.compressed)
-        });
+        let before = self
+            .unidentified
+            .get_mut(&FileKey::of(&metadata))
+            .map(|glimpse| {
+                glimpse.scan = self.scans;
+                (glimpse.size, glimpse.compressed)
+            });
         if before == Some((metadata.len(), false)) || metadata.len() == 0 {
             return Ok(None);
         }
@@ -369,40 +465,80 @@ impl Follower<'_> {
             true => None,
         };
         let Some(head) = head else {
-            self.unidentified.insert(key, Glimpse { size, compressed, scan: self.scans });
+            self.unidentified.insert(
+                key,
+                Glimpse {
+                    size,
+                    compressed,
+                    scan: self.scans,
+                },
+            );
             return Ok(None);
         };
         let latest = match compressed {
-            false if self.settings.from_latest && self.scans == 1 => Begin::After(Tail::of(&file, start_of_last_line(&file, size)?)?),
+            false if self.settings.from_latest && self.scans == 1 => {
+                Begin::After(Tail::of(&file, start_of_last_line(&file, size)?)?)
+            }
             false => Begin::After(Tail::unknown(0)),
             true => Begin::End(0, size),
         };
         let stat = Stat::of(&metadata, now);
-        Ok(Some(Candidate { key, path: path.to_owned(), shown, stat, size, compression, head, latest }))
+        Ok(Some(Candidate {
+            key,
+            path: path.to_owned(),
+            shown,
+            stat,
+            size,
+            compression,
+            head,
+            latest,
+        }))
     }
 
-    /// Gives splits back whose files are gone, as soon as all their records are durable: then it costs nothing.
+    /// Gives splits back whose files are gone, as soon as all their records are durable: then it
+    /// costs nothing.
     fn release_drained(&mut self) -> Result<(), Ended> {
         self.durable.extend(self.handle.durable());
         let durable = &self.durable;
-        let is_durable = |file: &Tracked| file.is_untouched() || durable.get(&file.split().id).is_some_and(|upto| *upto >= file.position());
+        let is_durable = |file: &Tracked| {
+            file.is_untouched()
+                || durable
+                    .get(&file.split().id)
+                    .is_some_and(|upto| *upto >= file.position())
+        };
         let is_done = |file: &Tracked| file.is_drained() && !file.has_more() && is_durable(file);
-        let done: Vec<FileKey> = self.tracked.iter().filter(|(_, file)| is_done(file)).map(|(key, _)| *key).collect();
+        let done: Vec<FileKey> = self
+            .tracked
+            .iter()
+            .filter(|(_, file)| is_done(file))
+            .map(|(key, _)| *key)
+            .collect();
         if done.is_empty() {
             return Ok(());
         }
-        let files: Vec<Tracked> = done.iter().filter_map(|key| self.tracked.remove(key)).collect();
+        let files: Vec<Tracked> = done
+            .iter()
+            .filter_map(|key| self.tracked.remove(key))
+            .collect();
         for file in &files {
-            self.handle.emit(Batch::end_of(file.split().clone(), file.position()))?;
+            self.handle
+                .emit(Batch::end_of(file.split().clone(), file.position()))?;
         }
         let splits: Vec<_> = files.into_iter().map(|file| file.split().clone()).collect();
-        self.durable.retain(|id, _| splits.iter().all(|split| split.id != *id));
+        self.durable
+            .retain(|id, _| splits.iter().all(|split| split.id != *id));
         Ok(self.handle.release(splits)?)
     }
 
-    /// Reads one block of every file that has more; of those that are not open, as many as may be. Gives whether any had.
+    /// Reads one block of every file that has more; of those that are not open, as many as may be.
+    /// Gives whether any had.
     fn read_round(&mut self) -> Result<bool, Ended> {
-        let mut ready: Vec<FileKey> = self.tracked.iter().filter(|(_, file)| file.has_more()).map(|(key, _)| *key).collect();
+        let mut ready: Vec<FileKey> = self
+            .tracked
+            .iter()
+            .filter(|(_, file)| file.has_more())
+            .map(|(key, _)| *key)
+            .collect();
         ready.sort_by_key(|key| self.tracked.get(key).is_some_and(|file| !file.is_open()));
         let mut open = self.tracked.values().filter(|file| file.is_open()).count();
         let mut progress = false;
@@ -414,11 +550,15 @@ impl Follower<'_> {
                 open -= 1;
             }
             while !self.handle.wait_for_room(PATIENCE)? {}
-            let Some(file) = self.tracked.get_mut(&key) else { continue };
+            let Some(file) = self.tracked.get_mut(&key) else {
+                continue;
+            };
             let was_open = file.is_open();
             if let Turn::Block(block) = file.read(self.config, &key)? {
                 progress = true;
-                block.batches(file.split()).try_for_each(|batch| self.handle.emit(batch))?;
+                block
+                    .batches(file.split())
+                    .try_for_each(|batch| self.handle.emit(batch))?;
             }
             open = open + usize::from(file.is_open()) - usize::from(was_open);
         }
@@ -427,7 +567,11 @@ impl Follower<'_> {
 
     /// Closes the file that has not grown for the longest time, if one can be closed.
     fn close_one(&mut self) -> bool {
-        let idle = self.tracked.values_mut().filter(|file| file.is_open() && !file.has_more()).min_by_key(|file| file.grew());
+        let idle = self
+            .tracked
+            .values_mut()
+            .filter(|file| file.is_open() && !file.has_more())
+            .min_by_key(|file| file.grew());
         idle.map(Tracked::close).is_some()
     }
 }
@@ -453,12 +597,18 @@ impl Candidate {
         if FileKey::of(&file.metadata()?) != self.key {
             return Ok(Before::Gone);
         }
-        let is_as_read = position <= self.size && mark.map_or(Ok(true), |mark| mark.is_in(&file))?;
-        if is_as_read { Tail::of(&file, position).map(Before::AsRead) } else { Ok(Before::Rewritten) }
+        let is_as_read =
+            position <= self.size && mark.map_or(Ok(true), |mark| mark.is_in(&file))?;
+        if is_as_read {
+            Tail::of(&file, position).map(Before::AsRead)
+        } else {
+            Ok(Before::Rewritten)
+        }
     }
 
     fn into_tracked(self, split: Arc<Split>, begin: Begin, scan: u64) -> Tracked {
-        let mut tracked = Tracked::new(self.path.clone(), split, self.head, self.compression, begin);
+        let mut tracked =
+            Tracked::new(self.path.clone(), split, self.head, self.compression, begin);
         tracked.seen(self.path, self.stat, scan);
         tracked
     }
@@ -473,7 +623,9 @@ fn head_of_compressed(file: &File, compression: Compression) -> io::Result<Optio
     if let Some(head) = Head::of(file, compression, false)? {
         return Ok(Some(head));
     }
-    match Stream::open(file.try_clone()?, compression, 0).and_then(|mut stream| stream.skip_to_end()) {
+    match Stream::open(file.try_clone()?, compression, 0)
+        .and_then(|mut stream| stream.skip_to_end())
+    {
         Ok(()) => Head::of(file, compression, true),
         Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => Ok(None),
         Err(error) => Err(error),

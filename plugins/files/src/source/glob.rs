@@ -17,7 +17,10 @@ impl Glob {
     /// The glob `text`; an error says what is wrong with it.
     pub(super) fn new(text: &str, base: &Path) -> Result<Glob, PatternError> {
         Pattern::new(text)?;
-        Ok(Glob { text: text.to_owned(), base: base.to_owned() })
+        Ok(Glob {
+            text: text.to_owned(),
+            base: base.to_owned(),
+        })
     }
 
     /// Whether it is the name of one file.
@@ -25,17 +28,24 @@ impl Glob {
         Pattern::escape(&self.text) == self.text
     }
 
-    /// What it matches now, in order of names; folders are left out. Hidden files and folders match only a glob that has a name with a
-    /// leading dot itself, so that files which are still being written elsewhere are not taken for finished ones.
+    /// What it matches now, in order of names; folders are left out. Hidden files and folders match
+    /// only a glob that has a name with a leading dot itself, so that files which are still being
+    /// written elsewhere are not taken for finished ones.
     pub(super) fn find(&self) -> io::Result<BTreeSet<PathBuf>> {
         let Some(base) = self.base.to_str() else {
             return Err(io::Error::new(
                 io::ErrorKind::InvalidInput,
-                format!("the folder {} has a name that is not UTF-8", self.base.display()),
+                format!(
+                    "the folder {} has a name that is not UTF-8",
+                    self.base.display()
+                ),
             ));
         };
-        let pattern =
-            if Path::new(&self.text).is_absolute() { self.text.clone() } else { format!("{}/{}", Pattern::escape(base), self.text) };
+        let pattern = if Path::new(&self.text).is_absolute() {
+            self.text.clone()
+        } else {
+            format!("{}/{}", Pattern::escape(base), self.text)
+        };
         let wants_hidden = Path::new(&self.text).components().any(is_hidden);
         let paths = glob::glob_with(&pattern, MatchOptions::new())
             .map_err(|error| io::Error::new(io::ErrorKind::InvalidInput, error.to_string()))?;
@@ -43,7 +53,8 @@ impl Glob {
         for path in paths {
             let path = match path {
                 Ok(path) => path,
-                // A folder that went away, or one that is not ours to look into, has no files for us.
+                // A folder that went away, or one that is not ours to look into, has no files for
+                // us.
                 Err(error) if is_passed_over(&error) => continue,
                 Err(error) => return Err(error.into()),
             };
@@ -57,7 +68,10 @@ impl Glob {
 
     /// `path` as it is called for users: relative to the base where it lies below it.
     pub(super) fn shown(&self, path: &Path) -> String {
-        path.strip_prefix(&self.base).unwrap_or(path).to_string_lossy().into_owned()
+        path.strip_prefix(&self.base)
+            .unwrap_or(path)
+            .to_string_lossy()
+            .into_owned()
     }
 }
 
@@ -66,7 +80,10 @@ fn is_hidden(component: Component<'_>) -> bool {
 }
 
 fn is_passed_over(error: &GlobError) -> bool {
-    matches!(error.error().kind(), io::ErrorKind::NotFound | io::ErrorKind::PermissionDenied)
+    matches!(
+        error.error().kind(),
+        io::ErrorKind::NotFound | io::ErrorKind::PermissionDenied
+    )
 }
 
 #[cfg(test)]
@@ -79,7 +96,16 @@ mod tests {
     fn finds_files_by_name_in_order() {
         let dir = tempfile::tempdir().unwrap();
         let base = dir.path().join("base[1]");
-        for file in ["b.json", "a.json", "a.txt", "x/c.json", "x/y/d.json", ".hidden.json", ".secret/e.json", "folder.json/f"] {
+        for file in [
+            "b.json",
+            "a.json",
+            "a.txt",
+            "x/c.json",
+            "x/y/d.json",
+            ".hidden.json",
+            ".secret/e.json",
+            "folder.json/f",
+        ] {
             let path = base.join(file);
             fs::create_dir_all(path.parent().unwrap()).unwrap();
             fs::write(path, "").unwrap();
@@ -100,7 +126,12 @@ mod tests {
         ];
         for (text, expected) in cases {
             let glob = Glob::new(text, &base).unwrap();
-            let found: Vec<String> = glob.find().unwrap().iter().map(|path| glob.shown(path)).collect();
+            let found: Vec<String> = glob
+                .find()
+                .unwrap()
+                .iter()
+                .map(|path| glob.shown(path))
+                .collect();
             assert_eq!(&found, expected, "{text}");
         }
     }

@@ -1,17 +1,21 @@
 //! What makes a file the same file.
 //!
-//! A name does not: logs are renamed when they rotate. The inode alone does not either: a file system gives the number of a deleted file to the
-//! next one, and a log that is truncated and written anew keeps its inode. A source that took such a file for the old one would go on
-//! in its middle and lose records. So a file is known by three things together, none of which changes when it is renamed or appended to:
+//! A name does not: logs are renamed when they rotate. The inode alone does not either: a file
+//! system gives the number of a deleted file to the next one, and a log that is truncated and
+//! written anew keeps its inode. A source that took such a file for the old one would go on in its
+//! middle and lose records. So a file is known by three things together, none of which changes when
+//! it is renamed or appended to:
 //!
 //! - its inode;
-//! - the time at which it was made, in nanoseconds. Where the file system does not keep it, the device's number stands in its place; it is left
-//!   out otherwise because it may change when the machine starts again;
-//! - a digest of its first line, or of its first 1024 bytes when the line is longer. Of a compressed file, whose first line cannot be seen
-//!   before all of it is there, the first 12 bytes are taken.
+//! - the time at which it was made, in nanoseconds. Where the file system does not keep it, the
+//!   device's number stands in its place; it is left out otherwise because it may change when the
+//!   machine starts again;
+//! - a digest of its first line, or of its first 1024 bytes when the line is longer. Of a
+//!   compressed file, whose first line cannot be seen before all of it is there, the first 12 bytes
+//!   are taken.
 //!
-//! A file whose first line is not complete has no identity yet. While a file may still grow it is not read before; when it is read as it is,
-//! all that it has stands for the first line.
+//! A file whose first line is not complete has no identity yet. While a file may still grow it is
+//! not read before; when it is read as it is, all that it has stands for the first line.
 
 use std::fs::{File, Metadata};
 use std::io;
@@ -25,7 +29,8 @@ use super::compression::Compression;
 
 /// How much of a file's beginning is looked at, at most.
 const HEAD: usize = 1024;
-/// How much of a compressed file's beginning is looked at: no file with a record in it is much shorter.
+/// How much of a compressed file's beginning is looked at: no file with a record in it is much
+/// shorter.
 const COMPRESSED_HEAD: usize = 12;
 
 /// What can be known of a file without reading it.
@@ -40,8 +45,16 @@ pub(super) struct FileKey {
 impl FileKey {
     /// The key of the file that `metadata` is of.
     pub(super) fn of(metadata: &Metadata) -> FileKey {
-        let born = metadata.created().ok().and_then(|at| at.duration_since(UNIX_EPOCH).ok()).map(|age| age.as_nanos());
-        FileKey { device: metadata.dev(), inode: metadata.ino(), born }
+        let born = metadata
+            .created()
+            .ok()
+            .and_then(|at| at.duration_since(UNIX_EPOCH).ok())
+            .map(|age| age.as_nanos());
+        FileKey {
+            device: metadata.dev(),
+            inode: metadata.ino(),
+            born,
+        }
     }
 }
 
@@ -50,10 +63,19 @@ impl FileKey {
 pub(super) struct Head([u8; 8]);
 
 impl Head {
-    /// The head of a file; `None` when there is too little of it yet. With `as_it_is` all that is there counts, if there is any.
-    pub(super) fn of(file: &File, compression: Compression, as_it_is: bool) -> io::Result<Option<Head>> {
+    /// The head of a file; `None` when there is too little of it yet. With `as_it_is` all that is
+    /// there counts, if there is any.
+    pub(super) fn of(
+        file: &File,
+        compression: Compression,
+        as_it_is: bool,
+    ) -> io::Result<Option<Head>> {
         let mut start = [0; HEAD];
-        let start = if compression == Compression::None { &mut start[..] } else { &mut start[..COMPRESSED_HEAD] };
+        let start = if compression == Compression::None {
+            &mut start[..]
+        } else {
+            &mut start[..COMPRESSED_HEAD]
+        };
         let mut len = 0;
         while len < start.len() {
             match file.read_at(&mut start[len..], len as u64) {
@@ -63,7 +85,11 @@ impl Head {
                 Err(error) => return Err(error),
             }
         }
-        let line_end = if compression == Compression::None { memchr::memchr(b'\n', &start[..len]) } else { None };
+        let line_end = if compression == Compression::None {
+            memchr::memchr(b'\n', &start[..len])
+        } else {
+            None
+        };
         let line = match line_end {
             Some(end) => &start[..=end],
             None if len == start.len() || (as_it_is && len > 0) => &start[..len],
@@ -85,13 +111,21 @@ pub(super) fn file_id(stage: &str, key: &FileKey) -> String {
 
 /// The [`file_id`] of the file that a split is of.
 pub(super) fn file_of(split: &SplitId) -> &str {
-    split.as_str().rsplit_once('.').map_or(split.as_str(), |(file, _)| file)
+    split
+        .as_str()
+        .rsplit_once('.')
+        .map_or(split.as_str(), |(file, _)| file)
 }
 
-/// The lasting name of a file's split. `generation` counts the times that a file was truncated and began with the same line again.
+/// The lasting name of a file's split. `generation` counts the times that a file was truncated and
+/// began with the same line again.
 pub(super) fn split_id(stage: &str, key: &FileKey, head: Head, generation: u32) -> SplitId {
     let head = head.0.map(|byte| format!("{byte:02x}")).concat();
-    let generation = if generation == 0 { String::new() } else { format!("+{generation}") };
+    let generation = if generation == 0 {
+        String::new()
+    } else {
+        format!("+{generation}")
+    };
     SplitId::from(format!("{}.{head}{generation}", file_id(stage, key)))
 }
 
@@ -105,7 +139,9 @@ mod tests {
     fn identity(path: &std::path::Path) -> Option<SplitId> {
         let file = File::open(path).unwrap();
         let key = FileKey::of(&file.metadata().unwrap());
-        Head::of(&file, Compression::None, false).unwrap().map(|head| split_id("logs", &key, head, 0))
+        Head::of(&file, Compression::None, false)
+            .unwrap()
+            .map(|head| split_id("logs", &key, head, 0))
     }
 
     #[test]
@@ -114,9 +150,14 @@ mod tests {
         let path = dir.path().join("a.b.log");
         fs::write(&path, "one\n").unwrap();
         let key = FileKey::of(&fs::metadata(&path).unwrap());
-        let head = Head::of(&File::open(&path).unwrap(), Compression::None, true).unwrap().unwrap();
+        let head = Head::of(&File::open(&path).unwrap(), Compression::None, true)
+            .unwrap()
+            .unwrap();
         for generation in [0, 1, 12] {
-            assert_eq!(file_of(&split_id("my.logs", &key, head, generation)), file_id("my.logs", &key));
+            assert_eq!(
+                file_of(&split_id("my.logs", &key, head, generation)),
+                file_id("my.logs", &key)
+            );
         }
     }
 

@@ -1,7 +1,8 @@
 //! From a file's bytes to batches of lines.
 //!
-//! A [`LineReader`] reads big blocks that end with a line's end; what is left of a last line waits for the next block. [`Batches`] cuts a block
-//! into records that are slices of it: no record is copied.
+//! A [`LineReader`] reads big blocks that end with a line's end; what is left of a last line waits
+//! for the next block. [`Batches`] cuts a block into records that are slices of it: no record is
+//! copied.
 
 use std::io;
 use std::sync::Arc;
@@ -80,7 +81,13 @@ pub(super) enum ReadError {
 impl LineReader {
     /// Reads a stream that is where `before` ends.
     pub(super) fn new(stream: Stream, before: Tail, limits: Limits) -> Self {
-        LineReader { stream, carry: Vec::new(), position: before.upto(), before, limits }
+        LineReader {
+            stream,
+            carry: Vec::new(),
+            position: before.upto(),
+            before,
+            limits,
+        }
     }
 
     /// What is before the first line that was not given out.
@@ -97,13 +104,20 @@ impl LineReader {
 
     /// The state that [`LineReader::back_to`] goes back to.
     pub(super) fn checkpoint(&self) -> Checkpoint {
-        Checkpoint { carry: self.carry.clone(), before: self.before }
+        Checkpoint {
+            carry: self.carry.clone(),
+            before: self.before,
+        }
     }
 
     /// Forgets what was read since, and ends the stream.
     pub(super) fn back_to(&mut self, checkpoint: Checkpoint) {
         self.stream = Stream::Decoded(Box::new(io::empty()));
-        (self.position, self.carry, self.before) = (checkpoint.before.upto(), checkpoint.carry, checkpoint.before);
+        (self.position, self.carry, self.before) = (
+            checkpoint.before.upto(),
+            checkpoint.carry,
+            checkpoint.before,
+        );
     }
 
     /// Where the first line starts that was not given out.
@@ -130,7 +144,10 @@ impl LineReader {
                 return self.cut_off(bytes, searched + end + 1).map(Some);
             }
             if bytes.len() > self.limits.max_record {
-                return Err(ReadError::TooLong { at: self.position, limit: self.limits.max_record });
+                return Err(ReadError::TooLong {
+                    at: self.position,
+                    limit: self.limits.max_record,
+                });
             }
             if at_end {
                 bytes.shrink_to_fit();
@@ -152,7 +169,10 @@ impl LineReader {
         before.push(&bytes);
         bytes.push(b'\n');
         let len = bytes.len();
-        let block = Block { end, ..self.cut_off(bytes, len)? };
+        let block = Block {
+            end,
+            ..self.cut_off(bytes, len)?
+        };
         debug_assert_eq!(block.start, start);
         (self.position, self.before) = (end, before);
         Ok(Some(block))
@@ -169,7 +189,12 @@ impl LineReader {
     }
 
     /// The lines that were read before an error; the error comes back with the next block.
-    fn give_before(&mut self, bytes: Vec<u8>, searched: usize, error: io::Error) -> Result<Option<Block>, ReadError> {
+    fn give_before(
+        &mut self,
+        bytes: Vec<u8>,
+        searched: usize,
+        error: io::Error,
+    ) -> Result<Option<Block>, ReadError> {
         match memchr::memrchr(b'\n', &bytes[searched..]) {
             Some(end) => {
                 self.stream = Stream::Decoded(Box::new(Failed(Some(error))));
@@ -190,7 +215,10 @@ impl LineReader {
         if end > self.limits.max_record {
             for line_end in memchr::memchr_iter(b'\n', &bytes) {
                 if line_end - line_start > self.limits.max_record {
-                    return Err(ReadError::TooLong { at: self.position + line_start as u64, limit: self.limits.max_record });
+                    return Err(ReadError::TooLong {
+                        at: self.position + line_start as u64,
+                        limit: self.limits.max_record,
+                    });
                 }
                 line_start = line_end + 1;
             }
@@ -203,7 +231,13 @@ impl LineReader {
         self.position += end as u64;
         self.before.push(&bytes);
         let is_plain = matches!(self.stream, Stream::Plain { .. });
-        Ok(Block { bytes: Bytes::from(bytes), start, end: self.position, before, is_plain })
+        Ok(Block {
+            bytes: Bytes::from(bytes),
+            start,
+            end: self.position,
+            before,
+            is_plain,
+        })
     }
 }
 
@@ -227,7 +261,12 @@ pub(super) struct Batches<'a> {
 impl Block {
     /// Its lines as batches of this split.
     pub(super) fn batches(self, split: &Arc<Split>) -> Batches<'_> {
-        Batches { tail: self.before, block: self, split, done: 0 }
+        Batches {
+            tail: self.before,
+            block: self,
+            split,
+            done: 0,
+        }
     }
 }
 
@@ -266,10 +305,14 @@ impl Iterator for Batches<'_> {
         }
         self.done += line;
         let next = (start + line as u64).min(self.block.end);
-        self.tail.push(&self.block.bytes[from..from + (next - start) as usize]);
+        self.tail
+            .push(&self.block.bytes[from..from + (next - start) as usize]);
         let payloads = Payloads::new(self.block.bytes.slice(from..self.done), spans, plain);
         let mut batch = Batch::from_payloads(self.split.clone(), payloads, positions, next);
-        batch.resume = self.block.is_plain.then(|| ResumeFrom { position: next, resume: self.tail.mark().to_resume() });
+        batch.resume = self.block.is_plain.then(|| ResumeFrom {
+            position: next,
+            resume: self.tail.mark().to_resume(),
+        });
         Some(batch)
     }
 }
@@ -302,7 +345,11 @@ mod tests {
     }
 
     fn split() -> Arc<Split> {
-        Arc::new(Split { id: "s".into(), topic: "t".into(), partition: 0 })
+        Arc::new(Split {
+            id: "s".into(),
+            topic: "t".into(),
+            partition: 0,
+        })
     }
 
     /// All records with their positions, and the last `next`.
@@ -313,10 +360,17 @@ mod tests {
                 assert!(batch.next > next, "a batch covers something");
                 if let Some(lines) = batch.payloads.lines(0, batch.len()) {
                     let mut expected = Vec::new();
-                    (0..batch.len()).for_each(|row| expected.extend([batch.payloads.get(row).unwrap(), b"\n"].concat()));
+                    (0..batch.len()).for_each(|row| {
+                        expected.extend([batch.payloads.get(row).unwrap(), b"\n"].concat())
+                    });
                     assert_eq!(lines, expected);
                 }
-                records.extend((0..batch.len()).map(|row| (batch.positions[row], batch.payloads.get(row).unwrap().to_vec())));
+                records.extend((0..batch.len()).map(|row| {
+                    (
+                        batch.positions[row],
+                        batch.payloads.get(row).unwrap().to_vec(),
+                    )
+                }));
                 next = batch.next;
             }
         };
@@ -343,9 +397,21 @@ mod tests {
     }
 
     fn over(data: &[u8], sizes: Vec<usize>, block: usize, from: usize) -> LineReader {
-        let mut pieces = Pieces { data: data.to_vec(), sizes, turn: 0, at: 0 };
+        let mut pieces = Pieces {
+            data: data.to_vec(),
+            sizes,
+            turn: 0,
+            at: 0,
+        };
         pieces.at = from;
-        LineReader::new(Stream::Decoded(Box::new(pieces)), Tail::unknown(from as u64), Limits { block, max_record: 1 << 20 })
+        LineReader::new(
+            Stream::Decoded(Box::new(pieces)),
+            Tail::unknown(from as u64),
+            Limits {
+                block,
+                max_record: 1 << 20,
+            },
+        )
     }
 
     fn some_text() -> impl Strategy<Value = Vec<u8>> {
@@ -377,8 +443,13 @@ mod tests {
             let data = [b"short\n".as_slice(), &[b'x'; 200], b"\nshort\n"].concat();
             let mut reader = over(&data, sizes, block, 0);
             reader.limits.max_record = 100;
-            let error = std::iter::repeat_with(|| reader.next_block()).find_map(Result::err).unwrap();
-            assert_eq!(error.to_string(), "the record at byte 6 is longer than 100 bytes: raise :max-record");
+            let error = std::iter::repeat_with(|| reader.next_block())
+                .find_map(Result::err)
+                .unwrap();
+            assert_eq!(
+                error.to_string(),
+                "the record at byte 6 is longer than 100 bytes: raise :max-record"
+            );
         }
     }
 
@@ -387,8 +458,15 @@ mod tests {
         let data = b"1\n".repeat(MOST_RECORDS * 2 + 5);
         let mut reader = over(&data, vec![BLOCK], BLOCK, 0);
         let block = reader.next_block().unwrap().unwrap();
-        let sizes: Vec<_> =
-            block.batches(&split()).map(|batch| (batch.len(), batch.payloads.lines(0, batch.len()).unwrap().len())).collect();
+        let sizes: Vec<_> = block
+            .batches(&split())
+            .map(|batch| {
+                (
+                    batch.len(),
+                    batch.payloads.lines(0, batch.len()).unwrap().len(),
+                )
+            })
+            .collect();
         assert_eq!(sizes, [(8192, 16384), (8192, 16384), (5, 10)]);
     }
 
@@ -401,8 +479,12 @@ mod tests {
         let mut packed = gzip.finish().unwrap();
         packed.truncate(packed.len() / 2);
         let decoder = flate2::bufread::MultiGzDecoder::new(io::Cursor::new(packed));
-        let limits = Limits { block: BLOCK, max_record: BLOCK };
-        let mut reader = LineReader::new(Stream::Decoded(Box::new(decoder)), Tail::unknown(0), limits);
+        let limits = Limits {
+            block: BLOCK,
+            max_record: BLOCK,
+        };
+        let mut reader =
+            LineReader::new(Stream::Decoded(Box::new(decoder)), Tail::unknown(0), limits);
         let block = reader.next_block().unwrap().unwrap();
         let records: usize = block.batches(&split()).map(|batch| batch.len()).sum();
         assert!(records > 1000, "{records}");

@@ -1,13 +1,16 @@
 //! Reads the files that are there, and ends.
 //!
-//! One thread finds out which files there are and takes them over in groups, reader threads read them. A file that cannot be read does not
-//! keep the others from being read: the run ends with its error when they are.
+//! One thread finds out which files there are and takes them over in groups, reader threads read
+//! them. A file that cannot be read does not keep the others from being read: the run ends with its
+//! error when they are.
 //!
-//! Instances that read the same files share them through the store: each claims a group at a time. A run ends when every file was read to its
-//! end by some instance, so one that has nothing more to read gives back what it has read, and looks at what the others give back.
+//! Instances that read the same files share them through the store: each claims a group at a time.
+//! A run ends when every file was read to its end by some instance, so one that has nothing more to
+//! read gives back what it has read, and looks at what the others give back.
 //!
-//! A compressed file is finished when it was read to its end, which is kept with its size on disk: it is not decoded again. A plain file may grow, and
-//! is read on from its position. One that was written again, which its bytes before the position tell, is read from its start, as a new split.
+//! A compressed file is finished when it was read to its end, which is kept with its size on disk:
+//! it is not decoded again. A plain file may grow, and is read on from its position. One that was
+//! written again, which its bytes before the position tell, is read from its start, as a new split.
 
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::fs::{self, File};
@@ -67,13 +70,21 @@ struct Found {
 impl Found {
     fn split(&self, stage: &str, generation: u32) -> Arc<Split> {
         let id = split_id(stage, &self.key, self.head, generation);
-        Arc::new(Split { id, topic: self.shown.clone(), partition: 0 })
+        Arc::new(Split {
+            id,
+            topic: self.shown.clone(),
+            partition: 0,
+        })
     }
 
     /// Its size now: another instance may have read it meanwhile.
     fn size_now(&self) -> io::Result<u64> {
         let metadata = fs::metadata(&self.path)?;
-        if FileKey::of(&metadata) == self.key { Ok(metadata.len()) } else { Err(io::Error::other(REPLACED)) }
+        if FileKey::of(&metadata) == self.key {
+            Ok(metadata.len())
+        } else {
+            Err(io::Error::other(REPLACED))
+        }
     }
 
     /// Whether the file has what the mark says.
@@ -92,7 +103,8 @@ enum Left {
     Read(Position),
     /// Nothing.
     Nothing,
-    /// It was written again after this much of it was read: the split is closed, and the file is read as another one.
+    /// It was written again after this much of it was read: the split is closed, and the file is
+    /// read as another one.
     Rewritten(Position),
     /// The same, and the split is closed already.
     Closed,
@@ -103,10 +115,18 @@ enum Left {
 struct Failures(Mutex<Vec<(bool, String)>>);
 
 /// Reads every file from where it was left to its end.
-pub(super) fn run(config: &Config, setup: &SourceSetup, handle: &SourceHandle) -> Result<(), SourceError> {
+pub(super) fn run(
+    config: &Config,
+    setup: &SourceSetup,
+    handle: &SourceHandle,
+) -> Result<(), SourceError> {
     let files = config.find(setup)?;
     if files.is_empty() {
-        tracing::warn!(stage = setup.stage, path = config.paths.join(", "), "no file matches");
+        tracing::warn!(
+            stage = setup.stage,
+            path = config.paths.join(", "),
+            "no file matches"
+        );
     }
     let failures = Failures::default();
     let readers = setup.io_threads.clamp(1, files.len().max(1));
@@ -122,12 +142,21 @@ pub(super) fn run(config: &Config, setup: &SourceSetup, handle: &SourceHandle) -
         let mut seen = HashSet::new();
         let mut unclaimed = VecDeque::new();
         for (path, shown) in files {
-            if let Some(file) = find(config, &path, &shown, &failures).filter(|file| seen.insert((file.key, file.head))) {
-                unclaimed.push_back(Unclaimed { split: file.split(&setup.stage, 0), file, generation: 0 });
+            if let Some(file) = find(config, &path, &shown, &failures)
+                .filter(|file| seen.insert((file.key, file.head)))
+            {
+                unclaimed.push_back(Unclaimed {
+                    split: file.split(&setup.stage, 0),
+                    file,
+                    generation: 0,
+                });
             }
         }
         if failures.is_empty() {
-            let existing: HashSet<String> = unclaimed.iter().map(|file| file_id(&setup.stage, &file.file.key)).collect();
+            let existing: HashSet<String> = unclaimed
+                .iter()
+                .map(|file| file_id(&setup.stage, &file.file.key))
+                .collect();
             // A run that is stopped forgets nothing.
             let _ = handle.forget_finished(move |split| !existing.contains(file_of(split)));
         }
@@ -155,9 +184,18 @@ fn find(config: &Config, path: &Path, shown: &str, failures: &Failures) -> Optio
         let file = File::open(path)?;
         let metadata = file.metadata()?;
         let compression = config.compression_of(&file, path)?;
-        let Some(head) = Head::of(&file, compression, true)? else { return Ok(None) };
+        let Some(head) = Head::of(&file, compression, true)? else {
+            return Ok(None);
+        };
         let (path, shown, key) = (path.to_owned(), shown.to_owned(), FileKey::of(&metadata));
-        Ok(Some(Found { path, shown, key, head, size: metadata.len(), compressed: compression != Compression::None }))
+        Ok(Some(Found {
+            path,
+            shown,
+            key,
+            head,
+            size: metadata.len(),
+            compressed: compression != Compression::None,
+        }))
     };
     look().unwrap_or_else(|error| {
         failures.add(shown, &ReadError::Io(error));
@@ -215,7 +253,8 @@ impl Pass<'_> {
                 if self.unclaimed.is_empty() {
                     return Ok(());
                 }
-                self.handle.sleep(next_round.saturating_duration_since(Instant::now()))?;
+                self.handle
+                    .sleep(next_round.saturating_duration_since(Instant::now()))?;
             } else if !self.reading.is_empty() {
                 match self.has_ended.recv_timeout(PATIENCE) {
                     Ok(split) => {
@@ -230,20 +269,37 @@ impl Pass<'_> {
         }
     }
 
-    /// Claims what it can of the next files, and gives back those of which it has more than its part. Returns how many were claimed.
+    /// Claims what it can of the next files, and gives back those of which it has more than its
+    /// part. Returns how many were claimed.
     fn share(&mut self, tried: usize) -> Result<usize, Stopped> {
         let mut found: Vec<SplitId> = self.reading.keys().cloned().collect();
         found.extend(self.read.iter().map(|split| split.id.clone()));
         found.extend(self.taken.iter().map(|(job, _)| job.split.id.clone()));
-        found.extend(self.unclaimed.iter().take(tried).map(|unclaimed| unclaimed.split.id.clone()));
+        found.extend(
+            self.unclaimed
+                .iter()
+                .take(tried)
+                .map(|unclaimed| unclaimed.split.id.clone()),
+        );
         let share = self.handle.share_splits(found)?;
         let granted: HashSet<SplitId> = share.granted.into_iter().collect();
-        let (mine, others): (Vec<_>, Vec<_>) = self.unclaimed.drain(..tried).partition(|file| granted.contains(&file.split.id));
+        let (mine, others): (Vec<_>, Vec<_>) = self
+            .unclaimed
+            .drain(..tried)
+            .partition(|file| granted.contains(&file.split.id));
         self.unclaimed.extend(others);
-        let excess: Vec<(Job, u32)> = self.taken.drain(self.taken.len().saturating_sub(share.excess)..).collect();
+        let excess: Vec<(Job, u32)> = self
+            .taken
+            .drain(self.taken.len().saturating_sub(share.excess)..)
+            .collect();
         if !excess.is_empty() {
-            self.handle.release(excess.iter().map(|(job, _)| job.split.clone()).collect())?;
-            let give_back = |(job, generation): (Job, u32)| Unclaimed { file: job.file, split: job.split, generation };
+            self.handle
+                .release(excess.iter().map(|(job, _)| job.split.clone()).collect())?;
+            let give_back = |(job, generation): (Job, u32)| Unclaimed {
+                file: job.file,
+                split: job.split,
+                generation,
+            };
             self.unclaimed.extend(excess.into_iter().map(give_back));
         }
         let claimed = mine.len();
@@ -255,12 +311,28 @@ impl Pass<'_> {
 
     /// Takes files over. Those that have nothing to read are given back at once.
     fn take(&mut self, claimed: Vec<Unclaimed>) -> Result<(), Stopped> {
-        let known = self.handle.take(claimed.iter().map(|file| file.split.clone()).collect())?;
+        let known = self
+            .handle
+            .take(claimed.iter().map(|file| file.split.clone()).collect())?;
         let (mut to_end, mut to_release) = (Vec::new(), Vec::new());
-        for (Unclaimed { file, split, generation }, known) in claimed.into_iter().zip(known) {
-            let next = |file: Found| Unclaimed { split: file.split(self.stage, generation + 1), file, generation: generation + 1 };
+        for (
+            Unclaimed {
+                file,
+                split,
+                generation,
+            },
+            known,
+        ) in claimed.into_iter().zip(known)
+        {
+            let next = |file: Found| Unclaimed {
+                split: file.split(self.stage, generation + 1),
+                file,
+                generation: generation + 1,
+            };
             match what_is_left(&file, known.map(Progress::of)) {
-                Ok(Left::Read(from)) => self.taken.push_back((Job { file, split, from }, generation)),
+                Ok(Left::Read(from)) => self
+                    .taken
+                    .push_back((Job { file, split, from }, generation)),
                 Ok(Left::Nothing) => to_release.push(split),
                 Ok(Left::Rewritten(position)) => {
                     tracing::warn!(
@@ -285,10 +357,15 @@ impl Pass<'_> {
             self.handle.begin(to_end.clone())?;
         }
         for (split, position) in to_end {
-            self.handle.emit(end_of(split.clone(), position, rewritten()))?;
+            self.handle
+                .emit(end_of(split.clone(), position, rewritten()))?;
             to_release.push(split);
         }
-        if to_release.is_empty() { Ok(()) } else { self.handle.release(to_release) }
+        if to_release.is_empty() {
+            Ok(())
+        } else {
+            self.handle.release(to_release)
+        }
     }
 
     /// Hands as many files to the readers as keep them at work.
@@ -296,7 +373,9 @@ impl Pass<'_> {
         let mut bytes: u64 = self.reading.values().sum();
         let mut begun = Vec::new();
         while self.reading.len() < self.readers || bytes < BEGUN_AT_ONCE {
-            let Some((job, _)) = self.taken.pop_front() else { break };
+            let Some((job, _)) = self.taken.pop_front() else {
+                break;
+            };
             bytes += job.file.size;
             self.reading.insert(job.split.id.clone(), job.file.size);
             begun.push(job);
@@ -304,14 +383,25 @@ impl Pass<'_> {
         if begun.is_empty() {
             return Ok(());
         }
-        self.handle.begin(begun.iter().map(|job| (job.split.clone(), job.from)).collect())?;
-        begun.into_iter().try_for_each(|job| self.jobs.send(job).map_err(|_| Stopped))
+        self.handle.begin(
+            begun
+                .iter()
+                .map(|job| (job.split.clone(), job.from))
+                .collect(),
+        )?;
+        begun
+            .into_iter()
+            .try_for_each(|job| self.jobs.send(job).map_err(|_| Stopped))
     }
 
     /// Gives back what was read: another instance that looks at it finds it done.
     fn release_read(&mut self) -> Result<(), Stopped> {
         let read = std::mem::take(&mut self.read);
-        if read.is_empty() { Ok(()) } else { self.handle.release(read) }
+        if read.is_empty() {
+            Ok(())
+        } else {
+            self.handle.release(read)
+        }
     }
 }
 
@@ -342,7 +432,13 @@ fn what_is_left(file: &Found, known: Option<Progress>) -> Result<Left, String> {
     }
 }
 
-fn read_files(config: &Config, handle: &SourceHandle, jobs: &Receiver<Job>, ended: &Sender<Arc<Split>>, failures: &Failures) {
+fn read_files(
+    config: &Config,
+    handle: &SourceHandle,
+    jobs: &Receiver<Job>,
+    ended: &Sender<Arc<Split>>,
+    failures: &Failures,
+) {
     for job in jobs {
         match read_file(config, handle, &job) {
             Ok(Ok(())) => {}
@@ -355,11 +451,19 @@ fn read_files(config: &Config, handle: &SourceHandle, jobs: &Receiver<Job>, ende
     }
 }
 
-fn read_file(config: &Config, handle: &SourceHandle, job: &Job) -> Result<Result<(), ReadError>, Stopped> {
+fn read_file(
+    config: &Config,
+    handle: &SourceHandle,
+    job: &Job,
+) -> Result<Result<(), ReadError>, Stopped> {
     let opened = File::open(&job.file.path).and_then(|file| {
         let size = file.metadata()?.len();
         let compression = config.compression_of(&file, &job.file.path)?;
-        Ok((config.open(file, &job.file.path, job.from)?, size, compression))
+        Ok((
+            config.open(file, &job.file.path, job.from)?,
+            size,
+            compression,
+        ))
     });
     let (mut reader, size, compression) = match opened {
         Ok(opened) => opened,
@@ -372,7 +476,9 @@ fn read_file(config: &Config, handle: &SourceHandle, job: &Job) -> Result<Result
             Ok(None) => break,
             Err(error) => return Ok(Err(error)),
         };
-        block.batches(&job.split).try_for_each(|batch| handle.emit(batch))?;
+        block
+            .batches(&job.split)
+            .try_for_each(|batch| handle.emit(batch))?;
     }
     handle.emit(match compression {
         // One that grows is read on from there.
@@ -400,38 +506,55 @@ impl Failures {
             ReadError::TooLong { .. } => false,
             ReadError::Io(error) => is_passing(error),
         };
-        self.0.lock().push((passing, format!("cannot read {shown}: {}", describe(error))));
+        self.0
+            .lock()
+            .push((passing, format!("cannot read {shown}: {}", describe(error))));
     }
 
     fn add_text(&self, shown: &str, reason: String) {
-        self.0.lock().push((false, format!("cannot read {shown}: {reason}")));
+        self.0
+            .lock()
+            .push((false, format!("cannot read {shown}: {reason}")));
     }
 
     fn outcome(self) -> Result<(), SourceError> {
         let failures = self.0.into_inner();
-        let Some((passing, first)) = failures.iter().min_by_key(|(passing, _)| *passing) else { return Ok(()) };
+        let Some((passing, first)) = failures.iter().min_by_key(|(passing, _)| *passing) else {
+            return Ok(());
+        };
         let more = match failures.len() {
             1 => String::new(),
             all => format!(" (and {} more of the files cannot be read)", all - 1),
         };
-        Err(if *passing { SourceError::Transient(format!("{first}{more}")) } else { SourceError::Fatal(format!("{first}{more}")) })
+        Err(if *passing {
+            SourceError::Transient(format!("{first}{more}"))
+        } else {
+            SourceError::Fatal(format!("{first}{more}"))
+        })
     }
 }
 
 /// Whether an error may go away by itself.
 pub(super) fn is_passing(error: &io::Error) -> bool {
-    use io::ErrorKind::{Interrupted, NetworkUnreachable, StaleNetworkFileHandle, TimedOut, WouldBlock};
-    matches!(error.kind(), TimedOut | StaleNetworkFileHandle | NetworkUnreachable | Interrupted | WouldBlock)
-        || error
-            .raw_os_error()
-            .is_some_and(|code| code == rustix::io::Errno::IO.raw_os_error() || code == rustix::io::Errno::MFILE.raw_os_error())
+    use io::ErrorKind::{
+        Interrupted, NetworkUnreachable, StaleNetworkFileHandle, TimedOut, WouldBlock,
+    };
+    matches!(
+        error.kind(),
+        TimedOut | StaleNetworkFileHandle | NetworkUnreachable | Interrupted | WouldBlock
+    ) || error.raw_os_error().is_some_and(|code| {
+        code == rustix::io::Errno::IO.raw_os_error()
+            || code == rustix::io::Errno::MFILE.raw_os_error()
+    })
 }
 
 /// The error in words that say what to do.
 pub(super) fn describe(error: &ReadError) -> String {
     match error {
         ReadError::Io(error) if error.kind() == io::ErrorKind::UnexpectedEof => {
-            format!("it ends in the middle ({error}); the records before that were read: repair the file or take it out of :path")
+            format!(
+                "it ends in the middle ({error}); the records before that were read: repair the file or take it out of :path"
+            )
         }
         other => other.to_string(),
     }

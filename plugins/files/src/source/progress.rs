@@ -1,8 +1,10 @@
 //! How far a file was read, and whether it is still the file that was read.
 //!
-//! A log that is truncated and written again keeps its inode, and often its first line and its size. What it does not keep are the bytes just before
-//! the position up to which it was read. So the source remembers the last 64 of them: in memory the bytes ([`Tail`]), with the position in the state
-//! store their digest ([`Mark`]). The store keeps a text beside each position, which says one of three things:
+//! A log that is truncated and written again keeps its inode, and often its first line and its
+//! size. What it does not keep are the bytes just before the position up to which it was read. So
+//! the source remembers the last 64 of them: in memory the bytes ([`Tail`]), with the position in
+//! the state store their digest ([`Mark`]). The store keeps a text beside each position, which says
+//! one of three things:
 //!
 //! ```text
 //! mark 1234 64 0123456789abcdef    the 64 bytes before byte 1234 have this digest
@@ -10,7 +12,8 @@
 //! rewritten                        the file was written again: no record of this split will come
 //! ```
 //!
-//! Versions before kept the last two in the position itself, which [`Progress::of`] still understands.
+//! Versions before kept the last two in the position itself, which [`Progress::of`] still
+//! understands.
 
 use std::fmt;
 use std::fs::File;
@@ -25,7 +28,8 @@ use sha2::{Digest, Sha256};
 
 /// How many bytes before a position are remembered.
 const TAIL: usize = 64;
-/// In an earlier version: the position of a compressed file that was read to its end, less its size on disk.
+/// In an earlier version: the position of a compressed file that was read to its end, less its size
+/// on disk.
 const OLD_READ_TO_END: Position = 1 << 63;
 /// In an earlier version: the position of a file that was written again.
 const OLD_REWRITTEN: Position = Position::MAX - 1;
@@ -54,7 +58,9 @@ pub(super) enum Progress {
 impl Progress {
     /// What the store says.
     pub(super) fn of(known: Resumption) -> Progress {
-        let Resumption { position, resume, .. } = known;
+        let Resumption {
+            position, resume, ..
+        } = known;
         let text = resume.as_ref().map_or("", Resume::as_str);
         match text.split_once(' ') {
             None if text == "rewritten" => return Progress::Rewritten,
@@ -67,8 +73,14 @@ impl Progress {
         }
         match position {
             OLD_REWRITTEN => Progress::Rewritten,
-            OLD_READ_TO_END.. => Progress::ReadToEnd { position, size: position - OLD_READ_TO_END },
-            _ => Progress::UpTo { position, mark: Mark::from_text(text) },
+            OLD_READ_TO_END.. => Progress::ReadToEnd {
+                position,
+                size: position - OLD_READ_TO_END,
+            },
+            _ => Progress::UpTo {
+                position,
+                mark: Mark::from_text(text),
+            },
         }
     }
 }
@@ -102,14 +114,23 @@ pub(super) struct Tail {
 
 impl fmt::Debug for Tail {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(out, "Tail({}, {:?})", self.upto, String::from_utf8_lossy(self.known()))
+        write!(
+            out,
+            "Tail({}, {:?})",
+            self.upto,
+            String::from_utf8_lossy(self.known())
+        )
     }
 }
 
 impl Tail {
     /// Nothing is known of what is before this position.
     pub(super) fn unknown(upto: Position) -> Tail {
-        Tail { upto, bytes: [0; TAIL], len: 0 }
+        Tail {
+            upto,
+            bytes: [0; TAIL],
+            len: 0,
+        }
     }
 
     /// What the file has before this position.
@@ -145,7 +166,11 @@ impl Tail {
 
     /// What is kept with the position.
     pub(super) fn mark(&self) -> Mark {
-        Mark { upto: self.upto, len: self.len, digest: digest(self.known()) }
+        Mark {
+            upto: self.upto,
+            len: self.len,
+            digest: digest(self.known()),
+        }
     }
 
     fn known(&self) -> &[u8] {
@@ -170,7 +195,11 @@ impl Mark {
     /// The mark that this text is, if it is one.
     pub(super) fn from_text(text: &str) -> Option<Mark> {
         let mut words = text.strip_prefix("mark ")?.split(' ');
-        let mark = Mark { upto: words.next()?.parse().ok()?, len: words.next()?.parse().ok()?, digest: words.next()?.to_owned() };
+        let mark = Mark {
+            upto: words.next()?.parse().ok()?,
+            len: words.next()?.parse().ok()?,
+            digest: words.next()?.to_owned(),
+        };
         (mark.len <= TAIL && mark.len as u64 <= mark.upto).then_some(mark)
     }
 
@@ -183,7 +212,10 @@ impl Mark {
 }
 
 fn digest(bytes: &[u8]) -> String {
-    Sha256::digest(bytes)[..8].iter().map(|byte| format!("{byte:02x}")).collect()
+    Sha256::digest(bytes)[..8]
+        .iter()
+        .map(|byte| format!("{byte:02x}"))
+        .collect()
 }
 
 /// Fills the buffer from `start` on; returns whether the file is long enough.
@@ -203,7 +235,11 @@ mod tests {
     use super::*;
 
     fn known(position: Position, resume: Option<Resume>) -> Progress {
-        Progress::of(Resumption { position, resume, is_finished: false })
+        Progress::of(Resumption {
+            position,
+            resume,
+            is_finished: false,
+        })
     }
 
     #[test]
@@ -212,14 +248,36 @@ mod tests {
         tail.push(b"one\n");
         let up_to = |position, mark| Progress::UpTo { position, mark };
         let cases = [
-            (4, Some(tail.mark().to_resume()), up_to(4, Some(tail.mark()))),
-            (9, Some(tail.mark().to_resume()), up_to(9, Some(tail.mark()))),
-            (7, Some(read_to_end(5)), Progress::ReadToEnd { position: 7, size: 5 }),
+            (
+                4,
+                Some(tail.mark().to_resume()),
+                up_to(4, Some(tail.mark())),
+            ),
+            (
+                9,
+                Some(tail.mark().to_resume()),
+                up_to(9, Some(tail.mark())),
+            ),
+            (
+                7,
+                Some(read_to_end(5)),
+                Progress::ReadToEnd {
+                    position: 7,
+                    size: 5,
+                },
+            ),
             (7, Some(rewritten()), Progress::Rewritten),
             (7, Some("something newer".into()), up_to(7, None)),
             (7, Some("mark 1 64 00".into()), up_to(7, None)),
             (7, None, up_to(7, None)),
-            ((1 << 63) + 5, None, Progress::ReadToEnd { position: (1 << 63) + 5, size: 5 }),
+            (
+                (1 << 63) + 5,
+                None,
+                Progress::ReadToEnd {
+                    position: (1 << 63) + 5,
+                    size: 5,
+                },
+            ),
             (u64::MAX - 1, None, Progress::Rewritten),
         ];
         for (position, resume, expected) in cases {

@@ -3,7 +3,8 @@
 use std::sync::Arc;
 
 use arrow::array::{
-    Array, ArrayRef, AsArray, BinaryArray, BinaryBuilder, RecordBatch, StringBuilder, TimestampMillisecondArray, UnionArray, new_null_array,
+    Array, ArrayRef, AsArray, BinaryArray, BinaryBuilder, RecordBatch, StringBuilder,
+    TimestampMillisecondArray, UnionArray, new_null_array,
 };
 use arrow::compute::kernels::cmp::distinct;
 use arrow::compute::{CastOptions, can_cast_types, cast_with_options};
@@ -42,11 +43,19 @@ impl Wanted {
             (Role::Field(number), _) => {
                 // A field may turn out to be a text, so it can be had as what a text can be had as.
                 TextColumn::new(&column.field)?;
-                What::Field(event.fields.get(number).map_or_else(String::new, |name| name.to_lowercase()))
+                What::Field(
+                    event
+                        .fields
+                        .get(number)
+                        .map_or_else(String::new, |name| name.to_lowercase()),
+                )
             }
             _ => What::Message(event.message.single()),
         };
-        Ok(Wanted { field: column.field.clone(), what })
+        Ok(Wanted {
+            field: column.field.clone(),
+            what,
+        })
     }
 
     pub(super) fn data_type(&self) -> &DataType {
@@ -59,17 +68,35 @@ impl Wanted {
         let made = match &self.what {
             What::Time(time) => match batch.columns().get(time.field) {
                 Some(column) => Ok(self.times(column, *time, misfits)),
-                None => Err(format!("`{}` is field {}, but the record has {} fields", self.field.name(), time.field, batch.num_columns())),
+                None => Err(format!(
+                    "`{}` is field {}, but the record has {} fields",
+                    self.field.name(),
+                    time.field,
+                    batch.num_columns()
+                )),
             },
-            What::Message(None) => whole(batch).and_then(|objects| self.text(&objects, true, misfits)),
+            What::Message(None) => {
+                whole(batch).and_then(|objects| self.text(&objects, true, misfits))
+            }
             What::Message(Some(index)) => match batch.columns().get(*index) {
                 // It is what is wanted already.
-                Some(column) if column.data_type() == self.data_type() && column.null_count() == 0 => Ok(column.clone()),
-                Some(column) => plain(batch.schema_ref().field(*index), column).and_then(|texts| self.text(&texts, true, misfits)),
+                Some(column)
+                    if column.data_type() == self.data_type() && column.null_count() == 0 =>
+                {
+                    Ok(column.clone())
+                }
+                Some(column) => plain(batch.schema_ref().field(*index), column)
+                    .and_then(|texts| self.text(&texts, true, misfits)),
                 None => self.text(&BinaryArray::new_null(rows), true, misfits),
             },
             What::Field(name) => {
-                match batch.schema_ref().fields().iter().zip(batch.columns()).find(|(field, _)| field.name().to_lowercase() == *name) {
+                match batch
+                    .schema_ref()
+                    .fields()
+                    .iter()
+                    .zip(batch.columns())
+                    .find(|(field, _)| field.name().to_lowercase() == *name)
+                {
                     Some((field, column)) => self.typed(field, column, misfits),
                     None => Ok(new_null_array(self.data_type(), rows)),
                 }
@@ -85,10 +112,19 @@ impl Wanted {
         let read = times(column, time.unit);
         for row in (0..column.len()).filter(|row| read.is_null(*row)) {
             let reason = match column.is_null(row) {
-                true => format!("`{}` is field {}, which is null", self.field.name(), time.field),
+                true => format!(
+                    "`{}` is field {}, which is null",
+                    self.field.name(),
+                    time.field
+                ),
                 false => {
                     let expected = event::expected_time(time.unit);
-                    format!("`{}` is field {}, which is {}, but {expected} are wanted", self.field.name(), time.field, shown(column, row))
+                    format!(
+                        "`{}` is field {}, which is {}, but {expected} are wanted",
+                        self.field.name(),
+                        time.field,
+                        shown(column, row)
+                    )
                 }
             };
             misfits.push((row, reason));
@@ -97,13 +133,20 @@ impl Wanted {
     }
 
     /// Texts, or bytes if those are wanted. What is null is an empty text, if `filled`.
-    fn text(&self, texts: &BinaryArray, filled: bool, misfits: &mut Misfits) -> Result<ArrayRef, String> {
+    fn text(
+        &self,
+        texts: &BinaryArray,
+        filled: bool,
+        misfits: &mut Misfits,
+    ) -> Result<ArrayRef, String> {
         let value = |row: usize| match texts.is_null(row) {
             true => filled.then_some(&b""[..]),
             false => Some(texts.value(row)),
         };
         if *self.data_type() == DataType::Binary {
-            return Ok(Arc::new((0..texts.len()).map(value).collect::<BinaryArray>()));
+            return Ok(Arc::new(
+                (0..texts.len()).map(value).collect::<BinaryArray>(),
+            ));
         }
         let mut builder = StringBuilder::with_capacity(texts.len(), texts.values().len());
         for row in 0..texts.len() {
@@ -120,7 +163,12 @@ impl Wanted {
     }
 
     /// A field's values as those of the wanted type.
-    fn typed(&self, field: &FieldRef, column: &ArrayRef, misfits: &mut Misfits) -> Result<ArrayRef, String> {
+    fn typed(
+        &self,
+        field: &FieldRef,
+        column: &ArrayRef,
+        misfits: &mut Misfits,
+    ) -> Result<ArrayRef, String> {
         if column.data_type() == self.data_type() {
             return Ok(column.clone());
         }
@@ -134,12 +182,20 @@ impl Wanted {
         };
         for row in (0..column.len()).filter(|row| made.is_null(*row) && column.is_valid(*row)) {
             // An empty text stands for null.
-            if column.as_string_opt::<i32>().is_some_and(|texts| texts.value(row).is_empty()) {
+            if column
+                .as_string_opt::<i32>()
+                .is_some_and(|texts| texts.value(row).is_empty())
+            {
                 continue;
             }
             misfits.push((
                 row,
-                format!("`{}` is {}, but {} is wanted", self.field.name(), shown(column, row), values::type_name(self.data_type())),
+                format!(
+                    "`{}` is {}, but {} is wanted",
+                    self.field.name(),
+                    shown(column, row),
+                    values::type_name(self.data_type())
+                ),
             ));
         }
         Ok(made)
@@ -157,7 +213,15 @@ impl Wanted {
 /// Values of another type, null where they do not fit it exactly.
 fn fitting(column: &ArrayRef, to: &DataType) -> Result<ArrayRef, String> {
     let cast = |column: &ArrayRef, to: &DataType| {
-        cast_with_options(column, to, &CastOptions { safe: true, ..CastOptions::default() }).map_err(|error| error.to_string())
+        cast_with_options(
+            column,
+            to,
+            &CastOptions {
+                safe: true,
+                ..CastOptions::default()
+            },
+        )
+        .map_err(|error| error.to_string())
     };
     let made = cast(column, to)?;
     let from = column.data_type();
@@ -170,7 +234,10 @@ fn fitting(column: &ArrayRef, to: &DataType) -> Result<ArrayRef, String> {
 }
 
 fn is_decimal(data_type: &DataType) -> bool {
-    matches!(data_type, DataType::Decimal128(..) | DataType::Decimal256(..))
+    matches!(
+        data_type,
+        DataType::Decimal128(..) | DataType::Decimal256(..)
+    )
 }
 
 /// Event times in milliseconds, null for what is none.
@@ -179,29 +246,51 @@ fn times(column: &ArrayRef, unit: EventUnit) -> TimestampMillisecondArray {
         EventUnit::Milliseconds => 1_i64,
         EventUnit::Seconds => 1000,
     };
-    let cast = |to: &DataType| cast_with_options(column, to, &CastOptions { safe: true, ..CastOptions::default() }).ok();
+    let cast = |to: &DataType| {
+        cast_with_options(
+            column,
+            to,
+            &CastOptions {
+                safe: true,
+                ..CastOptions::default()
+            },
+        )
+        .ok()
+    };
     let read: Option<TimestampMillisecondArray> = match column.data_type() {
-        DataType::Timestamp(..) | DataType::Date32 => {
-            cast(&event::time_type()).map(|times| times.as_primitive::<TimestampMillisecondType>().clone())
-        }
+        DataType::Timestamp(..) | DataType::Date32 => cast(&event::time_type())
+            .map(|times| times.as_primitive::<TimestampMillisecondType>().clone()),
         DataType::Int32 | DataType::Int64 => {
             let numbers = cast(&DataType::Int64);
-            numbers.map(|numbers| numbers.as_primitive::<Int64Type>().unary_opt(|number| number.checked_mul(factor)))
+            numbers.map(|numbers| {
+                numbers
+                    .as_primitive::<Int64Type>()
+                    .unary_opt(|number| number.checked_mul(factor))
+            })
         }
         DataType::Float32 | DataType::Float64 => cast(&DataType::Float64).map(|numbers| {
-            let milliseconds = |number: f64| Some(number * factor as f64).filter(|number| number.abs() < i64::MAX as f64);
-            numbers.as_primitive::<Float64Type>().unary_opt(|number| milliseconds(number).map(|number| number as i64))
+            let milliseconds = |number: f64| {
+                Some(number * factor as f64).filter(|number| number.abs() < i64::MAX as f64)
+            };
+            numbers
+                .as_primitive::<Float64Type>()
+                .unary_opt(|number| milliseconds(number).map(|number| number as i64))
         }),
-        DataType::Utf8 => column.as_string_opt::<i32>().map(|texts| texts.iter().map(|text| event::time(text?, unit)).collect()),
+        DataType::Utf8 => column
+            .as_string_opt::<i32>()
+            .map(|texts| texts.iter().map(|text| event::time(text?, unit)).collect()),
         _ => None,
     };
-    read.unwrap_or_else(|| TimestampMillisecondArray::new_null(column.len())).with_data_type(event::time_type())
+    read.unwrap_or_else(|| TimestampMillisecondArray::new_null(column.len()))
+        .with_data_type(event::time_type())
 }
 
 /// The records as JSON objects.
 fn whole(batch: &RecordBatch) -> Result<BinaryArray, String> {
     let encoder = RecordEncoder::objects(batch.schema_ref())?;
-    let mut values = encoder.values_of(batch).map_err(|error| error.to_string())?;
+    let mut values = encoder
+        .values_of(batch)
+        .map_err(|error| error.to_string())?;
     let mut objects = BinaryBuilder::new();
     let mut object = Vec::new();
     for row in 0..batch.num_rows() {
@@ -215,25 +304,40 @@ fn whole(batch: &RecordBatch) -> Result<BinaryArray, String> {
 /// The texts of a field: texts and bytes as they are, all else as in JSON, but without quotes.
 fn plain(field: &arrow::datatypes::Field, column: &ArrayRef) -> Result<BinaryArray, String> {
     let as_bytes = |column: &ArrayRef| {
-        let cast = cast_with_options(column, &DataType::Binary, &CastOptions::default()).map_err(|error| error.to_string())?;
-        cast.as_binary_opt::<i32>().cloned().ok_or_else(|| "it is no text".to_owned())
+        let cast = cast_with_options(column, &DataType::Binary, &CastOptions::default())
+            .map_err(|error| error.to_string())?;
+        cast.as_binary_opt::<i32>()
+            .cloned()
+            .ok_or_else(|| "it is no text".to_owned())
     };
     match column.data_type() {
         DataType::Utf8 | DataType::Binary | DataType::FixedSizeBinary(_) => as_bytes(column),
-        DataType::Dictionary(..) => {
-            as_bytes(&cast_with_options(column, &DataType::Utf8, &CastOptions::default()).map_err(|error| error.to_string())?)
-        }
+        DataType::Dictionary(..) => as_bytes(
+            &cast_with_options(column, &DataType::Utf8, &CastOptions::default())
+                .map_err(|error| error.to_string())?,
+        ),
         DataType::Union(fields, _) => {
-            let union = column.as_union_opt().ok_or_else(|| "it is no union".to_owned())?;
-            let children = fields.iter().map(|(id, field)| Ok((id, plain(field, union.child(id))?))).collect::<Result<Vec<_>, String>>()?;
-            Ok((0..union.len()).map(|row| chosen(union, row, &children)).collect())
+            let union = column
+                .as_union_opt()
+                .ok_or_else(|| "it is no union".to_owned())?;
+            let children = fields
+                .iter()
+                .map(|(id, field)| Ok((id, plain(field, union.child(id))?)))
+                .collect::<Result<Vec<_>, String>>()?;
+            Ok((0..union.len())
+                .map(|row| chosen(union, row, &children))
+                .collect())
         }
         _ => json_texts(field, column),
     }
 }
 
 /// The text of the kind that a union's value is of.
-fn chosen<'a>(union: &UnionArray, row: usize, children: &'a [(i8, BinaryArray)]) -> Option<&'a [u8]> {
+fn chosen<'a>(
+    union: &UnionArray,
+    row: usize,
+    children: &'a [(i8, BinaryArray)],
+) -> Option<&'a [u8]> {
     let (_, texts) = children.iter().find(|(id, _)| *id == union.type_id(row))?;
     let at = union.value_offset(row);
     texts.is_valid(at).then(|| texts.value(at))
@@ -242,7 +346,8 @@ fn chosen<'a>(union: &UnionArray, row: usize, children: &'a [(i8, BinaryArray)])
 fn json_texts(field: &arrow::datatypes::Field, column: &ArrayRef) -> Result<BinaryArray, String> {
     let options = json_options();
     let field = Arc::new(field.clone());
-    let mut encoder = make_encoder(&field, column, &options).map_err(|error| format!("`{}` cannot be a text: {error}", field.name()))?;
+    let mut encoder = make_encoder(&field, column, &options)
+        .map_err(|error| format!("`{}` cannot be a text: {error}", field.name()))?;
     let mut texts = BinaryBuilder::new();
     let mut text = Vec::new();
     for row in 0..column.len() {
@@ -252,7 +357,11 @@ fn json_texts(field: &arrow::datatypes::Field, column: &ArrayRef) -> Result<Bina
         }
         text.clear();
         encoder.encode(row, &mut text);
-        texts.append_value(text.strip_prefix(b"\"").and_then(|text| text.strip_suffix(b"\"")).unwrap_or(&text));
+        texts.append_value(
+            text.strip_prefix(b"\"")
+                .and_then(|text| text.strip_suffix(b"\""))
+                .unwrap_or(&text),
+        );
     }
     Ok(texts.finish())
 }
@@ -260,6 +369,7 @@ fn json_texts(field: &arrow::datatypes::Field, column: &ArrayRef) -> Result<Bina
 /// A value for a reason.
 fn shown(column: &ArrayRef, row: usize) -> String {
     let options = FormatOptions::default();
-    let text = ArrayFormatter::try_new(column, &options).map(|formatter| formatter.value(row).to_string());
+    let text =
+        ArrayFormatter::try_new(column, &options).map(|formatter| formatter.value(row).to_string());
     crate::shortened(&text.unwrap_or_else(|_| column.data_type().to_string()))
 }

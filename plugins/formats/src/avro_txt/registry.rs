@@ -1,8 +1,9 @@
 //! Schemas from a Confluent schema registry: `GET {address}/schemas/ids/{id}`.
 //!
-//! A schema never changes, so it is fetched once. A registry that cannot be reached says nothing about the records, so they are read again
-//! later; an id that it does not know does. Threads that have other work must not wait for it, so it is asked by one of them at a time, and not
-//! at every turn while it is away.
+//! A schema never changes, so it is fetched once. A registry that cannot be reached says nothing
+//! about the records, so they are read again later; an id that it does not know does. Threads that
+//! have other work must not wait for it, so it is asked by one of them at a time, and not at every
+//! turn while it is away.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError};
@@ -19,7 +20,10 @@ pub(super) struct Registries(Mutex<HashMap<String, Arc<Registry>>>);
 impl Registries {
     /// The registry at this address.
     pub(super) fn at(&self, address: &str) -> Arc<Registry> {
-        lock(&self.0).entry(address.to_owned()).or_insert_with(|| Arc::new(Registry::new(address))).clone()
+        lock(&self.0)
+            .entry(address.to_owned())
+            .or_insert_with(|| Arc::new(Registry::new(address)))
+            .clone()
     }
 }
 
@@ -63,8 +67,15 @@ struct Body {
 
 impl Registry {
     fn new(address: &str) -> Registry {
-        let tls = TlsConfig::builder().provider(TlsProvider::NativeTls).root_certs(RootCerts::PlatformVerifier).build();
-        let config = Agent::config_builder().http_status_as_error(false).timeout_global(Some(TIMEOUT)).tls_config(tls).build();
+        let tls = TlsConfig::builder()
+            .provider(TlsProvider::NativeTls)
+            .root_certs(RootCerts::PlatformVerifier)
+            .build();
+        let config = Agent::config_builder()
+            .http_status_as_error(false)
+            .timeout_global(Some(TIMEOUT))
+            .tls_config(tls)
+            .build();
         Registry {
             address: address.to_owned(),
             agent: config.into(),
@@ -104,7 +115,10 @@ impl Registry {
                 Ok(answer)
             }
             Err(error) => {
-                let trouble = format!("the schema registry {} cannot be asked for schema {id}: {error}", self.shown());
+                let trouble = format!(
+                    "the schema registry {} cannot be asked for schema {id}: {error}",
+                    self.shown()
+                );
                 *lock(&self.trouble) = Some((trouble.clone(), Instant::now()));
                 Err(trouble)
             }
@@ -113,7 +127,9 @@ impl Registry {
 
     fn known(&self, id: u32) -> Option<Answer> {
         let known = lock(&self.answers).get(&id).cloned();
-        known.filter(|answer| !matches!(answer, Answer::None(_, since) if since.elapsed() >= UNKNOWN))
+        known.filter(
+            |answer| !matches!(answer, Answer::None(_, since) if since.elapsed() >= UNKNOWN),
+        )
     }
 
     fn keep(&self, id: u32, answer: Answer) {
@@ -127,24 +143,38 @@ impl Registry {
     /// Asks once. The error says why the registry cannot be asked just now.
     fn ask(&self, id: u32) -> Result<Answer, String> {
         let none = |reason| Ok(Answer::None(reason, Instant::now()));
-        let mut response = self.agent.get(format!("{}/schemas/ids/{id}", self.address)).call().map_err(|error| error.to_string())?;
+        let mut response = self
+            .agent
+            .get(format!("{}/schemas/ids/{id}", self.address))
+            .call()
+            .map_err(|error| error.to_string())?;
         match response.status().as_u16() {
             200 => {}
             404 => return none(format!("the schema registry knows no schema {id}")),
             status => return Err(format!("it answers with the status {status}")),
         }
-        let text = response.body_mut().read_to_string().map_err(|error| error.to_string())?;
-        let body: Body = sonic_rs::from_str(&text).map_err(|_| "its answer is not that of a schema registry".to_owned())?;
+        let text = response
+            .body_mut()
+            .read_to_string()
+            .map_err(|error| error.to_string())?;
+        let body: Body = sonic_rs::from_str(&text)
+            .map_err(|_| "its answer is not that of a schema registry".to_owned())?;
         match body.kind {
-            Some(kind) if kind != "AVRO" => none(format!("schema {id} is of the type {kind}, not AVRO")),
-            _ if !body.references.is_empty() => none(format!("schema {id} refers to other schemas, which avro-txt cannot follow")),
+            Some(kind) if kind != "AVRO" => {
+                none(format!("schema {id} is of the type {kind}, not AVRO"))
+            }
+            _ if !body.references.is_empty() => none(format!(
+                "schema {id} refers to other schemas, which avro-txt cannot follow"
+            )),
             _ => Ok(Answer::Schema(body.schema.into())),
         }
     }
 
     /// The address without user and password.
     fn shown(&self) -> &str {
-        self.address.rsplit_once('@').map_or(self.address.as_str(), |(_, host)| host)
+        self.address
+            .rsplit_once('@')
+            .map_or(self.address.as_str(), |(_, host)| host)
     }
 }
 

@@ -22,18 +22,31 @@ impl SchemaDecoder {
         without_uuids(&mut json);
         let schema = AvroSchema::new(json.to_string());
         let decoder = decoder(id, &schema).map_err(|error| cannot(&error))?;
-        Ok(SchemaDecoder { id, schema, decoder })
+        Ok(SchemaDecoder {
+            id,
+            schema,
+            decoder,
+        })
     }
 
-    /// Gives batches with the numbers of their rows. Records that are broken come into `broken`, with the reason.
-    pub(super) fn decode(&mut self, records: &[(usize, &[u8])], broken: &mut Vec<(usize, String)>) -> Vec<(Vec<usize>, RecordBatch)> {
-        let together = records.iter().try_for_each(|(_, record)| self.push(record)).and_then(|()| self.flush());
+    /// Gives batches with the numbers of their rows. Records that are broken come into `broken`,
+    /// with the reason.
+    pub(super) fn decode(
+        &mut self,
+        records: &[(usize, &[u8])],
+        broken: &mut Vec<(usize, String)>,
+    ) -> Vec<(Vec<usize>, RecordBatch)> {
+        let together = records
+            .iter()
+            .try_for_each(|(_, record)| self.push(record))
+            .and_then(|()| self.flush());
         match together {
             Ok(Some(batch)) => return vec![(records.iter().map(|(row, _)| *row).collect(), batch)],
             Ok(None) => return Vec::new(),
             Err(_) => {}
         }
-        // One of them is broken, and its first fields are among the rows already: begin anew, one by one.
+        // One of them is broken, and its first fields are among the rows already: begin anew, one
+        // by one.
         let mut rows = Vec::new();
         let mut batches = Vec::new();
         let mut clean = false;
@@ -58,10 +71,17 @@ impl SchemaDecoder {
             broken.extend(records.iter().map(|(row, _)| (*row, reason.clone())));
             return Vec::new();
         }
-        match batches.first().map(|first| concat_batches(&first.schema(), &batches)) {
+        match batches
+            .first()
+            .map(|first| concat_batches(&first.schema(), &batches))
+        {
             Some(Ok(batch)) => vec![(rows, batch)],
             // Dictionaries that are too large together, for example.
-            Some(Err(_)) => rows.into_iter().zip(batches).map(|(row, batch)| (vec![row], batch)).collect(),
+            Some(Err(_)) => rows
+                .into_iter()
+                .zip(batches)
+                .map(|(row, batch)| (vec![row], batch))
+                .collect(),
             None => Vec::new(),
         }
     }
@@ -69,16 +89,27 @@ impl SchemaDecoder {
     /// Adds a record, with its head. After an error the decoder holds a part of it.
     fn push(&mut self, record: &[u8]) -> Result<(), String> {
         let before = self.decoder.capacity();
-        let read = self.decoder.decode(record).map_err(|error| format!("the record does not fit schema {}: {error}", self.id))?;
-        match (before.saturating_sub(self.decoder.capacity()), record.len() - read) {
+        let read = self
+            .decoder
+            .decode(record)
+            .map_err(|error| format!("the record does not fit schema {}: {error}", self.id))?;
+        match (
+            before.saturating_sub(self.decoder.capacity()),
+            record.len() - read,
+        ) {
             (1, 0) => Ok(()),
             (0, _) => Err("the record ends too early".to_owned()),
-            _ => Err(format!("the record goes on behind the fields of schema {}", self.id)),
+            _ => Err(format!(
+                "the record goes on behind the fields of schema {}",
+                self.id
+            )),
         }
     }
 
     fn flush(&mut self) -> Result<Option<RecordBatch>, String> {
-        self.decoder.flush().map_err(|error| format!("the record does not fit schema {}: {error}", self.id))
+        self.decoder
+            .flush()
+            .map_err(|error| format!("the record does not fit schema {}: {error}", self.id))
     }
 
     fn renew(&mut self) -> Result<(), String> {
@@ -92,7 +123,10 @@ fn decoder(id: u32, schema: &AvroSchema) -> Result<Decoder, arrow::error::ArrowE
     let mut store = SchemaStore::new_with_type(FingerprintAlgorithm::Id);
     store.set(id, schema.clone())?;
     // Rows are taken out batch by batch, whatever their number.
-    let builder = ReaderBuilder::new().with_batch_size(usize::MAX).with_writer_schema_store(store).with_active_fingerprint(id);
+    let builder = ReaderBuilder::new()
+        .with_batch_size(usize::MAX)
+        .with_writer_schema_store(store)
+        .with_active_fingerprint(id);
     builder.build_decoder()
 }
 

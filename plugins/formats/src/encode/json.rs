@@ -1,15 +1,16 @@
 //! Columns as JSON.
 //!
-//! arrow-json encodes them; what it does otherwise than Pseidon promises is here: `json` columns are written as they stand, binary is base64,
-//! and timestamps are RFC 3339 in UTC with as many digits as their unit has.
+//! arrow-json encodes them; what it does otherwise than Pseidon promises is here: `json` columns
+//! are written as they stand, binary is base64, and timestamps are RFC 3339 in UTC with as many
+//! digits as their unit has.
 
 use std::io::Write;
 use std::sync::Arc;
 
 use arrow::array::{Array, ArrayAccessor, AsArray, StringArray, UnionArray};
 use arrow::datatypes::{
-    DataType, Date32Type, Field, FieldRef, TimeUnit, TimestampMicrosecondType, TimestampMillisecondType, TimestampNanosecondType,
-    TimestampSecondType,
+    DataType, Date32Type, Field, FieldRef, TimeUnit, TimestampMicrosecondType,
+    TimestampMillisecondType, TimestampNanosecondType, TimestampSecondType,
 };
 use arrow::error::ArrowError;
 use arrow::json::writer::{Encoder, EncoderFactory, EncoderOptions, NullableEncoder, make_encoder};
@@ -20,7 +21,9 @@ use pseidon_plugin::format::is_json;
 
 /// How all columns are written: NULL is `null`.
 pub(crate) fn options() -> EncoderOptions {
-    EncoderOptions::default().with_explicit_nulls(true).with_encoder_factory(Arc::new(OwnTypes))
+    EncoderOptions::default()
+        .with_explicit_nulls(true)
+        .with_encoder_factory(Arc::new(OwnTypes))
 }
 
 #[derive(Debug)]
@@ -39,11 +42,22 @@ impl EncoderFactory for OwnTypes {
             DataType::LargeBinary => Box::new(Base64(array.as_binary::<i64>())),
             DataType::FixedSizeBinary(_) => Box::new(Base64(array.as_fixed_size_binary())),
             DataType::BinaryView => Box::new(Base64(array.as_binary_view())),
-            DataType::Timestamp(unit, _) => Box::new(Timestamps { unit: *unit, values: timestamps(array, *unit) }),
+            DataType::Timestamp(unit, _) => Box::new(Timestamps {
+                unit: *unit,
+                values: timestamps(array, *unit),
+            }),
             DataType::Union(fields, _) => {
                 let union = array.as_union();
-                let child = |(id, field): (i8, &'a FieldRef)| Ok((id, make_encoder(field, union.child(id), options)?));
-                Box::new(Unions { union, children: fields.iter().map(child).collect::<Result<_, ArrowError>>()? })
+                let child = |(id, field): (i8, &'a FieldRef)| {
+                    Ok((id, make_encoder(field, union.child(id), options)?))
+                };
+                Box::new(Unions {
+                    union,
+                    children: fields
+                        .iter()
+                        .map(child)
+                        .collect::<Result<_, ArrowError>>()?,
+                })
             }
             DataType::Date32 => Box::new(Dates(array.as_primitive::<Date32Type>().values())),
             _ => return Ok(None),
@@ -123,9 +137,18 @@ impl Encoder for Timestamps<'_> {
         let value = self.values[row];
         let (at, digits) = match self.unit {
             TimeUnit::Second => (DateTime::from_timestamp(value, 0), SecondsFormat::Secs),
-            TimeUnit::Millisecond => (DateTime::from_timestamp_millis(value), SecondsFormat::Millis),
-            TimeUnit::Microsecond => (DateTime::from_timestamp_micros(value), SecondsFormat::Micros),
-            TimeUnit::Nanosecond => (Some(DateTime::from_timestamp_nanos(value)), SecondsFormat::Nanos),
+            TimeUnit::Millisecond => (
+                DateTime::from_timestamp_millis(value),
+                SecondsFormat::Millis,
+            ),
+            TimeUnit::Microsecond => (
+                DateTime::from_timestamp_micros(value),
+                SecondsFormat::Micros,
+            ),
+            TimeUnit::Nanosecond => (
+                Some(DateTime::from_timestamp_nanos(value)),
+                SecondsFormat::Nanos,
+            ),
         };
         match at {
             Some(at) => push_quoted(&at.to_rfc3339_opts(digits, true), out),

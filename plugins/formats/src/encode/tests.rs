@@ -1,9 +1,9 @@
 use std::sync::Arc;
 
 use arrow::array::{
-    ArrayRef, BinaryArray, BooleanArray, Date32Array, Decimal128Array, Float64Array, Int64Array, ListArray, NullArray, RecordBatch,
-    StringArray, StructArray, TimestampMicrosecondArray, TimestampMillisecondArray, TimestampNanosecondArray, TimestampSecondArray,
-    UInt32Array,
+    ArrayRef, BinaryArray, BooleanArray, Date32Array, Decimal128Array, Float64Array, Int64Array,
+    ListArray, NullArray, RecordBatch, StringArray, StructArray, TimestampMicrosecondArray,
+    TimestampMillisecondArray, TimestampNanosecondArray, TimestampSecondArray, UInt32Array,
 };
 use arrow::datatypes::{DataType, Field, Int64Type, IntervalUnit, Schema};
 use proptest::prelude::*;
@@ -24,7 +24,10 @@ fn lines(encoder: &RecordEncoder, rows: &Rows) -> String {
         values.encode(row, &mut single);
         single.push(b'\n');
     }
-    assert_eq!(String::from_utf8_lossy(&out), String::from_utf8_lossy(&single));
+    assert_eq!(
+        String::from_utf8_lossy(&out),
+        String::from_utf8_lossy(&single)
+    );
     String::from_utf8(out).unwrap()
 }
 
@@ -34,7 +37,10 @@ fn batch(columns: Vec<(Field, ArrayRef)>) -> RecordBatch {
 }
 
 fn column(name: &str, values: impl arrow::array::Array + 'static) -> (Field, ArrayRef) {
-    (Field::new(name, values.data_type().clone(), true), Arc::new(values))
+    (
+        Field::new(name, values.data_type().clone(), true),
+        Arc::new(values),
+    )
 }
 
 fn json(batch: RecordBatch) -> String {
@@ -46,29 +52,66 @@ fn json(batch: RecordBatch) -> String {
 fn columns_of_every_type_as_json() {
     let int = || Int64Array::from(vec![Some(1), None]);
     let nested = StructArray::from(vec![
-        (Arc::new(Field::new("n", DataType::Int64, true)), Arc::new(int()) as ArrayRef),
-        (Arc::new(json_field("j")), Arc::new(StringArray::from(vec![Some("[1,\n2]"), None])) as ArrayRef),
+        (
+            Arc::new(Field::new("n", DataType::Int64, true)),
+            Arc::new(int()) as ArrayRef,
+        ),
+        (
+            Arc::new(json_field("j")),
+            Arc::new(StringArray::from(vec![Some("[1,\n2]"), None])) as ArrayRef,
+        ),
     ]);
     let json_items = StringArray::from(vec!["{}", "1.50"]);
     let offsets = arrow::buffer::OffsetBuffer::from_lengths([2, 0]);
-    let jsons = ListArray::new(Arc::new(json_field("item")), offsets, Arc::new(json_items), None);
+    let jsons = ListArray::new(
+        Arc::new(json_field("item")),
+        offsets,
+        Arc::new(json_items),
+        None,
+    );
     let rows = batch(vec![
         column("int", int()),
         column("float", Float64Array::from(vec![f64::NAN, 0.1])),
         column("inf\"", Float64Array::from(vec![f64::INFINITY, -1e300])),
         column("bool", BooleanArray::from(vec![Some(true), None])),
-        column("text", StringArray::from(vec![Some("a\"\\\n\u{1}é\u{2028}"), None])),
+        column(
+            "text",
+            StringArray::from(vec![Some("a\"\\\n\u{1}é\u{2028}"), None]),
+        ),
         column("bytes", BinaryArray::from_opt_vec(vec![Some(b"hi"), None])),
         column("date", Date32Array::from(vec![19_782, i32::MAX])),
         column("s", TimestampSecondArray::from(vec![1, i64::MAX])),
-        column("ms", TimestampMillisecondArray::from(vec![Some(1500), None]).with_timezone("UTC")),
-        column("us", TimestampMicrosecondArray::from(vec![1_500_000, -1]).with_timezone("+02:00")),
-        column("ns", TimestampNanosecondArray::from(vec![1_500_000_000, i64::MIN])),
-        column("dec", Decimal128Array::from(vec![Some(-1230), None]).with_precision_and_scale(38, 2).unwrap()),
+        column(
+            "ms",
+            TimestampMillisecondArray::from(vec![Some(1500), None]).with_timezone("UTC"),
+        ),
+        column(
+            "us",
+            TimestampMicrosecondArray::from(vec![1_500_000, -1]).with_timezone("+02:00"),
+        ),
+        column(
+            "ns",
+            TimestampNanosecondArray::from(vec![1_500_000_000, i64::MIN]),
+        ),
+        column(
+            "dec",
+            Decimal128Array::from(vec![Some(-1230), None])
+                .with_precision_and_scale(38, 2)
+                .unwrap(),
+        ),
         column("obj", nested),
-        column("list", ListArray::from_iter_primitive::<Int64Type, _, _>(vec![Some(vec![Some(1), None]), None])),
+        column(
+            "list",
+            ListArray::from_iter_primitive::<Int64Type, _, _>(vec![
+                Some(vec![Some(1), None]),
+                None,
+            ]),
+        ),
         column("jsons", jsons),
-        (json_field("json"), Arc::new(StringArray::from(vec![Some("{\"a\" :\n1.50}"), None]))),
+        (
+            json_field("json"),
+            Arc::new(StringArray::from(vec![Some("{\"a\" :\n1.50}"), None])),
+        ),
         column("nothing", NullArray::new(2)),
     ]);
     let expected = [
@@ -92,42 +135,100 @@ fn slices_and_filters_write_their_own_rows() {
     let encoder = RecordEncoder::new(RecordFormat::Json, &columns(&numbers)).unwrap();
     let rows = changed(numbers);
     assert_eq!(lines(&encoder, &rows.slice(3, 2)), "{\"n\":3}\n{\"n\":4}\n");
-    assert_eq!(lines(&encoder, &rows.take(&UInt32Array::from(vec![1, 8])).unwrap()), "{\"n\":1}\n{\"n\":8}\n");
+    assert_eq!(
+        lines(
+            &encoder,
+            &rows.take(&UInt32Array::from(vec![1, 8])).unwrap()
+        ),
+        "{\"n\":1}\n{\"n\":8}\n"
+    );
     assert_eq!(lines(&encoder, &rows.slice(0, 0)), "");
 }
 
 #[test]
 fn records_go_as_they_came() {
-    let came = rows(&[Some(b"{\"a\": 1 }"), Some(b"{}"), Some(b"{\n\"b\":\n2}"), Some(b""), Some(b"[]")]);
+    let came = rows(&[
+        Some(b"{\"a\": 1 }"),
+        Some(b"{}"),
+        Some(b"{\n\"b\":\n2}"),
+        Some(b""),
+        Some(b"[]"),
+    ]);
     let write = |format| RecordEncoder::new(format, &as_came("json")).unwrap();
-    assert_eq!(lines(&write(RecordFormat::Json), &came), "{\"a\": 1 }\n{}\n{ \"b\": 2}\n\n[]\n", "a newline in json is white space");
-    assert_eq!(lines(&write(RecordFormat::Raw), &came), "{\"a\": 1 }\n{}\n{\n\"b\":\n2}\n\n[]\n");
-    assert_eq!(lines(&write(RecordFormat::Json), &came.slice(0, 2)), "{\"a\": 1 }\n{}\n");
+    assert_eq!(
+        lines(&write(RecordFormat::Json), &came),
+        "{\"a\": 1 }\n{}\n{ \"b\": 2}\n\n[]\n",
+        "a newline in json is white space"
+    );
+    assert_eq!(
+        lines(&write(RecordFormat::Raw), &came),
+        "{\"a\": 1 }\n{}\n{\n\"b\":\n2}\n\n[]\n"
+    );
+    assert_eq!(
+        lines(&write(RecordFormat::Json), &came.slice(0, 2)),
+        "{\"a\": 1 }\n{}\n"
+    );
     let some = came.take(&UInt32Array::from(vec![0, 1, 4])).unwrap();
-    assert_eq!(lines(&write(RecordFormat::Txt), &some), "{\"a\": 1 }\n{}\n[]\n");
+    assert_eq!(
+        lines(&write(RecordFormat::Txt), &some),
+        "{\"a\": 1 }\n{}\n[]\n"
+    );
 }
 
 #[test]
 fn what_cannot_be_written_is_named() {
     let came = rows(&[Some(b"x"), None, Some(b"y"), None]);
     let raw = RecordEncoder::new(RecordFormat::Raw, &as_came("raw")).unwrap();
-    let bad: Vec<_> = raw.check(&came).into_iter().map(|bad| (bad.row, bad.reason)).collect();
-    assert_eq!(bad, [(1, "the record has no payload".to_owned()), (3, "the record has no payload".to_owned())]);
-    assert_eq!(lines(&raw, &came.without(&raw.check(&came)).unwrap()), "x\ny\n");
+    let bad: Vec<_> = raw
+        .check(&came)
+        .into_iter()
+        .map(|bad| (bad.row, bad.reason))
+        .collect();
+    assert_eq!(
+        bad,
+        [
+            (1, "the record has no payload".to_owned()),
+            (3, "the record has no payload".to_owned())
+        ]
+    );
+    assert_eq!(
+        lines(&raw, &came.without(&raw.check(&came)).unwrap()),
+        "x\ny\n"
+    );
 
-    let texts = batch(vec![column("line", StringArray::from(vec![Some("a"), None, Some("b")]))]);
+    let texts = batch(vec![column(
+        "line",
+        StringArray::from(vec![Some("a"), None, Some("b")]),
+    )]);
     let txt = RecordEncoder::new(RecordFormat::Txt, &columns(&texts)).unwrap();
     let texts = changed(texts);
-    let bad: Vec<_> = txt.check(&texts).into_iter().map(|bad| (bad.row, bad.reason)).collect();
+    let bad: Vec<_> = txt
+        .check(&texts)
+        .into_iter()
+        .map(|bad| (bad.row, bad.reason))
+        .collect();
     assert_eq!(bad, [(1, "the text is null".to_owned())]);
-    assert_eq!(lines(&txt, &texts.without(&txt.check(&texts)).unwrap()), "a\nb\n");
+    assert_eq!(
+        lines(&txt, &texts.without(&txt.check(&texts)).unwrap()),
+        "a\nb\n"
+    );
 
-    let bytes = batch(vec![column("msg", BinaryArray::from(vec![Some(b"a\xff".as_slice()), None, Some(b"")]))]);
+    let bytes = batch(vec![column(
+        "msg",
+        BinaryArray::from(vec![Some(b"a\xff".as_slice()), None, Some(b"")]),
+    )]);
     let txt = RecordEncoder::new(RecordFormat::Txt, &columns(&bytes)).unwrap();
     let bytes = changed(bytes);
-    assert_eq!(txt.check(&bytes).into_iter().map(|bad| bad.row).collect::<Vec<_>>(), [1]);
+    assert_eq!(
+        txt.check(&bytes)
+            .into_iter()
+            .map(|bad| bad.row)
+            .collect::<Vec<_>>(),
+        [1]
+    );
     let mut out = Vec::new();
-    txt.write_lines(&bytes.without(&txt.check(&bytes)).unwrap(), &mut out).unwrap();
+    txt.write_lines(&bytes.without(&txt.check(&bytes)).unwrap(), &mut out)
+        .unwrap();
     assert_eq!(out, b"a\xff\n\n");
 }
 
@@ -139,8 +240,18 @@ fn what_does_not_fit_is_said_before() {
         Field::new("i", DataType::Interval(IntervalUnit::YearMonth), true),
         arrow::array::new_null_array(&DataType::Interval(IntervalUnit::YearMonth), 1),
     );
-    let map = Field::new_map("m", "entries", Field::new("k", DataType::Int64, false), Field::new("v", DataType::Int64, true), false, true);
-    let map = (map.clone(), arrow::array::new_null_array(map.data_type(), 1));
+    let map = Field::new_map(
+        "m",
+        "entries",
+        Field::new("k", DataType::Int64, false),
+        Field::new("v", DataType::Int64, true),
+        false,
+        true,
+    );
+    let map = (
+        map.clone(),
+        arrow::array::new_null_array(map.data_type(), 1),
+    );
     let cases = [
         (
             RecordFormat::Raw,
@@ -164,11 +275,22 @@ fn what_does_not_fit_is_said_before() {
         ),
     ];
     for (format, input, expected) in cases {
-        assert_eq!(RecordEncoder::new(format, &input).err().as_deref(), Some(expected));
+        assert_eq!(
+            RecordEncoder::new(format, &input).err().as_deref(),
+            Some(expected)
+        );
     }
-    assert!(RecordEncoder::new(RecordFormat::Json, &columns(&batch(vec![map]))).err().unwrap().starts_with("`m` is Map("));
+    assert!(
+        RecordEncoder::new(RecordFormat::Json, &columns(&batch(vec![map])))
+            .err()
+            .unwrap()
+            .starts_with("`m` is Map(")
+    );
     assert!(RecordEncoder::new(RecordFormat::Json, &columns(&batch(vec![interval]))).is_ok());
-    assert_eq!("xml".parse::<RecordFormat>().unwrap_err(), "no format is named `xml`; expected json, txt or raw");
+    assert_eq!(
+        "xml".parse::<RecordFormat>().unwrap_err(),
+        "no format is named `xml`; expected json, txt or raw"
+    );
 }
 
 proptest! {

@@ -1,8 +1,9 @@
 //! Avro object container files.
 //!
-//! arrow-avro encodes the rows. The container around them is written here, because arrow-avro's own writer makes a block of every batch, and
-//! batches are small where many files are open: a block here is as large as in other compressed files, whatever the batches are. The file
-//! format is that of <https://avro.apache.org/docs/1.12.0/specification/#object-container-files>.
+//! arrow-avro encodes the rows. The container around them is written here, because arrow-avro's own
+//! writer makes a block of every batch, and batches are small where many files are open: a block
+//! here is as large as in other compressed files, whatever the batches are. The file format is that
+//! of <https://avro.apache.org/docs/1.12.0/specification/#object-container-files>.
 
 use std::fs::File;
 use std::hash::{BuildHasher, Hasher, RandomState};
@@ -58,7 +59,9 @@ impl Blocks {
                 checksum.update(block);
                 out.extend_from_slice(&checksum.sum().to_be_bytes());
             }
-            Blocks::Bzip2(method) | Blocks::Zstandard(method) => method.compress(block, &mut out)?,
+            Blocks::Bzip2(method) | Blocks::Zstandard(method) => {
+                method.compress(block, &mut out)?
+            }
         }
         Ok(out)
     }
@@ -80,10 +83,16 @@ impl AvroCodec {
         if schema.fields().is_empty() {
             return Err("avro needs at least one column".to_owned());
         }
-        schema.fields().iter().try_for_each(|field| fits(field, true))?;
-        let cannot = |error: &dyn std::fmt::Display| format!("avro cannot hold these columns: {error}");
+        schema
+            .fields()
+            .iter()
+            .try_for_each(|field| fits(field, true))?;
+        let cannot =
+            |error: &dyn std::fmt::Display| format!("avro cannot hold these columns: {error}");
         let plain = Schema::new(schema.fields().clone());
-        let json = AvroSchema::try_from(&plain).map_err(|error| cannot(&error))?.json_string;
+        let json = AvroSchema::try_from(&plain)
+            .map_err(|error| cannot(&error))?
+            .json_string;
         let schema = plain.with_metadata([(SCHEMA_METADATA_KEY.to_owned(), json.clone())].into());
         let mut header = b"Obj\x01".to_vec();
         push_long(2, &mut header);
@@ -92,28 +101,48 @@ impl AvroCodec {
             header.extend_from_slice(text.as_bytes());
         }
         push_long(0, &mut header);
-        let codec = AvroCodec { header, blocks, schema: Arc::new(schema), idle: Mutex::default() };
+        let codec = AvroCodec {
+            header,
+            blocks,
+            schema: Arc::new(schema),
+            idle: Mutex::default(),
+        };
         let encoder = codec.encoder().map_err(|error| cannot(&error))?;
-        codec.idle.lock().unwrap_or_else(PoisonError::into_inner).push(encoder);
+        codec
+            .idle
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .push(encoder);
         Ok(codec)
     }
 
     fn encoder(&self) -> Result<Encoder, arrow_avro::errors::AvroError> {
-        let free = self.idle.lock().unwrap_or_else(PoisonError::into_inner).pop();
-        free.map_or_else(|| WriterBuilder::new(self.schema.as_ref().clone()).build_encoder::<AvroBinaryFormat>(), Ok)
+        let free = self
+            .idle
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .pop();
+        free.map_or_else(
+            || WriterBuilder::new(self.schema.as_ref().clone()).build_encoder::<AvroBinaryFormat>(),
+            Ok,
+        )
     }
 
-    /// The rows that cannot be written: times in seconds that do not fit when they are milliseconds, which avro has.
+    /// The rows that cannot be written: times in seconds that do not fit when they are
+    /// milliseconds, which avro has.
     pub(super) fn check(&self, rows: &Rows) -> Vec<BadRow> {
         let mut bad = Vec::new();
         for (field, column) in self.schema.fields().iter().zip(rows.columns().columns()) {
-            let Some(seconds) = column.as_primitive_opt::<TimestampSecondType>() else { continue };
-            let too_far = |row: &usize| seconds.is_valid(*row) && seconds.value(*row).checked_mul(1000).is_none();
-            bad.extend(
-                (0..seconds.len())
-                    .filter(too_far)
-                    .map(|row| BadRow { row: row as u32, reason: format!("`{}` is too far from 1970 for avro", field.name()) }),
-            );
+            let Some(seconds) = column.as_primitive_opt::<TimestampSecondType>() else {
+                continue;
+            };
+            let too_far = |row: &usize| {
+                seconds.is_valid(*row) && seconds.value(*row).checked_mul(1000).is_none()
+            };
+            bad.extend((0..seconds.len()).filter(too_far).map(|row| BadRow {
+                row: row as u32,
+                reason: format!("`{}` is too far from 1970 for avro", field.name()),
+            }));
         }
         bad.sort_by_key(|bad| bad.row);
         bad.dedup_by_key(|bad| bad.row);
@@ -125,20 +154,29 @@ impl AvroCodec {
 fn fits(field: &Field, top: bool) -> Result<(), String> {
     let name = field.name();
     let allowed = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'_';
-    if !name.bytes().all(allowed) || name.bytes().next().is_none_or(|first| first.is_ascii_digit()) {
+    if !name.bytes().all(allowed)
+        || name
+            .bytes()
+            .next()
+            .is_none_or(|first| first.is_ascii_digit())
+    {
         return Err(format!(
             "avro names are letters, digits and `_` and do not begin with a digit; give `{name}` another name in a `select`"
         ));
     }
     match field.data_type() {
-        _ if has_json(field) && !field.data_type().is_nested() => {
-            Err(format!("avro needs a type for every column; give one to `{name}` in :schema or by a cast"))
-        }
-        DataType::Null => Err(format!("avro needs a type for every column; give one to `{name}` by a cast")),
-        DataType::UInt64 => Err(format!("avro has no uint64, which `{name}` is; cast it to int64 or decimal(20, 0)")),
-        DataType::Timestamp(TimeUnit::Second, _) if !top => {
-            Err(format!("avro has no times in seconds, which `{name}` is; cast it to a timestamp of milliseconds"))
-        }
+        _ if has_json(field) && !field.data_type().is_nested() => Err(format!(
+            "avro needs a type for every column; give one to `{name}` in :schema or by a cast"
+        )),
+        DataType::Null => Err(format!(
+            "avro needs a type for every column; give one to `{name}` by a cast"
+        )),
+        DataType::UInt64 => Err(format!(
+            "avro has no uint64, which `{name}` is; cast it to int64 or decimal(20, 0)"
+        )),
+        DataType::Timestamp(TimeUnit::Second, _) if !top => Err(format!(
+            "avro has no times in seconds, which `{name}` is; cast it to a timestamp of milliseconds"
+        )),
         DataType::Struct(fields) => fields.iter().try_for_each(|field| fits(field, false)),
         DataType::List(element) => fits(element, false),
         _ => Ok(()),
@@ -163,21 +201,37 @@ impl AvroWriter {
         let sync = sync_marker();
         out.write_all(&codec.header)?;
         out.write_all(&sync)?;
-        Ok(AvroWriter { codec, sync, block: Vec::new(), rows: 0, out, compressed: (0, 0) })
+        Ok(AvroWriter {
+            codec,
+            sync,
+            block: Vec::new(),
+            rows: 0,
+            out,
+            compressed: (0, 0),
+        })
     }
 
     pub(super) fn write(&mut self, rows: &RecordBatch) -> Result<(), EncodeError> {
         let mut encoder = self.codec.encoder()?;
         encoder.encode(rows)?;
         let encoded = encoder.flush();
-        for (start, end) in encoded.offsets().iter().zip(encoded.offsets().iter().skip(1)) {
-            self.block.extend_from_slice(encoded.bytes().get(*start..*end).unwrap_or_default());
+        for (start, end) in encoded
+            .offsets()
+            .iter()
+            .zip(encoded.offsets().iter().skip(1))
+        {
+            self.block
+                .extend_from_slice(encoded.bytes().get(*start..*end).unwrap_or_default());
             self.rows += 1;
             if self.block.len() >= BLOCK {
                 self.end_block()?;
             }
         }
-        self.codec.idle.lock().unwrap_or_else(PoisonError::into_inner).push(encoder);
+        self.codec
+            .idle
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .push(encoder);
         Ok(())
     }
 
@@ -187,7 +241,11 @@ impl AvroWriter {
             return Ok(());
         }
         let block = std::mem::take(&mut self.block);
-        let data = self.codec.blocks.compress(&block).map_err(EncodeError::Records)?;
+        let data = self
+            .codec
+            .blocks
+            .compress(&block)
+            .map_err(EncodeError::Records)?;
         let mut head = Vec::new();
         push_long(std::mem::take(&mut self.rows), &mut head);
         push_long(data.len() as i64, &mut head);
@@ -215,13 +273,15 @@ impl AvroWriter {
         done + match (&self.codec.blocks, self.compressed) {
             (Blocks::Plain, _) => open,
             (_, (0, _)) => open / GUESS,
-            (_, (before, after)) => (u128::from(open) * u128::from(after) / u128::from(before)) as u64,
+            (_, (before, after)) => {
+                (u128::from(open) * u128::from(after) / u128::from(before)) as u64
+            }
         }
     }
 }
 
-/// What stands behind every block of a file, so that readers find the next: bytes that nobody can foresee. The standard library's hasher has
-/// random keys, which is all that is wanted here.
+/// What stands behind every block of a file, so that readers find the next: bytes that nobody can
+/// foresee. The standard library's hasher has random keys, which is all that is wanted here.
 fn sync_marker() -> [u8; 16] {
     let mut marker = [0; 16];
     for half in marker.chunks_mut(8) {

@@ -1,10 +1,13 @@
-//! Compressed files as a row of blocks, each a gzip member, a zstd frame, a bzip2 stream or a block of Hadoop's snappy of its own.
+//! Compressed files as a row of blocks, each a gzip member, a zstd frame, a bzip2 stream or a block
+//! of Hadoop's snappy of its own.
 //!
-//! All of these formats say that files put together are a file, and every tool reads such files. It keeps memory small where hundreds of files
-//! are open: a file holds at most one block that is not compressed yet, and no compressor, of which those of zstd and bzip2 take megabytes.
+//! All of these formats say that files put together are a file, and every tool reads such files. It
+//! keeps memory small where hundreds of files are open: a file holds at most one block that is not
+//! compressed yet, and no compressor, of which those of zstd and bzip2 take megabytes.
 //!
-//! Hadoop's snappy, which Hive and Spark read in text files, is not snappy's own framing: each block is its length before compression, then
-//! the length of the compressed chunk and the chunk, raw snappy; both lengths in 4 bytes, big end first.
+//! Hadoop's snappy, which Hive and Spark read in text files, is not snappy's own framing: each
+//! block is its length before compression, then the length of the compressed chunk and the chunk,
+//! raw snappy; both lengths in 4 bytes, big end first.
 
 use std::fs::File;
 use std::io::{self, Write};
@@ -19,8 +22,8 @@ use crate::retry::RetryWriter;
 /// The bytes of a block. Larger ones hardly get smaller.
 pub(super) const BLOCK: usize = 256 << 10;
 
-/// The bytes of a block of Hadoop's snappy. Its reader has room for 256 KiB unless it is told otherwise, also for the chunk, and what does not
-/// compress gets larger.
+/// The bytes of a block of Hadoop's snappy. Its reader has room for 256 KiB unless it is told
+/// otherwise, also for the chunk, and what does not compress gets larger.
 const SNAPPY_BLOCK: usize = 128 << 10;
 
 /// The block size of bzip2, in 100 kB: one of its blocks holds one of ours.
@@ -88,7 +91,9 @@ impl Method {
 }
 
 fn big_endian(length: usize) -> io::Result<[u8; 4]> {
-    u32::try_from(length).map(u32::to_be_bytes).map_err(io::Error::other)
+    u32::try_from(length)
+        .map(u32::to_be_bytes)
+        .map_err(io::Error::other)
 }
 
 /// A compressed file that is being written.
@@ -103,7 +108,12 @@ pub(super) struct BlockWriter {
 
 impl BlockWriter {
     pub(super) fn new(method: Arc<Method>, out: RetryWriter<File>) -> BlockWriter {
-        BlockWriter { method, block: Vec::new(), out, compressed: 0 }
+        BlockWriter {
+            method,
+            block: Vec::new(),
+            out,
+            compressed: 0,
+        }
     }
 
     /// Ends the block, and gives its memory back.
@@ -115,7 +125,8 @@ impl BlockWriter {
         Ok(())
     }
 
-    /// Ends the file. One without records holds an empty block, since an empty file is no compressed one.
+    /// Ends the file. One without records holds an empty block, since an empty file is no
+    /// compressed one.
     pub(super) fn finish(mut self) -> io::Result<RetryWriter<File>> {
         self.end_block()?;
         if self.compressed == 0 {
@@ -132,7 +143,11 @@ impl BlockWriter {
     pub(super) fn file_bytes(&self) -> u64 {
         let done = self.out.written() + self.out.held() as u64;
         let open = self.block.len() as u64;
-        done + if self.compressed == 0 { open / GUESS } else { (u128::from(open) * u128::from(done) / u128::from(self.compressed)) as u64 }
+        done + if self.compressed == 0 {
+            open / GUESS
+        } else {
+            (u128::from(open) * u128::from(done) / u128::from(self.compressed)) as u64
+        }
     }
 
     fn compress(&mut self, block: &[u8]) -> io::Result<()> {

@@ -1,7 +1,8 @@
 //! What the compressors inside Parquet's writer hold.
 //!
-//! Each column of an open row group has a compressor of its own, which keeps what it allocated for its first page until the group ends:
-//! megabytes at high levels of zstd. Parquet's writer does not count that.
+//! Each column of an open row group has a compressor of its own, which keeps what it allocated for
+//! its first page until the group ends: megabytes at high levels of zstd. Parquet's writer does not
+//! count that.
 
 use arrow::array::{Array, RecordBatch};
 use zstd::bulk::Compressor;
@@ -20,9 +21,14 @@ pub(super) struct Contexts {
 }
 
 impl Contexts {
-    /// Those of a file with so many columns, of which each holds `bytes` once it has compressed a page.
+    /// Those of a file with so many columns, of which each holds `bytes` once it has compressed a
+    /// page.
     pub(super) fn new(bytes: usize, columns: usize) -> Contexts {
-        Contexts { bytes, columns, raw: 0 }
+        Contexts {
+            bytes,
+            columns,
+            raw: 0,
+        }
     }
 
     /// Rows were written. `grouped` is how many the open row group has now.
@@ -31,7 +37,11 @@ impl Contexts {
             // A new row group has begun within these rows.
             self.raw = 0;
         }
-        self.raw += rows.columns().iter().map(|column| column.to_data().get_slice_memory_size().unwrap_or(0)).sum::<usize>();
+        self.raw += rows
+            .columns()
+            .iter()
+            .map(|column| column.to_data().get_slice_memory_size().unwrap_or(0))
+            .sum::<usize>();
     }
 
     /// The row group has ended.
@@ -41,7 +51,11 @@ impl Contexts {
 
     /// What they hold now.
     pub(super) fn memory(&self, grouped: usize) -> usize {
-        let with_page = if grouped >= PAGE_ROWS { self.columns } else { (self.raw / PAGE_BYTES).min(self.columns) };
+        let with_page = if grouped >= PAGE_ROWS {
+            self.columns
+        } else {
+            (self.raw / PAGE_BYTES).min(self.columns)
+        };
         with_page * self.bytes
     }
 }
@@ -65,7 +79,10 @@ mod tests {
     use super::*;
 
     fn rows(count: usize, width: usize) -> RecordBatch {
-        let text: ArrayRef = Arc::new(StringArray::from_iter_values(std::iter::repeat_n("x".repeat(width), count)));
+        let text: ArrayRef = Arc::new(StringArray::from_iter_values(std::iter::repeat_n(
+            "x".repeat(width),
+            count,
+        )));
         RecordBatch::try_from_iter([("a", text)]).unwrap()
     }
 
@@ -85,6 +102,11 @@ mod tests {
 
     #[test]
     fn high_levels_hold_more() {
-        assert!(of_zstd(19) > 2 * of_zstd(3) && of_zstd(3) > 100 << 10, "{} {}", of_zstd(19), of_zstd(3));
+        assert!(
+            of_zstd(19) > 2 * of_zstd(3) && of_zstd(3) > 100 << 10,
+            "{} {}",
+            of_zstd(19),
+            of_zstd(3)
+        );
     }
 }

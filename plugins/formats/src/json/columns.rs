@@ -4,14 +4,15 @@ use std::fmt;
 use std::sync::Arc;
 
 use arrow::array::{
-    ArrayBuilder, ArrayRef, BinaryBuilder, BooleanBuilder, Date32Builder, Decimal128Builder, Decimal256Builder, PrimitiveBuilder,
-    StringBuilder,
+    ArrayBuilder, ArrayRef, BinaryBuilder, BooleanBuilder, Date32Builder, Decimal128Builder,
+    Decimal256Builder, PrimitiveBuilder, StringBuilder,
 };
 use arrow::compute::kernels::cast_utils::Parser;
 use arrow::datatypes::{
-    ArrowPrimitiveType, DataType, Date32Type, Field, Float32Type, Float64Type, Int8Type, Int16Type, Int32Type, Int64Type, TimeUnit,
-    TimestampMicrosecondType, TimestampMillisecondType, TimestampNanosecondType, TimestampSecondType, UInt8Type, UInt16Type, UInt32Type,
-    UInt64Type, i256,
+    ArrowPrimitiveType, DataType, Date32Type, Field, Float32Type, Float64Type, Int8Type, Int16Type,
+    Int32Type, Int64Type, TimeUnit, TimestampMicrosecondType, TimestampMillisecondType,
+    TimestampNanosecondType, TimestampSecondType, UInt8Type, UInt16Type, UInt32Type, UInt64Type,
+    i256,
 };
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
@@ -51,7 +52,8 @@ enum Values {
     Utf8(StringBuilder),
     /// Base64 (standard alphabet, padded) in JSON.
     Binary(BinaryBuilder),
-    /// Whole numbers in the unit, or RFC 3339 texts, which are cut to the unit; without a zone they are UTC.
+    /// Whole numbers in the unit, or RFC 3339 texts, which are cut to the unit; without a zone they
+    /// are UTC.
     Timestamp(TimeUnit, Box<dyn WholeNumbers>),
     Date32(Date32Builder),
     Decimal128(u8, i8, Decimal128Builder),
@@ -63,7 +65,8 @@ enum Values {
 }
 
 impl Column {
-    /// A column for values at `path`. An error says why values of this type cannot be had from JSON.
+    /// A column for values at `path`. An error says why values of this type cannot be had from
+    /// JSON.
     pub(super) fn new(field: &Field, path: String) -> Result<Column, String> {
         let data_type = field.data_type().clone();
         let values = match &data_type {
@@ -91,21 +94,35 @@ impl Column {
                 Values::Timestamp(*unit, values)
             }
             DataType::Date32 => Values::Date32(Date32Builder::new()),
-            DataType::Decimal128(precision, scale) => {
-                Values::Decimal128(*precision, *scale, Decimal128Builder::new().with_data_type(data_type.clone()))
-            }
-            DataType::Decimal256(precision, scale) => {
-                Values::Decimal256(*precision, *scale, Decimal256Builder::new().with_data_type(data_type.clone()))
-            }
+            DataType::Decimal128(precision, scale) => Values::Decimal128(
+                *precision,
+                *scale,
+                Decimal128Builder::new().with_data_type(data_type.clone()),
+            ),
+            DataType::Decimal256(precision, scale) => Values::Decimal256(
+                *precision,
+                *scale,
+                Decimal256Builder::new().with_data_type(data_type.clone()),
+            ),
             DataType::Struct(fields) => Values::Struct(StructColumn::new(fields, &path)?),
             DataType::List(field) => Values::List(ListColumn::new(field, &path)?),
             other => return Err(format!("`{path}` cannot be had as {other} from json")),
         };
-        Ok(Column { path, data_type, values })
+        Ok(Column {
+            path,
+            data_type,
+            values,
+        })
     }
 
-    /// Reads the value that comes next as the column's value number `at`. A second value for the same place (a repeated key) is skipped.
-    pub(super) fn read<'de, D: Deserializer<'de>>(&mut self, at: usize, next: D, misfit: &mut Misfit) -> Result<(), D::Error> {
+    /// Reads the value that comes next as the column's value number `at`. A second value for the
+    /// same place (a repeated key) is skipped.
+    pub(super) fn read<'de, D: Deserializer<'de>>(
+        &mut self,
+        at: usize,
+        next: D,
+        misfit: &mut Misfit,
+    ) -> Result<(), D::Error> {
         if self.len() > at {
             return IgnoredAny::deserialize(next).map(|_| ());
         }
@@ -115,7 +132,10 @@ impl Column {
                 self.add_raw(value.as_raw_str(), misfit);
                 Ok(())
             }
-            _ => next.deserialize_any(Fill { column: self, misfit }),
+            _ => next.deserialize_any(Fill {
+                column: self,
+                misfit,
+            }),
         }
     }
 
@@ -158,10 +178,15 @@ impl Column {
         }
     }
 
-    /// Adds null and remembers why. What the record has instead of a value is a phrase such as `a text`.
+    /// Adds null and remembers why. What the record has instead of a value is a phrase such as `a
+    /// text`.
     fn add_misfit(&mut self, instead: fmt::Arguments<'_>, misfit: &mut Misfit) {
         if misfit.0.is_none() {
-            misfit.0 = Some(format!("`{}` is {instead}, but {} is wanted", self.path, type_name(&self.data_type)));
+            misfit.0 = Some(format!(
+                "`{}` is {instead}, but {} is wanted",
+                self.path,
+                type_name(&self.data_type)
+            ));
         }
         self.add_null();
     }
@@ -175,7 +200,9 @@ impl Column {
 
     fn add_number(&mut self, number: Number, misfit: &mut Misfit) {
         let fits = match &mut self.values {
-            Values::Whole(values) | Values::Timestamp(_, values) => number.whole().is_some_and(|whole| values.add(whole)),
+            Values::Whole(values) | Values::Timestamp(_, values) => {
+                number.whole().is_some_and(|whole| values.add(whole))
+            }
             Values::Float32(values) => {
                 let value = number.float() as f32;
                 if value.is_finite() {
@@ -200,8 +227,13 @@ impl Column {
                 values.append_value(text);
                 return;
             }
-            Values::Binary(values) => STANDARD.decode(text).ok().map(|bytes| values.append_value(bytes)),
-            Values::Timestamp(unit, values) => timestamp(text, *unit).filter(|at| values.add((*at).into())).map(|_| ()),
+            Values::Binary(values) => STANDARD
+                .decode(text)
+                .ok()
+                .map(|bytes| values.append_value(bytes)),
+            Values::Timestamp(unit, values) => timestamp(text, *unit)
+                .filter(|at| values.add((*at).into()))
+                .map(|_| ()),
             Values::Date32(values) => Date32Type::parse(text).map(|days| values.append_value(days)),
             _ => return self.add_misfit(format_args!("a text"), misfit),
         };
@@ -222,11 +254,13 @@ impl Column {
                 return;
             }
             Values::Decimal128(precision, scale, values) => {
-                let value = decimal::unscaled(number, *precision, *scale).and_then(|digits| digits.parse().ok());
+                let value = decimal::unscaled(number, *precision, *scale)
+                    .and_then(|digits| digits.parse().ok());
                 value.map(|value| values.append_value(value))
             }
             Values::Decimal256(precision, scale, values) => {
-                let value = decimal::unscaled(number, *precision, *scale).and_then(|digits| i256::from_string(&digits));
+                let value = decimal::unscaled(number, *precision, *scale)
+                    .and_then(|digits| i256::from_string(&digits));
                 value.map(|value| values.append_value(value))
             }
             _ => None,
@@ -246,7 +280,9 @@ impl Column {
             Values::Utf8(values) | Values::Json(values) => {
                 // The next batch will need about as much.
                 let (len, bytes) = (values.len(), values.values_slice().len());
-                Arc::new(std::mem::replace(values, StringBuilder::with_capacity(len, bytes)).finish())
+                Arc::new(
+                    std::mem::replace(values, StringBuilder::with_capacity(len, bytes)).finish(),
+                )
             }
             Values::Binary(values) => Arc::new(values.finish()),
             Values::Date32(values) => Arc::new(values.finish()),
@@ -307,7 +343,8 @@ impl<'de> Visitor<'de> for Fill<'_> {
             values.close(true);
             return read;
         }
-        self.column.add_misfit(format_args!("an object"), self.misfit);
+        self.column
+            .add_misfit(format_args!("an object"), self.misfit);
         while map.next_entry::<IgnoredAny, IgnoredAny>()?.is_some() {}
         Ok(())
     }
@@ -349,7 +386,9 @@ impl Number {
         match self {
             Number::Signed(value) => Some(value.into()),
             Number::Unsigned(value) => Some(value.into()),
-            Number::Float(value) => (value.fract() == 0.0 && value.abs() <= WHOLE_FLOATS).then_some(value as i128),
+            Number::Float(value) => {
+                (value.fract() == 0.0 && value.abs() <= WHOLE_FLOATS).then_some(value as i128)
+            }
         }
     }
 }
@@ -377,7 +416,9 @@ where
     T::Native: TryFrom<i128>,
 {
     fn add(&mut self, number: i128) -> bool {
-        T::Native::try_from(number).map(|number| self.append_value(number)).is_ok()
+        T::Native::try_from(number)
+            .map(|number| self.append_value(number))
+            .is_ok()
     }
 
     fn add_null(&mut self) {

@@ -8,14 +8,16 @@ use std::sync::Arc;
 
 use super::check::Checked;
 
-/// The fields of JSON records, as far as the samples show them, in the order in which they first came: `int64`, `float64` (also for integers
-/// beyond 64 bits), `utf8`, `boolean`, structs and lists. What is of several types, or always null, is `json`. Samples that are no JSON objects
-/// are left out; it is an error if none is one.
+/// The fields of JSON records, as far as the samples show them, in the order in which they first
+/// came: `int64`, `float64` (also for integers beyond 64 bits), `utf8`, `boolean`, structs and
+/// lists. What is of several types, or always null, is `json`. Samples that are no JSON objects are
+/// left out; it is an error if none is one.
 pub fn infer_json_schema(samples: &[Bytes]) -> Result<SchemaRef, String> {
     let mut fields = Vec::new();
     let mut objects = 0;
     for sample in samples {
-        let parsed = Checked::new(sample).and_then(|checked| checked.parse(sonic_rs::from_str::<Value>));
+        let parsed =
+            Checked::new(sample).and_then(|checked| checked.parse(sonic_rs::from_str::<Value>));
         let Ok(Shape::Object(more)) = parsed.map(|value| Shape::of(&value)) else {
             continue;
         };
@@ -23,9 +25,17 @@ pub fn infer_json_schema(samples: &[Bytes]) -> Result<SchemaRef, String> {
         merge_fields(&mut fields, more);
     }
     if objects == 0 {
-        return Err(format!("none of {} sample records is a json object", samples.len()));
+        return Err(format!(
+            "none of {} sample records is a json object",
+            samples.len()
+        ));
     }
-    Ok(Arc::new(Schema::new(fields.into_iter().map(|(name, shape)| shape.field(&name)).collect::<Vec<_>>())))
+    Ok(Arc::new(Schema::new(
+        fields
+            .into_iter()
+            .map(|(name, shape)| shape.field(&name))
+            .collect::<Vec<_>>(),
+    )))
 }
 
 enum Shape {
@@ -49,10 +59,16 @@ impl Shape {
             return Shape::Object(fields);
         }
         if let Some(list) = value.as_array() {
-            return Shape::List(Box::new(list.iter().map(Shape::of).fold(Shape::Null, Shape::merge)));
+            return Shape::List(Box::new(
+                list.iter().map(Shape::of).fold(Shape::Null, Shape::merge),
+            ));
         }
         if let Some(number) = value.as_number() {
-            return if number.is_i64() { Shape::Integer } else { Shape::Float };
+            return if number.is_i64() {
+                Shape::Integer
+            } else {
+                Shape::Float
+            };
         }
         match () {
             () if value.is_boolean() => Shape::Boolean,
@@ -84,10 +100,15 @@ impl Shape {
             Shape::Integer => DataType::Int64,
             Shape::Float => DataType::Float64,
             Shape::Text => DataType::Utf8,
-            Shape::Object(fields) if !fields.is_empty() => {
-                DataType::Struct(fields.into_iter().map(|(name, shape)| Arc::new(shape.field(&name))).collect())
+            Shape::Object(fields) if !fields.is_empty() => DataType::Struct(
+                fields
+                    .into_iter()
+                    .map(|(name, shape)| Arc::new(shape.field(&name)))
+                    .collect(),
+            ),
+            Shape::List(elements) => {
+                DataType::List(Arc::new(elements.field(Field::LIST_FIELD_DEFAULT_NAME)))
             }
-            Shape::List(elements) => DataType::List(Arc::new(elements.field(Field::LIST_FIELD_DEFAULT_NAME))),
             Shape::Null | Shape::Mixed | Shape::Object(_) => return json_field(name),
         };
         Field::new(name, data_type, true)

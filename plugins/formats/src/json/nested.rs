@@ -38,20 +38,36 @@ impl StructColumn {
             }
             columns.push(inner(field, path)?);
         }
-        Ok(StructColumn { fields: fields.clone(), names, columns, nulls: NullBufferBuilder::new(0) })
+        Ok(StructColumn {
+            fields: fields.clone(),
+            names,
+            columns,
+            nulls: NullBufferBuilder::new(0),
+        })
     }
 
     pub(super) fn len(&self) -> usize {
         self.nulls.len()
     }
 
-    pub(super) fn read<'de, A: MapAccess<'de>>(&mut self, mut map: A, misfit: &mut Misfit) -> Result<(), A::Error> {
+    pub(super) fn read<'de, A: MapAccess<'de>>(
+        &mut self,
+        mut map: A,
+        misfit: &mut Misfit,
+    ) -> Result<(), A::Error> {
         let at = self.nulls.len();
         let mut expected = 0;
-        while let Some(found) = map.next_key_seed(Key { names: &self.names, expected })? {
+        while let Some(found) = map.next_key_seed(Key {
+            names: &self.names,
+            expected,
+        })? {
             match found {
                 Some(number) => {
-                    map.next_value_seed(Read { column: &mut self.columns[number], at, misfit })?;
+                    map.next_value_seed(Read {
+                        column: &mut self.columns[number],
+                        at,
+                        misfit,
+                    })?;
                     expected = number + 1;
                 }
                 None => {
@@ -82,16 +98,32 @@ impl StructColumn {
 impl ListColumn {
     pub(super) fn new(field: &FieldRef, path: &str) -> Result<ListColumn, String> {
         let elements = Box::new(inner(field, format!("{path}[]"))?);
-        Ok(ListColumn { field: field.clone(), offsets: vec![0], elements, nulls: NullBufferBuilder::new(0) })
+        Ok(ListColumn {
+            field: field.clone(),
+            offsets: vec![0],
+            elements,
+            nulls: NullBufferBuilder::new(0),
+        })
     }
 
     pub(super) fn len(&self) -> usize {
         self.nulls.len()
     }
 
-    pub(super) fn read<'de, A: SeqAccess<'de>>(&mut self, mut list: A, misfit: &mut Misfit) -> Result<(), A::Error> {
+    pub(super) fn read<'de, A: SeqAccess<'de>>(
+        &mut self,
+        mut list: A,
+        misfit: &mut Misfit,
+    ) -> Result<(), A::Error> {
         let mut at = self.elements.len();
-        while list.next_element_seed(Read { column: &mut self.elements, at, misfit })?.is_some() {
+        while list
+            .next_element_seed(Read {
+                column: &mut self.elements,
+                at,
+                misfit,
+            })?
+            .is_some()
+        {
             at += 1;
         }
         Ok(())
@@ -100,12 +132,16 @@ impl ListColumn {
     /// Ends a list of all elements that were read since the last one ended.
     pub(super) fn close(&mut self, valid: bool) {
         // Every element takes a byte of the batch, and the batch has less than 2 GiB.
-        self.offsets.push(i32::try_from(self.elements.len()).unwrap_or(i32::MAX));
+        self.offsets
+            .push(i32::try_from(self.elements.len()).unwrap_or(i32::MAX));
         self.nulls.append(valid);
     }
 
     pub(super) fn finish(&mut self) -> ArrayRef {
-        let offsets = OffsetBuffer::new(ScalarBuffer::from(std::mem::replace(&mut self.offsets, vec![0])));
+        let offsets = OffsetBuffer::new(ScalarBuffer::from(std::mem::replace(
+            &mut self.offsets,
+            vec![0],
+        )));
         let (elements, nulls) = (self.elements.finish(), self.nulls.finish());
         Arc::new(
             ListArray::try_new(self.field.clone(), offsets, elements, nulls)

@@ -46,7 +46,11 @@ pub(super) enum Start {
 impl Start {
     /// Whether the record begins as it has to.
     pub(super) fn check(&self, text: &str) -> Result<(), String> {
-        let first = text.trim_ascii_start().bytes().next().ok_or("the record is empty")?;
+        let first = text
+            .trim_ascii_start()
+            .bytes()
+            .next()
+            .ok_or("the record is empty")?;
         match (self, first) {
             (Start::Object, b'{') | (Start::List, b'[') | (Start::Anything, _) => Ok(()),
             (Start::Object, _) => Err("the record is not a json object".to_owned()),
@@ -71,10 +75,14 @@ impl Node {
                 &mut self.fields[at]
             }
             Step::Index(index) => {
-                let at = self.elements.iter().position(|(at, _)| at == index).unwrap_or_else(|| {
-                    self.elements.push((*index, Node::default()));
-                    self.elements.len() - 1
-                });
+                let at = self
+                    .elements
+                    .iter()
+                    .position(|(at, _)| at == index)
+                    .unwrap_or_else(|| {
+                        self.elements.push((*index, Node::default()));
+                        self.elements.len() - 1
+                    });
                 &mut self.elements[at].1
             }
         };
@@ -91,20 +99,29 @@ impl Node {
     }
 
     /// Reads the value that comes next.
-    pub(super) fn read<'de, D: Deserializer<'de>>(&self, next: D, record: &mut Record<'_>) -> Result<(), D::Error> {
+    pub(super) fn read<'de, D: Deserializer<'de>>(
+        &self,
+        next: D,
+        record: &mut Record<'_>,
+    ) -> Result<(), D::Error> {
         let below = !self.fields.is_empty() || !self.elements.is_empty();
         match (self.columns.as_slice(), below) {
             ([column], false) => record.read(*column, next),
             ([], _) => next.deserialize_any(Below { node: self, record }),
             (wanted, _) => {
-                // Somebody wants the whole value and somebody else a part of it: its text is read once more for each.
+                // Somebody wants the whole value and somebody else a part of it: its text is read
+                // once more for each.
                 let value = LazyValue::deserialize(next)?;
                 let parser = || sonic_rs::Deserializer::from_str(value.as_raw_str());
                 for column in wanted {
-                    record.read(*column, &mut parser()).map_err(D::Error::custom)?;
+                    record
+                        .read(*column, &mut parser())
+                        .map_err(D::Error::custom)?;
                 }
                 if below {
-                    parser().deserialize_any(Below { node: self, record }).map_err(D::Error::custom)?;
+                    parser()
+                        .deserialize_any(Below { node: self, record })
+                        .map_err(D::Error::custom)?;
                 }
                 Ok(())
             }
@@ -142,10 +159,16 @@ impl<'de> Visitor<'de> for Below<'_, '_> {
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<(), A::Error> {
         let Below { node, record } = self;
         let mut expected = 0;
-        while let Some(found) = map.next_key_seed(Key { names: &node.names, expected })? {
+        while let Some(found) = map.next_key_seed(Key {
+            names: &node.names,
+            expected,
+        })? {
             match found {
                 Some(at) => {
-                    map.next_value_seed(Read { node: &node.fields[at], record })?;
+                    map.next_value_seed(Read {
+                        node: &node.fields[at],
+                        record,
+                    })?;
                     expected = at + 1;
                 }
                 None => {
@@ -219,7 +242,8 @@ impl Names {
         self.names.len() - 1
     }
 
-    /// The number of a name. Most records have their keys in the same order, so `expected` is compared first.
+    /// The number of a name. Most records have their keys in the same order, so `expected` is
+    /// compared first.
     fn find(&self, name: &str, expected: usize) -> Option<usize> {
         if self.names.get(expected).is_some_and(|known| known == name) {
             return Some(expected);

@@ -7,7 +7,10 @@ use pseidon_dsl::expr::{ExprKind, Path, Step};
 use pseidon_dsl::nearest;
 use pseidon_dsl::node::Text;
 
-use super::{AvroLayout, Choice, EventLayout, EventTime, EventUnit, JsonLayout, JsonTime, RecordLayout, TxtLayout};
+use super::{
+    AvroLayout, Choice, EventLayout, EventTime, EventUnit, JsonLayout, JsonTime, RecordLayout,
+    TxtLayout,
+};
 
 #[derive(Parser)]
 #[grammar = "record_format.pest"]
@@ -15,13 +18,22 @@ struct Grammar;
 
 const KINDS: [&str; 4] = ["txt", "avro-txt", "json", "raw"];
 const TXT: [&str; 7] = ["sep", "ts", "ts_ms", "ts_sec", "msg", "fields", "bytes"];
-const AVRO: [&str; 7] = ["ts", "ts_ms", "ts_sec", "msg", "fields", "bytes", "registry"];
+const AVRO: [&str; 7] = [
+    "ts", "ts_ms", "ts_sec", "msg", "fields", "bytes", "registry",
+];
 const JSON: [&str; 3] = ["ts", "ts_ms", "ts_sec"];
 /// The names of separators, each with its byte.
-pub(super) const SEPARATORS: [(&str, u8); 6] =
-    [("byte1", 1), ("tab", b'\t'), ("space", b' '), ("semicolon", b';'), ("pipe", b'|'), ("comma", b',')];
+pub(super) const SEPARATORS: [(&str, u8); 6] = [
+    ("byte1", 1),
+    ("tab", b'\t'),
+    ("space", b' '),
+    ("semicolon", b';'),
+    ("pipe", b'|'),
+    ("comma", b','),
+];
 
-/// Reads `type` or `type:key=value;key=value`. The error is a sentence that names the setting and says what was expected.
+/// Reads `type` or `type:key=value;key=value`. The error is a sentence that names the setting and
+/// says what was expected.
 pub fn parse(text: &str) -> Result<RecordLayout, String> {
     let mut pairs = Grammar::parse(Rule::format, text).map_err(|error| malformed(text, &error))?;
     let mut parts = pairs.next().into_iter().flat_map(Pair::into_inner);
@@ -29,13 +41,21 @@ pub fn parse(text: &str) -> Result<RecordLayout, String> {
     let settings = Settings::new(kind, parts.filter(|part| part.as_rule() == Rule::setting))?;
     let layout = match kind {
         "txt" if settings.is_empty() => RecordLayout::Line,
-        "txt" => RecordLayout::Txt(TxtLayout { separator: settings.separator()?, event: settings.event()? }),
+        "txt" => RecordLayout::Txt(TxtLayout {
+            separator: settings.separator()?,
+            event: settings.event()?,
+        }),
         "avro-txt" => {
-            let layout = AvroLayout { registry: settings.registry()?, event: settings.event()? };
+            let layout = AvroLayout {
+                registry: settings.registry()?,
+                event: settings.event()?,
+            };
             settings.whole_or_single(layout.event.message)?;
             RecordLayout::AvroTxt(layout)
         }
-        "json" => RecordLayout::Json(JsonLayout { time: settings.json_time()? }),
+        "json" => RecordLayout::Json(JsonLayout {
+            time: settings.json_time()?,
+        }),
         _ => RecordLayout::Raw,
     };
     Ok(layout)
@@ -46,8 +66,13 @@ fn malformed(text: &str, error: &pest::error::Error<Rule>) -> String {
         pest::error::InputLocation::Pos(at) | pest::error::InputLocation::Span((at, _)) => at,
     };
     match text.get(at..).filter(|rest| !rest.is_empty()) {
-        Some(rest) => format!("`{}` is not expected here; a format is `type` or `type:key=value;key=value`", crate::shortened(rest)),
-        None if text.trim().is_empty() => format!("the format is empty; expected {}", listed(KINDS)),
+        Some(rest) => format!(
+            "`{}` is not expected here; a format is `type` or `type:key=value;key=value`",
+            crate::shortened(rest)
+        ),
+        None if text.trim().is_empty() => {
+            format!("the format is empty; expected {}", listed(KINDS))
+        }
         None => "the format ends too early; it is `type` or `type:key=value;key=value`".to_owned(),
     }
 }
@@ -66,7 +91,12 @@ impl<'a> Settings<'a> {
             "avro-txt" => &AVRO,
             "json" => &JSON,
             "raw" => &[],
-            _ => return Err(format!("there is no format `{kind}`; {}", meant(kind, &KINDS))),
+            _ => {
+                return Err(format!(
+                    "there is no format `{kind}`; {}",
+                    meant(kind, &KINDS)
+                ));
+            }
         };
         let mut found: Vec<(&str, &str)> = Vec::new();
         for setting in settings {
@@ -74,10 +104,15 @@ impl<'a> Settings<'a> {
             let mut next = || inner.next().map_or("", |part| part.as_str().trim());
             let (key, value) = (next(), next());
             if known.is_empty() {
-                return Err(format!("{kind} takes no settings, but `{key}` follows the colon"));
+                return Err(format!(
+                    "{kind} takes no settings, but `{key}` follows the colon"
+                ));
             }
             if !known.contains(&key) {
-                return Err(format!("{kind} has no setting `{key}`; {}", meant(key, known)));
+                return Err(format!(
+                    "{kind} has no setting `{key}`; {}",
+                    meant(key, known)
+                ));
             }
             if found.iter().any(|(other, _)| *other == key) {
                 return Err(format!("`{key}` is given twice"));
@@ -92,21 +127,35 @@ impl<'a> Settings<'a> {
     }
 
     fn get(&self, key: &str) -> Option<&'a str> {
-        self.found.iter().find(|(found, _)| *found == key).map(|(_, value)| *value)
+        self.found
+            .iter()
+            .find(|(found, _)| *found == key)
+            .map(|(_, value)| *value)
     }
 
     fn separator(&self) -> Result<u8, String> {
-        let Some(name) = self.get("sep") else { return Ok(1) };
+        let Some(name) = self.get("sep") else {
+            return Ok(1);
+        };
         if let Some((_, byte)) = SEPARATORS.iter().find(|(separator, _)| *separator == name) {
             return Ok(*byte);
         }
-        Err(format!("`sep` cannot be `{}`; {}", crate::shortened(name), meant(name, &SEPARATORS.map(|(name, _)| name))))
+        Err(format!(
+            "`sep` cannot be `{}`; {}",
+            crate::shortened(name),
+            meant(name, &SEPARATORS.map(|(name, _)| name))
+        ))
     }
 
     fn registry(&self) -> Result<Option<String>, String> {
         match self.get("registry") {
-            Some(address) if !(address.starts_with("http://") || address.starts_with("https://")) => {
-                Err(format!("`registry` is an address such as http://registry:8081, not `{}`", crate::shortened(address)))
+            Some(address)
+                if !(address.starts_with("http://") || address.starts_with("https://")) =>
+            {
+                Err(format!(
+                    "`registry` is an address such as http://registry:8081, not `{}`",
+                    crate::shortened(address)
+                ))
             }
             address => Ok(address.map(|address| address.trim_end_matches('/').to_owned())),
         }
@@ -114,21 +163,43 @@ impl<'a> Settings<'a> {
 
     fn event(&self) -> Result<EventLayout, String> {
         let Some((key, value, unit)) = self.time()? else {
-            return Err(format!("{} needs `ts`, `ts_ms` or `ts_sec`: the index of the field with the event time, or -1", self.kind));
+            return Err(format!(
+                "{} needs `ts`, `ts_ms` or `ts_sec`: the index of the field with the event time, or -1",
+                self.kind
+            ));
         };
-        let index =
-            number(value).ok_or_else(|| format!("`{key}` is the index of a field, from 0, or -1, not `{}`", crate::shortened(value)))?;
-        let time = usize::try_from(index).ok().map(|field| EventTime { field, unit });
-        Ok(EventLayout { time, message: self.message()?, bytes: self.bytes()?, fields: self.fields()? })
+        let index = number(value).ok_or_else(|| {
+            format!(
+                "`{key}` is the index of a field, from 0, or -1, not `{}`",
+                crate::shortened(value)
+            )
+        })?;
+        let time = usize::try_from(index)
+            .ok()
+            .map(|field| EventTime { field, unit });
+        Ok(EventLayout {
+            time,
+            message: self.message()?,
+            bytes: self.bytes()?,
+            fields: self.fields()?,
+        })
     }
 
     /// The setting that says where the event time is, and its unit.
     fn time(&self) -> Result<Option<(&'static str, &'a str, EventUnit)>, String> {
-        let units = [("ts", EventUnit::Milliseconds), ("ts_ms", EventUnit::Milliseconds), ("ts_sec", EventUnit::Seconds)];
-        let mut given = units.iter().filter_map(|(key, unit)| self.get(key).map(|value| (*key, value, *unit)));
+        let units = [
+            ("ts", EventUnit::Milliseconds),
+            ("ts_ms", EventUnit::Milliseconds),
+            ("ts_sec", EventUnit::Seconds),
+        ];
+        let mut given = units
+            .iter()
+            .filter_map(|(key, unit)| self.get(key).map(|value| (*key, value, *unit)));
         let first = given.next();
         match (&first, given.next()) {
-            (Some((one, ..)), Some((other, ..))) => Err(format!("`{one}` and `{other}` both say where the event time is; keep one")),
+            (Some((one, ..)), Some((other, ..))) => Err(format!(
+                "`{one}` and `{other}` both say where the event time is; keep one"
+            )),
             _ => Ok(first),
         }
     }
@@ -147,22 +218,37 @@ impl<'a> Settings<'a> {
             return Ok(());
         }
         let given = self.get("msg").unwrap_or_default();
-        Err(format!("`msg` is the index of a field, from 0, or -1, the whole record, in {} records, not `{given}`", self.kind))
+        Err(format!(
+            "`msg` is the index of a field, from 0, or -1, the whole record, in {} records, not `{given}`",
+            self.kind
+        ))
     }
 
     fn bytes(&self) -> Result<bool, String> {
         match self.get("bytes") {
             None | Some("false") => Ok(false),
             Some("true") => Ok(true),
-            Some(other) => Err(format!("`bytes` is true or false, not `{}`", crate::shortened(other))),
+            Some(other) => Err(format!(
+                "`bytes` is true or false, not `{}`",
+                crate::shortened(other)
+            )),
         }
     }
 
     fn fields(&self) -> Result<Vec<String>, String> {
-        let Some(value) = self.get("fields") else { return Ok(Vec::new()) };
-        let wrong = || format!("`fields` is a list of names, `a,b,c`, not `{}`", crate::shortened(value));
+        let Some(value) = self.get("fields") else {
+            return Ok(Vec::new());
+        };
+        let wrong = || {
+            format!(
+                "`fields` is a list of names, `a,b,c`, not `{}`",
+                crate::shortened(value)
+            )
+        };
         let pairs = Grammar::parse(Rule::names, value).map_err(|_| wrong())?;
-        let names = pairs.flat_map(Pair::into_inner).filter(|part| part.as_rule() == Rule::name);
+        let names = pairs
+            .flat_map(Pair::into_inner)
+            .filter(|part| part.as_rule() == Rule::name);
         let mut fields: Vec<String> = Vec::new();
         for name in names.map(|name| name.as_str().to_owned()) {
             if fields.contains(&name) {
@@ -172,18 +258,27 @@ impl<'a> Settings<'a> {
         }
         for (name, own) in [("event_ts", "ts"), ("event_msg", "msg")] {
             if fields.iter().any(|field| field == name) && fields.iter().any(|field| field == own) {
-                return Err(format!("`fields` cannot name both `{own}` and `{name}`: one of them stands for what the format makes itself"));
+                return Err(format!(
+                    "`fields` cannot name both `{own}` and `{name}`: one of them stands for what the format makes itself"
+                ));
             }
         }
         Ok(fields)
     }
 
     fn json_time(&self) -> Result<Option<JsonTime>, String> {
-        let Some((key, value, unit)) = self.time()? else { return Ok(None) };
+        let Some((key, value, unit)) = self.time()? else {
+            return Ok(None);
+        };
         if number(value).is_some_and(|number| number < 0) {
             return Ok(None);
         }
-        let path = path(value).ok_or_else(|| format!("`{key}` is a path such as user.seen, or -1, not `{}`", crate::shortened(value)))?;
+        let path = path(value).ok_or_else(|| {
+            format!(
+                "`{key}` is a path such as user.seen, or -1, not `{}`",
+                crate::shortened(value)
+            )
+        })?;
         Ok(Some(JsonTime { path, unit }))
     }
 }
@@ -194,16 +289,31 @@ fn number(text: &str) -> Option<i64> {
     if digits.is_empty() || !digits.bytes().all(|byte| byte.is_ascii_digit()) {
         return None;
     }
-    Some(text.parse().unwrap_or(if text.starts_with('-') { i64::MIN } else { i64::MAX }))
+    Some(text.parse().unwrap_or(if text.starts_with('-') {
+        i64::MIN
+    } else {
+        i64::MAX
+    }))
 }
 
 fn choice(text: &str) -> Option<Choice> {
-    let choice = Grammar::parse(Rule::choice, text).ok()?.next()?.into_inner().next()?;
+    let choice = Grammar::parse(Rule::choice, text)
+        .ok()?
+        .next()?
+        .into_inner()
+        .next()?;
     if choice.as_rule() == Rule::number {
-        return number(choice.as_str()).map(|index| usize::try_from(index).map_or(Choice::ALL, Choice::one));
+        return number(choice.as_str())
+            .map(|index| usize::try_from(index).map_or(Choice::ALL, Choice::one));
     }
     let (start, end) = choice.as_str().split_once(':')?;
-    let bound = |text: &str| if text.trim().is_empty() { Some(-1) } else { number(text.trim()) };
+    let bound = |text: &str| {
+        if text.trim().is_empty() {
+            Some(-1)
+        } else {
+            number(text.trim())
+        }
+    };
     Some(Choice::slice(bound(start)?, bound(end)?))
 }
 
@@ -214,7 +324,10 @@ fn path(text: &str) -> Option<Path> {
     {
         return Some(path);
     }
-    let names: Vec<_> = text.split('.').map(|name| Step::Field(name.to_owned())).collect();
+    let names: Vec<_> = text
+        .split('.')
+        .map(|name| Step::Field(name.to_owned()))
+        .collect();
     (!text.split('.').any(|name| name.trim().is_empty())).then_some(Path(names))
 }
 

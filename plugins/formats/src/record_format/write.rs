@@ -15,12 +15,22 @@ impl Display for RecordLayout {
                 None => f.write_str("json"),
             },
             RecordLayout::Txt(layout) => {
-                let separator = SEPARATORS.iter().find(|(_, byte)| *byte == layout.separator);
-                write!(f, "txt:sep={};{}", separator.map_or("byte1", |(name, _)| name), layout.event)
+                let separator = SEPARATORS
+                    .iter()
+                    .find(|(_, byte)| *byte == layout.separator);
+                write!(
+                    f,
+                    "txt:sep={};{}",
+                    separator.map_or("byte1", |(name, _)| name),
+                    layout.event
+                )
             }
             RecordLayout::AvroTxt(layout) => {
                 write!(f, "avro-txt:{}", layout.event)?;
-                layout.registry.iter().try_for_each(|address| write!(f, ";registry={address}"))
+                layout
+                    .registry
+                    .iter()
+                    .try_for_each(|address| write!(f, ";registry={address}"))
             }
         }
     }

@@ -1,11 +1,14 @@
 //! Records that are fields between separators.
 //!
-//! A record is gone through once, up to the last field that is asked for. Only where fields begin and end is noted, so nothing is
-//! allocated for a field; a message that lies in the record just as it is to be written is one slice of it.
+//! A record is gone through once, up to the last field that is asked for. Only where fields begin
+//! and end is noted, so nothing is allocated for a field; a message that lies in the record just as
+//! it is to be written is one slice of it.
 
 use std::sync::Arc;
 
-use arrow::array::{ArrayBuilder, ArrayRef, BinaryBuilder, StringBuilder, TimestampMillisecondBuilder};
+use arrow::array::{
+    ArrayBuilder, ArrayRef, BinaryBuilder, StringBuilder, TimestampMillisecondBuilder,
+};
 use pseidon_plugin::format::{Decoded, Decoder, WantedColumn};
 use pseidon_plugin::{BadRow, Payloads};
 
@@ -37,24 +40,57 @@ impl FieldsDecoder {
     pub(super) fn new(layout: TxtLayout, wanted: &[WantedColumn]) -> Result<FieldsDecoder, String> {
         let mut columns = Vec::new();
         let mut needed = Some(0);
-        let mut need = |fields: Option<usize>| needed = needed.zip(fields).map(|(one, other): (usize, usize)| one.max(other));
+        let mut need = |fields: Option<usize>| {
+            needed = needed
+                .zip(fields)
+                .map(|(one, other): (usize, usize)| one.max(other))
+        };
         for column in wanted {
-            columns.push(match (event::role("txt", &layout.event, column)?, layout.event.time) {
-                (Role::Time, Some(time)) => {
-                    need(Some(time.field.saturating_add(1)));
-                    Column::Time(time, TimestampMillisecondBuilder::new().with_data_type(event::time_type()))
-                }
-                (Role::Field(number), _) => {
-                    need(Some(layout.event.message.of(usize::MAX).start.saturating_add(number).saturating_add(1)));
-                    Column::Field(column.path.to_string(), number, TextColumn::new(&column.field)?)
-                }
-                _ => {
-                    need(layout.event.message.needs());
-                    if layout.event.bytes { Column::Bytes(BinaryBuilder::new()) } else { Column::Text(StringBuilder::new()) }
-                }
-            });
+            columns.push(
+                match (
+                    event::role("txt", &layout.event, column)?,
+                    layout.event.time,
+                ) {
+                    (Role::Time, Some(time)) => {
+                        need(Some(time.field.saturating_add(1)));
+                        Column::Time(
+                            time,
+                            TimestampMillisecondBuilder::new().with_data_type(event::time_type()),
+                        )
+                    }
+                    (Role::Field(number), _) => {
+                        need(Some(
+                            layout
+                                .event
+                                .message
+                                .of(usize::MAX)
+                                .start
+                                .saturating_add(number)
+                                .saturating_add(1),
+                        ));
+                        Column::Field(
+                            column.path.to_string(),
+                            number,
+                            TextColumn::new(&column.field)?,
+                        )
+                    }
+                    _ => {
+                        need(layout.event.message.needs());
+                        if layout.event.bytes {
+                            Column::Bytes(BinaryBuilder::new())
+                        } else {
+                            Column::Text(StringBuilder::new())
+                        }
+                    }
+                },
+            );
         }
-        Ok(FieldsDecoder { needed: needed.unwrap_or(usize::MAX), layout, fields: Fields::default(), columns })
+        Ok(FieldsDecoder {
+            needed: needed.unwrap_or(usize::MAX),
+            layout,
+            fields: Fields::default(),
+            columns,
+        })
     }
 
     /// Adds the record's values to the columns. Of a bad one it may add some.
@@ -63,25 +99,43 @@ impl FieldsDecoder {
         if !event.bytes && simdutf8::basic::from_utf8(record).is_err() {
             return Err(NOT_UTF8.to_owned());
         }
-        self.fields.split(record, self.layout.separator, self.needed);
+        self.fields
+            .split(record, self.layout.separator, self.needed);
         let chosen = event.message.of(self.fields.len());
         for column in &mut self.columns {
             match column {
                 Column::Time(time, values) => {
                     let field = self.fields.get(record, time.field);
-                    values.append_value(read_time(field, *time, event.time_name(), self.fields.len())?);
+                    values.append_value(read_time(
+                        field,
+                        *time,
+                        event.time_name(),
+                        self.fields.len(),
+                    )?);
                 }
                 Column::Text(values) => {
-                    let message = self.fields.joined(record, chosen.clone(), self.layout.separator);
+                    let message = self
+                        .fields
+                        .joined(record, chosen.clone(), self.layout.separator);
                     values.append_value(simdutf8::basic::from_utf8(message).map_err(|_| NOT_UTF8)?);
                 }
-                Column::Bytes(values) => values.append_value(self.fields.joined(record, chosen.clone(), self.layout.separator)),
+                Column::Bytes(values) => values.append_value(self.fields.joined(
+                    record,
+                    chosen.clone(),
+                    self.layout.separator,
+                )),
                 Column::Field(name, number, values) => {
-                    let number = Some(chosen.start + *number).filter(|number| chosen.contains(number));
-                    let text = number.and_then(|number| self.fields.get(record, number)).unwrap_or_default();
+                    let number =
+                        Some(chosen.start + *number).filter(|number| chosen.contains(number));
+                    let text = number
+                        .and_then(|number| self.fields.get(record, number))
+                        .unwrap_or_default();
                     if !values.add(text) {
                         let found = crate::shortened(&String::from_utf8_lossy(text));
-                        return Err(format!("`{name}` is the text {found:?}, but {} is wanted", values.type_name()));
+                        return Err(format!(
+                            "`{name}` is the text {found:?}, but {} is wanted",
+                            values.type_name()
+                        ));
                     }
                 }
             }
@@ -90,20 +144,34 @@ impl FieldsDecoder {
     }
 }
 
-fn read_time(field: Option<&[u8]>, time: EventTime, name: &str, fields: usize) -> Result<i64, String> {
+fn read_time(
+    field: Option<&[u8]>,
+    time: EventTime,
+    name: &str,
+    fields: usize,
+) -> Result<i64, String> {
     let EventTime { field: index, unit } = time;
-    let field = field.ok_or_else(|| format!("`{name}` is field {index}, but the record has {fields} fields"))?;
-    let read = std::str::from_utf8(field).ok().and_then(|text| event::time(text, unit));
+    let field = field
+        .ok_or_else(|| format!("`{name}` is field {index}, but the record has {fields} fields"))?;
+    let read = std::str::from_utf8(field)
+        .ok()
+        .and_then(|text| event::time(text, unit));
     read.ok_or_else(|| {
         let found = crate::shortened(&String::from_utf8_lossy(field));
-        format!("`{name}` is field {index}, which is {found:?}, but {} are wanted", event::expected_time(unit))
+        format!(
+            "`{name}` is field {index}, which is {found:?}, but {} are wanted",
+            event::expected_time(unit)
+        )
     })
 }
 
 impl Decoder for FieldsDecoder {
     fn decode(&mut self, payloads: &Payloads) -> Decoded {
         if self.columns.is_empty() {
-            return Decoded { columns: Vec::new(), bad: Vec::new() };
+            return Decoded {
+                columns: Vec::new(),
+                bad: Vec::new(),
+            };
         }
         let mut bad = Vec::new();
         let mut total = 0;
@@ -111,9 +179,13 @@ impl Decoder for FieldsDecoder {
             if let Some(record) = payloads.get(row) {
                 total += record.len();
                 // Arrow's text columns hold 2 GiB.
-                let fits = i32::try_from(total).map_err(|_| "the batch is larger than 2 GiB".to_owned());
+                let fits =
+                    i32::try_from(total).map_err(|_| "the batch is larger than 2 GiB".to_owned());
                 if let Err(reason) = fits.and_then(|_| self.record(record)) {
-                    bad.push(BadRow { row: row as u32, reason });
+                    bad.push(BadRow {
+                        row: row as u32,
+                        reason,
+                    });
                 }
             }
             for column in &mut self.columns {
@@ -121,7 +193,10 @@ impl Decoder for FieldsDecoder {
             }
         }
         let columns = self.columns.iter_mut().map(Column::finish).collect();
-        Decoded { columns: crate::without_bad(columns, &bad, payloads.len()), bad }
+        Decoded {
+            columns: crate::without_bad(columns, &bad, payloads.len()),
+            bad,
+        }
     }
 }
 
@@ -143,11 +218,15 @@ impl Column {
             // The next batch will need about as much.
             Column::Text(values) => {
                 let (len, bytes) = (values.len(), values.values_slice().len());
-                Arc::new(std::mem::replace(values, StringBuilder::with_capacity(len, bytes)).finish())
+                Arc::new(
+                    std::mem::replace(values, StringBuilder::with_capacity(len, bytes)).finish(),
+                )
             }
             Column::Bytes(values) => {
                 let (len, bytes) = (values.len(), values.values_slice().len());
-                Arc::new(std::mem::replace(values, BinaryBuilder::with_capacity(len, bytes)).finish())
+                Arc::new(
+                    std::mem::replace(values, BinaryBuilder::with_capacity(len, bytes)).finish(),
+                )
             }
             Column::Field(_, _, values) => values.finish(),
         }

@@ -17,13 +17,21 @@ pub(super) fn schema() -> SchemaRef {
 pub(super) fn decoder(columns: &[WantedColumn]) -> Result<Box<dyn Decoder>, String> {
     for column in columns {
         if !matches!(column.path.0.as_slice(), [Step::Field(name)] if name == LINE) {
-            return Err(format!("txt records have one field, `{LINE}`, and no `{}`", column.path));
+            return Err(format!(
+                "txt records have one field, `{LINE}`, and no `{}`",
+                column.path
+            ));
         }
         if *column.field.data_type() != DataType::Utf8 || is_json(&column.field) {
-            return Err(format!("`{LINE}` is utf8 in txt records, not {}", column.field.data_type()));
+            return Err(format!(
+                "`{LINE}` is utf8 in txt records, not {}",
+                column.field.data_type()
+            ));
         }
     }
-    Ok(Box::new(LineDecoder { columns: columns.len() }))
+    Ok(Box::new(LineDecoder {
+        columns: columns.len(),
+    }))
 }
 
 struct LineDecoder {
@@ -33,22 +41,34 @@ struct LineDecoder {
 impl Decoder for LineDecoder {
     fn decode(&mut self, payloads: &Payloads) -> Decoded {
         if self.columns == 0 {
-            return Decoded { columns: Vec::new(), bad: Vec::new() };
+            return Decoded {
+                columns: Vec::new(),
+                bad: Vec::new(),
+            };
         }
         let mut bad = Vec::new();
         let mut lines = StringBuilder::new();
         for row in 0..payloads.len() {
-            let line = payloads.get(row).map(|record| text(record, lines.values_slice().len())).transpose();
+            let line = payloads
+                .get(row)
+                .map(|record| text(record, lines.values_slice().len()))
+                .transpose();
             match line {
                 Ok(line) => lines.append_option(line),
                 Err(reason) => {
                     lines.append_null();
-                    bad.push(BadRow { row: row as u32, reason: reason.to_owned() });
+                    bad.push(BadRow {
+                        row: row as u32,
+                        reason: reason.to_owned(),
+                    });
                 }
             }
         }
         let lines: ArrayRef = Arc::new(lines.finish());
-        Decoded { columns: vec![lines; self.columns], bad }
+        Decoded {
+            columns: vec![lines; self.columns],
+            bad,
+        }
     }
 }
 

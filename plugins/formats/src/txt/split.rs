@@ -15,8 +15,8 @@ pub(super) struct Fields {
 impl Fields {
     /// Finds the first fields of a record, not more than `most`. Empty ones do not count.
     ///
-    /// Separators are found eight bytes at a time: fields are short, and memchr, made for long ways between two finds, takes twice the time for
-    /// records of twenty fields.
+    /// Separators are found eight bytes at a time: fields are short, and memchr, made for long ways
+    /// between two finds, takes twice the time for records of twenty fields.
     pub(super) fn split(&mut self, record: &[u8], separator: u8, most: usize) {
         self.spans.clear();
         self.gaps = false;
@@ -33,7 +33,10 @@ impl Fields {
                 found &= found - 1;
             }
         }
-        for (end, _) in (words.len() * 8..).zip(rest).filter(|(_, byte)| **byte == separator) {
+        for (end, _) in (words.len() * 8..)
+            .zip(rest)
+            .filter(|(_, byte)| **byte == separator)
+        {
             if !self.add(start..end, most) {
                 return;
             }
@@ -65,11 +68,23 @@ impl Fields {
         self.spans.get(number).map(|span| &record[span.clone()])
     }
 
-    /// Some of the fields with one separator between two: a slice of the record, if they lie in it like that.
-    pub(super) fn joined<'a>(&'a mut self, record: &'a [u8], chosen: Range<usize>, separator: u8) -> &'a [u8] {
+    /// Some of the fields with one separator between two: a slice of the record, if they lie in it
+    /// like that.
+    pub(super) fn joined<'a>(
+        &'a mut self,
+        record: &'a [u8],
+        chosen: Range<usize>,
+        separator: u8,
+    ) -> &'a [u8] {
         let spans = self.spans.get(chosen).unwrap_or_default();
-        let (Some(first), Some(last)) = (spans.first(), spans.last()) else { return &[] };
-        if !self.gaps || spans.windows(2).all(|pair| pair[0].end + 1 == pair[1].start) {
+        let (Some(first), Some(last)) = (spans.first(), spans.last()) else {
+            return &[];
+        };
+        if !self.gaps
+            || spans
+                .windows(2)
+                .all(|pair| pair[0].end + 1 == pair[1].start)
+        {
             return &record[first.start..last.end];
         }
         self.joined.clear();
@@ -83,8 +98,9 @@ impl Fields {
     }
 }
 
-/// The highest bit of each byte of the word that is the separator, the word's first byte lowest. (Warren, Hacker's Delight, 6-1: a byte is 0 if
-/// neither its low bits carry into the highest when 0x7f is added nor the highest is set.)
+/// The highest bit of each byte of the word that is the separator, the word's first byte lowest.
+/// (Warren, Hacker's Delight, 6-1: a byte is 0 if neither its low bits carry into the highest when
+/// 0x7f is added nor the highest is set.)
 fn positions(word: [u8; 8], separator: u8) -> u64 {
     const LOW: u64 = u64::from_ne_bytes([0x7f; 8]);
     let different = u64::from_le_bytes(word) ^ u64::from_ne_bytes([separator; 8]);

@@ -28,7 +28,10 @@ pub(crate) struct Fetched {
 impl Fetched {
     /// Room for `capacity` messages.
     pub(crate) fn with_capacity(capacity: usize) -> Fetched {
-        Fetched { messages: Box::new_uninit_slice(capacity), len: 0 }
+        Fetched {
+            messages: Box::new_uninit_slice(capacity),
+            len: 0,
+        }
     }
 
     /// How many there are.
@@ -49,15 +52,26 @@ impl Fetched {
     /// The message with this number.
     pub(crate) fn get(&self, index: usize) -> Option<Message<'_>> {
         let message = self.messages[..self.len].get(index)?;
-        // SAFETY: the first `len` places hold messages that are ours until `clear`, which needs `&mut self` and so ends this borrow.
-        Some(Message { raw: unsafe { &*message.assume_init() }, fetched: PhantomData })
+        // SAFETY: the first `len` places hold messages that are ours until `clear`, which needs
+        // `&mut self` and so ends this borrow.
+        Some(Message {
+            raw: unsafe { &*message.assume_init() },
+            fetched: PhantomData,
+        })
     }
 
     /// Whether large keys are most of it. A sample of the messages is looked at.
     pub(crate) fn is_mostly_keys(&self) -> bool {
-        let sample = (0..self.len).step_by(SAMPLED).filter_map(|index| self.get(index));
-        let (keys, values, count) =
-            sample.fold((0, 0, 0), |(keys, values, count), message| (keys + message.raw.key_len, values + message.raw.len, count + 1));
+        let sample = (0..self.len)
+            .step_by(SAMPLED)
+            .filter_map(|index| self.get(index));
+        let (keys, values, count) = sample.fold((0, 0, 0), |(keys, values, count), message| {
+            (
+                keys + message.raw.key_len,
+                values + message.raw.len,
+                count + 1,
+            )
+        });
         keys > values && keys > count * LARGE_KEY
     }
 
@@ -69,7 +83,8 @@ impl Fetched {
     /// Frees the messages.
     pub(crate) fn clear(&mut self) {
         for message in &self.messages[..self.len] {
-            // SAFETY: the first `len` places hold messages that are ours; each is destroyed once, since `len` becomes 0.
+            // SAFETY: the first `len` places hold messages that are ours; each is destroyed once,
+            // since `len` becomes 0.
             unsafe { rd::rd_kafka_message_destroy(message.assume_init()) };
         }
         self.len = 0;
@@ -112,9 +127,16 @@ impl<'a> Message<'a> {
             return None;
         }
         // The text of an error is in its payload.
-        let told = self.payload().map(|reason| String::from_utf8_lossy(reason).trim_end_matches('\0').to_owned());
+        let told = self.payload().map(|reason| {
+            String::from_utf8_lossy(reason)
+                .trim_end_matches('\0')
+                .to_owned()
+        });
         let code = self.raw.err.into();
-        Some(NativeError { code, text: told.unwrap_or_else(|| format!("{code}")) })
+        Some(NativeError {
+            code,
+            text: told.unwrap_or_else(|| format!("{code}")),
+        })
     }
 
     /// Tells topics apart, as long as their partitions stay assigned.
@@ -173,7 +195,8 @@ impl<'a> Message<'a> {
         (timestamp >= 0).then_some(timestamp)
     }
 
-    /// Calls `each` with the name and the value of every header. Returns whether there are headers at all.
+    /// Calls `each` with the name and the value of every header. Returns whether there are headers
+    /// at all.
     fn headers(&self, mut each: impl FnMut(&'a CStr, Option<&'a [u8]>)) -> bool {
         let mut headers = ptr::null_mut();
         // SAFETY: the message is alive; the headers it gives belong to it.
@@ -185,12 +208,16 @@ impl<'a> Message<'a> {
             let mut name: *const c_char = ptr::null();
             let mut value: *const c_void = ptr::null();
             let mut len = 0;
-            // SAFETY: the headers live as long as the message. An index past the last gives an error and nothing else.
-            let code = unsafe { rd::rd_kafka_header_get_all(headers, index, &mut name, &mut value, &mut len) };
+            // SAFETY: the headers live as long as the message. An index past the last gives an
+            // error and nothing else.
+            let code = unsafe {
+                rd::rd_kafka_header_get_all(headers, index, &mut name, &mut value, &mut len)
+            };
             if code.is_error() {
                 break;
             }
-            // SAFETY: the name ends with a NUL and the value has `len` bytes; both live as long as the message.
+            // SAFETY: the name ends with a NUL and the value has `len` bytes; both live as long as
+            // the message.
             unsafe { each(CStr::from_ptr(name), bytes(value, len)) };
         }
         true
@@ -199,16 +226,18 @@ impl<'a> Message<'a> {
     /// The headers as they are; `None` where there are none.
     pub(crate) fn raw_headers(&self) -> Option<Vec<u8>> {
         let mut headers = Vec::new();
-        self.headers(|name, value| raw_headers::push(&mut headers, name.to_bytes(), value)).then_some(headers)
+        self.headers(|name, value| raw_headers::push(&mut headers, name.to_bytes(), value))
+            .then_some(headers)
     }
 
-    /// The headers as a JSON object, of which those with the same name the last counts; `None` where there are none. The error is the
-    /// reason why they cannot be one.
+    /// The headers as a JSON object, of which those with the same name the last counts; `None`
+    /// where there are none. The error is the reason why they cannot be one.
     pub(crate) fn headers_as_json(&self) -> Result<Option<String>, String> {
         let mut headers = serde_json::Map::new();
         let mut bad = None;
         let some = self.headers(|name, value| {
-            let (Ok(name), Ok(value)) = (name.to_str(), value.map(str::from_utf8).transpose()) else {
+            let (Ok(name), Ok(value)) = (name.to_str(), value.map(str::from_utf8).transpose())
+            else {
                 bad.get_or_insert_with(|| name.to_string_lossy().into_owned());
                 return;
             };

@@ -19,47 +19,89 @@ pub(crate) struct FoundPartition {
 
 impl Client {
     /// The partitions of a topic; an error where it does not exist.
-    pub(crate) fn partitions_of(&self, topic: &str, patience: Duration) -> Result<Vec<TopicPartition>, NativeError> {
-        Ok(self.leaders_of(topic, patience)?.into_iter().map(|found| found.at).collect())
+    pub(crate) fn partitions_of(
+        &self,
+        topic: &str,
+        patience: Duration,
+    ) -> Result<Vec<TopicPartition>, NativeError> {
+        Ok(self
+            .leaders_of(topic, patience)?
+            .into_iter()
+            .map(|found| found.at)
+            .collect())
     }
 
     /// The same, with which of them have a leader.
-    pub(crate) fn leaders_of(&self, topic: &str, patience: Duration) -> Result<Vec<FoundPartition>, NativeError> {
+    pub(crate) fn leaders_of(
+        &self,
+        topic: &str,
+        patience: Duration,
+    ) -> Result<Vec<FoundPartition>, NativeError> {
         let name = c_string(topic);
-        // SAFETY: the client is alive and the name ends with a NUL; without a configuration the default holds.
+        // SAFETY: the client is alive and the name ends with a NUL; without a configuration the
+        // default holds.
         let handle = unsafe { rd::rd_kafka_topic_new(self.ptr(), name.as_ptr(), ptr::null_mut()) };
         let found = self.metadata(handle, patience);
         if !handle.is_null() {
             // SAFETY: the handle is ours and not used after this.
             unsafe { rd::rd_kafka_topic_destroy(handle) };
         }
-        found?.into_iter().find(|(name, _)| name == topic).map_or_else(|| Ok(Vec::new()), |(_, partitions)| partitions)
+        found?
+            .into_iter()
+            .find(|(name, _)| name == topic)
+            .map_or_else(|| Ok(Vec::new()), |(_, partitions)| partitions)
     }
 
     /// The partitions of all topics that can be seen.
-    pub(crate) fn all_partitions(&self, patience: Duration) -> Result<Vec<TopicPartition>, NativeError> {
-        Ok(self.all_leaders(patience)?.into_iter().map(|found| found.at).collect())
+    pub(crate) fn all_partitions(
+        &self,
+        patience: Duration,
+    ) -> Result<Vec<TopicPartition>, NativeError> {
+        Ok(self
+            .all_leaders(patience)?
+            .into_iter()
+            .map(|found| found.at)
+            .collect())
     }
 
     /// The same, with which of them have a leader.
-    pub(crate) fn all_leaders(&self, patience: Duration) -> Result<Vec<FoundPartition>, NativeError> {
+    pub(crate) fn all_leaders(
+        &self,
+        patience: Duration,
+    ) -> Result<Vec<FoundPartition>, NativeError> {
         let topics = self.metadata(ptr::null_mut(), patience)?;
-        Ok(topics.into_iter().filter_map(|(_, partitions)| partitions.ok()).flatten().collect())
+        Ok(topics
+            .into_iter()
+            .filter_map(|(_, partitions)| partitions.ok())
+            .flatten()
+            .collect())
     }
 
     /// Of one topic, or of all with a null handle.
-    #[allow(clippy::type_complexity, reason = "a name with what was found under it, used twice, above")]
+    #[allow(
+        clippy::type_complexity,
+        reason = "a name with what was found under it, used twice, above"
+    )]
     fn metadata(
         &self,
         topic: *mut rd::rd_kafka_topic_t,
         patience: Duration,
     ) -> Result<Vec<(String, Result<Vec<FoundPartition>, NativeError>)>, NativeError> {
         let mut metadata = ptr::null();
-        // SAFETY: the client is alive, the topic is null or alive, and what is written to `metadata` is ours.
-        let code = unsafe { rd::rd_kafka_metadata(self.ptr(), i32::from(topic.is_null()), topic, &mut metadata, millis(patience)) };
+        // SAFETY: the client is alive, the topic is null or alive, and what is written to
+        // `metadata` is ours.
+        let code = unsafe {
+            rd::rd_kafka_metadata(
+                self.ptr(),
+                i32::from(topic.is_null()),
+                topic,
+                &mut metadata,
+                millis(patience),
+            )
+        };
         check(code)?;
-        // SAFETY: after success `metadata` is alive until it is destroyed, its arrays have as many elements as it says, and names end with a
-        // NUL. Everything is copied out before.
+        // SAFETY: after success `metadata` is alive until it is destroyed, its arrays have as many
+        // elements as it says, and names end with a NUL. Everything is copied out before.
         unsafe {
             let topics = array((*metadata).topics, (*metadata).topic_cnt);
             let found = topics
@@ -71,7 +113,10 @@ impl Client {
                     }
                     let partitions = array(topic.partitions, topic.partition_cnt).iter();
                     let found = |at: &rd::rd_kafka_metadata_partition_t| FoundPartition {
-                        at: TopicPartition { topic: name.clone(), partition: at.id },
+                        at: TopicPartition {
+                            topic: name.clone(),
+                            partition: at.id,
+                        },
                         has_leader: at.leader >= 0,
                     };
                     let partitions = partitions.map(found).collect();

@@ -6,7 +6,8 @@ use prometheus::IntGauge;
 use pseidon_plugin::metrics::Metrics;
 use pseidon_plugin::waiting::about_to_wait;
 
-/// A wait that takes longer is said to be one: to the log, the health page, and the owner of the thread.
+/// A wait that takes longer is said to be one: to the log, the health page, and the owner of the
+/// thread.
 const LONG: Duration = Duration::from_secs(1);
 /// How often a long wait looks what the reason is.
 const LOOK_EVERY: Duration = Duration::from_secs(2);
@@ -21,7 +22,10 @@ pub(super) struct Health {
 impl Health {
     /// That of this stage.
     pub(super) fn new(stage: &str, metrics: &Metrics) -> Health {
-        Health { stage: stage.to_owned(), blocked: metrics.sink_blocked.with_label_values(&[stage]) }
+        Health {
+            stage: stage.to_owned(),
+            blocked: metrics.sink_blocked.with_label_values(&[stage]),
+        }
     }
 
     /// Something could not be written.
@@ -39,7 +43,13 @@ impl Health {
 
     /// A wait for the brokers begins.
     pub(super) fn wait(&self, what: &'static str) -> Wait<'_> {
-        Wait { health: self, what, began: Instant::now(), next_look: Instant::now() + LONG, is_long: false }
+        Wait {
+            health: self,
+            what,
+            began: Instant::now(),
+            next_look: Instant::now() + LONG,
+            is_long: false,
+        }
     }
 }
 
@@ -58,7 +68,8 @@ impl Wait<'_> {
         self.began.elapsed()
     }
 
-    /// Whether it is long by now, and time to look for the reason. The first time, others hear of it.
+    /// Whether it is long by now, and time to look for the reason. The first time, others hear of
+    /// it.
     pub(super) fn is_due_for_a_look(&mut self) -> bool {
         if Instant::now() < self.next_look {
             return false;
@@ -67,7 +78,11 @@ impl Wait<'_> {
             self.is_long = true;
             about_to_wait();
             self.health.ill();
-            tracing::warn!(sink = self.health.stage, "waiting for the brokers {}", self.what);
+            tracing::warn!(
+                sink = self.health.stage,
+                "waiting for the brokers {}",
+                self.what
+            );
         }
         self.next_look = Instant::now() + LOOK_EVERY;
         true

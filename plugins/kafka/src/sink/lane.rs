@@ -38,10 +38,13 @@ pub(super) struct ProducerRun {
 }
 
 impl ProducerRun {
-    /// What is durable was judged: what is known of it is forgotten. Without suspects, records can share batches again.
+    /// What is durable was judged: what is known of it is forgotten. Without suspects, records can
+    /// share batches again.
     fn settle_refusals(&self) -> Result<(), SinkError> {
         let lows = self.committer.ledger().lows();
-        self.sink.refusals.forget_below(&lows, self.opened.elapsed() >= STEADY);
+        self.sink
+            .refusals
+            .forget_below(&lows, self.opened.elapsed() >= STEADY);
         if self.producer.sends_alone() && !self.sink.refusals.has_suspects() {
             return Err(SinkError::Refused(
                 "the records of a refused batch were judged one by one; from now on they share batches again".to_owned(),
@@ -61,7 +64,11 @@ pub(super) struct TransactionLane {
 impl TransactionLane {
     /// One without records.
     pub(super) fn new(run: Arc<ProducerRun>) -> TransactionLane {
-        TransactionLane { run, open: None, has_records: false }
+        TransactionLane {
+            run,
+            open: None,
+            has_records: false,
+        }
     }
 
     fn send_all(&mut self, rows: &Rows) -> KafkaResult<()> {
@@ -75,14 +82,21 @@ impl TransactionLane {
         let messages = Messages::new(rows.columns());
         let mut bytes = 0;
         for row in 0..rows.len() {
-            let mut record = BaseRecord::<[u8], [u8], usize>::with_opaque_to(&self.run.sink.topic, first + row);
-            record.payload = messages.value(row).or_else(|| rows.payload(row).filter(|_| self.run.sink.plan.writes_as_came()));
+            let mut record =
+                BaseRecord::<[u8], [u8], usize>::with_opaque_to(&self.run.sink.topic, first + row);
+            record.payload = messages.value(row).or_else(|| {
+                rows.payload(row)
+                    .filter(|_| self.run.sink.plan.writes_as_came())
+            });
             record.key = messages.key(row);
             record.partition = messages.partition(row);
             record.timestamp = messages.timestamp(row);
             for (name, value) in messages.headers(row) {
                 // Names that are not UTF-8 text were refused.
-                let header = Header { key: std::str::from_utf8(name).unwrap_or_default(), value };
+                let header = Header {
+                    key: std::str::from_utf8(name).unwrap_or_default(),
+                    value,
+                };
                 record.headers = Some(record.headers.take().unwrap_or_default().insert(header));
             }
             bytes += record.payload.map_or(0, <[u8]>::len) + record.key.map_or(0, <[u8]>::len);
@@ -101,7 +115,8 @@ impl TransactionLane {
         for commit in splits {
             let value = positions::value(position_after(commit, &run.lane));
             let key = run.keys.key(&commit.split);
-            let record = BaseRecord::with_opaque_to(&run.sink.positions_topic, NO_RECORD).partition(run.keys.partition());
+            let record = BaseRecord::with_opaque_to(&run.sink.positions_topic, NO_RECORD)
+                .partition(run.keys.partition());
             run.producer.send(record.key(&key).payload(&value))?;
         }
         reach("kafka-positions-sent");
@@ -110,8 +125,13 @@ impl TransactionLane {
         Ok(())
     }
 
-    /// What a failure means: records that were refused are noted for the next attempt, which goes on without them.
-    pub(super) fn failed(&mut self, error: KafkaError, splits: impl IntoIterator<Item = SplitId>) -> SinkError {
+    /// What a failure means: records that were refused are noted for the next attempt, which goes
+    /// on without them.
+    pub(super) fn failed(
+        &mut self,
+        error: KafkaError,
+        splits: impl IntoIterator<Item = SplitId>,
+    ) -> SinkError {
         about_to_wait();
         let run = &self.run;
         let error = run.producer.cause(error);
@@ -122,14 +142,23 @@ impl TransactionLane {
             if run.sink.refusals.note(&refusals)
                 && let Some(first) = refusals.first()
             {
-                let named = if first.is_certain { "record" } else { "batch with the record" };
-                let (count, position, split, reason) = (refusals.len(), first.position, &first.split, &first.reason);
+                let named = if first.is_certain {
+                    "record"
+                } else {
+                    "batch with the record"
+                };
+                let (count, position, split, reason) =
+                    (refusals.len(), first.position, &first.split, &first.reason);
                 return SinkError::Refused(format!(
                     "the broker refuses the {named} at position {position} of {split} ({count} in all): {reason}"
                 ));
             }
         }
-        let meaning = run.producer.meaning(&error, open.map_or(Duration::ZERO, |open| open.age()), splits);
+        let meaning = run.producer.meaning(
+            &error,
+            open.map_or(Duration::ZERO, |open| open.age()),
+            splits,
+        );
         if !matches!(meaning, SinkError::Abandon(_)) {
             run.health.ill();
         }
@@ -139,13 +168,17 @@ impl TransactionLane {
 
 impl Lane for TransactionLane {
     fn write(&mut self, rows: &Rows) -> Result<Room, SinkError> {
-        self.send_all(rows).map_err(|error| self.failed(error, [rows.batch().split.id.clone()]))?;
+        self.send_all(rows)
+            .map_err(|error| self.failed(error, [rows.batch().split.id.clone()]))?;
         reach("kafka-produced");
         Ok(Room::Ready)
     }
 
     fn tick(&mut self) -> Result<(), SinkError> {
-        self.run.producer.poll().map_err(|error| self.failed(error, []))
+        self.run
+            .producer
+            .poll()
+            .map_err(|error| self.failed(error, []))
     }
 
     fn seal(self: Box<Self>) -> Result<Sealed, SinkError> {
@@ -156,7 +189,9 @@ impl Lane for TransactionLane {
 impl Transaction for TransactionLane {
     fn commit(&mut self, splits: &[SplitCommit]) -> Result<(), SinkError> {
         let outcome = self.finish(splits);
-        outcome.map_err(|error| self.failed(error, splits.iter().map(|commit| commit.split.clone())))?;
+        outcome.map_err(|error| {
+            self.failed(error, splits.iter().map(|commit| commit.split.clone()))
+        })?;
         self.open = None;
         Ok(())
     }

@@ -58,8 +58,9 @@ pub(super) fn open(prepared: &KafkaSink, setup: SinkSetup) -> Result<Arc<dyn Sin
     }
 }
 
-/// The producer comes last, so that a start that fails leaves no transactional id with the brokers; and it is open before any split can be
-/// taken, so that an instance that fences this one off later finds it.
+/// The producer comes last, so that a start that fails leaves no transactional id with the brokers;
+/// and it is open before any split can be taken, so that an instance that fences this one off later
+/// finds it.
 fn open_at(prepared: &KafkaSink, setup: SinkSetup, health: &Health) -> Result<OpenSink, SinkError> {
     let stage = setup.committer.sink().to_string();
     let config = prepared.connection.config(&setup.base, &[]);
@@ -83,7 +84,10 @@ fn open_at(prepared: &KafkaSink, setup: SinkSetup, health: &Health) -> Result<Op
         stop: setup.stop.clone(),
         health: health.clone(),
     };
-    let batching = Batching { largest: rules.bytes, alone: prepared.refusals.has_suspects() };
+    let batching = Batching {
+        largest: rules.bytes,
+        alone: prepared.refusals.has_suspects(),
+    };
     let ids = TransactionalIds::new(&setup.pipeline, &stage, &setup.store);
     let own_id = ids.of(&setup.instance);
     let producer = producers.open(&own_id, batching)?;
@@ -111,7 +115,9 @@ fn open_at(prepared: &KafkaSink, setup: SinkSetup, health: &Health) -> Result<Op
 
 impl OpenSink {
     fn ready(&self, rows: &Rows, rules: &TopicRules) -> Result<(Rows, Vec<BadRow>), ArrowError> {
-        let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis() as i64);
+        let now = SystemTime::now()
+            .duration_since(UNIX_EPOCH)
+            .map_or(0, |since| since.as_millis() as i64);
         let limits = Limits {
             topic: self.topic.name(),
             rules,
@@ -129,7 +135,10 @@ impl Sink for OpenSink {
         let (records, age) = (self.run.sink.records, self.run.sink.age);
         LaneRules {
             single_writer: true,
-            rollover: Rollover { records: Some(records), ..Rollover::every(age) },
+            rollover: Rollover {
+                records: Some(records),
+                ..Rollover::every(age)
+            },
             check_every: (age / 4).clamp(SHORTEST_CHECK, LONGEST_CHECK),
             most_open: usize::MAX,
         }
@@ -139,8 +148,15 @@ impl Sink for OpenSink {
         if splits.is_empty() {
             return Ok(TakenOver::default());
         }
-        let held_in = format!("the topic {} (:positions-topic)", self.run.sink.positions_topic);
-        Ok(TakenOver { published: Vec::new(), held: takeover::take_over(self, splits)?, held_in })
+        let held_in = format!(
+            "the topic {} (:positions-topic)",
+            self.run.sink.positions_topic
+        );
+        Ok(TakenOver {
+            published: Vec::new(),
+            held: takeover::take_over(self, splits)?,
+            held_in,
+        })
     }
 
     fn route(&self, rows: Rows) -> Routed {
@@ -152,12 +168,26 @@ impl Sink for OpenSink {
             ready = self.ready(&rows, &rules);
         }
         match ready {
-            Ok((ready, bad)) if ready.is_empty() => Routed { chunks: Vec::new(), bad },
-            Ok((ready, bad)) => Routed { chunks: vec![Chunk::new(self.run.lane.clone(), ready)], bad },
+            Ok((ready, bad)) if ready.is_empty() => Routed {
+                chunks: Vec::new(),
+                bad,
+            },
+            Ok((ready, bad)) => Routed {
+                chunks: vec![Chunk::new(self.run.lane.clone(), ready)],
+                bad,
+            },
             Err(error) => {
                 let reason = error.to_string();
-                let bad = (0..rows.len() as u32).map(|row| BadRow { row, reason: reason.clone() }).collect();
-                Routed { chunks: Vec::new(), bad }
+                let bad = (0..rows.len() as u32)
+                    .map(|row| BadRow {
+                        row,
+                        reason: reason.clone(),
+                    })
+                    .collect();
+                Routed {
+                    chunks: Vec::new(),
+                    bad,
+                }
             }
         }
     }
@@ -172,6 +202,9 @@ impl Sink for OpenSink {
 
     /// The client is to report errors while no transaction is open, too.
     fn tick(&self) -> Result<(), SinkError> {
-        self.run.producer.poll().map_err(|error| TransactionLane::new(self.run.clone()).failed(error, []))
+        self.run
+            .producer
+            .poll()
+            .map_err(|error| TransactionLane::new(self.run.clone()).failed(error, []))
     }
 }

@@ -1,7 +1,8 @@
 //! The messages of the positions topic.
 //!
-//! The key names pipeline, sink and split; the value says up to where the split's records are in the sink's topic. Every commit writes one
-//! for each split that moved, inside the transaction of the records.
+//! The key names pipeline, sink and split; the value says up to where the split's records are in
+//! the sink's topic. Every commit writes one for each split that moved, inside the transaction of
+//! the records.
 
 use pseidon_delivery::{LaneId, Position, SinkId, SplitCommit, SplitId};
 use serde_json::{Value, json};
@@ -45,22 +46,33 @@ pub(super) fn value(position: Position) -> String {
 pub(super) fn parse(value: &[u8]) -> Result<Position, String> {
     let value: Value = serde_json::from_slice(value).map_err(|error| error.to_string())?;
     match value["version"].as_u64() {
-        Some(VERSION) => value["position"].as_u64().ok_or_else(|| "it has no position".to_owned()),
-        Some(other) => Err(format!("it has version {other}, which only a newer version of the program can read")),
+        Some(VERSION) => value["position"]
+            .as_u64()
+            .ok_or_else(|| "it has no position".to_owned()),
+        Some(other) => Err(format!(
+            "it has version {other}, which only a newer version of the program can read"
+        )),
         None => Err("it has no version".to_owned()),
     }
 }
 
-/// Where a split stands after a commit: with a single lane, what the lane holds is all there is, even where the low position has not come
-/// as far yet.
+/// Where a split stands after a commit: with a single lane, what the lane holds is all there is,
+/// even where the low position has not come as far yet.
 pub(super) fn position_after(commit: &SplitCommit, lane: &LaneId) -> Position {
-    let ahead = commit.ahead.iter().filter(|(name, _)| name == lane).map(|(_, upto)| *upto).max();
+    let ahead = commit
+        .ahead
+        .iter()
+        .filter(|(name, _)| name == lane)
+        .map(|(_, upto)| *upto)
+        .max();
     ahead.unwrap_or(0).max(commit.low)
 }
 
 /// A hash that is the same in every version of the program.
 fn fnv1a(bytes: &[u8]) -> u64 {
-    bytes.iter().fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3))
+    bytes.iter().fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
+        (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3)
+    })
 }
 
 /// Keeps `/` for the key's own use.
@@ -85,9 +97,13 @@ mod tests {
     #[test]
     fn a_sink_has_one_partition_for_good() {
         assert_eq!(fnv1a(b"foobar"), 0x8594_4171_f739_67e8);
-        let partition = |pipeline: &str, partitions| Keys::new(pipeline, &"lake".into(), partitions).partition();
+        let partition = |pipeline: &str, partitions| {
+            Keys::new(pipeline, &"lake".into(), partitions).partition()
+        };
         assert_eq!(partition("a", 1), 0);
-        let used: std::collections::BTreeSet<i32> = (0..200).map(|number| partition(&format!("p{number}"), 16)).collect();
+        let used: std::collections::BTreeSet<i32> = (0..200)
+            .map(|number| partition(&format!("p{number}"), 16))
+            .collect();
         assert_eq!(used, (0..16).collect());
     }
 
@@ -96,7 +112,14 @@ mod tests {
         for position in [0, 17, u64::MAX] {
             assert_eq!(parse(value(position).as_bytes()), Ok(position));
         }
-        for wrong in ["", "{}", "[]", r#"{"version":2,"position":1}"#, r#"{"version":1,"position":-1}"#, r#"{"version":1}"#] {
+        for wrong in [
+            "",
+            "{}",
+            "[]",
+            r#"{"version":2,"position":1}"#,
+            r#"{"version":1,"position":-1}"#,
+            r#"{"version":1}"#,
+        ] {
             assert!(parse(wrong.as_bytes()).is_err(), "{wrong}");
         }
     }
@@ -105,7 +128,10 @@ mod tests {
     fn what_the_lane_holds_counts() {
         let lane = LaneId::from("transaction");
         let commit = |low, ahead: &[(&str, u64)]| SplitCommit {
-            ahead: ahead.iter().map(|(name, upto)| ((*name).into(), *upto)).collect(),
+            ahead: ahead
+                .iter()
+                .map(|(name, upto)| ((*name).into(), *upto))
+                .collect(),
             ..SplitCommit::to_low("s".into(), 1, 1, low)
         };
         assert_eq!(position_after(&commit(7, &[]), &lane), 7);

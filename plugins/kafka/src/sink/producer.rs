@@ -27,13 +27,15 @@ const COMMIT_ATTEMPT: Duration = Duration::from_millis(500);
 const FLUSH_STEP: Duration = Duration::from_millis(1);
 /// How long asking for a topic may take while records wait to be sent.
 const QUESTION: Duration = Duration::from_secs(1);
-/// After so many looks without the topic it counts as deleted. Brokers that create topics by themselves have done so by then.
+/// After so many looks without the topic it counts as deleted. Brokers that create topics by
+/// themselves have done so by then.
 const LOOKS_WITHOUT_TOPIC: u32 = 3;
 /// The largest and the smallest record that the client can be set to take.
 const MESSAGE: std::ops::RangeInclusive<usize> = 1000..=1_000_000_000;
 /// What brokers accept unless they are set otherwise.
 const USUAL_MESSAGE: usize = 1_048_588;
-/// A record that the client compresses may be so many times larger than what the topic takes, and at least that large.
+/// A record that the client compresses may be so many times larger than what the topic takes, and
+/// at least that large.
 const COMPRESSES_TO: usize = 20;
 const LARGE_WHERE_COMPRESSED: usize = 16 << 20;
 /// A batch that is not larger serves the broker well.
@@ -86,12 +88,19 @@ pub(super) struct ClientLimit {
 }
 
 impl ProducerSettings {
-    /// A producer under this id. Whoever had it before is fenced off and its transaction given up, when this returns.
-    pub(super) fn open(&self, id: &str, batching: Batching) -> Result<TransactionalProducer, SinkError> {
+    /// A producer under this id. Whoever had it before is fenced off and its transaction given up,
+    /// when this returns.
+    pub(super) fn open(
+        &self,
+        id: &str,
+        batching: Batching,
+    ) -> Result<TransactionalProducer, SinkError> {
         let config = self.config(id, batching);
-        let timeout = number(&config, "transaction.timeout.ms").map_or(self.timeout, |millis| Duration::from_millis(millis as u64));
-        let producer: BaseProducer<Reports> =
-            config.create_with_context(Reports::new(&self.stage)).map_err(|error| SinkError::Fatal(error.to_string()))?;
+        let timeout = number(&config, "transaction.timeout.ms")
+            .map_or(self.timeout, |millis| Duration::from_millis(millis as u64));
+        let producer: BaseProducer<Reports> = config
+            .create_with_context(Reports::new(&self.stage))
+            .map_err(|error| SinkError::Fatal(error.to_string()))?;
         let producer = TransactionalProducer {
             producer,
             topic: self.topic.clone(),
@@ -119,31 +128,56 @@ impl ProducerSettings {
 
     fn limit(&self, config: &ClientConfig) -> ClientLimit {
         let limit = |property: &'static str, unit: usize| ClientLimit {
-            bytes: number(config, property).map_or(USUAL_MESSAGE, |number| number.saturating_mul(unit)),
+            bytes: number(config, property)
+                .map_or(USUAL_MESSAGE, |number| number.saturating_mul(unit)),
             property: self.connection.property(property).map(|_| property),
         };
-        let (message, queue) = (limit("message.max.bytes", 1), limit("queue.buffering.max.kbytes", 1024));
-        if queue.bytes < message.bytes { queue } else { message }
+        let (message, queue) = (
+            limit("message.max.bytes", 1),
+            limit("queue.buffering.max.kbytes", 1024),
+        );
+        if queue.bytes < message.bytes {
+            queue
+        } else {
+            message
+        }
     }
 
     fn config(&self, id: &str, batching: Batching) -> ClientConfig {
         // The client measures records before it compresses them, the broker afterwards.
-        let largest = match (batching.largest, compression(&self.connection.config(Path::new(&self.base), &[]))) {
+        let largest = match (
+            batching.largest,
+            compression(&self.connection.config(Path::new(&self.base), &[])),
+        ) {
             (None, _) => USUAL_MESSAGE,
             (Some(largest), Compression::None) => largest,
-            (Some(largest), _) => largest.saturating_mul(COMPRESSES_TO).max(LARGE_WHERE_COMPRESSED),
+            (Some(largest), _) => largest
+                .saturating_mul(COMPRESSES_TO)
+                .max(LARGE_WHERE_COMPRESSED),
         };
         let largest = largest.clamp(*MESSAGE.start(), *MESSAGE.end());
         // What waits has to have room for the largest record.
         let memory = self.memory.clamp(1 << 20, 256 << 20).max(largest);
         let settings = [
             ("transactional.id", id.to_owned()),
-            ("transaction.timeout.ms", self.timeout.as_millis().to_string()),
+            (
+                "transaction.timeout.ms",
+                self.timeout.as_millis().to_string(),
+            ),
             ("delivery.report.only.error", "true".to_owned()),
-            ("queue.buffering.max.kbytes", memory.div_ceil(1024).to_string()),
+            (
+                "queue.buffering.max.kbytes",
+                memory.div_ceil(1024).to_string(),
+            ),
             ("queue.buffering.max.messages", "1000000".to_owned()),
             ("message.max.bytes", largest.to_string()),
-            ("batch.size", batching.largest.map_or(BATCH, |largest| largest.clamp(1, BATCH)).to_string()),
+            (
+                "batch.size",
+                batching
+                    .largest
+                    .map_or(BATCH, |largest| largest.clamp(1, BATCH))
+                    .to_string(),
+            ),
         ];
         let mut config = self.connection.config(Path::new(&self.base), &settings);
         if batching.alone {
@@ -154,7 +188,11 @@ impl ProducerSettings {
 }
 
 fn compression(config: &ClientConfig) -> Compression {
-    Compression::from_property(config.get("compression.type").or_else(|| config.get("compression.codec")))
+    Compression::from_property(
+        config
+            .get("compression.type")
+            .or_else(|| config.get("compression.codec")),
+    )
 }
 
 fn number(config: &ClientConfig, property: &str) -> Option<usize> {
@@ -183,15 +221,23 @@ impl TransactionalProducer {
     }
 
     /// Writes a record. Waits while too many are on their way.
-    pub(super) fn send<K: ToBytes + ?Sized, V: ToBytes + ?Sized>(&self, mut record: BaseRecord<'_, K, V, usize>) -> KafkaResult<()> {
+    pub(super) fn send<K: ToBytes + ?Sized, V: ToBytes + ?Sized>(
+        &self,
+        mut record: BaseRecord<'_, K, V, usize>,
+    ) -> KafkaResult<()> {
         let mut wait = None;
         let mut looks = Looks::default();
         loop {
             match self.producer.send(record) {
                 Ok(()) => return self.check(),
-                Err((KafkaError::MessageProduction(RDKafkaErrorCode::QueueFull), back)) if !self.stop.leaving_now() => {
+                Err((KafkaError::MessageProduction(RDKafkaErrorCode::QueueFull), back))
+                    if !self.stop.leaving_now() =>
+                {
                     self.producer.poll(Duration::from_millis(10));
-                    self.look(wait.get_or_insert_with(|| self.health.wait("to accept records")), &mut looks)?;
+                    self.look(
+                        wait.get_or_insert_with(|| self.health.wait("to accept records")),
+                        &mut looks,
+                    )?;
                     record = back;
                 }
                 // Why the transaction has failed says more than that it has.
@@ -209,20 +255,27 @@ impl TransactionalProducer {
 
     /// Commits; when it returns, everything sent is visible to readers of committed records.
     pub(super) fn commit(&self) -> KafkaResult<()> {
-        // rdkafka's own flush looks only every tenth of a second, since records that arrive are not reported.
+        // rdkafka's own flush looks only every tenth of a second, since records that arrive are not
+        // reported.
         let mut wait = self.health.wait("to accept records");
         let mut looks = Looks::default();
-        while self.producer.in_flight_count() > 0 && wait.elapsed() < PATIENCE && !self.stop.leaving_now() {
+        while self.producer.in_flight_count() > 0
+            && wait.elapsed() < PATIENCE
+            && !self.stop.leaving_now()
+        {
             self.producer.poll(FLUSH_STEP);
             self.check()?;
             self.look(&mut wait, &mut looks)?;
         }
-        self.repeat("to commit a transaction", COMMIT_ATTEMPT, |patience| self.producer.commit_transaction(patience))?;
+        self.repeat("to commit a transaction", COMMIT_ATTEMPT, |patience| {
+            self.producer.commit_transaction(patience)
+        })?;
         self.health.well();
         Ok(())
     }
 
-    /// Gives the transaction up, as far as that can be done quickly, and returns what was not delivered.
+    /// Gives the transaction up, as far as that can be done quickly, and returns what was not
+    /// delivered.
     pub(super) fn abort(&self) -> Undelivered {
         if let Err(error) = self.producer.abort_transaction(ATTEMPT) {
             tracing::debug!(%error, "the transaction was not aborted; the broker or the next run does it");
@@ -231,10 +284,13 @@ impl TransactionalProducer {
         self.reports().take()
     }
 
-    /// Why the transaction has failed, where `error` is only a consequence. Beginning another one is refused with the reason.
+    /// Why the transaction has failed, where `error` is only a consequence. Beginning another one
+    /// is refused with the reason.
     pub(super) fn cause(&self, error: KafkaError) -> KafkaError {
         match self.producer.begin_transaction() {
-            Err(KafkaError::Transaction(cause)) if cause.txn_requires_abort() => KafkaError::Transaction(cause),
+            Err(KafkaError::Transaction(cause)) if cause.txn_requires_abort() => {
+                KafkaError::Transaction(cause)
+            }
             _ => error,
         }
     }
@@ -252,21 +308,47 @@ impl TransactionalProducer {
         if !wait.is_due_for_a_look() {
             return Ok(());
         }
-        let Ok(metadata) = self.producer.client().fetch_metadata(Some(&self.topic), QUESTION) else { return Ok(()) };
+        let Ok(metadata) = self
+            .producer
+            .client()
+            .fetch_metadata(Some(&self.topic), QUESTION)
+        else {
+            return Ok(());
+        };
         let unknown = RDKafkaErrorCode::UnknownTopicOrPartition;
-        let is_missing =
-            metadata.topics().first().and_then(|topic| topic.error()).is_some_and(|code| RDKafkaErrorCode::from(code) == unknown);
-        looks.without_topic = if is_missing { looks.without_topic + 1 } else { 0 };
-        if looks.without_topic >= LOOKS_WITHOUT_TOPIC { Err(KafkaError::MessageProduction(unknown)) } else { Ok(()) }
+        let is_missing = metadata
+            .topics()
+            .first()
+            .and_then(|topic| topic.error())
+            .is_some_and(|code| RDKafkaErrorCode::from(code) == unknown);
+        looks.without_topic = if is_missing {
+            looks.without_topic + 1
+        } else {
+            0
+        };
+        if looks.without_topic >= LOOKS_WITHOUT_TOPIC {
+            Err(KafkaError::MessageProduction(unknown))
+        } else {
+            Ok(())
+        }
     }
 
     /// Tries again while that can help.
-    fn repeat(&self, what: &'static str, patience: Duration, mut attempt: impl FnMut(Duration) -> KafkaResult<()>) -> KafkaResult<()> {
+    fn repeat(
+        &self,
+        what: &'static str,
+        patience: Duration,
+        mut attempt: impl FnMut(Duration) -> KafkaResult<()>,
+    ) -> KafkaResult<()> {
         let deadline = Instant::now() + PATIENCE;
         let mut wait = self.health.wait(what);
         loop {
             match attempt(patience) {
-                Err(error) if may_be_repeated(&error) && Instant::now() < deadline && !self.stop.leaving_now() => {
+                Err(error)
+                    if may_be_repeated(&error)
+                        && Instant::now() < deadline
+                        && !self.stop.leaving_now() =>
+                {
                     self.producer.poll(Duration::from_millis(50));
                     wait.is_due_for_a_look();
                 }
@@ -275,25 +357,42 @@ impl TransactionalProducer {
         }
     }
 
-    /// What a failed transaction that was open for so long means for the run: it starts again from what is committed, unless another
-    /// instance has our splits.
-    pub(super) fn meaning(&self, error: &KafkaError, open: Duration, splits: impl IntoIterator<Item = SplitId>) -> SinkError {
-        use RDKafkaErrorCode::{Fenced, InvalidProducerEpoch, ProducerFenced, UnknownTopic, UnknownTopicOrPartition};
+    /// What a failed transaction that was open for so long means for the run: it starts again from
+    /// what is committed, unless another instance has our splits.
+    pub(super) fn meaning(
+        &self,
+        error: &KafkaError,
+        open: Duration,
+        splits: impl IntoIterator<Item = SplitId>,
+    ) -> SinkError {
+        use RDKafkaErrorCode::{
+            Fenced, InvalidProducerEpoch, ProducerFenced, UnknownTopic, UnknownTopicOrPartition,
+        };
         // Where the client is at its end, what each call says is only a consequence.
-        let code = self.producer.client().fatal_error().map(|(code, _)| code).or(error.rdkafka_error_code());
+        let code = self
+            .producer
+            .client()
+            .fatal_error()
+            .map(|(code, _)| code)
+            .or(error.rdkafka_error_code());
         match code {
             Some(Fenced | ProducerFenced | InvalidProducerEpoch) if open < self.timeout => {
-                SinkError::Abandon(Abandon::Fenced(CommitError::Fenced(splits.into_iter().collect())))
+                SinkError::Abandon(Abandon::Fenced(CommitError::Fenced(
+                    splits.into_iter().collect(),
+                )))
             }
             Some(Fenced | ProducerFenced | InvalidProducerEpoch) => SinkError::Transient(format!(
                 "the broker has aborted a transaction that was open for {} ms: its transaction.timeout.ms is {}",
                 open.as_millis(),
                 self.timeout.as_millis()
             )),
-            Some(UnknownTopic | UnknownTopicOrPartition) => {
-                SinkError::Transient(format!("the topic {} or its positions topic does not exist any more: {error}", self.topic))
+            Some(UnknownTopic | UnknownTopicOrPartition) => SinkError::Transient(format!(
+                "the topic {} or its positions topic does not exist any more: {error}",
+                self.topic
+            )),
+            Some(code) if is_denied(code) => {
+                SinkError::Fatal(format!("writing to kafka is not allowed: {error}"))
             }
-            Some(code) if is_denied(code) => SinkError::Fatal(format!("writing to kafka is not allowed: {error}")),
             _ => SinkError::Transient(format!("the transaction failed: {error}")),
         }
     }
@@ -308,7 +407,9 @@ struct Looks {
 
 fn may_be_repeated(error: &KafkaError) -> bool {
     match error {
-        KafkaError::Transaction(error) => error.is_retriable() && !error.txn_requires_abort() && !error.is_fatal(),
+        KafkaError::Transaction(error) => {
+            error.is_retriable() && !error.txn_requires_abort() && !error.is_fatal()
+        }
         KafkaError::Flush(code) => *code == RDKafkaErrorCode::OperationTimedOut,
         _ => false,
     }
@@ -316,8 +417,8 @@ fn may_be_repeated(error: &KafkaError) -> bool {
 
 fn is_denied(code: RDKafkaErrorCode) -> bool {
     use RDKafkaErrorCode::{
-        Authentication, ClusterAuthorizationFailed, SaslAuthenticationFailed, TopicAuthorizationFailed, TransactionalIdAuthorizationFailed,
-        UnsupportedSASLMechanism,
+        Authentication, ClusterAuthorizationFailed, SaslAuthenticationFailed,
+        TopicAuthorizationFailed, TransactionalIdAuthorizationFailed, UnsupportedSASLMechanism,
     };
     matches!(
         code,

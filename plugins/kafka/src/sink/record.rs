@@ -1,11 +1,13 @@
 //! From rows to what a producer takes: key, value, partition, timestamp and headers.
 //!
-//! ETL threads do this work, while rows are routed; what the writer gets has its columns replaced by ready bytes.
+//! ETL threads do this work, while rows are routed; what the writer gets has its columns replaced
+//! by ready bytes.
 
 use std::sync::Arc;
 
 use arrow::array::{
-    Array, ArrayRef, AsArray, BinaryArray, BinaryBuilder, Int32Array, Int64Array, RecordBatch, RecordBatchOptions, UInt32Array,
+    Array, ArrayRef, AsArray, BinaryArray, BinaryBuilder, Int32Array, Int64Array, RecordBatch,
+    RecordBatchOptions, UInt32Array,
 };
 use arrow::compute::{CastOptions, cast_with_options, take};
 use arrow::datatypes::{DataType, Field, Int32Type, Int64Type, Schema, SchemaRef, TimeUnit};
@@ -75,12 +77,24 @@ pub(super) struct Limits<'a> {
 
 impl Limits<'_> {
     /// Why the record cannot be written.
-    fn refuse(&self, rows: &Rows, messages: &Messages<'_>, row: usize, as_came: bool) -> Option<String> {
-        if let Some(reason) = self.refusals.reason(&rows.batch().split.id, rows.position(row)) {
+    fn refuse(
+        &self,
+        rows: &Rows,
+        messages: &Messages<'_>,
+        row: usize,
+        as_came: bool,
+    ) -> Option<String> {
+        if let Some(reason) = self
+            .refusals
+            .reason(&rows.batch().split.id, rows.position(row))
+        {
             return Some(format!("the broker refuses the record: {reason}"));
         }
         if self.rules.needs_key && messages.key(row).is_none() {
-            return Some(format!("the topic {} is compacted, so a record needs a key, and this one has none; say `:key`", self.topic));
+            return Some(format!(
+                "the topic {} is compacted, so a record needs a key, and this one has none; say `:key`",
+                self.topic
+            ));
         }
         if let Some(timestamp) = messages.timestamp(row) {
             // The client takes it for the time of writing.
@@ -88,10 +102,17 @@ impl Limits<'_> {
                 return Some("its timestamp is 0 (1970-01-01T00:00:00Z), which the Kafka client cannot write".to_owned());
             }
             if let Some(reason) = self.rules.refuses_time(timestamp, self.now) {
-                return Some(format!("the topic {} refuses the record: {reason}", self.topic));
+                return Some(format!(
+                    "the topic {} refuses the record: {reason}",
+                    self.topic
+                ));
             }
         }
-        let value = if as_came { rows.payload(row) } else { messages.value(row) };
+        let value = if as_came {
+            rows.payload(row)
+        } else {
+            messages.value(row)
+        };
         let (mut headers, mut header_bytes) = (0, 0);
         for (name, value) in messages.headers(row) {
             if std::str::from_utf8(name).is_err() {
@@ -100,8 +121,17 @@ impl Limits<'_> {
             headers += 1;
             header_bytes += header(name, value);
         }
-        self.refuse_size(&Parts { key: messages.key(row), value, headers, header_bytes })
-            .or_else(|| messages.partition(row).and_then(|partition| self.rules.refuses_partition(partition)))
+        self.refuse_size(&Parts {
+            key: messages.key(row),
+            value,
+            headers,
+            header_bytes,
+        })
+        .or_else(|| {
+            messages
+                .partition(row)
+                .and_then(|partition| self.rules.refuses_partition(partition))
+        })
     }
 
     fn refuse_size(&self, parts: &Parts<'_>) -> Option<String> {
@@ -110,18 +140,26 @@ impl Limits<'_> {
         if let Some(limit) = self.rules.bytes.filter(|limit| size > *limit) {
             let least = self.compression.least_batch(parts);
             if least > limit {
-                let compressed = if self.compression == Compression::None { "" } else { " after compression" };
+                let compressed = if self.compression == Compression::None {
+                    ""
+                } else {
+                    " after compression"
+                };
                 return Some(format!(
                     "the record takes {least} bytes{compressed}, but the topic {topic} accepts {limit} (max.message.bytes)"
                 ));
             }
         }
-        let ClientLimit { bytes, property, .. } = self.client;
+        let ClientLimit {
+            bytes, property, ..
+        } = self.client;
         if size <= bytes {
             return None;
         }
         Some(match property {
-            Some(property) => format!("the record takes {size} bytes, but the property `{property}` of the sink allows {bytes}"),
+            Some(property) => format!(
+                "the record takes {size} bytes, but the property `{property}` of the sink allows {bytes}"
+            ),
             None => format!(
                 "the record takes {size} bytes, but the sink was opened for at most {bytes}, by what the topic {topic} accepted then"
             ),
@@ -133,45 +171,83 @@ impl RecordPlan {
     /// What the options say.
     pub(super) fn new(options: &Options, input: &SinkInput) -> Result<RecordPlan, Vec<Diagnostic>> {
         let mut mistakes = Vec::new();
-        let wrong = |name: &str, reason: String| Diagnostic::new(options.span_of(name), format!("`:{name}` does not fit"), reason);
-        let as_came = matches!(&input.record, RecordShape::AsCame { .. });
-        let is_foreign = matches!(&input.record, RecordShape::AsCame { format } if format != "json");
-        let unsaid = if is_foreign { "raw" } else { "json" };
-        let format = options.text("format").unwrap_or(unsaid).parse().map_err(|reason| vec![wrong("format", reason)])?;
-        let encoder = RecordEncoder::new(format, input).map_err(|reason| mistakes.push(wrong("format", reason)));
-        let mut nondeterminism = None;
-        let mut compiled = |expr, name: &str, mistakes: &mut Vec<Diagnostic>| match compile(expr, &input.scope) {
-            Ok(compiled) => {
-                if !compiled.is_deterministic() && nondeterminism.is_none() {
-                    nondeterminism = Some(format!(":{name} {}", compiled.field().name()));
-                }
-                Some(compiled)
-            }
-            Err(more) => {
-                mistakes.extend(more);
-                None
-            }
+        let wrong = |name: &str, reason: String| {
+            Diagnostic::new(
+                options.span_of(name),
+                format!("`:{name}` does not fit"),
+                reason,
+            )
         };
-        let key = options.expr("key").and_then(|expr| compiled(expr, "key", &mut mistakes));
-        let partition = options.expr("partition").and_then(|expr| compiled(expr, "partition", &mut mistakes));
-        let timestamp = options.expr("timestamp").and_then(|expr| compiled(expr, "timestamp", &mut mistakes));
+        let as_came = matches!(&input.record, RecordShape::AsCame { .. });
+        let is_foreign =
+            matches!(&input.record, RecordShape::AsCame { format } if format != "json");
+        let unsaid = if is_foreign { "raw" } else { "json" };
+        let format = options
+            .text("format")
+            .unwrap_or(unsaid)
+            .parse()
+            .map_err(|reason| vec![wrong("format", reason)])?;
+        let encoder = RecordEncoder::new(format, input)
+            .map_err(|reason| mistakes.push(wrong("format", reason)));
+        let mut nondeterminism = None;
+        let mut compiled =
+            |expr, name: &str, mistakes: &mut Vec<Diagnostic>| match compile(expr, &input.scope) {
+                Ok(compiled) => {
+                    if !compiled.is_deterministic() && nondeterminism.is_none() {
+                        nondeterminism = Some(format!(":{name} {}", compiled.field().name()));
+                    }
+                    Some(compiled)
+                }
+                Err(more) => {
+                    mistakes.extend(more);
+                    None
+                }
+            };
+        let key = options
+            .expr("key")
+            .and_then(|expr| compiled(expr, "key", &mut mistakes));
+        let partition = options
+            .expr("partition")
+            .and_then(|expr| compiled(expr, "partition", &mut mistakes));
+        let timestamp = options
+            .expr("timestamp")
+            .and_then(|expr| compiled(expr, "timestamp", &mut mistakes));
         let mut headers = Vec::new();
         for (name, expr) in options.named_exprs("headers").unwrap_or_default() {
-            headers.extend(compiled(expr, "headers", &mut mistakes).map(|compiled| (name.clone(), compiled)));
+            headers.extend(
+                compiled(expr, "headers", &mut mistakes).map(|compiled| (name.clone(), compiled)),
+            );
         }
         if let Some(partition) = &partition
             && !partition.field().data_type().is_integer()
             && !partition.field().data_type().is_null()
         {
-            mistakes.push(wrong("partition", format!("expected a whole number, found {}", partition.field().data_type())));
+            mistakes.push(wrong(
+                "partition",
+                format!(
+                    "expected a whole number, found {}",
+                    partition.field().data_type()
+                ),
+            ));
         }
         if let Some(timestamp) = &timestamp
-            && !matches!(timestamp.field().data_type(), DataType::Timestamp(..) | DataType::Null)
+            && !matches!(
+                timestamp.field().data_type(),
+                DataType::Timestamp(..) | DataType::Null
+            )
             && !timestamp.field().data_type().is_integer()
         {
-            mistakes.push(wrong("timestamp", format!("expected a timestamp or milliseconds, found {}", timestamp.field().data_type())));
+            mistakes.push(wrong(
+                "timestamp",
+                format!(
+                    "expected a timestamp or milliseconds, found {}",
+                    timestamp.field().data_type()
+                ),
+            ));
         }
-        let Ok(encoder) = encoder else { return Err(mistakes) };
+        let Ok(encoder) = encoder else {
+            return Err(mistakes);
+        };
         if !mistakes.is_empty() {
             return Err(mistakes);
         }
@@ -182,12 +258,28 @@ impl RecordPlan {
             Field::new("timestamp", DataType::Int64, true),
             Field::new("raw headers", DataType::Binary, true),
         ];
-        fields.extend(headers.iter().map(|(name, _)| Field::new(name, DataType::Binary, true)));
+        fields.extend(
+            headers
+                .iter()
+                .map(|(name, _)| Field::new(name, DataType::Binary, true)),
+        );
         let encoder = (!as_came).then_some(encoder);
         let is_copied = Copied::of(options);
-        let copied =
-            Copied { key: as_came && is_copied.key, timestamp: as_came && is_copied.timestamp, headers: as_came && is_copied.headers };
-        Ok(RecordPlan { copied, encoder, key, partition, timestamp, headers, nondeterminism, schema: Arc::new(Schema::new(fields)) })
+        let copied = Copied {
+            key: as_came && is_copied.key,
+            timestamp: as_came && is_copied.timestamp,
+            headers: as_came && is_copied.headers,
+        };
+        Ok(RecordPlan {
+            copied,
+            encoder,
+            key,
+            partition,
+            timestamp,
+            headers,
+            nondeterminism,
+            schema: Arc::new(Schema::new(fields)),
+        })
     }
 
     /// The text of the first expression that gives another result each time.
@@ -205,8 +297,13 @@ impl RecordPlan {
         self.encoder.is_none()
     }
 
-    /// Makes rows ready for [`Messages`]. Rows that cannot be written are left out and named by their numbers among `rows`.
-    pub(super) fn ready(&self, rows: &Rows, limits: &Limits<'_>) -> Result<(Rows, Vec<BadRow>), ArrowError> {
+    /// Makes rows ready for [`Messages`]. Rows that cannot be written are left out and named by
+    /// their numbers among `rows`.
+    pub(super) fn ready(
+        &self,
+        rows: &Rows,
+        limits: &Limits<'_>,
+    ) -> Result<(Rows, Vec<BadRow>), ArrowError> {
         let mut bad = match &self.encoder {
             Some(encoder) => encoder.check(rows),
             None => Vec::new(),
@@ -223,8 +320,13 @@ impl RecordPlan {
         let refused = refused(&good, &columns, limits, self.encoder.is_none());
         let ready = good.with_record(columns).without(&refused)?;
         if !refused.is_empty() {
-            let kept: Vec<u32> = (0..rows.len() as u32).filter(|row| bad.iter().all(|bad| bad.row != *row)).collect();
-            bad.extend(refused.into_iter().map(|refused| BadRow { row: kept[refused.row as usize], reason: refused.reason }));
+            let kept: Vec<u32> = (0..rows.len() as u32)
+                .filter(|row| bad.iter().all(|bad| bad.row != *row))
+                .collect();
+            bad.extend(refused.into_iter().map(|refused| BadRow {
+                row: kept[refused.row as usize],
+                reason: refused.reason,
+            }));
             bad.sort_by_key(|bad| bad.row);
         }
         Ok((ready, bad))
@@ -236,7 +338,10 @@ impl RecordPlan {
             if bad.iter().all(|bad| bad.row != row)
                 && let Err(error) = self.columns(&rows.slice(row as usize, 1))
             {
-                bad.push(BadRow { row, reason: error.to_string() });
+                bad.push(BadRow {
+                    row,
+                    reason: error.to_string(),
+                });
             }
         }
         bad.sort_by_key(|bad| bad.row);
@@ -249,10 +354,18 @@ impl RecordPlan {
         };
         let batch = rows.batch();
         let copy = |array: Option<&BinaryArray>| match array {
-            Some(array) => take(array, &UInt32Array::from_iter_values((0..rows.len()).map(|row| rows.number(row) as u32)), None),
+            Some(array) => take(
+                array,
+                &UInt32Array::from_iter_values((0..rows.len()).map(|row| rows.number(row) as u32)),
+                None,
+            ),
             None => Ok(arrow::array::new_null_array(&DataType::Binary, rows.len())),
         };
-        let key = if self.copied.key { copy(batch.keys.as_ref())? } else { evaluated(&self.key, DataType::Binary)? };
+        let key = if self.copied.key {
+            copy(batch.keys.as_ref())?
+        } else {
+            evaluated(&self.key, DataType::Binary)?
+        };
         let timestamp = match &batch.timestamps {
             Some(times) if self.copied.timestamp => {
                 let time = |row| Some(times[rows.number(row)]).filter(|time| *time != NO_TIMESTAMP);
@@ -261,18 +374,30 @@ impl RecordPlan {
             _ => evaluated(&self.timestamp, DataType::Int64)?,
         };
         let raw_headers = copy(batch.raw_headers.as_ref().filter(|_| self.copied.headers))?;
-        let mut columns = vec![self.values(rows)?, key, evaluated(&self.partition, DataType::Int32)?, timestamp, raw_headers];
+        let mut columns = vec![
+            self.values(rows)?,
+            key,
+            evaluated(&self.partition, DataType::Int32)?,
+            timestamp,
+            raw_headers,
+        ];
         for (_, expr) in &self.headers {
             columns.push(converted(&rows.evaluate(expr)?, &DataType::Binary)?);
         }
-        RecordBatch::try_new_with_options(self.schema.clone(), columns, &RecordBatchOptions::new().with_row_count(Some(rows.len())))
+        RecordBatch::try_new_with_options(
+            self.schema.clone(),
+            columns,
+            &RecordBatchOptions::new().with_row_count(Some(rows.len())),
+        )
     }
 
     fn values(&self, rows: &Rows) -> Result<ArrayRef, ArrowError> {
         let Some(encoder) = &self.encoder else {
             return Ok(arrow::array::new_null_array(&DataType::Binary, rows.len()));
         };
-        let mut values = encoder.values(rows).map_err(|error| ArrowError::ComputeError(error.to_string()))?;
+        let mut values = encoder
+            .values(rows)
+            .map_err(|error| ArrowError::ComputeError(error.to_string()))?;
         let mut built = BinaryBuilder::with_capacity(rows.len(), rows.len() * 128);
         let mut value = Vec::new();
         for row in 0..rows.len() {
@@ -286,19 +411,31 @@ impl RecordPlan {
 
 /// Texts become their bytes, timestamps milliseconds, and other values what a cast makes of them.
 fn converted(column: &ArrayRef, to: &DataType) -> Result<ArrayRef, ArrowError> {
-    let strict = CastOptions { safe: false, ..CastOptions::default() };
+    let strict = CastOptions {
+        safe: false,
+        ..CastOptions::default()
+    };
     let cast = |column: &ArrayRef, to: &DataType| cast_with_options(column, to, &strict);
     match (column.data_type(), to) {
         (DataType::Null, _) => Ok(arrow::array::new_null_array(to, column.len())),
-        (DataType::Binary | DataType::LargeBinary | DataType::BinaryView, DataType::Binary) => cast(column, to),
-        (_, DataType::Binary) => cast(&cast(column, &DataType::Utf8)?, to),
-        (DataType::Timestamp(_, zone), DataType::Int64) => {
-            cast(&cast(column, &DataType::Timestamp(TimeUnit::Millisecond, zone.clone()))?, to)
+        (DataType::Binary | DataType::LargeBinary | DataType::BinaryView, DataType::Binary) => {
+            cast(column, to)
         }
+        (_, DataType::Binary) => cast(&cast(column, &DataType::Utf8)?, to),
+        (DataType::Timestamp(_, zone), DataType::Int64) => cast(
+            &cast(
+                column,
+                &DataType::Timestamp(TimeUnit::Millisecond, zone.clone()),
+            )?,
+            to,
+        ),
         // A number that does not fit is no partition that exists.
         (_, DataType::Int32) => {
             let numbers = cast(column, &DataType::Int64)?;
-            let narrow = numbers.as_primitive::<Int64Type>().iter().map(|number| number.map(|number| i32::try_from(number).unwrap_or(-1)));
+            let narrow = numbers
+                .as_primitive::<Int64Type>()
+                .iter()
+                .map(|number| number.map(|number| i32::try_from(number).unwrap_or(-1)));
             Ok(Arc::new(Int32Array::from_iter(narrow)))
         }
         _ => cast(column, to),
@@ -308,7 +445,14 @@ fn converted(column: &ArrayRef, to: &DataType) -> Result<ArrayRef, ArrowError> {
 /// The rows that would not be taken.
 fn refused(rows: &Rows, columns: &RecordBatch, limits: &Limits<'_>, as_came: bool) -> Vec<BadRow> {
     let messages = Messages::new(columns);
-    let bad = |row: usize| limits.refuse(rows, &messages, row, as_came).map(|reason| BadRow { row: row as u32, reason });
+    let bad = |row: usize| {
+        limits
+            .refuse(rows, &messages, row, as_came)
+            .map(|reason| BadRow {
+                row: row as u32,
+                reason,
+            })
+    };
     (0..rows.len()).filter_map(bad).collect()
 }
 
@@ -325,8 +469,16 @@ pub(super) struct Messages<'a> {
 impl<'a> Messages<'a> {
     /// `columns` are those of ready rows.
     pub(super) fn new(columns: &'a RecordBatch) -> Messages<'a> {
-        let names = columns.schema_ref().fields().iter().map(|field| field.name().as_str());
-        let headers = names.zip(columns.columns()).skip(5).map(|(name, column)| (name, column.as_binary())).collect();
+        let names = columns
+            .schema_ref()
+            .fields()
+            .iter()
+            .map(|field| field.name().as_str());
+        let headers = names
+            .zip(columns.columns())
+            .skip(5)
+            .map(|(name, column)| (name, column.as_binary()))
+            .collect();
         Messages {
             value: columns.column(0).as_binary(),
             key: columns.column(1).as_binary(),
@@ -349,18 +501,30 @@ impl<'a> Messages<'a> {
 
     /// The partition, where it is not left to the key.
     pub(super) fn partition(&self, row: usize) -> Option<i32> {
-        self.partition.is_valid(row).then(|| self.partition.value(row))
+        self.partition
+            .is_valid(row)
+            .then(|| self.partition.value(row))
     }
 
     /// Milliseconds since 1970.
     pub(super) fn timestamp(&self, row: usize) -> Option<i64> {
-        self.timestamp.is_valid(row).then(|| self.timestamp.value(row))
+        self.timestamp
+            .is_valid(row)
+            .then(|| self.timestamp.value(row))
     }
 
     /// The headers of a row, with names in UTF-8 as Kafka has them.
     pub(super) fn headers(&self, row: usize) -> impl Iterator<Item = (&'a [u8], Option<&'a [u8]>)> {
-        let raw = if self.raw_headers.is_valid(row) { self.raw_headers.value(row) } else { &[] };
-        let named = self.headers.iter().filter(move |(_, values)| values.is_valid(row));
-        raw_headers::iter(raw).chain(named.map(move |(name, values)| (name.as_bytes(), Some(values.value(row)))))
+        let raw = if self.raw_headers.is_valid(row) {
+            self.raw_headers.value(row)
+        } else {
+            &[]
+        };
+        let named = self
+            .headers
+            .iter()
+            .filter(move |(_, values)| values.is_valid(row));
+        raw_headers::iter(raw)
+            .chain(named.map(move |(name, values)| (name.as_bytes(), Some(values.value(row)))))
     }
 }

@@ -1,11 +1,14 @@
 //! The records that the broker has refused.
 //!
-//! A refused record aborts the transaction that it is in. The sink notes its position here, the run reads again from the committed positions,
-//! and this time [`route`](pseidon_plugin::sink::Sink::route) hands the record to the error policy instead of sending it. So what is known
-//! here outlives an attempt. A process that starts again knows nothing of it, sends the record, and learns it again.
+//! A refused record aborts the transaction that it is in. The sink notes its position here, the run
+//! reads again from the committed positions, and this time
+//! [`route`](pseidon_plugin::sink::Sink::route) hands the record to the error policy instead of
+//! sending it. So what is known here outlives an attempt. A process that starts again knows nothing
+//! of it, sends the record, and learns it again.
 //!
-//! The broker judges batches. Most brokers name the records of a batch that they refuse; where one does not, all records of the batch are
-//! **suspects**, and the next attempt sends each record in a batch of its own until the suspects are judged.
+//! The broker judges batches. Most brokers name the records of a batch that they refuse; where one
+//! does not, all records of the batch are **suspects**, and the next attempt sends each record in a
+//! batch of its own until the suspects are judged.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -41,13 +44,25 @@ struct Known {
 }
 
 impl Refusals {
-    /// Notes refusals. Returns whether any of them is news; if none is, sending again leads to the same.
+    /// Notes refusals. Returns whether any of them is news; if none is, sending again leads to the
+    /// same.
     pub(super) fn note(&self, refusals: &[Refusal]) -> bool {
         let mut known = self.known.lock();
         let mut news = false;
-        for Refusal { split, position, reason, is_certain } in refusals {
+        for Refusal {
+            split,
+            position,
+            reason,
+            is_certain,
+        } in refusals
+        {
             if *is_certain {
-                news |= known.refused.entry(split.clone()).or_default().insert(*position, reason.clone()).is_none();
+                news |= known
+                    .refused
+                    .entry(split.clone())
+                    .or_default()
+                    .insert(*position, reason.clone())
+                    .is_none();
             } else {
                 let last = known.suspects.entry(split.clone()).or_insert_with(|| {
                     news = true;
@@ -65,7 +80,12 @@ impl Refusals {
         if !self.some.load(Ordering::Relaxed) {
             return None;
         }
-        self.known.lock().refused.get(split)?.get(&position).cloned()
+        self.known
+            .lock()
+            .refused
+            .get(split)?
+            .get(&position)
+            .cloned()
     }
 
     /// Whether there are suspects, so that each record has to be sent in a batch of its own.
@@ -73,21 +93,28 @@ impl Refusals {
         self.some.load(Ordering::Relaxed) && !self.known.lock().suspects.is_empty()
     }
 
-    /// Forgets what is below the durable positions of our splits, and with `others` the suspects of splits that are not ours.
+    /// Forgets what is below the durable positions of our splits, and with `others` the suspects of
+    /// splits that are not ours.
     pub(super) fn forget_below(&self, durable: &[(SplitId, Position)], others: bool) {
         if !self.some.load(Ordering::Relaxed) {
             return;
         }
-        let durable: HashMap<&SplitId, Position> = durable.iter().map(|(split, low)| (split, *low)).collect();
+        let durable: HashMap<&SplitId, Position> =
+            durable.iter().map(|(split, low)| (split, *low)).collect();
         let mut known = self.known.lock();
-        known.suspects.retain(|split, last| durable.get(split).map_or(!others, |low| low <= last));
+        known
+            .suspects
+            .retain(|split, last| durable.get(split).map_or(!others, |low| low <= last));
         known.refused.retain(|split, positions| {
             if let Some(low) = durable.get(split) {
                 positions.retain(|position, _| position >= low);
             }
             !positions.is_empty()
         });
-        self.some.store(!known.suspects.is_empty() || !known.refused.is_empty(), Ordering::Relaxed);
+        self.some.store(
+            !known.suspects.is_empty() || !known.refused.is_empty(),
+            Ordering::Relaxed,
+        );
     }
 }
 
@@ -96,18 +123,33 @@ mod tests {
     use super::*;
 
     fn refusal(split: &str, position: Position, is_certain: bool) -> Refusal {
-        Refusal { split: split.into(), position, reason: format!("no {position}"), is_certain }
+        Refusal {
+            split: split.into(),
+            position,
+            reason: format!("no {position}"),
+            is_certain,
+        }
     }
 
     #[test]
     fn what_is_durable_is_forgotten() {
         let refusals = Refusals::default();
         let (a, b) = (SplitId::from("a"), SplitId::from("b"));
-        assert!(refusals.note(&[refusal("a", 3, true), refusal("a", 9, true), refusal("b", 3, true)]));
+        assert!(refusals.note(&[
+            refusal("a", 3, true),
+            refusal("a", 9, true),
+            refusal("b", 3, true)
+        ]));
         assert!(!refusals.note(&[refusal("a", 3, true)]), "it was known");
-        assert_eq!((refusals.reason(&a, 3), refusals.reason(&a, 4)), (Some("no 3".to_owned()), None));
+        assert_eq!(
+            (refusals.reason(&a, 3), refusals.reason(&a, 4)),
+            (Some("no 3".to_owned()), None)
+        );
         refusals.forget_below(&[(a.clone(), 9)], false);
-        assert_eq!((refusals.reason(&a, 3), refusals.reason(&a, 9)), (None, Some("no 9".to_owned())));
+        assert_eq!(
+            (refusals.reason(&a, 3), refusals.reason(&a, 9)),
+            (None, Some("no 9".to_owned()))
+        );
         assert!(refusals.reason(&b, 3).is_some(), "nothing is known of b");
     }
 

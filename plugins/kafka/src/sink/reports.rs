@@ -48,7 +48,11 @@ pub(super) struct Undelivered {
 impl Reports {
     /// For a producer of this stage.
     pub(super) fn new(stage: &str) -> Reports {
-        Reports { logs: ClientLogs::new(stage), some: AtomicBool::new(false), undelivered: Mutex::default() }
+        Reports {
+            logs: ClientLogs::new(stage),
+            some: AtomicBool::new(false),
+            undelivered: Mutex::default(),
+        }
     }
 
     /// The first error, if a record could not be delivered.
@@ -67,21 +71,32 @@ impl Reports {
 }
 
 impl Undelivered {
-    /// Whether the refusal is about this record, and not only about the batch that it was in; `alone` where each record had a batch of its own.
+    /// Whether the refusal is about this record, and not only about the batch that it was in;
+    /// `alone` where each record had a batch of its own.
     pub(super) fn is_certain(&self, refused: &Refused, alone: bool) -> bool {
         use RDKafkaErrorCode::{InvalidRecord, InvalidTimestamp};
         if alone || self.names_records && matches!(refused.code, InvalidRecord | InvalidTimestamp) {
             return true;
         }
-        let same = |other: &&Refused| other.partition == refused.partition && other.code == refused.code;
+        let same =
+            |other: &&Refused| other.partition == refused.partition && other.code == refused.code;
         self.refused.iter().filter(same).nth(1).is_none()
     }
 }
 
 /// Whether the broker refuses a record for what it is: sending it again leads to the same.
 fn is_refusal(code: RDKafkaErrorCode) -> bool {
-    use RDKafkaErrorCode::{InvalidRecord, InvalidTimestamp, MessageBatchTooLarge, MessageSizeTooLarge, PolicyViolation};
-    matches!(code, InvalidRecord | InvalidTimestamp | MessageBatchTooLarge | MessageSizeTooLarge | PolicyViolation)
+    use RDKafkaErrorCode::{
+        InvalidRecord, InvalidTimestamp, MessageBatchTooLarge, MessageSizeTooLarge, PolicyViolation,
+    };
+    matches!(
+        code,
+        InvalidRecord
+            | InvalidTimestamp
+            | MessageBatchTooLarge
+            | MessageSizeTooLarge
+            | PolicyViolation
+    )
 }
 
 impl ClientContext for Reports {
@@ -90,7 +105,10 @@ impl ClientContext for Reports {
     }
 
     fn error(&self, error: KafkaError, reason: &str) {
-        let kind = error.rdkafka_error_code().map(|code| format!("{code:?}")).unwrap_or_default();
+        let kind = error
+            .rdkafka_error_code()
+            .map(|code| format!("{code:?}"))
+            .unwrap_or_default();
         self.logs.client_error(&kind, reason);
     }
 }
@@ -99,13 +117,21 @@ impl ProducerContext for Reports {
     type DeliveryOpaque = usize;
 
     fn delivery(&self, result: &DeliveryResult<'_>, number: usize) {
-        let Err((error, message)) = result else { return };
+        let Err((error, message)) = result else {
+            return;
+        };
         let mut undelivered = self.undelivered.lock();
         match error.rdkafka_error_code() {
             Some(RDKafkaErrorCode::InvalidDifferentRecord) => undelivered.names_records = true,
             Some(code) if is_refusal(code) && number != NO_RECORD => {
-                // librdkafka has the broker's own words too (`rd_kafka_message_produce_errstr`), but frees them before the report comes here.
-                undelivered.refused.push(Refused { number, partition: message.partition(), code, reason: code.to_string() });
+                // librdkafka has the broker's own words too (`rd_kafka_message_produce_errstr`),
+                // but frees them before the report comes here.
+                undelivered.refused.push(Refused {
+                    number,
+                    partition: message.partition(),
+                    code,
+                    reason: code.to_string(),
+                });
             }
             _ => {}
         }
@@ -121,24 +147,65 @@ mod tests {
     use super::*;
 
     fn refused(number: usize, partition: i32, code: RDKafkaErrorCode) -> Refused {
-        Refused { number, partition, code, reason: String::new() }
+        Refused {
+            number,
+            partition,
+            code,
+            reason: String::new(),
+        }
     }
 
     #[test]
     fn a_refusal_is_certain_where_the_record_is_named_or_alone() {
         for (all, names_records, certain) in [
             (vec![refused(0, 0, InvalidRecord)], false, vec![true]),
-            (vec![refused(0, 0, InvalidRecord), refused(1, 0, InvalidRecord)], false, vec![false, false]),
-            (vec![refused(0, 0, InvalidRecord), refused(1, 0, InvalidRecord)], true, vec![true, true]),
-            (vec![refused(0, 0, InvalidRecord), refused(1, 1, InvalidRecord)], false, vec![true, true]),
+            (
+                vec![refused(0, 0, InvalidRecord), refused(1, 0, InvalidRecord)],
+                false,
+                vec![false, false],
+            ),
+            (
+                vec![refused(0, 0, InvalidRecord), refused(1, 0, InvalidRecord)],
+                true,
+                vec![true, true],
+            ),
+            (
+                vec![refused(0, 0, InvalidRecord), refused(1, 1, InvalidRecord)],
+                false,
+                vec![true, true],
+            ),
             // The size is always that of the batch.
-            (vec![refused(0, 0, MessageSizeTooLarge), refused(1, 0, MessageSizeTooLarge)], true, vec![false, false]),
-            (vec![refused(0, 0, MessageSizeTooLarge), refused(1, 0, InvalidRecord)], false, vec![true, true]),
+            (
+                vec![
+                    refused(0, 0, MessageSizeTooLarge),
+                    refused(1, 0, MessageSizeTooLarge),
+                ],
+                true,
+                vec![false, false],
+            ),
+            (
+                vec![
+                    refused(0, 0, MessageSizeTooLarge),
+                    refused(1, 0, InvalidRecord),
+                ],
+                false,
+                vec![true, true],
+            ),
         ] {
-            let undelivered = Undelivered { error: None, refused: all.clone(), names_records };
-            let found: Vec<bool> = all.iter().map(|refused| undelivered.is_certain(refused, false)).collect();
+            let undelivered = Undelivered {
+                error: None,
+                refused: all.clone(),
+                names_records,
+            };
+            let found: Vec<bool> = all
+                .iter()
+                .map(|refused| undelivered.is_certain(refused, false))
+                .collect();
             assert_eq!(found, certain, "{all:?}");
-            assert!(all.iter().all(|refused| undelivered.is_certain(refused, true)));
+            assert!(
+                all.iter()
+                    .all(|refused| undelivered.is_certain(refused, true))
+            );
         }
     }
 }

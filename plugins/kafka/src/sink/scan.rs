@@ -11,8 +11,9 @@ use super::KafkaSink;
 use crate::logs::ClientLogs;
 use crate::native::{Consumer, Fetched, NativeError, TopicPartition};
 
-/// How long one question may take, and how long a transaction of another sink may stand in the way. Brokers abort transactions after a
-/// quarter of an hour at the latest, unless they are set otherwise; those of this sink much sooner.
+/// How long one question may take, and how long a transaction of another sink may stand in the way.
+/// Brokers abort transactions after a quarter of an hour at the latest, unless they are set
+/// otherwise; those of this sink much sooner.
 const QUESTION: Duration = Duration::from_secs(10);
 const PATIENCE: Duration = Duration::from_secs(900);
 const AT_ONCE: usize = 4096;
@@ -29,7 +30,8 @@ pub(super) struct Scanner {
 /// How far to read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Extent {
-    /// To the end as it is now. Transactions that are open before it are waited for: committed messages of ours may be behind them.
+    /// To the end as it is now. Transactions that are open before it are waited for: committed
+    /// messages of ours may be behind them.
     WithOpenTransactions,
     /// To the first transaction that is open.
     Readable,
@@ -44,7 +46,12 @@ struct Reading {
 
 impl Scanner {
     /// A scanner of the positions topic.
-    pub(super) fn new(sink: &KafkaSink, stage: &str, base: &std::path::Path, stop: Stop) -> Result<Scanner, SinkError> {
+    pub(super) fn new(
+        sink: &KafkaSink,
+        stage: &str,
+        base: &std::path::Path,
+        stop: Stop,
+    ) -> Result<Scanner, SinkError> {
         let topic = sink.positions_topic.clone();
         let settings = [
             ("group.id", "pseidon-positions".to_owned()),
@@ -55,11 +62,19 @@ impl Scanner {
         ];
         let config = sink.connection.consumer_config(base, &settings);
         let consumer = Consumer::new(&config, ClientLogs::new(stage)).map_err(SinkError::Fatal)?;
-        let partitions = consumer.partitions_of(&topic, QUESTION).map_err(|error| failed(&topic, &error))?;
-        Ok(Scanner { topic, consumer, partitions, stop })
+        let partitions = consumer
+            .partitions_of(&topic, QUESTION)
+            .map_err(|error| failed(&topic, &error))?;
+        Ok(Scanner {
+            topic,
+            consumer,
+            partitions,
+            stop,
+        })
     }
 
-    /// Calls `each` with the key and the value of every committed message of these partitions, in the order of each partition.
+    /// Calls `each` with the key and the value of every committed message of these partitions, in
+    /// the order of each partition.
     pub(super) fn read(
         &self,
         extent: Extent,
@@ -67,18 +82,28 @@ impl Scanner {
         mut each: impl FnMut(&[u8], Option<&[u8]>) -> Result<(), SinkError>,
     ) -> Result<(), SinkError> {
         let wanted = self.partitions.iter().filter(|at| partitions(at.partition));
-        let mut reading: Vec<Reading> = wanted.map(|at| Reading { at: at.clone(), end: None }).collect();
+        let mut reading: Vec<Reading> = wanted
+            .map(|at| Reading {
+                at: at.clone(),
+                end: None,
+            })
+            .collect();
         let mut list = TopicPartitionList::new();
         for Reading { at, .. } in &reading {
             // It fails only for offsets that have no number.
             let _ = list.add_partition_offset(&at.topic, at.partition, Offset::Beginning);
         }
-        self.consumer.assign(&list).map_err(|error| failed(&self.topic, &error))?;
+        self.consumer
+            .assign(&list)
+            .map_err(|error| failed(&self.topic, &error))?;
         let mut fetched = Fetched::with_capacity(AT_ONCE);
         let deadline = Instant::now() + PATIENCE;
         while !reading.is_empty() {
             if self.stop.leaving_now() || Instant::now() >= deadline {
-                return Err(SinkError::Transient(format!("the end of {} cannot be read; is a transaction open there?", self.topic)));
+                return Err(SinkError::Transient(format!(
+                    "the end of {} cannot be read; is a transaction open there?",
+                    self.topic
+                )));
             }
             self.consumer.fetch(&mut fetched, Duration::from_millis(50));
             for message in fetched.iter_from(0) {
@@ -89,11 +114,19 @@ impl Scanner {
                         }
                     }
                     // The end, as readers of committed messages see it.
-                    Some(error) if error.code == RDKafkaErrorCode::PartitionEOF => reading.retain(|reading| {
-                        let is_at = reading.at.partition == message.partition();
-                        !is_at || extent == Extent::WithOpenTransactions && self.end_of(reading).is_none_or(|end| message.offset() < end)
-                    }),
-                    Some(error) => tracing::debug!(topic = self.topic, %error, "the positions are still being read"),
+                    Some(error) if error.code == RDKafkaErrorCode::PartitionEOF => {
+                        reading.retain(|reading| {
+                            let is_at = reading.at.partition == message.partition();
+                            !is_at
+                                || extent == Extent::WithOpenTransactions
+                                    && self
+                                        .end_of(reading)
+                                        .is_none_or(|end| message.offset() < end)
+                        })
+                    }
+                    Some(error) => {
+                        tracing::debug!(topic = self.topic, %error, "the positions are still being read")
+                    }
                 }
             }
             self.forget_reached(&mut reading);
@@ -101,18 +134,24 @@ impl Scanner {
         Ok(())
     }
 
-    /// The end of a partition with what is not committed yet, as it was at the first look; unknown before the broker has answered.
+    /// The end of a partition with what is not committed yet, as it was at the first look; unknown
+    /// before the broker has answered.
     fn end_of(&self, reading: &Reading) -> Option<i64> {
-        reading.end.or_else(|| self.consumer.last_high_watermark(&reading.at))
+        reading
+            .end
+            .or_else(|| self.consumer.last_high_watermark(&reading.at))
     }
 
-    /// Takes out the partitions that were read up to their ends; markers of transactions count, though they are not handed out.
+    /// Takes out the partitions that were read up to their ends; markers of transactions count,
+    /// though they are not handed out.
     fn forget_reached(&self, reading: &mut Vec<Reading>) {
         for one in reading.iter_mut() {
             one.end = self.end_of(one);
         }
         let names: Vec<TopicPartition> = reading.iter().map(|one| one.at.clone()).collect();
-        let Ok(positions) = self.consumer.positions(&names) else { return };
+        let Ok(positions) = self.consumer.positions(&names) else {
+            return;
+        };
         let mut positions = positions.into_iter();
         reading.retain(|one| {
             let reached = positions.next().flatten();

@@ -6,7 +6,8 @@ use std::io::Write;
 const BATCH_HEADER: usize = 61;
 /// A record's attributes, time delta and offset delta where it is alone in its batch.
 const RECORD_HEAD: usize = 3;
-/// What our compression may differ from the client's, as a part of the size: within this the broker decides.
+/// What our compression may differ from the client's, as a part of the size: within this the broker
+/// decides.
 const TOLERANCE: usize = 16;
 
 /// How the client compresses batches.
@@ -32,17 +33,34 @@ impl Compression {
         }
     }
 
-    /// The size of a batch of one record, as small as it may be: what the broker takes for certain to be too large is larger.
+    /// The size of a batch of one record, as small as it may be: what the broker takes for certain
+    /// to be too large is larger.
     pub(super) fn least_batch(self, parts: &Parts<'_>) -> usize {
-        let parts_together = || [parts.key.unwrap_or_default(), parts.value.unwrap_or_default()].concat();
+        let parts_together = || {
+            [
+                parts.key.unwrap_or_default(),
+                parts.value.unwrap_or_default(),
+            ]
+            .concat()
+        };
         let compressed = match self {
             Compression::None => return parts.batch(),
             Compression::Gzip => {
-                let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::default());
-                encoder.write_all(&parts_together()).and_then(|()| encoder.finish()).map(|bytes| bytes.len()).ok()
+                let mut encoder =
+                    flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::default());
+                encoder
+                    .write_all(&parts_together())
+                    .and_then(|()| encoder.finish())
+                    .map(|bytes| bytes.len())
+                    .ok()
             }
-            Compression::Snappy => snap::raw::Encoder::new().compress_vec(&parts_together()).map(|bytes| bytes.len()).ok(),
-            Compression::Zstd => zstd::bulk::compress(&parts_together(), 0).map(|bytes| bytes.len()).ok(),
+            Compression::Snappy => snap::raw::Encoder::new()
+                .compress_vec(&parts_together())
+                .map(|bytes| bytes.len())
+                .ok(),
+            Compression::Zstd => zstd::bulk::compress(&parts_together(), 0)
+                .map(|bytes| bytes.len())
+                .ok(),
             Compression::Other => None,
         };
         compressed.map_or(0, |size| BATCH_HEADER + size - size / TOLERANCE)
@@ -63,8 +81,13 @@ pub(super) struct Parts<'a> {
 impl Parts<'_> {
     /// The size of an uncompressed batch of this record alone.
     pub(super) fn batch(&self) -> usize {
-        let part = |bytes: Option<&[u8]>| bytes.map_or(1, |bytes| varint(bytes.len()) + bytes.len());
-        let body = RECORD_HEAD + part(self.key) + part(self.value) + varint(self.headers) + self.header_bytes;
+        let part =
+            |bytes: Option<&[u8]>| bytes.map_or(1, |bytes| varint(bytes.len()) + bytes.len());
+        let body = RECORD_HEAD
+            + part(self.key)
+            + part(self.value)
+            + varint(self.headers)
+            + self.header_bytes;
         BATCH_HEADER + varint(body) + body
     }
 }
@@ -94,11 +117,21 @@ mod tests {
     #[test]
     fn a_compressed_record_counts_with_its_compressed_size() {
         let value = vec![b'x'; 20_000];
-        let parts = Parts { value: Some(&value), ..Parts::default() };
+        let parts = Parts {
+            value: Some(&value),
+            ..Parts::default()
+        };
         for (property, most) in [("gzip", 300), ("snappy", 2000), ("zstd", 300), ("lz4", 0)] {
             let compression = Compression::from_property(Some(property));
-            assert!(compression.least_batch(&parts) <= most, "{property}: {}", compression.least_batch(&parts));
+            assert!(
+                compression.least_batch(&parts) <= most,
+                "{property}: {}",
+                compression.least_batch(&parts)
+            );
         }
-        assert_eq!(Compression::from_property(None).least_batch(&parts), BATCH_HEADER + 3 + RECORD_HEAD + 1 + 3 + 20_000 + 1);
+        assert_eq!(
+            Compression::from_property(None).least_batch(&parts),
+            BATCH_HEADER + 3 + RECORD_HEAD + 1 + 3 + 20_000 + 1
+        );
     }
 }

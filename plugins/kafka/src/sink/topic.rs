@@ -29,8 +29,16 @@ struct Known {
 impl Topic {
     /// The topic with rules that were asked for just now.
     pub(super) fn new(name: &str, config: ClientConfig, rules: TopicRules) -> Topic {
-        let known = Known { rules: Arc::new(rules), asked: Instant::now() };
-        Topic { name: name.to_owned(), config, known: Mutex::new(known), asking: Mutex::new(()) }
+        let known = Known {
+            rules: Arc::new(rules),
+            asked: Instant::now(),
+        };
+        Topic {
+            name: name.to_owned(),
+            config,
+            known: Mutex::new(known),
+            asking: Mutex::new(()),
+        }
     }
 
     /// Its name.
@@ -43,8 +51,8 @@ impl Topic {
         self.known.lock().rules.clone()
     }
 
-    /// Asks for the rules again, unless they are fresh. Returns them if they are not the `used` ones. While the cluster does not answer, the old
-    /// ones hold.
+    /// Asks for the rules again, unless they are fresh. Returns them if they are not the `used`
+    /// ones. While the cluster does not answer, the old ones hold.
     pub(super) fn newer_rules(&self, used: &TopicRules) -> Option<Arc<TopicRules>> {
         let _asking = self.asking.lock();
         if self.known.lock().asked.elapsed() >= FRESH {
@@ -53,13 +61,19 @@ impl Topic {
             known.asked = Instant::now();
             match asked {
                 Ok(rules) => known.rules = Arc::new(rules),
-                Err(error) => tracing::debug!(topic = self.name, %error, "the topic's configuration could not be asked for again"),
+                Err(error) => {
+                    tracing::debug!(topic = self.name, %error, "the topic's configuration could not be asked for again")
+                }
             }
         }
         let rules = self.rules();
         let is_newer = *rules != *used;
         if is_newer {
-            tracing::info!(topic = self.name, ?rules, "the topic accepts other records than before");
+            tracing::info!(
+                topic = self.name,
+                ?rules,
+                "the topic accepts other records than before"
+            );
         }
         is_newer.then_some(rules)
     }

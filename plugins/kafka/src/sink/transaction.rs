@@ -1,4 +1,5 @@
-//! The open transaction: what it holds, for its commit, and to know which record the broker means when it refuses one.
+//! The open transaction: what it holds, for its commit, and to know which record the broker means
+//! when it refuses one.
 
 use std::time::{Duration, Instant};
 
@@ -27,7 +28,11 @@ struct Sent {
 impl TransactionContent {
     /// One that begins now.
     pub(super) fn new() -> TransactionContent {
-        TransactionContent { since: Instant::now(), sent: Vec::new(), records: 0 }
+        TransactionContent {
+            since: Instant::now(),
+            sent: Vec::new(),
+            records: 0,
+        }
     }
 
     /// How long it has been open.
@@ -45,16 +50,28 @@ impl TransactionContent {
         let positions: Vec<Position> = (0..rows.len()).map(|row| rows.position(row)).collect();
         let first = self.records;
         self.records += positions.len();
-        self.sent.push(Sent { first, split: rows.batch().split.id.clone(), positions });
+        self.sent.push(Sent {
+            first,
+            split: rows.batch().split.id.clone(),
+            positions,
+        });
     }
 
     /// What the reports say about its records; `alone` where each was a batch of its own.
     pub(super) fn refusals(&self, undelivered: &Undelivered, alone: bool) -> Vec<Refusal> {
         let refusal = |refused: &super::reports::Refused| {
-            let sent = &self.sent[self.sent.partition_point(|sent| sent.first <= refused.number).checked_sub(1)?];
+            let sent = &self.sent[self
+                .sent
+                .partition_point(|sent| sent.first <= refused.number)
+                .checked_sub(1)?];
             let position = *sent.positions.get(refused.number - sent.first)?;
             let is_certain = undelivered.is_certain(refused, alone);
-            Some(Refusal { split: sent.split.clone(), position, reason: refused.reason.clone(), is_certain })
+            Some(Refusal {
+                split: sent.split.clone(),
+                position,
+                reason: refused.reason.clone(),
+                is_certain,
+            })
         };
         undelivered.refused.iter().filter_map(refusal).collect()
     }

@@ -19,8 +19,9 @@ const BATCH_RECORDS: usize = 16 << 10;
 #[derive(Default)]
 pub(super) struct Assignment {
     partitions: Vec<Assigned>,
-    /// Where the partition of a message is, by librdkafka's address of its topic and its number: found anew after every rebalance, since
-    /// an address means the same topic only as long as a partition of it stays assigned.
+    /// Where the partition of a message is, by librdkafka's address of its topic and its number:
+    /// found anew after every rebalance, since an address means the same topic only as long as a
+    /// partition of it stays assigned.
     places: HashMap<(usize, i32), usize>,
 }
 
@@ -76,16 +77,22 @@ impl Assigned {
         Some(batch)
     }
 
-    /// What belongs to every position above this one, up to the next. That below them may be of an earlier epoch does no harm: of two epochs
-    /// the later one ends at the higher offset.
+    /// What belongs to every position above this one, up to the next. That below them may be of an
+    /// earlier epoch does no harm: of two epochs the later one ends at the higher offset.
     fn resume_after(&self, position: Position) -> Option<ResumeFrom> {
-        Some(ResumeFrom { position: position + 1, resume: self.log.to_resume()? })
+        Some(ResumeFrom {
+            position: position + 1,
+            resume: self.log.to_resume()?,
+        })
     }
 
-    /// Positions below `next` hold no further record, and what is there is of this epoch: a batch that says so, if that is news. Nothing may be
-    /// open.
+    /// Positions below `next` hold no further record, and what is there is of this epoch: a batch
+    /// that says so, if that is news. Nothing may be open.
     pub(super) fn skip_to(&mut self, next: Position, leader_epoch: Option<i32>) -> Option<Batch> {
-        if self.builder.is_some() || next <= self.next || self.until.is_some_and(|until| next > until) {
+        if self.builder.is_some()
+            || next <= self.next
+            || self.until.is_some_and(|until| next > until)
+        {
             return None;
         }
         self.log.leader_epoch = leader_epoch;
@@ -99,7 +106,14 @@ impl Assigned {
 impl Assignment {
     /// The partition is ours, to be read from `next`.
     pub(super) fn add(&mut self, begun: ReadySplit) {
-        let ReadySplit { at, split, outlet, log, start, until } = begun;
+        let ReadySplit {
+            at,
+            split,
+            outlet,
+            log,
+            start,
+            until,
+        } = begun;
         self.places.clear();
         self.partitions.push(Assigned {
             at,
@@ -118,7 +132,9 @@ impl Assignment {
     /// These are ours no longer. What was not handed on of them is dropped.
     pub(super) fn remove(&mut self, gone: impl Fn(&TopicPartition) -> bool) -> Vec<Assigned> {
         self.places.clear();
-        self.partitions.extract_if(.., |assigned| gone(&assigned.at)).collect()
+        self.partitions
+            .extract_if(.., |assigned| gone(&assigned.at))
+            .collect()
     }
 
     /// The partitions.
@@ -133,7 +149,10 @@ impl Assignment {
 
     /// The names of the partitions.
     pub(super) fn names(&self) -> Vec<TopicPartition> {
-        self.partitions.iter().map(|assigned| assigned.at.clone()).collect()
+        self.partitions
+            .iter()
+            .map(|assigned| assigned.at.clone())
+            .collect()
     }
 
     /// Whether everything of every partition was read.
@@ -141,11 +160,16 @@ impl Assignment {
         self.partitions.iter().all(Assigned::is_done)
     }
 
-    /// Takes in messages from number `from` on until a batch is full or a message is not a record. Says which, and the number to go on with.
+    /// Takes in messages from number `from` on until a batch is full or a message is not a record.
+    /// Says which, and the number to go on with.
     pub(super) fn take_in(&mut self, fetched: &Fetched, from: usize) -> TakenIn {
         // Messages come in runs of one partition, so most need no look into the map.
         let mut run: Option<((usize, i32), usize)> = None;
-        for (index, message) in fetched.iter_from(from).enumerate().map(|(count, message)| (from + count, message)) {
+        for (index, message) in fetched
+            .iter_from(from)
+            .enumerate()
+            .map(|(count, message)| (from + count, message))
+        {
             if message.is_error() {
                 return TakenIn::Stopped { at: index };
             }
@@ -163,7 +187,11 @@ impl Assignment {
             };
             if let Some(batch) = self.push(place, message, fetched, index) {
                 let outlet = self.partitions[place].outlet.clone();
-                return TakenIn::Full { batch: Box::new(batch), outlet, next: index + 1 };
+                return TakenIn::Full {
+                    batch: Box::new(batch),
+                    outlet,
+                    next: index + 1,
+                };
             }
         }
         TakenIn::All
@@ -171,7 +199,13 @@ impl Assignment {
 
     /// Adds one record. Gives the batch that it completes, or that it does not fit into.
     #[inline]
-    fn push(&mut self, place: usize, message: Message<'_>, fetched: &Fetched, index: usize) -> Option<Batch> {
+    fn push(
+        &mut self,
+        place: usize,
+        message: Message<'_>,
+        fetched: &Fetched,
+        index: usize,
+    ) -> Option<Batch> {
         let assigned = &mut self.partitions[place];
         let offset = Position::try_from(message.offset()).unwrap_or(0);
         if offset < assigned.next {
@@ -185,14 +219,23 @@ impl Assignment {
         let size = payload.map_or(0, |payload| payload.len() + 1);
         let leader_epoch = message.leader_epoch();
         let before = match &assigned.builder {
-            Some(builder) if builder.bytes() + size > BATCH_BYTES || leader_epoch != assigned.log.leader_epoch => assigned.finish(),
+            Some(builder)
+                if builder.bytes() + size > BATCH_BYTES
+                    || leader_epoch != assigned.log.leader_epoch =>
+            {
+                assigned.finish()
+            }
             _ => None,
         };
         let wanted = assigned.outlet.wanted;
         let builder = assigned.builder.get_or_insert_with(|| {
             assigned.log.leader_epoch = leader_epoch;
             assigned.batch_from = assigned.next;
-            BatchBuilder::new(assigned.split.clone(), wanted, capacity(fetched, index).max(size))
+            BatchBuilder::new(
+                assigned.split.clone(),
+                wanted,
+                capacity(fetched, index).max(size),
+            )
         });
         let mut meta = RecordMeta::default();
         if wanted.timestamp {
@@ -201,9 +244,17 @@ impl Assignment {
         if wanted.key || wanted.raw {
             meta.key = message.key();
         }
-        let raw_headers = if wanted.raw { message.raw_headers() } else { None };
+        let raw_headers = if wanted.raw {
+            message.raw_headers()
+        } else {
+            None
+        };
         meta.raw_headers = raw_headers.as_deref();
-        let headers = if wanted.headers { message.headers_as_json() } else { Ok(None) };
+        let headers = if wanted.headers {
+            message.headers_as_json()
+        } else {
+            Ok(None)
+        };
         match &headers {
             Ok(headers) => meta.headers = headers.as_deref(),
             Err(reason) => meta.bad_headers = Some(reason),
@@ -222,8 +273,9 @@ impl Assignment {
             return Some(*place);
         }
         let topic = message.topic();
-        let place =
-            self.partitions.iter().position(|assigned| assigned.at.partition == message.partition() && assigned.at.topic == topic)?;
+        let place = self.partitions.iter().position(|assigned| {
+            assigned.at.partition == message.partition() && assigned.at.topic == topic
+        })?;
         self.places.insert(key, place);
         Some(place)
     }
@@ -234,7 +286,11 @@ pub(super) enum TakenIn {
     /// All are in open batches.
     All,
     /// A batch is full; go on with number `next`.
-    Full { batch: Box<Batch>, outlet: Arc<Outlet>, next: usize },
+    Full {
+        batch: Box<Batch>,
+        outlet: Arc<Outlet>,
+        next: usize,
+    },
     /// Number `at` is not a record.
     Stopped { at: usize },
 }
@@ -242,7 +298,11 @@ pub(super) enum TakenIn {
 /// The split of a partition, as a stage's own.
 pub(super) fn split(stage: &str, at: &TopicPartition) -> Arc<Split> {
     let id = SplitId::from(format!("{stage}:{}/{}", at.topic, at.partition));
-    Arc::new(Split { id, topic: at.topic.clone(), partition: at.partition })
+    Arc::new(Split {
+        id,
+        topic: at.topic.clone(),
+        partition: at.partition,
+    })
 }
 
 /// How many bytes to set aside for a batch that starts with this message.
@@ -250,8 +310,14 @@ fn capacity(fetched: &Fetched, index: usize) -> usize {
     if fetched.is_full() {
         return BATCH_BYTES;
     }
-    let Some(first) = fetched.get(index) else { return 0 };
-    let same = |message: &Message<'_>| message.topic_handle() == first.topic_handle() && message.partition() == first.partition();
+    let Some(first) = fetched.get(index) else {
+        return 0;
+    };
+    let same = |message: &Message<'_>| {
+        message.topic_handle() == first.topic_handle() && message.partition() == first.partition()
+    };
     let run = fetched.iter_from(index).take_while(same);
-    run.map(|message| message.payload().map_or(0, |payload| payload.len() + 1)).sum::<usize>().min(BATCH_BYTES)
+    run.map(|message| message.payload().map_or(0, |payload| payload.len() + 1))
+        .sum::<usize>()
+        .min(BATCH_BYTES)
 }

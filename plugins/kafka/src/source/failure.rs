@@ -72,9 +72,9 @@ pub(super) fn denied(brokers: &str, error: &NativeError) -> SourceError {
 /// The sentence for a client that gave up.
 pub(super) fn gave_up(error: &NativeError) -> Leave {
     match error.code {
-        RDKafkaErrorCode::FencedInstanceId => {
-            Leave::fatal(format!("another member of the group has the same :instance-id; give each instance its own ({error})"))
-        }
+        RDKafkaErrorCode::FencedInstanceId => Leave::fatal(format!(
+            "another member of the group has the same :instance-id; give each instance its own ({error})"
+        )),
         _ => Leave::transient(format!("the kafka client cannot go on: {error}")),
     }
 }

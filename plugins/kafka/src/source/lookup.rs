@@ -1,7 +1,9 @@
-//! Questions to the brokers, asked on a thread of their own: where partitions begin and end, and which topics exist.
+//! Questions to the brokers, asked on a thread of their own: where partitions begin and end, and
+//! which topics exist.
 //!
-//! An answer may take seconds, or never come while a partition has no leader. The consumer's thread must not wait for it: the group expects
-//! to hear from it, and other partitions are to be read. It asks with [`Lookups::ask`] and looks for answers between two fetches.
+//! An answer may take seconds, or never come while a partition has no leader. The consumer's thread
+//! must not wait for it: the group expects to hear from it, and other partitions are to be read. It
+//! asks with [`Lookups::ask`] and looks for answers between two fetches.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
@@ -31,7 +33,8 @@ pub(super) enum Question {
     PlacesAgain(Vec<Wanted>),
     /// Which of these topics exist.
     Topics(Vec<String>),
-    /// Which partitions these topics have before they are subscribed to. Those that come later are read from their beginning.
+    /// Which partitions these topics have before they are subscribed to. Those that come later are
+    /// read from their beginning.
     Present(Vec<String>),
     /// Which offsets a partition has, of which the wanted one is not there.
     Gap(TopicPartition),
@@ -84,7 +87,8 @@ pub(super) enum Answer {
     Gap(TopicPartition, Result<(i64, i64), NativeError>),
 }
 
-/// The consumer's end of the thread. It ends when this is dropped, after the question that it is at.
+/// The consumer's end of the thread. It ends when this is dropped, after the question that it is
+/// at.
 pub(super) struct Lookups {
     first: Sender<Question>,
     again: Sender<Question>,
@@ -109,12 +113,20 @@ impl Lookups {
             .name("kafka-lookup".to_owned())
             .spawn(move || work.run(&asked, &asked_again, &reply))
             .map_err(|error| Leave::transient(format!("cannot start a thread: {error}")))?;
-        Ok(Lookups { first, again, answers })
+        Ok(Lookups {
+            first,
+            again,
+            answers,
+        })
     }
 
     /// Asks. The answer comes with [`Lookups::answer`].
     pub(super) fn ask(&self, question: Question) {
-        let way = if matches!(question, Question::PlacesAgain(_)) { &self.again } else { &self.first };
+        let way = if matches!(question, Question::PlacesAgain(_)) {
+            &self.again
+        } else {
+            &self.first
+        };
         // That the thread is gone is seen where its answers are missed.
         let _ = way.send(question);
     }
@@ -124,7 +136,9 @@ impl Lookups {
         match self.answers.try_recv() {
             Ok(answer) => Ok(Some(answer)),
             Err(TryRecvError::Empty) => Ok(None),
-            Err(TryRecvError::Disconnected) => Err(Leave::transient("internal error: the thread that asks the brokers has ended")),
+            Err(TryRecvError::Disconnected) => Err(Leave::transient(
+                "internal error: the thread that asks the brokers has ended",
+            )),
         }
     }
 }
@@ -144,7 +158,12 @@ struct Work {
 }
 
 impl Work {
-    fn run(mut self, first: &Receiver<Question>, again: &Receiver<Question>, reply: &Sender<Answer>) {
+    fn run(
+        mut self,
+        first: &Receiver<Question>,
+        again: &Receiver<Question>,
+        reply: &Sender<Answer>,
+    ) {
         let mut next = None;
         loop {
             let asked = next.take().map_or_else(|| first.try_recv(), Ok);
@@ -170,7 +189,9 @@ impl Work {
 
     fn answer(&mut self, question: Question) -> Answer {
         match question {
-            Question::Places(wanted) | Question::PlacesAgain(wanted) => Answer::Places(self.places(wanted)),
+            Question::Places(wanted) | Question::PlacesAgain(wanted) => {
+                Answer::Places(self.places(wanted))
+            }
             Question::Topics(names) => {
                 let found = self.topics(&names);
                 Answer::Topics(names, found)
@@ -191,9 +212,14 @@ impl Work {
         if let Some(ids) = self.ids(names)? {
             return Ok(ids);
         }
-        let Ok(topics) = Topics::names(names) else { return Ok(HashMap::new()) };
+        let Ok(topics) = Topics::names(names) else {
+            return Ok(HashMap::new());
+        };
         let found = start::partitions(&self.client, &topics)?;
-        Ok(found.into_iter().map(|found| (found.at.topic, String::new())).collect())
+        Ok(found
+            .into_iter()
+            .map(|found| (found.at.topic, String::new()))
+            .collect())
     }
 
     /// The same, or `None` from brokers that cannot be asked for ids.
@@ -217,10 +243,15 @@ impl Work {
 
     /// A record in a partition that is made after this must not be left out.
     fn note_present(&mut self, names: &[String]) -> Result<(), NativeError> {
-        let new: Vec<String> = names.iter().filter(|name| !self.looked_at.contains(*name)).cloned().collect();
+        let new: Vec<String> = names
+            .iter()
+            .filter(|name| !self.looked_at.contains(*name))
+            .cloned()
+            .collect();
         if let Ok(topics) = Topics::names(&new) {
             let found = start::partitions(&self.client, &topics)?;
-            self.there_before.extend(found.into_iter().map(|found| found.at));
+            self.there_before
+                .extend(found.into_iter().map(|found| found.at));
         }
         self.looked_at.extend(new);
         Ok(())
@@ -234,19 +265,34 @@ impl Work {
                 Meaning::Denied => NoPlace::Never(denied(&brokers, error)),
                 _ => NoPlace::Later(error.clone()),
             };
-            wanted.into_iter().map(|one| (one, Err(refused(error)))).collect()
+            wanted
+                .into_iter()
+                .map(|one| (one, Err(refused(error))))
+                .collect()
         };
         let names: HashSet<String> = wanted.iter().map(|one| one.at.topic.clone()).collect();
         let names: Vec<String> = names.into_iter().collect();
-        let found = match Topics::names(&names).map(|topics| start::partitions(&self.client, &topics)) {
-            Ok(Ok(found)) => found,
-            Ok(Err(error)) => return later(wanted, &error),
-            Err(_) => return Vec::new(),
-        };
-        let led: HashSet<TopicPartition> = found.into_iter().filter(|found| found.has_leader).map(|found| found.at).collect();
-        let (ready, leaderless): (Vec<_>, Vec<_>) = wanted.into_iter().partition(|one| led.contains(&one.at));
+        let found =
+            match Topics::names(&names).map(|topics| start::partitions(&self.client, &topics)) {
+                Ok(Ok(found)) => found,
+                Ok(Err(error)) => return later(wanted, &error),
+                Err(_) => return Vec::new(),
+            };
+        let led: HashSet<TopicPartition> = found
+            .into_iter()
+            .filter(|found| found.has_leader)
+            .map(|found| found.at)
+            .collect();
+        let (ready, leaderless): (Vec<_>, Vec<_>) =
+            wanted.into_iter().partition(|one| led.contains(&one.at));
         let code = RDKafkaErrorCode::LeaderNotAvailable;
-        let mut answered = later(leaderless, &NativeError { code, text: "no broker leads it".to_owned() });
+        let mut answered = later(
+            leaderless,
+            &NativeError {
+                code,
+                text: "no broker leads it".to_owned(),
+            },
+        );
         if !ready.is_empty() {
             match self.places_of_led(&ready, &names) {
                 Ok(places) => answered.extend(ready.into_iter().zip(places)),
@@ -256,15 +302,30 @@ impl Work {
         answered
     }
 
-    fn places_of_led(&mut self, wanted: &[Wanted], topics: &[String]) -> Result<Vec<Result<Place, NoPlace>>, NativeError> {
+    fn places_of_led(
+        &mut self,
+        wanted: &[Wanted],
+        topics: &[String],
+    ) -> Result<Vec<Result<Place, NoPlace>>, NativeError> {
         let ids = self.ids(topics)?.unwrap_or_default();
         let is_unknown = |one: &&Wanted| one.known.is_none();
-        let unknown: Vec<TopicPartition> = wanted.iter().filter(is_unknown).map(|one| one.at.clone()).collect();
+        let unknown: Vec<TopicPartition> = wanted
+            .iter()
+            .filter(is_unknown)
+            .map(|one| one.at.clone())
+            .collect();
         let elsewhere = self.stopped_elsewhere(&unknown);
         let all: Vec<TopicPartition> = wanted.iter().map(|one| one.at.clone()).collect();
         let committed = self.committed(&all)?;
-        let starts: HashMap<_, _> = unknown.iter().zip(self.offsets_at_start(&unknown)?).collect();
-        let ends = if self.source.until_latest { Some(self.ends(&all)?) } else { None };
+        let starts: HashMap<_, _> = unknown
+            .iter()
+            .zip(self.offsets_at_start(&unknown)?)
+            .collect();
+        let ends = if self.source.until_latest {
+            Some(self.ends(&all)?)
+        } else {
+            None
+        };
         let place = |(index, one): (usize, &Wanted)| {
             let start = match starts.get(&one.at) {
                 Some(Err(error)) => return Err(NoPlace::Later(error.clone())),
@@ -292,10 +353,16 @@ impl Work {
         Ok(wanted.iter().enumerate().map(place).collect())
     }
 
-    /// A topic that ends before the position up to which it was read has lost records. Only a finite run has to look: otherwise the brokers say
-    /// so when they are asked for that position.
-    fn too_short(&self, wanted: &Wanted, end: Option<Position>) -> Result<Option<Position>, NativeError> {
-        let (Some(known), Some(end)) = (wanted.known, end) else { return Ok(None) };
+    /// A topic that ends before the position up to which it was read has lost records. Only a
+    /// finite run has to look: otherwise the brokers say so when they are asked for that position.
+    fn too_short(
+        &self,
+        wanted: &Wanted,
+        end: Option<Position>,
+    ) -> Result<Option<Position>, NativeError> {
+        let (Some(known), Some(end)) = (wanted.known, end) else {
+            return Ok(None);
+        };
         if end >= known {
             return Ok(None);
         }
@@ -303,16 +370,28 @@ impl Work {
         Ok(Position::try_from(high).ok().filter(|high| *high < known))
     }
 
-    /// Where another program has stopped, by topic and partition. Each topic is asked for by itself: what is wrong with one is not with others.
-    fn stopped_elsewhere(&self, partitions: &[TopicPartition]) -> HashMap<String, Result<HashMap<i32, Position>, SourceError>> {
-        let Some(ask) = &self.source.stopped_elsewhere else { return HashMap::new() };
+    /// Where another program has stopped, by topic and partition. Each topic is asked for by
+    /// itself: what is wrong with one is not with others.
+    fn stopped_elsewhere(
+        &self,
+        partitions: &[TopicPartition],
+    ) -> HashMap<String, Result<HashMap<i32, Position>, SourceError>> {
+        let Some(ask) = &self.source.stopped_elsewhere else {
+            return HashMap::new();
+        };
         let mut asked: HashMap<String, Vec<(String, i32)>> = HashMap::new();
         for at in partitions {
-            asked.entry(at.topic.clone()).or_default().push((at.topic.clone(), at.partition));
+            asked
+                .entry(at.topic.clone())
+                .or_default()
+                .push((at.topic.clone(), at.partition));
         }
         let offsets = |(topic, asked): (String, Vec<(String, i32)>)| {
             let found = ask(&asked).map(|found| {
-                let known = asked.iter().zip(found).filter_map(|((_, partition), offset)| Some((*partition, offset?)));
+                let known = asked
+                    .iter()
+                    .zip(found)
+                    .filter_map(|((_, partition), offset)| Some((*partition, offset?)));
                 known.collect()
             });
             (topic, found)
@@ -320,20 +399,34 @@ impl Work {
         asked.into_iter().map(offsets).collect()
     }
 
-    fn committed(&self, partitions: &[TopicPartition]) -> Result<Option<Vec<Committed>>, NativeError> {
+    fn committed(
+        &self,
+        partitions: &[TopicPartition],
+    ) -> Result<Option<Vec<Committed>>, NativeError> {
         if self.source.on_missing_state == OnMissingState::Start {
             return Ok(None);
         }
-        self.client.committed(&mut list_of(partitions, |_| Offset::Invalid), PATIENCE).map(Some)
+        self.client
+            .committed(&mut list_of(partitions, |_| Offset::Invalid), PATIENCE)
+            .map(Some)
     }
 
-    fn ends(&self, partitions: &[TopicPartition]) -> Result<Vec<Result<Position, NativeError>>, NativeError> {
+    fn ends(
+        &self,
+        partitions: &[TopicPartition],
+    ) -> Result<Vec<Result<Position, NativeError>>, NativeError> {
         let ends = self.offsets_for(partitions, |_| END)?;
-        Ok(ends.into_iter().map(|end| end.map(|end| end.unwrap_or(0))).collect())
+        Ok(ends
+            .into_iter()
+            .map(|end| end.map(|end| end.unwrap_or(0)))
+            .collect())
     }
 
     /// Where `:start` says that these partitions begin.
-    fn offsets_at_start(&self, partitions: &[TopicPartition]) -> Result<Vec<Result<Position, NativeError>>, NativeError> {
+    fn offsets_at_start(
+        &self,
+        partitions: &[TopicPartition],
+    ) -> Result<Vec<Result<Position, NativeError>>, NativeError> {
         let times = |at: &TopicPartition| match self.source.start {
             Start::Earliest => BEGINNING,
             Start::Latest if !self.there_before.contains(at) => BEGINNING,
@@ -341,9 +434,17 @@ impl Work {
             Start::At(millis) => millis,
         };
         // Asked first: a record that arrives between the two questions must not fall between them.
-        let ends = if matches!(self.source.start, Start::At(_)) { self.ends(partitions)? } else { vec![Ok(0); partitions.len()] };
+        let ends = if matches!(self.source.start, Start::At(_)) {
+            self.ends(partitions)?
+        } else {
+            vec![Ok(0); partitions.len()]
+        };
         let found = self.offsets_for(partitions, times)?;
-        Ok(found.into_iter().zip(ends).map(|(offset, end)| Ok(offset?.unwrap_or(end?))).collect())
+        Ok(found
+            .into_iter()
+            .zip(ends)
+            .map(|(offset, end)| Ok(offset?.unwrap_or(end?)))
+            .collect())
     }
 
     fn offsets_for(
@@ -358,19 +459,33 @@ impl Work {
         self.client.offsets_for_times(&mut list, PATIENCE)?;
         let offset = |element: &rdkafka::topic_partition_list::TopicPartitionListElem<'_>| {
             element.error().map_err(|error| {
-                let code = error.rdkafka_error_code().unwrap_or(RDKafkaErrorCode::Unknown);
-                NativeError { code, text: code.to_string() }
+                let code = error
+                    .rdkafka_error_code()
+                    .unwrap_or(RDKafkaErrorCode::Unknown);
+                NativeError {
+                    code,
+                    text: code.to_string(),
+                }
             })?;
-            Ok(element.offset().to_raw().and_then(|raw| Position::try_from(raw).ok()))
+            Ok(element
+                .offset()
+                .to_raw()
+                .and_then(|raw| Position::try_from(raw).ok()))
         };
         Ok(list.elements().iter().map(offset).collect())
     }
 }
 
-/// Hundreds of runs may ask for the places of their partitions at once: what has been asked by now is answered together. `next` gets the question
-/// after these.
-fn with_more(question: Question, asked: &Receiver<Question>, next: &mut Option<Question>) -> Question {
-    let Question::Places(mut wanted) = question else { return question };
+/// Hundreds of runs may ask for the places of their partitions at once: what has been asked by now
+/// is answered together. `next` gets the question after these.
+fn with_more(
+    question: Question,
+    asked: &Receiver<Question>,
+    next: &mut Option<Question>,
+) -> Question {
+    let Question::Places(mut wanted) = question else {
+        return question;
+    };
     while let Ok(question) = asked.try_recv() {
         match question {
             Question::Places(more) => wanted.extend(more),

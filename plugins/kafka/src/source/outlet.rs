@@ -1,4 +1,5 @@
-//! Who gets the records that a consumer reads: the one run it reads for, or many runs, each with a topic of its own.
+//! Who gets the records that a consumer reads: the one run it reads for, or many runs, each with a
+//! topic of its own.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -18,8 +19,8 @@ use pseidon_plugin::stop::Stop;
 use super::failure::Leave;
 use crate::native::Committed;
 
-/// A run waits that long for room in its engine's queue, or with that many events, before its partitions are paused: that throws away
-/// what librdkafka has fetched ahead.
+/// A run waits that long for room in its engine's queue, or with that many events, before its
+/// partitions are paused: that throws away what librdkafka has fetched ahead.
 const PATIENCE: Duration = Duration::from_secs(1);
 const MOST_WAITING: usize = 16;
 
@@ -53,7 +54,10 @@ impl Outlet {
             wanted: setup.wanted,
             stage: setup.stage.clone(),
             lag: setup.metrics.lag.with_label_values(&[&setup.stage]),
-            unreachable: setup.metrics.source_unreachable.with_label_values(&[&setup.stage]),
+            unreachable: setup
+                .metrics
+                .source_unreachable
+                .with_label_values(&[&setup.stage]),
             metrics: setup.metrics.clone(),
             state: setup.state.clone(),
             paused: AtomicBool::new(false),
@@ -67,7 +71,8 @@ impl Outlet {
         self.say(Err(error));
     }
 
-    /// Says that everything that was read for it is durable, or that its run does not wait for that.
+    /// Says that everything that was read for it is durable, or that its run does not wait for
+    /// that.
     pub(super) fn end(&self) {
         self.say(Ok(()));
     }
@@ -85,8 +90,9 @@ impl Outlet {
         format!("pseidon {} {offset}", self.state)
     }
 
-    /// Whether the group's offset was written from the state that the run has now, by this instance or another one. One that another tool or
-    /// another pipeline wrote says nothing about that state.
+    /// Whether the group's offset was written from the state that the run has now, by this instance
+    /// or another one. One that another tool or another pipeline wrote says nothing about that
+    /// state.
     pub(super) fn has_written(&self, committed: &Committed) -> Option<Position> {
         let offset = Position::try_from(committed.offset).ok()?;
         (committed.metadata == self.note_of(offset) && !self.state.is_empty()).then_some(offset)
@@ -124,7 +130,9 @@ impl Drop for Outlet {
 
 /// The error of a run whose consumer has ended without a word.
 pub(super) fn consumer_failed() -> SourceError {
-    SourceError::Transient("internal error: the shared consumer has ended; it is made again".to_owned())
+    SourceError::Transient(
+        "internal error: the shared consumer has ended; it is made again".to_owned(),
+    )
 }
 
 /// All outlets of a consumer.
@@ -171,7 +179,8 @@ impl Outlets {
     /// Waits for room in memory, at most `patience`. Gives whether there is.
     pub(super) fn wait_for_room(&self, patience: Duration) -> Result<bool, Leave> {
         match self {
-            Outlets::One(outlet) => Ok(outlet.outbox.send_waiting(patience)? && outlet.outbox.handle().wait_for_room(patience)?),
+            Outlets::One(outlet) => Ok(outlet.outbox.send_waiting(patience)?
+                && outlet.outbox.handle().wait_for_room(patience)?),
             Outlets::ByTopic { stop, .. } if stop.reading_stopped() => Err(Leave::Stopped),
             Outlets::ByTopic { budget, .. } => Ok(budget.wait_for_room(patience)),
         }
@@ -182,7 +191,9 @@ impl Outlets {
         match self {
             Outlets::One(outlet) => _ = outlet.outbox.send_waiting(Duration::ZERO)?,
             // A run that has ended takes nothing more, and says so itself.
-            Outlets::ByTopic { topics, .. } => topics.values().for_each(|outlet| _ = outlet.outbox.send_waiting(Duration::ZERO)),
+            Outlets::ByTopic { topics, .. } => topics
+                .values()
+                .for_each(|outlet| _ = outlet.outbox.send_waiting(Duration::ZERO)),
         }
         Ok(())
     }

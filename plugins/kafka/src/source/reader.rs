@@ -1,8 +1,10 @@
 //! Reading: from joining the group to leaving it, for one run or for many.
 //!
-//! The consumer's thread never waits for one run or one broker. Partitions arrive in steps ([`arrivals`]) and leave when what was read of them
-//! is committed ([`departures`]); between two fetches [`Reader::pass`] takes each of them a step further. What goes wrong with single partitions
-//! is in [`gaps`], what is known of topics in [`topics`], and what is done about once a second in [`ticks`].
+//! The consumer's thread never waits for one run or one broker. Partitions arrive in steps
+//! ([`arrivals`]) and leave when what was read of them is committed ([`departures`]); between two
+//! fetches [`Reader::pass`] takes each of them a step further. What goes wrong with single
+//! partitions is in [`gaps`], what is known of topics in [`topics`], and what is done about once a
+//! second in [`ticks`].
 
 mod arrivals;
 mod departures;
@@ -40,16 +42,23 @@ const FETCH_MESSAGES: usize = 8192;
 const IDLE: Duration = Duration::from_millis(250);
 /// The same while partitions arrive or leave,
 const BUSY: Duration = Duration::from_millis(10);
-/// and in the beginning of that, when most answers come: each of several steps would wait for the fetch before it.
+/// and in the beginning of that, when most answers come: each of several steps would wait for the
+/// fetch before it.
 const QUICK: Duration = Duration::from_millis(1);
 const QUICK_FOR: Duration = Duration::from_millis(200);
-/// How long the source just waits for room. After that it pauses its partitions, which throws away what librdkafka has fetched ahead, and
-/// takes part in its group's life while it goes on waiting. It does not wait where librdkafka would fetch ahead without a limit.
+/// How long the source just waits for room. After that it pauses its partitions, which throws away
+/// what librdkafka has fetched ahead, and takes part in its group's life while it goes on waiting.
+/// It does not wait where librdkafka would fetch ahead without a limit.
 const PATIENCE: Duration = Duration::from_secs(1);
 
 /// Reads for one run until the end, or until the run ends.
-pub(super) fn run(source: &KafkaSource, setup: &SourceSetup, handle: SourceHandle) -> Result<(), SourceError> {
-    let consumer = Consumer::new(&source.config(setup), ClientLogs::new(&setup.stage)).map_err(SourceError::Fatal)?;
+pub(super) fn run(
+    source: &KafkaSource,
+    setup: &SourceSetup,
+    handle: SourceHandle,
+) -> Result<(), SourceError> {
+    let consumer = Consumer::new(&source.config(setup), ClientLogs::new(&setup.stage))
+        .map_err(SourceError::Fatal)?;
     let outlets = Outlets::One(Arc::new(Outlet::new(setup, handle, None)));
     let outcome = Reader::new(source, setup, &consumer, outlets).and_then(|mut reader| {
         reader.subscribe(source.topics.subscription())?;
@@ -82,7 +91,8 @@ pub(super) struct Reader<'a> {
     /// Partitions that the group has given us while no run is there to take their records.
     unattended: BTreeSet<TopicPartition>,
     topics: TopicWatch,
-    /// Partitions of which librdkafka has found that records below our position are not there any more.
+    /// Partitions of which librdkafka has found that records below our position are not there any
+    /// more.
     truncated: BTreeSet<TopicPartition>,
     /// Topics that are subscribed to when it is known which partitions they have.
     to_subscribe: Option<Vec<String>>,
@@ -98,7 +108,8 @@ pub(super) struct Reader<'a> {
     failure: Option<SourceError>,
     /// Whether partitions are paused for lack of room.
     paused: bool,
-    /// Whether most of what came last was keys: librdkafka does not count them in what it fetches ahead.
+    /// Whether most of what came last was keys: librdkafka does not count them in what it fetches
+    /// ahead.
     fetches_uncounted: bool,
     /// Since when partitions arrive or leave.
     busy_since: Option<Instant>,
@@ -111,7 +122,12 @@ pub(super) struct Reader<'a> {
 
 impl<'a> Reader<'a> {
     /// Nothing is subscribed to yet.
-    pub(super) fn new(source: &'a KafkaSource, setup: &SourceSetup, consumer: &'a Consumer, outlets: Outlets) -> Result<Reader<'a>, Leave> {
+    pub(super) fn new(
+        source: &'a KafkaSource,
+        setup: &SourceSetup,
+        consumer: &'a Consumer,
+        outlets: Outlets,
+    ) -> Result<Reader<'a>, Leave> {
         Ok(Reader {
             source,
             consumer,
@@ -159,8 +175,17 @@ impl<'a> Reader<'a> {
 
     fn subscribe_now(&mut self, topics: &[String]) -> Result<(), Leave> {
         self.subscribed = (topics.len(), Instant::now());
-        let subscribed = if topics.is_empty() { self.consumer.unsubscribe() } else { self.consumer.subscribe(topics) };
-        subscribed.map_err(|error| Leave::fatal(format!("cannot subscribe to {}: {error}", topics.join(", "))))
+        let subscribed = if topics.is_empty() {
+            self.consumer.unsubscribe()
+        } else {
+            self.consumer.subscribe(topics)
+        };
+        subscribed.map_err(|error| {
+            Leave::fatal(format!(
+                "cannot subscribe to {}: {error}",
+                topics.join(", ")
+            ))
+        })
     }
 
     fn read(&mut self) -> Result<(), Leave> {
@@ -183,7 +208,11 @@ impl<'a> Reader<'a> {
 
     /// Whether a finite run has read everything.
     fn is_complete(&self) -> bool {
-        self.joined && self.arrivals.is_empty() && self.departures.is_empty() && self.assignment.is_done() && self.topics.are_settled()
+        self.joined
+            && self.arrivals.is_empty()
+            && self.departures.is_empty()
+            && self.assignment.is_done()
+            && self.topics.are_settled()
     }
 
     /// How long a fetch may wait for messages.
@@ -193,7 +222,11 @@ impl<'a> Reader<'a> {
             return IDLE;
         }
         let since = *self.busy_since.get_or_insert_with(Instant::now);
-        if since.elapsed() < QUICK_FOR { QUICK } else { BUSY }
+        if since.elapsed() < QUICK_FOR {
+            QUICK
+        } else {
+            BUSY
+        }
     }
 
     /// Reads for runs that come and go, until reading ends.
@@ -202,7 +235,8 @@ impl<'a> Reader<'a> {
         self.read()
     }
 
-    /// Does what it was told since the last time. Of several subscriptions the last one counts, and all runs that came are served together.
+    /// Does what it was told since the last time. Of several subscriptions the last one counts, and
+    /// all runs that came are served together.
     fn obey(&mut self) -> Result<(), Leave> {
         let mut subscription = None;
         while let Ok(command) = self.commands.try_recv() {
@@ -214,16 +248,26 @@ impl<'a> Reader<'a> {
         if let Some(topics) = subscription {
             self.subscribe(&topics)?;
         }
-        // While the group waits for an answer, partitions that are still to be given up may be among them.
+        // While the group waits for an answer, partitions that are still to be given up may be
+        // among them.
         if self.departures.owe_an_answer() {
             return Ok(());
         }
-        let is_attended = |at: &TopicPartition| self.outlets.of(&at.topic).is_some() && !self.departures.hold(at);
-        let attended: Vec<_> = self.unattended.extract_if(.., |at| is_attended(at)).collect();
-        if attended.is_empty() { Ok(()) } else { self.arrive(attended) }
+        let is_attended =
+            |at: &TopicPartition| self.outlets.of(&at.topic).is_some() && !self.departures.hold(at);
+        let attended: Vec<_> = self
+            .unattended
+            .extract_if(.., |at| is_attended(at))
+            .collect();
+        if attended.is_empty() {
+            Ok(())
+        } else {
+            self.arrive(attended)
+        }
     }
 
-    /// A run is there for a topic. One that was there before has ended, although that was not seen yet.
+    /// A run is there for a topic. One that was there before has ended, although that was not seen
+    /// yet.
     fn attach(&mut self, topic: String, outlet: Arc<Outlet>) -> Result<(), Leave> {
         self.detach(&topic)?;
         if let Outlets::ByTopic { topics, .. } = &mut self.outlets {
@@ -235,13 +279,18 @@ impl<'a> Reader<'a> {
 
     /// Reads nothing more for runs that end.
     fn let_go(&mut self) -> Result<(), Leave> {
-        let Outlets::ByTopic { topics, .. } = &self.outlets else { return Ok(()) };
-        let stopped = topics.iter().filter(|(_, outlet)| outlet.outbox.handle().is_stopped());
+        let Outlets::ByTopic { topics, .. } = &self.outlets else {
+            return Ok(());
+        };
+        let stopped = topics
+            .iter()
+            .filter(|(_, outlet)| outlet.outbox.handle().is_stopped());
         let stopped: Vec<String> = stopped.map(|(topic, _)| topic.clone()).collect();
         stopped.iter().try_for_each(|topic| self.detach(topic))
     }
 
-    /// A run did not take what it was given: it has ended. Reading goes on for the others, if there are any.
+    /// A run did not take what it was given: it has ended. Reading goes on for the others, if there
+    /// are any.
     fn ended(&self, _: Stopped) -> Result<(), Leave> {
         match self.outlets {
             Outlets::One(_) => Err(Leave::Stopped),
@@ -250,7 +299,10 @@ impl<'a> Reader<'a> {
     }
 
     fn emit(&self, outlet: &Outlet, batch: Batch) -> Result<(), Leave> {
-        outlet.outbox.emit(batch).or_else(|stopped| self.ended(stopped))
+        outlet
+            .outbox
+            .emit(batch)
+            .or_else(|stopped| self.ended(stopped))
     }
 
     /// Fetches once, hands on what came, and takes everything else a step further.
@@ -285,7 +337,11 @@ impl<'a> Reader<'a> {
         loop {
             match self.assignment.take_in(fetched, from) {
                 TakenIn::All => return Ok(()),
-                TakenIn::Full { batch, outlet, next } => {
+                TakenIn::Full {
+                    batch,
+                    outlet,
+                    next,
+                } => {
                     self.emit(&outlet, *batch)?;
                     from = next;
                 }
@@ -315,8 +371,13 @@ impl<'a> Reader<'a> {
 
     /// Hands on every batch that is open.
     fn flush(&mut self) -> Result<(), Leave> {
-        let open: Vec<_> = self.assignment.iter_mut().filter_map(|assigned| Some((assigned.finish()?, assigned.outlet.clone()))).collect();
-        open.into_iter().try_for_each(|(batch, outlet)| self.emit(&outlet, batch))
+        let open: Vec<_> = self
+            .assignment
+            .iter_mut()
+            .filter_map(|assigned| Some((assigned.finish()?, assigned.outlet.clone())))
+            .collect();
+        open.into_iter()
+            .try_for_each(|(batch, outlet)| self.emit(&outlet, batch))
     }
 
     /// Returns when there is room. Until then nothing is read, but the group sees us alive.
@@ -326,8 +387,16 @@ impl<'a> Reader<'a> {
         }
         self.flush()?;
         let began = Instant::now();
-        while !self.ending && !self.outlets.wait_for_room(if self.fetches_uncounted { BUSY } else { IDLE })? {
-            if !self.paused && (self.fetches_uncounted || began.elapsed() >= PATIENCE || !self.departures.is_empty()) {
+        while !self.ending
+            && !self
+                .outlets
+                .wait_for_room(if self.fetches_uncounted { BUSY } else { IDLE })?
+        {
+            if !self.paused
+                && (self.fetches_uncounted
+                    || began.elapsed() >= PATIENCE
+                    || !self.departures.is_empty())
+            {
                 self.paused = true;
                 self.pause(&self.assignment.names())?;
             }
@@ -338,7 +407,10 @@ impl<'a> Reader<'a> {
         if self.paused {
             self.paused = false;
             // A run that takes nothing more by itself stays paused.
-            let awake = self.assignment.iter().filter(|assigned| !assigned.outlet.is_paused());
+            let awake = self
+                .assignment
+                .iter()
+                .filter(|assigned| !assigned.outlet.is_paused());
             let awake: Vec<_> = awake.map(|assigned| assigned.at.clone()).collect();
             self.resume(&awake)?;
         }
@@ -350,7 +422,9 @@ impl<'a> Reader<'a> {
             return Ok(());
         }
         let list = list_of(partitions, |_| Offset::Invalid);
-        self.consumer.resume(&list).map_err(|error| Leave::transient(format!("cannot resume reading: {error}")))
+        self.consumer
+            .resume(&list)
+            .map_err(|error| Leave::transient(format!("cannot resume reading: {error}")))
     }
 
     fn pause(&self, partitions: &[TopicPartition]) -> Result<(), Leave> {
@@ -358,24 +432,31 @@ impl<'a> Reader<'a> {
             return Ok(());
         }
         let list = list_of(partitions, |_| Offset::Invalid);
-        self.consumer.pause(&list).map_err(|error| Leave::transient(format!("cannot pause reading: {error}")))
+        self.consumer
+            .pause(&list)
+            .map_err(|error| Leave::transient(format!("cannot pause reading: {error}")))
     }
 
     fn handle_event(&mut self, event: Event) -> Result<(), Leave> {
         match event {
             Event::Assigned(partitions) => self.take(partitions),
-            Event::Revoked(partitions) if self.consumer.assignment_is_lost() => self.lose(&partitions),
+            Event::Revoked(partitions) if self.consumer.assignment_is_lost() => {
+                self.lose(&partitions)
+            }
             Event::Revoked(partitions) => self.give_back(partitions),
             Event::RebalanceFailed(error) => {
-                self.logs.warn("REBALANCE", &format!("the group did not come to an agreement: {error}"));
+                self.logs.warn(
+                    "REBALANCE",
+                    &format!("the group did not come to an agreement: {error}"),
+                );
                 self.lose_all()
             }
             Event::Error(error) => self.handle_client_error(&error),
         }
     }
 
-    /// Everything that was read is committed before the group hears that we leave: otherwise others would take the partitions over, and
-    /// our last commit would come too late.
+    /// Everything that was read is committed before the group hears that we leave: otherwise others
+    /// would take the partitions over, and our last commit would come too late.
     fn finish(&mut self) -> Result<(), Leave> {
         self.leave_all()?;
         let mut fetched = Fetched::with_capacity(FETCH_MESSAGES);
@@ -383,7 +464,9 @@ impl<'a> Reader<'a> {
             let patience = self.patience();
             self.pass(&mut fetched, patience)?;
         }
-        self.failure.take().map_or(Ok(()), |error| Err(Leave::Failed(error)))
+        self.failure
+            .take()
+            .map_or(Ok(()), |error| Err(Leave::Failed(error)))
     }
 }
 

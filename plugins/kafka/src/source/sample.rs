@@ -15,29 +15,51 @@ use crate::native::{Consumer, Fetched};
 const PATIENCE: Duration = Duration::from_secs(10);
 const MORE: Duration = Duration::from_millis(500);
 
-/// At most `count` records: the first ones, or with another `:start` than the earliest the last ones.
-pub(super) fn sample(source: &KafkaSource, setup: &SourceSetup, count: usize) -> Result<Vec<Bytes>, SourceError> {
-    let failed =
-        |reason: String| SourceError::Fatal(format!("cannot look at records of {}: {reason}", source.topics.subscription().join(", ")));
+/// At most `count` records: the first ones, or with another `:start` than the earliest the last
+/// ones.
+pub(super) fn sample(
+    source: &KafkaSource,
+    setup: &SourceSetup,
+    count: usize,
+) -> Result<Vec<Bytes>, SourceError> {
+    let failed = |reason: String| {
+        SourceError::Fatal(format!(
+            "cannot look at records of {}: {reason}",
+            source.topics.subscription().join(", ")
+        ))
+    };
     let mut config = source.config(setup);
-    config.remove("group.instance.id").set("auto.offset.reset", "earliest");
+    config
+        .remove("group.instance.id")
+        .set("auto.offset.reset", "earliest");
     let consumer = Consumer::new(&config, ClientLogs::new(&setup.stage)).map_err(failed)?;
-    let partitions = start::partitions(&consumer, &source.topics).map_err(|error| failed(error.to_string()))?;
+    let partitions =
+        start::partitions(&consumer, &source.topics).map_err(|error| failed(error.to_string()))?;
     let partitions: Vec<_> = partitions.into_iter().map(|found| found.at).collect();
     if partitions.is_empty() {
         return Err(failed("there is no such topic".to_owned()));
     }
     let from = match source.start {
         Start::Earliest => Offset::Beginning,
-        Start::Latest | Start::At(_) => Offset::OffsetTail(i64::try_from(count.max(1)).unwrap_or(i64::MAX)),
+        Start::Latest | Start::At(_) => {
+            Offset::OffsetTail(i64::try_from(count.max(1)).unwrap_or(i64::MAX))
+        }
     };
-    consumer.assign(&list_of(&partitions, |_| from)).map_err(|error| failed(error.to_string()))?;
+    consumer
+        .assign(&list_of(&partitions, |_| from))
+        .map_err(|error| failed(error.to_string()))?;
     let mut records = Vec::new();
     let mut fetched = Fetched::with_capacity(count.clamp(1, 1024));
     let mut deadline = Instant::now() + PATIENCE;
     while records.len() < count && Instant::now() < deadline {
-        consumer.fetch(&mut fetched, deadline.saturating_duration_since(Instant::now()).min(MORE));
-        let payloads = fetched.iter_from(0).filter(|message| message.error().is_none()).filter_map(|message| message.payload());
+        consumer.fetch(
+            &mut fetched,
+            deadline.saturating_duration_since(Instant::now()).min(MORE),
+        );
+        let payloads = fetched
+            .iter_from(0)
+            .filter(|message| message.error().is_none())
+            .filter_map(|message| message.payload());
         let before = records.len();
         records.extend(payloads.map(Bytes::copy_from_slice));
         if records.len() > before {
@@ -45,7 +67,9 @@ pub(super) fn sample(source: &KafkaSource, setup: &SourceSetup, count: usize) ->
         }
     }
     if records.is_empty() {
-        return Err(failed("there is none yet; give :schema as a map".to_owned()));
+        return Err(failed(
+            "there is none yet; give :schema as a map".to_owned(),
+        ));
     }
     records.truncate(count);
     Ok(records)

@@ -1,8 +1,9 @@
 //! One consumer of a group for many runs, each of which reads one topic.
 //!
-//! Hundreds of consumers would be hundreds of connections and threads, and every new topic would be one more member of the group. Here the
-//! runs attach to a consumer that lives as long as they do: its subscription changes, its partitions are handed to the runs by topic, and a
-//! run that ends or fails takes nothing with it but its own topic.
+//! Hundreds of consumers would be hundreds of connections and threads, and every new topic would be
+//! one more member of the group. Here the runs attach to a consumer that lives as long as they do:
+//! its subscription changes, its partitions are handed to the runs by topic, and a run that ends or
+//! fails takes nothing with it but its own topic.
 
 use std::collections::HashMap;
 use std::io;
@@ -29,11 +30,22 @@ use crate::logs::ClientLogs;
 use crate::native::Consumer;
 use crate::topics::Topics;
 
-/// What a shared consumer can be told: the options of the source `kafka` that are not about topics and records.
+/// What a shared consumer can be told: the options of the source `kafka` that are not about topics
+/// and records.
 ///
-/// There is no `:instance-id` (static membership). A member with a lasting name that comes back within the session timeout is given its old
-/// partitions without a look at its new subscription, so topics that were added while it was away would be read by nobody.
-pub const SHARED_OPTIONS: &[OptionSpec] = &[BROKERS, GROUP, START, ON_MISSING_STATE, ON_GAP, TLS, SASL, PROPERTIES];
+/// There is no `:instance-id` (static membership). A member with a lasting name that comes back
+/// within the session timeout is given its old partitions without a look at its new subscription,
+/// so topics that were added while it was away would be read by nobody.
+pub const SHARED_OPTIONS: &[OptionSpec] = &[
+    BROKERS,
+    GROUP,
+    START,
+    ON_MISSING_STATE,
+    ON_GAP,
+    TLS,
+    SASL,
+    PROPERTIES,
+];
 
 /// The pauses before the consumer is made anew after a failure.
 const FIRST_WAIT: Duration = Duration::from_millis(500);
@@ -45,19 +57,24 @@ const LOOK_EVERY: Duration = Duration::from_millis(250);
 #[derive(Clone)]
 pub struct SharedSettings(Arc<KafkaSource>);
 
-/// Where somebody else has stopped reading partitions (topic and number) that the state knows nothing of; `None` for those that are new to
-/// him too.
-pub type StoppedElsewhere = dyn Fn(&[(String, i32)]) -> Result<Vec<Option<Position>>, SourceError> + Send + Sync;
+/// Where somebody else has stopped reading partitions (topic and number) that the state knows
+/// nothing of; `None` for those that are new to him too.
+pub type StoppedElsewhere =
+    dyn Fn(&[(String, i32)]) -> Result<Vec<Option<Position>>, SourceError> + Send + Sync;
 
 impl SharedSettings {
     /// From options that were declared as [`SHARED_OPTIONS`].
     pub fn new(options: &Options) -> Result<SharedSettings, Vec<Diagnostic>> {
-        KafkaSource::from_options(options, Ok(Topics::none())).map(|source| SharedSettings(Arc::new(source)))
+        KafkaSource::from_options(options, Ok(Topics::none()))
+            .map(|source| SharedSettings(Arc::new(source)))
     }
 
     /// The same, going on where another program has stopped.
     pub fn after(&self, elsewhere: Arc<StoppedElsewhere>) -> SharedSettings {
-        SharedSettings(Arc::new(KafkaSource { stopped_elsewhere: Some(elsewhere), ..self.0.as_ref().clone() }))
+        SharedSettings(Arc::new(KafkaSource {
+            stopped_elsewhere: Some(elsewhere),
+            ..self.0.as_ref().clone()
+        }))
     }
 }
 
@@ -79,9 +96,13 @@ pub(super) enum Command {
 }
 
 impl SharedConsumer {
-    /// Starts the consumer's thread. Nothing is read before [`SharedConsumer::subscribe`]. `setup` is that of the stage as a whole; all
-    /// attached runs share `budget`.
-    pub fn start(settings: SharedSettings, setup: SourceSetup, budget: Arc<Budget>) -> io::Result<SharedConsumer> {
+    /// Starts the consumer's thread. Nothing is read before [`SharedConsumer::subscribe`]. `setup`
+    /// is that of the stage as a whole; all attached runs share `budget`.
+    pub fn start(
+        settings: SharedSettings,
+        setup: SourceSetup,
+        budget: Arc<Budget>,
+    ) -> io::Result<SharedConsumer> {
         let (commands, received) = unbounded();
         let stop = Stop::new();
         let subscribed = Arc::new(Mutex::new(Vec::new()));
@@ -94,8 +115,15 @@ impl SharedConsumer {
             received,
             commands: commands.clone(),
         };
-        let thread = std::thread::Builder::new().name("kafka-shared".to_owned()).spawn(move || work.run())?;
-        Ok(SharedConsumer { commands, subscribed, stop, thread: Some(thread) })
+        let thread = std::thread::Builder::new()
+            .name("kafka-shared".to_owned())
+            .spawn(move || work.run())?;
+        Ok(SharedConsumer {
+            commands,
+            subscribed,
+            stop,
+            thread: Some(thread),
+        })
     }
 
     /// From now on these topics are read, each as soon as a run is attached for it.
@@ -105,12 +133,15 @@ impl SharedConsumer {
         let _ = self.commands.send(Command::Subscribe(topics));
     }
 
-    /// Reads a topic for a run, until the run ends. Everything that was read of it is durable when the end is said to be a good one.
+    /// Reads a topic for a run, until the run ends. Everything that was read of it is durable when
+    /// the end is said to be a good one.
     pub fn attach(&self, topic: &str, setup: &SourceSetup, reading: Reading) {
         let Reading { handle, ended } = reading;
         let outlet = Arc::new(Outlet::new(setup, handle, Some(ended)));
         // If the thread has ended, the outlet is dropped, which is an error for the run.
-        let _ = self.commands.send(Command::Attach(topic.to_owned(), outlet));
+        let _ = self
+            .commands
+            .send(Command::Attach(topic.to_owned(), outlet));
     }
 }
 
@@ -141,9 +172,12 @@ impl Work {
         let mut wait = FIRST_WAIT;
         while !self.stop.reading_stopped() {
             let began = Instant::now();
-            // A panic drops the outlets, by which the runs notice that nothing more is read for them.
+            // A panic drops the outlets, by which the runs notice that nothing more is read for
+            // them.
             let outcome = catch_unwind(AssertUnwindSafe(|| self.read()));
-            let Err(error) = outcome.unwrap_or_else(|_| Err(consumer_failed())) else { return };
+            let Err(error) = outcome.unwrap_or_else(|_| Err(consumer_failed())) else {
+                return;
+            };
             if began.elapsed() > LONGEST_WAIT {
                 wait = FIRST_WAIT;
             }
@@ -158,7 +192,10 @@ impl Work {
         let deadline = Instant::now() + wait;
         let mut kept = Vec::new();
         while !self.stop.reading_stopped() {
-            match self.received.recv_deadline(deadline.min(Instant::now() + LOOK_EVERY)) {
+            match self
+                .received
+                .recv_deadline(deadline.min(Instant::now() + LOOK_EVERY))
+            {
                 Ok(command) => kept.push(command),
                 Err(_) if Instant::now() >= deadline => break,
                 Err(_) => {}
@@ -176,21 +213,37 @@ impl Work {
         }
     }
 
-    /// Reads until the end or a failure, of which the attached runs hear: they start anew from what is committed, and attach again.
+    /// Reads until the end or a failure, of which the attached runs hear: they start anew from what
+    /// is committed, and attach again.
     fn read(&self) -> Result<(), SourceError> {
-        let consumer = Consumer::new(&self.source.config(&self.setup), ClientLogs::new(&self.setup.stage)).map_err(SourceError::Fatal)?;
-        let outlets = Outlets::ByTopic { topics: HashMap::new(), budget: self.budget.clone(), stop: self.stop.clone() };
+        let consumer = Consumer::new(
+            &self.source.config(&self.setup),
+            ClientLogs::new(&self.setup.stage),
+        )
+        .map_err(SourceError::Fatal)?;
+        let outlets = Outlets::ByTopic {
+            topics: HashMap::new(),
+            budget: self.budget.clone(),
+            stop: self.stop.clone(),
+        };
         let mut reader = match Reader::new(&self.source, &self.setup, &consumer, outlets) {
             Ok(reader) => reader,
             Err(Leave::Failed(error)) => return Err(error),
             Err(Leave::Stopped) => return Ok(()),
         };
         let subscribed = self.subscribed.lock().clone();
-        let outcome = if subscribed.is_empty() { Ok(()) } else { reader.subscribe(&subscribed) };
+        let outcome = if subscribed.is_empty() {
+            Ok(())
+        } else {
+            reader.subscribe(&subscribed)
+        };
         match outcome.and_then(|()| reader.read_for_many(self.received.clone())) {
             Ok(()) | Err(Leave::Stopped) => Ok(()),
             Err(Leave::Failed(error)) => {
-                reader.into_outlets().iter().for_each(|outlet| outlet.fail(SourceError::Transient(error.to_string())));
+                reader
+                    .into_outlets()
+                    .iter()
+                    .for_each(|outlet| outlet.fail(SourceError::Transient(error.to_string())));
                 Err(error)
             }
         }

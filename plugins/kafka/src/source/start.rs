@@ -31,9 +31,16 @@ impl FromStr for Start {
             "earliest" => Ok(Start::Earliest),
             "latest" => Ok(Start::Latest),
             _ => {
-                let millis = text.parse().ok().or_else(|| DateTime::parse_from_rfc3339(text).ok().map(|time| time.timestamp_millis()));
+                let millis = text.parse().ok().or_else(|| {
+                    DateTime::parse_from_rfc3339(text)
+                        .ok()
+                        .map(|time| time.timestamp_millis())
+                });
                 let not_before_1970 = millis.filter(|millis: &i64| *millis >= 0).map(Start::At);
-                not_before_1970.ok_or_else(|| "expected :earliest, :latest, or a time such as \"2026-01-31T00:00:00Z\"".to_owned())
+                not_before_1970.ok_or_else(|| {
+                    "expected :earliest, :latest, or a time such as \"2026-01-31T00:00:00Z\""
+                        .to_owned()
+                })
             }
         }
     }
@@ -59,10 +66,16 @@ pub(super) enum OnMissingState {
 const FEW: usize = 8;
 
 /// The partitions that topics have now; a topic that does not exist has none.
-pub(super) fn partitions(client: &Client, topics: &Topics) -> Result<Vec<FoundPartition>, NativeError> {
+pub(super) fn partitions(
+    client: &Client,
+    topics: &Topics,
+) -> Result<Vec<FoundPartition>, NativeError> {
     if topics.has_pattern() || topics.subscription().len() > FEW {
         let all = client.all_leaders(PATIENCE)?;
-        return Ok(all.into_iter().filter(|found| topics.contain(&found.at.topic)).collect());
+        return Ok(all
+            .into_iter()
+            .filter(|found| topics.contain(&found.at.topic))
+            .collect());
     }
     let mut found = Vec::new();
     for topic in topics.subscription() {
@@ -106,7 +119,10 @@ mod tests {
             ("latest", Some(Start::Latest)),
             ("1769817600000", Some(Start::At(1_769_817_600_000))),
             ("2026-01-31T00:00:00Z", Some(Start::At(1_769_817_600_000))),
-            ("2026-01-31T01:00:00.500+01:00", Some(Start::At(1_769_817_600_500))),
+            (
+                "2026-01-31T01:00:00.500+01:00",
+                Some(Start::At(1_769_817_600_500)),
+            ),
             ("-1", None),
             ("yesterday", None),
             ("2026-01-31", None),

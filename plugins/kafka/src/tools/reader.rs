@@ -1,7 +1,8 @@
 //! Records out of a topic, as batches that a pipeline's steps can take.
 //!
-//! Without a group the partitions are read directly, and nothing is written anywhere: other consumers cannot notice. With a group the
-//! reader is a member like any other, and [`TopicReader::commit`] tells the group how far it has come.
+//! Without a group the partitions are read directly, and nothing is written anywhere: other
+//! consumers cannot notice. With a group the reader is a member like any other, and
+//! [`TopicReader::commit`] tells the group how far it has come.
 
 use std::str::FromStr;
 use std::sync::Arc;
@@ -21,7 +22,8 @@ use crate::topics::check_name;
 
 /// At most that many records come with one call.
 const FETCH_MESSAGES: usize = 8192;
-/// librdkafka wants every consumer to have a group. One that neither subscribes nor commits never tells the brokers.
+/// librdkafka wants every consumer to have a group. One that neither subscribes nor commits never
+/// tells the brokers.
 const NO_GROUP: &str = "pseidon-consume";
 
 /// Where to begin a partition.
@@ -52,8 +54,14 @@ impl FromStr for Begin {
         {
             return Ok(Begin::Offset(offset));
         }
-        let time = DateTime::parse_from_rfc3339(text).ok().map(|time| time.timestamp_millis()).filter(|millis| *millis >= 0);
-        time.map(Begin::Time).ok_or_else(|| "expected earliest, latest, an offset, or a time such as 2026-01-31T00:00:00Z".to_owned())
+        let time = DateTime::parse_from_rfc3339(text)
+            .ok()
+            .map(|time| time.timestamp_millis())
+            .filter(|millis| *millis >= 0);
+        time.map(Begin::Time).ok_or_else(|| {
+            "expected earliest, latest, an offset, or a time such as 2026-01-31T00:00:00Z"
+                .to_owned()
+        })
     }
 }
 
@@ -116,7 +124,10 @@ impl TopicReader {
             ("fetch.queue.backoff.ms", "5"),
             ("queued.max.messages.kbytes", "32768"),
         ];
-        let consumer = Consumer::new(&config(&settings.brokers, &own, &settings.properties), ClientLogs::new("consume"))?;
+        let consumer = Consumer::new(
+            &config(&settings.brokers, &own, &settings.properties),
+            ClientLogs::new("consume"),
+        )?;
         let mut reader = TopicReader {
             consumer,
             fetched: Fetched::with_capacity(FETCH_MESSAGES),
@@ -134,36 +145,69 @@ impl TopicReader {
         }
         if reader.settings.group.is_some() {
             let topic = std::slice::from_ref(&reader.settings.topic);
-            reader.consumer.subscribe(topic).map_err(|error| format!("cannot subscribe to {}: {error}", reader.settings.topic))?;
+            reader.consumer.subscribe(topic).map_err(|error| {
+                format!("cannot subscribe to {}: {error}", reader.settings.topic)
+            })?;
         } else {
             let list = reader.add(partitions, &[])?;
-            reader.consumer.assign(&list).map_err(|error| error.to_string())?;
+            reader
+                .consumer
+                .assign(&list)
+                .map_err(|error| error.to_string())?;
         }
         Ok(reader)
     }
 
     fn find_partitions(&self) -> Result<Vec<TopicPartition>, String> {
-        let ReaderSettings { brokers, topic, partition, .. } = &self.settings;
-        let all = self.consumer.partitions_of(topic, PATIENCE).map_err(|error| match error.code {
-            RDKafkaErrorCode::UnknownTopic | RDKafkaErrorCode::UnknownTopicOrPartition => format!("there is no topic {topic} at {brokers}"),
-            _ => unreachable(brokers, error),
-        })?;
-        let Some(partition) = partition else { return Ok(all) };
+        let ReaderSettings {
+            brokers,
+            topic,
+            partition,
+            ..
+        } = &self.settings;
+        let all = self
+            .consumer
+            .partitions_of(topic, PATIENCE)
+            .map_err(|error| match error.code {
+                RDKafkaErrorCode::UnknownTopic | RDKafkaErrorCode::UnknownTopicOrPartition => {
+                    format!("there is no topic {topic} at {brokers}")
+                }
+                _ => unreachable(brokers, error),
+            })?;
+        let Some(partition) = partition else {
+            return Ok(all);
+        };
         let count = all.len();
-        let found: Vec<_> = all.into_iter().filter(|at| at.partition == *partition).collect();
+        let found: Vec<_> = all
+            .into_iter()
+            .filter(|at| at.partition == *partition)
+            .collect();
         if found.is_empty() {
-            return Err(format!("{topic} has no partition {partition}; it has {count}, from 0 on"));
+            return Err(format!(
+                "{topic} has no partition {partition}; it has {count}, from 0 on"
+            ));
         }
         Ok(found)
     }
 
     fn watermarks(&self, at: &TopicPartition) -> Result<(Position, Position), String> {
-        let known = self.consumer.watermarks(at, PATIENCE).map_err(|error| unreachable(&self.settings.brokers, error))?;
-        Ok((Position::try_from(known.0).unwrap_or(0), Position::try_from(known.1).unwrap_or(0)))
+        let known = self
+            .consumer
+            .watermarks(at, PATIENCE)
+            .map_err(|error| unreachable(&self.settings.brokers, error))?;
+        Ok((
+            Position::try_from(known.0).unwrap_or(0),
+            Position::try_from(known.1).unwrap_or(0),
+        ))
     }
 
-    /// These partitions are to be read, from where the group has come to or from the beginning that the settings name.
-    fn add(&mut self, partitions: Vec<TopicPartition>, committed: &[Option<Position>]) -> Result<TopicPartitionList, String> {
+    /// These partitions are to be read, from where the group has come to or from the beginning that
+    /// the settings name.
+    fn add(
+        &mut self,
+        partitions: Vec<TopicPartition>,
+        committed: &[Option<Position>],
+    ) -> Result<TopicPartitionList, String> {
         let mut list = TopicPartitionList::new();
         for (number, at) in partitions.into_iter().enumerate() {
             let known = committed.get(number).copied().flatten();
@@ -172,10 +216,20 @@ impl TopicReader {
                 None => self.first(&at)?,
             };
             let offset = Offset::Offset(i64::try_from(next).unwrap_or(i64::MAX));
-            list.add_partition_offset(&at.topic, at.partition, offset).map_err(|error| error.to_string())?;
+            list.add_partition_offset(&at.topic, at.partition, offset)
+                .map_err(|error| error.to_string())?;
             let id = SplitId::from(format!("{}/{}", at.topic, at.partition));
-            let split = Arc::new(Split { id, topic: at.topic.clone(), partition: at.partition });
-            self.partitions.push(Reading { at, split, next, committed: known.unwrap_or(Position::MAX) });
+            let split = Arc::new(Split {
+                id,
+                topic: at.topic.clone(),
+                partition: at.partition,
+            });
+            self.partitions.push(Reading {
+                at,
+                split,
+                next,
+                committed: known.unwrap_or(Position::MAX),
+            });
         }
         self.joined = true;
         Ok(list)
@@ -190,15 +244,19 @@ impl TopicReader {
             Begin::Offset(offset) => Ok(offset.clamp(low, high)),
             Begin::Time(millis) => {
                 let mut list = TopicPartitionList::new();
-                list.add_partition_offset(&at.topic, at.partition, Offset::Offset(millis)).map_err(|error| error.to_string())?;
-                self.consumer.offsets_for_times(&mut list, PATIENCE).map_err(|error| unreachable(&self.settings.brokers, error))?;
+                list.add_partition_offset(&at.topic, at.partition, Offset::Offset(millis))
+                    .map_err(|error| error.to_string())?;
+                self.consumer
+                    .offsets_for_times(&mut list, PATIENCE)
+                    .map_err(|error| unreachable(&self.settings.brokers, error))?;
                 Ok(offsets_of(&list).first().copied().flatten().unwrap_or(high))
             }
         }
     }
 
-    /// The records that wait, at most `limit`, each batch of one partition, in the order in which they came. Waits up to `patience` when
-    /// there are none. The error says why there will be no more.
+    /// The records that wait, at most `limit`, each batch of one partition, in the order in which
+    /// they came. Waits up to `patience` when there are none. The error says why there will be no
+    /// more.
     pub fn read(&mut self, limit: usize, patience: Duration) -> Result<Vec<Batch>, String> {
         let room = limit.clamp(1, FETCH_MESSAGES);
         if room != self.room {
@@ -206,18 +264,28 @@ impl TopicReader {
             self.room = room;
         }
         self.consumer.fetch(&mut self.fetched, patience);
-        // What was handed out earlier is done with; what has just come of a partition that goes is for its next reader.
+        // What was handed out earlier is done with; what has just come of a partition that goes is
+        // for its next reader.
         self.serve_events()?;
         self.batches()
     }
 
     fn batches(&mut self) -> Result<Vec<Batch>, String> {
-        let TopicReader { settings, fetched, partitions, logs, .. } = self;
+        let TopicReader {
+            settings,
+            fetched,
+            partitions,
+            logs,
+            ..
+        } = self;
         let mut batches = Vec::new();
         let mut open: Option<(usize, BatchBuilder)> = None;
         for message in fetched.iter_from(0) {
             let error = message.error();
-            if let Some(error) = error.as_ref().filter(|error| error.code != RDKafkaErrorCode::PartitionEOF) {
+            if let Some(error) = error
+                .as_ref()
+                .filter(|error| error.code != RDKafkaErrorCode::PartitionEOF)
+            {
                 stop_or_warn(settings, logs, error)?;
                 continue;
             }
@@ -236,10 +304,22 @@ impl TopicReader {
                 continue;
             }
             if open.as_ref().is_none_or(|(of, _)| *of != place) {
-                batches.extend(open.take().map(|(of, builder)| builder.finish(partitions[of].next)));
+                batches.extend(
+                    open.take()
+                        .map(|(of, builder)| builder.finish(partitions[of].next)),
+                );
             }
-            let (_, builder) = open.get_or_insert_with(|| (place, BatchBuilder::new(partitions[place].split.clone(), settings.wanted, 0)));
-            let headers = if settings.wanted.headers { message.headers_as_json() } else { Ok(None) };
+            let (_, builder) = open.get_or_insert_with(|| {
+                (
+                    place,
+                    BatchBuilder::new(partitions[place].split.clone(), settings.wanted, 0),
+                )
+            });
+            let headers = if settings.wanted.headers {
+                message.headers_as_json()
+            } else {
+                Ok(None)
+            };
             let (headers, bad_headers) = match &headers {
                 Ok(headers) => (headers.as_deref(), None),
                 Err(reason) => (None, Some(reason.as_str())),
@@ -247,7 +327,13 @@ impl TopicReader {
             builder.push(
                 offset,
                 message.payload(),
-                RecordMeta { timestamp: message.timestamp(), key: message.key(), headers, bad_headers, raw_headers: None },
+                RecordMeta {
+                    timestamp: message.timestamp(),
+                    key: message.key(),
+                    headers,
+                    bad_headers,
+                    raw_headers: None,
+                },
             );
             partitions[place].next = offset + 1;
         }
@@ -261,17 +347,26 @@ impl TopicReader {
                 Event::Assigned(partitions) => {
                     let mut list = list_of(&partitions, |_| Offset::Invalid);
                     let committed = self.consumer.committed(&mut list, PATIENCE);
-                    let committed = committed.map_err(|error| unreachable(&self.settings.brokers, error))?;
-                    let committed: Vec<_> = committed.iter().map(|one| Position::try_from(one.offset).ok()).collect();
+                    let committed =
+                        committed.map_err(|error| unreachable(&self.settings.brokers, error))?;
+                    let committed: Vec<_> = committed
+                        .iter()
+                        .map(|one| Position::try_from(one.offset).ok())
+                        .collect();
                     let list = self.add(partitions, &committed)?;
-                    self.consumer.assign_more(&list).map_err(|error| error.to_string())?;
+                    self.consumer
+                        .assign_more(&list)
+                        .map_err(|error| error.to_string())?;
                 }
                 Event::Revoked(partitions) => {
                     if !self.consumer.assignment_is_lost() {
                         self.commit()?;
                     }
-                    self.partitions.retain(|reading| !partitions.contains(&reading.at));
-                    self.consumer.unassign(&list_of(&partitions, |_| Offset::Invalid)).map_err(|error| error.to_string())?;
+                    self.partitions
+                        .retain(|reading| !partitions.contains(&reading.at));
+                    self.consumer
+                        .unassign(&list_of(&partitions, |_| Offset::Invalid))
+                        .map_err(|error| error.to_string())?;
                 }
                 Event::RebalanceFailed(error) => {
                     self.partitions.clear();
@@ -284,28 +379,47 @@ impl TopicReader {
         Ok(())
     }
 
-    /// Whether every record was handed out that was there when the reader was opened, of the partitions that it reads.
+    /// Whether every record was handed out that was there when the reader was opened, of the
+    /// partitions that it reads.
     pub fn is_at_end(&self) -> bool {
-        let end_of = |at: &TopicPartition| self.ends.iter().find(|(known, _)| known == at).map_or(0, |(_, end)| *end);
-        self.joined && self.partitions.iter().all(|reading| reading.next >= end_of(&reading.at))
+        let end_of = |at: &TopicPartition| {
+            self.ends
+                .iter()
+                .find(|(known, _)| known == at)
+                .map_or(0, |(_, end)| *end)
+        };
+        self.joined
+            && self
+                .partitions
+                .iter()
+                .all(|reading| reading.next >= end_of(&reading.at))
     }
 
-    /// Tells the group that everything handed out so far is done with, and waits for the answer. Does nothing without a group.
+    /// Tells the group that everything handed out so far is done with, and waits for the answer.
+    /// Does nothing without a group.
     pub fn commit(&mut self) -> Result<(), String> {
         if self.settings.group.is_none() {
             return Ok(());
         }
         let is_news = |reading: &&Reading| reading.committed != reading.next;
-        let news: Vec<_> = self.partitions.iter().filter(is_news).map(|reading| (reading.at.clone(), reading.next)).collect();
+        let news: Vec<_> = self
+            .partitions
+            .iter()
+            .filter(is_news)
+            .map(|reading| (reading.at.clone(), reading.next))
+            .collect();
         if news.is_empty() {
             return Ok(());
         }
         let mut list = TopicPartitionList::new();
         for (at, next) in &news {
             let offset = Offset::Offset(i64::try_from(*next).unwrap_or(i64::MAX));
-            list.add_partition_offset(&at.topic, at.partition, offset).map_err(|error| error.to_string())?;
+            list.add_partition_offset(&at.topic, at.partition, offset)
+                .map_err(|error| error.to_string())?;
         }
-        self.consumer.commit(&list, Some(PATIENCE)).map_err(|error| format!("the group was not told the offsets: {error}"))?;
+        self.consumer
+            .commit(&list, Some(PATIENCE))
+            .map_err(|error| format!("the group was not told the offsets: {error}"))?;
         for reading in &mut self.partitions {
             reading.committed = reading.next;
         }
@@ -314,13 +428,20 @@ impl TopicReader {
 }
 
 /// An error that waiting does not mend, or a line in the log.
-fn stop_or_warn(settings: &ReaderSettings, logs: &ClientLogs, error: &NativeError) -> Result<(), String> {
+fn stop_or_warn(
+    settings: &ReaderSettings,
+    logs: &ClientLogs,
+    error: &NativeError,
+) -> Result<(), String> {
     use RDKafkaErrorCode::{
-        Authentication, AutoOffsetReset, ClusterAuthorizationFailed, Fatal, GroupAuthorizationFailed, OffsetOutOfRange,
-        SaslAuthenticationFailed, TopicAuthorizationFailed, UnsupportedSASLMechanism,
+        Authentication, AutoOffsetReset, ClusterAuthorizationFailed, Fatal,
+        GroupAuthorizationFailed, OffsetOutOfRange, SaslAuthenticationFailed,
+        TopicAuthorizationFailed, UnsupportedSASLMechanism,
     };
     match error.code {
-        AutoOffsetReset | OffsetOutOfRange => Err(format!("the records to read next are no longer there: {error}")),
+        AutoOffsetReset | OffsetOutOfRange => Err(format!(
+            "the records to read next are no longer there: {error}"
+        )),
         Authentication
         | ClusterAuthorizationFailed
         | GroupAuthorizationFailed
@@ -335,7 +456,10 @@ fn stop_or_warn(settings: &ReaderSettings, logs: &ClientLogs, error: &NativeErro
     }
 }
 
-fn list_of(partitions: &[TopicPartition], offset: impl Fn(&TopicPartition) -> Offset) -> TopicPartitionList {
+fn list_of(
+    partitions: &[TopicPartition],
+    offset: impl Fn(&TopicPartition) -> Offset,
+) -> TopicPartitionList {
     let mut list = TopicPartitionList::new();
     for at in partitions {
         // It fails for offsets that have no number, which ours have.
@@ -346,7 +470,15 @@ fn list_of(partitions: &[TopicPartition], offset: impl Fn(&TopicPartition) -> Of
 
 /// The offsets that librdkafka has filled in; `None` where there is none.
 fn offsets_of(list: &TopicPartitionList) -> Vec<Option<Position>> {
-    list.elements().iter().map(|element| element.offset().to_raw().and_then(|raw| Position::try_from(raw).ok())).collect()
+    list.elements()
+        .iter()
+        .map(|element| {
+            element
+                .offset()
+                .to_raw()
+                .and_then(|raw| Position::try_from(raw).ok())
+        })
+        .collect()
 }
 
 #[cfg(test)]
@@ -361,7 +493,10 @@ mod tests {
             ("0", Some(Begin::Offset(0))),
             ("1769817600000", Some(Begin::Offset(1_769_817_600_000))),
             ("2026-01-31T00:00:00Z", Some(Begin::Time(1_769_817_600_000))),
-            ("2026-01-31T01:00:00.500+01:00", Some(Begin::Time(1_769_817_600_500))),
+            (
+                "2026-01-31T01:00:00.500+01:00",
+                Some(Begin::Time(1_769_817_600_500)),
+            ),
             ("1969-12-31T23:59:59Z", None),
             ("18446744073709551615", None),
             ("-1", None),

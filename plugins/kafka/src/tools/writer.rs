@@ -8,7 +8,9 @@ use parking_lot::Mutex;
 use rdkafka::client::ClientContext;
 use rdkafka::config::RDKafkaLogLevel;
 use rdkafka::error::KafkaError;
-use rdkafka::producer::{BaseProducer, BaseRecord, DeliveryResult, Producer, ProducerContext, PurgeConfig};
+use rdkafka::producer::{
+    BaseProducer, BaseRecord, DeliveryResult, Producer, ProducerContext, PurgeConfig,
+};
 use rdkafka::types::RDKafkaErrorCode;
 
 use super::{PATIENCE, config, unreachable};
@@ -63,7 +65,10 @@ impl ClientContext for Reports {
     }
 
     fn error(&self, error: KafkaError, reason: &str) {
-        let kind = error.rdkafka_error_code().map(|code| format!("{code:?}")).unwrap_or_default();
+        let kind = error
+            .rdkafka_error_code()
+            .map(|code| format!("{code:?}"))
+            .unwrap_or_default();
         self.logs.warn(&kind, reason);
     }
 }
@@ -76,27 +81,37 @@ impl ProducerContext for Reports {
             Ok(message) => {
                 let bytes = message.payload_len() + message.key_len();
                 self.deliveries.records.fetch_add(1, Ordering::Relaxed);
-                self.deliveries.bytes.fetch_add(bytes as u64, Ordering::Relaxed);
+                self.deliveries
+                    .bytes
+                    .fetch_add(bytes as u64, Ordering::Relaxed);
             }
             Err((error, _)) => {
                 self.deliveries.failed.fetch_add(1, Ordering::Relaxed);
-                self.deliveries.reason.lock().get_or_insert_with(|| error.to_string());
+                self.deliveries
+                    .reason
+                    .lock()
+                    .get_or_insert_with(|| error.to_string());
             }
         }
     }
 }
 
-/// A producer for one topic, used by one thread. Every record is acknowledged by all replicas, and written once even where it is sent
-/// again.
+/// A producer for one topic, used by one thread. Every record is acknowledged by all replicas, and
+/// written once even where it is sent again.
 pub struct TopicWriter {
     producer: BaseProducer<Reports>,
     topic: String,
 }
 
 impl TopicWriter {
-    /// Connects to `brokers` (`host:port,host:port`) with librdkafka's `properties`. The error says why that cannot be, or that the topic is
-    /// not there and the brokers do not make it.
-    pub fn open(brokers: &str, topic: &str, properties: &[(String, String)], deliveries: Arc<Deliveries>) -> Result<TopicWriter, String> {
+    /// Connects to `brokers` (`host:port,host:port`) with librdkafka's `properties`. The error says
+    /// why that cannot be, or that the topic is not there and the brokers do not make it.
+    pub fn open(
+        brokers: &str,
+        topic: &str,
+        properties: &[(String, String)],
+        deliveries: Arc<Deliveries>,
+    ) -> Result<TopicWriter, String> {
         check_name(topic)?;
         let settings = [
             ("acks", "all"),
@@ -106,10 +121,17 @@ impl TopicWriter {
             ("message.timeout.ms", "30000"),
             ("queue.buffering.max.kbytes", "32768"),
         ];
-        let reports = Reports { logs: ClientLogs::new("produce"), deliveries };
-        let producer: BaseProducer<Reports> =
-            config(brokers, &settings, properties).create_with_context(reports).map_err(|error| error.to_string())?;
-        let writer = TopicWriter { producer, topic: topic.to_owned() };
+        let reports = Reports {
+            logs: ClientLogs::new("produce"),
+            deliveries,
+        };
+        let producer: BaseProducer<Reports> = config(brokers, &settings, properties)
+            .create_with_context(reports)
+            .map_err(|error| error.to_string())?;
+        let writer = TopicWriter {
+            producer,
+            topic: topic.to_owned(),
+        };
         writer.wait_for_topic(brokers)?;
         Ok(writer)
     }
@@ -118,21 +140,31 @@ impl TopicWriter {
     fn wait_for_topic(&self, brokers: &str) -> Result<(), String> {
         let deadline = Instant::now() + PATIENCE;
         loop {
-            let metadata =
-                self.producer.client().fetch_metadata(Some(&self.topic), PATIENCE).map_err(|error| unreachable(brokers, error))?;
-            let topic = metadata.topics().iter().find(|topic| topic.name() == self.topic);
-            if topic.is_some_and(|topic| topic.error().is_none() && !topic.partitions().is_empty()) {
+            let metadata = self
+                .producer
+                .client()
+                .fetch_metadata(Some(&self.topic), PATIENCE)
+                .map_err(|error| unreachable(brokers, error))?;
+            let topic = metadata
+                .topics()
+                .iter()
+                .find(|topic| topic.name() == self.topic);
+            if topic.is_some_and(|topic| topic.error().is_none() && !topic.partitions().is_empty())
+            {
                 return Ok(());
             }
             if Instant::now() >= deadline {
-                return Err(format!("there is no topic {} at {brokers}, and asking for it has not made it", self.topic));
+                return Err(format!(
+                    "there is no topic {} at {brokers}, and asking for it has not made it",
+                    self.topic
+                ));
             }
             std::thread::sleep(AGAIN);
         }
     }
 
-    /// Takes a record; one without a value is a tombstone. Waits while too many are on their way; gives whether it could be taken before
-    /// one of any writer was given up.
+    /// Takes a record; one without a value is a tombstone. Waits while too many are on their way;
+    /// gives whether it could be taken before one of any writer was given up.
     pub fn send(&self, key: Option<&[u8]>, value: Option<&[u8]>) -> Result<bool, String> {
         let mut record: BaseRecord<'_, [u8], [u8]> = BaseRecord::to(&self.topic);
         record.key = key;
@@ -157,15 +189,20 @@ impl TopicWriter {
         self.producer.poll(Duration::ZERO);
     }
 
-    /// Waits until every record has arrived, at most for `patience` and not after one was given up. Those that have not are given up then.
+    /// Waits until every record has arrived, at most for `patience` and not after one was given up.
+    /// Those that have not are given up then.
     pub fn finish(self, patience: Duration) {
         let deadline = Instant::now() + patience;
         // librdkafka sends what waits at once when somebody asks for a flush, however short.
-        while self.producer.in_flight_count() > 0 && Instant::now() < deadline && self.deliveries().failed() == 0 {
+        while self.producer.in_flight_count() > 0
+            && Instant::now() < deadline
+            && self.deliveries().failed() == 0
+        {
             let _ = self.producer.flush(FULL);
         }
         if self.producer.in_flight_count() > 0 {
-            self.producer.purge(PurgeConfig::default().queue().inflight());
+            self.producer
+                .purge(PurgeConfig::default().queue().inflight());
             let _ = self.producer.flush(Duration::from_secs(1));
         }
     }

@@ -16,18 +16,36 @@ type Header = (String, Option<Vec<u8>>);
 type Record = (Option<Vec<u8>>, Vec<Header>, Option<i64>, Option<Vec<u8>>);
 
 fn record(message: &OwnedMessage) -> Record {
-    let headers = message
-        .headers()
-        .map_or_else(Vec::new, |headers| headers.iter().map(|header| (header.key.to_owned(), header.value.map(<[u8]>::to_vec))).collect());
-    (message.key().map(<[u8]>::to_vec), headers, message.timestamp().to_millis(), message.payload().map(<[u8]>::to_vec))
+    let headers = message.headers().map_or_else(Vec::new, |headers| {
+        headers
+            .iter()
+            .map(|header| (header.key.to_owned(), header.value.map(<[u8]>::to_vec)))
+            .collect()
+    });
+    (
+        message.key().map(<[u8]>::to_vec),
+        headers,
+        message.timestamp().to_millis(),
+        message.payload().map(<[u8]>::to_vec),
+    )
 }
 
 /// The records as a source hands them out that was asked for everything.
 fn rows(at: &Arc<Split>, records: &[Record]) -> Rows {
-    let mut builder = BatchBuilder::new(at.clone(), MetaWanted { timestamp: true, raw: true, ..MetaWanted::default() }, 0);
+    let mut builder = BatchBuilder::new(
+        at.clone(),
+        MetaWanted {
+            timestamp: true,
+            raw: true,
+            ..MetaWanted::default()
+        },
+        0,
+    );
     for (position, (key, headers, timestamp, value)) in records.iter().enumerate() {
         let mut bytes = Vec::new();
-        headers.iter().for_each(|(name, value)| raw_headers::push(&mut bytes, name.as_bytes(), value.as_deref()));
+        headers.iter().for_each(|(name, value)| {
+            raw_headers::push(&mut bytes, name.as_bytes(), value.as_deref())
+        });
         let meta = RecordMeta {
             key: key.as_deref(),
             timestamp: *timestamp,
@@ -36,16 +54,29 @@ fn rows(at: &Arc<Split>, records: &[Record]) -> Rows {
         };
         builder.push(position as u64, value.as_deref(), meta);
     }
-    Rows::new(Arc::new(builder.finish(records.len() as u64)), no_columns(records.len()))
+    Rows::new(
+        Arc::new(builder.finish(records.len() as u64)),
+        no_columns(records.len()),
+    )
 }
 
 const THEN: i64 = 1_600_000_000_000;
 
 fn records() -> Vec<Record> {
     let header = |name: &str, value: Option<&[u8]>| (name.to_owned(), value.map(<[u8]>::to_vec));
-    let headers = vec![header("h", Some(b"1")), header("bin", Some(b"\xff\xfe")), header("h", Some(b"2")), header("none", None)];
+    let headers = vec![
+        header("h", Some(b"1")),
+        header("bin", Some(b"\xff\xfe")),
+        header("h", Some(b"2")),
+        header("none", None),
+    ];
     vec![
-        (Some(b"\x00\x01\xff".to_vec()), headers, Some(THEN), Some(b"a".to_vec())),
+        (
+            Some(b"\x00\x01\xff".to_vec()),
+            headers,
+            Some(THEN),
+            Some(b"a".to_vec()),
+        ),
         (Some(b"gone".to_vec()), vec![], Some(THEN + 1), None),
         (None, vec![], Some(THEN + 2), Some(b"c".to_vec())),
     ]
@@ -58,7 +89,13 @@ fn a_record_is_copied_as_it_is() {
     instance.take(&at);
     assert_eq!(instance.write(rows(&at, &records())).unwrap(), []);
     instance.flush().unwrap();
-    assert_eq!(committed_records(&pipeline.topic, 1).iter().map(record).collect::<Vec<_>>(), records());
+    assert_eq!(
+        committed_records(&pipeline.topic, 1)
+            .iter()
+            .map(record)
+            .collect::<Vec<_>>(),
+        records()
+    );
 }
 
 #[test]
@@ -70,8 +107,19 @@ fn what_an_option_says_counts() {
     instance.write(rows(&at, &records()[..1])).unwrap();
     instance.flush().unwrap();
     let from = ("from".to_owned(), Some(b"clicks".to_vec()));
-    let expected = (Some(b"clicks".to_vec()), vec![from], Some(1_700_000_000_000), Some(b"a".to_vec()));
-    assert_eq!(committed_records(&pipeline.topic, 1).iter().map(record).collect::<Vec<_>>(), [expected]);
+    let expected = (
+        Some(b"clicks".to_vec()),
+        vec![from],
+        Some(1_700_000_000_000),
+        Some(b"a".to_vec()),
+    );
+    assert_eq!(
+        committed_records(&pipeline.topic, 1)
+            .iter()
+            .map(record)
+            .collect::<Vec<_>>(),
+        [expected]
+    );
 }
 
 #[test]
@@ -82,14 +130,24 @@ fn a_time_that_cannot_be_written_is_bad() {
     let mut records = records();
     records[2].2 = Some(0);
     let bad = instance.write(rows(&at, &records)).unwrap();
-    assert!(matches!(&bad[..], [BadRow { row: 2, reason }] if reason.contains("timestamp is 0")), "{bad:?}");
+    assert!(
+        matches!(&bad[..], [BadRow { row: 2, reason }] if reason.contains("timestamp is 0")),
+        "{bad:?}"
+    );
 }
 
 #[test]
 fn only_what_is_copied_is_asked_for() {
     let plugin = pseidon_kafka::KafkaSinkPlugin;
-    for (more, copies) in [("", true), (r#":key "k" :timestamp "t""#, true), (r#":key "k" :timestamp "t" :headers {:a "b"}"#, false)] {
-        let options = options(plugin.spec(), &format!("{{:brokers \"b:1\" :topic \"t\" {more}}}"));
+    for (more, copies) in [
+        ("", true),
+        (r#":key "k" :timestamp "t""#, true),
+        (r#":key "k" :timestamp "t" :headers {:a "b"}"#, false),
+    ] {
+        let options = options(
+            plugin.spec(),
+            &format!("{{:brokers \"b:1\" :topic \"t\" {more}}}"),
+        );
         assert_eq!(plugin.facts(&options).copies_meta, copies, "{more}");
     }
 }

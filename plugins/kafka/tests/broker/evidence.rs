@@ -1,4 +1,5 @@
-//! What the source can know of a state that was lost, and of a topic that is another one than it was.
+//! What the source can know of a state that was lost, and of a topic that is another one than it
+//! was.
 
 use std::sync::Arc;
 
@@ -9,7 +10,8 @@ use rdkafka::Offset;
 
 use crate::source::{PLENTY, read, run, split, values};
 use crate::support::{
-    self, Run, Seen, Writer, create_topic, delete_records, delete_topic, group_offsets, new_topic, set_group_offset, source, unique,
+    self, Run, Seen, Writer, create_topic, delete_records, delete_topic, group_offsets, new_topic,
+    set_group_offset, source, unique,
 };
 
 /// A store in which partition 0 of the topic has this position.
@@ -28,19 +30,39 @@ fn state_that_is_missing_where_the_group_has_offsets_is_not_passed_over() {
     assert_eq!(group_offsets(&pipeline, &topic, 1), [Offset::Offset(20)]);
     writer.write(&topic, 0, values("b", 5));
 
-    let Err(SourceError::Fatal(reason)) = run(&options, &pipeline, &Arc::default()).wait() else { panic!("it went on") };
-    for part in [":on-missing-state", &format!("{topic}/0"), &pipeline, "offset 20"] {
+    let Err(SourceError::Fatal(reason)) = run(&options, &pipeline, &Arc::default()).wait() else {
+        panic!("it went on")
+    };
+    for part in [
+        ":on-missing-state",
+        &format!("{topic}/0"),
+        &pipeline,
+        "offset 20",
+    ] {
         assert!(reason.contains(part), "{reason}");
     }
     let group = Arc::new(Mutex::new(Seen::default()));
-    run(&format!("{options} :on-missing-state :group"), &pipeline, &group).wait().unwrap();
+    run(
+        &format!("{options} :on-missing-state :group"),
+        &pipeline,
+        &group,
+    )
+    .wait()
+    .unwrap();
     assert_eq!(read(&group, &topic, 0), values("b", 5));
     let start = Arc::new(Mutex::new(Seen::default()));
-    run(&format!("{options} :on-missing-state :start"), &pipeline, &start).wait().unwrap();
+    run(
+        &format!("{options} :on-missing-state :start"),
+        &pipeline,
+        &start,
+    )
+    .wait()
+    .unwrap();
     assert_eq!(start.lock().count(), 25);
 }
 
-/// The group's offset is above the position in the state, and was written from it: the state is an older copy.
+/// The group's offset is above the position in the state, and was written from it: the state is an
+/// older copy.
 #[test]
 fn a_state_that_is_older_than_the_groups_offsets_is_not_passed_over() {
     let (topic, pipeline, writer) = (new_topic("older", 1), unique("p"), Writer::new());
@@ -51,24 +73,58 @@ fn a_state_that_is_older_than_the_groups_offsets_is_not_passed_over() {
 
     // Without an end the answer is the same.
     for options in [options.clone(), format!(":topics \"{topic}\"")] {
-        let Err(SourceError::Fatal(reason)) = run(&options, &pipeline, &stored(&topic, 5)).wait() else { panic!("it went on") };
-        for part in ["older copy", ":on-missing-state", &format!("{topic}/0"), &pipeline, "offset 5", "offset 20", "15 records"] {
+        let Err(SourceError::Fatal(reason)) = run(&options, &pipeline, &stored(&topic, 5)).wait()
+        else {
+            panic!("it went on")
+        };
+        for part in [
+            "older copy",
+            ":on-missing-state",
+            &format!("{topic}/0"),
+            &pipeline,
+            "offset 5",
+            "offset 20",
+            "15 records",
+        ] {
             assert!(reason.contains(part), "{reason}");
         }
     }
     let another_state = support::setup(&pipeline, MetaWanted::default());
-    let another_state = pseidon_plugin::source::SourceSetup { state: "another".to_owned(), ..another_state };
+    let another_state = pseidon_plugin::source::SourceSetup {
+        state: "another".to_owned(),
+        ..another_state
+    };
     let seen = stored(&topic, 17);
-    Run::start(source(&options), another_state, seen.clone(), PLENTY, false).wait().unwrap();
-    assert_eq!(read(&seen, &topic, 0), values("a", 20)[17..], "an offset from another state is no evidence");
+    Run::start(source(&options), another_state, seen.clone(), PLENTY, false)
+        .wait()
+        .unwrap();
+    assert_eq!(
+        read(&seen, &topic, 0),
+        values("a", 20)[17..],
+        "an offset from another state is no evidence"
+    );
 
-    run(&options, &pipeline, &stored(&topic, 20)).wait().unwrap();
+    run(&options, &pipeline, &stored(&topic, 20))
+        .wait()
+        .unwrap();
     let seen = stored(&topic, 5);
-    run(&format!("{options} :on-missing-state :start"), &pipeline, &seen).wait().unwrap();
+    run(
+        &format!("{options} :on-missing-state :start"),
+        &pipeline,
+        &seen,
+    )
+    .wait()
+    .unwrap();
     assert_eq!(read(&seen, &topic, 0), values("a", 20)[5..]);
     writer.write(&topic, 0, values("b", 3));
     let seen = stored(&topic, 5);
-    run(&format!("{options} :on-missing-state :group"), &pipeline, &seen).wait().unwrap();
+    run(
+        &format!("{options} :on-missing-state :group"),
+        &pipeline,
+        &seen,
+    )
+    .wait()
+    .unwrap();
     assert_eq!(read(&seen, &topic, 0), values("b", 3));
 }
 
@@ -91,34 +147,82 @@ fn offsets_that_a_tool_has_set_are_no_evidence() {
 fn a_topic_that_is_shorter_than_what_was_read_of_it_is_an_error() {
     let (topic, pipeline, writer) = (new_topic("short", 1), unique("p"), Writer::new());
     writer.write(&topic, 0, values("a", 100));
-    for more in ["", ":until :latest", ":on-gap :continue", ":until :latest :on-gap :continue"] {
-        let outcome = run(&format!(":topics \"{topic}\" {more}"), &pipeline, &stored(&topic, 500)).wait();
-        let Err(SourceError::Fatal(reason)) = outcome else { panic!("{more}: it went on: {outcome:?}") };
-        assert!(reason.contains("ends at offset 100") && reason.contains("offset 500") && reason.contains("another name"), "{reason}");
+    for more in [
+        "",
+        ":until :latest",
+        ":on-gap :continue",
+        ":until :latest :on-gap :continue",
+    ] {
+        let outcome = run(
+            &format!(":topics \"{topic}\" {more}"),
+            &pipeline,
+            &stored(&topic, 500),
+        )
+        .wait();
+        let Err(SourceError::Fatal(reason)) = outcome else {
+            panic!("{more}: it went on: {outcome:?}")
+        };
+        assert!(
+            reason.contains("ends at offset 100")
+                && reason.contains("offset 500")
+                && reason.contains("another name"),
+            "{reason}"
+        );
     }
-    run(&format!(":topics \"{topic}\" :until :latest"), &pipeline, &stored(&topic, 100)).wait().unwrap();
+    run(
+        &format!(":topics \"{topic}\" :until :latest"),
+        &pipeline,
+        &stored(&topic, 100),
+    )
+    .wait()
+    .unwrap();
 }
 
 /// A topic that is deleted and made again is another one, however many records it has.
 #[test]
 fn a_topic_that_was_made_again_is_an_error() {
-    for (count, more) in [(150, ""), (100, ":until :latest"), (150, ":until :latest :on-gap :continue")] {
-        let (topic, pipeline, writer, seen) = (new_topic("again", 1), unique("p"), Writer::new(), Arc::default());
+    for (count, more) in [
+        (150, ""),
+        (100, ":until :latest"),
+        (150, ":until :latest :on-gap :continue"),
+    ] {
+        let (topic, pipeline, writer, seen) = (
+            new_topic("again", 1),
+            unique("p"),
+            Writer::new(),
+            Arc::default(),
+        );
         writer.write(&topic, 0, values("a", 100));
-        run(&format!(":topics \"{topic}\" :until :latest"), &pipeline, &seen).wait().unwrap();
+        run(
+            &format!(":topics \"{topic}\" :until :latest"),
+            &pipeline,
+            &seen,
+        )
+        .wait()
+        .unwrap();
         delete_topic(&topic);
         create_topic(&topic, 1, &[]);
         Writer::new().write(&topic, 0, values("b", count));
         let outcome = run(&format!(":topics \"{topic}\" {more}"), &pipeline, &seen).wait();
-        let Err(SourceError::Fatal(reason)) = outcome else { panic!("{more}: it went on: {outcome:?}") };
-        assert!(reason.contains("deleted and made again") && reason.contains(&format!("{topic}/0")), "{reason}");
+        let Err(SourceError::Fatal(reason)) = outcome else {
+            panic!("{more}: it went on: {outcome:?}")
+        };
+        assert!(
+            reason.contains("deleted and made again") && reason.contains(&format!("{topic}/0")),
+            "{reason}"
+        );
         assert_eq!(read(&seen, &topic, 0), values("a", 100));
     }
 }
 
 #[test]
 fn a_topic_that_is_made_again_while_it_is_read_is_an_error() {
-    let (topic, pipeline, writer, seen) = (new_topic("again", 1), unique("p"), Writer::new(), Arc::default());
+    let (topic, pipeline, writer, seen) = (
+        new_topic("again", 1),
+        unique("p"),
+        Writer::new(),
+        Arc::default(),
+    );
     writer.write(&topic, 0, values("a", 100));
     let running = run(&format!(":topics \"{topic}\""), &pipeline, &seen);
     running.wait_for(100);
@@ -126,7 +230,9 @@ fn a_topic_that_is_made_again_while_it_is_read_is_an_error() {
     create_topic(&topic, 1, &[]);
     Writer::new().write(&topic, 0, values("b", 150));
     let outcome = running.wait();
-    let Err(SourceError::Fatal(reason)) = outcome else { panic!("it went on: {outcome:?}") };
+    let Err(SourceError::Fatal(reason)) = outcome else {
+        panic!("it went on: {outcome:?}")
+    };
     assert!(reason.contains("deleted and made again"), "{reason}");
 }
 
@@ -141,15 +247,24 @@ fn deleted_records_stop_the_run_unless_a_gap_is_accepted() {
         Arc::new(Mutex::new(seen))
     };
     let options = format!(":topics \"{topic}\" :until :latest");
-    let Err(SourceError::Fatal(reason)) = run(&options, &pipeline, &stored()).wait() else { panic!("it went on") };
+    let Err(SourceError::Fatal(reason)) = run(&options, &pipeline, &stored()).wait() else {
+        panic!("it went on")
+    };
     for part in [":on-gap", &format!("{topic}/0"), "offset 10", "60 to 99"] {
         assert!(reason.contains(part), "{reason}");
     }
     let seen = stored();
-    run(&format!("{options} :on-gap :continue"), &pipeline, &seen).wait().unwrap();
+    run(&format!("{options} :on-gap :continue"), &pipeline, &seen)
+        .wait()
+        .unwrap();
     assert_eq!(read(&seen, &topic, 0), values("a", 100)[60..]);
 
     delete_records(&topic, 0, 100);
-    let Err(SourceError::Fatal(reason)) = run(&options, &unique("p"), &stored()).wait() else { panic!("it went on") };
-    assert!(reason.contains("no record (the next one gets 100)"), "{reason}");
+    let Err(SourceError::Fatal(reason)) = run(&options, &unique("p"), &stored()).wait() else {
+        panic!("it went on")
+    };
+    assert!(
+        reason.contains("no record (the next one gets 100)"),
+        "{reason}"
+    );
 }

@@ -10,19 +10,26 @@ use rdkafka::producer::{BaseRecord, Producer};
 use crate::sink::changed_input;
 use crate::sink_harness::{Pipeline, as_came, expected, records, split};
 use crate::support::{
-    PATIENCE, committed_records, create_topic, delete_topic, eventually, grow_topic, partitions_of, transactional, unique,
+    PATIENCE, committed_records, create_topic, delete_topic, eventually, grow_topic, partitions_of,
+    transactional, unique,
 };
 
 #[test]
 fn a_topic_that_does_not_keep_positions_is_refused() {
-    for (policy, is_right) in [("compact", true), ("delete", false), ("compact,delete", false)] {
+    for (policy, is_right) in [
+        ("compact", true),
+        ("delete", false),
+        ("compact,delete", false),
+    ] {
         let pipeline = Pipeline::new(1);
         create_topic(&pipeline.positions, 1, &[("cleanup.policy", policy)]);
         match pipeline.try_instance_of(&*pipeline.prepare("", &as_came())) {
             Ok(_) => assert!(is_right, "{policy} was accepted"),
             Err(SinkError::Fatal(reason)) => {
                 assert!(
-                    !is_right && reason.contains("cleanup.policy=compact") && reason.contains(&pipeline.positions),
+                    !is_right
+                        && reason.contains("cleanup.policy=compact")
+                        && reason.contains(&pipeline.positions),
                     "{policy}: {reason}"
                 );
             }
@@ -46,7 +53,11 @@ fn pipeline_with_a_copy(upto: u64) -> Pipeline {
 fn positions_that_were_deleted_are_missed() {
     let (pipeline, at) = (pipeline_with_a_copy(100), split(0));
     delete_topic(&pipeline.positions);
-    assert_eq!(pipeline.instance().try_take(&at), Err(100), "the topic is there again, and empty");
+    assert_eq!(
+        pipeline.instance().try_take(&at),
+        Err(100),
+        "the topic is there again, and empty"
+    );
 }
 
 #[test]
@@ -75,12 +86,21 @@ fn transactions_in_other_partitions_hold_nothing_up() {
     let other = transactional(&unique("other"));
     other.begin_transaction().unwrap();
     for partition in (0..partitions).filter(|partition| *partition != ours) {
-        other.send(BaseRecord::to(&pipeline.positions).partition(partition).key("other/sink/split").payload("{}")).unwrap();
+        other
+            .send(
+                BaseRecord::to(&pipeline.positions)
+                    .partition(partition)
+                    .key("other/sink/split")
+                    .payload("{}"),
+            )
+            .unwrap();
     }
     other.flush(PATIENCE).unwrap();
     let instance = pipeline.instance();
     let taking = std::thread::spawn(move || (instance.take(&split(0)), instance.take(&split(1))));
-    eventually("the splits are taken, the new one too", || taking.is_finished());
+    eventually("the splits are taken, the new one too", || {
+        taking.is_finished()
+    });
     assert_eq!(taking.join().unwrap(), (10, 0));
     other.abort_transaction(PATIENCE).unwrap();
     assert_eq!(pipeline.instance().take(&at), 10);
@@ -96,7 +116,9 @@ fn positions_are_found_when_the_topic_has_more_partitions_than_before() {
     first.flush().unwrap();
     first.release(&at);
     grow_topic(&pipeline.positions, 16);
-    eventually("the topic has grown", || partitions_of(&pipeline.positions) == 16);
+    eventually("the topic has grown", || {
+        partitions_of(&pipeline.positions) == 16
+    });
     for upto in [20, 30] {
         let mut next = pipeline.instance();
         assert_eq!(next.take(&at), upto - 10);
@@ -111,7 +133,9 @@ fn positions_are_found_when_the_topic_has_more_partitions_than_before() {
 fn transactional_ids(pipeline: &Pipeline) -> BTreeSet<String> {
     let state = "__transaction_state";
     let records = committed_records(state, partitions_of(state));
-    let keys = records.iter().filter_map(|record| Some(String::from_utf8_lossy(record.key()?).into_owned()));
+    let keys = records
+        .iter()
+        .filter_map(|record| Some(String::from_utf8_lossy(record.key()?).into_owned()));
     keys.filter(|key| key.contains(&pipeline.name)).collect()
 }
 
@@ -119,26 +143,40 @@ fn transactional_ids(pipeline: &Pipeline) -> BTreeSet<String> {
 fn all_attempts_of_a_process_write_under_one_id() {
     let (pipeline, at) = (Pipeline::new(1), split(0));
     let (prepared, process) = (pipeline.prepare("", &as_came()), unique("process"));
-    let attempt = |number: u64| pipeline.try_attempt(&*prepared, &format!("{process}.{number}")).unwrap_or_else(|error| panic!("{error}"));
+    let attempt = |number: u64| {
+        pipeline
+            .try_attempt(&*prepared, &format!("{process}.{number}"))
+            .unwrap_or_else(|error| panic!("{error}"))
+    };
     let mut attempts = Vec::new();
     for number in 0..3 {
         let mut instance = attempt(number);
         assert_eq!(instance.take(&at), number * 10);
-        instance.write(records(&at, number * 10..number * 10 + 10)).unwrap();
+        instance
+            .write(records(&at, number * 10..number * 10 + 10))
+            .unwrap();
         instance.flush().unwrap();
         // It fails with an open transaction, and is not cleaned up.
-        instance.write(records(&at, number * 10 + 10..number * 10 + 20)).unwrap();
+        instance
+            .write(records(&at, number * 10 + 10..number * 10 + 20))
+            .unwrap();
         attempts.push(instance);
     }
     assert_eq!(transactional_ids(&pipeline).len(), 1);
     let last = attempts.pop();
     for earlier in &mut attempts {
-        assert!(matches!(earlier.flush(), Err(SinkError::Abandon(Abandon::Fenced(_)))), "the next attempt has cut it off");
+        assert!(
+            matches!(earlier.flush(), Err(SinkError::Abandon(Abandon::Fenced(_)))),
+            "the next attempt has cut it off"
+        );
     }
     // Another process takes over.
     let mut heir = pipeline.instance();
     assert_eq!(heir.take(&at), 30);
-    assert!(matches!(last.unwrap().flush(), Err(SinkError::Abandon(Abandon::Fenced(_)))));
+    assert!(matches!(
+        last.unwrap().flush(),
+        Err(SinkError::Abandon(Abandon::Fenced(_)))
+    ));
     heir.flush().unwrap();
     assert_eq!(pipeline.values(1), expected(&at, 0..30));
 }
@@ -149,7 +187,11 @@ fn a_start_that_fails_leaves_no_id() {
     pipeline.topic = unique("compacted");
     create_topic(&pipeline.topic, 1, &[("cleanup.policy", "compact")]);
     for _ in 0..3 {
-        assert!(pipeline.try_instance_of(&*pipeline.prepare("", &changed_input())).is_err());
+        assert!(
+            pipeline
+                .try_instance_of(&*pipeline.prepare("", &changed_input()))
+                .is_err()
+        );
     }
     assert_eq!(transactional_ids(&pipeline), BTreeSet::new());
 }

@@ -28,12 +28,20 @@ fn of_sizes(at: &Arc<Split>, sizes: &[usize]) -> Rows {
         let value: Vec<u8> = (0..*size).map(|_| random_byte()).collect();
         builder.push(position as u64, Some(&value), RecordMeta::default());
     }
-    Rows::new(Arc::new(builder.finish(sizes.len() as u64)), no_columns(sizes.len()))
+    Rows::new(
+        Arc::new(builder.finish(sizes.len() as u64)),
+        no_columns(sizes.len()),
+    )
 }
 
-/// Writes the rows in one attempt after another, as the engine does where a sink says that records were refused. Returns the rows that were bad
-/// when all others were committed.
-fn write_until_taken(pipeline: &Pipeline, prepared: &dyn PreparedSink, at: &Arc<Split>, rows: &Rows) -> Vec<BadRow> {
+/// Writes the rows in one attempt after another, as the engine does where a sink says that records
+/// were refused. Returns the rows that were bad when all others were committed.
+fn write_until_taken(
+    pipeline: &Pipeline,
+    prepared: &dyn PreparedSink,
+    at: &Arc<Split>,
+    rows: &Rows,
+) -> Vec<BadRow> {
     let mut last_bad = Vec::new();
     for attempt in 0..4 {
         let mut instance = pipeline.instance_of(prepared);
@@ -67,14 +75,30 @@ fn rows_of(bad: &[BadRow]) -> Vec<u32> {
 
 #[test]
 fn a_time_that_the_topic_does_not_take_is_bad() {
-    let (pipeline, at) = (pipeline(&[("message.timestamp.before.max.ms", "86400000")]), split(0));
+    let (pipeline, at) = (
+        pipeline(&[("message.timestamp.before.max.ms", "86400000")]),
+        split(0),
+    );
     let now = chrono::Utc::now().timestamp_millis();
-    let mut instance = pipeline.instance_of(&*pipeline.prepare(r#":timestamp "at""#, &changed_input()));
+    let mut instance =
+        pipeline.instance_of(&*pipeline.prepare(r#":timestamp "at""#, &changed_input()));
     instance.take(&at);
-    let times = vec![Some(now), Some(YEAR_2100), Some(now - 2 * 86_400_000), Some(0), None];
-    let bad = instance.write(changed(&at, vec![None; 5], vec![None; 5], times)).unwrap();
+    let times = vec![
+        Some(now),
+        Some(YEAR_2100),
+        Some(now - 2 * 86_400_000),
+        Some(0),
+        None,
+    ];
+    let bad = instance
+        .write(changed(&at, vec![None; 5], vec![None; 5], times))
+        .unwrap();
     assert_eq!(rows_of(&bad), [1, 2, 3], "{bad:?}");
-    for (bad, told) in bad.iter().zip(["2100-01-01T00:00:00Z is more than 3600000 ms in the future", "in the past", "timestamp is 0"]) {
+    for (bad, told) in bad.iter().zip([
+        "2100-01-01T00:00:00Z is more than 3600000 ms in the future",
+        "in the past",
+        "timestamp is 0",
+    ]) {
         assert!(bad.reason.contains(told), "{bad:?}");
     }
     instance.flush().unwrap();
@@ -85,15 +109,27 @@ fn a_time_that_the_topic_does_not_take_is_bad() {
 fn a_compacted_topic_needs_a_key() {
     let (pipeline, at) = (pipeline(&[("cleanup.policy", "compact")]), split(0));
     let open = |more: &str| pipeline.try_instance_of(&*pipeline.prepare(more, &changed_input()));
-    let Err(SinkError::Fatal(reason)) = open("") else { panic!("it was opened without a key") };
+    let Err(SinkError::Fatal(reason)) = open("") else {
+        panic!("it was opened without a key")
+    };
     assert!(reason.contains("needs `:key`"), "{reason}");
     let mut instance = open(r#":key "user""#).unwrap_or_else(|error| panic!("{error}"));
     instance.take(&at);
-    let bad = instance.write(changed(&at, vec![Some("a"), None, Some("b")], vec![None; 3], vec![None; 3])).unwrap();
+    let bad = instance
+        .write(changed(
+            &at,
+            vec![Some("a"), None, Some("b")],
+            vec![None; 3],
+            vec![None; 3],
+        ))
+        .unwrap();
     assert_eq!(rows_of(&bad), [1]);
     assert!(bad[0].reason.contains("needs a key"), "{bad:?}");
     instance.flush().unwrap();
-    let keys: Vec<_> = committed_records(&pipeline.topic, 1).iter().map(|message| message.key().map(<[u8]>::to_vec)).collect();
+    let keys: Vec<_> = committed_records(&pipeline.topic, 1)
+        .iter()
+        .map(|message| message.key().map(<[u8]>::to_vec))
+        .collect();
     assert_eq!(keys, [Some(b"a".to_vec()), Some(b"b".to_vec())]);
 }
 
@@ -105,26 +141,45 @@ fn records_that_only_the_broker_refuses_are_bad_in_the_next_attempt() {
     instance.take(&at);
     // What the sink knows of the topic is not true any more.
     alter_topic(&pipeline.topic, &[("cleanup.policy", "compact")]);
-    eventually("the broker refuses records without a key", || !takes(&pipeline.topic, None, None));
+    eventually("the broker refuses records without a key", || {
+        !takes(&pipeline.topic, None, None)
+    });
     let before = committed_records(&pipeline.topic, 1).len();
     let users = vec![Some("a"), None, Some("b"), Some("c"), None, Some("d")];
     let rows = changed(&at, users, vec![None; 6], vec![None; 6]);
-    assert_eq!(instance.write(rows.clone()).unwrap(), [], "nothing is known of it before");
-    let Err(SinkError::Refused(reason)) = instance.flush() else { panic!("it was committed") };
-    assert!(reason.contains("2 in all") && reason.contains("position 1"), "{reason}");
+    assert_eq!(
+        instance.write(rows.clone()).unwrap(),
+        [],
+        "nothing is known of it before"
+    );
+    let Err(SinkError::Refused(reason)) = instance.flush() else {
+        panic!("it was committed")
+    };
+    assert!(
+        reason.contains("2 in all") && reason.contains("position 1"),
+        "{reason}"
+    );
     drop(instance);
     // The topic is as it was, but what was refused is known.
     alter_topic(&pipeline.topic, &[("cleanup.policy", "delete")]);
-    eventually("the broker takes records without a key", || takes(&pipeline.topic, None, None));
+    eventually("the broker takes records without a key", || {
+        takes(&pipeline.topic, None, None)
+    });
     let before = before + 1;
     let mut instance = pipeline.instance_of(&*prepared);
     assert_eq!(instance.take(&at), 0);
     let bad = instance.write(rows).unwrap();
     assert_eq!(rows_of(&bad), [1, 4]);
-    assert!(bad[0].reason.contains("the broker refuses the record"), "{bad:?}");
+    assert!(
+        bad[0].reason.contains("the broker refuses the record"),
+        "{bad:?}"
+    );
     instance.flush().unwrap();
     let records = committed_records(&pipeline.topic, 1);
-    let keys: Vec<_> = records[before..].iter().map(|message| message.key().map(|key| key[0] as char)).collect();
+    let keys: Vec<_> = records[before..]
+        .iter()
+        .map(|message| message.key().map(|key| key[0] as char))
+        .collect();
     assert_eq!(keys, ['a', 'b', 'c', 'd'].map(Some));
 }
 
@@ -132,7 +187,10 @@ fn records_that_only_the_broker_refuses_are_bad_in_the_next_attempt() {
 fn a_refused_batch_is_judged_record_by_record() {
     let (pipeline, at) = (pipeline(&[("max.message.bytes", "5000")]), split(0));
     // The client makes batches that are larger than what the topic takes.
-    let prepared = pipeline.prepare(r#":properties {"message.max.bytes" 1000000 "batch.size" 1000000 "linger.ms" 200}"#, &as_came());
+    let prepared = pipeline.prepare(
+        r#":properties {"message.max.bytes" 1000000 "batch.size" 1000000 "linger.ms" 200}"#,
+        &as_came(),
+    );
     let sizes = [1000; 20];
     let rows = of_sizes(&at, &sizes);
     assert_eq!(write_until_taken(&pipeline, &*prepared, &at, &rows), []);
@@ -142,7 +200,8 @@ fn a_refused_batch_is_judged_record_by_record() {
 #[test]
 fn small_records_of_a_topic_with_a_small_limit_share_batches_that_fit() {
     let (pipeline, at) = (pipeline(&[("max.message.bytes", "5000")]), split(0));
-    let mut instance = pipeline.instance_of(&*pipeline.prepare(r#":properties {"linger.ms" 200}"#, &as_came()));
+    let mut instance =
+        pipeline.instance_of(&*pipeline.prepare(r#":properties {"linger.ms" 200}"#, &as_came()));
     instance.take(&at);
     assert_eq!(instance.write(of_sizes(&at, &[1000; 20])).unwrap(), []);
     instance.flush().unwrap();
@@ -159,22 +218,40 @@ fn what_the_topic_takes_counts_and_not_what_clients_take_otherwise() {
     let rows = of_sizes(&at, &[3_000_000, limit - overhead, limit - overhead + 1]);
     let bad = instance.write(rows).unwrap();
     assert_eq!(rows_of(&bad), [2]);
-    assert!(bad[0].reason.contains("takes 10000001 bytes") && bad[0].reason.contains("accepts 10000000"), "{bad:?}");
+    assert!(
+        bad[0].reason.contains("takes 10000001 bytes")
+            && bad[0].reason.contains("accepts 10000000"),
+        "{bad:?}"
+    );
     instance.flush().unwrap();
-    assert_eq!(committed_records(&pipeline.topic, 1).iter().map(size).collect::<Vec<_>>(), [3_000_000, limit - overhead]);
+    assert_eq!(
+        committed_records(&pipeline.topic, 1)
+            .iter()
+            .map(size)
+            .collect::<Vec<_>>(),
+        [3_000_000, limit - overhead]
+    );
     drop(instance);
     let own = pipeline.prepare(r#":properties {"message.max.bytes" 2000}"#, &as_came());
     let mut instance = pipeline.instance_of(&*own);
     instance.take(&split(1));
     let bad = instance.write(of_sizes(&split(1), &[3000])).unwrap();
-    assert!(bad[0].reason.contains("`message.max.bytes` of the sink allows 2000"), "{bad:?}");
+    assert!(
+        bad[0]
+            .reason
+            .contains("`message.max.bytes` of the sink allows 2000"),
+        "{bad:?}"
+    );
 }
 
 #[test]
 fn a_record_counts_with_its_compressed_size() {
     for compression in ["gzip", "snappy", "zstd", "lz4"] {
         let (pipeline, at) = (pipeline(&[("max.message.bytes", "5000")]), split(0));
-        let prepared = pipeline.prepare(&format!(r#":properties {{"compression.type" "{compression}"}}"#), &as_came());
+        let prepared = pipeline.prepare(
+            &format!(r#":properties {{"compression.type" "{compression}"}}"#),
+            &as_came(),
+        );
         let mut builder = BatchBuilder::new(at.clone(), MetaWanted::default(), 0);
         builder.push(0, Some(&[b'x'; 20_000]), RecordMeta::default());
         let compressible = Rows::new(Arc::new(builder.finish(1)), no_columns(1));
@@ -199,7 +276,10 @@ fn a_record_that_is_too_large_after_compression_is_bad() {
     let mut instance = pipeline.instance_of(&*prepared);
     instance.take(&at);
     let bad = instance.write(rows.clone()).unwrap();
-    assert!(rows_of(&bad) == [1] && bad[0].reason.contains("after compression"), "{bad:?}");
+    assert!(
+        rows_of(&bad) == [1] && bad[0].reason.contains("after compression"),
+        "{bad:?}"
+    );
     drop(instance);
     // What this compression makes of it is the broker's to say.
     let prepared = pipeline.prepare(r#":properties {"compression.type" "lz4"}"#, &as_came());

@@ -15,7 +15,10 @@ use rdkafka::mocking::MockCluster;
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
 
 use crate::source::{PLENTY, values};
-use crate::support::{PATIENCE, Run, Seen, Writer, brokers, eventually, group_offsets, new_topic, options, setup, unique};
+use crate::support::{
+    PATIENCE, Run, Seen, Writer, brokers, eventually, group_offsets, new_topic, options, setup,
+    unique,
+};
 
 static SPEC: PluginSpec = PluginSpec {
     name: "shared",
@@ -30,8 +33,13 @@ static SPEC: PluginSpec = PluginSpec {
 
 /// Members that are missed after six seconds, and have to answer the group within four.
 fn settings(brokers: &str) -> SharedSettings {
-    let properties = "{\"session.timeout.ms\" 6000 \"heartbeat.interval.ms\" 300 \"max.poll.interval.ms\" 8000}";
-    SharedSettings::new(&options(&SPEC, &format!("{{:brokers \"{brokers}\" :properties {properties}}}"))).unwrap()
+    let properties =
+        "{\"session.timeout.ms\" 6000 \"heartbeat.interval.ms\" 300 \"max.poll.interval.ms\" 8000}";
+    SharedSettings::new(&options(
+        &SPEC,
+        &format!("{{:brokers \"{brokers}\" :properties {properties}}}"),
+    ))
+    .unwrap()
 }
 
 /// A consumer of these topics.
@@ -44,13 +52,28 @@ struct Shared {
 impl Shared {
     fn start(settings: SharedSettings, group: &str, topics: &[&str]) -> Shared {
         let budget = Budget::new(PLENTY);
-        let consumer = SharedConsumer::start(settings, setup(group, MetaWanted::default()), budget.clone()).unwrap();
+        let consumer = SharedConsumer::start(
+            settings,
+            setup(group, MetaWanted::default()),
+            budget.clone(),
+        )
+        .unwrap();
         consumer.subscribe(topics.iter().map(|topic| (*topic).to_owned()).collect());
-        Shared { consumer: Arc::new(consumer), budget, group: group.to_owned() }
+        Shared {
+            consumer: Arc::new(consumer),
+            budget,
+            group: group.to_owned(),
+        }
     }
 
     fn attach(&self, topic: &str, seen: &Arc<Mutex<Seen>>) -> Run {
-        Run::attach(&self.consumer, topic, setup(&self.group, MetaWanted::default()), seen.clone(), self.budget.clone())
+        Run::attach(
+            &self.consumer,
+            topic,
+            setup(&self.group, MetaWanted::default()),
+            seen.clone(),
+            self.budget.clone(),
+        )
     }
 }
 
@@ -77,7 +100,11 @@ fn a_run_whose_engine_is_stuck_stops_no_other() {
         other.wait_for(400 + round * 400);
     }
     other.stop().unwrap();
-    assert_eq!(group_offsets(&shared.group, &topic, 4), [Offset::Offset(400); 4], "the last offsets are written");
+    assert_eq!(
+        group_offsets(&shared.group, &topic, 4),
+        [Offset::Offset(400); 4],
+        "the last offsets are written"
+    );
     stuck.is_stuck.store(false, Ordering::Relaxed);
     stuck.wait_for(400 + 3 * 30 * 400);
     stuck.stop().unwrap();
@@ -85,10 +112,18 @@ fn a_run_whose_engine_is_stuck_stops_no_other() {
 
 #[test]
 fn a_run_that_cannot_commit_holds_up_a_rebalance_for_a_while_only() {
-    let (stuck_topic, topic, writer, group) = (new_topic("stuck", 4), new_topic("well", 4), Writer::new(), unique("p"));
+    let (stuck_topic, topic, writer, group) = (
+        new_topic("stuck", 4),
+        new_topic("well", 4),
+        Writer::new(),
+        unique("p"),
+    );
     let (stuck_store, store) = (Arc::default(), Arc::default());
     let first = Shared::start(settings(&brokers()), &group, &[&stuck_topic, &topic]);
-    let (stuck, other) = (first.attach(&stuck_topic, &stuck_store), first.attach(&topic, &store));
+    let (stuck, other) = (
+        first.attach(&stuck_topic, &stuck_store),
+        first.attach(&topic, &store),
+    );
     write_all(&writer, &stuck_topic, "a");
     write_all(&writer, &topic, "a");
     stuck.wait_for(400);
@@ -96,7 +131,10 @@ fn a_run_that_cannot_commit_holds_up_a_rebalance_for_a_while_only() {
     stuck.is_stuck.store(true, Ordering::Relaxed);
 
     let second = Shared::start(settings(&brokers()), &group, &[&stuck_topic, &topic]);
-    let (stuck_second, other_second) = (second.attach(&stuck_topic, &stuck_store), second.attach(&topic, &store));
+    let (stuck_second, other_second) = (
+        second.attach(&stuck_topic, &stuck_store),
+        second.attach(&topic, &store),
+    );
     let outcome = loop {
         write_all(&writer, &topic, "b");
         if !stuck.is_running() {
@@ -106,11 +144,16 @@ fn a_run_that_cannot_commit_holds_up_a_rebalance_for_a_while_only() {
         }
         std::thread::sleep(std::time::Duration::from_millis(100));
     };
-    let Err(SourceError::Transient(reason)) = outcome else { panic!("it went on: {outcome:?}") };
+    let Err(SourceError::Transient(reason)) = outcome else {
+        panic!("it went on: {outcome:?}")
+    };
     assert!(reason.contains("not committed"), "{reason}");
-    eventually("partitions are handed over", || stuck_store.lock().taken.len() + store.lock().taken.len() > 8);
+    eventually("partitions are handed over", || {
+        stuck_store.lock().taken.len() + store.lock().taken.len() > 8
+    });
     // The other run goes on, wherever its partitions are now.
-    let received = || other.received.load(Ordering::Relaxed) + other_second.received.load(Ordering::Relaxed);
+    let received =
+        || other.received.load(Ordering::Relaxed) + other_second.received.load(Ordering::Relaxed);
     let before = received();
     write_all(&writer, &topic, "c");
     eventually("it reads on", || received() >= before + 400);
@@ -122,7 +165,12 @@ fn a_run_that_cannot_commit_holds_up_a_rebalance_for_a_while_only() {
 /// A run may be gone before its partitions are taken over. They are read by the next one.
 #[test]
 fn runs_that_come_and_go_at_once_leave_their_partitions_to_the_next() {
-    let (topic, busy, writer, store) = (new_topic("brief", 4), new_topic("busy", 4), Writer::new(), Arc::default());
+    let (topic, busy, writer, store) = (
+        new_topic("brief", 4),
+        new_topic("busy", 4),
+        Writer::new(),
+        Arc::default(),
+    );
     write_all(&writer, &topic, "a");
     write_all(&writer, &busy, "a");
     let shared = Shared::start(settings(&brokers()), &unique("p"), &[&topic, &busy]);
@@ -145,32 +193,57 @@ fn a_consumer_that_dies_is_an_error_for_every_run() {
     let shared = Shared::start(settings, &unique("p"), &[&topic]);
     let run = shared.attach(&topic, &Arc::default());
     let outcome = run.wait();
-    let Err(SourceError::Transient(reason)) = outcome else { panic!("it went on: {outcome:?}") };
+    let Err(SourceError::Transient(reason)) = outcome else {
+        panic!("it went on: {outcome:?}")
+    };
     assert!(reason.contains("internal error"), "{reason}");
 }
 
-/// Where a partition without a leader begins cannot be known. That keeps neither the others nor the end of a run waiting.
+/// Where a partition without a leader begins cannot be known. That keeps neither the others nor the
+/// end of a run waiting.
 #[test]
 fn a_partition_without_a_leader_stops_no_other() {
     let cluster = MockCluster::new(1).unwrap();
     for topic in ["whole", "half"] {
         cluster.create_topic(topic, 2, 1).unwrap();
     }
-    let producer: BaseProducer = ClientConfig::new().set("bootstrap.servers", cluster.bootstrap_servers()).create().unwrap();
+    let producer: BaseProducer = ClientConfig::new()
+        .set("bootstrap.servers", cluster.bootstrap_servers())
+        .create()
+        .unwrap();
     for topic in ["whole", "half"] {
         for number in 0..100 {
             let value = number.to_string();
-            producer.send(BaseRecord::<(), String>::to(topic).partition(number % 2).payload(&value)).map_err(|(error, _)| error).unwrap();
+            producer
+                .send(
+                    BaseRecord::<(), String>::to(topic)
+                        .partition(number % 2)
+                        .payload(&value),
+                )
+                .map_err(|(error, _)| error)
+                .unwrap();
         }
     }
     producer.flush(PATIENCE).unwrap();
     cluster.partition_leader("half", 1, None).unwrap();
-    let shared = Shared::start(settings(&cluster.bootstrap_servers()), "p", &["whole", "half"]);
-    let (whole, half) = (shared.attach("whole", &Arc::default()), shared.attach("half", &Arc::default()));
+    let shared = Shared::start(
+        settings(&cluster.bootstrap_servers()),
+        "p",
+        &["whole", "half"],
+    );
+    let (whole, half) = (
+        shared.attach("whole", &Arc::default()),
+        shared.attach("half", &Arc::default()),
+    );
     whole.wait_for(100);
     half.wait_for(50);
     let metrics = half.setup.metrics.clone();
-    eventually("it is said", || metrics.troubles().iter().any(|trouble| trouble.contains("half/1") && trouble.contains("leads")));
+    eventually("it is said", || {
+        metrics
+            .troubles()
+            .iter()
+            .any(|trouble| trouble.contains("half/1") && trouble.contains("leads"))
+    });
     whole.stop().unwrap();
     cluster.partition_leader("half", 1, Some(1)).unwrap();
     half.wait_for(100);

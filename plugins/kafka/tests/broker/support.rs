@@ -15,12 +15,16 @@ use pseidon_kafka::source::shared::SharedConsumer;
 use pseidon_plugin::batch::MetaWanted;
 use pseidon_plugin::metrics::Metrics;
 use pseidon_plugin::source::{
-    Ended, Reading, Resumption, Source, SourceError, SourceEvent, SourceHandle, SourcePlugin, SourceSetup, Start,
+    Ended, Reading, Resumption, Source, SourceError, SourceEvent, SourceHandle, SourcePlugin,
+    SourceSetup, Start,
 };
 use pseidon_plugin::spec::PluginSpec;
 use pseidon_plugin::{Batch, Budget, Options, Pause, Split, Stop};
 use rdkafka::ClientConfig;
-use rdkafka::admin::{AdminClient, AdminOptions, AlterConfig, NewPartitions, NewTopic, ResourceSpecifier, TopicReplication};
+use rdkafka::admin::{
+    AdminClient, AdminOptions, AlterConfig, NewPartitions, NewTopic, ResourceSpecifier,
+    TopicReplication,
+};
 use rdkafka::client::{ClientContext, DefaultClientContext};
 use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer};
 use rdkafka::message::{Header, OwnedHeaders};
@@ -39,12 +43,18 @@ pub(crate) fn brokers() -> String {
 /// A name that no other test has.
 pub(crate) fn unique(name: &str) -> String {
     static COUNT: AtomicU64 = AtomicU64::new(0);
-    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_nanos();
+    let now = std::time::SystemTime::now()
+        .duration_since(std::time::UNIX_EPOCH)
+        .unwrap()
+        .as_nanos();
     format!("{name}-{now:x}-{}", COUNT.fetch_add(1, Ordering::Relaxed))
 }
 
 fn admin() -> AdminClient<DefaultClientContext> {
-    ClientConfig::new().set("bootstrap.servers", brokers()).create().unwrap()
+    ClientConfig::new()
+        .set("bootstrap.servers", brokers())
+        .create()
+        .unwrap()
 }
 
 /// A new topic with that many partitions.
@@ -56,15 +66,25 @@ pub(crate) fn new_topic(name: &str, partitions: i32) -> String {
 
 /// Makes the topic.
 pub(crate) fn create_topic(name: &str, partitions: i32, config: &[(&str, &str)]) {
-    let topic =
-        config.iter().fold(NewTopic::new(name, partitions, TopicReplication::Fixed(1)), |topic, (key, value)| topic.set(key, value));
+    let topic = config.iter().fold(
+        NewTopic::new(name, partitions, TopicReplication::Fixed(1)),
+        |topic, (key, value)| topic.set(key, value),
+    );
     for result in block_on(admin().create_topics(&[topic], &AdminOptions::new())).unwrap() {
         result.unwrap();
     }
-    let consumer: BaseConsumer = ClientConfig::new().set("bootstrap.servers", brokers()).create().unwrap();
+    let consumer: BaseConsumer = ClientConfig::new()
+        .set("bootstrap.servers", brokers())
+        .create()
+        .unwrap();
     eventually("the topic is there", || {
         let metadata = consumer.fetch_metadata(Some(name), PATIENCE).unwrap();
-        metadata.topics()[0].partitions().iter().filter(|at| at.leader() >= 0).count() == partitions as usize
+        metadata.topics()[0]
+            .partitions()
+            .iter()
+            .filter(|at| at.leader() >= 0)
+            .count()
+            == partitions as usize
     });
 }
 
@@ -84,8 +104,18 @@ pub(crate) fn delete_topic(name: &str) {
     for result in block_on(admin().delete_topics(&[name], &AdminOptions::new())).unwrap() {
         result.unwrap();
     }
-    let consumer: BaseConsumer = ClientConfig::new().set("bootstrap.servers", brokers()).create().unwrap();
-    eventually("the topic is gone", || consumer.fetch_metadata(None, PATIENCE).unwrap().topics().iter().all(|topic| topic.name() != name));
+    let consumer: BaseConsumer = ClientConfig::new()
+        .set("bootstrap.servers", brokers())
+        .create()
+        .unwrap();
+    eventually("the topic is gone", || {
+        consumer
+            .fetch_metadata(None, PATIENCE)
+            .unwrap()
+            .topics()
+            .iter()
+            .all(|topic| topic.name() != name)
+    });
 }
 
 /// The last delivery's outcome.
@@ -107,8 +137,10 @@ pub(crate) fn takes(topic: &str, key: Option<&str>, timestamp: Option<i64>) -> b
     let mut record = BaseRecord::<str, str>::to(topic).payload("probe");
     (record.key, record.timestamp) = (key, timestamp);
     let mut config = ClientConfig::new();
-    let producer: BaseProducer<LastDelivery> =
-        config.set("bootstrap.servers", brokers()).create_with_context(LastDelivery::default()).unwrap();
+    let producer: BaseProducer<LastDelivery> = config
+        .set("bootstrap.servers", brokers())
+        .create_with_context(LastDelivery::default())
+        .unwrap();
     producer.send(record).map_err(|(error, _)| error).unwrap();
     producer.flush(PATIENCE).unwrap();
     let outcome = *producer.client().context().0.lock();
@@ -125,14 +157,18 @@ pub(crate) fn grow_topic(name: &str, partitions: usize) {
 
 /// How many partitions a topic has.
 pub(crate) fn partitions_of(topic: &str) -> i32 {
-    let metadata = admin().inner().fetch_metadata(Some(topic), PATIENCE).unwrap();
+    let metadata = admin()
+        .inner()
+        .fetch_metadata(Some(topic), PATIENCE)
+        .unwrap();
     metadata.topics()[0].partitions().len() as i32
 }
 
 /// Makes the broker forget the records below an offset.
 pub(crate) fn delete_records(topic: &str, partition: i32, before: i64) {
     let mut list = TopicPartitionList::new();
-    list.add_partition_offset(topic, partition, Offset::Offset(before)).unwrap();
+    list.add_partition_offset(topic, partition, Offset::Offset(before))
+        .unwrap();
     block_on(admin().delete_records(&list, &AdminOptions::new())).unwrap();
 }
 
@@ -150,30 +186,63 @@ pub(crate) struct Writer(BaseProducer);
 
 impl Writer {
     pub(crate) fn new() -> Writer {
-        Writer(ClientConfig::new().set("bootstrap.servers", brokers()).set("linger.ms", "0").create().unwrap())
+        Writer(
+            ClientConfig::new()
+                .set("bootstrap.servers", brokers())
+                .set("linger.ms", "0")
+                .create()
+                .unwrap(),
+        )
     }
 
-    pub(crate) fn write(&self, topic: &str, partition: i32, values: impl IntoIterator<Item = String>) {
+    pub(crate) fn write(
+        &self,
+        topic: &str,
+        partition: i32,
+        values: impl IntoIterator<Item = String>,
+    ) {
         for value in values {
-            self.send(BaseRecord::<(), String>::to(topic).partition(partition).payload(&value));
+            self.send(
+                BaseRecord::<(), String>::to(topic)
+                    .partition(partition)
+                    .payload(&value),
+            );
         }
         self.0.flush(PATIENCE).unwrap();
     }
 
     pub(crate) fn write_at(&self, topic: &str, partition: i32, value: &str, timestamp: i64) {
-        self.send(BaseRecord::<(), str>::to(topic).partition(partition).payload(value).timestamp(timestamp));
+        self.send(
+            BaseRecord::<(), str>::to(topic)
+                .partition(partition)
+                .payload(value)
+                .timestamp(timestamp),
+        );
         self.0.flush(PATIENCE).unwrap();
     }
 
-    pub(crate) fn write_all(&self, topic: &str, key: &str, value: Option<&str>, headers: &[(&str, Option<&str>)]) {
-        let headers = headers.iter().fold(OwnedHeaders::new(), |all, (key, value)| all.insert(Header { key, value: *value }));
+    pub(crate) fn write_all(
+        &self,
+        topic: &str,
+        key: &str,
+        value: Option<&str>,
+        headers: &[(&str, Option<&str>)],
+    ) {
+        let headers = headers
+            .iter()
+            .fold(OwnedHeaders::new(), |all, (key, value)| {
+                all.insert(Header { key, value: *value })
+            });
         let mut record = BaseRecord::to(topic).partition(0).key(key).headers(headers);
         record.payload = value;
         self.send(record);
         self.0.flush(PATIENCE).unwrap();
     }
 
-    fn send<K: rdkafka::message::ToBytes + ?Sized, V: rdkafka::message::ToBytes + ?Sized>(&self, mut record: BaseRecord<'_, K, V>) {
+    fn send<K: rdkafka::message::ToBytes + ?Sized, V: rdkafka::message::ToBytes + ?Sized>(
+        &self,
+        mut record: BaseRecord<'_, K, V>,
+    ) {
         while let Err((_, back)) = self.0.send(record) {
             self.0.poll(Duration::from_millis(10));
             record = back;
@@ -185,13 +254,16 @@ impl Writer {
 pub(crate) fn options(spec: &'static PluginSpec, text: &str) -> Options {
     let node: Node = edn::read(text).unwrap_or_else(|mistakes| panic!("{text}: {mistakes:?}"));
     assert!(matches!(node.kind, NodeKind::Map(_)), "{text}");
-    Options::parse(spec, &[node], Span::default()).unwrap_or_else(|mistakes| panic!("{text}: {mistakes:?}"))
+    Options::parse(spec, &[node], Span::default())
+        .unwrap_or_else(|mistakes| panic!("{text}: {mistakes:?}"))
 }
 
 /// A source with these options beside `:brokers`.
 pub(crate) fn source(text: &str) -> Arc<dyn Source> {
     let text = format!("{{:brokers \"{}\" {text}}}", brokers());
-    KafkaSourcePlugin.prepare(&options(KafkaSourcePlugin.spec(), &text)).unwrap_or_else(|mistakes| panic!("{text}: {mistakes:?}"))
+    KafkaSourcePlugin
+        .prepare(&options(KafkaSourcePlugin.spec(), &text))
+        .unwrap_or_else(|mistakes| panic!("{text}: {mistakes:?}"))
 }
 
 /// What a run of a source is given.
@@ -250,8 +322,20 @@ pub(crate) struct Run {
 
 impl Run {
     /// Starts it over a store that may be shared with other runs.
-    pub(crate) fn start(source: Arc<dyn Source>, setup: SourceSetup, seen: Arc<Mutex<Seen>>, budget: usize, hold: bool) -> Run {
-        Run::start_with(setup, seen, Budget::new(budget), hold, move |setup, handle| source.run(setup, handle))
+    pub(crate) fn start(
+        source: Arc<dyn Source>,
+        setup: SourceSetup,
+        seen: Arc<Mutex<Seen>>,
+        budget: usize,
+        hold: bool,
+    ) -> Run {
+        Run::start_with(
+            setup,
+            seen,
+            Budget::new(budget),
+            hold,
+            move |setup, handle| source.run(setup, handle),
+        )
     }
 
     /// Starts a run of one topic on a shared consumer.
@@ -266,7 +350,14 @@ impl Run {
         Run::start_with(setup, seen, budget, false, move |setup, handle| {
             let (end, ended) = crossbeam_channel::bounded(1);
             let ended_by: Ended = Box::new(move |outcome| end.send(outcome).unwrap());
-            consumer.attach(&topic, setup, Reading { handle, ended: ended_by });
+            consumer.attach(
+                &topic,
+                setup,
+                Reading {
+                    handle,
+                    ended: ended_by,
+                },
+            );
             ended.recv().expect("it says how it has ended")
         })
     }
@@ -279,11 +370,24 @@ impl Run {
         read: impl FnOnce(&SourceSetup, SourceHandle) -> Result<(), SourceError> + Send + 'static,
     ) -> Run {
         let (stop, durable) = (Stop::new(), Arc::new(Mutex::new(HashMap::new())));
-        let (handle, events) = SourceHandle::new(budget.clone(), stop.clone(), Pause::default(), durable.clone());
+        let (handle, events) = SourceHandle::new(
+            budget.clone(),
+            stop.clone(),
+            Pause::default(),
+            durable.clone(),
+        );
         let held = Arc::new(Mutex::new(Vec::new()));
-        let (is_stuck, received) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicUsize::new(0)));
+        let (is_stuck, received) = (
+            Arc::new(AtomicBool::new(false)),
+            Arc::new(AtomicUsize::new(0)),
+        );
         let engine = {
-            let (seen, held, is_stuck, received) = (seen.clone(), held.clone(), is_stuck.clone(), received.clone());
+            let (seen, held, is_stuck, received) = (
+                seen.clone(),
+                held.clone(),
+                is_stuck.clone(),
+                received.clone(),
+            );
             std::thread::spawn(move || {
                 for event in events {
                     while is_stuck.load(Ordering::Relaxed) {
@@ -298,7 +402,17 @@ impl Run {
         };
         let of_source = setup.clone();
         let source = std::thread::spawn(move || read(&of_source, handle));
-        Run { seen, stop, budget, held, is_stuck, received, setup, source, engine }
+        Run {
+            seen,
+            stop,
+            budget,
+            held,
+            is_stuck,
+            received,
+            setup,
+            source,
+            engine,
+        }
     }
 
     /// Waits until the source ends by itself.
@@ -324,29 +438,51 @@ impl Run {
     /// Waits until that many records have come in all.
     pub(crate) fn wait_for(&self, count: usize) {
         eventually(&format!("{count} records have come"), || {
-            assert!(!self.source.is_finished(), "the source has ended with {} of {count} records", self.seen.lock().count());
+            assert!(
+                !self.source.is_finished(),
+                "the source has ended with {} of {count} records",
+                self.seen.lock().count()
+            );
             self.seen.lock().count() >= count
         });
     }
 }
 
-fn answer(event: SourceEvent, seen: &Mutex<Seen>, durable: &Mutex<HashMap<SplitId, Position>>, held: Option<&Mutex<Vec<Batch>>>) {
+fn answer(
+    event: SourceEvent,
+    seen: &Mutex<Seen>,
+    durable: &Mutex<HashMap<SplitId, Position>>,
+    held: Option<&Mutex<Vec<Batch>>>,
+) {
     let mut seen = seen.lock();
     match event {
-        SourceEvent::ShareSplits(..) | SourceEvent::ForgetFinished(_) => panic!("kafka shares partitions by its own protocol"),
+        SourceEvent::ShareSplits(..) | SourceEvent::ForgetFinished(_) => {
+            panic!("kafka shares partitions by its own protocol")
+        }
         SourceEvent::Take(splits, reply) => {
-            seen.taken.extend(splits.iter().map(|split| split.id.clone()));
+            seen.taken
+                .extend(splits.iter().map(|split| split.id.clone()));
             let known = |split: &Arc<Split>| {
                 let position = *seen.stored.get(&split.id)?;
-                Some(Resumption { position, resume: seen.resumes.get(&split.id).cloned(), is_finished: false })
+                Some(Resumption {
+                    position,
+                    resume: seen.resumes.get(&split.id).cloned(),
+                    is_finished: false,
+                })
             };
             let _ = reply.send(splits.iter().map(known).collect());
         }
         SourceEvent::Begin(splits, reply) => {
-            for Start { split, position, resume } in splits {
+            for Start {
+                split,
+                position,
+                resume,
+            } in splits
+            {
                 if !seen.stored.contains_key(&split.id) {
                     seen.stored.insert(split.id.clone(), position);
-                    seen.resumes.extend(resume.map(|resume| (split.id.clone(), resume)));
+                    seen.resumes
+                        .extend(resume.map(|resume| (split.id.clone(), resume)));
                 }
                 seen.begun.push((split.id.clone(), position));
             }
@@ -354,17 +490,49 @@ fn answer(event: SourceEvent, seen: &Mutex<Seen>, durable: &Mutex<HashMap<SplitI
         }
         SourceEvent::Emit(batch) => {
             let split = batch.split.id.clone();
-            assert!(seen.stored[&split] <= batch.positions.first().copied().unwrap_or(batch.next), "{split} went back");
-            let payload = |row| batch.payloads.get(row).map(|payload| String::from_utf8(payload.to_vec()).unwrap());
-            let records: Vec<_> = batch.positions.iter().enumerate().map(|(row, position)| (*position, payload(row))).collect();
-            seen.records.entry(split.clone()).or_default().extend(records);
+            assert!(
+                seen.stored[&split] <= batch.positions.first().copied().unwrap_or(batch.next),
+                "{split} went back"
+            );
+            let payload = |row| {
+                batch
+                    .payloads
+                    .get(row)
+                    .map(|payload| String::from_utf8(payload.to_vec()).unwrap())
+            };
+            let records: Vec<_> = batch
+                .positions
+                .iter()
+                .enumerate()
+                .map(|(row, position)| (*position, payload(row)))
+                .collect();
+            seen.records
+                .entry(split.clone())
+                .or_default()
+                .extend(records);
             seen.stored.insert(split.clone(), batch.next);
-            seen.resumes.extend(batch.resume.clone().map(|from| (split.clone(), from.resume)));
+            seen.resumes.extend(
+                batch
+                    .resume
+                    .clone()
+                    .map(|from| (split.clone(), from.resume)),
+            );
             for row in 0..batch.len() {
                 let text = |bytes: &[u8]| String::from_utf8(bytes.to_vec()).unwrap();
-                seen.keys.extend(batch.keys.as_ref().map(|keys| keys.iter().nth(row).unwrap().map(text)));
-                seen.headers.extend(batch.headers.as_ref().map(|headers| headers.iter().nth(row).unwrap().map(str::to_owned)));
-                seen.timestamps.extend(batch.timestamps.as_ref().map(|all| all[row]));
+                seen.keys.extend(
+                    batch
+                        .keys
+                        .as_ref()
+                        .map(|keys| keys.iter().nth(row).unwrap().map(text)),
+                );
+                seen.headers.extend(
+                    batch
+                        .headers
+                        .as_ref()
+                        .map(|headers| headers.iter().nth(row).unwrap().map(str::to_owned)),
+                );
+                seen.timestamps
+                    .extend(batch.timestamps.as_ref().map(|all| all[row]));
             }
             durable.lock().insert(split, batch.next);
             if let Some(held) = held {
@@ -372,7 +540,8 @@ fn answer(event: SourceEvent, seen: &Mutex<Seen>, durable: &Mutex<HashMap<SplitI
             }
         }
         SourceEvent::Release(splits, reply) => {
-            seen.released.extend(splits.iter().map(|split| split.id.clone()));
+            seen.released
+                .extend(splits.iter().map(|split| split.id.clone()));
             let _ = reply.send(());
         }
     }
@@ -380,23 +549,39 @@ fn answer(event: SourceEvent, seen: &Mutex<Seen>, durable: &Mutex<HashMap<SplitI
 
 /// Sets a group's offset as a tool does.
 pub(crate) fn set_group_offset(group: &str, topic: &str, offset: i64) {
-    let consumer: BaseConsumer = ClientConfig::new().set("bootstrap.servers", brokers()).set("group.id", group).create().unwrap();
+    let consumer: BaseConsumer = ClientConfig::new()
+        .set("bootstrap.servers", brokers())
+        .set("group.id", group)
+        .create()
+        .unwrap();
     let mut list = TopicPartitionList::new();
-    list.add_partition_offset(topic, 0, Offset::Offset(offset)).unwrap();
+    list.add_partition_offset(topic, 0, Offset::Offset(offset))
+        .unwrap();
     consumer.commit(&list, CommitMode::Sync).unwrap();
 }
 
 /// The offsets that a group has committed.
 pub(crate) fn group_offsets(group: &str, topic: &str, partitions: i32) -> Vec<Offset> {
-    let consumer: BaseConsumer = ClientConfig::new().set("bootstrap.servers", brokers()).set("group.id", group).create().unwrap();
+    let consumer: BaseConsumer = ClientConfig::new()
+        .set("bootstrap.servers", brokers())
+        .set("group.id", group)
+        .create()
+        .unwrap();
     let mut list = TopicPartitionList::new();
     list.add_partition_range(topic, 0, partitions - 1);
     let list = consumer.committed_offsets(list, PATIENCE).unwrap();
-    list.elements().iter().map(|element| element.offset()).collect()
+    list.elements()
+        .iter()
+        .map(|element| element.offset())
+        .collect()
 }
 
-/// Everything in a topic that a reader of committed records sees, as (partition, key, value) by offset.
-pub(crate) fn committed_records(topic: &str, partitions: i32) -> Vec<rdkafka::message::OwnedMessage> {
+/// Everything in a topic that a reader of committed records sees, as (partition, key, value) by
+/// offset.
+pub(crate) fn committed_records(
+    topic: &str,
+    partitions: i32,
+) -> Vec<rdkafka::message::OwnedMessage> {
     let consumer: BaseConsumer = ClientConfig::new()
         .set("bootstrap.servers", brokers())
         .set("group.id", unique("reader"))
@@ -407,7 +592,8 @@ pub(crate) fn committed_records(topic: &str, partitions: i32) -> Vec<rdkafka::me
         .unwrap();
     let mut list = TopicPartitionList::new();
     for partition in 0..partitions {
-        list.add_partition_offset(topic, partition, Offset::Beginning).unwrap();
+        list.add_partition_offset(topic, partition, Offset::Beginning)
+            .unwrap();
     }
     consumer.assign(&list).unwrap();
     let (mut records, mut ended) = (Vec::new(), 0);
@@ -423,7 +609,11 @@ pub(crate) fn committed_records(topic: &str, partitions: i32) -> Vec<rdkafka::me
 
 /// A producer that is no part of any pipeline.
 pub(crate) fn transactional(id: &str) -> BaseProducer {
-    let producer: BaseProducer = ClientConfig::new().set("bootstrap.servers", brokers()).set("transactional.id", id).create().unwrap();
+    let producer: BaseProducer = ClientConfig::new()
+        .set("bootstrap.servers", brokers())
+        .set("transactional.id", id)
+        .create()
+        .unwrap();
     producer.init_transactions(PATIENCE).unwrap();
     producer
 }

@@ -7,7 +7,8 @@ use bytes::Bytes;
 use pseidon_delivery::Position;
 use pseidon_plugin::{Batch, Payloads, Split};
 
-/// How much is read before it is handed on, if the input has it ready. A line that is longer makes the buffer grow.
+/// How much is read before it is handed on, if the input has it ready. A line that is longer makes
+/// the buffer grow.
 const BLOCK: usize = 1 << 20;
 /// What a buffer's spans can address, with room for the line feed of a last line that has none.
 const MOST: usize = u32::MAX as usize - 1;
@@ -36,10 +37,17 @@ pub(super) enum Filled {
 impl LineReader {
     /// A reader at the start of its input.
     pub(super) fn new(skip_empty: bool) -> Self {
-        LineReader { buffer: Vec::new(), filled: 0, whole: 0, offset: 0, skip_empty }
+        LineReader {
+            buffer: Vec::new(),
+            filled: 0,
+            whole: 0,
+            offset: 0,
+            skip_empty,
+        }
     }
 
-    /// A run begins: bytes are counted from 0, first those of a line that the last run was stopped in.
+    /// A run begins: bytes are counted from 0, first those of a line that the last run was stopped
+    /// in.
     pub(super) fn begin_run(&mut self) {
         self.offset = 0;
     }
@@ -49,7 +57,8 @@ impl LineReader {
         self.filled - self.whole
     }
 
-    /// Reads once, then goes on until the block is full, the input ends, or `ready` says that it has nothing more just now.
+    /// Reads once, then goes on until the block is full, the input ends, or `ready` says that it
+    /// has nothing more just now.
     ///
     /// A line of more than `longest_line` bytes, or of a block if that is more, is an error.
     pub(super) fn fill<R: Read>(
@@ -82,7 +91,8 @@ impl LineReader {
         }
     }
 
-    /// The whole lines that were read, as a batch whose positions count from `first` at the start of the run. `None` if there is none.
+    /// The whole lines that were read, as a batch whose positions count from `first` at the start
+    /// of the run. `None` if there is none.
     pub(super) fn batch(&mut self, split: &Arc<Split>, first: Position) -> Option<Batch> {
         if self.whole == 0 {
             return None;
@@ -110,7 +120,12 @@ impl LineReader {
             line = end + 1;
         }
         let next = start + lines.len() as u64;
-        Some(Batch::from_payloads(split.clone(), Payloads::new(lines, spans, !skipped), positions, next))
+        Some(Batch::from_payloads(
+            split.clone(),
+            Payloads::new(lines, spans, !skipped),
+            positions,
+            next,
+        ))
     }
 
     fn make_room(&mut self, longest_line: usize) -> io::Result<()> {
@@ -118,10 +133,14 @@ impl LineReader {
             return Ok(());
         }
         if self.filled > longest_line {
-            let reason = format!("the line at byte {} is longer than {longest_line} bytes; raise :memory", self.offset);
+            let reason = format!(
+                "the line at byte {} is longer than {longest_line} bytes; raise :memory",
+                self.offset
+            );
             return Err(io::Error::new(ErrorKind::InvalidData, reason));
         }
-        self.buffer.resize((self.buffer.len() * 2).clamp(BLOCK, longest_line + 1), 0);
+        self.buffer
+            .resize((self.buffer.len() * 2).clamp(BLOCK, longest_line + 1), 0);
         Ok(())
     }
 

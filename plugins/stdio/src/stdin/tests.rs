@@ -37,12 +37,23 @@ struct Engine {
     batches: Vec<Batch>,
 }
 
-fn serve(events: Receiver<SourceEvent>, resumed: Option<Position>, mut seen: impl FnMut(&Batch)) -> Engine {
-    let mut engine = Engine { begun: None, batches: Vec::new() };
+fn serve(
+    events: Receiver<SourceEvent>,
+    resumed: Option<Position>,
+    mut seen: impl FnMut(&Batch),
+) -> Engine {
+    let mut engine = Engine {
+        begun: None,
+        batches: Vec::new(),
+    };
     for event in events {
         match event {
             SourceEvent::Take(splits, reply) => {
-                let known = resumed.map(|position| Resumption { position, resume: None, is_finished: false });
+                let known = resumed.map(|position| Resumption {
+                    position,
+                    resume: None,
+                    is_finished: false,
+                });
                 reply.send(vec![known; splits.len()]).unwrap();
             }
             SourceEvent::Begin(splits, reply) => {
@@ -64,7 +75,12 @@ fn run(format: &str, resumed: Option<Position>, write: impl FnOnce(PipeWriter) +
     let (reader, writer) = std::io::pipe().unwrap();
     let input = File::from(OwnedFd::from(reader));
     let source = Stdin::new(format.into(), None);
-    let (handle, events) = SourceHandle::new(Budget::new(1 << 30), Stop::new(), Pause::default(), Arc::default());
+    let (handle, events) = SourceHandle::new(
+        Budget::new(1 << 30),
+        Stop::new(),
+        Pause::default(),
+        Arc::default(),
+    );
     thread::scope(|scope| {
         scope.spawn(|| write(writer));
         scope.spawn(move || source.read(&input, &setup(), &handle).unwrap());
@@ -73,38 +89,77 @@ fn run(format: &str, resumed: Option<Position>, write: impl FnOnce(PipeWriter) +
 }
 
 fn texts(engine: &Engine) -> Vec<String> {
-    let rows = engine.batches.iter().flat_map(|batch| (0..batch.len()).map(|row| batch.payloads.get(row).unwrap()));
-    rows.map(|bytes| String::from_utf8(bytes.to_vec()).unwrap()).collect()
+    let rows = engine
+        .batches
+        .iter()
+        .flat_map(|batch| (0..batch.len()).map(|row| batch.payloads.get(row).unwrap()));
+    rows.map(|bytes| String::from_utf8(bytes.to_vec()).unwrap())
+        .collect()
 }
 
 fn positions(engine: &Engine) -> Vec<Position> {
-    engine.batches.iter().flat_map(|batch| batch.positions.iter().copied()).collect()
+    engine
+        .batches
+        .iter()
+        .flat_map(|batch| batch.positions.iter().copied())
+        .collect()
 }
 
 #[test]
 fn lines_become_records() {
-    type Case = (&'static str, &'static str, &'static [&'static str], &'static [Position], Option<Position>);
+    type Case = (
+        &'static str,
+        &'static str,
+        &'static [&'static str],
+        &'static [Position],
+        Option<Position>,
+    );
     let table: [Case; 6] = [
-        ("json", "{\"a\":1}\n{}\n", &["{\"a\":1}", "{}"], &[0, 8], Some(11)),
+        (
+            "json",
+            "{\"a\":1}\n{}\n",
+            &["{\"a\":1}", "{}"],
+            &[0, 8],
+            Some(11),
+        ),
         ("json", "{}\n\n \r\n[]", &["{}", "[]"], &[0, 7], Some(10)),
-        ("txt:sep=pipe", "a\n\nb\n", &["a", "", "b"], &[0, 2, 3], Some(5)),
+        (
+            "txt:sep=pipe",
+            "a\n\nb\n",
+            &["a", "", "b"],
+            &[0, 2, 3],
+            Some(5),
+        ),
         ("raw", "no end", &["no end"], &[0], Some(7)),
         ("json", "\n", &[], &[], Some(1)),
         ("json", "", &[], &[], None),
     ];
     for (format, input, expected, at, next) in table {
-        let engine = run(format, None, |mut writer| writer.write_all(input.as_bytes()).unwrap());
+        let engine = run(format, None, |mut writer| {
+            writer.write_all(input.as_bytes()).unwrap()
+        });
         assert_eq!(engine.begun, Some(0));
         assert_eq!(texts(&engine), expected, "{format}: {input:?}");
         assert_eq!(positions(&engine), at, "{format}: {input:?}");
-        assert_eq!(engine.batches.last().map(|batch| batch.next), next, "{format}: {input:?}");
+        assert_eq!(
+            engine.batches.last().map(|batch| batch.next),
+            next,
+            "{format}: {input:?}"
+        );
     }
 }
 
 #[test]
 fn the_split_is_the_stage() {
     let engine = run("raw", None, |mut writer| writer.write_all(b"a\n").unwrap());
-    assert_eq!(*engine.batches[0].split, Split { id: "in:0".into(), topic: "in".into(), partition: 0 });
+    assert_eq!(
+        *engine.batches[0].split,
+        Split {
+            id: "in:0".into(),
+            topic: "in".into(),
+            partition: 0
+        }
+    );
 }
 
 #[test]
@@ -120,7 +175,9 @@ fn positions_begin_beyond_whatever_an_earlier_run_counted() {
     }
     assert!(i64::try_from(first_position(Some(0), at(1 << 40))).is_ok());
 
-    let engine = run("raw", Some(5), |mut writer| writer.write_all(b"a\nb\n").unwrap());
+    let engine = run("raw", Some(5), |mut writer| {
+        writer.write_all(b"a\nb\n").unwrap()
+    });
     let begun = engine.begun.unwrap();
     assert!(begun > 5 + GAP);
     assert_eq!(positions(&engine), [begun, begun + 2]);
@@ -131,11 +188,17 @@ fn a_line_is_handed_on_before_the_input_ends() {
     let (reader, mut writer) = std::io::pipe().unwrap();
     let input = File::from(OwnedFd::from(reader));
     let source = Stdin::new("raw".into(), None);
-    let (handle, events) = SourceHandle::new(Budget::new(1 << 30), Stop::new(), Pause::default(), Arc::default());
+    let (handle, events) = SourceHandle::new(
+        Budget::new(1 << 30),
+        Stop::new(),
+        Pause::default(),
+        Arc::default(),
+    );
     thread::scope(|scope| {
         scope.spawn(move || source.read(&input, &setup(), &handle).unwrap());
         writer.write_all(b"one\ntw").unwrap();
-        // The rest is written only once the first line is seen, so waiting for the end would never end.
+        // The rest is written only once the first line is seen, so waiting for the end would never
+        // end.
         let mut writer = Some(writer);
         let engine = serve(events, None, |_| {
             if let Some(mut writer) = writer.take() {
@@ -152,7 +215,12 @@ fn a_source_that_waits_for_input_can_be_stopped() {
     let input = File::from(OwnedFd::from(reader));
     let source = Stdin::new("raw".into(), None);
     let stop = Stop::new();
-    let (handle, events) = SourceHandle::new(Budget::new(1 << 30), stop.clone(), Pause::default(), Arc::default());
+    let (handle, events) = SourceHandle::new(
+        Budget::new(1 << 30),
+        stop.clone(),
+        Pause::default(),
+        Arc::default(),
+    );
     writer.write_all(b"whole\nunfinished").unwrap();
     thread::scope(|scope| {
         scope.spawn(move || source.read(&input, &setup(), &handle).unwrap());
@@ -201,7 +269,12 @@ fn a_line_that_one_run_was_stopped_in_is_finished_by_the_next() {
     let input = File::from(OwnedFd::from(reader));
     let source = Stdin::new("raw".into(), None);
     let attempt = |resumed, stop: Stop| {
-        let (handle, events) = SourceHandle::new(Budget::new(1 << 30), stop.clone(), Pause::default(), Arc::default());
+        let (handle, events) = SourceHandle::new(
+            Budget::new(1 << 30),
+            stop.clone(),
+            Pause::default(),
+            Arc::default(),
+        );
         thread::scope(|scope| {
             let (source, input) = (&source, &input);
             scope.spawn(move || source.read(input, &setup(), &handle).unwrap());
@@ -219,7 +292,11 @@ fn a_line_that_one_run_was_stopped_in_is_finished_by_the_next() {
 #[test]
 fn a_line_may_be_longer_than_a_block_but_not_endless() {
     let long = "x".repeat(3 << 20);
-    let engine = run("raw", None, |mut writer| writer.write_all(format!("a\n{long}\nb\n").as_bytes()).unwrap());
+    let engine = run("raw", None, |mut writer| {
+        writer
+            .write_all(format!("a\n{long}\nb\n").as_bytes())
+            .unwrap()
+    });
     assert_eq!(texts(&engine), ["a", &long, "b"]);
 
     let mut reader = LineReader::new(false);
@@ -229,32 +306,62 @@ fn a_line_may_be_longer_than_a_block_but_not_endless() {
             Err(error) => break error,
         }
     };
-    assert_eq!(error.to_string(), "the line at byte 0 is longer than 1048576 bytes; raise :memory");
+    assert_eq!(
+        error.to_string(),
+        "the line at byte 0 is longer than 1048576 bytes; raise :memory"
+    );
 }
 
 #[test]
 fn lines_can_be_passed_on_in_one_piece() {
-    let engine = run("raw", None, |mut writer| writer.write_all(b"a\nbc\n").unwrap());
-    assert_eq!(engine.batches[0].payloads.lines(0, 2).as_deref(), Some(&b"a\nbc\n"[..]));
-    let skipping = run("json", None, |mut writer| writer.write_all(b"1\n\n2\n").unwrap());
+    let engine = run("raw", None, |mut writer| {
+        writer.write_all(b"a\nbc\n").unwrap()
+    });
+    assert_eq!(
+        engine.batches[0].payloads.lines(0, 2).as_deref(),
+        Some(&b"a\nbc\n"[..])
+    );
+    let skipping = run("json", None, |mut writer| {
+        writer.write_all(b"1\n\n2\n").unwrap()
+    });
     assert_eq!(skipping.batches[0].payloads.lines(0, 2), None);
 }
 
 #[test]
 fn options_decide_format_and_schema() {
     let facts = prepare("").unwrap().facts();
-    assert_eq!((facts.format.as_str(), facts.schema, facts.finite), ("json", None, true));
+    assert_eq!(
+        (facts.format.as_str(), facts.schema, facts.finite),
+        ("json", None, true)
+    );
     assert!(facts.not_rereadable.is_some());
-    assert_eq!(prepare("{:format \"txt:sep=pipe\"}").unwrap().facts().format, "txt:sep=pipe");
+    assert_eq!(
+        prepare("{:format \"txt:sep=pipe\"}")
+            .unwrap()
+            .facts()
+            .format,
+        "txt:sep=pipe"
+    );
 
     let mistakes = prepare("{:schema :infer}").err().unwrap();
-    assert_eq!(mistakes[0].message, "standard input cannot be looked at and then read");
+    assert_eq!(
+        mistakes[0].message,
+        "standard input cannot be looked at and then read"
+    );
     assert_eq!(mistakes[0].span, Span::new(9, 15));
 }
 
 #[test]
 fn the_example_is_right() {
-    let [Node { kind: NodeKind::List(call), .. }] = &edn::read_all(SPEC.example).unwrap()[..] else { panic!("not a stage") };
+    let [
+        Node {
+            kind: NodeKind::List(call),
+            ..
+        },
+    ] = &edn::read_all(SPEC.example).unwrap()[..]
+    else {
+        panic!("not a stage")
+    };
     Options::parse(&SPEC, &call[1..], Span::new(0, 0)).unwrap();
 }
 
@@ -263,7 +370,12 @@ struct Pieces<'a>(&'a [u8], Vec<usize>);
 
 impl std::io::Read for Pieces<'_> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let piece = self.1.pop().unwrap_or(usize::MAX).min(self.0.len()).min(buffer.len());
+        let piece = self
+            .1
+            .pop()
+            .unwrap_or(usize::MAX)
+            .min(self.0.len())
+            .min(buffer.len());
         let (now, later) = self.0.split_at(piece);
         buffer[..piece].copy_from_slice(now);
         self.0 = later;

@@ -30,7 +30,13 @@ pub(super) struct Outlet {
 impl Outlet {
     pub(super) fn new(file: File, stage: &str, stop: Stop, metrics: &Metrics) -> Outlet {
         let file = non_blocking(&file).unwrap_or(file);
-        Outlet { file, stage: stage.to_owned(), stop, metrics: metrics.clone(), disk_full: false }
+        Outlet {
+            file,
+            stage: stage.to_owned(),
+            stop,
+            metrics: metrics.clone(),
+            disk_full: false,
+        }
     }
 
     /// Whether the file is a pipe that nobody will ever read from.
@@ -43,23 +49,34 @@ impl Outlet {
             return;
         }
         self.disk_full = full;
-        self.metrics.sink_blocked.with_label_values(&[&self.stage]).set(full.into());
+        self.metrics
+            .sink_blocked
+            .with_label_values(&[&self.stage])
+            .set(full.into());
         if full {
-            tracing::warn!(stage = self.stage, "standard output goes to a full disk; it is tried again every second");
+            tracing::warn!(
+                stage = self.stage,
+                "standard output goes to a full disk; it is tried again every second"
+            );
         } else {
             tracing::info!(stage = self.stage, "standard output can be written again");
         }
     }
 }
 
-/// The same pipe, opened anew so that writing to it does not wait for its reader: the mode of the file as it was given is shared with
-/// other processes and not ours to change. `None` if the file is no pipe or the system has no way to do it; then a write may wait.
+/// The same pipe, opened anew so that writing to it does not wait for its reader: the mode of the
+/// file as it was given is shared with other processes and not ours to change. `None` if the file
+/// is no pipe or the system has no way to do it; then a write may wait.
 fn non_blocking(file: &File) -> Option<File> {
     if !file.metadata().ok()?.file_type().is_fifo() {
         return None;
     }
     let path = format!("/proc/self/fd/{}", file.as_raw_fd());
-    File::options().write(true).custom_flags(libc::O_NONBLOCK).open(path).ok()
+    File::options()
+        .write(true)
+        .custom_flags(libc::O_NONBLOCK)
+        .open(path)
+        .ok()
 }
 
 impl Write for Outlet {
@@ -75,11 +92,20 @@ impl Write for Outlet {
             match self.file.write(piece) {
                 Ok(count) => {
                     self.set_disk_full(false);
-                    self.metrics.bytes_out.with_label_values(&[&self.stage]).inc_by(count as u64);
+                    self.metrics
+                        .bytes_out
+                        .with_label_values(&[&self.stage])
+                        .inc_by(count as u64);
                     return Ok(count);
                 }
-                Err(error) if matches!(error.kind(), ErrorKind::Interrupted | ErrorKind::WouldBlock) => {}
-                Err(error) if matches!(error.kind(), ErrorKind::StorageFull | ErrorKind::QuotaExceeded) => {
+                Err(error)
+                    if matches!(error.kind(), ErrorKind::Interrupted | ErrorKind::WouldBlock) => {}
+                Err(error)
+                    if matches!(
+                        error.kind(),
+                        ErrorKind::StorageFull | ErrorKind::QuotaExceeded
+                    ) =>
+                {
                     self.set_disk_full(true);
                     std::thread::sleep(DISK_WAIT);
                 }

@@ -33,17 +33,39 @@ struct Bench {
 const SPLIT: &str = "in:0";
 
 fn as_came() -> SinkInput {
-    SinkInput { scope: Scope::default(), record: RecordShape::AsCame { format: "raw".into() } }
+    SinkInput {
+        scope: Scope::default(),
+        record: RecordShape::AsCame {
+            format: "raw".into(),
+        },
+    }
 }
 
 fn bench(format: RecordFormat, input: &SinkInput) -> Bench {
     let dir = tempfile::tempdir().unwrap();
     let store = Arc::new(EmbeddedStore::open(dir.path(), "test").unwrap());
     let sink_id = SinkId::from("out");
-    let claimant = Claimant { owner: "one".into(), plan: "p".into(), accepts_other_plans: false };
-    let committer = Committer::new(sink_id, store.clone(), claimant, Positions::InStore, Arc::new(AtomicBool::new(false)));
+    let claimant = Claimant {
+        owner: "one".into(),
+        plan: "p".into(),
+        accepts_other_plans: false,
+    };
+    let committer = Committer::new(
+        sink_id,
+        store.clone(),
+        claimant,
+        Positions::InStore,
+        Arc::new(AtomicBool::new(false)),
+    );
     let record = committer.take(&[SPLIT.into()]).unwrap().remove(0);
-    committer.begin(vec![Begin { split: SPLIT.into(), record, start: 0, resume: None }]).unwrap();
+    committer
+        .begin(vec![Begin {
+            split: SPLIT.into(),
+            record,
+            start: 0,
+            resume: None,
+        }])
+        .unwrap();
     let (reader, output) = std::io::pipe().unwrap();
     let stop = Stop::new();
     let setup = SinkSetup {
@@ -57,9 +79,21 @@ fn bench(format: RecordFormat, input: &SinkInput) -> Bench {
         metrics: Metrics::new(),
     };
     let encoder = Arc::new(RecordEncoder::new(format, input).unwrap());
-    let sink = Arc::new(Stdout::new(File::from(OwnedFd::from(output)), encoder, &setup));
+    let sink = Arc::new(Stdout::new(
+        File::from(OwnedFd::from(output)),
+        encoder,
+        &setup,
+    ));
     let lanes = Lanes::of_one_writer(sink.clone(), &setup);
-    Bench { _dir: dir, store, stop, sink, setup, lanes, reader }
+    Bench {
+        _dir: dir,
+        store,
+        stop,
+        sink,
+        setup,
+        lanes,
+        reader,
+    }
 }
 
 impl Bench {
@@ -69,7 +103,10 @@ impl Bench {
         let next = rows.batch().next;
         let Routed { chunks, bad } = self.sink.route(rows);
         for chunk in chunks {
-            let (first, last) = (chunk.rows.position(0), chunk.rows.position(chunk.rows.len() - 1));
+            let (first, last) = (
+                chunk.rows.position(0),
+                chunk.rows.position(chunk.rows.len() - 1),
+            );
             let mut ledger = self.setup.committer.ledger();
             ledger.dispatch(&split, &chunk.lane, first, last);
             ledger.advance(&split, next, None);
@@ -82,18 +119,28 @@ impl Bench {
     /// Flushes, and fails unless that is done at once.
     fn flush(&mut self, splits: Option<&[SplitId]>) {
         let (done, is_done) = std::sync::mpsc::channel();
-        self.lanes.flush(splits, move || done.send(()).unwrap()).unwrap();
+        self.lanes
+            .flush(splits, move || done.send(()).unwrap())
+            .unwrap();
         is_done.try_recv().unwrap();
     }
 
     fn low(&self) -> Option<Position> {
         let records = self.store.records(&SinkId::from("out")).unwrap();
-        records.into_iter().find(|(split, _)| split.as_str() == SPLIT).and_then(|(_, record)| record.low)
+        records
+            .into_iter()
+            .find(|(split, _)| split.as_str() == SPLIT)
+            .and_then(|(_, record)| record.low)
     }
 
     /// Closes the sink's ends of the pipe and gives all that was printed.
     fn printed(self) -> String {
-        let Bench { sink, lanes, mut reader, .. } = self;
+        let Bench {
+            sink,
+            lanes,
+            mut reader,
+            ..
+        } = self;
         drop((sink, lanes));
         let mut text = String::new();
         reader.read_to_string(&mut text).unwrap();
@@ -102,17 +149,26 @@ impl Bench {
 }
 
 fn batch(first: Position, payloads: &[&str]) -> Batch {
-    let split = Arc::new(Split { id: SPLIT.into(), topic: "in".into(), partition: 0 });
+    let split = Arc::new(Split {
+        id: SPLIT.into(),
+        topic: "in".into(),
+        partition: 0,
+    });
     let mut builder = BatchBuilder::new(split, MetaWanted::default(), 64);
     for (number, payload) in payloads.iter().enumerate() {
-        builder.push(first + number as Position, Some(payload.as_bytes()), RecordMeta::default());
+        builder.push(
+            first + number as Position,
+            Some(payload.as_bytes()),
+            RecordMeta::default(),
+        );
     }
     builder.finish(first + payloads.len() as Position)
 }
 
 fn rows(first: Position, payloads: &[&str]) -> Rows {
     let options = RecordBatchOptions::new().with_row_count(Some(payloads.len()));
-    let columns = RecordBatch::try_new_with_options(Arc::new(Schema::empty()), Vec::new(), &options).unwrap();
+    let columns =
+        RecordBatch::try_new_with_options(Arc::new(Schema::empty()), Vec::new(), &options).unwrap();
     Rows::new(Arc::new(batch(first, payloads)), columns)
 }
 
@@ -132,16 +188,28 @@ fn records_are_printed_at_once_and_committed_later() {
     assert_eq!(bench.low(), Some(2));
     bench.flush(Some(&[SPLIT.into()]));
     assert_eq!(bench.low(), Some(3));
-    assert_eq!(bench.setup.metrics.bytes_out.with_label_values(&["out"]).get(), 6);
+    assert_eq!(
+        bench
+            .setup
+            .metrics
+            .bytes_out
+            .with_label_values(&["out"])
+            .get(),
+        6
+    );
     assert_eq!(bench.printed(), "c\n");
 }
 
 #[test]
 fn columns_are_printed_as_json() {
     let schema = Arc::new(Schema::new(vec![Field::new("id", DataType::Int64, true)]));
-    let input = SinkInput { scope: Scope::default(), record: RecordShape::Columns(schema.clone()) };
+    let input = SinkInput {
+        scope: Scope::default(),
+        record: RecordShape::Columns(schema.clone()),
+    };
     let mut bench = bench(RecordFormat::Json, &input);
-    let columns = RecordBatch::try_new(schema, vec![Arc::new(Int64Array::from(vec![7, 8]))]).unwrap();
+    let columns =
+        RecordBatch::try_new(schema, vec![Arc::new(Int64Array::from(vec![7, 8]))]).unwrap();
     bench.put(rows(0, &["x", "y"]).with_record(columns));
     assert_eq!(bench.printed(), "{\"id\":7}\n{\"id\":8}\n");
 }
@@ -196,7 +264,10 @@ fn a_run_that_is_left_does_not_wait_for_the_reader() {
     bench.stop.leave_now();
     let routed = bench.sink.route(rows(0, &["a"]));
     for chunk in routed.chunks {
-        assert!(matches!(bench.lanes.write(chunk, ()), Err(SinkError::Abandon(Abandon::Stopped))));
+        assert!(matches!(
+            bench.lanes.write(chunk, ()),
+            Err(SinkError::Abandon(Abandon::Stopped))
+        ));
     }
     assert_eq!(bench.printed(), "");
 }
@@ -205,7 +276,11 @@ fn a_run_that_is_left_does_not_wait_for_the_reader() {
 fn a_reader_that_is_stuck_does_not_keep_the_run_from_being_left() {
     let mut bench = bench(RecordFormat::Raw, &as_came());
     let line = "x".repeat(1000);
-    let chunk = bench.sink.route(rows(0, &vec![line.as_str(); 1000])).chunks.remove(0);
+    let chunk = bench
+        .sink
+        .route(rows(0, &vec![line.as_str(); 1000]))
+        .chunks
+        .remove(0);
     let written = bench.setup.metrics.bytes_out.with_label_values(&["out"]);
     let Bench { lanes, stop, .. } = &mut bench;
     thread::scope(|scope| {
@@ -214,7 +289,10 @@ fn a_reader_that_is_stuck_does_not_keep_the_run_from_being_left() {
             thread::yield_now();
         }
         stop.leave_now();
-        assert!(matches!(writing.join().unwrap(), Err(SinkError::Abandon(Abandon::Stopped))));
+        assert!(matches!(
+            writing.join().unwrap(),
+            Err(SinkError::Abandon(Abandon::Stopped))
+        ));
     });
 }
 
@@ -222,7 +300,11 @@ fn a_reader_that_is_stuck_does_not_keep_the_run_from_being_left() {
 fn a_full_disk_is_an_error_only_when_the_run_is_left() {
     let mut bench = bench(RecordFormat::Raw, &as_came());
     let full = File::options().write(true).open("/dev/full").unwrap();
-    bench.sink = Arc::new(Stdout::new(full, bench.sink.printer.encoder.clone(), &bench.setup));
+    bench.sink = Arc::new(Stdout::new(
+        full,
+        bench.sink.printer.encoder.clone(),
+        &bench.setup,
+    ));
     bench.lanes = Lanes::of_one_writer(bench.sink.clone(), &bench.setup);
     let chunk = bench.sink.route(rows(0, &["a"])).chunks.remove(0);
     let blocked = bench.setup.metrics.sink_blocked.with_label_values(&["out"]);
@@ -233,13 +315,24 @@ fn a_full_disk_is_an_error_only_when_the_run_is_left() {
             thread::yield_now();
         }
         stop.leave_now();
-        assert!(matches!(writing.join().unwrap(), Err(SinkError::Abandon(Abandon::Stopped))));
+        assert!(matches!(
+            writing.join().unwrap(),
+            Err(SinkError::Abandon(Abandon::Stopped))
+        ));
     });
 }
 
 #[test]
 fn the_example_is_right() {
-    let [Node { kind: NodeKind::List(call), .. }] = &edn::read_all(SPEC.example).unwrap()[..] else { panic!("not a stage") };
+    let [
+        Node {
+            kind: NodeKind::List(call),
+            ..
+        },
+    ] = &edn::read_all(SPEC.example).unwrap()[..]
+    else {
+        panic!("not a stage")
+    };
     Options::parse(&SPEC, &call[1..], Span::new(0, 0)).unwrap();
 }
 
@@ -248,6 +341,10 @@ fn every_format_that_is_offered_exists() {
     for format in ["json", "txt", "raw"] {
         let args = edn::read_all(&format!(":{format}")).unwrap();
         let options = Options::parse(&SPEC, &args, Span::new(0, 0)).unwrap();
-        options.text("format").unwrap().parse::<RecordFormat>().unwrap();
+        options
+            .text("format")
+            .unwrap()
+            .parse::<RecordFormat>()
+            .unwrap();
     }
 }

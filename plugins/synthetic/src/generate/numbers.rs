@@ -8,7 +8,11 @@ use pseidon_dsl::expr::{Path, Step};
 use pseidon_expr::{Column, Scope};
 
 /// The columns that a record's expressions can name. [`Draw::column`] goes by their order.
-const COLUMNS: [(&str, DataType); 3] = [("n", DataType::Int64), ("r", DataType::Float64), ("h", DataType::Int64)];
+const COLUMNS: [(&str, DataType); 3] = [
+    ("n", DataType::Int64),
+    ("r", DataType::Float64),
+    ("h", DataType::Int64),
+];
 /// The golden ratio's fraction of 2^64, which spreads consecutive numbers.
 const GOLDEN: u64 = 0x9e37_79b9_7f4a_7c15;
 
@@ -17,11 +21,14 @@ pub(super) fn scope() -> Scope {
         path: Path(vec![Step::Field(name.to_owned())]),
         field: Arc::new(Field::new(name, data_type, false)),
     };
-    Scope { columns: COLUMNS.into_iter().map(column).collect() }
+    Scope {
+        columns: COLUMNS.into_iter().map(column).collect(),
+    }
 }
 
-/// Draws values that depend on nothing but the seed and the record's number, today and in every later version: a record that is made again
-/// after a crash has to be the same. That is why the mixing is written out here and not a library's.
+/// Draws values that depend on nothing but the seed and the record's number, today and in every
+/// later version: a record that is made again after a crash has to be the same. That is why the
+/// mixing is written out here and not a library's.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Draw {
     seed: u64,
@@ -37,9 +44,15 @@ impl Draw {
     pub(super) fn column(self, column: usize, numbers: &[u64]) -> Option<ArrayRef> {
         let numbers = numbers.iter().copied();
         let column: ArrayRef = match column {
-            0 => Arc::new(Int64Array::from_iter_values(numbers.map(|number| number as i64))),
-            1 => Arc::new(Float64Array::from_iter_values(numbers.map(|number| self.uniform(number)))),
-            2 => Arc::new(Int64Array::from_iter_values(numbers.map(|number| self.hash(number)))),
+            0 => Arc::new(Int64Array::from_iter_values(
+                numbers.map(|number| number as i64),
+            )),
+            1 => Arc::new(Float64Array::from_iter_values(
+                numbers.map(|number| self.uniform(number)),
+            )),
+            2 => Arc::new(Int64Array::from_iter_values(
+                numbers.map(|number| self.hash(number)),
+            )),
             _ => return None,
         };
         Some(column)
@@ -63,7 +76,8 @@ impl Draw {
     }
 }
 
-/// SplitMix64's finalizer: a bijection in which every bit of the input changes half of the output's.
+/// SplitMix64's finalizer: a bijection in which every bit of the input changes half of the
+/// output's.
 fn mix(value: u64) -> u64 {
     let value = (value ^ (value >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
     let value = (value ^ (value >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
@@ -80,9 +94,15 @@ mod tests {
     #[test]
     fn a_value_never_changes() {
         // SplitMix64 seeded with 0 gives these first; see its reference implementation.
-        assert_eq!([mix(GOLDEN), mix(GOLDEN.wrapping_mul(2))], [0xe220_a839_7b1d_cdaf, 0x6e78_9e6a_a1b9_65f4]);
+        assert_eq!(
+            [mix(GOLDEN), mix(GOLDEN.wrapping_mul(2))],
+            [0xe220_a839_7b1d_cdaf, 0x6e78_9e6a_a1b9_65f4]
+        );
         let draw = Draw::new(0);
-        assert_eq!(draw.uniform(0), (0xe220_a839_7b1d_cdaf_u64 >> 11) as f64 / (1u64 << 53) as f64);
+        assert_eq!(
+            draw.uniform(0),
+            (0xe220_a839_7b1d_cdaf_u64 >> 11) as f64 / (1u64 << 53) as f64
+        );
         assert_eq!(draw.hash(0), (0x6e78_9e6a_a1b9_65f4_u64 >> 1) as i64);
     }
 
@@ -102,7 +122,13 @@ mod tests {
                 lasts[(value % 10) as usize] += 1;
             }
             // 10 000 are expected in each; the standard deviation is 95.
-            assert!(tenths.iter().chain(&lasts).all(|count| (9_500..10_500).contains(count)), "seed {seed}: {tenths:?} {lasts:?}");
+            assert!(
+                tenths
+                    .iter()
+                    .chain(&lasts)
+                    .all(|count| (9_500..10_500).contains(count)),
+                "seed {seed}: {tenths:?} {lasts:?}"
+            );
         }
     }
 

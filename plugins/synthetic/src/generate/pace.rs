@@ -2,12 +2,14 @@
 
 use std::time::Duration;
 
-/// Records come in small groups rather than one by one, so that a high rate does not cost a wake-up for each.
+/// Records come in small groups rather than one by one, so that a high rate does not cost a wake-up
+/// for each.
 const GROUP: Duration = Duration::from_millis(50);
 /// The longest sleep; what is due is looked at again after it.
 const LONGEST: Duration = Duration::from_secs(3600);
 
-/// A steady rate. What is due follows from the time since the start alone, so that a delay is made up for and nothing adds up.
+/// A steady rate. What is due follows from the time since the start alone, so that a delay is made
+/// up for and nothing adds up.
 #[derive(Clone, Copy, Debug)]
 pub struct Pace {
     per_second: f64,
@@ -26,7 +28,8 @@ impl Pace {
 
     /// How long to sleep at `elapsed` when `done` records have been made and no more are due.
     pub fn pause(self, done: u64, elapsed: Duration) -> Duration {
-        let next_due = Duration::try_from_secs_f64(done as f64 / self.per_second).unwrap_or(Duration::MAX);
+        let next_due =
+            Duration::try_from_secs_f64(done as f64 / self.per_second).unwrap_or(Duration::MAX);
         next_due.saturating_sub(elapsed).clamp(GROUP, LONGEST)
     }
 }
@@ -44,10 +47,19 @@ mod tests {
 
     #[test]
     fn what_is_due_follows_the_clock() {
-        for (rate, millis, due) in
-            [(1000.0, 0, 1), (1000.0, 50, 51), (1000.0, 3_600_000, 3_600_001), (0.5, 1999, 1), (0.5, 2000, 2), (1e300, 1000, u64::MAX)]
-        {
-            assert_eq!(Pace::new(rate).unwrap().due(Duration::from_millis(millis)), due, "{rate}/s after {millis} ms");
+        for (rate, millis, due) in [
+            (1000.0, 0, 1),
+            (1000.0, 50, 51),
+            (1000.0, 3_600_000, 3_600_001),
+            (0.5, 1999, 1),
+            (0.5, 2000, 2),
+            (1e300, 1000, u64::MAX),
+        ] {
+            assert_eq!(
+                Pace::new(rate).unwrap().due(Duration::from_millis(millis)),
+                due,
+                "{rate}/s after {millis} ms"
+            );
         }
     }
 
@@ -61,8 +73,14 @@ mod tests {
             (1e-9, 1, 0, 3_600_000),
             (1e-300, 1, 0, 3_600_000),
         ] {
-            let found = Pace::new(rate).unwrap().pause(done, Duration::from_millis(elapsed));
-            assert_eq!(found, Duration::from_millis(pause), "{rate}/s with {done} done after {elapsed} ms");
+            let found = Pace::new(rate)
+                .unwrap()
+                .pause(done, Duration::from_millis(elapsed));
+            assert_eq!(
+                found,
+                Duration::from_millis(pause),
+                "{rate}/s with {done} done after {elapsed} ms"
+            );
         }
     }
 }

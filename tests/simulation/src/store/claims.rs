@@ -20,13 +20,25 @@ impl SharedSource {
         self.members.retain(|_, until| *until > now);
         self.claims.retain(|_, (_, until)| *until > now);
         self.members.insert(round.owner.to_owned(), until);
-        let mut claims = Claims { fair_share: round.total.div_ceil(self.members.len()), ..Claims::default() };
+        let mut claims = Claims {
+            fair_share: round.total.div_ceil(self.members.len()),
+            ..Claims::default()
+        };
         let mut mine = 0;
-        for (split, is_held) in round.held.iter().map(|split| (split, true)).chain(round.wanted.iter().map(|split| (split, false))) {
-            let is_free = self.claims.get(split).is_none_or(|(owner, _)| owner == round.owner);
+        for (split, is_held) in round
+            .held
+            .iter()
+            .map(|split| (split, true))
+            .chain(round.wanted.iter().map(|split| (split, false)))
+        {
+            let is_free = self
+                .claims
+                .get(split)
+                .is_none_or(|(owner, _)| owner == round.owner);
             let is_granted = is_free && (is_held || mine < claims.fair_share);
             if is_granted {
-                self.claims.insert(split.clone(), (round.owner.to_owned(), until));
+                self.claims
+                    .insert(split.clone(), (round.owner.to_owned(), until));
                 mine += 1;
             }
             match (is_held, is_granted) {
@@ -40,12 +52,15 @@ impl SharedSource {
 
     /// Whether no other instance has the split.
     pub fn is_free_for(&self, owner: &str, split: &SplitId, now: u64) -> bool {
-        self.claims.get(split).is_none_or(|(holder, until)| holder == owner || *until <= now)
+        self.claims
+            .get(split)
+            .is_none_or(|(holder, until)| holder == owner || *until <= now)
     }
 
     /// [`StateStore::unclaim`](pseidon_delivery::StateStore::unclaim)
     pub fn unclaim(&mut self, splits: &[SplitId], owner: &str, leaves: bool) {
-        self.claims.retain(|split, (holder, _)| holder != owner || !splits.contains(split));
+        self.claims
+            .retain(|split, (holder, _)| holder != owner || !splits.contains(split));
         if leaves {
             self.members.remove(owner);
         }

@@ -6,13 +6,17 @@ use std::os::unix::fs::{MetadataExt, symlink};
 
 use super::*;
 
-/// A program that writes down the JSON object and the path it is given, and fails while a file `fail` lies beside it.
+/// A program that writes down the JSON object and the path it is given, and fails while a file
+/// `fail` lies beside it.
 fn program(world: &World, name: &str) -> String {
     let path = world.path(name);
-    let script =
-        format!("echo \"$PSEIDON_PATH $1 $(cat)\" >> {0}.calls\nif [ -e {0}.fail ]; then echo no luck >&2; exit 3; fi\n", path.display());
+    let script = format!(
+        "echo \"$PSEIDON_PATH $1 $(cat)\" >> {0}.calls\nif [ -e {0}.fail ]; then echo no luck >&2; exit 3; fi\n",
+        path.display()
+    );
     fs::write(&path, script).unwrap();
-    // A file that was just written cannot be run while another test starts a process, which has it open for a moment.
+    // A file that was just written cannot be run while another test starts a process, which has it
+    // open for a moment.
     let shell = world.path("shell");
     if !shell.exists() {
         symlink("/bin/sh", shell).unwrap();
@@ -21,7 +25,11 @@ fn program(world: &World, name: &str) -> String {
 }
 
 fn calls(world: &World, name: &str) -> Vec<String> {
-    fs::read_to_string(world.path(&format!("{name}.calls"))).unwrap_or_default().lines().map(str::to_owned).collect()
+    fs::read_to_string(world.path(&format!("{name}.calls")))
+        .unwrap_or_default()
+        .lines()
+        .map(str::to_owned)
+        .collect()
 }
 
 /// Waits until it is so.
@@ -37,9 +45,14 @@ fn staged(world: &World) -> usize {
 
 /// A folder on another disk than the test's own.
 fn other_disk(world: &World) -> TempDir {
-    let other = tempfile::tempdir_in("/dev/shm").expect("the test needs a second file system at /dev/shm");
+    let other =
+        tempfile::tempdir_in("/dev/shm").expect("the test needs a second file system at /dev/shm");
     let device = |path: &Path| fs::metadata(path).unwrap().dev();
-    assert_ne!(device(other.path()), device(world.dir.path()), "the test needs a folder for temporary files that is not in /dev/shm");
+    assert_ne!(
+        device(other.path()),
+        device(world.dir.path()),
+        "the test needs a folder for temporary files that is not in /dev/shm"
+    );
     other
 }
 
@@ -51,7 +64,13 @@ fn files_are_moved_by_their_first_record() {
     run.deliver(0, 3).unwrap();
     run.finish();
     assert_eq!(world.names("out"), [""; 0]);
-    assert_eq!(world.names("lake"), ["k=b0/x/host-clicks-0-000000000000.json", "k=b2/x/host-clicks-0-000000000002.json"]);
+    assert_eq!(
+        world.names("lake"),
+        [
+            "k=b0/x/host-clicks-0-000000000000.json",
+            "k=b2/x/host-clicks-0-000000000002.json"
+        ]
+    );
     assert_eq!(staged(&world), 0);
 }
 
@@ -62,15 +81,24 @@ fn the_first_record_says_where_also_if_it_is_written_in_part() {
     run.deliver(0, 4).unwrap();
     run.finish();
     let files: Vec<(String, String)> = world.files("lake").into_iter().collect();
-    let expected = [("0/b0/clicks-0-000000000000.txt", "b0\nb1\n"), ("2/b2/clicks-0-000000000002.txt", "b2\nb3\n")];
-    assert_eq!(files, expected.map(|(name, content)| (name.to_owned(), content.to_owned())));
+    let expected = [
+        ("0/b0/clicks-0-000000000000.txt", "b0\nb1\n"),
+        ("2/b2/clicks-0-000000000002.txt", "b2\nb3\n"),
+    ];
+    assert_eq!(
+        files,
+        expected.map(|(name, content)| (name.to_owned(), content.to_owned()))
+    );
 }
 
 #[test]
 fn a_file_gets_onto_another_disk_whole() {
     let world = World::new();
     let other = other_disk(&world);
-    let text = format!(r#"{{:path "out" :move-to {{:path "{}/lake"}}}}"#, other.path().display());
+    let text = format!(
+        r#"{{:path "out" :move-to {{:path "{}/lake"}}}}"#,
+        other.path().display()
+    );
     let mut run = world.start(&text);
     run.deliver(0, 3).unwrap();
     run.finish();
@@ -78,7 +106,10 @@ fn a_file_gets_onto_another_disk_whole() {
     let mut found = BTreeMap::new();
     collect(&other.path().join("lake"), "", &mut found);
     let content = "{\"p\":0,\"n\":0}\n{\"p\":0,\"n\":1}\n{\"p\":0,\"n\":2}\n".to_owned();
-    assert_eq!(found.into_iter().collect::<Vec<_>>(), [("clicks-0-000000000000.json".to_owned(), content)]);
+    assert_eq!(
+        found.into_iter().collect::<Vec<_>>(),
+        [("clicks-0-000000000000.json".to_owned(), content)]
+    );
     assert_eq!(staged(&world), 0);
 }
 
@@ -87,29 +118,47 @@ fn a_name_that_is_taken_there_is_not_replaced() {
     let world = World::new();
     fs::create_dir(world.path("lake")).unwrap();
     fs::write(world.path("lake/clicks-0-000000000000.json"), "other").unwrap();
-    let mut run = world.start(&format!(r#"{{:path "out" :move-to {{:path "lake"}} {}}}"#, program(&world, "hook")));
+    let mut run = world.start(&format!(
+        r#"{{:path "out" :move-to {{:path "lake"}} {}}}"#,
+        program(&world, "hook")
+    ));
     run.deliver(0, 1).unwrap();
     run.finish();
     let names = world.names("lake");
-    assert!(names[1].starts_with("clicks-0-000000000000~") && names.len() == 2, "{names:?}");
+    assert!(
+        names[1].starts_with("clicks-0-000000000000~") && names.len() == 2,
+        "{names:?}"
+    );
     assert_eq!(world.files("lake")["clicks-0-000000000000.json"], "other");
-    assert!(calls(&world, "hook")[0].starts_with(world.path("lake").join(&names[1]).to_str().unwrap()));
+    assert!(
+        calls(&world, "hook")[0].starts_with(world.path("lake").join(&names[1]).to_str().unwrap())
+    );
 }
 
 #[test]
 fn what_a_dead_run_has_published_is_moved_by_the_next() {
     for other_disk in [None, Some(other_disk(&World::new()))] {
         let world = World::new();
-        let lake = other_disk.as_ref().map_or_else(|| world.path("lake"), |other| other.path().join("lake"));
+        let lake = other_disk
+            .as_ref()
+            .map_or_else(|| world.path("lake"), |other| other.path().join("lake"));
         // A name that is taken: only its inode tells the file afterwards.
         fs::create_dir(world.path("out")).unwrap();
         fs::write(world.path("out/clicks-0-000000000000.json"), "other").unwrap();
         fs::write(&lake, "in the way").unwrap();
-        let text = format!(r#"{{:path "out" :move-to {{:path "{}"}} {}}}"#, lake.display(), program(&world, "hook"));
+        let text = format!(
+            r#"{{:path "out" :move-to {{:path "{}"}} {}}}"#,
+            lake.display(),
+            program(&world, "hook")
+        );
         let mut run = world.start(&text);
         run.deliver(0, 3).unwrap();
         run.writer.flush(None).unwrap();
-        assert!(world.names("out").contains(&"clicks-0-000000000000~1.json".to_owned()));
+        assert!(
+            world
+                .names("out")
+                .contains(&"clicks-0-000000000000~1.json".to_owned())
+        );
         drop(run);
         assert_eq!(staged(&world), 1);
 
@@ -118,7 +167,13 @@ fn what_a_dead_run_has_published_is_moved_by_the_next() {
         assert_eq!(run.splits[0].1, 3, "the records count as delivered");
         run.finish();
         assert_eq!(world.names("out"), ["clicks-0-000000000000.json"]);
-        assert_eq!(fs::read_to_string(lake.join("clicks-0-000000000000.json")).unwrap().lines().count(), 3);
+        assert_eq!(
+            fs::read_to_string(lake.join("clicks-0-000000000000.json"))
+                .unwrap()
+                .lines()
+                .count(),
+            3
+        );
         assert_eq!(calls(&world, "hook").len(), 1);
         assert_eq!(staged(&world), 0);
     }
@@ -127,7 +182,10 @@ fn what_a_dead_run_has_published_is_moved_by_the_next() {
 #[test]
 fn what_a_dead_run_has_only_committed_is_published_and_moved() {
     let world = World::new();
-    let text = format!(r#"{{:path "out" :move-to {{:path "lake"}} {}}}"#, program(&world, "hook"));
+    let text = format!(
+        r#"{{:path "out" :move-to {{:path "lake"}} {}}}"#,
+        program(&world, "hook")
+    );
     let mut run = world.start(&text);
     run.deliver(0, 3).unwrap();
     *world.store.mood.lock() = Mood::AnswerLost;
@@ -175,8 +233,14 @@ fn a_program_is_told_what_is_in_the_file() {
     run.finish();
     let path = world.path("out/clicks-0-000000000000.json");
     let calls = calls(&world, "hook");
-    let [call] = &calls[..] else { panic!("{calls:?}") };
-    let json: serde_json::Value = serde_json::from_str(call.strip_prefix(&format!("{} arg ", path.display())).unwrap()).unwrap();
+    let [call] = &calls[..] else {
+        panic!("{calls:?}")
+    };
+    let json: serde_json::Value = serde_json::from_str(
+        call.strip_prefix(&format!("{} arg ", path.display()))
+            .unwrap(),
+    )
+    .unwrap();
     let expected = serde_json::json!({
         "pipeline": "my pipeline",
         "sink": "lake",
@@ -191,10 +255,15 @@ fn a_program_is_told_what_is_in_the_file() {
 #[test]
 fn a_hook_that_hangs_holds_up_no_move_and_shows_how_much_waits() {
     let world = World::new();
-    let script = format!("while [ -e {} ]; do sleep 0.01; done", world.path("hang").display());
+    let script = format!(
+        "while [ -e {} ]; do sleep 0.01; done",
+        world.path("hang").display()
+    );
     fs::write(world.path("hang"), "").unwrap();
     let hook = format!(r#":on-close {{:command ["sh" "-c" "{script}"] :timeout "10m"}}"#);
-    let mut run = world.start(&format!(r#"{{:path "out" :rollover {{:records 1}} :move-to {{:path "lake"}} {hook}}}"#));
+    let mut run = world.start(&format!(
+        r#"{{:path "out" :rollover {{:records 1}} :move-to {{:path "lake"}} {hook}}}"#
+    ));
     run.deliver(0, 5).unwrap();
     run.writer.flush(None).unwrap();
     until(|| world.names("lake").len() == 5);
@@ -210,7 +279,10 @@ fn a_hook_that_hangs_holds_up_no_move_and_shows_how_much_waits() {
 fn writers_wait_when_too_many_files_wait_for_a_hook() {
     let world = World::new();
     fs::write(world.path("hook.fail"), "").unwrap();
-    let text = format!(r#"{{:path "out" :rollover {{:records 1}} {}}}"#, program(&world, "hook"));
+    let text = format!(
+        r#"{{:path "out" :rollover {{:records 1}} {}}}"#,
+        program(&world, "hook")
+    );
     let mut run = world.start(&text);
     let blocked = run.setup.metrics.sink_blocked.with_label_values(&["lake"]);
     let waiting = run.setup.metrics.waiting_files.with_label_values(&["lake"]);
@@ -231,8 +303,13 @@ fn writers_wait_when_too_many_files_wait_for_a_hook() {
 #[test]
 fn a_program_that_hangs_is_killed_with_all_that_it_started() {
     let world = World::new();
-    let script = format!("sleep 1000 & echo $! >> {}; wait", world.path("pids").display());
-    let mut run = world.start(&format!(r#"{{:path "out" :on-close {{:command ["sh" "-c" "{script}"] :timeout "300ms"}}}}"#));
+    let script = format!(
+        "sleep 1000 & echo $! >> {}; wait",
+        world.path("pids").display()
+    );
+    let mut run = world.start(&format!(
+        r#"{{:path "out" :on-close {{:command ["sh" "-c" "{script}"] :timeout "300ms"}}}}"#
+    ));
     run.deliver(0, 1).unwrap();
     run.writer.flush(None).unwrap();
     let pids = || fs::read_to_string(world.path("pids")).unwrap_or_default();
@@ -265,7 +342,11 @@ fn a_post_is_repeated_until_it_is_taken() {
             }
             let mut body = vec![0; length];
             reader.read_exact(&mut body).unwrap();
-            write!(stream, "HTTP/1.1 {status}\r\nContent-Length: 0\r\nConnection: close\r\n\r\n").unwrap();
+            write!(
+                stream,
+                "HTTP/1.1 {status}\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
+            )
+            .unwrap();
             (head, String::from_utf8(body).unwrap())
         };
         [answer("503 Not Yet"), answer("204 Thanks")]
@@ -276,10 +357,17 @@ fn a_post_is_repeated_until_it_is_taken() {
     run.writer.flush(None).unwrap();
     let [first, second] = answers.join().unwrap();
     assert!(
-        first.0.starts_with("POST /files HTTP/1.1\r\n") && first.0.to_lowercase().contains("content-type: application/json"),
+        first.0.starts_with("POST /files HTTP/1.1\r\n")
+            && first
+                .0
+                .to_lowercase()
+                .contains("content-type: application/json"),
         "{first:?}"
     );
-    assert!(first.1.contains("\"records\":1") && first.1.contains("clicks-0-000000000000.json"), "{first:?}");
+    assert!(
+        first.1.contains("\"records\":1") && first.1.contains("clicks-0-000000000000.json"),
+        "{first:?}"
+    );
     assert_eq!(first.1, second.1);
     run.finish();
     assert_eq!(staged(&world), 0);
@@ -288,12 +376,20 @@ fn a_post_is_repeated_until_it_is_taken() {
 #[test]
 fn a_broken_parquet_file_is_put_aside() {
     let schema = Arc::new(Schema::new(vec![Field::new("k", DataType::Utf8, true)]));
-    let input = SinkInput { record: RecordShape::Columns(schema), ..input() };
-    for (quarantine, folder) in [("", "out/quarantine"), (r#":quarantine "broken""#, "broken")] {
+    let input = SinkInput {
+        record: RecordShape::Columns(schema),
+        ..input()
+    };
+    for (quarantine, folder) in [
+        ("", "out/quarantine"),
+        (r#":quarantine "broken""#, "broken"),
+    ] {
         let world = World::new();
         fs::write(world.path("lake"), "in the way").unwrap();
         let hook = program(&world, "hook");
-        let text = format!(r#"{{:path "out/{{@partition}}" :codec :parquet :move-to {{:path "lake" {quarantine}}} {hook}}}"#);
+        let text = format!(
+            r#"{{:path "out/{{@partition}}" :codec :parquet :move-to {{:path "lake" {quarantine}}} {hook}}}"#
+        );
         let mut run = world.try_start("lake", &text, input.clone()).unwrap();
         for partition in [0, 1] {
             let all = rows(&run.splits[partition].0.clone(), 0, 3, bucket);
@@ -304,7 +400,12 @@ fn a_broken_parquet_file_is_put_aside() {
         drop(run);
         let broken = world.path("out/1/clicks-1-000000000000.parquet");
         let length = fs::metadata(&broken).unwrap().len();
-        fs::OpenOptions::new().write(true).open(&broken).unwrap().set_len(length - 10).unwrap();
+        fs::OpenOptions::new()
+            .write(true)
+            .open(&broken)
+            .unwrap()
+            .set_len(length - 10)
+            .unwrap();
         fs::remove_file(world.path("lake")).unwrap();
 
         let run = world.try_start("lake", &text, input.clone()).unwrap();
@@ -312,9 +413,22 @@ fn a_broken_parquet_file_is_put_aside() {
         run.finish();
         assert_eq!(world.names("lake"), ["clicks-0-000000000000.parquet"]);
         let names = world.names(folder);
-        assert!(names.len() == 1 && names[0].starts_with("1/clicks-1-000000000000~"), "{names:?}");
-        assert_eq!(metrics.bad_records.with_label_values(&["lake", "in_broken_file"]).get(), 3);
-        assert_eq!(calls(&world, "hook").len(), 1, "nobody is told of the broken one");
+        assert!(
+            names.len() == 1 && names[0].starts_with("1/clicks-1-000000000000~"),
+            "{names:?}"
+        );
+        assert_eq!(
+            metrics
+                .bad_records
+                .with_label_values(&["lake", "in_broken_file"])
+                .get(),
+            3
+        );
+        assert_eq!(
+            calls(&world, "hook").len(),
+            1,
+            "nobody is told of the broken one"
+        );
         assert_eq!(staged(&world), 0);
     }
 }

@@ -29,13 +29,26 @@ fn a_run_that_dies_around_its_commit_is_made_good_by_the_next() {
         run.deliver(0, 12).unwrap();
         *world.store.mood.lock() = mood;
         let error = run.writer.flush(None).unwrap_err();
-        assert!(matches!(error, SinkError::Abandon(Abandon::Stopped)), "{error}");
+        assert!(
+            matches!(error, SinkError::Abandon(Abandon::Stopped)),
+            "{error}"
+        );
         drop(run);
-        assert!(!world.names("out").is_empty(), "only the store knows what becomes of the files");
+        assert!(
+            !world.names("out").is_empty(),
+            "only the store knows what becomes of the files"
+        );
         assert!(world.names("out").iter().all(|name| name.starts_with(OPEN)));
 
         let mut run = world.start(EVERY_5);
-        assert_eq!(world.names("out").iter().any(|name| !name.starts_with(OPEN)), published, "{mood:?}");
+        assert_eq!(
+            world
+                .names("out")
+                .iter()
+                .any(|name| !name.starts_with(OPEN)),
+            published,
+            "{mood:?}"
+        );
         let missing = 12 - run.splits[0].1;
         assert_eq!(missing, if published { 0 } else { 12 });
         run.deliver(0, missing).unwrap();
@@ -52,7 +65,10 @@ fn a_commit_that_is_under_way_when_its_sender_dies_is_never_applied_later() {
         run.deliver(0, 12).unwrap();
         *world.store.mood.lock() = Mood::Delayed;
         let error = run.writer.flush(None).unwrap_err();
-        assert!(matches!(error, SinkError::Abandon(Abandon::Stopped)), "{error}");
+        assert!(
+            matches!(error, SinkError::Abandon(Abandon::Stopped)),
+            "{error}"
+        );
     }
     let mut run = world.start(EVERY_5);
     run.deliver(0, 12).unwrap();
@@ -64,10 +80,18 @@ fn a_commit_that_is_under_way_when_its_sender_dies_is_never_applied_later() {
 fn only_folders_of_the_dead_are_cleaned() {
     let world = World::new();
     let first = world.start(EVERY_5);
-    let folder = fs::read_dir(world.path("out").join(OPEN)).unwrap().map(|entry| entry.unwrap().path()).find(|path| path.is_dir()).unwrap();
+    let folder = fs::read_dir(world.path("out").join(OPEN))
+        .unwrap()
+        .map(|entry| entry.unwrap().path())
+        .find(|path| path.is_dir())
+        .unwrap();
     let elsewhere = || Some("elsewhere 1234".to_owned());
-    let cases =
-        [("dead", Some(Host::this().to_text()), true), ("unborn", None, true), ("gone", elsewhere(), true), ("idle", elsewhere(), false)];
+    let cases = [
+        ("dead", Some(Host::this().to_text()), true),
+        ("unborn", None, true),
+        ("gone", elsewhere(), true),
+        ("idle", elsewhere(), false),
+    ];
     for (instance, lock, has_file) in cases {
         fs::create_dir(folder.join(instance)).unwrap();
         if has_file {
@@ -78,13 +102,23 @@ fn only_folders_of_the_dead_are_cleaned() {
         }
     }
     // A run on another machine that has a split.
-    let at_work = Claimant { owner: "at-work".into(), plan: "p".into(), accepts_other_plans: false };
-    world.store.take(&"lake".into(), &["in:clicks/7".into()], &at_work).unwrap();
+    let at_work = Claimant {
+        owner: "at-work".into(),
+        plan: "p".into(),
+        accepts_other_plans: false,
+    };
+    world
+        .store
+        .take(&"lake".into(), &["in:clicks/7".into()], &at_work)
+        .unwrap();
     fs::create_dir(folder.join("at-work")).unwrap();
     fs::write(folder.join("at-work/1.open"), "not committed").unwrap();
     fs::write(folder.join("at-work/lock"), "elsewhere 1234").unwrap();
     let second = world.start(EVERY_5);
-    let mut left: Vec<_> = fs::read_dir(&folder).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+    let mut left: Vec<_> = fs::read_dir(&folder)
+        .unwrap()
+        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+        .collect();
     left.sort();
     assert_eq!(left, ["at-work", "host_0", "host_1", "idle"]);
     assert!(folder.join("at-work/1.open").exists());
@@ -98,7 +132,10 @@ fn a_living_run_is_left_alone_and_cannot_commit_what_was_taken_from_it() {
     first.deliver(0, 12).unwrap();
     let mut second = world.start(EVERY_5);
     let error = first.writer.flush(None).unwrap_err();
-    assert!(matches!(error, SinkError::Abandon(Abandon::Fenced(_))), "{error}");
+    assert!(
+        matches!(error, SinkError::Abandon(Abandon::Fenced(_))),
+        "{error}"
+    );
     drop(first);
     second.deliver(0, 12).unwrap();
     second.finish();
@@ -177,15 +214,27 @@ fn what_is_committed_does_not_wait_for_what_cannot_be_published() {
 fn a_folder_that_gets_lost_in_a_run_does_not_end_it_for_good() {
     let world = World::new();
     let run = world.start(EVERY_5);
-    let folder = fs::read_dir(world.path("out").join(OPEN)).unwrap().map(|entry| entry.unwrap().path()).find(|path| path.is_dir()).unwrap();
+    let folder = fs::read_dir(world.path("out").join(OPEN))
+        .unwrap()
+        .map(|entry| entry.unwrap().path())
+        .find(|path| path.is_dir())
+        .unwrap();
     fs::rename(&folder, world.path("moved")).unwrap();
     fs::write(&folder, "in the way").unwrap();
-    let taken = TakenSplit { split: "in:clicks/0".into(), epoch: 2, owners: vec!["another".into()], low: None };
+    let taken = TakenSplit {
+        split: "in:clicks/0".into(),
+        epoch: 2,
+        owners: vec!["another".into()],
+        low: None,
+    };
     let error = run.sink.take_over(&[taken], &[]).unwrap_err();
     assert!(matches!(error, SinkError::Transient(_)), "{error}");
     drop(run);
     let error = world.try_start("lake", EVERY_5, input()).err().unwrap();
-    assert!(matches!(error, SinkError::Fatal(_)), "at the start the user has to put it right: {error}");
+    assert!(
+        matches!(error, SinkError::Fatal(_)),
+        "at the start the user has to put it right: {error}"
+    );
 }
 
 #[test]
@@ -193,13 +242,22 @@ fn a_full_disk_loses_nothing() {
     if std::env::var_os(FULL).is_some() {
         return write_to_a_full_disk();
     }
-    // A limit on the size of files does what a full disk does, but to a whole process, so it gets one of its own.
+    // A limit on the size of files does what a full disk does, but to a whole process, so it gets
+    // one of its own.
     let (_, module) = module_path!().split_once("::").unwrap();
     let script = format!("trap '' XFSZ; exec \"$0\" --exact {module}::a_full_disk_loses_nothing");
     let test = std::env::current_exe().unwrap();
-    let output = std::process::Command::new("sh").args(["-c", &script]).arg(test).env(FULL, "1").output().unwrap();
+    let output = std::process::Command::new("sh")
+        .args(["-c", &script])
+        .arg(test)
+        .env(FULL, "1")
+        .output()
+        .unwrap();
     let text = String::from_utf8_lossy(&output.stdout);
-    assert!(output.status.success() && text.contains("1 passed"), "{text}");
+    assert!(
+        output.status.success() && text.contains("1 passed"),
+        "{text}"
+    );
 }
 
 #[test]
@@ -210,18 +268,27 @@ fn a_blocked_writer_leaves_when_it_has_to() {
     fs::write(world.path("out").join(OPEN), "in the way").unwrap();
     run.setup.stop.leave_now();
     let error = run.deliver(0, 1).unwrap_err();
-    assert!(matches!(error, SinkError::Abandon(Abandon::Stopped)), "{error}");
+    assert!(
+        matches!(error, SinkError::Abandon(Abandon::Stopped)),
+        "{error}"
+    );
 }
 
 fn write_to_a_full_disk() {
     use rustix::process::{Resource, getrlimit, setrlimit};
 
-    for text in [r#"{:path "out" :codec :raw}"#, r#"{:path "out" :codec :raw :compression :zstd :rollover {:size "6MB"}}"#] {
+    for text in [
+        r#"{:path "out" :codec :raw}"#,
+        r#"{:path "out" :codec :raw :compression :zstd :rollover {:size "6MB"}}"#,
+    ] {
         let world = World::new();
         let mut run = world.start(text);
         let before = getrlimit(Resource::Fsize);
         // More than the state takes, less than the records.
-        let full = rustix::process::Rlimit { current: Some(4 << 20), ..before };
+        let full = rustix::process::Rlimit {
+            current: Some(4 << 20),
+            ..before
+        };
         setrlimit(Resource::Fsize, full).unwrap();
         let gauge = run.setup.metrics.sink_blocked.with_label_values(&["lake"]);
         let split = run.splits[0].0.clone();
@@ -229,7 +296,9 @@ fn write_to_a_full_disk() {
         let mut records = Vec::new();
         for _ in 0..6 << 10 {
             let word = |_| {
-                random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+                random = random
+                    .wrapping_mul(6_364_136_223_846_793_005)
+                    .wrapping_add(1_442_695_040_888_963_407);
                 format!("{random:016x}")
             };
             records.push((0..128).map(word).collect::<String>());
@@ -244,10 +313,16 @@ fn write_to_a_full_disk() {
             for (number, part) in records.chunks(100).enumerate() {
                 let first = number as Position * 100;
                 let mut builder = BatchBuilder::new(split.clone(), MetaWanted::default(), 0);
-                (first..).zip(part).for_each(|(position, record)| builder.push(position, Some(record.as_bytes()), Default::default()));
+                (first..).zip(part).for_each(|(position, record)| {
+                    builder.push(position, Some(record.as_bytes()), Default::default())
+                });
                 let batch = builder.finish(first + part.len() as Position);
                 let keys: ArrayRef = Arc::new(StringArray::new_null(part.len()));
-                run.deliver_rows(Rows::new(Arc::new(batch), RecordBatch::try_from_iter([("k", keys)]).unwrap())).unwrap();
+                run.deliver_rows(Rows::new(
+                    Arc::new(batch),
+                    RecordBatch::try_from_iter([("k", keys)]).unwrap(),
+                ))
+                .unwrap();
             }
         });
         assert_eq!(gauge.get(), 0);
@@ -255,9 +330,16 @@ fn write_to_a_full_disk() {
         let mut content = Vec::new();
         for name in world.names("out") {
             let bytes = fs::read(world.path("out").join(&name)).unwrap();
-            content.extend(if name.ends_with(".zst") { zstd::decode_all(&bytes[..]).unwrap() } else { bytes });
+            content.extend(if name.ends_with(".zst") {
+                zstd::decode_all(&bytes[..]).unwrap()
+            } else {
+                bytes
+            });
         }
-        assert!(content == (records.join("\n") + "\n").into_bytes(), "{text}");
+        assert!(
+            content == (records.join("\n") + "\n").into_bytes(),
+            "{text}"
+        );
     }
 }
 

@@ -18,7 +18,8 @@ use super::super::lines::{Block, LineReader, ReadError};
 use super::super::once::is_passing;
 use super::super::progress::{Tail, read_to_end};
 
-/// How long after a change another change may have the same time: the clock of file systems ticks a hundred times a second or more.
+/// How long after a change another change may have the same time: the clock of file systems ticks a
+/// hundred times a second or more.
 const CLOCK_TICK: Duration = Duration::from_millis(100);
 
 /// A file that is followed.
@@ -55,7 +56,8 @@ pub(super) struct Tracked {
 enum State {
     /// Nothing; its lines are to be read from here.
     Closed(Tail),
-    /// Nothing; it is compressed, and an earlier run has read it to its end, which is at this position.
+    /// Nothing; it is compressed, and an earlier run has read it to its end, which is at this
+    /// position.
     ReadToEnd(Position),
     /// A reader, and the file once more for looking at it.
     Open(Box<LineReader>, File),
@@ -66,7 +68,8 @@ enum State {
 pub(super) enum Begin {
     /// After these bytes.
     After(Tail),
-    /// Nowhere: an earlier run has read it to its end, at this position, when it had this size on disk.
+    /// Nowhere: an earlier run has read it to its end, at this position, when it had this size on
+    /// disk.
     End(Position, u64),
 }
 
@@ -74,8 +77,16 @@ impl Begin {
     /// The same for the engine.
     pub(super) fn to_start(self, split: Arc<Split>) -> Start {
         match self {
-            Begin::After(tail) => Start { split, position: tail.upto(), resume: (tail.upto() > 0).then(|| tail.mark().to_resume()) },
-            Begin::End(position, size) => Start { split, position, resume: Some(read_to_end(size)) },
+            Begin::After(tail) => Start {
+                split,
+                position: tail.upto(),
+                resume: (tail.upto() > 0).then(|| tail.mark().to_resume()),
+            },
+            Begin::End(position, size) => Start {
+                split,
+                position,
+                resume: Some(read_to_end(size)),
+            },
         }
     }
 }
@@ -94,9 +105,19 @@ impl Stat {
     /// What is seen in `metadata`, which was asked for at `now` or later.
     pub(super) fn of(metadata: &Metadata, now: SystemTime) -> Stat {
         let changed = (metadata.ctime(), metadata.ctime_nsec());
-        let since = |(seconds, nanos): (i64, i64)| Some(Duration::new(u64::try_from(seconds).ok()?, u32::try_from(nanos).ok()?));
-        let settled = since(changed).and_then(|changed| UNIX_EPOCH.checked_add(changed + CLOCK_TICK));
-        Stat { size: metadata.len(), changed, is_settled: settled.is_some_and(|settled| settled < now) }
+        let since = |(seconds, nanos): (i64, i64)| {
+            Some(Duration::new(
+                u64::try_from(seconds).ok()?,
+                u32::try_from(nanos).ok()?,
+            ))
+        };
+        let settled =
+            since(changed).and_then(|changed| UNIX_EPOCH.checked_add(changed + CLOCK_TICK));
+        Stat {
+            size: metadata.len(),
+            changed,
+            is_settled: settled.is_some_and(|settled| settled < now),
+        }
     }
 
     /// Whether the file is certainly as it was when `before` was seen.
@@ -114,9 +135,17 @@ pub(super) enum Turn {
 }
 
 impl Tracked {
-    pub(super) fn new(path: PathBuf, split: Arc<Split>, head: Head, compression: Compression, begin: Begin) -> Self {
+    pub(super) fn new(
+        path: PathBuf,
+        split: Arc<Split>,
+        head: Head,
+        compression: Compression,
+        begin: Begin,
+    ) -> Self {
         let (state, start, read_size) = match begin {
-            Begin::After(tail) if compression == Compression::None => (State::Closed(tail), tail.upto(), tail.upto()),
+            Begin::After(tail) if compression == Compression::None => {
+                (State::Closed(tail), tail.upto(), tail.upto())
+            }
             Begin::After(tail) => (State::Closed(tail), tail.upto(), 0),
             Begin::End(position, size) => (State::ReadToEnd(position), position, size),
         };
@@ -229,7 +258,8 @@ impl Tracked {
         self.size_before = Some(std::mem::replace(&mut self.size, stat.size));
     }
 
-    /// Whether there is more to read than was read. A compressed file must have stopped growing, since it can only be read as a whole.
+    /// Whether there is more to read than was read. A compressed file must have stopped growing,
+    /// since it can only be read as a whole.
     pub(super) fn has_more(&self) -> bool {
         if self.is_rewritten {
             return false;
@@ -240,7 +270,10 @@ impl Tracked {
         }
         match self.compression {
             Compression::None => self.size > self.read_size,
-            _ => self.is_open() || (self.size != self.read_size && self.size_before == Some(self.size)),
+            _ => {
+                self.is_open()
+                    || (self.size != self.read_size && self.size_before == Some(self.size))
+            }
         }
     }
 
@@ -265,7 +298,11 @@ impl Tracked {
     fn is_in_path(&self, key: &FileKey, tail: &Tail) -> io::Result<bool> {
         let file = File::open(&self.path)?;
         // By now the name may lead to another file.
-        if FileKey::of(&file.metadata()?) != *key { Ok(true) } else { self.is_in(&file, tail) }
+        if FileKey::of(&file.metadata()?) != *key {
+            Ok(true)
+        } else {
+            self.is_in(&file, tail)
+        }
     }
 
     fn is_in(&self, file: &File, tail: &Tail) -> io::Result<bool> {
@@ -277,7 +314,9 @@ impl Tracked {
     /// What is left of a line whose end was never written.
     pub(super) fn rest(&mut self) -> Option<Block> {
         match &mut self.state {
-            State::Open(reader, _) if self.compression == Compression::None => reader.rest().ok().flatten(),
+            State::Open(reader, _) if self.compression == Compression::None => {
+                reader.rest().ok().flatten()
+            }
             _ => None,
         }
     }
@@ -289,7 +328,9 @@ impl Tracked {
             self.close();
             return Ok(rest.map_or(Turn::Nothing, Turn::Block));
         }
-        let outcome = self.open(config, key).and_then(|open| if open { self.next() } else { Ok(Turn::Nothing) });
+        let outcome = self
+            .open(config, key)
+            .and_then(|open| if open { self.next() } else { Ok(Turn::Nothing) });
         outcome.or_else(|error| self.give_up_for_now(&error))
     }
 
@@ -305,7 +346,14 @@ impl Tracked {
         };
         let file = match File::open(&self.path) {
             Ok(file) => file,
-            Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::PermissionDenied) => return Ok(false),
+            Err(error)
+                if matches!(
+                    error.kind(),
+                    io::ErrorKind::NotFound | io::ErrorKind::PermissionDenied
+                ) =>
+            {
+                return Ok(false);
+            }
             Err(error) => return Err(error.into()),
         };
         if FileKey::of(&file.metadata()?) != *key {
@@ -314,7 +362,10 @@ impl Tracked {
         let for_looking = file.try_clone()?;
         self.opened_size = self.size;
         let stream = Stream::open(file, self.compression, tail.upto())?;
-        self.state = State::Open(Box::new(LineReader::new(stream, tail, config.limits)), for_looking);
+        self.state = State::Open(
+            Box::new(LineReader::new(stream, tail, config.limits)),
+            for_looking,
+        );
         Ok(true)
     }
 
@@ -322,7 +373,9 @@ impl Tracked {
         if self.compression == Compression::None {
             return self.next_of_plain();
         }
-        let State::Open(reader, _) = &mut self.state else { return Ok(Turn::Nothing) };
+        let State::Open(reader, _) = &mut self.state else {
+            return Ok(Turn::Nothing);
+        };
         let block = reader.next_block()?;
         if let Some(block) = block {
             return Ok(Turn::Block(block));
@@ -335,12 +388,18 @@ impl Tracked {
 
     /// What was read counts only if the file was still the same afterwards.
     fn next_of_plain(&mut self) -> Result<Turn, ReadError> {
-        let State::Open(reader, _) = &mut self.state else { return Ok(Turn::Nothing) };
+        let State::Open(reader, _) = &mut self.state else {
+            return Ok(Turn::Nothing);
+        };
         let (checkpoint, before) = (reader.checkpoint(), reader.tail());
         let outcome = reader.next_block();
-        let State::Open(_, file) = &self.state else { return Ok(Turn::Nothing) };
+        let State::Open(_, file) = &self.state else {
+            return Ok(Turn::Nothing);
+        };
         let is_as_read = self.is_in(file, &before)?;
-        let State::Open(reader, _) = &mut self.state else { return Ok(Turn::Nothing) };
+        let State::Open(reader, _) = &mut self.state else {
+            return Ok(Turn::Nothing);
+        };
         if !is_as_read {
             reader.back_to(checkpoint);
             self.is_rewritten = true;
@@ -354,7 +413,8 @@ impl Tracked {
 
     /// A compressed file may just not be complete.
     fn give_up_for_now(&mut self, error: &ReadError) -> Result<Turn, SourceError> {
-        let incomplete = matches!(error, ReadError::Io(error) if error.kind() == io::ErrorKind::UnexpectedEof);
+        let incomplete =
+            matches!(error, ReadError::Io(error) if error.kind() == io::ErrorKind::UnexpectedEof);
         if incomplete && self.compression != Compression::None {
             self.read_size = self.opened_size;
             self.close();

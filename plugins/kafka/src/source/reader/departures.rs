@@ -1,7 +1,9 @@
-//! How partitions go: what was read of them is committed first, then the group, or the run that ends, gets its answer.
+//! How partitions go: what was read of them is committed first, then the group, or the run that
+//! ends, gets its answer.
 //!
-//! The consumer goes on while it waits for the commits. librdkafka fetches nothing while the group waits for an answer, so one run that cannot
-//! write would stop all others: after a while it is failed, which throws away what it has not committed, and the group is answered.
+//! The consumer goes on while it waits for the commits. librdkafka fetches nothing while the group
+//! waits for an answer, so one run that cannot write would stop all others: after a while it is
+//! failed, which throws away what it has not committed, and the group is answered.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -20,10 +22,12 @@ use super::arrivals::{Gone, summary};
 use super::{Reader, names, raw};
 use crate::native::TopicPartition;
 
-/// How long a run may take to commit what was read of partitions that the group wants back, and how long one whose sink is known not to write.
+/// How long a run may take to commit what was read of partitions that the group wants back, and how
+/// long one whose sink is known not to write.
 const PATIENCE: Duration = Duration::from_secs(30);
 const PATIENCE_IF_BLOCKED: Duration = Duration::from_secs(3);
-/// How long the last offsets of a run may take to be written to the group, and the pause before they are written again.
+/// How long the last offsets of a run may take to be written to the group, and the pause before
+/// they are written again.
 const LAST_OFFSETS: Duration = Duration::from_secs(5);
 const PAUSE: Duration = Duration::from_millis(100);
 
@@ -74,8 +78,15 @@ struct Owed {
 
 impl Departures {
     pub(super) fn new(source: &KafkaSource) -> Departures {
-        let longest = source.connection.property("max.poll.interval.ms").and_then(|millis| millis.parse().ok());
-        Departures { leaving: Vec::new(), owed: None, longest: longest.map_or(PATIENCE, |millis| Duration::from_millis(millis) / 2) }
+        let longest = source
+            .connection
+            .property("max.poll.interval.ms")
+            .and_then(|millis| millis.parse().ok());
+        Departures {
+            leaving: Vec::new(),
+            owed: None,
+            longest: longest.map_or(PATIENCE, |millis| Duration::from_millis(millis) / 2),
+        }
     }
 
     pub(super) fn is_empty(&self) -> bool {
@@ -89,33 +100,49 @@ impl Departures {
 
     /// Whether the partition is among them.
     pub(super) fn hold(&self, at: &TopicPartition) -> bool {
-        self.leaving.iter().any(|leaving| leaving.gone.iter().any(|(gone, _)| gone == at))
+        self.leaving
+            .iter()
+            .any(|leaving| leaving.gone.iter().any(|(gone, _)| gone == at))
     }
 
     /// Whether what leaves has taken too long while the group, or a failed run, waits for it.
     fn is_overdue(&self, leaving: &Leaving) -> bool {
         let revoked = self.owed.as_ref().map_or(&[][..], |owed| &owed.revoked);
-        let is_waited_for = matches!(leaving.why, Why::Failed(_)) || leaving.gone.iter().any(|(at, _)| revoked.contains(at));
-        let patience = if leaving.outlet.metrics.is_sink_blocked() { PATIENCE_IF_BLOCKED } else { PATIENCE };
+        let is_waited_for = matches!(leaving.why, Why::Failed(_))
+            || leaving.gone.iter().any(|(at, _)| revoked.contains(at));
+        let patience = if leaving.outlet.metrics.is_sink_blocked() {
+            PATIENCE_IF_BLOCKED
+        } else {
+            PATIENCE
+        };
         is_waited_for && leaving.since.elapsed() >= patience.min(self.longest)
     }
 }
 
 impl Reader<'_> {
-    /// The group wants partitions back. They stay ours until everything that was read of them is committed.
+    /// The group wants partitions back. They stay ours until everything that was read of them is
+    /// committed.
     pub(super) fn give_back(&mut self, partitions: Vec<TopicPartition>) -> Result<(), Leave> {
         self.flush()?;
-        tracing::info!(count = partitions.len(), partitions = summary(&partitions), "partitions revoked");
+        tracing::info!(
+            count = partitions.len(),
+            partitions = summary(&partitions),
+            "partitions revoked"
+        );
         self.unattended.retain(|at| !partitions.contains(at));
         let (gone, arriving) = self.remove(|at| partitions.contains(at));
-        let owed = self.departures.owed.get_or_insert_with(|| Owed { revoked: Vec::new(), unassign: Vec::new() });
+        let owed = self.departures.owed.get_or_insert_with(|| Owed {
+            revoked: Vec::new(),
+            unassign: Vec::new(),
+        });
         owed.revoked.extend(partitions);
         owed.unassign.extend(names(&gone));
         self.depart(&gone, arriving, || Why::Revoked)
     }
 
-    /// The group has taken partitions away. If another instance has them already, it has cut us off and the commit is refused. If it has not,
-    /// or if their topic was deleted, what was read is still ours to commit.
+    /// The group has taken partitions away. If another instance has them already, it has cut us off
+    /// and the commit is refused. If it has not, or if their topic was deleted, what was read is
+    /// still ours to commit.
     pub(super) fn lose(&mut self, partitions: &[TopicPartition]) -> Result<(), Leave> {
         self.flush()?;
         self.unattended.retain(|at| !partitions.contains(at));
@@ -149,7 +176,8 @@ impl Reader<'_> {
         self.depart(&gone, arriving, || Why::Ended)
     }
 
-    /// Reads nothing more for the topic's run, if there is one. Its outlet is ended when what was read is committed.
+    /// Reads nothing more for the topic's run, if there is one. Its outlet is ended when what was
+    /// read is committed.
     pub(super) fn detach(&mut self, topic: &str) -> Result<(), Leave> {
         match self.take_out(topic)? {
             Some((outlet, gone)) => self.leave(outlet, gone, Why::Detached),
@@ -157,7 +185,8 @@ impl Reader<'_> {
         }
     }
 
-    /// A topic cannot be read on. What was read is committed first, unless it can be read again. Where it is one of many, only its run ends.
+    /// A topic cannot be read on. What was read is committed first, unless it can be read again.
+    /// Where it is one of many, only its run ends.
     pub(super) fn fail(&mut self, topic: &str, error: SourceError) -> Result<(), Leave> {
         if let Outlets::One(_) = self.outlets {
             if matches!(error, SourceError::Transient(_)) {
@@ -169,7 +198,9 @@ impl Reader<'_> {
             }
             return Ok(());
         }
-        let Some((outlet, gone)) = self.take_out(topic)? else { return Ok(()) };
+        let Some((outlet, gone)) = self.take_out(topic)? else {
+            return Ok(());
+        };
         match error {
             SourceError::Fatal(_) => self.leave(outlet, gone, Why::Failed(error)),
             SourceError::Transient(_) => {
@@ -181,26 +212,36 @@ impl Reader<'_> {
 
     /// Takes the topic's run out, with its partitions, which no run reads from then on.
     fn take_out(&mut self, topic: &str) -> Result<Option<OfRun>, Leave> {
-        let Outlets::ByTopic { topics, .. } = &mut self.outlets else { return Ok(None) };
-        let Some(outlet) = topics.remove(topic) else { return Ok(None) };
+        let Outlets::ByTopic { topics, .. } = &mut self.outlets else {
+            return Ok(None);
+        };
+        let Some(outlet) = topics.remove(topic) else {
+            return Ok(None);
+        };
         outlet.metrics.set_source_trouble(&outlet.stage, None);
         self.flush()?;
         let (gone, arriving) = self.remove(|at| at.topic == topic);
         self.unattended.extend(names(&gone));
-        self.unattended.extend(arriving.iter().map(|(at, ..)| at.clone()));
+        self.unattended
+            .extend(arriving.iter().map(|(at, ..)| at.clone()));
         self.unassign(&names(&gone))?;
         let gone = gone.iter().map(|one| (one.at.clone(), one.split.clone()));
-        Ok(Some((outlet, gone.chain(arriving.into_iter().map(|(at, split, _)| (at, split))).collect())))
+        Ok(Some((
+            outlet,
+            gone.chain(arriving.into_iter().map(|(at, split, _)| (at, split)))
+                .collect(),
+        )))
     }
 
-    /// Reads these no longer. Those that no run reads stay as they are: they are ours until the group takes them.
+    /// Reads these no longer. Those that no run reads stay as they are: they are ours until the
+    /// group takes them.
     fn remove(&mut self, goes: impl Fn(&TopicPartition) -> bool) -> (Vec<Assigned>, Vec<Gone>) {
         let arriving = self.arrivals.remove(&goes);
         (self.assignment.remove(goes), arriving)
     }
 
-    /// Gives partitions up. While the group waits for an answer that would be taken for it, so they are kept until then; nothing is fetched
-    /// meanwhile.
+    /// Gives partitions up. While the group waits for an answer that would be taken for it, so they
+    /// are kept until then; nothing is fetched meanwhile.
     pub(super) fn unassign(&mut self, partitions: &[TopicPartition]) -> Result<(), Leave> {
         if partitions.is_empty() {
             return Ok(());
@@ -214,27 +255,50 @@ impl Reader<'_> {
 
     fn unassign_now(&self, partitions: &[TopicPartition]) -> Result<(), Leave> {
         let list = list_of(partitions, |_| Offset::Invalid);
-        self.consumer.unassign(&list).map_err(|error| Leave::transient(format!("cannot give partitions back: {error}")))
+        self.consumer
+            .unassign(&list)
+            .map_err(|error| Leave::transient(format!("cannot give partitions back: {error}")))
     }
 
     /// Has everything committed that was read of partitions. All runs do it at the same time.
-    fn depart(&mut self, gone: &[Assigned], arriving: Vec<Gone>, why: impl Fn() -> Why) -> Result<(), Leave> {
+    fn depart(
+        &mut self,
+        gone: &[Assigned],
+        arriving: Vec<Gone>,
+        why: impl Fn() -> Why,
+    ) -> Result<(), Leave> {
         let mut by_run: Vec<OfRun> = Vec::new();
-        let gone = gone.iter().map(|one| (one.at.clone(), one.split.clone(), one.outlet.clone()));
+        let gone = gone
+            .iter()
+            .map(|one| (one.at.clone(), one.split.clone(), one.outlet.clone()));
         for (at, split, outlet) in gone.chain(arriving) {
-            match by_run.iter_mut().find(|(known, _)| Arc::ptr_eq(known, &outlet)) {
+            match by_run
+                .iter_mut()
+                .find(|(known, _)| Arc::ptr_eq(known, &outlet))
+            {
                 Some((_, others)) => others.push((at, split)),
                 None => by_run.push((outlet, vec![(at, split)])),
             }
         }
-        by_run.into_iter().try_for_each(|(outlet, gone)| self.leave(outlet, gone, why()))
+        by_run
+            .into_iter()
+            .try_for_each(|(outlet, gone)| self.leave(outlet, gone, why()))
     }
 
     fn leave(&mut self, outlet: Arc<Outlet>, gone: Vec<Going>, why: Why) -> Result<(), Leave> {
-        let (gone, splits): (Vec<_>, Vec<_>) = gone.into_iter().map(|(at, split)| ((at, split.id.clone()), split)).unzip();
+        let (gone, splits): (Vec<_>, Vec<_>) = gone
+            .into_iter()
+            .map(|(at, split)| ((at, split.id.clone()), split))
+            .unzip();
         match outlet.outbox.release(splits) {
             Ok(pending) => {
-                self.departures.leaving.push(Leaving { outlet, gone, pending, since: Instant::now(), why });
+                self.departures.leaving.push(Leaving {
+                    outlet,
+                    gone,
+                    pending,
+                    since: Instant::now(),
+                    why,
+                });
                 Ok(())
             }
             Err(stopped) => {
@@ -257,7 +321,12 @@ impl Reader<'_> {
                 }
             }
         }
-        let is_left = |owed: &mut Owed| !owed.revoked.iter().any(|at| self.departures.leaving.iter().any(|one| one.holds(at)));
+        let is_left = |owed: &mut Owed| {
+            !owed
+                .revoked
+                .iter()
+                .any(|at| self.departures.leaving.iter().any(|one| one.holds(at)))
+        };
         if let Some(owed) = self.departures.owed.take_if(is_left) {
             self.unassign_now(&owed.unassign)?;
         }
@@ -266,13 +335,24 @@ impl Reader<'_> {
 
     /// Everything that was read of partitions is committed.
     fn departed(&mut self, leaving: Leaving) -> Result<(), Leave> {
-        let Leaving { outlet, gone, why, .. } = leaving;
+        let Leaving {
+            outlet, gone, why, ..
+        } = leaving;
         if !matches!(why, Why::Lost | Why::Failed(_)) {
             let durable = outlet.outbox.handle().durable();
-            let place_of = |split: &SplitId| gone.iter().find(|(_, known)| known == split).map(|(at, _)| at.clone());
-            let (ours, others): (Vec<_>, Vec<_>) = durable.into_iter().partition(|(split, _)| place_of(split).is_some());
+            let place_of = |split: &SplitId| {
+                gone.iter()
+                    .find(|(_, known)| known == split)
+                    .map(|(at, _)| at.clone())
+            };
+            let (ours, others): (Vec<_>, Vec<_>) = durable
+                .into_iter()
+                .partition(|(split, _)| place_of(split).is_some());
             self.durable.extend(others);
-            let offsets: Vec<_> = ours.into_iter().filter_map(|(split, next)| Some((place_of(&split)?, next))).collect();
+            let offsets: Vec<_> = ours
+                .into_iter()
+                .filter_map(|(split, next)| Some((place_of(&split)?, next)))
+                .collect();
             let is_last = matches!(why, Why::Ended);
             self.commit_last(&outlet, &offsets, is_last);
         }
@@ -288,11 +368,15 @@ impl Reader<'_> {
         }
     }
 
-    /// The offsets of partitions that are read no longer. When the run ends, nothing else is to be done, and the group's answer is waited for:
-    /// a state that is lost between two runs is noticed by them.
+    /// The offsets of partitions that are read no longer. When the run ends, nothing else is to be
+    /// done, and the group's answer is waited for: a state that is lost between two runs is noticed
+    /// by them.
     fn commit_last(&self, outlet: &Outlet, offsets: &[(TopicPartition, Position)], is_last: bool) {
         let deadline = Instant::now() + LAST_OFFSETS;
-        while let Err(error) = self.commit_offsets(offsets.iter().map(|(at, next)| (at, *next, outlet)), is_last.then_some(LAST_OFFSETS)) {
+        while let Err(error) = self.commit_offsets(
+            offsets.iter().map(|(at, next)| (at, *next, outlet)),
+            is_last.then_some(LAST_OFFSETS),
+        ) {
             if !is_last || Instant::now() >= deadline {
                 tracing::warn!(group = self.group, %error, "the last offsets were not written to the group");
                 return;
@@ -303,13 +387,17 @@ impl Reader<'_> {
 
     /// A run does not commit in time what the group, or its own end, waits for.
     fn give_up(&mut self, leaving: Leaving) -> Result<(), Leave> {
-        let (Some((at, _)), waited) = (leaving.gone.first(), leaving.since.elapsed()) else { return Ok(()) };
+        let (Some((at, _)), waited) = (leaving.gone.first(), leaving.since.elapsed()) else {
+            return Ok(());
+        };
         if let Why::Failed(error) = leaving.why {
             leaving.outlet.fail(error);
             return Ok(());
         }
-        let reason =
-            format!("the group has waited {waited:.0?} for {}/{}, and what was read of it is not committed", at.topic, at.partition);
+        let reason = format!(
+            "the group has waited {waited:.0?} for {}/{}, and what was read of it is not committed",
+            at.topic, at.partition
+        );
         let topic = at.topic.clone();
         let error = SourceError::Transient(reason);
         if matches!(self.outlets.of(&topic), Some(outlet) if Arc::ptr_eq(outlet, &leaving.outlet)) {
@@ -320,8 +408,8 @@ impl Reader<'_> {
         }
     }
 
-    /// Copies positions to the group, for tools that show its lag and as evidence of what the state has held. Each position stands with the run
-    /// whose state has it.
+    /// Copies positions to the group, for tools that show its lag and as evidence of what the state
+    /// has held. Each position stands with the run whose state has it.
     pub(super) fn commit_offsets<'o>(
         &self,
         positions: impl Iterator<Item = (&'o TopicPartition, Position, &'o Outlet)>,
@@ -334,7 +422,11 @@ impl Reader<'_> {
             let _ = element.set_offset(Offset::Offset(raw(next)));
             element.set_metadata(outlet.note_of(next));
         }
-        if list.count() == 0 { Ok(()) } else { self.consumer.commit(&list, patience) }
+        if list.count() == 0 {
+            Ok(())
+        } else {
+            self.consumer.commit(&list, patience)
+        }
     }
 }
 

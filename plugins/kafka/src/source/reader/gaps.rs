@@ -18,21 +18,36 @@ impl Reader<'_> {
         match Meaning::of(error.code) {
             // A login that worked before may work again.
             Meaning::Denied if !self.joined => Err(Leave::Failed(denied(brokers, error))),
-            Meaning::GaveUp => Err(gave_up(&self.consumer.fatal_error().unwrap_or_else(|| error.clone()))),
+            Meaning::GaveUp => Err(gave_up(
+                &self.consumer.fatal_error().unwrap_or_else(|| error.clone()),
+            )),
             _ => {
                 self.unreachable |= error.code == RDKafkaErrorCode::AllBrokersDown;
-                self.logs.client_error(&format!("{:?}", error.code), &format!("{error} (brokers: {brokers})"));
+                self.logs.client_error(
+                    &format!("{:?}", error.code),
+                    &format!("{error} (brokers: {brokers})"),
+                );
                 Ok(())
             }
         }
     }
 
-    pub(super) fn handle_message_error(&mut self, message: Message<'_>, error: &NativeError) -> Result<(), Leave> {
-        let at = TopicPartition { topic: message.topic(), partition: message.partition() };
+    pub(super) fn handle_message_error(
+        &mut self,
+        message: Message<'_>,
+        error: &NativeError,
+    ) -> Result<(), Leave> {
+        let at = TopicPartition {
+            topic: message.topic(),
+            partition: message.partition(),
+        };
         match Meaning::of(error.code) {
             Meaning::End => {
                 let reached = Position::try_from(message.offset()).unwrap_or(0);
-                if let Some(assigned) = self.assignment.iter_mut().find(|assigned| assigned.at == at)
+                if let Some(assigned) = self
+                    .assignment
+                    .iter_mut()
+                    .find(|assigned| assigned.at == at)
                     && assigned.until.is_some_and(|until| reached >= until)
                 {
                     assigned.done = true;
@@ -47,7 +62,9 @@ impl Reader<'_> {
                 Ok(())
             }
             Meaning::Denied => self.fail(&at.topic, denied(&self.source.connection.brokers, error)),
-            Meaning::GaveUp => Err(gave_up(&self.consumer.fatal_error().unwrap_or_else(|| error.clone()))),
+            Meaning::GaveUp => Err(gave_up(
+                &self.consumer.fatal_error().unwrap_or_else(|| error.clone()),
+            )),
             Meaning::Passing if error.code == RDKafkaErrorCode::InconsistentGroupProtocol => {
                 let group = &self.group;
                 let trouble = format!(
@@ -64,15 +81,22 @@ impl Reader<'_> {
                 Ok(())
             }
             Meaning::Passing => {
-                self.logs.warn(&format!("{:?} {}", error.code, at.topic), &error.text);
+                self.logs
+                    .warn(&format!("{:?} {}", error.code, at.topic), &error.text);
                 Ok(())
             }
         }
     }
 
     /// The offset to read next is not there; these are.
-    pub(super) fn hear_gap(&mut self, at: &TopicPartition, offsets: Result<(i64, i64), NativeError>) -> Result<(), Leave> {
-        let Some(assigned) = self.assignment.iter().find(|assigned| assigned.at == *at) else { return Ok(()) };
+    pub(super) fn hear_gap(
+        &mut self,
+        at: &TopicPartition,
+        offsets: Result<(i64, i64), NativeError>,
+    ) -> Result<(), Leave> {
+        let Some(assigned) = self.assignment.iter().find(|assigned| assigned.at == *at) else {
+            return Ok(());
+        };
         let wanted = assigned.next;
         let name = format!("{}/{}", at.topic, at.partition);
         let (low, high) = match offsets {
@@ -95,22 +119,32 @@ impl Reader<'_> {
             return self.read_from(at, low.max(raw(wanted)));
         }
         if !self.source.continue_after_gap {
-            let left =
-                if first < high { format!("offsets {first} to {}", high - 1) } else { format!("no record (the next one gets {high})") };
+            let left = if first < high {
+                format!("offsets {first} to {}", high - 1)
+            } else {
+                format!("no record (the next one gets {high})")
+            };
             let reason = format!(
                 "offset {wanted} of {name} is gone: the broker has {left}. To go on without what lies between, say :on-gap :continue"
             );
             return self.fail(&at.topic, SourceError::Fatal(reason));
         }
         let missing = first.saturating_sub(wanted);
-        tracing::warn!(partition = name, wanted, first, missing, "records were deleted before they were read; reading what is left");
+        tracing::warn!(
+            partition = name,
+            wanted,
+            first,
+            missing,
+            "records were deleted before they were read; reading what is left"
+        );
         self.flush()?;
         self.read_from(at, low)
     }
 
     /// Reads a partition from another offset, which librdkafka has stopped to fetch.
     fn read_from(&mut self, at: &TopicPartition, offset: i64) -> Result<(), Leave> {
-        // While the group waits for an answer, this would be taken for it. The partition is not fetched meanwhile.
+        // While the group waits for an answer, this would be taken for it. The partition is not
+        // fetched meanwhile.
         if self.departures.owe_an_answer() {
             self.lookups.ask(Question::Gap(at.clone()));
             return Ok(());
@@ -118,7 +152,12 @@ impl Reader<'_> {
         let names = [at.clone()];
         self.unassign(&names)?;
         let list = list_of(&names, |_| Offset::Offset(offset));
-        let failed = |error| Leave::transient(format!("cannot read {}/{} from offset {offset}: {error}", at.topic, at.partition));
+        let failed = |error| {
+            Leave::transient(format!(
+                "cannot read {}/{} from offset {offset}: {error}",
+                at.topic, at.partition
+            ))
+        };
         self.consumer.assign_more(&list).map_err(failed)
     }
 }
