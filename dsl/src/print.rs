@@ -1,8 +1,8 @@
-//! EDN as text.
+//! An EDN printer.
 //!
-//! edn-rs is not used for this: it sorts maps and sets, prints `1.0` as `1`, control characters as
-//! Rust escapes that no EDN reader knows, and has no exact numbers. A test holds its reader and
-//! ours to one answer, and reads with it what is printed here.
+//! edn-rs is not used for this: it sorts maps and sets, prints `1.0` as `1`, prints control
+//! characters as Rust escapes that no EDN reader accepts, and has no exact numbers. A test checks
+//! that its reader and ours agree, and that it reads what is printed here.
 
 mod pretty;
 
@@ -11,8 +11,8 @@ use std::fmt::Write;
 use crate::{Node, NodeKind};
 pub use pretty::pretty;
 
-/// The form on one line. Reading it again gives the same value, except that a text with a secret in
-/// it is printed as `…`.
+/// The form on one line. Reading the output returns the same value, except that a string that
+/// contains a secret is printed as `…`.
 pub fn print(node: &Node) -> String {
     let mut out = String::new();
     write_node(&mut out, node, ", ");
@@ -27,12 +27,12 @@ fn write_node(out: &mut String, node: &Node, between: &str) {
         NodeKind::Int(value) => write_display(out, value),
         NodeKind::BigInt(digits) => {
             out.push_str(digits);
-            // Without the mark a number that fits 64 bits would be read as one that does.
+            // Without the suffix, a number that fits in 64 bits would be read as an `Int`.
             if digits.parse::<i64>().is_ok() {
                 out.push('N');
             }
         }
-        // `Debug` keeps the point of `1.0` and takes an exponent where that is shorter.
+        // `Debug` keeps the point of `1.0` and uses an exponent where that is shorter.
         NodeKind::Float(value) => write_display(out, format_args!("{value:?}")),
         NodeKind::Decimal(digits) => {
             out.push_str(digits);

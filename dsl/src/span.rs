@@ -1,11 +1,11 @@
-//! Where a piece of a pipeline file stands.
+//! Source positions in a pipeline file.
 
-/// A range of bytes in the text that was read: `start..end`.
+/// A range of bytes in the source text: `start..end`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Span {
-    /// The first byte.
+    /// The offset of the first byte.
     pub start: u32,
-    /// The byte after the last one.
+    /// The offset after the last byte.
     pub end: u32,
 }
 
@@ -18,7 +18,7 @@ impl Span {
         }
     }
 
-    /// The smallest range that covers both.
+    /// The smallest range that covers both ranges.
     pub fn to(self, other: Span) -> Span {
         Span {
             start: self.start.min(other.start),

@@ -76,12 +76,12 @@ fn show_stages(document: &Document) -> Vec<String> {
         .collect()
 }
 
-/// Each mistake as `underlined text: message; label`.
-fn mistakes(text: &str, result: Result<Document, Vec<Diagnostic>>) -> Vec<String> {
-    let mistakes = result.expect_err(text);
-    let shown = mistakes.iter().map(|mistake| {
-        let underlined = &text[mistake.span.start as usize..mistake.span.end as usize];
-        format!("{underlined}: {}; {}", mistake.message, mistake.label)
+/// Each error as `underlined text: message; label`.
+fn errors(text: &str, result: Result<Document, Vec<Diagnostic>>) -> Vec<String> {
+    let errors = result.expect_err(text);
+    let shown = errors.iter().map(|error| {
+        let underlined = &text[error.span.start as usize..error.span.end as usize];
+        format!("{underlined}: {}; {}", error.message, error.label)
     });
     shown.collect()
 }
@@ -187,7 +187,7 @@ fn the_toml_form() {
 }
 
 #[test]
-fn both_forms_mean_the_same() {
+fn both_formats_are_equivalent() {
     let edn = r#"{:name "n" :settings {:memory "1GB" :threads 2 :ratio 1.5 :on true :at #inst "2024-01-31T12:30:00Z"}
         a (kafka {:topics ["x"] :properties {:session.timeout.ms "6000"} :deep {:er {:x 1}}}) b drop
         pipeline (-> a (match "x" b #r"y\d" (drop) :else b))
@@ -265,12 +265,12 @@ fn a_flow_alone() {
         r#"(-> [files {:path "in/*"}] [where "a = 'x'"] [stdout])"#
     );
     assert!(document.stages.is_empty());
-    from_flow("(-> (files) 5)").expect_err("5 is no stage");
-    from_flow("").expect_err("nothing");
+    from_flow("(-> (files) 5)").expect_err("5 is not a stage");
+    from_flow("").expect_err("empty input");
 }
 
 #[test]
-fn all_mistakes_of_a_file_at_once() {
+fn all_errors_of_a_file_at_once() {
     let text = r#"{:nam "x"
  :settings {"memory" 1}
  a 5
@@ -283,28 +283,32 @@ fn all_mistakes_of_a_file_at_once() {
  pipeline (-> a 7 (all) (match :x a "y" b :else c "z" d "w"))
  :tests [5 {:name "" :at 1 :inputs [] :output {}}]}"#;
     assert_eq!(
-        mistakes(text, from_edn(text)),
+        errors(text, from_edn(text)),
         [
-            ":nam: `:nam` is not known here; expected one of :name, :settings, :tests",
-            "\"memory\": a text cannot name a setting; expected a keyword such as :etl-threads",
+            ":nam: unknown key `:nam`; expected one of :name, :settings, :tests",
+            "\"memory\": a string cannot name a setting; expected a keyword such as :etl-threads",
             "5: `a` must be a stage; expected (plugin …), found a number",
-            "->: no stage can be called `->`; this word puts stages together",
-            "->: `->` puts stages together and is none; expected a plugin",
-            "\"kafka\": a text cannot begin a stage; expected a name such as kafka",
+            "->: `->` is reserved and cannot name a stage; this word combines stages",
+            "->: `->` combines stages and is not itself a stage; expected a plugin",
+            "\"kafka\": a string is not a plugin name; expected a name such as kafka",
             "(): this list is empty; expected a stage such as (kafka {…})",
-            "012: `012` is not a number; a number does not begin with 0",
-            "[f]: a vector is no key of a pipeline file; expected a symbol (a stage's name or pipeline) or a keyword",
-            "7: a number is no part of a flow; expected a stage or (-> …)",
-            "(all): there are no stages in this; expected at least one stage",
-            ":x: `match` cannot compare a topic with a keyword; expected a text, #r\"…\" or :else",
-            "\"z\": nothing may follow `:else`; this branch is never reached",
-            "\"w\": this branch of `match` leads nowhere; expected a flow after this",
-            "5: a test is a map; expected {:name … :at … :input […] :output […]}, found a number",
-            "{:name \"\" :at 1 :inputs [] :output {}}: this test has no `:input`; a test has :name, :at, :input and :output",
-            "\"\": a test's name is empty; expected a text",
-            "1: `:at` names a stage; expected a symbol, found a number",
-            ":inputs: `:inputs` is not known here; expected one of :name, :at, :input, :output",
-            "{}: `:output` is a vector of records; expected [ … ], found a map",
+            "012: `012` is not a number; a number cannot start with 0",
+            "[f]: a vector cannot be a key in a pipeline file; expected a symbol (a stage name or \
+                `pipeline`) or a keyword",
+            "7: a number cannot be part of a flow; expected a stage or (-> …)",
+            "(all): this form has no stages; expected at least one stage",
+            ":x: `match` cannot compare a topic with a keyword; expected a string, #r\"…\" or \
+                :else",
+            "\"z\": `:else` must be the last branch; unreachable branch",
+            "\"w\": this `match` branch has no flow; expected a flow after this",
+            "5: a test must be a map; expected {:name … :at … :input […] :output […]}, found a \
+                number",
+            "{:name \"\" :at 1 :inputs [] :output {}}: missing required key `:input`; a test \
+                requires :name, :at, :input and :output",
+            "\"\": the test name is empty; expected a non-empty string",
+            "1: `:at` must name a stage; expected a symbol, found a number",
+            ":inputs: unknown key `:inputs`; expected one of :name, :at, :input, :output",
+            "{}: `:output` must be a vector of records; expected [ … ], found a map",
         ]
     );
     let help = from_edn(text).expect_err("wrong")[0].help.clone();
@@ -312,29 +316,30 @@ fn all_mistakes_of_a_file_at_once() {
 }
 
 #[test]
-fn mistakes_in_toml() {
-    let text = "nmae = \"x\"\npipeline = \"(-> a \\u0041 5 (match))\"\n[stages]\nc = 5\npipeline = \"x\"\n[stages.b]\nkafka = 1\nfiles = 2\n";
+fn errors_in_toml() {
+    let text = "nmae = \"x\"\npipeline = \"(-> a \\u0041 5 (match))\"\n[stages]\nc = 5\npipeline \
+        = \"x\"\n[stages.b]\nkafka = 1\nfiles = 2\n";
     assert_eq!(
-        mistakes(text, from_toml(text)),
+        errors(text, from_toml(text)),
         [
-            "nmae: `nmae` is not known here; expected one of name, settings, stages, pipeline, tests",
+            "nmae: unknown key `nmae`; expected one of name, settings, stages, pipeline, tests",
             "5: `c` must be a stage; expected a table, found a number",
-            "pipeline: no stage can be called `pipeline`; this word is the flow's",
-            "b: `b` must be one stage; expected one key, the plugin; found 2",
+            "pipeline: `pipeline` is reserved and cannot name a stage; this word names the flow",
+            "b: `b` must be one stage; expected one key, the plugin name; found 2",
         ]
     );
     let text = "pipeline = \"(-> a \\u0041 5 (match))\"";
     assert_eq!(
-        mistakes(text, from_toml(text)),
+        errors(text, from_toml(text)),
         [
-            "5: a number is no part of a flow; expected a stage or (-> …)",
-            "(match): there are no branches in this `match`; expected a text or #r\"…\", then a flow"
+            "5: a number cannot be part of a flow; expected a stage or (-> …)",
+            "(match): this `match` has no branches; expected a string or #r\"…\", then a flow"
         ]
     );
     let text = "pipeline = \"\"\"\n(-> a\n  \\\n   'b\"\"\"";
     assert_eq!(
-        mistakes(text, from_toml(text)),
-        ["': this text is never closed; the quote that begins it"]
+        errors(text, from_toml(text)),
+        ["': unclosed string; the string starts here"]
     );
-    assert_eq!(mistakes("a = ", from_toml("a = ")).len(), 1);
+    assert_eq!(errors("a = ", from_toml("a = ")).len(), 1);
 }

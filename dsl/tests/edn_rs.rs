@@ -1,9 +1,9 @@
-//! Our EDN reader and edn-rs's give one answer.
+//! Comparison of our EDN reader with that of edn-rs.
 //!
-//! Where they differ, ours is what the EDN specification says. edn-rs knows no `12N` and `1M`, no
-//! `\u0041`, `\formfeed` and `\backspace`, no `\u0041` in texts; it reads `\foo` as the character
-//! `f` and a symbol, takes what EDN does not have (`0x1F`, `1/2`, keys that are there twice), and
-//! keeps neither the order of a map nor keys that are not texts.
+//! Where they differ, ours follows the EDN specification. edn-rs does not support `12N` and `1M`,
+//! the characters `\u0041`, `\formfeed` and `\backspace`, and `\u0041` in strings. It reads `\foo`
+//! as the character `f` and a symbol, accepts what EDN does not have (`0x1F`, `1/2`, duplicate
+//! keys), and keeps neither the order of a map nor keys that are not strings.
 
 use std::str::FromStr;
 
@@ -44,7 +44,7 @@ const TEXTS: [&str; 31] = [
     "[:a #_ #_ 1 2 :b]",
 ];
 
-/// What edn-rs would have made of the same value.
+/// The value of edn-rs for the same node.
 fn converted(node: &Node) -> Edn {
     let all = |items: &[Node]| items.iter().map(converted).collect::<Vec<_>>();
     match &node.kind {
@@ -54,7 +54,7 @@ fn converted(node: &Node) -> Edn {
         NodeKind::BigInt(digits) => digits
             .parse()
             .map(Edn::UInt)
-            .expect("the texts hold no larger ones"),
+            .expect("the test inputs contain no larger numbers"),
         NodeKind::Float(value) => Edn::Double((*value).into()),
         NodeKind::Char(value) => Edn::Char(*value),
         NodeKind::Str(text) => Edn::Str(text.value.clone()),
@@ -97,7 +97,7 @@ fn edn_rs_reads_what_we_print() {
 
 #[test]
 fn the_differences_are_still_there() {
-    // When one of these fails, edn-rs has become better, and the list at the top shorter.
+    // If one of these fails, edn-rs has improved: shorten the list at the top.
     for (text, what_edn_rs_is_not) in [
         ("12N", "12N"),
         ("1.5M", "1.5M"),

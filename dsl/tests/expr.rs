@@ -1,4 +1,5 @@
-//! SQL expressions: what is read, printed again with as few parentheses as it needs.
+//! The parser and printer of SQL expressions. Printed expressions have only the required
+//! parentheses.
 
 use pseidon_dsl::Span;
 use pseidon_dsl::expr::{ExprKind, SelectItem, parse, parse_select};
@@ -7,16 +8,16 @@ use pseidon_dsl::node::Text;
 fn reprinted(text: &str) -> String {
     match parse(&Text::plain(text, 0)) {
         Ok(expr) => expr.to_string(),
-        Err(mistakes) => panic!("{text}: {mistakes:?}"),
+        Err(errors) => panic!("{text}: {errors:?}"),
     }
 }
 
-/// Each mistake as `underlined text: message; label`.
-fn mistakes(text: &str) -> Vec<String> {
-    let mistakes = parse(&Text::plain(text, 0)).expect_err(text);
-    let shown = mistakes.iter().map(|mistake| {
-        let underlined = &text[mistake.span.start as usize..mistake.span.end as usize];
-        format!("{underlined}: {}; {}", mistake.message, mistake.label)
+/// Each error as `underlined text: message; label`.
+fn errors(text: &str) -> Vec<String> {
+    let errors = parse(&Text::plain(text, 0)).expect_err(text);
+    let shown = errors.iter().map(|error| {
+        let underlined = &text[error.span.start as usize..error.span.end as usize];
+        format!("{underlined}: {}; {}", error.message, error.label)
     });
     shown.collect()
 }
@@ -153,91 +154,77 @@ fn precedence() {
 }
 
 #[test]
-fn mistakes_say_where_and_what() {
+fn errors_have_a_position_and_a_message() {
     let cases = [
-        ("", ": the text ends too early; expected a value"),
-        ("a +", ": the text ends too early; expected a value"),
+        ("", ": unexpected end of input; expected a value"),
+        ("a +", ": unexpected end of input; expected a value"),
         (
             "a b",
-            "b: `b` is not expected here; expected the end or an operator",
+            "b: unexpected `b`; expected end of input or an operator",
         ),
-        ("a in ()", "): `)` is not expected here; expected a value"),
+        ("a in ()", "): unexpected `)`; expected a value"),
         (
             "a in (1",
-            ": the text ends too early; expected an operator, `,` or `)`",
+            ": unexpected end of input; expected an operator, `,` or `)`",
         ),
-        ("f(a,)", "): `)` is not expected here; expected a value"),
+        ("f(a,)", "): unexpected `)`; expected a value"),
         (
             "a between 1 or 2",
-            "or: `or` is not expected here; expected an operator or `and`",
+            "or: unexpected `or`; expected an operator or `and`",
         ),
         (
             "a is 5",
-            "5: `5` is not expected here; expected `null`, `true` or `false`",
+            "5: unexpected `5`; expected `null`, `true` or `false`",
         ),
         (
             "case when a then b",
-            ": the text ends too early; expected an operator, `else`, `end` or `when`",
+            ": unexpected end of input; expected an operator, `else`, `end` or `when`",
         ),
-        (
-            "cast(a as )",
-            "): `)` is not expected here; expected a type",
-        ),
-        ("a.", ": the text ends too early; expected a name"),
-        (
-            "a[x]",
-            "x: `x` is not expected here; expected a whole number",
-        ),
+        ("cast(a as )", "): unexpected `)`; expected a type"),
+        ("a.", ": unexpected end of input; expected a name"),
+        ("a[x]", "x: unexpected `x`; expected an integer"),
         (
             "a[4294967296]",
-            "[4294967296]: this index is too large; expected at most 4294967295",
+            "[4294967296]: index too large; expected at most 4294967295",
         ),
         (
             "1e999",
-            "1e999: this number is too large; expected at most 1.7976931348623157e308",
+            "1e999: number too large; expected at most 1.7976931348623157e308",
         ),
         (
             "-1e999",
-            "1e999: this number is too large; expected at most 1.7976931348623157e308",
+            "1e999: number too large; expected at most 1.7976931348623157e308",
         ),
-        (
-            "a = 'x",
-            "': this text is never closed; the quote that begins it",
-        ),
-        (
-            "\"x",
-            "\": this name is never closed; the quote that begins it",
-        ),
-        (
-            "12abc",
-            "12abc: `12abc` is not expected here; expected a value",
-        ),
-        (
-            "a and and b",
-            "and: `and` is not expected here; expected a value",
-        ),
+        ("a = 'x", "': unclosed string; the string starts here"),
+        ("\"x", "\": unclosed name; the name starts here"),
+        ("12abc", "12abc: unexpected `12abc`; expected a value"),
+        ("a and and b", "and: unexpected `and`; expected a value"),
         (
             "@topik",
-            "@topik: there is no `@topik`; expected one of @topic, @partition, @offset, @timestamp, @key, @headers",
+            "@topik: unknown metadata field `@topik`; expected one of @topic, @partition, \
+                @offset, @timestamp, @key, @headers",
         ),
-        ("@topic.x", "x: `@topic` has no parts; only @headers has"),
+        (
+            "@topic.x",
+            "x: `@topic` has no fields; only @headers has fields",
+        ),
         (
             "a like 'x' escape 'ab'",
-            "'ab': `escape` takes one character; expected a text of one character",
+            "'ab': `escape` requires a single character; expected a string of one character",
         ),
     ];
     for (text, expected) in cases {
-        assert_eq!(mistakes(text), [expected], "{text}");
+        assert_eq!(errors(text), [expected], "{text}");
     }
-    let help = parse(&Text::plain("@ofset > 1", 0)).expect_err("no such metadata")[0]
+    let help = parse(&Text::plain("@ofset > 1", 0)).expect_err("unknown metadata")[0]
         .help
         .clone();
     assert_eq!(help.as_deref(), Some("did you mean `@offset`?"));
-    assert_eq!(mistakes("@a = 1e999 and @topic.x").len(), 3);
+    assert_eq!(errors("@a = 1e999 and @topic.x").len(), 3);
 }
 
 #[test]
-fn places_are_those_of_the_file() {
+fn positions_are_those_of_the_file() {
     let expr = parse(&Text::plain(" a + lower(b)::int ", 100)).expect("valid");
     assert_eq!(expr.span, Span::new(101, 118));
     let ExprKind::Binary(left, _, right) = expr.kind else {
@@ -313,8 +300,8 @@ fn nesting_has_a_limit() {
         format!("a{}", " like b".repeat(many)),
     ];
     for text in deep {
-        let mistakes = parse(&Text::plain(text.as_str(), 0)).expect_err("too deep");
-        assert!(!mistakes.is_empty(), "{}", &text[..20]);
+        let errors = parse(&Text::plain(text.as_str(), 0)).expect_err("too deep");
+        assert!(!errors.is_empty(), "{}", &text[..20]);
     }
     let fine = [
         format!("{}a{}", "(".repeat(64), ")".repeat(64)),
@@ -324,21 +311,21 @@ fn nesting_has_a_limit() {
     for text in fine {
         parse(&Text::plain(text, 0)).expect("not too deep");
     }
-    // Casts that are none must not be tried twice on each level.
+    // A malformed cast must not be parsed twice on each level.
     parse(&Text::plain(
         format!("{}a{}", "cast(".repeat(60), ")".repeat(60)),
         0,
     ))
-    .expect_err("no types");
+    .expect_err("missing types");
 }
 
 #[test]
-fn a_secret_is_not_in_a_mistake() {
+fn a_secret_is_not_in_an_error() {
     let text = Text {
         secret: true,
         ..Text::plain("a hunter2", 0)
     };
-    let mistakes = parse(&text).expect_err("two values");
-    assert!(!format!("{mistakes:?}").contains("hunter2"));
-    assert_eq!(mistakes[0].span, Span::new(0, 9));
+    let errors = parse(&text).expect_err("two values");
+    assert!(!format!("{errors:?}").contains("hunter2"));
+    assert_eq!(errors[0].span, Span::new(0, 9));
 }

@@ -1,10 +1,10 @@
-//! Whatever an old file holds: no panic, mistakes that can be shown, and what is converted can be
-//! read.
+//! Property tests of legacy files: no input panics, errors can be rendered, and every converted
+//! file can be read.
 
 use proptest::prelude::*;
 use pseidon_dsl::diagnostic::render;
 use pseidon_dsl::document::from_edn;
-use pseidon_dsl::legacy::pseidon_etl::{convert, is_one};
+use pseidon_dsl::legacy::pseidon_etl::{convert, is_config};
 
 const KEYS: [&str; 60] = [
     ":etl-db-host",
@@ -150,7 +150,7 @@ fn value() -> impl Strategy<Value = String> {
     })
 }
 
-/// A file that lacks nothing, with `more` in it.
+/// A complete file with `more` in it.
 fn complete(more: &str) -> String {
     format!("{{:etl-db-host \"//h/d\" :kafka-brokers [{{:host \"b\"}}] :data-dir \"/d\" {more}}}")
 }
@@ -163,7 +163,7 @@ fn check(text: &str) {
                 "{text}\n{}",
                 converted.text
             );
-            assert!(!is_one(&converted.text), "{}", converted.text);
+            assert!(!is_config(&converted.text), "{}", converted.text);
             for note in &converted.notes {
                 assert!(
                     text.get(note.span.start as usize..note.span.end as usize)
@@ -177,16 +177,16 @@ fn check(text: &str) {
                 assert!(!note.to_string().is_empty());
             }
         }
-        Err(mistakes) => {
-            assert!(!mistakes.is_empty(), "a failure without a mistake: {text}");
-            for mistake in &mistakes {
+        Err(errors) => {
+            assert!(!errors.is_empty(), "a failure without a diagnostic: {text}");
+            for error in &errors {
                 assert!(
-                    text.get(mistake.span.start as usize..mistake.span.end as usize)
+                    text.get(error.span.start as usize..error.span.end as usize)
                         .is_some(),
-                    "{mistake:?} in {text}"
+                    "{error:?} in {text}"
                 );
             }
-            let some = mistakes.get(..5).unwrap_or(&mistakes);
+            let some = errors.get(..5).unwrap_or(&errors);
             assert!(!render("old.edn", text, some, false).is_empty());
         }
     }
@@ -217,11 +217,11 @@ proptest! {
 
     #[test]
     fn any_text(text in any::<String>()) {
-        let _ = (is_one(&text), convert(&text));
+        let _ = (is_config(&text), convert(&text));
     }
 }
 
-/// What is deep enough as an old file can be too deep as a pipeline.
+/// A legacy file within the nesting limit can exceed it after conversion.
 #[test]
 fn deep_pipelines() {
     for depth in 100..128 {

@@ -1,4 +1,4 @@
-//! What an entry has counted, as plain numbers.
+//! The counts of an entry, read from its metrics as plain numbers.
 
 use std::collections::BTreeMap;
 
@@ -34,14 +34,14 @@ impl Counts {
         stages
     }
 
-    /// The counts of an entry over all of its stages.
+    /// The counts of an entry over all its stages.
     pub(crate) fn of(metrics: &Metrics) -> Counts {
         let mut all = Counts::default();
         each(metrics, &mut |metric, add| add(&mut all, metric));
         all
     }
 
-    /// Adds those of another.
+    /// Adds other counts to these.
     pub(crate) fn add(&mut self, other: &Counts) {
         self.records_in += other.records_in;
         self.bytes_in += other.bytes_in;
@@ -54,7 +54,7 @@ impl Counts {
         self.files += other.files;
     }
 
-    /// As they are shown.
+    /// The counts as JSON, with the names of `/stats`.
     pub(crate) fn json(&self) -> Value {
         json!({
             "records-in": self.records_in,
@@ -70,10 +70,10 @@ impl Counts {
     }
 }
 
-/// Adds a sample to the count that it is of.
+/// Adds a sample to its count.
 type Add = fn(&mut Counts, &Metric);
 
-/// Visits all samples of an entry.
+/// Visits all samples of an entry, each with the function that adds it.
 fn each(metrics: &Metrics, visit: &mut dyn FnMut(&Metric, Add)) {
     let mut all = |vec: &dyn Collector, add: Add| {
         vec.collect()
@@ -108,8 +108,7 @@ fn each(metrics: &Metrics, visit: &mut dyn FnMut(&Metric, Add)) {
     });
 }
 
-/// How many records have come in. Nothing else is looked at, since this is asked for again and
-/// again.
+/// The number of records read. It collects only this metric, since it is called often.
 pub(crate) fn records_in(metrics: &Metrics) -> u64 {
     metrics
         .records_in
@@ -141,7 +140,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn counts_are_told_apart_by_stage_and_added_up() {
+    fn counts_are_kept_by_stage_and_summed() {
         let metrics = Metrics::new();
         metrics.records_in.with_label_values(&["in"]).inc_by(10);
         metrics.bytes_in.with_label_values(&["in"]).inc_by(100);

@@ -1,8 +1,8 @@
-//! Configuration without its secrets.
+//! Masking of secrets in the configuration.
 //!
-//! What `${env:…}` and `${file:…}` stand for is never part of a pipeline's text; a password that
-//! stands there as it is has to be taken out. The text is read, to be printed anew, since its
-//! comments may say anything. Rather too much is masked than too little.
+//! The values of `${env:…}` and `${file:…}` are never part of a pipeline's text, but a literal
+//! password is, and has to be masked. The text is parsed and printed again, because its comments
+//! may contain anything. When in doubt, a value is masked.
 
 use std::borrow::Cow;
 use std::iter::once;
@@ -12,8 +12,8 @@ use pseidon_dsl::{Name, Node, NodeKind, edn, toml};
 
 const MASK: &str = "…";
 
-/// What the name of a secret has in it.
-const SECRETIVE: [&str; 12] = [
+/// The words that mark a name as that of a secret.
+const SECRET_WORDS: [&str; 12] = [
     "password",
     "passwd",
     "passphrase",
@@ -28,7 +28,7 @@ const SECRETIVE: [&str; 12] = [
     "authorization",
 ];
 
-/// A pipeline's text, read and without its secrets; `None` if it cannot be read.
+/// Parses the text of a pipeline and masks its secrets; `None` if it cannot be parsed.
 pub(crate) fn pipeline(text: &str) -> Option<Node> {
     let read = edn::read(text)
         .or_else(|_| toml::read(text))
@@ -38,7 +38,7 @@ pub(crate) fn pipeline(text: &str) -> Option<Node> {
     Some(node)
 }
 
-/// A text without what looks like a secret in it: the user and password of an URL, the value of
+/// Masks what looks like a secret in a string: the user and password of a URL, the value of
 /// `password=…`, a private key.
 pub(crate) fn text(text: &str) -> Cow<'_, str> {
     if text.contains("-----BEGIN") {
@@ -46,7 +46,7 @@ pub(crate) fn text(text: &str) -> Cow<'_, str> {
     }
     if let Some((name, _)) = text
         .split_once(':')
-        .filter(|(name, rest)| is_secretive(name) && !rest.starts_with("//"))
+        .filter(|(name, rest)| is_secret(name) && !rest.starts_with("//"))
     {
         return format!("{name}: {MASK}").into();
     }
@@ -65,12 +65,12 @@ fn mask_node(node: &mut Node) {
             .iter_mut()
             .for_each(|(key, value)| mask_pair(key, value)),
         NodeKind::List(items) | NodeKind::Vector(items) => {
-            // `"--password" "x"`: what follows a secret's name.
+            // In `"--password" "x"`, the secret follows its name.
             let names: Vec<bool> = once(false)
                 .chain(
                     items
                         .iter()
-                        .map(|item| name_of(item).is_some_and(is_secretive)),
+                        .map(|item| name_of(item).is_some_and(is_secret)),
                 )
                 .collect();
             for (item, follows_name) in items.iter_mut().zip(names) {
@@ -88,14 +88,15 @@ fn mask_node(node: &mut Node) {
 }
 
 fn mask_pair(key: &Node, value: &mut Node) {
-    if name_of(key).is_some_and(is_secretive) {
+    if name_of(key).is_some_and(is_secret) {
         mask_all(value)
     } else {
         mask_node(value)
     }
 }
 
-/// Masks the values below a secret's name; names and `${…}` stay, since they are no secrets.
+/// Masks all values under the name of a secret. Keys, booleans and `${…}` are kept, since they are
+/// not secrets.
 fn mask_all(node: &mut Node) {
     match &mut node.kind {
         NodeKind::Map(entries) => entries.iter_mut().for_each(|(_, value)| mask_all(value)),
@@ -123,8 +124,9 @@ fn name_of(node: &Node) -> Option<&str> {
     }
 }
 
-/// Whether what has this name should not be seen. A name is short and has no spaces.
-fn is_secretive(name: &str) -> bool {
+/// Whether the value with this name is a secret. A name is at most 80 characters of letters, digits
+/// and `-_.`.
+fn is_secret(name: &str) -> bool {
     let is_name = name.len() <= 80
         && name
             .bytes()
@@ -134,17 +136,17 @@ fn is_secretive(name: &str) -> bool {
         .filter(char::is_ascii_alphanumeric)
         .map(|c| c.to_ascii_lowercase())
         .collect();
-    is_name && SECRETIVE.iter().any(|word| plain.contains(word))
+    is_name && SECRET_WORDS.iter().any(|word| plain.contains(word))
 }
 
-/// Whether a text is one `${…}` and nothing else.
+/// Whether a string is exactly one `${…}`.
 fn is_placeholder(text: &str) -> bool {
     text.strip_prefix("${")
         .and_then(|rest| rest.strip_suffix('}'))
         .is_some_and(|inner| !inner.contains(['{', '}']))
 }
 
-/// `scheme://user:password@host` without the part before the `@`, wherever it stands in the text.
+/// Masks the part before the `@` of each `scheme://user:password@host` in a string.
 fn without_users(text: &str) -> Cow<'_, str> {
     let mut shown = String::new();
     let mut rest = text;
@@ -170,7 +172,7 @@ fn without_users(text: &str) -> Cow<'_, str> {
     }
 }
 
-/// The text with the values of `password=…` masked, if there are any.
+/// Masks the values of `password=…` in a string; `None` if there are none.
 fn without_values(text: &str) -> Option<String> {
     let mut shown = String::new();
     let mut rest = text;
@@ -181,7 +183,7 @@ fn without_values(text: &str) -> Option<String> {
         let is_of_name = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c);
         let name = before.rsplit(|c| !is_of_name(c)).next().unwrap_or_default();
         let value = value_of(after);
-        if is_secretive(name) && !value.is_empty() && !is_placeholder(value) {
+        if is_secret(name) && !value.is_empty() && !is_placeholder(value) {
             shown.push_str(MASK);
             rest = &after[value.len()..];
         } else {
@@ -192,7 +194,7 @@ fn without_values(text: &str) -> Option<String> {
     (shown != text).then_some(shown)
 }
 
-/// A value up to what ends it: its closing quote, or a separator.
+/// The value at the start of a string, up to its closing quote or a separator.
 fn value_of(text: &str) -> &str {
     let quote = text
         .chars()
@@ -212,7 +214,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn secrets_in_texts_are_masked() {
+    fn secrets_in_strings_are_masked() {
         let cases = [
             ("redis://host:6379/2", "redis://host:6379/2"),
             ("redis://user:hidden@host:6379", "redis://…@host:6379"),
@@ -265,7 +267,7 @@ mod tests {
     }
 
     #[test]
-    fn secrets_in_pipelines_are_masked_and_comments_left_out() {
+    fn secrets_in_pipelines_are_masked_and_comments_removed() {
         let cases = [
             ("{:a 1 ; hidden\n :b \"x\"}", "{:a 1, :b \"x\"}"),
             ("{:a #_\"hidden\" 1}", "{:a 1}"),
@@ -314,13 +316,13 @@ mod tests {
             ),
         ];
         for (given, expected) in cases {
-            let shown = pipeline(given).unwrap_or_else(|| panic!("{given} is not read"));
+            let shown = pipeline(given).unwrap_or_else(|| panic!("{given} cannot be parsed"));
             assert_eq!(print::print(&shown), expected, "{given}");
         }
         assert_eq!(
             pipeline("{:password \"hidden\""),
             None,
-            "what cannot be read is not shown"
+            "an invalid text is not shown"
         );
     }
 }

@@ -1,27 +1,27 @@
-//! What Linux says of this process.
+//! Memory and connections of this process, as reported by Linux.
 
 use std::collections::HashSet;
 use std::fs;
 
-/// A megabyte as the documented page counts it.
+/// A megabyte in `/metrics`.
 const MEGABYTE: f64 = 1024.0 * 1024.0;
 
-/// Memory of this process, in bytes (`proc_pid_status(5)`).
+/// The memory of this process, in bytes (`proc_pid_status(5)`).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Memory {
-    /// `RssAnon`: in memory, of its own: heap and stacks.
-    pub(crate) own: u64,
-    /// `RssFile` and `RssShmem`: in memory, of files: the program and its libraries, the embedded
-    /// state.
-    pub(crate) of_files: u64,
-    /// `VmData`: what it has asked for to be its own.
-    pub(crate) asked: u64,
+    /// `RssAnon`: resident anonymous memory, which is heap and stacks.
+    pub(crate) anonymous: u64,
+    /// `RssFile` and `RssShmem`: resident memory of files: the program, its libraries and the
+    /// embedded state.
+    pub(crate) files: u64,
+    /// `VmData`: the private memory that was allocated, resident or not.
+    pub(crate) allocated: u64,
     /// `VmExe` and `VmLib`: the size of the program and its libraries.
     pub(crate) code: u64,
 }
 
 impl Memory {
-    /// As it is now; zeros where the kernel does not say.
+    /// The current values; zero where the kernel does not report one.
     pub(crate) fn now() -> Memory {
         Memory::read(&fs::read_to_string("/proc/self/status").unwrap_or_default())
     }
@@ -36,25 +36,25 @@ impl Memory {
             kilobytes.unwrap_or_default() * 1024
         };
         Memory {
-            own: field("RssAnon"),
-            of_files: field("RssFile") + field("RssShmem"),
-            asked: field("VmData"),
+            anonymous: field("RssAnon"),
+            files: field("RssFile") + field("RssShmem"),
+            allocated: field("VmData"),
             code: field("VmExe") + field("VmLib"),
         }
     }
 
-    /// All that is in memory.
+    /// All resident memory.
     pub(crate) fn resident(&self) -> u64 {
-        self.own + self.of_files
+        self.anonymous + self.files
     }
 }
 
-/// Bytes as megabytes with three digits.
+/// Bytes as megabytes, rounded to three decimals.
 pub(crate) fn megabytes(bytes: u64) -> f64 {
     (bytes as f64 / MEGABYTE * 1000.0).round() / 1000.0
 }
 
-/// How many TCP connections of this process are established.
+/// The number of established TCP connections of this process.
 pub(crate) fn connections() -> usize {
     let sockets = sockets();
     let of_table =
@@ -62,7 +62,7 @@ pub(crate) fn connections() -> usize {
     of_table("/proc/self/net/tcp") + of_table("/proc/self/net/tcp6")
 }
 
-/// The inodes of the process's sockets.
+/// The inodes of the sockets of this process.
 fn sockets() -> HashSet<String> {
     let Ok(files) = fs::read_dir("/proc/self/fd") else {
         return HashSet::new();
@@ -80,8 +80,8 @@ fn sockets() -> HashSet<String> {
     files.flatten().filter_map(inode).collect()
 }
 
-/// How many of these sockets a table of the kernel shows as established (`proc_pid_net(5)`: the
-/// fourth column is the state, the tenth the inode).
+/// The number of these sockets that are established according to a table of the kernel
+/// (`proc_pid_net(5)`: the fourth column is the state, the tenth the inode).
 fn established(table: &str, sockets: &HashSet<String>) -> usize {
     const ESTABLISHED: &str = "01";
     let is_ours = |line: &&str| {
@@ -105,16 +105,16 @@ mod tests {
         assert_eq!(
             Memory::read(status),
             Memory {
-                own: kilo(100),
-                of_files: kilo(31),
-                asked: kilo(300),
+                anonymous: kilo(100),
+                files: kilo(31),
+                allocated: kilo(300),
                 code: kilo(25)
             }
         );
         assert_eq!(Memory::read("VmData:\tmuch\n"), Memory::default());
         let now = Memory::now();
         assert!(
-            now.own > 0 && now.of_files > 0 && now.asked > 0 && now.code > 0,
+            now.anonymous > 0 && now.files > 0 && now.allocated > 0 && now.code > 0,
             "{now:?}"
         );
         assert_eq!(megabytes(5_694_026), 5.43);

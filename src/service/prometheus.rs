@@ -1,4 +1,4 @@
-//! One page in Prometheus' text format for all entries, each of which counts for itself.
+//! `/metrics/prometheus`: the metrics of all entries on one page in Prometheus text format.
 
 use std::collections::BTreeMap;
 
@@ -7,16 +7,17 @@ use prometheus::proto::{Gauge, LabelPair, Metric, MetricFamily, MetricType};
 use pseidon_plugin::metrics::Metrics;
 
 use super::process::Memory;
-use crate::board::{Board, State};
+use crate::supervisor::runs::{EntryState, RunRegistry};
 
 /// The media type of the page.
 pub(crate) const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
 
-/// All that is counted. Of a template each sample has the label `log`.
-pub(crate) fn page(board: &Board) -> String {
+/// The metrics of all entries and of the process. For a template, each sample of an entry has the
+/// label `log`.
+pub(crate) fn page(runs: &RunRegistry) -> String {
     let mut families = Families::default();
-    for entry in board.entries() {
-        let log = board.is_template.then_some(entry.name.as_str());
+    for entry in runs.entries() {
+        let log = runs.is_template.then_some(entry.name.as_str());
         for family in gather(&entry.metrics) {
             families.add(family, log);
         }
@@ -24,21 +25,21 @@ pub(crate) fn page(board: &Board) -> String {
             families.add(
                 gauge(
                     "pseidon_log_running",
-                    "1 while the log runs.",
+                    "1 while the log is running.",
                     "",
-                    (entry.state() == State::Running).into(),
+                    (entry.state() == EntryState::Running).into(),
                 ),
                 Some(log),
             );
         }
     }
-    for family in of_process(board) {
+    for family in of_process(runs) {
         families.add(family, None);
     }
     families.render()
 }
 
-/// Families by their names, each with the samples of all entries.
+/// Metric families by name, each with the samples of all entries.
 #[derive(Default)]
 struct Families(BTreeMap<String, MetricFamily>);
 
@@ -58,7 +59,7 @@ impl Families {
     }
 
     fn render(self) -> String {
-        // A family without samples may not be written.
+        // The encoder rejects a family without samples.
         let families: Vec<MetricFamily> = self
             .0
             .into_values()
@@ -70,7 +71,8 @@ impl Families {
     }
 }
 
-/// What one entry counts. The bytes in flight are all entries' together, and are shown once.
+/// The metrics of one entry. The bytes in flight are left out: all entries share them, so they are
+/// shown once.
 fn gather(metrics: &Metrics) -> Vec<MetricFamily> {
     metrics
         .gather()
@@ -81,35 +83,35 @@ fn gather(metrics: &Metrics) -> Vec<MetricFamily> {
 
 const MEMORY_USED: &str = "pseidon_memory_used_bytes";
 
-fn of_process(board: &Board) -> Vec<MetricFamily> {
+fn of_process(runs: &RunRegistry) -> Vec<MetricFamily> {
     let mut families = vec![
         gauge(
             MEMORY_USED,
             "Bytes of records in flight.",
             "",
-            board.pools.budget().used() as f64,
+            runs.pools.budget().used() as f64,
         ),
         gauge(
             "pseidon_memory_limit_bytes",
-            "Bytes of records that may be in flight.",
+            "Limit of the bytes of records in flight.",
             "",
-            board.pools.budget().limit() as f64,
+            runs.pools.budget().limit() as f64,
         ),
         gauge(
             "pseidon_etl_queue_batches",
-            "Batches that wait for an ETL thread.",
+            "Batches waiting for an ETL thread.",
             "",
-            board.pools.queued() as f64,
+            runs.pools.queued() as f64,
         ),
         gauge(
             "pseidon_uptime_seconds",
-            "Seconds since the start.",
+            "Seconds since the start of the process.",
             "",
-            board.began.elapsed().as_secs_f64(),
+            runs.began.elapsed().as_secs_f64(),
         ),
         gauge(
             "pseidon_build_info",
-            "The version that runs.",
+            "The version of pseidon.",
             concat!("version=", env!("CARGO_PKG_VERSION")),
             1.0,
         ),
@@ -120,17 +122,16 @@ fn of_process(board: &Board) -> Vec<MetricFamily> {
             Memory::now().resident() as f64,
         ),
     ];
-    // Each state is shown, so that a graph begins with zero and not with nothing.
-    let mut states: BTreeMap<&str, f64> = State::WORDS.map(|word| (word, 0.0)).into();
-    board
-        .entries()
+    // Every state is shown, so that a graph starts at zero instead of without a value.
+    let mut states: BTreeMap<&str, f64> = EntryState::NAMES.map(|name| (name, 0.0)).into();
+    runs.entries()
         .iter()
-        .for_each(|entry| *states.entry(entry.state().word()).or_default() += 1.0);
-    families.extend(states.into_iter().map(|(word, count)| {
+        .for_each(|entry| *states.entry(entry.state().as_str()).or_default() += 1.0);
+    families.extend(states.into_iter().map(|(state, count)| {
         gauge(
             "pseidon_entries",
-            "Pipelines, or logs of a template, by how they are.",
-            &format!("state={word}"),
+            "Pipelines, or logs of a template, by state.",
+            &format!("state={state}"),
             count,
         )
     }));

@@ -1,8 +1,8 @@
-//! Records that are not what they should be.
+//! Invalid records: quarantine, drop and stop.
 
 use std::collections::BTreeSet;
 
-use crate::harness::feed::Feed;
+use crate::harness::feed::Feeder;
 use crate::harness::output::{all_lines, check, lines};
 use crate::harness::pipeline::{Layout, Membership, Store, files_sink, kafka_source, settings};
 use crate::harness::watch::Watcher;
@@ -19,9 +19,10 @@ fn pipeline(on_error: &str) -> String {
     )
 }
 
-/// Each is put aside with the reason, its place and its bytes; the rest go on.
+/// Each is quarantined with the reason, its position and its bytes; the other records are
+/// delivered.
 #[test]
-fn bad_records_are_put_aside() {
+fn invalid_records_are_quarantined() {
     let site = Site::new("quarantine");
     let mut input = INPUT.as_bytes().to_vec();
     input.extend_from_slice(b"\xff\xfe broken\n");
@@ -107,13 +108,13 @@ fn throw_ends_the_run() {
     assert_eq!(
         output::hidden(&site.path("out")),
         Vec::<std::path::PathBuf>::new(),
-        "what is not committed is thrown away"
+        "uncommitted files are removed"
     );
 }
 
-/// Bad records come once, also when the process is killed between.
+/// Invalid records are quarantined exactly once, even if the process is killed.
 #[test]
-fn bad_records_are_put_aside_once() {
+fn invalid_records_are_quarantined_once() {
     let site = Site::new("quarantine-kills");
     let source = kafka_source(
         &site.name,
@@ -131,9 +132,9 @@ fn bad_records_are_put_aside_once() {
         Watcher::start(&[site.path("out")]),
         Watcher::start(&[site.path("aside")]),
     );
-    let mut feed = Feed::new(&site.name, 3);
+    let mut feed = Feeder::new(&site.name, 3);
     let mut bad = BTreeSet::new();
-    let mut send = |feed: &mut Feed| {
+    let mut send = |feed: &mut Feeder| {
         for _ in 0..5 {
             feed.send(100);
             let payload = format!("bad {}", bad.len());
@@ -149,10 +150,10 @@ fn bad_records_are_put_aside_once() {
         std::thread::sleep(site.random.millis(50..300));
         pseidon.kill();
     }
-    // Behind the last bad record there is a good one in each partition: when that is visible, the
-    // bad one was read.
+    // In each partition, a valid record follows the last invalid one: when it is visible, the
+    // invalid one was read.
     let fed = feed.send(60).fed();
-    // A quarantine file stays open for long, so it is the graceful stop that shows the rest.
+    // A quarantine file stays open for long, so the last one is published by the graceful stop.
     let mut pseidon = site.run("pipeline.edn");
     watcher.wait_for(fed.total(), 90);
     pseidon.stop(40);
@@ -163,7 +164,7 @@ fn bad_records_are_put_aside_once() {
         output::hidden(&site.path("aside")),
         Vec::<std::path::PathBuf>::new()
     );
-    let put_aside: Vec<String> = output::files(&site.path("aside"))
+    let quarantined: Vec<String> = output::files(&site.path("aside"))
         .iter()
         .flat_map(|path| lines(path))
         .map(|line| {
@@ -172,9 +173,9 @@ fn bad_records_are_put_aside_once() {
         })
         .collect();
     assert_eq!(
-        put_aside.iter().cloned().collect::<BTreeSet<_>>(),
+        quarantined.iter().cloned().collect::<BTreeSet<_>>(),
         bad,
         "all of them"
     );
-    assert_eq!(put_aside.len(), bad.len(), "each once");
+    assert_eq!(quarantined.len(), bad.len(), "each once");
 }

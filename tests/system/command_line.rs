@@ -1,4 +1,4 @@
-//! The command line: what it prints, how it ends, how it is stopped.
+//! The command line: output, exit codes and signals.
 
 use std::collections::BTreeSet;
 use std::io::Write;
@@ -11,7 +11,7 @@ use crate::harness::redis::Redis;
 use crate::harness::watch::Watcher;
 use crate::harness::{Site, wait_until};
 
-/// Runs to the end; for commands that end soon.
+/// Runs a command to its end; returns the exit code, standard output and standard error.
 fn output(mut command: Command) -> (i32, String, String) {
     let Output {
         status,
@@ -62,8 +62,8 @@ fn check_shows_types_and_guarantees() {
     }
 }
 
-/// A pipeline that reads its own output never ends; the path says so. The topic of another cluster
-/// is another one.
+/// A pipeline that reads its own output never ends; the description of the path says so. A topic of
+/// the same name in another cluster is a different topic.
 #[test]
 fn check_shows_that_a_pipeline_reads_its_own_output() {
     let site = Site::new("check-loop");
@@ -87,8 +87,8 @@ fn check_shows_that_a_pipeline_reads_its_own_output() {
 }
 
 #[test]
-fn check_shows_all_mistakes_at_once() {
-    let site = Site::new("check-mistakes");
+fn check_shows_all_errors_at_once() {
+    let site = Site::new("check-errors");
     site.write(
         "wrong.edn",
         r#"{in   (files {:paht "in/*"})
@@ -105,7 +105,7 @@ fn check_shows_all_mistakes_at_once() {
         "did you mean `files`?",
         "did you mean `lake`?",
         ":2:",
-        "mistakes",
+        "errors",
     ] {
         let quoted = part.replace('`', "");
         assert!(
@@ -121,20 +121,20 @@ fn check_shows_all_mistakes_at_once() {
 }
 
 #[test]
-fn a_guarantee_that_does_not_hold_is_a_mistake() {
+fn a_guarantee_that_does_not_hold_is_an_error() {
     let site = Site::new("guarantee");
     site.write("pipeline.edn", r#"{:settings {:guarantee :exactly-once} pipeline (-> (stdin) (files {:path "out" :codec :json}))}"#);
     let (code, _, stderr) = pseidon(&site, &["check", "pipeline.edn"]);
     assert_eq!(code, 2);
     assert!(stderr.contains("at most once"), "{stderr}");
     assert!(
-        stderr.contains("standard input cannot be read again"),
+        stderr.contains("standard input cannot be re-read"),
         "{stderr}"
     );
 }
 
 #[test]
-fn what_cannot_be_read_is_said() {
+fn unreadable_files_and_variables_are_named() {
     let site = Site::new("unreadable");
     for arguments in [
         &["run", "none.edn"][..],
@@ -183,12 +183,12 @@ fn the_tests_of_a_file_are_run() {
     );
     assert!(
         !site.path("out").exists() && !site.path(".pseidon").exists(),
-        "a test writes nothing"
+        "a test writes no files"
     );
 }
 
 #[test]
-fn an_expression_is_a_filter_between_pipes() {
+fn an_expression_is_a_filter_in_a_shell_pipe() {
     let site = Site::new("expression");
     let mut command = site.pseidon();
     command.args([
@@ -218,7 +218,7 @@ fn an_expression_is_a_filter_between_pipes() {
         .map(|n| format!("{{\"n\":{n}, \"as\" : \"it came\"}}\n"))
         .collect();
     assert_eq!(String::from_utf8_lossy(&output.stdout), expected);
-    assert!(!site.path(".pseidon").exists(), "it remembers nothing");
+    assert!(!site.path(".pseidon").exists(), "it keeps no state");
 
     site.write("in.ndjson", input);
     let (code, stdout, stderr) = pseidon(
@@ -258,7 +258,7 @@ fn plugins_are_listed() {
     assert!(stderr.contains("did you mean `files`?"), "{stderr}");
 }
 
-/// Without an end, and with files that stay open: only the stop makes them visible.
+/// A pipeline that does not end by itself, whose files stay open until it is stopped.
 fn endless(settings: &str) -> String {
     format!(
         r#"{{:settings {{{settings}}}
@@ -268,7 +268,7 @@ fn endless(settings: &str) -> String {
 }
 
 #[test]
-fn a_signal_stops_it_with_everything_delivered() {
+fn a_signal_stops_a_run_with_everything_delivered() {
     let site = Site::new("sigterm");
     site.write("pipeline.edn", endless(":etl-threads 2"));
     let watcher = Watcher::start(&[site.path("out")]);
@@ -281,7 +281,7 @@ fn a_signal_stops_it_with_everything_delivered() {
         pseidon.stop(20);
         assert!(
             began.elapsed() < Duration::from_secs(10),
-            "an orderly stop took {:?}",
+            "a graceful stop took {:?}",
             began.elapsed()
         );
         assert_eq!(hidden(&site.path("out")), Vec::<PathBuf>::new());
@@ -292,9 +292,9 @@ fn a_signal_stops_it_with_everything_delivered() {
     watcher.finish();
 }
 
-/// What cannot be committed holds a stop up, for the grace and no longer, or until a second signal.
+/// A stop that cannot commit takes until the end of the grace, or until a second signal.
 #[test]
-fn a_stop_that_is_held_up_ends() {
+fn a_blocked_stop_ends() {
     let site = Site::new("held-up");
     let mut redis = Redis::start(&site);
     let open_files = || {
@@ -317,7 +317,7 @@ fn a_stop_that_is_held_up_ends() {
         );
         let left = open_files();
         let mut pseidon = site.run("pipeline.edn");
-        // The files that the run before has left do not count.
+        // Files that the previous run left do not count.
         wait_until("it writes", 30, || {
             !open_files().is_subset(&left) && pseidon.is_listening()
         });
@@ -332,7 +332,7 @@ fn a_stop_that_is_held_up_ends() {
         pseidon.expect_exit(1, 12);
         redis.up(&site);
     }
-    // What was not committed is read again.
+    // Uncommitted records are re-read.
     let left = open_files();
     let mut pseidon = site.run("pipeline.edn");
     wait_until("it writes again", 60, || !open_files().is_subset(&left));

@@ -1,4 +1,4 @@
-//! What comes out of a flow, without crashes.
+//! The output of flows, without crashes.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -21,7 +21,7 @@ fn events(count: u64) -> String {
     (0..count).map(|number| event(number) + "\n").collect()
 }
 
-/// The lines of the files below a folder, by the folder that they lie in.
+/// The lines of the files below a folder, by their folder.
 fn by_folder(site: &Site, folder: &str) -> BTreeMap<String, Vec<String>> {
     let mut found: BTreeMap<String, Vec<String>> = BTreeMap::new();
     let base = site.path(folder);
@@ -89,7 +89,7 @@ fn one_source_to_every_codec() {
     for path in files(&site.path("out/lake")) {
         assert!(
             !metadata(&path).is_empty(),
-            "{} does not say what it holds",
+            "{} has no metadata",
             path.display()
         );
         for row in rows(&path) {
@@ -108,7 +108,7 @@ fn one_source_to_every_codec() {
             );
             assert_eq!(row["name"], format!("u{}", number % 10));
             assert_eq!(row["text"], format!("line \"{number}\", é"));
-            assert!(seen.insert(number), "{number} is there twice");
+            assert!(seen.insert(number), "{number} occurs twice");
         }
     }
     assert_eq!(seen.len(), 700);
@@ -173,7 +173,7 @@ fn records_are_matched_by_topic() {
     );
 }
 
-/// What a record says cannot leave the output's folder, hide or stand for nothing.
+/// Values in paths cannot escape from the output folder, create hidden files or be empty.
 #[test]
 fn hostile_buckets_stay_inside() {
     let site = Site::new("hostile-buckets");
@@ -229,7 +229,7 @@ fn hostile_buckets_stay_inside() {
     assert_eq!(
         folders["__HIVE_DEFAULT_PARTITION__/end"].len(),
         4,
-        "null, missing, empty and the very name: {folders:?}"
+        "null, missing, empty and the name itself: {folders:?}"
     );
     assert!(
         folders
@@ -240,7 +240,7 @@ fn hostile_buckets_stay_inside() {
 }
 
 #[test]
-fn a_toml_file_means_the_same() {
+fn a_toml_file_is_equivalent() {
     let site = Site::new("toml");
     site.write("in/a.ndjson", events(300));
     site.write(
@@ -292,7 +292,7 @@ files = { path = "out-toml/{name}", codec = "json", rollover = { records = 7 } }
     assert_eq!(from_edn, contents("out-toml"));
 }
 
-/// Many more buckets than may be open at once, in the least memory that there can be.
+/// Many more buckets than open files are allowed, with the smallest possible memory.
 #[test]
 fn hundreds_of_buckets_in_little_memory() {
     let site = Site::new("buckets");

@@ -1,7 +1,7 @@
-//! Exactly once into Kafka, as a consumer of committed records sees it.
+//! Exactly-once delivery to Kafka, as seen by a consumer of committed records.
 
 use crate::fail_points::{STEPS_TO_KAFKA, freeze_and_wake};
-use crate::harness::feed::{Fed, Feed, PARTITIONS, Record, line};
+use crate::harness::feed::{FedRecords, Feeder, PARTITIONS, Record, line};
 use crate::harness::pipeline::{Membership, Store, kafka_source, pipeline, settings};
 use crate::harness::{Site, brokers, topics, wait_until};
 
@@ -9,8 +9,8 @@ fn output(site: &Site) -> String {
     format!("{}-out", site.name)
 }
 
-/// A sink that keeps partitions apart, with short transactions and a topic for positions of its
-/// own.
+/// A sink that keeps the partition of each record, with short transactions and a separate positions
+/// topic.
 fn kafka_sink(site: &Site) -> String {
     format!(
         "(kafka {{:brokers \"{}\" :topic \"{}\" :partition \"p\" :key \"bucket\" :headers {{:from \"@topic\"}}\n   \
@@ -30,8 +30,8 @@ fn kafka_to_kafka(site: &Site, store: Store, membership: Membership) -> String {
     )
 }
 
-/// Each record once, in its partition, in its order.
-fn check(topic: &str, fed: &Fed) {
+/// Checks that each record is in its partition once, in order.
+fn check(topic: &str, fed: &FedRecords) {
     let values = topics::committed(topic);
     assert_eq!(values.len(), PARTITIONS as usize);
     let mut differences = Vec::new();
@@ -65,7 +65,7 @@ fn check(topic: &str, fed: &Fed) {
 }
 
 /// Waits until as many records are committed as were fed, or more.
-fn wait_for(topic: &str, fed: &Fed) {
+fn wait_for(topic: &str, fed: &FedRecords) {
     wait_until("all records are committed", 90, || {
         topics::committed(topic)
             .iter()
@@ -75,9 +75,9 @@ fn wait_for(topic: &str, fed: &Fed) {
     });
 }
 
-/// Lets a run come to where everything is delivered, and looks at it. A transaction that was left
-/// open by a killed instance hides what comes after it, until it is aborted.
-fn settle(site: &Site, fed: &Fed) {
+/// Runs until everything is delivered, and checks it. A transaction that a killed instance left
+/// open hides later records until it is aborted.
+fn settle(site: &Site, fed: &FedRecords) {
     let mut pseidon = site.run("pipeline.edn");
     wait_for(&output(site), fed);
     pseidon.stop(40);
@@ -100,7 +100,7 @@ fn killed_at_each_step(test: &str, store: Store) {
         "pipeline.edn",
         kafka_to_kafka(&site, store, Membership::Static),
     );
-    let mut feed = Feed::new(&site.name, 4);
+    let mut feed = Feeder::new(&site.name, 4);
     feed.send(1500);
     let background = feed.in_background(600);
     for step in STEPS_TO_KAFKA {
@@ -121,7 +121,7 @@ fn killed_at_random() {
         "pipeline.edn",
         kafka_to_kafka(&site, Store::Redis, Membership::Static),
     );
-    let mut feed = Feed::new(&site.name, 4);
+    let mut feed = Feeder::new(&site.name, 4);
     feed.send(1500);
     let background = feed.in_background(700);
     for _ in 0..15 {
@@ -133,12 +133,12 @@ fn killed_at_random() {
     settle(&site, &fed);
 }
 
-/// From files, which have no group whose generation could fence. Every other instance comes as far
-/// as a few transactions.
+/// From files, which have no group whose generation could fence. Every other instance commits a few
+/// transactions.
 #[test]
 fn files_killed_at_random() {
     let site = Site::new("kafka-files");
-    let fed = Fed {
+    let fed = FedRecords {
         counts: vec![15_000; PARTITIONS as usize],
         buckets: 4,
     };
@@ -173,15 +173,15 @@ fn files_killed_at_random() {
     }
     assert!(
         deaths >= 3,
-        "only {deaths} deaths after a commit: there was too little to do"
+        "only {deaths} kills after a commit: there was too little to do"
     );
     site.finish("pipeline.edn", 120);
     wait_for(&output(&site), &fed);
     check(&output(&site), &fed);
 }
 
-/// One of two instances freezes at each step until the other has its partitions. When it wakes, the
-/// broker refuses it.
+/// One of two instances freezes at each step until the other has its partitions. When it is
+/// resumed, the broker refuses its requests.
 #[test]
 fn frozen_at_each_step() {
     let site = Site::new("kafka-frozen");
@@ -189,7 +189,7 @@ fn frozen_at_each_step() {
         "pipeline.edn",
         kafka_to_kafka(&site, Store::Redis, Membership::Dynamic),
     );
-    let mut feed = Feed::new(&site.name, 4);
+    let mut feed = Feeder::new(&site.name, 4);
     feed.send(1000);
     let background = feed.in_background(700);
     let mut other = site.run("pipeline.edn");
@@ -199,9 +199,9 @@ fn frozen_at_each_step() {
             .map(Vec::len)
             .collect::<Vec<_>>()
     };
-    // In every partition, also in those that the frozen instance has: the other instance has taken
-    // them over by then.
-    let goes_on = || {
+    // In every partition, including those of the frozen instance: the other instance has taken them
+    // over by then.
+    let expect_progress = || {
         let before = committed();
         wait_until("more records are committed", 90, || {
             committed()
@@ -214,7 +214,7 @@ fn frozen_at_each_step() {
         committed().iter().sum::<usize>() > 500
     });
     for step in STEPS_TO_KAFKA {
-        freeze_and_wake(&site, step, goes_on);
+        freeze_and_wake(&site, step, expect_progress);
         assert!(other.is_running());
     }
     let fed = background.finish().fed();

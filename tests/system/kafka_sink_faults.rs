@@ -1,4 +1,4 @@
-//! What a topic refuses, and topics that lose what they held.
+//! Records that a topic refuses, and topics that lose data.
 
 use rdkafka::Message;
 use rdkafka::message::{Header, Headers, OwnedHeaders, OwnedMessage};
@@ -11,7 +11,8 @@ use crate::harness::topics::{
 };
 use crate::harness::{Pseidon, Site, brokers, wait_until};
 
-/// From a topic with the site's name to `NAME-out`, with these options of source and sink.
+/// A pipeline from the topic with the site's name to `NAME-out`, with more options of source and
+/// sink.
 fn kafka_to_kafka(site: &Site, settings: &str, source: &str, sink: &str) -> String {
     let (brokers, name) = (brokers(), &site.name);
     format!(
@@ -33,7 +34,7 @@ fn now() -> u128 {
         .as_millis()
 }
 
-/// A record's number, and its timestamp.
+/// A record with a number and a timestamp.
 fn record(number: u64, timestamp: u128) -> String {
     format!(r#"{{"a":{number},"t":{timestamp}}}"#)
 }
@@ -104,7 +105,7 @@ fn throw_ends_the_run_at_a_record_that_the_topic_refuses() {
 }
 
 #[test]
-fn a_compacted_topic_takes_records_with_a_key_only() {
+fn a_compacted_topic_accepts_only_records_with_a_key() {
     let site = Site::new("refused-key");
     create(
         &format!("{}-out", site.name),
@@ -124,7 +125,7 @@ fn a_compacted_topic_takes_records_with_a_key_only() {
     assert!(pseidon.log().contains("quarantined=1"), "{}", pseidon.log());
 }
 
-/// What is known of the topic is not true any more: only the broker refuses the record.
+/// The topic's configuration changed after it was read: only the broker refuses the record.
 #[test]
 fn a_record_that_only_the_broker_refuses_goes_to_the_error_policy() {
     let site = Site::new("refused-late");
@@ -160,7 +161,7 @@ fn a_record_that_only_the_broker_refuses_goes_to_the_error_policy() {
     wait_until("the last record is committed", 90, || {
         output(&site).iter().any(|value| value.contains("9")) || !pseidon.is_running()
     });
-    wait_until("the sink is well", 30, || {
+    wait_until("/health is ok", 30, || {
         get(port, "/health").is_some_and(|(status, _)| status == 200)
     });
     pseidon.stop(40);
@@ -186,7 +187,7 @@ fn a_record_that_only_the_broker_refuses_goes_to_the_error_policy() {
 }
 
 #[test]
-fn positions_that_were_lost_between_two_runs_are_missed() {
+fn positions_that_were_lost_between_two_runs_are_noticed() {
     let site = Site::new("lost-positions");
     produce(&site.name, 0, (0..100).map(|number| record(number, 1)));
     site.write(
@@ -205,16 +206,17 @@ fn positions_that_were_lost_between_two_runs_are_missed() {
             && log.contains("below 100"),
         "{log}"
     );
-    assert_eq!(output(&site).len(), 100, "nothing is written again");
+    assert_eq!(output(&site).len(), 100, "no record is rewritten");
 }
 
-fn stopped_with(pseidon: &mut Pseidon, told: &str) {
+/// Expects exit code 1 and a message in the log output.
+fn expect_failure(pseidon: &mut Pseidon, message: &str) {
     pseidon.expect_exit(1, 60);
-    assert!(pseidon.log().contains(told), "{}", pseidon.log());
+    assert!(pseidon.log().contains(message), "{}", pseidon.log());
 }
 
 #[test]
-fn a_positions_topic_that_forgets_is_refused() {
+fn a_positions_topic_that_is_not_compacted_is_refused() {
     let site = Site::new("wrong-positions");
     create(
         &format!("{}-positions", site.name),
@@ -225,14 +227,14 @@ fn a_positions_topic_that_forgets_is_refused() {
         "pipeline.edn",
         kafka_to_kafka(&site, "", ":until :latest", ""),
     );
-    stopped_with(
+    expect_failure(
         &mut site.run("pipeline.edn"),
         "--add-config cleanup.policy=compact",
     );
 }
 
 #[test]
-fn a_transaction_that_may_be_open_longer_than_the_broker_allows_ends_the_run() {
+fn a_transaction_timeout_above_the_limit_of_the_broker_ends_the_run() {
     let site = Site::new("long-timeout");
     produce(&site.name, 0, [record(1, 1)]);
     site.write(
@@ -244,11 +246,11 @@ fn a_transaction_that_may_be_open_longer_than_the_broker_allows_ends_the_run() {
             r#":properties {"transaction.timeout.ms" 9000000}"#,
         ),
     );
-    stopped_with(&mut site.run("pipeline.edn"), "transaction.max.timeout.ms");
+    expect_failure(&mut site.run("pipeline.edn"), "transaction.max.timeout.ms");
 }
 
 #[test]
-fn a_record_that_nobody_changed_is_copied_with_key_headers_and_timestamp() {
+fn an_unchanged_record_is_copied_with_key_headers_and_timestamp() {
     let site = Site::new("copied");
     let header = |key, value| Header { key, value };
     let headers = OwnedHeaders::new()
@@ -288,7 +290,7 @@ fn a_record_that_nobody_changed_is_copied_with_key_headers_and_timestamp() {
         committed_messages(topic)
             .concat()
             .iter()
-            .map(all_of)
+            .map(parts_of)
             .collect::<Vec<_>>()
     };
     let (before, after) = (copied(name), copied(&format!("{name}-out")));
@@ -296,7 +298,7 @@ fn a_record_that_nobody_changed_is_copied_with_key_headers_and_timestamp() {
     assert_eq!(after, before);
 }
 
-/// Everything that a copy has to keep.
+/// The parts of a message that a copy keeps: key, payload, timestamp and headers.
 type Parts = (
     Option<Vec<u8>>,
     Option<Vec<u8>>,
@@ -304,7 +306,7 @@ type Parts = (
     Vec<(String, Option<Vec<u8>>)>,
 );
 
-fn all_of(message: &OwnedMessage) -> Parts {
+fn parts_of(message: &OwnedMessage) -> Parts {
     let bytes = |bytes: &[u8]| bytes.to_vec();
     let headers = message.headers().map_or_else(Vec::new, |headers| {
         headers
@@ -320,10 +322,10 @@ fn all_of(message: &OwnedMessage) -> Parts {
     )
 }
 
-/// The topic is deleted, and again whenever the broker has created it by itself: the run says so,
-/// is not healthy meanwhile, and continues when the topic stays.
+/// The topic is deleted repeatedly, since the broker recreates it automatically: the run reports
+/// it, is unhealthy meanwhile, and continues when the topic is no longer deleted.
 #[test]
-fn a_topic_that_is_deleted_shows_in_the_log_and_on_the_health_page() {
+fn a_deleted_topic_is_reported_in_the_log_and_by_health() {
     let site = Site::new("deleted-output");
     let out = format!("{}-out", site.name);
     let port = free_port();
@@ -343,15 +345,18 @@ fn a_topic_that_is_deleted_shows_in_the_log_and_on_the_health_page() {
         produce(&site.name, 0, [record(number, 1)]);
         health().is_some_and(|(status, page)| status == 503 && page.contains("cannot write"))
     });
-    let (log, told) = (
+    let (log, messages) = (
         pseidon.log(),
         [
             "waiting for the brokers",
-            "does not exist any more",
+            "no longer exists",
             "Unknown topic or partition",
         ],
     );
-    assert!(told.iter().any(|told| log.contains(told)), "{log}");
+    assert!(
+        messages.iter().any(|message| log.contains(message)),
+        "{log}"
+    );
     let last = record(number + 1, 1);
     produce(&site.name, 0, [&last]);
     wait_until("records are committed again", 120, || {

@@ -1,5 +1,5 @@
-//! The Kafka source end to end: a group's offsets as evidence of what was delivered, topics that
-//! go, come again or never were, members of another kind, and records that are not what they seem.
+//! The Kafka source: the offsets of a group as evidence of lost state, topics that are deleted,
+//! recreated or missing, incompatible group members, and invalid headers.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -17,9 +17,9 @@ use crate::harness::topics::{create, delete, group_offset, produce};
 use crate::harness::{Site, brokers, server, wait_until};
 use crate::log_table::{FORMATS, Template, found};
 
-/// Files that are published when the run ends, and not before.
+/// Files that are not published before the run ends.
 const LONG: &str = ":rollover {:idle \"1h\" :age \"1h\" :size \"1GB\"}";
-/// Files that are published at once.
+/// Files that are published immediately.
 const SHORT: &str = ":rollover {:idle \"200ms\"} :check-freq \"50ms\"";
 
 fn numbers(count: usize) -> Vec<String> {
@@ -28,7 +28,7 @@ fn numbers(count: usize) -> Vec<String> {
         .collect()
 }
 
-/// A pipeline of these topics into a folder for each of them.
+/// A pipeline from topics to a folder for each of them.
 fn pipeline(site: &Site, topics: &str, source: &str, sink: &str, settings: &str) -> String {
     format!(
         r#"{{:name "{}" :settings {{:etl-threads 1 :writer-threads 1 :io-threads 1 :memory "64MB" :commit-interval "200ms" {settings}}}
@@ -58,7 +58,7 @@ fn the_last_offsets_are_written_when_a_run_ends_by_itself() {
     site.finish("pipeline.edn", 60);
     assert_eq!(group_offset(topic, topic), Some(1000));
 
-    // So a state that is lost is noticed.
+    // Therefore lost state is noticed.
     std::fs::remove_file(state_file(&site)).expect("the state");
     let mut again = site.run("pipeline.edn");
     again.expect_exit(1, 60);
@@ -95,7 +95,7 @@ fn the_last_offsets_are_written_when_a_run_is_stopped() {
     assert_eq!(group_offset(topic, topic), Some(100));
 }
 
-/// Waits until so many records are read.
+/// Waits until this number of records is read.
 fn wait_read(port: u16, count: u64) {
     wait_until("records are read", 60, || {
         let (_, page) = get(port, "/metrics").unwrap_or_default();
@@ -135,7 +135,7 @@ fn a_state_that_is_restored_from_an_older_copy_is_noticed() {
         assert!(log.contains(part), "{part} is missing: {log}");
     }
     assert_eq!(all_lines(&site.path("out")).len(), 500);
-    // The user says that the group is right.
+    // The user configures that the offsets of the group are correct.
     produce(topic, 0, numbers(50));
     site.write(
         "pipeline.edn",
@@ -145,8 +145,8 @@ fn a_state_that_is_restored_from_an_older_copy_is_noticed() {
     assert_eq!(all_lines(&site.path("out")).len(), 550);
 }
 
-/// What was read of a topic is committed when the topic is deleted, and the files of other topics
-/// are left as they are.
+/// When a topic is deleted, its records that were read are committed, and the files of other topics
+/// stay open.
 #[test]
 fn records_of_a_deleted_topic_are_delivered() {
     let site = Site::new("deleted");
@@ -173,10 +173,10 @@ fn records_of_a_deleted_topic_are_delivered() {
     wait_read(port, 200);
     assert!(files(&site.path("out")).is_empty());
     delete(&gone);
-    wait_until("what was read of the deleted topic is visible", 60, || {
+    wait_until("the records of the deleted topic are visible", 60, || {
         all_lines(&site.path("out").join(&gone)).len() == 100
     });
-    wait_until("the log says it", 60, || {
+    wait_until("the log output reports it", 60, || {
         pseidon.log().contains("topic was deleted")
     });
     assert!(
@@ -196,7 +196,7 @@ fn records_of_a_deleted_topic_are_delivered() {
 
 /// The records of the old topic are delivered, then the run ends.
 #[test]
-fn a_topic_that_is_made_again_while_it_is_read_ends_the_run() {
+fn a_topic_that_is_recreated_while_it_is_read_ends_the_run() {
     let site = Site::new("again");
     let topic = site.name.as_str();
     create(topic, &[]);
@@ -220,14 +220,14 @@ fn a_topic_that_is_made_again_while_it_is_read_ends_the_run() {
     pseidon.expect_exit(1, 60);
     let log = pseidon.log();
     assert!(
-        log.contains("deleted and made again") && log.contains("another name"),
+        log.contains("deleted and created again") && log.contains("rename the source"),
         "{log}"
     );
     assert_eq!(all_lines(&site.path("out")).len(), 100);
 }
 
 #[test]
-fn a_topic_that_does_not_exist_is_a_trouble_and_in_a_finite_run_an_error() {
+fn a_missing_topic_is_a_problem_and_in_a_finite_run_an_error() {
     let site = Site::new("missing");
     let (there, missing) = (
         format!("{}-there", site.name),
@@ -242,7 +242,7 @@ fn a_topic_that_does_not_exist_is_a_trouble_and_in_a_finite_run_an_error() {
         pipeline(&site, &topics, "", SHORT, &format!(":monitor-port {port}")),
     );
     let mut pseidon = site.run("pipeline.edn");
-    wait_until("/health says it", 60, || {
+    wait_until("/health reports it", 60, || {
         get(port, "/health").is_some_and(|(status, text)| {
             status == 503 && text.contains("there is no topic") && text.contains(&missing)
         })
@@ -252,10 +252,10 @@ fn a_topic_that_does_not_exist_is_a_trouble_and_in_a_finite_run_an_error() {
     });
     create(&missing, &[]);
     produce(&missing, 0, numbers(5));
-    wait_until("it is read when it is there", 60, || {
+    wait_until("it is read once it exists", 60, || {
         all_lines(&site.path("out")).len() == 15
     });
-    wait_until("all is well", 60, || {
+    wait_until("/health is ok", 60, || {
         get(port, "/health").is_some_and(|(status, _)| status == 200)
     });
     pseidon.stop(30);
@@ -274,19 +274,19 @@ fn a_topic_that_does_not_exist_is_a_trouble_and_in_a_finite_run_an_error() {
     let mut finite = site.run("finite.edn");
     finite.expect_exit(1, 60);
     assert!(
-        finite.log().contains("there has been no topic") && finite.log().contains("-misspelled"),
+        finite.log().contains("has not existed for") && finite.log().contains("-misspelled"),
         "{}",
         finite.log()
     );
     assert_eq!(
         all_lines(&site.path("out")).len(),
         25,
-        "what there is was delivered"
+        "the existing records were delivered"
     );
 }
 
 #[test]
-fn a_group_with_members_of_another_kind_is_named() {
+fn incompatible_group_members_are_reported() {
     let site = Site::new("mixed");
     let topic = site.name.as_str();
     create(topic, &[]);
@@ -316,7 +316,7 @@ fn a_group_with_members_of_another_kind_is_named() {
         ),
     );
     let mut pseidon = site.run("pipeline.edn");
-    wait_until("/health says it", 60, || {
+    wait_until("/health reports it", 60, || {
         let _ = other.poll(Duration::from_millis(10));
         get(port, "/health")
             .is_some_and(|(status, text)| status == 503 && text.contains("set another :group"))
@@ -327,17 +327,17 @@ fn a_group_with_members_of_another_kind_is_named() {
         pseidon.log()
     );
     drop(other);
-    wait_until("it reads when the other is gone", 60, || {
+    wait_until("it reads when the other consumer has left", 60, || {
         all_lines(&site.path("out")).len() == 10
     });
-    wait_until("all is well", 60, || {
+    wait_until("/health is ok", 60, || {
         get(port, "/health").is_some_and(|(status, _)| status == 200)
     });
     pseidon.stop(30);
 }
 
 #[test]
-fn plain_text_to_a_tls_listener_is_named() {
+fn plain_text_to_a_tls_listener_is_reported() {
     let site = Site::new("plain");
     let text = pipeline(&site, "[\"any\"]", "", SHORT, "");
     site.write(
@@ -345,15 +345,15 @@ fn plain_text_to_a_tls_listener_is_named() {
         text.replace(&brokers(), &server("PSEIDON_TEST_KAFKA_SECURE")),
     );
     let mut pseidon = site.run("pipeline.edn");
-    wait_until("the log says it", 60, || {
-        pseidon.log().contains("say :tls {} if it expects TLS")
+    wait_until("the log output reports it", 60, || {
+        pseidon.log().contains("set `:tls {}` if it expects TLS")
     });
     pseidon.stop(30);
 }
 
-/// A header that is not text must not be changed silently.
+/// A header that is not UTF-8 must not be changed silently.
 #[test]
-fn headers_that_are_not_text_are_bad_records() {
+fn headers_that_are_not_text_make_records_invalid() {
     let site = Site::new("headers");
     let topic = site.name.as_str();
     create(topic, &[]);
@@ -377,7 +377,7 @@ fn headers_that_are_not_text_are_bad_records() {
     }
     producer
         .flush(Duration::from_secs(30))
-        .expect("the broker takes them");
+        .expect("the broker accepts them");
     let text = pipeline(&site, &format!("[\"{topic}\"]"), ":until :latest", LONG, "");
     site.write(
         "pipeline.edn",
@@ -397,7 +397,7 @@ fn headers_that_are_not_text_are_bad_records() {
         "{quarantined:?}"
     );
 
-    // Where no header is used, none is looked at.
+    // Headers that are not used are not checked.
     let unused = text.replace("out/{@topic}", "unused/{@topic}").replace(
         &format!(":name \"{topic}\""),
         &format!(":name \"{topic}-unused\""),
@@ -414,7 +414,7 @@ fn a_pattern_reads_no_internal_topics() {
     create(topic, &[]);
     produce(topic, 0, numbers(10));
     let pattern = format!("#r\"(__consumer_offsets|{topic})\"");
-    // The first name in it would be a wish for them.
+    // An exact name in the pattern would request the internal topic.
     let wished = pipeline(&site, &pattern, "", SHORT, "");
     site.write(
         "pipeline.edn",
@@ -428,9 +428,9 @@ fn a_pattern_reads_no_internal_topics() {
     assert!(!site.path("out/__consumer_offsets").exists());
 }
 
-/// Logs of a table: what happens to one log's topic happens to that log alone.
+/// Logs of a table: a problem with the topic of one log affects only that log.
 #[test]
-fn a_logs_topic_that_goes_or_never_was_concerns_that_log_alone() {
+fn a_deleted_or_missing_topic_affects_only_its_log() {
     let site = Site::new("logs-topics");
     let table = LogTable::new(&site);
     let (gone, stays) = (
@@ -466,14 +466,14 @@ fn a_logs_topic_that_goes_or_never_was_concerns_that_log_alone() {
         .for_each(|topic| table.set(topic, FORMATS[0], "txt"));
     let mut pseidon = site.run("pipeline.edn");
     wait_read(port, 100);
-    wait_until("the missing ones are told", 60, || {
+    wait_until("the missing topics are reported", 60, || {
         pseidon.log().contains("topics do not exist")
     });
     delete(&gone);
-    wait_until("what was read of the deleted topic is visible", 60, || {
+    wait_until("the records of the deleted topic are visible", 60, || {
         found(&site, &gone).len() == 50
     });
-    wait_until("the log says it", 60, || {
+    wait_until("the log output reports it", 60, || {
         pseidon.log().contains("topic was deleted")
     });
     assert!(

@@ -1,5 +1,5 @@
-//! Configuration of pseidon-etl runs as it is, and as the pipeline file that `pseidon import` makes
-//! of it.
+//! Configurations of pseidon-etl run unchanged, and as the pipeline file that `pseidon import`
+//! prints.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -11,11 +11,11 @@ use crate::harness::servers::free_port;
 use crate::harness::topics::{committed, produce};
 use crate::harness::{Site, brokers, server, wait_until};
 
-/// A log: its row, its records, and what is to be written of each.
+/// A log: its row, its records, and the expected output of each.
 struct Case {
     name: &'static str,
     format: &'static str,
-    /// NULL where there is none.
+    /// The output format; `None` is NULL.
     output: Option<&'static str>,
     ending: &'static str,
     record: fn(u64) -> String,
@@ -75,13 +75,13 @@ const CASES: [Case; 6] = [
         output: None,
         ending: ".gz",
         record: |number| format!("{};{number}", millis(number)),
-        // A slice that starts past the last field gives none.
+        // A slice that starts past the last field is empty.
         written: |_| String::new(),
     },
 ];
 
 const RECORDS: u64 = 20_000;
-/// The hours of the records' times, in UTC.
+/// The hours of the records' timestamps, in UTC.
 const HOURS: [&str; 3] = ["2023-11-14-22", "2023-11-14-23", "2023-11-15-00"];
 
 fn millis(number: u64) -> u64 {
@@ -105,7 +105,7 @@ fn json(number: u64) -> String {
     )
 }
 
-/// Text that cannot be compressed to nothing.
+/// Text that does not compress well.
 fn noise(number: u64) -> String {
     format!("{:016x}", number.wrapping_mul(0x9e37_79b9_7f4a_7c15))
 }
@@ -114,8 +114,8 @@ fn host_and_port(url: &str) -> &str {
     url.rsplit(['/', '@']).next().expect("host and port")
 }
 
-/// A `pseidon.edn` with every documented key, for the tests' servers; its group is the site's name,
-/// and so are the rows'.
+/// A `pseidon.edn` with every documented key, for the tests' servers. Its group, and that of the
+/// rows, is the name of the site.
 fn pseidon_edn(site: &Site, table: &LogTable, data_dir: &Path, more: &str) -> String {
     let (_, place) = table.url().split_once('@').expect("a user");
     let (host, port) = brokers()
@@ -123,7 +123,7 @@ fn pseidon_edn(site: &Site, table: &LogTable, data_dir: &Path, more: &str) -> St
         .map(|(host, port)| (host.to_owned(), port.to_owned()))
         .expect("host and port");
     format!(
-        r#";; Everything that can run here.
+        r#";; All keys that apply here.
 {{
  :etl-db-host "//{place}?autoReconnect=true"
  :etl-db-user "root"
@@ -164,7 +164,7 @@ fn pseidon_edn(site: &Site, table: &LogTable, data_dir: &Path, more: &str) -> St
     )
 }
 
-/// Runs the file until as many lines are visible, and stops. Gives what was logged.
+/// Runs the file until this number of lines is visible, and stops it. Returns the log output.
 fn run_until(site: &Site, pipeline: &str, folder: &Path, expected: u64) -> String {
     let mut pseidon = site.run(pipeline);
     wait_until("everything is visible", 120, || {
@@ -184,7 +184,7 @@ fn run_until(site: &Site, pipeline: &str, folder: &Path, expected: u64) -> Strin
     pseidon.log()
 }
 
-/// What `pseidon import` prints for the file, and what it says.
+/// The pipeline file that `pseidon import` prints, and its notes.
 fn imported(site: &Site, file: &Path) -> (String, String) {
     let output = site
         .pseidon()
@@ -192,12 +192,12 @@ fn imported(site: &Site, file: &Path) -> (String, String) {
         .arg(file)
         .output()
         .expect("the binary can be started");
-    let said = String::from_utf8(output.stderr).expect("text");
-    assert!(output.status.success(), "{said}");
-    (String::from_utf8(output.stdout).expect("text"), said)
+    let notes = String::from_utf8(output.stderr).expect("text");
+    assert!(output.status.success(), "{notes}");
+    (String::from_utf8(output.stdout).expect("text"), notes)
 }
 
-/// The files below a folder: their contents by their names.
+/// The contents of the files below a folder, by name.
 fn contents(folder: &Path) -> BTreeMap<String, Vec<u8>> {
     let name = |file: &PathBuf| {
         file.strip_prefix(folder)
@@ -212,7 +212,7 @@ fn contents(folder: &Path) -> BTreeMap<String, Vec<u8>> {
 }
 
 #[test]
-fn it_runs_as_it_is_and_as_what_is_imported() {
+fn it_runs_unchanged_and_imported() {
     let site = Site::new("legacy");
     let table = LogTable::new(&site);
     let topic = |case: &Case| format!("{}-{}", site.name, case.name);
@@ -238,22 +238,22 @@ fn it_runs_as_it_is_and_as_what_is_imported() {
     let total = RECORDS * CASES.len() as u64;
 
     let log = run_until(&site, "pseidon.edn", &old, total);
-    // What is unknown, and what means nothing any more, is said in a line each.
-    for said in [
-        "`:shoe-size` is not known",
-        "`:etl-grup` is not known",
-        "`:consume-step` has no meaning any more",
-        "`:pool` has no meaning",
+    // Each unknown key and each key without effect is reported in one line.
+    for note in [
+        "`:shoe-size` is unknown",
+        "`:etl-grup` is unknown",
+        "`:consume-step` no longer has an effect",
+        "`:pool` no longer has an effect",
     ] {
         let times = log
             .lines()
-            .filter(|line| line.contains("WARN") && line.contains(said))
+            .filter(|line| line.contains("WARN") && line.contains(note))
             .count();
-        assert_eq!(times, 1, "`{said}` in\n{log}");
+        assert_eq!(times, 1, "`{note}` in\n{log}");
     }
 
-    let (pipeline, said) = imported(&site, &edn);
-    assert!(said.contains("did you mean `:etl-group`?"), "{said}");
+    let (pipeline, notes) = imported(&site, &edn);
+    assert!(notes.contains("did you mean `:etl-group`?"), "{notes}");
     let regrouped = format!("{}-imported", site.name);
     let pipeline = pipeline.replace(&format!("\"{}\"", site.name), &format!("\"{regrouped}\""));
     site.write(
@@ -308,7 +308,7 @@ fn it_runs_as_it_is_and_as_what_is_imported() {
     assert_eq!(
         seen,
         old_files.len(),
-        "there is nothing else: {:?}",
+        "unexpected files: {:?}",
         old_files.keys()
     );
     assert_eq!(
@@ -349,7 +349,7 @@ fn a_pipeline_of_plugins_runs() {
     site.write("pseidon.edn", pseidon_edn(&site, &table, &data, &plugins));
     let log = run_until(&site, "pseidon.edn", &data, 90);
     assert!(
-        log.contains("`pseidon.plugin.IncPlugin` could not be loaded here"),
+        log.contains("the class `pseidon.plugin.IncPlugin` is not supported"),
         "{log}"
     );
 
@@ -383,7 +383,7 @@ fn a_pipeline_of_plugins_runs() {
     assert_eq!(
         sorted(alarms),
         sorted(expected),
-        "an unchanged record goes on as it came"
+        "an unchanged record keeps its bytes"
     );
 }
 
@@ -404,17 +404,22 @@ fn a_class_is_refused() {
     let mut pseidon = site.run("pseidon.edn");
     pseidon.expect_exit(2, 20);
     let log = pseidon.log();
-    assert!(log.contains("`pseidon.plugin.IncPlugin` names a Java or Clojure class, and such cannot be loaded here"), "{log}");
+    assert!(
+        log.contains(
+            "`pseidon.plugin.IncPlugin` is a Java or Clojure class, which is not supported"
+        ),
+        "{log}"
+    );
     assert!(
         log.contains("(where"),
-        "it says how to write it here: {log}"
+        "the help shows the equivalent: {log}"
     );
 }
 
-/// The files that are shipped, those of older systems and what they mean among them, are right;
-/// `import` of each prints what lies beside it.
+/// The shipped files are valid, including legacy configurations and their conversions; `import` of
+/// each legacy file prints the pipeline file beside it.
 #[test]
-fn what_is_shipped_is_right() {
+fn shipped_files_are_valid() {
     let site = Site::new("shipped");
     let conf = Path::new(env!("CARGO_MANIFEST_DIR")).join("conf");
     let mut checked = 0;
@@ -442,7 +447,7 @@ fn what_is_shipped_is_right() {
             && !name.ends_with(".pipeline.edn")
         {
             let beside = fs::read_to_string(name.replace(".edn", ".pipeline.edn"))
-                .expect("its pipeline lies beside it");
+                .expect("its pipeline file is beside it");
             assert_eq!(imported(&site, &file).0, beside, "{name}");
         }
     }

@@ -1,4 +1,4 @@
-//! Logs that a table in MySQL names, while its rows change and servers and the process fail.
+//! Logs of a MySQL table, while its rows change and servers and the process fail.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
@@ -11,24 +11,24 @@ use crate::harness::output::{files, hidden, lines};
 use crate::harness::pipeline::{SESSION_MILLIS, state_in};
 use crate::harness::{Pseidon, Site, brokers, server, wait_until};
 
-/// The formats and outputs that rows change between. In all of them a record's line begins with its
-/// number.
+/// The formats and outputs between which rows change. In all of them, the line of a record starts
+/// with its number.
 pub(crate) const FORMATS: [&str; 2] = ["txt:sep=tab;ts=0;msg=1", "txt:sep=tab;ts=0;msg=1:"];
 const OUTPUTS: [&str; 2] = ["txt", "gzip"];
 
-/// A template over a site's table.
+/// A template for the table of a site.
 pub(crate) struct Template<'a> {
     pub(crate) brokers: &'a str,
-    /// Where the state is, if not on the tests' own Redis.
+    /// The URL of the state store; `None` is the tests' Redis.
     pub(crate) redis: Option<&'a str>,
-    /// Where the service pages are.
+    /// The monitor port.
     pub(crate) port: Option<u16>,
-    /// Further options of the source.
+    /// More options of the source.
     pub(crate) more: &'a str,
 }
 
 impl Template<'_> {
-    /// The bytes of records that may be in flight, which are half of the memory.
+    /// The limit of bytes in flight, which is half of the memory.
     pub(crate) const BUDGET: u64 = 32 << 20;
 
     /// The pipeline file.
@@ -72,11 +72,11 @@ pub(crate) fn template(site: &Site, table: &LogTable, more: &str) -> String {
     .text(site, table)
 }
 
-/// Topics that get numbered records, each a line `TIME<tab>NUMBER<tab>more`.
+/// Topics with numbered records, each a line `TIME<tab>NUMBER<tab>more`.
 pub(crate) struct Topics {
     pub(crate) names: Vec<String>,
     producer: ThreadedProducer<DefaultProducerContext>,
-    /// How many records each has got.
+    /// The number of records sent to each topic.
     pub(crate) sent: Vec<u64>,
 }
 
@@ -85,7 +85,7 @@ impl Topics {
         Topics::at(site, &brokers(), count)
     }
 
-    /// On this broker.
+    /// The same with these brokers.
     pub(crate) fn at(site: &Site, brokers: &str, count: usize) -> Topics {
         let names = (0..count)
             .map(|number| format!("{}-{number}", site.name))
@@ -102,7 +102,7 @@ impl Topics {
         }
     }
 
-    /// Sends so many records to one topic.
+    /// Sends this number of records to one topic.
     pub(crate) fn send(&mut self, topic: usize, records: u64) {
         for _ in 0..records {
             let number = self.sent[topic];
@@ -116,7 +116,7 @@ impl Topics {
         }
     }
 
-    /// Sends so many records of this size to one topic. They compress well.
+    /// Sends this number of records of a size to one topic. They compress well.
     pub(crate) fn send_large(&mut self, topic: usize, records: u64, bytes: usize) {
         for _ in 0..records {
             let line = format!("1700000000000\t{}\t{:x<bytes$}", self.sent[topic], "");
@@ -136,13 +136,13 @@ impl Topics {
         }
     }
 
-    /// Sends so many records to each topic, and waits until the broker has them.
+    /// Sends this number of records to each topic, and waits until the broker has them.
     pub(crate) fn send_all(&mut self, records: u64) {
         self.send_all_without_waiting(records);
         self.flush();
     }
 
-    /// The same, while the broker may be away.
+    /// The same without waiting, for when the broker may be down.
     pub(crate) fn send_all_without_waiting(&mut self, records: u64) {
         (0..self.names.len()).for_each(|topic| self.send(topic, records));
     }
@@ -151,11 +151,11 @@ impl Topics {
     pub(crate) fn flush(&self) {
         self.producer
             .flush(Duration::from_secs(120))
-            .expect("the broker takes the records");
+            .expect("the broker accepts the records");
     }
 }
 
-/// The numbers that a topic's visible files hold, each with how often.
+/// The record numbers in the visible files of a topic, each with the number of its occurrences.
 pub(crate) fn found(site: &Site, topic: &str) -> BTreeMap<u64, u64> {
     let mut found = BTreeMap::new();
     for file in files(&site.path("out").join(topic)) {
@@ -172,12 +172,12 @@ pub(crate) fn found(site: &Site, topic: &str) -> BTreeMap<u64, u64> {
     found
 }
 
-/// Whether as many of the topic's records are visible.
+/// Whether at least this number of the topic's records is visible.
 pub(crate) fn is_complete(site: &Site, topic: &str, sent: u64) -> bool {
     found(site, topic).len() as u64 >= sent
 }
 
-/// Each of the topic's records is in just one visible file.
+/// Checks that each record of the topic is in exactly one visible file.
 pub(crate) fn check_topic(site: &Site, topic: &str, sent: u64) {
     let found = found(site, topic);
     let wrong: Vec<_> = (0..sent)
@@ -188,7 +188,7 @@ pub(crate) fn check_topic(site: &Site, topic: &str, sent: u64) {
         .collect();
     assert!(
         wrong.is_empty(),
-        "{topic}: {} of {sent} records are not there once, such as {:?}",
+        "{topic}: {} of {sent} records are missing or duplicated, such as {:?}",
         wrong.len(),
         &wrong[..wrong.len().min(5)]
     );
@@ -207,8 +207,9 @@ pub(crate) fn from_environment(variable: &str, default: u64) -> u64 {
     })
 }
 
-/// Two hundred topics while rows are added, changed, disabled and deleted, and the process is
-/// killed. `PSEIDON_TEST_LOGS` and `PSEIDON_TEST_SECONDS` make it larger or longer.
+/// Two hundred topics, while rows are added, changed, disabled and deleted, and the process is
+/// killed. `PSEIDON_TEST_LOGS` and `PSEIDON_TEST_SECONDS` set the number of topics and the
+/// duration.
 #[test]
 fn rows_come_and_go_under_kills() {
     let site = Site::new("logs-churn");
@@ -256,7 +257,7 @@ fn rows_come_and_go_under_kills() {
     }
     topics.flush();
     assert!(kills > 0 && pseidon.is_running());
-    // In the end all run, and nothing is left over of what each period has read.
+    // In the end all logs run, and all records of all periods are delivered.
     (0..count).for_each(|topic| table.set(&topics.names[topic], FORMATS[0], OUTPUTS[1]));
     for (name, sent) in topics.names.iter().zip(&topics.sent) {
         wait_until(&format!("{name} is read"), 180, || {
@@ -276,7 +277,8 @@ fn rows_come_and_go_under_kills() {
     );
 }
 
-/// Two instances share the logs; one is killed, one stops, one comes: each record is there once.
+/// Two instances share the logs, while instances are killed, stopped and started: each record is
+/// delivered once.
 #[test]
 fn instances_share_the_logs() {
     let site = Site::new("logs-two");
@@ -323,10 +325,10 @@ fn instances_share_the_logs() {
         .for_each(|(name, sent)| check_topic(&site, name, *sent));
 }
 
-/// With `:start :latest` a log begins with what comes after it was first read, and from then on
-/// nothing is left out.
+/// With `:start :latest`, a log starts with the records after its first start, and from then on no
+/// record is skipped.
 #[test]
-fn latest_means_from_the_first_reading_on() {
+fn latest_starts_at_the_first_start() {
     let site = Site::new("logs-latest");
     let table = LogTable::new(&site);
     let mut topics = Topics::new(&site, 1);
@@ -343,11 +345,13 @@ fn latest_means_from_the_first_reading_on() {
     });
     std::thread::sleep(Duration::from_secs(3));
     topics.send_all(20);
-    wait_until("what is new is read", 60, || is_complete(&site, &name, 20));
+    wait_until("the new records are read", 60, || {
+        is_complete(&site, &name, 20)
+    });
     pseidon.stop(40);
     topics.send_all(20);
     let mut pseidon = site.run("pipeline.edn");
-    wait_until("what came while nobody read is read", 60, || {
+    wait_until("the records that arrived meanwhile are read", 60, || {
         is_complete(&site, &name, 40)
     });
     pseidon.stop(40);
@@ -355,10 +359,10 @@ fn latest_means_from_the_first_reading_on() {
     assert_eq!(found, (20..60).collect::<Vec<u64>>());
 }
 
-/// A log with too many bad records is switched off, one whose row cannot be right never starts;
-/// others do not notice.
+/// A log with too many invalid records is switched off, and a log with an invalid row never starts;
+/// other logs are not affected.
 #[test]
-fn one_log_disturbs_no_other() {
+fn a_failing_log_does_not_affect_others() {
     let site = Site::new("logs-apart");
     let table = LogTable::new(&site);
     let mut topics = Topics::new(&site, 3);
@@ -377,22 +381,22 @@ fn one_log_disturbs_no_other() {
     wait_until("the bad log is switched off", 60, || {
         !table.is_enabled(&bad)
     });
-    wait_until("the reason is said", 20, || {
+    wait_until("the reason is logged", 20, || {
         pseidon
             .log()
-            .contains("31 records were bad, and the threshold is 30")
+            .contains("31 records were invalid; the threshold is 30")
     });
-    let said = pseidon.log();
+    let log = pseidon.log();
     assert!(
-        said.contains(&wrong) && said.contains("tss"),
-        "the wrong row is named: {said}"
+        log.contains(&wrong) && log.contains("tss"),
+        "the invalid row is named: {log}"
     );
     topics.send(0, 100);
     topics.flush();
-    wait_until("the good log goes on", 60, || {
+    wait_until("the good log continues", 60, || {
         is_complete(&site, &good, 200)
     });
-    // Put right, both run; what was bad is in quarantine and is not read again.
+    // After a fix, both run; invalid records are in quarantine and are not re-read.
     table.set(&wrong, FORMATS[1], "gzip");
     table.set(&bad, FORMATS[0], "txt");
     wait_until("the wrong log runs", 60, || is_complete(&site, &wrong, 100));
@@ -412,8 +416,8 @@ fn one_log_disturbs_no_other() {
     assert_eq!(quarantined, 31);
 }
 
-/// Every column that can be changed does its work without a restart: the output, where bad records
-/// go, and whether the log runs at all.
+/// Changes of a row take effect without a restart of the process: the format, the output, and
+/// whether the log is enabled.
 #[test]
 fn a_changed_row_takes_effect() {
     let site = Site::new("logs-changed");
@@ -451,18 +455,18 @@ fn a_changed_row_takes_effect() {
         "a disabled log reads nothing"
     );
     table.set(&name, FORMATS[0], "txt");
-    wait_until("it goes on where it was", 60, || {
+    wait_until("it resumes where it stopped", 60, || {
         is_complete(&site, &name, 30)
     });
     pseidon.stop(40);
     check_topic(&site, &name, 30);
 }
 
-/// A row that is new since the last run is read too, also by who comes back so soon that its group
-/// has not missed it. (A member with a lasting name would be given its old partitions only; that is
+/// A row that was added between two runs is read too, even if the process restarts so soon that its
+/// group has not noticed. (A member with a permanent id would get only its old partitions; that is
 /// why there is no `:instance-id`.)
 #[test]
-fn a_row_may_be_added_while_nobody_looks() {
+fn a_row_can_be_added_between_runs() {
     let site = Site::new("logs-away");
     let table = LogTable::new(&site);
     let mut topics = Topics::new(&site, 3);

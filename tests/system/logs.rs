@@ -1,11 +1,11 @@
-//! Files as a source: read once, and followed while they rotate. Killed at random.
+//! Files as a source: read once, or followed while they rotate, with kills at random times.
 
 use std::io::Write;
 
 use flate2::Compression;
 use flate2::write::GzEncoder;
 
-use crate::harness::feed::{Fed, Log, line};
+use crate::harness::feed::{FedRecords, LogWriter, line};
 use crate::harness::output::check;
 use crate::harness::pipeline::{Layout, Store, files_sink, pipeline, settings};
 use crate::harness::watch::Watcher;
@@ -18,7 +18,7 @@ const BUCKETS: u64 = 4;
 #[test]
 fn files_that_are_read_once() {
     let site = Site::new("files-once");
-    let fed = Fed {
+    let fed = FedRecords {
         counts: vec![15_000; 6],
         buckets: BUCKETS,
     };
@@ -55,8 +55,8 @@ fn files_that_are_read_once() {
         ),
     );
     let watcher = Watcher::start(&[site.path("out")]);
-    // Every other instance comes as far as a few commits, and dies between one and the last name of
-    // its files.
+    // Every other instance makes a few commits, and is killed between a commit and the last rename
+    // of its files.
     let mut deaths = 0;
     for _ in 0..12 {
         let mut command = site.command("pipeline.edn");
@@ -68,11 +68,11 @@ fn files_that_are_read_once() {
     }
     assert!(
         deaths >= 4,
-        "only {deaths} deaths after a commit: there was too little to do"
+        "only {deaths} kills after a commit: there was too little to do"
     );
     site.finish("pipeline.edn", 120);
     let files = check(&site.path("out"), &fed).files;
-    // Everything is done: another run has nothing to do.
+    // Everything is delivered: another run has nothing to do.
     site.finish("pipeline.edn", 60);
     watcher.finish();
     assert_eq!(check(&site.path("out"), &fed).files, files);
@@ -80,14 +80,16 @@ fn files_that_are_read_once() {
 
 pub(crate) fn gzip(text: &str) -> Vec<u8> {
     let mut encoder = GzEncoder::new(Vec::new(), Compression::default());
-    encoder.write_all(text.as_bytes()).expect("memory takes it");
-    encoder.finish().expect("memory takes it")
+    encoder
+        .write_all(text.as_bytes())
+        .expect("memory can be written");
+    encoder.finish().expect("memory can be written")
 }
 
-/// Two logs: one is renamed when it is rotated, the other is emptied in its place. What is emptied
-/// before it is read is lost to everybody, so that happens when everything is visible.
+/// Two log files: one is rotated by renaming, the other by truncation. Records that are truncated
+/// before they are read are lost, so that happens when everything is visible.
 #[test]
-fn logs_that_rotate() {
+fn rotated_log_files() {
     let site = Site::new("logs");
     let source = "(files {:path [\"logs-in/renamed.log*\" \"logs-in/emptied.log\"] :format \"json\" :follow true :poll \"50ms\"})";
     site.write(
@@ -100,12 +102,12 @@ fn logs_that_rotate() {
         ),
     );
     site.write("logs-in/unrelated", "not read\n");
-    let mut fed = Fed {
+    let mut fed = FedRecords {
         counts: Vec::new(),
         buckets: BUCKETS,
     };
-    let mut renamed = Log::create(site.path("logs-in/renamed.log"), &mut fed);
-    let mut emptied = Log::create(site.path("logs-in/emptied.log"), &mut fed);
+    let mut renamed = LogWriter::create(site.path("logs-in/renamed.log"), &mut fed);
+    let mut emptied = LogWriter::create(site.path("logs-in/emptied.log"), &mut fed);
     let watcher = Watcher::start(&[site.path("out")]);
     let mut running: Option<Pseidon> = None;
     let mut rotations = 0;
@@ -132,7 +134,7 @@ fn logs_that_rotate() {
             wait_until("everything so far is visible", 60, || {
                 watcher.records() >= fed.total() || !pseidon.is_running()
             });
-            // Now and then nobody is there when it happens.
+            // Sometimes no instance runs when it happens.
             if site.random.of(0..2) == 0 {
                 pseidon.kill()
             } else {

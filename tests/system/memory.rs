@@ -1,5 +1,5 @@
-//! Resident memory: pipelines that make much of little stay within `:memory` and a constant, and
-//! finish.
+//! Resident memory: pipelines whose output is much larger than their input stay within `:memory`
+//! plus a constant, and finish.
 
 use std::fs;
 
@@ -7,19 +7,19 @@ use crate::harness::output::{all_lines, files};
 use crate::harness::topics::{create, produce_keys};
 use crate::harness::{Pseidon, Site, brokers, wait_until};
 
-/// The setting of each pipeline here, and what a process may take in addition.
+/// The `:memory` of each pipeline here, and the memory that a process may use in addition.
 const MEMORY: u64 = 32 << 20;
 const IN_ADDITION: u64 = 128 << 20;
 
-/// Runs until `is_done` or the end, and looks at the memory all the time.
-fn stays_small(pseidon: &mut Pseidon, seconds: u64, mut is_done: impl FnMut() -> bool) {
+/// Watches the memory of a run until `is_done` or its end.
+fn expect_little_memory(pseidon: &mut Pseidon, seconds: u64, mut is_done: impl FnMut() -> bool) {
     let mut most = 0;
     wait_until("it is done", seconds, || {
         most = most.max(pseidon.memory().map_or(0, |memory| memory.peak));
         !pseidon.is_running() || is_done()
     });
     println!("peak: {} MB", most >> 20);
-    assert!(most > 0, "its memory was never seen");
+    assert!(most > 0, "its memory was never measured");
     assert!(
         most < MEMORY + IN_ADDITION,
         "{} MB are resident; :memory is {} MB\n{}",
@@ -45,7 +45,7 @@ fn pipeline(record: &str, count: u64, step: &str, sink: &str) -> String {
     )
 }
 
-/// Each record becomes a hundred times as large, and zstd works at its hardest.
+/// Each record becomes a hundred times as large, and zstd has its highest level.
 #[test]
 fn wide_rows_and_zstd_19() {
     let site = Site::new("wide-rows");
@@ -60,7 +60,7 @@ fn wide_rows_and_zstd_19() {
         ),
     );
     let mut pseidon = site.run("pipeline.edn");
-    stays_small(&mut pseidon, 240, || false);
+    expect_little_memory(&mut pseidon, 240, || false);
     pseidon.expect_exit(0, 60);
     assert!(
         pseidon.log().contains("records_out=60000"),
@@ -69,9 +69,9 @@ fn wide_rows_and_zstd_19() {
     );
 }
 
-/// Together the texts of a batch pass what a column can hold: 2 GiB. Each alone is ordinary.
+/// Together, the strings of a batch exceed the limit of a column, 2 GiB. Each alone is small.
 #[test]
-fn a_batch_that_no_column_can_hold_goes_in_parts() {
+fn a_batch_that_exceeds_a_column_is_processed_in_parts() {
     let site = Site::new("in-parts");
     let sink = r#":path "out" :codec :json"#;
     let step = r#"(select "n, octet_length(repeat(u, 100000)) as bytes")"#;
@@ -80,7 +80,7 @@ fn a_batch_that_no_column_can_hold_goes_in_parts() {
         pipeline(r#":n "n" :u "'u' || (10 + h % 90)""#, 12_000, step, sink),
     );
     let mut pseidon = site.run("pipeline.edn");
-    stays_small(&mut pseidon, 240, || false);
+    expect_little_memory(&mut pseidon, 240, || false);
     pseidon.expect_exit(0, 60);
     let lines = all_lines(&site.path("out"));
     assert_eq!(lines.len(), 12_000);
@@ -93,9 +93,9 @@ fn a_batch_that_no_column_can_hold_goes_in_parts() {
     );
 }
 
-/// One record asks for what none may have. It goes to the quarantine, and the others their way.
+/// One record would exceed the limit. It is quarantined, and the others are delivered.
 #[test]
-fn a_record_that_would_be_too_large_is_bad() {
+fn a_record_that_would_be_too_large_is_invalid() {
     let site = Site::new("too-large");
     let record = r#":n "n" :u "case when n % 1000 = 7 then repeat('y', 100) else 'y' end""#;
     let step = r#"(select "n, octet_length(repeat(u, 1000000)) as bytes")"#;
@@ -104,7 +104,7 @@ fn a_record_that_would_be_too_large_is_bad() {
         pipeline(record, 2000, step, r#":path "out/good" :codec :json"#),
     );
     let mut pseidon = site.run("pipeline.edn");
-    stays_small(&mut pseidon, 240, || false);
+    expect_little_memory(&mut pseidon, 240, || false);
     pseidon.expect_exit(0, 60);
     assert_eq!(all_lines(&site.path("out/good")).len(), 1998);
     let bad: Vec<serde_json::Value> = all_lines(&site.path("out/quarantine"))
@@ -124,7 +124,7 @@ fn a_record_that_would_be_too_large_is_bad() {
     }));
 }
 
-/// Each file has a compressor for each of its columns.
+/// Each file has a compressor for each column.
 #[test]
 fn parquet_in_300_buckets_and_zstd_19() {
     let site = Site::new("buckets");
@@ -140,14 +140,14 @@ fn parquet_in_300_buckets_and_zstd_19() {
         ),
     );
     let mut pseidon = site.run("pipeline.edn");
-    stays_small(&mut pseidon, 240, || false);
+    expect_little_memory(&mut pseidon, 240, || false);
     pseidon.expect_exit(0, 60);
     assert!(files(&site.path("out")).len() >= 300);
 }
 
-/// The sink cannot write: its folder is a file. What was read waits, and no more is read.
+/// The sink cannot write, because its folder is a file. Records wait, and no more are read.
 #[test]
-fn a_sink_that_is_blocked() {
+fn a_blocked_sink() {
     let site = Site::new("blocked-sink");
     let sink = r#":path "out/{n % 3}" :codec :json :rollover {:size "1MB"}"#;
     let text = pipeline(
@@ -170,19 +170,19 @@ fn a_sink_that_is_blocked() {
     }
     // The budget has to be full for a while before anything can go wrong.
     let mut looks = 0;
-    stays_small(&mut pseidon, 120, || {
+    expect_little_memory(&mut pseidon, 120, || {
         looks += u32::from(is_blocked(&site));
         looks > 200
     });
     pseidon.kill();
 }
 
-/// Whether something is said of what cannot be written.
+/// Whether the log output reports that something cannot be written.
 fn is_blocked(site: &Site) -> bool {
     fs::read_to_string(site.path("logs/000.log")).is_ok_and(|log| log.contains("WARN"))
 }
 
-/// Keys count as payloads do: a batch does not hold thousands of large ones.
+/// Keys count like payloads: a batch does not contain thousands of large ones.
 #[test]
 fn big_keys() {
     let site = Site::new("big-keys");
@@ -198,7 +198,7 @@ fn big_keys() {
     );
     site.write("pipeline.edn", text);
     let mut pseidon = site.run("pipeline.edn");
-    stays_small(&mut pseidon, 240, || false);
+    expect_little_memory(&mut pseidon, 240, || false);
     pseidon.expect_exit(0, 60);
     let lines = all_lines(&site.path("out"));
     assert_eq!(lines.len(), 1500);

@@ -1,4 +1,4 @@
-//! Closed files of logs go where pseidon-hdfs took them.
+//! Published files of logs are moved to where pseidon-hdfs moved them.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -38,15 +38,14 @@ fn record(number: u64) -> String {
     )
 }
 
-/// Whether they are all there, under kills; each once, in the folder and with the name that
-/// pseidon-hdfs gave it.
+/// With kills, each record is in one file, in the folder and with the name that pseidon-hdfs used.
 #[test]
-fn closed_files_go_to_their_partitions() {
+fn published_files_are_moved_to_their_partitions() {
     let site = Site::new("moved");
     let table = LogTable::new(&site);
     table.add_date_format();
     let base = site.path("lake").display().to_string();
-    // Each: the log's place, its date_format, and the folders of the two hours.
+    // Each case has the name of the log, its date_format, and the folders of the two hours.
     let cases = [
         (
             "hourly",
@@ -133,13 +132,13 @@ fn closed_files_go_to_their_partitions() {
             .collect();
         assert!(
             wrong.is_empty() && found.len() == 3200,
-            "{name}: not once: {wrong:?}"
+            "{name}: not exactly once: {wrong:?}"
         );
         for file in files(&lake(name)) {
             let folder = file
                 .parent()
                 .and_then(|folder| folder.strip_prefix(lake(name)).ok())
-                .expect("below its place")
+                .expect("below its folder")
                 .display()
                 .to_string();
             let hour = folders
@@ -154,7 +153,7 @@ fn closed_files_go_to_their_partitions() {
             );
             assert!(
                 file_name.starts_with(&start) && file_name.ends_with(".txt.gz"),
-                "{file_name} does not begin with {start}"
+                "{file_name} does not start with {start}"
             );
             assert!(
                 lines(&file)
@@ -174,6 +173,6 @@ fn closed_files_go_to_their_partitions() {
     assert_eq!(
         left,
         Vec::<PathBuf>::new(),
-        "nothing stays where it was written"
+        "no file stays where it was written"
     );
 }

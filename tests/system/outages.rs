@@ -13,7 +13,7 @@ use crate::harness::servers::Servers;
 use crate::harness::watch::Watcher;
 use crate::harness::{Pseidon, Site, wait_until};
 
-/// Counts into `base`, from a source that never ends and does not wait.
+/// A pipeline that counts into `base`, from a source that does not end.
 fn counted(settings: &str, base: &str) -> String {
     format!(
         r#"{{:name "counted" :settings {{:memory "16MiB" :commit-interval "200ms" {settings}}}
@@ -22,7 +22,7 @@ fn counted(settings: &str, base: &str) -> String {
     )
 }
 
-fn goes_on(site: &Site, folder: &str, pseidon: &mut Pseidon) {
+fn expect_progress(site: &Site, folder: &str, pseidon: &mut Pseidon) {
     let before = files(&site.path(folder)).len();
     wait_until("more files become visible", 60, || {
         files(&site.path(folder)).len() > before + 5 || !pseidon.is_running()
@@ -31,7 +31,7 @@ fn goes_on(site: &Site, folder: &str, pseidon: &mut Pseidon) {
 }
 
 #[test]
-fn redis_goes_and_comes_back() {
+fn redis_is_killed_and_restarted() {
     let site = Site::new("redis-down");
     let mut redis = Redis::down();
     site.write(
@@ -40,29 +40,29 @@ fn redis_goes_and_comes_back() {
     );
     let watcher = Watcher::start(&[site.path("out")]);
     let mut pseidon = site.run("pipeline.edn");
-    wait_until("it says that the store is away", 20, || {
+    wait_until("it reports that the store does not answer", 20, || {
         pseidon.log().contains("state store")
     });
     std::thread::sleep(Duration::from_millis(500));
     assert!(pseidon.is_running(), "it waits for the store");
     redis.up(&site);
     for _ in 0..3 {
-        goes_on(&site, "out", &mut pseidon);
+        expect_progress(&site, "out", &mut pseidon);
         redis.kill();
         std::thread::sleep(site.random.millis(300..3000));
         redis.up(&site);
     }
-    goes_on(&site, "out", &mut pseidon);
+    expect_progress(&site, "out", &mut pseidon);
     pseidon.stop(40);
     watcher.finish();
     assert_eq!(hidden(&site.path("out")), Vec::<PathBuf>::new());
     count_gapless(&site.path("out"));
 }
 
-/// A sink `kafka` whose broker is gone waits for up to a minute in one call, without a word before.
-/// Both sinks have the same writer thread.
+/// A `kafka` sink whose broker is down waits for up to a minute in one call, without reporting it
+/// before. Both sinks have the same writer thread.
 #[test]
-fn a_sink_that_hangs_keeps_no_other_from_writing() {
+fn a_sink_that_hangs_does_not_block_another() {
     let site = Site::new("hanging-sink");
     let servers = Servers::start(&site, &["kafka"]);
     let pipeline = format!(
@@ -75,23 +75,23 @@ fn a_sink_that_hangs_keeps_no_other_from_writing() {
     );
     site.write("pipeline.edn", pipeline);
     let mut pseidon = site.run("pipeline.edn");
-    goes_on(&site, "out", &mut pseidon);
+    expect_progress(&site, "out", &mut pseidon);
     servers.kill("kafka");
     let before = pseidon.log().matches("starting").count();
     for _ in 0..5 {
-        goes_on(&site, "out", &mut pseidon);
+        expect_progress(&site, "out", &mut pseidon);
     }
     assert_eq!(
         pseidon.log().matches("starting").count(),
         before,
-        "it still hangs in the same attempt"
+        "it must still hang in the same attempt"
     );
     pseidon.kill();
 }
 
-/// A partition's log is replaced by an older one of the same topic, which then grows past the
-/// position in the state: what an election of a leader that was not in sync does. Its other records
-/// are not taken for those that were read.
+/// The log of a partition is replaced by an older copy, which then grows past the position in the
+/// state, as after the election of a leader that was not in sync. Its new records must not be
+/// mistaken for the records that were read.
 #[test]
 fn a_log_that_was_truncated_between_two_runs_is_noticed() {
     let site = Site::new("truncated-log");
@@ -110,6 +110,8 @@ fn a_log_that_was_truncated_between_two_runs_is_noticed() {
             "--value",
             value,
         ]);
+        // All of them go to one partition.
+        command.args(["--key", "'k'"]);
         assert!(command.status().expect("it runs").success());
     };
     let (data, older) = (servers.path("kafka/data"), site.path("older"));
@@ -172,11 +174,10 @@ fn a_log_that_was_truncated_between_two_runs_is_noticed() {
     was_read.for_each(|partition| assert_eq!(of_partition(partition), read[partition]));
 }
 
-/// The output's directory goes and comes back with what was in it, as a disk does that is
-/// unmounted, while nothing can be written in its place; and between it is there and may not be
-/// written.
+/// The output directory disappears and returns with its contents, as when a disk is unmounted,
+/// while nothing can be written in its place. In every other round, it exists but is not writable.
 #[test]
-fn a_directory_goes_and_comes_back() {
+fn a_directory_disappears_and_returns() {
     let site = Site::new("vanished");
     site.write("place/disk/kept", "");
     site.write("pipeline.edn", counted("", "place/disk/out"));
@@ -189,8 +190,8 @@ fn a_directory_goes_and_comes_back() {
     let mut pseidon = site.start(without_privileges(site.command("pipeline.edn")));
     let out = "place/disk/out";
     for round in 0..4 {
-        goes_on(&site, out, &mut pseidon);
-        let said = trouble(&pseidon);
+        expect_progress(&site, out, &mut pseidon);
+        let before = trouble(&pseidon);
         let permission_only = round % 2 == 1;
         if permission_only {
             fs::set_permissions(site.path(out), fs::Permissions::from_mode(0o555))
@@ -206,11 +207,11 @@ fn a_directory_goes_and_comes_back() {
             mode("place", 0o555);
             fs::rename(site.path("place/disk"), site.path("away")).expect("renamed");
         }
-        wait_until("it says so", 30, || {
-            trouble(&pseidon) > said || !pseidon.is_running()
+        wait_until("it reports the problem", 30, || {
+            trouble(&pseidon) > before || !pseidon.is_running()
         });
         std::thread::sleep(site.random.millis(100..1500));
-        assert!(pseidon.is_running(), "it tries again");
+        assert!(pseidon.is_running(), "it retries");
         if permission_only {
             hidden(&site.path(out))
                 .iter()
@@ -226,14 +227,14 @@ fn a_directory_goes_and_comes_back() {
             mode("place", 0o777);
         }
     }
-    goes_on(&site, out, &mut pseidon);
+    expect_progress(&site, out, &mut pseidon);
     pseidon.stop(40);
     assert_eq!(hidden(&site.path("place")), Vec::<PathBuf>::new());
     count_gapless(&site.path(out));
 }
 
-/// Permissions mean nothing to root, so a test that takes them away has to run the binary as
-/// somebody else.
+/// Permissions do not apply to root, so a test that removes them has to run the binary as another
+/// user.
 fn without_privileges(command: Command) -> Command {
     if !rustix::process::geteuid().is_root() {
         return command;
@@ -249,10 +250,10 @@ fn without_privileges(command: Command) -> Command {
     wrapped
 }
 
-/// Somebody removes everything of ours that nobody can see. Files open for two seconds, so just
-/// after some became visible, nothing waits between its commit and its name.
+/// All hidden files are removed. Files are open for two seconds, so shortly after some became
+/// visible, no file is between its commit and its rename.
 #[test]
-fn hidden_files_that_are_removed_are_written_again() {
+fn removed_hidden_files_are_rewritten() {
     let site = Site::new("removed");
     site.write(
         "pipeline.edn",
@@ -272,7 +273,7 @@ fn hidden_files_that_are_removed_are_written_again() {
             };
         }
     }
-    goes_on(&site, "out", &mut pseidon);
+    expect_progress(&site, "out", &mut pseidon);
     pseidon.stop(40);
     watcher.finish();
     assert_eq!(hidden(&site.path("out")), Vec::<PathBuf>::new());
@@ -285,9 +286,9 @@ fn trouble(pseidon: &Pseidon) -> usize {
     log.matches("WARN").count() + log.matches("ERROR").count()
 }
 
-/// No file may grow beyond a limit, until it is lifted: every write fails that would.
+/// The size of files is limited, so writes fail until the limit is lifted.
 #[test]
-fn writes_that_fail_are_tried_again() {
+fn failed_writes_are_retried() {
     let site = Site::new("limit");
     let redis = Redis::start(&site);
     site.write(
@@ -296,7 +297,7 @@ fn writes_that_fail_are_tried_again() {
     );
     let watcher = Watcher::start(&[site.path("out")]);
     let mut command = Command::new("sh");
-    // Without the signal, such a write gives an error.
+    // Without the signal, such a write returns an error.
     command.args([
         "-c",
         "trap '' XFSZ; ulimit -S -f 16; exec \"$0\" run pipeline.edn 2>log",
@@ -305,11 +306,11 @@ fn writes_that_fail_are_tried_again() {
     command.current_dir(site.path(""));
     let mut pseidon = site.start(command);
     let log = || fs::read_to_string(site.path("log")).unwrap_or_default();
-    wait_until("it says that it cannot write", 30, || {
+    wait_until("it reports that it cannot write", 30, || {
         log().contains("WARN") || !pseidon.is_running()
     });
     std::thread::sleep(Duration::from_secs(2));
-    assert!(pseidon.is_running(), "it tries again: {}", log());
+    assert!(pseidon.is_running(), "it retries: {}", log());
     assert_eq!(
         files(&site.path("out")),
         Vec::<PathBuf>::new(),
@@ -320,15 +321,15 @@ fn writes_that_fail_are_tried_again() {
         .status()
         .expect("prlimit");
     assert!(lifted.success());
-    goes_on(&site, "out", &mut pseidon);
+    expect_progress(&site, "out", &mut pseidon);
     pseidon.stop(40);
     watcher.finish();
     assert_eq!(hidden(&site.path("out")), Vec::<PathBuf>::new());
     count_gapless(&site.path("out"));
 }
 
-/// A small file system of the test's own, in a namespace that its processes live in. It is gone
-/// with them.
+/// A small file system for one test, in a mount namespace. It is gone when the processes in the
+/// namespace have ended.
 pub(crate) struct SmallDisk {
     holder: Child,
     folder: PathBuf,
@@ -351,15 +352,15 @@ impl SmallDisk {
             let ended = disk.holder.try_wait().expect("a child");
             assert!(
                 ended.is_none(),
-                "this test needs to be allowed to mount a file system in a namespace of its own (see unshare(1))"
+                "this test requires permission to mount a file system in a new namespace (see unshare(1))"
             );
-            disk.seen("mounted").exists()
+            disk.path("mounted").exists()
         });
         disk
     }
 
-    /// A path on the disk, as it is seen from outside of its namespace.
-    pub(crate) fn seen(&self, name: &str) -> PathBuf {
+    /// A path on the disk, from outside of its namespace.
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
         let inside = self.folder.strip_prefix("/").expect("an absolute path");
         Path::new("/proc")
             .join(self.holder.id().to_string())
@@ -368,7 +369,7 @@ impl SmallDisk {
             .join(name)
     }
 
-    /// A run in the namespace.
+    /// Starts a run in the namespace.
     pub(crate) fn start(&self, site: &Site) -> Pseidon {
         let mut command = Command::new("nsenter");
         command.args([
@@ -394,9 +395,9 @@ impl Drop for SmallDisk {
     }
 }
 
-/// The disk is full again and again; somebody makes room, as somebody has to.
+/// The disk is repeatedly full, until files are removed.
 #[test]
-fn a_full_disk_holds_it_up() {
+fn a_full_disk_blocks_the_run() {
     let site = Site::new("full-disk");
     // A disk that holds less than is read in three seconds, and more than one batch.
     site.write(
@@ -408,29 +409,29 @@ fn a_full_disk_holds_it_up() {
     let kept = site.path("kept");
     fs::create_dir(&kept).expect("a folder");
     let mut moved = 0;
-    let mut make_room = || {
-        for path in files(&disk.seen("out")) {
+    let mut free_space = || {
+        for path in files(&disk.path("out")) {
             moved += 1;
             fs::copy(&path, kept.join(format!("{moved}.json"))).expect("copied");
             fs::remove_file(&path).expect("removed");
         }
     };
     for _ in 0..3 {
-        let said = trouble(&pseidon);
-        wait_until("it says that the disk is full", 60, || {
-            trouble(&pseidon) > said || !pseidon.is_running()
+        let before = trouble(&pseidon);
+        wait_until("it reports that the disk is full", 60, || {
+            trouble(&pseidon) > before || !pseidon.is_running()
         });
         std::thread::sleep(site.random.millis(500..2000));
-        assert!(pseidon.is_running(), "it tries again");
-        make_room();
+        assert!(pseidon.is_running(), "it retries");
+        free_space();
     }
     pseidon.terminate();
     wait_until("it stops", 40, || {
-        make_room();
+        free_space();
         !pseidon.is_running()
     });
     pseidon.expect_exit(0, 1);
-    make_room();
-    assert_eq!(hidden(&disk.seen("out")), Vec::<PathBuf>::new());
+    free_space();
+    assert_eq!(hidden(&disk.path("out")), Vec::<PathBuf>::new());
     assert!(count_gapless(&kept) > 5000);
 }

@@ -1,10 +1,11 @@
-//! Brokers behind TLS and a login.
+//! Brokers with TLS and authentication.
 
-use crate::harness::feed::Feed;
+use crate::harness::feed::Feeder;
 use crate::harness::output::{files, lines};
 use crate::harness::{Site, server};
 
-/// A pipeline that reads a topic and writes it to another one, both over TLS with this login.
+/// A pipeline that reads a topic and writes it to another one, both over TLS with these
+/// credentials.
 fn pipeline(topic: &str, mechanism: &str, password: &str) -> String {
     let (brokers, ca) = (
         server("PSEIDON_TEST_KAFKA_SECURE"),
@@ -21,11 +22,11 @@ fn pipeline(topic: &str, mechanism: &str, password: &str) -> String {
 }
 
 #[test]
-fn records_pass_over_tls_with_each_login() {
+fn records_pass_over_tls_with_each_mechanism() {
     for mechanism in ["PLAIN", "SCRAM-SHA-512"] {
         let site = Site::new(&format!("secure-{}", mechanism.to_lowercase()));
         let topic = site.name.clone();
-        Feed::new(&topic, 3).send(500);
+        Feeder::new(&topic, 3).send(500);
         site.write(
             "pipeline.edn",
             pipeline(&topic, mechanism, "PSEIDON_TEST_PASSWORD"),
@@ -50,9 +51,9 @@ fn records_pass_over_tls_with_each_login() {
 fn a_wrong_password_ends_the_run_and_is_not_shown() {
     let site = Site::new("secure-wrong");
     let topic = site.name.clone();
-    Feed::new(&topic, 3).send(1);
-    // Only the source logs in: a sink says so and waits, since what was read before must not be
-    // lost for a password that is being changed.
+    Feeder::new(&topic, 3).send(1);
+    // Only the source authenticates: a sink would report the error and wait, so that records that
+    // were read are not lost while a password is being changed.
     let to_kafka_too = pipeline(&topic, "PLAIN", "PSEIDON_TEST_PASSWORD");
     let source = to_kafka_too.lines().next().expect("the source's line");
     site.write(

@@ -1,5 +1,5 @@
-//! Instances that read one folder share its files through the state store, and do not fence each
-//! other.
+//! Instances that read the same folder share its files through the state store, and do not fence
+//! each other.
 
 use std::fs;
 use std::io::Write;
@@ -22,7 +22,7 @@ fn pipeline(site: &Site, redis: &Redis, more: &str) -> String {
     )
 }
 
-/// Adds the next lines to each file; the numbers go on from file to file.
+/// Appends lines to each file; the numbers continue from file to file.
 fn add(site: &Site, round: u64) {
     fs::create_dir_all(site.path("in")).expect("a folder");
     for number in 0..FILES {
@@ -60,17 +60,17 @@ fn two_followers_share_a_folder() {
         pipeline(&site, &redis, ":follow true :poll \"50ms\""),
     );
     let mut instances = [site.run("pipeline.edn"), site.run("pipeline.edn")];
-    wait_until("both listen", 60, || {
+    wait_until("both handle signals", 60, || {
         instances.iter().all(Pseidon::is_listening)
     });
     for round in 0..6 {
         add(&site, round);
         let all = (round + 1) * FILES * LINES;
-        wait_until("everything is there", 90, || {
+        wait_until("everything is visible", 90, || {
             numbers(&site.path("out")).len() as u64 >= all
         });
         if round == 3 {
-            // What it had goes to the other one.
+            // The other one takes over its files.
             instances[0].kill();
             instances[0] = site.run("pipeline.edn");
         }

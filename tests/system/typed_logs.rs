@@ -1,4 +1,4 @@
-//! Logs whose files have columns: Parquet and Avro, with the columns of a schema file or of Hive's
+//! Logs with columns: Parquet and Avro files, with the columns of a schema file or of the Hive
 //! metastore.
 
 use std::collections::BTreeMap;
@@ -13,7 +13,7 @@ use crate::log_table::Template;
 
 const VISITS: &str = r#"{:id :int64 :count :int32 :price "decimal(10,2)" :at :timestamp_ms :day :date32 :ratio :float64 :ok :boolean :name :utf8}"#;
 
-/// A row as [`rows`] gives it.
+/// A row as [`rows`] returns it.
 type Values = BTreeMap<String, String>;
 
 fn template(site: &Site, table: &LogTable, more: &str) -> String {
@@ -26,7 +26,8 @@ fn template(site: &Site, table: &LogTable, more: &str) -> String {
     .text(site, table)
 }
 
-/// The rows of all of a log's files, whose names have to end like this, by their column `id`.
+/// The rows of all files of a log by their column `id`. The names of the files must end with
+/// `ending`.
 fn by_id(site: &Site, log: &str, ending: &str) -> BTreeMap<i64, Values> {
     let mut found = BTreeMap::new();
     for file in files(&site.path("out").join(log)) {
@@ -37,7 +38,7 @@ fn by_id(site: &Site, log: &str, ending: &str) -> BTreeMap<i64, Values> {
         );
         for row in rows(&file) {
             let id = row["id"].parse().expect("a number");
-            assert_eq!(found.insert(id, row), None, "{id} is there twice");
+            assert_eq!(found.insert(id, row), None, "{id} occurs twice");
         }
     }
     found
@@ -50,8 +51,8 @@ fn row(values: &[(&str, &str)]) -> Values {
         .collect()
 }
 
-/// What was put aside in a folder: each record with the reason.
-fn put_aside(site: &Site, folder: &str) -> Vec<(String, String)> {
+/// The quarantined records in a folder, each with its reason.
+fn quarantined(site: &Site, folder: &str) -> Vec<(String, String)> {
     let text = |line: &String| -> (String, String) {
         let value: serde_json::Value = serde_json::from_str(line).expect("a line of json");
         let text = |field: &str| {
@@ -71,10 +72,10 @@ fn put_aside(site: &Site, folder: &str) -> Vec<(String, String)> {
     found
 }
 
-/// Texts become values of the columns' types; one that cannot makes its record bad, and no other
-/// one.
+/// Strings are converted to the types of the columns; a string that cannot be converted makes only
+/// its own record invalid.
 #[test]
-fn texts_become_columns() {
+fn text_fields_become_columns() {
     let site = Site::new("typed-txt");
     let table = LogTable::new(&site);
     site.write("schemas/web.visits.edn", VISITS);
@@ -89,8 +90,8 @@ fn texts_become_columns() {
         )
     });
     let odd = [
-        // What is missing at the end is null; a time may be a number; a decimal may be negative and
-        // have fewer digits.
+        // Missing fields at the end are null; a timestamp may be a number; a decimal may be
+        // negative and have fewer digits.
         format!("{at};100;-2147483648;-3.5;{at}"),
         format!(
             "{at};101;1;2;2023-11-15T00:13:20.250+01:00;2024-02-29;-1e3;false;überall ✓;more;of it"
@@ -172,9 +173,9 @@ fn texts_become_columns() {
             ("name", "überall ✓"),
         ];
         assert_eq!(found[&101], row(&expected), "{output}");
-        let aside = put_aside(&site, &format!("bad-{output}"));
+        let quarantined = quarantined(&site, &format!("bad-{output}"));
         for (record, column) in &bad {
-            let reason = aside
+            let reason = quarantined
                 .iter()
                 .find(|(found, _)| found == record)
                 .map(|(_, reason)| reason);
@@ -183,7 +184,7 @@ fn texts_become_columns() {
                 "{record}: {reason:?}"
             );
         }
-        assert_eq!(aside.len(), bad.len());
+        assert_eq!(quarantined.len(), bad.len());
         let shown = columns(&files(&site.path("out").join(log))[0]);
         let names: Vec<&str> = shown
             .iter()
@@ -197,7 +198,7 @@ fn texts_become_columns() {
     }
 }
 
-/// Fields within fields, lists and an event time deep in the record.
+/// Nested fields, lists and a nested event time.
 #[test]
 fn json_becomes_columns() {
     let site = Site::new("typed-json");
@@ -257,13 +258,16 @@ fn json_becomes_columns() {
         ];
         assert_eq!(found[&7], row(&expected), "{output}");
         assert_eq!(found[&50], row(&[("id", "50")]), "{output}");
-        let aside = put_aside(&site, &format!("bad-{output}"));
-        let mut aside: Vec<&str> = aside.iter().map(|(record, _)| record.as_str()).collect();
+        let quarantined = quarantined(&site, &format!("bad-{output}"));
+        let mut quarantined: Vec<&str> = quarantined
+            .iter()
+            .map(|(record, _)| record.as_str())
+            .collect();
         let mut expected = bad.to_vec();
-        aside.sort_unstable();
+        quarantined.sort_unstable();
         expected.sort_unstable();
-        assert_eq!(aside, expected);
-        // All of them are of one hour.
+        assert_eq!(quarantined, expected);
+        // All records are of the same hour.
         for file in files(&site.path("out").join(log)) {
             assert!(
                 file.to_string_lossy().contains("/2023-11-14-22/"),
@@ -274,7 +278,7 @@ fn json_becomes_columns() {
     }
 }
 
-/// The tables that a metastore has of its own, as far as they are looked at.
+/// The tables of a metastore that are queried.
 const METASTORE: [&str; 9] = [
     "create table DBS (DB_ID bigint not null primary key, NAME varchar(128))",
     "create table TBLS (TBL_ID bigint not null primary key, DB_ID bigint, SD_ID bigint, TBL_NAME varchar(256), TBL_TYPE varchar(128))",
@@ -289,10 +293,10 @@ const METASTORE: [&str; 9] = [
        (1000, null, 'hr', 'int', 3), (1000, null, 'at', 'timestamp', 4)",
 ];
 
-/// Columns as Hive's metastore keeps them in its own database. A log whose table is not there waits
-/// for its row to be put right.
+/// Columns from the database of a Hive metastore. A log whose table does not exist waits until its
+/// row is fixed.
 #[test]
-fn the_metastore_says_the_columns() {
+fn columns_come_from_the_metastore() {
     let site = Site::new("typed-hive");
     let table = LogTable::new(&site);
     let metastore = format!("{}_metastore", site.name.replace('-', "_"));
@@ -353,13 +357,13 @@ fn the_metastore_says_the_columns() {
     ];
     assert_eq!(
         shown, expected,
-        "in lower case and without what hive makes of the folder"
+        "in lower case, and without partition columns"
     );
 
     let log = pseidon.log();
-    let said =
-        format!("log `{lost}`: hive_table_name `web.vistis`: there is no hive table web.vistis");
-    assert!(log.contains(&said), "{log}");
+    let expected =
+        format!("log `{lost}`: hive_table_name `web.vistis`: hive table web.vistis not found");
+    assert!(log.contains(&expected), "{log}");
     table.insert(
         &lost,
         &[
@@ -373,5 +377,5 @@ fn the_metastore_says_the_columns() {
     });
     pseidon.stop(40);
     assert_eq!(by_id(&site, &lost, ".avro"), rows);
-    assert_eq!(put_aside(&site, "quarantine"), []);
+    assert_eq!(quarantined(&site, "quarantine"), []);
 }

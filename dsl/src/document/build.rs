@@ -1,4 +1,4 @@
-//! From the top-level map to the document.
+//! From the top-level map to a [`Document`].
 
 use super::flow::{call, flow, is_form};
 use super::{Call, Document, Flow, Stage, Test};
@@ -10,18 +10,18 @@ const KEYWORDS: [&str; 3] = ["name", "settings", "tests"];
 /// The keywords of an entry of `:tests`.
 const TEST_KEYWORDS: [&str; 4] = ["name", "at", "input", "output"];
 
-/// The stage that is always there, and the flow of a file that says nothing of one.
+/// The only stage in the flow of a file without `pipeline`.
 const DEFAULT_STAGE: &str = "disk-writer";
 
-/// The document that `node` describes.
+/// Builds the document from the top-level map. The errors are in source order.
 pub(super) fn document(node: Node) -> Result<Document, Vec<Diagnostic>> {
     let NodeKind::Map(entries) = node.kind else {
-        let mistake = Diagnostic::new(
+        let error = Diagnostic::new(
             node.span,
-            "a pipeline file is a map",
+            "a pipeline file must be a map",
             format!("expected {{ … }}, found {}", node.describe()),
         );
-        return Err(vec![mistake]);
+        return Err(vec![error]);
     };
     let mut builder = Builder::default();
     for (key, value) in entries {
@@ -39,9 +39,9 @@ pub(super) fn document(node: Node) -> Result<Document, Vec<Diagnostic>> {
         stages,
         pipeline,
         tests,
-        mut mistakes,
+        mut errors,
     } = builder;
-    if mistakes.is_empty() {
+    if errors.is_empty() {
         return Ok(Document {
             name,
             settings,
@@ -50,8 +50,8 @@ pub(super) fn document(node: Node) -> Result<Document, Vec<Diagnostic>> {
             tests,
         });
     }
-    mistakes.sort_by_key(|mistake| mistake.span);
-    Err(mistakes)
+    errors.sort_by_key(|error| error.span);
+    Err(errors)
 }
 
 #[derive(Default)]
@@ -61,12 +61,12 @@ struct Builder {
     stages: Vec<Stage>,
     pipeline: Option<Flow>,
     tests: Vec<Test>,
-    mistakes: Vec<Diagnostic>,
+    errors: Vec<Diagnostic>,
 }
 
 impl Builder {
     fn report(&mut self, span: Span, message: impl Into<String>, label: impl Into<String>) {
-        self.mistakes.push(Diagnostic::new(span, message, label));
+        self.errors.push(Diagnostic::new(span, message, label));
     }
 
     fn entry(&mut self, key: &Node, value: Node) {
@@ -74,7 +74,7 @@ impl Builder {
             NodeKind::Keyword(keyword) => match keyword.to_string().as_str() {
                 "name" => {
                     self.name = self
-                        .text(&value, "the pipeline's name")
+                        .text(&value, "the pipeline name")
                         .map(|name| (name, value.span))
                 }
                 "settings" => self.settings(value),
@@ -82,14 +82,14 @@ impl Builder {
                 unknown => self.unknown_keyword(unknown, key.span, &KEYWORDS),
             },
             NodeKind::Symbol(name) if name.to_string() == "pipeline" => {
-                self.pipeline = flow(&value, &mut self.mistakes)
+                self.pipeline = flow(&value, &mut self.errors)
             }
             NodeKind::Symbol(name) => self.stage(name, key.span, value),
             _ => {
-                let label = "expected a symbol (a stage's name or pipeline) or a keyword";
+                let label = "expected a symbol (a stage name or `pipeline`) or a keyword";
                 self.report(
                     key.span,
-                    format!("{} is no key of a pipeline file", key.describe()),
+                    format!("{} cannot be a key in a pipeline file", key.describe()),
                     label,
                 );
             }
@@ -98,29 +98,31 @@ impl Builder {
 
     fn unknown_keyword(&mut self, unknown: &str, span: Span, known: &[&'static str]) {
         let listed: Vec<String> = known.iter().map(|name| format!(":{name}")).collect();
-        let mistake = Diagnostic::new(
+        let error = Diagnostic::new(
             span,
-            format!("`:{unknown}` is not known here"),
+            format!("unknown key `:{unknown}`"),
             format!("expected one of {}", listed.join(", ")),
         );
         let help =
             nearest(unknown, known.iter().copied()).map(|near| format!("did you mean `:{near}`?"));
-        self.mistakes.push(Diagnostic { help, ..mistake });
+        self.errors.push(Diagnostic { help, ..error });
     }
 
-    /// A text that is not empty.
+    /// The value of a non-empty string. `what` names it in errors.
     fn text(&mut self, node: &Node, what: &str) -> Option<String> {
         match &node.kind {
             NodeKind::Str(text) if !text.value.trim().is_empty() => {
                 return Some(text.value.clone());
             }
-            NodeKind::Str(_) => {
-                self.report(node.span, format!("{what} is empty"), "expected a text")
-            }
+            NodeKind::Str(_) => self.report(
+                node.span,
+                format!("{what} is empty"),
+                "expected a non-empty string",
+            ),
             _ => self.report(
                 node.span,
-                format!("{what} must be a text"),
-                format!("expected a text, found {}", node.describe()),
+                format!("{what} must be a string"),
+                format!("expected a string, found {}", node.describe()),
             ),
         }
         None
@@ -131,7 +133,7 @@ impl Builder {
         let NodeKind::Map(entries) = value.kind else {
             self.report(
                 value.span,
-                "`:settings` is a map",
+                "`:settings` must be a map",
                 format!("expected {{ … }}, found {found}"),
             );
             return;
@@ -152,13 +154,13 @@ impl Builder {
         if is_form(name) {
             self.report(
                 name_span,
-                format!("no stage can be called `{name}`"),
-                "this word puts stages together",
+                format!("`{name}` is reserved and cannot name a stage"),
+                "this word combines stages",
             );
             return;
         }
         let call = match &value.kind {
-            NodeKind::List(_) => call(&value, &mut self.mistakes),
+            NodeKind::List(_) => call(&value, &mut self.errors),
             NodeKind::Symbol(plugin) => Some(Call {
                 plugin: plugin.clone(),
                 plugin_span: value.span,
@@ -173,13 +175,16 @@ impl Builder {
         };
         let Some(call) = call else { return };
         if is_form(&call.plugin) {
-            let mistake = Diagnostic::new(
+            let error = Diagnostic::new(
                 call.plugin_span,
-                format!("`{}` puts stages together and is none", call.plugin),
+                format!(
+                    "`{}` combines stages and is not itself a stage",
+                    call.plugin
+                ),
                 "expected a plugin",
             );
-            self.mistakes
-                .push(mistake.with_help("flows stand in `pipeline`"));
+            self.errors
+                .push(error.with_help("move the flow to `pipeline`"));
             return;
         }
         self.stages.push(Stage {
@@ -194,7 +199,7 @@ impl Builder {
         let (NodeKind::Vector(entries) | NodeKind::List(entries)) = value.kind else {
             self.report(
                 value.span,
-                "`:tests` is a vector of maps",
+                "`:tests` must be a vector of maps",
                 format!("expected [ … ], found {found}"),
             );
             return;
@@ -211,12 +216,12 @@ impl Builder {
         let NodeKind::Map(entries) = entry.kind else {
             self.report(
                 span,
-                "a test is a map",
+                "a test must be a map",
                 format!("expected {{:name … :at … :input […] :output […]}}, found {found}"),
             );
             return None;
         };
-        let before = self.mistakes.len();
+        let before = self.errors.len();
         let (mut name, mut at, mut input, mut output) = (None, None, None, None);
         let mut given = Vec::new();
         for (key, value) in entries {
@@ -230,7 +235,7 @@ impl Builder {
             };
             let keyword = keyword.to_string();
             match keyword.as_str() {
-                "name" => name = self.text(&value, "a test's name"),
+                "name" => name = self.text(&value, "the test name"),
                 "at" => at = self.stage_name(&value),
                 "input" => input = self.records(value, ":input"),
                 "output" => output = self.records(value, ":output"),
@@ -244,11 +249,11 @@ impl Builder {
         {
             self.report(
                 span,
-                format!("this test has no `:{missing}`"),
-                "a test has :name, :at, :input and :output",
+                format!("missing required key `:{missing}`"),
+                "a test requires :name, :at, :input and :output",
             );
         }
-        if self.mistakes.len() > before {
+        if self.errors.len() > before {
             return None;
         }
         Some(Test {
@@ -260,7 +265,7 @@ impl Builder {
         })
     }
 
-    /// A stage's name. In TOML it is a text.
+    /// The name of a stage: a symbol, or in TOML a string.
     fn stage_name(&mut self, value: &Node) -> Option<(Name, Span)> {
         match &value.kind {
             NodeKind::Symbol(name) => Some((name.clone(), value.span)),
@@ -268,7 +273,7 @@ impl Builder {
             _ => {
                 self.report(
                     value.span,
-                    "`:at` names a stage",
+                    "`:at` must name a stage",
                     format!("expected a symbol, found {}", value.describe()),
                 );
                 None
@@ -283,7 +288,7 @@ impl Builder {
             _ => {
                 self.report(
                     value.span,
-                    format!("`{key}` is a vector of records"),
+                    format!("`{key}` must be a vector of records"),
                     format!("expected [ … ], found {found}"),
                 );
                 None

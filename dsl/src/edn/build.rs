@@ -1,4 +1,4 @@
-//! Tokens and their values.
+//! From EDN tokens to [`Node`]s.
 
 use std::collections::HashSet;
 
@@ -12,15 +12,15 @@ use crate::{Diagnostic, Name, Node, NodeKind, Span, print};
 #[grammar = "edn.pest"]
 struct Grammar;
 
-/// The forms of a text whose delimiters match, with `nil` in place of each that is wrong, and the
-/// mistakes.
+/// The forms of a text whose delimiters match, and the errors in them. An invalid form is replaced
+/// by `nil`.
 pub(super) fn forms(text: &str) -> (Vec<Node>, Vec<Diagnostic>) {
     let mut file = match Grammar::parse(Rule::file, text) {
         Ok(file) => file,
         Err(error) => {
             return (
                 Vec::new(),
-                vec![crate::grammar::mistake(
+                vec![crate::grammar::diagnostic(
                     &Text::plain(text, 0),
                     &error,
                     |_| Some("a form"),
@@ -28,18 +28,16 @@ pub(super) fn forms(text: &str) -> (Vec<Node>, Vec<Diagnostic>) {
             );
         }
     };
-    let mut builder = Builder {
-        mistakes: Vec::new(),
-    };
+    let mut builder = Builder { errors: Vec::new() };
     let forms = file
         .next()
         .map_or_else(Vec::new, |file| builder.forms(file.into_inner()));
-    (forms, builder.mistakes)
+    (forms, builder.errors)
 }
 
-/// Gives tokens their values and collects what is wrong with them.
+/// Computes the values of tokens and collects errors.
 struct Builder {
-    mistakes: Vec<Diagnostic>,
+    errors: Vec<Diagnostic>,
 }
 
 impl Builder {
@@ -48,10 +46,10 @@ impl Builder {
     }
 
     fn report(&mut self, span: Span, message: impl Into<String>, label: impl Into<String>) {
-        self.mistakes.push(Diagnostic::new(span, message, label));
+        self.errors.push(Diagnostic::new(span, message, label));
     }
 
-    /// A form's value; none for what is no form, such as a discard.
+    /// The value of a form. `None` for anything else, such as a discard.
     fn form(&mut self, pair: Pair<'_, Rule>) -> Option<Node> {
         let span = span_of(&pair);
         match pair.as_rule() {
@@ -60,8 +58,8 @@ impl Builder {
                 self.discard(pair, span);
                 None
             }
-            // What is wrong is reported, and `nil` keeps its place, so that what follows it is
-            // still understood.
+            // An invalid form is reported and replaced by `nil`, so that the forms after it keep
+            // their meaning, for example as keys and values of a map.
             _ => Some(Node {
                 kind: self.kind(pair, span).unwrap_or(NodeKind::Nil),
                 span,
@@ -90,17 +88,17 @@ impl Builder {
             Rule::keyword => NodeKind::Keyword(name(pair)),
             Rule::symbol => NodeKind::Symbol(name(pair)),
             Rule::clojure_regex => {
-                let mistake = Diagnostic::new(
+                let error = Diagnostic::new(
                     span,
                     "a regular expression is written `#r\"…\"`",
-                    "expected an `r` after the `#`",
+                    "expected `r` after the `#`",
                 );
-                self.mistakes
-                    .push(mistake.with_help(format!("write #r{}", text.trim_start_matches('#'))));
+                self.errors
+                    .push(error.with_help(format!("write #r{}", text.trim_start_matches('#'))));
                 return None;
             }
             Rule::junk => {
-                let (message, label) = junk(text);
+                let (message, label) = junk_message(text);
                 self.report(span, message, label);
                 return None;
             }
@@ -117,7 +115,7 @@ impl Builder {
         if nothing {
             self.report(
                 span,
-                "`#_` takes the next form away, but there is none",
+                "`#_` has no form to discard",
                 "expected a form after this",
             );
         }
@@ -129,7 +127,7 @@ impl Builder {
             let last = forms.last().map_or(span, |last| last.span);
             self.report(
                 last,
-                "a map holds pairs of a key and a value",
+                "a map consists of key-value pairs",
                 "this key has no value",
             );
         }
@@ -140,8 +138,8 @@ impl Builder {
             if !seen.insert(print::print(&key)) {
                 self.report(
                     key.span,
-                    format!("the key `{}` is there twice", print::print(&key)),
-                    "this is the second one",
+                    format!("duplicate key `{}`", print::print(&key)),
+                    "second occurrence",
                 );
             }
             entries.push((key, value));
@@ -156,8 +154,8 @@ impl Builder {
             if !seen.insert(print::print(item)) {
                 self.report(
                     item.span,
-                    format!("`{}` is in this set twice", print::print(item)),
-                    "this is the second one",
+                    format!("duplicate item `{}` in a set", print::print(item)),
+                    "second occurrence",
                 );
             }
         }
@@ -173,23 +171,23 @@ impl Builder {
                 Rule::escape | Rule::pair => match unescape(piece.as_str()) {
                     Some(character) => text.value.push(character),
                     None => {
-                        let message = format!("`{}` is half of a character", piece.as_str());
+                        let message = format!("`{}` is an unpaired surrogate", piece.as_str());
                         self.report(
                             span_of(&piece),
                             message,
-                            "expected the other half as a second `\\u…`",
+                            "expected a second `\\u…` that completes the pair",
                         );
                     }
                 },
                 _ => {
-                    let message = format!("`{}` is not an escape", piece.as_str());
-                    let mistake = Diagnostic::new(
+                    let message = format!("unknown escape `{}`", piece.as_str());
+                    let error = Diagnostic::new(
                         span_of(&piece),
                         message,
                         "expected \\n \\t \\r \\b \\f \\\\ \\\" or \\u with four hex digits",
                     );
-                    self.mistakes
-                        .push(mistake.with_help("a backslash itself is written \\\\"));
+                    self.errors
+                        .push(error.with_help("write a backslash as \\\\"));
                 }
             }
             if piece.as_rule() != Rule::chunk {
@@ -206,15 +204,15 @@ impl Builder {
         match regex::Regex::new(&text.value) {
             Ok(_) => Some(NodeKind::Regex(text)),
             Err(error) => {
-                // The last line of the error says what is wrong; those before it draw the
-                // expression once more.
+                // The last line of the error is the reason. The lines before it show the
+                // expression, which the diagnostic shows as well.
                 let reason = error.to_string();
                 let reason = reason
                     .lines()
                     .last()
                     .unwrap_or_default()
                     .trim_start_matches("error: ");
-                self.report(text.span(), "this is not a regular expression", reason);
+                self.report(text.span(), "invalid regular expression", reason);
                 None
             }
         }
@@ -236,22 +234,22 @@ impl Builder {
         let Some(value) = value else {
             self.report(
                 span,
-                format!("`#{tag}` stands before a value, but there is none"),
+                format!("`#{tag}` has no value"),
                 "expected a value after this",
             );
             return None;
         };
         let wrong = match tag.to_string().as_str() {
-            "inst" if !is_instant(&value) => Some("a time such as \"2024-01-31T12:30:00Z\""),
+            "inst" if !is_instant(&value) => Some("a timestamp such as \"2024-01-31T12:30:00Z\""),
             "uuid" if !is_uuid(&value) => {
-                Some("a text such as \"f81d4fae-7dec-11d0-a765-00a0c91e6bf6\"")
+                Some("a UUID such as \"f81d4fae-7dec-11d0-a765-00a0c91e6bf6\"")
             }
             _ => None,
         };
         if let Some(expected) = wrong {
             self.report(
                 tag_span.to(value.span),
-                format!("this is not an `#{tag}`"),
+                format!("invalid `#{tag}`"),
                 format!("expected {expected}"),
             );
             return None;
@@ -261,7 +259,7 @@ impl Builder {
 
     fn character(&mut self, text: &str, span: Span) -> Option<NodeKind> {
         let character = match text.trim_start_matches('\\') {
-            // `\\` is the backslash itself.
+            // `\\` is the backslash character.
             "" => Some('\\'),
             "newline" => Some('\n'),
             "return" => Some('\r'),
@@ -277,8 +275,8 @@ impl Builder {
         if character.is_none() {
             self.report(
                 span,
-                format!("`{text}` is half of a character"),
-                "expected a whole one",
+                format!("`{text}` is an unpaired surrogate"),
+                "expected a complete character",
             );
         }
         character.map(NodeKind::Char)
@@ -300,13 +298,13 @@ impl Builder {
         match digits.parse::<f64>() {
             Ok(value) if value.is_finite() => Some(NodeKind::Float(value)),
             _ => {
-                let mistake = Diagnostic::new(
+                let error = Diagnostic::new(
                     span,
-                    "this number is too large",
+                    "number too large",
                     "expected at most 1.7976931348623157e308",
                 );
-                self.mistakes
-                    .push(mistake.with_help("an exact number of any size ends in M"));
+                self.errors
+                    .push(error.with_help("append M for an exact number of any size"));
                 None
             }
         }
@@ -317,7 +315,7 @@ fn span_of(pair: &Pair<'_, Rule>) -> Span {
     Span::new(pair.as_span().start(), pair.as_span().end())
 }
 
-/// How far the place `end` in the file is ahead of the end of the value.
+/// The distance in bytes from the end of the value so far to the source offset `end`.
 fn shift(text: &Text, end: usize) -> i32 {
     (end as i64 - i64::from(text.start) - text.value.len() as i64) as i32
 }
@@ -336,7 +334,8 @@ fn quoted(pair: Pair<'_, Rule>) -> Text {
     text
 }
 
-/// The character that `\n`, `\u0041` or a pair of the latter stands for; none for half of a pair.
+/// The character for `\n`, `\u0041` or a surrogate pair of the latter form. `None` for an unpaired
+/// surrogate.
 fn unescape(escape: &str) -> Option<char> {
     let mut units = escape
         .split("\\u")
@@ -372,8 +371,8 @@ fn name(pair: Pair<'_, Rule>) -> Name {
     }
 }
 
-/// What to say of a token that is none of EDN's.
-fn junk(text: &str) -> (String, &'static str) {
+/// The message and label for a token that is not valid EDN.
+fn junk_message(text: &str) -> (String, &'static str) {
     let unsigned = text.trim_start_matches(['+', '-']);
     let first = text.chars().next();
     if unsigned.starts_with(|first: char| first.is_ascii_digit()) {
@@ -381,7 +380,7 @@ fn junk(text: &str) -> (String, &'static str) {
             && unsigned.starts_with('0')
             && unsigned.chars().all(|digit| digit.is_ascii_digit())
         {
-            "a number does not begin with 0"
+            "a number cannot start with 0"
         } else {
             "expected a number such as 12, 1.5, 12N or 1.5M"
         };
@@ -392,11 +391,11 @@ fn junk(text: &str) -> (String, &'static str) {
         Some('\\') => "expected a character such as \\a, \\newline, \\space, \\tab or \\u0041",
         Some('#') => "expected #{ … }, #_, #r\"…\", #inst or #uuid",
         Some('@') => {
-            "expected a name; record metadata stands in expressions, and those in texts: \"@topic = 'a'\""
+            "expected a name; record metadata is written in an expression string: \"@topic = 'a'\""
         }
         _ => "expected a name such as kafka or some.space/name",
     };
-    (format!("`{text}` is not a form of EDN"), label)
+    (format!("`{text}` is not valid EDN"), label)
 }
 
 fn is_instant(value: &Node) -> bool {

@@ -1,37 +1,37 @@
-//! What every [`StateStore`] has to do, as a test that any of them can be put to.
+//! The conformance suite of [`StateStore`]: a test that every implementation must pass.
 
 use std::collections::HashMap;
 use std::sync::Barrier;
 
 use crate::{
-    Claimant, Commit, CommitError, CommitRecord, LaneId, SinkId, SplitCommit, SplitId, Staged,
+    Claimant, Commit, CommitError, CommitRecord, LaneId, SinkId, SplitCommit, SplitId, StagedEntry,
     StateStore, StoredPlan,
 };
 
-/// Puts a store to the test; panics where it fails. `open` gives the store of a pipeline: an empty
+/// Runs the suite; panics at the first failure. `open` returns the store of a pipeline: an empty
 /// one for a name that was not used before, the same content again for one that was.
 pub fn check(open: &dyn Fn(&str) -> Box<dyn StateStore>) {
-    taking_raises_the_epoch_and_tells_the_previous_owner(&*open("take"));
+    taking_raises_the_epoch_and_returns_the_previous_owner(&*open("take"));
     release_clears_the_owner_of_what_is_still_held(&*open("release"));
     a_step_changes_what_it_names(&*open("commit"));
     the_largest_numbers_survive(&*open("numbers"));
     staged_entries_stay_until_they_are_published(&*open("staged"));
     a_refused_step_changes_nothing(&*open("refused"));
-    the_gravest_reason_is_given(&*open("reasons"));
-    an_empty_store_is_told_from_a_take_over(&*open("emptied"));
-    names_do_not_run_into_each_other(&*open("names"));
+    the_most_severe_reason_is_returned(&*open("reasons"));
+    an_empty_store_is_distinguished_from_a_takeover(&*open("emptied"));
+    names_do_not_collide(&*open("names"));
     thousands_of_lanes_fit_into_one_step(&*open("large"));
     thousands_of_splits_may_be_refused(&*open("many"));
     only_one_of_two_steps_wins(&*open("race"));
-    an_owner_that_is_fenced_does_nothing_more(&*open("fence"));
-    marks_of_fenced_owners_do_not_pile_up(&*open("marks"));
-    steps_in_a_group_stand_by_themselves(&*open("group"));
+    a_fenced_owner_can_do_nothing(&*open("fence"));
+    marks_of_fenced_owners_do_not_accumulate(&*open("marks"));
+    steps_in_a_group_are_independent(&*open("group"));
     lanes_that_are_ahead_keep_their_plan(&*open("plans"));
-    what_a_source_says_beside_a_position_is_kept(&*open("resume"));
+    what_a_source_stores_beside_a_position_is_kept(&*open("resume"));
     finished_splits_can_be_forgotten(&*open("finished"));
     plans_and_notes_are_kept(&*open("plan"));
-    pipelines_are_apart(&*open("apart:1"), &*open("apart"));
-    everything_is_there_when_it_is_opened_again(open);
+    pipelines_are_separate(&*open("apart:1"), &*open("apart"));
+    everything_survives_reopening(open);
 }
 
 fn sink() -> SinkId {
@@ -97,8 +97,8 @@ fn steps_of(owner: &str, splits: Vec<SplitCommit>) -> Commit {
     }
 }
 
-fn entry(id: &str) -> Staged {
-    Staged {
+fn entry(id: &str) -> StagedEntry {
+    StagedEntry {
         id: id.into(),
         detail: format!("detail of {id}"),
     }
@@ -115,7 +115,7 @@ fn staged(store: &dyn StateStore, sink: &SinkId) -> Vec<String> {
     ids
 }
 
-fn taking_raises_the_epoch_and_tells_the_previous_owner(store: &dyn StateStore) {
+fn taking_raises_the_epoch_and_returns_the_previous_owner(store: &dyn StateStore) {
     assert!(store.sinks().unwrap().is_empty());
     assert!(store.records(&sink()).unwrap().is_empty());
     let first = take(store, "s/0", "a");
@@ -133,7 +133,7 @@ fn taking_raises_the_epoch_and_tells_the_previous_owner(store: &dyn StateStore) 
     assert_eq!(
         (both[0].epoch, both[0].owners.as_slice()),
         (1, &[][..]),
-        "answers come in the order of the question"
+        "answers are in the order of the request"
     );
     assert_eq!(
         (both[1].epoch, both[1].owners.as_slice()),
@@ -156,7 +156,7 @@ fn taking_raises_the_epoch_and_tells_the_previous_owner(store: &dyn StateStore) 
     assert_eq!(
         take(store, "s/0", "b").owners,
         ["a"],
-        "asking again changes nothing but the epoch"
+        "a repeated take changes nothing but the epoch"
     );
     store
         .set_owner(&sink(), &[("s/0".into(), 3)], Some("b"))
@@ -164,7 +164,7 @@ fn taking_raises_the_epoch_and_tells_the_previous_owner(store: &dyn StateStore) 
     assert_eq!(
         take(store, "s/0", "c").owners,
         ["b"],
-        "owners that are cut off are not named again"
+        "fenced owners are not returned again"
     );
     assert_eq!(store.sinks().unwrap(), [sink()]);
     assert!(store.take(&sink(), &[], &claimant("b")).unwrap().is_empty());
@@ -189,7 +189,7 @@ fn release_clears_the_owner_of_what_is_still_held(store: &dyn StateStore) {
     assert_eq!((kept["mine"].owners.len(), kept["mine"].epoch), (0, 1));
     assert_eq!((kept["lost"].owners.len(), kept["lost"].epoch), (2, 2));
     assert!(!kept.contains_key("never seen"));
-    // The epoch is still good: a release does not fence.
+    // The epoch is still valid: a release does not fence.
     store
         .commit(&sink(), &steps(vec![step("mine", 1, 0, 5)]))
         .unwrap();
@@ -268,7 +268,7 @@ fn staged_entries_stay_until_they_are_published(store: &dyn StateStore) {
         store.staged(&sink()).unwrap().contains(&entry("2")),
         "the detail is kept"
     );
-    // A step may be about nothing but what is published.
+    // A step may consist of nothing but published ids.
     store
         .commit(
             &sink(),
@@ -321,7 +321,7 @@ fn a_refused_step_changes_nothing(store: &dyn StateStore) {
     }
 }
 
-fn the_gravest_reason_is_given(store: &dyn StateStore) {
+fn the_most_severe_reason_is_returned(store: &dyn StateStore) {
     let splits: Vec<SplitId> = ["free", "lost", "lost too", "old", "far"]
         .map(SplitId::from)
         .into();
@@ -396,7 +396,7 @@ fn the_gravest_reason_is_given(store: &dyn StateStore) {
     }
 }
 
-fn an_empty_store_is_told_from_a_take_over(store: &dyn StateStore) {
+fn an_empty_store_is_distinguished_from_a_takeover(store: &dyn StateStore) {
     match store.commit(&sink(), &steps(vec![step("s/0", 3, 12, 100)])) {
         Err(CommitError::Epoch {
             expected: 3,
@@ -407,11 +407,11 @@ fn an_empty_store_is_told_from_a_take_over(store: &dyn StateStore) {
     }
     assert!(
         store.records(&sink()).unwrap().is_empty(),
-        "a refused step makes no record"
+        "a refused step creates no record"
     );
 }
 
-fn names_do_not_run_into_each_other(store: &dyn StateStore) {
+fn names_do_not_collide(store: &dyn StateStore) {
     let odd = [
         "", ":", "a", "a:b", "a:b:c", "b:c", "{a}", "}", "%3A", "a\0b", "ünï", "a b\n", "\"'\\",
         "a/b", "..", "v", "epoch", "1",
@@ -423,7 +423,10 @@ fn names_do_not_run_into_each_other(store: &dyn StateStore) {
                 .take(&sink, &[(*split).into()], &claimant("a"))
                 .unwrap()
                 .remove(0);
-            assert_eq!(record.epoch, 1, "{sink:?} {split:?} ran into another one");
+            assert_eq!(
+                record.epoch, 1,
+                "{sink:?} {split:?} collides with another one"
+            );
             let mut step = step(split, 1, 0, (at * 100 + number) as u64);
             step.ahead = odd
                 .iter()
@@ -561,7 +564,7 @@ fn thousands_of_splits_may_be_refused(store: &dyn StateStore) {
     );
 }
 
-fn an_owner_that_is_fenced_does_nothing_more(store: &dyn StateStore) {
+fn a_fenced_owner_can_do_nothing(store: &dyn StateStore) {
     for split in ["s/0", "s/1"] {
         take(store, split, "a");
     }
@@ -570,8 +573,11 @@ fn an_owner_that_is_fenced_does_nothing_more(store: &dyn StateStore) {
         .unwrap();
     store.fence(&sink(), "a").unwrap();
     let before = records(store, &sink());
-    let refused = |answer: Result<(), CommitError>| matches!(answer, Err(CommitError::OwnerFenced(owner)) if owner == "a");
-    // Also a step that is about no split.
+    let refused = |answer: Result<(), CommitError>| match answer {
+        Err(CommitError::OwnerFenced(owner)) => owner == "a",
+        _ => false,
+    };
+    // The same holds for a step without splits.
     let publishes = Commit {
         published: vec!["1".into()],
         ..steps(vec![])
@@ -589,14 +595,14 @@ fn an_owner_that_is_fenced_does_nothing_more(store: &dyn StateStore) {
             .map(drop)
     ));
     assert_eq!(records(store, &sink()), before);
-    // A store that has lost data is the graver reason.
+    // A store that has lost data is the more severe reason.
     assert!(matches!(
         store.commit(&sink(), &steps(vec![step("s/0", 1, 4, 9)])),
         Err(CommitError::Sequence { .. })
     ));
     store.fence(&sink(), "a").unwrap();
 
-    // Other owners and other sinks are not concerned.
+    // Other owners and other sinks are not affected.
     let other = SinkId::from("other");
     store.take(&other, &["s/0".into()], &claimant("a")).unwrap();
     store
@@ -608,7 +614,7 @@ fn an_owner_that_is_fenced_does_nothing_more(store: &dyn StateStore) {
         .unwrap();
 }
 
-fn marks_of_fenced_owners_do_not_pile_up(store: &dyn StateStore) {
+fn marks_of_fenced_owners_do_not_accumulate(store: &dyn StateStore) {
     take(store, "held", "dead");
     store.fence(&sink(), "dead").unwrap();
     for number in 0..200 {
@@ -620,13 +626,13 @@ fn marks_of_fenced_owners_do_not_pile_up(store: &dyn StateStore) {
             .set_owner(&sink(), &[("s/0".into(), epoch)], Some("next"))
             .unwrap();
     }
-    // The owner that is still on a record stays fenced however many came after it.
+    // An owner that is still on a record stays fenced, however many were fenced after it.
     let answer = store.commit(&sink(), &steps_of("dead", vec![step("held", 1, 0, 1)]));
     assert!(
         matches!(answer, Err(CommitError::OwnerFenced(_))),
         "{answer:?}"
     );
-    // All epochs of the others have been raised.
+    // All epochs of the other owners have been raised.
     let answer = store.commit(&sink(), &steps_of("gone-0", vec![step("s/0", 1, 0, 1)]));
     assert!(
         matches!(
@@ -637,7 +643,7 @@ fn marks_of_fenced_owners_do_not_pile_up(store: &dyn StateStore) {
     );
 }
 
-fn steps_in_a_group_stand_by_themselves(store: &dyn StateStore) {
+fn steps_in_a_group_are_independent(store: &dyn StateStore) {
     let (lake, errors) = (sink(), SinkId::from("errors"));
     take(store, "s/0", "a");
     store
@@ -652,7 +658,7 @@ fn steps_in_a_group_stand_by_themselves(store: &dyn StateStore) {
         ..steps(vec![step("s/0", 7, 0, 3)])
     };
     let other = steps(vec![step("s/1", 1, 0, 8)]);
-    // The last one continues what the first one of the group has written.
+    // The last step continues what the first one of the group has written.
     let next = steps(vec![step("s/0", 1, 1, 4)]);
     let answers = store.commit_many(&[
         (&lake, &good),
@@ -695,7 +701,7 @@ fn lanes_that_are_ahead_keep_their_plan(store: &dyn StateStore) {
     assert_eq!(
         take_by_plan(store, "s/0", "four", false).as_deref(),
         Some("three"),
-        "it was accepted"
+        "plan three was accepted"
     );
     let mut behind = step("s/0", 6, 1, 9);
     behind.caught_up = vec!["x".into()];
@@ -704,7 +710,7 @@ fn lanes_that_are_ahead_keep_their_plan(store: &dyn StateStore) {
     assert_eq!(records(store, &sink())["s/0"].plan.as_deref(), Some("five"));
 }
 
-fn what_a_source_says_beside_a_position_is_kept(store: &dyn StateStore) {
+fn what_a_source_stores_beside_a_position_is_kept(store: &dyn StateStore) {
     take(store, "s/0", "a");
     let said = "{\"topic\":\"\u{1f600}\",\n\"epoch\":7}";
     let steps_and_kept = [
@@ -767,7 +773,7 @@ fn finished_splits_can_be_forgotten(store: &dyn StateStore) {
         },
         "it is a new split now"
     );
-    // A step that does not say so takes the mark off again.
+    // A step without a finish time clears it.
     store
         .commit(&sink(), &steps(vec![step("held", 2, 1, 6)]))
         .unwrap();
@@ -815,7 +821,7 @@ fn plans_and_notes_are_kept(store: &dyn StateStore) {
     assert_ne!(store.identity().unwrap(), "mine");
 }
 
-fn pipelines_are_apart(one: &dyn StateStore, other: &dyn StateStore) {
+fn pipelines_are_separate(one: &dyn StateStore, other: &dyn StateStore) {
     take(one, "s/0", "a");
     one.set_note("schema", "{}").unwrap();
     assert!(other.sinks().unwrap().is_empty());
@@ -824,7 +830,7 @@ fn pipelines_are_apart(one: &dyn StateStore, other: &dyn StateStore) {
     assert_eq!(one.identity().unwrap(), one.identity().unwrap());
 }
 
-fn everything_is_there_when_it_is_opened_again(open: &dyn Fn(&str) -> Box<dyn StateStore>) {
+fn everything_survives_reopening(open: &dyn Fn(&str) -> Box<dyn StateStore>) {
     let name = "again";
     let plan = StoredPlan {
         fingerprint: "f".into(),

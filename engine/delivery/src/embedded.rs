@@ -1,6 +1,6 @@
-//! The store that needs no server: a redb file.
+//! The state store that needs no server: a redb file.
 //!
-//! The file lies in a folder of its own beside the pipeline file and belongs to one process at a
+//! The file is in a folder of its own beside the pipeline file and belongs to one process at a
 //! time. A commit is one redb transaction, on disk when it returns, and writes only the rows that
 //! change: lanes that are ahead have rows of their own.
 
@@ -23,33 +23,33 @@ use self::tables::{
 };
 use crate::store::{SplitVersion, new_identity, refusal};
 use crate::{
-    Claimant, Commit, CommitError, CommitRecord, SinkId, SplitId, Staged, StateStore, StoreError,
-    StoredPlan,
+    Claimant, Commit, CommitError, CommitRecord, SinkId, SplitId, StagedEntry, StateStore,
+    StoreError, StoredPlan,
 };
 
-/// The state is small; redb's own default would let the cache grow to a gigabyte.
+/// The state is small; redb's default would let the cache grow to a gigabyte.
 const CACHE_BYTES: usize = 4 << 20;
 
 /// The state of one pipeline in a redb file.
 pub struct EmbeddedStore {
     path: PathBuf,
-    /// `None` after an I/O error, which leaves redb's handle useless; the next call opens the file
+    /// `None` after an I/O error, which makes redb's handle unusable; the next call opens the file
     /// again.
     database: Mutex<Option<Database>>,
 }
 
 impl EmbeddedStore {
-    /// Opens `<dir>/<pipeline>.redb`, which is made when it is missing, and keeps it from every
-    /// other process.
+    /// Opens `<dir>/<pipeline>.redb`, creates it if it is missing, and locks it against every other
+    /// process.
     pub fn open(dir: &Path, pipeline: &str) -> Result<EmbeddedStore, StoreError> {
         let path = dir.join(file_name(pipeline));
         prepare_dir(dir).map_err(|error| {
-            StoreError::Failed(format!("cannot keep state in {}: {error}", dir.display()))
+            StoreError::Failed(format!("cannot store state in {}: {error}", dir.display()))
         })?;
         let database = open_file(&path).map_err(|error| StoreError::Failed(error.to_string()))?;
-        // The file's name has to survive a crash as its content does.
+        // The file's name must survive a crash as its content does.
         sync_dir(dir).map_err(|error| {
-            StoreError::Failed(format!("cannot keep state in {}: {error}", dir.display()))
+            StoreError::Failed(format!("cannot store state in {}: {error}", dir.display()))
         })?;
         Ok(EmbeddedStore {
             path,
@@ -57,8 +57,8 @@ impl EmbeddedStore {
         })
     }
 
-    /// Runs one operation. An I/O error may pass (a full disk), so the file is opened anew for the
-    /// next one.
+    /// Runs one operation. An I/O error may be temporary (a full disk), so the file is reopened for
+    /// the next operation.
     fn with<T>(
         &self,
         operation: impl FnOnce(&Database) -> Result<T, redb::Error>,
@@ -182,7 +182,7 @@ impl StateStore for EmbeddedStore {
                 Ok(())
             })?;
             let mut fenced = transaction.open_table(FENCED)?;
-            // An owner without a record has lost all its epochs, so its mark is of no use any more.
+            // An owner without a record has lost all its epochs, so its mark is no longer needed.
             fenced.retain_in((sink.as_str(), "").., |(of, other), ()| {
                 of != sink.as_str() || owners.contains(other)
             })?;
@@ -228,7 +228,7 @@ impl StateStore for EmbeddedStore {
         }
     }
 
-    fn staged(&self, sink: &SinkId) -> Result<Vec<Staged>, StoreError> {
+    fn staged(&self, sink: &SinkId) -> Result<Vec<StagedEntry>, StoreError> {
         self.read(|transaction| {
             let Some(table) = existing(transaction.open_table(STAGED))? else {
                 return Ok(Vec::new());
@@ -240,7 +240,7 @@ impl StateStore for EmbeddedStore {
                 if of != sink.as_str() {
                     break;
                 }
-                staged.push(Staged {
+                staged.push(StagedEntry {
                     id: id.to_owned(),
                     detail: detail.value().to_owned(),
                 });
@@ -404,8 +404,8 @@ fn take_split(
     Ok(record)
 }
 
-/// Applies a step inside the transaction. Returns why it is not applied, if so; nothing of it is
-/// written then.
+/// Applies a step inside the transaction. If it cannot be applied, returns why and writes nothing
+/// of it.
 fn apply(
     transaction: &WriteTransaction,
     sink: &SinkId,
@@ -458,7 +458,7 @@ fn apply(
     Ok(None)
 }
 
-/// Any name becomes one file name: what could mean something to a file system is percent-encoded.
+/// Maps any name to one file name: characters with a meaning to a file system are percent-encoded.
 fn file_name(pipeline: &str) -> String {
     let mut name = String::with_capacity(pipeline.len() + 5);
     for (at, byte) in pipeline.bytes().enumerate() {
@@ -471,7 +471,7 @@ fn file_name(pipeline: &str) -> String {
     name + ".redb"
 }
 
-/// Makes the folder, with a note to git that nothing in it belongs into a repository.
+/// Creates the folder, with a `.gitignore` so that its content is not committed to a repository.
 fn prepare_dir(dir: &Path) -> io::Result<()> {
     make_dir(dir)?;
     match File::create_new(dir.join(".gitignore")) {
@@ -481,8 +481,7 @@ fn prepare_dir(dir: &Path) -> io::Result<()> {
     }
 }
 
-/// Makes a folder and those above it that are missing; the name of each is on disk when this
-/// returns.
+/// Creates a folder and its missing parents; the name of each is on disk when this returns.
 fn make_dir(dir: &Path) -> io::Result<()> {
     if dir.is_dir() {
         return Ok(());
@@ -503,25 +502,29 @@ fn sync_dir(dir: &Path) -> io::Result<()> {
 }
 
 fn open_file(path: &Path) -> Result<Database, StoreError> {
-    // A state is never empty, also if nothing was ever read: redb would take such a file for a new
-    // one.
+    // A state file is never empty, even if nothing was ever read: redb would take an empty file for
+    // a new one.
     if path.metadata().is_ok_and(|file| file.len() == 0) {
         return Err(damaged(path, &io::Error::other("the file is empty")));
     }
     let database = redb::Builder::new()
         .set_cache_size(CACHE_BYTES)
-        // Otherwise redb trusts the file after a clean end, and may panic on one that was altered
-        // since.
+        // Otherwise redb trusts the file after a clean shutdown, and may panic on one that was
+        // altered since.
         .set_check_integrity_on_open(true)
         .create(path)
         .map_err(|error| match error {
             DatabaseError::DatabaseAlreadyOpen => StoreError::Failed(format!(
-                "{} is in use by another process, which runs the same pipeline: wait for it or stop it, \
-                 or set :state to a redis URL so that several processes can share the work",
+                "{} is in use by another process that runs the same pipeline: wait for it or \
+                 stop it, or set :state to a redis URL so that several processes can share the \
+                 work",
                 path.display()
             )),
             DatabaseError::Storage(StorageError::Io(error))
-                if !matches!(error.kind(), io::ErrorKind::InvalidData | io::ErrorKind::UnexpectedEof) =>
+                if !matches!(
+                    error.kind(),
+                    io::ErrorKind::InvalidData | io::ErrorKind::UnexpectedEof
+                ) =>
             {
                 StoreError::Unavailable(format!("{}: {error}", path.display()))
             }
@@ -529,7 +532,8 @@ fn open_file(path: &Path) -> Result<Database, StoreError> {
         })?;
     format::bring_up_to_date(&database).map_err(|error| damaged(path, &error))?.map_err(|found| {
         StoreError::Failed(format!(
-            "{} has format {found}, and this version reads up to {}: use the newer version that wrote it",
+            "{} has format {found}, and this version reads up to {}: use the version that wrote \
+             it, or a newer one",
             path.display(),
             format::FORMAT
         ))
@@ -539,8 +543,8 @@ fn open_file(path: &Path) -> Result<Database, StoreError> {
 
 fn damaged(path: &Path, error: &dyn std::error::Error) -> StoreError {
     StoreError::Failed(format!(
-        "cannot read the state in {}: {error}. Bring the file back from a copy; moving it away starts the pipeline anew, \
-         and what it wrote already is written again",
+        "cannot read the state in {}: {error}. Restore the file from a copy. Moving it away starts \
+         the pipeline from the beginning, and what it has already written is written again",
         path.display()
     ))
 }

@@ -1,4 +1,4 @@
-//! Random names.
+//! Random names from the operating system.
 
 use std::fs::File;
 use std::io::{self, Read};

@@ -1,4 +1,4 @@
-//! Many runs in one store.
+//! Scopes: many runs in one store.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -6,15 +6,15 @@ use std::sync::Arc;
 use sha2::{Digest, Sha256};
 
 use crate::{
-    Claimant, Claims, Commit, CommitError, CommitRecord, Round, SinkId, SplitId, Staged,
+    ClaimRound, Claimant, Claims, Commit, CommitError, CommitRecord, SinkId, SplitId, StagedEntry,
     StateStore, StoreError, StoredPlan,
 };
 
-/// Parts a scope's name from what is in it. Neither a scope's name nor the name of a sink of the
-/// store itself may hold it.
+/// Separates a scope's name from the names in it. Neither a scope's name nor the name of a sink of
+/// the store itself may contain it.
 const SEPARATOR: char = '/';
 
-/// A part of another store: a run in it sees its own sinks, plan and notes only. So hundreds of
+/// A part of another store: a run in it sees only its own sinks, plan and notes. So hundreds of
 /// runs share one connection or file.
 pub struct ScopedStore {
     whole: Arc<dyn StateStore>,
@@ -22,11 +22,11 @@ pub struct ScopedStore {
 }
 
 impl ScopedStore {
-    /// The part of `whole` that belongs to `scope`, a name without a slash.
+    /// Creates the part of `whole` that belongs to `scope`, a name without a slash.
     pub fn new(whole: Arc<dyn StateStore>, scope: &str) -> ScopedStore {
         debug_assert!(
             !scope.contains(SEPARATOR),
-            "a scope's name holds no separator"
+            "a scope's name must not contain the separator"
         );
         ScopedStore {
             whole,
@@ -44,7 +44,7 @@ impl ScopedStore {
 }
 
 impl StateStore for ScopedStore {
-    /// Unlike that of any other scope, since files of runs are told apart by it.
+    /// Differs from that of any other scope, since it distinguishes the files of runs.
     fn identity(&self) -> Result<String, StoreError> {
         let whole = self.whole.identity()?;
         let digest = Sha256::digest(format!("{whole}{SEPARATOR}{}", self.prefix));
@@ -55,7 +55,8 @@ impl StateStore for ScopedStore {
             .collect())
     }
 
-    /// None: they are those of the whole store, and whoever opened that tells them once.
+    /// Always empty: the weaknesses are those of the whole store, and are reported once, by the
+    /// code that opened it.
     fn weaknesses(&self) -> Result<Vec<String>, StoreError> {
         Ok(Vec::new())
     }
@@ -69,8 +70,8 @@ impl StateStore for ScopedStore {
         self.whole.take(&self.sink(sink), splits, claimant)
     }
 
-    /// The names of sources are scoped, and the splits' with them: a claim is of one source.
-    fn claim(&self, source: &str, round: &Round<'_>) -> Result<Claims, StoreError> {
+    /// The names of sources are scoped, and with them their splits: a claim belongs to one source.
+    fn claim(&self, source: &str, round: &ClaimRound<'_>) -> Result<Claims, StoreError> {
         self.whole.claim(&self.key(source), round)
     }
 
@@ -115,7 +116,7 @@ impl StateStore for ScopedStore {
         self.whole.commit_many(&steps)
     }
 
-    fn staged(&self, sink: &SinkId) -> Result<Vec<Staged>, StoreError> {
+    fn staged(&self, sink: &SinkId) -> Result<Vec<StagedEntry>, StoreError> {
         self.whole.staged(&self.sink(sink))
     }
 

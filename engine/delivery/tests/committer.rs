@@ -1,14 +1,14 @@
-//! The committer against a store that shows what it should not.
+//! The committer against a store in an unexpected state.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use pseidon_delivery::committer::{Abandon, Begin, Positions};
+use pseidon_delivery::committer::{CommitterError, Positions, SplitToBegin};
 use pseidon_delivery::embedded::EmbeddedStore;
 use pseidon_delivery::{
-    Claimant, Commit, CommitError, Committer, LaneCommit, SinkId, SplitCommit, SplitId, Staged,
-    StateStore, StoreError, forward_to_store,
+    Claimant, Commit, CommitError, Committer, LaneCommit, SinkId, SplitCommit, SplitId,
+    StagedEntry, StateStore, StoreError, forward_to_store,
 };
 
 fn sink() -> SinkId {
@@ -46,7 +46,7 @@ fn begun(positions: Positions) -> Setup {
     );
     let record = committer.take(&[split()]).unwrap().remove(0);
     committer
-        .begin(vec![Begin {
+        .begin(vec![SplitToBegin {
             split: split(),
             record,
             start: 0,
@@ -60,7 +60,7 @@ fn begun(positions: Positions) -> Setup {
     }
 }
 
-/// Hands the records from `from` to `upto` to the lane x, and gives the commit of it.
+/// Dispatches the records from `from` to `upto` to the lane x, and returns the commit of it.
 fn dispatched(committer: &Committer, from: u64, upto: u64) -> [LaneCommit; 1] {
     let mut ledger = committer.ledger();
     ledger.dispatch(&split(), &"x".into(), from, upto - 1);
@@ -71,22 +71,22 @@ fn dispatched(committer: &Committer, from: u64, upto: u64) -> [LaneCommit; 1] {
     }]
 }
 
-fn staged(id: &str) -> Vec<Staged> {
-    vec![Staged {
+fn staged(id: &str) -> Vec<StagedEntry> {
+    vec![StagedEntry {
         id: id.into(),
         detail: String::new(),
     }]
 }
 
-fn fatal<T: std::fmt::Debug>(outcome: Result<T, Abandon>) -> String {
+fn fatal<T: std::fmt::Debug>(outcome: Result<T, CommitterError>) -> String {
     match outcome {
-        Err(Abandon::Fatal(reason)) => reason,
+        Err(CommitterError::Fatal(reason)) => reason,
         other => panic!("{other:?}"),
     }
 }
 
 #[test]
-fn what_is_published_is_forgotten_with_the_next_step() {
+fn published_entries_are_removed_with_the_next_step() {
     let Setup {
         dir: _dir,
         store,
@@ -106,10 +106,10 @@ fn what_is_published_is_forgotten_with_the_next_step() {
     assert_eq!(store.staged(&sink()).unwrap(), []);
 }
 
-/// Somebody else has written under our epoch, which only a store that lost the epoch's raising
-/// allows.
+/// Another instance has written under our epoch, which is only possible if the store lost the
+/// increase of the epoch.
 #[test]
-fn a_sequence_that_nobody_can_have_written_ends_the_run() {
+fn an_impossible_sequence_stops_the_run() {
     let Setup {
         dir: _dir,
         store,
@@ -134,7 +134,7 @@ fn a_sequence_that_nobody_can_have_written_ends_the_run() {
 }
 
 #[test]
-fn an_older_store_ends_the_run_also_when_it_was_taken_since() {
+fn an_older_store_stops_the_run_even_after_a_takeover() {
     let Setup {
         dir,
         store,
@@ -165,8 +165,8 @@ fn an_older_store_ends_the_run_also_when_it_was_taken_since() {
     store.take(&sink(), &[split()], &claimant("c")).unwrap();
     store.take(&sink(), &[split()], &claimant("d")).unwrap();
 
-    // The owner b is at epoch 2 and sequence 3. The store shows 3 and 2: a take-over, and that it
-    // is behind. The latter is what matters.
+    // The owner b is at epoch 2 and sequence 3. The store shows 3 and 2: a takeover, and that the
+    // store is behind. The latter decides.
     let next = SplitCommit::to_low(split(), 2, 3, 9);
     match store.commit(
         &sink(),
@@ -184,13 +184,13 @@ fn an_older_store_ends_the_run_also_when_it_was_taken_since() {
     }
 }
 
-/// A store that applies the next step without an answer, if it is told to.
-struct Silent {
+/// A store that can be set to apply the next step without an answer.
+struct SilentStore {
     inner: EmbeddedStore,
     is_silent: AtomicBool,
 }
 
-impl StateStore for Silent {
+impl StateStore for SilentStore {
     fn commit_many(&self, steps: &[(&SinkId, &Commit)]) -> Vec<Result<(), CommitError>> {
         let answers = self.inner.commit_many(steps);
         if self.is_silent.swap(false, Ordering::Relaxed) {
@@ -205,11 +205,11 @@ impl StateStore for Silent {
     forward_to_store!(inner);
 }
 
-/// The step was applied, so the next one would find the store one commit further than it knows.
+/// The step was applied, so the next one would find the store one commit further than expected.
 #[test]
-fn no_step_follows_one_that_was_given_up_without_an_answer() {
+fn no_step_follows_one_that_was_abandoned_without_an_answer() {
     let dir = tempfile::tempdir().unwrap();
-    let store = Arc::new(Silent {
+    let store = Arc::new(SilentStore {
         inner: EmbeddedStore::open(dir.path(), "p").unwrap(),
         is_silent: AtomicBool::new(false),
     });
@@ -223,7 +223,7 @@ fn no_step_follows_one_that_was_given_up_without_an_answer() {
     );
     let record = committer.take(&[split()]).unwrap().remove(0);
     committer
-        .begin(vec![Begin {
+        .begin(vec![SplitToBegin {
             split: split(),
             record,
             start: 0,
@@ -234,13 +234,16 @@ fn no_step_follows_one_that_was_given_up_without_an_answer() {
     store.is_silent.store(true, Ordering::Relaxed);
     for _ in 0..2 {
         let outcome = committer.commit_idle();
-        assert!(matches!(outcome, Err(Abandon::Stopped)), "{outcome:?}");
+        assert!(
+            matches!(outcome, Err(CommitterError::Stopped)),
+            "{outcome:?}"
+        );
     }
     assert_eq!(store.records(&sink()).unwrap()[0].1.low, Some(5));
 }
 
 #[test]
-fn a_lane_of_a_split_that_is_not_ours_is_fenced_without_asking() {
+fn a_lane_of_a_split_that_is_not_owned_is_fenced_without_a_request() {
     let Setup {
         dir: _dir,
         store,
@@ -250,7 +253,7 @@ fn a_lane_of_a_split_that_is_not_ours_is_fenced_without_asking() {
     committer.release(&[split()]).unwrap();
     assert!(matches!(
         committer.commit(&lanes, staged("1")),
-        Err(Abandon::Fenced(_))
+        Err(CommitterError::Fenced(_))
     ));
     let (_, record) = store.records(&sink()).unwrap().remove(0);
     assert_eq!(
@@ -259,10 +262,10 @@ fn a_lane_of_a_split_that_is_not_ours_is_fenced_without_asking() {
     );
 }
 
-/// Where the target holds the positions, the store gets copies of those that the target has, and
-/// never more.
+/// If the target holds the positions, the store gets copies of those that the target has, and never
+/// more.
 #[test]
-fn positions_in_the_target_are_copied_when_nothing_else_is_to_do() {
+fn positions_in_the_target_are_copied_by_idle_commits() {
     let Setup {
         dir: _dir,
         store,
@@ -284,7 +287,7 @@ fn positions_in_the_target_are_copied_when_nothing_else_is_to_do() {
             store.records(&sink()).unwrap()[0].1.sequence,
         )
     };
-    assert_eq!(copy(), (Some(0), 1), "a commit is the target's alone");
+    assert_eq!(copy(), (Some(0), 1), "a commit goes to the target only");
     for _ in 0..2 {
         committer.commit_idle().unwrap();
         assert_eq!(copy(), (Some(5), 2), "8 is not in the target yet");
@@ -293,10 +296,10 @@ fn positions_in_the_target_are_copied_when_nothing_else_is_to_do() {
     committer
         .commit_through(&[], |splits| {
             assert_eq!(splits[0].low, 8);
-            Err(Abandon::Stopped)
+            Err(CommitterError::Stopped)
         })
         .unwrap_err();
-    // A transaction that was given up has changed nothing, so it is prepared again.
+    // An abandoned transaction has changed nothing, so it is prepared again.
     committer
         .commit_through(&[], |splits| {
             assert_eq!(splits[0].low, 8);
@@ -328,7 +331,7 @@ fn a_finished_split_that_is_gone_is_forgotten_after_its_retention() {
         0,
         "it was finished just now"
     );
-    assert_eq!(forget(Duration::ZERO, false), 0, "it is still there");
+    assert_eq!(forget(Duration::ZERO, false), 0, "the source still has it");
     assert_eq!(store.records(&sink()).unwrap().len(), 1);
     assert_eq!(forget(Duration::ZERO, true), 1);
     assert!(store.records(&sink()).unwrap().is_empty());
@@ -372,13 +375,13 @@ fn lanes_that_another_plan_has_left_ahead_are_refused() {
         .take(&[split()])
     };
     match of_plan("other", false) {
-        Err(Abandon::OtherPlan {
+        Err(CommitterError::OtherPlan {
             split: found,
             plan,
             lanes: 1,
         }) => assert_eq!((found, plan.as_deref()), (split(), Some("p"))),
         other => panic!("{other:?}"),
     }
-    assert!(of_plan("p", false).is_ok(), "its own plan goes on");
+    assert!(of_plan("p", false).is_ok(), "its own plan continues");
     assert!(of_plan("other", true).is_ok());
 }

@@ -1,4 +1,4 @@
-//! The redb store: the common tests, and what only a file can suffer.
+//! The redb store: the conformance suite, and faults that only a file can have.
 
 use std::fs;
 use std::path::Path;
@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use pseidon_delivery::embedded::EmbeddedStore;
 use pseidon_delivery::{
-    Claimant, Commit, CommitRecord, ScopedStore, SinkId, SplitCommit, Staged, StateStore,
+    Claimant, Commit, CommitRecord, ScopedStore, SinkId, SplitCommit, StagedEntry, StateStore,
     StoreError, conformance,
 };
 use redb::{Database, TableDefinition};
@@ -15,8 +15,8 @@ use redb::{Database, TableDefinition};
 fn failure(outcome: Result<EmbeddedStore, StoreError>) -> String {
     match outcome {
         Err(StoreError::Failed(reason)) => reason,
-        Err(other) => panic!("not a failure: {other}"),
-        Ok(_) => panic!("it opened"),
+        Err(other) => panic!("not StoreError::Failed: {other}"),
+        Ok(_) => panic!("the file opened"),
     }
 }
 
@@ -55,13 +55,13 @@ fn used_file(dir: &Path) -> std::path::PathBuf {
 }
 
 #[test]
-fn it_does_what_every_store_does() {
+fn passes_the_conformance_suite() {
     let dir = tempfile::tempdir().unwrap();
     conformance::check(&|pipeline| Box::new(EmbeddedStore::open(dir.path(), pipeline).unwrap()));
 }
 
 #[test]
-fn git_leaves_the_folder_alone() {
+fn git_ignores_the_folder() {
     let dir = tempfile::tempdir().unwrap();
     let state = dir.path().join("deep/.pseidon");
     drop(EmbeddedStore::open(&state, "p").unwrap());
@@ -75,7 +75,7 @@ fn git_leaves_the_folder_alone() {
 }
 
 #[test]
-fn any_pipeline_name_is_one_file() {
+fn every_pipeline_name_maps_to_one_file_name() {
     let dir = tempfile::tempdir().unwrap();
     let state = dir.path().join("state");
     for (name, file) in [
@@ -92,7 +92,7 @@ fn any_pipeline_name_is_one_file() {
 }
 
 #[test]
-fn a_second_opener_is_told_what_to_do() {
+fn the_error_of_a_second_process_says_what_to_do() {
     let dir = tempfile::tempdir().unwrap();
     let first = EmbeddedStore::open(dir.path(), "p").unwrap();
     let reason = failure(EmbeddedStore::open(dir.path(), "p"));
@@ -123,13 +123,13 @@ fn a_newer_format_is_refused() {
     drop(database);
     let reason = failure(EmbeddedStore::open(dir.path(), "p"));
     assert!(
-        reason.contains("p.redb has format 3") && reason.contains("newer version"),
+        reason.contains("p.redb has format 3") && reason.contains("use the version that wrote it"),
         "{reason}"
     );
 }
 
 #[test]
-fn a_file_of_something_else_is_refused() {
+fn a_file_of_another_kind_is_refused() {
     for content in [
         "this is not a database, but a text"
             .repeat(1000)
@@ -144,23 +144,23 @@ fn a_file_of_something_else_is_refused() {
         assert_eq!(
             fs::read(dir.path().join("p.redb")).unwrap(),
             content,
-            "it is not ours to change"
+            "the file is not changed"
         );
     }
 }
 
 #[test]
-fn a_folder_that_cannot_be_made_is_named() {
+fn the_error_names_a_folder_that_cannot_be_created() {
     let dir = tempfile::tempdir().unwrap();
     fs::write(dir.path().join("file"), "").unwrap();
     let reason = failure(EmbeddedStore::open(&dir.path().join("file/.pseidon"), "p"));
     assert!(reason.contains("file/.pseidon"), "{reason}");
 }
 
-/// A damaged file is refused, or what was damaged was not in use: then everything is there. It
-/// never panics.
+/// A damaged file is refused, or the damage was in an unused part: then everything is there.
+/// Opening it never panics.
 #[test]
-fn damage_is_noticed() {
+fn damage_is_detected() {
     let dir = tempfile::tempdir().unwrap();
     let file = used_file(dir.path());
     let whole = fs::read(&file).unwrap();
@@ -196,17 +196,17 @@ fn damage_is_noticed() {
     failure(EmbeddedStore::open(dir.path(), "p"));
 }
 
-/// Fills the disk, as far as the process can tell, and makes room again. It runs in a process of
+/// Fills the disk, as far as the process can tell, and frees space again. It runs in a process of
 /// its own, because the limit is a process's.
 #[test]
-fn a_full_disk_passes() {
+fn recovers_from_a_full_disk() {
     let dir = tempfile::tempdir().unwrap();
     let test = std::env::current_exe().unwrap();
     let output = Command::new("sh")
-        // Exceeding the limit is to be an error for the writer instead of a signal.
+        // Exceeding the limit must be an error for the writer instead of a signal.
         .args([
             "-c",
-            "trap '' XFSZ; exec \"$0\" --exact in_a_process_of_its_own --nocapture",
+            "trap '' XFSZ; exec \"$0\" --exact in_a_child_process --nocapture",
         ])
         .arg(test)
         .env("PSEIDON_TEST_FULL_DISK", dir.path())
@@ -215,12 +215,12 @@ fn a_full_disk_passes() {
     let text = String::from_utf8_lossy(&output.stderr).into_owned()
         + &String::from_utf8_lossy(&output.stdout);
     assert!(output.status.success(), "{text}");
-    assert!(text.contains("went on after the disk was full"), "{text}");
+    assert!(text.contains("continued after the disk was full"), "{text}");
 }
 
-/// What [`a_full_disk_passes`] runs; by itself it has nothing to do.
+/// The child process of [`recovers_from_a_full_disk`]; does nothing when run directly.
 #[test]
-fn in_a_process_of_its_own() {
+fn in_a_child_process() {
     let Some(dir) = std::env::var_os("PSEIDON_TEST_FULL_DISK") else {
         return;
     };
@@ -245,10 +245,10 @@ fn in_a_process_of_its_own() {
     limit_file_size(None);
     commit_once(&store, 1).unwrap();
     assert_eq!(store.records(&sink).unwrap()[0].1.sequence, 2);
-    println!("went on after the disk was full");
+    println!("continued after the disk was full");
 }
 
-/// A state file as version 1 wrote it.
+/// Writes a state file as version 1 wrote it.
 fn file_of_format_1(file: &Path) {
     type Row = (u64, u64, Option<u64>, &'static str);
     let database = Database::create(file).unwrap();
@@ -299,7 +299,7 @@ fn file_of_format_1(file: &Path) {
 }
 
 #[test]
-fn a_file_of_format_1_is_brought_up_to_date() {
+fn a_file_of_format_1_is_migrated() {
     let dir = tempfile::tempdir().unwrap();
     file_of_format_1(&dir.path().join("p.redb"));
     // Opening it a second time finds it up to date.
@@ -324,7 +324,7 @@ fn a_file_of_format_1_is_brought_up_to_date() {
         assert_eq!(records, [("s/0".into(), first), ("s/1".into(), second)]);
         assert_eq!(
             store.staged(&SinkId::from("lake")).unwrap(),
-            [Staged {
+            [StagedEntry {
                 id: "1".into(),
                 detail: "detail".into()
             }]
@@ -343,9 +343,9 @@ fn a_file_of_format_1_is_brought_up_to_date() {
     }
 }
 
-/// However little is left of the file, the message says what to do.
+/// However little is left of the file, the error says what to do.
 #[test]
-fn a_file_that_was_cut_is_refused_with_a_way_out() {
+fn the_error_for_a_truncated_file_says_what_to_do() {
     let dir = tempfile::tempdir().unwrap();
     let path = used_file(dir.path());
     let whole = fs::metadata(&path).unwrap().len();
@@ -358,13 +358,13 @@ fn a_file_that_was_cut_is_refused_with_a_way_out() {
             .unwrap();
         let reason = failure(EmbeddedStore::open(dir.path(), "p"));
         assert!(
-            reason.contains("Bring the file back from a copy"),
+            reason.contains("Restore the file from a copy"),
             "{left} bytes: {reason}"
         );
         assert_eq!(
             fs::metadata(&path).unwrap().len(),
             left,
-            "it is left as it is"
+            "the file is not changed"
         );
     }
 }

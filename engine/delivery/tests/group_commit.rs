@@ -1,4 +1,4 @@
-//! Group commit: the common tests, and that steps of many threads share calls.
+//! Group commit: the conformance suite, and that steps of many threads share calls.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Barrier};
@@ -11,7 +11,7 @@ use pseidon_delivery::{
 };
 
 #[test]
-fn does_what_every_store_has_to_do() {
+fn passes_the_conformance_suite() {
     let dir = tempfile::tempdir().unwrap();
     conformance::check(&|pipeline| {
         Box::new(GroupCommit::new(Arc::new(
@@ -20,8 +20,8 @@ fn does_what_every_store_has_to_do() {
     });
 }
 
-/// A store that counts its calls, and waits in the first one until it is told to go on.
-struct Counting {
+/// A store that counts its calls, and blocks in the first one until the test releases it.
+struct CountingStore {
     store: EmbeddedStore,
     calls: AtomicUsize,
     first: Barrier,
@@ -29,13 +29,13 @@ struct Counting {
     panics: bool,
 }
 
-impl StateStore for Counting {
+impl StateStore for CountingStore {
     fn commit_many(&self, steps: &[(&SinkId, &Commit)]) -> Vec<Result<(), CommitError>> {
         self.sizes.lock().push(steps.len());
         if self.calls.fetch_add(1, Ordering::SeqCst) == 0 {
             self.first.wait();
             self.first.wait();
-            assert!(!self.panics, "the store's own fault");
+            assert!(!self.panics, "injected panic");
         }
         self.store.commit_many(steps)
     }
@@ -49,7 +49,7 @@ fn sink(number: usize) -> SinkId {
     SinkId::from(format!("sink-{number}"))
 }
 
-fn counting(panics: bool) -> (tempfile::TempDir, Arc<Counting>) {
+fn counting(panics: bool) -> (tempfile::TempDir, Arc<CountingStore>) {
     let dir = tempfile::tempdir().unwrap();
     let store = EmbeddedStore::open(dir.path(), "p").unwrap();
     let claimant = Claimant {
@@ -63,7 +63,7 @@ fn counting(panics: bool) -> (tempfile::TempDir, Arc<Counting>) {
     let (calls, sizes) = Default::default();
     (
         dir,
-        Arc::new(Counting {
+        Arc::new(CountingStore {
             store,
             calls,
             first: Barrier::new(2),
@@ -82,7 +82,7 @@ fn step(owner: &str) -> Commit {
 }
 
 #[test]
-fn steps_that_wait_go_together_and_each_has_its_own_answer() {
+fn waiting_steps_share_a_call_and_each_has_its_own_answer() {
     let (_dir, counting) = counting(false);
     counting.store.fence(&sink(7), "dead").unwrap();
     let grouped = GroupCommit::new(counting.clone());

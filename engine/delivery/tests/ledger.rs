@@ -1,31 +1,31 @@
-//! The ledger by hand: small tables of what is done and what the store would be told.
+//! The ledger by hand: small tables of actions and the steps that they must produce.
 
 use std::collections::HashMap;
 
 use pseidon_delivery::{
-    CommitRecord, LaneCommit, LaneId, Ledger, Position, ResumeFrom, SplitCommit, SplitId,
+    CommitRecord, LaneCommit, LaneId, Ledger, Position, ResumePoint, SplitCommit, SplitId,
 };
 
-/// One thing that happens to a ledger. `"x@7"` is the lane x, durable up to 7.
-enum Act {
-    /// A record of this split and position goes to this lane.
+/// One action on a ledger. `"x@7"` is the lane x, durable up to 7.
+enum LedgerAction {
+    /// A record of this split and position is dispatched to this lane.
     Give(&'static str, Position, &'static str),
-    /// All below it has been handed out or filtered out.
+    /// Everything below this position has been dispatched or filtered out.
     Advance(&'static str, Position),
-    /// A commit of these lanes of these splits, and what it must say.
+    /// A commit of these lanes of these splits, and the expected step.
     Commit(
         &'static [(&'static str, &'static [(&'static str, Position)])],
         &'static [&'static str],
     ),
-    /// A commit of no lane, and what it must say.
+    /// A commit without lanes, and the expected step.
     Idle(&'static [&'static str]),
-    /// Below which position the lane holds everything.
+    /// The position below which the lane must hold everything.
     Held(&'static str, &'static str, Position),
 }
-use Act::{Advance, Commit, Give, Held, Idle};
+use LedgerAction::{Advance, Commit, Give, Held, Idle};
 
-/// `s: 3→4 low 5 +x@7 -y`: epoch 3, sequence 4, the new low position, what is ahead now, and what
-/// no longer is.
+/// Formats a step as `s: 3→4 low 5 +x@7 -y`: epoch 3, sequence 4, the new low position, the lanes
+/// that are ahead now, and those that no longer are.
 fn show(commit: &SplitCommit) -> String {
     let mut ahead: Vec<String> = commit
         .ahead
@@ -75,7 +75,7 @@ fn record(
     }
 }
 
-fn run(name: &str, taken: &[(&str, CommitRecord)], acts: &[Act]) {
+fn run(name: &str, taken: &[(&str, CommitRecord)], acts: &[LedgerAction]) {
     let mut ledger = Ledger::default();
     for (split, record) in taken {
         ledger.take(SplitId::from(*split), record.clone(), 0);
@@ -156,7 +156,7 @@ fn one_split() {
         ],
     );
     run(
-        "what a lane got after its file was closed still waits",
+        "records that a lane got after its file was closed still wait",
         &new(),
         &[
             Give("s", 0, "x"),
@@ -171,7 +171,7 @@ fn one_split() {
         ],
     );
     run(
-        "a closed file ahead of another lane, with more behind it",
+        "a closed file ahead of another lane, followed by more records",
         &new(),
         &[
             Give("s", 0, "y"),
@@ -183,7 +183,7 @@ fn one_split() {
         ],
     );
     run(
-        "a lane that goes further ahead is written again",
+        "a lane that moves further ahead is written again",
         &new(),
         &[
             Give("s", 0, "y"),
@@ -211,7 +211,7 @@ fn one_split() {
         ],
     );
     run(
-        "the frontier does not go back",
+        "the frontier never decreases",
         &new(),
         &[Advance("s", 7), Advance("s", 3), Idle(&["s: 1→0 low 7"])],
     );
@@ -239,7 +239,7 @@ fn after_a_crash() {
         ],
     );
     run(
-        "low passes lanes that had nothing more to get",
+        "the low position passes lanes that get no more records",
         &crashed(),
         &[
             Advance("s", 13),
@@ -249,7 +249,7 @@ fn after_a_crash() {
         ],
     );
     run(
-        "a lane goes further than it was",
+        "a lane moves further ahead than it was",
         &crashed(),
         &[
             Give("s", 10, "z"),
@@ -270,7 +270,7 @@ fn several_splits() {
         ]
     };
     run(
-        "a lane's commit is about all its splits and no other",
+        "a lane's commit contains all its splits and no other",
         &both(),
         &[
             Give("s", 0, "x"),
@@ -286,7 +286,7 @@ fn several_splits() {
         ],
     );
     run(
-        "what is not ours is left out",
+        "splits that are not owned are left out",
         &both(),
         &[
             Give("u", 0, "x"),
@@ -297,14 +297,14 @@ fn several_splits() {
         ],
     );
     run(
-        "an idle step is about those that moved",
+        "an idle step contains the splits that moved",
         &both(),
         &[Advance("t", 300), Idle(&["t: 2→5 low 300"])],
     );
 }
 
 #[test]
-fn a_split_that_was_dropped_is_gone() {
+fn a_dropped_split_is_not_owned() {
     let mut ledger = Ledger::default();
     ledger.take("s".into(), record(7, 0, None, &[]), 3);
     assert_eq!(ledger.lows(), [("s".into(), 3)]);
@@ -314,8 +314,8 @@ fn a_split_that_was_dropped_is_gone() {
 }
 
 /// Commits what the lane `x` holds up to this position; returns the step's resume value.
-fn resume_from(position: u64, at: u64) -> ResumeFrom {
-    ResumeFrom {
+fn resume_from(position: u64, at: u64) -> ResumePoint {
+    ResumePoint {
         position,
         resume: format!("at {at}").into(),
     }
@@ -345,7 +345,7 @@ fn a_resume_value_belongs_to_the_greatest_position_up_to_the_low_one() {
     assert_eq!(
         commit_x(&mut ledger, 5),
         None,
-        "nothing was said about a position up to 5"
+        "the source provided nothing for a position up to 5"
     );
     assert_eq!(commit_x(&mut ledger, 25).as_deref(), Some("at 20"));
     assert_eq!(commit_x(&mut ledger, 26), None, "the store has it");
@@ -359,7 +359,8 @@ fn a_resume_value_belongs_to_the_greatest_position_up_to_the_low_one() {
     );
 }
 
-/// A batch may be committed up to a position inside it, and a part of it may leave before the rest.
+/// A batch may be committed up to a position inside it, and a part of it may become durable before
+/// the rest.
 #[test]
 fn a_resume_value_may_belong_to_positions_inside_a_batch() {
     let mut ledger = Ledger::default();
@@ -371,7 +372,7 @@ fn a_resume_value_may_belong_to_positions_inside_a_batch() {
     assert_eq!(
         commit_x(&mut ledger, 12),
         None,
-        "it belongs to no position up to there"
+        "it belongs to no position up to 12"
     );
     ledger.dispatch(&"s".into(), &"x".into(), 12, 15);
     ledger.advance(&"s".into(), 16, Some(&resume_from(13, 13)));
@@ -379,7 +380,7 @@ fn a_resume_value_may_belong_to_positions_inside_a_batch() {
 }
 
 #[test]
-fn resume_values_of_a_split_that_waits_for_long_are_thinned_out() {
+fn resume_values_of_a_long_waiting_split_are_thinned_out() {
     let mut ledger = Ledger::default();
     ledger.take("s".into(), record(1, 1, Some(0), &[]), 0);
     for at in 1..=100_000 {
@@ -417,10 +418,13 @@ fn a_split_is_finished_when_its_last_record_is_durable() {
     let steps = ledger.prepare(&lanes, 7);
     assert_eq!((steps[0].low, steps[0].finished), (10, Some(7)));
     ledger.confirm(&lanes, &steps);
-    assert!(ledger.prepare_idle(8).is_empty(), "it is said once");
+    assert!(
+        ledger.prepare_idle(8).is_empty(),
+        "the split is finished once"
+    );
     assert_eq!(ledger.drop_split(&"s".into()), Some((1, true)));
 
-    // Also one without a record, which moves no position.
+    // The same holds for a split without a record, whose position does not move.
     ledger.take("empty".into(), record(1, 1, Some(5), &[]), 0);
     ledger.end(&"empty".into());
     let steps = ledger.prepare_idle(9);
@@ -428,7 +432,7 @@ fn a_split_is_finished_when_its_last_record_is_durable() {
 }
 
 #[test]
-fn only_splits_that_moved_are_told() {
+fn take_moved_returns_only_splits_that_moved() {
     let mut ledger = Ledger::default();
     for split in ["s", "t"] {
         ledger.take(split.into(), record(1, 1, Some(0), &[]), 0);

@@ -1,4 +1,4 @@
-//! A store in a store: the common tests, and that scopes do not see one another.
+//! Scoped stores: the conformance suite, and that scopes are isolated.
 
 use std::sync::Arc;
 
@@ -6,14 +6,14 @@ use pseidon_delivery::embedded::EmbeddedStore;
 use pseidon_delivery::{Claimant, ScopedStore, SinkId, StateStore, conformance};
 
 #[test]
-fn does_what_every_store_has_to_do() {
+fn passes_the_conformance_suite() {
     let dir = tempfile::tempdir().unwrap();
     let whole: Arc<dyn StateStore> = Arc::new(EmbeddedStore::open(dir.path(), "p").unwrap());
     conformance::check(&|name| Box::new(ScopedStore::new(whole.clone(), name)));
 }
 
 #[test]
-fn scopes_are_told_apart() {
+fn scopes_are_isolated() {
     let dir = tempfile::tempdir().unwrap();
     let whole: Arc<dyn StateStore> = Arc::new(EmbeddedStore::open(dir.path(), "p").unwrap());
     let (one, other) = (

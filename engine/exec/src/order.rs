@@ -1,4 +1,5 @@
-//! What the ETL threads finish in any order leaves in order for each split.
+//! Restores the order of batches within each split after the ETL threads have finished them in any
+//! order.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -8,7 +9,7 @@ use std::time::Duration;
 use parking_lot::{Condvar, Mutex};
 use pseidon_plugin::batch::Split;
 
-use crate::dispatch::Outcome;
+use crate::dispatch::BatchOutput;
 
 /// A split in this attempt: its batches by the numbers in which they were emitted.
 pub(crate) struct OrderedSplit {
@@ -23,7 +24,7 @@ pub(crate) struct OrderedSplit {
 struct State {
     emitted: u64,
     next: u64,
-    early: BTreeMap<u64, Outcome>,
+    early: BTreeMap<u64, BatchOutput>,
 }
 
 impl OrderedSplit {
@@ -36,7 +37,7 @@ impl OrderedSplit {
         }
     }
 
-    /// Numbers the next batch.
+    /// Returns the number for the next batch.
     pub(crate) fn number(&self) -> u64 {
         let mut state = self.state.lock();
         state.emitted += 1;
@@ -44,18 +45,18 @@ impl OrderedSplit {
     }
 
     /// Whether all batches before this one have left, so that parts of it may leave before it is
-    /// through. Locks nothing.
+    /// completely processed. Locks nothing.
     pub(crate) fn is_turn_of(&self, number: u64) -> bool {
         self.turn.load(Ordering::SeqCst) == number
     }
 
-    /// A batch is through. Dispatches it, and those behind it that waited for it, while the split
-    /// is locked so that their order holds.
+    /// Completes a batch. Dispatches it, and those after it that waited for it, while the split is
+    /// locked so that they stay in order.
     pub(crate) fn complete<E>(
         &self,
         number: u64,
-        outcome: Outcome,
-        mut dispatch: impl FnMut(Outcome) -> Result<(), E>,
+        outcome: BatchOutput,
+        mut dispatch: impl FnMut(BatchOutput) -> Result<(), E>,
     ) -> Result<(), E> {
         let mut state = self.state.lock();
         state.early.insert(number, outcome);
@@ -73,7 +74,7 @@ impl OrderedSplit {
         }
     }
 
-    /// Waits until everything emitted is dispatched, at most `patience`. Gives whether it is.
+    /// Waits up to `patience` until everything emitted is dispatched. Returns whether it is.
     pub(crate) fn wait_until_dispatched(&self, patience: Duration) -> bool {
         let mut state = self.state.lock();
         if state.next < state.emitted {
@@ -99,8 +100,8 @@ mod tests {
         }))
     }
 
-    fn outcome(next: Position) -> Outcome {
-        Outcome {
+    fn outcome(next: Position) -> BatchOutput {
+        BatchOutput {
             next,
             resume: None,
             ends: false,
@@ -109,7 +110,7 @@ mod tests {
     }
 
     #[test]
-    fn batches_leave_in_the_order_in_which_they_came() {
+    fn batches_leave_in_the_order_in_which_they_were_emitted() {
         for order in [
             [0, 1, 2, 3],
             [3, 2, 1, 0],
@@ -122,7 +123,7 @@ mod tests {
             let mut left = Vec::new();
             for (done, number) in order.iter().enumerate() {
                 assert!(!split.wait_until_dispatched(Duration::ZERO));
-                let dispatch = |outcome: Outcome| {
+                let dispatch = |outcome: BatchOutput| {
                     left.push(outcome.next);
                     Ok::<(), Infallible>(())
                 };
@@ -138,7 +139,7 @@ mod tests {
     }
 
     #[test]
-    fn what_could_not_be_dispatched_is_not_counted_as_dispatched() {
+    fn a_failed_dispatch_does_not_count_as_dispatched() {
         let split = split();
         split.number();
         split.number();

@@ -1,9 +1,9 @@
-//! Records through the whole chain, in one go.
+//! Processing records: a pass through the whole chain at once.
 //!
-//! The records of a batch usually go together. Where what is made of them would take too much
-//! memory, or a kernel of Arrow panics because it does, nothing comes of the attempt, and the
-//! caller tries [fewer](Processor::at_once). Rows of one record are never divided. A single record
-//! that is too large is bad.
+//! The records of a batch usually pass together. If their results would take too much memory, or a
+//! kernel of Arrow panics because they do, the pass has no results, and the caller tries
+//! [fewer](Processor::at_once) records. Rows of one record are never divided. A single record that
+//! is too large is invalid.
 
 use std::borrow::Cow;
 use std::ops::Range;
@@ -12,76 +12,76 @@ use std::sync::Arc;
 use arrow::array::{Array, ArrayRef, AsArray, RecordBatch, RecordBatchOptions};
 use arrow::error::ArrowError;
 use pseidon_delivery::Position;
-use pseidon_expr::Compiled;
-use pseidon_expr::panics::caught;
-use pseidon_plan::chain::{Chain, Operator, PlannedSource, Policy, Step};
+use pseidon_expr::CompiledExpr;
+use pseidon_expr::panics::catch_panic;
+use pseidon_plan::chain::{Chain, ChainStep, Operator, PlannedSource, Policy};
 use pseidon_plugin::batch::{Batch, Payloads};
 use pseidon_plugin::format::Decoder;
 use pseidon_plugin::memory::ArrayMemory;
 use pseidon_plugin::rows::{BadRow, Rows};
 use thiserror::Error;
 
-/// A record whose stage says `:on-error :throw` is bad.
+/// The error for an invalid record at a stage with `:on-error :throw`.
 #[derive(Debug, Error)]
-#[error("stage `{stage}` cannot handle the record at position {position} of {split}: {reason}")]
-pub struct Thrown {
-    /// The stage.
+#[error("stage `{stage}` cannot process the record at position {position} of {split}: {reason}")]
+pub struct BadRecordError {
+    /// The stage that cannot process the record.
     pub stage: String,
-    /// The record's split.
+    /// The split of the record.
     pub split: String,
-    /// Its position.
+    /// The position of the record.
     pub position: Position,
-    /// Why.
+    /// The reason.
     pub reason: String,
 }
 
-/// A record that could not go on.
+/// A record that cannot be processed.
 #[derive(Clone, Debug)]
 pub struct BadRecord {
-    /// Where.
+    /// The stage that cannot process it.
     pub stage: String,
-    /// What is to happen to it.
+    /// The error policy that applies to it.
     pub policy: Policy,
     /// Its number in the batch.
     pub number: u32,
-    /// Why.
+    /// The reason.
     pub reason: String,
 }
 
-/// What takes rows at the chain's ends. What it was given counts only once [`Processor::process`]
+/// Receives rows at the ends of a chain. What it received counts only once [`Processor::process`]
 /// says so.
-pub trait Exits {
+pub trait RowReceiver {
     /// Rows have been decoded.
     fn decoded(&mut self, source: &PlannedSource, rows: &Rows);
 
-    /// Rows arrive at a sink. Gives those that do not fit it.
+    /// Rows arrive at a sink. Returns those that do not fit it.
     fn arrive(&mut self, sink: usize, rows: Rows) -> Vec<BadRow>;
 
-    /// Rows have come through a step.
-    fn passed(&mut self, step: &Step, rows: &Rows);
+    /// Rows have passed a step.
+    fn passed(&mut self, step: &ChainStep, rows: &Rows);
 }
 
-/// What became of records.
+/// The outcome of a pass.
 #[derive(Debug)]
 pub enum ProcessOutcome {
-    /// All went their way, except these, ordered by their numbers.
+    /// All records passed, except these, ordered by their numbers.
     All(Vec<BadRecord>),
-    /// They are too many: what was made of them does not count, and fewer are to be tried.
+    /// There are too many records: their results do not count, and the caller must try fewer.
     TooMany,
 }
 
-/// Takes batches of one source through its chain. Each ETL thread has its own.
+/// Passes batches of one source through its chain. Each ETL thread has its own.
 pub struct Processor {
     decoder: Option<Box<dyn Decoder>>,
-    /// What may be made of records at once, in bytes, if they are more than one.
+    /// The limit for the results of more than one record, in bytes.
     largest: usize,
-    /// How many records are taken at once, from what came of the last ones.
+    /// How many records pass at once, learned from the results of earlier ones.
     at_once: usize,
 }
 
 impl Processor {
-    /// A processor for the batches of this source, which makes no more than about `largest` bytes
-    /// at once. An error says why its records cannot be decoded.
+    /// Creates a processor for the batches of this source, which produces at most about `largest`
+    /// bytes at once. An error says why its records cannot be decoded.
     pub fn new(source: &PlannedSource, largest: usize) -> Result<Self, String> {
         Ok(Processor {
             decoder: decoder_of(source)?,
@@ -99,22 +99,22 @@ impl Processor {
         }
     }
 
-    /// How many records may be taken through the chain at once; at least one.
+    /// How many records may pass the chain at once; at least one.
     pub fn at_once(&self) -> usize {
         self.at_once
     }
 
-    /// Takes some records of a batch of the source, which have been [prepared](Processor::prepare),
-    /// through its chain.
+    /// Passes some records of a batch of the source, which have been
+    /// [prepared](Processor::prepare), through its chain.
     pub fn process(
         &mut self,
         source: &PlannedSource,
         batch: &Arc<Batch>,
         records: Range<usize>,
-        exits: &mut dyn Exits,
-    ) -> Result<ProcessOutcome, Thrown> {
+        exits: &mut dyn RowReceiver,
+    ) -> Result<ProcessOutcome, BadRecordError> {
         let count = records.len();
-        let mut pass = Pass {
+        let mut pass = ChainPass {
             batch: batch.clone(),
             exits,
             bad: Vec::new(),
@@ -124,21 +124,21 @@ impl Processor {
         };
         match self.pass(source, records, &mut pass) {
             Ok(()) => {
-                let Pass { mut bad, made, .. } = pass;
+                let ChainPass { mut bad, made, .. } = pass;
                 bad.sort_by_key(|bad| bad.number);
                 self.learn(count, made);
                 Ok(ProcessOutcome::All(bad))
             }
-            Err(Halt::TooMany) => {
+            Err(Interruption::TooMany) => {
                 self.at_once = (count / 2).max(1);
                 Ok(ProcessOutcome::TooMany)
             }
-            Err(Halt::Thrown(thrown)) => Err(thrown),
+            Err(Interruption::BadRecord(error)) => Err(error),
         }
     }
 
-    /// Records that became more than they should are fewer next time; few that became little may be
-    /// more.
+    /// If records produced more than they should, fewer pass next time; if few records produced
+    /// little, more may.
     fn learn(&mut self, count: usize, made: usize) {
         let fitting = (count as u128 * self.largest as u128 / made.max(1) as u128)
             .clamp(1, usize::MAX as u128) as usize;
@@ -153,20 +153,20 @@ impl Processor {
         &mut self,
         source: &PlannedSource,
         records: Range<usize>,
-        pass: &mut Pass<'_>,
-    ) -> Result<(), Halt> {
+        pass: &mut ChainPass<'_>,
+    ) -> Result<(), Interruption> {
         if records.is_empty() {
             return Ok(());
         }
-        let (rows, bad) = match caught(|| self.decode(source, &pass.batch, records.clone())) {
-            Ok(decoded) => decoded.map_err(|error| pass.broken(&source.stage, &error))?,
+        let (rows, bad) = match catch_panic(|| self.decode(source, &pass.batch, records.clone())) {
+            Ok(decoded) => decoded.map_err(|error| pass.internal_error(&source.stage, &error))?,
             Err(panic) => {
-                // What the panic left in the decoder is not to be used.
+                // The decoder must not be used after a panic.
                 self.decoder = decoder_of(source).map_err(|reason| {
-                    pass.broken(&source.stage, &ArrowError::ComputeError(reason))
+                    pass.internal_error(&source.stage, &ArrowError::ComputeError(reason))
                 })?;
                 if pass.is_divisible {
-                    return Err(Halt::TooMany);
+                    return Err(Interruption::TooMany);
                 }
                 let reason = format!("the record cannot be decoded: {panic}");
                 return pass.note_bad(
@@ -189,7 +189,7 @@ impl Processor {
         Ok(())
     }
 
-    /// The records, and those that are bad by their numbers in the batch.
+    /// The decoded records, and the invalid ones by their numbers in the batch.
     fn decode(
         &mut self,
         source: &PlannedSource,
@@ -218,7 +218,7 @@ impl Processor {
                     reason: reason.clone(),
                 }),
         );
-        // A record is bad once, whatever is wrong with it.
+        // A record is listed once, even if several things are wrong with it.
         bad.sort_by_key(|row| row.row);
         bad.dedup_by_key(|row| row.row);
         let options = RecordBatchOptions::new().with_row_count(Some(count));
@@ -249,7 +249,7 @@ fn of_records(batch: &Batch, records: Range<usize>) -> Cow<'_, Payloads> {
     }
 }
 
-/// Where an expression uses keys, they are text.
+/// If an expression uses keys, they must be UTF-8.
 fn keys_that_are_not_text(batch: &Batch, records: Range<usize>) -> Vec<BadRow> {
     let Some(keys) = &batch.keys else {
         return Vec::new();
@@ -267,34 +267,34 @@ fn keys_that_are_not_text(batch: &Batch, records: Range<usize>) -> Vec<BadRow> {
         .collect()
 }
 
-/// Why records did not go all their way.
-enum Halt {
-    Thrown(Thrown),
-    /// They are too many at once.
+/// Why a pass was interrupted.
+enum Interruption {
+    BadRecord(BadRecordError),
+    /// There are too many records at once.
     TooMany,
 }
 
-impl From<Thrown> for Halt {
-    fn from(thrown: Thrown) -> Self {
-        Halt::Thrown(thrown)
+impl From<BadRecordError> for Interruption {
+    fn from(error: BadRecordError) -> Self {
+        Interruption::BadRecord(error)
     }
 }
 
-struct Pass<'e> {
+struct ChainPass<'e> {
     batch: Arc<Batch>,
-    exits: &'e mut dyn Exits,
+    exits: &'e mut dyn RowReceiver,
     bad: Vec<BadRecord>,
-    /// What may be made at once, in bytes.
+    /// The limit for the results of this pass, in bytes.
     largest: usize,
-    /// What has been made so far, in bytes.
+    /// The size of the results so far, in bytes.
     made: usize,
     /// Whether there is more than one record.
     is_divisible: bool,
 }
 
-impl Pass<'_> {
-    /// Takes rows through a chain; gives what comes out at its end.
-    fn run(&mut self, chain: &Chain, mut rows: Rows) -> Result<Rows, Halt> {
+impl ChainPass<'_> {
+    /// Passes rows through a chain; returns those that come out at its end.
+    fn run(&mut self, chain: &Chain, mut rows: Rows) -> Result<Rows, Interruption> {
         for step in &chain.steps {
             if rows.is_empty() {
                 break;
@@ -305,16 +305,16 @@ impl Pass<'_> {
         Ok(rows)
     }
 
-    fn step(&mut self, step: &Step, rows: Rows) -> Result<Rows, Halt> {
+    fn step(&mut self, step: &ChainStep, rows: Rows) -> Result<Rows, Interruption> {
         match &step.operator {
             Operator::Where(condition) => {
                 let (rows, mask) = self.evaluate(step, rows, |rows| rows.evaluate(condition))?;
                 Ok(rows
                     .filter(mask.as_boolean())
-                    .map_err(|error| self.broken(&step.stage, &error))?)
+                    .map_err(|error| self.internal_error(&step.stage, &error))?)
             }
             Operator::Select(exprs, schema) => {
-                // One record alone may be as large as it is.
+                // A single record may have any size.
                 let largest = if self.is_divisible {
                     self.largest
                 } else {
@@ -326,7 +326,7 @@ impl Pass<'_> {
                     RecordBatch::try_new_with_options(schema.clone(), columns, &options)
                 };
                 let (rows, record) = self.evaluate(step, rows, select)?;
-                self.made += made_of(&rows, record.columns());
+                self.made += added_bytes(&rows, record.columns());
                 Ok(rows.with_record(record))
             }
             Operator::All(chains) => {
@@ -339,11 +339,11 @@ impl Pass<'_> {
                 branches,
                 otherwise,
             } => {
-                // A batch is of one split, and so of one topic: it takes one way as a whole.
+                // A batch is of one split, and so of one topic: it takes one branch as a whole.
                 let topic = &self.batch.split.topic;
                 let branch = branches
                     .iter()
-                    .find(|(matcher, _)| matcher.fits(topic))
+                    .find(|(matcher, _)| matcher.matches(topic))
                     .map(|(_, chain)| chain)
                     .or(otherwise.as_ref());
                 match branch {
@@ -360,11 +360,11 @@ impl Pass<'_> {
             }
             Operator::Sink(sink) => {
                 // A sink evaluates expressions too, and encodes records.
-                let bad = match caught(|| self.exits.arrive(*sink, rows.clone())) {
+                let bad = match catch_panic(|| self.exits.arrive(*sink, rows.clone())) {
                     Ok(bad) => bad,
-                    Err(_) if self.is_divisible => return Err(Halt::TooMany),
+                    Err(_) if self.is_divisible => return Err(Interruption::TooMany),
                     Err(panic) => {
-                        let reason = format!("the sink cannot take the record: {panic}");
+                        let reason = format!("the sink cannot process the record: {panic}");
                         (0..rows.len())
                             .map(|row| BadRow {
                                 row: row as u32,
@@ -384,29 +384,29 @@ impl Pass<'_> {
         }
     }
 
-    /// Evaluates something for all rows. Where it fails the rows that are to blame are found by
-    /// halving, and the others go on.
+    /// Evaluates expressions for all rows. If that fails, the rows that cause it are found by
+    /// halving, and the others continue.
     fn evaluate<T>(
         &mut self,
-        step: &Step,
+        step: &ChainStep,
         rows: Rows,
         evaluate: impl Fn(&Rows) -> Result<T, ArrowError>,
-    ) -> Result<(Rows, T), Halt> {
+    ) -> Result<(Rows, T), Interruption> {
         let error = match evaluate(&rows) {
             Ok(value) => return Ok((rows, value)),
             Err(error) => error,
         };
         if self.is_divisible && is_too_large(&error) {
-            return Err(Halt::TooMany);
+            return Err(Interruption::TooMany);
         }
         let mut bad = Vec::new();
         find_bad(&rows, 0, &|rows| evaluate(rows).map(drop), &mut bad);
         if bad.is_empty() && self.is_divisible {
-            return Err(Halt::TooMany);
+            return Err(Interruption::TooMany);
         }
         let rest = rows
             .without(&bad)
-            .map_err(|error| self.broken(&step.stage, &error))?;
+            .map_err(|error| self.internal_error(&step.stage, &error))?;
         let named = bad
             .into_iter()
             .map(|row| (rows.number(row.row as usize) as u32, row.reason))
@@ -414,8 +414,8 @@ impl Pass<'_> {
         self.note_bad(&step.stage, step.policy, named)?;
         match evaluate(&rest) {
             Ok(value) => Ok((rest, value)),
-            Err(_) if self.is_divisible => Err(Halt::TooMany),
-            Err(error) => Err(self.broken(&step.stage, &error).into()),
+            Err(_) if self.is_divisible => Err(Interruption::TooMany),
+            Err(error) => Err(self.internal_error(&step.stage, &error).into()),
         }
     }
 
@@ -424,12 +424,12 @@ impl Pass<'_> {
         stage: &str,
         policy: Policy,
         rows: impl IntoIterator<Item = (u32, String)>,
-    ) -> Result<(), Halt> {
+    ) -> Result<(), Interruption> {
         for (number, reason) in rows {
             if policy == Policy::Throw {
                 let position = self.batch.positions[number as usize];
                 let (stage, split) = (stage.to_owned(), self.batch.split.id.to_string());
-                return Err(Thrown {
+                return Err(BadRecordError {
                     stage,
                     split,
                     position,
@@ -447,15 +447,15 @@ impl Pass<'_> {
         Ok(())
     }
 
-    /// Something failed that no single record is to blame for.
-    fn broken(&self, stage: &str, error: &ArrowError) -> Thrown {
+    /// The error for a failure that no single record causes.
+    fn internal_error(&self, stage: &str, error: &ArrowError) -> BadRecordError {
         let position = self
             .batch
             .positions
             .first()
             .copied()
             .unwrap_or(self.batch.next);
-        Thrown {
+        BadRecordError {
             stage: stage.to_owned(),
             split: self.batch.split.id.to_string(),
             position,
@@ -466,7 +466,7 @@ impl Pass<'_> {
 
 /// The values of all expressions, unless they become too large together.
 fn evaluate_all(
-    exprs: &[Compiled],
+    exprs: &[CompiledExpr],
     rows: &Rows,
     largest: usize,
 ) -> Result<Vec<ArrayRef>, ArrowError> {
@@ -478,7 +478,7 @@ fn evaluate_all(
         let column = rows.evaluate(expr)?;
         memory.add(&column);
         columns.push(column);
-        // What one expression makes is bounded already.
+        // The results of one expression are already bounded.
         if columns.len() > 1 && memory.bytes() - before > largest {
             return Err(ArrowError::MemoryError(
                 "the record would become too large".to_owned(),
@@ -488,8 +488,8 @@ fn evaluate_all(
     Ok(columns)
 }
 
-/// What columns hold beside those that the rows have.
-fn made_of(rows: &Rows, columns: &[ArrayRef]) -> usize {
+/// The bytes of columns in addition to those that the rows have.
+fn added_bytes(rows: &Rows, columns: &[ArrayRef]) -> usize {
     let mut memory = ArrayMemory::default();
     rows.add_memory(&mut memory);
     let before = memory.bytes();
@@ -532,7 +532,7 @@ fn find_bad(
     );
 }
 
-/// Arrow's errors begin with their kind, which says nothing to the user.
+/// Arrow's errors begin with their kind, which does not help the user.
 fn plain_reason(error: &ArrowError) -> String {
     match error {
         ArrowError::CastError(text)

@@ -1,50 +1,50 @@
-//! The queue of the ETL threads: a line of batches for each attempt.
+//! The queue of the ETL threads, with one line of batches for each attempt.
 //!
-//! A line is passed over while much of what became of its batches waits for writers, so a run whose
-//! sink is slow or blocked keeps neither an ETL thread nor memory from the others.
+//! A line is skipped while many results of its batches wait for writers, so a run whose sink is
+//! slow or blocked does not keep ETL threads or memory from other runs.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use crate::actor::Wake;
+use crate::actor::WakeFn;
 use crate::attempt::AttemptId;
-use crate::etl::Unit;
+use crate::etl::QueuedBatch;
 use crate::sync::{Condvar, Mutex};
 
-/// The queue.
-pub(crate) struct UnitQueue<T = Unit> {
+/// The queue of batches.
+pub(crate) struct BatchQueue<T = QueuedBatch> {
     state: Mutex<State<T>>,
     changed: Condvar,
-    /// How many batches may wait in a line that moves.
+    /// How many batches may wait in a line that is not skipped.
     depth: usize,
-    /// How many bytes of rows may wait for writers.
+    /// The limit for the bytes of rows that wait for writers.
     limit: usize,
 }
 
 struct State<T> {
-    /// Those whose turn comes first are in front.
-    lines: VecDeque<Line<T>>,
+    /// The attempts with waiting batches; the next one is in front.
+    lines: VecDeque<AttemptLine<T>>,
     /// The bytes of all rows that wait for writers.
     unwritten: usize,
     is_over: bool,
 }
 
-struct Line<T> {
+struct AttemptLine<T> {
     attempt: AttemptId,
     units: VecDeque<T>,
-    /// Those that wait for others to be done.
+    /// Batches that wait until others are done.
     kept: Vec<T>,
     /// The bytes of its rows that wait for writers.
     unwritten: usize,
-    /// Wakes the one whose batch did not find room.
-    refused: Option<Wake>,
+    /// Wakes the intake whose batch did not find room.
+    refused: Option<WakeFn>,
 }
 
 impl<T> State<T> {
-    fn line(&mut self, attempt: AttemptId) -> &mut Line<T> {
+    fn line(&mut self, attempt: AttemptId) -> &mut AttemptLine<T> {
         let known = self.lines.iter().position(|line| line.attempt == attempt);
         let number = known.unwrap_or_else(|| {
-            self.lines.push_back(Line {
+            self.lines.push_back(AttemptLine {
                 attempt,
                 units: VecDeque::new(),
                 kept: Vec::new(),
@@ -57,15 +57,15 @@ impl<T> State<T> {
     }
 }
 
-impl<T> UnitQueue<T> {
-    /// An empty queue.
-    pub(crate) fn new(depth: usize, limit: usize) -> Arc<UnitQueue<T>> {
+impl<T> BatchQueue<T> {
+    /// Creates an empty queue.
+    pub(crate) fn new(depth: usize, limit: usize) -> Arc<BatchQueue<T>> {
         let state = State {
             lines: VecDeque::new(),
             unwritten: 0,
             is_over: false,
         };
-        Arc::new(UnitQueue {
+        Arc::new(BatchQueue {
             state: Mutex::new(state),
             changed: Condvar::new(),
             depth,
@@ -73,16 +73,16 @@ impl<T> UnitQueue<T> {
         })
     }
 
-    /// Whether more of a line may be made ready for the writers. However many lines are held up,
-    /// something is left for the others, since a line gets no more than is left after it.
-    fn moves(&self, line: &Line<T>, unwritten: usize) -> bool {
+    /// Whether more of a line may be processed. However many lines are held up, something is left
+    /// for the others, since a line gets no more than is left after it.
+    fn moves(&self, line: &AttemptLine<T>, unwritten: usize) -> bool {
         line.unwritten == 0 || line.unwritten <= self.limit.saturating_sub(unwritten)
     }
 
-    /// Adds a batch to its attempt's line. It comes back if the line is long, and `wake` is called
-    /// when there is room. A line that is passed over takes it: then it is for the source to wait,
-    /// which does so when the memory budget says it.
-    pub(crate) fn push(&self, attempt: AttemptId, unit: T, wake: &Wake) -> Result<(), T> {
+    /// Adds a batch to its attempt's line. If the line is long, the batch is returned, and `wake`
+    /// is called when there is room. A line that is skipped accepts it: then the source must wait,
+    /// which it does when the memory budget is full.
+    pub(crate) fn push(&self, attempt: AttemptId, unit: T, wake: &WakeFn) -> Result<(), T> {
         let mut state = self.state.lock();
         let unwritten = state.unwritten;
         let line = state.line(attempt);
@@ -96,15 +96,15 @@ impl<T> UnitQueue<T> {
         Ok(())
     }
 
-    /// Returns a batch that is not done to the front of its line, so that it continues when its
-    /// turn has come again.
+    /// Returns an unfinished batch to the front of its line, so that it continues at the line's
+    /// next turn.
     pub(crate) fn put_back(&self, attempt: AttemptId, unit: T) {
         self.state.lock().line(attempt).units.push_front(unit);
         self.changed.notify_all();
     }
 
-    /// Keeps a batch until others are done; see [`UnitQueue::release`]. Returns it if that is so
-    /// already.
+    /// Keeps a batch until others are done; see [`BatchQueue::release`]. Returns it if they are
+    /// done already.
     pub(crate) fn keep(
         &self,
         attempt: AttemptId,
@@ -119,8 +119,8 @@ impl<T> UnitQueue<T> {
         None
     }
 
-    /// Returns the batches that are kept and may continue to the front of their line. Called when
-    /// others are done.
+    /// Returns the kept batches that may continue to the front of their line. Called when others
+    /// are done.
     pub(crate) fn release(&self, attempt: AttemptId, may_continue: impl Fn(&T) -> bool) {
         let mut state = self.state.lock();
         let Some(line) = state
@@ -141,7 +141,7 @@ impl<T> UnitQueue<T> {
         self.changed.notify_all();
     }
 
-    /// The next batch; `None` when the queue has come to its end. Waits.
+    /// Waits for the next batch; `None` when the queue is closed.
     pub(crate) fn pop(&self) -> Option<T> {
         let mut state = self.state.lock();
         loop {
@@ -170,8 +170,12 @@ impl<T> UnitQueue<T> {
         }
     }
 
-    /// Counts bytes of an attempt that wait for a writer, until what is returned is dropped.
-    pub(crate) fn unwritten(self: &Arc<Self>, attempt: AttemptId, bytes: usize) -> Unwritten<T> {
+    /// Charges bytes of an attempt that wait for a writer, until the returned charge is dropped.
+    pub(crate) fn unwritten(
+        self: &Arc<Self>,
+        attempt: AttemptId,
+        bytes: usize,
+    ) -> UnwrittenCharge<T> {
         let mut state = self.state.lock();
         state.unwritten += bytes;
         let line = state.line(attempt);
@@ -179,14 +183,15 @@ impl<T> UnitQueue<T> {
         let refused = line.refused.take();
         drop(state);
         refused.iter().for_each(|wake| wake());
-        Unwritten {
+        UnwrittenCharge {
             queue: self.clone(),
             attempt,
             bytes,
         }
     }
 
-    /// Nothing comes for an attempt any more, and what waits for it is dropped.
+    /// Removes the line of an attempt, which receives nothing any more. Waiting batches are
+    /// dropped.
     pub(crate) fn forget(&self, attempt: AttemptId) {
         let mut state = self.state.lock();
         let line = state.line(attempt);
@@ -202,7 +207,7 @@ impl<T> UnitQueue<T> {
         self.changed.notify_all();
     }
 
-    /// Everything that waits is left; the ETL threads end.
+    /// Closes the queue: waiting batches are abandoned and the ETL threads exit.
     pub(crate) fn end(&self) {
         self.state.lock().is_over = true;
         self.changed.notify_all();
@@ -219,19 +224,19 @@ impl<T> UnitQueue<T> {
     }
 }
 
-/// Rows that wait for a writer.
-pub(crate) struct Unwritten<T = Unit> {
-    queue: Arc<UnitQueue<T>>,
+/// The charge for rows that wait for a writer.
+pub(crate) struct UnwrittenCharge<T = QueuedBatch> {
+    queue: Arc<BatchQueue<T>>,
     attempt: AttemptId,
     bytes: usize,
 }
 
-impl<T> Drop for Unwritten<T> {
+impl<T> Drop for UnwrittenCharge<T> {
     fn drop(&mut self) {
         let mut state = self.queue.state.lock();
         state.unwritten -= self.bytes;
         state.line(self.attempt).unwritten -= self.bytes;
-        // Of an attempt that is over nothing else is left.
+        // If the attempt is over, nothing else is left of it.
         state
             .lines
             .retain(|line| line.unwritten > 0 || !line.units.is_empty() || !line.kept.is_empty());
@@ -246,12 +251,16 @@ mod tests {
 
     use super::*;
 
-    fn queue(limit: usize) -> (Arc<UnitQueue<u32>>, AttemptId, AttemptId) {
-        (UnitQueue::new(2, limit), AttemptId::new(), AttemptId::new())
+    fn queue(limit: usize) -> (Arc<BatchQueue<u32>>, AttemptId, AttemptId) {
+        (
+            BatchQueue::new(2, limit),
+            AttemptId::new(),
+            AttemptId::new(),
+        )
     }
 
-    fn push(queue: &UnitQueue<u32>, attempt: AttemptId, unit: u32) {
-        let wake: Wake = Arc::new(|| panic!("there was room"));
+    fn push(queue: &BatchQueue<u32>, attempt: AttemptId, unit: u32) {
+        let wake: WakeFn = Arc::new(|| panic!("the line had room"));
         assert_eq!(queue.push(attempt, unit, &wake), Ok(()));
     }
 
@@ -269,9 +278,9 @@ mod tests {
     }
 
     #[test]
-    fn a_line_that_waits_for_its_writers_is_passed_over_and_its_source_is_not_kept() {
+    fn a_line_that_waits_for_writers_is_skipped_and_still_accepts_batches() {
         let (queue, blocked, other) = queue(100);
-        // Half of the limit is for this one: then as much is left for the others.
+        // This line may use half of the limit: then as much is left for the others.
         let first = queue.unwritten(blocked, 50);
         push(&queue, blocked, 1);
         assert_eq!(queue.pop(), Some(1));
@@ -292,7 +301,7 @@ mod tests {
     }
 
     #[test]
-    fn a_batch_that_is_not_done_comes_before_those_behind_it() {
+    fn an_unfinished_batch_comes_before_later_ones() {
         let (queue, one, other) = queue(100);
         for (attempt, unit) in [(one, 1), (one, 2), (other, 11)] {
             push(&queue, attempt, unit);
@@ -306,9 +315,13 @@ mod tests {
     }
 
     #[test]
-    fn a_batch_that_is_kept_comes_when_it_may_continue() {
+    fn a_kept_batch_is_returned_when_it_may_continue() {
         let (queue, one, other) = queue(100);
-        assert_eq!(queue.keep(one, 1, |_| true), Some(1), "it may already");
+        assert_eq!(
+            queue.keep(one, 1, |_| true),
+            Some(1),
+            "it may continue already"
+        );
         assert_eq!(queue.keep(one, 2, |_| false), None);
         assert_eq!(queue.keep(one, 3, |_| false), None);
         push(&queue, one, 4);
@@ -316,16 +329,16 @@ mod tests {
         queue.release(other, |_| true);
         queue.release(one, |unit| *unit == 3);
         assert_eq!((queue.pop(), queue.len()), (Some(3), 1));
-        // A run that is over takes with it what is kept.
+        // When a run ends, its kept batches are dropped.
         queue.forget(one);
         queue.release(one, |_| true);
         assert_eq!(queue.len(), 0);
     }
 
     #[test]
-    fn many_lines_that_wait_leave_something() {
+    fn many_waiting_lines_do_not_use_up_the_limit() {
         for blocked in [1, 2, 10, 100] {
-            let queue = UnitQueue::<u32>::new(1, 1_000_000);
+            let queue = BatchQueue::<u32>::new(1, 1_000_000);
             let (attempts, other) = (
                 (0..blocked).map(|_| AttemptId::new()).collect::<Vec<_>>(),
                 AttemptId::new(),
@@ -353,11 +366,11 @@ mod tests {
     }
 
     #[test]
-    fn a_batch_that_finds_no_room_is_told_when_there_is_some() {
+    fn the_intake_of_a_refused_batch_is_woken_when_there_is_room() {
         let (queue, attempt, _) = queue(100);
         let calls = Arc::new(AtomicUsize::new(0));
         let counted = calls.clone();
-        let wake: Wake = Arc::new(move || _ = counted.fetch_add(1, Ordering::SeqCst));
+        let wake: WakeFn = Arc::new(move || _ = counted.fetch_add(1, Ordering::SeqCst));
         push(&queue, attempt, 0);
         push(&queue, attempt, 1);
         assert_eq!(queue.push(attempt, 2, &wake), Err(2));
@@ -367,7 +380,7 @@ mod tests {
             (1, Ok(()))
         );
         assert_eq!(queue.push(attempt, 3, &wake), Err(3));
-        // Now the line is passed over, and the budget bounds it.
+        // Now the line is skipped, and the memory budget bounds it.
         let unwritten = queue.unwritten(attempt, 60);
         assert_eq!(
             (calls.load(Ordering::SeqCst), queue.push(attempt, 3, &wake)),
@@ -381,12 +394,12 @@ mod tests {
         assert_eq!(
             calls.load(Ordering::SeqCst),
             2,
-            "once for each batch that came back"
+            "once for each batch that was returned"
         );
     }
 
     #[test]
-    fn nobody_waits_for_a_queue_that_has_ended() {
+    fn pop_and_push_return_once_the_queue_is_closed() {
         let (queue, attempt, _) = queue(100);
         for unit in 0..2 {
             push(&queue, attempt, unit);

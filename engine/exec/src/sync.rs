@@ -1,5 +1,5 @@
-//! Locks, threads and the time, as the queue and the writer threads use them. Model tests put
-//! others in their place, with which every order of steps can be tried.
+//! Locks, threads and time, as the queue and the writer threads use them. Model tests replace them,
+//! so that every order of steps can be tried.
 
 #[cfg(all(test, feature = "model"))]
 mod model;
@@ -30,12 +30,12 @@ mod real {
         std::thread::Builder::new().name(name).spawn(work)
     }
 
-    /// Whether a thread has come to its end.
+    /// Whether a thread has exited.
     pub(crate) fn has_ended(thread: &JoinHandle) -> bool {
         thread.is_finished()
     }
 
-    /// The time.
+    /// The current time.
     pub(crate) fn now() -> Instant {
         Instant::now()
     }

@@ -1,15 +1,15 @@
-//! How splits are taken over from other instances, in every sink that their records reach.
+//! Taking over splits from other instances, in every sink that their records reach.
 //!
-//! The order of the steps is part of the argument in `docs/delivery.md`, so the simulation of the
-//! protocol runs this code too.
+//! The order of the steps is part of the argument in `docs/delivery.md`, so the protocol simulation
+//! runs this code too.
 
 use pseidon_delivery::{CommitRecord, Committer, Position, SplitId, failpoint, position_in_target};
 use pseidon_plugin::sink::{Sink, SinkError, TakenSplit};
 use pseidon_plugin::source::Resumption;
 
 /// Takes splits over in one sink, and publishes what was committed and not yet published before
-/// anything new is read. Returns the records, in the order of the splits, with the positions that
-/// the target holds where it does.
+/// anything new is read. Returns the records, in the order of the splits, with the positions of the
+/// target if the target holds them.
 pub fn take_over(
     committer: &Committer,
     sink: &dyn Sink,
@@ -33,7 +33,7 @@ pub fn take_over(
         .cloned()
         .zip(records.iter().map(|record| record.epoch))
         .collect();
-    committer.cut_off_others(&held)?;
+    committer.become_sole_owner(&held)?;
     for ((record, held), split) in records.iter_mut().zip(over.held).zip(splits) {
         let low = held.as_ref().map(|held| held.low);
         let lost =
@@ -44,7 +44,7 @@ pub fn take_over(
     Ok(records)
 }
 
-/// Where a split is continued, given its record in every sink; `None` if no sink has begun it.
+/// Where to continue a split, given its record in every sink; `None` if no sink has begun it.
 pub fn resumption(records: &[CommitRecord]) -> Option<Resumption> {
     let least = records
         .iter()
@@ -57,7 +57,7 @@ pub fn resumption(records: &[CommitRecord]) -> Option<Resumption> {
     })
 }
 
-/// A target has lost positions that the store has copies of.
+/// The error for a target that has lost positions that the store has copies of.
 fn lost_positions(
     sink: &str,
     split: &SplitId,
@@ -70,8 +70,9 @@ fn lost_positions(
         |held| format!("position {held} of {split}"),
     );
     SinkError::Fatal(format!(
-        "{held_in} has lost data: it holds {held}, but everything below {copy} was committed. Going on would write these records again: bring it \
-         back to its last state. To accept that, give the stage `{sink}` another name, so that it starts without positions, and say where the \
-         source starts then"
+        "{held_in} has lost data: it holds {held}, but everything below {copy} was committed. \
+         Continuing would write these records again: restore it to its last state. To accept \
+         that, rename the stage `{sink}`, so that it starts without positions, and set where the \
+         source starts"
     ))
 }

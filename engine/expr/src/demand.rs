@@ -1,33 +1,35 @@
-//! Which type an expression wants of each payload path.
+//! Type inference for payload paths from their use in expressions.
 //!
-//! Where no schema says what a payload field is, its use does: what is compared with `500` is an
-//! `int64`, what stands left of `like` is text. A use that fits every value (`is null`, `cast`, a
-//! bare `select a`) wants nothing; such a path is a JSON value unless another use says more.
+//! If no schema defines the type of a payload field, its use does: a path that is compared with
+//! `500` is an `int64`, and the left side of `like` is a string. A use that accepts every value
+//! (`is null`, `cast`, a bare `select a`) requires no type. Such a path is a JSON value unless
+//! another use requires a type.
 
 use arrow::datatypes::DataType;
 use datafusion_expr::Operator;
 use datafusion_expr::type_coercion::binary::{BinaryTypeCoercer, comparison_coercion};
 use pseidon_dsl::Span;
-use pseidon_dsl::expr::{BinaryOp, Expr, ExprKind, IsWhat, Literal, Path, UnaryOp};
+use pseidon_dsl::expr::{BinaryOp, Expr, ExprKind, IsPredicate, Literal, Path, UnaryOp};
 
 use crate::compile::meta_field;
 use crate::function;
 use crate::types::{is_json, parse_type};
 
-/// A payload path that an expression names.
+/// A use of a payload path in an expression.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Demand {
-    /// The path.
+    /// The payload path.
     pub path: Path,
-    /// Where it stands.
+    /// The position of this use.
     pub span: Span,
-    /// The type that its use there asks for, if it does.
+    /// The type that this use requires. `None` if it accepts every value.
     pub wanted: Option<DataType>,
 }
 
-/// Adds every payload path in `expr` to `out`, in the order of the text. `wanted` is the type that
-/// is asked of the whole expression (of a condition: boolean); `known` gives the type of a path
-/// that is already known, which what it is compared with takes on.
+/// Appends a demand for every use of a payload path in `expr` to `out`, in source order. `wanted`
+/// is the type required of the whole expression, such as boolean for a condition. `known` returns
+/// the type of a path if it is already known. A path that is compared with a path of known type
+/// takes on that type.
 pub fn collect(
     expr: &Expr,
     wanted: Option<&DataType>,
@@ -73,7 +75,7 @@ impl Demands<'_> {
             }
             ExprKind::Is {
                 expr,
-                what: IsWhat::Null,
+                predicate: IsPredicate::Null,
                 ..
             } => self.expr(expr, None),
             ExprKind::Is { expr, .. } => self.expr(expr, Some(&DataType::Boolean)),
@@ -82,7 +84,7 @@ impl Demands<'_> {
                 whens,
                 otherwise,
             } => self.case(operand.as_deref(), whens, otherwise.as_deref(), wanted),
-            // The text of whatever is there is cast: `"12"` and `12` are both a bigint.
+            // A cast converts the text of any JSON value: both `"12"` and `12` are a valid bigint.
             ExprKind::Cast { expr, .. } => self.expr(expr, None),
             ExprKind::Call { name, args, .. } => self.call(name, args, wanted),
         }
@@ -114,7 +116,7 @@ impl Demands<'_> {
         }
     }
 
-    /// Expressions of one type, because they are compared or are alternatives.
+    /// Expressions that must have one type, because they are compared or are alternatives.
     fn alike(&mut self, exprs: &[&Expr], wanted: Option<&DataType>) {
         let common = self.common_type(exprs);
         for expr in exprs {
@@ -182,7 +184,7 @@ impl Demands<'_> {
         }
     }
 
-    /// The type of an expression's values, as far as it can be told without knowing the paths.
+    /// The type of an expression. `None` if it depends on paths of unknown type.
     fn type_of(&self, expr: &Expr) -> Option<DataType> {
         match &expr.kind {
             ExprKind::Literal(Literal::Null) => None,
@@ -252,8 +254,8 @@ fn arithmetic(op: BinaryOp) -> Option<Operator> {
     }
 }
 
-/// What an unknown operand should be beside one of the type `other`. Of two unknown ones both are
-/// float64, which every number fits.
+/// The type of an operand of unknown type, if the other operand has the type `other`. If both are
+/// unknown, both are float64, which represents every number.
 fn operand_type(other: Option<&DataType>, wanted: Option<&DataType>) -> Option<DataType> {
     match other {
         None => Some(

@@ -1,4 +1,4 @@
-//! The functions that expressions can call: DataFusion's, and those that depend on the wall clock.
+//! The functions available in expressions: DataFusion's, and our own functions for wall-clock time.
 
 use std::collections::HashMap;
 use std::sync::{Arc, LazyLock};
@@ -17,12 +17,12 @@ use datafusion_physical_expr::{PhysicalExpr, ScalarFunctionExpr};
 use pseidon_dsl::{Diagnostic, Span};
 
 use crate::growth;
-use crate::length::{LENGTHENING, Length};
+use crate::length::{LENGTHENING, LengthLimit};
 use crate::operand::{Operand, is_text};
-use crate::types::{plain, timestamp};
+use crate::types::{canonical, timestamp};
 
-/// DataFusion's functions that only mean something inside DataFusion, or that `cast` and paths do
-/// here.
+/// DataFusion's functions that are not available here, because they are only useful inside
+/// DataFusion or are replaced by `cast` and paths.
 const HIDDEN: [&str; 14] = [
     "arrow_cast",
     "arrow_field",
@@ -40,7 +40,8 @@ const HIDDEN: [&str; 14] = [
     "with_metadata",
 ];
 
-/// Functions that are compiled to `case`, since they compute only the argument that is the result.
+/// Functions that are compiled to `case`, because they evaluate only the argument that is the
+/// result.
 pub(crate) const CONDITIONAL: [&str; 6] = ["coalesce", "if", "ifnull", "nullif", "nvl", "nvl2"];
 
 static FUNCTIONS: LazyLock<HashMap<String, Arc<ScalarUDF>>> = LazyLock::new(|| {
@@ -81,31 +82,31 @@ static CONFIG: LazyLock<Arc<ConfigOptions>> = LazyLock::new(|| {
     Arc::new(config)
 });
 
-/// DataFusion's settings: all times are in UTC.
+/// The configuration of DataFusion: all times are in UTC.
 pub(crate) fn config() -> Arc<ConfigOptions> {
     Arc::clone(&CONFIG)
 }
 
-/// The function with this name.
+/// The function named `name`, which is not [`CONDITIONAL`].
 pub(crate) fn find(name: &str, span: Span) -> Result<&'static Arc<ScalarUDF>, Diagnostic> {
     FUNCTIONS.get(name).ok_or_else(|| {
-        let unknown = Diagnostic::new(span, format!("there is no function {name}"), "not known");
+        let unknown = Diagnostic::new(span, format!("unknown function `{name}`"), "not a function");
         let known = FUNCTIONS.keys().map(String::as_str).chain(CONDITIONAL);
         match pseidon_dsl::nearest(name, known) {
-            Some(nearest) => unknown.with_help(format!("the nearest is {nearest}")),
+            Some(nearest) => unknown.with_help(format!("did you mean `{nearest}`?")),
             None => unknown,
         }
     })
 }
 
-/// The call of a function that is not [`CONDITIONAL`].
+/// Compiles a call of a function that is not [`CONDITIONAL`].
 pub(crate) fn call(
     name: &str,
     function: &Arc<ScalarUDF>,
     args: Vec<Operand>,
     span: Span,
 ) -> Result<Operand, Diagnostic> {
-    // A JSON value is a text where the function takes one, else a number.
+    // A JSON value is passed as a string if the function accepts one, else as a number.
     let readings = [DataType::Utf8, DataType::Float64, DataType::Int64];
     let has_json = args.iter().any(|arg| arg.json);
     let wanted = readings
@@ -153,14 +154,14 @@ pub(crate) fn call(
         returned,
         config(),
     );
-    let simplest = plain(&data_type);
+    let simplest = canonical(&data_type);
     Operand::computed(Arc::new(call), data_type, span)?.cast(&simplest)
 }
 
 fn with_limited_length(mut args: Vec<Operand>) -> Result<Vec<Operand>, Diagnostic> {
     if let Some(length) = args.get_mut(1) {
         *length = Operand::computed(
-            own(Length::new(), length.physical.clone(), DataType::Int64),
+            unary_call(LengthLimit::new(), length.physical.clone(), DataType::Int64),
             DataType::Int64,
             length.span,
         )?;
@@ -168,8 +169,8 @@ fn with_limited_length(mut args: Vec<Operand>) -> Result<Vec<Operand>, Diagnosti
     Ok(args)
 }
 
-/// The call of a function of ours that has one argument.
-pub(crate) fn own(
+/// A call of one of our own functions with one argument.
+pub(crate) fn unary_call(
     function: impl ScalarUDFImpl + 'static,
     argument: Arc<dyn PhysicalExpr>,
     result: DataType,
@@ -194,18 +195,19 @@ fn misuse(name: &str, function: &ScalarUDF, args: &[Operand], span: Span) -> Dia
     let types: Vec<String> = args.iter().map(Operand::type_name).collect();
     let diagnostic = Diagnostic::new(
         span,
-        format!("{name} does not take ({})", types.join(", ")),
-        "not such arguments",
+        format!("`{name}` does not accept ({})", types.join(", ")),
+        "invalid argument types",
     );
     match function.documentation() {
         Some(documentation) => {
-            diagnostic.with_help(format!("it is {}", documentation.syntax_example))
+            diagnostic.with_help(format!("usage: {}", documentation.syntax_example))
         }
         None => diagnostic,
     }
 }
 
-/// The type of a function's result for arguments of these types.
+/// The result type of a function for these argument types. `None` if the function is unknown or
+/// does not accept them.
 pub(crate) fn return_type(name: &str, arguments: &[DataType]) -> Option<DataType> {
     let function = FUNCTIONS.get(name)?;
     let fields: Vec<FieldRef> = arguments.iter().map(argument).collect();
@@ -217,11 +219,11 @@ pub(crate) fn return_type(name: &str, arguments: &[DataType]) -> Option<DataType
             scalar_arguments: &literals,
         })
         .ok()?;
-    Some(plain(returned.data_type()))
+    Some(canonical(returned.data_type()))
 }
 
-/// The type that a function wants of its argument number `at` of `count`, where it wants one that
-/// JSON can have.
+/// The type that a function requires of its argument `at` (starting at 0) of `count` arguments.
+/// `None` if it requires none, or one that JSON does not have.
 pub(crate) fn argument_type(name: &str, at: usize, count: usize) -> Option<DataType> {
     match name {
         "to_timestamp_seconds"
@@ -254,7 +256,7 @@ fn signature_type(signature: &TypeSignature, at: usize, count: usize) -> Option<
     }
 }
 
-/// The type of a JSON value that is most like `data_type`.
+/// The JSON type that is closest to `data_type`: string, integer, float or boolean.
 fn json_type(data_type: &DataType) -> Option<DataType> {
     match data_type {
         text if is_text(text) => Some(DataType::Utf8),
@@ -294,8 +296,8 @@ impl Clock {
     }
 }
 
-/// The time at which the batch is looked at. DataFusion's own functions are replaced by the time at
-/// which a query is planned.
+/// A function that returns the time at which the batch is evaluated. DataFusion's own functions are
+/// replaced at planning time by the time of planning.
 #[derive(Debug, PartialEq, Eq, Hash)]
 struct WallClock {
     clock: Clock,
@@ -347,7 +349,7 @@ mod tests {
     use crate::types::type_name;
 
     #[test]
-    fn wanted_types_of_arguments() {
+    fn required_types_of_arguments() {
         let cases = [
             ("lower(text)", "lower", 0, 1, "utf8"),
             ("length(text)", "length", 0, 1, "utf8"),

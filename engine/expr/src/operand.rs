@@ -1,8 +1,8 @@
-//! Operands: parts of an expression that are compiled, and the types that meet in an operator.
+//! Operands, the compiled parts of an expression, and their type coercion.
 //!
-//! Three kinds of operands differ in how they follow others: a column or a computed value has its
-//! type; a literal takes the type of what it meets if it fits there, once, at compile time; a JSON
-//! value is its text, read as what it meets.
+//! There are three kinds of operands. A column or a computed value has a fixed type. A literal is
+//! cast to the type of the other operands if its value fits, once, at compile time. A JSON value is
+//! converted to a string and cast to the type of the other operands.
 
 use std::sync::Arc;
 
@@ -18,9 +18,9 @@ use pseidon_dsl::{Diagnostic, Span};
 
 use crate::function;
 use crate::json::JsonText;
-use crate::types::{json_field, plain, type_name};
+use crate::types::{canonical, json_field, type_name};
 
-/// An interval as SQL writes it: months, days and time.
+/// The type of SQL intervals: months, days and nanoseconds.
 const INTERVAL: DataType = DataType::Interval(IntervalUnit::MonthDayNano);
 
 /// A compiled part of an expression.
@@ -28,14 +28,15 @@ const INTERVAL: DataType = DataType::Interval(IntervalUnit::MonthDayNano);
 pub(crate) struct Operand {
     pub(crate) physical: Arc<dyn PhysicalExpr>,
     pub(crate) data_type: DataType,
-    /// Whether the values are JSON texts.
+    /// Whether the values are JSON source text.
     pub(crate) json: bool,
-    /// Its place in the pipeline file.
+    /// The position in the pipeline file.
     pub(crate) span: Span,
 }
 
 impl Operand {
-    /// What an operator or a function gives: computed at once if all it depends on is constant.
+    /// The result of an operator or a function. It is computed immediately if all arguments are
+    /// constants.
     pub(crate) fn computed(
         physical: Arc<dyn PhysicalExpr>,
         data_type: DataType,
@@ -44,7 +45,7 @@ impl Operand {
         let folded = fold(physical).map_err(|error| {
             Diagnostic::new(
                 span,
-                format!("this can never be computed: {}", reason(&error)),
+                format!("this expression always fails: {}", reason(&error)),
                 "fails for every record",
             )
         })?;
@@ -56,7 +57,7 @@ impl Operand {
         })
     }
 
-    /// A constant.
+    /// A constant operand.
     pub(crate) fn literal(value: ScalarValue, span: Span) -> Operand {
         Operand {
             data_type: value.data_type(),
@@ -66,7 +67,7 @@ impl Operand {
         }
     }
 
-    /// The constant that this is.
+    /// The value of a constant. `None` for other operands.
     pub(crate) fn as_literal(&self) -> Option<&ScalarValue> {
         self.physical.downcast_ref::<Literal>().map(Literal::value)
     }
@@ -76,7 +77,7 @@ impl Operand {
         self.as_literal().is_some_and(ScalarValue::is_null)
     }
 
-    /// The type as users call it.
+    /// The name of the type for users.
     pub(crate) fn type_name(&self) -> String {
         if self.json {
             "json".to_owned()
@@ -85,12 +86,12 @@ impl Operand {
         }
     }
 
-    /// The same with JSON values as their texts.
-    pub(crate) fn with_plain_text(self) -> Operand {
+    /// Converts JSON values to strings. Other operands are returned unchanged.
+    pub(crate) fn json_to_string(self) -> Operand {
         if !self.json {
             return self;
         }
-        let text = function::own(JsonText::new(), self.physical, DataType::Utf8);
+        let text = function::unary_call(JsonText::new(), self.physical, DataType::Utf8);
         Operand {
             physical: text,
             data_type: DataType::Utf8,
@@ -99,10 +100,10 @@ impl Operand {
         }
     }
 
-    /// The same as `to`. A constant that cannot be that, and types that have nothing to do with
-    /// each other, are mistakes.
+    /// Casts the operand to `to`. A constant that cannot be cast, and types without a cast between
+    /// them, are errors.
     pub(crate) fn cast(self, to: &DataType) -> Result<Operand, Diagnostic> {
-        let operand = self.with_plain_text();
+        let operand = self.json_to_string();
         if operand.data_type == *to {
             return Ok(operand);
         }
@@ -112,8 +113,8 @@ impl Operand {
         let folded = fold(Arc::new(cast)).map_err(|_| {
             Diagnostic::new(
                 span,
-                format!("{shown} is no {}", type_name(to)),
-                format!("should be {}", type_name(to)),
+                format!("{shown} is not a valid {}", type_name(to)),
+                format!("expected {}", type_name(to)),
             )
         })?;
         Ok(Operand {
@@ -124,9 +125,9 @@ impl Operand {
         })
     }
 
-    /// The same as `to`, and NULL where a value cannot be that.
+    /// Casts the operand to `to`, with NULL for values that cannot be cast.
     pub(crate) fn try_cast(self, to: &DataType) -> Result<Operand, Diagnostic> {
-        let operand = self.with_plain_text();
+        let operand = self.json_to_string();
         operand.check_cast(to)?;
         let span = operand.span;
         Operand::computed(
@@ -140,7 +141,7 @@ impl Operand {
         if can_cast_types(&self.data_type, to) {
             return Ok(());
         }
-        let message = format!("{} cannot be made {}", self.type_name(), type_name(to));
+        let message = format!("cannot cast {} to {}", self.type_name(), type_name(to));
         Err(Diagnostic::new(
             self.span,
             message,
@@ -148,17 +149,18 @@ impl Operand {
         ))
     }
 
-    /// The same as a truth value.
+    /// Casts the operand to boolean. Types other than boolean and JSON are errors.
     pub(crate) fn condition(self) -> Result<Operand, Diagnostic> {
         if self.json || self.is_null() || self.data_type == DataType::Boolean {
             return self.cast(&DataType::Boolean);
         }
-        let message = format!("a condition is true or false, this is {}", self.type_name());
-        Err(Diagnostic::new(self.span, message, "should be a condition")
-            .with_help("compare it with something, for example: x <> 0"))
+        let message = format!("expected a condition, found {}", self.type_name());
+        Err(Diagnostic::new(self.span, message, "expected boolean")
+            .with_help("compare it with a value, for example: x <> 0"))
     }
 
-    /// The same as text, which `what` needs.
+    /// Casts the operand to a string. Types other than strings and JSON are errors. `what` names
+    /// the operator that requires a string.
     pub(crate) fn text(self, what: &str) -> Result<Operand, Diagnostic> {
         if self.json || self.is_null() || is_text(&self.data_type) {
             return self.cast(&DataType::Utf8);
@@ -166,12 +168,13 @@ impl Operand {
         let name = self.type_name();
         Err(Diagnostic::new(
             self.span,
-            format!("{what} needs text, this is {name}"),
-            "should be text",
+            format!("`{what}` requires a string, found {name}"),
+            "expected a string",
         )
-        .with_help("make it text: cast(x as text)"))
+        .with_help("convert it to a string: cast(x as text)"))
     }
 
+    /// The operand for messages: the value of a constant, or the type.
     fn shown(&self) -> String {
         match self.as_literal() {
             Some(ScalarValue::Utf8(Some(text))) => format!("'{text}'"),
@@ -181,6 +184,7 @@ impl Operand {
     }
 }
 
+/// Whether the type is one of Arrow's string types.
 pub(crate) fn is_text(data_type: &DataType) -> bool {
     matches!(
         data_type,
@@ -188,7 +192,7 @@ pub(crate) fn is_text(data_type: &DataType) -> bool {
     )
 }
 
-/// The expression's value, if all that it is computed from are constants.
+/// Replaces an expression by its value if all of its arguments are constants.
 fn fold(physical: Arc<dyn PhysicalExpr>) -> Result<Arc<dyn PhysicalExpr>, DataFusionError> {
     let children = physical.children();
     let constant = !children.is_empty() && children.iter().all(|child| child.is::<Literal>());
@@ -204,7 +208,7 @@ fn fold(physical: Arc<dyn PhysicalExpr>) -> Result<Arc<dyn PhysicalExpr>, DataFu
     Ok(Arc::new(Literal::new(value)))
 }
 
-/// What went wrong, in one line without the layers that it came through.
+/// The root cause of an error in one line, without the wrappers around it.
 pub(crate) fn reason(error: &DataFusionError) -> String {
     let message = match error.find_root() {
         DataFusionError::ArrowError(error, _) => error.to_string(),
@@ -234,7 +238,7 @@ pub(crate) fn reason(error: &DataFusionError) -> String {
     }
 }
 
-/// Operands that are compared with each other, as values of one type.
+/// Casts operands that are compared with each other to one type.
 pub(crate) fn comparable<const N: usize>(
     operands: [Operand; N],
 ) -> Result<[Operand; N], Diagnostic> {
@@ -246,7 +250,7 @@ pub(crate) fn comparable<const N: usize>(
     Ok(cast)
 }
 
-/// An operand and all that it is compared with, as values of one type.
+/// Casts an operand and all operands that it is compared with to one type.
 pub(crate) fn comparable_with(
     operand: Operand,
     others: Vec<Operand>,
@@ -268,7 +272,7 @@ fn comparison_type(operands: &[&Operand]) -> Result<DataType, Diagnostic> {
         .filter(|operand| !operand.json && operand.as_literal().is_none())
     {
         target = Some(match target {
-            None => (plain(&operand.data_type), operand),
+            None => (canonical(&operand.data_type), operand),
             Some((known, first)) => (common_type(&known, operand, first)?, first),
         });
     }
@@ -285,16 +289,16 @@ fn comparison_type(operands: &[&Operand]) -> Result<DataType, Diagnostic> {
     for literal in literals() {
         target = Some(match target {
             None => (literal.data_type.clone(), literal),
-            Some((known, first)) if takes(&known, literal)? => (known, first),
+            Some((known, first)) if accepts(&known, literal)? => (known, first),
             Some((known, first)) => (common_type(&known, literal, first)?, first),
         });
     }
     Ok(target.map_or(DataType::Utf8, |(data_type, _)| data_type))
 }
 
-/// Whether a constant is a value of `data_type` too. A text that should be one and is not is a
-/// mistake.
-fn takes(data_type: &DataType, literal: &Operand) -> Result<bool, Diagnostic> {
+/// Whether a constant can be used as a value of `data_type`. A string that is not a valid value of
+/// it is an error.
+fn accepts(data_type: &DataType, literal: &Operand) -> Result<bool, Diagnostic> {
     if literal.data_type == *data_type {
         return Ok(true);
     }
@@ -304,7 +308,7 @@ fn takes(data_type: &DataType, literal: &Operand) -> Result<bool, Diagnostic> {
     Ok(is_exactly(data_type, literal))
 }
 
-/// Whether a number is the same as a value of `data_type`.
+/// Whether a number is exactly representable in `data_type`.
 fn is_exactly(data_type: &DataType, literal: &Operand) -> bool {
     if !data_type.is_numeric() || !literal.data_type.is_numeric() {
         return false;
@@ -318,8 +322,8 @@ fn is_exactly(data_type: &DataType, literal: &Operand) -> bool {
     back.is_ok_and(|back| back == *value)
 }
 
-/// The type in which values of two types are compared. Text is not compared with other things:
-/// `'10' < '9'`, but `10 > 9`.
+/// The type to which values of two types are cast for a comparison. Strings are not compared with
+/// other types, because `'10' < '9'`, but `10 > 9`.
 fn common_type(
     known: &DataType,
     operand: &Operand,
@@ -331,15 +335,15 @@ fn common_type(
     } else {
         comparison_coercion(known, &operand.data_type)
     };
-    common.map(|common| plain(&common)).ok_or_else(|| {
+    common.map(|common| canonical(&common)).ok_or_else(|| {
         let (known, other) = (type_name(known), operand.type_name());
         let diagnostic = Diagnostic::new(
             first.span.to(operand.span),
-            format!("{known} and {other} cannot be compared"),
-            "these types differ",
+            format!("cannot compare {known} with {other}"),
+            "incompatible types",
         );
         diagnostic.with_help(format!(
-            "make one of them the other's type: cast(x as {})",
+            "cast one side, for example: cast(x as {})",
             if mixed && known == "utf8" {
                 other
             } else {
@@ -349,8 +353,8 @@ fn common_type(
     })
 }
 
-/// Operands of which one is the result (`case`, `coalesce`), as values of one type. JSON values
-/// stay JSON where nothing else is among them.
+/// Casts operands of which one is the result (`case`, `coalesce`) to one type. If all of them are
+/// JSON or NULL, they stay JSON.
 pub(crate) fn alternatives(operands: Vec<Operand>) -> Result<Vec<Operand>, Diagnostic> {
     if operands.iter().any(|operand| operand.json)
         && operands
@@ -374,7 +378,7 @@ pub(crate) fn alternatives(operands: Vec<Operand>) -> Result<Vec<Operand>, Diagn
             })
             .collect();
     }
-    let operands: Vec<Operand> = operands.into_iter().map(Operand::with_plain_text).collect();
+    let operands: Vec<Operand> = operands.into_iter().map(Operand::json_to_string).collect();
     let (literals, others): (Vec<&Operand>, Vec<&Operand>) = operands
         .iter()
         .partition(|operand| operand.as_literal().is_some());
@@ -384,7 +388,7 @@ pub(crate) fn alternatives(operands: Vec<Operand>) -> Result<Vec<Operand>, Diagn
         .chain(literals.into_iter().filter(|literal| !literal.is_null()))
     {
         target = Some(match target {
-            None => plain(&operand.data_type),
+            None => canonical(&operand.data_type),
             Some(known) if is_exactly(&known, operand) => known,
             // `case … then a_date else '2024-01-01' end`
             Some(known)
@@ -395,10 +399,10 @@ pub(crate) fn alternatives(operands: Vec<Operand>) -> Result<Vec<Operand>, Diagn
                 known
             }
             Some(known) => type_union_coercion(&known, &operand.data_type)
-                .map(|common| plain(&common))
+                .map(|common| canonical(&common))
                 .ok_or_else(|| {
                     let message = format!(
-                        "the result is {} here and {} elsewhere",
+                        "the result is {} here, but {} in another branch",
                         operand.type_name(),
                         type_name(&known)
                     );
@@ -417,8 +421,8 @@ pub(crate) fn alternatives(operands: Vec<Operand>) -> Result<Vec<Operand>, Diagn
         .collect()
 }
 
-/// The operands of `+ - * / %`, where JSON values are numbers and a text beside a time is an
-/// interval.
+/// Casts the operands of `+ - * / %`: JSON values to numbers, and a constant string next to a time
+/// to an interval.
 pub(crate) fn computable(left: Operand, right: Operand) -> Result<(Operand, Operand), Diagnostic> {
     let left_type = left.data_type.clone();
     let right_type = right.data_type.clone();
@@ -449,14 +453,17 @@ fn computable_with(
         return operand.cast(&INTERVAL);
     }
     if is_text(&operand.data_type) && !operand.is_null() {
-        let diagnostic =
-            Diagnostic::new(operand.span, "text cannot be computed with", "this is text");
-        return Err(diagnostic.with_help("make it a number: cast(x as double)"));
+        let diagnostic = Diagnostic::new(
+            operand.span,
+            "cannot compute with a string",
+            "this is a string",
+        );
+        return Err(diagnostic.with_help("convert it to a number: cast(x as double)"));
     }
     Ok(operand)
 }
 
-/// A column of this name that holds the operand's values.
+/// The column for the values of the operand.
 pub(crate) fn field_of(name: &str, operand: &Operand) -> Field {
     if operand.json {
         json_field(name)

@@ -1,7 +1,7 @@
-//! SQL's operators over compiled operands.
+//! SQL operators over compiled operands.
 //!
-//! NULL means unknown as in SQL. A sum that overflows, a division by zero and a cast that fails are
-//! errors of the record, never silent.
+//! NULL means unknown, as in SQL. An overflow, a division by zero and a failed cast are errors of
+//! the record, never silent.
 
 use std::sync::Arc;
 
@@ -13,12 +13,12 @@ use datafusion_physical_expr::PhysicalExpr;
 use datafusion_physical_expr::expressions::{
     BinaryExpr, CaseExpr, InListExpr, IsNotNullExpr, IsNullExpr, LikeExpr, NegativeExpr, NotExpr,
 };
-use pseidon_dsl::expr::{BinaryOp, IsWhat};
+use pseidon_dsl::expr::{BinaryOp, IsPredicate};
 use pseidon_dsl::{Diagnostic, Span};
 
 use crate::operand::{Operand, alternatives, comparable, comparable_with, computable, reason};
 
-/// `left op right`
+/// Compiles `left op right`.
 pub(crate) fn binary(
     left: Operand,
     op: BinaryOp,
@@ -85,7 +85,7 @@ fn regex(left: Operand, op: Operator, pattern: Operand, span: Span) -> Result<Op
     operation(left, op, pattern, DataType::Boolean, span)
 }
 
-/// A constant that is no regular expression is a mistake.
+/// Checks a constant pattern of a regular expression. A pattern that is not a constant is accepted.
 pub(crate) fn check_regex(pattern: &Operand) -> Result<(), Diagnostic> {
     let Some(ScalarValue::Utf8(Some(text))) = pattern.as_literal() else {
         return Ok(());
@@ -101,8 +101,8 @@ pub(crate) fn check_regex(pattern: &Operand) -> Result<(), Diagnostic> {
         Ok(_) => Ok(()),
         Err(_) => Err(Diagnostic::new(
             pattern.span,
-            format!("'{text}' is no regular expression"),
-            "cannot be read",
+            format!("invalid regular expression '{text}'"),
+            "cannot be parsed",
         )),
     }
 }
@@ -114,11 +114,11 @@ fn arithmetic(
     span: Span,
 ) -> Result<Operand, Diagnostic> {
     let message = format!(
-        "{} {op} {} has no meaning",
+        "cannot compute {} {op} {}",
         left.type_name(),
         right.type_name()
     );
-    let undefined = || Diagnostic::new(span, message, "not for these types");
+    let undefined = || Diagnostic::new(span, message, "not defined for these types");
     let (left, right) = computable(left, right)?;
     let types = (left.data_type.clone(), right.data_type.clone());
     let Ok((left_type, right_type)) =
@@ -138,7 +138,7 @@ fn arithmetic(
     )
 }
 
-/// `-operand`
+/// Compiles `-operand`.
 pub(crate) fn negate(operand: Operand, span: Span) -> Result<Operand, Diagnostic> {
     let operand = if operand.json {
         operand.cast(&DataType::Float64)?
@@ -146,7 +146,8 @@ pub(crate) fn negate(operand: Operand, span: Span) -> Result<Operand, Diagnostic
         operand
     };
     match &operand.data_type {
-        // DataFusion's negation of the smallest integer gives itself; a difference is checked.
+        // DataFusion's negation of the smallest integer silently overflows. A difference is
+        // checked.
         integer if integer.is_integer() || *integer == DataType::Null => arithmetic(
             Operand::literal(ScalarValue::from(0_i64), span),
             Operator::Minus,
@@ -166,13 +167,13 @@ pub(crate) fn negate(operand: Operand, span: Span) -> Result<Operand, Diagnostic
         }
         _ => Err(Diagnostic::new(
             span,
-            format!("-{} has no meaning", operand.type_name()),
-            "should be a number",
+            format!("cannot negate {}", operand.type_name()),
+            "expected a number",
         )),
     }
 }
 
-/// `not operand`
+/// Compiles `not operand`.
 pub(crate) fn not(operand: Operand, span: Span) -> Result<Operand, Diagnostic> {
     let condition = operand.condition()?;
     Operand::computed(
@@ -182,7 +183,7 @@ pub(crate) fn not(operand: Operand, span: Span) -> Result<Operand, Diagnostic> {
     )
 }
 
-/// `operand [not] between low and high`
+/// Compiles `operand [not] between low and high`.
 pub(crate) fn between(
     operand: Operand,
     low: Operand,
@@ -207,7 +208,7 @@ pub(crate) fn between(
     }
 }
 
-/// `operand [not] in (list)`
+/// Compiles `operand [not] in (list)`.
 pub(crate) fn is_in(
     operand: Operand,
     list: Vec<Operand>,
@@ -217,17 +218,15 @@ pub(crate) fn is_in(
 ) -> Result<Operand, Diagnostic> {
     let (operand, list) = comparable_with(operand, list)?;
     let list = list.into_iter().map(|operand| operand.physical).collect();
-    let in_list =
-        InListExpr::try_new(operand.physical, list, negated, schema).map_err(|error| {
-            Diagnostic::new(span, reason(&error), "cannot be compared with the list")
-        })?;
+    let in_list = InListExpr::try_new(operand.physical, list, negated, schema)
+        .map_err(|error| Diagnostic::new(span, reason(&error), "cannot compare with this list"))?;
     Operand::computed(Arc::new(in_list), DataType::Boolean, span)
 }
 
-/// How [`like`] reads its pattern.
+/// The options of [`like`].
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct LikeOptions {
-    /// What `escape` says; a backslash without it.
+    /// The character after `escape`. `None` means a backslash.
     pub(crate) escape: Option<char>,
     /// `ilike`
     pub(crate) case_insensitive: bool,
@@ -235,7 +234,7 @@ pub(crate) struct LikeOptions {
     pub(crate) negated: bool,
 }
 
-/// `operand [not] like pattern`
+/// Compiles `operand [not] like pattern`.
 pub(crate) fn like(
     operand: Operand,
     pattern: Operand,
@@ -257,7 +256,8 @@ pub(crate) fn like(
     Operand::computed(Arc::new(like), DataType::Boolean, span)
 }
 
-/// The pattern with backslashes, which is what Arrow knows, instead of another escape character.
+/// Rewrites a pattern from another escape character to the backslash, the only one that Arrow
+/// supports.
 fn with_backslashes(pattern: Operand, escape: char) -> Result<Operand, Diagnostic> {
     if pattern.is_null() {
         return Ok(pattern);
@@ -265,8 +265,8 @@ fn with_backslashes(pattern: Operand, escape: char) -> Result<Operand, Diagnosti
     let Some(ScalarValue::Utf8(Some(text))) = pattern.as_literal() else {
         return Err(Diagnostic::new(
             pattern.span,
-            "escape needs a pattern that is a constant",
-            "should be a text in quotes",
+            "`escape` requires a constant pattern",
+            "expected a string in quotes",
         ));
     };
     let mut rewritten = String::with_capacity(text.len());
@@ -280,22 +280,26 @@ fn with_backslashes(pattern: Operand, escape: char) -> Result<Operand, Diagnosti
             continue;
         }
         let Some(escaped) = characters.next() else {
-            let message = format!("the pattern ends with its escape character {escape}");
-            return Err(Diagnostic::new(pattern.span, message, "nothing follows it"));
+            let message = format!("the pattern ends with its escape character `{escape}`");
+            return Err(Diagnostic::new(
+                pattern.span,
+                message,
+                "expected a character after it",
+            ));
         };
         rewritten.extend(['\\', escaped]);
     }
     Ok(Operand::literal(ScalarValue::from(rewritten), pattern.span))
 }
 
-/// `operand is [not] what`
+/// Compiles `operand is [not] predicate`.
 pub(crate) fn is(
     operand: Operand,
-    what: IsWhat,
+    predicate: IsPredicate,
     negated: bool,
     span: Span,
 ) -> Result<Operand, Diagnostic> {
-    if what == IsWhat::Null {
+    if predicate == IsPredicate::Null {
         return is_null(operand, negated, span);
     }
     let op = if negated {
@@ -303,12 +307,12 @@ pub(crate) fn is(
     } else {
         Operator::IsNotDistinctFrom
     };
-    let wanted = Operand::literal(ScalarValue::from(what == IsWhat::True), span);
+    let wanted = Operand::literal(ScalarValue::from(predicate == IsPredicate::True), span);
     operation(operand.condition()?, op, wanted, DataType::Boolean, span)
 }
 
 fn is_null(operand: Operand, negated: bool, span: Span) -> Result<Operand, Diagnostic> {
-    let operand = operand.with_plain_text().physical;
+    let operand = operand.json_to_string().physical;
     let physical: Arc<dyn PhysicalExpr> = if negated {
         Arc::new(IsNotNullExpr::new(operand))
     } else {
@@ -317,7 +321,7 @@ fn is_null(operand: Operand, negated: bool, span: Span) -> Result<Operand, Diagn
     Operand::computed(physical, DataType::Boolean, span)
 }
 
-/// `case [operand] when … then … [else …] end`
+/// Compiles `case [operand] when … then … [else …] end`.
 pub(crate) fn case(
     operand: Option<Operand>,
     whens: Vec<(Operand, Operand)>,
@@ -354,15 +358,15 @@ pub(crate) fn case(
         branches,
         otherwise.map(|operand| operand.physical),
     )
-    .map_err(|error| Diagnostic::new(span, reason(&error), "cannot be computed"))?;
+    .map_err(|error| Diagnostic::new(span, reason(&error), "cannot be evaluated"))?;
     Ok(Operand {
         json,
         ..Operand::computed(Arc::new(case), data_type, span)?
     })
 }
 
-/// The functions that compute only the argument that is the result: `coalesce`, `nvl`, `ifnull`,
-/// `nvl2`, `if`; and `nullif`.
+/// Compiles the functions that evaluate only the argument that is the result (`coalesce`, `nvl`,
+/// `ifnull`, `nvl2`, `if`), and `nullif`.
 pub(crate) fn conditional(
     name: &str,
     args: Vec<Operand>,
@@ -373,19 +377,19 @@ pub(crate) fn conditional(
         "coalesce" => "coalesce(first, second, …)",
         "nvl2" => "nvl2(tested, if_not_null, if_null)",
         "if" => "if(condition, then, else)",
-        "nullif" => "nullif(value, null_if_it_is_this)",
+        "nullif" => "nullif(value, null_value)",
         _ => "ifnull(tested, if_null)",
     };
     let misuse = || {
         Diagnostic::new(
             span,
             format!(
-                "{name} does not take {count} argument{}",
+                "`{name}` does not accept {count} argument{}",
                 if count == 1 { "" } else { "s" }
             ),
-            "not so many",
+            "wrong number of arguments",
         )
-        .with_help(format!("it is {usage}"))
+        .with_help(format!("usage: {usage}"))
     };
     let mut args = args.into_iter();
     match (name, count) {
@@ -427,7 +431,7 @@ pub(crate) fn conditional(
     }
 }
 
-/// Whether the value is always the same for the same record.
+/// Whether the expression always returns the same value for the same record.
 pub(crate) fn is_deterministic(physical: &Arc<dyn PhysicalExpr>) -> bool {
     !physical.is_volatile_node() && physical.children().into_iter().all(is_deterministic)
 }

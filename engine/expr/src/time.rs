@@ -1,4 +1,4 @@
-//! Times as text, for path templates such as `{at:%Y-%m-%d}`.
+//! Formatting of times for path templates such as `{at:%Y-%m-%d}`.
 
 use std::fmt::Write;
 use std::sync::Arc;
@@ -14,21 +14,27 @@ use crate::types::{timestamp, type_name};
 
 const MICROS_PER_SECOND: i64 = 1_000_000;
 
-/// Each value as `format` (strftime's) writes it, in UTC: timestamps of any unit, dates, and
-/// integers, which are milliseconds since 1970. NULL stays NULL. An error says that the format is
-/// wrong (also for an array without values), that the type holds no time, or which value is out of
-/// the calendar. Digits below microseconds are written as zeros.
+/// Formats each value with the strftime `format`, in UTC. The values are timestamps of any unit,
+/// dates, or integers, which are milliseconds since 1970. NULL stays NULL. Digits below
+/// microseconds are written as zeros.
+///
+/// # Errors
+/// An invalid format (even for an empty array), a type without times, or a value outside the range
+/// of the calendar.
 pub fn strftime(array: &ArrayRef, format: &str) -> Result<StringArray, ArrowError> {
     let items = StrftimeItems::new(format).parse().map_err(|_| {
-        ArrowError::ParseError(format!("'{format}' is not a time format such as '%Y-%m-%d': the letter after one of its % means nothing"))
+        ArrowError::ParseError(format!(
+            "'{format}' is not a valid time format: unknown letter \
+            after %; expected a format such as '%Y-%m-%d'"
+        ))
     })?;
     let micros = micros_since_1970(array)?;
     let micros = micros.as_primitive::<TimestampMicrosecondType>();
     let step = items.iter().map(step_of).min().unwrap_or(i64::MAX);
     let mut texts = StringBuilder::with_capacity(micros.len(), micros.len() * (format.len() + 8));
     let mut text = String::new();
-    // Rows near each other mostly have the same hour, or whatever is the smallest unit written:
-    // they share one text.
+    // Adjacent rows mostly have the same value of the smallest unit in the format, such as the
+    // hour. Their text is reused.
     let mut written_for = None;
     for micros in micros {
         let Some(micros) = micros else {
@@ -38,11 +44,13 @@ pub fn strftime(array: &ArrayRef, format: &str) -> Result<StringArray, ArrowErro
         let bucket = micros.div_euclid(step);
         if written_for != Some(bucket) {
             let time = DateTime::<Utc>::from_timestamp_micros(micros).ok_or_else(|| {
-                ArrowError::ComputeError(format!("{micros} µs since 1970 is out of the calendar"))
+                ArrowError::ComputeError(format!(
+                    "{micros} µs since 1970 is outside the calendar range"
+                ))
             })?;
             text.clear();
             write!(text, "{}", time.format_with_items(items.iter())).map_err(|_| {
-                ArrowError::ParseError(format!("'{format}' cannot be written for a time in UTC"))
+                ArrowError::ParseError(format!("cannot format a UTC time as '{format}'"))
             })?;
             written_for = Some(bucket);
         }
@@ -53,7 +61,7 @@ pub fn strftime(array: &ArrayRef, format: &str) -> Result<StringArray, ArrowErro
 
 /// The values as timestamps in microseconds, UTC.
 fn micros_since_1970(array: &ArrayRef) -> Result<ArrayRef, ArrowError> {
-    // Otherwise what does not fit would be NULL.
+    // Without this, a value that does not fit would become NULL.
     let strict = CastOptions {
         safe: false,
         ..CastOptions::default()
@@ -66,17 +74,18 @@ fn micros_since_1970(array: &ArrayRef) -> Result<ArrayRef, ArrowError> {
     };
     match exact.data_type() {
         DataType::Timestamp(_, _) | DataType::Date32 | DataType::Date64 | DataType::Null => {
-            cast_with_options(&exact, &timestamp(TimeUnit::Microsecond), &strict)
-                .map_err(|_| ArrowError::ComputeError("a time is out of the calendar".to_owned()))
+            cast_with_options(&exact, &timestamp(TimeUnit::Microsecond), &strict).map_err(|_| {
+                ArrowError::ComputeError("a time is outside the calendar range".to_owned())
+            })
         }
         other => Err(ArrowError::InvalidArgumentError(format!(
-            "a time format needs a timestamp, a date or milliseconds since 1970, not {}",
+            "a time format requires a timestamp, a date or milliseconds since 1970, found {}",
             type_name(other)
         ))),
     }
 }
 
-/// For how many microseconds the item writes the same text.
+/// The number of microseconds for which the item produces the same text.
 fn step_of(item: &Item<'_>) -> i64 {
     const MINUTE: i64 = 60 * MICROS_PER_SECOND;
     const HOUR: i64 = 60 * MINUTE;
@@ -132,7 +141,7 @@ mod tests {
     }
 
     #[test]
-    fn all_kinds_of_times_are_written() {
+    fn all_types_of_times_are_formatted() {
         let expected = vec![Some("2024-02-29 23:59:58".to_owned()), None];
         let format = "%Y-%m-%d %H:%M:%S";
         assert_eq!(
@@ -183,15 +192,15 @@ mod tests {
     }
 
     #[test]
-    fn times_of_another_zone_are_written_in_utc() {
+    fn times_in_another_zone_are_formatted_in_utc() {
         let array = TimestampMillisecondArray::from(vec![LEAP]).with_timezone("+05:30");
         assert_eq!(texts(array, "%H:%M"), vec![Some("23:59".to_owned())]);
     }
 
-    /// Every format gives for many near times what it gives for each alone: the text of another
-    /// time is never reused wrongly.
+    /// Formatting adjacent times together returns the same as formatting each one alone: the text
+    /// of another time is never reused incorrectly.
     #[test]
-    fn shared_texts_are_right() {
+    fn reused_texts_are_correct() {
         let mut times: Vec<i64> = Vec::new();
         for unit in [
             1,
@@ -227,17 +236,20 @@ mod tests {
     }
 
     #[test]
-    fn mistakes_are_explained() {
+    fn errors_are_explained() {
         let none: ArrayRef = Arc::new(Int64Array::from(Vec::<i64>::new()));
         let error = strftime(&none, "%Y-%E").unwrap_err().to_string();
-        assert!(error.contains("'%Y-%E' is not a time format"), "{error}");
+        assert!(
+            error.contains("'%Y-%E' is not a valid time format"),
+            "{error}"
+        );
         let text: ArrayRef = Arc::new(StringArray::from(vec!["2024"]));
         let error = strftime(&text, "%Y").unwrap_err().to_string();
-        assert!(error.contains("not utf8"), "{error}");
+        assert!(error.contains("found utf8"), "{error}");
         for far in [i64::MAX, i64::MIN, i64::MAX / 1000] {
             let array: ArrayRef = Arc::new(Int64Array::from(vec![far]));
             let error = strftime(&array, "%Y").unwrap_err().to_string();
-            assert!(error.contains("out of the calendar"), "{error}");
+            assert!(error.contains("outside the calendar range"), "{error}");
         }
     }
 }

@@ -1,8 +1,8 @@
 //! Checked option values.
 //!
-//! [`Options::parse`] turns the arguments of a stage into values by the plugin's declaration, with
-//! all mistakes at once. After that a plugin asks for its options by name and kind; asking for what
-//! it did not declare is a programming error and panics.
+//! [`Options::parse`] converts the arguments of a stage to values by the plugin's declaration, and
+//! reports all errors at once. After that a plugin reads its options by name and kind; reading an
+//! option that it did not declare is a programming error and panics.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -21,22 +21,22 @@ mod schema;
 pub use on_error::OnError;
 pub use schema::{SchemaOption, print_schema, read_schema};
 
-/// The value of an option.
+/// The parsed value of an option.
 #[derive(Clone, Debug, PartialEq)]
 pub enum OptionValue {
-    /// [`OptionKind::Text`], [`OptionKind::Checked`], [`OptionKind::Choice`]
-    Text(String),
+    /// [`OptionKind::String`], [`OptionKind::CheckedString`], [`OptionKind::Choice`]
+    String(String),
     /// [`OptionKind::Bool`]
     Bool(bool),
-    /// [`OptionKind::Count`], [`OptionKind::Bytes`]
-    Count(u64),
+    /// [`OptionKind::Integer`], [`OptionKind::Bytes`]
+    Integer(u64),
     /// [`OptionKind::Number`]
     Number(f64),
     /// [`OptionKind::Duration`]
     Duration(Duration),
-    /// [`OptionKind::Texts`], [`OptionKind::TextsOrRegex`]
-    Texts(Vec<String>),
-    /// [`OptionKind::TextsOrRegex`]
+    /// [`OptionKind::Strings`], [`OptionKind::StringsOrRegex`]
+    Strings(Vec<String>),
+    /// [`OptionKind::StringsOrRegex`]
     Regex(String),
     /// [`OptionKind::Properties`]
     Properties(Vec<(String, String)>),
@@ -56,7 +56,7 @@ pub enum OptionValue {
     OnError(OnError),
 }
 
-/// A stage's options.
+/// The checked options of a stage.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Options {
     values: BTreeMap<&'static str, (OptionValue, Span)>,
@@ -106,10 +106,10 @@ impl Options {
                 Err(vec![
                     Diagnostic::new(
                         wrong,
-                        format!("{context} does not take these arguments"),
+                        format!("{context} does not accept these arguments"),
                         format!("expected {expected}"),
                     )
-                    .with_help(format!("for example {}", spec.example)),
+                    .with_help(format!("for example: {}", spec.example)),
                 ])
             }
         }
@@ -123,34 +123,33 @@ impl Options {
         span: Span,
     ) -> Result<Options, Vec<Diagnostic>> {
         let mut values = BTreeMap::new();
-        let mut mistakes = Vec::new();
-        let mut set =
-            |option: &'static OptionSpec, value: &Node, mistakes: &mut Vec<Diagnostic>| {
-                match parse_value(option, value) {
-                    Ok(parsed) => {
-                        if values.insert(option.name, (parsed, value.span)).is_some() {
-                            mistakes.push(Diagnostic::new(
-                                value.span,
-                                format!("`{}` is given twice", option.name),
-                                "here again",
-                            ));
-                        }
+        let mut errors = Vec::new();
+        let mut set = |option: &'static OptionSpec, value: &Node, errors: &mut Vec<Diagnostic>| {
+            match parse_value(option, value) {
+                Ok(parsed) => {
+                    if values.insert(option.name, (parsed, value.span)).is_some() {
+                        errors.push(Diagnostic::new(
+                            value.span,
+                            format!("duplicate option `:{}`", option.name),
+                            "second occurrence",
+                        ));
                     }
-                    Err(more) => mistakes.extend(more),
                 }
-            };
+                Err(more) => errors.extend(more),
+            }
+        };
         let mut mentioned = Vec::new();
         if let Some((name, value)) = positional
             && let Some(option) = declared.iter().find(|option| option.name == name)
         {
             mentioned.push(name);
-            set(option, value, &mut mistakes);
+            set(option, value, &mut errors);
         }
         for (key, value) in entries {
             let Some(name) = word(key) else {
-                mistakes.push(Diagnostic::new(
+                errors.push(Diagnostic::new(
                     key.span,
-                    "this is not an option",
+                    "this is not an option name",
                     "expected a keyword",
                 ));
                 continue;
@@ -158,9 +157,9 @@ impl Options {
             match declared.iter().find(|option| option.name == name) {
                 Some(option) => {
                     mentioned.push(option.name);
-                    set(option, value, &mut mistakes);
+                    set(option, value, &mut errors);
                 }
-                None => mistakes.push(unknown_option(context, declared, name, key.span)),
+                None => errors.push(unknown_option(context, declared, name, key.span)),
             }
         }
         for option in declared
@@ -170,11 +169,16 @@ impl Options {
             match option.default {
                 OptionDefault::None => {}
                 OptionDefault::Required => {
-                    let message = format!("{context} lacks the option :{}", option.name);
-                    mistakes.push(Diagnostic::new(
+                    let message =
+                        format!("missing required option `:{}` of {context}", option.name);
+                    errors.push(Diagnostic::new(
                         span,
                         message,
-                        format!("expected :{} with {}", option.name, option.kind.describe()),
+                        format!(
+                            "expected `:{}` with {}",
+                            option.name,
+                            option.kind.describe()
+                        ),
                     ));
                 }
                 OptionDefault::Value(text) => {
@@ -185,40 +189,40 @@ impl Options {
                     };
                     match parse_value(option, &node) {
                         Ok(parsed) => drop(values.insert(option.name, (parsed, span))),
-                        Err(more) => mistakes.extend(more),
+                        Err(more) => errors.extend(more),
                     }
                 }
             }
         }
-        if mistakes.is_empty() {
+        if errors.is_empty() {
             Ok(Options { values, span })
         } else {
-            Err(mistakes)
+            Err(errors)
         }
     }
 
-    /// Where the stage stands in the file.
+    /// The span of the stage in the file.
     pub fn span(&self) -> Span {
         self.span
     }
 
-    /// Where the option's value stands; the stage's place for a default.
+    /// The span of the option's value; the stage's span for a default.
     pub fn span_of(&self, name: &str) -> Span {
         self.values.get(name).map_or(self.span, |(_, span)| *span)
     }
 
-    /// All values with their names.
+    /// All values with their names, sorted by name.
     pub fn iter(&self) -> impl Iterator<Item = (&'static str, &OptionValue)> {
         self.values.iter().map(|(name, (value, _))| (*name, value))
     }
 
-    /// The value, if there is one.
+    /// The value, if the option is set or has a default.
     pub fn get(&self, name: &str) -> Option<&OptionValue> {
         self.values.get(name).map(|(value, _)| value)
     }
 
-    /// Every expression in the options, those of templates, of columns to select and of nested maps
-    /// too.
+    /// Every expression in the options, including those of templates, selected columns and nested
+    /// maps.
     pub fn exprs(&self) -> Vec<&Expr> {
         let mut found = Vec::new();
         for (_, value) in self.iter() {
@@ -233,8 +237,8 @@ impl Options {
                 }
                 OptionValue::Template(template) => {
                     found.extend(template.parts.iter().filter_map(|part| match part {
-                        template::Part::Value { expr, .. } => Some(expr),
-                        template::Part::Literal(_) => None,
+                        template::TemplatePart::Value { expr, .. } => Some(expr),
+                        template::TemplatePart::Literal(_) => None,
                     }))
                 }
                 OptionValue::Map(options) => found.extend(options.exprs()),
@@ -254,7 +258,9 @@ macro_rules! getters {
                     match self.get(name) {
                         None => None,
                         Some(OptionValue::$variant(value)) => Some($convert(value)),
-                        Some(other) => panic!("the option `{name}` is declared as another kind: {other:?}"),
+                        Some(other) => {
+                            panic!("the option `{name}` is declared as another kind: {other:?}")
+                        }
                     }
                 }
             )*
@@ -263,18 +269,18 @@ macro_rules! getters {
 }
 
 getters! {
-    /// A text or a choice.
-    text: Text => &str, String::as_str;
+    /// A string or a choice.
+    string: String => &str, String::as_str;
     /// A boolean.
     bool: Bool => bool, |value: &bool| *value;
-    /// A whole number or a size in bytes.
-    count: Count => u64, |value: &u64| *value;
+    /// An integer or a size in bytes.
+    integer: Integer => u64, |value: &u64| *value;
     /// A number.
     number: Number => f64, |value: &f64| *value;
-    /// A time.
+    /// A duration.
     duration: Duration => Duration, |value: &Duration| *value;
-    /// Texts.
-    texts: Texts => &[String], Vec::as_slice;
+    /// A list of strings.
+    strings: Strings => &[String], Vec::as_slice;
     /// Properties.
     properties: Properties => &[(String, String)], Vec::as_slice;
     /// An expression.
@@ -299,24 +305,24 @@ fn unknown_option(
     name: &str,
     span: Span,
 ) -> Diagnostic {
-    let mistake = Diagnostic::new(
+    let error = Diagnostic::new(
         span,
-        format!("{context} has no option :{name}"),
+        format!("{context} has no option `:{name}`"),
         "unknown option",
     );
     match nearest(name, declared.iter().map(|option| option.name)) {
-        Some(near) => mistake.with_help(format!("did you mean :{near}?")),
+        Some(near) => error.with_help(format!("did you mean `:{near}`?")),
         None => {
             let all = declared
                 .iter()
                 .map(|option| format!(":{}", option.name))
                 .collect::<Vec<_>>();
-            mistake.with_help(format!("it has {}", all.join(" ")))
+            error.with_help(format!("available options: {}", all.join(" ")))
         }
     }
 }
 
-/// The name of a keyword, a symbol or, as in TOML, a text.
+/// The name of a keyword, a symbol or, as in TOML, a string.
 fn word(node: &Node) -> Option<&str> {
     match &node.kind {
         NodeKind::Keyword(Name {
@@ -332,7 +338,7 @@ fn word(node: &Node) -> Option<&str> {
     }
 }
 
-/// A scalar as the text that a user would write for it in a text.
+/// A scalar as a user would write it in a string.
 fn scalar(node: &Node) -> Option<String> {
     Some(match &node.kind {
         NodeKind::Str(text) => text.value.clone(),
@@ -357,24 +363,24 @@ fn parse_value(option: &'static OptionSpec, node: &Node) -> Result<OptionValue, 
     let because = |reason: String| {
         vec![Diagnostic::new(
             node.span,
-            format!("`:{}` has a wrong value", option.name),
+            format!("invalid value for `:{}`", option.name),
             reason,
         )]
     };
     let value = match option.kind {
-        OptionKind::Text => OptionValue::Text(scalar(node).ok_or_else(wrong)?),
-        OptionKind::Checked(check) => {
+        OptionKind::String => OptionValue::String(scalar(node).ok_or_else(wrong)?),
+        OptionKind::CheckedString(check) => {
             let text = scalar(node).ok_or_else(wrong)?;
             check(&text).map_err(because)?;
-            OptionValue::Text(text)
+            OptionValue::String(text)
         }
-        OptionKind::Choice(words) => OptionValue::Text(parse_choice(option, words, node)?),
+        OptionKind::Choice(words) => OptionValue::String(parse_choice(option, words, node)?),
         OptionKind::Bool => OptionValue::Bool(
             scalar(node)
                 .and_then(|text| text.parse().ok())
                 .ok_or_else(wrong)?,
         ),
-        OptionKind::Count => OptionValue::Count(
+        OptionKind::Integer => OptionValue::Integer(
             scalar(node)
                 .and_then(|text| text.replace('_', "").parse().ok())
                 .ok_or_else(wrong)?,
@@ -384,7 +390,7 @@ fn parse_value(option: &'static OptionSpec, node: &Node) -> Result<OptionValue, 
                 .and_then(|text| text.parse().ok())
                 .ok_or_else(wrong)?,
         ),
-        OptionKind::Bytes => OptionValue::Count(
+        OptionKind::Bytes => OptionValue::Integer(
             units::size(&scalar(node).ok_or_else(wrong)?)
                 .map_err(|error| because(error.to_string()))?,
         ),
@@ -392,10 +398,10 @@ fn parse_value(option: &'static OptionSpec, node: &Node) -> Result<OptionValue, 
             units::duration(&scalar(node).ok_or_else(wrong)?)
                 .map_err(|error| because(error.to_string()))?,
         ),
-        OptionKind::Texts => OptionValue::Texts(parse_texts(node).ok_or_else(wrong)?),
-        OptionKind::TextsOrRegex => match &node.kind {
+        OptionKind::Strings => OptionValue::Strings(parse_texts(node).ok_or_else(wrong)?),
+        OptionKind::StringsOrRegex => match &node.kind {
             NodeKind::Regex(regex) => OptionValue::Regex(regex.value.clone()),
-            _ => OptionValue::Texts(parse_texts(node).ok_or_else(wrong)?),
+            _ => OptionValue::Strings(parse_texts(node).ok_or_else(wrong)?),
         },
         OptionKind::Properties => {
             OptionValue::Properties(parse_properties(node).ok_or_else(wrong)?)
@@ -403,7 +409,7 @@ fn parse_value(option: &'static OptionSpec, node: &Node) -> Result<OptionValue, 
         OptionKind::Expr => OptionValue::Expr(expr::parse(text(node).ok_or_else(wrong)?)?),
         OptionKind::Exprs => OptionValue::Exprs(parse_exprs(node, wrong)?),
         OptionKind::Select => match text(node).ok_or_else(wrong)? {
-            // A variable that may be empty can stand where nothing has to be said.
+            // A variable that may be empty is allowed if the option is optional.
             text if text.value.is_empty() && option.default != OptionDefault::Required => {
                 OptionValue::Select(Vec::new())
             }
@@ -419,7 +425,8 @@ fn parse_value(option: &'static OptionSpec, node: &Node) -> Result<OptionValue, 
                 NodeKind::Map(entries) => OptionValue::Map(Options::parse_entries(
                     &context, declared, entries, None, node.span,
                 )?),
-                // The default of a nested map is written as an empty text: all of its own defaults.
+                // The default of a nested map is written as an empty string: all of its own
+                // defaults.
                 NodeKind::Str(text) if text.value.is_empty() => OptionValue::Map(
                     Options::parse_entries(&context, declared, &[], None, node.span)?,
                 ),
@@ -448,14 +455,14 @@ fn parse_choice(
         return Ok(given);
     }
     let shown = text(node).map_or(given.as_str(), Text::shown);
-    let mistake = Diagnostic::new(
+    let error = Diagnostic::new(
         node.span,
         format!("`:{}` cannot be `{shown}`", option.name),
         format!("expected {expected}"),
     );
     Err(vec![match nearest(&given, words.iter().copied()) {
-        Some(near) => mistake.with_help(format!("did you mean :{near}?")),
-        None => mistake,
+        Some(near) => error.with_help(format!("did you mean `:{near}`?")),
+        None => error,
     }])
 }
 
@@ -540,7 +547,7 @@ mod tests {
     }
 
     #[test]
-    fn the_columns_to_select_are_expressions_too() {
+    fn selected_columns_are_expressions_too() {
         let options = parse(r#"{:columns "a, b + 1 as c" :needed "*, d"}"#).unwrap();
         assert_eq!(
             options
@@ -553,7 +560,7 @@ mod tests {
     }
 
     #[test]
-    fn only_what_may_be_left_out_may_be_empty() {
+    fn only_an_optional_list_may_be_empty() {
         assert_eq!(
             parse(r#"{:columns "" :needed "a"}"#)
                 .unwrap()

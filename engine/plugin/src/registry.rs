@@ -1,4 +1,4 @@
-//! The plugins that exist.
+//! The registry of plugins.
 
 use std::sync::Arc;
 
@@ -8,14 +8,14 @@ use crate::source::SourcePlugin;
 use crate::spec::PluginSpec;
 
 /// All plugins by kind. A name may be both a source and a sink (`kafka`, `files`): its place in the
-/// flow decides.
+/// flow decides which is meant.
 #[derive(Clone, Default)]
 pub struct Registry {
-    /// The sources.
+    /// Source plugins.
     pub sources: Vec<Arc<dyn SourcePlugin>>,
-    /// The sinks.
+    /// Sink plugins.
     pub sinks: Vec<Arc<dyn SinkPlugin>>,
-    /// The formats.
+    /// Record formats.
     pub formats: Vec<Arc<dyn Format>>,
 }
 

@@ -1,5 +1,5 @@
-//! Rows: the records of a batch that are still on their way, with the columns that the plan asked
-//! for.
+//! Rows: the records of a batch that have not been filtered out, with the columns that the plan
+//! needs.
 
 use std::sync::Arc;
 
@@ -11,7 +11,7 @@ use arrow::compute;
 use arrow::error::ArrowError;
 use pseidon_delivery::Position;
 use pseidon_dsl::expr::Meta;
-use pseidon_expr::{Compiled, Input};
+use pseidon_expr::{CompiledExpr, Input};
 
 use crate::batch::{Batch, NO_TIMESTAMP};
 use crate::memory::ArrayMemory;
@@ -20,20 +20,21 @@ use crate::memory::ArrayMemory;
 #[derive(Clone, Debug)]
 pub struct Rows {
     batch: Arc<Batch>,
-    /// For each row its number in the batch; ascending, and repeated where a record became several.
+    /// For each row the number of its record in the batch; ascending, and repeated if one record
+    /// became several rows.
     numbers: UInt32Array,
-    /// One value for each row in every column.
+    /// Each column has one value for each row.
     columns: RecordBatch,
-    /// Whether the columns are the record now, instead of the bytes that came.
+    /// Whether the columns are the record now, instead of the original bytes.
     changed: bool,
 }
 
-/// A record that cannot go on.
+/// A record that cannot be processed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct BadRow {
-    /// Its number among the rows (or records) that were handed in.
+    /// Its number among the rows (or records) of the call.
     pub row: u32,
-    /// Why, as a short sentence.
+    /// The reason, as a short sentence.
     pub reason: String,
 }
 
@@ -64,8 +65,8 @@ impl Rows {
         }
     }
 
-    /// Rows whose record is `columns`; `numbers` says which record of the batch each was made from,
-    /// ascending.
+    /// Rows whose record is `columns`; `numbers` says from which record of the batch each was
+    /// derived, ascending.
     pub fn derived(batch: Arc<Batch>, numbers: UInt32Array, columns: RecordBatch) -> Rows {
         debug_assert_eq!(columns.num_rows(), numbers.len());
         Rows {
@@ -76,27 +77,27 @@ impl Rows {
         }
     }
 
-    /// How many rows.
+    /// The number of rows.
     pub fn len(&self) -> usize {
         self.numbers.len()
     }
 
-    /// Whether there is none.
+    /// Whether there are no rows.
     pub fn is_empty(&self) -> bool {
         self.numbers.is_empty()
     }
 
-    /// The batch they come from.
+    /// The batch that the rows come from.
     pub fn batch(&self) -> &Arc<Batch> {
         &self.batch
     }
 
-    /// The columns.
+    /// The decoded or computed columns.
     pub fn columns(&self) -> &RecordBatch {
         &self.columns
     }
 
-    /// Whether the record is its columns now; otherwise it is the bytes that came.
+    /// Whether the record is its columns now; otherwise it is the original bytes.
     pub fn is_changed(&self) -> bool {
         self.changed
     }
@@ -113,13 +114,13 @@ impl Rows {
         self.batch.positions[self.number(row)]
     }
 
-    /// The bytes that came, whether or not they are still the record.
+    /// The original bytes, whether or not they are still the record.
     #[inline]
     pub fn payload(&self, row: usize) -> Option<&[u8]> {
         self.batch.payloads.get(self.number(row))
     }
 
-    /// Adds what the rows hold beside their batch.
+    /// Adds the memory that the rows use in addition to their batch.
     pub fn add_memory(&self, memory: &mut ArrayMemory) {
         memory.add(&self.numbers);
         self.columns
@@ -152,7 +153,7 @@ impl Rows {
         })
     }
 
-    /// The rows from `start` on, `len` of them. No copy is made.
+    /// The rows from `start` on, `len` of them. Does not copy.
     pub fn slice(&self, start: usize, len: usize) -> Rows {
         let (numbers, columns) = (
             self.numbers.slice(start, len),
@@ -193,7 +194,7 @@ impl Rows {
         })
     }
 
-    /// The rows without those that are bad.
+    /// The rows without the invalid ones.
     pub fn without(&self, bad: &[BadRow]) -> Result<Rows, ArrowError> {
         if bad.is_empty() {
             return Ok(self.clone());
@@ -216,9 +217,9 @@ impl Rows {
         }
     }
 
-    /// What an expression gives for each row. An error means that some row has none; it does not
-    /// say which.
-    pub fn evaluate(&self, expr: &Compiled) -> Result<ArrayRef, ArrowError> {
+    /// Evaluates an expression for each row. An error means that it failed for some row; it does
+    /// not say which.
+    pub fn evaluate(&self, expr: &CompiledExpr) -> Result<ArrayRef, ArrowError> {
         let input = |input: &Input| match input {
             Input::Column(column) => Ok(self.columns.column(*column).clone()),
             Input::Meta(meta) => self.meta(meta),
@@ -231,8 +232,8 @@ impl Rows {
         expr.evaluate(inputs, self.len())
     }
 
-    /// A metadata column. Keys that are not UTF-8 are null here; the engine has put their records
-    /// aside before, where keys are used.
+    /// A metadata column. Keys that are not UTF-8 are null here; if keys are used, the engine has
+    /// already quarantined their records.
     pub fn meta(&self, meta: &Meta) -> Result<ArrayRef, ArrowError> {
         let batch = &self.batch;
         let rows = self.len();

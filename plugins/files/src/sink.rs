@@ -1,21 +1,21 @@
-//! The sink `files`: files that roll by size, records, idle time, age and the clock, each exactly
-//! once.
+//! The sink `files`: writes files, each exactly once, that roll by size, record count, idle time,
+//! age and wall-clock time.
 //!
-//! A record's way, in the order of the modules:
+//! The path of a record, in the order of the modules:
 //!
-//! - [`options`]: what the user can say; [`settings`]: what they said, checked.
-//! - [`route`] finds each row's bucket, which is a lane or several: the path and the name that a
-//!   [`template`] gives, of which [`lane_name`] sees to it that they stay inside the base
-//!   directory. It makes what is [`written`] of the record.
-//! - [`lane`] writes a lane's file ([`open_file`]) and brings it to the disk; when it is closed is
-//!   decided by the engine.
-//! - [`staging`] makes the hidden files, each in the [`folder`] of its run, and cleans up after
-//!   processes that died; [`place`] gives a committed file its visible name, and decides by the
-//!   [`disk`] whether it has it.
-//! - [`follow_ups`] publishes in the background what could not be published at once, and does what
-//!   follows for a published file ([`follow_up`]): [`relocate`] moves it, [`hook`] reports it. A
-//!   test can kill the process when a file has been `moved` and when the report has succeeded
-//!   (`hooked`).
+//! - [`options`] declares the options; [`settings`] holds their checked values.
+//! - [`route`] finds each row's bucket, which is one lane or several. A [`template`] yields the
+//!   bucket's path and name, and [`lane_name`] keeps them inside the base directory. [`projection`]
+//!   selects the columns that are written.
+//! - [`lane`] writes a lane's file ([`open_file`]) and makes it durable; the engine decides when it
+//!   is closed.
+//! - [`staging`] creates the hidden files, each in the [`folder`] of its run, and cleans up after
+//!   processes that died; [`place`] renames a committed file to its visible name, and uses the
+//!   identity of the [`disk`] to decide whether that is done already.
+//! - [`follow_ups`] publishes in the background the files that could not be published at once, and
+//!   does the follow-up work of a published file ([`follow_up`]): [`relocate`] moves it, [`hook`]
+//!   reports it. A test can kill the process when a file has been `moved` and when the report has
+//!   succeeded (`hooked`).
 
 mod disk;
 mod folder;
@@ -28,12 +28,12 @@ mod lane_name;
 mod open_file;
 mod options;
 mod place;
+mod projection;
 mod relocate;
 mod route;
 mod settings;
 mod staging;
 mod template;
-mod written;
 
 use std::collections::{BTreeSet, HashSet};
 use std::path::{Path, PathBuf};
@@ -41,12 +41,12 @@ use std::sync::Arc;
 use std::task::Waker;
 
 use prometheus::{IntCounter, IntGauge};
-use pseidon_delivery::{LaneId, Staged, failpoint};
+use pseidon_delivery::{LaneId, StagedEntry, failpoint};
 use pseidon_dsl::Diagnostic;
 use pseidon_plugin::lane::{Lane, LaneRules};
 use pseidon_plugin::sink::{
-    PreparedSink, Protocol, Publishing, Routed, Sink, SinkError, SinkFacts, SinkInput, SinkPlugin,
-    SinkSetup, TakenOver, TakenSplit,
+    PreparedSink, Protocol, PublishProgress, RoutedRows, Sink, SinkError, SinkFacts, SinkInput,
+    SinkPlugin, SinkSetup, TakenSplit, TakeoverResult,
 };
 use pseidon_plugin::spec::PluginSpec;
 use pseidon_plugin::{Options, Rows};
@@ -55,9 +55,9 @@ use self::follow_up::Destination;
 use self::follow_ups::{FollowUps, SinkContext};
 use self::hook::Hook;
 use self::lane::FileLane;
-use self::place::{Outcome, sync_dirs};
-use self::settings::{MoveTo, Settings};
-use self::staging::{Hidden, Staging, read_moves};
+use self::place::{PublishOutcome, sync_dirs};
+use self::settings::{MoveSettings, Settings};
+use self::staging::{HiddenFile, Staging, read_moves};
 
 /// The sink `files`.
 pub struct FilesSink;
@@ -68,7 +68,7 @@ impl SinkPlugin for FilesSink {
     }
 
     fn facts(&self, options: &Options) -> SinkFacts {
-        let typed = matches!(options.text("codec"), Some("parquet" | "avro"));
+        let typed = matches!(options.string("codec"), Some("parquet" | "avro"));
         SinkFacts {
             typed,
             copies_meta: false,
@@ -82,17 +82,17 @@ impl SinkPlugin for FilesSink {
         options: &Options,
         input: &SinkInput,
     ) -> Result<Arc<dyn PreparedSink>, Vec<Diagnostic>> {
-        Ok(Arc::new(Files {
+        Ok(Arc::new(PreparedFiles {
             settings: Arc::new(Settings::new(options, input)?),
         }))
     }
 }
 
-struct Files {
+struct PreparedFiles {
     settings: Arc<Settings>,
 }
 
-impl PreparedSink for Files {
+impl PreparedSink for PreparedFiles {
     fn nondeterminism(&self) -> Option<String> {
         self.settings.nondeterminism.clone()
     }
@@ -129,7 +129,7 @@ impl PreparedSink for Files {
         failed
             .into_iter()
             .for_each(|(id, moving)| follow_ups.publish_later(id, moving));
-        let shared = Shared {
+        let shared = RunContext {
             open_files: setup.metrics.open_files.with_label_values(&[&stage]),
             files: setup.metrics.files.with_label_values(&[&stage]),
             bytes_out: setup.metrics.bytes_out.with_label_values(&[&stage]),
@@ -141,16 +141,20 @@ impl PreparedSink for Files {
             place,
             setup,
         };
-        Ok(Arc::new(OpenSink(Arc::new(shared))))
+        Ok(Arc::new(FilesRun(Arc::new(shared))))
     }
 }
 
-/// The folder as an absolute path.
+/// Resolves a folder to an absolute path. Its name must be UTF-8.
 fn absolute(base: &Path, dir: &Path) -> Result<PathBuf, SinkError> {
-    let dir = std::path::absolute(base.join(dir))
-        .map_err(|error| SinkError::Fatal(format!("no folder {}: {error}", dir.display())))?;
+    let dir = std::path::absolute(base.join(dir)).map_err(|error| {
+        SinkError::Fatal(format!(
+            "cannot resolve the folder {}: {error}",
+            dir.display()
+        ))
+    })?;
     match dir.to_str() {
-        // It is written down in the state store, which holds texts.
+        // The path is kept in the state store, which holds strings.
         None => Err(SinkError::Fatal(format!(
             "the folder {} has a name that is not UTF-8",
             dir.display()
@@ -159,15 +163,15 @@ fn absolute(base: &Path, dir: &Path) -> Result<PathBuf, SinkError> {
     }
 }
 
-impl MoveTo {
-    /// The same with absolute paths.
-    fn below(&self, base: &Path) -> Result<MoveTo, SinkError> {
+impl MoveSettings {
+    /// The same settings with absolute paths.
+    fn below(&self, base: &Path) -> Result<MoveSettings, SinkError> {
         let quarantine = self
             .quarantine
             .as_ref()
             .map(|folder| absolute(base, folder))
             .transpose()?;
-        Ok(MoveTo {
+        Ok(MoveSettings {
             folder: absolute(base, &self.folder)?,
             quarantine,
             ..self.clone()
@@ -175,14 +179,14 @@ impl MoveTo {
     }
 }
 
-/// What the lanes of a run share.
-struct Shared {
+/// The state that the lanes of a run share.
+struct RunContext {
     settings: Arc<Settings>,
     setup: SinkSetup,
     follow_ups: FollowUps,
     staging: Arc<Staging>,
-    move_to: Option<MoveTo>,
-    /// Which of the stage's places in the flow this is, if not the first.
+    move_to: Option<MoveSettings>,
+    /// Which of the stage's places in the flow this is; `None` for the first.
     place: Option<String>,
     extension: String,
     open_files: IntGauge,
@@ -190,14 +194,18 @@ struct Shared {
     bytes_out: IntCounter,
 }
 
-impl Shared {
-    /// Where a hidden file is moved when it is published, whose first record is the first of these
+impl RunContext {
+    /// Where a hidden file is moved after it was published; its first record is the first of these
     /// rows.
-    fn destination(&self, rows: &Rows, hidden: &Hidden) -> Result<Option<Destination>, SinkError> {
+    fn destination(
+        &self,
+        rows: &Rows,
+        hidden: &HiddenFile,
+    ) -> Result<Option<Destination>, SinkError> {
         let Some(move_to) = &self.move_to else {
             return Ok(None);
         };
-        // The rows were routed, and every expression has given something then.
+        // The rows were routed, so every expression can be evaluated for them.
         let below = self
             .settings
             .router
@@ -219,9 +227,9 @@ impl Shared {
     }
 }
 
-struct OpenSink(Arc<Shared>);
+struct FilesRun(Arc<RunContext>);
 
-impl Sink for OpenSink {
+impl Sink for FilesRun {
     fn rules(&self) -> LaneRules {
         let settings = &self.0.settings;
         LaneRules {
@@ -232,7 +240,11 @@ impl Sink for OpenSink {
         }
     }
 
-    fn take_over(&self, splits: &[TakenSplit], staged: &[Staged]) -> Result<TakenOver, SinkError> {
+    fn take_over(
+        &self,
+        splits: &[TakenSplit],
+        staged: &[StagedEntry],
+    ) -> Result<TakeoverResult, SinkError> {
         let mut failed = Vec::new();
         let is_other = |owner: &String| *owner != self.0.setup.instance;
         if splits.iter().any(|taken| taken.owners.iter().any(is_other)) {
@@ -248,13 +260,13 @@ impl Sink for OpenSink {
                 self.0.follow_ups.follow(id, moving, follow_up);
             }
         }
-        Ok(TakenOver {
+        Ok(TakeoverResult {
             published: published.done,
-            ..TakenOver::default()
+            ..TakeoverResult::default()
         })
     }
 
-    fn route(&self, rows: Rows) -> Routed {
+    fn route(&self, rows: Rows) -> RoutedRows {
         let settings = &self.0.settings;
         settings
             .router
@@ -265,15 +277,15 @@ impl Sink for OpenSink {
         Ok(Box::new(FileLane::new(self.0.clone(), lane.clone())))
     }
 
-    fn publish(&self, staged: &[Staged]) -> Result<Publishing, SinkError> {
+    fn publish(&self, staged: &[StagedEntry]) -> Result<PublishProgress, SinkError> {
         let shared = &self.0;
         let moves = read_moves(staged.to_vec())?;
         let (mut changed, mut not_here, mut failure) = (BTreeSet::new(), HashSet::new(), None);
         for (id, moving) in &moves {
             match moving.apply(&mut changed) {
-                Ok(Outcome::NotHere(_)) => _ = not_here.insert(id.clone()),
-                Ok(Outcome::Taken) => {}
-                Ok(Outcome::Published) => {
+                Ok(PublishOutcome::NotHere(_)) => _ = not_here.insert(id.clone()),
+                Ok(PublishOutcome::Taken) => {}
+                Ok(PublishOutcome::Published) => {
                     failpoint::reach("renamed");
                     // An earlier call may have renamed the file, and not have synced its folders.
                     changed.extend(moving.dirs());
@@ -282,7 +294,7 @@ impl Sink for OpenSink {
             }
         }
         if let Some(error) = failure.or(sync_dirs(&changed).err()) {
-            return Ok(Publishing::Blocked(error.to_string()));
+            return Ok(PublishProgress::Blocked(error.to_string()));
         }
         shared
             .bytes_out
@@ -296,7 +308,7 @@ impl Sink for OpenSink {
                 None => done.push(id),
             }
         }
-        Ok(Publishing::Done(done))
+        Ok(PublishProgress::Done(done))
     }
 }
 

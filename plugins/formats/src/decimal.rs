@@ -1,8 +1,8 @@
-//! Decimals from numbers as texts, exactly.
+//! Exact decimals from numbers in text form.
 
-/// The digits of `number * 10^scale` with their sign, if that is a whole number of at most
-/// `precision` digits. `number` is a number as JSON writes it: digits with or without a fraction
-/// and an exponent.
+/// The digits of `number * 10^scale` with their sign; `None` unless that is an integer of at most
+/// `precision` digits. `number` is written as in JSON: digits with an optional fraction and
+/// exponent.
 pub(crate) fn unscaled(number: &str, precision: u8, scale: i8) -> Option<String> {
     let (sign, number) = match number.strip_prefix('-') {
         Some(rest) => ("-", rest),
@@ -50,7 +50,7 @@ mod tests {
     use super::unscaled;
 
     #[test]
-    fn exact_or_nothing() {
+    fn inexact_decimals_are_rejected() {
         let cases = [
             ("12.30", 4, 2, Some("1230")),
             ("-12.3", 4, 2, Some("-1230")),

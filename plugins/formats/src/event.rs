@@ -1,29 +1,28 @@
-//! What `txt:` and `avro-txt:` have in common: records become an event time, a message and named
-//! fields.
+//! The fields that `txt:` and `avro-txt:` records share: an event time, a message and named fields.
 
 use std::sync::Arc;
 
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef, TimeUnit};
 use chrono::{DateTime, NaiveDateTime};
-use pseidon_dsl::expr::Step;
+use pseidon_dsl::expr::PathStep;
 use pseidon_dsl::nearest;
 use pseidon_plugin::format::{WantedColumn, is_json};
 
 use crate::record_format::{EventLayout, EventUnit};
 use crate::values::timestamp;
 
-/// What a wanted column holds.
+/// The kind of field that a wanted column holds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Role {
+pub(crate) enum EventColumn {
     /// The event time.
     Time,
     /// The message.
     Message,
-    /// The field of this number in `fields`.
+    /// The field with this index in `fields`.
     Field(usize),
 }
 
-/// The type of event times.
+/// The Arrow type of event times.
 pub(crate) fn time_type() -> DataType {
     DataType::Timestamp(TimeUnit::Millisecond, Some("UTC".into()))
 }
@@ -36,7 +35,8 @@ fn message_type(event: &EventLayout) -> DataType {
     }
 }
 
-/// The fields of every record. Named fields are texts as long as nobody gives them other types.
+/// The schema of every record. Named fields are strings unless `:schema` or a cast sets another
+/// type.
 pub(crate) fn schema(event: &EventLayout) -> SchemaRef {
     let time = event
         .time
@@ -54,29 +54,29 @@ pub(crate) fn schema(event: &EventLayout) -> SchemaRef {
     ))
 }
 
-/// What a wanted column holds. An error says why it cannot be had.
-pub(crate) fn role(
+/// Determines which field a wanted column holds. The error says why it cannot be decoded.
+pub(crate) fn event_column(
     format: &str,
     event: &EventLayout,
     column: &WantedColumn,
-) -> Result<Role, String> {
-    let [Step::Field(name)] = column.path.0.as_slice() else {
+) -> Result<EventColumn, String> {
+    let [PathStep::Field(name)] = column.path.0.as_slice() else {
         return Err(format!(
-            "the fields of {format} records have no parts, so there is no `{}`",
+            "`{}` is not a field; {format} records have no nested fields",
             column.path
         ));
     };
-    let typed = |expected: DataType, role| match column.field.data_type() {
-        data_type if *data_type == expected && !is_json(&column.field) => Ok(role),
+    let typed = |expected: DataType, event_column| match column.field.data_type() {
+        data_type if *data_type == expected && !is_json(&column.field) => Ok(event_column),
         other => Err(format!(
             "`{name}` is {expected} in these {format} records, not {other}"
         )),
     };
     if let Some(number) = event.fields.iter().position(|field| field == name) {
-        return Ok(Role::Field(number));
+        return Ok(EventColumn::Field(number));
     }
     if name == event.message_name() {
-        return typed(message_type(event), Role::Message);
+        return typed(message_type(event), EventColumn::Message);
     }
     if name != event.time_name() {
         let names = event
@@ -93,14 +93,15 @@ pub(crate) fn role(
         ));
     }
     match event.time {
-        Some(_) => typed(time_type(), Role::Time),
+        Some(_) => typed(time_type(), EventColumn::Time),
         None => Err(format!(
-            "these {format} records have no `{name}`, since their format says -1 for it; use @timestamp, the time of the record"
+            "these {format} records have no `{name}`, because their format sets it to -1; use \
+             @timestamp, the record's timestamp"
         )),
     }
 }
 
-/// The event time, in milliseconds since 1970, that a text stands for.
+/// Parses an event time. Returns milliseconds since 1970.
 pub(crate) fn time(text: &str, unit: EventUnit) -> Option<i64> {
     let text = text.trim_ascii();
     match (text.parse::<i64>(), unit) {
@@ -113,7 +114,7 @@ pub(crate) fn time(text: &str, unit: EventUnit) -> Option<i64> {
     }
 }
 
-/// ISO-8601's shorter forms: without seconds, or without separators.
+/// Parses ISO-8601's shorter forms: without seconds, or without separators.
 fn short_time(text: &str) -> Option<i64> {
     let zoned = ["%Y-%m-%dT%H:%M%#z", "%Y%m%dT%H%M%S%.f%#z"]
         .into_iter()
@@ -128,7 +129,7 @@ fn short_time(text: &str) -> Option<i64> {
         .or_else(|| local().map(|at| at.and_utc().timestamp_millis()))
 }
 
-/// What a text should have been to be an event time.
+/// What was expected of an event time, for messages.
 pub(crate) fn expected_time(unit: EventUnit) -> &'static str {
     match unit {
         EventUnit::Milliseconds => "milliseconds since 1970 or an ISO-8601 time",
@@ -141,7 +142,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn event_times_as_texts() {
+    fn event_times_are_parsed() {
         use EventUnit::{Milliseconds, Seconds};
         let cases = [
             ("1714557600123", Milliseconds, Some(1_714_557_600_123)),

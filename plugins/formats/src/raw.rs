@@ -1,13 +1,13 @@
-//! `raw`: bytes that no stage decodes.
+//! The format `raw`: bytes that no stage decodes.
 
 use std::sync::Arc;
 
 use arrow::datatypes::{Schema, SchemaRef};
 use bytes::Bytes;
 use pseidon_plugin::Payloads;
-use pseidon_plugin::format::{Decoded, Decoder, Format, WantedColumn};
+use pseidon_plugin::format::{DecodedColumns, Decoder, Format, WantedColumn};
 
-/// The format.
+/// The format `raw`.
 pub(crate) struct Raw;
 
 impl Format for Raw {
@@ -16,7 +16,7 @@ impl Format for Raw {
     }
 
     fn summary(&self) -> &'static str {
-        "Bytes without fields: records are only passed on."
+        "Unparsed bytes without fields: records are passed on unchanged."
     }
 
     fn schema(&self, settings: &str) -> Result<Option<SchemaRef>, String> {
@@ -25,7 +25,7 @@ impl Format for Raw {
     }
 
     fn infer(&self, _samples: &[Bytes]) -> Result<SchemaRef, String> {
-        Err("raw records have the same fields always; leave :schema out".to_owned())
+        Err("raw records have no fields; remove :schema".to_owned())
     }
 
     fn decoder(
@@ -36,7 +36,7 @@ impl Format for Raw {
         crate::layout(self.name(), settings)?;
         match columns.first() {
             Some(column) => Err(format!(
-                "raw records have no fields, so there is no `{}`; :format \"json\" or \"txt\" has",
+                "raw records have no field `{}`; use :format \"json\" or \"txt\"",
                 column.path
             )),
             None => Ok(Box::new(RawDecoder)),
@@ -47,8 +47,8 @@ impl Format for Raw {
 struct RawDecoder;
 
 impl Decoder for RawDecoder {
-    fn decode(&mut self, _: &Payloads) -> Decoded {
-        Decoded {
+    fn decode(&mut self, _: &Payloads) -> DecodedColumns {
+        DecodedColumns {
             columns: Vec::new(),
             bad: Vec::new(),
         }
@@ -58,7 +58,7 @@ impl Decoder for RawDecoder {
 #[cfg(test)]
 mod tests {
     use arrow::datatypes::{DataType, Field};
-    use pseidon_dsl::expr::{Path, Step};
+    use pseidon_dsl::expr::{Path, PathStep};
 
     use super::*;
     use crate::testing::payloads;
@@ -66,13 +66,13 @@ mod tests {
     #[test]
     fn there_are_no_fields() {
         let column = WantedColumn {
-            path: Path(vec![Step::Field("a".to_owned())]),
+            path: Path(vec![PathStep::Field("a".to_owned())]),
             field: Arc::new(Field::new("a", DataType::Utf8, true)),
         };
         let refused = Raw.decoder("", &[column]).err().unwrap();
         assert_eq!(
             refused,
-            "raw records have no fields, so there is no `a`; :format \"json\" or \"txt\" has"
+            "raw records have no field `a`; use :format \"json\" or \"txt\""
         );
         assert!(Raw.schema("").unwrap().unwrap().fields().is_empty());
         let decoded = Raw

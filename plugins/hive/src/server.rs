@@ -1,6 +1,6 @@
-//! HiveServer2: a session, the statement `describe`, and its rows, by the Thrift service
-//! `TCLIService` as `jdbc:hive2` speaks it: behind a login by SASL's mechanism PLAIN, or without
-//! one where the URL says `auth=noSasl`.
+//! A client of HiveServer2. It opens a session, runs the statement `describe` and fetches its rows,
+//! through the Thrift service `TCLIService` as `jdbc:hive2` uses it: after a login with SASL's
+//! PLAIN mechanism, or without a login if the URL has `auth=noSasl`.
 
 use std::io::{BufReader, BufWriter, Read, Write};
 use std::net::TcpStream;
@@ -12,28 +12,29 @@ use thrift::transport::{TFramedReadTransport, TFramedWriteTransport};
 
 use crate::HiveError;
 use crate::columns::Column;
-use crate::connection::{self, Limited};
-use crate::message::{Client, Struct, Value};
-use crate::table::{STANDARD_DATABASE, TableName};
+use crate::connection::{self, DeadlineReader};
+use crate::message::{ThriftClient, ThriftStruct, ThriftValue};
+use crate::table::{DEFAULT_DATABASE, TableName};
 
-/// How long everything may take. A session may have to be made ready for work that it will never
-/// do.
-const LIMIT: Duration = Duration::from_secs(30);
-const STANDARD_PORT: u16 = 10_000;
-/// Whom Hive's own driver logs in as, and with which password, when nobody is named.
-const NOBODY: &str = "anonymous";
+/// The time limit of all requests together. The server may have to start an engine for the session,
+/// although it is not needed here.
+const TIME_LIMIT: Duration = Duration::from_secs(30);
+const DEFAULT_PORT: u16 = 10_000;
+/// The user and password of Hive's own driver if the URL names no user.
+const ANONYMOUS: &str = "anonymous";
 
-const OTHERWISE: &str = "where hive.server2.authentication is NOSASL, the url needs ;auth=noSasl; a server that asks for kerberos or tls cannot be read";
+const UNSUPPORTED: &str = "if hive.server2.authentication is NOSASL, add ;auth=noSasl to the url; \
+    servers that require kerberos or tls are not supported";
 
-/// `HIVE_CLI_SERVICE_PROTOCOL_V6`, of Hive 0.13: the first version whose rows come by columns.
+/// `HIVE_CLI_SERVICE_PROTOCOL_V6`, of Hive 0.13: the first version that returns rows by columns.
 const PROTOCOL: i32 = 5;
 const FETCH_NEXT: i32 = 0;
 const ROWS_AT_ONCE: i64 = 1000;
 
-/// Hive's errors that no waiting cures: there is no such table, or no such database.
+/// Hive's error codes for an unknown table and an unknown database. Retrying does not help.
 const UNKNOWN: [i32; 2] = [10001, 10072];
 
-/// Where a HiveServer2 is, and who asks it.
+/// The address of a HiveServer2, and the login.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Server {
     address: String,
@@ -43,37 +44,34 @@ pub struct Server {
     login: bool,
 }
 
-/// Why there is no answer.
-enum Failure {
+/// Why a request failed.
+enum RequestError {
     Thrift(Error),
-    /// What the server says.
+    /// The server responded with an error.
     Status {
         code: i32,
         message: String,
     },
 }
 
-impl From<Error> for Failure {
-    fn from(error: Error) -> Failure {
-        Failure::Thrift(error)
+impl From<Error> for RequestError {
+    fn from(error: Error) -> RequestError {
+        RequestError::Thrift(error)
     }
 }
 
 impl Server {
-    /// Reads what follows `jdbc:hive2:`, as Hive's own driver does:
-    /// `//HOST:PORT/DATABASE;NAME=VALUE;…`. An error says what cannot be read.
+    /// Parses the rest of a URL after `jdbc:hive2:` as Hive's own driver does:
+    /// `//HOST:PORT/DATABASE;NAME=VALUE;…`. The error says what is invalid or not supported.
     pub(crate) fn read(url: &str) -> Result<Server, String> {
-        let rest = url.strip_prefix("//").ok_or("it lacks //HOST:PORT")?;
-        // Hive's settings and variables follow ? and #; none of them matters here.
+        let rest = url.strip_prefix("//").ok_or("missing //HOST:PORT")?;
+        // Hive's settings and variables follow `?` and `#`; none of them is needed here.
         let rest = rest.split(['?', '#']).next().unwrap_or_default();
         let mut parts = rest.split(';');
         let (host, database) = match parts.next().unwrap_or_default().split_once('/') {
             Some((host, database)) if !database.is_empty() => (host, database),
-            Some((host, _)) => (host, STANDARD_DATABASE),
-            None => (
-                rest.split(';').next().unwrap_or_default(),
-                STANDARD_DATABASE,
-            ),
+            Some((host, _)) => (host, DEFAULT_DATABASE),
+            None => (rest.split(';').next().unwrap_or_default(), DEFAULT_DATABASE),
         };
         let mut server = Server {
             address: address(host)?,
@@ -96,24 +94,23 @@ impl Server {
             ("auth", "nosasl") => self.login = false,
             ("auth", _) => {
                 return Err(
-                    "of the kinds of `auth`, only noSasl and a login with a password are spoken"
-                        .to_owned(),
+                    "unsupported `auth`; expected noSasl, or a user and password".to_owned(),
                 );
             }
-            ("principal", _) => return Err("it asks for kerberos".to_owned()),
-            ("ssl", "true") => return Err("it asks for tls".to_owned()),
+            ("principal", _) => return Err("kerberos is not supported".to_owned()),
+            ("ssl", "true") => return Err("tls is not supported".to_owned()),
             ("transportmode" | "hive.server2.transport.mode", "http") => {
-                return Err("it asks for http".to_owned());
+                return Err("http transport is not supported".to_owned());
             }
             ("servicediscoverymode", _) => {
-                return Err("it asks zookeeper for the server; name a server itself".to_owned());
+                return Err("zookeeper discovery is not supported; name one server".to_owned());
             }
             _ => {}
         }
         Ok(())
     }
 
-    /// Who asks, where the URL does not say it.
+    /// Sets the login if the URL has none.
     pub(crate) fn with_login(mut self, user: Option<&str>, password: Option<&str>) -> Server {
         if self.user.is_none() {
             self.user = user.map(str::to_owned);
@@ -125,43 +122,45 @@ impl Server {
 
 fn address(host: &str) -> Result<String, String> {
     if host.contains(',') {
-        return Err("it names several hosts; name one of the servers".to_owned());
+        return Err("several hosts are not supported; name one server".to_owned());
     }
     let name = host.rsplit_once(']').map_or(host, |(_, after)| after);
     match name.split_once(':') {
-        Some((_, port)) if port.parse::<u16>().is_err() => {
-            Err("the port is not a number".to_owned())
-        }
-        _ if host.is_empty() || host.starts_with(':') => Err("it names no host".to_owned()),
+        Some((_, port)) if port.parse::<u16>().is_err() => Err("invalid port".to_owned()),
+        _ if host.is_empty() || host.starts_with(':') => Err("missing host".to_owned()),
         Some(_) => Ok(host.to_owned()),
-        None => Ok(format!("{host}:{STANDARD_PORT}")),
+        None => Ok(format!("{host}:{DEFAULT_PORT}")),
     }
 }
 
-/// The table's columns, in order.
+/// Returns the table's columns, in order.
 pub(crate) fn columns(server: &Server, table: &TableName) -> Result<Vec<Column>, HiveError> {
-    let who = format!("hiveserver2 {}", server.address);
+    let name = format!("hiveserver2 {}", server.address);
     let stream = connection::connect(&server.address)
-        .map_err(|error| HiveError::Unreachable(format!("{who}: {error}")))?;
-    ask(server, stream, table).map_err(|failure| match failure {
-        Failure::Thrift(error) => connection::classified(&who, OTHERWISE, error),
-        Failure::Status { code, message } if UNKNOWN.contains(&code) => {
-            HiveError::Refused(format!("there is no hive table {table} ({who}: {message})"))
+        .map_err(|error| HiveError::Unreachable(format!("{name}: {error}")))?;
+    query(server, stream, table).map_err(|error| match error {
+        RequestError::Thrift(error) => connection::classify(&name, UNSUPPORTED, error),
+        RequestError::Status { code, message } if UNKNOWN.contains(&code) => {
+            HiveError::Refused(format!("hive table {table} not found ({name}: {message})"))
         }
-        Failure::Status { message, .. } => HiveError::Unreachable(format!(
-            "{who} cannot tell the columns of {table}: {message}"
+        RequestError::Status { message, .. } => HiveError::Unreachable(format!(
+            "{name} cannot return the columns of {table}: {message}"
         )),
     })
 }
 
-fn ask(server: &Server, stream: TcpStream, table: &TableName) -> Result<Vec<Column>, Failure> {
-    let user = server.user.as_deref().unwrap_or(NOBODY);
-    let password = server.password.as_deref().unwrap_or(NOBODY);
-    let mut input = Limited::new(&stream, LIMIT).map_err(Error::from)?;
+fn query(
+    server: &Server,
+    stream: TcpStream,
+    table: &TableName,
+) -> Result<Vec<Column>, RequestError> {
+    let user = server.user.as_deref().unwrap_or(ANONYMOUS);
+    let password = server.password.as_deref().unwrap_or(ANONYMOUS);
+    let mut input = DeadlineReader::new(&stream, TIME_LIMIT).map_err(Error::from)?;
     let mut client = if server.login {
         log_in(&mut input, &stream, user, password)?;
         let input = TBinaryInputProtocol::new(TFramedReadTransport::new(input), true);
-        Client::new(
+        ThriftClient::new(
             Box::new(input),
             Box::new(TBinaryOutputProtocol::new(
                 TFramedWriteTransport::new(stream),
@@ -170,40 +169,40 @@ fn ask(server: &Server, stream: TcpStream, table: &TableName) -> Result<Vec<Colu
         )
     } else {
         let input = TBinaryInputProtocol::new(BufReader::new(input), true);
-        Client::new(
+        ThriftClient::new(
             Box::new(input),
             Box::new(TBinaryOutputProtocol::new(BufWriter::new(stream), true)),
         )
     };
-    let login = Struct::default()
-        .with(1, Value::I32(PROTOCOL))
+    let login = ThriftStruct::default()
+        .with(1, ThriftValue::I32(PROTOCOL))
         .with_text(2, user)
         .with_text(3, password);
     let session = handle(&request(&mut client, "OpenSession", login)?, 3)?;
     let columns = describe(&mut client, &session, table);
-    // The server would also notice that the connection is closed.
+    // Best effort: the server also closes the session when the connection is closed.
     let _ = request(
         &mut client,
         "CloseSession",
-        Struct::default().with(1, session),
+        ThriftStruct::default().with(1, session),
     );
     columns
 }
 
 fn describe(
-    client: &mut Client,
-    session: &Value,
+    client: &mut ThriftClient,
+    session: &ThriftValue,
     table: &TableName,
-) -> Result<Vec<Column>, Failure> {
+) -> Result<Vec<Column>, RequestError> {
     let statement = format!("describe `{}`.`{}`", table.database, table.table);
-    let execute = Struct::default()
+    let execute = ThriftStruct::default()
         .with(1, session.clone())
         .with_text(2, &statement);
     let operation = handle(&request(client, "ExecuteStatement", execute)?, 2)?;
-    let fetch = Struct::default()
+    let fetch = ThriftStruct::default()
         .with(1, operation)
-        .with(2, Value::I32(FETCH_NEXT))
-        .with(3, Value::I64(ROWS_AT_ONCE));
+        .with(2, ThriftValue::I32(FETCH_NEXT))
+        .with(3, ThriftValue::I64(ROWS_AT_ONCE));
     let mut rows = Vec::new();
     loop {
         let batch = rows_of(&request(client, "FetchResults", fetch.clone())?);
@@ -214,37 +213,40 @@ fn describe(
     }
 }
 
-/// Makes a call whose argument is one request, and returns the response: its field 1 is a
+/// Sends a call whose argument is one request, and returns the response. Its field 1 is a
 /// `TStatus`.
-fn request(client: &mut Client, call: &str, request: Struct) -> Result<Struct, Failure> {
-    let result = client.call(call, &Struct::default().with(1, Value::Struct(request)))?;
+fn request(
+    client: &mut ThriftClient,
+    call: &str,
+    request: ThriftStruct,
+) -> Result<ThriftStruct, RequestError> {
+    let result = client.call(
+        call,
+        &ThriftStruct::default().with(1, ThriftValue::Struct(request)),
+    )?;
     let response = result.structure(0).cloned().unwrap_or_default();
     match response.structure(1) {
         // SUCCESS_STATUS and SUCCESS_WITH_INFO_STATUS
         Some(status) if matches!(status.number(1), Some(0 | 1)) => Ok(response),
-        Some(status) => Err(Failure::Status {
+        Some(status) => Err(RequestError::Status {
             code: status.number(4).unwrap_or_default(),
             message: status.text(5).unwrap_or_default(),
         }),
-        None => Err(Failure::Thrift(Error::User(
-            format!("the answer to {call} is empty").into(),
+        None => Err(RequestError::Thrift(Error::User(
+            format!("the response to {call} is empty").into(),
         ))),
     }
 }
 
-/// What the server knows a session or an operation by, to be sent back as it is.
-fn handle(response: &Struct, id: i16) -> Result<Value, Failure> {
-    let missing = || {
-        Failure::Thrift(Error::User(
-            "the answer lacks what is to be sent back".into(),
-        ))
-    };
+/// The handle of a session or an operation, which is sent back unchanged.
+fn handle(response: &ThriftStruct, id: i16) -> Result<ThriftValue, RequestError> {
+    let missing = || RequestError::Thrift(Error::User("the response has no handle".into()));
     response.get(id).cloned().ok_or_else(missing)
 }
 
-/// Name and type of each row: the first two columns of the `TRowSet` in field 3, each a
-/// `TStringColumn`, whose field 1 holds the values.
-fn rows_of(response: &Struct) -> Vec<Column> {
+/// The name and type in each row: the first two columns of the `TRowSet` in field 3. Each is a
+/// `TStringColumn`, whose field 1 has the values.
+fn rows_of(response: &ThriftStruct) -> Vec<Column> {
     let columns = response
         .structure(3)
         .and_then(|rows| rows.list(3))
@@ -252,7 +254,7 @@ fn rows_of(response: &Struct) -> Vec<Column> {
     let texts = |index: usize| {
         let strings = columns
             .get(index)
-            .and_then(Value::structure)
+            .and_then(ThriftValue::structure)
             .and_then(|column| column.structure(7));
         let values = strings
             .and_then(|strings| strings.list(1))
@@ -267,8 +269,8 @@ fn rows_of(response: &Struct) -> Vec<Column> {
         .collect()
 }
 
-/// `describe` names the partitions' columns with the others, and again in a part of its own behind
-/// them.
+/// Removes the partition columns. `describe` lists them among the others, and again in a section of
+/// their own after them.
 fn without_partitions(rows: Vec<Column>) -> Vec<Column> {
     let is_end = |row: &Column| row.name.is_empty() || row.name.starts_with('#');
     let end = rows.iter().position(is_end).unwrap_or(rows.len());
@@ -289,7 +291,7 @@ fn without_partitions(rows: Vec<Column>) -> Vec<Column> {
     columns
 }
 
-/// What a message of the login says.
+/// The status of a login message.
 mod status {
     pub(super) const START: u8 = 1;
     pub(super) const OK: u8 = 2;
@@ -298,11 +300,11 @@ mod status {
     pub(super) const COMPLETE: u8 = 5;
 }
 
-/// Longer messages than these are none of a login's.
-const LONGEST_MESSAGE: u32 = 1 << 16;
+/// A longer message is not part of a login. In bytes.
+const MAX_LOGIN_MESSAGE: u32 = 1 << 16;
 
-/// Logs in by SASL PLAIN (RFC 4616). Thrift's messages of the login are a status, a length of four
-/// bytes and a content; after it, all that is sent has a length before it.
+/// Logs in with SASL PLAIN (RFC 4616). Thrift's login messages are a status, a length of 4 bytes
+/// and the content. After the login, every message is preceded by its length.
 fn log_in(
     input: &mut dyn Read,
     mut output: &TcpStream,
@@ -324,17 +326,17 @@ fn log_in(
     }
     output.write_all(&message)?;
     loop {
-        let mut head = [0; 5];
-        input.read_exact(&mut head)?;
-        let [status, length @ ..] = head;
+        let mut header = [0; 5];
+        input.read_exact(&mut header)?;
+        let [status, length @ ..] = header;
         let length = u32::from_be_bytes(length);
         if !matches!(
             status,
             status::OK | status::BAD | status::ERROR | status::COMPLETE
-        ) || length > LONGEST_MESSAGE
+        ) || length > MAX_LOGIN_MESSAGE
         {
             return Err(Error::User(
-                format!("this is no answer to a login; {OTHERWISE}").into(),
+                format!("unexpected response to the login; {UNSUPPORTED}").into(),
             ));
         }
         let mut content = vec![0; length as usize];
@@ -345,7 +347,7 @@ fn log_in(
             _ => {
                 return Err(Error::User(
                     format!(
-                        "the login of {user} is refused: {}",
+                        "login of {user} refused: {}",
                         String::from_utf8_lossy(&content)
                     )
                     .into(),
@@ -380,7 +382,7 @@ mod tests {
     }
 
     #[test]
-    fn urls_are_read_as_hives_driver_does() {
+    fn urls_are_parsed_as_by_hives_driver() {
         for (url, expected) in [
             ("//host:10001/Web", "host:10001/web :"),
             ("//host", "host:10000/default :"),
@@ -396,27 +398,30 @@ mod tests {
                 "//host/db;ssl=false;transportMode=binary;x",
                 "host:10000/db :",
             ),
-            ("host", "it lacks //HOST:PORT"),
-            ("//", "it names no host"),
-            ("//:1/db", "it names no host"),
-            ("//host:x/db", "the port is not a number"),
+            ("host", "missing //HOST:PORT"),
+            ("//", "missing host"),
+            ("//:1/db", "missing host"),
+            ("//host:x/db", "invalid port"),
             (
                 "//a:2181,b:2181/;serviceDiscoveryMode=zooKeeper",
-                "it names several hosts; name one of the servers",
+                "several hosts are not supported; name one server",
             ),
             (
                 "//host/db;principal=hive/_HOST@REALM",
-                "it asks for kerberos",
+                "kerberos is not supported",
             ),
-            ("//host/db;ssl=true", "it asks for tls"),
-            ("//host/db;transportMode=http", "it asks for http"),
+            ("//host/db;ssl=true", "tls is not supported"),
+            (
+                "//host/db;transportMode=http",
+                "http transport is not supported",
+            ),
             (
                 "//host/db;serviceDiscoveryMode=zooKeeper",
-                "it asks zookeeper for the server; name a server itself",
+                "zookeeper discovery is not supported; name one server",
             ),
             (
                 "//host/db;auth=delegationToken",
-                "of the kinds of `auth`, only noSasl and a login with a password are spoken",
+                "unsupported `auth`; expected noSasl, or a user and password",
             ),
         ] {
             assert_eq!(shown(url), expected, "{url}");
@@ -424,7 +429,7 @@ mod tests {
     }
 
     #[test]
-    fn the_urls_login_wins() {
+    fn the_login_of_the_url_takes_precedence() {
         let login = |url: &str| {
             let server = Server::read(url)
                 .unwrap()
@@ -443,7 +448,7 @@ mod tests {
     }
 
     #[test]
-    fn partitions_are_not_among_the_columns() {
+    fn partition_columns_are_removed() {
         let names = |rows: &[&str]| {
             let rows = rows
                 .iter()

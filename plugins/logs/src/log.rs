@@ -1,42 +1,42 @@
-//! One log: its row, and what follows from it.
+//! One log: a row of the table, and everything derived from it.
 
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef, TimeUnit};
-use pseidon_dsl::expr::Step;
+use pseidon_dsl::expr::PathStep;
 use pseidon_formats::record_format::{AvroLayout, JsonLayout, JsonTime, RecordLayout, TxtLayout};
-use pseidon_hive::{HiveError, Place};
+use pseidon_hive::{HiveEndpoint, HiveError};
 use pseidon_kafka::source::shared::SharedConsumer;
 use pseidon_mysql::{LogPlan, LogRow};
-use pseidon_plugin::source::{Reading, SourceSetup};
+use pseidon_plugin::source::{SourceRun, SourceSetup};
 use thiserror::Error;
 
 use crate::Settings;
 
-/// One log, ready to be planned.
+/// A log whose pipeline can be planned.
 pub struct Log {
     topic: String,
     format: String,
     schema: Option<SchemaRef>,
     variables: BTreeMap<String, String>,
-    /// What reads its topic; a log that is only looked at has none.
+    /// The consumer that reads its topic; `None` for a log that is planned and not run.
     consumer: Option<Arc<SharedConsumer>>,
 }
 
 /// Why a log cannot be run.
 #[derive(Debug, Error)]
 pub enum LogError {
-    /// Its row has to be changed.
+    /// The row is invalid and has to be changed.
     #[error("{0}")]
-    Wrong(String),
-    /// It may work when tried again.
+    InvalidRow(String),
+    /// A server is unreachable; a retry may succeed.
     #[error("{0}")]
     Unreachable(String),
 }
 
-/// A row as most are, for checking a pipeline without a table.
+/// A typical row, for checking a pipeline without a table.
 pub fn sample() -> LogRow {
     let columns = [
         ("log", "example"),
@@ -62,8 +62,9 @@ pub fn sample() -> LogRow {
 }
 
 impl Log {
-    /// The log that a row describes. `base` is the pipeline file's folder, `settings` are those of
-    /// the stage; the columns of its files are asked for where they are kept, which blocks.
+    /// Creates the log of a row. `base` is the pipeline file's folder, `settings` are those of the
+    /// stage. If its files have columns, this reads them from a schema file or a server, which
+    /// blocks.
     pub fn new(
         row: &LogRow,
         settings: &Settings,
@@ -72,7 +73,7 @@ impl Log {
     ) -> Result<Log, LogError> {
         let plan = with_output(row, &settings.output_format)
             .plan()
-            .map_err(|mistake| LogError::Wrong(mistake.to_string()))?;
+            .map_err(|error| LogError::InvalidRow(error.to_string()))?;
         let columns = if plan.typed {
             Some(columns(row, settings, base)?)
         } else {
@@ -83,11 +84,11 @@ impl Log {
         Ok(log)
     }
 
-    /// A log that can be planned and not run.
-    pub fn unread(row: &LogRow) -> Result<Log, LogError> {
+    /// Creates a log that can be planned but not run.
+    pub fn without_consumer(row: &LogRow) -> Result<Log, LogError> {
         let plan = row
             .plan()
-            .map_err(|mistake| LogError::Wrong(mistake.to_string()))?;
+            .map_err(|error| LogError::InvalidRow(error.to_string()))?;
         Ok(Log::of(plan, None, None))
     }
 
@@ -104,7 +105,7 @@ impl Log {
         let schema = match columns {
             Some(columns) => Some(typed(&mut layout, columns, &mut variables)),
             None => {
-                // Lines pass as they came, in whatever encoding.
+                // Lines are passed through unchanged, in any encoding.
                 if let RecordLayout::Txt(txt) = &mut layout {
                     txt.event.bytes = true;
                 }
@@ -120,22 +121,22 @@ impl Log {
         }
     }
 
-    /// Its topic, which is its name.
+    /// The topic, which is also the name of the log.
     pub fn topic(&self) -> &str {
         &self.topic
     }
 
-    /// The format of its records.
+    /// The format of its records, as in a pipeline file.
     pub(crate) fn format(&self) -> &str {
         &self.format
     }
 
-    /// Its fields, where a table says them.
+    /// Its fields; `None` if its files have no columns.
     pub(crate) fn schema(&self) -> Option<&SchemaRef> {
         self.schema.as_ref()
     }
 
-    /// What `${log:NAME}` stands for. An error names what there is.
+    /// The value of `${log:NAME}`. The error lists the valid names.
     pub fn variable(&self, name: &str) -> Result<String, String> {
         self.variables.get(name).cloned().ok_or_else(|| {
             let names = self
@@ -144,12 +145,13 @@ impl Log {
                 .map(String::as_str)
                 .collect::<Vec<_>>()
                 .join(", ");
-            format!("a log has no `{name}`; it has {names}")
+            format!("unknown variable `log:{name}`; expected one of {names}")
         })
     }
 
-    /// Has its topic read by the consumer of all logs; without one, what was given comes back.
-    pub(crate) fn attach(&self, setup: &SourceSetup, reading: Reading) -> Result<(), Reading> {
+    /// Attaches its topic to the consumer of all logs. Without a consumer, returns `reading` as the
+    /// error.
+    pub(crate) fn attach(&self, setup: &SourceSetup, reading: SourceRun) -> Result<(), SourceRun> {
         match &self.consumer {
             Some(consumer) => {
                 consumer.attach(&self.topic, setup, reading);
@@ -160,7 +162,7 @@ impl Log {
     }
 }
 
-/// The row with this output format if it has none of its own.
+/// Sets the row's output format if it has none.
 fn with_output(row: &LogRow, output_format: &str) -> LogRow {
     let mut columns = row.columns().clone();
     let own = columns.entry("output_format".to_owned()).or_default();
@@ -170,8 +172,8 @@ fn with_output(row: &LogRow, output_format: &str) -> LogRow {
     LogRow::new(columns)
 }
 
-/// The fields of a log whose files have columns: these, and before them the event time where it is
-/// a field of its own. It is not written.
+/// The fields of a log whose files have these columns. If the event time is a field of its own, it
+/// comes before them and is not written.
 fn typed(
     layout: &mut RecordLayout,
     columns: &SchemaRef,
@@ -215,14 +217,14 @@ fn typed(
     Arc::new(Schema::new(fields))
 }
 
-/// The field that the path of an event time needs: whole numbers, within as many structs as the
-/// path is long.
+/// The field that the path of an event time requires: an integer, nested in one struct for each
+/// further step of the path. `None` if the path has an index.
 fn json_time_field(time: &JsonTime) -> Option<Field> {
     let mut names = Vec::new();
     for step in &time.path.0 {
         match step {
-            Step::Field(name) => names.push(name),
-            Step::Index(_) => return None,
+            PathStep::Field(name) => names.push(name),
+            PathStep::Index(_) => return None,
         }
     }
     let mut field: Option<Field> = None;
@@ -235,7 +237,7 @@ fn json_time_field(time: &JsonTime) -> Option<Field> {
     field
 }
 
-/// The columns of the row's table.
+/// The columns of the row's Hive table.
 fn columns(row: &LogRow, settings: &Settings, base: &Path) -> Result<SchemaRef, LogError> {
     let named = |column: &str| {
         row.column(column)
@@ -243,35 +245,36 @@ fn columns(row: &LogRow, settings: &Settings, base: &Path) -> Result<SchemaRef, 
             .filter(|value| !value.is_empty())
     };
     let Some(table) = named("hive_table_name") else {
-        return Err(LogError::Wrong(format!(
-            "log `{}`: hive_table_name is empty, but files with columns need the table that has them",
+        return Err(LogError::InvalidRow(format!(
+            "log `{}`: hive_table_name is empty, but files with columns require a table",
             row.log()
         )));
     };
     if let Some(folder) = &settings.schemas {
         let found = pseidon_hive::read_file(&base.join(folder), table)
-            .map_err(|error| LogError::Wrong(error.to_string()))?;
+            .map_err(|error| LogError::InvalidRow(error.to_string()))?;
         if let Some(schema) = found {
             return Ok(schema);
         }
     }
     let Some(place) = settings.metastore.as_deref().or_else(|| named("hive_url")) else {
-        return Err(LogError::Wrong(format!(
-            "log `{}`: nobody says the columns of `{table}`; give the row a hive_url, or the stage a :metastore or :schemas",
+        return Err(LogError::InvalidRow(format!(
+            "log `{}`: no source for the columns of `{table}`: \
+             set hive_url in the row, or :metastore or :schemas in the stage",
             row.log()
         )));
     };
-    // The URL may hold a password, so it is not shown.
-    let place: Place = place
+    // The URL may contain a password, so it is not shown.
+    let place: HiveEndpoint = place
         .parse()
-        .map_err(|error| LogError::Wrong(format!("log `{}`: hive_url: {error}", row.log())))?;
+        .map_err(|error| LogError::InvalidRow(format!("log `{}`: hive_url: {error}", row.log())))?;
     let place = place.with_login(named("hive_user"), named("hive_password"));
     pseidon_hive::columns(&place, table).map_err(|error| match error {
         HiveError::Unreachable(reason) => LogError::Unreachable(format!(
-            "log `{}`: the columns of `{table}`: {reason}",
+            "log `{}`: cannot read the columns of `{table}`: {reason}",
             row.log()
         )),
-        other => LogError::Wrong(format!(
+        other => LogError::InvalidRow(format!(
             "log `{}`: hive_table_name `{table}`: {other}",
             row.log()
         )),

@@ -3,11 +3,11 @@
 use std::collections::BTreeMap;
 use std::fmt;
 
-/// The column whose value no debugging output shows.
+/// The column whose value is hidden in debug output.
 const PASSWORD: &str = "hive_password";
 
-/// One log: what its row held when it was read. Two rows are equal when every column is, so a row
-/// that differs from what it was is a log that has changed.
+/// A log: the columns of its row when it was read. Two rows are equal if all columns are, so a row
+/// that differs from its previous version is a log that has changed.
 #[derive(Clone, PartialEq, Eq)]
 pub struct LogRow {
     columns: BTreeMap<String, Option<String>>,
@@ -34,8 +34,8 @@ impl LogRow {
         &self.columns
     }
 
-    /// The row as a JSON object, to keep it; passwords that it holds are in there.
-    /// [`LogRow::from_text`] reads it.
+    /// The row as a JSON object, for storage; it includes passwords. [`LogRow::from_text`] parses
+    /// it.
     pub fn to_text(&self) -> String {
         let texts = self
             .columns
@@ -44,15 +44,15 @@ impl LogRow {
         serde_json::Value::Object(texts.collect()).to_string()
     }
 
-    /// Reads what [`LogRow::to_text`] wrote.
+    /// Parses the output of [`LogRow::to_text`].
     ///
     /// # Errors
     ///
-    /// What is wrong with the text.
+    /// Why the string is invalid.
     pub fn from_text(text: &str) -> Result<LogRow, String> {
         match serde_json::from_str(text) {
             Ok(columns) => Ok(LogRow { columns }),
-            Err(error) => Err(format!("this is not a kept row of a log: {error}")),
+            Err(error) => Err(format!("invalid stored row of a log: {error}")),
         }
     }
 }
@@ -84,7 +84,7 @@ mod tests {
     }
 
     #[test]
-    fn a_row_is_kept_as_text() {
+    fn a_row_round_trips_through_text() {
         for columns in [
             &[][..],
             &[
@@ -102,14 +102,14 @@ mod tests {
             assert!(
                 LogRow::from_text(wrong)
                     .unwrap_err()
-                    .contains("not a kept row"),
+                    .contains("invalid stored row"),
                 "{wrong}"
             );
         }
     }
 
     #[test]
-    fn null_empty_and_missing_columns_differ_where_they_should() {
+    fn null_empty_and_missing_columns_differ() {
         let log = row(&[
             ("log", Some("clicks")),
             ("format", None),
@@ -139,7 +139,7 @@ mod tests {
     }
 
     #[test]
-    fn debugging_shows_no_password() {
+    fn debug_output_hides_the_password() {
         let shown = format!(
             "{:?}",
             row(&[("log", Some("clicks")), ("hive_password", Some("secret"))])

@@ -1,5 +1,5 @@
-//! The table on a real server, whose URL is in the environment. Each test has a database of its
-//! own; the one that kills a server starts its own.
+//! Tests of the table on a real server, whose URL is in the environment. Each test has its own
+//! database; the one that kills a server starts its own server.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use pseidon_mysql::database::Database;
 use pseidon_mysql::{LogRow, LogTable, TableError, TableSettings};
 
-/// The table as pseidon-etl's users have it.
+/// The table as documented for pseidon-etl.
 const DOCUMENTED: &str = "create table `pseidon_logs` (
   `log` varchar(100) NOT NULL,
   `format` varchar(200) DEFAULT NULL,
@@ -28,19 +28,20 @@ const DOCUMENTED: &str = "create table `pseidon_logs` (
 fn server_url() -> String {
     std::env::var("PSEIDON_TEST_MYSQL").unwrap_or_else(|_| {
         panic!(
-            "PSEIDON_TEST_MYSQL is not set: start the servers and tell the tests where they are with: eval \"$(vagrant/scripts/local-up)\""
+            "PSEIDON_TEST_MYSQL is not set: start the servers and set their URLs \
+             with: eval \"$(vagrant/scripts/local-up)\""
         )
     })
 }
 
 /// A database that no other test, and no earlier run, has used.
-struct Fresh {
+struct TestDatabase {
     url: String,
     database: Database,
 }
 
-impl Fresh {
-    fn on(server: &str) -> Fresh {
+impl TestDatabase {
+    fn on(server: &str) -> TestDatabase {
         static USED: AtomicU32 = AtomicU32::new(0);
         let now = std::time::SystemTime::now()
             .duration_since(std::time::UNIX_EPOCH)
@@ -56,15 +57,15 @@ impl Fresh {
             .execute(&format!("create database {name}"), &[])
             .unwrap();
         let url = format!("{server}/{name}");
-        Fresh {
+        TestDatabase {
             database: Database::new(&url, None, None).unwrap(),
             url,
         }
     }
 
-    /// With the documented table.
-    fn with_logs(server: &str) -> Fresh {
-        let fresh = Fresh::on(server);
+    /// A database with the documented table.
+    fn with_logs(server: &str) -> TestDatabase {
+        let fresh = TestDatabase::on(server);
         fresh.run(DOCUMENTED);
         fresh
     }
@@ -95,9 +96,9 @@ impl Fresh {
     }
 }
 
-impl Drop for Fresh {
+impl Drop for TestDatabase {
     fn drop(&mut self) {
-        // A test that failed because its server is gone has said so already.
+        // A test that failed because its server is gone has already reported that.
         let name = self.database.name().unwrap_or_default();
         let _ = self.database.execute(&format!("drop database {name}"), &[]);
     }
@@ -109,7 +110,7 @@ fn names(rows: &[LogRow]) -> Vec<&str> {
 
 #[test]
 fn only_the_enabled_rows_of_the_group_are_read() {
-    let fresh = Fresh::with_logs(&server_url());
+    let fresh = TestDatabase::with_logs(&server_url());
     let logs = fresh.logs();
     assert!(logs.rows().unwrap().is_empty());
     fresh.run(
@@ -133,10 +134,13 @@ fn only_the_enabled_rows_of_the_group_are_read() {
 }
 
 #[test]
-fn every_column_is_kept_whatever_the_table_has() {
-    let fresh = Fresh::with_logs(&server_url());
+fn every_column_of_the_table_is_read() {
+    let fresh = TestDatabase::with_logs(&server_url());
     let logs = fresh.logs();
-    fresh.run("insert into pseidon_logs (log, format, hive_url, log_group) values ('clicks', 'txt:ts=0;msg=1', '', 'etl')");
+    fresh.run(
+        "insert into pseidon_logs (log, format, hive_url, log_group) values ('clicks', \
+         'txt:ts=0;msg=1', '', 'etl')",
+    );
     let before = logs.rows().unwrap().remove(0);
     assert_eq!(before.columns().len(), 12);
     assert_eq!(before.column("format"), Some("txt:ts=0;msg=1"));
@@ -151,7 +155,7 @@ fn every_column_is_kept_whatever_the_table_has() {
     );
     assert_eq!(LogRow::from_text(&before.to_text()).unwrap(), before);
 
-    // The connection that has seen the old table sees the new one.
+    // The connection that has read the old table reads the new one.
     fresh.run(
         "alter table pseidon_logs drop column hive_user, add column `Date_Format` varchar(20) default 'datehour',
          add column price decimal(6,2) default 1.5, add column ratio double default 0.25,
@@ -179,8 +183,8 @@ fn every_column_is_kept_whatever_the_table_has() {
 }
 
 #[test]
-fn latin1_is_read_as_text() {
-    let fresh = Fresh::with_logs(&server_url());
+fn latin1_is_decoded() {
+    let fresh = TestDatabase::with_logs(&server_url());
     fresh
         .database
         .execute(
@@ -216,9 +220,12 @@ fn latin1_is_read_as_text() {
 
 #[test]
 fn a_log_is_switched_off_in_its_own_group_only() {
-    let fresh = Fresh::with_logs(&server_url());
+    let fresh = TestDatabase::with_logs(&server_url());
     let logs = fresh.logs();
-    fresh.run("insert into pseidon_logs (log, log_group) values ('a', 'etl'), ('b', 'etl'), ('c', 'other')");
+    fresh.run(
+        "insert into pseidon_logs (log, log_group) values ('a', 'etl'), ('b', 'etl'), ('c', \
+         'other')",
+    );
     logs.switch_off("a").unwrap();
     assert_eq!(names(&logs.rows().unwrap()), ["b"]);
     logs.switch_off("c").unwrap();
@@ -239,16 +246,22 @@ fn a_log_is_switched_off_in_its_own_group_only() {
 }
 
 #[test]
-fn a_table_without_a_key_gives_each_log_once() {
-    let fresh = Fresh::on(&server_url());
+fn a_table_without_a_key_returns_each_log_once() {
+    let fresh = TestDatabase::on(&server_url());
     fresh.run("create table pseidon_logs (log text, log_group text, enabled int)");
-    fresh.run("insert into pseidon_logs values ('a', 'etl', 1), ('a', 'etl', 1), ('b', 'etl', 1), (null, 'etl', 1)");
+    fresh.run(
+        "insert into pseidon_logs values ('a', 'etl', 1), ('a', 'etl', 1), ('b', 'etl', 1), (null, \
+         'etl', 1)",
+    );
     assert_eq!(names(&fresh.logs().rows().unwrap()), ["", "a", "b"]);
 }
 
 #[test]
 fn the_table_may_be_in_another_database() {
-    let (here, there) = (Fresh::on(&server_url()), Fresh::with_logs(&server_url()));
+    let (here, there) = (
+        TestDatabase::on(&server_url()),
+        TestDatabase::with_logs(&server_url()),
+    );
     there.run("insert into pseidon_logs (log, log_group) values ('a', 'etl')");
     let table = format!("{}.pseidon_logs", there.database.name().unwrap());
     let logs = LogTable::new(&TableSettings {
@@ -261,7 +274,7 @@ fn the_table_may_be_in_another_database() {
 
 #[test]
 fn jdbc_urls_of_older_settings_work() {
-    let fresh = Fresh::with_logs(&server_url());
+    let fresh = TestDatabase::with_logs(&server_url());
     fresh.run("insert into pseidon_logs (log, log_group) values ('a', 'etl')");
     let rest = fresh.url.strip_prefix("mysql://root@").unwrap();
     let settings = TableSettings {
@@ -277,8 +290,8 @@ fn jdbc_urls_of_older_settings_work() {
 }
 
 #[test]
-fn what_waiting_does_not_cure_is_refused() {
-    let fresh = Fresh::on(&server_url());
+fn errors_that_waiting_cannot_resolve_are_refused() {
+    let fresh = TestDatabase::on(&server_url());
     let missing = fresh.refused(fresh.settings());
     assert!(
         missing.contains("pseidon_logs") && missing.contains("1146"),
@@ -304,7 +317,7 @@ fn what_waiting_does_not_cure_is_refused() {
 
 #[test]
 fn a_user_who_may_only_read_cannot_switch_off() {
-    let fresh = Fresh::with_logs(&server_url());
+    let fresh = TestDatabase::with_logs(&server_url());
     let name = fresh.database.name().unwrap().to_owned();
     let user = format!("reader_{}", std::process::id());
     fresh.run(&format!(
@@ -334,7 +347,7 @@ fn a_user_who_may_only_read_cannot_switch_off() {
 
 #[test]
 fn a_connection_that_the_server_has_closed_is_replaced() {
-    let fresh = Fresh::with_logs(&server_url());
+    let fresh = TestDatabase::with_logs(&server_url());
     fresh.run("insert into pseidon_logs (log, log_group) values ('a', 'etl')");
     let connection = |database: &Database| {
         database
@@ -345,14 +358,14 @@ fn a_connection_that_the_server_has_closed_is_replaced() {
     };
     let other = Database::new(&fresh.url, None, None).unwrap();
     let first = connection(&other);
-    assert_eq!(connection(&other), first, "one connection is kept");
+    assert_eq!(connection(&other), first, "one connection is cached");
     fresh.run(&format!("kill {first}"));
     assert_ne!(connection(&other), first);
 }
 
 #[test]
-fn a_statement_that_hangs_is_given_up() {
-    let fresh = Fresh::with_logs(&server_url());
+fn a_statement_that_hangs_times_out() {
+    let fresh = TestDatabase::with_logs(&server_url());
     let hung = fresh.database.execute("select sleep(60)", &[]).unwrap_err();
     assert!(
         matches!(&hung, TableError::Unreachable(reason) if reason.contains("more than 5 s")),
@@ -363,8 +376,8 @@ fn a_statement_that_hangs_is_given_up() {
 }
 
 #[test]
-fn a_server_that_never_answers_is_given_up() {
-    // The kernel accepts the connection, nobody speaks.
+fn a_server_that_never_answers_times_out() {
+    // The kernel accepts the connection, but nothing answers.
     let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let port = silent.local_addr().unwrap().port();
     let database = Database::new(&format!("mysql://root@127.0.0.1:{port}/db"), None, None).unwrap();
@@ -376,9 +389,9 @@ fn a_server_that_never_answers_is_given_up() {
 }
 
 #[test]
-fn the_death_of_the_server_is_survived() {
-    let own = OwnServer::start();
-    let fresh = Fresh::with_logs(&own.url);
+fn a_crash_of_the_server_is_survived() {
+    let own = TestServer::start();
+    let fresh = TestDatabase::with_logs(&own.url);
     fresh.run("insert into pseidon_logs (log, log_group) values ('a', 'etl'), ('b', 'etl')");
     let logs = fresh.logs();
     let before = logs.rows().unwrap();
@@ -398,19 +411,19 @@ fn the_death_of_the_server_is_survived() {
             "the first request works, and the data is there"
         );
     }
-    // Nothing was asked while it was away.
+    // No request was made while the server was down.
     own.script("local-restart");
     assert_eq!(logs.rows().unwrap(), before[..1]);
 }
 
-/// A server of the test's own.
-struct OwnServer {
+/// A server that belongs to one test.
+struct TestServer {
     url: String,
     dir: tempfile::TempDir,
 }
 
-impl OwnServer {
-    fn start() -> OwnServer {
+impl TestServer {
+    fn start() -> TestServer {
         let dir = tempfile::tempdir().unwrap();
         let output = Command::new(script("local-up"))
             .arg("--dir")
@@ -428,7 +441,7 @@ impl OwnServer {
             .lines()
             .find_map(|line| line.strip_prefix("export PSEIDON_TEST_MYSQL="))
             .unwrap();
-        OwnServer {
+        TestServer {
             url: line.trim_matches('\'').to_owned(),
             dir,
         }
@@ -445,7 +458,7 @@ impl OwnServer {
     }
 }
 
-impl Drop for OwnServer {
+impl Drop for TestServer {
     fn drop(&mut self) {
         let _ = Command::new(script("local-down"))
             .arg("--dir")

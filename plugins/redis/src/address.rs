@@ -1,39 +1,41 @@
-//! Where Redis is, and what an acknowledgement of it takes: the URL of the state store.
+//! The URL of the state store: the address of Redis, and how many replicas confirm a step.
 
 use std::num::NonZeroU32;
 
 use redis::{ConnectionAddr, ConnectionInfo, IntoConnectionInfo, RedisConnectionInfo};
 
-/// What a URL says.
+/// A parsed URL.
 #[derive(Debug)]
 pub(crate) struct StoreUrl {
-    pub(crate) address: Address,
-    /// `?wait-replicas=N`: how many replicas must have a step before it counts as done.
+    pub(crate) address: ServerAddress,
+    /// `?wait-replicas=N`: how many replicas must acknowledge a step before it counts as done.
     pub(crate) wait_replicas: Option<NonZeroU32>,
 }
 
-/// Which servers a URL names.
+/// The servers of a URL.
 #[derive(Debug)]
-pub(crate) enum Address {
+pub(crate) enum ServerAddress {
     /// `redis://` or `rediss://`: one server.
     Server(ConnectionInfo),
-    /// `redis+sentinel://`: whichever server the sentinels call master.
+    /// `redis+sentinel://`: the current master as reported by the sentinels.
     Sentinel {
-        /// The sentinels; any of them is asked.
+        /// The sentinels, which are queried in turn.
         sentinels: Vec<ConnectionInfo>,
         /// The name of the service that they watch.
         service: String,
-        /// How to talk to the master; its address is put in when it is known.
+        /// The settings of the master, whose address is filled in once it is known.
         master: ConnectionInfo,
     },
     /// `redis-cluster://`: any of the nodes.
     Cluster(Vec<ConnectionInfo>),
 }
 
-const FORMS: &str = "expected redis://HOST:PORT/DB, redis+sentinel://HOST:PORT,HOST:PORT/SERVICE/DB or \
-                     redis-cluster://HOST:PORT,HOST:PORT, each also with rediss for TLS and USER:PASSWORD@ before the host";
+const FORMS: &str = "expected redis://HOST:PORT/DB, \
+                     redis+sentinel://HOST:PORT,HOST:PORT/SERVICE/DB or \
+                     redis-cluster://HOST:PORT,HOST:PORT, each also with rediss for TLS and \
+                     USER:PASSWORD@ before the host";
 
-/// Reads a URL. The message never repeats a part of it, since that may be a password.
+/// Parses a URL. The error never repeats a part of it, since that may be a password.
 pub(crate) fn parse(url: &str) -> Result<StoreUrl, String> {
     let (rest, fragment) = url.split_at(url.find('#').unwrap_or(url.len()));
     let Some((servers, query)) = rest.split_once('?') else {
@@ -53,13 +55,13 @@ pub(crate) fn parse(url: &str) -> Result<StoreUrl, String> {
     })
 }
 
-fn address(url: &str) -> Result<Address, String> {
-    let not_ours = || format!("this is not the URL of a Redis server: {FORMS}");
+fn address(url: &str) -> Result<ServerAddress, String> {
+    let not_ours = || format!("invalid Redis URL: {FORMS}");
     let (scheme, rest) = url.split_once("://").ok_or_else(not_ours)?;
     match scheme {
         "redis" | "rediss" => url
             .into_connection_info()
-            .map(Address::Server)
+            .map(ServerAddress::Server)
             .map_err(|error| format!("{}: {FORMS}", reason(&error))),
         "redis+sentinel" => sentinel("redis", rest),
         "rediss+sentinel" => sentinel("rediss", rest),
@@ -69,8 +71,8 @@ fn address(url: &str) -> Result<Address, String> {
     }
 }
 
-fn sentinel(scheme: &str, rest: &str) -> Result<Address, String> {
-    let parts = Parts::of(rest);
+fn sentinel(scheme: &str, rest: &str) -> Result<ServerAddress, String> {
+    let parts = MultiHostUrl::of(rest);
     let mut path = parts.path.split('/');
     let service = path
         .next()
@@ -91,43 +93,43 @@ fn sentinel(scheme: &str, rest: &str) -> Result<Address, String> {
     let master = first
         .clone()
         .set_redis_settings(first.redis_settings().clone().set_db(db));
-    // The password is the master's: sentinels seldom have one, and one that has none refuses a
-    // client that sends it.
+    // The password is for the master: sentinels seldom have one, and a sentinel without a password
+    // refuses a client that sends one.
     let sentinels = nodes
         .into_iter()
         .map(|node| node.set_redis_settings(RedisConnectionInfo::default()))
         .collect();
-    Ok(Address::Sentinel {
+    Ok(ServerAddress::Sentinel {
         sentinels,
         service: service.to_owned(),
         master,
     })
 }
 
-fn cluster(scheme: &str, rest: &str) -> Result<Address, String> {
-    let parts = Parts::of(rest);
+fn cluster(scheme: &str, rest: &str) -> Result<ServerAddress, String> {
+    let parts = MultiHostUrl::of(rest);
     if !parts.path.is_empty() {
         return Err(format!(
             "a cluster has one database only, so nothing may follow the hosts: {FORMS}"
         ));
     }
-    parts.nodes(scheme, 6379).map(Address::Cluster)
+    parts.nodes(scheme, 6379).map(ServerAddress::Cluster)
 }
 
-/// What stands behind `://` in a URL of several hosts.
-struct Parts<'a> {
+/// The parts of a URL with several hosts, after `://`.
+struct MultiHostUrl<'a> {
     user: &'a str,
     hosts: &'a str,
     path: &'a str,
     fragment: &'a str,
 }
 
-impl<'a> Parts<'a> {
-    fn of(rest: &'a str) -> Parts<'a> {
+impl<'a> MultiHostUrl<'a> {
+    fn of(rest: &'a str) -> MultiHostUrl<'a> {
         let (rest, fragment) = rest.split_at(rest.find('#').unwrap_or(rest.len()));
         let (authority, path) = rest.split_once('/').unwrap_or((rest, ""));
         let (user, hosts) = authority.rsplit_once('@').unwrap_or(("", authority));
-        Parts {
+        MultiHostUrl {
             user,
             hosts,
             path,
@@ -135,7 +137,7 @@ impl<'a> Parts<'a> {
         }
     }
 
-    /// Each host as the URL of a single server, which the client library then reads.
+    /// Each host as the URL of a single server, parsed by the client library.
     fn nodes(&self, scheme: &str, default_port: u16) -> Result<Vec<ConnectionInfo>, String> {
         let at = if self.user.is_empty() { "" } else { "@" };
         let node = |host: &str| {
@@ -155,19 +157,19 @@ impl<'a> Parts<'a> {
     }
 }
 
-/// Whether a port follows, also after an IPv6 address in brackets.
+/// Whether a host has a port, also after an IPv6 address in brackets.
 fn has_port(host: &str) -> bool {
     host.rsplit_once(']')
         .map_or(host, |(_, after)| after)
         .contains(':')
 }
 
-/// The library's reason, without the piece of the URL that it may quote.
+/// The library's reason, without the part of the URL that it may quote.
 fn reason(error: &redis::RedisError) -> String {
     error.category().to_owned()
 }
 
-/// The same server settings at another address, with TLS if they have it.
+/// The same settings with another address, with TLS if they use it.
 pub(crate) fn at(info: &ConnectionInfo, host: String, port: u16) -> ConnectionInfo {
     let address = match info.addr() {
         ConnectionAddr::TcpTls { insecure, .. } => ConnectionAddr::TcpTls {
@@ -204,9 +206,9 @@ mod tests {
     fn show(url: &str) -> String {
         let list = |nodes: &[ConnectionInfo]| nodes.iter().map(node).collect::<Vec<_>>().join(" ");
         match parse(url).map(|url| url.address) {
-            Ok(Address::Server(info)) => format!("server {}", node(&info)),
-            Ok(Address::Cluster(nodes)) => format!("cluster {}", list(&nodes)),
-            Ok(Address::Sentinel {
+            Ok(ServerAddress::Server(info)) => format!("server {}", node(&info)),
+            Ok(ServerAddress::Cluster(nodes)) => format!("cluster {}", list(&nodes)),
+            Ok(ServerAddress::Sentinel {
                 sentinels,
                 service,
                 master,
@@ -220,7 +222,7 @@ mod tests {
     }
 
     #[test]
-    fn urls_say_where_redis_is() {
+    fn urls_name_the_servers() {
         for (url, expected) in [
             ("redis://host:7000", "server :@host:7000/0"),
             ("redis://host", "server :@host:6379/0"),
@@ -298,7 +300,7 @@ mod tests {
                 "{url}"
             );
         }
-        // A parameter that nothing reads would be a promise that nothing keeps.
+        // An unknown parameter is refused, since ignoring it would break a promise silently.
         for query in [
             "",
             "wait-replicas",
@@ -317,10 +319,10 @@ mod tests {
     }
 
     #[test]
-    fn mistakes_are_told_and_passwords_are_not() {
+    fn errors_name_the_cause_and_no_password() {
         for (url, expected) in [
-            ("localhost:6379", "not the URL of a Redis server"),
-            ("http://:secret@host", "not the URL of a Redis server"),
+            ("localhost:6379", "invalid Redis URL"),
+            ("http://:secret@host", "invalid Redis URL"),
             ("redis://:secret@host:port", "expected redis://HOST"),
             ("redis://:secret@host/x", "expected redis://HOST"),
             ("redis+sentinel://:secret@a,b", "service name is missing"),

@@ -1,32 +1,32 @@
-//! What an acknowledged write is worth: what the server says of its persistence and its replicas.
+//! How durable an acknowledged write is, judged by the server's persistence and replication.
 
 use std::collections::HashMap;
 
 use crate::replicas::Acknowledgement;
 
-/// What a server said of itself. A part that it did not want to tell is empty.
+/// What a server reports about its durability. A part that it may not report is empty.
 #[derive(Debug, Default)]
-pub(crate) struct Told {
+pub(crate) struct DurabilityReport {
     /// `CONFIG GET`: `appendonly`, `appendfsync`, `min-replicas-to-write`, `maxmemory-policy` and
     /// so on.
     pub(crate) config: HashMap<String, String>,
     /// `INFO persistence`, `replication` and `memory`.
     pub(crate) info: HashMap<String, String>,
-    /// Whether another server takes over when this one dies.
+    /// Whether another server takes over when this one fails.
     pub(crate) fails_over: bool,
-    /// How many replicas acknowledge each step, and how. `None`: the server answers by itself.
+    /// How many replicas acknowledge each step, and how; `None` if the server answers without them.
     pub(crate) acknowledged: Option<(u32, Acknowledgement)>,
 }
 
-/// Reads the lines of an `INFO` answer.
+/// Parses the response to `INFO`.
 pub(crate) fn parse_info(text: &str) -> impl Iterator<Item = (String, String)> {
     text.lines()
         .filter_map(|line| line.trim().split_once(':'))
         .map(|(name, value)| (name.to_owned(), value.to_owned()))
 }
 
-impl Told {
-    /// One sentence for everything that could lose an acknowledged write.
+impl DurabilityReport {
+    /// One sentence for each way in which an acknowledged write could be lost.
     pub(crate) fn weaknesses(&self) -> Vec<String> {
         [
             self.crash(),
@@ -40,12 +40,12 @@ impl Told {
         .collect()
     }
 
-    /// Whether each step is on the server's disk when it is answered, whatever `appendfsync` says.
+    /// Whether each step is on the server's disk when it is answered, regardless of `appendfsync`.
     fn is_synced(&self) -> bool {
         matches!(self.acknowledged, Some((_, Acknowledgement::Synced)))
     }
 
-    /// What a crash of the server's machine takes with it.
+    /// The writes that a crash of the server's machine could lose.
     fn crash(&self) -> Option<String> {
         if self.is_synced() {
             return None;
@@ -61,44 +61,47 @@ impl Told {
         let sentence = match (append_only, setting("appendfsync")) {
             (Some("yes"), Some("always")) => return None,
             (Some("yes"), Some("everysec")) => {
-                "appendfsync is everysec: up to two seconds of commits may be lost when the Redis machine crashes; set it to always"
+                "appendfsync is everysec: up to two seconds of commits may be lost when the Redis \
+                 machine crashes; set it to always"
                     .to_owned()
             }
             (Some("yes"), Some(other)) => format!(
-                "appendfsync is {other}: what the operating system has not yet written may be lost when the Redis machine crashes; \
-                 set it to always"
+                "appendfsync is {other}: what the operating system has not written yet may be lost \
+                 when the Redis machine crashes; set it to always"
             ),
             (Some("no"), _) if setting("save") == Some("") => {
                 "Redis keeps nothing on disk (appendonly no, save \"\"): all commits are lost when \
                  it stops; set appendonly yes and appendfsync always"
                     .to_owned()
             }
-            (Some("no"), _) => "Redis writes snapshots only (appendonly no): every commit since the last one is lost when it crashes; \
-                 set appendonly yes and appendfsync always"
+            (Some("no"), _) => "Redis writes snapshots only (appendonly no): every commit since \
+                                the last one is lost when it crashes; set appendonly yes and \
+                                appendfsync always"
                 .to_owned(),
             (Some(_), None) => {
-                "Redis keeps a log, but does not say how often it is synced (CONFIG GET is not allowed): if not at every write, \
-                 commits may be lost when its machine crashes"
+                "Redis keeps a log, but does not report how often it is synced (CONFIG GET is not \
+                 allowed): if not at every write, commits may be lost when its machine crashes"
                     .to_owned()
             }
             (None | Some(_), _) => {
-                "Redis does not say how it persists (CONFIG GET and INFO are not allowed): commits may be lost when its \
-                 machine crashes unless it has appendonly yes and appendfsync always"
+                "Redis does not report how it persists (CONFIG GET and INFO are not allowed): \
+                 commits may be lost when its machine crashes unless it has appendonly yes and \
+                 appendfsync always"
                     .to_owned()
             }
         };
         Some(sentence)
     }
 
-    /// With this setting `always` does not hold while the log is rewritten or a snapshot is taken.
+    /// With this setting, `always` is suspended while the log is rewritten or a snapshot is taken.
     fn rewrites(&self) -> Option<String> {
         let setting = |name: &str| self.config.get(name).map(String::as_str);
         let voids = !self.is_synced()
             && setting("appendfsync") == Some("always")
             && setting("no-appendfsync-on-rewrite") == Some("yes");
         voids.then(|| {
-            "no-appendfsync-on-rewrite is yes: while Redis rewrites its log or takes a snapshot, commits are not synced and may be lost \
-             when its machine crashes; set it to no"
+            "no-appendfsync-on-rewrite is yes: while Redis rewrites its log or takes a snapshot, \
+             commits are not synced and may be lost when its machine crashes; set it to no"
                 .to_owned()
         })
     }
@@ -113,30 +116,32 @@ impl Told {
         }
         if self.fails_over {
             return Some(
-                "replication is asynchronous: commits that a replica has not received may be lost when it is made master; \
-                 a pipeline that finds the store behind stops and says so; add ?wait-replicas=N to the URL, with N the number of replicas"
+                "replication is asynchronous: commits that a replica has not received may be lost \
+                 when it is made master; a pipeline that finds the store behind stops with an \
+                 error; add ?wait-replicas=N to the URL, with N the number of replicas"
                     .to_owned(),
             );
         }
         let replicas = replicas.filter(|count| *count > 0)?;
         Some(format!(
-            "Redis has {replicas} replica(s): if one is made master, commits that it has not received are lost; \
-             add ?wait-replicas={replicas} to the URL"
+            "Redis has {replicas} replica(s): if one is made master, commits that it has not \
+             received are lost; add ?wait-replicas={replicas} to the URL"
         ))
     }
 
-    /// Replicas that need not have a commit, of which one may be made master. With too few replicas
+    /// Replicas that may lack a commit, and one of which may be made master. With too few replicas
     /// nothing is committed, so nothing is lost.
     fn replicas_left_behind(count: u32, replicas: Option<u32>) -> Option<String> {
         match replicas {
             Some(replicas) if replicas <= count => None,
             Some(replicas) => Some(format!(
-                "Redis has {replicas} replicas and wait-replicas is {count}: a commit that {count} of them acknowledged is lost if another \
-                 one is made master; set it to {replicas}"
+                "Redis has {replicas} replicas and wait-replicas is {count}: a commit that {count} \
+                 of them acknowledged is lost if another one is made master; set it to {replicas}"
             )),
             None => Some(format!(
-                "Redis does not say how many replicas it has (INFO is not allowed): if there are more than {count} (wait-replicas), a commit \
-                 is lost if one that has not acknowledged it is made master"
+                "Redis does not report how many replicas it has (INFO is not allowed): if there \
+                 are more than {count} (wait-replicas), a commit is lost if one that has not \
+                 acknowledged it is made master"
             )),
         }
     }
@@ -150,9 +155,13 @@ impl Told {
             .config
             .get("maxmemory-policy")
             .or_else(|| self.info.get("maxmemory_policy"))?;
-        // Keys of ours never expire, so the volatile policies leave them alone.
-        (limited && policy.starts_with("allkeys"))
-            .then(|| format!("maxmemory-policy is {policy}: commit records may be evicted when memory is short; set it to noeviction"))
+        // The store's keys never expire, so the volatile policies do not evict them.
+        (limited && policy.starts_with("allkeys")).then(|| {
+            format!(
+                "maxmemory-policy is {policy}: commit records may be evicted when memory is short; \
+                 set it to noeviction"
+            )
+        })
     }
 
     fn log_errors(&self) -> Option<String> {
@@ -160,7 +169,11 @@ impl Told {
             .info
             .get("aof_last_write_status")
             .is_some_and(|status| status == "err");
-        failed.then(|| "Redis could not write its log the last time (aof_last_write_status is err): look at its disk".to_owned())
+        failed.then(|| {
+            "the last write of Redis to its log failed (aof_last_write_status is err): check its \
+             disk"
+                .to_owned()
+        })
     }
 }
 
@@ -191,7 +204,7 @@ mod tests {
                 safe,
                 "aof_last_write_status:err\r\n",
                 false,
-                &["could not write its log"],
+                &["its log failed"],
             ),
             (
                 &[("appendonly", "yes"), ("appendfsync", "everysec")],
@@ -241,9 +254,14 @@ mod tests {
                 false,
                 &["nothing on disk"],
             ),
-            (&[], "aof_enabled:1\r\n", false, &["does not say how often"]),
+            (
+                &[],
+                "aof_enabled:1\r\n",
+                false,
+                &["does not report how often"],
+            ),
             (&[], "aof_enabled:0\r\n", false, &["snapshots only"]),
-            (&[], "", false, &["does not say how it persists"]),
+            (&[], "", false, &["does not report how it persists"]),
             (
                 &[
                     ("appendonly", "yes"),
@@ -272,14 +290,14 @@ mod tests {
                 .iter()
                 .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()))
                 .collect();
-            let told = Told {
+            let report = DurabilityReport {
                 config,
                 info: parse_info(info).collect(),
                 fails_over: *fails_over,
                 acknowledged: None,
             };
-            let found = told.weaknesses();
-            assert_eq!(found.len(), expected.len(), "{told:?}: {found:?}");
+            let found = report.weaknesses();
+            assert_eq!(found.len(), expected.len(), "{report:?}: {found:?}");
             for (found, expected) in found.iter().zip(*expected) {
                 assert!(found.contains(expected), "{found}");
             }
@@ -287,7 +305,7 @@ mod tests {
     }
 
     #[test]
-    fn replicas_that_acknowledge_are_no_weakness() {
+    fn replicas_that_acknowledge_are_not_a_weakness() {
         use Acknowledgement::{Received, Synced};
         let everysec = [
             ("appendonly", "yes"),
@@ -325,7 +343,7 @@ mod tests {
                 &safe,
                 "",
                 (1, Received),
-                &["does not say how many replicas"],
+                &["does not report how many replicas"],
             ),
             (
                 &everysec,
@@ -355,14 +373,14 @@ mod tests {
                     .iter()
                     .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()))
                     .collect();
-                let told = Told {
+                let report = DurabilityReport {
                     config,
                     info: parse_info(info).collect(),
                     fails_over,
                     acknowledged: Some(*acknowledged),
                 };
-                let found = told.weaknesses();
-                assert_eq!(found.len(), expected.len(), "{told:?}: {found:?}");
+                let found = report.weaknesses();
+                assert_eq!(found.len(), expected.len(), "{report:?}: {found:?}");
                 assert!(
                     found
                         .iter()

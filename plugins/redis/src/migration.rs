@@ -1,8 +1,8 @@
-//! Brings the state of an earlier format up to date.
+//! Converts the state of an earlier format to the current one.
 //!
-//! Format 1 kept one plan for the pipeline in `meta`, and that of each log of a table in two notes;
-//! no record named its plan. Each part may be done again, by the same instance or by another one
-//! that starts at the same time.
+//! Format 1 stored one plan for the pipeline in `meta`, and the plan of each log of a table in two
+//! notes; no record named its plan. Each part may be repeated, by the same instance or by another
+//! one that starts at the same time.
 
 use std::collections::HashMap;
 
@@ -11,7 +11,7 @@ use redis::cmd;
 
 use crate::store::{FORMAT, RedisStore};
 
-/// Writes the plans where format 2 has them, and into each record the fingerprint of its plan.
+/// Writes the plans in format 2, and the fingerprint of its plan into each record.
 pub(crate) fn from_format_1(store: &RedisStore) -> Result<(), StoreError> {
     let plan = store.hash_field("meta", "plan")?;
     if let (Some(fingerprint), Some(text)) = (&plan, store.hash_field("meta", "plan_text")?) {

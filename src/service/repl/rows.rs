@@ -1,15 +1,15 @@
-//! Rows as lines, and expressions on them.
+//! Rows as lines of JSON, and the evaluation of expressions on rows.
 
 use std::sync::Arc;
 
 use arrow::array::{ArrayRef, RecordBatch, UInt32Array};
 use arrow::datatypes::{Field, FieldRef, Schema};
 use pseidon_dsl::Diagnostic;
-use pseidon_dsl::expr::{self, Expr, Path, Step};
+use pseidon_dsl::expr::{self, Expr, Path, PathStep};
 use pseidon_dsl::node::Text;
 use pseidon_expr::demand::collect;
 use pseidon_expr::{Scope, compile};
-use pseidon_formats::{RecordEncoder, RecordFormat};
+use pseidon_formats::{OutputFormat, RecordEncoder};
 use pseidon_plan::PlannedSource;
 use pseidon_plugin::batch::Payloads;
 use pseidon_plugin::format::{WantedColumn, json_field};
@@ -18,9 +18,9 @@ use pseidon_plugin::sink::{RecordShape, SinkInput};
 use serde_json::Value;
 
 use super::super::stages::scope_of;
-use super::commands::Lines;
+use super::CommandResult;
 
-/// Each record as JSON: its columns, the JSON that came, or the text that came.
+/// Each row as JSON: its columns, or the unchanged record as JSON or as a JSON string.
 pub(super) fn lines(rows: &Rows, source: &PlannedSource) -> Result<Vec<String>, String> {
     if rows.is_changed() {
         return json(rows, RecordShape::Columns(rows.columns().schema()));
@@ -41,14 +41,14 @@ pub(super) fn lines(rows: &Rows, source: &PlannedSource) -> Result<Vec<String>, 
     Ok((0..rows.len()).map(|row| text(row).to_string()).collect())
 }
 
-/// Reads an expression.
+/// Parses an expression.
 pub(super) fn parse(text: &str) -> Result<Expr, Vec<String>> {
     expr::parse(&Text::plain(text, 0)).map_err(reasons)
 }
 
-/// The expression's value for each row, or why it has none. Of an unchanged record fields may be
-/// named that the pipeline does not decode.
-pub(super) fn evaluate(expr: &Expr, rows: &Rows, source: &PlannedSource) -> Lines {
+/// The value of an expression for each row, or its error. For an unchanged record, the expression
+/// can use fields that the pipeline does not decode.
+pub(super) fn evaluate(expr: &Expr, rows: &Rows, source: &PlannedSource) -> CommandResult {
     let (rows, scope, bad) = if rows.is_changed() {
         (rows.clone(), scope_of(rows, source), Vec::new())
     } else {
@@ -77,7 +77,8 @@ pub(super) fn evaluate(expr: &Expr, rows: &Rows, source: &PlannedSource) -> Line
     Ok((0..rows.len()).map(value).collect())
 }
 
-/// The rows with the columns that an expression names, decoded anew from what came.
+/// The rows with the columns that an expression uses, decoded from the original records. Returns
+/// invalid records separately.
 fn decoded_for(
     expr: &Expr,
     rows: &Rows,
@@ -96,7 +97,7 @@ fn decoded_for(
             .find(|column| column.path == *path)
             .map(|column| column.field.clone());
         let named = || match path.0.as_slice() {
-            [Step::Field(name)] => schema
+            [PathStep::Field(name)] => schema
                 .as_ref()?
                 .fields()
                 .iter()
@@ -173,10 +174,10 @@ fn decode(
     Ok((columns, bad))
 }
 
-/// The name of the column of an expression's values.
+/// The name of the column that holds the values of an expression.
 const VALUE: &str = "value";
 
-/// The value of a row's only column, as JSON.
+/// A value of one row as JSON.
 fn json_of(row: &Rows, field: &FieldRef, value: ArrayRef) -> Result<String, String> {
     let schema = Arc::new(Schema::new(vec![field.clone()]));
     let record = RecordBatch::try_new(schema, vec![value]).map_err(|error| error.to_string())?;
@@ -190,10 +191,10 @@ fn json_of(row: &Rows, field: &FieldRef, value: ArrayRef) -> Result<String, Stri
     Ok(inner.unwrap_or(&line).to_owned())
 }
 
-/// The rows as lines of JSON.
+/// Encodes rows as lines of JSON.
 fn json(rows: &Rows, record: RecordShape) -> Result<Vec<String>, String> {
     let encoder = RecordEncoder::new(
-        RecordFormat::Json,
+        OutputFormat::Json,
         &SinkInput {
             scope: Scope::default(),
             record,
@@ -208,19 +209,19 @@ fn json(rows: &Rows, record: RecordShape) -> Result<Vec<String>, String> {
     Ok((0..rows.len()).map(&mut line).collect())
 }
 
-/// Mistakes as sentences.
-fn reasons(mistakes: Vec<Diagnostic>) -> Vec<String> {
-    let sentence = |mistake: &Diagnostic| {
+/// Converts errors to sentences.
+fn reasons(errors: Vec<Diagnostic>) -> Vec<String> {
+    let sentence = |error: &Diagnostic| {
         let more = [
-            mistake.label.as_str(),
-            mistake.help.as_deref().unwrap_or_default(),
+            error.label.as_str(),
+            error.help.as_deref().unwrap_or_default(),
         ];
         let more: Vec<&str> = more.into_iter().filter(|part| !part.is_empty()).collect();
         if more.is_empty() {
-            mistake.message.clone()
+            error.message.clone()
         } else {
-            format!("{} ({})", mistake.message, more.join("; "))
+            format!("{} ({})", error.message, more.join("; "))
         }
     };
-    mistakes.iter().map(sentence).collect()
+    errors.iter().map(sentence).collect()
 }

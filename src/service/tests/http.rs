@@ -1,17 +1,17 @@
-//! The addresses.
+//! Tests of the HTTP endpoints.
 
 use std::net::{Ipv4Addr, TcpListener};
 
 use serde_json::json;
 
-use super::super::{Face, serve as serve_face};
+use super::super::{ServiceConfig, serve as serve_with};
 use super::{serve, until};
-use crate::board::State;
+use crate::supervisor::runs::EntryState;
 
 #[test]
-fn metrics_have_the_documented_names_with_true_values() {
+fn metrics_have_the_documented_names_and_current_values() {
     let served = serve(&["test"], false, None);
-    let entry = served.board.entry("test");
+    let entry = served.runs.entry("test");
     entry
         .metrics
         .records_in
@@ -30,7 +30,7 @@ fn metrics_have_the_documented_names_with_true_values() {
     for rate in ["one-minute-rate", "five-minute-rate", "fifteen-minute-rate"] {
         assert!(thread[rate].is_f64(), "{rate} in {thread}");
     }
-    // The connection that asks.
+    // The connection of the request itself.
     assert!(metrics["open-connections"]["tcp-conn"].as_u64().unwrap() >= 1);
     assert_eq!(metrics["topic-errors"], json!({ "test": 3 }));
     let memory = &metrics["memory"];
@@ -67,23 +67,23 @@ fn metrics_have_the_documented_names_with_true_values() {
 }
 
 #[test]
-fn prometheus_is_served_where_it_is_asked_for() {
+fn prometheus_format_is_served_on_request() {
     let served = serve(&["a", "b"], true, None);
     served
-        .board
+        .runs
         .entry("a")
         .metrics
         .records_in
         .with_label_values(&["in"])
         .inc_by(5);
     served
-        .board
+        .runs
         .entry("b")
         .metrics
         .records_in
         .with_label_values(&["in"])
         .inc_by(7);
-    served.board.entry("b").set_state(State::Running);
+    served.runs.entry("b").set_state(EntryState::Running);
     let page = served.get("/metrics/prometheus");
     assert!(
         page.head
@@ -135,7 +135,7 @@ fn prometheus_is_served_where_it_is_asked_for() {
 }
 
 #[test]
-fn health_says_what_is_wrong_and_live_only_that_it_lives() {
+fn health_reports_problems_and_live_does_not() {
     let served = serve(&["a"], true, None);
     assert_eq!(
         (
@@ -145,15 +145,15 @@ fn health_says_what_is_wrong_and_live_only_that_it_lives() {
         (200, "ok\n")
     );
     served
-        .board
+        .runs
         .entry("a")
-        .set_state(State::Wrong("the format is unknown".into()));
+        .set_state(EntryState::InvalidRow("the format is unknown".into()));
     served
-        .board
+        .runs
         .set_trouble("table", Some("the table of logs cannot be read".into()));
-    let sick = served.get("/health");
+    let unhealthy = served.get("/health");
     assert_eq!(
-        (sick.status, sick.body.as_str()),
+        (unhealthy.status, unhealthy.body.as_str()),
         (
             503,
             "the table of logs cannot be read\nlog `a`: the format is unknown\n"
@@ -166,40 +166,40 @@ fn health_says_what_is_wrong_and_live_only_that_it_lives() {
         ),
         (200, "ok\n")
     );
-    served.board.set_trouble("table", None);
-    served.board.entry("a").set_state(State::Running);
+    served.runs.set_trouble("table", None);
+    served.runs.entry("a").set_state(EntryState::Running);
     assert_eq!(served.get("/health").status, 200);
 }
 
 #[test]
-fn it_is_ready_once_everything_has_been_started() {
+fn it_is_ready_once_every_entry_was_started() {
     let served = serve(&[], true, None);
-    assert_eq!(served.get("/ready").status, 503, "nothing is known yet");
-    served.board.entry("a").set_state(State::Running);
-    served.board.entry("b");
-    served.board.set_loaded();
-    assert_eq!(served.get("/ready").status, 503, "one is about to run");
+    assert_eq!(served.get("/ready").status, 503, "no entry is known yet");
+    served.runs.entry("a").set_state(EntryState::Running);
+    served.runs.entry("b");
+    served.runs.set_loaded();
+    assert_eq!(served.get("/ready").status, 503, "one entry is starting");
     served
-        .board
+        .runs
         .entry("b")
-        .set_state(State::Wrong("the format is unknown".into()));
+        .set_state(EntryState::InvalidRow("the format is unknown".into()));
     assert_eq!(served.get("/ready").status, 200);
-    served.board.entry("c");
+    served.runs.entry("c");
     assert_eq!(
         served.get("/ready").status,
         200,
-        "a new log changes nothing"
+        "a new log does not make it unready"
     );
 }
 
 #[test]
-fn logs_and_stats_show_what_runs() {
+fn logs_and_stats_show_the_runs() {
     let mut served = serve(&["a", "b"], true, None);
     served.run("a");
     served
-        .board
+        .runs
         .entry("b")
-        .set_state(State::Failed("the disk is full".into()));
+        .set_state(EntryState::Failed("the disk is full".into()));
     let logs = until(|| {
         let logs = served.get("/logs").json();
         logs[0]["positions"]["drop"]
@@ -253,34 +253,34 @@ fn the_configuration_is_shown_without_its_secrets() {
 }
 
 #[test]
-fn a_log_is_paused_and_goes_on() {
+fn a_log_is_paused_and_resumed() {
     let mut served = serve(&["a", "b"], true, None);
     served.run("a");
     assert_eq!(
         served.post("/pause?log=a").json(),
         json!({ "action": "pause", "logs": ["a"], "not-running": [] })
     );
-    assert_eq!(served.board.entry("a").state(), State::Paused);
+    assert_eq!(served.runs.entry("a").state(), EntryState::Paused);
     assert_eq!(
         served.post("/resume").json(),
         json!({ "action": "resume", "logs": ["a"], "not-running": ["b"] })
     );
-    assert_eq!(served.board.entry("a").state(), State::Running);
+    assert_eq!(served.runs.entry("a").state(), EntryState::Running);
     assert_eq!(served.post("/roll").status, 200);
-    assert_eq!(served.post("/pause?log=b").status, 409, "it does not run");
+    assert_eq!(served.post("/pause?log=b").status, 409, "it is not running");
     assert!(served.reloads.as_ref().unwrap().is_empty());
     assert_eq!(served.post("/reload").status, 200);
     assert!(served.reloads.as_ref().unwrap().try_recv().is_ok());
 }
 
 #[test]
-fn what_cannot_be_done_is_refused_with_a_reason() {
+fn invalid_requests_are_refused_with_a_reason() {
     let served = serve(&["a"], false, None);
     let cases = [
-        ("POST", "/pause?log=c", 404, "there is no log `c`"),
-        ("POST", "/pause?lgo=a", 400, "`lgo` is not expected here"),
+        ("POST", "/pause?log=c", 404, "unknown log `c`"),
+        ("POST", "/pause?lgo=a", 400, "unexpected parameter `lgo`"),
         ("POST", "/reload", 409, "no table of logs"),
-        ("GET", "/nowhere", 404, "nothing at this address"),
+        ("GET", "/nowhere", 404, "not found"),
         ("GET", "/pause", 405, ""),
         ("POST", "/metrics", 405, ""),
         ("PUT", "/health", 405, ""),
@@ -296,14 +296,14 @@ fn what_cannot_be_done_is_refused_with_a_reason() {
         }
     }
     assert_eq!(
-        served.board.entry("a").state(),
-        State::Starting,
-        "nothing was done"
+        served.runs.entry("a").state(),
+        EntryState::Starting,
+        "no action was executed"
     );
 }
 
 #[test]
-fn actions_need_the_token_and_no_foreign_page() {
+fn actions_need_the_token_and_the_same_origin() {
     let served = serve(&["a"], true, Some("s3cret"));
     let post = |headers: &[&str]| served.request("POST", "/reset-errors", headers);
     let refused = post(&[]);
@@ -339,11 +339,11 @@ fn actions_need_the_token_and_no_foreign_page() {
         .status,
         200
     );
-    assert_eq!(served.get("/logs").status, 200, "looking needs no token");
+    assert_eq!(served.get("/logs").status, 200, "status needs no token");
 }
 
 #[test]
-fn the_first_page_lists_all_addresses() {
+fn the_first_page_lists_all_endpoints() {
     let served = serve(&[], false, None);
     let page = served.get("/");
     assert!(
@@ -369,27 +369,27 @@ fn the_first_page_lists_all_addresses() {
 }
 
 #[test]
-fn a_port_that_is_taken_is_named() {
+fn a_port_in_use_is_named() {
     let taken = TcpListener::bind("127.0.0.1:0").unwrap();
     let port = taken.local_addr().unwrap().port();
-    let board = serve(&[], false, None).board.clone();
-    let face = |monitor_port, repl_port, token: Option<&str>| Face {
+    let runs = serve(&[], false, None).runs.clone();
+    let config = |monitor_port, repl_port, token: Option<&str>| ServiceConfig {
         host: Ipv4Addr::LOCALHOST.into(),
         monitor_port,
         repl_port,
         token: token.map(str::to_owned),
     };
-    let error = |face: Face| serve_face(&face, board.clone()).unwrap_err();
+    let error = |config: ServiceConfig| serve_with(&config, runs.clone()).unwrap_err();
     assert!(
-        error(face(Some(port), None, None))
+        error(config(Some(port), None, None))
             .contains(&format!("127.0.0.1:{port} (`:monitor-port`)"))
     );
     assert!(
-        error(face(None, Some(port), None)).contains(&format!("127.0.0.1:{port} (`:repl-port`)"))
+        error(config(None, Some(port), None)).contains(&format!("127.0.0.1:{port} (`:repl-port`)"))
     );
-    assert!(error(face(Some(0), None, Some(""))).contains("the token is empty"));
+    assert!(error(config(Some(0), None, Some(""))).contains("the token is empty"));
     assert_eq!(
-        serve_face(&face(None, None, None), board.clone()),
+        serve_with(&config(None, None, None), runs.clone()),
         Ok(()),
         "nothing to serve"
     );

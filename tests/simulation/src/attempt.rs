@@ -6,9 +6,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use pseidon_delivery::committer::{Abandon, Begin, Positions, Seen};
-use pseidon_delivery::{Claimant, CommitRecord, Committer, Position, ResumeFrom, SinkId, SplitId};
-use pseidon_exec::dispatch::{Outcome, enter};
+use pseidon_delivery::committer::{AcknowledgedVersions, CommitterError, Positions, SplitToBegin};
+use pseidon_delivery::{Claimant, CommitRecord, Committer, Position, ResumePoint, SinkId, SplitId};
+use pseidon_exec::dispatch::{BatchOutput, enter};
 use pseidon_exec::lanes::Lanes;
 use pseidon_exec::sharing::Sharing;
 use pseidon_exec::takeover::{resumption, take_over};
@@ -21,43 +21,46 @@ use crate::process::{Failure, ProcessId};
 use crate::scenario::Mutation;
 use crate::source::rows_of;
 use crate::target;
-use crate::world::{Order, Shared, SinkKind, plan_name, split_id};
+use crate::world::{ProcessAction, SharedWorld, SinkKind, plan_name, split_id};
 
-/// How long claims last: some thirty steps of the scheduler.
+/// The lease of claims: some thirty steps of the scheduler.
 const LEASE: Duration = Duration::from_secs(3);
 
-/// A sink with what commits for it and what writes it.
-struct OpenSink {
+/// A sink with its committer and its writer.
+struct AttemptSink {
     committer: Arc<Committer>,
     sink: Arc<dyn Sink>,
     lanes: Lanes,
 }
 
 struct Attempt<'a> {
-    world: &'a Shared,
+    world: &'a SharedWorld,
     id: ProcessId,
     stop: Stop,
-    sinks: Vec<OpenSink>,
-    /// Its claims, where instances share the partitions.
+    sinks: Vec<AttemptSink>,
+    /// The attempt's claims, if instances share the partitions.
     sharing: Sharing,
-    /// The partitions that it holds, each with the position from which it reads on and the
+    /// The partitions that it holds, each with the position from which it continues to read and the
     /// generation of the topic that it reads.
-    held: BTreeMap<usize, Held>,
+    held: BTreeMap<usize, PartitionProgress>,
 }
 
 /// How far a partition is read.
 #[derive(Clone, Copy)]
-pub(crate) struct Held {
+pub(crate) struct PartitionProgress {
     pub(crate) position: Position,
     pub(crate) generation: u32,
-    /// How many rows of the record at that position were read already, of those that are made of
-    /// it.
+    /// How many rows of the record at that position were read already, of those that are derived
+    /// from it.
     pub(crate) rows: usize,
 }
 
-/// Works until it is told to finish, or fails. `seen` is what the process knows of each sink's
-/// state.
-pub(crate) fn run(world: &Shared, id: ProcessId, seen: &[Arc<Seen>]) -> Result<(), Failure> {
+/// Works until it must finish, or fails. `seen` is what the process knows of each sink's state.
+pub(crate) fn run(
+    world: &SharedWorld,
+    id: ProcessId,
+    seen: &[Arc<AcknowledgedVersions>],
+) -> Result<(), Failure> {
     let stop = Stop::new();
     let (owner, sinks) = {
         let mut locked = world.lock();
@@ -86,14 +89,14 @@ pub(crate) fn run(world: &Shared, id: ProcessId, seen: &[Arc<Seen>]) -> Result<(
 }
 
 fn open(
-    world: &Shared,
+    world: &SharedWorld,
     id: ProcessId,
     owner: &str,
     stop: &Stop,
     sink_id: &SinkId,
     kind: SinkKind,
-    seen: &Arc<Seen>,
-) -> Result<OpenSink, Failure> {
+    seen: &Arc<AcknowledgedVersions>,
+) -> Result<AttemptSink, Failure> {
     let store = Arc::new(Client {
         world: world.clone(),
         process: id,
@@ -121,8 +124,8 @@ fn open(
     );
     let committer = Arc::new(
         committer
-            .remembering(seen.clone())
-            .waiting_by(move |_| switching.switch_in_step()),
+            .with_acknowledged(seen.clone())
+            .with_wait(move |_| switching.switch_in_step()),
     );
     let setup = SinkSetup {
         pipeline: "clicks".into(),
@@ -142,9 +145,9 @@ fn open(
             committer: committer.clone(),
         }),
     };
-    // What is blocked is tried again with every flush.
+    // What is blocked is retried with every flush.
     let lanes = Lanes::of_one_writer(sink.clone(), &setup);
-    Ok(OpenSink {
+    Ok(AttemptSink {
         committer,
         sink,
         lanes,
@@ -155,35 +158,35 @@ impl Attempt<'_> {
     fn work(&mut self) -> Result<(), Failure> {
         loop {
             self.world.switch();
-            let order = self.world.lock().next_order(self.id, &self.held);
+            let order = self.world.lock().next_action(self.id, &self.held);
             match order {
-                Order::Take(partitions) => self.take(&partitions)?,
-                Order::Share(partitions) => self.share(&partitions)?,
-                Order::Renew => self.sharing.renew()?,
-                Order::Release(partitions) => self.release(&partitions)?,
-                Order::Lost(partition) => {
+                ProcessAction::Take(partitions) => self.take(&partitions)?,
+                ProcessAction::Share(partitions) => self.share(&partitions)?,
+                ProcessAction::Renew => self.sharing.renew()?,
+                ProcessAction::Release(partitions) => self.release(&partitions)?,
+                ProcessAction::Lost(partition) => {
                     return Err(Failure::Fenced(format!(
                         "the group has taken partition {partition} away"
                     )));
                 }
-                Order::Read(partition, count) => self.read(partition, count)?,
-                Order::Flush(partitions) => self.flush(partitions.as_deref())?,
-                Order::Tick => self.tick()?,
-                Order::Idle => self.commit_idle()?,
-                Order::Tell => self.tell_group(),
-                Order::Fail => {
-                    return Err(Failure::Transient("something fails for a moment".into()));
+                ProcessAction::Read(partition, count) => self.read(partition, count)?,
+                ProcessAction::Flush(partitions) => self.flush(partitions.as_deref())?,
+                ProcessAction::Tick => self.tick()?,
+                ProcessAction::Idle => self.commit_idle()?,
+                ProcessAction::Tell => self.commit_group_offsets(),
+                ProcessAction::Fail => {
+                    return Err(Failure::Transient("a temporary failure".into()));
                 }
-                Order::Finish => {
+                ProcessAction::Finish => {
                     let all: Vec<usize> = self.held.keys().copied().collect();
                     return self.release(&all);
                 }
-                Order::Nothing => {}
+                ProcessAction::Nothing => {}
             }
         }
     }
 
-    /// Claims what is free of these partitions, and gives back what it has too many of.
+    /// Claims free ones of these partitions, and releases what exceeds the fair share.
     fn share(&mut self, partitions: &[usize]) -> Result<(), Failure> {
         let share = self.sharing.share(&ids(partitions))?;
         let granted: Vec<usize> = partitions
@@ -202,10 +205,10 @@ impl Attempt<'_> {
         }
     }
 
-    /// Takes partitions over in every sink, and begins them where the least of the sinks stands.
+    /// Takes partitions over in every sink, and begins them at the lowest position of all sinks.
     fn take(&mut self, partitions: &[usize]) -> Result<(), Failure> {
         let ids = ids(partitions);
-        // Asked before the state: what the group has now the state has at least as early, unless it
+        // Read before the state: what the group has now the state has at least as early, unless it
         // has lost data.
         let committed: Vec<Option<Position>> = {
             let world = self.world.lock();
@@ -222,7 +225,7 @@ impl Attempt<'_> {
                 .zip(taken)
                 .for_each(|(records, record)| records.push(record));
         }
-        let mut begun: Vec<Vec<Begin>> = self.sinks.iter().map(|_| Vec::new()).collect();
+        let mut begun: Vec<Vec<SplitToBegin>> = self.sinks.iter().map(|_| Vec::new()).collect();
         for ((partition, records), committed) in partitions.iter().zip(records).zip(committed) {
             let known = resumption(&records).map(|known| (known.position, known.resume));
             let mut world = self.world.lock();
@@ -232,7 +235,7 @@ impl Attempt<'_> {
             let resume = world.partitions[*partition].resume(held.position, held.generation);
             self.held.insert(*partition, held);
             for (begun, record) in begun.iter_mut().zip(records) {
-                begun.push(Begin {
+                begun.push(SplitToBegin {
                     split: split_id(*partition),
                     record,
                     start: held.position,
@@ -249,7 +252,7 @@ impl Attempt<'_> {
     fn release(&mut self, partitions: &[usize]) -> Result<(), Failure> {
         self.flush(Some(partitions))?;
         self.commit_idle()?;
-        self.tell_group();
+        self.commit_group_offsets();
         let ids = ids(partitions);
         for open in &self.sinks {
             open.committer.release(&ids)?;
@@ -265,8 +268,8 @@ impl Attempt<'_> {
         self.read_on(partition, count, may_end_inside)
     }
 
-    /// Reads so many records, or, if the batch may end inside a position, some of the rows that are
-    /// made of them.
+    /// Reads this many records, or, if the batch may end inside a position, some of the rows that
+    /// are derived from them.
     fn read_on(
         &mut self,
         partition: usize,
@@ -296,8 +299,8 @@ impl Attempt<'_> {
             let is_cut = rows
                 .get(upto)
                 .is_some_and(|(position, _)| *position == last);
-            // What is read now is of the generation that is there now.
-            *held = Held {
+            // What is read now belongs to the current generation.
+            *held = PartitionProgress {
                 position: if is_cut { last } else { last + 1 },
                 generation: world.partitions[partition].generation(),
                 rows: if is_cut {
@@ -332,11 +335,11 @@ impl Attempt<'_> {
             chunks.extend(routed.chunks.into_iter().map(|chunk| (number, chunk)));
         }
         let sinks: Vec<usize> = (0..self.sinks.len()).collect();
-        let resume = Some(ResumeFrom {
+        let resume = Some(ResumePoint {
             position: next,
             resume,
         });
-        let outcome = Outcome {
+        let outcome = BatchOutput {
             next,
             resume,
             ends: false,
@@ -353,7 +356,7 @@ impl Attempt<'_> {
         Ok(())
     }
 
-    /// Does what is due by time, and tries again what was blocked.
+    /// Does what is due by time, and retries what was blocked.
     fn tick(&mut self) -> Result<(), Failure> {
         for open in &mut self.sinks {
             open.lanes.tick()?;
@@ -364,13 +367,13 @@ impl Attempt<'_> {
 
     fn flush(&mut self, partitions: Option<&[usize]>) -> Result<(), Failure> {
         for partition in partitions.unwrap_or_default() {
-            // A split is not given back inside a position.
+            // A split is not released inside a position.
             if self.held.get(partition).is_some_and(|held| held.rows > 0) {
                 self.read_on(*partition, 1, false)?;
             }
             if self.held.get(partition).is_some_and(|held| held.rows > 0) {
                 return Err(Failure::Transient(
-                    "the rest of a position is not there any more".into(),
+                    "the rest of a position no longer exists".into(),
                 ));
             }
         }
@@ -382,7 +385,7 @@ impl Attempt<'_> {
                 .flush(ids.as_deref(), move || done.store(true, Ordering::Relaxed))?;
             while !is_done.load(Ordering::Relaxed) {
                 if self.stop.leaving_now() {
-                    return Err(SinkError::from(Abandon::Stopped).into());
+                    return Err(SinkError::from(CommitterError::Stopped).into());
                 }
                 self.world.switch_in_step();
                 open.lanes.resume()?;
@@ -399,7 +402,7 @@ impl Attempt<'_> {
     }
 
     /// Commits the group's offsets: what is durable in every sink.
-    fn tell_group(&self) {
+    fn commit_group_offsets(&self) {
         for partition in self.held.keys() {
             let low = self
                 .sinks

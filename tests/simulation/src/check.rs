@@ -1,4 +1,4 @@
-//! What must be true after a run.
+//! Checks of what must be true after a run.
 
 use std::collections::BTreeMap;
 
@@ -13,8 +13,8 @@ use crate::world::{SinkKind, World};
 type ByLane = BTreeMap<(String, String), Vec<Vec<u64>>>;
 
 impl World {
-    /// Every record is visible once, in order, in its bucket; nothing is left over. After an alarm,
-    /// and of what was there before a topic or a file began again, records may be missing.
+    /// Every record is visible once, in order, in its bucket; nothing is left over. Records may be
+    /// missing after an alarm, and from the generations before a topic or a file began again.
     pub(crate) fn check_end(&mut self) {
         let mut violations = Vec::new();
         let sinks = self.sinks.clone();
@@ -69,7 +69,7 @@ impl World {
         let mut seen = ByLane::new();
         for file in &found.visible {
             for (split, positions) in records(&file.content) {
-                // Which version of the pipeline has written a record does not matter.
+                // It does not matter which version of the pipeline has written a record.
                 let lane = file
                     .folder
                     .split_once('-')
@@ -129,8 +129,8 @@ impl World {
     }
 }
 
-/// Says what is wrong about the records of a split in a bucket, if anything is. `is_complete` says
-/// whether none may be missing.
+/// Describes what is wrong about the records of a split in a bucket, if anything is. `is_complete`
+/// says whether none may be missing.
 fn describe(seen: &[u64], expected: &[u64], is_complete: bool) -> Option<String> {
     let count = |position: &u64, of: &[u64]| of.iter().filter(|other| *other == position).count();
     let lost: Vec<u64> = expected
@@ -150,8 +150,8 @@ fn describe(seen: &[u64], expected: &[u64], is_complete: bool) -> Option<String>
         .collect();
     let named = [
         ("are lost", lost),
-        ("are doubled", doubled),
-        ("are here that do not belong here", foreign),
+        ("are duplicated", doubled),
+        ("do not belong here", foreign),
     ];
     let wrong: Vec<String> = named
         .iter()

@@ -1,10 +1,10 @@
 //! Disks, and the machines that have them mounted.
 //!
-//! A disk is a folder; every machine sees the one that it has mounted under the same path. Only one
-//! instance is at work at a time, so one symbolic link is enough: it leads to the disk of the
-//! machine whose instance goes on. A machine whose disk is not mounted sees the folder of the same
-//! name on its root disk. A process that is killed sees nothing at all, so that what its
-//! destructors would tidy up stays as it is.
+//! A disk is a folder; every machine sees the disk that it has mounted under the same path. Only
+//! one instance runs at a time, so one symbolic link is enough: it points to the disk of the
+//! machine whose instance continues. A machine whose disk is not mounted sees the folder of the
+//! same name on its root disk. A process that is killed sees nothing at all, so what its
+//! destructors would clean up stays as it is.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -16,11 +16,11 @@ use crate::system::{self, Fullness};
 
 /// The name under which every machine sees its disk.
 pub(crate) const MOUNT_POINT: &str = "out";
-/// The folder on every disk to which files are moved that are moved.
+/// The folder on every disk to which files are moved.
 pub(crate) const LAKE: &str = "lake";
 const NEXT: &str = "next";
 const NOTHING: &str = "nothing";
-/// The folder of everything that is not finished, on every disk.
+/// The folder of all unfinished files, on every disk.
 const OPEN: &str = ".pseidon-open";
 
 /// A disk.
@@ -35,10 +35,10 @@ pub(crate) enum Disk {
 /// All disks of a run, in a folder that is removed with it.
 pub(crate) struct Disks {
     dir: PathBuf,
-    /// What each machine has mounted.
+    /// The disk that each machine has mounted.
     pub(crate) mounted: Vec<Disk>,
     seen: Option<Disk>,
-    /// Those that are full.
+    /// The full disks.
     full: BTreeMap<Disk, Fullness>,
     /// The number of data disks.
     count: usize,
@@ -49,22 +49,22 @@ pub(crate) struct Disks {
 /// A file that readers see.
 #[derive(Clone, Debug)]
 pub(crate) struct VisibleFile {
-    /// Below the disk's folder.
+    /// The path below the disk's folder.
     pub(crate) folder: String,
     pub(crate) name: String,
     pub(crate) content: String,
 }
 
-/// What is on all disks.
+/// The content of all disks.
 #[derive(Default)]
-pub(crate) struct Found {
+pub(crate) struct DiskContents {
     pub(crate) visible: Vec<VisibleFile>,
-    /// The paths of hidden files, other than the one that names the disk.
+    /// The paths of hidden files, except the one that names the disk.
     pub(crate) hidden: Vec<PathBuf>,
 }
 
 impl Disks {
-    /// As many data disks for so many machines. `are_equal` gives all disks the same id.
+    /// Creates data disks for this many machines. `are_equal` gives all disks the same id.
     pub(crate) fn new(dir: PathBuf, machines: usize, count: usize, are_equal: bool) -> Disks {
         let made = fs::create_dir_all(&dir).and_then(|()| fs::write(dir.join(NOTHING), ""));
         let disks = Disks {
@@ -98,7 +98,7 @@ impl Disks {
         disks
     }
 
-    /// Every disk that there is.
+    /// Every disk.
     pub(crate) fn all(&self) -> impl Iterator<Item = Disk> + use<> {
         (0..self.count)
             .map(Disk::Data)
@@ -113,7 +113,7 @@ impl Disks {
         Ok(())
     }
 
-    /// A path without the folder that is this run's alone.
+    /// A path without the folder of this run.
     pub(crate) fn name_of(&self, path: &Path) -> String {
         path.strip_prefix(&self.dir)
             .unwrap_or(path)
@@ -121,12 +121,12 @@ impl Disks {
             .to_string()
     }
 
-    /// A sentence without the folder that is this run's alone.
+    /// A sentence without the folder of this run.
     pub(crate) fn without_dir(&self, text: &str) -> String {
         text.replace(&*self.dir.to_string_lossy(), "")
     }
 
-    /// Whether files that are not finished are on a disk.
+    /// Whether there are unfinished files on a disk.
     pub(crate) fn has_hidden(&self, disk: Disk) -> bool {
         let mut hidden = Vec::new();
         hidden_paths(&self.folder(disk).join(OPEN), &mut hidden);
@@ -145,8 +145,8 @@ impl Disks {
         })
     }
 
-    /// From now on the mount point is that of this machine.
-    pub(crate) fn look_from(&mut self, machine: usize) {
+    /// Points the mount point to the disk of this machine.
+    pub(crate) fn mount_for(&mut self, machine: usize) {
         let disk = self.mounted[machine];
         if self.seen != Some(disk) {
             self.point_to(&self.folder(disk));
@@ -155,7 +155,7 @@ impl Disks {
         system::set_full(self.full.get(&disk).copied());
     }
 
-    /// The disk has room again, or gets full in this way. Returns how full it is now.
+    /// Makes room on the disk if it was full, or fills it in this way. Returns how full it is now.
     pub(crate) fn clear_or_fill(&mut self, disk: Disk, full: Fullness) -> Option<Fullness> {
         if self.full.remove(&disk).is_none() {
             self.full.insert(disk, full);
@@ -163,13 +163,13 @@ impl Disks {
         self.full.get(&disk).copied()
     }
 
-    /// All disks have room.
+    /// Makes room on all disks.
     pub(crate) fn clear_all(&mut self) {
         self.full.clear();
     }
 
-    /// From now on nothing can be reached through the mount point.
-    pub(crate) fn look_nowhere(&mut self) {
+    /// Makes the mount point unreachable.
+    pub(crate) fn unmount(&mut self) {
         self.point_to(&self.dir.join(NOTHING));
         self.seen = None;
         system::set_full(None);
@@ -213,8 +213,8 @@ impl Disks {
     }
 
     /// Everything on all disks, and what readers have taken.
-    pub(crate) fn find_all(&self) -> Found {
-        let mut found = Found {
+    pub(crate) fn find_all(&self) -> DiskContents {
+        let mut found = DiskContents {
             visible: self.taken.clone(),
             hidden: Vec::new(),
         };
@@ -230,7 +230,7 @@ impl Disks {
 
 impl Drop for Disks {
     fn drop(&mut self) {
-        // A folder that stays costs nothing but space.
+        // A folder that remains costs nothing but space.
         let _ = fs::remove_dir_all(&self.dir);
     }
 }
@@ -268,7 +268,7 @@ fn hidden_paths(dir: &Path, found: &mut Vec<PathBuf>) {
     });
 }
 
-/// Calls `visit` for everything below `dir`; it says of a folder whether to look into it.
+/// Calls `visit` for everything below `dir`; for a folder it returns whether to descend into it.
 fn walk(dir: &Path, visit: &mut impl FnMut(&Path, bool) -> bool) {
     let Ok(entries) = fs::read_dir(dir) else {
         return;
@@ -282,8 +282,7 @@ fn walk(dir: &Path, visit: &mut impl FnMut(&Path, bool) -> bool) {
     }
 }
 
-/// The records of a file by split, each with the positions in the order in which they stand in the
-/// file.
+/// The records of a file by split, each with the positions in their order in the file.
 pub(crate) fn records(content: &str) -> BTreeMap<String, Vec<u64>> {
     let mut found: BTreeMap<String, Vec<u64>> = BTreeMap::new();
     for line in content.lines() {

@@ -17,10 +17,10 @@ struct Arguments {
     /// The first seed
     #[arg(long, default_value_t = 0)]
     from: u64,
-    /// Leave out a kind of fault; may be repeated
+    /// Exclude a kind of fault; may be repeated
     #[arg(long, value_enum)]
     without: Vec<Kind>,
-    /// Take a safeguard away, to see that this is noticed
+    /// Remove a safeguard, to see that the simulation notices
     #[arg(long, value_enum)]
     mutation: Option<Mutation>,
     /// Print the trace of each seed

@@ -1,4 +1,4 @@
-//! What happens next: the order of all steps of a run, decided by its seed.
+//! The scheduler: the order of all steps of a run, determined by its seed.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -11,43 +11,42 @@ use crate::disk::Disk;
 use crate::fixture::PLANS;
 use crate::process::{self, ProcessId};
 use crate::scenario::Kind;
-use crate::store::Content;
+use crate::store::StoreContent;
 use crate::system;
-use crate::world::{Shared, World, plan_name, split_id};
+use crate::world::{SharedWorld, World, plan_name, split_id};
 
-/// How many steps a process may need at the end, when nothing goes wrong any more.
+/// How many steps a process may need at the end, when there are no more faults.
 const PATIENCE: u32 = 10_000;
 /// The size of a process's stack in words.
 const STACK: usize = 64 << 10;
-/// How many processes a machine has at most.
-const MOST_PROCESSES: usize = 2;
+/// The maximum number of processes on a machine.
+const MAX_PROCESSES: usize = 2;
 
-/// How much time a step takes at most, in milliseconds.
+/// The maximum duration of a step, in milliseconds.
 const LONGEST_STEP: u64 = 200;
-/// How far the wall clock jumps at most, in milliseconds.
+/// The maximum jump of the wall clock, in milliseconds.
 const LONGEST_JUMP: u64 = 20_000;
 
-type Steps = Generator<'static, (), ()>;
+type Coroutine = Generator<'static, (), ()>;
 
 struct Process {
     /// Its threads. The process ends with the first.
-    threads: Vec<Steps>,
-    /// The thread that holds locks, so that no other can go on.
+    threads: Vec<Coroutine>,
+    /// The thread that holds locks, so that no other can continue.
     holds_locks: Option<usize>,
     is_frozen: bool,
 }
 
-fn new_thread(work: impl FnOnce() + Send + 'static) -> Steps {
+fn new_thread(work: impl FnOnce() + Send + 'static) -> Coroutine {
     let mut steps = Gn::new_opt(STACK, work);
-    // Only a generator with data of its own is one that can be left from deep inside; the data is
-    // not read.
+    // Only a generator with data of its own can be left from deep inside; the data is not read.
     steps.set_local_data(std::ptr::dangling_mut());
     steps
 }
 
 /// A run.
 pub(crate) struct Scheduler {
-    world: Shared,
+    world: SharedWorld,
     processes: BTreeMap<ProcessId, Process>,
     started: usize,
     machines: usize,
@@ -78,7 +77,7 @@ impl Scheduler {
         }
     }
 
-    /// Everything from the first step to the checks. Returns what was wrong, and the trace.
+    /// Runs everything from the first step to the checks. Returns the violations and the trace.
     pub(crate) fn run(mut self) -> (Vec<String>, Option<Vec<String>>) {
         let steps = self.world.lock().rng.usize(20..220);
         for _ in 0..steps {
@@ -137,7 +136,7 @@ impl Scheduler {
         };
         let at = {
             let mut world = self.world.lock();
-            world.disks.look_from(id.machine);
+            world.disks.mount_for(id.machine);
             process
                 .holds_locks
                 .unwrap_or_else(|| world.rng.usize(0..process.threads.len()))
@@ -167,7 +166,7 @@ impl Scheduler {
             .keys()
             .filter(|id| id.machine == machine)
             .count()
-            < MOST_PROCESSES
+            < MAX_PROCESSES
         {
             let plan = self.any_plan();
             self.start(machine, plan);
@@ -197,12 +196,12 @@ impl Scheduler {
         id
     }
 
-    /// The process is over, and with it all its threads.
+    /// Ends the process, and with it all its threads.
     fn end(&mut self, id: ProcessId) {
         {
             let mut world = self.world.lock();
             world.is_dying = true;
-            world.disks.look_nowhere();
+            world.disks.unmount();
         }
         self.processes.remove(&id);
         {
@@ -214,7 +213,7 @@ impl Scheduler {
         self.rebalance();
     }
 
-    /// The process is killed: nothing of it is tidied up.
+    /// Kills the process: it cannot clean up anything.
     fn crash(&mut self, id: ProcessId) {
         {
             let mut world = self.world.lock();
@@ -230,7 +229,7 @@ impl Scheduler {
         self.end(id);
     }
 
-    /// The group gives each partition of a dead member to another one.
+    /// The group assigns each partition of a dead member to another one.
     fn rebalance(&mut self) {
         let members: Vec<ProcessId> = self.processes.keys().copied().collect();
         let mut world = self.world.lock();
@@ -247,7 +246,7 @@ impl Scheduler {
         }
     }
 
-    /// Something happens that the processes have not asked for.
+    /// A disturbance that the processes have not caused.
     fn disturb(&mut self) {
         let ids: Vec<ProcessId> = self.processes.keys().copied().collect();
         let (what, any) = {
@@ -257,7 +256,7 @@ impl Scheduler {
         match (what, any) {
             (0..5, _) => self.start_any(),
             (5..8, Some(id)) => {
-                // Most can go wrong while a step is under way.
+                // Most faults are possible while a step is in progress.
                 let in_step = self
                     .processes
                     .iter()
@@ -265,7 +264,7 @@ impl Scheduler {
                     .map(|(id, _)| *id);
                 let is_wanted = self.world.lock().rng.bool();
                 self.crash(in_step.filter(|_| is_wanted).unwrap_or(id));
-                // What is cleaned up after a dead process has to find room, or not.
+                // The clean-up after a dead process may find room or not.
                 let mut world = self.world.lock();
                 if world.rng.u32(0..3) == 0 {
                     world.fill_or_clear_a_disk();
@@ -274,12 +273,12 @@ impl Scheduler {
             (8..11, Some(id)) => self.freeze_or_wake(id),
             (11, Some(id)) => {
                 let mut world = self.world.lock();
-                world.note(|| format!("{id}  is told to stop"));
+                world.note(|| format!("{id}  is requested to stop"));
                 world.controls.entry(id).or_default().is_stopping = true;
             }
             (12, Some(id)) => {
                 let mut world = self.world.lock();
-                world.note(|| format!("{id}  is told to leave at once"));
+                world.note(|| format!("{id}  is requested to leave at once"));
                 if let Some(stop) = world
                     .controls
                     .get(&id)
@@ -297,7 +296,7 @@ impl Scheduler {
                     let count = world.partitions.len();
                     world.rng.usize(0..count)
                 };
-                world.note(|| format!("group  gives partition {partition} to {id}"));
+                world.note(|| format!("group  assigns partition {partition} to {id}"));
                 world.partitions[partition].assigned = Some(id);
             }
             (16..18, _) => {
@@ -337,7 +336,7 @@ impl Scheduler {
         }
     }
 
-    /// A machine is restarted, and its disk is swapped, or not mounted.
+    /// Restarts a machine, whose disk is swapped, or not mounted.
     fn reboot(&mut self) {
         if !self.world.lock().kinds.has(Kind::Disks) {
             return;
@@ -370,7 +369,7 @@ impl Scheduler {
             return;
         }
         // An older store does not name the instances that took splits since, so a target is not
-        // told to fence them.
+        // asked to fence them.
         world.drop_messages();
         world.drop_transactions();
         drop(world);
@@ -379,7 +378,7 @@ impl Scheduler {
         }
     }
 
-    /// A topic is made again, or a file is written again.
+    /// A topic is created again, or a file is written again.
     fn begin_generation(&mut self) {
         let mut world = self.world.lock();
         let world = &mut *world;
@@ -392,9 +391,9 @@ impl Scheduler {
         if !world.kinds.has(kind) {
             return;
         }
-        // There are no bytes before a position of 0 that could tell: docs/delivery.md names this as
+        // Before position 0 there are no bytes that could show it: docs/delivery.md names this as
         // not excluded.
-        let is_at_its_beginning = |store: &Content| {
+        let is_at_its_beginning = |store: &StoreContent| {
             let id = split_id(number);
             store
                 .all_records()
@@ -410,7 +409,7 @@ impl Scheduler {
         let partition = &mut world.partitions[number];
         partition.begin_generation(&mut world.rng);
         world.may_alarm = true;
-        world.note(|| format!("source  partition {number} is made again"));
+        world.note(|| format!("source  partition {number} begins again"));
     }
 
     fn freeze_or_wake(&mut self, id: ProcessId) {
@@ -424,8 +423,8 @@ impl Scheduler {
             .note(|| format!("{id}  {}", if is_frozen { "freezes" } else { "wakes up" }));
     }
 
-    /// All processes are killed and all faults are repaired. On each machine one process after
-    /// another reads everything and stops well.
+    /// Kills all processes and repairs all faults. On each machine one process after another reads
+    /// everything and stops gracefully.
     fn finish(&mut self) {
         self.world
             .lock()
@@ -457,8 +456,8 @@ impl Scheduler {
                 0
             };
             self.world.lock().disks.mounted[machine] = disk;
-            // What one version of the pipeline has left the next process has to finish with the
-            // same version.
+            // The work that one version of the pipeline has left must be finished by the same
+            // version.
             for _ in 0..PLANS {
                 if let Some(plan) = self.plan_left() {
                     self.finish_on(machine, plan);
@@ -469,7 +468,7 @@ impl Scheduler {
         }
     }
 
-    /// A version of the pipeline, as an instance that is started may have it.
+    /// A version of the pipeline for an instance that is started.
     fn any_plan(&self) -> usize {
         let mut world = self.world.lock();
         if world.kinds.has(Kind::Plans) {
@@ -491,8 +490,8 @@ impl Scheduler {
         (0..PLANS).find(|number| plan_name(*number) == plan)
     }
 
-    /// One process brings to its end what can be brought to its end on this machine and with this
-    /// version of the pipeline.
+    /// One process finishes what can be finished on this machine and with this version of the
+    /// pipeline.
     fn finish_on(&mut self, machine: usize, plan: usize) {
         let id = self.start(machine, plan);
         {
@@ -517,7 +516,7 @@ impl Scheduler {
         }
         if left == 0 {
             self.world.lock().violate(format!(
-                "{id} does not come to its end although nothing is wrong any more"
+                "{id} does not finish although there are no more faults"
             ));
             self.crash(id);
         }

@@ -1,4 +1,4 @@
-//! The state store's content, in memory: what a store answers, without any network in between.
+//! The content of the state store, in memory: the answers of a store, without a network.
 
 mod claims;
 
@@ -8,15 +8,15 @@ use std::sync::Arc;
 use parking_lot::Mutex;
 use pseidon_delivery::store::{SplitVersion, refusal};
 use pseidon_delivery::{
-    Claimant, Commit, CommitError, CommitRecord, SinkId, SplitId, Staged, StateStore, StoreError,
-    StoredPlan,
+    Claimant, Commit, CommitError, CommitRecord, SinkId, SplitId, StagedEntry, StateStore,
+    StoreError, StoredPlan,
 };
 
 pub use self::claims::SharedSource;
 
-/// Everything that one pipeline's store holds.
+/// The content of one pipeline's store.
 #[derive(Clone, Default)]
-pub struct Content {
+pub struct StoreContent {
     identity: Option<String>,
     records: BTreeMap<(SinkId, SplitId), CommitRecord>,
     staged: BTreeMap<(SinkId, String), String>,
@@ -26,7 +26,7 @@ pub struct Content {
     shared: SharedSource,
 }
 
-impl Content {
+impl StoreContent {
     /// The record of a split.
     pub fn record(&self, sink: &SinkId, split: &SplitId) -> CommitRecord {
         self.records
@@ -159,10 +159,10 @@ impl Content {
     }
 
     /// [`StateStore::staged`]
-    pub fn staged(&self, sink: &SinkId) -> Vec<Staged> {
+    pub fn staged(&self, sink: &SinkId) -> Vec<StagedEntry> {
         let of_sink = self.staged.iter().filter(|((of, _), _)| of == sink);
         of_sink
-            .map(|((_, id), detail)| Staged {
+            .map(|((_, id), detail)| StagedEntry {
                 id: id.clone(),
                 detail: detail.clone(),
             })
@@ -172,9 +172,9 @@ impl Content {
 
 /// The store without a network: every call is answered at once.
 #[derive(Clone, Default)]
-pub struct Direct(Arc<Mutex<Content>>);
+pub struct DirectStore(Arc<Mutex<StoreContent>>);
 
-impl StateStore for Direct {
+impl StateStore for DirectStore {
     fn identity(&self) -> Result<String, StoreError> {
         let mut content = self.0.lock();
         if content.identity.is_none() {
@@ -223,7 +223,7 @@ impl StateStore for Direct {
             .collect()
     }
 
-    fn staged(&self, sink: &SinkId) -> Result<Vec<Staged>, StoreError> {
+    fn staged(&self, sink: &SinkId) -> Result<Vec<StagedEntry>, StoreError> {
         Ok(self.0.lock().staged(sink))
     }
 

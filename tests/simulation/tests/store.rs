@@ -1,28 +1,28 @@
-//! The simulated store does what every store does.
+//! The simulated store passes the conformance suite.
 
 use std::collections::HashMap;
 use std::time::Duration;
 
 use parking_lot::Mutex;
-use pseidon_delivery::{Round, SplitId, conformance};
-use pseidon_simulation::store::{Direct, SharedSource};
+use pseidon_delivery::{ClaimRound, SplitId, conformance};
+use pseidon_simulation::store::{DirectStore, SharedSource};
 
 #[test]
-fn the_simulated_store_passes_the_conformance_tests() {
-    let stores: Mutex<HashMap<String, Direct>> = Mutex::default();
+fn the_simulated_store_passes_the_conformance_suite() {
+    let stores: Mutex<HashMap<String, DirectStore>> = Mutex::default();
     conformance::check(&|pipeline| {
         Box::new(stores.lock().entry(pipeline.into()).or_default().clone())
     });
 }
 
-/// As the tests of the Redis store say it.
+/// As in the tests of the Redis store.
 #[test]
-fn each_instance_claims_its_fair_share_until_its_lease_runs_out() {
+fn each_instance_claims_its_fair_share_until_its_lease_expires() {
     let splits: Vec<SplitId> = (0..5)
         .map(|number| SplitId::from(format!("in:{number}")))
         .collect();
     let lease = Duration::from_millis(50);
-    let round = |owner, held, wanted| Round {
+    let round = |owner, held, wanted| ClaimRound {
         owner,
         lease,
         held,
@@ -43,10 +43,10 @@ fn each_instance_claims_its_fair_share_until_its_lease_runs_out() {
     assert_eq!(
         source.claim(&round("b", &[], &splits), 110).granted,
         splits[3..],
-        "what is another's is not given back"
+        "claims of other instances are not released"
     );
 
-    // The claims of `a` run out at 150, those of `b` at 160.
+    // The claims of `a` expire at 150, those of `b` at 160.
     assert_eq!(
         source
             .claim(&round("b", &splits[3..], &splits[..1]), 149)

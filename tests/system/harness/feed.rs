@@ -1,6 +1,6 @@
 //! Records with unique ids: `{"p":2,"n":17,"bucket":"b3","pad":"…"}` is number 17 of partition 2.
-//! In a partition they are numbered from 0 without a gap, so what was fed is known by a count for
-//! each partition.
+//! They are numbered from 0 without a gap in each partition, so a count for each partition says
+//! which records were fed.
 
 use std::fs::{self, File};
 use std::io::Write;
@@ -18,25 +18,25 @@ use rdkafka::producer::{BaseRecord, Producer, ProducerContext, ThreadedProducer}
 
 use super::random::mixed;
 
-/// The partitions that the test's broker gives to a topic that is made by using it.
+/// The number of partitions of a topic that the tests' broker creates automatically.
 pub(crate) const PARTITIONS: u64 = 4;
 
-/// What was fed.
+/// The records that were fed.
 #[derive(Clone, Debug)]
-pub(crate) struct Fed {
-    /// The records of each partition.
+pub(crate) struct FedRecords {
+    /// The number of records in each partition.
     pub(crate) counts: Vec<u64>,
-    /// The buckets they are spread over.
+    /// The number of buckets over which they are distributed.
     pub(crate) buckets: u64,
 }
 
-impl Fed {
+impl FedRecords {
     /// The bucket of a record.
     pub(crate) fn bucket(&self, partition: u64, number: u64) -> String {
         bucket(self.buckets, partition, number)
     }
 
-    /// All records.
+    /// The number of all records.
     pub(crate) fn total(&self) -> u64 {
         self.counts.iter().sum()
     }
@@ -46,7 +46,7 @@ fn bucket(buckets: u64, partition: u64, number: u64) -> String {
     format!("b{}", mixed(partition << 40 | number) % buckets)
 }
 
-/// A record as it was found.
+/// A record that was found in the output.
 #[derive(Debug)]
 pub(crate) struct Record {
     pub(crate) partition: u64,
@@ -55,7 +55,7 @@ pub(crate) struct Record {
 }
 
 impl Record {
-    /// Reads a line of JSON.
+    /// Parses a line of JSON.
     pub(crate) fn parse(line: &str) -> Record {
         let value: serde_json::Value = serde_json::from_str(line)
             .unwrap_or_else(|error| panic!("not a record: {line}: {error}"));
@@ -76,7 +76,7 @@ impl Record {
     }
 }
 
-/// A record as a line of JSON, without the line's end. The padding does not compress well.
+/// A record as a line of JSON, without a line feed. The padding does not compress well.
 pub(crate) fn line(buckets: u64, partition: u64, number: u64) -> String {
     let seed = mixed(partition << 40 | number | 1 << 60);
     let words = (0..seed % 8)
@@ -89,10 +89,10 @@ pub(crate) fn line(buckets: u64, partition: u64, number: u64) -> String {
 }
 
 /// Produces records to a topic, each once and in order.
-pub(crate) struct Feed {
+pub(crate) struct Feeder {
     topic: String,
     producer: ThreadedProducer<Deliveries>,
-    fed: Fed,
+    fed: FedRecords,
     sent: u64,
 }
 
@@ -112,9 +112,9 @@ impl ProducerContext for Deliveries {
     }
 }
 
-impl Feed {
-    /// Into a new topic.
-    pub(crate) fn new(topic: &str, buckets: u64) -> Feed {
+impl Feeder {
+    /// A producer to a new topic.
+    pub(crate) fn new(topic: &str, buckets: u64) -> Feeder {
         let context = Deliveries {
             failed: Arc::default(),
         };
@@ -124,10 +124,10 @@ impl Feed {
             .set("enable.idempotence", "true")
             .set("linger.ms", "5");
         let producer = config.create_with_context(context).expect("a producer");
-        Feed {
+        Feeder {
             topic: topic.to_owned(),
             producer,
-            fed: Fed {
+            fed: FedRecords {
                 counts: vec![0; PARTITIONS as usize],
                 buckets,
             },
@@ -135,8 +135,9 @@ impl Feed {
         }
     }
 
-    /// Sends so many records, spread over the partitions, and waits until the broker has them.
-    pub(crate) fn send(&mut self, records: u64) -> &mut Feed {
+    /// Sends this number of records, distributed over the partitions, and waits until the broker
+    /// has them.
+    pub(crate) fn send(&mut self, records: u64) -> &mut Feeder {
         for _ in 0..records {
             let partition = mixed(self.sent) % PARTITIONS;
             let count = &mut self.fed.counts[partition as usize];
@@ -149,8 +150,8 @@ impl Feed {
         self
     }
 
-    /// Sends something that is no record of ours.
-    pub(crate) fn send_other(&mut self, partition: u64, payload: &str) -> &mut Feed {
+    /// Sends a payload that is not counted as fed.
+    pub(crate) fn send_other(&mut self, partition: u64, payload: &str) -> &mut Feeder {
         self.send_one(partition, payload);
         self.flush();
         self
@@ -175,7 +176,7 @@ impl Feed {
     fn flush(&self) {
         self.producer
             .flush(Duration::from_secs(60))
-            .expect("the broker takes the records");
+            .expect("the broker accepts the records");
         assert_eq!(
             self.producer.context().failed.load(Ordering::Relaxed),
             0,
@@ -183,13 +184,13 @@ impl Feed {
         );
     }
 
-    /// What was sent.
-    pub(crate) fn fed(&self) -> Fed {
+    /// The records that were sent.
+    pub(crate) fn fed(&self) -> FedRecords {
         self.fed.clone()
     }
 
-    /// Goes on sending on a thread of its own.
-    pub(crate) fn in_background(mut self, per_second: u64) -> Background<Feed> {
+    /// Continues to send on a separate thread.
+    pub(crate) fn in_background(mut self, per_second: u64) -> Background<Feeder> {
         Background::start(move |stopped| {
             paced(per_second, stopped, |records| {
                 self.send(records);
@@ -199,7 +200,7 @@ impl Feed {
     }
 }
 
-/// Does something so many times a second, until it is stopped.
+/// Calls `work` with the number of records that are due, at a rate per second, until it is stopped.
 fn paced(per_second: u64, stopped: &AtomicBool, mut work: impl FnMut(u64)) {
     let began = Instant::now();
     let mut done = 0;
@@ -213,7 +214,7 @@ fn paced(per_second: u64, stopped: &AtomicBool, mut work: impl FnMut(u64)) {
     }
 }
 
-/// Something that is done until it is finished.
+/// Work on a separate thread until it is finished.
 pub(crate) struct Background<T> {
     stop: Arc<AtomicBool>,
     thread: Option<JoinHandle<T>>,
@@ -229,7 +230,7 @@ impl<T: Send + 'static> Background<T> {
         }
     }
 
-    /// Ends it, and gives back what did it.
+    /// Stops the work, and returns its result.
     pub(crate) fn finish(mut self) -> T {
         self.stop.store(true, Ordering::Relaxed);
         self.thread
@@ -246,10 +247,9 @@ impl<T> Drop for Background<T> {
     }
 }
 
-/// Appends records to a log, as a service does. Order is kept within a file, not between a file and
-/// the one that follows it; so each file, and each new content of a file, has a partition of its
-/// own.
-pub(crate) struct Log {
+/// Appends records to a log file, as a service does. Order is guaranteed within a file, not between
+/// a file and its successor, so each file, and each new content of a file, is a separate partition.
+pub(crate) struct LogWriter {
     path: PathBuf,
     file: File,
     buckets: u64,
@@ -257,12 +257,12 @@ pub(crate) struct Log {
     count: u64,
 }
 
-impl Log {
+impl LogWriter {
     /// A new log file.
-    pub(crate) fn create(path: PathBuf, fed: &mut Fed) -> Log {
+    pub(crate) fn create(path: PathBuf, fed: &mut FedRecords) -> LogWriter {
         let file = open_log(&path);
         fed.counts.push(0);
-        Log {
+        LogWriter {
             path,
             file,
             buckets: fed.buckets,
@@ -271,8 +271,8 @@ impl Log {
         }
     }
 
-    /// Appends so many records. Now and then a line is written in two parts.
-    pub(crate) fn append(&mut self, records: u64, fed: &mut Fed) {
+    /// Appends this number of records. Some lines are written in two parts.
+    pub(crate) fn append(&mut self, records: u64, fed: &mut FedRecords) {
         for _ in 0..records {
             let line = line(self.buckets, self.partition, self.count) + "\n";
             let (first, second) = line.split_at(if self.count.is_multiple_of(17) {
@@ -290,16 +290,16 @@ impl Log {
         fed.counts[self.partition as usize] = self.count;
     }
 
-    /// The log goes to another name, and a new file takes its place.
-    pub(crate) fn rotate(&mut self, to: &Path, fed: &mut Fed) {
+    /// Renames the log file, and creates a new one in its place.
+    pub(crate) fn rotate(&mut self, to: &Path, fed: &mut FedRecords) {
         fs::rename(&self.path, to).expect("the log can be renamed");
-        *self = Log::create(self.path.clone(), fed);
+        *self = LogWriter::create(self.path.clone(), fed);
     }
 
-    /// The log is emptied in its place (`copytruncate`, without the copy).
-    pub(crate) fn truncate(&mut self, fed: &mut Fed) {
+    /// Truncates the log file in place (`copytruncate`, without the copy).
+    pub(crate) fn truncate(&mut self, fed: &mut FedRecords) {
         self.file.set_len(0).expect("the log can be truncated");
-        *self = Log::create(self.path.clone(), fed);
+        *self = LogWriter::create(self.path.clone(), fed);
     }
 }
 

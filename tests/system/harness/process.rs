@@ -11,20 +11,20 @@ use rustix::process::{Pid, Signal, kill_process};
 use super::site::tail;
 use super::wait_until;
 
-/// A child. It does not outlive the test.
+/// A child process, which is killed when it is dropped.
 pub(crate) struct Pseidon {
     child: Child,
     log: PathBuf,
     status: Option<ExitStatus>,
 }
 
-/// What a process has resident, in bytes, without the pages of files: those of a debug build's own
-/// binary are many.
+/// The resident memory of a process in bytes, without the pages of files: a debug build's binary
+/// has many.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Memory {
     /// Now.
     pub(crate) now: u64,
-    /// At most so far. The pages of files are taken to have been as many as now.
+    /// The peak so far, assuming that the pages of files were as many as now.
     pub(crate) peak: u64,
 }
 
@@ -45,7 +45,7 @@ impl Pseidon {
         self.child.id()
     }
 
-    /// What it has resident; `None` when it is gone.
+    /// Its resident memory; `None` if it has ended.
     pub(crate) fn memory(&self) -> Option<Memory> {
         let status = fs::read_to_string(format!("/proc/{}/status", self.id())).ok()?;
         let bytes = |name: &str| {
@@ -81,12 +81,12 @@ impl Pseidon {
             .collect()
     }
 
-    /// What it has logged.
+    /// Its log output so far.
     pub(crate) fn log(&self) -> String {
         String::from_utf8_lossy(&fs::read(&self.log).unwrap_or_default()).into_owned()
     }
 
-    /// Whether it runs.
+    /// Whether it is running.
     pub(crate) fn is_running(&mut self) -> bool {
         if self.status.is_none() {
             self.status = self.child.try_wait().expect("a child can be waited for");
@@ -94,8 +94,8 @@ impl Pseidon {
         self.status.is_none()
     }
 
-    /// Kills it (SIGKILL) and waits until it is gone. One that has ended by itself must have done
-    /// so well.
+    /// Kills it (SIGKILL) and waits for its end. If it has ended by itself, its exit code must be
+    /// 0.
     pub(crate) fn kill(&mut self) {
         if self.is_running() {
             self.signal(Signal::KILL);
@@ -103,7 +103,7 @@ impl Pseidon {
         self.died(20);
     }
 
-    /// Freezes it.
+    /// Freezes it (SIGSTOP).
     pub(crate) fn freeze(&self) {
         self.signal(Signal::STOP);
     }
@@ -112,21 +112,20 @@ impl Pseidon {
     pub(crate) fn is_frozen(&self) -> bool {
         let stat =
             fs::read_to_string(format!("/proc/{}/stat", self.child.id())).unwrap_or_default();
-        // The state follows the name, which is in parentheses and may hold anything.
+        // The state follows the name, which is in parentheses and may contain any character.
         stat.rsplit(") ")
             .next()
             .is_some_and(|rest| rest.starts_with('T'))
     }
 
-    /// Wakes it.
+    /// Resumes it (SIGCONT).
     pub(crate) fn wake(&self) {
         self.signal(Signal::CONT);
     }
 
-    /// Asks it to stop (SIGTERM), once it listens: a process that has just been started would die
-    /// of it.
+    /// Sends SIGTERM once the process handles it: a process that has just been started would die.
     pub(crate) fn terminate(&self) {
-        wait_until("it listens to signals", 20, || self.is_listening());
+        wait_until("it handles signals", 20, || self.is_listening());
         self.signal(Signal::TERM);
     }
 
@@ -144,7 +143,7 @@ impl Pseidon {
         })
     }
 
-    /// Asks it to stop, and it has to do so well.
+    /// Sends SIGTERM, and expects exit code 0.
     pub(crate) fn stop(&mut self, seconds: u64) {
         self.terminate();
         self.expect_exit(0, seconds);
@@ -152,9 +151,8 @@ impl Pseidon {
 
     fn signal(&self, signal: Signal) {
         let pid = Pid::from_raw(self.child.id() as i32).expect("a process id");
-        // A child that has just ended is still there until it is waited for, so this cannot meet
-        // another process.
-        kill_process(pid, signal).expect("a child can be signalled");
+        // A child keeps its id until it is waited for, so this cannot signal another process.
+        kill_process(pid, signal).expect("a child can be signaled");
     }
 
     /// Waits for its end.
@@ -166,14 +164,14 @@ impl Pseidon {
             }
             assert!(
                 Instant::now() < deadline,
-                "it still runs after {seconds} s:\n{}",
+                "it is still running after {seconds} s:\n{}",
                 tail(&self.log)
             );
             std::thread::sleep(Duration::from_millis(10));
         }
     }
 
-    /// Waits for its end, with this exit code.
+    /// Waits for its end, and expects this exit code.
     pub(crate) fn expect_exit(&mut self, code: i32, seconds: u64) {
         let status = self.wait_exit(seconds);
         assert_eq!(
@@ -184,8 +182,8 @@ impl Pseidon {
         );
     }
 
-    /// Waits for its death at a fail point, or a good end before it came there. Gives whether it
-    /// died.
+    /// Waits until it is killed at a fail point, or exits with 0 before that. Returns whether it
+    /// was killed.
     pub(crate) fn died(&mut self, seconds: u64) -> bool {
         let status = self.wait_exit(seconds);
         let killed = status.signal() == Some(Signal::KILL.as_raw());
@@ -197,13 +195,13 @@ impl Pseidon {
         killed
     }
 
-    /// Waits for its death at a fail point.
+    /// Waits until it is killed at a fail point.
     pub(crate) fn expect_death(&mut self, step: &str, seconds: u64) {
         let status = self.wait_exit(seconds);
         let killed = status.signal() == Some(Signal::KILL.as_raw());
         assert!(
             killed,
-            "it was to die at `{step}` but ended with {status}:\n{}",
+            "expected a kill at `{step}`, but it ended with {status}:\n{}",
             tail(&self.log)
         );
     }

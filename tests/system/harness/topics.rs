@@ -13,8 +13,8 @@ use rdkafka::message::OwnedMessage;
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
 use rdkafka::{ClientConfig, Message, Offset, TopicPartitionList};
 
-/// How long a topic may not be readable.
-const PATIENCE: Duration = Duration::from_secs(60);
+/// How long a topic may be unreadable.
+const READ_TIMEOUT: Duration = Duration::from_secs(60);
 
 use super::wait_until;
 
@@ -25,7 +25,7 @@ pub(crate) fn create(topic: &str, config: &[(&str, &str)]) {
         |new, (name, value)| new.set(name, value),
     );
     let (admin, topics) = (admin(), [new]);
-    wait_until(&format!("{topic} is made"), 30, || {
+    wait_until(&format!("{topic} is created"), 30, || {
         block_on(admin.create_topics(&topics, &AdminOptions::new()))
             .is_ok_and(|results| results.iter().all(Result::is_ok))
     });
@@ -38,7 +38,7 @@ pub(crate) fn delete(topic: &str) {
     wait_until(&format!("{topic} is gone"), 30, || !exists(topic));
 }
 
-/// Deletes a topic that may not be there. Returns whether it was.
+/// Deletes a topic if it exists. Returns whether it did.
 pub(crate) fn delete_if_there(topic: &str) -> bool {
     let deleted = block_on(admin().delete_topics(&[topic], &AdminOptions::new()))
         .expect("the broker answers");
@@ -63,8 +63,7 @@ fn admin() -> AdminClient<DefaultClientContext> {
         .expect("a client")
 }
 
-/// The sum of the offsets that a group has committed for a topic; `None` where it has none for a
-/// partition.
+/// The sum of the offsets that a group has committed for a topic; `None` if a partition has none.
 pub(crate) fn group_offset(group: &str, topic: &str) -> Option<i64> {
     let consumer: BaseConsumer = ClientConfig::new()
         .set("bootstrap.servers", super::brokers())
@@ -99,7 +98,7 @@ pub(crate) fn group_offset(group: &str, topic: &str) -> Option<i64> {
         .sum()
 }
 
-/// Sends records that are all key: so many, each of so many bytes.
+/// Sends `count` records with keys of `bytes` bytes.
 pub(crate) fn produce_keys(topic: &str, count: usize, bytes: usize) {
     let mut config = ClientConfig::new();
     config
@@ -119,7 +118,7 @@ pub(crate) fn produce_keys(topic: &str, count: usize, bytes: usize) {
         .expect("the broker has them");
 }
 
-/// Sends these to one partition, in this order, and waits until the broker has them.
+/// Sends values to one partition, in order, and waits until the broker has them.
 pub(crate) fn produce(
     topic: &str,
     partition: i32,
@@ -133,7 +132,7 @@ pub(crate) fn produce(
     }));
 }
 
-/// Sends these records and waits until the broker has them.
+/// Sends records, and waits until the broker has them.
 pub(crate) fn send<'a>(records: impl IntoIterator<Item = BaseRecord<'a, [u8], [u8]>>) {
     let mut config = ClientConfig::new();
     config
@@ -149,11 +148,11 @@ pub(crate) fn send<'a>(records: impl IntoIterator<Item = BaseRecord<'a, [u8], [u
     }
     producer
         .flush(Duration::from_secs(60))
-        .expect("the broker takes the records");
+        .expect("the broker accepts the records");
 }
 
-/// The values of a topic by partition, as far as they are committed now: what a consumer with
-/// `isolation.level` `read_committed` gets up to the first transaction that is still open.
+/// The committed values of a topic by partition: what a consumer with `isolation.level`
+/// `read_committed` gets up to the first open transaction.
 pub(crate) fn committed(topic: &str) -> Vec<Vec<String>> {
     let value = |message: OwnedMessage| {
         String::from_utf8_lossy(message.payload().unwrap_or_default()).into_owned()
@@ -164,11 +163,11 @@ pub(crate) fn committed(topic: &str) -> Vec<Vec<String>> {
         .collect()
 }
 
-/// The same with everything that belongs to a message.
+/// The committed messages of a topic by partition, with keys, headers and timestamps.
 pub(crate) fn committed_messages(topic: &str) -> Vec<Vec<OwnedMessage>> {
-    let deadline = Instant::now() + PATIENCE;
+    let deadline = Instant::now() + READ_TIMEOUT;
     loop {
-        // A topic that was just created has no leader yet, or one that does not know of it.
+        // A new topic may have no leader yet, or a leader that does not know it yet.
         match read_committed(topic, deadline) {
             Ok(messages) => return messages,
             Err(error) => assert!(Instant::now() < deadline, "cannot read {topic}: {error}"),
@@ -204,8 +203,8 @@ fn read_committed(topic: &str, deadline: Instant) -> KafkaResult<Vec<Vec<OwnedMe
     }
     consumer.assign(&assignment)?;
 
-    // Either the broker says that the end is reached, or, where more keeps coming, a record is from
-    // behind the end that there was.
+    // A partition is done when the broker reports its end, or, if more records keep arriving, at a
+    // record beyond its end at the start.
     let mut messages = vec![Vec::new(); partitions];
     let mut at_end = vec![false; partitions];
     while at_end.contains(&false) {
@@ -227,12 +226,12 @@ fn read_committed(topic: &str, deadline: Instant) -> KafkaResult<Vec<Vec<OwnedMe
     Ok(messages)
 }
 
-/// Changes a topic's configuration.
+/// Changes the configuration of a topic.
 pub(crate) fn alter(topic: &str, name: &str, value: &str) {
     let altered = AlterConfig::new(ResourceSpecifier::Topic(topic)).set(name, value);
     let outcomes = block_on(admin().alter_configs(&[altered], &AdminOptions::new()))
         .expect("the broker answers");
     outcomes
         .into_iter()
-        .for_each(|outcome| drop(outcome.expect("the configuration is right")));
+        .for_each(|outcome| drop(outcome.expect("the configuration is valid")));
 }

@@ -1,22 +1,23 @@
-//! `:writer` and `:data-dir`: how fileape writes, as options of the sink `files`.
+//! Conversion of `:writer` and `:data-dir`, the settings of fileape, to options of the `files`
+//! sink.
 //!
-//! Any of fileape's rules can be set for one topic: `:clicks.rollover-size` wins over
-//! `:rollover-size` for the topic `clicks`. Such a topic gets a writer of its own.
+//! Each of fileape's rules can be set for one topic: `:clicks.rollover-size` overrides
+//! `:rollover-size` for the topic `clicks`. Such a topic gets its own sink.
 
 use super::plugins::DISK_WRITER;
 use crate::legacy::NoteKind;
 use crate::legacy::build::{entry, int, list, map, millis, symbol, text, texts};
-use crate::legacy::read::{Findings, Given, Keys};
+use crate::legacy::read::{Findings, KeyValue, Keys};
 use crate::{Diagnostic, Node, NodeKind, Span};
 
-/// The sinks that stand for `disk-writer`.
+/// The sinks that replace `disk-writer`.
 pub(super) struct Writers {
     pub(super) of_all: Node,
-    /// Those of topics that have rules of their own, in the order of their names.
+    /// The sinks of topics with their own rules, sorted by topic.
     pub(super) of_topics: Vec<(String, Node)>,
 }
 
-/// fileape's rules, each if it is said.
+/// The rules of fileape. `None` for a rule that is not set.
 #[derive(Default)]
 struct Rules {
     base_dir: Option<Vec<String>>,
@@ -33,38 +34,45 @@ const IDLE: u64 = 60_000;
 const AGE: u64 = 600_000;
 const LANES: i64 = 3;
 const CHECK_FREQ: u64 = 2_000;
-/// More files at once for each topic and hour are of no use to anybody.
-const MOST_LANES: i64 = 1024;
+/// The maximum number of concurrent files for each topic and hour.
+const MAX_LANES: i64 = 1024;
 
-/// Where pseidon-hdfs moved a closed file to.
+/// The folder to which pseidon-hdfs moved a closed file.
 const MOVE_TO: &str = "${log:base_partition}/${log:log_partition}/{${log:time}:${log:date}}";
 
-/// Options that say nothing about what is in the files or when they are closed.
-const WITHOUT_MEANING: [(&str, &str); 8] = [
-    ("out-buffer-size", "buffers take what :memory leaves them"),
+/// Options that affect neither the content of files nor when files are closed.
+const WITHOUT_EFFECT: [(&str, &str); 8] = [
+    ("out-buffer-size", "buffers are sized from :memory"),
     ("use-buffer", "output is always buffered"),
     (
         "flush-on-write",
-        "a file is written through to the disk before it becomes visible, and never half",
+        "a file is synced to disk before it becomes visible, and is never partial",
     ),
-    ("allow-all-ts", "no record is left out for its time"),
+    (
+        "allow-all-ts",
+        "no record is dropped because of its timestamp",
+    ),
     (
         "parquet-codec",
-        "the table's output_format says how pages are compressed",
+        "page compression is set by output_format in the table",
     ),
-    ("parquet-page-size", "the Parquet writer chooses it"),
+    (
+        "parquet-page-size",
+        "the Parquet writer chooses the page size",
+    ),
     (
         "parquet-enable-dictionary",
-        "the Parquet writer chooses where a dictionary is worth it",
+        "the Parquet writer decides where to use a dictionary",
     ),
     (
         "roll-callbacks",
-        "functions cannot be loaded here; say :on-close in the files sink",
+        "functions are not supported; set :on-close in the files sink",
     ),
 ];
 
-/// Reads the sinks, and the output format of rows that name none; none where that is gzip. `needed`
-/// is where a missing folder is reported, none where no flow uses the writer.
+/// Reads the sinks, and the output format of rows without their own. The format is `None` for gzip,
+/// the default. `needed` is the position at which a missing folder is reported, or `None` if no
+/// flow uses the writer.
 pub(super) fn read(
     findings: &mut Findings,
     keys: &mut Keys<'_>,
@@ -78,8 +86,8 @@ pub(super) fn read(
         for given in [data_dir, writer].into_iter().flatten() {
             findings.note(
                 &given,
-                NoteKind::NoMeaning,
-                format!("the pipeline has no `{DISK_WRITER}`, or says itself what that is"),
+                NoteKind::NoEffect,
+                format!("the pipeline does not use the predefined stage `{DISK_WRITER}`"),
             );
         }
         return (None, None);
@@ -93,31 +101,32 @@ pub(super) fn read(
     };
     let own_dir = options.take("base-dir");
     let multiplier = findings
-        .count(&mut options, "write-multiplier", 1..=MOST_LANES)
+        .count(&mut options, "write-multiplier", 1..=MAX_LANES)
         .unwrap_or(1);
     let default_format = options
         .take("codec")
         .and_then(|codec| output_format(findings, &codec));
     let rules = Rules::read(findings, &mut options, "");
     let own_rules = rules_of_topics(findings, &mut options);
-    for (name, sentence) in WITHOUT_MEANING {
-        findings.no_meaning(&mut options, name, sentence);
+    for (name, sentence) in WITHOUT_EFFECT {
+        findings.no_effect(&mut options, name, sentence);
     }
     findings.finish(options);
     match (&own_dir, &data_dir) {
         (Some(_), Some(given)) => findings.note(
             given,
-            NoteKind::NoMeaning,
+            NoteKind::NoEffect,
             "files are written to the :base-dir of `:writer`",
         ),
         (None, None) => {
-            let mistake =
-                Diagnostic::new(opening, "there is no `:data-dir`", "missing in this map");
-            findings.mistakes.push(
-                mistake.with_help(
-                    "say where files are written: add, for example, :data-dir \"/data\"",
-                ),
+            let error = Diagnostic::new(
+                opening,
+                "missing required key `:data-dir`",
+                "required in this map",
             );
+            findings
+                .errors
+                .push(error.with_help("add, for example, :data-dir \"/data\""));
         }
         _ => {}
     }
@@ -130,7 +139,8 @@ pub(super) fn read(
         .or(data_dir)
         .filter(|_| rules.base_dir.iter().flatten().any(is_relative))
     {
-        let sentence = "a relative folder starts at the folder of this file, where pseidon-etl started at the one it was run in";
+        let sentence = "a relative path is relative to the folder of this file, unlike in \
+            pseidon-etl, where it was relative to the working directory";
         findings.note(&given, NoteKind::Changed, sentence);
     }
     let of_topics = own_rules
@@ -146,8 +156,8 @@ pub(super) fn read(
     )
 }
 
-/// The output format that `:codec` names.
-fn output_format(findings: &mut Findings, codec: &Given<'_>) -> Option<&'static str> {
+/// The output format for the value of `:codec`. `None` for gzip, the default.
+fn output_format(findings: &mut Findings, codec: &KeyValue<'_>) -> Option<&'static str> {
     let name = match &codec.value.kind {
         NodeKind::Keyword(name) => name.to_string(),
         NodeKind::Str(text) => text.value.clone(),
@@ -161,7 +171,7 @@ fn output_format(findings: &mut Findings, codec: &Given<'_>) -> Option<&'static 
         "parquet" => Some("parquet"),
         "avro" => Some("avro"),
         _ => {
-            findings.wrong(
+            findings.invalid(
                 codec,
                 "one of :gzip, :snappy, :bzip2, :none, :parquet and :avro",
             );
@@ -170,23 +180,23 @@ fn output_format(findings: &mut Findings, codec: &Given<'_>) -> Option<&'static 
     }
 }
 
-/// What is said for single topics.
+/// The rules of single topics.
 fn rules_of_topics(findings: &mut Findings, options: &mut Keys<'_>) -> Vec<(String, Rules)> {
     let mut found = Vec::new();
     for topic in topics(options) {
         let rules = Rules::read(findings, options, &format!("{topic}."));
-        findings.no_meaning(
+        findings.no_effect(
             options,
             &format!("{topic}.codec"),
-            "the output_format of the log's row says it",
+            "the codec is set by output_format in the topic's row of the table",
         );
-        findings.no_meaning(
+        findings.no_effect(
             options,
             &format!("{topic}.write-multiplier"),
-            "it holds for all topics; say :parallel-files for this one",
+            "it applies to all topics; set :parallel-files for this one",
         );
-        for (name, sentence) in WITHOUT_MEANING {
-            findings.no_meaning(options, &format!("{topic}.{name}"), sentence);
+        for (name, sentence) in WITHOUT_EFFECT {
+            findings.no_effect(options, &format!("{topic}.{name}"), sentence);
         }
         if !rules.are_empty() {
             found.push((topic, rules));
@@ -195,7 +205,7 @@ fn rules_of_topics(findings: &mut Findings, options: &mut Keys<'_>) -> Vec<(Stri
     found
 }
 
-/// The topics that keys such as `:clicks.codec` name, in the order of their names.
+/// The topics in keys such as `:clicks.codec`, sorted.
 fn topics(options: &Keys<'_>) -> Vec<String> {
     let mut topics: Vec<String> = options
         .names()
@@ -209,7 +219,7 @@ fn topics(options: &Keys<'_>) -> Vec<String> {
 }
 
 impl Rules {
-    /// Those whose keys begin with `prefix`.
+    /// Reads the rules whose keys begin with `prefix`.
     fn read(findings: &mut Findings, options: &mut Keys<'_>, prefix: &str) -> Rules {
         let key = |name: &str| format!("{prefix}{name}");
         Rules {
@@ -217,7 +227,7 @@ impl Rules {
             size: findings.count(options, &key("rollover-size"), 1..=i64::MAX),
             idle: findings.millis(options, &key("rollover-timeout")),
             age: findings.millis(options, &key("rollover-abs-timeout")),
-            lanes: findings.count(options, &key("parallel-files"), 1..=MOST_LANES),
+            lanes: findings.count(options, &key("parallel-files"), 1..=MAX_LANES),
             check_freq: findings.millis(options, &key("check-freq")),
             row_group: findings.count(options, &key("parquet-block-size"), 1..=i64::MAX),
         }
@@ -238,7 +248,7 @@ impl Rules {
             && idle.or(*age).or(*check_freq).is_none()
     }
 
-    /// These, and where one is not said that of `other`.
+    /// These rules, with those of `other` where a rule is not set.
     fn or(self, other: &Rules) -> Rules {
         Rules {
             base_dir: self.base_dir.or_else(|| other.base_dir.clone()),
@@ -251,13 +261,13 @@ impl Rules {
         }
     }
 
-    /// The sink. A writer more is as many files more that are written at once.
+    /// The `files` sink. `multiplier` multiplies the number of concurrent files.
     fn sink(&self, multiplier: i64, moves: bool) -> Node {
         let lanes = self
             .lanes
             .unwrap_or(LANES)
             .saturating_mul(multiplier)
-            .min(MOST_LANES);
+            .min(MAX_LANES);
         let rollover = map([
             entry("size", int(self.size.unwrap_or(SIZE))),
             entry("idle", millis(self.idle.unwrap_or(IDLE))),

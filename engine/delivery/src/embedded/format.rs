@@ -1,15 +1,15 @@
-//! The format of a state file, and how files of earlier formats are brought up to date.
+//! The format of a state file, and the migration of files of earlier formats.
 
 use redb::{Database, ReadableDatabase, ReadableTable, TableDefinition, WriteTransaction};
 
 use super::tables::{self, FORMAT_KEY, META, NOTES, PLANS, RECORDS, SplitKey, value};
 
-/// The layout of the tables. A file with a higher number was written by a newer version of the
-/// program.
+/// The version of the table layout. A file with a higher number was written by a newer version of
+/// the program.
 pub(super) const FORMAT: u64 = 2;
 
 /// Format 1 had (epoch, sequence, low, owners) for each (sink, split), the pipeline's plan in two
-/// values of `meta`, and the plan of each log of a table in two notes.
+/// values of `meta`, and the plan of each topic's pipeline (a row of the MySQL table) in two notes.
 const SPLITS_1: TableDefinition<SplitKey, (u64, u64, Option<u64>, &str)> =
     TableDefinition::new("splits");
 const PLAN_FINGERPRINT_1: &str = "plan fingerprint";
@@ -17,8 +17,8 @@ const PLAN_TEXT_1: &str = "plan text";
 const LOG_PLAN_1: &str = "/plan";
 const LOG_PLAN_TEXT_1: &str = "/plan-text";
 
-/// Writes the format into a new file, and brings a file of an earlier format up to date, in one
-/// transaction. The inner error is the format of a file that this version cannot read.
+/// Writes the format into a new file, and migrates a file of an earlier format, in one transaction.
+/// The inner error is the format of a file that this version cannot read.
 pub(super) fn bring_up_to_date(database: &Database) -> Result<Result<(), String>, redb::Error> {
     let found = value(&database.begin_read()?, META, FORMAT_KEY)?;
     match found.as_deref().map(str::parse::<u64>) {
@@ -55,7 +55,7 @@ fn from_format_1(transaction: &WriteTransaction) -> Result<(), redb::Error> {
     Ok(())
 }
 
-/// Moves the pipeline's plan; returns its fingerprint.
+/// Moves the pipeline's plan to the table of plans; returns its fingerprint.
 fn move_plans(transaction: &WriteTransaction) -> Result<Option<String>, redb::Error> {
     let mut plans = transaction.open_table(PLANS)?;
     let mut meta = transaction.open_table(META)?;
@@ -84,8 +84,8 @@ fn move_plans(transaction: &WriteTransaction) -> Result<Option<String>, redb::Er
     Ok(fingerprint)
 }
 
-/// The fingerprint of the plan that wrote a sink's records: the pipeline's, or that of the log
-/// whose sink it is.
+/// The fingerprint of the plan that wrote a sink's records: the pipeline's, or that of the topic's
+/// pipeline that the sink belongs to.
 fn plan_of_sink(
     transaction: &WriteTransaction,
     sink: &str,

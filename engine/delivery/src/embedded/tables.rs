@@ -1,12 +1,12 @@
-//! The tables of the state file, and their rows.
+//! The tables of the state file and their rows.
 
 use std::collections::HashMap;
 
 use redb::{ReadableTable, Table, TableDefinition, TableError, WriteTransaction};
 
-use crate::{CommitRecord, LaneId, Resume, SinkId, SplitId};
+use crate::{CommitRecord, LaneId, ResumeToken, SinkId, SplitId};
 
-/// What concerns the whole file, by the keys below.
+/// Values that concern the whole file, under the keys below.
 pub(super) const META: TableDefinition<&str, &str> = TableDefinition::new("meta");
 pub(super) const FORMAT_KEY: &str = "format";
 pub(super) const IDENTITY_KEY: &str = "identity";
@@ -22,7 +22,7 @@ pub(super) type RecordRow<'a> = (
     Option<&'a str>,
     Option<u64>,
 );
-/// What stands between the names of several owners.
+/// Separates the names of several owners.
 pub(super) const OWNERS: &str = "\n";
 
 /// (sink, split) → a commit record without the lanes that are ahead.
@@ -31,13 +31,13 @@ pub(super) const RECORDS: TableDefinition<SplitKey, RecordRow> = TableDefinition
 pub(super) const AHEAD: TableDefinition<(&str, &str, &str), u64> = TableDefinition::new("ahead");
 /// (sink, id) → detail.
 pub(super) const STAGED: TableDefinition<(&str, &str), &str> = TableDefinition::new("staged");
-/// (sink, owner): instances that were cut off.
+/// (sink, owner): fenced instances.
 pub(super) const FENCED: TableDefinition<(&str, &str), ()> = TableDefinition::new("fenced");
 /// fingerprint → text.
 pub(super) const PLANS: TableDefinition<&str, &str> = TableDefinition::new("plans");
 pub(super) const NOTES: TableDefinition<&str, &str> = TableDefinition::new("notes");
 
-/// Everything but the lanes that are ahead.
+/// Converts a row to a commit record, without the lanes that are ahead.
 pub(super) fn record_of(
     (epoch, sequence, low, owners, plan, resume, finished): RecordRow,
 ) -> CommitRecord {
@@ -52,7 +52,7 @@ pub(super) fn record_of(
             .map(str::to_owned)
             .collect(),
         plan: plan.map(str::to_owned),
-        resume: resume.map(Resume::from),
+        resume: resume.map(ResumeToken::from),
         finished,
     }
 }
@@ -66,7 +66,7 @@ pub(super) fn insert(
     let owners = record.owners.join(OWNERS);
     let (plan, resume) = (
         record.plan.as_deref(),
-        record.resume.as_ref().map(Resume::as_str),
+        record.resume.as_ref().map(ResumeToken::as_str),
     );
     rows.insert(
         key,
@@ -140,7 +140,7 @@ pub(super) fn value(
     Ok(table.get(key)?.map(|value| value.value().to_owned()))
 }
 
-/// A table that nothing was written to yet does not exist.
+/// Opens a table; `None` if it does not exist because nothing was written to it yet.
 pub(super) fn existing<T>(table: Result<T, TableError>) -> Result<Option<T>, redb::Error> {
     match table {
         Ok(table) => Ok(Some(table)),

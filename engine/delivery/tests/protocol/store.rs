@@ -6,8 +6,8 @@ use std::sync::Arc;
 use parking_lot::Mutex;
 use pseidon_delivery::store::{SplitVersion, refusal};
 use pseidon_delivery::{
-    Claimant, Commit, CommitError, CommitRecord, SinkId, SplitCommit, SplitId, Staged, StateStore,
-    StoreError, StoredPlan, conformance,
+    Claimant, Commit, CommitError, CommitRecord, SinkId, SplitCommit, SplitId, StagedEntry,
+    StateStore, StoreError, StoredPlan, conformance,
 };
 
 #[derive(Default)]
@@ -20,18 +20,18 @@ struct Content {
     notes: HashMap<String, String>,
 }
 
-/// What becomes of the next answers to a commit.
+/// The fate of the next requests to commit.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) enum Fate {
     Answered,
-    /// The question does not arrive.
+    /// The request does not arrive.
     Unheard,
-    /// It is done, but nobody learns of it.
+    /// The step is applied, but the answer is lost.
     AnswerLost,
 }
 
 #[derive(Clone, Default)]
-pub(crate) struct Memory {
+pub(crate) struct MemoryStore {
     content: Arc<Mutex<Content>>,
     pub(crate) fates: Arc<Mutex<Vec<Fate>>>,
 }
@@ -88,11 +88,11 @@ impl Content {
     }
 }
 
-impl Memory {
+impl MemoryStore {
     fn commit_one(&self, sink: &SinkId, commit: &Commit) -> Result<(), CommitError> {
         let fate = self.fates.lock().pop().unwrap_or(Fate::Answered);
         let unanswered = || {
-            // The committer is not to wait for the store to come back.
+            // The committer must not wait for the store to come back.
             std::thread::current().unpark();
             Err(StoreError::Unavailable("no answer".into()).into())
         };
@@ -108,7 +108,7 @@ impl Memory {
     }
 }
 
-impl StateStore for Memory {
+impl StateStore for MemoryStore {
     fn identity(&self) -> Result<String, StoreError> {
         let mut content = self.content.lock();
         if content.identity.is_none() {
@@ -192,11 +192,11 @@ impl StateStore for Memory {
             .collect()
     }
 
-    fn staged(&self, sink: &SinkId) -> Result<Vec<Staged>, StoreError> {
+    fn staged(&self, sink: &SinkId) -> Result<Vec<StagedEntry>, StoreError> {
         let content = self.content.lock();
         let of_sink = content.staged.iter().filter(|((of, _), _)| of == sink);
         Ok(of_sink
-            .map(|((_, id), detail)| Staged {
+            .map(|((_, id), detail)| StagedEntry {
                 id: id.clone(),
                 detail: detail.clone(),
             })
@@ -275,8 +275,8 @@ impl StateStore for Memory {
 }
 
 #[test]
-fn the_store_of_these_tests_does_what_every_store_does() {
-    let stores: Mutex<HashMap<String, Memory>> = Mutex::default();
+fn the_store_passes_the_conformance_suite() {
+    let stores: Mutex<HashMap<String, MemoryStore>> = Mutex::default();
     conformance::check(&|pipeline| {
         Box::new(stores.lock().entry(pipeline.into()).or_default().clone())
     });

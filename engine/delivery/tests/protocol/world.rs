@@ -4,15 +4,14 @@ use std::collections::{BTreeMap, HashSet, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use pseidon_delivery::committer::{Abandon, Begin, Positions};
+use pseidon_delivery::committer::{CommitterError, Positions, SplitToBegin};
 use pseidon_delivery::{
-    Claimant, Committer, LaneCommit, LaneId, Position, SinkId, SplitId, Staged, StateStore,
+    Claimant, Committer, LaneCommit, LaneId, Position, SinkId, SplitId, StagedEntry, StateStore,
 };
 
-use crate::store::{Fate, Memory};
+use crate::store::{Fate, MemoryStore};
 
-/// A split's records in order: the position of each, and the lane that it belongs to unless it is
-/// filtered out.
+/// A split's records in order: the position of each, and its lane unless it is filtered out.
 pub(crate) type Input = Vec<(Position, Option<u8>)>;
 
 #[derive(Clone, Debug)]
@@ -29,10 +28,10 @@ struct Instance {
     owner: String,
     committer: Committer,
     abandoned: Arc<AtomicBool>,
-    /// The splits it believes to hold, each with how many records of it were read.
+    /// The splits that it believes to hold, each with the number of its records that were read.
     read: BTreeMap<usize, usize>,
-    /// The files of each lane that are not committed yet, oldest first; what is read goes to the
-    /// last one, unless that is rolled.
+    /// The files of each lane that are not committed yet, oldest first; records go to the last one,
+    /// unless that is rolled.
     lanes: BTreeMap<LaneId, VecDeque<LaneFile>>,
     /// Committed and not yet published.
     to_publish: Vec<String>,
@@ -49,8 +48,8 @@ struct LaneFile {
 
 pub(crate) struct World {
     inputs: Vec<Input>,
-    store: Memory,
-    /// Where each split was begun.
+    store: MemoryStore,
+    /// The position at which each split was begun.
     starts: BTreeMap<usize, Position>,
     files: BTreeMap<String, File>,
     instances: Vec<Option<Instance>>,
@@ -58,7 +57,7 @@ pub(crate) struct World {
 }
 
 #[derive(Clone, Debug)]
-pub(crate) enum Step {
+pub(crate) enum InstanceStep {
     Take {
         by: usize,
         splits: u8,
@@ -138,34 +137,34 @@ impl World {
         format!("{what}{}", self.made)
     }
 
-    pub(crate) fn act(&mut self, step: &Step) {
+    pub(crate) fn act(&mut self, step: &InstanceStep) {
         match step {
-            Step::Take { by, splits, start } => {
+            InstanceStep::Take { by, splits, start } => {
                 self.take(*by, chosen(*splits, self.inputs.len()).collect(), *start)
             }
-            Step::Read { by, split, records } => {
+            InstanceStep::Read { by, split, records } => {
                 self.read(*by, split % self.inputs.len(), *records)
             }
-            Step::Roll { by, lanes } => self.roll(*by, *lanes),
-            Step::Commit {
+            InstanceStep::Roll { by, lanes } => self.roll(*by, *lanes),
+            InstanceStep::Commit {
                 by,
                 lanes,
                 files,
                 fates,
                 leave,
             } => self.commit(*by, *lanes, *files, fates, *leave),
-            Step::Idle { by, fates } => self.idle(*by, fates),
-            Step::Publish { by, count } => self.publish(*by, *count),
-            Step::Release { by, splits } => self.release(*by, *splits),
-            Step::LookForDead { by } => self.look_for_dead(*by),
-            Step::RemoveDead { by } => self.remove_dead(*by),
+            InstanceStep::Idle { by, fates } => self.idle(*by, fates),
+            InstanceStep::Publish { by, count } => self.publish(*by, *count),
+            InstanceStep::Release { by, splits } => self.release(*by, *splits),
+            InstanceStep::LookForDead { by } => self.look_for_dead(*by),
+            InstanceStep::RemoveDead { by } => self.remove_dead(*by),
             // Nothing of it is left but its files.
-            Step::Crash { by } => self.instances[*by] = None,
+            InstanceStep::Crash { by } => self.instances[*by] = None,
         }
     }
 
-    /// Takes splits over from whoever has them, who does not learn of it. `start` is what "the
-    /// latest" means at the moment.
+    /// Takes splits over from their owners, which do not notice. `start` is the current meaning of
+    /// "the latest".
     fn take(&mut self, by: usize, splits: Vec<usize>, start: Position) {
         if self.instances[by].is_none() {
             let owner = self.name("owner");
@@ -209,7 +208,7 @@ impl World {
             self.starts.entry(*split).or_insert(from);
             instance
                 .committer
-                .begin(vec![Begin {
+                .begin(vec![SplitToBegin {
                     split: split_id(*split),
                     record,
                     start,
@@ -221,7 +220,7 @@ impl World {
                 self.inputs[*split].partition_point(|(position, _)| *position < from),
             );
         }
-        // What is committed is published by whoever comes first and can see it.
+        // What is committed is published by the first instance that can see it.
         for entry in self.store.staged(&sink()).unwrap() {
             if entry.detail == machine(by).to_string() {
                 show(&mut self.files, &entry.id);
@@ -275,7 +274,8 @@ impl World {
                 continue;
             };
             open.upto.insert(split, position + 1);
-            // Somebody may have removed the file already, if we were fenced and do not know it yet.
+            // Another instance may have removed the file already, if this one was fenced and has
+            // not noticed it yet.
             if let Some(file) = self.files.get_mut(&open.file) {
                 file.records.push((split, position));
             }
@@ -285,7 +285,7 @@ impl World {
         instance.read.insert(split, from + unit.len());
     }
 
-    /// What comes from now on goes to another file.
+    /// Records from now on go to another file.
     fn roll(&mut self, by: usize, lanes: u8) {
         let Some(instance) = &mut self.instances[by] else {
             return;
@@ -332,7 +332,7 @@ impl World {
         let files = committed;
         let staged = files
             .iter()
-            .map(|file| Staged {
+            .map(|file| StagedEntry {
                 id: file.clone(),
                 detail: machine(by).to_string(),
             })
@@ -360,18 +360,17 @@ impl World {
         }
     }
 
-    /// A fenced instance throws its lanes away and starts anew; one that is stopped leaves its
-    /// files to others.
-    fn give_up(&mut self, by: usize, abandon: &Abandon) {
+    /// A fenced instance discards its lanes and restarts; a stopped one leaves its files to others.
+    fn give_up(&mut self, by: usize, abandon: &CommitterError) {
         let Some(instance) = self.instances[by].take() else {
             return;
         };
         match abandon {
-            Abandon::Fatal(_) | Abandon::OtherPlan { .. } => panic!("{abandon}"),
-            Abandon::Stopped => {}
-            Abandon::Fenced(_) => {
-                // A commit whose answer was lost may have been applied: what is staged now is not
-                // ours to remove.
+            CommitterError::Fatal(_) | CommitterError::OtherPlan { .. } => panic!("{abandon}"),
+            CommitterError::Stopped => {}
+            CommitterError::Fenced(_) => {
+                // A commit whose answer was lost may have been applied: this instance must not
+                // remove what is staged now.
                 let staged: HashSet<String> = self
                     .store
                     .staged(&sink())
@@ -397,7 +396,7 @@ impl World {
         }
     }
 
-    /// Gives splits back as a graceful stop or a rebalance does.
+    /// Releases splits as a graceful stop or a rebalance does.
     fn release(&mut self, by: usize, splits: u8) {
         self.commit(by, u8::MAX, usize::MAX, &[], false);
         self.publish(by, usize::MAX);
@@ -414,9 +413,9 @@ impl World {
         }
     }
 
-    /// The files of an instance that is gone are not locked any more. It is fenced first and what
-    /// is staged is read second: the other way round a commit of it could be applied in between,
-    /// and leave something staged that is not known here.
+    /// The files of a dead instance are not locked any more. The instance is fenced first and the
+    /// staged entries are read second: in the other order one of its commits could be applied in
+    /// between, and leave an entry staged that is not known here.
     fn look_for_dead(&mut self, by: usize) {
         let alive: HashSet<String> = self
             .instances
@@ -457,13 +456,13 @@ impl World {
 
     /// The first instance is left; it takes everything, reads to the end and stops gracefully. Then
     /// the other machine is started once more, where what others left can only be published and
-    /// cleared away.
+    /// removed.
     pub(crate) fn finish(&mut self) {
         for by in 1..self.instances.len() {
             self.instances[by] = None;
         }
         let all: Vec<usize> = (0..self.inputs.len()).collect();
-        // What it believes to hold it may have lost long ago: then it notices now, and starts anew.
+        // It may have lost long ago what it believes to hold: then it notices now, and restarts.
         self.release(0, u8::MAX);
         self.take(0, all.clone(), 0);
         for split in all {
@@ -488,7 +487,7 @@ impl World {
         assert_eq!(
             self.store.staged(&sink()).unwrap(),
             [],
-            "something is left in the store"
+            "entries are left in the store"
         );
 
         let mut seen: BTreeMap<(LaneId, usize), Vec<Vec<Position>>> = BTreeMap::new();
@@ -516,8 +515,7 @@ impl World {
             }
         }
         // Files in the order of their first position, laid end to end, are the split's records of
-        // that lane: none is missing, none is there twice, and no file's range reaches into
-        // another's.
+        // that lane: none is missing, none is there twice, and no file's range overlaps another's.
         let seen: BTreeMap<_, Vec<Position>> = seen
             .into_iter()
             .map(|(key, mut files)| {
@@ -537,11 +535,11 @@ impl World {
     }
 }
 
-/// Publishing can be repeated, and comes too late for a file that somebody else has published
+/// Publishing can be repeated, and comes too late for a file that another instance has published
 /// already.
 fn show(files: &mut BTreeMap<String, File>, id: &str) {
     files
         .get_mut(id)
-        .unwrap_or_else(|| panic!("{id} is committed, and it was removed"))
+        .unwrap_or_else(|| panic!("{id} is committed, but was removed"))
         .visible = true;
 }

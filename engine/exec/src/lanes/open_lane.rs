@@ -1,4 +1,4 @@
-//! An open lane with what the engine knows of it.
+//! An open lane, and what the engine tracks of it.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -12,21 +12,21 @@ use pseidon_plugin::rollover::Rollover;
 
 use crate::sync::now;
 
-/// A lane that takes rows.
+/// A lane that accepts rows.
 pub(super) struct OpenLane {
     pub(super) lane: Box<dyn Lane>,
-    held: Vec<Held>,
+    held: Vec<SplitInLane>,
     records: u64,
     opened: Instant,
     written: Instant,
-    /// What it buffered when it was asked last.
+    /// The size of its buffers when it was last asked.
     pub(super) memory: usize,
-    /// Its time has come, and it is sealed as soon as it may be.
+    /// It is too old or idle, and is sealed as soon as it may be.
     pub(super) is_due: bool,
 }
 
 /// What a lane holds of a split.
-struct Held {
+struct SplitInLane {
     split: SplitId,
     /// The position after the last record.
     upto: Position,
@@ -36,7 +36,7 @@ struct Held {
 }
 
 impl OpenLane {
-    /// Nothing is in it.
+    /// Creates an empty lane.
     pub(super) fn new(lane: Box<dyn Lane>) -> OpenLane {
         let (opened, memory) = (now(), lane.memory());
         OpenLane {
@@ -50,8 +50,8 @@ impl OpenLane {
         }
     }
 
-    /// These rows are the next of their split for the lane. Where they begin at a higher position,
-    /// the one before has come to its end.
+    /// Called with the next rows of a split before they are offered. If they begin at a higher
+    /// position, the one before is complete.
     pub(super) fn expect(&mut self, rows: &Rows) {
         let Some(held) = self
             .held
@@ -65,7 +65,7 @@ impl OpenLane {
         }
     }
 
-    /// The lane has taken these rows. `end` is the chunk's
+    /// Called when the lane has accepted these rows. `end` is the chunk's
     /// [`next`](pseidon_plugin::sink::Chunk::next) if they are the last of it.
     pub(super) fn note(&mut self, rows: &Rows, end: Option<Position>) {
         let Some(last) = rows.len().checked_sub(1).map(|row| rows.position(row)) else {
@@ -77,7 +77,7 @@ impl OpenLane {
             .iter()
             .position(|held| held.split == *split)
             .unwrap_or_else(|| {
-                self.held.push(Held {
+                self.held.push(SplitInLane {
                     split: split.clone(),
                     upto: 0,
                     cut_chunks: 0,
@@ -100,8 +100,7 @@ impl OpenLane {
         self.written = now();
     }
 
-    /// How many records it may still get; all of one position count as one that is too many only
-    /// together.
+    /// How many records it may still get; the rows of one position may exceed this only together.
     pub(super) fn room(&self, rollover: &Rollover) -> u64 {
         rollover
             .records
@@ -120,7 +119,7 @@ impl OpenLane {
         rollover.is_over(self.opened, self.written, now)
     }
 
-    /// When rows were written last.
+    /// When rows were last written.
     pub(super) fn written(&self) -> Instant {
         self.written
     }
@@ -133,10 +132,11 @@ impl OpenLane {
     /// The split of which it holds a part of a position, if there is one: more rows of that
     /// position may come. Until then it must not be sealed.
     ///
-    /// Batches may have been dispatched that have not come here yet. So the position is over when
-    /// its end was dispatched, and all chunks of it that were dispatched to this lane have come.
+    /// Batches may have been dispatched that have not arrived here yet. So the position is complete
+    /// when its end was dispatched, and all chunks of it that were dispatched to this lane have
+    /// arrived.
     pub(super) fn cut_split(&self, lane: &LaneId, ledger: &Ledger) -> Option<&SplitId> {
-        let is_over = |held: &Held| {
+        let is_over = |held: &SplitInLane| {
             let has_ended = ledger
                 .frontier(&held.split)
                 .is_none_or(|frontier| frontier >= held.upto);
@@ -148,7 +148,7 @@ impl OpenLane {
             .map(|held| &held.split)
     }
 
-    /// What its commit says, and the lane itself.
+    /// Returns the content of its commit, and the lane itself.
     pub(super) fn into_commit(self, lane: LaneId) -> (LaneCommit, Box<dyn Lane>) {
         (
             LaneCommit {
@@ -163,9 +163,9 @@ impl OpenLane {
         )
     }
 
-    /// As it is shown to a person.
-    fn shown(&self, lane: LaneId) -> ShownLane {
-        ShownLane {
+    /// Its status for people.
+    fn shown(&self, lane: LaneId) -> LaneStatus {
+        LaneStatus {
             lane,
             bytes: self.lane.bytes(),
             records: self.records,
@@ -174,32 +174,33 @@ impl OpenLane {
     }
 }
 
-/// An open lane, for a person who looks at the run.
+/// The status of an open lane, for people.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ShownLane {
-    /// The lane: of files, their bucket.
+pub struct LaneStatus {
+    /// The name of the lane; for files, their bucket.
     pub lane: LaneId,
-    /// The bytes in the target so far, with an estimate of what is buffered.
+    /// The bytes in the target so far, plus an estimate for what is buffered.
     pub bytes: u64,
-    /// The records in it.
+    /// The number of records in it.
     pub records: u64,
     /// When it was opened.
     pub opened: Instant,
 }
 
-/// The open lanes of all writers of a sink, as they were after their last rows.
+/// The status of the open lanes of all writers of a sink, as of their last rows.
 #[derive(Clone, Default)]
-pub struct ShownLanes(Arc<Mutex<HashMap<LaneId, ShownLane>>>);
+pub struct LaneStatuses(Arc<Mutex<HashMap<LaneId, LaneStatus>>>);
 
-impl ShownLanes {
-    /// All of them, in the order of their names.
-    pub fn list(&self) -> Vec<ShownLane> {
-        let mut lanes: Vec<ShownLane> = self.0.lock().values().cloned().collect();
+impl LaneStatuses {
+    /// All of them, ordered by name.
+    pub fn list(&self) -> Vec<LaneStatus> {
+        let mut lanes: Vec<LaneStatus> = self.0.lock().values().cloned().collect();
         lanes.sort_by(|one, other| one.lane.cmp(&other.lane));
         lanes
     }
 
-    /// A lane that does not say how large it is is not open for long, and is not shown.
+    /// Updates the status. A lane that does not report its size is not open for long, and is not
+    /// shown.
     pub(super) fn show(&self, lane: &LaneId, open: &OpenLane) {
         if open.lane.bytes() == 0 {
             return;

@@ -1,4 +1,4 @@
-//! Writers that note what happens to them.
+//! Writers that record what happens to them.
 
 #[cfg(not(feature = "model"))]
 mod schedule;
@@ -16,21 +16,21 @@ use parking_lot::Mutex;
 use pseidon_delivery::committer::Positions;
 use pseidon_delivery::embedded::EmbeddedStore;
 use pseidon_delivery::{
-    Claimant, CommitRecord, Committer, LaneId, Position, SplitCommit, SplitId, Staged,
+    Claimant, CommitRecord, Committer, LaneId, Position, SplitCommit, SplitId, StagedEntry,
 };
 use pseidon_plugin::LaneMemory;
-use pseidon_plugin::batch::{BatchBuilder, MetaWanted, RecordMeta, Split};
-use pseidon_plugin::lane::{Lane, LaneRules, Room, Sealed, Transaction};
+use pseidon_plugin::batch::{BatchBuilder, RecordMeta, Split, WantedMetadata};
+use pseidon_plugin::lane::{Lane, LaneRules, Room, SealOutcome, Transaction};
 use pseidon_plugin::metrics::Metrics;
 use pseidon_plugin::rollover::Rollover;
 use pseidon_plugin::rows::Rows;
-use pseidon_plugin::sink::{Chunk, Routed, Sink, SinkError, TakenOver, TakenSplit};
+use pseidon_plugin::sink::{Chunk, RoutedRows, Sink, SinkError, TakenSplit, TakeoverResult};
 
-use super::WrittenSink;
+use super::WriterSink;
 use crate::attempt::AttemptId;
 use crate::failure::{Failure, Failures};
-use crate::lanes::ShownLanes;
-use crate::queue::{UnitQueue, Unwritten};
+use crate::lanes::LaneStatuses;
+use crate::queue::{BatchQueue, UnwrittenCharge};
 
 const SPLIT: &str = "split";
 
@@ -41,7 +41,7 @@ pub(super) fn chunk(position: Position) -> Chunk {
         topic: "split".to_owned(),
         partition: 0,
     });
-    let mut batch = BatchBuilder::new(split, MetaWanted::default(), 1);
+    let mut batch = BatchBuilder::new(split, WantedMetadata::default(), 1);
     batch.push(position, Some(b"x"), RecordMeta::default());
     let options = RecordBatchOptions::new().with_row_count(Some(1));
     let columns =
@@ -53,31 +53,31 @@ pub(super) fn chunk(position: Position) -> Chunk {
     )
 }
 
-pub(super) fn unwritten(attempt: AttemptId) -> Unwritten {
-    UnitQueue::new(1, usize::MAX).unwritten(attempt, 1)
+pub(super) fn unwritten(attempt: AttemptId) -> UnwrittenCharge {
+    BatchQueue::new(1, usize::MAX).unwritten(attempt, 1)
 }
 
-/// What happened, in order.
+/// The recorded events, in order.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Event {
     Wrote(Position),
     /// What was written is committed.
     Flushed,
     Ticked,
-    /// What was written is thrown away.
+    /// What was written is discarded.
     Dropped,
 }
 
 type Behaviour = dyn Fn(&Event) -> Result<(), SinkError> + Send + Sync;
 
-/// What is shared with a lane: what it does, and what it has done.
+/// The shared state of a lane: its behaviour and its recorded events.
 #[derive(Clone)]
 pub(super) struct Script {
     done: Arc<Mutex<Vec<Event>>>,
     behave: Arc<Behaviour>,
-    /// How often it wants to be ticked.
+    /// The period of its ticks.
     pub(super) period: Duration,
-    /// Whether its lane takes rows, and who wants to hear that it does.
+    /// Whether its lane has room, and the wakers to call when it does.
     room: Arc<Mutex<(bool, Vec<Waker>)>>,
 }
 
@@ -114,7 +114,7 @@ impl Script {
         self.done.lock().iter().filter_map(wrote).collect()
     }
 
-    /// From now on its lane is full, until [`Script::make_room`].
+    /// Makes its lane full, until [`Script::make_room`].
     pub(super) fn fill(&self) {
         self.room.lock().0 = false;
     }
@@ -128,9 +128,9 @@ impl Script {
         wakers.into_iter().for_each(Waker::wake);
     }
 
-    /// A sink whose lane follows the script. All of its rows are one writer's.
-    pub(super) fn sink(&self, stage: &str) -> WrittenSink {
-        // The target holds the positions, so the store is never asked.
+    /// A sink whose lane follows the script. All of its rows belong to one writer.
+    pub(super) fn sink(&self, stage: &str) -> WriterSink {
+        // The target holds the positions, so the store is never called.
         static STORE: LazyLock<Arc<EmbeddedStore>> = LazyLock::new(|| {
             let dir = tempfile::tempdir().expect("a folder").keep();
             Arc::new(EmbeddedStore::open(&dir, "p").expect("a store"))
@@ -153,14 +153,14 @@ impl Script {
         committer
             .ledger()
             .advance(&SplitId::from(SPLIT), Position::MAX, None);
-        WrittenSink {
+        WriterSink {
             stage: stage.to_owned(),
             sink: Arc::new(self.clone()),
             committer: Arc::new(committer),
             only_writer: Some(0),
             memory: LaneMemory::new(1 << 20),
             blocked: Metrics::new().sink_blocked.with_label_values(&[stage]),
-            shown: ShownLanes::default(),
+            shown: LaneStatuses::default(),
         }
     }
 }
@@ -178,13 +178,13 @@ impl Sink for Script {
     fn take_over(
         &self,
         _splits: &[TakenSplit],
-        _staged: &[Staged],
-    ) -> Result<TakenOver, SinkError> {
-        Ok(TakenOver::default())
+        _staged: &[StagedEntry],
+    ) -> Result<TakeoverResult, SinkError> {
+        Ok(TakeoverResult::default())
     }
 
-    fn route(&self, _rows: Rows) -> Routed {
-        Routed::default()
+    fn route(&self, _rows: Rows) -> RoutedRows {
+        RoutedRows::default()
     }
 
     fn lane(&self, _lane: &LaneId, waker: &Waker) -> Result<Box<dyn Lane>, SinkError> {
@@ -203,7 +203,7 @@ impl Sink for Script {
 struct ScriptedLane {
     script: Script,
     waker: Waker,
-    /// It has rows that are not committed. Until it has some, nothing is thrown away with it.
+    /// Whether it has uncommitted rows. Without rows, dropping it discards nothing.
     is_uncommitted: bool,
 }
 
@@ -225,8 +225,8 @@ impl Lane for ScriptedLane {
         self.script.does(Event::Ticked)
     }
 
-    fn seal(self: Box<Self>) -> Result<Sealed, SinkError> {
-        Ok(Sealed::Transaction(self))
+    fn seal(self: Box<Self>) -> Result<SealOutcome, SinkError> {
+        Ok(SealOutcome::Transaction(self))
     }
 }
 

@@ -1,4 +1,4 @@
-//! What expressions want of the paths they name.
+//! The types that expressions require of payload paths.
 
 use arrow::datatypes::DataType;
 use pseidon_dsl::expr::Path;
@@ -6,10 +6,10 @@ use pseidon_dsl::node::Text;
 use pseidon_expr::demand::{Demand, collect};
 use pseidon_expr::types::type_name;
 
-/// Each path with its type, where one is wanted: `a int64, b`.
+/// Each path with the required type, if any: `a int64, b`.
 fn wanted(text: &str, wanted: Option<DataType>) -> String {
     let expr = pseidon_dsl::expr::parse(&Text::plain(text, 0))
-        .unwrap_or_else(|mistakes| panic!("{text}: {mistakes:?}"));
+        .unwrap_or_else(|errors| panic!("{text}: {errors:?}"));
     let known = |path: &Path| match path.to_string().as_str() {
         "known_text" => Some(DataType::Utf8),
         "known_int" => Some(DataType::Int32),
@@ -31,7 +31,7 @@ fn wanted(text: &str, wanted: Option<DataType>) -> String {
 }
 
 #[test]
-fn a_use_says_the_type() {
+fn a_use_determines_the_type() {
     let cases = [
         ("a", "a"),
         ("1", ""),
@@ -101,7 +101,7 @@ fn a_use_says_the_type() {
 }
 
 #[test]
-fn what_is_asked_of_the_whole_is_asked_of_its_parts() {
+fn a_type_required_of_an_expression_is_required_of_its_parts() {
     let cases = [
         ("a", DataType::Boolean, "a boolean"),
         (

@@ -1,16 +1,16 @@
-//! Expressions and their values, over the three rows of the fixture.
+//! Values of expressions for the three rows of the fixture.
 
 use crate::fixture::{compiled, evaluate, shown};
 use pseidon_expr::types::field_type_name;
 
-/// Each case: the expression, its type, its three values.
+/// Checks cases of an expression, its type and its three values.
 fn check(cases: &[(&str, &str, [&str; 3])]) {
     let mut wrong = Vec::new();
     for (text, expected_type, expected) in cases {
         let compiled = match compiled(text) {
             Ok(compiled) => compiled,
-            Err(mistakes) => {
-                wrong.push(format!("{text}: {mistakes:?}"));
+            Err(errors) => {
+                wrong.push(format!("{text}: {errors:?}"));
                 continue;
             }
         };
@@ -203,7 +203,7 @@ fn logic() {
 }
 
 #[test]
-fn texts() {
+fn strings() {
     check(&[
         ("name like 'A%'", "boolean", ["true", "false", "NULL"]),
         ("name not like '%b_'", "boolean", ["true", "false", "NULL"]),
@@ -243,7 +243,7 @@ fn nested_values() {
         ("pair[2]", "int64", ["NULL", "NULL", "NULL"]),
         ("user.more", "json", ["{\"k\":\"v\"}", "[]", "NULL"]),
         ("user.more.z", "json", ["NULL", "NULL", "NULL"]),
-        // A column of its own, which has the longest path.
+        // A separate column, which has the longest path.
         ("user.more.k", "int64", ["7", "8", "9"]),
     ]);
 }
@@ -365,7 +365,7 @@ fn cases() {
             "null",
             ["NULL", "NULL", "NULL"],
         ),
-        // Only the chosen branch is computed.
+        // Only the selected branch is evaluated.
         (
             "case when byte = 0 then 0 else 10 / byte end",
             "int64",
@@ -483,7 +483,7 @@ fn functions() {
 }
 
 #[test]
-fn what_is_computed_fails_loudly() {
+fn evaluation_errors_are_not_silent() {
     let cases = [
         ("1 / (small - 1)", "division by zero"),
         ("small % byte", "division by zero"),
@@ -497,20 +497,20 @@ fn what_is_computed_fails_loudly() {
         ("word = true", "Boolean"),
         (
             "repeat('x', big)",
-            "9223372036854775807 is too long for a text, up to 1048576 is possible",
+            "the length 9223372036854775807 is too large; expected at most 1048576",
         ),
         ("broken || ''", "JSON"),
-        ("broken.a", "no valid JSON on the way to a"),
+        ("broken.a", "invalid JSON on the path to a"),
     ];
     for (text, expected) in cases {
-        let compiled = compiled(text).unwrap_or_else(|mistakes| panic!("{text}: {mistakes:?}"));
+        let compiled = compiled(text).unwrap_or_else(|errors| panic!("{text}: {errors:?}"));
         let error = evaluate(&compiled).unwrap_err();
         assert!(error.contains(expected), "{text}: {error}");
     }
 }
 
 #[test]
-fn only_what_is_named_is_needed_and_once() {
+fn each_used_column_is_an_input_once() {
     use pseidon_dsl::expr::Meta;
     use pseidon_expr::Input;
     let compiled = compiled("small + status > small and @offset > 1 and @offset < 100").unwrap();
@@ -525,7 +525,7 @@ fn only_what_is_named_is_needed_and_once() {
 }
 
 #[test]
-fn what_changes_from_call_to_call_is_not_deterministic() {
+fn volatile_functions_are_not_deterministic() {
     for text in [
         "now()",
         "random() < 0.5",
@@ -542,14 +542,14 @@ fn what_changes_from_call_to_call_is_not_deterministic() {
 }
 
 #[test]
-fn an_expression_is_called_by_its_text() {
+fn an_expression_is_named_by_its_text() {
     for text in ["status", "geo.city", "lower(name)", "status + 1"] {
         assert_eq!(compiled(text).unwrap().field().name(), text);
     }
 }
 
 #[test]
-fn random_values_differ_and_the_clock_stands_still_within_a_batch() {
+fn random_values_differ_and_now_is_constant_within_a_batch() {
     let values = shown(&evaluate(&compiled("random()").unwrap()).unwrap());
     assert!(values[0] != values[1] && values[1] != values[2]);
     let values = shown(&evaluate(&compiled("now()").unwrap()).unwrap());
@@ -557,15 +557,15 @@ fn random_values_differ_and_the_clock_stands_still_within_a_batch() {
 }
 
 #[test]
-fn no_rows_give_no_values() {
+fn no_rows_return_no_values() {
     for text in ["1", "now()", "random()", "lower('X')"] {
         let values = compiled(text).unwrap().evaluate(Vec::new(), 0).unwrap();
         assert_eq!(values.len(), 0, "{text}");
     }
 }
 
-/// The parser takes up to 256 levels: that many fit the stack of an ordinary thread, also in a
-/// debug build.
+/// The parser accepts up to 256 levels. They fit in the stack of a normal thread, even in a debug
+/// build.
 #[test]
 fn the_deepest_expressions_can_be_evaluated() {
     let chain = vec!["small > 0"; 250].join(" and ");

@@ -1,4 +1,5 @@
-//! Three rows of columns of all kinds, and how expressions are compiled and evaluated over them.
+//! Three rows with columns of all types, and helpers that compile and evaluate expressions over
+//! them.
 
 use std::sync::Arc;
 
@@ -11,12 +12,12 @@ use arrow::buffer::{NullBuffer, OffsetBuffer};
 use arrow::datatypes::{DataType, Field, Fields};
 use arrow::util::display::{ArrayFormatter, FormatOptions};
 use pseidon_dsl::Diagnostic;
-use pseidon_dsl::expr::{Expr, Meta, Path, Step};
+use pseidon_dsl::expr::{Expr, Meta, Path, PathStep};
 use pseidon_dsl::node::Text;
 use pseidon_expr::types::json_field;
-use pseidon_expr::{Column, Compiled, Input, Scope, compile};
+use pseidon_expr::{Column, CompiledExpr, Input, Scope, compile};
 
-/// The rows in the fixture.
+/// The number of rows in the fixture.
 pub(crate) const ROWS: usize = 3;
 
 fn columns() -> Vec<(&'static str, Field, ArrayRef)> {
@@ -133,10 +134,10 @@ fn columns() -> Vec<(&'static str, Field, ArrayRef)> {
     ]
 }
 
-/// What can be named in tests.
+/// The scope of expressions in tests.
 pub(crate) fn scope() -> Scope {
     let column = |(name, field, _): (&str, Field, ArrayRef)| Column {
-        path: Path(vec![Step::Field(name.to_owned())]),
+        path: Path(vec![PathStep::Field(name.to_owned())]),
         field: Arc::new(field),
     };
     let mut scope = Scope {
@@ -146,7 +147,7 @@ pub(crate) fn scope() -> Scope {
         Path(
             steps
                 .iter()
-                .map(|step| Step::Field((*step).to_owned()))
+                .map(|step| PathStep::Field((*step).to_owned()))
                 .collect(),
         )
     };
@@ -192,19 +193,19 @@ fn input(input: &Input) -> ArrayRef {
     }
 }
 
-/// Reads an expression.
+/// Parses an expression.
 pub(crate) fn parse(text: &str) -> Expr {
     pseidon_dsl::expr::parse(&Text::plain(text, 0))
-        .unwrap_or_else(|mistakes| panic!("{text}: {mistakes:?}"))
+        .unwrap_or_else(|errors| panic!("{text}: {errors:?}"))
 }
 
-/// Reads and compiles an expression.
-pub(crate) fn compiled(text: &str) -> Result<Compiled, Vec<Diagnostic>> {
+/// Parses and compiles an expression.
+pub(crate) fn compiled(text: &str) -> Result<CompiledExpr, Vec<Diagnostic>> {
     compile(&parse(text), &scope())
 }
 
 /// The values of a compiled expression.
-pub(crate) fn evaluate(compiled: &Compiled) -> Result<ArrayRef, String> {
+pub(crate) fn evaluate(compiled: &CompiledExpr) -> Result<ArrayRef, String> {
     let inputs = compiled.inputs().iter().map(input).collect();
     let values = compiled
         .evaluate(inputs, ROWS)
@@ -214,7 +215,7 @@ pub(crate) fn evaluate(compiled: &Compiled) -> Result<ArrayRef, String> {
     Ok(values)
 }
 
-/// The values as texts.
+/// The values as strings.
 pub(crate) fn shown(values: &ArrayRef) -> Vec<String> {
     let options = FormatOptions::default().with_null("NULL");
     let formatter = ArrayFormatter::try_new(values, &options).unwrap();

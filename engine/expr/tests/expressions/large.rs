@@ -1,4 +1,4 @@
-//! Expressions that make much of little.
+//! Expressions whose result is much larger than their inputs.
 
 use std::sync::Arc;
 
@@ -7,7 +7,7 @@ use arrow::error::ArrowError;
 
 use crate::fixture::compiled;
 
-/// The expression over so many rows that all have this text in every column of text.
+/// Evaluates an expression for `rows` rows, with the value `column` in every string column.
 fn evaluate(text: &str, column: &str, rows: usize) -> Result<ArrayRef, ArrowError> {
     let compiled = compiled(text).unwrap();
     let values: ArrayRef = Arc::new(StringArray::from_iter_values(std::iter::repeat_n(
@@ -19,7 +19,7 @@ fn evaluate(text: &str, column: &str, rows: usize) -> Result<ArrayRef, ArrowErro
     )
 }
 
-/// Each case: the expression, the text in its column, and how long its value is.
+/// Cases of an expression, the value of its column, and the length of the result.
 const WIDE: [(&str, &str, usize); 9] = [
     ("repeat('x', 400000)", "", 400_000),
     ("repeat(name, 400000)", "x", 400_000),
@@ -41,7 +41,7 @@ const WIDE: [(&str, &str, usize); 9] = [
 ];
 
 #[test]
-fn what_would_become_too_large_is_refused_before_it_is_made() {
+fn too_large_results_are_rejected_before_they_are_computed() {
     for (text, column, _) in WIDE {
         match evaluate(text, column, 8000) {
             Err(ArrowError::MemoryError(_)) => {}
@@ -51,7 +51,7 @@ fn what_would_become_too_large_is_refused_before_it_is_made() {
 }
 
 #[test]
-fn fewer_rows_of_it_are_possible() {
+fn fewer_rows_are_accepted() {
     for (text, column, length) in WIDE {
         for rows in [0, 1, 5] {
             let values =
@@ -67,7 +67,7 @@ fn fewer_rows_of_it_are_possible() {
 }
 
 #[test]
-fn one_value_may_be_large_but_not_boundless() {
+fn a_single_value_may_be_large_within_a_limit() {
     assert_eq!(
         evaluate("repeat(name, 1000)", &"x".repeat(10_000), 1)
             .unwrap()
@@ -86,7 +86,7 @@ fn one_value_may_be_large_but_not_boundless() {
             "{text}: {error}"
         );
     }
-    // What only keeps its size is no growth, however large it is.
+    // A result that is not larger than its arguments is always accepted.
     let large = "x".repeat(20 << 20);
     assert_eq!(
         evaluate("replace(name, 'x', 'y')", &large, 1)
@@ -99,8 +99,8 @@ fn one_value_may_be_large_but_not_boundless() {
 }
 
 #[test]
-fn ordinary_batches_are_evaluated_in_one_go() {
-    let text = "some words, as texts have them ".repeat(4);
+fn ordinary_batches_are_evaluated_at_once() {
+    let text = "some words, as strings have them ".repeat(4);
     for expression in [
         "replace(name, 'words', 'letters')",
         "regexp_replace(name, 'w.*s', 'x')",

@@ -6,12 +6,12 @@ use arrow::datatypes::{DataType, Field, Fields, Schema, SchemaRef};
 use pseidon_dsl::{Diagnostic, Name, Node, NodeKind, Span, edn, node::Text, print};
 use pseidon_expr::types::field_type_name;
 
-/// What `:schema` says.
+/// The value of `:schema`.
 #[derive(Clone, Debug, PartialEq)]
 pub enum SchemaOption {
-    /// Look at the first records, once.
+    /// Infer the fields from the first records, once.
     Infer,
-    /// These fields.
+    /// Exactly these fields.
     Fields(SchemaRef),
 }
 
@@ -25,17 +25,17 @@ impl SchemaOption {
     }
 }
 
-/// The fields as EDN, to be pasted after `:schema`; [`read_schema`] reads it.
+/// Prints the fields as EDN that can be pasted after `:schema`; [`read_schema`] reads it.
 pub fn print_schema(schema: &Schema) -> String {
     print::print(&fields_node(schema.fields()))
 }
 
-/// Reads what [`print_schema`] printed. An error says what is wrong with it.
+/// Reads the output of [`print_schema`]. An error says what is wrong with it.
 pub fn read_schema(text: &str) -> Result<SchemaRef, String> {
-    let say = |mistakes: Vec<Diagnostic>| {
-        mistakes
+    let say = |errors: Vec<Diagnostic>| {
+        errors
             .into_iter()
-            .map(|mistake| mistake.message)
+            .map(|error| error.message)
             .collect::<Vec<_>>()
             .join("; ")
     };
@@ -66,7 +66,7 @@ fn type_node(field: &Field) -> Node {
         DataType::List(item) => node(NodeKind::Vector(vec![type_node(item)])),
         _ => {
             let name = field_type_name(field);
-            // A name with parentheses, such as decimal(10,2), is no keyword.
+            // A name with parentheses, such as decimal(10,2), is not a keyword.
             if name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_') {
                 node(NodeKind::Keyword(Name::plain(name)))
             } else {
@@ -92,29 +92,29 @@ fn parse_fields(node: &Node) -> Result<Fields, Vec<Diagnostic>> {
         )]);
     };
     let mut fields = Vec::new();
-    let mut mistakes = Vec::new();
+    let mut errors = Vec::new();
     for (key, value) in entries {
         let Some(name) = field_name(key) else {
-            mistakes.push(Diagnostic::new(
+            errors.push(Diagnostic::new(
                 key.span,
                 "this is not a field name",
-                "expected a keyword or a text",
+                "expected a keyword or a string",
             ));
             continue;
         };
         match parse_field(name, value) {
             Ok(field) => fields.push(field),
-            Err(more) => mistakes.extend(more),
+            Err(more) => errors.extend(more),
         }
     }
-    if mistakes.is_empty() {
+    if errors.is_empty() {
         Ok(fields.into())
     } else {
-        Err(mistakes)
+        Err(errors)
     }
 }
 
-/// Field names keep what they are: `:a/b` is the field `a/b`.
+/// Field names are not split at a slash: `:a/b` is the field `a/b`.
 fn field_name(node: &Node) -> Option<String> {
     match &node.kind {
         NodeKind::Keyword(name) | NodeKind::Symbol(name) => Some(name.to_string()),
@@ -137,7 +137,7 @@ fn parse_field(name: String, node: &Node) -> Result<Field, Vec<Diagnostic>> {
             }
             _ => Err(vec![Diagnostic::new(
                 node.span,
-                "a list has items of one type",
+                "the items of a list have one type",
                 "expected one type, such as [:utf8]",
             )]),
         },

@@ -1,8 +1,8 @@
-//! The hidden folders of runs, and the locks that say whether a run is alive.
+//! The hidden folders of runs, and the locks that show whether a run is alive.
 //!
-//! A folder appears under its name with its lock held: it is made under another name and renamed.
-//! So a folder whose lock is free belongs to a process that is dead, and no process ever waits for
-//! a lock.
+//! A folder appears under its name with its lock held, because it is created under another name
+//! and then renamed. So a folder whose lock is free belongs to a dead process, and no process ever
+//! waits for a lock.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
@@ -19,37 +19,38 @@ use super::host::Host;
 use super::place::{make_dirs, sync_dir};
 
 const LOCK: &str = "lock";
-/// What the name of a folder begins with until it is complete.
+/// The prefix of a folder's name until the folder is complete.
 const NEW: &str = ".new-";
 
 /// The hidden folder of a run in one base directory.
 pub(super) struct Folder {
     base: PathBuf,
-    /// The folder's parent, below the base directory.
+    /// The folder's parent, relative to the base directory.
     sink: String,
     /// The folder's name.
     name: String,
     /// The first lines of its lock file.
     label: Label,
-    held: Mutex<Held>,
-    /// How many names were made in it, and how many of them are on disk for sure.
+    current: Mutex<FolderLock>,
+    /// How many names were created in it.
     names: AtomicU64,
-    lasting_names: AtomicU64,
+    /// How many of them are certainly on disk.
+    durable_names: AtomicU64,
 }
 
-/// What changes when a folder has vanished and is made again.
-struct Held {
+/// The part of a [`Folder`] that changes when the folder has vanished and is created again.
+struct FolderLock {
     lock: File,
     disk: DiskId,
 }
 
-/// What a lock file says about the run that holds the lock.
+/// The content of a lock file: the run that holds the lock.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Label {
     /// The machine that it runs on.
     pub(super) host: Host,
-    /// The owner's name in the state store. An earlier version did not write it down; its owners'
-    /// names were those of their folders.
+    /// The owner's name in the state store; `None` in the label of an earlier version, where the
+    /// owner had the name of its folder.
     pub(super) owner: Option<String>,
 }
 
@@ -62,12 +63,12 @@ impl Label {
         )
     }
 
-    /// The label that this text begins; `None` if it ends inside the machine's name, because its
-    /// run died or found the disk full over it.
+    /// Parses a label. `None` if the text ends inside the machine's name, because the run died or
+    /// the disk became full while it was written.
     fn from_text(text: &str) -> Option<Label> {
         let mut lines = text.split_inclusive('\n');
         let host = lines.next().filter(|host| host.contains(' '))?;
-        // Half a name may be the name of another owner.
+        // A truncated name may be the name of another owner.
         let owner = lines
             .next()
             .and_then(|owner| owner.strip_suffix('\n'))
@@ -80,18 +81,18 @@ impl Label {
 }
 
 impl Folder {
-    /// Makes the folder `<base>/<sink>/<name>` and locks it.
-    pub(super) fn make(base: &Path, sink: &str, name: &str, label: Label) -> io::Result<Folder> {
-        let held = make(base, sink, name, &label)?;
+    /// Creates the folder `<base>/<sink>/<name>` and locks it.
+    pub(super) fn create(base: &Path, sink: &str, name: &str, label: Label) -> io::Result<Folder> {
+        let current = create(base, sink, name, &label)?;
         let (base, sink, name) = (base.to_owned(), sink.to_owned(), name.to_owned());
         Ok(Folder {
             base,
             sink,
             name,
             label,
-            held: Mutex::new(held),
+            current: Mutex::new(current),
             names: AtomicU64::new(0),
-            lasting_names: AtomicU64::new(0),
+            durable_names: AtomicU64::new(0),
         })
     }
 
@@ -100,7 +101,7 @@ impl Folder {
         &self.base
     }
 
-    /// The folder's parent, below the base directory.
+    /// The folder's parent, relative to the base directory.
     pub(super) fn sink(&self) -> &str {
         &self.sink
     }
@@ -117,39 +118,39 @@ impl Folder {
 
     /// The disk that the folder is on.
     pub(super) fn disk(&self) -> DiskId {
-        self.held.lock().disk.clone()
+        self.current.lock().disk.clone()
     }
 
-    /// Makes the folder again if it has vanished.
-    pub(super) fn make_again(&self) -> io::Result<()> {
-        let mut held = self.held.lock();
-        if !leads_to(&self.dir().join(LOCK), &held.lock) {
-            *held = make(&self.base, &self.sink, &self.name, &self.label)?;
+    /// Creates the folder again if it has vanished.
+    pub(super) fn recreate(&self) -> io::Result<()> {
+        let mut current = self.current.lock();
+        if !names_file(&self.dir().join(LOCK), &current.lock) {
+            *current = create(&self.base, &self.sink, &self.name, &self.label)?;
         }
         Ok(())
     }
 
-    /// A name was made in the folder. Returns its number, for [`Folder::sync_name`].
+    /// Counts a name that was created in the folder. Returns its number, for [`Folder::sync_name`].
     pub(super) fn count_name(&self) -> u64 {
         self.names.fetch_add(1, Ordering::AcqRel) + 1
     }
 
-    /// Makes the name with this number lasting, and all that were made before; nothing is left to
-    /// do where another name's sync has done it.
+    /// Makes the name with this number durable, and all names that were created before it. Does
+    /// nothing if the sync of another name has done so.
     pub(super) fn sync_name(&self, number: u64) -> io::Result<()> {
-        if self.lasting_names.load(Ordering::Acquire) >= number {
+        if self.durable_names.load(Ordering::Acquire) >= number {
             return Ok(());
         }
         let made = self.names.load(Ordering::Acquire);
         sync_dir(&self.dir())?;
-        self.lasting_names.fetch_max(made, Ordering::AcqRel);
+        self.durable_names.fetch_max(made, Ordering::AcqRel);
         Ok(())
     }
 
-    /// Removes the folder and the one above it, as far as nothing is in them.
+    /// Removes the folder and its parent, if they are empty.
     pub(super) fn remove(&self) -> io::Result<()> {
         let dir = self.dir();
-        // What the store may name stays here, and the lock with it: the next run cleans up.
+        // Files that the store may name stay here, and the lock with them: the next run cleans up.
         if fs::read_dir(&dir)?.all(|entry| entry.is_ok_and(|entry| entry.file_name() == LOCK)) {
             fs::remove_file(dir.join(LOCK))?;
             fs::remove_dir(&dir)?;
@@ -160,19 +161,19 @@ impl Folder {
     }
 }
 
-/// A folder whose run is dead, locked.
+/// The locked folder of a dead run.
 pub(super) struct DeadFolder {
     dir: PathBuf,
     name: String,
     owner: String,
-    /// Its run was on another machine, so the lock says little.
+    /// Its run was on another machine, so the free lock does not prove that the run is dead.
     is_foreign: bool,
     _lock: File,
 }
 
 impl DeadFolder {
-    /// Locks the folder at `dir`; `None` if its run is alive. One that was on another machine may
-    /// be alive all the same.
+    /// Locks the folder at `dir`; `None` if its run is alive. A run on another machine may be alive
+    /// although its folder can be locked.
     pub(super) fn claim(dir: PathBuf, here: &Host) -> io::Result<Option<DeadFolder>> {
         let Some(name) = dir
             .file_name()
@@ -217,7 +218,7 @@ impl DeadFolder {
             other => other?,
         }
         // Another process may have removed the folder before this one had the lock.
-        if !leads_to(&path, &lock) {
+        if !names_file(&path, &lock) {
             return Ok(None);
         }
         let owner = label
@@ -232,13 +233,12 @@ impl DeadFolder {
         }))
     }
 
-    /// Whether its run was on another machine, such as a container before the machine was started
-    /// again.
+    /// Whether its run was on another machine, such as a container before a reboot.
     pub(super) fn is_foreign(&self) -> bool {
         self.is_foreign
     }
 
-    /// Whether a file lies in it.
+    /// Whether it contains files besides the lock.
     pub(super) fn has_files(&self) -> bool {
         fs::read_dir(&self.dir).is_ok_and(|mut entries| {
             entries.any(|entry| entry.is_ok_and(|entry| entry.file_name() != LOCK))
@@ -255,12 +255,12 @@ impl DeadFolder {
         &self.name
     }
 
-    /// The name in the state store of the run that made it.
+    /// The name in the state store of the run that created it.
     pub(super) fn owner(&self) -> &str {
         &self.owner
     }
 
-    /// Removes it with everything in it.
+    /// Removes it with its content.
     pub(super) fn remove(self) -> io::Result<()> {
         match fs::remove_dir_all(&self.dir) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
@@ -270,7 +270,7 @@ impl DeadFolder {
 }
 
 /// Whether the run of this hidden folder is certainly alive: it holds the lock, on a machine whose
-/// locks can be seen here.
+/// locks are visible here.
 pub(super) fn is_alive(dir: &Path, host: &Host, here: &Host) -> bool {
     let Ok(lock) = File::open(dir.join(LOCK)) else {
         return false;
@@ -279,20 +279,20 @@ pub(super) fn is_alive(dir: &Path, host: &Host, here: &Host) -> bool {
         && flock(&lock, FlockOperation::NonBlockingLockShared) == Err(Errno::WOULDBLOCK)
 }
 
-fn make(base: &Path, sink: &str, name: &str, label: &Label) -> io::Result<Held> {
+fn create(base: &Path, sink: &str, name: &str, label: &Label) -> io::Result<FolderLock> {
     let disk = DiskId::of_or_new(base)?;
     let parent = base.join(sink);
     let dir = parent.join(name);
     loop {
-        match try_make(&parent, &dir, name, label) {
-            // A run that ended or cleaned up has removed what was empty.
+        match try_create(&parent, &dir, name, label) {
+            // A run that exited or cleaned up has removed an empty folder.
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-            other => return Ok(Held { lock: other?, disk }),
+            other => return Ok(FolderLock { lock: other?, disk }),
         }
     }
 }
 
-fn try_make(parent: &Path, dir: &Path, name: &str, label: &Label) -> io::Result<File> {
+fn try_create(parent: &Path, dir: &Path, name: &str, label: &Label) -> io::Result<File> {
     make_dirs(parent)?;
     if dir.is_dir() {
         // Only the lock has vanished.
@@ -302,7 +302,7 @@ fn try_make(parent: &Path, dir: &Path, name: &str, label: &Label) -> io::Result<
             .read(true)
             .write(true)
             .open(dir.join(LOCK))?;
-        hold(&lock, label)?;
+        lock_and_label(&lock, label)?;
         sync_dir(dir)?;
         return Ok(lock);
     }
@@ -317,26 +317,27 @@ fn try_make(parent: &Path, dir: &Path, name: &str, label: &Label) -> io::Result<
         .read(true)
         .write(true)
         .open(new.join(LOCK))?;
-    hold(&lock, label)?;
+    lock_and_label(&lock, label)?;
     sync_dir(&new)?;
     fs::rename(&new, dir)?;
     sync_dir(parent)?;
-    // A run that took the new folder for a dead one's may have removed the lock before it was held.
-    if leads_to(&dir.join(LOCK), &lock) {
+    // Another run may have mistaken the new folder for a dead run's, and removed it before it was
+    // locked.
+    if names_file(&dir.join(LOCK), &lock) {
         Ok(lock)
     } else {
         Err(io::ErrorKind::NotFound.into())
     }
 }
 
-fn hold(mut lock: &File, label: &Label) -> io::Result<()> {
+fn lock_and_label(mut lock: &File, label: &Label) -> io::Result<()> {
     flock(lock, FlockOperation::NonBlockingLockExclusive)?;
     lock.write_all(label.to_text().as_bytes())?;
     lock.sync_all()
 }
 
-/// Whether the name is this file's.
-fn leads_to(path: &Path, file: &File) -> bool {
+/// Whether `path` names this file.
+fn names_file(path: &Path, file: &File) -> bool {
     let (Ok(found), Ok(ours)) = (fs::symlink_metadata(path), file.metadata()) else {
         return false;
     };
@@ -348,7 +349,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_label_may_end_early() {
+    fn a_truncated_label_is_parsed() {
         let whole = Label {
             host: Host::from_text("box 1"),
             owner: Some("box-1-2".to_owned()),

@@ -1,16 +1,16 @@
-//! A lane is a file: the steps by which it becomes visible.
+//! The lane of the sink: one file, and the steps by which it becomes visible.
 //!
 //! A test can kill the process at each of these points:
 //!
-//! 1. `opened`: a hidden file was made; `written`: rows were added to one; `finished`: a file is
-//!    complete.
+//! 1. `opened`: a hidden file was created; `written`: rows were added to a file; `finished`: a file
+//!    is complete.
 //! 2. `synced`: all files of a step of the engine and their names are on disk.
-//! 3. `committed`: the state store has the step: the records are delivered, come what may.
-//! 4. `renamed`: the first file is visible; `published`: all are, lastingly. The engine's next step
-//!    takes them out of the store.
+//! 3. `committed`: the state store has the step: the records count as delivered.
+//! 4. `renamed`: the first file is visible; `published`: all files are durably visible. The
+//!    engine's next step removes them from the store.
 //!
-//! Where files are moved or reported afterwards, they are handed over for that
-//! ([`follow_ups`](super::follow_ups)) and stay in the store until it is done.
+//! Files that are moved or reported afterwards are handed over to
+//! [`follow_ups`](super::follow_ups), and stay in the store until that is done.
 
 use std::io;
 use std::sync::Arc;
@@ -18,25 +18,25 @@ use std::sync::Arc;
 use pseidon_delivery::{LaneId, failpoint};
 use pseidon_formats::EncodeError;
 use pseidon_plugin::Rows;
-use pseidon_plugin::lane::{Completion, Lane, Progress, Room, Sealed};
+use pseidon_plugin::lane::{Completion, Lane, Progress, Room, SealOutcome};
 use pseidon_plugin::sink::SinkError;
 use rustix::io::Errno;
 
-use super::Shared;
-use super::follow_ups::MOST_WAITING;
-use super::open_file::{ClosedFile, ClosingFile, OpenFile, Writing};
+use super::RunContext;
+use super::follow_ups::MAX_WAITING;
+use super::open_file::{CloseContext, ClosedFile, ClosingFile, OpenFile};
 
-/// An open lane.
+/// An open lane of the sink.
 pub(super) struct FileLane {
-    shared: Arc<Shared>,
+    shared: Arc<RunContext>,
     lane: LaneId,
     /// `None` before the first rows.
     file: Option<OpenFile>,
 }
 
 impl FileLane {
-    /// A lane without a file.
-    pub(super) fn new(shared: Arc<Shared>, lane: LaneId) -> FileLane {
+    /// Creates a lane; its file is created by the first write.
+    pub(super) fn new(shared: Arc<RunContext>, lane: LaneId) -> FileLane {
         FileLane {
             shared,
             lane,
@@ -44,18 +44,18 @@ impl FileLane {
         }
     }
 
-    /// Makes the file, whose first record is the first of these rows.
+    /// Creates the file, whose first record is the first of these rows.
     fn open(&mut self, rows: &Rows) -> Result<Room, SinkError> {
         let shared = &self.shared;
         // Each file that waits is an entry in the state store.
         if shared.follow_ups.is_full() && !shared.setup.stop.reading_stopped() {
             return Ok(Room::Blocked(format!(
-                "{MOST_WAITING} committed files wait to be published, moved or reported"
+                "{MAX_WAITING} committed files wait to be published, moved or reported"
             )));
         }
         let (file, hidden) = match shared.staging.create() {
             Ok(made) => made,
-            Err(error) if is_out_of_files(&error) => {
+            Err(error) if is_open_file_limit(&error) => {
                 return Ok(Room::TooManyOpen(error.to_string()));
             }
             Err(error) => return Ok(Room::Blocked(error.to_string())),
@@ -94,7 +94,7 @@ impl Lane for FileLane {
             .shared
             .settings
             .router
-            .without_values(rows.clone())
+            .without_carried_columns(rows.clone())
             .map_err(|error| SinkError::Fatal(error.to_string()))?;
         file.write(&rows).map_err(cannot_encode)?;
         failpoint::reach("written");
@@ -119,27 +119,29 @@ impl Lane for FileLane {
             .map_or(Room::Ready, |error| Room::Blocked(error.to_string())))
     }
 
-    fn seal(mut self: Box<Self>) -> Result<Sealed, SinkError> {
+    fn seal(mut self: Box<Self>) -> Result<SealOutcome, SinkError> {
         let Some(file) = self.file.take() else {
-            return Ok(Sealed::Durable);
+            return Ok(SealOutcome::Durable);
         };
         let shared = self.shared.clone();
         shared.open_files.dec();
-        let writing = Writing {
+        let context = CloseContext {
             pipeline: &shared.setup.pipeline,
             sink: shared.setup.committer.sink().as_str(),
             place: shared.place.as_deref(),
-            tells_topic: shared
+            has_topic: shared
                 .settings
                 .router
                 .name
                 .as_ref()
-                .is_some_and(|name| name.tells_topic),
+                .is_some_and(|name| name.has_topic),
             extension: &shared.extension,
             has_hook: shared.settings.hook.is_some(),
         };
-        let closing = file.close(&writing).map_err(cannot_encode)?;
-        Ok(Sealed::Pending(Box::new(FileCompletion(Some(closing)))))
+        let closing = file.close(&context).map_err(cannot_encode)?;
+        Ok(SealOutcome::Pending(Box::new(FileCompletion(Some(
+            closing,
+        )))))
     }
 }
 
@@ -151,7 +153,7 @@ impl Drop for FileLane {
     }
 }
 
-/// The way of a file from its last row to the disk; `None` when it is there.
+/// Writes the last bytes of a sealed file to the disk; `None` when they are written.
 struct FileCompletion(Option<ClosingFile>);
 
 impl Completion for FileCompletion {
@@ -165,7 +167,7 @@ impl Completion for FileCompletion {
             match closing.into_closed() {
                 Ok(closed) => {
                     failpoint::reach("finished");
-                    make_lasting(&closed)?;
+                    make_durable(&closed)?;
                     return Ok(Progress::Durable(vec![closed.hand_over()]));
                 }
                 Err(still_closing) => self.0 = Some(*still_closing),
@@ -175,11 +177,11 @@ impl Completion for FileCompletion {
     }
 }
 
-/// Makes a file and its hidden name lasting.
-fn make_lasting(file: &ClosedFile) -> Result<(), SinkError> {
+/// Makes a file and its hidden name durable.
+fn make_durable(file: &ClosedFile) -> Result<(), SinkError> {
     let dir = file.hidden().dir();
-    // After a failed sync the kernel may have thrown the data away, so it is no use to try again
-    // with this file.
+    // After a failed sync the kernel may have discarded the data, so retrying with this file is
+    // useless.
     file.sync()
         .map_err(|error| SinkError::Transient(format!("cannot sync a file: {error}")))?;
     file.hidden()
@@ -195,8 +197,8 @@ fn make_lasting(file: &ClosedFile) -> Result<(), SinkError> {
     }
 }
 
-/// Whether the process, or the machine, has as many files open as it may.
-fn is_out_of_files(error: &io::Error) -> bool {
+/// Whether the process or the machine has reached its limit of open files.
+fn is_open_file_limit(error: &io::Error) -> bool {
     [Errno::MFILE, Errno::NFILE]
         .iter()
         .any(|errno| error.raw_os_error() == Some(errno.raw_os_error()))

@@ -1,5 +1,5 @@
-//! The sink with a real committer and store, under an engine that does what the delivery protocol
-//! asks of it.
+//! Tests of the sink with a real committer and store, and an engine that follows the delivery
+//! protocol.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use arrow::array::{ArrayRef, RecordBatch, StringArray, UInt32Array};
 use arrow::datatypes::{DataType, Field, Schema};
 use parking_lot::Mutex;
-use pseidon_delivery::committer::{Abandon, Begin, Positions};
+use pseidon_delivery::committer::{CommitterError, Positions, SplitToBegin};
 use pseidon_delivery::embedded::EmbeddedStore;
 use pseidon_delivery::{
     Claimant, Commit, CommitError, CommitRecord, Committer, Position, SinkId, SplitId, StateStore,
@@ -20,7 +20,7 @@ use pseidon_dsl::expr::ExprKind;
 use pseidon_dsl::node::Text;
 use pseidon_exec::lanes::Lanes;
 use pseidon_expr::{Column, Scope};
-use pseidon_plugin::batch::MetaWanted;
+use pseidon_plugin::batch::WantedMetadata;
 use pseidon_plugin::metrics::Metrics;
 use pseidon_plugin::sink::{Chunk, RecordShape};
 use pseidon_plugin::{BatchBuilder, LaneMemory, Split, Stop};
@@ -35,24 +35,24 @@ mod rolling;
 mod settings;
 mod surviving;
 
-/// What the store does with the next commit.
+/// How the store handles the next commit.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-enum Mood {
-    /// Applies it and says so.
+enum CommitFault {
+    /// Applies it and confirms it.
     #[default]
     Sound,
-    /// Applies it, but the answer is lost, and so is everything that comes later.
+    /// Applies it, but the response and all later requests are lost.
     AnswerLost,
-    /// Does not get it, nor anything that comes later.
+    /// The commit and all later requests are lost.
     Gone,
-    /// Gets it long after its sender is dead: when the next run has opened the sink, and has not
+    /// Receives it after its sender is dead, when the next run has opened the sink but has not
     /// taken its splits.
     Delayed,
 }
 
 struct Store {
     inner: EmbeddedStore,
-    mood: Mutex<Mood>,
+    commit_fault: Mutex<CommitFault>,
     stop: Mutex<Stop>,
     delayed: Mutex<Option<(SinkId, Commit)>>,
 }
@@ -77,22 +77,22 @@ impl StateStore for Store {
 
 impl Store {
     fn commit_one(&self, sink: &SinkId, commit: &Commit) -> Result<(), CommitError> {
-        match std::mem::replace(&mut *self.mood.lock(), Mood::Sound) {
-            Mood::Sound => self.inner.commit(sink, commit),
-            Mood::AnswerLost => {
+        match std::mem::replace(&mut *self.commit_fault.lock(), CommitFault::Sound) {
+            CommitFault::Sound => self.inner.commit(sink, commit),
+            CommitFault::AnswerLost => {
                 self.inner.commit(sink, commit)?;
                 Ok(self.lost()?)
             }
-            Mood::Gone => Ok(self.lost()?),
-            Mood::Delayed => {
+            CommitFault::Gone => Ok(self.lost()?),
+            CommitFault::Delayed => {
                 *self.delayed.lock() = Some((sink.clone(), commit.clone()));
                 Ok(self.lost()?)
             }
         }
     }
 
-    /// The commit that is under way arrives. Returns whether it is applied, if there is one that
-    /// stages files. One without files may be: a run that has left no hidden files is not fenced.
+    /// Delivers the delayed commit. Returns whether it is applied if it stages files. A commit
+    /// without files may be applied: a run that has left no hidden files is not fenced.
     fn receive_delayed(&self) -> Option<bool> {
         let (sink, commit) = self.delayed.lock().take()?;
         let is_applied = self.inner.commit(&sink, &commit).is_ok();
@@ -100,14 +100,14 @@ impl Store {
     }
 }
 
-/// A folder and a store that outlive runs.
+/// A folder and a store that persist across runs.
 struct World {
     dir: TempDir,
     store: Arc<Store>,
     runs: AtomicUsize,
 }
 
-/// A run of a sink with one writer, which holds the two splits of a topic.
+/// A run of a sink with one writer, which owns the two splits of a topic.
 struct Run {
     committer: Arc<Committer>,
     sink: Arc<dyn Sink>,
@@ -116,7 +116,7 @@ struct Run {
     setup: SinkSetup,
 }
 
-/// The engine's lanes, on one thread: it waits while the disk is blocked, until the run is left.
+/// The engine's lanes on one thread. It waits while the disk is blocked, until the run is stopped.
 struct Writer {
     lanes: Lanes,
     stop: Stop,
@@ -152,7 +152,7 @@ impl Writer {
     fn wait(&mut self) -> Result<(), SinkError> {
         while let Some(at) = self.lanes.resume_at() {
             if self.stop.leaving_now() {
-                return Err(Abandon::Stopped.into());
+                return Err(CommitterError::Stopped.into());
             }
             std::thread::sleep(
                 at.saturating_duration_since(Instant::now())
@@ -197,7 +197,7 @@ fn rows(
     to: Position,
     key: impl Fn(Position) -> Option<String>,
 ) -> Rows {
-    let mut builder = BatchBuilder::new(split.clone(), MetaWanted::default(), 0);
+    let mut builder = BatchBuilder::new(split.clone(), WantedMetadata::default(), 0);
     for position in from..to {
         let payload = format!("{{\"p\":{},\"n\":{position}}}", split.partition);
         builder.push(position, Some(payload.as_bytes()), Default::default());
@@ -216,7 +216,7 @@ impl World {
         let inner = EmbeddedStore::open(&dir.path().join("state"), "p").unwrap();
         let store = Arc::new(Store {
             inner,
-            mood: Mutex::default(),
+            commit_fault: Mutex::default(),
             stop: Mutex::default(),
             delayed: Mutex::default(),
         });
@@ -291,7 +291,7 @@ impl World {
             .iter()
             .map(|record| record.low.unwrap_or(0))
             .collect();
-        let begin = |(split, record)| Begin {
+        let begin = |(split, record)| SplitToBegin {
             split,
             record,
             start: 0,
@@ -307,8 +307,8 @@ impl World {
         })
     }
 
-    /// The files below a folder with their contents, the hidden ones too; not the id of the disk,
-    /// which stays.
+    /// The files below a folder with their contents, including hidden files but without the disk
+    /// id, which remains.
     fn files(&self, folder: &str) -> BTreeMap<String, String> {
         let mut found = BTreeMap::new();
         collect(&self.path(folder), "", &mut found);
@@ -320,8 +320,8 @@ impl World {
         self.files(folder).into_keys().collect()
     }
 
-    /// Fails unless every record below these positions is there once, in its bucket, and nothing
-    /// else.
+    /// Panics unless the folder contains exactly the records below these positions, each once and
+    /// in its bucket.
     fn assert_exactly_once(&self, folder: &str, ends: [Position; 2]) {
         let mut expected: Vec<String> = Vec::new();
         for (partition, end) in ends.into_iter().enumerate() {
@@ -399,7 +399,7 @@ impl Run {
             .try_for_each(|chunk| self.writer.write(chunk))
     }
 
-    /// Ends the run well.
+    /// Finishes the run cleanly.
     fn finish(mut self) {
         self.writer.flush(None).unwrap();
         let splits: Vec<SplitId> = self

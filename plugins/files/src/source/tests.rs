@@ -1,4 +1,4 @@
-//! The source against an engine that commits everything it gets.
+//! Tests of the source with an engine that commits every batch at once.
 
 use std::collections::{HashMap, HashSet};
 use std::fs::{self, OpenOptions};
@@ -9,9 +9,9 @@ use std::thread::JoinHandle;
 use crossbeam_channel::Receiver;
 use parking_lot::Mutex;
 use pseidon_delivery::{Position, SplitId};
-use pseidon_plugin::batch::MetaWanted;
+use pseidon_plugin::batch::WantedMetadata;
 use pseidon_plugin::metrics::Metrics;
-use pseidon_plugin::source::{Resumption, SourceEvent, SplitShare, Start};
+use pseidon_plugin::source::{Resumption, SourceEvent, SplitShare, SplitStart};
 use pseidon_plugin::{Budget, Pause, Stop};
 use tempfile::TempDir;
 
@@ -20,35 +20,37 @@ use super::*;
 mod follow;
 mod once;
 
-/// What an engine and its store know.
+/// The state of the engine and its store, across runs.
 #[derive(Default)]
-struct Seen {
+struct EngineState {
     stored: HashMap<SplitId, Resumption>,
-    /// Taken, and neither begun nor given back.
+    /// Splits that are taken, and neither started nor released.
     taken: HashSet<SplitId>,
+    /// The position of each split that has been started.
     held: HashMap<SplitId, Position>,
-    /// Which run may take a split, and which runs there are.
+    /// The run that has claimed each split.
     claims: HashMap<SplitId, usize>,
+    /// The numbers of the current runs.
     runs: HashSet<usize>,
-    /// `topic: record`, in the order in which they came.
+    /// `topic: record`, in order of arrival.
     records: Vec<String>,
     begun: usize,
-    /// How often splits were begun, however many at a time: each costs a step of the state store.
+    /// How many requests started splits, of any number: each costs a step of the state store.
     steps: usize,
     released: usize,
 }
 
-/// A folder of files, a source over it, and an engine that remembers what was read in earlier runs.
+/// A folder of files, and the state of an engine that persists across runs.
 struct World {
     dir: TempDir,
-    seen: Arc<Mutex<Seen>>,
+    seen: Arc<Mutex<EngineState>>,
 }
 
 struct Run {
     stop: Stop,
     source: JoinHandle<Result<(), SourceError>>,
     engine: JoinHandle<()>,
-    seen: Arc<Mutex<Seen>>,
+    seen: Arc<Mutex<EngineState>>,
 }
 
 fn options(text: &str) -> Options {
@@ -88,7 +90,7 @@ impl World {
             pipeline: "p".into(),
             stage: "logs".into(),
             base: self.dir.path().into(),
-            wanted: MetaWanted::default(),
+            wanted: WantedMetadata::default(),
             io_threads: 2,
             memory: 64 << 20,
             instance: "i".into(),
@@ -102,7 +104,7 @@ impl World {
         self.start_source(source)
     }
 
-    /// Like [`World::start`] for following, where a file counts as drained at once.
+    /// Starts a source in follow mode in which a file counts as drained at once.
     fn start_following(&self, path: &str, from_latest: bool) -> Run {
         let settings = super::follow::Settings {
             poll: Duration::from_millis(1),
@@ -110,7 +112,7 @@ impl World {
             drained_after: Duration::ZERO,
         };
         let limits = Limits {
-            block: BLOCK,
+            block: BLOCK_BYTES,
             max_record: 1 << 20,
         };
         let config = Config {
@@ -118,7 +120,7 @@ impl World {
             compression: None,
             limits,
         };
-        self.start_source(Arc::new(Files {
+        self.start_source(Arc::new(PreparedFiles {
             format: "txt".into(),
             schema: None,
             config,
@@ -154,7 +156,7 @@ impl World {
         }
     }
 
-    /// Runs to the end and gives what was read this time.
+    /// Runs to the end and returns the records of this run, sorted.
     fn read(&self, text: &str) -> Result<Vec<String>, String> {
         self.seen.lock().records.clear();
         let outcome = self.start(text).join();
@@ -167,7 +169,7 @@ impl World {
 fn engine(
     run: usize,
     events: &Receiver<SourceEvent>,
-    seen: &Mutex<Seen>,
+    seen: &Mutex<EngineState>,
     durable: &Mutex<HashMap<SplitId, Position>>,
 ) {
     for event in events {
@@ -217,7 +219,7 @@ fn engine(
             }
             SourceEvent::Begin(splits, reply) => {
                 seen.steps += 1;
-                for Start {
+                for SplitStart {
                     split,
                     position,
                     resume,
@@ -301,8 +303,8 @@ impl Run {
         seen.lock().records.clone()
     }
 
-    /// Waits until it holds, for as long as the source is alive.
-    fn until(&self, what: impl Fn(&Seen) -> bool) {
+    /// Waits until the condition holds. Panics if the source exits.
+    fn until(&self, what: impl Fn(&EngineState) -> bool) {
         while !what(&self.seen.lock()) {
             assert!(!self.source.is_finished(), "the source has ended");
             std::thread::sleep(Duration::from_millis(1));

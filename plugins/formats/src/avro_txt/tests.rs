@@ -15,13 +15,13 @@ use arrow_avro::schema::{AvroSchema, FingerprintStrategy};
 use arrow_avro::writer::WriterBuilder;
 use arrow_avro::writer::format::AvroSoeFormat;
 use proptest::prelude::*;
-use pseidon_dsl::expr::{Path, Step};
-use pseidon_plugin::format::{Decoded, Decoder, Format, WantedColumn};
+use pseidon_dsl::expr::{Path, PathStep};
+use pseidon_plugin::format::{DecodedColumns, Decoder, Format, WantedColumn};
 
 use super::AvroTxt;
 use crate::testing::payloads;
 
-/// A schema registry that answers from a map of bodies, and counts.
+/// A schema registry that responds from a map of bodies and records its requests.
 struct Server {
     address: SocketAddr,
     state: Arc<Mutex<State>>,
@@ -31,7 +31,7 @@ struct Server {
 struct State {
     /// Status and body for each id.
     answers: HashMap<u32, (u16, String)>,
-    /// So many times it answers with 503 first.
+    /// The number of requests that get status 503 first.
     refusals: usize,
     asked: Vec<String>,
 }
@@ -98,14 +98,14 @@ impl Server {
             .unwrap()
     }
 
-    fn asked(&self) -> Vec<String> {
+    fn requests(&self) -> Vec<String> {
         self.state.lock().unwrap().asked.clone()
     }
 }
 
 fn wanted(name: &str, data_type: DataType) -> WantedColumn {
     WantedColumn {
-        path: Path(vec![Step::Field(name.to_owned())]),
+        path: Path(vec![PathStep::Field(name.to_owned())]),
         field: Arc::new(Field::new(name, data_type, true)),
     }
 }
@@ -121,7 +121,7 @@ fn message() -> WantedColumn {
     wanted("msg", DataType::Utf8)
 }
 
-fn run(decoder: &mut dyn Decoder, records: &[Vec<u8>]) -> Decoded {
+fn run(decoder: &mut dyn Decoder, records: &[Vec<u8>]) -> DecodedColumns {
     let payloads = payloads(
         &records
             .iter()
@@ -143,7 +143,7 @@ fn times(column: &ArrayRef) -> Vec<Option<i64>> {
         .collect()
 }
 
-fn reasons(decoded: &Decoded) -> Vec<(u32, &str)> {
+fn reasons(decoded: &DecodedColumns) -> Vec<(u32, &str)> {
     decoded
         .bad
         .iter()
@@ -277,7 +277,7 @@ fn event_times() {
         ]),
     );
     let server = Server::start(&[(1, &schema)]);
-    let expected = "but milliseconds since 1970 or an ISO-8601 time are wanted";
+    let expected = "expected milliseconds since 1970 or an ISO-8601 time";
     let cases = [
         ("ts=0", Ok(60)),
         ("ts_ms=0", Ok(60)),
@@ -288,13 +288,13 @@ fn event_times() {
         ("ts_sec=3", Ok(3000)),
         (
             "ts=4",
-            Err(format!("`ts` is field 4, which is true, {expected}")),
+            Err(format!("`ts` is field 4, which is true; {expected}")),
         ),
         ("ts=5", Err("`ts` is field 5, which is null".to_owned())),
         (
             "ts_sec=6",
             Err(
-                "`ts` is field 6, which is 9223372036854775807, but seconds since 1970 are wanted"
+                "`ts` is field 6, which is 9223372036854775807; expected seconds since 1970"
                     .to_owned(),
             ),
         ),
@@ -371,32 +371,32 @@ fn fields_have_names_and_types() {
             (vec![], data_type)
         );
     }
-    let misfits = [
+    let mismatches = [
         (
             "at",
             DataType::Int32,
-            vec![(0, "`at` is 1714557600000, but int32 is wanted")],
+            vec![(0, "`at` is 1714557600000; expected int32")],
         ),
         (
             "n",
             DataType::Int64,
-            vec![(0, "`n` is 1.5, but int64 is wanted")],
+            vec![(0, "`n` is 1.5; expected int64")],
         ),
         (
             "user",
             DataType::Int64,
-            vec![(0, "`user` is é\"x, but int64 is wanted")],
+            vec![(0, "`user` is é\"x; expected int64")],
         ),
         (
             "n",
             DataType::Date32,
             vec![
-                (0, "`n` is 1.5, but a date is wanted"),
-                (1, "`n` is 2.0, but a date is wanted"),
+                (0, "`n` is 1.5; expected a date"),
+                (1, "`n` is 2.0; expected a date"),
             ],
         ),
     ];
-    for (name, data_type, expected) in misfits {
+    for (name, data_type, expected) in mismatches {
         let decoded = run(
             server
                 .decoder(
@@ -424,7 +424,7 @@ const ODD: &str = r#"{"type":"record","name":"Odd","namespace":"a.b","fields":[
     {"name":"more","type":{"type":"map","values":"long"}},
     {"name":"inner","type":{"type":"record","name":"Inner","fields":[{"name":"b","type":"bytes"}]}}]}"#;
 
-/// A record of `ODD`, by hand: what is in front of each part is its length, its symbol or its
+/// A record of `ODD`, encoded by hand: the bytes before each part are its length, its symbol or its
 /// branch.
 fn odd(either: &[u8]) -> Vec<u8> {
     [
@@ -477,7 +477,7 @@ fn unions_enums_and_nested_values() {
 }
 
 #[test]
-fn one_broken_record_harms_no_other() {
+fn a_malformed_record_does_not_affect_others() {
     let (schema, good) = encoded(7, &events());
     let text = r#"{"type":"record","name":"T","fields":[{"name":"t","type":"string"}]}"#;
     let server = Server::start(&[
@@ -540,17 +540,20 @@ fn one_broken_record_harms_no_other() {
         };
         assert_eq!(
             reason(7),
-            "the record does not begin with a byte 0 and the 4 bytes of a schema's id"
+            "the record does not start with a 0 byte and a 4-byte schema ID"
         );
-        assert_eq!(reason(9), "the record ends too early");
-        assert_eq!(reason(10), "the schema registry knows no schema 77");
-        assert_eq!(reason(14), "schema 12 is of the type PROTOBUF, not AVRO");
+        assert_eq!(reason(9), "unexpected end of the record");
+        assert_eq!(
+            reason(10),
+            "schema 77 does not exist in the schema registry"
+        );
+        assert_eq!(reason(14), "schema 12 has type PROTOBUF; expected AVRO");
         assert_eq!(
             reason(15),
-            "schema 13 refers to other schemas, which avro-txt cannot follow"
+            "schema 13 references other schemas, which avro-txt does not support"
         );
         assert!(
-            reason(3).starts_with("the record does not fit schema 8: "),
+            reason(3).starts_with("the record does not match schema 8: "),
             "{}",
             reason(3)
         );
@@ -563,11 +566,11 @@ fn one_broken_record_harms_no_other() {
                 .bad
                 .iter()
                 .filter(|bad| [5, 6].contains(&bad.row))
-                .all(|bad| bad.reason.contains("goes on") || bad.reason.contains("fit"))
+                .all(|bad| bad.reason.contains("extra bytes") || bad.reason.contains("match"))
         );
     }
-    // Each id was asked for once, also the unknown one.
-    let mut asked = server.asked();
+    // Each ID was requested once, including the unknown one.
+    let mut asked = server.requests();
     assert_eq!(asked.len(), 8, "{asked:?}");
     asked.sort();
     asked.dedup();
@@ -575,7 +578,7 @@ fn one_broken_record_harms_no_other() {
 }
 
 #[test]
-fn a_registry_that_does_not_answer_says_nothing_about_records() {
+fn an_unavailable_registry_does_not_make_records_bad() {
     let (schema, records) = encoded(7, &events());
     let server = Server::start(&[(7, &schema)]);
     server.state.lock().unwrap().refusals = 1;
@@ -592,14 +595,14 @@ fn a_registry_that_does_not_answer_says_nothing_about_records() {
             .collect::<Vec<_>>(),
     );
     let expected = format!(
-        "the schema registry {} cannot be asked for schema 7: it answers with the status 503",
+        "cannot fetch schema 7 from schema registry {}: unexpected HTTP status 503",
         server.address
     );
-    // It is left alone for a while, whoever wants to know.
+    // No request is sent during the pause, whichever decoder needs the schema.
     for number in [0, 1, 0, 1] {
         assert_eq!(decoders[number].prepare(&whole), Err(expected.clone()));
     }
-    assert_eq!(server.asked().len(), 1);
+    assert_eq!(server.requests().len(), 1);
     let deadline = Instant::now() + Duration::from_secs(30);
     while decoders[0].prepare(&whole).is_err() {
         assert!(Instant::now() < deadline);
@@ -610,13 +613,13 @@ fn a_registry_that_does_not_answer_says_nothing_about_records() {
         (times(&decoded.columns[0]).len(), reasons(&decoded)),
         (2, vec![])
     );
-    assert_eq!(server.asked().len(), 2);
+    assert_eq!(server.requests().len(), 2);
 }
 
 #[test]
-fn nobody_waits_behind_another_for_a_registry_in_trouble() {
+fn only_one_thread_waits_for_a_failing_registry() {
     let (schema, records) = encoded(7, &events());
-    // One that hangs up, and then does not answer.
+    // A registry that closes the first connection and delays the second response.
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let format = AvroTxt::default();
     let settings = format!("ts=0;registry=http://{}", listener.local_addr().unwrap());
@@ -656,7 +659,7 @@ fn nobody_waits_behind_another_for_a_registry_in_trouble() {
             }
         });
         is_asked.recv().unwrap();
-        // The other one is waiting for the answer; we hear at once that there was trouble.
+        // The other thread is waiting for the response; this one gets the last error at once.
         assert!(decoder.prepare(&whole).is_err());
         answer.send(()).unwrap();
         waiting.join().unwrap();
@@ -666,7 +669,7 @@ fn nobody_waits_behind_another_for_a_registry_in_trouble() {
 }
 
 #[test]
-fn decoders_of_one_format_share_what_they_fetched() {
+fn decoders_of_one_format_share_fetched_schemas() {
     let (schema, records) = encoded(7, &events());
     let server = Server::start(&[(7, &schema)]);
     let format = AvroTxt::default();
@@ -681,10 +684,10 @@ fn decoders_of_one_format_share_what_they_fetched() {
             .is_empty()
         );
     }
-    // The user and the password of the address are sent as HTTP wants them.
+    // The user and password of the address are sent as HTTP basic authentication.
     assert_eq!(
         server
-            .asked()
+            .requests()
             .iter()
             .map(|asked| asked.to_lowercase())
             .collect::<Vec<_>>(),
@@ -693,7 +696,7 @@ fn decoders_of_one_format_share_what_they_fetched() {
 }
 
 #[test]
-fn what_cannot_be_had_is_said_before() {
+fn unsupported_columns_are_rejected() {
     let refused = |settings, column| {
         AvroTxt::default()
             .decoder(settings, &[column])
@@ -702,7 +705,7 @@ fn what_cannot_be_had_is_said_before() {
     };
     assert_eq!(
         refused("ts=0", message()),
-        "avro-txt needs `registry=http://host:8081`: the address of the schema registry"
+        "missing setting `registry` of avro-txt; expected an address such as `registry=http://host:8081`"
     );
     let registry = "ts=0;fields=a;registry=http://r";
     assert_eq!(
@@ -714,11 +717,11 @@ fn what_cannot_be_had_is_said_before() {
             registry,
             wanted("a", DataType::new_list(DataType::Int8, true))
         )
-        .starts_with("`a` cannot be had as List(")
+        .starts_with("cannot decode text field `a` as List(")
     );
     assert_eq!(
         refused("ts=-1;registry=http://r", time()),
-        "these avro-txt records have no `ts`, since their format says -1 for it; use @timestamp, the time of the record"
+        "these avro-txt records have no `ts`, because their format sets it to -1; use @timestamp, the record's timestamp"
     );
     let schema = AvroTxt::default().schema("ts=0;fields=a").unwrap().unwrap();
     let expected = [
@@ -727,7 +730,7 @@ fn what_cannot_be_had_is_said_before() {
         Field::new("a", DataType::Utf8, true),
     ];
     assert_eq!(schema, Arc::new(Schema::new(expected.to_vec())));
-    // Nobody looks into records of which nothing is wanted, so no registry is needed.
+    // Records of which no column is wanted are not parsed, so no registry is needed.
     assert!(
         run(
             AvroTxt::default()
@@ -744,18 +747,18 @@ fn what_cannot_be_had_is_said_before() {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(64))]
     #[test]
-    fn any_bytes_are_read_or_refused(bodies in prop::collection::vec((any::<bool>(), prop::collection::vec(any::<u8>(), 0..40), 0..40_usize), 1..8)) {
+    fn any_bytes_are_decoded_or_rejected(bodies in prop::collection::vec((any::<bool>(), prop::collection::vec(any::<u8>(), 0..40), 0..40_usize), 1..8)) {
         let server = Server::start(&[(3, ODD)]);
         let whole = odd(b"\x02\x06abc");
         let records: Vec<Vec<u8>> = bodies
             .into_iter()
             .map(|(cut, bytes, at)| match cut {
-                // Right up to a point, then anything.
+                // Valid up to a point, then arbitrary bytes.
                 true => [&whole[..at.min(whole.len())], &bytes].concat(),
                 false => [&[0, 0, 0, 0, 3][..], &bytes].concat(),
             })
             .chain([whole.clone()])
-            // An id that nobody knows is another test.
+            // Unknown IDs are covered by another test.
             .filter(|record| record.len() < 5 || record[..5] == whole[..5] || record[0] != 0)
             .collect();
         let columns = [message(), time(), wanted("kind", DataType::Utf8)];

@@ -11,13 +11,13 @@ use pseidon_plugin::Rows;
 use pseidon_plugin::format::json_field;
 use sonic_rs::JsonValueTrait;
 
-use super::{RecordEncoder, RecordFormat};
+use super::{OutputFormat, RecordEncoder};
 use crate::testing::{as_came, changed, columns, rows};
 
 fn lines(encoder: &RecordEncoder, rows: &Rows) -> String {
     let mut out = Vec::new();
     encoder.write_lines(rows, &mut out).unwrap();
-    // One by one is the same.
+    // Encoding row by row has the same result.
     let mut single = Vec::new();
     let mut values = encoder.values(rows).unwrap();
     for row in 0..rows.len() {
@@ -44,7 +44,7 @@ fn column(name: &str, values: impl arrow::array::Array + 'static) -> (Field, Arr
 }
 
 fn json(batch: RecordBatch) -> String {
-    let encoder = RecordEncoder::new(RecordFormat::Json, &columns(&batch)).unwrap();
+    let encoder = RecordEncoder::new(OutputFormat::Json, &columns(&batch)).unwrap();
     lines(&encoder, &changed(batch))
 }
 
@@ -132,7 +132,7 @@ fn columns_of_every_type_as_json() {
 #[test]
 fn slices_and_filters_write_their_own_rows() {
     let numbers = batch(vec![column("n", Int64Array::from_iter_values(0..10))]);
-    let encoder = RecordEncoder::new(RecordFormat::Json, &columns(&numbers)).unwrap();
+    let encoder = RecordEncoder::new(OutputFormat::Json, &columns(&numbers)).unwrap();
     let rows = changed(numbers);
     assert_eq!(lines(&encoder, &rows.slice(3, 2)), "{\"n\":3}\n{\"n\":4}\n");
     assert_eq!(
@@ -146,7 +146,7 @@ fn slices_and_filters_write_their_own_rows() {
 }
 
 #[test]
-fn records_go_as_they_came() {
+fn unchanged_records_are_written_unchanged() {
     let came = rows(&[
         Some(b"{\"a\": 1 }"),
         Some(b"{}"),
@@ -156,29 +156,29 @@ fn records_go_as_they_came() {
     ]);
     let write = |format| RecordEncoder::new(format, &as_came("json")).unwrap();
     assert_eq!(
-        lines(&write(RecordFormat::Json), &came),
+        lines(&write(OutputFormat::Json), &came),
         "{\"a\": 1 }\n{}\n{ \"b\": 2}\n\n[]\n",
-        "a newline in json is white space"
+        "a line feed in JSON is white space"
     );
     assert_eq!(
-        lines(&write(RecordFormat::Raw), &came),
+        lines(&write(OutputFormat::Raw), &came),
         "{\"a\": 1 }\n{}\n{\n\"b\":\n2}\n\n[]\n"
     );
     assert_eq!(
-        lines(&write(RecordFormat::Json), &came.slice(0, 2)),
+        lines(&write(OutputFormat::Json), &came.slice(0, 2)),
         "{\"a\": 1 }\n{}\n"
     );
     let some = came.take(&UInt32Array::from(vec![0, 1, 4])).unwrap();
     assert_eq!(
-        lines(&write(RecordFormat::Txt), &some),
+        lines(&write(OutputFormat::Txt), &some),
         "{\"a\": 1 }\n{}\n[]\n"
     );
 }
 
 #[test]
-fn what_cannot_be_written_is_named() {
+fn rows_that_cannot_be_written_are_reported() {
     let came = rows(&[Some(b"x"), None, Some(b"y"), None]);
-    let raw = RecordEncoder::new(RecordFormat::Raw, &as_came("raw")).unwrap();
+    let raw = RecordEncoder::new(OutputFormat::Raw, &as_came("raw")).unwrap();
     let bad: Vec<_> = raw
         .check(&came)
         .into_iter()
@@ -200,14 +200,14 @@ fn what_cannot_be_written_is_named() {
         "line",
         StringArray::from(vec![Some("a"), None, Some("b")]),
     )]);
-    let txt = RecordEncoder::new(RecordFormat::Txt, &columns(&texts)).unwrap();
+    let txt = RecordEncoder::new(OutputFormat::Txt, &columns(&texts)).unwrap();
     let texts = changed(texts);
     let bad: Vec<_> = txt
         .check(&texts)
         .into_iter()
         .map(|bad| (bad.row, bad.reason))
         .collect();
-    assert_eq!(bad, [(1, "the text is null".to_owned())]);
+    assert_eq!(bad, [(1, "the value is null".to_owned())]);
     assert_eq!(
         lines(&txt, &texts.without(&txt.check(&texts)).unwrap()),
         "a\nb\n"
@@ -217,7 +217,7 @@ fn what_cannot_be_written_is_named() {
         "msg",
         BinaryArray::from(vec![Some(b"a\xff".as_slice()), None, Some(b"")]),
     )]);
-    let txt = RecordEncoder::new(RecordFormat::Txt, &columns(&bytes)).unwrap();
+    let txt = RecordEncoder::new(OutputFormat::Txt, &columns(&bytes)).unwrap();
     let bytes = changed(bytes);
     assert_eq!(
         txt.check(&bytes)
@@ -233,7 +233,7 @@ fn what_cannot_be_written_is_named() {
 }
 
 #[test]
-fn what_does_not_fit_is_said_before() {
+fn unsupported_input_is_rejected() {
     let number = || column("n", Int64Array::from(vec![1]));
     let text = || column("t", StringArray::from(vec!["x"]));
     let interval = (
@@ -254,24 +254,24 @@ fn what_does_not_fit_is_said_before() {
     );
     let cases = [
         (
-            RecordFormat::Raw,
+            OutputFormat::Raw,
             columns(&batch(vec![text()])),
-            "raw writes records as they came, but these were changed: write them as json, or as txt",
+            "raw writes unchanged records only, but these are changed; write them as json or txt",
         ),
         (
-            RecordFormat::Txt,
+            OutputFormat::Txt,
             columns(&batch(vec![number()])),
-            "txt writes a text or binary, but `n` is none: cast it to utf8, or write json",
+            "txt writes a string or binary column, but `n` is neither; cast it to utf8, or write json",
         ),
         (
-            RecordFormat::Txt,
+            OutputFormat::Txt,
             columns(&batch(vec![text(), number()])),
-            "txt writes one text column, but there are 2: select one, or write json",
+            "txt writes exactly one column, but there are 2; select one, or write json",
         ),
         (
-            RecordFormat::Json,
+            OutputFormat::Json,
             as_came("txt"),
-            "the records come as txt and are not json: select their columns first, or write them as txt or raw",
+            "txt records cannot be written as json; select their columns first, or write them as txt or raw",
         ),
     ];
     for (format, input, expected) in cases {
@@ -281,24 +281,24 @@ fn what_does_not_fit_is_said_before() {
         );
     }
     assert!(
-        RecordEncoder::new(RecordFormat::Json, &columns(&batch(vec![map])))
+        RecordEncoder::new(OutputFormat::Json, &columns(&batch(vec![map])))
             .err()
             .unwrap()
-            .starts_with("`m` is Map(")
+            .starts_with("json cannot represent `m` of type Map(")
     );
-    assert!(RecordEncoder::new(RecordFormat::Json, &columns(&batch(vec![interval]))).is_ok());
+    assert!(RecordEncoder::new(OutputFormat::Json, &columns(&batch(vec![interval]))).is_ok());
     assert_eq!(
-        "xml".parse::<RecordFormat>().unwrap_err(),
-        "no format is named `xml`; expected json, txt or raw"
+        "xml".parse::<OutputFormat>().unwrap_err(),
+        "unknown format `xml`; expected json, txt or raw"
     );
 }
 
 proptest! {
     #[test]
-    fn json_is_read_back_as_it_was(texts in prop::collection::vec(any::<Option<String>>(), 1..8), floats in prop::collection::vec(any::<f64>(), 8)) {
+    fn json_round_trips(texts in prop::collection::vec(any::<Option<String>>(), 1..8), floats in prop::collection::vec(any::<f64>(), 8)) {
         let floats: Float64Array = floats.into_iter().take(texts.len()).collect();
         let written = json(batch(vec![column("t\n", StringArray::from(texts.clone())), column("f", floats.clone())]));
-        // serde_json reads floats a little inexactly unless told otherwise.
+        // serde_json parses floats slightly inexactly by default.
         let read: Vec<sonic_rs::Value> = written.lines().map(|line| sonic_rs::from_str(line).unwrap()).collect();
         prop_assert_eq!(read.len(), texts.len());
         for (row, value) in read.iter().enumerate() {
@@ -308,12 +308,12 @@ proptest! {
     }
 
     #[test]
-    fn any_rows_of_a_batch_give_their_lines(records in prop::collection::vec("[ab\n]{0,4}", 1..20), keep in prop::collection::vec(any::<bool>(), 20)) {
+    fn any_rows_of_a_batch_are_written_as_their_lines(records in prop::collection::vec("[ab\n]{0,4}", 1..20), keep in prop::collection::vec(any::<bool>(), 20)) {
         let bytes: Vec<_> = records.iter().map(|record| Some(record.as_bytes())).collect();
         let kept: Vec<u32> = (0..records.len() as u32).filter(|row| keep[*row as usize]).collect();
         let rows = rows(&bytes).take(&UInt32Array::from(kept.clone())).unwrap();
         let expected = |newline: &str| kept.iter().map(|row| records[*row as usize].replace('\n', newline) + "\n").collect::<String>();
-        prop_assert_eq!(lines(&RecordEncoder::new(RecordFormat::Json, &as_came("json")).unwrap(), &rows), expected(" "));
-        prop_assert_eq!(lines(&RecordEncoder::new(RecordFormat::Raw, &as_came("json")).unwrap(), &rows), expected("\n"));
+        prop_assert_eq!(lines(&RecordEncoder::new(OutputFormat::Json, &as_came("json")).unwrap(), &rows), expected(" "));
+        prop_assert_eq!(lines(&RecordEncoder::new(OutputFormat::Raw, &as_came("json")).unwrap(), &rows), expected("\n"));
     }
 }

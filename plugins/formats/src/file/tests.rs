@@ -52,7 +52,7 @@ fn finish(encoder: FileEncoder, metadata: &[(String, String)]) {
     assert!(out.into_inner().is_ok());
 }
 
-/// What an ordinary tool makes of the file.
+/// The output of a command-line tool for the file.
 fn tool(program: &str, args: &[&str], target: &Target) -> Vec<u8> {
     let output = Command::new(program)
         .args(args)
@@ -98,7 +98,7 @@ fn read_back(compression: Compression, target: &Target) -> Vec<u8> {
     content
 }
 
-/// What Hadoop's reader makes of the file, with the buffers that it has by default.
+/// Decodes the file as Hadoop's reader does, with its default buffer sizes.
 fn unsnappy(mut file: &[u8]) -> Vec<u8> {
     let number = |file: &mut &[u8]| {
         let (length, rest) = file.split_first_chunk::<4>().unwrap();
@@ -127,7 +127,7 @@ fn unsnappy(mut file: &[u8]) -> Vec<u8> {
     content
 }
 
-/// Batches of records of many sizes, together more than a block.
+/// Batches of records of many sizes, together larger than a block.
 fn records() -> Vec<Vec<Vec<u8>>> {
     let record = |batch: usize, at: usize| {
         format!(
@@ -187,7 +187,7 @@ fn lines_are_read_back() {
         let size = fs::metadata(&target.path).unwrap().len();
         assert!(
             estimate.abs_diff(size) <= size / 5,
-            "{estimate} was estimated for {size}"
+            "estimated {estimate}, actual {size}"
         );
         assert!(read_back(compression, &target) == expected, "{extension}");
     }
@@ -307,7 +307,7 @@ fn parquet_is_read_back() {
 }
 
 #[test]
-fn what_does_not_compress_fits_into_hadoops_buffers() {
+fn incompressible_data_fits_into_hadoops_buffers() {
     let mut state = 1_u64;
     let mut noise = || {
         state = state
@@ -334,8 +334,8 @@ fn what_does_not_compress_fits_into_hadoops_buffers() {
     assert!(read_back(Compression::Snappy, &target) == expected);
 }
 
-/// A file that takes 64 KiB, then nothing until somebody reads: what a full disk looks like to a
-/// writer.
+/// A file that accepts 64 KiB, then nothing until the other end reads. To a writer it looks like a
+/// full disk.
 fn narrow_file() -> (PipeReader, File) {
     let (reader, writer) = io::pipe().unwrap();
     fcntl_setfl(&reader, OFlags::NONBLOCK).unwrap();
@@ -343,7 +343,7 @@ fn narrow_file() -> (PipeReader, File) {
     (reader, File::from(OwnedFd::from(writer)))
 }
 
-/// Takes out what lies there.
+/// Reads all available bytes.
 fn drain(reader: &mut PipeReader, into: &mut Vec<u8>) {
     match reader.read_to_end(into) {
         Ok(_) => {}
@@ -352,7 +352,7 @@ fn drain(reader: &mut PipeReader, into: &mut Vec<u8>) {
 }
 
 #[test]
-fn a_full_disk_loses_nothing() {
+fn a_full_disk_loses_no_data() {
     let all = [
         settings(CodecName::Json, Compression::None),
         settings(CodecName::Json, Compression::Gzip),
@@ -364,7 +364,7 @@ fn a_full_disk_loses_nothing() {
         },
         settings(CodecName::Avro, Compression::Snappy),
     ];
-    // Avro files have random bytes behind each block; the file ends with them.
+    // Avro files have a random marker after each block; the file ends with it.
     let comparable = |file: Vec<u8>| -> Vec<u8> {
         if !file.starts_with(b"Obj\x01") {
             return file;
@@ -425,7 +425,7 @@ fn a_full_disk_loses_nothing() {
 }
 
 #[test]
-fn what_does_not_fit_is_said_before() {
+fn unsupported_settings_and_columns_are_rejected() {
     let schema =
         |fields: Vec<Field>| columns(&RecordBatch::new_empty(Arc::new(Schema::new(fields))));
     let number = || schema(vec![Field::new("n", DataType::Int64, true)]);
@@ -439,52 +439,52 @@ fn what_does_not_fit_is_said_before() {
         (
             with(Json, Gzip, Some(0)),
             number(),
-            "gzip has the levels 1 to 9, not 0",
+            "invalid gzip level 0; expected 1 to 9",
         ),
         (
             with(Json, Gzip, Some(10)),
             number(),
-            "gzip has the levels 1 to 9, not 10",
+            "invalid gzip level 10; expected 1 to 9",
         ),
         (
             with(Json, Zstd, Some(23)),
             number(),
-            "zstd has the levels 1 to 22, not 23",
+            "invalid zstd level 23; expected 1 to 22",
         ),
         (
             with(Parquet, Zstd, Some(-1)),
             number(),
-            "zstd has the levels 1 to 22, not -1",
+            "invalid zstd level -1; expected 1 to 22",
         ),
         (
             with(Json, None, Some(1)),
             number(),
-            "a level needs a compression: gzip or zstd",
+            "a compression level requires gzip or zstd compression",
         ),
         (
             with(Json, Snappy, Some(1)),
             number(),
-            "snappy has no levels; leave the level out",
+            "snappy has no compression levels; remove the level",
         ),
         (
             with(Json, Bzip2, Some(3)),
             number(),
-            "bzip2 has no levels; leave the level out",
+            "bzip2 has no compression levels; remove the level",
         ),
         (
             with(Parquet, Bzip2, Option::None),
             number(),
-            "parquet pages cannot be compressed with bzip2; take none, gzip, snappy or zstd",
+            "bzip2 is not supported for parquet; use none, gzip, snappy or zstd",
         ),
         (
             with(Avro, Snappy, Option::None),
             as_came("json"),
-            "avro writes columns, but the records come as bytes: select their columns first",
+            "avro writes columns, but these records are unparsed; select their columns first",
         ),
         (
             with(Parquet, Zstd, Option::None),
             as_came("json"),
-            "parquet writes columns, but the records come as bytes: select their columns first",
+            "parquet writes columns, but these records are unparsed; select their columns first",
         ),
         (
             with(Parquet, Zstd, Option::None),
@@ -506,12 +506,12 @@ fn what_does_not_fit_is_said_before() {
                 ..with(Parquet, Zstd, Option::None)
             },
             number(),
-            "a row group cannot have 0 bytes",
+            "the row group size must be at least 1 byte",
         ),
         (
             with(Raw, None, Option::None),
             number(),
-            "raw writes records as they came, but these were changed: write them as json, or as txt",
+            "raw writes unchanged records only, but these are changed; write them as json or txt",
         ),
     ];
     for (settings, input, expected) in cases {
@@ -522,10 +522,10 @@ fn what_does_not_fit_is_said_before() {
     }
     assert_eq!(
         "orc".parse::<CodecName>().unwrap_err(),
-        "no codec is named `orc`; expected json, txt, raw, parquet or avro"
+        "unknown codec `orc`; expected json, txt, raw, parquet or avro"
     );
     assert_eq!(
         "lz4".parse::<Compression>().unwrap_err(),
-        "no compression is named `lz4`; expected none, gzip, snappy, bzip2 or zstd"
+        "unknown compression `lz4`; expected none, gzip, snappy, bzip2 or zstd"
     );
 }

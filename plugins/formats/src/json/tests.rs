@@ -5,8 +5,8 @@ use arrow::datatypes::{DataType, Field, Fields, Float64Type, Int64Type, TimeUnit
 use arrow::util::display::array_value_to_string;
 use bytes::Bytes;
 use proptest::prelude::*;
-use pseidon_dsl::expr::{Path, Step};
-use pseidon_plugin::format::{Decoded, Format, WantedColumn, json_field};
+use pseidon_dsl::expr::{Path, PathStep};
+use pseidon_plugin::format::{DecodedColumns, Format, WantedColumn, json_field};
 use serde_json::Value;
 
 use super::{Json, infer_json_schema};
@@ -17,8 +17,10 @@ fn path(text: &str) -> Path {
     let mut steps = Vec::new();
     for part in text.split('.') {
         let mut pieces = part.split('[');
-        steps.push(Step::Field(pieces.next().unwrap().to_owned()));
-        steps.extend(pieces.map(|index| Step::Index(index.trim_end_matches(']').parse().unwrap())));
+        steps.push(PathStep::Field(pieces.next().unwrap().to_owned()));
+        steps.extend(
+            pieces.map(|index| PathStep::Index(index.trim_end_matches(']').parse().unwrap())),
+        );
     }
     Path(steps)
 }
@@ -37,7 +39,7 @@ fn wanted_json(text: &str) -> WantedColumn {
     }
 }
 
-fn decode(columns: &[WantedColumn], records: &[Option<&[u8]>]) -> Decoded {
+fn decode(columns: &[WantedColumn], records: &[Option<&[u8]>]) -> DecodedColumns {
     let decoded = Json
         .decoder("", columns)
         .unwrap()
@@ -64,7 +66,7 @@ fn show(column: &ArrayRef, row: usize) -> String {
     }
 }
 
-/// The value at `a` of one record as this type, or why it is bad.
+/// The value at `a` of one record as this type, or the reason why the record is bad.
 fn one(column: WantedColumn, record: &str) -> Result<String, String> {
     let decoded = decode(&[column], &[Some(record.as_bytes())]);
     match decoded.bad.first() {
@@ -94,41 +96,41 @@ fn values_of_every_type() {
     };
     let cases = [
         (Int8, "127", Ok("127")),
-        (Int8, "128", Err("`a` is 128, but int8 is wanted")),
+        (Int8, "128", Err("`a` is 128; expected int8")),
         (Int16, "-32768", Ok("-32768")),
         (
             Int32,
             "2147483648",
-            Err("`a` is 2147483648, but int32 is wanted"),
+            Err("`a` is 2147483648; expected int32"),
         ),
         (Int64, "-9223372036854775808", Ok("-9223372036854775808")),
         (
             Int64,
             "9223372036854775808",
-            Err("`a` is 9223372036854775808, but int64 is wanted"),
+            Err("`a` is 9223372036854775808; expected int64"),
         ),
-        (Int64, "1.5", Err("`a` is 1.5, but int64 is wanted")),
+        (Int64, "1.5", Err("`a` is 1.5; expected int64")),
         (Int64, "1.0", Ok("1")),
         (Int64, "1e3", Ok("1000")),
-        (Int64, "1e300", Err("`a` is 1e300, but int64 is wanted")),
-        (Int64, r#""1""#, Err("`a` is a text, but int64 is wanted")),
-        (Int64, "true", Err("`a` is a boolean, but int64 is wanted")),
-        (Int64, "[1]", Err("`a` is a list, but int64 is wanted")),
+        (Int64, "1e300", Err("`a` is 1e300; expected int64")),
+        (Int64, r#""1""#, Err("`a` is a string; expected int64")),
+        (Int64, "true", Err("`a` is a boolean; expected int64")),
+        (Int64, "[1]", Err("`a` is a list; expected int64")),
         (
             Int64,
             r#"{"b": [1]}"#,
-            Err("`a` is an object, but int64 is wanted"),
+            Err("`a` is an object; expected int64"),
         ),
         (Int64, "null", Ok("NULL")),
         (UInt8, "255", Ok("255")),
-        (UInt8, "-1", Err("`a` is -1, but uint8 is wanted")),
+        (UInt8, "-1", Err("`a` is -1; expected uint8")),
         (UInt16, "65535", Ok("65535")),
         (UInt32, "4294967295", Ok("4294967295")),
         (UInt64, "18446744073709551615", Ok("18446744073709551615")),
         (
             UInt64,
             "18446744073709551616",
-            Err("`a` is 1.8446744073709552e19, but uint64 is wanted"),
+            Err("`a` is 1.8446744073709552e19; expected uint64"),
         ),
         (Float64, "1", Ok("1.0")),
         (Float64, "18446744073709551616", Ok("1.8446744073709552e19")),
@@ -136,26 +138,26 @@ fn values_of_every_type() {
         (
             Float64,
             r#""1.5""#,
-            Err("`a` is a text, but float64 is wanted"),
+            Err("`a` is a string; expected float64"),
         ),
         (Float32, "1.5", Ok("1.5")),
-        (Float32, "1e39", Err("`a` is 1e39, but float32 is wanted")),
+        (Float32, "1e39", Err("`a` is 1e39; expected float32")),
         (Boolean, "true", Ok("true")),
         (Boolean, "false", Ok("false")),
-        (Boolean, "1", Err("`a` is a number, but boolean is wanted")),
+        (Boolean, "1", Err("`a` is a number; expected boolean")),
         (
             Utf8,
             r#""caf\u00e9 \"x\" \ud83d\ude00""#,
             Ok("café \"x\" 😀"),
         ),
         (Utf8, r#""""#, Ok("")),
-        (Utf8, "1", Err("`a` is a number, but a text is wanted")),
-        (Utf8, "{}", Err("`a` is an object, but a text is wanted")),
+        (Utf8, "1", Err("`a` is a number; expected a string")),
+        (Utf8, "{}", Err("`a` is an object; expected a string")),
         (Binary, r#""aGk=""#, Ok("6869")),
         (
             Binary,
             r#""a""#,
-            Err("`a` is the text \"a\", but base64 text is wanted"),
+            Err("`a` is the string \"a\"; expected a base64 string"),
         ),
         (millis(), "1500", Ok("1970-01-01T00:00:01.500Z")),
         (
@@ -168,15 +170,11 @@ fn values_of_every_type() {
             r#""1970-01-01T00:00:01.5""#,
             Ok("1970-01-01T00:00:01.500Z"),
         ),
-        (
-            millis(),
-            "1.5",
-            Err("`a` is 1.5, but a timestamp is wanted"),
-        ),
+        (millis(), "1.5", Err("`a` is 1.5; expected a timestamp")),
         (
             millis(),
             r#""soon""#,
-            Err("`a` is the text \"soon\", but a timestamp is wanted"),
+            Err("`a` is the string \"soon\"; expected a timestamp"),
         ),
         (
             Timestamp(TimeUnit::Nanosecond, None),
@@ -186,7 +184,7 @@ fn values_of_every_type() {
         (
             Timestamp(TimeUnit::Nanosecond, None),
             r#""3000-01-01T00:00:00Z""#,
-            Err("`a` is the text \"3000-01-01T00:00:00Z\", but a timestamp is wanted"),
+            Err("`a` is the string \"3000-01-01T00:00:00Z\"; expected a timestamp"),
         ),
         (
             Timestamp(TimeUnit::Second, None),
@@ -202,25 +200,25 @@ fn values_of_every_type() {
         (
             Date32,
             r#""2023-02-29""#,
-            Err("`a` is the text \"2023-02-29\", but a date is wanted"),
+            Err("`a` is the string \"2023-02-29\"; expected a date"),
         ),
-        (Date32, "1", Err("`a` is a number, but a date is wanted")),
+        (Date32, "1", Err("`a` is a number; expected a date")),
         (Decimal128(5, 2), "12.3", Ok("12.30")),
         (Decimal128(5, 2), r#""-12.30""#, Ok("-12.30")),
         (
             Decimal128(5, 2),
             "12.345",
-            Err("`a` is 12.345, but decimal(5, 2) is wanted"),
+            Err("`a` is 12.345; expected decimal(5, 2)"),
         ),
         (
             Decimal128(5, 2),
             "1000",
-            Err("`a` is 1000, but decimal(5, 2) is wanted"),
+            Err("`a` is 1000; expected decimal(5, 2)"),
         ),
         (
             Decimal128(5, 2),
             "true",
-            Err("`a` is true, but decimal(5, 2) is wanted"),
+            Err("`a` is true; expected decimal(5, 2)"),
         ),
         (Decimal128(5, 2), "null", Ok("NULL")),
         (
@@ -233,13 +231,9 @@ fn values_of_every_type() {
         (
             list(Int64),
             "[1, \"x\"]",
-            Err("`a[]` is a text, but int64 is wanted"),
+            Err("`a[]` is a string; expected int64"),
         ),
-        (
-            list(Int64),
-            "{}",
-            Err("`a` is an object, but a list is wanted"),
-        ),
+        (list(Int64), "{}", Err("`a` is an object; expected a list")),
         (list(list(Int8)), "[[1], [], null]", Ok("[[1], [], ]")),
         (
             point(),
@@ -250,14 +244,14 @@ fn values_of_every_type() {
         (
             point(),
             r#"{"x": "1"}"#,
-            Err("`a.x` is a text, but int32 is wanted"),
+            Err("`a.x` is a string; expected int32"),
         ),
         (
             point(),
             r#"{"tags": [[]]}"#,
-            Err("`a.tags[]` is a list, but a text is wanted"),
+            Err("`a.tags[]` is a list; expected a string"),
         ),
-        (point(), "[]", Err("`a` is a list, but an object is wanted")),
+        (point(), "[]", Err("`a` is a list; expected an object")),
     ];
     for (data_type, value, expected) in cases {
         let record = format!(r#"{{"z": [1, "\n"], "a": {value}, "y": {{"a": 0}}}}"#);
@@ -270,7 +264,7 @@ fn values_of_every_type() {
 }
 
 #[test]
-fn json_columns_keep_the_text() {
+fn json_columns_keep_the_json_text() {
     for value in [
         "1.50",
         "\"a\\u0062\"",
@@ -375,48 +369,51 @@ fn many_columns_in_any_order() {
 }
 
 #[test]
-fn broken_records_are_bad_wherever_they_break() {
+fn malformed_records_are_bad_wherever_the_error_is() {
     let cases: &[(&[u8], &str)] = &[
         (b"", "the record is empty"),
         (b"  \n", "the record is empty"),
-        (b"[1]", "the record is not a json object"),
-        (b"7", "the record is not a json object"),
-        (b"null", "the record is not a json object"),
-        (b"plain text", "the record is not a json object"),
-        (br#"{"a": 1"#, "the record is not json: it ends too early"),
+        (b"[1]", "the record is not a JSON object"),
+        (b"7", "the record is not a JSON object"),
+        (b"null", "the record is not a JSON object"),
+        (b"plain text", "the record is not a JSON object"),
+        (br#"{"a": 1"#, "invalid JSON: unexpected end of the record"),
         (
             br#"{"a": 1, "b": "x"#,
-            "the record is not json: it ends too early",
+            "invalid JSON: unexpected end of the record",
         ),
         (
             br#"{"a": 1} x"#,
-            "the record is not json at byte 9: json has non-whitespace trailing characters after the value",
+            "invalid JSON at byte 9: json has non-whitespace trailing characters after the value",
         ),
         (
             br#"{"a": 1}{"a": 2}"#,
-            "the record is not json at byte 8: json has non-whitespace trailing characters after the value",
+            "invalid JSON at byte 8: json has non-whitespace trailing characters after the value",
         ),
         (
             br#"{"a": 1, "b": tru}"#,
-            "the record is not json at byte 17: invalid literal (`true`, `false`, or a `null`) while parsing",
+            "invalid JSON at byte 17: invalid literal (`true`, `false`, or a `null`) while parsing",
         ),
         (
             br#"{"a": 1, "b": {"c" 1}}"#,
-            "the record is not json at byte 19: expected this character to be a ':' while parsing",
+            "invalid JSON at byte 19: expected this character to be a ':' while parsing",
         ),
         (
             br#"{"a": 1, "b": 01}"#,
-            "the record is not json at byte 14: invalid number",
+            "invalid JSON at byte 14: invalid number",
         ),
         (
             br#"{"a": 1, "b": "\u12g4"}"#,
-            "the record is not json: invalid \\u escape at byte 15",
+            "invalid JSON at byte 15: invalid \\u escape",
         ),
         (
             br#"{"a": 1, "b": "\u"}"#,
-            "the record is not json: invalid \\u escape at byte 15",
+            "invalid JSON at byte 15: invalid \\u escape",
         ),
-        (b"{\"a\": 1, \"b\": \"\xff\"}", "the record is not utf-8"),
+        (
+            b"{\"a\": 1, \"b\": \"\xff\"}",
+            "the record is not valid UTF-8",
+        ),
     ];
     let good: &[u8] = br#"{"a": 5}"#;
     for (record, reason) in cases {
@@ -460,7 +457,7 @@ fn a_bad_record_leaves_nothing_in_nested_columns() {
 }
 
 #[test]
-fn deep_nesting_is_bad_and_overflows_nothing() {
+fn deep_nesting_is_bad_and_does_not_overflow_the_stack() {
     let nested = |depth: usize| {
         format!(
             r#"{{"a": 1, "b": {}{}}}"#,
@@ -472,7 +469,7 @@ fn deep_nesting_is_bad_and_overflows_nothing() {
         one(wanted("a", DataType::Int64), &nested(127)),
         Ok("1".to_owned())
     );
-    let reason = Err("the record is nested more than 128 deep".to_owned());
+    let reason = Err("the record is nested deeper than 128 levels".to_owned());
     assert_eq!(one(wanted("a", DataType::Int64), &nested(128)), reason);
     assert_eq!(one(wanted_json("b"), &nested(1_000_000)), reason);
     assert_eq!(
@@ -486,12 +483,12 @@ fn deep_nesting_is_bad_and_overflows_nothing() {
     assert_eq!(
         one(wanted("a", DataType::Int64), &text),
         Ok("1".to_owned()),
-        "brackets in texts do not count"
+        "brackets in strings do not count"
     );
 }
 
 #[test]
-fn no_payload_is_null_and_not_bad() {
+fn a_record_without_payload_is_null_and_not_bad() {
     let decoded = decode(
         &[wanted("a", DataType::Int64), wanted_json("b")],
         &[None, Some(br#"{"a": 1}"#), None],
@@ -504,13 +501,13 @@ fn no_payload_is_null_and_not_bad() {
 }
 
 #[test]
-fn nothing_wanted_is_not_looked_into() {
+fn records_are_not_parsed_if_no_column_is_wanted() {
     let decoded = decode(&[], &[Some(b"not json"), None]);
     assert_eq!((decoded.columns.len(), decoded.bad.len()), (0, 0));
 }
 
 #[test]
-fn a_decoder_goes_from_batch_to_batch() {
+fn a_decoder_is_reused_for_every_batch() {
     let mut decoder = Json
         .decoder("", &[wanted("a", list(DataType::Utf8))])
         .unwrap();
@@ -528,26 +525,26 @@ fn a_decoder_goes_from_batch_to_batch() {
 }
 
 #[test]
-fn what_cannot_be_decoded_is_said_before() {
+fn unsupported_types_are_rejected_before_decoding() {
     let refused = |column| Json.decoder("", &[column]).err().unwrap();
     assert_eq!(
         refused(wanted("a", DataType::Time32(TimeUnit::Second))),
-        "`a` cannot be had as Time32(s) from json"
+        "cannot decode JSON field `a` as Time32(s)"
     );
     let strict = object(vec![Field::new("x", DataType::Int64, false)]);
     assert_eq!(
         refused(wanted("a", strict)),
-        "`a.x` has to be nullable: json may lack it"
+        "`a.x` must be nullable: JSON records may omit it"
     );
     assert_eq!(
         Json.schema("sep=pipe").unwrap_err(),
-        "json has no setting `sep`; expected ts, ts_ms or ts_sec"
+        "unknown setting `sep` of json; expected ts, ts_ms or ts_sec"
     );
     assert_eq!(Json.schema("ts=user.seen"), Ok(None));
 }
 
 #[test]
-fn a_schema_from_samples() {
+fn a_schema_is_inferred_from_samples() {
     let samples = [
         r#"{"id": 1, "size": 2, "name": "x", "tags": ["a", null], "user": {"id": 1}, "none": null, "odd": 1, "big": 18446744073709551615}"#,
         r#"{"ok": true, "size": 2.5, "user": {"name": "n"}, "odd": "x", "empty": {}, "lists": [[1], [2.5]], "nothing": []}"#,
@@ -593,11 +590,11 @@ fn a_schema_from_samples() {
     assert_eq!(
         decoded.bad.iter().map(|bad| bad.row).collect::<Vec<_>>(),
         [2, 3],
-        "what was inferred fits its samples"
+        "the inferred schema matches its samples"
     );
     assert_eq!(
         infer_json_schema(&[Bytes::from("1")]).unwrap_err(),
-        "none of 1 sample records is a json object"
+        "none of 1 sample records is a JSON object"
     );
 }
 
@@ -607,7 +604,7 @@ fn value() -> impl Strategy<Value = Value> {
         any::<bool>().prop_map(Value::from),
         any::<i64>().prop_map(Value::from),
         any::<u64>().prop_map(Value::from),
-        // serde_json reads other floats a little inexactly unless told otherwise.
+        // serde_json parses other floats slightly inexactly by default.
         any::<i32>().prop_map(|eighths| Value::from(f64::from(eighths) / 8.0)),
         any::<String>().prop_map(Value::from),
     ];
@@ -622,23 +619,23 @@ fn value() -> impl Strategy<Value = Value> {
 
 fn steps() -> impl Strategy<Value = Path> {
     let step = prop_oneof![
-        "[ab\"\\\\é]{1,2}".prop_map(Step::Field),
-        (0..3_u32).prop_map(Step::Index)
+        "[ab\"\\\\é]{1,2}".prop_map(PathStep::Field),
+        (0..3_u32).prop_map(PathStep::Index)
     ];
     prop::collection::vec(step, 0..3).prop_map(|mut steps| {
-        steps.insert(0, Step::Field("a".to_owned()));
+        steps.insert(0, PathStep::Field("a".to_owned()));
         Path(steps)
     })
 }
 
 fn at<'a>(value: &'a Value, path: &Path) -> Option<&'a Value> {
     path.0.iter().try_fold(value, |value, step| match step {
-        Step::Field(name) => value.as_object()?.get(name),
-        Step::Index(index) => value.as_array()?.get(*index as usize),
+        PathStep::Field(name) => value.as_object()?.get(name),
+        PathStep::Index(index) => value.as_array()?.get(*index as usize),
     })
 }
 
-/// Columns of most types for a few places.
+/// Columns of most types, at a few paths.
 fn some_columns() -> Vec<WantedColumn> {
     let inner = object(vec![
         Field::new("a", DataType::Int64, true),
@@ -660,7 +657,7 @@ fn some_columns() -> Vec<WantedColumn> {
 
 proptest! {
     #[test]
-    fn answers_as_serde_json_does(value in value(), pretty in any::<bool>(), paths in prop::collection::vec(steps(), 1..4)) {
+    fn values_match_serde_json(value in value(), pretty in any::<bool>(), paths in prop::collection::vec(steps(), 1..4)) {
         let document = serde_json::json!({"b": 1, "a": value, "é": []});
         let text = if pretty { serde_json::to_string_pretty(&document) } else { serde_json::to_string(&document) }.unwrap();
         let columns: Vec<_> = paths.iter().map(|path| WantedColumn { path: path.clone(), field: Arc::new(json_field("c")) }).collect();
@@ -697,7 +694,7 @@ proptest! {
     }
 
     #[test]
-    fn good_and_bad_as_serde_json_says(value in value(), at in any::<prop::sample::Index>(), junk in "[{}\\[\\]\",:\\\\u0129eE+.tfn \u{1}é-]{0,3}", cut in 0..4_usize) {
+    fn validity_matches_serde_json(value in value(), at in any::<prop::sample::Index>(), junk in "[{}\\[\\]\",:\\\\u0129eE+.tfn \u{1}é-]{0,3}", cut in 0..4_usize) {
         let mut text = serde_json::json!({"b": 1, "a": value}).to_string();
         let at = text.char_indices().map(|(at, _)| at).nth(at.index(text.chars().count())).unwrap_or(0);
         let end = text[at..].char_indices().nth(cut).map_or(text.len(), |(offset, _)| at + offset);
@@ -714,7 +711,7 @@ proptest! {
     }
 
     #[test]
-    fn never_panics_on_what_looks_like_json(records in prop::collection::vec("\\{\"[ab]\": ?(\"?[-0-9T:.+Zez]{0,36}\"?|[\\[\\]{}\",:\\\\u0d8abcn -]{0,30})\\}?", 0..6)) {
+    fn never_panics_on_json_like_input(records in prop::collection::vec("\\{\"[ab]\": ?(\"?[-0-9T:.+Zez]{0,36}\"?|[\\[\\]{}\",:\\\\u0d8abcn -]{0,30})\\}?", 0..6)) {
         let records: Vec<_> = records.iter().map(|record| Some(record.as_bytes())).collect();
         decode(&some_columns(), &records);
     }

@@ -1,9 +1,9 @@
-//! From the layout back to its text.
+//! Formats a layout as the string that it is parsed from.
 
 use std::fmt::{self, Display, Formatter};
 
 use super::read::SEPARATORS;
-use super::{Choice, EventLayout, EventUnit, RecordLayout};
+use super::{EventLayout, EventUnit, FieldRange, RecordLayout};
 
 impl Display for RecordLayout {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
@@ -36,7 +36,7 @@ impl Display for RecordLayout {
     }
 }
 
-/// The settings, without those that say what would be so anyway.
+/// The settings without those that have their default value.
 impl Display for EventLayout {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
         match self.time {
@@ -53,7 +53,7 @@ impl Display for EventLayout {
     }
 }
 
-impl Display for Choice {
+impl Display for FieldRange {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
         match (self.single(), self.end) {
             (Some(index), _) => index.fmt(f),

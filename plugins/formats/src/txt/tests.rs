@@ -4,16 +4,16 @@ use arrow::array::{Array, ArrayRef, AsArray};
 use arrow::datatypes::{DataType, Field, TimeUnit, TimestampMillisecondType};
 use arrow::util::display::array_value_to_string;
 use proptest::prelude::*;
-use pseidon_dsl::expr::{Path, Step};
+use pseidon_dsl::expr::{Path, PathStep};
 use pseidon_plugin::BadRow;
-use pseidon_plugin::format::{Decoded, Format, WantedColumn, json_field};
+use pseidon_plugin::format::{DecodedColumns, Format, WantedColumn, json_field};
 
 use super::Txt;
 use crate::testing::payloads;
 
 fn wanted(name: &str, data_type: DataType) -> WantedColumn {
     WantedColumn {
-        path: Path(vec![Step::Field(name.to_owned())]),
+        path: Path(vec![PathStep::Field(name.to_owned())]),
         field: Arc::new(Field::new(name, data_type, true)),
     }
 }
@@ -29,11 +29,11 @@ fn message() -> WantedColumn {
     wanted("msg", DataType::Utf8)
 }
 
-fn decode(settings: &str, columns: &[WantedColumn], records: &[&[u8]]) -> Decoded {
+fn decode(settings: &str, columns: &[WantedColumn], records: &[&[u8]]) -> DecodedColumns {
     let records: Vec<_> = records.iter().map(|record| Some(*record)).collect();
     let mut decoder = Txt.decoder(settings, columns).unwrap();
     let first = decoder.decode(&payloads(&records));
-    // A decoder keeps nothing from batch to batch.
+    // A decoder keeps no values between batches.
     let again = decoder.decode(&payloads(&records));
     assert_eq!((&first.columns, &first.bad), (&again.columns, &again.bad));
     first
@@ -50,7 +50,7 @@ fn times(column: &ArrayRef) -> Vec<Option<i64>> {
         .collect()
 }
 
-fn reasons(decoded: &Decoded) -> Vec<(u32, &str)> {
+fn reasons(decoded: &DecodedColumns) -> Vec<(u32, &str)> {
     decoded
         .bad
         .iter()
@@ -75,17 +75,17 @@ fn a_record_is_its_line() {
         decoded.bad,
         [BadRow {
             row: 2,
-            reason: "the record is not utf-8".to_owned()
+            reason: "the record is not valid UTF-8".to_owned()
         }]
     );
 }
 
 #[test]
-fn nothing_else_can_be_had() {
+fn unknown_fields_are_rejected() {
     let refused = |settings, column| Txt.decoder(settings, &[column]).err().unwrap();
     assert_eq!(
         refused("", wanted("user", DataType::Utf8)),
-        "txt records have one field, `line`, and no `user`"
+        "txt records have no field `user`; expected `line`"
     );
     assert_eq!(
         refused("", wanted("line", DataType::Int64)),
@@ -98,7 +98,7 @@ fn nothing_else_can_be_had() {
     assert!(Txt.decoder("", &[json]).is_err());
     assert_eq!(
         Txt.schema("sep=pipe").unwrap_err(),
-        "txt needs `ts`, `ts_ms` or `ts_sec`: the index of the field with the event time, or -1"
+        "missing setting `ts`, `ts_ms` or `ts_sec` of txt; expected the index of the event-time field, or -1"
     );
     assert!(
         Txt.decoder("", &[])
@@ -130,18 +130,18 @@ fn nothing_else_can_be_had() {
     );
     assert_eq!(
         refused("ts=-1", time()),
-        "these txt records have no `ts`, since their format says -1 for it; use @timestamp, the time of the record"
+        "these txt records have no `ts`, because their format sets it to -1; use @timestamp, the record's timestamp"
     );
     let part = WantedColumn {
-        path: Path(vec![Step::Field("msg".to_owned()), Step::Index(0)]),
+        path: Path(vec![PathStep::Field("msg".to_owned()), PathStep::Index(0)]),
         ..message()
     };
     assert_eq!(
         refused("ts=0", part),
-        "the fields of txt records have no parts, so there is no `msg[0]`"
+        "`msg[0]` is not a field; txt records have no nested fields"
     );
     let nested = wanted("a", DataType::new_list(DataType::Int64, true));
-    assert!(refused("ts=0;fields=a", nested).starts_with("`a` cannot be had as List("));
+    assert!(refused("ts=0;fields=a", nested).starts_with("cannot decode text field `a` as List("));
 }
 
 #[test]
@@ -164,7 +164,7 @@ fn fields_of_the_schema() {
     );
 }
 
-/// Every rule of `sep` and `msg`, with what is to be written of a record.
+/// Every rule of `sep` and `msg`, with the expected message.
 #[test]
 fn messages() {
     let cases: &[(&str, &[u8], &str)] = &[
@@ -175,7 +175,7 @@ fn messages() {
         ("sep=semicolon;msg=1:", b"1;a;b", "a;b"),
         ("sep=pipe;msg=1:", b"1|a|b", "a|b"),
         ("sep=comma;msg=1:", b"1,a,b", "a,b"),
-        // Another separator is text.
+        // Other separators are ordinary characters.
         ("sep=comma;msg=1", b"1,a|b\tc d,e", "a|b\tc d"),
         // Empty fields do not count, wherever they are.
         ("sep=comma", b"1,,a,b", "1,a,b"),
@@ -198,7 +198,7 @@ fn messages() {
         ("sep=comma;msg=1:1", b"1,a,b", "a"),
         ("sep=comma;msg=2:1", b"1,a,b", "b"),
         ("sep=comma;msg=:0", b"1,a,b", "1"),
-        // Past the last field there is nothing.
+        // Indexes past the last field select nothing.
         ("sep=comma;msg=3:", b"1,a,b", ""),
         ("sep=comma;msg=5:7", b"1,a,b", ""),
         ("sep=comma;msg=5:2", b"1,a,b", ""),
@@ -215,7 +215,7 @@ fn messages() {
             (vec![Some(*expected)], vec![]),
             "{settings}"
         );
-        // Without the time fewer fields may be looked for.
+        // Without the event time, fewer fields may need to be located.
         let alone = decode(&format!("ts=-1;{settings}"), &[message()], &[record]);
         assert_eq!(texts(&alone.columns[0]), [Some(*expected)], "{settings}");
         let bytes = decode(
@@ -268,7 +268,7 @@ fn event_times() {
 }
 
 #[test]
-fn bad_records_say_why_and_leave_nothing() {
+fn bad_records_have_a_reason_and_no_values() {
     let settings = "sep=comma;ts=1;msg=:;fields=name,at,n";
     let columns = [message(), time(), wanted("n", DataType::Int32)];
     let long = "z".repeat(100);
@@ -291,15 +291,15 @@ fn bad_records_say_why_and_leave_nothing() {
         [
             (
                 1,
-                "`ts` is field 1, which is \"then\", but milliseconds since 1970 or an ISO-8601 time are wanted"
+                "`ts` is field 1, which is \"then\"; expected milliseconds since 1970 or an ISO-8601 time"
             ),
             (2, "`ts` is field 1, but the record has 1 fields"),
-            (3, "`n` is the text \"five\", but int32 is wanted"),
-            (4, "the record is not utf-8"),
+            (3, "`n` is the string \"five\"; expected int32"),
+            (4, "the record is not valid UTF-8"),
             (
                 5,
                 &*format!(
-                    "`ts` is field 1, which is \"{}…\", but milliseconds since 1970 or an ISO-8601 time are wanted",
+                    "`ts` is field 1, which is \"{}…\"; expected milliseconds since 1970 or an ISO-8601 time",
                     "z".repeat(40)
                 )
             ),
@@ -321,7 +321,7 @@ fn bad_records_say_why_and_leave_nothing() {
 }
 
 #[test]
-fn bytes_need_be_no_text() {
+fn binary_messages_need_not_be_utf8() {
     let decoded = decode(
         "sep=comma;ts=0;msg=1:;bytes=true",
         &[time(), wanted("msg", DataType::Binary)],
@@ -335,7 +335,7 @@ fn bytes_need_be_no_text() {
         (&b"\xff\xfe,\x00"[..], vec![])
     );
     assert_eq!(times(&decoded.columns[0]), [Some(7)]);
-    // A record without a payload has nothing, and is not bad.
+    // A record without a payload has null values and is not bad.
     let decoded = Txt
         .decoder("ts=0", &[time(), message()])
         .unwrap()
@@ -421,14 +421,14 @@ fn named_fields_have_types() {
             usize::from(expected.is_none()),
             "{text:?} as {data_type}"
         );
-        // What the record does not have is null, and no mistake.
+        // A missing field is null, not an error.
         assert!(decoded.columns[0].is_null(1) && decoded.columns[1].null_count() == 2);
     }
 }
 
 proptest! {
     #[test]
-    fn any_record_is_read_or_refused(
+    fn any_record_is_decoded_or_rejected(
         records in prop::collection::vec(prop::collection::vec(prop_oneof![Just(b','), Just(b'1'), any::<u8>()], 0..20), 0..10),
         time_field in 0..4_usize,
         message in "(-?[0-9])?:?(-?[0-9])?",

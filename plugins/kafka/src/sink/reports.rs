@@ -1,4 +1,4 @@
-//! What a producer reports: log lines, and the records that could not be delivered.
+//! The callbacks of a producer: log lines, and the records that could not be delivered.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -12,43 +12,43 @@ use rdkafka::types::RDKafkaErrorCode;
 
 use crate::logs::ClientLogs;
 
-/// The number of what is not a record of the pipeline.
-pub(super) const NO_RECORD: usize = usize::MAX;
+/// The number of a message that is not a record of the pipeline.
+pub(super) const NOT_A_RECORD: usize = usize::MAX;
 
 /// A record of the open transaction that the broker has refused.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Refused {
-    /// Its number in the transaction.
+pub(super) struct RefusedRecord {
+    /// Its number in the transaction, from 0.
     pub(super) number: usize,
     pub(super) partition: i32,
     pub(super) code: RDKafkaErrorCode,
-    /// What the code means.
+    /// The meaning of the code in words.
     pub(super) reason: String,
 }
 
-/// The reports of a producer since they were looked at last.
-pub(super) struct Reports {
+/// The reports of a producer since they were last taken.
+pub(super) struct DeliveryReports {
     logs: ClientLogs,
-    /// Whether there is anything below.
+    /// Whether `undelivered` contains anything.
     some: AtomicBool,
-    undelivered: Mutex<Undelivered>,
+    undelivered: Mutex<UndeliveredRecords>,
 }
 
 /// The records that were not delivered.
 #[derive(Debug, Default)]
-pub(super) struct Undelivered {
+pub(super) struct UndeliveredRecords {
     /// The first error.
     pub(super) error: Option<KafkaError>,
-    /// The records that the broker has refused as they are.
-    pub(super) refused: Vec<Refused>,
-    /// Whether the broker has told refused records from the others of their batches.
+    /// The records that the broker refused because of their content.
+    pub(super) refused: Vec<RefusedRecord>,
+    /// Whether the broker distinguished refused records from the others of their batches.
     pub(super) names_records: bool,
 }
 
-impl Reports {
-    /// For a producer of this stage.
-    pub(super) fn new(stage: &str) -> Reports {
-        Reports {
+impl DeliveryReports {
+    /// The callbacks for a producer of this stage.
+    pub(super) fn new(stage: &str) -> DeliveryReports {
+        DeliveryReports {
             logs: ClientLogs::new(stage),
             some: AtomicBool::new(false),
             undelivered: Mutex::default(),
@@ -63,28 +63,30 @@ impl Reports {
         self.undelivered.lock().error.clone()
     }
 
-    /// What was not delivered since the last call.
-    pub(super) fn take(&self) -> Undelivered {
+    /// The undelivered records since the last call.
+    pub(super) fn take(&self) -> UndeliveredRecords {
         self.some.store(false, Ordering::Relaxed);
         std::mem::take(&mut *self.undelivered.lock())
     }
 }
 
-impl Undelivered {
-    /// Whether the refusal is about this record, and not only about the batch that it was in;
-    /// `alone` where each record had a batch of its own.
-    pub(super) fn is_certain(&self, refused: &Refused, alone: bool) -> bool {
+impl UndeliveredRecords {
+    /// Whether a refusal concerns this record, and not only the batch that contained it. `alone`
+    /// means that each record was in a batch of its own.
+    pub(super) fn is_certain(&self, refused: &RefusedRecord, alone: bool) -> bool {
         use RDKafkaErrorCode::{InvalidRecord, InvalidTimestamp};
         if alone || self.names_records && matches!(refused.code, InvalidRecord | InvalidTimestamp) {
             return true;
         }
-        let same =
-            |other: &&Refused| other.partition == refused.partition && other.code == refused.code;
+        let same = |other: &&RefusedRecord| {
+            other.partition == refused.partition && other.code == refused.code
+        };
         self.refused.iter().filter(same).nth(1).is_none()
     }
 }
 
-/// Whether the broker refuses a record for what it is: sending it again leads to the same.
+/// Whether the broker refuses the record because of its content, so that sending it again fails
+/// too.
 fn is_refusal(code: RDKafkaErrorCode) -> bool {
     use RDKafkaErrorCode::{
         InvalidRecord, InvalidTimestamp, MessageBatchTooLarge, MessageSizeTooLarge, PolicyViolation,
@@ -99,7 +101,7 @@ fn is_refusal(code: RDKafkaErrorCode) -> bool {
     )
 }
 
-impl ClientContext for Reports {
+impl ClientContext for DeliveryReports {
     fn log(&self, level: RDKafkaLogLevel, facility: &str, line: &str) {
         self.logs.line(level as i32, facility, line);
     }
@@ -113,7 +115,7 @@ impl ClientContext for Reports {
     }
 }
 
-impl ProducerContext for Reports {
+impl ProducerContext for DeliveryReports {
     type DeliveryOpaque = usize;
 
     fn delivery(&self, result: &DeliveryResult<'_>, number: usize) {
@@ -123,10 +125,10 @@ impl ProducerContext for Reports {
         let mut undelivered = self.undelivered.lock();
         match error.rdkafka_error_code() {
             Some(RDKafkaErrorCode::InvalidDifferentRecord) => undelivered.names_records = true,
-            Some(code) if is_refusal(code) && number != NO_RECORD => {
-                // librdkafka has the broker's own words too (`rd_kafka_message_produce_errstr`),
-                // but frees them before the report comes here.
-                undelivered.refused.push(Refused {
+            Some(code) if is_refusal(code) && number != NOT_A_RECORD => {
+                // librdkafka also has the broker's message (`rd_kafka_message_produce_errstr`), but
+                // frees it before this callback.
+                undelivered.refused.push(RefusedRecord {
                     number,
                     partition: message.partition(),
                     code,
@@ -146,8 +148,8 @@ mod tests {
 
     use super::*;
 
-    fn refused(number: usize, partition: i32, code: RDKafkaErrorCode) -> Refused {
-        Refused {
+    fn refused(number: usize, partition: i32, code: RDKafkaErrorCode) -> RefusedRecord {
+        RefusedRecord {
             number,
             partition,
             code,
@@ -156,7 +158,7 @@ mod tests {
     }
 
     #[test]
-    fn a_refusal_is_certain_where_the_record_is_named_or_alone() {
+    fn a_refusal_is_certain_if_the_record_is_named_or_alone() {
         for (all, names_records, certain) in [
             (vec![refused(0, 0, InvalidRecord)], false, vec![true]),
             (
@@ -174,7 +176,7 @@ mod tests {
                 false,
                 vec![true, true],
             ),
-            // The size is always that of the batch.
+            // The size always concerns the batch.
             (
                 vec![
                     refused(0, 0, MessageSizeTooLarge),
@@ -192,7 +194,7 @@ mod tests {
                 vec![true, true],
             ),
         ] {
-            let undelivered = Undelivered {
+            let undelivered = UndeliveredRecords {
                 error: None,
                 refused: all.clone(),
                 names_records,

@@ -1,4 +1,4 @@
-//! Some records, without becoming a member of the group.
+//! A sample of records, read without joining the group.
 
 use std::time::{Duration, Instant};
 
@@ -7,16 +7,15 @@ use pseidon_plugin::source::{SourceError, SourceSetup};
 use rdkafka::Offset;
 
 use super::KafkaSource;
-use super::start::{self, Start, list_of};
+use super::start::{self, StartOption, list_of};
 use crate::logs::ClientLogs;
-use crate::native::{Consumer, Fetched};
+use crate::native::{Consumer, MessageBatch};
 
-/// How long to wait for the first record, and for more when some have come.
-const PATIENCE: Duration = Duration::from_secs(10);
-const MORE: Duration = Duration::from_millis(500);
+/// How long to wait for the first record, and for more after some have arrived.
+const FIRST_RECORD_TIMEOUT: Duration = Duration::from_secs(10);
+const NEXT_RECORD_TIMEOUT: Duration = Duration::from_millis(500);
 
-/// At most `count` records: the first ones, or with another `:start` than the earliest the last
-/// ones.
+/// At most `count` records: the first ones for `:start :earliest`, the last ones otherwise.
 pub(super) fn sample(
     source: &KafkaSource,
     setup: &SourceSetup,
@@ -24,7 +23,7 @@ pub(super) fn sample(
 ) -> Result<Vec<Bytes>, SourceError> {
     let failed = |reason: String| {
         SourceError::Fatal(format!(
-            "cannot look at records of {}: {reason}",
+            "cannot read sample records of {}: {reason}",
             source.topics.subscription().join(", ")
         ))
     };
@@ -37,11 +36,11 @@ pub(super) fn sample(
         start::partitions(&consumer, &source.topics).map_err(|error| failed(error.to_string()))?;
     let partitions: Vec<_> = partitions.into_iter().map(|found| found.at).collect();
     if partitions.is_empty() {
-        return Err(failed("there is no such topic".to_owned()));
+        return Err(failed("the topic does not exist".to_owned()));
     }
     let from = match source.start {
-        Start::Earliest => Offset::Beginning,
-        Start::Latest | Start::At(_) => {
+        StartOption::Earliest => Offset::Beginning,
+        StartOption::Latest | StartOption::At(_) => {
             Offset::OffsetTail(i64::try_from(count.max(1)).unwrap_or(i64::MAX))
         }
     };
@@ -49,12 +48,14 @@ pub(super) fn sample(
         .assign(&list_of(&partitions, |_| from))
         .map_err(|error| failed(error.to_string()))?;
     let mut records = Vec::new();
-    let mut fetched = Fetched::with_capacity(count.clamp(1, 1024));
-    let mut deadline = Instant::now() + PATIENCE;
+    let mut fetched = MessageBatch::with_capacity(count.clamp(1, 1024));
+    let mut deadline = Instant::now() + FIRST_RECORD_TIMEOUT;
     while records.len() < count && Instant::now() < deadline {
         consumer.fetch(
             &mut fetched,
-            deadline.saturating_duration_since(Instant::now()).min(MORE),
+            deadline
+                .saturating_duration_since(Instant::now())
+                .min(NEXT_RECORD_TIMEOUT),
         );
         let payloads = fetched
             .iter_from(0)
@@ -63,12 +64,12 @@ pub(super) fn sample(
         let before = records.len();
         records.extend(payloads.map(Bytes::copy_from_slice));
         if records.len() > before {
-            deadline = Instant::now() + MORE;
+            deadline = Instant::now() + NEXT_RECORD_TIMEOUT;
         }
     }
     if records.is_empty() {
         return Err(failed(
-            "there is none yet; give :schema as a map".to_owned(),
+            "there are no records yet; set :schema to a map".to_owned(),
         ));
     }
     records.truncate(count);

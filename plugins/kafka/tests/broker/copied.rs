@@ -1,14 +1,14 @@
-//! Unchanged records: key, headers and timestamp are copied where no option says otherwise.
+//! Unchanged records: key, headers and timestamp are copied unless an option replaces them.
 
 use std::sync::Arc;
 
-use pseidon_plugin::batch::{MetaWanted, RecordMeta};
+use pseidon_plugin::batch::{RecordMeta, WantedMetadata};
 use pseidon_plugin::sink::SinkPlugin;
 use pseidon_plugin::{BadRow, BatchBuilder, Rows, Split, raw_headers};
 use rdkafka::Message;
 use rdkafka::message::{Headers, OwnedMessage};
 
-use crate::sink_harness::{Pipeline, as_came, no_columns, split};
+use crate::sink_harness::{Pipeline, no_columns, split, unchanged_input};
 use crate::support::{committed_records, options};
 
 type Header = (String, Option<Vec<u8>>);
@@ -30,14 +30,14 @@ fn record(message: &OwnedMessage) -> Record {
     )
 }
 
-/// The records as a source hands them out that was asked for everything.
+/// The records as a source emits them with all metadata.
 fn rows(at: &Arc<Split>, records: &[Record]) -> Rows {
     let mut builder = BatchBuilder::new(
         at.clone(),
-        MetaWanted {
+        WantedMetadata {
             timestamp: true,
             raw: true,
-            ..MetaWanted::default()
+            ..WantedMetadata::default()
         },
         0,
     );
@@ -83,7 +83,7 @@ fn records() -> Vec<Record> {
 }
 
 #[test]
-fn a_record_is_copied_as_it_is() {
+fn an_unchanged_record_is_copied_exactly() {
     let (pipeline, at) = (Pipeline::new(1), split(0));
     let mut instance = pipeline.instance();
     instance.take(&at);
@@ -99,10 +99,10 @@ fn a_record_is_copied_as_it_is() {
 }
 
 #[test]
-fn what_an_option_says_counts() {
+fn options_replace_the_copied_parts() {
     let (pipeline, at) = (Pipeline::new(1), split(0));
     let options = r#":key "@topic" :timestamp "1700000000000" :headers {:from "@topic"}"#;
-    let mut instance = pipeline.instance_of(&*pipeline.prepare(options, &as_came()));
+    let mut instance = pipeline.instance_of(&*pipeline.prepare(options, &unchanged_input()));
     instance.take(&at);
     instance.write(rows(&at, &records()[..1])).unwrap();
     instance.flush().unwrap();
@@ -123,7 +123,7 @@ fn what_an_option_says_counts() {
 }
 
 #[test]
-fn a_time_that_cannot_be_written_is_bad() {
+fn a_timestamp_that_cannot_be_written_is_bad() {
     let (pipeline, at) = (Pipeline::new(1), split(0));
     let mut instance = pipeline.instance();
     instance.take(&at);
@@ -137,7 +137,7 @@ fn a_time_that_cannot_be_written_is_bad() {
 }
 
 #[test]
-fn only_what_is_copied_is_asked_for() {
+fn only_copied_metadata_is_requested() {
     let plugin = pseidon_kafka::KafkaSinkPlugin;
     for (more, copies) in [
         ("", true),

@@ -1,14 +1,14 @@
-//! The topic that holds the positions: it has to keep them.
+//! The positions topic, which must not lose positions.
 
 use std::collections::BTreeSet;
 
-use pseidon_delivery::committer::Abandon;
+use pseidon_delivery::committer::CommitterError;
 use pseidon_plugin::sink::SinkError;
 use rdkafka::Message;
 use rdkafka::producer::{BaseRecord, Producer};
 
 use crate::sink::changed_input;
-use crate::sink_harness::{Pipeline, as_came, expected, records, split};
+use crate::sink_harness::{Pipeline, expected, records, split, unchanged_input};
 use crate::support::{
     PATIENCE, committed_records, create_topic, delete_topic, eventually, grow_topic, partitions_of,
     transactional, unique,
@@ -23,7 +23,7 @@ fn a_topic_that_does_not_keep_positions_is_refused() {
     ] {
         let pipeline = Pipeline::new(1);
         create_topic(&pipeline.positions, 1, &[("cleanup.policy", policy)]);
-        match pipeline.try_instance_of(&*pipeline.prepare("", &as_came())) {
+        match pipeline.try_instance_of(&*pipeline.prepare("", &unchanged_input())) {
             Ok(_) => assert!(is_right, "{policy} was accepted"),
             Err(SinkError::Fatal(reason)) => {
                 assert!(
@@ -38,7 +38,8 @@ fn a_topic_that_does_not_keep_positions_is_refused() {
     }
 }
 
-/// Committed once, and copied as the engine does while nothing else is to do.
+/// A pipeline that has committed once, with a copy of the position as the engine makes it when
+/// idle.
 fn pipeline_with_a_copy(upto: u64) -> Pipeline {
     let (pipeline, at) = (Pipeline::new(1), split(0));
     let mut instance = pipeline.instance();
@@ -50,24 +51,24 @@ fn pipeline_with_a_copy(upto: u64) -> Pipeline {
 }
 
 #[test]
-fn positions_that_were_deleted_are_missed() {
+fn deleted_positions_are_detected() {
     let (pipeline, at) = (pipeline_with_a_copy(100), split(0));
     delete_topic(&pipeline.positions);
     assert_eq!(
         pipeline.instance().try_take(&at),
         Err(100),
-        "the topic is there again, and empty"
+        "the topic exists again, and is empty"
     );
 }
 
 #[test]
-fn positions_beyond_the_copy_count() {
+fn positions_above_the_copy_are_used() {
     let (pipeline, at) = (pipeline_with_a_copy(100), split(0));
     let mut second = pipeline.instance();
     assert_eq!(second.take(&at), 100);
     second.write(records(&at, 100..150)).unwrap();
     second.flush().unwrap();
-    // It dies before it copies.
+    // It crashes before it copies.
     std::mem::forget(second);
     let mut third = pipeline.instance();
     assert_eq!(third.take(&at), 150);
@@ -79,7 +80,7 @@ fn positions_beyond_the_copy_count() {
 }
 
 #[test]
-fn transactions_in_other_partitions_hold_nothing_up() {
+fn transactions_in_other_partitions_cause_no_delay() {
     let (pipeline, at) = (pipeline_with_a_copy(10), split(0));
     let partitions = 16;
     let ours = committed_records(&pipeline.positions, partitions)[0].partition();
@@ -129,7 +130,7 @@ fn positions_are_found_when_the_topic_has_more_partitions_than_before() {
     assert_eq!(pipeline.values(1), expected(&at, 0..30));
 }
 
-/// The transactional ids that the broker knows of this pipeline.
+/// The transactional ids of this pipeline that the broker has.
 fn transactional_ids(pipeline: &Pipeline) -> BTreeSet<String> {
     let state = "__transaction_state";
     let records = committed_records(state, partitions_of(state));
@@ -140,9 +141,9 @@ fn transactional_ids(pipeline: &Pipeline) -> BTreeSet<String> {
 }
 
 #[test]
-fn all_attempts_of_a_process_write_under_one_id() {
+fn all_attempts_of_a_process_use_one_id() {
     let (pipeline, at) = (Pipeline::new(1), split(0));
-    let (prepared, process) = (pipeline.prepare("", &as_came()), unique("process"));
+    let (prepared, process) = (pipeline.prepare("", &unchanged_input()), unique("process"));
     let attempt = |number: u64| {
         pipeline
             .try_attempt(&*prepared, &format!("{process}.{number}"))
@@ -156,7 +157,7 @@ fn all_attempts_of_a_process_write_under_one_id() {
             .write(records(&at, number * 10..number * 10 + 10))
             .unwrap();
         instance.flush().unwrap();
-        // It fails with an open transaction, and is not cleaned up.
+        // It fails with an open transaction that is not aborted.
         instance
             .write(records(&at, number * 10 + 10..number * 10 + 20))
             .unwrap();
@@ -166,8 +167,11 @@ fn all_attempts_of_a_process_write_under_one_id() {
     let last = attempts.pop();
     for earlier in &mut attempts {
         assert!(
-            matches!(earlier.flush(), Err(SinkError::Abandon(Abandon::Fenced(_)))),
-            "the next attempt has cut it off"
+            matches!(
+                earlier.flush(),
+                Err(SinkError::Committer(CommitterError::Fenced(_)))
+            ),
+            "the next attempt has fenced it off"
         );
     }
     // Another process takes over.
@@ -175,14 +179,14 @@ fn all_attempts_of_a_process_write_under_one_id() {
     assert_eq!(heir.take(&at), 30);
     assert!(matches!(
         last.unwrap().flush(),
-        Err(SinkError::Abandon(Abandon::Fenced(_)))
+        Err(SinkError::Committer(CommitterError::Fenced(_)))
     ));
     heir.flush().unwrap();
     assert_eq!(pipeline.values(1), expected(&at, 0..30));
 }
 
 #[test]
-fn a_start_that_fails_leaves_no_id() {
+fn a_failed_start_leaves_no_id() {
     let mut pipeline = Pipeline::new(1);
     pipeline.topic = unique("compacted");
     create_topic(&pipeline.topic, 1, &[("cleanup.policy", "compact")]);

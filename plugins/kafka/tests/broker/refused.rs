@@ -1,16 +1,18 @@
-//! Records that a topic does not take: they are bad, and the others are delivered.
+//! Records that a topic does not accept are bad, and the others are delivered.
 
 use std::sync::Arc;
 
-use pseidon_plugin::batch::{MetaWanted, RecordMeta};
+use pseidon_plugin::batch::{RecordMeta, WantedMetadata};
 use pseidon_plugin::sink::{PreparedSink, SinkError};
 use pseidon_plugin::{BadRow, BatchBuilder, Rows, Split};
 use rdkafka::Message;
 use rdkafka::message::OwnedMessage;
 
 use crate::sink::{changed, changed_input};
-use crate::sink_harness::{Pipeline, as_came, no_columns, split};
-use crate::support::{alter_topic, committed_records, create_topic, eventually, takes, unique};
+use crate::sink_harness::{Pipeline, no_columns, split, unchanged_input};
+use crate::support::{
+    accepts_record, alter_topic, committed_records, create_topic, eventually, unique,
+};
 
 const YEAR_2100: i64 = 4_102_444_800_000;
 
@@ -23,7 +25,7 @@ fn pipeline(config: &[(&str, &str)]) -> Pipeline {
 
 /// Records of these sizes.
 fn of_sizes(at: &Arc<Split>, sizes: &[usize]) -> Rows {
-    let mut builder = BatchBuilder::new(at.clone(), MetaWanted::default(), 0);
+    let mut builder = BatchBuilder::new(at.clone(), WantedMetadata::default(), 0);
     for (position, size) in sizes.iter().enumerate() {
         let value: Vec<u8> = (0..*size).map(|_| random_byte()).collect();
         builder.push(position as u64, Some(&value), RecordMeta::default());
@@ -34,8 +36,8 @@ fn of_sizes(at: &Arc<Split>, sizes: &[usize]) -> Rows {
     )
 }
 
-/// Writes the rows in one attempt after another, as the engine does where a sink says that records
-/// were refused. Returns the rows that were bad when all others were committed.
+/// Writes the rows in one attempt after another, like the engine after a sink reported refused
+/// records. Returns the rows that were bad when all others were committed.
 fn write_until_taken(
     pipeline: &Pipeline,
     prepared: &dyn PreparedSink,
@@ -74,7 +76,7 @@ fn rows_of(bad: &[BadRow]) -> Vec<u32> {
 }
 
 #[test]
-fn a_time_that_the_topic_does_not_take_is_bad() {
+fn a_timestamp_that_the_topic_does_not_accept_is_bad() {
     let (pipeline, at) = (
         pipeline(&[("message.timestamp.before.max.ms", "86400000")]),
         split(0),
@@ -94,12 +96,12 @@ fn a_time_that_the_topic_does_not_take_is_bad() {
         .write(changed(&at, vec![None; 5], vec![None; 5], times))
         .unwrap();
     assert_eq!(rows_of(&bad), [1, 2, 3], "{bad:?}");
-    for (bad, told) in bad.iter().zip([
+    for (bad, expected) in bad.iter().zip([
         "2100-01-01T00:00:00Z is more than 3600000 ms in the future",
         "in the past",
         "timestamp is 0",
     ]) {
-        assert!(bad.reason.contains(told), "{bad:?}");
+        assert!(bad.reason.contains(expected), "{bad:?}");
     }
     instance.flush().unwrap();
     assert_eq!(committed_records(&pipeline.topic, 1).len(), 2);
@@ -110,9 +112,9 @@ fn a_compacted_topic_needs_a_key() {
     let (pipeline, at) = (pipeline(&[("cleanup.policy", "compact")]), split(0));
     let open = |more: &str| pipeline.try_instance_of(&*pipeline.prepare(more, &changed_input()));
     let Err(SinkError::Fatal(reason)) = open("") else {
-        panic!("it was opened without a key")
+        panic!("the sink opened without a key")
     };
-    assert!(reason.contains("needs `:key`"), "{reason}");
+    assert!(reason.contains("set `:key`"), "{reason}");
     let mut instance = open(r#":key "user""#).unwrap_or_else(|error| panic!("{error}"));
     instance.take(&at);
     let bad = instance
@@ -139,10 +141,10 @@ fn records_that_only_the_broker_refuses_are_bad_in_the_next_attempt() {
     let prepared = pipeline.prepare(r#":key "user""#, &changed_input());
     let mut instance = pipeline.instance_of(&*prepared);
     instance.take(&at);
-    // What the sink knows of the topic is not true any more.
+    // The sink's rules of the topic are outdated from now on.
     alter_topic(&pipeline.topic, &[("cleanup.policy", "compact")]);
     eventually("the broker refuses records without a key", || {
-        !takes(&pipeline.topic, None, None)
+        !accepts_record(&pipeline.topic, None, None)
     });
     let before = committed_records(&pipeline.topic, 1).len();
     let users = vec![Some("a"), None, Some("b"), Some("c"), None, Some("d")];
@@ -150,20 +152,20 @@ fn records_that_only_the_broker_refuses_are_bad_in_the_next_attempt() {
     assert_eq!(
         instance.write(rows.clone()).unwrap(),
         [],
-        "nothing is known of it before"
+        "no refusal is known yet"
     );
     let Err(SinkError::Refused(reason)) = instance.flush() else {
         panic!("it was committed")
     };
     assert!(
-        reason.contains("2 in all") && reason.contains("position 1"),
+        reason.contains("2 in total") && reason.contains("position 1"),
         "{reason}"
     );
     drop(instance);
-    // The topic is as it was, but what was refused is known.
+    // The topic is as before, but the refusals are remembered.
     alter_topic(&pipeline.topic, &[("cleanup.policy", "delete")]);
-    eventually("the broker takes records without a key", || {
-        takes(&pipeline.topic, None, None)
+    eventually("the broker accepts records without a key", || {
+        accepts_record(&pipeline.topic, None, None)
     });
     let before = before + 1;
     let mut instance = pipeline.instance_of(&*prepared);
@@ -186,10 +188,10 @@ fn records_that_only_the_broker_refuses_are_bad_in_the_next_attempt() {
 #[test]
 fn a_refused_batch_is_judged_record_by_record() {
     let (pipeline, at) = (pipeline(&[("max.message.bytes", "5000")]), split(0));
-    // The client makes batches that are larger than what the topic takes.
+    // The client builds batches that are larger than the topic accepts.
     let prepared = pipeline.prepare(
         r#":properties {"message.max.bytes" 1000000 "batch.size" 1000000 "linger.ms" 200}"#,
-        &as_came(),
+        &unchanged_input(),
     );
     let sizes = [1000; 20];
     let rows = of_sizes(&at, &sizes);
@@ -200,8 +202,8 @@ fn a_refused_batch_is_judged_record_by_record() {
 #[test]
 fn small_records_of_a_topic_with_a_small_limit_share_batches_that_fit() {
     let (pipeline, at) = (pipeline(&[("max.message.bytes", "5000")]), split(0));
-    let mut instance =
-        pipeline.instance_of(&*pipeline.prepare(r#":properties {"linger.ms" 200}"#, &as_came()));
+    let mut instance = pipeline
+        .instance_of(&*pipeline.prepare(r#":properties {"linger.ms" 200}"#, &unchanged_input()));
     instance.take(&at);
     assert_eq!(instance.write(of_sizes(&at, &[1000; 20])).unwrap(), []);
     instance.flush().unwrap();
@@ -209,7 +211,7 @@ fn small_records_of_a_topic_with_a_small_limit_share_batches_that_fit() {
 }
 
 #[test]
-fn what_the_topic_takes_counts_and_not_what_clients_take_otherwise() {
+fn the_limit_of_the_topic_overrides_the_default_of_the_client() {
     let (pipeline, at) = (pipeline(&[("max.message.bytes", "10000000")]), split(0));
     let mut instance = pipeline.instance();
     instance.take(&at);
@@ -232,7 +234,10 @@ fn what_the_topic_takes_counts_and_not_what_clients_take_otherwise() {
         [3_000_000, limit - overhead]
     );
     drop(instance);
-    let own = pipeline.prepare(r#":properties {"message.max.bytes" 2000}"#, &as_came());
+    let own = pipeline.prepare(
+        r#":properties {"message.max.bytes" 2000}"#,
+        &unchanged_input(),
+    );
     let mut instance = pipeline.instance_of(&*own);
     instance.take(&split(1));
     let bad = instance.write(of_sizes(&split(1), &[3000])).unwrap();
@@ -245,14 +250,14 @@ fn what_the_topic_takes_counts_and_not_what_clients_take_otherwise() {
 }
 
 #[test]
-fn a_record_counts_with_its_compressed_size() {
+fn a_record_is_measured_after_compression() {
     for compression in ["gzip", "snappy", "zstd", "lz4"] {
         let (pipeline, at) = (pipeline(&[("max.message.bytes", "5000")]), split(0));
         let prepared = pipeline.prepare(
             &format!(r#":properties {{"compression.type" "{compression}"}}"#),
-            &as_came(),
+            &unchanged_input(),
         );
-        let mut builder = BatchBuilder::new(at.clone(), MetaWanted::default(), 0);
+        let mut builder = BatchBuilder::new(at.clone(), WantedMetadata::default(), 0);
         builder.push(0, Some(&[b'x'; 20_000]), RecordMeta::default());
         let compressible = Rows::new(Arc::new(builder.finish(1)), no_columns(1));
         let mut instance = pipeline.instance_of(&*prepared);
@@ -267,12 +272,15 @@ fn a_record_counts_with_its_compressed_size() {
 fn a_record_that_is_too_large_after_compression_is_bad() {
     let (pipeline, at) = (pipeline(&[("max.message.bytes", "5000")]), split(0));
     let random: Vec<u8> = (0..6000).map(|_| random_byte()).collect();
-    let mut builder = BatchBuilder::new(at.clone(), MetaWanted::default(), 0);
+    let mut builder = BatchBuilder::new(at.clone(), WantedMetadata::default(), 0);
     for (position, value) in [vec![b'a'; 10], random, vec![b'b'; 10]].iter().enumerate() {
         builder.push(position as u64, Some(value), RecordMeta::default());
     }
     let rows = Rows::new(Arc::new(builder.finish(3)), no_columns(3));
-    let prepared = pipeline.prepare(r#":properties {"compression.type" "zstd"}"#, &as_came());
+    let prepared = pipeline.prepare(
+        r#":properties {"compression.type" "zstd"}"#,
+        &unchanged_input(),
+    );
     let mut instance = pipeline.instance_of(&*prepared);
     instance.take(&at);
     let bad = instance.write(rows.clone()).unwrap();
@@ -281,14 +289,17 @@ fn a_record_that_is_too_large_after_compression_is_bad() {
         "{bad:?}"
     );
     drop(instance);
-    // What this compression makes of it is the broker's to say.
-    let prepared = pipeline.prepare(r#":properties {"compression.type" "lz4"}"#, &as_came());
+    // The size after this compression is left to the broker.
+    let prepared = pipeline.prepare(
+        r#":properties {"compression.type" "lz4"}"#,
+        &unchanged_input(),
+    );
     let bad = write_until_taken(&pipeline, &*prepared, &at, &rows);
     assert_eq!(rows_of(&bad), [1]);
     assert_eq!(committed_records(&pipeline.topic, 1).len(), 2);
 }
 
-/// Bytes without any pattern.
+/// A byte of a sequence that does not compress.
 fn random_byte() -> u8 {
     use std::cell::Cell;
     thread_local!(static STATE: Cell<u64> = const { Cell::new(0x9E37_79B9_7F4A_7C15) });

@@ -1,4 +1,4 @@
-//! The sink.
+//! Tests of the sink.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -6,24 +6,24 @@ use std::time::Duration;
 use arrow::array::{Int64Array, RecordBatch, StringArray};
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use pseidon_delivery::CommitRecord;
-use pseidon_delivery::committer::{Abandon, Begin};
-use pseidon_dsl::expr::{Path, Step};
+use pseidon_delivery::committer::{CommitterError, SplitToBegin};
+use pseidon_dsl::expr::{Path, PathStep};
 use pseidon_expr::{Column, Scope};
 use pseidon_kafka::KafkaSinkPlugin;
-use pseidon_plugin::batch::{MetaWanted, RecordMeta};
+use pseidon_plugin::batch::{RecordMeta, WantedMetadata};
 use pseidon_plugin::sink::{RecordShape, SinkError, SinkInput, SinkPlugin, TakenSplit};
 use pseidon_plugin::{BatchBuilder, Rows, Split};
 use rdkafka::Message;
 use rdkafka::message::{Headers, OwnedMessage};
 use rdkafka::producer::{BaseRecord, Producer};
 
-use crate::sink_harness::{Pipeline, as_came, expected, no_columns, records, split, text};
+use crate::sink_harness::{Pipeline, expected, no_columns, records, split, text, unchanged_input};
 use crate::support::{
     PATIENCE, committed_records, create_topic, eventually, options, transactional, unique,
 };
 
 #[test]
-fn committed_records_are_seen_once_and_the_next_run_goes_on_behind_them() {
+fn committed_records_are_seen_once_and_the_next_run_continues_after_them() {
     let (pipeline, at) = (Pipeline::new(1), split(3));
     let mut first = pipeline.instance();
     assert_eq!(first.take(&at), 0);
@@ -36,7 +36,7 @@ fn committed_records_are_seen_once_and_the_next_run_goes_on_behind_them() {
     first.flush().unwrap();
     assert_eq!(pipeline.values(1), expected(&at, 0..1000));
     first.write(records(&at, 1000..1500)).unwrap();
-    // The process dies: the transaction stays open.
+    // The process crashes: the transaction stays open.
     std::mem::forget(first);
 
     let mut second = pipeline.instance();
@@ -54,15 +54,18 @@ fn a_frozen_producer_cannot_commit_after_it_was_fenced_off() {
     let mut frozen = pipeline.instance();
     frozen.take(&at);
     frozen.write(records(&at, 0..10)).unwrap();
-    // This one takes the split too, and dies before it has fenced anybody off.
+    // This one takes the split too, and crashes before it has fenced any owner off.
     let dead = pipeline.instance();
-    assert_eq!(dead.want(&at).owners, [frozen.name.clone()]);
+    assert_eq!(dead.start_take_over(&at).owners, [frozen.name.clone()]);
 
     let mut heir = pipeline.instance();
     assert_eq!(heir.take(&at), 0);
     let flushed = frozen.flush();
     assert!(
-        matches!(flushed, Err(SinkError::Abandon(Abandon::Fenced(_)))),
+        matches!(
+            flushed,
+            Err(SinkError::Committer(CommitterError::Fenced(_)))
+        ),
         "the frozen producer has committed: {flushed:?}"
     );
     heir.write(records(&at, 0..20)).unwrap();
@@ -81,7 +84,7 @@ fn a_frozen_producer_cannot_commit_after_it_was_fenced_off() {
         ..CommitRecord::default()
     };
     dead.committer
-        .begin(vec![Begin {
+        .begin(vec![SplitToBegin {
             split: at.id.clone(),
             record,
             start: 0,
@@ -90,7 +93,7 @@ fn a_frozen_producer_cannot_commit_after_it_was_fenced_off() {
         .unwrap();
     assert!(matches!(
         dead.write(records(&at, 0..5)).and_then(|_| dead.flush()),
-        Err(SinkError::Abandon(Abandon::Fenced(_)))
+        Err(SinkError::Committer(CommitterError::Fenced(_)))
     ));
     assert_eq!(pipeline.values(1), expected(&at, 0..20));
 }
@@ -125,7 +128,10 @@ fn a_released_split_moves_without_disturbing_its_last_owner() {
 #[test]
 fn a_transaction_is_committed_when_it_is_old_or_full() {
     let (pipeline, at) = (Pipeline::new(1), split(0));
-    let prepared = pipeline.prepare(":transaction {:records 100 :age \"50ms\"}", &as_came());
+    let prepared = pipeline.prepare(
+        ":transaction {:records 100 :age \"50ms\"}",
+        &unchanged_input(),
+    );
     let mut instance = pipeline.instance_of(&*prepared);
     instance.take(&at);
     instance.write(records(&at, 0..100)).unwrap();
@@ -138,7 +144,7 @@ fn a_transaction_is_committed_when_it_is_old_or_full() {
 }
 
 #[test]
-fn positions_move_where_every_record_was_filtered_out() {
+fn positions_advance_if_every_record_was_filtered_out() {
     let (pipeline, at) = (Pipeline::new(1), split(0));
     let mut first = pipeline.instance();
     first.take(&at);
@@ -155,7 +161,7 @@ fn a_take_over_waits_for_transactions_that_hide_positions() {
     create_topic(&pipeline.positions, 1, &[("cleanup.policy", "compact")]);
     let mut first = pipeline.instance();
     first.take(&at);
-    // Somebody else's transaction in the same positions topic is open, before ours.
+    // Another sink's transaction in the same positions topic is open, before this one's.
     let other = transactional(&unique("other"));
     other.begin_transaction().unwrap();
     other
@@ -195,9 +201,9 @@ fn tombstones_stay_tombstones() {
     instance.take(&at);
     let mut builder = BatchBuilder::new(
         at.clone(),
-        MetaWanted {
+        WantedMetadata {
             key: true,
-            ..MetaWanted::default()
+            ..WantedMetadata::default()
         },
         0,
     );
@@ -242,7 +248,7 @@ fn columns() -> SchemaRef {
 
 pub(crate) fn changed_input() -> SinkInput {
     let column = |field: &Arc<Field>| Column {
-        path: Path(vec![Step::Field(field.name().clone())]),
+        path: Path(vec![PathStep::Field(field.name().clone())]),
         field: field.clone(),
     };
     SinkInput {
@@ -259,7 +265,7 @@ pub(crate) fn changed(
     parts: Vec<Option<i64>>,
     times: Vec<Option<i64>>,
 ) -> Rows {
-    let mut builder = BatchBuilder::new(at.clone(), MetaWanted::default(), 0);
+    let mut builder = BatchBuilder::new(at.clone(), WantedMetadata::default(), 0);
     for position in 0..users.len() as u64 {
         builder.push(position, Some(b"came"), RecordMeta::default());
     }
@@ -276,7 +282,7 @@ pub(crate) fn changed(
 }
 
 #[test]
-fn expressions_give_key_partition_timestamp_and_headers() {
+fn expressions_set_key_partition_timestamp_and_headers() {
     let (pipeline, at) = (Pipeline::new(3), split(0));
     let prepared = pipeline.prepare(
         r#":key "upper(user)" :partition "part" :timestamp "at" :headers {:from "@topic" :user "user"} :properties {"compression.type" "lz4"}"#,
@@ -336,7 +342,7 @@ fn expressions_give_key_partition_timestamp_and_headers() {
 }
 
 #[test]
-fn a_row_whose_expression_fails_is_bad_and_the_others_go_on() {
+fn a_row_whose_expression_fails_is_bad_and_the_others_are_written() {
     let (pipeline, at) = (Pipeline::new(1), split(0));
     let mut instance =
         pipeline.instance_of(&*pipeline.prepare(r#":key "10 / part""#, &changed_input()));
@@ -358,14 +364,14 @@ fn a_row_whose_expression_fails_is_bad_and_the_others_go_on() {
 }
 
 #[test]
-fn a_record_that_the_topic_does_not_take_is_bad_and_the_others_go_on() {
+fn a_record_that_the_topic_does_not_accept_is_bad_and_the_others_are_written() {
     let mut pipeline = Pipeline::new(1);
     pipeline.topic = unique("small");
     create_topic(&pipeline.topic, 1, &[("max.message.bytes", "20000")]);
     let at = split(0);
     let mut instance = pipeline.instance();
     instance.take(&at);
-    let mut builder = BatchBuilder::new(at.clone(), MetaWanted::default(), 0);
+    let mut builder = BatchBuilder::new(at.clone(), WantedMetadata::default(), 0);
     for (position, size) in [10, 20_000, 19_000].into_iter().enumerate() {
         builder.push(
             position as u64,
@@ -393,19 +399,19 @@ fn a_record_that_the_topic_does_not_take_is_bad_and_the_others_go_on() {
 }
 
 #[test]
-fn mistakes_are_found_before_anything_is_opened() {
+fn invalid_options_are_reported_before_the_sink_opens() {
     let pipeline = Pipeline::new(1);
     let spec = KafkaSinkPlugin.spec();
-    for (more, told) in [
-        (r#":partition "user""#, "whole number"),
+    for (more, expected) in [
+        (r#":partition "user""#, "expected an integer"),
         (r#":timestamp "user""#, "timestamp or milliseconds"),
         (":format :raw", "raw"),
-        (r#":properties {"transactional.id" "x"}"#, "fences"),
+        (r#":properties {"transactional.id" "x"}"#, "fence off"),
         (r#":properties {"no.such.thing" 1}"#, "no.such.thing"),
         (r#":transaction {:age "1h"}"#, "10m"),
         (
             r#":transaction {:age "20s"} :properties {"transaction.timeout.ms" 5000}"#,
-            "to 21000 at least",
+            "to at least 21000",
         ),
         (
             r#":properties {"transaction.timeout.ms" 1999}"#,
@@ -414,14 +420,14 @@ fn mistakes_are_found_before_anything_is_opened() {
         (r#":key "no_such_column""#, "no_such_column"),
     ] {
         let text = format!("{{:brokers \"b:1\" :topic \"{}\" {more}}}", pipeline.topic);
-        let mistakes = KafkaSinkPlugin
+        let errors = KafkaSinkPlugin
             .prepare(&options(spec, &text), &changed_input())
             .err()
             .unwrap_or_else(|| panic!("{more}"));
-        assert_eq!(mistakes.len(), 1, "{more}: {mistakes:?}");
+        assert_eq!(errors.len(), 1, "{more}: {errors:?}");
         assert!(
-            format!("{mistakes:?}").contains(told),
-            "{more}: {mistakes:?}"
+            format!("{errors:?}").contains(expected),
+            "{more}: {errors:?}"
         );
     }
     let random = pipeline.prepare(r#":key "cast(random() as varchar)""#, &changed_input());

@@ -1,10 +1,10 @@
-//! A pipeline that ends in the sink, and an engine that does what a test tells it.
+//! A pipeline that ends in the sink, and an engine that a test controls.
 
 use std::sync::Arc;
 
 use arrow::array::{RecordBatch, RecordBatchOptions};
 use arrow::datatypes::Schema;
-use pseidon_delivery::committer::{Begin, Positions};
+use pseidon_delivery::committer::{Positions, SplitToBegin};
 use pseidon_delivery::embedded::EmbeddedStore;
 use pseidon_delivery::{
     Claimant, CommitRecord, Committer, Position, StateStore, position_in_target,
@@ -12,7 +12,7 @@ use pseidon_delivery::{
 use pseidon_exec::lanes::Lanes;
 use pseidon_expr::Scope;
 use pseidon_kafka::KafkaSinkPlugin;
-use pseidon_plugin::batch::{MetaWanted, RecordMeta};
+use pseidon_plugin::batch::{RecordMeta, WantedMetadata};
 use pseidon_plugin::metrics::Metrics;
 use pseidon_plugin::sink::{
     PreparedSink, RecordShape, Sink, SinkError, SinkInput, SinkPlugin, SinkSetup, TakenSplit,
@@ -54,12 +54,12 @@ impl Pipeline {
         );
         KafkaSinkPlugin
             .prepare(&options(KafkaSinkPlugin.spec(), &text), input)
-            .unwrap_or_else(|mistakes| panic!("{text}: {mistakes:?}"))
+            .unwrap_or_else(|errors| panic!("{text}: {errors:?}"))
     }
 
-    /// A run of the sink with what the engine does around it.
+    /// A run of the sink with the steps of the engine around it.
     pub(crate) fn instance(&self) -> Instance {
-        self.instance_of(&*self.prepare("", &as_came()))
+        self.instance_of(&*self.prepare("", &unchanged_input()))
     }
 
     pub(crate) fn instance_of(&self, prepared: &dyn PreparedSink) -> Instance {
@@ -74,7 +74,7 @@ impl Pipeline {
         self.try_attempt(prepared, &format!("{}.0", unique("process")))
     }
 
-    /// An attempt at running the sink under this name.
+    /// An attempt to run the sink under this name.
     pub(crate) fn try_attempt(
         &self,
         prepared: &dyn PreparedSink,
@@ -130,23 +130,23 @@ pub(crate) struct Instance {
 }
 
 impl Instance {
-    /// The first half of a take-over: the store knows that we want the split.
-    pub(crate) fn want(&self, split: &Split) -> CommitRecord {
+    /// The first half of a take-over: the instance is added to the owners in the store.
+    pub(crate) fn start_take_over(&self, split: &Split) -> CommitRecord {
         self.committer
             .take(std::slice::from_ref(&split.id))
             .unwrap()
             .remove(0)
     }
 
-    /// The second half; gives where to read on.
+    /// The second half; returns the position at which to resume.
     pub(crate) fn take(&self, split: &Split) -> Position {
         self.try_take(split)
             .unwrap_or_else(|copy| panic!("the target has lost what was committed below {copy}"))
     }
 
-    /// The same; an error is the copy of a position that the target has lost.
+    /// Like [`Instance::take`]; the error is the copy of a position that the target has lost.
     pub(crate) fn try_take(&self, split: &Split) -> Result<Position, Position> {
-        let mut record = self.want(split);
+        let mut record = self.start_take_over(split);
         let owners = record.owners.clone();
         let taken = TakenSplit {
             split: split.id.clone(),
@@ -156,12 +156,12 @@ impl Instance {
         };
         let over = self.sink.take_over(&[taken], &[]).unwrap();
         self.committer
-            .cut_off_others(&[(split.id.clone(), record.epoch)])
+            .become_sole_owner(&[(split.id.clone(), record.epoch)])
             .unwrap();
         record.low = position_in_target(&record, over.held[0].as_ref().map(|held| held.low))?;
         let start = record.low.unwrap_or(0);
         self.committer
-            .begin(vec![Begin {
+            .begin(vec![SplitToBegin {
                 split: split.id.clone(),
                 record,
                 start: 0,
@@ -171,7 +171,7 @@ impl Instance {
         Ok(start)
     }
 
-    /// Writes the records of a batch, and gives those that are bad.
+    /// Writes the records of a batch, and returns the bad ones.
     pub(crate) fn write(&mut self, rows: Rows) -> Result<Vec<BadRow>, SinkError> {
         let (split, next) = (rows.batch().split.id.clone(), rows.batch().next);
         let routed = self.sink.route(rows);
@@ -209,7 +209,7 @@ pub(crate) fn split(number: i32) -> Arc<Split> {
     })
 }
 
-pub(crate) fn as_came() -> SinkInput {
+pub(crate) fn unchanged_input() -> SinkInput {
     SinkInput {
         scope: Scope::default(),
         record: RecordShape::AsCame {
@@ -227,9 +227,9 @@ pub(crate) fn no_columns(rows: usize) -> RecordBatch {
     .unwrap()
 }
 
-/// Records as they came, with these positions as their values.
+/// Unchanged records, with these positions as their values.
 pub(crate) fn records(split: &Arc<Split>, positions: std::ops::Range<u64>) -> Rows {
-    let mut builder = BatchBuilder::new(split.clone(), MetaWanted::default(), 0);
+    let mut builder = BatchBuilder::new(split.clone(), WantedMetadata::default(), 0);
     for position in positions.clone() {
         builder.push(
             position,

@@ -1,17 +1,17 @@
-//! The source.
+//! Tests of the source.
 
 use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 
 use crate::support::{
-    self, Run, Seen, Writer, create_topic, eventually, group_offsets, grow_topic, new_topic,
+    self, EngineState, Run, Writer, create_topic, eventually, group_offsets, grow_topic, new_topic,
     options, setup, source, transactional, unique,
 };
 use parking_lot::Mutex;
 use pseidon_delivery::SplitId;
 use pseidon_kafka::KafkaSourcePlugin;
-use pseidon_plugin::batch::MetaWanted;
+use pseidon_plugin::batch::WantedMetadata;
 use pseidon_plugin::source::{SourceError, SourcePlugin};
 use rdkafka::Offset;
 use rdkafka::producer::Producer;
@@ -28,18 +28,18 @@ pub(crate) fn split(topic: &str, partition: i32) -> SplitId {
     format!("clicks:{topic}/{partition}").into()
 }
 
-pub(crate) fn run(options: &str, pipeline: &str, seen: &Arc<Mutex<Seen>>) -> Run {
+pub(crate) fn run(options: &str, pipeline: &str, seen: &Arc<Mutex<EngineState>>) -> Run {
     Run::start(
         source(options),
-        setup(pipeline, MetaWanted::default()),
+        setup(pipeline, WantedMetadata::default()),
         seen.clone(),
         PLENTY,
         false,
     )
 }
 
-/// The values of a split, whose positions have to ascend.
-pub(crate) fn read(seen: &Mutex<Seen>, topic: &str, partition: i32) -> Vec<String> {
+/// The values of a split, whose positions must ascend.
+pub(crate) fn read(seen: &Mutex<EngineState>, topic: &str, partition: i32) -> Vec<String> {
     let seen = seen.lock();
     let records = seen
         .records
@@ -61,7 +61,7 @@ fn reads_everything_in_order_and_resumes_where_it_stopped() {
     let (topic, pipeline, seen, writer) = (
         new_topic("all", 3),
         unique("p"),
-        Arc::new(Mutex::new(Seen::default())),
+        Arc::new(Mutex::new(EngineState::default())),
         Writer::new(),
     );
     for partition in 0..3 {
@@ -91,14 +91,14 @@ fn reads_everything_in_order_and_resumes_where_it_stopped() {
 }
 
 #[test]
-fn until_latest_ends_by_itself_also_after_transactions_and_on_empty_partitions() {
+fn until_latest_ends_after_transactions_and_on_empty_partitions() {
     let (topic, seen, writer) = (
         new_topic("until", 3),
-        Arc::new(Mutex::new(Seen::default())),
+        Arc::new(Mutex::new(EngineState::default())),
         Writer::new(),
     );
     writer.write(&topic, 0, values("a", 5000));
-    // Partition 1 ends with a marker of a transaction, and the other one was given up.
+    // Partition 1 has a committed and an aborted transaction, so it ends with a marker.
     for (value, commit) in [("kept", true), ("dropped", false)] {
         let producer = transactional(&unique("tx"));
         producer.begin_transaction().unwrap();
@@ -134,7 +134,7 @@ fn starts_at_the_end_and_at_a_time() {
     for (second, value) in ["zero", "one", "two", "three"].iter().enumerate() {
         writer.write_at(&topic, 0, value, 1_769_817_600_000 + second as i64 * 1000);
     }
-    let at_time = Arc::new(Mutex::new(Seen::default()));
+    let at_time = Arc::new(Mutex::new(EngineState::default()));
     run(
         &format!(":topics \"{topic}\" :until :latest :start \"2026-01-31T00:00:01.500Z\""),
         &unique("p"),
@@ -145,7 +145,7 @@ fn starts_at_the_end_and_at_a_time() {
     assert_eq!(read(&at_time, &topic, 0), ["two", "three"]);
     assert_eq!(at_time.lock().stored[&split(&topic, 1)], 0);
 
-    let later = Arc::new(Mutex::new(Seen::default()));
+    let later = Arc::new(Mutex::new(EngineState::default()));
     run(
         &format!(":topics \"{topic}\" :until :latest :start \"2100-01-01T00:00:00Z\""),
         &unique("p"),
@@ -156,10 +156,11 @@ fn starts_at_the_end_and_at_a_time() {
     assert_eq!(later.lock().count(), 0);
     assert_eq!(later.lock().stored[&split(&topic, 0)], 4);
 
-    let (latest, pipeline) = (Arc::new(Mutex::new(Seen::default())), unique("p"));
+    let (latest, pipeline) = (Arc::new(Mutex::new(EngineState::default())), unique("p"));
     let running = run(
         &format!(
-            ":topics \"{topic}\" :start :latest :properties {{\"topic.metadata.refresh.interval.ms\" 200}}"
+            ":topics \"{topic}\" :start :latest :properties \
+             {{\"topic.metadata.refresh.interval.ms\" 200}}"
         ),
         &pipeline,
         &latest,
@@ -169,9 +170,9 @@ fn starts_at_the_end_and_at_a_time() {
     });
     assert_eq!(latest.lock().stored[&split(&topic, 0)], 4);
     writer.write(&topic, 0, values("new", 2));
-    // What is in a partition before it is found must not be left out.
+    // What is written to a new partition before it is discovered must not be skipped.
     grow_topic(&topic, 3);
-    // A new producer, since the other one asks for partitions only every five minutes.
+    // A new producer, since the other one refreshes its metadata only every five minutes.
     Writer::new().write(&topic, 2, ["grown".to_owned()]);
     running.wait_for(3);
     running.stop().unwrap();
@@ -180,10 +181,10 @@ fn starts_at_the_end_and_at_a_time() {
 }
 
 #[test]
-fn metadata_and_tombstones_come_when_they_are_wanted() {
+fn metadata_is_read_if_wanted_and_tombstones_are_kept() {
     let (topic, seen, writer) = (
         new_topic("meta", 1),
-        Arc::new(Mutex::new(Seen::default())),
+        Arc::new(Mutex::new(EngineState::default())),
         Writer::new(),
     );
     writer.write_all(
@@ -193,7 +194,7 @@ fn metadata_and_tombstones_come_when_they_are_wanted() {
         &[("a", Some("1")), ("b", None), ("a", Some("\"2"))],
     );
     writer.write_all(&topic, "k2", None, &[]);
-    let wanted = MetaWanted {
+    let wanted = WantedMetadata {
         timestamp: true,
         key: true,
         headers: true,
@@ -230,7 +231,7 @@ fn metadata_and_tombstones_come_when_they_are_wanted() {
 fn a_full_budget_pauses_reading_and_loses_nothing() {
     let (topic, seen, writer) = (
         new_topic("full", 2),
-        Arc::new(Mutex::new(Seen::default())),
+        Arc::new(Mutex::new(EngineState::default())),
         Writer::new(),
     );
     let big = "x".repeat(1000);
@@ -245,12 +246,12 @@ fn a_full_budget_pauses_reading_and_loses_nothing() {
     let source = source(&format!(":topics \"{topic}\" :until :latest"));
     let run = Run::start(
         source,
-        setup(&unique("p"), MetaWanted::default()),
+        setup(&unique("p"), WantedMetadata::default()),
         seen.clone(),
         limit,
         true,
     );
-    // The engine lets go of nothing, for longer than the source waits without pausing.
+    // The engine releases nothing for longer than the source waits without pausing.
     eventually("the budget is full", || run.budget.is_full());
     std::thread::sleep(Duration::from_millis(2500));
     assert!(
@@ -283,7 +284,7 @@ fn two_members_share_partitions_and_hand_them_over() {
     let (topic, pipeline, store, writer) = (
         new_topic("share", 4),
         unique("p"),
-        Arc::new(Mutex::new(Seen::default())),
+        Arc::new(Mutex::new(EngineState::default())),
         Writer::new(),
     );
     let options = format!(":topics \"{topic}\"");
@@ -316,10 +317,10 @@ fn two_members_share_partitions_and_hand_them_over() {
 }
 
 #[test]
-fn a_pattern_finds_topics_that_are_made_later() {
+fn a_pattern_finds_topics_that_are_created_later() {
     let (prefix, seen, writer) = (
         unique("pattern"),
-        Arc::new(Mutex::new(Seen::default())),
+        Arc::new(Mutex::new(EngineState::default())),
         Writer::new(),
     );
     let (first, second, other) = (
@@ -355,7 +356,7 @@ fn a_second_member_with_the_same_static_name_ends_the_first() {
     });
     let second = run(&options, &pipeline, &second_seen);
     let Err(SourceError::Fatal(reason)) = first.wait() else {
-        panic!("it went on")
+        panic!("it continued")
     };
     assert!(reason.contains(":instance-id"), "{reason}");
     eventually("the second has the partition", || {
@@ -370,7 +371,7 @@ fn a_sample_needs_no_group() {
     writer.write(&topic, 1, values("a", 50));
     let texts = |options: &str, count| {
         let sampled = source(options)
-            .sample(&setup(&pipeline, MetaWanted::default()), count)
+            .sample(&setup(&pipeline, WantedMetadata::default()), count)
             .unwrap();
         sampled
             .iter()
@@ -385,13 +386,13 @@ fn a_sample_needs_no_group() {
     assert_eq!(texts(&format!(":topics \"{topic}\""), 500), values("a", 50));
     assert_eq!(group_offsets(&pipeline, &topic, 1), [Offset::Invalid]);
     let missing =
-        source(":topics \"no.such.topic\"").sample(&setup(&pipeline, MetaWanted::default()), 1);
-    assert!(missing.unwrap_err().to_string().contains("no such topic"));
+        source(":topics \"no.such.topic\"").sample(&setup(&pipeline, WantedMetadata::default()), 1);
+    assert!(missing.unwrap_err().to_string().contains("does not exist"));
 }
 
 #[test]
-fn brokers_that_do_not_answer_are_waited_for() {
-    // Nobody listens there: the port was free a moment ago.
+fn the_source_waits_for_brokers_that_do_not_answer() {
+    // Nothing listens on this port, which was free a moment ago.
     let port = std::net::TcpListener::bind("127.0.0.1:0")
         .unwrap()
         .local_addr()
@@ -403,7 +404,7 @@ fn brokers_that_do_not_answer_are_waited_for() {
         .unwrap();
     let running = Run::start(
         source,
-        setup(&unique("p"), MetaWanted::default()),
+        setup(&unique("p"), WantedMetadata::default()),
         Arc::default(),
         PLENTY,
         false,
@@ -414,10 +415,10 @@ fn brokers_that_do_not_answer_are_waited_for() {
 }
 
 #[test]
-fn wrong_options_are_named() {
-    for (text, told) in [
+fn invalid_options_are_reported() {
+    for (text, expected) in [
         (":topics []", "at least one topic"),
-        (":topics \"a b\"", "cannot be a topic"),
+        (":topics \"a b\"", "invalid topic name"),
         (":topics #r\"(?:a)\"", "POSIX"),
         (":topics \"a\" :start \"yesterday\"", ":earliest"),
         (":topics \"a\" :until :never", "latest"),
@@ -433,13 +434,13 @@ fn wrong_options_are_named() {
             &[node],
             pseidon_dsl::Span::default(),
         );
-        let mistakes = parsed
+        let errors = parsed
             .and_then(|options| KafkaSourcePlugin.prepare(&options).map(drop))
             .unwrap_err();
-        assert_eq!(mistakes.len(), 1, "{text}: {mistakes:?}");
+        assert_eq!(errors.len(), 1, "{text}: {errors:?}");
         assert!(
-            format!("{mistakes:?}").contains(told),
-            "{text}: {mistakes:?}"
+            format!("{errors:?}").contains(expected),
+            "{text}: {errors:?}"
         );
     }
 }

@@ -1,4 +1,4 @@
-//! A real broker, and an engine that does what a test tells it.
+//! A real broker, and an engine that a test controls.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -8,15 +8,15 @@ use std::time::{Duration, Instant};
 
 use futures_executor::block_on;
 use parking_lot::Mutex;
-use pseidon_delivery::{Position, Resume, SplitId};
+use pseidon_delivery::{Position, ResumeToken, SplitId};
 use pseidon_dsl::{Node, NodeKind, Span, edn};
 use pseidon_kafka::KafkaSourcePlugin;
 use pseidon_kafka::source::shared::SharedConsumer;
-use pseidon_plugin::batch::MetaWanted;
+use pseidon_plugin::batch::WantedMetadata;
 use pseidon_plugin::metrics::Metrics;
 use pseidon_plugin::source::{
-    Ended, Reading, Resumption, Source, SourceError, SourceEvent, SourceHandle, SourcePlugin,
-    SourceSetup, Start,
+    Resumption, Source, SourceEndCallback, SourceError, SourceEvent, SourceHandle, SourcePlugin,
+    SourceRun, SourceSetup, SplitStart,
 };
 use pseidon_plugin::spec::PluginSpec;
 use pseidon_plugin::{Batch, Budget, Options, Pause, Split, Stop};
@@ -31,16 +31,18 @@ use rdkafka::message::{Header, OwnedHeaders};
 use rdkafka::producer::{BaseProducer, BaseRecord, DeliveryResult, Producer, ProducerContext};
 use rdkafka::{Offset, TopicPartitionList};
 
-/// How long anything may take here before the test fails.
+/// The timeout of every wait.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
 
-/// The broker that the tests run against.
+/// The brokers of the tests.
 pub(crate) fn brokers() -> String {
-    std::env::var("PSEIDON_TEST_KAFKA")
-        .expect("PSEIDON_TEST_KAFKA is not set; start a broker and say where it is: eval \"$(vagrant/scripts/local-up kafka)\"")
+    std::env::var("PSEIDON_TEST_KAFKA").expect(
+        "PSEIDON_TEST_KAFKA is not set; start a broker and set it: eval \
+         \"$(vagrant/scripts/local-up kafka)\"",
+    )
 }
 
-/// A name that no other test has.
+/// A name that no other test uses.
 pub(crate) fn unique(name: &str) -> String {
     static COUNT: AtomicU64 = AtomicU64::new(0);
     let now = std::time::SystemTime::now()
@@ -57,14 +59,14 @@ fn admin() -> AdminClient<DefaultClientContext> {
         .unwrap()
 }
 
-/// A new topic with that many partitions.
+/// A new topic with this number of partitions.
 pub(crate) fn new_topic(name: &str, partitions: i32) -> String {
     let name = unique(name);
     create_topic(&name, partitions, &[]);
     name
 }
 
-/// Makes the topic.
+/// Creates a topic.
 pub(crate) fn create_topic(name: &str, partitions: i32, config: &[(&str, &str)]) {
     let topic = config.iter().fold(
         NewTopic::new(name, partitions, TopicReplication::Fixed(1)),
@@ -118,7 +120,7 @@ pub(crate) fn delete_topic(name: &str) {
     });
 }
 
-/// The last delivery's outcome.
+/// The outcome of the last delivery.
 #[derive(Default)]
 struct LastDelivery(Mutex<Option<bool>>);
 
@@ -132,8 +134,8 @@ impl ProducerContext for LastDelivery {
     }
 }
 
-/// Whether the broker takes such a record; if it does, it is in the topic afterwards.
-pub(crate) fn takes(topic: &str, key: Option<&str>, timestamp: Option<i64>) -> bool {
+/// Whether the broker accepts such a record, by writing it.
+pub(crate) fn accepts_record(topic: &str, key: Option<&str>, timestamp: Option<i64>) -> bool {
     let mut record = BaseRecord::<str, str>::to(topic).payload("probe");
     (record.key, record.timestamp) = (key, timestamp);
     let mut config = ClientConfig::new();
@@ -147,7 +149,7 @@ pub(crate) fn takes(topic: &str, key: Option<&str>, timestamp: Option<i64>) -> b
     outcome.expect("the broker has answered")
 }
 
-/// Gives a topic more partitions.
+/// Increases the number of a topic's partitions.
 pub(crate) fn grow_topic(name: &str, partitions: usize) {
     let grown = NewPartitions::new(name, partitions);
     for result in block_on(admin().create_partitions(&[grown], &AdminOptions::new())).unwrap() {
@@ -155,7 +157,7 @@ pub(crate) fn grow_topic(name: &str, partitions: usize) {
     }
 }
 
-/// How many partitions a topic has.
+/// The number of a topic's partitions.
 pub(crate) fn partitions_of(topic: &str) -> i32 {
     let metadata = admin()
         .inner()
@@ -164,7 +166,7 @@ pub(crate) fn partitions_of(topic: &str) -> i32 {
     metadata.topics()[0].partitions().len() as i32
 }
 
-/// Makes the broker forget the records below an offset.
+/// Deletes the records below an offset.
 pub(crate) fn delete_records(topic: &str, partition: i32, before: i64) {
     let mut list = TopicPartitionList::new();
     list.add_partition_offset(topic, partition, Offset::Offset(before))
@@ -172,16 +174,16 @@ pub(crate) fn delete_records(topic: &str, partition: i32, before: i64) {
     block_on(admin().delete_records(&list, &AdminOptions::new())).unwrap();
 }
 
-/// Waits until something holds.
+/// Waits until `holds` returns true.
 pub(crate) fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
     let deadline = Instant::now() + PATIENCE;
     while !holds() {
-        assert!(Instant::now() < deadline, "waited in vain until {what}");
+        assert!(Instant::now() < deadline, "timed out waiting until {what}");
         std::thread::sleep(Duration::from_millis(10));
     }
 }
 
-/// Writes records.
+/// A writer of records.
 pub(crate) struct Writer(BaseProducer);
 
 impl Writer {
@@ -250,24 +252,24 @@ impl Writer {
     }
 }
 
-/// Options as they stand in a pipeline file.
+/// Options as a pipeline file contains them.
 pub(crate) fn options(spec: &'static PluginSpec, text: &str) -> Options {
-    let node: Node = edn::read(text).unwrap_or_else(|mistakes| panic!("{text}: {mistakes:?}"));
+    let node: Node = edn::read(text).unwrap_or_else(|errors| panic!("{text}: {errors:?}"));
     assert!(matches!(node.kind, NodeKind::Map(_)), "{text}");
     Options::parse(spec, &[node], Span::default())
-        .unwrap_or_else(|mistakes| panic!("{text}: {mistakes:?}"))
+        .unwrap_or_else(|errors| panic!("{text}: {errors:?}"))
 }
 
-/// A source with these options beside `:brokers`.
+/// A source with these options in addition to `:brokers`.
 pub(crate) fn source(text: &str) -> Arc<dyn Source> {
     let text = format!("{{:brokers \"{}\" {text}}}", brokers());
     KafkaSourcePlugin
         .prepare(&options(KafkaSourcePlugin.spec(), &text))
-        .unwrap_or_else(|mistakes| panic!("{text}: {mistakes:?}"))
+        .unwrap_or_else(|errors| panic!("{text}: {errors:?}"))
 }
 
-/// What a run of a source is given.
-pub(crate) fn setup(pipeline: &str, wanted: MetaWanted) -> SourceSetup {
+/// The setup of a run.
+pub(crate) fn setup(pipeline: &str, wanted: WantedMetadata) -> SourceSetup {
     SourceSetup {
         pipeline: pipeline.to_owned(),
         stage: "clicks".to_owned(),
@@ -281,13 +283,13 @@ pub(crate) fn setup(pipeline: &str, wanted: MetaWanted) -> SourceSetup {
     }
 }
 
-/// What the engine's store holds, and what it has seen.
+/// The content of the engine's store, and the records that the engine received.
 #[derive(Default)]
-pub(crate) struct Seen {
-    /// Where each split is read on from.
+pub(crate) struct EngineState {
+    /// The position at which each split is resumed.
     pub(crate) stored: HashMap<SplitId, Position>,
-    /// What the source has said beside that.
-    pub(crate) resumes: HashMap<SplitId, Resume>,
+    /// The resume value of each split.
+    pub(crate) resumes: HashMap<SplitId, ResumeToken>,
     /// The records of each split, with their positions.
     pub(crate) records: HashMap<SplitId, Vec<(Position, Option<String>)>>,
     pub(crate) keys: Vec<Option<String>>,
@@ -298,7 +300,7 @@ pub(crate) struct Seen {
     pub(crate) released: Vec<SplitId>,
 }
 
-impl Seen {
+impl EngineState {
     pub(crate) fn count(&self) -> usize {
         self.records.values().map(Vec::len).sum()
     }
@@ -306,14 +308,14 @@ impl Seen {
 
 /// A running source with an engine that commits every batch at once.
 pub(crate) struct Run {
-    pub(crate) seen: Arc<Mutex<Seen>>,
+    pub(crate) seen: Arc<Mutex<EngineState>>,
     pub(crate) stop: Stop,
     pub(crate) budget: Arc<Budget>,
-    /// Batches that the engine has not let go of; filled while `hold` is set.
+    /// Batches that the engine has not released; filled while `hold` is set.
     pub(crate) held: Arc<Mutex<Vec<Batch>>>,
-    /// Whether the engine takes no event.
+    /// Whether the engine accepts no event.
     pub(crate) is_stuck: Arc<AtomicBool>,
-    /// How many records have come.
+    /// The number of records received.
     pub(crate) received: Arc<AtomicUsize>,
     pub(crate) setup: SourceSetup,
     source: JoinHandle<Result<(), SourceError>>,
@@ -321,11 +323,11 @@ pub(crate) struct Run {
 }
 
 impl Run {
-    /// Starts it over a store that may be shared with other runs.
+    /// Starts a run with a store that other runs may share.
     pub(crate) fn start(
         source: Arc<dyn Source>,
         setup: SourceSetup,
-        seen: Arc<Mutex<Seen>>,
+        seen: Arc<Mutex<EngineState>>,
         budget: usize,
         hold: bool,
     ) -> Run {
@@ -343,28 +345,28 @@ impl Run {
         consumer: &Arc<SharedConsumer>,
         topic: &str,
         setup: SourceSetup,
-        seen: Arc<Mutex<Seen>>,
+        seen: Arc<Mutex<EngineState>>,
         budget: Arc<Budget>,
     ) -> Run {
         let (consumer, topic) = (consumer.clone(), topic.to_owned());
         Run::start_with(setup, seen, budget, false, move |setup, handle| {
             let (end, ended) = crossbeam_channel::bounded(1);
-            let ended_by: Ended = Box::new(move |outcome| end.send(outcome).unwrap());
+            let ended_by: SourceEndCallback = Box::new(move |outcome| end.send(outcome).unwrap());
             consumer.attach(
                 &topic,
                 setup,
-                Reading {
+                SourceRun {
                     handle,
                     ended: ended_by,
                 },
             );
-            ended.recv().expect("it says how it has ended")
+            ended.recv().expect("the end is reported")
         })
     }
 
     fn start_with(
         setup: SourceSetup,
-        seen: Arc<Mutex<Seen>>,
+        seen: Arc<Mutex<EngineState>>,
         budget: Arc<Budget>,
         hold: bool,
         read: impl FnOnce(&SourceSetup, SourceHandle) -> Result<(), SourceError> + Send + 'static,
@@ -424,20 +426,20 @@ impl Run {
         outcome
     }
 
-    /// Whether it has not ended.
+    /// Whether the run has not ended.
     pub(crate) fn is_running(&self) -> bool {
         !self.source.is_finished()
     }
 
-    /// Stops it.
+    /// Stops the run.
     pub(crate) fn stop(self) -> Result<(), SourceError> {
         self.stop.stop_reading();
         self.wait()
     }
 
-    /// Waits until that many records have come in all.
+    /// Waits until `count` records were received in total.
     pub(crate) fn wait_for(&self, count: usize) {
-        eventually(&format!("{count} records have come"), || {
+        eventually(&format!("{count} records are received"), || {
             assert!(
                 !self.source.is_finished(),
                 "the source has ended with {} of {count} records",
@@ -450,7 +452,7 @@ impl Run {
 
 fn answer(
     event: SourceEvent,
-    seen: &Mutex<Seen>,
+    seen: &Mutex<EngineState>,
     durable: &Mutex<HashMap<SplitId, Position>>,
     held: Option<&Mutex<Vec<Batch>>>,
 ) {
@@ -473,7 +475,7 @@ fn answer(
             let _ = reply.send(splits.iter().map(known).collect());
         }
         SourceEvent::Begin(splits, reply) => {
-            for Start {
+            for SplitStart {
                 split,
                 position,
                 resume,
@@ -492,7 +494,7 @@ fn answer(
             let split = batch.split.id.clone();
             assert!(
                 seen.stored[&split] <= batch.positions.first().copied().unwrap_or(batch.next),
-                "{split} went back"
+                "{split} moved backwards"
             );
             let payload = |row| {
                 batch
@@ -547,7 +549,7 @@ fn answer(
     }
 }
 
-/// Sets a group's offset as a tool does.
+/// Sets a group's offset like an external tool.
 pub(crate) fn set_group_offset(group: &str, topic: &str, offset: i64) {
     let consumer: BaseConsumer = ClientConfig::new()
         .set("bootstrap.servers", brokers())
@@ -607,7 +609,7 @@ pub(crate) fn committed_records(
     records
 }
 
-/// A producer that is no part of any pipeline.
+/// A producer that is not part of a pipeline.
 pub(crate) fn transactional(id: &str) -> BaseProducer {
     let producer: BaseProducer = ClientConfig::new()
         .set("bootstrap.servers", brokers())

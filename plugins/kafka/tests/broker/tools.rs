@@ -1,10 +1,10 @@
-//! What `pseidon produce` and `pseidon consume` write with and read with.
+//! Tests of the writer of `pseidon produce` and the reader of `pseidon consume`.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use pseidon_kafka::tools::{Begin, Deliveries, ReaderSettings, TopicReader, TopicWriter};
-use pseidon_plugin::batch::MetaWanted;
+use pseidon_kafka::tools::{Deliveries, ReaderSettings, StartPosition, TopicReader, TopicWriter};
+use pseidon_plugin::batch::WantedMetadata;
 use rdkafka::Offset;
 use rdkafka::message::Message;
 use rdkafka::producer::{BaseRecord, Producer};
@@ -19,10 +19,10 @@ fn settings(topic: &str) -> ReaderSettings {
         brokers: brokers(),
         topic: topic.to_owned(),
         partition: None,
-        begin: Begin::Earliest,
+        begin: StartPosition::Earliest,
         group: None,
         properties: Vec::new(),
-        wanted: MetaWanted::default(),
+        wanted: WantedMetadata::default(),
     }
 }
 
@@ -65,7 +65,7 @@ fn numbers(from: u64, upto: u64) -> impl Iterator<Item = String> {
 }
 
 #[test]
-fn writers_count_what_has_arrived() {
+fn writers_count_delivered_records() {
     let topic = new_topic("bulk", 3);
     let deliveries = Arc::new(Deliveries::default());
     let writers =
@@ -113,7 +113,7 @@ fn writers_count_what_has_arrived() {
 }
 
 #[test]
-fn a_record_that_does_not_arrive_is_counted_with_the_reason() {
+fn an_undelivered_record_is_counted_with_the_reason() {
     let topic = unique("small");
     create_topic(&topic, 1, &[("max.message.bytes", "1000")]);
     let deliveries = Arc::new(Deliveries::default());
@@ -127,7 +127,7 @@ fn a_record_that_does_not_arrive_is_counted_with_the_reason() {
 }
 
 #[test]
-fn what_cannot_be_opened_says_why() {
+fn opening_fails_with_the_reason() {
     let topic = new_topic("there", 2);
     let open = |topic: &str, property: (&str, &str)| {
         let properties = [(property.0.to_owned(), property.1.to_owned())];
@@ -135,15 +135,15 @@ fn what_cannot_be_opened_says_why() {
             .err()
             .unwrap()
     };
-    assert!(open("a b", ("linger.ms", "1")).contains("cannot be a topic"));
+    assert!(open("a b", ("linger.ms", "1")).contains("invalid topic name"));
     assert!(open(&topic, ("no.such", "1")).contains("no.such"));
-    for (settings, told) in [
+    for (settings, expected) in [
         (
             ReaderSettings {
                 topic: "a b".to_owned(),
                 ..settings(&topic)
             },
-            "cannot be a topic",
+            "invalid topic name",
         ),
         (
             ReaderSettings {
@@ -170,12 +170,12 @@ fn what_cannot_be_opened_says_why() {
         let reason = TopicReader::open(settings.clone())
             .err()
             .unwrap_or_else(|| panic!("{settings:?} can be opened"));
-        assert!(reason.contains(told), "{settings:?}: {reason}");
+        assert!(reason.contains(expected), "{settings:?}: {reason}");
     }
 }
 
 #[test]
-fn a_reader_begins_where_it_is_told_and_knows_the_end() {
+fn a_reader_starts_at_the_given_position_and_detects_the_end() {
     let (topic, writer) = (new_topic("begin", 2), Writer::new());
     for number in 0..100 {
         writer.write_at(&topic, 0, &number.to_string(), 1_000_000 + number);
@@ -200,32 +200,32 @@ fn a_reader_begins_where_it_is_told_and_knows_the_end() {
     let of =
         |partition, offsets: std::ops::Range<u64>| offsets.map(move |offset| (partition, offset));
     assert_eq!(
-        read(Begin::Earliest, None),
+        read(StartPosition::Earliest, None),
         of(0, 0..100).chain(of(1, 4..10)).collect::<Vec<_>>()
     );
     assert_eq!(
-        read(Begin::Earliest, Some(1)),
+        read(StartPosition::Earliest, Some(1)),
         of(1, 4..10).collect::<Vec<_>>()
     );
-    assert_eq!(read(Begin::Latest, None), []);
+    assert_eq!(read(StartPosition::Latest, None), []);
     assert_eq!(
-        read(Begin::Offset(97), None),
+        read(StartPosition::Offset(97), None),
         of(0, 97..100).collect::<Vec<_>>()
     );
     assert_eq!(
-        read(Begin::Offset(2), None),
+        read(StartPosition::Offset(2), None),
         of(0, 2..100).chain(of(1, 4..10)).collect::<Vec<_>>(),
-        "2 is gone in partition 1"
+        "2 was deleted from partition 1"
     );
     assert_eq!(
-        read(Begin::Time(1_000_040), Some(0)),
+        read(StartPosition::Time(1_000_040), Some(0)),
         of(0, 40..100).collect::<Vec<_>>()
     );
-    assert_eq!(read(Begin::Time(4_000_000_000_000), None), []);
+    assert_eq!(read(StartPosition::Time(4_000_000_000_000), None), []);
 }
 
 #[test]
-fn a_reader_gives_no_more_than_it_is_asked_for_and_leaves_no_trace() {
+fn a_reader_returns_no_more_than_the_limit_and_leaves_no_trace() {
     let (topic, writer) = (new_topic("limit", 1), Writer::new());
     writer.write(&topic, 0, numbers(0, 50));
     let mut reader = TopicReader::open(settings(&topic)).unwrap();
@@ -253,7 +253,7 @@ fn a_reader_gives_no_more_than_it_is_asked_for_and_leaves_no_trace() {
 }
 
 #[test]
-fn a_transaction_s_marker_at_the_end_is_passed_and_what_was_given_up_is_not_read() {
+fn transaction_markers_are_skipped_and_aborted_records_are_not_read() {
     let topic = new_topic("markers", 1);
     let producer = transactional(&unique("id"));
     for (value, commit) in [("kept", true), ("given up", false)] {
@@ -274,7 +274,7 @@ fn a_transaction_s_marker_at_the_end_is_passed_and_what_was_given_up_is_not_read
 }
 
 #[test]
-fn a_member_of_a_group_goes_on_where_the_group_is() {
+fn a_member_of_a_group_resumes_at_the_offsets_of_the_group() {
     let (topic, group, writer) = (new_topic("group", 2), unique("g"), Writer::new());
     for partition in 0..2 {
         writer.write(&topic, partition, numbers(0, 20));
@@ -289,15 +289,15 @@ fn a_member_of_a_group_goes_on_where_the_group_is() {
         records.extend(some(&mut first, 15 - records.len()));
     }
     first.commit().unwrap();
-    // Read, but never committed: it comes again.
+    // Read, but never committed, so it is read again.
     let uncommitted = some(&mut first, 3);
     drop(first);
-    let told = group_offsets(&group, &topic, 2)
+    let committed = group_offsets(&group, &topic, 2)
         .into_iter()
         .filter_map(|offset| offset.to_raw())
         .filter(|offset| *offset >= 0)
         .sum::<i64>();
-    assert_eq!(told, 15);
+    assert_eq!(committed, 15);
 
     let mut second = TopicReader::open(in_group.clone()).unwrap();
     let more = rest(&mut second);
@@ -313,19 +313,19 @@ fn a_member_of_a_group_goes_on_where_the_group_is() {
 
     writer.write(&topic, 1, numbers(20, 21));
     let mut third = TopicReader::open(ReaderSettings {
-        begin: Begin::Latest,
+        begin: StartPosition::Latest,
         ..in_group
     })
     .unwrap();
     assert_eq!(
         rest(&mut third),
         [(1, 20, "20".to_owned())],
-        "the group's offset counts, not the beginning"
+        "the group's offset overrides the start position"
     );
 }
 
 #[test]
-fn metadata_comes_when_it_is_wanted() {
+fn metadata_is_read_if_wanted() {
     let (topic, writer) = (new_topic("meta", 1), Writer::new());
     writer.write_all(
         &topic,
@@ -334,7 +334,7 @@ fn metadata_comes_when_it_is_wanted() {
         &[("a", Some("first")), ("a", Some("b")), ("c", None)],
     );
     writer.write_at(&topic, 0, "y", 1_000_000);
-    let wanted = MetaWanted {
+    let wanted = WantedMetadata {
         timestamp: true,
         key: true,
         headers: true,

@@ -2,7 +2,7 @@ use proptest::prelude::*;
 
 use super::*;
 
-/// A row of these columns, over one that is right.
+/// A row with these columns, which override those of a valid row.
 fn row(columns: &[(&str, Option<&str>)]) -> LogRow {
     let right = [
         ("log", Some("clicks")),
@@ -27,7 +27,7 @@ fn variables(columns: &[(&str, Option<&str>)], names: &[&str]) -> Vec<String> {
 }
 
 #[test]
-fn output_formats_say_codec_and_compression() {
+fn output_formats_set_codec_and_compression() {
     for (output, of_txt, of_json) in [
         (None, ["txt", "gzip"], ["json", "gzip"]),
         (Some(""), ["txt", "gzip"], ["json", "gzip"]),
@@ -76,7 +76,7 @@ fn output_formats_say_codec_and_compression() {
 }
 
 #[test]
-fn formats_say_the_time_and_what_is_written() {
+fn formats_set_the_time_and_the_select_list() {
     for (format, time, lines, columns) in [
         ("txt:ts=0;msg=1", "ts", "msg", "* except (ts, msg)"),
         ("txt:ts_ms=3;msg=:", "ts", "msg", "* except (ts, msg)"),
@@ -135,7 +135,7 @@ fn formats_say_the_time_and_what_is_written() {
 }
 
 #[test]
-fn date_formats_say_the_path() {
+fn date_formats_set_the_path() {
     for (format, expected) in [
         (Some("datehour"), "date=%Y%m%d/hour=%Y%m%d%H"),
         (Some("date"), "date=%Y%m%d"),
@@ -153,7 +153,7 @@ fn date_formats_say_the_path() {
 }
 
 #[test]
-fn every_column_is_a_variable_and_what_is_derived_wins() {
+fn every_column_is_a_variable_unless_a_derived_value_overrides_it() {
     let plan = row(&[
         ("base_partition", Some("/data")),
         ("quarantine", None),
@@ -184,7 +184,7 @@ fn every_column_is_a_variable_and_what_is_derived_wins() {
 }
 
 #[test]
-fn mistakes_name_log_column_and_value() {
+fn errors_name_log_column_and_value() {
     let long = "a".repeat(250);
     for (columns, expected) in [
         (
@@ -201,22 +201,22 @@ fn mistakes_name_log_column_and_value() {
         ),
         (
             &[("format", Some("txt"))],
-            "format is `txt`: txt needs `ts`",
+            "format is `txt`: missing setting `ts`",
         ),
         (
             &[("format", Some("txt:sep=tab"))],
-            "format is `txt:sep=tab`: txt needs `ts`",
+            "format is `txt:sep=tab`: missing setting `ts`",
         ),
         (
             &[("format", Some("avro-txt"))],
-            "format is `avro-txt`: avro-txt needs `ts`",
+            "format is `avro-txt`: missing setting `ts`",
         ),
         (
             &[("format", Some("raw"))],
             "format is `raw`: expected `txt:",
         ),
         (&[("format", Some("jsn"))], "did you mean `json`?"),
-        (&[("format", Some("txt:ts=a"))], "`ts` is the index"),
+        (&[("format", Some("txt:ts=a"))], "invalid `ts` value `a`"),
         (
             &[("format", Some("txt:ts=0;sep=tap"))],
             "did you mean `tab`?",
@@ -240,16 +240,34 @@ fn mistakes_name_log_column_and_value() {
             ],
             "hive_table_name is ` `: output_format needs columns",
         ),
-        (&[("log", None)], "log ``: log is NULL: the name of a topic"),
-        (&[("log", Some(""))], "log is ``: the name of a topic"),
-        (&[("log", Some("."))], "log is `.`: the name of a topic"),
-        (&[("log", Some(".."))], "log is `..`: the name of a topic"),
-        (&[("log", Some("a/b"))], "log is `a/b`: the name of a topic"),
-        (&[("log", Some("ü"))], "log is `ü`: the name of a topic"),
-        (&[("log", Some(&long))], "the name of a topic"),
+        (
+            &[("log", None)],
+            "log ``: log is NULL: expected the name of a topic",
+        ),
+        (
+            &[("log", Some(""))],
+            "log is ``: expected the name of a topic",
+        ),
+        (
+            &[("log", Some("."))],
+            "log is `.`: expected the name of a topic",
+        ),
+        (
+            &[("log", Some(".."))],
+            "log is `..`: expected the name of a topic",
+        ),
+        (
+            &[("log", Some("a/b"))],
+            "log is `a/b`: expected the name of a topic",
+        ),
+        (
+            &[("log", Some("ü"))],
+            "log is `ü`: expected the name of a topic",
+        ),
+        (&[("log", Some(&long))], "expected the name of a topic"),
     ] {
-        let mistake = row(columns).plan().unwrap_err().to_string();
-        assert!(mistake.contains(expected), "{columns:?}: {mistake}");
+        let error = row(columns).plan().unwrap_err().to_string();
+        assert!(error.contains(expected), "{columns:?}: {error}");
     }
     let longest = "a".repeat(249);
     assert_eq!(

@@ -1,8 +1,8 @@
-//! The Redis store against real servers.
+//! Tests of the Redis store with real servers.
 //!
 //! The common tests need a server and a cluster whose URLs are in the environment. Tests that kill,
-//! restrict or empty a server start one of their own: Debian's `redis-server`, or the program that
-//! `PSEIDON_TEST_REDIS_SERVER` names, such as a newer Redis or a Valkey.
+//! restrict or empty a server start their own: Debian's `redis-server`, or the program in
+//! `PSEIDON_TEST_REDIS_SERVER`, such as a newer Redis or a Valkey.
 
 mod replicas;
 
@@ -14,16 +14,19 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
-use pseidon_delivery::committer::{Abandon, Begin, Positions};
+use pseidon_delivery::committer::{CommitterError, Positions, SplitToBegin};
 use pseidon_delivery::{
-    Claimant, Claims, Commit, CommitError, CommitRecord, Committer, LaneCommit, Round, ScopedStore,
-    SinkId, SplitCommit, SplitId, Staged, StateStore, StoreError, conformance,
+    ClaimRound, Claimant, Claims, Commit, CommitError, CommitRecord, Committer, LaneCommit,
+    ScopedStore, SinkId, SplitCommit, SplitId, StagedEntry, StateStore, StoreError, conformance,
 };
 use pseidon_redis::{RedisStore, WorkQueue};
 
 fn url_of(variable: &str) -> String {
     std::env::var(variable).unwrap_or_else(|_| {
-        panic!("{variable} is not set: start the servers and tell the tests where they are with: eval \"$(vagrant/scripts/local-up)\"")
+        panic!(
+            "{variable} is not set: start the servers and set their URLs with: eval \
+             \"$(vagrant/scripts/local-up)\""
+        )
     })
 }
 
@@ -49,7 +52,7 @@ fn free_port() -> u16 {
         .port()
 }
 
-/// A server of the test's own. It dies with the test.
+/// A server that belongs to one test and is stopped with it.
 struct Server {
     port: u16,
     dir: tempfile::TempDir,
@@ -58,7 +61,7 @@ struct Server {
 }
 
 impl Server {
-    /// Starts `redis-server`; `arguments` are made from the port and the folder that it is given.
+    /// Starts `redis-server`; `arguments` receives the port and the folder.
     fn with(arguments: impl FnOnce(&str, &Path) -> Vec<String>) -> Server {
         let (port, dir) = (free_port(), tempfile::tempdir().unwrap());
         let arguments = arguments(&port.to_string(), dir.path());
@@ -131,7 +134,7 @@ impl Server {
         }
     }
 
-    /// Freezes it, connections and all, and lets it go on.
+    /// Sends a signal, such as `STOP` and `CONT` to freeze and resume the server.
     fn signal(&self, name: &str) {
         let id = self.process.as_ref().unwrap().id().to_string();
         assert!(
@@ -188,7 +191,7 @@ fn step(epoch: u64, sequence: u64, low: u64) -> Commit {
         ahead: vec![("x".into(), low + 5)],
         ..SplitCommit::to_low(split(), epoch, sequence, low)
     };
-    let staged = vec![Staged {
+    let staged = vec![StagedEntry {
         id: sequence.to_string(),
         detail: String::new(),
     }];
@@ -209,21 +212,21 @@ fn only_record(store: &RedisStore) -> CommitRecord {
 fn failed<T>(outcome: Result<T, StoreError>) -> String {
     match outcome {
         Err(StoreError::Failed(reason)) => reason,
-        Err(other) => panic!("waiting would not help, but it says: {other}"),
-        Ok(_) => panic!("it worked"),
+        Err(other) => panic!("expected a permanent error, got: {other}"),
+        Ok(_) => panic!("expected an error"),
     }
 }
 
 fn unavailable<T>(outcome: Result<T, StoreError>) -> String {
     match outcome {
         Err(StoreError::Unavailable(reason)) => reason,
-        Err(other) => panic!("waiting would help, but it says: {other}"),
-        Ok(_) => panic!("it worked"),
+        Err(other) => panic!("expected a transient error, got: {other}"),
+        Ok(_) => panic!("expected an error"),
     }
 }
 
 #[test]
-fn a_server_does_what_every_store_does() {
+fn a_server_passes_the_common_tests() {
     let (url, namespace) = (url_of("PSEIDON_TEST_REDIS"), fresh_namespace());
     conformance::check(&|pipeline| {
         Box::new(RedisStore::connect(&url, &namespace, pipeline).unwrap())
@@ -231,7 +234,7 @@ fn a_server_does_what_every_store_does() {
 }
 
 #[test]
-fn a_cluster_does_what_every_store_does() {
+fn a_cluster_passes_the_common_tests() {
     let (url, namespace) = (url_of("PSEIDON_TEST_REDIS_CLUSTER"), fresh_namespace());
     conformance::check(&|pipeline| {
         Box::new(RedisStore::connect(&url, &namespace, pipeline).unwrap())
@@ -239,13 +242,13 @@ fn a_cluster_does_what_every_store_does() {
 }
 
 #[test]
-fn a_cluster_that_refuses_the_password_says_so() {
+fn a_cluster_that_refuses_the_password_is_reported() {
     let url = url_of("PSEIDON_TEST_REDIS_CLUSTER").replace("://", "://nobody:wrong@");
     failed(RedisStore::connect(&url, "test", "p"));
 }
 
 #[test]
-fn a_cluster_tells_what_a_failover_loses() {
+fn a_cluster_warns_of_what_a_failover_may_lose() {
     let store = RedisStore::connect(
         &url_of("PSEIDON_TEST_REDIS_CLUSTER"),
         &fresh_namespace(),
@@ -274,7 +277,7 @@ fn commits_survive_the_death_of_the_server() {
             other => panic!("{other:?}"),
         }
         server.start_again();
-        // The first request of a new connection works: scripts that the server forgot are sent
+        // The first request of a new connection works: scripts that the server has lost are sent
         // again.
         assert_eq!(only_record(&store), before);
     }
@@ -284,7 +287,7 @@ fn commits_survive_the_death_of_the_server() {
 }
 
 #[test]
-fn a_committer_waits_for_the_server_and_goes_on() {
+fn a_committer_waits_for_the_server_and_continues() {
     let mut server = Server::durable(&[]);
     let store: Arc<dyn StateStore> = Arc::new(server.connect());
     let committer = Committer::new(
@@ -296,7 +299,7 @@ fn a_committer_waits_for_the_server_and_goes_on() {
     );
     let record = committer.take(&[split()]).unwrap().remove(0);
     committer
-        .begin(vec![Begin {
+        .begin(vec![SplitToBegin {
             split: split(),
             record,
             start: 0,
@@ -314,7 +317,7 @@ fn a_committer_waits_for_the_server_and_goes_on() {
         };
         committer.commit(
             &[lane],
-            vec![Staged {
+            vec![StagedEntry {
                 id: upto.to_string(),
                 detail: String::new(),
             }],
@@ -333,17 +336,17 @@ fn a_committer_waits_for_the_server_and_goes_on() {
     assert!(!committer.store_is_unreachable());
     assert_eq!(store.records(&sink()).unwrap()[0].1.low, Some(20));
 
-    // What no server should do: it forgets everything.
+    // The server loses everything, which none should.
     server.cli(&["flushall"]);
     match commit(20, 30) {
-        Err(Abandon::Fatal(reason)) => assert!(reason.contains("lost data"), "{reason}"),
+        Err(CommitterError::Fatal(reason)) => assert!(reason.contains("lost data"), "{reason}"),
         other => panic!("{other:?}"),
     }
     assert!(store.records(&sink()).unwrap().is_empty());
 }
 
 #[test]
-fn an_older_copy_is_noticed() {
+fn an_older_copy_is_detected() {
     let mut server = Server::durable(&[]);
     let store = server.connect();
     store.take(&sink(), &[split()], &claimant("a")).unwrap();
@@ -381,7 +384,7 @@ fn an_older_copy_is_noticed() {
 }
 
 #[test]
-fn what_passes_is_told_from_what_does_not() {
+fn transient_errors_are_distinguished_from_permanent_ones() {
     let server = Server::durable(&[]);
     let store = server.connect();
     store.take(&sink(), &[split()], &claimant("a")).unwrap();
@@ -444,7 +447,7 @@ fn a_newer_format_is_refused() {
 }
 
 #[test]
-fn passwords_open_it_and_wrong_ones_do_not() {
+fn only_correct_passwords_are_accepted() {
     let server = Server::durable(&["--requirepass", "se:cr@t"]);
     let at = format!("127.0.0.1:{}", server.port);
     RedisStore::connect(&format!("redis://:se%3Acr%40t@{at}"), "test", "p").unwrap();
@@ -477,7 +480,7 @@ fn a_database_is_chosen_by_its_number() {
 }
 
 #[test]
-fn nobody_at_home_is_unavailable() {
+fn an_unreachable_server_is_unavailable() {
     unavailable(RedisStore::connect(
         &format!("redis://127.0.0.1:{}", free_port()),
         "test",
@@ -496,7 +499,7 @@ fn nobody_at_home_is_unavailable() {
 }
 
 #[test]
-fn weak_persistence_is_named() {
+fn weak_persistence_is_reported() {
     let safe = Server::durable(&[]);
     assert_eq!(safe.connect().weaknesses().unwrap(), Vec::<String>::new());
     safe.cli(&["config", "set", "no-appendfsync-on-rewrite", "yes"]);
@@ -522,13 +525,13 @@ fn weak_persistence_is_named() {
         .weaknesses()
         .unwrap();
     assert!(
-        weaknesses.len() == 1 && weaknesses[0].contains("does not say how it persists"),
+        weaknesses.len() == 1 && weaknesses[0].contains("does not report how it persists"),
         "{weaknesses:?}"
     );
 }
 
 #[test]
-fn tls_is_spoken_and_certificates_are_checked() {
+fn tls_is_supported_and_certificates_are_checked() {
     let certificate = tempfile::tempdir().unwrap();
     let path = |name: &str| certificate.path().join(name).to_str().unwrap().to_owned();
     let (key, cert) = (path("key.pem"), path("cert.pem"));
@@ -580,12 +583,13 @@ fn tls_is_spoken_and_certificates_are_checked() {
     );
 }
 
-/// A sentinel that calls a server `main` and makes its replica master soon after its death.
+/// A sentinel that watches a server under the name `main` and soon fails over to its replica.
 fn sentinel_of(master: &Server) -> Server {
     Server::with(|port, dir| {
         let config = dir.join("sentinel.conf");
         let text = format!(
-            "sentinel monitor main 127.0.0.1 {} 1\nsentinel down-after-milliseconds main 300\nsentinel failover-timeout main 2000\n",
+            "sentinel monitor main 127.0.0.1 {} 1\nsentinel down-after-milliseconds main \
+             300\nsentinel failover-timeout main 2000\n",
             master.port
         );
         fs::write(&config, text).unwrap();
@@ -648,8 +652,8 @@ fn sentinels_name_the_master() {
     assert!(reason.contains("other"), "{reason}");
 }
 
-/// What a pseidon-etl has left, as its consumer writes it: in a group of its own, so that it can be
-/// done on servers that others use too.
+/// Checks what a pseidon-etl left behind, as its consumer writes it, in a group of its own, so that
+/// it can run on servers that other tests use too.
 fn what_pseidon_etl_left(url: &str, cli: impl Fn(&[&str]) -> String) {
     let group = fresh_namespace();
     let queue = WorkQueue::connect(url, &group).unwrap();
@@ -696,14 +700,14 @@ fn what_pseidon_etl_left(url: &str, cli: impl Fn(&[&str]) -> String) {
         set(0, text);
         let reason = failed(queue.offset("clicks", 0));
         assert!(
-            reason.contains(&key(0)) && reason.contains("cannot be read"),
+            reason.contains(&key(0)) && reason.contains("is invalid"),
             "{text:?}: {reason}"
         );
     }
     assert_eq!(cli(&["lpush", &key(9), "7"]).trim(), "1");
     assert!(failed(queue.offset("clicks", 9)).contains("WRONGTYPE"));
 
-    // The hosts' queues lie on whatever server of a cluster their names lead to.
+    // The names of the hosts' queues decide on which server of a cluster they are.
     let queues = [
         "work-queue",
         "complete-queue",
@@ -729,7 +733,7 @@ fn what_pseidon_etl_left(url: &str, cli: impl Fn(&[&str]) -> String) {
 fn what_pseidon_etl_left_on_a_server() {
     let mut server = Server::durable(&[]);
     what_pseidon_etl_left(&server.url(), |arguments| server.cli(arguments));
-    // More names than one step of a search looks at.
+    // More keys than one `SCAN` examines.
     server.cli(&[
         "eval",
         "for i = 1, 5000 do redis.call('set', 'k' .. i, i) end",
@@ -750,7 +754,7 @@ fn what_pseidon_etl_left_on_a_cluster() {
     let url = url_of("PSEIDON_TEST_REDIS_CLUSTER");
     let port = url.rsplit(':').next().unwrap().to_owned();
     what_pseidon_etl_left(&url, |arguments| {
-        // Follows the cluster to where a key is.
+        // Follows redirections to the server that has the key.
         let output = Command::new("redis-cli")
             .args(["-c", "-p", &port])
             .args(arguments)
@@ -760,7 +764,7 @@ fn what_pseidon_etl_left_on_a_cluster() {
     });
 }
 
-/// The first request after the death of a server finds the connection broken.
+/// Makes the first request after a crash of the server, which finds the connection broken.
 fn notice_the_death_of_the_connection(store: &RedisStore) {
     unavailable(store.plans());
 }
@@ -768,13 +772,13 @@ fn notice_the_death_of_the_connection(store: &RedisStore) {
 fn wait_until(what: &str, mut done: impl FnMut() -> bool) {
     let deadline = Instant::now() + Duration::from_secs(30);
     while !done() {
-        assert!(Instant::now() < deadline, "in vain: {what}");
+        assert!(Instant::now() < deadline, "timed out: {what}");
         std::thread::sleep(Duration::from_millis(50));
     }
 }
 
 #[test]
-fn state_of_format_1_is_brought_up_to_date() {
+fn state_of_format_1_is_migrated() {
     let server = Server::durable(&[]);
     for command in [
         "hset {test:p}:meta format 1 identity 00ff plan f1 plan_text text",
@@ -789,7 +793,7 @@ fn state_of_format_1_is_brought_up_to_date() {
     ] {
         server.cli(&command.split(' ').collect::<Vec<_>>());
     }
-    // A second start finds it up to date.
+    // A second start finds the migrated state.
     for _ in 0..2 {
         let store = RedisStore::connect(&server.url(), "test", "p").unwrap();
         let mut records = store.records(&sink()).unwrap();
@@ -811,7 +815,7 @@ fn state_of_format_1_is_brought_up_to_date() {
         assert_eq!(records, [(split(), first), ("s/1".into(), second)]);
         assert_eq!(
             store.staged(&sink()).unwrap(),
-            [Staged {
+            [StagedEntry {
                 id: "1".into(),
                 detail: "detail".into()
             }]
@@ -830,7 +834,7 @@ fn state_of_format_1_is_brought_up_to_date() {
             Some("f2")
         );
     }
-    // An instance of the earlier version cannot take anything any more.
+    // An instance of the earlier version cannot take a split any more.
     assert_eq!(server.cli(&["hget", "{test:p}:meta", "format"]).trim(), "2");
 }
 
@@ -839,8 +843,8 @@ fn round<'a>(
     held: &'a [SplitId],
     wanted: &'a [SplitId],
     total: usize,
-) -> Round<'a> {
-    Round {
+) -> ClaimRound<'a> {
+    ClaimRound {
         owner,
         lease: Duration::from_secs(60),
         held,
@@ -856,10 +860,10 @@ fn instances_share_splits_fairly() {
     let splits: Vec<SplitId> = (0..5)
         .map(|number| SplitId::from(format!("in:{number}")))
         .collect();
-    let claim = |round: &Round<'_>| store.claim("in", round).unwrap();
+    let claim = |round: &ClaimRound<'_>| store.claim("in", round).unwrap();
     let alone = claim(&round("a", &[], &splits, 5));
     assert_eq!((alone.fair_share, alone.granted.len()), (5, 5));
-    // Another one comes: nothing is free yet, and both are told what is fair.
+    // Another instance joins: nothing is free yet, and both get the new fair share.
     let second = claim(&round("b", &[], &splits, 5));
     assert_eq!(
         second,
@@ -880,7 +884,7 @@ fn instances_share_splits_fairly() {
     );
     store.unclaim("in", &splits[3..], "a", false).unwrap();
     assert_eq!(claim(&round("b", &[], &splits, 5)).granted, splits[3..]);
-    // Claims of one source are no other's, and only the holder gives a claim back.
+    // Claims belong to one source, and only the holder can release a claim.
     store.unclaim("in", &splits, "c", false).unwrap();
     assert_eq!(claim(&round("c", &[], &splits, 5)).granted, []);
     assert_eq!(
@@ -891,7 +895,7 @@ fn instances_share_splits_fairly() {
             .len(),
         5
     );
-    // One leaves, and what it had is shared out again.
+    // One instance leaves, and its splits are shared again.
     store.unclaim("in", &[], "c", true).unwrap();
     store.unclaim("in", &splits[..3], "a", true).unwrap();
     let rest = claim(&round("b", &splits[3..], &splits[..3], 5));
@@ -899,13 +903,13 @@ fn instances_share_splits_fairly() {
 }
 
 #[test]
-fn a_claim_whose_lease_has_run_out_is_free_and_its_holder_hears_of_it() {
+fn a_claim_with_an_expired_lease_is_free_and_its_holder_learns_of_it() {
     let server = Server::durable(&[]);
     let store = server.connect();
     let splits: Vec<SplitId> = (0..2)
         .map(|number| SplitId::from(format!("in:{number}")))
         .collect();
-    let short = Round {
+    let short = ClaimRound {
         lease: Duration::from_millis(50),
         ..round("frozen", &[], &splits, 2)
     };

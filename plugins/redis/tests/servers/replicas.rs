@@ -1,4 +1,4 @@
-//! Steps that wait for replicas: `?wait-replicas=N`.
+//! Tests of steps that wait for replicas: `?wait-replicas=N`.
 
 use std::thread;
 
@@ -6,18 +6,18 @@ use pseidon_delivery::StoredPlan;
 
 use super::*;
 
-/// A server and its replica, which has everything by now.
-struct Pair {
+/// A server and its replica, which is in sync.
+struct ReplicatedServer {
     master: Server,
     replica: Server,
 }
 
-impl Pair {
-    fn start() -> Pair {
+impl ReplicatedServer {
+    fn start() -> ReplicatedServer {
         let master = Server::durable(&[]);
         let replica = Server::durable(&["--replicaof", "127.0.0.1", &master.port.to_string()]);
         wait_for_replica(&replica);
-        Pair { master, replica }
+        ReplicatedServer { master, replica }
     }
 
     fn url(&self) -> String {
@@ -38,7 +38,7 @@ fn wait_for_replica(replica: &Server) {
 }
 
 /// A cluster of one master and its replica.
-fn cluster() -> Pair {
+fn cluster() -> ReplicatedServer {
     let node = || {
         let bus = free_port().to_string();
         let durable = [
@@ -100,10 +100,10 @@ fn cluster() -> Pair {
     wait_until("the master knows its replica", || {
         master.cli(&["cluster", "slots"]).contains(&port)
     });
-    Pair { master, replica }
+    ReplicatedServer { master, replica }
 }
 
-fn cluster_url(pair: &Pair) -> String {
+fn cluster_url(pair: &ReplicatedServer) -> String {
     format!(
         "redis-cluster://127.0.0.1:{}?wait-replicas=1",
         pair.master.port
@@ -118,27 +118,27 @@ fn store_error<T>(outcome: Result<T, CommitError>) -> Result<T, StoreError> {
 }
 
 #[test]
-fn a_server_with_a_replica_does_what_every_store_does() {
-    let (pair, namespace) = (Pair::start(), fresh_namespace());
+fn a_server_with_a_replica_passes_the_common_tests() {
+    let (pair, namespace) = (ReplicatedServer::start(), fresh_namespace());
     conformance::check(&|pipeline| {
         Box::new(RedisStore::connect(&pair.url(), &namespace, pipeline).unwrap())
     });
 }
 
 #[test]
-fn a_cluster_with_a_replica_does_what_every_store_does() {
+fn a_cluster_with_a_replica_passes_the_common_tests() {
     let (pair, namespace) = (cluster(), fresh_namespace());
     conformance::check(&|pipeline| {
         Box::new(RedisStore::connect(&cluster_url(&pair), &namespace, pipeline).unwrap())
     });
 }
 
-/// A step on whichever connection.
+/// A step that any connection can send.
 type Step<'a> = &'a (dyn Fn(&RedisStore) -> Result<(), StoreError> + Sync);
 
 #[test]
-fn no_step_counts_before_a_replica_has_it() {
-    let pair = Pair::start();
+fn no_step_is_done_before_a_replica_has_it() {
+    let pair = ReplicatedServer::start();
     let store = pair.connect();
     store.take(&sink(), &[split()], &claimant("a")).unwrap();
     store.commit(&sink(), &step(1, 0, 10)).unwrap();
@@ -165,8 +165,8 @@ fn no_step_counts_before_a_replica_has_it() {
         }),
         ("set_note", &|store| store.set_note("n", "v")),
     ];
-    // Each on a connection of its own, and each a second time on another one: by then the step is
-    // applied, and changes nothing.
+    // Each step on a connection of its own, and each a second time on another one: by then the step
+    // is applied, and changes nothing.
     for attempt in ["first", "repeated"] {
         thread::scope(|scope| {
             for (name, step) in steps {
@@ -185,7 +185,7 @@ fn no_step_counts_before_a_replica_has_it() {
             "the server has applied the commit"
         );
     }
-    // Claims promise nothing.
+    // Claims do not wait for replicas.
     assert_eq!(
         store
             .claim("in", &round("a", &[], &["in:0".into()], 1))
@@ -221,8 +221,8 @@ fn only_record_of(store: &RedisStore, split: SplitId) -> CommitRecord {
 }
 
 #[test]
-fn a_committer_waits_for_the_replica_and_goes_on() {
-    let pair = Pair::start();
+fn a_committer_waits_for_the_replica_and_continues() {
+    let pair = ReplicatedServer::start();
     let store: Arc<dyn StateStore> = Arc::new(pair.connect());
     let committer = Committer::new(
         sink(),
@@ -233,7 +233,7 @@ fn a_committer_waits_for_the_replica_and_goes_on() {
     );
     let record = committer.take(&[split()]).unwrap().remove(0);
     committer
-        .begin(vec![Begin {
+        .begin(vec![SplitToBegin {
             split: split(),
             record,
             start: 0,
@@ -287,8 +287,8 @@ fn a_cluster_waits_for_its_replica() {
 }
 
 #[test]
-fn what_was_acknowledged_survives_a_failover_of_the_sentinels() {
-    let mut pair = Pair::start();
+fn acknowledged_steps_survive_a_failover_by_sentinels() {
+    let mut pair = ReplicatedServer::start();
     let sentinel = sentinel_of(&pair.master);
     let url = format!(
         "redis+sentinel://127.0.0.1:{}/main?wait-replicas=1",
@@ -305,12 +305,12 @@ fn what_was_acknowledged_survives_a_failover_of_the_sentinels() {
     store.take(&sink(), &[split()], &claimant("a")).unwrap();
     store.commit(&sink(), &step(1, 0, 10)).unwrap();
     pair.master.kill();
-    // The new master has no replica, so nothing counts.
+    // The new master has no replica, so no step is done.
     wait_until("the replica is master", || {
         let reason = unavailable(store_error(store.commit(&sink(), &step(1, 1, 20))));
         reason.contains("wait-replicas")
     });
-    // It comes back as a replica of the new one.
+    // The old master comes back as a replica of the new one.
     pair.master.start_again();
     wait_until("the step counts", || {
         match store.commit(&sink(), &step(1, 1, 20)) {
@@ -328,8 +328,8 @@ fn what_was_acknowledged_survives_a_failover_of_the_sentinels() {
 }
 
 #[test]
-fn replicas_that_need_not_have_a_step_are_a_weakness() {
-    let pair = Pair::start();
+fn replicas_that_may_lack_a_step_are_a_weakness() {
+    let pair = ReplicatedServer::start();
     let weaknesses = || pair.connect().weaknesses().unwrap();
     assert_eq!(weaknesses(), Vec::<String>::new());
     let without = pair.master.connect().weaknesses().unwrap();
@@ -347,17 +347,17 @@ fn replicas_that_need_not_have_a_step_are_a_weakness() {
 }
 
 #[test]
-fn a_server_without_replicas_keeps_nothing_that_must_be_replicated() {
+fn without_replicas_no_step_that_waits_for_them_is_done() {
     let server = Server::durable(&[]);
     let store =
         RedisStore::connect(&format!("{}?wait-replicas=1", server.url()), "test", "p").unwrap();
     assert!(unavailable(store.identity()).contains("only 0 of 1 replicas"));
 }
 
-/// Redis has `WAITAOF` since 7.2, and so has Valkey. What older ones can do is `WAIT`.
+/// Redis since 7.2 and Valkey have `WAITAOF`; older versions only have `WAIT`.
 #[test]
-fn where_the_server_can_it_waits_for_disks() {
-    let pair = Pair::start();
+fn the_store_waits_for_disks_if_the_server_can() {
+    let pair = ReplicatedServer::start();
     let can = !pair
         .master
         .cli(&["command", "info", "waitaof"])
@@ -373,7 +373,7 @@ fn where_the_server_can_it_waits_for_disks() {
         (can, !can)
     );
 
-    // A server that syncs once a second is as good as one that always does.
+    // A server that syncs once a second is as safe as one that always does.
     pair.master
         .cli(&["config", "set", "appendfsync", "everysec"]);
     assert_eq!(pair.connect().weaknesses().unwrap().is_empty(), can);
@@ -387,8 +387,8 @@ fn where_the_server_can_it_waits_for_disks() {
         }
         other => assert!(other.is_ok() && !can, "{other:?}"),
     }
-    // Nor does a server that keeps none: there replicas can only receive. A connection that has
-    // asked before finds that out.
+    // Without an append-only file of the server, replicas can only receive. A connection that has
+    // looked that up before finds out about the change.
     pair.replica.cli(&["config", "set", "appendonly", "yes"]);
     let store = pair.connect();
     store.set_note("n", "v").unwrap();

@@ -5,7 +5,7 @@ use std::thread;
 use crossbeam_channel::Receiver;
 use proptest::prelude::*;
 use pseidon_dsl::{Node, NodeKind, Span, edn};
-use pseidon_plugin::batch::MetaWanted;
+use pseidon_plugin::batch::WantedMetadata;
 use pseidon_plugin::metrics::Metrics;
 use pseidon_plugin::source::{Resumption, SourceEvent};
 use pseidon_plugin::{Batch, Budget, Pause, Stop};
@@ -22,7 +22,7 @@ fn setup() -> SourceSetup {
         pipeline: "test".into(),
         stage: "in".into(),
         base: ".".into(),
-        wanted: MetaWanted::default(),
+        wanted: WantedMetadata::default(),
         io_threads: 1,
         memory: 64 << 20,
         instance: "one".into(),
@@ -31,7 +31,8 @@ fn setup() -> SourceSetup {
     }
 }
 
-/// The engine's side: answers `take` with `resumed` and hands on what begins and what is emitted.
+/// The engine's side: answers `take` with `resumed` and records which splits begin and which
+/// batches are emitted.
 struct Engine {
     begun: Option<Position>,
     batches: Vec<Batch>,
@@ -64,7 +65,7 @@ fn serve(
                 seen(&batch);
                 engine.batches.push(*batch);
             }
-            _ => panic!("stdin gives nothing back"),
+            _ => panic!("stdin releases no splits"),
         }
     }
     engine
@@ -163,13 +164,13 @@ fn the_split_is_the_stage() {
 }
 
 #[test]
-fn positions_begin_beyond_whatever_an_earlier_run_counted() {
+fn positions_begin_after_those_of_earlier_runs() {
     let at = |secs| UNIX_EPOCH + Duration::from_secs(secs);
     assert_eq!(first_position(None, at(1_800_000_000)), 0);
-    // An earlier run that read 2 GB in every second.
+    // An earlier run that read 2 GB per second.
     let earlier = first_position(Some(0), at(1_800_000_000)) + 2_000_000_000 * 3600;
     assert!(first_position(Some(0), at(1_800_003_600)) > earlier);
-    // A clock that does not help.
+    // A wall-clock time that does not help.
     for broken in [UNIX_EPOCH, UNIX_EPOCH - Duration::from_secs(1)] {
         assert_eq!(first_position(Some(77), broken), 77 + GAP);
     }
@@ -184,7 +185,7 @@ fn positions_begin_beyond_whatever_an_earlier_run_counted() {
 }
 
 #[test]
-fn a_line_is_handed_on_before_the_input_ends() {
+fn a_line_is_emitted_before_the_input_ends() {
     let (reader, mut writer) = std::io::pipe().unwrap();
     let input = File::from(OwnedFd::from(reader));
     let source = Stdin::new("raw".into(), None);
@@ -197,8 +198,8 @@ fn a_line_is_handed_on_before_the_input_ends() {
     thread::scope(|scope| {
         scope.spawn(move || source.read(&input, &setup(), &handle).unwrap());
         writer.write_all(b"one\ntw").unwrap();
-        // The rest is written only once the first line is seen, so waiting for the end would never
-        // end.
+        // The rest is written only after the first line has arrived, so a source that waited for
+        // the end of the input would never return.
         let mut writer = Some(writer);
         let engine = serve(events, None, |_| {
             if let Some(mut writer) = writer.take() {
@@ -253,10 +254,10 @@ fn nothing_is_read_while_there_is_no_room() {
                     drop(charge.take());
                 }
                 SourceEvent::Emit(_) => {
-                    assert!(charge.is_none(), "read although the budget was full");
+                    assert!(charge.is_none(), "read although the memory budget was full");
                     batches += 1;
                 }
-                _ => panic!("stdin gives nothing back"),
+                _ => panic!("stdin releases no splits"),
             }
         }
         assert_eq!(batches, 1);
@@ -302,7 +303,7 @@ fn a_line_may_be_longer_than_a_block_but_not_endless() {
     let mut reader = LineReader::new(false);
     let error = loop {
         match reader.fill(&mut std::io::repeat(b'x'), |_| Ok(true), 0) {
-            Ok(filled) => assert_eq!(filled, Filled::More),
+            Ok(filled) => assert_eq!(filled, InputState::More),
             Err(error) => break error,
         }
     };
@@ -313,7 +314,7 @@ fn a_line_may_be_longer_than_a_block_but_not_endless() {
 }
 
 #[test]
-fn lines_can_be_passed_on_in_one_piece() {
+fn lines_are_contiguous_in_memory() {
     let engine = run("raw", None, |mut writer| {
         writer.write_all(b"a\nbc\n").unwrap()
     });
@@ -343,16 +344,16 @@ fn options_decide_format_and_schema() {
         "txt:sep=pipe"
     );
 
-    let mistakes = prepare("{:schema :infer}").err().unwrap();
+    let errors = prepare("{:schema :infer}").err().unwrap();
     assert_eq!(
-        mistakes[0].message,
-        "standard input cannot be looked at and then read"
+        errors[0].message,
+        "cannot infer a schema from standard input, because it cannot be re-read"
     );
-    assert_eq!(mistakes[0].span, Span::new(9, 15));
+    assert_eq!(errors[0].span, Span::new(9, 15));
 }
 
 #[test]
-fn the_example_is_right() {
+fn the_example_is_valid() {
     let [
         Node {
             kind: NodeKind::List(call),
@@ -365,10 +366,10 @@ fn the_example_is_right() {
     Options::parse(&SPEC, &call[1..], Span::new(0, 0)).unwrap();
 }
 
-/// Gives its bytes in pieces, each of which is all that is ready.
-struct Pieces<'a>(&'a [u8], Vec<usize>);
+/// Returns its bytes in pieces, each of which is all that is available.
+struct ChunkedReader<'a>(&'a [u8], Vec<usize>);
 
-impl std::io::Read for Pieces<'_> {
+impl std::io::Read for ChunkedReader<'_> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let piece = self
             .1
@@ -385,14 +386,14 @@ impl std::io::Read for Pieces<'_> {
 
 proptest! {
     #[test]
-    fn however_bytes_arrive_lines_and_positions_are_the_same(
+    fn lines_and_positions_do_not_depend_on_how_bytes_arrive(
         input in proptest::collection::vec(prop_oneof![Just(b'\n'), Just(b'a'), Just(b' ')], 0..200),
         pieces in proptest::collection::vec(1usize..20, 0..100),
         eager: bool,
     ) {
         let split = Arc::new(Split { id: "in:0".into(), topic: "in".into(), partition: 0 });
         let mut reader = LineReader::new(false);
-        let mut source = Pieces(&input, pieces);
+        let mut source = ChunkedReader(&input, pieces);
         let (mut found, mut next) = (Vec::new(), 100);
         loop {
             let filled = reader.fill(&mut source, |_| Ok(eager), 0).unwrap();
@@ -401,7 +402,7 @@ proptest! {
                 next = batch.next;
                 found.extend((0..batch.len()).map(|row| (batch.positions[row], batch.payloads.get(row).unwrap().to_vec())));
             }
-            if filled == Filled::End {
+            if filled == InputState::End {
                 break;
             }
         }

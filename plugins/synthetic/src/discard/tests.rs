@@ -2,12 +2,12 @@ use std::sync::atomic::AtomicBool;
 
 use arrow::array::{RecordBatch, RecordBatchOptions};
 use arrow::datatypes::Schema;
-use pseidon_delivery::committer::{Begin, Positions};
+use pseidon_delivery::committer::{Positions, SplitToBegin};
 use pseidon_delivery::embedded::EmbeddedStore;
 use pseidon_delivery::{Claimant, Committer, Position, SinkId, SplitId, StateStore};
 use pseidon_exec::lanes::Lanes;
 use pseidon_expr::Scope;
-use pseidon_plugin::batch::{BatchBuilder, MetaWanted, RecordMeta};
+use pseidon_plugin::batch::{BatchBuilder, RecordMeta, WantedMetadata};
 use pseidon_plugin::metrics::Metrics;
 use pseidon_plugin::sink::RecordShape;
 use pseidon_plugin::{LaneMemory, Split, Stop};
@@ -20,7 +20,7 @@ fn rows(split: &str, first: Position, count: u64) -> Rows {
         topic: "in".into(),
         partition: 0,
     });
-    let mut builder = BatchBuilder::new(split, MetaWanted::default(), 64);
+    let mut builder = BatchBuilder::new(split, WantedMetadata::default(), 64);
     for position in first..first + count {
         builder.push(position, Some(b"{}"), RecordMeta::default());
     }
@@ -31,7 +31,7 @@ fn rows(split: &str, first: Position, count: u64) -> Rows {
 }
 
 #[test]
-fn what_was_dropped_is_not_read_again() {
+fn dropped_records_are_not_read_again() {
     let dir = tempfile::tempdir().unwrap();
     let store = Arc::new(EmbeddedStore::open(dir.path(), "test").unwrap());
     let sink_id = SinkId::from("out");
@@ -50,7 +50,7 @@ fn what_was_dropped_is_not_read_again() {
         abandoned,
     ));
     let records = committer.take(&splits).unwrap();
-    let begin = |(split, record): (&SplitId, _)| Begin {
+    let begin = |(split, record): (&SplitId, _)| SplitToBegin {
         split: split.clone(),
         record,
         start: 0,

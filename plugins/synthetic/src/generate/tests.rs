@@ -3,9 +3,9 @@ use std::thread;
 
 use arrow::datatypes::DataType;
 use pseidon_dsl::{Node, NodeKind, Span, edn};
-use pseidon_plugin::batch::MetaWanted;
+use pseidon_plugin::batch::WantedMetadata;
 use pseidon_plugin::metrics::Metrics;
-use pseidon_plugin::source::{Resumption, SourceEvent, SplitShare, Start};
+use pseidon_plugin::source::{Resumption, SourceEvent, SplitShare, SplitStart};
 use pseidon_plugin::{Budget, Pause, Stop};
 
 use super::*;
@@ -20,7 +20,7 @@ fn setup() -> SourceSetup {
         pipeline: "test".into(),
         stage: "gen".into(),
         base: ".".into(),
-        wanted: MetaWanted::default(),
+        wanted: WantedMetadata::default(),
         io_threads: 1,
         memory: 64 << 20,
         instance: "one".into(),
@@ -29,7 +29,8 @@ fn setup() -> SourceSetup {
     }
 }
 
-/// Runs the source against an engine that knows these positions, until it ends or `enough` says so.
+/// Runs the source against an engine that holds these positions, until it ends or `enough` returns
+/// true.
 fn run_from(
     options: &str,
     resumed: &[Option<Position>],
@@ -60,7 +61,7 @@ fn run_from(
                     let known = (0..splits.len()).map(|index| position(index).map(known));
                     reply.send(known.collect()).unwrap();
                 }
-                SourceEvent::ForgetFinished(_) => panic!("splits of generate are never gone"),
+                SourceEvent::ForgetFinished(_) => panic!("splits of generate never disappear"),
                 SourceEvent::ShareSplits(found, reply) => {
                     let granted = found
                         .into_iter()
@@ -69,8 +70,8 @@ fn run_from(
                     reply.send(SplitShare { granted, excess: 0 }).unwrap();
                 }
                 SourceEvent::Begin(splits, reply) => {
-                    // Those that are over are not begun.
-                    for Start {
+                    // Finished splits are not begun.
+                    for SplitStart {
                         split, position, ..
                     } in &splits
                     {
@@ -88,7 +89,7 @@ fn run_from(
                     }
                     reply.send(()).unwrap();
                 }
-                // The end of a split is no batch of records.
+                // The end-of-split batch has no records.
                 SourceEvent::Emit(batch) if batch.ends => assert!(batch.is_empty()),
                 SourceEvent::Emit(batch) => {
                     batches.push(*batch);
@@ -129,23 +130,23 @@ fn numbers(batches: &[Batch], splits: usize) -> Vec<Vec<Position>> {
 }
 
 #[test]
-fn records_are_made_from_expressions() {
-    let made = run("{:record {:id \"n\" :user \"'u' || (n % 2)\"} :count 3}");
+fn records_are_generated_from_expressions() {
+    let generated = run("{:record {:id \"n\" :user \"'u' || (n % 2)\"} :count 3}");
     assert_eq!(
-        texts(&made),
+        texts(&generated),
         [
             "{\"id\":0,\"user\":\"u0\"}",
             "{\"id\":1,\"user\":\"u1\"}",
             "{\"id\":2,\"user\":\"u0\"}"
         ]
     );
-    assert_eq!(made[0].positions, [0, 1, 2]);
-    assert_eq!(made[0].next, 3);
-    assert!(made[0].payloads.lines(0, 3).is_some());
+    assert_eq!(generated[0].positions, [0, 1, 2]);
+    assert_eq!(generated[0].next, 3);
+    assert!(generated[0].payloads.lines(0, 3).is_some());
 }
 
 #[test]
-fn the_plan_is_told_what_the_records_are() {
+fn facts_describe_the_records() {
     let facts = prepare("{:record {:id \"n\" :user \"'u' || n\" :half \"r < 0.5\"} :count 3}")
         .unwrap()
         .facts();
@@ -231,7 +232,7 @@ fn a_rate_is_not_exceeded() {
     let options = "{:record {:id \"n\"} :rate 200 :count 21}";
     let started = Instant::now();
     let batches = run(options);
-    // The last of them is due after a tenth of a second.
+    // The last record is due after a tenth of a second.
     assert!(started.elapsed() >= Duration::from_millis(100));
     assert_eq!(numbers(&batches, 1).remove(0).len(), 21);
 }
@@ -248,11 +249,11 @@ fn large_records_come_in_small_batches() {
 }
 
 #[test]
-fn records_that_cannot_be_made_end_the_run_or_are_left_out() {
+fn records_that_cannot_be_generated_stop_the_run_or_are_skipped() {
     let options = "{:record {:id \"n\" :part \"100 / (n % 3)\"} :count 6}";
     let error = run_from(options, &[], &setup(), |_| false).unwrap_err();
     assert!(
-        matches!(&error, SourceError::Fatal(reason) if reason.starts_with("record 0 cannot be made: no value for `part`: ")),
+        matches!(&error, SourceError::Fatal(reason) if reason.starts_with("cannot generate record 0: cannot evaluate `part`: ")),
         "{error}"
     );
 
@@ -277,7 +278,7 @@ fn records_that_cannot_be_made_end_the_run_or_are_left_out() {
 }
 
 #[test]
-fn what_is_left_is_counted() {
+fn remaining_records_are_reported_as_lag() {
     let setup = setup();
     run_from(
         "{:record {:id \"n\"} :rate 1000 :count 1000000}",
@@ -301,54 +302,50 @@ fn samples_are_the_first_records() {
 }
 
 #[test]
-fn mistakes_are_shown_where_they_are() {
+fn errors_point_at_their_cause() {
     let table = [
         ("{:record {}}", "the record has no fields", "{}"),
         (
             "{:record {:a \"n\" \"a\" \"r\"}}",
-            "the field `a` is given twice",
+            "duplicate field `a`",
             "r",
         ),
         (
             "{:record {:a \"@offset\"}}",
-            "a record has no metadata before it is made",
+            "metadata is not available to expressions that generate records",
             "@offset",
         ),
-        (
-            "{:record {:a \"n\"} :rate 0}",
-            "records cannot come at this rate",
-            "0",
-        ),
+        ("{:record {:a \"n\"} :rate 0}", "invalid rate", "0"),
         (
             "{:record {:a \"n\"} :splits 0}",
-            "records cannot be spread over so many splits",
+            "invalid number of splits",
             "0",
         ),
         (
             "{:record {:a \"n\"} :splits 99999}",
-            "records cannot be spread over so many splits",
+            "invalid number of splits",
             "99999",
         ),
         (
             "{:record {:a \"n\"} :on-error :quarantine}",
-            "a record that could not be made cannot be tried again or put aside",
+            "generated records cannot be retried or quarantined",
             ":quarantine",
         ),
     ];
     for (options, message, underlined) in table {
-        let mistakes = prepare(options).err().unwrap();
-        let shown = |mistake: &Diagnostic| {
-            options[mistake.span.start as usize..mistake.span.end as usize].to_owned()
+        let errors = prepare(options).err().unwrap();
+        let shown = |error: &Diagnostic| {
+            options[error.span.start as usize..error.span.end as usize].to_owned()
         };
         assert_eq!(
-            mistakes
+            errors
                 .iter()
-                .map(|mistake| (mistake.message.as_str(), shown(mistake)))
+                .map(|error| (error.message.as_str(), shown(error)))
                 .collect::<Vec<_>>(),
             [(message, underlined.to_owned())]
         );
     }
-    // All at once.
+    // All errors are reported at once.
     assert_eq!(
         prepare("{:record {:a \"x\" :b \"@key\"} :rate -1 :splits 0}")
             .err()
@@ -359,7 +356,7 @@ fn mistakes_are_shown_where_they_are() {
 }
 
 #[test]
-fn the_example_is_right() {
+fn the_example_is_valid() {
     let [
         Node {
             kind: NodeKind::List(call),

@@ -1,21 +1,21 @@
-//! The claims by which instances share splits: what a store that several processes use answers.
+//! The claims by which instances share splits: the answers of a store that several processes use.
 
 use std::collections::BTreeMap;
 
-use pseidon_delivery::{Claims, Round, SplitId};
+use pseidon_delivery::{ClaimRound, Claims, SplitId};
 
-/// The claims of one source. Times are those of the store's clock, in milliseconds.
+/// The claims of one source. Times are on the store's clock, in milliseconds.
 #[derive(Clone, Default)]
 pub struct SharedSource {
     /// Until when each instance counts.
     members: BTreeMap<String, u64>,
-    /// Whose each split is, and until when.
+    /// The owner of each split, and until when.
     claims: BTreeMap<SplitId, (String, u64)>,
 }
 
 impl SharedSource {
     /// [`StateStore::claim`](pseidon_delivery::StateStore::claim)
-    pub fn claim(&mut self, round: &Round<'_>, now: u64) -> Claims {
+    pub fn claim(&mut self, round: &ClaimRound<'_>, now: u64) -> Claims {
         let until = now + round.lease.as_millis() as u64;
         self.members.retain(|_, until| *until > now);
         self.claims.retain(|_, (_, until)| *until > now);

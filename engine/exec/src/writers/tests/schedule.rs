@@ -1,21 +1,21 @@
-//! Which task is next, by a clock that the tests set.
+//! Which task is next, with a clock that the tests set.
 
 use std::time::Instant;
 
 use super::*;
 use crate::answer::answer;
-use crate::writers::schedule::{Key, Next, Schedule};
-use crate::writers::task::{Closed, Task};
+use crate::writers::schedule::{NextWakeUp, Schedule, WriterKey};
+use crate::writers::task::{CloseNotifier, Task};
 
 /// The target is not blocked.
-fn ticked(period: Duration) -> Next {
-    Next {
+fn ticked(period: Duration) -> NextWakeUp {
+    NextWakeUp {
         tick_every: period,
         resume_at: None,
     }
 }
 
-/// Does what is due on one thread, and says how long each thing took.
+/// Does what is due on one thread; the caller says how long each task takes.
 struct Thread {
     schedule: Schedule<&'static str>,
     now: Instant,
@@ -30,9 +30,9 @@ impl Thread {
         }
     }
 
-    fn open(&mut self, names: &[&'static str], period: Duration) -> (AttemptId, Vec<Key>) {
+    fn open(&mut self, names: &[&'static str], period: Duration) -> (AttemptId, Vec<WriterKey>) {
         let attempt = AttemptId::new();
-        let keys: Vec<Key> = (0..names.len()).map(|sink| (attempt, sink, 0)).collect();
+        let keys: Vec<WriterKey> = (0..names.len()).map(|sink| (attempt, sink, 0)).collect();
         self.schedule.open(
             attempt,
             keys.iter().copied().zip(names.iter().copied()),
@@ -47,7 +47,7 @@ impl Thread {
         (attempt, keys)
     }
 
-    fn write(&mut self, key: Key, position: Position) -> bool {
+    fn write(&mut self, key: WriterKey, position: Position) -> bool {
         self.schedule
             .give(
                 key,
@@ -57,10 +57,10 @@ impl Thread {
             .is_none()
     }
 
-    /// Does the next thing, which takes as long as `takes` says.
+    /// Does the next task, which takes as long as `takes` says.
     fn does_next(&mut self, period: Duration, takes: impl FnOnce(&str, &Option<Task>) -> Duration) {
         let Some(job) = self.schedule.next(self.now) else {
-            self.now = self.schedule.next_ready().expect("something is to come");
+            self.now = self.schedule.next_ready().expect("a writer becomes ready");
             return self.does_next(period, takes);
         };
         self.now += takes(job.writer, &job.task);
@@ -73,9 +73,9 @@ impl Thread {
 }
 
 /// Writers that always have something to write are ticked as often as if they had nothing: a tick
-/// waits for no more than what is being written when it is due.
+/// waits at most for the write that is in progress when it is due.
 #[test]
-fn ticks_keep_their_time_under_load() {
+fn ticks_are_on_time_under_load() {
     for (period, write, tick) in [
         (1000, 1, 1),
         (1000, 700, 10),
@@ -112,7 +112,7 @@ fn ticks_keep_their_time_under_load() {
                     ticks += 1;
                 }
             }
-            // A round of the others may be between.
+            // A round of the other writers may be in between.
             let round = millis(write + tick) * names.len() as u32;
             assert!(
                 ticks > 0 && longest <= millis(period) + round,
@@ -122,7 +122,7 @@ fn ticks_keep_their_time_under_load() {
     }
 }
 
-/// A writer that is ticked for longer than its period still writes in between.
+/// A writer whose ticks take longer than their period still writes in between.
 #[test]
 fn ticks_leave_room_for_writing() {
     let mut thread = Thread::new();
@@ -142,7 +142,7 @@ fn ticks_leave_room_for_writing() {
 }
 
 #[test]
-fn ticks_fall_on_multiples_of_their_period_for_ever() {
+fn ticks_always_fall_on_multiples_of_their_period() {
     let mut thread = Thread::new();
     let began = thread.now;
     let (_, keys) = thread.open(&["one"], PERIOD);
@@ -193,9 +193,9 @@ fn a_writer_is_on_one_thread_at_most_and_does_its_tasks_in_order() {
     assert_ne!(first.key, second.key);
     assert!(
         thread.schedule.next(thread.now).is_none(),
-        "both are at work"
+        "both writers are on threads"
     );
-    assert!(thread.write(first.key, 3), "it is put by");
+    assert!(thread.write(first.key, 3), "the task is queued");
     assert!(thread.schedule.next(thread.now).is_none());
     assert_eq!((position(&first.task), position(&second.task)), (0, 0));
     assert!(
@@ -204,7 +204,7 @@ fn a_writer_is_on_one_thread_at_most_and_does_its_tasks_in_order() {
             .done(first.key, first.writer, ticked(PERIOD), thread.now)
             .is_none()
     );
-    // The other one never comes back; this one goes on.
+    // The other writer never comes back; this one continues.
     for expected in 1..4 {
         thread.does_next(PERIOD, |name, task| {
             assert_eq!((name, position(task)), ("one", expected));
@@ -213,8 +213,8 @@ fn a_writer_is_on_one_thread_at_most_and_does_its_tasks_in_order() {
     }
 }
 
-/// What is given to a writer after a failure, or at its end, is refused; a writer at work ends when
-/// it comes back; the answer to the close comes when the last one has been dropped.
+/// Tasks that are given to a writer after a failure, or at its end, are refused; a writer on a
+/// thread ends when it comes back; the close is answered when the last writer has been dropped.
 #[test]
 fn an_attempt_ends_when_its_last_writer_is_dropped() {
     for has_failed in [false, true] {
@@ -234,7 +234,7 @@ fn an_attempt_ends_when_its_last_writer_is_dropped() {
                 discarded.extend(failed.writers);
             }
             let (done, closed) = answer();
-            let (more, answer) = thread.schedule.close(attempt, Closed(done));
+            let (more, answer) = thread.schedule.close(attempt, CloseNotifier(done));
             discarded.extend(more.writers);
             assert_eq!(discarded.len(), 2 - usize::from(is_at_work));
             assert!(
@@ -245,17 +245,20 @@ fn an_attempt_ends_when_its_last_writer_is_dropped() {
                 thread.schedule.dropped(&[key]).into_iter().for_each(drop);
             }
             if let Some(job) = at_work {
-                assert!(closed.wait_for(Duration::ZERO).is_none(), "it is at work");
+                assert!(
+                    closed.wait_for(Duration::ZERO).is_none(),
+                    "a writer is on a thread"
+                );
                 assert!(
                     thread
                         .schedule
                         .done(job.key, job.writer, ticked(PERIOD), thread.now)
                         .is_some(),
-                    "it is to be dropped"
+                    "the writer must be dropped"
                 );
                 assert!(
                     closed.wait_for(Duration::ZERO).is_none(),
-                    "it is not dropped yet"
+                    "the writer is not dropped yet"
                 );
                 thread
                     .schedule
@@ -264,7 +267,7 @@ fn an_attempt_ends_when_its_last_writer_is_dropped() {
                     .for_each(drop);
             }
             assert!(closed.wait());
-            // The other attempt goes on.
+            // The other attempt continues.
             assert!(thread.schedule.is_open(other));
             thread.does_next(PERIOD, |name, task| {
                 assert!(name == "other" && task.is_some());
@@ -279,17 +282,23 @@ fn an_attempt_without_sinks_ends_at_once() {
     let mut thread = Thread::new();
     let (attempt, _) = thread.open(&[], PERIOD);
     let (done, closed) = answer();
-    assert!(thread.schedule.close(attempt, Closed(done)).1.is_some());
+    assert!(
+        thread
+            .schedule
+            .close(attempt, CloseNotifier(done))
+            .1
+            .is_some()
+    );
     assert!(closed.wait());
 }
 
-/// A writer whose target is blocked is resumed when that is due or when it is woken, also if that
-/// happens while it is at work, and its tasks are done meanwhile.
+/// A writer whose target is blocked is resumed when that is due or when it is woken, even if that
+/// happens while it is on a thread, and its tasks are done meanwhile.
 #[test]
 fn a_blocked_writer_is_resumed() {
     let mut thread = Thread::new();
     let (_, keys) = thread.open(&["one"], PERIOD * 1000);
-    let blocked = |at| Next {
+    let blocked = |at| NextWakeUp {
         tick_every: PERIOD * 1000,
         resume_at: Some(at),
     };
@@ -306,7 +315,7 @@ fn a_blocked_writer_is_resumed() {
     let job = thread.schedule.next(thread.now).expect("another write");
     assert!(
         matches!(job.task, Some(Task::Write(..))),
-        "other lanes go on"
+        "other lanes continue"
     );
     assert!(
         thread
@@ -316,10 +325,13 @@ fn a_blocked_writer_is_resumed() {
     );
     assert_eq!(thread.schedule.next_ready(), Some(due));
     thread.now = due;
-    let job = thread.schedule.next(thread.now).expect("it is due");
+    let job = thread.schedule.next(thread.now).expect("the resume is due");
     assert!(matches!(job.task, Some(Task::Resume)));
     thread.schedule.wake(keys[0], thread.now);
-    assert!(thread.schedule.next(thread.now).is_none(), "it is at work");
+    assert!(
+        thread.schedule.next(thread.now).is_none(),
+        "the writer is on a thread"
+    );
     assert!(
         thread
             .schedule
@@ -329,7 +341,7 @@ fn a_blocked_writer_is_resumed() {
     let job = thread
         .schedule
         .next(thread.now)
-        .expect("it was woken meanwhile");
+        .expect("the writer was woken meanwhile");
     assert!(matches!(job.task, Some(Task::Resume)));
     assert!(
         thread
@@ -340,7 +352,11 @@ fn a_blocked_writer_is_resumed() {
     assert!(thread.schedule.next(thread.now).is_none());
     thread.schedule.wake(keys[0], thread.now);
     assert!(matches!(
-        thread.schedule.next(thread.now).expect("it is woken").task,
+        thread
+            .schedule
+            .next(thread.now)
+            .expect("the writer is woken")
+            .task,
         Some(Task::Resume)
     ));
 }

@@ -1,4 +1,4 @@
-//! What follows when a file is published: moving it, and telling somebody.
+//! Tests of the follow-up of a published file: moving it, and calling the hook.
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpListener;
@@ -6,17 +6,18 @@ use std::os::unix::fs::{MetadataExt, symlink};
 
 use super::*;
 
-/// A program that writes down the JSON object and the path it is given, and fails while a file
-/// `fail` lies beside it.
+/// A program that records the JSON object and the path that it receives, and fails while the file
+/// `<name>.fail` exists.
 fn program(world: &World, name: &str) -> String {
     let path = world.path(name);
     let script = format!(
-        "echo \"$PSEIDON_PATH $1 $(cat)\" >> {0}.calls\nif [ -e {0}.fail ]; then echo no luck >&2; exit 3; fi\n",
+        "echo \"$PSEIDON_PATH $1 $(cat)\" >> {0}.calls\n\
+         if [ -e {0}.fail ]; then echo no luck >&2; exit 3; fi\n",
         path.display()
     );
     fs::write(&path, script).unwrap();
-    // A file that was just written cannot be run while another test starts a process, which has it
-    // open for a moment.
+    // A file that was just written cannot be executed while another test starts a process, which
+    // has it open for a moment.
     let shell = world.path("shell");
     if !shell.exists() {
         symlink("/bin/sh", shell).unwrap();
@@ -32,9 +33,9 @@ fn calls(world: &World, name: &str) -> Vec<String> {
         .collect()
 }
 
-/// Waits until it is so.
-fn until(is_so: impl Fn() -> bool) {
-    while !is_so() {
+/// Waits until the condition holds.
+fn until(condition: impl Fn() -> bool) {
+    while !condition() {
         std::thread::sleep(Duration::from_millis(5));
     }
 }
@@ -57,9 +58,12 @@ fn other_disk(world: &World) -> TempDir {
 }
 
 #[test]
-fn files_are_moved_by_their_first_record() {
+fn the_first_record_determines_the_destination() {
     let world = World::new();
-    let text = r#"{:path "out/{@partition}" :rollover {:records 2} :move-to {:path "lake/k={k}/x" :prefix "host-"}}"#;
+    let text = concat!(
+        r#"{:path "out/{@partition}" :rollover {:records 2} "#,
+        r#":move-to {:path "lake/k={k}/x" :prefix "host-"}}"#
+    );
     let mut run = world.start(text);
     run.deliver(0, 3).unwrap();
     run.finish();
@@ -75,9 +79,12 @@ fn files_are_moved_by_their_first_record() {
 }
 
 #[test]
-fn the_first_record_says_where_also_if_it_is_written_in_part() {
+fn the_first_record_determines_the_destination_with_a_projection() {
     let world = World::new();
-    let mut run = world.start(r#"{:path "out" :codec :txt :write "k" :rollover {:records 2} :move-to {:path "lake/{@offset}/{k}"}}"#);
+    let mut run = world.start(concat!(
+        r#"{:path "out" :codec :txt :write "k" :rollover {:records 2} "#,
+        r#":move-to {:path "lake/{@offset}/{k}"}}"#
+    ));
     run.deliver(0, 4).unwrap();
     run.finish();
     let files: Vec<(String, String)> = world.files("lake").into_iter().collect();
@@ -92,7 +99,7 @@ fn the_first_record_says_where_also_if_it_is_written_in_part() {
 }
 
 #[test]
-fn a_file_gets_onto_another_disk_whole() {
+fn a_file_is_moved_onto_another_disk_completely() {
     let world = World::new();
     let other = other_disk(&world);
     let text = format!(
@@ -114,7 +121,7 @@ fn a_file_gets_onto_another_disk_whole() {
 }
 
 #[test]
-fn a_name_that_is_taken_there_is_not_replaced() {
+fn a_name_that_is_taken_at_the_destination_is_not_replaced() {
     let world = World::new();
     fs::create_dir(world.path("lake")).unwrap();
     fs::write(world.path("lake/clicks-0-000000000000.json"), "other").unwrap();
@@ -136,13 +143,13 @@ fn a_name_that_is_taken_there_is_not_replaced() {
 }
 
 #[test]
-fn what_a_dead_run_has_published_is_moved_by_the_next() {
+fn files_that_a_dead_run_published_are_moved_by_the_next_run() {
     for other_disk in [None, Some(other_disk(&World::new()))] {
         let world = World::new();
         let lake = other_disk
             .as_ref()
             .map_or_else(|| world.path("lake"), |other| other.path().join("lake"));
-        // A name that is taken: only its inode tells the file afterwards.
+        // A name that is taken: only its inode identifies the file afterwards.
         fs::create_dir(world.path("out")).unwrap();
         fs::write(world.path("out/clicks-0-000000000000.json"), "other").unwrap();
         fs::write(&lake, "in the way").unwrap();
@@ -180,7 +187,7 @@ fn what_a_dead_run_has_published_is_moved_by_the_next() {
 }
 
 #[test]
-fn what_a_dead_run_has_only_committed_is_published_and_moved() {
+fn files_that_a_dead_run_only_committed_are_published_and_moved() {
     let world = World::new();
     let text = format!(
         r#"{{:path "out" :move-to {{:path "lake"}} {}}}"#,
@@ -188,7 +195,7 @@ fn what_a_dead_run_has_only_committed_is_published_and_moved() {
     );
     let mut run = world.start(&text);
     run.deliver(0, 3).unwrap();
-    *world.store.mood.lock() = Mood::AnswerLost;
+    *world.store.commit_fault.lock() = CommitFault::AnswerLost;
     run.writer.flush(None).unwrap_err();
     drop(run);
     assert_eq!((staged(&world), world.names("lake").len()), (1, 0));
@@ -212,7 +219,7 @@ fn an_entry_stays_until_everything_is_done() {
 
     let run = world.start(&text);
     run.committer.commit_idle().unwrap();
-    assert_eq!(staged(&world), 1, "taking over is not reporting");
+    assert_eq!(staged(&world), 1, "a take-over does not finish the report");
     until(|| calls(&world, "hook").len() == 2);
     fs::remove_file(world.path("hook.fail")).unwrap();
     until(|| calls(&world, "hook").len() == 3);
@@ -225,7 +232,7 @@ fn an_entry_stays_until_everything_is_done() {
 }
 
 #[test]
-fn a_program_is_told_what_is_in_the_file() {
+fn a_program_receives_the_description_of_the_file() {
     let world = World::new();
     let mut run = world.start(&format!(r#"{{:path "out" {}}}"#, program(&world, "hook")));
     run.deliver(0, 3).unwrap();
@@ -247,13 +254,16 @@ fn a_program_is_told_what_is_in_the_file() {
         "path": path,
         "records": 5,
         "bytes": fs::metadata(&path).unwrap().len(),
-        "positions": { "in:clicks/0": { "first": 0, "upto": 3 }, "in:clicks/1": { "first": 0, "upto": 2 } },
+        "positions": {
+            "in:clicks/0": { "first": 0, "upto": 3 },
+            "in:clicks/1": { "first": 0, "upto": 2 },
+        },
     });
     assert_eq!(json, expected);
 }
 
 #[test]
-fn a_hook_that_hangs_holds_up_no_move_and_shows_how_much_waits() {
+fn a_hook_that_hangs_blocks_no_move_and_is_counted_in_the_metrics() {
     let world = World::new();
     let script = format!(
         "while [ -e {} ]; do sleep 0.01; done",
@@ -291,7 +301,7 @@ fn writers_wait_when_too_many_files_wait_for_a_hook() {
         scope.spawn(|| {
             until(|| blocked.get() > 0);
             assert!(waiting.get() <= 1100, "{} files wait", waiting.get());
-            // A run that is asked to stop finishes what it has read.
+            // A run that has to stop finishes the records that it has read.
             stop.stop_reading();
         });
         run.deliver(0, 1200).unwrap();
@@ -301,7 +311,7 @@ fn writers_wait_when_too_many_files_wait_for_a_hook() {
 }
 
 #[test]
-fn a_program_that_hangs_is_killed_with_all_that_it_started() {
+fn a_program_that_hangs_is_killed_with_its_child_processes() {
     let world = World::new();
     let script = format!(
         "sleep 1000 & echo $! >> {}; wait",
@@ -316,7 +326,7 @@ fn a_program_that_hangs_is_killed_with_all_that_it_started() {
     until(|| pids().lines().count() >= 2);
     drop(run);
     let is_gone = |pid: &str| match fs::read_to_string(format!("/proc/{pid}/stat")) {
-        // What nobody waits for stays in the list of processes.
+        // A process that is not waited for stays in the process list as a zombie.
         Ok(stat) => stat.contains(") Z "),
         Err(_) => true,
     };
@@ -325,7 +335,7 @@ fn a_program_that_hangs_is_killed_with_all_that_it_started() {
 }
 
 #[test]
-fn a_post_is_repeated_until_it_is_taken() {
+fn a_post_is_repeated_until_it_succeeds() {
     let server = TcpListener::bind("127.0.0.1:0").unwrap();
     let url = format!("http://{}/files", server.local_addr().unwrap());
     let answers = std::thread::spawn(move || {
@@ -374,7 +384,7 @@ fn a_post_is_repeated_until_it_is_taken() {
 }
 
 #[test]
-fn a_broken_parquet_file_is_put_aside() {
+fn a_broken_parquet_file_is_quarantined() {
     let schema = Arc::new(Schema::new(vec![Field::new("k", DataType::Utf8, true)]));
     let input = SinkInput {
         record: RecordShape::Columns(schema),
@@ -387,9 +397,8 @@ fn a_broken_parquet_file_is_put_aside() {
         let world = World::new();
         fs::write(world.path("lake"), "in the way").unwrap();
         let hook = program(&world, "hook");
-        let text = format!(
-            r#"{{:path "out/{{@partition}}" :codec :parquet :move-to {{:path "lake" {quarantine}}} {hook}}}"#
-        );
+        let move_to = format!(r#":move-to {{:path "lake" {quarantine}}}"#);
+        let text = format!(r#"{{:path "out/{{@partition}}" :codec :parquet {move_to} {hook}}}"#);
         let mut run = world.try_start("lake", &text, input.clone()).unwrap();
         for partition in [0, 1] {
             let all = rows(&run.splits[partition].0.clone(), 0, 3, bucket);
@@ -427,14 +436,14 @@ fn a_broken_parquet_file_is_put_aside() {
         assert_eq!(
             calls(&world, "hook").len(),
             1,
-            "nobody is told of the broken one"
+            "the hook is not called for the broken file"
         );
         assert_eq!(staged(&world), 0);
     }
 }
 
 #[test]
-fn what_a_living_run_still_has_to_do_is_left_to_it() {
+fn follow_ups_of_a_live_run_are_left_to_it() {
     let world = World::new();
     let one = program(&world, "one");
     fs::write(world.path("one.fail"), "").unwrap();
@@ -452,7 +461,7 @@ fn what_a_living_run_still_has_to_do_is_left_to_it() {
 }
 
 #[test]
-fn without_its_option_a_hook_is_not_waited_for() {
+fn without_its_option_a_hook_is_not_called() {
     let world = World::new();
     let text = format!(r#"{{:path "out" {}}}"#, program(&world, "hook"));
     fs::write(world.path("hook.fail"), "").unwrap();

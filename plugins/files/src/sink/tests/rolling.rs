@@ -1,4 +1,4 @@
-//! When files close, and how they are called.
+//! Tests of when files close, and of their names.
 
 use super::*;
 
@@ -36,7 +36,7 @@ fn a_run_leaves_finished_files_and_nothing_else() {
 }
 
 #[test]
-fn a_file_without_values_in_its_path_lies_in_the_folder_itself() {
+fn a_path_without_values_is_the_folder_itself() {
     let world = World::new();
     let mut run = world.start(r#""out/all""#);
     run.deliver(1, 3).unwrap();
@@ -45,7 +45,7 @@ fn a_file_without_values_in_its_path_lies_in_the_folder_itself() {
 }
 
 #[test]
-fn a_file_has_exactly_as_many_records_as_it_may() {
+fn a_file_has_exactly_the_maximum_number_of_records() {
     let world = World::new();
     let mut run = world.start(r#"{:path "out" :rollover {:records 10}}"#);
     run.deliver(0, 7).unwrap();
@@ -63,7 +63,7 @@ fn a_file_has_exactly_as_many_records_as_it_may() {
 }
 
 #[test]
-fn rows_of_one_record_are_never_parted() {
+fn rows_of_one_record_stay_in_one_file() {
     let world = World::new();
     let mut run = world.start(r#"{:path "out" :rollover {:records 2}}"#);
     let split = run.splits[0].0.clone();
@@ -81,7 +81,7 @@ fn rows_of_one_record_are_never_parted() {
 }
 
 #[test]
-fn each_rule_closes_files_by_itself() {
+fn each_rule_closes_files_independently() {
     for (rule, closes) in [
         (":size 1", true),
         (":idle 0", true),
@@ -201,7 +201,7 @@ fn many_buckets_need_few_open_files_and_little_memory() {
 }
 
 #[test]
-fn parquet_files_name_the_positions_they_hold() {
+fn parquet_files_list_their_positions() {
     let world = World::new();
     let schema = Arc::new(Schema::new(vec![Field::new("k", DataType::Utf8, true)]));
     let input = SinkInput {
@@ -270,7 +270,7 @@ fn a_name_is_part_of_the_bucket() {
 }
 
 #[test]
-fn a_slash_in_a_times_format_parts_folders_and_one_in_a_value_does_not() {
+fn a_slash_separates_folders_in_a_time_format_but_not_in_a_value() {
     let world = World::new();
     let mut run = world.start(
         r#""out/{cast('2026-01-31T05:00:00Z' as timestamp):date=%Y%m%d/hour=%Y%m%d%H}/{'a/b'}""#,
@@ -284,7 +284,7 @@ fn a_slash_in_a_times_format_parts_folders_and_one_in_a_value_does_not() {
 }
 
 #[test]
-fn an_empty_name_is_none() {
+fn an_empty_name_is_the_default() {
     let world = World::new();
     let mut run = world.start(r#"{:path "out" :name "" :write ""}"#);
     run.deliver(0, 1).unwrap();
@@ -293,7 +293,7 @@ fn an_empty_name_is_none() {
 }
 
 #[test]
-fn a_bucket_has_as_many_lanes_as_asked_for() {
+fn a_bucket_has_the_configured_number_of_lanes() {
     let world = World::new();
     let run = world.start(r#"{:path "out" :lanes 2}"#);
     let lane = |split: &str| {
@@ -315,7 +315,7 @@ fn a_bucket_has_as_many_lanes_as_asked_for() {
     assert_eq!(
         lane("in:clicks/7"),
         lanes[7],
-        "a split has one lane for good"
+        "a split always has the same lane"
     );
     lanes.sort();
     lanes.dedup();
@@ -329,12 +329,12 @@ fn a_bucket_has_as_many_lanes_as_asked_for() {
             .lane
             .as_str(),
         "b0",
-        "as it was before there were lanes"
+        "the same id as without `:lanes`"
     );
 }
 
 #[test]
-fn lanes_are_exactly_once_too() {
+fn several_lanes_per_bucket_are_exactly_once() {
     let world = World::new();
     let text = r#"{:path "out/{k}" :null-name "NULL" :lanes 3 :rollover {:records 5}}"#;
     let mut run = world.start(text);
@@ -359,7 +359,7 @@ fn lanes_are_exactly_once_too() {
 }
 
 #[test]
-fn only_what_is_asked_for_is_written() {
+fn only_the_selected_columns_are_written() {
     let world = World::new();
     let mut run = world.start(r#"{:path "out/{k}" :write "upper(k) as u, @offset as at"}"#);
     run.deliver(0, 2).unwrap();

@@ -1,14 +1,17 @@
-//! What options mean, and where they send rows.
+//! Tests of the options, and of the routing that they configure.
 
 use pseidon_plugin::{BadRow, OptionKind};
 
 use super::*;
 
 #[test]
-fn the_declaration_reads_its_own_example() {
+fn the_example_of_the_declaration_is_valid() {
     options(r#""out" {:codec :parquet}"#);
-    let example =
-        pseidon_dsl::edn::read_all(r#"{:path "out/{k}" :codec :json :compression :gzip :rollover {:size "128MB" :idle "30s"}}"#).unwrap();
+    let text = concat!(
+        r#"{:path "out/{k}" :codec :json :compression :gzip "#,
+        r#":rollover {:size "128MB" :idle "30s"}}"#
+    );
+    let example = pseidon_dsl::edn::read_all(text).unwrap();
     let options = Options::parse(&options::SPEC, &example, pseidon_dsl::Span::default()).unwrap();
     assert!(
         FilesSink
@@ -20,7 +23,7 @@ fn the_declaration_reads_its_own_example() {
 }
 
 #[test]
-fn mistakes_in_options_are_found_together() {
+fn errors_in_options_are_reported_together() {
     let cases: &[(&str, &[&str])] = &[
         (r#""out/{k}/../x""#, &["`..` cannot be part of this path"]),
         (
@@ -29,7 +32,7 @@ fn mistakes_in_options_are_found_together() {
         ),
         (
             r#"{:path "/out/{k}" :base-dir "a"}"#,
-            &["`:path` is absolute although there is a `:base-dir`"],
+            &["`:path` must be relative if `:base-dir` is set"],
         ),
         (
             r#"{:path "out" :base-dir []}"#,
@@ -37,37 +40,37 @@ fn mistakes_in_options_are_found_together() {
         ),
         (
             r#"{:path "out" :level 3}"#,
-            &["files cannot be written like this"],
+            &["files cannot be written with these options"],
         ),
         (
             r#"{:path "out" :codec :parquet}"#,
-            &["files cannot be written like this"],
+            &["files cannot be written with these options"],
         ),
         (
             r#"{:path "out/{k}/.." :rollover {:records 0} :max-open-files 0}"#,
             &[
                 "`..` cannot be part",
-                "a file cannot have 0 records",
-                "no file could be open",
+                "`:records` must not be 0",
+                "`:max-open-files` must not be 0",
             ],
         ),
-        (r#"{:codec :json}"#, &["lacks the option :path"]),
+        (r#"{:codec :json}"#, &["missing required option `:path`"]),
         (
             r#"{:path "out" :name "a/{k}"}"#,
             &["`/` cannot be part of a file's name"],
         ),
         (
             r#"{:path "out" :write "*"}"#,
-            &["the records are written as they came"],
+            &["the records are written unparsed"],
         ),
         (
             r#"{:path "out" :write "k, upper(k) as k"}"#,
-            &["two columns are called `k`"],
+            &["duplicate column `k`"],
         ),
-        (r#"{:path "out" :write "x"}"#, &["no column"]),
+        (r#"{:path "out" :write "x"}"#, &["unknown column"]),
         (
             r#"{:path "out" :write "k" :codec :raw}"#,
-            &["files cannot be written like this"],
+            &["files cannot be written with these options"],
         ),
         (
             r#"{:path "out" :move-to {:path "a/{k}/.." :prefix "a/"}}"#,
@@ -79,11 +82,11 @@ fn mistakes_in_options_are_found_together() {
         ),
         (
             r#"{:path "out" :on-close {}}"#,
-            &["`:on-close` has to say who is called"],
+            &["`:on-close` requires `:command` or `:post`"],
         ),
         (
             r#"{:path "out" :on-close {:command ["a"] :post "http://b"}}"#,
-            &["`:on-close` has to say who is called"],
+            &["`:on-close` requires `:command` or `:post`"],
         ),
         (
             r#"{:path "out" :on-close {:command []}}"#,
@@ -91,17 +94,14 @@ fn mistakes_in_options_are_found_together() {
         ),
         (
             r#"{:path "out" :on-close {:post "b"}}"#,
-            &["`:post` is no URL"],
+            &["`:post` is not a URL"],
         ),
     ];
     for (text, expected) in cases {
-        let Err(mistakes) = FilesSink.prepare(&options(text), &input()) else {
+        let Err(errors) = FilesSink.prepare(&options(text), &input()) else {
             panic!("{text} is accepted")
         };
-        let messages: Vec<String> = mistakes
-            .into_iter()
-            .map(|mistake| mistake.message)
-            .collect();
+        let messages: Vec<String> = errors.into_iter().map(|error| error.message).collect();
         assert_eq!(messages.len(), expected.len(), "{text}: {messages:?}");
         for part in *expected {
             assert!(
@@ -113,7 +113,7 @@ fn mistakes_in_options_are_found_together() {
 }
 
 #[test]
-fn every_codec_and_compression_on_offer_is_known() {
+fn every_declared_codec_and_compression_is_supported() {
     let schema = Arc::new(Schema::new(vec![Field::new("k", DataType::Utf8, true)]));
     let input = SinkInput {
         record: RecordShape::Columns(schema),
@@ -146,7 +146,7 @@ fn every_codec_and_compression_on_offer_is_known() {
 }
 
 #[test]
-fn the_folder_is_what_stands_before_the_first_value() {
+fn the_folder_is_the_path_before_the_first_value() {
     for (text, expected) in [
         (r#""out/{k}""#, Some("out")),
         (r#""/data/out/x-{k}""#, Some("/data/out")),
@@ -164,44 +164,42 @@ fn the_folder_is_what_stands_before_the_first_value() {
 }
 
 #[test]
-fn a_wrong_number_of_lanes_is_refused() {
+fn an_invalid_number_of_lanes_is_rejected() {
     for lanes in ["0", "257", "many"] {
         let nodes =
             pseidon_dsl::edn::read_all(&format!(r#"{{:path "out" :lanes "{lanes}"}}"#)).unwrap();
-        let mistakes =
+        let errors =
             Options::parse(&options::SPEC, &nodes, pseidon_dsl::Span::default()).unwrap_err();
         assert!(
-            format!("{mistakes:?}").contains("expected a number from 1 to 256"),
-            "{mistakes:?}"
+            format!("{errors:?}").contains("expected an integer from 1 to 256"),
+            "{errors:?}"
         );
     }
 }
 
 #[test]
-fn columns_can_be_left_out_of_what_is_written() {
+fn except_excludes_columns() {
     let schema = Arc::new(Schema::new(vec![Field::new("k", DataType::Utf8, true)]));
     let input = SinkInput {
         record: RecordShape::Columns(schema),
         ..input()
     };
-    let mistakes = |text: &str| {
+    let errors = |text: &str| {
         FilesSink
             .prepare(&options(text), &input)
             .err()
             .unwrap_or_default()
     };
-    assert_eq!(mistakes(r#"{:path "out" :write "*, @offset as at"}"#), []);
-    let wrong = mistakes(r#"{:path "out" :write "* except (kk), @offset as at"}"#);
+    assert_eq!(errors(r#"{:path "out" :write "*, @offset as at"}"#), []);
+    let wrong = errors(r#"{:path "out" :write "* except (kk), @offset as at"}"#);
     assert!(
-        wrong[0]
-            .message
-            .contains("there is no column `kk` to leave out"),
+        wrong[0].message.contains("unknown column `kk` in `except`"),
         "{wrong:?}"
     );
 }
 
 #[test]
-fn what_changes_by_itself_is_named() {
+fn nondeterministic_expressions_are_reported() {
     for (text, expected) in [
         (r#""out/{now()}""#, Some("now()")),
         (r#"{:path "out" :name "{now()}"}"#, Some("now()")),
@@ -221,7 +219,7 @@ fn what_changes_by_itself_is_named() {
 }
 
 #[test]
-fn ticks_come_as_often_as_asked() {
+fn check_freq_sets_the_tick_interval() {
     let world = World::new();
     assert_eq!(
         world
@@ -296,7 +294,7 @@ fn rows_that_cannot_be_written_are_bad() {
         routed.bad,
         [BadRow {
             row: 1,
-            reason: "the text is null".into()
+            reason: "the value is null".into()
         }]
     );
 }

@@ -1,4 +1,4 @@
-//! Files that grow, rotate and go away.
+//! Tests of follow mode: files that grow, rotate and are removed.
 
 use super::*;
 
@@ -49,7 +49,7 @@ fn follows_a_file_that_is_renamed_away_to_its_end() {
 }
 
 #[test]
-fn a_file_that_is_renamed_inside_the_glob_is_the_same_file() {
+fn a_file_renamed_within_the_glob_is_the_same_file() {
     let world = World::new();
     world.write("app.log", "one\n");
     let run = world.start_following("app.log*", false);
@@ -117,10 +117,10 @@ fn reads_a_truncated_file_from_its_start() {
     }
 }
 
-/// As `copytruncate` does with a log that begins with a banner: the first line is the same, and the
-/// file is as long as before, or longer, when it is looked at again.
+/// Like `copytruncate` with a log that begins with a banner: the first line is the same, and the
+/// file is as long as before, or longer, at the next check.
 #[test]
-fn a_file_that_is_written_again_under_the_same_first_line_is_read_from_its_start() {
+fn a_file_rewritten_with_the_same_first_line_is_read_from_its_start() {
     let first = "banner\none\ntwo\n";
     for second in [
         "banner\nsix\nten\n",
@@ -132,7 +132,7 @@ fn a_file_that_is_written_again_under_the_same_first_line_is_read_from_its_start
             world.write("app.log", first);
             let run = world.start_following("*.log", false);
             run.until(|seen| seen.records.len() == 3);
-            // The inode stays. Nothing is added afterwards.
+            // The inode stays. Nothing is appended afterwards.
             let run = if is_running {
                 world.write("app.log", second);
                 run
@@ -157,7 +157,7 @@ fn a_file_that_is_written_again_under_the_same_first_line_is_read_from_its_start
 }
 
 #[test]
-fn a_file_that_is_overwritten_with_as_many_bytes_is_read_from_its_start() {
+fn a_file_overwritten_with_the_same_size_is_read_from_its_start() {
     let world = World::new();
     let mut expected = Vec::new();
     let run = {
@@ -173,7 +173,7 @@ fn a_file_that_is_overwritten_with_as_many_bytes_is_read_from_its_start() {
 }
 
 #[test]
-fn a_file_that_was_truncated_while_nobody_looked_is_read_from_its_start() {
+fn a_file_truncated_between_runs_is_read_from_its_start() {
     for second in [
         "one\n",
         "four\nfive\nsix\nseven\n",
@@ -196,7 +196,7 @@ fn a_file_that_was_truncated_while_nobody_looked_is_read_from_its_start() {
 }
 
 #[test]
-fn latest_skips_what_is_there_at_the_first_start_only() {
+fn latest_skips_existing_content_only_at_the_first_start() {
     let world = World::new();
     world.write("app.log", "one\ntwo\nthr");
     let run = world.start_following("*.log", true);
@@ -244,7 +244,7 @@ fn a_compressed_file_is_read_when_it_is_complete() {
 }
 
 #[test]
-fn more_files_than_may_be_open_are_followed() {
+fn more_files_than_the_open_limit_are_followed() {
     let world = World::new();
     for number in 0..400 {
         world.write(&format!("{number}.log"), "one\n");
@@ -265,7 +265,7 @@ fn more_files_than_may_be_open_are_followed() {
 }
 
 #[test]
-fn files_are_begun_in_one_step_and_ended_ones_are_given_back() {
+fn files_are_started_in_one_step_and_ended_ones_are_released() {
     let world = World::new();
     for number in 0..50 {
         world.write(&format!("{number}.log"), "one\ntwo\n");
@@ -286,13 +286,13 @@ fn files_are_begun_in_one_step_and_ended_ones_are_given_back() {
     );
     assert!(
         seen.taken.is_empty(),
-        "{:?} are taken and not given back",
+        "{:?} are taken and not released",
         seen.taken
     );
 }
 
 #[test]
-fn what_earlier_versions_have_kept_is_understood() {
+fn entries_of_earlier_versions_are_parsed() {
     let world = World::new();
     world.write("app.log", "one\ntwo\n");
     world.write("old.gz", gzip(&["three\n"]));
@@ -327,7 +327,7 @@ fn what_earlier_versions_have_kept_is_understood() {
 }
 
 #[test]
-fn an_instance_that_comes_gets_its_part_of_the_files_and_one_that_goes_leaves_its_own() {
+fn files_are_redistributed_when_an_instance_starts_or_stops() {
     let world = World::new();
     for number in 0..10 {
         world.write(&format!("{number}.log"), "one\n");
@@ -335,7 +335,7 @@ fn an_instance_that_comes_gets_its_part_of_the_files_and_one_that_goes_leaves_it
     let first = world.start_following("*.log", false);
     first.until(|seen| seen.records.len() == 10);
     let second = world.start_following("*.log", false);
-    let of_second = |seen: &Seen| seen.claims.values().filter(|run| **run == 1).count();
+    let of_second = |seen: &EngineState| seen.claims.values().filter(|run| **run == 1).count();
     second.until(|seen| of_second(seen) == 5);
     for number in 0..10 {
         world.append(&format!("{number}.log"), "two\n");

@@ -1,11 +1,11 @@
-//! Files that are read as they are.
+//! Tests of one-shot mode: files that are read as they are.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::*;
 
 #[test]
-fn the_declaration_reads_its_own_example() {
+fn the_example_of_the_declaration_is_valid() {
     for text in [
         r#"{:path "logs/*.json.gz" :format "json"}"#,
         r#""a.log""#,
@@ -18,15 +18,15 @@ fn the_declaration_reads_its_own_example() {
         (r#""""#, "`:path` names no file"),
         (r#""a" {:max-record 0}"#, "`:max-record` is out of range"),
     ] {
-        let Err(mistakes) = FilesSource.prepare(&options(text)) else {
+        let Err(errors) = FilesSource.prepare(&options(text)) else {
             panic!("{text} is accepted")
         };
-        assert_eq!(mistakes[0].message, expected);
+        assert_eq!(errors[0].message, expected);
     }
 }
 
 #[test]
-fn the_format_is_told_by_the_names() {
+fn the_default_format_depends_on_the_names() {
     for (text, expected) in [
         (r#""a.json""#, "json"),
         (r#"["a.json.gz" "b/*.ndjson" "c.jsonl.zst"]"#, "json"),
@@ -42,7 +42,7 @@ fn the_format_is_told_by_the_names() {
 }
 
 #[test]
-fn reads_plain_and_compressed_files_once_and_only_what_is_new_later() {
+fn reads_plain_and_compressed_files_once_and_only_new_content_later() {
     let world = World::new();
     world.write("in/a.log", "one\r\n\ntwo\nthree");
     world.write("in/b.log.gz", gzip(&["four\nfi", "ve\n", "six"]));
@@ -67,7 +67,7 @@ fn reads_plain_and_compressed_files_once_and_only_what_is_new_later() {
     assert_eq!(
         world.seen.lock().begun,
         begun,
-        "a file that is done is only taken"
+        "a finished file is taken and not started"
     );
 
     world.append("in/a.log", "\nten\n");
@@ -120,14 +120,14 @@ fn resumes_at_every_record_with_exactly_the_rest() {
 }
 
 #[test]
-fn a_file_that_cannot_be_read_does_not_keep_the_others() {
+fn a_file_that_cannot_be_read_does_not_stop_the_others() {
     let world = World::new();
     let whole = gzip(&[&"record\n".repeat(50_000)]);
     world.write("broken.gz", &whole[..whole.len() - 20]);
     world.write("good.log", "one\n");
     let error = world.read(r#"["*.gz" "*.log"]"#).unwrap_err();
     assert!(
-        error.starts_with("cannot read broken.gz: it ends in the middle"),
+        error.starts_with("cannot read broken.gz: it is truncated"),
         "{error}"
     );
     let seen = world.seen.lock();
@@ -142,7 +142,7 @@ fn a_file_that_cannot_be_read_does_not_keep_the_others() {
 }
 
 #[test]
-fn says_what_is_wrong_with_a_file() {
+fn errors_describe_what_is_wrong_with_a_file() {
     let world = World::new();
     world.write("shrunk.log", "one\ntwo\n");
     world.read(r#""shrunk.log""#).unwrap();
@@ -184,13 +184,13 @@ fn says_what_is_wrong_with_a_file() {
         world
             .read(r#""missing.log""#)
             .unwrap_err()
-            .contains("there is no file missing.log")
+            .contains("file not found: missing.log")
     );
     assert_eq!(world.read(r#""missing*.log""#).unwrap(), [""; 0]);
 }
 
 #[test]
-fn a_file_that_was_written_again_is_read_from_its_start() {
+fn a_rewritten_file_is_read_from_its_start() {
     for second in ["id,v\n3,c\n4,d\n", "id,v\n3,cccccc\n4,dddd\n5,e\n"] {
         let world = World::new();
         world.write("export.csv", "id,v\n1,a\n2,b\n");
@@ -210,7 +210,7 @@ fn a_file_that_was_written_again_is_read_from_its_start() {
 }
 
 #[test]
-fn files_with_nothing_to_read_are_given_back_and_finished() {
+fn files_without_new_content_are_released_and_finished() {
     let world = World::new();
     world.write("a.log", "one\n");
     world.write("b.log.gz", gzip(&["two\n"]));
@@ -219,7 +219,7 @@ fn files_with_nothing_to_read_are_given_back_and_finished() {
         let seen = world.seen.lock();
         assert!(
             seen.taken.is_empty(),
-            "{:?} are taken and not given back",
+            "{:?} are taken and not released",
             seen.taken
         );
         let mut known: Vec<_> = seen
@@ -237,7 +237,7 @@ fn files_with_nothing_to_read_are_given_back_and_finished() {
 }
 
 #[test]
-fn a_compressed_file_that_an_earlier_version_read_to_its_end_is_not_read_again() {
+fn a_compressed_file_finished_by_an_earlier_version_is_not_read_again() {
     let world = World::new();
     world.write("a.gz", gzip(&["one\n"]));
     assert_eq!(world.read(r#""a.gz""#).unwrap().len(), 1);
@@ -341,7 +341,7 @@ fn stops_while_memory_is_full() {
 }
 
 #[test]
-fn instances_read_each_file_once_and_end_when_all_are_read() {
+fn instances_read_each_file_once_and_exit_when_all_are_read() {
     let world = World::new();
     for number in 0..600 {
         world.write(&format!("in/{number}.log"), format!("record {number}\n"));

@@ -55,8 +55,8 @@ fn read(path: &Path) -> Vec<RecordBatch> {
     reader.map(Result::unwrap).collect()
 }
 
-/// The file with its blocks as plain ones, which takes no more than the specification to make: the
-/// reader that the tests are built with knows no `deflate`.
+/// Rewrites the file with uncompressed blocks, following the specification: the reader that the
+/// tests are built with does not support `deflate`.
 fn inflated(file: &[u8]) -> Vec<u8> {
     let long = |at: &mut usize| {
         let (mut value, mut shift) = (0_u64, 0);
@@ -130,7 +130,7 @@ fn many_small_batches_are_read_back_from_large_blocks() {
         let file = fs::read(&path).unwrap();
         assert!(
             estimate.abs_diff(file.len() as u64) <= file.len() as u64 / 5,
-            "{estimate} was estimated for {}",
+            "estimated {estimate}, actual {}",
             file.len()
         );
         assert!(
@@ -215,14 +215,14 @@ fn columns_of_every_type_are_read_back() {
     let read = read(&path).remove(0);
     for (number, field) in rows.schema().fields().iter().enumerate() {
         let (written, read) = (rows.column(number), read.column(number));
-        // Avro knows fewer types.
+        // Avro has fewer types.
         let read = arrow::compute::cast(read, field.data_type()).unwrap();
         assert_eq!(written.to_data(), read.to_data(), "{}", field.name());
     }
 }
 
 #[test]
-fn rows_that_cannot_be_written_are_named() {
+fn rows_that_cannot_be_written_are_reported() {
     let rows = batch(vec![column(
         "at",
         TimestampSecondArray::from(vec![Some(5), Some(i64::MAX), None]),
@@ -234,7 +234,13 @@ fn rows_that_cannot_be_written_are_named() {
         .into_iter()
         .map(|bad| (bad.row, bad.reason))
         .collect();
-    assert_eq!(bad, [(1, "`at` is too far from 1970 for avro".to_owned())]);
+    assert_eq!(
+        bad,
+        [(
+            1,
+            "`at` is out of range for an avro timestamp in milliseconds".to_owned()
+        )]
+    );
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("file.avro");
     let mut encoder = codec.open(File::create(&path).unwrap()).unwrap();
@@ -250,7 +256,7 @@ fn rows_that_cannot_be_written_are_named() {
 }
 
 #[test]
-fn what_does_not_fit_is_said_before() {
+fn unsupported_columns_are_rejected() {
     let refused = |field: Field| {
         codec(
             Compression::None,
@@ -260,14 +266,15 @@ fn what_does_not_fit_is_said_before() {
         .unwrap()
     };
     let int = |name: &str| Field::new(name, DataType::Int64, true);
-    let name = "avro names are letters, digits and `_` and do not begin with a digit; give";
+    let expected = "expected letters, digits and `_`, not starting with a digit; \
+        rename it in a `select`";
     assert_eq!(
         refused(int("count(*)")),
-        format!("{name} `count(*)` another name in a `select`")
+        format!("avro does not support the name `count(*)`; {expected}")
     );
     assert_eq!(
         refused(int("1st")),
-        format!("{name} `1st` another name in a `select`")
+        format!("avro does not support the name `1st`; {expected}")
     );
     assert_eq!(
         refused(Field::new(
@@ -275,7 +282,7 @@ fn what_does_not_fit_is_said_before() {
             DataType::Struct(vec![int("é")].into()),
             true
         )),
-        format!("{name} `é` another name in a `select`")
+        format!("avro does not support the name `é`; {expected}")
     );
     assert_eq!(
         refused(json_field("j")),
@@ -288,7 +295,7 @@ fn what_does_not_fit_is_said_before() {
     let large = batch(vec![column("u", UInt64Array::from(vec![1]))]);
     assert_eq!(
         codec(Compression::None, &large).err().unwrap(),
-        "avro has no uint64, which `u` is; cast it to int64 or decimal(20, 0)"
+        "avro has no uint64 type; cast `u` to int64 or decimal(20, 0)"
     );
     let empty = RecordBatch::try_new_with_options(
         Arc::new(Schema::empty()),
