@@ -9,6 +9,9 @@ use pseidon_plugin::spec::{OptionDefault, OptionKind, OptionSpec, PluginSpec};
 use crate::cli::Exit;
 use crate::registry::registry;
 
+/// The width of a page, in columns.
+const WIDTH: usize = 100;
+
 /// Prints the list of plugins and formats, the page of the plugin `name`, or all pages.
 pub(crate) fn show(name: Option<&str>, markdown: bool) -> Exit {
     let registry = registry();
@@ -61,28 +64,25 @@ pub(crate) fn pages() -> String {
         .for_each(|spec| text.push_str(&page(spec)));
     text.push_str("## Formats\n\n");
     for format in &registry.formats {
-        let _ = writeln!(text, "- `{}`: {}", format.name(), format.summary());
+        let line = format!("- `{}`: {}", format.name(), format.summary());
+        push_wrapped(&mut text, &line, "  ");
     }
     text.push('\n');
     text.push_str("## `:settings`\n\n");
-    let _ = writeln!(
-        text,
-        "{}\n\n```clojure\n:settings {}\n```\n",
-        SETTINGS.summary, SETTINGS.example
-    );
+    push_wrapped(&mut text, SETTINGS.summary, "");
+    let _ = writeln!(text, "\n```clojure\n:settings {}\n```\n", SETTINGS.example);
     options(&mut text, SETTINGS.options, "");
     text
 }
 
 fn page(spec: &PluginSpec) -> String {
-    let mut text = format!(
-        "## {} `{}`\n\n{}\n\n",
-        spec.role.as_str(),
-        spec.name,
-        spec.summary
-    );
+    let mut text = format!("## {} `{}`\n\n", spec.role.as_str(), spec.name);
+    push_wrapped(&mut text, spec.summary, "");
+    text.push('\n');
     if !spec.details.is_empty() {
-        let _ = writeln!(text, "{}\n", spec.details);
+        let lines = spec.details.lines();
+        lines.for_each(|line| push_wrapped(&mut text, line, ""));
+        text.push('\n');
     }
     let _ = writeln!(text, "```clojure\n{}\n```\n", spec.example);
     if let Some(first) = spec.positional {
@@ -103,13 +103,9 @@ fn options(text: &mut String, declared: &[OptionSpec], indent: &str) {
             OptionDefault::Value("") => "optional".to_owned(),
             OptionDefault::Value(value) => format!("default `{value}`"),
         };
-        let _ = writeln!(
-            text,
-            "{indent}- `:{}` ({}; {default}). {}",
-            option.name,
-            option.kind.describe(),
-            option.doc
-        );
+        let (name, kind, doc) = (option.name, option.kind.describe(), option.doc);
+        let line = format!("{indent}- `:{name}` ({kind}; {default}). {doc}");
+        push_wrapped(text, &line, &format!("{indent}  "));
         if let OptionKind::Map(inner) = option.kind {
             options(text, inner, &format!("{indent}  "));
         }
@@ -117,6 +113,17 @@ fn options(text: &mut String, declared: &[OptionSpec], indent: &str) {
     if indent.is_empty() {
         text.push('\n');
     }
+}
+
+/// Appends a paragraph or a list item in lines of at most [`WIDTH`] columns. All lines but the first
+/// are indented.
+fn push_wrapped(text: &mut String, paragraph: &str, indent: &str) {
+    let layout = textwrap::Options::new(WIDTH)
+        .subsequent_indent(indent)
+        .break_words(false)
+        .word_separator(textwrap::WordSeparator::AsciiSpace)
+        .word_splitter(textwrap::WordSplitter::NoHyphenation);
+    let _ = writeln!(text, "{}", textwrap::fill(paragraph, layout));
 }
 
 #[cfg(test)]
