@@ -18,7 +18,7 @@ struct Shared {
     changed: Condvar,
 }
 
-/// Gives the answer. Dropping it without giving the answer withholds it.
+/// Sends the answer. Dropping it without that withholds the answer.
 pub(crate) struct AnswerSender(Arc<Shared>);
 
 /// Waits for the answer.

@@ -169,7 +169,7 @@ impl Writers {
         self.pool.ready.notify_all();
     }
 
-    /// Gives a writer rows of one of its lanes. Never waits. Rows of an attempt that has failed or
+    /// Sends a writer rows of one of its lanes. Never waits. Rows of an attempt that has failed or
     /// is over are dropped.
     pub(crate) fn write(
         &self,

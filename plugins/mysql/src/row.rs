@@ -24,7 +24,7 @@ impl LogRow {
         self.column("log").unwrap_or_default()
     }
 
-    /// A column's value; `None` when it is NULL or the table has no such column.
+    /// A column's value; `None` when it is NULL or the table lacks the column.
     pub fn column(&self, name: &str) -> Option<&str> {
         self.columns.get(name)?.as_deref()
     }

@@ -229,7 +229,7 @@ fn a_log_is_switched_off_in_its_own_group_only() {
     logs.switch_off("a").unwrap();
     assert_eq!(names(&logs.rows().unwrap()), ["b"]);
     logs.switch_off("c").unwrap();
-    logs.switch_off("nobody' or '1'='1").unwrap();
+    logs.switch_off("unknown' or '1'='1").unwrap();
     let on = fresh
         .database
         .execute(

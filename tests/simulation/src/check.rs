@@ -10,7 +10,7 @@ use crate::source::{KEYS, rows_of};
 use crate::world::{SinkKind, World};
 
 /// A split's records in one bucket: lists of positions, one for each file.
-type ByLane = BTreeMap<(String, String), Vec<Vec<u64>>>;
+type SeenRecords = BTreeMap<(String, String), Vec<Vec<u64>>>;
 
 impl World {
     /// Every record is visible once, in order, in its bucket; nothing is left over. Records may be
@@ -56,7 +56,7 @@ impl World {
         }
     }
 
-    fn seen_in_files(&self, violations: &mut Vec<String>) -> ByLane {
+    fn seen_in_files(&self, violations: &mut Vec<String>) -> SeenRecords {
         let found = self.disks.find_all();
         if !self.is_alarmed {
             violations.extend(
@@ -66,7 +66,7 @@ impl World {
                     .map(|path| format!("a hidden file is left: {}", self.disks.name_of(path))),
             );
         }
-        let mut seen = ByLane::new();
+        let mut seen = SeenRecords::new();
         for file in &found.visible {
             for (split, positions) in records(&file.content) {
                 // It does not matter which version of the pipeline has written a record.
@@ -82,8 +82,8 @@ impl World {
         seen
     }
 
-    fn seen_in_target(&self) -> ByLane {
-        let mut seen = ByLane::new();
+    fn seen_in_target(&self) -> SeenRecords {
+        let mut seen = SeenRecords::new();
         for (lane, record) in &self.target.records {
             for (split, positions) in records(record) {
                 let in_order = seen
@@ -95,7 +95,7 @@ impl World {
         seen
     }
 
-    fn check_records(&self, sink: &SinkId, mut seen: ByLane, violations: &mut Vec<String>) {
+    fn check_records(&self, sink: &SinkId, mut seen: SeenRecords, violations: &mut Vec<String>) {
         for (number, partition) in self.partitions.iter().enumerate() {
             for (at, generation) in partition.generations.iter().enumerate() {
                 let is_last = at + 1 == partition.generations.len();

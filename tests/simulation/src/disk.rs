@@ -64,7 +64,7 @@ pub(crate) struct DiskContents {
 }
 
 impl Disks {
-    /// Creates data disks for this many machines. `are_equal` gives all disks the same id.
+    /// Creates data disks for this many machines. `are_equal` assigns all disks the same id.
     pub(crate) fn new(dir: PathBuf, machines: usize, count: usize, are_equal: bool) -> Disks {
         let made = fs::create_dir_all(&dir).and_then(|()| fs::write(dir.join(NOTHING), ""));
         let disks = Disks {

@@ -144,7 +144,7 @@ impl<W> Schedule<W> {
             .is_some_and(|state| !state.is_over())
     }
 
-    /// Gives a writer a task. If the attempt has failed or is over, the task is returned and must
+    /// Queues a task for a writer. If the attempt has failed or is over, the task is returned and must
     /// be refused.
     pub(super) fn give(&mut self, key: WriterKey, task: Task, now: Instant) -> Option<Task> {
         if !self.is_open(key.0) {

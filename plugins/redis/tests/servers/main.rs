@@ -243,7 +243,7 @@ fn a_cluster_passes_the_common_tests() {
 
 #[test]
 fn a_cluster_that_refuses_the_password_is_reported() {
-    let url = url_of("PSEIDON_TEST_REDIS_CLUSTER").replace("://", "://nobody:wrong@");
+    let url = url_of("PSEIDON_TEST_REDIS_CLUSTER").replace("://", "://stranger:wrong@");
     failed(RedisStore::connect(&url, "test", "p"));
 }
 
@@ -455,7 +455,7 @@ fn only_correct_passwords_are_accepted() {
     for url in [
         format!("redis://:wrong@{at}"),
         format!("redis://{at}"),
-        format!("redis://nobody:se%3Acr%40t@{at}"),
+        format!("redis://stranger:se%3Acr%40t@{at}"),
     ] {
         let reason = failed(RedisStore::connect(&url, "test", "p"));
         assert!(!reason.contains("wrong@"), "{reason}");
