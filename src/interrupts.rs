@@ -1,4 +1,4 @@
-//! SIGTERM and Ctrl-C: the first stops gracefully, the second leaves at once.
+//! SIGTERM and Ctrl-C: the first signal stops gracefully, the second exits immediately.
 
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
@@ -9,27 +9,30 @@ use pseidon_exec::Control;
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
-/// How long the threads of a run may take to notice that it is left. One that hangs in the kernel (a terminal that was stopped with Ctrl-S)
-/// must not hold the process; every step of the protocol may end like that.
+/// How long the threads of a run may take to notice that the process exits immediately. A thread
+/// that hangs in the kernel (a terminal that was stopped with Ctrl-S) must not hold up the process;
+/// the protocol allows a crash at every step.
 const LAST_WAIT: Duration = Duration::from_secs(3);
 
-/// What the user says from now on; others may say something too. The process ends by itself, with exit code 1, when a run does not end within `grace` or after a second
-/// signal.
+/// Handles signals from now on. The receiver gets a [`Control`] for each of them; the sender is for
+/// other callers that control the run. The process exits with code 1 when a run does not end within
+/// `grace`, or after a second signal.
 pub(crate) fn listen(grace: Duration) -> std::io::Result<(Sender<Control>, Receiver<Control>)> {
     let mut signals = Signals::new([SIGINT, SIGTERM])?;
     let (raised, signal) = unbounded();
-    let (control, said) = unbounded();
+    let (control, controls) = unbounded();
     spawn("signals", move || {
         for _ in signals.forever() {
             let _ = raised.send(());
         }
     })?;
-    let by_others = control.clone();
-    spawn("interrupts", move || obey(&signal, &control, grace))?;
-    Ok((by_others, said))
+    let of_callers = control.clone();
+    spawn("interrupts", move || forward(&signal, &control, grace))?;
+    Ok((of_callers, controls))
 }
 
-/// For commands that have nothing to commit: the flag is set by the first signal, and the process ends with the second.
+/// Handles signals for commands that have nothing to commit: the first signal sets the flag, the
+/// second exits the process.
 pub(crate) fn flag() -> std::io::Result<Arc<AtomicBool>> {
     let stop = Arc::new(AtomicBool::new(false));
     for signal in [SIGINT, SIGTERM] {
@@ -40,12 +43,12 @@ pub(crate) fn flag() -> std::io::Result<Arc<AtomicBool>> {
     Ok(stop)
 }
 
-fn obey(signal: &Receiver<()>, control: &Sender<Control>, grace: Duration) {
+fn forward(signal: &Receiver<()>, control: &Sender<Control>, grace: Duration) {
     let Ok(()) = signal.recv() else { return };
-    tracing::info!("stopping: what was read is committed first; a second signal leaves at once");
+    tracing::info!("stopping: committing what was read; a second signal exits immediately");
     let _ = control.send(Control::Stop);
     if signal.recv_timeout(grace + LAST_WAIT) != Err(RecvTimeoutError::Timeout) {
-        tracing::warn!("leaving at once");
+        tracing::warn!("exiting immediately");
         let _ = control.send(Control::LeaveNow);
         std::thread::sleep(LAST_WAIT);
     }
@@ -53,5 +56,8 @@ fn obey(signal: &Receiver<()>, control: &Sender<Control>, grace: Duration) {
 }
 
 fn spawn(name: &str, work: impl FnOnce() + Send + 'static) -> std::io::Result<()> {
-    std::thread::Builder::new().name(name.to_owned()).spawn(work).map(drop)
+    std::thread::Builder::new()
+        .name(name.to_owned())
+        .spawn(work)
+        .map(drop)
 }

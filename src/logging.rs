@@ -1,4 +1,4 @@
-//! Log lines on standard error, which a progress line must not tear.
+//! Log output on standard error. The progress line is hidden while a log line is written.
 
 use std::io::{self, Write};
 
@@ -6,11 +6,16 @@ use indicatif::ProgressBar;
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::fmt::MakeWriter;
 
-/// Starts logging. `filter` is a level or a list as in `RUST_LOG`.
+/// Starts logging. `filter` is a level or a list as in `RUST_LOG`; an error says why it is invalid.
+/// Lines are colored on a terminal unless `NO_COLOR` is set.
 pub(crate) fn start(filter: &str, json: bool, bar: Option<ProgressBar>) -> Result<(), String> {
     let filter = EnvFilter::try_new(filter).map_err(|error| format!("--log: {error}"))?;
-    let color = io::IsTerminal::is_terminal(&io::stderr()) && std::env::var_os("NO_COLOR").is_none();
-    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(Stderr { bar }).with_target(false);
+    let color =
+        io::IsTerminal::is_terminal(&io::stderr()) && std::env::var_os("NO_COLOR").is_none();
+    let builder = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(Stderr { bar })
+        .with_target(false);
     if json {
         builder.json().flatten_event(true).init()
     } else {
@@ -19,24 +24,26 @@ pub(crate) fn start(filter: &str, json: bool, bar: Option<ProgressBar>) -> Resul
     Ok(())
 }
 
-/// Standard error, with the progress line taken away while a line is written.
+/// Standard error, with the progress line hidden while a line is written.
 struct Stderr {
     bar: Option<ProgressBar>,
 }
 
 impl<'a> MakeWriter<'a> for Stderr {
-    type Writer = Line<'a>;
+    type Writer = StderrWriter<'a>;
 
-    fn make_writer(&'a self) -> Line<'a> {
-        Line { bar: self.bar.as_ref() }
+    fn make_writer(&'a self) -> StderrWriter<'a> {
+        StderrWriter {
+            bar: self.bar.as_ref(),
+        }
     }
 }
 
-struct Line<'a> {
+struct StderrWriter<'a> {
     bar: Option<&'a ProgressBar>,
 }
 
-impl Write for Line<'_> {
+impl Write for StderrWriter<'_> {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         match self.bar {
             Some(bar) => bar.suspend(|| io::stderr().write_all(bytes))?,

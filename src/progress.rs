@@ -1,4 +1,4 @@
-//! What a run shows of itself: one line on a terminal, and a summary at the end.
+//! The progress of a run: a line on a terminal while it runs, and a summary at the end.
 
 use std::io::IsTerminal;
 use std::sync::Arc;
@@ -10,18 +10,19 @@ use indicatif::{HumanBytes, HumanCount, ProgressBar, ProgressStyle};
 use pseidon_plan::Plan;
 use pseidon_plugin::metrics::Metrics;
 
-use crate::board::Board;
+use crate::supervisor::runs::RunRegistry;
 use crate::systemd::Progress;
 
-/// A progress line, where there is a terminal to show it on.
+/// A progress line, if it is `wanted` and standard error is a terminal.
 pub(crate) fn bar(wanted: bool) -> Option<ProgressBar> {
     (wanted && std::io::stderr().is_terminal()).then(|| {
-        let style = ProgressStyle::with_template("{spinner} {elapsed_precise} {msg}").unwrap_or_else(|_| ProgressStyle::default_spinner());
+        let style = ProgressStyle::with_template("{spinner} {elapsed_precise} {msg}")
+            .unwrap_or_else(|_| ProgressStyle::default_spinner());
         ProgressBar::new_spinner().with_style(style)
     })
 }
 
-/// The numbers of a run, over all stages.
+/// The counts of all runs in the process, over all stages.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 struct Totals {
     records_in: u64,
@@ -36,13 +37,15 @@ struct Totals {
 }
 
 impl Totals {
-    fn of(board: &Board) -> Totals {
+    fn of(runs: &RunRegistry) -> Totals {
         let mut totals = Totals::default();
-        board.entries().iter().for_each(|entry| totals.add(&board.plan, &entry.metrics));
+        runs.entries()
+            .iter()
+            .for_each(|entry| totals.add(&runs.plan, &entry.metrics));
         totals
     }
 
-    /// Adds what one entry has counted. All entries have the stages of the board's plan.
+    /// Adds the counts of one run. All runs have the stages of `plan`.
     fn add(&mut self, plan: &Plan, metrics: &Metrics) {
         let totals = self;
         for source in &plan.sources {
@@ -66,38 +69,48 @@ impl Totals {
     }
 }
 
-/// What a service tells of itself.
-pub(crate) fn progress(board: &Board) -> Progress {
-    let totals = Totals::of(board);
-    Progress { records: totals.records_in, bytes: totals.bytes_in, lag: totals.lag }
+/// The progress for the status line of systemd.
+pub(crate) fn progress(runs: &RunRegistry) -> Progress {
+    let totals = Totals::of(runs);
+    Progress {
+        records: totals.records_in,
+        bytes: totals.bytes_in,
+        lag: totals.lag,
+    }
 }
 
-/// Shows the progress of a run until it is dropped.
-pub(crate) struct Shown {
+/// A thread that shows the progress until this value is dropped.
+pub(crate) struct ProgressDisplay {
     bar: ProgressBar,
     ended: Arc<AtomicBool>,
     thread: Option<JoinHandle<()>>,
 }
 
-impl Shown {
-    /// Starts showing.
-    pub(crate) fn start(bar: ProgressBar, board: &Arc<Board>) -> Shown {
+impl ProgressDisplay {
+    /// Starts the thread.
+    pub(crate) fn start(bar: ProgressBar, runs: &Arc<RunRegistry>) -> ProgressDisplay {
         let ended = Arc::new(AtomicBool::new(false));
-        let (line, board, over) = (bar.clone(), board.clone(), ended.clone());
-        let thread = std::thread::Builder::new().name("progress".to_owned()).spawn(move || {
-            let mut rate = Rate::default();
-            while !over.load(Ordering::Relaxed) {
-                let totals = Totals::of(&board);
-                line.set_message(message(&totals, rate.update(totals.records_in)));
-                line.tick();
-                std::thread::sleep(Duration::from_millis(250));
-            }
-        });
-        Shown { bar, ended, thread: thread.ok() }
+        let (line, runs, is_ended) = (bar.clone(), runs.clone(), ended.clone());
+        let thread = std::thread::Builder::new()
+            .name("progress".to_owned())
+            .spawn(move || {
+                let mut rate = RateWindow::default();
+                while !is_ended.load(Ordering::Relaxed) {
+                    let totals = Totals::of(&runs);
+                    line.set_message(message(&totals, rate.update(totals.records_in)));
+                    line.tick();
+                    std::thread::sleep(Duration::from_millis(250));
+                }
+            });
+        ProgressDisplay {
+            bar,
+            ended,
+            thread: thread.ok(),
+        }
     }
 }
 
-impl Drop for Shown {
+impl Drop for ProgressDisplay {
     fn drop(&mut self) {
         self.ended.store(true, Ordering::Relaxed);
         if let Some(thread) = self.thread.take() {
@@ -117,34 +130,49 @@ fn message(totals: &Totals, rate: f64) -> String {
         totals.open_files,
     );
     if totals.quarantined + totals.dropped > 0 {
-        text.push_str(&format!("  {} bad", HumanCount(totals.quarantined + totals.dropped)));
+        text.push_str(&format!(
+            "  {} invalid",
+            HumanCount(totals.quarantined + totals.dropped)
+        ));
     }
     text
 }
 
-/// Records a second over about the last three seconds.
+/// The rate in records per second over about the last three seconds.
 #[derive(Default)]
-struct Rate {
-    seen: std::collections::VecDeque<(Instant, u64)>,
+struct RateWindow {
+    samples: std::collections::VecDeque<(Instant, u64)>,
 }
 
-impl Rate {
+impl RateWindow {
     fn update(&mut self, records: u64) -> f64 {
         let now = Instant::now();
-        self.seen.push_back((now, records));
-        while self.seen.len() > 2 && self.seen.front().is_some_and(|(at, _)| now - *at > Duration::from_secs(3)) {
-            self.seen.pop_front();
+        self.samples.push_back((now, records));
+        while self.samples.len() > 2
+            && self
+                .samples
+                .front()
+                .is_some_and(|(at, _)| now - *at > Duration::from_secs(3))
+        {
+            self.samples.pop_front();
         }
-        let Some((first, before)) = self.seen.front() else { return 0.0 };
+        let Some((first, before)) = self.samples.front() else {
+            return 0.0;
+        };
         let seconds = (now - *first).as_secs_f64();
-        if seconds > 0.0 { (records - before) as f64 / seconds } else { 0.0 }
+        if seconds > 0.0 {
+            (records - before) as f64 / seconds
+        } else {
+            0.0
+        }
     }
 }
 
-/// Says what a run has done: as lines on a terminal, as a log line otherwise.
-pub(crate) fn summary(board: &Board, how: &str) {
-    let totals = Totals::of(board);
-    let seconds = board.began.elapsed().as_secs_f64();
+/// Prints the totals of a run as lines on a terminal, otherwise as a log line. `how` says how it
+/// ended.
+pub(crate) fn summary(runs: &RunRegistry, how: &str) {
+    let totals = Totals::of(runs);
+    let seconds = runs.began.elapsed().as_secs_f64();
     if !std::io::stderr().is_terminal() {
         tracing::info!(
             records_in = totals.records_in,
@@ -160,9 +188,22 @@ pub(crate) fn summary(board: &Board, how: &str) {
         return;
     }
     eprintln!("{how} in {seconds:.1} s");
-    eprintln!("  read     {} records, {}", HumanCount(totals.records_in), HumanBytes(totals.bytes_in));
-    eprintln!("  written  {} records, {}, {} files", HumanCount(totals.records_out), HumanBytes(totals.bytes_out), totals.files);
+    eprintln!(
+        "  read     {} records, {}",
+        HumanCount(totals.records_in),
+        HumanBytes(totals.bytes_in)
+    );
+    eprintln!(
+        "  written  {} records, {}, {} files",
+        HumanCount(totals.records_out),
+        HumanBytes(totals.bytes_out),
+        totals.files
+    );
     if totals.quarantined + totals.dropped > 0 {
-        eprintln!("  bad      {} put aside, {} dropped", HumanCount(totals.quarantined), HumanCount(totals.dropped));
+        eprintln!(
+            "  invalid  {} quarantined, {} dropped",
+            HumanCount(totals.quarantined),
+            HumanCount(totals.dropped)
+        );
     }
 }

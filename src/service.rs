@@ -1,16 +1,19 @@
-//! The service's face: what it shows over HTTP, what it can be told, and a REPL to look into what runs.
+//! The service of a running process: HTTP endpoints for status and control, and a REPL to inspect
+//! what runs.
 //!
-//! 1. [`routes`]: the addresses; [`guard`] says whose requests may change something, [`actions`] does it.
-//! 2. [`watched`]: what the addresses show, made from the board; [`counts`], [`rates`] and [`process`] are what it is made of,
-//!    [`prometheus`] and [`masking`] two ways to write it.
-//! 3. [`repl`]: the same and more, by lines.
+//! 1. [`routes`]: the HTTP endpoints; [`guard`] decides which requests may change something,
+//!    [`actions`] executes them.
+//! 2. [`status_pages`]: the responses, built from the registry of runs. [`counts`], [`rates`] and
+//!    [`process`] are their inputs, [`prometheus`] and [`masking`] render two of them, and
+//!    [`ttl_cache`] limits how often they are built.
+//! 3. [`repl`]: the same information and more, over a line protocol.
 //!
-//! All of it runs on one thread beside the pipeline's own, and costs nothing while nobody asks.
+//! The service runs on one thread of its own. Apart from sampling the rates every few seconds, it
+//! uses no CPU without requests.
 
 mod actions;
 mod counts;
 mod guard;
-mod kept;
 mod masking;
 mod process;
 mod prometheus;
@@ -18,7 +21,8 @@ mod rates;
 mod repl;
 mod routes;
 mod stages;
-mod watched;
+mod status_pages;
+mod ttl_cache;
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};
@@ -29,26 +33,26 @@ use pseidon_plan::Settings;
 use tokio::net::TcpListener;
 use tokio::time::{MissedTickBehavior, interval_at};
 
-use crate::board::Board;
+use crate::supervisor::runs::RunRegistry;
 use guard::Token;
-use watched::Watched;
+use status_pages::StatusPages;
 
-/// Where the service is reached.
-pub(crate) struct Face {
-    /// The address of both ports.
+/// The addresses and the token of the service.
+pub(crate) struct ServiceConfig {
+    /// The address that both ports listen on.
     pub(crate) host: IpAddr,
-    /// The port of the HTTP pages; nothing is served without it.
+    /// The port of the HTTP endpoints; `None` disables them, 0 picks a free port.
     pub(crate) monitor_port: Option<u16>,
-    /// The port of the REPL.
+    /// The port of the REPL; `None` disables it, 0 picks a free port.
     pub(crate) repl_port: Option<u16>,
-    /// What callers have to know to change something, or to use the REPL.
+    /// The token that is required for control requests and for the REPL; `None` allows everyone.
     pub(crate) token: Option<String>,
 }
 
-impl Face {
-    /// As the settings say.
-    pub(crate) fn of(settings: &Settings) -> Face {
-        Face {
+impl ServiceConfig {
+    /// The configuration in the `:settings` of a pipeline.
+    pub(crate) fn of(settings: &Settings) -> ServiceConfig {
+        ServiceConfig {
             host: settings.monitor_host,
             monitor_port: settings.monitor_port,
             repl_port: settings.repl_port,
@@ -57,11 +61,12 @@ impl Face {
     }
 }
 
-/// Serves until the process ends. An error says why a port cannot be had.
-pub(crate) fn serve(face: &Face, board: Arc<Board>) -> Result<(), String> {
-    let served = start(face, board)?;
+/// Starts the service, which runs until the process exits. An error says which port is not
+/// available or that the token is invalid.
+pub(crate) fn serve(config: &ServiceConfig, runs: Arc<RunRegistry>) -> Result<(), String> {
+    let served = start(config, runs)?;
     if let Some(address) = served.monitor {
-        tracing::info!(%address, "serving /metrics, /health and what else / lists");
+        tracing::info!(%address, "serving HTTP; endpoints are listed at /");
     }
     if let Some(address) = served.repl {
         tracing::info!(%address, "serving the REPL");
@@ -69,55 +74,82 @@ pub(crate) fn serve(face: &Face, board: Arc<Board>) -> Result<(), String> {
     Ok(())
 }
 
-/// Where it is served.
+/// The addresses on which the service listens.
 #[derive(Default)]
-struct Served {
+struct ServedAddresses {
     monitor: Option<SocketAddr>,
     repl: Option<SocketAddr>,
 }
 
-fn start(face: &Face, board: Arc<Board>) -> Result<Served, String> {
-    if face.monitor_port.is_none() && face.repl_port.is_none() {
-        return Ok(Served::default());
+fn start(config: &ServiceConfig, runs: Arc<RunRegistry>) -> Result<ServedAddresses, String> {
+    if config.monitor_port.is_none() && config.repl_port.is_none() {
+        return Ok(ServedAddresses::default());
     }
-    let token = face.token.as_deref().map(Token::new).transpose().map_err(|reason| format!("`:token` cannot be used: {reason}"))?;
-    if token.is_none() && !face.host.is_loopback() {
-        tracing::warn!(host = %face.host, "everybody who reaches this host may tell the pipeline what to do: set a :token");
+    let token = config
+        .token
+        .as_deref()
+        .map(Token::new)
+        .transpose()
+        .map_err(|reason| format!("invalid `:token`: {reason}"))?;
+    if token.is_none() && !config.host.is_loopback() {
+        tracing::warn!(
+            host = %config.host,
+            "no :token set: anyone who can reach this host can control the pipeline"
+        );
     }
-    let refused = |error: io::Error| format!("cannot start to serve: {error}");
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_io().enable_time().build().map_err(refused)?;
+    let refused = |error: io::Error| format!("cannot start the service: {error}");
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_io()
+        .enable_time()
+        .build()
+        .map_err(refused)?;
     let listen = |setting: &str, port: Option<u16>| -> Result<Option<TcpListener>, String> {
         let Some(port) = port else { return Ok(None) };
-        let address = SocketAddr::new(face.host, port);
+        let address = SocketAddr::new(config.host, port);
         let listener = runtime.block_on(TcpListener::bind(address));
-        listener.map(Some).map_err(|error| format!("cannot serve on {address} (`:{setting}`): {error}"))
+        listener
+            .map(Some)
+            .map_err(|error| format!("cannot listen on {address} (`:{setting}`): {error}"))
     };
-    let (monitor, repl) = (listen("monitor-port", face.monitor_port)?, listen("repl-port", face.repl_port)?);
-    let address = |listener: &Option<TcpListener>| listener.as_ref().and_then(|listener| listener.local_addr().ok());
-    let served = Served { monitor: address(&monitor), repl: address(&repl) };
-    let watched = Arc::new(Watched::new(board, token));
-    let serve = move || runtime.block_on(work(monitor, repl, watched));
-    std::thread::Builder::new().name("service".to_owned()).spawn(serve).map_err(refused)?;
+    let (monitor, repl) = (
+        listen("monitor-port", config.monitor_port)?,
+        listen("repl-port", config.repl_port)?,
+    );
+    let address = |listener: &Option<TcpListener>| {
+        listener
+            .as_ref()
+            .and_then(|listener| listener.local_addr().ok())
+    };
+    let served = ServedAddresses {
+        monitor: address(&monitor),
+        repl: address(&repl),
+    };
+    let pages = Arc::new(StatusPages::new(runs, token));
+    let serve = move || runtime.block_on(work(monitor, repl, pages));
+    std::thread::Builder::new()
+        .name("service".to_owned())
+        .spawn(serve)
+        .map_err(refused)?;
     Ok(served)
 }
 
-async fn work(monitor: Option<TcpListener>, repl: Option<TcpListener>, watched: Arc<Watched>) {
+async fn work(monitor: Option<TcpListener>, repl: Option<TcpListener>, pages: Arc<StatusPages>) {
     if let Some(listener) = monitor {
-        let routes = routes::routes(watched.clone());
+        let routes = routes::routes(pages.clone());
         tokio::spawn(async move {
             if let Err(error) = axum::serve(listener, routes).await {
-                tracing::error!(%error, "the monitor port is not served any more");
+                tracing::error!(%error, "stopped serving HTTP");
             }
         });
     }
     if let Some(listener) = repl {
-        tokio::spawn(repl::serve(listener, watched.clone()));
+        tokio::spawn(repl::serve(listener, pages.clone()));
     }
-    let mut looks = interval_at(Instant::now().into(), rates::LOOK_EVERY);
-    looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut samples = interval_at(Instant::now().into(), rates::SAMPLE_INTERVAL);
+    samples.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
-        looks.tick().await;
-        watched.look();
+        samples.tick().await;
+        pages.sample_rates();
     }
 }
 

@@ -1,23 +1,37 @@
-//! Mistakes in a pipeline file, and how they are shown.
+//! Errors in a pipeline file, and their rendering.
 
-use miette::{GraphicalReportHandler, GraphicalTheme, LabeledSpan, MietteDiagnostic, NamedSource, Report};
+use miette::{
+    GraphicalReportHandler, GraphicalTheme, LabeledSpan, MietteDiagnostic, NamedSource, Report,
+};
 
 use crate::Span;
 use crate::node::Text;
 
-/// Draws mistakes the way rustc does: each with its file, its line, the text underlined, and help. They are put into the order of the file.
-/// `name` is the file's name, `text` all of what was read; with `color` the result holds ANSI escapes.
-pub fn render(name: &str, text: &str, mistakes: &[Diagnostic], color: bool) -> String {
-    let theme = if color { GraphicalTheme::unicode() } else { GraphicalTheme::unicode_nocolor() };
-    let handler = GraphicalReportHandler::new_themed(theme).with_links(false).with_context_lines(1).with_wrap_lines(false);
-    let mut in_order: Vec<&Diagnostic> = mistakes.iter().collect();
-    in_order.sort_by_key(|mistake| mistake.span);
+/// Renders errors as rustc does: each with the file name, the line, the underlined source text and
+/// a help line. The errors are sorted by position. `name` is the file name, and `text` is the whole
+/// source. With `color`, the result contains ANSI escapes.
+pub fn render(name: &str, text: &str, errors: &[Diagnostic], color: bool) -> String {
+    let theme = if color {
+        GraphicalTheme::unicode()
+    } else {
+        GraphicalTheme::unicode_nocolor()
+    };
+    let handler = GraphicalReportHandler::new_themed(theme)
+        .with_links(false)
+        .with_context_lines(1)
+        .with_wrap_lines(false);
+    let mut in_order: Vec<&Diagnostic> = errors.iter().collect();
+    in_order.sort_by_key(|error| error.span);
     let mut out = String::new();
-    for mistake in in_order {
-        let (start, end) = shown_range(text, mistake.span);
-        let label = (!mistake.label.is_empty()).then(|| mistake.label.clone());
-        let mut shown = MietteDiagnostic::new(&mistake.message).with_label(LabeledSpan::new(label, start, end - start));
-        shown.help = mistake.help.clone();
+    for error in in_order {
+        let (start, end) = shown_range(text, error.span);
+        let label = (!error.label.is_empty()).then(|| error.label.clone());
+        let mut shown = MietteDiagnostic::new(&error.message).with_label(LabeledSpan::new(
+            label,
+            start,
+            end - start,
+        ));
+        shown.help = error.help.clone();
         let report = Report::new(shown).with_source_code(NamedSource::new(name, text.to_owned()));
         let drawn = handler.render_report(&mut out, report.as_ref());
         drawn.expect("writing to a String cannot fail, and the label lies within the text");
@@ -26,8 +40,8 @@ pub fn render(name: &str, text: &str, mistakes: &[Diagnostic], color: bool) -> S
     out
 }
 
-/// The bytes to underline: within the text and not within a character, whatever the span says. Of an empty span it is the character
-/// there, or at the end of the text the one before.
+/// The byte range to underline: `span` clamped to the text and widened to whole characters. For an
+/// empty span it is the character at that position, or the last character at the end of the text.
 fn shown_range(text: &str, span: Span) -> (usize, usize) {
     let end = text.ceil_char_boundary((span.end as usize).min(text.len()));
     let start = text.floor_char_boundary((span.start as usize).min(end));
@@ -40,37 +54,43 @@ fn shown_range(text: &str, span: Span) -> (usize, usize) {
     (text.floor_char_boundary(start.saturating_sub(1)), end)
 }
 
-/// One mistake: what is wrong, where, and what to do about it.
+/// An error in the user's source text: what is wrong, where, and how to fix it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Diagnostic {
-    /// What is wrong, as a short lowercase sentence.
+    /// What is wrong, as one short sentence in lower case.
     pub message: String,
-    /// The text that is underlined.
+    /// The source text to underline.
     pub span: Span,
-    /// What stands under the underlined text, for example `expected a number`.
+    /// The text below the underline, for example `expected a number`. Empty for no label.
     pub label: String,
-    /// What the user can do, for example the nearest name that exists.
+    /// A suggested fix, for example the nearest valid name.
     pub help: Option<String>,
 }
 
 impl Diagnostic {
-    /// A mistake at `span`.
+    /// An error at `span`, without help.
     pub fn new(span: Span, message: impl Into<String>, label: impl Into<String>) -> Self {
-        Diagnostic { message: message.into(), span, label: label.into(), help: None }
+        Diagnostic {
+            message: message.into(),
+            span,
+            label: label.into(),
+            help: None,
+        }
     }
 
-    /// The same with advice.
+    /// Sets the help line.
     pub fn with_help(mut self, help: impl Into<String>) -> Self {
         self.help = Some(help.into());
         self
     }
 
-    /// The same without any word of `text`, if that must not be seen: its place still tells where the mistake is.
+    /// Replaces the message if `text` is secret, so that the diagnostic shows no part of it. The
+    /// span of `text` still shows where the error is.
     pub(crate) fn without_secrets_of(self, text: &Text) -> Self {
         if !text.secret {
             return self;
         }
-        let message = "this text is wrong once its `${…}` is filled in";
-        Diagnostic::new(text.span(), message, "what was filled in is not shown")
+        let message = "this string is invalid after its `${…}` is substituted";
+        Diagnostic::new(text.span(), message, "the substituted value is not shown")
     }
 }

@@ -1,6 +1,7 @@
-//! What the top-level map of a pipeline file means.
+//! The structure of a pipeline file: what its top-level map means.
 //!
-//! Symbols define stages, keywords are settings, `pipeline` is the flow.
+//! A symbol defines a stage, a keyword (`:name`, `:settings`, `:tests`) configures the pipeline,
+//! and the symbol `pipeline` holds the flow.
 
 mod build;
 mod flow;
@@ -11,94 +12,103 @@ use crate::{Diagnostic, Name, Node, Span, edn, toml};
 /// Reads a pipeline file in EDN.
 ///
 /// # Errors
-/// All mistakes, in the order of the file.
+/// All errors, in source order.
 pub fn from_edn(text: &str) -> Result<Document, Vec<Diagnostic>> {
-    let (node, mut mistakes) = edn::recover(text);
+    let (node, mut errors) = edn::recover(text);
     match node.map(build::document) {
-        Some(Ok(document)) if mistakes.is_empty() => Ok(document),
+        Some(Ok(document)) if errors.is_empty() => Ok(document),
         Some(Err(more)) => {
-            // What could not be read may look wrong here too, but only for that reason.
+            // A form that could not be read is `nil` here. An error about that `nil` is a
+            // consequence, not a second error.
             let overlaps = |one: Span, other: Span| one.start < other.end && other.start < one.end;
-            let unread: Vec<Span> = mistakes.iter().map(|mistake| mistake.span).collect();
-            mistakes.extend(more.into_iter().filter(|mistake| !unread.iter().any(|span| overlaps(*span, mistake.span))));
-            mistakes.sort_by_key(|mistake| mistake.span);
-            Err(mistakes)
+            let unread: Vec<Span> = errors.iter().map(|error| error.span).collect();
+            errors.extend(
+                more.into_iter()
+                    .filter(|error| !unread.iter().any(|span| overlaps(*span, error.span))),
+            );
+            errors.sort_by_key(|error| error.span);
+            Err(errors)
         }
-        _ => Err(mistakes),
+        _ => Err(errors),
     }
 }
 
 /// Reads a pipeline file in TOML.
 ///
 /// # Errors
-/// All mistakes, in the order of the file.
+/// All errors, in source order.
 pub fn from_toml(text: &str) -> Result<Document, Vec<Diagnostic>> {
     build::document(toml::read(text)?)
 }
 
-/// The document of a map that was read already.
+/// Builds a document from a map that has already been read.
 ///
 /// # Errors
-/// All mistakes, in the order of the file.
+/// All errors, in source order.
 pub(crate) fn from_node(node: Node) -> Result<Document, Vec<Diagnostic>> {
     build::document(node)
 }
 
-/// Reads a flow that is the whole pipeline, as on a command line. Texts in it may stand in single quotes.
+/// Reads a flow that is the whole pipeline, as on a command line. Strings in it may be written in
+/// single quotes.
 ///
 /// # Errors
-/// All mistakes, in the order of the text.
+/// All errors, in source order.
 pub fn from_flow(text: &str) -> Result<Document, Vec<Diagnostic>> {
     let node = edn::read_quoted(&Text::plain(text, 0))?;
-    let mut mistakes = Vec::new();
-    match flow::flow(&node, &mut mistakes) {
-        Some(pipeline) if mistakes.is_empty() => {
-            Ok(Document { name: None, settings: Vec::new(), stages: Vec::new(), pipeline, tests: Vec::new() })
-        }
-        _ => Err(mistakes),
+    let mut errors = Vec::new();
+    match flow::flow(&node, &mut errors) {
+        Some(pipeline) if errors.is_empty() => Ok(Document {
+            name: None,
+            settings: Vec::new(),
+            stages: Vec::new(),
+            pipeline,
+            tests: Vec::new(),
+        }),
+        _ => Err(errors),
     }
 }
 
-/// A pipeline file, read but not yet checked against the plugins that exist.
+/// A parsed pipeline file, not yet checked against the available plugins.
 #[derive(Clone, Debug)]
 pub struct Document {
-    /// `:name`. A file without one is named after itself by the caller.
+    /// `:name`. Without it, the caller names the pipeline after the file.
     pub name: Option<(String, Span)>,
-    /// The entries of `:settings`.
+    /// The entries of `:settings`: key, position of the key, value.
     pub settings: Vec<(Name, Span, Node)>,
-    /// The named stages, in the order of the file.
+    /// The named stages, in source order.
     pub stages: Vec<Stage>,
-    /// `pipeline`, or `(-> disk-writer)` where the file has none.
+    /// `pipeline`, or `(-> disk-writer)` if the file does not define it.
     pub pipeline: Flow,
-    /// `:tests`
+    /// The entries of `:tests`.
     pub tests: Vec<Test>,
 }
 
 /// A named stage: `clicks (kafka {…})`.
 #[derive(Clone, Debug)]
 pub struct Stage {
-    /// The symbol that names it.
+    /// The symbol that names the stage.
     pub name: Name,
-    /// Where the symbol stands.
+    /// The position of that symbol.
     pub name_span: Span,
-    /// What it is.
+    /// The plugin and its arguments.
     pub call: Call,
 }
 
-/// The use of a plugin: `(kafka {…})`, `(where "…")`, or a bare symbol (no arguments).
+/// A use of a plugin: `(kafka {…})`, `(where "…")`, or a bare symbol for no arguments.
 #[derive(Clone, Debug)]
 pub struct Call {
-    /// The plugin's name; a legacy file has a class name here.
+    /// The plugin's name. In a legacy file it may be a class name.
     pub plugin: Name,
-    /// Where that name stands.
+    /// The position of that name.
     pub plugin_span: Span,
-    /// What follows it.
+    /// The arguments: the forms after the name.
     pub args: Vec<Node>,
-    /// The whole form.
+    /// The position of the whole form.
     pub span: Span,
 }
 
-/// The flow: how stages are put together.
+/// A flow: a combination of stages.
 #[derive(Clone, Debug)]
 pub enum Flow {
     /// The name of a stage, or of a plugin that needs no arguments.
@@ -111,11 +121,11 @@ pub enum Flow {
     All(Vec<Flow>, Span),
     /// `(match "t" a #r"re" b :else c)`
     Match {
-        /// Patterns and what they lead to, tried in order.
+        /// The branches, tried in order.
         branches: Vec<Branch>,
-        /// What `:else` leads to.
+        /// The flow after `:else`.
         otherwise: Option<Box<Flow>>,
-        /// The whole form.
+        /// The position of the whole form.
         span: Span,
     },
 }
@@ -123,20 +133,21 @@ pub enum Flow {
 /// One branch of `match`.
 #[derive(Clone, Debug)]
 pub struct Branch {
-    /// What the topic is compared with.
+    /// The pattern that a record's topic is matched against.
     pub pattern: Pattern,
-    /// Where the pattern stands.
+    /// The position of the pattern.
     pub span: Span,
-    /// Where a record that fits goes.
+    /// The flow for matching records.
     pub flow: Flow,
 }
 
-/// What `match` compares a record's topic with.
+/// A pattern of `match`, compared with a record's topic.
 #[derive(Clone, Debug)]
 pub enum Pattern {
-    /// Equal to this text.
+    /// Matches a topic that is equal to this string.
     Text(String),
-    /// The regular expression is found in it; checked to be one when the file is read.
+    /// Matches a topic that contains a match of this regular expression. It was validated when the
+    /// file was read.
     Regex(Text),
 }
 
@@ -145,18 +156,18 @@ pub enum Pattern {
 pub struct Test {
     /// `:name`
     pub name: String,
-    /// `:at`: the stage whose output is looked at.
+    /// `:at`: the stage whose output is compared with [`output`](Self::output).
     pub at: (Name, Span),
-    /// `:input`: records as maps (or texts, for formats that are not maps).
+    /// `:input`: the input records, as maps, or as strings for formats without fields.
     pub input: Vec<Node>,
-    /// `:output`: what is expected, in order.
+    /// `:output`: the expected records, in order.
     pub output: Vec<Node>,
-    /// The whole entry.
+    /// The position of the whole entry.
     pub span: Span,
 }
 
 impl Document {
-    /// All uses of plugins: the named stages, then those that stand inline, in the order of the file.
+    /// All uses of plugins: the named stages, then the inline stages, each in source order.
     pub fn calls(&self) -> Vec<&Call> {
         let mut calls: Vec<&Call> = self.stages.iter().map(|stage| &stage.call).collect();
         self.pipeline.inline_calls(&mut calls);
@@ -169,18 +180,29 @@ impl Flow {
         match self {
             Flow::Named(..) => {}
             Flow::Inline(call) => calls.push(call),
-            Flow::Thread(flows, _) | Flow::All(flows, _) => flows.iter().for_each(|flow| flow.inline_calls(calls)),
-            Flow::Match { branches, otherwise, .. } => {
-                branches.iter().for_each(|branch| branch.flow.inline_calls(calls));
+            Flow::Thread(flows, _) | Flow::All(flows, _) => {
+                flows.iter().for_each(|flow| flow.inline_calls(calls))
+            }
+            Flow::Match {
+                branches,
+                otherwise,
+                ..
+            } => {
+                branches
+                    .iter()
+                    .for_each(|branch| branch.flow.inline_calls(calls));
                 otherwise.iter().for_each(|flow| flow.inline_calls(calls));
             }
         }
     }
 
-    /// The form's place.
+    /// The position of the form.
     pub fn span(&self) -> Span {
         match self {
-            Flow::Named(_, span) | Flow::Thread(_, span) | Flow::All(_, span) | Flow::Match { span, .. } => *span,
+            Flow::Named(_, span)
+            | Flow::Thread(_, span)
+            | Flow::All(_, span)
+            | Flow::Match { span, .. } => *span,
             Flow::Inline(call) => call.span,
         }
     }

@@ -1,9 +1,11 @@
-//! Extensible Data Notation, read with the place of every piece.
+//! A reader for Extensible Data Notation that keeps the source position of every form.
 //!
-//! All of EDN, and one addition: `#r"…"` is a regular expression, whose text is taken exactly as it is written.
+//! It accepts all of EDN, and one addition: `#r"…"` is a regular expression without escapes, so its
+//! content is taken exactly as written.
 //!
-//! Reading has two steps: `scan` checks that delimiters match and do not nest too deeply, `build` finds the tokens by the grammar
-//! `edn.pest` and gives them their values. Each step reports all the mistakes that it finds.
+//! Reading has two steps: `scan` checks that delimiters match and do not nest too deeply, and
+//! `build` parses the tokens with the grammar `edn.pest` and computes their values. Each step
+//! reports all errors that it finds.
 
 mod build;
 mod scan;
@@ -12,57 +14,71 @@ use crate::node::Text;
 use crate::{Diagnostic, Node, NodeKind, Span};
 use scan::Quotes;
 
-/// Reads a text that holds one form and nothing after it.
+/// Reads a text that contains exactly one form.
 ///
 /// # Errors
-/// All mistakes, in the order of the text.
+/// All errors, in source order.
 pub fn read(text: &str) -> Result<Node, Vec<Diagnostic>> {
-    let (node, mistakes) = recover(text);
-    node.filter(|_| mistakes.is_empty()).ok_or(mistakes)
+    let (node, errors) = recover(text);
+    node.filter(|_| errors.is_empty()).ok_or(errors)
 }
 
-/// Reads one form with `nil` in place of each token that is wrong, so that more can be said of the text than its first mistakes.
+/// Reads one form with `nil` in place of each invalid token, so that later steps can report more
+/// errors in the same text.
 pub(crate) fn recover(text: &str) -> (Option<Node>, Vec<Diagnostic>) {
-    let (forms, mut mistakes) = read_forms(text, Quotes::Double);
-    let node = only_form(forms, text, &mut mistakes);
-    (node, mistakes)
+    let (forms, mut errors) = read_forms(text, Quotes::Double);
+    let node = only_form(forms, text, &mut errors);
+    (node, errors)
 }
 
-/// Reads a text that holds any number of forms.
+/// Reads a text that contains any number of forms.
 ///
 /// # Errors
-/// All mistakes, in the order of the text.
+/// All errors, in source order.
 pub fn read_all(text: &str) -> Result<Vec<Node>, Vec<Diagnostic>> {
-    let (forms, mistakes) = read_forms(text, Quotes::Double);
-    if mistakes.is_empty() { Ok(forms) } else { Err(mistakes) }
+    let (forms, errors) = read_forms(text, Quotes::Double);
+    if errors.is_empty() {
+        Ok(forms)
+    } else {
+        Err(errors)
+    }
 }
 
-/// Reads one form in which texts may also stand in single quotes (a quote in such a text is doubled), so that it can stand inside a
-/// TOML or shell string. The places of the form are those of `text` in its file.
+/// Reads one form in which strings may also be written in single quotes (a quote in such a string
+/// is doubled), so that the form can be written inside a TOML or shell string. Source positions are
+/// those of `text` in its file.
 ///
 /// # Errors
-/// All mistakes, in the order of the text.
+/// All errors, in source order.
 pub fn read_quoted(text: &Text) -> Result<Node, Vec<Diagnostic>> {
-    let (forms, mut mistakes) = read_forms(&text.value, Quotes::Any);
-    let node = only_form(forms, &text.value, &mut mistakes);
-    match node.filter(|_| mistakes.is_empty()) {
+    let (forms, mut errors) = read_forms(&text.value, Quotes::Any);
+    let node = only_form(forms, &text.value, &mut errors);
+    match node.filter(|_| errors.is_empty()) {
         Some(mut node) => {
             relocate(&mut node, text);
             Ok(node)
         }
-        None => Err(mistakes.into_iter().map(|mistake| in_file(mistake, text)).collect()),
+        None => Err(errors
+            .into_iter()
+            .map(|error| in_file(error, text))
+            .collect()),
     }
 }
 
-fn in_file(mistake: Diagnostic, text: &Text) -> Diagnostic {
-    Diagnostic { span: text.span_of(mistake.span.start as usize, mistake.span.end as usize), ..mistake }
+fn in_file(error: Diagnostic, text: &Text) -> Diagnostic {
+    Diagnostic {
+        span: text.span_of(error.span.start as usize, error.span.end as usize),
+        ..error
+    }
 }
 
 fn relocate(node: &mut Node, outer: &Text) {
     node.span = outer.span_of(node.span.start as usize, node.span.end as usize);
     match &mut node.kind {
         NodeKind::Str(text) | NodeKind::Regex(text) => *text = outer.locate(text),
-        NodeKind::List(items) | NodeKind::Vector(items) | NodeKind::Set(items) => items.iter_mut().for_each(|item| relocate(item, outer)),
+        NodeKind::List(items) | NodeKind::Vector(items) | NodeKind::Set(items) => {
+            items.iter_mut().for_each(|item| relocate(item, outer))
+        }
         NodeKind::Map(entries) => {
             for (key, value) in entries {
                 relocate(key, outer);
@@ -74,24 +90,43 @@ fn relocate(node: &mut Node, outer: &Text) {
     }
 }
 
-/// The first of the forms; that there is none, or a second one, is a mistake.
-fn only_form(forms: Vec<Node>, text: &str, mistakes: &mut Vec<Diagnostic>) -> Option<Node> {
+/// The only form. No form, or a second form, is reported as an error.
+fn only_form(forms: Vec<Node>, text: &str, errors: &mut Vec<Diagnostic>) -> Option<Node> {
     let mut forms = forms.into_iter();
     let first = forms.next();
-    if first.is_none() && mistakes.is_empty() {
-        mistakes.push(Diagnostic::new(Span::new(0, text.len()), "there is nothing here", "expected a form such as { … }"));
+    if first.is_none() && errors.is_empty() {
+        errors.push(Diagnostic::new(
+            Span::new(0, text.len()),
+            "the input is empty",
+            "expected a form such as { … }",
+        ));
     }
     if let Some(second) = forms.next() {
-        let label = format!("{} after the end of the first form", second.describe());
-        mistakes.push(Diagnostic::new(second.span, "only one form may stand here", label));
+        let label = format!("{} after the first form", second.describe());
+        errors.push(Diagnostic::new(
+            second.span,
+            "expected only one form",
+            label,
+        ));
     }
     first
 }
 
 fn read_forms(text: &str, quotes: Quotes) -> (Vec<Node>, Vec<Diagnostic>) {
     if u32::try_from(text.len()).is_err() {
-        return (Vec::new(), vec![Diagnostic::new(Span::default(), "the text is longer than 4 GiB", "")]);
+        return (
+            Vec::new(),
+            vec![Diagnostic::new(
+                Span::default(),
+                "the input is larger than 4 GiB",
+                "",
+            )],
+        );
     }
-    let mistakes = scan::check(text, quotes);
-    if mistakes.is_empty() { build::forms(text) } else { (Vec::new(), mistakes) }
+    let errors = scan::check(text, quotes);
+    if errors.is_empty() {
+        build::forms(text)
+    } else {
+        (Vec::new(), errors)
+    }
 }

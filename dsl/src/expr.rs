@@ -1,7 +1,8 @@
-//! SQL expressions: their tree.
+//! The syntax tree of SQL expressions.
 //!
-//! Operators, `case`, `cast`, `between`, `in`, `like`, `is null`, nested paths and function calls, as SQL means them. Keywords and function
-//! names are case-insensitive; paths are not.
+//! It has operators, `case`, `cast`, `between`, `in`, `like`, `is null`, nested paths and function
+//! calls, with the semantics of SQL. Keywords and function names are case-insensitive; paths are
+//! case-sensitive.
 
 mod check;
 mod display;
@@ -11,12 +12,12 @@ pub use parse::{parse, parse_select};
 
 use crate::Span;
 
-/// An expression and its place in the pipeline file.
+/// An expression with its position in the pipeline file.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Expr {
-    /// What it is.
+    /// The form of the expression, with its operands.
     pub kind: ExprKind,
-    /// Its text.
+    /// The position of its text.
     pub span: Span,
 }
 
@@ -37,71 +38,72 @@ pub enum ExprKind {
     Between {
         /// `x`
         expr: Box<Expr>,
-        /// The smallest value that is between.
+        /// The lower bound, inclusive.
         low: Box<Expr>,
-        /// The largest one.
+        /// The upper bound, inclusive.
         high: Box<Expr>,
-        /// Whether there is a `not`.
+        /// Whether it has a `not`.
         negated: bool,
     },
     /// `x [not] in (a, b)`
     In {
         /// `x`
         expr: Box<Expr>,
-        /// What it is compared with, never empty.
+        /// The values that `x` is compared with; never empty.
         list: Vec<Expr>,
-        /// Whether there is a `not`.
+        /// Whether it has a `not`.
         negated: bool,
     },
     /// `x [not] like|ilike 'pattern' [escape 'c']`
     Like {
         /// `x`
         expr: Box<Expr>,
-        /// The pattern, in which `%` and `_` stand for any text and any character.
+        /// The pattern. `%` matches any string, and `_` matches any character.
         pattern: Box<Expr>,
-        /// The character that takes their meaning from these two.
+        /// The character that makes a following `%` or `_` literal.
         escape: Option<char>,
         /// `ilike`
         case_insensitive: bool,
-        /// Whether there is a `not`.
+        /// Whether it has a `not`.
         negated: bool,
     },
     /// `x is [not] null|true|false`
     Is {
         /// `x`
         expr: Box<Expr>,
-        /// What is asked.
-        what: IsWhat,
-        /// Whether there is a `not`.
+        /// The value that `x` is tested for.
+        predicate: IsPredicate,
+        /// Whether it has a `not`.
         negated: bool,
     },
     /// `case [operand] when a then b … [else c] end`
     Case {
-        /// What each `when` is compared with; without it each is a condition.
+        /// The value that each `when` is compared with. Without it, each `when` is a condition.
         operand: Option<Box<Expr>>,
-        /// `when` and `then`, never empty.
+        /// The pairs of `when` and `then`; never empty.
         whens: Vec<(Expr, Expr)>,
-        /// `else`; null without it.
+        /// The value after `else`. Without it, the result is null if no `when` applies.
         otherwise: Option<Box<Expr>>,
     },
     /// `cast(x as type)`, `try_cast(x as type)`, `x::type`, `date 'x'`
     Cast {
         /// `x`
         expr: Box<Expr>,
-        /// The type's name as written, in lower case and with single spaces between words: `bigint`, `decimal(10,2)`.
+        /// The name of the type as written, but in lower case and with single spaces between words:
+        /// `bigint`, `decimal(10,2)`.
         to: String,
-        /// Where the type stands.
+        /// The position of the type.
         to_span: Span,
-        /// Whether a value that does not fit becomes null.
+        /// Whether a value that cannot be cast becomes null.
         try_cast: bool,
     },
     /// `name(args)`
     Call {
-        /// The function's name in lower case.
+        /// The name of the function, in lower case.
         name: String,
-        /// Where the name stands.
+        /// The position of the name.
         name_span: Span,
-        /// Its arguments.
+        /// The arguments.
         args: Vec<Expr>,
     },
 }
@@ -113,7 +115,7 @@ pub enum Literal {
     Null,
     /// `true`, `false`
     Bool(bool),
-    /// A whole number that fits 64 bits.
+    /// An integer that fits in 64 bits.
     Int(i64),
     /// Any other number.
     Float(f64),
@@ -121,9 +123,9 @@ pub enum Literal {
     Str(String),
 }
 
-/// What `is` asks for.
+/// The value that `is` tests for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum IsWhat {
+pub enum IsPredicate {
     /// `is null`
     Null,
     /// `is true`
@@ -141,7 +143,7 @@ pub enum UnaryOp {
     Not,
 }
 
-/// Operators with two operands, weakest first.
+/// Operators with two operands, in order of increasing precedence.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum BinaryOp {
     /// `or`
@@ -160,7 +162,7 @@ pub enum BinaryOp {
     Gt,
     /// `>=`
     GtEq,
-    /// `~`: the regular expression on the right is found in the left
+    /// `~`: whether the left side contains a match of the regular expression on the right
     RegexMatch,
     /// `!~`
     RegexNotMatch,
@@ -178,51 +180,54 @@ pub enum BinaryOp {
     Mod,
 }
 
-/// A field of the payload. Ordered, so that sets of paths have one order.
+/// The path of a field of the payload. Paths are ordered, so that a set of paths has a stable
+/// order.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct Path(pub Vec<Step>);
+pub struct Path(pub Vec<PathStep>);
 
 /// One step of a path.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub enum Step {
+pub enum PathStep {
     /// `.name`
     Field(String),
     /// `[0]`
     Index(u32),
 }
 
-/// Metadata that every record has.
+/// A metadata field of a record.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Meta {
-    /// `@topic`: utf8. The topic; for other sources the stage's name or the file's path.
+    /// `@topic`: utf8. The topic; for other sources, the name of the stage or the path of the file.
     Topic,
     /// `@partition`: int32
     Partition,
     /// `@offset`: int64. The position in the split.
     Offset,
-    /// `@timestamp`: timestamp in milliseconds, UTC; null where the source has none.
+    /// `@timestamp`: timestamp in milliseconds, UTC. Null if the source has no timestamps.
     Timestamp,
-    /// `@key`: utf8; null where there is none. (Bytes that are not UTF-8 make the record bad.)
+    /// `@key`: utf8. Null if the record has no key. A key that is not UTF-8 makes the record
+    /// invalid.
     Key,
-    /// `@headers`: a JSON object of the headers' texts; `@headers.name` is one of them.
+    /// `@headers`: a JSON object with the header values as strings. `@headers.name` is one value.
     Headers(Option<String>),
 }
 
 /// An item of `select`.
 #[derive(Clone, Debug, PartialEq)]
 pub enum SelectItem {
-    /// `*` with what it leaves out: `* except (a, b)`
+    /// `*` or `* except (a, b)`
     All {
-        /// What is left out.
+        /// The excluded fields with their positions. Empty without `except`.
         except: Vec<(Path, Span)>,
-        /// The whole item.
+        /// The position of the whole item.
         span: Span,
     },
-    /// `expr as name`; a path without `as` is named by its last field.
+    /// `expr as name`
     Column {
-        /// What the column holds.
+        /// The expression that computes the column.
         expr: Expr,
-        /// What it is called, and where that is said.
+        /// The name and its position. Without `as`, a path is named by its last field, and any
+        /// other expression has no name here.
         name: Option<(String, Span)>,
     },
 }

@@ -1,4 +1,4 @@
-//! What all grammars share: how a parser's own error becomes a mistake in words.
+//! Parser errors as diagnostics, for all grammars of this crate.
 
 use pest::RuleType;
 use pest::error::{Error, ErrorVariant, InputLocation};
@@ -6,17 +6,22 @@ use pest::error::{Error, ErrorVariant, InputLocation};
 use crate::Diagnostic;
 use crate::node::Text;
 
-/// The mistake that `error` tells of. `word` names a rule for the user (`a value`, `an operator`), or not at all.
-pub(crate) fn mistake<R: RuleType>(text: &Text, error: &Error<R>, word: impl Fn(R) -> Option<&'static str>) -> Diagnostic {
+/// The diagnostic for a parser error. `word` returns the name of a rule for the user (`a value`,
+/// `an operator`), or `None` for a rule that is not listed among the expected ones.
+pub(crate) fn diagnostic<R: RuleType>(
+    text: &Text,
+    error: &Error<R>,
+    word: impl Fn(R) -> Option<&'static str>,
+) -> Diagnostic {
     let at = match error.location {
         InputLocation::Pos(at) | InputLocation::Span((at, _)) => at,
     };
     let found = token_at(&text.value, at);
     let span = text.span_of(at, at + found.len());
     let message = match found {
-        "" => "the text ends too early".to_owned(),
-        _ if text.secret => "this is not expected here".to_owned(),
-        found => format!("`{found}` is not expected here"),
+        "" => "unexpected end of input".to_owned(),
+        _ if text.secret => "unexpected token".to_owned(),
+        found => format!("unexpected `{found}`"),
     };
     let ErrorVariant::ParsingError { positives, .. } = &error.variant else {
         return Diagnostic::new(span, message, "");
@@ -38,10 +43,16 @@ fn enumerate(expected: &[&str]) -> String {
     }
 }
 
-/// The word, number or other character that begins at `at`.
+/// The word or number that begins at `at`, or else the single character there.
 fn token_at(text: &str, at: usize) -> &str {
     let rest = text.get(at..).unwrap_or_default();
-    let word = rest.find(|next: char| !next.is_alphanumeric() && next != '_').unwrap_or(rest.len());
-    let length = if word > 0 { word } else { rest.chars().next().map_or(0, char::len_utf8) };
+    let word = rest
+        .find(|next: char| !next.is_alphanumeric() && next != '_')
+        .unwrap_or(rest.len());
+    let length = if word > 0 {
+        word
+    } else {
+        rest.chars().next().map_or(0, char::len_utf8)
+    };
     rest.get(..length).unwrap_or_default()
 }

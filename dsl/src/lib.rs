@@ -1,16 +1,20 @@
-//! Text to document: the language of pipeline files.
+//! The language of pipeline files: from text to [`Document`].
 //!
-//! A pipeline file is EDN, or the same map in TOML. Reading it is a chain of small steps, each of which keeps the place every
-//! piece came from, so that a mistake found at any later time can be shown in the user's own text:
+//! A pipeline file is EDN, or the same map in TOML. It is parsed in small steps. Each step keeps
+//! the source position of every piece, so that an error found in any later step can be shown in the
+//! user's own text:
 //!
-//! 1. [`edn`] or [`toml`] turns the text into [`Node`]s.
-//! 2. [`document`] gives the top-level map its meaning: settings, stages, the flow, the tests.
-//! 3. [`interpolate`] fills in `${env:NAME}`, by the caller's own lookup.
-//! 4. [`expr`] reads the SQL expressions inside stages, [`template`] the path templates, [`units`] sizes and durations.
+//! 1. [`edn`] or [`toml`] parses the text into [`Node`]s.
+//! 2. [`document`] interprets the top-level map: settings, stages, the flow, the tests.
+//! 3. [`interpolate`] substitutes `${env:NAME}` with a lookup that the caller provides.
+//! 4. [`expr`] parses the SQL expressions inside stages, [`template`] the path templates, and
+//!    [`units`] sizes and durations.
 //!
-//! [`diagnostic`] draws the mistakes, [`print`](mod@print) writes EDN. [`legacy`] turns the files of older systems into pipeline files.
+//! [`diagnostic`] renders errors, and [`print`](mod@print) writes EDN. [`legacy`] converts the
+//! configuration of older systems to pipeline files.
 //!
-//! This crate does no I/O and knows no connector: whether `kafka` exists and which options it takes is `pseidon-plan`'s business.
+//! This crate does no I/O and does not depend on connectors. Whether `kafka` exists, and which
+//! options it accepts, is checked in `pseidon-plan`.
 
 pub mod diagnostic;
 pub mod document;

@@ -1,20 +1,23 @@
-//! EDN values with their places.
+//! EDN values with their source positions.
 
 use crate::Span;
 
-/// A symbol's or keyword's name with its optional namespace: `a.b/c` is `c` in `a.b`.
+/// The name of a symbol or keyword, with its optional namespace: `a.b/c` is `c` in `a.b`.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Name {
-    /// What stands before the slash.
+    /// The part before the slash.
     pub namespace: Option<String>,
-    /// What stands after it, or the whole name.
+    /// The part after the slash, or the whole name.
     pub name: String,
 }
 
 impl Name {
     /// A name without a namespace.
     pub fn plain(name: impl Into<String>) -> Self {
-        Name { namespace: None, name: name.into() }
+        Name {
+            namespace: None,
+            name: name.into(),
+        }
     }
 }
 
@@ -27,33 +30,34 @@ impl std::fmt::Display for Name {
     }
 }
 
-/// A value and where it stands in the file.
+/// A value with its position in the file.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Node {
-    /// The value.
+    /// The value, with its type as the variant.
     pub kind: NodeKind,
-    /// Its text, delimiters included.
+    /// The position of its text, including delimiters.
     pub span: Span,
 }
 
-/// An EDN value. Equality of two nodes includes their places; compare [`NodeKind`]s of leaves to leave them out.
+/// An EDN value. Equality of two [`Node`]s includes their positions. To ignore positions, compare
+/// the `NodeKind`s of leaves.
 #[derive(Clone, Debug, PartialEq)]
 pub enum NodeKind {
     /// `nil`
     Nil,
     /// `true`, `false`
     Bool(bool),
-    /// A whole number that fits 64 bits.
+    /// An integer that fits in 64 bits.
     Int(i64),
-    /// A whole number that does not fit, or one marked with `N`: its digits and sign.
+    /// A larger integer, or one with the suffix `N`: its sign and digits.
     BigInt(String),
     /// A floating-point number.
     Float(f64),
-    /// An exact number marked with `M`: its text without the mark.
+    /// An exact decimal number with the suffix `M`: its text without the suffix.
     Decimal(String),
     /// `\a`, `\newline`, `\u0041`
     Char(char),
-    /// A text, its escapes resolved.
+    /// A string, with its escapes resolved.
     Str(Text),
     /// A symbol.
     Symbol(Name),
@@ -63,106 +67,149 @@ pub enum NodeKind {
     List(Vec<Node>),
     /// `[ … ]`
     Vector(Vec<Node>),
-    /// `{ … }`, in the order of the file.
+    /// `{ … }`, in source order.
     Map(Vec<(Node, Node)>),
     /// `#{ … }`
     Set(Vec<Node>),
     /// `#r"…"`: a regular expression, exactly as written between the quotes.
     Regex(Text),
-    /// `#tag value`, with `#inst` and `#uuid` checked when read.
+    /// `#tag value`. The values of `#inst` and `#uuid` are validated by the reader.
     Tagged(Name, Box<Node>),
 }
 
-/// A text whose characters know where they stand in the file, so that a mistake in an expression inside a string can be underlined there.
+/// A string with the source position of each character, so that an error in an expression inside a
+/// string can be underlined in the file.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Text {
-    /// What the text says.
+    /// The string, with its escapes resolved.
     pub value: String,
-    /// Where its first character stands in the file.
+    /// The byte offset of its first character in the file.
     pub start: u32,
-    /// After each escape, how far the file's place runs ahead: `(byte in value, extra bytes in the file before it)`, in order. What
-    /// `${env:NAME}` brought in may be longer than its own text, hence the sign.
+    /// How far the file offset is ahead of the offset in `value` after each escape: pairs of
+    /// `(byte in value, extra bytes in the file)`, in order. The extra bytes can be negative,
+    /// because a value substituted for `${env:NAME}` can be longer than the placeholder.
     pub shifts: Vec<(u32, i32)>,
-    /// Whether the value holds something that `${env:NAME}` or `${file:/path}` brought in. Such a text is never printed; use
-    /// [`Text::shown`] in messages.
+    /// Whether the value contains the substitute for `${env:NAME}` or `${file:/path}`. Such a
+    /// string is never printed. Use [`Text::shown`] in messages.
     pub secret: bool,
 }
 
 impl Text {
-    /// A text that stands in the file as it is, without escapes, from the byte `start` on.
+    /// A string without escapes that begins at the byte `start` of the file.
     pub fn plain(value: impl Into<String>, start: usize) -> Self {
-        Text { value: value.into(), start: start as u32, shifts: Vec::new(), secret: false }
+        Text {
+            value: value.into(),
+            start: start as u32,
+            shifts: Vec::new(),
+            secret: false,
+        }
     }
 
-    /// The text for a message: its value, or `…` where that must not be seen.
+    /// The string to show in messages: the value, or `…` if it is secret.
     pub fn shown(&self) -> &str {
         if self.secret { "…" } else { &self.value }
     }
 
-    /// The place in the file of the range `start..end` of [`Text::value`].
+    /// The position in the file of the range `start..end` of [`Text::value`].
     pub fn span_of(&self, start: usize, end: usize) -> Span {
         Span::new(self.place(start), self.place(end))
     }
 
-    /// The place in the file of the whole value, without its quotes.
+    /// The position in the file of the whole value, without its quotes.
     pub fn span(&self) -> Span {
         self.span_of(0, self.value.len())
     }
 
-    /// The part `start..end` of the value as a text of its own. A range that does not lie between characters gives an empty text.
+    /// The part `start..end` of the value, with its own source positions. It is empty if the range
+    /// is not on character boundaries.
     pub fn slice(&self, start: usize, end: usize) -> Text {
         let value = self.value.get(start..end).unwrap_or_default().to_owned();
         self.locate(&Text::plain(value, start))
     }
 
-    /// `inner` was read from [`Text::value`], so its places are bytes of that value; the result has places in the file.
+    /// Translates the positions of `inner`, which was read from [`Text::value`], from offsets in
+    /// that value to offsets in the file.
     pub(crate) fn locate(&self, inner: &Text) -> Text {
         let start = self.place(inner.start as usize);
-        let outer_breaks = self.shifts.iter().filter_map(|(at, _)| inner.byte_at(*at as usize));
+        let outer_breaks = self
+            .shifts
+            .iter()
+            .filter_map(|(at, _)| inner.byte_at(*at as usize));
         let inner_breaks = inner.shifts.iter().map(|(at, _)| *at as usize);
-        let mut breaks: Vec<usize> = outer_breaks.chain(inner_breaks).filter(|at| *at > 0).collect();
+        let mut breaks: Vec<usize> = outer_breaks
+            .chain(inner_breaks)
+            .filter(|at| *at > 0)
+            .collect();
         breaks.sort_unstable();
         breaks.dedup();
-        let extra_at = |at: usize| (self.place(inner.place(at)) as i64 - start as i64 - at as i64) as i32;
-        let shifts = breaks.into_iter().map(|at| (at as u32, extra_at(at))).collect();
-        Text { value: inner.value.clone(), start: start as u32, shifts, secret: self.secret || inner.secret }
+        let extra_at =
+            |at: usize| (self.place(inner.place(at)) as i64 - start as i64 - at as i64) as i32;
+        let shifts = breaks
+            .into_iter()
+            .map(|at| (at as u32, extra_at(at)))
+            .collect();
+        Text {
+            value: inner.value.clone(),
+            start: start as u32,
+            shifts,
+            secret: self.secret || inner.secret,
+        }
     }
 
-    /// The byte of the value that stands at `place`, if it is one of this text's. Places grow with bytes, so it can be searched for.
+    /// The byte of the value at the file offset `place`, if there is one. File offsets increase
+    /// with bytes, so it is found by binary search.
     fn byte_at(&self, place: usize) -> Option<usize> {
         let (mut low, mut high) = (0, self.value.len());
         while low < high {
             let middle = low.midpoint(high);
-            if self.place(middle) < place { low = middle + 1 } else { high = middle }
+            if self.place(middle) < place {
+                low = middle + 1
+            } else {
+                high = middle
+            }
         }
         (self.place(low) == place).then_some(low)
     }
 
     fn place(&self, byte: usize) -> usize {
         let after = self.shifts.partition_point(|(at, _)| *at as usize <= byte);
-        let ahead = after.checked_sub(1).and_then(|last| self.shifts.get(last)).map_or(0, |(_, extra)| *extra);
-        let place = |byte: usize, ahead: i32| (i64::from(self.start) + byte as i64 + i64::from(ahead)).max(0) as usize;
-        // A value that was brought in may be longer than the text it replaced: it must not reach into what follows.
-        let limit = self.shifts.get(after).map_or(usize::MAX, |(at, extra)| place(*at as usize, *extra));
+        let ahead = after
+            .checked_sub(1)
+            .and_then(|last| self.shifts.get(last))
+            .map_or(0, |(_, extra)| *extra);
+        let place = |byte: usize, ahead: i32| {
+            (i64::from(self.start) + byte as i64 + i64::from(ahead)).max(0) as usize
+        };
+        // A substituted value can be longer than its placeholder. Its position must not extend into
+        // the text after the placeholder.
+        let limit = self
+            .shifts
+            .get(after)
+            .map_or(usize::MAX, |(at, extra)| place(*at as usize, *extra));
         place(byte, ahead).min(limit)
     }
 }
 
 impl std::fmt::Debug for Text {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Text").field("value", &self.shown()).field("start", &self.start).finish_non_exhaustive()
+        f.debug_struct("Text")
+            .field("value", &self.shown())
+            .field("start", &self.start)
+            .finish_non_exhaustive()
     }
 }
 
 impl Node {
-    /// What kind of value this is, for messages: `a number`, `a text`, `a map` …
+    /// The type of the value for messages: `a number`, `a string`, `a map` …
     pub fn describe(&self) -> &'static str {
         match self.kind {
             NodeKind::Nil => "nil",
             NodeKind::Bool(_) => "a boolean",
-            NodeKind::Int(_) | NodeKind::BigInt(_) | NodeKind::Float(_) | NodeKind::Decimal(_) => "a number",
+            NodeKind::Int(_) | NodeKind::BigInt(_) | NodeKind::Float(_) | NodeKind::Decimal(_) => {
+                "a number"
+            }
             NodeKind::Char(_) => "a character",
-            NodeKind::Str(_) => "a text",
+            NodeKind::Str(_) => "a string",
             NodeKind::Symbol(_) => "a symbol",
             NodeKind::Keyword(_) => "a keyword",
             NodeKind::List(_) => "a list",

@@ -1,8 +1,8 @@
-//! EDN as text.
+//! An EDN printer.
 //!
-//! edn-rs is not used for this: it sorts maps and sets, prints `1.0` as `1`, control characters as Rust escapes that no EDN reader knows,
-//! and has no exact numbers. A test holds its reader and ours to one answer,
-//! and reads with it what is printed here.
+//! edn-rs is not used for this: it sorts maps and sets, prints `1.0` as `1`, prints control
+//! characters as Rust escapes that no EDN reader accepts, and has no exact numbers. A test checks
+//! that its reader and ours agree, and that it reads what is printed here.
 
 mod pretty;
 
@@ -11,7 +11,8 @@ use std::fmt::Write;
 use crate::{Node, NodeKind};
 pub use pretty::pretty;
 
-/// The form on one line. Reading it again gives the same value, except that a text with a secret in it is printed as `…`.
+/// The form on one line. Reading the output returns the same value, except that a string that
+/// contains a secret is printed as `…`.
 pub fn print(node: &Node) -> String {
     let mut out = String::new();
     write_node(&mut out, node, ", ");
@@ -26,12 +27,12 @@ fn write_node(out: &mut String, node: &Node, between: &str) {
         NodeKind::Int(value) => write_display(out, value),
         NodeKind::BigInt(digits) => {
             out.push_str(digits);
-            // Without the mark a number that fits 64 bits would be read as one that does.
+            // Without the suffix, a number that fits in 64 bits would be read as an `Int`.
             if digits.parse::<i64>().is_ok() {
                 out.push('N');
             }
         }
-        // `Debug` keeps the point of `1.0` and takes an exponent where that is shorter.
+        // `Debug` keeps the point of `1.0` and uses an exponent where that is shorter.
         NodeKind::Float(value) => write_display(out, format_args!("{value:?}")),
         NodeKind::Decimal(digits) => {
             out.push_str(digits);
@@ -87,7 +88,9 @@ fn write_char(out: &mut String, value: char) {
         ' ' => out.push_str("\\space"),
         '\u{8}' => out.push_str("\\backspace"),
         '\u{c}' => out.push_str("\\formfeed"),
-        other if other.is_control() || other.is_whitespace() => write_display(out, format_args!("\\u{:04x}", u32::from(other))),
+        other if other.is_control() || other.is_whitespace() => {
+            write_display(out, format_args!("\\u{:04x}", u32::from(other)))
+        }
         other => write_display(out, format_args!("\\{other}")),
     }
 }
@@ -103,7 +106,9 @@ fn write_str(out: &mut String, value: &str) {
             '\t' => out.push_str("\\t"),
             '\u{8}' => out.push_str("\\b"),
             '\u{c}' => out.push_str("\\f"),
-            control if control.is_control() => write_display(out, format_args!("\\u{:04x}", u32::from(control))),
+            control if control.is_control() => {
+                write_display(out, format_args!("\\u{:04x}", u32::from(control)))
+            }
             other => out.push(other),
         }
     }

@@ -1,6 +1,7 @@
 //! Path templates: `out/{@topic}/date={at:%Y-%m-%d}`.
 //!
-//! `{expression}` stands for a value, `{expression:format}` for a time in a format of strftime's. `{{` and `}}` are braces.
+//! `{expression}` inserts a value, `{expression:format}` a time in a strftime format. `{{` and `}}`
+//! are literal braces.
 
 mod parse;
 
@@ -9,25 +10,25 @@ pub use parse::parse;
 use crate::Span;
 use crate::expr::Expr;
 
-/// A path with values in it.
+/// A parsed path template.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Template {
-    /// Its parts in order. No two literals follow each other.
-    pub parts: Vec<Part>,
+    /// The parts in order. Two literals are never adjacent.
+    pub parts: Vec<TemplatePart>,
 }
 
 /// A part of a template.
 #[derive(Clone, Debug, PartialEq)]
-pub enum Part {
-    /// Text, braces resolved.
+pub enum TemplatePart {
+    /// Literal text, with `{{` and `}}` unescaped.
     Literal(String),
     /// `{expr}`, `{expr:format}`
     Value {
-        /// What the value is.
+        /// The expression that computes the value.
         expr: Expr,
-        /// How a time is written, in the letters of chrono's strftime.
+        /// The format of a time, in chrono's strftime syntax. `None` for other values.
         format: Option<String>,
-        /// The whole part, braces included.
+        /// The whole part, including its braces.
         span: Span,
     },
 }

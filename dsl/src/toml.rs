@@ -1,8 +1,10 @@
-//! The TOML form of a pipeline file: the same map, with a place for every piece.
+//! A reader for the TOML form of a pipeline file. It returns the same map as the EDN form, with the
+//! source position of every value.
 //!
-//! `name`, `[settings]` and `[[tests]]` are the keywords of the EDN form; `pipeline` is a text with the flow in it; a table in `[stages]`
-//! has one key, the plugin, whose value is the plugin's argument. A table is a map with keywords as keys, an array a vector. Texts stay
-//! texts: whoever reads an option takes a text where EDN has a keyword.
+//! `name`, `[settings]` and `[[tests]]` correspond to the keywords of the EDN form. `pipeline` is a
+//! string that contains the flow. A table in `[stages]` has one key, the plugin, whose value is the
+//! plugin's argument. A table becomes a map with keywords as keys, and an array becomes a vector.
+//! Strings stay strings: options accept a string where EDN has a keyword.
 
 use std::ops::Range;
 
@@ -11,31 +13,46 @@ use toml_edit::{Document, Item, Key, TableLike, Value};
 use crate::node::Text;
 use crate::{Diagnostic, Name, Node, NodeKind, Span, edn, nearest};
 
-/// What the top-level table may hold.
+/// The keys of the top-level table.
 const KEYS: [&str; 5] = ["name", "settings", "stages", "pipeline", "tests"];
 
-/// Reads a pipeline file as the map that its EDN form would be.
+/// Reads a pipeline file as the map of its EDN form.
 ///
 /// # Errors
-/// All mistakes, in the order of the file; TOML itself is given up at its first one.
+/// All errors, in source order. For invalid TOML, only the first error.
 pub fn read(text: &str) -> Result<Node, Vec<Diagnostic>> {
     let document = Document::parse(text).map_err(|error| {
-        let span = error.span().map_or(Span::new(text.len(), text.len()), |range| Span::new(range.start, range.end));
-        let message = error.message().lines().next().unwrap_or("this is not TOML").to_owned();
-        vec![Diagnostic::new(span, message, "not understood as TOML")]
+        let span = error
+            .span()
+            .map_or(Span::new(text.len(), text.len()), |range| {
+                Span::new(range.start, range.end)
+            });
+        let message = error
+            .message()
+            .lines()
+            .next()
+            .unwrap_or("invalid TOML")
+            .to_owned();
+        vec![Diagnostic::new(span, message, "invalid TOML")]
     })?;
-    let mut reader = Reader { text, mistakes: Vec::new() };
+    let mut reader = Reader {
+        text,
+        errors: Vec::new(),
+    };
     let entries = reader.file(document.as_table());
-    if reader.mistakes.is_empty() {
-        return Ok(Node { kind: NodeKind::Map(entries), span: Span::new(0, text.len()) });
+    if reader.errors.is_empty() {
+        return Ok(Node {
+            kind: NodeKind::Map(entries),
+            span: Span::new(0, text.len()),
+        });
     }
-    reader.mistakes.sort_by_key(|mistake| mistake.span);
-    Err(reader.mistakes)
+    reader.errors.sort_by_key(|error| error.span);
+    Err(reader.errors)
 }
 
 struct Reader<'a> {
     text: &'a str,
-    mistakes: Vec<Diagnostic>,
+    errors: Vec<Diagnostic>,
 }
 
 impl Reader<'_> {
@@ -44,20 +61,33 @@ impl Reader<'_> {
         for (name, item) in table.iter() {
             let span = key_span(table, name);
             match name {
-                "name" | "settings" | "tests" => entries.push((keyword(name, span), self.item(item, span))),
-                "pipeline" => entries.extend(self.flow(item, span).map(|flow| (symbol(name, span), flow))),
+                "name" | "settings" | "tests" => {
+                    entries.push((keyword(name, span), self.item(item, span)))
+                }
+                "pipeline" => {
+                    entries.extend(self.flow(item, span).map(|flow| (symbol(name, span), flow)))
+                }
                 "stages" => match item.as_table_like() {
                     Some(stages) => {
-                        let stages = stages.iter().filter_map(|(name, item)| self.stage(name, item, key_span(stages, name)));
+                        let stages = stages.iter().filter_map(|(name, item)| {
+                            self.stage(name, item, key_span(stages, name))
+                        });
                         entries.extend(stages);
                     }
-                    None => self.report(span, "`stages` is a table", "expected [stages.some-name]"),
+                    None => self.report(
+                        span,
+                        "`stages` must be a table",
+                        "expected [stages.some-name]",
+                    ),
                 },
                 unknown => {
-                    let mistake =
-                        Diagnostic::new(span, format!("`{unknown}` is not known here"), format!("expected one of {}", KEYS.join(", ")));
+                    let error = Diagnostic::new(
+                        span,
+                        format!("unknown key `{unknown}`"),
+                        format!("expected one of {}", KEYS.join(", ")),
+                    );
                     let help = nearest(unknown, KEYS).map(|near| format!("did you mean `{near}`?"));
-                    self.mistakes.push(Diagnostic { help, ..mistake });
+                    self.errors.push(Diagnostic { help, ..error });
                 }
             }
         }
@@ -65,51 +95,74 @@ impl Reader<'_> {
     }
 
     fn report(&mut self, span: Span, message: impl Into<String>, label: impl Into<String>) {
-        self.mistakes.push(Diagnostic::new(span, message, label));
+        self.errors.push(Diagnostic::new(span, message, label));
     }
 
     fn flow(&mut self, item: &Item, key: Span) -> Option<Node> {
         let node = self.item(item, key);
         let NodeKind::Str(text) = &node.kind else {
-            self.report(node.span, "`pipeline` is a text", format!("expected \"(-> …)\", found {}", node.describe()));
+            self.report(
+                node.span,
+                "`pipeline` must be a string",
+                format!("expected \"(-> …)\", found {}", node.describe()),
+            );
             return None;
         };
-        edn::read_quoted(text).map_err(|mistakes| self.mistakes.extend(mistakes)).ok()
+        edn::read_quoted(text)
+            .map_err(|errors| self.errors.extend(errors))
+            .ok()
     }
 
     fn stage(&mut self, name: &str, item: &Item, span: Span) -> Option<(Node, Node)> {
         if name == "pipeline" {
-            self.report(span, "no stage can be called `pipeline`", "this word is the flow's");
+            self.report(
+                span,
+                "`pipeline` is reserved and cannot name a stage",
+                "this word names the flow",
+            );
             return None;
         }
         let node = self.item(item, span);
         let found = node.describe();
         let call = match node.kind {
-            // `out = "drop"`: a plugin that takes no argument.
-            NodeKind::Str(plugin) => Node { kind: NodeKind::Symbol(Name::plain(plugin.value)), span: node.span },
+            // `out = "drop"`: a plugin without an argument.
+            NodeKind::Str(plugin) => Node {
+                kind: NodeKind::Symbol(Name::plain(plugin.value)),
+                span: node.span,
+            },
             NodeKind::Map(mut entries) if entries.len() == 1 => {
                 let (mut plugin, argument) = entries.pop()?;
                 if let NodeKind::Keyword(name) = plugin.kind {
                     plugin.kind = NodeKind::Symbol(name);
                 }
                 let span = plugin.span.to(argument.span);
-                Node { kind: NodeKind::List(vec![plugin, argument]), span }
+                Node {
+                    kind: NodeKind::List(vec![plugin, argument]),
+                    span,
+                }
             }
             NodeKind::Map(entries) => {
-                let label = format!("expected one key, the plugin; found {}", entries.len());
-                let mistake = Diagnostic::new(span, format!("`{name}` must be one stage"), label);
-                self.mistakes.push(mistake.with_help(format!("write [stages.{name}] and under it, for example, kafka = {{ … }}")));
+                let label = format!("expected one key, the plugin name; found {}", entries.len());
+                let error = Diagnostic::new(span, format!("`{name}` must be one stage"), label);
+                self.errors.push(error.with_help(format!(
+                    "write [stages.{name}] and below it, for example, kafka = {{ … }}"
+                )));
                 return None;
             }
             _ => {
-                self.report(node.span, format!("`{name}` must be a stage"), format!("expected a table, found {found}"));
+                self.report(
+                    node.span,
+                    format!("`{name}` must be a stage"),
+                    format!("expected a table, found {found}"),
+                );
                 return None;
             }
         };
         Some((symbol(name, span), call))
     }
 
-    /// The value of an item. One that was put together from several places stands where its `key` does.
+    /// The value of an item. An item without a position of its own, such as a table that is defined
+    /// in several places, gets the position of its `key`.
     fn item(&mut self, item: &Item, key: Span) -> Node {
         let span = span_or(item.span(), key);
         let kind = match item {
@@ -117,7 +170,10 @@ impl Reader<'_> {
             Item::Value(value) => return self.value(value, key),
             Item::Table(table) => self.table(table),
             Item::ArrayOfTables(tables) => {
-                let items = tables.iter().map(|table| Node { kind: self.table(table), span: span_or(table.span(), key) });
+                let items = tables.iter().map(|table| Node {
+                    kind: self.table(table),
+                    span: span_or(table.span(), key),
+                });
                 NodeKind::Vector(items.collect())
             }
         };
@@ -140,13 +196,15 @@ impl Reader<'_> {
             Value::Float(number) => NodeKind::Float(*number.value()),
             Value::Boolean(truth) => NodeKind::Bool(*truth.value()),
             Value::Datetime(time) => self.time(time.value(), span),
-            Value::Array(array) => NodeKind::Vector(array.iter().map(|value| self.value(value, span)).collect()),
+            Value::Array(array) => {
+                NodeKind::Vector(array.iter().map(|value| self.value(value, span)).collect())
+            }
             Value::InlineTable(table) => self.table(table),
         };
         Node { kind, span }
     }
 
-    /// A time with an offset is EDN's `#inst`; a date or a local time is a text.
+    /// A time with an offset becomes `#inst`; a date or a local time becomes a string.
     fn time(&self, time: &toml_edit::Datetime, span: Span) -> NodeKind {
         let text = NodeKind::Str(Text::plain(time.to_string(), span.start as usize));
         match time.offset {
@@ -156,31 +214,41 @@ impl Reader<'_> {
     }
 
     fn string(&self, value: &str, span: Span) -> Text {
-        let raw = self.text.get(span.start as usize..span.end as usize).unwrap_or_default();
-        located(value, raw, span.start as usize)
+        let raw = self
+            .text
+            .get(span.start as usize..span.end as usize)
+            .unwrap_or_default();
+        with_positions(value, raw, span.start as usize)
     }
 }
 
-/// The value of a TOML string whose text in the file, quotes included, is `raw` and begins at `start`.
-fn located(value: &str, raw: &str, start: usize) -> Text {
-    let quote = ["\"\"\"", "'''", "\"", "'"].into_iter().find(|quote| raw.starts_with(quote)).unwrap_or_default();
+/// The value of a TOML string with its source positions. `raw` is its source text including quotes,
+/// which begins at the offset `start`.
+fn with_positions(value: &str, raw: &str, start: usize) -> Text {
+    let quote = ["\"\"\"", "'''", "\"", "'"]
+        .into_iter()
+        .find(|quote| raw.starts_with(quote))
+        .unwrap_or_default();
     let has_escapes = quote.starts_with('"');
     let mut at = quote.len();
     if quote.len() == 3 {
-        // A line break right after the opening quotes is not part of the text.
-        at += ["\r\n", "\n"].into_iter().find(|end| raw.get(at..).is_some_and(|rest| rest.starts_with(end))).map_or(0, str::len);
+        // A line break directly after the opening quotes is not part of the string.
+        at += ["\r\n", "\n"]
+            .into_iter()
+            .find(|end| raw.get(at..).is_some_and(|rest| rest.starts_with(end)))
+            .map_or(0, str::len);
     }
     let opening = at;
     let mut text = Text::plain(value, start + opening);
     for (byte, character) in value.char_indices() {
-        at += skipped(raw.get(at..).unwrap_or_default(), has_escapes);
+        at += continuation_length(raw.get(at..).unwrap_or_default(), has_escapes);
         push_shift(&mut text, byte, at - opening);
         at += match raw.get(at..).unwrap_or_default().as_bytes() {
             [b'\\', b'u', ..] if has_escapes => 6,
             [b'\\', b'U', ..] if has_escapes => 10,
             [b'\\', b'x', ..] if has_escapes => 4,
             [b'\\', ..] if has_escapes => 2,
-            // The line breaks of the value may all be the short ones.
+            // The parser may return `\r\n` as `\n`.
             [b'\r', b'\n', ..] if character == '\n' => 2,
             _ => character.len_utf8(),
         };
@@ -189,7 +257,7 @@ fn located(value: &str, raw: &str, start: usize) -> Text {
     text
 }
 
-/// The value's `byte` stands at the byte `at` of the text in the file.
+/// Records that the value's `byte` is at the byte `at` of the source text.
 fn push_shift(text: &mut Text, byte: usize, at: usize) {
     let extra = (at as i64 - byte as i64) as i32;
     if text.shifts.last().map_or(0, |(_, extra)| *extra) != extra {
@@ -197,12 +265,19 @@ fn push_shift(text: &mut Text, byte: usize, at: usize) {
     }
 }
 
-/// The bytes of a backslash at the end of a line, and of the white space after it, which are not part of the text.
-fn skipped(rest: &str, has_escapes: bool) -> usize {
-    let Some(after) = rest.strip_prefix('\\').filter(|_| has_escapes) else { return 0 };
+/// The length of a backslash at the end of a line and the white space after it, which are not part
+/// of the string. Otherwise 0.
+fn continuation_length(rest: &str, has_escapes: bool) -> usize {
+    let Some(after) = rest.strip_prefix('\\').filter(|_| has_escapes) else {
+        return 0;
+    };
     let trimmed = after.trim_start();
     let space = after.get(..after.len() - trimmed.len()).unwrap_or_default();
-    if space.contains('\n') { rest.len() - trimmed.len() } else { 0 }
+    if space.contains('\n') {
+        rest.len() - trimmed.len()
+    } else {
+        0
+    }
 }
 
 fn key_span(table: &dyn TableLike, name: &str) -> Span {
@@ -214,9 +289,15 @@ fn span_or(range: Option<Range<usize>>, otherwise: Span) -> Span {
 }
 
 fn keyword(name: &str, span: Span) -> Node {
-    Node { kind: NodeKind::Keyword(Name::plain(name)), span }
+    Node {
+        kind: NodeKind::Keyword(Name::plain(name)),
+        span,
+    }
 }
 
 fn symbol(name: &str, span: Span) -> Node {
-    Node { kind: NodeKind::Symbol(Name::plain(name)), span }
+    Node {
+        kind: NodeKind::Symbol(Name::plain(name)),
+        span,
+    }
 }

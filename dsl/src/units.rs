@@ -1,46 +1,47 @@
-//! Sizes (`128MB`, `1GiB`) and durations (`90s`, `1h30m`) as people write them.
+//! Parsers for sizes (`128MB`, `1GiB`) and durations (`90s`, `1h30m`).
 
 use std::time::Duration;
 
-/// Why a text is no size or no duration.
+/// The reason why a string is not a valid size or duration.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum UnitError {
-    /// There is nothing to read.
+    /// The string is empty.
     #[error("expected {expected}, found nothing")]
     Empty {
-        /// An example of what is expected.
+        /// What is expected, with an example.
         expected: &'static str,
     },
-    /// A number is missing where there should be one.
-    #[error("`{found}` does not begin with a number; expected {expected}")]
+    /// A number is missing.
+    #[error("`{found}` does not start with a number; expected {expected}")]
     NoNumber {
-        /// What stands there.
+        /// The text found instead.
         found: String,
-        /// An example of what is expected.
+        /// What is expected, with an example.
         expected: &'static str,
     },
-    /// The word after a number is no unit.
-    #[error("`{found}` is not a unit; expected one of {known}")]
+    /// The word after a number is not a unit.
+    #[error("unknown unit `{found}`; expected one of {known}")]
     UnknownUnit {
-        /// What stands there.
+        /// The text found instead.
         found: String,
-        /// The units there are.
+        /// All units, separated by commas.
         known: String,
     },
-    /// There is no unit after the last number, though there is one after another.
-    #[error("a unit is missing at the end; expected one of {known}")]
+    /// The last number has no unit, although an earlier one has.
+    #[error("missing unit after the last number; expected one of {known}")]
     NoUnit {
-        /// The units there are.
+        /// All units, separated by commas.
         known: String,
     },
-    /// The value does not fit.
-    #[error("this is too large")]
+    /// The value does not fit in 64 bits, in bytes or nanoseconds.
+    #[error("the value is too large")]
     TooLarge,
 }
 
-/// A unit and how many of the smallest ones it is.
+/// The name of a unit, and its value in the smallest unit.
 type Unit = (&'static str, u128);
 
+/// The units of sizes, in bytes.
 const SIZES: [Unit; 10] = [
     ("B", 1),
     ("kB", 1_000),
@@ -54,7 +55,7 @@ const SIZES: [Unit; 10] = [
     ("TiB", 1 << 40),
 ];
 
-/// In nanoseconds.
+/// The units of durations, in nanoseconds.
 const DURATIONS: [Unit; 8] = [
     ("ns", 1),
     ("us", 1_000),
@@ -66,27 +67,33 @@ const DURATIONS: [Unit; 8] = [
     ("w", 604_800_000_000_000),
 ];
 
-/// A size in bytes: `128MB`, `1.5 GiB`, `64k`. MB is 1000², MiB 1024²; the `B` may be left out, and a number alone is bytes. Case makes no
-/// difference.
+/// Parses a size in bytes: `128MB`, `1.5 GiB`, `64k`. MB is 1000² bytes, MiB is 1024² bytes. The
+/// `B` is optional, and a number without a unit is in bytes. Case is ignored.
 ///
 /// # Errors
-/// Says what is wrong in words for the user.
+/// The error's message is written for the user.
 pub fn size(text: &str) -> Result<u64, UnitError> {
     let expected = "a size such as \"128MB\"";
     let (number, unit, rest) = quantity(text.trim(), expected)?;
     let unit_text = if unit.is_empty() { "B" } else { unit };
-    let fits = |name: &str| name.eq_ignore_ascii_case(unit_text) || name.trim_end_matches('B').eq_ignore_ascii_case(unit_text);
-    let (_, factor) = SIZES.into_iter().find(|(name, _)| fits(name)).ok_or_else(|| unknown_unit(unit, &SIZES))?;
+    let fits = |name: &str| {
+        name.eq_ignore_ascii_case(unit_text)
+            || name.trim_end_matches('B').eq_ignore_ascii_case(unit_text)
+    };
+    let (_, factor) = SIZES
+        .into_iter()
+        .find(|(name, _)| fits(name))
+        .ok_or_else(|| unknown_unit(unit, &SIZES))?;
     if !rest.is_empty() {
         return Err(unknown_unit(&format!("{unit}{rest}"), &SIZES));
     }
     u64::try_from(number.times(factor)?).map_err(|_| UnitError::TooLarge)
 }
 
-/// A duration: `250ms`, `60s`, `1h30m`, `7d`. A number alone is milliseconds.
+/// Parses a duration: `250ms`, `60s`, `1h30m`, `7d`. A number without a unit is in milliseconds.
 ///
 /// # Errors
-/// Says what is wrong in words for the user.
+/// The error's message is written for the user.
 pub fn duration(text: &str) -> Result<Duration, UnitError> {
     let expected = "a duration such as \"90s\" or \"1h30m\"";
     let mut rest = text.trim();
@@ -97,16 +104,20 @@ pub fn duration(text: &str) -> Result<Duration, UnitError> {
         let unit_text = if is_alone { "ms" } else { unit };
         let found = DURATIONS.into_iter().find(|(name, _)| *name == unit_text);
         let (_, factor) = found.ok_or_else(|| unknown_unit(unit, &DURATIONS))?;
-        nanos = nanos.checked_add(number.times(factor)?).ok_or(UnitError::TooLarge)?;
+        nanos = nanos
+            .checked_add(number.times(factor)?)
+            .ok_or(UnitError::TooLarge)?;
         if after.is_empty() {
             break;
         }
         rest = after;
     }
-    u64::try_from(nanos).map(Duration::from_nanos).map_err(|_| UnitError::TooLarge)
+    u64::try_from(nanos)
+        .map(Duration::from_nanos)
+        .map_err(|_| UnitError::TooLarge)
 }
 
-/// A number with up to nine digits after its point.
+/// A decimal number with up to nine fractional digits, as `units / scale`.
 struct Number {
     units: u128,
     scale: u128,
@@ -114,30 +125,61 @@ struct Number {
 
 impl Number {
     fn times(&self, factor: u128) -> Result<u128, UnitError> {
-        self.units.checked_mul(factor).map(|product| product / self.scale).ok_or(UnitError::TooLarge)
+        self.units
+            .checked_mul(factor)
+            .map(|product| product / self.scale)
+            .ok_or(UnitError::TooLarge)
     }
 }
 
-/// The number and the unit at the beginning of `text`, and what follows them.
-fn quantity<'a>(text: &'a str, expected: &'static str) -> Result<(Number, &'a str, &'a str), UnitError> {
+/// Splits `text` into the number and the unit at its start, and the rest.
+fn quantity<'a>(
+    text: &'a str,
+    expected: &'static str,
+) -> Result<(Number, &'a str, &'a str), UnitError> {
     if text.is_empty() {
         return Err(UnitError::Empty { expected });
     }
-    let (digits, rest) = text.split_at(text.find(|next: char| !next.is_ascii_digit() && next != '.').unwrap_or(text.len()));
+    let (digits, rest) = text.split_at(
+        text.find(|next: char| !next.is_ascii_digit() && next != '.')
+            .unwrap_or(text.len()),
+    );
     let (whole, fraction) = digits.split_once('.').unwrap_or((digits, "0"));
-    let no_number = || UnitError::NoNumber { found: text.to_owned(), expected };
+    let no_number = || UnitError::NoNumber {
+        found: text.to_owned(),
+        expected,
+    };
     if whole.is_empty() || fraction.is_empty() || fraction.contains('.') {
         return Err(no_number());
     }
     let fraction = fraction.get(..9).unwrap_or(fraction);
-    let units = format!("{whole}{fraction}").parse().map_err(|_| UnitError::TooLarge)?;
+    let units = format!("{whole}{fraction}")
+        .parse()
+        .map_err(|_| UnitError::TooLarge)?;
     let rest = rest.trim_start();
-    let (unit, rest) = rest.split_at(rest.find(|next: char| !next.is_ascii_alphabetic()).unwrap_or(rest.len()));
-    Ok((Number { units, scale: 10_u128.pow(fraction.len() as u32) }, unit, rest.trim_start()))
+    let (unit, rest) = rest.split_at(
+        rest.find(|next: char| !next.is_ascii_alphabetic())
+            .unwrap_or(rest.len()),
+    );
+    Ok((
+        Number {
+            units,
+            scale: 10_u128.pow(fraction.len() as u32),
+        },
+        unit,
+        rest.trim_start(),
+    ))
 }
 
 fn unknown_unit(found: &str, units: &[Unit]) -> UnitError {
     let names: Vec<&str> = units.iter().map(|(name, _)| *name).collect();
     let known = names.join(", ");
-    if found.is_empty() { UnitError::NoUnit { known } } else { UnitError::UnknownUnit { found: found.to_owned(), known } }
+    if found.is_empty() {
+        UnitError::NoUnit { known }
+    } else {
+        UnitError::UnknownUnit {
+            found: found.to_owned(),
+            known,
+        }
+    }
 }

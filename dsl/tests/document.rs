@@ -48,27 +48,40 @@ fn show_flow(flow: &Flow) -> String {
         Flow::Inline(call) => show_call(call),
         Flow::Thread(flows, _) => format!("(-> {})", all(flows)),
         Flow::All(flows, _) => format!("(all {})", all(flows)),
-        Flow::Match { branches, otherwise, .. } => {
+        Flow::Match {
+            branches,
+            otherwise,
+            ..
+        } => {
             let branches = branches.iter().map(|branch| match &branch.pattern {
                 Pattern::Text(text) => format!("={text} {}", show_flow(&branch.flow)),
                 Pattern::Regex(text) => format!("~{} {}", text.value, show_flow(&branch.flow)),
             });
-            let otherwise = otherwise.iter().map(|flow| format!("else {}", show_flow(flow)));
-            format!("(match {})", branches.chain(otherwise).collect::<Vec<_>>().join(" "))
+            let otherwise = otherwise
+                .iter()
+                .map(|flow| format!("else {}", show_flow(flow)));
+            format!(
+                "(match {})",
+                branches.chain(otherwise).collect::<Vec<_>>().join(" ")
+            )
         }
     }
 }
 
 fn show_stages(document: &Document) -> Vec<String> {
-    document.stages.iter().map(|stage| format!("{} = {}", stage.name, show_call(&stage.call))).collect()
+    document
+        .stages
+        .iter()
+        .map(|stage| format!("{} = {}", stage.name, show_call(&stage.call)))
+        .collect()
 }
 
-/// Each mistake as `underlined text: message; label`.
-fn mistakes(text: &str, result: Result<Document, Vec<Diagnostic>>) -> Vec<String> {
-    let mistakes = result.expect_err(text);
-    let shown = mistakes.iter().map(|mistake| {
-        let underlined = &text[mistake.span.start as usize..mistake.span.end as usize];
-        format!("{underlined}: {}; {}", mistake.message, mistake.label)
+/// Each error as `underlined text: message; label`.
+fn errors(text: &str, result: Result<Document, Vec<Diagnostic>>) -> Vec<String> {
+    let errors = result.expect_err(text);
+    let shown = errors.iter().map(|error| {
+        let underlined = &text[error.span.start as usize..error.span.end as usize];
+        format!("{underlined}: {}; {}", error.message, error.label)
     });
     shown.collect()
 }
@@ -81,9 +94,24 @@ fn at(text: &str, part: &str) -> Span {
 #[test]
 fn the_edn_form() {
     let document = from_edn(CLICKSTREAM).expect("valid");
-    assert_eq!(document.name, Some(("clickstream".to_owned(), at(CLICKSTREAM, "\"clickstream\""))));
-    let settings: Vec<String> = document.settings.iter().map(|(name, _, value)| format!("{name}={}", print::print(value))).collect();
-    assert_eq!(settings, ["etl-threads=2", "io-threads=2", "memory=\"512MB\"", "state=\"redis://localhost:6379\""]);
+    assert_eq!(
+        document.name,
+        Some(("clickstream".to_owned(), at(CLICKSTREAM, "\"clickstream\"")))
+    );
+    let settings: Vec<String> = document
+        .settings
+        .iter()
+        .map(|(name, _, value)| format!("{name}={}", print::print(value)))
+        .collect();
+    assert_eq!(
+        settings,
+        [
+            "etl-threads=2",
+            "io-threads=2",
+            "memory=\"512MB\"",
+            "state=\"redis://localhost:6379\""
+        ]
+    );
     assert_eq!(document.settings[1].1, at(CLICKSTREAM, ":io-threads"));
     assert_eq!(
         show_stages(&document),
@@ -95,12 +123,28 @@ fn the_edn_form() {
             r#"errors = [kafka {:brokers "localhost:9092", :topic "clicks.errors"}]"#,
         ]
     );
-    assert_eq!(show_flow(&document.pipeline), r#"(-> clicks (all (-> served slim lake) (-> [where "status >= 500"] errors)))"#);
-    assert_eq!(document.stages[1].call.span, at(CLICKSTREAM, "(where \"status < 500 and agent not like '%bot%'\")"));
-    assert_eq!(document.calls().len(), 6);
-    let [test] = document.tests.as_slice() else { panic!("one test") };
     assert_eq!(
-        (test.name.as_str(), test.at.0.to_string(), test.input.len(), test.output.len()),
+        show_flow(&document.pipeline),
+        r#"(-> clicks (all (-> served slim lake) (-> [where "status >= 500"] errors)))"#
+    );
+    assert_eq!(
+        document.stages[1].call.span,
+        at(
+            CLICKSTREAM,
+            "(where \"status < 500 and agent not like '%bot%'\")"
+        )
+    );
+    assert_eq!(document.calls().len(), 6);
+    let [test] = document.tests.as_slice() else {
+        panic!("one test")
+    };
+    assert_eq!(
+        (
+            test.name.as_str(),
+            test.at.0.to_string(),
+            test.input.len(),
+            test.output.len()
+        ),
         ("bots stay out", "served".to_owned(), 2, 1)
     );
 }
@@ -108,7 +152,10 @@ fn the_edn_form() {
 #[test]
 fn the_toml_form() {
     let document = from_toml(CLICKSTREAM_TOML).expect("valid");
-    assert_eq!(document.name.as_ref().map(|(name, _)| name.as_str()), Some("clickstream"));
+    assert_eq!(
+        document.name.as_ref().map(|(name, _)| name.as_str()),
+        Some("clickstream")
+    );
     assert_eq!(
         show_stages(&document),
         [
@@ -116,19 +163,31 @@ fn the_toml_form() {
             r#"served = [where "status < 500 and agent not like '%bot%'"]"#,
         ]
     );
-    assert_eq!(show_flow(&document.pipeline), r#"(-> clicks (all (-> served slim lake) (-> [where "status >= 400"] errors)))"#);
+    assert_eq!(
+        show_flow(&document.pipeline),
+        r#"(-> clicks (all (-> served slim lake) (-> [where "status >= 400"] errors)))"#
+    );
     assert_eq!(
         document.pipeline.span(),
-        at(CLICKSTREAM_TOML, "(-> clicks (all (-> served slim lake) (-> (where 'status >= 400') errors)))")
+        at(
+            CLICKSTREAM_TOML,
+            "(-> clicks (all (-> served slim lake) (-> (where 'status >= 400') errors)))"
+        )
     );
     let inline = document.calls().pop().expect("the inline stage").span;
     assert_eq!(inline, at(CLICKSTREAM_TOML, "(where 'status >= 400')"));
     let header = at(CLICKSTREAM_TOML, "stages.clicks");
-    assert_eq!(document.stages[0].name_span, Span { start: header.end - 6, end: header.end });
+    assert_eq!(
+        document.stages[0].name_span,
+        Span {
+            start: header.end - 6,
+            end: header.end
+        }
+    );
 }
 
 #[test]
-fn both_forms_mean_the_same() {
+fn both_formats_are_equivalent() {
     let edn = r#"{:name "n" :settings {:memory "1GB" :threads 2 :ratio 1.5 :on true :at #inst "2024-01-31T12:30:00Z"}
         a (kafka {:topics ["x"] :properties {:session.timeout.ms "6000"} :deep {:er {:x 1}}}) b drop
         pipeline (-> a (match "x" b #r"y\d" (drop) :else b))
@@ -149,43 +208,69 @@ fn both_forms_mean_the_same() {
         at = "a"
         input = [{ x = 1 }]
         output = []"#;
-    let (edn, toml) = (from_edn(edn).expect("valid EDN"), from_toml(toml).expect("valid TOML"));
+    let (edn, toml) = (
+        from_edn(edn).expect("valid EDN"),
+        from_toml(toml).expect("valid TOML"),
+    );
     assert_eq!(show_stages(&edn), show_stages(&toml));
     assert_eq!(show_flow(&edn.pipeline), show_flow(&toml.pipeline));
     let settings = |document: &Document| {
-        document.settings.iter().map(|(name, _, value)| format!("{name} {}", print::print(value))).collect::<Vec<_>>()
+        document
+            .settings
+            .iter()
+            .map(|(name, _, value)| format!("{name} {}", print::print(value)))
+            .collect::<Vec<_>>()
     };
     assert_eq!(settings(&edn), settings(&toml));
-    assert_eq!((edn.name.map(|(name, _)| name), edn.tests.len()), (toml.name.map(|(name, _)| name), toml.tests.len()));
+    assert_eq!(
+        (edn.name.map(|(name, _)| name), edn.tests.len()),
+        (toml.name.map(|(name, _)| name), toml.tests.len())
+    );
 }
 
 #[test]
 fn files_without_a_server() {
     let document = from_edn(ERRORS_BY_STATUS).expect("valid");
     assert_eq!(document.stages.len(), 2);
-    assert_eq!(show_flow(&document.pipeline), r#"(-> logs [where "status >= 400"] out)"#);
+    assert_eq!(
+        show_flow(&document.pipeline),
+        r#"(-> logs [where "status >= 400"] out)"#
+    );
 }
 
 #[test]
 fn legacy_files() {
-    let document = from_edn("{a some.Plugin b other.ns/Thing pipeline (-> a (match \"t\" b #r\"^x\" (all a b)))}").expect("valid");
-    assert_eq!(show_stages(&document), ["a = [some.Plugin]", "b = [other.ns/Thing]"]);
-    assert_eq!(show_flow(&document.pipeline), "(-> a (match =t b ~^x (all a b)))");
+    let document = from_edn(
+        "{a some.Plugin b other.ns/Thing pipeline (-> a (match \"t\" b #r\"^x\" (all a b)))}",
+    )
+    .expect("valid");
+    assert_eq!(
+        show_stages(&document),
+        ["a = [some.Plugin]", "b = [other.ns/Thing]"]
+    );
+    assert_eq!(
+        show_flow(&document.pipeline),
+        "(-> a (match =t b ~^x (all a b)))"
+    );
     let without_flow = from_edn("{}").expect("valid");
     assert_eq!(show_flow(&without_flow.pipeline), "(-> disk-writer)");
 }
 
 #[test]
 fn a_flow_alone() {
-    let document = from_flow("(-> (files {:path 'in/*'}) (where 'a = ''x''') (stdout))").expect("valid");
-    assert_eq!(show_flow(&document.pipeline), r#"(-> [files {:path "in/*"}] [where "a = 'x'"] [stdout])"#);
+    let document =
+        from_flow("(-> (files {:path 'in/*'}) (where 'a = ''x''') (stdout))").expect("valid");
+    assert_eq!(
+        show_flow(&document.pipeline),
+        r#"(-> [files {:path "in/*"}] [where "a = 'x'"] [stdout])"#
+    );
     assert!(document.stages.is_empty());
-    from_flow("(-> (files) 5)").expect_err("5 is no stage");
-    from_flow("").expect_err("nothing");
+    from_flow("(-> (files) 5)").expect_err("5 is not a stage");
+    from_flow("").expect_err("empty input");
 }
 
 #[test]
-fn all_mistakes_of_a_file_at_once() {
+fn all_errors_of_a_file_at_once() {
     let text = r#"{:nam "x"
  :settings {"memory" 1}
  a 5
@@ -198,28 +283,32 @@ fn all_mistakes_of_a_file_at_once() {
  pipeline (-> a 7 (all) (match :x a "y" b :else c "z" d "w"))
  :tests [5 {:name "" :at 1 :inputs [] :output {}}]}"#;
     assert_eq!(
-        mistakes(text, from_edn(text)),
+        errors(text, from_edn(text)),
         [
-            ":nam: `:nam` is not known here; expected one of :name, :settings, :tests",
-            "\"memory\": a text cannot name a setting; expected a keyword such as :etl-threads",
+            ":nam: unknown key `:nam`; expected one of :name, :settings, :tests",
+            "\"memory\": a string cannot name a setting; expected a keyword such as :etl-threads",
             "5: `a` must be a stage; expected (plugin …), found a number",
-            "->: no stage can be called `->`; this word puts stages together",
-            "->: `->` puts stages together and is none; expected a plugin",
-            "\"kafka\": a text cannot begin a stage; expected a name such as kafka",
+            "->: `->` is reserved and cannot name a stage; this word combines stages",
+            "->: `->` combines stages and is not itself a stage; expected a plugin",
+            "\"kafka\": a string is not a plugin name; expected a name such as kafka",
             "(): this list is empty; expected a stage such as (kafka {…})",
-            "012: `012` is not a number; a number does not begin with 0",
-            "[f]: a vector is no key of a pipeline file; expected a symbol (a stage's name or pipeline) or a keyword",
-            "7: a number is no part of a flow; expected a stage or (-> …)",
-            "(all): there are no stages in this; expected at least one stage",
-            ":x: `match` cannot compare a topic with a keyword; expected a text, #r\"…\" or :else",
-            "\"z\": nothing may follow `:else`; this branch is never reached",
-            "\"w\": this branch of `match` leads nowhere; expected a flow after this",
-            "5: a test is a map; expected {:name … :at … :input […] :output […]}, found a number",
-            "{:name \"\" :at 1 :inputs [] :output {}}: this test has no `:input`; a test has :name, :at, :input and :output",
-            "\"\": a test's name is empty; expected a text",
-            "1: `:at` names a stage; expected a symbol, found a number",
-            ":inputs: `:inputs` is not known here; expected one of :name, :at, :input, :output",
-            "{}: `:output` is a vector of records; expected [ … ], found a map",
+            "012: `012` is not a number; a number cannot start with 0",
+            "[f]: a vector cannot be a key in a pipeline file; expected a symbol (a stage name or \
+                `pipeline`) or a keyword",
+            "7: a number cannot be part of a flow; expected a stage or (-> …)",
+            "(all): this form has no stages; expected at least one stage",
+            ":x: `match` cannot compare a topic with a keyword; expected a string, #r\"…\" or \
+                :else",
+            "\"z\": `:else` must be the last branch; unreachable branch",
+            "\"w\": this `match` branch has no flow; expected a flow after this",
+            "5: a test must be a map; expected {:name … :at … :input […] :output […]}, found a \
+                number",
+            "{:name \"\" :at 1 :inputs [] :output {}}: missing required key `:input`; a test \
+                requires :name, :at, :input and :output",
+            "\"\": the test name is empty; expected a non-empty string",
+            "1: `:at` must name a stage; expected a symbol, found a number",
+            ":inputs: unknown key `:inputs`; expected one of :name, :at, :input, :output",
+            "{}: `:output` must be a vector of records; expected [ … ], found a map",
         ]
     );
     let help = from_edn(text).expect_err("wrong")[0].help.clone();
@@ -227,27 +316,30 @@ fn all_mistakes_of_a_file_at_once() {
 }
 
 #[test]
-fn mistakes_in_toml() {
-    let text =
-        "nmae = \"x\"\npipeline = \"(-> a \\u0041 5 (match))\"\n[stages]\nc = 5\npipeline = \"x\"\n[stages.b]\nkafka = 1\nfiles = 2\n";
+fn errors_in_toml() {
+    let text = "nmae = \"x\"\npipeline = \"(-> a \\u0041 5 (match))\"\n[stages]\nc = 5\npipeline \
+        = \"x\"\n[stages.b]\nkafka = 1\nfiles = 2\n";
     assert_eq!(
-        mistakes(text, from_toml(text)),
+        errors(text, from_toml(text)),
         [
-            "nmae: `nmae` is not known here; expected one of name, settings, stages, pipeline, tests",
+            "nmae: unknown key `nmae`; expected one of name, settings, stages, pipeline, tests",
             "5: `c` must be a stage; expected a table, found a number",
-            "pipeline: no stage can be called `pipeline`; this word is the flow's",
-            "b: `b` must be one stage; expected one key, the plugin; found 2",
+            "pipeline: `pipeline` is reserved and cannot name a stage; this word names the flow",
+            "b: `b` must be one stage; expected one key, the plugin name; found 2",
         ]
     );
     let text = "pipeline = \"(-> a \\u0041 5 (match))\"";
     assert_eq!(
-        mistakes(text, from_toml(text)),
+        errors(text, from_toml(text)),
         [
-            "5: a number is no part of a flow; expected a stage or (-> …)",
-            "(match): there are no branches in this `match`; expected a text or #r\"…\", then a flow"
+            "5: a number cannot be part of a flow; expected a stage or (-> …)",
+            "(match): this `match` has no branches; expected a string or #r\"…\", then a flow"
         ]
     );
     let text = "pipeline = \"\"\"\n(-> a\n  \\\n   'b\"\"\"";
-    assert_eq!(mistakes(text, from_toml(text)), ["': this text is never closed; the quote that begins it"]);
-    assert_eq!(mistakes("a = ", from_toml("a = ")).len(), 1);
+    assert_eq!(
+        errors(text, from_toml(text)),
+        ["': unclosed string; the string starts here"]
+    );
+    assert_eq!(errors("a = ", from_toml("a = ")).len(), 1);
 }

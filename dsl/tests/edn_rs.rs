@@ -1,8 +1,9 @@
-//! Our EDN reader and edn-rs's give one answer.
+//! Comparison of our EDN reader with that of edn-rs.
 //!
-//! Where they differ, ours is what the EDN specification says. edn-rs knows no `12N` and `1M`, no `\u0041`, `\formfeed` and
-//! `\backspace`, no `\u0041` in texts; it reads `\foo` as the character `f` and a symbol, takes what EDN does not have (`0x1F`, `1/2`, keys
-//! that are there twice), and keeps neither the order of a map nor keys that are not texts.
+//! Where they differ, ours follows the EDN specification. edn-rs does not support `12N` and `1M`,
+//! the characters `\u0041`, `\formfeed` and `\backspace`, and `\u0041` in strings. It reads `\foo`
+//! as the character `f` and a symbol, accepts what EDN does not have (`0x1F`, `1/2`, duplicate
+//! keys), and keeps neither the order of a map nor keys that are not strings.
 
 use std::str::FromStr;
 
@@ -43,14 +44,17 @@ const TEXTS: [&str; 31] = [
     "[:a #_ #_ 1 2 :b]",
 ];
 
-/// What edn-rs would have made of the same value.
+/// The value of edn-rs for the same node.
 fn converted(node: &Node) -> Edn {
     let all = |items: &[Node]| items.iter().map(converted).collect::<Vec<_>>();
     match &node.kind {
         NodeKind::Nil => Edn::Nil,
         NodeKind::Bool(value) => Edn::Bool(*value),
         NodeKind::Int(value) => u64::try_from(*value).map_or(Edn::Int(*value), Edn::UInt),
-        NodeKind::BigInt(digits) => digits.parse().map(Edn::UInt).expect("the texts hold no larger ones"),
+        NodeKind::BigInt(digits) => digits
+            .parse()
+            .map(Edn::UInt)
+            .expect("the test inputs contain no larger numbers"),
         NodeKind::Float(value) => Edn::Double((*value).into()),
         NodeKind::Char(value) => Edn::Char(*value),
         NodeKind::Str(text) => Edn::Str(text.value.clone()),
@@ -59,9 +63,12 @@ fn converted(node: &Node) -> Edn {
         NodeKind::List(items) => Edn::List(List::new(all(items))),
         NodeKind::Vector(items) => Edn::Vector(Vector::new(all(items))),
         NodeKind::Set(items) => Edn::Set(Set::new(all(items).into_iter().collect())),
-        NodeKind::Map(entries) => {
-            Edn::Map(Map::new(entries.iter().map(|(key, value)| (converted(key).to_string(), converted(value))).collect()))
-        }
+        NodeKind::Map(entries) => Edn::Map(Map::new(
+            entries
+                .iter()
+                .map(|(key, value)| (converted(key).to_string(), converted(value)))
+                .collect(),
+        )),
         NodeKind::Tagged(tag, value) => Edn::Tagged(tag.to_string(), Box::new(converted(value))),
         NodeKind::Decimal(_) | NodeKind::Regex(_) => panic!("edn-rs has none"),
     }
@@ -80,18 +87,36 @@ fn both_readers_agree() {
 fn edn_rs_reads_what_we_print() {
     for text in TEXTS {
         let printed = print::print(&edn::read(text).expect(text));
-        assert_eq!(Edn::from_str(&printed).expect(text), Edn::from_str(text).expect(text), "{text}");
+        assert_eq!(
+            Edn::from_str(&printed).expect(text),
+            Edn::from_str(text).expect(text),
+            "{text}"
+        );
     }
 }
 
 #[test]
 fn the_differences_are_still_there() {
-    // When one of these fails, edn-rs has become better, and the list at the top shorter.
-    for (text, what_edn_rs_is_not) in
-        [("12N", "12N"), ("1.5M", "1.5M"), ("\"\\u0041\"", "\"A\""), ("1.0", "1.0"), ("\"\u{1}\"", "\"\\u0001\"")]
-    {
-        assert_eq!(print::print(&edn::read(text).expect(text)), what_edn_rs_is_not);
-        assert_ne!(Edn::from_str(text).map(|value| value.to_string()).ok().as_deref(), Some(what_edn_rs_is_not), "{text}");
+    // If one of these fails, edn-rs has improved: shorten the list at the top.
+    for (text, what_edn_rs_is_not) in [
+        ("12N", "12N"),
+        ("1.5M", "1.5M"),
+        ("\"\\u0041\"", "\"A\""),
+        ("1.0", "1.0"),
+        ("\"\u{1}\"", "\"\\u0001\""),
+    ] {
+        assert_eq!(
+            print::print(&edn::read(text).expect(text)),
+            what_edn_rs_is_not
+        );
+        assert_ne!(
+            Edn::from_str(text)
+                .map(|value| value.to_string())
+                .ok()
+                .as_deref(),
+            Some(what_edn_rs_is_not),
+            "{text}"
+        );
     }
     for text in ["0x1F", "1/2", "{:a 1 :a 2}"] {
         edn::read(text).expect_err(text);

@@ -1,4 +1,5 @@
-//! SQL expressions: what is read, printed again with as few parentheses as it needs.
+//! The parser and printer of SQL expressions. Printed expressions have only the required
+//! parentheses.
 
 use pseidon_dsl::Span;
 use pseidon_dsl::expr::{ExprKind, SelectItem, parse, parse_select};
@@ -7,16 +8,16 @@ use pseidon_dsl::node::Text;
 fn reprinted(text: &str) -> String {
     match parse(&Text::plain(text, 0)) {
         Ok(expr) => expr.to_string(),
-        Err(mistakes) => panic!("{text}: {mistakes:?}"),
+        Err(errors) => panic!("{text}: {errors:?}"),
     }
 }
 
-/// Each mistake as `underlined text: message; label`.
-fn mistakes(text: &str) -> Vec<String> {
-    let mistakes = parse(&Text::plain(text, 0)).expect_err(text);
-    let shown = mistakes.iter().map(|mistake| {
-        let underlined = &text[mistake.span.start as usize..mistake.span.end as usize];
-        format!("{underlined}: {}; {}", mistake.message, mistake.label)
+/// Each error as `underlined text: message; label`.
+fn errors(text: &str) -> Vec<String> {
+    let errors = parse(&Text::plain(text, 0)).expect_err(text);
+    let shown = errors.iter().map(|error| {
+        let underlined = &text[error.span.start as usize..error.span.end as usize];
+        format!("{underlined}: {}; {}", error.message, error.label)
     });
     shown.collect()
 }
@@ -101,7 +102,10 @@ fn precedence() {
         ("not a is null", "not a is null"),
         ("a = b is false", "(a = b) is false"),
         ("a between 1 and 2 and b", "a between 1 and 2 and b"),
-        ("a not between b + 1 and -c || 'x' or d", "a not between b + 1 and -c || 'x' or d"),
+        (
+            "a not between b + 1 and -c || 'x' or d",
+            "a not between b + 1 and -c || 'x' or d",
+        ),
         ("a between (b = c) and d", "a between (b = c) and d"),
         ("a in (1, 2 + 3, b or c)", "a in (1, 2 + 3, b or c)"),
         ("a NOT IN (1)", "a not in (1)"),
@@ -110,17 +114,38 @@ fn precedence() {
         ("a ilike '!%' escape '!'", "a ilike '!%' escape '!'"),
         ("not a like 'x'", "not a like 'x'"),
         ("case when a then 1 end", "case when a then 1 end"),
-        ("CASE x WHEN 1 THEN 'a' WHEN 2 THEN 'b' ELSE c END || 'z'", "case x when 1 then 'a' when 2 then 'b' else c end || 'z'"),
-        ("case case when a then b end when c then d end", "case case when a then b end when c then d end"),
+        (
+            "CASE x WHEN 1 THEN 'a' WHEN 2 THEN 'b' ELSE c END || 'z'",
+            "case x when 1 then 'a' when 2 then 'b' else c end || 'z'",
+        ),
+        (
+            "case case when a then b end when c then d end",
+            "case case when a then b end when c then d end",
+        ),
         ("cast(a AS BigInt)", "cast(a as bigint)"),
-        ("try_cast(a as decimal(10, 2))", "try_cast(a as decimal(10,2))"),
+        (
+            "try_cast(a as decimal(10, 2))",
+            "try_cast(a as decimal(10,2))",
+        ),
         ("a::double  precision", "cast(a as double precision)"),
-        ("a::timestamp(3) with  time zone", "cast(a as timestamp(3) with time zone)"),
+        (
+            "a::timestamp(3) with  time zone",
+            "cast(a as timestamp(3) with time zone)",
+        ),
         ("a::timestamp and b", "cast(a as timestamp) and b"),
-        ("a::character varying(10)", "cast(a as character varying(10))"),
+        (
+            "a::character varying(10)",
+            "cast(a as character varying(10))",
+        ),
         ("date '2024-01-01'", "cast('2024-01-01' as date)"),
-        ("at > TIMESTAMP '2024-01-01 00:00:00'", "at > cast('2024-01-01 00:00:00' as timestamp)"),
-        ("status < 500 and agent not like '%bot%'", "status < 500 and agent not like '%bot%'"),
+        (
+            "at > TIMESTAMP '2024-01-01 00:00:00'",
+            "at > cast('2024-01-01 00:00:00' as timestamp)",
+        ),
+        (
+            "status < 500 and agent not like '%bot%'",
+            "status < 500 and agent not like '%bot%'",
+        ),
     ];
     for (text, expected) in cases {
         assert_eq!(reprinted(text), expected, "{text}");
@@ -129,47 +154,90 @@ fn precedence() {
 }
 
 #[test]
-fn mistakes_say_where_and_what() {
+fn errors_have_a_position_and_a_message() {
     let cases = [
-        ("", ": the text ends too early; expected a value"),
-        ("a +", ": the text ends too early; expected a value"),
-        ("a b", "b: `b` is not expected here; expected the end or an operator"),
-        ("a in ()", "): `)` is not expected here; expected a value"),
-        ("a in (1", ": the text ends too early; expected an operator, `,` or `)`"),
-        ("f(a,)", "): `)` is not expected here; expected a value"),
-        ("a between 1 or 2", "or: `or` is not expected here; expected an operator or `and`"),
-        ("a is 5", "5: `5` is not expected here; expected `null`, `true` or `false`"),
-        ("case when a then b", ": the text ends too early; expected an operator, `else`, `end` or `when`"),
-        ("cast(a as )", "): `)` is not expected here; expected a type"),
-        ("a.", ": the text ends too early; expected a name"),
-        ("a[x]", "x: `x` is not expected here; expected a whole number"),
-        ("a[4294967296]", "[4294967296]: this index is too large; expected at most 4294967295"),
-        ("1e999", "1e999: this number is too large; expected at most 1.7976931348623157e308"),
-        ("-1e999", "1e999: this number is too large; expected at most 1.7976931348623157e308"),
-        ("a = 'x", "': this text is never closed; the quote that begins it"),
-        ("\"x", "\": this name is never closed; the quote that begins it"),
-        ("12abc", "12abc: `12abc` is not expected here; expected a value"),
-        ("a and and b", "and: `and` is not expected here; expected a value"),
-        ("@topik", "@topik: there is no `@topik`; expected one of @topic, @partition, @offset, @timestamp, @key, @headers"),
-        ("@topic.x", "x: `@topic` has no parts; only @headers has"),
-        ("a like 'x' escape 'ab'", "'ab': `escape` takes one character; expected a text of one character"),
+        ("", ": unexpected end of input; expected a value"),
+        ("a +", ": unexpected end of input; expected a value"),
+        (
+            "a b",
+            "b: unexpected `b`; expected end of input or an operator",
+        ),
+        ("a in ()", "): unexpected `)`; expected a value"),
+        (
+            "a in (1",
+            ": unexpected end of input; expected an operator, `,` or `)`",
+        ),
+        ("f(a,)", "): unexpected `)`; expected a value"),
+        (
+            "a between 1 or 2",
+            "or: unexpected `or`; expected an operator or `and`",
+        ),
+        (
+            "a is 5",
+            "5: unexpected `5`; expected `null`, `true` or `false`",
+        ),
+        (
+            "case when a then b",
+            ": unexpected end of input; expected an operator, `else`, `end` or `when`",
+        ),
+        ("cast(a as )", "): unexpected `)`; expected a type"),
+        ("a.", ": unexpected end of input; expected a name"),
+        ("a[x]", "x: unexpected `x`; expected an integer"),
+        (
+            "a[4294967296]",
+            "[4294967296]: index too large; expected at most 4294967295",
+        ),
+        (
+            "1e999",
+            "1e999: number too large; expected at most 1.7976931348623157e308",
+        ),
+        (
+            "-1e999",
+            "1e999: number too large; expected at most 1.7976931348623157e308",
+        ),
+        ("a = 'x", "': unclosed string; the string starts here"),
+        ("\"x", "\": unclosed name; the name starts here"),
+        ("12abc", "12abc: unexpected `12abc`; expected a value"),
+        ("a and and b", "and: unexpected `and`; expected a value"),
+        (
+            "@topik",
+            "@topik: unknown metadata field `@topik`; expected one of @topic, @partition, \
+                @offset, @timestamp, @key, @headers",
+        ),
+        (
+            "@topic.x",
+            "x: `@topic` has no fields; only @headers has fields",
+        ),
+        (
+            "a like 'x' escape 'ab'",
+            "'ab': `escape` requires a single character; expected a string of one character",
+        ),
     ];
     for (text, expected) in cases {
-        assert_eq!(mistakes(text), [expected], "{text}");
+        assert_eq!(errors(text), [expected], "{text}");
     }
-    let help = parse(&Text::plain("@ofset > 1", 0)).expect_err("no such metadata")[0].help.clone();
+    let help = parse(&Text::plain("@ofset > 1", 0)).expect_err("unknown metadata")[0]
+        .help
+        .clone();
     assert_eq!(help.as_deref(), Some("did you mean `@offset`?"));
-    assert_eq!(mistakes("@a = 1e999 and @topic.x").len(), 3);
+    assert_eq!(errors("@a = 1e999 and @topic.x").len(), 3);
 }
 
 #[test]
-fn places_are_those_of_the_file() {
+fn positions_are_those_of_the_file() {
     let expr = parse(&Text::plain(" a + lower(b)::int ", 100)).expect("valid");
     assert_eq!(expr.span, Span::new(101, 118));
-    let ExprKind::Binary(left, _, right) = expr.kind else { panic!("a sum") };
+    let ExprKind::Binary(left, _, right) = expr.kind else {
+        panic!("a sum")
+    };
     assert_eq!(left.span, Span::new(101, 102));
-    let ExprKind::Cast { expr, to_span, .. } = right.kind else { panic!("a cast") };
-    assert_eq!((expr.span, to_span), (Span::new(105, 113), Span::new(115, 118)));
+    let ExprKind::Cast { expr, to_span, .. } = right.kind else {
+        panic!("a cast")
+    };
+    assert_eq!(
+        (expr.span, to_span),
+        (Span::new(105, 113), Span::new(115, 118))
+    );
 }
 
 #[test]
@@ -177,18 +245,37 @@ fn select_items() {
     let shown = |text: &str| {
         let items = parse_select(&Text::plain(text, 0)).expect(text);
         let shown = items.into_iter().map(|item| match item {
-            SelectItem::All { except, .. } => format!("* {:?}", except.iter().map(|(path, _)| path.to_string()).collect::<Vec<_>>()),
-            SelectItem::Column { expr, name } => format!("{expr} as {:?}", name.map(|(name, _)| name)),
+            SelectItem::All { except, .. } => format!(
+                "* {:?}",
+                except
+                    .iter()
+                    .map(|(path, _)| path.to_string())
+                    .collect::<Vec<_>>()
+            ),
+            SelectItem::Column { expr, name } => {
+                format!("{expr} as {:?}", name.map(|(name, _)| name))
+            }
         });
         shown.collect::<Vec<_>>()
     };
     assert_eq!(
         shown("user.id as user, url, status, to_timestamp_millis(ts) as at"),
-        ["user.id as Some(\"user\")", "url as Some(\"url\")", "status as Some(\"status\")", "to_timestamp_millis(ts) as Some(\"at\")"]
+        [
+            "user.id as Some(\"user\")",
+            "url as Some(\"url\")",
+            "status as Some(\"status\")",
+            "to_timestamp_millis(ts) as Some(\"at\")"
+        ]
     );
     assert_eq!(shown("*"), ["* []"]);
-    assert_eq!(shown("* EXCEPT (a, b.c), a + 1"), ["* [\"a\", \"b.c\"]", "a + 1 as None"]);
-    assert_eq!(shown("tags[0], a.b AS \"odd name\""), ["tags[0] as Some(\"tags\")", "a.b as Some(\"odd name\")"]);
+    assert_eq!(
+        shown("* EXCEPT (a, b.c), a + 1"),
+        ["* [\"a\", \"b.c\"]", "a + 1 as None"]
+    );
+    assert_eq!(
+        shown("tags[0], a.b AS \"odd name\""),
+        ["tags[0] as Some(\"tags\")", "a.b as Some(\"odd name\")"]
+    );
     for wrong in ["", ",", "a,", "* except ()", "a as", "a as 1", "a b"] {
         parse_select(&Text::plain(wrong, 0)).expect_err(wrong);
     }
@@ -213,22 +300,32 @@ fn nesting_has_a_limit() {
         format!("a{}", " like b".repeat(many)),
     ];
     for text in deep {
-        let mistakes = parse(&Text::plain(text.as_str(), 0)).expect_err("too deep");
-        assert!(!mistakes.is_empty(), "{}", &text[..20]);
+        let errors = parse(&Text::plain(text.as_str(), 0)).expect_err("too deep");
+        assert!(!errors.is_empty(), "{}", &text[..20]);
     }
-    let fine =
-        [format!("{}a{}", "(".repeat(64), ")".repeat(64)), format!("{}a", "a or ".repeat(250)), format!("{}a", "not a and ".repeat(250))];
+    let fine = [
+        format!("{}a{}", "(".repeat(64), ")".repeat(64)),
+        format!("{}a", "a or ".repeat(250)),
+        format!("{}a", "not a and ".repeat(250)),
+    ];
     for text in fine {
         parse(&Text::plain(text, 0)).expect("not too deep");
     }
-    // Casts that are none must not be tried twice on each level.
-    parse(&Text::plain(format!("{}a{}", "cast(".repeat(60), ")".repeat(60)), 0)).expect_err("no types");
+    // A malformed cast must not be parsed twice on each level.
+    parse(&Text::plain(
+        format!("{}a{}", "cast(".repeat(60), ")".repeat(60)),
+        0,
+    ))
+    .expect_err("missing types");
 }
 
 #[test]
-fn a_secret_is_not_in_a_mistake() {
-    let text = Text { secret: true, ..Text::plain("a hunter2", 0) };
-    let mistakes = parse(&text).expect_err("two values");
-    assert!(!format!("{mistakes:?}").contains("hunter2"));
-    assert_eq!(mistakes[0].span, Span::new(0, 9));
+fn a_secret_is_not_in_an_error() {
+    let text = Text {
+        secret: true,
+        ..Text::plain("a hunter2", 0)
+    };
+    let errors = parse(&text).expect_err("two values");
+    assert!(!format!("{errors:?}").contains("hunter2"));
+    assert_eq!(errors[0].span, Span::new(0, 9));
 }

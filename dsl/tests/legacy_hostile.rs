@@ -1,9 +1,10 @@
-//! Whatever an old file holds: no panic, mistakes that can be shown, and what is converted can be read.
+//! Property tests of legacy files: no input panics, errors can be rendered, and every converted
+//! file can be read.
 
 use proptest::prelude::*;
 use pseidon_dsl::diagnostic::render;
 use pseidon_dsl::document::from_edn;
-use pseidon_dsl::legacy::pseidon_etl::{convert, is_one};
+use pseidon_dsl::legacy::pseidon_etl::{convert, is_config};
 
 const KEYS: [&str; 60] = [
     ":etl-db-host",
@@ -130,7 +131,10 @@ fn key() -> impl Strategy<Value = String> {
 fn map_of(value: impl Strategy<Value = String>) -> impl Strategy<Value = String> {
     let entries = prop::collection::btree_map(key(), value, 0..12);
     let text = |entries: std::collections::BTreeMap<String, String>| {
-        let entries: Vec<String> = entries.into_iter().map(|(key, value)| format!("{key} {value}")).collect();
+        let entries: Vec<String> = entries
+            .into_iter()
+            .map(|(key, value)| format!("{key} {value}"))
+            .collect();
         format!("{{{}}}", entries.join("\n "))
     };
     entries.prop_map(text)
@@ -146,7 +150,7 @@ fn value() -> impl Strategy<Value = String> {
     })
 }
 
-/// A file that lacks nothing, with `more` in it.
+/// A complete file with `more` in it.
 fn complete(more: &str) -> String {
     format!("{{:etl-db-host \"//h/d\" :kafka-brokers [{{:host \"b\"}}] :data-dir \"/d\" {more}}}")
 }
@@ -154,23 +158,35 @@ fn complete(more: &str) -> String {
 fn check(text: &str) {
     match convert(text) {
         Ok(converted) => {
-            assert!(from_edn(&converted.text).is_ok(), "{text}\n{}", converted.text);
-            assert!(!is_one(&converted.text), "{}", converted.text);
+            assert!(
+                from_edn(&converted.text).is_ok(),
+                "{text}\n{}",
+                converted.text
+            );
+            assert!(!is_config(&converted.text), "{}", converted.text);
             for note in &converted.notes {
                 assert!(
-                    text.get(note.span.start as usize..note.span.end as usize).is_some_and(|key| !key.is_empty()),
+                    text.get(note.span.start as usize..note.span.end as usize)
+                        .is_some_and(|key| !key.is_empty()),
                     "{note:?} in {text}"
                 );
-                assert!(note.line_in(text) <= text.lines().count(), "{note:?} in {text}");
+                assert!(
+                    note.line_in(text) <= text.lines().count(),
+                    "{note:?} in {text}"
+                );
                 assert!(!note.to_string().is_empty());
             }
         }
-        Err(mistakes) => {
-            assert!(!mistakes.is_empty(), "a failure without a mistake: {text}");
-            for mistake in &mistakes {
-                assert!(text.get(mistake.span.start as usize..mistake.span.end as usize).is_some(), "{mistake:?} in {text}");
+        Err(errors) => {
+            assert!(!errors.is_empty(), "a failure without a diagnostic: {text}");
+            for error in &errors {
+                assert!(
+                    text.get(error.span.start as usize..error.span.end as usize)
+                        .is_some(),
+                    "{error:?} in {text}"
+                );
             }
-            let some = mistakes.get(..5).unwrap_or(&mistakes);
+            let some = errors.get(..5).unwrap_or(&errors);
             assert!(!render("old.edn", text, some, false).is_empty());
         }
     }
@@ -201,15 +217,17 @@ proptest! {
 
     #[test]
     fn any_text(text in any::<String>()) {
-        let _ = (is_one(&text), convert(&text));
+        let _ = (is_config(&text), convert(&text));
     }
 }
 
-/// What is deep enough as an old file can be too deep as a pipeline.
+/// A legacy file within the nesting limit can exceed it after conversion.
 #[test]
 fn deep_pipelines() {
     for depth in 100..128 {
         let flow = format!("{}disk-writer{}", "(all ".repeat(depth), ")".repeat(depth));
-        check(&complete(&format!("pipeline {flow} :writer {{:t.rollover-size 5}}")));
+        check(&complete(&format!(
+            "pipeline {flow} :writer {{:t.rollover-size 5}}"
+        )));
     }
 }

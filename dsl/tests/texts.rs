@@ -1,19 +1,25 @@
-//! Small languages inside texts: templates, sizes, durations, and what is filled in at load.
+//! The small languages inside strings: templates, sizes, durations and placeholders.
 
 use std::time::Duration;
 
 use pseidon_dsl::document::{from_edn, from_flow};
 use pseidon_dsl::node::Text;
-use pseidon_dsl::template::{self, Part};
+use pseidon_dsl::template::{self, TemplatePart};
 use pseidon_dsl::units::{duration, size};
 use pseidon_dsl::{NodeKind, Span, edn, expr, interpolate, nearest};
 
 fn shown_template(text: &str) -> String {
     let template = template::parse(&Text::plain(text, 0)).expect(text);
     let parts = template.parts.iter().map(|part| match part {
-        Part::Literal(text) => format!("<{text}>"),
-        Part::Value { expr, format: Some(format), .. } => format!("[{expr} | {format}]"),
-        Part::Value { expr, format: None, .. } => format!("[{expr}]"),
+        TemplatePart::Literal(text) => format!("<{text}>"),
+        TemplatePart::Value {
+            expr,
+            format: Some(format),
+            ..
+        } => format!("[{expr} | {format}]"),
+        TemplatePart::Value {
+            expr, format: None, ..
+        } => format!("[{expr}]"),
     });
     parts.collect()
 }
@@ -23,7 +29,10 @@ fn templates() {
     let cases = [
         ("", ""),
         ("out", "<out>"),
-        ("out/{@topic}/date={at:%Y-%m-%d}/hour={at:%H}", "<out/>[@topic]</date=>[at | %Y-%m-%d]</hour=>[at | %H]"),
+        (
+            "out/{@topic}/date={at:%Y-%m-%d}/hour={at:%H}",
+            "<out/>[@topic]</date=>[at | %Y-%m-%d]</hour=>[at | %H]",
+        ),
         ("{a}{b}", "[a][b]"),
         ("{{a}}", "<{a}>"),
         ("{{{a}}}", "<{>[a]<}>"),
@@ -39,27 +48,31 @@ fn templates() {
 }
 
 #[test]
-fn mistakes_in_templates() {
+fn errors_in_templates() {
     let cases: [(&str, &[(&str, &str)]); 8] = [
-        ("a{b", &[("{", "this `{` is never closed")]),
-        ("a}b", &[("}", "this `}` closes nothing")]),
-        ("a{}", &[("}", "the text ends too early")]),
-        ("{a b}", &[("b", "`b` is not expected here")]),
-        ("{a:}", &[(":", "there is no time format after this")]),
-        ("{a:%Y-%Q}", &[("%Q", "`%Q` is not part of a time format")]),
-        ("{a:%}", &[("%", "`%` is not part of a time format")]),
+        ("a{b", &[("{", "unclosed `{`")]),
+        ("a}b", &[("}", "unmatched `}`")]),
+        ("a{}", &[("}", "unexpected end of input")]),
+        ("{a b}", &[("b", "unexpected `b`")]),
+        ("{a:}", &[(":", "missing time format")]),
+        ("{a:%Y-%Q}", &[("%Q", "unknown time format specifier `%Q`")]),
+        ("{a:%}", &[("%", "unknown time format specifier `%`")]),
         (
             "{@topik}/{a +}/{b:%!}",
-            &[("@topik", "there is no `@topik`"), ("}", "the text ends too early"), ("%!", "`%!` is not part of a time format")],
+            &[
+                ("@topik", "unknown metadata field `@topik`"),
+                ("}", "unexpected end of input"),
+                ("%!", "unknown time format specifier `%!`"),
+            ],
         ),
     ];
     for (text, expected) in cases {
-        let mistakes = template::parse(&Text::plain(text, 0)).expect_err(text);
-        let shown: Vec<(&str, &str)> = mistakes
+        let errors = template::parse(&Text::plain(text, 0)).expect_err(text);
+        let shown: Vec<(&str, &str)> = errors
             .iter()
-            .map(|mistake| {
-                let (start, end) = (mistake.span.start as usize, mistake.span.end as usize);
-                (&text[start..end.max(start + 1)], mistake.message.as_str())
+            .map(|error| {
+                let (start, end) = (error.span.start as usize, error.span.end as usize);
+                (&text[start..end.max(start + 1)], error.message.as_str())
             })
             .collect();
         assert_eq!(shown, expected, "{text}");
@@ -67,11 +80,13 @@ fn mistakes_in_templates() {
 }
 
 #[test]
-fn templates_know_their_places_behind_escapes() {
+fn positions_in_templates_after_escapes() {
     let source = r#""\u0061/{bad bad}""#;
-    let NodeKind::Str(text) = edn::read(source).expect("a text").kind else { panic!("a text") };
-    let mistakes = template::parse(&text).expect_err("two names");
-    assert_eq!(mistakes[0].span, Span::new(13, 16));
+    let NodeKind::Str(text) = edn::read(source).expect("a string").kind else {
+        panic!("a string")
+    };
+    let errors = template::parse(&text).expect_err("two names");
+    assert_eq!(errors[0].span, Span::new(13, 16));
     assert_eq!(&source[13..16], "bad");
 }
 
@@ -98,14 +113,35 @@ fn sizes() {
     }
     let wrong = [
         ("", "expected a size such as \"128MB\", found nothing"),
-        ("MB", "`MB` does not begin with a number; expected a size such as \"128MB\""),
-        ("-1", "`-1` does not begin with a number; expected a size such as \"128MB\""),
-        ("1.MB", "`1.MB` does not begin with a number; expected a size such as \"128MB\""),
-        ("1..2", "`1..2` does not begin with a number; expected a size such as \"128MB\""),
-        ("1XB", "`XB` is not a unit; expected one of B, kB, MB, GB, TB, PB, KiB, MiB, GiB, TiB"),
-        ("1MB2", "`MB2` is not a unit; expected one of B, kB, MB, GB, TB, PB, KiB, MiB, GiB, TiB"),
-        ("18446744073709551616", "this is too large"),
-        ("99999999999999999999999999999999999999999999", "this is too large"),
+        (
+            "MB",
+            "`MB` does not start with a number; expected a size such as \"128MB\"",
+        ),
+        (
+            "-1",
+            "`-1` does not start with a number; expected a size such as \"128MB\"",
+        ),
+        (
+            "1.MB",
+            "`1.MB` does not start with a number; expected a size such as \"128MB\"",
+        ),
+        (
+            "1..2",
+            "`1..2` does not start with a number; expected a size such as \"128MB\"",
+        ),
+        (
+            "1XB",
+            "unknown unit `XB`; expected one of B, kB, MB, GB, TB, PB, KiB, MiB, GiB, TiB",
+        ),
+        (
+            "1MB2",
+            "unknown unit `MB2`; expected one of B, kB, MB, GB, TB, PB, KiB, MiB, GiB, TiB",
+        ),
+        ("18446744073709551616", "the value is too large"),
+        (
+            "99999999999999999999999999999999999999999999",
+            "the value is too large",
+        ),
     ];
     for (text, expected) in wrong {
         assert_eq!(size(text).expect_err(text).to_string(), expected);
@@ -127,49 +163,81 @@ fn durations() {
         ("0", 0),
     ];
     for (text, expected) in cases {
-        assert_eq!(duration(text), Ok(Duration::from_millis(expected)), "{text}");
+        assert_eq!(
+            duration(text),
+            Ok(Duration::from_millis(expected)),
+            "{text}"
+        );
     }
     assert_eq!(duration("5us"), Ok(Duration::from_micros(5)));
     let wrong = [
-        ("", "expected a duration such as \"90s\" or \"1h30m\", found nothing"),
-        ("soon", "`soon` does not begin with a number; expected a duration such as \"90s\" or \"1h30m\""),
-        ("1h30", "a unit is missing at the end; expected one of ns, us, ms, s, m, h, d, w"),
-        ("1h 5", "a unit is missing at the end; expected one of ns, us, ms, s, m, h, d, w"),
-        ("1.h", "`1.h` does not begin with a number; expected a duration such as \"90s\" or \"1h30m\""),
-        ("1y", "`y` is not a unit; expected one of ns, us, ms, s, m, h, d, w"),
-        ("999999999999d", "this is too large"),
+        (
+            "",
+            "expected a duration such as \"90s\" or \"1h30m\", found nothing",
+        ),
+        (
+            "soon",
+            "`soon` does not start with a number; expected a duration such as \"90s\" or \"1h30m\"",
+        ),
+        (
+            "1h30",
+            "missing unit after the last number; expected one of ns, us, ms, s, m, h, d, w",
+        ),
+        (
+            "1h 5",
+            "missing unit after the last number; expected one of ns, us, ms, s, m, h, d, w",
+        ),
+        (
+            "1.h",
+            "`1.h` does not start with a number; expected a duration such as \"90s\" or \"1h30m\"",
+        ),
+        (
+            "1y",
+            "unknown unit `y`; expected one of ns, us, ms, s, m, h, d, w",
+        ),
+        ("999999999999d", "the value is too large"),
     ];
     for (text, expected) in wrong {
         assert_eq!(duration(text).expect_err(text).to_string(), expected);
     }
 }
 
-/// Values for the tests: `env:USER`, `env:LONG`, `file:/run/pw`.
+/// The lookup of the tests: `env:USER`, `env:LONG`, `file:/run/pw`.
 fn lookup(kind: &str, arg: &str) -> Result<String, String> {
     match (kind, arg) {
         ("env", "USER") => Ok("me".to_owned()),
         ("env", "LONG") => Ok("x".repeat(100)),
         ("file", "/run/pw") => Ok("hunter2 ${env:USER}".to_owned()),
         ("env", _) => Err("it is not set".to_owned()),
-        _ => Err(format!("`{kind}` is not known")),
+        _ => Err(format!("unknown kind `{kind}`")),
     }
 }
 
 fn filled(value: &str) -> Text {
-    let mut node = edn::read(&format!("\"{value}\"")).expect("a text");
-    interpolate::node(&mut node, &mut lookup).expect("known names");
-    let NodeKind::Str(text) = node.kind else { panic!("a text") };
+    let mut node = edn::read(&format!("\"{value}\"")).expect("a string");
+    interpolate::node(&mut node, &mut lookup).expect("valid names");
+    let NodeKind::Str(text) = node.kind else {
+        panic!("a string")
+    };
     text
 }
 
 #[test]
-fn filling_in() {
+fn substitution() {
     let cases = [
         ("plain", "plain", false),
         ("${env:USER}", "me", true),
         ("a ${env:USER} b ${env:USER}", "a me b me", true),
-        ("redis://:${file:/run/pw}@host", "redis://:hunter2 ${env:USER}@host", true),
-        ("$${env:USER} $ ${ ${x} ${env:USER", "${env:USER} $ ${ ${x} ${env:USER", false),
+        (
+            "redis://:${file:/run/pw}@host",
+            "redis://:hunter2 ${env:USER}@host",
+            true,
+        ),
+        (
+            "$${env:USER} $ ${ ${x} ${env:USER",
+            "${env:USER} $ ${ ${x} ${env:USER",
+            false,
+        ),
         ("cost: $5 ${1:2}", "cost: $5 ${1:2}", false),
     ];
     for (text, expected, secret) in cases {
@@ -180,7 +248,7 @@ fn filling_in() {
 }
 
 #[test]
-fn what_follows_a_filled_in_value_keeps_its_place() {
+fn text_after_a_substituted_value_keeps_its_position() {
     let source = r#"\u0061 ${env:LONG}, \u0062 c"#;
     let text = filled(source);
     let place_of = |character| {
@@ -189,27 +257,43 @@ fn what_follows_a_filled_in_value_keeps_its_place() {
         (span.start as usize - 1, span.end as usize - 1)
     };
     assert_eq!(place_of('c'), (source.len() - 1, source.len()));
-    assert_eq!(place_of('b'), (source.find("\\u0062").expect("there"), source.len() - 2));
+    assert_eq!(
+        place_of('b'),
+        (source.find("\\u0062").expect("there"), source.len() - 2)
+    );
     assert_eq!(place_of('a'), (0, 6));
     let (start, end) = place_of('x');
-    assert!(start >= 7 && end <= 18, "a long value stays within its own text: {start}..{end}");
+    assert!(
+        start >= 7 && end <= 18,
+        "a long value stays within its placeholder: {start}..{end}"
+    );
 }
 
 #[test]
-fn filling_in_a_document() {
+fn substitution_in_a_document() {
     let text = r#"{:settings {:state "redis://${env:USER}"} a (kafka {:x ["${env:USER}"]}) b (b "${env:A}")
         pipeline (-> a (match "t" (c "${nix:B}") :else (all (d "${env:USER}"))))}"#;
     let mut document = from_edn(text).expect("valid");
-    let mistakes = interpolate::document(&mut document, &mut lookup).expect_err("two are not known");
-    let shown: Vec<(&str, &str, &str)> = mistakes
+    let errors = interpolate::document(&mut document, &mut lookup).expect_err("two lookups fail");
+    let shown: Vec<(&str, &str, &str)> = errors
         .iter()
-        .map(|mistake| (&text[mistake.span.start as usize..mistake.span.end as usize], mistake.message.as_str(), mistake.label.as_str()))
+        .map(|error| {
+            (
+                &text[error.span.start as usize..error.span.end as usize],
+                error.message.as_str(),
+                error.label.as_str(),
+            )
+        })
         .collect();
     assert_eq!(
         shown,
         [
-            ("${env:A}", "`${env:A}` cannot be filled in", "it is not set"),
-            ("${nix:B}", "`${nix:B}` cannot be filled in", "`nix` is not known"),
+            ("${env:A}", "cannot substitute `${env:A}`", "it is not set"),
+            (
+                "${nix:B}",
+                "cannot substitute `${nix:B}`",
+                "unknown kind `nix`"
+            ),
         ]
     );
     let mut fine = from_flow("(-> (kafka {:password '${file:/run/pw}'}))").expect("valid");
@@ -218,11 +302,15 @@ fn filling_in_a_document() {
 }
 
 #[test]
-fn a_filled_in_value_is_in_no_mistake() {
+fn a_substituted_value_is_not_in_an_error() {
     let expression = filled("a = ${file:/run/pw}");
     let template = filled("{${file:/run/pw}}");
-    let mistakes = [expr::parse(&expression).expect_err("no expression"), template::parse(&template).expect_err("no template")].concat();
-    assert!(!format!("{mistakes:?}").contains("hunter2"), "{mistakes:?}");
+    let errors = [
+        expr::parse(&expression).expect_err("not an expression"),
+        template::parse(&template).expect_err("not a template"),
+    ]
+    .concat();
+    assert!(!format!("{errors:?}").contains("hunter2"), "{errors:?}");
 }
 
 #[test]

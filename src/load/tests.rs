@@ -1,125 +1,266 @@
-//! Pipeline texts in, plans or mistakes out.
+//! Planning of pipeline texts: their errors, types, guarantees and fingerprints.
 
 use pseidon_dsl::document;
 use pseidon_expr::types::field_type_name;
-use pseidon_plan::{Context, Guarantee, Plan, plan};
+use pseidon_plan::{Guarantee, Plan, PlanContext, plan};
 
-use crate::plugins::registry;
+use crate::registry::registry;
 
 fn plan_of(text: &str) -> Result<Plan, Vec<String>> {
-    let messages = |mistakes: Vec<pseidon_dsl::Diagnostic>| {
-        mistakes
+    let messages = |errors: Vec<pseidon_dsl::Diagnostic>| {
+        errors
             .iter()
-            .map(|mistake| format!("{} | {} | {}", mistake.message, mistake.label, mistake.help.as_deref().unwrap_or("")))
+            .map(|error| {
+                format!(
+                    "{} | {} | {}",
+                    error.message,
+                    error.label,
+                    error.help.as_deref().unwrap_or("")
+                )
+            })
             .collect()
     };
     let document = document::from_edn(text).map_err(messages)?;
     let registry = registry();
     let infer =
-        |_: &str, _: &dyn pseidon_plugin::source::Source, _: &dyn pseidon_plugin::format::Format| Err("there are no records".to_owned());
-    let context = Context { registry: &registry, default_name: "test".into(), base: ".".into(), text: text.into(), infer: &infer };
+        |_: &str,
+         _: &dyn pseidon_plugin::source::Source,
+         _: &dyn pseidon_plugin::format::Format| Err("there are no records".to_owned());
+    let context = PlanContext {
+        registry: &registry,
+        default_name: "test".into(),
+        base: ".".into(),
+        text: text.into(),
+        infer: &infer,
+    };
     plan(&document, context).map_err(messages)
 }
 
-/// A file whose flow is `chain`, behind a source with the schema `n int64, s utf8, u {id utf8}, l [int64]`.
+/// A file whose flow is `chain`, behind a source with the schema `n int64, s utf8, u {id utf8}, l
+/// [int64]`.
 fn typed(chain: &str) -> String {
-    format!("{{in (stdin {{:schema {{:n :int64 :s :utf8 :u {{:id :utf8}} :l [:int64]}}}}) pipeline (-> in {chain})}}")
+    format!(
+        "{{in (stdin {{:schema {{:n :int64 :s :utf8 :u {{:id :utf8}} :l [:int64]}}}}) pipeline (-> in {chain})}}"
+    )
 }
 
 fn untyped(chain: &str) -> String {
     format!("{{in (kafka {{:brokers \"b:9092\" :topics [\"t\"]}}) pipeline (-> in {chain})}}")
 }
 
-/// What is decoded behind the untyped source.
+/// The columns that are decoded from the untyped source.
 fn decoded(chain: &str) -> Vec<String> {
-    let plan = plan_of(&untyped(chain)).unwrap_or_else(|mistakes| panic!("{chain}: {mistakes:?}"));
-    plan.sources[0].schema.fields().iter().map(|field| format!("{} {}", field.name(), field_type_name(field))).collect()
+    let plan = plan_of(&untyped(chain)).unwrap_or_else(|errors| panic!("{chain}: {errors:?}"));
+    plan.sources[0]
+        .schema
+        .fields()
+        .iter()
+        .map(|field| format!("{} {}", field.name(), field_type_name(field)))
+        .collect()
 }
 
 #[test]
-fn each_mistake_is_shown_with_what_to_do() {
+fn each_error_is_shown_with_help() {
     let cases = [
-        (typed("(where \"n + 1\") (stdout)"), "a condition must be true or false"),
-        (typed("(where \"m > 1\") (stdout)"), "the record has no field `m`"),
+        (
+            typed("(where \"n + 1\") (stdout)"),
+            "the condition of `where` must be boolean",
+        ),
+        (
+            typed("(where \"m > 1\") (stdout)"),
+            "the record has no field `m`",
+        ),
         (typed("(where \"n > 1\")"), "records would be lost here"),
-        (typed("(all (stdout) (where \"n > 1\"))"), "records would be lost here"),
+        (
+            typed("(all (stdout) (where \"n > 1\"))"),
+            "records would be lost here",
+        ),
         (typed("(stdin) (stdout)"), "`stdin` is a source"),
-        (typed("(select \"n, s as n\") (stdout)"), "two columns are called `n`"),
-        (typed("(select \"* except (nn)\") (stdout)"), "there is no field `nn` to leave out | no such field | did you mean `n`?"),
-        (typed("(select \"n as a\") (where \"n > 1\") (stdout)"), "there is no column n"),
-        (untyped("(select \"*\") (stdout)"), "the fields of these records are not known"),
-        (untyped("(where \"a > 1 and a like 'x%'\") (stdout)"), "`a` is used as int64 and as utf8"),
-        (untyped("(files {:path \"o\" :codec :parquet})"), "the fields of these records are not known"),
-        (untyped("(select \"a\") (files {:path \"o\" :codec :parquet})"), "parquet needs a type for every column; give one to `a`"),
-        (untyped("(stdot)"), "there is no plugin `stdot` | not a plugin | did you mean `stdout`?"),
-        (untyped("(stdout {:formt :json})"), "`stdout` has no option :formt | unknown option | did you mean :format?"),
-        (untyped("(stdout {:format :jsn})"), "did you mean :json?"),
-        (untyped("(stdout {:format :json} {:format :json})"), "`stdout` does not take these arguments"),
+        (
+            typed("(select \"n, s as n\") (stdout)"),
+            "duplicate column `n`",
+        ),
+        (
+            typed("(select \"* except (nn)\") (stdout)"),
+            "the record has no field `nn` to exclude | unknown field | did you mean `n`?",
+        ),
+        (
+            typed("(select \"n as a\") (where \"n > 1\") (stdout)"),
+            "unknown column `n`",
+        ),
+        (untyped("(select \"*\") (stdout)"), "unknown fields in `*`"),
+        (
+            untyped("(where \"a > 1 and a like 'x%'\") (stdout)"),
+            "`a` is used as int64 and as utf8",
+        ),
+        (
+            untyped("(files {:path \"o\" :codec :parquet})"),
+            "unknown fields in `*`",
+        ),
+        (
+            untyped("(select \"a\") (files {:path \"o\" :codec :parquet})"),
+            "parquet needs a type for every column; give one to `a`",
+        ),
+        (
+            untyped("(stdot)"),
+            "unknown plugin `stdot` | not a plugin | did you mean `stdout`?",
+        ),
+        (
+            untyped("(stdout {:formt :json})"),
+            "`stdout` has no option `:formt` | unknown option | did you mean `:format`?",
+        ),
+        (untyped("(stdout {:format :jsn})"), "did you mean `:json`?"),
+        (
+            untyped("(stdout {:format :json} {:format :json})"),
+            "`stdout` does not accept these arguments",
+        ),
         (
             untyped("(match \"a\" (select \"x\") :else (select \"y\")) (stdout)"),
-            "the records that leave this `match` differ in their columns",
+            "the branches of this `match` pass on records with different columns",
         ),
-        (untyped("(where \"x > 1\" {:on-error :ignore}) (stdout)"), "there is no error policy `ignore`"),
-        ("{pipeline (-> (stdout))}".into(), "`stdout` is not a source"),
-        ("{pipeline (match \"a\" (stdout))}".into(), "`match` needs records"),
-        ("{pipeline (-> (stdin {:format \"xml\"}) (stdout))}".into(), "there is no format `xml`"),
-        ("{pipeline (-> (files {:path \"x\" :format :json :schema :infer}) (stdout))}".into(), "there are no records"),
-        ("{:name \"a/b\" pipeline (-> (stdin) (stdout))}".into(), "`a/b` cannot be a pipeline's name"),
-        ("{:settings {:memory \"1MB\"} pipeline (-> (stdin) (stdout))}".into(), "`:memory` is too small"),
-        ("{:settings {:etl-threads 0} pipeline (-> (stdin) (stdout))}".into(), "`:etl-threads` is out of range"),
-        ("{:settings {:guarantee :exactly-once} pipeline (-> (stdin) (stdout))}".into(), "delivers at most once"),
-        ("{x (where \"a > 1\") pipeline (-> (stdin) (stdout))}".into(), "the stage `x` is never used"),
+        (
+            untyped("(where \"x > 1\" {:on-error :ignore}) (stdout)"),
+            "unknown error policy `ignore`",
+        ),
+        (
+            "{pipeline (-> (stdout))}".into(),
+            "`stdout` is not a source",
+        ),
+        (
+            "{pipeline (match \"a\" (stdout))}".into(),
+            "`match` has no input",
+        ),
+        (
+            "{pipeline (-> (stdin {:format \"xml\"}) (stdout))}".into(),
+            "unknown format `xml`",
+        ),
+        (
+            "{pipeline (-> (files {:path \"x\" :format :json :schema :infer}) (stdout))}".into(),
+            "there are no records",
+        ),
+        (
+            "{:name \"a/b\" pipeline (-> (stdin) (stdout))}".into(),
+            "invalid pipeline name `a/b`",
+        ),
+        (
+            "{:settings {:memory \"1MB\"} pipeline (-> (stdin) (stdout))}".into(),
+            "`:memory` is too small",
+        ),
+        (
+            "{:settings {:etl-threads 0} pipeline (-> (stdin) (stdout))}".into(),
+            "`:etl-threads` is out of range",
+        ),
+        (
+            "{:settings {:guarantee :exactly-once} pipeline (-> (stdin) (stdout))}".into(),
+            "delivers at most once",
+        ),
+        (
+            "{x (where \"a > 1\") pipeline (-> (stdin) (stdout))}".into(),
+            "unused stage `x`",
+        ),
     ];
     for (text, expected) in cases {
-        let mistakes = plan_of(&text).err().unwrap_or_else(|| panic!("{text} has no mistake"));
-        assert!(mistakes.iter().any(|mistake| mistake.contains(expected)), "{text}\n  gave {mistakes:#?}\n  not {expected}");
+        let errors = plan_of(&text)
+            .err()
+            .unwrap_or_else(|| panic!("{text} has no errors"));
+        assert!(
+            errors.iter().any(|error| error.contains(expected)),
+            "{text}\n  returned {errors:#?}\n  instead of {expected}"
+        );
     }
 }
 
 #[test]
-fn independent_mistakes_are_shown_at_once() {
-    let text =
-        "{:settings {:memry 1} in (stdin {:fromat :json}) out (stdout {:frmat :json}) pipeline (-> in (where \"a >\") (whre \"b\") out)}";
-    let mistakes = plan_of(text).err().unwrap();
+fn independent_errors_are_shown_at_once() {
+    let text = "{:settings {:memry 1} in (stdin {:fromat :json}) out (stdout {:frmat :json}) pipeline (-> in (where \"a >\") (whre \"b\") out)}";
+    let errors = plan_of(text).err().unwrap();
     for expected in [":memry", ":fromat", ":frmat", "whre"] {
-        assert!(mistakes.iter().any(|mistake| mistake.contains(expected)), "{expected} is not in {mistakes:#?}");
+        assert!(
+            errors.iter().any(|error| error.contains(expected)),
+            "{expected} is not in {errors:#?}"
+        );
     }
-    assert_eq!(mistakes.len(), 5, "{mistakes:#?}");
+    assert_eq!(errors.len(), 5, "{errors:#?}");
 }
 
 #[test]
-fn only_what_is_named_is_decoded_and_its_use_gives_its_type() {
+fn only_named_fields_are_decoded_with_the_type_of_their_use() {
     assert_eq!(decoded("(stdout)"), [""; 0]);
     assert_eq!(decoded("(where \"a > 1\") (stdout)"), ["a int64"]);
-    assert_eq!(decoded("(where \"a > 1.5 and a < 10\") (stdout)"), ["a float64"]);
-    assert_eq!(decoded("(where \"u.id like 'x%'\") (stdout)"), ["u.id utf8"]);
-    assert_eq!(decoded("(select \"a, u.id as id\") (stdout)"), ["a json", "u.id json"]);
-    assert_eq!(decoded("(select \"u.id as id\") (where \"id = 7\") (stdout)"), ["u.id int64"], "a name hands the question on");
+    assert_eq!(
+        decoded("(where \"a > 1.5 and a < 10\") (stdout)"),
+        ["a float64"]
+    );
+    assert_eq!(
+        decoded("(where \"u.id like 'x%'\") (stdout)"),
+        ["u.id utf8"]
+    );
+    assert_eq!(
+        decoded("(select \"a, u.id as id\") (stdout)"),
+        ["a json", "u.id json"]
+    );
+    assert_eq!(
+        decoded("(select \"u.id as id\") (where \"id = 7\") (stdout)"),
+        ["u.id int64"],
+        "a renamed column takes its type from later uses"
+    );
 }
 
 #[test]
-fn a_path_delivers_what_its_parts_allow() {
+fn the_guarantee_of_a_path_is_that_of_its_weakest_part() {
     let guarantee = |text: &str| {
-        let plan = plan_of(text).unwrap_or_else(|mistakes| panic!("{text}: {mistakes:?}"));
-        plan.guarantees.iter().map(|path| path.guarantee).collect::<Vec<_>>()
+        let plan = plan_of(text).unwrap_or_else(|errors| panic!("{text}: {errors:?}"));
+        plan.guarantees
+            .iter()
+            .map(|path| path.guarantee)
+            .collect::<Vec<_>>()
     };
-    assert_eq!(guarantee(&untyped("(files {:path \"o/{@topic}\"})")), [Guarantee::ExactlyOnce]);
-    assert_eq!(guarantee(&untyped("(kafka {:brokers \"b:1\" :topic \"t\"})")), [Guarantee::ExactlyOnce]);
-    assert_eq!(guarantee(&untyped("(files {:path \"o/{now():%Y}\"})")), [Guarantee::AtLeastOnce]);
-    assert_eq!(guarantee(&untyped("(where \"random() < 0.5\") (files {:path \"o\"})")), [Guarantee::AtLeastOnce]);
-    assert_eq!(guarantee(&untyped("(all (stdout) (files {:path \"o\"}))")), [Guarantee::AtLeastOnce, Guarantee::ExactlyOnce]);
-    assert_eq!(guarantee("{pipeline (-> (stdin) (files {:path \"o\"}))}"), [Guarantee::AtMostOnce]);
     assert_eq!(
-        guarantee("{pipeline (-> (files {:path \"x\" :format :json :follow true}) (files {:path \"o/{@topic}\"}))}"),
+        guarantee(&untyped("(files {:path \"o/{@topic}\"})")),
+        [Guarantee::ExactlyOnce]
+    );
+    assert_eq!(
+        guarantee(&untyped("(kafka {:brokers \"b:1\" :topic \"t\"})")),
+        [Guarantee::ExactlyOnce]
+    );
+    assert_eq!(
+        guarantee(&untyped("(files {:path \"o/{now():%Y}\"})")),
+        [Guarantee::AtLeastOnce]
+    );
+    assert_eq!(
+        guarantee(&untyped("(where \"random() < 0.5\") (files {:path \"o\"})")),
+        [Guarantee::AtLeastOnce]
+    );
+    assert_eq!(
+        guarantee(&untyped("(all (stdout) (files {:path \"o\"}))")),
+        [Guarantee::AtLeastOnce, Guarantee::ExactlyOnce]
+    );
+    assert_eq!(
+        guarantee("{pipeline (-> (stdin) (files {:path \"o\"}))}"),
+        [Guarantee::AtMostOnce]
+    );
+    assert_eq!(
+        guarantee(
+            "{pipeline (-> (files {:path \"x\" :format :json :follow true}) (files {:path \"o/{@topic}\"}))}"
+        ),
         [Guarantee::AtLeastOnce]
     );
 }
 
 #[test]
-fn the_fingerprint_is_about_lanes_and_contents() {
-    let fingerprint = |chain: &str| plan_of(&untyped(chain)).unwrap_or_else(|mistakes| panic!("{chain}: {mistakes:?}")).fingerprint;
+fn the_fingerprint_covers_lanes_and_contents() {
+    let fingerprint = |chain: &str| {
+        plan_of(&untyped(chain))
+            .unwrap_or_else(|errors| panic!("{chain}: {errors:?}"))
+            .fingerprint
+    };
     let base = fingerprint("(where \"a > 1\") (files {:path \"o/{b}\" :rollover {:size \"1MB\"}})");
-    assert_eq!(fingerprint("(where  \"a>1\")   (files {:path \"o/{b}\" :rollover {:size \"2MB\" :idle \"5s\"}})"), base);
+    assert_eq!(
+        fingerprint(
+            "(where  \"a>1\")   (files {:path \"o/{b}\" :rollover {:size \"2MB\" :idle \"5s\"}})"
+        ),
+        base
+    );
     let others = [
         "(where \"a > 2\") (files {:path \"o/{b}\"})",
         "(where \"a > 1\") (files {:path \"o/{c}\"})",
@@ -127,10 +268,18 @@ fn the_fingerprint_is_about_lanes_and_contents() {
         "(where \"a > 1\") (all (files {:path \"o/{b}\"}))",
     ];
     let from = |brokers: &str| {
-        let text = format!("{{pipeline (-> (kafka {{:brokers \"{brokers}\" :topics [\"t\"] :until :latest}}) (files {{:path \"o\"}}))}}");
-        plan_of(&text).unwrap_or_else(|mistakes| panic!("{text}: {mistakes:?}")).fingerprint
+        let text = format!(
+            "{{pipeline (-> (kafka {{:brokers \"{brokers}\" :topics [\"t\"] :until :latest}}) (files {{:path \"o\"}}))}}"
+        );
+        plan_of(&text)
+            .unwrap_or_else(|errors| panic!("{text}: {errors:?}"))
+            .fingerprint
     };
-    assert_eq!(from("one:9092"), from("two:9092"), "where the brokers are decides nothing");
+    assert_eq!(
+        from("one:9092"),
+        from("two:9092"),
+        "the addresses of brokers are not part of the fingerprint"
+    );
     for other in others {
         assert_ne!(fingerprint(other), base, "{other}");
     }

@@ -1,10 +1,10 @@
-//! What the process can be told: the same over HTTP and in the REPL.
+//! Control actions, which are the same over HTTP and in the REPL.
 
 use pseidon_exec::Control;
 
-use crate::board::{Board, Entry};
+use crate::supervisor::runs::{RunEntry, RunRegistry};
 
-/// Something to be done with one log, or with all.
+/// An action on one log, or on all.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Action {
     Pause,
@@ -14,38 +14,44 @@ pub(crate) enum Action {
     ResetErrors,
 }
 
-/// What came of it.
+/// The result of an action.
 #[derive(Debug, PartialEq, Eq)]
-pub(crate) struct Done {
-    /// The logs that were told.
+pub(crate) struct ActionReport {
+    /// The logs on which the action was executed.
     pub(crate) logs: Vec<String>,
-    /// Those that do not run, so that nobody could be told.
+    /// The logs that were skipped because they are not running.
     pub(crate) not_running: Vec<String>,
 }
 
-/// Why nothing was done.
+/// Why no action was executed.
 #[derive(Debug, PartialEq, Eq)]
-pub(crate) enum Refusal {
+pub(crate) enum ActionError {
     UnknownLog(String),
     NotRunning,
     NoTable,
 }
 
-impl std::fmt::Display for Refusal {
+impl std::fmt::Display for ActionError {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
-            Refusal::UnknownLog(log) => write!(f, "there is no log `{log}`; /logs names them"),
-            Refusal::NotRunning => f.write_str("nothing runs that could be told"),
-            Refusal::NoTable => f.write_str("this pipeline has no table of logs that could be read again"),
+            ActionError::UnknownLog(log) => write!(f, "unknown log `{log}`; see /logs"),
+            ActionError::NotRunning => f.write_str("nothing is running"),
+            ActionError::NoTable => f.write_str("this pipeline has no table of logs to reload"),
         }
     }
 }
 
 impl Action {
-    pub(crate) const ALL: [Action; 5] = [Action::Pause, Action::Resume, Action::Roll, Action::Reload, Action::ResetErrors];
+    pub(crate) const ALL: [Action; 5] = [
+        Action::Pause,
+        Action::Resume,
+        Action::Roll,
+        Action::Reload,
+        Action::ResetErrors,
+    ];
 
-    /// The last part of its address.
-    pub(crate) fn word(self) -> &'static str {
+    /// The name of the action, which is also its path.
+    pub(crate) fn as_str(self) -> &'static str {
         match self {
             Action::Pause => "pause",
             Action::Resume => "resume",
@@ -55,42 +61,55 @@ impl Action {
         }
     }
 
-    /// What it does, for those who look at the list.
+    /// A description for the list of endpoints.
     pub(crate) fn summary(self) -> &'static str {
         match self {
-            Action::Pause => "read nothing more for now",
-            Action::Resume => "read on",
-            Action::Roll => "commit and publish what is open",
-            Action::Reload => "read the table of logs again, now",
-            Action::ResetErrors => "count errors from zero again",
+            Action::Pause => "stop reading",
+            Action::Resume => "continue reading",
+            Action::Roll => "commit and publish open files",
+            Action::Reload => "read the table of logs now",
+            Action::ResetErrors => "reset the error count to zero",
         }
     }
 
-    /// Does it with the log of this name, or with all.
-    pub(crate) fn take(self, board: &Board, log: Option<&str>) -> Result<Done, Refusal> {
+    /// Executes the action on the log of this name, or on all logs.
+    pub(crate) fn execute(
+        self,
+        runs: &RunRegistry,
+        log: Option<&str>,
+    ) -> Result<ActionReport, ActionError> {
         let entries = match log {
-            Some(log) => vec![board.find(log).ok_or_else(|| Refusal::UnknownLog(log.to_owned()))?],
-            None => board.entries(),
+            Some(log) => vec![
+                runs.find(log)
+                    .ok_or_else(|| ActionError::UnknownLog(log.to_owned()))?,
+            ],
+            None => runs.entries(),
         };
-        let tell = |entry: &Entry| match self {
-            Action::Pause => entry.tell(Control::Pause),
-            Action::Resume => entry.tell(Control::Resume),
-            Action::Roll => entry.tell(Control::Roll),
+        let execute_on = |entry: &RunEntry| match self {
+            Action::Pause => entry.send(Control::Pause),
+            Action::Resume => entry.send(Control::Resume),
+            Action::Roll => entry.send(Control::Roll),
             Action::Reload => true,
             Action::ResetErrors => {
                 entry.reset_errors();
                 true
             }
         };
-        // The table is read as a whole, whichever log it is for.
-        if self == Action::Reload && !board.reload() {
-            return Err(Refusal::NoTable);
+        // The whole table is read, even if a log is named.
+        if self == Action::Reload && !runs.reload() {
+            return Err(ActionError::NoTable);
         }
-        let (told, idle): (Vec<_>, Vec<_>) = entries.into_iter().partition(|entry| tell(entry));
-        if told.is_empty() && self != Action::Reload {
-            return Err(Refusal::NotRunning);
+        let (done, idle): (Vec<_>, Vec<_>) =
+            entries.into_iter().partition(|entry| execute_on(entry));
+        if done.is_empty() && self != Action::Reload {
+            return Err(ActionError::NotRunning);
         }
-        let names = |entries: Vec<std::sync::Arc<Entry>>| entries.iter().map(|entry| entry.name.clone()).collect();
-        Ok(Done { logs: names(told), not_running: names(idle) })
+        let names = |entries: Vec<std::sync::Arc<RunEntry>>| {
+            entries.iter().map(|entry| entry.name.clone()).collect()
+        };
+        Ok(ActionReport {
+            logs: names(done),
+            not_running: names(idle),
+        })
     }
 }

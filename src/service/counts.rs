@@ -1,4 +1,4 @@
-//! What an entry has counted, as plain numbers.
+//! The counts of an entry, read from its metrics as plain numbers.
 
 use std::collections::BTreeMap;
 
@@ -25,18 +25,23 @@ impl Counts {
     /// The counts of an entry, by stage.
     pub(crate) fn by_stage(metrics: &Metrics) -> BTreeMap<String, Counts> {
         let mut stages: BTreeMap<String, Counts> = BTreeMap::new();
-        each(metrics, &mut |metric, add| add(stages.entry(label(metric, "stage").to_owned()).or_default(), metric));
+        each(metrics, &mut |metric, add| {
+            add(
+                stages.entry(label(metric, "stage").to_owned()).or_default(),
+                metric,
+            )
+        });
         stages
     }
 
-    /// The counts of an entry over all of its stages.
+    /// The counts of an entry over all its stages.
     pub(crate) fn of(metrics: &Metrics) -> Counts {
         let mut all = Counts::default();
         each(metrics, &mut |metric, add| add(&mut all, metric));
         all
     }
 
-    /// Adds those of another.
+    /// Adds other counts to these.
     pub(crate) fn add(&mut self, other: &Counts) {
         self.records_in += other.records_in;
         self.bytes_in += other.bytes_in;
@@ -49,7 +54,7 @@ impl Counts {
         self.files += other.files;
     }
 
-    /// As they are shown.
+    /// The counts as JSON, with the names of `/stats`.
     pub(crate) fn json(&self) -> Value {
         json!({
             "records-in": self.records_in,
@@ -65,34 +70,61 @@ impl Counts {
     }
 }
 
-/// Adds a sample to the count that it is of.
+/// Adds a sample to its count.
 type Add = fn(&mut Counts, &Metric);
 
-/// Visits all samples of an entry.
+/// Visits all samples of an entry, each with the function that adds it.
 fn each(metrics: &Metrics, visit: &mut dyn FnMut(&Metric, Add)) {
     let mut all = |vec: &dyn Collector, add: Add| {
-        vec.collect().iter().flat_map(MetricFamily::get_metric).for_each(|metric| visit(metric, add));
+        vec.collect()
+            .iter()
+            .flat_map(MetricFamily::get_metric)
+            .for_each(|metric| visit(metric, add));
     };
-    all(&metrics.records_in, |counts, metric| counts.records_in += counter(metric));
-    all(&metrics.bytes_in, |counts, metric| counts.bytes_in += counter(metric));
-    all(&metrics.records_out, |counts, metric| counts.records_out += counter(metric));
-    all(&metrics.bytes_out, |counts, metric| counts.bytes_out += counter(metric));
+    all(&metrics.records_in, |counts, metric| {
+        counts.records_in += counter(metric)
+    });
+    all(&metrics.bytes_in, |counts, metric| {
+        counts.bytes_in += counter(metric)
+    });
+    all(&metrics.records_out, |counts, metric| {
+        counts.records_out += counter(metric)
+    });
+    all(&metrics.bytes_out, |counts, metric| {
+        counts.bytes_out += counter(metric)
+    });
     all(&metrics.lag, |counts, metric| counts.lag += gauge(metric));
-    all(&metrics.open_files, |counts, metric| counts.open_files += gauge(metric));
-    all(&metrics.files, |counts, metric| counts.files += counter(metric));
-    all(&metrics.bad_records, |counts, metric| match label(metric, "outcome") {
-        "dropped" => counts.dropped += counter(metric),
-        _ => counts.quarantined += counter(metric),
+    all(&metrics.open_files, |counts, metric| {
+        counts.open_files += gauge(metric)
+    });
+    all(&metrics.files, |counts, metric| {
+        counts.files += counter(metric)
+    });
+    all(&metrics.bad_records, |counts, metric| {
+        match label(metric, "outcome") {
+            "dropped" => counts.dropped += counter(metric),
+            _ => counts.quarantined += counter(metric),
+        }
     });
 }
 
-/// How many records have come in. Nothing else is looked at, since this is asked for again and again.
+/// The number of records read. It collects only this metric, since it is called often.
 pub(crate) fn records_in(metrics: &Metrics) -> u64 {
-    metrics.records_in.collect().iter().flat_map(MetricFamily::get_metric).map(counter).sum()
+    metrics
+        .records_in
+        .collect()
+        .iter()
+        .flat_map(MetricFamily::get_metric)
+        .map(counter)
+        .sum()
 }
 
 fn label<'a>(metric: &'a Metric, name: &str) -> &'a str {
-    metric.get_label().iter().find(|label| label.name() == name).map_or("", |label| label.value())
+    metric
+        .get_label()
+        .iter()
+        .find(|label| label.name() == name)
+        .map_or("", |label| label.value())
 }
 
 fn counter(metric: &Metric) -> u64 {
@@ -108,7 +140,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn counts_are_told_apart_by_stage_and_added_up() {
+    fn counts_are_kept_by_stage_and_summed() {
         let metrics = Metrics::new();
         metrics.records_in.with_label_values(&["in"]).inc_by(10);
         metrics.bytes_in.with_label_values(&["in"]).inc_by(100);
@@ -116,13 +148,40 @@ mod tests {
         metrics.records_out.with_label_values(&["one"]).inc_by(4);
         metrics.records_out.with_label_values(&["two"]).inc_by(5);
         metrics.open_files.with_label_values(&["two"]).set(2);
-        metrics.bad_records.with_label_values(&["in", "dropped"]).inc();
-        metrics.bad_records.with_label_values(&["in", "quarantined"]).inc_by(3);
+        metrics
+            .bad_records
+            .with_label_values(&["in", "dropped"])
+            .inc();
+        metrics
+            .bad_records
+            .with_label_values(&["in", "quarantined"])
+            .inc_by(3);
         let stages = Counts::by_stage(&metrics);
-        let expected = Counts { records_in: 10, bytes_in: 100, lag: 7, dropped: 1, quarantined: 3, ..Counts::default() };
+        let expected = Counts {
+            records_in: 10,
+            bytes_in: 100,
+            lag: 7,
+            dropped: 1,
+            quarantined: 3,
+            ..Counts::default()
+        };
         assert_eq!(stages["in"], expected);
-        assert_eq!(stages["two"], Counts { records_out: 5, open_files: 2, ..Counts::default() });
-        assert_eq!(Counts::of(&metrics), Counts { records_out: 9, open_files: 2, ..expected });
+        assert_eq!(
+            stages["two"],
+            Counts {
+                records_out: 5,
+                open_files: 2,
+                ..Counts::default()
+            }
+        );
+        assert_eq!(
+            Counts::of(&metrics),
+            Counts {
+                records_out: 9,
+                open_files: 2,
+                ..expected
+            }
+        );
         assert_eq!(records_in(&metrics), 10);
     }
 }

@@ -1,68 +1,84 @@
-//! Who may tell the process what to do.
+//! Authorization of control requests: the token, and the origin of browser requests.
 
 use axum::http::{HeaderMap, header};
 use subtle::ConstantTimeEq;
 
-/// The token that callers have to know.
+/// The token that control requests must have.
 pub(crate) struct Token(String);
 
 impl Token {
-    /// An error says why this cannot be one.
+    /// Checks that the token is not blank.
     pub(crate) fn new(token: &str) -> Result<Token, String> {
         if token.trim().is_empty() {
-            return Err("the token is empty: everybody would know it".to_owned());
+            return Err("the token is empty".to_owned());
         }
         Ok(Token(token.to_owned()))
     }
 
-    /// Whether this is the token. How long the answer takes says nothing of it but its length.
-    pub(crate) fn is(&self, given: &str) -> bool {
+    /// Compares in constant time: the duration reveals nothing about the token but its length.
+    pub(crate) fn matches(&self, given: &str) -> bool {
         self.0.as_bytes().ct_eq(given.as_bytes()).into()
     }
 }
 
-/// Why a request is refused.
+/// Why a request is rejected.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Refusal {
-    /// It has no token, or a wrong one.
+pub(crate) enum Rejection {
+    /// The token is missing or wrong.
     Token,
-    /// It comes from a page of another site.
+    /// The request comes from a web page of another site.
     Origin,
 }
 
-/// Whether these are the headers of a request that may change something.
+/// Checks whether a request with these headers may change something.
 ///
-/// Browsers say of which page a request is (RFC 6454, section 7). Only a page of this very address may act, and without a token only if
-/// that address is a number or `localhost`: any other name could be one that somebody else makes point here.
-pub(crate) fn check(headers: &HeaderMap, token: Option<&Token>) -> Result<(), Refusal> {
+/// Browsers send the origin of the page that makes a request (RFC 6454, section 7). Only a page of
+/// this address is accepted, and without a token only if the address is an IP address or
+/// `localhost`: an attacker could make any other name resolve to this host (DNS rebinding).
+pub(crate) fn check(headers: &HeaderMap, token: Option<&Token>) -> Result<(), Rejection> {
     if headers.contains_key(header::ORIGIN) && !is_own_origin(headers, token.is_some()) {
-        return Err(Refusal::Origin);
+        return Err(Rejection::Origin);
     }
     let Some(token) = token else { return Ok(()) };
-    let given = headers.get(header::AUTHORIZATION).and_then(|value| value.to_str().ok()).and_then(bearer);
-    if given.is_some_and(|given| token.is(given)) { Ok(()) } else { Err(Refusal::Token) }
+    let given = headers
+        .get(header::AUTHORIZATION)
+        .and_then(|value| value.to_str().ok())
+        .and_then(bearer);
+    if given.is_some_and(|given| token.matches(given)) {
+        Ok(())
+    } else {
+        Err(Rejection::Token)
+    }
 }
 
-/// The token of `Bearer TOKEN`; the scheme's case does not matter (RFC 9110, section 11.1).
+/// The token in `Bearer TOKEN`; the scheme is case-insensitive (RFC 9110, section 11.1).
 fn bearer(value: &str) -> Option<&str> {
     let (scheme, token) = value.split_once(' ')?;
     scheme.eq_ignore_ascii_case("bearer").then(|| token.trim())
 }
 
+/// Whether the origin of a request is this host. Without `any_name`, the host must be an address.
 fn is_own_origin(headers: &HeaderMap, any_name: bool) -> bool {
     let text = |name| headers.get(name).and_then(|value| value.to_str().ok());
-    let (Some(origin), Some(host)) = (text(header::ORIGIN), text(header::HOST)) else { return false };
-    let page = origin.strip_prefix("http://").or_else(|| origin.strip_prefix("https://"));
+    let (Some(origin), Some(host)) = (text(header::ORIGIN), text(header::HOST)) else {
+        return false;
+    };
+    let page = origin
+        .strip_prefix("http://")
+        .or_else(|| origin.strip_prefix("https://"));
     page.is_some_and(|page| page.eq_ignore_ascii_case(host)) && (any_name || is_address(host))
 }
 
-/// Whether a `Host` is an address, or `localhost`.
+/// Whether a `Host` header is an IP address or `localhost`, with or without a port.
 fn is_address(host: &str) -> bool {
     let name = match host.rsplit_once(':') {
         Some((name, port)) if port.bytes().all(|byte| byte.is_ascii_digit()) => name,
         _ => host,
     };
-    let address = name.strip_prefix('[').and_then(|name| name.strip_suffix(']')).unwrap_or(name);
+    let address = name
+        .strip_prefix('[')
+        .and_then(|name| name.strip_suffix(']'))
+        .unwrap_or(name);
     name.eq_ignore_ascii_case("localhost") || address.parse::<std::net::IpAddr>().is_ok()
 }
 
@@ -72,28 +88,45 @@ mod tests {
 
     use super::*;
 
-    fn outcome(token: Option<&str>, headers: &[(HeaderName, &str)]) -> Result<(), Refusal> {
-        let headers = headers.iter().map(|(name, value)| (name.clone(), value.parse().unwrap())).collect();
-        check(&headers, token.map(|token| Token::new(token).unwrap()).as_ref())
+    fn outcome(token: Option<&str>, headers: &[(HeaderName, &str)]) -> Result<(), Rejection> {
+        let headers = headers
+            .iter()
+            .map(|(name, value)| (name.clone(), value.parse().unwrap()))
+            .collect();
+        check(
+            &headers,
+            token.map(|token| Token::new(token).unwrap()).as_ref(),
+        )
     }
 
     #[test]
-    fn a_request_needs_the_token_where_one_is_set() {
+    fn a_request_needs_the_token_if_one_is_set() {
         let with = |value: &str| outcome(Some("s3cret"), &[(header::AUTHORIZATION, value)]);
         assert_eq!(outcome(None, &[]), Ok(()));
-        assert_eq!(outcome(Some("s3cret"), &[]), Err(Refusal::Token));
+        assert_eq!(outcome(Some("s3cret"), &[]), Err(Rejection::Token));
         for accepted in ["Bearer s3cret", "bearer s3cret", "BEARER  s3cret "] {
             assert_eq!(with(accepted), Ok(()), "{accepted}");
         }
-        for refused in ["Bearer s3cre", "Bearer s3crets", "Bearer S3cret", "Bearer ", "Bearer", "s3cret", "Basic s3cret", ""] {
-            assert_eq!(with(refused), Err(Refusal::Token), "{refused}");
+        for refused in [
+            "Bearer s3cre",
+            "Bearer s3crets",
+            "Bearer S3cret",
+            "Bearer ",
+            "Bearer",
+            "s3cret",
+            "Basic s3cret",
+            "",
+        ] {
+            assert_eq!(with(refused), Err(Rejection::Token), "{refused}");
         }
         assert!(Token::new(" ").is_err());
     }
 
     #[test]
-    fn a_page_of_another_site_is_refused() {
-        let origin = |origin: &str, host: &str| outcome(None, &[(header::ORIGIN, origin), (header::HOST, host)]);
+    fn a_page_of_another_site_is_rejected() {
+        let origin = |origin: &str, host: &str| {
+            outcome(None, &[(header::ORIGIN, origin), (header::HOST, host)])
+        };
         let own = [
             ("http://127.0.0.1:8080", "127.0.0.1:8080"),
             ("http://localhost:8080", "localhost:8080"),
@@ -113,15 +146,28 @@ mod tests {
             ("http://", ""),
         ];
         for (page, host) in other {
-            assert_eq!(origin(page, host), Err(Refusal::Origin), "{page} {host}");
+            assert_eq!(origin(page, host), Err(Rejection::Origin), "{page} {host}");
         }
-        assert_eq!(outcome(None, &[(header::ORIGIN, "http://127.0.0.1")]), Err(Refusal::Origin), "without a host");
+        assert_eq!(
+            outcome(None, &[(header::ORIGIN, "http://127.0.0.1")]),
+            Err(Rejection::Origin),
+            "without a host"
+        );
     }
 
     #[test]
     fn with_a_token_the_address_may_have_any_name() {
-        let headers = |page| [(header::ORIGIN, page), (header::HOST, "etl.example"), (header::AUTHORIZATION, "Bearer t")];
+        let headers = |page| {
+            [
+                (header::ORIGIN, page),
+                (header::HOST, "etl.example"),
+                (header::AUTHORIZATION, "Bearer t"),
+            ]
+        };
         assert_eq!(outcome(Some("t"), &headers("https://etl.example")), Ok(()));
-        assert_eq!(outcome(Some("t"), &headers("https://evil.example")), Err(Refusal::Origin));
+        assert_eq!(
+            outcome(Some("t"), &headers("https://evil.example")),
+            Err(Rejection::Origin)
+        );
     }
 }

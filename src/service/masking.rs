@@ -1,7 +1,8 @@
-//! Configuration without its secrets.
+//! Masking of secrets in the configuration.
 //!
-//! What `${env:…}` and `${file:…}` stand for is never part of a pipeline's text; a password that stands there as it is has to be taken out.
-//! The text is read, to be printed anew, since its comments may say anything. Rather too much is masked than too little.
+//! The values of `${env:…}` and `${file:…}` are never part of a pipeline's text, but a literal
+//! password is, and has to be masked. The text is parsed and printed again, because its comments
+//! may contain anything. When in doubt, a value is masked.
 
 use std::borrow::Cow;
 use std::iter::once;
@@ -11,8 +12,8 @@ use pseidon_dsl::{Name, Node, NodeKind, edn, toml};
 
 const MASK: &str = "…";
 
-/// What the name of a secret has in it.
-const SECRETIVE: [&str; 12] = [
+/// The words that mark a name as that of a secret.
+const SECRET_WORDS: [&str; 12] = [
     "password",
     "passwd",
     "passphrase",
@@ -27,20 +28,26 @@ const SECRETIVE: [&str; 12] = [
     "authorization",
 ];
 
-/// A pipeline's text, read and without its secrets; `None` if it cannot be read.
+/// Parses the text of a pipeline and masks its secrets; `None` if it cannot be parsed.
 pub(crate) fn pipeline(text: &str) -> Option<Node> {
-    let read = edn::read(text).or_else(|_| toml::read(text)).or_else(|_| edn::read_quoted(&Text::plain(text, 0)));
+    let read = edn::read(text)
+        .or_else(|_| toml::read(text))
+        .or_else(|_| edn::read_quoted(&Text::plain(text, 0)));
     let mut node = read.ok()?;
     mask_node(&mut node);
     Some(node)
 }
 
-/// A text without what looks like a secret in it: the user and password of an URL, the value of `password=…`, a private key.
+/// Masks what looks like a secret in a string: the user and password of a URL, the value of
+/// `password=…`, a private key.
 pub(crate) fn text(text: &str) -> Cow<'_, str> {
     if text.contains("-----BEGIN") {
         return MASK.into();
     }
-    if let Some((name, _)) = text.split_once(':').filter(|(name, rest)| is_secretive(name) && !rest.starts_with("//")) {
+    if let Some((name, _)) = text
+        .split_once(':')
+        .filter(|(name, rest)| is_secret(name) && !rest.starts_with("//"))
+    {
         return format!("{name}: {MASK}").into();
     }
     let without_users = without_users(text);
@@ -54,12 +61,24 @@ fn mask_node(node: &mut Node) {
     match &mut node.kind {
         NodeKind::Str(value) => mask_text(value),
         NodeKind::Regex(value) => mask_text(value),
-        NodeKind::Map(entries) => entries.iter_mut().for_each(|(key, value)| mask_pair(key, value)),
+        NodeKind::Map(entries) => entries
+            .iter_mut()
+            .for_each(|(key, value)| mask_pair(key, value)),
         NodeKind::List(items) | NodeKind::Vector(items) => {
-            // `"--password" "x"`: what follows a secret's name.
-            let names: Vec<bool> = once(false).chain(items.iter().map(|item| name_of(item).is_some_and(is_secretive))).collect();
+            // In `"--password" "x"`, the secret follows its name.
+            let names: Vec<bool> = once(false)
+                .chain(
+                    items
+                        .iter()
+                        .map(|item| name_of(item).is_some_and(is_secret)),
+                )
+                .collect();
             for (item, follows_name) in items.iter_mut().zip(names) {
-                if follows_name { mask_all(item) } else { mask_node(item) }
+                if follows_name {
+                    mask_all(item)
+                } else {
+                    mask_node(item)
+                }
             }
         }
         NodeKind::Set(items) => items.iter_mut().for_each(mask_node),
@@ -69,14 +88,21 @@ fn mask_node(node: &mut Node) {
 }
 
 fn mask_pair(key: &Node, value: &mut Node) {
-    if name_of(key).is_some_and(is_secretive) { mask_all(value) } else { mask_node(value) }
+    if name_of(key).is_some_and(is_secret) {
+        mask_all(value)
+    } else {
+        mask_node(value)
+    }
 }
 
-/// Masks the values below a secret's name; names and `${…}` stay, since they are no secrets.
+/// Masks all values under the name of a secret. Keys, booleans and `${…}` are kept, since they are
+/// not secrets.
 fn mask_all(node: &mut Node) {
     match &mut node.kind {
         NodeKind::Map(entries) => entries.iter_mut().for_each(|(_, value)| mask_all(value)),
-        NodeKind::List(items) | NodeKind::Vector(items) | NodeKind::Set(items) => items.iter_mut().for_each(mask_all),
+        NodeKind::List(items) | NodeKind::Vector(items) | NodeKind::Set(items) => {
+            items.iter_mut().for_each(mask_all)
+        }
         NodeKind::Str(value) if is_placeholder(&value.value) => {}
         NodeKind::Nil | NodeKind::Bool(_) => {}
         kind => *kind = NodeKind::Str(Text::plain(MASK, 0)),
@@ -98,26 +124,40 @@ fn name_of(node: &Node) -> Option<&str> {
     }
 }
 
-/// Whether what has this name should not be seen. A name is short and has no spaces.
-fn is_secretive(name: &str) -> bool {
-    let is_name = name.len() <= 80 && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte));
-    let plain: String = name.chars().filter(char::is_ascii_alphanumeric).map(|c| c.to_ascii_lowercase()).collect();
-    is_name && SECRETIVE.iter().any(|word| plain.contains(word))
+/// Whether the value with this name is a secret. A name is at most 80 characters of letters, digits
+/// and `-_.`.
+fn is_secret(name: &str) -> bool {
+    let is_name = name.len() <= 80
+        && name
+            .bytes()
+            .all(|byte| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte));
+    let plain: String = name
+        .chars()
+        .filter(char::is_ascii_alphanumeric)
+        .map(|c| c.to_ascii_lowercase())
+        .collect();
+    is_name && SECRET_WORDS.iter().any(|word| plain.contains(word))
 }
 
-/// Whether a text is one `${…}` and nothing else.
+/// Whether a string is exactly one `${…}`.
 fn is_placeholder(text: &str) -> bool {
-    text.strip_prefix("${").and_then(|rest| rest.strip_suffix('}')).is_some_and(|inner| !inner.contains(['{', '}']))
+    text.strip_prefix("${")
+        .and_then(|rest| rest.strip_suffix('}'))
+        .is_some_and(|inner| !inner.contains(['{', '}']))
 }
 
-/// `scheme://user:password@host` without the part before the `@`, wherever it stands in the text.
+/// Masks the part before the `@` of each `scheme://user:password@host` in a string.
 fn without_users(text: &str) -> Cow<'_, str> {
     let mut shown = String::new();
     let mut rest = text;
     while let Some(start) = rest.find("://").map(|at| at + 3) {
         let (before, after) = rest.split_at(start);
         shown.push_str(before);
-        let end = after.find(|c: char| c.is_whitespace() || matches!(c, '/' | '?' | '#' | '"' | '\'' | '<' | '>')).unwrap_or(after.len());
+        let end = after
+            .find(|c: char| {
+                c.is_whitespace() || matches!(c, '/' | '?' | '#' | '"' | '\'' | '<' | '>')
+            })
+            .unwrap_or(after.len());
         let (authority, after) = after.split_at(end);
         match authority.rsplit_once('@') {
             Some((user, host)) if !is_placeholder(user) => shown.extend([MASK, "@", host]),
@@ -125,10 +165,14 @@ fn without_users(text: &str) -> Cow<'_, str> {
         }
         rest = after;
     }
-    if shown.is_empty() { text.into() } else { (shown + rest).into() }
+    if shown.is_empty() {
+        text.into()
+    } else {
+        (shown + rest).into()
+    }
 }
 
-/// The text with the values of `password=…` masked, if there are any.
+/// Masks the values of `password=…` in a string; `None` if there are none.
 fn without_values(text: &str) -> Option<String> {
     let mut shown = String::new();
     let mut rest = text;
@@ -139,7 +183,7 @@ fn without_values(text: &str) -> Option<String> {
         let is_of_name = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c);
         let name = before.rsplit(|c| !is_of_name(c)).next().unwrap_or_default();
         let value = value_of(after);
-        if is_secretive(name) && !value.is_empty() && !is_placeholder(value) {
+        if is_secret(name) && !value.is_empty() && !is_placeholder(value) {
             shown.push_str(MASK);
             rest = &after[value.len()..];
         } else {
@@ -150,9 +194,12 @@ fn without_values(text: &str) -> Option<String> {
     (shown != text).then_some(shown)
 }
 
-/// A value up to what ends it: its closing quote, or a separator.
+/// The value at the start of a string, up to its closing quote or a separator.
 fn value_of(text: &str) -> &str {
-    let quote = text.chars().next().filter(|first| matches!(first, '"' | '\''));
+    let quote = text
+        .chars()
+        .next()
+        .filter(|first| matches!(first, '"' | '\''));
     let end = match quote {
         Some(quote) => text[1..].find(quote).map(|at| at + 2),
         None => text.find(|c: char| c.is_whitespace() || matches!(c, '&' | ';' | ',' | '"' | '\'')),
@@ -167,26 +214,47 @@ mod tests {
     use super::*;
 
     #[test]
-    fn secrets_in_texts_are_masked() {
+    fn secrets_in_strings_are_masked() {
         let cases = [
             ("redis://host:6379/2", "redis://host:6379/2"),
             ("redis://user:hidden@host:6379", "redis://…@host:6379"),
             ("redis://:hidden@host", "redis://…@host"),
             ("redis://:hid@den@host", "redis://…@host"),
-            ("redis-cluster://u:hidden@a:1,u:hidden@b:2", "redis-cluster://…@b:2"),
+            (
+                "redis-cluster://u:hidden@a:1,u:hidden@b:2",
+                "redis-cluster://…@b:2",
+            ),
             ("redis://${env:USER}@host", "redis://${env:USER}@host"),
             ("redis://u:${env:PWD}@host", "redis://…@host"),
-            ("see http://u:hidden@a/x and http://b/y@z", "see http://…@a/x and http://b/y@z"),
-            ("mysql://h/db?user=me&password=hidden&ssl=on", "mysql://h/db?user=me&password=…&ssl=on"),
-            ("jdbc:mysql://u:hidden@h/db?PASSWORD=hidden", "jdbc:mysql://…@h/db?PASSWORD=…"),
-            ("x required username=\"u\" password=\"hid den\";", "x required username=\"u\" password=…;"),
+            (
+                "see http://u:hidden@a/x and http://b/y@z",
+                "see http://…@a/x and http://b/y@z",
+            ),
+            (
+                "mysql://h/db?user=me&password=hidden&ssl=on",
+                "mysql://h/db?user=me&password=…&ssl=on",
+            ),
+            (
+                "jdbc:mysql://u:hidden@h/db?PASSWORD=hidden",
+                "jdbc:mysql://…@h/db?PASSWORD=…",
+            ),
+            (
+                "x required username=\"u\" password=\"hid den\";",
+                "x required username=\"u\" password=…;",
+            ),
             ("--api-key=hidden", "--api-key=…"),
             ("password=${env:PWD}", "password=${env:PWD}"),
             ("Authorization: Bearer hidden", "Authorization: …"),
             ("X-Auth-Token:hidden", "X-Auth-Token: …"),
             ("-----BEGIN PRIVATE KEY-----\nhidden", "…"),
-            ("status < 500 and agent like '%=bot%'", "status < 500 and agent like '%=bot%'"),
-            ("out/{@topic}/date={at:%Y-%m-%d}", "out/{@topic}/date={at:%Y-%m-%d}"),
+            (
+                "status < 500 and agent like '%=bot%'",
+                "status < 500 and agent like '%=bot%'",
+            ),
+            (
+                "out/{@topic}/date={at:%Y-%m-%d}",
+                "out/{@topic}/date={at:%Y-%m-%d}",
+            ),
             ("txt:sep=pipe;ts=0;msg=1:", "txt:sep=pipe;ts=0;msg=1:"),
             ("", ""),
             ("password=", "password="),
@@ -199,14 +267,20 @@ mod tests {
     }
 
     #[test]
-    fn secrets_in_pipelines_are_masked_and_comments_left_out() {
+    fn secrets_in_pipelines_are_masked_and_comments_removed() {
         let cases = [
             ("{:a 1 ; hidden\n :b \"x\"}", "{:a 1, :b \"x\"}"),
             ("{:a #_\"hidden\" 1}", "{:a 1}"),
             ("{:password \"hidden\"}", "{:password \"…\"}"),
-            ("{:etl-db-pwd \"hidden\" :etl-db-user \"me\"}", "{:etl-db-pwd \"…\", :etl-db-user \"me\"}"),
+            (
+                "{:etl-db-pwd \"hidden\" :etl-db-user \"me\"}",
+                "{:etl-db-pwd \"…\", :etl-db-user \"me\"}",
+            ),
             ("{:token 12345}", "{:token \"…\"}"),
-            ("{:key-password \"${env:PWD}\"}", "{:key-password \"${env:PWD}\"}"),
+            (
+                "{:key-password \"${env:PWD}\"}",
+                "{:key-password \"${env:PWD}\"}",
+            ),
             (
                 "{:sasl {:mechanism :PLAIN :username \"u\" :password \"hidden\"}}",
                 "{:sasl {:mechanism :PLAIN, :username \"u\", :password \"…\"}}",
@@ -215,11 +289,23 @@ mod tests {
                 "{:properties {\"ssl.key.password\" \"hidden\" \"session.timeout.ms\" \"6000\"}}",
                 "{:properties {\"ssl.key.password\" \"…\", \"session.timeout.ms\" \"6000\"}}",
             ),
-            ("{:secrets {:a \"hidden\" :b [\"hidden\" true]}}", "{:secrets {:a \"…\", :b [\"…\" true]}}"),
+            (
+                "{:secrets {:a \"hidden\" :b [\"hidden\" true]}}",
+                "{:secrets {:a \"…\", :b [\"…\" true]}}",
+            ),
             ("{:key \"-----BEGIN KEY-----hidden\"}", "{:key \"…\"}"),
-            ("{:state \"redis://u:hidden@h\"}", "{:state \"redis://…@h\"}"),
-            ("{:command [\"put\" \"--password\" \"hidden\" \"x\"]}", "{:command [\"put\" \"--password\" \"…\" \"x\"]}"),
-            ("{a (p {:password \"hidden\"}) pipeline (-> a)}", "{a (p {:password \"…\"}), pipeline (-> a)}"),
+            (
+                "{:state \"redis://u:hidden@h\"}",
+                "{:state \"redis://…@h\"}",
+            ),
+            (
+                "{:command [\"put\" \"--password\" \"hidden\" \"x\"]}",
+                "{:command [\"put\" \"--password\" \"…\" \"x\"]}",
+            ),
+            (
+                "{a (p {:password \"hidden\"}) pipeline (-> a)}",
+                "{a (p {:password \"…\"}), pipeline (-> a)}",
+            ),
             (
                 "(-> (files 'a') (kafka {:topic 'b' :sasl {:password 'hidden'}}))",
                 "(-> (files \"a\") (kafka {:topic \"b\", :sasl {:password \"…\"}}))",
@@ -230,9 +316,13 @@ mod tests {
             ),
         ];
         for (given, expected) in cases {
-            let shown = pipeline(given).unwrap_or_else(|| panic!("{given} is not read"));
+            let shown = pipeline(given).unwrap_or_else(|| panic!("{given} cannot be parsed"));
             assert_eq!(print::print(&shown), expected, "{given}");
         }
-        assert_eq!(pipeline("{:password \"hidden\""), None, "what cannot be read is not shown");
+        assert_eq!(
+            pipeline("{:password \"hidden\""),
+            None,
+            "an invalid text is not shown"
+        );
     }
 }

@@ -1,4 +1,4 @@
-//! One page in Prometheus' text format for all entries, each of which counts for itself.
+//! `/metrics/prometheus`: the metrics of all entries on one page in Prometheus text format.
 
 use std::collections::BTreeMap;
 
@@ -7,30 +7,39 @@ use prometheus::proto::{Gauge, LabelPair, Metric, MetricFamily, MetricType};
 use pseidon_plugin::metrics::Metrics;
 
 use super::process::Memory;
-use crate::board::{Board, State};
+use crate::supervisor::runs::{EntryState, RunRegistry};
 
 /// The media type of the page.
 pub(crate) const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
 
-/// All that is counted. Of a template each sample has the label `log`.
-pub(crate) fn page(board: &Board) -> String {
+/// The metrics of all entries and of the process. For a template, each sample of an entry has the
+/// label `log`.
+pub(crate) fn page(runs: &RunRegistry) -> String {
     let mut families = Families::default();
-    for entry in board.entries() {
-        let log = board.is_template.then_some(entry.name.as_str());
+    for entry in runs.entries() {
+        let log = runs.is_template.then_some(entry.name.as_str());
         for family in gather(&entry.metrics) {
             families.add(family, log);
         }
         if let Some(log) = log {
-            families.add(gauge("pseidon_log_running", "1 while the log runs.", "", (entry.state() == State::Running).into()), Some(log));
+            families.add(
+                gauge(
+                    "pseidon_log_running",
+                    "1 while the log is running.",
+                    "",
+                    (entry.state() == EntryState::Running).into(),
+                ),
+                Some(log),
+            );
         }
     }
-    for family in of_process(board) {
+    for family in of_process(runs) {
         families.add(family, None);
     }
     families.render()
 }
 
-/// Families by their names, each with the samples of all entries.
+/// Metric families by name, each with the samples of all entries.
 #[derive(Default)]
 struct Families(BTreeMap<String, MetricFamily>);
 
@@ -38,39 +47,93 @@ impl Families {
     fn add(&mut self, mut family: MetricFamily, log: Option<&str>) {
         let mut samples = family.take_metric();
         if let Some(log) = log {
-            samples.iter_mut().for_each(|sample| add_label(sample, "log", log));
+            samples
+                .iter_mut()
+                .for_each(|sample| add_label(sample, "log", log));
         }
-        self.0.entry(family.name().to_owned()).or_insert(family).mut_metric().extend(samples);
+        self.0
+            .entry(family.name().to_owned())
+            .or_insert(family)
+            .mut_metric()
+            .extend(samples);
     }
 
     fn render(self) -> String {
-        // A family without samples may not be written.
-        let families: Vec<MetricFamily> = self.0.into_values().filter(|family| !family.get_metric().is_empty()).collect();
-        TextEncoder::new().encode_to_string(&families).unwrap_or_default()
+        // The encoder rejects a family without samples.
+        let families: Vec<MetricFamily> = self
+            .0
+            .into_values()
+            .filter(|family| !family.get_metric().is_empty())
+            .collect();
+        TextEncoder::new()
+            .encode_to_string(&families)
+            .unwrap_or_default()
     }
 }
 
-/// What one entry counts. The bytes in flight are all entries' together, and are shown once.
+/// The metrics of one entry. The bytes in flight are left out: all entries share them, so they are
+/// shown once.
 fn gather(metrics: &Metrics) -> Vec<MetricFamily> {
-    metrics.gather().into_iter().filter(|family| family.name() != MEMORY_USED).collect()
+    metrics
+        .gather()
+        .into_iter()
+        .filter(|family| family.name() != MEMORY_USED)
+        .collect()
 }
 
 const MEMORY_USED: &str = "pseidon_memory_used_bytes";
 
-fn of_process(board: &Board) -> Vec<MetricFamily> {
+fn of_process(runs: &RunRegistry) -> Vec<MetricFamily> {
     let mut families = vec![
-        gauge(MEMORY_USED, "Bytes of records in flight.", "", board.pools.budget().used() as f64),
-        gauge("pseidon_memory_limit_bytes", "Bytes of records that may be in flight.", "", board.pools.budget().limit() as f64),
-        gauge("pseidon_etl_queue_batches", "Batches that wait for an ETL thread.", "", board.pools.queued() as f64),
-        gauge("pseidon_uptime_seconds", "Seconds since the start.", "", board.began.elapsed().as_secs_f64()),
-        gauge("pseidon_build_info", "The version that runs.", concat!("version=", env!("CARGO_PKG_VERSION")), 1.0),
-        gauge("process_resident_memory_bytes", "Resident memory size in bytes.", "", Memory::now().resident() as f64),
+        gauge(
+            MEMORY_USED,
+            "Bytes of records in flight.",
+            "",
+            runs.pools.budget().used() as f64,
+        ),
+        gauge(
+            "pseidon_memory_limit_bytes",
+            "Limit of the bytes of records in flight.",
+            "",
+            runs.pools.budget().limit() as f64,
+        ),
+        gauge(
+            "pseidon_etl_queue_batches",
+            "Batches waiting for an ETL thread.",
+            "",
+            runs.pools.queued() as f64,
+        ),
+        gauge(
+            "pseidon_uptime_seconds",
+            "Seconds since the start of the process.",
+            "",
+            runs.began.elapsed().as_secs_f64(),
+        ),
+        gauge(
+            "pseidon_build_info",
+            "The version of pseidon.",
+            concat!("version=", env!("CARGO_PKG_VERSION")),
+            1.0,
+        ),
+        gauge(
+            "process_resident_memory_bytes",
+            "Resident memory size in bytes.",
+            "",
+            Memory::now().resident() as f64,
+        ),
     ];
-    // Each state is shown, so that a graph begins with zero and not with nothing.
-    let mut states: BTreeMap<&str, f64> = State::WORDS.map(|word| (word, 0.0)).into();
-    board.entries().iter().for_each(|entry| *states.entry(entry.state().word()).or_default() += 1.0);
-    families.extend(states.into_iter().map(|(word, count)| {
-        gauge("pseidon_entries", "Pipelines, or logs of a template, by how they are.", &format!("state={word}"), count)
+    // Every state is shown, so that a graph starts at zero instead of without a value.
+    let mut states: BTreeMap<&str, f64> = EntryState::NAMES.map(|name| (name, 0.0)).into();
+    runs.entries()
+        .iter()
+        .for_each(|entry| *states.entry(entry.state().as_str()).or_default() += 1.0);
+    families.extend(states.into_iter().map(|(state, count)| {
+        gauge(
+            "pseidon_entries",
+            "Pipelines, or logs of a template, by state.",
+            &format!("state={state}"),
+            count,
+        )
     }));
     families
 }
@@ -107,7 +170,9 @@ mod tests {
     fn merged(entries: &[(Option<&str>, &Metrics)]) -> String {
         let mut families = Families::default();
         for (log, metrics) in entries {
-            gather(metrics).into_iter().for_each(|family| families.add(family, *log));
+            gather(metrics)
+                .into_iter()
+                .for_each(|family| families.add(family, *log));
         }
         families.render()
     }

@@ -1,7 +1,8 @@
-//! A REPL over TCP: a line in, an answer of some lines and an empty one out.
+//! The REPL over TCP: the client sends a line, the reply is any number of lines and an empty one.
 //!
-//! An answer that is no answer begins with `error: `. With a token the first line has to be `auth TOKEN`. A connection that begins with a
-//! bencoded dictionary speaks nREPL instead ([`nrepl`]).
+//! An error is a line that starts with `error: `. With a token, the first line has to be `auth
+//! TOKEN`. A connection that starts with a bencoded dictionary uses the nREPL protocol instead
+//! ([`nrepl`]).
 
 mod bencode;
 mod commands;
@@ -17,151 +18,199 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 use tokio::time::timeout;
 
-use super::watched::Watched;
+use super::status_pages::StatusPages;
 
-/// How many may be connected at once.
+/// The most simultaneous connections.
 const MAX_CONNECTIONS: usize = 16;
 /// The longest line, in bytes.
 const MAX_LINE: usize = 16 << 10;
-/// A connection that says nothing for so long is closed.
+/// A connection that sends nothing for this time is closed.
 const MAX_IDLE: Duration = Duration::from_secs(15 * 60);
-/// How long to wait before connections are accepted again after that has failed, as it does when too many files are open.
-const ACCEPT_AGAIN: Duration = Duration::from_secs(1);
+/// The pause after a failure to accept a connection, as when too many files are open.
+const ACCEPT_PAUSE: Duration = Duration::from_secs(1);
 
-/// Serves for ever.
-pub(crate) async fn serve(listener: TcpListener, watched: Arc<Watched>) {
-    let places = Arc::new(Semaphore::new(MAX_CONNECTIONS));
+/// Accepts connections until the process exits.
+pub(crate) async fn serve(listener: TcpListener, pages: Arc<StatusPages>) {
+    let permits = Arc::new(Semaphore::new(MAX_CONNECTIONS));
     loop {
         let mut stream = match listener.accept().await {
             Ok((stream, _)) => stream,
             Err(error) => {
-                tracing::debug!(%error, "a REPL connection could not be accepted");
-                tokio::time::sleep(ACCEPT_AGAIN).await;
+                tracing::debug!(%error, "cannot accept a REPL connection");
+                tokio::time::sleep(ACCEPT_PAUSE).await;
                 continue;
             }
         };
-        let (watched, place) = (watched.clone(), places.clone().try_acquire_owned());
+        let (pages, permit) = (pages.clone(), permits.clone().try_acquire_owned());
         tokio::spawn(async move {
-            // Whoever has gone away needs no answer.
-            let _ = match place {
-                Ok(_place) => talk(stream, &watched).await,
+            // The client may have disconnected.
+            let _ = match permit {
+                Ok(_permit) => serve_connection(stream, &pages).await,
                 Err(_) => stream.write_all(b"error: too many connections\n\n").await,
             };
         });
     }
 }
 
-async fn talk(stream: TcpStream, watched: &Arc<Watched>) -> io::Result<()> {
+/// Serves one connection until the client disconnects or is disconnected.
+async fn serve_connection(stream: TcpStream, pages: &Arc<StatusPages>) -> io::Result<()> {
     let (input, mut output) = stream.into_split();
     let mut input = BufReader::new(input);
-    let Ok(first) = timeout(MAX_IDLE, input.fill_buf()).await else { return Ok(()) };
+    let Ok(first) = timeout(MAX_IDLE, input.fill_buf()).await else {
+        return Ok(());
+    };
     if first?.first() == Some(&b'd') {
-        return nrepl::talk(input, output, watched).await;
+        return nrepl::serve_connection(input, output, pages).await;
     }
-    let mut dialogue = Dialogue::new(watched.clone());
+    let mut session = ReplSession::new(pages.clone());
     loop {
         let line = match timeout(MAX_IDLE, read_line(&mut input)).await {
             Ok(line) => line?,
             Err(_) => return Ok(()),
         };
-        let answer = match line {
-            Line::End => return Ok(()),
-            Line::TooLong => Answer::last(vec![format!("error: a line has at most {MAX_LINE} bytes")]),
-            Line::Text(line) => dialogue.answer(line).await,
+        let reply = match line {
+            InputLine::End => return Ok(()),
+            InputLine::TooLong => Reply::last(vec![format!(
+                "error: line too long; the limit is {MAX_LINE} bytes"
+            )]),
+            InputLine::Text(line) => session.reply_to(line).await,
         };
         let mut text = String::new();
-        answer.lines.iter().for_each(|line| text.extend([line, "\n"]));
+        reply
+            .lines
+            .iter()
+            .for_each(|line| text.extend([line, "\n"]));
         text.push('\n');
         output.write_all(text.as_bytes()).await?;
-        if answer.is_last {
+        if reply.is_last {
             return Ok(());
         }
     }
 }
 
-enum Line {
+/// A line from the client.
+enum InputLine {
     Text(String),
+    /// Longer than [`MAX_LINE`].
     TooLong,
+    /// The client has closed the connection.
     End,
 }
 
-async fn read_line(input: &mut (impl AsyncBufRead + Unpin)) -> io::Result<Line> {
+async fn read_line(input: &mut (impl AsyncBufRead + Unpin)) -> io::Result<InputLine> {
     let mut bytes = Vec::new();
-    let read = input.take(MAX_LINE as u64).read_until(b'\n', &mut bytes).await?;
+    let read = input
+        .take(MAX_LINE as u64)
+        .read_until(b'\n', &mut bytes)
+        .await?;
     if read == 0 {
-        return Ok(Line::End);
+        return Ok(InputLine::End);
     }
     if read == MAX_LINE && bytes.last() != Some(&b'\n') {
-        return Ok(Line::TooLong);
+        return Ok(InputLine::TooLong);
     }
-    Ok(Line::Text(String::from_utf8_lossy(&bytes).trim().to_owned()))
+    Ok(InputLine::Text(
+        String::from_utf8_lossy(&bytes).trim().to_owned(),
+    ))
 }
 
-/// The answer to a line.
-struct Answer {
+/// The lines of a reply, or errors.
+type CommandResult = Result<Vec<String>, Vec<String>>;
+
+/// The reply to a line.
+struct Reply {
     lines: Vec<String>,
     is_error: bool,
-    /// Whether the connection ends after it.
+    /// Whether the connection is closed after it.
     is_last: bool,
 }
 
-impl Answer {
-    fn of(lines: Result<Vec<String>, Vec<String>>) -> Answer {
+impl Reply {
+    fn of(lines: CommandResult) -> Reply {
         match lines {
-            Ok(lines) => Answer { lines, is_error: false, is_last: false },
-            Err(reasons) => Answer { lines: reasons.iter().map(|reason| error(reason)).collect(), is_error: true, is_last: false },
+            Ok(lines) => Reply {
+                lines,
+                is_error: false,
+                is_last: false,
+            },
+            Err(reasons) => Reply {
+                lines: reasons.iter().map(|reason| error(reason)).collect(),
+                is_error: true,
+                is_last: false,
+            },
         }
     }
 
-    fn last(lines: Vec<String>) -> Answer {
-        Answer { lines, is_error: true, is_last: true }
+    /// An error after which the connection is closed.
+    fn last(lines: Vec<String>) -> Reply {
+        Reply {
+            lines,
+            is_error: true,
+            is_last: true,
+        }
     }
 }
 
-/// A reason on one line.
+/// An error on one line.
 fn error(reason: &str) -> String {
     format!("error: {}", reason.lines().collect::<Vec<_>>().join(" "))
 }
 
-/// What has been said on a connection.
-struct Dialogue {
-    watched: Arc<Watched>,
-    is_known: bool,
+/// The state of a connection.
+struct ReplSession {
+    pages: Arc<StatusPages>,
+    is_authenticated: bool,
 }
 
-impl Dialogue {
-    fn new(watched: Arc<Watched>) -> Dialogue {
-        let is_known = watched.token.is_none();
-        Dialogue { watched, is_known }
+impl ReplSession {
+    fn new(pages: Arc<StatusPages>) -> ReplSession {
+        let is_authenticated = pages.token.is_none();
+        ReplSession {
+            pages,
+            is_authenticated,
+        }
     }
 
-    async fn answer(&mut self, line: String) -> Answer {
-        // A browser can be made to send what a page says to any port, after its own first line.
+    async fn reply_to(&mut self, line: String) -> Reply {
+        // A web page can make a browser send a request with any body to this port.
         if line.ends_with(" HTTP/1.1") || line.ends_with(" HTTP/1.0") {
-            return Answer::last(vec!["error: this is no web server".to_owned()]);
+            return Reply::last(vec![
+                "error: this port speaks the REPL protocol, not HTTP".to_owned(),
+            ]);
         }
         if let Some(token) = line.strip_prefix("auth ") {
             return self.authenticate(token.trim());
         }
-        if !self.is_known {
-            return Answer::last(vec!["error: the first line has to be: auth TOKEN".to_owned()]);
+        if !self.is_authenticated {
+            return Reply::last(vec![
+                "error: not authenticated; send: auth TOKEN".to_owned(),
+            ]);
         }
         if line == "quit" {
-            return Answer { lines: Vec::new(), is_error: false, is_last: true };
+            return Reply {
+                lines: Vec::new(),
+                is_error: false,
+                is_last: true,
+            };
         }
-        let watched = self.watched.clone();
-        // Some answers wait for records.
-        match tokio::task::spawn_blocking(move || commands::answer(&watched, &line)).await {
-            Ok(lines) => Answer::of(lines),
-            Err(panic) => Answer::of(Err(vec![format!("this could not be answered: {panic}")])),
+        let pages = self.pages.clone();
+        // Some commands wait for records.
+        match tokio::task::spawn_blocking(move || commands::execute(&pages, &line)).await {
+            Ok(lines) => Reply::of(lines),
+            Err(panic) => Reply::of(Err(vec![format!("internal error: {panic}")])),
         }
     }
 
-    fn authenticate(&mut self, token: &str) -> Answer {
-        if self.watched.token.as_ref().is_some_and(|known| !known.is(token)) {
-            return Answer::last(vec!["error: this is not the token".to_owned()]);
+    fn authenticate(&mut self, token: &str) -> Reply {
+        if self
+            .pages
+            .token
+            .as_ref()
+            .is_some_and(|expected| !expected.matches(token))
+        {
+            return Reply::last(vec!["error: invalid token".to_owned()]);
         }
-        self.is_known = true;
-        Answer::of(Ok(Vec::new()))
+        self.is_authenticated = true;
+        Reply::of(Ok(Vec::new()))
     }
 }

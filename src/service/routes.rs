@@ -1,4 +1,4 @@
-//! The addresses, and what each answers.
+//! The HTTP endpoints and their responses.
 
 use std::sync::Arc;
 
@@ -10,122 +10,181 @@ use axum::routing::{get, post};
 use serde_json::json;
 use url::form_urlencoded;
 
-use super::actions::{Action, Refusal};
+use super::actions::{Action, ActionError};
 use super::guard;
 use super::prometheus;
-use super::watched::Watched;
+use super::status_pages::StatusPages;
 
 const JSON: &str = "application/json";
 const TEXT: &str = "text/plain; charset=utf-8";
 
-/// What can be read.
+/// The paths that can be read, each with a description.
 const PAGES: [(&str, &str); 8] = [
-    ("/metrics", "counts and rates as JSON; Prometheus' text where that is asked for"),
-    ("/metrics/prometheus", "counts for Prometheus"),
-    ("/health", "ok, or 503 with what is wrong"),
-    ("/live", "ok as long as the process shows signs of life"),
-    ("/ready", "ok once everything has been started"),
+    (
+        "/metrics",
+        "counts and rates as JSON, or in Prometheus text format if the Accept header asks for it",
+    ),
+    ("/metrics/prometheus", "counts in Prometheus text format"),
+    ("/health", "ok, or 503 with the current problems"),
+    ("/live", "ok while the process makes progress"),
+    ("/ready", "ok once startup is complete"),
     ("/stats", "totals, and counts by stage"),
-    ("/logs", "how each log is: state, lag, rate, errors, open files, positions"),
+    (
+        "/logs",
+        "status of each log: state, lag, rate, errors, open files, positions",
+    ),
     ("/config", "the pipeline without its secrets"),
 ];
 
-type Shared = State<Arc<Watched>>;
+type Shared = State<Arc<StatusPages>>;
 
-/// All addresses.
-pub(crate) fn routes(watched: Arc<Watched>) -> Router {
+/// The router with all endpoints.
+pub(crate) fn routes(pages: Arc<StatusPages>) -> Router {
     let mut router = Router::new()
         .route("/", get(|| async { Html(index()) }))
         .route("/metrics", get(metrics))
-        .route("/metrics/prometheus", get(|State(watched): Shared| async move { typed(prometheus::CONTENT_TYPE, &watched.prometheus()) }))
+        .route(
+            "/metrics/prometheus",
+            get(|State(pages): Shared| async move {
+                typed(prometheus::CONTENT_TYPE, &pages.prometheus())
+            }),
+        )
         .route("/health", get(health))
         .route("/live", get(live))
         .route("/ready", get(ready))
-        .route("/stats", get(|State(watched): Shared| async move { typed(JSON, &watched.stats()) }))
-        .route("/logs", get(|State(watched): Shared| async move { typed(JSON, &watched.logs()) }))
+        .route(
+            "/stats",
+            get(|State(pages): Shared| async move { typed(JSON, &pages.stats()) }),
+        )
+        .route(
+            "/logs",
+            get(|State(pages): Shared| async move { typed(JSON, &pages.logs()) }),
+        )
         .route("/logs/{name}", get(log))
         .route("/config", get(config));
     for action in Action::ALL {
-        let take = move |State(watched): Shared, headers: HeaderMap, uri: Uri| async move { act(&watched, action, &headers, &uri) };
-        router = router.route(&format!("/{}", action.word()), post(take));
+        let execute = move |State(pages): Shared, headers: HeaderMap, uri: Uri| async move {
+            act(&pages, action, &headers, &uri)
+        };
+        router = router.route(&format!("/{}", action.as_str()), post(execute));
     }
     router
-        .fallback(|| async { refuse(StatusCode::NOT_FOUND, "there is nothing at this address; / lists what there is") })
-        .with_state(watched)
+        .fallback(|| async {
+            refuse(
+                StatusCode::NOT_FOUND,
+                "not found; endpoints are listed at /",
+            )
+        })
+        .with_state(pages)
 }
 
-async fn metrics(State(watched): Shared, headers: HeaderMap) -> Response {
-    let accept = headers.get(header::ACCEPT).and_then(|accept| accept.to_str().ok()).unwrap_or_default();
-    if wants_prometheus(accept) { typed(prometheus::CONTENT_TYPE, &watched.prometheus()) } else { typed(JSON, &watched.metrics()) }
+async fn metrics(State(pages): Shared, headers: HeaderMap) -> Response {
+    let accept = headers
+        .get(header::ACCEPT)
+        .and_then(|accept| accept.to_str().ok())
+        .unwrap_or_default();
+    if wants_prometheus(accept) {
+        typed(prometheus::CONTENT_TYPE, &pages.prometheus())
+    } else {
+        typed(JSON, &pages.metrics())
+    }
 }
 
-async fn health(State(watched): Shared) -> Response {
-    let troubles = watched.board.troubles();
+async fn health(State(pages): Shared) -> Response {
+    let troubles = pages.runs.troubles();
     if troubles.is_empty() {
         return "ok\n".into_response();
     }
     (StatusCode::SERVICE_UNAVAILABLE, troubles.join("\n") + "\n").into_response()
 }
 
-async fn live(State(watched): Shared) -> Response {
-    if watched.board.is_alive() {
+async fn live(State(pages): Shared) -> Response {
+    if pages.runs.is_alive() {
         return "ok\n".into_response();
     }
-    (StatusCode::SERVICE_UNAVAILABLE, "the process has shown no sign of life for too long\n").into_response()
+    (
+        StatusCode::SERVICE_UNAVAILABLE,
+        "the process has made no progress for too long\n",
+    )
+        .into_response()
 }
 
-async fn log(State(watched): Shared, Path(name): Path<String>) -> Response {
-    match watched.log(&name) {
+async fn log(State(pages): Shared, Path(name): Path<String>) -> Response {
+    match pages.log(&name) {
         Some(log) => typed(JSON, &log),
-        None => refuse(StatusCode::NOT_FOUND, &Refusal::UnknownLog(name).to_string()),
+        None => refuse(
+            StatusCode::NOT_FOUND,
+            &ActionError::UnknownLog(name).to_string(),
+        ),
     }
 }
 
-async fn ready(State(watched): Shared) -> Response {
-    if watched.is_ready() {
+async fn ready(State(pages): Shared) -> Response {
+    if pages.is_ready() {
         "ok\n".into_response()
     } else {
-        (StatusCode::SERVICE_UNAVAILABLE, "not everything has been started yet\n").into_response()
+        (
+            StatusCode::SERVICE_UNAVAILABLE,
+            "not ready: still starting\n",
+        )
+            .into_response()
     }
 }
 
-async fn config(State(watched): Shared) -> Response {
-    match watched.config() {
+async fn config(State(pages): Shared) -> Response {
+    match pages.config() {
         Ok(text) => typed(TEXT, &text),
         Err(reason) => (StatusCode::INTERNAL_SERVER_ERROR, reason + "\n").into_response(),
     }
 }
 
-fn act(watched: &Watched, action: Action, headers: &HeaderMap, uri: &Uri) -> Response {
-    match guard::check(headers, watched.token.as_ref()) {
+fn act(pages: &StatusPages, action: Action, headers: &HeaderMap, uri: &Uri) -> Response {
+    match guard::check(headers, pages.token.as_ref()) {
         Ok(()) => {}
-        Err(guard::Refusal::Token) => {
-            let refused =
-                refuse(StatusCode::UNAUTHORIZED, "this needs the header `Authorization: Bearer TOKEN` with the token of the settings");
+        Err(guard::Rejection::Token) => {
+            let refused = refuse(
+                StatusCode::UNAUTHORIZED,
+                "missing or invalid token; expected the header `Authorization: Bearer TOKEN` with \
+                 the :token of the pipeline",
+            );
             return ([(header::WWW_AUTHENTICATE, "Bearer")], refused).into_response();
         }
-        Err(guard::Refusal::Origin) => return refuse(StatusCode::FORBIDDEN, "a page of another address may not do this"),
+        Err(guard::Rejection::Origin) => {
+            return refuse(
+                StatusCode::FORBIDDEN,
+                "cross-origin requests are not allowed",
+            );
+        }
     }
     let log = match log_of(uri.query().unwrap_or_default()) {
         Ok(log) => log,
         Err(reason) => return refuse(StatusCode::BAD_REQUEST, &reason),
     };
-    match action.take(&watched.board, log.as_deref()) {
+    match action.execute(&pages.runs, log.as_deref()) {
         Ok(done) => {
-            let answer = json!({ "action": action.word(), "logs": done.logs, "not-running": done.not_running });
-            typed(JSON, &format!("{answer}\n"))
+            let body = json!({
+                "action": action.as_str(),
+                "logs": done.logs,
+                "not-running": done.not_running,
+            });
+            typed(JSON, &format!("{body}\n"))
         }
-        Err(refusal @ Refusal::UnknownLog(_)) => refuse(StatusCode::NOT_FOUND, &refusal.to_string()),
-        Err(refusal) => refuse(StatusCode::CONFLICT, &refusal.to_string()),
+        Err(error @ ActionError::UnknownLog(_)) => {
+            refuse(StatusCode::NOT_FOUND, &error.to_string())
+        }
+        Err(error) => refuse(StatusCode::CONFLICT, &error.to_string()),
     }
 }
 
-/// The log of `log=NAME`. Anything else is refused: a mistyped name would do to all logs what was meant for one.
+/// The log in the query `log=NAME`. Any other parameter is an error: with a mistyped one, the
+/// action would be executed on all logs instead of one.
 fn log_of(query: &str) -> Result<Option<String>, String> {
     let mut log = None;
     for (name, value) in form_urlencoded::parse(query.as_bytes()) {
         if name != "log" || log.is_some() {
-            return Err(format!("`{name}` is not expected here; only one log=NAME is"));
+            return Err(format!(
+                "unexpected parameter `{name}`; expected at most one log=NAME"
+            ));
         }
         log = Some(value.into_owned());
     }
@@ -133,35 +192,52 @@ fn log_of(query: &str) -> Result<Option<String>, String> {
 }
 
 fn refuse(status: StatusCode, reason: &str) -> Response {
-    let answer = json!({ "error": reason });
-    (status, [(header::CONTENT_TYPE, JSON)], format!("{answer}\n")).into_response()
+    let body = json!({ "error": reason });
+    (status, [(header::CONTENT_TYPE, JSON)], format!("{body}\n")).into_response()
 }
 
 fn typed(content_type: &'static str, body: &str) -> Response {
     ([(header::CONTENT_TYPE, content_type)], body.to_owned()).into_response()
 }
 
-/// Whether an `Accept` (RFC 9110, section 12.5.1) prefers what Prometheus reads to JSON.
+/// Whether an `Accept` header (RFC 9110, section 12.5.1) prefers a Prometheus format to JSON.
 fn wants_prometheus(accept: &str) -> bool {
     let quality = |types: &[&str]| {
         let ranges = accept.split(',').filter_map(|range| {
             let mut parts = range.split(';').map(str::trim);
             let name = parts.next()?;
-            let quality = parts.find_map(|part| part.strip_prefix("q=")).map_or(Some(1.0), |quality| quality.parse().ok());
-            types.iter().any(|wanted| name.eq_ignore_ascii_case(wanted)).then_some(quality?)
+            let quality = parts
+                .find_map(|part| part.strip_prefix("q="))
+                .map_or(Some(1.0), |quality| quality.parse().ok());
+            types
+                .iter()
+                .any(|wanted| name.eq_ignore_ascii_case(wanted))
+                .then_some(quality?)
         });
         ranges.fold(0.0, f64::max)
     };
     quality(&["text/plain", "application/openmetrics-text"]) > quality(&[JSON])
 }
 
+/// The page at `/`, which lists the endpoints.
 fn index() -> String {
-    let page = |(address, what): &(&str, &str)| format!("<tr><td><a href=\"{address}\">{address}</a></td><td>{what}</td></tr>\n");
-    let action = |action: &Action| format!("<tr><td>POST /{}</td><td>{}</td></tr>\n", action.word(), action.summary());
-    let (pages, actions): (String, String) = (PAGES.iter().map(page).collect(), Action::ALL.iter().map(action).collect());
+    let page = |(path, description): &(&str, &str)| {
+        format!("<tr><td><a href=\"{path}\">{path}</a></td><td>{description}</td></tr>\n")
+    };
+    let action = |action: &Action| {
+        format!(
+            "<tr><td>POST /{}</td><td>{}</td></tr>\n",
+            action.as_str(),
+            action.summary()
+        )
+    };
+    let (pages, actions): (String, String) = (
+        PAGES.iter().map(page).collect(),
+        Action::ALL.iter().map(action).collect(),
+    );
     format!(
         "<!doctype html>\n<html lang=\"en\"><head><meta charset=\"utf-8\"><title>pseidon</title></head><body>\n<h1>pseidon {}</h1>\n\
-         <table>\n{pages}{actions}</table>\n<p>Actions are for all logs, or for one with <code>?log=NAME</code>.</p>\n</body></html>\n",
+         <table>\n{pages}{actions}</table>\n<p>Actions apply to all logs, or with <code>?log=NAME</code> to one.</p>\n</body></html>\n",
         env!("CARGO_PKG_VERSION")
     )
 }
@@ -171,7 +247,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn prometheus_is_told_from_browsers_and_programs() {
+    fn prometheus_is_distinguished_from_browsers_and_programs() {
         let prometheus = "application/openmetrics-text;version=1.0.0;q=0.5,application/openmetrics-text;version=0.0.1;q=0.4,\
                           text/plain;version=0.0.4;q=0.3,*/*;q=0.2";
         let browser = "text/html,application/xhtml+xml,application/xml;q=0.9,image/avif,*/*;q=0.8";
@@ -196,7 +272,7 @@ mod tests {
     }
 
     #[test]
-    fn only_a_log_may_be_asked_for() {
+    fn the_only_parameter_is_a_log() {
         assert_eq!(log_of(""), Ok(None));
         assert_eq!(log_of("log=a%20b"), Ok(Some("a b".into())));
         for wrong in ["lgo=a", "log=a&log=b", "log=a&x"] {

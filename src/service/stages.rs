@@ -1,16 +1,18 @@
-//! The stages of a plan as a list.
+//! The stages of a plan as a flat list.
 
-use pseidon_dsl::expr::{Path, Step as PathStep};
+use pseidon_dsl::expr::{Path, PathStep};
 use pseidon_expr::types::field_type_name;
 use pseidon_expr::{Column, Scope};
 use pseidon_plan::Plan;
-use pseidon_plan::chain::{Chain, Operator, PlannedSource, Step};
+use pseidon_plan::chain::{Chain, ChainStep, Operator, PlannedSource};
 use pseidon_plugin::rows::Rows;
 
-/// A stage's name, what it is, and how deep it lies in the flow.
+/// A stage of a plan.
 pub(crate) struct Stage {
     pub(crate) name: String,
-    pub(crate) what: String,
+    /// Its kind and its columns, in words.
+    pub(crate) description: String,
+    /// The nesting depth in the flow; 0 for a source.
     pub(crate) depth: usize,
 }
 
@@ -18,59 +20,114 @@ pub(crate) struct Stage {
 pub(crate) fn stages(plan: &Plan) -> Vec<Stage> {
     let mut stages = Vec::new();
     for source in &plan.sources {
-        let columns: Vec<String> = source.schema.fields().iter().map(|field| typed(field)).collect();
-        let decoded = if columns.is_empty() { "nothing is decoded".to_owned() } else { format!("decodes {}", columns.join(", ")) };
-        stages.push(Stage { name: source.stage.clone(), what: format!("source, format {}, {decoded}", source.facts.format), depth: 0 });
+        let columns: Vec<String> = source
+            .schema
+            .fields()
+            .iter()
+            .map(|field| typed(field))
+            .collect();
+        let decoded = if columns.is_empty() {
+            "no fields are decoded".to_owned()
+        } else {
+            format!("decodes {}", columns.join(", "))
+        };
+        stages.push(Stage {
+            name: source.stage.clone(),
+            description: format!("source, format {}, {decoded}", source.facts.format),
+            depth: 0,
+        });
         walk(&source.chain, 1, &mut |step, depth| {
-            stages.push(Stage { name: step.stage.clone(), what: what(plan, step), depth });
+            stages.push(Stage {
+                name: step.stage.clone(),
+                description: describe(plan, step),
+                depth,
+            });
         });
     }
     stages
 }
 
-/// The source whose records come through a stage.
+/// The source whose records pass through a stage; `None` if the stage is unknown.
 pub(crate) fn source_of<'a>(plan: &'a Plan, stage: &str) -> Option<&'a PlannedSource> {
     plan.sources.iter().find(|source| {
         let mut found = source.stage == stage;
-        walk(&source.chain, 1, &mut |step, _| found |= step.stage == stage);
+        walk(&source.chain, 1, &mut |step, _| {
+            found |= step.stage == stage
+        });
         found
     })
 }
 
-/// What expressions can name in rows of a source.
+/// The columns that an expression can use in rows of a source.
 pub(crate) fn scope_of(rows: &Rows, source: &PlannedSource) -> Scope {
     let columns = if rows.is_changed() {
-        let column =
-            |field: &arrow::datatypes::FieldRef| Column { path: Path(vec![PathStep::Field(field.name().clone())]), field: field.clone() };
-        rows.columns().schema_ref().fields().iter().map(column).collect()
+        let column = |field: &arrow::datatypes::FieldRef| Column {
+            path: Path(vec![PathStep::Field(field.name().clone())]),
+            field: field.clone(),
+        };
+        rows.columns()
+            .schema_ref()
+            .fields()
+            .iter()
+            .map(column)
+            .collect()
     } else {
-        source.columns.wanted.iter().map(|column| Column { path: column.path.clone(), field: column.field.clone() }).collect()
+        source
+            .columns
+            .wanted
+            .iter()
+            .map(|column| Column {
+                path: column.path.clone(),
+                field: column.field.clone(),
+            })
+            .collect()
     };
     Scope { columns }
 }
 
-fn walk(chain: &Chain, depth: usize, visit: &mut dyn FnMut(&Step, usize)) {
+/// Visits the steps of a chain and of its branches, each with its depth.
+fn walk(chain: &Chain, depth: usize, visit: &mut dyn FnMut(&ChainStep, usize)) {
     for step in &chain.steps {
         visit(step, depth);
         match &step.operator {
-            Operator::All(chains) => chains.iter().for_each(|chain| walk(chain, depth + 1, visit)),
-            Operator::Match { branches, otherwise } => {
-                branches.iter().map(|(_, chain)| chain).chain(otherwise).for_each(|chain| walk(chain, depth + 1, visit));
+            Operator::All(chains) => chains
+                .iter()
+                .for_each(|chain| walk(chain, depth + 1, visit)),
+            Operator::Match {
+                branches,
+                otherwise,
+            } => {
+                branches
+                    .iter()
+                    .map(|(_, chain)| chain)
+                    .chain(otherwise)
+                    .for_each(|chain| walk(chain, depth + 1, visit));
             }
             Operator::Where(_) | Operator::Select(..) | Operator::Sink(_) => {}
         }
     }
 }
 
-fn what(plan: &Plan, step: &Step) -> String {
+fn describe(plan: &Plan, step: &ChainStep) -> String {
     match &step.operator {
         Operator::Where(condition) => format!("where {}", condition.field().name()),
         Operator::Select(_, schema) => {
-            format!("select {}", schema.fields().iter().map(|field| typed(field)).collect::<Vec<_>>().join(", "))
+            format!(
+                "select {}",
+                schema
+                    .fields()
+                    .iter()
+                    .map(|field| typed(field))
+                    .collect::<Vec<_>>()
+                    .join(", ")
+            )
         }
         Operator::All(chains) => format!("all, {} branches", chains.len()),
         Operator::Match { branches, .. } => format!("match, {} branches", branches.len()),
-        Operator::Sink(number) => format!("sink {}", plan.sinks.get(*number).map_or("", |sink| sink.plugin)),
+        Operator::Sink(number) => format!(
+            "sink {}",
+            plan.sinks.get(*number).map_or("", |sink| sink.plugin)
+        ),
     }
 }
 

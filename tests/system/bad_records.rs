@@ -1,8 +1,8 @@
-//! Records that are not what they should be.
+//! Invalid records: quarantine, drop and stop.
 
 use std::collections::BTreeSet;
 
-use crate::harness::feed::Feed;
+use crate::harness::feed::Feeder;
 use crate::harness::output::{all_lines, check, lines};
 use crate::harness::pipeline::{Layout, Membership, Store, files_sink, kafka_source, settings};
 use crate::harness::watch::Watcher;
@@ -19,29 +19,49 @@ fn pipeline(on_error: &str) -> String {
     )
 }
 
-/// Each is put aside with the reason, its place and its bytes; the rest go on.
+/// Each is quarantined with the reason, its position and its bytes; the other records are
+/// delivered.
 #[test]
-fn bad_records_are_put_aside() {
+fn invalid_records_are_quarantined() {
     let site = Site::new("quarantine");
     let mut input = INPUT.as_bytes().to_vec();
     input.extend_from_slice(b"\xff\xfe broken\n");
     site.write("in/a.ndjson", &input);
     site.write("pipeline.edn", pipeline(""));
     let pseidon = site.finish("pipeline.edn", 60);
-    assert_eq!(all_lines(&site.path("out/good")), [r#"{"n":0,"w":10}"#, r#"{"n":2,"w":5}"#, r#"{"n":4,"w":null}"#]);
+    assert_eq!(
+        all_lines(&site.path("out/good")),
+        [
+            r#"{"n":0,"w":10}"#,
+            r#"{"n":2,"w":5}"#,
+            r#"{"n":4,"w":null}"#
+        ]
+    );
     assert!(pseidon.log().contains("quarantined=5"), "{}", pseidon.log());
 
-    let bad: Vec<serde_json::Value> =
-        all_lines(&site.path("out/quarantine")).iter().map(|line| serde_json::from_str(line).expect("json")).collect();
+    let bad: Vec<serde_json::Value> = all_lines(&site.path("out/quarantine"))
+        .iter()
+        .map(|line| serde_json::from_str(line).expect("json"))
+        .collect();
     let mut found: Vec<(u64, String, String)> = bad
         .iter()
         .map(|record| {
-            assert!(record["reason"].as_str().is_some_and(|reason| !reason.is_empty()), "{record}");
+            assert!(
+                record["reason"]
+                    .as_str()
+                    .is_some_and(|reason| !reason.is_empty()),
+                "{record}"
+            );
             assert_eq!(record["topic"], "in/a.ndjson", "{record}");
-            let bytes = record["record"]
-                .as_str()
-                .map_or_else(|| format!("base64 {}", record["record_base64"].as_str().unwrap_or("?")), str::to_owned);
-            (record["position"].as_u64().expect("a position"), record["stage"].as_str().expect("a stage").to_owned(), bytes)
+            let bytes = record["record"].as_str().map_or_else(
+                || format!("base64 {}", record["record_base64"].as_str().unwrap_or("?")),
+                str::to_owned,
+            );
+            (
+                record["position"].as_u64().expect("a position"),
+                record["stage"].as_str().expect("a stage").to_owned(),
+                bytes,
+            )
         })
         .collect();
     found.sort();
@@ -53,7 +73,10 @@ fn bad_records_are_put_aside() {
         (at("\u{fffd}"), "in", "\u{fffd}"),
         (INPUT.len() as u64, "in", "base64 //4gYnJva2Vu"),
     ];
-    assert_eq!(found, expected.map(|(position, stage, bytes)| (position, stage.to_owned(), bytes.to_owned())));
+    assert_eq!(
+        found,
+        expected.map(|(position, stage, bytes)| (position, stage.to_owned(), bytes.to_owned()))
+    );
 }
 
 #[test]
@@ -62,7 +85,14 @@ fn noop_drops_and_counts() {
     site.write("in/a.ndjson", INPUT);
     site.write("pipeline.edn", pipeline(":on-error :noop"));
     let pseidon = site.finish("pipeline.edn", 60);
-    assert_eq!(all_lines(&site.path("out")), [r#"{"n":0,"w":10}"#, r#"{"n":2,"w":5}"#, r#"{"n":4,"w":null}"#]);
+    assert_eq!(
+        all_lines(&site.path("out")),
+        [
+            r#"{"n":0,"w":10}"#,
+            r#"{"n":2,"w":5}"#,
+            r#"{"n":4,"w":null}"#
+        ]
+    );
     assert!(pseidon.log().contains("dropped=4"), "{}", pseidon.log());
 }
 
@@ -75,20 +105,36 @@ fn throw_ends_the_run() {
     pseidon.expect_exit(1, 60);
     let log = pseidon.log();
     assert!(log.contains("error: ") && log.contains("in"), "{log}");
-    assert_eq!(output::hidden(&site.path("out")), Vec::<std::path::PathBuf>::new(), "what is not committed is thrown away");
+    assert_eq!(
+        output::hidden(&site.path("out")),
+        Vec::<std::path::PathBuf>::new(),
+        "uncommitted files are removed"
+    );
 }
 
-/// Bad records come once, also when the process is killed between.
+/// Invalid records are quarantined exactly once, even if the process is killed.
 #[test]
-fn bad_records_are_put_aside_once() {
+fn invalid_records_are_quarantined_once() {
     let site = Site::new("quarantine-kills");
-    let source = kafka_source(&site.name, Membership::Static, ":on-error {:quarantine \"aside\"}");
-    let text = crate::harness::pipeline::pipeline(&site.name, &settings(&site, Store::Redis), &source, &files_sink(Layout::GzipBySize));
+    let source = kafka_source(
+        &site.name,
+        Membership::Static,
+        ":on-error {:quarantine \"aside\"}",
+    );
+    let text = crate::harness::pipeline::pipeline(
+        &site.name,
+        &settings(&site, Store::Redis),
+        &source,
+        &files_sink(Layout::GzipBySize),
+    );
     site.write("pipeline.edn", text);
-    let (watcher, aside_watcher) = (Watcher::start(&[site.path("out")]), Watcher::start(&[site.path("aside")]));
-    let mut feed = Feed::new(&site.name, 3);
+    let (watcher, aside_watcher) = (
+        Watcher::start(&[site.path("out")]),
+        Watcher::start(&[site.path("aside")]),
+    );
+    let mut feed = Feeder::new(&site.name, 3);
     let mut bad = BTreeSet::new();
-    let mut send = |feed: &mut Feed| {
+    let mut send = |feed: &mut Feeder| {
         for _ in 0..5 {
             feed.send(100);
             let payload = format!("bad {}", bad.len());
@@ -104,17 +150,21 @@ fn bad_records_are_put_aside_once() {
         std::thread::sleep(site.random.millis(50..300));
         pseidon.kill();
     }
-    // Behind the last bad record there is a good one in each partition: when that is visible, the bad one was read.
+    // In each partition, a valid record follows the last invalid one: when it is visible, the
+    // invalid one was read.
     let fed = feed.send(60).fed();
-    // A quarantine file stays open for long, so it is the graceful stop that shows the rest.
+    // A quarantine file stays open for long, so the last one is published by the graceful stop.
     let mut pseidon = site.run("pipeline.edn");
     watcher.wait_for(fed.total(), 90);
     pseidon.stop(40);
     watcher.finish();
     aside_watcher.finish();
     check(&site.path("out"), &fed);
-    assert_eq!(output::hidden(&site.path("aside")), Vec::<std::path::PathBuf>::new());
-    let put_aside: Vec<String> = output::files(&site.path("aside"))
+    assert_eq!(
+        output::hidden(&site.path("aside")),
+        Vec::<std::path::PathBuf>::new()
+    );
+    let quarantined: Vec<String> = output::files(&site.path("aside"))
         .iter()
         .flat_map(|path| lines(path))
         .map(|line| {
@@ -122,6 +172,10 @@ fn bad_records_are_put_aside_once() {
             value["record"].as_str().expect("text").to_owned()
         })
         .collect();
-    assert_eq!(put_aside.iter().cloned().collect::<BTreeSet<_>>(), bad, "all of them");
-    assert_eq!(put_aside.len(), bad.len(), "each once");
+    assert_eq!(
+        quarantined.iter().cloned().collect::<BTreeSet<_>>(),
+        bad,
+        "all of them"
+    );
+    assert_eq!(quarantined.len(), bad.len(), "each once");
 }

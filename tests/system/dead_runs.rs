@@ -1,4 +1,5 @@
-//! What a dead run has left, found by the next one in difficult places: on another disk, and while a commit is still under way.
+//! Recovery from a dead run in difficult cases: its files are on another disk, or its commit
+//! arrives after it died.
 
 use std::fs;
 use std::path::Path;
@@ -10,7 +11,7 @@ use crate::harness::pipeline::state_in;
 use crate::harness::redis::Redis;
 use crate::harness::{Pseidon, Site, wait_until};
 
-/// Counts into three buckets of `base`.
+/// A pipeline that counts into three buckets of `base`.
 fn counted(site: &Site, state: &str, base: &str) -> String {
     let state = state_in(site, state);
     format!(
@@ -20,47 +21,71 @@ fn counted(site: &Site, state: &str, base: &str) -> String {
     )
 }
 
-/// A run in a mount namespace of its own, in which the folder `data` shows `disk`: as in a container.
+/// Starts a run in a new mount namespace, in which the folder `data` is `disk`, as in a container.
 fn start_on(site: &Site, disk: &str, fail: &str) -> Pseidon {
     let mut command = Command::new("unshare");
     let script = "mount --bind \"$0\" \"$1\" && exec \"$2\" run \"$3\"";
     command.args(["--map-root-user", "--mount", "sh", "-c", script]);
-    command.arg(site.path(disk)).arg(site.path("data")).arg(env!("CARGO_BIN_EXE_pseidon")).arg(site.path("pipeline.edn"));
-    command.current_dir(site.path("")).env_remove("PSEIDON_FAIL");
+    command
+        .arg(site.path(disk))
+        .arg(site.path("data"))
+        .arg(env!("CARGO_BIN_EXE_pseidon"))
+        .arg(site.path("pipeline.edn"));
+    command
+        .current_dir(site.path(""))
+        .env_remove("PSEIDON_FAIL");
     if !fail.is_empty() {
         command.env("PSEIDON_FAIL", fail);
     }
     site.start(command)
 }
 
-fn goes_on(pseidon: &mut Pseidon, folder: &Path) {
+fn expect_progress(pseidon: &mut Pseidon, folder: &Path) {
     let before = files(folder).len();
-    wait_until("more files become visible", 60, || files(folder).len() > before + 3 || !pseidon.is_running());
+    wait_until("more files become visible", 60, || {
+        files(folder).len() > before + 3 || !pseidon.is_running()
+    });
     assert!(pseidon.is_running(), "{}", pseidon.log());
 }
 
 #[test]
-fn what_is_committed_on_one_of_two_disks_under_one_path_waits_for_its_disk() {
+fn committed_files_on_another_disk_at_the_same_path_wait_for_that_disk() {
     let site = Site::new("two-disks");
     let redis = Redis::start(&site);
     site.write("pipeline.edn", counted(&site, &redis.url(), "data/out"));
     for folder in ["data", "disks/first/out", "disks/second/out"] {
         fs::create_dir_all(site.path(folder)).expect("a folder");
     }
-    let staged = || redis.cli(&["hlen", &format!("{{{}:counted}}:staged:files", site.name)]).trim().parse::<u64>().expect("a number");
+    let staged = || {
+        redis
+            .cli(&["hlen", &format!("{{{}:counted}}:staged:files", site.name)])
+            .trim()
+            .parse::<u64>()
+            .expect("a number")
+    };
     start_on(&site, "disks/first", "committed:3").expect_death("committed", 60);
     let committed = staged();
-    assert!(committed > 0, "something is committed and not published");
-    // The second run finds the buckets' folders there, which the first one has made.
+    assert!(committed > 0, "files are committed and not published");
+    // In the second round, the folders of the buckets already exist.
     for _ in 0..2 {
         let mut other = start_on(&site, "disks/second", "");
-        goes_on(&mut other, &site.path("disks/second"));
+        expect_progress(&mut other, &site.path("disks/second"));
         other.stop(40);
-        assert!(other.log().contains("committed file cannot be published here"), "{}", other.log());
-        assert_eq!(staged(), committed, "what is on the first disk is not forgotten");
+        assert!(
+            other
+                .log()
+                .contains("committed file cannot be published here"),
+            "{}",
+            other.log()
+        );
+        assert_eq!(
+            staged(),
+            committed,
+            "the files on the first disk stay in the state"
+        );
     }
     let mut back = start_on(&site, "disks/first", "");
-    goes_on(&mut back, &site.path("disks/first"));
+    expect_progress(&mut back, &site.path("disks/first"));
     back.stop(40);
     assert_eq!(staged(), 0);
     for disk in ["disks/first", "disks/second"] {
@@ -76,13 +101,20 @@ fn a_commit_that_reaches_the_store_after_its_sender_died_is_refused() {
     let proxy = HeldCommit::start(redis.url().trim_start_matches("redis://"), 5);
     site.write("pipeline.edn", counted(&site, &proxy.url(), "out"));
     let mut first = site.run("pipeline.edn");
-    wait_until("a commit is held", 60, || proxy.is_holding() || !first.is_running());
+    wait_until("a commit is held", 60, || {
+        proxy.is_holding() || !first.is_running()
+    });
     first.kill();
     let mut second = site.run("pipeline.edn");
-    wait_until("the commit reaches the store", 60, || proxy.answer().is_some() || !second.is_running());
+    wait_until("the commit reaches the store", 60, || {
+        proxy.answer().is_some() || !second.is_running()
+    });
     let answer = proxy.answer().expect("the server has answered");
-    assert!(!answer.contains("done"), "the commit of a dead run was applied: {answer}");
-    goes_on(&mut second, &site.path("out"));
+    assert!(
+        !answer.contains("done"),
+        "the commit of a dead run was applied: {answer}"
+    );
+    expect_progress(&mut second, &site.path("out"));
     second.stop(40);
     assert_eq!(hidden(&site.path("out")), Vec::<std::path::PathBuf>::new());
     count_gapless(&site.path("out"));

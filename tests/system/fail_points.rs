@@ -1,56 +1,81 @@
-//! Killed, and frozen, at each named step of the protocol.
+//! Kills and freezes at each named step of the protocol.
 
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;
 use std::time::Duration;
 
-use crate::harness::feed::Feed;
+use crate::harness::feed::Feeder;
 use crate::harness::output::{check, files};
-use crate::harness::pipeline::{Layout, Membership, SESSION_MILLIS, Store, kafka_source, kafka_to_files, pipeline, settings};
+use crate::harness::pipeline::{
+    Layout, Membership, SESSION_MILLIS, Store, kafka_source, kafka_to_files, pipeline, settings,
+};
 use crate::harness::watch::Watcher;
 use crate::harness::{Site, wait_until};
 use crate::instances::FENCED;
 use crate::kills::settle;
 
-/// The steps of the `files` sink, which a run comes past again and again.
-pub(crate) const STEPS_TO_FILES: &[&str] = &["opened", "written", "finished", "synced", "committed", "renamed", "published"];
-/// What follows a file's publishing where the sink has `:move-to` and `:on-close`.
+/// The steps of the `files` sink, which a run passes repeatedly.
+pub(crate) const STEPS_TO_FILES: &[&str] = &[
+    "opened",
+    "written",
+    "finished",
+    "synced",
+    "committed",
+    "renamed",
+    "published",
+];
+/// The steps after a file is published, if the sink has `:move-to` and `:on-close`.
 const STEPS_AFTER_FILES: &[&str] = &["moved", "hooked"];
 /// The steps of the Kafka sink.
-pub(crate) const STEPS_TO_KAFKA: &[&str] = &["kafka-produced", "kafka-positions-sent", "kafka-committed"];
+pub(crate) const STEPS_TO_KAFKA: &[&str] =
+    &["kafka-produced", "kafka-positions-sent", "kafka-committed"];
 /// The steps of a start after a crash.
 const STEPS_OF_RECOVERY: &[&str] = &["republished", "buried", "taken", "recovered", "begun"];
 /// The steps of a graceful stop.
 const STEPS_OF_STOP: &[&str] = &["flushed", "released"];
 
-/// The steps of what is no protocol and has to survive a panic.
+/// Steps outside of the protocol, which must survive a panic.
 pub(crate) const STEPS_OF_LOGS: &[&str] = &["planned", "kafka-fetched"];
 
-/// A step that is added to the sources has to be added here.
+/// A step that is added to the code has to be added here.
 #[test]
-fn every_step_of_the_sources_is_tried() {
+fn every_step_in_the_code_is_tested() {
     let mut found = BTreeSet::new();
     for part in ["engine", "plugins", "src"] {
-        steps_below(&Path::new(env!("CARGO_MANIFEST_DIR")).join(part), &mut found);
+        steps_below(
+            &Path::new(env!("CARGO_MANIFEST_DIR")).join(part),
+            &mut found,
+        );
     }
-    let tried: BTreeSet<String> = [STEPS_TO_FILES, STEPS_AFTER_FILES, STEPS_TO_KAFKA, STEPS_OF_RECOVERY, STEPS_OF_STOP, STEPS_OF_LOGS]
-        .concat()
-        .into_iter()
-        .map(str::to_owned)
-        .collect();
+    let tried: BTreeSet<String> = [
+        STEPS_TO_FILES,
+        STEPS_AFTER_FILES,
+        STEPS_TO_KAFKA,
+        STEPS_OF_RECOVERY,
+        STEPS_OF_STOP,
+        STEPS_OF_LOGS,
+    ]
+    .concat()
+    .into_iter()
+    .map(str::to_owned)
+    .collect();
     assert_eq!(found, tried);
 }
 
 fn steps_below(folder: &Path, found: &mut BTreeSet<String>) {
-    for entry in fs::read_dir(folder).expect("a folder of the sources") {
+    for entry in fs::read_dir(folder).expect("a folder of the code") {
         let path = entry.expect("an entry").path();
         if path.is_dir() {
             steps_below(&path, found);
         } else if path.extension().is_some_and(|extension| extension == "rs") {
             let text = fs::read_to_string(&path).expect("a source file");
             let calls = text.split("reach(\"").skip(1);
-            found.extend(calls.filter_map(|call| call.split('"').next()).map(str::to_owned));
+            found.extend(
+                calls
+                    .filter_map(|call| call.split('"').next())
+                    .map(str::to_owned),
+            );
         }
     }
 }
@@ -75,17 +100,22 @@ fn redis_by_size() {
     killed_at_each_step("steps-redis-size", Store::Redis, Layout::GzipBySize);
 }
 
-/// Dies at each step when it is come past for the first time, and at a later time.
+/// Kills the run at each step when it is reached for the first time, and at a later time.
 fn killed_at_each_step(test: &str, store: Store, layout: Layout) {
     let site = Site::new(test);
-    site.write("pipeline.edn", kafka_to_files(&site, store, Membership::Static, layout));
+    site.write(
+        "pipeline.edn",
+        kafka_to_files(&site, store, Membership::Static, layout),
+    );
     let watcher = Watcher::start(&[site.path("out")]);
-    let mut feed = Feed::new(&site.name, 4);
+    let mut feed = Feeder::new(&site.name, 4);
     feed.send(1500);
     let background = feed.in_background(600);
     let start = |step: &str, time: u64| {
         let mut command = site.command("pipeline.edn");
-        command.env("PSEIDON_FAIL", format!("{step}:{time}")).env("PSEIDON_LOG", "info,pseidon_kafka=debug");
+        command
+            .env("PSEIDON_FAIL", format!("{step}:{time}"))
+            .env("PSEIDON_LOG", "info,pseidon_kafka=debug");
         site.start(command)
     };
     for step in STEPS_TO_FILES {
@@ -93,13 +123,15 @@ fn killed_at_each_step(test: &str, store: Store, layout: Layout) {
         start(step, site.random.of(2..9)).expect_death(step, 60);
     }
     for step in STEPS_OF_RECOVERY {
-        // Something that is committed and not published has to be there to be recovered.
+        // Recovery needs a file that is committed and not published.
         start("committed", 1).expect_death("committed", 60);
         start(step, 1).expect_death(step, 60);
     }
     for step in STEPS_OF_STOP {
         let mut stopped = start(step, 1);
-        wait_until("it is at work", 60, || stopped.log().contains("reading partitions"));
+        wait_until("it has read partitions", 60, || {
+            stopped.log().contains("reading partitions")
+        });
         let before = watcher.records();
         watcher.wait_for(before + 1, 60);
         stopped.terminate();
@@ -111,17 +143,21 @@ fn killed_at_each_step(test: &str, store: Store, layout: Layout) {
     check(&site.path("out"), &fed);
 }
 
-/// Files are moved on when they are published, and a program is told: each record is in one moved file, and each file was told of.
+/// Files are moved after they are published, and a program is called: each record is in one moved
+/// file, and the program was called for each file.
 #[test]
-fn killed_where_files_are_moved_and_told_of() {
+fn killed_while_files_are_moved_and_programs_called() {
     let site = Site::new("steps-after");
     let sink =
         "(files {:path \"out/{bucket}\" :codec :json :compression :gzip :rollover {:size \"8KB\" :idle \"300ms\"} :check-freq \"50ms\"
                         :move-to {:path \"moved/{bucket}\"} :on-close {:command [\"sh\" \"-c\" \"cat >> calls; echo >> calls\"]}})";
     let source = kafka_source(&site.name, Membership::Static, "");
-    site.write("pipeline.edn", pipeline(&site.name, &settings(&site, Store::Redis), &source, sink));
+    site.write(
+        "pipeline.edn",
+        pipeline(&site.name, &settings(&site, Store::Redis), &source, sink),
+    );
     let watcher = Watcher::start(&[site.path("moved")]);
-    let mut feed = Feed::new(&site.name, 4);
+    let mut feed = Feeder::new(&site.name, 4);
     feed.send(1500);
     let background = feed.in_background(600);
     for round in 1..4 {
@@ -135,21 +171,31 @@ fn killed_where_files_are_moved_and_told_of() {
     settle(&site, &watcher, fed.total());
     watcher.finish();
     let checked = check(&site.path("moved"), &fed);
-    assert!(files(&site.path("out")).is_empty(), "nothing stays where it was published first");
-    let calls = fs::read_to_string(site.path("calls")).expect("what the program was told");
+    assert!(
+        files(&site.path("out")).is_empty(),
+        "no file stays where it was first published"
+    );
+    let calls = fs::read_to_string(site.path("calls")).expect("the input of the program");
     for file in &checked.files {
-        assert!(calls.contains(&format!("\"{}\"", file.display())), "{} was never told of", file.display());
+        assert!(
+            calls.contains(&format!("\"{}\"", file.display())),
+            "the program was not called for {}",
+            file.display()
+        );
     }
 }
 
-/// One of two instances freezes at each step until the other has its partitions, and is woken: what it was about to do must not get through,
-/// and what it had committed must be visible once.
+/// One of two instances freezes at each step until the other has its partitions, and is resumed:
+/// what it was about to do must be refused, and what it had committed must be visible once.
 #[test]
 fn frozen_at_each_step_to_files() {
     let site = Site::new("freeze-steps");
-    site.write("pipeline.edn", kafka_to_files(&site, Store::Redis, Membership::Dynamic, Layout::GzipBySize));
+    site.write(
+        "pipeline.edn",
+        kafka_to_files(&site, Store::Redis, Membership::Dynamic, Layout::GzipBySize),
+    );
     let watcher = Watcher::start(&[site.path("out")]);
-    let mut feed = Feed::new(&site.name, 4);
+    let mut feed = Feeder::new(&site.name, 4);
     feed.send(1000);
     let background = feed.in_background(800);
     let mut other = site.run("pipeline.edn");
@@ -169,21 +215,38 @@ fn frozen_at_each_step_to_files() {
     check(&site.path("out"), &fed);
 }
 
-/// Starts an instance that freezes at the step, lets the others go on without it, and wakes it: it has to notice that it is fenced, and to go on.
-pub(crate) fn freeze_and_wake(site: &Site, step: &str, others_go_on: impl Fn()) {
+/// Starts an instance that freezes at the step, lets the others continue without it, and resumes
+/// it: it must notice that it is fenced, and continue.
+pub(crate) fn freeze_and_wake(site: &Site, step: &str, others_continue: impl Fn()) {
     let mut command = site.command("pipeline.edn");
     command.env("PSEIDON_FREEZE", format!("{step}:{}", site.random.of(1..6)));
     let mut frozen = site.start(command);
-    wait_until(&format!("it freezes at `{step}`"), 60, || frozen.is_frozen());
+    wait_until(&format!("it freezes at `{step}`"), 60, || {
+        frozen.is_frozen()
+    });
     std::thread::sleep(Duration::from_millis(SESSION_MILLIS * 2));
-    others_go_on();
+    others_continue();
     frozen.wake();
-    wait_until(&format!("the instance that froze at `{step}` sees that it is fenced"), 60, || frozen.log().contains(FENCED));
-    // Stopped before that, it would say that it leaves what it had read.
-    wait_until("it reads again", 60, || frozen.log().rsplit(FENCED).next().is_some_and(|since| since.contains("partitions assigned")));
+    wait_until(
+        &format!("the instance that froze at `{step}` notices that it is fenced"),
+        60,
+        || frozen.log().contains(FENCED),
+    );
+    // If it were stopped before that, it would report uncommitted records.
+    wait_until("it reads again", 60, || {
+        frozen
+            .log()
+            .rsplit(FENCED)
+            .next()
+            .is_some_and(|since| since.contains("partitions assigned"))
+    });
     assert!(frozen.is_running());
     frozen.terminate();
-    // 1 where it is stopped before it has read again what it lost: the other instance commits that.
+    // 1 if it is stopped before it has re-read its uncommitted records: the other instance commits
+    // those.
     let status = frozen.wait_exit(40);
-    assert!(matches!(status.code(), Some(0 | 1)), "it ended with {status}");
+    assert!(
+        matches!(status.code(), Some(0 | 1)),
+        "it ended with {status}"
+    );
 }

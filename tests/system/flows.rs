@@ -1,4 +1,4 @@
-//! What comes out of a flow, without crashes.
+//! The output of flows, without crashes.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -11,19 +11,28 @@ use crate::harness::output::{all_lines, files, hidden, lines, metadata, numbers,
 fn event(number: u64) -> String {
     let status = [200, 200, 404, 500][number as usize % 4];
     let at = 1_767_225_600_000 + number * 1000 * 60;
-    format!(r#"{{"n":{number},"user":{{"name":"u{}"}},"status":{status},"at":{at},"text":"line \"{number}\", é"}}"#, number % 10)
+    format!(
+        r#"{{"n":{number},"user":{{"name":"u{}"}},"status":{status},"at":{at},"text":"line \"{number}\", é"}}"#,
+        number % 10
+    )
 }
 
 fn events(count: u64) -> String {
     (0..count).map(|number| event(number) + "\n").collect()
 }
 
-/// The lines of the files below a folder, by the folder that they lie in.
+/// The lines of the files below a folder, by their folder.
 fn by_folder(site: &Site, folder: &str) -> BTreeMap<String, Vec<String>> {
     let mut found: BTreeMap<String, Vec<String>> = BTreeMap::new();
     let base = site.path(folder);
     for path in files(&base) {
-        let bucket = path.strip_prefix(&base).ok().and_then(|path| path.parent()).expect("below the folder").display().to_string();
+        let bucket = path
+            .strip_prefix(&base)
+            .ok()
+            .and_then(|path| path.parent())
+            .expect("below the folder")
+            .display()
+            .to_string();
         found.entry(bucket).or_default().extend(lines(&path));
     }
     found.values_mut().for_each(|lines| lines.sort());
@@ -34,7 +43,12 @@ fn by_folder(site: &Site, folder: &str) -> BTreeMap<String, Vec<String>> {
 fn one_source_to_every_codec() {
     let site = Site::new("codecs");
     site.write("in/a.ndjson", events(400));
-    site.write("in/b.ndjson", (400..700).map(|number| event(number) + "\r\n").collect::<String>());
+    site.write(
+        "in/b.ndjson",
+        (400..700)
+            .map(|number| event(number) + "\r\n")
+            .collect::<String>(),
+    );
     site.write(
         "pipeline.edn",
         r#"{:settings {:etl-threads 2}
@@ -56,30 +70,61 @@ fn one_source_to_every_codec() {
 
     let errors = by_folder(&site, "out/errors");
     let expected = |status: u64| {
-        let mut lines: Vec<String> = (0..700).map(event).filter(|line| line.contains(&format!("\"status\":{status}"))).collect();
+        let mut lines: Vec<String> = (0..700)
+            .map(event)
+            .filter(|line| line.contains(&format!("\"status\":{status}")))
+            .collect();
         lines.sort();
         lines
     };
-    assert_eq!(errors, BTreeMap::from([("404".to_owned(), expected(404)), ("500".to_owned(), expected(500))]));
+    assert_eq!(
+        errors,
+        BTreeMap::from([
+            ("404".to_owned(), expected(404)),
+            ("500".to_owned(), expected(500))
+        ])
+    );
 
     let mut seen = BTreeSet::new();
     for path in files(&site.path("out/lake")) {
-        assert!(!metadata(&path).is_empty(), "{} does not say what it holds", path.display());
+        assert!(
+            !metadata(&path).is_empty(),
+            "{} has no metadata",
+            path.display()
+        );
         for row in rows(&path) {
             let number: u64 = row["n"].parse().expect("a number");
             let (hour, minute) = (number / 60, number % 60);
-            assert!(path.display().to_string().contains(&format!("/day=2026-01-01/hour={hour:02}/")), "{number} is in {}", path.display());
-            assert!(row["at"].starts_with(&format!("2026-01-01T{hour:02}:{minute:02}:00")), "{row:?}");
+            assert!(
+                path.display()
+                    .to_string()
+                    .contains(&format!("/day=2026-01-01/hour={hour:02}/")),
+                "{number} is in {}",
+                path.display()
+            );
+            assert!(
+                row["at"].starts_with(&format!("2026-01-01T{hour:02}:{minute:02}:00")),
+                "{row:?}"
+            );
             assert_eq!(row["name"], format!("u{}", number % 10));
             assert_eq!(row["text"], format!("line \"{number}\", é"));
-            assert!(seen.insert(number), "{number} is there twice");
+            assert!(seen.insert(number), "{number} occurs twice");
         }
     }
     assert_eq!(seen.len(), 700);
 
-    assert_eq!(numbers(&site.path("out/packed")), (0..700).collect::<Vec<_>>());
-    assert!(files(&site.path("out/packed")).iter().all(|path| lines(path).len() <= 100));
-    let mut texts: Vec<String> = (0..700).map(|number| format!("line \"{number}\", é")).collect();
+    assert_eq!(
+        numbers(&site.path("out/packed")),
+        (0..700).collect::<Vec<_>>()
+    );
+    assert!(
+        files(&site.path("out/packed"))
+            .iter()
+            .all(|path| lines(path).len() <= 100)
+    );
+    let mut texts: Vec<String> = (0..700)
+        .map(|number| format!("line \"{number}\", é"))
+        .collect();
     texts.sort();
     assert_eq!(all_lines(&site.path("out/texts")), texts);
     let mut as_is: Vec<String> = (0..700).map(event).collect();
@@ -90,8 +135,18 @@ fn one_source_to_every_codec() {
 #[test]
 fn records_are_matched_by_topic() {
     let site = Site::new("match");
-    for (topic, numbers) in [("clicks.log", 0..10), ("orders-eu.log", 10..20), ("orders-us.log", 20..30), ("other.log", 30..40)] {
-        site.write(&format!("in/{topic}"), numbers.map(|number| event(number) + "\n").collect::<String>());
+    for (topic, numbers) in [
+        ("clicks.log", 0..10),
+        ("orders-eu.log", 10..20),
+        ("orders-us.log", 20..30),
+        ("other.log", 30..40),
+    ] {
+        site.write(
+            &format!("in/{topic}"),
+            numbers
+                .map(|number| event(number) + "\n")
+                .collect::<String>(),
+        );
     }
     site.write(
         "pipeline.edn",
@@ -105,11 +160,20 @@ fn records_are_matched_by_topic() {
     let found = by_folder(&site, "out");
     assert_eq!(found["clicks"], of(0..10));
     assert_eq!(found["rest"], of(30..40));
-    let orders: Vec<(&String, &Vec<String>)> = found.iter().filter(|(folder, _)| folder.starts_with("orders/")).collect();
-    assert_eq!(orders.iter().map(|(_, lines)| (*lines).clone()).collect::<Vec<_>>(), [of(10..20), of(20..30)]);
+    let orders: Vec<(&String, &Vec<String>)> = found
+        .iter()
+        .filter(|(folder, _)| folder.starts_with("orders/"))
+        .collect();
+    assert_eq!(
+        orders
+            .iter()
+            .map(|(_, lines)| (*lines).clone())
+            .collect::<Vec<_>>(),
+        [of(10..20), of(20..30)]
+    );
 }
 
-/// What a record says cannot leave the output's folder, hide or stand for nothing.
+/// Values in paths cannot escape from the output folder, create hidden files or be empty.
 #[test]
 fn hostile_buckets_stay_inside() {
     let site = Site::new("hostile-buckets");
@@ -129,8 +193,16 @@ fn hostile_buckets_stay_inside() {
         "__HIVE_DEFAULT_PARTITION__",
         &long,
     ];
-    let mut text: String = values.iter().enumerate().map(|(n, value)| format!("{{\"n\":{n},\"v\":\"{value}\"}}\n")).collect();
-    text.push_str(&format!("{{\"n\":{},\"v\":null}}\n{{\"n\":{}}}\n", values.len(), values.len() + 1));
+    let mut text: String = values
+        .iter()
+        .enumerate()
+        .map(|(n, value)| format!("{{\"n\":{n},\"v\":\"{value}\"}}\n"))
+        .collect();
+    text.push_str(&format!(
+        "{{\"n\":{},\"v\":null}}\n{{\"n\":{}}}\n",
+        values.len(),
+        values.len() + 1
+    ));
     site.write("deep/in/a.ndjson", text);
     site.write(
         "deep/pipeline.edn",
@@ -138,17 +210,37 @@ fn hostile_buckets_stay_inside() {
             pipeline (-> in (files {:path "out/base/{v}/end" :codec :json}))}"#,
     );
     site.finish("deep/pipeline.edn", 60);
-    assert_eq!(numbers(&site.path("deep/out/base")), (0..values.len() as u64 + 2).collect::<Vec<_>>());
+    assert_eq!(
+        numbers(&site.path("deep/out/base")),
+        (0..values.len() as u64 + 2).collect::<Vec<_>>()
+    );
     assert_eq!(hidden(&site.path("deep/out")), Vec::<PathBuf>::new());
-    let beside: BTreeSet<PathBuf> = files(&site.path("")).into_iter().filter(|path| !path.starts_with(site.path("logs"))).collect();
-    assert!(beside.iter().all(|path| path.starts_with(site.path("deep"))), "{beside:?}");
+    let beside: BTreeSet<PathBuf> = files(&site.path(""))
+        .into_iter()
+        .filter(|path| !path.starts_with(site.path("logs")))
+        .collect();
+    assert!(
+        beside
+            .iter()
+            .all(|path| path.starts_with(site.path("deep"))),
+        "{beside:?}"
+    );
     let folders = by_folder(&site, "deep/out/base");
-    assert_eq!(folders["__HIVE_DEFAULT_PARTITION__/end"].len(), 4, "null, missing, empty and the very name: {folders:?}");
-    assert!(folders.keys().all(|folder| folder.matches('/').count() == 1), "{folders:?}");
+    assert_eq!(
+        folders["__HIVE_DEFAULT_PARTITION__/end"].len(),
+        4,
+        "null, missing, empty and the name itself: {folders:?}"
+    );
+    assert!(
+        folders
+            .keys()
+            .all(|folder| folder.matches('/').count() == 1),
+        "{folders:?}"
+    );
 }
 
 #[test]
-fn a_toml_file_means_the_same() {
+fn a_toml_file_is_equivalent() {
     let site = Site::new("toml");
     site.write("in/a.ndjson", events(300));
     site.write(
@@ -183,7 +275,13 @@ files = { path = "out-toml/{name}", codec = "json", rollover = { records = 7 } }
         let base = site.path(folder);
         let mut all: Vec<(String, String)> = Vec::new();
         for path in files(&base) {
-            let bucket = path.strip_prefix(&base).expect("below").parent().expect("a folder").display().to_string();
+            let bucket = path
+                .strip_prefix(&base)
+                .expect("below")
+                .parent()
+                .expect("a folder")
+                .display()
+                .to_string();
             all.push((bucket, fs::read_to_string(&path).expect("text")));
         }
         all.sort();
@@ -194,7 +292,7 @@ files = { path = "out-toml/{name}", codec = "json", rollover = { records = 7 } }
     assert_eq!(from_edn, contents("out-toml"));
 }
 
-/// Many more buckets than may be open at once, in the least memory that there can be.
+/// Many more buckets than open files are allowed, with the smallest possible memory.
 #[test]
 fn hundreds_of_buckets_in_little_memory() {
     let site = Site::new("buckets");

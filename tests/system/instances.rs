@@ -3,39 +3,49 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use crate::harness::feed::Feed;
+use crate::harness::feed::Feeder;
 use crate::harness::output::{check, files};
-use crate::harness::pipeline::{Layout, Membership, SESSION_MILLIS, Store, kafka_source, kafka_to_files, pipeline, settings};
+use crate::harness::pipeline::{
+    Layout, Membership, SESSION_MILLIS, Store, kafka_source, kafka_to_files, pipeline, settings,
+};
 use crate::harness::watch::Watcher;
 use crate::harness::{Pseidon, Site, wait_until};
 use crate::kills::settle;
 
-/// What an instance says that has lost its splits to another one.
+/// The log message of an instance that has lost its splits to another one.
 pub(crate) const FENCED: &str = "restarting from the committed positions";
 
-/// One of two is frozen until the other has all partitions, and woken: it still holds open files, and perhaps a commit that was under way. It
-/// must not get anything of that through.
+/// One of two instances is frozen until the other has all partitions, and resumed: it still has
+/// open files, and perhaps a commit in progress. All of that must be refused.
 #[test]
 fn a_frozen_instance_is_fenced() {
     let site = Site::new("frozen");
-    site.write("pipeline.edn", kafka_to_files(&site, Store::Redis, Membership::Dynamic, Layout::GzipBySize));
+    site.write(
+        "pipeline.edn",
+        kafka_to_files(&site, Store::Redis, Membership::Dynamic, Layout::GzipBySize),
+    );
     let watcher = Watcher::start(&[site.path("out")]);
-    let mut feed = Feed::new(&site.name, 4);
+    let mut feed = Feeder::new(&site.name, 4);
     feed.send(1000);
     let background = feed.in_background(1000);
     let mut instances = [site.run("pipeline.edn"), site.run("pipeline.edn")];
     for round in 0..2 {
         let [frozen, other] = &mut instances;
-        goes_on(&watcher, other);
-        // Until both have their part of the partitions.
+        expect_progress(&watcher, other);
+        // Until both have some of the partitions.
         std::thread::sleep(Duration::from_millis(SESSION_MILLIS) + site.random.millis(0..700));
         let fenced_before = frozen.log().matches(FENCED).count();
         frozen.freeze();
         std::thread::sleep(Duration::from_millis(SESSION_MILLIS * 2));
-        goes_on(&watcher, other);
+        expect_progress(&watcher, other);
         frozen.wake();
-        wait_until("the woken instance sees that it is fenced", 60, || frozen.log().matches(FENCED).count() > fenced_before);
-        assert!(frozen.is_running() && other.is_running(), "both go on in round {round}");
+        wait_until("the resumed instance notices that it is fenced", 60, || {
+            frozen.log().matches(FENCED).count() > fenced_before
+        });
+        assert!(
+            frozen.is_running() && other.is_running(),
+            "both continue in round {round}"
+        );
         instances.swap(0, 1);
     }
     let fed = background.finish().fed();
@@ -45,45 +55,65 @@ fn a_frozen_instance_is_fenced() {
     check(&site.path("out"), &fed);
 }
 
-/// Waits until something new is visible.
-fn goes_on(watcher: &Watcher, instance: &mut Pseidon) {
+/// Waits until more records are visible.
+fn expect_progress(watcher: &Watcher, instance: &mut Pseidon) {
     let before = watcher.records();
-    wait_until("more records become visible", 60, || watcher.records() > before + 200);
+    wait_until("more records become visible", 60, || {
+        watcher.records() > before + 200
+    });
     assert!(instance.is_running());
 }
 
-/// One version of a pipeline replaces another while both run, and the old one is killed with lanes ahead. The new one must not take those for
-/// its own: it commits what it has of other partitions and ends, the old version finishes its work, and then the new one has everything.
+/// One version of a pipeline replaces another while both run, and the old one is killed with lanes
+/// ahead. The new one must not take those over: it commits its records of other partitions and
+/// ends, the old version finishes its work, and then the new one continues.
 #[test]
 fn a_version_that_is_killed_is_finished_before_the_next_one() {
     let site = Site::new("versions");
     let version = |name: &str, rollover: &str| {
         let rollover = format!(":rollover {{{rollover}}} :check-freq \"50ms\"");
-        let sink = format!("(files {{:path \"out/{{bucket}}\" :name \"{name}\" :codec :json {rollover}}})");
-        pipeline(&site.name, &settings(&site, Store::Redis), &kafka_source(&site.name, Membership::Dynamic, ""), &sink)
+        let sink = format!(
+            "(files {{:path \"out/{{bucket}}\" :name \"{name}\" :codec :json {rollover}}})"
+        );
+        pipeline(
+            &site.name,
+            &settings(&site, Store::Redis),
+            &kafka_source(&site.name, Membership::Dynamic, ""),
+            &sink,
+        )
     };
-    // Whenever a file of the old version is full, others are still open: some lanes are ahead.
+    // Whenever a file of the old version is full, others are still open, so some lanes are ahead.
     site.write("old.edn", version("old", ":records 20 :idle \"1h\""));
     site.write("new.edn", version("new", ":records 150 :idle \"300ms\""));
     let watcher = Watcher::start(&[site.path("out")]);
-    let mut feed = Feed::new(&site.name, 4);
+    let mut feed = Feeder::new(&site.name, 4);
     feed.send(500);
     let background = feed.in_background(3000);
     let mut old = site.run("old.edn");
-    goes_on(&watcher, &mut old);
+    expect_progress(&watcher, &mut old);
     let mut new = site.run("new.edn");
-    let is_new = |file: &PathBuf| file.file_name().is_some_and(|name| name.as_encoded_bytes().starts_with(b"new"));
-    wait_until("the new version has its part", 60, || files(&site.path("out")).iter().any(is_new));
-    goes_on(&watcher, &mut old);
+    let is_new = |file: &PathBuf| {
+        file.file_name()
+            .is_some_and(|name| name.as_encoded_bytes().starts_with(b"new"))
+    };
+    wait_until("the new version has partitions", 60, || {
+        files(&site.path("out")).iter().any(is_new)
+    });
+    expect_progress(&watcher, &mut old);
     old.kill();
     new.expect_exit(1, 90);
     let log = new.log();
-    assert!(log.contains("the pipeline has changed") && log.contains("lanes ahead") && log.contains("--previous"), "{log}");
+    assert!(
+        log.contains("the pipeline has changed")
+            && log.contains("lanes ahead")
+            && log.contains("--previous"),
+        "{log}"
+    );
 
     let mut command = site.command("new.edn");
     command.arg("--previous");
     let mut previous = site.start(command);
-    goes_on(&watcher, &mut previous);
+    expect_progress(&watcher, &mut previous);
     previous.stop(40);
     let mut new = site.run("new.edn");
     let fed = background.finish().fed();
@@ -105,14 +135,21 @@ fn instances_come_and_go_redis_cluster() {
 
 fn come_and_go(test: &str, store: Store, layout: Layout) {
     let site = Site::new(test);
-    site.write("pipeline.edn", kafka_to_files(&site, store, Membership::Dynamic, layout));
+    site.write(
+        "pipeline.edn",
+        kafka_to_files(&site, store, Membership::Dynamic, layout),
+    );
     let watcher = Watcher::start(&[site.path("out")]);
-    let mut feed = Feed::new(&site.name, 4);
+    let mut feed = Feeder::new(&site.name, 4);
     feed.send(1000);
     let background = feed.in_background(700);
     let mut running: Vec<Pseidon> = Vec::new();
     for _ in 0..24 {
-        let one = if running.is_empty() { 0 } else { site.random.of(0..running.len() as u64) as usize };
+        let one = if running.is_empty() {
+            0
+        } else {
+            site.random.of(0..running.len() as u64) as usize
+        };
         match site.random.of(0..10) {
             0..=1 if !running.is_empty() => running.swap_remove(one).kill(),
             2..=4 if !running.is_empty() => running.swap_remove(one).stop(40),
@@ -120,7 +157,10 @@ fn come_and_go(test: &str, store: Store, layout: Layout) {
             _ => {}
         }
         std::thread::sleep(site.random.millis(100..1500));
-        assert!(running.iter_mut().all(Pseidon::is_running), "an instance ended by itself");
+        assert!(
+            running.iter_mut().all(Pseidon::is_running),
+            "an instance ended by itself"
+        );
     }
     running.iter_mut().for_each(|instance| instance.stop(40));
     let fed = background.finish().fed();

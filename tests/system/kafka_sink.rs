@@ -1,7 +1,7 @@
-//! Exactly once into Kafka, as a consumer of committed records sees it.
+//! Exactly-once delivery to Kafka, as seen by a consumer of committed records.
 
 use crate::fail_points::{STEPS_TO_KAFKA, freeze_and_wake};
-use crate::harness::feed::{Fed, Feed, PARTITIONS, Record, line};
+use crate::harness::feed::{FedRecords, Feeder, PARTITIONS, Record, line};
 use crate::harness::pipeline::{Membership, Store, kafka_source, pipeline, settings};
 use crate::harness::{Site, brokers, topics, wait_until};
 
@@ -9,7 +9,8 @@ fn output(site: &Site) -> String {
     format!("{}-out", site.name)
 }
 
-/// A sink that keeps partitions apart, with short transactions and a topic for positions of its own.
+/// A sink that keeps the partition of each record, with short transactions and a separate positions
+/// topic.
 fn kafka_sink(site: &Site) -> String {
     format!(
         "(kafka {{:brokers \"{}\" :topic \"{}\" :partition \"p\" :key \"bucket\" :headers {{:from \"@topic\"}}\n   \
@@ -21,11 +22,16 @@ fn kafka_sink(site: &Site) -> String {
 }
 
 fn kafka_to_kafka(site: &Site, store: Store, membership: Membership) -> String {
-    pipeline(&site.name, &settings(site, store), &kafka_source(&site.name, membership, ""), &kafka_sink(site))
+    pipeline(
+        &site.name,
+        &settings(site, store),
+        &kafka_source(&site.name, membership, ""),
+        &kafka_sink(site),
+    )
 }
 
-/// Each record once, in its partition, in its order.
-fn check(topic: &str, fed: &Fed) {
+/// Checks that each record is in its partition once, in order.
+fn check(topic: &str, fed: &FedRecords) {
     let values = topics::committed(topic);
     assert_eq!(values.len(), PARTITIONS as usize);
     let mut differences = Vec::new();
@@ -33,14 +39,21 @@ fn check(topic: &str, fed: &Fed) {
         let expected = fed.counts.get(partition).copied().unwrap_or(0);
         let mut next = 0;
         for record in values.iter().map(|value| Record::parse(value)) {
-            if record.partition != partition as u64 || record.number != next || record.bucket != fed.bucket(record.partition, record.number)
+            if record.partition != partition as u64
+                || record.number != next
+                || record.bucket != fed.bucket(record.partition, record.number)
             {
-                differences.push(format!("partition {partition}: {record:?} where number {next} was expected"));
+                differences.push(format!(
+                    "partition {partition}: {record:?} where number {next} was expected"
+                ));
             }
             next = record.number + 1;
         }
         if next != expected || values.len() as u64 != expected {
-            differences.push(format!("partition {partition}: {} records up to number {next}, {expected} were fed", values.len()));
+            differences.push(format!(
+                "partition {partition}: {} records up to number {next}, {expected} were fed",
+                values.len()
+            ));
         }
     }
     assert!(
@@ -52,15 +65,19 @@ fn check(topic: &str, fed: &Fed) {
 }
 
 /// Waits until as many records are committed as were fed, or more.
-fn wait_for(topic: &str, fed: &Fed) {
+fn wait_for(topic: &str, fed: &FedRecords) {
     wait_until("all records are committed", 90, || {
-        topics::committed(topic).iter().map(|values| values.len() as u64).sum::<u64>() >= fed.total()
+        topics::committed(topic)
+            .iter()
+            .map(|values| values.len() as u64)
+            .sum::<u64>()
+            >= fed.total()
     });
 }
 
-/// Lets a run come to where everything is delivered, and looks at it. A transaction that was left open by a killed instance hides what comes
-/// after it, until it is aborted.
-fn settle(site: &Site, fed: &Fed) {
+/// Runs until everything is delivered, and checks it. A transaction that a killed instance left
+/// open hides later records until it is aborted.
+fn settle(site: &Site, fed: &FedRecords) {
     let mut pseidon = site.run("pipeline.edn");
     wait_for(&output(site), fed);
     pseidon.stop(40);
@@ -79,8 +96,11 @@ fn killed_at_each_step_redis() {
 
 fn killed_at_each_step(test: &str, store: Store) {
     let site = Site::new(test);
-    site.write("pipeline.edn", kafka_to_kafka(&site, store, Membership::Static));
-    let mut feed = Feed::new(&site.name, 4);
+    site.write(
+        "pipeline.edn",
+        kafka_to_kafka(&site, store, Membership::Static),
+    );
+    let mut feed = Feeder::new(&site.name, 4);
     feed.send(1500);
     let background = feed.in_background(600);
     for step in STEPS_TO_KAFKA {
@@ -97,8 +117,11 @@ fn killed_at_each_step(test: &str, store: Store) {
 #[test]
 fn killed_at_random() {
     let site = Site::new("kafka-kills");
-    site.write("pipeline.edn", kafka_to_kafka(&site, Store::Redis, Membership::Static));
-    let mut feed = Feed::new(&site.name, 4);
+    site.write(
+        "pipeline.edn",
+        kafka_to_kafka(&site, Store::Redis, Membership::Static),
+    );
+    let mut feed = Feeder::new(&site.name, 4);
     feed.send(1500);
     let background = feed.in_background(700);
     for _ in 0..15 {
@@ -110,50 +133,88 @@ fn killed_at_random() {
     settle(&site, &fed);
 }
 
-/// From files, which have no group whose generation could fence. Every other instance comes as far as a few transactions.
+/// From files, which have no group whose generation could fence. Every other instance commits a few
+/// transactions.
 #[test]
 fn files_killed_at_random() {
     let site = Site::new("kafka-files");
-    let fed = Fed { counts: vec![15_000; PARTITIONS as usize], buckets: 4 };
+    let fed = FedRecords {
+        counts: vec![15_000; PARTITIONS as usize],
+        buckets: 4,
+    };
     for (partition, count) in fed.counts.iter().enumerate() {
-        let text: String = (0..*count).map(|number| line(4, partition as u64, number) + "\n").collect();
+        let text: String = (0..*count)
+            .map(|number| line(4, partition as u64, number) + "\n")
+            .collect();
         site.write(&format!("in/{partition}.ndjson"), text);
     }
-    let source = "(files {:path \"in/*.ndjson\" :schema {:p :int64 :n :int64 :bucket :utf8 :pad :utf8}})";
-    site.write("pipeline.edn", pipeline(&site.name, &settings(&site, Store::Embedded), source, &kafka_sink(&site)));
+    let source =
+        "(files {:path \"in/*.ndjson\" :schema {:p :int64 :n :int64 :bucket :utf8 :pad :utf8}})";
+    site.write(
+        "pipeline.edn",
+        pipeline(
+            &site.name,
+            &settings(&site, Store::Embedded),
+            source,
+            &kafka_sink(&site),
+        ),
+    );
     let mut deaths = 0;
     for _ in 0..6 {
         let mut command = site.command("pipeline.edn");
-        command.env("PSEIDON_FAIL", format!("kafka-committed:{}", site.random.of(1..4)));
+        command.env(
+            "PSEIDON_FAIL",
+            format!("kafka-committed:{}", site.random.of(1..4)),
+        );
         deaths += u64::from(site.start(command).died(60));
         let mut pseidon = site.run("pipeline.edn");
         std::thread::sleep(site.random.millis(100..1500));
         pseidon.kill();
     }
-    assert!(deaths >= 3, "only {deaths} deaths after a commit: there was too little to do");
+    assert!(
+        deaths >= 3,
+        "only {deaths} kills after a commit: there was too little to do"
+    );
     site.finish("pipeline.edn", 120);
     wait_for(&output(&site), &fed);
     check(&output(&site), &fed);
 }
 
-/// One of two instances freezes at each step until the other has its partitions. When it wakes, the broker refuses it.
+/// One of two instances freezes at each step until the other has its partitions. When it is
+/// resumed, the broker refuses its requests.
 #[test]
 fn frozen_at_each_step() {
     let site = Site::new("kafka-frozen");
-    site.write("pipeline.edn", kafka_to_kafka(&site, Store::Redis, Membership::Dynamic));
-    let mut feed = Feed::new(&site.name, 4);
+    site.write(
+        "pipeline.edn",
+        kafka_to_kafka(&site, Store::Redis, Membership::Dynamic),
+    );
+    let mut feed = Feeder::new(&site.name, 4);
     feed.send(1000);
     let background = feed.in_background(700);
     let mut other = site.run("pipeline.edn");
-    let committed = || topics::committed(&output(&site)).iter().map(Vec::len).collect::<Vec<_>>();
-    // In every partition, also in those that the frozen instance has: the other instance has taken them over by then.
-    let goes_on = || {
-        let before = committed();
-        wait_until("more records are committed", 90, || committed().iter().zip(&before).all(|(now, before)| *now > before + 50));
+    let committed = || {
+        topics::committed(&output(&site))
+            .iter()
+            .map(Vec::len)
+            .collect::<Vec<_>>()
     };
-    wait_until("the first records are committed", 60, || committed().iter().sum::<usize>() > 500);
+    // In every partition, including those of the frozen instance: the other instance has taken them
+    // over by then.
+    let expect_progress = || {
+        let before = committed();
+        wait_until("more records are committed", 90, || {
+            committed()
+                .iter()
+                .zip(&before)
+                .all(|(now, before)| *now > before + 50)
+        });
+    };
+    wait_until("the first records are committed", 60, || {
+        committed().iter().sum::<usize>() > 500
+    });
     for step in STEPS_TO_KAFKA {
-        freeze_and_wake(&site, step, goes_on);
+        freeze_and_wake(&site, step, expect_progress);
         assert!(other.is_running());
     }
     let fed = background.finish().fed();

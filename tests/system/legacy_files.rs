@@ -1,4 +1,5 @@
-//! Configuration of pseidon-etl runs as it is, and as the pipeline file that `pseidon import` makes of it.
+//! Configurations of pseidon-etl run unchanged, and as the pipeline file that `pseidon import`
+//! prints.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -10,11 +11,11 @@ use crate::harness::servers::free_port;
 use crate::harness::topics::{committed, produce};
 use crate::harness::{Site, brokers, server, wait_until};
 
-/// A log: its row, its records, and what is to be written of each.
+/// A log: its row, its records, and the expected output of each.
 struct Case {
     name: &'static str,
     format: &'static str,
-    /// NULL where there is none.
+    /// The output format; `None` is NULL.
     output: Option<&'static str>,
     ending: &'static str,
     record: fn(u64) -> String,
@@ -38,14 +39,34 @@ const CASES: [Case; 6] = [
         record: |number| format!("{number}|{}||{}", millis(number) / 1000, noise(number)),
         written: |number| format!("{number}|{}|{}", millis(number) / 1000, noise(number)),
     },
-    Case { name: "json", format: "json:ts=event.at", output: Some("json"), ending: ".json.gz", record: json, written: json },
-    Case { name: "snappy", format: "txt:sep=comma;ts=0;msg=:", output: Some("snappy"), ending: ".snappy", record: iso, written: iso },
+    Case {
+        name: "json",
+        format: "json:ts=event.at",
+        output: Some("json"),
+        ending: ".json.gz",
+        record: json,
+        written: json,
+    },
+    Case {
+        name: "snappy",
+        format: "txt:sep=comma;ts=0;msg=:",
+        output: Some("snappy"),
+        ending: ".snappy",
+        record: iso,
+        written: iso,
+    },
     Case {
         name: "bzip2",
         format: "txt:ts_ms=1;msg=2",
         output: Some("bzip2"),
         ending: ".bz2",
-        record: |number| format!("a\u{1}{}\u{1}{number} {}\u{1}b", millis(number), noise(number)),
+        record: |number| {
+            format!(
+                "a\u{1}{}\u{1}{number} {}\u{1}b",
+                millis(number),
+                noise(number)
+            )
+        },
         written: |number| format!("{number} {}", noise(number)),
     },
     Case {
@@ -54,13 +75,13 @@ const CASES: [Case; 6] = [
         output: None,
         ending: ".gz",
         record: |number| format!("{};{number}", millis(number)),
-        // A slice that starts past the last field gives none.
+        // A slice that starts past the last field is empty.
         written: |_| String::new(),
     },
 ];
 
 const RECORDS: u64 = 20_000;
-/// The hours of the records' times, in UTC.
+/// The hours of the records' timestamps, in UTC.
 const HOURS: [&str; 3] = ["2023-11-14-22", "2023-11-14-23", "2023-11-15-00"];
 
 fn millis(number: u64) -> u64 {
@@ -68,15 +89,23 @@ fn millis(number: u64) -> u64 {
 }
 
 fn iso(number: u64) -> String {
-    let hour = ["2023-11-14T22:13:20Z", "2023-11-15T00:13:20+01:00", "2023-11-15T00:13:20.000Z"][number as usize % 3];
+    let hour = [
+        "2023-11-14T22:13:20Z",
+        "2023-11-15T00:13:20+01:00",
+        "2023-11-15T00:13:20.000Z",
+    ][number as usize % 3];
     format!("{hour},{number},{}", noise(number))
 }
 
 fn json(number: u64) -> String {
-    format!(r#"{{"n": {number},"event":{{"at":{}}}, "text":"{}"}}"#, millis(number), noise(number))
+    format!(
+        r#"{{"n": {number},"event":{{"at":{}}}, "text":"{}"}}"#,
+        millis(number),
+        noise(number)
+    )
 }
 
-/// Text that cannot be compressed to nothing.
+/// Text that does not compress well.
 fn noise(number: u64) -> String {
     format!("{:016x}", number.wrapping_mul(0x9e37_79b9_7f4a_7c15))
 }
@@ -85,12 +114,16 @@ fn host_and_port(url: &str) -> &str {
     url.rsplit(['/', '@']).next().expect("host and port")
 }
 
-/// A `pseidon.edn` with every documented key, for the tests' servers; its group is the site's name, and so are the rows'.
+/// A `pseidon.edn` with every documented key, for the tests' servers. Its group, and that of the
+/// rows, is the name of the site.
 fn pseidon_edn(site: &Site, table: &LogTable, data_dir: &Path, more: &str) -> String {
     let (_, place) = table.url().split_once('@').expect("a user");
-    let (host, port) = brokers().split_once(':').map(|(host, port)| (host.to_owned(), port.to_owned())).expect("host and port");
+    let (host, port) = brokers()
+        .split_once(':')
+        .map(|(host, port)| (host.to_owned(), port.to_owned()))
+        .expect("host and port");
     format!(
-        r#";; Everything that can run here.
+        r#";; All keys that apply here.
 {{
  :etl-db-host "//{place}?autoReconnect=true"
  :etl-db-user "root"
@@ -131,12 +164,18 @@ fn pseidon_edn(site: &Site, table: &LogTable, data_dir: &Path, more: &str) -> St
     )
 }
 
-/// Runs the file until as many lines are visible, and stops. Gives what was logged.
+/// Runs the file until this number of lines is visible, and stops it. Returns the log output.
 fn run_until(site: &Site, pipeline: &str, folder: &Path, expected: u64) -> String {
     let mut pseidon = site.run(pipeline);
     wait_until("everything is visible", 120, || {
-        let visible: u64 = files(folder).iter().map(|file| lines(file).len() as u64).sum();
-        assert!(visible <= expected, "{visible} lines, but there are only {expected} records");
+        let visible: u64 = files(folder)
+            .iter()
+            .map(|file| lines(file).len() as u64)
+            .sum();
+        assert!(
+            visible <= expected,
+            "{visible} lines, but there are only {expected} records"
+        );
         visible == expected || !pseidon.is_running()
     });
     assert!(pseidon.is_running());
@@ -145,70 +184,137 @@ fn run_until(site: &Site, pipeline: &str, folder: &Path, expected: u64) -> Strin
     pseidon.log()
 }
 
-/// What `pseidon import` prints for the file, and what it says.
+/// The pipeline file that `pseidon import` prints, and its notes.
 fn imported(site: &Site, file: &Path) -> (String, String) {
-    let output = site.pseidon().arg("import").arg(file).output().expect("the binary can be started");
-    let said = String::from_utf8(output.stderr).expect("text");
-    assert!(output.status.success(), "{said}");
-    (String::from_utf8(output.stdout).expect("text"), said)
+    let output = site
+        .pseidon()
+        .arg("import")
+        .arg(file)
+        .output()
+        .expect("the binary can be started");
+    let notes = String::from_utf8(output.stderr).expect("text");
+    assert!(output.status.success(), "{notes}");
+    (String::from_utf8(output.stdout).expect("text"), notes)
 }
 
-/// The files below a folder: their contents by their names.
+/// The contents of the files below a folder, by name.
 fn contents(folder: &Path) -> BTreeMap<String, Vec<u8>> {
-    let name = |file: &PathBuf| file.strip_prefix(folder).expect("below the folder").display().to_string();
-    files(folder).iter().map(|file| (name(file), fs::read(file).expect("a file"))).collect()
+    let name = |file: &PathBuf| {
+        file.strip_prefix(folder)
+            .expect("below the folder")
+            .display()
+            .to_string()
+    };
+    files(folder)
+        .iter()
+        .map(|file| (name(file), fs::read(file).expect("a file")))
+        .collect()
 }
 
 #[test]
-fn it_runs_as_it_is_and_as_what_is_imported() {
+fn it_runs_unchanged_and_imported() {
     let site = Site::new("legacy");
     let table = LogTable::new(&site);
     let topic = |case: &Case| format!("{}-{}", site.name, case.name);
     for case in &CASES {
         produce(&topic(case), 0, (0..RECORDS).map(case.record));
         let columns = [("format", case.format), ("log_group", &site.name)];
-        table.insert(&topic(case), &[&columns[..], case.output.map(|output| ("output_format", output)).as_slice()].concat());
+        table.insert(
+            &topic(case),
+            &[
+                &columns[..],
+                case.output
+                    .map(|output| ("output_format", output))
+                    .as_slice(),
+            ]
+            .concat(),
+        );
     }
     let (old, new) = (site.path("data-old"), site.path("data-new"));
-    let edn = site.write("pseidon.edn", pseidon_edn(&site, &table, &old, ":shoe-size 43 :etl-grup \"etl\""));
+    let edn = site.write(
+        "pseidon.edn",
+        pseidon_edn(&site, &table, &old, ":shoe-size 43 :etl-grup \"etl\""),
+    );
     let total = RECORDS * CASES.len() as u64;
 
     let log = run_until(&site, "pseidon.edn", &old, total);
-    // What is unknown, and what means nothing any more, is said in a line each.
-    for said in
-        ["`:shoe-size` is not known", "`:etl-grup` is not known", "`:consume-step` has no meaning any more", "`:pool` has no meaning"]
-    {
-        let times = log.lines().filter(|line| line.contains("WARN") && line.contains(said)).count();
-        assert_eq!(times, 1, "`{said}` in\n{log}");
+    // Each unknown key and each key without effect is reported in one line.
+    for note in [
+        "`:shoe-size` is unknown",
+        "`:etl-grup` is unknown",
+        "`:consume-step` no longer has an effect",
+        "`:pool` no longer has an effect",
+    ] {
+        let times = log
+            .lines()
+            .filter(|line| line.contains("WARN") && line.contains(note))
+            .count();
+        assert_eq!(times, 1, "`{note}` in\n{log}");
     }
 
-    let (pipeline, said) = imported(&site, &edn);
-    assert!(said.contains("did you mean `:etl-group`?"), "{said}");
+    let (pipeline, notes) = imported(&site, &edn);
+    assert!(notes.contains("did you mean `:etl-group`?"), "{notes}");
     let regrouped = format!("{}-imported", site.name);
     let pipeline = pipeline.replace(&format!("\"{}\"", site.name), &format!("\"{regrouped}\""));
-    site.write("imported.edn", pipeline.replace(&old.display().to_string(), &new.display().to_string()));
+    site.write(
+        "imported.edn",
+        pipeline.replace(&old.display().to_string(), &new.display().to_string()),
+    );
     table.regroup(&regrouped);
     run_until(&site, "imported.edn", &new, total);
 
     let (old_files, new_files) = (contents(&old), contents(&new));
-    assert_eq!(old_files.keys().collect::<Vec<_>>(), new_files.keys().collect::<Vec<_>>());
-    let different: Vec<&String> = old_files.keys().filter(|name| old_files[*name] != new_files[*name]).collect();
+    assert_eq!(
+        old_files.keys().collect::<Vec<_>>(),
+        new_files.keys().collect::<Vec<_>>()
+    );
+    let different: Vec<&String> = old_files
+        .keys()
+        .filter(|name| old_files[*name] != new_files[*name])
+        .collect();
     assert!(different.is_empty(), "their contents differ: {different:?}");
 
     let mut seen = 0;
     for case in &CASES {
         for (number, hour) in HOURS.iter().enumerate() {
             let start = format!("{}-{hour}-", topic(case));
-            let names: Vec<&String> = old_files.keys().filter(|name| name.starts_with(&start)).collect();
-            assert!(!names.is_empty() && names.iter().all(|name| name.ends_with(case.ending)), "{start}…{}: {names:?}", case.ending);
-            let written: Vec<String> = names.iter().flat_map(|name| lines(&old.join(name))).collect();
-            let expected: Vec<String> = (0..RECORDS).skip(number).step_by(HOURS.len()).map(case.written).collect();
-            assert!(written == expected, "{start}: {} lines in place of {}", written.len(), expected.len());
+            let names: Vec<&String> = old_files
+                .keys()
+                .filter(|name| name.starts_with(&start))
+                .collect();
+            assert!(
+                !names.is_empty() && names.iter().all(|name| name.ends_with(case.ending)),
+                "{start}…{}: {names:?}",
+                case.ending
+            );
+            let written: Vec<String> = names
+                .iter()
+                .flat_map(|name| lines(&old.join(name)))
+                .collect();
+            let expected: Vec<String> = (0..RECORDS)
+                .skip(number)
+                .step_by(HOURS.len())
+                .map(case.written)
+                .collect();
+            assert!(
+                written == expected,
+                "{start}: {} lines in place of {}",
+                written.len(),
+                expected.len()
+            );
             seen += names.len();
         }
     }
-    assert_eq!(seen, old_files.len(), "there is nothing else: {:?}", old_files.keys());
-    assert_eq!(fs::read_to_string(site.path("fatalerrors")).unwrap_or_default(), "");
+    assert_eq!(
+        seen,
+        old_files.len(),
+        "unexpected files: {:?}",
+        old_files.keys()
+    );
+    assert_eq!(
+        fs::read_to_string(site.path("fatalerrors")).unwrap_or_default(),
+        ""
+    );
 }
 
 #[test]
@@ -220,7 +326,14 @@ fn a_pipeline_of_plugins_runs() {
         let kept = (0..30).map(|number| format!("{}\t{name} {number}", millis(number)));
         let noise = (0..5).map(|number| format!("{}\tnoise", millis(number)));
         produce(&topic(name), 0, kept.chain(noise));
-        table.insert(&topic(name), &[("format", "txt:sep=tab;ts=0;msg=1"), ("output_format", "txt"), ("log_group", &site.name)]);
+        table.insert(
+            &topic(name),
+            &[
+                ("format", "txt:sep=tab;ts=0;msg=1"),
+                ("output_format", "txt"),
+                ("log_group", &site.name),
+            ],
+        );
     }
     let data = site.path("data");
     let plugins = format!(
@@ -235,19 +348,43 @@ fn a_pipeline_of_plugins_runs() {
     );
     site.write("pseidon.edn", pseidon_edn(&site, &table, &data, &plugins));
     let log = run_until(&site, "pseidon.edn", &data, 90);
-    assert!(log.contains("`pseidon.plugin.IncPlugin` could not be loaded here"), "{log}");
+    assert!(
+        log.contains("the class `pseidon.plugin.IncPlugin` is not supported"),
+        "{log}"
+    );
 
-    let kept = |name: &str| -> Vec<String> { sorted((0..30).map(|number| format!("{name} {number}")).collect()) };
+    let kept = |name: &str| -> Vec<String> {
+        sorted((0..30).map(|number| format!("{name} {number}")).collect())
+    };
     for name in ["errors", "debug", "clicks"] {
         let start = topic(name);
-        let of_topic =
-            files(&data).into_iter().filter(|file| file.file_name().is_some_and(|found| found.to_string_lossy().starts_with(&start)));
-        assert_eq!(sorted(of_topic.flat_map(|file| lines(&file)).collect()), kept(name));
+        let of_topic = files(&data).into_iter().filter(|file| {
+            file.file_name()
+                .is_some_and(|found| found.to_string_lossy().starts_with(&start))
+        });
+        assert_eq!(
+            sorted(of_topic.flat_map(|file| lines(&file)).collect()),
+            kept(name)
+        );
     }
-    assert_eq!(sorted(files(&site.path("beside")).iter().flat_map(|file| lines(file)).collect()), kept("debug"));
+    assert_eq!(
+        sorted(
+            files(&site.path("beside"))
+                .iter()
+                .flat_map(|file| lines(file))
+                .collect()
+        ),
+        kept("debug")
+    );
     let alarms = committed(&topic("alarms")).concat();
-    let expected = (0..30).map(|number| format!("{}\terrors {number}", millis(number))).collect();
-    assert_eq!(sorted(alarms), sorted(expected), "an unchanged record goes on as it came");
+    let expected = (0..30)
+        .map(|number| format!("{}\terrors {number}", millis(number)))
+        .collect();
+    assert_eq!(
+        sorted(alarms),
+        sorted(expected),
+        "an unchanged record keeps its bytes"
+    );
 }
 
 fn sorted(mut lines: Vec<String>) -> Vec<String> {
@@ -260,17 +397,29 @@ fn a_class_is_refused() {
     let site = Site::new("legacy-class");
     let table = LogTable::new(&site);
     let plugins = ":plugins {count pseidon.plugin.IncPlugin pipeline (-> count disk-writer)}";
-    site.write("pseidon.edn", pseidon_edn(&site, &table, &site.path("data"), plugins));
+    site.write(
+        "pseidon.edn",
+        pseidon_edn(&site, &table, &site.path("data"), plugins),
+    );
     let mut pseidon = site.run("pseidon.edn");
     pseidon.expect_exit(2, 20);
     let log = pseidon.log();
-    assert!(log.contains("`pseidon.plugin.IncPlugin` names a Java or Clojure class, and such cannot be loaded here"), "{log}");
-    assert!(log.contains("(where"), "it says how to write it here: {log}");
+    assert!(
+        log.contains(
+            "`pseidon.plugin.IncPlugin` is a Java or Clojure class, which is not supported"
+        ),
+        "{log}"
+    );
+    assert!(
+        log.contains("(where"),
+        "the help shows the equivalent: {log}"
+    );
 }
 
-/// The files that are shipped, those of older systems and what they mean among them, are right; `import` of each prints what lies beside it.
+/// The shipped files are valid, including legacy configurations and their conversions; `import` of
+/// each legacy file prints the pipeline file beside it.
 #[test]
-fn what_is_shipped_is_right() {
+fn shipped_files_are_valid() {
     let site = Site::new("shipped");
     let conf = Path::new(env!("CARGO_MANIFEST_DIR")).join("conf");
     let mut checked = 0;
@@ -280,11 +429,25 @@ fn what_is_shipped_is_right() {
             continue;
         }
         let mut command = site.pseidon();
-        let output = command.arg("check").arg(&file).env("ETL_DB_PWD", "secret").output().expect("the binary can be started");
-        assert!(output.status.success(), "{name}: {}", String::from_utf8_lossy(&output.stderr));
+        let output = command
+            .arg("check")
+            .arg(&file)
+            .env("ETL_DB_PWD", "secret")
+            .output()
+            .expect("the binary can be started");
+        assert!(
+            output.status.success(),
+            "{name}: {}",
+            String::from_utf8_lossy(&output.stderr)
+        );
         checked += 1;
-        if file.parent().is_some_and(|folder| folder.ends_with("legacy")) && !name.ends_with(".pipeline.edn") {
-            let beside = fs::read_to_string(name.replace(".edn", ".pipeline.edn")).expect("its pipeline lies beside it");
+        if file
+            .parent()
+            .is_some_and(|folder| folder.ends_with("legacy"))
+            && !name.ends_with(".pipeline.edn")
+        {
+            let beside = fs::read_to_string(name.replace(".edn", ".pipeline.edn"))
+                .expect("its pipeline file is beside it");
             assert_eq!(imported(&site, &file).0, beside, "{name}");
         }
     }

@@ -1,5 +1,5 @@
-//! Logs of a table while their servers fail, with records flowing: nothing is lost or doubled, it recovers by itself, and `/health` and the
-//! log tell the truth meanwhile.
+//! Logs of a table while their servers fail and records arrive: no record is lost or duplicated,
+//! the process recovers by itself, and `/health` and the log output report the failure meanwhile.
 
 use std::time::Duration;
 
@@ -14,19 +14,20 @@ const LOGS: usize = 8;
 /// The bytes of a large record.
 const LARGE: usize = 8 << 10;
 
-/// Logs that run against servers of the test's own.
+/// Logs that run with servers for one test.
 struct Scene {
     pseidon: Pseidon,
     table: LogTable,
     topics: Topics,
     port: u16,
     servers: Servers,
-    /// Dropped last: what the servers are known by lies in its folder.
+    /// Dropped last: its folder holds the data of the servers.
     site: Site,
 }
 
 impl Scene {
-    /// `redis` and `mysql` are ways to these servers, where they are to be another than the straight one.
+    /// Starts servers and a run. With `through_proxies`, the run connects to Redis and MySQL
+    /// through toxiproxy.
     fn start(test: &str, names: &[&str], through_proxies: bool) -> Scene {
         let site = Site::new(test);
         let servers = Servers::start(&site, names);
@@ -34,7 +35,12 @@ impl Scene {
         let mut redis = servers.address("PSEIDON_TEST_REDIS");
         let mut mysql_seen = mysql.clone();
         if through_proxies {
-            let upstream = |url: &str| url.rsplit(['/', '@']).next().expect("host and port").to_owned();
+            let upstream = |url: &str| {
+                url.rsplit(['/', '@'])
+                    .next()
+                    .expect("host and port")
+                    .to_owned()
+            };
             mysql_seen = format!("mysql://root@{}", servers.proxy("mysql", &upstream(&mysql)));
             redis = format!("redis://{}", servers.proxy("redis", &upstream(&redis)));
         }
@@ -42,27 +48,46 @@ impl Scene {
         let brokers = servers.address("PSEIDON_TEST_KAFKA");
         let mut topics = Topics::at(&site, &brokers, LOGS);
         let port = free_port();
-        let template = Template { brokers: &brokers, redis: Some(&redis), port: Some(port), more: "" };
+        let template = Template {
+            brokers: &brokers,
+            redis: Some(&redis),
+            port: Some(port),
+            more: "",
+        };
         site.write("pipeline.edn", template.text(&site, &table));
-        topics.names.iter().for_each(|name| table.set(name, FORMATS[0], "gzip"));
+        topics
+            .names
+            .iter()
+            .for_each(|name| table.set(name, FORMATS[0], "gzip"));
         topics.send_all(20);
         let pseidon = site.run("pipeline.edn");
-        let mut scene = Scene { site, servers, table, topics, pseidon, port };
-        scene.flows();
+        let mut scene = Scene {
+            site,
+            servers,
+            table,
+            topics,
+            pseidon,
+            port,
+        };
+        scene.expect_delivery();
         scene
     }
 
-    /// Records sent now become visible, and all is well.
-    fn flows(&mut self) {
+    /// Waits until records that are sent now become visible and `/health` is ok.
+    fn expect_delivery(&mut self) {
         self.topics.send_all(20);
         self.all_is_read();
-        wait_until("all is well", 60, || self.health().is_some_and(|(status, _)| status == 200));
+        wait_until("/health is ok", 60, || {
+            self.health().is_some_and(|(status, _)| status == 200)
+        });
         assert!(self.pseidon.is_running());
     }
 
     fn all_is_read(&self) {
         for (name, sent) in self.topics.names.iter().zip(&self.topics.sent) {
-            wait_until(&format!("{name} is read"), 120, || is_complete(&self.site, name, *sent));
+            wait_until(&format!("{name} is read"), 120, || {
+                is_complete(&self.site, name, *sent)
+            });
         }
     }
 
@@ -70,18 +95,24 @@ impl Scene {
         get(self.port, "/health")
     }
 
-    /// `/health` tells of trouble, in words among which is this.
-    fn is_in_trouble(&mut self, word: &str) {
+    /// Waits until `/health` reports a problem that contains `word`.
+    fn expect_problem(&mut self, word: &str) {
         wait_until(&format!("/health says `{word}`"), 60, || {
-            self.health().is_some_and(|(status, text)| status == 503 && text.contains(word)) || !self.pseidon.is_running()
+            self.health()
+                .is_some_and(|(status, text)| status == 503 && text.contains(word))
+                || !self.pseidon.is_running()
         });
         assert!(self.pseidon.is_running());
     }
 
     fn finish(mut self) {
-        self.flows();
+        self.expect_delivery();
         self.pseidon.stop(60);
-        self.topics.names.iter().zip(&self.topics.sent).for_each(|(name, sent)| check_topic(&self.site, name, *sent));
+        self.topics
+            .names
+            .iter()
+            .zip(&self.topics.sent)
+            .for_each(|(name, sent)| check_topic(&self.site, name, *sent));
     }
 }
 
@@ -91,12 +122,15 @@ fn the_broker_is_killed() {
     for _ in 0..2 {
         scene.topics.send_all_without_waiting(50);
         scene.servers.kill("kafka");
-        scene.is_in_trouble("cannot reach");
+        scene.expect_problem("cannot reach");
         scene.servers.restart("kafka");
         scene.topics.flush();
-        scene.flows();
+        scene.expect_delivery();
     }
-    assert!(scene.pseidon.log().contains("kafka:"), "the log tells of it");
+    assert!(
+        scene.pseidon.log().contains("kafka:"),
+        "the log output reports it"
+    );
     scene.finish();
 }
 
@@ -107,26 +141,44 @@ fn redis_is_killed_and_then_emptied() {
         scene.topics.send_all(50);
         scene.servers.kill("redis");
         scene.topics.send_all(50);
-        scene.is_in_trouble("state store does not answer");
+        scene.expect_problem("state store does not answer");
         scene.servers.restart("redis");
-        scene.flows();
+        scene.expect_delivery();
     }
     assert!(scene.pseidon.log().contains("state store does not answer"));
-    // What lost its data must not be taken for a new one.
+    // A server that lost its data must not be mistaken for a new one.
     let redis = scene.servers.address("PSEIDON_TEST_REDIS");
     let port = redis.rsplit(':').next().expect("a port");
-    let output = std::process::Command::new("redis-cli").args(["-p", port, "flushall"]).output().expect("redis-cli");
+    let output = std::process::Command::new("redis-cli")
+        .args(["-p", port, "flushall"])
+        .output()
+        .expect("redis-cli");
     assert!(output.status.success());
     scene.topics.send_all(20);
     scene.pseidon.expect_exit(1, 60);
-    assert!(scene.pseidon.log().contains("lost data"), "it says why");
-    let before = scene.topics.names.iter().map(|name| found(&scene.site, name).len()).sum::<usize>();
+    assert!(
+        scene.pseidon.log().contains("lost data"),
+        "it reports the reason"
+    );
+    let before = scene
+        .topics
+        .names
+        .iter()
+        .map(|name| found(&scene.site, name).len())
+        .sum::<usize>();
     // Nor at the next start.
     let mut again = scene.site.run("pipeline.edn");
-    wait_until("it refuses", 60, || again.log().contains("the state may have been lost"));
+    wait_until("it refuses", 60, || {
+        again.log().contains("the state may have been lost")
+    });
     std::thread::sleep(Duration::from_secs(2));
-    let after = scene.topics.names.iter().map(|name| found(&scene.site, name).len()).sum::<usize>();
-    assert_eq!(before, after, "nothing is read again");
+    let after = scene
+        .topics
+        .names
+        .iter()
+        .map(|name| found(&scene.site, name).len())
+        .sum::<usize>();
+    assert_eq!(before, after, "no record is re-read");
     again.kill();
 }
 
@@ -134,120 +186,187 @@ fn redis_is_killed_and_then_emptied() {
 fn mariadb_is_killed() {
     let mut scene = Scene::start("logs-mysql", &["kafka", "redis", "mariadb"], false);
     scene.servers.kill("mariadb");
-    scene.is_in_trouble("table of logs cannot be read");
-    // What runs goes on.
+    scene.expect_problem("table of logs cannot be read");
+    // Running logs continue.
     scene.topics.send_all(50);
     scene.all_is_read();
-    // A start without MySQL knows the logs as they were.
+    // A start without MySQL uses the rows that were last read.
     scene.pseidon.kill();
     scene.pseidon = scene.site.run("pipeline.edn");
     scene.topics.send_all(50);
     scene.all_is_read();
     scene.servers.restart("mariadb");
-    scene.flows();
+    scene.expect_delivery();
     let name = scene.topics.names[0].clone();
     scene.table.disable(&name);
-    wait_until("the table is followed again", 60, || scene.pseidon.log().contains("stopped"));
+    wait_until("changes of the table take effect again", 60, || {
+        scene.pseidon.log().contains("stopped")
+    });
     scene.table.set(&name, FORMATS[0], "gzip");
     scene.finish();
 }
 
 #[test]
 fn connections_are_cut() {
-    let mut scene = Scene::start("logs-cut", &["kafka", "redis", "mariadb", "toxiproxy"], true);
+    let mut scene = Scene::start(
+        "logs-cut",
+        &["kafka", "redis", "mariadb", "toxiproxy"],
+        true,
+    );
     for round in 0..6 {
         let name = if round % 2 == 0 { "redis" } else { "mysql" };
         scene.topics.send_all(30);
         scene.servers.let_through(name, false);
         scene.topics.send_all(30);
         if round >= 4 {
-            scene.is_in_trouble(if name == "redis" { "state store does not answer" } else { "table of logs cannot be read" });
+            scene.expect_problem(if name == "redis" {
+                "state store does not answer"
+            } else {
+                "table of logs cannot be read"
+            });
         } else {
             std::thread::sleep(scene.site.random.millis(50..1500));
         }
         scene.servers.let_through(name, true);
-        scene.flows();
+        scene.expect_delivery();
     }
     scene.finish();
 }
 
-/// What panics is started again by itself: the plan of a log, the consumer that all logs share, a writer, a follow-up of one log.
+/// Everything that panics is restarted automatically: the planning of a log, the consumer that all
+/// logs share, a writer, a follow-up of one log.
 #[test]
-fn what_panics_is_started_again() {
-    for step in [STEPS_OF_LOGS, STEPS_TO_FILES, &["taken", "recovered", "begun"]].concat() {
+fn everything_that_panics_is_restarted() {
+    for step in [
+        STEPS_OF_LOGS,
+        STEPS_TO_FILES,
+        &["taken", "recovered", "begun"],
+    ]
+    .concat()
+    {
         let site = Site::new(&format!("panic-{step}"));
         let table = LogTable::new(&site);
         let mut topics = Topics::new(&site, 2);
-        topics.names.iter().for_each(|name| table.set(name, FORMATS[0], "gzip"));
-        let template = Template { brokers: &brokers(), redis: None, port: None, more: "" };
+        topics
+            .names
+            .iter()
+            .for_each(|name| table.set(name, FORMATS[0], "gzip"));
+        let template = Template {
+            brokers: &brokers(),
+            redis: None,
+            port: None,
+            more: "",
+        };
         site.write("pipeline.edn", template.text(&site, &table));
         topics.send_all(100);
         let mut command = site.command("pipeline.edn");
         command.env("PSEIDON_PANIC", format!("{step}:2"));
         let mut pseidon = site.start(command);
-        wait_until(&format!("it panics at `{step}`"), 60, || pseidon.log().contains("PSEIDON_PANIC says so") || !pseidon.is_running());
+        wait_until(&format!("it panics at `{step}`"), 60, || {
+            pseidon.log().contains("PSEIDON_PANIC is set") || !pseidon.is_running()
+        });
         topics.send_all(100);
         for (name, sent) in topics.names.iter().zip(&topics.sent) {
-            wait_until(&format!("{name} is read after a panic at `{step}`"), 60, || {
-                is_complete(&site, name, *sent) || !pseidon.is_running()
-            });
+            wait_until(
+                &format!("{name} is read after a panic at `{step}`"),
+                60,
+                || is_complete(&site, name, *sent) || !pseidon.is_running(),
+            );
         }
-        assert!(pseidon.is_running(), "a panic at `{step}` is no reason to end");
+        assert!(
+            pseidon.is_running(),
+            "a panic at `{step}` must not end the process"
+        );
         pseidon.stop(60);
-        topics.names.iter().zip(&topics.sent).for_each(|(name, sent)| check_topic(&site, name, *sent));
+        topics
+            .names
+            .iter()
+            .zip(&topics.sent)
+            .for_each(|(name, sent)| check_topic(&site, name, *sent));
     }
 }
 
-/// One log writes to a disk of its own, which is full. The others go on, can be changed and stopped; when there is room, it goes on too.
+/// One log writes to a separate disk, which is full. The other logs continue, and can be changed
+/// and stopped; when there is space again, it continues too.
 #[test]
-fn one_logs_disk_is_full() {
+fn the_disk_of_one_log_is_full() {
     let site = Site::new("logs-full");
     let table = LogTable::new(&site);
     let mut topics = Topics::at(&site, &brokers(), LOGS);
     let disk = SmallDisk::mount(&site);
-    let template = Template { brokers: &brokers(), redis: None, port: None, more: "" }.text(&site, &table);
-    site.write("pipeline.edn", template.replace(":path \"out/", ":path \"${log:base_partition}/"));
+    let template = Template {
+        brokers: &brokers(),
+        redis: None,
+        port: None,
+        more: "",
+    }
+    .text(&site, &table);
+    site.write(
+        "pipeline.edn",
+        template.replace(":path \"out/", ":path \"${log:base_partition}/"),
+    );
     let insert = |log: &str, place: &str, format: &str| {
-        table.insert(log, &[("format", format), ("output_format", "gzip"), ("base_partition", place)]);
+        table.insert(
+            log,
+            &[
+                ("format", format),
+                ("output_format", "gzip"),
+                ("base_partition", place),
+            ],
+        );
     };
-    let (full, others) = topics.names.split_first().map(|(full, others)| (full.clone(), others.to_vec())).expect("several logs");
+    let (full, others) = topics
+        .names
+        .split_first()
+        .map(|(full, others)| (full.clone(), others.to_vec()))
+        .expect("several logs");
     insert(&full, "disk/out", FORMATS[0]);
     others.iter().for_each(|log| insert(log, "out", FORMATS[0]));
     let mut pseidon = disk.start(&site);
     topics.send_all(20);
-    others.iter().for_each(|log| wait_until("the others are read", 60, || found(&site, log).len() == 20));
-    std::fs::write(disk.seen("ballast"), vec![0; 6 << 20]).expect("most of the disk can be filled");
+    others
+        .iter()
+        .for_each(|log| wait_until("the others are read", 60, || found(&site, log).len() == 20));
+    std::fs::write(disk.path("ballast"), vec![0; 6 << 20]).expect("most of the disk can be filled");
     while std::fs::OpenOptions::new()
         .append(true)
         .create(true)
-        .open(disk.seen("rest"))
+        .open(disk.path("rest"))
         .and_then(|mut file| std::io::Write::write_all(&mut file, &[0; 4096]))
         .is_ok()
     {}
     topics.send(0, 5000);
     topics.send_all(50);
-    wait_until("it says that the disk is full", 60, || pseidon.log().contains("cannot write"));
+    wait_until("it reports that the disk is full", 60, || {
+        pseidon.log().contains("cannot write")
+    });
     // Twice as much as may be in flight for all logs together.
     topics.send_large(0, Template::BUDGET * 2 / LARGE as u64, LARGE);
     for round in 1..=3 {
         topics.send_all(50);
         for log in &others {
-            wait_until(&format!("{log} goes on in round {round}"), 60, || {
+            wait_until(&format!("{log} continues in round {round}"), 60, || {
                 found(&site, log).len() == 70 + 50 * round || !pseidon.is_running()
             });
         }
-        // Stopped and started anew meanwhile.
+        // The change restarts the log.
         insert(&others[round], "out", FORMATS[1]);
     }
     let sent = topics.sent[0];
-    std::fs::remove_file(disk.seen("ballast")).expect("room is made");
+    std::fs::remove_file(disk.path("ballast")).expect("the file can be removed");
     let numbers = || {
-        let lines = crate::harness::output::files(&disk.seen("out")).into_iter().flat_map(|file| crate::harness::output::lines(&file));
-        let mut numbers: Vec<u64> = lines.filter_map(|line| line.split('\t').next()?.parse().ok()).collect();
+        let lines = crate::harness::output::files(&disk.path("out"))
+            .into_iter()
+            .flat_map(|file| crate::harness::output::lines(&file));
+        let mut numbers: Vec<u64> = lines
+            .filter_map(|line| line.split('\t').next()?.parse().ok())
+            .collect();
         numbers.sort_unstable();
         numbers
     };
-    wait_until("it goes on when there is room", 120, || numbers().len() as u64 >= sent || !pseidon.is_running());
+    wait_until("it continues when there is space", 120, || {
+        numbers().len() as u64 >= sent || !pseidon.is_running()
+    });
     assert_eq!(numbers(), (0..sent).collect::<Vec<u64>>());
     pseidon.stop(60);
     for (log, sent) in others.iter().zip(&topics.sent[1..]) {

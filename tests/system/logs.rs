@@ -1,11 +1,11 @@
-//! Files as a source: read once, and followed while they rotate. Killed at random.
+//! Files as a source: read once, or followed while they rotate, with kills at random times.
 
 use std::io::Write;
 
 use flate2::Compression;
 use flate2::write::GzEncoder;
 
-use crate::harness::feed::{Fed, Log, line};
+use crate::harness::feed::{FedRecords, LogWriter, line};
 use crate::harness::output::check;
 use crate::harness::pipeline::{Layout, Store, files_sink, pipeline, settings};
 use crate::harness::watch::Watcher;
@@ -18,23 +18,45 @@ const BUCKETS: u64 = 4;
 #[test]
 fn files_that_are_read_once() {
     let site = Site::new("files-once");
-    let fed = Fed { counts: vec![15_000; 6], buckets: BUCKETS };
+    let fed = FedRecords {
+        counts: vec![15_000; 6],
+        buckets: BUCKETS,
+    };
     for (partition, count) in fed.counts.iter().enumerate() {
         let partition = partition as u64;
-        let text: Vec<String> = (0..*count).map(|number| line(BUCKETS, partition, number) + "\n").collect();
+        let text: Vec<String> = (0..*count)
+            .map(|number| line(BUCKETS, partition, number) + "\n")
+            .collect();
         match partition {
             0 => site.write("in/0.ndjson", text.concat()),
             1 => site.write("in/1.ndjson", text.concat().trim_end()),
             2 => site.write("in/2.ndjson.gz", gzip(&text.concat())),
-            3 => site.write("in/3.ndjson.gz", text.chunks(800).flat_map(|part| gzip(&part.concat())).collect::<Vec<u8>>()),
-            4 => site.write("in/4.ndjson.zst", zstd::encode_all(text.concat().as_bytes(), 3).expect("zstd")),
+            3 => site.write(
+                "in/3.ndjson.gz",
+                text.chunks(800)
+                    .flat_map(|part| gzip(&part.concat()))
+                    .collect::<Vec<u8>>(),
+            ),
+            4 => site.write(
+                "in/4.ndjson.zst",
+                zstd::encode_all(text.concat().as_bytes(), 3).expect("zstd"),
+            ),
             _ => site.write("in/deeper/5.json", text.concat()),
         };
     }
     let source = "(files {:path \"in/**/*\" :format \"json\"})";
-    site.write("pipeline.edn", pipeline(&site.name, &settings(&site, Store::Embedded), source, &files_sink(Layout::GzipBySize)));
+    site.write(
+        "pipeline.edn",
+        pipeline(
+            &site.name,
+            &settings(&site, Store::Embedded),
+            source,
+            &files_sink(Layout::GzipBySize),
+        ),
+    );
     let watcher = Watcher::start(&[site.path("out")]);
-    // Every other instance comes as far as a few commits, and dies between one and the last name of its files.
+    // Every other instance makes a few commits, and is killed between a commit and the last rename
+    // of its files.
     let mut deaths = 0;
     for _ in 0..12 {
         let mut command = site.command("pipeline.edn");
@@ -44,10 +66,13 @@ fn files_that_are_read_once() {
         std::thread::sleep(site.random.millis(40..300));
         pseidon.kill();
     }
-    assert!(deaths >= 4, "only {deaths} deaths after a commit: there was too little to do");
+    assert!(
+        deaths >= 4,
+        "only {deaths} kills after a commit: there was too little to do"
+    );
     site.finish("pipeline.edn", 120);
     let files = check(&site.path("out"), &fed).files;
-    // Everything is done: another run has nothing to do.
+    // Everything is delivered: another run has nothing to do.
     site.finish("pipeline.edn", 60);
     watcher.finish();
     assert_eq!(check(&site.path("out"), &fed).files, files);
@@ -55,21 +80,34 @@ fn files_that_are_read_once() {
 
 pub(crate) fn gzip(text: &str) -> Vec<u8> {
     let mut encoder = GzEncoder::new(Vec::new(), Compression::default());
-    encoder.write_all(text.as_bytes()).expect("memory takes it");
-    encoder.finish().expect("memory takes it")
+    encoder
+        .write_all(text.as_bytes())
+        .expect("memory can be written");
+    encoder.finish().expect("memory can be written")
 }
 
-/// Two logs: one is renamed when it is rotated, the other is emptied in its place. What is emptied before it is read is lost to everybody, so that
-/// happens when everything is visible.
+/// Two log files: one is rotated by renaming, the other by truncation. Records that are truncated
+/// before they are read are lost, so that happens when everything is visible.
 #[test]
-fn logs_that_rotate() {
+fn rotated_log_files() {
     let site = Site::new("logs");
     let source = "(files {:path [\"logs-in/renamed.log*\" \"logs-in/emptied.log\"] :format \"json\" :follow true :poll \"50ms\"})";
-    site.write("pipeline.edn", pipeline(&site.name, &settings(&site, Store::Embedded), source, &files_sink(Layout::GzipByRecords)));
+    site.write(
+        "pipeline.edn",
+        pipeline(
+            &site.name,
+            &settings(&site, Store::Embedded),
+            source,
+            &files_sink(Layout::GzipByRecords),
+        ),
+    );
     site.write("logs-in/unrelated", "not read\n");
-    let mut fed = Fed { counts: Vec::new(), buckets: BUCKETS };
-    let mut renamed = Log::create(site.path("logs-in/renamed.log"), &mut fed);
-    let mut emptied = Log::create(site.path("logs-in/emptied.log"), &mut fed);
+    let mut fed = FedRecords {
+        counts: Vec::new(),
+        buckets: BUCKETS,
+    };
+    let mut renamed = LogWriter::create(site.path("logs-in/renamed.log"), &mut fed);
+    let mut emptied = LogWriter::create(site.path("logs-in/emptied.log"), &mut fed);
     let watcher = Watcher::start(&[site.path("out")]);
     let mut running: Option<Pseidon> = None;
     let mut rotations = 0;
@@ -86,12 +124,17 @@ fn logs_that_rotate() {
         }
         if site.random.of(0..3) == 0 {
             rotations += 1;
-            renamed.rotate(&site.path(&format!("logs-in/renamed.log.{rotations}")), &mut fed);
+            renamed.rotate(
+                &site.path(&format!("logs-in/renamed.log.{rotations}")),
+                &mut fed,
+            );
         }
         if step % 5 == 4 {
             let mut pseidon = running.take().unwrap_or_else(|| site.run("pipeline.edn"));
-            wait_until("everything so far is visible", 60, || watcher.records() >= fed.total() || !pseidon.is_running());
-            // Now and then nobody is there when it happens.
+            wait_until("everything so far is visible", 60, || {
+                watcher.records() >= fed.total() || !pseidon.is_running()
+            });
+            // Sometimes no instance runs when it happens.
             if site.random.of(0..2) == 0 {
                 pseidon.kill()
             } else {

@@ -1,24 +1,33 @@
-//! The real binary on real servers: crashes, take-overs, and everything end to end.
+//! End-to-end tests of the real binary with real servers, including crashes and take-overs.
 //!
-//! One test binary, so that it links once. Servers are told by the environment: see `tests/run`, which starts them. Each test prints its seed;
-//! `PSEIDON_TEST_SEED` repeats it. A test that fails keeps its folder and shows the ends of its logs.
+//! They are one test binary, so that it is linked once. The addresses of the servers are in the
+//! environment: `tests/run` starts them. Each test prints its seed; `PSEIDON_TEST_SEED` repeats it.
+//! A test that fails keeps its folder and prints the ends of its logs.
 //!
-//! - [`fail_points`], [`kills`]: killed at each step of the protocol, and at random.
-//! - [`instances`]: several instances that freeze, come and go.
-//! - [`logs`]: files that are read once and logs that are followed while they rotate, with kills.
-//! - [`log_table`], [`log_faults`]: logs that a MySQL table names, while its rows change and while servers fail.
-//! - [`many_logs`]: hundreds of logs in one process, and what they take of it.
-//! - [`legacy_files`]: configuration of pseidon-etl that runs as it is; [`old_offsets`]: what a pseidon-etl has left in Redis.
-//! - [`typed_logs`], [`registry_logs`], [`moved_logs`]: logs with columns, logs of Avro records, files that are moved when they are closed.
-//! - [`kafka_sink`]: exactly once into Kafka. [`kafka_sink_faults`]: what a topic refuses, and topics that lose what they held.
-//! - [`kafka_source`]: topics that go, come again or never were, and a group's offsets as evidence.
-//! - [`flows`], [`bad_records`], [`command_line`]: what a pipeline does with records, and what the command line does.
-//! - [`secure`]: brokers behind TLS and a login. [`service`]: what a run shows of itself, and does when it is told.
+//! - [`fail_points`], [`kills`]: kills at each step of the protocol, and at random times.
+//! - [`instances`]: several instances that freeze, start and stop.
+//! - [`logs`]: log files that are read once or followed while they rotate, with kills.
+//! - [`log_table`], [`log_faults`]: logs of a MySQL table, while its rows change and while servers
+//!   fail.
+//! - [`many_logs`]: hundreds of logs in one process, and the resources they use.
+//! - [`legacy_files`]: unchanged configurations of pseidon-etl; [`old_offsets`]: offsets that
+//!   pseidon-etl left in Redis.
+//! - [`typed_logs`], [`registry_logs`], [`moved_logs`]: logs with columns, logs of Avro records,
+//!   files that are moved when they are closed.
+//! - [`kafka_sink`]: exactly-once delivery to Kafka. [`kafka_sink_faults`]: records that a topic
+//!   refuses, and topics that lose data.
+//! - [`kafka_source`]: topics that are deleted, recreated or missing, and the offsets of a group as
+//!   evidence of lost state.
+//! - [`flows`], [`bad_records`], [`command_line`]: the output of flows, invalid records, and the
+//!   commands.
+//! - [`secure`]: brokers with TLS and authentication. [`service`]: the HTTP endpoints and the REPL.
 //! - [`under_load`]: sources that are faster than their sinks.
-//! - [`shared_files`]: instances that read one folder.
-//! - [`dead_runs`]: what a dead run has left on another disk, and its commit that is still under way.
-//! - [`memory`]: how much memory hostile pipelines take. [`restarts`]: what a run says and does between attempts.
-//! - [`state`], [`outages`]: what happens when state is lost, changed or held by another, and when disks and servers fail.
+//! - [`shared_files`]: instances that read the same folder.
+//! - [`dead_runs`]: work that a dead run left on another disk, and a commit that arrives after its
+//!   sender died.
+//! - [`memory`]: the memory use of hostile pipelines. [`restarts`]: a run between its attempts.
+//! - [`state`], [`outages`]: state that is lost, changed or in use by another process, and disks
+//!   and servers that fail.
 
 mod bad_records;
 mod command_line;

@@ -1,4 +1,5 @@
-//! Resident memory: pipelines that make much of little stay within `:memory` and a constant, and finish.
+//! Resident memory: pipelines whose output is much larger than their input stay within `:memory`
+//! plus a constant, and finish.
 
 use std::fs;
 
@@ -6,25 +7,35 @@ use crate::harness::output::{all_lines, files};
 use crate::harness::topics::{create, produce_keys};
 use crate::harness::{Pseidon, Site, brokers, wait_until};
 
-/// The setting of each pipeline here, and what a process may take in addition.
+/// The `:memory` of each pipeline here, and the memory that a process may use in addition.
 const MEMORY: u64 = 32 << 20;
 const IN_ADDITION: u64 = 128 << 20;
 
-/// Runs until `is_done` or the end, and looks at the memory all the time.
-fn stays_small(pseidon: &mut Pseidon, seconds: u64, mut is_done: impl FnMut() -> bool) {
+/// Watches the memory of a run until `is_done` or its end.
+fn expect_little_memory(pseidon: &mut Pseidon, seconds: u64, mut is_done: impl FnMut() -> bool) {
     let mut most = 0;
     wait_until("it is done", seconds, || {
         most = most.max(pseidon.memory().map_or(0, |memory| memory.peak));
         !pseidon.is_running() || is_done()
     });
     println!("peak: {} MB", most >> 20);
-    assert!(most > 0, "its memory was never seen");
-    assert!(most < MEMORY + IN_ADDITION, "{} MB are resident; :memory is {} MB\n{}", most >> 20, MEMORY >> 20, pseidon.log());
+    assert!(most > 0, "its memory was never measured");
+    assert!(
+        most < MEMORY + IN_ADDITION,
+        "{} MB are resident; :memory is {} MB\n{}",
+        most >> 20,
+        MEMORY >> 20,
+        pseidon.log()
+    );
 }
 
 fn pipeline(record: &str, count: u64, step: &str, sink: &str) -> String {
     let steps = if step.is_empty() { "" } else { "step" };
-    let step = if step.is_empty() { String::new() } else { format!("step {step}") };
+    let step = if step.is_empty() {
+        String::new()
+    } else {
+        format!("step {step}")
+    };
     format!(
         r#"{{:name "hostile" :settings {{:memory "32MB"}}
             src (generate {{:record {{{record}}} :count {count}}})
@@ -34,92 +45,144 @@ fn pipeline(record: &str, count: u64, step: &str, sink: &str) -> String {
     )
 }
 
-/// Each record becomes a hundred times as large, and zstd works at its hardest.
+/// Each record becomes a hundred times as large, and zstd has its highest level.
 #[test]
 fn wide_rows_and_zstd_19() {
     let site = Site::new("wide-rows");
     let sink = r#":path "out" :codec :json :compression :zstd :level 19"#;
-    site.write("pipeline.edn", pipeline(r#":n "n" :u "'u' || (h % 100)""#, 60_000, r#"(select "n, repeat('x', 5000) as w")"#, sink));
+    site.write(
+        "pipeline.edn",
+        pipeline(
+            r#":n "n" :u "'u' || (h % 100)""#,
+            60_000,
+            r#"(select "n, repeat('x', 5000) as w")"#,
+            sink,
+        ),
+    );
     let mut pseidon = site.run("pipeline.edn");
-    stays_small(&mut pseidon, 240, || false);
+    expect_little_memory(&mut pseidon, 240, || false);
     pseidon.expect_exit(0, 60);
-    assert!(pseidon.log().contains("records_out=60000"), "{}", pseidon.log());
+    assert!(
+        pseidon.log().contains("records_out=60000"),
+        "{}",
+        pseidon.log()
+    );
 }
 
-/// Together the texts of a batch pass what a column can hold: 2 GiB. Each alone is ordinary.
+/// Together, the strings of a batch exceed the limit of a column, 2 GiB. Each alone is small.
 #[test]
-fn a_batch_that_no_column_can_hold_goes_in_parts() {
+fn a_batch_that_exceeds_a_column_is_processed_in_parts() {
     let site = Site::new("in-parts");
     let sink = r#":path "out" :codec :json"#;
     let step = r#"(select "n, octet_length(repeat(u, 100000)) as bytes")"#;
-    site.write("pipeline.edn", pipeline(r#":n "n" :u "'u' || (10 + h % 90)""#, 12_000, step, sink));
+    site.write(
+        "pipeline.edn",
+        pipeline(r#":n "n" :u "'u' || (10 + h % 90)""#, 12_000, step, sink),
+    );
     let mut pseidon = site.run("pipeline.edn");
-    stays_small(&mut pseidon, 240, || false);
+    expect_little_memory(&mut pseidon, 240, || false);
     pseidon.expect_exit(0, 60);
     let lines = all_lines(&site.path("out"));
     assert_eq!(lines.len(), 12_000);
-    assert!(lines.iter().all(|line| line.ends_with(r#","bytes":300000}"#)), "{:?}", lines.first());
+    assert!(
+        lines
+            .iter()
+            .all(|line| line.ends_with(r#","bytes":300000}"#)),
+        "{:?}",
+        lines.first()
+    );
 }
 
-/// One record asks for what none may have. It goes to the quarantine, and the others their way.
+/// One record would exceed the limit. It is quarantined, and the others are delivered.
 #[test]
-fn a_record_that_would_be_too_large_is_bad() {
+fn a_record_that_would_be_too_large_is_invalid() {
     let site = Site::new("too-large");
     let record = r#":n "n" :u "case when n % 1000 = 7 then repeat('y', 100) else 'y' end""#;
     let step = r#"(select "n, octet_length(repeat(u, 1000000)) as bytes")"#;
-    site.write("pipeline.edn", pipeline(record, 2000, step, r#":path "out/good" :codec :json"#));
+    site.write(
+        "pipeline.edn",
+        pipeline(record, 2000, step, r#":path "out/good" :codec :json"#),
+    );
     let mut pseidon = site.run("pipeline.edn");
-    stays_small(&mut pseidon, 240, || false);
+    expect_little_memory(&mut pseidon, 240, || false);
     pseidon.expect_exit(0, 60);
     assert_eq!(all_lines(&site.path("out/good")).len(), 1998);
-    let bad: Vec<serde_json::Value> =
-        all_lines(&site.path("out/quarantine")).iter().map(|line| serde_json::from_str(line).expect("json")).collect();
-    let mut positions: Vec<u64> = bad.iter().filter_map(|record| record["position"].as_u64()).collect();
+    let bad: Vec<serde_json::Value> = all_lines(&site.path("out/quarantine"))
+        .iter()
+        .map(|line| serde_json::from_str(line).expect("json"))
+        .collect();
+    let mut positions: Vec<u64> = bad
+        .iter()
+        .filter_map(|record| record["position"].as_u64())
+        .collect();
     positions.sort_unstable();
     assert_eq!(positions, [7, 1007]);
-    assert!(bad.iter().all(|record| record["reason"].as_str().is_some_and(|reason| reason.contains("repeat would make 100000000 bytes"))));
+    assert!(bad.iter().all(|record| {
+        record["reason"]
+            .as_str()
+            .is_some_and(|reason| reason.contains("repeat would make 100000000 bytes"))
+    }));
 }
 
-/// Each file has a compressor for each of its columns.
+/// Each file has a compressor for each column.
 #[test]
 fn parquet_in_300_buckets_and_zstd_19() {
     let site = Site::new("buckets");
-    let sink = r#":path "out/{b}" :codec :parquet :compression :zstd :level 19 :max-open-files 400"#;
-    site.write("pipeline.edn", pipeline(r#":n "n" :b "h % 300" :t "repeat('y', 200)" :r "r""#, 60_000, "", sink));
+    let sink =
+        r#":path "out/{b}" :codec :parquet :compression :zstd :level 19 :max-open-files 400"#;
+    site.write(
+        "pipeline.edn",
+        pipeline(
+            r#":n "n" :b "h % 300" :t "repeat('y', 200)" :r "r""#,
+            60_000,
+            "",
+            sink,
+        ),
+    );
     let mut pseidon = site.run("pipeline.edn");
-    stays_small(&mut pseidon, 240, || false);
+    expect_little_memory(&mut pseidon, 240, || false);
     pseidon.expect_exit(0, 60);
     assert!(files(&site.path("out")).len() >= 300);
 }
 
-/// The sink cannot write: its folder is a file. What was read waits, and no more is read.
+/// The sink cannot write, because its folder is a file. Records wait, and no more are read.
 #[test]
-fn a_sink_that_is_blocked() {
+fn a_blocked_sink() {
     let site = Site::new("blocked-sink");
     let sink = r#":path "out/{n % 3}" :codec :json :rollover {:size "1MB"}"#;
-    let text = pipeline(r#":n "n" :u "'u' || (h % 100)""#, 100_000_000, r#"(select "n, repeat('x', 2000) as w")"#, sink);
+    let text = pipeline(
+        r#":n "n" :u "'u' || (h % 100)""#,
+        100_000_000,
+        r#"(select "n, repeat('x', 2000) as w")"#,
+        sink,
+    );
     site.write("pipeline.edn", text);
     let mut pseidon = site.run("pipeline.edn");
-    wait_until("files are written", 60, || ["0", "1", "2"].iter().all(|bucket| !files(&site.path("out").join(bucket)).is_empty()));
+    wait_until("files are written", 60, || {
+        ["0", "1", "2"]
+            .iter()
+            .all(|bucket| !files(&site.path("out").join(bucket)).is_empty())
+    });
     for bucket in ["0", "1", "2"] {
-        fs::rename(site.path("out").join(bucket), site.path(bucket)).expect("the folder can be moved");
+        fs::rename(site.path("out").join(bucket), site.path(bucket))
+            .expect("the folder can be moved");
         site.write(&format!("out/{bucket}"), "in the way");
     }
     // The budget has to be full for a while before anything can go wrong.
     let mut looks = 0;
-    stays_small(&mut pseidon, 120, || {
+    expect_little_memory(&mut pseidon, 120, || {
         looks += u32::from(is_blocked(&site));
         looks > 200
     });
     pseidon.kill();
 }
 
-/// Whether something is said of what cannot be written.
+/// Whether the log output reports that something cannot be written.
 fn is_blocked(site: &Site) -> bool {
     fs::read_to_string(site.path("logs/000.log")).is_ok_and(|log| log.contains("WARN"))
 }
 
-/// Keys count as payloads do: a batch does not hold thousands of large ones.
+/// Keys count like payloads: a batch does not contain thousands of large ones.
 #[test]
 fn big_keys() {
     let site = Site::new("big-keys");
@@ -135,9 +198,15 @@ fn big_keys() {
     );
     site.write("pipeline.edn", text);
     let mut pseidon = site.run("pipeline.edn");
-    stays_small(&mut pseidon, 240, || false);
+    expect_little_memory(&mut pseidon, 240, || false);
     pseidon.expect_exit(0, 60);
     let lines = all_lines(&site.path("out"));
     assert_eq!(lines.len(), 1500);
-    assert!(lines.iter().all(|line| line.ends_with(r#","bytes":200000}"#)), "{:?}", lines.first());
+    assert!(
+        lines
+            .iter()
+            .all(|line| line.ends_with(r#","bytes":200000}"#)),
+        "{:?}",
+        lines.first()
+    );
 }

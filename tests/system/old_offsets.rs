@@ -1,4 +1,4 @@
-//! The first start of who takes over from a pseidon-etl: it reads on where that has stopped, as its Redis says.
+//! The first start after pseidon-etl: it resumes at the offsets that pseidon-etl left in its Redis.
 
 use std::time::Duration;
 
@@ -10,10 +10,16 @@ use crate::log_table::{FORMATS, Template, found};
 
 const AT: u64 = 1_700_000_000_000;
 
-/// So many records from this number on, to each of the four partitions; the number of a record tells its partition.
+/// Sends `count` records from number `from` on to each of the four partitions; the number of a
+/// record contains its partition.
 fn send(topic: &str, from: u64, count: u64) {
     for partition in 0..4 {
-        produce(topic, partition, (from..from + count).map(|number| format!("{AT}\t{}\tx", partition as u64 * 1000 + number)));
+        produce(
+            topic,
+            partition,
+            (from..from + count)
+                .map(|number| format!("{AT}\t{}\tx", partition as u64 * 1000 + number)),
+        );
     }
 }
 
@@ -25,51 +31,84 @@ fn numbers(site: &Site, topic: &str) -> Vec<u64> {
 
 /// The numbers of each partition from `from` up to `end`.
 fn expected(from: [u64; 4], end: u64) -> Vec<u64> {
-    (0..4).flat_map(|partition| (from[partition]..end).map(move |number| partition as u64 * 1000 + number)).collect()
+    (0..4)
+        .flat_map(|partition| {
+            (from[partition]..end).map(move |number| partition as u64 * 1000 + number)
+        })
+        .collect()
 }
 
 fn template(site: &Site, table: &LogTable, old: &Redis) -> String {
     let more = format!(":offsets-of {{:redis \"{}\" :group \"etl\"}}", old.url());
-    Template { brokers: &brokers(), redis: None, port: None, more: &more }.text(site, table)
+    Template {
+        brokers: &brokers(),
+        redis: None,
+        port: None,
+        more: &more,
+    }
+    .text(site, table)
 }
 
 fn set_offset(old: &Redis, topic: &str, partition: u64, offset: u64) {
-    assert_eq!(old.cli(&["set", &format!("/etl/offsets/{topic}/{partition}"), &offset.to_string()]).trim(), "OK");
+    assert_eq!(
+        old.cli(&[
+            "set",
+            &format!("/etl/offsets/{topic}/{partition}"),
+            &offset.to_string()
+        ])
+        .trim(),
+        "OK"
+    );
 }
 
 #[test]
-fn reading_begins_there_and_only_once() {
+fn reading_resumes_there_at_the_first_start_only() {
     let site = Site::new("old-offsets");
     let old = Redis::start(&site);
     let table = LogTable::new(&site);
     let topic = site.name.clone();
     send(&topic, 0, 50);
-    // The fourth partition was never read, so it begins at :start, which is the first record here.
+    // The fourth partition was never read, so it starts at :start, which is the first record here.
     let stopped = [10, 50, 30, 0];
     (0..3).for_each(|partition| set_offset(&old, &topic, partition, stopped[partition as usize]));
     site.write("pipeline.edn", template(&site, &table, &old));
     table.set(&topic, FORMATS[0], "txt");
     let mut pseidon = site.run("pipeline.edn");
     let count = expected(stopped, 50).len();
-    wait_until("what was left is read", 60, || found(&site, &topic).len() >= count || !pseidon.is_running());
+    wait_until("the remaining records are read", 60, || {
+        found(&site, &topic).len() >= count || !pseidon.is_running()
+    });
     pseidon.stop(40);
     assert_eq!(numbers(&site, &topic), expected(stopped, 50));
-    assert!(pseidon.log().contains("resuming where another program has stopped"));
+    assert!(
+        pseidon
+            .log()
+            .contains("resuming where another program stopped")
+    );
 
-    // From now on our own state counts, whatever stands there.
+    // From now on our own state is used, and changes of the old offsets have no effect.
     (0..3).for_each(|partition| set_offset(&old, &topic, partition, 0));
-    assert_eq!(old.cli(&["rpush", "etl-kafka-work-queue", "work"]).trim(), "1");
+    assert_eq!(
+        old.cli(&["rpush", "etl-kafka-work-queue", "work"]).trim(),
+        "1"
+    );
     send(&topic, 50, 10);
     let mut pseidon = site.run("pipeline.edn");
-    wait_until("what is new is read", 60, || found(&site, &topic).len() >= count + 40 || !pseidon.is_running());
+    wait_until("the new records are read", 60, || {
+        found(&site, &topic).len() >= count + 40 || !pseidon.is_running()
+    });
     std::thread::sleep(Duration::from_secs(2));
     pseidon.stop(40);
     assert_eq!(numbers(&site, &topic), expected(stopped, 60));
-    assert!(!pseidon.log().contains("resuming where another program has stopped"));
+    assert!(
+        !pseidon
+            .log()
+            .contains("resuming where another program stopped")
+    );
 }
 
 #[test]
-fn work_that_is_not_done_has_to_be_done_first() {
+fn unfinished_work_of_pseidon_etl_blocks_its_topics() {
     let site = Site::new("old-work");
     let old = Redis::start(&site);
     let table = LogTable::new(&site);
@@ -80,23 +119,39 @@ fn work_that_is_not_done_has_to_be_done_first() {
     old.cli(&["rpush", "etl-kafka-work-queue", "some", "work"]);
     old.cli(&["rpush", "etl-kafka-working-queue/host1", "work"]);
     site.write("pipeline.edn", template(&site, &table, &old));
-    [&topic, &other].iter().for_each(|topic| table.set(topic, FORMATS[0], "txt"));
+    [&topic, &other]
+        .iter()
+        .for_each(|topic| table.set(topic, FORMATS[0], "txt"));
     let mut pseidon = site.run("pipeline.edn");
-    let sentence = "pseidon-etl has 3 pieces of work in the queues of its group `etl` that are not done";
-    wait_until("it says so", 60, || pseidon.log().contains(sentence) || !pseidon.is_running());
-    wait_until("what pseidon-etl has never read is read", 60, || found(&site, &other).len() == 80 || !pseidon.is_running());
-    assert!(found(&site, &topic).is_empty(), "nothing is read that may still be written by another program");
+    let sentence = "pseidon-etl has 3 unfinished work items in the queues of its group `etl`";
+    wait_until("it reports the reason", 60, || {
+        pseidon.log().contains(sentence) || !pseidon.is_running()
+    });
+    wait_until("the topic that pseidon-etl never read is read", 60, || {
+        found(&site, &other).len() == 80 || !pseidon.is_running()
+    });
+    assert!(
+        found(&site, &topic).is_empty(),
+        "records that another program may still write are not read"
+    );
     old.cli(&["del", "etl-kafka-work-queue"]);
-    wait_until("it counts what is left", 60, || pseidon.log().contains("pseidon-etl has 1 pieces of work") || !pseidon.is_running());
+    wait_until("it counts the remaining work", 60, || {
+        pseidon
+            .log()
+            .contains("pseidon-etl has 1 unfinished work items")
+            || !pseidon.is_running()
+    });
     old.cli(&["del", "etl-kafka-working-queue/host1"]);
-    wait_until("it is read from there", 90, || found(&site, &topic).len() >= 60 || !pseidon.is_running());
+    wait_until("it is read from there", 90, || {
+        found(&site, &topic).len() >= 60 || !pseidon.is_running()
+    });
     pseidon.stop(40);
     assert_eq!(numbers(&site, &topic), expected([5; 4], 20));
     assert_eq!(numbers(&site, &other), expected([0; 4], 20));
 }
 
 #[test]
-fn what_cannot_be_read_is_refused() {
+fn an_invalid_offset_is_refused() {
     let site = Site::new("old-unreadable");
     let old = Redis::start(&site);
     let table = LogTable::new(&site);
@@ -107,17 +162,24 @@ fn what_cannot_be_read_is_refused() {
     site.write("pipeline.edn", template(&site, &table, &old));
     table.set(&topic, FORMATS[0], "txt");
     let mut pseidon = site.run("pipeline.edn");
-    let sentence = format!("the offset that pseidon-etl left at {key} cannot be read");
-    wait_until("it says so", 60, || pseidon.log().contains(&sentence) || !pseidon.is_running());
-    assert!(found(&site, &topic).is_empty(), "nothing is read from a wrong place");
+    let sentence = format!("the offset that pseidon-etl left at {key} is invalid");
+    wait_until("it reports the reason", 60, || {
+        pseidon.log().contains(&sentence) || !pseidon.is_running()
+    });
+    assert!(
+        found(&site, &topic).is_empty(),
+        "nothing is read from a wrong offset"
+    );
     set_offset(&old, &topic, 2, 12);
-    wait_until("it is read once somebody has put it right", 90, || found(&site, &topic).len() >= 68 || !pseidon.is_running());
+    wait_until("it is read once the offset is fixed", 90, || {
+        found(&site, &topic).len() >= 68 || !pseidon.is_running()
+    });
     pseidon.stop(40);
     assert_eq!(numbers(&site, &topic), expected([0, 0, 12, 0], 20));
 }
 
 #[test]
-fn nothing_begins_before_its_redis_answers() {
+fn nothing_is_read_before_its_redis_answers() {
     let site = Site::new("old-away");
     let mut old = Redis::down();
     let table = LogTable::new(&site);
@@ -126,13 +188,23 @@ fn nothing_begins_before_its_redis_answers() {
     site.write("pipeline.edn", template(&site, &table, &old));
     table.set(&topic, FORMATS[0], "txt");
     let mut pseidon = site.run("pipeline.edn");
-    wait_until("it says so", 60, || pseidon.log().contains("the redis of pseidon-etl does not answer") || !pseidon.is_running());
-    assert!(found(&site, &topic).is_empty(), "nothing is read from a wrong place");
+    wait_until("it reports the reason", 60, || {
+        pseidon
+            .log()
+            .contains("the redis of pseidon-etl does not answer")
+            || !pseidon.is_running()
+    });
+    assert!(
+        found(&site, &topic).is_empty(),
+        "nothing is read from a wrong offset"
+    );
     pseidon.stop(40);
     old.up(&site);
     (0..4).for_each(|partition| set_offset(&old, &topic, partition, 15));
     let mut pseidon = site.run("pipeline.edn");
-    wait_until("it is read from there", 90, || found(&site, &topic).len() >= 20 || !pseidon.is_running());
+    wait_until("it is read from there", 90, || {
+        found(&site, &topic).len() >= 20 || !pseidon.is_running()
+    });
     pseidon.stop(40);
     assert_eq!(numbers(&site, &topic), expected([15; 4], 20));
 }

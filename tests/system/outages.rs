@@ -13,7 +13,7 @@ use crate::harness::servers::Servers;
 use crate::harness::watch::Watcher;
 use crate::harness::{Pseidon, Site, wait_until};
 
-/// Counts into `base`, from a source that never ends and does not wait.
+/// A pipeline that counts into `base`, from a source that does not end.
 fn counted(settings: &str, base: &str) -> String {
     format!(
         r#"{{:name "counted" :settings {{:memory "16MiB" :commit-interval "200ms" {settings}}}
@@ -22,39 +22,47 @@ fn counted(settings: &str, base: &str) -> String {
     )
 }
 
-fn goes_on(site: &Site, folder: &str, pseidon: &mut Pseidon) {
+fn expect_progress(site: &Site, folder: &str, pseidon: &mut Pseidon) {
     let before = files(&site.path(folder)).len();
-    wait_until("more files become visible", 60, || files(&site.path(folder)).len() > before + 5 || !pseidon.is_running());
+    wait_until("more files become visible", 60, || {
+        files(&site.path(folder)).len() > before + 5 || !pseidon.is_running()
+    });
     assert!(pseidon.is_running());
 }
 
 #[test]
-fn redis_goes_and_comes_back() {
+fn redis_is_killed_and_restarted() {
     let site = Site::new("redis-down");
     let mut redis = Redis::down();
-    site.write("pipeline.edn", counted(&state_in(&site, &redis.url()), "out"));
+    site.write(
+        "pipeline.edn",
+        counted(&state_in(&site, &redis.url()), "out"),
+    );
     let watcher = Watcher::start(&[site.path("out")]);
     let mut pseidon = site.run("pipeline.edn");
-    wait_until("it says that the store is away", 20, || pseidon.log().contains("state store"));
+    wait_until("it reports that the store does not answer", 20, || {
+        pseidon.log().contains("state store")
+    });
     std::thread::sleep(Duration::from_millis(500));
     assert!(pseidon.is_running(), "it waits for the store");
     redis.up(&site);
     for _ in 0..3 {
-        goes_on(&site, "out", &mut pseidon);
+        expect_progress(&site, "out", &mut pseidon);
         redis.kill();
         std::thread::sleep(site.random.millis(300..3000));
         redis.up(&site);
     }
-    goes_on(&site, "out", &mut pseidon);
+    expect_progress(&site, "out", &mut pseidon);
     pseidon.stop(40);
     watcher.finish();
     assert_eq!(hidden(&site.path("out")), Vec::<PathBuf>::new());
     count_gapless(&site.path("out"));
 }
 
-/// A sink `kafka` whose broker is gone waits for up to a minute in one call, without a word before. Both sinks have the same writer thread.
+/// A `kafka` sink whose broker is down waits for up to a minute in one call, without reporting it
+/// before. Both sinks have the same writer thread.
 #[test]
-fn a_sink_that_hangs_keeps_no_other_from_writing() {
+fn a_sink_that_hangs_does_not_block_another() {
     let site = Site::new("hanging-sink");
     let servers = Servers::start(&site, &["kafka"]);
     let pipeline = format!(
@@ -67,18 +75,23 @@ fn a_sink_that_hangs_keeps_no_other_from_writing() {
     );
     site.write("pipeline.edn", pipeline);
     let mut pseidon = site.run("pipeline.edn");
-    goes_on(&site, "out", &mut pseidon);
+    expect_progress(&site, "out", &mut pseidon);
     servers.kill("kafka");
     let before = pseidon.log().matches("starting").count();
     for _ in 0..5 {
-        goes_on(&site, "out", &mut pseidon);
+        expect_progress(&site, "out", &mut pseidon);
     }
-    assert_eq!(pseidon.log().matches("starting").count(), before, "it still hangs in the same attempt");
+    assert_eq!(
+        pseidon.log().matches("starting").count(),
+        before,
+        "it must still hang in the same attempt"
+    );
     pseidon.kill();
 }
 
-/// A partition's log is replaced by an older one of the same topic, which then grows past the position in the state: what an election of a
-/// leader that was not in sync does. Its other records are not taken for those that were read.
+/// The log of a partition is replaced by an older copy, which then grows past the position in the
+/// state, as after the election of a leader that was not in sync. Its new records must not be
+/// mistaken for the records that were read.
 #[test]
 fn a_log_that_was_truncated_between_two_runs_is_noticed() {
     let site = Site::new("truncated-log");
@@ -86,21 +99,43 @@ fn a_log_that_was_truncated_between_two_runs_is_noticed() {
     let brokers = servers.address("PSEIDON_TEST_KAFKA");
     let produce = |value: &str, count: &str| {
         let mut command = site.pseidon();
-        command.args(["produce", "--brokers", &brokers, "--topic", "clicks", "-n", count, "--value", value]);
+        command.args([
+            "produce",
+            "--brokers",
+            &brokers,
+            "--topic",
+            "clicks",
+            "-n",
+            count,
+            "--value",
+            value,
+        ]);
         // All of them go to one partition.
         command.args(["--key", "'k'"]);
         assert!(command.status().expect("it runs").success());
     };
     let (data, older) = (servers.path("kafka/data"), site.path("older"));
     let partitions = |of: &Path| {
-        let entries = fs::read_dir(of).expect("a folder").map(|entry| entry.expect("an entry").path());
-        entries.filter(|path| path.file_name().is_some_and(|name| name.to_string_lossy().starts_with("clicks-"))).collect::<Vec<_>>()
+        let entries = fs::read_dir(of)
+            .expect("a folder")
+            .map(|entry| entry.expect("an entry").path());
+        entries
+            .filter(|path| {
+                path.file_name()
+                    .is_some_and(|name| name.to_string_lossy().starts_with("clicks-"))
+            })
+            .collect::<Vec<_>>()
     };
     let copy = |from: &Path, to: &Path| {
         for partition in partitions(from) {
             let name = partition.file_name().expect("a name");
             let _ = fs::remove_dir_all(to.join(name));
-            let status = Command::new("cp").arg("-a").arg(&partition).arg(to.join(name)).status().expect("cp");
+            let status = Command::new("cp")
+                .arg("-a")
+                .arg(&partition)
+                .arg(to.join(name))
+                .status()
+                .expect("cp");
             assert!(status.success());
         }
     };
@@ -130,73 +165,100 @@ fn a_log_that_was_truncated_between_two_runs_is_noticed() {
     produce("'other'", "4000");
     let mut again = site.run("pipeline.edn");
     again.expect_exit(1, 60);
-    assert!(again.log().contains("its log was truncated"), "{}", again.log());
+    assert!(
+        again.log().contains("its log was truncated"),
+        "{}",
+        again.log()
+    );
     let was_read = (0..4).filter(|partition| !read[*partition].is_empty());
     was_read.for_each(|partition| assert_eq!(of_partition(partition), read[partition]));
 }
 
-/// The output's directory goes and comes back with what was in it, as a disk does that is unmounted, while nothing can be written in its place; and
-/// between it is there and may not be written.
+/// The output directory disappears and returns with its contents, as when a disk is unmounted,
+/// while nothing can be written in its place. In every other round, it exists but is not writable.
 #[test]
-fn a_directory_goes_and_comes_back() {
+fn a_directory_disappears_and_returns() {
     let site = Site::new("vanished");
     site.write("place/disk/kept", "");
     site.write("pipeline.edn", counted("", "place/disk/out"));
-    let mode = |name: &str, mode: u32| fs::set_permissions(site.path(name), fs::Permissions::from_mode(mode)).expect("permissions");
-    ["", "place", "place/disk"].iter().for_each(|name| mode(name, 0o777));
+    let mode = |name: &str, mode: u32| {
+        fs::set_permissions(site.path(name), fs::Permissions::from_mode(mode)).expect("permissions")
+    };
+    ["", "place", "place/disk"]
+        .iter()
+        .for_each(|name| mode(name, 0o777));
     let mut pseidon = site.start(without_privileges(site.command("pipeline.edn")));
     let out = "place/disk/out";
     for round in 0..4 {
-        goes_on(&site, out, &mut pseidon);
-        let said = trouble(&pseidon);
+        expect_progress(&site, out, &mut pseidon);
+        let before = trouble(&pseidon);
         let permission_only = round % 2 == 1;
         if permission_only {
-            fs::set_permissions(site.path(out), fs::Permissions::from_mode(0o555)).expect("permissions");
-            hidden(&site.path(out)).iter().filter(|path| path.is_dir()).for_each(|path| {
-                fs::set_permissions(path, fs::Permissions::from_mode(0o555)).expect("permissions");
-            });
+            fs::set_permissions(site.path(out), fs::Permissions::from_mode(0o555))
+                .expect("permissions");
+            hidden(&site.path(out))
+                .iter()
+                .filter(|path| path.is_dir())
+                .for_each(|path| {
+                    fs::set_permissions(path, fs::Permissions::from_mode(0o555))
+                        .expect("permissions");
+                });
         } else {
             mode("place", 0o555);
             fs::rename(site.path("place/disk"), site.path("away")).expect("renamed");
         }
-        wait_until("it says so", 30, || trouble(&pseidon) > said || !pseidon.is_running());
+        wait_until("it reports the problem", 30, || {
+            trouble(&pseidon) > before || !pseidon.is_running()
+        });
         std::thread::sleep(site.random.millis(100..1500));
-        assert!(pseidon.is_running(), "it tries again");
+        assert!(pseidon.is_running(), "it retries");
         if permission_only {
-            hidden(&site.path(out)).iter().filter(|path| path.is_dir()).for_each(|path| {
-                fs::set_permissions(path, fs::Permissions::from_mode(0o777)).expect("permissions");
-            });
-            fs::set_permissions(site.path(out), fs::Permissions::from_mode(0o777)).expect("permissions");
+            hidden(&site.path(out))
+                .iter()
+                .filter(|path| path.is_dir())
+                .for_each(|path| {
+                    fs::set_permissions(path, fs::Permissions::from_mode(0o777))
+                        .expect("permissions");
+                });
+            fs::set_permissions(site.path(out), fs::Permissions::from_mode(0o777))
+                .expect("permissions");
         } else {
             fs::rename(site.path("away"), site.path("place/disk")).expect("renamed");
             mode("place", 0o777);
         }
     }
-    goes_on(&site, out, &mut pseidon);
+    expect_progress(&site, out, &mut pseidon);
     pseidon.stop(40);
     assert_eq!(hidden(&site.path("place")), Vec::<PathBuf>::new());
     count_gapless(&site.path(out));
 }
 
-/// Permissions mean nothing to root, so a test that takes them away has to run the binary as somebody else.
+/// Permissions do not apply to root, so a test that removes them has to run the binary as another
+/// user.
 fn without_privileges(command: Command) -> Command {
     if !rustix::process::geteuid().is_root() {
         return command;
     }
     let mut wrapped = Command::new("setpriv");
-    wrapped.args(["--reuid=65534", "--regid=65534", "--clear-groups", "--"]).arg(command.get_program()).args(command.get_args());
+    wrapped
+        .args(["--reuid=65534", "--regid=65534", "--clear-groups", "--"])
+        .arg(command.get_program())
+        .args(command.get_args());
     if let Some(folder) = command.get_current_dir() {
         wrapped.current_dir(folder);
     }
     wrapped
 }
 
-/// Somebody removes everything of ours that nobody can see. Files open for two seconds, so just after some became visible, nothing waits between
-/// its commit and its name.
+/// All hidden files are removed. Files are open for two seconds, so shortly after some became
+/// visible, no file is between its commit and its rename.
 #[test]
-fn hidden_files_that_are_removed_are_written_again() {
+fn removed_hidden_files_are_rewritten() {
     let site = Site::new("removed");
-    site.write("pipeline.edn", counted("", "out").replace(":size \"40KB\" :idle \"300ms\"", ":age \"2s\""));
+    site.write(
+        "pipeline.edn",
+        counted("", "out").replace(":size \"40KB\" :idle \"300ms\"", ":age \"2s\""),
+    );
     let watcher = Watcher::start(&[site.path("out")]);
     let mut pseidon = site.run("pipeline.edn");
     for _ in 0..4 {
@@ -204,10 +266,14 @@ fn hidden_files_that_are_removed_are_written_again() {
         watcher.wait_for(before + 1, 60);
         std::thread::sleep(Duration::from_millis(700));
         for path in hidden(&site.path("out")) {
-            let _ = if path.is_dir() { fs::remove_dir_all(&path) } else { fs::remove_file(&path) };
+            let _ = if path.is_dir() {
+                fs::remove_dir_all(&path)
+            } else {
+                fs::remove_file(&path)
+            };
         }
     }
-    goes_on(&site, "out", &mut pseidon);
+    expect_progress(&site, "out", &mut pseidon);
     pseidon.stop(40);
     watcher.finish();
     assert_eq!(hidden(&site.path("out")), Vec::<PathBuf>::new());
@@ -220,33 +286,50 @@ fn trouble(pseidon: &Pseidon) -> usize {
     log.matches("WARN").count() + log.matches("ERROR").count()
 }
 
-/// No file may grow beyond a limit, until it is lifted: every write fails that would.
+/// The size of files is limited, so writes fail until the limit is lifted.
 #[test]
-fn writes_that_fail_are_tried_again() {
+fn failed_writes_are_retried() {
     let site = Site::new("limit");
     let redis = Redis::start(&site);
-    site.write("pipeline.edn", counted(&state_in(&site, &redis.url()), "out"));
+    site.write(
+        "pipeline.edn",
+        counted(&state_in(&site, &redis.url()), "out"),
+    );
     let watcher = Watcher::start(&[site.path("out")]);
     let mut command = Command::new("sh");
-    // Without the signal, such a write gives an error.
-    command.args(["-c", "trap '' XFSZ; ulimit -S -f 16; exec \"$0\" run pipeline.edn 2>log", env!("CARGO_BIN_EXE_pseidon")]);
+    // Without the signal, such a write returns an error.
+    command.args([
+        "-c",
+        "trap '' XFSZ; ulimit -S -f 16; exec \"$0\" run pipeline.edn 2>log",
+        env!("CARGO_BIN_EXE_pseidon"),
+    ]);
     command.current_dir(site.path(""));
     let mut pseidon = site.start(command);
     let log = || fs::read_to_string(site.path("log")).unwrap_or_default();
-    wait_until("it says that it cannot write", 30, || log().contains("WARN") || !pseidon.is_running());
+    wait_until("it reports that it cannot write", 30, || {
+        log().contains("WARN") || !pseidon.is_running()
+    });
     std::thread::sleep(Duration::from_secs(2));
-    assert!(pseidon.is_running(), "it tries again: {}", log());
-    assert_eq!(files(&site.path("out")), Vec::<PathBuf>::new(), "nothing could be written");
-    let lifted = Command::new("prlimit").args(["--pid", &pseidon.id().to_string(), "--fsize=unlimited:"]).status().expect("prlimit");
+    assert!(pseidon.is_running(), "it retries: {}", log());
+    assert_eq!(
+        files(&site.path("out")),
+        Vec::<PathBuf>::new(),
+        "nothing could be written"
+    );
+    let lifted = Command::new("prlimit")
+        .args(["--pid", &pseidon.id().to_string(), "--fsize=unlimited:"])
+        .status()
+        .expect("prlimit");
     assert!(lifted.success());
-    goes_on(&site, "out", &mut pseidon);
+    expect_progress(&site, "out", &mut pseidon);
     pseidon.stop(40);
     watcher.finish();
     assert_eq!(hidden(&site.path("out")), Vec::<PathBuf>::new());
     count_gapless(&site.path("out"));
 }
 
-/// A small file system of the test's own, in a namespace that its processes live in. It is gone with them.
+/// A small file system for one test, in a mount namespace. It is gone when the processes in the
+/// namespace have ended.
 pub(crate) struct SmallDisk {
     holder: Child,
     folder: PathBuf,
@@ -256,7 +339,8 @@ impl SmallDisk {
     pub(crate) fn mount(site: &Site) -> SmallDisk {
         let folder = site.path("disk");
         fs::create_dir(&folder).expect("a folder");
-        let script = "mount -t tmpfs -o size=8m small \"$0\" && touch \"$0/mounted\" && exec sleep infinity";
+        let script =
+            "mount -t tmpfs -o size=8m small \"$0\" && touch \"$0/mounted\" && exec sleep infinity";
         let holder = Command::new("unshare")
             .args(["--map-root-user", "--mount", "sh", "-c", script])
             .arg(&folder)
@@ -266,23 +350,40 @@ impl SmallDisk {
         let mut disk = SmallDisk { holder, folder };
         wait_until("the small disk is mounted", 20, || {
             let ended = disk.holder.try_wait().expect("a child");
-            assert!(ended.is_none(), "this test needs to be allowed to mount a file system in a namespace of its own (see unshare(1))");
-            disk.seen("mounted").exists()
+            assert!(
+                ended.is_none(),
+                "this test requires permission to mount a file system in a new namespace (see unshare(1))"
+            );
+            disk.path("mounted").exists()
         });
         disk
     }
 
-    /// A path on the disk, as it is seen from outside of its namespace.
-    pub(crate) fn seen(&self, name: &str) -> PathBuf {
+    /// A path on the disk, from outside of its namespace.
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
         let inside = self.folder.strip_prefix("/").expect("an absolute path");
-        Path::new("/proc").join(self.holder.id().to_string()).join("root").join(inside).join(name)
+        Path::new("/proc")
+            .join(self.holder.id().to_string())
+            .join("root")
+            .join(inside)
+            .join(name)
     }
 
-    /// A run in the namespace.
+    /// Starts a run in the namespace.
     pub(crate) fn start(&self, site: &Site) -> Pseidon {
         let mut command = Command::new("nsenter");
-        command.args(["--target", &self.holder.id().to_string(), "--user", "--preserve-credentials", "--mount", "--"]);
-        command.arg(env!("CARGO_BIN_EXE_pseidon")).arg("run").arg(site.path("pipeline.edn"));
+        command.args([
+            "--target",
+            &self.holder.id().to_string(),
+            "--user",
+            "--preserve-credentials",
+            "--mount",
+            "--",
+        ]);
+        command
+            .arg(env!("CARGO_BIN_EXE_pseidon"))
+            .arg("run")
+            .arg(site.path("pipeline.edn"));
         site.start(command)
     }
 }
@@ -294,38 +395,43 @@ impl Drop for SmallDisk {
     }
 }
 
-/// The disk is full again and again; somebody makes room, as somebody has to.
+/// The disk is repeatedly full, until files are removed.
 #[test]
-fn a_full_disk_holds_it_up() {
+fn a_full_disk_blocks_the_run() {
     let site = Site::new("full-disk");
     // A disk that holds less than is read in three seconds, and more than one batch.
-    site.write("pipeline.edn", counted("", "disk/out").replace("'x', 200", "'x', 800"));
+    site.write(
+        "pipeline.edn",
+        counted("", "disk/out").replace("'x', 200", "'x', 800"),
+    );
     let disk = SmallDisk::mount(&site);
     let mut pseidon = disk.start(&site);
     let kept = site.path("kept");
     fs::create_dir(&kept).expect("a folder");
     let mut moved = 0;
-    let mut make_room = || {
-        for path in files(&disk.seen("out")) {
+    let mut free_space = || {
+        for path in files(&disk.path("out")) {
             moved += 1;
             fs::copy(&path, kept.join(format!("{moved}.json"))).expect("copied");
             fs::remove_file(&path).expect("removed");
         }
     };
     for _ in 0..3 {
-        let said = trouble(&pseidon);
-        wait_until("it says that the disk is full", 60, || trouble(&pseidon) > said || !pseidon.is_running());
+        let before = trouble(&pseidon);
+        wait_until("it reports that the disk is full", 60, || {
+            trouble(&pseidon) > before || !pseidon.is_running()
+        });
         std::thread::sleep(site.random.millis(500..2000));
-        assert!(pseidon.is_running(), "it tries again");
-        make_room();
+        assert!(pseidon.is_running(), "it retries");
+        free_space();
     }
     pseidon.terminate();
     wait_until("it stops", 40, || {
-        make_room();
+        free_space();
         !pseidon.is_running()
     });
     pseidon.expect_exit(0, 1);
-    make_room();
-    assert_eq!(hidden(&disk.seen("out")), Vec::<PathBuf>::new());
+    free_space();
+    assert_eq!(hidden(&disk.path("out")), Vec::<PathBuf>::new());
     assert!(count_gapless(&kept) > 5000);
 }

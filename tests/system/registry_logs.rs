@@ -1,4 +1,4 @@
-//! Logs of Avro records, whose schemas a real registry has.
+//! Logs of Avro records, with a real schema registry.
 
 use std::process::Command;
 use std::time::Duration;
@@ -11,37 +11,54 @@ use crate::harness::{Pseidon, Site, brokers, wait_until};
 use crate::log_table::Template;
 
 const FIRST: &str = r#"{"type":"record","name":"Visit","fields":[{"name":"at","type":"long"},{"name":"url","type":"string"}]}"#;
-/// One with a field more, as schemas go on.
+/// The next version, with one more field.
 const SECOND: &str = r#"{"type":"record","name":"Visit","fields":[{"name":"at","type":"long"},{"name":"url","type":"string"},{"name":"status","type":"int","default":0}]}"#;
 const THIRD: &str = r#"{"type":"record","name":"Visit","fields":[{"name":"at","type":"long"},{"name":"url","type":"string"},{"name":"status","type":"int","default":0},{"name":"agent","type":["null","string"],"default":null}]}"#;
 
 const AT: i64 = 1_700_000_000_000;
 
-/// Registers a schema; gives its id.
+/// Registers a schema; returns its id.
 fn register(servers: &Servers, subject: &str, schema: &str) -> u32 {
-    let url = format!("{}/subjects/{subject}/versions", servers.address("PSEIDON_TEST_REGISTRY"));
+    let url = format!(
+        "{}/subjects/{subject}/versions",
+        servers.address("PSEIDON_TEST_REGISTRY")
+    );
     let body = serde_json::json!({ "schema": schema }).to_string();
     let output = Command::new("curl")
-        .args(["--silent", "--show-error", "--fail-with-body", "--header", "Content-Type: application/vnd.schemaregistry.v1+json"])
+        .args([
+            "--silent",
+            "--show-error",
+            "--fail-with-body",
+            "--header",
+            "Content-Type: application/vnd.schemaregistry.v1+json",
+        ])
         .args(["--data", &body, &url])
         .output()
         .expect("curl");
     let answer = String::from_utf8_lossy(&output.stdout);
-    assert!(output.status.success(), "{answer} {}", String::from_utf8_lossy(&output.stderr));
+    assert!(
+        output.status.success(),
+        "{answer} {}",
+        String::from_utf8_lossy(&output.stderr)
+    );
     let answer: serde_json::Value = serde_json::from_str(&answer).expect("json");
-    answer["id"].as_u64().and_then(|id| u32::try_from(id).ok()).unwrap_or_else(|| panic!("an id in {answer}"))
+    answer["id"]
+        .as_u64()
+        .and_then(|id| u32::try_from(id).ok())
+        .unwrap_or_else(|| panic!("an id in {answer}"))
 }
 
-/// A record as Confluent's serializers write it: the head, then Avro's binary encoding, here made by hand.
+/// A record as the serializers of Confluent write it: the header, then the binary encoding of Avro,
+/// written by hand.
 /// <https://avro.apache.org/docs/1.12.0/specification/#binary-encoding>
-struct Encoded(Vec<u8>);
+struct AvroRecord(Vec<u8>);
 
-impl Encoded {
-    fn with(id: u32) -> Encoded {
-        Encoded([&[0][..], &id.to_be_bytes()].concat())
+impl AvroRecord {
+    fn with(id: u32) -> AvroRecord {
+        AvroRecord([&[0][..], &id.to_be_bytes()].concat())
     }
 
-    fn long(mut self, value: i64) -> Encoded {
+    fn long(mut self, value: i64) -> AvroRecord {
         let mut rest = ((value << 1) ^ (value >> 63)) as u64;
         while rest >= 0x80 {
             self.0.push(rest as u8 | 0x80);
@@ -51,7 +68,7 @@ impl Encoded {
         self
     }
 
-    fn text(mut self, value: &str) -> Encoded {
+    fn text(mut self, value: &str) -> AvroRecord {
         self = self.long(value.len() as i64);
         self.0.extend_from_slice(value.as_bytes());
         self
@@ -63,29 +80,40 @@ fn url(number: i64) -> String {
 }
 
 fn first(id: u32, number: i64) -> Vec<u8> {
-    Encoded::with(id).long(AT + number).text(&url(number)).0
+    AvroRecord::with(id).long(AT + number).text(&url(number)).0
 }
 
 fn second(id: u32, number: i64) -> Vec<u8> {
-    Encoded::with(id).long(AT + number).text(&url(number)).long(200 + number % 3).0
+    AvroRecord::with(id)
+        .long(AT + number)
+        .text(&url(number))
+        .long(200 + number % 3)
+        .0
 }
 
 fn third(id: u32, number: i64) -> Vec<u8> {
-    // The second branch of the union, or the first.
-    let before = Encoded::with(id).long(AT + number).text(&url(number)).long(404);
-    if number % 2 == 0 { before.long(0).0 } else { before.long(1).text("curl").0 }
+    // The null branch of the union, or the string branch.
+    let before = AvroRecord::with(id)
+        .long(AT + number)
+        .text(&url(number))
+        .long(404);
+    if number % 2 == 0 {
+        before.long(0).0
+    } else {
+        before.long(1).text("curl").0
+    }
 }
 
 struct Scene {
     pseidon: Pseidon,
     servers: Servers,
     table: LogTable,
-    /// Their message is the field with the URL.
+    /// The topic whose message is the field with the URL.
     urls: String,
-    /// Their message is all of the record.
+    /// The topic whose message is the whole record.
     whole: String,
     ids: [u32; 3],
-    /// Dropped last: what the servers are known by lies in its folder.
+    /// Dropped last: its folder holds the data of the servers.
     site: Site,
 }
 
@@ -93,19 +121,39 @@ impl Scene {
     fn start(test: &str) -> Scene {
         let site = Site::new(test);
         let servers = Servers::start(&site, &["registry"]);
-        let ids = [FIRST, SECOND, THIRD].map(|schema| register(&servers, &format!("{}-value", site.name), schema));
+        let ids = [FIRST, SECOND, THIRD]
+            .map(|schema| register(&servers, &format!("{}-value", site.name), schema));
         let table = LogTable::new(&site);
         let [urls, whole] = ["urls", "whole"].map(|name| format!("{}-{name}", site.name));
-        for (log, format) in [(&urls, "avro-txt:ts=0;msg=1"), (&whole, "avro-txt:ts=0;msg=-1")] {
+        for (log, format) in [
+            (&urls, "avro-txt:ts=0;msg=1"),
+            (&whole, "avro-txt:ts=0;msg=-1"),
+        ] {
             produce(log, 0, (0..100).map(|number| first(ids[0], number)));
             table.insert(log, &[("format", format), ("output_format", "txt")]);
         }
-        // One bad record would be one too many.
-        let more = format!(":registry \"{}\" :error-threshold 0", servers.address("PSEIDON_TEST_REGISTRY"));
-        let template = Template { brokers: &brokers(), redis: None, port: None, more: &more };
+        // A single invalid record exceeds the threshold.
+        let more = format!(
+            ":registry \"{}\" :error-threshold 0",
+            servers.address("PSEIDON_TEST_REGISTRY")
+        );
+        let template = Template {
+            brokers: &brokers(),
+            redis: None,
+            port: None,
+            more: &more,
+        };
         site.write("pipeline.edn", template.text(&site, &table));
         let pseidon = site.run("pipeline.edn");
-        Scene { site, servers, table, urls, whole, ids, pseidon }
+        Scene {
+            site,
+            servers,
+            table,
+            urls,
+            whole,
+            ids,
+            pseidon,
+        }
     }
 
     fn lines(&self, log: &str) -> Vec<String> {
@@ -114,37 +162,45 @@ impl Scene {
 
     fn wait_for(&mut self, records: usize) {
         for log in [self.urls.clone(), self.whole.clone()] {
-            wait_until(&format!("{records} records of {log}"), 90, || self.lines(&log).len() == records || !self.pseidon.is_running());
+            wait_until(&format!("{records} records of {log}"), 90, || {
+                self.lines(&log).len() == records || !self.pseidon.is_running()
+            });
         }
         assert!(self.pseidon.is_running());
     }
 
-    /// Sends the records of these numbers to both logs.
+    /// Sends the records with these numbers to both logs.
     fn send(&self, numbers: std::ops::Range<i64>, record: fn(u32, i64) -> Vec<u8>, id: u32) {
-        [&self.urls, &self.whole].iter().for_each(|log| produce(log, 1, numbers.clone().map(|number| record(id, number))));
+        [&self.urls, &self.whole]
+            .iter()
+            .for_each(|log| produce(log, 1, numbers.clone().map(|number| record(id, number))));
     }
 }
 
 #[test]
-fn the_registry_goes_and_comes_back() {
+fn the_registry_is_killed_and_restarted() {
     let mut scene = Scene::start("registry");
     scene.wait_for(100);
-    // What is known needs no registry; what is not known waits for it.
+    // Known schemas need no registry; unknown ones wait for it.
     scene.servers.kill("registry");
     scene.send(100..150, first, scene.ids[0]);
     scene.wait_for(150);
     scene.send(150..200, second, scene.ids[1]);
-    wait_until("it says that the registry is away", 60, || scene.pseidon.log().contains("cannot be asked for schema"));
+    wait_until("it reports that the registry does not answer", 60, || {
+        scene.pseidon.log().contains("cannot fetch schema")
+    });
     std::thread::sleep(Duration::from_secs(3));
     scene.wait_for(150);
     scene.servers.restart("registry");
     scene.wait_for(200);
-    // A start while it is away, after a crash.
+    // A start while it is down, after a crash.
     scene.servers.kill("registry");
     scene.pseidon.kill();
     scene.send(200..300, third, scene.ids[2]);
     scene.pseidon = scene.site.run("pipeline.edn");
-    wait_until("it says so again", 60, || scene.pseidon.log().contains("cannot be asked for schema"));
+    wait_until("it reports it again", 60, || {
+        scene.pseidon.log().contains("cannot fetch schema")
+    });
     scene.servers.restart("registry");
     scene.wait_for(300);
     scene.pseidon.stop(60);
@@ -153,34 +209,51 @@ fn the_registry_goes_and_comes_back() {
     expected.sort();
     assert_eq!(scene.lines(&scene.urls), expected);
     let whole = scene.lines(&scene.whole);
-    let whole: Vec<serde_json::Value> = whole.iter().map(|line| serde_json::from_str(line).expect("a line of json")).collect();
+    let whole: Vec<serde_json::Value> = whole
+        .iter()
+        .map(|line| serde_json::from_str(line).expect("a line of json"))
+        .collect();
     for number in 0..300 {
         let (at, url) = (AT + number, url(number));
         let expected = match number {
             0..150 => serde_json::json!({ "at": at, "url": url }),
             150..200 => serde_json::json!({ "at": at, "url": url, "status": 200 + number % 3 }),
-            _ if number % 2 == 0 => serde_json::json!({ "at": at, "url": url, "status": 404, "agent": null }),
+            _ if number % 2 == 0 => {
+                serde_json::json!({ "at": at, "url": url, "status": 404, "agent": null })
+            }
             _ => serde_json::json!({ "at": at, "url": url, "status": 404, "agent": "curl" }),
         };
-        assert_eq!(whole.iter().filter(|found| **found == expected).count(), 1, "{expected}");
+        assert_eq!(
+            whole.iter().filter(|found| **found == expected).count(),
+            1,
+            "{expected}"
+        );
     }
     assert_eq!(whole.len(), 300);
-    assert_eq!(files(&scene.site.path("quarantine")), Vec::<std::path::PathBuf>::new(), "no record was bad");
+    assert_eq!(
+        files(&scene.site.path("quarantine")),
+        Vec::<std::path::PathBuf>::new(),
+        "no record was invalid"
+    );
 }
 
-/// Logs whose records wait for the registry hold up nobody else: neither other logs nor the end.
+/// Logs that wait for the registry block neither other logs nor the stop of the process.
 #[test]
-fn who_waits_for_the_registry_waits_alone() {
+fn logs_that_wait_for_the_registry_block_no_others() {
     let mut scene = Scene::start("registry-alone");
     scene.wait_for(100);
     scene.servers.kill("registry");
     scene.send(100..150, second, scene.ids[1]);
-    wait_until("it says that the registry is away", 60, || scene.pseidon.log().contains("cannot be asked for schema"));
+    wait_until("it reports that the registry does not answer", 60, || {
+        scene.pseidon.log().contains("cannot fetch schema")
+    });
     let other = format!("{}-txt", scene.site.name);
     produce(&other, 0, (0..100).map(|number| format!("{AT}\t{number}")));
     scene.table.set(&other, "txt:sep=tab;ts=0;msg=1", "txt");
-    wait_until("another log goes on", 60, || scene.lines(&other).len() == 100 || !scene.pseidon.is_running());
-    // What waits for the registry was read and is not committed.
+    wait_until("another log continues", 60, || {
+        scene.lines(&other).len() == 100 || !scene.pseidon.is_running()
+    });
+    // The records that wait for the registry were read and are uncommitted.
     scene.pseidon.terminate();
     scene.pseidon.expect_exit(1, 20);
     scene.servers.restart("registry");

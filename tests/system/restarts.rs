@@ -1,4 +1,4 @@
-//! What a run says and does while it is between attempts.
+//! A run between its attempts: what it reports, and how it stops.
 
 use std::fs;
 use std::net::TcpListener;
@@ -7,9 +7,9 @@ use crate::harness::output::hidden;
 use crate::harness::servers::{free_port, get};
 use crate::harness::{Pseidon, Site, wait_until};
 
-/// The sink's folder is replaced by a file: what is open is lost, and no attempt can open the sink.
+/// The sink's folder is replaced by a file: open files are lost, and no attempt can open the sink.
 #[test]
-fn a_run_that_restarts_again_and_again_is_not_healthy_and_says_what_it_leaves() {
+fn a_run_that_restarts_repeatedly_is_unhealthy_and_reports_uncommitted_records() {
     let site = Site::new("restarts");
     let port = free_port();
     site.write(
@@ -23,43 +23,67 @@ fn a_run_that_restarts_again_and_again_is_not_healthy_and_says_what_it_leaves() 
     let mut pseidon = site.run("pipeline.edn");
     let out = site.path("out");
     for round in 0..2 {
-        put_in_the_way(&site, &pseidon);
-        wait_until("/health says it", 90, || {
-            get(port, "/health").is_some_and(|(status, text)| status == 503 && text.contains("restarting because"))
+        block_output_folder(&site, &pseidon);
+        wait_until("/health reports it", 90, || {
+            get(port, "/health")
+                .is_some_and(|(status, text)| status == 503 && text.contains("restarting because"))
         });
         if round == 0 {
             fs::remove_file(&out).expect("the file can be removed");
-            wait_until("all is well", 120, || get(port, "/health").is_some_and(|(status, _)| status == 200));
+            wait_until("/health is ok", 120, || {
+                get(port, "/health").is_some_and(|(status, _)| status == 200)
+            });
         }
     }
-    wait_until("it waits for its next attempt", 60, || pseidon.log().matches("restarting from the committed positions").count() > 2);
+    wait_until("it waits for its next attempt", 60, || {
+        pseidon
+            .log()
+            .matches("restarting from the committed positions")
+            .count()
+            > 2
+    });
     pseidon.terminate();
     pseidon.expect_exit(1, 60);
-    assert!(pseidon.log().contains("are read again at the next start"), "{}", pseidon.log());
+    assert!(
+        pseidon.log().contains("are re-read at the next start"),
+        "{}",
+        pseidon.log()
+    );
 }
 
-/// Replaces the sink's folder by a file while records are in a file that is open. Without such a file the sink waits instead of failing; then it
-/// gets its folder back, for another try.
-fn put_in_the_way(site: &Site, pseidon: &Pseidon) {
-    let (out, moved) = (site.path("out"), site.path(&format!("moved-{}", pseidon.log().len())));
+/// Replaces the sink's folder by a file while records are in an open file. Without an open file,
+/// the sink waits instead of failing; then the folder is restored, and this is tried again.
+fn block_output_folder(site: &Site, pseidon: &Pseidon) {
+    let (out, moved) = (
+        site.path("out"),
+        site.path(&format!("moved-{}", pseidon.log().len())),
+    );
     loop {
-        // A folder that is only being made is one that cannot be opened, and ends the run.
-        wait_until("a file is open", 60, || hidden(&out).iter().any(|path| path.extension().is_some_and(|end| end == "open")));
+        // Replacing the folder while it is being created would end the run.
+        wait_until("a file is open", 60, || {
+            hidden(&out)
+                .iter()
+                .any(|path| path.extension().is_some_and(|end| end == "open"))
+        });
         let count = |what: &str| pseidon.log().matches(what).count();
         let (restarts, waits) = (count("restarting from"), count("cannot write"));
         fs::rename(&out, &moved).expect("the folder can be moved");
         site.write("out", "in the way");
-        wait_until("it fails or waits", 60, || count("restarting from") > restarts || count("cannot write") > waits);
+        wait_until("it fails or waits", 60, || {
+            count("restarting from") > restarts || count("cannot write") > waits
+        });
         if count("restarting from") > restarts {
             return;
         }
         fs::remove_file(&out).expect("the file can be removed");
         fs::rename(&moved, &out).expect("the folder can be moved back");
-        wait_until("it writes again", 60, || count("can write again") > 0 || count("restarting from") > restarts);
+        wait_until("it writes again", 60, || {
+            count("can write again") > 0 || count("restarting from") > restarts
+        });
     }
 }
 
-/// A server that takes connections and never answers: the sink cannot be opened, and that takes long.
+/// The server accepts connections and never answers: opening the sink takes long and fails.
 #[test]
 fn a_run_whose_sink_is_still_being_opened_stops_at_once() {
     let site = Site::new("opening");
@@ -74,7 +98,7 @@ fn a_run_whose_sink_is_still_being_opened_stops_at_once() {
         ),
     );
     let mut pseidon = site.run("pipeline.edn");
-    // The sink's client has come.
+    // The client of the sink has connected.
     let _connection = listener.accept().expect("a connection");
     pseidon.stop(60);
     assert!(!pseidon.log().contains("grace"), "{}", pseidon.log());

@@ -1,4 +1,5 @@
-//! Instances that read one folder share its files through the state store, and do not fence each other.
+//! Instances that read the same folder share its files through the state store, and do not fence
+//! each other.
 
 use std::fs;
 use std::io::Write;
@@ -21,19 +22,32 @@ fn pipeline(site: &Site, redis: &Redis, more: &str) -> String {
     )
 }
 
-/// Adds the next lines to each file; the numbers go on from file to file.
+/// Appends lines to each file; the numbers continue from file to file.
 fn add(site: &Site, round: u64) {
     fs::create_dir_all(site.path("in")).expect("a folder");
     for number in 0..FILES {
         let first = (round * FILES + number) * LINES;
-        let lines: String = (first..first + LINES).map(|n| format!("{{\"n\":{n}}}\n")).collect();
-        let mut file = fs::File::options().create(true).append(true).open(site.path(&format!("in/{number}.json"))).expect("a file");
+        let lines: String = (first..first + LINES)
+            .map(|n| format!("{{\"n\":{n}}}\n"))
+            .collect();
+        let mut file = fs::File::options()
+            .create(true)
+            .append(true)
+            .open(site.path(&format!("in/{number}.json")))
+            .expect("a file");
         file.write_all(lines.as_bytes()).expect("written");
     }
 }
 
 fn reads_some(pseidon: &Pseidon) -> bool {
-    let count = pseidon.log().lines().rev().find_map(|line| line.split("records_in=").nth(1)?.split(' ').next()?.parse::<u64>().ok());
+    let count = pseidon.log().lines().rev().find_map(|line| {
+        line.split("records_in=")
+            .nth(1)?
+            .split(' ')
+            .next()?
+            .parse::<u64>()
+            .ok()
+    });
     count.is_some_and(|count| count > 0)
 }
 
@@ -41,15 +55,22 @@ fn reads_some(pseidon: &Pseidon) -> bool {
 fn two_followers_share_a_folder() {
     let site = Site::new("shared-follow");
     let redis = Redis::start(&site);
-    site.write("pipeline.edn", pipeline(&site, &redis, ":follow true :poll \"50ms\""));
+    site.write(
+        "pipeline.edn",
+        pipeline(&site, &redis, ":follow true :poll \"50ms\""),
+    );
     let mut instances = [site.run("pipeline.edn"), site.run("pipeline.edn")];
-    wait_until("both listen", 60, || instances.iter().all(Pseidon::is_listening));
+    wait_until("both handle signals", 60, || {
+        instances.iter().all(Pseidon::is_listening)
+    });
     for round in 0..6 {
         add(&site, round);
         let all = (round + 1) * FILES * LINES;
-        wait_until("everything is there", 90, || numbers(&site.path("out")).len() as u64 >= all);
+        wait_until("everything is visible", 90, || {
+            numbers(&site.path("out")).len() as u64 >= all
+        });
         if round == 3 {
-            // What it had goes to the other one.
+            // The other one takes over its files.
             instances[0].kill();
             instances[0] = site.run("pipeline.edn");
         }
@@ -60,7 +81,10 @@ fn two_followers_share_a_folder() {
     }
     assert_eq!(count_gapless(&site.path("out")), 6 * FILES * LINES);
     assert_eq!(hidden(&site.path("out")), Vec::<std::path::PathBuf>::new());
-    let at_work = instances.iter().filter(|instance| reads_some(instance)).count();
+    let at_work = instances
+        .iter()
+        .filter(|instance| reads_some(instance))
+        .count();
     assert_eq!(at_work, 2, "each has read a part");
 }
 
@@ -70,7 +94,11 @@ fn finite_runs_share_a_folder_and_end_together() {
     let redis = Redis::start(&site);
     site.write("pipeline.edn", pipeline(&site, &redis, ""));
     add(&site, 0);
-    let mut instances = [site.run("pipeline.edn"), site.run("pipeline.edn"), site.run("pipeline.edn")];
+    let mut instances = [
+        site.run("pipeline.edn"),
+        site.run("pipeline.edn"),
+        site.run("pipeline.edn"),
+    ];
     for instance in &mut instances {
         instance.expect_exit(0, 90);
         assert!(!instance.log().contains(FENCED), "{}", instance.log());

@@ -1,8 +1,11 @@
-//! State that is held by another process, was left by another version of the pipeline, or was lost.
+//! State that is in use by another process, was left by another version of the pipeline, or is
+//! lost.
 
-use crate::harness::feed::Feed;
+use crate::harness::feed::Feeder;
 use crate::harness::output::{all_lines, check, count_gapless, files};
-use crate::harness::pipeline::{Layout, Membership, Store, files_sink, kafka_source, pipeline, settings, state_in};
+use crate::harness::pipeline::{
+    Layout, Membership, Store, files_sink, kafka_source, pipeline, settings, state_in,
+};
 use crate::harness::redis::Redis;
 use crate::harness::watch::Watcher;
 use crate::harness::{Site, wait_until};
@@ -21,18 +24,25 @@ fn a_second_process_is_refused() {
     let site = Site::new("second");
     site.write("pipeline.edn", generated("", "n >= 0"));
     let mut first = site.run("pipeline.edn");
-    wait_until("the first one is at work", 30, || !files(&site.path("out")).is_empty());
+    wait_until("the first one writes", 30, || {
+        !files(&site.path("out")).is_empty()
+    });
     let mut second = site.run("pipeline.edn");
     second.expect_exit(1, 20);
-    assert!(second.log().contains("is in use by another process"), "{}", second.log());
+    assert!(
+        second.log().contains("is in use by another process"),
+        "{}",
+        second.log()
+    );
     assert!(first.is_running());
     first.stop(20);
     count_gapless(&site.path("out"));
 }
 
-/// A run that was killed has left lanes ahead or files staged, which only its own version of the pipeline may finish.
+/// A killed run left lanes ahead or staged files, which only its own version of the pipeline can
+/// finish.
 #[test]
-fn a_changed_pipeline_waits_for_what_crashed() {
+fn a_changed_pipeline_does_not_start_before_the_crashed_run_is_finished() {
     let site = Site::new("changed");
     let crash = || {
         let mut command = site.command("pipeline.edn");
@@ -45,31 +55,41 @@ fn a_changed_pipeline_waits_for_what_crashed() {
     let mut refused = site.run("pipeline.edn");
     refused.expect_exit(1, 20);
     let log = refused.log();
-    assert!(log.contains("the pipeline has changed") && log.contains("--previous") && log.contains("--accept-changed-plan"), "{log}");
+    assert!(
+        log.contains("the pipeline has changed")
+            && log.contains("--previous")
+            && log.contains("--accept-changed-plan"),
+        "{log}"
+    );
 
     let mut command = site.command("pipeline.edn");
     command.arg("--previous");
     let mut previous = site.start(command);
     let before = files(&site.path("out")).len();
-    wait_until("the old version goes on", 30, || files(&site.path("out")).len() > before + 8);
+    wait_until("the old version continues", 30, || {
+        files(&site.path("out")).len() > before + 8
+    });
     previous.stop(20);
     let delivered = count_gapless(&site.path("out"));
 
-    // After a graceful stop nothing of it is left, so the new version is free to go on.
+    // After a graceful stop no work is left, so the new version can start.
     crash();
     site.write("pipeline.edn", generated("", "n >= 0 and true"));
     let mut command = site.command("pipeline.edn");
     command.arg("--accept-changed-plan");
     let mut accepted = site.start(command);
     let before = files(&site.path("out")).len();
-    wait_until("the new version goes on", 30, || files(&site.path("out")).len() > before + 8);
+    wait_until("the new version continues", 30, || {
+        files(&site.path("out")).len() > before + 8
+    });
     accepted.stop(20);
     assert!(count_gapless(&site.path("out")) > delivered);
 }
 
-/// The state does not grow with all files that ever were: what was read to its end and is gone is forgotten after a while.
+/// The state does not grow forever: files that were read to their end and deleted are forgotten
+/// after a while.
 #[test]
-fn files_that_are_gone_are_forgotten() {
+fn deleted_files_are_forgotten() {
     let site = Site::new("forgotten");
     let text = |forget_after: &str| {
         format!(
@@ -77,47 +97,89 @@ fn files_that_are_gone_are_forgotten() {
                 in (files {{:path "in/*.gz" :format :raw}}) pipeline (-> in (files {{:path "out" :codec :raw}}))}}"#
         )
     };
-    let forgotten = |log: &str| log.lines().filter(|line| line.contains("forgot finished splits")).map(str::to_owned).collect::<Vec<_>>();
-    (0..40).for_each(|number| _ = site.write(&format!("in/{number}.gz"), gzip(&format!("{number}\n"))));
+    let forgotten = |log: &str| {
+        log.lines()
+            .filter(|line| line.contains("removed finished splits"))
+            .map(str::to_owned)
+            .collect::<Vec<_>>()
+    };
+    (0..40).for_each(|number| {
+        _ = site.write(&format!("in/{number}.gz"), gzip(&format!("{number}\n")))
+    });
     site.write("pipeline.edn", text("1d"));
     site.finish("pipeline.edn", 30);
-    (0..30).for_each(|number| std::fs::remove_file(site.path(&format!("in/{number}.gz"))).expect("it is there"));
+    (0..30).for_each(|number| {
+        std::fs::remove_file(site.path(&format!("in/{number}.gz"))).expect("it is there")
+    });
     let early = site.finish("pipeline.edn", 30);
-    assert_eq!(forgotten(&early.log()), Vec::<String>::new(), "a day is not over");
+    assert_eq!(
+        forgotten(&early.log()),
+        Vec::<String>::new(),
+        "a day has not passed"
+    );
 
     site.write("pipeline.edn", text("0s"));
     let log = site.finish("pipeline.edn", 30).log();
-    assert!(forgotten(&log).iter().any(|line| line.contains("count=30")), "{log}");
+    assert!(
+        forgotten(&log).iter().any(|line| line.contains("count=30")),
+        "{log}"
+    );
     let log = site.finish("pipeline.edn", 30).log();
-    assert_eq!(forgotten(&log), Vec::<String>::new(), "what is forgotten is not found again");
-    assert_eq!(all_lines(&site.path("out")).len(), 40, "what is there is not read again");
+    assert_eq!(
+        forgotten(&log),
+        Vec::<String>::new(),
+        "forgotten files are not forgotten again"
+    );
+    assert_eq!(
+        all_lines(&site.path("out")).len(),
+        40,
+        "existing files are not re-read"
+    );
 }
 
 #[test]
-fn state_that_is_lost_in_the_middle_ends_the_run() {
+fn state_that_is_lost_during_a_run_ends_it() {
     let site = Site::new("emptied");
     let redis = Redis::start(&site);
-    site.write("pipeline.edn", generated(&state_in(&site, &redis.url()), "n >= 0"));
+    site.write(
+        "pipeline.edn",
+        generated(&state_in(&site, &redis.url()), "n >= 0"),
+    );
     let watcher = Watcher::start(&[site.path("out")]);
     let mut pseidon = site.run("pipeline.edn");
     watcher.wait_for(500, 30);
     redis.empty();
     pseidon.expect_exit(1, 30);
     let log = pseidon.log();
-    assert!(log.contains("lost data") && log.contains("bring the store back"), "{log}");
+    assert!(
+        log.contains("lost data") && log.contains("Restore the store"),
+        "{log}"
+    );
     watcher.finish();
     count_gapless(&site.path("out"));
 }
 
-/// The Kafka group has read further than the state knows: the state was lost, and going on would double.
+/// The offsets of the Kafka group are ahead of the state: the state was lost, and continuing would
+/// duplicate records.
 #[test]
 fn state_that_is_lost_between_runs_is_noticed() {
     let site = Site::new("forgotten");
     let redis = Redis::start(&site);
-    let settings = format!("{{:commit-interval \"200ms\" {}}}", state_in(&site, &redis.url()));
+    let settings = format!(
+        "{{:commit-interval \"200ms\" {}}}",
+        state_in(&site, &redis.url())
+    );
     let source = |more: &str| kafka_source(&site.name, Membership::Dynamic, more);
-    site.write("pipeline.edn", pipeline(&site.name, &settings, &source(""), &files_sink(Layout::GzipByRecords)));
-    let mut feed = Feed::new(&site.name, 3);
+    site.write(
+        "pipeline.edn",
+        pipeline(
+            &site.name,
+            &settings,
+            &source(""),
+            &files_sink(Layout::GzipByRecords),
+        ),
+    );
+    let mut feed = Feeder::new(&site.name, 3);
     let fed = feed.send(1000).fed();
     let watcher = Watcher::start(&[site.path("out")]);
     let mut pseidon = site.run("pipeline.edn");
@@ -127,10 +189,18 @@ fn state_that_is_lost_between_runs_is_noticed() {
     let mut pseidon = site.run("pipeline.edn");
     pseidon.expect_exit(1, 30);
     let log = pseidon.log();
-    assert!(log.contains("the state may have been lost") && log.contains(":on-missing-state"), "{log}");
+    assert!(
+        log.contains("the state may have been lost") && log.contains(":on-missing-state"),
+        "{log}"
+    );
 
-    // The user says that the group's offsets are to be believed.
-    let text = pipeline(&site.name, &settings, &source(":on-missing-state :group"), &files_sink(Layout::GzipByRecords));
+    // The user configures that the offsets of the group are correct.
+    let text = pipeline(
+        &site.name,
+        &settings,
+        &source(":on-missing-state :group"),
+        &files_sink(Layout::GzipByRecords),
+    );
     site.write("pipeline.edn", text);
     let fed = feed.send(500).fed();
     let mut pseidon = site.run("pipeline.edn");
@@ -140,13 +210,22 @@ fn state_that_is_lost_between_runs_is_noticed() {
     check(&site.path("out"), &fed);
 }
 
-/// A run that ends at what is there now, twice: the second finds only what came since.
+/// Runs that end at the current end of the topic: each reads only the records since the previous
+/// one.
 #[test]
 fn a_run_until_the_latest_ends() {
     let site = Site::new("until");
     let source = kafka_source(&site.name, Membership::Dynamic, ":until :latest");
-    site.write("pipeline.edn", pipeline(&site.name, &settings(&site, Store::Embedded), &source, &files_sink(Layout::Parquet)));
-    let mut feed = Feed::new(&site.name, 3);
+    site.write(
+        "pipeline.edn",
+        pipeline(
+            &site.name,
+            &settings(&site, Store::Embedded),
+            &source,
+            &files_sink(Layout::Parquet),
+        ),
+    );
+    let mut feed = Feeder::new(&site.name, 3);
     for records in [1500, 10, 700] {
         let fed = feed.send(records).fed();
         site.finish("pipeline.edn", 60);

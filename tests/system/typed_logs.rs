@@ -1,4 +1,5 @@
-//! Logs whose files have columns: Parquet and Avro, with the columns of a schema file or of Hive's metastore.
+//! Logs with columns: Parquet and Avro files, with the columns of a schema file or of the Hive
+//! metastore.
 
 use std::collections::BTreeMap;
 
@@ -10,59 +11,91 @@ use crate::harness::topics::produce;
 use crate::harness::{Site, brokers, server, wait_until};
 use crate::log_table::Template;
 
-const VISITS: &str =
-    r#"{:id :int64 :count :int32 :price "decimal(10,2)" :at :timestamp_ms :day :date32 :ratio :float64 :ok :boolean :name :utf8}"#;
+const VISITS: &str = r#"{:id :int64 :count :int32 :price "decimal(10,2)" :at :timestamp_ms :day :date32 :ratio :float64 :ok :boolean :name :utf8}"#;
 
-/// A row as [`rows`] gives it.
+/// A row as [`rows`] returns it.
 type Values = BTreeMap<String, String>;
 
 fn template(site: &Site, table: &LogTable, more: &str) -> String {
-    Template { brokers: &brokers(), redis: None, port: None, more }.text(site, table)
+    Template {
+        brokers: &brokers(),
+        redis: None,
+        port: None,
+        more,
+    }
+    .text(site, table)
 }
 
-/// The rows of all of a log's files, whose names have to end like this, by their column `id`.
+/// The rows of all files of a log by their column `id`. The names of the files must end with
+/// `ending`.
 fn by_id(site: &Site, log: &str, ending: &str) -> BTreeMap<i64, Values> {
     let mut found = BTreeMap::new();
     for file in files(&site.path("out").join(log)) {
-        assert!(file.to_string_lossy().ends_with(ending), "{}", file.display());
+        assert!(
+            file.to_string_lossy().ends_with(ending),
+            "{}",
+            file.display()
+        );
         for row in rows(&file) {
             let id = row["id"].parse().expect("a number");
-            assert_eq!(found.insert(id, row), None, "{id} is there twice");
+            assert_eq!(found.insert(id, row), None, "{id} occurs twice");
         }
     }
     found
 }
 
 fn row(values: &[(&str, &str)]) -> Values {
-    values.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect()
+    values
+        .iter()
+        .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()))
+        .collect()
 }
 
-/// What was put aside in a folder: each record with the reason.
-fn put_aside(site: &Site, folder: &str) -> Vec<(String, String)> {
+/// The quarantined records in a folder, each with its reason.
+fn quarantined(site: &Site, folder: &str) -> Vec<(String, String)> {
     let text = |line: &String| -> (String, String) {
         let value: serde_json::Value = serde_json::from_str(line).expect("a line of json");
-        let text = |field: &str| value[field].as_str().unwrap_or_else(|| panic!("{field} in {value}")).to_owned();
+        let text = |field: &str| {
+            value[field]
+                .as_str()
+                .unwrap_or_else(|| panic!("{field} in {value}"))
+                .to_owned()
+        };
         (text("record"), text("reason"))
     };
-    let mut found: Vec<_> = files(&site.path(folder)).iter().flat_map(|file| lines(file)).map(|line| text(&line)).collect();
+    let mut found: Vec<_> = files(&site.path(folder))
+        .iter()
+        .flat_map(|file| lines(file))
+        .map(|line| text(&line))
+        .collect();
     found.sort();
     found
 }
 
-/// Texts become values of the columns' types; one that cannot makes its record bad, and no other one.
+/// Strings are converted to the types of the columns; a string that cannot be converted makes only
+/// its own record invalid.
 #[test]
-fn texts_become_columns() {
+fn text_fields_become_columns() {
     let site = Site::new("typed-txt");
     let table = LogTable::new(&site);
     site.write("schemas/web.visits.edn", VISITS);
     let at = 1_700_000_000_000_u64;
     let good = (0..50).map(|id| {
-        format!("{at};{id};{};{id}.{:02};2023-11-14T22:13:{:02}Z;2023-11-{:02};0.5;true;visitor {id}", id * 7, id, id, id % 28 + 1)
+        format!(
+            "{at};{id};{};{id}.{:02};2023-11-14T22:13:{:02}Z;2023-11-{:02};0.5;true;visitor {id}",
+            id * 7,
+            id,
+            id,
+            id % 28 + 1
+        )
     });
     let odd = [
-        // What is missing at the end is null; a time may be a number; a decimal may be negative and have fewer digits.
+        // Missing fields at the end are null; a timestamp may be a number; a decimal may be
+        // negative and have fewer digits.
         format!("{at};100;-2147483648;-3.5;{at}"),
-        format!("{at};101;1;2;2023-11-15T00:13:20.250+01:00;2024-02-29;-1e3;false;überall ✓;more;of it"),
+        format!(
+            "{at};101;1;2;2023-11-15T00:13:20.250+01:00;2024-02-29;-1e3;false;überall ✓;more;of it"
+        ),
     ];
     let bad = [
         (format!("{at};many;1;1;{at}"), "id"),
@@ -74,8 +107,13 @@ fn texts_become_columns() {
         (format!("{at};205;1;1;{at};2023-02-03;0.5;perhaps"), "ok"),
         ("no time;206".to_owned(), "ts"),
     ];
-    let records: Vec<String> = good.chain(odd).chain(bad.iter().map(|(record, _)| record.clone())).collect();
-    let logs: Vec<(String, &str)> = ["parquet", "avro"].map(|output| (format!("{}-{output}", site.name), output)).into();
+    let records: Vec<String> = good
+        .chain(odd)
+        .chain(bad.iter().map(|(record, _)| record.clone()))
+        .collect();
+    let logs: Vec<(String, &str)> = ["parquet", "avro"]
+        .map(|output| (format!("{}-{output}", site.name), output))
+        .into();
     for (log, output) in &logs {
         produce(log, 0, &records);
         let quarantine = site.path(&format!("bad-{output}")).display().to_string();
@@ -89,10 +127,15 @@ fn texts_become_columns() {
             ],
         );
     }
-    site.write("pipeline.edn", template(&site, &table, ":schemas \"schemas\""));
+    site.write(
+        "pipeline.edn",
+        template(&site, &table, ":schemas \"schemas\""),
+    );
     let mut pseidon = site.run("pipeline.edn");
     for (log, output) in &logs {
-        wait_until(&format!("{log} is read"), 60, || by_id(&site, log, output).len() == 52 || !pseidon.is_running());
+        wait_until(&format!("{log} is read"), 60, || {
+            by_id(&site, log, output).len() == 52 || !pseidon.is_running()
+        });
     }
     pseidon.stop(40);
 
@@ -110,7 +153,15 @@ fn texts_become_columns() {
             ("name", "visitor 7"),
         ];
         assert_eq!(found[&7], row(&expected), "{output}");
-        assert_eq!(found[&100], row(&[("id", "100"), ("count", "-2147483648"), ("price", "-3.50"), ("at", "2023-11-14T22:13:20Z")]));
+        assert_eq!(
+            found[&100],
+            row(&[
+                ("id", "100"),
+                ("count", "-2147483648"),
+                ("price", "-3.50"),
+                ("at", "2023-11-14T22:13:20Z")
+            ])
+        );
         let expected = [
             ("id", "101"),
             ("count", "1"),
@@ -122,19 +173,32 @@ fn texts_become_columns() {
             ("name", "überall ✓"),
         ];
         assert_eq!(found[&101], row(&expected), "{output}");
-        let aside = put_aside(&site, &format!("bad-{output}"));
+        let quarantined = quarantined(&site, &format!("bad-{output}"));
         for (record, column) in &bad {
-            let reason = aside.iter().find(|(found, _)| found == record).map(|(_, reason)| reason);
-            assert!(reason.is_some_and(|reason| reason.contains(&format!("`{column}`"))), "{record}: {reason:?}");
+            let reason = quarantined
+                .iter()
+                .find(|(found, _)| found == record)
+                .map(|(_, reason)| reason);
+            assert!(
+                reason.is_some_and(|reason| reason.contains(&format!("`{column}`"))),
+                "{record}: {reason:?}"
+            );
         }
-        assert_eq!(aside.len(), bad.len());
+        assert_eq!(quarantined.len(), bad.len());
         let shown = columns(&files(&site.path("out").join(log))[0]);
-        let names: Vec<&str> = shown.iter().filter_map(|column| column.split(' ').next()).collect();
-        assert_eq!(names, ["id", "count", "price", "at", "day", "ratio", "ok", "name"], "{output}: the event time is not written");
+        let names: Vec<&str> = shown
+            .iter()
+            .filter_map(|column| column.split(' ').next())
+            .collect();
+        assert_eq!(
+            names,
+            ["id", "count", "price", "at", "day", "ratio", "ok", "name"],
+            "{output}: the event time is not written"
+        );
     }
 }
 
-/// Fields within fields, lists and an event time deep in the record.
+/// Nested fields, lists and a nested event time.
 #[test]
 fn json_becomes_columns() {
     let site = Site::new("typed-json");
@@ -154,41 +218,67 @@ fn json_becomes_columns() {
         r#"{"event":{"at":"then"},"id":61}"#,
         r#"{"event":{"at":1700000000},"id":62"#,
     ];
-    let records: Vec<String> = good.chain([sparse]).chain(bad.iter().map(|record| (*record).to_owned())).collect();
-    let logs: Vec<(String, &str)> = ["parquet", "avro"].map(|output| (format!("{}-{output}", site.name), output)).into();
+    let records: Vec<String> = good
+        .chain([sparse])
+        .chain(bad.iter().map(|record| (*record).to_owned()))
+        .collect();
+    let logs: Vec<(String, &str)> = ["parquet", "avro"]
+        .map(|output| (format!("{}-{output}", site.name), output))
+        .into();
     for (log, output) in &logs {
         produce(log, 0, &records);
         let quarantine = site.path(&format!("bad-{output}")).display().to_string();
-        let row =
-            [("format", "json:ts_sec=event.at"), ("output_format", *output), ("hive_table_name", "visits"), ("quarantine", &quarantine)];
+        let row = [
+            ("format", "json:ts_sec=event.at"),
+            ("output_format", *output),
+            ("hive_table_name", "visits"),
+            ("quarantine", &quarantine),
+        ];
         table.insert(log, &row);
     }
-    site.write("pipeline.edn", template(&site, &table, ":schemas \"schemas\""));
+    site.write(
+        "pipeline.edn",
+        template(&site, &table, ":schemas \"schemas\""),
+    );
     let mut pseidon = site.run("pipeline.edn");
     for (log, output) in &logs {
-        wait_until(&format!("{log} is read"), 60, || by_id(&site, log, output).len() == 21 || !pseidon.is_running());
+        wait_until(&format!("{log} is read"), 60, || {
+            by_id(&site, log, output).len() == 21 || !pseidon.is_running()
+        });
     }
     pseidon.stop(40);
     for (log, output) in &logs {
         let found = by_id(&site, log, &format!(".{output}"));
-        let expected =
-            [("id", "7"), ("user", "{name: u7, age: 7}"), ("tags", "[a, b7]"), ("price", "7.125"), ("at", "2023-11-14T22:13:20.123Z")];
+        let expected = [
+            ("id", "7"),
+            ("user", "{name: u7, age: 7}"),
+            ("tags", "[a, b7]"),
+            ("price", "7.125"),
+            ("at", "2023-11-14T22:13:20.123Z"),
+        ];
         assert_eq!(found[&7], row(&expected), "{output}");
         assert_eq!(found[&50], row(&[("id", "50")]), "{output}");
-        let aside = put_aside(&site, &format!("bad-{output}"));
-        let mut aside: Vec<&str> = aside.iter().map(|(record, _)| record.as_str()).collect();
+        let quarantined = quarantined(&site, &format!("bad-{output}"));
+        let mut quarantined: Vec<&str> = quarantined
+            .iter()
+            .map(|(record, _)| record.as_str())
+            .collect();
         let mut expected = bad.to_vec();
-        aside.sort_unstable();
+        quarantined.sort_unstable();
         expected.sort_unstable();
-        assert_eq!(aside, expected);
-        // All of them are of one hour.
+        assert_eq!(quarantined, expected);
+        // All records are of the same hour.
         for file in files(&site.path("out").join(log)) {
-            assert!(file.to_string_lossy().contains("/2023-11-14-22/"), "{}", file.display());
+            assert!(
+                file.to_string_lossy().contains("/2023-11-14-22/"),
+                "{}",
+                file.display()
+            );
         }
     }
 }
 
-/// The tables that a metastore has of its own, as far as they are looked at.
+/// The tables of a metastore that are queried.
 const METASTORE: [&str; 9] = [
     "create table DBS (DB_ID bigint not null primary key, NAME varchar(128))",
     "create table TBLS (TBL_ID bigint not null primary key, DB_ID bigint, SD_ID bigint, TBL_NAME varchar(256), TBL_TYPE varchar(128))",
@@ -203,40 +293,89 @@ const METASTORE: [&str; 9] = [
        (1000, null, 'hr', 'int', 3), (1000, null, 'at', 'timestamp', 4)",
 ];
 
-/// Columns as Hive's metastore keeps them in its own database. A log whose table is not there waits for its row to be put right.
+/// Columns from the database of a Hive metastore. A log whose table does not exist waits until its
+/// row is fixed.
 #[test]
-fn the_metastore_says_the_columns() {
+fn columns_come_from_the_metastore() {
     let site = Site::new("typed-hive");
     let table = LogTable::new(&site);
     let metastore = format!("{}_metastore", site.name.replace('-', "_"));
     let server = server("PSEIDON_TEST_MYSQL");
     let connect = |url: &str| Database::new(url, None, None).expect("the url is right");
-    connect(&server).execute(&format!("create database {metastore}"), &[]).expect("a database can be made");
+    connect(&server)
+        .execute(&format!("create database {metastore}"), &[])
+        .expect("a database can be made");
     let database = connect(&format!("{server}/{metastore}"));
-    METASTORE.iter().for_each(|statement| drop(database.execute(statement, &[]).expect(statement)));
+    METASTORE
+        .iter()
+        .for_each(|statement| drop(database.execute(statement, &[]).expect(statement)));
 
     let at = 1_700_000_000_000_u64;
-    let records: Vec<String> = (0..40).map(|id| format!("{at}|{id}|name {id}|{id}.5|2023-11-14 22:13:20.000{id:03}")).collect();
+    let records: Vec<String> = (0..40)
+        .map(|id| format!("{at}|{id}|name {id}|{id}.5|2023-11-14 22:13:20.000{id:03}"))
+        .collect();
     let [found, lost] = ["found", "lost"].map(|name| format!("{}-{name}", site.name));
     for (log, table_name) in [(&found, "web.visits"), (&lost, "web.vistis")] {
         produce(log, 0, &records);
-        table.insert(log, &[("format", "txt:sep=pipe;ts=0;msg=1:"), ("output_format", "parquet"), ("hive_table_name", table_name)]);
+        table.insert(
+            log,
+            &[
+                ("format", "txt:sep=pipe;ts=0;msg=1:"),
+                ("output_format", "parquet"),
+                ("hive_table_name", table_name),
+            ],
+        );
     }
-    site.write("pipeline.edn", template(&site, &table, &format!(":metastore \"{server}/{metastore}\"")));
+    site.write(
+        "pipeline.edn",
+        template(
+            &site,
+            &table,
+            &format!(":metastore \"{server}/{metastore}\""),
+        ),
+    );
     let mut pseidon = site.run("pipeline.edn");
-    wait_until("it is read", 60, || by_id(&site, &found, ".parquet").len() == 40 || !pseidon.is_running());
+    wait_until("it is read", 60, || {
+        by_id(&site, &found, ".parquet").len() == 40 || !pseidon.is_running()
+    });
     let rows = by_id(&site, &found, ".parquet");
-    assert_eq!(rows[&7], row(&[("id", "7"), ("name", "name 7"), ("price", "7.50"), ("at", "2023-11-14T22:13:20.000007Z")]));
+    assert_eq!(
+        rows[&7],
+        row(&[
+            ("id", "7"),
+            ("name", "name 7"),
+            ("price", "7.50"),
+            ("at", "2023-11-14T22:13:20.000007Z")
+        ])
+    );
     let shown = columns(&files(&site.path("out").join(&found))[0]);
-    let expected = ["id Int64", "name Utf8", "price Decimal128(6, 2)", "at Timestamp(µs, \"UTC\")"];
-    assert_eq!(shown, expected, "in lower case and without what hive makes of the folder");
+    let expected = [
+        "id Int64",
+        "name Utf8",
+        "price Decimal128(6, 2)",
+        "at Timestamp(µs, \"UTC\")",
+    ];
+    assert_eq!(
+        shown, expected,
+        "in lower case, and without partition columns"
+    );
 
     let log = pseidon.log();
-    let said = format!("log `{lost}`: hive_table_name `web.vistis`: there is no hive table web.vistis");
-    assert!(log.contains(&said), "{log}");
-    table.insert(&lost, &[("format", "txt:sep=pipe;ts=0;msg=1:"), ("output_format", "avro"), ("hive_table_name", "WEB.Visits")]);
-    wait_until("the other one is read", 60, || by_id(&site, &lost, ".avro").len() == 40 || !pseidon.is_running());
+    let expected =
+        format!("log `{lost}`: hive_table_name `web.vistis`: hive table web.vistis not found");
+    assert!(log.contains(&expected), "{log}");
+    table.insert(
+        &lost,
+        &[
+            ("format", "txt:sep=pipe;ts=0;msg=1:"),
+            ("output_format", "avro"),
+            ("hive_table_name", "WEB.Visits"),
+        ],
+    );
+    wait_until("the other one is read", 60, || {
+        by_id(&site, &lost, ".avro").len() == 40 || !pseidon.is_running()
+    });
     pseidon.stop(40);
     assert_eq!(by_id(&site, &lost, ".avro"), rows);
-    assert_eq!(put_aside(&site, "quarantine"), []);
+    assert_eq!(quarantined(&site, "quarantine"), []);
 }

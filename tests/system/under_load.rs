@@ -1,4 +1,5 @@
-//! Sources that are faster than their sinks: files become visible and positions are committed all the time, not only at the end.
+//! Sources that are faster than their sinks: files become visible and positions are committed
+//! continuously, not only at the end.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -7,7 +8,7 @@ use std::time::Duration;
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::{ClientConfig, Offset, TopicPartitionList};
 
-use crate::harness::feed::{Feed, PARTITIONS};
+use crate::harness::feed::{Feeder, PARTITIONS};
 use crate::harness::output::{check, count_gapless, files, hidden};
 use crate::harness::{Pseidon, Site, brokers, wait_until};
 
@@ -15,38 +16,46 @@ use crate::harness::{Pseidon, Site, brokers, wait_until};
 const SIZE: u64 = 20 << 20;
 /// Writer threads, each with one open file.
 const WRITERS: u64 = 2;
-/// How often something has to become visible while more is read.
+/// How often the number of visible files has to change while more is read.
 const STEPS: usize = 6;
 
 fn rollover() -> String {
     format!(":compression :gzip :rollover {{:age \"1s\" :idle \"1s\" :size {SIZE}}}")
 }
 
-/// What is seen of a run while it reads.
-struct Look {
+/// Observes the files of a run while it reads.
+struct Observer {
     site: Site,
     pseidon: Pseidon,
-    /// The different numbers of visible files that were seen.
+    /// The different numbers of visible files that were observed.
     steps: BTreeSet<usize>,
 }
 
-impl Look {
-    fn new(site: Site) -> Look {
+impl Observer {
+    fn new(site: Site) -> Observer {
         let pseidon = site.run("pipeline.edn");
-        Look { site, pseidon, steps: BTreeSet::new() }
+        Observer {
+            site,
+            pseidon,
+            steps: BTreeSet::new(),
+        }
     }
 
-    fn look(&mut self) {
+    fn observe(&mut self) {
         self.steps.insert(files(&self.site.path("out")).len());
-        // A writer has one open file and those that became full since the last check, a second ago: that no more than this is hidden says
-        // that full files do not wait for something else.
-        let hidden: u64 = hidden(&self.site.path("out")).iter().filter_map(|path| fs::metadata(path).ok()).map(|file| file.len()).sum();
+        // A writer has one open file and those that became full since the last check, a second ago.
+        // If no more than this is hidden, full files do not wait for anything else.
+        let hidden: u64 = hidden(&self.site.path("out"))
+            .iter()
+            .filter_map(|path| fs::metadata(path).ok())
+            .map(|file| file.len())
+            .sum();
         assert!(hidden <= WRITERS * SIZE * 6, "{hidden} bytes are hidden");
         assert!(self.pseidon.is_running(), "it has ended");
     }
 }
 
-/// Files are due each second, so they have to come as long as records do.
+/// Files are due each second, so new ones must become visible as long as records arrive.
 #[test]
 fn files_of_an_endless_source_become_visible_on_time() {
     let site = Site::new("load-generate");
@@ -60,21 +69,24 @@ fn files_of_an_endless_source_become_visible_on_time() {
             rollover()
         ),
     );
-    let mut look = Look::new(site);
+    let mut observer = Observer::new(site);
     wait_until("files become visible one after another", 120, || {
-        look.look();
-        look.steps.len() > STEPS
+        observer.observe();
+        observer.steps.len() > STEPS
     });
-    look.pseidon.stop(60);
-    assert!(count_gapless(&look.site.path("out")) > 0);
+    observer.pseidon.stop(60);
+    assert!(count_gapless(&observer.site.path("out")) > 0);
 }
 
-/// A backlog, of `PSEIDON_TEST_BACKLOG` records: files become visible and the group's offsets move while it is read.
+/// A backlog of `PSEIDON_TEST_BACKLOG` records: files become visible and the offsets of the group
+/// advance while it is read.
 #[test]
 fn a_backlog_becomes_visible_while_it_is_read() {
-    let records = std::env::var("PSEIDON_TEST_BACKLOG").map_or(600_000, |records| records.parse().expect("a number of records"));
+    let records = std::env::var("PSEIDON_TEST_BACKLOG").map_or(600_000, |records| {
+        records.parse().expect("a number of records")
+    });
     let site = Site::new("load-kafka");
-    let mut feed = Feed::new(&site.name, 1);
+    let mut feed = Feeder::new(&site.name, 1);
     feed.send(records);
     site.write(
         "pipeline.edn",
@@ -91,34 +103,55 @@ fn a_backlog_becomes_visible_while_it_is_read() {
     );
     let group = group(&site.name);
     let mut offsets = BTreeSet::new();
-    let mut look = Look::new(site);
-    // Steps and offsets count only as long as not everything is committed.
+    let mut observer = Observer::new(site);
+    // Steps and offsets count only until everything is committed.
     wait_until("the backlog is read", 60 + records / 10_000, || {
-        look.look();
-        let committed = committed(&group, &look.site.name);
+        observer.observe();
+        let committed = committed(&group, &observer.site.name);
         offsets.insert(committed);
         committed == records
     });
-    assert!(look.steps.len() > 3, "visible files while the backlog was read: {:?}", look.steps);
+    assert!(
+        observer.steps.len() > 3,
+        "visible files while the backlog was read: {:?}",
+        observer.steps
+    );
     let is_between = |offset: &u64| *offset > 0 && *offset < records;
-    assert!(offsets.iter().any(is_between), "committed offsets while the backlog was read: {offsets:?}");
-    look.pseidon.stop(60);
-    check(&look.site.path("out"), &feed.fed());
+    assert!(
+        offsets.iter().any(is_between),
+        "committed offsets while the backlog was read: {offsets:?}"
+    );
+    observer.pseidon.stop(60);
+    check(&observer.site.path("out"), &feed.fed());
 }
 
 fn group(name: &str) -> BaseConsumer {
     let mut config = ClientConfig::new();
-    config.set("bootstrap.servers", brokers()).set("group.id", name);
-    config.create().expect("a consumer that asks for offsets")
+    config
+        .set("bootstrap.servers", brokers())
+        .set("group.id", name);
+    config.create().expect("a consumer for offsets")
 }
 
-/// The sum of the group's offsets.
+/// The sum of the committed offsets of the group.
 fn committed(group: &BaseConsumer, topic: &str) -> u64 {
     let mut partitions = TopicPartitionList::new();
     for partition in 0..PARTITIONS as i32 {
         partitions.add_partition(topic, partition);
     }
-    let Ok(committed) = group.committed_offsets(partitions, Duration::from_secs(20)) else { return 0 };
-    let offset = |offset: Offset| if let Offset::Offset(offset) = offset { offset as u64 } else { 0 };
-    committed.elements().iter().map(|partition| offset(partition.offset())).sum()
+    let Ok(committed) = group.committed_offsets(partitions, Duration::from_secs(20)) else {
+        return 0;
+    };
+    let offset = |offset: Offset| {
+        if let Offset::Offset(offset) = offset {
+            offset as u64
+        } else {
+            0
+        }
+    };
+    committed
+        .elements()
+        .iter()
+        .map(|partition| offset(partition.offset()))
+        .sum()
 }

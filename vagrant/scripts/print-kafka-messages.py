@@ -1,7 +1,8 @@
 #!/usr/bin/env python3
-"""Reads the messages of a topic from the start to the end and prints them, one a line, in no particular order between partitions.
+"""Prints the messages of a topic from the start to the end, one per line.
 
-Waits until there are as many as expected. Exit code 1 when there are fewer when the time is up, or more.
+The order between partitions is undefined. Waits until there are as many messages as expected. Exits
+with 1 if there are fewer at the timeout, or more.
 """
 
 import sys
@@ -13,9 +14,12 @@ import kcat
 
 
 def main() -> int:
-    parser = kcat.arguments("prints the messages of a topic, from the start to the end; exit code 1 when there are fewer or more than expected")
+    parser = kcat.arguments(
+        "prints the messages of a topic, from the start to the end; "
+        "exits with 1 if there are fewer or more than expected"
+    )
     parser.add_argument("topic")
-    parser.add_argument("n", type=int, help="how many messages are expected")
+    parser.add_argument("n", type=int, help="expected number of messages")
     given = parser.parse_args()
 
     messages = kcat.read(given.brokers, given.topic, given.n, given.timeout)

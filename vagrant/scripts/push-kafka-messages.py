@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Sends a message to a topic n times. Where the message has {n}, each has its own number, from 1."""
+"""Sends a message to a topic n times. {n} in the message becomes the message's number, from 1."""
 
 import sys
 from pathlib import Path
@@ -10,13 +10,17 @@ import kcat
 
 
 def main() -> int:
-    parser = kcat.arguments("sends a message to a topic n times; returns when the brokers have all of them")
-    parser.add_argument("n", type=int, help="how many")
+    parser = kcat.arguments(
+        "sends a message to a topic n times; returns when the brokers have all messages"
+    )
+    parser.add_argument("n", type=int, help="number of messages")
     parser.add_argument("topic")
     parser.add_argument("message", help="{n} in it becomes the message's number, from 1")
     given = parser.parse_args()
 
-    messages = [given.message.replace("{n}", str(number)).encode() for number in range(1, given.n + 1)]
+    messages = [
+        given.message.replace("{n}", str(number)).encode() for number in range(1, given.n + 1)
+    ]
     kcat.send(given.brokers, given.topic, messages, given.timeout)
     return 0
 

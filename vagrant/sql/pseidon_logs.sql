@@ -1,4 +1,4 @@
--- Which logs there are, and how each is read and written: one row for each topic.
+-- The logs, and how each is read and written: one row for each topic.
 CREATE TABLE IF NOT EXISTS `pseidon_logs` (
   `log` varchar(100) NOT NULL,
   `format` varchar(200) DEFAULT NULL,

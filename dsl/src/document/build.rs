@@ -1,4 +1,4 @@
-//! From the top-level map to the document.
+//! From the top-level map to a [`Document`].
 
 use super::flow::{call, flow, is_form};
 use super::{Call, Document, Flow, Stage, Test};
@@ -10,26 +10,48 @@ const KEYWORDS: [&str; 3] = ["name", "settings", "tests"];
 /// The keywords of an entry of `:tests`.
 const TEST_KEYWORDS: [&str; 4] = ["name", "at", "input", "output"];
 
-/// The stage that is always there, and the flow of a file that says nothing of one.
+/// The only stage in the flow of a file without `pipeline`.
 const DEFAULT_STAGE: &str = "disk-writer";
 
-/// The document that `node` describes.
+/// Builds the document from the top-level map. The errors are in source order.
 pub(super) fn document(node: Node) -> Result<Document, Vec<Diagnostic>> {
     let NodeKind::Map(entries) = node.kind else {
-        let mistake = Diagnostic::new(node.span, "a pipeline file is a map", format!("expected {{ … }}, found {}", node.describe()));
-        return Err(vec![mistake]);
+        let error = Diagnostic::new(
+            node.span,
+            "a pipeline file must be a map",
+            format!("expected {{ … }}, found {}", node.describe()),
+        );
+        return Err(vec![error]);
     };
     let mut builder = Builder::default();
     for (key, value) in entries {
         builder.entry(&key, value);
     }
-    let default_flow = || Flow::Thread(vec![Flow::Named(Name::plain(DEFAULT_STAGE), node.span)], node.span);
-    let Builder { name, settings, stages, pipeline, tests, mut mistakes } = builder;
-    if mistakes.is_empty() {
-        return Ok(Document { name, settings, stages, pipeline: pipeline.unwrap_or_else(default_flow), tests });
+    let default_flow = || {
+        Flow::Thread(
+            vec![Flow::Named(Name::plain(DEFAULT_STAGE), node.span)],
+            node.span,
+        )
+    };
+    let Builder {
+        name,
+        settings,
+        stages,
+        pipeline,
+        tests,
+        mut errors,
+    } = builder;
+    if errors.is_empty() {
+        return Ok(Document {
+            name,
+            settings,
+            stages,
+            pipeline: pipeline.unwrap_or_else(default_flow),
+            tests,
+        });
     }
-    mistakes.sort_by_key(|mistake| mistake.span);
-    Err(mistakes)
+    errors.sort_by_key(|error| error.span);
+    Err(errors)
 }
 
 #[derive(Default)]
@@ -39,44 +61,69 @@ struct Builder {
     stages: Vec<Stage>,
     pipeline: Option<Flow>,
     tests: Vec<Test>,
-    mistakes: Vec<Diagnostic>,
+    errors: Vec<Diagnostic>,
 }
 
 impl Builder {
     fn report(&mut self, span: Span, message: impl Into<String>, label: impl Into<String>) {
-        self.mistakes.push(Diagnostic::new(span, message, label));
+        self.errors.push(Diagnostic::new(span, message, label));
     }
 
     fn entry(&mut self, key: &Node, value: Node) {
         match &key.kind {
             NodeKind::Keyword(keyword) => match keyword.to_string().as_str() {
-                "name" => self.name = self.text(&value, "the pipeline's name").map(|name| (name, value.span)),
+                "name" => {
+                    self.name = self
+                        .text(&value, "the pipeline name")
+                        .map(|name| (name, value.span))
+                }
                 "settings" => self.settings(value),
                 "tests" => self.tests(value),
                 unknown => self.unknown_keyword(unknown, key.span, &KEYWORDS),
             },
-            NodeKind::Symbol(name) if name.to_string() == "pipeline" => self.pipeline = flow(&value, &mut self.mistakes),
+            NodeKind::Symbol(name) if name.to_string() == "pipeline" => {
+                self.pipeline = flow(&value, &mut self.errors)
+            }
             NodeKind::Symbol(name) => self.stage(name, key.span, value),
             _ => {
-                let label = "expected a symbol (a stage's name or pipeline) or a keyword";
-                self.report(key.span, format!("{} is no key of a pipeline file", key.describe()), label);
+                let label = "expected a symbol (a stage name or `pipeline`) or a keyword";
+                self.report(
+                    key.span,
+                    format!("{} cannot be a key in a pipeline file", key.describe()),
+                    label,
+                );
             }
         }
     }
 
     fn unknown_keyword(&mut self, unknown: &str, span: Span, known: &[&'static str]) {
         let listed: Vec<String> = known.iter().map(|name| format!(":{name}")).collect();
-        let mistake = Diagnostic::new(span, format!("`:{unknown}` is not known here"), format!("expected one of {}", listed.join(", ")));
-        let help = nearest(unknown, known.iter().copied()).map(|near| format!("did you mean `:{near}`?"));
-        self.mistakes.push(Diagnostic { help, ..mistake });
+        let error = Diagnostic::new(
+            span,
+            format!("unknown key `:{unknown}`"),
+            format!("expected one of {}", listed.join(", ")),
+        );
+        let help =
+            nearest(unknown, known.iter().copied()).map(|near| format!("did you mean `:{near}`?"));
+        self.errors.push(Diagnostic { help, ..error });
     }
 
-    /// A text that is not empty.
+    /// The value of a non-empty string. `what` names it in errors.
     fn text(&mut self, node: &Node, what: &str) -> Option<String> {
         match &node.kind {
-            NodeKind::Str(text) if !text.value.trim().is_empty() => return Some(text.value.clone()),
-            NodeKind::Str(_) => self.report(node.span, format!("{what} is empty"), "expected a text"),
-            _ => self.report(node.span, format!("{what} must be a text"), format!("expected a text, found {}", node.describe())),
+            NodeKind::Str(text) if !text.value.trim().is_empty() => {
+                return Some(text.value.clone());
+            }
+            NodeKind::Str(_) => self.report(
+                node.span,
+                format!("{what} is empty"),
+                "expected a non-empty string",
+            ),
+            _ => self.report(
+                node.span,
+                format!("{what} must be a string"),
+                format!("expected a string, found {}", node.describe()),
+            ),
         }
         None
     }
@@ -84,25 +131,42 @@ impl Builder {
     fn settings(&mut self, value: Node) {
         let found = value.describe();
         let NodeKind::Map(entries) = value.kind else {
-            self.report(value.span, "`:settings` is a map", format!("expected {{ … }}, found {found}"));
+            self.report(
+                value.span,
+                "`:settings` must be a map",
+                format!("expected {{ … }}, found {found}"),
+            );
             return;
         };
         for (key, value) in entries {
             match key.kind {
                 NodeKind::Keyword(name) => self.settings.push((name, key.span, value)),
-                _ => self.report(key.span, format!("{} cannot name a setting", key.describe()), "expected a keyword such as :etl-threads"),
+                _ => self.report(
+                    key.span,
+                    format!("{} cannot name a setting", key.describe()),
+                    "expected a keyword such as :etl-threads",
+                ),
             }
         }
     }
 
     fn stage(&mut self, name: &Name, name_span: Span, value: Node) {
         if is_form(name) {
-            self.report(name_span, format!("no stage can be called `{name}`"), "this word puts stages together");
+            self.report(
+                name_span,
+                format!("`{name}` is reserved and cannot name a stage"),
+                "this word combines stages",
+            );
             return;
         }
         let call = match &value.kind {
-            NodeKind::List(_) => call(&value, &mut self.mistakes),
-            NodeKind::Symbol(plugin) => Some(Call { plugin: plugin.clone(), plugin_span: value.span, args: Vec::new(), span: value.span }),
+            NodeKind::List(_) => call(&value, &mut self.errors),
+            NodeKind::Symbol(plugin) => Some(Call {
+                plugin: plugin.clone(),
+                plugin_span: value.span,
+                args: Vec::new(),
+                span: value.span,
+            }),
             _ => {
                 let label = format!("expected (plugin …), found {}", value.describe());
                 self.report(value.span, format!("`{name}` must be a stage"), label);
@@ -111,18 +175,33 @@ impl Builder {
         };
         let Some(call) = call else { return };
         if is_form(&call.plugin) {
-            let mistake =
-                Diagnostic::new(call.plugin_span, format!("`{}` puts stages together and is none", call.plugin), "expected a plugin");
-            self.mistakes.push(mistake.with_help("flows stand in `pipeline`"));
+            let error = Diagnostic::new(
+                call.plugin_span,
+                format!(
+                    "`{}` combines stages and is not itself a stage",
+                    call.plugin
+                ),
+                "expected a plugin",
+            );
+            self.errors
+                .push(error.with_help("move the flow to `pipeline`"));
             return;
         }
-        self.stages.push(Stage { name: name.clone(), name_span, call });
+        self.stages.push(Stage {
+            name: name.clone(),
+            name_span,
+            call,
+        });
     }
 
     fn tests(&mut self, value: Node) {
         let found = value.describe();
         let (NodeKind::Vector(entries) | NodeKind::List(entries)) = value.kind else {
-            self.report(value.span, "`:tests` is a vector of maps", format!("expected [ … ], found {found}"));
+            self.report(
+                value.span,
+                "`:tests` must be a vector of maps",
+                format!("expected [ … ], found {found}"),
+            );
             return;
         };
         for entry in entries {
@@ -135,20 +214,28 @@ impl Builder {
     fn test(&mut self, entry: Node) -> Option<Test> {
         let (span, found) = (entry.span, entry.describe());
         let NodeKind::Map(entries) = entry.kind else {
-            self.report(span, "a test is a map", format!("expected {{:name … :at … :input […] :output […]}}, found {found}"));
+            self.report(
+                span,
+                "a test must be a map",
+                format!("expected {{:name … :at … :input […] :output […]}}, found {found}"),
+            );
             return None;
         };
-        let before = self.mistakes.len();
+        let before = self.errors.len();
         let (mut name, mut at, mut input, mut output) = (None, None, None, None);
         let mut given = Vec::new();
         for (key, value) in entries {
             let NodeKind::Keyword(keyword) = &key.kind else {
-                self.report(key.span, format!("{} cannot be a key of a test", key.describe()), "expected a keyword");
+                self.report(
+                    key.span,
+                    format!("{} cannot be a key of a test", key.describe()),
+                    "expected a keyword",
+                );
                 continue;
             };
             let keyword = keyword.to_string();
             match keyword.as_str() {
-                "name" => name = self.text(&value, "a test's name"),
+                "name" => name = self.text(&value, "the test name"),
                 "at" => at = self.stage_name(&value),
                 "input" => input = self.records(value, ":input"),
                 "output" => output = self.records(value, ":output"),
@@ -156,22 +243,39 @@ impl Builder {
             }
             given.push(keyword);
         }
-        for missing in TEST_KEYWORDS.iter().filter(|keyword| !given.iter().any(|given| given == *keyword)) {
-            self.report(span, format!("this test has no `:{missing}`"), "a test has :name, :at, :input and :output");
+        for missing in TEST_KEYWORDS
+            .iter()
+            .filter(|keyword| !given.iter().any(|given| given == *keyword))
+        {
+            self.report(
+                span,
+                format!("missing required key `:{missing}`"),
+                "a test requires :name, :at, :input and :output",
+            );
         }
-        if self.mistakes.len() > before {
+        if self.errors.len() > before {
             return None;
         }
-        Some(Test { name: name?, at: at?, input: input?, output: output?, span })
+        Some(Test {
+            name: name?,
+            at: at?,
+            input: input?,
+            output: output?,
+            span,
+        })
     }
 
-    /// A stage's name. In TOML it is a text.
+    /// The name of a stage: a symbol, or in TOML a string.
     fn stage_name(&mut self, value: &Node) -> Option<(Name, Span)> {
         match &value.kind {
             NodeKind::Symbol(name) => Some((name.clone(), value.span)),
             NodeKind::Str(text) => Some((Name::plain(&text.value), value.span)),
             _ => {
-                self.report(value.span, "`:at` names a stage", format!("expected a symbol, found {}", value.describe()));
+                self.report(
+                    value.span,
+                    "`:at` must name a stage",
+                    format!("expected a symbol, found {}", value.describe()),
+                );
                 None
             }
         }
@@ -182,7 +286,11 @@ impl Builder {
         match value.kind {
             NodeKind::Vector(records) | NodeKind::List(records) => Some(records),
             _ => {
-                self.report(value.span, format!("`{key}` is a vector of records"), format!("expected [ … ], found {found}"));
+                self.report(
+                    value.span,
+                    format!("`{key}` must be a vector of records"),
+                    format!("expected [ … ], found {found}"),
+                );
                 None
             }
         }

@@ -1,4 +1,4 @@
-//! Tokens and their values.
+//! From EDN tokens to [`Node`]s.
 
 use std::collections::HashSet;
 
@@ -12,20 +12,32 @@ use crate::{Diagnostic, Name, Node, NodeKind, Span, print};
 #[grammar = "edn.pest"]
 struct Grammar;
 
-/// The forms of a text whose delimiters match, with `nil` in place of each that is wrong, and the mistakes.
+/// The forms of a text whose delimiters match, and the errors in them. An invalid form is replaced
+/// by `nil`.
 pub(super) fn forms(text: &str) -> (Vec<Node>, Vec<Diagnostic>) {
     let mut file = match Grammar::parse(Rule::file, text) {
         Ok(file) => file,
-        Err(error) => return (Vec::new(), vec![crate::grammar::mistake(&Text::plain(text, 0), &error, |_| Some("a form"))]),
+        Err(error) => {
+            return (
+                Vec::new(),
+                vec![crate::grammar::diagnostic(
+                    &Text::plain(text, 0),
+                    &error,
+                    |_| Some("a form"),
+                )],
+            );
+        }
     };
-    let mut builder = Builder { mistakes: Vec::new() };
-    let forms = file.next().map_or_else(Vec::new, |file| builder.forms(file.into_inner()));
-    (forms, builder.mistakes)
+    let mut builder = Builder { errors: Vec::new() };
+    let forms = file
+        .next()
+        .map_or_else(Vec::new, |file| builder.forms(file.into_inner()));
+    (forms, builder.errors)
 }
 
-/// Gives tokens their values and collects what is wrong with them.
+/// Computes the values of tokens and collects errors.
 struct Builder {
-    mistakes: Vec<Diagnostic>,
+    errors: Vec<Diagnostic>,
 }
 
 impl Builder {
@@ -34,10 +46,10 @@ impl Builder {
     }
 
     fn report(&mut self, span: Span, message: impl Into<String>, label: impl Into<String>) {
-        self.mistakes.push(Diagnostic::new(span, message, label));
+        self.errors.push(Diagnostic::new(span, message, label));
     }
 
-    /// A form's value; none for what is no form, such as a discard.
+    /// The value of a form. `None` for anything else, such as a discard.
     fn form(&mut self, pair: Pair<'_, Rule>) -> Option<Node> {
         let span = span_of(&pair);
         match pair.as_rule() {
@@ -46,8 +58,12 @@ impl Builder {
                 self.discard(pair, span);
                 None
             }
-            // What is wrong is reported, and `nil` keeps its place, so that what follows it is still understood.
-            _ => Some(Node { kind: self.kind(pair, span).unwrap_or(NodeKind::Nil), span }),
+            // An invalid form is reported and replaced by `nil`, so that the forms after it keep
+            // their meaning, for example as keys and values of a map.
+            _ => Some(Node {
+                kind: self.kind(pair, span).unwrap_or(NodeKind::Nil),
+                span,
+            }),
         }
     }
 
@@ -72,12 +88,17 @@ impl Builder {
             Rule::keyword => NodeKind::Keyword(name(pair)),
             Rule::symbol => NodeKind::Symbol(name(pair)),
             Rule::clojure_regex => {
-                let mistake = Diagnostic::new(span, "a regular expression is written `#r\"…\"`", "expected an `r` after the `#`");
-                self.mistakes.push(mistake.with_help(format!("write #r{}", text.trim_start_matches('#'))));
+                let error = Diagnostic::new(
+                    span,
+                    "a regular expression is written `#r\"…\"`",
+                    "expected `r` after the `#`",
+                );
+                self.errors
+                    .push(error.with_help(format!("write #r{}", text.trim_start_matches('#'))));
                 return None;
             }
             Rule::junk => {
-                let (message, label) = junk(text);
+                let (message, label) = junk_message(text);
                 self.report(span, message, label);
                 return None;
             }
@@ -92,7 +113,11 @@ impl Builder {
             self.form(inner);
         }
         if nothing {
-            self.report(span, "`#_` takes the next form away, but there is none", "expected a form after this");
+            self.report(
+                span,
+                "`#_` has no form to discard",
+                "expected a form after this",
+            );
         }
     }
 
@@ -100,14 +125,22 @@ impl Builder {
         let forms = self.forms(pair.into_inner());
         if forms.len() % 2 == 1 {
             let last = forms.last().map_or(span, |last| last.span);
-            self.report(last, "a map holds pairs of a key and a value", "this key has no value");
+            self.report(
+                last,
+                "a map consists of key-value pairs",
+                "this key has no value",
+            );
         }
         let mut seen = HashSet::new();
         let mut entries = Vec::with_capacity(forms.len() / 2);
         let mut forms = forms.into_iter();
         while let (Some(key), Some(value)) = (forms.next(), forms.next()) {
             if !seen.insert(print::print(&key)) {
-                self.report(key.span, format!("the key `{}` is there twice", print::print(&key)), "this is the second one");
+                self.report(
+                    key.span,
+                    format!("duplicate key `{}`", print::print(&key)),
+                    "second occurrence",
+                );
             }
             entries.push((key, value));
         }
@@ -119,7 +152,11 @@ impl Builder {
         let mut seen = HashSet::new();
         for item in &items {
             if !seen.insert(print::print(item)) {
-                self.report(item.span, format!("`{}` is in this set twice", print::print(item)), "this is the second one");
+                self.report(
+                    item.span,
+                    format!("duplicate item `{}` in a set", print::print(item)),
+                    "second occurrence",
+                );
             }
         }
         NodeKind::Set(items)
@@ -134,19 +171,28 @@ impl Builder {
                 Rule::escape | Rule::pair => match unescape(piece.as_str()) {
                     Some(character) => text.value.push(character),
                     None => {
-                        let message = format!("`{}` is half of a character", piece.as_str());
-                        self.report(span_of(&piece), message, "expected the other half as a second `\\u…`");
+                        let message = format!("`{}` is an unpaired surrogate", piece.as_str());
+                        self.report(
+                            span_of(&piece),
+                            message,
+                            "expected a second `\\u…` that completes the pair",
+                        );
                     }
                 },
                 _ => {
-                    let message = format!("`{}` is not an escape", piece.as_str());
-                    let mistake =
-                        Diagnostic::new(span_of(&piece), message, "expected \\n \\t \\r \\b \\f \\\\ \\\" or \\u with four hex digits");
-                    self.mistakes.push(mistake.with_help("a backslash itself is written \\\\"));
+                    let message = format!("unknown escape `{}`", piece.as_str());
+                    let error = Diagnostic::new(
+                        span_of(&piece),
+                        message,
+                        "expected \\n \\t \\r \\b \\f \\\\ \\\" or \\u with four hex digits",
+                    );
+                    self.errors
+                        .push(error.with_help("write a backslash as \\\\"));
                 }
             }
             if piece.as_rule() != Rule::chunk {
-                text.shifts.push((text.value.len() as u32, shift(&text, span.end())));
+                text.shifts
+                    .push((text.value.len() as u32, shift(&text, span.end())));
             }
         }
         text
@@ -158,10 +204,15 @@ impl Builder {
         match regex::Regex::new(&text.value) {
             Ok(_) => Some(NodeKind::Regex(text)),
             Err(error) => {
-                // The last line of the error says what is wrong; those before it draw the expression once more.
+                // The last line of the error is the reason. The lines before it show the
+                // expression, which the diagnostic shows as well.
                 let reason = error.to_string();
-                let reason = reason.lines().last().unwrap_or_default().trim_start_matches("error: ");
-                self.report(text.span(), "this is not a regular expression", reason);
+                let reason = reason
+                    .lines()
+                    .last()
+                    .unwrap_or_default()
+                    .trim_start_matches("error: ");
+                self.report(text.span(), "invalid regular expression", reason);
                 None
             }
         }
@@ -181,16 +232,26 @@ impl Builder {
         }
         let (tag, tag_span) = tag?;
         let Some(value) = value else {
-            self.report(span, format!("`#{tag}` stands before a value, but there is none"), "expected a value after this");
+            self.report(
+                span,
+                format!("`#{tag}` has no value"),
+                "expected a value after this",
+            );
             return None;
         };
         let wrong = match tag.to_string().as_str() {
-            "inst" if !is_instant(&value) => Some("a time such as \"2024-01-31T12:30:00Z\""),
-            "uuid" if !is_uuid(&value) => Some("a text such as \"f81d4fae-7dec-11d0-a765-00a0c91e6bf6\""),
+            "inst" if !is_instant(&value) => Some("a timestamp such as \"2024-01-31T12:30:00Z\""),
+            "uuid" if !is_uuid(&value) => {
+                Some("a UUID such as \"f81d4fae-7dec-11d0-a765-00a0c91e6bf6\"")
+            }
             _ => None,
         };
         if let Some(expected) = wrong {
-            self.report(tag_span.to(value.span), format!("this is not an `#{tag}`"), format!("expected {expected}"));
+            self.report(
+                tag_span.to(value.span),
+                format!("invalid `#{tag}`"),
+                format!("expected {expected}"),
+            );
             return None;
         }
         Some(NodeKind::Tagged(tag, Box::new(value)))
@@ -198,7 +259,7 @@ impl Builder {
 
     fn character(&mut self, text: &str, span: Span) -> Option<NodeKind> {
         let character = match text.trim_start_matches('\\') {
-            // `\\` is the backslash itself.
+            // `\\` is the backslash character.
             "" => Some('\\'),
             "newline" => Some('\n'),
             "return" => Some('\r'),
@@ -206,11 +267,17 @@ impl Builder {
             "tab" => Some('\t'),
             "formfeed" => Some('\u{c}'),
             "backspace" => Some('\u{8}'),
-            name if name.chars().count() > 1 => u32::from_str_radix(name.get(1..)?, 16).ok().and_then(char::from_u32),
+            name if name.chars().count() > 1 => u32::from_str_radix(name.get(1..)?, 16)
+                .ok()
+                .and_then(char::from_u32),
             name => name.chars().next(),
         };
         if character.is_none() {
-            self.report(span, format!("`{text}` is half of a character"), "expected a whole one");
+            self.report(
+                span,
+                format!("`{text}` is an unpaired surrogate"),
+                "expected a complete character",
+            );
         }
         character.map(NodeKind::Char)
     }
@@ -231,8 +298,13 @@ impl Builder {
         match digits.parse::<f64>() {
             Ok(value) if value.is_finite() => Some(NodeKind::Float(value)),
             _ => {
-                let mistake = Diagnostic::new(span, "this number is too large", "expected at most 1.7976931348623157e308");
-                self.mistakes.push(mistake.with_help("an exact number of any size ends in M"));
+                let error = Diagnostic::new(
+                    span,
+                    "number too large",
+                    "expected at most 1.7976931348623157e308",
+                );
+                self.errors
+                    .push(error.with_help("append M for an exact number of any size"));
                 None
             }
         }
@@ -243,7 +315,7 @@ fn span_of(pair: &Pair<'_, Rule>) -> Span {
     Span::new(pair.as_span().start(), pair.as_span().end())
 }
 
-/// How far the place `end` in the file is ahead of the end of the value.
+/// The distance in bytes from the end of the value so far to the source offset `end`.
 fn shift(text: &Text, end: usize) -> i32 {
     (end as i64 - i64::from(text.start) - text.value.len() as i64) as i32
 }
@@ -253,7 +325,8 @@ fn quoted(pair: Pair<'_, Rule>) -> Text {
     for piece in pair.into_inner() {
         if piece.as_rule() == Rule::quote {
             text.value.push('\'');
-            text.shifts.push((text.value.len() as u32, shift(&text, piece.as_span().end())));
+            text.shifts
+                .push((text.value.len() as u32, shift(&text, piece.as_span().end())));
         } else {
             text.value.push_str(piece.as_str());
         }
@@ -261,11 +334,18 @@ fn quoted(pair: Pair<'_, Rule>) -> Text {
     text
 }
 
-/// The character that `\n`, `\u0041` or a pair of the latter stands for; none for half of a pair.
+/// The character for `\n`, `\u0041` or a surrogate pair of the latter form. `None` for an unpaired
+/// surrogate.
 fn unescape(escape: &str) -> Option<char> {
-    let mut units = escape.split("\\u").skip(1).map(|hex| u16::from_str_radix(hex, 16));
+    let mut units = escape
+        .split("\\u")
+        .skip(1)
+        .map(|hex| u16::from_str_radix(hex, 16));
     if let Some(first) = units.next() {
-        let units = std::iter::once(first).chain(units).collect::<Result<Vec<u16>, _>>().ok()?;
+        let units = std::iter::once(first)
+            .chain(units)
+            .collect::<Result<Vec<u16>, _>>()
+            .ok()?;
         return char::decode_utf16(units).next()?.ok();
     }
     let code = escape.chars().nth(1)?;
@@ -283,18 +363,24 @@ fn name(pair: Pair<'_, Rule>) -> Name {
     let mut parts = pair.into_inner().map(|part| part.as_str().to_owned());
     let first = parts.next().unwrap_or_default();
     match parts.next() {
-        Some(name) => Name { namespace: Some(first), name },
+        Some(name) => Name {
+            namespace: Some(first),
+            name,
+        },
         None => Name::plain(first),
     }
 }
 
-/// What to say of a token that is none of EDN's.
-fn junk(text: &str) -> (String, &'static str) {
+/// The message and label for a token that is not valid EDN.
+fn junk_message(text: &str) -> (String, &'static str) {
     let unsigned = text.trim_start_matches(['+', '-']);
     let first = text.chars().next();
     if unsigned.starts_with(|first: char| first.is_ascii_digit()) {
-        let label = if unsigned.len() > 1 && unsigned.starts_with('0') && unsigned.chars().all(|digit| digit.is_ascii_digit()) {
-            "a number does not begin with 0"
+        let label = if unsigned.len() > 1
+            && unsigned.starts_with('0')
+            && unsigned.chars().all(|digit| digit.is_ascii_digit())
+        {
+            "a number cannot start with 0"
         } else {
             "expected a number such as 12, 1.5, 12N or 1.5M"
         };
@@ -304,10 +390,12 @@ fn junk(text: &str) -> (String, &'static str) {
         Some(':') => "expected a keyword such as :name or :space/name",
         Some('\\') => "expected a character such as \\a, \\newline, \\space, \\tab or \\u0041",
         Some('#') => "expected #{ … }, #_, #r\"…\", #inst or #uuid",
-        Some('@') => "expected a name; record metadata stands in expressions, and those in texts: \"@topic = 'a'\"",
+        Some('@') => {
+            "expected a name; record metadata is written in an expression string: \"@topic = 'a'\""
+        }
         _ => "expected a name such as kafka or some.space/name",
     };
-    (format!("`{text}` is not a form of EDN"), label)
+    (format!("`{text}` is not valid EDN"), label)
 }
 
 fn is_instant(value: &Node) -> bool {
@@ -315,8 +403,13 @@ fn is_instant(value: &Node) -> bool {
 }
 
 fn is_uuid(value: &Node) -> bool {
-    let NodeKind::Str(text) = &value.kind else { return false };
+    let NodeKind::Str(text) = &value.kind else {
+        return false;
+    };
     let groups: Vec<&str> = text.value.split('-').collect();
     let lengths: Vec<usize> = groups.iter().map(|group| group.len()).collect();
-    lengths == [8, 4, 4, 4, 12] && groups.iter().all(|group| group.bytes().all(|byte| byte.is_ascii_hexdigit()))
+    lengths == [8, 4, 4, 4, 12]
+        && groups
+            .iter()
+            .all(|group| group.bytes().all(|byte| byte.is_ascii_hexdigit()))
 }

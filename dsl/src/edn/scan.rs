@@ -1,47 +1,58 @@
-//! The first look at a text: do its delimiters match, and how deep do they nest?
+//! A check that delimiters match and do not nest too deeply.
 //!
-//! It runs before the grammar for two reasons. A parser that recurses must not see text that nests without bounds; and "this `[` is never
-//! closed" is what a user wants to hear, not what was expected at the end of the file.
+//! It runs before the grammar for two reasons. A recursive parser must not process text that nests
+//! without bounds. And "unclosed `[`" helps a user more than what was expected at the end of the
+//! file.
 
 use crate::{Diagnostic, Span};
 
-/// How deep collections, tags and discards may nest.
+/// The maximum nesting depth of collections, tags and discards.
 pub(super) const MAX_DEPTH: usize = 128;
 
-/// Whether texts in single quotes are known, as in a flow on the command line or in TOML.
+/// Whether strings in single quotes are accepted, as in a flow on the command line or in TOML.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum Quotes {
-    /// EDN: double quotes only.
+    /// Double quotes only, as in EDN.
     Double,
-    /// Single quotes too.
+    /// Single or double quotes.
     Any,
 }
 
-/// What waits for its end.
+/// A form that is not complete yet.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Open {
-    /// A collection, and the character that closes it.
-    Collection { closer: char, at: usize, width: usize },
-    /// `#tag`, which becomes one form with what follows it.
+enum OpenForm {
+    /// A collection, with the character that closes it.
+    Collection {
+        closer: char,
+        at: usize,
+        width: usize,
+    },
+    /// `#tag`, which is one form together with the next form.
     Tag,
-    /// `#_`, which takes what follows it away.
+    /// `#_`, which discards the next form.
     Discard,
 }
 
-/// The mistakes in the delimiters of `text`, in the order of the file.
+/// The errors in the delimiters of `text`, in source order.
 pub(super) fn check(text: &str, quotes: Quotes) -> Vec<Diagnostic> {
-    let mut scanner = Scanner { text, at: 0, quotes, open: Vec::new(), mistakes: Vec::new() };
+    let mut scanner = Scanner {
+        text,
+        at: 0,
+        quotes,
+        open: Vec::new(),
+        errors: Vec::new(),
+    };
     scanner.run();
-    scanner.mistakes.sort_by_key(|mistake| mistake.span);
-    scanner.mistakes
+    scanner.errors.sort_by_key(|error| error.span);
+    scanner.errors
 }
 
 struct Scanner<'a> {
     text: &'a str,
     at: usize,
     quotes: Quotes,
-    open: Vec<Open>,
-    mistakes: Vec<Diagnostic>,
+    open: Vec<OpenForm>,
+    errors: Vec<Diagnostic>,
 }
 
 impl Scanner<'_> {
@@ -62,13 +73,17 @@ impl Scanner<'_> {
             }
             if self.open.len() > MAX_DEPTH {
                 let span = Span::new(self.at.saturating_sub(1), self.at);
-                let mistake = Diagnostic::new(span, format!("this nests more than {MAX_DEPTH} levels deep"), "one level too deep");
-                self.mistakes.push(mistake);
+                let error = Diagnostic::new(
+                    span,
+                    format!("nested too deeply (limit: {MAX_DEPTH} levels)"),
+                    "nesting limit exceeded here",
+                );
+                self.errors.push(error);
                 return;
             }
         }
         while let Some(open) = self.open.pop() {
-            self.never_closed(open, None);
+            self.report_unclosed(open, None);
         }
     }
 
@@ -77,48 +92,63 @@ impl Scanner<'_> {
     }
 
     fn push(&mut self, closer: char, width: usize) {
-        self.open.push(Open::Collection { closer, at: self.at, width });
+        self.open.push(OpenForm::Collection {
+            closer,
+            at: self.at,
+            width,
+        });
         self.at += width;
     }
 
     fn close(&mut self, found: char) {
         let here = Span::new(self.at, self.at + 1);
         self.at += 1;
-        let fits = |open: &Open| matches!(open, Open::Collection { closer, .. } if *closer == found);
+        let fits = |open: &OpenForm| match open {
+            OpenForm::Collection { closer, .. } => *closer == found,
+            OpenForm::Tag | OpenForm::Discard => false,
+        };
         if !self.open.iter().any(fits) {
-            self.mistakes.push(Diagnostic::new(here, format!("`{found}` closes nothing"), "nothing is open that this could close"));
+            self.errors.push(Diagnostic::new(
+                here,
+                format!("unmatched `{found}`"),
+                "no open delimiter matches it",
+            ));
             return;
         }
         while let Some(open) = self.open.pop() {
             if fits(&open) {
                 break;
             }
-            self.never_closed(open, Some(found));
+            self.report_unclosed(open, Some(found));
         }
-        self.form_ends();
+        self.complete_form();
     }
 
-    fn never_closed(&mut self, open: Open, found: Option<char>) {
-        let Open::Collection { closer, at, width } = open else { return };
+    fn report_unclosed(&mut self, open: OpenForm, found: Option<char>) {
+        let OpenForm::Collection { closer, at, width } = open else {
+            return;
+        };
         let span = Span::new(at, at + width);
         let opener = self.text.get(at..at + width).unwrap_or_default();
         let label = match found {
             Some(found) => format!("expected `{closer}` before the next `{found}`"),
-            None => format!("expected `{closer}` before the end"),
+            None => format!("expected `{closer}` before the end of the input"),
         };
-        self.mistakes.push(Diagnostic::new(span, format!("`{opener}` is never closed"), label));
+        self.errors
+            .push(Diagnostic::new(span, format!("unclosed `{opener}`"), label));
     }
 
-    /// A form is complete. It completes the tags before it too, and is taken away by a discard.
-    fn form_ends(&mut self) {
-        while let Some(Open::Tag | Open::Discard) = self.open.last() {
-            if self.open.pop() == Some(Open::Discard) {
+    /// Called when a form is complete. This also completes the tags before it, or the discard that
+    /// removes it.
+    fn complete_form(&mut self) {
+        while let Some(OpenForm::Tag | OpenForm::Discard) = self.open.last() {
+            if self.open.pop() == Some(OpenForm::Discard) {
                 return;
             }
         }
     }
 
-    /// A text in double quotes, or what stands between those of a regular expression.
+    /// Skips a string in double quotes, or the quoted part of a regular expression.
     fn string(&mut self) {
         let start = self.at;
         let mut escaped = false;
@@ -127,32 +157,52 @@ impl Scanner<'_> {
             escaped = *next == '\\' && !escaped;
             closes
         });
-        self.end_text(start, closing.map(|(offset, _)| offset));
+        self.end_string(start, closing.map(|(offset, _)| offset));
     }
 
     fn quoted(&mut self) {
         let start = self.at;
         if self.quotes == Quotes::Double {
             let span = Span::new(start, start + 1);
-            self.mistakes.push(Diagnostic::new(span, "a text stands in double quotes here", "expected `\"`").with_help("write \"…\""));
+            self.errors.push(
+                Diagnostic::new(
+                    span,
+                    "a string is written in double quotes here",
+                    "expected `\"`",
+                )
+                .with_help("write \"…\""),
+            );
         }
-        // A doubled quote ends one text and begins the next one, which is all the same here.
-        let closing = self.rest().char_indices().skip(1).find(|(_, next)| *next == '\'');
-        self.end_text(start, closing.map(|(offset, _)| offset));
+        // A doubled quote is scanned as the end of one string and the start of the next: the
+        // delimiters match either way.
+        let closing = self
+            .rest()
+            .char_indices()
+            .skip(1)
+            .find(|(_, next)| *next == '\'');
+        self.end_string(start, closing.map(|(offset, _)| offset));
     }
 
-    fn end_text(&mut self, start: usize, closing: Option<usize>) {
+    fn end_string(&mut self, start: usize, closing: Option<usize>) {
         match closing {
             Some(offset) => {
                 self.at += offset + 1;
-                let doubled = self.text.get(start..).is_some_and(|text| text.starts_with('\'')) && self.rest().starts_with('\'');
+                let doubled = self
+                    .text
+                    .get(start..)
+                    .is_some_and(|text| text.starts_with('\''))
+                    && self.rest().starts_with('\'');
                 if !doubled {
-                    self.form_ends();
+                    self.complete_form();
                 }
             }
             None => {
-                let mistake = Diagnostic::new(Span::new(start, start + 1), "this text is never closed", "the quote that begins it");
-                self.mistakes.push(mistake);
+                let error = Diagnostic::new(
+                    Span::new(start, start + 1),
+                    "unclosed string",
+                    "the string starts here",
+                );
+                self.errors.push(error);
                 self.at = self.text.len();
                 self.open.clear();
             }
@@ -170,13 +220,13 @@ impl Scanner<'_> {
         match after.chars().next() {
             Some('{') => self.push('}', 2),
             Some('_') => {
-                self.open.push(Open::Discard);
+                self.open.push(OpenForm::Discard);
                 self.at += 2;
             }
             Some('"') => self.at += 1,
             Some('r') if after.starts_with("r\"") => self.at += 2,
             Some(next) if next.is_alphabetic() => {
-                self.open.push(Open::Tag);
+                self.open.push(OpenForm::Tag);
                 self.at += self.token_length();
             }
             _ => self.token(),
@@ -185,7 +235,7 @@ impl Scanner<'_> {
 
     fn token(&mut self) {
         self.at += self.token_length();
-        self.form_ends();
+        self.complete_form();
     }
 
     fn token_length(&self) -> usize {

@@ -1,23 +1,28 @@
-//! What must be right before the grammar may recurse over the text of an expression.
+//! Checks of quotes and nesting that run before the recursive grammar parses an expression.
 
 use crate::Diagnostic;
 use crate::node::Text;
 
-/// How deep parentheses, calls and `case` may nest.
+/// The maximum nesting depth of parentheses, calls and `case`.
 pub(super) const MAX_NESTING: usize = 64;
 
-/// The first quote that is never closed, or the place where too much is nested.
+/// Checks that all quotes are closed and that nesting stays within the limit. Returns the first
+/// error.
 pub(super) fn check(text: &Text) -> Result<(), Diagnostic> {
     let mut depth = 0_usize;
     let mut rest = text.value.as_str();
     while let Some(next) = rest.chars().next() {
         let start = text.value.len() - rest.len();
         let length = token_length(rest, next).ok_or_else(|| {
-            let kind = if next == '\'' { "text" } else { "name" };
-            Diagnostic::new(text.span_of(start, start + 1), format!("this {kind} is never closed"), "the quote that begins it")
+            let kind = if next == '\'' { "string" } else { "name" };
+            Diagnostic::new(
+                text.span_of(start, start + 1),
+                format!("unclosed {kind}"),
+                format!("the {kind} starts here"),
+            )
         })?;
         let (token, after) = rest.split_at(length);
-        // A field called `case` or `end` only makes the estimate a little wrong.
+        // A field named `case` or `end` is counted as well. The depth is only an estimate.
         if token == "(" || token.eq_ignore_ascii_case("case") {
             depth += 1;
         }
@@ -26,14 +31,19 @@ pub(super) fn check(text: &Text) -> Result<(), Diagnostic> {
         }
         if depth > MAX_NESTING {
             let span = text.span_of(start, start + length);
-            return Err(Diagnostic::new(span, format!("this nests more than {MAX_NESTING} levels deep"), "one level too deep"));
+            return Err(Diagnostic::new(
+                span,
+                format!("expression nested too deeply (limit: {MAX_NESTING} levels)"),
+                "nesting limit exceeded here",
+            ));
         }
         rest = after;
     }
     Ok(())
 }
 
-/// The bytes of a quoted text, of a word, or of any other character; none for a quote that is never closed.
+/// The length in bytes of a quoted string, a word or any other single character. `None` for an
+/// unclosed quote.
 fn token_length(rest: &str, next: char) -> Option<usize> {
     if matches!(next, '\'' | '"' | '`') {
         return rest.get(1..)?.find(next).map(|inner| inner + 2);

@@ -1,13 +1,14 @@
-//! Expressions as text again: [`parse`](super::parse()) gives back what was printed.
+//! A printer for expressions. [`parse`](super::parse()) returns the same expression for its output.
 
 use std::fmt::{self, Display, Formatter, Write};
 
 use super::parse::is_reserved;
-use super::{BinaryOp, Expr, ExprKind, IsWhat, Literal, Meta, Path, Step, UnaryOp};
+use super::{BinaryOp, Expr, ExprKind, IsPredicate, Literal, Meta, Path, PathStep, UnaryOp};
 
-/// How strongly the parts of an expression hold together; what is weaker than its surroundings stands in parentheses.
+/// The precedence of an expression, in increasing order. An operand with a lower precedence than
+/// its position requires is printed in parentheses.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-enum Strength {
+enum Precedence {
     Or,
     And,
     Not,
@@ -20,7 +21,7 @@ enum Strength {
 }
 
 impl BinaryOp {
-    /// The operator as it is written.
+    /// The operator as written in an expression.
     pub fn symbol(self) -> &'static str {
         match self {
             BinaryOp::Or => "or",
@@ -42,66 +43,77 @@ impl BinaryOp {
         }
     }
 
-    /// What the left side has to be, and the right one. Operators of one strength group to the left, so the right side has to be stronger;
-    /// a comparison of comparisons would be read so too, but nobody could read it.
-    fn sides(self) -> (Strength, Strength) {
-        match self.strength() {
-            Strength::Or => (Strength::Or, Strength::And),
-            Strength::And => (Strength::And, Strength::Not),
-            Strength::Concat => (Strength::Concat, Strength::Sum),
-            Strength::Sum => (Strength::Sum, Strength::Product),
-            Strength::Product => (Strength::Product, Strength::Negation),
-            _ => (Strength::Concat, Strength::Concat),
+    /// The lowest precedence that the left and the right side may have without parentheses.
+    /// Operators of equal precedence associate to the left, so the right side needs a higher one.
+    /// For readability, a comparison inside a comparison always has parentheses.
+    fn sides(self) -> (Precedence, Precedence) {
+        match self.precedence() {
+            Precedence::Or => (Precedence::Or, Precedence::And),
+            Precedence::And => (Precedence::And, Precedence::Not),
+            Precedence::Concat => (Precedence::Concat, Precedence::Sum),
+            Precedence::Sum => (Precedence::Sum, Precedence::Product),
+            Precedence::Product => (Precedence::Product, Precedence::Negation),
+            _ => (Precedence::Concat, Precedence::Concat),
         }
     }
 
-    fn strength(self) -> Strength {
+    fn precedence(self) -> Precedence {
         match self {
-            BinaryOp::Or => Strength::Or,
-            BinaryOp::And => Strength::And,
-            BinaryOp::Concat => Strength::Concat,
-            BinaryOp::Add | BinaryOp::Sub => Strength::Sum,
-            BinaryOp::Mul | BinaryOp::Div | BinaryOp::Mod => Strength::Product,
-            _ => Strength::Comparison,
+            BinaryOp::Or => Precedence::Or,
+            BinaryOp::And => Precedence::And,
+            BinaryOp::Concat => Precedence::Concat,
+            BinaryOp::Add | BinaryOp::Sub => Precedence::Sum,
+            BinaryOp::Mul | BinaryOp::Div | BinaryOp::Mod => Precedence::Product,
+            _ => Precedence::Comparison,
         }
     }
 }
 
 impl Expr {
-    fn strength(&self) -> Strength {
+    fn precedence(&self) -> Precedence {
         match &self.kind {
-            ExprKind::Binary(_, op, _) => op.strength(),
-            ExprKind::Unary(UnaryOp::Not, _) => Strength::Not,
-            ExprKind::Unary(UnaryOp::Neg, _) => Strength::Negation,
-            ExprKind::Between { .. } | ExprKind::In { .. } | ExprKind::Like { .. } | ExprKind::Is { .. } => Strength::Comparison,
-            ExprKind::Literal(Literal::Int(value)) if *value < 0 => Strength::Negation,
-            ExprKind::Literal(Literal::Float(value)) if value.is_sign_negative() => Strength::Negation,
-            _ => Strength::Primary,
+            ExprKind::Binary(_, op, _) => op.precedence(),
+            ExprKind::Unary(UnaryOp::Not, _) => Precedence::Not,
+            ExprKind::Unary(UnaryOp::Neg, _) => Precedence::Negation,
+            ExprKind::Between { .. }
+            | ExprKind::In { .. }
+            | ExprKind::Like { .. }
+            | ExprKind::Is { .. } => Precedence::Comparison,
+            ExprKind::Literal(Literal::Int(value)) if *value < 0 => Precedence::Negation,
+            ExprKind::Literal(Literal::Float(value)) if value.is_sign_negative() => {
+                Precedence::Negation
+            }
+            _ => Precedence::Primary,
         }
     }
 }
 
-/// An expression as part of another one that needs it to be at least this strong.
-struct Within<'a>(&'a Expr, Strength);
+/// An operand, printed in parentheses if its precedence is lower than the given one.
+struct OperandDisplay<'a>(&'a Expr, Precedence);
 
-impl Display for Within<'_> {
+impl Display for OperandDisplay<'_> {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
-        if self.0.strength() < self.1 { write!(f, "({})", self.0) } else { self.0.fmt(f) }
+        if self.0.precedence() < self.1 {
+            write!(f, "({})", self.0)
+        } else {
+            self.0.fmt(f)
+        }
     }
 }
 
-/// ` not` or nothing.
-struct Not(bool);
+/// ` not` if the operator is negated, else nothing.
+struct NegationDisplay(bool);
 
-impl Display for Not {
+impl Display for NegationDisplay {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
         f.write_str(if self.0 { " not" } else { "" })
     }
 }
 
-struct List<'a>(&'a [Expr]);
+/// Expressions separated by commas.
+struct ListDisplay<'a>(&'a [Expr]);
 
-impl Display for List<'_> {
+impl Display for ListDisplay<'_> {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
         for (at, item) in self.0.iter().enumerate() {
             f.write_str(if at > 0 { ", " } else { "" })?;
@@ -117,39 +129,94 @@ impl Display for Expr {
             ExprKind::Literal(literal) => literal.fmt(f),
             ExprKind::Path(path) => path.fmt(f),
             ExprKind::Meta(meta) => meta.fmt(f),
-            ExprKind::Unary(UnaryOp::Not, operand) => write!(f, "not {}", Within(operand, Strength::Not)),
+            ExprKind::Unary(UnaryOp::Not, operand) => {
+                write!(f, "not {}", OperandDisplay(operand, Precedence::Not))
+            }
             ExprKind::Unary(UnaryOp::Neg, operand) => match operand.kind {
-                // Without parentheses this would be read as one negative number.
+                // Without parentheses, this would be parsed as a negative number.
                 ExprKind::Literal(Literal::Int(_) | Literal::Float(_)) => write!(f, "-({operand})"),
-                _ => write!(f, "-{}", Within(operand, Strength::Primary)),
+                _ => write!(f, "-{}", OperandDisplay(operand, Precedence::Primary)),
             },
             ExprKind::Binary(left, op, right) => {
-                let (left_strength, right_strength) = op.sides();
-                write!(f, "{} {} {}", Within(left, left_strength), op.symbol(), Within(right, right_strength))
+                let (left_precedence, right_precedence) = op.sides();
+                write!(
+                    f,
+                    "{} {} {}",
+                    OperandDisplay(left, left_precedence),
+                    op.symbol(),
+                    OperandDisplay(right, right_precedence)
+                )
             }
-            ExprKind::Between { expr, low, high, negated } => {
-                let part = |expr| Within(expr, Strength::Concat);
-                write!(f, "{}{} between {} and {}", part(expr), Not(*negated), part(low), part(high))
+            ExprKind::Between {
+                expr,
+                low,
+                high,
+                negated,
+            } => {
+                let part = |expr| OperandDisplay(expr, Precedence::Concat);
+                write!(
+                    f,
+                    "{}{} between {} and {}",
+                    part(expr),
+                    NegationDisplay(*negated),
+                    part(low),
+                    part(high)
+                )
             }
-            ExprKind::In { expr, list, negated } => write!(f, "{}{} in ({})", Within(expr, Strength::Concat), Not(*negated), List(list)),
-            ExprKind::Like { expr, pattern, escape, case_insensitive, negated } => {
+            ExprKind::In {
+                expr,
+                list,
+                negated,
+            } => write!(
+                f,
+                "{}{} in ({})",
+                OperandDisplay(expr, Precedence::Concat),
+                NegationDisplay(*negated),
+                ListDisplay(list)
+            ),
+            ExprKind::Like {
+                expr,
+                pattern,
+                escape,
+                case_insensitive,
+                negated,
+            } => {
                 let like = if *case_insensitive { "ilike" } else { "like" };
-                let part = |expr| Within(expr, Strength::Concat);
-                write!(f, "{}{} {like} {}", part(expr), Not(*negated), part(pattern))?;
+                let part = |expr| OperandDisplay(expr, Precedence::Concat);
+                write!(
+                    f,
+                    "{}{} {like} {}",
+                    part(expr),
+                    NegationDisplay(*negated),
+                    part(pattern)
+                )?;
                 match escape {
                     Some(escape) => write!(f, " escape {}", Literal::Str(escape.to_string())),
                     None => Ok(()),
                 }
             }
-            ExprKind::Is { expr, what, negated } => {
-                let what = match what {
-                    IsWhat::Null => "null",
-                    IsWhat::True => "true",
-                    IsWhat::False => "false",
+            ExprKind::Is {
+                expr,
+                predicate,
+                negated,
+            } => {
+                let word = match predicate {
+                    IsPredicate::Null => "null",
+                    IsPredicate::True => "true",
+                    IsPredicate::False => "false",
                 };
-                write!(f, "{} is{} {what}", Within(expr, Strength::Concat), Not(*negated))
+                write!(
+                    f,
+                    "{} is{} {word}",
+                    OperandDisplay(expr, Precedence::Concat),
+                    NegationDisplay(*negated)
+                )
             }
-            ExprKind::Case { operand, whens, otherwise } => {
+            ExprKind::Case {
+                operand,
+                whens,
+                otherwise,
+            } => {
                 f.write_str("case ")?;
                 if let Some(operand) = operand {
                     write!(f, "{operand} ")?;
@@ -162,8 +229,14 @@ impl Display for Expr {
                 }
                 f.write_str("end")
             }
-            ExprKind::Cast { expr, to, try_cast, .. } => write!(f, "{}cast({expr} as {to})", if *try_cast { "try_" } else { "" }),
-            ExprKind::Call { name, args, .. } => write!(f, "{name}({})", List(args)),
+            ExprKind::Cast {
+                expr, to, try_cast, ..
+            } => write!(
+                f,
+                "{}cast({expr} as {to})",
+                if *try_cast { "try_" } else { "" }
+            ),
+            ExprKind::Call { name, args, .. } => write!(f, "{name}({})", ListDisplay(args)),
         }
     }
 }
@@ -174,7 +247,7 @@ impl Display for Literal {
             Literal::Null => f.write_str("null"),
             Literal::Bool(value) => value.fmt(f),
             Literal::Int(value) => value.fmt(f),
-            // `Debug` keeps the point of `1.0`, without which it would be read as a whole number.
+            // `Debug` keeps the point of `1.0`. Without the point it would be parsed as an integer.
             Literal::Float(value) => write!(f, "{value:?}"),
             Literal::Str(value) => write_quoted(f, value, '\''),
         }
@@ -198,23 +271,32 @@ impl Display for Path {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
         for (at, step) in self.0.iter().enumerate() {
             match step {
-                Step::Field(name) => {
+                PathStep::Field(name) => {
                     f.write_str(if at > 0 { "." } else { "" })?;
                     write_name(f, name, at == 0)?;
                 }
-                Step::Index(index) => write!(f, "[{index}]")?,
+                PathStep::Index(index) => write!(f, "[{index}]")?,
             }
         }
         Ok(())
     }
 }
 
-/// A name, in double quotes unless it can do without. A reserved word needs them where it comes `first`.
+/// Writes a name, in double quotes if they are required. A reserved word requires them only as the
+/// `first` step of a path.
 fn write_name(f: &mut Formatter<'_>, name: &str, first: bool) -> fmt::Result {
-    let starts_name = |next: char| next.is_ascii_alphabetic() || next == '_' || (!next.is_ascii() && !next.is_whitespace());
-    let goes_on = |next: char| starts_name(next) || next.is_ascii_digit() || next == '$';
-    let is_plain = name.starts_with(starts_name) && name.chars().all(goes_on) && !(first && is_reserved(name));
-    if is_plain { f.write_str(name) } else { write_quoted(f, name, '"') }
+    let starts_name = |next: char| {
+        next.is_ascii_alphabetic() || next == '_' || (!next.is_ascii() && !next.is_whitespace())
+    };
+    let continues_name = |next: char| starts_name(next) || next.is_ascii_digit() || next == '$';
+    let is_plain = name.starts_with(starts_name)
+        && name.chars().all(continues_name)
+        && !(first && is_reserved(name));
+    if is_plain {
+        f.write_str(name)
+    } else {
+        write_quoted(f, name, '"')
+    }
 }
 
 fn write_quoted(f: &mut Formatter<'_>, text: &str, quote: char) -> fmt::Result {

@@ -1,4 +1,4 @@
-//! Text to expression, by the grammar `expr.pest` and pest's Pratt parser.
+//! A parser for SQL expressions, with the grammar `expr.pest` and pest's Pratt parser.
 
 use std::cell::RefCell;
 use std::sync::LazyLock;
@@ -8,11 +8,14 @@ use pest::iterators::{Pair, Pairs};
 use pest::pratt_parser::{Assoc, Op, PrattParser};
 
 use super::check::{MAX_NESTING, check};
-use super::{BinaryOp, Expr, ExprKind, IsWhat, Literal, Meta, Path, SelectItem, Step, UnaryOp};
+use super::{
+    BinaryOp, Expr, ExprKind, IsPredicate, Literal, Meta, Path, PathStep, SelectItem, UnaryOp,
+};
 use crate::node::Text;
 use crate::{Diagnostic, Span, nearest};
 
-/// How many levels an expression may have. Everything that looks at expressions recurses, so this bounds the stack that it needs.
+/// The maximum depth of an expression tree. All code that processes expressions is recursive, so
+/// this bounds its stack usage.
 const MAX_LEVELS: usize = 256;
 
 #[derive(pest_derive::Parser)]
@@ -21,9 +24,21 @@ struct Grammar;
 
 static PRATT: LazyLock<PrattParser<Rule>> = LazyLock::new(|| {
     let left = |rule| Op::infix(rule, Assoc::Left);
-    let comparisons = [Rule::not_eq, Rule::lt_eq, Rule::gt_eq, Rule::lt, Rule::gt, Rule::regex_not_match, Rule::regex_match];
-    let tests = [Rule::is, Rule::between, Rule::within, Rule::like];
-    let comparison = comparisons.into_iter().map(left).chain(tests.into_iter().map(Op::postfix)).fold(left(Rule::eq), |all, op| all | op);
+    let comparisons = [
+        Rule::not_eq,
+        Rule::lt_eq,
+        Rule::gt_eq,
+        Rule::lt,
+        Rule::gt,
+        Rule::regex_not_match,
+        Rule::regex_match,
+    ];
+    let tests = [Rule::is, Rule::between, Rule::in_list, Rule::like];
+    let comparison = comparisons
+        .into_iter()
+        .map(left)
+        .chain(tests.into_iter().map(Op::postfix))
+        .fold(left(Rule::eq), |all, op| all | op);
     PrattParser::new()
         .op(left(Rule::or))
         .op(left(Rule::and))
@@ -36,35 +51,47 @@ static PRATT: LazyLock<PrattParser<Rule>> = LazyLock::new(|| {
         .op(Op::postfix(Rule::cast_to))
 });
 
-/// Reads an expression.
+/// Parses an expression.
 ///
 /// # Errors
-/// All mistakes, at their places in the file.
+/// All errors, at their positions in the file.
 pub fn parse(text: &Text) -> Result<Expr, Vec<Diagnostic>> {
     let reader = Reader::new(text);
-    let expression = reader.pairs(Rule::expression).and_then(|mut pairs| pairs.next()).map(|pair| reader.expr(pair).expr);
+    let expression = reader
+        .pairs(Rule::expression)
+        .and_then(|mut pairs| pairs.next())
+        .map(|pair| reader.expr(pair).expr);
     reader.finish(expression)
 }
 
-/// Reads the items of `select`, separated by commas.
+/// Parses the items of `select`, separated by commas.
 ///
 /// # Errors
-/// All mistakes, at their places in the file.
+/// All errors, at their positions in the file.
 pub fn parse_select(text: &Text) -> Result<Vec<SelectItem>, Vec<Diagnostic>> {
     let reader = Reader::new(text);
-    let items = reader.pairs(Rule::select).map(|pairs| pairs.filter_map(|pair| reader.item(pair)).collect());
+    let items = reader
+        .pairs(Rule::select)
+        .map(|pairs| pairs.filter_map(|pair| reader.item(pair)).collect());
     reader.finish(items)
 }
 
-/// Whether `word` cannot begin a path.
+/// Whether `word` is a keyword that cannot begin a path.
 pub(super) fn is_reserved(word: &str) -> bool {
     Grammar::parse(Rule::reserved, word).is_ok_and(|pairs| pairs.as_str().len() == word.len())
 }
 
 impl Meta {
-    const NAMES: [&'static str; 6] = ["topic", "partition", "offset", "timestamp", "key", "headers"];
+    const NAMES: [&'static str; 6] = [
+        "topic",
+        "partition",
+        "offset",
+        "timestamp",
+        "key",
+        "headers",
+    ];
 
-    /// The name without the `@`.
+    /// The name without the `@`, such as `topic`.
     pub fn name(&self) -> &'static str {
         match self {
             Meta::Topic => "topic",
@@ -77,83 +104,106 @@ impl Meta {
     }
 }
 
-/// An expression while it is put together.
-struct Part<'a> {
+/// A part of an expression during parsing.
+struct ParsedExpr<'a> {
     expr: Expr,
-    /// How many levels it has.
+    /// The depth of its tree.
     levels: usize,
-    /// The text of a number that stands alone. A minus before it belongs to it: -9223372036854775808 fits 64 bits, the rest of it does not.
+    /// The digits, if the expression is just a number. A minus before it is part of the number:
+    /// -9223372036854775808 fits in 64 bits, but 9223372036854775808 does not.
     number: Option<&'a str>,
 }
 
-/// Turns what the grammar found into expressions. The Pratt parser wants several closures that all report, hence the cell.
+/// Builds expressions from the pairs of the grammar. The errors are in a cell because several
+/// closures of the Pratt parser report errors.
 struct Reader<'a> {
     text: &'a Text,
-    mistakes: RefCell<Vec<Diagnostic>>,
+    errors: RefCell<Vec<Diagnostic>>,
 }
 
 impl<'a> Reader<'a> {
     fn new(text: &'a Text) -> Self {
-        Reader { text, mistakes: RefCell::default() }
+        Reader {
+            text,
+            errors: RefCell::default(),
+        }
     }
 
-    /// What stands inside the outermost rule, or none if the text does not fit the grammar.
+    /// The pairs inside the outermost rule. `None` if an error was reported.
     fn pairs(&self, rule: Rule) -> Option<Pairs<'a, Rule>> {
-        if let Err(mistake) = check(self.text) {
-            self.mistakes.borrow_mut().push(mistake);
+        if let Err(error) = check(self.text) {
+            self.errors.borrow_mut().push(error);
             return None;
         }
         match Grammar::parse(rule, &self.text.value) {
             Ok(mut pairs) => pairs.next().map(Pair::into_inner),
             Err(error) => {
-                self.mistakes.borrow_mut().push(crate::grammar::mistake(self.text, &error, word));
+                self.errors
+                    .borrow_mut()
+                    .push(crate::grammar::diagnostic(self.text, &error, word));
                 None
             }
         }
     }
 
     fn finish<T>(&self, result: Option<T>) -> Result<T, Vec<Diagnostic>> {
-        let mistakes = self.mistakes.take();
+        let errors = self.errors.take();
         match result {
-            Some(result) if mistakes.is_empty() => Ok(result),
-            _ => Err(mistakes.into_iter().map(|mistake| mistake.without_secrets_of(self.text)).collect()),
+            Some(result) if errors.is_empty() => Ok(result),
+            _ => Err(errors
+                .into_iter()
+                .map(|error| error.without_secrets_of(self.text))
+                .collect()),
         }
     }
 
-    /// The place of what a rule found, without the white space that it skipped in search of more.
+    /// The position of a pair, without trailing white space.
     fn span(&self, pair: &Pair<'_, Rule>) -> Span {
         let start = pair.as_span().start();
-        self.text.span_of(start, start + pair.as_str().trim_ascii_end().len())
+        self.text
+            .span_of(start, start + pair.as_str().trim_ascii_end().len())
     }
 
     fn report(&self, span: Span, message: impl Into<String>, label: impl Into<String>) {
-        self.mistakes.borrow_mut().push(Diagnostic::new(span, message, label));
+        self.errors
+            .borrow_mut()
+            .push(Diagnostic::new(span, message, label));
     }
 
     fn item(&self, pair: Pair<'a, Rule>) -> Option<SelectItem> {
         let span = self.span(&pair);
         match pair.as_rule() {
             Rule::all => {
-                let paths = pair.into_inner().filter(|inner| inner.as_rule() == Rule::path);
-                let except = paths.map(|path| (self.path(path.clone()), self.span(&path))).collect();
+                let paths = pair
+                    .into_inner()
+                    .filter(|inner| inner.as_rule() == Rule::path);
+                let except = paths
+                    .map(|path| (self.path(path.clone()), self.span(&path)))
+                    .collect();
                 Some(SelectItem::All { except, span })
             }
             Rule::column => {
                 let mut inner = pair.into_inner();
                 let expr = self.expr(inner.next()?).expr;
-                let alias = inner.find(|part| part.as_rule() == Rule::alias).map(|alias| (name(&alias), self.span(&alias)));
-                let name = alias.or_else(|| Some((own_name(&expr)?, expr.span)));
+                let alias = inner
+                    .find(|part| part.as_rule() == Rule::alias)
+                    .map(|alias| (name(&alias), self.span(&alias)));
+                let name = alias.or_else(|| Some((implied_name(&expr)?, expr.span)));
                 Some(SelectItem::Column { expr, name })
             }
             _ => None,
         }
     }
 
-    /// What the rules `expr` and `operand` stand for.
-    fn expr(&self, pair: Pair<'a, Rule>) -> Part<'a> {
+    /// The expression of a pair of the rule `expr` or `operand`.
+    fn expr(&self, pair: Pair<'a, Rule>) -> ParsedExpr<'a> {
         let whole = self.span(&pair);
-        if prefixes(pair.clone().into_inner()) > MAX_NESTING {
-            self.report(whole, format!("more than {MAX_NESTING} `not` or `-` follow each other"), "nested too deeply");
+        if prefix_depth(pair.clone().into_inner()) > MAX_NESTING {
+            self.report(
+                whole,
+                format!("more than {MAX_NESTING} consecutive `not` or `-` operators"),
+                "nested too deeply",
+            );
             return null(whole);
         }
         PRATT
@@ -164,34 +214,60 @@ impl<'a> Reader<'a> {
             .parse(pair.into_inner())
     }
 
-    /// The expressions inside a rule, and the levels of the highest.
+    /// The expressions inside a pair, and the depth of the deepest one.
     fn inner_exprs(&self, pair: Pair<'a, Rule>) -> (Vec<Expr>, usize) {
-        let pairs = pair.into_inner().filter(|inner| matches!(inner.as_rule(), Rule::expr | Rule::operand));
-        let parts: Vec<Part<'_>> = pairs.map(|inner| self.expr(inner)).collect();
+        let pairs = pair
+            .into_inner()
+            .filter(|inner| matches!(inner.as_rule(), Rule::expr | Rule::operand));
+        let parts: Vec<ParsedExpr<'_>> = pairs.map(|inner| self.expr(inner)).collect();
         let levels = parts.iter().map(|part| part.levels).max().unwrap_or(0);
         (parts.into_iter().map(|part| part.expr).collect(), levels)
     }
 
-    /// An expression whose parts have up to `levels` levels, or null (and a mistake) where that is too much.
-    fn above(&self, levels: usize, kind: ExprKind, span: Span) -> Part<'a> {
+    /// An expression whose deepest operand has the depth `levels`. If that exceeds the limit, an
+    /// error is reported and the result is null.
+    fn node(&self, levels: usize, kind: ExprKind, span: Span) -> ParsedExpr<'a> {
         if levels < MAX_LEVELS {
-            return Part { expr: Expr { kind, span }, levels: levels + 1, number: None };
+            return ParsedExpr {
+                expr: Expr { kind, span },
+                levels: levels + 1,
+                number: None,
+            };
         }
-        let mistake = Diagnostic::new(span, format!("this expression has more than {MAX_LEVELS} levels"), "one operator too many");
-        self.mistakes.borrow_mut().push(mistake.with_help("compare with many values by `in (…)`, or put parts of it in parentheses"));
+        let error = Diagnostic::new(
+            span,
+            format!("expression nested too deeply (limit: {MAX_LEVELS} levels)"),
+            "nesting limit exceeded here",
+        );
+        self.errors.borrow_mut().push(error.with_help(
+            "use `in (…)` to compare with many values, or group parts with parentheses",
+        ));
         null(span)
     }
 
-    fn unary(&self, op: &Pair<'a, Rule>, operand: Part<'a>) -> Part<'a> {
+    fn unary(&self, op: &Pair<'a, Rule>, operand: ParsedExpr<'a>) -> ParsedExpr<'a> {
         let span = self.span(op).to(operand.expr.span);
         match (op.as_rule(), operand.number) {
-            (Rule::not, _) => self.above(operand.levels, ExprKind::Unary(UnaryOp::Not, Box::new(operand.expr)), span),
+            (Rule::not, _) => self.node(
+                operand.levels,
+                ExprKind::Unary(UnaryOp::Not, Box::new(operand.expr)),
+                span,
+            ),
             (_, Some(digits)) => leaf(ExprKind::Literal(negative(digits)), span),
-            (_, None) => self.above(operand.levels, ExprKind::Unary(UnaryOp::Neg, Box::new(operand.expr)), span),
+            (_, None) => self.node(
+                operand.levels,
+                ExprKind::Unary(UnaryOp::Neg, Box::new(operand.expr)),
+                span,
+            ),
         }
     }
 
-    fn binary(&self, left: Part<'a>, op: &Pair<'a, Rule>, right: Part<'a>) -> Part<'a> {
+    fn binary(
+        &self,
+        left: ParsedExpr<'a>,
+        op: &Pair<'a, Rule>,
+        right: ParsedExpr<'a>,
+    ) -> ParsedExpr<'a> {
         let op = match op.as_rule() {
             Rule::or => BinaryOp::Or,
             Rule::and => BinaryOp::And,
@@ -209,15 +285,23 @@ impl<'a> Reader<'a> {
             Rule::mul => BinaryOp::Mul,
             Rule::div => BinaryOp::Div,
             rule => {
-                debug_assert_eq!(rule, Rule::rem, "the other operators of the grammar stand above");
+                debug_assert_eq!(
+                    rule,
+                    Rule::rem,
+                    "every other operator of the grammar has an arm above"
+                );
                 BinaryOp::Mod
             }
         };
         let span = left.expr.span.to(right.expr.span);
-        self.above(left.levels.max(right.levels), ExprKind::Binary(Box::new(left.expr), op, Box::new(right.expr)), span)
+        self.node(
+            left.levels.max(right.levels),
+            ExprKind::Binary(Box::new(left.expr), op, Box::new(right.expr)),
+            span,
+        )
     }
 
-    fn postfix(&self, operand: Part<'a>, op: Pair<'a, Rule>) -> Part<'a> {
+    fn postfix(&self, operand: ParsedExpr<'a>, op: Pair<'a, Rule>) -> ParsedExpr<'a> {
         let span = operand.expr.span.to(self.span(&op));
         let has = |rule| op.clone().into_inner().any(|part| part.as_rule() == rule);
         let negated = has(Rule::not);
@@ -226,77 +310,160 @@ impl<'a> Reader<'a> {
         let kind = match op.as_rule() {
             Rule::cast_to => {
                 let (to, to_span) = self.type_name(op);
-                ExprKind::Cast { expr, to, to_span, try_cast: false }
+                ExprKind::Cast {
+                    expr,
+                    to,
+                    to_span,
+                    try_cast: false,
+                }
             }
             Rule::is => {
-                let asked = op.into_inner().last().map_or("", |last| last.as_str());
-                let what = match asked {
-                    asked if asked.eq_ignore_ascii_case("true") => IsWhat::True,
-                    asked if asked.eq_ignore_ascii_case("false") => IsWhat::False,
-                    _ => IsWhat::Null,
+                let word = op.into_inner().last().map_or("", |last| last.as_str());
+                let predicate = match word {
+                    word if word.eq_ignore_ascii_case("true") => IsPredicate::True,
+                    word if word.eq_ignore_ascii_case("false") => IsPredicate::False,
+                    _ => IsPredicate::Null,
                 };
-                ExprKind::Is { expr, what, negated }
+                ExprKind::Is {
+                    expr,
+                    predicate,
+                    negated,
+                }
             }
-            Rule::within => ExprKind::In { expr, list: parts, negated },
+            Rule::in_list => ExprKind::In {
+                expr,
+                list: parts,
+                negated,
+            },
             Rule::like => {
-                let escape = op.clone().into_inner().find(|part| part.as_rule() == Rule::string);
+                let escape = op
+                    .clone()
+                    .into_inner()
+                    .find(|part| part.as_rule() == Rule::string);
                 let escape = escape.and_then(|text| self.escape(&text));
-                let Some(pattern) = parts.pop().map(Box::new) else { return null(span) };
-                ExprKind::Like { expr, pattern, escape, case_insensitive: has(Rule::kw_ilike), negated }
+                let Some(pattern) = parts.pop().map(Box::new) else {
+                    return null(span);
+                };
+                ExprKind::Like {
+                    expr,
+                    pattern,
+                    escape,
+                    case_insensitive: has(Rule::kw_ilike),
+                    negated,
+                }
             }
             rule => {
-                debug_assert_eq!(rule, Rule::between, "the other tests of the grammar stand above");
-                let (Some(high), Some(low)) = (parts.pop().map(Box::new), parts.pop().map(Box::new)) else { return null(span) };
-                ExprKind::Between { expr, low, high, negated }
+                debug_assert_eq!(
+                    rule,
+                    Rule::between,
+                    "every other postfix operator of the grammar has an arm above"
+                );
+                let (Some(high), Some(low)) =
+                    (parts.pop().map(Box::new), parts.pop().map(Box::new))
+                else {
+                    return null(span);
+                };
+                ExprKind::Between {
+                    expr,
+                    low,
+                    high,
+                    negated,
+                }
             }
         };
-        self.above(operand.levels.max(part_levels), kind, span)
+        self.node(operand.levels.max(part_levels), kind, span)
     }
 
-    /// The character after `escape`.
+    /// The character in the string after `escape`.
     fn escape(&self, pair: &Pair<'a, Rule>) -> Option<char> {
         let value = unquoted(pair.as_str(), '\'');
         let mut characters = value.chars();
         let first = characters.next();
         if first.is_none() || characters.next().is_some() {
-            self.report(self.span(pair), "`escape` takes one character", "expected a text of one character");
+            self.report(
+                self.span(pair),
+                "`escape` requires a single character",
+                "expected a string of one character",
+            );
         }
         first
     }
 
-    fn primary(&self, pair: Pair<'a, Rule>) -> Part<'a> {
+    fn primary(&self, pair: Pair<'a, Rule>) -> ParsedExpr<'a> {
         let span = self.span(&pair);
         match pair.as_rule() {
             Rule::number => {
                 let digits = pair.as_str();
-                Part { number: Some(digits), ..leaf(ExprKind::Literal(self.number(digits, span)), span) }
+                ParsedExpr {
+                    number: Some(digits),
+                    ..leaf(ExprKind::Literal(self.number(digits, span)), span)
+                }
             }
-            Rule::string => leaf(ExprKind::Literal(Literal::Str(unquoted(pair.as_str(), '\''))), span),
-            Rule::boolean => leaf(ExprKind::Literal(Literal::Bool(pair.as_str().eq_ignore_ascii_case("true"))), span),
+            Rule::string => leaf(
+                ExprKind::Literal(Literal::Str(unquoted(pair.as_str(), '\''))),
+                span,
+            ),
+            Rule::boolean => leaf(
+                ExprKind::Literal(Literal::Bool(pair.as_str().eq_ignore_ascii_case("true"))),
+                span,
+            ),
             Rule::path => leaf(ExprKind::Path(self.path(pair)), span),
-            Rule::meta => self.meta(pair).map_or_else(|| null(span), |meta| leaf(ExprKind::Meta(meta), span)),
-            Rule::paren => match pair.into_inner().find(|inner| inner.as_rule() == Rule::expr) {
-                // Parentheses leave no trace but the place of what they hold.
+            Rule::meta => self
+                .meta(pair)
+                .map_or_else(|| null(span), |meta| leaf(ExprKind::Meta(meta), span)),
+            Rule::paren => match pair
+                .into_inner()
+                .find(|inner| inner.as_rule() == Rule::expr)
+            {
+                // Parentheses are not part of the tree. They only extend the span.
                 Some(inner) => {
                     let inner = self.expr(inner);
-                    Part { expr: Expr { span, ..inner.expr }, levels: inner.levels, number: None }
+                    ParsedExpr {
+                        expr: Expr { span, ..inner.expr },
+                        levels: inner.levels,
+                        number: None,
+                    }
                 }
                 None => null(span),
             },
             Rule::case => self.case(pair, span),
             Rule::cast => {
-                let try_cast = pair.clone().into_inner().any(|part| part.as_rule() == Rule::kw_try_cast);
+                let try_cast = pair
+                    .clone()
+                    .into_inner()
+                    .any(|part| part.as_rule() == Rule::kw_try_cast);
                 let (to, to_span) = self.type_name(pair.clone());
                 let (mut parts, levels) = self.inner_exprs(pair);
-                let Some(expr) = parts.pop().map(Box::new) else { return null(span) };
-                self.above(levels, ExprKind::Cast { expr, to, to_span, try_cast }, span)
+                let Some(expr) = parts.pop().map(Box::new) else {
+                    return null(span);
+                };
+                self.node(
+                    levels,
+                    ExprKind::Cast {
+                        expr,
+                        to,
+                        to_span,
+                        try_cast,
+                    },
+                    span,
+                )
             }
-            Rule::dated => self.dated(pair, span),
+            Rule::typed_literal => self.typed_literal(pair, span),
             Rule::call => {
-                let Some(function) = pair.clone().into_inner().next() else { return null(span) };
+                let Some(function) = pair.clone().into_inner().next() else {
+                    return null(span);
+                };
                 let (args, levels) = self.inner_exprs(pair);
                 let name = function.as_str().to_ascii_lowercase();
-                self.above(levels, ExprKind::Call { name, name_span: self.span(&function), args }, span)
+                self.node(
+                    levels,
+                    ExprKind::Call {
+                        name,
+                        name_span: self.span(&function),
+                        args,
+                    },
+                    span,
+                )
             }
             _ => null(span),
         }
@@ -309,7 +476,11 @@ impl<'a> Reader<'a> {
         match digits.parse::<f64>() {
             Ok(value) if value.is_finite() => Literal::Float(value),
             _ => {
-                self.report(span, "this number is too large", "expected at most 1.7976931348623157e308");
+                self.report(
+                    span,
+                    "number too large",
+                    "expected at most 1.7976931348623157e308",
+                );
                 Literal::Null
             }
         }
@@ -318,11 +489,15 @@ impl<'a> Reader<'a> {
     fn path(&self, pair: Pair<'a, Rule>) -> Path {
         let steps = pair.into_inner().map(|step| {
             if step.as_rule() != Rule::index {
-                return Step::Field(name(&step));
+                return PathStep::Field(name(&step));
             }
             let digits = step.as_str().trim_matches(['[', ']']);
-            Step::Index(digits.parse().unwrap_or_else(|_| {
-                self.report(self.span(&step), "this index is too large", format!("expected at most {}", u32::MAX));
+            PathStep::Index(digits.parse().unwrap_or_else(|_| {
+                self.report(
+                    self.span(&step),
+                    "index too large",
+                    format!("expected at most {}", u32::MAX),
+                );
                 0
             }))
         });
@@ -342,19 +517,28 @@ impl<'a> Reader<'a> {
             "headers" => return Some(Meta::Headers(part.map(|part| name(&part)))),
             unknown => {
                 let listed = Meta::NAMES.map(|name| format!("@{name}")).join(", ");
-                let mistake = Diagnostic::new(span, format!("there is no `@{unknown}`"), format!("expected one of {listed}"));
-                let help = nearest(unknown, Meta::NAMES).map(|near| format!("did you mean `@{near}`?"));
-                self.mistakes.borrow_mut().push(Diagnostic { help, ..mistake });
+                let error = Diagnostic::new(
+                    span,
+                    format!("unknown metadata field `@{unknown}`"),
+                    format!("expected one of {listed}"),
+                );
+                let help =
+                    nearest(unknown, Meta::NAMES).map(|near| format!("did you mean `@{near}`?"));
+                self.errors.borrow_mut().push(Diagnostic { help, ..error });
                 return None;
             }
         };
         if let Some(part) = part {
-            self.report(self.span(&part), format!("`@{}` has no parts", meta.name()), "only @headers has");
+            self.report(
+                self.span(&part),
+                format!("`@{}` has no fields", meta.name()),
+                "only @headers has fields",
+            );
         }
         Some(meta)
     }
 
-    fn case(&self, pair: Pair<'a, Rule>, span: Span) -> Part<'a> {
+    fn case(&self, pair: Pair<'a, Rule>, span: Span) -> ParsedExpr<'a> {
         let (mut operand, mut whens, mut otherwise) = (None, Vec::new(), None);
         let mut most_levels = 0;
         for clause in pair.into_inner() {
@@ -369,21 +553,46 @@ impl<'a> Reader<'a> {
                 _ => {}
             }
         }
-        self.above(most_levels, ExprKind::Case { operand, whens, otherwise }, span)
+        self.node(
+            most_levels,
+            ExprKind::Case {
+                operand,
+                whens,
+                otherwise,
+            },
+            span,
+        )
     }
 
-    /// `date '2024-01-31'`
-    fn dated(&self, pair: Pair<'a, Rule>, span: Span) -> Part<'a> {
+    /// A literal with its type before it: `date '2024-01-31'`.
+    fn typed_literal(&self, pair: Pair<'a, Rule>, span: Span) -> ParsedExpr<'a> {
         let mut parts = pair.into_inner();
-        let (Some(type_pair), Some(value)) = (parts.next(), parts.next()) else { return null(span) };
+        let (Some(type_pair), Some(value)) = (parts.next(), parts.next()) else {
+            return null(span);
+        };
         let value = self.primary(value);
         let to = type_pair.as_str().to_ascii_lowercase();
-        self.above(value.levels, ExprKind::Cast { expr: Box::new(value.expr), to, to_span: self.span(&type_pair), try_cast: false }, span)
+        self.node(
+            value.levels,
+            ExprKind::Cast {
+                expr: Box::new(value.expr),
+                to,
+                to_span: self.span(&type_pair),
+                try_cast: false,
+            },
+            span,
+        )
     }
 
-    /// The type inside a cast, in lower case, with single spaces between words and none elsewhere.
+    /// The name of the type inside a cast and its position. The name is in lower case, with single
+    /// spaces between words and none elsewhere.
     fn type_name(&self, cast: Pair<'a, Rule>) -> (String, Span) {
-        let Some(pair) = cast.into_inner().find(|part| part.as_rule() == Rule::type_name) else { return Default::default() };
+        let Some(pair) = cast
+            .into_inner()
+            .find(|part| part.as_rule() == Rule::type_name)
+        else {
+            return Default::default();
+        };
         let span = self.span(&pair);
         let mut name = String::new();
         for part in pair.into_inner() {
@@ -397,24 +606,31 @@ impl<'a> Reader<'a> {
     }
 }
 
-fn leaf<'a>(kind: ExprKind, span: Span) -> Part<'a> {
-    Part { expr: Expr { kind, span }, levels: 1, number: None }
+fn leaf<'a>(kind: ExprKind, span: Span) -> ParsedExpr<'a> {
+    ParsedExpr {
+        expr: Expr { kind, span },
+        levels: 1,
+        number: None,
+    }
 }
 
-/// What stands in for an expression that is wrong, so that the rest can be looked at.
-fn null<'a>(span: Span) -> Part<'a> {
+/// The replacement for an invalid expression, so that the rest can still be checked.
+fn null<'a>(span: Span) -> ParsedExpr<'a> {
     leaf(ExprKind::Literal(Literal::Null), span)
 }
 
-/// The number with a minus before it. One that is too large has been reported already.
+/// The negative number with these digits. A number that is too large has already been reported.
 fn negative(digits: &str) -> Literal {
     let text = format!("-{digits}");
-    text.parse().map(Literal::Int).or_else(|_| text.parse().map(Literal::Float)).unwrap_or(Literal::Null)
+    text.parse()
+        .map(Literal::Int)
+        .or_else(|_| text.parse().map(Literal::Float))
+        .unwrap_or(Literal::Null)
 }
 
-/// How deep the Pratt parser recurses for prefixes: `and` and `or` are weaker than all of them and end their reach, and any operator
-/// ends that of a minus.
-fn prefixes(pairs: Pairs<'_, Rule>) -> usize {
+/// How deeply the Pratt parser recurses for prefix operators. `and` and `or` bind weaker than all
+/// prefix operators and so end their operands. Any infix operator ends the operand of a minus.
+fn prefix_depth(pairs: Pairs<'_, Rule>) -> usize {
     let (mut deepest, mut nots, mut minuses) = (0, 0, 0);
     for pair in pairs {
         match pair.as_rule() {
@@ -428,7 +644,7 @@ fn prefixes(pairs: Pairs<'_, Rule>) -> usize {
     deepest
 }
 
-/// The text of a name, without its quotes.
+/// A name without its quotes.
 fn name(pair: &Pair<'_, Rule>) -> String {
     let text = pair.as_str();
     match text.chars().next() {
@@ -438,20 +654,25 @@ fn name(pair: &Pair<'_, Rule>) -> String {
 }
 
 fn unquoted(text: &str, quote: char) -> String {
-    let inner = text.strip_prefix(quote).and_then(|text| text.strip_suffix(quote)).unwrap_or(text);
+    let inner = text
+        .strip_prefix(quote)
+        .and_then(|text| text.strip_suffix(quote))
+        .unwrap_or(text);
     inner.replace(&format!("{quote}{quote}"), &quote.to_string())
 }
 
-/// What a column is called that has no `as`.
-fn own_name(expr: &Expr) -> Option<String> {
-    let ExprKind::Path(path) = &expr.kind else { return None };
+/// The name of a column without `as`: the last field of a path. `None` for other expressions.
+fn implied_name(expr: &Expr) -> Option<String> {
+    let ExprKind::Path(path) = &expr.kind else {
+        return None;
+    };
     path.0.iter().rev().find_map(|step| match step {
-        Step::Field(name) => Some(name.clone()),
-        Step::Index(_) => None,
+        PathStep::Field(name) => Some(name.clone()),
+        PathStep::Index(_) => None,
     })
 }
 
-/// What a user calls what a rule stands for.
+/// The name of a grammar rule for the user. `None` for rules that are not listed in errors.
 fn word(rule: Rule) -> Option<&'static str> {
     Some(match rule {
         Rule::close => "`)`",
@@ -465,23 +686,49 @@ fn word(rule: Rule) -> Option<&'static str> {
         Rule::when | Rule::kw_when => "`when`",
         Rule::otherwise | Rule::kw_else => "`else`",
         Rule::type_name | Rule::type_word | Rule::double_precision | Rule::varying => "a type",
-        Rule::asked => "`null`, `true` or `false`",
+        Rule::is_value => "`null`, `true` or `false`",
         Rule::alias | Rule::field | Rule::meta_name => "a name",
-        Rule::whole => "a whole number",
-        Rule::EOI => "the end",
-        Rule::or | Rule::and | Rule::eq | Rule::not_eq | Rule::lt_eq | Rule::gt_eq | Rule::lt | Rule::gt => "an operator",
-        Rule::regex_match | Rule::regex_not_match | Rule::concat | Rule::add | Rule::sub | Rule::mul | Rule::div | Rule::rem => {
+        Rule::whole => "an integer",
+        Rule::EOI => "end of input",
+        Rule::or
+        | Rule::and
+        | Rule::eq
+        | Rule::not_eq
+        | Rule::lt_eq
+        | Rule::gt_eq
+        | Rule::lt
+        | Rule::gt => "an operator",
+        Rule::regex_match
+        | Rule::regex_not_match
+        | Rule::concat
+        | Rule::add
+        | Rule::sub
+        | Rule::mul
+        | Rule::div
+        | Rule::rem => "an operator",
+        Rule::is | Rule::between | Rule::in_list | Rule::like | Rule::cast_to => "an operator",
+        Rule::kw_is | Rule::kw_between | Rule::kw_in | Rule::kw_like | Rule::kw_ilike => {
             "an operator"
         }
-        Rule::is | Rule::between | Rule::within | Rule::like | Rule::cast_to => "an operator",
-        Rule::kw_is | Rule::kw_between | Rule::kw_in | Rule::kw_like | Rule::kw_ilike => "an operator",
-        Rule::expr | Rule::operand | Rule::column | Rule::number | Rule::string | Rule::null | Rule::boolean => "a value",
-        Rule::case | Rule::cast | Rule::dated | Rule::call | Rule::function | Rule::meta | Rule::path | Rule::ident | Rule::paren => {
-            "a value"
-        }
+        Rule::expr
+        | Rule::operand
+        | Rule::column
+        | Rule::number
+        | Rule::string
+        | Rule::null
+        | Rule::boolean => "a value",
+        Rule::case
+        | Rule::cast
+        | Rule::typed_literal
+        | Rule::call
+        | Rule::function
+        | Rule::meta
+        | Rule::path
+        | Rule::ident
+        | Rule::paren => "a value",
         Rule::open_paren => "a value",
         Rule::all | Rule::star => "`*`",
-        // The rest may always be left out, or is part of what has been named.
+        // The other rules are optional everywhere, or are part of a rule above.
         _ => return None,
     })
 }

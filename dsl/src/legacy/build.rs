@@ -1,15 +1,20 @@
-//! Pieces of the pipeline file that an old file becomes. They stand nowhere yet: they get their places when the printed text is read.
+//! Constructors for the nodes of a converted pipeline file. The nodes have no source positions:
+//! they get them when the printed text is read.
 
 use std::time::Duration;
 
 use crate::node::Text;
 use crate::{Name, Node, NodeKind, Span};
 
-/// The longest time that is written as it was given; what was meant as "never" may be too long for any clock.
+/// The longest duration in a converted file. Legacy files use longer values for "never", which can
+/// exceed the range of timestamps.
 const LONGEST: Duration = Duration::from_secs(36_500 * 24 * 60 * 60);
 
 fn node(kind: NodeKind) -> Node {
-    Node { kind, span: Span::default() }
+    Node {
+        kind,
+        span: Span::default(),
+    }
 }
 
 pub(super) fn text(value: impl Into<String>) -> Node {
@@ -36,14 +41,18 @@ pub(super) fn texts(values: &[String]) -> Node {
     node(NodeKind::Vector(values.iter().map(text).collect()))
 }
 
-/// A number of milliseconds as a time with its unit: `60s`, `1500ms`.
+/// A duration in milliseconds as a string with a unit: `60s`, `1500ms`.
 pub(super) fn millis(value: u64) -> Node {
     let time = Duration::from_millis(value).min(LONGEST);
     let (seconds, rest) = (time.as_secs(), time.subsec_millis());
-    text(if rest == 0 { format!("{seconds}s") } else { format!("{}ms", time.as_millis()) })
+    text(if rest == 0 {
+        format!("{seconds}s")
+    } else {
+        format!("{}ms", time.as_millis())
+    })
 }
 
-/// An entry of a map whose keys are keywords; none where there is no value.
+/// A map entry with a keyword as key. `None` if there is no value.
 pub(super) fn entry(key: &str, value: impl Into<Option<Node>>) -> Option<(Node, Node)> {
     value.into().map(|value| (keyword(key), value))
 }

@@ -1,37 +1,41 @@
-//! What there is to say of a key that did not stop an old file from being converted.
+//! Notes about keys of a legacy file that do not prevent its conversion.
 
 use std::fmt;
 
 use crate::Span;
 
-/// A sentence about one key of an old file.
+/// A note about one key of a legacy file.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Note {
-    /// The key as it stands in the file, those that lead to it before it: `:writer :use-buffer`.
+    /// The key with the keys of its enclosing maps: `:writer :use-buffer`.
     pub key: String,
-    /// Where it stands.
+    /// The position of the key.
     pub span: Span,
-    /// What kind of thing is said.
+    /// Whether the key has no effect, has changed or is unknown.
     pub kind: NoteKind,
-    /// Why the key has no meaning, what is different, or which name was most likely meant. May be empty for an unknown key.
+    /// Why the key has no effect, what has changed, or which name was most likely meant. It can be
+    /// empty for an unknown key.
     pub sentence: String,
 }
 
 /// The kinds of [`Note`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum NoteKind {
-    /// The key is known and has no meaning any more.
-    NoMeaning,
-    /// The key has its effect, and something about it is different or needs a look.
+    /// The key is known, but no longer has an effect.
+    NoEffect,
+    /// The key has an effect, but its meaning has changed or its value should be reviewed.
     Changed,
-    /// The key is not known, so it has no effect.
+    /// The key is unknown and has no effect.
     Unknown,
 }
 
 impl Note {
-    /// The line of `text` (the old file) on which the key stands, counted from 1.
+    /// The line number of the key in `text`, the legacy file, starting at 1.
     pub fn line_in(&self, text: &str) -> usize {
-        let before = text.as_bytes().get(..self.span.start as usize).unwrap_or(text.as_bytes());
+        let before = text
+            .as_bytes()
+            .get(..self.span.start as usize)
+            .unwrap_or(text.as_bytes());
         before.iter().filter(|byte| **byte == b'\n').count() + 1
     }
 }
@@ -40,10 +44,12 @@ impl fmt::Display for Note {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Note { key, sentence, .. } = self;
         match self.kind {
-            NoteKind::NoMeaning => write!(f, "`{key}` has no meaning any more: {sentence}"),
+            NoteKind::NoEffect => write!(f, "`{key}` no longer has an effect: {sentence}"),
             NoteKind::Changed => write!(f, "`{key}`: {sentence}"),
-            NoteKind::Unknown if sentence.is_empty() => write!(f, "`{key}` is not known and has no effect"),
-            NoteKind::Unknown => write!(f, "`{key}` is not known and has no effect; {sentence}"),
+            NoteKind::Unknown if sentence.is_empty() => {
+                write!(f, "`{key}` is unknown and has no effect")
+            }
+            NoteKind::Unknown => write!(f, "`{key}` is unknown and has no effect; {sentence}"),
         }
     }
 }

@@ -1,15 +1,19 @@
-//! EDN on as many lines as it needs.
+//! A pretty-printer for EDN.
 
 use super::write_node;
 use crate::{Node, NodeKind};
 
-/// How long a line may get, closing delimiters left out.
+/// The maximum line width in characters, not counting closing delimiters.
 const WIDTH: usize = 116;
 
-/// The form laid out for people: each entry of the outermost map on a line of its own, everything else on as few lines as it fits on.
-/// Reading it again gives the same value, except that a text with a secret in it is printed as `…`.
+/// The form in a readable layout: each entry of the outermost map on its own line, everything else
+/// on as few lines as possible. Reading the output returns the same value, except that a string
+/// that contains a secret is printed as `…`.
 pub fn pretty(node: &Node) -> String {
-    let mut printer = Printer { out: String::new(), line: 0 };
+    let mut printer = Printer {
+        out: String::new(),
+        line: 0,
+    };
     match &node.kind {
         NodeKind::Map(entries) => printer.entries(entries, false),
         _ => printer.node(node),
@@ -19,7 +23,7 @@ pub fn pretty(node: &Node) -> String {
 
 struct Printer {
     out: String,
-    /// Where the last line begins.
+    /// The byte offset in `out` at which the current line begins.
     line: usize,
 }
 
@@ -43,7 +47,7 @@ impl Printer {
         }
     }
 
-    /// A map; with `fill` several entries may share a line.
+    /// Prints a map. With `fill`, several entries may share a line.
     fn entries(&mut self, entries: &[(Node, Node)], fill: bool) {
         self.out.push('{');
         let indent = self.column();
@@ -65,7 +69,7 @@ impl Printer {
         self.out.push(close);
     }
 
-    /// What follows the head of a list stands under its first argument.
+    /// Prints a list. Continuation lines are indented to its first argument.
     fn list(&mut self, items: &[Node]) {
         self.out.push('(');
         if let Some((head, rest)) = items.split_first() {
@@ -103,7 +107,11 @@ impl Printer {
     }
 
     fn column(&self) -> usize {
-        self.out.get(self.line..).unwrap_or_default().chars().count()
+        self.out
+            .get(self.line..)
+            .unwrap_or_default()
+            .chars()
+            .count()
     }
 }
 

@@ -1,43 +1,48 @@
-//! Sharing the splits of a source that has no group protocol of its own.
+//! Distributing the splits of a source that has no group protocol of its own.
 //!
-//! Instances that read the same folder, or the same table, agree in the store on who reads which split: a **claim** belongs to one
-//! instance until its **lease** runs out, and each instance claims no more than its fair share. Claims only save work. What makes records
-//! exactly once are the epochs: an instance whose claim ran out while it was frozen is fenced like any other, so a wrong clock costs
-//! reading and never a record.
+//! Instances that read the same folder, or the same table, agree in the store on which instance
+//! reads which split: a **claim** belongs to one instance until its **lease** expires, and each
+//! instance claims no more than its fair share. Claims only avoid duplicate work. Exactly-once
+//! delivery rests on the epochs: an instance whose claim expired while it was frozen is fenced like
+//! any other, so a wrong clock costs extra reading and never a record.
 
 use std::time::Duration;
 
 use crate::SplitId;
 
-/// What an instance asks for in a round of sharing. A round also renews its claims.
+/// The request of an instance in one round of distribution. A round also renews its claims.
 #[derive(Clone, Copy, Debug)]
-pub struct Round<'a> {
-    /// The instance.
+pub struct ClaimRound<'a> {
+    /// The requesting instance.
     pub owner: &'a str,
     /// How long its claims last without another round.
     pub lease: Duration,
     /// The splits that it holds.
     pub held: &'a [SplitId],
-    /// Splits that it would read as well, in this order.
+    /// Further splits that it would read, in order of preference.
     pub wanted: &'a [SplitId],
-    /// How many splits there are to share, with those of other instances.
+    /// The number of splits to distribute, including those of other instances.
     pub total: usize,
 }
 
-/// The outcome of a round.
+/// The result of a round.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Claims {
-    /// How many splits the instance should hold at most, so that every instance has its part.
+    /// How many splits the instance should hold at most, so that every instance gets its share.
     pub fair_share: usize,
-    /// Those of the wanted splits that the instance holds now.
+    /// The wanted splits that the instance holds now.
     pub granted: Vec<SplitId>,
     /// Splits that it held and that another instance has claimed meanwhile.
     pub lost: Vec<SplitId>,
 }
 
 impl Claims {
-    /// Everything that was wanted: for a store that belongs to one process.
-    pub fn all(round: &Round<'_>) -> Claims {
-        Claims { fair_share: usize::MAX, granted: round.wanted.to_vec(), lost: Vec::new() }
+    /// Grants everything that was wanted: for a store that belongs to one process.
+    pub fn all(round: &ClaimRound<'_>) -> Claims {
+        Claims {
+            fair_share: usize::MAX,
+            granted: round.wanted.to_vec(),
+            lost: Vec::new(),
+        }
     }
 }

@@ -1,34 +1,37 @@
-//! What every [`StateStore`] has to do, as a test that any of them can be put to.
+//! The conformance suite of [`StateStore`]: a test that every implementation must pass.
 
 use std::collections::HashMap;
 use std::sync::Barrier;
 
-use crate::{Claimant, Commit, CommitError, CommitRecord, LaneId, SinkId, SplitCommit, SplitId, Staged, StateStore, StoredPlan};
+use crate::{
+    Claimant, Commit, CommitError, CommitRecord, LaneId, SinkId, SplitCommit, SplitId, StagedEntry,
+    StateStore, StoredPlan,
+};
 
-/// Puts a store to the test; panics where it fails. `open` gives the store of a pipeline: an empty one for a name that was not used before,
-/// the same content again for one that was.
+/// Runs the suite; panics at the first failure. `open` returns the store of a pipeline: an empty
+/// one for a name that was not used before, the same content again for one that was.
 pub fn check(open: &dyn Fn(&str) -> Box<dyn StateStore>) {
-    taking_raises_the_epoch_and_tells_the_previous_owner(&*open("take"));
+    taking_raises_the_epoch_and_returns_the_previous_owner(&*open("take"));
     release_clears_the_owner_of_what_is_still_held(&*open("release"));
     a_step_changes_what_it_names(&*open("commit"));
     the_largest_numbers_survive(&*open("numbers"));
     staged_entries_stay_until_they_are_published(&*open("staged"));
     a_refused_step_changes_nothing(&*open("refused"));
-    the_gravest_reason_is_given(&*open("reasons"));
-    an_empty_store_is_told_from_a_take_over(&*open("emptied"));
-    names_do_not_run_into_each_other(&*open("names"));
+    the_most_severe_reason_is_returned(&*open("reasons"));
+    an_empty_store_is_distinguished_from_a_takeover(&*open("emptied"));
+    names_do_not_collide(&*open("names"));
     thousands_of_lanes_fit_into_one_step(&*open("large"));
     thousands_of_splits_may_be_refused(&*open("many"));
     only_one_of_two_steps_wins(&*open("race"));
-    an_owner_that_is_fenced_does_nothing_more(&*open("fence"));
-    marks_of_fenced_owners_do_not_pile_up(&*open("marks"));
-    steps_in_a_group_stand_by_themselves(&*open("group"));
+    a_fenced_owner_can_do_nothing(&*open("fence"));
+    marks_of_fenced_owners_do_not_accumulate(&*open("marks"));
+    steps_in_a_group_are_independent(&*open("group"));
     lanes_that_are_ahead_keep_their_plan(&*open("plans"));
-    what_a_source_says_beside_a_position_is_kept(&*open("resume"));
+    what_a_source_stores_beside_a_position_is_kept(&*open("resume"));
     finished_splits_can_be_forgotten(&*open("finished"));
     plans_and_notes_are_kept(&*open("plan"));
-    pipelines_are_apart(&*open("apart:1"), &*open("apart"));
-    everything_is_there_when_it_is_opened_again(open);
+    pipelines_are_separate(&*open("apart:1"), &*open("apart"));
+    everything_survives_reopening(open);
 }
 
 fn sink() -> SinkId {
@@ -36,21 +39,46 @@ fn sink() -> SinkId {
 }
 
 fn claimant(owner: &str) -> Claimant {
-    Claimant { owner: owner.into(), plan: "p".into(), accepts_other_plans: false }
+    Claimant {
+        owner: owner.into(),
+        plan: "p".into(),
+        accepts_other_plans: false,
+    }
 }
 
 fn take(store: &dyn StateStore, split: &str, owner: &str) -> CommitRecord {
-    store.take(&sink(), &[split.into()], &claimant(owner)).unwrap().remove(0)
+    store
+        .take(&sink(), &[split.into()], &claimant(owner))
+        .unwrap()
+        .remove(0)
 }
 
 /// Takes a split under a plan; returns the plan that the record was under before.
-fn take_by_plan(store: &dyn StateStore, split: &str, plan: &str, accepts_other_plans: bool) -> Option<String> {
-    let claimant = Claimant { owner: "a".into(), plan: plan.into(), accepts_other_plans };
-    store.take(&sink(), &[split.into()], &claimant).unwrap().remove(0).plan
+fn take_by_plan(
+    store: &dyn StateStore,
+    split: &str,
+    plan: &str,
+    accepts_other_plans: bool,
+) -> Option<String> {
+    let claimant = Claimant {
+        owner: "a".into(),
+        plan: plan.into(),
+        accepts_other_plans,
+    };
+    store
+        .take(&sink(), &[split.into()], &claimant)
+        .unwrap()
+        .remove(0)
+        .plan
 }
 
 fn records(store: &dyn StateStore, sink: &SinkId) -> HashMap<String, CommitRecord> {
-    store.records(sink).unwrap().into_iter().map(|(split, record)| (split.to_string(), record)).collect()
+    store
+        .records(sink)
+        .unwrap()
+        .into_iter()
+        .map(|(split, record)| (split.to_string(), record))
+        .collect()
 }
 
 fn step(split: &str, epoch: u64, sequence: u64, low: u64) -> SplitCommit {
@@ -62,37 +90,82 @@ fn steps(splits: Vec<SplitCommit>) -> Commit {
 }
 
 fn steps_of(owner: &str, splits: Vec<SplitCommit>) -> Commit {
-    Commit { owner: owner.into(), splits, ..Commit::default() }
+    Commit {
+        owner: owner.into(),
+        splits,
+        ..Commit::default()
+    }
 }
 
-fn entry(id: &str) -> Staged {
-    Staged { id: id.into(), detail: format!("detail of {id}") }
+fn entry(id: &str) -> StagedEntry {
+    StagedEntry {
+        id: id.into(),
+        detail: format!("detail of {id}"),
+    }
 }
 
 fn staged(store: &dyn StateStore, sink: &SinkId) -> Vec<String> {
-    let mut ids: Vec<String> = store.staged(sink).unwrap().into_iter().map(|entry| entry.id).collect();
+    let mut ids: Vec<String> = store
+        .staged(sink)
+        .unwrap()
+        .into_iter()
+        .map(|entry| entry.id)
+        .collect();
     ids.sort();
     ids
 }
 
-fn taking_raises_the_epoch_and_tells_the_previous_owner(store: &dyn StateStore) {
+fn taking_raises_the_epoch_and_returns_the_previous_owner(store: &dyn StateStore) {
     assert!(store.sinks().unwrap().is_empty());
     assert!(store.records(&sink()).unwrap().is_empty());
     let first = take(store, "s/0", "a");
-    assert_eq!(first, CommitRecord { epoch: 1, ..CommitRecord::default() });
+    assert_eq!(
+        first,
+        CommitRecord {
+            epoch: 1,
+            ..CommitRecord::default()
+        }
+    );
 
-    let both = store.take(&sink(), &["s/1".into(), "s/0".into()], &claimant("b")).unwrap();
-    assert_eq!((both[0].epoch, both[0].owners.as_slice()), (1, &[][..]), "answers come in the order of the question");
-    assert_eq!((both[1].epoch, both[1].owners.as_slice()), (2, &["a".to_owned()][..]));
+    let both = store
+        .take(&sink(), &["s/1".into(), "s/0".into()], &claimant("b"))
+        .unwrap();
+    assert_eq!(
+        (both[0].epoch, both[0].owners.as_slice()),
+        (1, &[][..]),
+        "answers are in the order of the request"
+    );
+    assert_eq!(
+        (both[1].epoch, both[1].owners.as_slice()),
+        (2, &["a".to_owned()][..])
+    );
 
     let kept = records(store, &sink());
-    let expected = CommitRecord { epoch: 2, owners: vec!["a".into(), "b".into()], plan: Some("p".into()), ..CommitRecord::default() };
+    let expected = CommitRecord {
+        epoch: 2,
+        owners: vec!["a".into(), "b".into()],
+        plan: Some("p".into()),
+        ..CommitRecord::default()
+    };
     assert_eq!(kept["s/0"], expected);
-    assert_eq!(store.owners(&sink()).unwrap(), ["a".to_owned(), "b".to_owned()].into());
+    assert_eq!(
+        store.owners(&sink()).unwrap(),
+        ["a".to_owned(), "b".to_owned()].into()
+    );
     assert!(store.owners(&SinkId::from("other")).unwrap().is_empty());
-    assert_eq!(take(store, "s/0", "b").owners, ["a"], "asking again changes nothing but the epoch");
-    store.set_owner(&sink(), &[("s/0".into(), 3)], Some("b")).unwrap();
-    assert_eq!(take(store, "s/0", "c").owners, ["b"], "owners that are cut off are not named again");
+    assert_eq!(
+        take(store, "s/0", "b").owners,
+        ["a"],
+        "a repeated take changes nothing but the epoch"
+    );
+    store
+        .set_owner(&sink(), &[("s/0".into(), 3)], Some("b"))
+        .unwrap();
+    assert_eq!(
+        take(store, "s/0", "c").owners,
+        ["b"],
+        "fenced owners are not returned again"
+    );
     assert_eq!(store.sinks().unwrap(), [sink()]);
     assert!(store.take(&sink(), &[], &claimant("b")).unwrap().is_empty());
 }
@@ -101,13 +174,25 @@ fn release_clears_the_owner_of_what_is_still_held(store: &dyn StateStore) {
     take(store, "mine", "a");
     take(store, "lost", "a");
     take(store, "lost", "b");
-    store.set_owner(&sink(), &[("mine".into(), 1), ("lost".into(), 1), ("never seen".into(), 1)], None).unwrap();
+    store
+        .set_owner(
+            &sink(),
+            &[
+                ("mine".into(), 1),
+                ("lost".into(), 1),
+                ("never seen".into(), 1),
+            ],
+            None,
+        )
+        .unwrap();
     let kept = records(store, &sink());
     assert_eq!((kept["mine"].owners.len(), kept["mine"].epoch), (0, 1));
     assert_eq!((kept["lost"].owners.len(), kept["lost"].epoch), (2, 2));
     assert!(!kept.contains_key("never seen"));
-    // The epoch is still good: a release does not fence.
-    store.commit(&sink(), &steps(vec![step("mine", 1, 0, 5)])).unwrap();
+    // The epoch is still valid: a release does not fence.
+    store
+        .commit(&sink(), &steps(vec![step("mine", 1, 0, 5)]))
+        .unwrap();
 }
 
 fn a_step_changes_what_it_names(store: &dyn StateStore) {
@@ -117,7 +202,9 @@ fn a_step_changes_what_it_names(store: &dyn StateStore) {
     let lane = |name: &str| LaneId::from(name);
     let mut first = step("s/0", 1, 0, 10);
     first.ahead = vec![(lane("x"), 15), (lane("y"), 20)];
-    store.commit(&sink(), &steps(vec![first, step("s/1", 1, 0, 7)])).unwrap();
+    store
+        .commit(&sink(), &steps(vec![first, step("s/1", 1, 0, 7)]))
+        .unwrap();
     let mut second = step("s/0", 1, 1, 15);
     second.ahead = vec![(lane("y"), 25), (lane("z"), 16)];
     second.caught_up = vec![lane("x"), lane("never ahead")];
@@ -136,32 +223,65 @@ fn a_step_changes_what_it_names(store: &dyn StateStore) {
     assert_eq!(kept["s/0"], expected);
     assert_eq!((kept["s/1"].sequence, kept["s/1"].low), (1, Some(7)));
     assert_eq!((kept["s/2"].sequence, kept["s/2"].low), (0, None));
-    assert_eq!(take(store, "s/0", "b"), CommitRecord { epoch: 2, ..expected });
+    assert_eq!(
+        take(store, "s/0", "b"),
+        CommitRecord {
+            epoch: 2,
+            ..expected
+        }
+    );
 }
 
 fn the_largest_numbers_survive(store: &dyn StateStore) {
     let split = "s/0";
     let lane = LaneId::from("x");
     take(store, split, "a");
-    for (sequence, position) in [(1 << 53) + 1, i64::MAX as u64 + 2, u64::MAX - 1].into_iter().enumerate() {
+    for (sequence, position) in [(1 << 53) + 1, i64::MAX as u64 + 2, u64::MAX - 1]
+        .into_iter()
+        .enumerate()
+    {
         let mut large = step(split, 1, sequence as u64, position);
         large.ahead = vec![(lane.clone(), position + 1)];
         store.commit(&sink(), &steps(vec![large])).unwrap();
         let kept = &records(store, &sink())[split];
-        assert_eq!((kept.low, kept.ahead[&lane]), (Some(position), position + 1));
+        assert_eq!(
+            (kept.low, kept.ahead[&lane]),
+            (Some(position), position + 1)
+        );
     }
 }
 
 fn staged_entries_stay_until_they_are_published(store: &dyn StateStore) {
     take(store, "s/0", "a");
     assert!(staged(store, &sink()).is_empty());
-    store.commit(&sink(), &Commit { staged: vec![entry("1"), entry("2"), entry("3")], ..steps(vec![step("s/0", 1, 0, 1)]) }).unwrap();
+    store
+        .commit(
+            &sink(),
+            &Commit {
+                staged: vec![entry("1"), entry("2"), entry("3")],
+                ..steps(vec![step("s/0", 1, 0, 1)])
+            },
+        )
+        .unwrap();
     assert_eq!(staged(store, &sink()), ["1", "2", "3"]);
-    assert!(store.staged(&sink()).unwrap().contains(&entry("2")), "the detail is kept");
-    // A step may be about nothing but what is published.
-    store.commit(&sink(), &Commit { published: vec!["2".into(), "unknown".into()], ..steps(vec![]) }).unwrap();
+    assert!(
+        store.staged(&sink()).unwrap().contains(&entry("2")),
+        "the detail is kept"
+    );
+    // A step may consist of nothing but published ids.
+    store
+        .commit(
+            &sink(),
+            &Commit {
+                published: vec!["2".into(), "unknown".into()],
+                ..steps(vec![])
+            },
+        )
+        .unwrap();
     assert_eq!(staged(store, &sink()), ["1", "3"]);
-    store.forget(&sink(), &["1".into(), "unknown".into()]).unwrap();
+    store
+        .forget(&sink(), &["1".into(), "unknown".into()])
+        .unwrap();
     assert_eq!(staged(store, &sink()), ["3"]);
     store.forget(&sink(), &[]).unwrap();
     assert!(staged(store, &SinkId::from("other")).is_empty());
@@ -171,33 +291,91 @@ fn a_refused_step_changes_nothing(store: &dyn StateStore) {
     for split in ["good", "late"] {
         take(store, split, "a");
     }
-    store.commit(&sink(), &Commit { staged: vec![entry("1")], ..steps(vec![step("good", 1, 0, 3)]) }).unwrap();
+    store
+        .commit(
+            &sink(),
+            &Commit {
+                staged: vec![entry("1")],
+                ..steps(vec![step("good", 1, 0, 3)])
+            },
+        )
+        .unwrap();
     take(store, "late", "b");
     let before = records(store, &sink());
-    for wrong in [step("late", 1, 0, 9), step("late", 2, 7, 9), step("late", 3, 0, 9), step("unknown", 1, 0, 9)] {
+    for wrong in [
+        step("late", 1, 0, 9),
+        step("late", 2, 7, 9),
+        step("late", 3, 0, 9),
+        step("unknown", 1, 0, 9),
+    ] {
         let mut good = step("good", 1, 1, 4);
         good.ahead = vec![("x".into(), 9)];
-        let commit = Commit { staged: vec![entry("2")], published: vec!["1".into()], ..steps(vec![good, wrong]) };
+        let commit = Commit {
+            staged: vec![entry("2")],
+            published: vec!["1".into()],
+            ..steps(vec![good, wrong])
+        };
         store.commit(&sink(), &commit).unwrap_err();
         assert_eq!(records(store, &sink()), before);
         assert_eq!(staged(store, &sink()), ["1"]);
     }
 }
 
-fn the_gravest_reason_is_given(store: &dyn StateStore) {
-    let splits: Vec<SplitId> = ["free", "lost", "lost too", "old", "far"].map(SplitId::from).into();
+fn the_most_severe_reason_is_returned(store: &dyn StateStore) {
+    let splits: Vec<SplitId> = ["free", "lost", "lost too", "old", "far"]
+        .map(SplitId::from)
+        .into();
     store.take(&sink(), &splits, &claimant("a")).unwrap();
-    store.commit(&sink(), &steps(vec![step("lost", 1, 0, 1), step("old", 1, 0, 1), step("far", 1, 0, 1)])).unwrap();
+    store
+        .commit(
+            &sink(),
+            &steps(vec![
+                step("lost", 1, 0, 1),
+                step("old", 1, 0, 1),
+                step("far", 1, 0, 1),
+            ]),
+        )
+        .unwrap();
     store.take(&sink(), &splits[1..3], &claimant("b")).unwrap();
 
-    let (free, fenced, fenced_too) = (step("free", 1, 0, 1), step("lost", 1, 1, 2), step("lost too", 1, 0, 2));
-    let (behind, above, fenced_behind) = (step("old", 1, 2, 2), step("far", 1, 0, 2), step("lost", 1, 2, 2));
+    let (free, fenced, fenced_too) = (
+        step("free", 1, 0, 1),
+        step("lost", 1, 1, 2),
+        step("lost too", 1, 0, 2),
+    );
+    let (behind, above, fenced_behind) = (
+        step("old", 1, 2, 2),
+        step("far", 1, 0, 2),
+        step("lost", 1, 2, 2),
+    );
     let epoch_behind = step("free", 2, 0, 1);
-    let answer = |splits: &[&SplitCommit]| store.commit(&sink(), &steps(splits.iter().map(|step| (*step).clone()).collect())).unwrap_err();
+    let answer = |splits: &[&SplitCommit]| {
+        store
+            .commit(
+                &sink(),
+                &steps(splits.iter().map(|step| (*step).clone()).collect()),
+            )
+            .unwrap_err()
+    };
     let show = |error: CommitError| match error {
-        CommitError::Fenced(splits) => format!("fenced {}", splits.iter().map(SplitId::as_str).collect::<Vec<_>>().join(", ")),
-        CommitError::Sequence { split, expected, found } => format!("sequence {split}: {expected} {found}"),
-        CommitError::Epoch { split, expected, found } => format!("epoch {split}: {expected} {found}"),
+        CommitError::Fenced(splits) => format!(
+            "fenced {}",
+            splits
+                .iter()
+                .map(SplitId::as_str)
+                .collect::<Vec<_>>()
+                .join(", ")
+        ),
+        CommitError::Sequence {
+            split,
+            expected,
+            found,
+        } => format!("sequence {split}: {expected} {found}"),
+        CommitError::Epoch {
+            split,
+            expected,
+            found,
+        } => format!("epoch {split}: {expected} {found}"),
         other => panic!("{other}"),
     };
     for (steps, expected) in [
@@ -209,34 +387,69 @@ fn the_gravest_reason_is_given(store: &dyn StateStore) {
         (vec![&above, &fenced, &behind], "sequence old: 2 1"),
         (vec![&fenced_behind, &fenced_too], "sequence lost: 2 1"),
         (vec![&epoch_behind], "epoch free: 2 1"),
-        (vec![&above, &fenced, &behind, &epoch_behind], "epoch free: 2 1"),
+        (
+            vec![&above, &fenced, &behind, &epoch_behind],
+            "epoch free: 2 1",
+        ),
     ] {
         assert_eq!(show(answer(&steps)), expected, "{steps:?}");
     }
 }
 
-fn an_empty_store_is_told_from_a_take_over(store: &dyn StateStore) {
+fn an_empty_store_is_distinguished_from_a_takeover(store: &dyn StateStore) {
     match store.commit(&sink(), &steps(vec![step("s/0", 3, 12, 100)])) {
-        Err(CommitError::Epoch { expected: 3, found: 0, .. }) => {}
+        Err(CommitError::Epoch {
+            expected: 3,
+            found: 0,
+            ..
+        }) => {}
         other => panic!("{other:?}"),
     }
-    assert!(store.records(&sink()).unwrap().is_empty(), "a refused step makes no record");
+    assert!(
+        store.records(&sink()).unwrap().is_empty(),
+        "a refused step creates no record"
+    );
 }
 
-fn names_do_not_run_into_each_other(store: &dyn StateStore) {
-    let odd = ["", ":", "a", "a:b", "a:b:c", "b:c", "{a}", "}", "%3A", "a\0b", "ünï", "a b\n", "\"'\\", "a/b", "..", "v", "epoch", "1"];
+fn names_do_not_collide(store: &dyn StateStore) {
+    let odd = [
+        "", ":", "a", "a:b", "a:b:c", "b:c", "{a}", "}", "%3A", "a\0b", "ünï", "a b\n", "\"'\\",
+        "a/b", "..", "v", "epoch", "1",
+    ];
     for (at, sink) in odd.iter().enumerate() {
         for (number, split) in odd.iter().enumerate() {
             let sink = SinkId::from(*sink);
-            let record = store.take(&sink, &[(*split).into()], &claimant("a")).unwrap().remove(0);
-            assert_eq!(record.epoch, 1, "{sink:?} {split:?} ran into another one");
+            let record = store
+                .take(&sink, &[(*split).into()], &claimant("a"))
+                .unwrap()
+                .remove(0);
+            assert_eq!(
+                record.epoch, 1,
+                "{sink:?} {split:?} collides with another one"
+            );
             let mut step = step(split, 1, 0, (at * 100 + number) as u64);
-            step.ahead = odd.iter().map(|lane| (LaneId::from(*lane), 1_000_000)).collect();
+            step.ahead = odd
+                .iter()
+                .map(|lane| (LaneId::from(*lane), 1_000_000))
+                .collect();
             let id = format!("{split}{at}");
-            store.commit(&sink, &Commit { staged: vec![entry(&id)], ..steps(vec![step]) }).unwrap();
+            store
+                .commit(
+                    &sink,
+                    &Commit {
+                        staged: vec![entry(&id)],
+                        ..steps(vec![step])
+                    },
+                )
+                .unwrap();
         }
     }
-    let mut sinks: Vec<String> = store.sinks().unwrap().iter().map(SinkId::to_string).collect();
+    let mut sinks: Vec<String> = store
+        .sinks()
+        .unwrap()
+        .iter()
+        .map(SinkId::to_string)
+        .collect();
     let mut expected: Vec<String> = odd.map(String::from).into();
     sinks.sort();
     expected.sort();
@@ -261,10 +474,22 @@ fn thousands_of_lanes_fit_into_one_step(store: &dyn StateStore) {
     take(store, "s/1", "a");
     let lane = |number: u64| LaneId::from(format!("region=somewhere/hour={number}"));
     let mut large = step("s/0", 1, 0, 5);
-    large.ahead = (0..LANES).map(|number| (lane(number), number + 10)).collect();
-    let staged_entries = (0..LANES / 4).map(|number| entry(&number.to_string())).collect();
+    large.ahead = (0..LANES)
+        .map(|number| (lane(number), number + 10))
+        .collect();
+    let staged_entries = (0..LANES / 4)
+        .map(|number| entry(&number.to_string()))
+        .collect();
     let other = step("s/1", 1, 0, 5);
-    store.commit(&sink(), &Commit { staged: staged_entries, ..steps(vec![large, other]) }).unwrap();
+    store
+        .commit(
+            &sink(),
+            &Commit {
+                staged: staged_entries,
+                ..steps(vec![large, other])
+            },
+        )
+        .unwrap();
     let record = take(store, "s/0", "b");
     assert_eq!(record.ahead.len() as u64, LANES);
     assert_eq!(record.ahead[&lane(LANES - 1)], LANES + 9);
@@ -273,7 +498,15 @@ fn thousands_of_lanes_fit_into_one_step(store: &dyn StateStore) {
     let mut back = step("s/0", 2, 1, LANES + 10);
     back.caught_up = record.ahead.into_keys().collect();
     let published = (0..LANES / 4).map(|number| number.to_string()).collect();
-    store.commit(&sink(), &Commit { published, ..steps(vec![back]) }).unwrap();
+    store
+        .commit(
+            &sink(),
+            &Commit {
+                published,
+                ..steps(vec![back])
+            },
+        )
+        .unwrap();
     assert!(records(store, &sink())["s/0"].ahead.is_empty());
     assert!(staged(store, &sink()).is_empty());
 }
@@ -288,10 +521,15 @@ fn only_one_of_two_steps_wins(store: &dyn StateStore) {
                 let start = &start;
                 scope.spawn(move || {
                     start.wait();
-                    store.commit(&sink(), &steps(vec![step("s/0", 1, sequence, low)])).is_ok()
+                    store
+                        .commit(&sink(), &steps(vec![step("s/0", 1, sequence, low)]))
+                        .is_ok()
                 })
             });
-            attempts.into_iter().map(|attempt| usize::from(attempt.join().unwrap())).sum()
+            attempts
+                .into_iter()
+                .map(|attempt| usize::from(attempt.join().unwrap()))
+                .sum()
         });
         assert_eq!(winners, 1);
     }
@@ -299,47 +537,84 @@ fn only_one_of_two_steps_wins(store: &dyn StateStore) {
 }
 
 fn thousands_of_splits_may_be_refused(store: &dyn StateStore) {
-    let splits: Vec<SplitId> = (0..12_000).map(|number| SplitId::from(format!("s/{number}"))).collect();
+    let splits: Vec<SplitId> = (0..12_000)
+        .map(|number| SplitId::from(format!("s/{number}")))
+        .collect();
     store.take(&sink(), &splits, &claimant("a")).unwrap();
     store.take(&sink(), &splits, &claimant("b")).unwrap();
-    let of_a = splits.iter().map(|split| step(split.as_str(), 1, 0, 1)).collect();
+    let of_a = splits
+        .iter()
+        .map(|split| step(split.as_str(), 1, 0, 1))
+        .collect();
     match store.commit(&sink(), &steps(of_a)) {
         Err(CommitError::Fenced(fenced)) => assert_eq!(fenced, splits),
         other => panic!("{other:?}"),
     }
-    let of_b = splits.iter().map(|split| step(split.as_str(), 2, 0, 1)).collect();
+    let of_b = splits
+        .iter()
+        .map(|split| step(split.as_str(), 2, 0, 1))
+        .collect();
     store.commit(&sink(), &steps_of("b", of_b)).unwrap();
-    assert!(store.records(&sink()).unwrap().iter().all(|(_, record)| record.low == Some(1)));
+    assert!(
+        store
+            .records(&sink())
+            .unwrap()
+            .iter()
+            .all(|(_, record)| record.low == Some(1))
+    );
 }
 
-fn an_owner_that_is_fenced_does_nothing_more(store: &dyn StateStore) {
+fn a_fenced_owner_can_do_nothing(store: &dyn StateStore) {
     for split in ["s/0", "s/1"] {
         take(store, split, "a");
     }
-    store.commit(&sink(), &steps(vec![step("s/0", 1, 0, 5)])).unwrap();
+    store
+        .commit(&sink(), &steps(vec![step("s/0", 1, 0, 5)]))
+        .unwrap();
     store.fence(&sink(), "a").unwrap();
     let before = records(store, &sink());
-    let refused = |answer: Result<(), CommitError>| matches!(answer, Err(CommitError::OwnerFenced(owner)) if owner == "a");
-    // Also a step that is about no split.
-    let publishes = Commit { published: vec!["1".into()], ..steps(vec![]) };
-    for commit in [steps(vec![step("s/0", 1, 1, 9)]), steps(vec![step("s/0", 1, 1, 9), step("s/1", 1, 0, 9)]), publishes] {
+    let refused = |answer: Result<(), CommitError>| match answer {
+        Err(CommitError::OwnerFenced(owner)) => owner == "a",
+        _ => false,
+    };
+    // The same holds for a step without splits.
+    let publishes = Commit {
+        published: vec!["1".into()],
+        ..steps(vec![])
+    };
+    for commit in [
+        steps(vec![step("s/0", 1, 1, 9)]),
+        steps(vec![step("s/0", 1, 1, 9), step("s/1", 1, 0, 9)]),
+        publishes,
+    ] {
         assert!(refused(store.commit(&sink(), &commit)));
     }
-    assert!(refused(store.take(&sink(), &["s/0".into(), "s/2".into()], &claimant("a")).map(drop)));
+    assert!(refused(
+        store
+            .take(&sink(), &["s/0".into(), "s/2".into()], &claimant("a"))
+            .map(drop)
+    ));
     assert_eq!(records(store, &sink()), before);
-    // A store that has lost data is the graver reason.
-    assert!(matches!(store.commit(&sink(), &steps(vec![step("s/0", 1, 4, 9)])), Err(CommitError::Sequence { .. })));
+    // A store that has lost data is the more severe reason.
+    assert!(matches!(
+        store.commit(&sink(), &steps(vec![step("s/0", 1, 4, 9)])),
+        Err(CommitError::Sequence { .. })
+    ));
     store.fence(&sink(), "a").unwrap();
 
-    // Other owners and other sinks are not concerned.
+    // Other owners and other sinks are not affected.
     let other = SinkId::from("other");
     store.take(&other, &["s/0".into()], &claimant("a")).unwrap();
-    store.commit(&other, &steps(vec![step("s/0", 1, 0, 5)])).unwrap();
+    store
+        .commit(&other, &steps(vec![step("s/0", 1, 0, 5)]))
+        .unwrap();
     assert_eq!(take(store, "s/0", "b").owners, ["a"]);
-    store.commit(&sink(), &steps_of("b", vec![step("s/0", 2, 1, 9)])).unwrap();
+    store
+        .commit(&sink(), &steps_of("b", vec![step("s/0", 2, 1, 9)]))
+        .unwrap();
 }
 
-fn marks_of_fenced_owners_do_not_pile_up(store: &dyn StateStore) {
+fn marks_of_fenced_owners_do_not_accumulate(store: &dyn StateStore) {
     take(store, "held", "dead");
     store.fence(&sink(), "dead").unwrap();
     for number in 0..200 {
@@ -347,29 +622,56 @@ fn marks_of_fenced_owners_do_not_pile_up(store: &dyn StateStore) {
         take(store, "s/0", &owner);
         store.fence(&sink(), &owner).unwrap();
         let epoch = take(store, "s/0", "next").epoch;
-        store.set_owner(&sink(), &[("s/0".into(), epoch)], Some("next")).unwrap();
+        store
+            .set_owner(&sink(), &[("s/0".into(), epoch)], Some("next"))
+            .unwrap();
     }
-    // The owner that is still on a record stays fenced however many came after it.
+    // An owner that is still on a record stays fenced, however many were fenced after it.
     let answer = store.commit(&sink(), &steps_of("dead", vec![step("held", 1, 0, 1)]));
-    assert!(matches!(answer, Err(CommitError::OwnerFenced(_))), "{answer:?}");
-    // All epochs of the others have been raised.
+    assert!(
+        matches!(answer, Err(CommitError::OwnerFenced(_))),
+        "{answer:?}"
+    );
+    // All epochs of the other owners have been raised.
     let answer = store.commit(&sink(), &steps_of("gone-0", vec![step("s/0", 1, 0, 1)]));
-    assert!(matches!(answer, Err(CommitError::OwnerFenced(_) | CommitError::Fenced(_))), "{answer:?}");
+    assert!(
+        matches!(
+            answer,
+            Err(CommitError::OwnerFenced(_) | CommitError::Fenced(_))
+        ),
+        "{answer:?}"
+    );
 }
 
-fn steps_in_a_group_stand_by_themselves(store: &dyn StateStore) {
+fn steps_in_a_group_are_independent(store: &dyn StateStore) {
     let (lake, errors) = (sink(), SinkId::from("errors"));
     take(store, "s/0", "a");
-    store.take(&errors, &["s/0".into(), "s/1".into()], &claimant("a")).unwrap();
-    let good = Commit { staged: vec![entry("1")], ..steps(vec![step("s/0", 1, 0, 3)]) };
-    let old = Commit { staged: vec![entry("2")], ..steps(vec![step("s/0", 7, 0, 3)]) };
+    store
+        .take(&errors, &["s/0".into(), "s/1".into()], &claimant("a"))
+        .unwrap();
+    let good = Commit {
+        staged: vec![entry("1")],
+        ..steps(vec![step("s/0", 1, 0, 3)])
+    };
+    let old = Commit {
+        staged: vec![entry("2")],
+        ..steps(vec![step("s/0", 7, 0, 3)])
+    };
     let other = steps(vec![step("s/1", 1, 0, 8)]);
-    // The last one continues what the first one of the group has written.
+    // The last step continues what the first one of the group has written.
     let next = steps(vec![step("s/0", 1, 1, 4)]);
-    let answers = store.commit_many(&[(&lake, &good), (&errors, &old), (&errors, &other), (&lake, &next)]);
+    let answers = store.commit_many(&[
+        (&lake, &good),
+        (&errors, &old),
+        (&errors, &other),
+        (&lake, &next),
+    ]);
     let applied: Vec<bool> = answers.iter().map(Result::is_ok).collect();
     assert_eq!(applied, [true, false, true, true], "{answers:?}");
-    assert_eq!((records(store, &lake)["s/0"].low, staged(store, &lake)), (Some(4), vec!["1".to_owned()]));
+    assert_eq!(
+        (records(store, &lake)["s/0"].low, staged(store, &lake)),
+        (Some(4), vec!["1".to_owned()])
+    );
     assert_eq!(records(store, &errors)["s/1"].low, Some(8));
     assert_eq!(records(store, &errors)["s/0"].low, None);
     assert!(staged(store, &errors).is_empty());
@@ -378,15 +680,29 @@ fn steps_in_a_group_stand_by_themselves(store: &dyn StateStore) {
 
 fn lanes_that_are_ahead_keep_their_plan(store: &dyn StateStore) {
     assert_eq!(take_by_plan(store, "s/0", "one", false), None);
-    assert_eq!(take_by_plan(store, "s/0", "two", false).as_deref(), Some("one"), "nothing is ahead: the plan may change");
+    assert_eq!(
+        take_by_plan(store, "s/0", "two", false).as_deref(),
+        Some("one"),
+        "nothing is ahead: the plan may change"
+    );
     let mut ahead = step("s/0", 2, 0, 5);
     ahead.ahead = vec![("x".into(), 9)];
     store.commit(&sink(), &steps(vec![ahead])).unwrap();
     for _ in 0..2 {
-        assert_eq!(take_by_plan(store, "s/0", "three", false).as_deref(), Some("two"));
+        assert_eq!(
+            take_by_plan(store, "s/0", "three", false).as_deref(),
+            Some("two")
+        );
     }
-    assert_eq!(take_by_plan(store, "s/0", "three", true).as_deref(), Some("two"));
-    assert_eq!(take_by_plan(store, "s/0", "four", false).as_deref(), Some("three"), "it was accepted");
+    assert_eq!(
+        take_by_plan(store, "s/0", "three", true).as_deref(),
+        Some("two")
+    );
+    assert_eq!(
+        take_by_plan(store, "s/0", "four", false).as_deref(),
+        Some("three"),
+        "plan three was accepted"
+    );
     let mut behind = step("s/0", 6, 1, 9);
     behind.caught_up = vec!["x".into()];
     store.commit(&sink(), &steps(vec![behind])).unwrap();
@@ -394,12 +710,20 @@ fn lanes_that_are_ahead_keep_their_plan(store: &dyn StateStore) {
     assert_eq!(records(store, &sink())["s/0"].plan.as_deref(), Some("five"));
 }
 
-fn what_a_source_says_beside_a_position_is_kept(store: &dyn StateStore) {
+fn what_a_source_stores_beside_a_position_is_kept(store: &dyn StateStore) {
     take(store, "s/0", "a");
     let said = "{\"topic\":\"\u{1f600}\",\n\"epoch\":7}";
-    let steps_and_kept = [(Some(said), said), (None, said), (Some(""), ""), (Some("x"), "x")];
+    let steps_and_kept = [
+        (Some(said), said),
+        (None, said),
+        (Some(""), ""),
+        (Some("x"), "x"),
+    ];
     for (sequence, (resume, kept)) in steps_and_kept.into_iter().enumerate() {
-        let step = SplitCommit { resume: resume.map(Into::into), ..step("s/0", 1, sequence as u64, 7) };
+        let step = SplitCommit {
+            resume: resume.map(Into::into),
+            ..step("s/0", 1, sequence as u64, 7)
+        };
         store.commit(&sink(), &steps(vec![step])).unwrap();
         assert_eq!(records(store, &sink())["s/0"].resume, Some(kept.into()));
     }
@@ -411,22 +735,48 @@ fn finished_splits_can_be_forgotten(store: &dyn StateStore) {
     for split in all {
         take(store, split, "a");
     }
-    let finished = |split: &str| SplitCommit { finished: Some(1_700_000_000), ..step(split, 1, 0, 5) };
+    let finished = |split: &str| SplitCommit {
+        finished: Some(1_700_000_000),
+        ..step(split, 1, 0, 5)
+    };
     let mut ahead = finished("ahead");
     ahead.ahead = vec![("x".into(), 9)];
-    store.commit(&sink(), &steps(vec![step("open", 1, 0, 5), finished("held"), ahead, finished("done")])).unwrap();
+    store
+        .commit(
+            &sink(),
+            &steps(vec![
+                step("open", 1, 0, 5),
+                finished("held"),
+                ahead,
+                finished("done"),
+            ]),
+        )
+        .unwrap();
     assert_eq!(take(store, "held", "a").finished, Some(1_700_000_000));
     let released = ["open", "ahead", "done"].map(|split| (SplitId::from(split), 1));
     store.set_owner(&sink(), &released, None).unwrap();
 
-    let names: Vec<SplitId> = all.iter().chain(&["unknown"]).map(|split| SplitId::from(*split)).collect();
+    let names: Vec<SplitId> = all
+        .iter()
+        .chain(&["unknown"])
+        .map(|split| SplitId::from(*split))
+        .collect();
     store.forget_splits(&sink(), &names).unwrap();
     let mut left: Vec<String> = records(store, &sink()).into_keys().collect();
     left.sort();
     assert_eq!(left, ["ahead", "held", "open"]);
-    assert_eq!(take(store, "done", "a"), CommitRecord { epoch: 1, ..CommitRecord::default() }, "it is a new split now");
-    // A step that does not say so takes the mark off again.
-    store.commit(&sink(), &steps(vec![step("held", 2, 1, 6)])).unwrap();
+    assert_eq!(
+        take(store, "done", "a"),
+        CommitRecord {
+            epoch: 1,
+            ..CommitRecord::default()
+        },
+        "it is a new split now"
+    );
+    // A step without a finish time clears it.
+    store
+        .commit(&sink(), &steps(vec![step("held", 2, 1, 6)]))
+        .unwrap();
     assert_eq!(records(store, &sink())["held"].finished, None);
 }
 
@@ -434,15 +784,28 @@ fn plans_and_notes_are_kept(store: &dyn StateStore) {
     assert!(store.plans().unwrap().is_empty());
     let texts = ["{:name \"a\"}", "", "an \u{1f600} and a \0"];
     for text in texts {
-        let plan = StoredPlan { fingerprint: format!("of {text}"), text: text.into() };
+        let plan = StoredPlan {
+            fingerprint: format!("of {text}"),
+            text: text.into(),
+        };
         assert_eq!(store.plan(&plan.fingerprint).unwrap(), None);
         store.add_plan(&plan).unwrap();
         store.add_plan(&plan).unwrap();
-        assert_eq!(store.plan(&plan.fingerprint).unwrap().as_deref(), Some(text));
+        assert_eq!(
+            store.plan(&plan.fingerprint).unwrap().as_deref(),
+            Some(text)
+        );
     }
-    store.add_plan(&StoredPlan { fingerprint: "of ".into(), text: "other".into() }).unwrap();
+    store
+        .add_plan(&StoredPlan {
+            fingerprint: "of ".into(),
+            text: "other".into(),
+        })
+        .unwrap();
     assert_eq!(store.plan("of ").unwrap().as_deref(), Some("other"));
-    store.forget_plans(&[format!("of {}", texts[0]), "unknown".into()]).unwrap();
+    store
+        .forget_plans(&[format!("of {}", texts[0]), "unknown".into()])
+        .unwrap();
     store.forget_plans(&[]).unwrap();
     let mut plans = store.plans().unwrap();
     plans.sort();
@@ -451,11 +814,14 @@ fn plans_and_notes_are_kept(store: &dyn StateStore) {
     store.set_note("schema", "{}").unwrap();
     store.set_note("identity", "mine").unwrap();
     store.set_note("schema", "{:a :int64}").unwrap();
-    assert_eq!(store.note("schema").unwrap().as_deref(), Some("{:a :int64}"));
+    assert_eq!(
+        store.note("schema").unwrap().as_deref(),
+        Some("{:a :int64}")
+    );
     assert_ne!(store.identity().unwrap(), "mine");
 }
 
-fn pipelines_are_apart(one: &dyn StateStore, other: &dyn StateStore) {
+fn pipelines_are_separate(one: &dyn StateStore, other: &dyn StateStore) {
     take(one, "s/0", "a");
     one.set_note("schema", "{}").unwrap();
     assert!(other.sinks().unwrap().is_empty());
@@ -464,15 +830,26 @@ fn pipelines_are_apart(one: &dyn StateStore, other: &dyn StateStore) {
     assert_eq!(one.identity().unwrap(), one.identity().unwrap());
 }
 
-fn everything_is_there_when_it_is_opened_again(open: &dyn Fn(&str) -> Box<dyn StateStore>) {
+fn everything_survives_reopening(open: &dyn Fn(&str) -> Box<dyn StateStore>) {
     let name = "again";
-    let plan = StoredPlan { fingerprint: "f".into(), text: "t".into() };
+    let plan = StoredPlan {
+        fingerprint: "f".into(),
+        text: "t".into(),
+    };
     let store = open(name);
     let identity = store.identity().unwrap();
     take(&*store, "s/0", "a");
     let mut first = step("s/0", 1, 0, 10);
     first.ahead = vec![("x".into(), 15)];
-    store.commit(&sink(), &Commit { staged: vec![entry("1")], ..steps(vec![first]) }).unwrap();
+    store
+        .commit(
+            &sink(),
+            &Commit {
+                staged: vec![entry("1")],
+                ..steps(vec![first])
+            },
+        )
+        .unwrap();
     store.add_plan(&plan).unwrap();
     store.set_note("n", "v").unwrap();
     let before = records(&*store, &sink());
@@ -484,5 +861,7 @@ fn everything_is_there_when_it_is_opened_again(open: &dyn Fn(&str) -> Box<dyn St
     assert_eq!(staged(&*store, &sink()), ["1"]);
     assert_eq!(store.plan("f").unwrap().as_deref(), Some("t"));
     assert_eq!(store.note("n").unwrap().as_deref(), Some("v"));
-    store.commit(&sink(), &steps(vec![step("s/0", 1, 1, 20)])).unwrap();
+    store
+        .commit(&sink(), &steps(vec![step("s/0", 1, 1, 20)]))
+        .unwrap();
 }

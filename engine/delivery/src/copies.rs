@@ -1,65 +1,84 @@
 //! Copies of the positions that a target holds.
 //!
-//! Where the target holds the positions, the store has epochs, owners and where each split began. A target that loses its positions would go
-//! unnoticed then: everything would be delivered again. So the committer copies them into the store now and then. A copy is written after
-//! the target's own, so it is never above it, and a target that holds less than the copy has lost data.
+//! If the target holds the positions, the store has epochs, owners and where each split began. A
+//! target that loses its positions would then go unnoticed: everything would be delivered again. So
+//! the committer copies them into the store now and then. A copy is written after the target's own,
+//! so it is never above it, and a target that holds less than the copy has lost data.
 
 use std::collections::HashMap;
 
 use crate::{CommitRecord, Ledger, Position, SplitCommit, SplitId};
 
-/// The commits of a record that was begun and never copied to.
+/// The sequence of a record that was begun and never copied to.
 const BEGUN: u64 = 1;
 
-/// The store's records of our splits, as they were written last.
+/// The store's records of the owned splits, as they were last written.
 #[derive(Debug, Default)]
-pub(crate) struct Copies(HashMap<SplitId, Copy>);
+pub(crate) struct PositionCopies(HashMap<SplitId, PositionCopy>);
 
 #[derive(Clone, Debug)]
-struct Copy {
+struct PositionCopy {
     epoch: u64,
     sequence: u64,
     low: Option<Position>,
     finished: Option<u64>,
 }
 
-impl Copies {
-    /// A split is ours, with this record.
+impl PositionCopies {
+    /// Starts to own a split with this record.
     pub(crate) fn take(&mut self, split: SplitId, record: &CommitRecord) {
-        let copy = Copy { epoch: record.epoch, sequence: record.sequence, low: record.low, finished: record.finished };
+        let copy = PositionCopy {
+            epoch: record.epoch,
+            sequence: record.sequence,
+            low: record.low,
+            finished: record.finished,
+        };
         self.0.insert(split, copy);
     }
 
-    /// The splits are not ours any more.
+    /// Stops owning the splits.
     pub(crate) fn drop_splits(&mut self, splits: &[SplitId]) {
         for split in splits {
             self.0.remove(split);
         }
     }
 
-    /// The step that brings the copies up to what is durable in the target.
+    /// Prepares the step that updates the copies to what is durable in the target.
     pub(crate) fn prepare(&self, ledger: &Ledger) -> Vec<SplitCommit> {
         let step = |durable: SplitCommit| {
-            let Copy { epoch, sequence, low, finished } = *self.0.get(&durable.split)?;
+            let PositionCopy {
+                epoch,
+                sequence,
+                low,
+                finished,
+            } = *self.0.get(&durable.split)?;
             let is_news = Some(durable.low) > low || durable.finished != finished;
-            is_news.then_some(SplitCommit { epoch, sequence, ..durable })
+            is_news.then_some(SplitCommit {
+                epoch,
+                sequence,
+                ..durable
+            })
         };
         ledger.durable().filter_map(step).collect()
     }
 
-    /// The store has applied the step.
+    /// Notes that the store has applied the step.
     pub(crate) fn confirm(&mut self, step: &[SplitCommit]) {
         for commit in step {
             if let Some(copy) = self.0.get_mut(&commit.split) {
-                (copy.sequence, copy.low, copy.finished) = (commit.sequence + 1, Some(commit.low), commit.finished);
+                (copy.sequence, copy.low, copy.finished) =
+                    (commit.sequence + 1, Some(commit.low), commit.finished);
             }
         }
     }
 }
 
-/// Where to read a split on from, given the store's record and the position that the target holds. An error is the store's copy of a
-/// position that the target has lost.
-pub fn position_in_target(record: &CommitRecord, held: Option<Position>) -> Result<Option<Position>, Position> {
+/// Where to resume a split, given the store's record and the position that the target holds. An
+/// error is the store's copy of a position that the target has lost.
+pub fn position_in_target(
+    record: &CommitRecord,
+    held: Option<Position>,
+) -> Result<Option<Position>, Position> {
     match record.low {
         Some(copy) if record.sequence > BEGUN && held.is_none_or(|held| held < copy) => Err(copy),
         low => Ok(low.max(held)),
@@ -75,7 +94,8 @@ mod tests {
         for (sequence, low, held, expected) in [
             (0, None, None, Ok(None)),
             (0, None, Some(7), Ok(Some(7))),
-            // Begun at a position, and nothing was committed since, or the target knows the split from another state.
+            // The split was begun at a position and nothing was committed since, or the target
+            // knows the split from another state.
             (1, Some(5), None, Ok(Some(5))),
             (1, Some(5), Some(3), Ok(Some(5))),
             (1, Some(5), Some(9), Ok(Some(9))),
@@ -84,8 +104,16 @@ mod tests {
             (2, Some(8), Some(7), Err(8)),
             (2, Some(8), None, Err(8)),
         ] {
-            let record = CommitRecord { sequence, low, ..CommitRecord::default() };
-            assert_eq!(position_in_target(&record, held), expected, "{sequence} {low:?} {held:?}");
+            let record = CommitRecord {
+                sequence,
+                low,
+                ..CommitRecord::default()
+            };
+            assert_eq!(
+                position_in_target(&record, held),
+                expected,
+                "{sequence} {low:?} {held:?}"
+            );
         }
     }
 }

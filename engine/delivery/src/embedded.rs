@@ -1,7 +1,8 @@
-//! The store that needs no server: a redb file.
+//! The state store that needs no server: a redb file.
 //!
-//! The file lies in a folder of its own beside the pipeline file and belongs to one process at a time. A commit is one redb transaction,
-//! on disk when it returns, and writes only the rows that change: lanes that are ahead have rows of their own.
+//! The file is in a folder of its own beside the pipeline file and belongs to one process at a
+//! time. A commit is one redb transaction, on disk when it returns, and writes only the rows that
+//! change: lanes that are ahead have rows of their own.
 
 mod format;
 mod tables;
@@ -12,54 +13,81 @@ use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
 use parking_lot::Mutex;
-use redb::{Database, DatabaseError, ReadableDatabase, ReadableTable, StorageError, WriteTransaction};
+use redb::{
+    Database, DatabaseError, ReadableDatabase, ReadableTable, StorageError, WriteTransaction,
+};
 
 use self::tables::{
-    AHEAD, FENCED, IDENTITY_KEY, META, NOTES, PLANS, RECORDS, STAGED, existing, forget_staged, lanes_ahead, record_of, records_of, value,
+    AHEAD, FENCED, IDENTITY_KEY, META, NOTES, PLANS, RECORDS, STAGED, existing, forget_staged,
+    lanes_ahead, record_of, records_of, value,
 };
 use crate::store::{SplitVersion, new_identity, refusal};
-use crate::{Claimant, Commit, CommitError, CommitRecord, SinkId, SplitId, Staged, StateStore, StoreError, StoredPlan};
+use crate::{
+    Claimant, Commit, CommitError, CommitRecord, SinkId, SplitId, StagedEntry, StateStore,
+    StoreError, StoredPlan,
+};
 
-/// The state is small; redb's own default would let the cache grow to a gigabyte.
+/// The state is small; redb's default would let the cache grow to a gigabyte.
 const CACHE_BYTES: usize = 4 << 20;
 
 /// The state of one pipeline in a redb file.
 pub struct EmbeddedStore {
     path: PathBuf,
-    /// `None` after an I/O error, which leaves redb's handle useless; the next call opens the file again.
+    /// `None` after an I/O error, which makes redb's handle unusable; the next call opens the file
+    /// again.
     database: Mutex<Option<Database>>,
 }
 
 impl EmbeddedStore {
-    /// Opens `<dir>/<pipeline>.redb`, which is made when it is missing, and keeps it from every other process.
+    /// Opens `<dir>/<pipeline>.redb`, creates it if it is missing, and locks it against every other
+    /// process.
     pub fn open(dir: &Path, pipeline: &str) -> Result<EmbeddedStore, StoreError> {
         let path = dir.join(file_name(pipeline));
-        prepare_dir(dir).map_err(|error| StoreError::Failed(format!("cannot keep state in {}: {error}", dir.display())))?;
+        prepare_dir(dir).map_err(|error| {
+            StoreError::Failed(format!("cannot store state in {}: {error}", dir.display()))
+        })?;
         let database = open_file(&path).map_err(|error| StoreError::Failed(error.to_string()))?;
-        // The file's name has to survive a crash as its content does.
-        sync_dir(dir).map_err(|error| StoreError::Failed(format!("cannot keep state in {}: {error}", dir.display())))?;
-        Ok(EmbeddedStore { path, database: Mutex::new(Some(database)) })
+        // The file's name must survive a crash as its content does.
+        sync_dir(dir).map_err(|error| {
+            StoreError::Failed(format!("cannot store state in {}: {error}", dir.display()))
+        })?;
+        Ok(EmbeddedStore {
+            path,
+            database: Mutex::new(Some(database)),
+        })
     }
 
-    /// Runs one operation. An I/O error may pass (a full disk), so the file is opened anew for the next one.
-    fn with<T>(&self, operation: impl FnOnce(&Database) -> Result<T, redb::Error>) -> Result<T, StoreError> {
+    /// Runs one operation. An I/O error may be temporary (a full disk), so the file is reopened for
+    /// the next operation.
+    fn with<T>(
+        &self,
+        operation: impl FnOnce(&Database) -> Result<T, redb::Error>,
+    ) -> Result<T, StoreError> {
         let mut slot = self.database.lock();
         if slot.is_none() {
             *slot = Some(open_file(&self.path)?);
         }
-        let Some(database) = slot.as_ref() else { return Err(StoreError::Unavailable("the state file is closed".into())) };
+        let Some(database) = slot.as_ref() else {
+            return Err(StoreError::Unavailable("the state file is closed".into()));
+        };
         operation(database).map_err(|error| {
             *slot = None;
             self.describe(error)
         })
     }
 
-    fn read<T>(&self, operation: impl FnOnce(&redb::ReadTransaction) -> Result<T, redb::Error>) -> Result<T, StoreError> {
+    fn read<T>(
+        &self,
+        operation: impl FnOnce(&redb::ReadTransaction) -> Result<T, redb::Error>,
+    ) -> Result<T, StoreError> {
         self.with(|database| operation(&database.begin_read()?))
     }
 
     /// Runs one transaction. It is on disk when this returns `Ok`.
-    fn write<T>(&self, operation: impl FnOnce(&WriteTransaction) -> Result<T, redb::Error>) -> Result<T, StoreError> {
+    fn write<T>(
+        &self,
+        operation: impl FnOnce(&WriteTransaction) -> Result<T, redb::Error>,
+    ) -> Result<T, StoreError> {
         self.with(|database| {
             let transaction = database.begin_write()?;
             let outcome = operation(&transaction)?;
@@ -70,7 +98,9 @@ impl EmbeddedStore {
 
     fn describe(&self, error: redb::Error) -> StoreError {
         match error {
-            redb::Error::Io(_) | redb::Error::PreviousIo => StoreError::Unavailable(format!("{}: {error}", self.path.display())),
+            redb::Error::Io(_) | redb::Error::PreviousIo => {
+                StoreError::Unavailable(format!("{}: {error}", self.path.display()))
+            }
             other => damaged(&self.path, &other),
         }
     }
@@ -84,7 +114,9 @@ impl StateStore for EmbeddedStore {
         }
         let made = new_identity()?;
         self.write(|transaction| {
-            transaction.open_table(META)?.insert(IDENTITY_KEY, made.as_str())?;
+            transaction
+                .open_table(META)?
+                .insert(IDENTITY_KEY, made.as_str())?;
             Ok(())
         })?;
         Ok(made)
@@ -94,17 +126,31 @@ impl StateStore for EmbeddedStore {
         Ok(Vec::new())
     }
 
-    fn take(&self, sink: &SinkId, splits: &[SplitId], claimant: &Claimant) -> Result<Vec<CommitRecord>, CommitError> {
+    fn take(
+        &self,
+        sink: &SinkId,
+        splits: &[SplitId],
+        claimant: &Claimant,
+    ) -> Result<Vec<CommitRecord>, CommitError> {
         let taken = self.write(|transaction| {
             if is_fenced(transaction, sink, &claimant.owner)? {
                 return Ok(None);
             }
-            splits.iter().map(|split| take_split(transaction, sink, split, claimant)).collect::<Result<_, _>>().map(Some)
+            splits
+                .iter()
+                .map(|split| take_split(transaction, sink, split, claimant))
+                .collect::<Result<_, _>>()
+                .map(Some)
         })?;
         taken.ok_or_else(|| CommitError::OwnerFenced(claimant.owner.clone()))
     }
 
-    fn set_owner(&self, sink: &SinkId, splits: &[(SplitId, u64)], owner: Option<&str>) -> Result<(), StoreError> {
+    fn set_owner(
+        &self,
+        sink: &SinkId,
+        splits: &[(SplitId, u64)],
+        owner: Option<&str>,
+    ) -> Result<(), StoreError> {
         if splits.is_empty() {
             return Ok(());
         }
@@ -112,9 +158,15 @@ impl StateStore for EmbeddedStore {
             let mut rows = transaction.open_table(RECORDS)?;
             for (split, epoch) in splits {
                 let key = (sink.as_str(), split.as_str());
-                let held = rows.get(key)?.map(|row| record_of(row.value())).filter(|record| record.epoch == *epoch);
+                let held = rows
+                    .get(key)?
+                    .map(|row| record_of(row.value()))
+                    .filter(|record| record.epoch == *epoch);
                 if let Some(record) = held {
-                    let record = CommitRecord { owners: owner.into_iter().map(str::to_owned).collect(), ..record };
+                    let record = CommitRecord {
+                        owners: owner.into_iter().map(str::to_owned).collect(),
+                        ..record
+                    };
                     tables::insert(&mut rows, key, &record)?;
                 }
             }
@@ -130,8 +182,10 @@ impl StateStore for EmbeddedStore {
                 Ok(())
             })?;
             let mut fenced = transaction.open_table(FENCED)?;
-            // An owner without a record has lost all its epochs, so its mark is of no use any more.
-            fenced.retain_in((sink.as_str(), "").., |(of, other), ()| of != sink.as_str() || owners.contains(other))?;
+            // An owner without a record has lost all its epochs, so its mark is no longer needed.
+            fenced.retain_in((sink.as_str(), "").., |(of, other), ()| {
+                of != sink.as_str() || owners.contains(other)
+            })?;
             fenced.insert((sink.as_str(), owner), ())?;
             Ok(())
         })
@@ -139,7 +193,9 @@ impl StateStore for EmbeddedStore {
 
     fn owners(&self, sink: &SinkId) -> Result<BTreeSet<String>, StoreError> {
         self.read(|transaction| {
-            let Some(rows) = existing(transaction.open_table(RECORDS))? else { return Ok(BTreeSet::new()) };
+            let Some(rows) = existing(transaction.open_table(RECORDS))? else {
+                return Ok(BTreeSet::new());
+            };
             let mut owners = BTreeSet::new();
             records_of(&rows, sink, |_, record| {
                 owners.extend(record.owners);
@@ -152,7 +208,10 @@ impl StateStore for EmbeddedStore {
     fn commit_many(&self, steps: &[(&SinkId, &Commit)]) -> Vec<Result<(), CommitError>> {
         let applied = self.with(|database| {
             let transaction = database.begin_write()?;
-            let refused = steps.iter().map(|(sink, commit)| apply(&transaction, sink, commit)).collect::<Result<Vec<_>, _>>()?;
+            let refused = steps
+                .iter()
+                .map(|(sink, commit)| apply(&transaction, sink, commit))
+                .collect::<Result<Vec<_>, _>>()?;
             if refused.iter().all(Option::is_some) {
                 transaction.abort()?;
             } else {
@@ -161,14 +220,19 @@ impl StateStore for EmbeddedStore {
             Ok(refused)
         });
         match applied {
-            Ok(refused) => refused.into_iter().map(|refused| refused.map_or(Ok(()), Err)).collect(),
+            Ok(refused) => refused
+                .into_iter()
+                .map(|refused| refused.map_or(Ok(()), Err))
+                .collect(),
             Err(error) => steps.iter().map(|_| Err(error.clone().into())).collect(),
         }
     }
 
-    fn staged(&self, sink: &SinkId) -> Result<Vec<Staged>, StoreError> {
+    fn staged(&self, sink: &SinkId) -> Result<Vec<StagedEntry>, StoreError> {
         self.read(|transaction| {
-            let Some(table) = existing(transaction.open_table(STAGED))? else { return Ok(Vec::new()) };
+            let Some(table) = existing(transaction.open_table(STAGED))? else {
+                return Ok(Vec::new());
+            };
             let mut staged = Vec::new();
             for row in table.range((sink.as_str(), "")..)? {
                 let (key, detail) = row?;
@@ -176,7 +240,10 @@ impl StateStore for EmbeddedStore {
                 if of != sink.as_str() {
                     break;
                 }
-                staged.push(Staged { id: id.to_owned(), detail: detail.value().to_owned() });
+                staged.push(StagedEntry {
+                    id: id.to_owned(),
+                    detail: detail.value().to_owned(),
+                });
             }
             Ok(staged)
         })
@@ -188,7 +255,9 @@ impl StateStore for EmbeddedStore {
 
     fn records(&self, sink: &SinkId) -> Result<Vec<(SplitId, CommitRecord)>, StoreError> {
         self.read(|transaction| {
-            let Some(rows) = existing(transaction.open_table(RECORDS))? else { return Ok(Vec::new()) };
+            let Some(rows) = existing(transaction.open_table(RECORDS))? else {
+                return Ok(Vec::new());
+            };
             let ahead = existing(transaction.open_table(AHEAD))?;
             let mut records = Vec::new();
             records_of(&rows, sink, |split, mut record| {
@@ -212,7 +281,8 @@ impl StateStore for EmbeddedStore {
             for split in splits {
                 let key = (sink.as_str(), split.as_str());
                 let record = rows.get(key)?.map(|row| record_of(row.value()));
-                let is_over = record.is_some_and(|record| record.finished.is_some() && record.owners.is_empty());
+                let is_over = record
+                    .is_some_and(|record| record.finished.is_some() && record.owners.is_empty());
                 if is_over && lanes_ahead(&ahead, sink, split)?.is_empty() {
                     rows.remove(key)?;
                 }
@@ -223,7 +293,9 @@ impl StateStore for EmbeddedStore {
 
     fn sinks(&self) -> Result<Vec<SinkId>, StoreError> {
         self.read(|transaction| {
-            let Some(rows) = existing(transaction.open_table(RECORDS))? else { return Ok(Vec::new()) };
+            let Some(rows) = existing(transaction.open_table(RECORDS))? else {
+                return Ok(Vec::new());
+            };
             let mut sinks: Vec<SinkId> = Vec::new();
             for row in rows.iter()? {
                 let sink = SinkId::from(row?.0.value().0);
@@ -237,8 +309,13 @@ impl StateStore for EmbeddedStore {
 
     fn plans(&self) -> Result<Vec<String>, StoreError> {
         self.read(|transaction| {
-            let Some(plans) = existing(transaction.open_table(PLANS))? else { return Ok(Vec::new()) };
-            plans.iter()?.map(|row| Ok(row?.0.value().to_owned())).collect()
+            let Some(plans) = existing(transaction.open_table(PLANS))? else {
+                return Ok(Vec::new());
+            };
+            plans
+                .iter()?
+                .map(|row| Ok(row?.0.value().to_owned()))
+                .collect()
         })
     }
 
@@ -248,7 +325,9 @@ impl StateStore for EmbeddedStore {
 
     fn add_plan(&self, plan: &StoredPlan) -> Result<(), StoreError> {
         self.write(|transaction| {
-            transaction.open_table(PLANS)?.insert(plan.fingerprint.as_str(), plan.text.as_str())?;
+            transaction
+                .open_table(PLANS)?
+                .insert(plan.fingerprint.as_str(), plan.text.as_str())?;
             Ok(())
         })
     }
@@ -275,35 +354,82 @@ impl StateStore for EmbeddedStore {
     }
 }
 
-fn is_fenced(transaction: &WriteTransaction, sink: &SinkId, owner: &str) -> Result<bool, redb::Error> {
-    Ok(transaction.open_table(FENCED)?.get((sink.as_str(), owner))?.is_some())
+fn is_fenced(
+    transaction: &WriteTransaction,
+    sink: &SinkId,
+    owner: &str,
+) -> Result<bool, redb::Error> {
+    Ok(transaction
+        .open_table(FENCED)?
+        .get((sink.as_str(), owner))?
+        .is_some())
 }
 
-fn take_split(transaction: &WriteTransaction, sink: &SinkId, split: &SplitId, claimant: &Claimant) -> Result<CommitRecord, redb::Error> {
+fn take_split(
+    transaction: &WriteTransaction,
+    sink: &SinkId,
+    split: &SplitId,
+    claimant: &Claimant,
+) -> Result<CommitRecord, redb::Error> {
     let mut rows = transaction.open_table(RECORDS)?;
     let ahead = transaction.open_table(AHEAD)?;
     let key = (sink.as_str(), split.as_str());
-    let mut record = rows.get(key)?.map(|row| record_of(row.value())).unwrap_or_default();
+    let mut record = rows
+        .get(key)?
+        .map(|row| record_of(row.value()))
+        .unwrap_or_default();
     record.epoch += 1;
     record.ahead = lanes_ahead(&ahead, sink, split)?;
     record.owners.retain(|other| *other != claimant.owner);
     let becomes_its = record.ahead.is_empty() || claimant.accepts_other_plans;
-    let owners = [record.owners.as_slice(), std::slice::from_ref(&claimant.owner)].concat();
-    let plan = if becomes_its { Some(claimant.plan.clone()) } else { record.plan.clone() };
-    tables::insert(&mut rows, key, &CommitRecord { owners, plan, ..record.clone() })?;
+    let owners = [
+        record.owners.as_slice(),
+        std::slice::from_ref(&claimant.owner),
+    ]
+    .concat();
+    let plan = if becomes_its {
+        Some(claimant.plan.clone())
+    } else {
+        record.plan.clone()
+    };
+    tables::insert(
+        &mut rows,
+        key,
+        &CommitRecord {
+            owners,
+            plan,
+            ..record.clone()
+        },
+    )?;
     Ok(record)
 }
 
-/// Applies a step inside the transaction. Returns why it is not applied, if so; nothing of it is written then.
-fn apply(transaction: &WriteTransaction, sink: &SinkId, commit: &Commit) -> Result<Option<CommitError>, redb::Error> {
+/// Applies a step inside the transaction. If it cannot be applied, returns why and writes nothing
+/// of it.
+fn apply(
+    transaction: &WriteTransaction,
+    sink: &SinkId,
+    commit: &Commit,
+) -> Result<Option<CommitError>, redb::Error> {
     let mut rows = transaction.open_table(RECORDS)?;
     let mut records = Vec::with_capacity(commit.splits.len());
     for step in &commit.splits {
         let row = rows.get((sink.as_str(), step.split.as_str()))?;
         records.push(row.map(|row| record_of(row.value())).unwrap_or_default());
     }
-    let shown: Vec<SplitVersion> = records.iter().map(|record| SplitVersion { epoch: record.epoch, sequence: record.sequence }).collect();
-    if let Some(refused) = refusal(&commit.owner, is_fenced(transaction, sink, &commit.owner)?, &commit.splits, &shown) {
+    let shown: Vec<SplitVersion> = records
+        .iter()
+        .map(|record| SplitVersion {
+            epoch: record.epoch,
+            sequence: record.sequence,
+        })
+        .collect();
+    if let Some(refused) = refusal(
+        &commit.owner,
+        is_fenced(transaction, sink, &commit.owner)?,
+        &commit.splits,
+        &shown,
+    ) {
         return Ok(Some(refused));
     }
     let mut ahead = transaction.open_table(AHEAD)?;
@@ -332,7 +458,7 @@ fn apply(transaction: &WriteTransaction, sink: &SinkId, commit: &Commit) -> Resu
     Ok(None)
 }
 
-/// Any name becomes one file name: what could mean something to a file system is percent-encoded.
+/// Maps any name to one file name: characters with a meaning to a file system are percent-encoded.
 fn file_name(pipeline: &str) -> String {
     let mut name = String::with_capacity(pipeline.len() + 5);
     for (at, byte) in pipeline.bytes().enumerate() {
@@ -345,7 +471,7 @@ fn file_name(pipeline: &str) -> String {
     name + ".redb"
 }
 
-/// Makes the folder, with a note to git that nothing in it belongs into a repository.
+/// Creates the folder, with a `.gitignore` so that its content is not committed to a repository.
 fn prepare_dir(dir: &Path) -> io::Result<()> {
     make_dir(dir)?;
     match File::create_new(dir.join(".gitignore")) {
@@ -355,7 +481,7 @@ fn prepare_dir(dir: &Path) -> io::Result<()> {
     }
 }
 
-/// Makes a folder and those above it that are missing; the name of each is on disk when this returns.
+/// Creates a folder and its missing parents; the name of each is on disk when this returns.
 fn make_dir(dir: &Path) -> io::Result<()> {
     if dir.is_dir() {
         return Ok(());
@@ -363,7 +489,9 @@ fn make_dir(dir: &Path) -> io::Result<()> {
     let parent = dir.parent().filter(|parent| !parent.as_os_str().is_empty());
     parent.map_or(Ok(()), make_dir)?;
     match fs::create_dir(dir) {
-        Err(error) if error.kind() != io::ErrorKind::AlreadyExists || !dir.is_dir() => return Err(error),
+        Err(error) if error.kind() != io::ErrorKind::AlreadyExists || !dir.is_dir() => {
+            return Err(error);
+        }
         _ => {}
     }
     parent.map_or_else(|| sync_dir(Path::new(".")), sync_dir)
@@ -374,23 +502,29 @@ fn sync_dir(dir: &Path) -> io::Result<()> {
 }
 
 fn open_file(path: &Path) -> Result<Database, StoreError> {
-    // A state is never empty, also if nothing was ever read: redb would take such a file for a new one.
+    // A state file is never empty, even if nothing was ever read: redb would take an empty file for
+    // a new one.
     if path.metadata().is_ok_and(|file| file.len() == 0) {
         return Err(damaged(path, &io::Error::other("the file is empty")));
     }
     let database = redb::Builder::new()
         .set_cache_size(CACHE_BYTES)
-        // Otherwise redb trusts the file after a clean end, and may panic on one that was altered since.
+        // Otherwise redb trusts the file after a clean shutdown, and may panic on one that was
+        // altered since.
         .set_check_integrity_on_open(true)
         .create(path)
         .map_err(|error| match error {
             DatabaseError::DatabaseAlreadyOpen => StoreError::Failed(format!(
-                "{} is in use by another process, which runs the same pipeline: wait for it or stop it, \
-                 or set :state to a redis URL so that several processes can share the work",
+                "{} is in use by another process that runs the same pipeline: wait for it or \
+                 stop it, or set :state to a redis URL so that several processes can share the \
+                 work",
                 path.display()
             )),
             DatabaseError::Storage(StorageError::Io(error))
-                if !matches!(error.kind(), io::ErrorKind::InvalidData | io::ErrorKind::UnexpectedEof) =>
+                if !matches!(
+                    error.kind(),
+                    io::ErrorKind::InvalidData | io::ErrorKind::UnexpectedEof
+                ) =>
             {
                 StoreError::Unavailable(format!("{}: {error}", path.display()))
             }
@@ -398,7 +532,8 @@ fn open_file(path: &Path) -> Result<Database, StoreError> {
         })?;
     format::bring_up_to_date(&database).map_err(|error| damaged(path, &error))?.map_err(|found| {
         StoreError::Failed(format!(
-            "{} has format {found}, and this version reads up to {}: use the newer version that wrote it",
+            "{} has format {found}, and this version reads up to {}: use the version that wrote \
+             it, or a newer one",
             path.display(),
             format::FORMAT
         ))
@@ -408,8 +543,8 @@ fn open_file(path: &Path) -> Result<Database, StoreError> {
 
 fn damaged(path: &Path, error: &dyn std::error::Error) -> StoreError {
     StoreError::Failed(format!(
-        "cannot read the state in {}: {error}. Bring the file back from a copy; moving it away starts the pipeline anew, \
-         and what it wrote already is written again",
+        "cannot read the state in {}: {error}. Restore the file from a copy. Moving it away starts \
+         the pipeline from the beginning, and what it has already written is written again",
         path.display()
     ))
 }

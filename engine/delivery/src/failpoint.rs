@@ -1,15 +1,18 @@
-//! Named steps at which a test can kill the process, freeze it, or have it panic.
+//! Fail points: named steps at which a test can kill the process, freeze it, or make it panic.
 //!
-//! Compiled in only with the feature `failpoints`; without it [`reach`] is nothing. With it, `PSEIDON_FAIL=published:3` kills the
-//! process (SIGKILL, so that nothing can clean up) when the step `published` is reached for the third time, and `PSEIDON_FREEZE=synced:2`
-//! stops it (SIGSTOP) when `synced` is reached for the second time, until it is woken (SIGCONT). `PSEIDON_PANIC=planned` panics there, once.
+//! Compiled in only with the feature `failpoints`; without it [`reach`] does nothing. With it,
+//! `PSEIDON_FAIL=published:3` kills the process (SIGKILL, so that nothing can clean up) when the
+//! step `published` is reached for the third time, and `PSEIDON_FREEZE=synced:2` stops it (SIGSTOP)
+//! when `synced` is reached for the second time, until it is resumed (SIGCONT).
+//! `PSEIDON_PANIC=planned` panics there, once.
 
-/// The process comes past the step `name`.
+/// Marks that the process reaches the step `name`.
 #[cfg(not(feature = "failpoints"))]
 #[inline(always)]
 pub fn reach(_name: &str) {}
 
-/// The process comes past the step `name`, and dies, freezes or panics there if the environment says so.
+/// Marks that the process reaches the step `name`. It dies, freezes or panics there if the
+/// environment says so.
 #[cfg(feature = "failpoints")]
 pub fn reach(name: &str) {
     use std::sync::LazyLock;
@@ -17,16 +20,19 @@ pub fn reach(name: &str) {
 
     use rustix::process::{Signal, getpid, kill_process};
 
-    struct Target {
+    struct FailPoint {
         name: String,
         left: AtomicI64,
     }
 
-    impl Target {
-        fn of(variable: &str) -> Option<Target> {
+    impl FailPoint {
+        fn of(variable: &str) -> Option<FailPoint> {
             let text = std::env::var(variable).ok()?;
             let (name, count) = text.split_once(':').unwrap_or((&text, "1"));
-            Some(Target { name: name.to_owned(), left: AtomicI64::new(count.parse().unwrap_or(1)) })
+            Some(FailPoint {
+                name: name.to_owned(),
+                left: AtomicI64::new(count.parse().unwrap_or(1)),
+            })
         }
 
         fn is_met(&self, name: &str) -> bool {
@@ -34,9 +40,9 @@ pub fn reach(name: &str) {
         }
     }
 
-    static DEATH: LazyLock<Option<Target>> = LazyLock::new(|| Target::of("PSEIDON_FAIL"));
-    static FREEZE: LazyLock<Option<Target>> = LazyLock::new(|| Target::of("PSEIDON_FREEZE"));
-    static PANIC: LazyLock<Option<Target>> = LazyLock::new(|| Target::of("PSEIDON_PANIC"));
+    static DEATH: LazyLock<Option<FailPoint>> = LazyLock::new(|| FailPoint::of("PSEIDON_FAIL"));
+    static FREEZE: LazyLock<Option<FailPoint>> = LazyLock::new(|| FailPoint::of("PSEIDON_FREEZE"));
+    static PANIC: LazyLock<Option<FailPoint>> = LazyLock::new(|| FailPoint::of("PSEIDON_PANIC"));
 
     if DEATH.as_ref().is_some_and(|target| target.is_met(name)) {
         let _ = kill_process(getpid(), Signal::KILL);
@@ -46,6 +52,6 @@ pub fn reach(name: &str) {
         let _ = kill_process(getpid(), Signal::STOP);
     }
     if PANIC.as_ref().is_some_and(|target| target.is_met(name)) {
-        panic!("PSEIDON_PANIC says so at `{name}`");
+        panic!("PSEIDON_PANIC is set for `{name}`");
     }
 }

@@ -1,10 +1,10 @@
-//! The names of things that outlive a process.
+//! Names of things that outlive a process.
 
 use std::fmt;
 use std::sync::Arc;
 
-/// Where a record stands in its split: a Kafka offset, the byte at which a line starts. Inside a split positions never decrease; records
-/// that were made of one record share its position.
+/// The place of a record in its split: a Kafka offset, or the byte at which a line starts. Inside a
+/// split positions never decrease; records that were derived from one record share its position.
 ///
 /// A position that bounds a range is exclusive: "up to 7" covers 0 to 6.
 pub type Position = u64;
@@ -16,7 +16,7 @@ macro_rules! id {
         pub struct $name(Arc<str>);
 
         impl $name {
-            /// The name as text, as it stands in the store.
+            /// The name as it is written in the store.
             pub fn as_str(&self) -> &str {
                 &self.0
             }
@@ -49,22 +49,26 @@ macro_rules! id {
 }
 
 id! {
-    /// A source's unit of order and of resuming: `clicks:clicks/3` (stage, topic and partition), `logs:8:1234` (stage, device and inode).
+    /// A source's unit of order and of resuming: `clicks:clicks/3` (stage, topic and partition),
+    /// `logs:8:1234` (stage, device and inode).
     SplitId
 }
 id! {
-    /// What a sink makes durable as one unit again and again: a bucket of files, named by its rendered path. The same record always
-    /// goes to the same lane, whoever handles it.
+    /// What a sink repeatedly makes durable as one unit: a bucket of files, named by its rendered
+    /// path. The same record always goes to the same lane, in every instance.
     LaneId
 }
 id! {
-    /// One place of the flow where records leave: the sink stage's name, with `#2`, `#3` … for its further places.
+    /// One place of the flow where records leave: the sink stage's name, with `#2`, `#3` … for its
+    /// further places.
     SinkId
 }
 
 impl SinkId {
-    /// The sink stage's name, and which of its places this is, unless it is the first.
+    /// The sink stage's name, and the number of the place unless it is the first.
     pub fn stage_and_place(&self) -> (&str, Option<&str>) {
-        self.as_str().split_once('#').map_or((self.as_str(), None), |(stage, place)| (stage, Some(place)))
+        self.as_str()
+            .split_once('#')
+            .map_or((self.as_str(), None), |(stage, place)| (stage, Some(place)))
     }
 }

@@ -1,21 +1,26 @@
-//! Which positions wait in which lane: the delivery protocol's bookkeeping, without any I/O.
+//! The bookkeeping of the delivery protocol, without any I/O: which positions wait in which lane.
 //!
-//! The ledger of a sink follows, for every split that is ours, three things: the **frontier** (all records below it have been handed
-//! to lanes or filtered out), the records that **wait** in lanes and are not yet durable, and the lanes that are **ahead** of the low
-//! position. The low position is the least position that still waits anywhere, or the frontier when nothing waits.
+//! The ledger of a sink tracks, for every split that this instance owns, three things: the
+//! **frontier** (all records below it have been handed to lanes or filtered out), the records that
+//! **wait** in lanes and are not yet durable, and the lanes that are **ahead** of the low position.
+//! The low position is the lowest position that still waits anywhere, or the frontier if nothing
+//! waits.
 //!
-//! Of what waits in a lane only the range is kept. After a commit in the middle of it the rest is taken to start right there, which
-//! may be too low and never too high: reading a record again costs time, and the lane skips it; leaving one out would lose it.
+//! For the waiting records of a lane only their range is stored. After a commit in the middle of it
+//! the rest is assumed to start right there, which may be too low and never too high: reading a
+//! record again costs time, and the lane skips it; leaving one out would lose it.
 
 use std::collections::{BTreeSet, HashMap, HashSet, VecDeque};
 
-use crate::{CommitRecord, LaneCommit, LaneId, Position, Resume, ResumeFrom, SplitCommit, SplitId};
+use crate::{
+    CommitRecord, LaneCommit, LaneId, Position, ResumePoint, ResumeToken, SplitCommit, SplitId,
+};
 
-/// How many [`Resume`]s of a split are kept above its low position. Beyond that every second one is dropped: the source then continues
-/// with an older one, which belongs to a lower position.
-const MOST_RESUMES: usize = 1024;
+/// How many [`ResumeToken`]s of a split are stored above its low position. Beyond that every second
+/// one is dropped: the source then continues with an older one, which belongs to a lower position.
+const MAX_RESUME_POINTS: usize = 1024;
 
-/// The bookkeeping of one sink.
+/// The ledger of one sink.
 #[derive(Debug, Default)]
 pub struct Ledger {
     splits: HashMap<SplitId, SplitLedger>,
@@ -27,27 +32,28 @@ pub struct Ledger {
 struct SplitLedger {
     epoch: u64,
     sequence: u64,
-    /// As the store has it.
+    /// As in the store.
     low: Position,
     frontier: Position,
     ahead: HashMap<LaneId, Position>,
-    /// The same entries ordered by position, so that those that the low position has passed are found without looking at all.
+    /// The same entries ordered by position, so that those that the low position has passed are
+    /// found without a scan of all.
     ahead_order: BTreeSet<(Position, LaneId)>,
-    waiting: HashMap<LaneId, Waiting>,
-    /// The first waiting position of each lane, least first.
+    waiting: HashMap<LaneId, WaitingRange>,
+    /// The first waiting position of each lane, in ascending order.
     waiting_order: BTreeSet<(Position, LaneId)>,
-    /// What the source said beside positions, as the store has it.
-    resume: Option<Resume>,
-    /// The same for positions above the low one, in their order.
-    resumes: VecDeque<ResumeFrom>,
-    /// Where the split ends, once the source has said so: no record at or above it will come.
+    /// What the source provided beside positions, as in the store.
+    resume: Option<ResumeToken>,
+    /// The same for positions above the low one, in ascending order.
+    resumes: VecDeque<ResumePoint>,
+    /// The end of the split, once the source has reported it: no record at or above it will come.
     end: Option<Position>,
-    /// When the split was finished, as the store has it.
+    /// When the split was finished, as in the store.
     finished: Option<u64>,
 }
 
 #[derive(Clone, Copy, Debug)]
-struct Waiting {
+struct WaitingRange {
     first: Position,
     last: Position,
     /// How many of the last dispatches ended at `last`.
@@ -55,10 +61,15 @@ struct Waiting {
 }
 
 impl Ledger {
-    /// A split is ours from now on, with this record; `start` is where it is read from if the record does not say.
+    /// Starts to own a split with this record; `start` is where it is read from if the record does
+    /// not say.
     pub fn take(&mut self, split: SplitId, record: CommitRecord, start: Position) {
         let low = record.low.unwrap_or(start);
-        let ahead_order = record.ahead.iter().map(|(lane, upto)| (*upto, lane.clone())).collect();
+        let ahead_order = record
+            .ahead
+            .iter()
+            .map(|(lane, upto)| (*upto, lane.clone()))
+            .collect();
         let ledger = SplitLedger {
             epoch: record.epoch,
             sequence: record.sequence,
@@ -77,62 +88,92 @@ impl Ledger {
         self.splits.insert(split, ledger);
     }
 
-    /// The split is not ours any more. Returns the epoch that it was held under, and whether it is finished.
+    /// Stops owning the split. Returns the epoch under which it was held, and whether it is
+    /// finished. `None` if it was not owned.
     pub fn drop_split(&mut self, split: &SplitId) -> Option<(u64, bool)> {
         self.moved.remove(split);
-        self.splits.remove(split).map(|ledger| (ledger.epoch, ledger.finished.is_some()))
+        self.splits
+            .remove(split)
+            .map(|ledger| (ledger.epoch, ledger.finished.is_some()))
     }
 
-    /// Whether the split is ours.
+    /// Whether this instance owns the split.
     pub fn has(&self, split: &SplitId) -> bool {
         self.splits.contains_key(split)
     }
 
-    /// Records of this split below this position are already durable in the lane, and must not be written to it again.
+    /// The position below which the records of this split are already durable in the lane, and must
+    /// not be written to it again.
     pub fn already_held(&self, split: &SplitId, lane: &LaneId) -> Position {
-        let Some(ledger) = self.splits.get(split) else { return 0 };
+        let Some(ledger) = self.splits.get(split) else {
+            return 0;
+        };
         ledger.ahead.get(lane).copied().unwrap_or(0).max(ledger.low)
     }
 
-    /// Records of this split from `first` to `last` (inclusive) go to the lane's writer now. They come in order.
+    /// Notes that records of this split from `first` to `last` (inclusive) now go to the lane's
+    /// writer. Calls for a lane come in order.
     pub fn dispatch(&mut self, split: &SplitId, lane: &LaneId, first: Position, last: Position) {
-        let Some(ledger) = self.splits.get_mut(split) else { return };
+        let Some(ledger) = self.splits.get_mut(split) else {
+            return;
+        };
         debug_assert!(first <= last);
         match ledger.waiting.get_mut(lane) {
             Some(waiting) => {
-                waiting.ended_at_last = 1 + if waiting.last == last { waiting.ended_at_last } else { 0 };
+                waiting.ended_at_last = 1 + if waiting.last == last {
+                    waiting.ended_at_last
+                } else {
+                    0
+                };
                 waiting.last = last;
             }
             None => {
-                ledger.waiting.insert(lane.clone(), Waiting { first, last, ended_at_last: 1 });
+                ledger.waiting.insert(
+                    lane.clone(),
+                    WaitingRange {
+                        first,
+                        last,
+                        ended_at_last: 1,
+                    },
+                );
                 ledger.waiting_order.insert((first, lane.clone()));
             }
         }
     }
 
-    /// How many of the last dispatches to a lane ended with records at `last`; 0 if those after them ended at a higher position.
+    /// How many of the last dispatches to a lane ended with records at `last`; 0 if later ones
+    /// ended at a higher position.
     pub fn chunks_up_to(&self, split: &SplitId, lane: &LaneId, last: Position) -> usize {
-        let waiting = self.splits.get(split).and_then(|ledger| ledger.waiting.get(lane));
-        waiting.filter(|waiting| waiting.last == last).map_or(0, |waiting| waiting.ended_at_last)
+        let waiting = self
+            .splits
+            .get(split)
+            .and_then(|ledger| ledger.waiting.get(lane));
+        waiting
+            .filter(|waiting| waiting.last == last)
+            .map_or(0, |waiting| waiting.ended_at_last)
     }
 
-    /// All records below `frontier` have been dispatched or filtered out. `resume` is kept if it belongs to a position up to there.
-    pub fn advance(&mut self, split: &SplitId, frontier: Position, resume: Option<&ResumeFrom>) {
-        let Some(ledger) = self.splits.get_mut(split) else { return };
+    /// Notes that everything below `frontier` has been dispatched or filtered out. `resume` is
+    /// stored if it belongs to a position up to there.
+    pub fn advance(&mut self, split: &SplitId, frontier: Position, resume: Option<&ResumePoint>) {
+        let Some(ledger) = self.splits.get_mut(split) else {
+            return;
+        };
         ledger.frontier = ledger.frontier.max(frontier);
         if let Some(resume) = resume.filter(|resume| resume.position <= frontier) {
             ledger.keep_resume(resume);
         }
     }
 
-    /// No record of the split will come any more: once everything below the frontier is durable it is finished.
+    /// Notes that no record of the split will follow: once everything below the frontier is
+    /// durable it is finished.
     pub fn end(&mut self, split: &SplitId) {
         if let Some(ledger) = self.splits.get_mut(split) {
             ledger.end = Some(ledger.frontier);
         }
     }
 
-    /// What is durable of each split, as a step that says so.
+    /// What is durable of each split, in the form of a step.
     pub(crate) fn durable(&self) -> impl Iterator<Item = SplitCommit> {
         self.splits.iter().map(|(split, ledger)| SplitCommit {
             resume: ledger.resume.clone(),
@@ -141,50 +182,68 @@ impl Ledger {
         })
     }
 
-    /// The low position of each split as the store has it.
+    /// The low position of each split, as in the store.
     pub fn lows(&self) -> Vec<(SplitId, Position)> {
-        self.splits.iter().map(|(split, ledger)| (split.clone(), ledger.low)).collect()
+        self.splits
+            .iter()
+            .map(|(split, ledger)| (split.clone(), ledger.low))
+            .collect()
     }
 
-    /// The position of each split below which no record waits in a lane or is on its way to one. The store may not know it yet.
+    /// The position of each split below which no record waits in a lane or is on its way to one.
+    /// The store may not know it yet.
     pub fn settled(&self) -> Vec<(SplitId, Position)> {
-        self.splits.iter().map(|(split, ledger)| (split.clone(), ledger.low_after(&HashMap::new()))).collect()
+        self.splits
+            .iter()
+            .map(|(split, ledger)| (split.clone(), ledger.low_after(&HashMap::new())))
+            .collect()
     }
 
-    /// The low position of a split as the store has it; `None` if the split is not ours.
+    /// The low position of a split, as in the store; `None` if the split is not owned.
     pub fn low(&self, split: &SplitId) -> Option<Position> {
         self.splits.get(split).map(|ledger| ledger.low)
     }
 
-    /// The position below which all records of a split have been handed to lanes or filtered out; `None` if the split is not ours.
+    /// The position below which all records of a split have been handed to lanes or filtered out;
+    /// `None` if the split is not owned.
     pub fn frontier(&self, split: &SplitId) -> Option<Position> {
         self.splits.get(split).map(|ledger| ledger.frontier)
     }
 
-    /// The splits whose low position in the store has moved since the last call. Those that became ours are among them.
+    /// The splits whose low position in the store has moved since the last call, including those
+    /// that became owned.
     pub fn take_moved(&mut self) -> HashSet<SplitId> {
         std::mem::take(&mut self.moved)
     }
 
-    /// The step that makes `lanes` durable. Splits that are not ours are left out; the caller has lost them. `now`, in seconds since 1970,
-    /// is when those splits are finished that become so.
+    /// Prepares the step that makes `lanes` durable. Splits that are not owned are left out; the
+    /// caller has lost them. `now`, in seconds since 1970, becomes the finish time of those splits
+    /// that the step finishes.
     ///
-    /// The step describes the ledger as it is now, so the next one must not be prepared before this one is [confirmed](Self::confirm).
+    /// The step describes the ledger as it is now, so the next one must not be prepared before this
+    /// one is [confirmed](Self::confirm).
     pub fn prepare(&self, lanes: &[LaneCommit], now: u64) -> Vec<SplitCommit> {
         let mut by_split: HashMap<&SplitId, HashMap<&LaneId, Position>> = HashMap::new();
         for lane_commit in lanes {
             for (split, upto) in &lane_commit.splits {
-                let upto_of_lane = by_split.entry(split).or_default().entry(&lane_commit.lane).or_insert(0);
+                let upto_of_lane = by_split
+                    .entry(split)
+                    .or_default()
+                    .entry(&lane_commit.lane)
+                    .or_insert(0);
                 *upto_of_lane = (*upto_of_lane).max(*upto);
             }
         }
         let commit_of = |(split, lanes): (&&SplitId, &HashMap<&LaneId, Position>)| {
-            self.splits.get(*split).map(|ledger| ledger.prepare((*split).clone(), lanes, now))
+            self.splits
+                .get(*split)
+                .map(|ledger| ledger.prepare((*split).clone(), lanes, now))
         };
         by_split.iter().filter_map(commit_of).collect()
     }
 
-    /// A step for every split whose low position has moved, or which is finished, without any lane's commit.
+    /// Prepares a step for every split whose low position has moved, or which is finished, without
+    /// any lane's commit.
     pub fn prepare_idle(&self, now: u64) -> Vec<SplitCommit> {
         let none = HashMap::new();
         let has_news = |ledger: &SplitLedger| {
@@ -192,10 +251,12 @@ impl Ledger {
             low > ledger.low || (ledger.finished.is_none() && ledger.is_finished_at(low))
         };
         let moved = self.splits.iter().filter(|(_, ledger)| has_news(ledger));
-        moved.map(|(split, ledger)| ledger.prepare(split.clone(), &none, now)).collect()
+        moved
+            .map(|(split, ledger)| ledger.prepare(split.clone(), &none, now))
+            .collect()
     }
 
-    /// The store has applied a prepared step.
+    /// Notes that the store has applied a prepared step.
     pub fn confirm(&mut self, lanes: &[LaneCommit], commits: &[SplitCommit]) {
         for lane_commit in lanes {
             for (split, upto) in &lane_commit.splits {
@@ -226,7 +287,10 @@ impl SplitLedger {
                 low = low.min(waiting.first.max(upto));
             }
         }
-        let other = self.waiting_order.iter().find(|(_, lane)| !durable.contains_key(lane));
+        let other = self
+            .waiting_order
+            .iter()
+            .find(|(_, lane)| !durable.contains_key(lane));
         if let Some((first, _)) = other {
             low = low.min(*first);
         }
@@ -238,17 +302,17 @@ impl SplitLedger {
         self.end.is_some_and(|end| low >= end)
     }
 
-    fn keep_resume(&mut self, new: &ResumeFrom) {
+    fn keep_resume(&mut self, new: &ResumePoint) {
         match self.resumes.back_mut() {
-            // It is found for the higher position too.
+            // The last entry is found for the higher position too.
             Some(last) if last.resume == new.resume => return,
             None if self.resume.as_ref() == Some(&new.resume) => return,
             Some(last) if last.position == new.position => *last = new.clone(),
             _ => self.resumes.push_back(new.clone()),
         }
-        if self.resumes.len() > MOST_RESUMES {
+        if self.resumes.len() > MAX_RESUME_POINTS {
             let mut after = self.resumes.len();
-            // The newest stays.
+            // The newest is always kept.
             self.resumes.retain(|_| {
                 after -= 1;
                 after.is_multiple_of(2)
@@ -256,24 +320,54 @@ impl SplitLedger {
         }
     }
 
-    /// What belongs to the greatest position up to this one.
-    fn resume_at(&self, low: Position) -> Option<&Resume> {
-        self.resumes.iter().take_while(|from| from.position <= low).last().map(|from| &from.resume)
+    /// The entry that belongs to the greatest position up to this one.
+    fn resume_at(&self, low: Position) -> Option<&ResumeToken> {
+        self.resumes
+            .iter()
+            .take_while(|from| from.position <= low)
+            .last()
+            .map(|from| &from.resume)
     }
 
-    fn prepare(&self, split: SplitId, durable: &HashMap<&LaneId, Position>, now: u64) -> SplitCommit {
+    fn prepare(
+        &self,
+        split: SplitId,
+        durable: &HashMap<&LaneId, Position>,
+        now: u64,
+    ) -> SplitCommit {
         let low = self.low_after(durable);
-        let ahead = durable.iter().filter(|(_, upto)| **upto > low).map(|(lane, upto)| ((*lane).clone(), *upto)).collect();
+        let ahead = durable
+            .iter()
+            .filter(|(_, upto)| **upto > low)
+            .map(|(lane, upto)| ((*lane).clone(), *upto))
+            .collect();
         let passed = self.ahead_order.iter().take_while(|(upto, _)| *upto <= low);
-        let caught_up = passed.map(|(_, lane)| lane).filter(|lane| durable.get(lane).is_none_or(|upto| *upto <= low)).cloned().collect();
+        let caught_up = passed
+            .map(|(_, lane)| lane)
+            .filter(|lane| durable.get(lane).is_none_or(|upto| *upto <= low))
+            .cloned()
+            .collect();
         let resume = self.resume_at(low).cloned();
-        let finished = self.is_finished_at(low).then(|| self.finished.unwrap_or(now));
-        SplitCommit { split, epoch: self.epoch, sequence: self.sequence, low, ahead, caught_up, resume, finished }
+        let finished = self
+            .is_finished_at(low)
+            .then(|| self.finished.unwrap_or(now));
+        SplitCommit {
+            split,
+            epoch: self.epoch,
+            sequence: self.sequence,
+            low,
+            ahead,
+            caught_up,
+            resume,
+            finished,
+        }
     }
 
-    /// What waited in the lane below `upto` is durable.
+    /// Notes that what waited in the lane below `upto` is durable.
     fn settle(&mut self, lane: &LaneId, upto: Position) {
-        let Some(waiting) = self.waiting.get_mut(lane) else { return };
+        let Some(waiting) = self.waiting.get_mut(lane) else {
+            return;
+        };
         self.waiting_order.remove(&(waiting.first, lane.clone()));
         if waiting.last < upto {
             self.waiting.remove(lane);
@@ -292,7 +386,11 @@ impl SplitLedger {
         }
         self.frontier = self.frontier.max(commit.low);
         // What the store has now is not sent again.
-        let stored = self.resumes.iter().take_while(|from| from.position <= commit.low).count();
+        let stored = self
+            .resumes
+            .iter()
+            .take_while(|from| from.position <= commit.low)
+            .count();
         self.resumes.drain(..stored);
         for (lane, upto) in &commit.ahead {
             if let Some(before) = self.ahead.insert(lane.clone(), *upto) {

@@ -1,26 +1,37 @@
-//! Many runs in one store.
+//! Scopes: many runs in one store.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use sha2::{Digest, Sha256};
 
-use crate::{Claimant, Claims, Commit, CommitError, CommitRecord, Round, SinkId, SplitId, Staged, StateStore, StoreError, StoredPlan};
+use crate::{
+    ClaimRound, Claimant, Claims, Commit, CommitError, CommitRecord, SinkId, SplitId, StagedEntry,
+    StateStore, StoreError, StoredPlan,
+};
 
-/// Parts a scope's name from what is in it. Neither a scope's name nor the name of a sink of the store itself may hold it.
+/// Separates a scope's name from the names in it. Neither a scope's name nor the name of a sink of
+/// the store itself may contain it.
 const SEPARATOR: char = '/';
 
-/// A part of another store: a run in it sees its own sinks, plan and notes only. So hundreds of runs share one connection or file.
+/// A part of another store: a run in it sees only its own sinks, plan and notes. So hundreds of
+/// runs share one connection or file.
 pub struct ScopedStore {
     whole: Arc<dyn StateStore>,
     prefix: String,
 }
 
 impl ScopedStore {
-    /// The part of `whole` that belongs to `scope`, a name without a slash.
+    /// Creates the part of `whole` that belongs to `scope`, a name without a slash.
     pub fn new(whole: Arc<dyn StateStore>, scope: &str) -> ScopedStore {
-        debug_assert!(!scope.contains(SEPARATOR), "a scope's name holds no separator");
-        ScopedStore { whole, prefix: format!("{scope}{SEPARATOR}") }
+        debug_assert!(
+            !scope.contains(SEPARATOR),
+            "a scope's name must not contain the separator"
+        );
+        ScopedStore {
+            whole,
+            prefix: format!("{scope}{SEPARATOR}"),
+        }
     }
 
     fn sink(&self, sink: &SinkId) -> SinkId {
@@ -33,32 +44,53 @@ impl ScopedStore {
 }
 
 impl StateStore for ScopedStore {
-    /// Unlike that of any other scope, since files of runs are told apart by it.
+    /// Differs from that of any other scope, since it distinguishes the files of runs.
     fn identity(&self) -> Result<String, StoreError> {
         let whole = self.whole.identity()?;
         let digest = Sha256::digest(format!("{whole}{SEPARATOR}{}", self.prefix));
-        Ok(digest.iter().take(16).map(|byte| format!("{byte:02x}")).collect())
+        Ok(digest
+            .iter()
+            .take(16)
+            .map(|byte| format!("{byte:02x}"))
+            .collect())
     }
 
-    /// None: they are those of the whole store, and whoever opened that tells them once.
+    /// Always empty: the weaknesses are those of the whole store, and are reported once, by the
+    /// code that opened it.
     fn weaknesses(&self) -> Result<Vec<String>, StoreError> {
         Ok(Vec::new())
     }
 
-    fn take(&self, sink: &SinkId, splits: &[SplitId], claimant: &Claimant) -> Result<Vec<CommitRecord>, CommitError> {
+    fn take(
+        &self,
+        sink: &SinkId,
+        splits: &[SplitId],
+        claimant: &Claimant,
+    ) -> Result<Vec<CommitRecord>, CommitError> {
         self.whole.take(&self.sink(sink), splits, claimant)
     }
 
-    /// The names of sources are scoped, and the splits' with them: a claim is of one source.
-    fn claim(&self, source: &str, round: &Round<'_>) -> Result<Claims, StoreError> {
+    /// The names of sources are scoped, and with them their splits: a claim belongs to one source.
+    fn claim(&self, source: &str, round: &ClaimRound<'_>) -> Result<Claims, StoreError> {
         self.whole.claim(&self.key(source), round)
     }
 
-    fn unclaim(&self, source: &str, splits: &[SplitId], owner: &str, leaves: bool) -> Result<(), StoreError> {
+    fn unclaim(
+        &self,
+        source: &str,
+        splits: &[SplitId],
+        owner: &str,
+        leaves: bool,
+    ) -> Result<(), StoreError> {
         self.whole.unclaim(&self.key(source), splits, owner, leaves)
     }
 
-    fn set_owner(&self, sink: &SinkId, splits: &[(SplitId, u64)], owner: Option<&str>) -> Result<(), StoreError> {
+    fn set_owner(
+        &self,
+        sink: &SinkId,
+        splits: &[(SplitId, u64)],
+        owner: Option<&str>,
+    ) -> Result<(), StoreError> {
         self.whole.set_owner(&self.sink(sink), splits, owner)
     }
 
@@ -76,11 +108,15 @@ impl StateStore for ScopedStore {
 
     fn commit_many(&self, steps: &[(&SinkId, &Commit)]) -> Vec<Result<(), CommitError>> {
         let sinks: Vec<SinkId> = steps.iter().map(|(sink, _)| self.sink(sink)).collect();
-        let steps: Vec<_> = sinks.iter().zip(steps).map(|(sink, (_, commit))| (sink, *commit)).collect();
+        let steps: Vec<_> = sinks
+            .iter()
+            .zip(steps)
+            .map(|(sink, (_, commit))| (sink, *commit))
+            .collect();
         self.whole.commit_many(&steps)
     }
 
-    fn staged(&self, sink: &SinkId) -> Result<Vec<Staged>, StoreError> {
+    fn staged(&self, sink: &SinkId) -> Result<Vec<StagedEntry>, StoreError> {
         self.whole.staged(&self.sink(sink))
     }
 
@@ -98,12 +134,20 @@ impl StateStore for ScopedStore {
 
     fn sinks(&self) -> Result<Vec<SinkId>, StoreError> {
         let all = self.whole.sinks()?;
-        Ok(all.iter().filter_map(|sink| sink.as_str().strip_prefix(&self.prefix)).map(SinkId::from).collect())
+        Ok(all
+            .iter()
+            .filter_map(|sink| sink.as_str().strip_prefix(&self.prefix))
+            .map(SinkId::from)
+            .collect())
     }
 
     fn plans(&self) -> Result<Vec<String>, StoreError> {
         let all = self.whole.plans()?;
-        Ok(all.iter().filter_map(|fingerprint| fingerprint.strip_prefix(&self.prefix)).map(str::to_owned).collect())
+        Ok(all
+            .iter()
+            .filter_map(|fingerprint| fingerprint.strip_prefix(&self.prefix))
+            .map(str::to_owned)
+            .collect())
     }
 
     fn plan(&self, fingerprint: &str) -> Result<Option<String>, StoreError> {
@@ -111,11 +155,17 @@ impl StateStore for ScopedStore {
     }
 
     fn add_plan(&self, plan: &StoredPlan) -> Result<(), StoreError> {
-        self.whole.add_plan(&StoredPlan { fingerprint: self.key(&plan.fingerprint), text: plan.text.clone() })
+        self.whole.add_plan(&StoredPlan {
+            fingerprint: self.key(&plan.fingerprint),
+            text: plan.text.clone(),
+        })
     }
 
     fn forget_plans(&self, fingerprints: &[String]) -> Result<(), StoreError> {
-        let keys: Vec<String> = fingerprints.iter().map(|fingerprint| self.key(fingerprint)).collect();
+        let keys: Vec<String> = fingerprints
+            .iter()
+            .map(|fingerprint| self.key(fingerprint))
+            .collect();
         self.whole.forget_plans(&keys)
     }
 

@@ -1,13 +1,14 @@
-//! The committer against a store that shows what it should not.
+//! The committer against a store in an unexpected state.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use pseidon_delivery::committer::{Abandon, Begin, Positions};
+use pseidon_delivery::committer::{CommitterError, Positions, SplitToBegin};
 use pseidon_delivery::embedded::EmbeddedStore;
 use pseidon_delivery::{
-    Claimant, Commit, CommitError, Committer, LaneCommit, SinkId, SplitCommit, SplitId, Staged, StateStore, StoreError, forward_to_store,
+    Claimant, Commit, CommitError, Committer, LaneCommit, SinkId, SplitCommit, SplitId,
+    StagedEntry, StateStore, StoreError, forward_to_store,
 };
 
 fn sink() -> SinkId {
@@ -19,7 +20,11 @@ fn split() -> SplitId {
 }
 
 fn claimant(owner: &str) -> Claimant {
-    Claimant { owner: owner.into(), plan: "p".into(), accepts_other_plans: false }
+    Claimant {
+        owner: owner.into(),
+        plan: "p".into(),
+        accepts_other_plans: false,
+    }
 }
 
 struct Setup {
@@ -32,59 +37,112 @@ struct Setup {
 fn begun(positions: Positions) -> Setup {
     let dir = tempfile::tempdir().unwrap();
     let store = Arc::new(EmbeddedStore::open(dir.path(), "p").unwrap());
-    let committer = Committer::new(sink(), store.clone(), claimant("a"), positions, Arc::new(AtomicBool::new(false)));
+    let committer = Committer::new(
+        sink(),
+        store.clone(),
+        claimant("a"),
+        positions,
+        Arc::new(AtomicBool::new(false)),
+    );
     let record = committer.take(&[split()]).unwrap().remove(0);
-    committer.begin(vec![Begin { split: split(), record, start: 0, resume: None }]).unwrap();
-    Setup { dir, store, committer }
+    committer
+        .begin(vec![SplitToBegin {
+            split: split(),
+            record,
+            start: 0,
+            resume: None,
+        }])
+        .unwrap();
+    Setup {
+        dir,
+        store,
+        committer,
+    }
 }
 
-/// Hands the records from `from` to `upto` to the lane x, and gives the commit of it.
+/// Dispatches the records from `from` to `upto` to the lane x, and returns the commit of it.
 fn dispatched(committer: &Committer, from: u64, upto: u64) -> [LaneCommit; 1] {
     let mut ledger = committer.ledger();
     ledger.dispatch(&split(), &"x".into(), from, upto - 1);
     ledger.advance(&split(), upto, None);
-    [LaneCommit { lane: "x".into(), splits: vec![(split(), upto)] }]
+    [LaneCommit {
+        lane: "x".into(),
+        splits: vec![(split(), upto)],
+    }]
 }
 
-fn staged(id: &str) -> Vec<Staged> {
-    vec![Staged { id: id.into(), detail: String::new() }]
+fn staged(id: &str) -> Vec<StagedEntry> {
+    vec![StagedEntry {
+        id: id.into(),
+        detail: String::new(),
+    }]
 }
 
-fn fatal<T: std::fmt::Debug>(outcome: Result<T, Abandon>) -> String {
+fn fatal<T: std::fmt::Debug>(outcome: Result<T, CommitterError>) -> String {
     match outcome {
-        Err(Abandon::Fatal(reason)) => reason,
+        Err(CommitterError::Fatal(reason)) => reason,
         other => panic!("{other:?}"),
     }
 }
 
 #[test]
-fn what_is_published_is_forgotten_with_the_next_step() {
-    let Setup { dir: _dir, store, committer } = begun(Positions::InStore);
-    committer.commit(&dispatched(&committer, 0, 5), staged("1")).unwrap();
+fn published_entries_are_removed_with_the_next_step() {
+    let Setup {
+        dir: _dir,
+        store,
+        committer,
+    } = begun(Positions::InStore);
+    committer
+        .commit(&dispatched(&committer, 0, 5), staged("1"))
+        .unwrap();
     committer.published(["1".to_owned()]);
     assert_eq!(store.staged(&sink()).unwrap(), staged("1"));
-    committer.commit(&dispatched(&committer, 5, 9), staged("2")).unwrap();
+    committer
+        .commit(&dispatched(&committer, 5, 9), staged("2"))
+        .unwrap();
     assert_eq!(store.staged(&sink()).unwrap(), staged("2"));
     committer.published(["2".to_owned()]);
     committer.commit_idle().unwrap();
     assert_eq!(store.staged(&sink()).unwrap(), []);
 }
 
-/// Somebody else has written under our epoch, which only a store that lost the epoch's raising allows.
+/// Another instance has written under our epoch, which is only possible if the store lost the
+/// increase of the epoch.
 #[test]
-fn a_sequence_that_nobody_can_have_written_ends_the_run() {
-    let Setup { dir: _dir, store, committer } = begun(Positions::InStore);
+fn an_impossible_sequence_stops_the_run() {
+    let Setup {
+        dir: _dir,
+        store,
+        committer,
+    } = begun(Positions::InStore);
     let strange = SplitCommit::to_low(split(), 1, 1, 3);
-    store.commit(&sink(), &Commit { splits: vec![strange], ..Commit::default() }).unwrap();
+    store
+        .commit(
+            &sink(),
+            &Commit {
+                splits: vec![strange],
+                ..Commit::default()
+            },
+        )
+        .unwrap();
     let reason = fatal(committer.commit(&dispatched(&committer, 0, 5), staged("1")));
-    assert!(reason.contains("shows commit 2 of s, but 1 was acknowledged"), "{reason}");
+    assert!(
+        reason.contains("shows commit 2 of s, but 1 was acknowledged"),
+        "{reason}"
+    );
     assert_eq!(store.staged(&sink()).unwrap(), []);
 }
 
 #[test]
-fn an_older_store_ends_the_run_also_when_it_was_taken_since() {
-    let Setup { dir, store, committer } = begun(Positions::InStore);
-    committer.commit(&dispatched(&committer, 0, 5), staged("1")).unwrap();
+fn an_older_store_stops_the_run_even_after_a_takeover() {
+    let Setup {
+        dir,
+        store,
+        committer,
+    } = begun(Positions::InStore);
+    committer
+        .commit(&dispatched(&committer, 0, 5), staged("1"))
+        .unwrap();
     drop((store, committer));
     let copy = dir.path().join("copy");
     std::fs::copy(dir.path().join("p.redb"), &copy).unwrap();
@@ -92,32 +150,54 @@ fn an_older_store_ends_the_run_also_when_it_was_taken_since() {
     let store: Arc<EmbeddedStore> = Arc::new(EmbeddedStore::open(dir.path(), "p").unwrap());
     store.take(&sink(), &[split()], &claimant("b")).unwrap();
     let later = SplitCommit::to_low(split(), 2, 2, 7);
-    store.commit(&sink(), &Commit { splits: vec![later], ..Commit::default() }).unwrap();
+    store
+        .commit(
+            &sink(),
+            &Commit {
+                splits: vec![later],
+                ..Commit::default()
+            },
+        )
+        .unwrap();
     drop(store);
     std::fs::rename(copy, dir.path().join("p.redb")).unwrap();
     let store = EmbeddedStore::open(dir.path(), "p").unwrap();
     store.take(&sink(), &[split()], &claimant("c")).unwrap();
     store.take(&sink(), &[split()], &claimant("d")).unwrap();
 
-    // The owner b is at epoch 2 and sequence 3. The store shows 3 and 2: a take-over, and that it is behind. The latter is what matters.
+    // The owner b is at epoch 2 and sequence 3. The store shows 3 and 2: a takeover, and that the
+    // store is behind. The latter decides.
     let next = SplitCommit::to_low(split(), 2, 3, 9);
-    match store.commit(&sink(), &Commit { splits: vec![next], ..Commit::default() }) {
-        Err(CommitError::Sequence { expected: 3, found: 2, .. }) => {}
+    match store.commit(
+        &sink(),
+        &Commit {
+            splits: vec![next],
+            ..Commit::default()
+        },
+    ) {
+        Err(CommitError::Sequence {
+            expected: 3,
+            found: 2,
+            ..
+        }) => {}
         other => panic!("{other:?}"),
     }
 }
 
-/// A store that applies the next step without an answer, if it is told to.
-struct Silent {
+/// A store that can be set to apply the next step without an answer.
+struct SilentStore {
     inner: EmbeddedStore,
     is_silent: AtomicBool,
 }
 
-impl StateStore for Silent {
+impl StateStore for SilentStore {
     fn commit_many(&self, steps: &[(&SinkId, &Commit)]) -> Vec<Result<(), CommitError>> {
         let answers = self.inner.commit_many(steps);
         if self.is_silent.swap(false, Ordering::Relaxed) {
-            return steps.iter().map(|_| Err(StoreError::Unavailable("no answer".into()).into())).collect();
+            return steps
+                .iter()
+                .map(|_| Err(StoreError::Unavailable("no answer".into()).into()))
+                .collect();
         }
         answers
     }
@@ -125,38 +205,72 @@ impl StateStore for Silent {
     forward_to_store!(inner);
 }
 
-/// The step was applied, so the next one would find the store one commit further than it knows.
+/// The step was applied, so the next one would find the store one commit further than expected.
 #[test]
-fn no_step_follows_one_that_was_given_up_without_an_answer() {
+fn no_step_follows_one_that_was_abandoned_without_an_answer() {
     let dir = tempfile::tempdir().unwrap();
-    let store = Arc::new(Silent { inner: EmbeddedStore::open(dir.path(), "p").unwrap(), is_silent: AtomicBool::new(false) });
+    let store = Arc::new(SilentStore {
+        inner: EmbeddedStore::open(dir.path(), "p").unwrap(),
+        is_silent: AtomicBool::new(false),
+    });
     let abandoned = Arc::new(AtomicBool::new(true));
-    let committer = Committer::new(sink(), store.clone(), claimant("a"), Positions::InStore, abandoned);
+    let committer = Committer::new(
+        sink(),
+        store.clone(),
+        claimant("a"),
+        Positions::InStore,
+        abandoned,
+    );
     let record = committer.take(&[split()]).unwrap().remove(0);
-    committer.begin(vec![Begin { split: split(), record, start: 0, resume: None }]).unwrap();
+    committer
+        .begin(vec![SplitToBegin {
+            split: split(),
+            record,
+            start: 0,
+            resume: None,
+        }])
+        .unwrap();
     committer.ledger().advance(&split(), 5, None);
     store.is_silent.store(true, Ordering::Relaxed);
     for _ in 0..2 {
         let outcome = committer.commit_idle();
-        assert!(matches!(outcome, Err(Abandon::Stopped)), "{outcome:?}");
+        assert!(
+            matches!(outcome, Err(CommitterError::Stopped)),
+            "{outcome:?}"
+        );
     }
     assert_eq!(store.records(&sink()).unwrap()[0].1.low, Some(5));
 }
 
 #[test]
-fn a_lane_of_a_split_that_is_not_ours_is_fenced_without_asking() {
-    let Setup { dir: _dir, store, committer } = begun(Positions::InStore);
+fn a_lane_of_a_split_that_is_not_owned_is_fenced_without_a_request() {
+    let Setup {
+        dir: _dir,
+        store,
+        committer,
+    } = begun(Positions::InStore);
     let lanes = dispatched(&committer, 0, 5);
     committer.release(&[split()]).unwrap();
-    assert!(matches!(committer.commit(&lanes, staged("1")), Err(Abandon::Fenced(_))));
+    assert!(matches!(
+        committer.commit(&lanes, staged("1")),
+        Err(CommitterError::Fenced(_))
+    ));
     let (_, record) = store.records(&sink()).unwrap().remove(0);
-    assert_eq!((record.owners.len(), record.low, record.sequence), (0, Some(0), 1));
+    assert_eq!(
+        (record.owners.len(), record.low, record.sequence),
+        (0, Some(0), 1)
+    );
 }
 
-/// Where the target holds the positions, the store gets copies of those that the target has, and never more.
+/// If the target holds the positions, the store gets copies of those that the target has, and never
+/// more.
 #[test]
-fn positions_in_the_target_are_copied_when_nothing_else_is_to_do() {
-    let Setup { dir: _dir, store, committer } = begun(Positions::InTarget);
+fn positions_in_the_target_are_copied_by_idle_commits() {
+    let Setup {
+        dir: _dir,
+        store,
+        committer,
+    } = begun(Positions::InTarget);
     let mut applied = Vec::new();
     let lanes = dispatched(&committer, 0, 5);
     committer
@@ -167,8 +281,13 @@ fn positions_in_the_target_are_copied_when_nothing_else_is_to_do() {
         .unwrap();
     assert_eq!(applied, [(split(), 5)]);
     committer.ledger().advance(&split(), 8, None);
-    let copy = || (store.records(&sink()).unwrap()[0].1.low, store.records(&sink()).unwrap()[0].1.sequence);
-    assert_eq!(copy(), (Some(0), 1), "a commit is the target's alone");
+    let copy = || {
+        (
+            store.records(&sink()).unwrap()[0].1.low,
+            store.records(&sink()).unwrap()[0].1.sequence,
+        )
+    };
+    assert_eq!(copy(), (Some(0), 1), "a commit goes to the target only");
     for _ in 0..2 {
         committer.commit_idle().unwrap();
         assert_eq!(copy(), (Some(5), 2), "8 is not in the target yet");
@@ -177,30 +296,42 @@ fn positions_in_the_target_are_copied_when_nothing_else_is_to_do() {
     committer
         .commit_through(&[], |splits| {
             assert_eq!(splits[0].low, 8);
-            Err(Abandon::Stopped)
+            Err(CommitterError::Stopped)
         })
         .unwrap_err();
-    // A transaction that was given up has changed nothing, so it is prepared again.
+    // An abandoned transaction has changed nothing, so it is prepared again.
     committer
         .commit_through(&[], |splits| {
             assert_eq!(splits[0].low, 8);
             Ok(())
         })
         .unwrap();
-    committer.commit_through(&[], |_| panic!("nothing moved")).unwrap();
+    committer
+        .commit_through(&[], |_| panic!("nothing moved"))
+        .unwrap();
     committer.release(&[split()]).unwrap();
     assert_eq!(copy(), (Some(8), 3));
 }
 
 #[test]
 fn a_finished_split_that_is_gone_is_forgotten_after_its_retention() {
-    let Setup { dir: _dir, store, committer } = begun(Positions::InStore);
-    committer.commit(&dispatched(&committer, 0, 5), staged("1")).unwrap();
+    let Setup {
+        dir: _dir,
+        store,
+        committer,
+    } = begun(Positions::InStore);
+    committer
+        .commit(&dispatched(&committer, 0, 5), staged("1"))
+        .unwrap();
     committer.ledger().end(&split());
     committer.release(&[split()]).unwrap();
     let forget = |retention, is_gone| committer.forget_finished(retention, |_| is_gone).unwrap();
-    assert_eq!(forget(Duration::from_secs(3600), true), 0, "it was finished just now");
-    assert_eq!(forget(Duration::ZERO, false), 0, "it is still there");
+    assert_eq!(
+        forget(Duration::from_secs(3600), true),
+        0,
+        "it was finished just now"
+    );
+    assert_eq!(forget(Duration::ZERO, false), 0, "the source still has it");
     assert_eq!(store.records(&sink()).unwrap().len(), 1);
     assert_eq!(forget(Duration::ZERO, true), 1);
     assert!(store.records(&sink()).unwrap().is_empty());
@@ -208,22 +339,49 @@ fn a_finished_split_that_is_gone_is_forgotten_after_its_retention() {
 
 #[test]
 fn lanes_that_another_plan_has_left_ahead_are_refused() {
-    let Setup { dir: _dir, store, committer } = begun(Positions::InStore);
+    let Setup {
+        dir: _dir,
+        store,
+        committer,
+    } = begun(Positions::InStore);
     {
         let mut ledger = committer.ledger();
         ledger.dispatch(&split(), &"x".into(), 0, 0);
         ledger.dispatch(&split(), &"y".into(), 1, 4);
         ledger.advance(&split(), 5, None);
     }
-    committer.commit(&[LaneCommit { lane: "y".into(), splits: vec![(split(), 5)] }], staged("1")).unwrap();
+    committer
+        .commit(
+            &[LaneCommit {
+                lane: "y".into(),
+                splits: vec![(split(), 5)],
+            }],
+            staged("1"),
+        )
+        .unwrap();
     let of_plan = |plan: &str, accepts_other_plans| {
-        let claimant = Claimant { plan: plan.into(), accepts_other_plans, ..claimant("b") };
-        Committer::new(sink(), store.clone(), claimant, Positions::InStore, Arc::new(AtomicBool::new(false))).take(&[split()])
+        let claimant = Claimant {
+            plan: plan.into(),
+            accepts_other_plans,
+            ..claimant("b")
+        };
+        Committer::new(
+            sink(),
+            store.clone(),
+            claimant,
+            Positions::InStore,
+            Arc::new(AtomicBool::new(false)),
+        )
+        .take(&[split()])
     };
     match of_plan("other", false) {
-        Err(Abandon::OtherPlan { split: found, plan, lanes: 1 }) => assert_eq!((found, plan.as_deref()), (split(), Some("p"))),
+        Err(CommitterError::OtherPlan {
+            split: found,
+            plan,
+            lanes: 1,
+        }) => assert_eq!((found, plan.as_deref()), (split(), Some("p"))),
         other => panic!("{other:?}"),
     }
-    assert!(of_plan("p", false).is_ok(), "its own plan goes on");
+    assert!(of_plan("p", false).is_ok(), "its own plan continues");
     assert!(of_plan("other", true).is_ok());
 }

@@ -1,4 +1,4 @@
-//! The redb store: the common tests, and what only a file can suffer.
+//! The redb store: the conformance suite, and faults that only a file can have.
 
 use std::fs;
 use std::path::Path;
@@ -6,30 +6,48 @@ use std::process::Command;
 use std::sync::Arc;
 
 use pseidon_delivery::embedded::EmbeddedStore;
-use pseidon_delivery::{Claimant, Commit, CommitRecord, ScopedStore, SinkId, SplitCommit, Staged, StateStore, StoreError, conformance};
+use pseidon_delivery::{
+    Claimant, Commit, CommitRecord, ScopedStore, SinkId, SplitCommit, StagedEntry, StateStore,
+    StoreError, conformance,
+};
 use redb::{Database, TableDefinition};
 
 fn failure(outcome: Result<EmbeddedStore, StoreError>) -> String {
     match outcome {
         Err(StoreError::Failed(reason)) => reason,
-        Err(other) => panic!("not a failure: {other}"),
-        Ok(_) => panic!("it opened"),
+        Err(other) => panic!("not StoreError::Failed: {other}"),
+        Ok(_) => panic!("the file opened"),
     }
 }
 
 fn claimant() -> Claimant {
-    Claimant { owner: "a".into(), plan: "p".into(), accepts_other_plans: false }
+    Claimant {
+        owner: "a".into(),
+        plan: "p".into(),
+        accepts_other_plans: false,
+    }
 }
 
 /// Makes one commit, with the lane `x` ahead.
 fn commit_once(store: &EmbeddedStore, sequence: u64) -> Result<(), pseidon_delivery::CommitError> {
-    let split = SplitCommit { ahead: vec![("x".into(), 1_000_000)], ..SplitCommit::to_low("s/0".into(), 1, sequence, sequence) };
-    store.commit(&SinkId::from("lake"), &Commit { splits: vec![split], ..Commit::default() })
+    let split = SplitCommit {
+        ahead: vec![("x".into(), 1_000_000)],
+        ..SplitCommit::to_low("s/0".into(), 1, sequence, sequence)
+    };
+    store.commit(
+        &SinkId::from("lake"),
+        &Commit {
+            splits: vec![split],
+            ..Commit::default()
+        },
+    )
 }
 
 fn used_file(dir: &Path) -> std::path::PathBuf {
     let store = EmbeddedStore::open(dir, "p").unwrap();
-    store.take(&SinkId::from("lake"), &["s/0".into()], &claimant()).unwrap();
+    store
+        .take(&SinkId::from("lake"), &["s/0".into()], &claimant())
+        .unwrap();
     for sequence in 0..20 {
         commit_once(&store, sequence).unwrap();
     }
@@ -37,28 +55,36 @@ fn used_file(dir: &Path) -> std::path::PathBuf {
 }
 
 #[test]
-fn it_does_what_every_store_does() {
+fn passes_the_conformance_suite() {
     let dir = tempfile::tempdir().unwrap();
     conformance::check(&|pipeline| Box::new(EmbeddedStore::open(dir.path(), pipeline).unwrap()));
 }
 
 #[test]
-fn git_leaves_the_folder_alone() {
+fn git_ignores_the_folder() {
     let dir = tempfile::tempdir().unwrap();
     let state = dir.path().join("deep/.pseidon");
     drop(EmbeddedStore::open(&state, "p").unwrap());
     assert_eq!(fs::read_to_string(state.join(".gitignore")).unwrap(), "*\n");
     fs::write(state.join(".gitignore"), "mine").unwrap();
     drop(EmbeddedStore::open(&state, "p").unwrap());
-    assert_eq!(fs::read_to_string(state.join(".gitignore")).unwrap(), "mine");
+    assert_eq!(
+        fs::read_to_string(state.join(".gitignore")).unwrap(),
+        "mine"
+    );
 }
 
 #[test]
-fn any_pipeline_name_is_one_file() {
+fn every_pipeline_name_maps_to_one_file_name() {
     let dir = tempfile::tempdir().unwrap();
     let state = dir.path().join("state");
-    for (name, file) in [("a", "a.redb"), ("../a", "%2E.%2Fa.redb"), (".", "%2E.redb"), ("a:b c", "a%3Ab%20c.redb"), ("ü", "%C3%BC.redb")]
-    {
+    for (name, file) in [
+        ("a", "a.redb"),
+        ("../a", "%2E.%2Fa.redb"),
+        (".", "%2E.redb"),
+        ("a:b c", "a%3Ab%20c.redb"),
+        ("ü", "%C3%BC.redb"),
+    ] {
         drop(EmbeddedStore::open(&state, name).unwrap());
         assert!(state.join(file).is_file(), "{name}");
     }
@@ -66,11 +92,16 @@ fn any_pipeline_name_is_one_file() {
 }
 
 #[test]
-fn a_second_opener_is_told_what_to_do() {
+fn the_error_of_a_second_process_says_what_to_do() {
     let dir = tempfile::tempdir().unwrap();
     let first = EmbeddedStore::open(dir.path(), "p").unwrap();
     let reason = failure(EmbeddedStore::open(dir.path(), "p"));
-    for part in ["p.redb", "in use by another process", "wait for it or stop it", "redis"] {
+    for part in [
+        "p.redb",
+        "in use by another process",
+        "wait for it or stop it",
+        "redis",
+    ] {
         assert!(reason.contains(part), "{part} is not in: {reason}");
     }
     drop(first);
@@ -83,41 +114,65 @@ fn a_newer_format_is_refused() {
     let file = used_file(dir.path());
     let database = Database::open(&file).unwrap();
     let transaction = database.begin_write().unwrap();
-    transaction.open_table(TableDefinition::<&str, &str>::new("meta")).unwrap().insert("format", "3").unwrap();
+    transaction
+        .open_table(TableDefinition::<&str, &str>::new("meta"))
+        .unwrap()
+        .insert("format", "3")
+        .unwrap();
     transaction.commit().unwrap();
     drop(database);
     let reason = failure(EmbeddedStore::open(dir.path(), "p"));
-    assert!(reason.contains("p.redb has format 3") && reason.contains("newer version"), "{reason}");
+    assert!(
+        reason.contains("p.redb has format 3") && reason.contains("use the version that wrote it"),
+        "{reason}"
+    );
 }
 
 #[test]
-fn a_file_of_something_else_is_refused() {
-    for content in ["this is not a database, but a text".repeat(1000).into_bytes(), b"x".to_vec(), vec![0; 100_000]] {
+fn a_file_of_another_kind_is_refused() {
+    for content in [
+        "this is not a database, but a text"
+            .repeat(1000)
+            .into_bytes(),
+        b"x".to_vec(),
+        vec![0; 100_000],
+    ] {
         let dir = tempfile::tempdir().unwrap();
         fs::write(dir.path().join("p.redb"), &content).unwrap();
         let reason = failure(EmbeddedStore::open(dir.path(), "p"));
         assert!(reason.contains("p.redb"), "{reason}");
-        assert_eq!(fs::read(dir.path().join("p.redb")).unwrap(), content, "it is not ours to change");
+        assert_eq!(
+            fs::read(dir.path().join("p.redb")).unwrap(),
+            content,
+            "the file is not changed"
+        );
     }
 }
 
 #[test]
-fn a_folder_that_cannot_be_made_is_named() {
+fn the_error_names_a_folder_that_cannot_be_created() {
     let dir = tempfile::tempdir().unwrap();
     fs::write(dir.path().join("file"), "").unwrap();
     let reason = failure(EmbeddedStore::open(&dir.path().join("file/.pseidon"), "p"));
     assert!(reason.contains("file/.pseidon"), "{reason}");
 }
 
-/// A damaged file is refused, or what was damaged was not in use: then everything is there. It never panics.
+/// A damaged file is refused, or the damage was in an unused part: then everything is there.
+/// Opening it never panics.
 #[test]
-fn damage_is_noticed() {
+fn damage_is_detected() {
     let dir = tempfile::tempdir().unwrap();
     let file = used_file(dir.path());
     let whole = fs::read(&file).unwrap();
-    let expected = EmbeddedStore::open(dir.path(), "p").unwrap().records(&SinkId::from("lake")).unwrap();
+    let expected = EmbeddedStore::open(dir.path(), "p")
+        .unwrap()
+        .records(&SinkId::from("lake"))
+        .unwrap();
     let mut refused = 0;
-    let damages = (0..whole.len()).step_by(499).map(|at| (at, 1)).chain((0..whole.len()).step_by(4096).map(|at| (at, 4096)));
+    let damages = (0..whole.len())
+        .step_by(499)
+        .map(|at| (at, 1))
+        .chain((0..whole.len()).step_by(4096).map(|at| (at, 4096)));
     for (at, length) in damages {
         let mut damaged = whole.clone();
         for byte in damaged.iter_mut().skip(at).take(length) {
@@ -129,7 +184,11 @@ fn damage_is_noticed() {
                 assert!(error.to_string().contains("p.redb"), "{error}");
                 refused += 1;
             }
-            Ok(store) => assert_eq!(store.records(&SinkId::from("lake")).unwrap(), expected, "damage at {at}"),
+            Ok(store) => assert_eq!(
+                store.records(&SinkId::from("lake")).unwrap(),
+                expected,
+                "damage at {at}"
+            ),
         }
     }
     assert!(refused > 0);
@@ -137,29 +196,39 @@ fn damage_is_noticed() {
     failure(EmbeddedStore::open(dir.path(), "p"));
 }
 
-/// Fills the disk, as far as the process can tell, and makes room again. It runs in a process of its own, because the limit is a process's.
+/// Fills the disk, as far as the process can tell, and frees space again. It runs in a process of
+/// its own, because the limit is a process's.
 #[test]
-fn a_full_disk_passes() {
+fn recovers_from_a_full_disk() {
     let dir = tempfile::tempdir().unwrap();
     let test = std::env::current_exe().unwrap();
     let output = Command::new("sh")
-        // Exceeding the limit is to be an error for the writer instead of a signal.
-        .args(["-c", "trap '' XFSZ; exec \"$0\" --exact in_a_process_of_its_own --nocapture"])
+        // Exceeding the limit must be an error for the writer instead of a signal.
+        .args([
+            "-c",
+            "trap '' XFSZ; exec \"$0\" --exact in_a_child_process --nocapture",
+        ])
         .arg(test)
         .env("PSEIDON_TEST_FULL_DISK", dir.path())
         .output()
         .unwrap();
-    let text = String::from_utf8_lossy(&output.stderr).into_owned() + &String::from_utf8_lossy(&output.stdout);
+    let text = String::from_utf8_lossy(&output.stderr).into_owned()
+        + &String::from_utf8_lossy(&output.stdout);
     assert!(output.status.success(), "{text}");
-    assert!(text.contains("went on after the disk was full"), "{text}");
+    assert!(text.contains("continued after the disk was full"), "{text}");
 }
 
-/// What [`a_full_disk_passes`] runs; by itself it has nothing to do.
+/// The child process of [`recovers_from_a_full_disk`]; does nothing when run directly.
 #[test]
-fn in_a_process_of_its_own() {
-    let Some(dir) = std::env::var_os("PSEIDON_TEST_FULL_DISK") else { return };
+fn in_a_child_process() {
+    let Some(dir) = std::env::var_os("PSEIDON_TEST_FULL_DISK") else {
+        return;
+    };
     let limit_file_size = |bytes| {
-        let limit = rustix::process::Rlimit { current: bytes, maximum: None };
+        let limit = rustix::process::Rlimit {
+            current: bytes,
+            maximum: None,
+        };
         rustix::process::setrlimit(rustix::process::Resource::Fsize, limit).unwrap();
     };
     let store = EmbeddedStore::open(Path::new(&dir), "p").unwrap();
@@ -176,37 +245,61 @@ fn in_a_process_of_its_own() {
     limit_file_size(None);
     commit_once(&store, 1).unwrap();
     assert_eq!(store.records(&sink).unwrap()[0].1.sequence, 2);
-    println!("went on after the disk was full");
+    println!("continued after the disk was full");
 }
 
-/// A state file as version 1 wrote it.
+/// Writes a state file as version 1 wrote it.
 fn file_of_format_1(file: &Path) {
     type Row = (u64, u64, Option<u64>, &'static str);
     let database = Database::create(file).unwrap();
     let transaction = database.begin_write().unwrap();
     {
-        let mut meta = transaction.open_table(TableDefinition::<&str, &str>::new("meta")).unwrap();
-        for (key, value) in [("format", "1"), ("identity", "00ff"), ("plan fingerprint", "f1"), ("plan text", "{:name \"p\"}")] {
+        let mut meta = transaction
+            .open_table(TableDefinition::<&str, &str>::new("meta"))
+            .unwrap();
+        for (key, value) in [
+            ("format", "1"),
+            ("identity", "00ff"),
+            ("plan fingerprint", "f1"),
+            ("plan text", "{:name \"p\"}"),
+        ] {
             meta.insert(key, value).unwrap();
         }
-        let mut notes = transaction.open_table(TableDefinition::<&str, &str>::new("notes")).unwrap();
-        for (key, value) in [("schema:in", "{}"), ("clicks/plan", "f2"), ("clicks/plan-text", "row"), ("views/plan-text", "half")] {
+        let mut notes = transaction
+            .open_table(TableDefinition::<&str, &str>::new("notes"))
+            .unwrap();
+        for (key, value) in [
+            ("schema:in", "{}"),
+            ("clicks/plan", "f2"),
+            ("clicks/plan-text", "row"),
+            ("views/plan-text", "half"),
+        ] {
             notes.insert(key, value).unwrap();
         }
-        let mut splits = transaction.open_table(TableDefinition::<(&str, &str), Row>::new("splits")).unwrap();
-        splits.insert(("lake", "s/0"), (3, 12, Some(100), "one\ntwo")).unwrap();
+        let mut splits = transaction
+            .open_table(TableDefinition::<(&str, &str), Row>::new("splits"))
+            .unwrap();
+        splits
+            .insert(("lake", "s/0"), (3, 12, Some(100), "one\ntwo"))
+            .unwrap();
         splits.insert(("lake", "s/1"), (1, 0, None, "")).unwrap();
-        splits.insert(("clicks/lake", "s/0"), (2, 1, Some(u64::MAX - 1), "two")).unwrap();
-        let mut ahead = transaction.open_table(TableDefinition::<(&str, &str, &str), u64>::new("ahead")).unwrap();
+        splits
+            .insert(("clicks/lake", "s/0"), (2, 1, Some(u64::MAX - 1), "two"))
+            .unwrap();
+        let mut ahead = transaction
+            .open_table(TableDefinition::<(&str, &str, &str), u64>::new("ahead"))
+            .unwrap();
         ahead.insert(("lake", "s/0", "x"), 150).unwrap();
-        let mut staged = transaction.open_table(TableDefinition::<(&str, &str), &str>::new("staged")).unwrap();
+        let mut staged = transaction
+            .open_table(TableDefinition::<(&str, &str), &str>::new("staged"))
+            .unwrap();
         staged.insert(("lake", "1"), "detail").unwrap();
     }
     transaction.commit().unwrap();
 }
 
 #[test]
-fn a_file_of_format_1_is_brought_up_to_date() {
+fn a_file_of_format_1_is_migrated() {
     let dir = tempfile::tempdir().unwrap();
     file_of_format_1(&dir.path().join("p.redb"));
     // Opening it a second time finds it up to date.
@@ -223,30 +316,55 @@ fn a_file_of_format_1_is_brought_up_to_date() {
             plan: Some("f1".into()),
             ..CommitRecord::default()
         };
-        let second = CommitRecord { epoch: 1, plan: Some("f1".into()), ..CommitRecord::default() };
+        let second = CommitRecord {
+            epoch: 1,
+            plan: Some("f1".into()),
+            ..CommitRecord::default()
+        };
         assert_eq!(records, [("s/0".into(), first), ("s/1".into(), second)]);
-        assert_eq!(store.staged(&SinkId::from("lake")).unwrap(), [Staged { id: "1".into(), detail: "detail".into() }]);
+        assert_eq!(
+            store.staged(&SinkId::from("lake")).unwrap(),
+            [StagedEntry {
+                id: "1".into(),
+                detail: "detail".into()
+            }]
+        );
         assert_eq!(store.plan("f1").unwrap().as_deref(), Some("{:name \"p\"}"));
         assert_eq!(store.note("schema:in").unwrap().as_deref(), Some("{}"));
 
         let log = ScopedStore::new(Arc::new(store), "clicks");
         let (_, record) = log.records(&SinkId::from("lake")).unwrap().remove(0);
-        assert_eq!((record.low, record.plan.as_deref()), (Some(u64::MAX - 1), Some("f2")));
+        assert_eq!(
+            (record.low, record.plan.as_deref()),
+            (Some(u64::MAX - 1), Some("f2"))
+        );
         assert_eq!(log.plan("f2").unwrap().as_deref(), Some("row"));
         assert_eq!(log.plans().unwrap(), ["f2"]);
     }
 }
 
-/// However little is left of the file, the message says what to do.
+/// However little is left of the file, the error says what to do.
 #[test]
-fn a_file_that_was_cut_is_refused_with_a_way_out() {
+fn the_error_for_a_truncated_file_says_what_to_do() {
     let dir = tempfile::tempdir().unwrap();
     let path = used_file(dir.path());
     let whole = fs::metadata(&path).unwrap().len();
     for left in [whole / 2, 1000, 100, 1, 0] {
-        fs::OpenOptions::new().write(true).open(&path).unwrap().set_len(left).unwrap();
+        fs::OpenOptions::new()
+            .write(true)
+            .open(&path)
+            .unwrap()
+            .set_len(left)
+            .unwrap();
         let reason = failure(EmbeddedStore::open(dir.path(), "p"));
-        assert!(reason.contains("Bring the file back from a copy"), "{left} bytes: {reason}");
-        assert_eq!(fs::metadata(&path).unwrap().len(), left, "it is left as it is");
+        assert!(
+            reason.contains("Restore the file from a copy"),
+            "{left} bytes: {reason}"
+        );
+        assert_eq!(
+            fs::metadata(&path).unwrap().len(),
+            left,
+            "the file is not changed"
+        );
     }
 }

@@ -1,20 +1,27 @@
-//! Group commit: the common tests, and that steps of many threads share calls.
+//! Group commit: the conformance suite, and that steps of many threads share calls.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Barrier};
 
 use parking_lot::Mutex;
 use pseidon_delivery::embedded::EmbeddedStore;
-use pseidon_delivery::{Claimant, Commit, CommitError, GroupCommit, SinkId, SplitCommit, StateStore, conformance, forward_to_store};
+use pseidon_delivery::{
+    Claimant, Commit, CommitError, GroupCommit, SinkId, SplitCommit, StateStore, conformance,
+    forward_to_store,
+};
 
 #[test]
-fn does_what_every_store_has_to_do() {
+fn passes_the_conformance_suite() {
     let dir = tempfile::tempdir().unwrap();
-    conformance::check(&|pipeline| Box::new(GroupCommit::new(Arc::new(EmbeddedStore::open(dir.path(), pipeline).unwrap()))));
+    conformance::check(&|pipeline| {
+        Box::new(GroupCommit::new(Arc::new(
+            EmbeddedStore::open(dir.path(), pipeline).unwrap(),
+        )))
+    });
 }
 
-/// A store that counts its calls, and waits in the first one until it is told to go on.
-struct Counting {
+/// A store that counts its calls, and blocks in the first one until the test releases it.
+struct CountingStore {
     store: EmbeddedStore,
     calls: AtomicUsize,
     first: Barrier,
@@ -22,13 +29,13 @@ struct Counting {
     panics: bool,
 }
 
-impl StateStore for Counting {
+impl StateStore for CountingStore {
     fn commit_many(&self, steps: &[(&SinkId, &Commit)]) -> Vec<Result<(), CommitError>> {
         self.sizes.lock().push(steps.len());
         if self.calls.fetch_add(1, Ordering::SeqCst) == 0 {
             self.first.wait();
             self.first.wait();
-            assert!(!self.panics, "the store's own fault");
+            assert!(!self.panics, "injected panic");
         }
         self.store.commit_many(steps)
     }
@@ -42,23 +49,40 @@ fn sink(number: usize) -> SinkId {
     SinkId::from(format!("sink-{number}"))
 }
 
-fn counting(panics: bool) -> (tempfile::TempDir, Arc<Counting>) {
+fn counting(panics: bool) -> (tempfile::TempDir, Arc<CountingStore>) {
     let dir = tempfile::tempdir().unwrap();
     let store = EmbeddedStore::open(dir.path(), "p").unwrap();
-    let claimant = Claimant { owner: "a".into(), plan: "p".into(), accepts_other_plans: false };
+    let claimant = Claimant {
+        owner: "a".into(),
+        plan: "p".into(),
+        accepts_other_plans: false,
+    };
     for number in 0..SINKS {
         store.take(&sink(number), &["s".into()], &claimant).unwrap();
     }
     let (calls, sizes) = Default::default();
-    (dir, Arc::new(Counting { store, calls, first: Barrier::new(2), sizes, panics }))
+    (
+        dir,
+        Arc::new(CountingStore {
+            store,
+            calls,
+            first: Barrier::new(2),
+            sizes,
+            panics,
+        }),
+    )
 }
 
 fn step(owner: &str) -> Commit {
-    Commit { owner: owner.into(), splits: vec![SplitCommit::to_low("s".into(), 1, 0, 5)], ..Commit::default() }
+    Commit {
+        owner: owner.into(),
+        splits: vec![SplitCommit::to_low("s".into(), 1, 0, 5)],
+        ..Commit::default()
+    }
 }
 
 #[test]
-fn steps_that_wait_go_together_and_each_has_its_own_answer() {
+fn waiting_steps_share_a_call_and_each_has_its_own_answer() {
     let (_dir, counting) = counting(false);
     counting.store.fence(&sink(7), "dead").unwrap();
     let grouped = GroupCommit::new(counting.clone());
@@ -68,7 +92,9 @@ fn steps_that_wait_go_together_and_each_has_its_own_answer() {
         let others: Vec<_> = (1..SINKS)
             .map(|number| {
                 let grouped = &grouped;
-                scope.spawn(move || grouped.commit(&sink(number), &step(if number == 7 { "dead" } else { "a" })))
+                scope.spawn(move || {
+                    grouped.commit(&sink(number), &step(if number == 7 { "dead" } else { "a" }))
+                })
             })
             .collect();
         while grouped.waiting() < SINKS - 1 {
@@ -76,8 +102,15 @@ fn steps_that_wait_go_together_and_each_has_its_own_answer() {
         }
         counting.first.wait();
         first.join().unwrap().unwrap();
-        let answers: Vec<_> = others.into_iter().map(|other| other.join().unwrap()).collect();
-        let refused: Vec<usize> = (1..).zip(&answers).filter(|(_, answer)| answer.is_err()).map(|(number, _)| number).collect();
+        let answers: Vec<_> = others
+            .into_iter()
+            .map(|other| other.join().unwrap())
+            .collect();
+        let refused: Vec<usize> = (1..)
+            .zip(&answers)
+            .filter(|(_, answer)| answer.is_err())
+            .map(|(number, _)| number)
+            .collect();
         assert_eq!(refused, [7], "{answers:?}");
     });
     assert_eq!(*counting.sizes.lock(), [1, SINKS - 1]);

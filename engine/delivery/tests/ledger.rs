@@ -1,31 +1,53 @@
-//! The ledger by hand: small tables of what is done and what the store would be told.
+//! The ledger by hand: small tables of actions and the steps that they must produce.
 
 use std::collections::HashMap;
 
-use pseidon_delivery::{CommitRecord, LaneCommit, LaneId, Ledger, Position, ResumeFrom, SplitCommit, SplitId};
+use pseidon_delivery::{
+    CommitRecord, LaneCommit, LaneId, Ledger, Position, ResumePoint, SplitCommit, SplitId,
+};
 
-/// One thing that happens to a ledger. `"x@7"` is the lane x, durable up to 7.
-enum Act {
-    /// A record of this split and position goes to this lane.
+/// One action on a ledger. `"x@7"` is the lane x, durable up to 7.
+enum LedgerAction {
+    /// A record of this split and position is dispatched to this lane.
     Give(&'static str, Position, &'static str),
-    /// All below it has been handed out or filtered out.
+    /// Everything below this position has been dispatched or filtered out.
     Advance(&'static str, Position),
-    /// A commit of these lanes of these splits, and what it must say.
-    Commit(&'static [(&'static str, &'static [(&'static str, Position)])], &'static [&'static str]),
-    /// A commit of no lane, and what it must say.
+    /// A commit of these lanes of these splits, and the expected step.
+    Commit(
+        &'static [(&'static str, &'static [(&'static str, Position)])],
+        &'static [&'static str],
+    ),
+    /// A commit without lanes, and the expected step.
     Idle(&'static [&'static str]),
-    /// Below which position the lane holds everything.
+    /// The position below which the lane must hold everything.
     Held(&'static str, &'static str, Position),
 }
-use Act::{Advance, Commit, Give, Held, Idle};
+use LedgerAction::{Advance, Commit, Give, Held, Idle};
 
-/// `s: 3→4 low 5 +x@7 -y`: epoch 3, sequence 4, the new low position, what is ahead now, and what no longer is.
+/// Formats a step as `s: 3→4 low 5 +x@7 -y`: epoch 3, sequence 4, the new low position, the lanes
+/// that are ahead now, and those that no longer are.
 fn show(commit: &SplitCommit) -> String {
-    let mut ahead: Vec<String> = commit.ahead.iter().map(|(lane, upto)| format!(" +{lane}@{upto}")).collect();
-    let mut caught_up: Vec<String> = commit.caught_up.iter().map(|lane| format!(" -{lane}")).collect();
+    let mut ahead: Vec<String> = commit
+        .ahead
+        .iter()
+        .map(|(lane, upto)| format!(" +{lane}@{upto}"))
+        .collect();
+    let mut caught_up: Vec<String> = commit
+        .caught_up
+        .iter()
+        .map(|lane| format!(" -{lane}"))
+        .collect();
     ahead.sort();
     caught_up.sort();
-    format!("{}: {}→{} low {}{}{}", commit.split, commit.epoch, commit.sequence, commit.low, ahead.concat(), caught_up.concat())
+    format!(
+        "{}: {}→{} low {}{}{}",
+        commit.split,
+        commit.epoch,
+        commit.sequence,
+        commit.low,
+        ahead.concat(),
+        caught_up.concat()
+    )
 }
 
 fn shown(commits: &[SplitCommit]) -> Vec<String> {
@@ -34,22 +56,42 @@ fn shown(commits: &[SplitCommit]) -> Vec<String> {
     shown
 }
 
-fn record(epoch: u64, sequence: u64, low: Option<Position>, ahead: &[(&str, Position)]) -> CommitRecord {
-    let ahead: HashMap<LaneId, Position> = ahead.iter().map(|(lane, upto)| (LaneId::from(*lane), *upto)).collect();
-    CommitRecord { epoch, sequence, low, ahead, ..CommitRecord::default() }
+fn record(
+    epoch: u64,
+    sequence: u64,
+    low: Option<Position>,
+    ahead: &[(&str, Position)],
+) -> CommitRecord {
+    let ahead: HashMap<LaneId, Position> = ahead
+        .iter()
+        .map(|(lane, upto)| (LaneId::from(*lane), *upto))
+        .collect();
+    CommitRecord {
+        epoch,
+        sequence,
+        low,
+        ahead,
+        ..CommitRecord::default()
+    }
 }
 
-fn run(name: &str, taken: &[(&str, CommitRecord)], acts: &[Act]) {
+fn run(name: &str, taken: &[(&str, CommitRecord)], acts: &[LedgerAction]) {
     let mut ledger = Ledger::default();
     for (split, record) in taken {
         ledger.take(SplitId::from(*split), record.clone(), 0);
     }
     for (at, act) in acts.iter().enumerate() {
         match act {
-            Give(split, position, lane) => ledger.dispatch(&(*split).into(), &(*lane).into(), *position, *position),
+            Give(split, position, lane) => {
+                ledger.dispatch(&(*split).into(), &(*lane).into(), *position, *position)
+            }
             Advance(split, frontier) => ledger.advance(&(*split).into(), *frontier, None),
             Held(split, lane, expected) => {
-                assert_eq!(ledger.already_held(&(*split).into(), &(*lane).into()), *expected, "{name}, act {at}");
+                assert_eq!(
+                    ledger.already_held(&(*split).into(), &(*lane).into()),
+                    *expected,
+                    "{name}, act {at}"
+                );
             }
             Idle(expected) => {
                 let commits = ledger.prepare_idle(0);
@@ -59,7 +101,10 @@ fn run(name: &str, taken: &[(&str, CommitRecord)], acts: &[Act]) {
             Commit(lanes, expected) => {
                 let lane_commit = |(lane, splits): &(&str, &[(&str, Position)])| LaneCommit {
                     lane: LaneId::from(*lane),
-                    splits: splits.iter().map(|(split, upto)| (SplitId::from(*split), *upto)).collect(),
+                    splits: splits
+                        .iter()
+                        .map(|(split, upto)| (SplitId::from(*split), *upto))
+                        .collect(),
                 };
                 let lanes: Vec<LaneCommit> = lanes.iter().map(lane_commit).collect();
                 let commits = ledger.prepare(&lanes, 0);
@@ -103,10 +148,15 @@ fn one_split() {
     run(
         "two lanes in one step leave nothing ahead",
         &new(),
-        &[Give("s", 0, "x"), Give("s", 1, "y"), Advance("s", 2), Commit(&[("x", &[("s", 1)]), ("y", &[("s", 2)])], &["s: 1→0 low 2"])],
+        &[
+            Give("s", 0, "x"),
+            Give("s", 1, "y"),
+            Advance("s", 2),
+            Commit(&[("x", &[("s", 1)]), ("y", &[("s", 2)])], &["s: 1→0 low 2"]),
+        ],
     );
     run(
-        "what a lane got after its file was closed still waits",
+        "records that a lane got after its file was closed still wait",
         &new(),
         &[
             Give("s", 0, "x"),
@@ -121,7 +171,7 @@ fn one_split() {
         ],
     );
     run(
-        "a closed file ahead of another lane, with more behind it",
+        "a closed file ahead of another lane, followed by more records",
         &new(),
         &[
             Give("s", 0, "y"),
@@ -133,7 +183,7 @@ fn one_split() {
         ],
     );
     run(
-        "a lane that goes further ahead is written again",
+        "a lane that moves further ahead is written again",
         &new(),
         &[
             Give("s", 0, "y"),
@@ -160,7 +210,11 @@ fn one_split() {
             Commit(&[("x", &[("s", 9)])], &["s: 1→2 low 20"]),
         ],
     );
-    run("the frontier does not go back", &new(), &[Advance("s", 7), Advance("s", 3), Idle(&["s: 1→0 low 7"])]);
+    run(
+        "the frontier never decreases",
+        &new(),
+        &[Advance("s", 7), Advance("s", 3), Idle(&["s: 1→0 low 7"])],
+    );
 }
 
 #[test]
@@ -185,12 +239,17 @@ fn after_a_crash() {
         ],
     );
     run(
-        "low passes lanes that had nothing more to get",
+        "the low position passes lanes that get no more records",
         &crashed(),
-        &[Advance("s", 13), Idle(&["s: 4→9 low 13 -y"]), Advance("s", 30), Idle(&["s: 4→10 low 30 -x"])],
+        &[
+            Advance("s", 13),
+            Idle(&["s: 4→9 low 13 -y"]),
+            Advance("s", 30),
+            Idle(&["s: 4→10 low 30 -x"]),
+        ],
     );
     run(
-        "a lane goes further than it was",
+        "a lane moves further ahead than it was",
         &crashed(),
         &[
             Give("s", 10, "z"),
@@ -204,9 +263,14 @@ fn after_a_crash() {
 
 #[test]
 fn several_splits() {
-    let both = || [("s", record(1, 0, Some(0), &[])), ("t", record(2, 5, Some(100), &[]))];
+    let both = || {
+        [
+            ("s", record(1, 0, Some(0), &[])),
+            ("t", record(2, 5, Some(100), &[])),
+        ]
+    };
     run(
-        "a lane's commit is about all its splits and no other",
+        "a lane's commit contains all its splits and no other",
         &both(),
         &[
             Give("s", 0, "x"),
@@ -214,20 +278,33 @@ fn several_splits() {
             Give("t", 101, "y"),
             Advance("s", 1),
             Advance("t", 102),
-            Commit(&[("x", &[("s", 1), ("t", 101)])], &["s: 1→0 low 1", "t: 2→5 low 101"]),
+            Commit(
+                &[("x", &[("s", 1), ("t", 101)])],
+                &["s: 1→0 low 1", "t: 2→5 low 101"],
+            ),
             Commit(&[("y", &[("t", 102)])], &["t: 2→6 low 102"]),
         ],
     );
     run(
-        "what is not ours is left out",
+        "splits that are not owned are left out",
         &both(),
-        &[Give("u", 0, "x"), Advance("u", 9), Held("u", "x", 0), Commit(&[("x", &[("u", 1)])], &[]), Idle(&[])],
+        &[
+            Give("u", 0, "x"),
+            Advance("u", 9),
+            Held("u", "x", 0),
+            Commit(&[("x", &[("u", 1)])], &[]),
+            Idle(&[]),
+        ],
     );
-    run("an idle step is about those that moved", &both(), &[Advance("t", 300), Idle(&["t: 2→5 low 300"])]);
+    run(
+        "an idle step contains the splits that moved",
+        &both(),
+        &[Advance("t", 300), Idle(&["t: 2→5 low 300"])],
+    );
 }
 
 #[test]
-fn a_split_that_was_dropped_is_gone() {
+fn a_dropped_split_is_not_owned() {
     let mut ledger = Ledger::default();
     ledger.take("s".into(), record(7, 0, None, &[]), 3);
     assert_eq!(ledger.lows(), [("s".into(), 3)]);
@@ -237,15 +314,24 @@ fn a_split_that_was_dropped_is_gone() {
 }
 
 /// Commits what the lane `x` holds up to this position; returns the step's resume value.
-fn resume_from(position: u64, at: u64) -> ResumeFrom {
-    ResumeFrom { position, resume: format!("at {at}").into() }
+fn resume_from(position: u64, at: u64) -> ResumePoint {
+    ResumePoint {
+        position,
+        resume: format!("at {at}").into(),
+    }
 }
 
 fn commit_x(ledger: &mut Ledger, upto: Position) -> Option<String> {
-    let lanes = [LaneCommit { lane: "x".into(), splits: vec![("s".into(), upto)] }];
+    let lanes = [LaneCommit {
+        lane: "x".into(),
+        splits: vec![("s".into(), upto)],
+    }];
     let steps = ledger.prepare(&lanes, 0);
     ledger.confirm(&lanes, &steps);
-    steps[0].resume.as_ref().map(|resume| resume.as_str().to_owned())
+    steps[0]
+        .resume
+        .as_ref()
+        .map(|resume| resume.as_str().to_owned())
 }
 
 #[test]
@@ -256,16 +342,25 @@ fn a_resume_value_belongs_to_the_greatest_position_up_to_the_low_one() {
         ledger.dispatch(&"s".into(), &"x".into(), at - 10, at - 1);
         ledger.advance(&"s".into(), at, Some(&resume_from(at, at)));
     }
-    assert_eq!(commit_x(&mut ledger, 5), None, "nothing was said about a position up to 5");
+    assert_eq!(
+        commit_x(&mut ledger, 5),
+        None,
+        "the source provided nothing for a position up to 5"
+    );
     assert_eq!(commit_x(&mut ledger, 25).as_deref(), Some("at 20"));
     assert_eq!(commit_x(&mut ledger, 26), None, "the store has it");
     assert_eq!(commit_x(&mut ledger, 40).as_deref(), Some("at 40"));
     ledger.advance(&"s".into(), 50, Some(&resume_from(50, 40)));
     let idle = ledger.prepare_idle(0);
-    assert_eq!((idle[0].low, idle[0].resume.clone()), (50, None), "it has not changed");
+    assert_eq!(
+        (idle[0].low, idle[0].resume.clone()),
+        (50, None),
+        "it has not changed"
+    );
 }
 
-/// A batch may be committed up to a position inside it, and a part of it may leave before the rest.
+/// A batch may be committed up to a position inside it, and a part of it may become durable before
+/// the rest.
 #[test]
 fn a_resume_value_may_belong_to_positions_inside_a_batch() {
     let mut ledger = Ledger::default();
@@ -274,14 +369,18 @@ fn a_resume_value_may_belong_to_positions_inside_a_batch() {
     ledger.advance(&"s".into(), 10, Some(&resume_from(1, 1)));
     assert_eq!(commit_x(&mut ledger, 4).as_deref(), Some("at 1"));
     ledger.advance(&"s".into(), 12, Some(&resume_from(13, 13)));
-    assert_eq!(commit_x(&mut ledger, 12), None, "it belongs to no position up to there");
+    assert_eq!(
+        commit_x(&mut ledger, 12),
+        None,
+        "it belongs to no position up to 12"
+    );
     ledger.dispatch(&"s".into(), &"x".into(), 12, 15);
     ledger.advance(&"s".into(), 16, Some(&resume_from(13, 13)));
     assert_eq!(commit_x(&mut ledger, 14).as_deref(), Some("at 13"));
 }
 
 #[test]
-fn resume_values_of_a_split_that_waits_for_long_are_thinned_out() {
+fn resume_values_of_a_long_waiting_split_are_thinned_out() {
     let mut ledger = Ledger::default();
     ledger.take("s".into(), record(1, 1, Some(0), &[]), 0);
     for at in 1..=100_000 {
@@ -297,7 +396,11 @@ fn resume_values_of_a_split_that_waits_for_long_are_thinned_out() {
         }
     }
     assert!(last > 99_000, "{last}");
-    assert_eq!(commit_x(&mut ledger, 100_000).as_deref(), Some("at 100000"), "the newest one is never dropped");
+    assert_eq!(
+        commit_x(&mut ledger, 100_000).as_deref(),
+        Some("at 100000"),
+        "the newest one is never dropped"
+    );
 }
 
 #[test]
@@ -308,14 +411,20 @@ fn a_split_is_finished_when_its_last_record_is_durable() {
     ledger.advance(&"s".into(), 10, None);
     ledger.end(&"s".into());
     assert!(ledger.prepare_idle(7).is_empty(), "its records still wait");
-    let lanes = [LaneCommit { lane: "x".into(), splits: vec![("s".into(), 10)] }];
+    let lanes = [LaneCommit {
+        lane: "x".into(),
+        splits: vec![("s".into(), 10)],
+    }];
     let steps = ledger.prepare(&lanes, 7);
     assert_eq!((steps[0].low, steps[0].finished), (10, Some(7)));
     ledger.confirm(&lanes, &steps);
-    assert!(ledger.prepare_idle(8).is_empty(), "it is said once");
+    assert!(
+        ledger.prepare_idle(8).is_empty(),
+        "the split is finished once"
+    );
     assert_eq!(ledger.drop_split(&"s".into()), Some((1, true)));
 
-    // Also one without a record, which moves no position.
+    // The same holds for a split without a record, whose position does not move.
     ledger.take("empty".into(), record(1, 1, Some(5), &[]), 0);
     ledger.end(&"empty".into());
     let steps = ledger.prepare_idle(9);
@@ -323,7 +432,7 @@ fn a_split_is_finished_when_its_last_record_is_durable() {
 }
 
 #[test]
-fn only_splits_that_moved_are_told() {
+fn take_moved_returns_only_splits_that_moved() {
     let mut ledger = Ledger::default();
     for split in ["s", "t"] {
         ledger.take(split.into(), record(1, 1, Some(0), &[]), 0);
@@ -331,8 +440,14 @@ fn only_splits_that_moved_are_told() {
     assert_eq!(ledger.take_moved(), ["s".into(), "t".into()].into());
     ledger.advance(&"t".into(), 5, None);
     let idle = ledger.prepare_idle(0);
-    assert!(ledger.take_moved().is_empty(), "the store has not answered yet");
+    assert!(
+        ledger.take_moved().is_empty(),
+        "the store has not answered yet"
+    );
     ledger.confirm(&[], &idle);
     assert_eq!(ledger.take_moved(), ["t".into()].into());
-    assert_eq!((ledger.low(&"t".into()), ledger.low(&"u".into())), (Some(5), None));
+    assert_eq!(
+        (ledger.low(&"t".into()), ledger.low(&"u".into())),
+        (Some(5), None)
+    );
 }

@@ -1,4 +1,4 @@
-//! Work that is done in steps, on one thread at a time, whenever it is woken.
+//! Actors: work in steps, on one thread at a time, whenever it is woken.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Weak};
@@ -7,67 +7,74 @@ use parking_lot::Mutex;
 
 use crate::blocking::BlockingPool;
 
-/// Work that is done again and again, whenever it is woken, on one thread at a time.
+/// Work that is repeated whenever it is woken, on one thread at a time.
 pub(crate) struct Actor {
     pool: Arc<BlockingPool>,
-    phase: Mutex<Phase>,
-    step: Mutex<Option<Box<dyn FnMut() -> Next + Send>>>,
+    phase: Mutex<ActorPhase>,
+    step: Mutex<Option<Box<dyn FnMut() -> NextStep + Send>>>,
 }
 
-/// What comes after a step.
+/// What follows a step.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Next {
-    /// Nothing until it is woken.
+pub(crate) enum NextStep {
+    /// Nothing until the actor is woken.
     Sleep,
-    /// Another step, after the work of others that wait.
+    /// Another step, after other waiting work.
     Again,
     /// Nothing any more.
-    Over,
+    Ended,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Phase {
+enum ActorPhase {
     Asleep,
-    /// It waits for a thread.
+    /// Waits for a thread.
     Called,
-    /// A thread is at work on it.
+    /// A thread runs a step.
     Working,
-    /// The same, and it was woken since.
+    /// A thread runs a step, and the actor was woken since.
     WokenAtWork,
-    Over,
+    Ended,
 }
 
-/// Wakes what it belongs to.
-pub(crate) type Wake = Arc<dyn Fn() + Send + Sync>;
+/// Wakes the actor that it belongs to.
+pub(crate) type WakeFn = Arc<dyn Fn() + Send + Sync>;
 
-fn waker(actor: Weak<Actor>) -> Wake {
+fn waker(actor: Weak<Actor>) -> WakeFn {
     Arc::new(move || actor.upgrade().iter().for_each(Actor::wake))
 }
 
 impl Actor {
-    /// It sleeps. `step` gets the means to wake it.
-    pub(crate) fn new<S: FnMut() -> Next + Send + 'static>(pool: Arc<BlockingPool>, step: impl FnOnce(Wake) -> S) -> Arc<Actor> {
+    /// Creates a sleeping actor. `step` gets a function that wakes the actor.
+    pub(crate) fn new<S: FnMut() -> NextStep + Send + 'static>(
+        pool: Arc<BlockingPool>,
+        step: impl FnOnce(WakeFn) -> S,
+    ) -> Arc<Actor> {
         Arc::new_cyclic(|this: &Weak<Actor>| {
             let step = step(waker(this.clone()));
-            Actor { pool, phase: Mutex::new(Phase::Asleep), step: Mutex::new(Some(Box::new(step))) }
+            Actor {
+                pool,
+                phase: Mutex::new(ActorPhase::Asleep),
+                step: Mutex::new(Some(Box::new(step))),
+            }
         })
     }
 
-    /// The means to wake it, which does not keep it alive.
-    pub(crate) fn waker(self: &Arc<Self>) -> Wake {
+    /// Returns a function that wakes the actor and does not keep it alive.
+    pub(crate) fn waker(self: &Arc<Self>) -> WakeFn {
         waker(Arc::downgrade(self))
     }
 
-    /// There is something to do.
+    /// Makes the actor run a step soon.
     pub(crate) fn wake(self: &Arc<Self>) {
         let mut phase = self.phase.lock();
         match *phase {
-            Phase::Asleep => *phase = Phase::Called,
-            Phase::Working => {
-                *phase = Phase::WokenAtWork;
+            ActorPhase::Asleep => *phase = ActorPhase::Called,
+            ActorPhase::Working => {
+                *phase = ActorPhase::WokenAtWork;
                 return;
             }
-            Phase::Called | Phase::WokenAtWork | Phase::Over => return,
+            ActorPhase::Called | ActorPhase::WokenAtWork | ActorPhase::Ended => return,
         }
         drop(phase);
         self.call();
@@ -79,12 +86,14 @@ impl Actor {
     }
 
     fn perform(self: Arc<Self>) {
-        *self.phase.lock() = Phase::Working;
+        *self.phase.lock() = ActorPhase::Working;
         let mut place = self.step.lock();
-        // A panic ends it, as if the step had said so.
-        let next = place.as_mut().map_or(Next::Over, |step| catch_unwind(AssertUnwindSafe(step)).unwrap_or(Next::Over));
-        if next == Next::Over {
-            *self.phase.lock() = Phase::Over;
+        // A panic ends the actor, as if the step had returned that it is done.
+        let next = place.as_mut().map_or(NextStep::Ended, |step| {
+            catch_unwind(AssertUnwindSafe(step)).unwrap_or(NextStep::Ended)
+        });
+        if next == NextStep::Ended {
+            *self.phase.lock() = ActorPhase::Ended;
             let step = place.take();
             drop(place);
             drop(step);
@@ -92,8 +101,12 @@ impl Actor {
         }
         drop(place);
         let mut phase = self.phase.lock();
-        let is_called = next == Next::Again || *phase == Phase::WokenAtWork;
-        *phase = if is_called { Phase::Called } else { Phase::Asleep };
+        let is_called = next == NextStep::Again || *phase == ActorPhase::WokenAtWork;
+        *phase = if is_called {
+            ActorPhase::Called
+        } else {
+            ActorPhase::Asleep
+        };
         drop(phase);
         if is_called {
             self.call();
@@ -110,23 +123,27 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_actor_is_on_one_thread_at_a_time_and_misses_no_call() {
+    fn an_actor_is_on_one_thread_at_a_time_and_misses_no_wake_up() {
         let pool = Arc::new(BlockingPool::start().unwrap());
         let (send, events) = unbounded::<usize>();
         let (done, is_done) = bounded(1);
         let at_work = AtomicUsize::new(0);
         let mut sum = 0;
         let step = move || {
-            assert_eq!(at_work.fetch_add(1, Ordering::SeqCst), 0, "two threads are at work on it");
+            assert_eq!(
+                at_work.fetch_add(1, Ordering::SeqCst),
+                0,
+                "two threads run the actor"
+            );
             let next = match events.try_recv() {
                 Ok(number) => {
                     sum += number;
-                    Next::Again
+                    NextStep::Again
                 }
-                Err(crossbeam_channel::TryRecvError::Empty) => Next::Sleep,
+                Err(crossbeam_channel::TryRecvError::Empty) => NextStep::Sleep,
                 Err(crossbeam_channel::TryRecvError::Disconnected) => {
                     done.send(sum).unwrap();
-                    Next::Over
+                    NextStep::Ended
                 }
             };
             at_work.fetch_sub(1, Ordering::SeqCst);
@@ -150,15 +167,15 @@ mod tests {
     }
 
     #[test]
-    fn what_an_actor_holds_goes_with_its_last_step() {
+    fn an_actor_drops_its_state_after_its_last_step() {
         let pool = Arc::new(BlockingPool::start().unwrap());
         for panics in [false, true] {
             let (held, is_gone) = bounded::<()>(1);
             let actor = Actor::new(pool.clone(), |_| {
                 move || {
-                    assert!(!panics, "as it should");
+                    assert!(!panics, "injected panic");
                     let _ = &held;
-                    Next::Over
+                    NextStep::Ended
                 }
             });
             actor.wake();

@@ -1,4 +1,4 @@
-//! An answer that one thread waits for.
+//! A one-shot answer that one thread waits for.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,7 +9,7 @@ use crate::sync::{Condvar, Mutex, now};
 enum State {
     Open,
     Given,
-    /// The one who was to give it is gone.
+    /// The sender was dropped without giving the answer.
     Withheld,
 }
 
@@ -18,19 +18,22 @@ struct Shared {
     changed: Condvar,
 }
 
-/// Gives the answer. Dropped without having given it, it says that there will be none.
-pub(crate) struct Answerer(Arc<Shared>);
+/// Sends the answer. Dropping it without that withholds the answer.
+pub(crate) struct AnswerSender(Arc<Shared>);
 
 /// Waits for the answer.
-pub(crate) struct Answer(Arc<Shared>);
+pub(crate) struct AnswerReceiver(Arc<Shared>);
 
-/// An answer that is not given yet.
-pub(crate) fn answer() -> (Answerer, Answer) {
-    let shared = Arc::new(Shared { state: Mutex::new(State::Open), changed: Condvar::new() });
-    (Answerer(shared.clone()), Answer(shared))
+/// Creates the two ends of an answer that is not given yet.
+pub(crate) fn answer() -> (AnswerSender, AnswerReceiver) {
+    let shared = Arc::new(Shared {
+        state: Mutex::new(State::Open),
+        changed: Condvar::new(),
+    });
+    (AnswerSender(shared.clone()), AnswerReceiver(shared))
 }
 
-impl Answerer {
+impl AnswerSender {
     pub(crate) fn give(&self) {
         self.set(State::Given);
     }
@@ -45,14 +48,14 @@ impl Answerer {
     }
 }
 
-impl Drop for Answerer {
+impl Drop for AnswerSender {
     fn drop(&mut self) {
         self.set(State::Withheld);
     }
 }
 
-impl Answer {
-    /// Waits. Returns whether it was given.
+impl AnswerReceiver {
+    /// Waits for the answer. Returns whether it was given, and not withheld.
     pub(crate) fn wait(&self) -> bool {
         let mut state = self.0.state.lock();
         while *state == State::Open {
@@ -61,7 +64,7 @@ impl Answer {
         *state == State::Given
     }
 
-    /// Waits at most `patience`. Returns whether it was given, or `None` if that is open.
+    /// Waits up to `patience`. Returns whether the answer was given, or `None` if it is still open.
     pub(crate) fn wait_for(&self, patience: Duration) -> Option<bool> {
         let deadline = now() + patience;
         let mut state = self.0.state.lock();

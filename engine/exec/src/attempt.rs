@@ -1,4 +1,4 @@
-//! An attempt at running a plan, as the threads of the pools know it.
+//! An attempt at running a plan, as the threads of the pools see it.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -14,69 +14,82 @@ use pseidon_plugin::sink::Sink;
 use pseidon_plugin::stop::Stop;
 
 use crate::failure::Failures;
-use crate::lanes::ShownLanes;
-use crate::view::{LastBad, Tap};
-use crate::writers::WrittenSink;
+use crate::lanes::LaneStatuses;
+use crate::view::{RecentBadRecords, Tap};
+use crate::writers::WriterSink;
 
-/// What an attempt's batches and lanes need on their way.
+/// The shared state that an attempt's batches and lanes need.
 pub(crate) struct Attempt {
     pub(crate) id: AttemptId,
     pub(crate) plan: Arc<Plan>,
-    pub(crate) sinks: Vec<OpenSink>,
+    pub(crate) sinks: Vec<AttemptSink>,
     pub(crate) stop: Stop,
     pub(crate) failures: Failures,
     pub(crate) metrics: Metrics,
     pub(crate) tap: Arc<Tap>,
-    pub(crate) last_bad: Arc<LastBad>,
-    /// The position after the last record that was read of each split, or below which all of it was durable when it was taken, by the number of
-    /// its source.
+    pub(crate) last_bad: Arc<RecentBadRecords>,
+    /// For each split, keyed with the number of its source: the position after the last record that
+    /// was read, or, before any was, the one below which everything was durable when it was taken.
     pub(crate) read: Mutex<HashMap<(usize, SplitId), Position>>,
     /// Dropped last.
-    pub(crate) _over: Over,
+    pub(crate) _over: DropNotifier,
 }
 
 impl Attempt {
-    /// How far splits were read of which not everything is durable in every sink that it reaches.
+    /// How far splits were read that are not yet completely durable in every sink that they reach.
     pub(crate) fn uncommitted(&self) -> HashMap<(usize, SplitId), Position> {
-        // A sink that gets none of the records writes its positions down seldom, and nothing of them is missing in it.
-        let settled: Vec<HashMap<SplitId, Position>> =
-            self.sinks.iter().map(|sink| sink.committer.ledger().settled().into_iter().collect()).collect();
+        // A sink that receives none of the records stores its positions rarely, and it misses
+        // nothing of them.
+        let settled: Vec<HashMap<SplitId, Position>> = self
+            .sinks
+            .iter()
+            .map(|sink| sink.committer.ledger().settled().into_iter().collect())
+            .collect();
         let is_uncommitted = |((source, split), upto): &(&(usize, SplitId), &Position)| {
             let sinks = &self.plan.sources[*source].sinks;
-            sinks.iter().any(|sink| settled[*sink].get(split).is_some_and(|settled| settled < *upto))
+            sinks.iter().any(|sink| {
+                settled[*sink]
+                    .get(split)
+                    .is_some_and(|settled| settled < *upto)
+            })
         };
-        self.read.lock().iter().filter(is_uncommitted).map(|(split, upto)| (split.clone(), *upto)).collect()
+        self.read
+            .lock()
+            .iter()
+            .filter(is_uncommitted)
+            .map(|(split, upto)| (split.clone(), *upto))
+            .collect()
     }
 }
 
-/// Tells attempts of one process apart.
+/// The identity of an attempt within the process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) struct AttemptId(u64);
 
 impl AttemptId {
-    /// One that was never given before.
+    /// Returns a new id.
     pub(crate) fn new() -> AttemptId {
         static COUNT: AtomicU64 = AtomicU64::new(0);
         AttemptId(COUNT.fetch_add(1, Ordering::Relaxed))
     }
 }
 
-/// A sink in an attempt.
-pub(crate) struct OpenSink {
+/// A sink that is open in an attempt.
+pub(crate) struct AttemptSink {
     pub(crate) stage: String,
     pub(crate) sink: Arc<dyn Sink>,
     pub(crate) committer: Arc<Committer>,
-    /// The writer that has all lanes, for a sink that wants one.
+    /// The number of the writer that has all lanes, for a sink that requires a single writer.
     pub(crate) only_writer: Option<usize>,
-    /// Its open lanes, for a person who looks at the run.
-    pub(crate) shown: ShownLanes,
+    /// The status of its open lanes, for people.
+    pub(crate) shown: LaneStatuses,
 }
 
-impl OpenSink {
-    /// What the writer threads need of it.
-    pub(crate) fn written(&self, memory: &Arc<LaneMemory>, metrics: &Metrics) -> WrittenSink {
+impl AttemptSink {
+    /// The part of it that the writer threads need.
+    pub(crate) fn written(&self, memory: &Arc<LaneMemory>, metrics: &Metrics) -> WriterSink {
         let stage = self.committer.sink().stage_and_place().0;
-        WrittenSink {
+        WriterSink {
             stage: self.stage.clone(),
             sink: self.sink.clone(),
             committer: self.committer.clone(),
@@ -88,12 +101,12 @@ impl OpenSink {
     }
 }
 
-/// Says when nobody holds the attempt any more: its sinks are closed then.
-pub(crate) struct Over(pub(crate) Sender<()>);
+/// Notifies when the last reference to the attempt is dropped: its sinks are closed then.
+pub(crate) struct DropNotifier(pub(crate) Sender<()>);
 
-impl Drop for Over {
+impl Drop for DropNotifier {
     fn drop(&mut self) {
-        // Nobody waits for an attempt that could not be started.
+        // There is no receiver if the attempt could not be started.
         let _ = self.0.send(());
     }
 }

@@ -1,8 +1,9 @@
-//! Threads for work that may block, which all runs share.
+//! Threads for work that may block, shared by all runs.
 //!
-//! A few threads do all of it as long as none of it takes long. Work that has waited for a moment because all of them are busy or blocked gets
-//! another thread, which leaves when there is nothing more to do. So a run that is blocked holds up no other, and threads do not grow with
-//! the number of runs but with the number of those that block.
+//! A few threads do all of it as long as none of it takes long. If work has waited for a moment
+//! because all of them are busy or blocked, more threads are started, which exit when there is
+//! nothing more to do. So a blocked run delays no other run, and the number of threads grows with
+//! the number of blocked runs, not with the number of runs.
 
 use std::collections::VecDeque;
 use std::io;
@@ -12,31 +13,32 @@ use std::time::{Duration, Instant};
 
 use parking_lot::{Condvar, Mutex, MutexGuard};
 
-/// As many threads are started as soon as there is work for them, and stay when there is nothing to do.
+/// This many threads are started as soon as there is work for them, and stay when there is nothing
+/// to do.
 const WANTED: usize = 4;
-/// How long work waits for a thread before there is one more, and how many more there are at once.
+/// How long work waits for a thread before more are started, and how many are started at once.
 const PATIENCE: Duration = Duration::from_millis(20);
 const MORE: usize = 4;
 /// The pause after a thread could not be started.
 const PAUSE: Duration = Duration::from_secs(1);
 
-type Work = Box<dyn FnOnce() + Send>;
+type BlockingWork = Box<dyn FnOnce() + Send>;
 
-/// The threads. They end when this is dropped and their work is done.
+/// The threads. They exit when this is dropped and their work is done.
 pub(crate) struct BlockingPool(Arc<Shared>);
 
 struct Shared {
     state: Mutex<State>,
-    /// There is work, or all is over.
+    /// Notified when there is work, or when the pool is dropped.
     ready: Condvar,
-    /// There is work and no thread for it, or all is over.
+    /// Notified when there is work and no thread for it, or when the pool is dropped.
     crowded: Condvar,
 }
 
 #[derive(Default)]
 struct State {
-    /// What waits for a thread, and since when.
-    waiting: VecDeque<(Instant, Work)>,
+    /// Work that waits for a thread, and since when.
+    waiting: VecDeque<(Instant, BlockingWork)>,
     threads: usize,
     sleeping: usize,
     is_over: bool,
@@ -44,17 +46,23 @@ struct State {
 
 impl BlockingPool {
     pub(crate) fn start() -> io::Result<BlockingPool> {
-        let shared = Arc::new(Shared { state: Mutex::default(), ready: Condvar::new(), crowded: Condvar::new() });
+        let shared = Arc::new(Shared {
+            state: Mutex::default(),
+            ready: Condvar::new(),
+            crowded: Condvar::new(),
+        });
         let pool = BlockingPool(shared.clone());
-        std::thread::Builder::new().name("blocking-watch".to_owned()).spawn(move || shared.watch())?;
+        std::thread::Builder::new()
+            .name("blocking-watch".to_owned())
+            .spawn(move || shared.watch())?;
         Ok(pool)
     }
 
-    /// Does the work on one of the threads. A panic in it is printed, and ends nothing else.
+    /// Runs the work on one of the threads. A panic in it is printed, and affects nothing else.
     pub(crate) fn run(&self, work: impl FnOnce() + Send + 'static) {
         let mut state = self.0.state.lock();
         state.waiting.push_back((Instant::now(), Box::new(work)));
-        // Each that sleeps is woken for a piece of its own.
+        // Each sleeping thread is woken for a piece of work of its own.
         if state.waiting.len() <= state.sleeping {
             self.0.ready.notify_one();
         } else if state.threads >= WANTED || self.0.add_thread(&mut state).is_err() {
@@ -65,7 +73,7 @@ impl BlockingPool {
 
 impl Drop for BlockingPool {
     fn drop(&mut self) {
-        // It may be dropped by one of its threads, so they are not waited for.
+        // The pool may be dropped by one of its threads, so they are not waited for.
         self.0.state.lock().is_over = true;
         self.0.ready.notify_all();
         self.0.crowded.notify_all();
@@ -75,7 +83,9 @@ impl Drop for BlockingPool {
 impl Shared {
     fn add_thread(self: &Arc<Self>, state: &mut State) -> io::Result<()> {
         let shared = self.clone();
-        std::thread::Builder::new().name("blocking".to_owned()).spawn(move || shared.work())?;
+        std::thread::Builder::new()
+            .name("blocking".to_owned())
+            .spawn(move || shared.work())?;
         state.threads += 1;
         Ok(())
     }
@@ -104,12 +114,12 @@ impl Shared {
                 self.crowded.wait(&mut state);
                 continue;
             }
-            let is_late = |(since, _): &&(Instant, Work)| since.elapsed() >= PATIENCE;
+            let is_late = |(since, _): &&(Instant, BlockingWork)| since.elapsed() >= PATIENCE;
             let late = state.waiting.iter().take_while(is_late).take(MORE).count();
             let mut pause = PATIENCE;
             for _ in 0..late {
                 if let Err(error) = self.add_thread(&mut state) {
-                    tracing::warn!(%error, "cannot start a thread; runs may wait for others that are blocked");
+                    tracing::warn!(%error, "cannot start a thread; runs may wait for blocked ones");
                     pause = PAUSE;
                     break;
                 }
@@ -125,7 +135,7 @@ mod tests {
 
     use super::*;
 
-    /// Returns when as many threads as are wanted are left, and sleep.
+    /// Returns when only as many threads as are wanted are left, and sleep.
     fn rests(pool: &BlockingPool) {
         let is_at_rest = |state: &State| state.sleeping == state.threads && state.threads <= WANTED;
         while !is_at_rest(&pool.0.state.lock()) {
@@ -134,7 +144,7 @@ mod tests {
     }
 
     #[test]
-    fn work_that_blocks_holds_up_no_other() {
+    fn blocked_work_delays_no_other_work() {
         let pool = BlockingPool::start().unwrap();
         let (release, released) = bounded::<()>(0);
         let (done, is_done) = unbounded();
@@ -149,8 +159,11 @@ mod tests {
         pool.run(move || done.send("free").unwrap());
         assert_eq!(is_done.recv(), Ok("free"));
         drop(release);
-        assert_eq!(is_done.iter().filter(|what| *what == "blocked").count(), blocked);
-        // Those that are too many leave.
+        assert_eq!(
+            is_done.iter().filter(|what| *what == "blocked").count(),
+            blocked
+        );
+        // Surplus threads exit.
         rests(&pool);
     }
 
@@ -162,7 +175,7 @@ mod tests {
             let done = done.clone();
             pool.run(move || {
                 done.send(()).unwrap();
-                assert!(number % 2 == 0, "every other one panics, as it should");
+                assert!(number % 2 == 0, "every other piece of work panics");
             });
         }
         drop(done);

@@ -1,31 +1,44 @@
-//! How what was made of a batch is entered into the ledgers of the sinks.
+//! Entering the results of a batch into the ledgers of the sinks.
 //!
-//! The order of the steps is part of the argument in `docs/delivery.md`, so the simulation of the protocol runs this code too.
+//! The order of the steps is part of the argument in `docs/delivery.md`, so the protocol simulation
+//! runs this code too.
 
-use pseidon_delivery::{Committer, Position, ResumeFrom, SplitId};
+use pseidon_delivery::{Committer, Position, ResumePoint, SplitId};
 use pseidon_plugin::sink::Chunk;
 
-/// What was made of a batch, or of a part of it.
-pub struct Outcome {
+/// The results of a batch, or of a part of it.
+pub struct BatchOutput {
     /// The first position that is not complete with it.
     pub next: Position,
-    /// What the source said of the batch.
-    pub resume: Option<ResumeFrom>,
-    /// Whether the split ends there.
+    /// What the source stored beside the batch's positions.
+    pub resume: Option<ResumePoint>,
+    /// Whether the split ends with it.
     pub ends: bool,
-    /// Chunks with the number of their sink.
+    /// Chunks, each with the number of its sink.
     pub chunks: Vec<(usize, Chunk)>,
 }
 
-/// Enters chunks into the ledgers of their sinks and moves the frontier in all `sinks` that the source reaches. Returns what is left to write: rows that
-/// are durable in their lane already are left out. Outcomes of one split come in order, and what is returned reaches the lanes in the same order.
-pub fn enter<'c>(committer: &dyn Fn(usize) -> &'c Committer, sinks: &[usize], split: &SplitId, outcome: Outcome) -> Vec<(usize, Chunk)> {
+/// Enters chunks into the ledgers of their sinks and moves the frontier in all `sinks` that the
+/// source reaches. Returns what is left to write: rows that are already durable in their lane are
+/// left out. Results of one split come in order, and what is returned must reach the lanes in the
+/// same order.
+pub fn enter<'c>(
+    committer: &dyn Fn(usize) -> &'c Committer,
+    sinks: &[usize],
+    split: &SplitId,
+    outcome: BatchOutput,
+) -> Vec<(usize, Chunk)> {
     let mut to_write = Vec::with_capacity(outcome.chunks.len());
     for (number, chunk) in outcome.chunks {
         let mut ledger = committer(number).ledger();
         let held = ledger.already_held(split, &chunk.lane);
-        let Some(mut chunk) = trim(chunk, held) else { continue };
-        let (first, last) = (chunk.rows.position(0), chunk.rows.position(chunk.rows.len() - 1));
+        let Some(mut chunk) = trim(chunk, held) else {
+            continue;
+        };
+        let (first, last) = (
+            chunk.rows.position(0),
+            chunk.rows.position(chunk.rows.len() - 1),
+        );
         ledger.dispatch(split, &chunk.lane, first, last);
         chunk.next = outcome.next;
         to_write.push((number, chunk));
@@ -40,7 +53,7 @@ pub fn enter<'c>(committer: &dyn Fn(usize) -> &'c Committer, sinks: &[usize], sp
     to_write
 }
 
-/// The rows from `held` on; those before are in the lane already.
+/// The rows from position `held` on; the earlier ones are in the lane already.
 fn trim(chunk: Chunk, held: Position) -> Option<Chunk> {
     let rows = chunk.rows.len();
     let mut first = 0;

@@ -1,4 +1,4 @@
-//! The ETL threads: from a batch to chunks in lanes.
+//! The ETL threads: they turn batches into chunks for lanes.
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
@@ -8,23 +8,23 @@ use arrow::array::{ArrayRef, Int32Array, RecordBatch, StringArray, UInt32Array, 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use pseidon_delivery::{LaneId, SplitId};
-use pseidon_plan::chain::{PlannedSource, Policy, Step};
+use pseidon_plan::chain::{ChainStep, PlannedSource, Policy};
 use pseidon_plan::quarantine;
 use pseidon_plugin::batch::Batch;
 use pseidon_plugin::rows::{BadRow, Rows};
 use pseidon_plugin::sink::Chunk;
 
 use crate::attempt::{Attempt, AttemptId};
-use crate::dispatch::{Outcome, enter};
+use crate::dispatch::{BatchOutput, enter};
 use crate::failure::{Failure, guarded};
 use crate::order::OrderedSplit;
-use crate::process::{BadRecord, Exits, ProcessOutcome, Processor};
-use crate::queue::UnitQueue;
-use crate::view::BadSeen;
+use crate::process::{BadRecord, ProcessOutcome, Processor, RowReceiver};
+use crate::queue::BatchQueue;
+use crate::view::RecentBadRecord;
 use crate::writers::Writers;
 
 /// A batch in the queue.
-pub(crate) struct Unit {
+pub(crate) struct QueuedBatch {
     pub(crate) attempt: Arc<Attempt>,
     pub(crate) source: usize,
     pub(crate) split: Arc<OrderedSplit>,
@@ -34,12 +34,17 @@ pub(crate) struct Unit {
     pub(crate) done: usize,
 }
 
-/// What one thread has for the sources whose batches it has seen.
+/// The processors of one thread, for the sources whose batches it has seen.
 #[derive(Default)]
 struct Processors(HashMap<(AttemptId, usize), (Weak<Attempt>, Processor)>);
 
 impl Processors {
-    fn of(&mut self, attempt: &Arc<Attempt>, source: usize, largest: usize) -> Result<&mut Processor, Failure> {
+    fn of(
+        &mut self,
+        attempt: &Arc<Attempt>,
+        source: usize,
+        largest: usize,
+    ) -> Result<&mut Processor, Failure> {
         let key = (attempt.id, source);
         if !self.0.contains_key(&key) {
             self.0.retain(|_, (attempt, _)| attempt.strong_count() > 0);
@@ -47,7 +52,8 @@ impl Processors {
         let (_, processor) = match self.0.entry(key) {
             Entry::Occupied(known) => known.into_mut(),
             Entry::Vacant(new) => {
-                let processor = Processor::new(&attempt.plan.sources[source], largest).map_err(Failure::Fatal)?;
+                let processor = Processor::new(&attempt.plan.sources[source], largest)
+                    .map_err(Failure::Fatal)?;
                 new.insert((Arc::downgrade(attempt), processor))
             }
         };
@@ -55,16 +61,16 @@ impl Processors {
     }
 }
 
-/// What the ETL threads work with.
-pub(crate) struct Workplace {
-    pub(crate) queue: Arc<UnitQueue>,
+/// The context of the ETL threads.
+pub(crate) struct EtlContext {
+    pub(crate) queue: Arc<BatchQueue>,
     pub(crate) writers: Arc<Writers>,
-    /// What each thread may make at once, in bytes.
+    /// How many bytes each thread may produce at once.
     pub(crate) largest: usize,
 }
 
-/// Works until the queue has come to its end.
-pub(crate) fn work(workplace: &Workplace) {
+/// Works until the queue is closed.
+pub(crate) fn work(workplace: &EtlContext) {
     let mut processors = Processors::default();
     while let Some(unit) = workplace.queue.pop() {
         let attempt = unit.attempt.clone();
@@ -78,74 +84,154 @@ pub(crate) fn work(workplace: &Workplace) {
     }
 }
 
-/// Takes a batch through its chain, or as many of its records as can go at once, and hands what comes out to the writers when it is its turn.
+/// Passes a batch through its chain, or as many of its records as can pass at once, and hands the
+/// results to the writers when it is the batch's turn.
 ///
-/// A batch that is taken in parts waits for its turn first, so that nothing of a part is kept: each leaves before the next is made. In between
-/// the batch goes back to the queue, which lets it wait while too much of its run waits for writers.
-fn handle(unit: Unit, processors: &mut Processors, workplace: &Workplace) -> Result<(), Failure> {
+/// A batch that is processed in parts waits for its turn first, so that no part is stored: each
+/// leaves before the next is produced. In between the batch goes back to the queue, which lets it
+/// wait while too much of its run waits for writers.
+fn handle(
+    unit: QueuedBatch,
+    processors: &mut Processors,
+    workplace: &EtlContext,
+) -> Result<(), Failure> {
     let (attempt, queue) = (unit.attempt.clone(), &workplace.queue);
     let (source, batch) = (&attempt.plan.sources[unit.source], &unit.batch);
     let processor = processors.of(&attempt, unit.source, workplace.largest)?;
-    let upto = unit.done.saturating_add(processor.at_once()).min(batch.len());
-    let (records, is_whole, is_last) = (unit.done..upto, upto - unit.done == batch.len(), upto == batch.len());
+    let upto = unit
+        .done
+        .saturating_add(processor.at_once())
+        .min(batch.len());
+    let (records, is_whole, is_last) = (
+        unit.done..upto,
+        upto - unit.done == batch.len(),
+        upto == batch.len(),
+    );
     if !is_whole && !has_its_turn(&unit) {
-        queue.keep(attempt.id, unit, has_its_turn).into_iter().for_each(|unit| queue.put_back(attempt.id, unit));
+        queue
+            .keep(attempt.id, unit, has_its_turn)
+            .into_iter()
+            .for_each(|unit| queue.put_back(attempt.id, unit));
         return Ok(());
     }
-    processor.prepare(batch, records.clone()).map_err(|reason| Failure::Transient { stage: source.stage.clone(), reason })?;
-    let mut exits = Lanes { attempt: &attempt, chunks: Vec::new() };
-    let passed = processor.process(source, batch, records, &mut exits).map_err(|thrown| Failure::Fatal(thrown.to_string()))?;
+    processor
+        .prepare(batch, records.clone())
+        .map_err(|reason| Failure::Transient {
+            stage: source.stage.clone(),
+            reason,
+        })?;
+    let mut exits = ChunkCollector {
+        attempt: &attempt,
+        chunks: Vec::new(),
+    };
+    let passed = processor
+        .process(source, batch, records, &mut exits)
+        .map_err(|error| Failure::Fatal(error.to_string()))?;
     let ProcessOutcome::All(bad) = passed else {
         queue.put_back(attempt.id, unit);
         return Ok(());
     };
     let mut chunks = exits.chunks;
-    chunks.extend(put_aside(&attempt, batch, bad)?);
+    chunks.extend(quarantine_bad(&attempt, batch, bad)?);
     Chunk::charge(batch, &mut chunks);
     let send = |outcome| dispatch(&attempt, source, &unit.split.split.id, outcome, workplace);
     let resume = batch.resume.clone();
     if is_last {
-        unit.split.complete(unit.number, Outcome { next: batch.next, resume, ends: batch.ends, chunks }, send)?;
+        unit.split.complete(
+            unit.number,
+            BatchOutput {
+                next: batch.next,
+                resume,
+                ends: batch.ends,
+                chunks,
+            },
+            send,
+        )?;
         queue.release(attempt.id, has_its_turn);
     } else {
-        send(Outcome { next: batch.positions[upto], resume, ends: false, chunks })?;
-        queue.put_back(attempt.id, Unit { done: upto, ..unit });
+        send(BatchOutput {
+            next: batch.positions[upto],
+            resume,
+            ends: false,
+            chunks,
+        })?;
+        queue.put_back(attempt.id, QueuedBatch { done: upto, ..unit });
     }
     Ok(())
 }
 
 /// Whether all batches of the split before this one have left.
-fn has_its_turn(unit: &Unit) -> bool {
+fn has_its_turn(unit: &QueuedBatch) -> bool {
     unit.split.is_turn_of(unit.number)
 }
 
 /// Enters a batch's chunks into the ledgers and hands them to the writers.
-fn dispatch(attempt: &Attempt, source: &PlannedSource, split: &SplitId, outcome: Outcome, workplace: &Workplace) -> Result<(), Failure> {
-    for (number, chunk) in enter(&|number| &*attempt.sinks[number].committer, &source.sinks, split, outcome) {
+fn dispatch(
+    attempt: &Attempt,
+    source: &PlannedSource,
+    split: &SplitId,
+    outcome: BatchOutput,
+    workplace: &EtlContext,
+) -> Result<(), Failure> {
+    for (number, chunk) in enter(
+        &|number| &*attempt.sinks[number].committer,
+        &source.sinks,
+        split,
+        outcome,
+    ) {
         let sink = &attempt.sinks[number];
-        attempt.metrics.records_out.with_label_values(&[&sink.stage]).inc_by(chunk.rows.len() as u64);
-        let writer = sink.only_writer.unwrap_or_else(|| writer_of(&chunk.lane, workplace.writers.count()));
+        attempt
+            .metrics
+            .records_out
+            .with_label_values(&[&sink.stage])
+            .inc_by(chunk.rows.len() as u64);
+        let writer = sink
+            .only_writer
+            .unwrap_or_else(|| writer_of(&chunk.lane, workplace.writers.count()));
         let unwritten = workplace.queue.unwritten(attempt.id, chunk.bytes());
-        workplace.writers.write(attempt.id, number, writer, chunk, unwritten);
+        workplace
+            .writers
+            .write(attempt.id, number, writer, chunk, unwritten);
     }
     Ok(())
 }
 
-/// Bad records as chunks for the quarantine's lanes; those that are dropped are counted.
-fn put_aside(attempt: &Attempt, batch: &Arc<Batch>, bad: Vec<BadRecord>) -> Result<Vec<(usize, Chunk)>, Failure> {
+/// Converts invalid records to chunks for the quarantine's lanes; dropped ones are only counted.
+fn quarantine_bad(
+    attempt: &Attempt,
+    batch: &Arc<Batch>,
+    bad: Vec<BadRecord>,
+) -> Result<Vec<(usize, Chunk)>, Failure> {
     let mut by_sink: Vec<(usize, Vec<BadRecord>)> = Vec::new();
-    // Of many only the last would be remembered.
-    for record in bad.iter().rev().take(MOST_NOTED).rev() {
+    // Only the last ones would be remembered.
+    for record in bad.iter().rev().take(MAX_NOTED).rev() {
         let position = batch.positions[record.number as usize];
-        let (stage, split, reason) = (record.stage.clone(), batch.split.id.clone(), record.reason.clone());
-        attempt.last_bad.note(BadSeen { stage, split, position, reason });
+        let (stage, split, reason) = (
+            record.stage.clone(),
+            batch.split.id.clone(),
+            record.reason.clone(),
+        );
+        attempt.last_bad.note(RecentBadRecord {
+            stage,
+            split,
+            position,
+            reason,
+        });
     }
     for record in bad {
         let Policy::Quarantine(sink) = record.policy else {
-            attempt.metrics.bad_records.with_label_values(&[&record.stage, "dropped"]).inc();
+            attempt
+                .metrics
+                .bad_records
+                .with_label_values(&[&record.stage, "dropped"])
+                .inc();
             continue;
         };
-        attempt.metrics.bad_records.with_label_values(&[&record.stage, "quarantined"]).inc();
+        attempt
+            .metrics
+            .bad_records
+            .with_label_values(&[&record.stage, "quarantined"])
+            .inc();
         match by_sink.iter_mut().find(|(number, _)| *number == sink) {
             Some((_, records)) => records.push(record),
             None => by_sink.push((sink, vec![record])),
@@ -153,37 +239,45 @@ fn put_aside(attempt: &Attempt, batch: &Arc<Batch>, bad: Vec<BadRecord>) -> Resu
     }
     let mut chunks = Vec::new();
     for (number, records) in by_sink {
-        let broken = |error: arrow::error::ArrowError| Failure::Fatal(format!("bad records cannot be put aside: {error}"));
-        let routed = attempt.sinks[number].sink.route(quarantined(batch, &records).map_err(broken)?);
+        let broken = |error: arrow::error::ArrowError| {
+            Failure::Fatal(format!("cannot quarantine invalid records: {error}"))
+        };
+        let routed = attempt.sinks[number]
+            .sink
+            .route(quarantined(batch, &records).map_err(broken)?);
         if let Some(row) = routed.bad.first() {
-            return Err(Failure::Fatal(format!("a bad record cannot be put aside: {}", row.reason)));
+            return Err(Failure::Fatal(format!(
+                "cannot quarantine an invalid record: {}",
+                row.reason
+            )));
         }
         chunks.extend(routed.chunks.into_iter().map(|chunk| (number, chunk)));
     }
     Ok(chunks)
 }
 
-/// How many bad records of a batch are remembered for who looks.
-const MOST_NOTED: usize = 20;
+/// How many invalid records of a batch are remembered for observers.
+const MAX_NOTED: usize = 20;
 
 /// Collects the chunks of one batch.
-struct Lanes<'a> {
+struct ChunkCollector<'a> {
     attempt: &'a Attempt,
     chunks: Vec<(usize, Chunk)>,
 }
 
-impl Exits for Lanes<'_> {
+impl RowReceiver for ChunkCollector<'_> {
     fn decoded(&mut self, source: &PlannedSource, rows: &Rows) {
         self.attempt.tap.show(&source.stage, rows);
     }
 
     fn arrive(&mut self, sink: usize, rows: Rows) -> Vec<BadRow> {
         let routed = self.attempt.sinks[sink].sink.route(rows);
-        self.chunks.extend(routed.chunks.into_iter().map(|chunk| (sink, chunk)));
+        self.chunks
+            .extend(routed.chunks.into_iter().map(|chunk| (sink, chunk)));
         routed.bad
     }
 
-    fn passed(&mut self, step: &Step, rows: &Rows) {
+    fn passed(&mut self, step: &ChainStep, rows: &Rows) {
         self.attempt.tap.show(&step.stage, rows);
     }
 }
@@ -195,24 +289,44 @@ fn writer_of(lane: &LaneId, writers: usize) -> usize {
     hasher.finish() as usize % writers
 }
 
-/// Bad records as rows of [`quarantine::schema`].
-fn quarantined(batch: &Arc<Batch>, records: &[BadRecord]) -> Result<Rows, arrow::error::ArrowError> {
+/// Converts invalid records to rows of [`quarantine::schema`].
+fn quarantined(
+    batch: &Arc<Batch>,
+    records: &[BadRecord],
+) -> Result<Rows, arrow::error::ArrowError> {
     let numbers = UInt32Array::from_iter_values(records.iter().map(|record| record.number));
     let payload = |record: &BadRecord| batch.payloads.get(record.number as usize);
-    let as_text = |record: &BadRecord| payload(record).and_then(|bytes| std::str::from_utf8(bytes).ok());
+    let as_text =
+        |record: &BadRecord| payload(record).and_then(|bytes| std::str::from_utf8(bytes).ok());
     let as_base64 = |record: &BadRecord| match (payload(record), as_text(record)) {
         (Some(bytes), None) => Some(STANDARD.encode(bytes)),
         _ => None,
     };
     let columns: Vec<ArrayRef> = vec![
-        Arc::new(StringArray::from_iter_values(records.iter().map(|record| &record.stage))),
-        Arc::new(StringArray::from_iter_values(records.iter().map(|record| &record.reason))),
-        Arc::new(StringArray::from_iter_values(records.iter().map(|_| batch.split.id.as_str()))),
-        Arc::new(StringArray::from_iter_values(records.iter().map(|_| &batch.split.topic))),
+        Arc::new(StringArray::from_iter_values(
+            records.iter().map(|record| &record.stage),
+        )),
+        Arc::new(StringArray::from_iter_values(
+            records.iter().map(|record| &record.reason),
+        )),
+        Arc::new(StringArray::from_iter_values(
+            records.iter().map(|_| batch.split.id.as_str()),
+        )),
+        Arc::new(StringArray::from_iter_values(
+            records.iter().map(|_| &batch.split.topic),
+        )),
         Arc::new(Int32Array::from_value(batch.split.partition, records.len())),
-        Arc::new(UInt64Array::from_iter_values(records.iter().map(|record| batch.positions[record.number as usize]))),
+        Arc::new(UInt64Array::from_iter_values(
+            records
+                .iter()
+                .map(|record| batch.positions[record.number as usize]),
+        )),
         Arc::new(StringArray::from_iter(records.iter().map(as_text))),
         Arc::new(StringArray::from_iter(records.iter().map(as_base64))),
     ];
-    Ok(Rows::derived(batch.clone(), numbers, RecordBatch::try_new(quarantine::schema(), columns)?))
+    Ok(Rows::derived(
+        batch.clone(),
+        numbers,
+        RecordBatch::try_new(quarantine::schema(), columns)?,
+    ))
 }

@@ -1,5 +1,5 @@
-//! The engine's side of a source: it takes its events in order, on a thread of the [`BlockingPool`](crate::blocking::BlockingPool) whenever there
-//! are some.
+//! The engine's side of a source: handles the source's events in order, on a thread of the
+//! [`BlockingPool`](crate::blocking::BlockingPool) whenever there are some.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
@@ -7,87 +7,102 @@ use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, Sender, TryRecvError};
 use parking_lot::Mutex;
-use pseidon_delivery::committer::Begin;
+use pseidon_delivery::committer::SplitToBegin;
 use pseidon_delivery::{CommitRecord, Position, SplitId, failpoint};
 use pseidon_plugin::batch::Split;
-use pseidon_plugin::source::{IsGone, Resumption, SourceEvent, Start};
+use pseidon_plugin::source::{Resumption, SourceEvent, SplitPredicate, SplitStart};
 
-use crate::actor::{Next, Wake};
-use crate::attempt::{Attempt, OpenSink};
-use crate::etl::Unit;
+use crate::actor::{NextStep, WakeFn};
+use crate::attempt::{Attempt, AttemptSink};
+use crate::etl::QueuedBatch;
 use crate::failure::{Failure, guarded};
 use crate::order::OrderedSplit;
-use crate::queue::UnitQueue;
+use crate::queue::BatchQueue;
 use crate::sharing::Sharing;
 use crate::takeover::{resumption, take_over};
 use crate::writers::Writers;
 
-/// At most that often durable positions are handed to the source, and it is looked whether the run is left while something is waited for.
-const LOOK_EVERY: Duration = Duration::from_millis(500);
-/// At most that many events are taken in one step, so that other sources have their turn.
-const MOST_EVENTS: usize = 16;
+/// How often, at most, durable positions are passed to the source, and how often a wait checks
+/// whether the run is left.
+const CHECK_INTERVAL: Duration = Duration::from_millis(500);
+/// The maximum number of events in one step, so that other sources get their turn.
+const MAX_EVENTS: usize = 16;
 
-/// What is needed to take a source's events.
+/// What is needed to handle a source's events.
 pub(crate) struct Intake {
     pub(crate) attempt: Arc<Attempt>,
     pub(crate) source: usize,
-    pub(crate) queue: Arc<UnitQueue>,
+    pub(crate) queue: Arc<BatchQueue>,
     pub(crate) writers: Arc<Writers>,
     pub(crate) durable: Arc<Mutex<HashMap<SplitId, Position>>>,
     pub(crate) events: Receiver<SourceEvent>,
-    /// Says that the source has ended well.
+    /// Receives a message when the source has ended well.
     pub(crate) ended_well: Receiver<()>,
-    /// Gets a message when everything that the source emitted is durable; disconnected when the work on all sources has ended.
+    /// Gets a message when everything that the source emitted is durable; disconnected when the
+    /// work on all sources has ended.
     pub(crate) done: Sender<()>,
     /// Schedules the next step.
-    pub(crate) wake: Wake,
+    pub(crate) wake: WakeFn,
 }
 
 /// The intake of one source, between its steps.
 pub(crate) struct IntakeTask {
     intake: Intake,
-    splits: Splits,
+    splits: SourceSplits,
     /// A batch that waits for room in the queue.
-    refused: Option<Unit>,
+    refused: Option<QueuedBatch>,
     next_look: Instant,
     next_commit: Instant,
 }
 
-/// The splits of a source.
-struct Splits {
-    /// Which of them are this instance's to read, where the source shares them.
+/// The splits of a source in this attempt.
+struct SourceSplits {
+    /// Which of them this instance may read, if the source is shared.
     sharing: Sharing,
-    /// Taken, with their records in every sink, and not yet begun.
+    /// Splits that are taken and not yet begun, with their records in every sink.
     taken: HashMap<SplitId, Vec<CommitRecord>>,
-    /// Being read.
+    /// Splits that are being read.
     open: HashMap<SplitId, Arc<OrderedSplit>>,
 }
 
 impl IntakeTask {
-    /// Nothing has been taken yet.
+    /// Creates an intake that has taken no splits.
     pub(crate) fn new(intake: Intake, sharing: Sharing) -> IntakeTask {
-        let (next_look, next_commit) = (Instant::now() + LOOK_EVERY, Instant::now() + intake.attempt.plan.settings.commit_interval);
+        let (next_look, next_commit) = (
+            Instant::now() + CHECK_INTERVAL,
+            Instant::now() + intake.attempt.plan.settings.commit_interval,
+        );
         IntakeTask {
             intake,
-            splits: Splits { sharing, taken: HashMap::new(), open: HashMap::new() },
+            splits: SourceSplits {
+                sharing,
+                taken: HashMap::new(),
+                open: HashMap::new(),
+            },
             refused: None,
             next_look,
             next_commit,
         }
     }
 
-    /// Takes what events there are, until the source has ended and everything it emitted is durable. It is to be called about once a second,
-    /// if nothing else wakes it.
-    pub(crate) fn step(&mut self) -> Next {
+    /// Handles the available events, until the source has ended and everything it emitted is
+    /// durable. Must be called about once a second if nothing else wakes it.
+    pub(crate) fn step(&mut self) -> NextStep {
         guarded(|| self.try_step()).unwrap_or_else(|failure| {
             self.intake.attempt.failures.report(failure);
-            Next::Over
+            NextStep::Ended
         })
     }
 
-    fn try_step(&mut self) -> Result<Next, Failure> {
-        let IntakeTask { intake, splits, refused, next_look, next_commit } = self;
-        for _ in 0..MOST_EVENTS {
+    fn try_step(&mut self) -> Result<NextStep, Failure> {
+        let IntakeTask {
+            intake,
+            splits,
+            refused,
+            next_look,
+            next_commit,
+        } = self;
+        for _ in 0..MAX_EVENTS {
             if intake.attempt.stop.leaving_now() {
                 return Err(Failure::Stopped);
             }
@@ -98,22 +113,24 @@ impl IntakeTask {
             }
             if now >= *next_look {
                 splits.sharing.renew()?;
-                intake.tell_durable();
-                *next_look = now + LOOK_EVERY;
+                intake.report_durable();
+                *next_look = now + CHECK_INTERVAL;
             }
             if let Some(unit) = refused.take()
                 && let Err(unit) = intake.queue.push(intake.attempt.id, unit, &intake.wake)
             {
                 *refused = Some(unit);
-                return Ok(Next::Sleep);
+                return Ok(NextStep::Sleep);
             }
             match intake.events.try_recv() {
                 Ok(event) => *refused = intake.handle(event, splits)?,
-                Err(TryRecvError::Empty) => return Ok(Next::Sleep),
-                Err(TryRecvError::Disconnected) => return intake.finish(splits).map(|()| Next::Over),
+                Err(TryRecvError::Empty) => return Ok(NextStep::Sleep),
+                Err(TryRecvError::Disconnected) => {
+                    return intake.finish(splits).map(|()| NextStep::Ended);
+                }
             }
         }
-        Ok(Next::Again)
+        Ok(NextStep::Again)
     }
 }
 
@@ -123,29 +140,40 @@ impl Intake {
     }
 
     /// The sinks that the source's records reach.
-    fn sinks(&self) -> impl Iterator<Item = &OpenSink> {
-        self.attempt.plan.sources[self.source].sinks.iter().map(|number| &self.attempt.sinks[*number])
+    fn sinks(&self) -> impl Iterator<Item = &AttemptSink> {
+        self.attempt.plan.sources[self.source]
+            .sinks
+            .iter()
+            .map(|number| &self.attempt.sinks[*number])
     }
 
-    /// The source has ended.
-    fn finish(&self, splits: &mut Splits) -> Result<(), Failure> {
+    /// Called when the source has ended.
+    fn finish(&self, splits: &mut SourceSplits) -> Result<(), Failure> {
         let all: Vec<SplitId> = splits.open.keys().cloned().collect();
         self.release(&all, splits)?;
-        // A source that failed has said why by now, and that decides.
-        self.ended_well.recv().map_err(|_| Failure::Gone("a source has ended without saying why"))?;
+        // A source that failed has reported why by now, and that decides.
+        self.ended_well
+            .recv()
+            .map_err(|_| Failure::Gone("a source has ended without reporting why"))?;
         let _ = self.done.send(());
         Ok(())
     }
 
-    /// Handles an event. A batch that it emits comes back, to be queued.
-    fn handle(&self, event: SourceEvent, splits: &mut Splits) -> Result<Option<Unit>, Failure> {
-        // A source that asked and does not wait for the answer any more has ended; that is seen at the next event.
+    /// Handles an event. A batch that it emits is returned, to be queued.
+    fn handle(
+        &self,
+        event: SourceEvent,
+        splits: &mut SourceSplits,
+    ) -> Result<Option<QueuedBatch>, Failure> {
+        // A source that requested something and no longer waits for the answer has ended; the next
+        // event shows that.
         match event {
             SourceEvent::Take(wanted, reply) => {
                 match self.take(&wanted, splits) {
                     Ok(resume) => _ = reply.send(resume),
-                    // The run ends, but not before what it has read of other splits is committed: nothing of its own plan is left ahead, so
-                    // the other version can take everything over. Without an answer the source stops.
+                    // The run ends, but not before what it has read of other splits is committed:
+                    // nothing of its own plan is left ahead, so the other version can take
+                    // everything over. Without an answer the source stops.
                     Err(failure @ Failure::OtherPlan(_)) => self.attempt.failures.report(failure),
                     Err(failure) => return Err(failure),
                 }
@@ -160,13 +188,34 @@ impl Intake {
             }
             SourceEvent::Emit(batch) => {
                 let Some(split) = splits.open.get(&batch.split.id) else {
-                    return Err(Failure::Fatal(format!("internal error: records of {} came before it was taken", batch.split.id)));
+                    return Err(Failure::Fatal(format!(
+                        "internal error: records of {} arrived before it was taken",
+                        batch.split.id
+                    )));
                 };
-                self.attempt.metrics.records_in.with_label_values(&[self.stage()]).inc_by(batch.len() as u64);
-                self.attempt.metrics.bytes_in.with_label_values(&[self.stage()]).inc_by(batch.payloads.bytes() as u64);
-                self.attempt.read.lock().insert((self.source, batch.split.id.clone()), batch.next);
+                self.attempt
+                    .metrics
+                    .records_in
+                    .with_label_values(&[self.stage()])
+                    .inc_by(batch.len() as u64);
+                self.attempt
+                    .metrics
+                    .bytes_in
+                    .with_label_values(&[self.stage()])
+                    .inc_by(batch.payloads.bytes() as u64);
+                self.attempt
+                    .read
+                    .lock()
+                    .insert((self.source, batch.split.id.clone()), batch.next);
                 let (attempt, source) = (self.attempt.clone(), self.source);
-                return Ok(Some(Unit { attempt, source, number: split.number(), split: split.clone(), batch: Arc::new(*batch), done: 0 }));
+                return Ok(Some(QueuedBatch {
+                    attempt,
+                    source,
+                    number: split.number(),
+                    split: split.clone(),
+                    batch: Arc::new(*batch),
+                    done: 0,
+                }));
             }
             SourceEvent::Release(released, reply) => {
                 let ids: Vec<SplitId> = released.iter().map(|split| split.id.clone()).collect();
@@ -177,62 +226,111 @@ impl Intake {
         Ok(None)
     }
 
-    /// Takes splits over in every sink. Each sink publishes what was committed and not yet published before anything new is read.
-    fn take(&self, wanted: &[Arc<Split>], splits: &mut Splits) -> Result<Vec<Option<Resumption>>, Failure> {
+    /// Takes splits over in every sink. Before anything new is read, each sink publishes what was
+    /// committed and not yet published.
+    fn take(
+        &self,
+        wanted: &[Arc<Split>],
+        splits: &mut SourceSplits,
+    ) -> Result<Vec<Option<Resumption>>, Failure> {
         let ids: Vec<SplitId> = wanted.iter().map(|split| split.id.clone()).collect();
         let mut records: Vec<Vec<CommitRecord>> = vec![Vec::new(); ids.len()];
         for open in self.sinks() {
-            let taken = take_over(&open.committer, &*open.sink, &ids).map_err(|error| Failure::of_sink(&open.stage, error))?;
-            records.iter_mut().zip(taken).for_each(|(records, record)| records.push(record));
+            let taken = take_over(&open.committer, &*open.sink, &ids)
+                .map_err(|error| Failure::of_sink(&open.stage, error))?;
+            records
+                .iter_mut()
+                .zip(taken)
+                .for_each(|(records, record)| records.push(record));
         }
-        let resumptions: Vec<Option<Resumption>> = records.iter().map(|records| resumption(records)).collect();
-        let durable = ids.iter().zip(&resumptions).filter_map(|(id, known)| Some(((self.source, id.clone()), known.as_ref()?.position)));
+        let resumptions: Vec<Option<Resumption>> =
+            records.iter().map(|records| resumption(records)).collect();
+        let durable = ids
+            .iter()
+            .zip(&resumptions)
+            .filter_map(|(id, known)| Some(((self.source, id.clone()), known.as_ref()?.position)));
         self.attempt.read.lock().extend(durable);
         splits.taken.extend(ids.into_iter().zip(records));
         Ok(resumptions)
     }
 
-    /// Forgets finished splits of the source that do not exist any more.
-    fn forget_finished(&self, is_gone: &IsGone) -> Result<(), Failure> {
+    /// Removes finished splits of the source that no longer exist.
+    fn forget_finished(&self, is_gone: &SplitPredicate) -> Result<(), Failure> {
         let prefix = format!("{}:", self.stage());
         let retention = self.attempt.plan.settings.forget_after;
         for open in self.sinks() {
             let is_gone = |split: &SplitId| split.as_str().starts_with(&prefix) && is_gone(split);
             let count = open.committer.forget_finished(retention, is_gone)?;
             if count > 0 {
-                tracing::info!(sink = open.stage, source = self.stage(), count, "forgot finished splits that do not exist any more");
+                tracing::info!(
+                    sink = open.stage,
+                    source = self.stage(),
+                    count,
+                    "removed finished splits that no longer exist"
+                );
             }
         }
         Ok(())
     }
 
-    fn begin(&self, starts: Vec<Start>, splits: &mut Splits) -> Result<(), Failure> {
-        let mut by_sink: Vec<Vec<Begin>> = self.sinks().map(|_| Vec::with_capacity(starts.len())).collect();
-        for Start { split, position, resume } in &starts {
+    fn begin(&self, starts: Vec<SplitStart>, splits: &mut SourceSplits) -> Result<(), Failure> {
+        let mut by_sink: Vec<Vec<SplitToBegin>> = self
+            .sinks()
+            .map(|_| Vec::with_capacity(starts.len()))
+            .collect();
+        for SplitStart {
+            split,
+            position,
+            resume,
+        } in &starts
+        {
             let Some(records) = splits.taken.remove(&split.id) else {
-                return Err(Failure::Fatal(format!("internal error: {} was begun before it was taken", split.id)));
+                return Err(Failure::Fatal(format!(
+                    "internal error: {} was begun before it was taken",
+                    split.id
+                )));
             };
             for (begun, record) in by_sink.iter_mut().zip(records) {
-                begun.push(Begin { split: split.id.clone(), record, start: *position, resume: resume.clone() });
+                begun.push(SplitToBegin {
+                    split: split.id.clone(),
+                    record,
+                    start: *position,
+                    resume: resume.clone(),
+                });
             }
         }
         for (open, begun) in self.sinks().zip(by_sink) {
             open.committer.begin(begun)?;
             failpoint::reach("begun");
         }
-        splits.open.extend(starts.into_iter().map(|start| (start.split.id.clone(), Arc::new(OrderedSplit::new(start.split)))));
+        splits.open.extend(starts.into_iter().map(|start| {
+            (
+                start.split.id.clone(),
+                Arc::new(OrderedSplit::new(start.split)),
+            )
+        }));
         Ok(())
     }
 
-    /// Makes everything of these splits durable and gives them back.
-    fn release(&self, ids: &[SplitId], splits: &mut Splits) -> Result<(), Failure> {
-        let unread: Vec<(SplitId, Vec<CommitRecord>)> = ids.iter().filter_map(|id| splits.taken.remove_entry(id)).collect();
-        self.give_back(&unread)?;
-        splits.sharing.release(&unread.iter().map(|(split, _)| split.clone()).collect::<Vec<_>>());
+    /// Makes everything of these splits durable and releases them.
+    fn release(&self, ids: &[SplitId], splits: &mut SourceSplits) -> Result<(), Failure> {
+        let unread: Vec<(SplitId, Vec<CommitRecord>)> = ids
+            .iter()
+            .filter_map(|id| splits.taken.remove_entry(id))
+            .collect();
+        self.release_unbegun(&unread)?;
+        splits.sharing.release(
+            &unread
+                .iter()
+                .map(|(split, _)| split.clone())
+                .collect::<Vec<_>>(),
+        );
         let mut read = Vec::with_capacity(ids.len());
         for id in ids {
-            let Some(split) = splits.open.remove(id) else { continue };
-            while !split.wait_until_dispatched(LOOK_EVERY) {
+            let Some(split) = splits.open.remove(id) else {
+                continue;
+            };
+            while !split.wait_until_dispatched(CHECK_INTERVAL) {
                 if self.attempt.stop.leaving_now() {
                     return Err(Failure::Stopped);
                 }
@@ -246,18 +344,19 @@ impl Intake {
         let numbers = &self.attempt.plan.sources[self.source].sinks;
         let flushed = self.writers.flush(self.attempt.id, numbers, Some(&ids));
         loop {
-            match flushed.wait_for(LOOK_EVERY) {
+            match flushed.wait_for(CHECK_INTERVAL) {
                 Some(true) => break,
-                // The failure that kept it from being done is reported already, and decides.
+                // The failure that prevented it was reported already, and decides.
                 Some(false) => return Err(Failure::Gone("what was read was not flushed")),
                 None if self.attempt.stop.leaving_now() => return Err(Failure::Stopped),
                 None => {}
             }
         }
         failpoint::reach("flushed");
-        // What has become durable is told now, since nothing is known of these splits afterwards.
+        // What has become durable is passed on now, since nothing is known of these splits
+        // afterwards.
         self.commit_idle()?;
-        self.tell_durable();
+        self.report_durable();
         for open in self.sinks() {
             open.committer.release(&ids)?;
         }
@@ -266,11 +365,14 @@ impl Intake {
         Ok(())
     }
 
-    /// Gives splits back that were taken and of which nothing was read.
-    fn give_back(&self, unread: &[(SplitId, Vec<CommitRecord>)]) -> Result<(), Failure> {
+    /// Releases splits that were taken and of which nothing was read.
+    fn release_unbegun(&self, unread: &[(SplitId, Vec<CommitRecord>)]) -> Result<(), Failure> {
         for (number, open) in self.sinks().enumerate() {
-            let epoch = |(split, records): &(SplitId, Vec<CommitRecord>)| Some((split.clone(), records.get(number)?.epoch));
-            open.committer.give_back(&unread.iter().filter_map(epoch).collect::<Vec<_>>())?;
+            let epoch = |(split, records): &(SplitId, Vec<CommitRecord>)| {
+                Some((split.clone(), records.get(number)?.epoch))
+            };
+            open.committer
+                .release_unbegun(&unread.iter().filter_map(epoch).collect::<Vec<_>>())?;
         }
         Ok(())
     }
@@ -282,11 +384,22 @@ impl Intake {
         Ok(())
     }
 
-    /// Hands the source the positions below which every sink is durable, where that is news.
-    fn tell_durable(&self) {
-        let moved: HashSet<SplitId> = self.sinks().flat_map(|open| open.committer.ledger().take_moved()).collect();
-        let low = |split: &SplitId| self.sinks().map(|open| open.committer.ledger().low(split)).min().flatten();
-        let news: Vec<(SplitId, Position)> = moved.into_iter().filter_map(|split| low(&split).map(|low| (split, low))).collect();
+    /// Passes positions to the source below which every sink is durable, if they have changed.
+    fn report_durable(&self) {
+        let moved: HashSet<SplitId> = self
+            .sinks()
+            .flat_map(|open| open.committer.ledger().take_moved())
+            .collect();
+        let low = |split: &SplitId| {
+            self.sinks()
+                .map(|open| open.committer.ledger().low(split))
+                .min()
+                .flatten()
+        };
+        let news: Vec<(SplitId, Position)> = moved
+            .into_iter()
+            .filter_map(|split| low(&split).map(|low| (split, low)))
+            .collect();
         self.durable.lock().extend(news);
     }
 }

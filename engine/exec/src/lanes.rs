@@ -1,20 +1,24 @@
-//! The lanes of one writer of a sink: rows go in, and what is complete is made durable, committed and published.
+//! The lanes of one writer of a sink: rows are written to them, and what is complete is made
+//! durable, committed and published.
 //!
-//! A lane goes through these states:
+//! A lane passes these states:
 //!
 //! ```text
 //! open ──seal──▶ sealed ──durable──▶ committed ──publish──▶ forgotten
 //!   takes rows     fsync, upload       in the store           by the next step
 //! ```
 //!
-//! A target that holds the positions itself goes from sealed to committed in one transaction, and nothing is published.
+//! A target that holds the positions itself goes from sealed to committed in one transaction, and
+//! nothing is published.
 //!
-//! Sealed lanes are committed in the order in which they were sealed, as many at once as are durable. A lane is sealed only at the end of a
-//! position: rows that were made of one record share its position and may come in several batches, and a commit in between would say that the
+//! Sealed lanes are committed in the order in which they were sealed, as many at once as are
+//! durable. A lane is sealed only at the end of a position: rows that were derived from one record
+//! share its position and may come in several batches, and a commit in between would say that the
 //! record is delivered while a part of it is not.
 //!
-//! Nothing waits here for a target. Rows that a lane has no room for wait in front of it, in order, while other lanes go on; they are offered
-//! again when the lane's waker is called or a [`Backoff`] is over. The simulation of the protocol runs this code too.
+//! Nothing here waits for a target. Rows that a lane has no room for wait in front of it, in order,
+//! while other lanes continue; they are offered again when the lane's waker is called or a
+//! [`Backoff`] has elapsed. The protocol simulation runs this code too.
 
 mod backoff;
 mod open_lane;
@@ -29,57 +33,58 @@ use std::time::{Duration, Instant};
 
 use chrono::Utc;
 use prometheus::IntGauge;
-use pseidon_delivery::committer::Abandon;
+use pseidon_delivery::committer::CommitterError;
 use pseidon_delivery::{Committer, LaneCommit, LaneId, Position, SplitId};
 use pseidon_plugin::Rows;
 use pseidon_plugin::budget::{LaneMemory, LaneUse};
-use pseidon_plugin::lane::{LaneRules, Room, Sealed, Transaction};
-use pseidon_plugin::rollover::Alarm;
+use pseidon_plugin::lane::{LaneRules, Room, SealOutcome, Transaction};
+use pseidon_plugin::rollover::CronAlarm;
 use pseidon_plugin::sink::{Chunk, Sink, SinkError, SinkSetup};
 
 use self::backoff::Backoff;
 use self::open_lane::OpenLane;
-pub use self::open_lane::{ShownLane, ShownLanes};
+pub use self::open_lane::{LaneStatus, LaneStatuses};
 use self::sealed::SealedLanes;
 use crate::sync::now;
 
-/// When too many lanes are open, this part of them is sealed in one step.
+/// When too many lanes are open, one in this many is sealed in one step.
 const SEALED_AT_ONCE: usize = 8;
 /// How often a target that holds the positions gets those that moved without records.
 const IDLE_COMMIT: Duration = Duration::from_secs(5);
 
-/// What a writer of a sink needs.
+/// The context of a writer of a sink.
 pub struct LanesSetup {
-    /// The sink.
+    /// The sink to write to.
     pub sink: Arc<dyn Sink>,
-    /// The sink's committer.
+    /// Commits the sink's lanes.
     pub committer: Arc<Committer>,
     /// How many writers the sink has.
     pub writers: usize,
-    /// What the open lanes of all sinks may buffer.
+    /// The memory that the open lanes of all sinks may use for buffers.
     pub memory: Arc<LaneMemory>,
     /// Counts the sink's writers that are blocked.
     pub blocked: IntGauge,
-    /// Called when a lane has something to do: [`Lanes::resume`] has to follow.
+    /// Called when a lane has something to do: the owner must then call [`Lanes::resume`].
     pub waker: Waker,
-    /// Where the open lanes are shown.
-    pub shown: ShownLanes,
+    /// Where the status of open lanes is shown.
+    pub shown: LaneStatuses,
 }
 
-/// The lanes of one writer. Dropping it throws away what is open and what was never handed to a commit.
+/// The lanes of one writer. Dropping it discards what is open and what was never passed to a
+/// commit.
 pub struct Lanes {
     setup: LanesSetup,
     rules: LaneRules,
-    alarm: Option<Alarm>,
+    alarm: Option<CronAlarm>,
     open: HashMap<LaneId, OpenLane>,
     /// Rows that found no room in their lane, in order.
     waiting: HashMap<LaneId, VecDeque<WaitingChunk>>,
     sealed: SealedLanes,
-    flushes: Vec<Flush>,
+    flushes: Vec<PendingFlush>,
     backoff: Backoff,
-    /// What the open lanes buffer.
+    /// The bytes that the open lanes buffer.
     memory: usize,
-    /// The same, as all writers of all sinks count it together.
+    /// The same, as counted together with all writers of all sinks.
     share: LaneUse,
     /// When the last transaction was committed.
     last_commit: Instant,
@@ -92,18 +97,25 @@ struct WaitingChunk {
 }
 
 /// A request to commit and publish all lanes that hold records of these splits, or every lane.
-struct Flush {
+struct PendingFlush {
     splits: Option<Arc<[SplitId]>>,
     done: Box<dyn FnOnce() + Send>,
 }
 
 impl Lanes {
-    /// No lane is open.
+    /// Creates a writer's lanes; none is open.
     pub fn new(setup: LanesSetup) -> Lanes {
         let rules = setup.sink.rules();
         Lanes {
-            alarm: rules.rollover.cron.clone().map(|cron| Alarm::new(cron, Utc::now())),
-            rules: LaneRules { most_open: (rules.most_open / setup.writers.max(1)).max(1), ..rules },
+            alarm: rules
+                .rollover
+                .cron
+                .clone()
+                .map(|cron| CronAlarm::new(cron, Utc::now())),
+            rules: LaneRules {
+                most_open: (rules.most_open / setup.writers.max(1)).max(1),
+                ..rules
+            },
             open: HashMap::new(),
             waiting: HashMap::new(),
             sealed: SealedLanes::default(),
@@ -116,7 +128,8 @@ impl Lanes {
         }
     }
 
-    /// The lanes of a sink that has one writer, for a caller that looks at [`Lanes::resume_at`] by itself, such as the simulation of the protocol.
+    /// The lanes of a sink that has one writer, for a caller that checks [`Lanes::resume_at`]
+    /// itself, such as the protocol simulation.
     pub fn of_one_writer(sink: Arc<dyn Sink>, setup: &SinkSetup) -> Lanes {
         let stage = setup.committer.sink().stage_and_place().0;
         Lanes::new(LanesSetup {
@@ -126,29 +139,39 @@ impl Lanes {
             memory: setup.memory.clone(),
             blocked: setup.metrics.sink_blocked.with_label_values(&[stage]),
             waker: Waker::noop().clone(),
-            shown: ShownLanes::default(),
+            shown: LaneStatuses::default(),
         })
     }
 
-    /// How often [`Lanes::tick`] has to be called.
+    /// How often [`Lanes::tick`] must be called.
     pub fn check_every(&self) -> Duration {
         self.rules.check_every
     }
 
-    /// When [`Lanes::resume`] has to be called, if the target is blocked.
+    /// When [`Lanes::resume`] must be called, if the target is blocked.
     pub fn resume_at(&self) -> Option<Instant> {
         self.backoff.until()
     }
 
-    /// Takes rows for a lane. Rows of one split come in order of their positions. `held` is dropped when the lane has taken them.
+    /// Accepts rows for a lane. Rows of one split must come in order of their positions. `held` is
+    /// dropped when the lane has accepted the rows.
     pub fn write(&mut self, chunk: Chunk, held: impl Send + 'static) -> Result<(), SinkError> {
         if let Some(waiting) = self.waiting.get_mut(&chunk.lane) {
-            waiting.push_back(WaitingChunk { chunk, held: Box::new(held) });
+            waiting.push_back(WaitingChunk {
+                chunk,
+                held: Box::new(held),
+            });
             return Ok(());
         }
         if let Some(chunk) = self.fill(chunk)? {
-            let waiting = WaitingChunk { chunk, held: Box::new(held) };
-            self.waiting.entry(waiting.chunk.lane.clone()).or_default().push_back(waiting);
+            let waiting = WaitingChunk {
+                chunk,
+                held: Box::new(held),
+            };
+            self.waiting
+                .entry(waiting.chunk.lane.clone())
+                .or_default()
+                .push_back(waiting);
         }
         self.free_memory()?;
         self.finish_flushes()
@@ -156,17 +179,22 @@ impl Lanes {
 
     /// Seals and commits what is due by time.
     pub fn tick(&mut self) -> Result<(), SinkError> {
-        self.open.values_mut().try_for_each(|open| open.lane.tick())?;
+        self.open
+            .values_mut()
+            .try_for_each(|open| open.lane.tick())?;
         if self.open.is_empty() {
             self.setup.sink.tick()?;
         }
-        let rings = self.alarm.as_mut().is_some_and(|alarm| alarm.rings(Utc::now()));
+        let rings = self
+            .alarm
+            .as_mut()
+            .is_some_and(|alarm| alarm.rings(Utc::now()));
         let (now, rollover) = (now(), &self.rules.rollover);
         for lane in self.open.values_mut() {
             lane.is_due |= rings || lane.is_full(rollover) || lane.is_over(rollover, now);
         }
         self.seal_where(|lane| lane.is_due)?;
-        // Others may need what lies idle here.
+        // Other writers may need the memory of lanes that are idle here.
         self.free_memory()?;
         self.commit()?;
         if self.open.is_empty() && self.last_commit.elapsed() >= IDLE_COMMIT {
@@ -175,29 +203,39 @@ impl Lanes {
         self.finish_flushes()
     }
 
-    /// Tries again what found no room.
+    /// Retries the rows that found no room.
     pub fn resume(&mut self) -> Result<(), SinkError> {
         self.backoff.end_wait();
         self.commit()?;
         let lanes: Vec<LaneId> = self.waiting.keys().cloned().collect();
-        lanes.iter().try_for_each(|lane| self.fill_with_waiting(lane))?;
+        lanes
+            .iter()
+            .try_for_each(|lane| self.fill_with_waiting(lane))?;
         self.commit_if_many()?;
         self.finish_flushes()?;
         self.backoff.settle();
         Ok(())
     }
 
-    /// Commits and publishes every lane that holds records of one of these splits, or every lane, and calls `done` then. That is now unless the
-    /// target is blocked.
+    /// Commits and publishes every lane that holds records of one of these splits, or every lane,
+    /// and then calls `done`. That happens during the call unless the target is blocked.
     ///
     /// # Errors
-    /// Also when a split has ended inside a position.
-    pub fn flush(&mut self, splits: Option<&[SplitId]>, done: impl FnOnce() + Send + 'static) -> Result<(), SinkError> {
-        self.flushes.push(Flush { splits: splits.map(Arc::from), done: Box::new(done) });
+    /// Fails if, among other reasons, a split has ended inside a position.
+    pub fn flush(
+        &mut self,
+        splits: Option<&[SplitId]>,
+        done: impl FnOnce() + Send + 'static,
+    ) -> Result<(), SinkError> {
+        self.flushes.push(PendingFlush {
+            splits: splits.map(Arc::from),
+            done: Box::new(done),
+        });
         self.finish_flushes()
     }
 
-    /// Writes a chunk into its lane, which is opened if need be. Returns the rows that there was no room for.
+    /// Writes a chunk into its lane, which is opened if necessary. Returns the rows that there was
+    /// no room for.
     fn fill(&mut self, chunk: Chunk) -> Result<Option<Chunk>, SinkError> {
         let mut rows = chunk.rows.clone();
         while !rows.is_empty() {
@@ -229,9 +267,14 @@ impl Lanes {
     }
 
     fn fill_with_waiting(&mut self, lane: &LaneId) -> Result<(), SinkError> {
-        while let Some(WaitingChunk { chunk, held }) = self.waiting.get_mut(lane).and_then(VecDeque::pop_front) {
+        while let Some(WaitingChunk { chunk, held }) =
+            self.waiting.get_mut(lane).and_then(VecDeque::pop_front)
+        {
             if let Some(chunk) = self.fill(chunk)? {
-                self.waiting.entry(lane.clone()).or_default().push_front(WaitingChunk { chunk, held });
+                self.waiting
+                    .entry(lane.clone())
+                    .or_default()
+                    .push_front(WaitingChunk { chunk, held });
                 return Ok(());
             }
         }
@@ -239,8 +282,14 @@ impl Lanes {
         Ok(())
     }
 
-    /// Offers rows to their lane, all or none. `end` is the chunk's [`Chunk::next`] if they are the last of it.
-    fn offer(&mut self, lane: &LaneId, rows: &Rows, end: Option<Position>) -> Result<Room, SinkError> {
+    /// Offers rows to their lane, which accepts all or none. `end` is the chunk's [`Chunk::next`]
+    /// if they are the last of it.
+    fn offer(
+        &mut self,
+        lane: &LaneId,
+        rows: &Rows,
+        end: Option<Position>,
+    ) -> Result<Room, SinkError> {
         if !self.open.contains_key(lane) {
             if self.open.len() >= self.rules.most_open {
                 self.seal_oldest((self.rules.most_open / SEALED_AT_ONCE).max(1), Some(lane))?;
@@ -249,7 +298,9 @@ impl Lanes {
             self.memory += opened.memory;
             self.open.insert(lane.clone(), opened);
         }
-        let Some(open) = self.open.get_mut(lane) else { return Ok(Room::Full) };
+        let Some(open) = self.open.get_mut(lane) else {
+            return Ok(Room::Full);
+        };
         let room = open.lane.write(rows)?;
         self.memory -= open.memory;
         open.memory = open.lane.memory();
@@ -259,7 +310,7 @@ impl Lanes {
                 open.note(rows, end);
                 self.setup.shown.show(lane, open);
             }
-            // It is made again when there is room.
+            // It is opened again when there is room.
             _ if open.is_empty() => {
                 self.memory -= open.memory;
                 self.open.remove(lane);
@@ -269,10 +320,17 @@ impl Lanes {
         Ok(room)
     }
 
-    /// How many of the rows the lane still takes, so that it gets no more records than the rollover says. Rows of one position stay together.
+    /// How many of the rows the lane still accepts, so that it gets no more records than the
+    /// rollover says. Rows of one position stay together.
     fn fitting(&self, lane: &LaneId, rows: &Rows) -> usize {
         let rollover = &self.rules.rollover;
-        let room = self.open.get(lane).map_or(rollover.records.unwrap_or(u64::MAX), |open| open.room(rollover)).max(1);
+        let room = self
+            .open
+            .get(lane)
+            .map_or(rollover.records.unwrap_or(u64::MAX), |open| {
+                open.room(rollover)
+            })
+            .max(1);
         let mut fitting = usize::try_from(room).unwrap_or(usize::MAX).min(rows.len());
         while fitting < rows.len() && rows.position(fitting) == rows.position(fitting - 1) {
             fitting += 1;
@@ -283,59 +341,94 @@ impl Lanes {
     /// Seals the lane if it is full.
     fn seal_full(&mut self, lane: &LaneId) -> Result<(), SinkError> {
         match self.open.get(lane) {
-            Some(open) if open.is_full(&self.rules.rollover) => self.seal(std::slice::from_ref(lane)),
+            Some(open) if open.is_full(&self.rules.rollover) => {
+                self.seal(std::slice::from_ref(lane))
+            }
             _ => Ok(()),
         }
     }
 
-    /// Seals lanes that were written longest ago, but not `but`. Returns whether there was one.
+    /// Seals the lanes whose last write is the oldest, except `but`. Returns whether there was one.
     fn seal_oldest(&mut self, count: usize, but: Option<&LaneId>) -> Result<bool, SinkError> {
         let before = self.open.len();
         let others = self.open.iter().filter(|(lane, _)| Some(*lane) != but);
-        let mut by_use: Vec<(Instant, LaneId)> = others.map(|(lane, open)| (open.written(), lane.clone())).collect();
+        let mut by_use: Vec<(Instant, LaneId)> = others
+            .map(|(lane, open)| (open.written(), lane.clone()))
+            .collect();
         by_use.sort();
-        let oldest: Vec<LaneId> = by_use.into_iter().take(count).map(|(_, lane)| lane).collect();
+        let oldest: Vec<LaneId> = by_use
+            .into_iter()
+            .take(count)
+            .map(|(_, lane)| lane)
+            .collect();
         self.seal(&oldest)?;
         Ok(self.open.len() < before)
     }
 
     fn seal_where(&mut self, is_meant: impl Fn(&OpenLane) -> bool) -> Result<(), SinkError> {
-        let meant: Vec<LaneId> = self.open.iter().filter(|(_, open)| is_meant(open)).map(|(lane, _)| lane.clone()).collect();
+        let meant: Vec<LaneId> = self
+            .open
+            .iter()
+            .filter(|(_, open)| is_meant(open))
+            .map(|(lane, _)| lane.clone())
+            .collect();
         self.seal(&meant)
     }
 
     /// Seals these lanes, except those that hold a part of a position.
     fn seal(&mut self, lanes: &[LaneId]) -> Result<(), SinkError> {
         for lane in lanes {
-            let is_whole = |open: &OpenLane| open.cut_split(lane, &self.setup.committer.ledger()).is_none();
-            let Some(open) = self.open.get(lane).is_some_and(is_whole).then(|| self.open.remove(lane)).flatten() else { continue };
+            let is_whole = |open: &OpenLane| {
+                open.cut_split(lane, &self.setup.committer.ledger())
+                    .is_none()
+            };
+            let Some(open) = self
+                .open
+                .get(lane)
+                .is_some_and(is_whole)
+                .then(|| self.open.remove(lane))
+                .flatten()
+            else {
+                continue;
+            };
             self.memory -= open.memory;
             self.setup.shown.hide(lane);
             let (commit, open) = open.into_commit(lane.clone());
             match open.seal()? {
-                Sealed::Durable => self.sealed.push(commit, None),
-                Sealed::Pending(completion) => self.sealed.push(commit, Some(completion)),
-                Sealed::Transaction(transaction) => self.commit_transaction(&[commit], transaction)?,
+                SealOutcome::Durable => self.sealed.push(commit, None),
+                SealOutcome::Pending(completion) => self.sealed.push(commit, Some(completion)),
+                SealOutcome::Transaction(transaction) => {
+                    self.commit_transaction(&[commit], transaction)?
+                }
             }
         }
         Ok(())
     }
 
     fn commit_if_many(&mut self) -> Result<(), SinkError> {
-        if self.sealed.are_many() { self.commit() } else { Ok(()) }
+        if self.sealed.are_many() {
+            self.commit()
+        } else {
+            Ok(())
+        }
     }
 
     /// Commits what is durable, and publishes it.
     fn commit(&mut self) -> Result<(), SinkError> {
-        self.sealed.advance(&*self.setup.sink, &self.setup.committer, &mut self.backoff)
+        self.sealed
+            .advance(&*self.setup.sink, &self.setup.committer, &mut self.backoff)
     }
 
-    fn commit_transaction(&mut self, lanes: &[LaneCommit], mut transaction: Box<dyn Transaction>) -> Result<(), SinkError> {
+    fn commit_transaction(
+        &mut self,
+        lanes: &[LaneCommit],
+        mut transaction: Box<dyn Transaction>,
+    ) -> Result<(), SinkError> {
         let mut failure = None;
         let outcome = self.setup.committer.commit_through(lanes, |splits| {
             transaction.commit(splits).map_err(|error| {
                 failure = Some(error);
-                Abandon::Stopped
+                CommitterError::Stopped
             })
         });
         if let Some(error) = failure {
@@ -346,7 +439,8 @@ impl Lanes {
         transaction.committed()
     }
 
-    /// Has a target that holds the positions write those that moved without records. No lane must be open.
+    /// Has a target that holds the positions write those that moved without records. No lane may be
+    /// open.
     fn commit_moved_positions(&mut self) -> Result<(), SinkError> {
         match self.setup.sink.transaction_without_records() {
             Some(transaction) => self.commit_transaction(&[], transaction),
@@ -354,15 +448,22 @@ impl Lanes {
         }
     }
 
-    /// Gets below the memory that may be buffered: the largest buffers are written out first; if that is not enough, lanes are sealed.
+    /// Frees memory until the limit is met: the largest buffers are written out first; if that is
+    /// not enough, lanes are sealed.
     fn free_memory(&mut self) -> Result<(), SinkError> {
         if !self.has_too_much() {
             return Ok(());
         }
-        let mut by_size: Vec<(usize, LaneId)> = self.open.iter().map(|(lane, open)| (open.memory, lane.clone())).collect();
+        let mut by_size: Vec<(usize, LaneId)> = self
+            .open
+            .iter()
+            .map(|(lane, open)| (open.memory, lane.clone()))
+            .collect();
         by_size.sort_by(|one, other| other.cmp(one));
         for (_, lane) in by_size {
-            let Some(open) = self.open.get_mut(&lane) else { continue };
+            let Some(open) = self.open.get_mut(&lane) else {
+                continue;
+            };
             let room = open.lane.shed()?;
             self.memory -= open.memory;
             open.memory = open.lane.memory();
@@ -389,21 +490,31 @@ impl Lanes {
         self.share.is_too_much()
     }
 
-    /// Does what is left of the flushes, and says so where nothing is.
+    /// Continues the flushes, and answers those that are complete.
     fn finish_flushes(&mut self) -> Result<(), SinkError> {
         if self.flushes.is_empty() {
             return Ok(());
         }
-        // A flush stays with the lanes until it is done: where it fails, it is dropped with them, after the failure has been reported.
-        let wanted: Vec<Option<Arc<[SplitId]>>> = self.flushes.iter().map(|flush| flush.splits.clone()).collect();
-        wanted.iter().try_for_each(|splits| self.seal_splits(splits.as_deref()))?;
+        // A flush stays with the lanes until it is complete: if it fails, it is dropped with them,
+        // after the failure has been reported.
+        let wanted: Vec<Option<Arc<[SplitId]>>> = self
+            .flushes
+            .iter()
+            .map(|flush| flush.splits.clone())
+            .collect();
+        wanted
+            .iter()
+            .try_for_each(|splits| self.seal_splits(splits.as_deref()))?;
         self.commit()?;
         if self.open.is_empty() {
             self.commit_moved_positions()?;
         }
-        let (done, left) = std::mem::take(&mut self.flushes).into_iter().partition(|flush| self.is_flushed(flush.splits.as_deref()));
+        let (done, left) = std::mem::take(&mut self.flushes)
+            .into_iter()
+            .partition(|flush| self.is_flushed(flush.splits.as_deref()));
         self.flushes = left;
-        done.into_iter().for_each(|flush: Flush| (flush.done)());
+        done.into_iter()
+            .for_each(|flush: PendingFlush| (flush.done)());
         Ok(())
     }
 
@@ -413,16 +524,21 @@ impl Lanes {
         let Some(splits) = splits else { return Ok(()) };
         let ledger = self.setup.committer.ledger();
         let cut = |(lane, open): (&LaneId, &OpenLane)| {
-            // More of the position may wait in front of the lane.
-            open.cut_split(lane, &ledger).filter(|split| splits.contains(split) && !self.waiting.contains_key(lane)).cloned()
+            // More rows of the position may wait in front of the lane.
+            open.cut_split(lane, &ledger)
+                .filter(|split| splits.contains(split) && !self.waiting.contains_key(lane))
+                .cloned()
         };
         match self.open.iter().find_map(cut) {
-            Some(split) => Err(SinkError::Fatal(format!("internal error: {split} was given back in the middle of a position"))),
+            Some(split) => Err(SinkError::Fatal(format!(
+                "internal error: {split} was released in the middle of a position"
+            ))),
             None => Ok(()),
         }
     }
 
-    /// Whether everything is published that these splits have here, or all of them up to positions that are not over.
+    /// Whether everything is published that these splits have here; for `None`, everything up to
+    /// positions that are not complete.
     fn is_flushed(&self, splits: Option<&[SplitId]>) -> bool {
         let is_meant = |split: &SplitId| splits.is_none_or(|splits| splits.contains(split));
         let ledger = self.setup.committer.ledger();
@@ -431,12 +547,16 @@ impl Lanes {
             None => open.cut_split(lane, &ledger).is_none(),
         };
         let of_chunk = |waiting: &WaitingChunk| is_meant(&waiting.chunk.rows.batch().split.id);
-        self.sealed.are_done(is_meant) && !self.open.iter().any(is_open) && !self.waiting.values().flatten().any(of_chunk)
+        self.sealed.are_done(is_meant)
+            && !self.open.iter().any(is_open)
+            && !self.waiting.values().flatten().any(of_chunk)
     }
 }
 
 impl Drop for Lanes {
     fn drop(&mut self) {
-        self.open.keys().for_each(|lane| self.setup.shown.hide(lane));
+        self.open
+            .keys()
+            .for_each(|lane| self.setup.shown.hide(lane));
     }
 }

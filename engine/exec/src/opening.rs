@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use pseidon_delivery::committer::Seen;
+use pseidon_delivery::committer::AcknowledgedVersions;
 use pseidon_delivery::{Claimant, Committer, StateStore};
 use pseidon_plan::Plan;
 use pseidon_plugin::budget::LaneMemory;
@@ -11,29 +11,29 @@ use pseidon_plugin::sink::{SinkError, SinkSetup};
 use pseidon_plugin::stop::Stop;
 use pseidon_plugin::waiting::about_to_wait;
 
-use crate::attempt::OpenSink;
+use crate::attempt::AttemptSink;
 use crate::failure::Failure;
-use crate::lanes::ShownLanes;
+use crate::lanes::LaneStatuses;
 
-/// What it takes to open the sinks.
-pub(crate) struct Opening {
+/// What is needed to open the sinks.
+pub(crate) struct SinkOpener {
     pub(crate) plan: Arc<Plan>,
     pub(crate) store: Arc<dyn StateStore>,
     pub(crate) store_id: String,
     pub(crate) instance: String,
     pub(crate) accept_changed_plan: bool,
     /// What the store has acknowledged, for each sink of the plan.
-    pub(crate) acknowledged: Vec<Arc<Seen>>,
-    /// Whether all sinks could be opened once.
+    pub(crate) acknowledged: Vec<Arc<AcknowledgedVersions>>,
+    /// Whether all sinks were opened successfully once.
     pub(crate) was_open: bool,
     pub(crate) lanes: Arc<LaneMemory>,
     pub(crate) stop: Stop,
     pub(crate) metrics: Metrics,
 }
 
-impl Opening {
+impl SinkOpener {
     /// Opens all sinks, one after another.
-    pub(crate) fn open(&self) -> Result<Vec<OpenSink>, Failure> {
+    pub(crate) fn open(&self) -> Result<Vec<AttemptSink>, Failure> {
         let settings = &self.plan.settings;
         let mut sinks = Vec::new();
         for (planned, seen) in self.plan.sinks.iter().zip(&self.acknowledged) {
@@ -43,8 +43,14 @@ impl Opening {
                 accepts_other_plans: self.accept_changed_plan,
             };
             let (store, positions) = (self.store.clone(), planned.protocol.positions());
-            let committer = Committer::new(planned.id.clone(), store, claimant, positions, self.stop.abandoned());
-            let committer = Arc::new(committer.remembering(seen.clone()).waiting_by(|wait| {
+            let committer = Committer::new(
+                planned.id.clone(),
+                store,
+                claimant,
+                positions,
+                self.stop.abandoned(),
+            );
+            let committer = Arc::new(committer.with_acknowledged(seen.clone()).with_wait(|wait| {
                 about_to_wait();
                 std::thread::park_timeout(wait);
             }));
@@ -59,13 +65,23 @@ impl Opening {
                 metrics: self.metrics.clone(),
             };
             let opened = planned.prepared.open(setup).map_err(|error| match error {
-                // What could be opened before can be again, once the user has put right what has changed: a permission, a mount.
+                // A sink that was opened once can be opened again, after the user has fixed what
+                // changed: a permission, a mount.
                 SinkError::Fatal(reason) if self.was_open => SinkError::Transient(reason),
                 other => other,
             });
             let sink = opened.map_err(|error| Failure::of_sink(planned.id.as_str(), error))?;
-            let only_writer = sink.rules().single_writer.then(|| sinks.len() % settings.writer_threads);
-            sinks.push(OpenSink { stage: planned.id.to_string(), sink, committer, only_writer, shown: ShownLanes::default() });
+            let only_writer = sink
+                .rules()
+                .single_writer
+                .then(|| sinks.len() % settings.writer_threads);
+            sinks.push(AttemptSink {
+                stage: planned.id.to_string(),
+                sink,
+                committer,
+                only_writer,
+                shown: LaneStatuses::default(),
+            });
         }
         Ok(sinks)
     }

@@ -1,4 +1,5 @@
-//! What the ETL threads finish in any order leaves in order for each split.
+//! Restores the order of batches within each split after the ETL threads have finished them in any
+//! order.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -8,7 +9,7 @@ use std::time::Duration;
 use parking_lot::{Condvar, Mutex};
 use pseidon_plugin::batch::Split;
 
-use crate::dispatch::Outcome;
+use crate::dispatch::BatchOutput;
 
 /// A split in this attempt: its batches by the numbers in which they were emitted.
 pub(crate) struct OrderedSplit {
@@ -23,33 +24,47 @@ pub(crate) struct OrderedSplit {
 struct State {
     emitted: u64,
     next: u64,
-    early: BTreeMap<u64, Outcome>,
+    early: BTreeMap<u64, BatchOutput>,
 }
 
 impl OrderedSplit {
     pub(crate) fn new(split: Arc<Split>) -> Self {
-        OrderedSplit { split, state: Mutex::default(), dispatched: Condvar::new(), turn: AtomicU64::new(0) }
+        OrderedSplit {
+            split,
+            state: Mutex::default(),
+            dispatched: Condvar::new(),
+            turn: AtomicU64::new(0),
+        }
     }
 
-    /// Numbers the next batch.
+    /// Returns the number for the next batch.
     pub(crate) fn number(&self) -> u64 {
         let mut state = self.state.lock();
         state.emitted += 1;
         state.emitted - 1
     }
 
-    /// Whether all batches before this one have left, so that parts of it may leave before it is through. Locks nothing.
+    /// Whether all batches before this one have left, so that parts of it may leave before it is
+    /// completely processed. Locks nothing.
     pub(crate) fn is_turn_of(&self, number: u64) -> bool {
         self.turn.load(Ordering::SeqCst) == number
     }
 
-    /// A batch is through. Dispatches it, and those behind it that waited for it, while the split is locked so that their order holds.
-    pub(crate) fn complete<E>(&self, number: u64, outcome: Outcome, mut dispatch: impl FnMut(Outcome) -> Result<(), E>) -> Result<(), E> {
+    /// Completes a batch. Dispatches it, and those after it that waited for it, while the split is
+    /// locked so that they stay in order.
+    pub(crate) fn complete<E>(
+        &self,
+        number: u64,
+        outcome: BatchOutput,
+        mut dispatch: impl FnMut(BatchOutput) -> Result<(), E>,
+    ) -> Result<(), E> {
         let mut state = self.state.lock();
         state.early.insert(number, outcome);
         loop {
             let next = state.next;
-            let Some(outcome) = state.early.remove(&next) else { return Ok(()) };
+            let Some(outcome) = state.early.remove(&next) else {
+                return Ok(());
+            };
             dispatch(outcome)?;
             state.next += 1;
             self.turn.store(state.next, Ordering::SeqCst);
@@ -59,7 +74,7 @@ impl OrderedSplit {
         }
     }
 
-    /// Waits until everything emitted is dispatched, at most `patience`. Gives whether it is.
+    /// Waits up to `patience` until everything emitted is dispatched. Returns whether it is.
     pub(crate) fn wait_until_dispatched(&self, patience: Duration) -> bool {
         let mut state = self.state.lock();
         if state.next < state.emitted {
@@ -78,27 +93,44 @@ mod tests {
     use super::*;
 
     fn split() -> OrderedSplit {
-        OrderedSplit::new(Arc::new(Split { id: SplitId::from("split"), topic: "split".to_owned(), partition: 0 }))
+        OrderedSplit::new(Arc::new(Split {
+            id: SplitId::from("split"),
+            topic: "split".to_owned(),
+            partition: 0,
+        }))
     }
 
-    fn outcome(next: Position) -> Outcome {
-        Outcome { next, resume: None, ends: false, chunks: Vec::new() }
+    fn outcome(next: Position) -> BatchOutput {
+        BatchOutput {
+            next,
+            resume: None,
+            ends: false,
+            chunks: Vec::new(),
+        }
     }
 
     #[test]
-    fn batches_leave_in_the_order_in_which_they_came() {
-        for order in [[0, 1, 2, 3], [3, 2, 1, 0], [1, 0, 3, 2], [2, 0, 3, 1], [3, 0, 1, 2]] {
+    fn batches_leave_in_the_order_in_which_they_were_emitted() {
+        for order in [
+            [0, 1, 2, 3],
+            [3, 2, 1, 0],
+            [1, 0, 3, 2],
+            [2, 0, 3, 1],
+            [3, 0, 1, 2],
+        ] {
             let split = split();
             assert!((0..4).all(|number| split.number() == number));
             let mut left = Vec::new();
             for (done, number) in order.iter().enumerate() {
                 assert!(!split.wait_until_dispatched(Duration::ZERO));
-                let dispatch = |outcome: Outcome| {
+                let dispatch = |outcome: BatchOutput| {
                     left.push(outcome.next);
                     Ok::<(), Infallible>(())
                 };
                 split.complete(*number, outcome(*number), dispatch).unwrap();
-                let expected = (0..4).take_while(|number| order[..=done].contains(number)).count();
+                let expected = (0..4)
+                    .take_while(|number| order[..=done].contains(number))
+                    .count();
                 assert_eq!(left.len(), expected, "{order:?} after {number}");
             }
             assert_eq!(left, [0, 1, 2, 3]);
@@ -107,12 +139,18 @@ mod tests {
     }
 
     #[test]
-    fn what_could_not_be_dispatched_is_not_counted_as_dispatched() {
+    fn a_failed_dispatch_does_not_count_as_dispatched() {
         let split = split();
         split.number();
         split.number();
-        assert_eq!(split.complete(0, outcome(1), |_| Err("failed")), Err("failed"));
-        assert_eq!(split.complete(1, outcome(2), |_| Err("not reached")), Ok(()));
+        assert_eq!(
+            split.complete(0, outcome(1), |_| Err("failed")),
+            Err("failed")
+        );
+        assert_eq!(
+            split.complete(1, outcome(2), |_| Err("not reached")),
+            Ok(())
+        );
         assert!(!split.wait_until_dispatched(Duration::ZERO));
     }
 }

@@ -1,7 +1,8 @@
-//! The threads and the memory that runs share.
+//! Threads and memory that runs share.
 //!
-//! One process may run many plans at once, such as one for each log of a table: they queue their batches for the same ETL threads and hand
-//! their lanes to the same writer threads, so that threads and memory do not grow with the number of plans.
+//! One process may run many plans at once, such as one for each topic of a table: they queue their
+//! batches for the same ETL threads and hand their lanes to the same writer threads, so threads and
+//! memory do not grow with the number of plans.
 
 use std::io;
 use std::sync::Arc;
@@ -11,24 +12,26 @@ use pseidon_plugin::budget::{Budget, LaneMemory};
 
 use crate::attempt::{Attempt, AttemptId};
 use crate::blocking::BlockingPool;
-use crate::etl::{self, Workplace};
-use crate::queue::UnitQueue;
+use crate::etl::{self, EtlContext};
+use crate::queue::BatchQueue;
 use crate::sync::{JoinHandle, spawn};
-use crate::watch::Watch;
-use crate::writers::{Writers, WrittenSink};
+use crate::watch::RunWatcher;
+use crate::writers::{WriterSink, Writers};
 
-/// How many batches of a run may wait for an ETL thread, for each of the threads.
+/// How many batches of a run may wait for an ETL thread, per thread.
 const BATCHES_PER_THREAD: usize = 2;
 
-/// The part of the memory that ETL threads may fill with what they are at work on, and the least that each of them may.
+/// The part of the memory that ETL threads may use for their current work, and the minimum for each
+/// of them.
 const WORKING_PART: usize = 32;
-const LEAST_WORKING: usize = 4 << 20;
+const MIN_WORKING: usize = 4 << 20;
 
-/// ETL threads, writer threads, threads for the rest, and the memory budget. Dropping it ends the threads, once no run uses them any more.
+/// ETL threads, writer threads, threads for other work, and the memory budget. The threads exit
+/// when this is dropped and no run uses them any more.
 pub struct Pools {
-    watch: Watch,
+    watch: RunWatcher,
     blocking: Arc<BlockingPool>,
-    queue: Arc<UnitQueue>,
+    queue: Arc<BatchQueue>,
     writers: Arc<Writers>,
     etl: Vec<JoinHandle>,
     budget: Arc<Budget>,
@@ -36,24 +39,46 @@ pub struct Pools {
 }
 
 impl Pools {
-    /// Starts the threads. Of the memory three eighths are for records that were read, and an eighth for what is made of them and waits for
-    /// writers; a quarter is for open lanes, and the last quarter for what sources hold by themselves.
+    /// Starts the threads. Of the memory three eighths are for records that were read, and one
+    /// eighth is for their results that wait for writers; a quarter is for open lanes, and the last
+    /// quarter for what sources buffer themselves.
     pub fn start(settings: &Settings) -> io::Result<Pools> {
-        let (budget, lanes) = (Budget::new(settings.memory / 8 * 3), LaneMemory::new(settings.memory / 4));
-        let queue = UnitQueue::new(settings.etl_threads * BATCHES_PER_THREAD, settings.memory / 8);
-        let largest = (settings.memory / WORKING_PART / settings.etl_threads.max(1)).max(LEAST_WORKING);
+        let (budget, lanes) = (
+            Budget::new(settings.memory / 8 * 3),
+            LaneMemory::new(settings.memory / 4),
+        );
+        let queue = BatchQueue::new(
+            settings.etl_threads * BATCHES_PER_THREAD,
+            settings.memory / 8,
+        );
+        let largest =
+            (settings.memory / WORKING_PART / settings.etl_threads.max(1)).max(MIN_WORKING);
         let writers = Arc::new(Writers::start(settings.writer_threads)?);
         let blocking = Arc::new(BlockingPool::start()?);
-        let watch = Watch::start(blocking.clone())?;
-        let mut pools = Pools { watch, blocking, queue, writers, etl: Vec::new(), budget, lanes };
+        let watch = RunWatcher::start(blocking.clone())?;
+        let mut pools = Pools {
+            watch,
+            blocking,
+            queue,
+            writers,
+            etl: Vec::new(),
+            budget,
+            lanes,
+        };
         for index in 0..settings.etl_threads {
-            let workplace = Workplace { queue: pools.queue.clone(), writers: pools.writers.clone(), largest };
-            pools.etl.push(spawn(format!("etl-{index}"), move || etl::work(&workplace))?);
+            let workplace = EtlContext {
+                queue: pools.queue.clone(),
+                writers: pools.writers.clone(),
+                largest,
+            };
+            pools.etl.push(spawn(format!("etl-{index}"), move || {
+                etl::work(&workplace)
+            })?);
         }
         Ok(pools)
     }
 
-    /// The bytes of records in flight.
+    /// The budget for records in flight.
     pub fn budget(&self) -> &Arc<Budget> {
         &self.budget
     }
@@ -63,7 +88,8 @@ impl Pools {
         self.queue.len()
     }
 
-    /// Does something that may block on a thread that runs share. A panic in it is printed, and ends nothing else.
+    /// Runs work that may block on a thread that runs share. A panic in it is printed, and affects
+    /// nothing else.
     pub fn run_blocking(&self, work: impl FnOnce() + Send + 'static) {
         self.blocking.run(work);
     }
@@ -72,7 +98,7 @@ impl Pools {
         &self.blocking
     }
 
-    pub(crate) fn watch(&self) -> &Watch {
+    pub(crate) fn watch(&self) -> &RunWatcher {
         &self.watch
     }
 
@@ -80,7 +106,7 @@ impl Pools {
         &self.lanes
     }
 
-    pub(crate) fn queue(&self) -> &Arc<UnitQueue> {
+    pub(crate) fn queue(&self) -> &Arc<BatchQueue> {
         &self.queue
     }
 
@@ -88,13 +114,18 @@ impl Pools {
         &self.writers
     }
 
-    /// Makes the writers of the attempt's sinks.
+    /// Creates the writers of the attempt's sinks.
     pub(crate) fn open(&self, attempt: &Attempt) {
-        let sinks: Vec<WrittenSink> = attempt.sinks.iter().map(|sink| sink.written(&self.lanes, &attempt.metrics)).collect();
+        let sinks: Vec<WriterSink> = attempt
+            .sinks
+            .iter()
+            .map(|sink| sink.written(&self.lanes, &attempt.metrics))
+            .collect();
         self.writers.open(attempt.id, &sinks, &attempt.failures);
     }
 
-    /// Throws away what waits and what is open of the attempt. Returns when all of its writers are gone.
+    /// Discards what waits and what is open of the attempt. Returns when all of its writers are
+    /// dropped.
     pub(crate) fn close(&self, attempt: AttemptId) {
         self.queue.forget(attempt);
         self.writers.close(attempt);
@@ -105,7 +136,8 @@ impl Drop for Pools {
     fn drop(&mut self) {
         self.queue.end();
         for thread in self.etl.drain(..) {
-            // A panic in what a thread works on is a failure of the attempt; the thread survives it.
+            // A panic while a thread works on a batch is a failure of the attempt; the thread
+            // survives it.
             let _ = thread.join();
         }
     }

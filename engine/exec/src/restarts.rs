@@ -1,17 +1,19 @@
-//! How long a run pauses between two attempts, and whether failures before count as overcome.
+//! How long a run pauses between two attempts, and whether earlier failures count as overcome.
 
 use std::hash::{BuildHasher, Hasher, RandomState};
 use std::time::Duration;
 
-/// The waits after failures that may pass: the first, doubled each time up to the longest.
+/// The waits after temporary failures: the first, doubled each time up to the longest.
 const FIRST_WAIT: Duration = Duration::from_millis(500);
 const LONGEST_WAIT: Duration = Duration::from_secs(30);
-/// An attempt that lasted this long counts as a success: the next failure waits the shortest time again.
+/// An attempt that lasted this long counts as a success: the next failure waits the shortest time
+/// again.
 const STEADY: Duration = Duration::from_secs(60);
-/// After failures the run counts as healthy again when an attempt has lasted this long, and twice as long as the one before.
-const LEAST_STEADY: Duration = Duration::from_secs(10);
+/// After failures the run counts as healthy again when an attempt has lasted this long, and twice
+/// as long as the one before.
+const MIN_STEADY: Duration = Duration::from_secs(10);
 
-/// The failures of a run so far, as far as they decide about the next pause.
+/// The failures of a run so far, as far as they determine the next pause.
 #[derive(Debug)]
 pub(crate) struct Restarts {
     wait: Duration,
@@ -22,48 +24,58 @@ pub(crate) struct Restarts {
 
 impl Restarts {
     pub(crate) fn new() -> Restarts {
-        Restarts { wait: FIRST_WAIT, failures: 0, fences: 0, steady_after: LEAST_STEADY }
+        Restarts {
+            wait: FIRST_WAIT,
+            failures: 0,
+            fences: 0,
+            steady_after: MIN_STEADY,
+        }
     }
 
-    /// How long the attempt that runs now has to last until the failures before it count as overcome.
+    /// How long the current attempt must last until earlier failures count as overcome.
     pub(crate) fn steady_after(&self) -> Duration {
         self.steady_after
     }
 
-    /// An attempt has failed after this time. What it failed of follows.
+    /// An attempt has failed after this time. A call with the kind of the failure follows.
     pub(crate) fn attempt_lasted(&mut self, lasted: Duration) {
-        self.steady_after = (lasted * 2).clamp(LEAST_STEADY, STEADY);
+        self.steady_after = (lasted * 2).clamp(MIN_STEADY, STEADY);
         if lasted > STEADY {
             (self.wait, self.failures, self.fences) = (FIRST_WAIT, 0, 0);
         }
     }
 
-    /// Something outside does not work. Gives how often in a row, and the pause.
+    /// A stage has failed. Returns the number of failures in a row, and the pause.
     pub(crate) fn failed(&mut self) -> (u64, Duration) {
         self.failures += 1;
         (self.failures, self.next_wait())
     }
 
-    /// Another instance has taken splits over. Once is a take-over, and work goes on at once. Again and again it is several instances that take
-    /// the splits from each other. Gives how often in a row, and the pause.
+    /// Another instance has taken splits over. Once is a takeover, and work continues at once.
+    /// Repeatedly means that several instances take the splits from each other. Returns the number
+    /// of times in a row, and the pause.
     pub(crate) fn fenced(&mut self) -> (u64, Duration) {
         self.fences += 1;
-        let pause = if self.fences == 1 { Duration::ZERO } else { with_jitter(self.next_wait()) };
+        let pause = if self.fences == 1 {
+            Duration::ZERO
+        } else {
+            with_jitter(self.next_wait())
+        };
         (self.fences, pause)
     }
 
-    /// A part of the engine has gone. The pause keeps a fault of ours from becoming a loop that does nothing else.
-    pub(crate) fn broke(&mut self) -> Duration {
+    /// A part of the engine has ended. The pause keeps an internal error from becoming a busy loop.
+    pub(crate) fn part_ended(&mut self) -> Duration {
         self.next_wait()
     }
 
-    /// The state store does not answer.
-    pub(crate) fn store_is_away(&mut self) -> Duration {
+    /// The state store does not answer. Returns the pause.
+    pub(crate) fn store_unreachable(&mut self) -> Duration {
         self.next_wait()
     }
 
-    /// It answers again.
-    pub(crate) fn store_is_back(&mut self) {
+    /// The state store answers again.
+    pub(crate) fn store_answered(&mut self) {
         self.wait = FIRST_WAIT;
     }
 
@@ -86,7 +98,7 @@ mod tests {
 
     const SHORT: Duration = Duration::from_millis(10);
 
-    /// The pauses after so many failures in a row.
+    /// The pauses after this many failures in a row.
     fn pauses(count: usize, mut fail: impl FnMut(&mut Restarts) -> Duration) -> Vec<Duration> {
         let mut restarts = Restarts::new();
         let pause = |_| {
@@ -98,25 +110,41 @@ mod tests {
 
     #[test]
     fn pauses_grow() {
-        let expected: Vec<Duration> = [500, 1000, 2000, 4000, 8000, 16_000, 30_000, 30_000].map(Duration::from_millis).to_vec();
+        let expected: Vec<Duration> = [500, 1000, 2000, 4000, 8000, 16_000, 30_000, 30_000]
+            .map(Duration::from_millis)
+            .to_vec();
         assert_eq!(pauses(8, |restarts| restarts.failed().1), expected);
-        assert_eq!(pauses(8, Restarts::broke), expected, "a fault of ours is no reason to be tried at once, for ever");
-        assert_eq!(pauses(8, Restarts::store_is_away), expected);
+        assert_eq!(
+            pauses(8, Restarts::part_ended),
+            expected,
+            "an internal error must not be retried at once forever"
+        );
+        assert_eq!(pauses(8, Restarts::store_unreachable), expected);
     }
 
-    /// Instances that fence each other would do nothing else without a pause, and would do it in step without chance.
+    /// Without a pause, instances that fence each other would do nothing else, and without
+    /// randomness they would do it in step.
     #[test]
-    fn the_first_fence_is_a_take_over_and_those_after_it_are_a_quarrel() {
+    fn the_first_fence_has_no_pause_and_later_ones_back_off() {
         for _ in 0..1000 {
             let pauses = pauses(8, |restarts| restarts.fenced().1);
             assert_eq!(pauses[0], Duration::ZERO);
-            for (pause, longest) in pauses[1..].iter().zip([500, 1000, 2000, 4000, 8000, 16_000, 30_000].map(Duration::from_millis)) {
-                assert!((longest / 2..=longest).contains(pause), "{pause:?} of {longest:?}");
+            for (pause, longest) in pauses[1..]
+                .iter()
+                .zip([500, 1000, 2000, 4000, 8000, 16_000, 30_000].map(Duration::from_millis))
+            {
+                assert!(
+                    (longest / 2..=longest).contains(pause),
+                    "{pause:?} of {longest:?}"
+                );
             }
         }
         let second = || pauses(2, |restarts| restarts.fenced().1)[1];
         let first = second();
-        assert!((0..1000).any(|_| second() != first), "two instances may wait for different times");
+        assert!(
+            (0..1000).any(|_| second() != first),
+            "two instances may wait for different times"
+        );
     }
 
     #[test]
@@ -132,13 +160,17 @@ mod tests {
         assert_eq!(restarts.fenced(), (1, Duration::ZERO));
     }
 
-    /// `/health` tells of a failure until an attempt has lasted longer than those that failed.
+    /// `/health` reports a failure until an attempt has lasted longer than those that failed.
     #[test]
-    fn how_long_is_healthy_follows_from_how_long_was_not() {
+    fn the_steady_time_is_twice_the_last_failed_attempt() {
         let mut restarts = Restarts::new();
         for (lasted, steady) in [(0, 10), (4, 10), (7, 14), (29, 58), (45, 60), (600, 60)] {
             restarts.attempt_lasted(Duration::from_secs(lasted));
-            assert_eq!(restarts.steady_after(), Duration::from_secs(steady), "after {lasted} s");
+            assert_eq!(
+                restarts.steady_after(),
+                Duration::from_secs(steady),
+                "after {lasted} s"
+            );
         }
     }
 }

@@ -1,4 +1,4 @@
-//! An attempt that runs: its sources, and the intakes of what they read.
+//! A running attempt: its sources and their intakes.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -6,38 +6,40 @@ use std::sync::Arc;
 use crossbeam_channel::{Receiver, bounded, never, unbounded};
 use parking_lot::Mutex;
 use pseidon_delivery::{Position, SplitId};
-use pseidon_plugin::source::{Ended, Reading, SourceHandle, SourceSetup};
+use pseidon_plugin::source::{SourceEndCallback, SourceHandle, SourceRun, SourceSetup};
 use pseidon_plugin::stop::{Pause, Stop};
 
 use crate::actor::Actor;
-use crate::attempt::{Attempt, AttemptId, OpenSink, Over};
+use crate::attempt::{Attempt, AttemptId, AttemptSink, DropNotifier};
 use crate::failure::{Failure, Failures, PlanChanged, guarded};
 use crate::intake::{Intake, IntakeTask};
 use crate::pools::Pools;
 use crate::run::Run;
 use crate::sharing::Sharing;
 
-/// The position after the last record that was read of each split, by the number of its source.
-pub(crate) type ReadUpTo = HashMap<(usize, SplitId), Position>;
+/// For each split, keyed with the number of its source: the position after the last record that was
+/// read.
+pub(crate) type ReadPositions = HashMap<(usize, SplitId), Position>;
 
-/// An attempt that runs.
-pub(crate) struct Running {
+/// A running attempt.
+pub(crate) struct RunningAttempt {
     pub(crate) attempt: Arc<Attempt>,
     intakes: Vec<Arc<Actor>>,
     pub(crate) failures: Receiver<Failure>,
-    /// A message for each source whose records are all durable; disconnected when their threads and intakes have ended.
+    /// Receives a message for each source whose records are all durable; disconnected when the
+    /// sources' threads and intakes have ended.
     pub(crate) done: Receiver<()>,
-    /// A message when the last reference to the attempt is dropped.
+    /// Receives a message when the last reference to the attempt is dropped.
     is_over: Receiver<()>,
-    /// How many sources have not ended.
+    /// The number of sources that have not ended.
     pub(crate) left: usize,
-    /// Another version of the pipeline has left work that only it can finish.
+    /// Set if another version of the pipeline has left work that only it can finish.
     pub(crate) other_plan: Option<PlanChanged>,
 }
 
-impl Running {
-    /// An attempt with these sinks, in which no source is started yet.
-    pub(crate) fn open(run: &Run, sinks: Vec<OpenSink>, stop: Stop) -> Running {
+impl RunningAttempt {
+    /// Creates an attempt with these sinks. No source is started yet.
+    pub(crate) fn open(run: &Run, sinks: Vec<AttemptSink>, stop: Stop) -> RunningAttempt {
         let (report, failures) = unbounded();
         let (over, is_over) = bounded(1);
         let attempt = Arc::new(Attempt {
@@ -50,34 +52,68 @@ impl Running {
             tap: run.view.tap.clone(),
             last_bad: run.view.last_bad.clone(),
             read: Mutex::default(),
-            _over: Over(over),
+            _over: DropNotifier(over),
         });
         run.view.show(&attempt);
         run.pools.open(&attempt);
         let left = run.plan.sources.len();
-        Running { attempt, intakes: Vec::new(), failures, done: never(), is_over, left, other_plan: None }
+        RunningAttempt {
+            attempt,
+            intakes: Vec::new(),
+            failures,
+            done: never(),
+            is_over,
+            left,
+            other_plan: None,
+        }
     }
 
-    /// Starts all sources. An attempt of which some could not be started has to be closed.
-    pub(crate) fn start_sources(&mut self, run: &Run, store_id: &str, instance: &str, pause: &Pause) -> Result<(), Failure> {
+    /// Starts all sources. If this fails for some of them, the attempt must be closed.
+    pub(crate) fn start_sources(
+        &mut self,
+        run: &Run,
+        store_id: &str,
+        instance: &str,
+        pause: &Pause,
+    ) -> Result<(), Failure> {
         let (done, ended) = unbounded();
         self.done = ended;
         let attempt = &self.attempt;
         let settings = &run.plan.settings;
         for (number, planned) in run.plan.sources.iter().enumerate() {
             let durable = Arc::new(Mutex::default());
-            let (handle, events) = SourceHandle::new(run.pools.budget().clone(), attempt.stop.clone(), pause.clone(), durable.clone());
+            let (handle, events) = SourceHandle::new(
+                run.pools.budget().clone(),
+                attempt.stop.clone(),
+                pause.clone(),
+                durable.clone(),
+            );
             let (well, ended_well) = bounded(1);
-            let sharing = Sharing::new(run.store.clone(), planned.stage.clone(), instance.to_owned(), settings.lease);
+            let sharing = Sharing::new(
+                run.store.clone(),
+                planned.stage.clone(),
+                instance.to_owned(),
+                settings.lease,
+            );
             let intake = Actor::new(run.pools.blocking().clone(), |wake| {
                 let (queue, writers) = (run.pools.queue().clone(), run.pools.writers().clone());
                 let (attempt, done) = (attempt.clone(), done.clone());
-                let intake = Intake { attempt, source: number, queue, writers, durable, events, ended_well, done, wake };
+                let intake = Intake {
+                    attempt,
+                    source: number,
+                    queue,
+                    writers,
+                    durable,
+                    events,
+                    ended_well,
+                    done,
+                    wake,
+                };
                 let mut task = IntakeTask::new(intake, sharing);
                 move || task.step()
             });
             let wake = intake.waker();
-            let handle = handle.waking(move || wake());
+            let handle = handle.with_wake(move || wake());
             self.intakes.push(intake);
             let setup = SourceSetup {
                 pipeline: run.plan.name.clone(),
@@ -91,15 +127,19 @@ impl Running {
                 metrics: run.metrics.clone(),
             };
             let (failures, stage) = (attempt.failures.clone(), planned.stage.clone());
-            let ended: Ended = Box::new(move |outcome| match outcome {
-                // If the intake has ended before, that has been said.
+            let ended: SourceEndCallback = Box::new(move |outcome| match outcome {
+                // If the intake has ended before, that was reported.
                 Ok(()) => _ = well.send(()),
                 Err(error) => failures.report(Failure::of_source(&stage, error)),
             });
-            if let Err(reading) = planned.source.attach(&setup, Reading { handle, ended }) {
-                let (source, failures, done) = (planned.source.clone(), attempt.failures.clone(), done.clone());
+            if let Err(reading) = planned.source.attach(&setup, SourceRun { handle, ended }) {
+                let (source, failures, done) = (
+                    planned.source.clone(),
+                    attempt.failures.clone(),
+                    done.clone(),
+                );
                 let work = move || {
-                    let Reading { handle, ended } = reading;
+                    let SourceRun { handle, ended } = reading;
                     match guarded(|| Ok(source.run(&setup, handle))) {
                         Ok(outcome) => ended(outcome),
                         Err(panicked) => failures.report(panicked),
@@ -116,24 +156,34 @@ impl Running {
         Ok(())
     }
 
-    /// Has the intakes look at the time.
+    /// Wakes all intakes, so that they do what is due by time.
     pub(crate) fn wake(&self) {
         self.intakes.iter().for_each(Actor::wake);
     }
 
-    /// All work on it is to end now.
+    /// Makes all threads abandon the attempt now.
     pub(crate) fn leave_now(&self) {
         self.attempt.stop.leave_now();
         self.wake();
     }
 
-    /// Throws away what is open of it, after its sources have ended. Returns how far they had read, and the same for those splits of which
-    /// not everything is committed. Blocks until nothing of the attempt is left.
-    pub(crate) fn close(self, pools: &Pools) -> (ReadUpTo, ReadUpTo) {
-        let Running { attempt, intakes, done, is_over, .. } = self;
+    /// Discards the open work of the attempt, after its sources have ended. Returns how far they
+    /// had read, and the same for those splits that are not completely committed. Blocks until
+    /// nothing of the attempt is left.
+    pub(crate) fn close(self, pools: &Pools) -> (ReadPositions, ReadPositions) {
+        let RunningAttempt {
+            attempt,
+            intakes,
+            done,
+            is_over,
+            ..
+        } = self;
         while done.recv().is_ok() {}
         drop(intakes);
-        let (uncommitted, read) = (attempt.uncommitted(), std::mem::take(&mut *attempt.read.lock()));
+        let (uncommitted, read) = (
+            attempt.uncommitted(),
+            std::mem::take(&mut *attempt.read.lock()),
+        );
         pools.close(attempt.id);
         drop(attempt);
         // ETL threads may still hold batches of it.

@@ -1,11 +1,13 @@
-//! Locks, threads and the time, as the queue and the writer threads use them. Model tests put others in their place, with which every order of
-//! steps can be tried.
+//! Locks, threads and time, as the queue and the writer threads use them. Model tests replace them,
+//! so that every order of steps can be tried.
 
 #[cfg(all(test, feature = "model"))]
 mod model;
 
 #[cfg(all(test, feature = "model"))]
-pub(crate) use model::{Condvar, JoinHandle, Mutex, about_to_wait, has_ended, now, spawn, when_about_to_wait};
+pub(crate) use model::{
+    Condvar, JoinHandle, Mutex, about_to_wait, has_ended, now, spawn, when_about_to_wait,
+};
 #[cfg(not(all(test, feature = "model")))]
 pub(crate) use real::{Condvar, JoinHandle, Mutex, has_ended, now, spawn, when_about_to_wait};
 
@@ -21,16 +23,19 @@ mod real {
     pub(crate) type JoinHandle = std::thread::JoinHandle<()>;
 
     /// Starts a thread.
-    pub(crate) fn spawn(name: String, work: impl FnOnce() + Send + 'static) -> io::Result<JoinHandle> {
+    pub(crate) fn spawn(
+        name: String,
+        work: impl FnOnce() + Send + 'static,
+    ) -> io::Result<JoinHandle> {
         std::thread::Builder::new().name(name).spawn(work)
     }
 
-    /// Whether a thread has come to its end.
+    /// Whether a thread has exited.
     pub(crate) fn has_ended(thread: &JoinHandle) -> bool {
         thread.is_finished()
     }
 
-    /// The time.
+    /// The current time.
     pub(crate) fn now() -> Instant {
         Instant::now()
     }

@@ -1,14 +1,20 @@
-//! How splits are taken over from other instances, in every sink that their records reach.
+//! Taking over splits from other instances, in every sink that their records reach.
 //!
-//! The order of the steps is part of the argument in `docs/delivery.md`, so the simulation of the protocol runs this code too.
+//! The order of the steps is part of the argument in `docs/delivery.md`, so the protocol simulation
+//! runs this code too.
 
 use pseidon_delivery::{CommitRecord, Committer, Position, SplitId, failpoint, position_in_target};
 use pseidon_plugin::sink::{Sink, SinkError, TakenSplit};
 use pseidon_plugin::source::Resumption;
 
-/// Takes splits over in one sink, and publishes what was committed and not yet published before anything new is read. Returns the records, in
-/// the order of the splits, with the positions that the target holds where it does.
-pub fn take_over(committer: &Committer, sink: &dyn Sink, splits: &[SplitId]) -> Result<Vec<CommitRecord>, SinkError> {
+/// Takes splits over in one sink, and publishes what was committed and not yet published before
+/// anything new is read. Returns the records, in the order of the splits, with the positions of the
+/// target if the target holds them.
+pub fn take_over(
+    committer: &Committer,
+    sink: &dyn Sink,
+    splits: &[SplitId],
+) -> Result<Vec<CommitRecord>, SinkError> {
     let mut records = committer.take(splits)?;
     failpoint::reach("taken");
     let with_owners = |(split, record): (&SplitId, &CommitRecord)| TakenSplit {
@@ -22,20 +28,28 @@ pub fn take_over(committer: &Committer, sink: &dyn Sink, splits: &[SplitId]) -> 
     let over = sink.take_over(&taken, &staged)?;
     committer.published(over.published);
     failpoint::reach("recovered");
-    let held: Vec<_> = splits.iter().cloned().zip(records.iter().map(|record| record.epoch)).collect();
-    committer.cut_off_others(&held)?;
+    let held: Vec<_> = splits
+        .iter()
+        .cloned()
+        .zip(records.iter().map(|record| record.epoch))
+        .collect();
+    committer.become_sole_owner(&held)?;
     for ((record, held), split) in records.iter_mut().zip(over.held).zip(splits) {
         let low = held.as_ref().map(|held| held.low);
-        let lost = |copy| lost_positions(committer.sink().as_str(), split, &over.held_in, low, copy);
+        let lost =
+            |copy| lost_positions(committer.sink().as_str(), split, &over.held_in, low, copy);
         record.low = position_in_target(record, low).map_err(lost)?;
         record.ahead = held.map(|held| held.ahead).unwrap_or_default();
     }
     Ok(records)
 }
 
-/// Where a split is continued, given its record in every sink; `None` if no sink has begun it.
+/// Where to continue a split, given its record in every sink; `None` if no sink has begun it.
 pub fn resumption(records: &[CommitRecord]) -> Option<Resumption> {
-    let least = records.iter().filter(|record| record.low.is_some()).min_by_key(|record| record.low)?;
+    let least = records
+        .iter()
+        .filter(|record| record.low.is_some())
+        .min_by_key(|record| record.low)?;
     Some(Resumption {
         position: least.low?,
         resume: least.resume.clone(),
@@ -43,12 +57,22 @@ pub fn resumption(records: &[CommitRecord]) -> Option<Resumption> {
     })
 }
 
-/// A target has lost positions that the store has copies of.
-fn lost_positions(sink: &str, split: &SplitId, held_in: &str, held: Option<Position>, copy: Position) -> SinkError {
-    let held = held.map_or_else(|| format!("no position of {split}"), |held| format!("position {held} of {split}"));
+/// The error for a target that has lost positions that the store has copies of.
+fn lost_positions(
+    sink: &str,
+    split: &SplitId,
+    held_in: &str,
+    held: Option<Position>,
+    copy: Position,
+) -> SinkError {
+    let held = held.map_or_else(
+        || format!("no position of {split}"),
+        |held| format!("position {held} of {split}"),
+    );
     SinkError::Fatal(format!(
-        "{held_in} has lost data: it holds {held}, but everything below {copy} was committed. Going on would write these records again: bring it \
-         back to its last state. To accept that, give the stage `{sink}` another name, so that it starts without positions, and say where the \
-         source starts then"
+        "{held_in} has lost data: it holds {held}, but everything below {copy} was committed. \
+         Continuing would write these records again: restore it to its last state. To accept \
+         that, rename the stage `{sink}`, so that it starts without positions, and set where the \
+         source starts"
     ))
 }

@@ -1,4 +1,4 @@
-//! A window onto a run, for those who watch it from outside.
+//! A view of a run for observers.
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -12,9 +12,10 @@ use pseidon_delivery::{Position, SplitId};
 use pseidon_plugin::rows::Rows;
 
 use crate::attempt::Attempt;
-use crate::lanes::ShownLane;
+use crate::lanes::LaneStatus;
 
-/// A sign of life: whoever works shows it now and then, whoever watches sees how long ago that was.
+/// A liveness signal: the working thread beats regularly, and an observer sees how long ago the
+/// last beat was.
 pub struct Pulse {
     began: Instant,
     /// Milliseconds from `began` to the last beat.
@@ -23,104 +24,123 @@ pub struct Pulse {
 
 impl Default for Pulse {
     fn default() -> Self {
-        Pulse { began: Instant::now(), last: AtomicU64::new(0) }
+        Pulse {
+            began: Instant::now(),
+            last: AtomicU64::new(0),
+        }
     }
 }
 
 impl Pulse {
-    /// Shows that all is well.
+    /// Signals that all is well.
     pub fn beat(&self) {
         let now = u64::try_from(self.began.elapsed().as_millis()).unwrap_or(u64::MAX);
         self.last.store(now, Ordering::Relaxed);
     }
 
-    /// How long ago that was last shown.
+    /// The time since the last beat.
     pub fn silent_for(&self) -> Duration {
-        self.began.elapsed().saturating_sub(Duration::from_millis(self.last.load(Ordering::Relaxed)))
+        self.began
+            .elapsed()
+            .saturating_sub(Duration::from_millis(self.last.load(Ordering::Relaxed)))
     }
 }
 
-/// What can be seen of a run while it runs. One view lives as long as its run, over all of its attempts. Looking costs the run nothing
-/// that can be measured.
+/// What observers can see of a run. One view lives as long as its run, over all of its attempts.
+/// Observing costs the run nothing measurable.
 #[derive(Default)]
 pub struct View {
-    /// Beats as long as the run goes on: also while it waits for servers, and before it is tried again.
+    /// Beats as long as the run makes progress, including while it waits for servers and between
+    /// attempts.
     pub pulse: Pulse,
     attempt: Mutex<Weak<Attempt>>,
     pub(crate) tap: Arc<Tap>,
-    pub(crate) last_bad: Arc<LastBad>,
+    pub(crate) last_bad: Arc<RecentBadRecords>,
 }
 
-/// How many bad records are remembered.
-const MOST_BAD: usize = 20;
+/// How many invalid records are remembered.
+const MAX_RECENT: usize = 20;
 
-/// The last records that could not go on.
+/// The last invalid records.
 #[derive(Default)]
-pub(crate) struct LastBad(Mutex<VecDeque<BadSeen>>);
+pub(crate) struct RecentBadRecords(Mutex<VecDeque<RecentBadRecord>>);
 
-/// A record that could not go on.
+/// An invalid record, for observers.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct BadSeen {
-    /// The stage that could not handle it.
+pub struct RecentBadRecord {
+    /// The stage that could not process it.
     pub stage: String,
-    /// Its split.
+    /// The split of the record.
     pub split: SplitId,
-    /// Its position there.
+    /// Its position in the split.
     pub position: Position,
-    /// Why.
+    /// The reason.
     pub reason: String,
 }
 
-impl LastBad {
-    pub(crate) fn note(&self, bad: BadSeen) {
+impl RecentBadRecords {
+    pub(crate) fn note(&self, bad: RecentBadRecord) {
         let mut last = self.0.lock();
-        if last.len() == MOST_BAD {
+        if last.len() == MAX_RECENT {
             last.pop_front();
         }
         last.push_back(bad);
     }
 }
 
-/// Where a sink stands.
+/// The positions of a sink.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SinkPositions {
-    /// The sink's lasting name.
+    /// The name of the sink in the state store.
     pub sink: String,
-    /// Each split with the position below which all of its records are durable in the sink, ordered by name.
+    /// Each split with the position below which all of its records are durable in the sink, ordered
+    /// by name.
     pub splits: Vec<(SplitId, Position)>,
 }
 
 impl View {
-    /// Where every sink stands; nothing between two attempts.
+    /// The positions of every sink; empty between two attempts.
     pub fn positions(&self) -> Vec<SinkPositions> {
-        let Some(attempt) = self.attempt.lock().upgrade() else { return Vec::new() };
-        let of_sink = |sink: &crate::attempt::OpenSink| {
+        let Some(attempt) = self.attempt.lock().upgrade() else {
+            return Vec::new();
+        };
+        let of_sink = |sink: &crate::attempt::AttemptSink| {
             let mut splits: Vec<_> = sink.committer.ledger().lows().into_iter().collect();
             splits.sort();
-            SinkPositions { sink: sink.stage.clone(), splits }
+            SinkPositions {
+                sink: sink.stage.clone(),
+                splits,
+            }
         };
         attempt.sinks.iter().map(of_sink).collect()
     }
 
-    /// The lanes that are open in every sink: the sink's name, and its lanes ordered by theirs.
-    pub fn open_lanes(&self) -> Vec<(String, Vec<ShownLane>)> {
-        let Some(attempt) = self.attempt.lock().upgrade() else { return Vec::new() };
-        let of_sink = |sink: &crate::attempt::OpenSink| {
+    /// The open lanes of every sink: the sink's name, and its lanes ordered by name.
+    pub fn open_lanes(&self) -> Vec<(String, Vec<LaneStatus>)> {
+        let Some(attempt) = self.attempt.lock().upgrade() else {
+            return Vec::new();
+        };
+        let of_sink = |sink: &crate::attempt::AttemptSink| {
             let lanes = sink.shown.list();
             (!lanes.is_empty()).then(|| (sink.stage.clone(), lanes))
         };
         attempt.sinks.iter().filter_map(of_sink).collect()
     }
 
-    /// The last records that could not go on, the newest last.
-    pub fn last_bad(&self) -> Vec<BadSeen> {
+    /// The last invalid records, the newest last.
+    pub fn last_bad(&self) -> Vec<RecentBadRecord> {
         self.last_bad.0.lock().iter().cloned().collect()
     }
 
-    /// Some of the next rows that come through a stage, at most `count`; `None` when none come within `patience`.
+    /// Returns up to `count` of the next rows that pass a stage; `None` if none pass within
+    /// `patience`.
     pub fn rows(&self, stage: &str, count: usize, patience: Duration) -> Option<Rows> {
         let (reply, rows) = bounded(1);
-        self.tap.open(Wish { stage: stage.to_owned(), count, reply });
+        self.tap.open(TapRequest {
+            stage: stage.to_owned(),
+            count,
+            reply,
+        });
         rows.recv_timeout(patience).ok()
     }
 
@@ -129,40 +149,42 @@ impl View {
     }
 }
 
-/// Where rows can be looked at as they pass.
+/// Lets observers see rows as they pass.
 #[derive(Default)]
 pub(crate) struct Tap {
-    /// Whether there is a wish: all that is looked at as long as there is none.
+    /// Whether there is a request: the only thing that is checked while there is none.
     is_open: AtomicBool,
-    wish: Mutex<Option<Wish>>,
+    wish: Mutex<Option<TapRequest>>,
 }
 
-struct Wish {
+struct TapRequest {
     stage: String,
     count: usize,
     reply: Sender<Rows>,
 }
 
 impl Tap {
-    /// A newer wish takes the place of an older one.
-    fn open(&self, wish: Wish) {
+    /// Opens a request. A newer request replaces an older one.
+    fn open(&self, wish: TapRequest) {
         *self.wish.lock() = Some(wish);
         self.is_open.store(true, Ordering::Relaxed);
     }
 
-    /// Rows have come through a stage.
+    /// Called when rows have passed a stage.
     pub(crate) fn show(&self, stage: &str, rows: &Rows) {
         if !self.is_open.load(Ordering::Relaxed) || rows.is_empty() {
             return;
         }
         let mut place = self.wish.lock();
-        let Some(wish) = place.take_if(|wish| wish.stage == stage) else { return };
+        let Some(wish) = place.take_if(|wish| wish.stage == stage) else {
+            return;
+        };
         self.is_open.store(false, Ordering::Relaxed);
         drop(place);
         let last = rows.len().saturating_sub(wish.count);
         let numbers = UInt32Array::from_iter_values(last as u32..rows.len() as u32);
         if let Ok(rows) = rows.take(&numbers) {
-            // Who asked may have lost patience.
+            // The requester may have stopped waiting.
             let _ = wish.reply.send(rows);
         }
     }

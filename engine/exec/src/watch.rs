@@ -1,7 +1,7 @@
 //! The thread that watches all runs.
 //!
-//! It takes each [`Course`] from one stage to the next and never waits for one of them: what may block is done by the threads of the
-//! [`BlockingPool`], whose answers arrive here.
+//! It advances each [`RunLifecycle`] from phase to phase and never waits for one of them: work that
+//! may block runs on the threads of the [`BlockingPool`], and its results arrive here.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -13,115 +13,148 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::{Receiver, Select, Sender, TryRecvError, unbounded};
 
 use crate::blocking::BlockingPool;
-use crate::course::{Course, End, News};
+use crate::lifecycle::{BlockingResult, RunEnd, RunLifecycle};
 use crate::run::{Finished, Run, RunError};
 
-/// How often what is known of a run is brought up to date.
-const LOOK_EVERY: Duration = Duration::from_secs(1);
+/// How often the view and the metrics of a run are updated.
+const REFRESH_INTERVAL: Duration = Duration::from_secs(1);
 
-/// The way to the thread, which ends when this is dropped and no run is left.
-pub(crate) struct Watch {
-    messages: Sender<Message>,
-    courses: AtomicU64,
+/// The channel to the thread, which exits when this is dropped and no run is left.
+pub(crate) struct RunWatcher {
+    messages: Sender<WatchMessage>,
+    runs: AtomicU64,
 }
 
-/// Names a run.
-type CourseId = u64;
+/// The identity of a run.
+type RunId = u64;
 
-enum Message {
-    Begin(CourseId, Box<Course>),
-    News(CourseId, News),
+enum WatchMessage {
+    Begin(RunId, Box<RunLifecycle>),
+    Result(RunId, BlockingResult),
 }
 
-/// Has things done that may block, and reports their outcome.
+/// Has work done that may block, and reports its result.
 pub(crate) struct Reporter {
-    course: CourseId,
-    messages: Sender<Message>,
+    id: RunId,
+    messages: Sender<WatchMessage>,
     blocking: Arc<BlockingPool>,
 }
 
-impl Watch {
-    pub(crate) fn start(blocking: Arc<BlockingPool>) -> io::Result<Watch> {
+impl RunWatcher {
+    pub(crate) fn start(blocking: Arc<BlockingPool>) -> io::Result<RunWatcher> {
         let (messages, received) = unbounded();
-        std::thread::Builder::new().name("runs".to_owned()).spawn(move || work(&received, &blocking))?;
-        Ok(Watch { messages, courses: AtomicU64::new(0) })
+        std::thread::Builder::new()
+            .name("runs".to_owned())
+            .spawn(move || work(&received, &blocking))?;
+        Ok(RunWatcher {
+            messages,
+            runs: AtomicU64::new(0),
+        })
     }
 
     /// Watches a run from now on. `on_end` is called on a thread that it may block.
-    pub(crate) fn add(&self, run: Run, on_end: impl FnOnce(Result<Finished, RunError>) + Send + 'static) {
-        let (course, blocking) = (self.courses.fetch_add(1, Ordering::Relaxed), run.pools.blocking().clone());
-        let reporter = Reporter { course, messages: self.messages.clone(), blocking };
-        // Without a receiver the course is dropped, which reports an internal error.
-        let _ = self.messages.send(Message::Begin(course, Box::new(Course::new(run, Box::new(on_end), reporter))));
+    pub(crate) fn add(
+        &self,
+        run: Run,
+        on_end: impl FnOnce(Result<Finished, RunError>) + Send + 'static,
+    ) {
+        let (id, blocking) = (
+            self.runs.fetch_add(1, Ordering::Relaxed),
+            run.pools.blocking().clone(),
+        );
+        let reporter = Reporter {
+            id,
+            messages: self.messages.clone(),
+            blocking,
+        };
+        // Without a receiver the run is dropped, which reports an internal error.
+        let _ = self.messages.send(WatchMessage::Begin(
+            id,
+            Box::new(RunLifecycle::new(run, Box::new(on_end), reporter)),
+        ));
     }
 }
 
 impl Reporter {
-    /// Does what may block, elsewhere, and reports what came of it.
-    pub(crate) fn ask(&self, work: impl FnOnce() -> News + Send + 'static) {
-        let (course, messages) = (self.course, self.messages.clone());
+    /// Does work that may block on another thread, and reports its result.
+    pub(crate) fn run_blocking(&self, work: impl FnOnce() -> BlockingResult + Send + 'static) {
+        let (id, messages) = (self.id, self.messages.clone());
         self.blocking.run(move || {
-            let news = catch_unwind(AssertUnwindSafe(work)).unwrap_or(News::Panicked);
-            // There is no receiver once the process ends.
-            let _ = messages.send(Message::News(course, news));
+            let result = catch_unwind(AssertUnwindSafe(work)).unwrap_or(BlockingResult::Panicked);
+            // There is no receiver when the process is exiting.
+            let _ = messages.send(WatchMessage::Result(id, result));
         });
     }
 }
 
-type Courses = BTreeMap<CourseId, Box<Course>>;
+type WatchedRuns = BTreeMap<RunId, Box<RunLifecycle>>;
 
-fn work(messages: &Receiver<Message>, blocking: &BlockingPool) {
-    let mut courses = Courses::new();
-    let mut next_look = Instant::now() + LOOK_EVERY;
+fn work(messages: &Receiver<WatchMessage>, blocking: &BlockingPool) {
+    let mut runs = WatchedRuns::new();
+    let mut next_refresh = Instant::now() + REFRESH_INTERVAL;
     loop {
-        wait(messages, &courses, next_look);
+        wait(messages, &runs, next_refresh);
         loop {
             match messages.try_recv() {
-                Ok(Message::Begin(id, course)) => {
-                    courses.insert(id, course);
-                    step(&mut courses, id, blocking, Course::begin);
+                Ok(WatchMessage::Begin(id, run)) => {
+                    runs.insert(id, run);
+                    step(&mut runs, id, blocking, RunLifecycle::begin);
                 }
-                // What comes for a run that has ended may take long to be closed.
-                Ok(Message::News(id, news)) if !courses.contains_key(&id) => blocking.run(move || drop(news)),
-                Ok(Message::News(id, news)) => step(&mut courses, id, blocking, |course| course.handle(news)),
+                // Dropping a result for a run that has ended may take long.
+                Ok(WatchMessage::Result(id, result)) if !runs.contains_key(&id) => {
+                    blocking.run(move || drop(result))
+                }
+                Ok(WatchMessage::Result(id, result)) => {
+                    step(&mut runs, id, blocking, |run| run.handle(result))
+                }
                 Err(TryRecvError::Empty) => break,
                 Err(TryRecvError::Disconnected) => return,
             }
         }
         let now = Instant::now();
-        let is_look_due = now >= next_look;
-        if is_look_due {
-            next_look = now + LOOK_EVERY;
+        let is_refresh_due = now >= next_refresh;
+        if is_refresh_due {
+            next_refresh = now + REFRESH_INTERVAL;
         }
-        for id in courses.keys().copied().collect::<Vec<_>>() {
-            step(&mut courses, id, blocking, |course| {
-                if is_look_due {
-                    course.look();
+        for id in runs.keys().copied().collect::<Vec<_>>() {
+            step(&mut runs, id, blocking, |run| {
+                if is_refresh_due {
+                    run.refresh();
                 }
-                course.advance(now)
+                run.advance(now)
             });
         }
     }
 }
 
-/// Takes a run a step further, and lets it go when that ends it. A panic is its own.
-fn step(courses: &mut Courses, id: CourseId, blocking: &BlockingPool, step: impl FnOnce(&mut Course) -> End) {
-    let Some(course) = courses.get_mut(&id) else { return };
-    let end = catch_unwind(AssertUnwindSafe(|| step(course))).unwrap_or_else(|_| course.abort());
+/// Advances a run, and drops it if it has ended. A panic ends only this run.
+fn step(
+    runs: &mut WatchedRuns,
+    id: RunId,
+    blocking: &BlockingPool,
+    step: impl FnOnce(&mut RunLifecycle) -> RunEnd,
+) {
+    let Some(run) = runs.get_mut(&id) else {
+        return;
+    };
+    let end = catch_unwind(AssertUnwindSafe(|| step(run))).unwrap_or_else(|_| run.abort());
     if let Some(end) = end
-        && let Some(course) = courses.remove(&id)
+        && let Some(run) = runs.remove(&id)
     {
-        // Its plan and its state may take long to be closed.
-        blocking.run(move || course.end(end));
+        // Dropping its plan and its state may take long.
+        blocking.run(move || run.end(end));
     }
 }
 
 /// Waits until there is something to do.
-fn wait(messages: &Receiver<Message>, courses: &Courses, until: Instant) {
+fn wait(messages: &Receiver<WatchMessage>, runs: &WatchedRuns, until: Instant) {
     let mut select = Select::new();
     select.recv(messages);
-    courses.values().for_each(|course| course.listen(&mut select));
-    let until = courses.values().filter_map(|course| course.due()).fold(until, Instant::min);
-    // Whether something is ready or the time is up: everything is looked at.
+    runs.values().for_each(|run| run.listen(&mut select));
+    let until = runs
+        .values()
+        .filter_map(|run| run.due())
+        .fold(until, Instant::min);
+    // Whether something is ready or the time has come, the caller checks everything.
     let _ = select.ready_deadline(until);
 }

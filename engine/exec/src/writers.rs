@@ -1,9 +1,10 @@
 //! The writer threads, which write into the sinks' lanes and commit them.
 //!
-//! They work for many runs. A sink has as many writers as there are threads, and each of its [lanes](crate::lanes) is one writer's; which thread
-//! does a writer's next task is decided when the task's turn has come ([`schedule`]). So a writer is at work on one thread at most, in the order of
-//! what it was given, and nothing else depends on the thread it is on: when a task takes long because its target hangs, another thread takes
-//! the place of this one ([`crew`]).
+//! They work for many runs. A sink has as many writers as there are threads, and each of its
+//! [lanes](crate::lanes) belongs to one writer; which thread does a writer's next task is decided
+//! when the task's turn has come ([`schedule`]). So a writer runs on at most one thread at a time,
+//! in the order of its tasks, and nothing else depends on the thread that it runs on: if a task
+//! takes long because its target hangs, another thread takes the place of this one ([`crew`]).
 
 mod crew;
 #[cfg(all(test, feature = "model"))]
@@ -26,52 +27,52 @@ use pseidon_plugin::budget::LaneMemory;
 use pseidon_plugin::sink::{Chunk, Sink};
 
 use self::crew::{Crew, JobId};
-use self::schedule::{Discarded, Job, Key, Next, Schedule};
-use self::task::{Closed, Flush, Task};
-use crate::answer::{Answer, answer};
+use self::schedule::{DiscardedWriters, Job, NextWakeUp, Schedule, WriterKey};
+use self::task::{CloseNotifier, SharedFlush, Task};
+use crate::answer::{AnswerReceiver, answer};
 use crate::attempt::AttemptId;
 use crate::failure::{Failure, Failures, guarded};
-use crate::lanes::{Lanes, LanesSetup, ShownLanes};
-use crate::queue::Unwritten;
+use crate::lanes::{LaneStatuses, Lanes, LanesSetup};
+use crate::queue::UnwrittenCharge;
 use crate::sync::{Condvar, JoinHandle, Mutex, has_ended, now, spawn, when_about_to_wait};
 
-/// How often it is looked whether a thread is away.
-const LOOK_EVERY: Duration = Duration::from_millis(250);
-/// How long a thread without work sleeps at most.
+/// How often to check whether a thread is away.
+const CHECK_INTERVAL: Duration = Duration::from_millis(250);
+/// The maximum sleep of a thread without work.
 const IDLE: Duration = Duration::from_secs(3600);
 
-/// The writer threads. They end when this is dropped.
+/// The writer threads. They exit when this is dropped.
 pub(crate) struct Writers {
-    pool: Arc<Pool>,
+    pool: Arc<WriterPool>,
 }
 
 /// A sink whose lanes are written.
 #[derive(Clone)]
-pub(crate) struct WrittenSink {
-    /// Its stage.
+pub(crate) struct WriterSink {
+    /// The stage of the sink.
     pub(crate) stage: String,
-    /// The sink.
+    /// The sink to write to.
     pub(crate) sink: Arc<dyn Sink>,
-    /// Its committer.
+    /// Commits the sink's lanes.
     pub(crate) committer: Arc<Committer>,
-    /// The number of the writer that has all lanes, for a sink that wants one.
+    /// The number of the writer that has all lanes, for a sink that requires a single writer.
     pub(crate) only_writer: Option<usize>,
-    /// What the open lanes of all sinks may buffer.
+    /// The memory that the open lanes of all sinks may use for buffers.
     pub(crate) memory: Arc<LaneMemory>,
     /// Counts its writers that are blocked.
     pub(crate) blocked: IntGauge,
-    /// Where its open lanes are shown.
-    pub(crate) shown: ShownLanes,
+    /// Where the status of its open lanes is shown.
+    pub(crate) shown: LaneStatuses,
 }
 
-/// What the threads share.
-struct Pool {
+/// The state that the threads share.
+struct WriterPool {
     /// How many writers a sink has.
     count: usize,
     state: Mutex<PoolState>,
-    /// Something is ready, or all is over.
+    /// Notified when something is ready, or when the pool is dropped.
     ready: Condvar,
-    /// All is over.
+    /// Notified when the pool is dropped.
     over: Condvar,
 }
 
@@ -79,7 +80,7 @@ struct PoolState {
     schedule: Schedule<SinkWriter>,
     crew: Crew,
     threads: Vec<JoinHandle>,
-    /// How many threads sleep, and the earliest time at which one of them looks again by itself.
+    /// How many threads sleep, and the earliest time at which one of them wakes up by itself.
     sleeping: usize,
     wakes: Option<Instant>,
     is_over: bool,
@@ -92,10 +93,10 @@ struct SinkWriter {
     lanes: Lanes,
 }
 
-/// Has a writer try again what its target did not take.
+/// Makes a writer retry what its target did not accept.
 struct WriterWaker {
-    pool: Weak<Pool>,
-    key: Key,
+    pool: Weak<WriterPool>,
+    key: WriterKey,
 }
 
 impl Wake for WriterWaker {
@@ -118,7 +119,12 @@ impl Writers {
             wakes: None,
             is_over: false,
         };
-        let pool = Arc::new(Pool { count, state: Mutex::new(state), ready: Condvar::new(), over: Condvar::new() });
+        let pool = Arc::new(WriterPool {
+            count,
+            state: Mutex::new(state),
+            ready: Condvar::new(),
+            over: Condvar::new(),
+        });
         let writers = Writers { pool: pool.clone() };
         pool.call_in()?;
         let watched = pool.clone();
@@ -132,37 +138,73 @@ impl Writers {
         self.pool.count
     }
 
-    /// Makes the writers of a new attempt's sinks.
-    pub(crate) fn open(&self, attempt: AttemptId, sinks: &[WrittenSink], failures: &Failures) {
+    /// Creates the writers of a new attempt's sinks.
+    pub(crate) fn open(&self, attempt: AttemptId, sinks: &[WriterSink], failures: &Failures) {
         let mut writers = Vec::new();
         for (number, sink) in sinks.iter().enumerate() {
-            for writer in (0..self.pool.count).filter(|writer| sink.only_writer.is_none_or(|only| only == *writer)) {
+            for writer in (0..self.pool.count)
+                .filter(|writer| sink.only_writer.is_none_or(|only| only == *writer))
+            {
                 let key = (attempt, number, writer);
-                let waker = Waker::from(Arc::new(WriterWaker { pool: Arc::downgrade(&self.pool), key }));
+                let waker = Waker::from(Arc::new(WriterWaker {
+                    pool: Arc::downgrade(&self.pool),
+                    key,
+                }));
                 let lanes = Lanes::new(sink.lanes(self.pool.count, waker));
-                writers.push((key, SinkWriter { stage: sink.stage.clone(), failures: failures.clone(), lanes }));
+                writers.push((
+                    key,
+                    SinkWriter {
+                        stage: sink.stage.clone(),
+                        failures: failures.clone(),
+                        lanes,
+                    },
+                ));
             }
         }
-        self.pool.state.lock().schedule.open(attempt, writers, now());
+        self.pool
+            .state
+            .lock()
+            .schedule
+            .open(attempt, writers, now());
         self.pool.ready.notify_all();
     }
 
-    /// Gives a writer rows of one of its lanes. Never waits. Rows of an attempt that has failed or is over are dropped.
-    pub(crate) fn write(&self, attempt: AttemptId, sink: usize, writer: usize, chunk: Chunk, unwritten: Unwritten) {
-        let refused = self.pool.state.lock().schedule.give((attempt, sink, writer), Task::Write(chunk, unwritten), now());
+    /// Sends a writer rows of one of its lanes. Never waits. Rows of an attempt that has failed or
+    /// is over are dropped.
+    pub(crate) fn write(
+        &self,
+        attempt: AttemptId,
+        sink: usize,
+        writer: usize,
+        chunk: Chunk,
+        unwritten: UnwrittenCharge,
+    ) {
+        let refused = self.pool.state.lock().schedule.give(
+            (attempt, sink, writer),
+            Task::Write(chunk, unwritten),
+            now(),
+        );
         self.pool.ready.notify_one();
         drop(refused);
     }
 
-    /// Has the lanes of these sinks committed and published that hold records of these splits; `None` means all splits. The answer is
-    /// withheld when that fails; the failure is reported by then.
-    pub(crate) fn flush(&self, attempt: AttemptId, sinks: &[usize], splits: Option<&[SplitId]>) -> Answer {
+    /// Commits and publishes those lanes of these sinks that hold records of these splits; `None`
+    /// means all splits. If that fails the answer is withheld; the failure is reported by then.
+    pub(crate) fn flush(
+        &self,
+        attempt: AttemptId,
+        sinks: &[usize],
+        splits: Option<&[SplitId]>,
+    ) -> AnswerReceiver {
         let (done, answer) = answer();
         let mut refused = Vec::new();
         let mut state = self.pool.state.lock();
         if state.schedule.is_open(attempt) {
-            let keys: Vec<Key> = sinks.iter().flat_map(|sink| state.schedule.writers_of(attempt, *sink)).collect();
-            let flush = Arc::new(Flush::new(keys.len(), done));
+            let keys: Vec<WriterKey> = sinks
+                .iter()
+                .flat_map(|sink| state.schedule.writers_of(attempt, *sink))
+                .collect();
+            let flush = Arc::new(SharedFlush::new(keys.len(), done));
             for key in keys {
                 let task = Task::Flush(splits.map(<[SplitId]>::to_vec), flush.clone());
                 refused.extend(state.schedule.give(key, task, now()));
@@ -173,10 +215,15 @@ impl Writers {
         answer
     }
 
-    /// Throws away what is open of an attempt. Returns when all of its writers are gone.
+    /// Discards what is open of an attempt. Returns when all of its writers are dropped.
     pub(crate) fn close(&self, attempt: AttemptId) {
         let (done, answer) = answer();
-        let (discarded, closed) = self.pool.state.lock().schedule.close(attempt, Closed(done));
+        let (discarded, closed) = self
+            .pool
+            .state
+            .lock()
+            .schedule
+            .close(attempt, CloseNotifier(done));
         drop(closed);
         self.pool.discard(discarded);
         answer.wait();
@@ -199,7 +246,7 @@ impl Drop for Writers {
     }
 }
 
-impl Pool {
+impl WriterPool {
     /// Starts the threads that are missing.
     fn call_in(self: &Arc<Self>) -> io::Result<()> {
         let mut state = self.state.lock();
@@ -209,7 +256,7 @@ impl Pool {
             match spawn("writer".to_owned(), move || pool.work()) {
                 Ok(thread) => state.threads.push(thread),
                 Err(error) => {
-                    state.crew.did_not_come();
+                    state.crew.start_failed();
                     return Err(error);
                 }
             }
@@ -217,14 +264,15 @@ impl Pool {
         Ok(())
     }
 
-    /// Replaces threads that are away. Without a thread to take over, the others have to wait until the next look.
+    /// Replaces threads that are away. If no thread can be started, the others must wait until the
+    /// next check.
     fn replace(self: &Arc<Self>) {
         if let Err(error) = self.call_in() {
-            tracing::warn!(%error, "cannot start a writer thread; sinks may wait for others that are blocked");
+            tracing::warn!(%error, "cannot start a writer thread; sinks may wait for blocked ones");
         }
     }
 
-    /// Looks now and then whether a job takes long.
+    /// Checks regularly whether a job takes long.
     fn watch(self: Arc<Self>) {
         let mut state = self.state.lock();
         while !state.is_over {
@@ -233,12 +281,12 @@ impl Pool {
             self.replace();
             state = self.state.lock();
             if !state.is_over {
-                self.over.wait_for(&mut state, LOOK_EVERY);
+                self.over.wait_for(&mut state, CHECK_INTERVAL);
             }
         }
     }
 
-    /// Does one job after another, until all is over or this thread is one too many.
+    /// Does one job after another, until the pool is dropped or this thread is surplus.
     fn work(self: Arc<Self>) {
         let current: Rc<Cell<Option<JobId>>> = Rc::default();
         let (pool, waiting) = (self.clone(), current.clone());
@@ -254,14 +302,19 @@ impl Pool {
                 let until = state.schedule.next_ready().unwrap_or_else(|| now() + IDLE);
                 state.wakes = Some(state.wakes.map_or(until, |wakes| wakes.min(until)));
                 state.sleeping += 1;
-                self.ready.wait_for(&mut state, until.saturating_duration_since(now()));
+                self.ready
+                    .wait_for(&mut state, until.saturating_duration_since(now()));
                 state.sleeping -= 1;
                 state.wakes = None;
                 continue;
             };
             let id = state.crew.begin(now());
-            // Those who sleep may have to look earlier than they meant to when they fell asleep.
-            let is_early = state.schedule.next_ready().is_some_and(|ready| state.wakes.is_none_or(|wakes| ready < wakes));
+            // Sleeping threads may have to wake up earlier than they intended when they fell
+            // asleep.
+            let is_early = state
+                .schedule
+                .next_ready()
+                .is_some_and(|ready| state.wakes.is_none_or(|wakes| ready < wakes));
             if state.sleeping > 0 && is_early {
                 self.ready.notify_one();
             }
@@ -275,19 +328,27 @@ impl Pool {
             }
         }
         drop(state);
-        // What this thread put back may be for another one now.
+        // The writer that this thread returned may have a task for another thread now.
         self.ready.notify_one();
     }
 
-    /// Does a job. A failure of it is the whole attempt's: it is reported, then what is open of the attempt is thrown away.
+    /// Does a job. If it fails, the whole attempt has failed: the failure is reported, then what is
+    /// open of the attempt is discarded.
     fn perform(&self, job: Job<SinkWriter>) {
-        let Job { key, mut writer, task } = job;
+        let Job {
+            key,
+            mut writer,
+            task,
+        } = job;
         let done = guarded(|| writer.perform(task));
         match done {
             Ok(next) => {
                 let over = self.state.lock().schedule.done(key, writer, next, now());
                 if let Some(writer) = over {
-                    self.discard(Discarded { writers: vec![(key, writer)], tasks: Vec::new() });
+                    self.discard(DiscardedWriters {
+                        writers: vec![(key, writer)],
+                        tasks: Vec::new(),
+                    });
                 }
             }
             Err(failure) => {
@@ -299,9 +360,9 @@ impl Pool {
         }
     }
 
-    /// Drops writers and tasks while nothing is locked, and says so to those who wait for it.
-    fn discard(&self, discarded: Discarded<SinkWriter>) {
-        let Discarded { writers, tasks } = discarded;
+    /// Drops writers and tasks while nothing is locked, and answers those who wait for it.
+    fn discard(&self, discarded: DiscardedWriters<SinkWriter>) {
+        let DiscardedWriters { writers, tasks } = discarded;
         drop(tasks);
         let mut keys = Vec::with_capacity(writers.len());
         for (key, writer) in writers {
@@ -320,8 +381,8 @@ impl Pool {
     }
 }
 
-impl WrittenSink {
-    /// What one of its writers needs.
+impl WriterSink {
+    /// The context of one of its writers.
     fn lanes(&self, writers: usize, waker: Waker) -> LanesSetup {
         LanesSetup {
             sink: self.sink.clone(),
@@ -337,10 +398,14 @@ impl WrittenSink {
 
 impl SinkWriter {
     /// Does a task; a new writer has none.
-    fn perform(&mut self, task: Option<Task>) -> Result<Next, Failure> {
+    fn perform(&mut self, task: Option<Task>) -> Result<NextWakeUp, Failure> {
         if let Some(task) = task {
-            task.perform(&mut self.lanes).map_err(|error| Failure::of_sink(&self.stage, error))?;
+            task.perform(&mut self.lanes)
+                .map_err(|error| Failure::of_sink(&self.stage, error))?;
         }
-        Ok(Next { tick_every: self.lanes.check_every(), resume_at: self.lanes.resume_at() })
+        Ok(NextWakeUp {
+            tick_every: self.lanes.check_every(),
+            resume_at: self.lanes.resume_at(),
+        })
     }
 }

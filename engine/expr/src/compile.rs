@@ -1,4 +1,4 @@
-//! From an expression to something that can be evaluated.
+//! The compiler: from a syntax tree to an expression that can be evaluated over Arrow columns.
 
 use std::sync::Arc;
 
@@ -8,88 +8,98 @@ use arrow::error::ArrowError;
 use datafusion_common::{DataFusionError, ScalarValue};
 use datafusion_physical_expr::PhysicalExpr;
 use datafusion_physical_expr::expressions::Column as ColumnExpr;
-use pseidon_dsl::expr::{Expr, ExprKind, Literal, Meta, Path, Step, UnaryOp};
+use pseidon_dsl::expr::{Expr, ExprKind, Literal, Meta, Path, PathStep, UnaryOp};
 use pseidon_dsl::{Diagnostic, Span};
 
 use crate::json::JsonGet;
-use crate::nested::{Part, part_of};
+use crate::nested::{NestedPart, part_of};
 use crate::operand::{Operand, field_of, reason};
 use crate::operator::LikeOptions;
 use crate::types::{field_type_name, is_json, json_field, parse_field, timestamp};
 use crate::{function, growth, operator, panics};
 
-/// What can be named at one point of a flow.
+/// The columns that an expression can use at one point of a flow.
 #[derive(Clone, Debug, Default)]
 pub struct Scope {
-    /// The columns there, in the order in which they are in a batch.
+    /// The columns, in the order of a batch.
     pub columns: Vec<Column>,
 }
 
-/// A column that can be named.
+/// A column that an expression can use.
 #[derive(Clone, Debug)]
 pub struct Column {
-    /// How it is named.
+    /// The path that names it in expressions.
     pub path: Path,
     /// Its name and type in the batch.
     pub field: FieldRef,
 }
 
-/// What an expression needs to be given.
+/// An input of a compiled expression.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Input {
-    /// The column with this number in the scope.
+    /// The column with this index in [`Scope::columns`].
     Column(usize),
     /// A metadata column.
     Meta(Meta),
 }
 
-/// An expression that can be evaluated.
+/// A compiled expression. Evaluate it with [`CompiledExpr::evaluate`].
 #[derive(Clone, Debug)]
-pub struct Compiled {
+pub struct CompiledExpr {
     inputs: Vec<Input>,
     schema: SchemaRef,
     physical: Arc<dyn PhysicalExpr>,
     field: FieldRef,
     deterministic: bool,
-    /// What constants add to each row, in bytes; see [`growth::constant_bytes`].
+    /// The bytes that constants add to each row; see [`growth::constant_bytes`].
     constant_bytes: usize,
 }
 
-impl Compiled {
-    /// What [`Compiled::evaluate`] must be given, in order.
+impl CompiledExpr {
+    /// The inputs that [`CompiledExpr::evaluate`] expects, in order.
     pub fn inputs(&self) -> &[Input] {
         &self.inputs
     }
 
-    /// The type of its values (the name is the expression's text).
+    /// The type of its values. The name of the field is the text of the expression.
     pub fn field(&self) -> &FieldRef {
         &self.field
     }
 
-    /// Whether it always gives the same for the same record. `now()` and `random()` do not.
+    /// Whether it always returns the same value for the same record. `now()` and `random()` do not.
     pub fn is_deterministic(&self) -> bool {
         self.deterministic
     }
 
-    /// The value for each of `rows` rows. If there is an error, at least one of the rows is at fault (a division by zero, an overflow, a cast of
-    /// what cannot be cast); the others can be evaluated without it. [`ArrowError::MemoryError`] means that there may be too many rows: the
-    /// values would become too large together, or the evaluation panicked, as kernels do when a text column passes 2 GiB.
+    /// Evaluates the expression for `rows` rows.
+    ///
+    /// # Errors
+    /// At least one row is invalid (a division by zero, an overflow or a failed cast). The other
+    /// rows can be evaluated without it. [`ArrowError::MemoryError`] means that the batch may have
+    /// too many rows: the values would be too large together, or the evaluation panicked, as
+    /// kernels do if a string column exceeds 2 GiB.
     pub fn evaluate(&self, inputs: Vec<ArrayRef>, rows: usize) -> Result<ArrayRef, ArrowError> {
         let constants = self.constant_bytes.saturating_mul(rows);
-        if rows > 1 && constants > growth::LARGEST_RESULT {
+        if rows > 1 && constants > growth::MAX_RESULT {
             return Err(as_arrow(&growth::too_large("the expression", constants)));
         }
         let options = RecordBatchOptions::new().with_row_count(Some(rows));
         let batch = RecordBatch::try_new_with_options(Arc::clone(&self.schema), inputs, &options)?;
-        let value = panics::caught(|| self.physical.evaluate(&batch).and_then(|value| value.into_array(rows)));
+        let value = panics::catch_panic(|| {
+            self.physical
+                .evaluate(&batch)
+                .and_then(|value| value.into_array(rows))
+        });
         match value {
             Ok(value) => value.map_err(|error| as_arrow(&error)),
-            Err(panic) => Err(ArrowError::MemoryError(format!("the expression cannot be evaluated: {panic}"))),
+            Err(panic) => Err(ArrowError::MemoryError(format!(
+                "cannot evaluate the expression: {panic}"
+            ))),
         }
     }
 }
 
-/// The same error without DataFusion's layers.
+/// The root error, without the wrappers of DataFusion.
 fn as_arrow(error: &DataFusionError) -> ArrowError {
     match error.find_root() {
         DataFusionError::ResourcesExhausted(what) => ArrowError::MemoryError(what.clone()),
@@ -97,22 +107,39 @@ fn as_arrow(error: &DataFusionError) -> ArrowError {
     }
 }
 
-/// Compiles an expression; mistakes are shown at their places.
-pub fn compile(expr: &Expr, scope: &Scope) -> Result<Compiled, Vec<Diagnostic>> {
-    let mut compiler = Compiler { scope, inputs: Vec::new(), fields: Vec::new(), mistakes: Vec::new() };
-    let Some(operand) = compiler.operand(expr) else { return Err(compiler.mistakes) };
-    if !compiler.mistakes.is_empty() {
-        return Err(compiler.mistakes);
+/// Compiles an expression.
+///
+/// # Errors
+/// All errors, at their positions in the file.
+pub fn compile(expr: &Expr, scope: &Scope) -> Result<CompiledExpr, Vec<Diagnostic>> {
+    let mut compiler = Compiler {
+        scope,
+        inputs: Vec::new(),
+        fields: Vec::new(),
+        errors: Vec::new(),
+    };
+    let Some(operand) = compiler.operand(expr) else {
+        return Err(compiler.errors);
+    };
+    if !compiler.errors.is_empty() {
+        return Err(compiler.errors);
     }
     let deterministic = operator::is_deterministic(&operand.physical);
     let field = Arc::new(field_of(&expr.to_string(), &operand));
     let schema = compiler.schema();
     let constant_bytes = growth::constant_bytes(&operand.physical, &schema);
     let (inputs, physical) = (compiler.inputs, operand.physical);
-    Ok(Compiled { inputs, schema: Arc::new(schema), physical, field, deterministic, constant_bytes })
+    Ok(CompiledExpr {
+        inputs,
+        schema: Arc::new(schema),
+        physical,
+        field,
+        deterministic,
+        constant_bytes,
+    })
 }
 
-/// The type of a metadata column.
+/// The name and type of a metadata column.
 pub(crate) fn meta_field(meta: &Meta) -> Field {
     let plain = |name: &str, data_type| Field::new(name, data_type, true);
     match meta {
@@ -126,13 +153,13 @@ pub(crate) fn meta_field(meta: &Meta) -> Field {
     }
 }
 
-/// Walks an expression and notes what it needs.
+/// Compiles a syntax tree and collects the inputs that it uses.
 struct Compiler<'s> {
     scope: &'s Scope,
     inputs: Vec<Input>,
-    /// The columns of the inputs.
+    /// The columns of the inputs, in the same order.
     fields: Vec<Field>,
-    mistakes: Vec<Diagnostic>,
+    errors: Vec<Diagnostic>,
 }
 
 impl Compiler<'_> {
@@ -140,13 +167,16 @@ impl Compiler<'_> {
         Schema::new(self.fields.clone())
     }
 
-    /// Nothing if there is a mistake, which is noted then. The parser sees to it that expressions are not deep.
+    /// Compiles a node. `None` if an error was added. The recursion is bounded, because the parser
+    /// limits the depth of expressions.
     fn operand(&mut self, expr: &Expr) -> Option<Operand> {
         let span = expr.span;
         let result = match &expr.kind {
             ExprKind::Literal(literal) => Ok(Operand::literal(scalar(literal), span)),
             ExprKind::Path(path) => self.path(path, span),
-            ExprKind::Meta(meta) => Ok(self.input(Input::Meta(meta.clone()), meta_field(meta), span)),
+            ExprKind::Meta(meta) => {
+                Ok(self.input(Input::Meta(meta.clone()), meta_field(meta), span))
+            }
             ExprKind::Unary(op, operand) => {
                 let operand = self.operand(operand)?;
                 match op {
@@ -158,124 +188,212 @@ impl Compiler<'_> {
                 let (left, right) = (self.operand(left), self.operand(right));
                 operator::binary(left?, *op, right?, span)
             }
-            ExprKind::Between { expr, low, high, negated } => {
-                let (operand, low, high) = (self.operand(expr), self.operand(low), self.operand(high));
+            ExprKind::Between {
+                expr,
+                low,
+                high,
+                negated,
+            } => {
+                let (operand, low, high) =
+                    (self.operand(expr), self.operand(low), self.operand(high));
                 operator::between(operand?, low?, high?, *negated, span)
             }
-            ExprKind::In { expr, list, negated } => {
+            ExprKind::In {
+                expr,
+                list,
+                negated,
+            } => {
                 let (operand, list) = (self.operand(expr), self.operands(list));
                 operator::is_in(operand?, list?, *negated, &self.schema(), span)
             }
-            ExprKind::Like { expr, pattern, escape, case_insensitive, negated } => {
+            ExprKind::Like {
+                expr,
+                pattern,
+                escape,
+                case_insensitive,
+                negated,
+            } => {
                 let (operand, pattern) = (self.operand(expr), self.operand(pattern));
-                let options = LikeOptions { escape: *escape, case_insensitive: *case_insensitive, negated: *negated };
+                let options = LikeOptions {
+                    escape: *escape,
+                    case_insensitive: *case_insensitive,
+                    negated: *negated,
+                };
                 operator::like(operand?, pattern?, options, span)
             }
-            ExprKind::Is { expr, what, negated } => operator::is(self.operand(expr)?, *what, *negated, span),
-            ExprKind::Case { operand, whens, otherwise } => {
+            ExprKind::Is {
+                expr,
+                predicate,
+                negated,
+            } => operator::is(self.operand(expr)?, *predicate, *negated, span),
+            ExprKind::Case {
+                operand,
+                whens,
+                otherwise,
+            } => {
                 let operand = operand.as_ref().map(|operand| self.operand(operand));
-                let compiled: Vec<_> = whens.iter().map(|(when, then)| (self.operand(when), self.operand(then))).collect();
+                let compiled: Vec<_> = whens
+                    .iter()
+                    .map(|(when, then)| (self.operand(when), self.operand(then)))
+                    .collect();
                 let otherwise = otherwise.as_ref().map(|otherwise| self.operand(otherwise));
-                let whens = compiled.into_iter().map(|(when, then)| when.zip(then)).collect::<Option<Vec<_>>>()?;
+                let whens = compiled
+                    .into_iter()
+                    .map(|(when, then)| when.zip(then))
+                    .collect::<Option<Vec<_>>>()?;
                 let operand = operand.map_or(Some(None), |operand| operand.map(Some))?;
                 let otherwise = otherwise.map_or(Some(None), |otherwise| otherwise.map(Some))?;
                 operator::case(operand, whens, otherwise, span)
             }
-            ExprKind::Cast { expr, to, to_span, try_cast } => {
+            ExprKind::Cast {
+                expr,
+                to,
+                to_span,
+                try_cast,
+            } => {
                 let operand = self.operand(expr);
-                let to = parse_field("", to).map_err(|why| Diagnostic::new(*to_span, why, "not a type"));
+                let to =
+                    parse_field("", to).map_err(|why| Diagnostic::new(*to_span, why, "not a type"));
                 match to {
                     Ok(to) => cast(operand?, &to, *try_cast, span),
-                    Err(mistake) => Err(mistake),
+                    Err(error) => Err(error),
                 }
             }
-            ExprKind::Call { name, name_span, args } => {
+            ExprKind::Call {
+                name,
+                name_span,
+                args,
+            } => {
                 if function::CONDITIONAL.contains(&name.as_str()) {
                     operator::conditional(name, self.operands(args)?, span)
                 } else {
                     let args = self.operands(args);
                     match function::find(name, *name_span) {
                         Ok(function) => function::call(name, function, args?, span),
-                        Err(mistake) => Err(mistake),
+                        Err(error) => Err(error),
                     }
                 }
             }
         };
         match result {
             Ok(operand) => Some(Operand { span, ..operand }),
-            Err(mistake) => {
-                self.mistakes.push(mistake);
+            Err(error) => {
+                self.errors.push(error);
                 None
             }
         }
     }
 
     fn operands(&mut self, exprs: &[Expr]) -> Option<Vec<Operand>> {
-        // All of them first, so that the mistakes of all are found.
+        // Compile all of them before returning, so that the errors in each are reported.
         let operands: Vec<Option<Operand>> = exprs.iter().map(|expr| self.operand(expr)).collect();
         operands.into_iter().collect()
     }
 
-    /// The column for what an expression needs; the same one for the same need.
+    /// The column for an input. Equal inputs share one column.
     fn input(&mut self, input: Input, field: Field, span: Span) -> Operand {
         let (data_type, json) = (field.data_type().clone(), is_json(&field));
         let name = field.name().clone();
-        let at = self.inputs.iter().position(|known| *known == input).unwrap_or_else(|| {
-            self.inputs.push(input);
-            self.fields.push(field.with_nullable(true));
-            self.inputs.len() - 1
-        });
-        Operand { physical: Arc::new(ColumnExpr::new(&name, at)), data_type, json, span }
+        let at = self
+            .inputs
+            .iter()
+            .position(|known| *known == input)
+            .unwrap_or_else(|| {
+                self.inputs.push(input);
+                self.fields.push(field.with_nullable(true));
+                self.inputs.len() - 1
+            });
+        Operand {
+            physical: Arc::new(ColumnExpr::new(&name, at)),
+            data_type,
+            json,
+            span,
+        }
     }
 
-    /// The column whose path begins this one, and the parts of its values that the rest of the path names.
+    /// Compiles a path: the column with the longest path that is a prefix of it, and access to the
+    /// nested part that the rest of the path names.
     fn path(&mut self, path: &Path, span: Span) -> Result<Operand, Diagnostic> {
         let columns = self.scope.columns.iter().enumerate();
-        let found = columns.filter(|(_, column)| path.0.starts_with(&column.path.0)).max_by_key(|(_, column)| column.path.0.len());
-        let Some((at, column)) = found else { return Err(self.unknown(path, span)) };
+        let found = columns
+            .filter(|(_, column)| path.0.starts_with(&column.path.0))
+            .max_by_key(|(_, column)| column.path.0.len());
+        let Some((at, column)) = found else {
+            return Err(self.unknown(path, span));
+        };
         let known = column.path.0.len();
         let mut operand = self.input(Input::Column(at), column.field.as_ref().clone(), span);
         let mut field = Arc::clone(&column.field);
         for (done, step) in path.0.iter().enumerate().skip(known) {
             if operand.json {
                 let rest = path.0.get(done..).unwrap_or_default();
-                let value = function::own(JsonGet::new(rest), operand.physical, DataType::Utf8);
-                return Ok(Operand { physical: value, ..operand });
+                let value =
+                    function::unary_call(JsonGet::new(rest), operand.physical, DataType::Utf8);
+                return Ok(Operand {
+                    physical: value,
+                    ..operand
+                });
             }
             let outer = Path(path.0.get(..done).unwrap_or_default().to_vec());
-            let part = part_of(&operand.data_type, step).ok_or_else(|| no_part(&outer, &field, step, span))?;
+            let part = part_of(&operand.data_type, step)
+                .ok_or_else(|| no_part(&outer, &field, step, span))?;
             let data_type = part.data_type().clone();
-            let value = function::own(Part::new(step, &part), operand.physical, data_type.clone());
-            operand = Operand { physical: value, data_type, json: is_json(&part), span };
+            let value = function::unary_call(
+                NestedPart::new(step, &part),
+                operand.physical,
+                data_type.clone(),
+            );
+            operand = Operand {
+                physical: value,
+                data_type,
+                json: is_json(&part),
+                span,
+            };
             field = part;
         }
         Ok(operand)
     }
 
     fn unknown(&self, path: &Path, span: Span) -> Diagnostic {
-        let names: Vec<String> = self.scope.columns.iter().map(|column| column.path.to_string()).collect();
+        let names: Vec<String> = self
+            .scope
+            .columns
+            .iter()
+            .map(|column| column.path.to_string())
+            .collect();
         let text = path.to_string();
-        let unknown = Diagnostic::new(span, format!("there is no column {text}"), "not known here");
+        let unknown = Diagnostic::new(
+            span,
+            format!("unknown column `{text}`"),
+            "not a column here",
+        );
         match pseidon_dsl::nearest(&text, names.iter().map(String::as_str)) {
-            Some(nearest) => unknown.with_help(format!("the nearest is {nearest}")),
-            None if names.is_empty() => unknown.with_help("there are no columns here"),
-            None => unknown.with_help(format!("there are {}", names.join(", "))),
+            Some(nearest) => unknown.with_help(format!("did you mean `{nearest}`?")),
+            None if names.is_empty() => unknown.with_help("no columns are available here"),
+            None => unknown.with_help(format!("available columns: {}", names.join(", "))),
         }
     }
 }
 
-fn no_part(outer: &Path, field: &Field, step: &Step, span: Span) -> Diagnostic {
+fn no_part(outer: &Path, field: &Field, step: &PathStep, span: Span) -> Diagnostic {
     let step_text = match step {
-        Step::Field(name) => format!("field {name}"),
-        Step::Index(index) => format!("element [{index}]"),
+        PathStep::Field(name) => format!("field `{name}`"),
+        PathStep::Index(index) => format!("element [{index}]"),
     };
-    let message = format!("{outer} is {}, it has no {step_text}", field_type_name(field));
-    let mistake = Diagnostic::new(span, message, "not there");
-    let DataType::Struct(fields) = field.data_type() else { return mistake };
-    let Step::Field(name) = step else { return mistake };
+    let error = Diagnostic::new(
+        span,
+        format!("`{outer}` has no {step_text}"),
+        format!("`{outer}` is {}", field_type_name(field)),
+    );
+    let DataType::Struct(fields) = field.data_type() else {
+        return error;
+    };
+    let PathStep::Field(name) = step else {
+        return error;
+    };
     match pseidon_dsl::nearest(name, fields.iter().map(|field| field.name().as_str())) {
-        Some(nearest) => mistake.with_help(format!("the nearest is {nearest}")),
-        None => mistake,
+        Some(nearest) => error.with_help(format!("did you mean `{nearest}`?")),
+        None => error,
     }
 }
 
@@ -284,9 +402,17 @@ fn cast(operand: Operand, to: &Field, try_cast: bool, span: Span) -> Result<Oper
         if operand.json {
             return Ok(operand);
         }
-        return Err(Diagnostic::new(span, format!("{} cannot be made json", operand.type_name()), "is no json"));
+        return Err(Diagnostic::new(
+            span,
+            format!("cannot cast {} to json", operand.type_name()),
+            "not a json value",
+        ));
     }
-    if try_cast { operand.try_cast(to.data_type()) } else { operand.cast(to.data_type()) }
+    if try_cast {
+        operand.try_cast(to.data_type())
+    } else {
+        operand.cast(to.data_type())
+    }
 }
 
 fn scalar(literal: &Literal) -> ScalarValue {

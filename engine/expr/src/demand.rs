@@ -1,32 +1,41 @@
-//! Which type an expression wants of each payload path.
+//! Type inference for payload paths from their use in expressions.
 //!
-//! Where no schema says what a payload field is, its use does: what is compared with `500` is an `int64`, what stands left of `like` is text.
-//! A use that fits every value (`is null`, `cast`, a bare `select a`) wants nothing; such a path is a JSON value unless another use says more.
+//! If no schema defines the type of a payload field, its use does: a path that is compared with
+//! `500` is an `int64`, and the left side of `like` is a string. A use that accepts every value
+//! (`is null`, `cast`, a bare `select a`) requires no type. Such a path is a JSON value unless
+//! another use requires a type.
 
 use arrow::datatypes::DataType;
 use datafusion_expr::Operator;
 use datafusion_expr::type_coercion::binary::{BinaryTypeCoercer, comparison_coercion};
 use pseidon_dsl::Span;
-use pseidon_dsl::expr::{BinaryOp, Expr, ExprKind, IsWhat, Literal, Path, UnaryOp};
+use pseidon_dsl::expr::{BinaryOp, Expr, ExprKind, IsPredicate, Literal, Path, UnaryOp};
 
 use crate::compile::meta_field;
 use crate::function;
 use crate::types::{is_json, parse_type};
 
-/// A payload path that an expression names.
+/// A use of a payload path in an expression.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Demand {
-    /// The path.
+    /// The payload path.
     pub path: Path,
-    /// Where it stands.
+    /// The position of this use.
     pub span: Span,
-    /// The type that its use there asks for, if it does.
+    /// The type that this use requires. `None` if it accepts every value.
     pub wanted: Option<DataType>,
 }
 
-/// Adds every payload path in `expr` to `out`, in the order of the text. `wanted` is the type that is asked of the whole expression (of a
-/// condition: boolean); `known` gives the type of a path that is already known, which what it is compared with takes on.
-pub fn collect(expr: &Expr, wanted: Option<&DataType>, known: &dyn Fn(&Path) -> Option<DataType>, out: &mut Vec<Demand>) {
+/// Appends a demand for every use of a payload path in `expr` to `out`, in source order. `wanted`
+/// is the type required of the whole expression, such as boolean for a condition. `known` returns
+/// the type of a path if it is already known. A path that is compared with a path of known type
+/// takes on that type.
+pub fn collect(
+    expr: &Expr,
+    wanted: Option<&DataType>,
+    known: &dyn Fn(&Path) -> Option<DataType>,
+    out: &mut Vec<Demand>,
+) {
     let mut demands = Demands { known, out };
     demands.expr(expr, wanted);
 }
@@ -40,14 +49,22 @@ impl Demands<'_> {
     fn expr(&mut self, expr: &Expr, wanted: Option<&DataType>) {
         match &expr.kind {
             ExprKind::Literal(_) | ExprKind::Meta(_) => {}
-            ExprKind::Path(path) => self.out.push(Demand { path: path.clone(), span: expr.span, wanted: wanted.cloned() }),
+            ExprKind::Path(path) => self.out.push(Demand {
+                path: path.clone(),
+                span: expr.span,
+                wanted: wanted.cloned(),
+            }),
             ExprKind::Unary(UnaryOp::Not, operand) => self.expr(operand, Some(&DataType::Boolean)),
             ExprKind::Unary(UnaryOp::Neg, operand) => {
-                let number = wanted.filter(|wanted| wanted.is_numeric()).unwrap_or(&DataType::Float64);
+                let number = wanted
+                    .filter(|wanted| wanted.is_numeric())
+                    .unwrap_or(&DataType::Float64);
                 self.expr(operand, Some(number));
             }
             ExprKind::Binary(left, op, right) => self.binary(left, *op, right, wanted),
-            ExprKind::Between { expr, low, high, .. } => self.alike(&[expr, low, high], None),
+            ExprKind::Between {
+                expr, low, high, ..
+            } => self.alike(&[expr, low, high], None),
             ExprKind::In { expr, list, .. } => {
                 let all: Vec<&Expr> = std::iter::once(expr.as_ref()).chain(list).collect();
                 self.alike(&all, None);
@@ -56,10 +73,18 @@ impl Demands<'_> {
                 self.expr(expr, Some(&DataType::Utf8));
                 self.expr(pattern, Some(&DataType::Utf8));
             }
-            ExprKind::Is { expr, what: IsWhat::Null, .. } => self.expr(expr, None),
+            ExprKind::Is {
+                expr,
+                predicate: IsPredicate::Null,
+                ..
+            } => self.expr(expr, None),
             ExprKind::Is { expr, .. } => self.expr(expr, Some(&DataType::Boolean)),
-            ExprKind::Case { operand, whens, otherwise } => self.case(operand.as_deref(), whens, otherwise.as_deref(), wanted),
-            // The text of whatever is there is cast: `"12"` and `12` are both a bigint.
+            ExprKind::Case {
+                operand,
+                whens,
+                otherwise,
+            } => self.case(operand.as_deref(), whens, otherwise.as_deref(), wanted),
+            // A cast converts the text of any JSON value: both `"12"` and `12` are a valid bigint.
             ExprKind::Cast { expr, .. } => self.expr(expr, None),
             ExprKind::Call { name, args, .. } => self.call(name, args, wanted),
         }
@@ -71,9 +96,12 @@ impl Demands<'_> {
                 self.expr(left, Some(&DataType::Boolean));
                 self.expr(right, Some(&DataType::Boolean));
             }
-            BinaryOp::Eq | BinaryOp::NotEq | BinaryOp::Lt | BinaryOp::LtEq | BinaryOp::Gt | BinaryOp::GtEq => {
-                self.alike(&[left, right], None)
-            }
+            BinaryOp::Eq
+            | BinaryOp::NotEq
+            | BinaryOp::Lt
+            | BinaryOp::LtEq
+            | BinaryOp::Gt
+            | BinaryOp::GtEq => self.alike(&[left, right], None),
             BinaryOp::RegexMatch | BinaryOp::RegexNotMatch | BinaryOp::Concat => {
                 self.expr(left, Some(&DataType::Utf8));
                 self.expr(right, Some(&DataType::Utf8));
@@ -88,7 +116,7 @@ impl Demands<'_> {
         }
     }
 
-    /// Expressions of one type, because they are compared or are alternatives.
+    /// Expressions that must have one type, because they are compared or are alternatives.
     fn alike(&mut self, exprs: &[&Expr], wanted: Option<&DataType>) {
         let common = self.common_type(exprs);
         for expr in exprs {
@@ -101,10 +129,27 @@ impl Demands<'_> {
         types.reduce(|left, right| comparison_coercion(&left, &right).unwrap_or(left))
     }
 
-    fn case(&mut self, operand: Option<&Expr>, whens: &[(Expr, Expr)], otherwise: Option<&Expr>, wanted: Option<&DataType>) {
-        let tests: Vec<&Expr> = operand.into_iter().chain(whens.iter().map(|(when, _)| when)).collect();
-        let results: Vec<&Expr> = whens.iter().map(|(_, then)| then).chain(otherwise).collect();
-        let test_type = if operand.is_some() { self.common_type(&tests) } else { Some(DataType::Boolean) };
+    fn case(
+        &mut self,
+        operand: Option<&Expr>,
+        whens: &[(Expr, Expr)],
+        otherwise: Option<&Expr>,
+        wanted: Option<&DataType>,
+    ) {
+        let tests: Vec<&Expr> = operand
+            .into_iter()
+            .chain(whens.iter().map(|(when, _)| when))
+            .collect();
+        let results: Vec<&Expr> = whens
+            .iter()
+            .map(|(_, then)| then)
+            .chain(otherwise)
+            .collect();
+        let test_type = if operand.is_some() {
+            self.common_type(&tests)
+        } else {
+            Some(DataType::Boolean)
+        };
         let result_type = self.common_type(&results).or_else(|| wanted.cloned());
         if let Some(operand) = operand {
             self.expr(operand, test_type.as_ref());
@@ -120,7 +165,9 @@ impl Demands<'_> {
 
     fn call(&mut self, name: &str, args: &[Expr], wanted: Option<&DataType>) {
         match (name, args) {
-            ("coalesce" | "nvl" | "ifnull" | "nullif" | "greatest" | "least", _) => self.alike(&args.iter().collect::<Vec<_>>(), wanted),
+            ("coalesce" | "nvl" | "ifnull" | "nullif" | "greatest" | "least", _) => {
+                self.alike(&args.iter().collect::<Vec<_>>(), wanted)
+            }
             ("nvl2", [tested, rest @ ..]) => {
                 self.expr(tested, None);
                 self.alike(&rest.iter().collect::<Vec<_>>(), wanted);
@@ -137,7 +184,7 @@ impl Demands<'_> {
         }
     }
 
-    /// The type of an expression's values, as far as it can be told without knowing the paths.
+    /// The type of an expression. `None` if it depends on paths of unknown type.
     fn type_of(&self, expr: &Expr) -> Option<DataType> {
         match &expr.kind {
             ExprKind::Literal(Literal::Null) => None,
@@ -146,8 +193,12 @@ impl Demands<'_> {
             ExprKind::Literal(Literal::Float(_)) => Some(DataType::Float64),
             ExprKind::Literal(Literal::Str(_)) => Some(DataType::Utf8),
             ExprKind::Path(path) => (self.known)(path),
-            ExprKind::Meta(meta) => Some(meta_field(meta)).filter(|field| !is_json(field)).map(|field| field.data_type().clone()),
-            ExprKind::Unary(UnaryOp::Neg, operand) => Some(self.type_of(operand).unwrap_or(DataType::Float64)),
+            ExprKind::Meta(meta) => Some(meta_field(meta))
+                .filter(|field| !is_json(field))
+                .map(|field| field.data_type().clone()),
+            ExprKind::Unary(UnaryOp::Neg, operand) => {
+                Some(self.type_of(operand).unwrap_or(DataType::Float64))
+            }
             ExprKind::Binary(_, BinaryOp::Concat, _) => Some(DataType::Utf8),
             ExprKind::Binary(left, op, right) => match arithmetic(*op) {
                 Some(op) => arithmetic_type(self.type_of(left), op, self.type_of(right)),
@@ -158,8 +209,14 @@ impl Demands<'_> {
             | ExprKind::In { .. }
             | ExprKind::Like { .. }
             | ExprKind::Is { .. } => Some(DataType::Boolean),
-            ExprKind::Case { whens, otherwise, .. } => {
-                let results: Vec<&Expr> = whens.iter().map(|(_, then)| then).chain(otherwise.as_deref()).collect();
+            ExprKind::Case {
+                whens, otherwise, ..
+            } => {
+                let results: Vec<&Expr> = whens
+                    .iter()
+                    .map(|(_, then)| then)
+                    .chain(otherwise.as_deref())
+                    .collect();
                 self.common_type(&results)
             }
             ExprKind::Cast { to, .. } => parse_type(to).ok(),
@@ -169,11 +226,15 @@ impl Demands<'_> {
 
     fn call_type(&self, name: &str, args: &[Expr]) -> Option<DataType> {
         match (name, args) {
-            ("coalesce" | "nvl" | "ifnull" | "nullif" | "greatest" | "least", _) => self.common_type(&args.iter().collect::<Vec<_>>()),
+            ("coalesce" | "nvl" | "ifnull" | "nullif" | "greatest" | "least", _) => {
+                self.common_type(&args.iter().collect::<Vec<_>>())
+            }
             ("nvl2" | "if", [_, rest @ ..]) => self.common_type(&rest.iter().collect::<Vec<_>>()),
             _ => {
                 let types = args.iter().enumerate().map(|(at, arg)| {
-                    let known = self.type_of(arg).or_else(|| function::argument_type(name, at, args.len()));
+                    let known = self
+                        .type_of(arg)
+                        .or_else(|| function::argument_type(name, at, args.len()));
                     known.unwrap_or(DataType::Utf8)
                 });
                 function::return_type(name, &types.collect::<Vec<_>>())
@@ -193,20 +254,32 @@ fn arithmetic(op: BinaryOp) -> Option<Operator> {
     }
 }
 
-/// What an unknown operand should be beside one of the type `other`. Of two unknown ones both are float64, which every number fits.
+/// The type of an operand of unknown type, if the other operand has the type `other`. If both are
+/// unknown, both are float64, which represents every number.
 fn operand_type(other: Option<&DataType>, wanted: Option<&DataType>) -> Option<DataType> {
     match other {
-        None => Some(wanted.filter(|wanted| wanted.is_floating()).cloned().unwrap_or(DataType::Float64)),
+        None => Some(
+            wanted
+                .filter(|wanted| wanted.is_floating())
+                .cloned()
+                .unwrap_or(DataType::Float64),
+        ),
         Some(other) if other.is_numeric() => Some(other.clone()),
         Some(_) => None,
     }
 }
 
-fn arithmetic_type(left: Option<DataType>, op: Operator, right: Option<DataType>) -> Option<DataType> {
+fn arithmetic_type(
+    left: Option<DataType>,
+    op: Operator,
+    right: Option<DataType>,
+) -> Option<DataType> {
     let (left, right) = match (left, right) {
         (None, None) => return Some(DataType::Float64),
         (Some(known), None) | (None, Some(known)) => (known.clone(), known),
         (Some(left), Some(right)) => (left, right),
     };
-    BinaryTypeCoercer::new(&left, &op, &right).get_result_type().ok()
+    BinaryTypeCoercer::new(&left, &op, &right)
+        .get_result_type()
+        .ok()
 }

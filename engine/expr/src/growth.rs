@@ -1,9 +1,11 @@
-//! A bound on what one evaluation may make, so that no expression can ask for all memory.
+//! A limit on the result size of an evaluation, so that no expression can exhaust the memory.
 //!
-//! Most expressions make no more bytes than they are given. Two things can make a small batch large: functions whose result is longer than
-//! their arguments ([`Bounded`]), and a long constant, which stands beside each of thousands of rows ([`constant_bytes`]). Both are looked at
-//! before anything is made. An evaluation that would pass [`LARGEST_RESULT`] fails with [`too_large`], and the caller tries fewer rows at once.
-//! A single row may have a value of up to [`LARGEST_VALUE`], or as large as what it is made from.
+//! Most expressions produce no more bytes than their inputs have. Two things can turn a small batch
+//! into a large one: functions whose result is longer than their arguments ([`BoundedFunction`]),
+//! and a long constant that is combined with each of thousands of rows ([`constant_bytes`]). Both
+//! are estimated before anything is computed. An evaluation that would exceed [`MAX_RESULT`] fails
+//! with [`too_large`], and the caller retries with fewer rows. A single row may have a value of up
+//! to [`MAX_VALUE`], or as large as its arguments.
 
 use std::hash::{Hash, Hasher};
 use std::sync::Arc;
@@ -12,27 +14,36 @@ use arrow::array::{Array, ArrayRef, AsArray, StringArray};
 use arrow::compute::cast;
 use arrow::datatypes::{DataType, FieldRef, Int64Type, Schema};
 use datafusion_common::{DataFusionError, Result};
-use datafusion_expr::{ColumnarValue, ReturnFieldArgs, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature};
+use datafusion_expr::{
+    ColumnarValue, ReturnFieldArgs, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature,
+};
 use datafusion_physical_expr::PhysicalExpr;
 use datafusion_physical_expr::expressions::{CaseExpr, Literal};
 
 use crate::operand::is_text;
 
-/// The most bytes that one node of an expression may make for several rows at once.
-pub(crate) const LARGEST_RESULT: usize = 8 << 20;
+/// The maximum number of bytes that one node of an expression may produce for several rows
+/// together.
+pub(crate) const MAX_RESULT: usize = 8 << 20;
 
-/// The most bytes that a function may make for one row, unless its arguments are larger.
-const LARGEST_VALUE: usize = 16 << 20;
+/// The maximum number of bytes that a function may produce for one row, unless its arguments are
+/// larger.
+const MAX_VALUE: usize = 16 << 20;
 
-/// The error for what would become too large. It is told apart from others by its variant, also through DataFusion's layers.
+/// The error for a result that would be too large. Its variant distinguishes it from other errors,
+/// even if DataFusion wraps it.
 pub(crate) fn too_large(what: &str, bytes: usize) -> DataFusionError {
-    DataFusionError::ResourcesExhausted(format!("{what} would make {bytes} bytes, more than is possible at once"))
+    DataFusionError::ResourcesExhausted(format!(
+        "{what} would produce {bytes} bytes, more than the limit for one evaluation"
+    ))
 }
 
-/// What a function makes at most, in bytes, of its arguments: those that are texts, and all of them.
+/// An upper bound on the result of a function in bytes, computed from its string arguments and from
+/// all of its arguments.
 type Growth = fn(&[StringArray], &[ArrayRef]) -> usize;
 
-/// The function with a bound on what it makes, if it can make more than it is given.
+/// Wraps a function whose result can be larger than its arguments in a [`BoundedFunction`]. Any
+/// other function is returned unchanged.
 pub(crate) fn bounded(function: &Arc<ScalarUDF>) -> Arc<ScalarUDF> {
     let growth: Growth = match function.name() {
         "repeat" => repeated,
@@ -41,31 +52,34 @@ pub(crate) fn bounded(function: &Arc<ScalarUDF>) -> Arc<ScalarUDF> {
         "regexp_replace" => regexp_replaced,
         _ => return Arc::clone(function),
     };
-    Arc::new(ScalarUDF::from(Bounded { function: Arc::clone(function), growth }))
+    Arc::new(ScalarUDF::from(BoundedFunction {
+        function: Arc::clone(function),
+        growth,
+    }))
 }
 
-/// A function that looks at what it would make before it makes it.
+/// A function that checks the size of its result before it computes it.
 #[derive(Debug)]
-struct Bounded {
+struct BoundedFunction {
     function: Arc<ScalarUDF>,
     growth: Growth,
 }
 
-impl PartialEq for Bounded {
+impl PartialEq for BoundedFunction {
     fn eq(&self, other: &Self) -> bool {
         self.function == other.function
     }
 }
 
-impl Eq for Bounded {}
+impl Eq for BoundedFunction {}
 
-impl Hash for Bounded {
+impl Hash for BoundedFunction {
     fn hash<H: Hasher>(&self, state: &mut H) {
         self.function.hash(state);
     }
 }
 
-impl ScalarUDFImpl for Bounded {
+impl ScalarUDFImpl for BoundedFunction {
     fn name(&self) -> &str {
         self.function.name()
     }
@@ -83,15 +97,28 @@ impl ScalarUDFImpl for Bounded {
     }
 
     fn invoke_with_args(&self, args: ScalarFunctionArgs) -> Result<ColumnarValue> {
-        let arrays = args.args.iter().map(one_or_all).collect::<Result<Vec<_>>>()?;
+        let arrays = args
+            .args
+            .iter()
+            .map(one_or_all)
+            .collect::<Result<Vec<_>>>()?;
         let texts = arrays.iter().filter(|array| is_text(array.data_type()));
-        let texts = texts.map(|array| Ok(cast(array, &DataType::Utf8)?.as_string::<i32>().clone())).collect::<Result<Vec<_>>>()?;
-        let is_constant = args.args.iter().all(|arg| matches!(arg, ColumnarValue::Scalar(_)));
+        let texts = texts
+            .map(|array| Ok(cast(array, &DataType::Utf8)?.as_string::<i32>().clone()))
+            .collect::<Result<Vec<_>>>()?;
+        let is_constant = args
+            .args
+            .iter()
+            .all(|arg| matches!(arg, ColumnarValue::Scalar(_)));
         let made = (self.growth)(&texts, &arrays);
         let limit = if args.number_rows <= 1 || is_constant {
-            texts.iter().map(|text| text.value_data().len()).sum::<usize>().max(LARGEST_VALUE)
+            texts
+                .iter()
+                .map(|text| text.value_data().len())
+                .sum::<usize>()
+                .max(MAX_VALUE)
         } else {
-            LARGEST_RESULT
+            MAX_RESULT
         };
         if made > limit {
             return Err(too_large(self.name(), made));
@@ -100,7 +127,8 @@ impl ScalarUDFImpl for Bounded {
     }
 }
 
-/// A constant as an array of one element: it may be long, so it is not repeated for each row.
+/// The value as an array. A constant becomes an array of one element: it can be long, so it is not
+/// repeated for each row.
 fn one_or_all(value: &ColumnarValue) -> Result<ArrayRef> {
     match value {
         ColumnarValue::Array(array) => Ok(Arc::clone(array)),
@@ -108,87 +136,141 @@ fn one_or_all(value: &ColumnarValue) -> Result<ArrayRef> {
     }
 }
 
-/// The bytes of a row's text. An array of one element stands for all rows.
+/// The length of a row's string in bytes. An array of one element is the value of every row.
 fn length(texts: &StringArray, row: usize) -> usize {
     let row = if texts.len() == 1 { 0 } else { row };
-    if texts.is_valid(row) { texts.value_length(row).unsigned_abs() as usize } else { 0 }
+    if texts.is_valid(row) {
+        texts.value_length(row).unsigned_abs() as usize
+    } else {
+        0
+    }
 }
 
+/// The integer of a row, 0 for NULL and for negative numbers. An array of one element is the value
+/// of every row.
 fn number(numbers: &ArrayRef, row: usize) -> usize {
-    let Some(numbers) = numbers.as_primitive_opt::<Int64Type>() else { return 0 };
+    let Some(numbers) = numbers.as_primitive_opt::<Int64Type>() else {
+        return 0;
+    };
     let row = if numbers.len() == 1 { 0 } else { row };
-    if numbers.is_valid(row) { usize::try_from(numbers.value(row)).unwrap_or(0) } else { 0 }
+    if numbers.is_valid(row) {
+        usize::try_from(numbers.value(row)).unwrap_or(0)
+    } else {
+        0
+    }
 }
 
-/// The sum over all rows; what does not fit is the largest number.
+/// The sum over all rows, saturating.
 fn sum(arrays: &[ArrayRef], of_row: impl Fn(usize) -> usize) -> usize {
-    // Constants have one element; without rows the other arrays have none.
+    // Constants have one element. In a batch without rows, the other arrays are empty.
     let lengths = || arrays.iter().map(|array| array.len());
-    let rows = if lengths().any(|length| length == 0) { 0 } else { lengths().max().unwrap_or(0) };
+    let rows = if lengths().any(|length| length == 0) {
+        0
+    } else {
+        lengths().max().unwrap_or(0)
+    };
     (0..rows).map(of_row).fold(0, usize::saturating_add)
 }
 
 fn repeated(texts: &[StringArray], arrays: &[ArrayRef]) -> usize {
-    let ([text, ..], [_, count, ..]) = (texts, arrays) else { return 0 };
-    sum(arrays, |row| length(text, row).saturating_mul(number(count, row)))
+    let ([text, ..], [_, count, ..]) = (texts, arrays) else {
+        return 0;
+    };
+    sum(arrays, |row| {
+        length(text, row).saturating_mul(number(count, row))
+    })
 }
 
 fn padded(texts: &[StringArray], arrays: &[ArrayRef]) -> usize {
-    let ([text, ..], [_, count, ..]) = (texts, arrays) else { return 0 };
-    // The count is in characters, which have up to four bytes.
+    let ([text, ..], [_, count, ..]) = (texts, arrays) else {
+        return 0;
+    };
+    // The count is in characters of up to four bytes.
     let widest = |row| texts.get(1).map_or(1, |fill| length(fill, row).clamp(1, 4));
-    sum(arrays, |row| length(text, row).saturating_add(number(count, row).saturating_mul(widest(row))))
+    sum(arrays, |row| {
+        length(text, row).saturating_add(number(count, row).saturating_mul(widest(row)))
+    })
 }
 
 fn replaced(texts: &[StringArray], arrays: &[ArrayRef]) -> usize {
-    let [text, from, to, ..] = texts else { return 0 };
+    let [text, from, to, ..] = texts else {
+        return 0;
+    };
     sum(arrays, |row| {
         let (length, from, to) = (length(text, row), length(from, row), length(to, row));
-        // An empty text is found before each character and at the end.
+        // An empty string is found before each character and at the end.
         let found = length.checked_div(from).unwrap_or(length + 1);
         length.saturating_add(found.saturating_mul(to.saturating_sub(from)))
     })
 }
 
 fn regexp_replaced(texts: &[StringArray], arrays: &[ArrayRef]) -> usize {
-    let [text, _, to, flags @ ..] = texts else { return 0 };
+    let [text, _, to, flags @ ..] = texts else {
+        return 0;
+    };
     let value = |texts: &StringArray, row: usize| -> String {
         let row = if texts.len() == 1 { 0 } else { row };
-        if texts.is_valid(row) { texts.value(row).to_owned() } else { String::new() }
+        if texts.is_valid(row) {
+            texts.value(row).to_owned()
+        } else {
+            String::new()
+        }
     };
     sum(arrays, |row| {
         let length = length(text, row);
         let to = value(to, row);
-        let everywhere = flags.first().is_some_and(|flags| value(flags, row).contains('g'));
+        let everywhere = flags
+            .first()
+            .is_some_and(|flags| value(flags, row).contains('g'));
         let found = if everywhere { length + 1 } else { 1 };
-        // Each group that the replacement names can be all that was found.
-        let groups = to.bytes().filter(|byte| matches!(byte, b'$' | b'\\')).count();
-        length.saturating_add(found.saturating_mul(to.len())).saturating_add(groups.saturating_mul(length))
+        // Each group in the replacement can expand to the whole match.
+        let groups = to
+            .bytes()
+            .filter(|byte| matches!(byte, b'$' | b'\\'))
+            .count();
+        length
+            .saturating_add(found.saturating_mul(to.len()))
+            .saturating_add(groups.saturating_mul(length))
     })
 }
 
-/// The bytes that constants add to each row in the node of the expression where they add most. Nodes whose function is [`Bounded`] are left
-/// out: they look at what they are given.
+/// The maximum number of bytes that constants add to each row in any node of the expression. Nodes
+/// with a [`BoundedFunction`] do not count, because they check their own arguments.
 pub(crate) fn constant_bytes(physical: &Arc<dyn PhysicalExpr>, schema: &Schema) -> usize {
     let (in_result, in_any) = constants(physical, schema);
     in_result.max(in_any)
 }
 
-/// What constants add to the result of the node, and the most that they add to a node below it that is not itself a constant.
+/// The bytes that constants add to the result of the node, and the maximum that they add to any
+/// node below it that is not itself a constant.
 fn constants(physical: &Arc<dyn PhysicalExpr>, schema: &Schema) -> (usize, usize) {
     if let Some(literal) = physical.downcast_ref::<Literal>() {
         let value = literal.value();
-        let bytes = if value.data_type().is_primitive() { 0 } else { value.size().saturating_sub(size_of_val(value)) };
+        let bytes = if value.data_type().is_primitive() {
+            0
+        } else {
+            value.size().saturating_sub(size_of_val(value))
+        };
         return (bytes, 0);
     }
-    let of_children: Vec<(usize, usize)> = physical.children().into_iter().map(|child| constants(child, schema)).collect();
-    let makes_bytes = physical.data_type(schema).is_ok_and(|data_type| !data_type.is_primitive() && data_type != DataType::Boolean);
+    let of_children: Vec<(usize, usize)> = physical
+        .children()
+        .into_iter()
+        .map(|child| constants(child, schema))
+        .collect();
+    let makes_bytes = physical
+        .data_type(schema)
+        .is_ok_and(|data_type| !data_type.is_primitive() && data_type != DataType::Boolean);
     let in_children = of_children.iter().map(|(in_result, _)| *in_result);
     let in_result = match physical {
         _ if !makes_bytes => 0,
         one_of if one_of.is::<CaseExpr>() => in_children.max().unwrap_or(0),
         _ => in_children.sum(),
     };
-    let in_any = of_children.iter().map(|(_, in_any)| *in_any).max().unwrap_or(0);
+    let in_any = of_children
+        .iter()
+        .map(|(_, in_any)| *in_any)
+        .max()
+        .unwrap_or(0);
     (in_result, in_any.max(in_result))
 }

@@ -1,7 +1,7 @@
-//! Values whose type nothing says: JSON texts, as the decoder found them in the record.
+//! Functions over values without a known type: JSON source text, as found by the decoder.
 //!
-//! An expression that looks into such a value sees its text: a string without its quotes and escapes, a number, an object or an array as it was
-//! written, and NULL for `null`.
+//! In an operator or a function, such a value is converted to a string: a JSON string without its
+//! quotes and escapes; a number, an object or an array as written; and NULL for `null`.
 
 use std::borrow::Cow;
 use std::sync::Arc;
@@ -10,10 +10,10 @@ use arrow::array::{Array, ArrayRef, AsArray, StringBuilder};
 use arrow::datatypes::DataType;
 use datafusion_common::{Result, exec_datafusion_err};
 use datafusion_expr::{ColumnarValue, ScalarFunctionArgs, ScalarUDFImpl, Signature, Volatility};
-use pseidon_dsl::expr::{Path, Step};
+use pseidon_dsl::expr::{Path, PathStep};
 use sonic_rs::{JsonValueTrait, PointerNode};
 
-/// The text of a JSON value.
+/// A function that converts a JSON value to a string.
 #[derive(Debug, PartialEq, Eq, Hash)]
 pub(crate) struct JsonText {
     signature: Signature,
@@ -21,7 +21,9 @@ pub(crate) struct JsonText {
 
 impl JsonText {
     pub(crate) fn new() -> JsonText {
-        JsonText { signature: Signature::exact(vec![DataType::Utf8], Volatility::Immutable) }
+        JsonText {
+            signature: Signature::exact(vec![DataType::Utf8], Volatility::Immutable),
+        }
     }
 }
 
@@ -49,16 +51,19 @@ impl ScalarUDFImpl for JsonText {
     }
 }
 
-/// What stands in a JSON value at a path; NULL where there is nothing.
+/// A function that returns the JSON value at a path inside a JSON value, or NULL if there is none.
 #[derive(Debug, PartialEq, Eq, Hash)]
 pub(crate) struct JsonGet {
-    steps: Vec<Step>,
+    steps: Vec<PathStep>,
     signature: Signature,
 }
 
 impl JsonGet {
-    pub(crate) fn new(steps: &[Step]) -> JsonGet {
-        JsonGet { steps: steps.to_vec(), signature: Signature::exact(vec![DataType::Utf8], Volatility::Immutable) }
+    pub(crate) fn new(steps: &[PathStep]) -> JsonGet {
+        JsonGet {
+            steps: steps.to_vec(),
+            signature: Signature::exact(vec![DataType::Utf8], Volatility::Immutable),
+        }
     }
 }
 
@@ -80,27 +85,40 @@ impl ScalarUDFImpl for JsonGet {
             .steps
             .iter()
             .map(|step| match step {
-                Step::Field(name) => PointerNode::Key(name.clone().into()),
-                Step::Index(index) => PointerNode::Index(*index as usize),
+                PathStep::Field(name) => PointerNode::Key(name.clone().into()),
+                PathStep::Index(index) => PointerNode::Index(*index as usize),
             })
             .collect();
         map_texts(args, |json, out| {
             match sonic_rs::get(json, &pointer) {
                 Ok(value) if value.is_null() => out.append_null(),
                 Ok(value) => out.append_value(value.as_raw_str()),
-                Err(error) if error.is_not_found() || error.is_unmatched_type() => out.append_null(),
-                Err(_) => return Err(exec_datafusion_err!("no valid JSON on the way to {}", Path(self.steps.clone()))),
+                Err(error) if error.is_not_found() || error.is_unmatched_type() => {
+                    out.append_null()
+                }
+                Err(_) => {
+                    return Err(exec_datafusion_err!(
+                        "invalid JSON on the path to {}",
+                        Path(self.steps.clone())
+                    ));
+                }
             }
             Ok(())
         })
     }
 }
 
-/// A new text for each text; NULL stays NULL.
-fn map_texts(args: ScalarFunctionArgs, mut map: impl FnMut(&str, &mut StringBuilder) -> Result<()>) -> Result<ColumnarValue> {
+/// Maps each string of a column. NULL stays NULL.
+fn map_texts(
+    args: ScalarFunctionArgs,
+    mut map: impl FnMut(&str, &mut StringBuilder) -> Result<()>,
+) -> Result<ColumnarValue> {
     let arrays = ColumnarValue::values_to_arrays(&args.args)?;
     let [texts] = arrays.as_slice() else {
-        return Err(exec_datafusion_err!("one JSON text is needed, not {}", arrays.len()));
+        return Err(exec_datafusion_err!(
+            "expected one JSON value, found {} arguments",
+            arrays.len()
+        ));
     };
     let texts = texts.as_string::<i32>();
     let mut out = StringBuilder::with_capacity(texts.len(), texts.values().len());
@@ -114,7 +132,7 @@ fn map_texts(args: ScalarFunctionArgs, mut map: impl FnMut(&str, &mut StringBuil
     Ok(ColumnarValue::Array(out))
 }
 
-/// A JSON value as a text.
+/// The string for a JSON value. `None` for `null`.
 fn text_of(json: &str) -> Result<Option<Cow<'_, str>>> {
     let json = json.trim_matches([' ', '\t', '\r', '\n']);
     if json == "null" {
@@ -127,7 +145,7 @@ fn text_of(json: &str) -> Result<Option<Cow<'_, str>>> {
         Some(content) if !content.contains(['\\', '"']) => Ok(Some(content.into())),
         _ => match sonic_rs::from_str::<String>(json) {
             Ok(text) => Ok(Some(text.into())),
-            Err(_) => Err(exec_datafusion_err!("a JSON text is not valid")),
+            Err(_) => Err(exec_datafusion_err!("invalid JSON string")),
         },
     }
 }

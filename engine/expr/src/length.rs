@@ -1,7 +1,7 @@
-//! A bound on how long a text a function may make.
+//! A limit on the length of strings that a function produces.
 //!
-//! `repeat`, `lpad` and `rpad` take the length from an argument, which may come from a record: without a bound one record could ask for all
-//! memory.
+//! `repeat`, `lpad` and `rpad` take the length of their result from an argument, which may come
+//! from a record. Without a limit, a single record could exhaust the memory.
 
 use std::sync::Arc;
 
@@ -10,25 +10,28 @@ use arrow::datatypes::{DataType, Int64Type};
 use datafusion_common::{Result, exec_datafusion_err};
 use datafusion_expr::{ColumnarValue, ScalarFunctionArgs, ScalarUDFImpl, Signature, Volatility};
 
-/// The longest text, in characters, that these functions make of one value; in copies for `repeat`.
+/// The maximum value of that argument: characters for `lpad` and `rpad`, copies for `repeat`.
 const MAX_LENGTH: i64 = 1 << 20;
 
 /// The functions whose second argument is a length.
 pub(crate) const LENGTHENING: [&str; 3] = ["lpad", "repeat", "rpad"];
 
-/// A length that is not too large. One below zero is zero.
+/// A function that checks a length argument: a negative length becomes 0, and a length above the
+/// limit is an error.
 #[derive(Debug, PartialEq, Eq, Hash)]
-pub(crate) struct Length {
+pub(crate) struct LengthLimit {
     signature: Signature,
 }
 
-impl Length {
-    pub(crate) fn new() -> Length {
-        Length { signature: Signature::exact(vec![DataType::Int64], Volatility::Immutable) }
+impl LengthLimit {
+    pub(crate) fn new() -> LengthLimit {
+        LengthLimit {
+            signature: Signature::exact(vec![DataType::Int64], Volatility::Immutable),
+        }
     }
 }
 
-impl ScalarUDFImpl for Length {
+impl ScalarUDFImpl for LengthLimit {
     fn name(&self) -> &str {
         "length_limit"
     }
@@ -44,13 +47,20 @@ impl ScalarUDFImpl for Length {
     fn invoke_with_args(&self, args: ScalarFunctionArgs) -> Result<ColumnarValue> {
         let arrays = ColumnarValue::values_to_arrays(&args.args)?;
         let [lengths] = arrays.as_slice() else {
-            return Err(exec_datafusion_err!("one length is needed, not {}", arrays.len()));
+            return Err(exec_datafusion_err!(
+                "expected one length, found {} arguments",
+                arrays.len()
+            ));
         };
-        let lengths = lengths.as_primitive::<Int64Type>().try_unary::<_, Int64Type, _>(|length| match length {
-            0..=MAX_LENGTH => Ok(length),
-            ..0 => Ok(0),
-            _ => Err(exec_datafusion_err!("{length} is too long for a text, up to {MAX_LENGTH} is possible")),
-        })?;
+        let lengths = lengths
+            .as_primitive::<Int64Type>()
+            .try_unary::<_, Int64Type, _>(|length| match length {
+                0..=MAX_LENGTH => Ok(length),
+                ..0 => Ok(0),
+                _ => Err(exec_datafusion_err!(
+                    "the length {length} is too large; expected at most {MAX_LENGTH}"
+                )),
+            })?;
         let lengths: ArrayRef = Arc::new(lengths);
         Ok(ColumnarValue::Array(lengths))
     }

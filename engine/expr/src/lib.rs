@@ -1,17 +1,24 @@
-//! SQL expressions onto Arrow, through DataFusion's expression crates.
+//! A compiler from SQL expressions to Arrow kernels, built on DataFusion's expression crates.
 //!
-//! [`types`] has the names of types as users write them; [`demand`] finds out which type an expression wants of each payload path;
-//! [`compile()`] turns an expression into something that can be evaluated over Arrow columns; [`time`] writes times into path templates.
+//! [`types`] defines the names of types as users write them. [`demand`] finds the type that an
+//! expression requires of each payload path. [`compile()`] compiles an expression for evaluation
+//! over Arrow columns. [`time`] formats times for path templates.
 //!
-//! What an expression means is SQL's, and DataFusion's where SQL leaves it open, with these decisions:
-//! - NULL is unknown. A division of whole numbers by zero, an overflow and a cast that fails are errors of the record; `try_cast` gives NULL.
-//! - A path that nothing types is JSON (`types::json_field`). Passed on alone it stays as it is. In an operator or a function it is its text (a
-//!   string without quotes and escapes, NULL for `null`), which is read as what it meets: `any = 12` reads a number, and a text that is none is
-//!   an error of the record.
-//! - Constants take the type of what they meet once, at compile time; a text that is no such value (`status = 'ok'`) is a mistake in the file.
-//!   Text and numbers that are not constants are not compared without a cast.
-//! - Lists count from 0. Timestamps are in UTC. `now()` is the time at which the batch is looked at.
-//! - `and`, `or` and `case` need not compute what cannot matter for a row, but only `case` promises that.
+//! Expressions have the semantics of SQL, and those of DataFusion where SQL leaves a choice, with
+//! these decisions:
+//! - NULL means unknown. An integer division by zero, an overflow and a failed cast are errors of
+//!   the record. `try_cast` returns NULL instead.
+//! - A path without a known type is JSON (`types::json_field`). Selected alone, it is passed on
+//!   unchanged. In an operator or a function it is converted to a string (without quotes and
+//!   escapes, NULL for `null`), which is then cast to the type of the other operands: `any = 12`
+//!   casts it to a number, and a value that is not a number is an error of the record.
+//! - A constant is cast once, at compile time, to the type of the other operands. A string that is
+//!   not a valid value of that type (`status = 'ok'`) is an error in the file. Strings and numbers
+//!   that are not constants are not compared without a cast.
+//! - List indexes start at 0. Timestamps are in UTC. `now()` is the time at which the batch is
+//!   evaluated.
+//! - `and`, `or` and `case` may skip operands that cannot affect the result for a row, but only
+//!   `case` guarantees that.
 
 pub mod compile;
 pub mod demand;
@@ -26,4 +33,4 @@ pub mod panics;
 pub mod time;
 pub mod types;
 
-pub use compile::{Column, Compiled, Input, Scope, compile};
+pub use compile::{Column, CompiledExpr, Input, Scope, compile};

@@ -1,40 +1,52 @@
-//! Fields of structs and elements of lists.
+//! Access to fields of structs and elements of lists.
 
 use std::sync::Arc;
 
-use arrow::array::{Array, ArrayRef, AsArray, BooleanArray, GenericListArray, OffsetSizeTrait, UInt64Array};
+use arrow::array::{
+    Array, ArrayRef, AsArray, BooleanArray, GenericListArray, OffsetSizeTrait, UInt64Array,
+};
 use arrow::compute::{nullif, take};
 use arrow::datatypes::{DataType, Field, FieldRef};
 use datafusion_common::{Result, exec_datafusion_err};
 use datafusion_expr::{ColumnarValue, ScalarFunctionArgs, ScalarUDFImpl, Signature, Volatility};
-use pseidon_dsl::expr::Step;
+use pseidon_dsl::expr::PathStep;
 
-/// What a step leads to; none where a value of this type has no such part.
-pub(crate) fn part_of(data_type: &DataType, step: &Step) -> Option<FieldRef> {
+/// The field that a path step leads to. `None` if the type does not have this field or element.
+pub(crate) fn part_of(data_type: &DataType, step: &PathStep) -> Option<FieldRef> {
     match (data_type, step) {
-        (DataType::Struct(fields), Step::Field(name)) => fields.iter().find(|field| field.name() == name).cloned(),
-        (DataType::List(item) | DataType::LargeList(item) | DataType::FixedSizeList(item, _), Step::Index(_)) => Some(Arc::clone(item)),
+        (DataType::Struct(fields), PathStep::Field(name)) => {
+            fields.iter().find(|field| field.name() == name).cloned()
+        }
+        (
+            DataType::List(item) | DataType::LargeList(item) | DataType::FixedSizeList(item, _),
+            PathStep::Index(_),
+        ) => Some(Arc::clone(item)),
         _ => None,
     }
 }
 
-/// One step into nested values. NULL where the outer value is NULL or the list is shorter.
+/// A function that takes one path step into nested values. The result is NULL where the outer value
+/// is NULL or the list is too short.
 #[derive(Debug, PartialEq, Eq, Hash)]
-pub(crate) struct Part {
-    step: Step,
+pub(crate) struct NestedPart {
+    step: PathStep,
     field: FieldRef,
     signature: Signature,
 }
 
-impl Part {
-    /// `field` is what [`part_of`] gave.
-    pub(crate) fn new(step: &Step, field: &Field) -> Part {
+impl NestedPart {
+    /// `field` is the result of [`part_of`] for `step`.
+    pub(crate) fn new(step: &PathStep, field: &Field) -> NestedPart {
         let field = Arc::new(field.clone().with_nullable(true));
-        Part { step: step.clone(), field, signature: Signature::any(1, Volatility::Immutable) }
+        NestedPart {
+            step: step.clone(),
+            field,
+            signature: Signature::any(1, Volatility::Immutable),
+        }
     }
 }
 
-impl ScalarUDFImpl for Part {
+impl ScalarUDFImpl for NestedPart {
     fn name(&self) -> &str {
         "part"
     }
@@ -50,22 +62,31 @@ impl ScalarUDFImpl for Part {
     fn invoke_with_args(&self, args: ScalarFunctionArgs) -> Result<ColumnarValue> {
         let arrays = ColumnarValue::values_to_arrays(&args.args)?;
         let [outer] = arrays.as_slice() else {
-            return Err(exec_datafusion_err!("one nested value is needed, not {}", arrays.len()));
+            return Err(exec_datafusion_err!(
+                "expected one nested value, found {} arguments",
+                arrays.len()
+            ));
         };
         let part = match &self.step {
-            Step::Field(name) => field(outer, name)?,
-            Step::Index(index) => element(outer, *index as usize)?,
+            PathStep::Field(name) => field(outer, name)?,
+            PathStep::Index(index) => element(outer, *index as usize)?,
         };
         Ok(ColumnarValue::Array(part))
     }
 }
 
 fn field(outer: &ArrayRef, name: &str) -> Result<ArrayRef> {
-    let outer = outer.as_struct_opt().ok_or_else(|| exec_datafusion_err!("{name} is looked for in what is no struct"))?;
-    let inner = outer.column_by_name(name).ok_or_else(|| exec_datafusion_err!("the struct has no field {name}"))?;
+    let outer = outer.as_struct_opt().ok_or_else(|| {
+        exec_datafusion_err!("cannot get field {name}: the value is not a struct")
+    })?;
+    let inner = outer
+        .column_by_name(name)
+        .ok_or_else(|| exec_datafusion_err!("the struct has no field {name}"))?;
     match outer.nulls() {
-        // Below a struct that is NULL there may be any value.
-        Some(nulls) if nulls.null_count() > 0 => Ok(nullif(inner, &BooleanArray::new(!nulls.inner(), None))?),
+        // The fields of a NULL struct can have any value.
+        Some(nulls) if nulls.null_count() > 0 => {
+            Ok(nullif(inner, &BooleanArray::new(!nulls.inner(), None))?)
+        }
         _ => Ok(Arc::clone(inner)),
     }
 }
@@ -77,9 +98,12 @@ fn element(outer: &ArrayRef, index: usize) -> Result<ArrayRef> {
     if let Some(list) = outer.as_list_opt::<i64>() {
         return list_element(list, index);
     }
-    let list = outer.as_fixed_size_list_opt().ok_or_else(|| exec_datafusion_err!("[{index}] is looked for in what is no list"))?;
+    let list = outer.as_fixed_size_list_opt().ok_or_else(|| {
+        exec_datafusion_err!("cannot get element [{index}]: the value is not a list")
+    })?;
     let length = list.value_length() as usize;
-    let places = (0..list.len()).map(|row| (list.is_valid(row) && index < length).then(|| (row * length + index) as u64));
+    let places = (0..list.len())
+        .map(|row| (list.is_valid(row) && index < length).then(|| (row * length + index) as u64));
     Ok(take(list.values(), &places.collect::<UInt64Array>(), None)?)
 }
 

@@ -1,7 +1,8 @@
-//! Operands: parts of an expression that are compiled, and the types that meet in an operator.
+//! Operands, the compiled parts of an expression, and their type coercion.
 //!
-//! Three kinds of operands differ in how they follow others: a column or a computed value has its type; a literal takes the type of what it
-//! meets if it fits there, once, at compile time; a JSON value is its text, read as what it meets.
+//! There are three kinds of operands. A column or a computed value has a fixed type. A literal is
+//! cast to the type of the other operands if its value fits, once, at compile time. A JSON value is
+//! converted to a string and cast to the type of the other operands.
 
 use std::sync::Arc;
 
@@ -17,9 +18,9 @@ use pseidon_dsl::{Diagnostic, Span};
 
 use crate::function;
 use crate::json::JsonText;
-use crate::types::{json_field, plain, type_name};
+use crate::types::{canonical, json_field, type_name};
 
-/// An interval as SQL writes it: months, days and time.
+/// The type of SQL intervals: months, days and nanoseconds.
 const INTERVAL: DataType = DataType::Interval(IntervalUnit::MonthDayNano);
 
 /// A compiled part of an expression.
@@ -27,26 +28,46 @@ const INTERVAL: DataType = DataType::Interval(IntervalUnit::MonthDayNano);
 pub(crate) struct Operand {
     pub(crate) physical: Arc<dyn PhysicalExpr>,
     pub(crate) data_type: DataType,
-    /// Whether the values are JSON texts.
+    /// Whether the values are JSON source text.
     pub(crate) json: bool,
-    /// Its place in the pipeline file.
+    /// The position in the pipeline file.
     pub(crate) span: Span,
 }
 
 impl Operand {
-    /// What an operator or a function gives: computed at once if all it depends on is constant.
-    pub(crate) fn computed(physical: Arc<dyn PhysicalExpr>, data_type: DataType, span: Span) -> Result<Operand, Diagnostic> {
-        let folded = fold(physical)
-            .map_err(|error| Diagnostic::new(span, format!("this can never be computed: {}", reason(&error)), "fails for every record"))?;
-        Ok(Operand { physical: folded, data_type, json: false, span })
+    /// The result of an operator or a function. It is computed immediately if all arguments are
+    /// constants.
+    pub(crate) fn computed(
+        physical: Arc<dyn PhysicalExpr>,
+        data_type: DataType,
+        span: Span,
+    ) -> Result<Operand, Diagnostic> {
+        let folded = fold(physical).map_err(|error| {
+            Diagnostic::new(
+                span,
+                format!("this expression always fails: {}", reason(&error)),
+                "fails for every record",
+            )
+        })?;
+        Ok(Operand {
+            physical: folded,
+            data_type,
+            json: false,
+            span,
+        })
     }
 
-    /// A constant.
+    /// A constant operand.
     pub(crate) fn literal(value: ScalarValue, span: Span) -> Operand {
-        Operand { data_type: value.data_type(), physical: Arc::new(Literal::new(value)), json: false, span }
+        Operand {
+            data_type: value.data_type(),
+            physical: Arc::new(Literal::new(value)),
+            json: false,
+            span,
+        }
     }
 
-    /// The constant that this is.
+    /// The value of a constant. `None` for other operands.
     pub(crate) fn as_literal(&self) -> Option<&ScalarValue> {
         self.physical.downcast_ref::<Literal>().map(Literal::value)
     }
@@ -56,69 +77,104 @@ impl Operand {
         self.as_literal().is_some_and(ScalarValue::is_null)
     }
 
-    /// The type as users call it.
+    /// The name of the type for users.
     pub(crate) fn type_name(&self) -> String {
-        if self.json { "json".to_owned() } else { type_name(&self.data_type) }
+        if self.json {
+            "json".to_owned()
+        } else {
+            type_name(&self.data_type)
+        }
     }
 
-    /// The same with JSON values as their texts.
-    pub(crate) fn with_plain_text(self) -> Operand {
+    /// Converts JSON values to strings. Other operands are returned unchanged.
+    pub(crate) fn json_to_string(self) -> Operand {
         if !self.json {
             return self;
         }
-        let text = function::own(JsonText::new(), self.physical, DataType::Utf8);
-        Operand { physical: text, data_type: DataType::Utf8, json: false, span: self.span }
+        let text = function::unary_call(JsonText::new(), self.physical, DataType::Utf8);
+        Operand {
+            physical: text,
+            data_type: DataType::Utf8,
+            json: false,
+            span: self.span,
+        }
     }
 
-    /// The same as `to`. A constant that cannot be that, and types that have nothing to do with each other, are mistakes.
+    /// Casts the operand to `to`. A constant that cannot be cast, and types without a cast between
+    /// them, are errors.
     pub(crate) fn cast(self, to: &DataType) -> Result<Operand, Diagnostic> {
-        let operand = self.with_plain_text();
+        let operand = self.json_to_string();
         if operand.data_type == *to {
             return Ok(operand);
         }
         operand.check_cast(to)?;
         let (shown, span) = (operand.shown(), operand.span);
         let cast = CastExpr::new(operand.physical, to.clone(), None);
-        let folded = fold(Arc::new(cast))
-            .map_err(|_| Diagnostic::new(span, format!("{shown} is no {}", type_name(to)), format!("should be {}", type_name(to))))?;
-        Ok(Operand { physical: folded, data_type: to.clone(), json: false, span })
+        let folded = fold(Arc::new(cast)).map_err(|_| {
+            Diagnostic::new(
+                span,
+                format!("{shown} is not a valid {}", type_name(to)),
+                format!("expected {}", type_name(to)),
+            )
+        })?;
+        Ok(Operand {
+            physical: folded,
+            data_type: to.clone(),
+            json: false,
+            span,
+        })
     }
 
-    /// The same as `to`, and NULL where a value cannot be that.
+    /// Casts the operand to `to`, with NULL for values that cannot be cast.
     pub(crate) fn try_cast(self, to: &DataType) -> Result<Operand, Diagnostic> {
-        let operand = self.with_plain_text();
+        let operand = self.json_to_string();
         operand.check_cast(to)?;
         let span = operand.span;
-        Operand::computed(Arc::new(TryCastExpr::new(operand.physical, to.clone())), to.clone(), span)
+        Operand::computed(
+            Arc::new(TryCastExpr::new(operand.physical, to.clone())),
+            to.clone(),
+            span,
+        )
     }
 
     fn check_cast(&self, to: &DataType) -> Result<(), Diagnostic> {
         if can_cast_types(&self.data_type, to) {
             return Ok(());
         }
-        let message = format!("{} cannot be made {}", self.type_name(), type_name(to));
-        Err(Diagnostic::new(self.span, message, format!("this is {}", self.type_name())))
+        let message = format!("cannot cast {} to {}", self.type_name(), type_name(to));
+        Err(Diagnostic::new(
+            self.span,
+            message,
+            format!("this is {}", self.type_name()),
+        ))
     }
 
-    /// The same as a truth value.
+    /// Casts the operand to boolean. Types other than boolean and JSON are errors.
     pub(crate) fn condition(self) -> Result<Operand, Diagnostic> {
         if self.json || self.is_null() || self.data_type == DataType::Boolean {
             return self.cast(&DataType::Boolean);
         }
-        let message = format!("a condition is true or false, this is {}", self.type_name());
-        Err(Diagnostic::new(self.span, message, "should be a condition").with_help("compare it with something, for example: x <> 0"))
+        let message = format!("expected a condition, found {}", self.type_name());
+        Err(Diagnostic::new(self.span, message, "expected boolean")
+            .with_help("compare it with a value, for example: x <> 0"))
     }
 
-    /// The same as text, which `what` needs.
+    /// Casts the operand to a string. Types other than strings and JSON are errors. `what` names
+    /// the operator that requires a string.
     pub(crate) fn text(self, what: &str) -> Result<Operand, Diagnostic> {
         if self.json || self.is_null() || is_text(&self.data_type) {
             return self.cast(&DataType::Utf8);
         }
         let name = self.type_name();
-        Err(Diagnostic::new(self.span, format!("{what} needs text, this is {name}"), "should be text")
-            .with_help("make it text: cast(x as text)"))
+        Err(Diagnostic::new(
+            self.span,
+            format!("`{what}` requires a string, found {name}"),
+            "expected a string",
+        )
+        .with_help("convert it to a string: cast(x as text)"))
     }
 
+    /// The operand for messages: the value of a constant, or the type.
     fn shown(&self) -> String {
         match self.as_literal() {
             Some(ScalarValue::Utf8(Some(text))) => format!("'{text}'"),
@@ -128,11 +184,15 @@ impl Operand {
     }
 }
 
+/// Whether the type is one of Arrow's string types.
 pub(crate) fn is_text(data_type: &DataType) -> bool {
-    matches!(data_type, DataType::Utf8 | DataType::LargeUtf8 | DataType::Utf8View)
+    matches!(
+        data_type,
+        DataType::Utf8 | DataType::LargeUtf8 | DataType::Utf8View
+    )
 }
 
-/// The expression's value, if all that it is computed from are constants.
+/// Replaces an expression by its value if all of its arguments are constants.
 fn fold(physical: Arc<dyn PhysicalExpr>) -> Result<Arc<dyn PhysicalExpr>, DataFusionError> {
     let children = physical.children();
     let constant = !children.is_empty() && children.iter().all(|child| child.is::<Literal>());
@@ -148,21 +208,40 @@ fn fold(physical: Arc<dyn PhysicalExpr>) -> Result<Arc<dyn PhysicalExpr>, DataFu
     Ok(Arc::new(Literal::new(value)))
 }
 
-/// What went wrong, in one line without the layers that it came through.
+/// The root cause of an error in one line, without the wrappers around it.
 pub(crate) fn reason(error: &DataFusionError) -> String {
     let message = match error.find_root() {
         DataFusionError::ArrowError(error, _) => error.to_string(),
         other => other.message().into_owned(),
     };
-    let message = message.split(DataFusionError::BACK_TRACE_SEP).next().unwrap_or_default();
-    let known =
-        ["Divide by zero error", "Cast error: ", "Arithmetic overflow: ", "Compute error: ", "Parser error: ", "Invalid argument error: "];
-    let short = known.iter().skip(1).find_map(|prefix| message.strip_prefix(prefix)).unwrap_or(message);
-    if short == known[0] { "division by zero".to_owned() } else { short.to_owned() }
+    let message = message
+        .split(DataFusionError::BACK_TRACE_SEP)
+        .next()
+        .unwrap_or_default();
+    let known = [
+        "Divide by zero error",
+        "Cast error: ",
+        "Arithmetic overflow: ",
+        "Compute error: ",
+        "Parser error: ",
+        "Invalid argument error: ",
+    ];
+    let short = known
+        .iter()
+        .skip(1)
+        .find_map(|prefix| message.strip_prefix(prefix))
+        .unwrap_or(message);
+    if short == known[0] {
+        "division by zero".to_owned()
+    } else {
+        short.to_owned()
+    }
 }
 
-/// Operands that are compared with each other, as values of one type.
-pub(crate) fn comparable<const N: usize>(operands: [Operand; N]) -> Result<[Operand; N], Diagnostic> {
+/// Casts operands that are compared with each other to one type.
+pub(crate) fn comparable<const N: usize>(
+    operands: [Operand; N],
+) -> Result<[Operand; N], Diagnostic> {
     let target = comparison_type(&operands.each_ref())?;
     let mut cast = operands.clone();
     for (cast, operand) in cast.iter_mut().zip(operands) {
@@ -171,39 +250,55 @@ pub(crate) fn comparable<const N: usize>(operands: [Operand; N]) -> Result<[Oper
     Ok(cast)
 }
 
-/// An operand and all that it is compared with, as values of one type.
-pub(crate) fn comparable_with(operand: Operand, others: Vec<Operand>) -> Result<(Operand, Vec<Operand>), Diagnostic> {
+/// Casts an operand and all operands that it is compared with to one type.
+pub(crate) fn comparable_with(
+    operand: Operand,
+    others: Vec<Operand>,
+) -> Result<(Operand, Vec<Operand>), Diagnostic> {
     let all: Vec<&Operand> = std::iter::once(&operand).chain(&others).collect();
     let target = comparison_type(&all)?;
-    let others = others.into_iter().map(|other| other.cast(&target)).collect::<Result<_, _>>()?;
+    let others = others
+        .into_iter()
+        .map(|other| other.cast(&target))
+        .collect::<Result<_, _>>()?;
     Ok((operand.cast(&target)?, others))
 }
 
 fn comparison_type(operands: &[&Operand]) -> Result<DataType, Diagnostic> {
     let mut target: Option<(DataType, &Operand)> = None;
-    for operand in operands.iter().copied().filter(|operand| !operand.json && operand.as_literal().is_none()) {
+    for operand in operands
+        .iter()
+        .copied()
+        .filter(|operand| !operand.json && operand.as_literal().is_none())
+    {
         target = Some(match target {
-            None => (plain(&operand.data_type), operand),
+            None => (canonical(&operand.data_type), operand),
             Some((known, first)) => (common_type(&known, operand, first)?, first),
         });
     }
     let has_json = operands.iter().any(|operand| operand.json);
-    let literals = || operands.iter().copied().filter(|operand| operand.as_literal().is_some() && !operand.is_null());
+    let literals = || {
+        operands
+            .iter()
+            .copied()
+            .filter(|operand| operand.as_literal().is_some() && !operand.is_null())
+    };
     if target.is_none() && has_json && literals().any(|literal| is_text(&literal.data_type)) {
         return Ok(DataType::Utf8);
     }
     for literal in literals() {
         target = Some(match target {
             None => (literal.data_type.clone(), literal),
-            Some((known, first)) if takes(&known, literal)? => (known, first),
+            Some((known, first)) if accepts(&known, literal)? => (known, first),
             Some((known, first)) => (common_type(&known, literal, first)?, first),
         });
     }
     Ok(target.map_or(DataType::Utf8, |(data_type, _)| data_type))
 }
 
-/// Whether a constant is a value of `data_type` too. A text that should be one and is not is a mistake.
-fn takes(data_type: &DataType, literal: &Operand) -> Result<bool, Diagnostic> {
+/// Whether a constant can be used as a value of `data_type`. A string that is not a valid value of
+/// it is an error.
+fn accepts(data_type: &DataType, literal: &Operand) -> Result<bool, Diagnostic> {
     if literal.data_type == *data_type {
         return Ok(true);
     }
@@ -213,55 +308,121 @@ fn takes(data_type: &DataType, literal: &Operand) -> Result<bool, Diagnostic> {
     Ok(is_exactly(data_type, literal))
 }
 
-/// Whether a number is the same as a value of `data_type`.
+/// Whether a number is exactly representable in `data_type`.
 fn is_exactly(data_type: &DataType, literal: &Operand) -> bool {
     if !data_type.is_numeric() || !literal.data_type.is_numeric() {
         return false;
     }
-    let Some(value) = literal.as_literal() else { return false };
-    let back = value.cast_to(data_type).and_then(|there| there.cast_to(&literal.data_type));
+    let Some(value) = literal.as_literal() else {
+        return false;
+    };
+    let back = value
+        .cast_to(data_type)
+        .and_then(|there| there.cast_to(&literal.data_type));
     back.is_ok_and(|back| back == *value)
 }
 
-/// The type in which values of two types are compared. Text is not compared with other things: `'10' < '9'`, but `10 > 9`.
-fn common_type(known: &DataType, operand: &Operand, first: &Operand) -> Result<DataType, Diagnostic> {
+/// The type to which values of two types are cast for a comparison. Strings are not compared with
+/// other types, because `'10' < '9'`, but `10 > 9`.
+fn common_type(
+    known: &DataType,
+    operand: &Operand,
+    first: &Operand,
+) -> Result<DataType, Diagnostic> {
     let mixed = is_text(known) != is_text(&operand.data_type);
-    let common = if mixed { None } else { comparison_coercion(known, &operand.data_type) };
-    common.map(|common| plain(&common)).ok_or_else(|| {
+    let common = if mixed {
+        None
+    } else {
+        comparison_coercion(known, &operand.data_type)
+    };
+    common.map(|common| canonical(&common)).ok_or_else(|| {
         let (known, other) = (type_name(known), operand.type_name());
-        let diagnostic =
-            Diagnostic::new(first.span.to(operand.span), format!("{known} and {other} cannot be compared"), "these types differ");
-        diagnostic
-            .with_help(format!("make one of them the other's type: cast(x as {})", if mixed && known == "utf8" { other } else { known }))
+        let diagnostic = Diagnostic::new(
+            first.span.to(operand.span),
+            format!("cannot compare {known} with {other}"),
+            "incompatible types",
+        );
+        diagnostic.with_help(format!(
+            "cast one side, for example: cast(x as {})",
+            if mixed && known == "utf8" {
+                other
+            } else {
+                known
+            }
+        ))
     })
 }
 
-/// Operands of which one is the result (`case`, `coalesce`), as values of one type. JSON values stay JSON where nothing else is among them.
+/// Casts operands of which one is the result (`case`, `coalesce`) to one type. If all of them are
+/// JSON or NULL, they stay JSON.
 pub(crate) fn alternatives(operands: Vec<Operand>) -> Result<Vec<Operand>, Diagnostic> {
-    if operands.iter().any(|operand| operand.json) && operands.iter().all(|operand| operand.json || operand.is_null()) {
-        let as_json = |operand: Operand| if operand.json { Ok(operand) } else { operand.cast(&DataType::Utf8) };
-        return operands.into_iter().map(|operand| as_json(operand).map(|operand| Operand { json: true, ..operand })).collect();
+    if operands.iter().any(|operand| operand.json)
+        && operands
+            .iter()
+            .all(|operand| operand.json || operand.is_null())
+    {
+        let as_json = |operand: Operand| {
+            if operand.json {
+                Ok(operand)
+            } else {
+                operand.cast(&DataType::Utf8)
+            }
+        };
+        return operands
+            .into_iter()
+            .map(|operand| {
+                as_json(operand).map(|operand| Operand {
+                    json: true,
+                    ..operand
+                })
+            })
+            .collect();
     }
-    let operands: Vec<Operand> = operands.into_iter().map(Operand::with_plain_text).collect();
-    let (literals, others): (Vec<&Operand>, Vec<&Operand>) = operands.iter().partition(|operand| operand.as_literal().is_some());
+    let operands: Vec<Operand> = operands.into_iter().map(Operand::json_to_string).collect();
+    let (literals, others): (Vec<&Operand>, Vec<&Operand>) = operands
+        .iter()
+        .partition(|operand| operand.as_literal().is_some());
     let mut target: Option<DataType> = None;
-    for operand in others.into_iter().chain(literals.into_iter().filter(|literal| !literal.is_null())) {
+    for operand in others
+        .into_iter()
+        .chain(literals.into_iter().filter(|literal| !literal.is_null()))
+    {
         target = Some(match target {
-            None => plain(&operand.data_type),
+            None => canonical(&operand.data_type),
             Some(known) if is_exactly(&known, operand) => known,
             // `case … then a_date else '2024-01-01' end`
-            Some(known) if known.is_temporal() && operand.as_literal().is_some() && is_text(&operand.data_type) => known,
-            Some(known) => type_union_coercion(&known, &operand.data_type).map(|common| plain(&common)).ok_or_else(|| {
-                let message = format!("the result is {} here and {} elsewhere", operand.type_name(), type_name(&known));
-                Diagnostic::new(operand.span, message, format!("this is {}", operand.type_name()))
-            })?,
+            Some(known)
+                if known.is_temporal()
+                    && operand.as_literal().is_some()
+                    && is_text(&operand.data_type) =>
+            {
+                known
+            }
+            Some(known) => type_union_coercion(&known, &operand.data_type)
+                .map(|common| canonical(&common))
+                .ok_or_else(|| {
+                    let message = format!(
+                        "the result is {} here, but {} in another branch",
+                        operand.type_name(),
+                        type_name(&known)
+                    );
+                    Diagnostic::new(
+                        operand.span,
+                        message,
+                        format!("this is {}", operand.type_name()),
+                    )
+                })?,
         });
     }
     let target = target.unwrap_or(DataType::Null);
-    operands.into_iter().map(|operand| operand.cast(&target)).collect()
+    operands
+        .into_iter()
+        .map(|operand| operand.cast(&target))
+        .collect()
 }
 
-/// The operands of `+ - * / %`, where JSON values are numbers and a text beside a time is an interval.
+/// Casts the operands of `+ - * / %`: JSON values to numbers, and a constant string next to a time
+/// to an interval.
 pub(crate) fn computable(left: Operand, right: Operand) -> Result<(Operand, Operand), Diagnostic> {
     let left_type = left.data_type.clone();
     let right_type = right.data_type.clone();
@@ -271,23 +432,42 @@ pub(crate) fn computable(left: Operand, right: Operand) -> Result<(Operand, Oper
     Ok((left, right))
 }
 
-fn computable_with(operand: Operand, other: &DataType, other_is_json: bool) -> Result<Operand, Diagnostic> {
+fn computable_with(
+    operand: Operand,
+    other: &DataType,
+    other_is_json: bool,
+) -> Result<Operand, Diagnostic> {
     if operand.json {
-        let known = !other_is_json && (other.is_numeric() || other.is_temporal()) && !matches!(other, DataType::Interval(_));
+        let known = !other_is_json
+            && (other.is_numeric() || other.is_temporal())
+            && !matches!(other, DataType::Interval(_));
         return operand.cast(if known { other } else { &DataType::Float64 });
     }
     let is_text_literal = is_text(&operand.data_type) && operand.as_literal().is_some();
-    if is_text_literal && matches!(other, DataType::Timestamp(_, _) | DataType::Date32 | DataType::Date64 | DataType::Time64(_)) {
+    if is_text_literal
+        && matches!(
+            other,
+            DataType::Timestamp(_, _) | DataType::Date32 | DataType::Date64 | DataType::Time64(_)
+        )
+    {
         return operand.cast(&INTERVAL);
     }
     if is_text(&operand.data_type) && !operand.is_null() {
-        let diagnostic = Diagnostic::new(operand.span, "text cannot be computed with", "this is text");
-        return Err(diagnostic.with_help("make it a number: cast(x as double)"));
+        let diagnostic = Diagnostic::new(
+            operand.span,
+            "cannot compute with a string",
+            "this is a string",
+        );
+        return Err(diagnostic.with_help("convert it to a number: cast(x as double)"));
     }
     Ok(operand)
 }
 
-/// A column of this name that holds the operand's values.
+/// The column for the values of the operand.
 pub(crate) fn field_of(name: &str, operand: &Operand) -> Field {
-    if operand.json { json_field(name) } else { Field::new(name, operand.data_type.clone(), true) }
+    if operand.json {
+        json_field(name)
+    } else {
+        Field::new(name, operand.data_type.clone(), true)
+    }
 }

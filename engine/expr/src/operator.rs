@@ -1,6 +1,7 @@
-//! SQL's operators over compiled operands.
+//! SQL operators over compiled operands.
 //!
-//! NULL means unknown as in SQL. A sum that overflows, a division by zero and a cast that fails are errors of the record, never silent.
+//! NULL means unknown, as in SQL. An overflow, a division by zero and a failed cast are errors of
+//! the record, never silent.
 
 use std::sync::Arc;
 
@@ -9,14 +10,21 @@ use datafusion_common::ScalarValue;
 use datafusion_expr::Operator;
 use datafusion_expr::type_coercion::binary::BinaryTypeCoercer;
 use datafusion_physical_expr::PhysicalExpr;
-use datafusion_physical_expr::expressions::{BinaryExpr, CaseExpr, InListExpr, IsNotNullExpr, IsNullExpr, LikeExpr, NegativeExpr, NotExpr};
-use pseidon_dsl::expr::{BinaryOp, IsWhat};
+use datafusion_physical_expr::expressions::{
+    BinaryExpr, CaseExpr, InListExpr, IsNotNullExpr, IsNullExpr, LikeExpr, NegativeExpr, NotExpr,
+};
+use pseidon_dsl::expr::{BinaryOp, IsPredicate};
 use pseidon_dsl::{Diagnostic, Span};
 
 use crate::operand::{Operand, alternatives, comparable, comparable_with, computable, reason};
 
-/// `left op right`
-pub(crate) fn binary(left: Operand, op: BinaryOp, right: Operand, span: Span) -> Result<Operand, Diagnostic> {
+/// Compiles `left op right`.
+pub(crate) fn binary(
+    left: Operand,
+    op: BinaryOp,
+    right: Operand,
+    span: Span,
+) -> Result<Operand, Diagnostic> {
     match op {
         BinaryOp::Or => logical(left, Operator::Or, right, span),
         BinaryOp::And => logical(left, Operator::And, right, span),
@@ -40,16 +48,33 @@ pub(crate) fn binary(left: Operand, op: BinaryOp, right: Operand, span: Span) ->
     }
 }
 
-fn operation(left: Operand, op: Operator, right: Operand, result: DataType, span: Span) -> Result<Operand, Diagnostic> {
+fn operation(
+    left: Operand,
+    op: Operator,
+    right: Operand,
+    result: DataType,
+    span: Span,
+) -> Result<Operand, Diagnostic> {
     let physical = BinaryExpr::new(left.physical, op, right.physical).with_fail_on_overflow(true);
     Operand::computed(Arc::new(physical), result, span)
 }
 
 fn logical(left: Operand, op: Operator, right: Operand, span: Span) -> Result<Operand, Diagnostic> {
-    operation(left.condition()?, op, right.condition()?, DataType::Boolean, span)
+    operation(
+        left.condition()?,
+        op,
+        right.condition()?,
+        DataType::Boolean,
+        span,
+    )
 }
 
-fn comparison(left: Operand, op: Operator, right: Operand, span: Span) -> Result<Operand, Diagnostic> {
+fn comparison(
+    left: Operand,
+    op: Operator,
+    right: Operand,
+    span: Span,
+) -> Result<Operand, Diagnostic> {
     let [left, right] = comparable([left, right])?;
     operation(left, op, right, DataType::Boolean, span)
 }
@@ -60,70 +85,148 @@ fn regex(left: Operand, op: Operator, pattern: Operand, span: Span) -> Result<Op
     operation(left, op, pattern, DataType::Boolean, span)
 }
 
-/// A constant that is no regular expression is a mistake.
+/// Checks a constant pattern of a regular expression. A pattern that is not a constant is accepted.
 pub(crate) fn check_regex(pattern: &Operand) -> Result<(), Diagnostic> {
-    let Some(ScalarValue::Utf8(Some(text))) = pattern.as_literal() else { return Ok(()) };
+    let Some(ScalarValue::Utf8(Some(text))) = pattern.as_literal() else {
+        return Ok(());
+    };
     let probe = Operand::literal(ScalarValue::from(""), pattern.span);
-    match operation(probe, Operator::RegexMatch, pattern.clone(), DataType::Boolean, pattern.span) {
+    match operation(
+        probe,
+        Operator::RegexMatch,
+        pattern.clone(),
+        DataType::Boolean,
+        pattern.span,
+    ) {
         Ok(_) => Ok(()),
-        Err(_) => Err(Diagnostic::new(pattern.span, format!("'{text}' is no regular expression"), "cannot be read")),
+        Err(_) => Err(Diagnostic::new(
+            pattern.span,
+            format!("invalid regular expression '{text}'"),
+            "cannot be parsed",
+        )),
     }
 }
 
-fn arithmetic(left: Operand, op: Operator, right: Operand, span: Span) -> Result<Operand, Diagnostic> {
-    let message = format!("{} {op} {} has no meaning", left.type_name(), right.type_name());
-    let undefined = || Diagnostic::new(span, message, "not for these types");
+fn arithmetic(
+    left: Operand,
+    op: Operator,
+    right: Operand,
+    span: Span,
+) -> Result<Operand, Diagnostic> {
+    let message = format!(
+        "cannot compute {} {op} {}",
+        left.type_name(),
+        right.type_name()
+    );
+    let undefined = || Diagnostic::new(span, message, "not defined for these types");
     let (left, right) = computable(left, right)?;
     let types = (left.data_type.clone(), right.data_type.clone());
-    let Ok((left_type, right_type)) = BinaryTypeCoercer::new(&types.0, &op, &types.1).get_input_types() else { return Err(undefined()) };
-    let Ok(result) = BinaryTypeCoercer::new(&left_type, &op, &right_type).get_result_type() else { return Err(undefined()) };
-    operation(left.cast(&left_type)?, op, right.cast(&right_type)?, result, span)
+    let Ok((left_type, right_type)) =
+        BinaryTypeCoercer::new(&types.0, &op, &types.1).get_input_types()
+    else {
+        return Err(undefined());
+    };
+    let Ok(result) = BinaryTypeCoercer::new(&left_type, &op, &right_type).get_result_type() else {
+        return Err(undefined());
+    };
+    operation(
+        left.cast(&left_type)?,
+        op,
+        right.cast(&right_type)?,
+        result,
+        span,
+    )
 }
 
-/// `-operand`
+/// Compiles `-operand`.
 pub(crate) fn negate(operand: Operand, span: Span) -> Result<Operand, Diagnostic> {
-    let operand = if operand.json { operand.cast(&DataType::Float64)? } else { operand };
+    let operand = if operand.json {
+        operand.cast(&DataType::Float64)?
+    } else {
+        operand
+    };
     match &operand.data_type {
-        // DataFusion's negation of the smallest integer gives itself; a difference is checked.
-        integer if integer.is_integer() || *integer == DataType::Null => {
-            arithmetic(Operand::literal(ScalarValue::from(0_i64), span), Operator::Minus, operand, span)
-        }
-        number if number.is_numeric() || matches!(number, DataType::Interval(_) | DataType::Duration(_)) => {
+        // DataFusion's negation of the smallest integer silently overflows. A difference is
+        // checked.
+        integer if integer.is_integer() || *integer == DataType::Null => arithmetic(
+            Operand::literal(ScalarValue::from(0_i64), span),
+            Operator::Minus,
+            operand,
+            span,
+        ),
+        number
+            if number.is_numeric()
+                || matches!(number, DataType::Interval(_) | DataType::Duration(_)) =>
+        {
             let data_type = operand.data_type.clone();
-            Operand::computed(Arc::new(NegativeExpr::new(operand.physical)), data_type, span)
+            Operand::computed(
+                Arc::new(NegativeExpr::new(operand.physical)),
+                data_type,
+                span,
+            )
         }
-        _ => Err(Diagnostic::new(span, format!("-{} has no meaning", operand.type_name()), "should be a number")),
+        _ => Err(Diagnostic::new(
+            span,
+            format!("cannot negate {}", operand.type_name()),
+            "expected a number",
+        )),
     }
 }
 
-/// `not operand`
+/// Compiles `not operand`.
 pub(crate) fn not(operand: Operand, span: Span) -> Result<Operand, Diagnostic> {
     let condition = operand.condition()?;
-    Operand::computed(Arc::new(NotExpr::new(condition.physical)), DataType::Boolean, span)
+    Operand::computed(
+        Arc::new(NotExpr::new(condition.physical)),
+        DataType::Boolean,
+        span,
+    )
 }
 
-/// `operand [not] between low and high`
-pub(crate) fn between(operand: Operand, low: Operand, high: Operand, negated: bool, span: Span) -> Result<Operand, Diagnostic> {
+/// Compiles `operand [not] between low and high`.
+pub(crate) fn between(
+    operand: Operand,
+    low: Operand,
+    high: Operand,
+    negated: bool,
+    span: Span,
+) -> Result<Operand, Diagnostic> {
     let [operand, low, high] = comparable([operand, low, high])?;
-    let above = operation(operand.clone(), Operator::GtEq, low, DataType::Boolean, span)?;
+    let above = operation(
+        operand.clone(),
+        Operator::GtEq,
+        low,
+        DataType::Boolean,
+        span,
+    )?;
     let below = operation(operand, Operator::LtEq, high, DataType::Boolean, span)?;
     let inside = operation(above, Operator::And, below, DataType::Boolean, span)?;
-    if negated { not(inside, span) } else { Ok(inside) }
+    if negated {
+        not(inside, span)
+    } else {
+        Ok(inside)
+    }
 }
 
-/// `operand [not] in (list)`
-pub(crate) fn is_in(operand: Operand, list: Vec<Operand>, negated: bool, schema: &Schema, span: Span) -> Result<Operand, Diagnostic> {
+/// Compiles `operand [not] in (list)`.
+pub(crate) fn is_in(
+    operand: Operand,
+    list: Vec<Operand>,
+    negated: bool,
+    schema: &Schema,
+    span: Span,
+) -> Result<Operand, Diagnostic> {
     let (operand, list) = comparable_with(operand, list)?;
     let list = list.into_iter().map(|operand| operand.physical).collect();
     let in_list = InListExpr::try_new(operand.physical, list, negated, schema)
-        .map_err(|error| Diagnostic::new(span, reason(&error), "cannot be compared with the list"))?;
+        .map_err(|error| Diagnostic::new(span, reason(&error), "cannot compare with this list"))?;
     Operand::computed(Arc::new(in_list), DataType::Boolean, span)
 }
 
-/// How [`like`] reads its pattern.
+/// The options of [`like`].
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct LikeOptions {
-    /// What `escape` says; a backslash without it.
+    /// The character after `escape`. `None` means a backslash.
     pub(crate) escape: Option<char>,
     /// `ilike`
     pub(crate) case_insensitive: bool,
@@ -131,25 +234,40 @@ pub(crate) struct LikeOptions {
     pub(crate) negated: bool,
 }
 
-/// `operand [not] like pattern`
-pub(crate) fn like(operand: Operand, pattern: Operand, options: LikeOptions, span: Span) -> Result<Operand, Diagnostic> {
+/// Compiles `operand [not] like pattern`.
+pub(crate) fn like(
+    operand: Operand,
+    pattern: Operand,
+    options: LikeOptions,
+    span: Span,
+) -> Result<Operand, Diagnostic> {
     let operand = operand.text("like")?;
     let pattern = pattern.text("like")?;
     let pattern = match options.escape {
         Some(escape) => with_backslashes(pattern, escape)?,
         None => pattern,
     };
-    let like = LikeExpr::new(options.negated, options.case_insensitive, operand.physical, pattern.physical);
+    let like = LikeExpr::new(
+        options.negated,
+        options.case_insensitive,
+        operand.physical,
+        pattern.physical,
+    );
     Operand::computed(Arc::new(like), DataType::Boolean, span)
 }
 
-/// The pattern with backslashes, which is what Arrow knows, instead of another escape character.
+/// Rewrites a pattern from another escape character to the backslash, the only one that Arrow
+/// supports.
 fn with_backslashes(pattern: Operand, escape: char) -> Result<Operand, Diagnostic> {
     if pattern.is_null() {
         return Ok(pattern);
     }
     let Some(ScalarValue::Utf8(Some(text))) = pattern.as_literal() else {
-        return Err(Diagnostic::new(pattern.span, "escape needs a pattern that is a constant", "should be a text in quotes"));
+        return Err(Diagnostic::new(
+            pattern.span,
+            "`escape` requires a constant pattern",
+            "expected a string in quotes",
+        ));
     };
     let mut rewritten = String::with_capacity(text.len());
     let mut characters = text.chars();
@@ -162,31 +280,48 @@ fn with_backslashes(pattern: Operand, escape: char) -> Result<Operand, Diagnosti
             continue;
         }
         let Some(escaped) = characters.next() else {
-            let message = format!("the pattern ends with its escape character {escape}");
-            return Err(Diagnostic::new(pattern.span, message, "nothing follows it"));
+            let message = format!("the pattern ends with its escape character `{escape}`");
+            return Err(Diagnostic::new(
+                pattern.span,
+                message,
+                "expected a character after it",
+            ));
         };
         rewritten.extend(['\\', escaped]);
     }
     Ok(Operand::literal(ScalarValue::from(rewritten), pattern.span))
 }
 
-/// `operand is [not] what`
-pub(crate) fn is(operand: Operand, what: IsWhat, negated: bool, span: Span) -> Result<Operand, Diagnostic> {
-    if what == IsWhat::Null {
+/// Compiles `operand is [not] predicate`.
+pub(crate) fn is(
+    operand: Operand,
+    predicate: IsPredicate,
+    negated: bool,
+    span: Span,
+) -> Result<Operand, Diagnostic> {
+    if predicate == IsPredicate::Null {
         return is_null(operand, negated, span);
     }
-    let op = if negated { Operator::IsDistinctFrom } else { Operator::IsNotDistinctFrom };
-    let wanted = Operand::literal(ScalarValue::from(what == IsWhat::True), span);
+    let op = if negated {
+        Operator::IsDistinctFrom
+    } else {
+        Operator::IsNotDistinctFrom
+    };
+    let wanted = Operand::literal(ScalarValue::from(predicate == IsPredicate::True), span);
     operation(operand.condition()?, op, wanted, DataType::Boolean, span)
 }
 
 fn is_null(operand: Operand, negated: bool, span: Span) -> Result<Operand, Diagnostic> {
-    let operand = operand.with_plain_text().physical;
-    let physical: Arc<dyn PhysicalExpr> = if negated { Arc::new(IsNotNullExpr::new(operand)) } else { Arc::new(IsNullExpr::new(operand)) };
+    let operand = operand.json_to_string().physical;
+    let physical: Arc<dyn PhysicalExpr> = if negated {
+        Arc::new(IsNotNullExpr::new(operand))
+    } else {
+        Arc::new(IsNullExpr::new(operand))
+    };
     Operand::computed(physical, DataType::Boolean, span)
 }
 
-/// `case [operand] when … then … [else …] end`
+/// Compiles `case [operand] when … then … [else …] end`.
 pub(crate) fn case(
     operand: Option<Operand>,
     whens: Vec<(Operand, Operand)>,
@@ -195,7 +330,13 @@ pub(crate) fn case(
 ) -> Result<Operand, Diagnostic> {
     let (tests, results): (Vec<Operand>, Vec<Operand>) = whens.into_iter().unzip();
     let (operand, tests) = match operand {
-        None => (None, tests.into_iter().map(Operand::condition).collect::<Result<Vec<_>, _>>()?),
+        None => (
+            None,
+            tests
+                .into_iter()
+                .map(Operand::condition)
+                .collect::<Result<Vec<_>, _>>()?,
+        ),
         Some(operand) => {
             let (operand, tests) = comparable_with(operand, tests)?;
             (Some(operand), tests)
@@ -203,27 +344,52 @@ pub(crate) fn case(
     };
     let has_otherwise = otherwise.is_some();
     let mut results = alternatives(results.into_iter().chain(otherwise).collect())?;
-    let (data_type, json) = results.first().map_or((DataType::Null, false), |first| (first.data_type.clone(), first.json));
+    let (data_type, json) = results.first().map_or((DataType::Null, false), |first| {
+        (first.data_type.clone(), first.json)
+    });
     let otherwise = if has_otherwise { results.pop() } else { None };
-    let branches = tests.into_iter().zip(results).map(|(test, result)| (test.physical, result.physical)).collect();
-    let case = CaseExpr::try_new(operand.map(|operand| operand.physical), branches, otherwise.map(|operand| operand.physical))
-        .map_err(|error| Diagnostic::new(span, reason(&error), "cannot be computed"))?;
-    Ok(Operand { json, ..Operand::computed(Arc::new(case), data_type, span)? })
+    let branches = tests
+        .into_iter()
+        .zip(results)
+        .map(|(test, result)| (test.physical, result.physical))
+        .collect();
+    let case = CaseExpr::try_new(
+        operand.map(|operand| operand.physical),
+        branches,
+        otherwise.map(|operand| operand.physical),
+    )
+    .map_err(|error| Diagnostic::new(span, reason(&error), "cannot be evaluated"))?;
+    Ok(Operand {
+        json,
+        ..Operand::computed(Arc::new(case), data_type, span)?
+    })
 }
 
-/// The functions that compute only the argument that is the result: `coalesce`, `nvl`, `ifnull`, `nvl2`, `if`; and `nullif`.
-pub(crate) fn conditional(name: &str, args: Vec<Operand>, span: Span) -> Result<Operand, Diagnostic> {
+/// Compiles the functions that evaluate only the argument that is the result (`coalesce`, `nvl`,
+/// `ifnull`, `nvl2`, `if`), and `nullif`.
+pub(crate) fn conditional(
+    name: &str,
+    args: Vec<Operand>,
+    span: Span,
+) -> Result<Operand, Diagnostic> {
     let count = args.len();
     let usage = match name {
         "coalesce" => "coalesce(first, second, …)",
         "nvl2" => "nvl2(tested, if_not_null, if_null)",
         "if" => "if(condition, then, else)",
-        "nullif" => "nullif(value, null_if_it_is_this)",
+        "nullif" => "nullif(value, null_value)",
         _ => "ifnull(tested, if_null)",
     };
     let misuse = || {
-        Diagnostic::new(span, format!("{name} does not take {count} argument{}", if count == 1 { "" } else { "s" }), "not so many")
-            .with_help(format!("it is {usage}"))
+        Diagnostic::new(
+            span,
+            format!(
+                "`{name}` does not accept {count} argument{}",
+                if count == 1 { "" } else { "s" }
+            ),
+            "wrong number of arguments",
+        )
+        .with_help(format!("usage: {usage}"))
     };
     let mut args = args.into_iter();
     match (name, count) {
@@ -239,20 +405,33 @@ pub(crate) fn conditional(name: &str, args: Vec<Operand>, span: Span) -> Result<
             }
         }
         ("nvl2" | "if", 3) => {
-            let (Some(tested), Some(then)) = (args.next(), args.next()) else { return Err(misuse()) };
-            let test = if name == "if" { tested } else { is_null(tested.clone(), true, tested.span)? };
+            let (Some(tested), Some(then)) = (args.next(), args.next()) else {
+                return Err(misuse());
+            };
+            let test = if name == "if" {
+                tested
+            } else {
+                is_null(tested.clone(), true, tested.span)?
+            };
             case(None, vec![(test, then)], args.next(), span)
         }
         ("nullif", 2) => {
-            let (Some(value), Some(other)) = (args.next(), args.next()) else { return Err(misuse()) };
+            let (Some(value), Some(other)) = (args.next(), args.next()) else {
+                return Err(misuse());
+            };
             let test = comparison(value.clone(), Operator::Eq, other, span)?;
-            case(None, vec![(test, Operand::literal(ScalarValue::Null, span))], Some(value), span)
+            case(
+                None,
+                vec![(test, Operand::literal(ScalarValue::Null, span))],
+                Some(value),
+                span,
+            )
         }
         _ => Err(misuse()),
     }
 }
 
-/// Whether the value is always the same for the same record.
+/// Whether the expression always returns the same value for the same record.
 pub(crate) fn is_deterministic(physical: &Arc<dyn PhysicalExpr>) -> bool {
     !physical.is_volatile_node() && physical.children().into_iter().all(is_deterministic)
 }

@@ -1,7 +1,8 @@
-//! Panics of code that records drive.
+//! Handling of panics in code that processes records.
 //!
-//! Arrow's kernels panic where a result does not fit their types, for example when a column of texts passes 2 GiB. To the pipeline that is an
-//! error of some records, not a fault of the process: it is caught, and code that reports panics can ask [`is_expected`] and leave it out.
+//! Arrow's kernels panic if a result does not fit their types, for example if a string column
+//! exceeds 2 GiB. For the pipeline that is an error of some records, not a bug of the process. Such
+//! a panic is caught, and a panic hook calls [`is_expected`] to skip reporting it.
 
 use std::any::Any;
 use std::cell::Cell;
@@ -11,22 +12,26 @@ thread_local! {
     static CATCHING: Cell<bool> = const { Cell::new(false) };
 }
 
-/// Does `work`. If it panics, the error is what the panic said. Nothing that `work` changes may be used after a panic.
-pub fn caught<T>(work: impl FnOnce() -> T) -> Result<T, String> {
+/// Calls `work`. If it panics, returns the panic message as the error. State that `work` modified
+/// must not be used after a panic.
+pub fn catch_panic<T>(work: impl FnOnce() -> T) -> Result<T, String> {
     let before = CATCHING.replace(true);
     let outcome = catch_unwind(AssertUnwindSafe(work));
     CATCHING.set(before);
     outcome.map_err(|panic| message(panic.as_ref()))
 }
 
-/// Whether a panic of this thread is caught and handled at this moment.
+/// Whether a panic of the current thread would be caught by [`catch_panic`].
 pub fn is_expected() -> bool {
     CATCHING.get()
 }
 
-/// What a panic said.
+/// The message of a panic payload.
 pub fn message(panic: &(dyn Any + Send)) -> String {
-    let text = panic.downcast_ref::<String>().map(String::as_str).or_else(|| panic.downcast_ref::<&str>().copied());
+    let text = panic
+        .downcast_ref::<String>()
+        .map(String::as_str)
+        .or_else(|| panic.downcast_ref::<&str>().copied());
     text.unwrap_or("unknown panic").to_owned()
 }
 
@@ -35,12 +40,18 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_panic_is_an_error_that_says_what_it_said() {
-        assert_eq!(caught(|| 1), Ok(1));
-        assert_eq!(caught(|| -> u8 { panic!("offset overflow") }), Err("offset overflow".to_owned()));
+    fn a_panic_is_returned_as_an_error_with_its_message() {
+        assert_eq!(catch_panic(|| 1), Ok(1));
+        assert_eq!(
+            catch_panic(|| -> u8 { panic!("offset overflow") }),
+            Err("offset overflow".to_owned())
+        );
         let rows = 12;
-        assert_eq!(caught(|| -> u8 { panic!("too many rows: {rows}") }), Err("too many rows: 12".to_owned()));
-        assert_eq!(caught(is_expected), Ok(true));
+        assert_eq!(
+            catch_panic(|| -> u8 { panic!("too many rows: {rows}") }),
+            Err("too many rows: 12".to_owned())
+        );
+        assert_eq!(catch_panic(is_expected), Ok(true));
         assert!(!is_expected());
     }
 }

@@ -1,23 +1,26 @@
-//! Arrow's types under the names that users write.
+//! Names of Arrow types as users write them.
 //!
-//! Both families of names are read: Arrow's (`int64`, `utf8`, `timestamp_ms`) and SQL's (`bigint`, `text`, `timestamp`). They are printed as
-//! Arrow's, a struct as `{a int64, b utf8}` and a list as `[int64]`. Timestamps are in UTC; SQL's `timestamp` has microseconds.
+//! Both Arrow's names (`int64`, `utf8`, `timestamp_ms`) and SQL's names (`bigint`, `text`,
+//! `timestamp`) are accepted. Types are printed with Arrow's names, a struct as `{a int64, b utf8}`
+//! and a list as `[int64]`. Timestamps are in UTC. SQL's `timestamp` has microseconds.
 
 use std::collections::HashMap;
 
-use arrow::datatypes::{DECIMAL128_MAX_PRECISION, DECIMAL256_MAX_PRECISION, DataType, Field, IntervalUnit, TimeUnit};
+use arrow::datatypes::{
+    DECIMAL128_MAX_PRECISION, DECIMAL256_MAX_PRECISION, DataType, Field, IntervalUnit, TimeUnit,
+};
 
 /// The name of Arrow's canonical extension type for JSON text.
 const JSON_EXTENSION: &str = "arrow.json";
 const EXTENSION_KEY: &str = "ARROW:extension:name";
 
-/// How a column of unknown type is called.
+/// The name of the type of a column of JSON values.
 const JSON: &str = "json";
 
 /// The time zone of all timestamps.
 const UTC: &str = "UTC";
 
-/// The names of types without parameters. The first name of a type is the one that is printed.
+/// The names of types without parameters. The first name of each type is the one that is printed.
 const NAMES: [(&str, DataType); 43] = [
     ("int8", DataType::Int8),
     ("int16", DataType::Int16),
@@ -64,7 +67,7 @@ const NAMES: [(&str, DataType); 43] = [
     ("large_binary", DataType::LargeBinary),
 ];
 
-/// The names of timestamps. The first name of a unit is the one that is printed.
+/// The names of timestamps. The first name of each unit is the one that is printed.
 const TIMESTAMPS: [(&str, TimeUnit); 6] = [
     ("timestamp_s", TimeUnit::Second),
     ("timestamp_ms", TimeUnit::Millisecond),
@@ -74,25 +77,32 @@ const TIMESTAMPS: [(&str, TimeUnit); 6] = [
     ("timestamptz", TimeUnit::Microsecond),
 ];
 
-/// The digits of a decimal whose precision is not given.
+/// The precision and scale of `decimal` without parameters.
 const DEFAULT_DECIMAL: (u8, i8) = (38, 10);
 
-/// A timestamp in UTC.
+/// The type of a timestamp in UTC.
 pub(crate) fn timestamp(unit: TimeUnit) -> DataType {
     DataType::Timestamp(unit, Some(UTC.into()))
 }
 
-/// A column whose values are JSON texts: what a payload path gives when nothing says its type.
+/// A column of JSON values as source text: the column of a payload path without a known type.
 pub fn json_field(name: &str) -> Field {
-    Field::new(name, DataType::Utf8, true).with_metadata(HashMap::from([(EXTENSION_KEY.to_owned(), JSON_EXTENSION.to_owned())]))
+    Field::new(name, DataType::Utf8, true).with_metadata(HashMap::from([(
+        EXTENSION_KEY.to_owned(),
+        JSON_EXTENSION.to_owned(),
+    )]))
 }
 
-/// Whether a column holds JSON texts.
+/// Whether a column contains JSON values as source text.
 pub fn is_json(field: &Field) -> bool {
-    field.metadata().get(EXTENSION_KEY).is_some_and(|name| name == JSON_EXTENSION)
+    field
+        .metadata()
+        .get(EXTENSION_KEY)
+        .is_some_and(|name| name == JSON_EXTENSION)
 }
 
-/// A column of the type that `name` says: as [`parse_type`], and `json`, which is no Arrow type but [`json_field`]'s mark on text.
+/// A column named `column` of the type named `name`. It accepts the names of [`parse_type`] and
+/// `json`, which is not an Arrow type but a string column with the metadata of [`json_field`].
 pub fn parse_field(column: &str, name: &str) -> Result<Field, String> {
     if name.trim().eq_ignore_ascii_case(JSON) {
         return Ok(json_field(column));
@@ -100,15 +110,21 @@ pub fn parse_field(column: &str, name: &str) -> Result<Field, String> {
     Ok(Field::new(column, parse_type(name)?, true))
 }
 
-/// The type with this name, in any case: Arrow's names (`int64`, `utf8`, `timestamp_ms`), SQL's (`bigint`, `text`, `timestamp`, `varchar(20)`,
-/// whose length is not checked) and `decimal(10,2)`. The error says which name comes nearest.
+/// The type with this name, ignoring case: Arrow's names (`int64`, `utf8`, `timestamp_ms`), SQL's
+/// names (`bigint`, `text`, `timestamp`, `varchar(20)`, whose length is not enforced) and
+/// `decimal(10,2)`. The error is a message for the user and suggests the nearest name.
 pub fn parse_type(name: &str) -> Result<DataType, String> {
     let lower = name.trim().to_ascii_lowercase();
-    // All times are in UTC, with or without a zone.
-    let lower = lower.strip_suffix(" with time zone").or_else(|| lower.strip_suffix(" without time zone")).unwrap_or(&lower);
+    // All times are in UTC, so both forms are the same type.
+    let lower = lower
+        .strip_suffix(" with time zone")
+        .or_else(|| lower.strip_suffix(" without time zone"))
+        .unwrap_or(&lower);
     let (word, parameters) = match lower.split_once('(') {
         Some((word, rest)) => {
-            let inner = rest.strip_suffix(')').ok_or_else(|| format!("the type {lower} lacks its closing parenthesis"))?;
+            let inner = rest
+                .strip_suffix(')')
+                .ok_or_else(|| format!("the type `{lower}` is missing its closing parenthesis"))?;
             (word.trim(), Some(inner))
         }
         None => (lower, None),
@@ -118,15 +134,24 @@ pub fn parse_type(name: &str) -> Result<DataType, String> {
     }
     if let Some(parameters) = parameters {
         return match word {
-            "varchar" | "char" | "char varying" | "character varying" if parameters.trim().parse::<u32>().is_ok() => Ok(DataType::Utf8),
+            "varchar" | "char" | "char varying" | "character varying"
+                if parameters.trim().parse::<u32>().is_ok() =>
+            {
+                Ok(DataType::Utf8)
+            }
             "timestamp" => match parameters.trim() {
                 "0" => Ok(timestamp(TimeUnit::Second)),
                 "3" => Ok(timestamp(TimeUnit::Millisecond)),
                 "6" => Ok(timestamp(TimeUnit::Microsecond)),
                 "9" => Ok(timestamp(TimeUnit::Nanosecond)),
-                _ => Err(format!("timestamp({parameters}) should be timestamp(0), (3), (6) or (9)")),
+                _ => Err(format!(
+                    "invalid precision in timestamp({parameters}); expected timestamp(0), (3), \
+                        (6) or (9)"
+                )),
             },
-            _ => Err(format!("the type {word} takes no ({parameters})")),
+            _ => Err(format!(
+                "the type `{word}` does not accept parameters, found ({parameters})"
+            )),
         };
     }
     if let Some((_, data_type)) = NAMES.iter().find(|(known, _)| *known == word) {
@@ -136,64 +161,94 @@ pub fn parse_type(name: &str) -> Result<DataType, String> {
         return Ok(timestamp(*unit));
     }
     let timestamps = TIMESTAMPS.iter().map(|(known, _)| *known);
-    let known = NAMES.iter().map(|(known, _)| *known).chain(timestamps).chain(["decimal", "numeric", JSON]);
+    let known = NAMES
+        .iter()
+        .map(|(known, _)| *known)
+        .chain(timestamps)
+        .chain(["decimal", "numeric", JSON]);
     Err(match pseidon_dsl::nearest(word, known) {
-        Some(nearest) => format!("there is no type {word}, the nearest is {nearest}"),
-        None => format!("there is no type {word}; int64, float64, utf8, boolean, timestamp, date and decimal(10,2) are some"),
+        Some(nearest) => format!("unknown type `{word}`; did you mean `{nearest}`?"),
+        None => format!(
+            "unknown type `{word}`; expected a type such as int64, float64, utf8, boolean, \
+                timestamp, date or decimal(10,2)"
+        ),
     })
 }
 
-/// `decimal`, `decimal(10)`, `decimal(10,2)`
+/// Parses `decimal`, `decimal(10)` and `decimal(10,2)`. `word` is `decimal` or `numeric`.
 fn decimal(word: &str, parameters: Option<&str>) -> Result<DataType, String> {
     let Some(parameters) = parameters else {
         return Ok(DataType::Decimal128(DEFAULT_DECIMAL.0, DEFAULT_DECIMAL.1));
     };
     let (precision, scale) = parameters.split_once(',').unwrap_or((parameters, "0"));
-    let numbers = precision.trim().parse::<u8>().ok().zip(scale.trim().parse::<u8>().ok());
+    let numbers = precision
+        .trim()
+        .parse::<u8>()
+        .ok()
+        .zip(scale.trim().parse::<u8>().ok());
     match numbers {
-        Some((precision, scale)) if precision > 0 && scale <= precision && precision <= DECIMAL128_MAX_PRECISION => {
+        Some((precision, scale))
+            if precision > 0 && scale <= precision && precision <= DECIMAL128_MAX_PRECISION =>
+        {
             Ok(DataType::Decimal128(precision, scale as i8))
         }
-        Some((precision, scale)) if scale <= precision && (DECIMAL128_MAX_PRECISION..=DECIMAL256_MAX_PRECISION).contains(&precision) => {
+        Some((precision, scale))
+            if scale <= precision
+                && (DECIMAL128_MAX_PRECISION..=DECIMAL256_MAX_PRECISION).contains(&precision) =>
+        {
             Ok(DataType::Decimal256(precision, scale as i8))
         }
-        _ => {
-            Err(format!("{word}({parameters}) should have up to {DECIMAL256_MAX_PRECISION} digits and no more after the point than in all"))
-        }
+        _ => Err(format!(
+            "invalid {word}({parameters}); expected a precision from 1 to \
+                {DECIMAL256_MAX_PRECISION} and a scale of at most the precision"
+        )),
     }
 }
 
-/// How users write this type: [`parse_type`] reads it again, structs and lists apart.
+/// The name of a type for users. [`parse_type`] accepts it, except for structs and lists.
 pub fn type_name(data_type: &DataType) -> String {
     if let Some((name, _)) = NAMES.iter().find(|(_, known)| known == data_type) {
         return (*name).to_owned();
     }
     match data_type {
-        DataType::Timestamp(unit, _) => {
-            TIMESTAMPS.iter().find(|(_, known)| known == unit).map_or_else(String::new, |(name, _)| (*name).to_owned())
+        DataType::Timestamp(unit, _) => TIMESTAMPS
+            .iter()
+            .find(|(_, known)| known == unit)
+            .map_or_else(String::new, |(name, _)| (*name).to_owned()),
+        DataType::Decimal128(precision, scale) | DataType::Decimal256(precision, scale) => {
+            format!("decimal({precision},{scale})")
         }
-        DataType::Decimal128(precision, scale) | DataType::Decimal256(precision, scale) => format!("decimal({precision},{scale})"),
         DataType::Struct(fields) => {
-            let fields: Vec<String> = fields.iter().map(|field| format!("{} {}", field.name(), field_type_name(field))).collect();
+            let fields: Vec<String> = fields
+                .iter()
+                .map(|field| format!("{} {}", field.name(), field_type_name(field)))
+                .collect();
             format!("{{{}}}", fields.join(", "))
         }
-        DataType::List(item) | DataType::LargeList(item) | DataType::FixedSizeList(item, _) => format!("[{}]", field_type_name(item)),
+        DataType::List(item) | DataType::LargeList(item) | DataType::FixedSizeList(item, _) => {
+            format!("[{}]", field_type_name(item))
+        }
         DataType::Dictionary(_, value) => type_name(value),
         other => other.to_string().to_ascii_lowercase(),
     }
 }
 
-/// How users write the type of this column: as [`type_name`], and `json` for a column of JSON texts.
+/// The name of a column's type for users: `json` for a column of JSON values, else [`type_name`].
 pub fn field_type_name(field: &Field) -> String {
-    if is_json(field) { JSON.to_owned() } else { type_name(field.data_type()) }
+    if is_json(field) {
+        JSON.to_owned()
+    } else {
+        type_name(field.data_type())
+    }
 }
 
-/// The plainest type for the same values: functions give some texts as views and some times without a zone.
-pub(crate) fn plain(data_type: &DataType) -> DataType {
+/// The canonical type for the same values. Some functions return strings as views, or times without
+/// a zone.
+pub(crate) fn canonical(data_type: &DataType) -> DataType {
     match data_type {
         DataType::Utf8View | DataType::LargeUtf8 => DataType::Utf8,
         DataType::BinaryView | DataType::LargeBinary => DataType::Binary,
-        DataType::Dictionary(_, value) => plain(value),
+        DataType::Dictionary(_, value) => canonical(value),
         DataType::Timestamp(unit, _) => timestamp(*unit),
         other => other.clone(),
     }
@@ -206,7 +261,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn names_are_read_and_printed() {
+    fn names_are_parsed_and_printed() {
         let cases = [
             ("int64", "int64"),
             ("BIGINT", "int64"),
@@ -246,11 +301,17 @@ mod tests {
 
     #[test]
     fn timestamps_are_in_utc() {
-        assert_eq!(parse_type("timestamp_ms"), Ok(DataType::Timestamp(TimeUnit::Millisecond, Some("UTC".into()))));
+        assert_eq!(
+            parse_type("timestamp_ms"),
+            Ok(DataType::Timestamp(
+                TimeUnit::Millisecond,
+                Some("UTC".into())
+            ))
+        );
     }
 
     #[test]
-    fn every_printed_name_is_read() {
+    fn every_printed_name_is_parsed() {
         for (_, data_type) in &NAMES {
             assert_eq!(parse_type(&type_name(data_type)).as_ref(), Ok(data_type));
         }
@@ -258,14 +319,29 @@ mod tests {
 
     #[test]
     fn nested_types_are_printed() {
-        let user = Field::new("user", DataType::Struct(vec![Field::new("id", DataType::Utf8, true), json_field("more")].into()), true);
+        let user = Field::new(
+            "user",
+            DataType::Struct(
+                vec![Field::new("id", DataType::Utf8, true), json_field("more")].into(),
+            ),
+            true,
+        );
         assert_eq!(field_type_name(&user), "{id utf8, more json}");
-        assert_eq!(type_name(&DataType::List(Arc::new(Field::new_list_field(DataType::Int64, true)))), "[int64]");
-        assert_eq!(type_name(&DataType::List(Arc::new(user))), "[{id utf8, more json}]");
+        assert_eq!(
+            type_name(&DataType::List(Arc::new(Field::new_list_field(
+                DataType::Int64,
+                true
+            )))),
+            "[int64]"
+        );
+        assert_eq!(
+            type_name(&DataType::List(Arc::new(user))),
+            "[{id utf8, more json}]"
+        );
     }
 
     #[test]
-    fn json_is_a_mark_on_text() {
+    fn json_is_a_string_with_metadata() {
         let field = parse_field("a", "JSON").unwrap();
         assert!(is_json(&field));
         assert_eq!(field.data_type(), &DataType::Utf8);
@@ -273,18 +349,40 @@ mod tests {
     }
 
     #[test]
-    fn mistakes_are_explained() {
+    fn errors_are_explained() {
         let cases = [
-            ("decimal(10,11)", "decimal(10,11) should have up to 76 digits and no more after the point than in all"),
-            ("decimal(0,0)", "decimal(0,0) should have up to 76 digits and no more after the point than in all"),
-            ("decimal(99)", "decimal(99) should have up to 76 digits and no more after the point than in all"),
-            ("decimal(1", "the type decimal(1 lacks its closing parenthesis"),
-            ("int64(3)", "the type int64 takes no (3)"),
+            (
+                "decimal(10,11)",
+                "invalid decimal(10,11); expected a precision from 1 to 76 and a scale of at most \
+                    the precision",
+            ),
+            (
+                "decimal(0,0)",
+                "invalid decimal(0,0); expected a precision from 1 to 76 and a scale of at most \
+                    the precision",
+            ),
+            (
+                "decimal(99)",
+                "invalid decimal(99); expected a precision from 1 to 76 and a scale of at most \
+                    the precision",
+            ),
+            (
+                "decimal(1",
+                "the type `decimal(1` is missing its closing parenthesis",
+            ),
+            (
+                "int64(3)",
+                "the type `int64` does not accept parameters, found (3)",
+            ),
         ];
         for (name, message) in cases {
             assert_eq!(parse_type(name).unwrap_err(), message);
         }
-        assert!(parse_type("in64").unwrap_err().starts_with("there is no type in64"));
+        assert!(
+            parse_type("in64")
+                .unwrap_err()
+                .starts_with("unknown type `in64`")
+        );
         assert!(parse_type("").is_err());
     }
 }

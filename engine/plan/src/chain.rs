@@ -1,13 +1,13 @@
-//! Chains: what is done with a source's records, compiled.
+//! Chains: the compiled steps that process the records of a source.
 
 use std::sync::Arc;
 
 use arrow::datatypes::{FieldRef, Schema, SchemaRef};
 use pseidon_delivery::SinkId;
 use pseidon_dsl::document::Pattern;
-use pseidon_dsl::expr::{Expr, ExprKind, Path, SelectItem, Step as PathStep};
+use pseidon_dsl::expr::{Expr, ExprKind, Path, PathStep, SelectItem};
 use pseidon_dsl::{Diagnostic, Span};
-use pseidon_expr::{Column, Compiled, Scope, compile};
+use pseidon_expr::{Column, CompiledExpr, Scope, compile};
 use pseidon_plugin::format::{Format, WantedColumn};
 use pseidon_plugin::options::{OnError, Options};
 use pseidon_plugin::registry::Registry;
@@ -15,85 +15,88 @@ use pseidon_plugin::sink::{PreparedSink, Protocol, RecordShape, SinkInput, SinkP
 use pseidon_plugin::source::{Source, SourceFacts};
 use regex::Regex;
 
-use crate::columns::{SourceColumns, column_name, fields_except, names_field, names_topic, unknown_fields};
+use crate::columns::{
+    SourceColumns, column_name, fields_except, is_field, unknown_fields, uses_topic,
+};
 use crate::quarantine;
-use crate::resolve::{Resolved, ResolvedStep, StepKind, on_error_of};
+use crate::resolve::{ResolvedSource, ResolvedStep, ResolvedStepKind, on_error_of};
 
 /// A source with its chain.
 pub struct PlannedSource {
-    /// The stage's name.
+    /// The name of the stage.
     pub stage: String,
-    /// Its declaration's name: `kafka`.
+    /// The name of the plugin, such as `kafka`.
     pub plugin: &'static str,
-    /// The source.
+    /// The prepared source.
     pub source: Arc<dyn Source>,
-    /// What it is like.
+    /// The properties of the source.
     pub facts: SourceFacts,
     /// The format of its records.
     pub format: Arc<dyn Format>,
-    /// The settings in the format's text.
+    /// The settings of the format: the part of the option after the colon, or an empty string.
     pub format_settings: String,
-    /// What is decoded, and which metadata is read.
+    /// The columns to decode and the metadata to read.
     pub columns: SourceColumns,
     /// The decoded columns as a schema.
     pub schema: SchemaRef,
-    /// What happens to records that cannot be decoded.
+    /// The handling of records that cannot be decoded.
     pub policy: Policy,
-    /// What its records go through.
+    /// The steps that process its records.
     pub chain: Chain,
-    /// The sinks they reach, as numbers in [`Plan::sinks`](crate::Plan::sinks); the quarantine too.
+    /// The sinks that its records can reach, including quarantines, as indexes into
+    /// [`Plan::sinks`](crate::Plan::sinks).
     pub sinks: Vec<usize>,
 }
 
-/// Steps that rows go through one after another.
+/// A sequence of steps.
 #[derive(Default)]
 pub struct Chain {
-    /// The steps.
-    pub steps: Vec<Step>,
+    /// The steps, in order. Empty for a chain that passes on its input.
+    pub steps: Vec<ChainStep>,
 }
 
-/// One step.
-pub struct Step {
-    /// The stage's name.
+/// A compiled step of a chain.
+pub struct ChainStep {
+    /// The name of the stage.
     pub stage: String,
-    /// What it does.
+    /// The operation of the step.
     pub operator: Operator,
-    /// What happens to rows that are bad here.
+    /// The handling of rows that are invalid in this step.
     pub policy: Policy,
-    /// The record after it, where the step gave it columns.
+    /// The columns of the record after this step. `None` if the step does not change the columns.
     pub shape: Option<SchemaRef>,
 }
 
-/// What a step does.
+/// The operation of a step.
 pub enum Operator {
-    /// Lets rows pass for which this is true.
-    Where(Compiled),
-    /// Makes the record anew.
-    Select(Vec<Compiled>, SchemaRef),
-    /// Each chain gets the same rows; they go on.
+    /// Passes on the rows for which this condition is true.
+    Where(CompiledExpr),
+    /// Builds a new record from these columns, with this schema.
+    Select(Vec<CompiledExpr>, SchemaRef),
+    /// Each chain receives the same rows. The rows are passed on.
     All(Vec<Chain>),
-    /// The first chain whose matcher fits takes the rows.
+    /// A row goes to the first chain whose matcher matches its topic.
     Match {
-        /// Matchers and chains.
+        /// The matchers with their chains, in order.
         branches: Vec<(Matcher, Chain)>,
-        /// What takes the rest.
+        /// The chain for all other rows. Without it, they are passed on.
         otherwise: Option<Chain>,
     },
-    /// Rows leave here, and go on.
+    /// Writes rows to the sink with this index, and passes them on.
     Sink(usize),
 }
 
-/// What `match` asks of a topic.
+/// A compiled pattern of `match`.
 pub enum Matcher {
-    /// Equal.
+    /// Matches a topic that is equal to this string.
     Text(String),
-    /// Found in it.
+    /// Matches a topic that contains a match of this regular expression.
     Regex(Regex),
 }
 
 impl Matcher {
-    /// Whether it fits.
-    pub fn fits(&self, topic: &str) -> bool {
+    /// Whether the pattern matches a topic.
+    pub fn matches(&self, topic: &str) -> bool {
         match self {
             Matcher::Text(text) => text == topic,
             Matcher::Regex(regex) => regex.is_match(topic),
@@ -101,58 +104,59 @@ impl Matcher {
     }
 }
 
-/// What happens to bad rows.
+/// The handling of invalid rows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Policy {
-    /// The run ends.
+    /// The run fails.
     Throw,
-    /// They are counted and dropped.
+    /// The rows are counted and dropped.
     Noop,
-    /// They go to this sink.
+    /// The rows are written to the sink with this index.
     Quarantine(usize),
 }
 
-/// A sink at one place of the flow.
+/// A use of a sink in the flow.
 pub struct PlannedSink {
-    /// Its lasting name.
+    /// Its name in the state store.
     pub id: SinkId,
-    /// Its declaration's name: `files`.
+    /// The name of the plugin, such as `files`.
     pub plugin: &'static str,
-    /// The sink.
+    /// The prepared sink.
     pub prepared: Arc<dyn PreparedSink>,
-    /// How it makes lanes durable.
+    /// The protocol by which it makes lanes durable.
     pub protocol: Protocol,
-    /// Whether it takes bad rows.
+    /// Whether it is a quarantine, which receives only invalid rows.
     pub is_quarantine: bool,
-    /// How often and after which wait a failure that may pass is tried again; `None` is without end.
+    /// The number of retries after a transient failure, and the wait before each. `None` retries
+    /// without a limit.
     pub retry: Option<(u64, std::time::Duration)>,
 }
 
-/// The record's shape at a point of the flow.
+/// The shape of records at a point of the flow.
 #[derive(Clone)]
 enum Shape {
-    /// As it came; the scope has the decoded paths.
-    AsCame,
-    /// The columns of a `select`.
+    /// The original record. Its columns are the decoded paths.
+    Original,
+    /// A record with the columns of a `select`.
     Columns(SchemaRef),
 }
 
-/// Compiles the chain of one source after another.
+/// Compiles the chains of all sources.
 pub(crate) struct Compiler<'a> {
     pub(crate) registry: &'a Registry,
     pub(crate) pipeline: &'a str,
     pub(crate) sinks: Vec<PlannedSink>,
-    /// For each sink: the expressions before and in it that do not always give the same.
+    /// For each sink, the nondeterministic expressions before it and in it.
     pub(crate) nondeterminism: Vec<Vec<String>>,
-    pub(crate) mistakes: Vec<Diagnostic>,
+    pub(crate) errors: Vec<Diagnostic>,
 }
 
-/// What holds for a whole chain while it is compiled.
-struct Flow<'s> {
+/// The state of the compilation of one source's chain.
+struct ChainContext<'s> {
     format: String,
     schema: Option<&'s SchemaRef>,
     wanted: &'s [WantedColumn],
-    /// Folders where bad rows go, each with its sink.
+    /// The folders of quarantines, each with the index of its sink.
     quarantines: Vec<(String, usize)>,
     default_quarantine: String,
     source: String,
@@ -163,7 +167,7 @@ struct Flow<'s> {
 impl Compiler<'_> {
     pub(crate) fn source(
         &mut self,
-        resolved: &Resolved,
+        resolved: &ResolvedSource,
         source: Arc<dyn Source>,
         facts: SourceFacts,
         format: Arc<dyn Format>,
@@ -171,7 +175,7 @@ impl Compiler<'_> {
         columns: SourceColumns,
     ) -> Option<PlannedSource> {
         let (format_name, format_settings) = split_format(&facts.format);
-        let mut flow = Flow {
+        let mut flow = ChainContext {
             format: format_name.to_owned(),
             schema,
             wanted: &columns.wanted,
@@ -182,8 +186,14 @@ impl Compiler<'_> {
             sinks: Vec::new(),
         };
         let policy = self.policy(&on_error_of(&resolved.options), &mut flow);
-        let (chain, _) = self.chain(&resolved.chain, Shape::AsCame, &[], &mut flow);
-        let schema = Arc::new(Schema::new(columns.wanted.iter().map(|column| column.field.clone()).collect::<Vec<_>>()));
+        let (chain, _) = self.chain(&resolved.chain, Shape::Original, &[], &mut flow);
+        let schema = Arc::new(Schema::new(
+            columns
+                .wanted
+                .iter()
+                .map(|column| column.field.clone())
+                .collect::<Vec<_>>(),
+        ));
         let sinks = flow.sinks;
         let format_settings = format_settings.to_owned();
         Some(PlannedSource {
@@ -201,7 +211,13 @@ impl Compiler<'_> {
         })
     }
 
-    fn chain(&mut self, steps: &[ResolvedStep], mut shape: Shape, before: &[String], flow: &mut Flow<'_>) -> (Chain, Shape) {
+    fn chain(
+        &mut self,
+        steps: &[ResolvedStep],
+        mut shape: Shape,
+        before: &[String],
+        flow: &mut ChainContext<'_>,
+    ) -> (Chain, Shape) {
         let mut chain = Chain::default();
         let mut before = before.to_vec();
         for (at, step) in steps.iter().enumerate() {
@@ -211,8 +227,12 @@ impl Compiler<'_> {
                     shape = next;
                     chain.steps.extend(compiled);
                 }
-                // What comes after a step that is wrong can be checked only if it is known which columns it leaves.
-                None if matches!(step.kind, StepKind::Where(_) | StepKind::Sink(..)) => {}
+                // The steps after an invalid step can be checked only if the columns after it are
+                // known.
+                None if matches!(
+                    step.kind,
+                    ResolvedStepKind::Where(_) | ResolvedStepKind::Sink(..)
+                ) => {}
                 None => break,
             }
         }
@@ -225,35 +245,68 @@ impl Compiler<'_> {
         shape: Shape,
         before: &mut Vec<String>,
         last: bool,
-        flow: &mut Flow<'_>,
-    ) -> Option<(Vec<Step>, Shape)> {
+        flow: &mut ChainContext<'_>,
+    ) -> Option<(Vec<ChainStep>, Shape)> {
         let scope = scope_of(&shape, flow.wanted);
         match &step.kind {
-            StepKind::Where(condition) => {
+            ResolvedStepKind::Where(condition) => {
                 let compiled = self.compile(condition, &scope, before)?;
-                note_topic(condition, flow, before);
-                if !matches!(compiled.field().data_type(), arrow::datatypes::DataType::Boolean) {
-                    let label = format!("this is {}", pseidon_expr::types::field_type_name(compiled.field()));
-                    self.mistakes.push(Diagnostic::new(condition.span, "a condition must be true or false", label));
+                record_topic_use(condition, flow, before);
+                if !matches!(
+                    compiled.field().data_type(),
+                    arrow::datatypes::DataType::Boolean
+                ) {
+                    let label = format!(
+                        "this is {}",
+                        pseidon_expr::types::field_type_name(compiled.field())
+                    );
+                    let error = Diagnostic::new(
+                        condition.span,
+                        "the condition of `where` must be boolean",
+                        label,
+                    );
+                    self.errors
+                        .push(error.with_help("compare it with a value, for example: x <> 0"));
                     return None;
                 }
                 let policy = self.policy(&step.on_error, flow)?;
-                let step = Step { stage: step.stage.clone(), operator: Operator::Where(compiled), policy, shape: None };
+                let step = ChainStep {
+                    stage: step.stage.clone(),
+                    operator: Operator::Where(compiled),
+                    policy,
+                    shape: None,
+                };
                 Some((vec![step], shape))
             }
-            StepKind::Select(items) => {
+            ResolvedStepKind::Select(items) => {
                 let (compiled, schema) = self.select(items, &shape, &scope, before, flow)?;
                 let policy = self.policy(&step.on_error, flow)?;
                 let operator = Operator::Select(compiled, schema.clone());
-                let step = Step { stage: step.stage.clone(), operator, policy, shape: Some(schema.clone()) };
+                let step = ChainStep {
+                    stage: step.stage.clone(),
+                    operator,
+                    policy,
+                    shape: Some(schema.clone()),
+                };
                 Some((vec![step], Shape::Columns(schema)))
             }
-            StepKind::All(branches) => {
-                let chains = branches.iter().map(|branch| self.chain(branch, shape.clone(), before, flow).0).collect();
-                let step = Step { stage: step.stage.clone(), operator: Operator::All(chains), policy: Policy::Throw, shape: None };
+            ResolvedStepKind::All(branches) => {
+                let chains = branches
+                    .iter()
+                    .map(|branch| self.chain(branch, shape.clone(), before, flow).0)
+                    .collect();
+                let step = ChainStep {
+                    stage: step.stage.clone(),
+                    operator: Operator::All(chains),
+                    policy: Policy::Throw,
+                    shape: None,
+                };
                 Some((vec![step], shape))
             }
-            StepKind::Match { branches, otherwise } => {
+            ResolvedStepKind::Match {
+                branches,
+                otherwise,
+            } => {
                 if flow.topic_may_change {
                     before.push("@topic".to_owned());
                 }
@@ -275,20 +328,37 @@ impl Compiler<'_> {
                 }
                 let end = ends.first().cloned().unwrap_or_else(|| shape.clone());
                 if !last && !ends.iter().all(|other| same_shape(&end, other)) {
-                    let mistake = Diagnostic::new(
+                    let error = Diagnostic::new(
                         step.span,
-                        "the records that leave this `match` differ in their columns",
-                        "what follows cannot read both",
+                        "the branches of this `match` pass on records with different columns",
+                        "the next stage requires the same columns",
                     );
-                    self.mistakes.push(mistake.with_help("end the branches in sinks, or let each branch select the same columns"));
+                    self.errors.push(error.with_help(
+                        "end each branch with a sink, or select the same columns in each branch",
+                    ));
                     return None;
                 }
-                let branches =
-                    compiled.into_iter().map(|(matcher, chain)| matcher.map(|matcher| (matcher, chain))).collect::<Option<_>>()?;
-                let operator = Operator::Match { branches, otherwise: otherwise_compiled };
-                Some((vec![Step { stage: step.stage.clone(), operator, policy: Policy::Throw, shape: None }], end))
+                let branches = compiled
+                    .into_iter()
+                    .map(|(matcher, chain)| matcher.map(|matcher| (matcher, chain)))
+                    .collect::<Option<_>>()?;
+                let operator = Operator::Match {
+                    branches,
+                    otherwise: otherwise_compiled,
+                };
+                Some((
+                    vec![ChainStep {
+                        stage: step.stage.clone(),
+                        operator,
+                        policy: Policy::Throw,
+                        shape: None,
+                    }],
+                    end,
+                ))
             }
-            StepKind::Sink(plugin, options) => self.sink_step(step, plugin, options, shape, before, flow),
+            ResolvedStepKind::Sink(plugin, options) => {
+                self.sink_step(step, plugin, options, shape, before, flow)
+            }
         }
     }
 
@@ -299,43 +369,67 @@ impl Compiler<'_> {
         options: &Options,
         shape: Shape,
         before: &[String],
-        flow: &mut Flow<'_>,
-    ) -> Option<(Vec<Step>, Shape)> {
+        flow: &mut ChainContext<'_>,
+    ) -> Option<(Vec<ChainStep>, Shape)> {
         let facts = plugin.facts(options);
-        // A sink that needs typed columns gets all fields of the record, in an `all` of its own so that the record goes on as it came.
-        if facts.typed && matches!(shape, Shape::AsCame) {
-            let every_field = [SelectItem::All { except: Vec::new(), span: step.span }];
+        // A sink that requires typed columns receives all fields of the record. Its `select` is in
+        // a separate `all`, so that the original record is passed on.
+        if facts.typed && matches!(shape, Shape::Original) {
+            let every_field = [SelectItem::All {
+                except: Vec::new(),
+                span: step.span,
+            }];
             let scope = scope_of(&shape, flow.wanted);
-            let (compiled, schema) = self.select(&every_field, &shape, &scope, &mut Vec::new(), flow)?;
+            let (compiled, schema) =
+                self.select(&every_field, &shape, &scope, &mut Vec::new(), flow)?;
             let fields = Shape::Columns(schema.clone());
             let policy = self.policy(&step.on_error, flow)?;
-            let select =
-                Step { stage: step.stage.clone(), operator: Operator::Select(compiled, schema.clone()), policy, shape: Some(schema) };
+            let select = ChainStep {
+                stage: step.stage.clone(),
+                operator: Operator::Select(compiled, schema.clone()),
+                policy,
+                shape: Some(schema),
+            };
             let (mut steps, _) = self.sink_step(step, plugin, options, fields, before, flow)?;
             steps.insert(0, select);
             let operator = Operator::All(vec![Chain { steps }]);
-            return Some((vec![Step { stage: step.stage.clone(), operator, policy, shape: None }], shape));
+            return Some((
+                vec![ChainStep {
+                    stage: step.stage.clone(),
+                    operator,
+                    policy,
+                    shape: None,
+                }],
+                shape,
+            ));
         }
         let record = match &shape {
-            Shape::AsCame => RecordShape::AsCame { format: flow.format.clone() },
+            Shape::Original => RecordShape::AsCame {
+                format: flow.format.clone(),
+            },
             Shape::Columns(schema) => RecordShape::Columns(schema.clone()),
         };
-        let input = SinkInput { scope: scope_of(&shape, flow.wanted), record };
+        let input = SinkInput {
+            scope: scope_of(&shape, flow.wanted),
+            record,
+        };
         let prepared = match plugin.prepare(options, &input) {
             Ok(prepared) => prepared,
-            Err(mistakes) => {
-                self.mistakes.extend(mistakes);
+            Err(errors) => {
+                self.errors.extend(errors);
                 return None;
             }
         };
         let mut nondeterminism = before.to_vec();
         nondeterminism.extend(prepared.nondeterminism());
-        if flow.topic_may_change && options.exprs().into_iter().any(names_topic) {
+        if flow.topic_may_change && options.exprs().into_iter().any(uses_topic) {
             nondeterminism.push("@topic".to_owned());
         }
         let policy = self.policy(&step.on_error, flow)?;
         let retry = match &step.on_error {
-            OnError::Retry { times, interval, .. } => Some((*times, *interval)),
+            OnError::Retry {
+                times, interval, ..
+            } => Some((*times, *interval)),
             _ => None,
         };
         let number = self.add_sink(PlannedSink {
@@ -348,7 +442,15 @@ impl Compiler<'_> {
         });
         self.nondeterminism[number] = nondeterminism;
         flow.sinks.push(number);
-        Some((vec![Step { stage: step.stage.clone(), operator: Operator::Sink(number), policy, shape: None }], shape))
+        Some((
+            vec![ChainStep {
+                stage: step.stage.clone(),
+                operator: Operator::Sink(number),
+                policy,
+                shape: None,
+            }],
+            shape,
+        ))
     }
 
     fn add_sink(&mut self, sink: PlannedSink) -> usize {
@@ -363,44 +465,68 @@ impl Compiler<'_> {
         shape: &Shape,
         scope: &Scope,
         before: &mut Vec<String>,
-        flow: &Flow<'_>,
-    ) -> Option<(Vec<Compiled>, SchemaRef)> {
+        flow: &ChainContext<'_>,
+    ) -> Option<(Vec<CompiledExpr>, SchemaRef)> {
         let mut compiled = Vec::new();
         let mut fields: Vec<FieldRef> = Vec::new();
         let mut complete = true;
         for item in items {
             let (exprs, span): (Vec<(Expr, String)>, Span) = match item {
-                SelectItem::Column { expr, name } => (vec![(expr.clone(), column_name(expr, name.as_ref()))], expr.span),
+                SelectItem::Column { expr, name } => (
+                    vec![(expr.clone(), column_name(expr, name.as_ref()))],
+                    expr.span,
+                ),
                 SelectItem::All { except, span } => {
                     let schema = match shape {
                         Shape::Columns(schema) => Some(schema),
-                        Shape::AsCame => flow.schema,
+                        Shape::Original => flow.schema,
                     };
                     let Some(schema) = schema else {
-                        self.mistakes.push(unknown_fields(*span));
+                        self.errors.push(unknown_fields(*span));
                         return None;
                     };
                     self.check_except(except, schema);
                     let column = |field: &FieldRef| {
                         let path = Path(vec![PathStep::Field(field.name().clone())]);
-                        (Expr { kind: ExprKind::Path(path), span: *span }, field.name().clone())
+                        (
+                            Expr {
+                                kind: ExprKind::Path(path),
+                                span: *span,
+                            },
+                            field.name().clone(),
+                        )
                     };
-                    (fields_except(schema, except).iter().map(column).collect(), *span)
+                    (
+                        fields_except(schema, except).iter().map(column).collect(),
+                        *span,
+                    )
                 }
             };
             for (expr, name) in exprs {
-                note_topic(&expr, flow, before);
+                record_topic_use(&expr, flow, before);
                 let Some(value) = self.compile(&expr, scope, before) else {
                     complete = false;
                     continue;
                 };
                 if fields.iter().any(|field| *field.name() == name) {
-                    let mistake = Diagnostic::new(span, format!("two columns are called `{name}`"), "the second one");
-                    self.mistakes.push(mistake.with_help("give one of them another name with `as`"));
+                    let error = Diagnostic::new(
+                        span,
+                        format!("duplicate column `{name}`"),
+                        "second occurrence",
+                    );
+                    self.errors
+                        .push(error.with_help("rename one of them with `as`"));
                     complete = false;
                     continue;
                 }
-                fields.push(Arc::new(value.field().as_ref().clone().with_name(name).with_nullable(true)));
+                fields.push(Arc::new(
+                    value
+                        .field()
+                        .as_ref()
+                        .clone()
+                        .with_name(name)
+                        .with_nullable(true),
+                ));
                 compiled.push(value);
             }
         }
@@ -410,18 +536,36 @@ impl Compiler<'_> {
     fn check_except(&mut self, except: &[(Path, Span)], schema: &SchemaRef) {
         for (path, span) in except {
             let name = path.to_string();
-            if schema.fields().iter().any(|field| names_field(path, field.name())) {
+            if schema
+                .fields()
+                .iter()
+                .any(|field| is_field(path, field.name()))
+            {
                 continue;
             }
-            let mistake = Diagnostic::new(*span, format!("there is no field `{name}` to leave out"), "no such field");
-            self.mistakes.push(match pseidon_dsl::nearest(&name, schema.fields().iter().map(|field| field.name().as_str())) {
-                Some(near) => mistake.with_help(format!("did you mean `{near}`?")),
-                None => mistake,
-            });
+            let error = Diagnostic::new(
+                *span,
+                format!("the record has no field `{name}` to exclude"),
+                "unknown field",
+            );
+            self.errors.push(
+                match pseidon_dsl::nearest(
+                    &name,
+                    schema.fields().iter().map(|field| field.name().as_str()),
+                ) {
+                    Some(near) => error.with_help(format!("did you mean `{near}`?")),
+                    None => error,
+                },
+            );
         }
     }
 
-    fn compile(&mut self, expr: &Expr, scope: &Scope, before: &mut Vec<String>) -> Option<Compiled> {
+    fn compile(
+        &mut self,
+        expr: &Expr,
+        scope: &Scope,
+        before: &mut Vec<String>,
+    ) -> Option<CompiledExpr> {
         match compile(expr, scope) {
             Ok(compiled) => {
                 if !compiled.is_deterministic() {
@@ -429,21 +573,25 @@ impl Compiler<'_> {
                 }
                 Some(compiled)
             }
-            Err(mistakes) => {
-                self.mistakes.extend(mistakes);
+            Err(errors) => {
+                self.errors.extend(errors);
                 None
             }
         }
     }
 
-    fn policy(&mut self, on_error: &OnError, flow: &mut Flow<'_>) -> Option<Policy> {
+    fn policy(&mut self, on_error: &OnError, flow: &mut ChainContext<'_>) -> Option<Policy> {
         match on_error {
             OnError::Throw => Some(Policy::Throw),
             OnError::Noop => Some(Policy::Noop),
             OnError::Retry { then, .. } => self.policy(then, flow),
             OnError::Quarantine { path } => {
-                let folder = path.clone().unwrap_or_else(|| flow.default_quarantine.clone());
-                if let Some((_, number)) = flow.quarantines.iter().find(|(known, _)| *known == folder) {
+                let folder = path
+                    .clone()
+                    .unwrap_or_else(|| flow.default_quarantine.clone());
+                if let Some((_, number)) =
+                    flow.quarantines.iter().find(|(known, _)| *known == folder)
+                {
                     return Some(Policy::Quarantine(*number));
                 }
                 let number = self.add_quarantine(&folder, flow)?;
@@ -453,31 +601,43 @@ impl Compiler<'_> {
         }
     }
 
-    /// Bad rows are written by the `files` sink, as one JSON object each.
-    fn add_quarantine(&mut self, folder: &str, flow: &mut Flow<'_>) -> Option<usize> {
+    /// Adds a quarantine: a `files` sink that writes each invalid row as a JSON object.
+    fn add_quarantine(&mut self, folder: &str, flow: &mut ChainContext<'_>) -> Option<usize> {
         let Some(plugin) = self.registry.sink("files").cloned() else {
-            let mistake = Diagnostic::new(Span::default(), "bad records cannot be put aside", "this build has no sink `files`");
-            self.mistakes.push(mistake.with_help("say :on-error :noop or :throw"));
+            let error = Diagnostic::new(
+                Span::default(),
+                "quarantine is not available",
+                "this build has no `files` sink",
+            );
+            self.errors
+                .push(error.with_help("set :on-error to :noop or :throw"));
             return None;
         };
         let schema = quarantine::schema();
         let options = match quarantine::options(plugin.as_ref(), folder, self.pipeline) {
             Ok(options) => options,
-            Err(mistakes) => {
-                self.mistakes.extend(mistakes);
+            Err(errors) => {
+                self.errors.extend(errors);
                 return None;
             }
         };
-        let input = SinkInput { scope: scope_of(&Shape::Columns(schema.clone()), &[]), record: RecordShape::Columns(schema) };
+        let input = SinkInput {
+            scope: scope_of(&Shape::Columns(schema.clone()), &[]),
+            record: RecordShape::Columns(schema),
+        };
         let prepared = match plugin.prepare(&options, &input) {
             Ok(prepared) => prepared,
-            Err(mistakes) => {
-                self.mistakes.extend(mistakes);
+            Err(errors) => {
+                self.errors.extend(errors);
                 return None;
             }
         };
         let count = flow.quarantines.len();
-        let id = if count == 0 { format!("{}.quarantine", flow.source) } else { format!("{}.quarantine#{}", flow.source, count + 1) };
+        let id = if count == 0 {
+            format!("{}.quarantine", flow.source)
+        } else {
+            format!("{}.quarantine#{}", flow.source, count + 1)
+        };
         let number = self.add_sink(PlannedSink {
             id: SinkId::from(id),
             plugin: plugin.spec().name,
@@ -491,23 +651,34 @@ impl Compiler<'_> {
     }
 }
 
-/// `json` and the text after the colon, if there is one.
+/// Splits a `:format` into the name and the settings after the colon, which are empty without a
+/// colon.
 pub(crate) fn split_format(text: &str) -> (&str, &str) {
     text.split_once(':').unwrap_or((text, ""))
 }
 
-/// Where a topic may be another one at the next reading, what is made of it may be too.
-fn note_topic(expr: &Expr, flow: &Flow<'_>, before: &mut Vec<String>) {
-    if flow.topic_may_change && names_topic(expr) {
+/// Records that an expression is nondeterministic if it uses the topic and the topic of a record
+/// can change when the record is re-read.
+fn record_topic_use(expr: &Expr, flow: &ChainContext<'_>, before: &mut Vec<String>) {
+    if flow.topic_may_change && uses_topic(expr) {
         before.push("@topic".to_owned());
     }
 }
 
 fn scope_of(shape: &Shape, wanted: &[WantedColumn]) -> Scope {
     let columns = match shape {
-        Shape::AsCame => wanted.iter().map(|column| Column { path: column.path.clone(), field: column.field.clone() }).collect(),
+        Shape::Original => wanted
+            .iter()
+            .map(|column| Column {
+                path: column.path.clone(),
+                field: column.field.clone(),
+            })
+            .collect(),
         Shape::Columns(schema) => {
-            let column = |field: &FieldRef| Column { path: Path(vec![PathStep::Field(field.name().clone())]), field: field.clone() };
+            let column = |field: &FieldRef| Column {
+                path: Path(vec![PathStep::Field(field.name().clone())]),
+                field: field.clone(),
+            };
             schema.fields().iter().map(column).collect()
         }
     };
@@ -516,20 +687,24 @@ fn scope_of(shape: &Shape, wanted: &[WantedColumn]) -> Scope {
 
 fn same_shape(one: &Shape, other: &Shape) -> bool {
     match (one, other) {
-        (Shape::AsCame, Shape::AsCame) => true,
+        (Shape::Original, Shape::Original) => true,
         (Shape::Columns(one), Shape::Columns(other)) => one == other,
         _ => false,
     }
 }
 
+/// Whether the last step is a sink. The output of such a branch of `match` is not passed on.
 fn ends_in_sink(chain: &[ResolvedStep]) -> bool {
-    matches!(chain.last().map(|step| &step.kind), Some(StepKind::Sink(..)))
+    matches!(
+        chain.last().map(|step| &step.kind),
+        Some(ResolvedStepKind::Sink(..))
+    )
 }
 
 fn matcher(pattern: &Pattern) -> Option<Matcher> {
     match pattern {
         Pattern::Text(text) => Some(Matcher::Text(text.clone())),
-        // The reader of the file has checked it.
+        // The regular expression was validated when the file was read.
         Pattern::Regex(text) => Regex::new(&text.value).ok().map(Matcher::Regex),
     }
 }

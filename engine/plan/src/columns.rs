@@ -1,71 +1,97 @@
-//! Which payload paths are named anywhere behind a source, and of which type each is.
+//! The payload paths that are used anywhere after a source, and their types.
 //!
-//! The type of a path comes from the source's schema; else from how expressions use it (compared with a whole number: `int64`); else it is
-//! JSON, the value's own text. A `select` that only renames a path hands the question on to the path.
+//! The type of a path is defined by the source's schema, or else by its use in expressions
+//! (compared with an integer: `int64`), or else it is JSON, the value's source text. If a `select`
+//! only renames a path, the uses of the new name count as uses of the path.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use arrow::datatypes::{DataType, Field, FieldRef, SchemaRef};
-use pseidon_dsl::expr::{Expr, ExprKind, Meta, Path, SelectItem, Step};
+use pseidon_dsl::expr::{Expr, ExprKind, Meta, Path, PathStep, SelectItem};
 use pseidon_dsl::{Diagnostic, Span, nearest};
 use pseidon_expr::demand::{Demand, collect};
 use pseidon_expr::types::{json_field, type_name};
-use pseidon_plugin::batch::MetaWanted;
+use pseidon_plugin::batch::WantedMetadata;
 use pseidon_plugin::format::WantedColumn;
 
-use crate::resolve::{Resolved, ResolvedStep, StepKind};
+use crate::resolve::{ResolvedSource, ResolvedStep, ResolvedStepKind};
 
-/// What has to be decoded of a source's records.
+/// The parts of a source's records that must be decoded.
 #[derive(Clone, Debug, Default)]
 pub struct SourceColumns {
     /// The payload columns, ordered by path.
     pub wanted: Vec<WantedColumn>,
-    /// The metadata that costs something.
-    pub meta: MetaWanted,
+    /// The metadata whose extraction has a cost.
+    pub meta: WantedMetadata,
 }
 
-/// Finds out what has to be decoded. With mistakes the columns are as good as can be, so that planning can go on and find more.
-pub fn columns_of(source: &Resolved, schema: Option<&SchemaRef>) -> (SourceColumns, Vec<Diagnostic>) {
-    let mut walk = Walk { schema, uses: BTreeMap::new(), meta: MetaWanted::default(), mistakes: Vec::new() };
+/// Collects the columns and metadata that must be decoded. If there are errors, the columns are a
+/// best effort, so that planning can continue and find more errors.
+pub fn columns_of(
+    source: &ResolvedSource,
+    schema: Option<&SchemaRef>,
+) -> (SourceColumns, Vec<Diagnostic>) {
+    let mut walk = Walk {
+        schema,
+        uses: BTreeMap::new(),
+        meta: WantedMetadata::default(),
+        errors: Vec::new(),
+    };
     walk.chain(&source.chain, Names::Record);
     let wanted = walk.wanted();
-    (SourceColumns { wanted, meta: walk.meta }, walk.mistakes)
+    (
+        SourceColumns {
+            wanted,
+            meta: walk.meta,
+        },
+        walk.errors,
+    )
 }
 
-/// The fields of a record in the order of its schema, without some.
+/// The fields of a schema except the fields in `except`, in the order of the schema.
 pub(crate) fn fields_except(schema: &SchemaRef, except: &[(Path, Span)]) -> Vec<FieldRef> {
-    let left_out = |field: &&FieldRef| except.iter().any(|(path, _)| names_field(path, field.name()));
-    schema.fields().iter().filter(|field| !left_out(field)).cloned().collect()
+    let left_out = |field: &&FieldRef| except.iter().any(|(path, _)| is_field(path, field.name()));
+    schema
+        .fields()
+        .iter()
+        .filter(|field| !left_out(field))
+        .cloned()
+        .collect()
 }
 
-/// Whether the path is just this field.
-pub(crate) fn names_field(path: &Path, name: &str) -> bool {
-    matches!(path.0.as_slice(), [Step::Field(field)] if field == name)
+/// Whether the path consists of just this field.
+pub(crate) fn is_field(path: &Path, name: &str) -> bool {
+    matches!(path.0.as_slice(), [PathStep::Field(field)] if field == name)
 }
 
-/// What `*` needs when nobody has said the fields.
+/// The error for a `*` whose fields are unknown.
 pub(crate) fn unknown_fields(span: Span) -> Diagnostic {
-    Diagnostic::new(span, "the fields of these records are not known", "`*` stands for fields that are not known")
-        .with_help("give the source a :schema, such as {:id :int64 :name :utf8}, or name the columns in a `select`")
+    Diagnostic::new(span, "unknown fields in `*`", "`*` requires a schema").with_help(
+        "add a :schema to the source, such as {:id :int64 :name :utf8}, or list the \
+            columns in a `select`",
+    )
 }
 
-/// How paths are to be understood at a point of the flow.
+/// The meaning of paths at a point of the flow.
 #[derive(Clone)]
 enum Names {
-    /// As paths of the source's record.
+    /// Paths are paths of the source's record.
     Record,
-    /// As columns of the last `select`, each a path of the record or something computed.
+    /// Paths begin with a column of the last `select`. Each column has its name and, if it was not
+    /// computed, its path in the source's record.
     Columns(Vec<(String, Option<Path>)>),
 }
 
 impl Names {
-    /// The path of the source's record that `path` means here, if it means one.
+    /// The path in the source's record for `path`. `None` for a computed or unknown column.
     fn record_path(&self, path: &Path) -> Option<Path> {
         match self {
             Names::Record => Some(path.clone()),
             Names::Columns(columns) => {
-                let Some(Step::Field(first)) = path.0.first() else { return None };
+                let Some(PathStep::Field(first)) = path.0.first() else {
+                    return None;
+                };
                 let (_, origin) = columns.iter().find(|(name, _)| name == first)?;
                 let mut steps = origin.as_ref()?.0.clone();
                 steps.extend_from_slice(&path.0[1..]);
@@ -77,10 +103,10 @@ impl Names {
 
 struct Walk<'a> {
     schema: Option<&'a SchemaRef>,
-    /// Each path of the record that is named, with the types that its uses want.
+    /// The used paths of the record, each with the types that its uses require.
     uses: BTreeMap<Path, Vec<(DataType, Span)>>,
-    meta: MetaWanted,
-    mistakes: Vec<Diagnostic>,
+    meta: WantedMetadata,
+    errors: Vec<Diagnostic>,
 }
 
 impl Walk<'_> {
@@ -93,24 +119,36 @@ impl Walk<'_> {
 
     fn step(&mut self, step: &ResolvedStep, names: Names) -> Names {
         match &step.kind {
-            StepKind::Where(condition) => {
+            ResolvedStepKind::Where(condition) => {
                 self.expr(condition, Some(&DataType::Boolean), &names);
                 names
             }
-            StepKind::Select(items) => Names::Columns(items.iter().flat_map(|item| self.select_item(item, &names)).collect()),
-            StepKind::All(branches) => {
+            ResolvedStepKind::Select(items) => Names::Columns(
+                items
+                    .iter()
+                    .flat_map(|item| self.select_item(item, &names))
+                    .collect(),
+            ),
+            ResolvedStepKind::All(branches) => {
                 for branch in branches {
                     self.chain(branch, names.clone());
                 }
                 names
             }
-            StepKind::Match { branches, otherwise } => {
+            ResolvedStepKind::Match {
+                branches,
+                otherwise,
+            } => {
                 let chains = branches.iter().map(|(_, chain)| chain).chain(otherwise);
-                let ends: Vec<Names> = chains.map(|chain| self.chain(chain, names.clone())).collect();
-                let changed = ends.into_iter().find(|end| matches!(end, Names::Columns(_)));
+                let ends: Vec<Names> = chains
+                    .map(|chain| self.chain(chain, names.clone()))
+                    .collect();
+                let changed = ends
+                    .into_iter()
+                    .find(|end| matches!(end, Names::Columns(_)));
                 changed.unwrap_or(names)
             }
-            StepKind::Sink(plugin, options) => {
+            ResolvedStepKind::Sink(plugin, options) => {
                 for expr in options.exprs() {
                     self.expr(expr, None, &names);
                 }
@@ -131,9 +169,11 @@ impl Walk<'_> {
         match item {
             SelectItem::All { except, span } => match names {
                 Names::Record => self.all_fields(except, *span),
-                Names::Columns(columns) => {
-                    columns.iter().filter(|(name, _)| !except.iter().any(|(path, _)| names_field(path, name))).cloned().collect()
-                }
+                Names::Columns(columns) => columns
+                    .iter()
+                    .filter(|(name, _)| !except.iter().any(|(path, _)| is_field(path, name)))
+                    .cloned()
+                    .collect(),
             },
             SelectItem::Column { expr, name } => {
                 self.expr(expr, None, names);
@@ -148,28 +188,43 @@ impl Walk<'_> {
 
     fn all_fields(&mut self, except: &[(Path, Span)], span: Span) -> Vec<(String, Option<Path>)> {
         let Some(schema) = self.schema else {
-            let mistake = unknown_fields(span);
-            if !self.mistakes.contains(&mistake) {
-                self.mistakes.push(mistake);
+            let error = unknown_fields(span);
+            if !self.errors.contains(&error) {
+                self.errors.push(error);
             }
             return Vec::new();
         };
         let fields = fields_except(schema, except);
-        let named: Vec<_> =
-            fields.iter().map(|field| (field.name().clone(), Some(Path(vec![Step::Field(field.name().clone())])))).collect();
+        let named: Vec<_> = fields
+            .iter()
+            .map(|field| {
+                (
+                    field.name().clone(),
+                    Some(Path(vec![PathStep::Field(field.name().clone())])),
+                )
+            })
+            .collect();
         for (_, path) in &named {
-            self.uses.entry(path.clone().unwrap_or_else(|| Path(Vec::new()))).or_default();
+            self.uses
+                .entry(path.clone().unwrap_or_else(|| Path(Vec::new())))
+                .or_default();
         }
         named
     }
 
     fn expr(&mut self, expr: &Expr, wanted: Option<&DataType>, names: &Names) {
         self.note_meta(expr);
-        let known = |path: &Path| names.record_path(path).and_then(|path| Some(self.typed(&path)?.data_type().clone()));
+        let known = |path: &Path| {
+            names
+                .record_path(path)
+                .and_then(|path| Some(self.typed(&path)?.data_type().clone()))
+        };
         let mut demands = Vec::new();
         collect(expr, wanted, &known, &mut demands);
         for Demand { path, span, wanted } in demands {
-            let Some(path) = names.record_path(&path) else { continue };
+            let Some(path) = names.record_path(&path) else {
+                continue;
+            };
             if self.schema.is_some() && self.typed(&path).is_none() {
                 self.unknown_path(&path, span);
                 continue;
@@ -181,18 +236,25 @@ impl Walk<'_> {
 
     fn unknown_path(&mut self, path: &Path, span: Span) {
         let Some(schema) = self.schema else { return };
-        let mistake = Diagnostic::new(span, format!("the record has no field `{path}`"), "not in the schema");
+        let error = Diagnostic::new(
+            span,
+            format!("the record has no field `{path}`"),
+            "not in the schema",
+        );
         let text = path.to_string();
-        let mistake = match nearest(&text, schema.fields().iter().map(|field| field.name().as_str())) {
-            Some(near) => mistake.with_help(format!("did you mean `{near}`?")),
-            None => mistake,
+        let error = match nearest(
+            &text,
+            schema.fields().iter().map(|field| field.name().as_str()),
+        ) {
+            Some(near) => error.with_help(format!("did you mean `{near}`?")),
+            None => error,
         };
-        if !self.mistakes.contains(&mistake) {
-            self.mistakes.push(mistake);
+        if !self.errors.contains(&error) {
+            self.errors.push(error);
         }
     }
 
-    /// The field at this path, if the schema has it.
+    /// The field of the schema at this path.
     fn typed(&self, path: &Path) -> Option<FieldRef> {
         field_at(self.schema?, path)
     }
@@ -212,7 +274,12 @@ impl Walk<'_> {
 
     fn wanted(&mut self) -> Vec<WantedColumn> {
         let uses = std::mem::take(&mut self.uses);
-        uses.into_iter().map(|(path, wants)| WantedColumn { field: self.field_of(&path, &wants), path }).collect()
+        uses.into_iter()
+            .map(|(path, wants)| WantedColumn {
+                field: self.field_of(&path, &wants),
+                path,
+            })
+            .collect()
     }
 
     fn field_of(&mut self, path: &Path, wants: &[(DataType, Span)]) -> FieldRef {
@@ -220,17 +287,37 @@ impl Walk<'_> {
         if let Some(field) = self.typed(path) {
             return Arc::new(field.as_ref().clone().with_name(name).with_nullable(true));
         }
-        let Some((first, first_span)) = wants.first() else { return Arc::new(json_field(&name)) };
+        let Some((first, first_span)) = wants.first() else {
+            return Arc::new(json_field(&name));
+        };
         let mut agreed = first.clone();
         for (wanted, span) in &wants[1..] {
-            match agree(&agreed, wanted) {
+            match common_type(&agreed, wanted) {
                 Some(both) => agreed = both,
                 None => {
-                    let message = format!("`{path}` is used as {} and as {}", type_name(first), type_name(wanted));
-                    let place = if span.start > first_span.start { *span } else { *first_span };
-                    let help =
-                        format!("give its type in the source's :schema, or cast it here, as in try_cast({path} as {})", type_name(wanted));
-                    self.mistakes.push(Diagnostic::new(place, message, format!("wanted as {} here", type_name(wanted))).with_help(help));
+                    let message = format!(
+                        "`{path}` is used as {} and as {}",
+                        type_name(first),
+                        type_name(wanted)
+                    );
+                    let place = if span.start > first_span.start {
+                        *span
+                    } else {
+                        *first_span
+                    };
+                    let help = format!(
+                        "declare its type in the :schema of the source, or cast it here: \
+                            try_cast({path} as {})",
+                        type_name(wanted)
+                    );
+                    self.errors.push(
+                        Diagnostic::new(
+                            place,
+                            message,
+                            format!("used as {} here", type_name(wanted)),
+                        )
+                        .with_help(help),
+                    );
                     break;
                 }
             }
@@ -239,63 +326,95 @@ impl Walk<'_> {
     }
 }
 
-/// The name of a select item's column.
+/// The name of the column of a select item: its alias, the last field of a path, or else the text
+/// of the expression.
 pub(crate) fn column_name(expr: &Expr, name: Option<&(String, Span)>) -> String {
     match (name, &expr.kind) {
         (Some((name, _)), _) => name.clone(),
-        (None, ExprKind::Path(path)) => {
-            path.0.iter().rev().find_map(|step| if let Step::Field(name) = step { Some(name.clone()) } else { None }).unwrap_or_default()
-        }
+        (None, ExprKind::Path(path)) => path
+            .0
+            .iter()
+            .rev()
+            .find_map(|step| {
+                if let PathStep::Field(name) = step {
+                    Some(name.clone())
+                } else {
+                    None
+                }
+            })
+            .unwrap_or_default(),
         (None, _) => expr.to_string(),
     }
 }
 
-/// The field at a path of a schema, through structs and lists.
+/// The field at a path of a schema, through structs and lists. A path into a JSON field is JSON.
 fn field_at(schema: &SchemaRef, path: &Path) -> Option<FieldRef> {
-    let (Step::Field(first), rest) = path.0.split_first()? else { return None };
-    let mut field = schema.fields().iter().find(|field| field.name() == first)?.clone();
+    let (PathStep::Field(first), rest) = path.0.split_first()? else {
+        return None;
+    };
+    let mut field = schema
+        .fields()
+        .iter()
+        .find(|field| field.name() == first)?
+        .clone();
     for step in rest {
         field = match (step, field.data_type()) {
-            (Step::Field(name), DataType::Struct(fields)) => fields.iter().find(|field| field.name() == name)?.clone(),
-            (Step::Index(_), DataType::List(item)) => item.clone(),
-            _ if pseidon_expr::types::is_json(&field) => return Some(Arc::new(json_field(&path.to_string()))),
+            (PathStep::Field(name), DataType::Struct(fields)) => {
+                fields.iter().find(|field| field.name() == name)?.clone()
+            }
+            (PathStep::Index(_), DataType::List(item)) => item.clone(),
+            _ if pseidon_expr::types::is_json(&field) => {
+                return Some(Arc::new(json_field(&path.to_string())));
+            }
             _ => return None,
         };
     }
     Some(field)
 }
 
-/// The type that serves two uses.
-fn agree(one: &DataType, other: &DataType) -> Option<DataType> {
+/// The common type of two uses. `None` if they conflict.
+fn common_type(one: &DataType, other: &DataType) -> Option<DataType> {
     match (one, other) {
         _ if one == other => Some(one.clone()),
-        (DataType::Int64, DataType::Float64) | (DataType::Float64, DataType::Int64) => Some(DataType::Float64),
+        (DataType::Int64, DataType::Float64) | (DataType::Float64, DataType::Int64) => {
+            Some(DataType::Float64)
+        }
         _ => None,
     }
 }
 
-/// Whether the expression names the record's topic.
-pub(crate) fn names_topic(expr: &Expr) -> bool {
+/// Whether the expression uses the record's topic.
+pub(crate) fn uses_topic(expr: &Expr) -> bool {
     let mut found = false;
-    walk(expr, &mut |part| found |= matches!(part.kind, ExprKind::Meta(Meta::Topic)));
+    walk(expr, &mut |part| {
+        found |= matches!(part.kind, ExprKind::Meta(Meta::Topic))
+    });
     found
 }
 
-/// Visits an expression and everything in it.
+/// Visits an expression and all of its parts.
 fn walk(expr: &Expr, visit: &mut dyn FnMut(&Expr)) {
     visit(expr);
     let mut inner: Vec<&Expr> = Vec::new();
     match &expr.kind {
         ExprKind::Literal(_) | ExprKind::Path(_) | ExprKind::Meta(_) => {}
-        ExprKind::Unary(_, expr) | ExprKind::Is { expr, .. } | ExprKind::Cast { expr, .. } => inner.push(expr),
+        ExprKind::Unary(_, expr) | ExprKind::Is { expr, .. } | ExprKind::Cast { expr, .. } => {
+            inner.push(expr)
+        }
         ExprKind::Binary(left, _, right) => inner.extend([left.as_ref(), right.as_ref()]),
-        ExprKind::Between { expr, low, high, .. } => inner.extend([expr.as_ref(), low.as_ref(), high.as_ref()]),
+        ExprKind::Between {
+            expr, low, high, ..
+        } => inner.extend([expr.as_ref(), low.as_ref(), high.as_ref()]),
         ExprKind::In { expr, list, .. } => {
             inner.push(expr);
             inner.extend(list);
         }
         ExprKind::Like { expr, pattern, .. } => inner.extend([expr.as_ref(), pattern.as_ref()]),
-        ExprKind::Case { operand, whens, otherwise } => {
+        ExprKind::Case {
+            operand,
+            whens,
+            otherwise,
+        } => {
             inner.extend(operand.as_deref());
             inner.extend(whens.iter().flat_map(|(when, then)| [when, then]));
             inner.extend(otherwise.as_deref());

@@ -1,20 +1,20 @@
-//! What every path from a source to a sink delivers, and why.
+//! The delivery guarantee of every path from a source to a sink, with reasons.
 
-use pseidon_plugin::sink::{Keyed, Protocol};
+use pseidon_plugin::sink::{KeyConditions, Protocol};
 
-/// What a path delivers.
+/// A delivery guarantee, in increasing strength.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Guarantee {
-    /// A record may be lost, none is doubled.
+    /// A record can be lost, but is not duplicated.
     AtMostOnce,
-    /// A record may be doubled, none is lost.
+    /// A record can be duplicated, but is not lost.
     AtLeastOnce,
-    /// Neither.
+    /// A record is neither lost nor duplicated.
     ExactlyOnce,
 }
 
 impl Guarantee {
-    /// As users say it.
+    /// The guarantee for users, such as `exactly once`.
     pub fn as_str(self) -> &'static str {
         match self {
             Guarantee::AtMostOnce => "at most once",
@@ -24,62 +24,89 @@ impl Guarantee {
     }
 }
 
-/// The guarantee of one path.
+/// The guarantee of one path, with reasons.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PathGuarantee {
-    /// The source's stage.
+    /// The stage of the source.
     pub source: String,
-    /// The sink's stage.
+    /// The stage of the sink.
     pub sink: String,
-    /// What it delivers.
+    /// The guarantee of the path.
     pub guarantee: Guarantee,
-    /// Why: one sentence for each thing that decides.
+    /// The reasons: one sentence for each property that determines the guarantee.
     pub reasons: Vec<String>,
 }
 
-/// The guarantee of a sink that writes under keys, where the rest of the path is exactly once.
-fn of_keyed(sink: &str, keyed: Keyed, reasons: &mut Vec<String>) -> Guarantee {
-    reasons.push(format!("`{sink}` writes each record under its key, so writing it again changes nothing"));
+/// The guarantee of a sink that writes records under keys, if the rest of the path is exactly once.
+fn keyed_guarantee(sink: &str, keyed: KeyConditions, reasons: &mut Vec<String>) -> Guarantee {
+    reasons.push(format!(
+        "`{sink}` writes each record under its key, so a repeated write changes nothing"
+    ));
     let mut guarantee = Guarantee::ExactlyOnce;
     if !keyed.key_names_one_record {
         guarantee = Guarantee::AtLeastOnce;
-        reasons.push(format!("several records may have one key in `{sink}`, and one that is written again may replace a newer one"));
+        reasons.push(format!(
+            "several records can have the same key in `{sink}`, and a repeated \
+            write can replace a newer record"
+        ));
     }
     if !keyed.late_writes_lose {
         guarantee = Guarantee::AtLeastOnce;
-        reasons.push(format!("a late write of an instance that was cut off may replace a newer record in `{sink}`"));
+        reasons.push(format!(
+            "a late write of a fenced instance can replace a newer record in `{sink}`"
+        ));
     }
     guarantee
 }
 
-/// Computes a path's guarantee from what its source, its expressions and its sink are.
-pub fn of_path(source: (&str, Option<&str>), nondeterminism: &[String], sink: (&str, Protocol)) -> PathGuarantee {
+/// Computes the guarantee of a path. `source` is the stage and the reason why it cannot be re-read,
+/// if any; `nondeterminism` lists the expressions that are not deterministic; `sink` is the stage
+/// and its protocol.
+pub fn path_guarantee(
+    source: (&str, Option<&str>),
+    nondeterminism: &[String],
+    sink: (&str, Protocol),
+) -> PathGuarantee {
     let (source, not_rereadable) = source;
     let (sink, protocol) = sink;
     let mut guarantee = Guarantee::ExactlyOnce;
     let mut reasons = Vec::new();
     match protocol {
-        Protocol::Staged => reasons.push(format!("`{sink}` publishes only what is committed, and each thing once")),
-        Protocol::Transactional => reasons.push(format!("`{sink}` writes records and positions in one transaction")),
-        Protocol::Discard => reasons.push(format!("`{sink}` keeps nothing")),
+        Protocol::Staged => reasons.push(format!(
+            "`{sink}` publishes only committed output, and each output once"
+        )),
+        Protocol::Transactional => reasons.push(format!(
+            "`{sink}` writes records and positions in one transaction"
+        )),
+        Protocol::Discard => reasons.push(format!("`{sink}` stores nothing")),
         Protocol::AtLeastOnce(why) => {
             guarantee = Guarantee::AtLeastOnce;
             reasons.push(format!("`{sink}`: {why}"));
         }
         Protocol::Keyed(keyed) => {
-            guarantee = of_keyed(sink, keyed, &mut reasons);
+            guarantee = keyed_guarantee(sink, keyed, &mut reasons);
         }
     }
     for expr in nondeterminism {
         guarantee = guarantee.min(Guarantee::AtLeastOnce);
-        reasons.push(format!("`{expr}` gives another value when a record is read again, which can then land in another place"));
+        reasons.push(format!(
+            "`{expr}` can return another value when a record is re-read, which \
+            can then be written to another place"
+        ));
     }
     match not_rereadable {
-        None => reasons.push(format!("`{source}` is read again from the committed position after a crash")),
+        None => reasons.push(format!(
+            "`{source}` is re-read from the committed position after a crash"
+        )),
         Some(why) => {
             guarantee = Guarantee::AtMostOnce;
             reasons.push(format!("`{source}`: {why}"));
         }
     }
-    PathGuarantee { source: source.to_owned(), sink: sink.to_owned(), guarantee, reasons }
+    PathGuarantee {
+        source: source.to_owned(),
+        sink: sink.to_owned(),
+        guarantee,
+        reasons,
+    }
 }

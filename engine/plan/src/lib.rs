@@ -1,13 +1,18 @@
-//! From a document to a plan.
+//! The planner: from a parsed document to an executable plan.
 //!
-//! A [`Document`](pseidon_dsl::Document) says what the user wrote; a [`Plan`] says what will be done. Between them lie five steps, each a
-//! module, and every mistake that any of them finds is shown in the user's text, all at once:
+//! A [`Document`](pseidon_dsl::Document) is what the user wrote; a [`Plan`] is what a run executes.
+//! Planning has five steps, each in its own module. All errors of all steps are reported together,
+//! in the user's text:
 //!
-//! 1. [`resolve`]: names become plugins, arguments become checked options, the flow becomes chains that each begin with a source.
-//! 2. [`columns`]: which payload paths are named anywhere, and of which type each is. Only those are ever decoded.
-//! 3. [`chain`]: expressions are compiled, sinks prepared for the columns that reach them.
-//! 4. [`guarantee`]: what every path from a source to a sink delivers, and why.
-//! 5. [`fingerprint`]: a digest of what decides lanes and contents, by which a changed plan is recognized after a crash.
+//! 1. [`resolve`] replaces names by plugins and arguments by checked options, and turns the flow
+//!    into chains that each begin with a source.
+//! 2. [`columns`] collects the payload paths that are used anywhere, and their types. Only these
+//!    are decoded.
+//! 3. [`chain`] compiles expressions and prepares each sink for the columns that reach it.
+//! 4. [`guarantee`] computes the delivery guarantee of every path from a source to a sink, with
+//!    reasons.
+//! 5. [`fingerprint`] computes a digest of everything that determines lanes and their contents, by
+//!    which a changed plan is detected after a crash.
 
 pub mod chain;
 pub mod columns;
@@ -20,7 +25,7 @@ pub mod transforms;
 
 mod plan;
 
-pub use chain::{Chain, Operator, PlannedSink, PlannedSource, Step};
+pub use chain::{Chain, ChainStep, Operator, PlannedSink, PlannedSource};
 pub use guarantee::{Guarantee, PathGuarantee};
-pub use plan::{Context, Infer, Plan, plan};
+pub use plan::{Plan, PlanContext, SchemaInference, plan};
 pub use settings::Settings;

@@ -1,11 +1,14 @@
-//! Names become plugins, arguments become options, the flow becomes chains that each begin with a source.
+//! Resolution of a document: names become plugins, arguments become checked options, and the flow
+//! becomes chains that each begin with a source.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use pseidon_dsl::document::Pattern;
 use pseidon_dsl::expr::{Expr, SelectItem};
-use pseidon_dsl::{Call, Diagnostic, Document, Flow, Name, Node, NodeKind, Span, Stage, legacy, nearest};
+use pseidon_dsl::{
+    Call, Diagnostic, Document, Flow, Name, Node, NodeKind, Span, Stage, legacy, nearest,
+};
 use pseidon_plugin::options::{OnError, Options};
 use pseidon_plugin::registry::Registry;
 use pseidon_plugin::sink::SinkPlugin;
@@ -14,114 +17,160 @@ use pseidon_plugin::spec::{PluginSpec, Role};
 
 use crate::transforms::TRANSFORMS;
 
-/// A source and everything that its records go through.
-pub struct Resolved {
-    /// The stage's name.
+/// A source with the chain that processes its records.
+pub struct ResolvedSource {
+    /// The name of the stage.
     pub stage: String,
-    /// Where it stands in the flow.
+    /// The position in the flow.
     pub span: Span,
-    /// Its plugin.
+    /// The plugin of the source.
     pub plugin: Arc<dyn SourcePlugin>,
-    /// Its options.
+    /// The checked options of the source.
     pub options: Options,
-    /// What follows.
+    /// The steps after the source.
     pub chain: Vec<ResolvedStep>,
 }
 
 /// One step of a chain.
 #[derive(Clone)]
 pub struct ResolvedStep {
-    /// The stage's name, unique among the places of the flow (`lake`, `lake#2`).
+    /// The name of the stage, made unique if it is used several times (`lake`, `lake#2`).
     pub stage: String,
-    /// Where it stands in the flow.
+    /// The position in the flow.
     pub span: Span,
-    /// What it does.
-    pub kind: StepKind,
-    /// What happens to records that are bad here.
+    /// The operation of the step.
+    pub kind: ResolvedStepKind,
+    /// The handling of records that are invalid in this step.
     pub on_error: OnError,
 }
 
-/// What a step does.
+/// The operation of a step.
 #[derive(Clone)]
-pub enum StepKind {
-    /// `where`
+pub enum ResolvedStepKind {
+    /// `where`, with its condition.
     Where(Expr),
-    /// `select`
+    /// `select`, with its columns.
     Select(Vec<SelectItem>),
-    /// `all`: each chain gets the same input; the input goes on.
+    /// `all`: each chain receives the same input, and the input is passed on.
     All(Vec<Vec<ResolvedStep>>),
-    /// `match`: the first chain whose pattern fits takes the record; what no chain takes goes on, and what a chain lets through.
+    /// `match`: a record goes to the first chain whose pattern matches. The records that match no
+    /// pattern, and the output of the chains, are passed on.
     Match {
-        /// Patterns and chains.
+        /// The patterns with their chains, in order.
         branches: Vec<(Pattern, Vec<ResolvedStep>)>,
-        /// `:else`
+        /// The chain of `:else`.
         otherwise: Option<Vec<ResolvedStep>>,
     },
-    /// A sink; its input goes on.
+    /// A sink. Its input is passed on.
     Sink(Arc<dyn SinkPlugin>, Options),
 }
 
 /// Resolves the flow of a document.
-pub fn resolve(document: &Document, registry: &Registry) -> Result<Vec<Resolved>, Vec<Diagnostic>> {
-    let stages = document.stages.iter().map(|stage| (&stage.name, stage)).collect();
-    let mut resolver = Resolver { registry, stages, used: HashSet::new(), places: HashMap::new(), mistakes: Vec::new() };
-    let resolved = resolver.top(&document.pipeline, &[]);
+///
+/// # Errors
+/// All errors in names and options, and unused stages.
+pub fn resolve(
+    document: &Document,
+    registry: &Registry,
+) -> Result<Vec<ResolvedSource>, Vec<Diagnostic>> {
+    let stages = document
+        .stages
+        .iter()
+        .map(|stage| (&stage.name, stage))
+        .collect();
+    let mut resolver = Resolver {
+        registry,
+        stages,
+        used: HashSet::new(),
+        places: HashMap::new(),
+        errors: Vec::new(),
+    };
+    let resolved = resolver.source_chains(&document.pipeline, &[]);
     resolver.check_unused(document);
-    if resolver.mistakes.is_empty() { Ok(resolved) } else { Err(resolver.mistakes) }
+    if resolver.errors.is_empty() {
+        Ok(resolved)
+    } else {
+        Err(resolver.errors)
+    }
 }
 
 struct Resolver<'a> {
     registry: &'a Registry,
     stages: HashMap<&'a Name, &'a Stage>,
-    /// The stages that the flow names.
+    /// The stages that the flow uses.
     used: HashSet<&'a Name>,
-    /// How often each name was placed in the flow.
+    /// How often each name was used in the flow so far.
     places: HashMap<String, usize>,
-    mistakes: Vec<Diagnostic>,
+    errors: Vec<Diagnostic>,
 }
 
 impl<'a> Resolver<'a> {
-    /// Chains of a flow that begins with sources and is followed by `rest`.
-    fn top(&mut self, flow: &'a Flow, rest: &[&'a Flow]) -> Vec<Resolved> {
+    /// Resolves a flow that begins with sources and is followed by `rest`: one chain for each
+    /// source.
+    fn source_chains(&mut self, flow: &'a Flow, rest: &[&'a Flow]) -> Vec<ResolvedSource> {
         match flow {
             Flow::Thread(items, span) => match items.split_first() {
                 Some((first, following)) => {
                     let rest: Vec<&Flow> = following.iter().chain(rest.iter().copied()).collect();
-                    self.top(first, &rest)
+                    self.source_chains(first, &rest)
                 }
                 None => {
-                    self.mistakes.push(Diagnostic::new(*span, "this flow is empty", "expected a source, then where its records go"));
+                    self.errors.push(Diagnostic::new(
+                        *span,
+                        "empty flow",
+                        "expected a source, then stages for its records",
+                    ));
                     Vec::new()
                 }
             },
-            Flow::All(branches, _) => branches.iter().flat_map(|branch| self.top(branch, rest)).collect(),
+            Flow::All(branches, _) => branches
+                .iter()
+                .flat_map(|branch| self.source_chains(branch, rest))
+                .collect(),
             Flow::Match { span, .. } => {
-                self.mistakes.push(Diagnostic::new(*span, "`match` needs records", "expected a source before it"));
+                self.errors.push(Diagnostic::new(
+                    *span,
+                    "`match` has no input",
+                    "expected a source before `match`",
+                ));
                 Vec::new()
             }
             Flow::Named(..) | Flow::Inline(_) => self.source(flow, rest).into_iter().collect(),
         }
     }
 
-    fn source(&mut self, flow: &'a Flow, rest: &[&'a Flow]) -> Option<Resolved> {
+    fn source(&mut self, flow: &'a Flow, rest: &[&'a Flow]) -> Option<ResolvedSource> {
         let (name, call) = self.call(flow)?;
         let plugin = self.registry.source(&call.plugin.to_string()).cloned();
         let Some(plugin) = plugin else {
-            let mistake = self.not_a(Role::Source, &call, flow.span());
-            self.mistakes.push(mistake);
+            let error = self.role_error(Role::Source, &call, flow.span());
+            self.errors.push(error);
             self.chain(rest);
             return None;
         };
         let options = self.options(plugin.spec(), &call);
         let stage = self.place(&name);
-        let mistakes_before = self.mistakes.len();
+        let errors_before = self.errors.len();
         let chain = self.chain(rest);
-        if self.mistakes.len() == mistakes_before && !ends_in_sink(&chain) {
+        if self.errors.len() == errors_before && !reaches_sink(&chain) {
             let end = rest.last().map_or(flow.span(), |last| last.span());
-            let mistake = Diagnostic::new(end, "records would be lost here", "the flow ends without a sink");
-            self.mistakes.push(mistake.with_help("end it with a sink such as (files {…}), (stdout) or, to lose them on purpose, (drop)"));
+            let error = Diagnostic::new(
+                end,
+                "the flow ends without a sink",
+                "records would be lost here",
+            );
+            self.errors.push(error.with_help(
+                "end the flow with a sink such as (files {…}) or (stdout); to discard the \
+                records, use (drop)",
+            ));
         }
-        Some(Resolved { stage, span: flow.span(), plugin, options: options?, chain })
+        Some(ResolvedSource {
+            stage,
+            span: flow.span(),
+            plugin,
+            options: options?,
+            chain,
+        })
     }
 
     fn chain(&mut self, flows: &[&'a Flow]) -> Vec<ResolvedStep> {
@@ -129,19 +178,39 @@ impl<'a> Resolver<'a> {
     }
 
     fn steps(&mut self, flow: &'a Flow) -> Vec<ResolvedStep> {
-        let form = |stage: String, kind| vec![ResolvedStep { stage, span: flow.span(), kind, on_error: OnError::Throw }];
+        let form = |stage: String, kind| {
+            vec![ResolvedStep {
+                stage,
+                span: flow.span(),
+                kind,
+                on_error: OnError::Throw,
+            }]
+        };
         match flow {
             Flow::Thread(items, _) => items.iter().flat_map(|item| self.steps(item)).collect(),
             Flow::All(branches, _) => {
                 let stage = self.place("all");
                 let branches = branches.iter().map(|branch| self.steps(branch)).collect();
-                form(stage, StepKind::All(branches))
+                form(stage, ResolvedStepKind::All(branches))
             }
-            Flow::Match { branches, otherwise, .. } => {
+            Flow::Match {
+                branches,
+                otherwise,
+                ..
+            } => {
                 let stage = self.place("match");
-                let branches = branches.iter().map(|branch| (branch.pattern.clone(), self.steps(&branch.flow))).collect();
+                let branches = branches
+                    .iter()
+                    .map(|branch| (branch.pattern.clone(), self.steps(&branch.flow)))
+                    .collect();
                 let otherwise = otherwise.as_ref().map(|flow| self.steps(flow));
-                form(stage, StepKind::Match { branches, otherwise })
+                form(
+                    stage,
+                    ResolvedStepKind::Match {
+                        branches,
+                        otherwise,
+                    },
+                )
             }
             Flow::Named(..) | Flow::Inline(_) => self.stage(flow).into_iter().collect(),
         }
@@ -153,22 +222,32 @@ impl<'a> Resolver<'a> {
         if let Some(spec) = TRANSFORMS.into_iter().find(|spec| spec.name == plugin_name) {
             let options = self.options(spec, &call)?;
             let kind = match spec.name {
-                "where" => StepKind::Where(options.expr("condition")?.clone()),
-                _ => StepKind::Select(options.select("columns")?.to_vec()),
+                "where" => ResolvedStepKind::Where(options.expr("condition")?.clone()),
+                _ => ResolvedStepKind::Select(options.select("columns")?.to_vec()),
             };
-            return Some(ResolvedStep { stage: self.place(&name), span: flow.span(), kind, on_error: on_error_of(&options) });
+            return Some(ResolvedStep {
+                stage: self.place(&name),
+                span: flow.span(),
+                kind,
+                on_error: on_error_of(&options),
+            });
         }
         let Some(plugin) = self.registry.sink(&plugin_name).cloned() else {
-            let mistake = self.not_a(Role::Sink, &call, flow.span());
-            self.mistakes.push(mistake);
+            let error = self.role_error(Role::Sink, &call, flow.span());
+            self.errors.push(error);
             return None;
         };
         let options = self.options(plugin.spec(), &call)?;
         let on_error = on_error_of(&options);
-        Some(ResolvedStep { stage: self.place(&name), span: flow.span(), kind: StepKind::Sink(plugin, options), on_error })
+        Some(ResolvedStep {
+            stage: self.place(&name),
+            span: flow.span(),
+            kind: ResolvedStepKind::Sink(plugin, options),
+            on_error,
+        })
     }
 
-    /// The stage's name and what it is.
+    /// The name of a stage, and the plugin that it uses. `None` if an error was reported.
     fn call(&mut self, flow: &'a Flow) -> Option<(String, Call)> {
         match flow {
             Flow::Inline(call) => Some((call.plugin.to_string(), call.clone())),
@@ -178,12 +257,22 @@ impl<'a> Resolver<'a> {
                     Some((name.to_string(), stage.call.clone()))
                 }
                 None if self.is_plugin(&name.to_string()) => {
-                    let call = Call { plugin: name.clone(), plugin_span: *span, args: Vec::new(), span: *span };
+                    let call = Call {
+                        plugin: name.clone(),
+                        plugin_span: *span,
+                        args: Vec::new(),
+                        span: *span,
+                    };
                     Some((name.to_string(), call))
                 }
                 None => {
-                    let mistake = Diagnostic::new(*span, format!("there is no stage `{name}`"), "not defined in this file");
-                    self.mistakes.push(self.with_nearest(mistake, &name.to_string()));
+                    let error = Diagnostic::new(
+                        *span,
+                        format!("unknown stage `{name}`"),
+                        "not defined in this file",
+                    );
+                    self.errors
+                        .push(self.with_nearest(error, &name.to_string()));
                     None
                 }
             },
@@ -192,82 +281,129 @@ impl<'a> Resolver<'a> {
     }
 
     fn is_plugin(&self, name: &str) -> bool {
-        self.registry.specs().any(|spec| spec.name == name) || TRANSFORMS.iter().any(|spec| spec.name == name)
+        self.registry.specs().any(|spec| spec.name == name)
+            || TRANSFORMS.iter().any(|spec| spec.name == name)
     }
 
     fn options(&mut self, spec: &PluginSpec, call: &Call) -> Option<Options> {
         match Options::parse(spec, &call.args, call.span) {
             Ok(options) => Some(options),
-            Err(mistakes) => {
-                // A stage that is used twice is wrong once.
-                self.mistakes.extend(mistakes.into_iter().filter(|mistake| !self.mistakes.contains(mistake)).collect::<Vec<_>>());
+            Err(errors) => {
+                // The errors of a stage that is used twice are reported once.
+                self.errors.extend(
+                    errors
+                        .into_iter()
+                        .filter(|error| !self.errors.contains(error))
+                        .collect::<Vec<_>>(),
+                );
                 None
             }
         }
     }
 
+    /// The name of a stage at this place of the flow: `lake`, then `lake#2`.
     fn place(&mut self, name: &str) -> String {
         let count = self.places.entry(name.to_owned()).or_insert(0);
         *count += 1;
-        if *count == 1 { name.to_owned() } else { format!("{name}#{count}") }
+        if *count == 1 {
+            name.to_owned()
+        } else {
+            format!("{name}#{count}")
+        }
     }
 
-    fn not_a(&self, wanted: Role, call: &Call, place: Span) -> Diagnostic {
+    /// The error for a plugin that does not have the role `wanted`.
+    fn role_error(&self, wanted: Role, call: &Call, place: Span) -> Diagnostic {
         let name = call.plugin.to_string();
         let exists = self.is_plugin(&name);
         if exists && wanted == Role::Source {
-            return Diagnostic::new(place, format!("`{name}` is not a source"), "a flow begins with a source");
+            return Diagnostic::new(
+                place,
+                format!("`{name}` is not a source"),
+                "a flow must begin with a source",
+            )
+            .with_help("begin the flow with a source such as (kafka {…}), (files {…}) or (stdin)");
         }
         if exists {
-            return Diagnostic::new(place, format!("`{name}` is a source"), "a source can only stand at the beginning of a flow");
+            return Diagnostic::new(
+                place,
+                format!("`{name}` is a source"),
+                "a source must be at the beginning of a flow",
+            );
         }
-        self.no_plugin(call)
+        self.unknown_plugin(call)
     }
 
-    fn no_plugin(&self, call: &Call) -> Diagnostic {
+    fn unknown_plugin(&self, call: &Call) -> Diagnostic {
         if legacy::names_class(&call.plugin) {
-            return legacy::class_mistake(&call.plugin, call.plugin_span, "not a plugin");
+            return legacy::class_error(&call.plugin, call.plugin_span, "not a plugin");
         }
         let name = call.plugin.to_string();
-        let mistake = Diagnostic::new(call.plugin_span, format!("there is no plugin `{name}`"), "not a plugin");
-        self.with_nearest(mistake, &name)
+        let error = Diagnostic::new(
+            call.plugin_span,
+            format!("unknown plugin `{name}`"),
+            "not a plugin",
+        );
+        self.with_nearest(error, &name)
     }
 
-    fn with_nearest(&self, mistake: Diagnostic, name: &str) -> Diagnostic {
+    fn with_nearest(&self, error: Diagnostic, name: &str) -> Diagnostic {
         let stages: Vec<String> = self.stages.keys().map(|stage| stage.to_string()).collect();
-        let plugins = self.registry.specs().map(|spec| spec.name).chain(TRANSFORMS.iter().map(|spec| spec.name));
+        let plugins = self
+            .registry
+            .specs()
+            .map(|spec| spec.name)
+            .chain(TRANSFORMS.iter().map(|spec| spec.name));
         match nearest(name, stages.iter().map(String::as_str).chain(plugins)) {
-            Some(near) => mistake.with_help(format!("did you mean `{near}`?")),
-            None => mistake,
+            Some(near) => error.with_help(format!("did you mean `{near}`?")),
+            None => error,
         }
     }
 
-    /// A stage that stands nowhere in the flow is most likely a slip; its own mistakes are shown all the same.
+    /// Reports stages that the flow does not use: most likely an oversight. Errors in their options
+    /// are reported first.
     fn check_unused(&mut self, document: &Document) {
-        let unused: Vec<&Stage> = document.stages.iter().filter(|stage| !self.used.contains(&stage.name)).collect();
-        unused.iter().for_each(|stage| self.check_alone(&stage.call));
+        let unused: Vec<&Stage> = document
+            .stages
+            .iter()
+            .filter(|stage| !self.used.contains(&stage.name))
+            .collect();
+        unused
+            .iter()
+            .for_each(|stage| self.check_alone(&stage.call));
         for stage in unused {
-            if !self.mistakes.is_empty() {
+            if !self.errors.is_empty() {
                 return;
             }
-            let mistake = Diagnostic::new(stage.name_span, format!("the stage `{}` is never used", stage.name), "not part of the pipeline");
-            self.mistakes
-                .push(mistake.with_help("put it into `pipeline`, or take it out (#_ before the name and its value leaves both out)"));
+            let error = Diagnostic::new(
+                stage.name_span,
+                format!("unused stage `{}`", stage.name),
+                "not part of the pipeline",
+            );
+            self.errors.push(error.with_help(
+                "use it in `pipeline`, or remove it (#_ #_ before the name \
+                    comments out the name and its value)",
+            ));
         }
     }
 
-    /// Checks a call of which it is not known whether a source or a sink is meant.
+    /// Checks the options of an unused stage. The plugin can be a source or a sink with the same
+    /// name: the one with fewer unknown options is assumed.
     fn check_alone(&mut self, call: &Call) {
         let name = call.plugin.to_string();
-        let specs = self.registry.specs().chain(TRANSFORMS).filter(|spec| spec.name == name);
+        let specs = self
+            .registry
+            .specs()
+            .chain(TRANSFORMS)
+            .filter(|spec| spec.name == name);
         match specs.min_by_key(|spec| unknown_options(spec, call)) {
             Some(spec) => drop(self.options(spec, call)),
-            None => self.mistakes.push(self.no_plugin(call)),
+            None => self.errors.push(self.unknown_plugin(call)),
         }
     }
 }
 
-/// How many of the options in a call the plugin does not have.
+/// The number of options in a call that the plugin does not have.
 fn unknown_options(spec: &PluginSpec, call: &Call) -> usize {
     let keys = call.args.iter().flat_map(|arg| match &arg.kind {
         NodeKind::Map(entries) => entries.as_slice(),
@@ -280,22 +416,31 @@ fn unknown_options(spec: &PluginSpec, call: &Call) -> usize {
     keys.filter(|(key, _)| is_unknown(key)).count()
 }
 
-/// The error policy that a stage says, or the default.
+/// The value of `:on-error`, by default a quarantine in the default folder.
 pub(crate) fn on_error_of(options: &Options) -> OnError {
     match options.get("on-error") {
-        Some(_) => options.on_error("on-error").cloned().unwrap_or(OnError::Quarantine { path: None }),
+        Some(_) => options
+            .on_error("on-error")
+            .cloned()
+            .unwrap_or(OnError::Quarantine { path: None }),
         None => OnError::Quarantine { path: None },
     }
 }
 
-/// Whether something is kept of what goes through the chain.
-fn ends_in_sink(chain: &[ResolvedStep]) -> bool {
+/// Whether every record that goes through the chain reaches a sink.
+fn reaches_sink(chain: &[ResolvedStep]) -> bool {
     match chain.last().map(|step| &step.kind) {
-        Some(StepKind::Sink(..)) => true,
-        Some(StepKind::All(branches)) => !branches.is_empty() && branches.iter().all(|branch| ends_in_sink(branch)),
-        Some(StepKind::Match { branches, otherwise }) => {
-            branches.iter().all(|(_, chain)| ends_in_sink(chain)) && otherwise.as_ref().is_none_or(|chain| ends_in_sink(chain))
+        Some(ResolvedStepKind::Sink(..)) => true,
+        Some(ResolvedStepKind::All(branches)) => {
+            !branches.is_empty() && branches.iter().all(|branch| reaches_sink(branch))
         }
-        Some(StepKind::Where(_) | StepKind::Select(_)) | None => false,
+        Some(ResolvedStepKind::Match {
+            branches,
+            otherwise,
+        }) => {
+            branches.iter().all(|(_, chain)| reaches_sink(chain))
+                && otherwise.as_ref().is_none_or(|chain| reaches_sink(chain))
+        }
+        Some(ResolvedStepKind::Where(_) | ResolvedStepKind::Select(_)) | None => false,
     }
 }

@@ -1,110 +1,128 @@
-//! Batches: consecutive records of one split, as they came.
+//! Batches: consecutive records of one split, in their original bytes.
 
 use std::ops::Range;
 use std::sync::Arc;
 
 use arrow::array::{BinaryArray, BinaryBuilder, StringArray, StringBuilder};
 use bytes::{Bytes, BytesMut};
-use pseidon_delivery::{Position, ResumeFrom, SplitId};
+use pseidon_delivery::{Position, ResumePoint, SplitId};
 
 use crate::budget::{Charge, Share};
 use crate::memory::ArrayMemory;
 
-/// A source's unit of order: a Kafka partition, a file.
+/// A source's unit of order, such as a Kafka partition or a file.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Split {
-    /// Its lasting name.
+    /// The name that identifies the split in the state store, across runs.
     pub id: SplitId,
-    /// `@topic`: the topic, the file's path, the stage's name.
+    /// The value of `@topic`: the topic, the file's path or the stage's name.
     pub topic: String,
-    /// `@partition`: the partition, or 0.
+    /// The value of `@partition`: the partition, or 0.
     pub partition: i32,
 }
 
-/// Which metadata the plan asks a source for beside position, topic and partition, which cost nothing.
+/// The metadata that the plan needs from a source beside position, topic and partition, which are
+/// always available.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct MetaWanted {
+pub struct WantedMetadata {
     /// `@timestamp`
     pub timestamp: bool,
     /// `@key`
     pub key: bool,
     /// `@headers`
     pub headers: bool,
-    /// The key and the headers as they came, for a sink that copies them; no text is expected of them.
+    /// The key and the headers as they were read, for a sink that copies them; they need not be
+    /// valid text.
     pub raw: bool,
 }
 
-/// Records of one split, in order of their positions. Everything in it is shared, so a clone is cheap.
+/// Records of one split, in order of their positions. All of its content is shared, so a clone is
+/// cheap.
 #[derive(Debug)]
 pub struct Batch {
-    /// Where they come from.
+    /// The split of the records.
     pub split: Arc<Split>,
-    /// The records' bytes.
+    /// The bytes of the records.
     pub payloads: Payloads,
-    /// Each record's position; never decreasing. Records that were made of one record share its position.
+    /// The position of each record; never decreasing. Records that were derived from one record
+    /// share its position.
     pub positions: Vec<Position>,
-    /// The first position that the batch does not cover. Positions without a record (markers, gaps) are covered too. It is the last record's own
-    /// position where more records of that position follow in the next batch.
+    /// The first position that the batch does not cover. Positions without a record (markers, gaps)
+    /// are covered too. It is the last record's own position if more records of that position
+    /// follow in the next batch.
     pub next: Position,
-    /// What the source needs beside a position to continue there, from a position on that the batch covers, or from [`Batch::next`] on; kept with
-    /// the position, and not read by the engine.
-    pub resume: Option<ResumeFrom>,
-    /// Whether no record of the split will come after this batch, in this run or a later one.
+    /// What the source needs beside a position to continue there. It applies from a position on
+    /// that the batch covers, or from [`Batch::next`] on. The engine stores it with the position
+    /// and does not interpret it.
+    pub resume: Option<ResumePoint>,
+    /// Whether no record of the split will follow this batch, in this run or a later one.
     pub ends: bool,
-    /// Milliseconds since 1970, where wanted and known; `i64::MIN` stands for none.
+    /// Milliseconds since 1970, if wanted and known; `i64::MIN` for a record without a timestamp.
     pub timestamps: Option<Vec<i64>>,
-    /// Keys, where wanted as text or raw.
+    /// Keys, if wanted as text or raw.
     pub keys: Option<BinaryArray>,
-    /// Headers as JSON objects, where wanted.
+    /// Headers as JSON objects, if wanted.
     pub headers: Option<StringArray>,
-    /// The rows whose headers are wanted and cannot be JSON, each with the reason.
+    /// The rows whose headers are wanted and cannot be converted to JSON, each with the reason.
     pub bad_headers: Vec<(u32, String)>,
-    /// Headers as they came, in the form of [`raw_headers`](crate::raw_headers), where wanted.
+    /// Headers as they were read, in the form of [`raw_headers`](crate::raw_headers), if wanted.
     pub raw_headers: Option<BinaryArray>,
-    /// What the batch holds of the memory budget, until it is dropped.
+    /// The charge against the memory budget, until the batch is dropped.
     charge: Option<Charge>,
 }
 
-/// The timestamp of a record that has none.
+/// The timestamp of a record without a timestamp.
 pub const NO_TIMESTAMP: i64 = i64::MIN;
 
 impl Batch {
-    /// How many records.
+    /// The number of records.
     pub fn len(&self) -> usize {
         self.positions.len()
     }
 
-    /// Whether there is none. Such a batch still moves the split's frontier to [`Batch::next`].
+    /// Whether the batch has no record. Such a batch still moves the split's frontier to
+    /// [`Batch::next`].
     pub fn is_empty(&self) -> bool {
         self.positions.is_empty()
     }
 
-    /// The bytes it keeps in memory: payloads, keys, headers, timestamps and positions.
+    /// The bytes that the batch keeps in memory: payloads, keys, headers, timestamps and positions.
     pub fn size(&self) -> usize {
-        self.charge.as_ref().map_or_else(|| self.memory(), Charge::bytes)
+        self.charge
+            .as_ref()
+            .map_or_else(|| self.memory(), Charge::bytes)
     }
 
     fn memory(&self) -> usize {
         let mut columns = ArrayMemory::default();
         self.keys.iter().for_each(|keys| columns.add(keys));
         self.headers.iter().for_each(|headers| columns.add(headers));
-        self.raw_headers.iter().for_each(|headers| columns.add(headers));
-        let timestamps = self.timestamps.as_ref().map_or(0, |all| all.capacity() * size_of::<i64>());
-        self.payloads.memory() + self.positions.capacity() * size_of::<Position>() + timestamps + columns.bytes()
+        self.raw_headers
+            .iter()
+            .for_each(|headers| columns.add(headers));
+        let timestamps = self
+            .timestamps
+            .as_ref()
+            .map_or(0, |all| all.capacity() * size_of::<i64>());
+        self.payloads.memory()
+            + self.positions.capacity() * size_of::<Position>()
+            + timestamps
+            + columns.bytes()
     }
 
-    /// Counts the batch against its source's share of the memory for as long as it lives.
+    /// Charges the batch to its source's share of the memory for as long as it lives.
     pub fn charge_to(&mut self, share: &Arc<Share>) {
         self.charge = Some(share.charge(self.memory()));
     }
 
-    /// Counts bytes that were made of the batch against the same share, until what is returned is dropped.
+    /// Charges bytes that were derived from the batch to the same share, until the returned charge
+    /// is dropped.
     pub fn charge_more(&self, bytes: usize) -> Option<Charge> {
         self.charge.as_ref().map(|charge| charge.more(bytes))
     }
 }
 
-/// Records' bytes in one shared buffer.
+/// The bytes of records in one shared buffer.
 #[derive(Clone, Debug, Default)]
 pub struct Payloads {
     buffer: Bytes,
@@ -122,24 +140,35 @@ struct PayloadSpan {
 const NO_PAYLOAD: u32 = u32::MAX;
 
 impl Payloads {
-    /// Records that are slices `start..start+len` of the buffer, in its order. `lines` promises that each is followed by one `\n`
-    /// in the buffer, then at once by the next record.
+    /// Creates records that are slices `start..start+len` of the buffer, in its order. With `lines`
+    /// the caller guarantees that each is followed by one `\n` in the buffer, and then at once by
+    /// the next record.
     ///
     /// # Panics
     /// If a slice lies outside the buffer.
     pub fn new(buffer: Bytes, spans: impl IntoIterator<Item = (u32, u32)>, lines: bool) -> Self {
-        let spans: Vec<_> = spans.into_iter().map(|(start, len)| PayloadSpan { start, len }).collect();
+        let spans: Vec<_> = spans
+            .into_iter()
+            .map(|(start, len)| PayloadSpan { start, len })
+            .collect();
         let inside = |span: &PayloadSpan| span.start as usize + span.len as usize <= buffer.len();
-        assert!(spans.iter().all(inside), "a payload lies outside its buffer");
-        Payloads { buffer, spans, lines }
+        assert!(
+            spans.iter().all(inside),
+            "a payload lies outside its buffer"
+        );
+        Payloads {
+            buffer,
+            spans,
+            lines,
+        }
     }
 
-    /// How many records.
+    /// The number of records.
     pub fn len(&self) -> usize {
         self.spans.len()
     }
 
-    /// Whether there is none.
+    /// Whether there are no records.
     pub fn is_empty(&self) -> bool {
         self.spans.is_empty()
     }
@@ -149,39 +178,51 @@ impl Payloads {
         self.buffer.len()
     }
 
-    /// The bytes that it keeps in memory.
+    /// The bytes that the payloads keep in memory.
     fn memory(&self) -> usize {
         self.buffer.len() + self.spans.capacity() * size_of::<PayloadSpan>()
     }
 
-    /// The records with these numbers. The buffer is shared.
+    /// The records with these numbers. Shares the buffer.
     pub fn part(&self, rows: Range<usize>) -> Payloads {
-        Payloads { buffer: self.buffer.clone(), spans: self.spans[rows].to_vec(), lines: self.lines }
+        Payloads {
+            buffer: self.buffer.clone(),
+            spans: self.spans[rows].to_vec(),
+            lines: self.lines,
+        }
     }
 
     /// The record's bytes; `None` if it has no payload (a tombstone in Kafka).
     pub fn get(&self, row: usize) -> Option<&[u8]> {
         let span = self.spans[row];
-        (span.len != NO_PAYLOAD).then(|| &self.buffer[span.start as usize..(span.start + span.len) as usize])
+        (span.len != NO_PAYLOAD)
+            .then(|| &self.buffer[span.start as usize..(span.start + span.len) as usize])
     }
 
-    /// The same as a slice that keeps the buffer alive.
+    /// The record's bytes as a slice that keeps the buffer alive.
     pub fn get_bytes(&self, row: usize) -> Option<Bytes> {
         let span = self.spans[row];
-        (span.len != NO_PAYLOAD).then(|| self.buffer.slice(span.start as usize..(span.start + span.len) as usize))
+        (span.len != NO_PAYLOAD).then(|| {
+            self.buffer
+                .slice(span.start as usize..(span.start + span.len) as usize)
+        })
     }
 
-    /// The rows `from..to` as one piece of the buffer, each followed by `\n`, if they lie there like that. No copy is made.
+    /// The rows `from..to` as one piece of the buffer, each followed by `\n`, if the buffer has
+    /// this layout. Does not copy.
     pub fn lines(&self, from: usize, to: usize) -> Option<Bytes> {
         if !self.lines || from >= to {
             return None;
         }
         let last = self.spans[to - 1];
-        Some(self.buffer.slice(self.spans[from].start as usize..(last.start + last.len) as usize + 1))
+        Some(
+            self.buffer
+                .slice(self.spans[from].start as usize..(last.start + last.len) as usize + 1),
+        )
     }
 }
 
-/// Puts a batch together from records as they arrive.
+/// Builds a batch from records as they arrive.
 pub struct BatchBuilder {
     split: Arc<Split>,
     buffer: BytesMut,
@@ -195,24 +236,24 @@ pub struct BatchBuilder {
     lines: bool,
 }
 
-/// What a source knows of a record beside its payload.
+/// The metadata of a record.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct RecordMeta<'a> {
     /// Milliseconds since 1970.
     pub timestamp: Option<i64>,
-    /// The key.
+    /// The key; `None` for a record without one.
     pub key: Option<&'a [u8]>,
     /// The headers as a JSON object.
     pub headers: Option<&'a str>,
-    /// Why they cannot be one.
+    /// Why the headers cannot be converted to JSON.
     pub bad_headers: Option<&'a str>,
     /// The headers in the form of [`raw_headers`](crate::raw_headers).
     pub raw_headers: Option<&'a [u8]>,
 }
 
 impl BatchBuilder {
-    /// A builder with room for `capacity` bytes.
-    pub fn new(split: Arc<Split>, wanted: MetaWanted, capacity: usize) -> Self {
+    /// Creates a builder with room for `capacity` bytes.
+    pub fn new(split: Arc<Split>, wanted: WantedMetadata, capacity: usize) -> Self {
         BatchBuilder {
             split,
             buffer: BytesMut::with_capacity(capacity),
@@ -227,7 +268,8 @@ impl BatchBuilder {
         }
     }
 
-    /// Adds a record: its payload is copied, once. The caller keeps a batch below 4 GiB; see [`BatchBuilder::bytes`].
+    /// Adds a record and copies its payload, once. The caller keeps a batch below 4 GiB; see
+    /// [`BatchBuilder::bytes`].
     pub fn push(&mut self, position: Position, payload: Option<&[u8]>, meta: RecordMeta<'_>) {
         let start = self.buffer.len() as u32;
         let len = match payload {
@@ -252,37 +294,48 @@ impl BatchBuilder {
         if let Some(headers) = &mut self.headers {
             headers.append_option(meta.headers);
             let row = self.positions.len() as u32 - 1;
-            self.bad_headers.extend(meta.bad_headers.map(|reason| (row, reason.to_owned())));
+            self.bad_headers
+                .extend(meta.bad_headers.map(|reason| (row, reason.to_owned())));
         }
         if let Some(headers) = &mut self.raw_headers {
             headers.append_option(meta.raw_headers);
         }
     }
 
-    /// How many records it holds.
+    /// The number of records so far.
     pub fn len(&self) -> usize {
         self.positions.len()
     }
 
-    /// Whether it holds none.
+    /// Whether no record was added.
     pub fn is_empty(&self) -> bool {
         self.positions.is_empty()
     }
 
-    /// How many bytes of payloads, keys and headers it holds.
+    /// The bytes of payloads, keys and headers so far.
     #[inline]
     pub fn bytes(&self) -> usize {
-        let keys = self.keys.as_ref().map_or(0, |keys| keys.values_slice().len());
-        let headers = self.headers.as_ref().map_or(0, |headers| headers.values_slice().len());
+        let keys = self
+            .keys
+            .as_ref()
+            .map_or(0, |keys| keys.values_slice().len());
+        let headers = self
+            .headers
+            .as_ref()
+            .map_or(0, |headers| headers.values_slice().len());
         self.buffer.len() + keys + headers
     }
 
-    /// The batch, which covers all positions below `next`.
+    /// Finishes the batch, which covers all positions below `next`.
     pub fn finish(mut self, next: Position) -> Batch {
         debug_assert!(self.positions.last().is_none_or(|last| *last <= next));
         Batch {
             split: self.split,
-            payloads: Payloads { buffer: self.buffer.freeze(), spans: self.spans, lines: self.lines },
+            payloads: Payloads {
+                buffer: self.buffer.freeze(),
+                spans: self.spans,
+                lines: self.lines,
+            },
             positions: self.positions,
             next,
             resume: None,
@@ -298,8 +351,13 @@ impl BatchBuilder {
 }
 
 impl Batch {
-    /// A batch of records that already lie in a buffer; see [`Payloads::new`].
-    pub fn from_payloads(split: Arc<Split>, payloads: Payloads, positions: Vec<Position>, next: Position) -> Batch {
+    /// Creates a batch of records that are already in a buffer; see [`Payloads::new`].
+    pub fn from_payloads(
+        split: Arc<Split>,
+        payloads: Payloads,
+        positions: Vec<Position>,
+        next: Position,
+    ) -> Batch {
         debug_assert_eq!(payloads.len(), positions.len());
         Batch {
             split,
@@ -317,13 +375,17 @@ impl Batch {
         }
     }
 
-    /// A batch without records that covers the positions below `next`.
+    /// Creates a batch without records that covers the positions below `next`.
     pub fn without_records(split: Arc<Split>, next: Position) -> Batch {
         Batch::from_payloads(split, Payloads::default(), Vec::new(), next)
     }
 
-    /// The end of a split: no record at or above `next` will ever come. Once everything below is durable the split is finished.
+    /// Creates the last batch of a split: no record at or above `next` will ever follow. Once
+    /// everything below is durable the split is finished.
     pub fn end_of(split: Arc<Split>, next: Position) -> Batch {
-        Batch { ends: true, ..Batch::without_records(split, next) }
+        Batch {
+            ends: true,
+            ..Batch::without_records(split, next)
+        }
     }
 }

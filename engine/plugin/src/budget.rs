@@ -1,4 +1,4 @@
-//! One budget for every byte in flight, and one for what open lanes buffer.
+//! Two memory budgets: one for all bytes in flight, and one for what open lanes buffer.
 
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Weak};
@@ -6,27 +6,29 @@ use std::time::{Duration, Instant};
 
 use parking_lot::{Condvar, Mutex};
 
-/// The memory budget. Nothing is refused: sources look at [`Budget::is_full`] and stop reading above the high mark until the low mark
-/// is reached, so what is in flight exceeds the limit by no more than one read of each source.
+/// The memory budget. It refuses nothing: sources check [`Budget::is_full`] and stop reading above
+/// the high mark until the low mark is reached, so the bytes in flight exceed the limit by at most
+/// one read of each source.
 ///
-/// Each source charges its bytes to a [`Share`] of its own. When several sources use the budget, one whose bytes are not written, because
-/// its sink is blocked or slow, is held back before it has taken all of the memory, and its bytes do not keep the others from reading.
+/// Each source charges its bytes to a [`Share`] of its own. If several sources use the budget, a
+/// source whose bytes are not written, because its sink is blocked or slow, is held back before it
+/// has taken all of the memory, and its bytes do not keep the others from reading.
 #[derive(Debug)]
 pub struct Budget {
     limit: usize,
     used: AtomicUsize,
     /// The part of `used` that belongs to shares that are held back.
     held_back: AtomicUsize,
-    /// Above the high mark, and not yet below the low one.
+    /// Whether the high mark was reached, and the low mark not yet since.
     full: AtomicBool,
     room: Condvar,
     room_lock: Mutex<()>,
     shares: Mutex<Vec<Weak<Share>>>,
-    /// How many sources have a share.
+    /// The number of sources that have a share.
     sources: AtomicUsize,
 }
 
-/// What one source uses of the budget.
+/// One source's part of the budget.
 #[derive(Debug)]
 pub struct Share {
     budget: Arc<Budget>,
@@ -37,20 +39,22 @@ pub struct Share {
 #[derive(Debug, Default)]
 struct ShareState {
     used: usize,
-    /// Since when it has used more than its part without interruption.
+    /// Since when the source has used more than its part without interruption.
     over_since: Option<Instant>,
     is_held_back: bool,
 }
 
-/// How long a source may use more than its part of the budget before it is held back. One whose sink keeps up falls below it again within
-/// this time.
+/// How long a source may use more than its part of the budget before it is held back. A source
+/// whose sink keeps up falls below its part again within this time.
 const PATIENCE: Duration = Duration::from_secs(1);
-/// A source's part is so many times what the budget has left, which is more than what it uses when it falls to the low mark by itself.
+/// A source's part is this multiple of what is left of the budget, which is more than it uses when
+/// it falls to the low mark by itself.
 const PART_OF_REST: usize = 4;
-/// A source that uses less than this part of the limit, and less than half of an even share, is never held back.
+/// A source that uses less than `1/SPARED_PART` of the limit, and less than half of an even share,
+/// is never held back.
 const SPARED_PART: usize = 16;
 
-/// A part of the budget, returned when dropped.
+/// Bytes charged to a share; dropping it returns them.
 #[derive(Debug)]
 pub struct Charge {
     share: Arc<Share>,
@@ -58,7 +62,7 @@ pub struct Charge {
 }
 
 impl Budget {
-    /// A budget of `limit` bytes. The low mark is at three quarters of it.
+    /// Creates a budget of `limit` bytes. The low mark is three quarters of the high mark.
     pub fn new(limit: usize) -> Arc<Self> {
         Arc::new(Budget {
             limit,
@@ -82,9 +86,13 @@ impl Budget {
         self.used.load(Ordering::Relaxed)
     }
 
-    /// A share for one source.
+    /// Creates the share of a source.
     pub fn share(self: &Arc<Self>) -> Arc<Share> {
-        let share = Arc::new(Share { budget: self.clone(), is_a_sources: true, state: Mutex::default() });
+        let share = Arc::new(Share {
+            budget: self.clone(),
+            is_a_sources: true,
+            state: Mutex::default(),
+        });
         self.sources.fetch_add(1, Ordering::Relaxed);
         let mut shares = self.shares.lock();
         shares.retain(|share| share.strong_count() > 0);
@@ -92,17 +100,22 @@ impl Budget {
         share
     }
 
-    /// Counts `bytes` that belong to no source until the charge is dropped.
+    /// Charges `bytes` that belong to no source, until the charge is dropped.
     pub fn charge(self: &Arc<Self>, bytes: usize) -> Charge {
-        Arc::new(Share { budget: self.clone(), is_a_sources: false, state: Mutex::default() }).charge(bytes)
+        Arc::new(Share {
+            budget: self.clone(),
+            is_a_sources: false,
+            state: Mutex::default(),
+        })
+        .charge(bytes)
     }
 
-    /// Whether sources should wait.
+    /// Whether sources must wait.
     pub fn is_full(&self) -> bool {
         self.full.load(Ordering::Relaxed)
     }
 
-    /// Waits until there is room, at most `patience`. Returns whether there is.
+    /// Waits up to `patience` until there is room. Returns whether there is.
     pub fn wait_for_room(&self, patience: Duration) -> bool {
         if !self.is_full() {
             return true;
@@ -115,21 +128,28 @@ impl Budget {
         !self.is_full()
     }
 
-    /// Looks at all shares.
+    /// Updates which shares are held back.
     fn hold_back_at(&self, now: Instant) {
-        let shares: Vec<Arc<Share>> = self.shares.lock().iter().filter_map(Weak::upgrade).collect();
+        let shares: Vec<Arc<Share>> = self
+            .shares
+            .lock()
+            .iter()
+            .filter_map(Weak::upgrade)
+            .collect();
         for share in shares {
             share.is_held_back_at(now);
         }
     }
 
-    /// The high mark for what is not held back: at least half of the limit, however much is held back.
+    /// The high mark for the bytes that are not held back: at least half of the limit, however many
+    /// bytes are held back.
     fn high_mark(&self) -> usize {
         self.limit - self.held_back.load(Ordering::Relaxed).min(self.limit / 2)
     }
 
     fn flowing(&self) -> usize {
-        self.used().saturating_sub(self.held_back.load(Ordering::Relaxed))
+        self.used()
+            .saturating_sub(self.held_back.load(Ordering::Relaxed))
     }
 
     fn check_high_mark(&self) {
@@ -148,7 +168,7 @@ impl Budget {
 }
 
 impl Share {
-    /// Counts `bytes` until the charge is dropped.
+    /// Charges `bytes` until the charge is dropped.
     pub fn charge(self: &Arc<Self>, bytes: usize) -> Charge {
         let mut state = self.state.lock();
         state.used += bytes;
@@ -158,17 +178,21 @@ impl Share {
         }
         drop(state);
         self.budget.check_high_mark();
-        Charge { share: self.clone(), bytes }
+        Charge {
+            share: self.clone(),
+            bytes,
+        }
     }
 
-    /// The budget that it is a part of.
+    /// The budget of the share.
     pub fn budget(&self) -> &Arc<Budget> {
         &self.budget
     }
 
-    /// Whether its source has to wait, although the budget may have room for others: it has used more than its part for a while, and not yet
-    /// less than half of that. Its part is four times what the budget has left, so it shrinks as the others use more, and something is left for
-    /// them however many are held back. A source that has the budget for itself is never held back.
+    /// Whether its source must wait although the budget may have room for others: it has used more
+    /// than its part for a while, and has not fallen below half of its part since. Its part is four
+    /// times what is left of the budget, so it shrinks as the others use more, and something is
+    /// left for them however many are held back. The only source of a budget is never held back.
     pub fn is_held_back(&self) -> bool {
         self.is_held_back_at(Instant::now())
     }
@@ -199,7 +223,9 @@ impl Share {
     fn let_go(&self, state: &mut ShareState) {
         state.is_held_back = false;
         state.over_since = None;
-        self.budget.held_back.fetch_sub(state.used, Ordering::Relaxed);
+        self.budget
+            .held_back
+            .fetch_sub(state.used, Ordering::Relaxed);
     }
 }
 
@@ -212,12 +238,12 @@ impl Drop for Share {
 }
 
 impl Charge {
-    /// The bytes that it counts.
+    /// The charged bytes.
     pub fn bytes(&self) -> usize {
         self.bytes
     }
 
-    /// Counts more bytes against the same share.
+    /// Charges more bytes to the same share.
     pub fn more(&self, bytes: usize) -> Charge {
         self.share.charge(bytes)
     }
@@ -237,8 +263,8 @@ impl Drop for Charge {
     }
 }
 
-/// What the open lanes of all sinks together may buffer. Nothing is refused here either: a writer looks at [`LaneUse::is_too_much`] and
-/// writes out or commits some of its own lanes.
+/// The memory that the open lanes of all sinks may use for buffers. It refuses nothing either: a
+/// writer checks [`LaneUse::is_too_much`] and writes out or commits some of its own lanes.
 #[derive(Debug)]
 pub struct LaneMemory {
     limit: usize,
@@ -247,9 +273,13 @@ pub struct LaneMemory {
 }
 
 impl LaneMemory {
-    /// `limit` bytes for all.
+    /// Creates a limit of `limit` bytes for all writers together.
     pub fn new(limit: usize) -> Arc<Self> {
-        Arc::new(LaneMemory { limit, used: AtomicUsize::new(0), users: AtomicUsize::new(0) })
+        Arc::new(LaneMemory {
+            limit,
+            used: AtomicUsize::new(0),
+            users: AtomicUsize::new(0),
+        })
     }
 
     /// The limit in bytes.
@@ -258,7 +288,7 @@ impl LaneMemory {
     }
 }
 
-/// What one writer buffers of it. Dropping it gives all of it back.
+/// The part of [`LaneMemory`] that one writer uses. Dropping it returns all of it.
 #[derive(Debug)]
 pub struct LaneUse {
     memory: Arc<LaneMemory>,
@@ -266,12 +296,15 @@ pub struct LaneUse {
 }
 
 impl LaneUse {
-    /// A writer that buffers nothing yet.
+    /// Creates the part of a writer that buffers nothing yet.
     pub fn new(memory: &Arc<LaneMemory>) -> LaneUse {
-        LaneUse { memory: memory.clone(), bytes: 0 }
+        LaneUse {
+            memory: memory.clone(),
+            bytes: 0,
+        }
     }
 
-    /// The writer buffers so many bytes now.
+    /// Sets how many bytes the writer buffers now.
     pub fn set(&mut self, bytes: usize) {
         match (self.bytes, bytes) {
             (0, 1..) => drop(self.memory.users.fetch_add(1, Ordering::Relaxed)),
@@ -279,18 +312,24 @@ impl LaneUse {
             _ => {}
         }
         if bytes >= self.bytes {
-            self.memory.used.fetch_add(bytes - self.bytes, Ordering::Relaxed);
+            self.memory
+                .used
+                .fetch_add(bytes - self.bytes, Ordering::Relaxed);
         } else {
-            self.memory.used.fetch_sub(self.bytes - bytes, Ordering::Relaxed);
+            self.memory
+                .used
+                .fetch_sub(self.bytes - bytes, Ordering::Relaxed);
         }
         self.bytes = bytes;
     }
 
-    /// Whether the writer should buffer less: all together have too much, and it has at least half of a fair share. So a writer with
-    /// little is spared while others have a lot, and whenever there is too much, somebody has to give way.
+    /// Whether the writer should buffer less: all writers together exceed the limit, and this one
+    /// uses more than half of a fair share. So a writer that uses little is spared while others use
+    /// a lot, and whenever the limit is exceeded, at least one writer must give way.
     pub fn is_too_much(&self) -> bool {
         let users = self.memory.users.load(Ordering::Relaxed).max(1);
-        self.memory.used.load(Ordering::Relaxed) > self.memory.limit && self.bytes > self.memory.limit / users / 2
+        self.memory.used.load(Ordering::Relaxed) > self.memory.limit
+            && self.bytes > self.memory.limit / users / 2
     }
 }
 
@@ -304,7 +343,7 @@ impl Drop for LaneUse {
 mod tests {
     use super::*;
 
-    /// The shares are looked at a little later and again after more than the patience.
+    /// Updates the shares now and again after the patience.
     fn look_for_long(budget: &Budget) {
         let now = Instant::now();
         budget.hold_back_at(now);
@@ -312,7 +351,7 @@ mod tests {
     }
 
     #[test]
-    fn the_marks_hold_for_a_source_that_has_the_budget_for_itself() {
+    fn the_only_source_is_limited_by_the_marks_alone() {
         let budget = Budget::new(1000);
         let share = budget.share();
         let first = share.charge(300);
@@ -330,21 +369,27 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_written_for_one_source_leaves_room_for_the_others() {
+    fn a_blocked_source_leaves_room_for_the_others() {
         let budget = Budget::new(1000);
         let (blocked, other) = (budget.share(), budget.share());
         let all = blocked.charge(1200);
-        assert!(budget.is_full() && !blocked.is_held_back(), "it may fall below its part soon");
+        assert!(
+            budget.is_full() && !blocked.is_held_back(),
+            "it may soon fall below its part"
+        );
         look_for_long(&budget);
         assert!(blocked.is_held_back() && !other.is_held_back() && !budget.is_full());
-        // The others have half of the limit, and the same marks in it.
+        // The others have half of the limit, with the same marks in it.
         let more = other.charge(500);
         assert!(budget.is_full());
         drop(more);
         assert!(!budget.is_full());
         drop(all);
         assert!(!blocked.is_held_back());
-        assert_eq!((budget.used(), budget.held_back.load(Ordering::Relaxed)), (0, 0));
+        assert_eq!(
+            (budget.used(), budget.held_back.load(Ordering::Relaxed)),
+            (0, 0)
+        );
     }
 
     #[test]
@@ -362,10 +407,13 @@ mod tests {
     }
 
     #[test]
-    fn many_blocked_sources_leave_something() {
+    fn many_blocked_sources_do_not_fill_the_budget() {
         for blocked in [1, 2, 5, 10, 100] {
             let budget = Budget::new(1 << 20);
-            let (shares, other): (Vec<_>, _) = ((0..blocked).map(|_| budget.share()).collect(), budget.share());
+            let (shares, other): (Vec<_>, _) = (
+                (0..blocked).map(|_| budget.share()).collect(),
+                budget.share(),
+            );
             let mut charges = Vec::new();
             for round in 0..200 {
                 budget.hold_back_at(Instant::now() + PATIENCE * round);
@@ -378,14 +426,22 @@ mod tests {
                     }
                 }
             }
-            assert!(!budget.is_full(), "{blocked} blocked sources have filled the budget: {} bytes", budget.used());
+            assert!(
+                !budget.is_full(),
+                "{blocked} blocked sources have filled the budget: {} bytes",
+                budget.used()
+            );
             assert!(!other.is_held_back());
-            assert!(budget.used() < (1 << 20) + blocked * 1000, "{blocked} blocked sources use {} bytes", budget.used());
+            assert!(
+                budget.used() < (1 << 20) + blocked * 1000,
+                "{blocked} blocked sources use {} bytes",
+                budget.used()
+            );
         }
     }
 
     #[test]
-    fn who_buffers_much_gives_way() {
+    fn the_writer_with_the_largest_buffers_gives_way() {
         let memory = LaneMemory::new(1000);
         let (mut large, mut small) = (LaneUse::new(&memory), LaneUse::new(&memory));
         large.set(900);
@@ -400,8 +456,14 @@ mod tests {
         drop(large);
         assert!(!small.is_too_much());
         small.set(1001);
-        assert!(small.is_too_much(), "alone it has the whole limit");
+        assert!(small.is_too_much(), "a single writer has the whole limit");
         small.set(0);
-        assert_eq!((memory.used.load(Ordering::Relaxed), memory.users.load(Ordering::Relaxed)), (0, 0));
+        assert_eq!(
+            (
+                memory.used.load(Ordering::Relaxed),
+                memory.users.load(Ordering::Relaxed)
+            ),
+            (0, 0)
+        );
     }
 }

@@ -1,4 +1,4 @@
-//! Formats: from a record's bytes to the fields that the plan asks for.
+//! Formats: decoding a record's bytes into the fields that the plan needs.
 
 use arrow::array::ArrayRef;
 use arrow::datatypes::{FieldRef, SchemaRef};
@@ -8,7 +8,8 @@ use pseidon_dsl::expr::Path;
 use crate::batch::Payloads;
 use crate::rows::BadRow;
 
-/// How records are laid out in bytes. A source's `:format` is the format's name, or `name:k=v;k=v` with its settings.
+/// The layout of a record's bytes. A source's `:format` is the format's name, or `name:k=v;k=v`
+/// with its settings.
 pub trait Format: Send + Sync {
     /// The format's name.
     fn name(&self) -> &'static str;
@@ -16,45 +17,51 @@ pub trait Format: Send + Sync {
     /// One sentence, for lists.
     fn summary(&self) -> &'static str;
 
-    /// The fields every record has in this format with these settings (what follows the colon, or nothing), if the format itself says so.
-    /// An error names the setting and says what was expected.
+    /// The fields that every record has in this format with these settings (the part after the
+    /// colon, or empty), if the format itself determines them. An error names the setting and says
+    /// what was expected.
     fn schema(&self, settings: &str) -> Result<Option<SchemaRef>, String>;
 
-    /// The fields that these records have, for `:schema :infer`. An error says why they cannot be found.
+    /// The fields of these records, for `:schema :infer`. An error says why they cannot be
+    /// determined.
     fn infer(&self, samples: &[Bytes]) -> Result<SchemaRef, String>;
 
-    /// A decoder for these columns. An error says which column cannot be had, and why.
-    fn decoder(&self, settings: &str, columns: &[WantedColumn]) -> Result<Box<dyn Decoder>, String>;
+    /// Creates a decoder for these columns. An error says which column cannot be decoded, and why.
+    fn decoder(&self, settings: &str, columns: &[WantedColumn])
+    -> Result<Box<dyn Decoder>, String>;
 }
 
-/// A field that the plan asks for.
+/// A field that the plan needs.
 #[derive(Clone, Debug, PartialEq)]
 pub struct WantedColumn {
-    /// Where it is in the record.
+    /// The path of the field in the record.
     pub path: Path,
-    /// Its name and type. A column of the extension type `arrow.json` (see [`json_field`]) gets the value's own text.
+    /// The column's name and type. A column of the extension type `arrow.json` (see [`json_field`])
+    /// gets the JSON text of the value.
     pub field: FieldRef,
 }
 
-/// Decodes the records of one batch after another; each ETL thread has its own.
+/// Decodes batches of records. Each ETL thread has its own decoder.
 pub trait Decoder: Send {
-    /// Gets what it takes from elsewhere to decode these records, such as their schemas. It is called before [`Decoder::decode`], and does
-    /// not wait for what cannot be had just now: an error says why that is so, and the batch is read again later.
+    /// Fetches what decoding these records needs from elsewhere, such as their schemas. Called
+    /// before [`Decoder::decode`]. Does not wait for what is not available now: an error says why,
+    /// and the batch is re-read later.
     fn prepare(&mut self, _payloads: &Payloads) -> Result<(), String> {
         Ok(())
     }
 
-    /// Gives one value for each record and wanted column. A field that is missing or null is null. A record that is not of the format, or
-    /// whose value does not fit its column, is bad: it is named, and its values are null.
-    fn decode(&mut self, payloads: &Payloads) -> Decoded;
+    /// Returns one value for each record and wanted column. A field that is missing or null becomes
+    /// null. A record that is not of the format, or whose value does not fit its column, is
+    /// invalid: it is listed in the result, and its values are null.
+    fn decode(&mut self, payloads: &Payloads) -> DecodedColumns;
 }
 
-/// What a decoder gives.
+/// The result of decoding a batch.
 #[derive(Debug)]
-pub struct Decoded {
-    /// In the order of the wanted columns.
+pub struct DecodedColumns {
+    /// The columns, in the order of the wanted columns.
     pub columns: Vec<ArrayRef>,
-    /// Bad records, in order.
+    /// Invalid records, in order.
     pub bad: Vec<BadRow>,
 }
 

@@ -1,119 +1,128 @@
 //! Lanes: the units that a sink makes durable.
 //!
-//! The engine opens a lane for the first rows that go to it ([`Sink::lane`](crate::sink::Sink::lane)), hands it rows, and seals it when its
-//! [`Rollover`] says so, when its splits are given back, or when too many lanes are open. A sealed lane is on its way to be durable
-//! ([`Completion`]), or is an open transaction ([`Transaction`]). The engine commits sealed lanes in the order in which they were sealed, and
-//! has the sink publish what is staged of them.
+//! The engine opens a lane for the first rows that go to it
+//! ([`Sink::lane`](crate::sink::Sink::lane)), writes rows to it, and seals it when its [`Rollover`]
+//! says so, when its splits are released, or when too many lanes are open. A sealed lane is either
+//! on its way to be durable ([`Completion`]) or an open transaction ([`Transaction`]). The engine
+//! commits sealed lanes in the order in which they were sealed, and has the sink publish what is
+//! staged of them.
 //!
-//! A lane never waits for its target. It returns [`Room::Full`] and has its waker called, or [`Room::Blocked`] and is tried again by the
-//! engine, which waits with a backoff and serves other lanes meanwhile. So a plugin cannot hold up the lanes of others by waiting.
+//! A lane never waits for its target. It returns [`Room::Full`] and calls its waker later, or it
+//! returns [`Room::Blocked`] and the engine retries it with a backoff and serves other lanes
+//! meanwhile. So a plugin cannot delay the lanes of others by waiting.
 
 use std::time::Duration;
 
-use pseidon_delivery::{SplitCommit, Staged};
+use pseidon_delivery::{SplitCommit, StagedEntry};
 
 use crate::rollover::Rollover;
 use crate::rows::Rows;
 use crate::sink::SinkError;
 
-/// How the engine treats the lanes of a sink.
+/// How the engine handles the lanes of a sink.
 #[derive(Clone, Debug)]
 pub struct LaneRules {
-    /// Whether one writer has all lanes.
+    /// Whether one writer has all lanes of the sink.
     pub single_writer: bool,
     /// When lanes are sealed.
     pub rollover: Rollover,
-    /// How often the engine looks whether a lane's time is over.
+    /// How often the engine checks whether a lane is too old or idle.
     pub check_every: Duration,
-    /// How many lanes all writers together may have open; `usize::MAX` for any number.
+    /// How many lanes all writers together may have open; `usize::MAX` for no limit.
     pub most_open: usize,
 }
 
-/// Whether a lane takes rows.
+/// Whether a lane accepted rows.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Room {
-    /// It has taken the rows that were offered.
+    /// It accepted all rows.
     Ready,
-    /// It has taken none of them. The waker that it was opened with is called when it is to be tried again.
+    /// It accepted no rows. It calls the waker that it was opened with when the write can be
+    /// retried.
     Full,
-    /// It has taken none of them, for this reason. It is tried again after a while.
+    /// It accepted no rows, for this reason. The engine retries after a backoff.
     Blocked(String),
-    /// It has taken none of them, for this reason, and could if another lane were sealed.
+    /// It accepted no rows, for this reason, and could if another lane were sealed.
     TooManyOpen(String),
-    /// It has taken none of them and never will. They stay uncommitted, and the next run reads them again.
+    /// It accepted no rows and never will. They stay uncommitted, and the next run re-reads them.
     Closed,
 }
 
-/// An open lane. Dropping it throws away what is in it.
+/// An open lane. Dropping it discards its content.
 pub trait Lane: Send {
-    /// Takes all of these rows, or none; rows of one split come in order of their positions.
+    /// Accepts all of these rows, or none. Rows of one split come in order of their positions.
     ///
     /// # Errors
-    /// The run cannot go on; it restarts from the committed positions.
+    /// The run cannot continue; it restarts from the committed positions.
     fn write(&mut self, rows: &Rows) -> Result<Room, SinkError>;
 
-    /// The bytes in the target so far, with an estimate of what is buffered.
+    /// The bytes in the target so far, plus an estimate for what is buffered.
     fn bytes(&self) -> u64 {
         0
     }
 
-    /// The bytes that it buffers in memory.
+    /// The bytes that the lane buffers in memory.
     fn memory(&self) -> usize {
         0
     }
 
-    /// Writes out what it buffers, as far as the target takes it.
+    /// Writes out the buffered rows, as far as the target accepts them.
     fn shed(&mut self) -> Result<Room, SinkError> {
         Ok(Room::Ready)
     }
 
-    /// Called about as often as [`LaneRules::check_every`] says.
+    /// Called about every [`LaneRules::check_every`].
     fn tick(&mut self) -> Result<(), SinkError> {
         Ok(())
     }
 
-    /// Ends the lane. It has taken rows.
-    fn seal(self: Box<Self>) -> Result<Sealed, SinkError>;
+    /// Seals the lane. Called only after it has accepted rows.
+    fn seal(self: Box<Self>) -> Result<SealOutcome, SinkError>;
 }
 
-/// What a lane becomes when it is sealed.
-pub enum Sealed {
-    /// Everything is in the target, where readers see it.
+/// The result of sealing a lane.
+pub enum SealOutcome {
+    /// Everything is in the target and visible to readers.
     Durable,
-    /// The rest of the way has to be gone, and something may be left to publish.
+    /// The lane has steps left before it is durable, and then there may be something to publish.
     Pending(Box<dyn Completion>),
-    /// The target commits records and positions in one transaction. It is committed at once, so that the next lane can begin another.
+    /// The target commits records and positions in one transaction. The engine commits it at once,
+    /// so that the next lane can begin another.
     Transaction(Box<dyn Transaction>),
 }
 
-/// The way of a sealed lane from its last row to a durable unit. Dropping it before it is durable throws the unit away.
+/// The steps of a sealed lane from its last row to a durable unit. Dropping it before it is durable
+/// discards the unit.
 pub trait Completion: Send {
-    /// Takes the next steps. Once it has returned [`Progress::Durable`] the state store decides what becomes of the unit, even if it is dropped.
+    /// Takes the next steps. Once it has returned [`Progress::Durable`] the state store decides the
+    /// fate of the unit, even if this value is dropped.
     ///
     /// # Errors
     /// The unit is lost; the run restarts from the committed positions.
     fn advance(&mut self) -> Result<Progress, SinkError>;
 }
 
-/// How far a sealed lane is.
+/// The progress of a sealed lane.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Progress {
-    /// The unit is durable, and this is staged of it: the commit names it, and then it is published.
-    Durable(Vec<Staged>),
-    /// The waker that the lane was opened with is called when there is more to do.
+    /// The unit is durable, and this is staged of it. The commit records these entries, and then
+    /// they are published.
+    Durable(Vec<StagedEntry>),
+    /// The lane calls the waker that it was opened with when there is more to do.
     Pending,
-    /// The target takes nothing now, for this reason. It is tried again after a while.
+    /// The target accepts nothing now, for this reason. The engine retries after a backoff.
     Blocked(String),
 }
 
-/// An open transaction of a target that holds the positions itself. Dropping it before it is committed aborts it.
+/// An open transaction of a target that holds the positions itself. Dropping it before it is
+/// committed aborts it.
 pub trait Transaction: Send {
-    /// Writes the positions and commits.
+    /// Writes the positions to the target and commits.
     ///
     /// # Errors
     /// The transaction is aborted, or its outcome is unknown; the next take-over finds out which.
     fn commit(&mut self, splits: &[SplitCommit]) -> Result<(), SinkError>;
 
-    /// The positions are entered in the ledger.
+    /// Called when the positions are entered in the ledger.
     fn committed(self: Box<Self>) -> Result<(), SinkError>;
 }

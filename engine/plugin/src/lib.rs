@@ -1,14 +1,17 @@
-//! What a plugin is to the engine, and what it is given to work with.
+//! The plugin interface: how a plugin declares itself, and what the engine provides to it.
 //!
-//! A plugin declares itself with a [`PluginSpec`]: its name, its documentation and its options. From that one declaration come parsing,
-//! checking, defaults and the reference pages. The planner finds plugins in a [`Registry`] and opens them with checked [`Options`].
+//! A plugin declares itself with a [`PluginSpec`]: its name, its documentation and its options.
+//! Parsing, checks, defaults and the reference pages are all derived from this declaration. The
+//! planner finds plugins in a [`Registry`] and opens them with checked [`Options`].
 //!
-//! - A [`Source`](source::Source) emits [`Batch`]es: consecutive records of one split, their bytes in one shared buffer.
-//! - A [`Format`](format::Format) decodes the fields that the plan asks for, and only those, into Arrow columns.
-//! - A [`Sink`](sink::Sink) says which lane each of the [`Rows`] goes to, and opens [`Lane`](lane::Lane)s, which the engine
-//!   fills, seals, commits and publishes.
+//! - A [`Source`](source::Source) emits [`Batch`]es: consecutive records of one split, their bytes
+//!   in one shared buffer.
+//! - A [`Format`](format::Format) decodes the fields that the plan needs, and only those, into
+//!   Arrow columns.
+//! - A [`Sink`](sink::Sink) decides which lane each of the [`Rows`] goes to, and opens
+//!   [`Lane`](lane::Lane)s, which the engine fills, seals, commits and publishes.
 //!
-//! The engine's side of these (threads, queues, order, commits) is `pseidon-exec`.
+//! The engine's side of these interfaces (threads, queues, order, commits) is `pseidon-exec`.
 
 pub mod batch;
 pub mod budget;

@@ -1,24 +1,24 @@
-//! What Arrow columns hold in memory.
+//! Memory use of Arrow columns.
 
 use std::collections::HashSet;
 
 use arrow::array::{Array, ArrayData};
 
-/// Adds up the memory of columns. What several of them share counts once.
+/// Adds up the memory of columns. Memory that several columns share counts once.
 #[derive(Debug, Default)]
 pub struct ArrayMemory {
-    /// Where the buffers begin that have been counted.
+    /// The start addresses of the buffers that have been counted.
     seen: HashSet<usize>,
     bytes: usize,
 }
 
 impl ArrayMemory {
-    /// The bytes of all that was added.
+    /// The bytes of all added columns.
     pub fn bytes(&self) -> usize {
         self.bytes
     }
 
-    /// Adds a column: all of its buffers, also where it uses only a part of them.
+    /// Adds a column: all of its buffers, even if the column uses only a part of them.
     pub fn add(&mut self, column: &dyn Array) {
         self.add_data(&column.to_data());
     }
@@ -26,12 +26,14 @@ impl ArrayMemory {
     fn add_data(&mut self, data: &ArrayData) {
         let nulls = data.nulls().map(|nulls| nulls.buffer());
         for buffer in data.buffers().iter().chain(nulls) {
-            // Slices of a buffer are told by the allocation that they keep.
+            // Slices of a buffer are identified by the allocation that they keep alive.
             if self.seen.insert(buffer.data_ptr().as_ptr() as usize) {
                 self.bytes += buffer.capacity();
             }
         }
-        data.child_data().iter().for_each(|child| self.add_data(child));
+        data.child_data()
+            .iter()
+            .for_each(|child| self.add_data(child));
     }
 }
 
@@ -46,7 +48,9 @@ mod tests {
 
     #[test]
     fn shared_buffers_count_once() {
-        let text: ArrayRef = Arc::new(StringArray::from_iter_values((0..1000).map(|n| format!("value {n}"))));
+        let text: ArrayRef = Arc::new(StringArray::from_iter_values(
+            (0..1000).map(|n| format!("value {n}")),
+        ));
         let numbers: ArrayRef = Arc::new(Int64Array::from_iter_values(0..1000));
         let mut memory = ArrayMemory::default();
         memory.add(&text);
@@ -60,8 +64,10 @@ mod tests {
     }
 
     #[test]
-    fn what_lies_inside_counts() {
-        let lists = ListArray::from_iter_primitive::<Int64Type, _, _>((0..100).map(|n| Some(vec![Some(n), None, Some(n)])));
+    fn nested_values_count() {
+        let lists = ListArray::from_iter_primitive::<Int64Type, _, _>(
+            (0..100).map(|n| Some(vec![Some(n), None, Some(n)])),
+        );
         let mut memory = ArrayMemory::default();
         memory.add(&lists);
         assert!(memory.bytes() >= 100 * 3 * 8, "{}", memory.bytes());

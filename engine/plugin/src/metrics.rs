@@ -1,4 +1,4 @@
-//! What is counted while a pipeline runs.
+//! The metrics of a running pipeline.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -12,27 +12,27 @@ use prometheus::{IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry};
 #[derive(Clone, Debug)]
 pub struct Metrics {
     registry: Registry,
-    /// Records that came from a source, by stage.
+    /// Records read from a source, by stage.
     pub records_in: IntCounterVec,
-    /// Bytes of their payloads, by stage.
+    /// Bytes of the payloads of these records, by stage.
     pub bytes_in: IntCounterVec,
     /// Records handed to a sink, by stage.
     pub records_out: IntCounterVec,
     /// Bytes a sink has written, by stage.
     pub bytes_out: IntCounterVec,
-    /// Bad records, by stage and what became of them (`quarantined`, `dropped`).
+    /// Invalid records, by stage and outcome (`quarantined`, `dropped`).
     pub bad_records: IntCounterVec,
     /// 1 while a source cannot reach what it reads from, by stage.
     pub source_unreachable: IntGaugeVec,
-    /// Records a source still has before it, by stage.
+    /// Records that a source has not read yet, by stage.
     pub lag: IntGaugeVec,
-    /// Files open now, by stage.
+    /// Files open for writing, by stage.
     pub open_files: IntGaugeVec,
     /// Files published, by stage.
     pub files: IntCounterVec,
-    /// 1 while a sink cannot write and tries again, by stage.
+    /// 1 while a sink cannot write and retries, by stage.
     pub sink_blocked: IntGaugeVec,
-    /// Committed files that could not be published and are tried again, by stage.
+    /// Committed files that could not be published and are retried, by stage.
     pub unpublished_files: IntGaugeVec,
     /// Published files that wait to be moved or reported, by stage.
     pub waiting_files: IntGaugeVec,
@@ -40,49 +40,99 @@ pub struct Metrics {
     pub store_unreachable: IntGauge,
     /// Bytes in flight.
     pub memory_used: IntGauge,
-    /// What keeps sources from reading, by stage.
+    /// Why sources cannot read, by stage.
     source_troubles: Arc<Mutex<BTreeMap<String, String>>>,
     run_trouble: Arc<Mutex<Option<String>>>,
 }
 
 impl Metrics {
-    /// All at zero.
-    #[allow(clippy::new_without_default, reason = "a run makes its metrics on purpose, once")]
+    /// Creates and registers all metrics at zero.
+    #[allow(
+        clippy::new_without_default,
+        reason = "a run creates its metrics explicitly, once"
+    )]
     pub fn new() -> Metrics {
         let registry = Registry::new();
         let counter = |name: &str, help: &str, labels: &[&str]| {
-            let vec = IntCounterVec::new(Opts::new(name, help), labels).expect("the name and labels are constant and valid");
-            registry.register(Box::new(vec.clone())).expect("each name is registered once");
+            let vec = IntCounterVec::new(Opts::new(name, help), labels)
+                .expect("the name and labels are constant and valid");
+            registry
+                .register(Box::new(vec.clone()))
+                .expect("each name is registered once");
             vec
         };
         let gauges = |name: &str, help: &str, labels: &[&str]| {
-            let vec = IntGaugeVec::new(Opts::new(name, help), labels).expect("the name and labels are constant and valid");
-            registry.register(Box::new(vec.clone())).expect("each name is registered once");
+            let vec = IntGaugeVec::new(Opts::new(name, help), labels)
+                .expect("the name and labels are constant and valid");
+            registry
+                .register(Box::new(vec.clone()))
+                .expect("each name is registered once");
             vec
         };
         let gauge = |name: &str, help: &str| {
             let gauge = IntGauge::new(name, help).expect("the name is constant and valid");
-            registry.register(Box::new(gauge.clone())).expect("each name is registered once");
+            registry
+                .register(Box::new(gauge.clone()))
+                .expect("each name is registered once");
             gauge
         };
         Metrics {
             records_in: counter("pseidon_source_records_total", "Records read.", &["stage"]),
-            bytes_in: counter("pseidon_source_bytes_total", "Bytes of the records read.", &["stage"]),
-            records_out: counter("pseidon_sink_records_total", "Records handed to the sink.", &["stage"]),
-            bytes_out: counter("pseidon_sink_bytes_total", "Bytes written by the sink, after compression.", &["stage"]),
-            bad_records: counter("pseidon_bad_records_total", "Records that could not go on.", &["stage", "outcome"]),
-            source_unreachable: gauges("pseidon_source_unreachable", "1 while the source cannot reach what it reads from.", &["stage"]),
-            lag: gauges("pseidon_source_lag_records", "Records that the source has not read yet.", &["stage"]),
-            open_files: gauges("pseidon_sink_open_files", "Files open for writing.", &["stage"]),
-            files: counter("pseidon_sink_files_total", "Files published.", &["stage"]),
-            sink_blocked: gauges("pseidon_sink_blocked", "1 while the sink cannot write and tries again.", &["stage"]),
-            unpublished_files: gauges(
-                "pseidon_sink_unpublished_files",
-                "Committed files that could not be published and are tried again.",
+            bytes_in: counter(
+                "pseidon_source_bytes_total",
+                "Bytes of the records read.",
                 &["stage"],
             ),
-            waiting_files: gauges("pseidon_sink_waiting_files", "Published files that wait to be moved or reported.", &["stage"]),
-            store_unreachable: gauge("pseidon_state_store_unreachable", "1 while the state store does not answer."),
+            records_out: counter(
+                "pseidon_sink_records_total",
+                "Records handed to the sink.",
+                &["stage"],
+            ),
+            bytes_out: counter(
+                "pseidon_sink_bytes_total",
+                "Bytes written by the sink, after compression.",
+                &["stage"],
+            ),
+            bad_records: counter(
+                "pseidon_bad_records_total",
+                "Records that could not be processed.",
+                &["stage", "outcome"],
+            ),
+            source_unreachable: gauges(
+                "pseidon_source_unreachable",
+                "1 while the source cannot reach what it reads from.",
+                &["stage"],
+            ),
+            lag: gauges(
+                "pseidon_source_lag_records",
+                "Records that the source has not read yet.",
+                &["stage"],
+            ),
+            open_files: gauges(
+                "pseidon_sink_open_files",
+                "Files open for writing.",
+                &["stage"],
+            ),
+            files: counter("pseidon_sink_files_total", "Files published.", &["stage"]),
+            sink_blocked: gauges(
+                "pseidon_sink_blocked",
+                "1 while the sink cannot write and retries.",
+                &["stage"],
+            ),
+            unpublished_files: gauges(
+                "pseidon_sink_unpublished_files",
+                "Committed files that could not be published and are retried.",
+                &["stage"],
+            ),
+            waiting_files: gauges(
+                "pseidon_sink_waiting_files",
+                "Published files that wait to be moved or reported.",
+                &["stage"],
+            ),
+            store_unreachable: gauge(
+                "pseidon_state_store_unreachable",
+                "1 while the state store does not answer.",
+            ),
             memory_used: gauge("pseidon_memory_used_bytes", "Bytes of records in flight."),
             source_troubles: Arc::default(),
             run_trouble: Arc::default(),
@@ -90,20 +140,28 @@ impl Metrics {
         }
     }
 
-    /// How many bad records were put aside, and how many dropped, over all stages.
+    /// How many invalid records were quarantined, and how many dropped, over all stages.
     pub fn bad_totals(&self) -> (u64, u64) {
         let (mut quarantined, mut dropped) = (0, 0);
         for family in self.bad_records.collect() {
             for metric in family.get_metric() {
-                let outcome = metric.get_label().iter().find(|label| label.name() == "outcome").map(|label| label.value());
+                let outcome = metric
+                    .get_label()
+                    .iter()
+                    .find(|label| label.name() == "outcome")
+                    .map(|label| label.value());
                 let count = metric.get_counter().get_value() as u64;
-                if outcome == Some("dropped") { dropped += count } else { quarantined += count }
+                if outcome == Some("dropped") {
+                    dropped += count
+                } else {
+                    quarantined += count
+                }
             }
         }
         (quarantined, dropped)
     }
 
-    /// Sets what keeps a source from reading, as a sentence that names the stage; `None` when it reads.
+    /// Sets why a source cannot read, as a sentence that names the stage; `None` when it reads.
     pub fn set_source_trouble(&self, stage: &str, trouble: Option<String>) {
         let mut troubles = self.source_troubles.lock();
         match trouble {
@@ -112,42 +170,67 @@ impl Metrics {
         }
     }
 
-    /// Whether a sink cannot write and tries again.
+    /// Whether a sink cannot write and retries.
     pub fn is_sink_blocked(&self) -> bool {
         set_stages(&self.sink_blocked).next().is_some()
     }
 
-    /// Notes why the run is restarted, or that it is steady again.
+    /// Sets why the run restarts; `None` when it is stable again.
     pub fn set_run_trouble(&self, trouble: Option<String>) {
         *self.run_trouble.lock() = trouble;
     }
 
-    /// What keeps the run from going on right now, as sentences; nothing when all is well.
+    /// What keeps the run from making progress now, as sentences; empty if nothing does.
     pub fn troubles(&self) -> Vec<String> {
         let mut troubles: Vec<String> = self.run_trouble.lock().iter().cloned().collect();
         if self.store_unreachable.get() != 0 {
-            troubles.push("the state store does not answer: nothing is committed until it does".to_owned());
+            troubles.push(
+                "the state store does not answer: nothing is committed until it does".to_owned(),
+            );
         }
-        troubles.extend(set_stages(&self.source_unreachable).map(|stage| format!("the source `{stage}` cannot reach what it reads from")));
+        troubles.extend(
+            set_stages(&self.source_unreachable)
+                .map(|stage| format!("the source `{stage}` cannot reach what it reads from")),
+        );
         troubles.extend(self.source_troubles.lock().values().cloned());
-        troubles.extend(set_stages(&self.sink_blocked).map(|stage| format!("the sink `{stage}` cannot write and tries again")));
+        troubles.extend(
+            set_stages(&self.sink_blocked)
+                .map(|stage| format!("the sink `{stage}` cannot write and is retrying")),
+        );
         let unpublished = set_stages(&self.unpublished_files);
-        troubles.extend(unpublished.map(|stage| format!("the sink `{stage}` cannot publish committed files and tries again")));
+        troubles.extend(unpublished.map(|stage| {
+            format!("the sink `{stage}` cannot publish committed files and is retrying")
+        }));
         troubles
     }
 
-    /// Everything, in Prometheus' own form.
+    /// All metrics, in the form that Prometheus' encoders take.
     pub fn gather(&self) -> Vec<MetricFamily> {
         self.registry.gather()
     }
 }
 
-/// The stages for which a gauge is not zero.
+/// The stages whose gauge is not zero.
 fn set_stages(gauges: &IntGaugeVec) -> impl Iterator<Item = String> {
     let stage = |metric: &prometheus::proto::Metric| {
-        let stage = metric.get_label().iter().find(|label| label.name() == "stage")?.value().to_owned();
+        let stage = metric
+            .get_label()
+            .iter()
+            .find(|label| label.name() == "stage")?
+            .value()
+            .to_owned();
         (metric.get_gauge().get_value() != 0.0).then_some(stage)
     };
     let families = gauges.collect();
-    families.iter().flat_map(|family| family.get_metric().iter().filter_map(stage).collect::<Vec<_>>()).collect::<Vec<_>>().into_iter()
+    families
+        .iter()
+        .flat_map(|family| {
+            family
+                .get_metric()
+                .iter()
+                .filter_map(stage)
+                .collect::<Vec<_>>()
+        })
+        .collect::<Vec<_>>()
+        .into_iter()
 }

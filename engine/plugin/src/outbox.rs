@@ -1,8 +1,9 @@
-//! The way of a source's events to the engine for a source that must not wait.
+//! A queue of events to the engine, for a source that must not block.
 //!
-//! A source that reads for several runs, or that has to answer others in time, cannot block when the engine's queue is full. An [`Outbox`]
-//! keeps what the queue has no room for, in order, and the source sends it later. What waits in it counts against the memory budget, so a
-//! source that reads nothing while there is no room stays bounded.
+//! A source that reads for several runs, or that must answer others in time, cannot block when the
+//! engine's queue is full. An [`Outbox`] keeps the events that the queue has no room for, in order,
+//! and the source sends them later. Waiting events count against the memory budget, so a source
+//! that reads nothing while there is no room stays bounded.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -12,23 +13,28 @@ use std::time::Duration;
 use parking_lot::Mutex;
 
 use crate::batch::{Batch, Split};
-use crate::source::{Pending, Resumption, SourceEvent, SourceHandle, Start, Stopped};
+use crate::source::{Pending, Resumption, SourceEvent, SourceHandle, SplitStart, Stopped};
 
-/// Events on their way to the engine.
+/// Events that wait for room in the engine's queue.
 pub struct Outbox {
     handle: SourceHandle,
     waiting: Mutex<VecDeque<SourceEvent>>,
-    /// How many wait, to be read without the lock.
+    /// The length of `waiting`, readable without the lock.
     count: AtomicUsize,
 }
 
 impl Outbox {
-    /// Sends through this handle. Events that are sent through the handle itself may overtake those that wait here.
+    /// Creates an outbox that sends through this handle. Events that are sent through the handle
+    /// itself may overtake those that wait here.
     pub fn new(handle: SourceHandle) -> Outbox {
-        Outbox { handle, waiting: Mutex::default(), count: AtomicUsize::new(0) }
+        Outbox {
+            handle,
+            waiting: Mutex::default(),
+            count: AtomicUsize::new(0),
+        }
     }
 
-    /// The handle.
+    /// The handle that events are sent through.
     pub fn handle(&self) -> &SourceHandle {
         &self.handle
     }
@@ -45,14 +51,17 @@ impl Outbox {
     }
 
     /// [`SourceHandle::take`] without waiting.
-    pub fn take(&self, splits: Vec<Arc<Split>>) -> Result<Pending<Vec<Option<Resumption>>>, Stopped> {
+    pub fn take(
+        &self,
+        splits: Vec<Arc<Split>>,
+    ) -> Result<Pending<Vec<Option<Resumption>>>, Stopped> {
         let (reply, pending) = self.handle.pending();
         self.post(SourceEvent::Take(splits, reply))?;
         Ok(pending)
     }
 
     /// [`SourceHandle::begin`] without waiting.
-    pub fn begin(&self, splits: Vec<Start>) -> Result<Pending<()>, Stopped> {
+    pub fn begin(&self, splits: Vec<SplitStart>) -> Result<Pending<()>, Stopped> {
         let (reply, pending) = self.handle.pending();
         self.post(SourceEvent::Begin(splits, reply))?;
         Ok(pending)
@@ -65,7 +74,8 @@ impl Outbox {
         Ok(pending)
     }
 
-    /// Sends what waits, in order. Waits up to `patience` for room. Returns whether everything is sent.
+    /// Sends waiting events, in order. Waits up to `patience` for room. Returns whether everything
+    /// is sent.
     pub fn send_waiting(&self, patience: Duration) -> Result<bool, Stopped> {
         if self.waiting() == 0 {
             return Ok(true);
@@ -92,7 +102,11 @@ impl Outbox {
 
     fn post(&self, event: SourceEvent) -> Result<(), Stopped> {
         let mut waiting = self.waiting.lock();
-        let left = if waiting.is_empty() { self.handle.send_within(event, Duration::ZERO)? } else { Some(event) };
+        let left = if waiting.is_empty() {
+            self.handle.send_within(event, Duration::ZERO)?
+        } else {
+            Some(event)
+        };
         waiting.extend(left);
         self.count.store(waiting.len(), Ordering::Relaxed);
         Ok(())

@@ -1,4 +1,4 @@
-//! The plugins that exist.
+//! The registry of plugins.
 
 use std::sync::Arc;
 
@@ -7,21 +7,24 @@ use crate::sink::SinkPlugin;
 use crate::source::SourcePlugin;
 use crate::spec::PluginSpec;
 
-/// All plugins by kind. A name may be both a source and a sink (`kafka`, `files`): its place in the flow decides.
+/// All plugins by kind. A name may be both a source and a sink (`kafka`, `files`): its place in the
+/// flow decides which is meant.
 #[derive(Clone, Default)]
 pub struct Registry {
-    /// The sources.
+    /// Source plugins.
     pub sources: Vec<Arc<dyn SourcePlugin>>,
-    /// The sinks.
+    /// Sink plugins.
     pub sinks: Vec<Arc<dyn SinkPlugin>>,
-    /// The formats.
+    /// Record formats.
     pub formats: Vec<Arc<dyn Format>>,
 }
 
 impl Registry {
     /// The source of this name.
     pub fn source(&self, name: &str) -> Option<&Arc<dyn SourcePlugin>> {
-        self.sources.iter().find(|plugin| plugin.spec().name == name)
+        self.sources
+            .iter()
+            .find(|plugin| plugin.spec().name == name)
     }
 
     /// The sink of this name.
@@ -36,6 +39,9 @@ impl Registry {
 
     /// The declarations of all sources and sinks.
     pub fn specs(&self) -> impl Iterator<Item = &'static PluginSpec> {
-        self.sources.iter().map(|plugin| plugin.spec()).chain(self.sinks.iter().map(|plugin| plugin.spec()))
+        self.sources
+            .iter()
+            .map(|plugin| plugin.spec())
+            .chain(self.sinks.iter().map(|plugin| plugin.spec()))
     }
 }

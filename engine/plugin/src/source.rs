@@ -1,8 +1,9 @@
-//! Sources: where records come from.
+//! Sources: where records enter a pipeline.
 //!
-//! A source runs on a thread of its own and may start more, or it [attaches](Source::attach) to a thread that reads for many. It does not
-//! know who is behind its [`SourceHandle`]: it takes splits, emits their batches in order, gives splits back, and looks now and then whether
-//! there is room and whether to stop.
+//! A source runs on a thread of its own and may start more threads, or it
+//! [attaches](Source::attach) to a thread that reads for many runs. It uses the engine only through
+//! its [`SourceHandle`]: it takes splits, emits their batches in order, releases splits, and checks
+//! regularly whether there is room and whether to stop.
 
 use std::collections::HashMap;
 use std::path::PathBuf;
@@ -11,13 +12,15 @@ use std::time::Duration;
 
 use arrow::datatypes::SchemaRef;
 use bytes::Bytes;
-use crossbeam_channel::{Receiver, RecvTimeoutError, SendTimeoutError, Sender, TryRecvError, bounded};
+use crossbeam_channel::{
+    Receiver, RecvTimeoutError, SendTimeoutError, Sender, TryRecvError, bounded,
+};
 use parking_lot::Mutex;
-use pseidon_delivery::{Position, Resume, SplitId};
+use pseidon_delivery::{Position, ResumeToken, SplitId};
 use pseidon_dsl::Diagnostic;
 use thiserror::Error;
 
-use crate::batch::{Batch, MetaWanted, Split};
+use crate::batch::{Batch, Split, WantedMetadata};
 use crate::budget::{Budget, Share};
 use crate::metrics::Metrics;
 use crate::options::Options;
@@ -25,89 +28,94 @@ use crate::sink::Target;
 use crate::spec::PluginSpec;
 use crate::stop::{Pause, Stop};
 
-/// A kind of source.
+/// A source plugin, such as `kafka`: declares its options and prepares sources.
 pub trait SourcePlugin: Send + Sync {
-    /// Its declaration.
+    /// The declaration: name, documentation and options.
     fn spec(&self) -> &'static PluginSpec;
 
-    /// A source with these options, which have been checked against the declaration. No I/O happens here.
+    /// Creates a source from options that have been checked against the declaration. Does no I/O.
     fn prepare(&self, options: &Options) -> Result<Arc<dyn Source>, Vec<Diagnostic>>;
 }
 
-/// A source that can be run, again and again.
+/// A prepared source. It can be run any number of times.
 pub trait Source: Send + Sync {
-    /// What the planner has to know of it.
+    /// The facts that the planner needs about the source.
     fn facts(&self) -> SourceFacts;
 
-    /// Whether it reads what a sink writes there.
+    /// Whether the source reads what a sink writes to this target.
     fn reads(&self, _target: &Target) -> bool {
         false
     }
 
-    /// Some records as they are now, at most `count`, for `:schema :infer`. An error says why there are none.
+    /// Returns up to `count` of the records that exist now, for `:schema :infer`. An error says why
+    /// there are none.
     fn sample(&self, setup: &SourceSetup, count: usize) -> Result<Vec<Bytes>, SourceError>;
 
-    /// Reads until the source has come to its end or the handle says [`Stopped`]; both are `Ok`. Blocks.
+    /// Reads until the source is exhausted or the handle returns [`Stopped`]; both are `Ok`.
+    /// Blocks.
     fn run(&self, setup: &SourceSetup, handle: SourceHandle) -> Result<(), SourceError>;
 
-    /// Like [`Source::run`] without a thread of its own: returns at once, and from then on a thread that reads for many runs uses the handle.
-    /// A source that has no such thread returns what it was given, and is run.
-    fn attach(&self, _setup: &SourceSetup, reading: Reading) -> Result<(), Reading> {
+    /// Like [`Source::run`], but without a thread of its own: returns at once, and a thread that
+    /// reads for many runs uses the handle from then on. A source that has no such thread returns
+    /// its argument, and the engine calls [`Source::run`].
+    fn attach(&self, _setup: &SourceSetup, reading: SourceRun) -> Result<(), SourceRun> {
         Err(reading)
     }
 }
 
-/// What a source reads with.
-pub struct Reading {
-    /// Its end of the engine.
+/// The handle of a source run, and the callback for its end.
+pub struct SourceRun {
+    /// The source's connection to the engine.
     pub handle: SourceHandle,
     /// Called once, before or after the last clone of the handle is dropped.
-    pub ended: Ended,
+    pub ended: SourceEndCallback,
 }
 
-/// Is called with how a source has ended.
-pub type Ended = Box<dyn FnOnce(Result<(), SourceError>) + Send>;
+/// Callback with the result of a source run.
+pub type SourceEndCallback = Box<dyn FnOnce(Result<(), SourceError>) + Send>;
 
-/// What the planner has to know of a source.
+/// The facts that the planner needs about a source.
 #[derive(Clone, Debug)]
 pub struct SourceFacts {
     /// The format of its records: `json`, or `name:settings`.
     pub format: String,
-    /// The fields of its records, if its options or its nature say so.
+    /// The fields of its records, if its options or the source itself determine them.
     pub schema: Option<SchemaRef>,
-    /// Why records cannot be read again after a crash; `None` if they can.
+    /// Why records cannot be re-read after a crash; `None` if they can.
     pub not_rereadable: Option<&'static str>,
-    /// Whether it comes to an end by itself.
+    /// Whether it ends by itself, as a file does.
     pub finite: bool,
-    /// Whether a split's `@topic` may be another one when the split is read again: a file that was renamed meanwhile.
+    /// Whether a split's `@topic` may differ when the split is re-read, as it does for a file that
+    /// was renamed meanwhile.
     pub topic_may_change: bool,
 }
 
-/// What a source is given for a run.
+/// The context of one run of a source.
 #[derive(Clone, Debug)]
 pub struct SourceSetup {
     /// The pipeline's name.
     pub pipeline: String,
     /// The stage's name.
     pub stage: String,
-    /// The folder of the pipeline file: relative paths start there.
+    /// The folder of the pipeline file; relative paths are resolved against it.
     pub base: PathBuf,
-    /// Which metadata to read.
-    pub wanted: MetaWanted,
-    /// How many threads may read at once.
+    /// Which metadata to read for each record.
+    pub wanted: WantedMetadata,
+    /// How many threads may read in parallel.
     pub io_threads: usize,
-    /// The memory budget in bytes: what the source may buffer by itself has to be a small part of it.
+    /// The memory budget in bytes. What the source buffers by itself must be a small part of it.
     pub memory: usize,
-    /// Names this run of this process.
+    /// The name of this run of this process.
     pub instance: String,
-    /// Names the state that the source's positions are kept in: another store, pipeline or stage has another name, and so has the same source
-    /// with other sinks behind it. Empty where there is none.
+    /// The name of the state that holds the source's positions. It differs for another store,
+    /// pipeline or stage, and for the same source with other sinks behind it. Empty if there is no
+    /// state.
     pub state: String,
-    /// What to count.
+    /// The metrics to update.
     pub metrics: Metrics,
 }
 
-/// A source's end of the engine. Clones are for further threads of the same source.
+/// A source's connection to the engine. Clones are for further threads of the same source.
 #[derive(Clone)]
 pub struct SourceHandle {
     events: Sender<SourceEvent>,
@@ -115,11 +123,11 @@ pub struct SourceHandle {
     stop: Stop,
     pause: Pause,
     durable: Arc<Mutex<HashMap<SplitId, Position>>>,
-    /// Dropped after `events`, so that the receiver sees that it is disconnected.
+    /// Dropped after `events`, so that the receiver then sees that it is disconnected.
     wake: Option<Arc<WakeUp>>,
 }
 
-/// Wakes the receiver of the events: for each event, and when the last sender is gone.
+/// Wakes the receiver of the events: for each event, and when the last sender is dropped.
 struct WakeUp(Box<dyn Fn() + Send + Sync>);
 
 impl Drop for WakeUp {
@@ -128,29 +136,30 @@ impl Drop for WakeUp {
     }
 }
 
-/// The answer to something that was asked of the engine.
+/// The answer to a request to the engine.
 pub struct Pending<T> {
     answer: Receiver<T>,
     stop: Stop,
 }
 
-/// How often a source that waits for an answer looks whether there will be none.
-const LOOK_EVERY: Duration = Duration::from_millis(200);
+/// How often a source that waits for an answer checks whether the run is left and no answer will
+/// come.
+const CHECK_INTERVAL: Duration = Duration::from_millis(200);
 
 impl<T> Pending<T> {
-    /// Waits for it.
+    /// Waits for the answer.
     pub fn wait(self) -> Result<T, Stopped> {
         loop {
-            match self.answer.recv_timeout(LOOK_EVERY) {
+            match self.answer.recv_timeout(CHECK_INTERVAL) {
                 Ok(answer) => return Ok(answer),
-                // An event that nobody took keeps the way for its answer open.
+                // An event that was never received keeps the reply channel open.
                 Err(RecvTimeoutError::Timeout) if !self.stop.leaving_now() => {}
                 Err(_) => return Err(Stopped),
             }
         }
     }
 
-    /// The answer, if it is there.
+    /// The answer, if it has arrived.
     pub fn poll(&self) -> Result<Option<T>, Stopped> {
         match self.answer.try_recv() {
             Ok(answer) => Ok(Some(answer)),
@@ -160,69 +169,75 @@ impl<T> Pending<T> {
     }
 }
 
-/// Where a split that was read before is continued.
+/// Where to continue a split that was read before.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Resumption {
     /// The position: everything below it is durable in every sink.
     pub position: Position,
-    /// What the source said beside a position up to this one; see [`Batch::resume`].
-    pub resume: Option<Resume>,
+    /// What the source stored beside a position up to this one; see [`Batch::resume`].
+    pub resume: Option<ResumeToken>,
     /// Whether the split was read to its end and all of it is durable.
     pub is_finished: bool,
 }
 
-/// What an instance may read of a source whose splits are shared.
+/// An instance's share of a source whose splits are distributed among instances.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct SplitShare {
-    /// Splits that this instance may take now and could not before.
+    /// Splits that this instance may take now and could not take before.
     pub granted: Vec<SplitId>,
-    /// How many of its splits it should release, so that other instances have their part.
+    /// How many of its splits this instance should release, so that other instances get their
+    /// share.
     pub excess: usize,
 }
 
 /// Where a split is read from.
 #[derive(Clone, Debug)]
-pub struct Start {
+pub struct SplitStart {
     /// The split.
     pub split: Arc<Split>,
     /// The first position that is read.
     pub position: Position,
-    /// What the source needs beside it; kept only for a split that was never begun.
-    pub resume: Option<Resume>,
+    /// What the source needs beside the position; stored only for a split that was never begun.
+    pub resume: Option<ResumeToken>,
 }
 
-impl From<(Arc<Split>, Position)> for Start {
+impl From<(Arc<Split>, Position)> for SplitStart {
     fn from((split, position): (Arc<Split>, Position)) -> Self {
-        Start { split, position, resume: None }
+        SplitStart {
+            split,
+            position,
+            resume: None,
+        }
     }
 }
 
-/// Whether a split of the source does not exist any more.
-pub type IsGone = Box<dyn Fn(&SplitId) -> bool + Send>;
+/// Whether a split no longer exists at the source.
+pub type SplitPredicate = Box<dyn Fn(&SplitId) -> bool + Send>;
 
-/// What a source asks of the engine.
+/// A request of a source to the engine.
 pub enum SourceEvent {
     /// [`SourceHandle::take`]
     Take(Vec<Arc<Split>>, Sender<Vec<Option<Resumption>>>),
     /// [`SourceHandle::share_splits`]
     ShareSplits(Vec<SplitId>, Sender<SplitShare>),
     /// [`SourceHandle::forget_finished`]
-    ForgetFinished(IsGone),
+    ForgetFinished(SplitPredicate),
     /// [`SourceHandle::begin`]
-    Begin(Vec<Start>, Sender<()>),
+    Begin(Vec<SplitStart>, Sender<()>),
     /// [`SourceHandle::emit`]
     Emit(Box<Batch>),
     /// [`SourceHandle::release`]
     Release(Vec<Arc<Split>>, Sender<()>),
 }
 
-/// The run ends: leave.
+/// The run is ending: the source returns.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
-#[error("the run ends")]
+#[error("the run is ending")]
 pub struct Stopped;
 
 impl SourceHandle {
-    /// A handle and the end at which its events arrive. `durable` is filled by the engine; see [`SourceHandle::durable`].
+    /// Creates a handle and the receiver of its events. The engine fills `durable`; see
+    /// [`SourceHandle::durable`].
     pub fn new(
         budget: Arc<Budget>,
         stop: Stop,
@@ -230,52 +245,77 @@ impl SourceHandle {
         durable: Arc<Mutex<HashMap<SplitId, Position>>>,
     ) -> (SourceHandle, Receiver<SourceEvent>) {
         let (events, received) = bounded(64);
-        (SourceHandle { events, share: budget.share(), stop, pause, durable, wake: None }, received)
+        (
+            SourceHandle {
+                events,
+                share: budget.share(),
+                stop,
+                pause,
+                durable,
+                wake: None,
+            },
+            received,
+        )
     }
 
-    /// The same, calling `wake` whenever there is an event to be taken, and when the last clone of the handle has been dropped.
-    pub fn waking(self, wake: impl Fn() + Send + Sync + 'static) -> SourceHandle {
-        SourceHandle { wake: Some(Arc::new(WakeUp(Box::new(wake)))), ..self }
+    /// The same handle, which calls `wake` after each event, and when its last clone has been
+    /// dropped.
+    pub fn with_wake(self, wake: impl Fn() + Send + Sync + 'static) -> SourceHandle {
+        SourceHandle {
+            wake: Some(Arc::new(WakeUp(Box::new(wake)))),
+            ..self
+        }
     }
 
-    /// Takes splits over: no other instance can commit them from now on. Returns for each where to continue, or `None` if nothing is known of
-    /// it and the source decides. Follow with [`SourceHandle::begin`] before the first batch.
+    /// Takes splits over: from now on no other instance can commit them. Returns for each split
+    /// where to continue, or `None` if the state has no record of it and the source decides. Call
+    /// [`SourceHandle::begin`] before the first batch.
     pub fn take(&self, splits: Vec<Arc<Split>>) -> Result<Vec<Option<Resumption>>, Stopped> {
         self.ask(|reply| SourceEvent::Take(splits, reply))?.wait()
     }
 
-    /// A round of sharing splits with other instances, for a source without a group protocol of its own. `found` are all splits that have
-    /// something to read, those that this instance holds among them. Only splits that were granted may be taken; releasing a split gives
-    /// it back to the others. Call it about once a second.
+    /// Runs one round of distributing splits among instances, for a source without a group protocol
+    /// of its own. `found` lists all splits that have something to read, including those that this
+    /// instance holds. Only granted splits may be taken; releasing a split makes it available to
+    /// the other instances. Call it about once a second.
     pub fn share_splits(&self, found: Vec<SplitId>) -> Result<SplitShare, Stopped> {
-        self.ask(|reply| SourceEvent::ShareSplits(found, reply))?.wait()
+        self.ask(|reply| SourceEvent::ShareSplits(found, reply))?
+            .wait()
     }
 
-    /// Has the state forget finished splits that do not exist any more, some time after they were finished (`:forget-after`). The engine reads
-    /// the records of all splits for it, so once in an hour is enough.
-    pub fn forget_finished(&self, is_gone: impl Fn(&SplitId) -> bool + Send + 'static) -> Result<(), Stopped> {
+    /// Removes finished splits that no longer exist from the state, some time after they were
+    /// finished (`:forget-after`). The engine reads the records of all splits for this, so once an
+    /// hour is enough.
+    pub fn forget_finished(
+        &self,
+        is_gone: impl Fn(&SplitId) -> bool + Send + 'static,
+    ) -> Result<(), Stopped> {
         self.send(SourceEvent::ForgetFinished(Box::new(is_gone)))
     }
 
-    /// Says where splits that were taken are read from. A start that the source decided is written down before this returns.
-    pub fn begin(&self, splits: Vec<impl Into<Start>>) -> Result<(), Stopped> {
+    /// Declares where the taken splits are read from. A start that the source decided is stored
+    /// before this returns.
+    pub fn begin(&self, splits: Vec<impl Into<SplitStart>>) -> Result<(), Stopped> {
         let starts = splits.into_iter().map(Into::into).collect();
         self.ask(|reply| SourceEvent::Begin(starts, reply))?.wait()
     }
 
-    /// Hands a batch on. Batches of one split come in order of their positions. Blocks only while the engine's queue is full.
+    /// Sends a batch to the engine. Batches of one split must come in order of their positions.
+    /// Blocks only while the engine's queue is full.
     pub fn emit(&self, mut batch: Batch) -> Result<(), Stopped> {
         self.charge(&mut batch);
         self.send(SourceEvent::Emit(Box::new(batch)))
     }
 
-    /// Gives splits back. Returns when everything emitted of them is durable and committed, so that another instance can go on.
+    /// Releases splits. Returns when everything emitted of them is durable and committed, so that
+    /// another instance can continue.
     pub fn release(&self, splits: Vec<Arc<Split>>) -> Result<(), Stopped> {
-        self.ask(|reply| SourceEvent::Release(splits, reply))?.wait()
+        self.ask(|reply| SourceEvent::Release(splits, reply))?
+            .wait()
     }
 
-    /// Waits until the memory budget has room and the run is not paused, at most `patience`. Gives whether that is so. A source reads
-    /// nothing as long as it is not.
+    /// Waits up to `patience` until the memory budget has room and the run is not paused. Returns
+    /// whether both hold. A source must not read while they do not.
     pub fn wait_for_room(&self, patience: Duration) -> Result<bool, Stopped> {
         if self.is_stopped() {
             return Err(Stopped);
@@ -287,29 +327,33 @@ impl SourceHandle {
         Ok(self.share.budget().wait_for_room(patience))
     }
 
-    /// Whether the source is to read nothing for now: the run is paused, or what was read waits for a sink that does not write it, and takes
-    /// more than its share of the memory.
+    /// Whether the source must not read for now: either the run is paused, or its records wait for
+    /// a sink that does not write them and exceed the source's share of the memory.
     pub fn is_paused(&self) -> bool {
         self.pause.is_set() || self.share.is_held_back()
     }
 
-    /// Sleeps, unless the run ends.
+    /// Sleeps for `time`. Returns early with an error when the run ends.
     pub fn sleep(&self, time: Duration) -> Result<(), Stopped> {
-        if self.stop.sleep(time) { Err(Stopped) } else { Ok(()) }
+        if self.stop.sleep(time) {
+            Err(Stopped)
+        } else {
+            Ok(())
+        }
     }
 
-    /// Whether the run is left at once: no answer is to be waited for.
+    /// Whether the run is being left at once: the source must not wait for answers.
     pub fn is_left(&self) -> bool {
         self.stop.leaving_now()
     }
 
-    /// Whether to stop reading.
+    /// Whether the source must stop reading.
     pub fn is_stopped(&self) -> bool {
         self.stop.reading_stopped()
     }
 
-    /// The positions up to which splits have become durable in every sink since the last call, for telling them to others (Kafka's group
-    /// offsets).
+    /// The positions up to which splits have become durable in every sink since the last call, for
+    /// publishing them elsewhere (Kafka's group offsets).
     pub fn durable(&self) -> Vec<(SplitId, Position)> {
         self.durable.lock().drain().collect()
     }
@@ -332,10 +376,16 @@ impl SourceHandle {
         Ok(pending)
     }
 
-    /// The way for an answer, and its end.
+    /// Creates the sender of an answer and the future that receives it.
     pub(crate) fn pending<T>(&self) -> (Sender<T>, Pending<T>) {
         let (reply, answer) = bounded(1);
-        (reply, Pending { answer, stop: self.stop.clone() })
+        (
+            reply,
+            Pending {
+                answer,
+                stop: self.stop.clone(),
+            },
+        )
     }
 
     pub(crate) fn charge(&self, batch: &mut Batch) {
@@ -343,7 +393,11 @@ impl SourceHandle {
     }
 
     /// Sends an event if there is room for it within `patience`; returns it otherwise.
-    pub(crate) fn send_within(&self, event: SourceEvent, patience: Duration) -> Result<Option<SourceEvent>, Stopped> {
+    pub(crate) fn send_within(
+        &self,
+        event: SourceEvent,
+        patience: Duration,
+    ) -> Result<Option<SourceEvent>, Stopped> {
         match self.events.send_timeout(event, patience) {
             Ok(()) => {
                 self.wake();
@@ -355,13 +409,13 @@ impl SourceHandle {
     }
 }
 
-/// A source cannot go on.
+/// Why a source cannot continue.
 #[derive(Debug, Error)]
 pub enum SourceError {
-    /// It may work when tried again; the run is started anew after a while.
+    /// A retry may succeed; the run restarts after a backoff.
     #[error("{0}")]
     Transient(String),
-    /// It will not work without the user.
+    /// A retry will fail until the user changes something.
     #[error("{0}")]
     Fatal(String),
 }
@@ -372,10 +426,15 @@ mod tests {
 
     #[test]
     fn the_receiver_is_woken_for_each_event_and_at_the_end() {
-        let (handle, events) = SourceHandle::new(Budget::new(1), Stop::new(), Pause::default(), Arc::default());
+        let (handle, events) = SourceHandle::new(
+            Budget::new(1),
+            Stop::new(),
+            Pause::default(),
+            Arc::default(),
+        );
         let seen = Arc::new(Mutex::new(Vec::new()));
         let calls = seen.clone();
-        let handle = handle.waking(move || {
+        let handle = handle.with_wake(move || {
             calls.lock().push(match events.try_recv() {
                 Ok(_) => "event",
                 Err(TryRecvError::Empty) => "nothing",

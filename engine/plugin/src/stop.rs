@@ -1,4 +1,4 @@
-//! How a run is told to end, or to wait.
+//! Stopping and pausing a run.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -8,14 +8,15 @@ use parking_lot::{Condvar, Mutex};
 
 use crate::threads::wait_until;
 
-/// Two levels of ending a run: *stop reading, finish what was read*, and *leave now*. Clones share their state.
+/// The stop signal of a run, with two levels: *stop reading, finish what was read*, and *leave
+/// now*. Clones share their state.
 #[derive(Clone, Debug, Default)]
 pub struct Stop {
-    inner: Arc<Inner>,
+    inner: Arc<StopState>,
 }
 
 #[derive(Debug, Default)]
-struct Inner {
+struct StopState {
     reading: AtomicBool,
     now: Arc<AtomicBool>,
     changed: Condvar,
@@ -23,30 +24,30 @@ struct Inner {
 }
 
 impl Stop {
-    /// Nothing is stopped yet.
+    /// Creates a signal that is not set.
     pub fn new() -> Self {
         Stop::default()
     }
 
-    /// Sources stop reading; what was read is finished.
+    /// Sources stop reading; what was read is still processed and committed.
     pub fn stop_reading(&self) {
         let _guard = self.inner.lock.lock();
         self.inner.reading.store(true, Ordering::Relaxed);
         self.inner.changed.notify_all();
     }
 
-    /// Everybody gives up what is not committed.
+    /// All threads abandon uncommitted work and leave.
     pub fn leave_now(&self) {
         self.inner.now.store(true, Ordering::Relaxed);
         self.stop_reading();
     }
 
-    /// Whether sources are to end.
+    /// Whether sources must stop reading.
     pub fn reading_stopped(&self) -> bool {
         self.inner.reading.load(Ordering::Relaxed)
     }
 
-    /// Whether to give up waiting for anything.
+    /// Whether to stop waiting for anything.
     pub fn leaving_now(&self) -> bool {
         self.inner.now.load(Ordering::Relaxed)
     }
@@ -56,7 +57,7 @@ impl Stop {
         self.inner.now.clone()
     }
 
-    /// Sleeps for `time`, or until reading is stopped. Gives whether it is.
+    /// Sleeps for `time`, or until reading is stopped. Returns whether it is stopped.
     pub fn sleep(&self, time: Duration) -> bool {
         let deadline = Instant::now() + time;
         let mut guard = self.inner.lock.lock();
@@ -69,17 +70,17 @@ impl Stop {
     }
 }
 
-/// Whether the user wants sources to read nothing for now. Clones share their state.
+/// Whether the user has paused the run, so that sources read nothing. Clones share their state.
 #[derive(Clone, Debug, Default)]
 pub struct Pause(Arc<AtomicBool>);
 
 impl Pause {
-    /// The user pauses the run, or resumes it.
+    /// Pauses or resumes the run.
     pub fn set(&self, paused: bool) {
         self.0.store(paused, Ordering::Relaxed);
     }
 
-    /// Whether it is paused.
+    /// Whether the run is paused.
     pub fn is_set(&self) -> bool {
         self.0.load(Ordering::Relaxed)
     }

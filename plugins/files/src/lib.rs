@@ -1,4 +1,5 @@
-//! Files: logs and dumps as a [source](source::FilesSource), and files that roll as a [sink](sink::FilesSink).
+//! Connectors for files: a [source](source::FilesSource) for log files and dumps, and a
+//! [sink](sink::FilesSink) for rolling files.
 
 pub mod sink;
 pub mod source;

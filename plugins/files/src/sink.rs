@@ -1,16 +1,21 @@
-//! The sink `files`: files that roll by size, records, idle time, age and the clock, each exactly once.
+//! The sink `files`: writes files, each exactly once, that roll by size, record count, idle time,
+//! age and wall-clock time.
 //!
-//! A record's way, in the order of the modules:
+//! The path of a record, in the order of the modules:
 //!
-//! - [`options`]: what the user can say; [`settings`]: what they said, checked.
-//! - [`route`] finds each row's bucket, which is a lane or several: the path and the name that a [`template`] gives, of which [`lane_name`]
-//!   sees to it that they stay inside the base directory. It makes what is [`written`] of the record.
-//! - [`lane`] writes a lane's file ([`open_file`]) and brings it to the disk; when it is closed is decided by the engine.
-//! - [`staging`] makes the hidden files, each in the [`folder`] of its run, and cleans up after processes that died; [`place`] gives a committed
-//!   file its visible name, and decides by the [`disk`] whether it has it.
-//! - [`follow_ups`] publishes in the background what could not be published at once, and does what follows for a published file ([`follow_up`]):
-//!   [`relocate`] moves it, [`hook`] reports it. A test can kill the process when a file has been `moved` and when the report has succeeded
-//!   (`hooked`).
+//! - [`options`] declares the options; [`settings`] holds their checked values.
+//! - [`route`] finds each row's bucket, which is one lane or several. A [`template`] yields the
+//!   bucket's path and name, and [`lane_name`] keeps them inside the base directory. [`projection`]
+//!   selects the columns that are written.
+//! - [`lane`] writes a lane's file ([`open_file`]) and makes it durable; the engine decides when it
+//!   is closed.
+//! - [`staging`] creates the hidden files, each in the [`folder`] of its run, and cleans up after
+//!   processes that died; [`place`] renames a committed file to its visible name, and uses the
+//!   identity of the [`disk`] to decide whether that is done already.
+//! - [`follow_ups`] publishes in the background the files that could not be published at once, and
+//!   does the follow-up work of a published file ([`follow_up`]): [`relocate`] moves it, [`hook`]
+//!   reports it. A test can kill the process when a file has been `moved` and when the report has
+//!   succeeded (`hooked`).
 
 mod disk;
 mod folder;
@@ -23,12 +28,12 @@ mod lane_name;
 mod open_file;
 mod options;
 mod place;
+mod projection;
 mod relocate;
 mod route;
 mod settings;
 mod staging;
 mod template;
-mod written;
 
 use std::collections::{BTreeSet, HashSet};
 use std::path::{Path, PathBuf};
@@ -36,11 +41,12 @@ use std::sync::Arc;
 use std::task::Waker;
 
 use prometheus::{IntCounter, IntGauge};
-use pseidon_delivery::{LaneId, Staged, failpoint};
+use pseidon_delivery::{LaneId, StagedEntry, failpoint};
 use pseidon_dsl::Diagnostic;
 use pseidon_plugin::lane::{Lane, LaneRules};
 use pseidon_plugin::sink::{
-    PreparedSink, Protocol, Publishing, Routed, Sink, SinkError, SinkFacts, SinkInput, SinkPlugin, SinkSetup, TakenOver, TakenSplit,
+    PreparedSink, Protocol, PublishProgress, RoutedRows, Sink, SinkError, SinkFacts, SinkInput,
+    SinkPlugin, SinkSetup, TakenSplit, TakeoverResult,
 };
 use pseidon_plugin::spec::PluginSpec;
 use pseidon_plugin::{Options, Rows};
@@ -49,9 +55,9 @@ use self::follow_up::Destination;
 use self::follow_ups::{FollowUps, SinkContext};
 use self::hook::Hook;
 use self::lane::FileLane;
-use self::place::{Outcome, sync_dirs};
-use self::settings::{MoveTo, Settings};
-use self::staging::{Hidden, Staging, read_moves};
+use self::place::{PublishOutcome, sync_dirs};
+use self::settings::{MoveSettings, Settings};
+use self::staging::{HiddenFile, Staging, read_moves};
 
 /// The sink `files`.
 pub struct FilesSink;
@@ -62,30 +68,52 @@ impl SinkPlugin for FilesSink {
     }
 
     fn facts(&self, options: &Options) -> SinkFacts {
-        let typed = matches!(options.text("codec"), Some("parquet" | "avro"));
-        SinkFacts { typed, copies_meta: false, protocol: Protocol::Staged, folder: settings::folder(options) }
+        let typed = matches!(options.string("codec"), Some("parquet" | "avro"));
+        SinkFacts {
+            typed,
+            copies_meta: false,
+            protocol: Protocol::Staged,
+            folder: settings::folder(options),
+        }
     }
 
-    fn prepare(&self, options: &Options, input: &SinkInput) -> Result<Arc<dyn PreparedSink>, Vec<Diagnostic>> {
-        Ok(Arc::new(Files { settings: Arc::new(Settings::new(options, input)?) }))
+    fn prepare(
+        &self,
+        options: &Options,
+        input: &SinkInput,
+    ) -> Result<Arc<dyn PreparedSink>, Vec<Diagnostic>> {
+        Ok(Arc::new(PreparedFiles {
+            settings: Arc::new(Settings::new(options, input)?),
+        }))
     }
 }
 
-struct Files {
+struct PreparedFiles {
     settings: Arc<Settings>,
 }
 
-impl PreparedSink for Files {
+impl PreparedSink for PreparedFiles {
     fn nondeterminism(&self) -> Option<String> {
         self.settings.nondeterminism.clone()
     }
 
     fn open(&self, setup: SinkSetup) -> Result<Arc<dyn Sink>, SinkError> {
         let settings = self.settings.clone();
-        let bases = settings.base_dirs.iter().map(|dir| absolute(&setup.base, dir)).collect::<Result<Vec<_>, _>>()?;
-        let move_to = settings.move_to.as_ref().map(|move_to| move_to.below(&setup.base)).transpose()?;
+        let bases = settings
+            .base_dirs
+            .iter()
+            .map(|dir| absolute(&setup.base, dir))
+            .collect::<Result<Vec<_>, _>>()?;
+        let move_to = settings
+            .move_to
+            .as_ref()
+            .map(|move_to| move_to.below(&setup.base))
+            .transpose()?;
         let hook = match &settings.hook {
-            Some(hook) => Some(Hook { folder: absolute(&setup.base, Path::new("."))?, ..hook.clone() }),
+            Some(hook) => Some(Hook {
+                folder: absolute(&setup.base, Path::new("."))?,
+                ..hook.clone()
+            }),
             None => None,
         };
         let (staging, failed) = Staging::open(&bases, &setup)?;
@@ -98,8 +126,10 @@ impl PreparedSink for Files {
             metrics: setup.metrics.clone(),
             stage: stage.clone(),
         });
-        failed.into_iter().for_each(|(id, moving)| follow_ups.publish_later(id, moving));
-        let shared = Shared {
+        failed
+            .into_iter()
+            .for_each(|(id, moving)| follow_ups.publish_later(id, moving));
+        let shared = RunContext {
             open_files: setup.metrics.open_files.with_label_values(&[&stage]),
             files: setup.metrics.files.with_label_values(&[&stage]),
             bytes_out: setup.metrics.bytes_out.with_label_values(&[&stage]),
@@ -111,36 +141,52 @@ impl PreparedSink for Files {
             place,
             setup,
         };
-        Ok(Arc::new(OpenSink(Arc::new(shared))))
+        Ok(Arc::new(FilesRun(Arc::new(shared))))
     }
 }
 
-/// The folder as an absolute path.
+/// Resolves a folder to an absolute path. Its name must be UTF-8.
 fn absolute(base: &Path, dir: &Path) -> Result<PathBuf, SinkError> {
-    let dir = std::path::absolute(base.join(dir)).map_err(|error| SinkError::Fatal(format!("no folder {}: {error}", dir.display())))?;
+    let dir = std::path::absolute(base.join(dir)).map_err(|error| {
+        SinkError::Fatal(format!(
+            "cannot resolve the folder {}: {error}",
+            dir.display()
+        ))
+    })?;
     match dir.to_str() {
-        // It is written down in the state store, which holds texts.
-        None => Err(SinkError::Fatal(format!("the folder {} has a name that is not UTF-8", dir.display()))),
+        // The path is kept in the state store, which holds strings.
+        None => Err(SinkError::Fatal(format!(
+            "the folder {} has a name that is not UTF-8",
+            dir.display()
+        ))),
         Some(_) => Ok(dir),
     }
 }
 
-impl MoveTo {
-    /// The same with absolute paths.
-    fn below(&self, base: &Path) -> Result<MoveTo, SinkError> {
-        let quarantine = self.quarantine.as_ref().map(|folder| absolute(base, folder)).transpose()?;
-        Ok(MoveTo { folder: absolute(base, &self.folder)?, quarantine, ..self.clone() })
+impl MoveSettings {
+    /// The same settings with absolute paths.
+    fn below(&self, base: &Path) -> Result<MoveSettings, SinkError> {
+        let quarantine = self
+            .quarantine
+            .as_ref()
+            .map(|folder| absolute(base, folder))
+            .transpose()?;
+        Ok(MoveSettings {
+            folder: absolute(base, &self.folder)?,
+            quarantine,
+            ..self.clone()
+        })
     }
 }
 
-/// What the lanes of a run share.
-struct Shared {
+/// The state that the lanes of a run share.
+struct RunContext {
     settings: Arc<Settings>,
     setup: SinkSetup,
     follow_ups: FollowUps,
     staging: Arc<Staging>,
-    move_to: Option<MoveTo>,
-    /// Which of the stage's places in the flow this is, if not the first.
+    move_to: Option<MoveSettings>,
+    /// Which of the stage's places in the flow this is; `None` for the first.
     place: Option<String>,
     extension: String,
     open_files: IntGauge,
@@ -148,24 +194,42 @@ struct Shared {
     bytes_out: IntCounter,
 }
 
-impl Shared {
-    /// Where a hidden file is moved when it is published, whose first record is the first of these rows.
-    fn destination(&self, rows: &Rows, hidden: &Hidden) -> Result<Option<Destination>, SinkError> {
-        let Some(move_to) = &self.move_to else { return Ok(None) };
-        // The rows were routed, and every expression has given something then.
-        let below = self.settings.router.destination(rows).map_err(|error| SinkError::Fatal(error.to_string()))?;
+impl RunContext {
+    /// Where a hidden file is moved after it was published; its first record is the first of these
+    /// rows.
+    fn destination(
+        &self,
+        rows: &Rows,
+        hidden: &HiddenFile,
+    ) -> Result<Option<Destination>, SinkError> {
+        let Some(move_to) = &self.move_to else {
+            return Ok(None);
+        };
+        // The rows were routed, so every expression can be evaluated for them.
+        let below = self
+            .settings
+            .router
+            .destination(rows)
+            .map_err(|error| SinkError::Fatal(error.to_string()))?;
         let quarantine = move_to.check.then(|| match &move_to.quarantine {
             Some(folder) => folder.clone(),
             None => hidden.base().join("quarantine"),
         });
-        let folder = below.map_or_else(|| move_to.folder.clone(), |below| move_to.folder.join(below));
-        Ok(Some(Destination { folder, prefix: move_to.prefix.clone(), quarantine }))
+        let folder = below.map_or_else(
+            || move_to.folder.clone(),
+            |below| move_to.folder.join(below),
+        );
+        Ok(Some(Destination {
+            folder,
+            prefix: move_to.prefix.clone(),
+            quarantine,
+        }))
     }
 }
 
-struct OpenSink(Arc<Shared>);
+struct FilesRun(Arc<RunContext>);
 
-impl Sink for OpenSink {
+impl Sink for FilesRun {
     fn rules(&self) -> LaneRules {
         let settings = &self.0.settings;
         LaneRules {
@@ -176,40 +240,52 @@ impl Sink for OpenSink {
         }
     }
 
-    fn take_over(&self, splits: &[TakenSplit], staged: &[Staged]) -> Result<TakenOver, SinkError> {
+    fn take_over(
+        &self,
+        splits: &[TakenSplit],
+        staged: &[StagedEntry],
+    ) -> Result<TakeoverResult, SinkError> {
         let mut failed = Vec::new();
         let is_other = |owner: &String| *owner != self.0.setup.instance;
         if splits.iter().any(|taken| taken.owners.iter().any(is_other)) {
             failed = self.0.staging.clean_up_all()?;
         }
         let published = self.0.staging.publish(staged.to_vec())?;
-        failed.into_iter().chain(published.failed).for_each(|(id, moving)| self.0.follow_ups.publish_later(id, moving));
+        failed
+            .into_iter()
+            .chain(published.failed)
+            .for_each(|(id, moving)| self.0.follow_ups.publish_later(id, moving));
         for (id, moving) in published.to_follow {
             if let Some(follow_up) = moving.follow_up.clone() {
                 self.0.follow_ups.follow(id, moving, follow_up);
             }
         }
-        Ok(TakenOver { published: published.done, ..TakenOver::default() })
+        Ok(TakeoverResult {
+            published: published.done,
+            ..TakeoverResult::default()
+        })
     }
 
-    fn route(&self, rows: Rows) -> Routed {
+    fn route(&self, rows: Rows) -> RoutedRows {
         let settings = &self.0.settings;
-        settings.router.route(rows, |rows| settings.codec.check(rows))
+        settings
+            .router
+            .route(rows, |rows| settings.codec.check(rows))
     }
 
     fn lane(&self, lane: &LaneId, _waker: &Waker) -> Result<Box<dyn Lane>, SinkError> {
         Ok(Box::new(FileLane::new(self.0.clone(), lane.clone())))
     }
 
-    fn publish(&self, staged: &[Staged]) -> Result<Publishing, SinkError> {
+    fn publish(&self, staged: &[StagedEntry]) -> Result<PublishProgress, SinkError> {
         let shared = &self.0;
         let moves = read_moves(staged.to_vec())?;
         let (mut changed, mut not_here, mut failure) = (BTreeSet::new(), HashSet::new(), None);
         for (id, moving) in &moves {
             match moving.apply(&mut changed) {
-                Ok(Outcome::NotHere(_)) => _ = not_here.insert(id.clone()),
-                Ok(Outcome::Taken) => {}
-                Ok(Outcome::Published) => {
+                Ok(PublishOutcome::NotHere(_)) => _ = not_here.insert(id.clone()),
+                Ok(PublishOutcome::Taken) => {}
+                Ok(PublishOutcome::Published) => {
                     failpoint::reach("renamed");
                     // An earlier call may have renamed the file, and not have synced its folders.
                     changed.extend(moving.dirs());
@@ -218,9 +294,11 @@ impl Sink for OpenSink {
             }
         }
         if let Some(error) = failure.or(sync_dirs(&changed).err()) {
-            return Ok(Publishing::Blocked(error.to_string()));
+            return Ok(PublishProgress::Blocked(error.to_string()));
         }
-        shared.bytes_out.inc_by(moves.iter().filter_map(|(_, moving)| moving.bytes).sum());
+        shared
+            .bytes_out
+            .inc_by(moves.iter().filter_map(|(_, moving)| moving.bytes).sum());
         shared.files.inc_by((moves.len() - not_here.len()) as u64);
         let mut done = Vec::new();
         for (id, moving) in moves {
@@ -230,7 +308,7 @@ impl Sink for OpenSink {
                 None => done.push(id),
             }
         }
-        Ok(Publishing::Done(done))
+        Ok(PublishProgress::Done(done))
     }
 }
 

@@ -1,10 +1,12 @@
-//! The source `files`: lines of files that are there, or of files that grow.
+//! The source `files`: reads lines from existing files, or from files that grow.
 //!
-//! - [`glob`]: which files; [`identity`]: what makes a file the same file under another name. A file is a split.
-//! - [`compression`] and [`lines`]: from a file to batches of lines. A record's position is the byte of the (decompressed) content at which
-//!   its line starts.
-//! - [`progress`]: how far a file was read, and by what it is seen that it was written again.
-//! - [`once`]: reads all files as they are and ends; [`follow`]: reads them, waits for more, and goes along when they rotate.
+//! - [`glob`]: which files are read; [`identity`]: recognizes a file under another name. A file is
+//!   a split.
+//! - [`compression`] and [`lines`]: from a file to batches of lines. A record's position is the
+//!   byte of the (decompressed) content at which its line starts.
+//! - [`progress`]: how far a file was read, and how a rewritten file is detected.
+//! - [`once`]: reads all files as they are and exits; [`follow`]: reads them, waits for more, and
+//!   follows them through rotations.
 
 mod compression;
 mod follow;
@@ -24,64 +26,76 @@ use std::time::Duration;
 use bytes::Bytes;
 use pseidon_dsl::Diagnostic;
 use pseidon_plugin::options::SchemaOption;
-use pseidon_plugin::source::{Source, SourceError, SourceFacts, SourceHandle, SourcePlugin, SourceSetup};
+use pseidon_plugin::source::{
+    Source, SourceError, SourceFacts, SourceHandle, SourcePlugin, SourceSetup,
+};
 use pseidon_plugin::spec::{OptionDefault, OptionKind, OptionSpec, PluginSpec, Role};
 use pseidon_plugin::{Options, Split};
 
 use self::compression::{Compression, Stream};
 use self::glob::Glob;
-use self::lines::{BLOCK, Limits, LineReader, ReadError};
+use self::lines::{BLOCK_BYTES, Limits, LineReader, ReadError};
 use self::progress::Tail;
 
-/// The longest `:max-record` that can be asked for: a record and its block have to fit into memory many times over.
-const LONGEST_RECORD: u64 = 1 << 30;
+/// The upper limit of `:max-record`: a record and its block have to fit into memory many times
+/// over.
+const MAX_RECORD_BYTES: u64 = 1 << 30;
 
 static SPEC: PluginSpec = PluginSpec {
     name: "files",
     role: Role::Source,
     summary: "Reads lines from files, once or as they grow.",
     details: "\
-Each line is a record; empty lines are skipped, and `\\r\\n` ends a line as `\\n` does. Files compressed with gzip (of several members) or
-Zstandard (of several frames) are told by their first bytes.
+Each line is a record; empty lines are skipped, and `\\r\\n` ends a line like `\\n`. Files
+compressed with gzip (of several members) or Zstandard (of several frames) are detected by their
+first bytes.
 
-Without `:follow` the files that match are read as they are, the last line even if it lacks its end, and the run ends. Run again, it reads
-only what is new: files that were not there, lines that were added to plain ones, and plain files that were written again.
+Without `:follow` the matching files are read as they are, including a last line without a line end,
+and then the run exits. The next run reads only new content: new files, lines that were appended to
+plain files, and plain files that were rewritten.
 
-With `:follow` it goes on until it is stopped: it reads what is added to the files and what new files bring. A file is known by its inode,
-the time it was made and its first line, so it may be renamed. When a file is rotated to a name that no glob matches, or deleted, it is
-read to its end first, and left when nothing has been added for five minutes. A file that is truncated and written again (`copytruncate`) is
-read from its start. A compressed file is read when it has stopped growing. Let the globs match either the rotated logs or their compressed
-copies (`app.log*` matches both): a copy is another file.
+With `:follow` the source runs until it is stopped: it reads lines that are appended to the files,
+and new files. A file is identified by its inode, its creation time and its first line, so it may be
+renamed. When a file is rotated to a name that no glob matches, or deleted, it is read to its end,
+and closed when nothing has been appended for five minutes. A file that is truncated and rewritten
+(`copytruncate`) is read from its start. A compressed file is read when it has stopped growing. Let
+the globs match either the rotated logs or their compressed copies (`app.log*` matches both): a copy
+is another file.
 
-A plain file counts as written again when it is shorter than what was read of it, or when its first line or one of the 64 bytes before the
-position up to which it was read is another one.
+A plain file counts as rewritten when it is shorter than the part that was read of it, or when its
+first line or one of the 64 bytes before the position up to which it was read has changed.
 
-`@topic` is the file's path, relative to the pipeline file's folder, as it was when the run found it.",
+`@topic` is the file's path, relative to the pipeline file's folder, at the time when the run found
+the file.",
     positional: Some("path"),
     options: &[
         OptionSpec {
             name: "path",
-            kind: OptionKind::Texts,
+            kind: OptionKind::Strings,
             default: OptionDefault::Required,
-            doc: "A path or a glob (`*`, `?`, `[ab]`, `**` for any folders), or several. Relative paths start at the pipeline file's folder.",
+            doc: "A path or a glob (`*`, `?`, `[ab]`, `**` for any folders), or several. Relative \
+                 paths start at the pipeline file's folder.",
         },
         OptionSpec {
             name: "format",
-            kind: OptionKind::Text,
+            kind: OptionKind::String,
             default: OptionDefault::None,
-            doc: "The records' format. Without it the names decide: `json` for `.json`, `.ndjson` and `.jsonl`, also with `.gz` or `.zst`; else `txt`.",
+            doc: "The records' format. The default depends on the names: `json` for `.json`, \
+                 `.ndjson` and `.jsonl`, also with `.gz` or `.zst`; otherwise `txt`.",
         },
         OptionSpec {
             name: "schema",
             kind: OptionKind::Schema,
             default: OptionDefault::None,
-            doc: "The records' fields and their types, or `:infer` to find them in the first records.",
+            doc: "The records' fields and their types, or `:infer` to infer them from the first \
+                 records.",
         },
         OptionSpec {
             name: "compression",
             kind: OptionKind::Choice(&["auto", "none", "gzip", "zstd"]),
             default: OptionDefault::Value("auto"),
-            doc: "How the files are compressed; `:auto` looks at each one's first bytes.",
+            doc: "How the files are compressed; `:auto` detects it from the first bytes of each \
+                 file.",
         },
         OptionSpec {
             name: "follow",
@@ -89,24 +103,31 @@ position up to which it was read is another one.
             default: OptionDefault::Value("false"),
             doc: "Whether to wait for more lines and more files.",
         },
-        OptionSpec { name: "poll", kind: OptionKind::Duration, default: OptionDefault::Value("250ms"), doc: "How often to look for them." },
+        OptionSpec {
+            name: "poll",
+            kind: OptionKind::Duration,
+            default: OptionDefault::Value("250ms"),
+            doc: "How often to look for new lines and files.",
+        },
         OptionSpec {
             name: "start",
             kind: OptionKind::Choice(&["earliest", "latest"]),
             default: OptionDefault::Value("earliest"),
-            doc: "With `:follow`: where to begin in files that are there at the first start. Files that come later are read from their start.",
+            doc: "With `:follow`: where to begin in files that exist at the first start. Files \
+                 that are created later are read from their start.",
         },
         OptionSpec {
             name: "max-record",
             kind: OptionKind::Bytes,
             default: OptionDefault::Value("16MB"),
-            doc: "The longest line. A longer one ends the run with an error: passing on a part of it would lose the rest.",
+            doc: "The maximum length of a line. A longer line stops the run with an error: a \
+                 truncated record would lose data.",
         },
         OptionSpec {
             name: "on-error",
             kind: OptionKind::OnError,
             default: OptionDefault::Value("quarantine"),
-            doc: "What happens to a record that is not of its format.",
+            doc: "What happens to a record that does not match the format.",
         },
     ],
     free_options: &["start"],
@@ -122,55 +143,87 @@ impl SourcePlugin for FilesSource {
     }
 
     fn prepare(&self, options: &Options) -> Result<Arc<dyn Source>, Vec<Diagnostic>> {
-        let paths = options.texts("path").unwrap_or_default();
-        let mut mistakes = Vec::new();
+        let paths = options.strings("path").unwrap_or_default();
+        let mut errors = Vec::new();
         if paths.is_empty() || paths.iter().any(|path| path.is_empty()) {
-            mistakes.push(Diagnostic::new(options.span_of("path"), "`:path` names no file", "expected a path or a glob"));
+            errors.push(Diagnostic::new(
+                options.span_of("path"),
+                "`:path` names no file",
+                "expected a path or a glob",
+            ));
         }
         for path in paths {
             if let Err(error) = Glob::new(path, Path::new("")) {
-                mistakes.push(Diagnostic::new(options.span_of("path"), format!("`{path}` is not a glob"), error.msg));
+                errors.push(Diagnostic::new(
+                    options.span_of("path"),
+                    format!("`{path}` is not a glob"),
+                    error.msg,
+                ));
             }
         }
-        let max_record = options.count("max-record").unwrap_or_default();
-        if !(1..=LONGEST_RECORD).contains(&max_record) {
-            mistakes.push(Diagnostic::new(options.span_of("max-record"), "`:max-record` is out of range", "expected 1 byte to 1 GiB"));
+        let max_record = options.integer("max-record").unwrap_or_default();
+        if !(1..=MAX_RECORD_BYTES).contains(&max_record) {
+            errors.push(Diagnostic::new(
+                options.span_of("max-record"),
+                "`:max-record` is out of range",
+                "expected 1 byte to 1 GiB",
+            ));
         }
-        if !mistakes.is_empty() {
-            return Err(mistakes);
+        if !errors.is_empty() {
+            return Err(errors);
         }
-        Ok(Arc::new(Files {
-            format: options.text("format").map_or_else(|| format_by_name(paths), str::to_owned),
+        Ok(Arc::new(PreparedFiles {
+            format: options
+                .string("format")
+                .map_or_else(|| format_by_name(paths), str::to_owned),
             schema: options.schema("schema").cloned(),
             config: Config {
                 paths: paths.to_vec(),
-                compression: match options.text("compression") {
+                compression: match options.string("compression") {
                     Some("none") => Some(Compression::None),
                     Some("gzip") => Some(Compression::Gzip),
                     Some("zstd") => Some(Compression::Zstd),
                     _ => None,
                 },
-                limits: Limits { block: BLOCK, max_record: max_record as usize },
+                limits: Limits {
+                    block: BLOCK_BYTES,
+                    max_record: max_record as usize,
+                },
             },
-            follow: options.bool("follow").unwrap_or_default().then(|| follow::Settings {
-                poll: options.duration("poll").unwrap_or_default().max(Duration::from_millis(1)),
-                from_latest: options.text("start") == Some("latest"),
-                drained_after: follow::DRAINED_AFTER,
-            }),
+            follow: options
+                .bool("follow")
+                .unwrap_or_default()
+                .then(|| follow::Settings {
+                    poll: options
+                        .duration("poll")
+                        .unwrap_or_default()
+                        .max(Duration::from_millis(1)),
+                    from_latest: options.string("start") == Some("latest"),
+                    drained_after: follow::DRAINED_AFTER,
+                }),
         }))
     }
 }
 
-/// The format that all these names speak for.
+/// The default format for these paths: `json` if the extension of each is one of JSON, else `txt`.
 fn format_by_name(paths: &[String]) -> String {
     let is_json = |path: &String| {
-        let plain = path.strip_suffix(".gz").or_else(|| path.strip_suffix(".zst")).unwrap_or(path);
-        [".json", ".ndjson", ".jsonl"].iter().any(|extension| plain.ends_with(extension))
+        let plain = path
+            .strip_suffix(".gz")
+            .or_else(|| path.strip_suffix(".zst"))
+            .unwrap_or(path);
+        [".json", ".ndjson", ".jsonl"]
+            .iter()
+            .any(|extension| plain.ends_with(extension))
     };
-    if paths.iter().all(is_json) { "json".to_owned() } else { "txt".to_owned() }
+    if paths.iter().all(is_json) {
+        "json".to_owned()
+    } else {
+        "txt".to_owned()
+    }
 }
 
-struct Files {
+struct PreparedFiles {
     format: String,
     schema: Option<SchemaOption>,
     config: Config,
@@ -178,16 +231,16 @@ struct Files {
     follow: Option<follow::Settings>,
 }
 
-/// What is common to both ways of reading.
+/// The settings of both modes, [`once`] and [`follow`].
 #[derive(Clone, Debug)]
 struct Config {
     paths: Vec<String>,
-    /// `None` finds out for each file.
+    /// `None` detects it for each file.
     compression: Option<Compression>,
     limits: Limits,
 }
 
-impl Source for Files {
+impl Source for PreparedFiles {
     fn facts(&self) -> SourceFacts {
         let schema = match &self.schema {
             Some(SchemaOption::Fields(schema)) => Some(schema.clone()),
@@ -204,25 +257,39 @@ impl Source for Files {
 
     fn sample(&self, setup: &SourceSetup, count: usize) -> Result<Vec<Bytes>, SourceError> {
         let mut records = Vec::new();
-        let split = Arc::new(Split { id: "sample".into(), topic: String::new(), partition: 0 });
+        let split = Arc::new(Split {
+            id: "sample".into(),
+            topic: String::new(),
+            partition: 0,
+        });
         for (path, shown) in self.config.find(setup)? {
-            let failed = |error: ReadError| SourceError::Fatal(format!("cannot read {shown}: {error}"));
+            let failed =
+                |error: ReadError| SourceError::Fatal(format!("cannot read {shown}: {error}"));
             let file = File::open(&path).map_err(|error| failed(error.into()))?;
-            let mut reader = self.config.open(file, &path, 0).map_err(|error| failed(error.into()))?;
+            let mut reader = self
+                .config
+                .open(file, &path, 0)
+                .map_err(|error| failed(error.into()))?;
             while records.len() < count {
                 let block = match reader.next_block().map_err(failed)? {
                     Some(block) => Some(block),
-                    None => reader.rest().map_err(failed)?,
+                    None => reader.last_line().map_err(failed)?,
                 };
                 let Some(block) = block else { break };
                 for batch in block.batches(&split) {
                     let missing = count - records.len();
-                    records.extend((0..batch.len().min(missing)).filter_map(|row| batch.payloads.get_bytes(row)));
+                    records.extend(
+                        (0..batch.len().min(missing))
+                            .filter_map(|row| batch.payloads.get_bytes(row)),
+                    );
                 }
             }
         }
         if records.is_empty() {
-            return Err(SourceError::Fatal(format!("there is no record in {} yet", self.config.paths.join(", "))));
+            return Err(SourceError::Fatal(format!(
+                "no records yet in {}",
+                self.config.paths.join(", ")
+            )));
         }
         Ok(records)
     }
@@ -237,36 +304,53 @@ impl Source for Files {
 
 impl Config {
     fn globs(&self, setup: &SourceSetup) -> Result<Vec<Glob>, SourceError> {
-        let glob =
-            |text: &String| Glob::new(text, &setup.base).map_err(|error| SourceError::Fatal(format!("`{text}` is not a glob: {error}")));
+        let glob = |text: &String| {
+            Glob::new(text, &setup.base)
+                .map_err(|error| SourceError::Fatal(format!("`{text}` is not a glob: {error}")))
+        };
         self.paths.iter().map(glob).collect()
     }
 
-    /// The files that are there now, each with its name for users.
+    /// The files that exist now, each with its path for messages and `@topic`.
     fn find(&self, setup: &SourceSetup) -> Result<BTreeSet<(PathBuf, String)>, SourceError> {
         let mut found = BTreeSet::new();
         for glob in self.globs(setup)? {
-            let paths = glob.find().map_err(|error| SourceError::Fatal(error.to_string()))?;
+            let paths = glob
+                .find()
+                .map_err(|error| SourceError::Fatal(error.to_string()))?;
             if paths.is_empty() && glob.is_one_file() && self.paths.len() == 1 {
-                return Err(SourceError::Fatal(format!("there is no file {}", self.paths.join(", "))));
+                return Err(SourceError::Fatal(format!(
+                    "file not found: {}",
+                    self.paths.join(", ")
+                )));
             }
-            found.extend(paths.into_iter().map(|path| (glob.shown(&path), path)).map(|(shown, path)| (path, shown)));
+            found.extend(
+                paths
+                    .into_iter()
+                    .map(|path| (glob.display_path(&path), path))
+                    .map(|(shown, path)| (path, shown)),
+            );
         }
         Ok(found)
     }
 
     fn compression_of(&self, file: &File, path: &Path) -> io::Result<Compression> {
-        self.compression.map_or_else(|| Compression::of(file, path), Ok)
+        self.compression
+            .map_or_else(|| Compression::of(file, path), Ok)
     }
 
-    /// A reader of the file's lines from `position` on.
+    /// Opens a reader of the file's lines, beginning at `position`.
     fn open(&self, file: File, path: &Path, position: u64) -> io::Result<LineReader> {
         let compression = self.compression_of(&file, path)?;
         let before = match compression {
             Compression::None => Tail::of(&file, position)?,
             _ => Tail::unknown(position),
         };
-        Ok(LineReader::new(Stream::open(file, compression, position)?, before, self.limits))
+        Ok(LineReader::new(
+            Stream::open(file, compression, position)?,
+            before,
+            self.limits,
+        ))
     }
 }
 

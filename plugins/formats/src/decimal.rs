@@ -1,18 +1,31 @@
-//! Decimals from numbers as texts, exactly.
+//! Exact decimals from numbers in text form.
 
-/// The digits of `number * 10^scale` with their sign, if that is a whole number of at most `precision` digits.
-/// `number` is a number as JSON writes it: digits with or without a fraction and an exponent.
+/// The digits of `number * 10^scale` with their sign; `None` unless that is an integer of at most
+/// `precision` digits. `number` is written as in JSON: digits with an optional fraction and
+/// exponent.
 pub(crate) fn unscaled(number: &str, precision: u8, scale: i8) -> Option<String> {
     let (sign, number) = match number.strip_prefix('-') {
         Some(rest) => ("-", rest),
         None => ("", number),
     };
     let (mantissa, exponent) = match number.split_once(['e', 'E']) {
-        Some((mantissa, exponent)) => (mantissa, exponent.strip_prefix('+').unwrap_or(exponent).parse::<i64>().ok()?),
+        Some((mantissa, exponent)) => (
+            mantissa,
+            exponent
+                .strip_prefix('+')
+                .unwrap_or(exponent)
+                .parse::<i64>()
+                .ok()?,
+        ),
         None => (number, 0),
     };
     let (whole, fraction) = mantissa.split_once('.').unwrap_or((mantissa, ""));
-    if whole.is_empty() || !whole.bytes().chain(fraction.bytes()).all(|byte| byte.is_ascii_digit()) {
+    if whole.is_empty()
+        || !whole
+            .bytes()
+            .chain(fraction.bytes())
+            .all(|byte| byte.is_ascii_digit())
+    {
         return None;
     }
     let digits = format!("{whole}{fraction}");
@@ -21,7 +34,10 @@ pub(crate) fn unscaled(number: &str, precision: u8, scale: i8) -> Option<String>
         return Some("0".to_owned());
     }
     let trailing = digits.len() - digits.trim_end_matches('0').len();
-    let zeros = exponent.checked_add(i64::from(scale))?.checked_sub(fraction.len() as i64)?.checked_add(trailing as i64)?;
+    let zeros = exponent
+        .checked_add(i64::from(scale))?
+        .checked_sub(fraction.len() as i64)?
+        .checked_add(trailing as i64)?;
     let zeros = usize::try_from(zeros).ok()?;
     if significant.len().checked_add(zeros)? > usize::from(precision) {
         return None;
@@ -34,7 +50,7 @@ mod tests {
     use super::unscaled;
 
     #[test]
-    fn exact_or_nothing() {
+    fn inexact_decimals_are_rejected() {
         let cases = [
             ("12.30", 4, 2, Some("1230")),
             ("-12.3", 4, 2, Some("-1230")),
@@ -59,7 +75,11 @@ mod tests {
             ("12e", 5, 2, None),
         ];
         for (number, precision, scale, expected) in cases {
-            assert_eq!(unscaled(number, precision, scale).as_deref(), expected, "{number} as decimal({precision}, {scale})");
+            assert_eq!(
+                unscaled(number, precision, scale).as_deref(),
+                expected,
+                "{number} as decimal({precision}, {scale})"
+            );
         }
         assert_eq!(unscaled(&"1".repeat(1000), 38, 2), None);
     }

@@ -1,8 +1,10 @@
-//! From rows to bytes: a record's value for a message, or lines for a file or a terminal.
+//! Encoders from rows to bytes: a record's value for a message, or lines for a file or a terminal.
 //!
-//! An unchanged record is its bytes as they came, whatever columns the rows carry for expressions. A changed one is its columns. As
-//! JSON a column is a key: numbers are numbers (decimals exactly), `json` columns stand as they are, binary is base64, dates are `2024-05-01`,
-//! timestamps RFC 3339 in UTC with the digits of their unit; NULL, NaN and the infinities are `null`.
+//! An unchanged record is written as its original bytes, whatever columns the rows have for
+//! expressions. A changed record is written from its columns. As JSON, each column is a key:
+//! numbers are numbers (decimals exactly), `json` columns are written unchanged, binary is base64,
+//! dates are `2024-05-01`, timestamps are RFC 3339 in UTC with the digits of their unit; NULL, NaN
+//! and the infinities are `null`.
 
 mod json;
 
@@ -18,116 +20,164 @@ use pseidon_plugin::{BadRow, Rows};
 
 pub(crate) use json::options as json_options;
 
-/// How a record is written.
+/// The format that records are written in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum RecordFormat {
-    /// JSON, one object for each record.
+pub enum OutputFormat {
+    /// JSON, one object per record.
     Json,
-    /// Text: the bytes as they came, or the one column of text or binary.
+    /// Text: the original bytes of an unchanged record, or the only column of a changed one, which
+    /// must be a string or binary.
     Txt,
-    /// The bytes as they came.
+    /// The original bytes; changed records are rejected.
     Raw,
 }
 
-impl FromStr for RecordFormat {
+impl FromStr for OutputFormat {
     type Err = String;
 
     fn from_str(name: &str) -> Result<Self, String> {
         match name {
-            "json" => Ok(RecordFormat::Json),
-            "txt" => Ok(RecordFormat::Txt),
-            "raw" => Ok(RecordFormat::Raw),
-            _ => Err(format!("no format is named `{name}`; expected json, txt or raw")),
+            "json" => Ok(OutputFormat::Json),
+            "txt" => Ok(OutputFormat::Txt),
+            "raw" => Ok(OutputFormat::Raw),
+            _ => Err(format!(
+                "unknown format `{name}`; expected json, txt or raw"
+            )),
         }
     }
 }
 
-/// Writes records in one format. Shared by threads.
-pub struct RecordEncoder(Source);
+/// Encodes records in one format. Shared by threads.
+pub struct RecordEncoder(EncoderKind);
 
-/// What a record's value is made from.
-enum Source {
-    /// The bytes as they came.
+/// What a record's value is built from.
+enum EncoderKind {
+    /// The original bytes. `json` is whether each value must be on one line.
     Bytes { json: bool },
-    /// The one column, of text.
+    /// The only column, of strings.
     Text,
-    /// The one column, of bytes that may be no text.
+    /// The only column, of binary values, which may not be UTF-8.
     Binary,
     /// All columns, as a JSON object.
     Object {
-        /// What stands before each column's value: `{"a":`, then `,"b":` …
+        /// The bytes before each column's value: `{"a":`, then `,"b":` …
         keys: Vec<Vec<u8>>,
         options: EncoderOptions,
     },
 }
 
-/// Encoded values are put together up to here before they are written.
-const PIECE: usize = 64 << 10;
+/// Encoded values are gathered up to this number of bytes before they are written.
+const WRITE_BYTES: usize = 64 << 10;
 
 impl RecordEncoder {
-    /// An encoder for what a sink is given. The error is a sentence that says why these records cannot be written so, and what to do.
-    pub fn new(format: RecordFormat, input: &SinkInput) -> Result<RecordEncoder, String> {
+    /// Creates an encoder for the input of a sink. The error says why these records cannot be
+    /// written in this format, and how to fix it.
+    pub fn new(format: OutputFormat, input: &SinkInput) -> Result<RecordEncoder, String> {
         let source = match (&input.record, format) {
-            (RecordShape::AsCame { format }, RecordFormat::Json) if format != "json" => {
+            (RecordShape::AsCame { format }, OutputFormat::Json) if format != "json" => {
                 return Err(format!(
-                    "the records come as {format} and are not json: select their columns first, or write them as txt or raw"
+                    "{format} records cannot be written as json; select their columns first, or \
+                     write them as txt or raw"
                 ));
             }
-            (RecordShape::AsCame { .. }, format) => Source::Bytes { json: format == RecordFormat::Json },
-            (RecordShape::Columns(_), RecordFormat::Raw) => {
-                return Err("raw writes records as they came, but these were changed: write them as json, or as txt".to_owned());
+            (RecordShape::AsCame { .. }, format) => EncoderKind::Bytes {
+                json: format == OutputFormat::Json,
+            },
+            (RecordShape::Columns(_), OutputFormat::Raw) => {
+                return Err(
+                    "raw writes unchanged records only, but these are changed; write them \
+                    as json or txt"
+                        .to_owned(),
+                );
             }
-            (RecordShape::Columns(schema), RecordFormat::Txt) => text(schema)?,
-            (RecordShape::Columns(schema), RecordFormat::Json) => object(schema)?,
+            (RecordShape::Columns(schema), OutputFormat::Txt) => text_kind(schema)?,
+            (RecordShape::Columns(schema), OutputFormat::Json) => object_kind(schema)?,
         };
         Ok(RecordEncoder(source))
     }
 
-    /// The rows that cannot be written. They have to be taken out before the others are.
+    /// The rows that cannot be written, with the reasons. The caller removes them before it writes
+    /// the others.
     pub fn check(&self, rows: &Rows) -> Vec<BadRow> {
         let missing: (Box<dyn Fn(usize) -> bool>, &str) = match &self.0 {
-            Source::Bytes { .. } => (Box::new(|row| rows.payload(row).is_none()), "the record has no payload"),
-            Source::Text | Source::Binary => (Box::new(|row| rows.columns().column(0).is_null(row)), "the text is null"),
-            Source::Object { .. } => return Vec::new(),
+            EncoderKind::Bytes { .. } => (
+                Box::new(|row| rows.payload(row).is_none()),
+                "the record has no payload",
+            ),
+            EncoderKind::Text | EncoderKind::Binary => (
+                Box::new(|row| rows.columns().column(0).is_null(row)),
+                "the value is null",
+            ),
+            EncoderKind::Object { .. } => return Vec::new(),
         };
         let (missing, reason) = missing;
-        (0..rows.len()).filter(|row| missing(*row)).map(|row| BadRow { row: row as u32, reason: reason.to_owned() }).collect()
+        (0..rows.len())
+            .filter(|row| missing(*row))
+            .map(|row| BadRow {
+                row: row as u32,
+                reason: reason.to_owned(),
+            })
+            .collect()
     }
 
-    /// What gives the rows' values one by one. The error is for columns that the rows should not have.
-    pub fn values<'a>(&'a self, rows: &'a Rows) -> io::Result<Values<'a>> {
+    /// Returns an encoder for the values of these rows. The error is for columns that do not match
+    /// the sink's input.
+    pub fn values<'a>(&'a self, rows: &'a Rows) -> io::Result<ValueEncoder<'a>> {
         let values = match &self.0 {
-            Source::Bytes { json } => ValueSource::Bytes { rows, json: *json },
-            Source::Text => {
-                let texts = rows.columns().columns().first().and_then(|column| column.as_string_opt());
-                ValueSource::Text(texts.ok_or_else(|| io::Error::other("the rows have no text column"))?)
+            EncoderKind::Bytes { json } => RowValues::Bytes { rows, json: *json },
+            EncoderKind::Text => {
+                let texts = rows
+                    .columns()
+                    .columns()
+                    .first()
+                    .and_then(|column| column.as_string_opt());
+                RowValues::Text(
+                    texts.ok_or_else(|| io::Error::other("the rows have no string column"))?,
+                )
             }
-            Source::Binary => {
-                let bytes = rows.columns().columns().first().and_then(|column| column.as_binary_opt());
-                ValueSource::Binary(bytes.ok_or_else(|| io::Error::other("the rows have no binary column"))?)
+            EncoderKind::Binary => {
+                let bytes = rows
+                    .columns()
+                    .columns()
+                    .first()
+                    .and_then(|column| column.as_binary_opt());
+                RowValues::Binary(
+                    bytes.ok_or_else(|| io::Error::other("the rows have no binary column"))?,
+                )
             }
-            Source::Object { .. } => return self.values_of(rows.columns()),
+            EncoderKind::Object { .. } => return self.object_values(rows.columns()),
         };
-        Ok(Values(values))
+        Ok(ValueEncoder(values))
     }
 
-    /// An encoder of columns as JSON objects, for [`RecordEncoder::values_of`].
+    /// Creates an encoder from columns to JSON objects, for [`RecordEncoder::object_values`].
     pub(crate) fn objects(schema: &SchemaRef) -> Result<RecordEncoder, String> {
-        object(schema).map(RecordEncoder)
+        object_kind(schema).map(RecordEncoder)
     }
 
-    /// What gives the values of columns that no sink was given: JSON objects only.
-    pub(crate) fn values_of<'a>(&'a self, columns: &'a RecordBatch) -> io::Result<Values<'a>> {
-        let Source::Object { keys, options } = &self.0 else {
-            return Err(io::Error::other("only json is made from columns alone"));
+    /// Returns an encoder for bare columns, without rows. Supports JSON objects only.
+    pub(crate) fn object_values<'a>(
+        &'a self,
+        columns: &'a RecordBatch,
+    ) -> io::Result<ValueEncoder<'a>> {
+        let EncoderKind::Object { keys, options } = &self.0 else {
+            return Err(io::Error::other("bare columns can be encoded as json only"));
         };
         let fields = columns.schema_ref().fields();
-        let encoders = fields.iter().zip(columns.columns()).map(|(field, column)| make_encoder(field, column, options));
-        Ok(Values(ValueSource::Object { keys, columns: encoders.collect::<Result<_, _>>().map_err(io::Error::other)? }))
+        let encoders = fields
+            .iter()
+            .zip(columns.columns())
+            .map(|(field, column)| make_encoder(field, column, options));
+        Ok(ValueEncoder(RowValues::Object {
+            keys,
+            columns: encoders
+                .collect::<Result<_, _>>()
+                .map_err(io::Error::other)?,
+        }))
     }
 
-    /// Writes each row followed by `\n`. Records as they came that lie in one piece are handed over as one slice, which may be short, so
-    /// `out` should be one that gathers.
+    /// Writes each row followed by `\n`. Unchanged records that are contiguous in memory are
+    /// written as one slice, which may be short, so `out` should be buffered.
     pub fn write_lines(&self, rows: &Rows, out: &mut impl Write) -> io::Result<()> {
         let mut values = self.values(rows)?;
         let mut piece = Vec::new();
@@ -140,7 +190,7 @@ impl RecordEncoder {
                 for row in row..next {
                     values.encode(row, &mut piece);
                     piece.push(b'\n');
-                    if piece.len() >= PIECE {
+                    if piece.len() >= WRITE_BYTES {
                         out.write_all(&piece)?;
                         piece.clear();
                     }
@@ -153,76 +203,99 @@ impl RecordEncoder {
         Ok(())
     }
 
-    /// Where the run of rows ends that can be written in one go: for bytes those that follow one another in the batch, else all.
+    /// The end of the run of rows that can be written in one go: for original bytes, rows that are
+    /// consecutive in the batch; otherwise all rows.
     fn end_of_run(&self, rows: &Rows, row: usize) -> usize {
-        if !matches!(self.0, Source::Bytes { .. }) {
+        if !matches!(self.0, EncoderKind::Bytes { .. }) {
             return rows.len();
         }
         let first = rows.number(row);
-        (row + 1..rows.len()).find(|at| rows.number(*at) != first + (at - row)).unwrap_or(rows.len())
+        (row + 1..rows.len())
+            .find(|at| rows.number(*at) != first + (at - row))
+            .unwrap_or(rows.len())
     }
 
-    /// The lines of a run of rows, if they lie ready.
+    /// The lines of a run of rows, if they are contiguous in memory.
     fn lines(&self, rows: &Rows, from: usize, to: usize) -> Option<bytes::Bytes> {
-        let Source::Bytes { json } = self.0 else {
+        let EncoderKind::Bytes { json } = self.0 else {
             return None;
         };
-        let lines = rows.batch().payloads.lines(rows.number(from), rows.number(to - 1) + 1)?;
-        // A newline inside a JSON record would make two lines of it.
+        let lines = rows
+            .batch()
+            .payloads
+            .lines(rows.number(from), rows.number(to - 1) + 1)?;
+        // A line feed inside a JSON record would split it into two lines.
         let ready = !json || memchr::memchr_iter(b'\n', &lines).count() == to - from;
         ready.then_some(lines)
     }
 }
 
-fn text(schema: &SchemaRef) -> Result<Source, String> {
+fn text_kind(schema: &SchemaRef) -> Result<EncoderKind, String> {
     match schema.fields().iter().as_slice() {
-        [field] if *field.data_type() == DataType::Utf8 && !is_json(field) => Ok(Source::Text),
-        [field] if *field.data_type() == DataType::Binary => Ok(Source::Binary),
-        [field] => Err(format!("txt writes a text or binary, but `{}` is none: cast it to utf8, or write json", field.name())),
-        fields => Err(format!("txt writes one text column, but there are {}: select one, or write json", fields.len())),
+        [field] if *field.data_type() == DataType::Utf8 && !is_json(field) => Ok(EncoderKind::Text),
+        [field] if *field.data_type() == DataType::Binary => Ok(EncoderKind::Binary),
+        [field] => Err(format!(
+            "txt writes a string or binary column, but `{}` is neither; cast it to utf8, or write \
+             json",
+            field.name()
+        )),
+        fields => Err(format!(
+            "txt writes exactly one column, but there are {}; select one, or write json",
+            fields.len()
+        )),
     }
 }
 
-fn object(schema: &SchemaRef) -> Result<Source, String> {
+fn object_kind(schema: &SchemaRef) -> Result<EncoderKind, String> {
     let options = json::options();
     let mut keys = Vec::new();
     for field in schema.fields() {
         if make_encoder(field, &new_empty_array(field.data_type()), &options).is_err() {
-            return Err(format!("`{}` is {}, which json cannot hold: cast it, for example to utf8", field.name(), field.data_type()));
+            return Err(format!(
+                "json cannot represent `{}` of type {}; cast it, for example to utf8",
+                field.name(),
+                field.data_type()
+            ));
         }
         let name = sonic_rs::to_string(field.name()).map_err(|error| error.to_string())?;
         let before = if keys.is_empty() { '{' } else { ',' };
         keys.push(format!("{before}{name}:").into_bytes());
     }
-    Ok(Source::Object { keys, options })
+    Ok(EncoderKind::Object { keys, options })
 }
 
-/// The values of some rows.
-pub struct Values<'a>(ValueSource<'a>);
+/// Encodes the values of rows, one by one.
+pub struct ValueEncoder<'a>(RowValues<'a>);
 
-enum ValueSource<'a> {
-    Bytes { rows: &'a Rows, json: bool },
+enum RowValues<'a> {
+    Bytes {
+        rows: &'a Rows,
+        json: bool,
+    },
     Text(&'a StringArray),
     Binary(&'a BinaryArray),
-    Object { keys: &'a [Vec<u8>], columns: Vec<NullableEncoder<'a>> },
+    Object {
+        keys: &'a [Vec<u8>],
+        columns: Vec<NullableEncoder<'a>>,
+    },
 }
 
-impl Values<'_> {
-    /// Appends the row's value, without a line end; as JSON it is one line. For a row that [`RecordEncoder::check`] names it appends
-    /// nothing.
+impl ValueEncoder<'_> {
+    /// Appends the value of a row, without a line feed. A JSON value is always one line. Appends
+    /// nothing for a row that [`RecordEncoder::check`] returns.
     pub fn encode(&mut self, row: usize, out: &mut Vec<u8>) {
         match &mut self.0 {
-            ValueSource::Bytes { rows, json } => match rows.payload(row) {
+            RowValues::Bytes { rows, json } => match rows.payload(row) {
                 Some(payload) if *json => json::push_on_one_line(payload, out),
                 Some(payload) => out.extend_from_slice(payload),
                 None => {}
             },
-            ValueSource::Text(texts) if texts.is_null(row) => {}
-            ValueSource::Text(texts) => out.extend_from_slice(texts.value(row).as_bytes()),
-            ValueSource::Binary(values) if values.is_null(row) => {}
-            ValueSource::Binary(values) => out.extend_from_slice(values.value(row)),
-            ValueSource::Object { columns, .. } if columns.is_empty() => out.extend_from_slice(b"{}"),
-            ValueSource::Object { keys, columns } => {
+            RowValues::Text(texts) if texts.is_null(row) => {}
+            RowValues::Text(texts) => out.extend_from_slice(texts.value(row).as_bytes()),
+            RowValues::Binary(values) if values.is_null(row) => {}
+            RowValues::Binary(values) => out.extend_from_slice(values.value(row)),
+            RowValues::Object { columns, .. } if columns.is_empty() => out.extend_from_slice(b"{}"),
+            RowValues::Object { keys, columns } => {
                 for (key, column) in keys.iter().zip(columns) {
                     out.extend_from_slice(key);
                     match column.is_null(row) {

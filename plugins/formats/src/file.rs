@@ -1,11 +1,12 @@
-//! Files of records: codecs with their compression.
+//! File codecs: how records are written to files, and how the files are compressed.
 //!
-//! A [`FileEncoder`] never fails because of the disk. It goes through a [`RetryWriter`], which holds what the disk does not take; whoever
-//! writes looks at [`FileEncoder::blocked`] and hands no more in until [`FileEncoder::resume`] has helped.
+//! A [`FileEncoder`] never fails because of the disk. It writes through a [`RetryWriter`], which
+//! buffers what the disk does not accept. The caller checks [`FileEncoder::blocked`] and passes no
+//! more rows until [`FileEncoder::resume`] has succeeded.
 
 mod avro;
 mod blocks;
-mod contexts;
+mod compressor_memory;
 
 use std::fs::File;
 use std::io::{self, Write};
@@ -22,20 +23,20 @@ use pseidon_plugin::sink::{RecordShape, SinkInput};
 use pseidon_plugin::{BadRow, Rows};
 use thiserror::Error;
 
-use self::avro::{AvroCodec, AvroWriter, Blocks};
-use self::blocks::{BlockWriter, Method};
-use self::contexts::Contexts;
-use crate::encode::{RecordEncoder, RecordFormat};
+use self::avro::{AvroCodec, AvroCompression, AvroWriter};
+use self::blocks::{BlockCompression, BlockWriter};
+use self::compressor_memory::CompressorMemory;
+use crate::encode::{OutputFormat, RecordEncoder};
 use crate::retry::RetryWriter;
 
-/// How a file of records is laid out.
+/// The layout of a file of records.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum CodecName {
-    /// One JSON object a line.
+    /// One JSON object per line.
     Json,
-    /// One text a line.
+    /// One string per line.
     Txt,
-    /// The records as they came, each followed by a line end.
+    /// The unchanged records, each followed by a line feed.
     Raw,
     /// Apache Parquet.
     Parquet,
@@ -44,11 +45,11 @@ pub enum CodecName {
 }
 
 impl CodecName {
-    /// The compression of its files where nothing else is said.
+    /// The compression of its files if none is configured.
     pub fn default_compression(self) -> Compression {
         match self {
             CodecName::Parquet => Compression::Zstd,
-            // Every reader of Avro knows it, which is not so for zstd.
+            // Every Avro reader supports snappy; not every reader supports zstd.
             CodecName::Avro => Compression::Snappy,
             CodecName::Json | CodecName::Txt | CodecName::Raw => Compression::None,
         }
@@ -65,23 +66,25 @@ impl FromStr for CodecName {
             "raw" => Ok(CodecName::Raw),
             "parquet" => Ok(CodecName::Parquet),
             "avro" => Ok(CodecName::Avro),
-            _ => Err(format!("no codec is named `{name}`; expected json, txt, raw, parquet or avro")),
+            _ => Err(format!(
+                "unknown codec `{name}`; expected json, txt, raw, parquet or avro"
+            )),
         }
     }
 }
 
-/// How a file is compressed; in Parquet its pages are, in Avro its blocks.
+/// The compression of a file. Parquet compresses its pages, Avro its blocks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Compression {
-    /// Not at all.
+    /// No compression.
     None,
-    /// gzip; in Avro it is the same method without gzip's head, which Avro calls `deflate`.
+    /// gzip. In Avro files it is raw deflate without the gzip header, which Avro calls `deflate`.
     Gzip,
-    /// Snappy; in files of lines as Hadoop writes it (`.snappy`), which is what Hive and Spark read.
+    /// Snappy. Files of lines use Hadoop's framing (`.snappy`), which Hive and Spark read.
     Snappy,
-    /// bzip2
+    /// bzip2.
     Bzip2,
-    /// Zstandard
+    /// Zstandard.
     Zstd,
 }
 
@@ -95,39 +98,42 @@ impl FromStr for Compression {
             "snappy" => Ok(Compression::Snappy),
             "bzip2" => Ok(Compression::Bzip2),
             "zstd" => Ok(Compression::Zstd),
-            _ => Err(format!("no compression is named `{name}`; expected none, gzip, snappy, bzip2 or zstd")),
+            _ => Err(format!(
+                "unknown compression `{name}`; expected none, gzip, snappy, bzip2 or zstd"
+            )),
         }
     }
 }
 
-/// What a file codec is made from.
+/// The settings of a file codec.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct FileCodecSettings {
-    /// The layout.
+    /// The layout of the files.
     pub codec: CodecName,
-    /// The compression.
+    /// The compression of the files.
     pub compression: Compression,
-    /// Its level: 1 to 9 for gzip (6 if none is given), 1 to 22 for zstd (3). Snappy and bzip2 have none.
+    /// The compression level: 1 to 9 for gzip (default 6), 1 to 22 for zstd (default 3). Snappy and
+    /// bzip2 have no levels.
     pub level: Option<i32>,
-    /// The encoded bytes after which a row group of a Parquet file ends.
+    /// The encoded size, in bytes, at which a row group of a Parquet file ends. Must not be 0.
     pub row_group_bytes: usize,
 }
 
-/// Writes files of one kind. Shared by threads.
+/// Creates file encoders with one set of settings. Shared by threads.
 pub struct FileCodec {
     extension: String,
-    layout: Layout,
+    layout: FileLayout,
 }
 
-enum Layout {
+enum FileLayout {
     Lines {
         records: Arc<RecordEncoder>,
-        compression: Option<Arc<Method>>,
+        compression: Option<Arc<BlockCompression>>,
     },
     Parquet {
         schema: SchemaRef,
         properties: Box<WriterProperties>,
-        /// What a compressor of a column holds.
+        /// The bytes of memory that the compressor of one column uses.
         context: usize,
         columns: usize,
     },
@@ -135,42 +141,70 @@ enum Layout {
 }
 
 impl FileCodec {
-    /// A codec for what a sink is given. The error is a sentence that says what does not fit.
+    /// Creates a codec for a sink's input. The error says which setting or column is unsupported.
     pub fn new(settings: FileCodecSettings, input: &SinkInput) -> Result<FileCodec, String> {
         let (name, format) = match settings.codec {
-            CodecName::Json => ("json", RecordFormat::Json),
-            CodecName::Txt => ("txt", RecordFormat::Txt),
-            CodecName::Raw => ("raw", RecordFormat::Raw),
+            CodecName::Json => ("json", OutputFormat::Json),
+            CodecName::Txt => ("txt", OutputFormat::Txt),
+            CodecName::Raw => ("raw", OutputFormat::Raw),
             CodecName::Parquet => return FileCodec::parquet(&settings, input),
             CodecName::Avro => return FileCodec::avro(&settings, input),
         };
         let level = level(&settings)?;
         let (ending, compression) = match settings.compression {
             Compression::None => ("", None),
-            Compression::Gzip => (".gz", Some(Method::Gzip(flate2::Compression::new(level.unsigned_abs())))),
-            Compression::Snappy => (".snappy", Some(Method::Snappy)),
-            Compression::Bzip2 => (".bz2", Some(Method::Bzip2)),
-            Compression::Zstd => (".zst", Some(Method::Zstd { level, idle: Mutex::default() })),
+            Compression::Gzip => (
+                ".gz",
+                Some(BlockCompression::Gzip(flate2::Compression::new(
+                    level.unsigned_abs(),
+                ))),
+            ),
+            Compression::Snappy => (".snappy", Some(BlockCompression::Snappy)),
+            Compression::Bzip2 => (".bz2", Some(BlockCompression::Bzip2)),
+            Compression::Zstd => (
+                ".zst",
+                Some(BlockCompression::Zstd {
+                    level,
+                    idle: Mutex::default(),
+                }),
+            ),
         };
         let records = Arc::new(RecordEncoder::new(format, input)?);
-        Ok(FileCodec { extension: format!("{name}{ending}"), layout: Layout::Lines { records, compression: compression.map(Arc::new) } })
+        Ok(FileCodec {
+            extension: format!("{name}{ending}"),
+            layout: FileLayout::Lines {
+                records,
+                compression: compression.map(Arc::new),
+            },
+        })
     }
 
     fn parquet(settings: &FileCodecSettings, input: &SinkInput) -> Result<FileCodec, String> {
         let RecordShape::Columns(schema) = &input.record else {
-            return Err("parquet writes columns, but the records come as bytes: select their columns first".to_owned());
+            return Err(
+                "parquet writes columns, but these records are unparsed; select their columns first"
+                    .to_owned(),
+            );
         };
         let columns = parquet_schema(schema)?;
         let level = level(settings)?;
         let compression = match settings.compression {
             Compression::None => PageCompression::UNCOMPRESSED,
-            Compression::Zstd => PageCompression::ZSTD(ZstdLevel::try_new(level).map_err(|error| error.to_string())?),
-            Compression::Gzip => PageCompression::GZIP(GzipLevel::try_new(level.unsigned_abs()).map_err(|error| error.to_string())?),
+            Compression::Zstd => {
+                PageCompression::ZSTD(ZstdLevel::try_new(level).map_err(|error| error.to_string())?)
+            }
+            Compression::Gzip => PageCompression::GZIP(
+                GzipLevel::try_new(level.unsigned_abs()).map_err(|error| error.to_string())?,
+            ),
             Compression::Snappy => PageCompression::SNAPPY,
-            Compression::Bzip2 => return Err("parquet pages cannot be compressed with bzip2; take none, gzip, snappy or zstd".to_owned()),
+            Compression::Bzip2 => {
+                return Err(
+                    "bzip2 is not supported for parquet; use none, gzip, snappy or zstd".to_owned(),
+                );
+            }
         };
         if settings.row_group_bytes == 0 {
-            return Err("a row group cannot have 0 bytes".to_owned());
+            return Err("the row group size must be at least 1 byte".to_owned());
         }
         let properties = WriterProperties::builder()
             .set_compression(compression)
@@ -179,10 +213,14 @@ impl FileCodec {
             .build();
         Ok(FileCodec {
             extension: "parquet".to_owned(),
-            layout: Layout::Parquet {
+            layout: FileLayout::Parquet {
                 schema: schema.clone(),
                 properties: Box::new(properties),
-                context: if settings.compression == Compression::Zstd { contexts::of_zstd(level) } else { 0 },
+                context: if settings.compression == Compression::Zstd {
+                    compressor_memory::zstd_context_bytes(level)
+                } else {
+                    0
+                },
                 columns,
             },
         })
@@ -190,72 +228,115 @@ impl FileCodec {
 
     fn avro(settings: &FileCodecSettings, input: &SinkInput) -> Result<FileCodec, String> {
         let RecordShape::Columns(schema) = &input.record else {
-            return Err("avro writes columns, but the records come as bytes: select their columns first".to_owned());
+            return Err(
+                "avro writes columns, but these records are unparsed; select their columns first"
+                    .to_owned(),
+            );
         };
         let level = level(settings)?;
         let blocks = match settings.compression {
-            Compression::None => Blocks::Plain,
-            Compression::Gzip => Blocks::Deflate(flate2::Compression::new(level.unsigned_abs())),
-            Compression::Snappy => Blocks::Snappy,
-            Compression::Bzip2 => Blocks::Bzip2(Method::Bzip2),
-            Compression::Zstd => Blocks::Zstandard(Method::Zstd { level, idle: Mutex::default() }),
+            Compression::None => AvroCompression::Plain,
+            Compression::Gzip => {
+                AvroCompression::Deflate(flate2::Compression::new(level.unsigned_abs()))
+            }
+            Compression::Snappy => AvroCompression::Snappy,
+            Compression::Bzip2 => AvroCompression::Bzip2(BlockCompression::Bzip2),
+            Compression::Zstd => AvroCompression::Zstandard(BlockCompression::Zstd {
+                level,
+                idle: Mutex::default(),
+            }),
         };
-        Ok(FileCodec { extension: "avro".to_owned(), layout: Layout::Avro(Arc::new(AvroCodec::new(schema, blocks)?)) })
+        Ok(FileCodec {
+            extension: "avro".to_owned(),
+            layout: FileLayout::Avro(Arc::new(AvroCodec::new(schema, blocks)?)),
+        })
     }
 
-    /// The ending of its files' names: `json.gz`, `parquet`.
+    /// The extension of its files' names: `json.gz`, `parquet`.
     pub fn extension(&self) -> String {
         self.extension.clone()
     }
 
-    /// The rows that cannot be written. They have to be taken out before the others are.
+    /// The rows that cannot be written, with reasons. The caller removes them before writing.
     pub fn check(&self, rows: &Rows) -> Vec<BadRow> {
         match &self.layout {
-            Layout::Lines { records, .. } => records.check(rows),
-            Layout::Parquet { .. } => Vec::new(),
-            Layout::Avro(codec) => codec.check(rows),
+            FileLayout::Lines { records, .. } => records.check(rows),
+            FileLayout::Parquet { .. } => Vec::new(),
+            FileLayout::Avro(codec) => codec.check(rows),
         }
     }
 
-    /// Starts a file, which has to be empty.
+    /// Starts a file, which must be empty.
     pub fn open(&self, file: File) -> Result<FileEncoder, EncodeError> {
         let out = RetryWriter::new(file);
         let body = match &self.layout {
-            Layout::Lines { records, compression: None } => Body::Plain { records: records.clone(), out },
-            Layout::Lines { records, compression: Some(method) } => {
-                Body::Compressed { records: records.clone(), out: BlockWriter::new(method.clone(), out) }
+            FileLayout::Lines {
+                records,
+                compression: None,
+            } => FileBody::Plain {
+                records: records.clone(),
+                out,
+            },
+            FileLayout::Lines {
+                records,
+                compression: Some(method),
+            } => FileBody::Compressed {
+                records: records.clone(),
+                out: BlockWriter::new(method.clone(), out),
+            },
+            FileLayout::Parquet {
+                schema,
+                properties,
+                context,
+                columns,
+            } => {
+                let writer =
+                    ArrowWriter::try_new(out, schema.clone(), Some(properties.as_ref().clone()))?;
+                FileBody::Parquet(Box::new(writer), CompressorMemory::new(*context, *columns))
             }
-            Layout::Parquet { schema, properties, context, columns } => {
-                let writer = ArrowWriter::try_new(out, schema.clone(), Some(properties.as_ref().clone()))?;
-                Body::Parquet(Box::new(writer), Contexts::new(*context, *columns))
+            FileLayout::Avro(codec) => {
+                FileBody::Avro(AvroWriter::new(codec.clone(), out).map_err(EncodeError::Records)?)
             }
-            Layout::Avro(codec) => Body::Avro(AvroWriter::new(codec.clone(), out).map_err(EncodeError::Records)?),
         };
         Ok(FileEncoder(body))
     }
 }
 
-/// The level, if the compression has it.
+/// Checks the compression level. Returns 0 for a compression without levels.
 fn level(settings: &FileCodecSettings) -> Result<i32, String> {
-    let (name, most, default) = match settings.compression {
-        Compression::None if settings.level.is_some() => return Err("a level needs a compression: gzip or zstd".to_owned()),
-        Compression::Snappy if settings.level.is_some() => return Err("snappy has no levels; leave the level out".to_owned()),
-        Compression::Bzip2 if settings.level.is_some() => return Err("bzip2 has no levels; leave the level out".to_owned()),
+    let (name, max, default) = match settings.compression {
+        Compression::None if settings.level.is_some() => {
+            return Err("a compression level requires gzip or zstd compression".to_owned());
+        }
+        Compression::Snappy if settings.level.is_some() => {
+            return Err("snappy has no compression levels; remove the level".to_owned());
+        }
+        Compression::Bzip2 if settings.level.is_some() => {
+            return Err("bzip2 has no compression levels; remove the level".to_owned());
+        }
         Compression::None | Compression::Snappy | Compression::Bzip2 => return Ok(0),
         Compression::Gzip => ("gzip", 9, 6),
         Compression::Zstd => ("zstd", 22, 3),
     };
     match settings.level.unwrap_or(default) {
-        level if (1..=most).contains(&level) => Ok(level),
-        level => Err(format!("{name} has the levels 1 to {most}, not {level}")),
+        level if (1..=max).contains(&level) => Ok(level),
+        level => Err(format!("invalid {name} level {level}; expected 1 to {max}")),
     }
 }
 
-/// How many columns these are in Parquet, if it can hold them.
+/// Checks that Parquet supports these columns. Returns the number of Parquet's leaf columns.
 fn parquet_schema(schema: &SchemaRef) -> Result<usize, String> {
-    let untyped: Vec<_> = schema.fields().iter().filter(|field| has_json(field)).map(|field| format!("`{}`", field.name())).collect();
+    let untyped: Vec<_> = schema
+        .fields()
+        .iter()
+        .filter(|field| has_json(field))
+        .map(|field| format!("`{}`", field.name()))
+        .collect();
     if !untyped.is_empty() {
-        return Err(format!("parquet needs a type for every column; give one to {} in :schema or by a cast", untyped.join(", ")));
+        return Err(format!(
+            "parquet needs a type for every column; give one to {} in :schema or by a cast",
+            untyped.join(", ")
+        ));
     }
     if schema.fields().is_empty() {
         return Err("parquet needs at least one column".to_owned());
@@ -275,85 +356,104 @@ fn has_json(field: &Field) -> bool {
 }
 
 /// A file that is being written.
-pub struct FileEncoder(Body);
+pub struct FileEncoder(FileBody);
 
-enum Body {
-    Plain { records: Arc<RecordEncoder>, out: RetryWriter<File> },
-    Compressed { records: Arc<RecordEncoder>, out: BlockWriter },
-    Parquet(Box<ArrowWriter<RetryWriter<File>>>, Contexts),
+enum FileBody {
+    Plain {
+        records: Arc<RecordEncoder>,
+        out: RetryWriter<File>,
+    },
+    Compressed {
+        records: Arc<RecordEncoder>,
+        out: BlockWriter,
+    },
+    Parquet(Box<ArrowWriter<RetryWriter<File>>>, CompressorMemory),
     Avro(AvroWriter),
 }
 
 impl FileEncoder {
-    /// Adds rows. What the disk does not take is held; see [`FileEncoder::blocked`]. After an error the file cannot be gone on with.
+    /// Appends rows. Bytes that the disk does not accept are buffered; see
+    /// [`FileEncoder::blocked`]. After an error the file must be abandoned.
     pub fn write(&mut self, rows: &Rows) -> Result<(), EncodeError> {
         match &mut self.0 {
-            Body::Plain { records, out } => records.write_lines(rows, out).map_err(EncodeError::Records),
-            Body::Compressed { records, out } => records.write_lines(rows, out).map_err(EncodeError::Records),
-            Body::Parquet(writer, contexts) => {
+            FileBody::Plain { records, out } => {
+                records.write_lines(rows, out).map_err(EncodeError::Records)
+            }
+            FileBody::Compressed { records, out } => {
+                records.write_lines(rows, out).map_err(EncodeError::Records)
+            }
+            FileBody::Parquet(writer, compressors) => {
                 writer.write(rows.columns())?;
-                contexts.written(rows.columns(), writer.in_progress_rows());
+                compressors.rows_written(rows.columns(), writer.in_progress_rows());
                 Ok(())
             }
-            Body::Avro(writer) => writer.write(rows.columns()),
+            FileBody::Avro(writer) => writer.write(rows.columns()),
         }
     }
 
-    /// Why bytes do not get out, if they do not. Nothing is lost, but what is written meanwhile stays in memory.
+    /// Why bytes cannot be written to the file, or `None` if they can. No data is lost, but rows
+    /// that are written while the file is blocked stay in memory.
     pub fn blocked(&self) -> Option<&io::Error> {
         match &self.0 {
-            Body::Plain { out, .. } => out.blocked(),
-            Body::Compressed { out, .. } => out.out.blocked(),
-            Body::Parquet(writer, _) => writer.inner().blocked(),
-            Body::Avro(writer) => writer.out.blocked(),
+            FileBody::Plain { out, .. } => out.blocked(),
+            FileBody::Compressed { out, .. } => out.out.blocked(),
+            FileBody::Parquet(writer, _) => writer.inner().blocked(),
+            FileBody::Avro(writer) => writer.out.blocked(),
         }
     }
 
-    /// Tries again to write what is held; [`FileEncoder::blocked`] then says whether that worked.
+    /// Retries writing the buffered bytes. [`FileEncoder::blocked`] then reports whether that
+    /// succeeded.
     pub fn resume(&mut self) {
         match &mut self.0 {
-            Body::Plain { out, .. } => out.resume(),
-            Body::Compressed { out, .. } => out.out.resume(),
-            // Parquet's writer has counted these bytes already: they are only late.
-            Body::Parquet(writer, _) => writer.inner_mut().resume(),
-            Body::Avro(writer) => writer.out.resume(),
+            FileBody::Plain { out, .. } => out.resume(),
+            FileBody::Compressed { out, .. } => out.out.resume(),
+            // Parquet's writer has already counted these bytes; they only arrive late.
+            FileBody::Parquet(writer, _) => writer.inner_mut().resume(),
+            FileBody::Avro(writer) => writer.out.resume(),
         }
     }
 
-    /// The bytes it holds in memory.
+    /// The bytes of memory that the encoder uses, including buffers and compressors.
     pub fn memory(&self) -> usize {
         match &self.0 {
-            Body::Plain { out, .. } => out.memory(),
-            Body::Compressed { out, .. } => out.memory(),
-            Body::Parquet(writer, contexts) => writer.memory_size() + writer.inner().memory() + contexts.memory(writer.in_progress_rows()),
-            Body::Avro(writer) => writer.memory(),
+            FileBody::Plain { out, .. } => out.memory(),
+            FileBody::Compressed { out, .. } => out.memory(),
+            FileBody::Parquet(writer, compressors) => {
+                writer.memory_size()
+                    + writer.inner().memory()
+                    + compressors.memory(writer.in_progress_rows())
+            }
+            FileBody::Avro(writer) => writer.memory(),
         }
     }
 
-    /// The bytes of the file so far, with an estimate of what is not encoded yet.
+    /// The size of the file in bytes, with an estimate for what is not yet encoded.
     pub fn file_bytes(&self) -> u64 {
         match &self.0 {
-            Body::Plain { out, .. } => out.written() + out.held() as u64,
-            Body::Compressed { out, .. } => out.file_bytes(),
-            Body::Parquet(writer, _) => (writer.bytes_written() + writer.in_progress_size()) as u64,
-            Body::Avro(writer) => writer.file_bytes(),
+            FileBody::Plain { out, .. } => out.bytes_written() + out.buffered_bytes() as u64,
+            FileBody::Compressed { out, .. } => out.file_bytes(),
+            FileBody::Parquet(writer, _) => {
+                (writer.bytes_written() + writer.in_progress_size()) as u64
+            }
+            FileBody::Avro(writer) => writer.file_bytes(),
         }
     }
 
-    /// Writes out what is buffered, to free memory: ends the block or the row group.
+    /// Ends the block or row group and writes out the buffers, to free memory.
     pub fn shed(&mut self) -> Result<(), EncodeError> {
         let flushed = match &mut self.0 {
-            Body::Plain { out, .. } => out.flush(),
-            Body::Compressed { out, .. } => {
+            FileBody::Plain { out, .. } => out.flush(),
+            FileBody::Compressed { out, .. } => {
                 out.end_block().map_err(EncodeError::Records)?;
                 out.out.flush()
             }
-            Body::Parquet(writer, contexts) => {
+            FileBody::Parquet(writer, compressors) => {
                 writer.flush()?;
-                contexts.ended();
+                compressors.row_group_ended();
                 writer.sync()
             }
-            Body::Avro(writer) => {
+            FileBody::Avro(writer) => {
                 writer.end_block()?;
                 writer.out.flush()
             }
@@ -361,26 +461,27 @@ impl FileEncoder {
         flushed.map_err(EncodeError::Records)
     }
 
-    /// Ends the file. Parquet files carry the metadata as key-value metadata; others ignore it. The file is to be had from what comes back
-    /// ([`RetryWriter::into_inner`]) as soon as that is not blocked; the bytes are with the operating system then, and not fsynced.
+    /// Finishes the file. Parquet files store `metadata` as key-value metadata; other codecs ignore
+    /// it. The caller gets the file from [`RetryWriter::into_inner`] once the writer is not
+    /// blocked. The bytes are then handed to the operating system, but not fsynced.
     pub fn finish(self, metadata: &[(String, String)]) -> Result<RetryWriter<File>, EncodeError> {
         let mut out = match self.0 {
-            Body::Plain { out, .. } => out,
-            Body::Compressed { out, .. } => out.finish().map_err(EncodeError::Records)?,
-            Body::Parquet(mut writer, _) => {
+            FileBody::Plain { out, .. } => out,
+            FileBody::Compressed { out, .. } => out.finish().map_err(EncodeError::Records)?,
+            FileBody::Parquet(mut writer, _) => {
                 for (key, value) in metadata {
                     writer.append_key_value_metadata(KeyValue::new(key.clone(), value.clone()));
                 }
                 writer.into_inner()?
             }
-            Body::Avro(writer) => writer.finish()?,
+            FileBody::Avro(writer) => writer.finish()?,
         };
         out.flush().map_err(EncodeError::Records)?;
         Ok(out)
     }
 }
 
-/// Rows could not be encoded. The disk has no part in it.
+/// An error in encoding rows. Disk errors are never reported here.
 #[derive(Debug, Error)]
 pub enum EncodeError {
     /// The compressor or the record encoder failed.

@@ -1,11 +1,12 @@
-//! `json`: one JSON object for each record.
+//! The format `json`: one JSON object per record.
 //!
-//! A record is gone through once. sonic-rs parses; the wanted paths, put together into a tree, say where a value goes into a column and what
-//! is skipped. What is skipped is still validated, so a record that is broken anywhere is bad, also behind the last wanted value.
-//! A plan that wants no column at all looks into no record, and then broken ones pass.
+//! A record is scanned once. sonic-rs parses it; the wanted paths, merged into a tree, determine
+//! which values go into columns and which are skipped. Skipped values are still validated, so a
+//! record that is malformed anywhere is bad, even after the last wanted value. If no column is
+//! wanted, records are not parsed at all, and malformed records pass.
 //!
-//! A path that ends in nothing (the key is missing, the list is too short, or there is no object or list where the path goes through one)
-//! gives null. When a key is repeated, the first value counts.
+//! A path that does not exist (the key is missing, the list is too short, or a value on the path is
+//! not an object or list) yields null. If a key is repeated, the first value counts.
 
 mod check;
 mod columns;
@@ -15,16 +16,16 @@ mod tree;
 
 use arrow::datatypes::SchemaRef;
 use bytes::Bytes;
-use pseidon_plugin::format::{Decoded, Decoder, Format, WantedColumn};
+use pseidon_plugin::format::{DecodedColumns, Decoder, Format, WantedColumn};
 use pseidon_plugin::{BadRow, Payloads};
 
-use self::check::Checked;
-use self::columns::{Column, Misfit};
-use self::tree::{Node, Record, Start};
+use self::check::CheckedRecord;
+use self::columns::{Column, Mismatch};
+use self::tree::{PathNode, RecordColumns, RootType};
 
 pub use self::infer::infer_json_schema;
 
-/// The format.
+/// The format `json`.
 pub(crate) struct Json;
 
 impl Format for Json {
@@ -33,7 +34,8 @@ impl Format for Json {
     }
 
     fn summary(&self) -> &'static str {
-        "One JSON object for each record. `json:ts=path` (`ts_ms`, `ts_sec`) says where the event time is, for logs from a table; it adds no field."
+        "One JSON object per record. `json:ts=path` (`ts_ms`, `ts_sec`) sets the path of the event \
+         time, for logs from a table; it adds no field."
     }
 
     fn schema(&self, settings: &str) -> Result<Option<SchemaRef>, String> {
@@ -45,63 +47,89 @@ impl Format for Json {
         infer_json_schema(samples)
     }
 
-    fn decoder(&self, settings: &str, columns: &[WantedColumn]) -> Result<Box<dyn Decoder>, String> {
+    fn decoder(
+        &self,
+        settings: &str,
+        columns: &[WantedColumn],
+    ) -> Result<Box<dyn Decoder>, String> {
         crate::layout(self.name(), settings)?;
-        let mut root = Node::default();
+        let mut root = PathNode::default();
         for (number, column) in columns.iter().enumerate() {
             root.add(&column.path.0, number);
         }
-        let columns = columns.iter().map(|column| Column::new(&column.field, column.path.to_string())).collect::<Result<_, _>>()?;
-        Ok(Box::new(JsonDecoder { start: root.start(), root, columns }))
+        let columns = columns
+            .iter()
+            .map(|column| Column::new(&column.field, column.path.to_string()))
+            .collect::<Result<_, _>>()?;
+        Ok(Box::new(JsonDecoder {
+            start: root.start(),
+            root,
+            columns,
+        }))
     }
 }
 
 struct JsonDecoder {
-    root: Node,
-    start: Start,
+    root: PathNode,
+    start: RootType,
     columns: Vec<Column>,
 }
 
 impl Decoder for JsonDecoder {
-    fn decode(&mut self, payloads: &Payloads) -> Decoded {
+    fn decode(&mut self, payloads: &Payloads) -> DecodedColumns {
         if self.columns.is_empty() {
-            return Decoded { columns: Vec::new(), bad: Vec::new() };
+            return DecodedColumns {
+                columns: Vec::new(),
+                bad: Vec::new(),
+            };
         }
         let mut bad = Vec::new();
         let mut total = 0;
         for row in 0..payloads.len() {
             if let Some(record) = payloads.get(row) {
                 total += record.len();
-                if let Err(reason) = self.record(row, record, total) {
-                    bad.push(BadRow { row: row as u32, reason });
+                if let Err(reason) = self.decode_record(row, record, total) {
+                    bad.push(BadRow {
+                        row: row as u32,
+                        reason,
+                    });
                 }
             }
-            // What the record did not have, or what was not reached before it turned out to be bad.
+            // The record may lack fields, or it was rejected before all its fields were read.
             for column in &mut self.columns {
                 column.fill(row + 1);
             }
         }
         let columns = self.columns.iter_mut().map(Column::finish).collect();
-        Decoded { columns: crate::without_bad(columns, &bad, payloads.len()), bad }
+        DecodedColumns {
+            columns: crate::null_bad_rows(columns, &bad, payloads.len()),
+            bad,
+        }
     }
 }
 
 impl JsonDecoder {
-    /// Adds a record's values to the columns; of a bad one perhaps some. `total` is the bytes of all records of the batch up to this.
-    fn record(&mut self, row: usize, record: &[u8], total: usize) -> Result<(), String> {
+    /// Appends a record's values to the columns. If the record is bad, some columns may already
+    /// have a value. `total` is the number of bytes in all records of the batch up to and including
+    /// this one.
+    fn decode_record(&mut self, row: usize, record: &[u8], total: usize) -> Result<(), String> {
         if i32::try_from(total).is_err() {
-            // Arrow's text columns hold 2 GiB.
+            // Arrow's string columns are limited to 2 GiB.
             return Err("the batch is larger than 2 GiB".to_owned());
         }
-        let checked = Checked::new(record)?;
+        let checked = CheckedRecord::new(record)?;
         self.start.check(checked.text())?;
-        let mut record = Record { columns: &mut self.columns, row, misfit: Misfit::default() };
+        let mut record = RecordColumns {
+            columns: &mut self.columns,
+            row,
+            mismatch: Mismatch::default(),
+        };
         checked.parse(|text| {
             let mut parser = sonic_rs::Deserializer::from_str(text);
             self.root.read(&mut parser, &mut record)?;
             parser.end()
         })?;
-        record.misfit.into_result()
+        record.mismatch.into_result()
     }
 }
 

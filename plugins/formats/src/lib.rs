@@ -1,9 +1,11 @@
-//! Formats: from records' bytes to columns, and from rows back to bytes, messages and files.
+//! Record formats: decoders from bytes to columns, and encoders from rows to messages, lines and
+//! files.
 //!
-//! - [`formats`] are what sources read: `json`, `txt`, `avro-txt`, `raw`; [`record_format`] reads their settings.
-//! - A [`RecordEncoder`] writes rows as messages or lines.
-//! - A [`FileCodec`] writes files: lines with or without compression, Parquet, Avro. Its files go through a [`RetryWriter`], so that a full disk
-//!   loses nothing.
+//! - [`formats`] lists the formats that sources read: `json`, `txt`, `avro-txt` and `raw`;
+//!   [`record_format`] parses their settings.
+//! - A [`RecordEncoder`] encodes rows as messages or lines.
+//! - A [`FileCodec`] writes files: lines with or without compression, Parquet and Avro. They are
+//!   written through a [`RetryWriter`], so that no data is lost when the disk is full.
 
 pub mod encode;
 pub mod file;
@@ -28,24 +30,29 @@ use arrow::compute;
 use pseidon_plugin::BadRow;
 use pseidon_plugin::format::Format;
 
-pub use encode::{RecordEncoder, RecordFormat, Values};
+pub use encode::{OutputFormat, RecordEncoder, ValueEncoder};
 pub use file::{CodecName, Compression, EncodeError, FileCodec, FileCodecSettings, FileEncoder};
 pub use json::infer_json_schema;
 pub use record_format::RecordLayout;
 pub use retry::RetryWriter;
 
-/// All formats that records can be read in.
+/// All formats that sources can read, for the plugin registry.
 pub fn formats() -> Vec<Arc<dyn Format>> {
-    vec![Arc::new(json::Json), Arc::new(txt::Txt), Arc::new(avro_txt::AvroTxt::default()), Arc::new(raw::Raw)]
+    vec![
+        Arc::new(json::Json),
+        Arc::new(txt::Txt),
+        Arc::new(avro_txt::AvroTxt::default()),
+        Arc::new(raw::Raw),
+    ]
 }
 
-/// The layout that the settings of a format stand for.
+/// Parses the settings of a format: what follows the colon, possibly nothing.
 fn layout(format: &str, settings: &str) -> Result<RecordLayout, String> {
     record_format::parse(&format!("{format}:{settings}"))
 }
 
-/// The columns with null in the bad rows.
-fn without_bad(columns: Vec<ArrayRef>, bad: &[BadRow], rows: usize) -> Vec<ArrayRef> {
+/// Sets the bad rows to null in every column. `rows` is the length of the columns.
+fn null_bad_rows(columns: Vec<ArrayRef>, bad: &[BadRow], rows: usize) -> Vec<ArrayRef> {
     if bad.is_empty() {
         return columns;
     }
@@ -54,14 +61,16 @@ fn without_bad(columns: Vec<ArrayRef>, bad: &[BadRow], rows: usize) -> Vec<Array
         mask[row.row as usize] = true;
     }
     let mask = BooleanArray::from(mask);
-    let masked = |column: ArrayRef| compute::nullif(&column, &mask).expect("the mask is as long as the column");
+    let masked = |column: ArrayRef| {
+        compute::nullif(&column, &mask).expect("the mask is as long as the column")
+    };
     columns.into_iter().map(masked).collect()
 }
 
-/// The start of a text that may be long, for messages.
-fn shortened(text: &str) -> String {
-    const MOST: usize = 40;
-    let mut start: String = text.chars().take(MOST).collect();
+/// The first 40 characters of a string, for messages. `…` marks a cut.
+fn abbreviate(text: &str) -> String {
+    const MAX_CHARS: usize = 40;
+    let mut start: String = text.chars().take(MAX_CHARS).collect();
     if start.len() < text.len() {
         start.push('…');
     }

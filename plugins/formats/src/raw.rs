@@ -1,13 +1,13 @@
-//! `raw`: bytes that no stage decodes.
+//! The format `raw`: bytes that no stage decodes.
 
 use std::sync::Arc;
 
 use arrow::datatypes::{Schema, SchemaRef};
 use bytes::Bytes;
 use pseidon_plugin::Payloads;
-use pseidon_plugin::format::{Decoded, Decoder, Format, WantedColumn};
+use pseidon_plugin::format::{DecodedColumns, Decoder, Format, WantedColumn};
 
-/// The format.
+/// The format `raw`.
 pub(crate) struct Raw;
 
 impl Format for Raw {
@@ -16,7 +16,7 @@ impl Format for Raw {
     }
 
     fn summary(&self) -> &'static str {
-        "Bytes without fields: records are only passed on."
+        "Unparsed bytes without fields: records are passed on unchanged."
     }
 
     fn schema(&self, settings: &str) -> Result<Option<SchemaRef>, String> {
@@ -25,13 +25,20 @@ impl Format for Raw {
     }
 
     fn infer(&self, _samples: &[Bytes]) -> Result<SchemaRef, String> {
-        Err("raw records have the same fields always; leave :schema out".to_owned())
+        Err("raw records have no fields; remove :schema".to_owned())
     }
 
-    fn decoder(&self, settings: &str, columns: &[WantedColumn]) -> Result<Box<dyn Decoder>, String> {
+    fn decoder(
+        &self,
+        settings: &str,
+        columns: &[WantedColumn],
+    ) -> Result<Box<dyn Decoder>, String> {
         crate::layout(self.name(), settings)?;
         match columns.first() {
-            Some(column) => Err(format!("raw records have no fields, so there is no `{}`; :format \"json\" or \"txt\" has", column.path)),
+            Some(column) => Err(format!(
+                "raw records have no field `{}`; use :format \"json\" or \"txt\"",
+                column.path
+            )),
             None => Ok(Box::new(RawDecoder)),
         }
     }
@@ -40,26 +47,38 @@ impl Format for Raw {
 struct RawDecoder;
 
 impl Decoder for RawDecoder {
-    fn decode(&mut self, _: &Payloads) -> Decoded {
-        Decoded { columns: Vec::new(), bad: Vec::new() }
+    fn decode(&mut self, _: &Payloads) -> DecodedColumns {
+        DecodedColumns {
+            columns: Vec::new(),
+            bad: Vec::new(),
+        }
     }
 }
 
 #[cfg(test)]
 mod tests {
     use arrow::datatypes::{DataType, Field};
-    use pseidon_dsl::expr::{Path, Step};
+    use pseidon_dsl::expr::{Path, PathStep};
 
     use super::*;
     use crate::testing::payloads;
 
     #[test]
     fn there_are_no_fields() {
-        let column = WantedColumn { path: Path(vec![Step::Field("a".to_owned())]), field: Arc::new(Field::new("a", DataType::Utf8, true)) };
+        let column = WantedColumn {
+            path: Path(vec![PathStep::Field("a".to_owned())]),
+            field: Arc::new(Field::new("a", DataType::Utf8, true)),
+        };
         let refused = Raw.decoder("", &[column]).err().unwrap();
-        assert_eq!(refused, "raw records have no fields, so there is no `a`; :format \"json\" or \"txt\" has");
+        assert_eq!(
+            refused,
+            "raw records have no field `a`; use :format \"json\" or \"txt\""
+        );
         assert!(Raw.schema("").unwrap().unwrap().fields().is_empty());
-        let decoded = Raw.decoder("", &[]).unwrap().decode(&payloads(&[Some(b"\xff"), None]));
+        let decoded = Raw
+            .decoder("", &[])
+            .unwrap()
+            .decode(&payloads(&[Some(b"\xff"), None]));
         assert!(decoded.columns.is_empty() && decoded.bad.is_empty());
     }
 }

@@ -1,18 +1,20 @@
-//! How records are laid out in their bytes, as a source's `:format` or a log's row says it: `txt:sep=tab;ts=0;msg=2:`.
+//! Record layouts, as written in a source's `:format` or in a row of the log table:
+//! `txt:sep=tab;ts=0;msg=2:`.
 //!
-//! | Setting | Formats | What it says |
+//! | Setting | Formats | Meaning |
 //! |---|---|---|
-//! | `sep` | txt | what stands between two fields: `byte1` (the byte 0x01, the default), `tab`, `space`, `semicolon`, `pipe`, `comma` |
-//! | `ts`, `ts_ms` | txt, avro-txt | the index of the field with the event time: milliseconds since 1970, or an ISO-8601 text; -1: there is none |
+//! | `sep` | txt | the separator between two fields: `byte1` (the byte 0x01, the default), `tab`, `space`, `semicolon`, `pipe`, `comma` |
+//! | `ts`, `ts_ms` | txt, avro-txt | the index of the field with the event time: milliseconds since 1970, or an ISO-8601 string; -1: no event time |
 //! | `ts_sec` | txt, avro-txt | the same in seconds |
 //! | `ts`, `ts_ms`, `ts_sec` | json | the path of the event time |
-//! | `msg` | txt | which fields are the message: an index, or a slice as in Python; -1, the default, stands for all |
+//! | `msg` | txt | the fields of the message: an index, or a slice as in Python; -1, the default, means all |
 //! | `msg` | avro-txt | the index of the field that is the message; -1, the default, is the whole record as JSON |
 //! | `fields` | txt, avro-txt | names for the fields of the message, in order (avro-txt: the names that the fields have in the record) |
-//! | `bytes` | txt, avro-txt | `true`: the message is bytes and no text |
+//! | `bytes` | txt, avro-txt | `true`: the message is binary, not a string |
 //! | `registry` | avro-txt | the address of the schema registry |
 //!
-//! One of `ts`, `ts_ms` and `ts_sec` has to be there in `txt` and `avro-txt`. A layout is written back as such a text by its `Display`.
+//! One of `ts`, `ts_ms` and `ts_sec` is required in `txt` and `avro-txt`. `Display` writes a layout
+//! back as such a string.
 
 mod read;
 mod write;
@@ -23,14 +25,14 @@ use pseidon_dsl::expr::Path;
 
 pub use read::parse;
 
-/// How records are laid out.
+/// The layout of records.
 #[derive(Clone, Debug, PartialEq)]
 pub enum RecordLayout {
-    /// `txt` without settings: the record is one text.
+    /// `txt` without settings: the record is one string.
     Line,
     /// `txt:` with settings: fields between separators.
     Txt(TxtLayout),
-    /// `avro-txt:`: Avro behind the head that Confluent's serializers write.
+    /// `avro-txt:`: Avro after the header that Confluent's serializers write.
     AvroTxt(AvroLayout),
     /// `json`, with or without the path of the event time.
     Json(JsonLayout),
@@ -41,127 +43,146 @@ pub enum RecordLayout {
 /// Fields between separators.
 #[derive(Clone, Debug, PartialEq)]
 pub struct TxtLayout {
-    /// The byte between two fields. Fields are never empty: separators that follow one another count as one.
+    /// The byte between two fields. Fields are never empty: consecutive separators count as one.
     pub separator: u8,
-    /// The event time and the message.
+    /// Where the event time and the message are.
     pub event: EventLayout,
 }
 
-/// Avro behind the head that Confluent's serializers write.
+/// Avro after the header that Confluent's serializers write.
 #[derive(Clone, Debug, PartialEq)]
 pub struct AvroLayout {
-    /// The address of the schema registry, if it is given here.
+    /// The address of the schema registry, without a trailing slash; `None` if the settings have
+    /// none.
     pub registry: Option<String>,
-    /// The event time and the message.
+    /// Where the event time and the message are.
     pub event: EventLayout,
 }
 
 /// JSON objects.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct JsonLayout {
-    /// The event time, if the format says it. The format `json` does not read it by itself: it is for whoever writes the expressions.
+    /// Where the event time is, if the settings name it. The format `json` does not read it itself;
+    /// it is for the code that generates the expressions.
     pub time: Option<JsonTime>,
 }
 
 /// The event time in a JSON object.
 #[derive(Clone, Debug, PartialEq)]
 pub struct JsonTime {
-    /// Where it is. Its text is an expression.
+    /// The path of its field. It prints as an expression.
     pub path: Path,
-    /// What it counts.
+    /// The unit of the number at `path`.
     pub unit: EventUnit,
 }
 
-/// What event times count, since 1970.
+/// The unit of event times, counted from 1970.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum EventUnit {
-    /// Milliseconds; in `txt` and `avro-txt` an ISO-8601 text is read too.
+    /// Milliseconds. `txt` and `avro-txt` also accept an ISO-8601 string.
     Milliseconds,
     /// Seconds.
     Seconds,
 }
 
-/// What is made of a record with fields.
+/// The fields that are decoded from a record.
 #[derive(Clone, Debug, PartialEq)]
 pub struct EventLayout {
-    /// Where the event time is. `None` stands for the time of the record itself, `@timestamp`.
+    /// Where the event time is. `None` means that records have no event time; `@timestamp` is the
+    /// record's own timestamp.
     pub time: Option<EventTime>,
-    /// Which fields the message is.
-    pub message: Choice,
-    /// Whether the message is bytes and no text.
+    /// The fields of the record that form the message.
+    pub message: FieldRange,
+    /// Whether the message is binary instead of a string.
     pub bytes: bool,
-    /// The names of fields that can be had one by one.
+    /// The names of the fields that can be selected individually.
     pub fields: Vec<String>,
 }
 
-/// Where the event time is.
+/// The position of the event time in a record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct EventTime {
     /// The index of its field, from 0.
     pub field: usize,
-    /// What it counts.
+    /// The unit of the number in the field.
     pub unit: EventUnit,
 }
 
 impl EventLayout {
-    /// The name of the field with the event time: `ts`, or `event_ts` where `fields` names one of its own so.
+    /// The name of the field with the event time: `ts`, or `event_ts` if `fields` contains `ts`.
     pub fn time_name(&self) -> &'static str {
-        if self.names("ts") { "event_ts" } else { "ts" }
+        if self.has_field("ts") {
+            "event_ts"
+        } else {
+            "ts"
+        }
     }
 
-    /// The name of the field with the message: `msg`, or `event_msg` where `fields` names one of its own so.
+    /// The name of the field with the message: `msg`, or `event_msg` if `fields` contains `msg`.
     pub fn message_name(&self) -> &'static str {
-        if self.names("msg") { "event_msg" } else { "msg" }
+        if self.has_field("msg") {
+            "event_msg"
+        } else {
+            "msg"
+        }
     }
 
-    fn names(&self, name: &str) -> bool {
+    fn has_field(&self, name: &str) -> bool {
         self.fields.iter().any(|field| field == name)
     }
 }
 
-/// Which fields of a record are chosen.
+/// A range of a record's fields.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Choice {
-    /// The index of the first.
+pub struct FieldRange {
+    /// The index of the first field.
     start: usize,
-    /// The index after the last; `None` means to the end.
+    /// The index after the last field; `None` means up to the end of the record.
     end: Option<usize>,
 }
 
-impl Choice {
+impl FieldRange {
     /// All fields.
-    pub const ALL: Choice = Choice { start: 0, end: None };
+    pub const ALL: FieldRange = FieldRange {
+        start: 0,
+        end: None,
+    };
 
     /// One field.
-    pub fn one(index: usize) -> Choice {
-        Choice { start: index, end: Some(index.saturating_add(1)) }
+    pub fn one(index: usize) -> FieldRange {
+        FieldRange {
+            start: index,
+            end: Some(index.saturating_add(1)),
+        }
     }
 
-    /// A slice as in Python, except that a negative start counts as 0, a negative end as the end of the record, and one field is chosen where
-    /// the end is not after the start.
-    pub fn slice(start: i64, end: i64) -> Choice {
+    /// A slice as in Python, with three exceptions: a negative start counts as 0, a negative end
+    /// means the end of the record, and if the end is not after the start, the range has one field.
+    pub fn slice(start: i64, end: i64) -> FieldRange {
         let start = usize::try_from(start).unwrap_or(0);
-        let end = usize::try_from(end).ok().map(|end| end.max(start.saturating_add(1)));
-        Choice { start, end }
+        let end = usize::try_from(end)
+            .ok()
+            .map(|end| end.max(start.saturating_add(1)));
+        FieldRange { start, end }
     }
 
-    /// Whether it is all fields of every record.
+    /// Whether this is [`FieldRange::ALL`].
     pub fn is_all(self) -> bool {
-        self == Choice::ALL
+        self == FieldRange::ALL
     }
 
-    /// The chosen ones of so many fields: none if there are not enough.
-    pub fn of(self, fields: usize) -> Range<usize> {
+    /// The indexes of this range in a record with `fields` fields; empty if the record has too few.
+    pub fn clamped(self, fields: usize) -> Range<usize> {
         let end = self.end.map_or(fields, |end| end.min(fields));
         self.start.min(end)..end
     }
 
-    /// How many fields of a record have to be found to know the chosen ones; `None` means all.
-    pub fn needs(self) -> Option<usize> {
+    /// How many fields of a record must be located; `None` means all.
+    pub fn fields_needed(self) -> Option<usize> {
         self.end
     }
 
-    /// The single field that is chosen, if it is never another number of fields.
+    /// The index of the field, if the range is always exactly one field.
     pub fn single(self) -> Option<usize> {
         (self.end == self.start.checked_add(1)).then_some(self.start)
     }

@@ -1,60 +1,70 @@
-//! A writer that loses nothing when the disk is full.
+//! A writer that loses no data when the disk is full.
 //!
-//! Encoders cannot go back: once a compressor or Parquet's writer has seen rows, their bytes exist only on the way to the file. So what stands
-//! below an encoder never fails. When the file takes no more, the rest is held here, the error is kept for whoever asks, and the same bytes go
-//! out when [`RetryWriter::resume`] finds that the file takes them again.
+//! Encoders cannot go back: once a compressor or Parquet's writer has consumed rows, their bytes
+//! exist only on the way to the file. So the writer below an encoder never fails. When the file
+//! accepts no more bytes, this writer buffers the rest and keeps the error for
+//! [`RetryWriter::blocked`]. [`RetryWriter::resume`] writes the same bytes once the file accepts
+//! them again.
 
 use std::io::{self, ErrorKind, Write};
 
-/// Writes in large pieces, and holds what cannot be written.
+/// Writes in large pieces, and buffers what cannot be written.
 pub struct RetryWriter<W> {
     inner: W,
-    /// What is not written yet, behind the first `done` bytes.
-    held: Vec<u8>,
+    /// The bytes that are not yet written follow the first `done` bytes.
+    buffer: Vec<u8>,
     done: usize,
     written: u64,
     error: Option<io::Error>,
 }
 
-/// So much is gathered before it is written.
+/// The number of bytes that are gathered before they are written.
 const GATHER: usize = 64 << 10;
 
 impl<W: Write> RetryWriter<W> {
-    /// A writer onto `inner`.
+    /// Creates a writer to `inner`.
     pub fn new(inner: W) -> Self {
-        RetryWriter { inner, held: Vec::new(), done: 0, written: 0, error: None }
+        RetryWriter {
+            inner,
+            buffer: Vec::new(),
+            done: 0,
+            written: 0,
+            error: None,
+        }
     }
 
-    /// Why bytes do not get out, if they do not. What is written meanwhile stays in memory.
+    /// The error that blocks the writer, or `None`. Bytes that are written while it is blocked stay
+    /// in memory.
     pub fn blocked(&self) -> Option<&io::Error> {
         self.error.as_ref()
     }
 
-    /// Tries again to write all that is held; [`RetryWriter::blocked`] then says whether that worked.
+    /// Retries writing all buffered bytes. [`RetryWriter::blocked`] then reports whether that
+    /// succeeded.
     pub fn resume(&mut self) {
         self.error = None;
-        self.push_held();
+        self.write_buffered();
     }
 
-    /// The bytes that reached `inner`.
-    pub fn written(&self) -> u64 {
+    /// The number of bytes written to `inner`.
+    pub fn bytes_written(&self) -> u64 {
         self.written
     }
 
-    /// The bytes that are held.
-    pub fn held(&self) -> usize {
-        self.held.len() - self.done
+    /// The number of buffered bytes.
+    pub fn buffered_bytes(&self) -> usize {
+        self.buffer.len() - self.done
     }
 
-    /// The memory that is kept for them.
+    /// The capacity of the buffer in bytes.
     pub fn memory(&self) -> usize {
-        self.held.capacity()
+        self.buffer.capacity()
     }
 
-    /// The writer underneath with all bytes, or `self` if it is blocked.
+    /// Returns the underlying writer after writing all bytes to it, or `self` if it is blocked.
     pub fn into_inner(mut self) -> Result<W, Self> {
         if self.error.is_none() {
-            self.push_held();
+            self.write_buffered();
         }
         match self.error {
             Some(_) => Err(self),
@@ -62,27 +72,28 @@ impl<W: Write> RetryWriter<W> {
         }
     }
 
-    fn push_held(&mut self) {
-        let mut held = std::mem::take(&mut self.held);
-        self.done += self.put(&held[self.done..]);
-        if self.done == held.len() {
+    fn write_buffered(&mut self) {
+        let mut buffer = std::mem::take(&mut self.buffer);
+        self.done += self.write_inner(&buffer[self.done..]);
+        if self.done == buffer.len() {
             self.done = 0;
-            held.clear();
-            held.shrink_to(GATHER);
+            buffer.clear();
+            buffer.shrink_to(GATHER);
         }
-        self.held = held;
+        self.buffer = buffer;
     }
 
-    /// Writes what `inner` takes, and gives how much that is; less than all only with an error.
-    fn put(&mut self, bytes: &[u8]) -> usize {
-        let mut put = 0;
-        while put < bytes.len() {
-            match self.inner.write(&bytes[put..]) {
+    /// Writes to `inner` and returns the number of bytes written. If that is less than all,
+    /// `self.error` is set.
+    fn write_inner(&mut self, bytes: &[u8]) -> usize {
+        let mut written = 0;
+        while written < bytes.len() {
+            match self.inner.write(&bytes[written..]) {
                 Ok(0) => {
                     self.error = Some(ErrorKind::WriteZero.into());
                     break;
                 }
-                Ok(count) => put += count,
+                Ok(count) => written += count,
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
                 Err(error) => {
                     self.error = Some(error);
@@ -90,31 +101,32 @@ impl<W: Write> RetryWriter<W> {
                 }
             }
         }
-        self.written += put as u64;
-        put
+        self.written += written as u64;
+        written
     }
 }
 
-/// Never fails, and always takes all. A flush tries to write what is held, and gives its memory back.
+/// Never fails, and always accepts all bytes. `flush` tries to write the buffered bytes, and frees
+/// the buffer if that succeeds.
 impl<W: Write> Write for RetryWriter<W> {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        if self.error.is_none() && self.held() + bytes.len() >= GATHER {
-            self.push_held();
+        if self.error.is_none() && self.buffered_bytes() + bytes.len() >= GATHER {
+            self.write_buffered();
         }
-        let put = match self.error {
-            None if bytes.len() >= GATHER => self.put(bytes),
+        let written = match self.error {
+            None if bytes.len() >= GATHER => self.write_inner(bytes),
             _ => 0,
         };
-        self.held.extend_from_slice(&bytes[put..]);
+        self.buffer.extend_from_slice(&bytes[written..]);
         Ok(bytes.len())
     }
 
     fn flush(&mut self) -> io::Result<()> {
         if self.error.is_none() {
-            self.push_held();
+            self.write_buffered();
         }
-        if self.held.is_empty() {
-            self.held = Vec::new();
+        if self.buffer.is_empty() {
+            self.buffer = Vec::new();
         }
         Ok(())
     }
@@ -128,14 +140,14 @@ mod tests {
 
     use super::{GATHER, RetryWriter};
 
-    /// Takes a part of each write, or fails, as `steps` say; then takes all.
+    /// Accepts a part of each write, or fails, according to `steps`; afterwards accepts everything.
     struct Flaky {
         taken: Vec<u8>,
-        steps: Vec<Step>,
+        steps: Vec<WriteStep>,
     }
 
     #[derive(Clone, Debug)]
-    enum Step {
+    enum WriteStep {
         Take(usize),
         Interrupted,
         Full,
@@ -145,9 +157,9 @@ mod tests {
         fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
             let count = match self.steps.pop() {
                 None => bytes.len(),
-                Some(Step::Take(most)) => most.min(bytes.len()),
-                Some(Step::Interrupted) => return Err(ErrorKind::Interrupted.into()),
-                Some(Step::Full) => return Err(ErrorKind::StorageFull.into()),
+                Some(WriteStep::Take(max)) => max.min(bytes.len()),
+                Some(WriteStep::Interrupted) => return Err(ErrorKind::Interrupted.into()),
+                Some(WriteStep::Full) => return Err(ErrorKind::StorageFull.into()),
             };
             self.taken.extend_from_slice(&bytes[..count]);
             Ok(count)
@@ -158,8 +170,12 @@ mod tests {
         }
     }
 
-    fn step() -> impl Strategy<Value = Step> {
-        prop_oneof![(0..2 * GATHER).prop_map(Step::Take), Just(Step::Interrupted), Just(Step::Full)]
+    fn step() -> impl Strategy<Value = WriteStep> {
+        prop_oneof![
+            (0..2 * GATHER).prop_map(WriteStep::Take),
+            Just(WriteStep::Interrupted),
+            Just(WriteStep::Full)
+        ]
     }
 
     #[derive(Clone, Debug)]
@@ -170,7 +186,12 @@ mod tests {
     }
 
     fn call() -> impl Strategy<Value = Call> {
-        prop_oneof![(0..3 * GATHER).prop_map(Call::Write), (0..100_usize).prop_map(Call::Write), Just(Call::Flush), Just(Call::Resume)]
+        prop_oneof![
+            (0..3 * GATHER).prop_map(Call::Write),
+            (0..100_usize).prop_map(Call::Write),
+            Just(Call::Flush),
+            Just(Call::Resume)
+        ]
     }
 
     proptest! {
@@ -189,7 +210,7 @@ mod tests {
                     Call::Flush => writer.flush().unwrap(),
                     Call::Resume => writer.resume(),
                 }
-                prop_assert_eq!(writer.written() as usize + writer.held(), expected.len());
+                prop_assert_eq!(writer.bytes_written() as usize + writer.buffered_bytes(), expected.len());
             }
             let inner = loop {
                 match writer.into_inner() {
@@ -204,15 +225,21 @@ mod tests {
     }
 
     #[test]
-    fn a_full_disk_is_recognizable() {
-        let mut writer = RetryWriter::new(Flaky { taken: Vec::new(), steps: vec![Step::Full] });
+    fn a_full_disk_is_reported() {
+        let mut writer = RetryWriter::new(Flaky {
+            taken: Vec::new(),
+            steps: vec![WriteStep::Full],
+        });
         writer.write_all(b"abc").unwrap();
         assert!(writer.blocked().is_none());
         writer.flush().unwrap();
-        assert_eq!(writer.blocked().map(io::Error::kind), Some(ErrorKind::StorageFull));
-        assert_eq!((writer.written(), writer.held()), (0, 3));
+        assert_eq!(
+            writer.blocked().map(io::Error::kind),
+            Some(ErrorKind::StorageFull)
+        );
+        assert_eq!((writer.bytes_written(), writer.buffered_bytes()), (0, 3));
         writer.resume();
         assert!(writer.blocked().is_none());
-        assert_eq!((writer.written(), writer.held()), (3, 0));
+        assert_eq!((writer.bytes_written(), writer.buffered_bytes()), (3, 0));
     }
 }

@@ -1,7 +1,8 @@
-//! `txt`: text records.
+//! The format `txt`: text records.
 //!
-//! Without settings a record is one text, its field `line`. With settings (`txt:sep=tab;ts=0;msg=2:`) it is fields between separators, of
-//! which an event time, a message and, where they have names, the fields themselves can be had.
+//! Without settings a record has one field, `line`, with the whole record as a string. With
+//! settings (`txt:sep=tab;ts=0;msg=2:`) a record is split at a separator into fields. They are
+//! decoded as an event time, a message and, if they have names, as individual fields.
 
 mod fields;
 mod line;
@@ -15,7 +16,7 @@ use self::fields::FieldsDecoder;
 use crate::event;
 use crate::record_format::{RecordLayout, TxtLayout};
 
-/// The format.
+/// The format `txt`.
 pub(crate) struct Txt;
 
 impl Format for Txt {
@@ -24,8 +25,8 @@ impl Format for Txt {
     }
 
     fn summary(&self) -> &'static str {
-        "Text: the record is its only field, `line`. `txt:sep=tab;ts=0;msg=2:` splits it at a separator into `ts`, `msg` and the fields that \
-         `fields=a,b` names."
+        "Text. Without settings the whole record is the field `line`. `txt:sep=tab;ts=0;msg=2:` \
+         splits the record at a separator into `ts`, `msg` and the fields that `fields=a,b` names."
     }
 
     fn schema(&self, settings: &str) -> Result<Option<SchemaRef>, String> {
@@ -36,10 +37,14 @@ impl Format for Txt {
     }
 
     fn infer(&self, _samples: &[Bytes]) -> Result<SchemaRef, String> {
-        Err("txt records have the same fields always; leave :schema out".to_owned())
+        Err("the fields of txt records are defined by their format; remove :schema".to_owned())
     }
 
-    fn decoder(&self, settings: &str, columns: &[WantedColumn]) -> Result<Box<dyn Decoder>, String> {
+    fn decoder(
+        &self,
+        settings: &str,
+        columns: &[WantedColumn],
+    ) -> Result<Box<dyn Decoder>, String> {
         match layout(settings)? {
             Some(layout) => Ok(Box::new(FieldsDecoder::new(layout, columns)?)),
             None => line::decoder(columns),
@@ -47,7 +52,7 @@ impl Format for Txt {
     }
 }
 
-/// How fields are laid out; nothing for records that are one text.
+/// The layout of the fields; `None` if the whole record is one string.
 fn layout(settings: &str) -> Result<Option<TxtLayout>, String> {
     match crate::layout("txt", settings)? {
         RecordLayout::Txt(layout) => Ok(Some(layout)),

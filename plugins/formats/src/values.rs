@@ -1,95 +1,125 @@
-//! Values from texts, for formats whose fields are texts.
+//! Typed columns from strings, for formats whose fields are text.
 
 use std::sync::Arc;
 
 use arrow::array::{
-    ArrayBuilder, ArrayRef, BinaryBuilder, BooleanBuilder, Decimal128Builder, Decimal256Builder, PrimitiveBuilder, StringBuilder,
+    ArrayBuilder, ArrayRef, BinaryBuilder, BooleanBuilder, Decimal128Builder, Decimal256Builder,
+    PrimitiveBuilder, StringBuilder,
 };
 use arrow::compute::kernels::cast_utils::{Parser, string_to_datetime};
 use arrow::datatypes::{
-    ArrowPrimitiveType, DataType, Date32Type, Field, Float32Type, Float64Type, Int8Type, Int16Type, Int32Type, Int64Type, TimeUnit,
-    TimestampMicrosecondType, TimestampMillisecondType, TimestampNanosecondType, TimestampSecondType, UInt8Type, UInt16Type, UInt32Type,
-    UInt64Type, i256,
+    ArrowPrimitiveType, DataType, Date32Type, Field, Float32Type, Float64Type, Int8Type, Int16Type,
+    Int32Type, Int64Type, TimeUnit, TimestampMicrosecondType, TimestampMillisecondType,
+    TimestampNanosecondType, TimestampSecondType, UInt8Type, UInt16Type, UInt32Type, UInt64Type,
+    i256,
 };
 use chrono::Utc;
 use pseidon_plugin::format::is_json;
 
 use crate::decimal;
 
-/// A column that is filled from texts.
+/// A column that is filled from strings.
 pub(crate) struct TextColumn {
     data_type: DataType,
-    values: Values,
+    values: TextBuilder,
 }
 
-enum Values {
+enum TextBuilder {
     Utf8(StringBuilder),
     Binary(BinaryBuilder),
     Boolean(BooleanBuilder),
-    Number(Box<dyn Numbers>),
+    Number(Box<dyn NumberBuilder>),
     Decimal128(u8, i8, Decimal128Builder),
     Decimal256(u8, i8, Decimal256Builder),
 }
 
 impl TextColumn {
-    /// A column of the field's type. An error says that such values cannot be had from texts.
+    /// Creates a column of the field's type. The error says that such values cannot be decoded from
+    /// strings.
     pub(crate) fn new(field: &Field) -> Result<TextColumn, String> {
         let data_type = field.data_type().clone();
         let values = match &data_type {
-            DataType::Utf8 if !is_json(field) => Values::Utf8(StringBuilder::new()),
-            DataType::Binary => Values::Binary(BinaryBuilder::new()),
-            DataType::Boolean => Values::Boolean(BooleanBuilder::new()),
-            DataType::Int8 => parsed::<Int8Type>(&data_type),
-            DataType::Int16 => parsed::<Int16Type>(&data_type),
-            DataType::Int32 => parsed::<Int32Type>(&data_type),
-            DataType::Int64 => parsed::<Int64Type>(&data_type),
-            DataType::UInt8 => parsed::<UInt8Type>(&data_type),
-            DataType::UInt16 => parsed::<UInt16Type>(&data_type),
-            DataType::UInt32 => parsed::<UInt32Type>(&data_type),
-            DataType::UInt64 => parsed::<UInt64Type>(&data_type),
-            DataType::Float32 => parsed::<Float32Type>(&data_type),
-            DataType::Float64 => parsed::<Float64Type>(&data_type),
-            DataType::Date32 => parsed::<Date32Type>(&data_type),
-            DataType::Timestamp(TimeUnit::Second, _) => at::<TimestampSecondType>(&data_type),
-            DataType::Timestamp(TimeUnit::Millisecond, _) => at::<TimestampMillisecondType>(&data_type),
-            DataType::Timestamp(TimeUnit::Microsecond, _) => at::<TimestampMicrosecondType>(&data_type),
-            DataType::Timestamp(TimeUnit::Nanosecond, _) => at::<TimestampNanosecondType>(&data_type),
-            DataType::Decimal128(precision, scale) => {
-                Values::Decimal128(*precision, *scale, Decimal128Builder::new().with_data_type(data_type.clone()))
+            DataType::Utf8 if !is_json(field) => TextBuilder::Utf8(StringBuilder::new()),
+            DataType::Binary => TextBuilder::Binary(BinaryBuilder::new()),
+            DataType::Boolean => TextBuilder::Boolean(BooleanBuilder::new()),
+            DataType::Int8 => parsing_builder::<Int8Type>(&data_type),
+            DataType::Int16 => parsing_builder::<Int16Type>(&data_type),
+            DataType::Int32 => parsing_builder::<Int32Type>(&data_type),
+            DataType::Int64 => parsing_builder::<Int64Type>(&data_type),
+            DataType::UInt8 => parsing_builder::<UInt8Type>(&data_type),
+            DataType::UInt16 => parsing_builder::<UInt16Type>(&data_type),
+            DataType::UInt32 => parsing_builder::<UInt32Type>(&data_type),
+            DataType::UInt64 => parsing_builder::<UInt64Type>(&data_type),
+            DataType::Float32 => parsing_builder::<Float32Type>(&data_type),
+            DataType::Float64 => parsing_builder::<Float64Type>(&data_type),
+            DataType::Date32 => parsing_builder::<Date32Type>(&data_type),
+            DataType::Timestamp(TimeUnit::Second, _) => {
+                timestamp_builder::<TimestampSecondType>(&data_type)
             }
-            DataType::Decimal256(precision, scale) => {
-                Values::Decimal256(*precision, *scale, Decimal256Builder::new().with_data_type(data_type.clone()))
+            DataType::Timestamp(TimeUnit::Millisecond, _) => {
+                timestamp_builder::<TimestampMillisecondType>(&data_type)
             }
-            _ if is_json(field) => return Err(format!("`{}` is a text; give it a type in :schema, or cast it", field.name())),
-            other => return Err(format!("`{}` cannot be had as {other} from a text", field.name())),
+            DataType::Timestamp(TimeUnit::Microsecond, _) => {
+                timestamp_builder::<TimestampMicrosecondType>(&data_type)
+            }
+            DataType::Timestamp(TimeUnit::Nanosecond, _) => {
+                timestamp_builder::<TimestampNanosecondType>(&data_type)
+            }
+            DataType::Decimal128(precision, scale) => TextBuilder::Decimal128(
+                *precision,
+                *scale,
+                Decimal128Builder::new().with_data_type(data_type.clone()),
+            ),
+            DataType::Decimal256(precision, scale) => TextBuilder::Decimal256(
+                *precision,
+                *scale,
+                Decimal256Builder::new().with_data_type(data_type.clone()),
+            ),
+            _ if is_json(field) => {
+                return Err(format!(
+                    "`{}` is a string; set its type in :schema, or cast it",
+                    field.name()
+                ));
+            }
+            other => {
+                return Err(format!(
+                    "cannot decode text field `{}` as {other}",
+                    field.name()
+                ));
+            }
         };
         Ok(TextColumn { data_type, values })
     }
 
-    /// Adds what the text stands for: null for an empty one. Gives `false`, and adds null, if it stands for no value of this type.
+    /// Appends the value of a string. An empty string is null. If the string is not a value of this
+    /// type, appends null and returns `false`.
     pub(crate) fn add(&mut self, text: &[u8]) -> bool {
         if text.is_empty() {
             self.add_null();
             return true;
         }
         let added = match (&mut self.values, std::str::from_utf8(text)) {
-            (Values::Binary(values), _) => {
+            (TextBuilder::Binary(values), _) => {
                 values.append_value(text);
                 true
             }
             (_, Err(_)) => false,
-            (Values::Utf8(values), Ok(text)) => {
+            (TextBuilder::Utf8(values), Ok(text)) => {
                 values.append_value(text);
                 true
             }
-            (Values::Boolean(values), Ok(text)) => boolean(text.trim_ascii()).map(|value| values.append_value(value)).is_some(),
-            (Values::Number(values), Ok(text)) => values.add(text.trim_ascii()),
-            (Values::Decimal128(precision, scale, values), Ok(text)) => {
-                let value = decimal::unscaled(text.trim_ascii(), *precision, *scale).and_then(|digits| digits.parse().ok());
+            (TextBuilder::Boolean(values), Ok(text)) => boolean(text.trim_ascii())
+                .map(|value| values.append_value(value))
+                .is_some(),
+            (TextBuilder::Number(values), Ok(text)) => values.add(text.trim_ascii()),
+            (TextBuilder::Decimal128(precision, scale, values), Ok(text)) => {
+                let value = decimal::unscaled(text.trim_ascii(), *precision, *scale)
+                    .and_then(|digits| digits.parse().ok());
                 value.map(|value| values.append_value(value)).is_some()
             }
-            (Values::Decimal256(precision, scale, values), Ok(text)) => {
-                let value = decimal::unscaled(text.trim_ascii(), *precision, *scale).and_then(|digits| i256::from_string(&digits));
+            (TextBuilder::Decimal256(precision, scale, values), Ok(text)) => {
+                let value = decimal::unscaled(text.trim_ascii(), *precision, *scale)
+                    .and_then(|digits| i256::from_string(&digits));
                 value.map(|value| values.append_value(value)).is_some()
             }
         };
@@ -99,44 +129,43 @@ impl TextColumn {
         added
     }
 
-    /// Adds null.
     pub(crate) fn add_null(&mut self) {
         match &mut self.values {
-            Values::Utf8(values) => values.append_null(),
-            Values::Binary(values) => values.append_null(),
-            Values::Boolean(values) => values.append_null(),
-            Values::Number(values) => values.add_null(),
-            Values::Decimal128(_, _, values) => values.append_null(),
-            Values::Decimal256(_, _, values) => values.append_null(),
+            TextBuilder::Utf8(values) => values.append_null(),
+            TextBuilder::Binary(values) => values.append_null(),
+            TextBuilder::Boolean(values) => values.append_null(),
+            TextBuilder::Number(values) => values.add_null(),
+            TextBuilder::Decimal128(_, _, values) => values.append_null(),
+            TextBuilder::Decimal256(_, _, values) => values.append_null(),
         }
     }
 
-    /// How many values and nulls were added.
+    /// The number of values, including nulls.
     pub(crate) fn len(&self) -> usize {
         match &self.values {
-            Values::Utf8(values) => values.len(),
-            Values::Binary(values) => values.len(),
-            Values::Boolean(values) => values.len(),
-            Values::Number(values) => values.len(),
-            Values::Decimal128(_, _, values) => values.len(),
-            Values::Decimal256(_, _, values) => values.len(),
+            TextBuilder::Utf8(values) => values.len(),
+            TextBuilder::Binary(values) => values.len(),
+            TextBuilder::Boolean(values) => values.len(),
+            TextBuilder::Number(values) => values.len(),
+            TextBuilder::Decimal128(_, _, values) => values.len(),
+            TextBuilder::Decimal256(_, _, values) => values.len(),
         }
     }
 
-    /// The column's type, as reasons name it.
+    /// The name of the column's type, for messages.
     pub(crate) fn type_name(&self) -> String {
         type_name(&self.data_type)
     }
 
-    /// Gives what was added, and starts anew.
+    /// Returns the column and starts a new one.
     pub(crate) fn finish(&mut self) -> ArrayRef {
         match &mut self.values {
-            Values::Utf8(values) => Arc::new(values.finish()),
-            Values::Binary(values) => Arc::new(values.finish()),
-            Values::Boolean(values) => Arc::new(values.finish()),
-            Values::Number(values) => values.finish(),
-            Values::Decimal128(_, _, values) => Arc::new(values.finish()),
-            Values::Decimal256(_, _, values) => Arc::new(values.finish()),
+            TextBuilder::Utf8(values) => Arc::new(values.finish()),
+            TextBuilder::Binary(values) => Arc::new(values.finish()),
+            TextBuilder::Boolean(values) => Arc::new(values.finish()),
+            TextBuilder::Number(values) => values.finish(),
+            TextBuilder::Decimal128(_, _, values) => Arc::new(values.finish()),
+            TextBuilder::Decimal256(_, _, values) => Arc::new(values.finish()),
         }
     }
 }
@@ -151,9 +180,9 @@ fn boolean(text: &str) -> Option<bool> {
     }
 }
 
-/// Builders of values that are numbers inside.
-trait Numbers: Send {
-    /// Adds the number, if the text is one.
+/// A builder for values that are numbers in Arrow: integers, floats, dates and timestamps.
+trait NumberBuilder: Send {
+    /// Parses and appends a number. Returns `false`, and appends nothing, if it is invalid.
     fn add(&mut self, text: &str) -> bool;
 
     fn add_null(&mut self);
@@ -163,15 +192,17 @@ trait Numbers: Send {
     fn finish(&mut self) -> ArrayRef;
 }
 
-/// Numbers as Arrow's own parser reads them, or timestamps.
-struct Builder<T: ArrowPrimitiveType> {
+/// Builds numbers with a parse function: Arrow's own, or one for timestamps.
+struct ParsingBuilder<T: ArrowPrimitiveType> {
     values: PrimitiveBuilder<T>,
     parse: fn(&str) -> Option<T::Native>,
 }
 
-impl<T: ArrowPrimitiveType> Numbers for Builder<T> {
+impl<T: ArrowPrimitiveType> NumberBuilder for ParsingBuilder<T> {
     fn add(&mut self, text: &str) -> bool {
-        (self.parse)(text).map(|value| self.values.append_value(value)).is_some()
+        (self.parse)(text)
+            .map(|value| self.values.append_value(value))
+            .is_some()
     }
 
     fn add_null(&mut self) {
@@ -187,22 +218,45 @@ impl<T: ArrowPrimitiveType> Numbers for Builder<T> {
     }
 }
 
-fn parsed<T: ArrowPrimitiveType + Parser>(data_type: &DataType) -> Values {
-    Values::Number(Box::new(Builder::<T> { values: PrimitiveBuilder::new().with_data_type(data_type.clone()), parse: T::parse }))
+fn parsing_builder<T: ArrowPrimitiveType + Parser>(data_type: &DataType) -> TextBuilder {
+    TextBuilder::Number(Box::new(ParsingBuilder::<T> {
+        values: PrimitiveBuilder::new().with_data_type(data_type.clone()),
+        parse: T::parse,
+    }))
 }
 
-/// Timestamps: whole numbers in the unit, or ISO-8601 texts.
-fn at<T: ArrowPrimitiveType<Native = i64>>(data_type: &DataType) -> Values {
+/// A builder for timestamps: integers in the unit, or ISO-8601 strings.
+fn timestamp_builder<T: ArrowPrimitiveType<Native = i64>>(data_type: &DataType) -> TextBuilder {
     let parse: fn(&str) -> Option<i64> = match data_type {
-        DataType::Timestamp(TimeUnit::Second, _) => |text| text.parse().ok().or_else(|| timestamp(text, TimeUnit::Second)),
-        DataType::Timestamp(TimeUnit::Millisecond, _) => |text| text.parse().ok().or_else(|| timestamp(text, TimeUnit::Millisecond)),
-        DataType::Timestamp(TimeUnit::Microsecond, _) => |text| text.parse().ok().or_else(|| timestamp(text, TimeUnit::Microsecond)),
-        _ => |text| text.parse().ok().or_else(|| timestamp(text, TimeUnit::Nanosecond)),
+        DataType::Timestamp(TimeUnit::Second, _) => |text| {
+            text.parse()
+                .ok()
+                .or_else(|| timestamp(text, TimeUnit::Second))
+        },
+        DataType::Timestamp(TimeUnit::Millisecond, _) => |text| {
+            text.parse()
+                .ok()
+                .or_else(|| timestamp(text, TimeUnit::Millisecond))
+        },
+        DataType::Timestamp(TimeUnit::Microsecond, _) => |text| {
+            text.parse()
+                .ok()
+                .or_else(|| timestamp(text, TimeUnit::Microsecond))
+        },
+        _ => |text| {
+            text.parse()
+                .ok()
+                .or_else(|| timestamp(text, TimeUnit::Nanosecond))
+        },
     };
-    Values::Number(Box::new(Builder::<T> { values: PrimitiveBuilder::new().with_data_type(data_type.clone()), parse }))
+    TextBuilder::Number(Box::new(ParsingBuilder::<T> {
+        values: PrimitiveBuilder::new().with_data_type(data_type.clone()),
+        parse,
+    }))
 }
 
-/// An ISO-8601 text as a number in the unit; without a zone it is UTC. What is finer than the unit is cut off.
+/// Parses an ISO-8601 string and returns it as a number in the unit. Without a zone it is UTC. A
+/// finer fraction is truncated.
 pub(crate) fn timestamp(text: &str, unit: TimeUnit) -> Option<i64> {
     let at = string_to_datetime(&Utc, text).ok()?;
     match unit {
@@ -213,16 +267,18 @@ pub(crate) fn timestamp(text: &str, unit: TimeUnit) -> Option<i64> {
     }
 }
 
-/// A type as reasons name it.
+/// The name of a type, for messages.
 pub(crate) fn type_name(data_type: &DataType) -> String {
     match data_type {
         DataType::Struct(_) => "an object".to_owned(),
         DataType::List(_) => "a list".to_owned(),
-        DataType::Utf8 => "a text".to_owned(),
+        DataType::Utf8 => "a string".to_owned(),
         DataType::Binary => "binary".to_owned(),
         DataType::Timestamp(..) => "a timestamp".to_owned(),
         DataType::Date32 => "a date".to_owned(),
-        DataType::Decimal128(precision, scale) | DataType::Decimal256(precision, scale) => format!("decimal({precision}, {scale})"),
+        DataType::Decimal128(precision, scale) | DataType::Decimal256(precision, scale) => {
+            format!("decimal({precision}, {scale})")
+        }
         other => other.to_string().to_lowercase(),
     }
 }

@@ -1,5 +1,6 @@
-//! The tables that the metastore keeps in MySQL: `DBS`, `TBLS`, `SDS` (what is stored and how) and `COLUMNS_V2` have had these columns
-//! since Hive 0.8. A table's partition columns are in `PARTITION_KEYS`, so they are not found here.
+//! Reads columns from the metastore's own tables in MySQL. `DBS`, `TBLS`, `SDS` (storage
+//! descriptors) and `COLUMNS_V2` have had these columns since Hive 0.8. A table's partition columns
+//! are in `PARTITION_KEYS`, so they are not returned here.
 
 use std::collections::BTreeSet;
 
@@ -14,25 +15,34 @@ const STATEMENT: &str = "select t.TBL_ID as table_id, c.COLUMN_NAME as column_na
     from DBS d join TBLS t on t.DB_ID = d.DB_ID join SDS s on s.SD_ID = t.SD_ID left join COLUMNS_V2 c on c.CD_ID = s.CD_ID
     where d.NAME = ? and t.TBL_NAME = ? order by c.INTEGER_IDX";
 
-/// The table's columns, in order.
+/// Returns the table's columns, in order.
 pub(crate) fn columns(url: &str, table: &TableName) -> Result<Vec<Column>, HiveError> {
-    let rows = Database::new(url, None, None).and_then(|database| database.execute(STATEMENT, &[&table.database, &table.table])).map_err(
-        |error| match error {
-            TableError::Unreachable(reason) => HiveError::Unreachable(format!("the metastore's database: {reason}")),
-            TableError::Refused(reason) => HiveError::Refused(format!("the metastore's database: {reason}")),
-        },
-    )?;
+    let rows = Database::new(url, None, None)
+        .and_then(|database| database.execute(STATEMENT, &[&table.database, &table.table]))
+        .map_err(|error| match error {
+            TableError::Unreachable(reason) => {
+                HiveError::Unreachable(format!("the metastore's database: {reason}"))
+            }
+            TableError::Refused(reason) => {
+                HiveError::Refused(format!("the metastore's database: {reason}"))
+            }
+        })?;
     let tables: BTreeSet<_> = rows.iter().map(|row| row.get("table_id")).collect();
     match tables.len() {
-        0 => Err(HiveError::Refused(format!("there is no hive table {table}"))),
+        0 => Err(HiveError::Refused(format!("hive table {table} not found"))),
         1 => Ok(rows.into_iter().filter_map(column).collect()),
         // Metastores since Hive 3 may hold several catalogs.
-        _ => Err(HiveError::Refused(format!("the metastore has several catalogs with a table {table}"))),
+        _ => Err(HiveError::Refused(format!(
+            "hive table {table} exists in several catalogs of the metastore"
+        ))),
     }
 }
 
-/// `None` for the one row of a table without columns.
+/// Returns `None` for the only row of a table without columns.
 fn column(mut row: Row) -> Option<Column> {
     let mut take = |name: &str| row.remove(name).flatten();
-    Some(Column { name: take("column_name")?, hive_type: take("type_name")? })
+    Some(Column {
+        name: take("column_name")?,
+        hive_type: take("type_name")?,
+    })
 }

@@ -1,8 +1,9 @@
-//! The columns of Hive's tables, as Arrow's fields: what typed files (Parquet, Avro) of a log are made of.
+//! The columns of Hive tables, as Arrow fields: the schema of a topic's typed files (Parquet,
+//! Avro).
 //!
-//! Hive keeps them in its metastore. They are asked of the metastore's Thrift service ([`Place::Metastore`]) or of a HiveServer2
-//! ([`Place::Server`]), or read in the database that the metastore itself keeps its tables in ([`Place::Database`]); a folder with schema
-//! files ([`read_file`]) does without Hive.
+//! Hive stores the columns in its metastore. They are requested from the metastore's Thrift service
+//! ([`HiveEndpoint::Metastore`]) or from a HiveServer2 ([`HiveEndpoint::Server`]), or read from the metastore's
+//! own database ([`HiveEndpoint::Database`]). A folder with schema files ([`read_file`]) needs no Hive.
 //!
 //! | Hive | Arrow |
 //! |---|---|
@@ -13,31 +14,32 @@
 //! | `timestamp`, also `with local time zone` | `timestamp_us` in UTC |
 //! | `array<t>` `map<k,v>` `struct<name:t>` | list, map, struct |
 //!
-//! Nothing here may be called from async code: whoever calls waits, with time limits.
+//! All functions block, with time limits. Do not call them from async code.
 
 mod columns;
 mod connection;
 mod database;
+mod endpoint;
 mod file;
 mod message;
 mod metastore;
-mod place;
 mod server;
 mod table;
 mod types;
 
 pub use columns::columns;
+pub use endpoint::HiveEndpoint;
 pub use file::read_file;
-pub use place::Place;
 pub use server::Server;
 
-/// Why there are no columns.
+/// Why the columns of a table are not available.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum HiveError {
-    /// Who knows them cannot be reached or cannot answer now. It passes by itself, or when somebody has looked after the server.
+    /// The server is unreachable or cannot respond now. The error is transient, or an operator must
+    /// fix the server.
     #[error("{0}")]
     Unreachable(String),
-    /// It will not work until a setting or the table is changed.
+    /// The error persists until a setting or the table is changed.
     #[error("{0}")]
     Refused(String),
 }

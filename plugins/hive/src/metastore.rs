@@ -1,5 +1,6 @@
-//! The metastore's Thrift service: the one call `get_fields` of `ThriftHiveMetastore`, in Thrift's binary protocol without frames, which is
-//! how a metastore speaks unless it asks for Kerberos or TLS. A table's partition columns are not among its fields.
+//! A client of the metastore's Thrift service. It uses one call, `get_fields` of
+//! `ThriftHiveMetastore`, in Thrift's binary protocol without frames, which is what a metastore
+//! speaks unless it requires Kerberos or TLS. A table's partition columns are not among its fields.
 
 use std::io::{BufReader, BufWriter};
 use std::net::TcpStream;
@@ -11,16 +12,16 @@ use url::Url;
 
 use crate::HiveError;
 use crate::columns::Column;
-use crate::connection::{self, Limited};
-use crate::message::{Client, Struct, Value};
+use crate::connection::{self, DeadlineReader};
+use crate::message::{ThriftClient, ThriftStruct, ThriftValue};
 use crate::table::TableName;
 
-/// How long the call may take, to the last byte of its answer.
+/// The time limit of the call, including the last byte of the response.
 const CALL_LIMIT: Duration = Duration::from_secs(5);
 
-const OTHERWISE: &str = "a metastore that asks for kerberos, tls or frames cannot be read";
+const UNSUPPORTED: &str = "metastores that require kerberos, tls or frames are not supported";
 
-/// The fields of the call's result, by their numbers: the columns, or one of the exceptions that it may throw.
+/// The IDs of the result's fields: the columns, or one of the exceptions that the call may throw.
 mod result {
     pub(super) const COLUMNS: i16 = 0;
     pub(super) const META_EXCEPTION: i16 = 1;
@@ -28,70 +29,102 @@ mod result {
     pub(super) const UNKNOWN_DATABASE: i16 = 3;
 }
 
-/// What the metastore says.
-enum Answer {
+/// The response of a metastore.
+enum LookupResult {
     Columns(Vec<Column>),
-    /// It does not know the table or its database.
+    /// The table or its database does not exist.
     Unknown,
-    /// It could not look.
+    /// The metastore failed with this message.
     Failed(String),
 }
 
-/// The `HOST:PORT`s of a URL such as `thrift://a:9083,thrift://b:9083`; `None` when it is none.
+/// The `HOST:PORT`s of a URL such as `thrift://a:9083,thrift://b:9083`; `None` if the URL is
+/// invalid.
 pub(crate) fn addresses(url: &str) -> Option<Vec<String>> {
     let address = |part: &str| {
         let url = Url::parse(part.trim()).ok()?;
-        let is_plain = url.scheme() == "thrift" && matches!(url.path(), "" | "/") && url.username().is_empty() && url.query().is_none();
+        let is_plain = url.scheme() == "thrift"
+            && matches!(url.path(), "" | "/")
+            && url.username().is_empty()
+            && url.query().is_none();
         let (host, port) = (url.host_str().filter(|host| !host.is_empty())?, url.port()?);
         is_plain.then(|| format!("{host}:{port}"))
     };
     url.split(',').map(address).collect()
 }
 
-/// The table's columns, in order, from the first of the metastores that answers.
+/// Returns the table's columns, in order, from the first metastore that responds.
 pub(crate) fn columns(url: &str, table: &TableName) -> Result<Vec<Column>, HiveError> {
-    let addresses =
-        addresses(url).ok_or_else(|| HiveError::Refused("this is not the url of a metastore: expected thrift://HOST:PORT".into()))?;
+    let addresses = addresses(url).ok_or_else(|| {
+        HiveError::Refused("invalid metastore url; expected thrift://HOST:PORT".into())
+    })?;
     let mut unreachable = Vec::new();
     for address in &addresses {
-        match ask(address, table) {
+        match query(address, table) {
             Err(HiveError::Unreachable(reason)) => unreachable.push(reason),
-            answer => return answer,
+            result => return result,
         }
     }
     Err(HiveError::Unreachable(unreachable.join("; ")))
 }
 
-fn ask(address: &str, table: &TableName) -> Result<Vec<Column>, HiveError> {
+fn query(address: &str, table: &TableName) -> Result<Vec<Column>, HiveError> {
     let server = format!("hive metastore {address}");
-    let stream = connection::connect(address).map_err(|error| HiveError::Unreachable(format!("{server}: {error}")))?;
-    match call(stream, table).map_err(|error| connection::classified(&server, OTHERWISE, error))? {
-        Answer::Columns(columns) => Ok(columns),
-        Answer::Unknown => Err(HiveError::Refused(format!("there is no hive table {table} ({server})"))),
-        Answer::Failed(message) => Err(HiveError::Unreachable(format!("{server} cannot tell the columns of {table}: {message}"))),
+    let stream = connection::connect(address)
+        .map_err(|error| HiveError::Unreachable(format!("{server}: {error}")))?;
+    match call(stream, table).map_err(|error| connection::classify(&server, UNSUPPORTED, error))? {
+        LookupResult::Columns(columns) => Ok(columns),
+        LookupResult::Unknown => Err(HiveError::Refused(format!(
+            "hive table {table} not found ({server})"
+        ))),
+        LookupResult::Failed(message) => Err(HiveError::Unreachable(format!(
+            "{server} cannot return the columns of {table}: {message}"
+        ))),
     }
 }
 
-fn call(stream: TcpStream, table: &TableName) -> thrift::Result<Answer> {
-    let input = TBinaryInputProtocol::new(BufReader::new(Limited::new(&stream, CALL_LIMIT)?), true);
+fn call(stream: TcpStream, table: &TableName) -> thrift::Result<LookupResult> {
+    let input = TBinaryInputProtocol::new(
+        BufReader::new(DeadlineReader::new(&stream, CALL_LIMIT)?),
+        true,
+    );
     let output = TBinaryOutputProtocol::new(BufWriter::new(stream), true);
-    let arguments = Struct::default().with_text(1, &table.database).with_text(2, &table.table);
-    let result = Client::new(Box::new(input), Box::new(output)).call("get_fields", &arguments)?;
+    let arguments = ThriftStruct::default()
+        .with_text(1, &table.database)
+        .with_text(2, &table.table);
+    let result =
+        ThriftClient::new(Box::new(input), Box::new(output)).call("get_fields", &arguments)?;
     if let Some(fields) = result.list(result::COLUMNS) {
-        return Ok(Answer::Columns(fields.iter().filter_map(Value::structure).map(column).collect()));
+        return Ok(LookupResult::Columns(
+            fields
+                .iter()
+                .filter_map(ThriftValue::structure)
+                .map(column)
+                .collect(),
+        ));
     }
-    if result.get(result::UNKNOWN_TABLE).or(result.get(result::UNKNOWN_DATABASE)).is_some() {
-        return Ok(Answer::Unknown);
+    if result
+        .get(result::UNKNOWN_TABLE)
+        .or(result.get(result::UNKNOWN_DATABASE))
+        .is_some()
+    {
+        return Ok(LookupResult::Unknown);
     }
     match result.structure(result::META_EXCEPTION) {
-        Some(exception) => Ok(Answer::Failed(exception.text(1).unwrap_or_default())),
-        None => Err(Error::Application(ApplicationError::new(ApplicationErrorKind::MissingResult, "the answer is empty"))),
+        Some(exception) => Ok(LookupResult::Failed(exception.text(1).unwrap_or_default())),
+        None => Err(Error::Application(ApplicationError::new(
+            ApplicationErrorKind::MissingResult,
+            "the response is empty",
+        ))),
     }
 }
 
-/// A `FieldSchema`: 1 is the name, 2 the type, 3 the comment.
-fn column(field: &Struct) -> Column {
-    Column { name: field.text(1).unwrap_or_default(), hive_type: field.text(2).unwrap_or_default() }
+/// Converts a `FieldSchema`: field 1 is the name, 2 the type, 3 the comment.
+fn column(field: &ThriftStruct) -> Column {
+    Column {
+        name: field.text(1).unwrap_or_default(),
+        hive_type: field.text(2).unwrap_or_default(),
+    }
 }
 
 #[cfg(test)]
@@ -112,7 +145,8 @@ mod tests {
             ("thrift://a:1,", None),
             ("", None),
         ] {
-            let expected = expected.map(|addresses| addresses.into_iter().map(str::to_owned).collect());
+            let expected =
+                expected.map(|addresses| addresses.into_iter().map(str::to_owned).collect());
             assert_eq!(addresses(url), expected, "{url}");
         }
     }

@@ -1,33 +1,44 @@
-//! Names of tables.
+//! Table names.
 
 use crate::HiveError;
 
-/// The database that a name without one means.
-pub(crate) const STANDARD_DATABASE: &str = "default";
+/// The database of a table name without one.
+pub(crate) const DEFAULT_DATABASE: &str = "default";
 
-/// A table's name in the form that Hive keeps names in.
+/// A table name in Hive's canonical form: lower case.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct TableName {
     pub(crate) database: String,
     pub(crate) table: String,
 }
 
-/// Whether it is `TABLE` or `DATABASE.TABLE`, of letters, digits, `_`, `$` and `-`. Such a name is also safe as a file's.
+/// Checks that the name is `TABLE` or `DATABASE.TABLE`, of letters, digits, `_`, `$` and `-`. Such
+/// a name is also safe as a file name.
 pub(crate) fn check(name: &str) -> Result<(), HiveError> {
-    let is_plain = |part: &str| !part.is_empty() && part.chars().all(|c| c.is_alphanumeric() || matches!(c, '_' | '$' | '-'));
+    let is_plain = |part: &str| {
+        !part.is_empty()
+            && part
+                .chars()
+                .all(|c| c.is_alphanumeric() || matches!(c, '_' | '$' | '-'))
+    };
     if name.split('.').count() > 2 || !name.split('.').all(is_plain) {
-        return Err(HiveError::Refused(format!("`{name}` is no name of a hive table: expected TABLE or DATABASE.TABLE")));
+        return Err(HiveError::Refused(format!(
+            "invalid hive table name `{name}`; expected TABLE or DATABASE.TABLE"
+        )));
     }
     Ok(())
 }
 
 impl TableName {
-    /// Reads `TABLE`, which is one of `database`, or `DATABASE.TABLE`, in any case.
+    /// Parses `TABLE`, which is in `database`, or `DATABASE.TABLE`. Case is ignored.
     pub(crate) fn read(name: &str, database: &str) -> Result<TableName, HiveError> {
         let name = name.trim();
         check(name)?;
         let (database, table) = name.split_once('.').unwrap_or((database, name));
-        Ok(TableName { database: database.to_lowercase(), table: table.to_lowercase() })
+        Ok(TableName {
+            database: database.to_lowercase(),
+            table: table.to_lowercase(),
+        })
     }
 }
 
@@ -43,12 +54,24 @@ mod tests {
 
     #[test]
     fn names_may_have_a_database() {
-        for (name, expected) in [("clicks", "default.clicks"), (" Web.Clicks_2 ", "web.clicks_2"), ("a-b.c$d", "a-b.c$d")] {
-            assert_eq!(TableName::read(name, STANDARD_DATABASE).unwrap().to_string(), expected);
+        for (name, expected) in [
+            ("clicks", "default.clicks"),
+            (" Web.Clicks_2 ", "web.clicks_2"),
+            ("a-b.c$d", "a-b.c$d"),
+        ] {
+            assert_eq!(
+                TableName::read(name, DEFAULT_DATABASE).unwrap().to_string(),
+                expected
+            );
         }
-        for wrong in ["", " ", ".", "a.", ".a", "a.b.c", "a b", "../a", "a/b", "a'b", "a`b", "a\\b", "a;b"] {
-            let error = TableName::read(wrong, STANDARD_DATABASE).unwrap_err();
-            assert!(matches!(&error, HiveError::Refused(reason) if reason.contains("DATABASE.TABLE")), "{wrong}: {error:?}");
+        for wrong in [
+            "", " ", ".", "a.", ".a", "a.b.c", "a b", "../a", "a/b", "a'b", "a`b", "a\\b", "a;b",
+        ] {
+            let error = TableName::read(wrong, DEFAULT_DATABASE).unwrap_err();
+            assert!(
+                matches!(&error, HiveError::Refused(reason) if reason.contains("DATABASE.TABLE")),
+                "{wrong}: {error:?}"
+            );
         }
     }
 }

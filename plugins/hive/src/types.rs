@@ -1,4 +1,4 @@
-//! Hive's types in Arrow's.
+//! Converts Hive types to Arrow types.
 
 use std::sync::Arc;
 
@@ -11,11 +11,11 @@ use pest_derive::Parser;
 #[grammar = "hive_type.pest"]
 struct Grammar;
 
-/// How deep types may be nested: reading them needs the stack.
-const DEEPEST: usize = 64;
+/// The maximum nesting of types. Parsing them is recursive and uses the stack.
+const MAX_DEPTH: usize = 64;
 
-/// The digits of a decimal for which none are given, as in Hive.
-const STANDARD_DECIMAL: (u8, i8) = (10, 0);
+/// Hive's default precision and scale of a decimal.
+const DEFAULT_DECIMAL: (u8, i8) = (10, 0);
 
 /// The types without parameters.
 const NAMES: [(&str, DataType); 15] = [
@@ -36,13 +36,16 @@ const NAMES: [(&str, DataType); 15] = [
     ("long", DataType::Int64),
 ];
 
-/// The Arrow type for a type of Hive's. The error says what there is none for.
+/// Returns the Arrow type of a Hive type. The error says which part of the type is not supported.
 pub(crate) fn arrow_type(text: &str) -> Result<DataType, String> {
-    if text.matches('<').count() > DEEPEST {
-        return Err(format!("more than {DEEPEST} nested types are not read"));
+    if text.matches('<').count() > MAX_DEPTH {
+        return Err(format!("types are nested too deeply (limit {MAX_DEPTH})"));
     }
-    let mut pairs = Grammar::parse(Rule::hive_type, text).map_err(|_| "this is not understood as a type".to_owned())?;
-    pairs.next().ok_or_else(|| "there is no type".to_owned()).and_then(read)
+    let mut pairs = Grammar::parse(Rule::hive_type, text).map_err(|_| "invalid type".to_owned())?;
+    pairs
+        .next()
+        .ok_or_else(|| "missing type".to_owned())
+        .and_then(read)
 }
 
 fn read(pair: Pair<'_, Rule>) -> Result<DataType, String> {
@@ -52,60 +55,89 @@ fn read(pair: Pair<'_, Rule>) -> Result<DataType, String> {
             Ok(DataType::List(Arc::new(Field::new("item", item, true))))
         }
         Rule::map => {
-            // Named as Parquet names them. A key is never null.
+            // Named as in Parquet. A key is never null.
             let [key, value] = inner(pair)?;
-            let entry = Fields::from(vec![Field::new("key", key, false), Field::new("value", value, true)]);
-            Ok(DataType::Map(Arc::new(Field::new("key_value", DataType::Struct(entry), false)), false))
+            let entry = Fields::from(vec![
+                Field::new("key", key, false),
+                Field::new("value", value, true),
+            ]);
+            Ok(DataType::Map(
+                Arc::new(Field::new("key_value", DataType::Struct(entry), false)),
+                false,
+            ))
         }
         Rule::structure => {
-            let fields = pair.into_inner().map(field).collect::<Result<Vec<_>, _>>()?;
+            let fields = pair
+                .into_inner()
+                .map(field)
+                .collect::<Result<Vec<_>, _>>()?;
             if fields.is_empty() {
-                return Err("a struct without fields cannot be written".to_owned());
+                return Err("a struct without fields is not supported".to_owned());
             }
             Ok(DataType::Struct(fields.into()))
         }
-        Rule::union => Err("a union has no counterpart in parquet and avro files".to_owned()),
+        Rule::union => Err("unions are not supported in parquet and avro files".to_owned()),
         _ => named(pair),
     }
 }
 
-/// The types within another one, of which the grammar knows the number.
+/// The type's parameters. The grammar ensures their number.
 fn inner<const N: usize>(pair: Pair<'_, Rule>) -> Result<[DataType; N], String> {
     let types = pair.into_inner().map(read).collect::<Result<Vec<_>, _>>()?;
-    types.try_into().map_err(|_| "this is not understood as a type".to_owned())
+    types.try_into().map_err(|_| "invalid type".to_owned())
 }
 
 fn field(pair: Pair<'_, Rule>) -> Result<Field, String> {
     let mut parts = pair.into_inner();
-    let name = parts.next().map_or("", |name| name.as_str()).trim_matches('`').to_lowercase();
-    let [data_type] = [parts.next().ok_or_else(|| format!("the field {name} has no type")).and_then(read)?];
+    let name = parts
+        .next()
+        .map_or("", |name| name.as_str())
+        .trim_matches('`')
+        .to_lowercase();
+    let [data_type] = [parts
+        .next()
+        .ok_or_else(|| format!("the field {name} has no type"))
+        .and_then(read)?];
     Ok(Field::new(name, data_type, true))
 }
 
 fn named(pair: Pair<'_, Rule>) -> Result<DataType, String> {
     let mut parts = pair.into_inner().map(|part| part.as_str());
-    let words: Vec<String> = parts.next().unwrap_or_default().split_whitespace().map(str::to_lowercase).collect();
+    let words: Vec<String> = parts
+        .next()
+        .unwrap_or_default()
+        .split_whitespace()
+        .map(str::to_lowercase)
+        .collect();
     let name = words.join(" ");
     let numbers: Vec<&str> = parts.collect();
     match name.as_str() {
         "decimal" | "numeric" => decimal(&numbers),
-        "timestamp" | "timestamp with local time zone" => Ok(DataType::Timestamp(TimeUnit::Microsecond, Some("UTC".into()))),
+        "timestamp" | "timestamp with local time zone" => Ok(DataType::Timestamp(
+            TimeUnit::Microsecond,
+            Some("UTC".into()),
+        )),
         _ => match NAMES.iter().find(|(known, _)| *known == name) {
             Some((_, data_type)) => Ok(data_type.clone()),
-            None => Err(format!("{name} has no counterpart in parquet and avro files")),
+            None => Err(format!("{name} is not supported in parquet and avro files")),
         },
     }
 }
 
 fn decimal(numbers: &[&str]) -> Result<DataType, String> {
     let (precision, scale) = match numbers {
-        [] => return Ok(DataType::Decimal128(STANDARD_DECIMAL.0, STANDARD_DECIMAL.1)),
+        [] => return Ok(DataType::Decimal128(DEFAULT_DECIMAL.0, DEFAULT_DECIMAL.1)),
         [precision] => (*precision, "0"),
         [precision, scale, ..] => (*precision, *scale),
     };
     match (precision.parse::<u8>(), scale.parse::<i8>()) {
-        (Ok(precision @ 1..=DECIMAL128_MAX_PRECISION), Ok(scale)) if scale as u8 <= precision => Ok(DataType::Decimal128(precision, scale)),
-        _ => Err(format!("a decimal has up to {DECIMAL128_MAX_PRECISION} digits and no more after the point than in all")),
+        (Ok(precision @ 1..=DECIMAL128_MAX_PRECISION), Ok(scale)) if scale as u8 <= precision => {
+            Ok(DataType::Decimal128(precision, scale))
+        }
+        _ => Err(format!(
+            "invalid decimal; expected a precision of 1 to {DECIMAL128_MAX_PRECISION} and a scale \
+             of at most the precision"
+        )),
     }
 }
 
@@ -120,16 +152,31 @@ mod tests {
     }
 
     fn map(key: DataType, value: DataType) -> DataType {
-        let entry = vec![Field::new("key", key, false), Field::new("value", value, true)];
-        DataType::Map(Arc::new(Field::new("key_value", DataType::Struct(entry.into()), false)), false)
+        let entry = vec![
+            Field::new("key", key, false),
+            Field::new("value", value, true),
+        ];
+        DataType::Map(
+            Arc::new(Field::new(
+                "key_value",
+                DataType::Struct(entry.into()),
+                false,
+            )),
+            false,
+        )
     }
 
     fn structure(fields: Vec<(&str, DataType)>) -> DataType {
-        DataType::Struct(fields.into_iter().map(|(name, data_type)| Field::new(name, data_type, true)).collect())
+        DataType::Struct(
+            fields
+                .into_iter()
+                .map(|(name, data_type)| Field::new(name, data_type, true))
+                .collect(),
+        )
     }
 
     #[test]
-    fn every_type_has_its_counterpart() {
+    fn supported_types_are_converted() {
         let time = DataType::Timestamp(TimeUnit::Microsecond, Some("UTC".into()));
         for (hive, arrow) in [
             ("tinyint", DataType::Int8),
@@ -155,33 +202,51 @@ mod tests {
             ("array<string>", list(DataType::Utf8)),
             ("array < array<int> >", list(list(DataType::Int32))),
             ("map<string,bigint>", map(DataType::Utf8, DataType::Int64)),
-            ("map<string,array<decimal(5,1)>>", map(DataType::Utf8, list(DataType::Decimal128(5, 1)))),
-            ("struct<a:int,B:string>", structure(vec![("a", DataType::Int32), ("b", DataType::Utf8)])),
-            ("struct<`odd name`:int, array:array<int>>", structure(vec![("odd name", DataType::Int32), ("array", list(DataType::Int32))])),
-            ("array<struct<at:timestamp>>", list(structure(vec![("at", time)]))),
+            (
+                "map<string,array<decimal(5,1)>>",
+                map(DataType::Utf8, list(DataType::Decimal128(5, 1))),
+            ),
+            (
+                "struct<a:int,B:string>",
+                structure(vec![("a", DataType::Int32), ("b", DataType::Utf8)]),
+            ),
+            (
+                "struct<`odd name`:int, array:array<int>>",
+                structure(vec![
+                    ("odd name", DataType::Int32),
+                    ("array", list(DataType::Int32)),
+                ]),
+            ),
+            (
+                "array<struct<at:timestamp>>",
+                list(structure(vec![("at", time)])),
+            ),
         ] {
             assert_eq!(arrow_type(hive), Ok(arrow), "{hive}");
         }
     }
 
     #[test]
-    fn what_has_no_counterpart_is_said() {
+    fn unsupported_types_are_rejected() {
         for (hive, expected) in [
-            ("uniontype<int,string>", "a union has no counterpart"),
-            ("array<uniontype<int>>", "a union has no counterpart"),
-            ("interval_year_month", "interval_year_month has no counterpart"),
-            ("void", "void has no counterpart"),
+            ("uniontype<int,string>", "unions are not supported"),
+            ("array<uniontype<int>>", "unions are not supported"),
+            (
+                "interval_year_month",
+                "interval_year_month is not supported",
+            ),
+            ("void", "void is not supported"),
             ("struct<>", "without fields"),
-            ("decimal(39,0)", "up to 38 digits"),
-            ("decimal(0)", "up to 38 digits"),
-            ("decimal(3,4)", "up to 38 digits"),
-            ("decimal(999,1)", "up to 38 digits"),
-            ("", "not understood"),
-            ("array<int", "not understood"),
-            ("array<>", "not understood"),
-            ("map<string>", "not understood"),
-            ("struct<a>", "not understood"),
-            ("int,int", "not understood"),
+            ("decimal(39,0)", "precision of 1 to 38"),
+            ("decimal(0)", "precision of 1 to 38"),
+            ("decimal(3,4)", "precision of 1 to 38"),
+            ("decimal(999,1)", "precision of 1 to 38"),
+            ("", "invalid type"),
+            ("array<int", "invalid type"),
+            ("array<>", "invalid type"),
+            ("map<string>", "invalid type"),
+            ("struct<a>", "invalid type"),
+            ("int,int", "invalid type"),
         ] {
             let reason = arrow_type(hive).unwrap_err();
             assert!(reason.contains(expected), "{hive}: {reason}");
@@ -192,7 +257,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn no_text_panics(text in "(array|map|struct|decimal|int|[<>:,() `a0])*") {
+        fn no_type_panics(text in "(array|map|struct|decimal|int|[<>:,() `a0])*") {
             let _ = arrow_type(&text);
         }
     }

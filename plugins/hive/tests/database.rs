@@ -1,11 +1,12 @@
-//! Columns from the metastore's own tables in a real MariaDB, whose URL is in the environment.
+//! Tests with the metastore's own tables in a real MariaDB, whose URL is in the environment.
 
 use std::sync::atomic::{AtomicU32, Ordering};
 
-use pseidon_hive::{HiveError, Place, columns};
+use pseidon_hive::{HiveEndpoint, HiveError, columns};
 use pseidon_mysql::database::Database;
 
-/// The metastore's tables, as Hive's `hive-schema-2.3.0.mysql.sql` makes them, without what other tables they point at.
+/// The metastore's tables, as created by Hive's `hive-schema-2.3.0.mysql.sql`, without the tables
+/// that they reference.
 const TABLES: [&str; 5] = [
     "CREATE TABLE `DBS` (`DB_ID` bigint(20) NOT NULL, `DESC` varchar(4000) CHARACTER SET latin1 COLLATE latin1_bin DEFAULT NULL,
        `DB_LOCATION_URI` varchar(4000) CHARACTER SET latin1 COLLATE latin1_bin NOT NULL, 
@@ -41,33 +42,51 @@ const CONTENT: [&str; 5] = [
 
 struct Metastore {
     database: Database,
-    place: Place,
+    endpoint: HiveEndpoint,
 }
 
 impl Metastore {
     fn new() -> Metastore {
         let server = std::env::var("PSEIDON_TEST_MYSQL").unwrap_or_else(|_| {
-            panic!("PSEIDON_TEST_MYSQL is not set: start the servers and say where they are: eval \"$(vagrant/scripts/local-up)\"")
+            panic!("PSEIDON_TEST_MYSQL is not set: start the servers and set their addresses: eval \"$(vagrant/scripts/local-up)\"")
         });
         static USED: AtomicU32 = AtomicU32::new(0);
-        let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_nanos();
-        let name = format!("metastore_{}_{now}_{}", std::process::id(), USED.fetch_add(1, Ordering::Relaxed));
-        Database::new(&server, None, None).unwrap().execute(&format!("create database {name}"), &[]).unwrap();
+        let now = std::time::SystemTime::now()
+            .duration_since(std::time::UNIX_EPOCH)
+            .unwrap()
+            .as_nanos();
+        let name = format!(
+            "metastore_{}_{now}_{}",
+            std::process::id(),
+            USED.fetch_add(1, Ordering::Relaxed)
+        );
+        Database::new(&server, None, None)
+            .unwrap()
+            .execute(&format!("create database {name}"), &[])
+            .unwrap();
         let url = format!("{server}/{name}");
         let database = Database::new(&url, None, None).unwrap();
         for statement in TABLES.iter().chain(&CONTENT) {
             database.execute(statement, &[]).unwrap();
         }
-        Metastore { database, place: url.parse().unwrap() }
+        Metastore {
+            database,
+            endpoint: url.parse().unwrap(),
+        }
     }
 
     fn shown(&self, table: &str) -> String {
-        let schema = columns(&self.place, table).unwrap();
-        schema.fields().iter().map(|field| format!("{} {}", field.name(), field.data_type())).collect::<Vec<_>>().join(", ")
+        let schema = columns(&self.endpoint, table).unwrap();
+        schema
+            .fields()
+            .iter()
+            .map(|field| format!("{} {}", field.name(), field.data_type()))
+            .collect::<Vec<_>>()
+            .join(", ")
     }
 
     fn refused(&self, table: &str) -> String {
-        match columns(&self.place, table) {
+        match columns(&self.endpoint, table) {
             Err(HiveError::Refused(reason)) => reason,
             other => panic!("{other:?}"),
         }
@@ -76,30 +95,59 @@ impl Metastore {
 
 impl Drop for Metastore {
     fn drop(&mut self) {
-        // A test that failed because its server is gone has said so already.
+        // Ignored: a test that failed because its server is gone has already reported it.
         let name = self.database.name().unwrap_or_default();
         let _ = self.database.execute(&format!("drop database {name}"), &[]);
     }
 }
 
 #[test]
-fn columns_are_read_in_order_without_those_of_the_partitions() {
+fn columns_are_read_in_order_without_partition_columns() {
     let metastore = Metastore::new();
-    assert_eq!(metastore.shown("web.clicks"), "id Int64, url Utf8, tags List(Utf8), price Decimal128(10, 2)");
-    assert_eq!(metastore.shown("WEB.Clicks"), metastore.shown("web.clicks"), "hive's names have no case");
-    assert_eq!(metastore.shown("clicks"), "only Utf8", "a name without a database is one of `default`");
+    assert_eq!(
+        metastore.shown("web.clicks"),
+        "id Int64, url Utf8, tags List(Utf8), price Decimal128(10, 2)"
+    );
+    assert_eq!(
+        metastore.shown("WEB.Clicks"),
+        metastore.shown("web.clicks"),
+        "hive names are not case-sensitive"
+    );
+    assert_eq!(
+        metastore.shown("clicks"),
+        "only Utf8",
+        "a name without a database is in `default`"
+    );
 }
 
 #[test]
-fn a_table_that_cannot_be_written_is_refused() {
+fn unsupported_tables_are_rejected() {
     let metastore = Metastore::new();
-    assert!(metastore.refused("web.nothing").contains("there is no hive table web.nothing"));
-    assert!(metastore.refused("nowhere.clicks").contains("there is no hive table nowhere.clicks"));
-    assert!(metastore.refused("web.odd").contains("column u of type uniontype<int,string>"));
+    assert!(
+        metastore
+            .refused("web.nothing")
+            .contains("hive table web.nothing not found")
+    );
+    assert!(
+        metastore
+            .refused("nowhere.clicks")
+            .contains("hive table nowhere.clicks not found")
+    );
+    assert!(
+        metastore
+            .refused("web.odd")
+            .contains("column u of type uniontype<int,string>")
+    );
     assert!(metastore.refused("web.bare").contains("has no columns"));
     assert!(metastore.refused("a.b.c").contains("DATABASE.TABLE"));
-    // As a metastore with two catalogs has it.
-    metastore.database.execute("insert into DBS (DB_ID, DB_LOCATION_URI, NAME) values (3, 'hdfs://other', 'web')", &[]).unwrap();
+    // As in a metastore with two catalogs.
+    metastore
+        .database
+        .execute(
+            "insert into DBS (DB_ID, DB_LOCATION_URI, NAME) values (3, 'hdfs://other', 'web')",
+            &[],
+        )
+        .unwrap();
     let second = "insert into TBLS (TBL_ID, CREATE_TIME, DB_ID, LAST_ACCESS_TIME, RETENTION, SD_ID, TBL_NAME)
         values (14, 0, 3, 0, 0, 100, 'clicks')";
     metastore.database.execute(second, &[]).unwrap();
@@ -107,16 +155,31 @@ fn a_table_that_cannot_be_written_is_refused() {
 }
 
 #[test]
-fn a_database_that_is_no_metastores_is_refused() {
+fn a_database_without_metastore_tables_is_rejected() {
     let metastore = Metastore::new();
-    metastore.database.execute("drop table COLUMNS_V2", &[]).unwrap();
+    metastore
+        .database
+        .execute("drop table COLUMNS_V2", &[])
+        .unwrap();
     let reason = metastore.refused("web.clicks");
-    assert!(reason.contains("the metastore's database") && reason.contains("COLUMNS_V2"), "{reason}");
+    assert!(
+        reason.contains("the metastore's database") && reason.contains("COLUMNS_V2"),
+        "{reason}"
+    );
 }
 
 #[test]
-fn a_server_that_is_away_may_come_back() {
-    let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-    let place: Place = format!("mysql://root@127.0.0.1:{port}/metastore").parse().unwrap();
-    assert!(matches!(columns(&place, "web.clicks"), Err(HiveError::Unreachable(_))));
+fn an_unreachable_server_is_a_transient_error() {
+    let port = std::net::TcpListener::bind("127.0.0.1:0")
+        .unwrap()
+        .local_addr()
+        .unwrap()
+        .port();
+    let endpoint: HiveEndpoint = format!("mysql://root@127.0.0.1:{port}/metastore")
+        .parse()
+        .unwrap();
+    assert!(matches!(
+        columns(&endpoint, "web.clicks"),
+        Err(HiveError::Unreachable(_))
+    ));
 }

@@ -1,25 +1,37 @@
-//! Columns from a real Hive metastore and a real HiveServer2: those whose addresses are in the environment, or else such that are started
-//! for these tests (vagrant/scripts/servers/hive.bash). And from what listens there and is neither.
+//! Tests with a real Hive metastore and a real HiveServer2: those whose addresses are in the
+//! environment, otherwise servers that are started for these tests
+//! (vagrant/scripts/servers/hive.bash). Also tests with servers that are neither.
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::Path;
 use std::process::Command;
 
-use pseidon_hive::{HiveError, Place, columns};
+use pseidon_hive::{HiveEndpoint, HiveError, columns};
 use thrift::protocol::{
-    TBinaryInputProtocol, TBinaryOutputProtocol, TFieldIdentifier, TInputProtocol, TListIdentifier, TMapIdentifier, TMessageIdentifier,
-    TMessageType, TOutputProtocol, TStructIdentifier, TType,
+    TBinaryInputProtocol, TBinaryOutputProtocol, TFieldIdentifier, TInputProtocol, TListIdentifier,
+    TMapIdentifier, TMessageIdentifier, TMessageType, TOutputProtocol, TStructIdentifier, TType,
 };
 
-/// Servers of the test's own.
+/// Servers that the test started and stops.
 struct OwnServers(tempfile::TempDir);
 
 impl OwnServers {
     fn script(&self, name: &str, arguments: &[&str]) -> String {
-        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../vagrant/scripts").join(name);
-        let output = Command::new(path).arg("--dir").arg(self.0.path()).args(arguments).output().unwrap();
-        assert!(output.status.success(), "{name}: {}", String::from_utf8_lossy(&output.stderr));
+        let path = Path::new(env!("CARGO_MANIFEST_DIR"))
+            .join("../../vagrant/scripts")
+            .join(name);
+        let output = Command::new(path)
+            .arg("--dir")
+            .arg(self.0.path())
+            .args(arguments)
+            .output()
+            .unwrap();
+        assert!(
+            output.status.success(),
+            "{name}: {}",
+            String::from_utf8_lossy(&output.stderr)
+        );
         String::from_utf8(output.stdout).unwrap()
     }
 }
@@ -30,7 +42,7 @@ impl Drop for OwnServers {
     }
 }
 
-/// What makes databases and tables, which the crate itself never does.
+/// A client that creates databases and tables, which the crate itself never does.
 struct Client {
     input: TBinaryInputProtocol<TcpStream>,
     output: TBinaryOutputProtocol<TcpStream>,
@@ -39,14 +51,21 @@ struct Client {
 impl Client {
     fn connect(url: &str) -> Client {
         let stream = TcpStream::connect(url.strip_prefix("thrift://").unwrap()).unwrap();
-        Client { input: TBinaryInputProtocol::new(stream.try_clone().unwrap(), true), output: TBinaryOutputProtocol::new(stream, true) }
+        Client {
+            input: TBinaryInputProtocol::new(stream.try_clone().unwrap(), true),
+            output: TBinaryOutputProtocol::new(stream, true),
+        }
     }
 
-    /// Makes a call whose only argument is a struct, and which gives nothing back.
+    /// Sends a call whose only argument is a struct, and which returns nothing.
     fn call(&mut self, name: &str, argument: impl FnOnce(&mut dyn TOutputProtocol)) {
         let output = &mut self.output;
-        output.write_message_begin(&TMessageIdentifier::new(name, TMessageType::Call, 7)).unwrap();
-        output.write_struct_begin(&TStructIdentifier::new("args")).unwrap();
+        output
+            .write_message_begin(&TMessageIdentifier::new(name, TMessageType::Call, 7))
+            .unwrap();
+        output
+            .write_struct_begin(&TStructIdentifier::new("args"))
+            .unwrap();
         begin(output, TType::Struct, 1);
         argument(output);
         end(output);
@@ -55,37 +74,69 @@ impl Client {
         let reply = self.input.read_message_begin().unwrap();
         assert_eq!(reply.message_type, TMessageType::Reply, "{name}");
         self.input.read_struct_begin().unwrap();
-        assert_eq!(self.input.read_field_begin().unwrap().field_type, TType::Stop, "{name} throws an exception");
+        assert_eq!(
+            self.input.read_field_begin().unwrap().field_type,
+            TType::Stop,
+            "{name} throws an exception"
+        );
         self.input.read_struct_end().unwrap();
         self.input.read_message_end().unwrap();
     }
 
     fn create_database(&mut self, name: &str) {
         self.call("create_database", |output| {
-            output.write_struct_begin(&TStructIdentifier::new("Database")).unwrap();
+            output
+                .write_struct_begin(&TStructIdentifier::new("Database"))
+                .unwrap();
             text(output, 1, name);
             end(output);
         });
     }
 
-    fn create_table(&mut self, database: &str, name: &str, columns: &[(&str, &str)], partitions: &[(&str, &str)]) {
+    fn create_table(
+        &mut self,
+        database: &str,
+        name: &str,
+        columns: &[(&str, &str)],
+        partitions: &[(&str, &str)],
+    ) {
         self.call("create_table", |output| {
-            output.write_struct_begin(&TStructIdentifier::new("Table")).unwrap();
+            output
+                .write_struct_begin(&TStructIdentifier::new("Table"))
+                .unwrap();
             text(output, 1, name);
             text(output, 2, database);
             begin(output, TType::Struct, 7);
-            output.write_struct_begin(&TStructIdentifier::new("StorageDescriptor")).unwrap();
+            output
+                .write_struct_begin(&TStructIdentifier::new("StorageDescriptor"))
+                .unwrap();
             fields(output, 1, columns);
-            text(output, 3, "org.apache.hadoop.hive.ql.io.parquet.MapredParquetInputFormat");
-            text(output, 4, "org.apache.hadoop.hive.ql.io.parquet.MapredParquetOutputFormat");
+            text(
+                output,
+                3,
+                "org.apache.hadoop.hive.ql.io.parquet.MapredParquetInputFormat",
+            );
+            text(
+                output,
+                4,
+                "org.apache.hadoop.hive.ql.io.parquet.MapredParquetOutputFormat",
+            );
             begin(output, TType::Struct, 7);
-            output.write_struct_begin(&TStructIdentifier::new("SerDeInfo")).unwrap();
-            text(output, 2, "org.apache.hadoop.hive.ql.io.parquet.serde.ParquetHiveSerDe");
+            output
+                .write_struct_begin(&TStructIdentifier::new("SerDeInfo"))
+                .unwrap();
+            text(
+                output,
+                2,
+                "org.apache.hadoop.hive.ql.io.parquet.serde.ParquetHiveSerDe",
+            );
             end(output);
             end(output);
             fields(output, 8, partitions);
             begin(output, TType::Map, 9);
-            output.write_map_begin(&TMapIdentifier::new(TType::String, TType::String, 1)).unwrap();
+            output
+                .write_map_begin(&TMapIdentifier::new(TType::String, TType::String, 1))
+                .unwrap();
             output.write_string("EXTERNAL").unwrap();
             output.write_string("TRUE").unwrap();
             output.write_map_end().unwrap();
@@ -96,7 +147,9 @@ impl Client {
 }
 
 fn begin(output: &mut dyn TOutputProtocol, kind: TType, id: i16) {
-    output.write_field_begin(&TFieldIdentifier::new("", kind, id)).unwrap();
+    output
+        .write_field_begin(&TFieldIdentifier::new("", kind, id))
+        .unwrap();
 }
 
 fn end(output: &mut dyn TOutputProtocol) {
@@ -112,9 +165,13 @@ fn text(output: &mut dyn TOutputProtocol, id: i16, value: &str) {
 /// A list of `FieldSchema`.
 fn fields(output: &mut dyn TOutputProtocol, id: i16, fields: &[(&str, &str)]) {
     begin(output, TType::List, id);
-    output.write_list_begin(&TListIdentifier::new(TType::Struct, fields.len() as i32)).unwrap();
+    output
+        .write_list_begin(&TListIdentifier::new(TType::Struct, fields.len() as i32))
+        .unwrap();
     for (name, hive_type) in fields {
-        output.write_struct_begin(&TStructIdentifier::new("FieldSchema")).unwrap();
+        output
+            .write_struct_begin(&TStructIdentifier::new("FieldSchema"))
+            .unwrap();
         text(output, 1, name);
         text(output, 2, hive_type);
         text(output, 3, "a comment");
@@ -123,8 +180,8 @@ fn fields(output: &mut dyn TOutputProtocol, id: i16, fields: &[(&str, &str)]) {
     output.write_list_end().unwrap();
 }
 
-fn refused(place: &Place, table: &str) -> String {
-    match columns(place, table) {
+fn refused(endpoint: &HiveEndpoint, table: &str) -> String {
+    match columns(endpoint, table) {
         Err(HiveError::Refused(reason)) => reason,
         other => panic!("{other:?}"),
     }
@@ -137,23 +194,34 @@ fn unreachable(url: &str) -> String {
     }
 }
 
-/// The metastore and the HiveServer2, and who stops them.
+/// The URLs of the metastore and the HiveServer2, and the guard that stops them.
 fn servers() -> (String, String, Option<OwnServers>) {
     let given = |name: &str| std::env::var(name).ok();
-    if let (Some(metastore), Some(server)) = (given("PSEIDON_TEST_HIVE_METASTORE"), given("PSEIDON_TEST_HIVESERVER2")) {
+    if let (Some(metastore), Some(server)) = (
+        given("PSEIDON_TEST_HIVE_METASTORE"),
+        given("PSEIDON_TEST_HIVESERVER2"),
+    ) {
         return (metastore, server, None);
     }
     let own = OwnServers(tempfile::tempdir().unwrap());
     let env = own.script("local-up", &["hive"]);
-    let told = |name: &str| {
+    let address = |name: &str| {
         let start = format!("export {name}='");
-        env.lines().find_map(|line| line.strip_prefix(&start)).unwrap().trim_end_matches('\'').to_owned()
+        env.lines()
+            .find_map(|line| line.strip_prefix(&start))
+            .unwrap()
+            .trim_end_matches('\'')
+            .to_owned()
     };
-    (told("PSEIDON_TEST_HIVE_METASTORE"), told("PSEIDON_TEST_HIVESERVER2"), Some(own))
+    (
+        address("PSEIDON_TEST_HIVE_METASTORE"),
+        address("PSEIDON_TEST_HIVESERVER2"),
+        Some(own),
+    )
 }
 
 #[test]
-fn hive_tells_its_tables_columns() {
+fn columns_are_read_from_hive() {
     let (metastore_url, server_url, own) = servers();
     let database = format!("web_{}", std::process::id());
     let mut client = Client::connect(&metastore_url);
@@ -170,43 +238,98 @@ fn hive_tells_its_tables_columns() {
         ("body", "binary"),
         ("hr", "int"),
     ];
-    client.create_table(&database, "clicks", &wide, &[("dt", "string"), ("country", "string")]);
+    client.create_table(
+        &database,
+        "clicks",
+        &wide,
+        &[("dt", "string"), ("country", "string")],
+    );
     client.create_table(&database, "odd", &[("u", "uniontype<int,string>")], &[]);
     let many: Vec<String> = (0..1500).map(|n| format!("c{n}")).collect();
     let many: Vec<(&str, &str)> = many.iter().map(|name| (name.as_str(), "int")).collect();
     client.create_table(&database, "many", &many, &[]);
 
     let table = format!("{}.Clicks", database.to_uppercase());
-    let metastore: Place = metastore_url.parse().unwrap();
-    let server: Place = server_url.parse().unwrap();
+    let metastore: HiveEndpoint = metastore_url.parse().unwrap();
+    let server: HiveEndpoint = server_url.parse().unwrap();
     let schema = columns(&metastore, &table).unwrap();
-    for place in [&metastore, &server] {
-        let schema = columns(place, &table).unwrap();
-        let shown: Vec<_> = schema.fields().iter().map(|field| format!("{} {}", field.name(), field.data_type())).collect();
-        assert_eq!(shown[..4], ["id Int64", "url Utf8", "price Decimal128(10, 2)", "tags List(Utf8)"], "{place:?}");
-        let names: Vec<_> = schema.fields().iter().map(|field| field.name().as_str()).collect();
-        assert_eq!(names, ["id", "url", "price", "tags", "counts", "user", "at", "day", "body"], "{place:?}");
-        assert_eq!(columns(place, &format!("{database}.many")).unwrap().fields().len(), 1500, "{place:?}");
-        assert!(refused(place, &format!("{database}.nothing")).contains("there is no hive table"));
-        assert!(refused(place, "nowhere.clicks").contains("there is no hive table"));
+    for endpoint in [&metastore, &server] {
+        let schema = columns(endpoint, &table).unwrap();
+        let shown: Vec<_> = schema
+            .fields()
+            .iter()
+            .map(|field| format!("{} {}", field.name(), field.data_type()))
+            .collect();
+        assert_eq!(
+            shown[..4],
+            [
+                "id Int64",
+                "url Utf8",
+                "price Decimal128(10, 2)",
+                "tags List(Utf8)"
+            ],
+            "{endpoint:?}"
+        );
+        let names: Vec<_> = schema
+            .fields()
+            .iter()
+            .map(|field| field.name().as_str())
+            .collect();
+        assert_eq!(
+            names,
+            [
+                "id", "url", "price", "tags", "counts", "user", "at", "day", "body"
+            ],
+            "{endpoint:?}"
+        );
+        assert_eq!(
+            columns(endpoint, &format!("{database}.many"))
+                .unwrap()
+                .fields()
+                .len(),
+            1500,
+            "{endpoint:?}"
+        );
+        assert!(refused(endpoint, &format!("{database}.nothing")).contains("not found"));
+        assert!(refused(endpoint, "nowhere.clicks").contains("not found"));
     }
     assert_eq!(columns(&server, &table).unwrap(), schema);
-    assert!(refused(&metastore, &format!("{database}.odd")).contains("column u of type uniontype<int,string>"));
+    assert!(
+        refused(&metastore, &format!("{database}.odd"))
+            .contains("column u of type uniontype<int,string>")
+    );
 
-    // The URL of a HiveServer2 may name the database, and who logs in.
-    let in_database: Place = server_url.replace("/default", &format!("/{database};user=somebody;password=secret")).parse().unwrap();
+    // The URL of a HiveServer2 may contain the database and the login.
+    let in_database: HiveEndpoint = server_url
+        .replace(
+            "/default",
+            &format!("/{database};user=hive_user;password=secret"),
+        )
+        .parse()
+        .unwrap();
     assert_eq!(columns(&in_database, "clicks").unwrap(), schema);
-    assert_eq!(columns(&server.clone().with_login(Some("somebody"), Some("secret")), &table).unwrap(), schema);
+    assert_eq!(
+        columns(
+            &server.clone().with_login(Some("hive_user"), Some("secret")),
+            &table
+        )
+        .unwrap(),
+        schema
+    );
 
-    // The first metastore that answers tells them.
-    let dead = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
-    let several: Place = format!("thrift://{dead},{metastore_url}").parse().unwrap();
+    // The first metastore that responds returns the columns.
+    let dead = TcpListener::bind("127.0.0.1:0")
+        .unwrap()
+        .local_addr()
+        .unwrap();
+    let several: HiveEndpoint = format!("thrift://{dead},{metastore_url}").parse().unwrap();
     assert_eq!(columns(&several, &table).unwrap(), schema);
-    // Only now are they stopped.
+    // Keeps the servers running until here.
     drop(own);
 }
 
-/// Reads so many bytes from one connection, answers with these, and closes it. What was sent and is not read would reset the connection.
+/// Starts a server that reads `request` bytes from one connection, responds with `answer`, and
+/// closes the connection. Unread bytes would reset the connection.
 fn impostor(request: usize, answer: &'static [u8]) -> SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();
@@ -219,14 +342,22 @@ fn impostor(request: usize, answer: &'static [u8]) -> SocketAddr {
 }
 
 #[test]
-fn other_answers_than_a_metastores_are_told() {
-    let url = |answer| format!("thrift://{}", impostor("....get_fields........web.....clicks..........".len(), answer));
+fn unexpected_responses_of_a_metastore_are_reported() {
+    let url = |answer| {
+        format!(
+            "thrift://{}",
+            impostor(
+                "....get_fields........web.....clicks..........".len(),
+                answer
+            )
+        )
+    };
     for (answer, expected) in [
-        (&b""[..], "closed the connection; a metastore that asks for kerberos"),
+        (&b""[..], "closed the connection; metastores that require kerberos"),
         // MetaException: the message is field 1 of field 1.
         (
             b"\x80\x01\x00\x02\x00\x00\x00\x0aget_fields\x00\x00\x00\x01\x0c\x00\x01\x0b\x00\x01\x00\x00\x00\x04gone\x00\x00",
-            "cannot tell the columns of web.clicks: gone",
+            "cannot return the columns of web.clicks: gone",
         ),
         // TApplicationException of kind 6, an internal error.
         (
@@ -238,13 +369,13 @@ fn other_answers_than_a_metastores_are_told() {
         assert!(reason.contains(expected), "{reason}");
     }
     for (answer, expected) in [
-        (&b"HTTP/1.1 400 Bad Request\r\n\r\n"[..], "does not speak as expected"),
+        (&b"HTTP/1.1 400 Bad Request\r\n\r\n"[..], "unexpected response from"),
         // TApplicationException of kind 1, an unknown method.
         (
             b"\x80\x01\x00\x03\x00\x00\x00\x0aget_fields\x00\x00\x00\x01\x0b\x00\x01\x00\x00\x00\x04what\x08\x00\x02\x00\x00\x00\x01\x00",
             "what",
         ),
-        (b"\x80\x01\x00\x02\x00\x00\x00\x0aget_fields\x00\x00\x00\x01\x00", "the answer is empty"),
+        (b"\x80\x01\x00\x02\x00\x00\x00\x0aget_fields\x00\x00\x00\x01\x00", "the response is empty"),
     ] {
         let reason = refused(&url(answer).parse().unwrap(), "web.clicks");
         assert!(reason.contains(expected), "{reason}");
@@ -252,36 +383,64 @@ fn other_answers_than_a_metastores_are_told() {
 }
 
 #[test]
-fn other_answers_than_a_hiveserver2s_are_told() {
-    // A status, a length and a content, twice: the mechanism, and who logs in.
+fn unexpected_responses_of_a_hiveserver2_are_reported() {
+    // A status, a length and a content, twice: the mechanism and the login.
     let login = ".....PLAIN......anonymous.anonymous".len();
     let url = |answer| format!("jdbc:hive2://{}/default", impostor(login, answer));
-    let reason = refused(&url(b"\x03\x00\x00\x00\x05wrong").parse().unwrap(), "web.clicks");
-    assert!(reason.contains("the login of anonymous is refused: wrong"), "{reason}");
-    let reason = refused(&url(b"HTTP/1.1 400 Bad Request\r\n\r\n").parse().unwrap(), "web.clicks");
-    assert!(reason.contains("no answer to a login") && reason.contains("auth=noSasl"), "{reason}");
+    let reason = refused(
+        &url(b"\x03\x00\x00\x00\x05wrong").parse().unwrap(),
+        "web.clicks",
+    );
+    assert!(
+        reason.contains("login of anonymous refused: wrong"),
+        "{reason}"
+    );
+    let reason = refused(
+        &url(b"HTTP/1.1 400 Bad Request\r\n\r\n").parse().unwrap(),
+        "web.clicks",
+    );
+    assert!(
+        reason.contains("unexpected response to the login") && reason.contains("auth=noSasl"),
+        "{reason}"
+    );
     let reason = unreachable(&url(b""));
-    assert!(reason.contains("closed the connection") && reason.contains("auth=noSasl"), "{reason}");
+    assert!(
+        reason.contains("closed the connection") && reason.contains("auth=noSasl"),
+        "{reason}"
+    );
 
-    // Without a login: the response's field 1 is a status, 3 for an error, with a text in its field 5.
+    // Without a login: field 1 of the response is a status, 3 for an error, with a message in its
+    // field 5.
     let open = b"\x80\x01\x00\x02\x00\x00\x00\x0bOpenSession\x00\x00\x00\x01\
         \x0c\x00\x00\x0c\x00\x01\x08\x00\x01\x00\x00\x00\x03\x0b\x00\x05\x00\x00\x00\x04full\x00\x00\x00";
-    let reason = unreachable(&format!("jdbc:hive2://{}/default;auth=noSasl", impostor(60, open)));
-    assert!(reason.contains("cannot tell the columns of web.clicks: full"), "{reason}");
+    let reason = unreachable(&format!(
+        "jdbc:hive2://{}/default;auth=noSasl",
+        impostor(60, open)
+    ));
+    assert!(
+        reason.contains("cannot return the columns of web.clicks: full"),
+        "{reason}"
+    );
 }
 
 #[test]
-fn a_server_that_is_away_may_come_back() {
-    let dead = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
-    for url in [format!("thrift://{dead}"), format!("jdbc:hive2://{dead}/default")] {
+fn an_unreachable_server_is_a_transient_error() {
+    let dead = TcpListener::bind("127.0.0.1:0")
+        .unwrap()
+        .local_addr()
+        .unwrap();
+    for url in [
+        format!("thrift://{dead}"),
+        format!("jdbc:hive2://{dead}/default"),
+    ] {
         let reason = unreachable(&url);
         assert!(reason.contains("refused"), "{reason}");
     }
 }
 
 #[test]
-fn a_metastore_that_never_answers_is_given_up() {
+fn a_silent_metastore_times_out() {
     let silent = TcpListener::bind("127.0.0.1:0").unwrap();
     let reason = unreachable(&format!("thrift://{}", silent.local_addr().unwrap()));
-    assert!(reason.contains("no answer within 5 s"), "{reason}");
+    assert!(reason.contains("no response within 5 s"), "{reason}");
 }

@@ -1,4 +1,5 @@
-//! How a cluster is reached: the options that source and sink share, and the librdkafka properties that they mean.
+//! The connection to a cluster: the options that source and sink share, and the librdkafka
+//! properties that they set.
 
 use std::path::Path;
 
@@ -11,9 +12,10 @@ use rdkafka::error::KafkaError;
 /// `:brokers`
 pub(crate) const BROKERS: OptionSpec = OptionSpec {
     name: "brokers",
-    kind: OptionKind::Texts,
+    kind: OptionKind::Strings,
     default: OptionDefault::Required,
-    doc: "Where the cluster is reached: `\"host:port,host:port\"` or a vector of such texts. The other brokers are found through these.",
+    doc: "The bootstrap servers: `\"host:port,host:port\"` or a vector of such strings. The other \
+          brokers of the cluster are discovered through them.",
 };
 
 /// `:tls`
@@ -22,37 +24,39 @@ pub(crate) const TLS: OptionSpec = OptionSpec {
     kind: OptionKind::Map(&[
         OptionSpec {
             name: "ca",
-            kind: OptionKind::Text,
+            kind: OptionKind::String,
             default: OptionDefault::None,
-            doc: "The certificates to trust: a PEM file, or the PEM text itself. Without it the machine's own are trusted.",
+            doc: "The certificates to trust: a PEM file, or the PEM text itself. Default: the \
+                  certificates that the system trusts.",
         },
         OptionSpec {
             name: "cert",
-            kind: OptionKind::Text,
+            kind: OptionKind::String,
             default: OptionDefault::None,
-            doc: "The certificate to show the broker: a PEM file, or the PEM text itself.",
+            doc: "The certificate to present to the broker: a PEM file, or the PEM text itself.",
         },
         OptionSpec {
             name: "key",
-            kind: OptionKind::Text,
+            kind: OptionKind::String,
             default: OptionDefault::None,
             doc: "Its private key: a PEM file, or the PEM text itself.",
         },
         OptionSpec {
             name: "key-password",
-            kind: OptionKind::Text,
+            kind: OptionKind::String,
             default: OptionDefault::None,
-            doc: "What the private key is locked with.",
+            doc: "The password of the private key.",
         },
         OptionSpec {
             name: "verify",
             kind: OptionKind::Bool,
             default: OptionDefault::Value("true"),
-            doc: "Whether the broker's certificate has to be valid and to name the broker. `false` is for tests.",
+            doc: "Whether to check that the broker's certificate is valid and names the broker. \
+                  `false` is for tests.",
         },
     ]),
     default: OptionDefault::None,
-    doc: "Speak TLS with the brokers; `{}` is enough where their certificates are publicly known.",
+    doc: "Connect with TLS; `{}` is enough if a public authority signed the brokers' certificates.",
 };
 
 /// `:sasl`
@@ -63,14 +67,21 @@ pub(crate) const SASL: OptionSpec = OptionSpec {
             name: "mechanism",
             kind: OptionKind::Choice(&["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512", "OAUTHBEARER"]),
             default: OptionDefault::Value("SCRAM-SHA-512"),
-            doc: "How to log in. `OAUTHBEARER` is set up by the properties `sasl.oauthbearer.*`.",
+            doc: "The login mechanism. `OAUTHBEARER` is configured by the properties \
+                  `sasl.oauthbearer.*`.",
         },
-        OptionSpec { name: "username", kind: OptionKind::Text, default: OptionDefault::None, doc: "The user's name." },
+        OptionSpec {
+            name: "username",
+            kind: OptionKind::String,
+            default: OptionDefault::None,
+            doc: "The user's name.",
+        },
         OptionSpec {
             name: "password",
-            kind: OptionKind::Text,
+            kind: OptionKind::String,
             default: OptionDefault::None,
-            doc: "The user's password; best as `${env:NAME}` or `${file:PATH}`, which are never printed.",
+            doc: "The user's password, preferably as `${env:NAME}` or `${file:PATH}`, which are \
+                  never printed.",
         },
     ]),
     default: OptionDefault::None,
@@ -82,11 +93,11 @@ pub(crate) const PROPERTIES: OptionSpec = OptionSpec {
     name: "properties",
     kind: OptionKind::Properties,
     default: OptionDefault::None,
-    doc: "Any properties of librdkafka, such as `{\"session.timeout.ms\" 6000}`. They win over what the other options mean. Those that delivery \
-          rests on cannot be set.",
+    doc: "Any properties of librdkafka, such as `{\"session.timeout.ms\" 6000}`. They override \
+          what the other options set. Properties that delivery depends on cannot be set.",
 };
 
-/// The properties of librdkafka that only a producer has.
+/// The librdkafka properties that only a producer has.
 const PRODUCER_PROPERTIES: [&str; 26] = [
     "transactional.id",
     "transaction.timeout.ms",
@@ -116,10 +127,10 @@ const PRODUCER_PROPERTIES: [&str; 26] = [
     "partitioner",
 ];
 
-/// A property that cannot be set, and why.
-pub(crate) type Reserved = (&'static str, &'static str);
+/// The name of a property that the user cannot set, and the reason.
+pub(crate) type ReservedProperty = (&'static str, &'static str);
 
-/// Where a cluster is, and how to get in.
+/// The brokers of a cluster, and how to connect to them.
 #[derive(Clone, Debug)]
 pub(crate) struct Connection {
     /// `host:port`, with commas.
@@ -146,13 +157,20 @@ struct Sasl {
 }
 
 impl Connection {
-    /// What the options say. `reserved` are the properties that cannot be passed through.
-    pub(crate) fn from_options(options: &Options, reserved: &[Reserved]) -> Result<Connection, Vec<Diagnostic>> {
-        let mut mistakes = Vec::new();
-        let text = |options: &Options, name: &str| options.text(name).map(str::to_owned);
-        let brokers = options.texts("brokers").unwrap_or_default().join(",");
+    /// The connection of the options. `reserved` are the properties that the user cannot set.
+    pub(crate) fn from_options(
+        options: &Options,
+        reserved: &[ReservedProperty],
+    ) -> Result<Connection, Vec<Diagnostic>> {
+        let mut errors = Vec::new();
+        let text = |options: &Options, name: &str| options.string(name).map(str::to_owned);
+        let brokers = options.strings("brokers").unwrap_or_default().join(",");
         if brokers.split(',').all(|broker| broker.trim().is_empty()) {
-            mistakes.push(Diagnostic::new(options.span_of("brokers"), "there is no broker", "expected \"host:port\""));
+            errors.push(Diagnostic::new(
+                options.span_of("brokers"),
+                "`:brokers` is empty",
+                "expected \"host:port\"",
+            ));
         }
         let tls = options.map("tls").map(|tls| Tls {
             ca: text(tls, "ca"),
@@ -164,45 +182,86 @@ impl Connection {
         if let (Some(given), Some(Tls { cert, key, .. })) = (options.map("tls"), &tls)
             && cert.is_some() != key.is_some()
         {
-            mistakes.push(Diagnostic::new(given.span(), "a certificate and its key belong together", "expected both :cert and :key"));
+            errors.push(Diagnostic::new(
+                given.span(),
+                "`:cert` and `:key` must be set together",
+                "expected both :cert and :key",
+            ));
         }
         let sasl = options.map("sasl").map(|sasl| Sasl {
             mechanism: text(sasl, "mechanism").unwrap_or_default(),
             username: text(sasl, "username"),
             password: text(sasl, "password"),
         });
-        if let (Some(given), Some(Sasl { mechanism, username, password })) = (options.map("sasl"), &sasl)
+        if let (
+            Some(given),
+            Some(Sasl {
+                mechanism,
+                username,
+                password,
+            }),
+        ) = (options.map("sasl"), &sasl)
             && mechanism != "OAUTHBEARER"
             && (username.is_none() || password.is_none())
         {
-            mistakes.push(Diagnostic::new(given.span(), format!("{mechanism} needs a user"), "expected :username and :password"));
+            errors.push(Diagnostic::new(
+                given.span(),
+                format!("{mechanism} requires a user"),
+                "expected :username and :password",
+            ));
         }
-        let properties = options.properties("properties").unwrap_or_default().to_vec();
+        let properties = options
+            .properties("properties")
+            .unwrap_or_default()
+            .to_vec();
         for (name, _) in &properties {
             if let Some((name, reason)) = reserved.iter().find(|(reserved, _)| reserved == name) {
-                mistakes.push(Diagnostic::new(options.span_of("properties"), format!("the property `{name}` cannot be set"), *reason));
+                errors.push(Diagnostic::new(
+                    options.span_of("properties"),
+                    format!("the property `{name}` cannot be set"),
+                    *reason,
+                ));
             }
         }
-        let connection = Connection { brokers, tls, sasl, properties };
-        if mistakes.is_empty()
-            && let Err(error) = connection.config(Path::new("."), &[]).create_native_config()
+        let connection = Connection {
+            brokers,
+            tls,
+            sasl,
+            properties,
+        };
+        if errors.is_empty()
+            && let Err(error) = connection
+                .config(Path::new("."), &[])
+                .create_native_config()
         {
-            mistakes.push(wrong_property(options, &error));
+            errors.push(wrong_property(options, &error));
         }
-        if mistakes.is_empty() { Ok(connection) } else { Err(mistakes) }
+        if errors.is_empty() {
+            Ok(connection)
+        } else {
+            Err(errors)
+        }
     }
 
-    /// The brokers that the user names.
+    /// The brokers that the user named.
     pub(crate) fn hosts(&self) -> Vec<String> {
-        self.brokers.split(',').map(|broker| broker.trim().to_owned()).collect()
+        self.brokers
+            .split(',')
+            .map(|broker| broker.trim().to_owned())
+            .collect()
     }
 
-    /// What the user sets this property to.
+    /// The user's value of this property.
     pub(crate) fn property(&self, name: &str) -> Option<&str> {
-        self.properties.iter().rev().find(|(property, _)| property == name).map(|(_, value)| value.as_str())
+        self.properties
+            .iter()
+            .rev()
+            .find(|(property, _)| property == name)
+            .map(|(_, value)| value.as_str())
     }
 
-    /// The configuration of a consumer for a sink, whose properties are those of a producer: the client would warn of each.
+    /// The configuration of a consumer for a sink. Producer properties, which the user sets for the
+    /// sink, are left out: the client would warn about each.
     pub(crate) fn consumer_config(&self, base: &Path, settings: &[(&str, String)]) -> ClientConfig {
         let mut config = self.config(base, settings);
         for name in PRODUCER_PROPERTIES {
@@ -211,10 +270,13 @@ impl Connection {
         config
     }
 
-    /// The configuration of a client: these `settings`, how to connect, and what the user passes through. Files are looked for from `base`.
+    /// The configuration of a client: these `settings`, the connection, and the user's properties.
+    /// Paths are relative to `base`.
     pub(crate) fn config(&self, base: &Path, settings: &[(&str, String)]) -> ClientConfig {
         let mut config = ClientConfig::new();
-        config.set("bootstrap.servers", &self.brokers).set("client.id", "pseidon");
+        config
+            .set("bootstrap.servers", &self.brokers)
+            .set("client.id", "pseidon");
         for (name, value) in settings {
             config.set(*name, value);
         }
@@ -230,7 +292,12 @@ impl Connection {
         if let Some(tls) = &self.tls {
             tls.set(&mut config, base);
         }
-        if let Some(Sasl { mechanism, username, password }) = &self.sasl {
+        if let Some(Sasl {
+            mechanism,
+            username,
+            password,
+        }) = &self.sasl
+        {
             config.set("sasl.mechanism", mechanism);
             set_if_given(&mut config, "sasl.username", username);
             set_if_given(&mut config, "sasl.password", password);
@@ -246,7 +313,11 @@ impl Tls {
     fn set(&self, config: &mut ClientConfig, base: &Path) {
         let parts = [
             (&self.ca, "ssl.ca.location", "ssl.ca.pem"),
-            (&self.cert, "ssl.certificate.location", "ssl.certificate.pem"),
+            (
+                &self.cert,
+                "ssl.certificate.location",
+                "ssl.certificate.pem",
+            ),
             (&self.key, "ssl.key.location", "ssl.key.pem"),
         ];
         for (value, location, pem) in parts {
@@ -258,7 +329,9 @@ impl Tls {
         }
         set_if_given(config, "ssl.key.password", &self.key_password);
         if !self.verify {
-            config.set("enable.ssl.certificate.verification", "false").set("ssl.endpoint.identification.algorithm", "none");
+            config
+                .set("enable.ssl.certificate.verification", "false")
+                .set("ssl.endpoint.identification.algorithm", "none");
         }
     }
 }
@@ -272,11 +345,13 @@ fn set_if_given(config: &mut ClientConfig, name: &str, value: &Option<String>) {
 fn wrong_property(options: &Options, error: &KafkaError) -> Diagnostic {
     let span = options.span_of("properties");
     match error {
-        KafkaError::ClientConfig(_, reason, name, _) => {
-            Diagnostic::new(span, format!("the property `{name}` is wrong"), reason.to_lowercase())
-                .with_help("librdkafka's CONFIGURATION.md lists all properties")
-        }
-        other => Diagnostic::new(span, "the properties are wrong", other.to_string()),
+        KafkaError::ClientConfig(_, reason, name, _) => Diagnostic::new(
+            span,
+            format!("invalid property `{name}`"),
+            reason.to_lowercase(),
+        )
+        .with_help("librdkafka's CONFIGURATION.md lists all properties"),
+        other => Diagnostic::new(span, "invalid properties", other.to_string()),
     }
 }
 
@@ -305,10 +380,23 @@ mod tests {
     }
 
     #[test]
-    fn options_mean_properties() {
+    fn options_set_properties() {
         for (text, expected) in [
-            (r#"{:brokers "a:1,b:2"}"#, &[("bootstrap.servers", "a:1,b:2"), ("security.protocol", "plaintext"), ("own", "1")][..]),
-            (r#"{:brokers ["a:1" "b:2"] :tls {}}"#, &[("bootstrap.servers", "a:1,b:2"), ("security.protocol", "ssl")]),
+            (
+                r#"{:brokers "a:1,b:2"}"#,
+                &[
+                    ("bootstrap.servers", "a:1,b:2"),
+                    ("security.protocol", "plaintext"),
+                    ("own", "1"),
+                ][..],
+            ),
+            (
+                r#"{:brokers ["a:1" "b:2"] :tls {}}"#,
+                &[
+                    ("bootstrap.servers", "a:1,b:2"),
+                    ("security.protocol", "ssl"),
+                ],
+            ),
             (
                 r#"{:brokers "a" :tls {:ca "ca.pem" :cert "/etc/c.pem" :key "-----BEGIN X" :key-password "p"}}"#,
                 &[
@@ -320,19 +408,35 @@ mod tests {
             ),
             (
                 r#"{:brokers "a" :tls {:verify false}}"#,
-                &[("enable.ssl.certificate.verification", "false"), ("ssl.endpoint.identification.algorithm", "none")],
+                &[
+                    ("enable.ssl.certificate.verification", "false"),
+                    ("ssl.endpoint.identification.algorithm", "none"),
+                ],
             ),
             (
                 r#"{:brokers "a" :sasl {:mechanism :PLAIN :username "u" :password "p"}}"#,
-                &[("security.protocol", "sasl_plaintext"), ("sasl.mechanism", "PLAIN"), ("sasl.username", "u"), ("sasl.password", "p")],
+                &[
+                    ("security.protocol", "sasl_plaintext"),
+                    ("sasl.mechanism", "PLAIN"),
+                    ("sasl.username", "u"),
+                    ("sasl.password", "p"),
+                ],
             ),
             (
                 r#"{:brokers "a" :tls {} :sasl {:username "u" :password "p"}}"#,
-                &[("security.protocol", "sasl_ssl"), ("sasl.mechanism", "SCRAM-SHA-512")],
+                &[
+                    ("security.protocol", "sasl_ssl"),
+                    ("sasl.mechanism", "SCRAM-SHA-512"),
+                ],
             ),
-            (r#"{:brokers "a" :properties {"client.id" "mine" "linger.ms" 7}}"#, &[("client.id", "mine"), ("linger.ms", "7")]),
+            (
+                r#"{:brokers "a" :properties {"client.id" "mine" "linger.ms" 7}}"#,
+                &[("client.id", "mine"), ("linger.ms", "7")],
+            ),
         ] {
-            let config = connection(text).unwrap().config(Path::new("/pipelines"), &[("own", "1".to_owned())]);
+            let config = connection(text)
+                .unwrap()
+                .config(Path::new("/pipelines"), &[("own", "1".to_owned())]);
             for (name, value) in expected {
                 assert_eq!(config.get(name), Some(*value), "{text}: {name}");
             }
@@ -340,18 +444,30 @@ mod tests {
     }
 
     #[test]
-    fn mistakes_are_named() {
-        for (text, told) in [
+    fn invalid_options_are_reported() {
+        for (text, expected) in [
             (r#"{:brokers ""}"#, "host:port"),
             (r#"{:brokers "a" :tls {:cert "c"}}"#, "both :cert and :key"),
-            (r#"{:brokers "a" :sasl {:username "u"}}"#, "expected :username and :password"),
-            (r#"{:brokers "a" :properties {"group.id" "g"}}"#, "use :group"),
-            (r#"{:brokers "a" :properties {"session.timeout.ms" "soon"}}"#, "session.timeout.ms"),
+            (
+                r#"{:brokers "a" :sasl {:username "u"}}"#,
+                "expected :username and :password",
+            ),
+            (
+                r#"{:brokers "a" :properties {"group.id" "g"}}"#,
+                "use :group",
+            ),
+            (
+                r#"{:brokers "a" :properties {"session.timeout.ms" "soon"}}"#,
+                "session.timeout.ms",
+            ),
             (r#"{:brokers "a" :properties {"no.such" 1}}"#, "no.such"),
         ] {
-            let mistakes = connection(text).unwrap_err();
-            assert_eq!(mistakes.len(), 1, "{text}: {mistakes:?}");
-            assert!(format!("{mistakes:?}").contains(told), "{text}: {mistakes:?}");
+            let errors = connection(text).unwrap_err();
+            assert_eq!(errors.len(), 1, "{text}: {errors:?}");
+            assert!(
+                format!("{errors:?}").contains(expected),
+                "{text}: {errors:?}"
+            );
         }
     }
 }

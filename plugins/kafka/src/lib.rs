@@ -1,4 +1,5 @@
-//! Apache Kafka: the source `kafka`, a member of a consumer group, and the sink `kafka`, a transactional producer.
+//! Apache Kafka: the source `kafka`, a member of a consumer group, and the sink `kafka`, a
+//! transactional producer.
 
 mod connection;
 mod logs;

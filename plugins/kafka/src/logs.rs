@@ -1,39 +1,46 @@
-//! What librdkafka says, as log lines; a broker that is down does not fill the log.
+//! librdkafka's messages as log lines, limited so that a broker that is down does not flood the
+//! log.
 
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 
-/// How long a kind of line is kept quiet after one of it was shown.
+/// How long lines of a kind are hidden after one of them was shown.
 const QUIET: Duration = Duration::from_secs(30);
-/// syslog's numbers, which librdkafka uses.
+/// syslog's levels, which librdkafka uses.
 const LOG_WARNING: i32 = 4;
 const LOG_INFO: i32 = 6;
 
-/// The log of one client.
+/// The log output of one client.
 #[derive(Debug)]
 pub(crate) struct ClientLogs {
-    /// The stage the client works for.
+    /// The stage that the client belongs to.
     stage: String,
-    shown: Mutex<HashMap<String, Shown>>,
+    shown: Mutex<HashMap<String, LastShown>>,
 }
 
+/// The last line of a kind that was shown.
 #[derive(Debug)]
-struct Shown {
+struct LastShown {
     at: Instant,
-    since: u64,
+    /// The number of lines hidden since then.
+    hidden: u64,
 }
 
 impl ClientLogs {
-    /// The log of a client of this stage.
+    /// The log output of a client of this stage.
     pub(crate) fn new(stage: &str) -> ClientLogs {
-        ClientLogs { stage: stage.to_owned(), shown: Mutex::new(HashMap::new()) }
+        ClientLogs {
+            stage: stage.to_owned(),
+            shown: Mutex::new(HashMap::new()),
+        }
     }
 
-    /// A line of librdkafka: `level` as in syslog, `facility` a short word such as `FAIL`.
+    /// Logs a line of librdkafka: `level` as in syslog, `facility` a short word such as `FAIL`.
     pub(crate) fn line(&self, level: i32, facility: &str, line: &str) {
-        // "[thrd:127.0.0.1:9092/bootstrap]: 127.0.0.1:9092/bootstrap: Connect failed": the thread is of no use to anybody.
+        // "[thrd:127.0.0.1:9092/bootstrap]: 127.0.0.1:9092/bootstrap: Connect failed": the name of
+        // the thread is of no use to the reader.
         let line = line.split_once("]: ").map_or(line, |(_, rest)| rest);
         let stage = self.stage.as_str();
         if level <= LOG_WARNING || is_refused_greeting(line) {
@@ -45,11 +52,17 @@ impl ClientLogs {
         }
     }
 
-    /// An error that concerns the whole client. librdkafka also reports every connection that a broker has closed, which is normal, except
-    /// at the very beginning.
+    /// Logs an error that concerns the whole client. librdkafka also reports every connection that
+    /// a broker closes, which is normal, except for the first request.
     pub(crate) fn client_error(&self, kind: &str, text: &str) {
         if is_refused_greeting(text) {
-            self.warn("GREETING", &format!("{text}: the broker may expect another protocol; say :tls {{}} if it expects TLS"));
+            self.warn(
+                "GREETING",
+                &format!(
+                    "{text}: the broker may expect another protocol; set `:tls {{}}` if it expects \
+                     TLS"
+                ),
+            );
         } else if text.contains(DISCONNECTED) {
             tracing::debug!(stage = self.stage, "kafka: {text}");
         } else {
@@ -57,7 +70,7 @@ impl ClientLogs {
         }
     }
 
-    /// A warning, unless one of its kind was shown a moment ago.
+    /// Logs a warning, unless one of its kind was shown within [`QUIET`].
     pub(crate) fn warn(&self, kind: &str, line: &str) {
         let stage = self.stage.as_str();
         match self.admit(kind, Instant::now()) {
@@ -67,31 +80,32 @@ impl ClientLogs {
         }
     }
 
-    /// Whether a line of this kind may be shown now; if so, how many were hidden before it.
+    /// Returns the number of lines of this kind that were hidden before this one, or `None` if this
+    /// one is to be hidden too.
     fn admit(&self, kind: &str, now: Instant) -> Option<u64> {
         let mut shown = self.shown.lock();
         match shown.get_mut(kind) {
             Some(last) if now.duration_since(last.at) < QUIET => {
-                last.since += 1;
+                last.hidden += 1;
                 None
             }
             Some(last) => {
                 last.at = now;
-                Some(std::mem::take(&mut last.since))
+                Some(std::mem::take(&mut last.hidden))
             }
             None => {
-                shown.insert(kind.to_owned(), Shown { at: now, since: 0 });
+                shown.insert(kind.to_owned(), LastShown { at: now, hidden: 0 });
                 Some(0)
             }
         }
     }
 }
 
-/// What librdkafka says of a connection that a broker has closed.
+/// librdkafka's word for a connection that a broker has closed.
 const DISCONNECTED: &str = "Disconnected";
 
-/// Whether the broker has closed the connection when it was asked for its version, the first of all questions. A listener that expects TLS does
-/// so with plain text.
+/// Whether the broker closed the connection on the version request, which is the first of every
+/// connection. A listener that expects TLS does so when it receives plain text.
 fn is_refused_greeting(text: &str) -> bool {
     text.contains(DISCONNECTED) && text.contains("in state APIVERSION_QUERY")
 }
@@ -101,19 +115,27 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_connection_that_is_closed_at_once_is_not_a_usual_one() {
-        assert!(is_refused_greeting("a:9093/bootstrap: Disconnected: connection closed by peer (after 1ms in state APIVERSION_QUERY)"));
-        assert!(!is_refused_greeting("a:9092/1: Disconnected (after 600012ms in state UP)"));
+    fn a_connection_closed_on_its_first_request_is_recognized() {
+        assert!(is_refused_greeting(
+            "a:9093/bootstrap: Disconnected: connection closed by peer (after 1ms in state \
+             APIVERSION_QUERY)"
+        ));
+        assert!(!is_refused_greeting(
+            "a:9092/1: Disconnected (after 600012ms in state UP)"
+        ));
     }
 
     #[test]
-    fn one_line_of_a_kind_is_shown_and_the_hidden_ones_are_counted() {
+    fn repeated_lines_are_hidden_and_counted() {
         let logs = ClientLogs::new("clicks");
         let start = Instant::now();
         assert_eq!(logs.admit("FAIL", start), Some(0));
         assert_eq!(logs.admit("FAIL", start + Duration::from_secs(1)), None);
         assert_eq!(logs.admit("FAIL", start + Duration::from_secs(2)), None);
-        assert_eq!(logs.admit("CONNWARN", start + Duration::from_secs(2)), Some(0));
+        assert_eq!(
+            logs.admit("CONNWARN", start + Duration::from_secs(2)),
+            Some(0)
+        );
         assert_eq!(logs.admit("FAIL", start + QUIET), Some(2));
         assert_eq!(logs.admit("FAIL", start + QUIET + QUIET), Some(0));
     }

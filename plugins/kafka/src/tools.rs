@@ -1,25 +1,33 @@
-//! A topic for a person at a terminal: records written in bulk, and records looked at, outside of any pipeline.
+//! Command-line tools for a topic: bulk writes and ad-hoc reads, outside of any pipeline.
 //!
-//! [`TopicWriter`] is one producer of many, all of which count into one [`Deliveries`]. [`TopicReader`] reads a topic without being noticed
-//! by anybody else, or as a member of a consumer group where the user names one.
+//! [`TopicWriter`] is one of several producers that share one [`Deliveries`] counter.
+//! [`TopicReader`] reads a topic without a consumer group, so that no other consumer is affected,
+//! or as a member of the consumer group that the user names.
 
 mod reader;
 mod writer;
 
-pub use reader::{Begin, ReaderSettings, TopicReader};
+pub use reader::{ReaderSettings, StartPosition, TopicReader};
 pub use writer::{Deliveries, TopicWriter};
 
 use std::time::Duration;
 
 use rdkafka::ClientConfig;
 
-/// How long the brokers may take to answer the first question.
-const PATIENCE: Duration = Duration::from_secs(10);
+/// The timeout of a request to the brokers.
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// A client's configuration: these `settings`, over which the user's `properties` win.
-fn config(brokers: &str, settings: &[(&str, &str)], properties: &[(String, String)]) -> ClientConfig {
+/// The configuration of a client: `settings`, overridden by the user's `properties`.
+fn config(
+    brokers: &str,
+    settings: &[(&str, &str)],
+    properties: &[(String, String)],
+) -> ClientConfig {
     let mut config = ClientConfig::new();
-    config.set("bootstrap.servers", brokers).set("client.id", "pseidon").set("log.connection.close", "false");
+    config
+        .set("bootstrap.servers", brokers)
+        .set("client.id", "pseidon")
+        .set("log.connection.close", "false");
     for (name, value) in settings {
         config.set(*name, *value);
     }
@@ -29,7 +37,7 @@ fn config(brokers: &str, settings: &[(&str, &str)], properties: &[(String, Strin
     config
 }
 
-/// Nothing can be asked of brokers that do not answer.
+/// The error message of a request that the brokers did not answer.
 fn unreachable(brokers: &str, error: impl std::fmt::Display) -> String {
     format!("the brokers at {brokers} do not answer: {error}")
 }

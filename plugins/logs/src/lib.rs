@@ -1,8 +1,9 @@
-//! The source `mysql-logs`: topics of Kafka, each as its row in a MySQL table says.
+//! The source `mysql-logs`: reads Kafka topics, each according to its row in a MySQL table.
 //!
-//! A pipeline with this source is a template. Every row of the table is a log: it fills in `${log:…}`, and what comes out is planned and run
-//! by itself. This crate knows one log at a time ([`Log`]) and what the stage says ([`Settings`]); starting and stopping logs as rows come
-//! and go is the caller's part. All logs are read by one consumer.
+//! A pipeline with this source is a template. Every row of the table is a log: it fills in
+//! `${log:…}`, and the resulting pipeline is planned and run independently. This crate handles one
+//! log at a time ([`Log`]) and the options of the stage ([`Settings`]); the caller starts and stops
+//! logs as rows come and go. One consumer reads all logs.
 
 mod log;
 mod settings;
@@ -12,26 +13,31 @@ use std::sync::{Arc, OnceLock};
 use bytes::Bytes;
 use pseidon_dsl::Diagnostic;
 use pseidon_plugin::Options;
-use pseidon_plugin::source::{Reading, Source, SourceError, SourceFacts, SourceHandle, SourcePlugin, SourceSetup};
+use pseidon_plugin::source::{
+    Source, SourceError, SourceFacts, SourceHandle, SourcePlugin, SourceRun, SourceSetup,
+};
 use pseidon_plugin::spec::PluginSpec;
 
 pub use log::{Log, LogError, sample};
 pub use settings::Settings;
 
-/// The plugin `mysql-logs`.
+/// The source plugin `mysql-logs`.
 pub struct MysqlLogs {
-    /// The log that the pipeline is planned for.
+    /// The log for which the pipeline is planned.
     log: Arc<Log>,
     settings: OnceLock<Settings>,
 }
 
 impl MysqlLogs {
-    /// The plugin for planning the pipeline of this log.
+    /// Creates the plugin for planning the pipeline of this log.
     pub fn new(log: Arc<Log>) -> MysqlLogs {
-        MysqlLogs { log, settings: OnceLock::new() }
+        MysqlLogs {
+            log,
+            settings: OnceLock::new(),
+        }
     }
 
-    /// What the stage says, once a pipeline with it has been planned.
+    /// The options of the stage; `None` before a pipeline with it has been planned.
     pub fn into_settings(self) -> Option<Settings> {
         self.settings.into_inner()
     }
@@ -44,7 +50,7 @@ impl SourcePlugin for MysqlLogs {
 
     fn prepare(&self, options: &Options) -> Result<Arc<dyn Source>, Vec<Diagnostic>> {
         let settings = Settings::new(options)?;
-        // A pipeline may name the stage at several places; what it says is the same.
+        // A pipeline may use the stage at several places; its options are the same.
         let _ = self.settings.set(settings);
         Ok(Arc::new(LogSource(self.log.clone())))
     }
@@ -65,14 +71,18 @@ impl Source for LogSource {
     }
 
     fn sample(&self, _setup: &SourceSetup, _count: usize) -> Result<Vec<Bytes>, SourceError> {
-        Err(SourceError::Fatal("the fields of logs come from their rows and tables; leave :schema out".to_owned()))
+        Err(SourceError::Fatal(
+            "the fields of logs come from their rows and tables; remove :schema".to_owned(),
+        ))
     }
 
     fn run(&self, _setup: &SourceSetup, _handle: SourceHandle) -> Result<(), SourceError> {
-        Err(SourceError::Fatal("mysql-logs is read by `pseidon run` only".to_owned()))
+        Err(SourceError::Fatal(
+            "only `pseidon run` can read mysql-logs".to_owned(),
+        ))
     }
 
-    fn attach(&self, setup: &SourceSetup, reading: Reading) -> Result<(), Reading> {
+    fn attach(&self, setup: &SourceSetup, reading: SourceRun) -> Result<(), SourceRun> {
         self.0.attach(setup, reading)
     }
 }

@@ -1,36 +1,46 @@
-//! Where a server is: `mysql://` URLs, and the JDBC forms of them that older settings have.
+//! The address of a server: `mysql://` URLs, and the JDBC forms of them in older settings.
 
 use mysql_async::{Opts, OptsBuilder};
 use url::Url;
 
-const FORMS: &str = "expected mysql://HOST:PORT/DATABASE, which may have USER:PASSWORD@ before the host; JDBC's forms //HOST:PORT/DATABASE \
-                     and jdbc:mysql://HOST:PORT/DATABASE are read too";
+const FORMS: &str = "expected mysql://HOST:PORT/DATABASE, which may have USER:PASSWORD@ before the \
+                     host; JDBC's forms //HOST:PORT/DATABASE and jdbc:mysql://HOST:PORT/DATABASE \
+                     are accepted too";
 
-/// JDBC's parameters that ask for TLS, in lower case.
+/// JDBC's parameters that request TLS, in lower case.
 const TLS_PARAMETERS: [&str; 4] = ["usessl", "requiressl", "sslmode", "verifyservercertificate"];
-/// What those say when they do not ask for it, in lower case.
-const NO_TLS: [&str; 3] = ["false", "disabled", "disable"];
+/// The values of those parameters that do not request it, in lower case.
+const TLS_OFF: [&str; 3] = ["false", "disabled", "disable"];
 
-/// What a URL says.
-pub(crate) struct Address {
-    /// For the client library.
+/// A parsed URL.
+pub(crate) struct DatabaseAddress {
+    /// The options for the client library.
     pub(crate) opts: Opts,
-    /// For messages: host, port and database, without a password.
+    /// Host, port and database for messages, without a password.
     pub(crate) place: String,
-    /// Parameters that ask for TLS, which is not spoken.
+    /// Parameters that request TLS, which is not supported.
     pub(crate) ignored: Vec<String>,
 }
 
-/// Reads a URL; a user and a password that are given apart from it win. The message never repeats the URL, since it may hold a password.
-pub(crate) fn parse(text: &str, user: Option<&str>, password: Option<&str>) -> Result<Address, String> {
-    let wrong = |reason: &str| format!("this is not the url of a mysql database ({reason}): {FORMS}");
+/// Parses a URL; `user` and `password` override those in it. The error never repeats the URL, since
+/// it may contain a password.
+pub(crate) fn parse(
+    text: &str,
+    user: Option<&str>,
+    password: Option<&str>,
+) -> Result<DatabaseAddress, String> {
+    let wrong = |reason: &str| format!("invalid mysql URL ({reason}): {FORMS}");
     let text = text.trim();
     let text = text.strip_prefix("jdbc:").unwrap_or(text);
-    let rest = text.strip_prefix("mysql:").or_else(|| text.strip_prefix("mariadb:")).unwrap_or(text);
+    let rest = text
+        .strip_prefix("mysql:")
+        .or_else(|| text.strip_prefix("mariadb:"))
+        .unwrap_or(text);
     if !rest.starts_with("//") {
-        return Err(wrong("it does not begin with mysql://"));
+        return Err(wrong("it does not start with mysql://"));
     }
-    let mut url = Url::parse(&format!("mysql:{rest}")).map_err(|error| wrong(&error.to_string()))?;
+    let mut url =
+        Url::parse(&format!("mysql:{rest}")).map_err(|error| wrong(&error.to_string()))?;
     let mut jdbc_user = None;
     let mut jdbc_password = None;
     let mut ignored = Vec::new();
@@ -38,7 +48,11 @@ pub(crate) fn parse(text: &str, user: Option<&str>, password: Option<&str>) -> R
         match name.to_lowercase().as_str() {
             "user" => jdbc_user = Some(value.into_owned()),
             "password" => jdbc_password = Some(value.into_owned()),
-            tls if TLS_PARAMETERS.contains(&tls) && !NO_TLS.contains(&value.to_lowercase().as_str()) => ignored.push(name.into_owned()),
+            tls if TLS_PARAMETERS.contains(&tls)
+                && !TLS_OFF.contains(&value.to_lowercase().as_str()) =>
+            {
+                ignored.push(name.into_owned())
+            }
             _ => {}
         }
     }
@@ -46,11 +60,25 @@ pub(crate) fn parse(text: &str, user: Option<&str>, password: Option<&str>) -> R
     let base = Opts::from_url(url.as_str()).map_err(|error| wrong(&error.to_string()))?;
     let database = base.db_name().unwrap_or_default();
     let place = format!("{}:{}/{database}", base.ip_or_hostname(), base.tcp_port());
-    let user = user.map(str::to_owned).or_else(|| base.user().map(str::to_owned)).or(jdbc_user);
-    let password = password.map(str::to_owned).or_else(|| base.pass().map(str::to_owned)).or(jdbc_password);
-    // The socket, which the library would otherwise look for, may be another server's when a proxy or a container is in between.
-    let opts = OptsBuilder::from_opts(base).user(user).pass(password).prefer_socket(false);
-    Ok(Address { opts: opts.into(), place, ignored })
+    let user = user
+        .map(str::to_owned)
+        .or_else(|| base.user().map(str::to_owned))
+        .or(jdbc_user);
+    let password = password
+        .map(str::to_owned)
+        .or_else(|| base.pass().map(str::to_owned))
+        .or(jdbc_password);
+    // The library would prefer a socket if it finds one, which may belong to another server if a
+    // proxy or a container is in between.
+    let opts = OptsBuilder::from_opts(base)
+        .user(user)
+        .pass(password)
+        .prefer_socket(false);
+    Ok(DatabaseAddress {
+        opts: opts.into(),
+        place,
+        ignored,
+    })
 }
 
 #[cfg(test)]
@@ -59,45 +87,79 @@ mod tests {
 
     fn show(url: &str, user: Option<&str>, password: Option<&str>) -> String {
         match parse(url, user, password) {
-            Ok(Address { opts, place, ignored }) => {
-                format!("{}:{}@{place} {}", opts.user().unwrap_or(""), opts.pass().unwrap_or(""), ignored.join(","))
+            Ok(DatabaseAddress {
+                opts,
+                place,
+                ignored,
+            }) => {
+                format!(
+                    "{}:{}@{place} {}",
+                    opts.user().unwrap_or(""),
+                    opts.pass().unwrap_or(""),
+                    ignored.join(",")
+                )
             }
             Err(reason) => reason,
         }
     }
 
     #[test]
-    fn urls_say_where_the_server_is() {
+    fn urls_name_the_server() {
         for (url, expected) in [
             ("mysql://host:3307/db", ":@host:3307/db "),
             ("mysql://host/db", ":@host:3306/db "),
             ("mysql://host", ":@host:3306/ "),
             ("mysql://u:p%40ss@host/db", "u:p@ss@host:3306/db "),
-            ("//localhost:3306/mydb?autoReconnect=true", ":@localhost:3306/mydb "),
-            ("jdbc:mysql://h/db?user=a%20b&password=c&useUnicode=true", "a b:c@h:3306/db "),
-            ("jdbc:mariadb://h/db?useSSL=false&sslMode=DISABLED", ":@h:3306/db "),
-            ("mysql://h/db?useSSL=true&requireSSL=true", ":@h:3306/db useSSL,requireSSL"),
+            (
+                "//localhost:3306/mydb?autoReconnect=true",
+                ":@localhost:3306/mydb ",
+            ),
+            (
+                "jdbc:mysql://h/db?user=a%20b&password=c&useUnicode=true",
+                "a b:c@h:3306/db ",
+            ),
+            (
+                "jdbc:mariadb://h/db?useSSL=false&sslMode=DISABLED",
+                ":@h:3306/db ",
+            ),
+            (
+                "mysql://h/db?useSSL=true&requireSSL=true",
+                ":@h:3306/db useSSL,requireSSL",
+            ),
             ("mysql://u@[::1]:1/db", "u:@[::1]:1/db "),
         ] {
             assert_eq!(show(url, None, None), expected, "{url}");
         }
-        assert_eq!(show("mysql://u:p@h/db?user=x&password=y", Some("other"), Some("word")), "other:word@h:3306/db ");
-        assert_eq!(show("mysql://u:p@h/db?user=x&password=y", None, None), "u:p@h:3306/db ");
+        assert_eq!(
+            show(
+                "mysql://u:p@h/db?user=x&password=y",
+                Some("other"),
+                Some("word")
+            ),
+            "other:word@h:3306/db "
+        );
+        assert_eq!(
+            show("mysql://u:p@h/db?user=x&password=y", None, None),
+            "u:p@h:3306/db "
+        );
     }
 
     #[test]
-    fn mistakes_are_told_and_passwords_are_not() {
+    fn errors_name_the_cause_and_no_password() {
         for (url, expected) in [
-            ("", "does not begin"),
-            ("host:3306/secret", "does not begin"),
-            ("postgres://u:secret@host/db", "does not begin"),
-            ("mysql:/host/secret", "does not begin"),
+            ("", "does not start"),
+            ("host:3306/secret", "does not start"),
+            ("postgres://u:secret@host/db", "does not start"),
+            ("mysql:/host/secret", "does not start"),
             ("mysql://u:secret@host:port/db", "invalid port"),
             ("//u:secret@h1:3306,h2:3306/db", "invalid port"),
             ("mysql:///secret", "nvalid"),
         ] {
             let shown = show(url, None, None);
-            assert!(shown.contains(expected) && shown.contains(FORMS) && !shown.contains("secret"), "{url}: {shown}");
+            assert!(
+                shown.contains(expected) && shown.contains(FORMS) && !shown.contains("secret"),
+                "{url}: {shown}"
+            );
         }
     }
 }

@@ -1,9 +1,10 @@
-//! The table `pseidon_logs` in MySQL or MariaDB, which says which topics run and how.
+//! The table `pseidon_logs` in MySQL or MariaDB, which defines the logs to run.
 //!
-//! [`database`] is the way to a server: it blocks, with time limits, and makes a broken connection anew. [`LogTable`] reads the rows of a
-//! group and switches a log off. A [`LogRow`] keeps what stands in a row, [`LogRow::plan`] says what it means, or what is wrong with it.
+//! [`database`] is a blocking client with timeouts that reopens a broken connection. [`LogTable`]
+//! reads the rows of a group and disables a log. A [`LogRow`] holds the columns of a row, and
+//! [`LogRow::plan`] interprets them or returns the first error.
 //!
-//! Nothing here may be called from async code: whoever calls waits.
+//! All calls block, so none may be made from async code.
 
 mod address;
 pub mod database;
@@ -12,6 +13,6 @@ mod row;
 mod table;
 
 pub use database::TableError;
-pub use plan::{LogPlan, RowMistake};
+pub use plan::{LogPlan, RowError};
 pub use row::LogRow;
 pub use table::{LogTable, TableSettings};

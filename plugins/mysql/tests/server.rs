@@ -1,5 +1,5 @@
-//! The table on a real server, whose URL is in the environment. Each test has a database of its own; the one that kills a server starts its
-//! own.
+//! Tests of the table on a real server, whose URL is in the environment. Each test has its own
+//! database; the one that kills a server starts its own server.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use pseidon_mysql::database::Database;
 use pseidon_mysql::{LogRow, LogTable, TableError, TableSettings};
 
-/// The table as pseidon-etl's users have it.
+/// The table as documented for pseidon-etl.
 const DOCUMENTED: &str = "create table `pseidon_logs` (
   `log` varchar(100) NOT NULL,
   `format` varchar(200) DEFAULT NULL,
@@ -28,30 +28,44 @@ const DOCUMENTED: &str = "create table `pseidon_logs` (
 fn server_url() -> String {
     std::env::var("PSEIDON_TEST_MYSQL").unwrap_or_else(|_| {
         panic!(
-            "PSEIDON_TEST_MYSQL is not set: start the servers and tell the tests where they are with: eval \"$(vagrant/scripts/local-up)\""
+            "PSEIDON_TEST_MYSQL is not set: start the servers and set their URLs \
+             with: eval \"$(vagrant/scripts/local-up)\""
         )
     })
 }
 
 /// A database that no other test, and no earlier run, has used.
-struct Fresh {
+struct TestDatabase {
     url: String,
     database: Database,
 }
 
-impl Fresh {
-    fn on(server: &str) -> Fresh {
+impl TestDatabase {
+    fn on(server: &str) -> TestDatabase {
         static USED: AtomicU32 = AtomicU32::new(0);
-        let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_nanos();
-        let name = format!("test_{}_{now}_{}", std::process::id(), USED.fetch_add(1, Ordering::Relaxed));
-        Database::new(server, None, None).unwrap().execute(&format!("create database {name}"), &[]).unwrap();
+        let now = std::time::SystemTime::now()
+            .duration_since(std::time::UNIX_EPOCH)
+            .unwrap()
+            .as_nanos();
+        let name = format!(
+            "test_{}_{now}_{}",
+            std::process::id(),
+            USED.fetch_add(1, Ordering::Relaxed)
+        );
+        Database::new(server, None, None)
+            .unwrap()
+            .execute(&format!("create database {name}"), &[])
+            .unwrap();
         let url = format!("{server}/{name}");
-        Fresh { database: Database::new(&url, None, None).unwrap(), url }
+        TestDatabase {
+            database: Database::new(&url, None, None).unwrap(),
+            url,
+        }
     }
 
-    /// With the documented table.
-    fn with_logs(server: &str) -> Fresh {
-        let fresh = Fresh::on(server);
+    /// A database with the documented table.
+    fn with_logs(server: &str) -> TestDatabase {
+        let fresh = TestDatabase::on(server);
         fresh.run(DOCUMENTED);
         fresh
     }
@@ -61,7 +75,13 @@ impl Fresh {
     }
 
     fn settings(&self) -> TableSettings {
-        TableSettings { url: self.url.clone(), user: None, password: None, table: "pseidon_logs".to_owned(), group: "etl".to_owned() }
+        TableSettings {
+            url: self.url.clone(),
+            user: None,
+            password: None,
+            table: "pseidon_logs".to_owned(),
+            group: "etl".to_owned(),
+        }
     }
 
     fn logs(&self) -> LogTable {
@@ -76,9 +96,9 @@ impl Fresh {
     }
 }
 
-impl Drop for Fresh {
+impl Drop for TestDatabase {
     fn drop(&mut self) {
-        // A test that failed because its server is gone has said so already.
+        // A test that failed because its server is gone has already reported that.
         let name = self.database.name().unwrap_or_default();
         let _ = self.database.execute(&format!("drop database {name}"), &[]);
     }
@@ -90,7 +110,7 @@ fn names(rows: &[LogRow]) -> Vec<&str> {
 
 #[test]
 fn only_the_enabled_rows_of_the_group_are_read() {
-    let fresh = Fresh::with_logs(&server_url());
+    let fresh = TestDatabase::with_logs(&server_url());
     let logs = fresh.logs();
     assert!(logs.rows().unwrap().is_empty());
     fresh.run(
@@ -99,17 +119,28 @@ fn only_the_enabled_rows_of_the_group_are_read() {
     );
     fresh.run("insert into pseidon_logs (log) values ('standard')");
     assert_eq!(names(&logs.rows().unwrap()), ["a", "b"]);
-    let default = LogTable::new(&TableSettings { group: "default".to_owned(), ..fresh.settings() }).unwrap();
+    let default = LogTable::new(&TableSettings {
+        group: "default".to_owned(),
+        ..fresh.settings()
+    })
+    .unwrap();
     assert_eq!(names(&default.rows().unwrap()), ["standard"]);
-    let odd = LogTable::new(&TableSettings { group: "x' or '1'='1".to_owned(), ..fresh.settings() }).unwrap();
+    let odd = LogTable::new(&TableSettings {
+        group: "x' or '1'='1".to_owned(),
+        ..fresh.settings()
+    })
+    .unwrap();
     assert!(odd.rows().unwrap().is_empty());
 }
 
 #[test]
-fn every_column_is_kept_whatever_the_table_has() {
-    let fresh = Fresh::with_logs(&server_url());
+fn every_column_of_the_table_is_read() {
+    let fresh = TestDatabase::with_logs(&server_url());
     let logs = fresh.logs();
-    fresh.run("insert into pseidon_logs (log, format, hive_url, log_group) values ('clicks', 'txt:ts=0;msg=1', '', 'etl')");
+    fresh.run(
+        "insert into pseidon_logs (log, format, hive_url, log_group) values ('clicks', \
+         'txt:ts=0;msg=1', '', 'etl')",
+    );
     let before = logs.rows().unwrap().remove(0);
     assert_eq!(before.columns().len(), 12);
     assert_eq!(before.column("format"), Some("txt:ts=0;msg=1"));
@@ -117,10 +148,14 @@ fn every_column_is_kept_whatever_the_table_has() {
     assert_eq!(before.column("hive_url"), Some(""));
     assert_eq!(before.column("quarantine"), Some("/tmp/pseidon-quarantine"));
     assert_eq!(before.column("enabled"), Some("1"));
-    assert_eq!(logs.rows().unwrap(), std::slice::from_ref(&before), "what did not change is equal");
+    assert_eq!(
+        logs.rows().unwrap(),
+        std::slice::from_ref(&before),
+        "what did not change is equal"
+    );
     assert_eq!(LogRow::from_text(&before.to_text()).unwrap(), before);
 
-    // The connection that has seen the old table sees the new one.
+    // The connection that has read the old table reads the new one.
     fresh.run(
         "alter table pseidon_logs drop column hive_user, add column `Date_Format` varchar(20) default 'datehour',
          add column price decimal(6,2) default 1.5, add column ratio double default 0.25,
@@ -148,51 +183,98 @@ fn every_column_is_kept_whatever_the_table_has() {
 }
 
 #[test]
-fn latin1_is_read_as_text() {
-    let fresh = Fresh::with_logs(&server_url());
-    fresh.database.execute("insert into pseidon_logs (log, base_partition, log_group) values (?, ?, 'étl')", &["ü", "/straße"]).unwrap();
-    let bytes = fresh.database.execute("select hex(base_partition) as stored from pseidon_logs", &[]).unwrap();
-    assert_eq!(bytes[0]["stored"].as_deref(), Some("2F73747261DF65"), "the table is latin1");
-    let logs = LogTable::new(&TableSettings { group: "étl".to_owned(), ..fresh.settings() }).unwrap();
+fn latin1_is_decoded() {
+    let fresh = TestDatabase::with_logs(&server_url());
+    fresh
+        .database
+        .execute(
+            "insert into pseidon_logs (log, base_partition, log_group) values (?, ?, 'étl')",
+            &["ü", "/straße"],
+        )
+        .unwrap();
+    let bytes = fresh
+        .database
+        .execute(
+            "select hex(base_partition) as stored from pseidon_logs",
+            &[],
+        )
+        .unwrap();
+    assert_eq!(
+        bytes[0]["stored"].as_deref(),
+        Some("2F73747261DF65"),
+        "the table is latin1"
+    );
+    let logs = LogTable::new(&TableSettings {
+        group: "étl".to_owned(),
+        ..fresh.settings()
+    })
+    .unwrap();
     let rows = logs.rows().unwrap();
-    assert_eq!((rows[0].log(), rows[0].column("base_partition")), ("ü", Some("/straße")));
+    assert_eq!(
+        (rows[0].log(), rows[0].column("base_partition")),
+        ("ü", Some("/straße"))
+    );
     logs.switch_off("ü").unwrap();
     assert!(logs.rows().unwrap().is_empty());
 }
 
 #[test]
 fn a_log_is_switched_off_in_its_own_group_only() {
-    let fresh = Fresh::with_logs(&server_url());
+    let fresh = TestDatabase::with_logs(&server_url());
     let logs = fresh.logs();
-    fresh.run("insert into pseidon_logs (log, log_group) values ('a', 'etl'), ('b', 'etl'), ('c', 'other')");
+    fresh.run(
+        "insert into pseidon_logs (log, log_group) values ('a', 'etl'), ('b', 'etl'), ('c', \
+         'other')",
+    );
     logs.switch_off("a").unwrap();
     assert_eq!(names(&logs.rows().unwrap()), ["b"]);
     logs.switch_off("c").unwrap();
-    logs.switch_off("nobody' or '1'='1").unwrap();
-    let on = fresh.database.execute("select log from pseidon_logs where enabled = 1 order by log", &[]).unwrap();
-    assert_eq!(on.iter().map(|row| row["log"].as_deref().unwrap()).collect::<Vec<_>>(), ["b", "c"]);
+    logs.switch_off("unknown' or '1'='1").unwrap();
+    let on = fresh
+        .database
+        .execute(
+            "select log from pseidon_logs where enabled = 1 order by log",
+            &[],
+        )
+        .unwrap();
+    assert_eq!(
+        on.iter()
+            .map(|row| row["log"].as_deref().unwrap())
+            .collect::<Vec<_>>(),
+        ["b", "c"]
+    );
 }
 
 #[test]
-fn a_table_without_a_key_gives_each_log_once() {
-    let fresh = Fresh::on(&server_url());
+fn a_table_without_a_key_returns_each_log_once() {
+    let fresh = TestDatabase::on(&server_url());
     fresh.run("create table pseidon_logs (log text, log_group text, enabled int)");
-    fresh.run("insert into pseidon_logs values ('a', 'etl', 1), ('a', 'etl', 1), ('b', 'etl', 1), (null, 'etl', 1)");
+    fresh.run(
+        "insert into pseidon_logs values ('a', 'etl', 1), ('a', 'etl', 1), ('b', 'etl', 1), (null, \
+         'etl', 1)",
+    );
     assert_eq!(names(&fresh.logs().rows().unwrap()), ["", "a", "b"]);
 }
 
 #[test]
 fn the_table_may_be_in_another_database() {
-    let (here, there) = (Fresh::on(&server_url()), Fresh::with_logs(&server_url()));
+    let (here, there) = (
+        TestDatabase::on(&server_url()),
+        TestDatabase::with_logs(&server_url()),
+    );
     there.run("insert into pseidon_logs (log, log_group) values ('a', 'etl')");
     let table = format!("{}.pseidon_logs", there.database.name().unwrap());
-    let logs = LogTable::new(&TableSettings { table, ..here.settings() }).unwrap();
+    let logs = LogTable::new(&TableSettings {
+        table,
+        ..here.settings()
+    })
+    .unwrap();
     assert_eq!(names(&logs.rows().unwrap()), ["a"]);
 }
 
 #[test]
 fn jdbc_urls_of_older_settings_work() {
-    let fresh = Fresh::with_logs(&server_url());
+    let fresh = TestDatabase::with_logs(&server_url());
     fresh.run("insert into pseidon_logs (log, log_group) values ('a', 'etl')");
     let rest = fresh.url.strip_prefix("mysql://root@").unwrap();
     let settings = TableSettings {
@@ -201,17 +283,32 @@ fn jdbc_urls_of_older_settings_work() {
         password: Some(String::new()),
         ..fresh.settings()
     };
-    assert_eq!(names(&LogTable::new(&settings).unwrap().rows().unwrap()), ["a"]);
+    assert_eq!(
+        names(&LogTable::new(&settings).unwrap().rows().unwrap()),
+        ["a"]
+    );
 }
 
 #[test]
-fn what_waiting_does_not_cure_is_refused() {
-    let fresh = Fresh::on(&server_url());
+fn errors_that_waiting_cannot_resolve_are_refused() {
+    let fresh = TestDatabase::on(&server_url());
     let missing = fresh.refused(fresh.settings());
-    assert!(missing.contains("pseidon_logs") && missing.contains("1146"), "{missing}");
-    let password = fresh.refused(TableSettings { password: Some("geheim".to_owned()), ..fresh.settings() });
-    assert!(password.contains("Access denied") && !password.contains("geheim"), "{password}");
-    let database = fresh.refused(TableSettings { url: format!("{}/no_such_database", server_url()), ..fresh.settings() });
+    assert!(
+        missing.contains("pseidon_logs") && missing.contains("1146"),
+        "{missing}"
+    );
+    let password = fresh.refused(TableSettings {
+        password: Some("geheim".to_owned()),
+        ..fresh.settings()
+    });
+    assert!(
+        password.contains("Access denied") && !password.contains("geheim"),
+        "{password}"
+    );
+    let database = fresh.refused(TableSettings {
+        url: format!("{}/no_such_database", server_url()),
+        ..fresh.settings()
+    });
     assert!(database.contains("no_such_database"), "{database}");
     fresh.run("create table pseidon_logs (log text, enabled int)");
     let column = fresh.refused(fresh.settings());
@@ -220,56 +317,81 @@ fn what_waiting_does_not_cure_is_refused() {
 
 #[test]
 fn a_user_who_may_only_read_cannot_switch_off() {
-    let fresh = Fresh::with_logs(&server_url());
+    let fresh = TestDatabase::with_logs(&server_url());
     let name = fresh.database.name().unwrap().to_owned();
     let user = format!("reader_{}", std::process::id());
-    fresh.run(&format!("create or replace user {user} identified by 'pass/w@rd'"));
+    fresh.run(&format!(
+        "create or replace user {user} identified by 'pass/w@rd'"
+    ));
     fresh.run(&format!("grant select on {name}.* to {user}"));
     fresh.run("insert into pseidon_logs (log, log_group) values ('a', 'etl')");
-    let settings = TableSettings { user: Some(user.clone()), password: Some("pass/w@rd".to_owned()), ..fresh.settings() };
+    let settings = TableSettings {
+        user: Some(user.clone()),
+        password: Some("pass/w@rd".to_owned()),
+        ..fresh.settings()
+    };
     let logs = LogTable::new(&settings).unwrap();
     assert_eq!(names(&logs.rows().unwrap()), ["a"]);
     let denied = logs.switch_off("a").unwrap_err();
-    assert!(matches!(&denied, TableError::Refused(reason) if reason.contains("UPDATE command denied")), "{denied:?}");
-    assert_eq!(names(&logs.rows().unwrap()), ["a"], "the connection is still good");
+    assert!(
+        matches!(&denied, TableError::Refused(reason) if reason.contains("UPDATE command denied")),
+        "{denied:?}"
+    );
+    assert_eq!(
+        names(&logs.rows().unwrap()),
+        ["a"],
+        "the connection is still good"
+    );
     fresh.run(&format!("drop user {user}"));
 }
 
 #[test]
 fn a_connection_that_the_server_has_closed_is_replaced() {
-    let fresh = Fresh::with_logs(&server_url());
+    let fresh = TestDatabase::with_logs(&server_url());
     fresh.run("insert into pseidon_logs (log, log_group) values ('a', 'etl')");
-    let connection = |database: &Database| database.execute("select connection_id() as id", &[]).unwrap()[0]["id"].clone().unwrap();
+    let connection = |database: &Database| {
+        database
+            .execute("select connection_id() as id", &[])
+            .unwrap()[0]["id"]
+            .clone()
+            .unwrap()
+    };
     let other = Database::new(&fresh.url, None, None).unwrap();
     let first = connection(&other);
-    assert_eq!(connection(&other), first, "one connection is kept");
+    assert_eq!(connection(&other), first, "one connection is cached");
     fresh.run(&format!("kill {first}"));
     assert_ne!(connection(&other), first);
 }
 
 #[test]
-fn a_statement_that_hangs_is_given_up() {
-    let fresh = Fresh::with_logs(&server_url());
+fn a_statement_that_hangs_times_out() {
+    let fresh = TestDatabase::with_logs(&server_url());
     let hung = fresh.database.execute("select sleep(60)", &[]).unwrap_err();
-    assert!(matches!(&hung, TableError::Unreachable(reason) if reason.contains("more than 5 s")), "{hung:?}");
+    assert!(
+        matches!(&hung, TableError::Unreachable(reason) if reason.contains("more than 5 s")),
+        "{hung:?}"
+    );
     assert!(fresh.logs().rows().unwrap().is_empty());
     fresh.run("select 1");
 }
 
 #[test]
-fn a_server_that_never_answers_is_given_up() {
-    // The kernel accepts the connection, nobody speaks.
+fn a_server_that_never_answers_times_out() {
+    // The kernel accepts the connection, but nothing answers.
     let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let port = silent.local_addr().unwrap().port();
     let database = Database::new(&format!("mysql://root@127.0.0.1:{port}/db"), None, None).unwrap();
     let error = database.execute("select 1", &[]).unwrap_err();
-    assert!(matches!(&error, TableError::Unreachable(reason) if reason.contains("connecting took more than")), "{error:?}");
+    assert!(
+        matches!(&error, TableError::Unreachable(reason) if reason.contains("connecting took more than")),
+        "{error:?}"
+    );
 }
 
 #[test]
-fn the_death_of_the_server_is_survived() {
-    let own = OwnServer::start();
-    let fresh = Fresh::with_logs(&own.url);
+fn a_crash_of_the_server_is_survived() {
+    let own = TestServer::start();
+    let fresh = TestDatabase::with_logs(&own.url);
     fresh.run("insert into pseidon_logs (log, log_group) values ('a', 'etl'), ('b', 'etl')");
     let logs = fresh.logs();
     let before = logs.rows().unwrap();
@@ -277,44 +399,76 @@ fn the_death_of_the_server_is_survived() {
     for _ in 0..2 {
         own.script("local-kill");
         for outcome in [logs.rows().map(drop), logs.switch_off("a")] {
-            assert!(matches!(&outcome, Err(TableError::Unreachable(_))), "{outcome:?}");
+            assert!(
+                matches!(&outcome, Err(TableError::Unreachable(_))),
+                "{outcome:?}"
+            );
         }
         own.script("local-restart");
-        assert_eq!(logs.rows().unwrap(), before[..1], "the first request works, and the data is there");
+        assert_eq!(
+            logs.rows().unwrap(),
+            before[..1],
+            "the first request works, and the data is there"
+        );
     }
-    // Nothing was asked while it was away.
+    // No request was made while the server was down.
     own.script("local-restart");
     assert_eq!(logs.rows().unwrap(), before[..1]);
 }
 
-/// A server of the test's own.
-struct OwnServer {
+/// A server that belongs to one test.
+struct TestServer {
     url: String,
     dir: tempfile::TempDir,
 }
 
-impl OwnServer {
-    fn start() -> OwnServer {
+impl TestServer {
+    fn start() -> TestServer {
         let dir = tempfile::tempdir().unwrap();
-        let output = Command::new(script("local-up")).arg("--dir").arg(dir.path()).arg("mariadb").output().unwrap();
-        assert!(output.status.success(), "local-up: {}", String::from_utf8_lossy(&output.stderr));
+        let output = Command::new(script("local-up"))
+            .arg("--dir")
+            .arg(dir.path())
+            .arg("mariadb")
+            .output()
+            .unwrap();
+        assert!(
+            output.status.success(),
+            "local-up: {}",
+            String::from_utf8_lossy(&output.stderr)
+        );
         let env = String::from_utf8(output.stdout).unwrap();
-        let line = env.lines().find_map(|line| line.strip_prefix("export PSEIDON_TEST_MYSQL=")).unwrap();
-        OwnServer { url: line.trim_matches('\'').to_owned(), dir }
+        let line = env
+            .lines()
+            .find_map(|line| line.strip_prefix("export PSEIDON_TEST_MYSQL="))
+            .unwrap();
+        TestServer {
+            url: line.trim_matches('\'').to_owned(),
+            dir,
+        }
     }
 
     fn script(&self, name: &str) {
-        let status = Command::new(script(name)).arg("--dir").arg(self.dir.path()).arg("mariadb").status().unwrap();
+        let status = Command::new(script(name))
+            .arg("--dir")
+            .arg(self.dir.path())
+            .arg("mariadb")
+            .status()
+            .unwrap();
         assert!(status.success(), "{name}");
     }
 }
 
-impl Drop for OwnServer {
+impl Drop for TestServer {
     fn drop(&mut self) {
-        let _ = Command::new(script("local-down")).arg("--dir").arg(self.dir.path()).status();
+        let _ = Command::new(script("local-down"))
+            .arg("--dir")
+            .arg(self.dir.path())
+            .status();
     }
 }
 
 fn script(name: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("../../vagrant/scripts").join(name)
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("../../vagrant/scripts")
+        .join(name)
 }

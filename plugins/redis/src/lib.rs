@@ -1,23 +1,25 @@
-//! The state store that instances on several machines can share: Redis, by itself, under Sentinel or as a cluster.
+//! The state store that instances on several machines can share, in Redis: a single server, under
+//! Sentinel, or a cluster.
 //!
-//! All keys of a pipeline carry one hash tag, `{namespace:pipeline}`, so they lie in one slot, and every step of the delivery protocol is
-//! one Lua script over them. `address` reads the URL, `link` keeps a connection and says which errors pass, `store` is the protocol and
-//! `scripts` its steps, `replicas` makes a step count only once replicas have it, `migration` brings the keys of an earlier format up to
-//! date, and `durability` asks the server what an acknowledged write is worth.
+//! All keys of a pipeline carry one hash tag, `{namespace:pipeline}`, so that they lie in one slot,
+//! and every step of the delivery protocol is one Lua script over them. `address` parses the URL,
+//! `link` keeps a connection and classifies errors, `store` implements the protocol and `scripts`
+//! its steps, `replicas` waits until replicas have a step, `migration` converts the keys of an
+//! earlier format, and `durability` checks how durable an acknowledged write is.
 //!
 //! | Key after the tag | Type | Content |
 //! |---|---|---|
 //! | `:meta` | hash | `format`, `identity` |
-//! | `:plans` | hash | the texts of plans, by fingerprint |
+//! | `:plans` | hash | the plans in text form, by fingerprint |
 //! | `:notes` | hash | the plugins' notes |
 //! | `:sinks` | set | the sinks that have records |
 //! | `:splits:SINK` | set | the sink's splits |
 //! | `:split:SINK:SPLIT` | hash | a commit record: `v`, `epoch`, `seq`, `low`, `owner`, `plan`, `resume`, `finished`, and `a:LANE` for each lane that is ahead |
-//! | `:fenced:SINK` | set | instances that were cut off from the sink |
-//! | `:members:SOURCE` | sorted set | instances that share the source's splits, by when their lease runs out |
+//! | `:fenced:SINK` | set | instances that were fenced off from the sink |
+//! | `:members:SOURCE` | sorted set | instances that share the source's splits, by the expiry of their lease |
 //! | `:claim:SOURCE:SPLIT` | string | the instance that reads the split; it expires with the lease |
-//! | `:staged:SINK` | hash | what is staged and not yet published: id and detail |
-//! | `:replicated` | string | the marker that replicas acknowledge after a step, where the URL has `wait-replicas` |
+//! | `:staged:SINK` | hash | entries that are staged and not yet published: id and detail |
+//! | `:replicated` | string | the marker that replicas acknowledge after a step, if the URL has `wait-replicas` |
 
 mod address;
 mod durability;

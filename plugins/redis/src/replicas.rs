@@ -1,13 +1,16 @@
-//! Steps that count only once replicas have them: `?wait-replicas=N` in the URL.
+//! Steps that are done only once replicas have them: `?wait-replicas=N` in the URL.
 //!
-//! Redis answers a write before it sends it to its replicas. `WAIT` blocks until so many of them have processed everything up to the last
-//! write *of this connection*. Two cases have no such write: a step that is repeated on another connection because its answer was lost, and
-//! finds itself applied; and a read whose result others act upon. So each step is followed, on the same connection, by a write of its own,
-//! the marker, and then by `WAIT`. Replication has one order: a replica that has the marker has everything that the server had applied
-//! before it, whichever connection that came from.
+//! Redis answers a write before it sends it to its replicas. `WAIT` blocks until N of them have
+//! processed everything up to the last write *of this connection*. Two cases have no such write: a
+//! step that is repeated on another connection because its answer was lost, and that turns out to
+//! be applied already; and a read whose result others act upon. Each step is therefore followed, on
+//! the same connection, by another write, the marker, and then by `WAIT`. Replication has one
+//! order: a replica that has the marker has everything that the server had applied before it,
+//! regardless of the connection.
 //!
-//! `WAITAOF` (Redis 7.2, Valkey) waits until the server and the replicas have synced the marker to disk. It is used where the server has the
-//! command and keeps an append-only file. The server is asked for both once for each connection.
+//! `WAITAOF` (Redis 7.2, Valkey) waits until the server and the replicas have synced the marker to
+//! disk. It is used if the server has the command and keeps an append-only file, which is checked
+//! once for each connection.
 
 use std::collections::HashMap;
 use std::num::NonZeroU32;
@@ -15,23 +18,24 @@ use std::num::NonZeroU32;
 use redis::{Cmd, ErrorKind, FromRedisValue, RedisError, RedisResult, Value, cmd};
 
 use crate::durability::parse_info;
-use crate::link::{Live, unless_forbidden};
+use crate::link::{OpenConnection, unless_forbidden};
 
-/// How long each question waits, in milliseconds: together about 5 s, which is less than the connection's own time-out and more than
-/// `appendfsync everysec` takes. A replica that is asked while it has yet to sync says how far it was, and then nothing for a second; so
-/// it is asked again.
-const PATIENCE: [u64; 9] = [10, 20, 40, 80, 160, 320, 640, 1280, 2560];
+/// The timeouts of the successive `WAIT` commands, in milliseconds: together about 5 s, which is
+/// less than the connection's own timeout and more than `appendfsync everysec` takes. A replica
+/// that has yet to sync reports its progress at once and then only after a second, so the command
+/// is repeated.
+const WAIT_TIMEOUTS: [u64; 9] = [10, 20, 40, 80, 160, 320, 640, 1280, 2560];
 
-/// What a replica says when it acknowledges a step.
+/// How a replica acknowledges a step.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Acknowledgement {
     /// `WAIT`: it has processed the step.
     Received,
-    /// `WAITAOF`: it has synced the step to its disk, and so has the server.
+    /// `WAITAOF`: it has synced the step to disk, and so has the server.
     Synced,
 }
 
-/// The replicas that must have a step before it is answered.
+/// The replicas that must have a step before it counts as done.
 pub(crate) struct Replicas {
     count: NonZeroU32,
     /// The key of the marker, in the slot of all other keys of the pipeline.
@@ -47,22 +51,29 @@ impl Replicas {
         self.count.get()
     }
 
-    /// Sends a step, and returns its answer if enough replicas have acknowledged it. Otherwise the step is applied or not, and the string says
-    /// what is missing.
-    pub(crate) fn query<T: FromRedisValue>(&self, live: &mut Live, step: &Cmd) -> RedisResult<Result<T, String>> {
-        let acknowledgement = self.acknowledgement(live)?;
+    /// Sends a step, and returns its answer if enough replicas have acknowledged it. Otherwise the
+    /// step may or may not be applied, and the string says what is missing.
+    pub(crate) fn query<T: FromRedisValue>(
+        &self,
+        connection: &mut OpenConnection,
+        step: &Cmd,
+    ) -> RedisResult<Result<T, String>> {
+        let acknowledgement = self.acknowledgement(connection)?;
         let mut commands = step.get_packed_command();
         commands.extend(cmd("SET").arg(&self.marker).arg("").get_packed_command());
-        // In one packet, so that the server syncs both at once. A cluster's client finds the server by the first command.
-        let answers = live.keyed().req_packed_commands(&commands, 0, 2)?;
+        // Both commands go in one packet, so that the server syncs both at once. A cluster's client
+        // routes the packet by its first command.
+        let answers = connection.keyed().req_packed_commands(&commands, 0, 2)?;
         let [answer, marked] = <[Value; 2]>::try_from(answers).map_err(|_| incomplete())?;
         let answer = unless_error(answer)?;
-        let missing = match unless_error(marked).and_then(|_| self.missing(live, acknowledgement)) {
+        let missing = match unless_error(marked)
+            .and_then(|_| self.missing(connection, acknowledgement))
+        {
             Ok(None) => return Ok(Ok(T::from_redis_value(answer)?)),
             Ok(Some(missing)) => missing,
-            // It became a replica, or its append-only file was switched off.
+            // The server became a replica, or its append-only file was switched off.
             Err(error) if matches!(error.kind(), ErrorKind::Server(_) | ErrorKind::Extension) => {
-                live.acknowledgement = None;
+                connection.acknowledgement = None;
                 error.to_string()
             }
             Err(error) => return Err(error),
@@ -70,11 +81,15 @@ impl Replicas {
         Ok(Err(format!("the step may be applied, but {missing}")))
     }
 
-    /// What the marker lacks in the end.
-    fn missing(&self, live: &mut Live, acknowledgement: Acknowledgement) -> RedisResult<Option<String>> {
+    /// What is missing after all timeouts; `None` if the marker was acknowledged.
+    fn missing(
+        &self,
+        connection: &mut OpenConnection,
+        acknowledgement: Acknowledgement,
+    ) -> RedisResult<Option<String>> {
         let mut missing = None;
-        for patience in PATIENCE {
-            missing = self.missing_after(patience, live, acknowledgement)?;
+        for timeout in WAIT_TIMEOUTS {
+            missing = self.missing_after(timeout, connection, acknowledgement)?;
             if missing.is_none() {
                 break;
             }
@@ -82,35 +97,68 @@ impl Replicas {
         Ok(missing)
     }
 
-    /// What the marker lacks after `patience` milliseconds.
-    fn missing_after(&self, patience: u64, live: &mut Live, acknowledgement: Acknowledgement) -> RedisResult<Option<String>> {
+    /// What is missing after `timeout` milliseconds.
+    fn missing_after(
+        &self,
+        timeout: u64,
+        connection: &mut OpenConnection,
+        acknowledgement: Acknowledgement,
+    ) -> RedisResult<Option<String>> {
         let count = self.count.get();
-        let (received, did) = match acknowledgement {
-            Acknowledgement::Received => (live.ask_holder::<u32>(&self.marker, cmd("WAIT").arg(count).arg(patience))?, "have received it"),
+        let (received, verb) = match acknowledgement {
+            Acknowledgement::Received => (
+                connection
+                    .query_holder::<u32>(&self.marker, cmd("WAIT").arg(count).arg(timeout))?,
+                "have received it",
+            ),
             Acknowledgement::Synced => {
-                let (server, replicas) = live.ask_holder::<(bool, u32)>(&self.marker, cmd("WAITAOF").arg(1).arg(count).arg(patience))?;
+                let (server, replicas) = connection.query_holder::<(bool, u32)>(
+                    &self.marker,
+                    cmd("WAITAOF").arg(1).arg(count).arg(timeout),
+                )?;
                 if !server {
-                    return Ok(Some("the server has not synced it to its append-only file".to_owned()));
+                    return Ok(Some(
+                        "the server has not synced it to its append-only file".to_owned(),
+                    ));
                 }
-                (replicas, "have synced it to an append-only file, which needs appendonly yes")
+                (
+                    replicas,
+                    "have synced it to an append-only file, which needs appendonly yes",
+                )
             }
         };
-        Ok((received < count).then(|| format!("only {received} of {count} replicas (wait-replicas) {did}")))
+        Ok((received < count)
+            .then(|| format!("only {received} of {count} replicas (wait-replicas) {verb}")))
     }
 
-    /// How the server acknowledges; it is asked if this connection has not asked yet.
-    pub(crate) fn acknowledgement(&self, live: &mut Live) -> RedisResult<Acknowledgement> {
-        if let Some(known) = live.acknowledgement {
+    /// How the server acknowledges steps; looked up once for each connection.
+    pub(crate) fn acknowledgement(
+        &self,
+        connection: &mut OpenConnection,
+    ) -> RedisResult<Acknowledgement> {
+        if let Some(known) = connection.acknowledgement {
             return Ok(known);
         }
-        let described: Option<Vec<Value>> = unless_forbidden(live.ask_holder(&self.marker, cmd("COMMAND").arg("INFO").arg("WAITAOF")))?;
-        let persistence: Option<String> = unless_forbidden(live.ask_holder(&self.marker, cmd("INFO").arg("persistence")))?;
-        let has_command = described.is_some_and(|commands| commands.iter().any(|command| *command != Value::Nil));
-        let persistence: HashMap<String, String> = parse_info(&persistence.unwrap_or_default()).collect();
-        let has_file = persistence.get("aof_enabled").is_some_and(|enabled| enabled == "1");
-        let asked = if has_command && has_file { Acknowledgement::Synced } else { Acknowledgement::Received };
-        live.acknowledgement = Some(asked);
-        Ok(asked)
+        let described: Option<Vec<Value>> = unless_forbidden(
+            connection.query_holder(&self.marker, cmd("COMMAND").arg("INFO").arg("WAITAOF")),
+        )?;
+        let persistence: Option<String> = unless_forbidden(
+            connection.query_holder(&self.marker, cmd("INFO").arg("persistence")),
+        )?;
+        let has_command =
+            described.is_some_and(|commands| commands.iter().any(|command| *command != Value::Nil));
+        let persistence: HashMap<String, String> =
+            parse_info(&persistence.unwrap_or_default()).collect();
+        let has_file = persistence
+            .get("aof_enabled")
+            .is_some_and(|enabled| enabled == "1");
+        let acknowledgement = if has_command && has_file {
+            Acknowledgement::Synced
+        } else {
+            Acknowledgement::Received
+        };
+        connection.acknowledgement = Some(acknowledgement);
+        Ok(acknowledgement)
     }
 }
 

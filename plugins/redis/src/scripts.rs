@@ -1,8 +1,9 @@
-//! The steps of the protocol as Lua scripts, each one atomic. Each file in `scripts/` says which keys and arguments it takes.
+//! The steps of the protocol as Lua scripts, each of them atomic. Each file in `scripts/` documents
+//! its keys and arguments.
 
 use redis::{Cmd, ErrorKind, RedisResult, Script, ServerErrorKind, cmd};
 
-/// All of them.
+/// All scripts of the store.
 pub(crate) struct Scripts {
     pub(crate) take: LuaScript,
     pub(crate) set_owner: LuaScript,
@@ -27,7 +28,7 @@ impl Scripts {
     }
 }
 
-/// A script and the digest under which the server keeps it once it has run.
+/// A script and its digest, under which the server caches it after its first run.
 pub(crate) struct LuaScript {
     code: &'static str,
     digest: String,
@@ -35,16 +36,23 @@ pub(crate) struct LuaScript {
 
 impl LuaScript {
     fn new(code: &'static str) -> LuaScript {
-        LuaScript { code, digest: Script::new(code).get_hash().to_owned() }
+        LuaScript {
+            code,
+            digest: Script::new(code).get_hash().to_owned(),
+        }
     }
 
-    /// A call without keys and arguments.
+    /// A call without keys or arguments.
     pub(crate) fn call(&self) -> ScriptCall<'_> {
-        ScriptCall { script: self, keys: Vec::new(), arguments: Vec::new() }
+        ScriptCall {
+            script: self,
+            keys: Vec::new(),
+            arguments: Vec::new(),
+        }
     }
 }
 
-/// A call that is not sent yet.
+/// A call that has not been sent.
 pub(crate) struct ScriptCall<'a> {
     script: &'a LuaScript,
     keys: Vec<String>,
@@ -62,18 +70,25 @@ impl ScriptCall<'_> {
         self
     }
 
-    /// Sends the digest, and the script itself only to a server that does not have it. (The library would load it into every node of a
-    /// cluster, and fail when one of them hangs, though it may have no key of ours.)
+    /// Sends the digest, and the script itself only to a server that does not have it. (The library
+    /// would load the script into every node of a cluster, and fail if one of them hangs, even if
+    /// that node has none of the pipeline's keys.)
     pub(crate) fn send<T>(&self, mut send: impl FnMut(&Cmd) -> RedisResult<T>) -> RedisResult<T> {
         match send(&self.command("EVALSHA", &self.script.digest)) {
-            Err(error) if error.kind() == ErrorKind::Server(ServerErrorKind::NoScript) => send(&self.command("EVAL", self.script.code)),
+            Err(error) if error.kind() == ErrorKind::Server(ServerErrorKind::NoScript) => {
+                send(&self.command("EVAL", self.script.code))
+            }
             answer => answer,
         }
     }
 
     fn command(&self, name: &str, script: &str) -> Cmd {
         let mut command = cmd(name);
-        command.arg(script).arg(self.keys.len()).arg(&self.keys).arg(&self.arguments);
+        command
+            .arg(script)
+            .arg(self.keys.len())
+            .arg(&self.keys)
+            .arg(&self.arguments);
         command
     }
 }

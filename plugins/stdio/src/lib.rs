@@ -1,7 +1,8 @@
 //! Standard input and output: the source `stdin` and the sink `stdout`.
 //!
-//! With them a pipeline stands in a shell's pipe like any other tool: it ends when its input ends, and it ends without a word when whoever
-//! reads its output has had enough (`pseidon run … | head`).
+//! With them a pipeline works in a shell pipe like any other tool: it exits when its input ends,
+//! and it exits without an error when the reader of its output closes the pipe (`pseidon run … |
+//! head`).
 
 mod poll;
 pub mod stdin;

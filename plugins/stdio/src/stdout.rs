@@ -1,7 +1,7 @@
 //! The sink `stdout`: records as lines on standard output.
 //!
-//! Every chunk is written out as soon as it comes, and positions are committed afterwards, every second and at the end: after a crash a
-//! line may be printed again, and none is left out.
+//! Every chunk is written immediately. Positions are committed afterwards, every second and at the
+//! end. After a crash a line may be printed again, but none is lost.
 
 use std::fs::File;
 use std::io::{self, BufWriter, ErrorKind, Write};
@@ -12,21 +12,22 @@ use std::task::Waker;
 use std::time::Duration;
 
 use parking_lot::Mutex;
-use pseidon_delivery::committer::Abandon;
-use pseidon_delivery::{LaneId, Staged};
+use pseidon_delivery::committer::CommitterError;
+use pseidon_delivery::{LaneId, StagedEntry};
 use pseidon_dsl::Diagnostic;
-use pseidon_formats::{RecordEncoder, RecordFormat};
-use pseidon_plugin::lane::{Lane, LaneRules, Room, Sealed};
+use pseidon_formats::{OutputFormat, RecordEncoder};
+use pseidon_plugin::lane::{Lane, LaneRules, Room, SealOutcome};
 use pseidon_plugin::rollover::Rollover;
 use pseidon_plugin::sink::{
-    Chunk, PreparedSink, Protocol, Routed, Sink, SinkError, SinkFacts, SinkInput, SinkPlugin, SinkSetup, TakenOver, TakenSplit,
+    Chunk, PreparedSink, Protocol, RoutedRows, Sink, SinkError, SinkFacts, SinkInput, SinkPlugin,
+    SinkSetup, TakenSplit, TakeoverResult,
 };
 use pseidon_plugin::spec::{OptionDefault, OptionKind, OptionSpec, PluginSpec, Role};
 use pseidon_plugin::{BadRow, Options, Rows, Stop};
 
-mod outlet;
+mod interruptible_writer;
 
-use outlet::Outlet;
+use interruptible_writer::InterruptibleWriter;
 
 const LANE: &str = "printed";
 const COMMIT_EVERY: Duration = Duration::from_secs(1);
@@ -35,26 +36,29 @@ const BUFFER: usize = 64 << 10;
 static SPEC: PluginSpec = PluginSpec {
     name: "stdout",
     role: Role::Sink,
-    summary: "Writes records to standard output, one a line.",
-    details: "Records are printed as soon as they arrive. When whoever reads them has had enough (`pseidon run … | head`), the pipeline \
-              stops reading, finishes what its other sinks have begun, and ends without an error; records that could not be printed any \
-              more come again in the next run.\n\n\
-              What was printed cannot be taken back: after a crash up to a second's records are printed again, so every path to here is \
-              at-least-once, and `check` says so.",
+    summary: "Writes records to standard output, one per line.",
+    details: "Records are printed as soon as they arrive. When the reader closes the pipe \
+        (`pseidon run … | head`), the pipeline stops reading, finishes the open work of its other \
+        sinks, and exits without an error. Records that were not printed are re-read in the next \
+        run.\n\n\
+        Printed records cannot be taken back: after a crash, up to one second of records is \
+        printed again, so every path to this sink is at-least-once, and `check` reports it.",
     positional: Some("format"),
     options: &[
         OptionSpec {
             name: "format",
             kind: OptionKind::Choice(&["json", "txt", "raw"]),
             default: OptionDefault::Value("json"),
-            doc: "How a record is written: `:json` as one object, `:txt` as its text (the record as it came, or its only column), `:raw` \
-                  as the bytes that came. Each is followed by a line feed.",
+            doc: "The format of a record: `:json` writes one object, `:txt` the record as text \
+                (the original record, or its only column), `:raw` the original bytes. Each record \
+                is followed by a line feed.",
         },
         OptionSpec {
             name: "on-error",
             kind: OptionKind::OnError,
             default: OptionDefault::None,
-            doc: "What happens to a record that cannot be written in the format. Without it the record is put into quarantine.",
+            doc: "What to do with a record that cannot be written in the format. By default the \
+                record is quarantined.",
         },
     ],
     free_options: &[],
@@ -71,31 +75,56 @@ impl SinkPlugin for StdoutPlugin {
     }
 
     fn facts(&self, _options: &Options) -> SinkFacts {
-        let protocol = Protocol::AtLeastOnce("what was printed before a crash is printed again");
-        SinkFacts { typed: false, copies_meta: false, protocol, folder: None }
+        let protocol = Protocol::AtLeastOnce("records printed before a crash are printed again");
+        SinkFacts {
+            typed: false,
+            copies_meta: false,
+            protocol,
+            folder: None,
+        }
     }
 
-    fn prepare(&self, options: &Options, input: &SinkInput) -> Result<Arc<dyn PreparedSink>, Vec<Diagnostic>> {
-        let wrong = |reason| vec![Diagnostic::new(options.span_of("format"), "these records cannot be printed so", reason)];
-        let format: RecordFormat = options.text("format").unwrap_or("json").parse().map_err(wrong)?;
-        let encoder = RecordEncoder::new(format, input).map_err(wrong)?;
-        Ok(Arc::new(Prepared { encoder: Arc::new(encoder) }))
+    fn prepare(
+        &self,
+        options: &Options,
+        input: &SinkInput,
+    ) -> Result<Arc<dyn PreparedSink>, Vec<Diagnostic>> {
+        let invalid = |reason| {
+            vec![Diagnostic::new(
+                options.span_of("format"),
+                "this format cannot represent these records",
+                reason,
+            )]
+        };
+        let format: OutputFormat = options
+            .string("format")
+            .unwrap_or("json")
+            .parse()
+            .map_err(invalid)?;
+        let encoder = RecordEncoder::new(format, input).map_err(invalid)?;
+        Ok(Arc::new(PreparedStdout {
+            encoder: Arc::new(encoder),
+        }))
     }
 }
 
-struct Prepared {
+struct PreparedStdout {
     encoder: Arc<RecordEncoder>,
 }
 
-impl PreparedSink for Prepared {
+impl PreparedSink for PreparedStdout {
     fn nondeterminism(&self) -> Option<String> {
         None
     }
 
     fn open(&self, setup: SinkSetup) -> Result<Arc<dyn Sink>, SinkError> {
-        // A descriptor of our own, since the standard library's handle keeps a buffer that is written line by line.
+        // A separate descriptor, because the standard library's handle has a line buffer.
         let output = io::stdout().as_fd().try_clone_to_owned().map_err(failed)?;
-        Ok(Arc::new(Stdout::new(File::from(output), self.encoder.clone(), &setup)))
+        Ok(Arc::new(Stdout::new(
+            File::from(output),
+            self.encoder.clone(),
+            &setup,
+        )))
     }
 }
 
@@ -105,56 +134,91 @@ struct Stdout {
 
 impl Stdout {
     fn new(output: File, encoder: Arc<RecordEncoder>, setup: &SinkSetup) -> Stdout {
-        let outlet = Outlet::new(output, setup.committer.sink().as_str(), setup.stop.clone(), &setup.metrics);
-        let out = Mutex::new(BufWriter::with_capacity(BUFFER, outlet));
-        Stdout { printer: Arc::new(Printer { encoder, out, stop: setup.stop.clone(), has_reader: AtomicBool::new(true) }) }
+        let output = InterruptibleWriter::new(
+            output,
+            setup.committer.sink().as_str(),
+            setup.stop.clone(),
+            &setup.metrics,
+        );
+        let out = Mutex::new(BufWriter::with_capacity(BUFFER, output));
+        Stdout {
+            printer: Arc::new(Printer {
+                encoder,
+                out,
+                stop: setup.stop.clone(),
+                has_reader: AtomicBool::new(true),
+            }),
+        }
     }
 }
 
 impl Sink for Stdout {
     fn rules(&self) -> LaneRules {
         let rollover = Rollover::every(COMMIT_EVERY);
-        LaneRules { single_writer: true, rollover, check_every: COMMIT_EVERY / 4, most_open: usize::MAX }
+        LaneRules {
+            single_writer: true,
+            rollover,
+            check_every: COMMIT_EVERY / 4,
+            most_open: usize::MAX,
+        }
     }
 
-    fn take_over(&self, _splits: &[TakenSplit], _staged: &[Staged]) -> Result<TakenOver, SinkError> {
-        Ok(TakenOver::default())
+    fn take_over(
+        &self,
+        _splits: &[TakenSplit],
+        _staged: &[StagedEntry],
+    ) -> Result<TakeoverResult, SinkError> {
+        Ok(TakeoverResult::default())
     }
 
-    fn route(&self, rows: Rows) -> Routed {
+    fn route(&self, rows: Rows) -> RoutedRows {
         let bad = self.printer.encoder.check(&rows);
         match rows.without(&bad) {
-            Ok(rows) if rows.is_empty() => Routed { chunks: Vec::new(), bad },
-            Ok(rows) => Routed { chunks: vec![Chunk::new(LANE.into(), rows)], bad },
+            Ok(rows) if rows.is_empty() => RoutedRows {
+                chunks: Vec::new(),
+                bad,
+            },
+            Ok(rows) => RoutedRows {
+                chunks: vec![Chunk::new(LANE.into(), rows)],
+                bad,
+            },
             Err(error) => {
-                let all = (0..rows.len() as u32).map(|row| BadRow { row, reason: error.to_string() });
-                Routed { chunks: Vec::new(), bad: all.collect() }
+                let all = (0..rows.len() as u32).map(|row| BadRow {
+                    row,
+                    reason: error.to_string(),
+                });
+                RoutedRows {
+                    chunks: Vec::new(),
+                    bad: all.collect(),
+                }
             }
         }
     }
 
     fn lane(&self, _lane: &LaneId, _waker: &Waker) -> Result<Box<dyn Lane>, SinkError> {
-        Ok(Box::new(PrintedLane { printer: self.printer.clone() }))
+        Ok(Box::new(PrintedLane {
+            printer: self.printer.clone(),
+        }))
     }
 
     fn tick(&self) -> Result<(), SinkError> {
-        self.printer.look_for_reader()
+        self.printer.check_reader()
     }
 }
 
-/// Standard output, as the lanes of a run share it.
+/// Standard output, shared by the lanes of a run.
 struct Printer {
     encoder: Arc<RecordEncoder>,
-    out: Mutex<BufWriter<Outlet>>,
+    out: Mutex<BufWriter<InterruptibleWriter>>,
     stop: Stop,
-    /// Whether anything may still be read of what is printed. Afterwards nothing is printed any more.
+    /// Whether the reader may still read. Once it is false, nothing more is printed.
     has_reader: AtomicBool,
 }
 
 impl Printer {
     fn print(&self, rows: &Rows) -> io::Result<()> {
         let mut out = self.out.lock();
-        // A pipeline may print in several places: their lines must not be mixed.
+        // Several stdout sinks of a pipeline may print at once; their lines must not be mixed.
         let _turn = io::stdout().lock();
         self.encoder.write_lines(rows, &mut *out)?;
         out.flush()
@@ -164,9 +228,9 @@ impl Printer {
         self.has_reader.load(Ordering::Relaxed)
     }
 
-    /// A reader that left is seen even while there is nothing to print for it.
-    fn look_for_reader(&self) -> Result<(), SinkError> {
-        if self.has_reader() && self.out.lock().get_ref().reader_left().map_err(failed)? {
+    /// Notices that the reader has closed the pipe even while there is nothing to print.
+    fn check_reader(&self) -> Result<(), SinkError> {
+        if self.has_reader() && self.out.lock().get_ref().is_reader_gone().map_err(failed)? {
             self.stop_reading();
         }
         Ok(())
@@ -178,7 +242,7 @@ impl Printer {
     }
 }
 
-/// What is printed between two commits.
+/// The records printed between two commits.
 struct PrintedLane {
     printer: Arc<Printer>,
 }
@@ -194,17 +258,17 @@ impl Lane for PrintedLane {
                 self.printer.stop_reading();
                 Ok(Room::Closed)
             }
-            Err(_) if self.printer.stop.leaving_now() => Err(Abandon::Stopped.into()),
+            Err(_) if self.printer.stop.leaving_now() => Err(CommitterError::Stopped.into()),
             Err(error) => Err(failed(error)),
         }
     }
 
     fn tick(&mut self) -> Result<(), SinkError> {
-        self.printer.look_for_reader()
+        self.printer.check_reader()
     }
 
-    fn seal(self: Box<Self>) -> Result<Sealed, SinkError> {
-        Ok(Sealed::Durable)
+    fn seal(self: Box<Self>) -> Result<SealOutcome, SinkError> {
+        Ok(SealOutcome::Durable)
     }
 }
 

@@ -1,18 +1,19 @@
-//! The sink `drop`: takes everything in and keeps nothing.
+//! The sink `drop`: accepts every record and discards it.
 //!
-//! It still commits how far it has come, so that a restart does not read again what was dropped, and so that it costs a pipeline what the
-//! delivery protocol costs.
+//! It still commits positions, so that a restart does not re-read what was dropped, and so that it
+//! costs a pipeline as much as the delivery protocol costs.
 
 use std::sync::Arc;
 use std::task::Waker;
 use std::time::Duration;
 
-use pseidon_delivery::{LaneId, Staged};
+use pseidon_delivery::{LaneId, StagedEntry};
 use pseidon_dsl::Diagnostic;
-use pseidon_plugin::lane::{Lane, LaneRules, Room, Sealed};
+use pseidon_plugin::lane::{Lane, LaneRules, Room, SealOutcome};
 use pseidon_plugin::rollover::Rollover;
 use pseidon_plugin::sink::{
-    Chunk, PreparedSink, Protocol, Routed, Sink, SinkError, SinkFacts, SinkInput, SinkPlugin, SinkSetup, TakenOver, TakenSplit,
+    Chunk, PreparedSink, Protocol, RoutedRows, Sink, SinkError, SinkFacts, SinkInput, SinkPlugin,
+    SinkSetup, TakenSplit, TakeoverResult,
 };
 use pseidon_plugin::spec::{PluginSpec, Role};
 use pseidon_plugin::{Options, Rows};
@@ -23,9 +24,10 @@ const COMMIT_EVERY: Duration = Duration::from_secs(1);
 static SPEC: PluginSpec = PluginSpec {
     name: "drop",
     role: Role::Sink,
-    summary: "Takes every record and keeps none.",
-    details: "For measuring what the rest of a pipeline costs, and for branches that are not needed. How far it has come is kept every \
-              second and at the end of the run, as in every sink, so that a restart goes on where the last run stopped.",
+    summary: "Discards every record.",
+    details: "For measuring the cost of the rest of a pipeline, and for branches whose records are \
+        not needed. Positions are committed every second and at the end of the run, as in every \
+        sink, so that a restart resumes where the last run stopped.",
     positional: None,
     options: &[],
     free_options: &[],
@@ -42,17 +44,26 @@ impl SinkPlugin for DropPlugin {
     }
 
     fn facts(&self, _options: &Options) -> SinkFacts {
-        SinkFacts { typed: false, copies_meta: false, protocol: Protocol::Discard, folder: None }
+        SinkFacts {
+            typed: false,
+            copies_meta: false,
+            protocol: Protocol::Discard,
+            folder: None,
+        }
     }
 
-    fn prepare(&self, _options: &Options, _input: &SinkInput) -> Result<Arc<dyn PreparedSink>, Vec<Diagnostic>> {
-        Ok(Arc::new(Prepared))
+    fn prepare(
+        &self,
+        _options: &Options,
+        _input: &SinkInput,
+    ) -> Result<Arc<dyn PreparedSink>, Vec<Diagnostic>> {
+        Ok(Arc::new(PreparedDrop))
     }
 }
 
-struct Prepared;
+struct PreparedDrop;
 
-impl PreparedSink for Prepared {
+impl PreparedSink for PreparedDrop {
     fn nondeterminism(&self) -> Option<String> {
         None
     }
@@ -69,16 +80,32 @@ struct DropSink {
 impl Sink for DropSink {
     fn rules(&self) -> LaneRules {
         let rollover = Rollover::every(COMMIT_EVERY);
-        LaneRules { single_writer: true, rollover, check_every: COMMIT_EVERY / 4, most_open: usize::MAX }
+        LaneRules {
+            single_writer: true,
+            rollover,
+            check_every: COMMIT_EVERY / 4,
+            most_open: usize::MAX,
+        }
     }
 
-    fn take_over(&self, _splits: &[TakenSplit], _staged: &[Staged]) -> Result<TakenOver, SinkError> {
-        Ok(TakenOver::default())
+    fn take_over(
+        &self,
+        _splits: &[TakenSplit],
+        _staged: &[StagedEntry],
+    ) -> Result<TakeoverResult, SinkError> {
+        Ok(TakeoverResult::default())
     }
 
-    fn route(&self, rows: Rows) -> Routed {
-        let chunks = if rows.is_empty() { Vec::new() } else { vec![Chunk::new(self.lane.clone(), rows)] };
-        Routed { chunks, bad: Vec::new() }
+    fn route(&self, rows: Rows) -> RoutedRows {
+        let chunks = if rows.is_empty() {
+            Vec::new()
+        } else {
+            vec![Chunk::new(self.lane.clone(), rows)]
+        };
+        RoutedRows {
+            chunks,
+            bad: Vec::new(),
+        }
     }
 
     fn lane(&self, _lane: &LaneId, _waker: &Waker) -> Result<Box<dyn Lane>, SinkError> {
@@ -86,7 +113,7 @@ impl Sink for DropSink {
     }
 }
 
-/// A lane whose rows are gone as soon as they come.
+/// A lane that discards its rows.
 struct DropLane;
 
 impl Lane for DropLane {
@@ -94,8 +121,8 @@ impl Lane for DropLane {
         Ok(Room::Ready)
     }
 
-    fn seal(self: Box<Self>) -> Result<Sealed, SinkError> {
-        Ok(Sealed::Durable)
+    fn seal(self: Box<Self>) -> Result<SealOutcome, SinkError> {
+        Ok(SealOutcome::Durable)
     }
 }
 

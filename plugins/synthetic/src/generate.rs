@@ -1,7 +1,7 @@
-//! The source `generate`: records from expressions.
+//! The source `generate`: records from SQL expressions.
 //!
-//! A record is a function of its number (and of the seed), so it can be made again after a crash: the position of a record is its number,
-//! and resuming means counting on.
+//! A record is a function of its number and of the seed, so it can be generated again after a
+//! crash. A record's position is its number, and resuming means continuing to count.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -10,89 +10,100 @@ use bytes::Bytes;
 use pseidon_delivery::Position;
 use pseidon_dsl::Diagnostic;
 use pseidon_plugin::options::OnError;
-use pseidon_plugin::source::{Source, SourceError, SourceFacts, SourceHandle, SourcePlugin, SourceSetup, Stopped};
+use pseidon_plugin::source::{
+    Source, SourceError, SourceFacts, SourceHandle, SourcePlugin, SourceSetup, Stopped,
+};
 use pseidon_plugin::spec::{OptionDefault, OptionKind, OptionSpec, PluginSpec, Role};
 use pseidon_plugin::{Batch, Options, Split};
 
 mod numbers;
 mod pace;
-mod recipe;
+mod record;
 mod values;
 
 pub use pace::Pace;
-use recipe::{Failure, NotMade, Recipe};
+use record::{FailedRecord, GenerateError, RecordGenerator};
 pub use values::NumberExpr;
 
-/// The largest number there can be, since `n` is an int64.
+/// The upper limit of record numbers, because `n` is an int64.
 const LAST_NUMBER: u64 = i64::MAX as u64;
-const MOST_SPLITS: u64 = 4096;
-/// The bytes that a batch is to have, roughly; and the records it has until it is known how large they are, and at most.
+const MAX_SPLITS: u64 = 4096;
+/// The target size of a batch in bytes, the number of records in the first batch, whose record size
+/// is still unknown, and the most records in a batch.
 const BATCH_BYTES: usize = 1 << 20;
 const FIRST_BATCH: usize = 256;
-const LARGEST_BATCH: usize = 8192;
-/// How often splits are shared out among instances.
-const ROUND: Duration = Duration::from_secs(1);
-/// How often a source that waits for room looks whether the run ends.
-const PATIENCE: Duration = Duration::from_millis(250);
+const MAX_BATCH: usize = 8192;
+/// How often splits are shared among instances.
+const SHARE_INTERVAL: Duration = Duration::from_secs(1);
+/// How often a source that waits for room checks whether the run is stopping.
+const POLL_INTERVAL: Duration = Duration::from_millis(250);
 
 static SPEC: PluginSpec = PluginSpec {
     name: "generate",
     role: Role::Source,
-    summary: "Makes records from SQL expressions.",
-    details: "For trying a pipeline out, for tests, and for measuring. The records are JSON objects. Their expressions can use\n\n\
-              - `n`, the record's number, from 0 on (int64),\n\
-              - `r`, a random number from 0 to just below 1 (float64),\n\
-              - `h`, a random whole number from 0 to 2^63 - 1 (int64): `h % 100` is one of a hundred, drawn anew for each record.\n\n\
-              `r` and `h` are always the same for the same number and `:seed`. So a record can be made again after a crash, and what \
-              leaves the pipeline is exactly once, unless an expression uses `now()`, `random()` or the like. `r` and `h` do not depend \
-              on each other.\n\n\
-              A run goes on where the last one stopped, as with every source: a pipeline whose `:count` records are all delivered makes \
-              no more when it is run again, until the count is raised or its state is removed.",
+    summary: "Generates records from SQL expressions.",
+    details: "For trying out pipelines, for tests, and for measuring. The records are JSON \
+        objects. Their expressions can use\n\n\
+        - `n`, the record's number, starting at 0 (int64),\n\
+        - `r`, a random number in [0, 1) (float64),\n\
+        - `h`, a random integer from 0 to 2^63 - 1 (int64): `h % 100` is one of a hundred values, \
+        a new one for each record.\n\n\
+        `r` and `h` depend only on the record's number and on `:seed`. So a record can be \
+        generated again after a crash, and delivery is exactly-once, unless an expression uses \
+        `now()`, `random()` or another function that is not deterministic. `r` and `h` are \
+        independent of each other.\n\n\
+        A run resumes where the last one stopped, as with every source: a pipeline whose `:count` \
+        records are all delivered generates no more records when it is run again, until the count \
+        is raised or its state is removed.",
     positional: None,
     options: &[
         OptionSpec {
             name: "record",
             kind: OptionKind::Exprs,
             default: OptionDefault::Required,
-            doc: "The fields of a record: a map from names to SQL expressions, such as `{:id \"n\" :user \"'u' || (h % 100)\" :price \"r * 100\"}`.",
+            doc: "The fields of a record: a map from names to SQL expressions, such as `{:id \"n\" \
+                :user \"'u' || (h % 100)\" :price \"r * 100\"}`.",
         },
         OptionSpec {
             name: "count",
-            kind: OptionKind::Count,
+            kind: OptionKind::Integer,
             default: OptionDefault::None,
-            doc: "How many records to make, over all runs. The pipeline ends after them. Without it there is no end.",
+            doc: "The number of records to generate, over all runs. The pipeline stops after them. \
+                Without it, the source never ends.",
         },
         OptionSpec {
             name: "rate",
             kind: OptionKind::Number,
             default: OptionDefault::None,
-            doc: "Records per second, over all splits: `1000`, or `0.5` for one every two seconds. Without it they come as fast as they \
-                  are taken. They come in groups about 50 ms apart, and what was held up is made up for.",
+            doc: "Records per second, over all splits: `1000`, or `0.5` for one every two seconds. \
+                Without it, records are generated as fast as the pipeline accepts them. Records \
+                are generated in groups about 50 ms apart, and delays are caught up.",
         },
         OptionSpec {
             name: "seed",
-            kind: OptionKind::Count,
+            kind: OptionKind::Integer,
             default: OptionDefault::Value("0"),
-            doc: "Another seed gives other values of `r` and `h`.",
+            doc: "The seed of `r` and `h`. Different seeds generate different values.",
         },
         OptionSpec {
             name: "splits",
-            kind: OptionKind::Count,
+            kind: OptionKind::Integer,
             default: OptionDefault::Value("1"),
-            doc: "Over how many splits the records are spread: record `n` is in the split, and has as its `@partition`, `n % splits`. \
-                  Records of one split keep their order. Change it only together with the pipeline's name, since each split goes on from \
-                  its own number.",
+            doc: "The number of splits: record `n` belongs to split `n % splits`, which is also \
+                its `@partition`. Records of one split keep their order. Change it only together \
+                with the pipeline's name, because each split resumes from its own number.",
         },
         OptionSpec {
             name: "on-error",
             kind: OptionKind::OnError,
             default: OptionDefault::Value("throw"),
-            doc: "What happens when an expression has no value for a record, for example because it divides by zero: `:throw` ends the \
-                  run, `:noop` counts the record and leaves it out.",
+            doc: "What to do with a record whose expressions fail, for example because of a \
+                division by zero: `:throw` stops the run, `:noop` skips the record and counts it.",
         },
     ],
     free_options: &[],
-    example: "(generate {:record {:id \"n\" :user \"'u' || (h % 100)\" :price \"r * 100\"} :count 1000000})",
+    example: "(generate {:record {:id \"n\" :user \"'u' || (h % 100)\" :price \"r * 100\"} \
+        :count 1000000})",
 };
 
 /// The plugin `generate`.
@@ -105,58 +116,76 @@ impl SourcePlugin for GeneratePlugin {
     }
 
     fn prepare(&self, options: &Options) -> Result<Arc<dyn Source>, Vec<Diagnostic>> {
-        let mut mistakes = Vec::new();
-        let mut wrong = |option: &str, message: &str, expected: &str| {
-            mistakes.push(Diagnostic::new(options.span_of(option), message, expected));
+        let mut errors = Vec::new();
+        let mut invalid = |option: &str, message: &str, expected: &str| {
+            errors.push(Diagnostic::new(options.span_of(option), message, expected));
         };
         let pace = options.number("rate").and_then(|rate| {
             let pace = Pace::new(rate);
             if pace.is_none() {
-                wrong("rate", "records cannot come at this rate", "expected a number above 0");
+                invalid("rate", "invalid rate", "expected a number greater than 0");
             }
             pace
         });
-        let splits = options.count("splits").unwrap_or(1);
-        if !(1..=MOST_SPLITS).contains(&splits) {
-            wrong("splits", "records cannot be spread over so many splits", &format!("expected 1 to {MOST_SPLITS}"));
+        let splits = options.integer("splits").unwrap_or(1);
+        if !(1..=MAX_SPLITS).contains(&splits) {
+            invalid(
+                "splits",
+                "invalid number of splits",
+                &format!("expected 1 to {MAX_SPLITS}"),
+            );
         }
         let skip_failures = match options.on_error("on-error") {
             None | Some(OnError::Throw) => false,
             Some(OnError::Noop) => true,
             Some(OnError::Retry { .. } | OnError::Quarantine { .. }) => {
-                wrong("on-error", "a record that could not be made cannot be tried again or put aside", "expected :throw or :noop");
+                invalid(
+                    "on-error",
+                    "generated records cannot be retried or quarantined",
+                    "expected :throw or :noop",
+                );
                 false
             }
         };
         let record = options.named_exprs("record").unwrap_or_default();
-        match Recipe::new(record, options.span_of("record"), options.count("seed").unwrap_or(0)) {
-            Ok(recipe) if mistakes.is_empty() => {
-                Ok(Arc::new(Generate { recipe, count: options.count("count"), pace, splits: splits as usize, skip_failures }))
-            }
-            Ok(_) => Err(mistakes),
+        match RecordGenerator::new(
+            record,
+            options.span_of("record"),
+            options.integer("seed").unwrap_or(0),
+        ) {
+            Ok(generator) if errors.is_empty() => Ok(Arc::new(Generate {
+                generator,
+                count: options.integer("count"),
+                pace,
+                splits: splits as usize,
+                skip_failures,
+            })),
+            Ok(_) => Err(errors),
             Err(more) => {
-                mistakes.extend(more);
-                Err(mistakes)
+                errors.extend(more);
+                Err(errors)
             }
         }
     }
 }
 
 struct Generate {
-    recipe: Recipe,
+    generator: RecordGenerator,
     count: Option<u64>,
     pace: Option<Pace>,
     splits: usize,
-    /// Whether a record that cannot be made is left out; otherwise it ends the run.
+    /// Whether a record that cannot be generated is skipped; otherwise it stops the run.
     skip_failures: bool,
 }
 
 impl Source for Generate {
     fn facts(&self) -> SourceFacts {
-        let not_rereadable = (!self.recipe.is_deterministic()).then_some("its expressions use now(), random() or the like");
+        let not_rereadable = (!self.generator.is_deterministic()).then_some(
+            "its expressions are not deterministic: they use now(), random() or the like",
+        );
         SourceFacts {
             format: "json".into(),
-            schema: Some(self.recipe.schema().clone()),
+            schema: Some(self.generator.schema().clone()),
             not_rereadable,
             finite: self.count.is_some(),
             topic_may_change: false,
@@ -165,53 +194,59 @@ impl Source for Generate {
 
     fn sample(&self, setup: &SourceSetup, count: usize) -> Result<Vec<Bytes>, SourceError> {
         let mut count = self.end().min(count as u64);
-        let made = loop {
-            match self.make(&self.split(setup, 0), (0..count).collect(), count, setup)? {
-                Some(made) => break made,
+        let generated = loop {
+            match self.generate_batch(&self.split(setup, 0), (0..count).collect(), count, setup)? {
+                Some(generated) => break generated,
                 None => count /= 2,
             }
         };
-        Ok((0..made.len()).filter_map(|row| made.payloads.get_bytes(row)).collect())
+        Ok((0..generated.len())
+            .filter_map(|row| generated.payloads.get_bytes(row))
+            .collect())
     }
 
     fn run(&self, setup: &SourceSetup, handle: SourceHandle) -> Result<(), SourceError> {
-        match self.generate(setup, &handle) {
-            Ok(()) | Err(End::Stopped) => Ok(()),
-            Err(End::Failed(error)) => Err(error),
+        match self.generate_all(setup, &handle) {
+            Ok(()) | Err(EarlyEnd::Stopped) => Ok(()),
+            Err(EarlyEnd::Failed(error)) => Err(error),
         }
     }
 }
 
 /// Why a run ended before its last record.
-enum End {
+enum EarlyEnd {
     Stopped,
     Failed(SourceError),
 }
 
-impl From<Stopped> for End {
+impl From<Stopped> for EarlyEnd {
     fn from(_: Stopped) -> Self {
-        End::Stopped
+        EarlyEnd::Stopped
     }
 }
 
-impl From<SourceError> for End {
+impl From<SourceError> for EarlyEnd {
     fn from(error: SourceError) -> Self {
-        End::Failed(error)
+        EarlyEnd::Failed(error)
     }
 }
 
-/// A split, and how far it is.
-struct Generated {
+/// A split and its progress.
+struct SplitProgress {
     split: Arc<Split>,
-    /// The next number, while this instance has the split.
+    /// The next record number; `None` while this instance does not own the split.
     next: Option<Position>,
-    /// Whether its last record is durable, whichever instance made it.
-    is_over: bool,
+    /// Whether its last record is durable, whichever instance generated it.
+    is_finished: bool,
 }
 
-impl Generated {
-    fn new(split: Arc<Split>) -> Generated {
-        Generated { split, next: None, is_over: false }
+impl SplitProgress {
+    fn new(split: Arc<Split>) -> SplitProgress {
+        SplitProgress {
+            split,
+            next: None,
+            is_finished: false,
+        }
     }
 
     fn next(&self) -> Option<Position> {
@@ -224,86 +259,129 @@ impl Generated {
     }
 }
 
-/// How far the numbers of all splits together are.
-struct Pass {
-    /// Where it began, and when: the rate counts from there.
+/// The progress of all splits together.
+struct NumberProgress {
+    /// The first number and when it was due: the rate counts from there.
     first: u64,
     started: Instant,
     next: u64,
     batch_size: usize,
 }
 
-impl Pass {
+impl NumberProgress {
     fn begin_at(&mut self, next: u64) {
         (self.first, self.next, self.started) = (next, next, Instant::now());
     }
 }
 
 impl Generate {
-    fn generate(&self, setup: &SourceSetup, handle: &SourceHandle) -> Result<(), End> {
-        let mut splits: Vec<Generated> = (0..self.splits).map(|index| Generated::new(self.split(setup, index))).collect();
-        let mut pass = Pass { first: 0, next: 0, started: Instant::now(), batch_size: FIRST_BATCH };
+    fn generate_all(&self, setup: &SourceSetup, handle: &SourceHandle) -> Result<(), EarlyEnd> {
+        let mut splits: Vec<SplitProgress> = (0..self.splits)
+            .map(|index| SplitProgress::new(self.split(setup, index)))
+            .collect();
+        let mut progress = NumberProgress {
+            first: 0,
+            next: 0,
+            started: Instant::now(),
+            batch_size: FIRST_BATCH,
+        };
         let mut next_round = Instant::now();
-        while splits.iter().any(|split| !split.is_over) {
+        while splits.iter().any(|split| !split.is_finished) {
             if Instant::now() >= next_round {
-                if self.share(handle, &mut splits)? {
-                    pass.begin_at(splits.iter().filter_map(Generated::next).min().unwrap_or(0));
+                if self.share_splits(handle, &mut splits)? {
+                    progress.begin_at(
+                        splits
+                            .iter()
+                            .filter_map(SplitProgress::next)
+                            .min()
+                            .unwrap_or(0),
+                    );
                 }
-                next_round = Instant::now() + ROUND;
+                next_round = Instant::now() + SHARE_INTERVAL;
             }
             if splits.iter().all(|split| split.next().is_none()) {
-                // The others are another instance's. This one stays, in case that one dies.
+                // Other instances own the remaining splits. This instance stays, in case one of
+                // them dies.
                 handle.sleep(next_round.saturating_duration_since(Instant::now()))?;
                 continue;
             }
-            self.make_some(setup, handle, &mut splits, &mut pass)?;
+            self.generate_next(setup, handle, &mut splits, &mut progress)?;
         }
         Ok(())
     }
 
-    /// A round of sharing the splits with other instances. Returns whether one was granted.
-    fn share(&self, handle: &SourceHandle, splits: &mut [Generated]) -> Result<bool, End> {
-        let unfinished = splits.iter().filter(|split| !split.is_over).map(|split| split.split.id.clone()).collect();
+    /// Shares the splits with other instances. Returns whether this instance was granted one.
+    fn share_splits(
+        &self,
+        handle: &SourceHandle,
+        splits: &mut [SplitProgress],
+    ) -> Result<bool, EarlyEnd> {
+        let unfinished = splits
+            .iter()
+            .filter(|split| !split.is_finished)
+            .map(|split| split.split.id.clone())
+            .collect();
         let share = handle.share_splits(unfinished)?;
-        let given_back: Vec<_> = splits.iter_mut().filter(|split| split.next.is_some()).take(share.excess).collect();
+        let given_back: Vec<_> = splits
+            .iter_mut()
+            .filter(|split| split.next.is_some())
+            .take(share.excess)
+            .collect();
         if !given_back.is_empty() {
             handle.release(given_back.into_iter().map(|split| split.leave()).collect())?;
         }
-        let mut granted: Vec<&mut Generated> = splits.iter_mut().filter(|split| share.granted.contains(&split.split.id)).collect();
+        let mut granted: Vec<&mut SplitProgress> = splits
+            .iter_mut()
+            .filter(|split| share.granted.contains(&split.split.id))
+            .collect();
         if granted.is_empty() {
             return Ok(false);
         }
         let taken = handle.take(granted.iter().map(|split| split.split.clone()).collect())?;
         let mut begun = Vec::new();
-        let mut over = Vec::new();
+        let mut finished = Vec::new();
         for (split, known) in granted.iter_mut().zip(taken) {
-            // One that was finished goes on when there are to be more records than before.
+            // A finished split continues if `:count` was raised.
             let position = known.map_or(0, |known| known.position);
             if position >= self.end() {
-                split.is_over = true;
-                over.push(split.split.clone());
+                split.is_finished = true;
+                finished.push(split.split.clone());
             } else {
                 split.next = Some(position);
                 begun.push((split.split.clone(), position));
             }
         }
         handle.begin(begun)?;
-        if !over.is_empty() {
-            handle.release(over)?;
+        if !finished.is_empty() {
+            handle.release(finished)?;
         }
         Ok(true)
     }
 
-    /// Makes the next records of all splits that this instance has, as far as there is room for them and they are due.
-    fn make_some(&self, setup: &SourceSetup, handle: &SourceHandle, splits: &mut [Generated], pass: &mut Pass) -> Result<(), End> {
-        if !handle.wait_for_room(PATIENCE)? {
+    /// Generates the next records of all splits that this instance owns, as far as there is room
+    /// for them and they are due.
+    fn generate_next(
+        &self,
+        setup: &SourceSetup,
+        handle: &SourceHandle,
+        splits: &mut [SplitProgress],
+        progress: &mut NumberProgress,
+    ) -> Result<(), EarlyEnd> {
+        if !handle.wait_for_room(POLL_INTERVAL)? {
             return Ok(());
         }
-        let mut upto = pass.next.saturating_add((pass.batch_size * self.splits) as u64).min(self.end());
+        let mut upto = progress
+            .next
+            .saturating_add((progress.batch_size * self.splits) as u64)
+            .min(self.end());
         if let Some(pace) = self.pace {
-            let due = pass.first.saturating_add(pace.due(pass.started.elapsed()));
-            if due <= pass.next {
-                handle.sleep(pace.pause(pass.next - pass.first, pass.started.elapsed()))?;
+            let due = progress
+                .first
+                .saturating_add(pace.due(progress.started.elapsed()));
+            if due <= progress.next {
+                handle.sleep(
+                    pace.pause(progress.next - progress.first, progress.started.elapsed()),
+                )?;
                 return Ok(());
             }
             upto = upto.min(due);
@@ -311,79 +389,103 @@ impl Generate {
         let mut ended = Vec::new();
         let mut is_too_much = false;
         for (index, split) in splits.iter_mut().enumerate() {
-            let Some(from) = split.next.map(|next| next.max(pass.next)) else { continue };
+            let Some(from) = split.next.map(|next| next.max(progress.next)) else {
+                continue;
+            };
             let numbers = numbers_of_split(from, upto, index, self.splits);
             if !numbers.is_empty() {
-                let Some(batch) = self.make(&split.split, numbers, upto, setup)? else {
+                let Some(batch) = self.generate_batch(&split.split, numbers, upto, setup)? else {
                     is_too_much = true;
                     break;
                 };
-                pass.batch_size = next_batch_size(&batch);
+                progress.batch_size = next_batch_size(&batch);
                 handle.emit(batch)?;
             }
             split.next = Some(upto.max(from));
             if upto >= self.end() {
                 handle.emit(Batch::end_of(split.split.clone(), self.end()))?;
                 ended.push(split.leave());
-                split.is_over = true;
+                split.is_finished = true;
             }
         }
         if !ended.is_empty() {
             handle.release(ended)?;
         }
         if is_too_much {
-            // Fewer are tried next time. The splits before that one are further already.
-            pass.batch_size = (pass.batch_size / 2).max(1);
+            // Smaller batches are tried next time. The splits before this one have already
+            // advanced.
+            progress.batch_size = (progress.batch_size / 2).max(1);
             return Ok(());
         }
-        pass.next = upto;
+        progress.next = upto;
         if let Some(count) = self.count {
-            setup.metrics.lag.with_label_values(&[&setup.stage]).set((count - pass.next.min(count)) as i64);
+            setup
+                .metrics
+                .lag
+                .with_label_values(&[&setup.stage])
+                .set((count - progress.next.min(count)) as i64);
         }
         Ok(())
     }
 
-    /// The number after the last.
+    /// The number after the last record's.
     fn end(&self) -> u64 {
         self.count.unwrap_or(LAST_NUMBER).min(LAST_NUMBER)
     }
 
     fn split(&self, setup: &SourceSetup, index: usize) -> Arc<Split> {
-        Arc::new(Split { id: format!("{}:{index}", setup.stage).into(), topic: setup.stage.clone(), partition: index as i32 })
+        Arc::new(Split {
+            id: format!("{}:{index}", setup.stage).into(),
+            topic: setup.stage.clone(),
+            partition: index as i32,
+        })
     }
 
-    /// A batch of these numbers; `None` if it would become too large.
-    fn make(&self, split: &Arc<Split>, numbers: Vec<u64>, next: Position, setup: &SourceSetup) -> Result<Option<Batch>, SourceError> {
-        let made = match self.recipe.make(split, numbers, next) {
-            Ok(made) => made,
-            Err(NotMade::TooMany) => return Ok(None),
-            Err(NotMade::All(reason)) => return Err(SourceError::Fatal(reason)),
+    /// Generates a batch of these records. Returns `None` if it would be too large.
+    fn generate_batch(
+        &self,
+        split: &Arc<Split>,
+        numbers: Vec<u64>,
+        next: Position,
+        setup: &SourceSetup,
+    ) -> Result<Option<Batch>, SourceError> {
+        let generated = match self.generator.generate_batch(split, numbers, next) {
+            Ok(generated) => generated,
+            Err(GenerateError::TooMany) => return Ok(None),
+            Err(GenerateError::All(reason)) => return Err(SourceError::Fatal(reason)),
         };
-        match made.failed.first() {
-            Some(Failure { number, reason }) if !self.skip_failures => {
-                Err(SourceError::Fatal(format!("record {number} cannot be made: {reason}; with :on-error :noop it is left out")))
+        match generated.failed.first() {
+            Some(FailedRecord { number, reason }) if !self.skip_failures => {
+                Err(SourceError::Fatal(format!(
+                    "cannot generate record {number}: {reason}; set :on-error :noop to skip such \
+                     records"
+                )))
             }
             _ => {
-                if !made.failed.is_empty() {
-                    setup.metrics.bad_records.with_label_values(&[setup.stage.as_str(), "dropped"]).inc_by(made.failed.len() as u64);
+                if !generated.failed.is_empty() {
+                    setup
+                        .metrics
+                        .bad_records
+                        .with_label_values(&[setup.stage.as_str(), "dropped"])
+                        .inc_by(generated.failed.len() as u64);
                 }
-                Ok(Some(made.batch))
+                Ok(Some(generated.batch))
             }
         }
     }
 }
 
-/// The numbers from `from` to below `upto` that belong to the split.
+/// The numbers from `from` to below `upto` that belong to the split with this index.
 fn numbers_of_split(from: u64, upto: u64, index: usize, splits: usize) -> Vec<u64> {
     let (index, splits) = (index as u64, splits as u64);
     let first = from + (index + splits - from % splits) % splits;
     (first..upto).step_by(splits as usize).collect()
 }
 
-/// As many records as make a batch of [`BATCH_BYTES`], if they are like these.
+/// The number of records that fill [`BATCH_BYTES`], if they are as large as these.
 fn next_batch_size(batch: &Batch) -> usize {
     let bytes_each = batch.size() / batch.len().max(1);
-    (BATCH_BYTES / bytes_each.max(1)).clamp(1, LARGEST_BATCH)
+    (BATCH_BYTES / bytes_each.max(1)).clamp(1, MAX_BATCH)
 }
 
 #[cfg(test)]

@@ -1,4 +1,5 @@
-//! Records out of nothing, and into nothing: the source `generate` and the sink `drop`, for trying pipelines out and for measuring them.
+//! Synthetic input and output: the source `generate`, which creates records, and the sink `drop`,
+//! which discards them. Both are for trying out pipelines and for measuring them.
 
 pub mod discard;
 pub mod generate;

@@ -1,15 +1,15 @@
-//! Rows as lines, and expressions on them.
+//! Rows as lines of JSON, and the evaluation of expressions on rows.
 
 use std::sync::Arc;
 
 use arrow::array::{ArrayRef, RecordBatch, UInt32Array};
 use arrow::datatypes::{Field, FieldRef, Schema};
 use pseidon_dsl::Diagnostic;
-use pseidon_dsl::expr::{self, Expr, Path, Step};
+use pseidon_dsl::expr::{self, Expr, Path, PathStep};
 use pseidon_dsl::node::Text;
 use pseidon_expr::demand::collect;
 use pseidon_expr::{Scope, compile};
-use pseidon_formats::{RecordEncoder, RecordFormat};
+use pseidon_formats::{OutputFormat, RecordEncoder};
 use pseidon_plan::PlannedSource;
 use pseidon_plugin::batch::Payloads;
 use pseidon_plugin::format::{WantedColumn, json_field};
@@ -18,79 +18,148 @@ use pseidon_plugin::sink::{RecordShape, SinkInput};
 use serde_json::Value;
 
 use super::super::stages::scope_of;
-use super::commands::Lines;
+use super::CommandResult;
 
-/// Each record as JSON: its columns, the JSON that came, or the text that came.
+/// Each row as JSON: its columns, or the unchanged record as JSON or as a JSON string.
 pub(super) fn lines(rows: &Rows, source: &PlannedSource) -> Result<Vec<String>, String> {
     if rows.is_changed() {
         return json(rows, RecordShape::Columns(rows.columns().schema()));
     }
     if source.format.name() == "json" {
-        return json(rows, RecordShape::AsCame { format: "json".to_owned() });
+        return json(
+            rows,
+            RecordShape::AsCame {
+                format: "json".to_owned(),
+            },
+        );
     }
-    let text = |row| rows.payload(row).map_or(Value::Null, |payload| Value::String(String::from_utf8_lossy(payload).into_owned()));
+    let text = |row| {
+        rows.payload(row).map_or(Value::Null, |payload| {
+            Value::String(String::from_utf8_lossy(payload).into_owned())
+        })
+    };
     Ok((0..rows.len()).map(|row| text(row).to_string()).collect())
 }
 
-/// Reads an expression.
+/// Parses an expression.
 pub(super) fn parse(text: &str) -> Result<Expr, Vec<String>> {
     expr::parse(&Text::plain(text, 0)).map_err(reasons)
 }
 
-/// The expression's value for each row, or why it has none. Of an unchanged record fields may be named that the pipeline does not
-/// decode.
-pub(super) fn evaluate(expr: &Expr, rows: &Rows, source: &PlannedSource) -> Lines {
+/// The value of an expression for each row, or its error. For an unchanged record, the expression
+/// can use fields that the pipeline does not decode.
+pub(super) fn evaluate(expr: &Expr, rows: &Rows, source: &PlannedSource) -> CommandResult {
     let (rows, scope, bad) = if rows.is_changed() {
         (rows.clone(), scope_of(rows, source), Vec::new())
     } else {
         decoded_for(expr, rows, source).map_err(|reason| vec![reason])?
     };
     let compiled = compile(expr, &scope).map_err(reasons)?;
-    let field = Arc::new(compiled.field().as_ref().clone().with_name(VALUE).with_nullable(true));
+    let field = Arc::new(
+        compiled
+            .field()
+            .as_ref()
+            .clone()
+            .with_name(VALUE)
+            .with_nullable(true),
+    );
     let value = |row: usize| {
         if let Some(bad) = bad.iter().find(|bad| bad.row as usize == rows.number(row)) {
             return super::error(&bad.reason);
         }
         let row = rows.slice(row, 1);
-        let value = row.evaluate(&compiled).map_err(|error| error.to_string()).and_then(|value| json_of(&row, &field, value));
+        let value = row
+            .evaluate(&compiled)
+            .map_err(|error| error.to_string())
+            .and_then(|value| json_of(&row, &field, value));
         value.unwrap_or_else(|reason| super::error(&reason))
     };
     Ok((0..rows.len()).map(value).collect())
 }
 
-/// The rows with the columns that an expression names, decoded anew from what came.
-fn decoded_for(expr: &Expr, rows: &Rows, source: &PlannedSource) -> Result<(Rows, Scope, Vec<BadRow>), String> {
-    let schema = source.facts.schema.clone().or(source.format.schema(&source.format_settings)?);
+/// The rows with the columns that an expression uses, decoded from the original records. Returns
+/// invalid records separately.
+fn decoded_for(
+    expr: &Expr,
+    rows: &Rows,
+    source: &PlannedSource,
+) -> Result<(Rows, Scope, Vec<BadRow>), String> {
+    let schema = source
+        .facts
+        .schema
+        .clone()
+        .or(source.format.schema(&source.format_settings)?);
     let known = |path: &Path| -> Option<FieldRef> {
-        let decoded = source.columns.wanted.iter().find(|column| column.path == *path).map(|column| column.field.clone());
+        let decoded = source
+            .columns
+            .wanted
+            .iter()
+            .find(|column| column.path == *path)
+            .map(|column| column.field.clone());
         let named = || match path.0.as_slice() {
-            [Step::Field(name)] => schema.as_ref()?.fields().iter().find(|field| field.name() == name).cloned(),
+            [PathStep::Field(name)] => schema
+                .as_ref()?
+                .fields()
+                .iter()
+                .find(|field| field.name() == name)
+                .cloned(),
             _ => None,
         };
         decoded.or_else(named)
     };
     let mut demands = Vec::new();
-    collect(expr, None, &|path| known(path).map(|field| field.data_type().clone()), &mut demands);
+    collect(
+        expr,
+        None,
+        &|path| known(path).map(|field| field.data_type().clone()),
+        &mut demands,
+    );
     let mut wanted: Vec<WantedColumn> = Vec::new();
     for demand in demands {
         if wanted.iter().any(|column| column.path == demand.path) {
             continue;
         }
         let name = demand.path.to_string();
-        let field = known(&demand.path)
-            .unwrap_or_else(|| Arc::new(demand.wanted.map_or_else(|| json_field(&name), |data_type| Field::new(&name, data_type, true))));
+        let field = known(&demand.path).unwrap_or_else(|| {
+            Arc::new(demand.wanted.map_or_else(
+                || json_field(&name),
+                |data_type| Field::new(&name, data_type, true),
+            ))
+        });
         let field = Arc::new(field.as_ref().clone().with_name(name).with_nullable(true));
-        wanted.push(WantedColumn { path: demand.path, field });
+        wanted.push(WantedColumn {
+            path: demand.path,
+            field,
+        });
     }
     let (columns, bad) = decode(&wanted, &rows.batch().payloads, source)?;
     let all = Rows::new(rows.batch().clone(), columns);
     let numbers = UInt32Array::from_iter_values((0..rows.len()).map(|row| rows.number(row) as u32));
-    let columns = wanted.into_iter().map(|column| pseidon_expr::Column { path: column.path, field: column.field }).collect();
-    Ok((all.take(&numbers).map_err(|error| error.to_string())?, Scope { columns }, bad))
+    let columns = wanted
+        .into_iter()
+        .map(|column| pseidon_expr::Column {
+            path: column.path,
+            field: column.field,
+        })
+        .collect();
+    Ok((
+        all.take(&numbers).map_err(|error| error.to_string())?,
+        Scope { columns },
+        bad,
+    ))
 }
 
-fn decode(wanted: &[WantedColumn], payloads: &Payloads, source: &PlannedSource) -> Result<(RecordBatch, Vec<BadRow>), String> {
-    let schema = Arc::new(Schema::new(wanted.iter().map(|column| column.field.clone()).collect::<Vec<_>>()));
+fn decode(
+    wanted: &[WantedColumn],
+    payloads: &Payloads,
+    source: &PlannedSource,
+) -> Result<(RecordBatch, Vec<BadRow>), String> {
+    let schema = Arc::new(Schema::new(
+        wanted
+            .iter()
+            .map(|column| column.field.clone())
+            .collect::<Vec<_>>(),
+    ));
     let (columns, bad) = if wanted.is_empty() {
         (Vec::new(), Vec::new())
     } else {
@@ -100,26 +169,37 @@ fn decode(wanted: &[WantedColumn], payloads: &Payloads, source: &PlannedSource) 
         (decoded.columns, decoded.bad)
     };
     let options = arrow::array::RecordBatchOptions::new().with_row_count(Some(payloads.len()));
-    let columns = RecordBatch::try_new_with_options(schema, columns, &options).map_err(|error| error.to_string())?;
+    let columns = RecordBatch::try_new_with_options(schema, columns, &options)
+        .map_err(|error| error.to_string())?;
     Ok((columns, bad))
 }
 
-/// The name of the column of an expression's values.
+/// The name of the column that holds the values of an expression.
 const VALUE: &str = "value";
 
-/// The value of a row's only column, as JSON.
+/// A value of one row as JSON.
 fn json_of(row: &Rows, field: &FieldRef, value: ArrayRef) -> Result<String, String> {
     let schema = Arc::new(Schema::new(vec![field.clone()]));
     let record = RecordBatch::try_new(schema, vec![value]).map_err(|error| error.to_string())?;
     let shape = RecordShape::Columns(record.schema());
-    let line = json(&row.with_record(record), shape)?.pop().unwrap_or_default();
-    let inner = line.strip_prefix(&format!("{{\"{VALUE}\":")).and_then(|rest| rest.strip_suffix('}'));
+    let line = json(&row.with_record(record), shape)?
+        .pop()
+        .unwrap_or_default();
+    let inner = line
+        .strip_prefix(&format!("{{\"{VALUE}\":"))
+        .and_then(|rest| rest.strip_suffix('}'));
     Ok(inner.unwrap_or(&line).to_owned())
 }
 
-/// The rows as lines of JSON.
+/// Encodes rows as lines of JSON.
 fn json(rows: &Rows, record: RecordShape) -> Result<Vec<String>, String> {
-    let encoder = RecordEncoder::new(RecordFormat::Json, &SinkInput { scope: Scope::default(), record })?;
+    let encoder = RecordEncoder::new(
+        OutputFormat::Json,
+        &SinkInput {
+            scope: Scope::default(),
+            record,
+        },
+    )?;
     let mut values = encoder.values(rows).map_err(|error| error.to_string())?;
     let mut line = |row| {
         let mut bytes = Vec::new();
@@ -129,12 +209,19 @@ fn json(rows: &Rows, record: RecordShape) -> Result<Vec<String>, String> {
     Ok((0..rows.len()).map(&mut line).collect())
 }
 
-/// Mistakes as sentences.
-fn reasons(mistakes: Vec<Diagnostic>) -> Vec<String> {
-    let sentence = |mistake: &Diagnostic| {
-        let more = [mistake.label.as_str(), mistake.help.as_deref().unwrap_or_default()];
+/// Converts errors to sentences.
+fn reasons(errors: Vec<Diagnostic>) -> Vec<String> {
+    let sentence = |error: &Diagnostic| {
+        let more = [
+            error.label.as_str(),
+            error.help.as_deref().unwrap_or_default(),
+        ];
         let more: Vec<&str> = more.into_iter().filter(|part| !part.is_empty()).collect();
-        if more.is_empty() { mistake.message.clone() } else { format!("{} ({})", mistake.message, more.join("; ")) }
+        if more.is_empty() {
+            error.message.clone()
+        } else {
+            format!("{} ({})", error.message, more.join("; "))
+        }
     };
-    mistakes.iter().map(sentence).collect()
+    errors.iter().map(sentence).collect()
 }

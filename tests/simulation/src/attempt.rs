@@ -1,13 +1,14 @@
-//! An attempt: the real committers and sinks, under the steps that the engine's threads take together.
+//! An attempt: the real committers and sinks, under the steps that the engine's threads take
+//! together.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use pseidon_delivery::committer::{Abandon, Begin, Positions, Seen};
-use pseidon_delivery::{Claimant, CommitRecord, Committer, Position, ResumeFrom, SinkId, SplitId};
-use pseidon_exec::dispatch::{Outcome, enter};
+use pseidon_delivery::committer::{AcknowledgedVersions, CommitterError, Positions, SplitToBegin};
+use pseidon_delivery::{Claimant, CommitRecord, Committer, Position, ResumePoint, SinkId, SplitId};
+use pseidon_exec::dispatch::{BatchOutput, enter};
 use pseidon_exec::lanes::Lanes;
 use pseidon_exec::sharing::Sharing;
 use pseidon_exec::takeover::{resumption, take_over};
@@ -20,66 +21,91 @@ use crate::process::{Failure, ProcessId};
 use crate::scenario::Mutation;
 use crate::source::rows_of;
 use crate::target;
-use crate::world::{Order, Shared, SinkKind, plan_name, split_id};
+use crate::world::{ProcessAction, SharedWorld, SinkKind, plan_name, split_id};
 
-/// How long claims last: some thirty steps of the scheduler.
+/// The lease of claims: some thirty steps of the scheduler.
 const LEASE: Duration = Duration::from_secs(3);
 
-/// A sink with what commits for it and what writes it.
-struct OpenSink {
+/// A sink with its committer and its writer.
+struct AttemptSink {
     committer: Arc<Committer>,
     sink: Arc<dyn Sink>,
     lanes: Lanes,
 }
 
 struct Attempt<'a> {
-    world: &'a Shared,
+    world: &'a SharedWorld,
     id: ProcessId,
     stop: Stop,
-    sinks: Vec<OpenSink>,
-    /// Its claims, where instances share the partitions.
+    sinks: Vec<AttemptSink>,
+    /// The attempt's claims, if instances share the partitions.
     sharing: Sharing,
-    /// The partitions that it holds, each with the position from which it reads on and the generation of the topic that it reads.
-    held: BTreeMap<usize, Held>,
+    /// The partitions that it holds, each with the position from which it continues to read and the
+    /// generation of the topic that it reads.
+    held: BTreeMap<usize, PartitionProgress>,
 }
 
 /// How far a partition is read.
 #[derive(Clone, Copy)]
-pub(crate) struct Held {
+pub(crate) struct PartitionProgress {
     pub(crate) position: Position,
     pub(crate) generation: u32,
-    /// How many rows of the record at that position were read already, of those that are made of it.
+    /// How many rows of the record at that position were read already, of those that are derived
+    /// from it.
     pub(crate) rows: usize,
 }
 
-/// Works until it is told to finish, or fails. `seen` is what the process knows of each sink's state.
-pub(crate) fn run(world: &Shared, id: ProcessId, seen: &[Arc<Seen>]) -> Result<(), Failure> {
+/// Works until it must finish, or fails. `seen` is what the process knows of each sink's state.
+pub(crate) fn run(
+    world: &SharedWorld,
+    id: ProcessId,
+    seen: &[Arc<AcknowledgedVersions>],
+) -> Result<(), Failure> {
     let stop = Stop::new();
     let (owner, sinks) = {
         let mut locked = world.lock();
         locked.controls.entry(id).or_default().stop = Some(stop.clone());
         (locked.owner_name(id), locked.sinks.clone())
     };
-    let store = Arc::new(Client { world: world.clone(), process: id });
+    let store = Arc::new(Client {
+        world: world.clone(),
+        process: id,
+    });
     let sharing = Sharing::new(store, "in".to_owned(), owner.clone(), LEASE);
-    let mut attempt = Attempt { world, id, stop: stop.clone(), sinks: Vec::new(), sharing, held: BTreeMap::new() };
+    let mut attempt = Attempt {
+        world,
+        id,
+        stop: stop.clone(),
+        sinks: Vec::new(),
+        sharing,
+        held: BTreeMap::new(),
+    };
     for ((sink, kind), seen) in sinks.into_iter().zip(seen) {
-        attempt.sinks.push(open(world, id, &owner, &stop, &sink, kind, seen)?);
+        attempt
+            .sinks
+            .push(open(world, id, &owner, &stop, &sink, kind, seen)?);
     }
     attempt.work()
 }
 
 fn open(
-    world: &Shared,
+    world: &SharedWorld,
     id: ProcessId,
     owner: &str,
     stop: &Stop,
     sink_id: &SinkId,
     kind: SinkKind,
-    seen: &Arc<Seen>,
-) -> Result<OpenSink, Failure> {
-    let store = Arc::new(Client { world: world.clone(), process: id });
-    let claimant = Claimant { owner: owner.to_owned(), plan: plan_name(id.plan), accepts_other_plans: false };
+    seen: &Arc<AcknowledgedVersions>,
+) -> Result<AttemptSink, Failure> {
+    let store = Arc::new(Client {
+        world: world.clone(),
+        process: id,
+    });
+    let claimant = Claimant {
+        owner: owner.to_owned(),
+        plan: plan_name(id.plan),
+        accepts_other_plans: false,
+    };
     let positions = match kind {
         SinkKind::Files => Positions::InStore,
         SinkKind::Target => Positions::InTarget,
@@ -89,8 +115,18 @@ fn open(
         (world.disks.dir().to_owned(), world.are_moved)
     };
     let switching = world.clone();
-    let committer = Committer::new(sink_id.clone(), store, claimant, positions, stop.abandoned());
-    let committer = Arc::new(committer.remembering(seen.clone()).waiting_by(move |_| switching.switch_in_step()));
+    let committer = Committer::new(
+        sink_id.clone(),
+        store,
+        claimant,
+        positions,
+        stop.abandoned(),
+    );
+    let committer = Arc::new(
+        committer
+            .with_acknowledged(seen.clone())
+            .with_wait(move |_| switching.switch_in_step()),
+    );
     let setup = SinkSetup {
         pipeline: "clicks".into(),
         base,
@@ -103,72 +139,108 @@ fn open(
     };
     let sink: Arc<dyn Sink> = match kind {
         SinkKind::Files => FIXTURE.files(id.plan, are_moved).open(setup.clone())?,
-        SinkKind::Target => Arc::new(target::TargetSink { world: world.clone(), process: id, committer: committer.clone() }),
+        SinkKind::Target => Arc::new(target::TargetSink {
+            world: world.clone(),
+            process: id,
+            committer: committer.clone(),
+        }),
     };
-    // What is blocked is tried again with every flush.
+    // What is blocked is retried with every flush.
     let lanes = Lanes::of_one_writer(sink.clone(), &setup);
-    Ok(OpenSink { committer, sink, lanes })
+    Ok(AttemptSink {
+        committer,
+        sink,
+        lanes,
+    })
 }
 
 impl Attempt<'_> {
     fn work(&mut self) -> Result<(), Failure> {
         loop {
             self.world.switch();
-            let order = self.world.lock().next_order(self.id, &self.held);
+            let order = self.world.lock().next_action(self.id, &self.held);
             match order {
-                Order::Take(partitions) => self.take(&partitions)?,
-                Order::Share(partitions) => self.share(&partitions)?,
-                Order::Renew => self.sharing.renew()?,
-                Order::Release(partitions) => self.release(&partitions)?,
-                Order::Lost(partition) => return Err(Failure::Fenced(format!("the group has taken partition {partition} away"))),
-                Order::Read(partition, count) => self.read(partition, count)?,
-                Order::Flush(partitions) => self.flush(partitions.as_deref())?,
-                Order::Tick => self.tick()?,
-                Order::Idle => self.commit_idle()?,
-                Order::Tell => self.tell_group(),
-                Order::Fail => return Err(Failure::Transient("something fails for a moment".into())),
-                Order::Finish => {
+                ProcessAction::Take(partitions) => self.take(&partitions)?,
+                ProcessAction::Share(partitions) => self.share(&partitions)?,
+                ProcessAction::Renew => self.sharing.renew()?,
+                ProcessAction::Release(partitions) => self.release(&partitions)?,
+                ProcessAction::Lost(partition) => {
+                    return Err(Failure::Fenced(format!(
+                        "the group has taken partition {partition} away"
+                    )));
+                }
+                ProcessAction::Read(partition, count) => self.read(partition, count)?,
+                ProcessAction::Flush(partitions) => self.flush(partitions.as_deref())?,
+                ProcessAction::Tick => self.tick()?,
+                ProcessAction::Idle => self.commit_idle()?,
+                ProcessAction::Tell => self.commit_group_offsets(),
+                ProcessAction::Fail => {
+                    return Err(Failure::Transient("a temporary failure".into()));
+                }
+                ProcessAction::Finish => {
                     let all: Vec<usize> = self.held.keys().copied().collect();
                     return self.release(&all);
                 }
-                Order::Nothing => {}
+                ProcessAction::Nothing => {}
             }
         }
     }
 
-    /// Claims what is free of these partitions, and gives back what it has too many of.
+    /// Claims free ones of these partitions, and releases what exceeds the fair share.
     fn share(&mut self, partitions: &[usize]) -> Result<(), Failure> {
         let share = self.sharing.share(&ids(partitions))?;
-        let granted: Vec<usize> = partitions.iter().copied().filter(|number| share.granted.contains(&split_id(*number))).collect();
+        let granted: Vec<usize> = partitions
+            .iter()
+            .copied()
+            .filter(|number| share.granted.contains(&split_id(*number)))
+            .collect();
         if !granted.is_empty() {
             self.take(&granted)?;
         }
         let excess: Vec<usize> = self.held.keys().copied().take(share.excess).collect();
-        if excess.is_empty() { Ok(()) } else { self.release(&excess) }
+        if excess.is_empty() {
+            Ok(())
+        } else {
+            self.release(&excess)
+        }
     }
 
-    /// Takes partitions over in every sink, and begins them where the least of the sinks stands.
+    /// Takes partitions over in every sink, and begins them at the lowest position of all sinks.
     fn take(&mut self, partitions: &[usize]) -> Result<(), Failure> {
         let ids = ids(partitions);
-        // Asked before the state: what the group has now the state has at least as early, unless it has lost data.
+        // Read before the state: what the group has now the state has at least as early, unless it
+        // has lost data.
         let committed: Vec<Option<Position>> = {
             let world = self.world.lock();
-            partitions.iter().map(|partition| world.partitions[*partition].committed).collect()
+            partitions
+                .iter()
+                .map(|partition| world.partitions[*partition].committed)
+                .collect()
         };
         let mut records: Vec<Vec<CommitRecord>> = vec![Vec::new(); ids.len()];
         for open in &self.sinks {
             let taken = take_over(&open.committer, &*open.sink, &ids)?;
-            records.iter_mut().zip(taken).for_each(|(records, record)| records.push(record));
+            records
+                .iter_mut()
+                .zip(taken)
+                .for_each(|(records, record)| records.push(record));
         }
-        let mut begun: Vec<Vec<Begin>> = self.sinks.iter().map(|_| Vec::new()).collect();
+        let mut begun: Vec<Vec<SplitToBegin>> = self.sinks.iter().map(|_| Vec::new()).collect();
         for ((partition, records), committed) in partitions.iter().zip(records).zip(committed) {
             let known = resumption(&records).map(|known| (known.position, known.resume));
             let mut world = self.world.lock();
-            let held = world.start_of(*partition, committed, known).map_err(Failure::Evidence)?;
+            let held = world
+                .start_of(*partition, committed, known)
+                .map_err(Failure::Evidence)?;
             let resume = world.partitions[*partition].resume(held.position, held.generation);
             self.held.insert(*partition, held);
             for (begun, record) in begun.iter_mut().zip(records) {
-                begun.push(Begin { split: split_id(*partition), record, start: held.position, resume: Some(resume.clone()) });
+                begun.push(SplitToBegin {
+                    split: split_id(*partition),
+                    record,
+                    start: held.position,
+                    resume: Some(resume.clone()),
+                });
             }
         }
         for (open, begun) in self.sinks.iter().zip(begun) {
@@ -180,13 +252,14 @@ impl Attempt<'_> {
     fn release(&mut self, partitions: &[usize]) -> Result<(), Failure> {
         self.flush(Some(partitions))?;
         self.commit_idle()?;
-        self.tell_group();
+        self.commit_group_offsets();
         let ids = ids(partitions);
         for open in &self.sinks {
             open.committer.release(&ids)?;
         }
         self.sharing.release(&ids);
-        self.held.retain(|partition, _| !partitions.contains(partition));
+        self.held
+            .retain(|partition, _| !partitions.contains(partition));
         Ok(())
     }
 
@@ -195,50 +268,95 @@ impl Attempt<'_> {
         self.read_on(partition, count, may_end_inside)
     }
 
-    /// Reads so many records, or, if the batch may end inside a position, some of the rows that are made of them.
-    fn read_on(&mut self, partition: usize, count: usize, may_end_inside: bool) -> Result<(), Failure> {
-        let Some(held) = self.held.get_mut(&partition) else { return Ok(()) };
+    /// Reads this many records, or, if the batch may end inside a position, some of the rows that
+    /// are derived from them.
+    fn read_on(
+        &mut self,
+        partition: usize,
+        count: usize,
+        may_end_inside: bool,
+    ) -> Result<(), Failure> {
+        let Some(held) = self.held.get_mut(&partition) else {
+            return Ok(());
+        };
         let from = held.position;
         let (rows_read, next, resume) = {
             let mut world = self.world.lock();
-            let records = world.read(partition, *held, count).map_err(Failure::Evidence)?;
+            let records = world
+                .read(partition, *held, count)
+                .map_err(Failure::Evidence)?;
             let rows: Vec<(Position, Option<u8>)> = records.iter().flat_map(rows_of).collect();
             let first = if held.rows < rows.len() { held.rows } else { 0 };
             if rows.is_empty() {
                 return Ok(());
             }
-            let upto = if may_end_inside { world.rng.usize(first + 1..=rows.len()) } else { rows.len() };
+            let upto = if may_end_inside {
+                world.rng.usize(first + 1..=rows.len())
+            } else {
+                rows.len()
+            };
             let last = rows[upto - 1].0;
-            let is_cut = rows.get(upto).is_some_and(|(position, _)| *position == last);
-            // What is read now is of the generation that is there now.
-            *held = Held {
+            let is_cut = rows
+                .get(upto)
+                .is_some_and(|(position, _)| *position == last);
+            // What is read now belongs to the current generation.
+            *held = PartitionProgress {
                 position: if is_cut { last } else { last + 1 },
                 generation: world.partitions[partition].generation(),
-                rows: if is_cut { rows[..upto].iter().filter(|(position, _)| *position == last).count() } else { 0 },
+                rows: if is_cut {
+                    rows[..upto]
+                        .iter()
+                        .filter(|(position, _)| *position == last)
+                        .count()
+                } else {
+                    0
+                },
             };
             let resume = world.partitions[partition].resume(held.position, held.generation);
-            let next = if world.mutation == Some(Mutation::CutPositions) { last + 1 } else { held.position };
+            let next = if world.mutation == Some(Mutation::CutPositions) {
+                last + 1
+            } else {
+                held.position
+            };
             (rows[first..upto].to_vec(), next, resume)
         };
         let generation = held.generation;
         let id = split_id(partition);
-        let wanted: Vec<_> = rows_read.iter().filter_map(|(position, key)| Some((*position, (*key)?))).collect();
-        self.world.lock().note(|| format!("{}  reads {id} {from}..{next}", self.id));
+        let wanted: Vec<_> = rows_read
+            .iter()
+            .filter_map(|(position, key)| Some((*position, (*key)?)))
+            .collect();
+        self.world
+            .lock()
+            .note(|| format!("{}  reads {id} {from}..{next}", self.id));
         let mut chunks = Vec::new();
         for (number, open) in self.sinks.iter().enumerate().filter(|_| !wanted.is_empty()) {
             let routed = open.sink.route(rows(partition, generation, &wanted, next));
             chunks.extend(routed.chunks.into_iter().map(|chunk| (number, chunk)));
         }
         let sinks: Vec<usize> = (0..self.sinks.len()).collect();
-        let resume = Some(ResumeFrom { position: next, resume });
-        let outcome = Outcome { next, resume, ends: false, chunks };
-        for (number, chunk) in enter(&|number| &*self.sinks[number].committer, &sinks, &id, outcome) {
+        let resume = Some(ResumePoint {
+            position: next,
+            resume,
+        });
+        let outcome = BatchOutput {
+            next,
+            resume,
+            ends: false,
+            chunks,
+        };
+        for (number, chunk) in enter(
+            &|number| &*self.sinks[number].committer,
+            &sinks,
+            &id,
+            outcome,
+        ) {
             self.sinks[number].lanes.write(chunk, ())?;
         }
         Ok(())
     }
 
-    /// Does what is due by time, and tries again what was blocked.
+    /// Does what is due by time, and retries what was blocked.
     fn tick(&mut self) -> Result<(), Failure> {
         for open in &mut self.sinks {
             open.lanes.tick()?;
@@ -249,22 +367,25 @@ impl Attempt<'_> {
 
     fn flush(&mut self, partitions: Option<&[usize]>) -> Result<(), Failure> {
         for partition in partitions.unwrap_or_default() {
-            // A split is not given back inside a position.
+            // A split is not released inside a position.
             if self.held.get(partition).is_some_and(|held| held.rows > 0) {
                 self.read_on(*partition, 1, false)?;
             }
             if self.held.get(partition).is_some_and(|held| held.rows > 0) {
-                return Err(Failure::Transient("the rest of a position is not there any more".into()));
+                return Err(Failure::Transient(
+                    "the rest of a position no longer exists".into(),
+                ));
             }
         }
         let ids = partitions.map(ids);
         for open in &mut self.sinks {
             let is_done = Arc::new(AtomicBool::new(false));
             let done = is_done.clone();
-            open.lanes.flush(ids.as_deref(), move || done.store(true, Ordering::Relaxed))?;
+            open.lanes
+                .flush(ids.as_deref(), move || done.store(true, Ordering::Relaxed))?;
             while !is_done.load(Ordering::Relaxed) {
                 if self.stop.leaving_now() {
-                    return Err(SinkError::from(Abandon::Stopped).into());
+                    return Err(SinkError::from(CommitterError::Stopped).into());
                 }
                 self.world.switch_in_step();
                 open.lanes.resume()?;
@@ -281,9 +402,14 @@ impl Attempt<'_> {
     }
 
     /// Commits the group's offsets: what is durable in every sink.
-    fn tell_group(&self) {
+    fn commit_group_offsets(&self) {
         for partition in self.held.keys() {
-            let low = self.sinks.iter().map(|open| open.committer.ledger().low(&split_id(*partition))).min().flatten();
+            let low = self
+                .sinks
+                .iter()
+                .map(|open| open.committer.ledger().low(&split_id(*partition)))
+                .min()
+                .flatten();
             let mut world = self.world.lock();
             let told = &mut world.partitions[*partition];
             if told.assigned == Some(self.id) && !told.is_file {
@@ -294,5 +420,8 @@ impl Attempt<'_> {
 }
 
 fn ids(partitions: &[usize]) -> Vec<SplitId> {
-    partitions.iter().map(|partition| split_id(*partition)).collect()
+    partitions
+        .iter()
+        .map(|partition| split_id(*partition))
+        .collect()
 }

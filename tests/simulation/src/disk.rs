@@ -1,8 +1,10 @@
 //! Disks, and the machines that have them mounted.
 //!
-//! A disk is a folder; every machine sees the one that it has mounted under the same path. Only one instance is at work at a time, so one
-//! symbolic link is enough: it leads to the disk of the machine whose instance goes on. A machine whose disk is not mounted sees the folder of
-//! the same name on its root disk. A process that is killed sees nothing at all, so that what its destructors would tidy up stays as it is.
+//! A disk is a folder; every machine sees the disk that it has mounted under the same path. Only
+//! one instance runs at a time, so one symbolic link is enough: it points to the disk of the
+//! machine whose instance continues. A machine whose disk is not mounted sees the folder of the
+//! same name on its root disk. A process that is killed sees nothing at all, so what its
+//! destructors would clean up stays as it is.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -14,11 +16,11 @@ use crate::system::{self, Fullness};
 
 /// The name under which every machine sees its disk.
 pub(crate) const MOUNT_POINT: &str = "out";
-/// The folder on every disk to which files are moved that are moved.
+/// The folder on every disk to which files are moved.
 pub(crate) const LAKE: &str = "lake";
 const NEXT: &str = "next";
 const NOTHING: &str = "nothing";
-/// The folder of everything that is not finished, on every disk.
+/// The folder of all unfinished files, on every disk.
 const OPEN: &str = ".pseidon-open";
 
 /// A disk.
@@ -33,10 +35,10 @@ pub(crate) enum Disk {
 /// All disks of a run, in a folder that is removed with it.
 pub(crate) struct Disks {
     dir: PathBuf,
-    /// What each machine has mounted.
+    /// The disk that each machine has mounted.
     pub(crate) mounted: Vec<Disk>,
     seen: Option<Disk>,
-    /// Those that are full.
+    /// The full disks.
     full: BTreeMap<Disk, Fullness>,
     /// The number of data disks.
     count: usize,
@@ -47,42 +49,60 @@ pub(crate) struct Disks {
 /// A file that readers see.
 #[derive(Clone, Debug)]
 pub(crate) struct VisibleFile {
-    /// Below the disk's folder.
+    /// The path below the disk's folder.
     pub(crate) folder: String,
     pub(crate) name: String,
     pub(crate) content: String,
 }
 
-/// What is on all disks.
+/// The content of all disks.
 #[derive(Default)]
-pub(crate) struct Found {
+pub(crate) struct DiskContents {
     pub(crate) visible: Vec<VisibleFile>,
-    /// The paths of hidden files, other than the one that names the disk.
+    /// The paths of hidden files, except the one that names the disk.
     pub(crate) hidden: Vec<PathBuf>,
 }
 
 impl Disks {
-    /// As many data disks for so many machines. `are_equal` gives all disks the same id.
+    /// Creates data disks for this many machines. `are_equal` assigns all disks the same id.
     pub(crate) fn new(dir: PathBuf, machines: usize, count: usize, are_equal: bool) -> Disks {
         let made = fs::create_dir_all(&dir).and_then(|()| fs::write(dir.join(NOTHING), ""));
         let disks = Disks {
             dir,
-            mounted: (0..machines).map(|machine| Disk::Data(machine % count)).collect(),
+            mounted: (0..machines)
+                .map(|machine| Disk::Data(machine % count))
+                .collect(),
             seen: None,
             full: BTreeMap::new(),
             count,
             taken: Vec::new(),
         };
         let all: Vec<Disk> = disks.all().collect();
-        let made = made.and_then(|()| all.into_iter().try_for_each(|disk| fs::create_dir(disks.folder(disk))));
-        let made = made.and_then(|()| if are_equal { disks.make_equal() } else { Ok(()) });
-        made.unwrap_or_else(|error| panic!("the simulation needs a folder {}: {error}", disks.dir.display()));
+        let made = made.and_then(|()| {
+            all.into_iter()
+                .try_for_each(|disk| fs::create_dir(disks.folder(disk)))
+        });
+        let made = made.and_then(|()| {
+            if are_equal {
+                disks.make_equal()
+            } else {
+                Ok(())
+            }
+        });
+        made.unwrap_or_else(|error| {
+            panic!(
+                "the simulation needs a folder {}: {error}",
+                disks.dir.display()
+            )
+        });
         disks
     }
 
-    /// Every disk that there is.
+    /// Every disk.
     pub(crate) fn all(&self) -> impl Iterator<Item = Disk> + use<> {
-        (0..self.count).map(Disk::Data).chain((0..self.mounted.len()).map(Disk::Root))
+        (0..self.count)
+            .map(Disk::Data)
+            .chain((0..self.mounted.len()).map(Disk::Root))
     }
 
     fn make_equal(&self) -> io::Result<()> {
@@ -93,17 +113,20 @@ impl Disks {
         Ok(())
     }
 
-    /// A path without the folder that is this run's alone.
+    /// A path without the folder of this run.
     pub(crate) fn name_of(&self, path: &Path) -> String {
-        path.strip_prefix(&self.dir).unwrap_or(path).display().to_string()
+        path.strip_prefix(&self.dir)
+            .unwrap_or(path)
+            .display()
+            .to_string()
     }
 
-    /// A sentence without the folder that is this run's alone.
+    /// A sentence without the folder of this run.
     pub(crate) fn without_dir(&self, text: &str) -> String {
         text.replace(&*self.dir.to_string_lossy(), "")
     }
 
-    /// Whether files that are not finished are on a disk.
+    /// Whether there are unfinished files on a disk.
     pub(crate) fn has_hidden(&self, disk: Disk) -> bool {
         let mut hidden = Vec::new();
         hidden_paths(&self.folder(disk).join(OPEN), &mut hidden);
@@ -122,8 +145,8 @@ impl Disks {
         })
     }
 
-    /// From now on the mount point is that of this machine.
-    pub(crate) fn look_from(&mut self, machine: usize) {
+    /// Points the mount point to the disk of this machine.
+    pub(crate) fn mount_for(&mut self, machine: usize) {
         let disk = self.mounted[machine];
         if self.seen != Some(disk) {
             self.point_to(&self.folder(disk));
@@ -132,7 +155,7 @@ impl Disks {
         system::set_full(self.full.get(&disk).copied());
     }
 
-    /// The disk has room again, or gets full in this way. Returns how full it is now.
+    /// Makes room on the disk if it was full, or fills it in this way. Returns how full it is now.
     pub(crate) fn clear_or_fill(&mut self, disk: Disk, full: Fullness) -> Option<Fullness> {
         if self.full.remove(&disk).is_none() {
             self.full.insert(disk, full);
@@ -140,13 +163,13 @@ impl Disks {
         self.full.get(&disk).copied()
     }
 
-    /// All disks have room.
+    /// Makes room on all disks.
     pub(crate) fn clear_all(&mut self) {
         self.full.clear();
     }
 
-    /// From now on nothing can be reached through the mount point.
-    pub(crate) fn look_nowhere(&mut self) {
+    /// Makes the mount point unreachable.
+    pub(crate) fn unmount(&mut self) {
         self.point_to(&self.dir.join(NOTHING));
         self.seen = None;
         system::set_full(None);
@@ -154,8 +177,14 @@ impl Disks {
 
     fn point_to(&self, target: &Path) {
         let next = self.dir.join(NEXT);
-        let pointed = symlink(target, &next).and_then(|()| fs::rename(&next, self.dir.join(MOUNT_POINT)));
-        pointed.unwrap_or_else(|error| panic!("cannot point {MOUNT_POINT} to {}: {error}", target.display()));
+        let pointed =
+            symlink(target, &next).and_then(|()| fs::rename(&next, self.dir.join(MOUNT_POINT)));
+        pointed.unwrap_or_else(|error| {
+            panic!(
+                "cannot point {MOUNT_POINT} to {}: {error}",
+                target.display()
+            )
+        });
     }
 
     /// A reader takes a visible file away from a disk, if there is any.
@@ -177,14 +206,18 @@ impl Disks {
     /// The visible files on all disks that are where they were published.
     pub(crate) fn unmoved(&self) -> Vec<PathBuf> {
         let mut paths = Vec::new();
-        self.all().for_each(|disk| visible_paths(&self.folder(disk), &mut paths));
+        self.all()
+            .for_each(|disk| visible_paths(&self.folder(disk), &mut paths));
         paths.retain(|path| !path.components().any(|part| part.as_os_str() == LAKE));
         paths
     }
 
     /// Everything on all disks, and what readers have taken.
-    pub(crate) fn find_all(&self) -> Found {
-        let mut found = Found { visible: self.taken.clone(), hidden: Vec::new() };
+    pub(crate) fn find_all(&self) -> DiskContents {
+        let mut found = DiskContents {
+            visible: self.taken.clone(),
+            hidden: Vec::new(),
+        };
         for disk in self.all() {
             let mut paths = Vec::new();
             visible_paths(&self.folder(disk), &mut paths);
@@ -197,15 +230,23 @@ impl Disks {
 
 impl Drop for Disks {
     fn drop(&mut self) {
-        // A folder that stays costs nothing but space.
+        // A folder that remains costs nothing but space.
         let _ = fs::remove_dir_all(&self.dir);
     }
 }
 
 fn read(path: &Path) -> VisibleFile {
-    let name = |path: &Path| path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
+    let name = |path: &Path| {
+        path.file_name()
+            .map(|name| name.to_string_lossy().into_owned())
+            .unwrap_or_default()
+    };
     let folder = path.parent().map(name).unwrap_or_default();
-    VisibleFile { folder, name: name(path), content: fs::read_to_string(path).unwrap_or_default() }
+    VisibleFile {
+        folder,
+        name: name(path),
+        content: fs::read_to_string(path).unwrap_or_default(),
+    }
 }
 
 fn visible_paths(dir: &Path, found: &mut Vec<PathBuf>) {
@@ -227,9 +268,11 @@ fn hidden_paths(dir: &Path, found: &mut Vec<PathBuf>) {
     });
 }
 
-/// Calls `visit` for everything below `dir`; it says of a folder whether to look into it.
+/// Calls `visit` for everything below `dir`; for a folder it returns whether to descend into it.
 fn walk(dir: &Path, visit: &mut impl FnMut(&Path, bool) -> bool) {
-    let Ok(entries) = fs::read_dir(dir) else { return };
+    let Ok(entries) = fs::read_dir(dir) else {
+        return;
+    };
     for entry in entries.flatten() {
         let path = entry.path();
         let is_dir = entry.file_type().is_ok_and(|kind| kind.is_dir());
@@ -239,12 +282,15 @@ fn walk(dir: &Path, visit: &mut impl FnMut(&Path, bool) -> bool) {
     }
 }
 
-/// The records of a file by split, each with the positions in the order in which they stand in the file.
+/// The records of a file by split, each with the positions in their order in the file.
 pub(crate) fn records(content: &str) -> BTreeMap<String, Vec<u64>> {
     let mut found: BTreeMap<String, Vec<u64>> = BTreeMap::new();
     for line in content.lines() {
         let (split, position) = line.rsplit_once('@').unwrap_or((line, ""));
-        found.entry(split.to_owned()).or_default().push(position.parse().unwrap_or(u64::MAX));
+        found
+            .entry(split.to_owned())
+            .or_default()
+            .push(position.parse().unwrap_or(u64::MAX));
     }
     found
 }

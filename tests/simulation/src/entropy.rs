@@ -1,8 +1,9 @@
-//! Randomness that a seed decides.
+//! Randomness that is determined by the seed.
 //!
-//! Hash maps of the standard library iterate in an order that differs from one process to the next, and with it the order in which files are
-//! committed and published. The order comes from the C library's `getrandom`, so this binary has one of its own, whose bytes follow from the
-//! seed of the thread that asks. Each simulated run has a thread of its own.
+//! Hash maps of the standard library iterate in an order that differs from one process to the next,
+//! and with it the order in which files are committed and published. The order comes from the C
+//! library's `getrandom`, so this binary has one of its own, whose bytes are determined by the seed
+//! of the calling thread. Each simulated run has a thread of its own.
 
 use std::cell::Cell;
 
@@ -10,7 +11,7 @@ thread_local! {
     static STATE: Cell<u64> = const { Cell::new(0) };
 }
 
-/// From now on the random bytes that this thread asks the operating system for follow from `seed`.
+/// Seeds the random bytes that this thread gets from the operating system from now on.
 pub(crate) fn seed_this_thread(seed: u64) {
     STATE.set(seed);
 }
@@ -19,7 +20,7 @@ pub(crate) fn seed_this_thread(seed: u64) {
 ///
 /// # Safety
 /// As for `getrandom` of the C library: `buffer` has room for `length` bytes.
-// The one place where the simulator replaces a function of the C library.
+// The simulator replaces this function of the C library.
 #[unsafe(no_mangle)]
 pub(crate) unsafe extern "C" fn getrandom(buffer: *mut u8, length: usize, _flags: u32) -> isize {
     for at in 0..length {

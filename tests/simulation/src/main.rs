@@ -17,10 +17,10 @@ struct Arguments {
     /// The first seed
     #[arg(long, default_value_t = 0)]
     from: u64,
-    /// Leave out a kind of fault; may be repeated
+    /// Exclude a kind of fault; may be repeated
     #[arg(long, value_enum)]
     without: Vec<Kind>,
-    /// Take a safeguard away, to see that this is noticed
+    /// Remove a safeguard, to see that the simulation notices
     #[arg(long, value_enum)]
     mutation: Option<Mutation>,
     /// Print the trace of each seed
@@ -30,7 +30,10 @@ struct Arguments {
 
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
-    let kinds = arguments.without.iter().fold(Kinds::all(), |kinds, kind| kinds.without(*kind));
+    let kinds = arguments
+        .without
+        .iter()
+        .fold(Kinds::all(), |kinds, kind| kinds.without(*kind));
     let began = Instant::now();
     let (next, failed) = (AtomicU64::new(arguments.from), AtomicU64::new(0));
     let end = arguments.from + arguments.seeds;
@@ -40,7 +43,12 @@ fn main() -> ExitCode {
             if seed >= end {
                 return;
             }
-            let outcome = run(&Settings { seed, kinds, mutation: arguments.mutation, traced: arguments.trace });
+            let outcome = run(&Settings {
+                seed,
+                kinds,
+                mutation: arguments.mutation,
+                traced: arguments.trace,
+            });
             if let Some(trace) = &outcome.trace {
                 println!("{}", trace.join("\n"));
             }
@@ -57,6 +65,14 @@ fn main() -> ExitCode {
         }
     });
     let failed = failed.into_inner();
-    println!("{} seeds in {:.1?}, {failed} failed", arguments.seeds, began.elapsed());
-    if failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+    println!(
+        "{} seeds in {:.1?}, {failed} failed",
+        arguments.seeds,
+        began.elapsed()
+    );
+    if failed == 0 {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    }
 }

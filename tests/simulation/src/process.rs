@@ -3,17 +3,17 @@
 use std::fmt;
 use std::sync::Arc;
 
-use pseidon_delivery::committer::{Abandon, Seen};
+use pseidon_delivery::committer::{AcknowledgedVersions, CommitterError};
 use pseidon_exec::sharing::SharingError;
 use pseidon_plugin::sink::SinkError;
 
 use crate::attempt;
-use crate::world::Shared;
+use crate::world::SharedWorld;
 
-/// How long a process waits after a failure that may pass, in milliseconds.
+/// How long a process waits after a temporary failure, in milliseconds.
 const WAIT: u64 = 500;
 
-/// Names a process.
+/// The identity of a process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct ProcessId {
     pub(crate) machine: usize,
@@ -25,7 +25,11 @@ pub(crate) struct ProcessId {
 impl fmt::Display for ProcessId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "m{}p{}", self.machine, self.number)?;
-        if self.plan > 0 { write!(f, "-v{}", self.plan + 1) } else { Ok(()) }
+        if self.plan > 0 {
+            write!(f, "-v{}", self.plan + 1)
+        } else {
+            Ok(())
+        }
     }
 }
 
@@ -36,7 +40,7 @@ pub(crate) enum Failure {
     Transient(String),
     /// Another plan has left lanes ahead.
     OtherPlan(String),
-    /// What is found cannot be: something has lost data.
+    /// The state is impossible: something has lost data.
     Evidence(String),
     Stopped,
 }
@@ -44,21 +48,22 @@ pub(crate) enum Failure {
 impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Failure::Fenced(reason) | Failure::Transient(reason) | Failure::OtherPlan(reason) | Failure::Evidence(reason) => {
-                f.write_str(reason)
-            }
-            Failure::Stopped => f.write_str("it was told to leave"),
+            Failure::Fenced(reason)
+            | Failure::Transient(reason)
+            | Failure::OtherPlan(reason)
+            | Failure::Evidence(reason) => f.write_str(reason),
+            Failure::Stopped => f.write_str("it was requested to leave"),
         }
     }
 }
 
-impl From<Abandon> for Failure {
-    fn from(abandon: Abandon) -> Self {
+impl From<CommitterError> for Failure {
+    fn from(abandon: CommitterError) -> Self {
         match abandon {
-            Abandon::Fenced(error) => Failure::Fenced(error.to_string()),
-            other @ Abandon::OtherPlan { .. } => Failure::OtherPlan(other.to_string()),
-            Abandon::Fatal(reason) => Failure::Evidence(reason),
-            Abandon::Stopped => Failure::Stopped,
+            CommitterError::Fenced(error) => Failure::Fenced(error.to_string()),
+            other @ CommitterError::OtherPlan { .. } => Failure::OtherPlan(other.to_string()),
+            CommitterError::Fatal(reason) => Failure::Evidence(reason),
+            CommitterError::Stopped => Failure::Stopped,
         }
     }
 }
@@ -66,7 +71,7 @@ impl From<Abandon> for Failure {
 impl From<SinkError> for Failure {
     fn from(error: SinkError) -> Self {
         match error {
-            SinkError::Abandon(abandon) => abandon.into(),
+            SinkError::Committer(abandon) => abandon.into(),
             SinkError::Transient(reason) | SinkError::Refused(reason) => Failure::Transient(reason),
             SinkError::Fatal(reason) => Failure::Evidence(reason),
         }
@@ -82,12 +87,18 @@ impl From<SharingError> for Failure {
     }
 }
 
-/// A process: attempts, until one ends well, finds that something has lost data, or is told to leave.
-pub(crate) fn run(world: &Shared, id: ProcessId) {
-    let seen: Vec<Arc<Seen>> = world.lock().sinks.iter().map(|_| Arc::default()).collect();
+/// A process: makes attempts until one stops well, finds that something has lost data, or is
+/// requested to leave.
+pub(crate) fn run(world: &SharedWorld, id: ProcessId) {
+    let seen: Vec<Arc<AcknowledgedVersions>> =
+        world.lock().sinks.iter().map(|_| Arc::default()).collect();
     loop {
         let failure = match attempt::run(world, id, &seen) {
-            Ok(()) => return world.lock().note(|| format!("{id}  has stopped well")),
+            Ok(()) => {
+                return world
+                    .lock()
+                    .note(|| format!("{id}  has stopped gracefully"));
+            }
             Err(failure) => failure,
         };
         {

@@ -1,10 +1,12 @@
-//! What may go wrong in a run, and which safeguard is taken away to see that the simulation notices.
+//! The kinds of faults in a run, and the safeguards that can be removed to see that the simulation
+//! notices.
 
 use std::fmt;
 
 use clap::ValueEnum;
 
-/// A kind of fault. Crashes, frozen processes, moving partitions, lost messages and lost answers are in every run.
+/// A kind of fault. Crashes, frozen processes, moving partitions, lost messages and lost answers
+/// are in every run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum Kind {
     /// Messages to the store are applied late, repeatedly, or after their sender's death
@@ -15,11 +17,11 @@ pub enum Kind {
     Plans,
     /// The state store is replaced by an older copy of it
     OlderStore,
-    /// Topics are deleted and made again
+    /// Topics are deleted and created again
     Topics,
-    /// Files that are followed are emptied and written again
+    /// Files that are followed are truncated and written again
     RewrittenFiles,
-    /// Instances share the splits by claims with leases, instead of having them from a consumer group
+    /// Instances share the splits by claims with leases, instead of a consumer group
     Leases,
     /// Files are moved after they are published
     Moves,
@@ -34,23 +36,25 @@ pub enum Kind {
 pub struct Kinds(u32);
 
 impl Kinds {
-    /// No kind.
+    /// The empty set.
     pub fn none() -> Kinds {
         Kinds(0)
     }
 
-    /// Every kind.
+    /// The set of all kinds.
     pub fn all() -> Kinds {
-        Kind::value_variants().iter().fold(Kinds::none(), |kinds, kind| kinds.with(*kind))
+        Kind::value_variants()
+            .iter()
+            .fold(Kinds::none(), |kinds, kind| kinds.with(*kind))
     }
 
-    /// The same with this kind.
+    /// The set with this kind added.
     #[must_use]
     pub fn with(self, kind: Kind) -> Kinds {
         Kinds(self.0 | 1 << kind as u32)
     }
 
-    /// The same without this kind.
+    /// The set with this kind removed.
     #[must_use]
     pub fn without(self, kind: Kind) -> Kinds {
         Kinds(self.0 & !(1 << kind as u32))
@@ -64,44 +68,55 @@ impl Kinds {
 
 impl fmt::Display for Kinds {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let names = Kind::value_variants().iter().filter(|kind| self.has(**kind)).filter_map(ValueEnum::to_possible_value);
-        f.write_str(&names.map(|value| value.get_name().to_owned()).collect::<Vec<_>>().join(" "))
+        let names = Kind::value_variants()
+            .iter()
+            .filter(|kind| self.has(**kind))
+            .filter_map(ValueEnum::to_possible_value);
+        f.write_str(
+            &names
+                .map(|value| value.get_name().to_owned())
+                .collect::<Vec<_>>()
+                .join(" "),
+        )
     }
 }
 
-/// A safeguard that is taken away. Each is taken away outside the code under test, by the store, the disks or the source.
+/// A safeguard that is removed. Each is removed outside the code under test, by the store, the
+/// disks or the source.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum Mutation {
     /// The store does not fence the owner of a folder before the folder is cleaned up
     UnfencedOwners,
     /// All disks have the same id
     EqualDisks,
-    /// The store does not know which version of the pipeline a lane that is ahead is of
+    /// The store does not know which version of the pipeline a lane that is ahead belongs to
     ForgottenPlans,
     /// The source does not compare the state with the offsets of the consumer group
     UncheckedOffsets,
     /// The store has no copies of the positions that the target holds
     UncheckedTarget,
-    /// The source does not look whether a topic is the one that it has read before
+    /// The source does not check whether a topic is the one that it has read before
     UncheckedTopics,
-    /// The source does not look whether a file still has the content that it has read before
+    /// The source does not check whether a file still has the content that it has read before
     UncheckedFiles,
-    /// The store takes a claim that has not run out for the right to commit, and does not look at the epochs of splits that are shared
+    /// The store treats an unexpired claim as the right to commit, and does not check the epochs of
+    /// shared splits
     TrustedClaims,
-    /// The store keeps what an instance has staged until its next step, and not until the file is moved
+    /// The store keeps what an instance has staged until its next step, and not until the file is
+    /// moved
     ForgottenMoves,
-    /// A full disk takes writes as if it had room
+    /// A full disk accepts writes as if it had room
     UnnoticedWrites,
-    /// A disk that has no room for what was written says that it is synced
+    /// A disk without room for what was written reports that it is synced
     UnnoticedSyncs,
-    /// Owner names follow from the wall-clock time
+    /// Owner names are derived from the wall-clock time
     EqualNames,
     /// A batch that ends inside a position says that the position is complete
     CutPositions,
 }
 
 impl Mutation {
-    /// All of them.
+    /// All mutations.
     pub fn all() -> &'static [Mutation] {
         Mutation::value_variants()
     }

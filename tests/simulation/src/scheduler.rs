@@ -1,4 +1,4 @@
-//! What happens next: the order of all steps of a run, decided by its seed.
+//! The scheduler: the order of all steps of a run, determined by its seed.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -11,42 +11,42 @@ use crate::disk::Disk;
 use crate::fixture::PLANS;
 use crate::process::{self, ProcessId};
 use crate::scenario::Kind;
-use crate::store::Content;
+use crate::store::StoreContent;
 use crate::system;
-use crate::world::{Shared, World, plan_name, split_id};
+use crate::world::{SharedWorld, World, plan_name, split_id};
 
-/// How many steps a process may need at the end, when nothing goes wrong any more.
+/// How many steps a process may need at the end, when there are no more faults.
 const PATIENCE: u32 = 10_000;
 /// The size of a process's stack in words.
 const STACK: usize = 64 << 10;
-/// How many processes a machine has at most.
-const MOST_PROCESSES: usize = 2;
+/// The maximum number of processes on a machine.
+const MAX_PROCESSES: usize = 2;
 
-/// How much time a step takes at most, in milliseconds.
+/// The maximum duration of a step, in milliseconds.
 const LONGEST_STEP: u64 = 200;
-/// How far the wall clock jumps at most, in milliseconds.
+/// The maximum jump of the wall clock, in milliseconds.
 const LONGEST_JUMP: u64 = 20_000;
 
-type Steps = Generator<'static, (), ()>;
+type Coroutine = Generator<'static, (), ()>;
 
 struct Process {
     /// Its threads. The process ends with the first.
-    threads: Vec<Steps>,
-    /// The thread that holds locks, so that no other can go on.
+    threads: Vec<Coroutine>,
+    /// The thread that holds locks, so that no other can continue.
     holds_locks: Option<usize>,
     is_frozen: bool,
 }
 
-fn new_thread(work: impl FnOnce() + Send + 'static) -> Steps {
+fn new_thread(work: impl FnOnce() + Send + 'static) -> Coroutine {
     let mut steps = Gn::new_opt(STACK, work);
-    // Only a generator with data of its own is one that can be left from deep inside; the data is not read.
+    // Only a generator with data of its own can be left from deep inside; the data is not read.
     steps.set_local_data(std::ptr::dangling_mut());
     steps
 }
 
 /// A run.
 pub(crate) struct Scheduler {
-    world: Shared,
+    world: SharedWorld,
     processes: BTreeMap<ProcessId, Process>,
     started: usize,
     machines: usize,
@@ -69,10 +69,15 @@ impl Scheduler {
                 may_wait
             }),
         });
-        Scheduler { world, processes: BTreeMap::new(), started: 0, machines }
+        Scheduler {
+            world,
+            processes: BTreeMap::new(),
+            started: 0,
+            machines,
+        }
     }
 
-    /// Everything from the first step to the checks. Returns what was wrong, and the trace.
+    /// Runs everything from the first step to the checks. Returns the violations and the trace.
     pub(crate) fn run(mut self) -> (Vec<String>, Option<Vec<String>>) {
         let steps = self.world.lock().rng.usize(20..220);
         for _ in 0..steps {
@@ -112,7 +117,9 @@ impl Scheduler {
     fn resume_any(&mut self) {
         let able: Vec<ProcessId> = {
             let world = self.world.lock();
-            let able = |(id, process): (&ProcessId, &Process)| (!process.is_frozen && !world.waits(*id)).then_some(*id);
+            let able = |(id, process): (&ProcessId, &Process)| {
+                (!process.is_frozen && !world.waits(*id)).then_some(*id)
+            };
             self.processes.iter().filter_map(able).collect()
         };
         let chosen = self.world.lock().rng.choice(able);
@@ -124,11 +131,15 @@ impl Scheduler {
     }
 
     fn resume(&mut self, id: ProcessId) {
-        let Some(process) = self.processes.get_mut(&id) else { return };
+        let Some(process) = self.processes.get_mut(&id) else {
+            return;
+        };
         let at = {
             let mut world = self.world.lock();
-            world.disks.look_from(id.machine);
-            process.holds_locks.unwrap_or_else(|| world.rng.usize(0..process.threads.len()))
+            world.disks.mount_for(id.machine);
+            process
+                .holds_locks
+                .unwrap_or_else(|| world.rng.usize(0..process.threads.len()))
         };
         process.threads[at].resume();
         let (spawned, holds_locks) = {
@@ -150,7 +161,13 @@ impl Scheduler {
 
     fn start_any(&mut self) {
         let machine = self.world.lock().rng.usize(0..self.machines);
-        if self.processes.keys().filter(|id| id.machine == machine).count() < MOST_PROCESSES {
+        if self
+            .processes
+            .keys()
+            .filter(|id| id.machine == machine)
+            .count()
+            < MAX_PROCESSES
+        {
             let plan = self.any_plan();
             self.start(machine, plan);
             self.rebalance();
@@ -159,21 +176,32 @@ impl Scheduler {
 
     fn start(&mut self, machine: usize, plan: usize) -> ProcessId {
         self.started += 1;
-        let id = ProcessId { machine, number: self.started, plan };
+        let id = ProcessId {
+            machine,
+            number: self.started,
+            plan,
+        };
         let world = self.world.clone();
         world.lock().note(|| format!("{id}  is started"));
         world.lock().controls.entry(id).or_default();
         let main = new_thread(move || process::run(&world, id));
-        self.processes.insert(id, Process { threads: vec![main], holds_locks: None, is_frozen: false });
+        self.processes.insert(
+            id,
+            Process {
+                threads: vec![main],
+                holds_locks: None,
+                is_frozen: false,
+            },
+        );
         id
     }
 
-    /// The process is over, and with it all its threads.
+    /// Ends the process, and with it all its threads.
     fn end(&mut self, id: ProcessId) {
         {
             let mut world = self.world.lock();
             world.is_dying = true;
-            world.disks.look_nowhere();
+            world.disks.unmount();
         }
         self.processes.remove(&id);
         {
@@ -185,19 +213,23 @@ impl Scheduler {
         self.rebalance();
     }
 
-    /// The process is killed: nothing of it is tidied up.
+    /// Kills the process: it cannot clean up anything.
     fn crash(&mut self, id: ProcessId) {
         {
             let mut world = self.world.lock();
             world.note(|| format!("{id}  crashes"));
-            if let Some(stop) = world.controls.get(&id).and_then(|control| control.stop.clone()) {
+            if let Some(stop) = world
+                .controls
+                .get(&id)
+                .and_then(|control| control.stop.clone())
+            {
                 stop.leave_now();
             }
         }
         self.end(id);
     }
 
-    /// The group gives each partition of a dead member to another one.
+    /// The group assigns each partition of a dead member to another one.
     fn rebalance(&mut self) {
         let members: Vec<ProcessId> = self.processes.keys().copied().collect();
         let mut world = self.world.lock();
@@ -205,13 +237,16 @@ impl Scheduler {
             return;
         }
         for partition in 0..world.partitions.len() {
-            if world.partitions[partition].assigned.is_none_or(|id| !members.contains(&id)) {
+            if world.partitions[partition]
+                .assigned
+                .is_none_or(|id| !members.contains(&id))
+            {
                 world.partitions[partition].assigned = world.rng.choice(&members).copied();
             }
         }
     }
 
-    /// Something happens that the processes have not asked for.
+    /// A disturbance that the processes have not caused.
     fn disturb(&mut self) {
         let ids: Vec<ProcessId> = self.processes.keys().copied().collect();
         let (what, any) = {
@@ -221,11 +256,15 @@ impl Scheduler {
         match (what, any) {
             (0..5, _) => self.start_any(),
             (5..8, Some(id)) => {
-                // Most can go wrong while a step is under way.
-                let in_step = self.processes.iter().find(|(_, process)| process.holds_locks.is_some()).map(|(id, _)| *id);
+                // Most faults are possible while a step is in progress.
+                let in_step = self
+                    .processes
+                    .iter()
+                    .find(|(_, process)| process.holds_locks.is_some())
+                    .map(|(id, _)| *id);
                 let is_wanted = self.world.lock().rng.bool();
                 self.crash(in_step.filter(|_| is_wanted).unwrap_or(id));
-                // What is cleaned up after a dead process has to find room, or not.
+                // The clean-up after a dead process may find room or not.
                 let mut world = self.world.lock();
                 if world.rng.u32(0..3) == 0 {
                     world.fill_or_clear_a_disk();
@@ -234,13 +273,17 @@ impl Scheduler {
             (8..11, Some(id)) => self.freeze_or_wake(id),
             (11, Some(id)) => {
                 let mut world = self.world.lock();
-                world.note(|| format!("{id}  is told to stop"));
+                world.note(|| format!("{id}  is requested to stop"));
                 world.controls.entry(id).or_default().is_stopping = true;
             }
             (12, Some(id)) => {
                 let mut world = self.world.lock();
-                world.note(|| format!("{id}  is told to leave at once"));
-                if let Some(stop) = world.controls.get(&id).and_then(|control| control.stop.as_ref()) {
+                world.note(|| format!("{id}  is requested to leave at once"));
+                if let Some(stop) = world
+                    .controls
+                    .get(&id)
+                    .and_then(|control| control.stop.as_ref())
+                {
                     stop.leave_now();
                 }
             }
@@ -253,7 +296,7 @@ impl Scheduler {
                     let count = world.partitions.len();
                     world.rng.usize(0..count)
                 };
-                world.note(|| format!("group  gives partition {partition} to {id}"));
+                world.note(|| format!("group  assigns partition {partition} to {id}"));
                 world.partitions[partition].assigned = Some(id);
             }
             (16..18, _) => {
@@ -293,17 +336,27 @@ impl Scheduler {
         }
     }
 
-    /// A machine is restarted, and its disk is swapped, or not mounted.
+    /// Restarts a machine, whose disk is swapped, or not mounted.
     fn reboot(&mut self) {
         if !self.world.lock().kinds.has(Kind::Disks) {
             return;
         }
         let machine = self.world.lock().rng.usize(0..self.machines);
-        for id in self.processes.keys().copied().filter(|id| id.machine == machine).collect::<Vec<_>>() {
+        for id in self
+            .processes
+            .keys()
+            .copied()
+            .filter(|id| id.machine == machine)
+            .collect::<Vec<_>>()
+        {
             self.crash(id);
         }
         let mut world = self.world.lock();
-        let disks: Vec<Disk> = world.disks.all().filter(|disk| *disk == Disk::Root(machine) || matches!(disk, Disk::Data(_))).collect();
+        let disks: Vec<Disk> = world
+            .disks
+            .all()
+            .filter(|disk| *disk == Disk::Root(machine) || matches!(disk, Disk::Data(_)))
+            .collect();
         if let Some(disk) = world.rng.choice(disks) {
             world.disks.mounted[machine] = disk;
             world.note(|| format!("m{machine}  is restarted with {disk:?}"));
@@ -315,7 +368,8 @@ impl Scheduler {
         if !world.kinds.has(Kind::OlderStore) || !world.restore_older() {
             return;
         }
-        // An older store does not name the instances that took splits since, so a target is not told to fence them.
+        // An older store does not name the instances that took splits since, so a target is not
+        // asked to fence them.
         world.drop_messages();
         world.drop_transactions();
         drop(world);
@@ -324,39 +378,57 @@ impl Scheduler {
         }
     }
 
-    /// A topic is made again, or a file is written again.
+    /// A topic is created again, or a file is written again.
     fn begin_generation(&mut self) {
         let mut world = self.world.lock();
         let world = &mut *world;
         let number = world.rng.usize(0..world.partitions.len());
-        let kind = if world.partitions[number].is_file { Kind::RewrittenFiles } else { Kind::Topics };
+        let kind = if world.partitions[number].is_file {
+            Kind::RewrittenFiles
+        } else {
+            Kind::Topics
+        };
         if !world.kinds.has(kind) {
             return;
         }
-        // There are no bytes before a position of 0 that could tell: docs/delivery.md names this as not excluded.
-        let is_at_its_beginning = |store: &Content| {
+        // Before position 0 there are no bytes that could show it: docs/delivery.md names this as
+        // not excluded.
+        let is_at_its_beginning = |store: &StoreContent| {
             let id = split_id(number);
-            store.all_records().any(|(_, split, record)| *split == id && record.low == Some(0))
+            store
+                .all_records()
+                .any(|(_, split, record)| *split == id && record.low == Some(0))
         };
-        if kind == Kind::RewrittenFiles && std::iter::once(&world.store).chain(&world.older).any(is_at_its_beginning) {
+        if kind == Kind::RewrittenFiles
+            && std::iter::once(&world.store)
+                .chain(&world.older)
+                .any(is_at_its_beginning)
+        {
             return;
         }
         let partition = &mut world.partitions[number];
         partition.begin_generation(&mut world.rng);
         world.may_alarm = true;
-        world.note(|| format!("source  partition {number} is made again"));
+        world.note(|| format!("source  partition {number} begins again"));
     }
 
     fn freeze_or_wake(&mut self, id: ProcessId) {
-        let Some(process) = self.processes.get_mut(&id) else { return };
+        let Some(process) = self.processes.get_mut(&id) else {
+            return;
+        };
         process.is_frozen = !process.is_frozen;
         let is_frozen = process.is_frozen;
-        self.world.lock().note(|| format!("{id}  {}", if is_frozen { "freezes" } else { "wakes up" }));
+        self.world
+            .lock()
+            .note(|| format!("{id}  {}", if is_frozen { "freezes" } else { "wakes up" }));
     }
 
-    /// All processes are killed and all faults are repaired. On each machine one process after another reads everything and stops well.
+    /// Kills all processes and repairs all faults. On each machine one process after another reads
+    /// everything and stops gracefully.
     fn finish(&mut self) {
-        self.world.lock().note(|| "all processes are killed, all faults are repaired".into());
+        self.world
+            .lock()
+            .note(|| "all processes are killed, all faults are repaired".into());
         for id in self.processes.keys().copied().collect::<Vec<_>>() {
             self.crash(id);
         }
@@ -378,9 +450,14 @@ impl Scheduler {
                 continue;
             }
             is_first = false;
-            let machine = if let Disk::Root(machine) = disk { machine } else { 0 };
+            let machine = if let Disk::Root(machine) = disk {
+                machine
+            } else {
+                0
+            };
             self.world.lock().disks.mounted[machine] = disk;
-            // What one version of the pipeline has left the next process has to finish with the same version.
+            // The work that one version of the pipeline has left must be finished by the same
+            // version.
             for _ in 0..PLANS {
                 if let Some(plan) = self.plan_left() {
                     self.finish_on(machine, plan);
@@ -391,21 +468,30 @@ impl Scheduler {
         }
     }
 
-    /// A version of the pipeline, as an instance that is started may have it.
+    /// A version of the pipeline for an instance that is started.
     fn any_plan(&self) -> usize {
         let mut world = self.world.lock();
-        if world.kinds.has(Kind::Plans) { world.rng.usize(0..PLANS) } else { 0 }
+        if world.kinds.has(Kind::Plans) {
+            world.rng.usize(0..PLANS)
+        } else {
+            0
+        }
     }
 
-    /// The version of the pipeline that has left lanes ahead, if one has. After an alarm nothing is finished any more.
+    /// The version of the pipeline that has left lanes ahead, if one has. After an alarm nothing is
+    /// finished any more.
     fn plan_left(&self) -> Option<usize> {
         let world = self.world.lock();
-        let left = world.store.all_records().find(|(_, _, record)| !record.ahead.is_empty() && !world.is_alarmed);
+        let left = world
+            .store
+            .all_records()
+            .find(|(_, _, record)| !record.ahead.is_empty() && !world.is_alarmed);
         let plan = left.and_then(|(_, _, record)| record.plan.clone())?;
         (0..PLANS).find(|number| plan_name(*number) == plan)
     }
 
-    /// One process brings to its end what can be brought to its end on this machine and with this version of the pipeline.
+    /// One process finishes what can be finished on this machine and with this version of the
+    /// pipeline.
     fn finish_on(&mut self, machine: usize, plan: usize) {
         let id = self.start(machine, plan);
         {
@@ -429,7 +515,9 @@ impl Scheduler {
             left -= 1;
         }
         if left == 0 {
-            self.world.lock().violate(format!("{id} does not come to its end although nothing is wrong any more"));
+            self.world.lock().violate(format!(
+                "{id} does not finish although there are no more faults"
+            ));
             self.crash(id);
         }
     }

@@ -1,4 +1,4 @@
-//! The state store's content, in memory: what a store answers, without any network in between.
+//! The content of the state store, in memory: the answers of a store, without a network.
 
 mod claims;
 
@@ -7,13 +7,16 @@ use std::sync::Arc;
 
 use parking_lot::Mutex;
 use pseidon_delivery::store::{SplitVersion, refusal};
-use pseidon_delivery::{Claimant, Commit, CommitError, CommitRecord, SinkId, SplitId, Staged, StateStore, StoreError, StoredPlan};
+use pseidon_delivery::{
+    Claimant, Commit, CommitError, CommitRecord, SinkId, SplitId, StagedEntry, StateStore,
+    StoreError, StoredPlan,
+};
 
 pub use self::claims::SharedSource;
 
-/// Everything that one pipeline's store holds.
+/// The content of one pipeline's store.
 #[derive(Clone, Default)]
-pub struct Content {
+pub struct StoreContent {
     identity: Option<String>,
     records: BTreeMap<(SinkId, SplitId), CommitRecord>,
     staged: BTreeMap<(SinkId, String), String>,
@@ -23,15 +26,20 @@ pub struct Content {
     shared: SharedSource,
 }
 
-impl Content {
+impl StoreContent {
     /// The record of a split.
     pub fn record(&self, sink: &SinkId, split: &SplitId) -> CommitRecord {
-        self.records.get(&(sink.clone(), split.clone())).cloned().unwrap_or_default()
+        self.records
+            .get(&(sink.clone(), split.clone()))
+            .cloned()
+            .unwrap_or_default()
     }
 
     /// Every record.
     pub fn all_records(&self) -> impl Iterator<Item = (&SinkId, &SplitId, &CommitRecord)> {
-        self.records.iter().map(|((sink, split), record)| (sink, split, record))
+        self.records
+            .iter()
+            .map(|((sink, split), record)| (sink, split, record))
     }
 
     /// The id of every staged entry, with its sink.
@@ -44,12 +52,20 @@ impl Content {
     }
 
     /// [`StateStore::take`]
-    pub fn take(&mut self, sink: &SinkId, splits: &[SplitId], claimant: &Claimant) -> Result<Vec<CommitRecord>, CommitError> {
+    pub fn take(
+        &mut self,
+        sink: &SinkId,
+        splits: &[SplitId],
+        claimant: &Claimant,
+    ) -> Result<Vec<CommitRecord>, CommitError> {
         if self.is_fenced(sink, &claimant.owner) {
             return Err(CommitError::OwnerFenced(claimant.owner.clone()));
         }
         let take = |split: &SplitId| {
-            let record = self.records.entry((sink.clone(), split.clone())).or_default();
+            let record = self
+                .records
+                .entry((sink.clone(), split.clone()))
+                .or_default();
             record.epoch += 1;
             record.owners.retain(|other| *other != claimant.owner);
             let before = record.clone();
@@ -73,16 +89,21 @@ impl Content {
         }
     }
 
-    /// [`StateStore::fence`]. Marks of owners without a record are dropped as soon as that is allowed.
+    /// [`StateStore::fence`]. Marks of owners without a record are dropped as soon as that is
+    /// allowed.
     pub fn fence(&mut self, sink: &SinkId, owner: &str) {
         let owners = self.owners(sink);
-        self.fenced.retain(|(of, other)| of != sink || owners.contains(other));
+        self.fenced
+            .retain(|(of, other)| of != sink || owners.contains(other));
         self.fenced.insert((sink.clone(), owner.to_owned()));
     }
 
     /// [`StateStore::owners`]
     pub fn owners(&self, sink: &SinkId) -> BTreeSet<String> {
-        self.all_records().filter(|(of, _, _)| *of == sink).flat_map(|(_, _, record)| record.owners.clone()).collect()
+        self.all_records()
+            .filter(|(of, _, _)| *of == sink)
+            .flat_map(|(_, _, record)| record.owners.clone())
+            .collect()
     }
 
     /// [`StateStore::commit`]
@@ -91,10 +112,22 @@ impl Content {
         let shown = |split| {
             self.records
                 .get(&key(split))
-                .map_or(SplitVersion::default(), |record| SplitVersion { epoch: record.epoch, sequence: record.sequence })
+                .map_or(SplitVersion::default(), |record| SplitVersion {
+                    epoch: record.epoch,
+                    sequence: record.sequence,
+                })
         };
-        let shown: Vec<SplitVersion> = commit.splits.iter().map(|step| shown(&step.split)).collect();
-        if let Some(refused) = refusal(&commit.owner, self.is_fenced(sink, &commit.owner), &commit.splits, &shown) {
+        let shown: Vec<SplitVersion> = commit
+            .splits
+            .iter()
+            .map(|step| shown(&step.split))
+            .collect();
+        if let Some(refused) = refusal(
+            &commit.owner,
+            self.is_fenced(sink, &commit.owner),
+            &commit.splits,
+            &shown,
+        ) {
             return Err(refused);
         }
         for step in &commit.splits {
@@ -111,7 +144,12 @@ impl Content {
         for id in &commit.published {
             self.staged.remove(&(sink.clone(), id.clone()));
         }
-        self.staged.extend(commit.staged.iter().map(|entry| ((sink.clone(), entry.id.clone()), entry.detail.clone())));
+        self.staged.extend(
+            commit
+                .staged
+                .iter()
+                .map(|entry| ((sink.clone(), entry.id.clone()), entry.detail.clone())),
+        );
         Ok(())
     }
 
@@ -121,17 +159,22 @@ impl Content {
     }
 
     /// [`StateStore::staged`]
-    pub fn staged(&self, sink: &SinkId) -> Vec<Staged> {
+    pub fn staged(&self, sink: &SinkId) -> Vec<StagedEntry> {
         let of_sink = self.staged.iter().filter(|((of, _), _)| of == sink);
-        of_sink.map(|((_, id), detail)| Staged { id: id.clone(), detail: detail.clone() }).collect()
+        of_sink
+            .map(|((_, id), detail)| StagedEntry {
+                id: id.clone(),
+                detail: detail.clone(),
+            })
+            .collect()
     }
 }
 
 /// The store without a network: every call is answered at once.
 #[derive(Clone, Default)]
-pub struct Direct(Arc<Mutex<Content>>);
+pub struct DirectStore(Arc<Mutex<StoreContent>>);
 
-impl StateStore for Direct {
+impl StateStore for DirectStore {
     fn identity(&self) -> Result<String, StoreError> {
         let mut content = self.0.lock();
         if content.identity.is_none() {
@@ -144,11 +187,21 @@ impl StateStore for Direct {
         Ok(vec!["nothing survives the process".into()])
     }
 
-    fn take(&self, sink: &SinkId, splits: &[SplitId], claimant: &Claimant) -> Result<Vec<CommitRecord>, CommitError> {
+    fn take(
+        &self,
+        sink: &SinkId,
+        splits: &[SplitId],
+        claimant: &Claimant,
+    ) -> Result<Vec<CommitRecord>, CommitError> {
         self.0.lock().take(sink, splits, claimant)
     }
 
-    fn set_owner(&self, sink: &SinkId, splits: &[(SplitId, u64)], owner: Option<&str>) -> Result<(), StoreError> {
+    fn set_owner(
+        &self,
+        sink: &SinkId,
+        splits: &[(SplitId, u64)],
+        owner: Option<&str>,
+    ) -> Result<(), StoreError> {
         self.0.lock().set_owner(sink, splits, owner);
         Ok(())
     }
@@ -164,32 +217,50 @@ impl StateStore for Direct {
 
     fn commit_many(&self, steps: &[(&SinkId, &Commit)]) -> Vec<Result<(), CommitError>> {
         let mut content = self.0.lock();
-        steps.iter().map(|(sink, commit)| content.commit(sink, commit)).collect()
+        steps
+            .iter()
+            .map(|(sink, commit)| content.commit(sink, commit))
+            .collect()
     }
 
-    fn staged(&self, sink: &SinkId) -> Result<Vec<Staged>, StoreError> {
+    fn staged(&self, sink: &SinkId) -> Result<Vec<StagedEntry>, StoreError> {
         Ok(self.0.lock().staged(sink))
     }
 
     fn forget(&self, sink: &SinkId, ids: &[String]) -> Result<(), StoreError> {
-        self.0.lock().staged.retain(|(of, id), _| of != sink || !ids.contains(id));
+        self.0
+            .lock()
+            .staged
+            .retain(|(of, id), _| of != sink || !ids.contains(id));
         Ok(())
     }
 
     fn records(&self, sink: &SinkId) -> Result<Vec<(SplitId, CommitRecord)>, StoreError> {
         let content = self.0.lock();
         let of_sink = content.all_records().filter(|(of, _, _)| *of == sink);
-        Ok(of_sink.map(|(_, split, record)| (split.clone(), record.clone())).collect())
+        Ok(of_sink
+            .map(|(_, split, record)| (split.clone(), record.clone()))
+            .collect())
     }
 
     fn forget_splits(&self, sink: &SinkId, splits: &[SplitId]) -> Result<(), StoreError> {
-        let is_over = |record: &CommitRecord| record.finished.is_some() && record.owners.is_empty() && record.ahead.is_empty();
-        self.0.lock().records.retain(|(of, split), record| of != sink || !splits.contains(split) || !is_over(record));
+        let is_over = |record: &CommitRecord| {
+            record.finished.is_some() && record.owners.is_empty() && record.ahead.is_empty()
+        };
+        self.0.lock().records.retain(|(of, split), record| {
+            of != sink || !splits.contains(split) || !is_over(record)
+        });
         Ok(())
     }
 
     fn sinks(&self) -> Result<Vec<SinkId>, StoreError> {
-        let sinks: BTreeSet<SinkId> = self.0.lock().records.keys().map(|(sink, _)| sink.clone()).collect();
+        let sinks: BTreeSet<SinkId> = self
+            .0
+            .lock()
+            .records
+            .keys()
+            .map(|(sink, _)| sink.clone())
+            .collect();
         Ok(sinks.into_iter().collect())
     }
 
@@ -202,12 +273,18 @@ impl StateStore for Direct {
     }
 
     fn add_plan(&self, plan: &StoredPlan) -> Result<(), StoreError> {
-        self.0.lock().plans.insert(plan.fingerprint.clone(), plan.text.clone());
+        self.0
+            .lock()
+            .plans
+            .insert(plan.fingerprint.clone(), plan.text.clone());
         Ok(())
     }
 
     fn forget_plans(&self, fingerprints: &[String]) -> Result<(), StoreError> {
-        self.0.lock().plans.retain(|plan, _| !fingerprints.contains(plan));
+        self.0
+            .lock()
+            .plans
+            .retain(|plan, _| !fingerprints.contains(plan));
         Ok(())
     }
 

@@ -1,10 +1,12 @@
-//! The operating system as the code under test sees it: the time, and disks that are full.
+//! The operating system as the code under test sees it: the time, and full disks.
 //!
-//! The program asks for both through the C library, so this binary has functions of its own for that, as it has for randomness (`entropy`). On
-//! a thread without a simulation they do what those of the C library do.
+//! The program uses the C library for both, so this binary has its own versions of these functions,
+//! as it has for randomness (`entropy`). On a thread without a simulation they do what the
+//! functions of the C library do.
 //!
-//! On a full disk a call that needs room fails or not, as the seed says: files of others come and go. A write may end in the middle. A file system
-//! that looks for room only when a file is synced takes every write; then the sync fails, and what the file had is lost.
+//! On a full disk a call that needs room fails or succeeds, as the seed decides: files of others
+//! come and go. A write may stop in the middle. A file system that checks for room only when a file
+//! is synced accepts every write; then the sync fails, and the content of the file is lost.
 
 use std::cell::{Cell, RefCell};
 use std::ffi::{c_char, c_int, c_void};
@@ -13,48 +15,48 @@ use fastrand::Rng;
 use libc::{mode_t, size_t, ssize_t, timespec};
 
 use crate::scenario::Mutation;
-use crate::world::{Shared, World};
+use crate::world::{SharedWorld, World};
 
 thread_local! {
     static TIME: Cell<Option<Time>> = const { Cell::new(None) };
     static FULL: Cell<Option<Fullness>> = const { Cell::new(None) };
-    static WORLD: RefCell<Option<Shared>> = const { RefCell::new(None) };
+    static WORLD: RefCell<Option<SharedWorld>> = const { RefCell::new(None) };
 }
 
-/// What the clocks show, in milliseconds.
+/// The time on the clocks, in milliseconds.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Time {
-    /// Never jumps.
+    /// The monotonic clock.
     pub(crate) since_boot: u64,
-    /// Jumps.
+    /// The wall clock, which jumps.
     pub(crate) wall: u64,
 }
 
-/// From now on the clocks show this on this thread.
+/// Sets the clocks of this thread.
 pub(crate) fn set_time(time: Time) {
     TIME.set(Some(time));
 }
 
-/// How a disk is full.
+/// The ways in which a disk is full.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Fullness {
     /// There is hardly any room.
     Nearly,
-    /// It says so when something is written.
+    /// The disk reports it when something is written.
     AtWrites,
-    /// It says so when something is synced.
+    /// The disk reports it when something is synced.
     AtSyncs,
 }
 
-/// How many calls of nine fail.
-struct Odds {
+/// How many of nine calls fail.
+struct FailureOdds {
     making: u32,
     writing: u32,
     syncing: u32,
 }
 
 impl Fullness {
-    /// One of them.
+    /// Chooses a way at random.
     pub(crate) fn any(rng: &mut Rng) -> Fullness {
         match rng.u32(0..3) {
             0 => Fullness::Nearly,
@@ -63,16 +65,28 @@ impl Fullness {
         }
     }
 
-    fn odds(self) -> Odds {
+    fn odds(self) -> FailureOdds {
         match self {
-            Fullness::Nearly => Odds { making: 1, writing: 2, syncing: 2 },
-            Fullness::AtWrites => Odds { making: 6, writing: 8, syncing: 2 },
-            Fullness::AtSyncs => Odds { making: 1, writing: 0, syncing: 5 },
+            Fullness::Nearly => FailureOdds {
+                making: 1,
+                writing: 2,
+                syncing: 2,
+            },
+            Fullness::AtWrites => FailureOdds {
+                making: 6,
+                writing: 8,
+                syncing: 2,
+            },
+            Fullness::AtSyncs => FailureOdds {
+                making: 1,
+                writing: 0,
+                syncing: 5,
+            },
         }
     }
 }
 
-/// Whether calls of this thread find a full disk from now on.
+/// Sets whether calls of this thread find a full disk from now on.
 pub(crate) fn set_full(full: Option<Fullness>) {
     FULL.set(full);
 }
@@ -81,53 +95,63 @@ fn fullness() -> Option<Fullness> {
     FULL.try_with(Cell::get).ok().flatten()
 }
 
-/// The world of this thread's simulation, until `None` is given.
-pub(crate) fn set_world(world: Option<Shared>) {
+/// Sets the world of this thread's simulation; `None` ends it.
+pub(crate) fn set_world(world: Option<SharedWorld>) {
     WORLD.set(world);
 }
 
-/// What a full disk does to a call.
-enum Refusal {
-    /// It fails.
+/// The effect of a full disk on a call.
+enum FullDiskEffect {
+    /// The call fails.
     Fails,
-    /// A write ends after so many bytes.
+    /// A write stops after this many bytes.
     Takes(usize),
     /// Nothing is done, and the call reports success.
     Lies,
 }
 
-/// What becomes of a call that needs room, given how many of nine fail and how; `None` if it finds some. What the simulator itself does while it
-/// has the world finds room always.
-fn refusal(what: &str, odds: impl FnOnce(Odds) -> u32, how: impl FnOnce(&mut World) -> Refusal) -> Option<Refusal> {
+/// The effect on a call that needs room, given how many of nine fail and how; `None` if it finds
+/// room. The simulator itself, while it has the world, always finds room.
+fn refusal(
+    what: &str,
+    odds: impl FnOnce(FailureOdds) -> u32,
+    how: impl FnOnce(&mut World) -> FullDiskEffect,
+) -> Option<FullDiskEffect> {
     let full = fullness()?;
-    let world = WORLD.try_with(|world| world.try_borrow().ok()?.clone()).ok()??;
+    let world = WORLD
+        .try_with(|world| world.try_borrow().ok()?.clone())
+        .ok()??;
     let mut world = world.try_lock()?;
     if world.rng.u32(0..9) >= odds(full.odds()) {
         return None;
     }
     let refusal = how(&mut world);
     let outcome = match refusal {
-        Refusal::Fails => "fails".to_owned(),
-        Refusal::Takes(count) => format!("ends after {count} bytes"),
-        Refusal::Lies => "says that it has worked".to_owned(),
+        FullDiskEffect::Fails => "fails".to_owned(),
+        FullDiskEffect::Takes(count) => format!("stops after {count} bytes"),
+        FullDiskEffect::Lies => "reports success".to_owned(),
     };
     world.note(|| format!("disk  is full: {what} {outcome}"));
     Some(refusal)
 }
 
-/// Fails, or says nothing of it where that safeguard is taken away.
-fn fail_without(world: &World, mutation: Mutation) -> Refusal {
-    if world.mutation == Some(mutation) { Refusal::Lies } else { Refusal::Fails }
+/// Fails, or hides the failure if that safeguard is removed.
+fn fail_without(world: &World, mutation: Mutation) -> FullDiskEffect {
+    if world.mutation == Some(mutation) {
+        FullDiskEffect::Lies
+    } else {
+        FullDiskEffect::Fails
+    }
 }
 
-fn refuse_write(world: &mut World, length: usize) -> Refusal {
+fn refuse_write(world: &mut World, length: usize) -> FullDiskEffect {
     match world.rng.u32(0..6) {
-        0 if length > 1 => Refusal::Takes(world.rng.usize(1..length)),
+        0 if length > 1 => FullDiskEffect::Takes(world.rng.usize(1..length)),
         _ => fail_without(world, Mutation::UnnoticedWrites),
     }
 }
 
-/// As a call says that the disk is full.
+/// Reports that the disk is full, as a call does.
 fn no_room() -> c_int {
     // Safety: the pointer is to this thread's number.
     unsafe { *libc::__errno_location() = libc::ENOSPC };
@@ -143,10 +167,10 @@ fn size_of_file(file: c_int) -> Option<i64> {
     (answer == 0 && found.st_mode & libc::S_IFMT == libc::S_IFREG).then_some(found.st_size)
 }
 
-/// What was written to the file is lost: there are zeros instead, as after a failed sync.
+/// Loses what was written to the file: it is replaced by zeros, as after a failed sync.
 fn lose_content(file: c_int, size: i64) {
     let zeros = vec![0u8; usize::try_from(size).unwrap_or_default()];
-    // Safety: the buffer has as many bytes. A file that takes none of them keeps its own.
+    // Safety: the buffer has as many bytes. A file that accepts none of them keeps its content.
     let _ = unsafe { libc::pwrite64(file, zeros.as_ptr().cast(), zeros.len(), 0) };
 }
 
@@ -155,17 +179,27 @@ fn lose_content(file: c_int, size: i64) {
 /// # Safety
 /// As for `clock_gettime` of the C library.
 #[unsafe(no_mangle)]
-pub(crate) unsafe extern "C" fn clock_gettime(clock: libc::clockid_t, time: *mut timespec) -> c_int {
-    let shown = TIME.try_with(Cell::get).ok().flatten().and_then(|shown| match clock {
-        libc::CLOCK_REALTIME => Some(shown.wall),
-        libc::CLOCK_MONOTONIC | libc::CLOCK_BOOTTIME => Some(shown.since_boot),
-        _ => None,
-    });
+pub(crate) unsafe extern "C" fn clock_gettime(
+    clock: libc::clockid_t,
+    time: *mut timespec,
+) -> c_int {
+    let shown = TIME
+        .try_with(Cell::get)
+        .ok()
+        .flatten()
+        .and_then(|shown| match clock {
+            libc::CLOCK_REALTIME => Some(shown.wall),
+            libc::CLOCK_MONOTONIC | libc::CLOCK_BOOTTIME => Some(shown.since_boot),
+            _ => None,
+        });
     let Some(milliseconds) = shown else {
         // Safety: the caller's arguments are those of the system call.
         return unsafe { libc::syscall(libc::SYS_clock_gettime, clock, time) } as c_int;
     };
-    let shown = timespec { tv_sec: (milliseconds / 1000) as i64, tv_nsec: (milliseconds % 1000) as i64 * 1_000_000 };
+    let shown = timespec {
+        tv_sec: (milliseconds / 1000) as i64,
+        tv_nsec: (milliseconds % 1000) as i64 * 1_000_000,
+    };
     // Safety: the caller has room for a time.
     unsafe { time.write(shown) };
     0
@@ -176,57 +210,87 @@ pub(crate) unsafe extern "C" fn clock_gettime(clock: libc::clockid_t, time: *mut
 /// # Safety
 /// As for `write` of the C library.
 #[unsafe(no_mangle)]
-pub(crate) unsafe extern "C" fn write(file: c_int, buffer: *const c_void, length: size_t) -> ssize_t {
-    let length = match refusal("a write", |odds| odds.writing, |world| refuse_write(world, length)) {
-        Some(Refusal::Fails) => return no_room() as ssize_t,
-        Some(Refusal::Lies) => return length as ssize_t,
-        Some(Refusal::Takes(count)) => count,
+pub(crate) unsafe extern "C" fn write(
+    file: c_int,
+    buffer: *const c_void,
+    length: size_t,
+) -> ssize_t {
+    let length = match refusal(
+        "a write",
+        |odds| odds.writing,
+        |world| refuse_write(world, length),
+    ) {
+        Some(FullDiskEffect::Fails) => return no_room() as ssize_t,
+        Some(FullDiskEffect::Lies) => return length as ssize_t,
+        Some(FullDiskEffect::Takes(count)) => count,
         None => length,
     };
     // Safety: the caller's arguments are those of the system call.
     unsafe { libc::syscall(libc::SYS_write, file, buffer, length) as ssize_t }
 }
 
-/// Opens a file; a new one needs room. The standard library always gives the mode, which is an argument like others on this system.
+/// Opens a file; a new one needs room. The standard library always passes the mode, which is an
+/// argument like others on this system.
 ///
 /// # Safety
 /// As for `open64` of the C library.
 #[unsafe(no_mangle)]
 pub(crate) unsafe extern "C" fn open64(path: *const c_char, flags: c_int, mode: mode_t) -> c_int {
-    if flags & libc::O_CREAT != 0 && refusal("making a file", |odds| odds.making, |_| Refusal::Fails).is_some() {
+    if flags & libc::O_CREAT != 0
+        && refusal(
+            "creating a file",
+            |odds| odds.making,
+            |_| FullDiskEffect::Fails,
+        )
+        .is_some()
+    {
         return no_room();
     }
     // Safety: the caller's arguments are those of the system call.
     unsafe { libc::syscall(libc::SYS_openat, libc::AT_FDCWD, path, flags, mode) as c_int }
 }
 
-/// Makes a folder, if the disk has room.
+/// Creates a folder, if the disk has room.
 ///
 /// # Safety
 /// As for `mkdir` of the C library.
 #[unsafe(no_mangle)]
 pub(crate) unsafe extern "C" fn mkdir(path: *const c_char, mode: mode_t) -> c_int {
-    if refusal("making a folder", |odds| odds.making, |_| Refusal::Fails).is_some() {
+    if refusal(
+        "creating a folder",
+        |odds| odds.making,
+        |_| FullDiskEffect::Fails,
+    )
+    .is_some()
+    {
         return no_room();
     }
     // Safety: the caller's arguments are those of the system call.
     unsafe { libc::syscall(libc::SYS_mkdirat, libc::AT_FDCWD, path, mode) as c_int }
 }
 
-/// Syncs a file or a folder. When that fails, what the file had is gone.
+/// Syncs a file or a folder. If that fails, the content of the file is lost.
 ///
 /// # Safety
 /// As for `fsync` of the C library.
 #[unsafe(no_mangle)]
 pub(crate) unsafe extern "C" fn fsync(file: c_int) -> c_int {
     let size = fullness().and_then(|_| size_of_file(file));
-    let what = if size.is_some() { "a file's sync" } else { "a folder's sync" };
-    let refused = refusal(what, |odds| odds.syncing, |world| fail_without(world, Mutation::UnnoticedSyncs));
+    let what = if size.is_some() {
+        "a file's sync"
+    } else {
+        "a folder's sync"
+    };
+    let refused = refusal(
+        what,
+        |odds| odds.syncing,
+        |world| fail_without(world, Mutation::UnnoticedSyncs),
+    );
     if let (Some(size), Some(_)) = (size, &refused) {
         lose_content(file, size);
     }
     match refused {
-        Some(Refusal::Fails) => no_room(),
+        Some(FullDiskEffect::Fails) => no_room(),
         Some(_) => 0,
         // Safety: the caller's argument is that of the system call.
         None => unsafe { libc::syscall(libc::SYS_fsync, file) as c_int },
@@ -240,12 +304,24 @@ mod tests {
     use super::{Time, set_time};
 
     #[test]
-    fn the_standard_library_asks_these_clocks() {
-        set_time(Time { since_boot: 1000, wall: 5000 });
+    fn the_standard_library_uses_these_clocks() {
+        set_time(Time {
+            since_boot: 1000,
+            wall: 5000,
+        });
         let (began, wall) = (Instant::now(), SystemTime::now());
-        assert_eq!(wall.duration_since(UNIX_EPOCH).ok(), Some(Duration::from_secs(5)));
-        set_time(Time { since_boot: 2500, wall: 4000 });
+        assert_eq!(
+            wall.duration_since(UNIX_EPOCH).ok(),
+            Some(Duration::from_secs(5))
+        );
+        set_time(Time {
+            since_boot: 2500,
+            wall: 4000,
+        });
         assert_eq!(began.elapsed(), Duration::from_millis(1500));
-        assert_eq!(SystemTime::now().duration_since(UNIX_EPOCH).ok(), Some(Duration::from_secs(4)));
+        assert_eq!(
+            SystemTime::now().duration_since(UNIX_EPOCH).ok(),
+            Some(Duration::from_secs(4))
+        );
     }
 }

@@ -1,4 +1,5 @@
-//! A target with transactions that holds the positions itself, as a Kafka cluster does, and the sink that writes to it.
+//! A target with transactions that holds the positions itself, as a Kafka cluster does, and the
+//! sink that writes to it.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -6,28 +7,33 @@ use std::task::Waker;
 use std::time::Duration;
 
 use arrow::array::AsArray;
-use pseidon_delivery::committer::Abandon;
-use pseidon_delivery::{CommitError, Committer, LaneId, Position, SplitCommit, SplitId, Staged};
+use pseidon_delivery::committer::CommitterError;
+use pseidon_delivery::{
+    CommitError, Committer, LaneId, Position, SplitCommit, SplitId, StagedEntry,
+};
 use pseidon_plugin::Rows;
-use pseidon_plugin::lane::{self, Lane, LaneRules, Room, Sealed};
+use pseidon_plugin::lane::{self, Lane, LaneRules, Room, SealOutcome};
 use pseidon_plugin::rollover::Rollover;
-use pseidon_plugin::sink::{Chunk, Routed, Sink, SinkError, TakenOver, TakenSplit, TargetPosition};
+use pseidon_plugin::sink::{
+    Chunk, RoutedRows, Sink, SinkError, TakenSplit, TakeoverResult, TargetPosition,
+};
 
 use crate::process::ProcessId;
 use crate::scenario::{Kind, Mutation};
-use crate::world::{Shared, SinkKind, World};
+use crate::world::{SharedWorld, SinkKind, World};
 
-/// The first step of a split only says where it was begun; those that follow are copies of what the target holds.
+/// The first step of a split only stores where it was begun; those that follow are copies of what
+/// the target holds.
 const BEGUN: u64 = 1;
 
-/// What the target holds.
+/// The content of the target.
 #[derive(Default)]
 pub(crate) struct Target {
-    /// Everything that readers see, in its order: bucket and record.
+    /// What readers see, in order: bucket and record.
     pub(crate) records: Vec<(String, String)>,
     pub(crate) positions: BTreeMap<SplitId, Position>,
     fenced: BTreeSet<String>,
-    /// Transactions that are to be applied some day, unless their owner is fenced before.
+    /// Transactions that will be applied later, unless their owner is fenced before.
     late: Vec<Transaction>,
 }
 
@@ -51,7 +57,7 @@ impl Target {
 }
 
 impl World {
-    /// A transaction that was left behind is applied, or is not.
+    /// Applies or drops a transaction that was left behind.
     pub(crate) fn move_a_transaction(&mut self) {
         if self.target.late.is_empty() {
             return;
@@ -60,18 +66,32 @@ impl World {
         let transaction = self.target.late.remove(at);
         let owner = transaction.owner.clone();
         let is_applied = self.rng.u32(0..4) > 0 && self.target.apply(transaction);
-        self.note(|| format!("target  a late transaction of {owner} is {}", if is_applied { "committed" } else { "aborted" }));
+        self.note(|| {
+            format!(
+                "target  a late transaction of {owner} is {}",
+                if is_applied { "committed" } else { "aborted" }
+            )
+        });
     }
 
-    /// Transactions that were left behind time out.
+    /// Lets transactions that were left behind time out.
     pub(crate) fn drop_transactions(&mut self) {
         self.target.late.clear();
     }
 
-    /// Whether there is a copy in the store of every position that the target holds.
+    /// Whether the store has a copy of every position that the target holds.
     pub(crate) fn losing_positions_is_noticed(&self) -> bool {
-        let Some((sink, _)) = self.sinks.iter().find(|(_, kind)| *kind == SinkKind::Target) else { return false };
-        self.target.positions.keys().all(|split| self.store.record(sink, split).sequence > BEGUN)
+        let Some((sink, _)) = self
+            .sinks
+            .iter()
+            .find(|(_, kind)| *kind == SinkKind::Target)
+        else {
+            return false;
+        };
+        self.target
+            .positions
+            .keys()
+            .all(|split| self.store.record(sink, split).sequence > BEGUN)
     }
 
     /// The target loses the positions that it holds, as by a retention that removes them.
@@ -84,7 +104,7 @@ impl World {
 
 /// The sink that writes to the target.
 pub(crate) struct TargetSink {
-    pub(crate) world: Shared,
+    pub(crate) world: SharedWorld,
     pub(crate) process: ProcessId,
     pub(crate) committer: Arc<Committer>,
 }
@@ -93,16 +113,32 @@ impl Sink for TargetSink {
     fn rules(&self) -> LaneRules {
         // Whatever is written is committed with the next tick.
         let rollover = Rollover::every(Duration::ZERO);
-        LaneRules { single_writer: true, rollover, check_every: Duration::from_secs(1), most_open: usize::MAX }
+        LaneRules {
+            single_writer: true,
+            rollover,
+            check_every: Duration::from_secs(1),
+            most_open: usize::MAX,
+        }
     }
 
-    fn take_over(&self, splits: &[TakenSplit], _: &[Staged]) -> Result<TakenOver, SinkError> {
+    fn take_over(
+        &self,
+        splits: &[TakenSplit],
+        _: &[StagedEntry],
+    ) -> Result<TakeoverResult, SinkError> {
         self.world.maybe_switch();
         let owner = &self.committer.claimant().owner;
         let mut world = self.world.lock();
-        for other in splits.iter().flat_map(|taken| &taken.owners).filter(|other| *other != owner) {
-            // As the initialisation of a producer does it: what is under way is finished one way or the other, and then nothing follows.
-            let (left, late): (Vec<_>, Vec<_>) = std::mem::take(&mut world.target.late).into_iter().partition(|late| late.owner == *other);
+        for other in splits
+            .iter()
+            .flat_map(|taken| &taken.owners)
+            .filter(|other| *other != owner)
+        {
+            // As in the initialisation of a producer: an open transaction is completed or aborted,
+            // and then nothing follows.
+            let (left, late): (Vec<_>, Vec<_>) = std::mem::take(&mut world.target.late)
+                .into_iter()
+                .partition(|late| late.owner == *other);
             world.target.late = late;
             for transaction in left {
                 if world.rng.bool() {
@@ -114,19 +150,40 @@ impl Sink for TargetSink {
         }
         let held = |taken: &TakenSplit| {
             let low = world.target.positions.get(&taken.split).copied();
-            // What the target has lost looks as if it had never been there.
-            let low = if world.mutation == Some(Mutation::UncheckedTarget) { low.max(taken.low) } else { low };
-            low.map(|low| TargetPosition { low, ahead: Default::default() })
+            // Positions that the target has lost look as if they had never existed.
+            let low = if world.mutation == Some(Mutation::UncheckedTarget) {
+                low.max(taken.low)
+            } else {
+                low
+            };
+            low.map(|low| TargetPosition {
+                low,
+                ahead: Default::default(),
+            })
         };
         let held: Vec<_> = splits.iter().map(held).collect();
-        let lows: Vec<_> = held.iter().map(|held| held.as_ref().map(|held| held.low)).collect();
+        let lows: Vec<_> = held
+            .iter()
+            .map(|held| held.as_ref().map(|held| held.low))
+            .collect();
         world.note(|| format!("{}  target: holds {lows:?}", self.process));
-        Ok(TakenOver { published: Vec::new(), held, held_in: "the simulated target".to_owned() })
+        Ok(TakeoverResult {
+            published: Vec::new(),
+            held,
+            held_in: "the simulated target".to_owned(),
+        })
     }
 
-    fn route(&self, rows: Rows) -> Routed {
-        let chunks = if rows.is_empty() { Vec::new() } else { vec![Chunk::new(LaneId::from(LANE), rows)] };
-        Routed { chunks, bad: Vec::new() }
+    fn route(&self, rows: Rows) -> RoutedRows {
+        let chunks = if rows.is_empty() {
+            Vec::new()
+        } else {
+            vec![Chunk::new(LaneId::from(LANE), rows)]
+        };
+        RoutedRows {
+            chunks,
+            bad: Vec::new(),
+        }
     }
 
     fn lane(&self, _: &LaneId, _: &Waker) -> Result<Box<dyn Lane>, SinkError> {
@@ -154,7 +211,7 @@ const LANE: &str = "transaction";
 
 /// What is written between two commits.
 struct OpenTransaction {
-    world: Shared,
+    world: SharedWorld,
     process: ProcessId,
     owner: String,
     records: Vec<(String, String)>,
@@ -162,29 +219,48 @@ struct OpenTransaction {
 
 impl OpenTransaction {
     /// One transaction with records and positions.
-    fn transact(&mut self, splits: &[SplitCommit]) -> Result<(), Abandon> {
+    fn transact(&mut self, splits: &[SplitCommit]) -> Result<(), CommitterError> {
         self.world.maybe_switch();
         let (owner, records) = (self.owner.clone(), std::mem::take(&mut self.records));
-        let positions = splits.iter().map(|step| (step.split.clone(), step.low)).collect();
-        let transaction = Transaction { owner: owner.clone(), records, positions };
+        let positions = splits
+            .iter()
+            .map(|step| (step.split.clone(), step.low))
+            .collect();
+        let transaction = Transaction {
+            owner: owner.clone(),
+            records,
+            positions,
+        };
         let mut world = self.world.lock();
-        let fate = if world.is_calm { 99 } else { world.rng.u32(0..100) };
+        let fate = if world.is_calm {
+            99
+        } else {
+            world.rng.u32(0..100)
+        };
         let name = self.process;
-        world.note(|| format!("{name}  target: {} records, positions {:?}", transaction.records.len(), transaction.positions));
+        world.note(|| {
+            format!(
+                "{name}  target: {} records, positions {:?}",
+                transaction.records.len(),
+                transaction.positions
+            )
+        });
         match fate {
-            0..5 => Err(Abandon::Stopped),
+            0..5 => Err(CommitterError::Stopped),
             5..12 if world.kinds.has(Kind::LateMessages) => {
-                world.note(|| format!("{name}  target: the transaction is not answered, and left behind"));
+                world.note(|| {
+                    format!("{name}  target: the transaction gets no answer and is left behind")
+                });
                 world.target.late.push(transaction);
-                Err(Abandon::Stopped)
+                Err(CommitterError::Stopped)
             }
             _ if !world.target.apply(transaction) => {
                 world.note(|| format!("{name}  target: refuses {owner}"));
-                Err(Abandon::Fenced(CommitError::OwnerFenced(owner)))
+                Err(CommitterError::Fenced(CommitError::OwnerFenced(owner)))
             }
             12..18 => {
                 world.note(|| format!("{name}  target: the answer is lost"));
-                Err(Abandon::Stopped)
+                Err(CommitterError::Stopped)
             }
             _ => Ok(()),
         }
@@ -196,20 +272,25 @@ impl Lane for OpenTransaction {
         let keys = rows.columns().column(0).as_string::<i32>();
         for row in 0..rows.len() {
             let payload = rows.payload(row).unwrap_or_default();
-            self.records.push((keys.value(row).to_owned(), String::from_utf8_lossy(payload).into_owned()));
+            self.records.push((
+                keys.value(row).to_owned(),
+                String::from_utf8_lossy(payload).into_owned(),
+            ));
         }
         Ok(Room::Ready)
     }
 
-    fn seal(self: Box<Self>) -> Result<Sealed, SinkError> {
-        Ok(Sealed::Transaction(self))
+    fn seal(self: Box<Self>) -> Result<SealOutcome, SinkError> {
+        Ok(SealOutcome::Transaction(self))
     }
 }
 
 impl lane::Transaction for OpenTransaction {
     fn commit(&mut self, splits: &[SplitCommit]) -> Result<(), SinkError> {
         match self.transact(splits) {
-            Err(Abandon::Stopped) => Err(SinkError::Transient("the target has not answered a transaction".into())),
+            Err(CommitterError::Stopped) => Err(SinkError::Transient(
+                "the target has not answered a transaction".into(),
+            )),
             other => Ok(other?),
         }
     }

@@ -1,5 +1,5 @@
-//! Everything that is outside the instances: the store, the network, the disks, the topics and the consumer group, and what the simulation
-//! knows about them.
+//! The world outside the instances: the store, the network, the disks, the topics and the consumer
+//! group, and what the simulation knows about them.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -9,25 +9,25 @@ use fastrand::Rng;
 use parking_lot::{Mutex, MutexGuard};
 use pseidon_delivery::{SinkId, SplitId};
 use pseidon_plugin::Stop;
-use pseidon_plugin::threads::Work;
+use pseidon_plugin::threads::ThreadBody;
 
 use crate::Settings;
-use crate::attempt::Held;
+use crate::attempt::PartitionProgress;
 use crate::disk::{Disk, Disks};
 use crate::network::Network;
 use crate::process::ProcessId;
 use crate::scenario::{Kind, Kinds, Mutation};
 use crate::source::Partition;
-use crate::store::Content;
+use crate::store::StoreContent;
 use crate::system::{self, Fullness, Time};
 use crate::target::Target;
 
-/// What the scheduler tells a process.
+/// What the scheduler requests from a process.
 #[derive(Default)]
-pub(crate) struct Control {
-    /// To stop gracefully.
+pub(crate) struct ProcessControl {
+    /// Whether it must stop gracefully.
     pub(crate) is_stopping: bool,
-    /// What ends the attempt that is at work, if any.
+    /// The failure that ends the current attempt, if any.
     pub(crate) stop: Option<Stop>,
 }
 
@@ -35,48 +35,49 @@ pub(crate) struct Control {
 pub(crate) struct World {
     pub(crate) rng: Rng,
     pub(crate) kinds: Kinds,
-    /// The safeguard that is taken away.
+    /// The safeguard that is removed.
     pub(crate) mutation: Option<Mutation>,
-    /// Nothing goes wrong any more.
+    /// Whether faults have ceased.
     pub(crate) is_calm: bool,
-    /// A process is being killed: it must not do anything any more.
+    /// Whether a process is being killed: it must not do anything any more.
     pub(crate) is_dying: bool,
-    pub(crate) store: Content,
+    pub(crate) store: StoreContent,
     pub(crate) network: Network,
     pub(crate) disks: Disks,
     pub(crate) partitions: Vec<Partition>,
-    /// Instances share the partitions by claims, and there is no consumer group.
+    /// Whether instances share the partitions by claims, without a consumer group.
     pub(crate) is_shared: bool,
-    /// Files are moved after they are published.
+    /// Whether files are moved after they are published.
     pub(crate) are_moved: bool,
-    pub(crate) controls: BTreeMap<ProcessId, Control>,
+    pub(crate) controls: BTreeMap<ProcessId, ProcessControl>,
     /// The sinks of the pipeline.
     pub(crate) sinks: Vec<(SinkId, SinkKind)>,
     pub(crate) target: Target,
     /// The store as it was some time ago.
-    pub(crate) older: Option<Content>,
-    /// Something has lost data, so a process that notices it and gives up is right.
+    pub(crate) older: Option<StoreContent>,
+    /// Whether something has lost data, so that a process that notices it is right to give up.
     pub(crate) may_alarm: bool,
-    /// A process has noticed it.
+    /// Whether a process has noticed it.
     pub(crate) is_alarmed: bool,
-    /// What must not be.
+    /// Violations of the protocol's promises.
     pub(crate) violations: Vec<String>,
     pub(crate) trace: Option<Vec<String>>,
     pub(crate) step: u64,
-    /// What the clocks of all machines and of the store show.
+    /// The time on the clocks of all machines and of the store.
     pub(crate) time: Time,
-    /// What processes do in the background, until it has a coroutine.
-    pub(crate) spawned: Vec<Work>,
-    /// The process that has just let the scheduler go on may hold locks, so nothing else of it can go on before it does.
+    /// Background work of processes that has no coroutine yet.
+    pub(crate) spawned: Vec<ThreadBody>,
+    /// Whether the process that has just yielded may hold locks, so that no other coroutine of it
+    /// can continue before it does.
     pub(crate) holds_locks: bool,
     names: u64,
 }
 
-/// The world, as the scheduler and the processes share it.
+/// The world, shared by the scheduler and the processes.
 #[derive(Clone)]
-pub(crate) struct Shared(Arc<Mutex<World>>);
+pub(crate) struct SharedWorld(Arc<Mutex<World>>);
 
-/// What kind of sink it is.
+/// The kinds of sinks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum SinkKind {
     /// Files, with the positions in the store.
@@ -90,8 +91,8 @@ pub(crate) fn plan_name(plan: usize) -> String {
     format!("plan{plan}")
 }
 
-/// What a process does next.
-pub(crate) enum Order {
+/// The next action of a process.
+pub(crate) enum ProcessAction {
     Take(Vec<usize>),
     /// Share these partitions with other instances.
     Share(Vec<usize>),
@@ -115,28 +116,29 @@ pub(crate) fn split_id(partition: usize) -> SplitId {
     SplitId::from(format!("in:clicks/{partition}"))
 }
 
-impl Shared {
+impl SharedWorld {
     pub(crate) fn lock(&self) -> MutexGuard<'_, World> {
         self.0.lock()
     }
 
-    /// The same; `None` while another coroutine or thread has the lock.
+    /// Locks the world; `None` while another coroutine or thread has the lock.
     pub(crate) fn try_lock(&self) -> Option<MutexGuard<'_, World>> {
         self.0.try_lock()
     }
 
-    /// Lets the scheduler go on.
+    /// Yields to the scheduler.
     pub(crate) fn switch(&self) {
         generator::co_yield_with(());
     }
 
-    /// The same inside a step of a committer, which holds locks meanwhile: nothing else of the process goes on before this does.
+    /// Yields inside a step of a committer, which holds locks meanwhile: no other coroutine of the
+    /// process continues before this one.
     pub(crate) fn switch_in_step(&self) {
         self.lock().holds_locks = true;
         self.switch();
     }
 
-    /// Lets the scheduler go on inside a step, or not.
+    /// Yields inside a step, or not.
     pub(crate) fn maybe_switch(&self) {
         let switches = {
             let mut world = self.lock();
@@ -153,17 +155,25 @@ impl World {
         let (kinds, mutation) = (settings.kinds, settings.mutation);
         let mut rng = Rng::with_seed(settings.seed);
         let machines = rng.usize(1..3);
-        let disks = if kinds.has(Kind::Disks) && rng.u32(0..4) > 0 { machines } else { 1 };
+        let disks = if kinds.has(Kind::Disks) && rng.u32(0..4) > 0 {
+            machines
+        } else {
+            1
+        };
         let disks = Disks::new(dir, machines, disks, mutation == Some(Mutation::EqualDisks));
         let count = rng.usize(1..4);
-        let (files, target) = ((SinkId::from("lake"), SinkKind::Files), (SinkId::from("topic"), SinkKind::Target));
+        let (files, target) = (
+            (SinkId::from("lake"), SinkKind::Files),
+            (SinkId::from("topic"), SinkKind::Target),
+        );
         let sinks = match rng.u32(0..8) {
             0 if kinds.has(Kind::Target) => vec![target],
             1 if kinds.has(Kind::Target) => vec![files, target],
             _ => vec![files],
         };
-        // A target has positions before the store has what tells files apart.
-        let may_be_file = kinds.has(Kind::RewrittenFiles) && sinks.iter().all(|(_, kind)| *kind == SinkKind::Files);
+        // A target has positions before the store has what identifies files.
+        let may_be_file = kinds.has(Kind::RewrittenFiles)
+            && sinks.iter().all(|(_, kind)| *kind == SinkKind::Files);
         let partition = |_| {
             let is_file = may_be_file && rng.u32(0..4) == 0;
             Partition::new(&mut rng, is_file)
@@ -176,7 +186,7 @@ impl World {
             mutation,
             is_calm: false,
             is_dying: false,
-            store: Content::default(),
+            store: StoreContent::default(),
             network: Network::default(),
             disks,
             partitions,
@@ -191,7 +201,10 @@ impl World {
             violations: Vec::new(),
             trace: settings.traced.then(Vec::new),
             step: 0,
-            time: Time { since_boot: 1_000_000, wall: 1_000_000_000 },
+            time: Time {
+                since_boot: 1_000_000,
+                wall: 1_000_000_000,
+            },
             spawned: Vec::new(),
             holds_locks: false,
             names: 0,
@@ -199,21 +212,21 @@ impl World {
         }
     }
 
-    /// Time passes: so many milliseconds.
+    /// Lets this many milliseconds pass.
     pub(crate) fn pass_time(&mut self, milliseconds: u64) {
         self.time.since_boot += milliseconds;
         self.time.wall += milliseconds;
         system::set_time(self.time);
     }
 
-    /// The wall clock is set, forward or back.
+    /// Sets the wall clock forward or back.
     pub(crate) fn set_clock(&mut self, forward: u64, back: u64) {
         self.time.wall = self.time.wall + forward - back;
         system::set_time(self.time);
     }
 
-    pub(crate) fn share(self) -> Shared {
-        Shared(Arc::new(Mutex::new(self)))
+    pub(crate) fn share(self) -> SharedWorld {
+        SharedWorld(Arc::new(Mutex::new(self)))
     }
 
     /// Writes a line into the trace, if there is one.
@@ -229,11 +242,12 @@ impl World {
         self.violations.push(what);
     }
 
-    /// A name for an attempt of a process, unlike any other.
+    /// A unique name for an attempt of a process.
     pub(crate) fn owner_name(&mut self, process: ProcessId) -> String {
         self.names += 1;
         match self.mutation {
-            // In containers every process has the same number, and their hosts may have the same name.
+            // In containers every process has the same number, and their hosts may have the same
+            // name.
             Some(Mutation::EqualNames) => format!("localhost-1-{}", self.time.wall / 10_000),
             _ => format!("{process}-{}", self.names),
         }
@@ -242,14 +256,16 @@ impl World {
     /// A process has found that something has lost data.
     pub(crate) fn raise_alarm(&mut self, process: ProcessId, reason: String) {
         if self.may_alarm {
-            self.note(|| format!("{process}  gives up, rightly: {reason}"));
+            self.note(|| format!("{process}  gives up, correctly: {reason}"));
             self.is_alarmed = true;
         } else {
-            self.violate(format!("{process} gives up although nothing has lost data: {reason}"));
+            self.violate(format!(
+                "{process} gives up although nothing has lost data: {reason}"
+            ));
         }
     }
 
-    /// A disk gets full, or has room again.
+    /// Fills a disk, or makes room on it again.
     pub(crate) fn fill_or_clear_a_disk(&mut self) {
         if !self.kinds.has(Kind::FullDisks) {
             return;
@@ -262,7 +278,9 @@ impl World {
                 None => format!("disk  {disk:?} has room again"),
                 Some(Fullness::Nearly) => format!("disk  {disk:?} is nearly full"),
                 Some(Fullness::AtWrites) => format!("disk  {disk:?} is full"),
-                Some(Fullness::AtSyncs) => format!("disk  {disk:?} is full, and says so when it syncs"),
+                Some(Fullness::AtSyncs) => {
+                    format!("disk  {disk:?} is full, and reports it when it syncs")
+                }
             });
         }
     }
@@ -272,10 +290,13 @@ impl World {
         self.older = Some(self.store.clone());
     }
 
-    /// Puts an older copy in the place of the store, if the source can notice it: there are states that nothing can tell from the last one.
-    /// Returns whether it did; then no process may be left that knows better.
+    /// Replaces the store by an older copy, if the source can notice it: some states cannot be
+    /// distinguished from the last one. Returns whether it did; then no process may be left that
+    /// knows a newer state.
     pub(crate) fn restore_older(&mut self) -> bool {
-        let Some(older) = self.older.take() else { return false };
+        let Some(older) = self.older.take() else {
+            return false;
+        };
         let is_noticed = |(number, partition): (usize, &Partition)| {
             let split = split_id(number);
             let is_same = |(sink, _): &(SinkId, SinkKind)| {
@@ -284,7 +305,10 @@ impl World {
             };
             let low = |(sink, kind): &(SinkId, SinkKind)| match kind {
                 SinkKind::Files => older.record(sink, &split).low,
-                SinkKind::Target => older.record(sink, &split).low.max(self.target.positions.get(&split).copied()),
+                SinkKind::Target => older
+                    .record(sink, &split)
+                    .low
+                    .max(self.target.positions.get(&split).copied()),
             };
             let least = self.sinks.iter().filter_map(low).min();
             self.sinks.iter().all(is_same) || partition.committed > least
@@ -294,44 +318,65 @@ impl World {
         }
         self.note(|| "store  is replaced by an older copy".into());
         for (number, partition) in self.partitions.iter_mut().enumerate() {
-            // Of what the copy does not know nothing was delivered, or the group knows it.
-            partition.begun =
-                partition.begun.filter(|_| self.sinks.iter().any(|(sink, _)| older.record(sink, &split_id(number)).low.is_some()));
+            // What the copy does not know was not delivered, or the group knows it.
+            partition.begun = partition.begun.filter(|_| {
+                self.sinks
+                    .iter()
+                    .any(|(sink, _)| older.record(sink, &split_id(number)).low.is_some())
+            });
         }
         self.store = older;
         self.may_alarm = true;
         true
     }
 
-    /// What the process does next, which holds these partitions and has read them up to these positions.
-    pub(crate) fn next_order(&mut self, process: ProcessId, held: &BTreeMap<usize, Held>) -> Order {
-        let change = if self.is_shared { self.next_claims(process, held) } else { self.next_assignment(process, held) };
+    /// The next action of the process, which holds these partitions and has read them up to these
+    /// positions.
+    pub(crate) fn next_action(
+        &mut self,
+        process: ProcessId,
+        held: &BTreeMap<usize, PartitionProgress>,
+    ) -> ProcessAction {
+        let change = if self.is_shared {
+            self.next_claims(process, held)
+        } else {
+            self.next_assignment(process, held)
+        };
         if let Some(order) = change {
             return order;
         }
-        if self.controls.get(&process).is_some_and(|control| control.is_stopping) {
-            return Order::Finish;
+        if self
+            .controls
+            .get(&process)
+            .is_some_and(|control| control.is_stopping)
+        {
+            return ProcessAction::Finish;
         }
-        let unread: Vec<usize> =
-            held.iter().filter(|(partition, at)| self.partitions[**partition].end() > at.position).map(|(at, _)| *at).collect();
+        let unread: Vec<usize> = held
+            .iter()
+            .filter(|(partition, at)| self.partitions[**partition].end() > at.position)
+            .map(|(at, _)| *at)
+            .collect();
         if self.is_calm {
-            return unread.first().map_or(Order::Finish, |partition| Order::Read(*partition, usize::MAX));
+            return unread.first().map_or(ProcessAction::Finish, |partition| {
+                ProcessAction::Read(*partition, usize::MAX)
+            });
         }
         match self.rng.u32(0..20) {
             0..10 => match self.rng.choice(unread) {
-                Some(partition) => Order::Read(partition, self.rng.usize(1..8)),
-                None => Order::Idle,
+                Some(partition) => ProcessAction::Read(partition, self.rng.usize(1..8)),
+                None => ProcessAction::Idle,
             },
-            10..12 => Order::Flush(None),
-            12..14 => Order::Tick,
+            10..12 => ProcessAction::Flush(None),
+            12..14 => ProcessAction::Tick,
             14 if !held.is_empty() => {
                 let some = held.keys().copied().filter(|_| self.rng.bool()).collect();
-                Order::Flush(Some(some))
+                ProcessAction::Flush(Some(some))
             }
-            15..17 => Order::Idle,
-            17..19 => Order::Tell,
-            19 if self.rng.u32(0..4) == 0 => Order::Fail,
-            _ => Order::Nothing,
+            15..17 => ProcessAction::Idle,
+            17..19 => ProcessAction::Tell,
+            19 if self.rng.u32(0..4) == 0 => ProcessAction::Fail,
+            _ => ProcessAction::Nothing,
         }
     }
 
@@ -339,29 +384,52 @@ impl World {
         self.partitions[partition].assigned == Some(process)
     }
 
-    /// What the consumer group has the process do, if anything.
-    fn next_assignment(&mut self, process: ProcessId, held: &BTreeMap<usize, Held>) -> Option<Order> {
-        let gone: Vec<usize> = held.keys().copied().filter(|partition| !self.is_assigned(*partition, process)).collect();
+    /// The action that the consumer group requires of the process, if any.
+    fn next_assignment(
+        &mut self,
+        process: ProcessId,
+        held: &BTreeMap<usize, PartitionProgress>,
+    ) -> Option<ProcessAction> {
+        let gone: Vec<usize> = held
+            .keys()
+            .copied()
+            .filter(|partition| !self.is_assigned(*partition, process))
+            .collect();
         if let Some(first) = gone.first() {
             let is_noticed_late = !self.is_calm && self.rng.u32(0..3) == 0;
-            return Some(if is_noticed_late { Order::Lost(*first) } else { Order::Release(gone) });
+            return Some(if is_noticed_late {
+                ProcessAction::Lost(*first)
+            } else {
+                ProcessAction::Release(gone)
+            });
         }
-        let is_new = |partition: &usize| self.is_assigned(*partition, process) && !held.contains_key(partition);
+        let is_new = |partition: &usize| {
+            self.is_assigned(*partition, process) && !held.contains_key(partition)
+        };
         let fresh: Vec<usize> = (0..self.partitions.len()).filter(is_new).collect();
-        (!fresh.is_empty()).then_some(Order::Take(fresh))
+        (!fresh.is_empty()).then_some(ProcessAction::Take(fresh))
     }
 
-    /// Whether the process looks after its claims now. At the end it shares until it has all that it is to finish.
-    fn next_claims(&mut self, process: ProcessId, held: &BTreeMap<usize, Held>) -> Option<Order> {
+    /// Whether the process handles its claims now. At the end it shares until it has everything
+    /// that it must finish.
+    fn next_claims(
+        &mut self,
+        process: ProcessId,
+        held: &BTreeMap<usize, PartitionProgress>,
+    ) -> Option<ProcessAction> {
         if self.is_calm {
-            let found: Vec<usize> = (0..self.partitions.len()).filter(|partition| self.is_assigned(*partition, process)).collect();
+            let found: Vec<usize> = (0..self.partitions.len())
+                .filter(|partition| self.is_assigned(*partition, process))
+                .collect();
             let has_all = found.iter().all(|partition| held.contains_key(partition));
-            return (!has_all).then_some(Order::Share(found));
+            return (!has_all).then_some(ProcessAction::Share(found));
         }
         match self.rng.u32(0..8) {
-            0 => Some(Order::Share((0..self.partitions.len()).collect())),
-            1 if held.is_empty() => Some(Order::Share((0..self.partitions.len()).collect())),
-            1 => Some(Order::Renew),
+            0 => Some(ProcessAction::Share((0..self.partitions.len()).collect())),
+            1 if held.is_empty() => {
+                Some(ProcessAction::Share((0..self.partitions.len()).collect()))
+            }
+            1 => Some(ProcessAction::Renew),
             _ => None,
         }
     }

@@ -1,5 +1,6 @@
-//! Records with unique ids: `{"p":2,"n":17,"bucket":"b3","pad":"…"}` is number 17 of partition 2. In a partition they are numbered from 0
-//! without a gap, so what was fed is known by a count for each partition.
+//! Records with unique ids: `{"p":2,"n":17,"bucket":"b3","pad":"…"}` is number 17 of partition 2.
+//! They are numbered from 0 without a gap in each partition, so a count for each partition says
+//! which records were fed.
 
 use std::fs::{self, File};
 use std::io::Write;
@@ -17,25 +18,25 @@ use rdkafka::producer::{BaseRecord, Producer, ProducerContext, ThreadedProducer}
 
 use super::random::mixed;
 
-/// The partitions that the test's broker gives to a topic that is made by using it.
+/// The number of partitions of a topic that the tests' broker creates automatically.
 pub(crate) const PARTITIONS: u64 = 4;
 
-/// What was fed.
+/// The records that were fed.
 #[derive(Clone, Debug)]
-pub(crate) struct Fed {
-    /// The records of each partition.
+pub(crate) struct FedRecords {
+    /// The number of records in each partition.
     pub(crate) counts: Vec<u64>,
-    /// The buckets they are spread over.
+    /// The number of buckets over which they are distributed.
     pub(crate) buckets: u64,
 }
 
-impl Fed {
+impl FedRecords {
     /// The bucket of a record.
     pub(crate) fn bucket(&self, partition: u64, number: u64) -> String {
         bucket(self.buckets, partition, number)
     }
 
-    /// All records.
+    /// The number of all records.
     pub(crate) fn total(&self) -> u64 {
         self.counts.iter().sum()
     }
@@ -45,7 +46,7 @@ fn bucket(buckets: u64, partition: u64, number: u64) -> String {
     format!("b{}", mixed(partition << 40 | number) % buckets)
 }
 
-/// A record as it was found.
+/// A record that was found in the output.
 #[derive(Debug)]
 pub(crate) struct Record {
     pub(crate) partition: u64,
@@ -54,27 +55,44 @@ pub(crate) struct Record {
 }
 
 impl Record {
-    /// Reads a line of JSON.
+    /// Parses a line of JSON.
     pub(crate) fn parse(line: &str) -> Record {
-        let value: serde_json::Value = serde_json::from_str(line).unwrap_or_else(|error| panic!("not a record: {line}: {error}"));
-        let number = |name: &str| value[name].as_u64().unwrap_or_else(|| panic!("not a record: {line}"));
-        let bucket = value["bucket"].as_str().unwrap_or_else(|| panic!("not a record: {line}")).to_owned();
-        Record { partition: number("p"), number: number("n"), bucket }
+        let value: serde_json::Value = serde_json::from_str(line)
+            .unwrap_or_else(|error| panic!("not a record: {line}: {error}"));
+        let number = |name: &str| {
+            value[name]
+                .as_u64()
+                .unwrap_or_else(|| panic!("not a record: {line}"))
+        };
+        let bucket = value["bucket"]
+            .as_str()
+            .unwrap_or_else(|| panic!("not a record: {line}"))
+            .to_owned();
+        Record {
+            partition: number("p"),
+            number: number("n"),
+            bucket,
+        }
     }
 }
 
-/// A record as a line of JSON, without the line's end. The padding does not compress well.
+/// A record as a line of JSON, without a line feed. The padding does not compress well.
 pub(crate) fn line(buckets: u64, partition: u64, number: u64) -> String {
     let seed = mixed(partition << 40 | number | 1 << 60);
-    let words = (0..seed % 8).map(|word| format!("{:016x}", mixed(seed + word))).collect::<String>();
-    format!(r#"{{"p":{partition},"n":{number},"bucket":"{}","pad":"{words}"}}"#, bucket(buckets, partition, number))
+    let words = (0..seed % 8)
+        .map(|word| format!("{:016x}", mixed(seed + word)))
+        .collect::<String>();
+    format!(
+        r#"{{"p":{partition},"n":{number},"bucket":"{}","pad":"{words}"}}"#,
+        bucket(buckets, partition, number)
+    )
 }
 
 /// Produces records to a topic, each once and in order.
-pub(crate) struct Feed {
+pub(crate) struct Feeder {
     topic: String,
     producer: ThreadedProducer<Deliveries>,
-    fed: Fed,
+    fed: FedRecords,
     sent: u64,
 }
 
@@ -94,18 +112,32 @@ impl ProducerContext for Deliveries {
     }
 }
 
-impl Feed {
-    /// Into a new topic.
-    pub(crate) fn new(topic: &str, buckets: u64) -> Feed {
-        let context = Deliveries { failed: Arc::default() };
+impl Feeder {
+    /// A producer to a new topic.
+    pub(crate) fn new(topic: &str, buckets: u64) -> Feeder {
+        let context = Deliveries {
+            failed: Arc::default(),
+        };
         let mut config = ClientConfig::new();
-        config.set("bootstrap.servers", super::brokers()).set("enable.idempotence", "true").set("linger.ms", "5");
+        config
+            .set("bootstrap.servers", super::brokers())
+            .set("enable.idempotence", "true")
+            .set("linger.ms", "5");
         let producer = config.create_with_context(context).expect("a producer");
-        Feed { topic: topic.to_owned(), producer, fed: Fed { counts: vec![0; PARTITIONS as usize], buckets }, sent: 0 }
+        Feeder {
+            topic: topic.to_owned(),
+            producer,
+            fed: FedRecords {
+                counts: vec![0; PARTITIONS as usize],
+                buckets,
+            },
+            sent: 0,
+        }
     }
 
-    /// Sends so many records, spread over the partitions, and waits until the broker has them.
-    pub(crate) fn send(&mut self, records: u64) -> &mut Feed {
+    /// Sends this number of records, distributed over the partitions, and waits until the broker
+    /// has them.
+    pub(crate) fn send(&mut self, records: u64) -> &mut Feeder {
         for _ in 0..records {
             let partition = mixed(self.sent) % PARTITIONS;
             let count = &mut self.fed.counts[partition as usize];
@@ -118,19 +150,23 @@ impl Feed {
         self
     }
 
-    /// Sends something that is no record of ours.
-    pub(crate) fn send_other(&mut self, partition: u64, payload: &str) -> &mut Feed {
+    /// Sends a payload that is not counted as fed.
+    pub(crate) fn send_other(&mut self, partition: u64, payload: &str) -> &mut Feeder {
         self.send_one(partition, payload);
         self.flush();
         self
     }
 
     fn send_one(&self, partition: u64, payload: &str) {
-        let mut record = BaseRecord::<(), str>::to(&self.topic).partition(partition as i32).payload(payload);
+        let mut record = BaseRecord::<(), str>::to(&self.topic)
+            .partition(partition as i32)
+            .payload(payload);
         loop {
             match self.producer.send(record) {
                 Ok(()) => return,
-                Err((KafkaError::MessageProduction(RDKafkaErrorCode::QueueFull), back)) => record = back,
+                Err((KafkaError::MessageProduction(RDKafkaErrorCode::QueueFull), back)) => {
+                    record = back
+                }
                 Err((error, _)) => panic!("cannot produce: {error}"),
             }
             std::thread::sleep(Duration::from_millis(5));
@@ -138,17 +174,23 @@ impl Feed {
     }
 
     fn flush(&self) {
-        self.producer.flush(Duration::from_secs(60)).expect("the broker takes the records");
-        assert_eq!(self.producer.context().failed.load(Ordering::Relaxed), 0, "the broker refused records");
+        self.producer
+            .flush(Duration::from_secs(60))
+            .expect("the broker accepts the records");
+        assert_eq!(
+            self.producer.context().failed.load(Ordering::Relaxed),
+            0,
+            "the broker refused records"
+        );
     }
 
-    /// What was sent.
-    pub(crate) fn fed(&self) -> Fed {
+    /// The records that were sent.
+    pub(crate) fn fed(&self) -> FedRecords {
         self.fed.clone()
     }
 
-    /// Goes on sending on a thread of its own.
-    pub(crate) fn in_background(mut self, per_second: u64) -> Background<Feed> {
+    /// Continues to send on a separate thread.
+    pub(crate) fn in_background(mut self, per_second: u64) -> Background<Feeder> {
         Background::start(move |stopped| {
             paced(per_second, stopped, |records| {
                 self.send(records);
@@ -158,7 +200,7 @@ impl Feed {
     }
 }
 
-/// Does something so many times a second, until it is stopped.
+/// Calls `work` with the number of records that are due, at a rate per second, until it is stopped.
 fn paced(per_second: u64, stopped: &AtomicBool, mut work: impl FnMut(u64)) {
     let began = Instant::now();
     let mut done = 0;
@@ -172,7 +214,7 @@ fn paced(per_second: u64, stopped: &AtomicBool, mut work: impl FnMut(u64)) {
     }
 }
 
-/// Something that is done until it is finished.
+/// Work on a separate thread until it is finished.
 pub(crate) struct Background<T> {
     stop: Arc<AtomicBool>,
     thread: Option<JoinHandle<T>>,
@@ -182,13 +224,20 @@ impl<T: Send + 'static> Background<T> {
     fn start(work: impl FnOnce(&AtomicBool) -> T + Send + 'static) -> Background<T> {
         let stop = Arc::new(AtomicBool::new(false));
         let stopped = stop.clone();
-        Background { stop, thread: Some(std::thread::spawn(move || work(&stopped))) }
+        Background {
+            stop,
+            thread: Some(std::thread::spawn(move || work(&stopped))),
+        }
     }
 
-    /// Ends it, and gives back what did it.
+    /// Stops the work, and returns its result.
     pub(crate) fn finish(mut self) -> T {
         self.stop.store(true, Ordering::Relaxed);
-        self.thread.take().expect("it was started").join().expect("feeding works")
+        self.thread
+            .take()
+            .expect("it was started")
+            .join()
+            .expect("feeding works")
     }
 }
 
@@ -198,9 +247,9 @@ impl<T> Drop for Background<T> {
     }
 }
 
-/// Appends records to a log, as a service does. Order is kept within a file, not between a file and the one that follows it; so each file, and
-/// each new content of a file, has a partition of its own.
-pub(crate) struct Log {
+/// Appends records to a log file, as a service does. Order is guaranteed within a file, not between
+/// a file and its successor, so each file, and each new content of a file, is a separate partition.
+pub(crate) struct LogWriter {
     path: PathBuf,
     file: File,
     buckets: u64,
@@ -208,40 +257,56 @@ pub(crate) struct Log {
     count: u64,
 }
 
-impl Log {
+impl LogWriter {
     /// A new log file.
-    pub(crate) fn create(path: PathBuf, fed: &mut Fed) -> Log {
+    pub(crate) fn create(path: PathBuf, fed: &mut FedRecords) -> LogWriter {
         let file = open_log(&path);
         fed.counts.push(0);
-        Log { path, file, buckets: fed.buckets, partition: fed.counts.len() as u64 - 1, count: 0 }
+        LogWriter {
+            path,
+            file,
+            buckets: fed.buckets,
+            partition: fed.counts.len() as u64 - 1,
+            count: 0,
+        }
     }
 
-    /// Appends so many records. Now and then a line is written in two parts.
-    pub(crate) fn append(&mut self, records: u64, fed: &mut Fed) {
+    /// Appends this number of records. Some lines are written in two parts.
+    pub(crate) fn append(&mut self, records: u64, fed: &mut FedRecords) {
         for _ in 0..records {
             let line = line(self.buckets, self.partition, self.count) + "\n";
-            let (first, second) = line.split_at(if self.count.is_multiple_of(17) { line.len() / 2 } else { 0 });
+            let (first, second) = line.split_at(if self.count.is_multiple_of(17) {
+                line.len() / 2
+            } else {
+                0
+            });
             for part in [first, second] {
-                self.file.write_all(part.as_bytes()).expect("the log can be written");
+                self.file
+                    .write_all(part.as_bytes())
+                    .expect("the log can be written");
             }
             self.count += 1;
         }
         fed.counts[self.partition as usize] = self.count;
     }
 
-    /// The log goes to another name, and a new file takes its place.
-    pub(crate) fn rotate(&mut self, to: &Path, fed: &mut Fed) {
+    /// Renames the log file, and creates a new one in its place.
+    pub(crate) fn rotate(&mut self, to: &Path, fed: &mut FedRecords) {
         fs::rename(&self.path, to).expect("the log can be renamed");
-        *self = Log::create(self.path.clone(), fed);
+        *self = LogWriter::create(self.path.clone(), fed);
     }
 
-    /// The log is emptied in its place (`copytruncate`, without the copy).
-    pub(crate) fn truncate(&mut self, fed: &mut Fed) {
+    /// Truncates the log file in place (`copytruncate`, without the copy).
+    pub(crate) fn truncate(&mut self, fed: &mut FedRecords) {
         self.file.set_len(0).expect("the log can be truncated");
-        *self = Log::create(self.path.clone(), fed);
+        *self = LogWriter::create(self.path.clone(), fed);
     }
 }
 
 fn open_log(path: &Path) -> File {
-    File::options().create(true).append(true).open(path).expect("the log can be opened")
+    File::options()
+        .create(true)
+        .append(true)
+        .open(path)
+        .expect("the log can be opened")
 }

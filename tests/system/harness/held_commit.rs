@@ -1,4 +1,5 @@
-//! A way to a Redis server on which a commit is held, as on a slow network: its sender can die while it is under way.
+//! A proxy for a Redis server that holds a commit back, as a slow network does: its sender can die
+//! before the commit arrives.
 
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
@@ -6,10 +7,10 @@ use std::sync::Arc;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
-/// What only a commit that stages files holds.
+/// A string that only occurs in a commit that stages files.
 const STAGES_FILES: &[u8] = b"\\\"hidden\\\"";
-/// How a run asks what is staged for the sink `files`.
-const ASKS_FOR_STAGED: [&[u8]; 2] = [b"HGETALL", b":staged:files\r\n"];
+/// The strings in a run's query for the staged files of the sink `files`.
+const STAGED_QUERY: [&[u8]; 2] = [b"HGETALL", b":staged:files\r\n"];
 
 /// A proxy in front of a Redis server.
 pub(crate) struct HeldCommit {
@@ -19,28 +20,34 @@ pub(crate) struct HeldCommit {
 
 struct Shared {
     upstream: String,
-    /// How many commits go through before one is held.
-    let_through: AtomicU64,
+    /// The number of commits to forward before one is held.
+    forward_first: AtomicU64,
     is_holding: AtomicBool,
-    held: Mutex<Held>,
+    held: Mutex<HeldState>,
 }
 
 #[derive(Default)]
-struct Held {
-    /// The rest of the commit, and its connection to the server.
+struct HeldState {
+    /// The bytes of the commit, and a connection to the server.
     commit: Option<(Vec<u8>, TcpStream)>,
     answer: Option<String>,
 }
 
 impl HeldCommit {
-    /// One in front of the server at `HOST:PORT`, which holds the commit after the first `let_through`.
-    pub(crate) fn start(upstream: &str, let_through: u64) -> HeldCommit {
+    /// Starts a proxy for the server at `HOST:PORT` that holds the commit after the first
+    /// `forward_first`.
+    pub(crate) fn start(upstream: &str, forward_first: u64) -> HeldCommit {
         let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
         let port = listener.local_addr().expect("its address").port();
-        let (let_through, is_holding) = (AtomicU64::new(let_through), AtomicBool::new(false));
-        let shared = Arc::new(Shared { upstream: upstream.to_owned(), let_through, is_holding, held: Mutex::default() });
+        let (forward_first, is_holding) = (AtomicU64::new(forward_first), AtomicBool::new(false));
+        let shared = Arc::new(Shared {
+            upstream: upstream.to_owned(),
+            forward_first,
+            is_holding,
+            held: Mutex::default(),
+        });
         let for_clients = shared.clone();
-        // It ends with the test's process.
+        // The thread ends with the test process.
         std::thread::spawn(move || {
             for client in listener.incoming().flatten() {
                 let shared = for_clients.clone();
@@ -50,7 +57,7 @@ impl HeldCommit {
         HeldCommit { port, shared }
     }
 
-    /// Its address.
+    /// The URL of the proxy.
     pub(crate) fn url(&self) -> String {
         format!("redis://127.0.0.1:{}", self.port)
     }
@@ -60,7 +67,8 @@ impl HeldCommit {
         self.shared.is_holding.load(Ordering::Relaxed)
     }
 
-    /// What the server answered when the held commit reached it. It does so just before the next run learns what is staged.
+    /// The answer of the server to the held commit, which is forwarded just before the next run
+    /// gets its list of staged files.
     pub(crate) fn answer(&self) -> Option<String> {
         self.shared.held.lock().expect("no panic").answer.clone()
     }
@@ -68,16 +76,21 @@ impl HeldCommit {
 
 impl Shared {
     fn serve(&self, mut client: TcpStream) {
-        let Ok(mut server) = TcpStream::connect(&self.upstream) else { return };
-        let (Ok(mut to_client), Ok(mut from_server)) = (client.try_clone(), server.try_clone()) else { return };
-        let asks_for_staged = Arc::new(AtomicBool::new(false));
+        let Ok(mut server) = TcpStream::connect(&self.upstream) else {
+            return;
+        };
+        let (Ok(mut to_client), Ok(mut from_server)) = (client.try_clone(), server.try_clone())
+        else {
+            return;
+        };
+        let is_staged_query = Arc::new(AtomicBool::new(false));
         std::thread::scope(|scope| {
-            let asked = asks_for_staged.clone();
+            let is_query = is_staged_query.clone();
             scope.spawn(move || {
                 let mut piece = vec![0; 1 << 16];
                 while let Ok(read @ 1..) = from_server.read(&mut piece) {
-                    if asked.swap(false, Ordering::Relaxed) {
-                        self.let_held_arrive();
+                    if is_query.swap(false, Ordering::Relaxed) {
+                        self.forward_held();
                     }
                     if to_client.write_all(&piece[..read]).is_err() {
                         break;
@@ -92,7 +105,10 @@ impl Shared {
                     self.hold(piece.to_vec(), &mut client, &server);
                     break;
                 }
-                asks_for_staged.store(ASKS_FOR_STAGED.iter().all(|word| contains(piece, word)), Ordering::Relaxed);
+                is_staged_query.store(
+                    STAGED_QUERY.iter().all(|word| contains(piece, word)),
+                    Ordering::Relaxed,
+                );
                 if server.write_all(piece).is_err() {
                     break;
                 }
@@ -101,24 +117,35 @@ impl Shared {
         });
     }
 
-    /// Counts a commit. Returns whether it is the one to hold.
+    /// Counts a commit. Returns whether it should be held.
     fn holds_now(&self) -> bool {
-        let left = self.let_through.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(1));
+        let left = self
+            .forward_first
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| {
+                left.checked_sub(1)
+            });
         left.is_err() && !self.is_holding.swap(true, Ordering::Relaxed)
     }
 
-    /// Keeps the commit until its sender is gone.
+    /// Keeps the commit until its sender has died.
     fn hold(&self, mut commit: Vec<u8>, client: &mut TcpStream, server: &TcpStream) {
         let _ = client.read_to_end(&mut commit);
-        let server = TcpStream::connect(&self.upstream).or_else(|_| server.try_clone()).expect("a connection to the server");
+        let server = TcpStream::connect(&self.upstream)
+            .or_else(|_| server.try_clone())
+            .expect("a connection to the server");
         self.held.lock().expect("no panic").commit = Some((commit, server));
     }
 
-    fn let_held_arrive(&self) {
+    fn forward_held(&self) {
         let mut held = self.held.lock().expect("no panic");
-        let Some((commit, mut server)) = held.commit.take() else { return };
+        let Some((commit, mut server)) = held.commit.take() else {
+            return;
+        };
         let mut answer = [0; 4096];
-        let read = server.write_all(&commit).and_then(|()| server.read(&mut answer)).expect("the server answers");
+        let read = server
+            .write_all(&commit)
+            .and_then(|()| server.read(&mut answer))
+            .expect("the server answers");
         held.answer = Some(String::from_utf8_lossy(&answer[..read]).into_owned());
     }
 }

@@ -1,4 +1,4 @@
-//! A table of logs of the test's own, on the test's MariaDB.
+//! A table of logs for one test, on the tests' MariaDB.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -7,7 +7,7 @@ use pseidon_mysql::database::{Database, Row};
 
 use super::{Site, server, wait_until};
 
-/// The table as it is documented.
+/// The documented definition of the table.
 const TABLE: &str = "create table pseidon_logs (
   log varchar(100) not null, format varchar(200) default null, output_format varchar(200) default null,
   base_partition varchar(200) default null, log_partition varchar(200) default null, hive_table_name varchar(200) default null,
@@ -24,48 +24,70 @@ pub(crate) struct LogTable {
 }
 
 impl LogTable {
-    /// An empty one, in a database of its own.
+    /// An empty table in a new database.
     pub(crate) fn new(site: &Site) -> LogTable {
-        LogTable::at(site, &server("PSEIDON_TEST_MYSQL"), &server("PSEIDON_TEST_MYSQL"))
+        LogTable::at(
+            site,
+            &server("PSEIDON_TEST_MYSQL"),
+            &server("PSEIDON_TEST_MYSQL"),
+        )
     }
 
-    /// The same, while pipelines reach the server at another address.
+    /// The same, while pipelines connect to the server at the address `seen_at`.
     pub(crate) fn at(site: &Site, server: &str, seen_at: &str) -> LogTable {
         let name = site.name.replace('-', "_");
         let connect = |url: &str| Database::new(url, None, None).expect("the url is right");
-        connect(server).execute(&format!("create database {name}"), &[]).expect("a database can be made");
+        connect(server)
+            .execute(&format!("create database {name}"), &[])
+            .expect("a database can be made");
         let database = connect(&format!("{server}/{name}"));
         database.execute(TABLE, &[]).expect("the table can be made");
         let quarantine = site.path("quarantine").display().to_string();
-        LogTable { database, url: format!("{seen_at}/{name}"), quarantine }
+        LogTable {
+            database,
+            url: format!("{seen_at}/{name}"),
+            quarantine,
+        }
     }
 
-    /// Where pipelines find it.
+    /// The URL of the table's database for pipelines.
     pub(crate) fn url(&self) -> &str {
         &self.url
     }
 
-    /// Sets a log's row, and enables it.
+    /// Sets the row of a log, and enables it.
     pub(crate) fn set(&self, log: &str, format: &str, output_format: &str) {
         self.insert(log, &[("format", format), ("output_format", output_format)]);
     }
 
-    /// Sets these columns of a log's row. It is enabled, in the group `etl` and with a place for what is bad, unless they say otherwise.
+    /// Sets columns of the row of a log. Unless they say otherwise, it is enabled, in the group
+    /// `etl`, and has a quarantine.
     pub(crate) fn insert(&self, log: &str, columns: &[(&str, &str)]) {
-        let mut values = BTreeMap::from([("log", log), ("quarantine", &self.quarantine), ("log_group", "etl"), ("enabled", "1")]);
+        let mut values = BTreeMap::from([
+            ("log", log),
+            ("quarantine", &self.quarantine),
+            ("log_group", "etl"),
+            ("enabled", "1"),
+        ]);
         values.extend(columns.iter().copied());
         let names = values.keys().copied().collect::<Vec<_>>().join(", ");
         let places = vec!["?"; values.len()].join(", ");
         let values: Vec<&str> = values.into_values().collect();
-        self.change(&format!("replace into pseidon_logs ({names}) values ({places})"), &values);
+        self.change(
+            &format!("replace into pseidon_logs ({names}) values ({places})"),
+            &values,
+        );
     }
 
     /// Adds the column that some tables have.
     pub(crate) fn add_date_format(&self) {
-        self.change("alter table pseidon_logs add date_format varchar(100) default null", &[]);
+        self.change(
+            "alter table pseidon_logs add date_format varchar(100) default null",
+            &[],
+        );
     }
 
-    /// Puts all logs into another group.
+    /// Sets the group of all logs.
     pub(crate) fn regroup(&self, group: &str) {
         self.change("update pseidon_logs set log_group = ?", &[group]);
     }
@@ -75,19 +97,24 @@ impl LogTable {
         self.change("update pseidon_logs set enabled = 0 where log = ?", &[log]);
     }
 
-    /// Takes a log's row away.
+    /// Deletes the row of a log.
     pub(crate) fn delete(&self, log: &str) {
         self.change("delete from pseidon_logs where log = ?", &[log]);
     }
 
     /// Whether a log is enabled.
     pub(crate) fn is_enabled(&self, log: &str) -> bool {
-        !self.ask("select log from pseidon_logs where log = ? and enabled = 1", &[log]).is_empty()
+        !self
+            .query(
+                "select log from pseidon_logs where log = ? and enabled = 1",
+                &[log],
+            )
+            .is_empty()
     }
 
-    /// Does something that may be done again, until the server has done it: it may be away just now.
+    /// Retries an idempotent statement until it succeeds: the server may be down.
     fn change(&self, statement: &str, parameters: &[&str]) {
-        wait_until("mysql does what it is told", 60, || {
+        wait_until("mysql executes the statement", 60, || {
             let done = self.database.execute(statement, parameters).is_ok();
             if !done {
                 std::thread::sleep(Duration::from_millis(100));
@@ -96,7 +123,9 @@ impl LogTable {
         });
     }
 
-    fn ask(&self, statement: &str, parameters: &[&str]) -> Vec<Row> {
-        self.database.execute(statement, parameters).expect("mysql answers")
+    fn query(&self, statement: &str, parameters: &[&str]) -> Vec<Row> {
+        self.database
+            .execute(statement, parameters)
+            .expect("mysql answers")
     }
 }

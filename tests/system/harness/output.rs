@@ -1,4 +1,4 @@
-//! What was written, and whether it is what was fed.
+//! Reads the output, and checks that it is exactly what was fed.
 
 use std::collections::{BTreeMap, HashMap};
 use std::fs::{self, File};
@@ -11,23 +11,28 @@ use arrow::util::display::{ArrayFormatter, FormatOptions};
 use arrow_avro::reader::ReaderBuilder;
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 
-use super::feed::{Fed, Record};
+use super::feed::{FedRecords, Record};
 
-/// How many differences a failure shows.
-const SHOWN: usize = 12;
+/// How many differences a failure prints.
+const MAX_DIFFERENCES: usize = 12;
 
-/// What a reader sees below a folder: names that start with a dot, and what is below them, are left out.
+/// Collects the files that a reader sees below a folder: names that start with a dot, and
+/// everything below them, are left out.
 pub(crate) fn visible_files(folder: &Path, found: &mut Vec<PathBuf>) {
     for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
         if entry.file_name().as_encoded_bytes().starts_with(b".") {
             continue;
         }
-        // A directory may go while we look; a file may not, and its reader will say so.
-        if entry.file_type().is_ok_and(|kind| kind.is_dir()) { visible_files(&entry.path(), found) } else { found.push(entry.path()) }
+        // A directory may disappear meanwhile; if a file does, reading it fails.
+        if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+            visible_files(&entry.path(), found)
+        } else {
+            found.push(entry.path())
+        }
     }
 }
 
-/// The visible files below a folder, by name.
+/// The visible files below a folder, sorted by name.
 pub(crate) fn files(folder: &Path) -> Vec<PathBuf> {
     let mut found = Vec::new();
     visible_files(folder, &mut found);
@@ -35,7 +40,8 @@ pub(crate) fn files(folder: &Path) -> Vec<PathBuf> {
     found
 }
 
-/// What is hidden below a folder, and all that is in it. The id of the disk, which stays for good, is not among it.
+/// The hidden files and folders below a folder, with their contents, except for the file with the
+/// id of the disk, which is permanent.
 pub(crate) fn hidden(folder: &Path) -> Vec<PathBuf> {
     let mut found = Vec::new();
     find_hidden(folder, false, &mut found);
@@ -44,9 +50,14 @@ pub(crate) fn hidden(folder: &Path) -> Vec<PathBuf> {
     found
 }
 
-/// Whether nothing but the id of the disk lies in the folder.
+/// Whether the folder contains only the id of the disk.
 fn holds_only_the_id(folder: &Path) -> bool {
-    let names: Vec<_> = fs::read_dir(folder).into_iter().flatten().flatten().map(|entry| entry.file_name()).collect();
+    let names: Vec<_> = fs::read_dir(folder)
+        .into_iter()
+        .flatten()
+        .flatten()
+        .map(|entry| entry.file_name())
+        .collect();
     names == ["disk"]
 }
 
@@ -62,11 +73,15 @@ fn find_hidden(folder: &Path, folder_is_hidden: bool, found: &mut Vec<PathBuf>) 
     }
 }
 
-/// A text file's lines, decompressed.
+/// The lines of a text file, decompressed.
 pub(crate) fn lines(path: &Path) -> Vec<String> {
     let content = fs::read(path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
     let text = plain(path, &content).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
-    String::from_utf8(text).expect("text").lines().map(str::to_owned).collect()
+    String::from_utf8(text)
+        .expect("text")
+        .lines()
+        .map(str::to_owned)
+        .collect()
 }
 
 /// The lines of all text files below a folder, sorted.
@@ -76,9 +91,13 @@ pub(crate) fn all_lines(folder: &Path) -> Vec<String> {
     all
 }
 
-/// A Parquet or Avro file's rows: the values by their columns' names, as text, with nulls left out.
+/// The rows of a Parquet or Avro file: the values as strings by column name, without nulls.
 pub(crate) fn rows(path: &Path) -> Vec<BTreeMap<String, String>> {
-    batches(path).unwrap_or_else(|error| panic!("{}: {error}", path.display())).iter().flat_map(rows_of).collect()
+    batches(path)
+        .unwrap_or_else(|error| panic!("{}: {error}", path.display()))
+        .iter()
+        .flat_map(rows_of)
+        .collect()
 }
 
 fn rows_of(batch: &RecordBatch) -> Vec<BTreeMap<String, String>> {
@@ -86,58 +105,100 @@ fn rows_of(batch: &RecordBatch) -> Vec<BTreeMap<String, String>> {
     let columns: Vec<_> = batch
         .columns()
         .iter()
-        .map(|column| (column, ArrayFormatter::try_new(column.as_ref(), &options).expect("a column that can be shown")))
+        .map(|column| {
+            (
+                column,
+                ArrayFormatter::try_new(column.as_ref(), &options)
+                    .expect("a column that can be shown"),
+            )
+        })
         .collect();
     let row = |number: usize| {
-        let values = batch.schema_ref().fields().iter().zip(&columns).filter(|(_, (column, _))| column.is_valid(number));
-        values.map(|(field, (_, values))| (field.name().clone(), values.value(number).to_string())).collect()
+        let values = batch
+            .schema_ref()
+            .fields()
+            .iter()
+            .zip(&columns)
+            .filter(|(_, (column, _))| column.is_valid(number));
+        values
+            .map(|(field, (_, values))| (field.name().clone(), values.value(number).to_string()))
+            .collect()
     };
     (0..batch.num_rows()).map(row).collect()
 }
 
-/// A Parquet file's own key-value metadata.
+/// The key-value metadata of a Parquet file.
 pub(crate) fn metadata(path: &Path) -> HashMap<String, String> {
     let file = File::open(path).expect("a file");
     let builder = ParquetRecordBatchReaderBuilder::try_new(file).expect("a parquet file");
-    let entries = builder.metadata().file_metadata().key_value_metadata().cloned().unwrap_or_default();
-    entries.into_iter().filter_map(|entry| entry.value.map(|value| (entry.key, value))).collect()
+    let entries = builder
+        .metadata()
+        .file_metadata()
+        .key_value_metadata()
+        .cloned()
+        .unwrap_or_default();
+    entries
+        .into_iter()
+        .filter_map(|entry| entry.value.map(|value| (entry.key, value)))
+        .collect()
 }
 
-/// The columns of a Parquet or Avro file, each as `NAME TYPE` in Arrow's words.
+/// The columns of a Parquet or Avro file, each as `NAME TYPE` with the name of the Arrow type.
 pub(crate) fn columns(path: &Path) -> Vec<String> {
     let batches = batches(path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
     let schema = batches.first().expect("a file with rows").schema();
-    schema.fields().iter().map(|field| format!("{} {}", field.name(), field.data_type())).collect()
+    schema
+        .fields()
+        .iter()
+        .map(|field| format!("{} {}", field.name(), field.data_type()))
+        .collect()
 }
 
 fn batches(path: &Path) -> Result<Vec<RecordBatch>, String> {
     let file = File::open(path).map_err(|error| error.to_string())?;
-    if path.extension().is_some_and(|extension| extension == "avro") {
-        let reader = ReaderBuilder::new().build(BufReader::new(file)).map_err(|error| error.to_string())?;
-        return reader.collect::<Result<_, _>>().map_err(|error| error.to_string());
+    if path
+        .extension()
+        .is_some_and(|extension| extension == "avro")
+    {
+        let reader = ReaderBuilder::new()
+            .build(BufReader::new(file))
+            .map_err(|error| error.to_string())?;
+        return reader
+            .collect::<Result<_, _>>()
+            .map_err(|error| error.to_string());
     }
-    let reader = ParquetRecordBatchReaderBuilder::try_new(file).and_then(|builder| builder.build()).map_err(|error| error.to_string())?;
-    reader.collect::<Result<_, _>>().map_err(|error| error.to_string())
+    let reader = ParquetRecordBatchReaderBuilder::try_new(file)
+        .and_then(|builder| builder.build())
+        .map_err(|error| error.to_string())?;
+    reader
+        .collect::<Result<_, _>>()
+        .map_err(|error| error.to_string())
 }
 
 fn is_parquet(path: &Path) -> bool {
-    path.extension().is_some_and(|extension| extension == "parquet")
+    path.extension()
+        .is_some_and(|extension| extension == "parquet")
 }
 
 fn plain(path: &Path, content: &[u8]) -> Result<Vec<u8>, String> {
     let mut text = Vec::new();
     let read = match path.extension().and_then(|extension| extension.to_str()) {
         Some("gz") => flate2::read::MultiGzDecoder::new(content).read_to_end(&mut text),
-        Some("zst") => zstd::stream::read::Decoder::new(content).and_then(|mut decoder| decoder.read_to_end(&mut text)),
+        Some("zst") => zstd::stream::read::Decoder::new(content)
+            .and_then(|mut decoder| decoder.read_to_end(&mut text)),
         Some("bz2") => bzip2::read::MultiBzDecoder::new(content).read_to_end(&mut text),
-        Some("snappy") => return hadoop_snappy(content).ok_or_else(|| "these are no whole blocks of hadoop's snappy".to_owned()),
+        Some("snappy") => {
+            return hadoop_snappy(content)
+                .ok_or_else(|| "incomplete or invalid Hadoop snappy blocks".to_owned());
+        }
         _ => return Ok(content.to_vec()),
     };
     read.map(|_| text).map_err(|error| error.to_string())
 }
 
-/// What Hadoop's `SnappyCodec` reads: blocks, each the length of its text (4 bytes, big end first), then pieces up to that length, each the
-/// length of its compressed bytes (the same way) and these in snappy's raw format.
+/// Decodes the format of Hadoop's `SnappyCodec`: blocks, each with the length of its text (4 bytes,
+/// big-endian), then pieces up to that length, each with the length of its compressed bytes (the
+/// same way) and these bytes in the raw snappy format.
 fn hadoop_snappy(mut content: &[u8]) -> Option<Vec<u8>> {
     let mut text = Vec::new();
     while !content.is_empty() {
@@ -161,15 +222,17 @@ fn length(content: &mut &[u8]) -> Option<usize> {
     usize::try_from(u32::from_be_bytes(*length)).ok()
 }
 
-/// Whether a reader can read all of the file: gives the number of its records. An error says what is missing.
+/// Checks that a reader can read all of the file, and returns the number of its records. An error
+/// says what is missing.
 pub(crate) fn must_be_complete(path: &Path, content: &[u8]) -> Result<u64, String> {
     if is_parquet(path) {
-        return batches(path).map(|batches| batches.iter().map(|batch| batch.num_rows() as u64).sum());
+        return batches(path)
+            .map(|batches| batches.iter().map(|batch| batch.num_rows() as u64).sum());
     }
     let text = plain(path, content)?;
     match text.last() {
         Some(b'\n') => Ok(text.iter().filter(|byte| **byte == b'\n').count() as u64),
-        Some(_) => Err("its last line has no end".to_owned()),
+        Some(_) => Err("its last line has no line feed".to_owned()),
         None => Err("it is empty".to_owned()),
     }
 }
@@ -186,51 +249,83 @@ fn records(path: &Path) -> Vec<Record> {
     lines(path).iter().map(|line| Record::parse(line)).collect()
 }
 
-/// The numbers of a partition that a file holds.
+/// The range of record numbers of a partition in a file.
 #[derive(PartialEq, Eq, PartialOrd, Ord)]
-struct Held<'a> {
+struct NumberRange<'a> {
     first: u64,
     last: u64,
     file: &'a Path,
 }
 
-/// What a check has seen.
-pub(crate) struct Checked {
-    /// The files.
+/// The result of a successful check.
+pub(crate) struct CheckResult {
+    /// The visible files.
     pub(crate) files: Vec<PathBuf>,
 }
 
-/// The whole proof: each record that was fed is in exactly one visible file, and nothing else is; it lies in the folder of its bucket; within a
-/// file each partition's records ascend, and within a bucket the files' ranges of a partition do not overlap; nothing hidden is left; every file
-/// opens in its ordinary tool.
-pub(crate) fn check(folder: &Path, fed: &Fed) -> Checked {
-    assert_eq!(hidden(folder), Vec::<PathBuf>::new(), "hidden files are left");
+/// The complete check: each record that was fed is in exactly one visible file, and no other record
+/// is; it is in the folder of its bucket; within a file, the records of each partition ascend, and
+/// within a bucket, the ranges of a partition in different files do not overlap; no hidden files
+/// are left; the standard tool for its format can open every file.
+pub(crate) fn check(folder: &Path, fed: &FedRecords) -> CheckResult {
+    assert_eq!(
+        hidden(folder),
+        Vec::<PathBuf>::new(),
+        "hidden files are left"
+    );
     let files = files(folder);
     open_in_tools(&files);
 
     let mut differences = Vec::new();
-    let mut times: Vec<Vec<u32>> = fed.counts.iter().map(|count| vec![0; *count as usize]).collect();
+    let mut times: Vec<Vec<u32>> = fed
+        .counts
+        .iter()
+        .map(|count| vec![0; *count as usize])
+        .collect();
     // By bucket and partition.
-    let mut ranges: BTreeMap<(String, u64), Vec<Held>> = BTreeMap::new();
+    let mut ranges: BTreeMap<(String, u64), Vec<NumberRange>> = BTreeMap::new();
     for file in &files {
-        let bucket = file.strip_prefix(folder).ok().and_then(Path::parent).expect("below the folder").display().to_string();
+        let bucket = file
+            .strip_prefix(folder)
+            .ok()
+            .and_then(Path::parent)
+            .expect("below the folder")
+            .display()
+            .to_string();
         let mut last: BTreeMap<u64, (u64, u64)> = BTreeMap::new();
         for record in records(file) {
-            match times.get_mut(record.partition as usize).and_then(|times| times.get_mut(record.number as usize)) {
+            match times
+                .get_mut(record.partition as usize)
+                .and_then(|times| times.get_mut(record.number as usize))
+            {
                 Some(times) => *times += 1,
-                None => differences.push(format!("{record:?} was never fed; it is in {}", file.display())),
+                None => differences.push(format!(
+                    "{record:?} was never fed; it is in {}",
+                    file.display()
+                )),
             }
-            if record.bucket != bucket || record.bucket != fed.bucket(record.partition, record.number) {
-                differences.push(format!("{record:?} does not belong into {}", file.display()));
+            if record.bucket != bucket
+                || record.bucket != fed.bucket(record.partition, record.number)
+            {
+                differences.push(format!("{record:?} does not belong in {}", file.display()));
             }
-            let range = last.entry(record.partition).or_insert((record.number, record.number));
+            let range = last
+                .entry(record.partition)
+                .or_insert((record.number, record.number));
             if range.1 > record.number {
-                differences.push(format!("{record:?} comes after number {} in {}", range.1, file.display()));
+                differences.push(format!(
+                    "{record:?} comes after number {} in {}",
+                    range.1,
+                    file.display()
+                ));
             }
             range.1 = range.1.max(record.number);
         }
         for (partition, (first, last)) in last {
-            ranges.entry((bucket.clone(), partition)).or_default().push(Held { first, last, file });
+            ranges
+                .entry((bucket.clone(), partition))
+                .or_default()
+                .push(NumberRange { first, last, file });
         }
     }
     for ((bucket, partition), ranges) in &mut ranges {
@@ -239,7 +334,7 @@ pub(crate) fn check(folder: &Path, fed: &Fed) -> Checked {
             let [before, after] = pair else { continue };
             if before.last >= after.first {
                 differences.push(format!(
-                    "in {bucket} partition {partition}'s ranges overlap: {} ends with {}, {} begins with {}",
+                    "in {bucket} partition {partition}'s ranges overlap: {} ends with {}, {} starts with {}",
                     before.file.display(),
                     before.last,
                     after.file.display(),
@@ -250,7 +345,9 @@ pub(crate) fn check(folder: &Path, fed: &Fed) -> Checked {
     }
     for (partition, times) in times.iter().enumerate() {
         for (number, times) in times.iter().enumerate().filter(|(_, times)| **times != 1) {
-            differences.push(format!("record {number} of partition {partition} is there {times} times"));
+            differences.push(format!(
+                "record {number} of partition {partition} occurs {times} times"
+            ));
         }
     }
     assert!(
@@ -258,18 +355,30 @@ pub(crate) fn check(folder: &Path, fed: &Fed) -> Checked {
         "{} differences in {} files, the first of them:\n{}",
         differences.len(),
         files.len(),
-        differences[..differences.len().min(SHOWN)].join("\n")
+        differences[..differences.len().min(MAX_DIFFERENCES)].join("\n")
     );
-    Checked { files }
+    CheckResult { files }
 }
 
-/// Compressed files have to be sound for the tools that people use, Parquet files for Parquet's reader (which [`records`] is).
+/// Checks that standard tools can decompress compressed files. Parquet files are checked by the
+/// reader in [`records`].
 fn open_in_tools(files: &[PathBuf]) {
     for (extension, tool) in [("gz", "gzip"), ("zst", "zstd")] {
-        let of_kind: Vec<&PathBuf> = files.iter().filter(|file| file.extension().is_some_and(|found| found == extension)).collect();
+        let of_kind: Vec<&PathBuf> = files
+            .iter()
+            .filter(|file| file.extension().is_some_and(|found| found == extension))
+            .collect();
         for some in of_kind.chunks(500) {
-            let output = Command::new(tool).arg("-tq").args(some).output().unwrap_or_else(|error| panic!("{tool}: {error}"));
-            assert!(output.status.success(), "{tool} -t: {}", String::from_utf8_lossy(&output.stderr));
+            let output = Command::new(tool)
+                .arg("-tq")
+                .args(some)
+                .output()
+                .unwrap_or_else(|error| panic!("{tool}: {error}"));
+            assert!(
+                output.status.success(),
+                "{tool} -t: {}",
+                String::from_utf8_lossy(&output.stderr)
+            );
         }
     }
 }
@@ -280,15 +389,27 @@ pub(crate) fn numbers(folder: &Path) -> Vec<u64> {
         let value: serde_json::Value = serde_json::from_str(line).expect("a line of json");
         value["n"].as_u64().expect("a number")
     };
-    let mut numbers: Vec<u64> = files(folder).iter().flat_map(|path| lines(path)).map(|line| number(&line)).collect();
+    let mut numbers: Vec<u64> = files(folder)
+        .iter()
+        .flat_map(|path| lines(path))
+        .map(|line| number(&line))
+        .collect();
     numbers.sort_unstable();
     numbers
 }
 
-/// Each of the numbers from 0 on is there once, up to the largest one; gives how many there are.
+/// Checks that each number from 0 up to the largest one occurs once; returns how many there are.
 pub(crate) fn count_gapless(folder: &Path) -> u64 {
     let numbers = numbers(folder);
-    let wrong = numbers.iter().enumerate().find(|(place, number)| *place as u64 != **number);
-    assert_eq!(wrong, None, "of {} numbers, the first place where the number is another one", numbers.len());
+    let wrong = numbers
+        .iter()
+        .enumerate()
+        .find(|(place, number)| *place as u64 != **number);
+    assert_eq!(
+        wrong,
+        None,
+        "the first missing or repeated one of {} numbers",
+        numbers.len()
+    );
     numbers.len() as u64
 }

@@ -1,4 +1,4 @@
-//! Servers of a test's own, to be killed, brought back and cut off.
+//! Servers for one test, which can be killed, restarted and disconnected.
 
 use std::collections::HashMap;
 use std::io::{Read, Write};
@@ -9,14 +9,15 @@ use std::time::Duration;
 
 use super::Site;
 
-/// Real servers, started by the scripts that start the tests' own. They go with the test.
+/// Real servers, started by the same scripts as the servers that tests share. They are stopped when
+/// this value is dropped.
 pub(crate) struct Servers {
     dir: PathBuf,
     addresses: HashMap<String, String>,
 }
 
 impl Servers {
-    /// Starts these.
+    /// Starts servers by name.
     pub(crate) fn start(site: &Site, names: &[&str]) -> Servers {
         let dir = site.path("servers");
         let output = script("local-up", &dir, names);
@@ -24,15 +25,21 @@ impl Servers {
             let (name, value) = line.strip_prefix("export ")?.split_once('=')?;
             Some((name.to_owned(), value.trim_matches('\'').to_owned()))
         };
-        Servers { dir, addresses: output.lines().filter_map(variable).collect() }
+        Servers {
+            dir,
+            addresses: output.lines().filter_map(variable).collect(),
+        }
     }
 
-    /// What the scripts say under this variable.
+    /// The value of a variable that the scripts print.
     pub(crate) fn address(&self, variable: &str) -> String {
-        self.addresses.get(variable).unwrap_or_else(|| panic!("{variable} is not among {:?}", self.addresses)).clone()
+        self.addresses
+            .get(variable)
+            .unwrap_or_else(|| panic!("{variable} is not in {:?}", self.addresses))
+            .clone()
     }
 
-    /// A path below the folder in which the servers keep what is theirs.
+    /// A path below the data folder of the servers.
     pub(crate) fn path(&self, below: &str) -> PathBuf {
         self.dir.join(below)
     }
@@ -42,27 +49,42 @@ impl Servers {
         script("local-kill", &self.dir, &[name]);
     }
 
-    /// Brings it back, with what it had.
+    /// Restarts a server with its data.
     pub(crate) fn restart(&self, name: &str) {
         script("local-restart", &self.dir, &[name]);
     }
 
-    /// A way to `upstream` that can be cut, through toxiproxy, which has to be among the servers. Gives its `HOST:PORT`.
+    /// Creates a proxy for `upstream` in toxiproxy, which must be one of the servers. Returns its
+    /// `HOST:PORT`.
     pub(crate) fn proxy(&self, name: &str, upstream: &str) -> String {
-        let body = format!(r#"{{"name":"{name}","listen":"127.0.0.1:0","upstream":"{upstream}","enabled":true}}"#);
-        let answer: serde_json::Value = serde_json::from_str(&self.tell("proxies", &body)).expect("toxiproxy answers in json");
-        answer["listen"].as_str().expect("where it listens").to_owned()
+        let body = format!(
+            r#"{{"name":"{name}","listen":"127.0.0.1:0","upstream":"{upstream}","enabled":true}}"#
+        );
+        let answer: serde_json::Value =
+            serde_json::from_str(&self.call_toxiproxy("proxies", &body))
+                .expect("toxiproxy answers in json");
+        answer["listen"].as_str().expect("an address").to_owned()
     }
 
-    /// Cuts all connections through a proxy and refuses new ones, or lets them through again.
+    /// Closes all connections through a proxy and refuses new ones, or accepts them again.
     pub(crate) fn let_through(&self, name: &str, open: bool) {
-        self.tell(&format!("proxies/{name}"), &format!(r#"{{"enabled":{open}}}"#));
+        self.call_toxiproxy(
+            &format!("proxies/{name}"),
+            &format!(r#"{{"enabled":{open}}}"#),
+        );
     }
 
-    fn tell(&self, path: &str, body: &str) -> String {
+    fn call_toxiproxy(&self, path: &str, body: &str) -> String {
         let url = format!("{}/{path}", self.address("PSEIDON_TEST_TOXIPROXY"));
-        let output = Command::new("curl").args(["--silent", "--show-error", "--fail", "--data", body, &url]).output().expect("curl");
-        assert!(output.status.success(), "toxiproxy: {}", String::from_utf8_lossy(&output.stderr));
+        let output = Command::new("curl")
+            .args(["--silent", "--show-error", "--fail", "--data", body, &url])
+            .output()
+            .expect("curl");
+        assert!(
+            output.status.success(),
+            "toxiproxy: {}",
+            String::from_utf8_lossy(&output.stderr)
+        );
         String::from_utf8_lossy(&output.stdout).into_owned()
     }
 }
@@ -75,37 +97,59 @@ impl Drop for Servers {
 }
 
 fn command(script: &str, dir: &PathBuf, names: &[&str]) -> Command {
-    let mut command = Command::new(format!("{}/vagrant/scripts/{script}", env!("CARGO_MANIFEST_DIR")));
+    let mut command = Command::new(format!(
+        "{}/vagrant/scripts/{script}",
+        env!("CARGO_MANIFEST_DIR")
+    ));
     command.arg("--dir").arg(dir).args(names);
     command
 }
 
 fn script(script: &str, dir: &PathBuf, names: &[&str]) -> String {
-    let output = command(script, dir, names).output().unwrap_or_else(|error| panic!("{script}: {error}"));
-    assert!(output.status.success(), "{script} {names:?}: {}", String::from_utf8_lossy(&output.stderr));
+    let output = command(script, dir, names)
+        .output()
+        .unwrap_or_else(|error| panic!("{script}: {error}"));
+    assert!(
+        output.status.success(),
+        "{script} {names:?}: {}",
+        String::from_utf8_lossy(&output.stderr)
+    );
     String::from_utf8_lossy(&output.stdout).into_owned()
 }
 
-/// A port that nobody uses just now.
+/// A port that is currently free.
 pub(crate) fn free_port() -> u16 {
-    TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr()).expect("a free port").port()
+    TcpListener::bind("127.0.0.1:0")
+        .and_then(|listener| listener.local_addr())
+        .expect("a free port")
+        .port()
 }
 
-/// Gets a page of a service on this machine: its status and body.
+/// Sends a GET request to a local service; returns the status and the body.
 pub(crate) fn get(port: u16, path: &str) -> Option<(u16, String)> {
     request(port, "GET", path, "")
 }
 
-/// Tells a service on this machine what to do, with this token if it is not empty.
+/// Sends a POST request to a local service, with the token if it is not empty.
 pub(crate) fn post(port: u16, path: &str, token: &str) -> Option<(u16, String)> {
-    let head = if token.is_empty() { String::new() } else { format!("Authorization: Bearer {token}\r\n") };
+    let head = if token.is_empty() {
+        String::new()
+    } else {
+        format!("Authorization: Bearer {token}\r\n")
+    };
     request(port, "POST", path, &head)
 }
 
 fn request(port: u16, method: &str, path: &str, head: &str) -> Option<(u16, String)> {
     let mut stream = TcpStream::connect(("127.0.0.1", port)).ok()?;
-    stream.set_read_timeout(Some(Duration::from_secs(10))).ok()?;
-    write!(stream, "{method} {path} HTTP/1.0\r\nHost: localhost\r\n{head}Content-Length: 0\r\n\r\n").ok()?;
+    stream
+        .set_read_timeout(Some(Duration::from_secs(10)))
+        .ok()?;
+    write!(
+        stream,
+        "{method} {path} HTTP/1.0\r\nHost: localhost\r\n{head}Content-Length: 0\r\n\r\n"
+    )
+    .ok()?;
     let mut answer = String::new();
     stream.read_to_string(&mut answer).ok()?;
     let (head, body) = answer.split_once("\r\n\r\n")?;

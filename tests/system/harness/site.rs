@@ -1,4 +1,5 @@
-//! A test's folder. It goes when the test passes; when it fails, it stays and the ends of the logs in it are shown.
+//! The folder of a test. It is removed when the test passes; when the test fails, it is kept, and
+//! the ends of its logs are printed.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -8,13 +9,13 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use super::{Pseidon, Random};
 
-/// How much of a log is shown when a test fails.
+/// How many lines of how many logs are printed when a test fails.
 const LINES_SHOWN: usize = 25;
 const LOGS_SHOWN: usize = 4;
 
 /// A folder with pipeline files, output and logs.
 pub(crate) struct Site {
-    /// Unlike any other test's and any earlier run's: good for topics, groups and namespaces.
+    /// A name that is unique among all tests and runs, for topics, groups and namespaces.
     pub(crate) name: String,
     /// The test's randomness.
     pub(crate) random: Random,
@@ -23,14 +24,25 @@ pub(crate) struct Site {
 }
 
 impl Site {
-    /// A new one, for the test of this name.
+    /// Creates the folder for the test of this name.
     pub(crate) fn new(test: &str) -> Site {
         let random = Random::new(test);
-        let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_nanos() as u64 / 1000);
+        let now = SystemTime::now()
+            .duration_since(UNIX_EPOCH)
+            .map_or(0, |since| since.as_nanos() as u64 / 1000);
         let name = format!("{test}-{:x}-{now:x}", std::process::id());
-        let dir = tempfile::Builder::new().prefix(&format!("pseidon-{test}-")).tempdir().expect("a temporary folder").keep();
+        let dir = tempfile::Builder::new()
+            .prefix(&format!("pseidon-{test}-"))
+            .tempdir()
+            .expect("a temporary folder")
+            .keep();
         fs::create_dir(dir.join("logs")).expect("a folder for logs");
-        Site { name, random, dir, logs: AtomicU32::new(0) }
+        Site {
+            name,
+            random,
+            dir,
+            logs: AtomicU32::new(0),
+        }
     }
 
     /// A path in the folder.
@@ -38,7 +50,7 @@ impl Site {
         self.dir.join(name)
     }
 
-    /// Writes a file, with its folders, and gives its path.
+    /// Writes a file, creates its folders, and returns its path.
     pub(crate) fn write(&self, name: &str, content: impl AsRef<[u8]>) -> PathBuf {
         let path = self.path(name);
         fs::create_dir_all(path.parent().expect("a folder")).expect("the folders can be made");
@@ -46,21 +58,22 @@ impl Site {
         path
     }
 
-    /// A run of this pipeline file, ready to be started by [`Site::start`].
+    /// The command that runs a pipeline file, to be passed to [`Site::start`].
     pub(crate) fn command(&self, pipeline: &str) -> Command {
         let mut command = self.pseidon();
         command.arg("run").arg(self.path(pipeline));
         command
     }
 
-    /// The binary, in the folder.
+    /// The command for the binary without arguments, in the folder.
     pub(crate) fn pseidon(&self) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_pseidon"));
         command.current_dir(&self.dir).env_remove("PSEIDON_FAIL");
         command
     }
 
-    /// Starts a command that [`Site::command`] or [`Site::pseidon`] has made. What it logs goes to a file of its own.
+    /// Starts a command from [`Site::command`] or [`Site::pseidon`]. Its log output is written to a
+    /// new file.
     pub(crate) fn start(&self, mut command: Command) -> Pseidon {
         let number = self.logs.fetch_add(1, Ordering::Relaxed);
         let log = self.path(&format!("logs/{number:03}.log"));
@@ -69,12 +82,12 @@ impl Site {
         Pseidon::start(command, log)
     }
 
-    /// Starts a run.
+    /// Starts a run of a pipeline file.
     pub(crate) fn run(&self, pipeline: &str) -> Pseidon {
         self.start(self.command(pipeline))
     }
 
-    /// Runs to the end, which has to be a good one.
+    /// Runs a pipeline file to its end, and expects exit code 0.
     pub(crate) fn finish(&self, pipeline: &str, seconds: u64) -> Pseidon {
         let mut pseidon = self.run(pipeline);
         pseidon.expect_exit(0, seconds);
@@ -82,7 +95,12 @@ impl Site {
     }
 
     fn show_logs(&self) {
-        let mut logs: Vec<PathBuf> = fs::read_dir(self.path("logs")).into_iter().flatten().flatten().map(|entry| entry.path()).collect();
+        let mut logs: Vec<PathBuf> = fs::read_dir(self.path("logs"))
+            .into_iter()
+            .flatten()
+            .flatten()
+            .map(|entry| entry.path())
+            .collect();
         logs.sort();
         for log in logs.iter().skip(logs.len().saturating_sub(LOGS_SHOWN)) {
             println!("--- the end of {}", log.display());
@@ -102,7 +120,7 @@ impl Drop for Site {
     fn drop(&mut self) {
         if std::thread::panicking() {
             self.show_logs();
-            println!("--- everything is kept in {}", self.dir.display());
+            println!("--- the folder is kept: {}", self.dir.display());
         } else {
             let _ = fs::remove_dir_all(&self.dir);
         }

@@ -3,7 +3,9 @@
 use std::time::{Duration, Instant};
 
 use futures_executor::block_on;
-use rdkafka::admin::{AdminClient, AdminOptions, AlterConfig, NewTopic, ResourceSpecifier, TopicReplication};
+use rdkafka::admin::{
+    AdminClient, AdminOptions, AlterConfig, NewTopic, ResourceSpecifier, TopicReplication,
+};
 use rdkafka::client::DefaultClientContext;
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::{KafkaError, KafkaResult};
@@ -11,17 +13,21 @@ use rdkafka::message::OwnedMessage;
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
 use rdkafka::{ClientConfig, Message, Offset, TopicPartitionList};
 
-/// How long a topic may not be readable.
-const PATIENCE: Duration = Duration::from_secs(60);
+/// How long a topic may be unreadable.
+const READ_TIMEOUT: Duration = Duration::from_secs(60);
 
 use super::wait_until;
 
 /// Creates a topic with one partition, and waits until the broker knows it.
 pub(crate) fn create(topic: &str, config: &[(&str, &str)]) {
-    let new = config.iter().fold(NewTopic::new(topic, 1, TopicReplication::Fixed(1)), |new, (name, value)| new.set(name, value));
+    let new = config.iter().fold(
+        NewTopic::new(topic, 1, TopicReplication::Fixed(1)),
+        |new, (name, value)| new.set(name, value),
+    );
     let (admin, topics) = (admin(), [new]);
-    wait_until(&format!("{topic} is made"), 30, || {
-        block_on(admin.create_topics(&topics, &AdminOptions::new())).is_ok_and(|results| results.iter().all(Result::is_ok))
+    wait_until(&format!("{topic} is created"), 30, || {
+        block_on(admin.create_topics(&topics, &AdminOptions::new()))
+            .is_ok_and(|results| results.iter().all(Result::is_ok))
     });
     wait_until(&format!("{topic} is there"), 30, || exists(topic));
 }
@@ -32,40 +38,72 @@ pub(crate) fn delete(topic: &str) {
     wait_until(&format!("{topic} is gone"), 30, || !exists(topic));
 }
 
-/// Deletes a topic that may not be there. Returns whether it was.
+/// Deletes a topic if it exists. Returns whether it did.
 pub(crate) fn delete_if_there(topic: &str) -> bool {
-    let deleted = block_on(admin().delete_topics(&[topic], &AdminOptions::new())).expect("the broker answers");
+    let deleted = block_on(admin().delete_topics(&[topic], &AdminOptions::new()))
+        .expect("the broker answers");
     deleted.iter().all(Result::is_ok)
 }
 
 fn exists(topic: &str) -> bool {
-    let client: BaseConsumer = ClientConfig::new().set("bootstrap.servers", super::brokers()).create().expect("a client");
-    let metadata = client.fetch_metadata(None, Duration::from_secs(20)).expect("the broker answers");
+    let client: BaseConsumer = ClientConfig::new()
+        .set("bootstrap.servers", super::brokers())
+        .create()
+        .expect("a client");
+    let metadata = client
+        .fetch_metadata(None, Duration::from_secs(20))
+        .expect("the broker answers");
     metadata.topics().iter().any(|known| known.name() == topic)
 }
 
 fn admin() -> AdminClient<DefaultClientContext> {
-    ClientConfig::new().set("bootstrap.servers", super::brokers()).create().expect("a client")
+    ClientConfig::new()
+        .set("bootstrap.servers", super::brokers())
+        .create()
+        .expect("a client")
 }
 
-/// The sum of the offsets that a group has committed for a topic; `None` where it has none for a partition.
+/// The sum of the offsets that a group has committed for a topic; `None` if a partition has none.
 pub(crate) fn group_offset(group: &str, topic: &str) -> Option<i64> {
-    let consumer: BaseConsumer =
-        ClientConfig::new().set("bootstrap.servers", super::brokers()).set("group.id", group).create().expect("a client");
-    let metadata = consumer.fetch_metadata(Some(topic), Duration::from_secs(20)).expect("the broker knows the topic");
+    let consumer: BaseConsumer = ClientConfig::new()
+        .set("bootstrap.servers", super::brokers())
+        .set("group.id", group)
+        .create()
+        .expect("a client");
+    let metadata = consumer
+        .fetch_metadata(Some(topic), Duration::from_secs(20))
+        .expect("the broker knows the topic");
     let mut list = TopicPartitionList::new();
-    for partition in metadata.topics().first().map_or(&[][..], |topic| topic.partitions()) {
+    for partition in metadata
+        .topics()
+        .first()
+        .map_or(&[][..], |topic| topic.partitions())
+    {
         list.add_partition(topic, partition.id());
     }
-    let committed = consumer.committed_offsets(list, Duration::from_secs(20)).expect("the group's offsets");
-    let offset = |offset: Offset| if let Offset::Offset(offset) = offset { Some(offset) } else { None };
-    committed.elements().iter().map(|element| offset(element.offset())).sum()
+    let committed = consumer
+        .committed_offsets(list, Duration::from_secs(20))
+        .expect("the group's offsets");
+    let offset = |offset: Offset| {
+        if let Offset::Offset(offset) = offset {
+            Some(offset)
+        } else {
+            None
+        }
+    };
+    committed
+        .elements()
+        .iter()
+        .map(|element| offset(element.offset()))
+        .sum()
 }
 
-/// Sends records that are all key: so many, each of so many bytes.
+/// Sends `count` records with keys of `bytes` bytes.
 pub(crate) fn produce_keys(topic: &str, count: usize, bytes: usize) {
     let mut config = ClientConfig::new();
-    config.set("bootstrap.servers", super::brokers()).set("enable.idempotence", "true");
+    config
+        .set("bootstrap.servers", super::brokers())
+        .set("enable.idempotence", "true");
     let producer: BaseProducer = config.create().expect("a producer");
     let key = vec![b'k'; bytes];
     for _ in 0..count {
@@ -75,19 +113,32 @@ pub(crate) fn produce_keys(topic: &str, count: usize, bytes: usize) {
             producer.poll(Duration::from_millis(10));
         }
     }
-    producer.flush(Duration::from_secs(60)).expect("the broker has them");
+    producer
+        .flush(Duration::from_secs(60))
+        .expect("the broker has them");
 }
 
-/// Sends these to one partition, in this order, and waits until the broker has them.
-pub(crate) fn produce(topic: &str, partition: i32, values: impl IntoIterator<Item = impl AsRef<[u8]>>) {
+/// Sends values to one partition, in order, and waits until the broker has them.
+pub(crate) fn produce(
+    topic: &str,
+    partition: i32,
+    values: impl IntoIterator<Item = impl AsRef<[u8]>>,
+) {
     let values: Vec<_> = values.into_iter().collect();
-    send(values.iter().map(|value| BaseRecord::<[u8], [u8]>::to(topic).partition(partition).payload(value.as_ref())));
+    send(values.iter().map(|value| {
+        BaseRecord::<[u8], [u8]>::to(topic)
+            .partition(partition)
+            .payload(value.as_ref())
+    }));
 }
 
-/// Sends these records and waits until the broker has them.
+/// Sends records, and waits until the broker has them.
 pub(crate) fn send<'a>(records: impl IntoIterator<Item = BaseRecord<'a, [u8], [u8]>>) {
     let mut config = ClientConfig::new();
-    config.set("bootstrap.servers", super::brokers()).set("enable.idempotence", "true").set("linger.ms", "5");
+    config
+        .set("bootstrap.servers", super::brokers())
+        .set("enable.idempotence", "true")
+        .set("linger.ms", "5");
     let producer: BaseProducer = config.create().expect("a producer");
     for mut record in records {
         while let Err((_, back)) = producer.send(record) {
@@ -95,21 +146,28 @@ pub(crate) fn send<'a>(records: impl IntoIterator<Item = BaseRecord<'a, [u8], [u
             producer.poll(Duration::from_millis(5));
         }
     }
-    producer.flush(Duration::from_secs(60)).expect("the broker takes the records");
+    producer
+        .flush(Duration::from_secs(60))
+        .expect("the broker accepts the records");
 }
 
-/// The values of a topic by partition, as far as they are committed now: what a consumer with `isolation.level` `read_committed` gets up to the
-/// first transaction that is still open.
+/// The committed values of a topic by partition: what a consumer with `isolation.level`
+/// `read_committed` gets up to the first open transaction.
 pub(crate) fn committed(topic: &str) -> Vec<Vec<String>> {
-    let value = |message: OwnedMessage| String::from_utf8_lossy(message.payload().unwrap_or_default()).into_owned();
-    committed_messages(topic).into_iter().map(|messages| messages.into_iter().map(value).collect()).collect()
+    let value = |message: OwnedMessage| {
+        String::from_utf8_lossy(message.payload().unwrap_or_default()).into_owned()
+    };
+    committed_messages(topic)
+        .into_iter()
+        .map(|messages| messages.into_iter().map(value).collect())
+        .collect()
 }
 
-/// The same with everything that belongs to a message.
+/// The committed messages of a topic by partition, with keys, headers and timestamps.
 pub(crate) fn committed_messages(topic: &str) -> Vec<Vec<OwnedMessage>> {
-    let deadline = Instant::now() + PATIENCE;
+    let deadline = Instant::now() + READ_TIMEOUT;
     loop {
-        // A topic that was just created has no leader yet, or one that does not know of it.
+        // A new topic may have no leader yet, or a leader that does not know it yet.
         match read_committed(topic, deadline) {
             Ok(messages) => return messages,
             Err(error) => assert!(Instant::now() < deadline, "cannot read {topic}: {error}"),
@@ -120,24 +178,40 @@ pub(crate) fn committed_messages(topic: &str) -> Vec<Vec<OwnedMessage>> {
 
 fn read_committed(topic: &str, deadline: Instant) -> KafkaResult<Vec<Vec<OwnedMessage>>> {
     let mut config = ClientConfig::new();
-    config.set("bootstrap.servers", super::brokers()).set("group.id", format!("{topic}-reader"));
-    config.set("isolation.level", "read_committed").set("enable.partition.eof", "true").set("enable.auto.commit", "false");
+    config
+        .set("bootstrap.servers", super::brokers())
+        .set("group.id", format!("{topic}-reader"));
+    config
+        .set("isolation.level", "read_committed")
+        .set("enable.partition.eof", "true")
+        .set("enable.auto.commit", "false");
     let consumer: BaseConsumer = config.create()?;
     let metadata = consumer.fetch_metadata(Some(topic), Duration::from_secs(20))?;
-    let partitions = metadata.topics().first().map_or(0, |topic| topic.partitions().len());
+    let partitions = metadata
+        .topics()
+        .first()
+        .map_or(0, |topic| topic.partitions().len());
     let mut assignment = TopicPartitionList::new();
     let mut ends = Vec::new();
     for partition in 0..partitions as i32 {
         assignment.add_partition_offset(topic, partition, Offset::Beginning)?;
-        ends.push(consumer.fetch_watermarks(topic, partition, Duration::from_secs(20))?.1);
+        ends.push(
+            consumer
+                .fetch_watermarks(topic, partition, Duration::from_secs(20))?
+                .1,
+        );
     }
     consumer.assign(&assignment)?;
 
-    // Either the broker says that the end is reached, or, where more keeps coming, a record is from behind the end that there was.
+    // A partition is done when the broker reports its end, or, if more records keep arriving, at a
+    // record beyond its end at the start.
     let mut messages = vec![Vec::new(); partitions];
     let mut at_end = vec![false; partitions];
     while at_end.contains(&false) {
-        assert!(Instant::now() < deadline, "the end of {topic} was not reached");
+        assert!(
+            Instant::now() < deadline,
+            "the end of {topic} was not reached"
+        );
         match consumer.poll(Duration::from_millis(200)) {
             Some(Ok(message)) => {
                 let partition = message.partition() as usize;
@@ -152,9 +226,12 @@ fn read_committed(topic: &str, deadline: Instant) -> KafkaResult<Vec<Vec<OwnedMe
     Ok(messages)
 }
 
-/// Changes a topic's configuration.
+/// Changes the configuration of a topic.
 pub(crate) fn alter(topic: &str, name: &str, value: &str) {
     let altered = AlterConfig::new(ResourceSpecifier::Topic(topic)).set(name, value);
-    let outcomes = block_on(admin().alter_configs(&[altered], &AdminOptions::new())).expect("the broker answers");
-    outcomes.into_iter().for_each(|outcome| drop(outcome.expect("the configuration is right")));
+    let outcomes = block_on(admin().alter_configs(&[altered], &AdminOptions::new()))
+        .expect("the broker answers");
+    outcomes
+        .into_iter()
+        .for_each(|outcome| drop(outcome.expect("the configuration is valid")));
 }

@@ -1,5 +1,5 @@
-//! Looks at the output again and again while instances run and die: a reader must never see a file that is incomplete, and a file that it
-//! has seen must stay as it was.
+//! Watches the output while instances run and die: a reader must never see an incomplete file, and
+//! a visible file must never change.
 
 use std::collections::HashMap;
 use std::fs;
@@ -13,23 +13,23 @@ use std::time::{Duration, Instant};
 
 use super::{output, wait_until};
 
-/// A thread that looks.
+/// A thread that watches the output.
 pub(crate) struct Watcher {
     stop: Arc<AtomicBool>,
     records: Arc<AtomicU64>,
-    thread: Option<JoinHandle<Watched>>,
+    thread: Option<JoinHandle<Observations>>,
 }
 
 #[derive(Default)]
-struct Watched {
-    files: HashMap<PathBuf, Seen>,
+struct Observations {
+    files: HashMap<PathBuf, FileSnapshot>,
     records: Arc<AtomicU64>,
     violations: Vec<String>,
 }
 
-/// A file as it was when it was seen first.
+/// A file as it was when it was first seen.
 #[derive(PartialEq, Eq, Debug)]
-struct Seen {
+struct FileSnapshot {
     inode: u64,
     modified: (i64, i64),
     size: u64,
@@ -37,44 +37,77 @@ struct Seen {
 }
 
 impl Watcher {
-    /// Starts to look at the visible files below these folders.
+    /// Starts to watch the visible files below these folders.
     pub(crate) fn start(folders: &[PathBuf]) -> Watcher {
-        let (stop, records, folders) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)), folders.to_vec());
+        let (stop, records, folders) = (
+            Arc::new(AtomicBool::new(false)),
+            Arc::new(AtomicU64::new(0)),
+            folders.to_vec(),
+        );
         let (stopped, counted) = (stop.clone(), records.clone());
         let thread = std::thread::spawn(move || {
-            let mut watched = Watched { records: counted, ..Watched::default() };
-            while !stopped.load(Ordering::Relaxed) && watched.violations.is_empty() {
+            let mut observations = Observations {
+                records: counted,
+                ..Observations::default()
+            };
+            while !stopped.load(Ordering::Relaxed) && observations.violations.is_empty() {
                 let began = Instant::now();
-                watched.look(&folders);
+                observations.scan(&folders);
                 std::thread::sleep((began.elapsed() * 2).max(Duration::from_millis(10)));
             }
-            watched.look(&folders);
-            watched
+            observations.scan(&folders);
+            observations
         });
-        Watcher { stop, records, thread: Some(thread) }
+        Watcher {
+            stop,
+            records,
+            thread: Some(thread),
+        }
     }
 
-    /// How many records were visible when it looked last.
+    /// The number of records that were visible at the last scan.
     pub(crate) fn records(&self) -> u64 {
         self.records.load(Ordering::Relaxed)
     }
 
-    /// Waits until so many records are visible.
+    /// Waits until this number of records is visible.
     pub(crate) fn wait_for(&self, records: u64, seconds: u64) {
         wait_until(&format!("{records} records are visible"), seconds, || {
-            let ended = self.thread.as_ref().is_some_and(|thread| thread.is_finished());
+            let ended = self
+                .thread
+                .as_ref()
+                .is_some_and(|thread| thread.is_finished());
             self.records() >= records || ended
         });
     }
 
-    /// Ends looking; panics if anything was wrong.
+    /// Stops watching; panics if there was a violation.
     pub(crate) fn finish(mut self) {
         self.stop.store(true, Ordering::Relaxed);
-        let watched = self.thread.take().expect("it was started").join().expect("the watcher does not panic");
-        assert!(watched.violations.is_empty(), "readers saw:\n{}", watched.violations.join("\n"));
-        for (path, seen) in &watched.files {
-            let content = fs::read(path).unwrap_or_else(|error| panic!("{} was visible and cannot be read now: {error}", path.display()));
-            assert_eq!(seen.hash, hash(&content), "{} has other content than when it was seen first", path.display());
+        let observations = self
+            .thread
+            .take()
+            .expect("it was started")
+            .join()
+            .expect("the watcher does not panic");
+        assert!(
+            observations.violations.is_empty(),
+            "readers saw:\n{}",
+            observations.violations.join("\n")
+        );
+        for (path, snapshot) in &observations.files {
+            let content = fs::read(path).unwrap_or_else(|error| {
+                panic!(
+                    "{} was visible and cannot be read now: {error}",
+                    path.display()
+                )
+            });
+            assert_eq!(
+                snapshot.hash,
+                hash(&content),
+                "{} has changed since it was first seen",
+                path.display()
+            );
         }
     }
 }
@@ -85,34 +118,46 @@ impl Drop for Watcher {
     }
 }
 
-impl Watched {
-    fn look(&mut self, folders: &[PathBuf]) {
+impl Observations {
+    fn scan(&mut self, folders: &[PathBuf]) {
         let mut there = Vec::new();
-        folders.iter().for_each(|folder| output::visible_files(folder, &mut there));
+        folders
+            .iter()
+            .for_each(|folder| output::visible_files(folder, &mut there));
         for path in &there {
-            if let Err(violation) = self.look_at(path) {
-                self.violations.push(format!("{}: {violation}", path.display()));
+            if let Err(violation) = self.scan_file(path) {
+                self.violations
+                    .push(format!("{}: {violation}", path.display()));
             }
         }
         if there.len() < self.files.len() {
             let gone = self.files.keys().filter(|path| !there.contains(path));
-            self.violations.extend(gone.map(|path| format!("{}: was visible and is gone", path.display())));
+            self.violations.extend(
+                gone.map(|path| format!("{}: was visible and has disappeared", path.display())),
+            );
         }
     }
 
-    fn look_at(&mut self, path: &Path) -> Result<(), String> {
+    fn scan_file(&mut self, path: &Path) -> Result<(), String> {
         let metadata = fs::metadata(path).map_err(|error| error.to_string())?;
         let modified = (metadata.mtime(), metadata.mtime_nsec());
         let now = (metadata.ino(), modified, metadata.len());
         match self.files.get(path) {
-            Some(seen) if (seen.inode, seen.modified, seen.size) == now => Ok(()),
-            Some(seen) => Err(format!("has changed: it was {seen:?} and is now {now:?}")),
+            Some(snapshot) if (snapshot.inode, snapshot.modified, snapshot.size) == now => Ok(()),
+            Some(snapshot) => Err(format!(
+                "has changed: it was {snapshot:?} and is now {now:?}"
+            )),
             None => {
                 let content = fs::read(path).map_err(|error| error.to_string())?;
                 let records = output::must_be_complete(path, &content)?;
                 self.records.fetch_add(records, Ordering::Relaxed);
-                let seen = Seen { inode: now.0, modified, size: now.2, hash: hash(&content) };
-                self.files.insert(path.to_owned(), seen);
+                let snapshot = FileSnapshot {
+                    inode: now.0,
+                    modified,
+                    size: now.2,
+                    hash: hash(&content),
+                };
+                self.files.insert(path.to_owned(), snapshot);
                 Ok(())
             }
         }

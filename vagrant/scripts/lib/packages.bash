@@ -1,10 +1,10 @@
-# Installs Debian packages, only when something is missing. Sourced by the install-* scripts.
+# Installs Debian packages if something is missing. Sourced by the install-* scripts.
 #
-#   need PACKAGE COMMAND…   the package is wanted unless the command succeeds
-#   install_wanted WHAT     installs what is wanted, in one go; silent when there is nothing to do
+#   need PACKAGE COMMAND…   requests the package unless the command succeeds
+#   install_wanted WHAT     installs all requested packages at once; silent if there are none
 #
-# Whether something is there is asked by running it, not by asking dpkg: what the user built or got from elsewhere counts too,
-# and on other systems the scripts pass as soon as the tools are there.
+# A tool is checked by running it, not by asking dpkg: a tool that the user built or installed in
+# another way counts too, and on other systems the scripts pass if the tools are installed.
 
 wanted=()
 
@@ -25,16 +25,16 @@ install_wanted() {
     ((${#wanted[@]})) || return 0
 
     if ! command -v apt-get >/dev/null; then
-        echo "error: $what needs what Debian calls: ${wanted[*]}" >&2
-        echo "this system has no apt-get; install them in its own way and start again" >&2
+        echo "error: missing packages for $what (Debian's names): ${wanted[*]}" >&2
+        echo "help: install them with the package manager of this system, which has no apt-get" >&2
         return 1
     fi
     local as_root=()
     if ((EUID != 0)); then
         as_root=(sudo)
-        [[ -t 0 ]] || as_root=(sudo -n) # nobody is there to type a password
+        [[ -t 0 ]] || as_root=(sudo -n) # no user can type a password
         if ! command -v sudo >/dev/null || ! "${as_root[@]}" true; then
-            echo "error: $what needs packages, and this user may not install them; as root run:" >&2
+            echo "error: missing packages for $what, which only root may install; run as root:" >&2
             echo "    apt-get update && apt-get install -y --no-install-recommends ${wanted[*]}" >&2
             return 1
         fi
@@ -43,12 +43,14 @@ install_wanted() {
     echo "installing for $what: ${wanted[*]}" >&2
     local log
     log=$(mktemp)
-    # A list that cannot be fetched, of some other archive, need not stop us: only the installation's own failure counts.
+    # A package list that cannot be downloaded may belong to an unrelated archive: only a failure of
+    # the installation itself is an error.
     "${as_root[@]}" apt-get update >"$log" 2>&1 </dev/null || true
     if ! "${as_root[@]}" env DEBIAN_FRONTEND=noninteractive apt-get -o DPkg::Lock::Timeout=300 \
         install -y --no-install-recommends "${wanted[@]}" >>"$log" 2>&1 </dev/null; then
         tail -n 30 "$log" >&2
-        echo "error: $what needs ${wanted[*]}, and apt-get could not install them (its last lines are above, all in $log)" >&2
+        echo "error: apt-get could not install ${wanted[*]} for $what" >&2
+        echo "help: the last lines of its output are above, the whole output is in $log" >&2
         return 1
     fi
     rm -f "$log"

@@ -1,28 +1,33 @@
-# What the local-* scripts and the servers share. Sourced, with DIR set to the folder that holds everything of one set of servers:
+# Functions that the local-* scripts and the servers share. Sourced with DIR set to the folder that
+# holds everything of one set of servers:
 #
-#   DIR/env           what the tests need to know, for the shell to read
-#   DIR/address       where the servers listen, when that is not 127.0.0.1: then at their usual ports
+#   DIR/env           the variables that the tests need, in shell syntax
+#   DIR/address       the address at which the servers listen, if that is not 127.0.0.1: then at
+#                     their usual ports
 #   DIR/NAME/         one server's data, settings, ports and log
-#   DIR/pids/PROCESS  the id of one process (a server may be several: redis-cluster-1, …); it is there until local-down
+#   DIR/pids/PROCESS  the id of one process (a server may have several: redis-cluster-1, …); it is
+#                     kept until local-down
 #
 # A server is a file servers/NAME.bash with these functions:
 #
-#   packages   say by `need` which Debian packages the server and its other functions want (lib/packages.bash)
-#   prepare    once, before the first start: fetch what is needed, choose ports, write settings
-#   start      start its processes that do not run, by `spawn`; again after a kill, with the data that is there
-#   ready      succeed when it really answers
-#   print_env  print what goes into DIR/env, by `export_env`
+#   packages   request with `need` the Debian packages of the server and of its other functions
+#              (lib/packages.bash)
+#   prepare    once, before the first start: download what is needed, choose ports, write settings
+#   start      start with `spawn` its processes that do not run; after a kill, on the existing data
+#   ready      succeed if the server answers requests
+#   print_env  print its lines of DIR/env, with `export_env`
 #
-# Each runs in a shell of its own, under `set -e`, with HOME_DIR=DIR/NAME, and ADDRESS, where to listen.
+# Each runs in a separate shell, under `set -e`, with HOME_DIR=DIR/NAME, and with ADDRESS, the
+# address to listen at.
 
 scripts=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
-# Where what is fetched once is kept.
+# The folder for everything that is downloaded once.
 # shellcheck disable=SC2034 # the servers use it
 cache=${XDG_CACHE_HOME:-$HOME/.cache}/pseidon
-# What local-up starts when no server is named: what the tests need.
+# The servers that local-up starts if none is named: those that the tests need.
 # shellcheck disable=SC2034 # the scripts use it
 default_servers=(kafka redis redis-cluster mariadb)
-# Which ports are reserved for which DIR: one place for the whole machine.
+# The ports that are reserved for each DIR: one folder for the whole machine.
 reserved=/tmp/pseidon-ports-$EUID
 
 die() {
@@ -35,19 +40,21 @@ known_servers() {
     for file in "$scripts"/servers/*.bash; do basename "$file" .bash; done
 }
 
-# Runs one function of a server: call NAME FUNCTION. In a shell of its own, because bash forgets `set -e` in a function whose
-# success is asked for.
-# shellcheck disable=SC2097,SC2098 # the inner shell is to see what this one has
+# Runs one function of a server: call NAME FUNCTION. It uses a separate shell, because bash ignores
+# `set -e` in a function whose success is tested.
+# shellcheck disable=SC2097,SC2098 # the inner shell uses the values of this one
 call() {
     local address
     address=$(cat "$DIR/address" 2>/dev/null) || address=127.0.0.1
-    DIR="$DIR" HOME_DIR="$DIR/$1" ADDRESS=$address bash -euo pipefail -c '. "$0/lib/servers.bash"; . "$0/servers/$1.bash"; "$2"' "$scripts" "$1" "$2"
+    DIR="$DIR" HOME_DIR="$DIR/$1" ADDRESS=$address bash -euo pipefail -c \
+        '. "$0/lib/servers.bash"; . "$0/servers/$1.bash"; "$2"' "$scripts" "$1" "$2"
 }
 
-# Prints a port for one use of a server: port USE USUAL. Where DIR has an address of its own, that is the usual one. Otherwise it is
-# a free port, which is reserved for DIR: the same use gives the same port again.
-# Ports come from below the range that the kernel gives to outgoing connections, so none is taken between now and the start.
-# A reservation is a link to DIR, which only one of several scripts at once can make; it is void when DIR is gone.
+# Prints a port for one use of a server: port USE USUAL. If DIR has an address of its own, that is
+# the usual port. Otherwise it is a free port, which is reserved for DIR: the same use returns the
+# same port again. Ports are below the range that the kernel assigns to outgoing connections, so
+# none is used before the server starts. A reservation is a link to DIR, which only one of several
+# concurrent scripts can create; it is void when DIR no longer exists.
 port() {
     local file=$HOME_DIR/$1.port number holder
     if [[ -e $DIR/address ]]; then
@@ -69,33 +76,39 @@ port() {
     done
 }
 
-# Whether anything on this machine uses the local port. Read from the kernel's tables: ss and lsof are not on every machine.
+# Whether any process on this machine uses the local port. Reads the kernel's tables: ss and lsof
+# are not installed on every machine.
 listening() {
     local hex
     printf -v hex '%04X' "$1"
-    cat /proc/net/tcp /proc/net/tcp6 2>/dev/null | awk -v port=":$hex" '$2 ~ port "$" { found = 1 } END { exit !found }'
+    cat /proc/net/tcp /proc/net/tcp6 2>/dev/null |
+        awk -v port=":$hex" '$2 ~ port "$" { found = 1 } END { exit !found }'
 }
 
-# Fetches what servers/NAME/pom.xml names into a folder of the cache, unless it is there: fetch_by_maven NAME GOAL, with a goal of Maven's
-# dependency plugin. It is fetched again when the pom has changed.
+# Downloads what servers/NAME/pom.xml names into a folder of the cache, unless it exists:
+# fetch_by_maven NAME GOAL, with a goal of Maven's dependency plugin. It is downloaded again if the
+# pom has changed.
 fetch_by_maven() {
     local folder=$cache/$1 pom=$scripts/servers/$1/pom.xml
     mkdir -p "$cache"
     exec 8>"$folder.lock"
-    flock 8 # several local-up at once: one fetches
+    flock 8 # of several concurrent local-up, one downloads
     if ! cmp -s "$pom" "$folder/pom.xml"; then
-        echo "fetching $1 from Maven Central" >&2
+        echo "downloading $1 from Maven Central" >&2
         rm -rf "$folder" "$folder.new"
-        mvn --batch-mode --quiet --file "$pom" "org.apache.maven.plugins:maven-dependency-plugin:3.8.1:$2" \
-            -DoutputDirectory="$folder.new" >"$HOME_DIR/maven.log" 2>&1 </dev/null || { cat "$HOME_DIR/maven.log" >&2; return 1; }
+        mvn --batch-mode --quiet --file "$pom" \
+            "org.apache.maven.plugins:maven-dependency-plugin:3.8.1:$2" \
+            -DoutputDirectory="$folder.new" >"$HOME_DIR/maven.log" 2>&1 </dev/null ||
+            { cat "$HOME_DIR/maven.log" >&2; return 1; }
         cp "$pom" "$folder.new/"
         mv -T "$folder.new" "$folder"
     fi
     exec 8>&-
 }
 
-# Starts a process of a server in the background: spawn PROCESS COMMAND…, with its output in DIR/NAME/PROCESS.log. It has a
-# session of its own, so that it outlives the shell. Does nothing when it runs already.
+# Starts a process of a server in the background: spawn PROCESS COMMAND…, with its output in
+# DIR/NAME/PROCESS.log. It has a session of its own, so that it outlives the shell. Does nothing if
+# the process already runs.
 spawn() {
     local process=$1
     shift
@@ -106,14 +119,15 @@ spawn() {
     echo $! >"$DIR/pids/$process"
 }
 
-# Whether the process runs. Its working directory tells it from another that was given the same id later.
+# Whether the process runs. Its working directory distinguishes it from a later process with the
+# same id.
 running() {
     local pid
     pid=$(cat "$DIR/pids/$1" 2>/dev/null) || return 1
     [[ $(readlink "/proc/$pid/cwd") == "$DIR"/* ]]
 }
 
-# The processes of a server, by name.
+# Prints the names of a server's processes.
 processes() {
     local file
     for file in "$DIR/pids/$1" "$DIR/pids/$1"-[0-9]; do
@@ -122,7 +136,7 @@ processes() {
     return 0
 }
 
-# Kills a server's processes, as a power cut would, and waits until they are gone.
+# Kills a server's processes, as a power cut would, and waits until they have exited.
 kill_server() {
     local process pid
     for process in $(processes "$1"); do
@@ -134,18 +148,19 @@ kill_server() {
     done
 }
 
-# Throws away what servers left behind.
+# Removes the data of the servers and the reserved ports.
 remove_dir() {
     rm -rf "$DIR"
     [[ ! -d $reserved ]] || find "$reserved" -lname "$DIR" -delete
 }
 
-# Waits until a server answers. Fails, showing the end of its logs, when a process of it ends or nothing answers for two minutes.
+# Waits until a server answers. Fails, and prints the end of its logs, if one of its processes exits
+# or nothing answers for two minutes.
 wait_ready() {
     local name=$1 process deadline=$((SECONDS + 120)) trouble=
     until call "$name" ready >/dev/null 2>&1; do
         for process in $(processes "$name"); do
-            running "$process" || trouble="$process ended"
+            running "$process" || trouble="$process exited"
         done
         ((SECONDS < deadline)) || trouble="$name does not answer"
         if [[ $trouble ]]; then
@@ -161,10 +176,11 @@ export_env() {
     printf 'export %s=%s\n' "$1" "${2@Q}"
 }
 
-# Sets DIR from a --dir argument or else from PSEIDON_TEST_DIR, for the scripts that act on servers that local-up has started.
+# Sets DIR from a --dir argument or else from PSEIDON_TEST_DIR, for the scripts that act on servers
+# that local-up has started.
 find_dir() {
     DIR=${1:-${PSEIDON_TEST_DIR:-}}
-    [[ $DIR ]] || die "no servers given: use --dir, or set PSEIDON_TEST_DIR as local-up printed it"
-    [[ -d $DIR/pids ]] || die "no servers of local-up in $DIR"
+    [[ $DIR ]] || die "missing folder: use --dir, or set PSEIDON_TEST_DIR as local-up printed it"
+    [[ -d $DIR/pids ]] || die "$DIR has no servers of local-up"
     DIR=$(cd "$DIR" && pwd -P)
 }

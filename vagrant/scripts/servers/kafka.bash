@@ -1,10 +1,11 @@
-# One Apache Kafka broker, its own controller (KRaft), with its limits set low so that fault tests need not wait.
+# One Apache Kafka broker that is its own controller (KRaft), with short timeouts so that fault
+# tests need not wait.
 #
-# Several brokers make a cluster when each but the first is prepared with PSEIDON_KAFKA_NODE=2, 3, … and
-# PSEIDON_KAFKA_CONTROLLER=ADDRESS:9093, the controller of the first, as on the Vagrant boxes.
+# Several brokers form a cluster if each except the first is prepared with PSEIDON_KAFKA_NODE=2, 3,
+# … and PSEIDON_KAFKA_CONTROLLER=ADDRESS:9093, the controller of the first, as on the Vagrant boxes.
 # shellcheck disable=SC2154 # cache comes from lib/servers.bash, ADDRESS from `call`
 
-# Maven fetches the broker's jars once.
+# Maven downloads the broker's jars once.
 jars=$cache/kafka
 node=${PSEIDON_KAFKA_NODE:-1}
 
@@ -26,8 +27,10 @@ prepare() {
     fi
 
     fetch_by_maven kafka copy-dependencies
-    # The broker's key and the certificate that clients trust; `pseidon` with the password `secret` may log in at the listener SECURE.
-    openssl req -x509 -newkey rsa:2048 -nodes -days 30 -subj "/CN=$ADDRESS" -addext "subjectAltName=IP:$ADDRESS" \
+    # The broker's key and the certificate that clients trust; `pseidon` with the password `secret`
+    # may log in at the listener SECURE.
+    openssl req -x509 -newkey rsa:2048 -nodes -days 30 \
+        -subj "/CN=$ADDRESS" -addext "subjectAltName=IP:$ADDRESS" \
         -keyout "$HOME_DIR/key.pem" -out "$HOME_DIR/ca.pem" >"$HOME_DIR/openssl.log" 2>&1
     cat "$HOME_DIR/key.pem" "$HOME_DIR/ca.pem" >"$HOME_DIR/keystore.pem"
     cat >"$HOME_DIR/server.properties" <<PROPERTIES
@@ -54,8 +57,9 @@ transaction.state.log.replication.factor=1
 transaction.state.log.min.isr=1
 transaction.state.log.num.partitions=4
 
-# A member that was killed or frozen is given up after a second, the transaction of a killed producer soon after its own timeout,
-# and a killed broker may come back as soon as its own session has ended.
+# A member that was killed or frozen is removed after a second, the transaction of a killed producer
+# is aborted soon after its own timeout, and a killed broker may come back as soon as its own
+# session has expired.
 group.initial.rebalance.delay.ms=0
 group.min.session.timeout.ms=1000
 group.consumer.min.session.timeout.ms=1000
@@ -64,14 +68,15 @@ transaction.abort.timed.out.transaction.cleanup.interval.ms=500
 broker.session.timeout.ms=2000
 broker.heartbeat.interval.ms=300
 PROPERTIES
-    local user=() # the controller's to keep
+    local user=() # the controller stores it
     ((node > 1)) || user=(--add-scram 'SCRAM-SHA-512=[name=pseidon,password=secret]')
-    kafka kafka.tools.StorageTool format --cluster-id pseidon-tests "${user[@]}" --config "$HOME_DIR/server.properties" \
-        >"$HOME_DIR/format.log" 2>&1
+    kafka kafka.tools.StorageTool format --cluster-id pseidon-tests "${user[@]}" \
+        --config "$HOME_DIR/server.properties" >"$HOME_DIR/format.log" 2>&1
 }
 
 start() {
-    spawn kafka java -Xmx512m -XX:+UseSerialGC -Dorg.apache.logging.log4j.level=INFO -cp "$jars/*" kafka.Kafka "$HOME_DIR/server.properties"
+    spawn kafka java -Xmx512m -XX:+UseSerialGC -Dorg.apache.logging.log4j.level=INFO \
+        -cp "$jars/*" kafka.Kafka "$HOME_DIR/server.properties"
 }
 
 kafka() {

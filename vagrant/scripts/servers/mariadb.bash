@@ -1,7 +1,8 @@
-# One MariaDB server, which speaks MySQL's protocol. Its user `root` may do everything and has no password.
+# One MariaDB server, which speaks MySQL's protocol. Its user `root` has all privileges and no
+# password.
 # shellcheck disable=SC2154 # ADDRESS comes from `call`
 
-# Debian keeps servers where only root's PATH looks.
+# Debian installs servers in a folder that is only in root's PATH.
 PATH=$PATH:/usr/sbin
 
 packages() {
@@ -10,19 +11,23 @@ packages() {
 
 prepare() {
     port mariadb 3306 >/dev/null
-    mariadb-install-db --no-defaults --user="$(id -un)" --datadir="$HOME_DIR/data" --auth-root-authentication-method=normal \
-        --tmpdir="$HOME_DIR" --skip-test-db >"$HOME_DIR/install.log" 2>&1 || { cat "$HOME_DIR/install.log" >&2; return 1; }
+    mariadb-install-db --no-defaults --user="$(id -un)" --datadir="$HOME_DIR/data" \
+        --auth-root-authentication-method=normal --tmpdir="$HOME_DIR" --skip-test-db \
+        >"$HOME_DIR/install.log" 2>&1 || { cat "$HOME_DIR/install.log" >&2; return 1; }
 }
 
 start() {
-    # The socket is named from the data folder: a long path cannot be one. A server that starts removes what it takes for leftovers from
-    # its folder for temporary tables, so no two may share one.
-    spawn mariadb mariadbd --no-defaults --user="$(id -un)" --datadir="$HOME_DIR/data" --socket=mariadb.sock \
-        --tmpdir="$HOME_DIR" --pid-file="$HOME_DIR/mariadb.pid" --skip-name-resolve --bind-address="$ADDRESS" --port="$(port mariadb 3306)"
+    # The path of the socket is relative to the data folder, since the length of such paths is
+    # limited. A starting server removes leftovers from its folder for temporary tables, so two
+    # servers must not share one.
+    spawn mariadb mariadbd --no-defaults --user="$(id -un)" --datadir="$HOME_DIR/data" \
+        --socket=mariadb.sock --tmpdir="$HOME_DIR" --pid-file="$HOME_DIR/mariadb.pid" \
+        --skip-name-resolve --bind-address="$ADDRESS" --port="$(port mariadb 3306)"
 }
 
 ready() {
-    # Not by TCP: root may come from this machine only, and a box of its own address is another one.
+    # Not by TCP: root may connect from this machine only, and a connection to a box's own address
+    # counts as another machine.
     cd "$HOME_DIR/data" && mariadb-admin --no-defaults --socket=mariadb.sock --user=root ping
 }
 

@@ -22,8 +22,9 @@ prepare() {
 start() {
     local n
     for n in "${nodes[@]}"; do
-        spawn "redis-cluster-$n" redis-server --port "$(node_port "$n")" --bind "$ADDRESS" --protected-mode no \
-            --save '' --appendonly yes --appendfsync always --cluster-enabled yes --cluster-port "$(bus_port "$n")" --cluster-node-timeout 2000
+        spawn "redis-cluster-$n" redis-server --port "$(node_port "$n")" --bind "$ADDRESS" \
+            --protected-mode no --save '' --appendonly yes --appendfsync always \
+            --cluster-enabled yes --cluster-port "$(bus_port "$n")" --cluster-node-timeout 2000
     done
 }
 
@@ -32,7 +33,7 @@ addresses() {
     for n in "${nodes[@]}"; do echo "$ADDRESS:$(node_port "$n")"; done
 }
 
-# Ready when every node sees the whole cluster. The first time, the nodes are made one.
+# Ready if every node sees the whole cluster. The first call forms the cluster.
 ready() {
     local n
     for n in "${nodes[@]}"; do

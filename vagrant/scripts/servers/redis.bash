@@ -1,4 +1,4 @@
-# One Redis server that keeps every write, as a state store must.
+# One Redis server that syncs every write, as a state store must.
 # shellcheck disable=SC2154 # ADDRESS comes from `call`
 
 packages() {
@@ -11,8 +11,10 @@ prepare() {
 }
 
 start() {
-    # Whoever reaches the address may use it: a box's other machines, or nobody but this one.
-    spawn redis redis-server --port "$(port redis 6379)" --bind "$ADDRESS" --protected-mode no --save '' --appendonly yes --appendfsync always
+    # Every machine that can reach the address may use the server: the network of the boxes, or only
+    # this machine.
+    spawn redis redis-server --port "$(port redis 6379)" --bind "$ADDRESS" --protected-mode no \
+        --save '' --appendonly yes --appendfsync always
 }
 
 ready() {

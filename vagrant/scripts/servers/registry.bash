@@ -1,4 +1,5 @@
-# One schema registry, Apicurio, which speaks Confluent's protocol at the address that is printed. It keeps its schemas in a file.
+# One schema registry, Apicurio, which speaks Confluent's protocol at the printed address. It keeps
+# its schemas in a file.
 # shellcheck disable=SC2154 # cache comes from lib/servers.bash, ADDRESS from `call`
 
 packages() {
@@ -14,8 +15,10 @@ prepare() {
 }
 
 start() {
-    spawn registry java -Xmx512m -XX:+UseSerialGC -XX:TieredStopAtLevel=1 -Dquarkus.http.host="$ADDRESS" -Dquarkus.http.port="$(port registry 8080)" \
-        -Dapicurio.datasource.url="jdbc:h2:file:$HOME_DIR/schemas" -jar "$cache"/registry/apicurio-registry-app-*-runner.jar
+    spawn registry java -Xmx512m -XX:+UseSerialGC -XX:TieredStopAtLevel=1 \
+        -Dquarkus.http.host="$ADDRESS" -Dquarkus.http.port="$(port registry 8080)" \
+        -Dapicurio.datasource.url="jdbc:h2:file:$HOME_DIR/schemas" \
+        -jar "$cache"/registry/apicurio-registry-app-*-runner.jar
 }
 
 url() {

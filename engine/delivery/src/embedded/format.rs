@@ -1,22 +1,24 @@
-//! The format of a state file, and how files of earlier formats are brought up to date.
+//! The format of a state file, and the migration of files of earlier formats.
 
 use redb::{Database, ReadableDatabase, ReadableTable, TableDefinition, WriteTransaction};
 
 use super::tables::{self, FORMAT_KEY, META, NOTES, PLANS, RECORDS, SplitKey, value};
 
-/// The layout of the tables. A file with a higher number was written by a newer version of the program.
+/// The version of the table layout. A file with a higher number was written by a newer version of
+/// the program.
 pub(super) const FORMAT: u64 = 2;
 
-/// Format 1 had (epoch, sequence, low, owners) for each (sink, split), the pipeline's plan in two values of `meta`, and the plan of each
-/// log of a table in two notes.
-const SPLITS_1: TableDefinition<SplitKey, (u64, u64, Option<u64>, &str)> = TableDefinition::new("splits");
+/// Format 1 had (epoch, sequence, low, owners) for each (sink, split), the pipeline's plan in two
+/// values of `meta`, and the plan of each topic's pipeline (a row of the MySQL table) in two notes.
+const SPLITS_1: TableDefinition<SplitKey, (u64, u64, Option<u64>, &str)> =
+    TableDefinition::new("splits");
 const PLAN_FINGERPRINT_1: &str = "plan fingerprint";
 const PLAN_TEXT_1: &str = "plan text";
 const LOG_PLAN_1: &str = "/plan";
 const LOG_PLAN_TEXT_1: &str = "/plan-text";
 
-/// Writes the format into a new file, and brings a file of an earlier format up to date, in one transaction. The inner error is the format
-/// of a file that this version cannot read.
+/// Writes the format into a new file, and migrates a file of an earlier format, in one transaction.
+/// The inner error is the format of a file that this version cannot read.
 pub(super) fn bring_up_to_date(database: &Database) -> Result<Result<(), String>, redb::Error> {
     let found = value(&database.begin_read()?, META, FORMAT_KEY)?;
     match found.as_deref().map(str::parse::<u64>) {
@@ -28,7 +30,9 @@ pub(super) fn bring_up_to_date(database: &Database) -> Result<Result<(), String>
     if found.is_some() {
         from_format_1(&transaction)?;
     }
-    transaction.open_table(META)?.insert(FORMAT_KEY, FORMAT.to_string().as_str())?;
+    transaction
+        .open_table(META)?
+        .insert(FORMAT_KEY, FORMAT.to_string().as_str())?;
     transaction.commit()?;
     Ok(Ok(()))
 }
@@ -51,30 +55,48 @@ fn from_format_1(transaction: &WriteTransaction) -> Result<(), redb::Error> {
     Ok(())
 }
 
-/// Moves the pipeline's plan; returns its fingerprint.
+/// Moves the pipeline's plan to the table of plans; returns its fingerprint.
 fn move_plans(transaction: &WriteTransaction) -> Result<Option<String>, redb::Error> {
     let mut plans = transaction.open_table(PLANS)?;
     let mut meta = transaction.open_table(META)?;
-    let fingerprint = meta.remove(PLAN_FINGERPRINT_1)?.map(|value| value.value().to_owned());
-    let text = meta.remove(PLAN_TEXT_1)?.map(|value| value.value().to_owned());
+    let fingerprint = meta
+        .remove(PLAN_FINGERPRINT_1)?
+        .map(|value| value.value().to_owned());
+    let text = meta
+        .remove(PLAN_TEXT_1)?
+        .map(|value| value.value().to_owned());
     if let (Some(fingerprint), Some(text)) = (&fingerprint, &text) {
         plans.insert(fingerprint.as_str(), text.as_str())?;
     }
     let notes = transaction.open_table(NOTES)?;
     for row in notes.iter()? {
         let (key, text) = row?;
-        let Some(log) = key.value().strip_suffix(LOG_PLAN_TEXT_1) else { continue };
+        let Some(log) = key.value().strip_suffix(LOG_PLAN_TEXT_1) else {
+            continue;
+        };
         if let Some(fingerprint) = notes.get(format!("{log}{LOG_PLAN_1}").as_str())? {
-            plans.insert(format!("{log}/{}", fingerprint.value()).as_str(), text.value())?;
+            plans.insert(
+                format!("{log}/{}", fingerprint.value()).as_str(),
+                text.value(),
+            )?;
         }
     }
     Ok(fingerprint)
 }
 
-/// The fingerprint of the plan that wrote a sink's records: the pipeline's, or that of the log whose sink it is.
-fn plan_of_sink(transaction: &WriteTransaction, sink: &str, plan: Option<&str>) -> Result<Option<String>, redb::Error> {
-    let Some((log, _)) = sink.split_once('/') else { return Ok(plan.map(str::to_owned)) };
+/// The fingerprint of the plan that wrote a sink's records: the pipeline's, or that of the topic's
+/// pipeline that the sink belongs to.
+fn plan_of_sink(
+    transaction: &WriteTransaction,
+    sink: &str,
+    plan: Option<&str>,
+) -> Result<Option<String>, redb::Error> {
+    let Some((log, _)) = sink.split_once('/') else {
+        return Ok(plan.map(str::to_owned));
+    };
     let notes = transaction.open_table(NOTES)?;
-    let fingerprint = notes.get(format!("{log}{LOG_PLAN_1}").as_str())?.map(|value| value.value().to_owned());
+    let fingerprint = notes
+        .get(format!("{log}{LOG_PLAN_1}").as_str())?
+        .map(|value| value.value().to_owned());
     Ok(fingerprint.or_else(|| plan.map(str::to_owned)))
 }

@@ -1,20 +1,28 @@
-//! The tables of the state file, and their rows.
+//! The tables of the state file and their rows.
 
 use std::collections::HashMap;
 
 use redb::{ReadableTable, Table, TableDefinition, TableError, WriteTransaction};
 
-use crate::{CommitRecord, LaneId, Resume, SinkId, SplitId};
+use crate::{CommitRecord, LaneId, ResumeToken, SinkId, SplitId};
 
-/// What concerns the whole file, by the keys below.
+/// Values that concern the whole file, under the keys below.
 pub(super) const META: TableDefinition<&str, &str> = TableDefinition::new("meta");
 pub(super) const FORMAT_KEY: &str = "format";
 pub(super) const IDENTITY_KEY: &str = "identity";
 
 pub(super) type SplitKey<'a> = (&'a str, &'a str);
 /// (epoch, sequence, low, owners, plan, resume, finished)
-pub(super) type RecordRow<'a> = (u64, u64, Option<u64>, &'a str, Option<&'a str>, Option<&'a str>, Option<u64>);
-/// What stands between the names of several owners.
+pub(super) type RecordRow<'a> = (
+    u64,
+    u64,
+    Option<u64>,
+    &'a str,
+    Option<&'a str>,
+    Option<&'a str>,
+    Option<u64>,
+);
+/// Separates the names of several owners.
 pub(super) const OWNERS: &str = "\n";
 
 /// (sink, split) → a commit record without the lanes that are ahead.
@@ -23,31 +31,55 @@ pub(super) const RECORDS: TableDefinition<SplitKey, RecordRow> = TableDefinition
 pub(super) const AHEAD: TableDefinition<(&str, &str, &str), u64> = TableDefinition::new("ahead");
 /// (sink, id) → detail.
 pub(super) const STAGED: TableDefinition<(&str, &str), &str> = TableDefinition::new("staged");
-/// (sink, owner): instances that were cut off.
+/// (sink, owner): fenced instances.
 pub(super) const FENCED: TableDefinition<(&str, &str), ()> = TableDefinition::new("fenced");
 /// fingerprint → text.
 pub(super) const PLANS: TableDefinition<&str, &str> = TableDefinition::new("plans");
 pub(super) const NOTES: TableDefinition<&str, &str> = TableDefinition::new("notes");
 
-/// Everything but the lanes that are ahead.
-pub(super) fn record_of((epoch, sequence, low, owners, plan, resume, finished): RecordRow) -> CommitRecord {
+/// Converts a row to a commit record, without the lanes that are ahead.
+pub(super) fn record_of(
+    (epoch, sequence, low, owners, plan, resume, finished): RecordRow,
+) -> CommitRecord {
     CommitRecord {
         epoch,
         sequence,
         low,
         ahead: HashMap::new(),
-        owners: owners.split(OWNERS).filter(|owner| !owner.is_empty()).map(str::to_owned).collect(),
+        owners: owners
+            .split(OWNERS)
+            .filter(|owner| !owner.is_empty())
+            .map(str::to_owned)
+            .collect(),
         plan: plan.map(str::to_owned),
-        resume: resume.map(Resume::from),
+        resume: resume.map(ResumeToken::from),
         finished,
     }
 }
 
 /// Writes a record; its lanes that are ahead have rows of their own.
-pub(super) fn insert(rows: &mut Table<SplitKey, RecordRow>, key: SplitKey, record: &CommitRecord) -> Result<(), redb::Error> {
+pub(super) fn insert(
+    rows: &mut Table<SplitKey, RecordRow>,
+    key: SplitKey,
+    record: &CommitRecord,
+) -> Result<(), redb::Error> {
     let owners = record.owners.join(OWNERS);
-    let (plan, resume) = (record.plan.as_deref(), record.resume.as_ref().map(Resume::as_str));
-    rows.insert(key, (record.epoch, record.sequence, record.low, owners.as_str(), plan, resume, record.finished))?;
+    let (plan, resume) = (
+        record.plan.as_deref(),
+        record.resume.as_ref().map(ResumeToken::as_str),
+    );
+    rows.insert(
+        key,
+        (
+            record.epoch,
+            record.sequence,
+            record.low,
+            owners.as_str(),
+            plan,
+            resume,
+            record.finished,
+        ),
+    )?;
     Ok(())
 }
 
@@ -85,7 +117,11 @@ pub(super) fn lanes_ahead(
     Ok(lanes)
 }
 
-pub(super) fn forget_staged(transaction: &WriteTransaction, sink: &SinkId, ids: &[String]) -> Result<(), redb::Error> {
+pub(super) fn forget_staged(
+    transaction: &WriteTransaction,
+    sink: &SinkId,
+    ids: &[String],
+) -> Result<(), redb::Error> {
     let mut staged = transaction.open_table(STAGED)?;
     for id in ids {
         staged.remove((sink.as_str(), id.as_str()))?;
@@ -98,11 +134,13 @@ pub(super) fn value(
     table: TableDefinition<&'static str, &'static str>,
     key: &str,
 ) -> Result<Option<String>, redb::Error> {
-    let Some(table) = existing(transaction.open_table(table))? else { return Ok(None) };
+    let Some(table) = existing(transaction.open_table(table))? else {
+        return Ok(None);
+    };
     Ok(table.get(key)?.map(|value| value.value().to_owned()))
 }
 
-/// A table that nothing was written to yet does not exist.
+/// Opens a table; `None` if it does not exist because nothing was written to it yet.
 pub(super) fn existing<T>(table: Result<T, TableError>) -> Result<Option<T>, redb::Error> {
     match table {
         Ok(table) => Ok(Some(table)),

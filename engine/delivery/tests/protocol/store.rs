@@ -6,7 +6,8 @@ use std::sync::Arc;
 use parking_lot::Mutex;
 use pseidon_delivery::store::{SplitVersion, refusal};
 use pseidon_delivery::{
-    Claimant, Commit, CommitError, CommitRecord, SinkId, SplitCommit, SplitId, Staged, StateStore, StoreError, StoredPlan, conformance,
+    Claimant, Commit, CommitError, CommitRecord, SinkId, SplitCommit, SplitId, StagedEntry,
+    StateStore, StoreError, StoredPlan, conformance,
 };
 
 #[derive(Default)]
@@ -19,18 +20,18 @@ struct Content {
     notes: HashMap<String, String>,
 }
 
-/// What becomes of the next answers to a commit.
+/// The fate of the next requests to commit.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) enum Fate {
     Answered,
-    /// The question does not arrive.
+    /// The request does not arrive.
     Unheard,
-    /// It is done, but nobody learns of it.
+    /// The step is applied, but the answer is lost.
     AnswerLost,
 }
 
 #[derive(Clone, Default)]
-pub(crate) struct Memory {
+pub(crate) struct MemoryStore {
     content: Arc<Mutex<Content>>,
     pub(crate) fates: Arc<Mutex<Vec<Fate>>>,
 }
@@ -41,14 +42,30 @@ impl Content {
     }
 
     fn apply(&mut self, sink: &SinkId, commit: &Commit) -> Result<(), CommitError> {
-        let record = |split: &SplitId| self.records.get(&(sink.clone(), split.clone())).cloned().unwrap_or_default();
-        let shown = |step: &SplitCommit| SplitVersion { epoch: record(&step.split).epoch, sequence: record(&step.split).sequence };
+        let record = |split: &SplitId| {
+            self.records
+                .get(&(sink.clone(), split.clone()))
+                .cloned()
+                .unwrap_or_default()
+        };
+        let shown = |step: &SplitCommit| SplitVersion {
+            epoch: record(&step.split).epoch,
+            sequence: record(&step.split).sequence,
+        };
         let shown: Vec<SplitVersion> = commit.splits.iter().map(shown).collect();
-        if let Some(refused) = refusal(&commit.owner, self.is_fenced(sink, &commit.owner), &commit.splits, &shown) {
+        if let Some(refused) = refusal(
+            &commit.owner,
+            self.is_fenced(sink, &commit.owner),
+            &commit.splits,
+            &shown,
+        ) {
             return Err(refused);
         }
         for step in &commit.splits {
-            let record = self.records.entry((sink.clone(), step.split.clone())).or_default();
+            let record = self
+                .records
+                .entry((sink.clone(), step.split.clone()))
+                .or_default();
             record.sequence += 1;
             record.low = Some(step.low);
             record.ahead.extend(step.ahead.iter().cloned());
@@ -61,16 +78,21 @@ impl Content {
         for id in &commit.published {
             self.staged.remove(&(sink.clone(), id.clone()));
         }
-        self.staged.extend(commit.staged.iter().map(|entry| ((sink.clone(), entry.id.clone()), entry.detail.clone())));
+        self.staged.extend(
+            commit
+                .staged
+                .iter()
+                .map(|entry| ((sink.clone(), entry.id.clone()), entry.detail.clone())),
+        );
         Ok(())
     }
 }
 
-impl Memory {
+impl MemoryStore {
     fn commit_one(&self, sink: &SinkId, commit: &Commit) -> Result<(), CommitError> {
         let fate = self.fates.lock().pop().unwrap_or(Fate::Answered);
         let unanswered = || {
-            // The committer is not to wait for the store to come back.
+            // The committer must not wait for the store to come back.
             std::thread::current().unpark();
             Err(StoreError::Unavailable("no answer".into()).into())
         };
@@ -78,11 +100,15 @@ impl Memory {
             return unanswered();
         }
         let answer = self.content.lock().apply(sink, commit);
-        if fate == Fate::AnswerLost { unanswered() } else { answer }
+        if fate == Fate::AnswerLost {
+            unanswered()
+        } else {
+            answer
+        }
     }
 }
 
-impl StateStore for Memory {
+impl StateStore for MemoryStore {
     fn identity(&self) -> Result<String, StoreError> {
         let mut content = self.content.lock();
         if content.identity.is_none() {
@@ -95,13 +121,21 @@ impl StateStore for Memory {
         Ok(vec!["nothing survives the process".into()])
     }
 
-    fn take(&self, sink: &SinkId, splits: &[SplitId], claimant: &Claimant) -> Result<Vec<CommitRecord>, CommitError> {
+    fn take(
+        &self,
+        sink: &SinkId,
+        splits: &[SplitId],
+        claimant: &Claimant,
+    ) -> Result<Vec<CommitRecord>, CommitError> {
         let mut content = self.content.lock();
         if content.is_fenced(sink, &claimant.owner) {
             return Err(CommitError::OwnerFenced(claimant.owner.clone()));
         }
         let take = |split: &SplitId| {
-            let record = content.records.entry((sink.clone(), split.clone())).or_default();
+            let record = content
+                .records
+                .entry((sink.clone(), split.clone()))
+                .or_default();
             record.epoch += 1;
             record.owners.retain(|other| *other != claimant.owner);
             let before = record.clone();
@@ -117,17 +151,29 @@ impl StateStore for Memory {
     fn fence(&self, sink: &SinkId, owner: &str) -> Result<(), StoreError> {
         let owners = self.owners(sink)?;
         let mut content = self.content.lock();
-        content.fenced.retain(|(of, other)| of != sink || owners.contains(other));
+        content
+            .fenced
+            .retain(|(of, other)| of != sink || owners.contains(other));
         content.fenced.insert((sink.clone(), owner.to_owned()));
         Ok(())
     }
 
     fn owners(&self, sink: &SinkId) -> Result<BTreeSet<String>, StoreError> {
         let content = self.content.lock();
-        Ok(content.records.iter().filter(|((of, _), _)| of == sink).flat_map(|(_, record)| record.owners.clone()).collect())
+        Ok(content
+            .records
+            .iter()
+            .filter(|((of, _), _)| of == sink)
+            .flat_map(|(_, record)| record.owners.clone())
+            .collect())
     }
 
-    fn set_owner(&self, sink: &SinkId, splits: &[(SplitId, u64)], owner: Option<&str>) -> Result<(), StoreError> {
+    fn set_owner(
+        &self,
+        sink: &SinkId,
+        splits: &[(SplitId, u64)],
+        owner: Option<&str>,
+    ) -> Result<(), StoreError> {
         let mut content = self.content.lock();
         for (split, epoch) in splits {
             if let Some(record) = content.records.get_mut(&(sink.clone(), split.clone()))
@@ -140,34 +186,57 @@ impl StateStore for Memory {
     }
 
     fn commit_many(&self, steps: &[(&SinkId, &Commit)]) -> Vec<Result<(), CommitError>> {
-        steps.iter().map(|(sink, commit)| self.commit_one(sink, commit)).collect()
+        steps
+            .iter()
+            .map(|(sink, commit)| self.commit_one(sink, commit))
+            .collect()
     }
 
-    fn staged(&self, sink: &SinkId) -> Result<Vec<Staged>, StoreError> {
+    fn staged(&self, sink: &SinkId) -> Result<Vec<StagedEntry>, StoreError> {
         let content = self.content.lock();
         let of_sink = content.staged.iter().filter(|((of, _), _)| of == sink);
-        Ok(of_sink.map(|((_, id), detail)| Staged { id: id.clone(), detail: detail.clone() }).collect())
+        Ok(of_sink
+            .map(|((_, id), detail)| StagedEntry {
+                id: id.clone(),
+                detail: detail.clone(),
+            })
+            .collect())
     }
 
     fn forget(&self, sink: &SinkId, ids: &[String]) -> Result<(), StoreError> {
-        self.content.lock().staged.retain(|(of, id), _| of != sink || !ids.contains(id));
+        self.content
+            .lock()
+            .staged
+            .retain(|(of, id), _| of != sink || !ids.contains(id));
         Ok(())
     }
 
     fn records(&self, sink: &SinkId) -> Result<Vec<(SplitId, CommitRecord)>, StoreError> {
         let content = self.content.lock();
         let of_sink = content.records.iter().filter(|((of, _), _)| of == sink);
-        Ok(of_sink.map(|((_, split), record)| (split.clone(), record.clone())).collect())
+        Ok(of_sink
+            .map(|((_, split), record)| (split.clone(), record.clone()))
+            .collect())
     }
 
     fn sinks(&self) -> Result<Vec<SinkId>, StoreError> {
-        let sinks: BTreeSet<SinkId> = self.content.lock().records.keys().map(|(sink, _)| sink.clone()).collect();
+        let sinks: BTreeSet<SinkId> = self
+            .content
+            .lock()
+            .records
+            .keys()
+            .map(|(sink, _)| sink.clone())
+            .collect();
         Ok(sinks.into_iter().collect())
     }
 
     fn forget_splits(&self, sink: &SinkId, splits: &[SplitId]) -> Result<(), StoreError> {
-        let is_over = |record: &CommitRecord| record.finished.is_some() && record.owners.is_empty() && record.ahead.is_empty();
-        self.content.lock().records.retain(|(of, split), record| of != sink || !splits.contains(split) || !is_over(record));
+        let is_over = |record: &CommitRecord| {
+            record.finished.is_some() && record.owners.is_empty() && record.ahead.is_empty()
+        };
+        self.content.lock().records.retain(|(of, split), record| {
+            of != sink || !splits.contains(split) || !is_over(record)
+        });
         Ok(())
     }
 
@@ -180,12 +249,18 @@ impl StateStore for Memory {
     }
 
     fn add_plan(&self, plan: &StoredPlan) -> Result<(), StoreError> {
-        self.content.lock().plans.insert(plan.fingerprint.clone(), plan.text.clone());
+        self.content
+            .lock()
+            .plans
+            .insert(plan.fingerprint.clone(), plan.text.clone());
         Ok(())
     }
 
     fn forget_plans(&self, fingerprints: &[String]) -> Result<(), StoreError> {
-        self.content.lock().plans.retain(|fingerprint, _| !fingerprints.contains(fingerprint));
+        self.content
+            .lock()
+            .plans
+            .retain(|fingerprint, _| !fingerprints.contains(fingerprint));
         Ok(())
     }
 
@@ -200,7 +275,9 @@ impl StateStore for Memory {
 }
 
 #[test]
-fn the_store_of_these_tests_does_what_every_store_does() {
-    let stores: Mutex<HashMap<String, Memory>> = Mutex::default();
-    conformance::check(&|pipeline| Box::new(stores.lock().entry(pipeline.into()).or_default().clone()));
+fn the_store_passes_the_conformance_suite() {
+    let stores: Mutex<HashMap<String, MemoryStore>> = Mutex::default();
+    conformance::check(&|pipeline| {
+        Box::new(stores.lock().entry(pipeline.into()).or_default().clone())
+    });
 }

@@ -4,12 +4,14 @@ use std::collections::{BTreeMap, HashSet, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use pseidon_delivery::committer::{Abandon, Begin, Positions};
-use pseidon_delivery::{Claimant, Committer, LaneCommit, LaneId, Position, SinkId, SplitId, Staged, StateStore};
+use pseidon_delivery::committer::{CommitterError, Positions, SplitToBegin};
+use pseidon_delivery::{
+    Claimant, Committer, LaneCommit, LaneId, Position, SinkId, SplitId, StagedEntry, StateStore,
+};
 
-use crate::store::{Fate, Memory};
+use crate::store::{Fate, MemoryStore};
 
-/// A split's records in order: the position of each, and the lane that it belongs to unless it is filtered out.
+/// A split's records in order: the position of each, and its lane unless it is filtered out.
 pub(crate) type Input = Vec<(Position, Option<u8>)>;
 
 #[derive(Clone, Debug)]
@@ -26,9 +28,10 @@ struct Instance {
     owner: String,
     committer: Committer,
     abandoned: Arc<AtomicBool>,
-    /// The splits it believes to hold, each with how many records of it were read.
+    /// The splits that it believes to hold, each with the number of its records that were read.
     read: BTreeMap<usize, usize>,
-    /// The files of each lane that are not committed yet, oldest first; what is read goes to the last one, unless that is rolled.
+    /// The files of each lane that are not committed yet, oldest first; records go to the last one,
+    /// unless that is rolled.
     lanes: BTreeMap<LaneId, VecDeque<LaneFile>>,
     /// Committed and not yet published.
     to_publish: Vec<String>,
@@ -45,8 +48,8 @@ struct LaneFile {
 
 pub(crate) struct World {
     inputs: Vec<Input>,
-    store: Memory,
-    /// Where each split was begun.
+    store: MemoryStore,
+    /// The position at which each split was begun.
     starts: BTreeMap<usize, Position>,
     files: BTreeMap<String, File>,
     instances: Vec<Option<Instance>>,
@@ -54,17 +57,49 @@ pub(crate) struct World {
 }
 
 #[derive(Clone, Debug)]
-pub(crate) enum Step {
-    Take { by: usize, splits: u8, start: Position },
-    Read { by: usize, split: usize, records: usize },
-    Roll { by: usize, lanes: u8 },
-    Commit { by: usize, lanes: u8, files: usize, fates: Vec<Fate>, leave: bool },
-    Idle { by: usize, fates: Vec<Fate> },
-    Publish { by: usize, count: usize },
-    Release { by: usize, splits: u8 },
-    LookForDead { by: usize },
-    RemoveDead { by: usize },
-    Crash { by: usize },
+pub(crate) enum InstanceStep {
+    Take {
+        by: usize,
+        splits: u8,
+        start: Position,
+    },
+    Read {
+        by: usize,
+        split: usize,
+        records: usize,
+    },
+    Roll {
+        by: usize,
+        lanes: u8,
+    },
+    Commit {
+        by: usize,
+        lanes: u8,
+        files: usize,
+        fates: Vec<Fate>,
+        leave: bool,
+    },
+    Idle {
+        by: usize,
+        fates: Vec<Fate>,
+    },
+    Publish {
+        by: usize,
+        count: usize,
+    },
+    Release {
+        by: usize,
+        splits: u8,
+    },
+    LookForDead {
+        by: usize,
+    },
+    RemoveDead {
+        by: usize,
+    },
+    Crash {
+        by: usize,
+    },
 }
 
 fn sink() -> SinkId {
@@ -87,7 +122,14 @@ fn chosen(mask: u8, count: usize) -> impl Iterator<Item = usize> {
 impl World {
     pub(crate) fn new(inputs: Vec<Input>) -> World {
         let (store, starts, files) = Default::default();
-        World { inputs, store, starts, files, instances: (0..3).map(|_| None).collect(), made: 0 }
+        World {
+            inputs,
+            store,
+            starts,
+            files,
+            instances: (0..3).map(|_| None).collect(),
+            made: 0,
+        }
     }
 
     fn name(&mut self, what: &str) -> String {
@@ -95,44 +137,90 @@ impl World {
         format!("{what}{}", self.made)
     }
 
-    pub(crate) fn act(&mut self, step: &Step) {
+    pub(crate) fn act(&mut self, step: &InstanceStep) {
         match step {
-            Step::Take { by, splits, start } => self.take(*by, chosen(*splits, self.inputs.len()).collect(), *start),
-            Step::Read { by, split, records } => self.read(*by, split % self.inputs.len(), *records),
-            Step::Roll { by, lanes } => self.roll(*by, *lanes),
-            Step::Commit { by, lanes, files, fates, leave } => self.commit(*by, *lanes, *files, fates, *leave),
-            Step::Idle { by, fates } => self.idle(*by, fates),
-            Step::Publish { by, count } => self.publish(*by, *count),
-            Step::Release { by, splits } => self.release(*by, *splits),
-            Step::LookForDead { by } => self.look_for_dead(*by),
-            Step::RemoveDead { by } => self.remove_dead(*by),
+            InstanceStep::Take { by, splits, start } => {
+                self.take(*by, chosen(*splits, self.inputs.len()).collect(), *start)
+            }
+            InstanceStep::Read { by, split, records } => {
+                self.read(*by, split % self.inputs.len(), *records)
+            }
+            InstanceStep::Roll { by, lanes } => self.roll(*by, *lanes),
+            InstanceStep::Commit {
+                by,
+                lanes,
+                files,
+                fates,
+                leave,
+            } => self.commit(*by, *lanes, *files, fates, *leave),
+            InstanceStep::Idle { by, fates } => self.idle(*by, fates),
+            InstanceStep::Publish { by, count } => self.publish(*by, *count),
+            InstanceStep::Release { by, splits } => self.release(*by, *splits),
+            InstanceStep::LookForDead { by } => self.look_for_dead(*by),
+            InstanceStep::RemoveDead { by } => self.remove_dead(*by),
             // Nothing of it is left but its files.
-            Step::Crash { by } => self.instances[*by] = None,
+            InstanceStep::Crash { by } => self.instances[*by] = None,
         }
     }
 
-    /// Takes splits over from whoever has them, who does not learn of it. `start` is what "the latest" means at the moment.
+    /// Takes splits over from their owners, which do not notice. `start` is the current meaning of
+    /// "the latest".
     fn take(&mut self, by: usize, splits: Vec<usize>, start: Position) {
         if self.instances[by].is_none() {
             let owner = self.name("owner");
             let abandoned = Arc::new(AtomicBool::new(false));
-            let claimant = Claimant { owner: owner.clone(), plan: "p".into(), accepts_other_plans: false };
-            let committer = Committer::new(sink(), Arc::new(self.store.clone()), claimant, Positions::InStore, abandoned.clone());
+            let claimant = Claimant {
+                owner: owner.clone(),
+                plan: "p".into(),
+                accepts_other_plans: false,
+            };
+            let committer = Committer::new(
+                sink(),
+                Arc::new(self.store.clone()),
+                claimant,
+                Positions::InStore,
+                abandoned.clone(),
+            );
             let (read, lanes, to_publish) = Default::default();
             let (dead, live_staged) = Default::default();
-            self.instances[by] = Some(Instance { owner, committer, abandoned, read, lanes, to_publish, dead, live_staged });
+            self.instances[by] = Some(Instance {
+                owner,
+                committer,
+                abandoned,
+                read,
+                lanes,
+                to_publish,
+                dead,
+                live_staged,
+            });
         }
-        let Some(instance) = &mut self.instances[by] else { return };
-        let fresh: Vec<usize> = splits.into_iter().filter(|split| !instance.read.contains_key(split)).collect();
+        let Some(instance) = &mut self.instances[by] else {
+            return;
+        };
+        let fresh: Vec<usize> = splits
+            .into_iter()
+            .filter(|split| !instance.read.contains_key(split))
+            .collect();
         let ids: Vec<SplitId> = fresh.iter().map(|split| split_id(*split)).collect();
         let records = instance.committer.take(&ids).unwrap();
         for (split, record) in fresh.iter().zip(records) {
             let from = record.low.unwrap_or(start);
             self.starts.entry(*split).or_insert(from);
-            instance.committer.begin(vec![Begin { split: split_id(*split), record, start, resume: None }]).unwrap();
-            instance.read.insert(*split, self.inputs[*split].partition_point(|(position, _)| *position < from));
+            instance
+                .committer
+                .begin(vec![SplitToBegin {
+                    split: split_id(*split),
+                    record,
+                    start,
+                    resume: None,
+                }])
+                .unwrap();
+            instance.read.insert(
+                *split,
+                self.inputs[*split].partition_point(|(position, _)| *position < from),
+            );
         }
-        // What is committed is published by whoever comes first and can see it.
+        // What is committed is published by the first instance that can see it.
         for entry in self.store.staged(&sink()).unwrap() {
             if entry.detail == machine(by).to_string() {
                 show(&mut self.files, &entry.id);
@@ -142,13 +230,20 @@ impl World {
     }
 
     fn read(&mut self, by: usize, split: usize, count: usize) {
-        let Some(instance) = &mut self.instances[by] else { return };
-        let Some(&from) = instance.read.get(&split) else { return };
+        let Some(instance) = &mut self.instances[by] else {
+            return;
+        };
+        let Some(&from) = instance.read.get(&split) else {
+            return;
+        };
         let unit = &self.inputs[split][from..(from + count).min(self.inputs[split].len())];
         let Some((last, _)) = unit.last() else { return };
         let id = split_id(split);
         let mut ledger = instance.committer.ledger();
-        for (position, lane) in unit.iter().filter_map(|(position, lane)| Some((*position, (*lane)?))) {
+        for (position, lane) in unit
+            .iter()
+            .filter_map(|(position, lane)| Some((*position, (*lane)?)))
+        {
             let lane = LaneId::from(format!("lane{lane}"));
             if position < ledger.already_held(&id, &lane) {
                 continue;
@@ -159,12 +254,28 @@ impl World {
                 self.made += 1;
                 let file = format!("file{}", self.made);
                 let (owner, machine) = (instance.owner.clone(), machine(by));
-                self.files.insert(file.clone(), File { owner, machine, lane, records: vec![], visible: false });
-                files.push_back(LaneFile { file, upto: BTreeMap::new(), rolled: false });
+                self.files.insert(
+                    file.clone(),
+                    File {
+                        owner,
+                        machine,
+                        lane,
+                        records: vec![],
+                        visible: false,
+                    },
+                );
+                files.push_back(LaneFile {
+                    file,
+                    upto: BTreeMap::new(),
+                    rolled: false,
+                });
             }
-            let Some(open) = files.back_mut() else { continue };
+            let Some(open) = files.back_mut() else {
+                continue;
+            };
             open.upto.insert(split, position + 1);
-            // Somebody may have removed the file already, if we were fenced and do not know it yet.
+            // Another instance may have removed the file already, if this one was fenced and has
+            // not noticed it yet.
             if let Some(file) = self.files.get_mut(&open.file) {
                 file.records.push((split, position));
             }
@@ -174,10 +285,15 @@ impl World {
         instance.read.insert(split, from + unit.len());
     }
 
-    /// What comes from now on goes to another file.
+    /// Records from now on go to another file.
     fn roll(&mut self, by: usize, lanes: u8) {
-        let Some(instance) = &mut self.instances[by] else { return };
-        for lane in chosen(lanes, instance.lanes.len()).filter_map(|at| instance.lanes.keys().nth(at).cloned()).collect::<Vec<_>>() {
+        let Some(instance) = &mut self.instances[by] else {
+            return;
+        };
+        for lane in chosen(lanes, instance.lanes.len())
+            .filter_map(|at| instance.lanes.keys().nth(at).cloned())
+            .collect::<Vec<_>>()
+        {
             if let Some(open) = instance.lanes.get_mut(&lane).and_then(VecDeque::back_mut) {
                 open.rolled = true;
             }
@@ -186,15 +302,26 @@ impl World {
 
     /// Commits up to so many files of each lane, oldest first.
     fn commit(&mut self, by: usize, lanes: u8, files: usize, fates: &[Fate], leave: bool) {
-        let Some(instance) = &mut self.instances[by] else { return };
+        let Some(instance) = &mut self.instances[by] else {
+            return;
+        };
         let open: Vec<LaneId> = instance.lanes.keys().cloned().collect();
         let mut commits = Vec::new();
         let mut committed = Vec::new();
         for lane in chosen(lanes, open.len()).map(|at| open[at].clone()) {
-            let Some(of_lane) = instance.lanes.get_mut(&lane) else { continue };
+            let Some(of_lane) = instance.lanes.get_mut(&lane) else {
+                continue;
+            };
             for closed in of_lane.drain(..files.min(of_lane.len())) {
-                let splits = closed.upto.iter().map(|(split, upto)| (split_id(*split), *upto)).collect();
-                commits.push(LaneCommit { lane: lane.clone(), splits });
+                let splits = closed
+                    .upto
+                    .iter()
+                    .map(|(split, upto)| (split_id(*split), *upto))
+                    .collect();
+                commits.push(LaneCommit {
+                    lane: lane.clone(),
+                    splits,
+                });
                 committed.push(closed.file);
             }
         }
@@ -203,7 +330,13 @@ impl World {
         }
         instance.lanes.retain(|_, files| !files.is_empty());
         let files = committed;
-        let staged = files.iter().map(|file| Staged { id: file.clone(), detail: machine(by).to_string() }).collect();
+        let staged = files
+            .iter()
+            .map(|file| StagedEntry {
+                id: file.clone(),
+                detail: machine(by).to_string(),
+            })
+            .collect();
         instance.abandoned.store(leave, Ordering::Relaxed);
         self.store.fates.lock().clone_from(&fates.to_vec());
         let outcome = instance.committer.commit(&commits, staged);
@@ -215,7 +348,9 @@ impl World {
     }
 
     fn idle(&mut self, by: usize, fates: &[Fate]) {
-        let Some(instance) = &self.instances[by] else { return };
+        let Some(instance) = &self.instances[by] else {
+            return;
+        };
         instance.abandoned.store(false, Ordering::Relaxed);
         self.store.fates.lock().clone_from(&fates.to_vec());
         let outcome = instance.committer.commit_idle();
@@ -225,22 +360,35 @@ impl World {
         }
     }
 
-    /// A fenced instance throws its lanes away and starts anew; one that is stopped leaves its files to others.
-    fn give_up(&mut self, by: usize, abandon: &Abandon) {
-        let Some(instance) = self.instances[by].take() else { return };
+    /// A fenced instance discards its lanes and restarts; a stopped one leaves its files to others.
+    fn give_up(&mut self, by: usize, abandon: &CommitterError) {
+        let Some(instance) = self.instances[by].take() else {
+            return;
+        };
         match abandon {
-            Abandon::Fatal(_) | Abandon::OtherPlan { .. } => panic!("{abandon}"),
-            Abandon::Stopped => {}
-            Abandon::Fenced(_) => {
-                // A commit whose answer was lost may have been applied: what is staged now is not ours to remove.
-                let staged: HashSet<String> = self.store.staged(&sink()).unwrap().into_iter().map(|entry| entry.id).collect();
-                self.files.retain(|id, file| file.visible || file.owner != instance.owner || staged.contains(id));
+            CommitterError::Fatal(_) | CommitterError::OtherPlan { .. } => panic!("{abandon}"),
+            CommitterError::Stopped => {}
+            CommitterError::Fenced(_) => {
+                // A commit whose answer was lost may have been applied: this instance must not
+                // remove what is staged now.
+                let staged: HashSet<String> = self
+                    .store
+                    .staged(&sink())
+                    .unwrap()
+                    .into_iter()
+                    .map(|entry| entry.id)
+                    .collect();
+                self.files.retain(|id, file| {
+                    file.visible || file.owner != instance.owner || staged.contains(id)
+                });
             }
         }
     }
 
     fn publish(&mut self, by: usize, count: usize) {
-        let Some(instance) = &mut self.instances[by] else { return };
+        let Some(instance) = &mut self.instances[by] else {
+            return;
+        };
         let count = count.min(instance.to_publish.len());
         for id in instance.to_publish.drain(..count) {
             show(&mut self.files, &id);
@@ -248,12 +396,16 @@ impl World {
         }
     }
 
-    /// Gives splits back as a graceful stop or a rebalance does.
+    /// Releases splits as a graceful stop or a rebalance does.
     fn release(&mut self, by: usize, splits: u8) {
         self.commit(by, u8::MAX, usize::MAX, &[], false);
         self.publish(by, usize::MAX);
-        let Some(instance) = &mut self.instances[by] else { return };
-        let held: Vec<usize> = chosen(splits, self.inputs.len()).filter(|split| instance.read.contains_key(split)).collect();
+        let Some(instance) = &mut self.instances[by] else {
+            return;
+        };
+        let held: Vec<usize> = chosen(splits, self.inputs.len())
+            .filter(|split| instance.read.contains_key(split))
+            .collect();
         let ids: Vec<SplitId> = held.iter().map(|split| split_id(*split)).collect();
         match instance.committer.release(&ids) {
             Ok(()) => instance.read.retain(|split, _| !held.contains(split)),
@@ -261,31 +413,56 @@ impl World {
         }
     }
 
-    /// The files of an instance that is gone are not locked any more. It is fenced first and what is staged is read second: the other way
-    /// round a commit of it could be applied in between, and leave something staged that is not known here.
+    /// The files of a dead instance are not locked any more. The instance is fenced first and the
+    /// staged entries are read second: in the other order one of its commits could be applied in
+    /// between, and leave an entry staged that is not known here.
     fn look_for_dead(&mut self, by: usize) {
-        let alive: HashSet<String> = self.instances.iter().flatten().map(|instance| instance.owner.clone()).collect();
-        let Some(instance) = &mut self.instances[by] else { return };
-        let of_machine = self.files.values().filter(|file| file.machine == machine(by)).map(|file| file.owner.clone());
+        let alive: HashSet<String> = self
+            .instances
+            .iter()
+            .flatten()
+            .map(|instance| instance.owner.clone())
+            .collect();
+        let Some(instance) = &mut self.instances[by] else {
+            return;
+        };
+        let of_machine = self
+            .files
+            .values()
+            .filter(|file| file.machine == machine(by))
+            .map(|file| file.owner.clone());
         instance.dead = of_machine.filter(|owner| !alive.contains(owner)).collect();
-        instance.dead.iter().for_each(|owner| instance.committer.fence(owner).unwrap());
-        instance.live_staged = self.store.staged(&sink()).unwrap().into_iter().map(|entry| entry.id).collect();
+        instance
+            .dead
+            .iter()
+            .for_each(|owner| instance.committer.fence(owner).unwrap());
+        instance.live_staged = self
+            .store
+            .staged(&sink())
+            .unwrap()
+            .into_iter()
+            .map(|entry| entry.id)
+            .collect();
     }
 
     fn remove_dead(&mut self, by: usize) {
-        let Some(instance) = &mut self.instances[by] else { return };
+        let Some(instance) = &mut self.instances[by] else {
+            return;
+        };
         let dead = |file: &File| file.machine == machine(by) && instance.dead.contains(&file.owner);
-        self.files.retain(|id, file| file.visible || !dead(file) || instance.live_staged.contains(id));
+        self.files
+            .retain(|id, file| file.visible || !dead(file) || instance.live_staged.contains(id));
     }
 
-    /// The first instance is left; it takes everything, reads to the end and stops gracefully. Then the other machine is started once more,
-    /// where what others left can only be published and cleared away.
+    /// The first instance is left; it takes everything, reads to the end and stops gracefully. Then
+    /// the other machine is started once more, where what others left can only be published and
+    /// removed.
     pub(crate) fn finish(&mut self) {
         for by in 1..self.instances.len() {
             self.instances[by] = None;
         }
         let all: Vec<usize> = (0..self.inputs.len()).collect();
-        // What it believes to hold it may have lost long ago: then it notices now, and starts anew.
+        // It may have lost long ago what it believes to hold: then it notices now, and restarts.
         self.release(0, u8::MAX);
         self.take(0, all.clone(), 0);
         for split in all {
@@ -301,9 +478,17 @@ impl World {
     }
 
     pub(crate) fn check(&self) {
-        let hidden: Vec<_> = self.files.iter().filter(|(_, file)| !file.visible).collect();
+        let hidden: Vec<_> = self
+            .files
+            .iter()
+            .filter(|(_, file)| !file.visible)
+            .collect();
         assert!(hidden.is_empty(), "hidden files are left: {hidden:?}");
-        assert_eq!(self.store.staged(&sink()).unwrap(), [], "something is left in the store");
+        assert_eq!(
+            self.store.staged(&sink()).unwrap(),
+            [],
+            "entries are left in the store"
+        );
 
         let mut seen: BTreeMap<(LaneId, usize), Vec<Vec<Position>>> = BTreeMap::new();
         for file in self.files.values() {
@@ -312,19 +497,25 @@ impl World {
                 of_split.entry(*split).or_default().push(*position);
             }
             for (split, positions) in of_split {
-                seen.entry((file.lane.clone(), split)).or_default().push(positions);
+                seen.entry((file.lane.clone(), split))
+                    .or_default()
+                    .push(positions);
             }
         }
         let mut expected: BTreeMap<(LaneId, usize), Vec<Position>> = BTreeMap::new();
         for (split, input) in self.inputs.iter().enumerate() {
             let from = self.starts.get(&split).copied().unwrap_or(0);
             let begun = input.iter().filter(|(position, _)| *position >= from);
-            for (position, lane) in begun.filter_map(|(position, lane)| Some((*position, (*lane)?))) {
-                expected.entry((LaneId::from(format!("lane{lane}")), split)).or_default().push(position);
+            for (position, lane) in begun.filter_map(|(position, lane)| Some((*position, (*lane)?)))
+            {
+                expected
+                    .entry((LaneId::from(format!("lane{lane}")), split))
+                    .or_default()
+                    .push(position);
             }
         }
-        // Files in the order of their first position, laid end to end, are the split's records of that lane: none is missing, none is
-        // there twice, and no file's range reaches into another's.
+        // Files in the order of their first position, laid end to end, are the split's records of
+        // that lane: none is missing, none is there twice, and no file's range overlaps another's.
         let seen: BTreeMap<_, Vec<Position>> = seen
             .into_iter()
             .map(|(key, mut files)| {
@@ -335,13 +526,20 @@ impl World {
         assert_eq!(seen, expected);
 
         for (split, record) in self.store.records(&sink()).unwrap() {
-            assert!(record.ahead.is_empty(), "a graceful stop leaves nothing ahead in {split}: {record:?}");
+            assert!(
+                record.ahead.is_empty(),
+                "a graceful stop leaves nothing ahead in {split}: {record:?}"
+            );
             assert!(record.owners.is_empty());
         }
     }
 }
 
-/// Publishing can be repeated, and comes too late for a file that somebody else has published already.
+/// Publishing can be repeated, and comes too late for a file that another instance has published
+/// already.
 fn show(files: &mut BTreeMap<String, File>, id: &str) {
-    files.get_mut(id).unwrap_or_else(|| panic!("{id} is committed, and it was removed")).visible = true;
+    files
+        .get_mut(id)
+        .unwrap_or_else(|| panic!("{id} is committed, but was removed"))
+        .visible = true;
 }

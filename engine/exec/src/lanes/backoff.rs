@@ -1,4 +1,4 @@
-//! How long a target that takes nothing is left alone before it is tried again.
+//! The backoff for a blocked target.
 
 use std::time::{Duration, Instant};
 
@@ -9,7 +9,8 @@ use crate::sync::now;
 const FIRST_WAIT: Duration = Duration::from_millis(100);
 const LONGEST_WAIT: Duration = Duration::from_secs(5);
 
-/// Says once that a sink is blocked and once that it is not any more. In between it is tried again after longer and longer waits.
+/// Logs once that a sink is blocked and once that it is not any more. In between it is retried
+/// after longer and longer waits.
 ///
 /// Nothing sleeps here: the writer thread does other work until [`Backoff::until`].
 pub(super) struct Backoff {
@@ -18,17 +19,22 @@ pub(super) struct Backoff {
     gauge: IntGauge,
     /// The last wait, while the sink is blocked.
     wait: Option<Duration>,
-    /// When it is tried again.
+    /// When it is retried.
     until: Option<Instant>,
 }
 
 impl Backoff {
-    /// Not blocked.
+    /// Creates a backoff that is not blocked.
     pub(super) fn new(sink: String, gauge: IntGauge) -> Backoff {
-        Backoff { sink, gauge, wait: None, until: None }
+        Backoff {
+            sink,
+            gauge,
+            wait: None,
+            until: None,
+        }
     }
 
-    /// The target does not take something. The wait that has begun already goes on.
+    /// The target has not accepted something. A wait that has begun continues.
     pub(super) fn block(&mut self, reason: &str) {
         if self.until.is_some() {
             return;
@@ -36,7 +42,11 @@ impl Backoff {
         let wait = match self.wait {
             Some(before) => (before * 2).min(LONGEST_WAIT),
             None => {
-                tracing::warn!(sink = self.sink, error = reason, "cannot write; no records are taken in until it works again");
+                tracing::warn!(
+                    sink = self.sink,
+                    error = reason,
+                    "cannot write; no records are accepted until it works again"
+                );
                 self.gauge.inc();
                 FIRST_WAIT
             }
@@ -45,17 +55,18 @@ impl Backoff {
         self.until = Some(now() + wait);
     }
 
-    /// When it is time to try again; `None` if nothing is blocked.
+    /// When to retry; `None` if nothing is blocked.
     pub(super) fn until(&self) -> Option<Instant> {
         self.until
     }
 
-    /// Ends the wait if its time has come. Everything that is blocked is tried now, and blocks again if need be.
+    /// Ends the wait if its time has come. Everything that is blocked is retried now, and may block
+    /// again.
     pub(super) fn end_wait(&mut self) {
         self.until = self.until.filter(|until| *until > now());
     }
 
-    /// Everything that was blocked was tried.
+    /// Called when everything that was blocked was retried.
     pub(super) fn settle(&mut self) {
         if self.until.is_none() && self.wait.take().is_some() {
             tracing::info!(sink = self.sink, "can write again");

@@ -1,4 +1,4 @@
-//! An open lane with what the engine knows of it.
+//! An open lane, and what the engine tracks of it.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -12,62 +12,99 @@ use pseidon_plugin::rollover::Rollover;
 
 use crate::sync::now;
 
-/// A lane that takes rows.
+/// A lane that accepts rows.
 pub(super) struct OpenLane {
     pub(super) lane: Box<dyn Lane>,
-    held: Vec<Held>,
+    held: Vec<SplitInLane>,
     records: u64,
     opened: Instant,
     written: Instant,
-    /// What it buffered when it was asked last.
+    /// The size of its buffers when it was last asked.
     pub(super) memory: usize,
-    /// Its time has come, and it is sealed as soon as it may be.
+    /// It is too old or idle, and is sealed as soon as it may be.
     pub(super) is_due: bool,
 }
 
 /// What a lane holds of a split.
-struct Held {
+struct SplitInLane {
     split: SplitId,
     /// The position after the last record.
     upto: Position,
-    /// How many of the last chunks ended with that record's position while more rows of it were to come in another batch.
+    /// How many of the last chunks ended with that record's position while more rows of it were to
+    /// come in another batch.
     cut_chunks: usize,
 }
 
 impl OpenLane {
-    /// Nothing is in it.
+    /// Creates an empty lane.
     pub(super) fn new(lane: Box<dyn Lane>) -> OpenLane {
         let (opened, memory) = (now(), lane.memory());
-        OpenLane { lane, held: Vec::new(), records: 0, opened, written: opened, memory, is_due: false }
+        OpenLane {
+            lane,
+            held: Vec::new(),
+            records: 0,
+            opened,
+            written: opened,
+            memory,
+            is_due: false,
+        }
     }
 
-    /// These rows are the next of their split for the lane. Where they begin at a higher position, the one before has come to its end.
+    /// Called with the next rows of a split before they are offered. If they begin at a higher
+    /// position, the one before is complete.
     pub(super) fn expect(&mut self, rows: &Rows) {
-        let Some(held) = self.held.iter_mut().find(|held| held.split == rows.batch().split.id) else { return };
+        let Some(held) = self
+            .held
+            .iter_mut()
+            .find(|held| held.split == rows.batch().split.id)
+        else {
+            return;
+        };
         if rows.position(0) >= held.upto {
             held.cut_chunks = 0;
         }
     }
 
-    /// The lane has taken these rows. `end` is the chunk's [`next`](pseidon_plugin::sink::Chunk::next) if they are the last of it.
+    /// Called when the lane has accepted these rows. `end` is the chunk's
+    /// [`next`](pseidon_plugin::sink::Chunk::next) if they are the last of it.
     pub(super) fn note(&mut self, rows: &Rows, end: Option<Position>) {
-        let Some(last) = rows.len().checked_sub(1).map(|row| rows.position(row)) else { return };
+        let Some(last) = rows.len().checked_sub(1).map(|row| rows.position(row)) else {
+            return;
+        };
         let split = &rows.batch().split.id;
-        let number = self.held.iter().position(|held| held.split == *split).unwrap_or_else(|| {
-            self.held.push(Held { split: split.clone(), upto: 0, cut_chunks: 0 });
-            self.held.len() - 1
-        });
+        let number = self
+            .held
+            .iter()
+            .position(|held| held.split == *split)
+            .unwrap_or_else(|| {
+                self.held.push(SplitInLane {
+                    split: split.clone(),
+                    upto: 0,
+                    cut_chunks: 0,
+                });
+                self.held.len() - 1
+            });
         let held = &mut self.held[number];
         let is_cut = end.is_some_and(|next| last >= next);
-        held.cut_chunks = if !is_cut { 0 } else { 1 + if held.upto == last + 1 { held.cut_chunks } else { 0 } };
+        held.cut_chunks = if !is_cut {
+            0
+        } else {
+            1 + if held.upto == last + 1 {
+                held.cut_chunks
+            } else {
+                0
+            }
+        };
         held.upto = last + 1;
         self.records += rows.len() as u64;
         self.written = now();
     }
 
-    /// How many records it may still get; all of one position count as one that is too many only together.
+    /// How many records it may still get; the rows of one position may exceed this only together.
     pub(super) fn room(&self, rollover: &Rollover) -> u64 {
-        rollover.records.map_or(u64::MAX, |most| most.saturating_sub(self.records))
+        rollover
+            .records
+            .map_or(u64::MAX, |most| most.saturating_sub(self.records))
     }
 
     pub(super) fn is_empty(&self) -> bool {
@@ -82,7 +119,7 @@ impl OpenLane {
         rollover.is_over(self.opened, self.written, now)
     }
 
-    /// When rows were written last.
+    /// When rows were last written.
     pub(super) fn written(&self) -> Instant {
         self.written
     }
@@ -92,55 +129,78 @@ impl OpenLane {
         self.held.iter().any(|held| splits.contains(&held.split))
     }
 
-    /// The split of which it holds a part of a position, if there is one: more rows of that position may come. Until then it must not be sealed.
+    /// The split of which it holds a part of a position, if there is one: more rows of that
+    /// position may come. Until then it must not be sealed.
     ///
-    /// Batches may have been dispatched that have not come here yet. So the position is over when its end was dispatched, and all chunks of it
-    /// that were dispatched to this lane have come.
+    /// Batches may have been dispatched that have not arrived here yet. So the position is complete
+    /// when its end was dispatched, and all chunks of it that were dispatched to this lane have
+    /// arrived.
     pub(super) fn cut_split(&self, lane: &LaneId, ledger: &Ledger) -> Option<&SplitId> {
-        let is_over = |held: &Held| {
-            let has_ended = ledger.frontier(&held.split).is_none_or(|frontier| frontier >= held.upto);
+        let is_over = |held: &SplitInLane| {
+            let has_ended = ledger
+                .frontier(&held.split)
+                .is_none_or(|frontier| frontier >= held.upto);
             has_ended && ledger.chunks_up_to(&held.split, lane, held.upto - 1) == held.cut_chunks
         };
-        self.held.iter().find(|held| held.cut_chunks > 0 && !is_over(held)).map(|held| &held.split)
+        self.held
+            .iter()
+            .find(|held| held.cut_chunks > 0 && !is_over(held))
+            .map(|held| &held.split)
     }
 
-    /// What its commit says, and the lane itself.
+    /// Returns the content of its commit, and the lane itself.
     pub(super) fn into_commit(self, lane: LaneId) -> (LaneCommit, Box<dyn Lane>) {
-        (LaneCommit { lane, splits: self.held.into_iter().map(|held| (held.split, held.upto)).collect() }, self.lane)
+        (
+            LaneCommit {
+                lane,
+                splits: self
+                    .held
+                    .into_iter()
+                    .map(|held| (held.split, held.upto))
+                    .collect(),
+            },
+            self.lane,
+        )
     }
 
-    /// As it is shown to a person.
-    fn shown(&self, lane: LaneId) -> ShownLane {
-        ShownLane { lane, bytes: self.lane.bytes(), records: self.records, opened: self.opened }
+    /// Its status for people.
+    fn shown(&self, lane: LaneId) -> LaneStatus {
+        LaneStatus {
+            lane,
+            bytes: self.lane.bytes(),
+            records: self.records,
+            opened: self.opened,
+        }
     }
 }
 
-/// An open lane, for a person who looks at the run.
+/// The status of an open lane, for people.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ShownLane {
-    /// The lane: of files, their bucket.
+pub struct LaneStatus {
+    /// The name of the lane; for files, their bucket.
     pub lane: LaneId,
-    /// The bytes in the target so far, with an estimate of what is buffered.
+    /// The bytes in the target so far, plus an estimate for what is buffered.
     pub bytes: u64,
-    /// The records in it.
+    /// The number of records in it.
     pub records: u64,
     /// When it was opened.
     pub opened: Instant,
 }
 
-/// The open lanes of all writers of a sink, as they were after their last rows.
+/// The status of the open lanes of all writers of a sink, as of their last rows.
 #[derive(Clone, Default)]
-pub struct ShownLanes(Arc<Mutex<HashMap<LaneId, ShownLane>>>);
+pub struct LaneStatuses(Arc<Mutex<HashMap<LaneId, LaneStatus>>>);
 
-impl ShownLanes {
-    /// All of them, in the order of their names.
-    pub fn list(&self) -> Vec<ShownLane> {
-        let mut lanes: Vec<ShownLane> = self.0.lock().values().cloned().collect();
+impl LaneStatuses {
+    /// All of them, ordered by name.
+    pub fn list(&self) -> Vec<LaneStatus> {
+        let mut lanes: Vec<LaneStatus> = self.0.lock().values().cloned().collect();
         lanes.sort_by(|one, other| one.lane.cmp(&other.lane));
         lanes
     }
 
-    /// A lane that does not say how large it is is not open for long, and is not shown.
+    /// Updates the status. A lane that does not report its size is not open for long, and is not
+    /// shown.
     pub(super) fn show(&self, lane: &LaneId, open: &OpenLane) {
         if open.lane.bytes() == 0 {
             return;

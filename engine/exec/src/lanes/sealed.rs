@@ -1,23 +1,24 @@
-//! Sealed lanes on their way out: durable, committed, published, in this order.
+//! Sealed lanes on their way to be durable, committed and published, in this order.
 
 use std::collections::VecDeque;
 
-use pseidon_delivery::{Committer, LaneCommit, SplitId, Staged, failpoint};
+use pseidon_delivery::{Committer, LaneCommit, SplitId, StagedEntry, failpoint};
 use pseidon_plugin::lane::{Completion, Progress};
-use pseidon_plugin::sink::{Publishing, Sink, SinkError};
+use pseidon_plugin::sink::{PublishProgress, Sink, SinkError};
 
 use super::backoff::Backoff;
 
-/// How many sealed lanes wait for the next check, at most, so that many that fill up at the same time cost one step.
-pub(super) const MOST_SEALED: usize = 16;
+/// The maximum number of sealed lanes that wait for the next check, so that many lanes that fill up
+/// at the same time cost one step.
+pub(super) const MAX_SEALED: usize = 16;
 
 /// The sealed lanes of one writer.
 #[derive(Default)]
 pub(super) struct SealedLanes {
     /// In the order in which they were sealed.
     lanes: VecDeque<SealedLane>,
-    /// Committed, and not published because the target is blocked.
-    unpublished: Vec<Staged>,
+    /// Committed, but not published because the target is blocked.
+    unpublished: Vec<StagedEntry>,
 }
 
 struct SealedLane {
@@ -27,29 +28,41 @@ struct SealedLane {
 }
 
 impl SealedLanes {
-    /// A lane was sealed; without a completion it is durable.
+    /// Adds a sealed lane; without a completion it is already durable.
     pub(super) fn push(&mut self, commit: LaneCommit, completion: Option<Box<dyn Completion>>) {
         self.lanes.push_back(SealedLane { commit, completion });
     }
 
-    /// Whether so many wait that they are to be committed now.
+    /// Whether so many wait that they must be committed now.
     pub(super) fn are_many(&self) -> bool {
-        self.lanes.len() >= MOST_SEALED
+        self.lanes.len() >= MAX_SEALED
     }
 
-    /// Whether so much waits for the target, after [`SealedLanes::advance`], that nothing more is to be written.
+    /// Whether so much waits for the target, after [`SealedLanes::advance`], that nothing more may
+    /// be written.
     pub(super) fn are_stuck(&self) -> bool {
         !self.unpublished.is_empty() || self.are_many()
     }
 
-    /// Whether nothing is left of the splits that are meant.
+    /// Whether nothing is left of the splits that `is_meant` selects.
     pub(super) fn are_done(&self, is_meant: impl Fn(&SplitId) -> bool) -> bool {
-        let holds = |sealed: &SealedLane| sealed.commit.splits.iter().any(|(split, _)| is_meant(split));
+        let holds = |sealed: &SealedLane| {
+            sealed
+                .commit
+                .splits
+                .iter()
+                .any(|(split, _)| is_meant(split))
+        };
         self.unpublished.is_empty() && !self.lanes.iter().any(holds)
     }
 
     /// Commits what is durable, in one step, and publishes it.
-    pub(super) fn advance(&mut self, sink: &dyn Sink, committer: &Committer, backoff: &mut Backoff) -> Result<(), SinkError> {
+    pub(super) fn advance(
+        &mut self,
+        sink: &dyn Sink,
+        committer: &Committer,
+        backoff: &mut Backoff,
+    ) -> Result<(), SinkError> {
         let (mut lanes, mut staged) = (Vec::new(), Vec::new());
         let outcome = self.complete(&mut lanes, &mut staged, backoff);
         // What is durable belongs to the store from now on, even if another lane has failed.
@@ -67,10 +80,20 @@ impl SealedLanes {
         self.publish(sink, committer, backoff)
     }
 
-    /// Takes the lanes out that are durable, up to the first that is not.
-    fn complete(&mut self, lanes: &mut Vec<LaneCommit>, staged: &mut Vec<Staged>, backoff: &mut Backoff) -> Result<(), SinkError> {
+    /// Removes the durable lanes, up to the first that is not durable.
+    fn complete(
+        &mut self,
+        lanes: &mut Vec<LaneCommit>,
+        staged: &mut Vec<StagedEntry>,
+        backoff: &mut Backoff,
+    ) -> Result<(), SinkError> {
         while let Some(first) = self.lanes.front_mut() {
-            let progress = first.completion.as_mut().map_or(Ok(Progress::Durable(Vec::new())), |completion| completion.advance())?;
+            let progress = first
+                .completion
+                .as_mut()
+                .map_or(Ok(Progress::Durable(Vec::new())), |completion| {
+                    completion.advance()
+                })?;
             match progress {
                 Progress::Durable(of_lane) => staged.extend(of_lane),
                 Progress::Pending => break,
@@ -84,17 +107,22 @@ impl SealedLanes {
         Ok(())
     }
 
-    fn publish(&mut self, sink: &dyn Sink, committer: &Committer, backoff: &mut Backoff) -> Result<(), SinkError> {
+    fn publish(
+        &mut self,
+        sink: &dyn Sink,
+        committer: &Committer,
+        backoff: &mut Backoff,
+    ) -> Result<(), SinkError> {
         if self.unpublished.is_empty() {
             return Ok(());
         }
         match sink.publish(&self.unpublished)? {
-            Publishing::Done(ids) => {
+            PublishProgress::Done(ids) => {
                 failpoint::reach("published");
                 self.unpublished.clear();
                 committer.published(ids);
             }
-            Publishing::Blocked(reason) => backoff.block(&reason),
+            PublishProgress::Blocked(reason) => backoff.block(&reason),
         }
         Ok(())
     }

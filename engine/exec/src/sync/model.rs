@@ -1,4 +1,5 @@
-//! The same under `shuttle`, which runs one thread at a time and decides at each lock which one. Time passes only while threads wait for it.
+//! The same under `shuttle`, which runs one thread at a time and decides at each lock which one.
+//! Time passes only while threads wait for it.
 
 use std::cell::{Cell, RefCell};
 use std::io;
@@ -9,8 +10,8 @@ use std::time::{Duration, Instant};
 
 use shuttle::thread::yield_now;
 
-/// A wait that is longer than that never comes to its end by itself.
-const FOR_EVER: Duration = Duration::from_secs(600);
+/// A wait that is longer than this never ends by itself.
+const FOREVER: Duration = Duration::from_secs(600);
 
 #[derive(Debug, Default)]
 pub(crate) struct Mutex<T>(shuttle::sync::Mutex<T>);
@@ -29,7 +30,10 @@ impl<T> Mutex<T> {
     }
 
     pub(crate) fn lock(&self) -> Guard<'_, T> {
-        Guard(Some(self.0.lock().unwrap_or_else(PoisonError::into_inner)), self)
+        Guard(
+            Some(self.0.lock().unwrap_or_else(PoisonError::into_inner)),
+            self,
+        )
     }
 }
 
@@ -57,9 +61,9 @@ impl Condvar {
         guard.0 = Some(self.0.wait(locked).unwrap_or_else(PoisonError::into_inner));
     }
 
-    /// A wait with an end may end at any time, and then as much time has passed.
+    /// A wait with a deadline may end at any time, and then as much time has passed.
     pub(crate) fn wait_for<T>(&self, guard: &mut Guard<'_, T>, time: Duration) {
-        if time >= FOR_EVER {
+        if time >= FOREVER {
             return self.wait(guard);
         }
         drop(guard.0.take());
@@ -70,7 +74,7 @@ impl Condvar {
 
     pub(crate) fn notify_one(&self) {
         self.0.notify_one();
-        // The one that was woken may come first.
+        // The woken thread may run first.
         yield_now();
     }
 
@@ -84,14 +88,14 @@ pub(crate) fn spawn(name: String, work: impl FnOnce() + Send + 'static) -> io::R
     shuttle::thread::Builder::new().name(name).spawn(work)
 }
 
-/// No thread is forgotten before it is joined.
+/// Every thread is joined before it is forgotten.
 pub(crate) fn has_ended(_thread: &JoinHandle) -> bool {
     false
 }
 
 thread_local! {
     static BEGAN: Instant = Instant::now();
-    /// All threads of a model are on one thread of the system.
+    /// All threads of a model are on one OS thread.
     static TIME: Cell<Duration> = const { Cell::new(Duration::ZERO) };
 }
 

@@ -1,4 +1,4 @@
-//! What a writer is asked to do.
+//! The tasks of a writer.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -6,45 +6,51 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use pseidon_delivery::SplitId;
 use pseidon_plugin::sink::{Chunk, SinkError};
 
-use crate::answer::Answerer;
+use crate::answer::AnswerSender;
 use crate::lanes::Lanes;
-use crate::queue::Unwritten;
+use crate::queue::UnwrittenCharge;
 
 /// One step of a writer.
 pub(super) enum Task {
-    /// Take rows in. They count as unwritten until then.
-    Write(Chunk, Unwritten),
+    /// Write rows. They count as unwritten until then.
+    Write(Chunk, UnwrittenCharge),
     /// Commit and publish the lanes that hold records of these splits, or every lane.
-    Flush(Option<Vec<SplitId>>, Arc<Flush>),
+    Flush(Option<Vec<SplitId>>, Arc<SharedFlush>),
     /// Commit what is due by time.
     Tick,
-    /// Try again what the target did not take.
+    /// Retry what the target did not accept.
     Resume,
 }
 
 impl Task {
-    /// Does it.
+    /// Does the task.
     pub(super) fn perform(self, lanes: &mut Lanes) -> Result<(), SinkError> {
         match self {
             Task::Write(chunk, unwritten) => lanes.write(chunk, unwritten),
-            Task::Flush(splits, flush) => lanes.flush(splits.as_deref(), move || flush.finish_part()),
+            Task::Flush(splits, flush) => {
+                lanes.flush(splits.as_deref(), move || flush.finish_part())
+            }
             Task::Tick => lanes.tick(),
             Task::Resume => lanes.resume(),
         }
     }
 }
 
-/// A flush of several writers. It is answered when all of them are done. When one fails or is refused, the answer is withheld.
-pub(super) struct Flush {
-    done: Answerer,
-    /// The writers that are not done.
+/// A flush of several writers. It is answered when all of them are done. If one fails or is
+/// refused, the answer is withheld.
+pub(super) struct SharedFlush {
+    done: AnswerSender,
+    /// The number of writers that are not done.
     parts: AtomicUsize,
 }
 
-impl Flush {
-    /// A flush of as many writers.
-    pub(super) fn new(parts: usize, done: Answerer) -> Flush {
-        let flush = Flush { done, parts: AtomicUsize::new(parts) };
+impl SharedFlush {
+    /// Creates a flush of `parts` writers.
+    pub(super) fn new(parts: usize, done: AnswerSender) -> SharedFlush {
+        let flush = SharedFlush {
+            done,
+            parts: AtomicUsize::new(parts),
+        };
         if parts == 0 {
             flush.done.give();
         }
@@ -58,10 +64,10 @@ impl Flush {
     }
 }
 
-/// Answers when all writers of an attempt are gone.
-pub(super) struct Closed(pub(super) Answerer);
+/// Answers when all writers of an attempt are dropped.
+pub(super) struct CloseNotifier(pub(super) AnswerSender);
 
-impl Drop for Closed {
+impl Drop for CloseNotifier {
     fn drop(&mut self) {
         self.0.give();
     }

@@ -1,4 +1,4 @@
-//! Writers that note what happens to them.
+//! Writers that record what happens to them.
 
 #[cfg(not(feature = "model"))]
 mod schedule;
@@ -15,64 +15,82 @@ use crossbeam_channel::{Receiver, unbounded};
 use parking_lot::Mutex;
 use pseidon_delivery::committer::Positions;
 use pseidon_delivery::embedded::EmbeddedStore;
-use pseidon_delivery::{Claimant, CommitRecord, Committer, LaneId, Position, SplitCommit, SplitId, Staged};
+use pseidon_delivery::{
+    Claimant, CommitRecord, Committer, LaneId, Position, SplitCommit, SplitId, StagedEntry,
+};
 use pseidon_plugin::LaneMemory;
-use pseidon_plugin::batch::{BatchBuilder, MetaWanted, RecordMeta, Split};
-use pseidon_plugin::lane::{Lane, LaneRules, Room, Sealed, Transaction};
+use pseidon_plugin::batch::{BatchBuilder, RecordMeta, Split, WantedMetadata};
+use pseidon_plugin::lane::{Lane, LaneRules, Room, SealOutcome, Transaction};
 use pseidon_plugin::metrics::Metrics;
 use pseidon_plugin::rollover::Rollover;
 use pseidon_plugin::rows::Rows;
-use pseidon_plugin::sink::{Chunk, Routed, Sink, SinkError, TakenOver, TakenSplit};
+use pseidon_plugin::sink::{Chunk, RoutedRows, Sink, SinkError, TakenSplit, TakeoverResult};
 
-use super::WrittenSink;
+use super::WriterSink;
 use crate::attempt::AttemptId;
 use crate::failure::{Failure, Failures};
-use crate::lanes::ShownLanes;
-use crate::queue::{UnitQueue, Unwritten};
+use crate::lanes::LaneStatuses;
+use crate::queue::{BatchQueue, UnwrittenCharge};
 
 const SPLIT: &str = "split";
 
 /// One row at this position.
 pub(super) fn chunk(position: Position) -> Chunk {
-    let split = Arc::new(Split { id: SplitId::from(SPLIT), topic: "split".to_owned(), partition: 0 });
-    let mut batch = BatchBuilder::new(split, MetaWanted::default(), 1);
+    let split = Arc::new(Split {
+        id: SplitId::from(SPLIT),
+        topic: "split".to_owned(),
+        partition: 0,
+    });
+    let mut batch = BatchBuilder::new(split, WantedMetadata::default(), 1);
     batch.push(position, Some(b"x"), RecordMeta::default());
     let options = RecordBatchOptions::new().with_row_count(Some(1));
-    let columns = RecordBatch::try_new_with_options(Arc::new(Schema::empty()), Vec::new(), &options).expect("no columns");
-    Chunk::new(LaneId::from("lane"), Rows::new(Arc::new(batch.finish(position + 1)), columns))
+    let columns =
+        RecordBatch::try_new_with_options(Arc::new(Schema::empty()), Vec::new(), &options)
+            .expect("no columns");
+    Chunk::new(
+        LaneId::from("lane"),
+        Rows::new(Arc::new(batch.finish(position + 1)), columns),
+    )
 }
 
-pub(super) fn unwritten(attempt: AttemptId) -> Unwritten {
-    UnitQueue::new(1, usize::MAX).unwritten(attempt, 1)
+pub(super) fn unwritten(attempt: AttemptId) -> UnwrittenCharge {
+    BatchQueue::new(1, usize::MAX).unwritten(attempt, 1)
 }
 
-/// What happened, in order.
+/// The recorded events, in order.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Event {
     Wrote(Position),
     /// What was written is committed.
     Flushed,
     Ticked,
-    /// What was written is thrown away.
+    /// What was written is discarded.
     Dropped,
 }
 
 type Behaviour = dyn Fn(&Event) -> Result<(), SinkError> + Send + Sync;
 
-/// What is shared with a lane: what it does, and what it has done.
+/// The shared state of a lane: its behaviour and its recorded events.
 #[derive(Clone)]
 pub(super) struct Script {
     done: Arc<Mutex<Vec<Event>>>,
     behave: Arc<Behaviour>,
-    /// How often it wants to be ticked.
+    /// The period of its ticks.
     pub(super) period: Duration,
-    /// Whether its lane takes rows, and who wants to hear that it does.
+    /// Whether its lane has room, and the wakers to call when it does.
     room: Arc<Mutex<(bool, Vec<Waker>)>>,
 }
 
 impl Script {
-    pub(super) fn new(behave: impl Fn(&Event) -> Result<(), SinkError> + Send + Sync + 'static) -> Script {
-        Script { done: Arc::default(), behave: Arc::new(behave), period: PERIOD, room: Arc::new(Mutex::new((true, Vec::new()))) }
+    pub(super) fn new(
+        behave: impl Fn(&Event) -> Result<(), SinkError> + Send + Sync + 'static,
+    ) -> Script {
+        Script {
+            done: Arc::default(),
+            behave: Arc::new(behave),
+            period: PERIOD,
+            room: Arc::new(Mutex::new((true, Vec::new()))),
+        }
     }
 
     fn does(&self, event: Event) -> Result<(), SinkError> {
@@ -86,11 +104,17 @@ impl Script {
     }
 
     pub(super) fn wrote(&self) -> Vec<Position> {
-        let wrote = |event: &Event| if let Event::Wrote(position) = event { Some(*position) } else { None };
+        let wrote = |event: &Event| {
+            if let Event::Wrote(position) = event {
+                Some(*position)
+            } else {
+                None
+            }
+        };
         self.done.lock().iter().filter_map(wrote).collect()
     }
 
-    /// From now on its lane is full, until [`Script::make_room`].
+    /// Makes its lane full, until [`Script::make_room`].
     pub(super) fn fill(&self) {
         self.room.lock().0 = false;
     }
@@ -104,44 +128,71 @@ impl Script {
         wakers.into_iter().for_each(Waker::wake);
     }
 
-    /// A sink whose lane follows the script. All of its rows are one writer's.
-    pub(super) fn sink(&self, stage: &str) -> WrittenSink {
-        // The target holds the positions, so the store is never asked.
+    /// A sink whose lane follows the script. All of its rows belong to one writer.
+    pub(super) fn sink(&self, stage: &str) -> WriterSink {
+        // The target holds the positions, so the store is never called.
         static STORE: LazyLock<Arc<EmbeddedStore>> = LazyLock::new(|| {
             let dir = tempfile::tempdir().expect("a folder").keep();
             Arc::new(EmbeddedStore::open(&dir, "p").expect("a store"))
         });
-        let claimant = Claimant { owner: "one".to_owned(), plan: "p".to_owned(), accepts_other_plans: false };
-        let committer = Committer::new(stage.into(), STORE.clone(), claimant, Positions::InTarget, Arc::default());
-        committer.ledger().take(SplitId::from(SPLIT), CommitRecord::default(), 0);
-        committer.ledger().advance(&SplitId::from(SPLIT), Position::MAX, None);
-        WrittenSink {
+        let claimant = Claimant {
+            owner: "one".to_owned(),
+            plan: "p".to_owned(),
+            accepts_other_plans: false,
+        };
+        let committer = Committer::new(
+            stage.into(),
+            STORE.clone(),
+            claimant,
+            Positions::InTarget,
+            Arc::default(),
+        );
+        committer
+            .ledger()
+            .take(SplitId::from(SPLIT), CommitRecord::default(), 0);
+        committer
+            .ledger()
+            .advance(&SplitId::from(SPLIT), Position::MAX, None);
+        WriterSink {
             stage: stage.to_owned(),
             sink: Arc::new(self.clone()),
             committer: Arc::new(committer),
             only_writer: Some(0),
             memory: LaneMemory::new(1 << 20),
             blocked: Metrics::new().sink_blocked.with_label_values(&[stage]),
-            shown: ShownLanes::default(),
+            shown: LaneStatuses::default(),
         }
     }
 }
 
 impl Sink for Script {
     fn rules(&self) -> LaneRules {
-        LaneRules { single_writer: true, rollover: Rollover::every(Duration::MAX), check_every: self.period, most_open: usize::MAX }
+        LaneRules {
+            single_writer: true,
+            rollover: Rollover::every(Duration::MAX),
+            check_every: self.period,
+            most_open: usize::MAX,
+        }
     }
 
-    fn take_over(&self, _splits: &[TakenSplit], _staged: &[Staged]) -> Result<TakenOver, SinkError> {
-        Ok(TakenOver::default())
+    fn take_over(
+        &self,
+        _splits: &[TakenSplit],
+        _staged: &[StagedEntry],
+    ) -> Result<TakeoverResult, SinkError> {
+        Ok(TakeoverResult::default())
     }
 
-    fn route(&self, _rows: Rows) -> Routed {
-        Routed::default()
+    fn route(&self, _rows: Rows) -> RoutedRows {
+        RoutedRows::default()
     }
 
     fn lane(&self, _lane: &LaneId, waker: &Waker) -> Result<Box<dyn Lane>, SinkError> {
-        Ok(Box::new(ScriptedLane { script: self.clone(), waker: waker.clone(), is_uncommitted: false }))
+        Ok(Box::new(ScriptedLane {
+            script: self.clone(),
+            waker: waker.clone(),
+            is_uncommitted: false,
+        }))
     }
 
     fn tick(&self) -> Result<(), SinkError> {
@@ -152,7 +203,7 @@ impl Sink for Script {
 struct ScriptedLane {
     script: Script,
     waker: Waker,
-    /// It has rows that are not committed. Until it has some, nothing is thrown away with it.
+    /// Whether it has uncommitted rows. Without rows, dropping it discards nothing.
     is_uncommitted: bool,
 }
 
@@ -174,8 +225,8 @@ impl Lane for ScriptedLane {
         self.script.does(Event::Ticked)
     }
 
-    fn seal(self: Box<Self>) -> Result<Sealed, SinkError> {
-        Ok(Sealed::Transaction(self))
+    fn seal(self: Box<Self>) -> Result<SealOutcome, SinkError> {
+        Ok(SealOutcome::Transaction(self))
     }
 }
 

@@ -1,4 +1,5 @@
-//! Whatever parses can be compiled, or is a mistake that lies in the text; whatever compiles can be evaluated, or fails with an error.
+//! Property tests: every parsed expression compiles or has errors within its text, and every
+//! compiled expression evaluates or returns an error.
 
 use crate::fixture::{ROWS, evaluate, scope};
 use proptest::prelude::*;
@@ -50,17 +51,37 @@ const ATOMS: [&str; 42] = [
     "@headers.x",
 ];
 
-const BINARY: [&str; 17] = ["or", "and", "=", "<>", "<", "<=", ">", ">=", "~", "!~", "||", "+", "-", "*", "/", "%", "like"];
+const BINARY: [&str; 17] = [
+    "or", "and", "=", "<>", "<", "<=", ">", ">=", "~", "!~", "||", "+", "-", "*", "/", "%", "like",
+];
 
-const TYPES: [&str; 12] =
-    ["tinyint", "bigint", "double", "text", "boolean", "date", "timestamp", "timestamp_s", "decimal(5,2)", "binary", "interval", "json"];
+const TYPES: [&str; 12] = [
+    "tinyint",
+    "bigint",
+    "double",
+    "text",
+    "boolean",
+    "date",
+    "timestamp",
+    "timestamp_s",
+    "decimal(5,2)",
+    "binary",
+    "interval",
+    "json",
+];
 
-/// The names that DataFusion's crate has, also those that are not ours.
+/// The names of all DataFusion functions, including those that are not available here.
 fn function_names() -> Vec<String> {
     let functions = datafusion_functions::all_default_functions();
     functions
         .iter()
-        .flat_map(|function| function.aliases().iter().cloned().chain([function.name().to_owned()]))
+        .flat_map(|function| {
+            function
+                .aliases()
+                .iter()
+                .cloned()
+                .chain([function.name().to_owned()])
+        })
         .chain(["if".to_owned()])
         .collect()
 }
@@ -98,10 +119,11 @@ proptest! {
                     prop_assert_eq!(values.len(), ROWS);
                 }
             }
-            Err(mistakes) => {
-                prop_assert!(!mistakes.is_empty());
-                for mistake in mistakes {
-                    prop_assert!(mistake.span.start <= mistake.span.end && mistake.span.end as usize <= text.len());
+            Err(errors) => {
+                prop_assert!(!errors.is_empty());
+                for error in errors {
+                    prop_assert!(error.span.start <= error.span.end);
+                    prop_assert!(error.span.end as usize <= text.len());
                 }
             }
         }

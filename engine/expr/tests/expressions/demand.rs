@@ -1,4 +1,4 @@
-//! What expressions want of the paths they name.
+//! The types that expressions require of payload paths.
 
 use arrow::datatypes::DataType;
 use pseidon_dsl::expr::Path;
@@ -6,9 +6,10 @@ use pseidon_dsl::node::Text;
 use pseidon_expr::demand::{Demand, collect};
 use pseidon_expr::types::type_name;
 
-/// Each path with its type, where one is wanted: `a int64, b`.
+/// Each path with the required type, if any: `a int64, b`.
 fn wanted(text: &str, wanted: Option<DataType>) -> String {
-    let expr = pseidon_dsl::expr::parse(&Text::plain(text, 0)).unwrap_or_else(|mistakes| panic!("{text}: {mistakes:?}"));
+    let expr = pseidon_dsl::expr::parse(&Text::plain(text, 0))
+        .unwrap_or_else(|errors| panic!("{text}: {errors:?}"));
     let known = |path: &Path| match path.to_string().as_str() {
         "known_text" => Some(DataType::Utf8),
         "known_int" => Some(DataType::Int32),
@@ -17,7 +18,10 @@ fn wanted(text: &str, wanted: Option<DataType>) -> String {
     let mut demands = Vec::new();
     collect(&expr, wanted.as_ref(), &known, &mut demands);
     for demand in &demands {
-        assert_eq!(&text[demand.span.start as usize..demand.span.end as usize], demand.path.to_string());
+        assert_eq!(
+            &text[demand.span.start as usize..demand.span.end as usize],
+            demand.path.to_string()
+        );
     }
     let shown = |demand: &Demand| match &demand.wanted {
         Some(data_type) => format!("{} {}", demand.path, type_name(data_type)),
@@ -27,7 +31,7 @@ fn wanted(text: &str, wanted: Option<DataType>) -> String {
 }
 
 #[test]
-fn a_use_says_the_type() {
+fn a_use_determines_the_type() {
     let cases = [
         ("a", "a"),
         ("1", ""),
@@ -64,7 +68,10 @@ fn a_use_says_the_type() {
         ("a::text like b", "a, b utf8"),
         ("user.tags[0].x = 1", "user.tags[0].x int64"),
         ("case when a then b else 1 end", "a boolean, b int64"),
-        ("case a when 1 then 'x' when b then c end", "a int64, b int64, c utf8"),
+        (
+            "case a when 1 then 'x' when b then c end",
+            "a int64, b int64, c utf8",
+        ),
         ("case when a = 1 then b end", "a int64, b"),
         ("lower(a) = b", "a utf8, b utf8"),
         ("length(a) > b", "a utf8, b int32"),
@@ -94,10 +101,14 @@ fn a_use_says_the_type() {
 }
 
 #[test]
-fn what_is_asked_of_the_whole_is_asked_of_its_parts() {
+fn a_type_required_of_an_expression_is_required_of_its_parts() {
     let cases = [
         ("a", DataType::Boolean, "a boolean"),
-        ("case when a then b end", DataType::Utf8, "a boolean, b utf8"),
+        (
+            "case when a then b end",
+            DataType::Utf8,
+            "a boolean, b utf8",
+        ),
         ("coalesce(a, b)", DataType::Utf8, "a utf8, b utf8"),
         ("-a", DataType::Int64, "a int64"),
         ("a + b", DataType::Int64, "a float64, b float64"),

@@ -1,16 +1,16 @@
-//! Expressions and their values, over the three rows of the fixture.
+//! Values of expressions for the three rows of the fixture.
 
 use crate::fixture::{compiled, evaluate, shown};
 use pseidon_expr::types::field_type_name;
 
-/// Each case: the expression, its type, its three values.
+/// Checks cases of an expression, its type and its three values.
 fn check(cases: &[(&str, &str, [&str; 3])]) {
     let mut wrong = Vec::new();
     for (text, expected_type, expected) in cases {
         let compiled = match compiled(text) {
             Ok(compiled) => compiled,
-            Err(mistakes) => {
-                wrong.push(format!("{text}: {mistakes:?}"));
+            Err(errors) => {
+                wrong.push(format!("{text}: {errors:?}"));
                 continue;
             }
         };
@@ -41,7 +41,11 @@ fn literals_and_columns() {
         ("@topic", "utf8", ["t1", "t1", "t2"]),
         ("@partition", "int32", ["0", "1", "0"]),
         ("@offset", "int64", ["10", "11", "12"]),
-        ("@timestamp", "timestamp_ms", ["2024-02-29T23:59:58.123Z", "NULL", "1970-01-01T00:00:00Z"]),
+        (
+            "@timestamp",
+            "timestamp_ms",
+            ["2024-02-29T23:59:58.123Z", "NULL", "1970-01-01T00:00:00Z"],
+        ),
         ("@key", "utf8", ["k", "NULL", ""]),
         ("@headers", "json", ["{\"h\":\"1\"}", "{}", "{}"]),
         ("@headers.trace", "utf8", ["trace", "NULL", "NULL"]),
@@ -69,9 +73,21 @@ fn arithmetic() {
         ("any + 1", "int64", ["13", "13", "NULL"]),
         ("any + any", "float64", ["24.0", "24.0", "NULL"]),
         ("-any", "float64", ["-12.0", "-12.0", "NULL"]),
-        ("at + '1 day'", "timestamp_ms", ["2024-03-01T23:59:58.123Z", "1970-01-02T00:00:00Z", "NULL"]),
-        ("day - '1 month'", "date32", ["2024-01-29", "1969-12-01", "NULL"]),
-        ("at - cast('1 hour' as interval)", "timestamp_ms", ["2024-02-29T22:59:58.123Z", "1969-12-31T23:00:00Z", "NULL"]),
+        (
+            "at + '1 day'",
+            "timestamp_ms",
+            ["2024-03-01T23:59:58.123Z", "1970-01-02T00:00:00Z", "NULL"],
+        ),
+        (
+            "day - '1 month'",
+            "date32",
+            ["2024-01-29", "1969-12-01", "NULL"],
+        ),
+        (
+            "at - cast('1 hour' as interval)",
+            "timestamp_ms",
+            ["2024-02-29T22:59:58.123Z", "1969-12-31T23:00:00Z", "NULL"],
+        ),
     ]);
 }
 
@@ -97,7 +113,11 @@ fn comparisons() {
         ("name = null", "boolean", ["NULL", "NULL", "NULL"]),
         ("status = '200'", "boolean", ["true", "false", "NULL"]),
         ("at > '2024-01-01'", "boolean", ["true", "false", "NULL"]),
-        ("at = '1970-01-01T01:00:00+01:00'", "boolean", ["false", "true", "NULL"]),
+        (
+            "at = '1970-01-01T01:00:00+01:00'",
+            "boolean",
+            ["false", "true", "NULL"],
+        ),
         ("day = '2024-02-29'", "boolean", ["true", "false", "NULL"]),
         ("at > day", "boolean", ["true", "false", "NULL"]),
         ("ok = true", "boolean", ["true", "false", "NULL"]),
@@ -105,18 +125,46 @@ fn comparisons() {
         ("any = '12'", "boolean", ["true", "true", "NULL"]),
         ("any = small", "boolean", ["false", "false", "NULL"]),
         ("any < 9", "boolean", ["false", "false", "NULL"]),
-        ("status between 200 and 300", "boolean", ["true", "false", "NULL"]),
-        ("status not between 200 and 300", "boolean", ["false", "true", "NULL"]),
-        ("status between 100 and null", "boolean", ["NULL", "NULL", "NULL"]),
-        ("day between '2024-01-01' and '2024-12-31'", "boolean", ["true", "false", "NULL"]),
-        ("status in (200, 404.0)", "boolean", ["true", "true", "NULL"]),
+        (
+            "status between 200 and 300",
+            "boolean",
+            ["true", "false", "NULL"],
+        ),
+        (
+            "status not between 200 and 300",
+            "boolean",
+            ["false", "true", "NULL"],
+        ),
+        (
+            "status between 100 and null",
+            "boolean",
+            ["NULL", "NULL", "NULL"],
+        ),
+        (
+            "day between '2024-01-01' and '2024-12-31'",
+            "boolean",
+            ["true", "false", "NULL"],
+        ),
+        (
+            "status in (200, 404.0)",
+            "boolean",
+            ["true", "true", "NULL"],
+        ),
         ("status in (1, null)", "boolean", ["NULL", "NULL", "NULL"]),
         ("status not in (200)", "boolean", ["false", "true", "NULL"]),
-        ("status in (small, 200)", "boolean", ["true", "false", "NULL"]),
+        (
+            "status in (small, 200)",
+            "boolean",
+            ["true", "false", "NULL"],
+        ),
         ("name in ('Ann', 'x')", "boolean", ["true", "false", "NULL"]),
         ("any in (12, 'x')", "boolean", ["true", "true", "NULL"]),
         ("@topic = 't1'", "boolean", ["true", "true", "false"]),
-        ("@timestamp >= '2024-02-29'", "boolean", ["true", "NULL", "false"]),
+        (
+            "@timestamp >= '2024-02-29'",
+            "boolean",
+            ["true", "NULL", "false"],
+        ),
     ]);
 }
 
@@ -129,7 +177,11 @@ fn logic() {
         ("ok or null", "boolean", ["true", "NULL", "NULL"]),
         ("not ok", "boolean", ["false", "true", "NULL"]),
         ("not ok or ok and ok", "boolean", ["true", "true", "NULL"]),
-        ("(not ok or ok) and ok", "boolean", ["true", "false", "NULL"]),
+        (
+            "(not ok or ok) and ok",
+            "boolean",
+            ["true", "false", "NULL"],
+        ),
         ("ok is true", "boolean", ["true", "false", "false"]),
         ("ok is not true", "boolean", ["false", "true", "true"]),
         ("ok is false", "boolean", ["false", "true", "false"]),
@@ -137,20 +189,36 @@ fn logic() {
         ("name is not null", "boolean", ["true", "true", "false"]),
         ("word is null", "boolean", ["false", "false", "true"]),
         ("any is null", "boolean", ["false", "false", "true"]),
-        ("small = 1 or small = 2 or small = 3 or small = 4", "boolean", ["true", "true", "true"]),
-        ("small > 0 and small > 1 and small > 2", "boolean", ["false", "false", "true"]),
+        (
+            "small = 1 or small = 2 or small = 3 or small = 4",
+            "boolean",
+            ["true", "true", "true"],
+        ),
+        (
+            "small > 0 and small > 1 and small > 2",
+            "boolean",
+            ["false", "false", "true"],
+        ),
     ]);
 }
 
 #[test]
-fn texts() {
+fn strings() {
     check(&[
         ("name like 'A%'", "boolean", ["true", "false", "NULL"]),
         ("name not like '%b_'", "boolean", ["true", "false", "NULL"]),
         ("name ilike 'a%'", "boolean", ["true", "false", "NULL"]),
-        ("name like '%!%' escape '!'", "boolean", ["false", "true", "NULL"]),
+        (
+            "name like '%!%' escape '!'",
+            "boolean",
+            ["false", "true", "NULL"],
+        ),
         ("name like '%\\%'", "boolean", ["false", "true", "NULL"]),
-        ("'a\\b' like 'a\\b' escape '!'", "boolean", ["true", "true", "true"]),
+        (
+            "'a\\b' like 'a\\b' escape '!'",
+            "boolean",
+            ["true", "true", "true"],
+        ),
         ("name like null", "boolean", ["NULL", "NULL", "NULL"]),
         ("name like name", "boolean", ["true", "true", "NULL"]),
         ("name ~ '^[A-Z]'", "boolean", ["true", "false", "NULL"]),
@@ -175,7 +243,7 @@ fn nested_values() {
         ("pair[2]", "int64", ["NULL", "NULL", "NULL"]),
         ("user.more", "json", ["{\"k\":\"v\"}", "[]", "NULL"]),
         ("user.more.z", "json", ["NULL", "NULL", "NULL"]),
-        // A column of its own, which has the longest path.
+        // A separate column, which has the longest path.
         ("user.more.k", "int64", ["7", "8", "9"]),
     ]);
 }
@@ -193,13 +261,25 @@ fn json_values() {
         ("cast(any as bigint)", "int64", ["12", "12", "NULL"]),
         ("any::text", "utf8", ["12", "12", "NULL"]),
         ("cast(any as json)", "json", ["\"12\"", "12", "NULL"]),
-        ("try_cast(word as boolean)", "boolean", ["NULL", "true", "NULL"]),
+        (
+            "try_cast(word as boolean)",
+            "boolean",
+            ["NULL", "true", "NULL"],
+        ),
         ("upper(word)", "utf8", ["HÉLLO \"X\"", "TRUE", "NULL"]),
         ("round(any)", "float64", ["12.0", "12.0", "NULL"]),
         ("coalesce(any, word)", "json", ["\"12\"", "12", "null"]),
         ("coalesce(any, 'none')", "utf8", ["12", "12", "none"]),
-        ("case when ok then any end", "json", ["\"12\"", "NULL", "NULL"]),
-        ("case any when 12 then 'yes' else 'no' end", "utf8", ["yes", "yes", "no"]),
+        (
+            "case when ok then any end",
+            "json",
+            ["\"12\"", "NULL", "NULL"],
+        ),
+        (
+            "case any when 12 then 'yes' else 'no' end",
+            "utf8",
+            ["yes", "yes", "no"],
+        ),
     ]);
 }
 
@@ -212,11 +292,35 @@ fn casts() {
         ("try_cast(name as int)", "int32", ["NULL", "NULL", "NULL"]),
         ("try_cast('x' as int)", "int32", ["NULL", "NULL", "NULL"]),
         ("try_cast(big as int)", "int32", ["NULL", "NULL", "0"]),
-        ("cast(price as decimal(10,1))", "decimal(10,1)", ["1.5", "NULL", "-2.0"]),
-        ("cast(day as timestamp)", "timestamp_us", ["2024-02-29T00:00:00Z", "1970-01-01T00:00:00Z", "NULL"]),
-        ("cast(at as date)", "date32", ["2024-02-29", "1970-01-01", "NULL"]),
-        ("date '2024-02-29'", "date32", ["2024-02-29", "2024-02-29", "2024-02-29"]),
-        ("timestamp '2024-02-29 01:02:03'", "timestamp_us", ["2024-02-29T01:02:03Z", "2024-02-29T01:02:03Z", "2024-02-29T01:02:03Z"]),
+        (
+            "cast(price as decimal(10,1))",
+            "decimal(10,1)",
+            ["1.5", "NULL", "-2.0"],
+        ),
+        (
+            "cast(day as timestamp)",
+            "timestamp_us",
+            ["2024-02-29T00:00:00Z", "1970-01-01T00:00:00Z", "NULL"],
+        ),
+        (
+            "cast(at as date)",
+            "date32",
+            ["2024-02-29", "1970-01-01", "NULL"],
+        ),
+        (
+            "date '2024-02-29'",
+            "date32",
+            ["2024-02-29", "2024-02-29", "2024-02-29"],
+        ),
+        (
+            "timestamp '2024-02-29 01:02:03'",
+            "timestamp_us",
+            [
+                "2024-02-29T01:02:03Z",
+                "2024-02-29T01:02:03Z",
+                "2024-02-29T01:02:03Z",
+            ],
+        ),
         ("cast(null as bigint)", "int64", ["NULL", "NULL", "NULL"]),
         ("cast(ok as int)", "int32", ["1", "0", "NULL"]),
         ("cast(raw as text)", "utf8", ["ab", "NULL", ""]),
@@ -226,22 +330,58 @@ fn casts() {
 #[test]
 fn cases() {
     check(&[
-        ("case when status < 300 then 'ok' when status < 500 then 'client' else 'none' end", "utf8", ["ok", "client", "none"]),
-        ("case status when 200 then 1 when 404 then 2 end", "int64", ["1", "2", "NULL"]),
-        ("case small when 1 then status else 0 end", "int64", ["200", "0", "0"]),
-        ("case small when 1 then 1 when 2 then 1.5 end", "float64", ["1.0", "1.5", "NULL"]),
-        ("case when ok then day else '2020-01-01' end", "date32", ["2024-02-29", "2020-01-01", "2020-01-01"]),
-        ("case when ok then status else 'none' end", "utf8", ["200", "none", "none"]),
-        ("case when ok then null else null end", "null", ["NULL", "NULL", "NULL"]),
-        // Only the chosen branch is computed.
-        ("case when byte = 0 then 0 else 10 / byte end", "int64", ["0", "1", "0"]),
+        (
+            "case when status < 300 then 'ok' when status < 500 then 'client' else 'none' end",
+            "utf8",
+            ["ok", "client", "none"],
+        ),
+        (
+            "case status when 200 then 1 when 404 then 2 end",
+            "int64",
+            ["1", "2", "NULL"],
+        ),
+        (
+            "case small when 1 then status else 0 end",
+            "int64",
+            ["200", "0", "0"],
+        ),
+        (
+            "case small when 1 then 1 when 2 then 1.5 end",
+            "float64",
+            ["1.0", "1.5", "NULL"],
+        ),
+        (
+            "case when ok then day else '2020-01-01' end",
+            "date32",
+            ["2024-02-29", "2020-01-01", "2020-01-01"],
+        ),
+        (
+            "case when ok then status else 'none' end",
+            "utf8",
+            ["200", "none", "none"],
+        ),
+        (
+            "case when ok then null else null end",
+            "null",
+            ["NULL", "NULL", "NULL"],
+        ),
+        // Only the selected branch is evaluated.
+        (
+            "case when byte = 0 then 0 else 10 / byte end",
+            "int64",
+            ["0", "1", "0"],
+        ),
         ("coalesce(status, small)", "int64", ["200", "404", "3"]),
         ("coalesce(small, 0)", "int32", ["1", "2", "3"]),
         ("coalesce(null, null)", "null", ["NULL", "NULL", "NULL"]),
         ("coalesce(name)", "utf8", ["Ann", "bob%", "NULL"]),
         ("ifnull(name, '-')", "utf8", ["Ann", "bob%", "-"]),
         ("nvl(status, -1)", "int64", ["200", "404", "-1"]),
-        ("nvl2(status, 'some', 'none')", "utf8", ["some", "some", "none"]),
+        (
+            "nvl2(status, 'some', 'none')",
+            "utf8",
+            ["some", "some", "none"],
+        ),
         ("if(ok, 1, 2)", "int64", ["1", "2", "2"]),
         ("nullif(small, 2)", "int32", ["1", "NULL", "3"]),
         ("nullif(any, '12')", "json", ["NULL", "NULL", "NULL"]),
@@ -258,14 +398,30 @@ fn functions() {
         ("split_part('a,b', ',', 2)", "utf8", ["b", "b", "b"]),
         ("trim('  x ')", "utf8", ["x", "x", "x"]),
         ("replace(name, 'n', 'm')", "utf8", ["Amm", "bob%", "NULL"]),
-        ("concat(name, '-', small)", "utf8", ["Ann-1", "bob%-2", "-3"]),
+        (
+            "concat(name, '-', small)",
+            "utf8",
+            ["Ann-1", "bob%-2", "-3"],
+        ),
         ("lpad(small, 3, '0')", "utf8", ["001", "002", "003"]),
         ("rpad(name, small, 'x')", "utf8", ["A", "bo", "NULL"]),
         ("lpad(name, -1, 'x')", "utf8", ["", "", "NULL"]),
         ("repeat('x', small)", "utf8", ["x", "xx", "xxx"]),
-        ("starts_with(name, 'A')", "boolean", ["true", "false", "NULL"]),
-        ("regexp_replace(name, '[a-z]+', '*')", "utf8", ["A*", "*%", "NULL"]),
-        ("regexp_like(name, 'b')", "boolean", ["false", "true", "NULL"]),
+        (
+            "starts_with(name, 'A')",
+            "boolean",
+            ["true", "false", "NULL"],
+        ),
+        (
+            "regexp_replace(name, '[a-z]+', '*')",
+            "utf8",
+            ["A*", "*%", "NULL"],
+        ),
+        (
+            "regexp_like(name, 'b')",
+            "boolean",
+            ["false", "true", "NULL"],
+        ),
         ("md5('x')", "utf8", ["9dd4e461268c8034f5c8564e155c67a6"; 3]),
         ("encode(raw, 'hex')", "utf8", ["6162", "NULL", ""]),
         ("abs(small - 3)", "int64", ["2", "1", "0"]),
@@ -273,25 +429,61 @@ fn functions() {
         ("ceiling(price)", "float64", ["2.0", "NULL", "-2.0"]),
         ("power(small, 2)", "float64", ["1.0", "4.0", "9.0"]),
         ("greatest(small, 2)", "int64", ["2", "2", "3"]),
-        ("to_timestamp_millis(status)", "timestamp_ms", ["1970-01-01T00:00:00.200Z", "1970-01-01T00:00:00.404Z", "NULL"]),
-        ("to_timestamp_seconds(0)", "timestamp_s", ["1970-01-01T00:00:00Z"; 3]),
-        ("to_timestamp('2024-02-29T01:00:00+01:00')", "timestamp_ns", ["2024-02-29T00:00:00Z"; 3]),
-        ("date_trunc('hour', at)", "timestamp_ms", ["2024-02-29T23:00:00Z", "1970-01-01T00:00:00Z", "NULL"]),
+        (
+            "to_timestamp_millis(status)",
+            "timestamp_ms",
+            [
+                "1970-01-01T00:00:00.200Z",
+                "1970-01-01T00:00:00.404Z",
+                "NULL",
+            ],
+        ),
+        (
+            "to_timestamp_seconds(0)",
+            "timestamp_s",
+            ["1970-01-01T00:00:00Z"; 3],
+        ),
+        (
+            "to_timestamp('2024-02-29T01:00:00+01:00')",
+            "timestamp_ns",
+            ["2024-02-29T00:00:00Z"; 3],
+        ),
+        (
+            "date_trunc('hour', at)",
+            "timestamp_ms",
+            ["2024-02-29T23:00:00Z", "1970-01-01T00:00:00Z", "NULL"],
+        ),
         ("date_part('year', at)", "int32", ["2024", "1970", "NULL"]),
-        ("date_bin('1 hour', at)", "timestamp_ns", ["2024-02-29T23:00:00Z", "1970-01-01T00:00:00Z", "NULL"]),
+        (
+            "date_bin('1 hour', at)",
+            "timestamp_ns",
+            ["2024-02-29T23:00:00Z", "1970-01-01T00:00:00Z", "NULL"],
+        ),
         ("to_char(day, '%Y')", "utf8", ["2024", "1970", "NULL"]),
         ("to_date('2024-02-29')", "date32", ["2024-02-29"; 3]),
-        ("from_unixtime(0)", "timestamp_s", ["1970-01-01T00:00:00Z"; 3]),
+        (
+            "from_unixtime(0)",
+            "timestamp_s",
+            ["1970-01-01T00:00:00Z"; 3],
+        ),
         ("now() > '2024-01-01'", "boolean", ["true", "true", "true"]),
-        ("current_timestamp() > at", "boolean", ["true", "true", "NULL"]),
+        (
+            "current_timestamp() > at",
+            "boolean",
+            ["true", "true", "NULL"],
+        ),
         ("current_date() > day", "boolean", ["true", "true", "NULL"]),
-        ("random() >= 0 and random() < 1", "boolean", ["true", "true", "true"]),
+        (
+            "random() >= 0 and random() < 1",
+            "boolean",
+            ["true", "true", "true"],
+        ),
         ("length(uuid())", "int32", ["36", "36", "36"]),
     ]);
 }
 
 #[test]
-fn what_is_computed_fails_loudly() {
+fn evaluation_errors_are_not_silent() {
     let cases = [
         ("1 / (small - 1)", "division by zero"),
         ("small % byte", "division by zero"),
@@ -303,28 +495,45 @@ fn what_is_computed_fails_loudly() {
         ("cast(big as int)", "9223372036854775807"),
         ("any = 12 and word > 3", "Cannot cast string 'héllo \"x\"'"),
         ("word = true", "Boolean"),
-        ("repeat('x', big)", "9223372036854775807 is too long for a text, up to 1048576 is possible"),
+        (
+            "repeat('x', big)",
+            "the length 9223372036854775807 is too large; expected at most 1048576",
+        ),
         ("broken || ''", "JSON"),
-        ("broken.a", "no valid JSON on the way to a"),
+        ("broken.a", "invalid JSON on the path to a"),
     ];
     for (text, expected) in cases {
-        let compiled = compiled(text).unwrap_or_else(|mistakes| panic!("{text}: {mistakes:?}"));
+        let compiled = compiled(text).unwrap_or_else(|errors| panic!("{text}: {errors:?}"));
         let error = evaluate(&compiled).unwrap_err();
         assert!(error.contains(expected), "{text}: {error}");
     }
 }
 
 #[test]
-fn only_what_is_named_is_needed_and_once() {
+fn each_used_column_is_an_input_once() {
     use pseidon_dsl::expr::Meta;
     use pseidon_expr::Input;
     let compiled = compiled("small + status > small and @offset > 1 and @offset < 100").unwrap();
-    assert_eq!(compiled.inputs(), [Input::Column(1), Input::Column(0), Input::Meta(Meta::Offset)]);
+    assert_eq!(
+        compiled.inputs(),
+        [
+            Input::Column(1),
+            Input::Column(0),
+            Input::Meta(Meta::Offset)
+        ]
+    );
 }
 
 #[test]
-fn what_changes_from_call_to_call_is_not_deterministic() {
-    for text in ["now()", "random() < 0.5", "uuid()", "current_date()", "case when random() < 2 then 1 end", "to_char(now(), '%Y')"] {
+fn volatile_functions_are_not_deterministic() {
+    for text in [
+        "now()",
+        "random() < 0.5",
+        "uuid()",
+        "current_date()",
+        "case when random() < 2 then 1 end",
+        "to_char(now(), '%Y')",
+    ] {
         assert!(!compiled(text).unwrap().is_deterministic(), "{text}");
     }
     for text in ["1", "status", "lower(name)", "@timestamp"] {
@@ -333,14 +542,14 @@ fn what_changes_from_call_to_call_is_not_deterministic() {
 }
 
 #[test]
-fn an_expression_is_called_by_its_text() {
+fn an_expression_is_named_by_its_text() {
     for text in ["status", "geo.city", "lower(name)", "status + 1"] {
         assert_eq!(compiled(text).unwrap().field().name(), text);
     }
 }
 
 #[test]
-fn random_values_differ_and_the_clock_stands_still_within_a_batch() {
+fn random_values_differ_and_now_is_constant_within_a_batch() {
     let values = shown(&evaluate(&compiled("random()").unwrap()).unwrap());
     assert!(values[0] != values[1] && values[1] != values[2]);
     let values = shown(&evaluate(&compiled("now()").unwrap()).unwrap());
@@ -348,14 +557,15 @@ fn random_values_differ_and_the_clock_stands_still_within_a_batch() {
 }
 
 #[test]
-fn no_rows_give_no_values() {
+fn no_rows_return_no_values() {
     for text in ["1", "now()", "random()", "lower('X')"] {
         let values = compiled(text).unwrap().evaluate(Vec::new(), 0).unwrap();
         assert_eq!(values.len(), 0, "{text}");
     }
 }
 
-/// The parser takes up to 256 levels: that many fit the stack of an ordinary thread, also in a debug build.
+/// The parser accepts up to 256 levels. They fit in the stack of a normal thread, even in a debug
+/// build.
 #[test]
 fn the_deepest_expressions_can_be_evaluated() {
     let chain = vec!["small > 0"; 250].join(" and ");

@@ -1,4 +1,4 @@
-//! Expressions that make much of little.
+//! Expressions whose result is much larger than their inputs.
 
 use std::sync::Arc;
 
@@ -7,28 +7,41 @@ use arrow::error::ArrowError;
 
 use crate::fixture::compiled;
 
-/// The expression over so many rows that all have this text in every column of text.
+/// Evaluates an expression for `rows` rows, with the value `column` in every string column.
 fn evaluate(text: &str, column: &str, rows: usize) -> Result<ArrayRef, ArrowError> {
     let compiled = compiled(text).unwrap();
-    let values: ArrayRef = Arc::new(StringArray::from_iter_values(std::iter::repeat_n(column, rows)));
-    compiled.evaluate(compiled.inputs().iter().map(|_| values.clone()).collect(), rows)
+    let values: ArrayRef = Arc::new(StringArray::from_iter_values(std::iter::repeat_n(
+        column, rows,
+    )));
+    compiled.evaluate(
+        compiled.inputs().iter().map(|_| values.clone()).collect(),
+        rows,
+    )
 }
 
-/// Each case: the expression, the text in its column, and how long its value is.
+/// Cases of an expression, the value of its column, and the length of the result.
 const WIDE: [(&str, &str, usize); 9] = [
     ("repeat('x', 400000)", "", 400_000),
     ("repeat(name, 400000)", "x", 400_000),
     ("name || repeat('x', 400000)", "y", 400_001),
     ("concat(name, repeat('x', 400000), name)", "y", 400_002),
-    ("case when name = 'y' then repeat('x', 400000) else name end", "y", 400_000),
+    (
+        "case when name = 'y' then repeat('x', 400000) else name end",
+        "y",
+        400_000,
+    ),
     ("lpad(name, 400000)", "y", 400_000),
     ("rpad(name, 400000, 'zä')", "y", 600_000),
     ("replace(name, 'y', repeat('x', 400000))", "y", 400_000),
-    ("regexp_replace(name, '.', repeat('x', 200000), 'g')", "yy", 400_000),
+    (
+        "regexp_replace(name, '.', repeat('x', 200000), 'g')",
+        "yy",
+        400_000,
+    ),
 ];
 
 #[test]
-fn what_would_become_too_large_is_refused_before_it_is_made() {
+fn too_large_results_are_rejected_before_they_are_computed() {
     for (text, column, _) in WIDE {
         match evaluate(text, column, 8000) {
             Err(ArrowError::MemoryError(_)) => {}
@@ -38,32 +51,56 @@ fn what_would_become_too_large_is_refused_before_it_is_made() {
 }
 
 #[test]
-fn fewer_rows_of_it_are_possible() {
+fn fewer_rows_are_accepted() {
     for (text, column, length) in WIDE {
         for rows in [0, 1, 5] {
-            let values = evaluate(text, column, rows).unwrap_or_else(|error| panic!("{text}: {error}"));
+            let values =
+                evaluate(text, column, rows).unwrap_or_else(|error| panic!("{text}: {error}"));
             let values = values.as_string::<i32>();
             assert_eq!(values.len(), rows, "{text}");
-            assert!((0..rows).all(|row| values.value(row).len().abs_diff(length) < 3), "{text}: {values:?}");
+            assert!(
+                (0..rows).all(|row| values.value(row).len().abs_diff(length) < 3),
+                "{text}: {values:?}"
+            );
         }
     }
 }
 
 #[test]
-fn one_value_may_be_large_but_not_boundless() {
-    assert_eq!(evaluate("repeat(name, 1000)", &"x".repeat(10_000), 1).unwrap().as_string::<i32>().value(0).len(), 10_000_000);
-    for (text, column) in [("repeat(name, 100000)", "x".repeat(1000)), ("replace(name, 'x', name)", "x".repeat(10_000))] {
+fn a_single_value_may_be_large_within_a_limit() {
+    assert_eq!(
+        evaluate("repeat(name, 1000)", &"x".repeat(10_000), 1)
+            .unwrap()
+            .as_string::<i32>()
+            .value(0)
+            .len(),
+        10_000_000
+    );
+    for (text, column) in [
+        ("repeat(name, 100000)", "x".repeat(1000)),
+        ("replace(name, 'x', name)", "x".repeat(10_000)),
+    ] {
         let error = evaluate(text, &column, 1).unwrap_err();
-        assert!(matches!(error, ArrowError::MemoryError(_)), "{text}: {error}");
+        assert!(
+            matches!(error, ArrowError::MemoryError(_)),
+            "{text}: {error}"
+        );
     }
-    // What only keeps its size is no growth, however large it is.
+    // A result that is not larger than its arguments is always accepted.
     let large = "x".repeat(20 << 20);
-    assert_eq!(evaluate("replace(name, 'x', 'y')", &large, 1).unwrap().as_string::<i32>().value(0).len(), large.len());
+    assert_eq!(
+        evaluate("replace(name, 'x', 'y')", &large, 1)
+            .unwrap()
+            .as_string::<i32>()
+            .value(0)
+            .len(),
+        large.len()
+    );
 }
 
 #[test]
-fn ordinary_batches_are_evaluated_in_one_go() {
-    let text = "some words, as texts have them ".repeat(4);
+fn ordinary_batches_are_evaluated_at_once() {
+    let text = "some words, as strings have them ".repeat(4);
     for expression in [
         "replace(name, 'words', 'letters')",
         "regexp_replace(name, 'w.*s', 'x')",
@@ -71,6 +108,11 @@ fn ordinary_batches_are_evaluated_in_one_go() {
         "repeat(name, 3)",
         "name in ('a', 'b') or name like 'x%' or name || 'constant' = 'other'",
     ] {
-        assert_eq!(evaluate(expression, &text, 8192).unwrap_or_else(|error| panic!("{expression}: {error}")).len(), 8192);
+        assert_eq!(
+            evaluate(expression, &text, 8192)
+                .unwrap_or_else(|error| panic!("{expression}: {error}"))
+                .len(),
+            8192
+        );
     }
 }

@@ -1,8 +1,8 @@
-//! Expressions as users write them, through the public face of the crate.
+//! Tests of expressions as users write them, through the public API.
 
 mod arbitrary;
 mod demand;
+mod errors;
 mod evaluate;
 mod fixture;
 mod large;
-mod mistakes;

@@ -1,4 +1,4 @@
-//! What happens to a bad record.
+//! Error policies: what happens to an invalid record.
 
 use std::time::Duration;
 
@@ -7,22 +7,22 @@ use pseidon_dsl::{Diagnostic, Node, NodeKind, nearest, units};
 /// A stage's error policy.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum OnError {
-    /// The run ends with an error.
+    /// The run stops with an error.
     Throw,
     /// The record is counted and dropped.
     Noop,
-    /// What failed is tried again, `times` times with `interval` between; then `then` applies.
+    /// The failed step is retried `times` times with `interval` between; then `then` applies.
     Retry {
-        /// How often.
+        /// The number of retries.
         times: u64,
-        /// How long to wait before each.
+        /// The wait before each retry.
         interval: Duration,
-        /// What happens after the last: one of the other policies.
+        /// The policy after the last retry: one of the others.
         then: Box<OnError>,
     },
-    /// The record is written aside, with the reason, its position and its original bytes.
+    /// The record is quarantined with the reason, its position and its original bytes.
     Quarantine {
-        /// The folder; `None` for the one beside the output.
+        /// The quarantine folder; `None` for the one beside the output.
         path: Option<String>,
     },
 }
@@ -36,7 +36,11 @@ impl OnError {
                 "throw" => Ok(OnError::Throw),
                 "noop" => Ok(OnError::Noop),
                 "quarantine" => Ok(OnError::Quarantine { path: None }),
-                "retry" => Ok(OnError::Retry { times: 10, interval: Duration::from_secs(60), then: Box::new(OnError::Throw) }),
+                "retry" => Ok(OnError::Retry {
+                    times: 10,
+                    interval: Duration::from_secs(60),
+                    then: Box::new(OnError::Throw),
+                }),
                 other => Err(vec![unknown(node, other)]),
             };
         }
@@ -48,37 +52,67 @@ impl OnError {
             )]);
         };
         let [(key, value)] = entries.as_slice() else {
-            return Err(vec![Diagnostic::new(node.span, "an error policy has one entry", "expected {:retry …} or {:quarantine …}")]);
+            return Err(vec![Diagnostic::new(
+                node.span,
+                "an error policy has exactly one entry",
+                "expected {:retry …} or {:quarantine …}",
+            )]);
         };
         match super::word(key) {
             Some("quarantine") => parse_quarantine(value),
             Some("retry") => parse_retry(value),
             Some(other) => Err(vec![unknown(key, other)]),
-            None => Err(vec![Diagnostic::new(key.span, "this is not an error policy", "expected :retry or :quarantine")]),
+            None => Err(vec![Diagnostic::new(
+                key.span,
+                "this is not an error policy",
+                "expected :retry or :quarantine",
+            )]),
         }
     }
 }
 
 fn unknown(node: &Node, word: &str) -> Diagnostic {
-    let mistake = Diagnostic::new(node.span, format!("there is no error policy `{word}`"), "expected :throw, :noop, :retry or :quarantine");
+    let error = Diagnostic::new(
+        node.span,
+        format!("unknown error policy `{word}`"),
+        "expected :throw, :noop, :retry or :quarantine",
+    );
     match nearest(word, WORDS) {
-        Some(near) => mistake.with_help(format!("did you mean :{near}?")),
-        None => mistake,
+        Some(near) => error.with_help(format!("did you mean `:{near}`?")),
+        None => error,
     }
 }
 
 fn parse_quarantine(value: &Node) -> Result<OnError, Vec<Diagnostic>> {
     match &value.kind {
         NodeKind::Bool(true) | NodeKind::Nil => Ok(OnError::Quarantine { path: None }),
-        NodeKind::Str(path) => Ok(OnError::Quarantine { path: Some(path.value.clone()) }),
+        NodeKind::Str(path) => Ok(OnError::Quarantine {
+            path: Some(path.value.clone()),
+        }),
         NodeKind::Map(entries) if entries.is_empty() => Ok(OnError::Quarantine { path: None }),
         NodeKind::Map(entries) => match entries.as_slice() {
-            [(key, Node { kind: NodeKind::Str(path), .. })] if super::word(key) == Some("path") => {
-                Ok(OnError::Quarantine { path: Some(path.value.clone()) })
-            }
-            _ => Err(vec![Diagnostic::new(value.span, "quarantine can be told one thing", "expected {:path \"folder\"}")]),
+            [
+                (
+                    key,
+                    Node {
+                        kind: NodeKind::Str(path),
+                        ..
+                    },
+                ),
+            ] if super::word(key) == Some("path") => Ok(OnError::Quarantine {
+                path: Some(path.value.clone()),
+            }),
+            _ => Err(vec![Diagnostic::new(
+                value.span,
+                "`:quarantine` accepts only `:path`",
+                "expected {:path \"folder\"}",
+            )]),
         },
-        _ => Err(vec![Diagnostic::new(value.span, "quarantine takes a folder", "expected a text or {:path \"folder\"}")]),
+        _ => Err(vec![Diagnostic::new(
+            value.span,
+            "`:quarantine` expects a folder",
+            "expected a string or {:path \"folder\"}",
+        )]),
     }
 }
 
@@ -87,32 +121,60 @@ fn parse_retry(value: &Node) -> Result<OnError, Vec<Diagnostic>> {
     let entries: &[(Node, Node)] = match &value.kind {
         NodeKind::Bool(true) | NodeKind::Nil => &[],
         NodeKind::Map(entries) => entries,
-        _ => return Err(vec![Diagnostic::new(value.span, "retry takes a map", "expected {:times 10 :interval \"60s\" :then :throw}")]),
+        _ => {
+            return Err(vec![Diagnostic::new(
+                value.span,
+                "`:retry` expects a map",
+                "expected {:times 10 :interval \"60s\" :then :throw}",
+            )]);
+        }
     };
-    let mut mistakes = Vec::new();
+    let mut errors = Vec::new();
     for (key, value) in entries {
         match super::word(key) {
             Some("times") => match &value.kind {
                 NodeKind::Int(number) if *number >= 0 => times = *number as u64,
-                _ => mistakes.push(Diagnostic::new(value.span, "`times` is not a whole number", "expected a number such as 10")),
+                _ => errors.push(Diagnostic::new(
+                    value.span,
+                    "`:times` is not an integer",
+                    "expected an integer such as 10",
+                )),
             },
-            Some("interval") => match super::scalar(value).and_then(|text| units::duration(&text).ok()) {
-                Some(time) => interval = time,
-                None => mistakes.push(Diagnostic::new(value.span, "`interval` is not a time", "expected a time such as \"60s\"")),
-            },
+            Some("interval") => {
+                match super::scalar(value).and_then(|text| units::duration(&text).ok()) {
+                    Some(time) => interval = time,
+                    None => errors.push(Diagnostic::new(
+                        value.span,
+                        "`:interval` is not a duration",
+                        "expected a duration such as \"60s\"",
+                    )),
+                }
+            }
             Some("then") => match OnError::parse(value) {
                 Ok(OnError::Retry { .. }) => {
-                    mistakes.push(Diagnostic::new(
+                    errors.push(Diagnostic::new(
                         value.span,
-                        "retry cannot be followed by retry",
+                        "`:then` cannot be another `:retry`",
                         "expected :throw, :noop or {:quarantine …}",
                     ));
                 }
                 Ok(policy) => then = policy,
-                Err(more) => mistakes.extend(more),
+                Err(more) => errors.extend(more),
             },
-            _ => mistakes.push(Diagnostic::new(key.span, "retry has no such option", "expected :times, :interval or :then")),
+            _ => errors.push(Diagnostic::new(
+                key.span,
+                "unknown option of `:retry`",
+                "expected :times, :interval or :then",
+            )),
         }
     }
-    if mistakes.is_empty() { Ok(OnError::Retry { times, interval, then: Box::new(then) }) } else { Err(mistakes) }
+    if errors.is_empty() {
+        Ok(OnError::Retry {
+            times,
+            interval,
+            then: Box::new(then),
+        })
+    } else {
+        Err(errors)
+    }
 }

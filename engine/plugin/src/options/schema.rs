@@ -6,12 +6,12 @@ use arrow::datatypes::{DataType, Field, Fields, Schema, SchemaRef};
 use pseidon_dsl::{Diagnostic, Name, Node, NodeKind, Span, edn, node::Text, print};
 use pseidon_expr::types::field_type_name;
 
-/// What `:schema` says.
+/// The value of `:schema`.
 #[derive(Clone, Debug, PartialEq)]
 pub enum SchemaOption {
-    /// Look at the first records, once.
+    /// Infer the fields from the first records, once.
     Infer,
-    /// These fields.
+    /// Exactly these fields.
     Fields(SchemaRef),
 }
 
@@ -25,21 +25,30 @@ impl SchemaOption {
     }
 }
 
-/// The fields as EDN, to be pasted after `:schema`; [`read_schema`] reads it.
+/// Prints the fields as EDN that can be pasted after `:schema`; [`read_schema`] reads it.
 pub fn print_schema(schema: &Schema) -> String {
     print::print(&fields_node(schema.fields()))
 }
 
-/// Reads what [`print_schema`] printed. An error says what is wrong with it.
+/// Reads the output of [`print_schema`]. An error says what is wrong with it.
 pub fn read_schema(text: &str) -> Result<SchemaRef, String> {
-    let say = |mistakes: Vec<Diagnostic>| mistakes.into_iter().map(|mistake| mistake.message).collect::<Vec<_>>().join("; ");
+    let say = |errors: Vec<Diagnostic>| {
+        errors
+            .into_iter()
+            .map(|error| error.message)
+            .collect::<Vec<_>>()
+            .join("; ")
+    };
     let fields = parse_fields(&edn::read(text).map_err(say)?).map_err(say)?;
     Ok(Arc::new(Schema::new(fields)))
 }
 
 fn fields_node(fields: &Fields) -> Node {
     let entry = |field: &Arc<Field>| {
-        let is_plain = field.name().chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '_' | '-'));
+        let is_plain = field
+            .name()
+            .chars()
+            .all(|c| c.is_ascii_alphanumeric() || matches!(c, '_' | '-'));
         let starts_plain = field.name().starts_with(|c: char| c.is_ascii_alphabetic());
         let name = if is_plain && starts_plain {
             NodeKind::Keyword(Name::plain(field.name().as_str()))
@@ -57,7 +66,7 @@ fn type_node(field: &Field) -> Node {
         DataType::List(item) => node(NodeKind::Vector(vec![type_node(item)])),
         _ => {
             let name = field_type_name(field);
-            // A name with parentheses, such as decimal(10,2), is no keyword.
+            // A name with parentheses, such as decimal(10,2), is not a keyword.
             if name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_') {
                 node(NodeKind::Keyword(Name::plain(name)))
             } else {
@@ -68,29 +77,44 @@ fn type_node(field: &Field) -> Node {
 }
 
 fn node(kind: NodeKind) -> Node {
-    Node { kind, span: Span::default() }
+    Node {
+        kind,
+        span: Span::default(),
+    }
 }
 
 fn parse_fields(node: &Node) -> Result<Fields, Vec<Diagnostic>> {
     let NodeKind::Map(entries) = &node.kind else {
-        return Err(vec![Diagnostic::new(node.span, "a schema is a map from field names to types", "expected a map such as {:id :int64}")]);
+        return Err(vec![Diagnostic::new(
+            node.span,
+            "a schema is a map from field names to types",
+            "expected a map such as {:id :int64}",
+        )]);
     };
     let mut fields = Vec::new();
-    let mut mistakes = Vec::new();
+    let mut errors = Vec::new();
     for (key, value) in entries {
         let Some(name) = field_name(key) else {
-            mistakes.push(Diagnostic::new(key.span, "this is not a field name", "expected a keyword or a text"));
+            errors.push(Diagnostic::new(
+                key.span,
+                "this is not a field name",
+                "expected a keyword or a string",
+            ));
             continue;
         };
         match parse_field(name, value) {
             Ok(field) => fields.push(field),
-            Err(more) => mistakes.extend(more),
+            Err(more) => errors.extend(more),
         }
     }
-    if mistakes.is_empty() { Ok(fields.into()) } else { Err(mistakes) }
+    if errors.is_empty() {
+        Ok(fields.into())
+    } else {
+        Err(errors)
+    }
 }
 
-/// Field names keep what they are: `:a/b` is the field `a/b`.
+/// Field names are not split at a slash: `:a/b` is the field `a/b`.
 fn field_name(node: &Node) -> Option<String> {
     match &node.kind {
         NodeKind::Keyword(name) | NodeKind::Symbol(name) => Some(name.to_string()),
@@ -101,20 +125,37 @@ fn field_name(node: &Node) -> Option<String> {
 
 fn parse_field(name: String, node: &Node) -> Result<Field, Vec<Diagnostic>> {
     match &node.kind {
-        NodeKind::Map(_) => Ok(Field::new(name, DataType::Struct(parse_fields(node)?), true)),
+        NodeKind::Map(_) => Ok(Field::new(
+            name,
+            DataType::Struct(parse_fields(node)?),
+            true,
+        )),
         NodeKind::Vector(items) => match items.as_slice() {
             [item] => {
                 let item = parse_field("item".to_owned(), item)?;
                 Ok(Field::new(name, DataType::List(Arc::new(item)), true))
             }
-            _ => Err(vec![Diagnostic::new(node.span, "a list has items of one type", "expected one type, such as [:utf8]")]),
+            _ => Err(vec![Diagnostic::new(
+                node.span,
+                "the items of a list have one type",
+                "expected one type, such as [:utf8]",
+            )]),
         },
         _ => {
             let Some(text) = super::scalar(node) else {
-                return Err(vec![Diagnostic::new(node.span, "this is not a type", "expected a type such as :int64, a map or a vector")]);
+                return Err(vec![Diagnostic::new(
+                    node.span,
+                    "this is not a type",
+                    "expected a type such as :int64, a map or a vector",
+                )]);
             };
-            pseidon_expr::types::parse_field(&name, &text)
-                .map_err(|reason| vec![Diagnostic::new(node.span, format!("`{text}` is not a type"), reason)])
+            pseidon_expr::types::parse_field(&name, &text).map_err(|reason| {
+                vec![Diagnostic::new(
+                    node.span,
+                    format!("`{text}` is not a type"),
+                    reason,
+                )]
+            })
         }
     }
 }
@@ -132,7 +173,12 @@ mod tests {
         ];
         for text in texts {
             let schema = read_schema(text).unwrap();
-            assert_eq!(read_schema(&print_schema(&schema)).unwrap(), schema, "{text} was printed as {}", print_schema(&schema));
+            assert_eq!(
+                read_schema(&print_schema(&schema)).unwrap(),
+                schema,
+                "{text} was printed as {}",
+                print_schema(&schema)
+            );
         }
         assert!(read_schema("{:a :inmt64}").unwrap_err().contains("inmt64"));
     }

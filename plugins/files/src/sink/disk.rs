@@ -1,11 +1,12 @@
-//! The identity of the disk that a base directory is on.
+//! The identity of the disk on which a base directory is.
 //!
-//! A committed file whose hidden name is gone has been published, but only on the disk that it was written to: on every other disk its hidden
-//! name never existed. Neither a host name nor a path says which disk that is. Containers and machines share both, and an unmounted disk
-//! leaves an empty directory at its path. So each base directory holds a random id:
+//! A committed file whose hidden name is gone has been published, but only on the disk to which it
+//! was written: on every other disk its hidden name never existed. Neither a host name nor a path
+//! identifies that disk. Containers and machines share both, and an unmounted disk leaves an empty
+//! directory at its path. So each base directory holds a random id:
 //!
 //! ```text
-//! <base>/.pseidon-open/disk    32 hexadecimal digits, written once, never changed and never removed
+//! <base>/.pseidon-open/disk    32 hexadecimal digits, written once, never changed or removed
 //! ```
 //!
 //! The id of the disk is part of every staged entry.
@@ -30,36 +31,49 @@ const DIGITS: usize = 32;
 pub(super) struct DiskId(String);
 
 impl DiskId {
-    /// The id of the disk at `base`; `None` if it does not have one, or if there is no such directory.
+    /// The id of the disk at `base`; `None` if it has no id, or if the directory does not exist.
     pub(super) fn of(base: &Path) -> io::Result<Option<DiskId>> {
         let path = base.join(OPEN).join(DISK);
         let text = match fs::read_to_string(&path) {
-            Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => return Ok(None),
+            Err(error)
+                if matches!(
+                    error.kind(),
+                    io::ErrorKind::NotFound | io::ErrorKind::NotADirectory
+                ) =>
+            {
+                return Ok(None);
+            }
             other => other?,
         };
         match DiskId::from_text(text.trim()) {
-            None => Err(io::Error::new(io::ErrorKind::InvalidData, format!("{} does not hold the id of a disk", path.display()))),
+            None => Err(io::Error::new(
+                io::ErrorKind::InvalidData,
+                format!("{} does not contain a disk id", path.display()),
+            )),
             id => Ok(id),
         }
     }
 
-    /// The id of the disk at `base`, which gets one if it does not have one. The id survives a crash when this returns.
+    /// The id of the disk at `base`; creates one if it is missing. The id is durable when this
+    /// returns.
     pub(super) fn of_or_new(base: &Path) -> io::Result<DiskId> {
         let root = base.join(OPEN);
         make_dirs(&root)?;
         loop {
             if let Some(id) = DiskId::of(base)? {
-                // Another process may have made it a moment ago.
+                // Another process may have created it a moment ago.
                 sync_dir(&root)?;
                 return Ok(id);
             }
             let id = new_identity().map_err(|error| match error {
-                StoreError::Failed(reason) | StoreError::Unavailable(reason) => io::Error::other(reason),
+                StoreError::Failed(reason) | StoreError::Unavailable(reason) => {
+                    io::Error::other(reason)
+                }
             })?;
             let new = root.join(format!("{DISK}.{id}"));
-            let named = write_new(&new, &id).and_then(|()| rename_to_new(&new, &root.join(DISK)));
+            let named = create_file(&new, &id).and_then(|()| rename_to_new(&new, &root.join(DISK)));
             if named.is_err() {
-                // It may be tried again and again, on a disk that is full.
+                // On a full disk this may be retried many times.
                 let _ = fs::remove_file(&new);
             }
             match named {
@@ -69,18 +83,19 @@ impl DiskId {
         }
     }
 
-    /// The id that this text is, if it is one.
+    /// Parses an id; `None` if the text is not 32 hexadecimal digits.
     pub(super) fn from_text(text: &str) -> Option<DiskId> {
-        (text.len() == DIGITS && text.bytes().all(|byte| byte.is_ascii_hexdigit())).then(|| DiskId(text.to_owned()))
+        (text.len() == DIGITS && text.bytes().all(|byte| byte.is_ascii_hexdigit()))
+            .then(|| DiskId(text.to_owned()))
     }
 
-    /// The id as text; see [`DiskId::from_text`].
+    /// The id as a string; see [`DiskId::from_text`].
     pub(super) fn as_str(&self) -> &str {
         &self.0
     }
 }
 
-fn write_new(path: &Path, text: &str) -> io::Result<()> {
+fn create_file(path: &Path, text: &str) -> io::Result<()> {
     let mut file = File::create_new(path)?;
     file.write_all(text.as_bytes())?;
     file.sync_all()
@@ -91,29 +106,44 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_disk_has_one_id_when_many_ask_at_once() {
+    fn concurrent_callers_see_one_disk_id() {
         let dir = tempfile::tempdir().unwrap();
         let base = dir.path().join("a/b");
         assert_eq!(DiskId::of(&base).unwrap(), None);
         let ids: Vec<DiskId> = std::thread::scope(|scope| {
-            let asking: Vec<_> = (0..8).map(|_| scope.spawn(|| DiskId::of_or_new(&base).unwrap())).collect();
-            asking.into_iter().map(|thread| thread.join().unwrap()).collect()
+            let threads: Vec<_> = (0..8)
+                .map(|_| scope.spawn(|| DiskId::of_or_new(&base).unwrap()))
+                .collect();
+            threads
+                .into_iter()
+                .map(|thread| thread.join().unwrap())
+                .collect()
         });
         assert!(ids.iter().all(|id| *id == ids[0]));
         assert_eq!(DiskId::of(&base).unwrap().as_ref(), ids.first());
         assert_eq!(DiskId::from_text(ids[0].as_str()).as_ref(), ids.first());
-        assert_eq!(fs::read_dir(base.join(OPEN)).unwrap().count(), 1, "nothing else is left");
+        assert_eq!(
+            fs::read_dir(base.join(OPEN)).unwrap().count(),
+            1,
+            "nothing else is left"
+        );
         assert_ne!(DiskId::of_or_new(dir.path()).unwrap(), ids[0]);
     }
 
     #[test]
-    fn a_damaged_id_is_an_error_and_not_another_disk() {
+    fn a_damaged_id_is_an_error_not_another_disk() {
         let dir = tempfile::tempdir().unwrap();
         fs::create_dir(dir.path().join(OPEN)).unwrap();
         for text in ["", "12", &"x".repeat(DIGITS)] {
             fs::write(dir.path().join(OPEN).join(DISK), text).unwrap();
-            assert_eq!(DiskId::of(dir.path()).unwrap_err().kind(), io::ErrorKind::InvalidData);
-            assert_eq!(DiskId::of_or_new(dir.path()).unwrap_err().kind(), io::ErrorKind::InvalidData);
+            assert_eq!(
+                DiskId::of(dir.path()).unwrap_err().kind(),
+                io::ErrorKind::InvalidData
+            );
+            assert_eq!(
+                DiskId::of_or_new(dir.path()).unwrap_err().kind(),
+                io::ErrorKind::InvalidData
+            );
         }
     }
 }

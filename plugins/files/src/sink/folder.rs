@@ -1,7 +1,8 @@
-//! The hidden folders of runs, and the locks that say whether a run is alive.
+//! The hidden folders of runs, and the locks that show whether a run is alive.
 //!
-//! A folder appears under its name with its lock held: it is made under another name and renamed. So a folder whose lock is free belongs to a
-//! process that is dead, and no process ever waits for a lock.
+//! A folder appears under its name with its lock held, because it is created under another name
+//! and then renamed. So a folder whose lock is free belongs to a dead process, and no process ever
+//! waits for a lock.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
@@ -18,60 +19,81 @@ use super::host::Host;
 use super::place::{make_dirs, sync_dir};
 
 const LOCK: &str = "lock";
-/// What the name of a folder begins with until it is complete.
+/// The prefix of a folder's name until the folder is complete.
 const NEW: &str = ".new-";
 
 /// The hidden folder of a run in one base directory.
 pub(super) struct Folder {
     base: PathBuf,
-    /// The folder's parent, below the base directory.
+    /// The folder's parent, relative to the base directory.
     sink: String,
     /// The folder's name.
     name: String,
     /// The first lines of its lock file.
     label: Label,
-    held: Mutex<Held>,
-    /// How many names were made in it, and how many of them are on disk for sure.
+    current: Mutex<FolderLock>,
+    /// How many names were created in it.
     names: AtomicU64,
-    lasting_names: AtomicU64,
+    /// How many of them are certainly on disk.
+    durable_names: AtomicU64,
 }
 
-/// What changes when a folder has vanished and is made again.
-struct Held {
+/// The part of a [`Folder`] that changes when the folder has vanished and is created again.
+struct FolderLock {
     lock: File,
     disk: DiskId,
 }
 
-/// What a lock file says about the run that holds the lock.
+/// The content of a lock file: the run that holds the lock.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Label {
     /// The machine that it runs on.
     pub(super) host: Host,
-    /// The owner's name in the state store. An earlier version did not write it down; its owners' names were those of their folders.
+    /// The owner's name in the state store; `None` in the label of an earlier version, where the
+    /// owner had the name of its folder.
     pub(super) owner: Option<String>,
 }
 
 impl Label {
     fn to_text(&self) -> String {
-        format!("{}\n{}\n", self.host.to_text(), self.owner.as_deref().unwrap_or_default())
+        format!(
+            "{}\n{}\n",
+            self.host.to_text(),
+            self.owner.as_deref().unwrap_or_default()
+        )
     }
 
-    /// The label that this text begins; `None` if it ends inside the machine's name, because its run died or found the disk full over it.
+    /// Parses a label. `None` if the text ends inside the machine's name, because the run died or
+    /// the disk became full while it was written.
     fn from_text(text: &str) -> Option<Label> {
         let mut lines = text.split_inclusive('\n');
         let host = lines.next().filter(|host| host.contains(' '))?;
-        // Half a name may be the name of another owner.
-        let owner = lines.next().and_then(|owner| owner.strip_suffix('\n')).filter(|owner| !owner.is_empty());
-        Some(Label { host: Host::from_text(host), owner: owner.map(str::to_owned) })
+        // A truncated name may be the name of another owner.
+        let owner = lines
+            .next()
+            .and_then(|owner| owner.strip_suffix('\n'))
+            .filter(|owner| !owner.is_empty());
+        Some(Label {
+            host: Host::from_text(host),
+            owner: owner.map(str::to_owned),
+        })
     }
 }
 
 impl Folder {
-    /// Makes the folder `<base>/<sink>/<name>` and locks it.
-    pub(super) fn make(base: &Path, sink: &str, name: &str, label: Label) -> io::Result<Folder> {
-        let held = make(base, sink, name, &label)?;
+    /// Creates the folder `<base>/<sink>/<name>` and locks it.
+    pub(super) fn create(base: &Path, sink: &str, name: &str, label: Label) -> io::Result<Folder> {
+        let current = create(base, sink, name, &label)?;
         let (base, sink, name) = (base.to_owned(), sink.to_owned(), name.to_owned());
-        Ok(Folder { base, sink, name, label, held: Mutex::new(held), names: AtomicU64::new(0), lasting_names: AtomicU64::new(0) })
+        Ok(Folder {
+            base,
+            sink,
+            name,
+            label,
+            current: Mutex::new(current),
+            names: AtomicU64::new(0),
+            durable_names: AtomicU64::new(0),
+        })
     }
 
     /// The base directory.
@@ -79,7 +101,7 @@ impl Folder {
         &self.base
     }
 
-    /// The folder's parent, below the base directory.
+    /// The folder's parent, relative to the base directory.
     pub(super) fn sink(&self) -> &str {
         &self.sink
     }
@@ -96,38 +118,39 @@ impl Folder {
 
     /// The disk that the folder is on.
     pub(super) fn disk(&self) -> DiskId {
-        self.held.lock().disk.clone()
+        self.current.lock().disk.clone()
     }
 
-    /// Makes the folder again if it has vanished.
-    pub(super) fn make_again(&self) -> io::Result<()> {
-        let mut held = self.held.lock();
-        if !leads_to(&self.dir().join(LOCK), &held.lock) {
-            *held = make(&self.base, &self.sink, &self.name, &self.label)?;
+    /// Creates the folder again if it has vanished.
+    pub(super) fn recreate(&self) -> io::Result<()> {
+        let mut current = self.current.lock();
+        if !names_file(&self.dir().join(LOCK), &current.lock) {
+            *current = create(&self.base, &self.sink, &self.name, &self.label)?;
         }
         Ok(())
     }
 
-    /// A name was made in the folder. Returns its number, for [`Folder::sync_name`].
+    /// Counts a name that was created in the folder. Returns its number, for [`Folder::sync_name`].
     pub(super) fn count_name(&self) -> u64 {
         self.names.fetch_add(1, Ordering::AcqRel) + 1
     }
 
-    /// Makes the name with this number lasting, and all that were made before; nothing is left to do where another name's sync has done it.
+    /// Makes the name with this number durable, and all names that were created before it. Does
+    /// nothing if the sync of another name has done so.
     pub(super) fn sync_name(&self, number: u64) -> io::Result<()> {
-        if self.lasting_names.load(Ordering::Acquire) >= number {
+        if self.durable_names.load(Ordering::Acquire) >= number {
             return Ok(());
         }
         let made = self.names.load(Ordering::Acquire);
         sync_dir(&self.dir())?;
-        self.lasting_names.fetch_max(made, Ordering::AcqRel);
+        self.durable_names.fetch_max(made, Ordering::AcqRel);
         Ok(())
     }
 
-    /// Removes the folder and the one above it, as far as nothing is in them.
+    /// Removes the folder and its parent, if they are empty.
     pub(super) fn remove(&self) -> io::Result<()> {
         let dir = self.dir();
-        // What the store may name stays here, and the lock with it: the next run cleans up.
+        // Files that the store may name stay here, and the lock with them: the next run cleans up.
         if fs::read_dir(&dir)?.all(|entry| entry.is_ok_and(|entry| entry.file_name() == LOCK)) {
             fs::remove_file(dir.join(LOCK))?;
             fs::remove_dir(&dir)?;
@@ -138,53 +161,88 @@ impl Folder {
     }
 }
 
-/// A folder whose run is dead, locked.
+/// The locked folder of a dead run.
 pub(super) struct DeadFolder {
     dir: PathBuf,
     name: String,
     owner: String,
-    /// Its run was on another machine, so the lock says little.
+    /// Its run was on another machine, so the free lock does not prove that the run is dead.
     is_foreign: bool,
     _lock: File,
 }
 
 impl DeadFolder {
-    /// Locks the folder at `dir`; `None` if its run is alive. One that was on another machine may be alive all the same.
+    /// Locks the folder at `dir`; `None` if its run is alive. A run on another machine may be alive
+    /// although its folder can be locked.
     pub(super) fn claim(dir: PathBuf, here: &Host) -> io::Result<Option<DeadFolder>> {
-        let Some(name) = dir.file_name().and_then(|name| name.to_str()).map(str::to_owned) else { return Ok(None) };
+        let Some(name) = dir
+            .file_name()
+            .and_then(|name| name.to_str())
+            .map(str::to_owned)
+        else {
+            return Ok(None);
+        };
         let path = dir.join(LOCK);
         let lock = match OpenOptions::new().read(true).write(true).open(&path) {
             // Its run died before it had written its lock file.
-            Err(error) if error.kind() == io::ErrorKind::NotFound && dir.is_dir() => match File::create_new(&path) {
-                Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::AlreadyExists) => return Ok(None),
-                other => other?,
-            },
-            Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => return Ok(None),
+            Err(error) if error.kind() == io::ErrorKind::NotFound && dir.is_dir() => {
+                match File::create_new(&path) {
+                    Err(error)
+                        if matches!(
+                            error.kind(),
+                            io::ErrorKind::NotFound | io::ErrorKind::AlreadyExists
+                        ) =>
+                    {
+                        return Ok(None);
+                    }
+                    other => other?,
+                }
+            }
+            Err(error)
+                if matches!(
+                    error.kind(),
+                    io::ErrorKind::NotFound | io::ErrorKind::NotADirectory
+                ) =>
+            {
+                return Ok(None);
+            }
             other => other?,
         };
         let text = io::read_to_string(&lock)?;
         let label = Label::from_text(&text);
-        let is_foreign = label.as_ref().is_some_and(|label| !label.host.shares_locks_with(here));
+        let is_foreign = label
+            .as_ref()
+            .is_some_and(|label| !label.host.shares_locks_with(here));
         match flock(&lock, FlockOperation::NonBlockingLockExclusive) {
             Err(Errno::WOULDBLOCK) => return Ok(None),
             other => other?,
         }
         // Another process may have removed the folder before this one had the lock.
-        if !leads_to(&path, &lock) {
+        if !names_file(&path, &lock) {
             return Ok(None);
         }
-        let owner = label.and_then(|label| label.owner).unwrap_or_else(|| name.strip_prefix(NEW).unwrap_or(&name).to_owned());
-        Ok(Some(DeadFolder { dir, name, owner, is_foreign, _lock: lock }))
+        let owner = label
+            .and_then(|label| label.owner)
+            .unwrap_or_else(|| name.strip_prefix(NEW).unwrap_or(&name).to_owned());
+        Ok(Some(DeadFolder {
+            dir,
+            name,
+            owner,
+            is_foreign,
+            _lock: lock,
+        }))
     }
 
-    /// Whether its run was on another machine, such as a container before the machine was started again.
+    /// Whether its run was on another machine, such as a container before a reboot.
     pub(super) fn is_foreign(&self) -> bool {
         self.is_foreign
     }
 
-    /// Whether a file lies in it.
+    /// Whether it contains files besides the lock.
     pub(super) fn has_files(&self) -> bool {
-        fs::read_dir(&self.dir).is_ok_and(|mut entries| entries.any(|entry| entry.is_ok_and(|entry| entry.file_name() != LOCK)))
+        fs::read_dir(&self.dir).is_ok_and(|mut entries| {
+            entries.any(|entry| entry.is_ok_and(|entry| entry.file_name() != LOCK))
+        })
     }
 
     /// The folder's path.
@@ -197,12 +255,12 @@ impl DeadFolder {
         &self.name
     }
 
-    /// The name in the state store of the run that made it.
+    /// The name in the state store of the run that created it.
     pub(super) fn owner(&self) -> &str {
         &self.owner
     }
 
-    /// Removes it with everything in it.
+    /// Removes it with its content.
     pub(super) fn remove(self) -> io::Result<()> {
         match fs::remove_dir_all(&self.dir) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
@@ -211,31 +269,40 @@ impl DeadFolder {
     }
 }
 
-/// Whether the run of this hidden folder is certainly alive: it holds the lock, on a machine whose locks can be seen here.
+/// Whether the run of this hidden folder is certainly alive: it holds the lock, on a machine whose
+/// locks are visible here.
 pub(super) fn is_alive(dir: &Path, host: &Host, here: &Host) -> bool {
-    let Ok(lock) = File::open(dir.join(LOCK)) else { return false };
-    host.shares_locks_with(here) && flock(&lock, FlockOperation::NonBlockingLockShared) == Err(Errno::WOULDBLOCK)
+    let Ok(lock) = File::open(dir.join(LOCK)) else {
+        return false;
+    };
+    host.shares_locks_with(here)
+        && flock(&lock, FlockOperation::NonBlockingLockShared) == Err(Errno::WOULDBLOCK)
 }
 
-fn make(base: &Path, sink: &str, name: &str, label: &Label) -> io::Result<Held> {
+fn create(base: &Path, sink: &str, name: &str, label: &Label) -> io::Result<FolderLock> {
     let disk = DiskId::of_or_new(base)?;
     let parent = base.join(sink);
     let dir = parent.join(name);
     loop {
-        match try_make(&parent, &dir, name, label) {
-            // A run that ended or cleaned up has removed what was empty.
+        match try_create(&parent, &dir, name, label) {
+            // A run that exited or cleaned up has removed an empty folder.
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-            other => return Ok(Held { lock: other?, disk }),
+            other => return Ok(FolderLock { lock: other?, disk }),
         }
     }
 }
 
-fn try_make(parent: &Path, dir: &Path, name: &str, label: &Label) -> io::Result<File> {
+fn try_create(parent: &Path, dir: &Path, name: &str, label: &Label) -> io::Result<File> {
     make_dirs(parent)?;
     if dir.is_dir() {
         // Only the lock has vanished.
-        let lock = OpenOptions::new().create(true).truncate(true).read(true).write(true).open(dir.join(LOCK))?;
-        hold(&lock, label)?;
+        let lock = OpenOptions::new()
+            .create(true)
+            .truncate(true)
+            .read(true)
+            .write(true)
+            .open(dir.join(LOCK))?;
+        lock_and_label(&lock, label)?;
         sync_dir(dir)?;
         return Ok(lock);
     }
@@ -244,24 +311,36 @@ fn try_make(parent: &Path, dir: &Path, name: &str, label: &Label) -> io::Result<
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
         other => other?,
     }
-    let lock = OpenOptions::new().create(true).truncate(true).read(true).write(true).open(new.join(LOCK))?;
-    hold(&lock, label)?;
+    let lock = OpenOptions::new()
+        .create(true)
+        .truncate(true)
+        .read(true)
+        .write(true)
+        .open(new.join(LOCK))?;
+    lock_and_label(&lock, label)?;
     sync_dir(&new)?;
     fs::rename(&new, dir)?;
     sync_dir(parent)?;
-    // A run that took the new folder for a dead one's may have removed the lock before it was held.
-    if leads_to(&dir.join(LOCK), &lock) { Ok(lock) } else { Err(io::ErrorKind::NotFound.into()) }
+    // Another run may have mistaken the new folder for a dead run's, and removed it before it was
+    // locked.
+    if names_file(&dir.join(LOCK), &lock) {
+        Ok(lock)
+    } else {
+        Err(io::ErrorKind::NotFound.into())
+    }
 }
 
-fn hold(mut lock: &File, label: &Label) -> io::Result<()> {
+fn lock_and_label(mut lock: &File, label: &Label) -> io::Result<()> {
     flock(lock, FlockOperation::NonBlockingLockExclusive)?;
     lock.write_all(label.to_text().as_bytes())?;
     lock.sync_all()
 }
 
-/// Whether the name is this file's.
-fn leads_to(path: &Path, file: &File) -> bool {
-    let (Ok(found), Ok(ours)) = (fs::symlink_metadata(path), file.metadata()) else { return false };
+/// Whether `path` names this file.
+fn names_file(path: &Path, file: &File) -> bool {
+    let (Ok(found), Ok(ours)) = (fs::symlink_metadata(path), file.metadata()) else {
+        return false;
+    };
     (found.dev(), found.ino()) == (ours.dev(), ours.ino())
 }
 
@@ -270,10 +349,16 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_label_may_end_early() {
-        let whole = Label { host: Host::from_text("box 1"), owner: Some("box-1-2".to_owned()) };
+    fn a_truncated_label_is_parsed() {
+        let whole = Label {
+            host: Host::from_text("box 1"),
+            owner: Some("box-1-2".to_owned()),
+        };
         assert_eq!(whole.to_text(), "box 1\nbox-1-2\n");
-        let without_owner = Label { owner: None, ..whole.clone() };
+        let without_owner = Label {
+            owner: None,
+            ..whole.clone()
+        };
         for (text, label) in [
             ("box 1\nbox-1-2\n", Some(&whole)),
             ("box 1\nbox-1-", Some(&without_owner)),

@@ -1,33 +1,34 @@
-//! What has to be done with a file after it was published, as the state store keeps it until it is done.
+//! The follow-up of a published file: what is done with it after publishing. The state store keeps
+//! it until it is done.
 
 use std::path::PathBuf;
 
 use serde_json::{Map, Value, json};
 
-/// What follows publishing.
+/// The work that follows publishing.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct FollowUp {
-    /// How many records it holds.
+    /// How many records the file contains.
     pub(super) records: u64,
-    /// Which those are: `{"clicks/3": {"first": 10, "upto": 20}}`
+    /// Their positions by split, `upto` exclusive: `{"clicks/3": {"first": 10, "upto": 20}}`.
     pub(super) positions: Map<String, Value>,
-    /// Where it is moved.
+    /// Where the file is moved; `None` if it stays where it was published.
     pub(super) destination: Option<Destination>,
 }
 
-/// Where a file is moved.
+/// Where a file is moved after publishing.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Destination {
     /// The folder, an absolute path.
     pub(super) folder: PathBuf,
-    /// What its name begins with there.
+    /// The prefix of its name there.
     pub(super) prefix: String,
-    /// The folder of broken files, an absolute path, if it has to be looked whether the file is one.
+    /// The folder of broken files, an absolute path; `None` if the file is not checked.
     pub(super) quarantine: Option<PathBuf>,
 }
 
 impl FollowUp {
-    /// As JSON; see [`FollowUp::from_json`].
+    /// The follow-up as JSON; see [`FollowUp::from_json`].
     pub(super) fn to_json(&self) -> Value {
         let mut json = json!({ "records": self.records, "positions": self.positions });
         if let Some(destination) = &self.destination {
@@ -40,7 +41,7 @@ impl FollowUp {
         json
     }
 
-    /// From such JSON.
+    /// Parses the JSON of [`FollowUp::to_json`].
     pub(super) fn from_json(json: &Value) -> Option<FollowUp> {
         let destination = match json.get("folder") {
             None => None,
@@ -53,7 +54,11 @@ impl FollowUp {
                 },
             }),
         };
-        Some(FollowUp { records: json.get("records")?.as_u64()?, positions: json.get("positions")?.as_object()?.clone(), destination })
+        Some(FollowUp {
+            records: json.get("records")?.as_u64()?,
+            positions: json.get("positions")?.as_object()?.clone(),
+            destination,
+        })
     }
 }
 
@@ -62,14 +67,34 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_store_keeps_all_of_it() {
-        let positions = json!({ "in:clicks/3": { "first": 10, "upto": 20 } }).as_object().unwrap().clone();
-        let plain = FollowUp { records: 10, positions, destination: None };
-        let moved = Destination { folder: "/lake/a".into(), prefix: "host-".into(), quarantine: None };
-        let checked = Destination { quarantine: Some("/lake/broken".into()), ..moved.clone() };
+    fn json_keeps_every_field() {
+        let positions = json!({ "in:clicks/3": { "first": 10, "upto": 20 } })
+            .as_object()
+            .unwrap()
+            .clone();
+        let plain = FollowUp {
+            records: 10,
+            positions,
+            destination: None,
+        };
+        let moved = Destination {
+            folder: "/lake/a".into(),
+            prefix: "host-".into(),
+            quarantine: None,
+        };
+        let checked = Destination {
+            quarantine: Some("/lake/broken".into()),
+            ..moved.clone()
+        };
         for destination in [None, Some(moved), Some(checked)] {
-            let follow_up = FollowUp { destination, ..plain.clone() };
-            assert_eq!(FollowUp::from_json(&follow_up.to_json()).unwrap(), follow_up);
+            let follow_up = FollowUp {
+                destination,
+                ..plain.clone()
+            };
+            assert_eq!(
+                FollowUp::from_json(&follow_up.to_json()).unwrap(),
+                follow_up
+            );
         }
         assert_eq!(FollowUp::from_json(&json!({ "inode": 7 })), None);
     }

@@ -1,14 +1,16 @@
-//! A lane is a file: the steps by which it becomes visible.
+//! The lane of the sink: one file, and the steps by which it becomes visible.
 //!
 //! A test can kill the process at each of these points:
 //!
-//! 1. `opened`: a hidden file was made; `written`: rows were added to one; `finished`: a file is complete.
+//! 1. `opened`: a hidden file was created; `written`: rows were added to a file; `finished`: a file
+//!    is complete.
 //! 2. `synced`: all files of a step of the engine and their names are on disk.
-//! 3. `committed`: the state store has the step: the records are delivered, come what may.
-//! 4. `renamed`: the first file is visible; `published`: all are, lastingly. The engine's next step takes them out of the store.
+//! 3. `committed`: the state store has the step: the records count as delivered.
+//! 4. `renamed`: the first file is visible; `published`: all files are durably visible. The
+//!    engine's next step removes them from the store.
 //!
-//! Where files are moved or reported afterwards, they are handed over for that ([`follow_ups`](super::follow_ups)) and stay in the store until
-//! it is done.
+//! Files that are moved or reported afterwards are handed over to
+//! [`follow_ups`](super::follow_ups), and stay in the store until that is done.
 
 use std::io;
 use std::sync::Arc;
@@ -16,42 +18,57 @@ use std::sync::Arc;
 use pseidon_delivery::{LaneId, failpoint};
 use pseidon_formats::EncodeError;
 use pseidon_plugin::Rows;
-use pseidon_plugin::lane::{Completion, Lane, Progress, Room, Sealed};
+use pseidon_plugin::lane::{Completion, Lane, Progress, Room, SealOutcome};
 use pseidon_plugin::sink::SinkError;
 use rustix::io::Errno;
 
-use super::Shared;
-use super::follow_ups::MOST_WAITING;
-use super::open_file::{ClosedFile, ClosingFile, OpenFile, Writing};
+use super::RunContext;
+use super::follow_ups::MAX_WAITING;
+use super::open_file::{CloseContext, ClosedFile, ClosingFile, OpenFile};
 
-/// An open lane.
+/// An open lane of the sink.
 pub(super) struct FileLane {
-    shared: Arc<Shared>,
+    shared: Arc<RunContext>,
     lane: LaneId,
     /// `None` before the first rows.
     file: Option<OpenFile>,
 }
 
 impl FileLane {
-    /// A lane without a file.
-    pub(super) fn new(shared: Arc<Shared>, lane: LaneId) -> FileLane {
-        FileLane { shared, lane, file: None }
+    /// Creates a lane; its file is created by the first write.
+    pub(super) fn new(shared: Arc<RunContext>, lane: LaneId) -> FileLane {
+        FileLane {
+            shared,
+            lane,
+            file: None,
+        }
     }
 
-    /// Makes the file, whose first record is the first of these rows.
+    /// Creates the file, whose first record is the first of these rows.
     fn open(&mut self, rows: &Rows) -> Result<Room, SinkError> {
         let shared = &self.shared;
         // Each file that waits is an entry in the state store.
         if shared.follow_ups.is_full() && !shared.setup.stop.reading_stopped() {
-            return Ok(Room::Blocked(format!("{MOST_WAITING} committed files wait to be published, moved or reported")));
+            return Ok(Room::Blocked(format!(
+                "{MAX_WAITING} committed files wait to be published, moved or reported"
+            )));
         }
         let (file, hidden) = match shared.staging.create() {
             Ok(made) => made,
-            Err(error) if is_out_of_files(&error) => return Ok(Room::TooManyOpen(error.to_string())),
+            Err(error) if is_open_file_limit(&error) => {
+                return Ok(Room::TooManyOpen(error.to_string()));
+            }
             Err(error) => return Ok(Room::Blocked(error.to_string())),
         };
         let destination = shared.destination(rows, &hidden)?;
-        let file = OpenFile::new(self.lane.clone(), destination, &shared.settings.codec, file, hidden).map_err(cannot_encode)?;
+        let file = OpenFile::new(
+            self.lane.clone(),
+            destination,
+            &shared.settings.codec,
+            file,
+            hidden,
+        )
+        .map_err(cannot_encode)?;
         self.file = Some(file);
         shared.open_files.inc();
         failpoint::reach("opened");
@@ -67,11 +84,18 @@ impl Lane for FileLane {
                 return Ok(room);
             }
         }
-        let Some(file) = &mut self.file else { return Ok(Room::Full) };
+        let Some(file) = &mut self.file else {
+            return Ok(Room::Full);
+        };
         if let Some(error) = file.still_blocked() {
             return Ok(Room::Blocked(error.to_string()));
         }
-        let rows = self.shared.settings.router.without_values(rows.clone()).map_err(|error| SinkError::Fatal(error.to_string()))?;
+        let rows = self
+            .shared
+            .settings
+            .router
+            .without_carried_columns(rows.clone())
+            .map_err(|error| SinkError::Fatal(error.to_string()))?;
         file.write(&rows).map_err(cannot_encode)?;
         failpoint::reach("written");
         Ok(Room::Ready)
@@ -86,25 +110,38 @@ impl Lane for FileLane {
     }
 
     fn shed(&mut self) -> Result<Room, SinkError> {
-        let Some(file) = &mut self.file else { return Ok(Room::Ready) };
+        let Some(file) = &mut self.file else {
+            return Ok(Room::Ready);
+        };
         file.shed().map_err(cannot_encode)?;
-        Ok(file.still_blocked().map_or(Room::Ready, |error| Room::Blocked(error.to_string())))
+        Ok(file
+            .still_blocked()
+            .map_or(Room::Ready, |error| Room::Blocked(error.to_string())))
     }
 
-    fn seal(mut self: Box<Self>) -> Result<Sealed, SinkError> {
-        let Some(file) = self.file.take() else { return Ok(Sealed::Durable) };
+    fn seal(mut self: Box<Self>) -> Result<SealOutcome, SinkError> {
+        let Some(file) = self.file.take() else {
+            return Ok(SealOutcome::Durable);
+        };
         let shared = self.shared.clone();
         shared.open_files.dec();
-        let writing = Writing {
+        let context = CloseContext {
             pipeline: &shared.setup.pipeline,
             sink: shared.setup.committer.sink().as_str(),
             place: shared.place.as_deref(),
-            tells_topic: shared.settings.router.name.as_ref().is_some_and(|name| name.tells_topic),
+            has_topic: shared
+                .settings
+                .router
+                .name
+                .as_ref()
+                .is_some_and(|name| name.has_topic),
             extension: &shared.extension,
             has_hook: shared.settings.hook.is_some(),
         };
-        let closing = file.close(&writing).map_err(cannot_encode)?;
-        Ok(Sealed::Pending(Box::new(FileCompletion(Some(closing)))))
+        let closing = file.close(&context).map_err(cannot_encode)?;
+        Ok(SealOutcome::Pending(Box::new(FileCompletion(Some(
+            closing,
+        )))))
     }
 }
 
@@ -116,7 +153,7 @@ impl Drop for FileLane {
     }
 }
 
-/// The way of a file from its last row to the disk; `None` when it is there.
+/// Writes the last bytes of a sealed file to the disk; `None` when they are written.
 struct FileCompletion(Option<ClosingFile>);
 
 impl Completion for FileCompletion {
@@ -130,7 +167,7 @@ impl Completion for FileCompletion {
             match closing.into_closed() {
                 Ok(closed) => {
                     failpoint::reach("finished");
-                    make_lasting(&closed)?;
+                    make_durable(&closed)?;
                     return Ok(Progress::Durable(vec![closed.hand_over()]));
                 }
                 Err(still_closing) => self.0 = Some(*still_closing),
@@ -140,22 +177,31 @@ impl Completion for FileCompletion {
     }
 }
 
-/// Makes a file and its hidden name lasting.
-fn make_lasting(file: &ClosedFile) -> Result<(), SinkError> {
+/// Makes a file and its hidden name durable.
+fn make_durable(file: &ClosedFile) -> Result<(), SinkError> {
     let dir = file.hidden().dir();
-    // After a failed sync the kernel may have thrown the data away, so it is no use to try again with this file.
-    file.sync().map_err(|error| SinkError::Transient(format!("cannot sync a file: {error}")))?;
-    file.hidden().sync_name().map_err(|error| SinkError::Transient(format!("cannot sync {}: {error}", dir.display())))?;
+    // After a failed sync the kernel may have discarded the data, so retrying with this file is
+    // useless.
+    file.sync()
+        .map_err(|error| SinkError::Transient(format!("cannot sync a file: {error}")))?;
+    file.hidden()
+        .sync_name()
+        .map_err(|error| SinkError::Transient(format!("cannot sync {}: {error}", dir.display())))?;
     if file.hidden().is_there() {
         Ok(())
     } else {
-        Err(SinkError::Transient(format!("an open file in {} was deleted by another program", dir.display())))
+        Err(SinkError::Transient(format!(
+            "an open file in {} was deleted by another program",
+            dir.display()
+        )))
     }
 }
 
-/// Whether the process, or the machine, has as many files open as it may.
-fn is_out_of_files(error: &io::Error) -> bool {
-    [Errno::MFILE, Errno::NFILE].iter().any(|errno| error.raw_os_error() == Some(errno.raw_os_error()))
+/// Whether the process or the machine has reached its limit of open files.
+fn is_open_file_limit(error: &io::Error) -> bool {
+    [Errno::MFILE, Errno::NFILE]
+        .iter()
+        .any(|errno| error.raw_os_error() == Some(errno.raw_os_error()))
 }
 
 fn cannot_encode(error: EncodeError) -> SinkError {

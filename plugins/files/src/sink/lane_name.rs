@@ -1,7 +1,7 @@
-//! From a row's values to the path of its bucket, and from a file's first record to its name.
+//! Names: the path of a bucket from a row's values, and the name of a file from its first record.
 //!
-//! Whatever a value is, the path stays below the base directory, shows no hidden name that a template did not ask for, and is the same
-//! for the same record at any time: it is the lane's lasting name.
+//! For every value, the path stays below the base directory, contains no hidden name that is not in
+//! the template, and is the same for the same record at any time: it is the lane's permanent name.
 
 use std::fmt::Write;
 
@@ -9,62 +9,73 @@ use pseidon_delivery::{LaneId, Position, SplitId};
 use pseidon_plugin::Split;
 use sha2::{Digest, Sha256};
 
-/// The longest name of a folder in bytes. File systems allow 255.
-const LONGEST_COMPONENT: usize = 200;
-/// The longest path of a bucket in bytes. Linux allows 4096 for all of a path.
-pub(super) const LONGEST_PATH: usize = 3000;
-/// The longest part of a file's name that comes from the split's name.
-const LONGEST_TOPIC: usize = 100;
-/// The longest part of a file's name that a template gives.
-const LONGEST_NAME: usize = 120;
-/// The path of the bucket when the template names nothing below the base directory.
-const BASE_ITSELF: &str = ".";
-/// Parts a bucket's path from what its files' names begin with. No path holds it, since no folder's name is empty.
-const BEFORE_NAME: &str = "//";
-/// Parts a bucket from the number of one of its lanes.
-const BEFORE_NUMBER: &str = "///";
+/// The maximum length of a folder's name in bytes. File systems allow 255.
+const MAX_COMPONENT_BYTES: usize = 200;
+/// The maximum length of a bucket's path in bytes. Linux allows 4096 for a whole path.
+pub(super) const MAX_PATH_BYTES: usize = 3000;
+/// The maximum length in bytes of the topic in a file's name.
+const MAX_TOPIC_BYTES: usize = 100;
+/// The maximum length in bytes of the part of a file's name that a template yields.
+const MAX_NAME_BYTES: usize = 120;
+/// The path of the bucket if the template names no folder below the base directory.
+const BASE_DIR: &str = ".";
+/// Separates a bucket's path from the beginning of its files' names. No path contains it, since no
+/// folder's name is empty.
+const NAME_SEPARATOR: &str = "//";
+/// Separates a bucket from the number of one of its lanes.
+const NUMBER_SEPARATOR: &str = "///";
 
-/// The lane of a bucket, or one of several. It is the path as it stands if there is neither a name nor a number.
+/// The id of a bucket's lane: the path, followed by the name and the lane's number if there are
+/// any.
 pub(super) fn lane_id(path: String, name: Option<&str>, number: Option<u32>) -> LaneId {
     let mut lane = path;
-    // Writing into a text cannot fail.
+    // Writing to a string cannot fail.
     if let Some(name) = name {
-        let _ = write!(lane, "{BEFORE_NAME}{name}");
+        let _ = write!(lane, "{NAME_SEPARATOR}{name}");
     }
     if let Some(number) = number {
-        let _ = write!(lane, "{BEFORE_NUMBER}{number}");
+        let _ = write!(lane, "{NUMBER_SEPARATOR}{number}");
     }
     LaneId::from(lane)
 }
 
-/// The folder of a lane's files below the base directory, if it is not that itself, and what their names begin with.
+/// The folder of a lane's files, relative to the base directory, and the beginning of their names.
+/// The folder is `None` for the base directory itself, the name is `None` for the topic.
 pub(super) fn folder_and_name(lane: &LaneId) -> (Option<&str>, Option<&str>) {
-    let bucket = lane.as_str().split_once(BEFORE_NUMBER).map_or(lane.as_str(), |(bucket, _)| bucket);
-    let (path, name) = match bucket.split_once(BEFORE_NAME) {
+    let bucket = lane
+        .as_str()
+        .split_once(NUMBER_SEPARATOR)
+        .map_or(lane.as_str(), |(bucket, _)| bucket);
+    let (path, name) = match bucket.split_once(NAME_SEPARATOR) {
         Some((path, name)) => (path, Some(name)),
         None => (bucket, None),
     };
-    (Some(path).filter(|path| *path != BASE_ITSELF), name)
+    (Some(path).filter(|path| *path != BASE_DIR), name)
 }
 
-/// Which of a bucket's `lanes` takes the records of this split, at any time and in any run.
+/// The number of the bucket's lane for the records of this split, below `lanes`. It is the same at
+/// any time and in every run.
 pub(super) fn lane_number(split: &SplitId, lanes: u32) -> u32 {
     let digest = Sha256::digest(split.as_str());
-    let number = digest.iter().take(4).fold(0, |number, byte| number << 8 | u32::from(*byte));
+    let number = digest
+        .iter()
+        .take(4)
+        .fold(0, |number, byte| number << 8 | u32::from(*byte));
     number % lanes.max(1)
 }
 
 /// A piece of a path.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Piece<'a> {
-    /// From the template: a `/` parts folders.
+    /// From the template: a `/` separates folders.
     Literal(&'a str),
-    /// From the record; `None` is null.
+    /// From the record; `None` is a null value.
     Value(Option<&'a str>),
 }
 
-/// The path of the bucket that these pieces name. In values, `/`, `%`, NUL and control characters are percent-encoded, and so is a dot with
-/// which a folder's name would begin; a folder's name that would be empty, and null, become `null_name`; a long name ends with a digest.
+/// Renders the path of a bucket. In values, `/`, `%`, NUL and control characters are
+/// percent-encoded, and so is a dot at the beginning of a folder's name; an empty folder name and a
+/// null value become `null_name`; a long name is truncated and ends with a digest.
 pub(super) fn render<'a>(pieces: impl IntoIterator<Item = Piece<'a>>, null_name: &str) -> String {
     let mut path = String::new();
     let mut component = Component::default();
@@ -85,10 +96,14 @@ pub(super) fn render<'a>(pieces: impl IntoIterator<Item = Piece<'a>>, null_name:
         }
     }
     component.finish(&mut path, null_name);
-    if path.is_empty() { BASE_ITSELF.to_owned() } else { path }
+    if path.is_empty() {
+        BASE_DIR.to_owned()
+    } else {
+        path
+    }
 }
 
-/// The name of one folder in the making.
+/// The name of one folder while it is built.
 #[derive(Default)]
 struct Component {
     text: String,
@@ -103,8 +118,8 @@ impl Component {
         if self.has_value && self.text.starts_with('.') {
             self.text.replace_range(..1, "%2E");
         }
-        cut(&mut self.text, LONGEST_COMPONENT);
-        // A template may say `a//b`, which is `a/b` to the file system.
+        truncate_name(&mut self.text, MAX_COMPONENT_BYTES);
+        // A template may contain `a//b`, which is `a/b` for the file system.
         if !self.text.is_empty() {
             if !path.is_empty() {
                 path.push('/');
@@ -117,7 +132,8 @@ impl Component {
 }
 
 fn escape(value: &str, out: &mut String) {
-    let harmless = |byte: u8| byte >= 0x20 && byte != 0x7f && byte < 0x80 && byte != b'/' && byte != b'%';
+    let harmless =
+        |byte: u8| byte >= 0x20 && byte != 0x7f && byte < 0x80 && byte != b'/' && byte != b'%';
     if value.bytes().all(harmless) {
         out.push_str(value);
         return;
@@ -126,7 +142,7 @@ fn escape(value: &str, out: &mut String) {
         if char == '/' || char == '%' || char.is_control() {
             let mut bytes = [0; 4];
             for byte in char.encode_utf8(&mut bytes).bytes() {
-                // Writing into a text cannot fail.
+                // Writing to a string cannot fail.
                 let _ = write!(out, "%{byte:02X}");
             }
         } else {
@@ -135,8 +151,9 @@ fn escape(value: &str, out: &mut String) {
     }
 }
 
-/// Cuts a name that is too long; its digest keeps it apart from others that begin alike.
-fn cut(name: &mut String, longest: usize) {
+/// Truncates a name that is longer than `longest` bytes; a digest distinguishes it from other names
+/// with the same beginning.
+fn truncate_name(name: &mut String, longest: usize) {
     if name.len() <= longest {
         return;
     }
@@ -145,56 +162,85 @@ fn cut(name: &mut String, longest: usize) {
     name.push_str(&digest);
 }
 
-/// The first bytes of a text's SHA-256, in hexadecimal.
+/// The first `bytes` bytes of a string's SHA-256, in hexadecimal.
 pub(super) fn digest(text: &str, bytes: usize) -> String {
-    Sha256::digest(text).iter().take(bytes).map(|byte| format!("{byte:02x}")).collect()
+    Sha256::digest(text)
+        .iter()
+        .take(bytes)
+        .map(|byte| format!("{byte:02x}"))
+        .collect()
 }
 
-/// What files' names begin with when these pieces are to stand there: escaped as the name of one folder is, and shorter.
-pub(super) fn render_name<'a>(pieces: impl IntoIterator<Item = Piece<'a>>, null_name: &str) -> String {
+/// Renders the beginning of files' names: escaped like the name of a folder, with a lower maximum
+/// length.
+pub(super) fn render_name<'a>(
+    pieces: impl IntoIterator<Item = Piece<'a>>,
+    null_name: &str,
+) -> String {
     let mut name = render(pieces, null_name);
-    cut(&mut name, LONGEST_NAME);
+    truncate_name(&mut name, MAX_NAME_BYTES);
     name
 }
 
-/// What the files of a sink are called.
+/// The parts of a file's name that do not depend on its records.
 #[derive(Clone, Copy, Debug, Default)]
-pub(super) struct Naming<'a> {
-    /// What their names begin with, instead of the topic.
+pub(super) struct NameParts<'a> {
+    /// The beginning of the name; `None` for the topic.
     pub(super) name: Option<&'a str>,
-    /// Whether that tells the topic.
-    pub(super) tells_topic: bool,
-    /// Tells apart the places of a flow that write the same files.
+    /// Whether that contains the topic.
+    pub(super) has_topic: bool,
+    /// Distinguishes the places of a flow that write the same files.
     pub(super) place: Option<&'a str>,
 }
 
-/// The name of a file whose first record is at `first` of `split`: `clicks-3-000000001234`, without an ending.
+/// The name of a file whose first record is at `first` of `split`: `clicks-3-000000001234`, without
+/// an extension.
 ///
-/// A (split, position) goes to a lane once, so the name is unique in its folder if the split is told by it. A topic and a partition
-/// tell it where the split's own name ends with them; otherwise a digest of that name takes the partition's place.
-pub(super) fn file_name(split: &Split, first: Position, naming: Naming<'_>) -> String {
-    let (name, tells_topic) = match naming.name {
-        Some(name) => (name.to_owned(), naming.tells_topic),
+/// A (split, position) goes to a lane once, so the name is unique in its folder if it identifies
+/// the split. Topic and partition identify the split if the split's id ends with them; otherwise a
+/// digest of the id replaces the partition.
+pub(super) fn file_name(split: &Split, first: Position, parts: NameParts<'_>) -> String {
+    let (name, has_topic) = match parts.name {
+        Some(name) => (name.to_owned(), parts.has_topic),
         None => {
             let readable = readable(&split.topic);
-            let tells_topic = readable == split.topic;
-            (readable, tells_topic)
+            let has_topic = readable == split.topic;
+            (readable, has_topic)
         }
     };
-    let whole = tells_topic && split.id.as_str().ends_with(&format!("{}/{}", split.topic, split.partition));
-    let which = if whole { split.partition.to_string() } else { digest(split.id.as_str(), 4) };
-    let place = naming.place.map(|place| format!(".{place}")).unwrap_or_default();
+    let whole = has_topic
+        && split
+            .id
+            .as_str()
+            .ends_with(&format!("{}/{}", split.topic, split.partition));
+    let which = if whole {
+        split.partition.to_string()
+    } else {
+        digest(split.id.as_str(), 4)
+    };
+    let place = parts
+        .place
+        .map(|place| format!(".{place}"))
+        .unwrap_or_default();
     format!("{name}-{which}-{first:012}{place}")
 }
 
-/// A topic as a file's name can begin with it.
+/// The topic as the beginning of a file's name: only ASCII letters, digits, `.`, `_` and `-`; never
+/// empty.
 fn readable(topic: &str) -> String {
     let is_allowed = |char: char| char.is_ascii_alphanumeric() || matches!(char, '.' | '_' | '-');
-    let readable: String = topic.chars().map(|char| if is_allowed(char) { char } else { '_' }).collect();
+    let readable: String = topic
+        .chars()
+        .map(|char| if is_allowed(char) { char } else { '_' })
+        .collect();
     // Names that begin with a dot or an underscore are hidden from many readers.
     let readable = readable.trim_start_matches(['.', '_', '-']);
-    let readable = &readable[..readable.len().min(LONGEST_TOPIC)];
-    if readable.is_empty() { "data".to_owned() } else { readable.to_owned() }
+    let readable = &readable[..readable.len().min(MAX_TOPIC_BYTES)];
+    if readable.is_empty() {
+        "data".to_owned()
+    } else {
+        readable.to_owned()
+    }
 }
 
 #[cfg(test)]
@@ -207,16 +253,30 @@ mod tests {
     #[test]
     fn values_cannot_leave_their_folder() {
         let cases: &[(&[Piece], &str)] = &[
-            (&[Literal("date="), Value(Some("2026-01-01")), Literal("/hour="), Value(Some("10"))], "date=2026-01-01/hour=10"),
+            (
+                &[
+                    Literal("date="),
+                    Value(Some("2026-01-01")),
+                    Literal("/hour="),
+                    Value(Some("10")),
+                ],
+                "date=2026-01-01/hour=10",
+            ),
             (&[Value(Some("a/b"))], "a%2Fb"),
             (&[Value(Some("../../etc"))], "%2E.%2F..%2Fetc"),
             (&[Value(Some(".."))], "%2E."),
             (&[Value(Some("."))], "%2E"),
             (&[Value(Some(".")), Value(Some("."))], "%2E."),
-            (&[Literal("a/"), Value(Some(".")), Literal("./b")], "a/%2E./b"),
+            (
+                &[Literal("a/"), Value(Some(".")), Literal("./b")],
+                "a/%2E./b",
+            ),
             (&[Literal("."), Value(Some("x"))], "%2Ex"),
             (&[Value(Some(".pseidon-open"))], "%2Epseidon-open"),
-            (&[Literal(".well-known/"), Value(Some("x"))], ".well-known/x"),
+            (
+                &[Literal(".well-known/"), Value(Some("x"))],
+                ".well-known/x",
+            ),
             (&[Value(Some("100%"))], "100%25"),
             (&[Value(Some("a\0b\n\x7f\u{85}c"))], "a%00b%0A%7F%C2%85c"),
             (&[Value(Some("grün 日本"))], "grün 日本"),
@@ -229,28 +289,46 @@ mod tests {
             (&[], "."),
         ];
         for (pieces, expected) in cases {
-            assert_eq!(render(pieces.iter().copied(), "NULL"), *expected, "{pieces:?}");
+            assert_eq!(
+                render(pieces.iter().copied(), "NULL"),
+                *expected,
+                "{pieces:?}"
+            );
         }
     }
 
     #[test]
-    fn long_names_are_cut_and_stay_apart() {
+    fn long_names_are_truncated_and_stay_distinct() {
         let (first, second) = ("ü".repeat(300), "ü".repeat(301));
-        let (first, second) = (render([Value(Some(&first))], ""), render([Value(Some(&second))], ""));
-        assert!(first.len() <= LONGEST_COMPONENT && second.len() <= LONGEST_COMPONENT);
+        let (first, second) = (
+            render([Value(Some(&first))], ""),
+            render([Value(Some(&second))], ""),
+        );
+        assert!(first.len() <= MAX_COMPONENT_BYTES && second.len() <= MAX_COMPONENT_BYTES);
         assert_ne!(first, second);
-        let just_right = "x".repeat(LONGEST_COMPONENT);
+        let just_right = "x".repeat(MAX_COMPONENT_BYTES);
         assert_eq!(render([Value(Some(&just_right))], ""), just_right);
     }
 
     #[test]
-    fn file_names_tell_split_and_position() {
-        let name =
-            |id: &str, topic: &str, partition| file_name(&Split { id: id.into(), topic: topic.into(), partition }, 1234, Naming::default());
+    fn file_names_identify_split_and_position() {
+        let name = |id: &str, topic: &str, partition| {
+            file_name(
+                &Split {
+                    id: id.into(),
+                    topic: topic.into(),
+                    partition,
+                },
+                1234,
+                NameParts::default(),
+            )
+        };
         assert_eq!(name("in:clicks/3", "clicks", 3), "clicks-3-000000001234");
         let file = name("logs:1.2.3", "logs/app.log", 0);
         assert!(
-            file.starts_with("logs_app.log-") && file.ends_with("-000000001234") && file.len() == "logs_app.log-".len() + 8 + 13,
+            file.starts_with("logs_app.log-")
+                && file.ends_with("-000000001234")
+                && file.len() == "logs_app.log-".len() + 8 + 13,
             "{file}"
         );
         assert_ne!(file, name("logs:1.2.4", "logs/app.log", 0));
@@ -258,21 +336,42 @@ mod tests {
         assert!(name("in:../x/0", "../x", 0).starts_with("x-"));
         assert!(name("in:__/0", "__", 0).starts_with("data-"));
         assert!(name("in:long/0", &"x".repeat(500), 0).len() < 200);
-        let split = Split { id: "in:clicks/3".into(), topic: "clicks".into(), partition: 3 };
-        let naming = |name, tells_topic, place| Naming { name, tells_topic, place };
-        assert_eq!(file_name(&split, 7, naming(None, false, Some("2"))), "clicks-3-000000000007.2");
-        assert_eq!(file_name(&split, 7, naming(Some("clicks-10"), true, None)), "clicks-10-3-000000000007");
+        let split = Split {
+            id: "in:clicks/3".into(),
+            topic: "clicks".into(),
+            partition: 3,
+        };
+        let parts = |name, has_topic, place| NameParts {
+            name,
+            has_topic,
+            place,
+        };
+        assert_eq!(
+            file_name(&split, 7, parts(None, false, Some("2"))),
+            "clicks-3-000000000007.2"
+        );
+        assert_eq!(
+            file_name(&split, 7, parts(Some("clicks-10"), true, None)),
+            "clicks-10-3-000000000007"
+        );
         let digest = digest("in:clicks/3", 4);
-        assert_eq!(file_name(&split, 7, naming(Some("all"), false, None)), format!("all-{digest}-000000000007"));
-        let file = Split { id: "logs:1.2".into(), topic: "a.log".into(), partition: 0 };
+        assert_eq!(
+            file_name(&split, 7, parts(Some("all"), false, None)),
+            format!("all-{digest}-000000000007")
+        );
+        let file = Split {
+            id: "logs:1.2".into(),
+            topic: "a.log".into(),
+            partition: 0,
+        };
         assert!(
-            !file_name(&file, 7, naming(Some("a.log"), true, None)).starts_with("a.log-0-"),
-            "its name does not end with the partition"
+            !file_name(&file, 7, parts(Some("a.log"), true, None)).starts_with("a.log-0-"),
+            "its id does not end with the partition"
         );
     }
 
     #[test]
-    fn a_lane_tells_its_folder_and_its_name() {
+    fn a_lane_id_contains_the_folder_and_the_name() {
         for (path, name, number, lane) in [
             ("a/b", None, None, "a/b"),
             (".", None, None, "."),
@@ -282,35 +381,53 @@ mod tests {
         ] {
             let found = lane_id(path.to_owned(), name, number);
             assert_eq!(found.as_str(), lane);
-            assert_eq!(folder_and_name(&found), ((path != ".").then_some(path), name), "{lane}");
+            assert_eq!(
+                folder_and_name(&found),
+                ((path != ".").then_some(path), name),
+                "{lane}"
+            );
         }
     }
 
     #[test]
     fn splits_are_spread_over_lanes() {
-        let numbers: Vec<u32> = (0..64).map(|split| lane_number(&format!("in:clicks/{split}").into(), 4)).collect();
+        let numbers: Vec<u32> = (0..64)
+            .map(|split| lane_number(&format!("in:clicks/{split}").into(), 4))
+            .collect();
         for lane in 0..4 {
-            assert!(numbers.iter().filter(|number| **number == lane).count() > 4, "{numbers:?}");
+            assert!(
+                numbers.iter().filter(|number| **number == lane).count() > 4,
+                "{numbers:?}"
+            );
         }
-        // These never change, or records would be doubled after a crash.
+        // These must never change, or records would be duplicated after a crash.
         assert_eq!(numbers[..8], [2, 3, 1, 3, 2, 2, 3, 1]);
     }
 
     proptest! {
         #[test]
-        fn no_value_makes_a_folder_more_or_less(values in prop::collection::vec(prop::option::of(any::<String>()), 1..4)) {
-            let pieces: Vec<Piece> = values.iter().flat_map(|value| [Value(value.as_deref()), Literal("/")]).collect();
+        fn no_value_adds_or_removes_a_folder(
+            values in prop::collection::vec(prop::option::of(any::<String>()), 1..4),
+        ) {
+            let pieces: Vec<Piece> = values
+                .iter()
+                .flat_map(|value| [Value(value.as_deref()), Literal("/")])
+                .collect();
             let path = render(pieces, "NULL");
             let components: Vec<&str> = path.split('/').collect();
             prop_assert_eq!(components.len(), values.len());
             for component in components {
-                prop_assert!(!component.is_empty() && !component.starts_with('.') && component.len() <= LONGEST_COMPONENT);
+                prop_assert!(!component.is_empty() && !component.starts_with('.'));
+                prop_assert!(component.len() <= MAX_COMPONENT_BYTES);
                 prop_assert!(!component.chars().any(char::is_control));
             }
         }
 
         #[test]
-        fn different_values_have_different_folders(first in "[a-c./%]{1,6}", second in "[a-c./%]{1,6}") {
+        fn different_values_have_different_folders(
+            first in "[a-c./%]{1,6}",
+            second in "[a-c./%]{1,6}",
+        ) {
             let path = |value: &str| render([Value(Some(value))], "NULL");
             prop_assert_eq!(first == second, path(&first) == path(&second));
         }

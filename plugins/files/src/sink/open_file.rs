@@ -1,89 +1,107 @@
-//! A file's life in the sink: open, closed, visible.
+//! The states of a file in the sink: open, closed, committed.
 //!
-//! Each state holds just what there is in it. An [`OpenFile`] takes rows in; a [`ClosedFile`] is complete, and waits to be committed together
-//! with others; from then on only its entry in the state store counts, a [`Move`]. Dropping an open or a closed file deletes it: none of its
-//! records is committed.
+//! Each state is a type of its own. An [`OpenFile`] accepts rows; a [`ClosedFile`] is complete, and
+//! waits to be committed together with others; from then on only its entry in the state store
+//! counts, a [`Move`]. Dropping an open or a closed file deletes it: none of its records is
+//! committed.
 
 use std::fs::File;
 use std::io;
 use std::sync::Arc;
 
-use pseidon_delivery::{LaneId, Position, Staged};
+use pseidon_delivery::{LaneId, Position, StagedEntry};
 use pseidon_formats::{EncodeError, FileCodec, FileEncoder, RetryWriter};
 use pseidon_plugin::{Rows, Split};
 use serde_json::{Map, Value, json};
 
 use super::follow_up::{Destination, FollowUp};
-use super::lane_name::{Naming, file_name, folder_and_name};
+use super::lane_name::{NameParts, file_name, folder_and_name};
 use super::place::Move;
-use super::staging::Hidden;
+use super::staging::HiddenFile;
 
-/// The key under which a Parquet file says which positions it holds.
+/// The key of a Parquet file's metadata under which the file lists the positions of its records.
 const POSITIONS_KEY: &str = "pseidon.positions";
 const PIPELINE_KEY: &str = "pseidon.pipeline";
 const SINK_KEY: &str = "pseidon.sink";
 
-/// A file that takes rows in.
+/// A file that accepts rows.
 pub(super) struct OpenFile {
     lane: LaneId,
-    /// Dropped before the hidden file, which it writes.
+    /// Writes the hidden file, and so is dropped before it.
     encoder: FileEncoder,
-    hidden: Hidden,
-    /// Where it is moved when it is published.
+    hidden: HiddenFile,
+    /// Where the file is moved after publishing; `None` if it is not moved.
     destination: Option<Destination>,
-    /// The splits whose records it holds, in the order in which they came.
-    held: Vec<Held>,
+    /// The records it contains by split, in order of arrival.
+    ranges: Vec<SplitRange>,
     records: u64,
 }
 
-/// What a file holds of a split.
-struct Held {
+/// The positions of one split's records in a file; `upto` is exclusive.
+struct SplitRange {
     split: Arc<Split>,
     first: Position,
     upto: Position,
 }
 
-/// Who writes a file.
+/// The properties of a sink that [`OpenFile::close`] needs.
 #[derive(Debug)]
-pub(super) struct Writing<'a> {
+pub(super) struct CloseContext<'a> {
     pub(super) pipeline: &'a str,
     pub(super) sink: &'a str,
-    /// Tells apart the places of a flow that share a stage.
+    /// Distinguishes the places of a flow that share a stage.
     pub(super) place: Option<&'a str>,
-    /// Whether what the files' names begin with tells the topic.
-    pub(super) tells_topic: bool,
+    /// Whether the configured beginning of the files' names contains the topic.
+    pub(super) has_topic: bool,
     pub(super) extension: &'a str,
-    /// Whether something follows for every file, moved or not.
+    /// Whether every file is reported, moved or not.
     pub(super) has_hook: bool,
 }
 
 impl OpenFile {
-    /// A file for a lane.
+    /// Opens the encoder for a lane's file.
     pub(super) fn new(
         lane: LaneId,
         destination: Option<Destination>,
         codec: &FileCodec,
         file: File,
-        hidden: Hidden,
+        hidden: HiddenFile,
     ) -> Result<OpenFile, EncodeError> {
-        Ok(OpenFile { lane, encoder: codec.open(file)?, hidden, destination, held: Vec::new(), records: 0 })
+        Ok(OpenFile {
+            lane,
+            encoder: codec.open(file)?,
+            hidden,
+            destination,
+            ranges: Vec::new(),
+            records: 0,
+        })
     }
 
-    /// Adds rows of one batch. The file may be blocked afterwards.
+    /// Adds rows of one batch. The file may be blocked afterwards, see [`OpenFile::still_blocked`].
     pub(super) fn write(&mut self, rows: &Rows) -> Result<(), EncodeError> {
-        let Some(last) = rows.len().checked_sub(1) else { return Ok(()) };
+        let Some(last) = rows.len().checked_sub(1) else {
+            return Ok(());
+        };
         self.encoder.write(rows)?;
         let split = &rows.batch().split;
         let (first, upto) = (rows.position(0), rows.position(last) + 1);
-        match self.held.iter_mut().find(|held| held.split.id == split.id) {
-            Some(held) => held.upto = held.upto.max(upto),
-            None => self.held.push(Held { split: split.clone(), first, upto }),
+        match self
+            .ranges
+            .iter_mut()
+            .find(|range| range.split.id == split.id)
+        {
+            Some(range) => range.upto = range.upto.max(upto),
+            None => self.ranges.push(SplitRange {
+                split: split.clone(),
+                first,
+                upto,
+            }),
         }
         self.records += rows.len() as u64;
         Ok(())
     }
 
-    /// Tries again to get bytes to the disk that did not get there. Why they still do not, if they do not.
+    /// Retries a failed write to the disk. Returns its error if it fails again.
     pub(super) fn still_blocked(&mut self) -> Option<&io::Error> {
         if self.encoder.blocked().is_some() {
             self.encoder.resume();
@@ -91,64 +109,90 @@ impl OpenFile {
         self.encoder.blocked()
     }
 
-    /// Writes out what it buffers. The file may be blocked afterwards.
+    /// Flushes the buffered rows. The file may be blocked afterwards.
     pub(super) fn shed(&mut self) -> Result<(), EncodeError> {
         self.encoder.shed()
     }
 
-    /// The bytes that it buffers.
+    /// The buffered bytes.
     pub(super) fn memory(&self) -> usize {
         self.encoder.memory()
     }
 
-    /// The bytes on disk so far, with an estimate of what is buffered.
+    /// The bytes on disk so far, plus an estimate for the buffered rows.
     pub(super) fn bytes(&self) -> u64 {
         self.encoder.file_bytes()
     }
 
-    /// Ends the file. What comes back may be blocked.
-    pub(super) fn close(self, writing: &Writing<'_>) -> Result<ClosingFile, EncodeError> {
-        let positions = positions(&self.held);
+    /// Completes the file. The result may be blocked.
+    pub(super) fn close(self, context: &CloseContext<'_>) -> Result<ClosingFile, EncodeError> {
+        let positions = positions(&self.ranges);
         let metadata = [
-            (PIPELINE_KEY.to_owned(), writing.pipeline.to_owned()),
-            (SINK_KEY.to_owned(), writing.sink.to_owned()),
-            (POSITIONS_KEY.to_owned(), Value::Object(positions.clone()).to_string()),
+            (PIPELINE_KEY.to_owned(), context.pipeline.to_owned()),
+            (SINK_KEY.to_owned(), context.sink.to_owned()),
+            (
+                POSITIONS_KEY.to_owned(),
+                Value::Object(positions.clone()).to_string(),
+            ),
         ];
         let (folder, name) = folder_and_name(&self.lane);
-        let name = match self.held.first() {
-            Some(held) => {
-                let naming = Naming { name, tells_topic: writing.tells_topic, place: writing.place };
-                file_name(&held.split, held.first, naming)
+        let name = match self.ranges.first() {
+            Some(range) => {
+                let naming = NameParts {
+                    name,
+                    has_topic: context.has_topic,
+                    place: context.place,
+                };
+                file_name(&range.split, range.first, naming)
             }
             None => "empty".to_owned(),
         };
-        let file = format!("{name}.{}", writing.extension);
+        let file = format!("{name}.{}", context.extension);
         let visible = folder.map_or_else(|| file.clone(), |folder| format!("{folder}/{file}"));
-        let has_follow_up = writing.has_hook || self.destination.is_some();
-        let follow_up = has_follow_up.then_some(FollowUp { records: self.records, positions, destination: self.destination });
-        let moving = self.hidden.to_move(visible, writing.extension, follow_up);
-        Ok(ClosingFile { writer: self.encoder.finish(&metadata)?, rest: Closed { hidden: self.hidden, moving } })
+        let has_follow_up = context.has_hook || self.destination.is_some();
+        let follow_up = has_follow_up.then_some(FollowUp {
+            records: self.records,
+            positions,
+            destination: self.destination,
+        });
+        let moving = self.hidden.to_move(visible, context.extension, follow_up);
+        Ok(ClosingFile {
+            writer: self.encoder.finish(&metadata)?,
+            unpublished: UnpublishedFile {
+                hidden: self.hidden,
+                moving,
+            },
+        })
     }
 }
 
-/// `{"clicks/3": {"first": 10, "upto": 20}}`
-fn positions(held: &[Held]) -> Map<String, Value> {
-    held.iter().map(|held| (held.split.id.to_string(), json!({ "first": held.first, "upto": held.upto }))).collect()
+/// The positions as JSON: `{"clicks/3": {"first": 10, "upto": 20}}`.
+fn positions(ranges: &[SplitRange]) -> Map<String, Value> {
+    ranges
+        .iter()
+        .map(|range| {
+            (
+                range.split.id.to_string(),
+                json!({ "first": range.first, "upto": range.upto }),
+            )
+        })
+        .collect()
 }
 
-/// A file whose last bytes are on their way to the disk.
+/// A file whose last bytes are being written to the disk.
 pub(super) struct ClosingFile {
     writer: RetryWriter<File>,
-    rest: Closed,
+    unpublished: UnpublishedFile,
 }
 
-struct Closed {
-    hidden: Hidden,
+/// A hidden file with the entry that publishes it.
+struct UnpublishedFile {
+    hidden: HiddenFile,
     moving: Move,
 }
 
 impl ClosingFile {
-    /// Tries again to get them there. Why they still do not, if they do not.
+    /// Retries a failed write to the disk. Returns its error if it fails again.
     pub(super) fn still_blocked(&mut self) -> Option<&io::Error> {
         if self.writer.blocked().is_some() {
             self.writer.resume();
@@ -156,41 +200,48 @@ impl ClosingFile {
         self.writer.blocked()
     }
 
-    /// The file, if they are all there.
+    /// The closed file, if all bytes are written.
     pub(super) fn into_closed(self) -> Result<ClosedFile, Box<ClosingFile>> {
-        let mut rest = self.rest;
+        let mut unpublished = self.unpublished;
         match self.writer.into_inner() {
             Ok(file) => {
-                // It grows until the last byte is written.
-                rest.moving.bytes = file.metadata().ok().map(|metadata| metadata.len());
-                Ok(ClosedFile { file, rest })
+                // The size is final only now.
+                unpublished.moving.bytes = file.metadata().ok().map(|metadata| metadata.len());
+                Ok(ClosedFile { file, unpublished })
             }
-            Err(writer) => Err(Box::new(ClosingFile { writer, rest })),
+            Err(writer) => Err(Box::new(ClosingFile {
+                writer,
+                unpublished,
+            })),
         }
     }
 }
 
-/// A complete file that is not committed.
+/// A complete file that is not committed yet.
 pub(super) struct ClosedFile {
     file: File,
-    rest: Closed,
+    unpublished: UnpublishedFile,
 }
 
 impl ClosedFile {
-    /// Makes its content lasting.
+    /// Makes the file's content durable.
     pub(super) fn sync(&self) -> io::Result<()> {
         self.file.sync_all()
     }
 
     /// The hidden file.
-    pub(super) fn hidden(&self) -> &Hidden {
-        &self.rest.hidden
+    pub(super) fn hidden(&self) -> &HiddenFile {
+        &self.unpublished.hidden
     }
 
-    /// It is about to be committed: whatever the answer is, or if there is none, only the store can say from now on whether the file counts. Returns
-    /// the entry, so that every process can publish it.
-    pub(super) fn hand_over(mut self) -> Staged {
-        self.rest.hidden.keep();
-        Staged { id: self.rest.hidden.id(), detail: self.rest.moving.to_detail() }
+    /// Hands the file over to the state store before the commit: whether the commit is confirmed,
+    /// refused or unanswered, only the store decides from now on whether the file counts. Returns
+    /// the staged entry, with which every process can publish the file.
+    pub(super) fn hand_over(mut self) -> StagedEntry {
+        self.unpublished.hidden.keep();
+        StagedEntry {
+            id: self.unpublished.hidden.id(),
+            detail: self.unpublished.moving.to_detail(),
+        }
     }
 }

@@ -1,8 +1,9 @@
-//! Gives finished files the names that readers look at.
+//! Publishing: renames finished files to their visible names.
 //!
-//! A finished file lies under a hidden name, on the same file system as the name it is to have. It gets that name by one rename that never
-//! replaces anything, so a reader sees all of a file or nothing of it. What has to be done is written down as a [`Move`], which every process
-//! can do, again and again. [`decide`] says what is left to do from what is found on the disk.
+//! A finished file has a hidden name, on the same file system as its visible name. One rename to
+//! the visible name, which never replaces a file, publishes it, so a reader sees the complete file
+//! or nothing. The rename is described by a [`Move`], which every process can apply, any number of
+//! times. [`decide`] derives from the state of the disk what is left to do.
 
 use std::collections::BTreeSet;
 use std::fmt;
@@ -20,63 +21,65 @@ use super::follow_up::FollowUp;
 use super::host::Host;
 use super::staging::OPEN;
 
-/// How many names are tried when the wanted one is taken.
-const MOST_NAMES: u32 = 10_000;
+/// How many names are tried when the preferred name is taken.
+const MAX_NAMES: u32 = 10_000;
 
-/// What has to be done to publish a file: a staged entry of the state store.
+/// A staged entry of the state store: how a file is published.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Move {
     /// The machine of the process that wrote it.
     pub(super) host: Host,
-    /// The disk it is on; `None` in an entry of an earlier version, which did not say.
+    /// The disk it is on; `None` in an entry of an earlier version.
     pub(super) disk: Option<DiskId>,
-    /// Its inode, which it keeps under every name; an earlier version wrote it down only where something follows.
+    /// Its inode, which it keeps under every name; an earlier version recorded it only together
+    /// with a follow-up.
     pub(super) inode: Option<u64>,
-    /// Its size; as the inode.
+    /// Its size; an earlier version recorded it only together with a follow-up.
     pub(super) bytes: Option<u64>,
     /// The base directory, an absolute path.
     pub(super) base: PathBuf,
-    /// The hidden name below the base directory.
+    /// The hidden name, relative to the base directory.
     pub(super) hidden: String,
-    /// The name it gets below the base directory.
+    /// The visible name, relative to the base directory.
     pub(super) visible: String,
-    /// The ending of that name; what makes another name unique goes before it.
+    /// The extension of that name, without the first dot; a suffix that makes a name unique goes
+    /// before it.
     pub(super) extension: String,
-    /// What has to be done afterwards, if anything.
+    /// The follow-up after publishing, if there is one.
     pub(super) follow_up: Option<FollowUp>,
 }
 
-/// What is found of a committed file.
+/// The state of a committed file on the disk.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Traces {
-    /// Its hidden name is there, with this many bytes.
+pub(super) enum DiskState {
+    /// Its hidden name exists, with this many bytes.
     Hidden(u64),
-    /// Its hidden name is not there.
+    /// Its hidden name does not exist.
     Gone {
-        /// Whether this is the disk it was written to.
-        disk: WhichDisk,
-        /// Whether it is there under its visible name, or one like it.
+        /// Whether this is the disk to which it was written.
+        disk: DiskMatch,
+        /// Whether it exists under its visible name, or a numbered variant of it.
         is_visible: bool,
     },
 }
 
-/// The disk that was looked at.
+/// How the disk of a base directory relates to the disk to which a file was written.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum WhichDisk {
-    /// The one that the file was written to.
+pub(super) enum DiskMatch {
+    /// It is the same disk.
     Same,
-    /// Another one, with this id if it has one.
+    /// It is another disk, with this id if it has one.
     Other(Option<DiskId>),
-    /// One or the other: the entry does not say which disk the file was written to.
+    /// It may be either: the entry does not identify the disk to which the file was written.
     Unknown,
 }
 
-/// What has to be done with a committed file.
+/// What is left to do with a committed file.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Verdict {
-    /// It has to get its name.
+    /// It has to be renamed to its visible name.
     Publish,
-    /// It got its name; `is_visible` says whether it is still there.
+    /// It was published; `is_visible` says whether it still exists.
     Published { is_visible: bool },
     /// It cannot be published here.
     NotHere(Obstacle),
@@ -87,40 +90,54 @@ pub(super) enum Verdict {
 pub(super) enum Obstacle {
     /// This is another disk, with this id if it has one.
     OtherDisk(Option<DiskId>),
-    /// Nothing of it is here, and the entry does not say which disk it is on.
+    /// The file is not here, and the entry does not identify its disk.
     UnknownDisk,
-    /// Its hidden file has another size than was committed.
+    /// The hidden file's size differs from the committed size.
     OtherSize { found: u64, committed: u64 },
 }
 
-/// Whether a file of `bytes` bytes, of which this was found, is published, has to be, or cannot be.
-pub(super) fn decide(traces: Traces, bytes: Option<u64>) -> Verdict {
-    match traces {
-        Traces::Hidden(found) => match bytes.filter(|bytes| *bytes != found) {
+/// Decides whether a file of `bytes` bytes in this state is published, has to be published, or
+/// cannot be published here.
+pub(super) fn decide(state: DiskState, bytes: Option<u64>) -> Verdict {
+    match state {
+        DiskState::Hidden(found) => match bytes.filter(|bytes| *bytes != found) {
             None => Verdict::Publish,
             Some(committed) => Verdict::NotHere(Obstacle::OtherSize { found, committed }),
         },
-        // Only where the file was written does a hidden name that is gone mean that the file got its visible one.
-        Traces::Gone { disk: WhichDisk::Same, is_visible } => Verdict::Published { is_visible },
-        Traces::Gone { disk: WhichDisk::Other(found), .. } => Verdict::NotHere(Obstacle::OtherDisk(found)),
-        Traces::Gone { disk: WhichDisk::Unknown, is_visible: true } => Verdict::Published { is_visible: true },
-        Traces::Gone { disk: WhichDisk::Unknown, is_visible: false } => Verdict::NotHere(Obstacle::UnknownDisk),
+        // A missing hidden name means that the file got its visible name only on the disk to which
+        // it was written.
+        DiskState::Gone {
+            disk: DiskMatch::Same,
+            is_visible,
+        } => Verdict::Published { is_visible },
+        DiskState::Gone {
+            disk: DiskMatch::Other(found),
+            ..
+        } => Verdict::NotHere(Obstacle::OtherDisk(found)),
+        DiskState::Gone {
+            disk: DiskMatch::Unknown,
+            is_visible: true,
+        } => Verdict::Published { is_visible: true },
+        DiskState::Gone {
+            disk: DiskMatch::Unknown,
+            is_visible: false,
+        } => Verdict::NotHere(Obstacle::UnknownDisk),
     }
 }
 
-/// The result of publishing.
+/// The result of applying a [`Move`].
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Outcome {
-    /// It has its name, or had it already.
+pub(super) enum PublishOutcome {
+    /// It has its visible name now, or had it already.
     Published,
-    /// It had its name, and is no longer there: a reader has taken it.
+    /// It was published and no longer exists: a reader has taken it.
     Taken,
     /// It cannot be published here.
     NotHere(Obstacle),
 }
 
 impl Move {
-    /// The entry as text for the state store.
+    /// Serializes the entry for the state store.
     pub(super) fn to_detail(&self) -> String {
         let mut detail = json!({
             "host": self.host.to_text(),
@@ -144,12 +161,12 @@ impl Move {
         detail.to_string()
     }
 
-    /// The entry that [`Move::to_detail`] wrote, in this version or an earlier one.
+    /// Parses an entry that [`Move::to_detail`] of this version or an earlier one wrote.
     pub(super) fn from_detail(detail: &str) -> Option<Move> {
         let value: Value = serde_json::from_str(detail).ok()?;
         let text = |key: &str| value.get(key)?.as_str().map(str::to_owned);
         let then = value.get("then");
-        // An earlier version kept them with what follows.
+        // An earlier version kept them inside the follow-up.
         let number = |key: &str| value.get(key).or_else(|| then?.get(key))?.as_u64();
         Some(Move {
             host: Host::from_text(&text("host")?),
@@ -170,68 +187,98 @@ impl Move {
         })
     }
 
-    /// Publishes the file, or finds it published. The folders that changed are added to `changed`; the move survives a crash when they are
-    /// synced.
-    pub(super) fn apply(&self, changed: &mut BTreeSet<PathBuf>) -> io::Result<Outcome> {
-        match decide(self.look()?, self.bytes) {
+    /// Publishes the file, or finds it published. Adds the changed folders to `changed`; the move
+    /// is durable when they are synced.
+    pub(super) fn apply(&self, changed: &mut BTreeSet<PathBuf>) -> io::Result<PublishOutcome> {
+        match decide(self.inspect()?, self.bytes) {
             Verdict::Publish => self.publish(changed),
-            Verdict::Published { is_visible: true } => Ok(Outcome::Published),
-            Verdict::Published { is_visible: false } => Ok(Outcome::Taken),
-            Verdict::NotHere(obstacle) => Ok(Outcome::NotHere(obstacle)),
+            Verdict::Published { is_visible: true } => Ok(PublishOutcome::Published),
+            Verdict::Published { is_visible: false } => Ok(PublishOutcome::Taken),
+            Verdict::NotHere(obstacle) => Ok(PublishOutcome::NotHere(obstacle)),
         }
     }
 
-    /// Looks for the file.
-    fn look(&self) -> io::Result<Traces> {
+    /// Finds the state of the file on the disk.
+    fn inspect(&self) -> io::Result<DiskState> {
         let hidden = self.base.join(&self.hidden);
         if let Some(found) = metadata(&hidden)? {
-            return Ok(Traces::Hidden(found.len()));
+            return Ok(DiskState::Hidden(found.len()));
         }
         let disk = match &self.disk {
             Some(written) => match DiskId::of(&self.base)? {
-                Some(found) if found == *written => WhichDisk::Same,
-                found => WhichDisk::Other(found),
+                Some(found) if found == *written => DiskMatch::Same,
+                found => DiskMatch::Other(found),
             },
-            // The folder's name is that of one run of one process, so it is nowhere but on the disk that the process wrote to.
-            None if hidden.parent().is_some_and(Path::is_dir) => WhichDisk::Same,
-            None => WhichDisk::Unknown,
+            // The folder is named after one run of one process, so it exists only on the disk to
+            // which the process wrote.
+            None if hidden.parent().is_some_and(Path::is_dir) => DiskMatch::Same,
+            None => DiskMatch::Unknown,
         };
-        Ok(Traces::Gone { disk, is_visible: self.find_published()?.is_some() })
+        Ok(DiskState::Gone {
+            disk,
+            is_visible: self.find_published()?.is_some(),
+        })
     }
 
-    fn publish(&self, changed: &mut BTreeSet<PathBuf>) -> io::Result<Outcome> {
+    fn publish(&self, changed: &mut BTreeSet<PathBuf>) -> io::Result<PublishOutcome> {
         let (hidden, visible) = (self.base.join(&self.hidden), self.base.join(&self.visible));
         let Some(to) = visible.parent() else {
-            return Err(io::Error::new(io::ErrorKind::InvalidInput, format!("{} is not a file", visible.display())));
+            return Err(io::Error::new(
+                io::ErrorKind::InvalidInput,
+                format!("{} is not a file", visible.display()),
+            ));
         };
         make_dirs(to)?;
         changed.extend(self.dirs());
-        for number in 0..MOST_NAMES {
+        for number in 0..MAX_NAMES {
             let name = self.name(number);
             match rename_to_new(&hidden, &name) {
                 // Another process was faster.
-                Err(error) if error.kind() == io::ErrorKind::NotFound && !hidden.try_exists()? => return Ok(Outcome::Published),
+                Err(error)
+                    if error.kind() == io::ErrorKind::NotFound && !hidden.try_exists()? =>
+                {
+                    return Ok(PublishOutcome::Published);
+                }
                 Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
-                other => return other.map(|()| Outcome::Published),
+                other => return other.map(|()| PublishOutcome::Published),
             }
         }
-        Err(io::Error::new(io::ErrorKind::AlreadyExists, format!("{} exists, and so do all names like it", visible.display())))
+        Err(io::Error::new(
+            io::ErrorKind::AlreadyExists,
+            format!(
+                "{} exists, and so do all numbered variants of it",
+                visible.display()
+            ),
+        ))
     }
 
-    /// The folders of its two names.
+    /// The folders of its hidden and its visible name.
     pub(super) fn dirs(&self) -> impl Iterator<Item = PathBuf> + use<> {
-        [&self.hidden, &self.visible].map(|name| self.base.join(name).parent().map(Path::to_owned)).into_iter().flatten()
+        [&self.hidden, &self.visible]
+            .map(|name| self.base.join(name).parent().map(Path::to_owned))
+            .into_iter()
+            .flatten()
     }
 
-    /// The name with which the file was published, if it is still there. A file has its inode for life, and nothing else of its name.
+    /// The path under which the file was published, if it still exists there. The inode identifies
+    /// the file; without one, any file of that name counts.
     pub(super) fn find_published(&self) -> io::Result<Option<PathBuf>> {
         let visible = self.base.join(&self.visible);
-        let Some(inode) = self.inode else { return Ok(metadata(&visible)?.map(|_| visible)) };
+        let Some(inode) = self.inode else {
+            return Ok(metadata(&visible)?.map(|_| visible));
+        };
         if has_inode(&visible, inode)? {
             return Ok(Some(visible));
         }
         let entries = match visible.parent().map(fs::read_dir) {
-            Some(Err(error)) if !matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => return Err(error),
+            Some(Err(error))
+                if !matches!(
+                    error.kind(),
+                    io::ErrorKind::NotFound | io::ErrorKind::NotADirectory
+                ) =>
+            {
+                return Err(error);
+            }
             Some(Ok(entries)) => entries,
             _ => return Ok(None),
         };
@@ -240,7 +287,9 @@ impl Move {
         for entry in entries {
             let entry = entry?;
             let name = entry.file_name();
-            let is_like_it = name.to_str().is_some_and(|name| name.starts_with(&begin) && name.ends_with(&ending));
+            let is_like_it = name
+                .to_str()
+                .is_some_and(|name| name.starts_with(&begin) && name.ends_with(&ending));
             if is_like_it && has_inode(&entry.path(), inode)? {
                 return Ok(Some(entry.path()));
             }
@@ -248,23 +297,28 @@ impl Move {
         Ok(None)
     }
 
-    /// Says why the file cannot be published here, and what to do.
+    /// A message that says why the file cannot be published here, with a `help:` part.
     pub(super) fn explain<'a>(&'a self, obstacle: &'a Obstacle) -> impl fmt::Display + 'a {
-        Explained { moving: self, obstacle }
+        ObstacleMessage {
+            moving: self,
+            obstacle,
+        }
     }
 
-    /// The visible name in its folder.
+    /// The visible name without its folder.
     pub(super) fn file_name(&self) -> &str {
-        self.visible.rsplit_once('/').map_or(self.visible.as_str(), |(_, name)| name)
+        self.visible
+            .rsplit_once('/')
+            .map_or(self.visible.as_str(), |(_, name)| name)
     }
 
-    /// The file's name, parted before its ending.
+    /// The file's name without its extension, and the extension with its dot.
     fn stem_and_ending(&self) -> (&str, String) {
         let (name, ending) = (self.file_name(), format!(".{}", self.extension));
         (name.strip_suffix(&ending).unwrap_or(name), ending)
     }
 
-    /// The name, and if that is taken `name~1`, `name~2` …
+    /// The candidate name with this number: the visible name, then `name~1`, `name~2` …
     fn name(&self, number: u32) -> PathBuf {
         let visible = self.base.join(&self.visible);
         if number == 0 {
@@ -275,45 +329,63 @@ impl Move {
     }
 }
 
-/// An obstacle in words.
-struct Explained<'a> {
+/// An [`Obstacle`] as a message.
+struct ObstacleMessage<'a> {
     moving: &'a Move,
     obstacle: &'a Obstacle,
 }
 
-impl fmt::Display for Explained<'_> {
+impl fmt::Display for ObstacleMessage<'_> {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         let base = self.moving.base.display();
         match self.obstacle {
             Obstacle::OtherDisk(found) => {
                 let wanted = self.moving.disk.as_ref().map_or("unknown", DiskId::as_str);
-                write!(out, "it was written to the disk {wanted}, but {base} ")?;
+                write!(out, "it was written to disk {wanted}, but {base} ")?;
                 match found {
-                    Some(found) => write!(out, "is on the disk {}", found.as_str())?,
+                    Some(found) => write!(out, "is on disk {}", found.as_str())?,
                     None => write!(out, "has no disk id")?,
                 }
-                write!(out, ". help: mount the disk; if this is the disk and its id was removed, `echo {wanted} > {base}/{OPEN}/disk`")
-            }
-            Obstacle::UnknownDisk => {
-                let folder = self.moving.hidden.rsplit_once('/').map_or("", |(folder, _)| folder);
                 write!(
                     out,
-                    "an earlier version wrote it, without the id of the disk, and nothing of it is in {base}. help: mount the disk; if this is the                      disk and a reader has taken the file, `mkdir -p {base}/{folder}`"
+                    ". help: mount the disk; if this is the disk and its id was removed, \
+                     `echo {wanted} > {base}/{OPEN}/disk`"
+                )
+            }
+            Obstacle::UnknownDisk => {
+                let folder = self
+                    .moving
+                    .hidden
+                    .rsplit_once('/')
+                    .map_or("", |(folder, _)| folder);
+                write!(
+                    out,
+                    "an earlier version wrote it without a disk id, and it is not in {base}. \
+                     help: mount the disk; if this is the disk and a reader has taken the file, \
+                     `mkdir -p {base}/{folder}`"
                 )
             }
             Obstacle::OtherSize { found, committed } => write!(
                 out,
-                "{base}/{} has {found} bytes, but {committed} were committed. help: restore it from the disk that it was written to",
+                "{base}/{} has {found} bytes, but {committed} were committed. \
+                 help: restore it from the disk to which it was written",
                 self.moving.hidden
             ),
         }
     }
 }
 
-/// What a name leads to, if anything.
+/// The metadata of the file with this name; `None` if it does not exist.
 fn metadata(path: &Path) -> io::Result<Option<fs::Metadata>> {
     match fs::symlink_metadata(path) {
-        Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => Ok(None),
+        Err(error)
+            if matches!(
+                error.kind(),
+                io::ErrorKind::NotFound | io::ErrorKind::NotADirectory
+            ) =>
+        {
+            Ok(None)
+        }
         other => other.map(Some),
     }
 }
@@ -322,10 +394,11 @@ fn has_inode(path: &Path, inode: u64) -> io::Result<bool> {
     Ok(metadata(path)?.is_some_and(|found| found.ino() == inode))
 }
 
-/// Renames without replacing anything.
+/// Renames a file. Fails with `AlreadyExists` instead of replacing another file.
 pub(super) fn rename_to_new(from: &Path, to: &Path) -> io::Result<()> {
     match renameat_with(CWD, from, CWD, to, RenameFlags::NOREPLACE) {
-        // The file system (NFS, for one) cannot do it; a second name and then the removal of the first is the same, unless we die between.
+        // Some file systems, such as NFS, do not support it. A second link and then the removal of
+        // the first has the same effect, unless the process dies in between.
         Err(Errno::INVAL | Errno::NOSYS | Errno::NOTSUP) => link_and_remove(from, to),
         other => Ok(other?),
     }
@@ -344,7 +417,7 @@ fn is_same_file(one: &Path, other: &Path) -> io::Result<bool> {
     Ok((one.dev(), one.ino()) == (other.dev(), other.ino()))
 }
 
-/// Makes a folder and what is missing above it, lastingly.
+/// Creates a folder and its missing parents, durably.
 pub(super) fn make_dirs(dir: &Path) -> io::Result<()> {
     if dir.is_dir() {
         return Ok(());
@@ -360,7 +433,7 @@ pub(super) fn make_dirs(dir: &Path) -> io::Result<()> {
     parent.map_or(Ok(()), sync_dir)
 }
 
-/// Makes the names in a folder lasting.
+/// Makes the names in a folder durable.
 pub(super) fn sync_dir(dir: &Path) -> io::Result<()> {
     match File::open(dir).and_then(|dir| dir.sync_all()) {
         // Some file systems cannot, and need not, sync a folder.
@@ -369,7 +442,7 @@ pub(super) fn sync_dir(dir: &Path) -> io::Result<()> {
     }
 }
 
-/// Makes the names in folders lasting; a folder that is gone has none.
+/// Makes the names in folders durable; a folder that no longer exists is skipped.
 pub(super) fn sync_dirs<'a>(dirs: impl IntoIterator<Item = &'a PathBuf>) -> io::Result<()> {
     dirs.into_iter().try_for_each(|dir| match sync_dir(dir) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
@@ -394,7 +467,7 @@ mod tests {
         fs::write(base.join(".open/1.open"), content).unwrap();
     }
 
-    /// How the hidden file is published.
+    /// The entry that publishes the hidden file.
     fn a_move(base: &Path) -> Move {
         let found = fs::metadata(base.join(".open/1.open")).unwrap();
         Move {
@@ -410,12 +483,17 @@ mod tests {
         }
     }
 
-    /// The entry that an earlier version would have written.
+    /// The entry as an earlier version would have written it.
     fn without_disk(moving: &Move) -> Move {
-        Move { disk: None, inode: None, bytes: None, ..moving.clone() }
+        Move {
+            disk: None,
+            inode: None,
+            bytes: None,
+            ..moving.clone()
+        }
     }
 
-    fn apply(moving: &Move) -> Outcome {
+    fn apply(moving: &Move) -> PublishOutcome {
         moving.apply(&mut BTreeSet::new()).unwrap()
     }
 
@@ -424,112 +502,189 @@ mod tests {
     }
 
     #[test]
-    fn a_move_is_done_once_however_often_it_is_asked_for() {
+    fn a_move_applied_repeatedly_publishes_once() {
         let dir = a_disk();
         let moving = Move::from_detail(&a_move(dir.path()).to_detail()).unwrap();
         assert_eq!(moving, a_move(dir.path()));
         for moving in [moving.clone(), moving.clone(), without_disk(&moving)] {
-            assert_eq!(apply(&moving), Outcome::Published);
-            assert_eq!(content(dir.path(), "a=1/clicks-3-000.json.gz").unwrap(), "one");
+            assert_eq!(apply(&moving), PublishOutcome::Published);
+            assert_eq!(
+                content(dir.path(), "a=1/clicks-3-000.json.gz").unwrap(),
+                "one"
+            );
         }
         fs::remove_file(dir.path().join("a=1/clicks-3-000.json.gz")).unwrap();
-        assert_eq!(apply(&moving), Outcome::Taken);
+        assert_eq!(apply(&moving), PublishOutcome::Taken);
     }
 
     #[test]
-    fn the_entry_holds_all_of_it_and_those_of_earlier_versions_are_understood() {
+    fn entries_round_trip_and_those_of_earlier_versions_are_parsed() {
         let dir = a_disk();
-        let follow_up = FollowUp { records: 10, positions: serde_json::Map::new(), destination: None };
-        let moving = Move { follow_up: Some(follow_up.clone()), ..a_move(dir.path()) };
+        let follow_up = FollowUp {
+            records: 10,
+            positions: serde_json::Map::new(),
+            destination: None,
+        };
+        let moving = Move {
+            follow_up: Some(follow_up.clone()),
+            ..a_move(dir.path())
+        };
         assert_eq!(Move::from_detail(&moving.to_detail()).unwrap(), moving);
-        let plain = r#"{"host":"a b","base":"/data","hidden":".open/1.open","visible":"a=1/x.json","extension":"json"}"#;
+        let plain = concat!(
+            r#"{"host":"a b","base":"/data","hidden":".open/1.open","#,
+            r#""visible":"a=1/x.json","extension":"json"}"#
+        );
         let moving = Move::from_detail(plain).unwrap();
-        assert_eq!((moving.disk, moving.inode, moving.bytes, moving.follow_up), (None, None, None, None));
+        assert_eq!(
+            (moving.disk, moving.inode, moving.bytes, moving.follow_up),
+            (None, None, None, None)
+        );
         let then = r#","then":{"inode":7,"bytes":100,"records":10,"positions":{}}}"#;
         let moving = Move::from_detail(&plain.replace('}', then)).unwrap();
-        assert_eq!((moving.disk, moving.inode, moving.bytes, moving.follow_up), (None, Some(7), Some(100), Some(follow_up)));
+        assert_eq!(
+            (moving.disk, moving.inode, moving.bytes, moving.follow_up),
+            (None, Some(7), Some(100), Some(follow_up))
+        );
     }
 
     #[test]
-    fn nothing_is_replaced() {
+    fn no_file_is_replaced() {
         let dir = a_disk();
         for number in 0..3 {
             hide(dir.path(), &number.to_string());
-            assert_eq!(apply(&a_move(dir.path())), Outcome::Published);
+            assert_eq!(apply(&a_move(dir.path())), PublishOutcome::Published);
         }
-        let names = ["a=1/clicks-3-000.json.gz", "a=1/clicks-3-000~1.json.gz", "a=1/clicks-3-000~2.json.gz"];
-        assert_eq!(names.map(|name| content(dir.path(), name).unwrap()), ["0", "1", "2"]);
+        let names = [
+            "a=1/clicks-3-000.json.gz",
+            "a=1/clicks-3-000~1.json.gz",
+            "a=1/clicks-3-000~2.json.gz",
+        ];
+        assert_eq!(
+            names.map(|name| content(dir.path(), name).unwrap()),
+            ["0", "1", "2"]
+        );
     }
 
     #[test]
-    fn only_on_its_disk_is_a_file_without_a_hidden_name_published() {
-        let traces = |disk: WhichDisk, is_visible: bool| Traces::Gone { disk, is_visible };
+    fn a_missing_hidden_name_means_published_only_on_the_same_disk() {
+        let state = |disk: DiskMatch, is_visible: bool| DiskState::Gone { disk, is_visible };
         let published = |is_visible: bool| Verdict::Published { is_visible };
         let other = DiskId::from_text(&"0".repeat(32));
         let elsewhere = |disk: &Option<DiskId>| Verdict::NotHere(Obstacle::OtherDisk(disk.clone()));
         let cases = [
-            (Traces::Hidden(3), Verdict::Publish),
-            (Traces::Hidden(2), Verdict::NotHere(Obstacle::OtherSize { found: 2, committed: 3 })),
-            (traces(WhichDisk::Same, true), published(true)),
-            (traces(WhichDisk::Same, false), published(false)),
-            (traces(WhichDisk::Other(other.clone()), false), elsewhere(&other)),
-            (traces(WhichDisk::Other(other.clone()), true), elsewhere(&other)),
-            (traces(WhichDisk::Other(None), true), elsewhere(&None)),
-            (traces(WhichDisk::Unknown, true), published(true)),
-            (traces(WhichDisk::Unknown, false), Verdict::NotHere(Obstacle::UnknownDisk)),
+            (DiskState::Hidden(3), Verdict::Publish),
+            (
+                DiskState::Hidden(2),
+                Verdict::NotHere(Obstacle::OtherSize {
+                    found: 2,
+                    committed: 3,
+                }),
+            ),
+            (state(DiskMatch::Same, true), published(true)),
+            (state(DiskMatch::Same, false), published(false)),
+            (
+                state(DiskMatch::Other(other.clone()), false),
+                elsewhere(&other),
+            ),
+            (
+                state(DiskMatch::Other(other.clone()), true),
+                elsewhere(&other),
+            ),
+            (state(DiskMatch::Other(None), true), elsewhere(&None)),
+            (state(DiskMatch::Unknown, true), published(true)),
+            (
+                state(DiskMatch::Unknown, false),
+                Verdict::NotHere(Obstacle::UnknownDisk),
+            ),
         ];
-        for (traces, expected) in cases {
-            assert_eq!(decide(traces.clone(), Some(3)), expected, "{traces:?}");
+        for (state, expected) in cases {
+            assert_eq!(decide(state.clone(), Some(3)), expected, "{state:?}");
         }
-        assert_eq!(decide(Traces::Hidden(2), None), Verdict::Publish, "an earlier version did not write the size down");
+        assert_eq!(
+            decide(DiskState::Hidden(2), None),
+            Verdict::Publish,
+            "an earlier version did not record the size"
+        );
     }
 
     #[test]
-    fn a_file_of_another_disk_is_never_taken_for_published() {
+    fn a_file_of_another_disk_is_never_reported_as_published() {
         let (dir, other) = (a_disk(), a_disk());
         let moving = a_move(dir.path());
-        // The same machine, the same path, the bucket's folder there, and even a file of that name: only the disk is another one.
-        let elsewhere = Move { base: other.path().to_owned(), ..moving.clone() };
+        // The same machine, the same path, the bucket's folder, and even a file of that name: only
+        // the disk differs.
+        let elsewhere = Move {
+            base: other.path().to_owned(),
+            ..moving.clone()
+        };
         fs::remove_dir_all(other.path().join(".open")).unwrap();
         fs::create_dir(other.path().join("a=1")).unwrap();
         fs::write(other.path().join("a=1/clicks-3-000.json.gz"), "another").unwrap();
-        let Outcome::NotHere(obstacle) = apply(&elsewhere) else { panic!("it is on another disk") };
-        assert_eq!(obstacle, Obstacle::OtherDisk(DiskId::of(other.path()).unwrap()));
+        let PublishOutcome::NotHere(obstacle) = apply(&elsewhere) else {
+            panic!("it is on another disk")
+        };
+        assert_eq!(
+            obstacle,
+            Obstacle::OtherDisk(DiskId::of(other.path()).unwrap())
+        );
         let reason = elsewhere.explain(&obstacle).to_string();
-        assert!(reason.contains(moving.disk.as_ref().unwrap().as_str()) && reason.contains("help: mount the disk"), "{reason}");
+        assert!(
+            reason.contains(moving.disk.as_ref().unwrap().as_str())
+                && reason.contains("help: mount the disk"),
+            "{reason}"
+        );
 
         fs::remove_dir_all(other.path().join(OPEN)).unwrap();
-        assert_eq!(apply(&elsewhere), Outcome::NotHere(Obstacle::OtherDisk(None)), "a mount point without its disk");
-        assert_eq!(apply(&moving), Outcome::Published, "its own disk");
+        assert_eq!(
+            apply(&elsewhere),
+            PublishOutcome::NotHere(Obstacle::OtherDisk(None)),
+            "a mount point without its disk"
+        );
+        assert_eq!(apply(&moving), PublishOutcome::Published, "its own disk");
     }
 
     #[test]
-    fn without_the_id_of_a_disk_the_folder_of_the_writing_run_tells_it() {
+    fn without_a_disk_id_the_folder_of_the_run_identifies_the_disk() {
         let dir = a_disk();
         let moving = without_disk(&a_move(dir.path()));
         fs::remove_dir_all(dir.path().join(".open")).unwrap();
         fs::create_dir(dir.path().join("a=1")).unwrap();
-        let Outcome::NotHere(obstacle) = apply(&moving) else { panic!("nothing of it is here") };
+        let PublishOutcome::NotHere(obstacle) = apply(&moving) else {
+            panic!("it is not here")
+        };
         let reason = moving.explain(&obstacle).to_string();
         let help = format!("mkdir -p {}/.open", dir.path().display());
-        assert!(obstacle == Obstacle::UnknownDisk && reason.contains(&help), "{reason}");
+        assert!(
+            obstacle == Obstacle::UnknownDisk && reason.contains(&help),
+            "{reason}"
+        );
         fs::create_dir(dir.path().join(".open")).unwrap();
-        assert_eq!(apply(&moving), Outcome::Taken, "as the help says");
+        assert_eq!(
+            apply(&moving),
+            PublishOutcome::Taken,
+            "after following the help"
+        );
     }
 
     #[test]
-    fn a_file_that_was_cut_off_is_not_published() {
+    fn a_truncated_file_is_not_published() {
         let dir = a_disk();
         let moving = a_move(dir.path());
         hide(dir.path(), "on");
-        assert_eq!(apply(&moving), Outcome::NotHere(Obstacle::OtherSize { found: 2, committed: 3 }));
+        assert_eq!(
+            apply(&moving),
+            PublishOutcome::NotHere(Obstacle::OtherSize {
+                found: 2,
+                committed: 3
+            })
+        );
         assert_eq!(content(dir.path(), ".open/1.open").unwrap(), "on");
         hide(dir.path(), "one");
-        assert_eq!(apply(&moving), Outcome::Published);
+        assert_eq!(apply(&moving), PublishOutcome::Published);
     }
 
     #[test]
-    fn without_a_careful_rename_a_second_name_does() {
+    fn linking_and_removing_replaces_a_no_replace_rename() {
         let dir = tempfile::tempdir().unwrap();
         let (from, to) = (dir.path().join("from"), dir.path().join("to"));
         fs::write(&from, "one").unwrap();
@@ -537,9 +692,12 @@ mod tests {
         assert!(!from.exists());
         fs::hard_link(&to, &from).unwrap();
         link_and_remove(&from, &to).unwrap();
-        assert!(!from.exists(), "it had died between the two steps");
+        assert!(!from.exists(), "a crash between the two steps is recovered");
         fs::write(&from, "two").unwrap();
-        assert_eq!(link_and_remove(&from, &to).unwrap_err().kind(), io::ErrorKind::AlreadyExists);
+        assert_eq!(
+            link_and_remove(&from, &to).unwrap_err().kind(),
+            io::ErrorKind::AlreadyExists
+        );
         assert_eq!(fs::read_to_string(&to).unwrap(), "one");
     }
 }

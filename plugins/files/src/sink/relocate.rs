@@ -1,16 +1,20 @@
-//! Moving a published file to where it belongs, also onto another disk.
+//! Moves a published file to its destination folder, also onto another disk.
 //!
-//! Every step can be done again by whoever finds it undone; what is there says how far it got. On one file system it is one rename. Onto
-//! another one it is a copy, and the file has to be visible exactly once all the same:
+//! Every step can be repeated by a process that finds it undone; the files on the disk show which
+//! steps are done. On one file system the move is one rename. Onto another file system it is a
+//! copy, and the file still has to be visible exactly once:
 //!
 //! ```text
-//! <folder>/.pseidon-ID.part    the copy in the making, locked by whoever makes it
-//! <folder>/.pseidon-ID.copy    the copy, complete and synced; now the published file is removed, and then the copy gets its name
+//! <folder>/.pseidon-ID.part    the incomplete copy, locked by the process that writes it
+//! <folder>/.pseidon-ID.copy    the complete, synced copy; the published file is removed now, and
+//!                              then the copy gets its final name
 //! ```
 //!
-//! While the published file is there nobody can see the copy, and once it is gone there is a `.copy` for as long as the file does not have
-//! its place. Nothing is replaced: if the name is taken, a digest of the file's id is added, which no other file has. That this was so is noted in
-//! `.pseidon-ID.own` until the file is done ([`forget_note`]), since a reader may take the file, and its report has to name the right path.
+//! While the published file exists, no reader sees the copy. Once it is gone, there is a `.copy`
+//! until the file has its final name. No file is replaced: if the name is taken, a digest of the
+//! file's id is added, which no other file has. The file `.pseidon-ID.own` records this until the
+//! file is done ([`remove_note`]), since a reader may take the file, and its report has to name the
+//! right path.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read};
@@ -25,71 +29,109 @@ use super::follow_up::FollowUp;
 use super::lane_name::digest;
 use super::place::{Move, make_dirs, rename_to_new, sync_dir};
 
-/// How much is copied before it is looked whether to go on.
-const PIECE: u64 = 8 << 20;
+/// How many bytes are copied between two checks whether to stop.
+const COPY_CHUNK: u64 = 8 << 20;
 
-/// Where a file has ended up.
+/// Where a file is after the move.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Place {
-    /// Where it belongs.
+pub(super) enum Relocation {
+    /// In its destination folder.
     Final(PathBuf),
-    /// With the broken ones, for this reason.
+    /// In the quarantine folder, for this reason.
     Broken(PathBuf, String),
 }
 
-/// Moves the published file `id`, or finds it moved. Gives an error of the kind `Interrupted` as soon as `is_over` says so.
-pub(super) fn relocate(id: &str, moving: &Move, follow_up: &FollowUp, is_over: &dyn Fn() -> bool) -> io::Result<Place> {
+/// Moves the published file `id`, or finds it moved. Fails with an error of the kind `Interrupted`
+/// as soon as `is_over` returns true.
+pub(super) fn relocate(
+    id: &str,
+    moving: &Move,
+    follow_up: &FollowUp,
+    is_over: &dyn Fn() -> bool,
+) -> io::Result<Relocation> {
     let published = moving.find_published()?;
     let Some(destination) = &follow_up.destination else {
-        return Ok(Place::Final(published.unwrap_or_else(|| moving.base.join(&moving.visible))));
+        return Ok(Relocation::Final(
+            published.unwrap_or_else(|| moving.base.join(&moving.visible)),
+        ));
     };
     let name = format!("{}{}", destination.prefix, moving.file_name());
-    let place = Target::new(id, destination.folder.clone(), &name, &moving.extension);
-    let quarantine = destination.quarantine.as_ref().filter(|_| moving.extension == "parquet").map(|folder| {
-        let below = moving.visible.strip_suffix(moving.file_name()).unwrap_or_default();
-        // Only under a name that tells it from all others, so that whoever comes next knows that it was found broken.
-        Target::new(id, folder.join(below), moving.file_name(), &moving.extension).without_wanted()
-    });
+    let target = Target::new(id, destination.folder.clone(), &name, &moving.extension);
+    let quarantine = destination
+        .quarantine
+        .as_ref()
+        .filter(|_| moving.extension == "parquet")
+        .map(|folder| {
+            let below = moving
+                .visible
+                .strip_suffix(moving.file_name())
+                .unwrap_or_default();
+            // Only under its own unique name, so that the next attempt sees that the file was found
+            // broken.
+            Target::new(
+                id,
+                folder.join(below),
+                moving.file_name(),
+                &moving.extension,
+            )
+            .with_own_name_only()
+        });
     let Some(published) = published else {
-        // Somebody has moved it, and may have died before the last step.
+        // Another attempt has moved it, and may have died before the last step.
         if let Some(quarantine) = quarantine
             && let Some(name) = quarantine.finish()?
         {
-            return Ok(Place::Broken(name, "it was found broken before".to_owned()));
+            return Ok(Relocation::Broken(
+                name,
+                "an earlier attempt found it broken".to_owned(),
+            ));
         }
-        return Ok(Place::Final(place.finish()?.unwrap_or(place.names.wanted)));
+        return Ok(Relocation::Final(
+            target.finish()?.unwrap_or(target.names.preferred),
+        ));
     };
     if let Some(quarantine) = quarantine
-        && let Some(reason) = why_broken(&published, follow_up.records)?
+        && let Some(reason) = find_damage(&published, follow_up.records)?
     {
-        return Ok(Place::Broken(quarantine.take(&published, is_over)?, reason));
+        return Ok(Relocation::Broken(
+            quarantine.take(&published, is_over)?,
+            reason,
+        ));
     }
-    place.take(&published, is_over).map(Place::Final)
+    target.take(&published, is_over).map(Relocation::Final)
 }
 
-/// The file `id` is done: what was noted beside it is removed.
-pub(super) fn forget_note(id: &str, moving: &Move, follow_up: &FollowUp) -> io::Result<()> {
+/// Removes the note beside the file `id`, which is done.
+pub(super) fn remove_note(id: &str, moving: &Move, follow_up: &FollowUp) -> io::Result<()> {
     match &follow_up.destination {
         None => Ok(()),
-        Some(destination) => remove_if_there(&Target::new(id, destination.folder.clone(), moving.file_name(), &moving.extension).note),
+        Some(destination) => remove_if_exists(
+            &Target::new(
+                id,
+                destination.folder.clone(),
+                moving.file_name(),
+                &moving.extension,
+            )
+            .note,
+        ),
     }
 }
 
-/// The names that a file can get.
-struct Names {
-    /// The one that it should have.
-    wanted: PathBuf,
-    /// One that no other file has.
+/// The names that a file can get in its target folder.
+struct TargetNames {
+    /// The preferred name.
+    preferred: PathBuf,
+    /// A name that no other file has.
     own: PathBuf,
 }
 
-/// A folder to which a file is moved.
+/// The folder to which a file is moved, with all paths that the move uses.
 struct Target {
     folder: PathBuf,
-    names: Names,
+    names: TargetNames,
     part: PathBuf,
     copy: PathBuf,
-    /// Says that the file has its own name.
+    /// Exists if the file has the name `names.own`.
     note: PathBuf,
 }
 
@@ -98,7 +140,10 @@ impl Target {
         let stem = name.strip_suffix(&format!(".{extension}")).unwrap_or(name);
         let own = folder.join(format!("{stem}~{}.{extension}", digest(id, 4)));
         Target {
-            names: Names { wanted: folder.join(name), own },
+            names: TargetNames {
+                preferred: folder.join(name),
+                own,
+            },
             part: folder.join(format!(".pseidon-{}.part", digest(id, 8))),
             copy: folder.join(format!(".pseidon-{}.copy", digest(id, 8))),
             note: folder.join(format!(".pseidon-{}.own", digest(id, 8))),
@@ -106,41 +151,43 @@ impl Target {
         }
     }
 
-    fn without_wanted(mut self) -> Target {
-        self.names.wanted.clone_from(&self.names.own);
+    fn with_own_name_only(mut self) -> Target {
+        self.names.preferred.clone_from(&self.names.own);
         self
     }
 
-    /// Moves the published file here. Gives its name.
+    /// Moves the published file to this folder. Returns its path.
     fn take(&self, published: &Path, is_over: &dyn Fn() -> bool) -> io::Result<PathBuf> {
         make_dirs(&self.folder)?;
-        match self.give_name(published) {
+        match self.rename_here(published) {
             Ok(name) => {
                 published.parent().map_or(Ok(()), sync_dir)?;
                 Ok(name)
             }
-            Err(error) if error.kind() == io::ErrorKind::CrossesDevices => self.take_from_afar(published, is_over),
+            Err(error) if error.kind() == io::ErrorKind::CrossesDevices => {
+                self.copy_here(published, is_over)
+            }
             Err(error) => Err(error),
         }
     }
 
-    /// The same from another file system.
-    fn take_from_afar(&self, published: &Path, is_over: &dyn Fn() -> bool) -> io::Result<PathBuf> {
+    /// The same across file systems.
+    fn copy_here(&self, published: &Path, is_over: &dyn Fn() -> bool) -> io::Result<PathBuf> {
         let _copy = match lock(&self.copy, false)? {
             Some(copy) => copy,
             None => self.make_copy(published, is_over)?,
         };
         fs::remove_file(published)?;
         published.parent().map_or(Ok(()), sync_dir)?;
-        self.give_name(&self.copy)
+        self.rename_here(&self.copy)
     }
 
-    /// Gives a file on this file system the first of the names that is free.
-    fn give_name(&self, file: &Path) -> io::Result<PathBuf> {
-        if file == self.names.wanted {
+    /// Renames a file on this file system to the first of its names that is free.
+    fn rename_here(&self, file: &Path) -> io::Result<PathBuf> {
+        if file == self.names.preferred {
             return Ok(file.to_owned());
         }
-        let name = match rename_to_new(file, &self.names.wanted) {
+        let name = match rename_to_new(file, &self.names.preferred) {
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
                 File::create(&self.note)?.sync_all()?;
                 sync_dir(&self.folder)?;
@@ -149,20 +196,23 @@ impl Target {
             }
             other => {
                 other?;
-                &self.names.wanted
+                &self.names.preferred
             }
         };
         sync_dir(&self.folder)?;
         Ok(name.clone())
     }
 
-    /// Makes the complete copy. Gives it, locked.
+    /// Makes the complete copy. Returns it, locked.
     fn make_copy(&self, published: &Path, is_over: &dyn Fn() -> bool) -> io::Result<File> {
         let mut source = File::open(published)?;
-        let Some(mut part) = lock(&self.part, true)? else { return Err(busy(&self.part)) };
-        // Under the lock: whoever was faster has either completed the copy or removed the published file by now.
-        if self.copy.try_exists()? || !leads_to(published, &source) {
-            remove_if_there(&self.part)?;
+        let Some(mut part) = lock(&self.part, true)? else {
+            return Err(busy(&self.part));
+        };
+        // Checked under the lock: a faster process has either completed the copy or removed the
+        // published file by now.
+        if self.copy.try_exists()? || !names_file(published, &source) {
+            remove_if_exists(&self.part)?;
             return Err(busy(&self.copy));
         }
         part.set_len(0)?;
@@ -170,7 +220,7 @@ impl Target {
             if is_over() {
                 return Err(io::ErrorKind::Interrupted.into());
             }
-            if io::copy(&mut (&mut source).take(PIECE), &mut part)? == 0 {
+            if io::copy(&mut (&mut source).take(COPY_CHUNK), &mut part)? == 0 {
                 break;
             }
         }
@@ -180,72 +230,106 @@ impl Target {
         Ok(part)
     }
 
-    /// The last step for a file whose published name is gone. Gives its name if it certainly came here.
+    /// The last step for a file whose published name is gone. Returns its path if it was certainly
+    /// moved to this folder.
     fn finish(&self) -> io::Result<Option<PathBuf>> {
-        // A copy that was not completed is of a file that somebody else has taken.
+        // An incomplete copy is of a file that another process has moved.
         if let Some(_part) = lock(&self.part, false)? {
-            remove_if_there(&self.part)?;
+            remove_if_exists(&self.part)?;
         }
         if let Some(_copy) = lock(&self.copy, false)? {
-            return self.give_name(&self.copy).map(Some);
+            return self.rename_here(&self.copy).map(Some);
         }
         let has_own_name = self.note.try_exists()? || self.names.own.try_exists()?;
         Ok(has_own_name.then(|| self.names.own.clone()))
     }
 }
 
-/// Opens and locks a file that others may be at work on. `None` if it is not there, and not to be made.
-fn lock(path: &Path, make: bool) -> io::Result<Option<File>> {
-    let file = match OpenOptions::new().read(true).write(true).create(make).truncate(false).open(path) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound && !make => return Ok(None),
+/// Opens and locks a file that other processes may be working on. `None` if it does not exist and
+/// `create` is false.
+fn lock(path: &Path, create: bool) -> io::Result<Option<File>> {
+    let file = match OpenOptions::new()
+        .read(true)
+        .write(true)
+        .create(create)
+        .truncate(false)
+        .open(path)
+    {
+        Err(error) if error.kind() == io::ErrorKind::NotFound && !create => return Ok(None),
         other => other?,
     };
     match flock(&file, FlockOperation::NonBlockingLockExclusive) {
         Err(rustix::io::Errno::WOULDBLOCK) => return Err(busy(path)),
         other => other?,
     }
-    if leads_to(path, &file) { Ok(Some(file)) } else { Err(busy(path)) }
+    if names_file(path, &file) {
+        Ok(Some(file))
+    } else {
+        Err(busy(path))
+    }
 }
 
 fn busy(path: &Path) -> io::Error {
-    io::Error::new(io::ErrorKind::ResourceBusy, format!("somebody else is at work on {}", path.display()))
+    io::Error::new(
+        io::ErrorKind::ResourceBusy,
+        format!("another process is working on {}", path.display()),
+    )
 }
 
-fn leads_to(path: &Path, file: &File) -> bool {
-    let (Ok(found), Ok(ours)) = (fs::symlink_metadata(path), file.metadata()) else { return false };
+fn names_file(path: &Path, file: &File) -> bool {
+    let (Ok(found), Ok(ours)) = (fs::symlink_metadata(path), file.metadata()) else {
+        return false;
+    };
     (found.dev(), found.ino()) == (ours.dev(), ours.ino())
 }
 
-fn remove_if_there(path: &Path) -> io::Result<()> {
+fn remove_if_exists(path: &Path) -> io::Result<()> {
     match fs::remove_file(path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
         other => other,
     }
 }
 
-/// Why the Parquet file cannot be read, or is not the one that was written; `None` if it is sound. Only its footer is read.
-fn why_broken(path: &Path, records: u64) -> io::Result<Option<String>> {
+/// Why the Parquet file cannot be read, or is not the file that was written; `None` if it is
+/// intact. Only its footer is read.
+fn find_damage(path: &Path, records: u64) -> io::Result<Option<String>> {
     let file = File::open(path)?;
     let metadata = match ParquetMetaDataReader::new().parse_and_finish(&file) {
         Ok(metadata) => metadata,
         Err(ParquetError::External(error)) if error.is::<io::Error>() => {
-            let error = error.downcast::<io::Error>().map_or_else(io::Error::other, |error| *error);
-            return if error.kind() == io::ErrorKind::UnexpectedEof { Ok(Some(error.to_string())) } else { Err(error) };
+            let error = error
+                .downcast::<io::Error>()
+                .map_or_else(io::Error::other, |error| *error);
+            return if error.kind() == io::ErrorKind::UnexpectedEof {
+                Ok(Some(error.to_string()))
+            } else {
+                Err(error)
+            };
         }
         Err(error) => return Ok(Some(error.to_string())),
     };
     let rows = metadata.file_metadata().num_rows();
     if u64::try_from(rows) != Ok(records) {
-        return Ok(Some(format!("it says that it has {rows} rows, but {records} were written")));
+        return Ok(Some(format!(
+            "its footer says {rows} rows, but {records} were written"
+        )));
     }
     let bytes = file.metadata()?.len();
     let is_inside = |column: &ColumnChunkMetaData| {
-        let start = column.dictionary_page_offset().unwrap_or(column.data_page_offset());
+        let start = column
+            .dictionary_page_offset()
+            .unwrap_or(column.data_page_offset());
         let end = start.checked_add(column.compressed_size());
-        start >= 0 && end.and_then(|end| u64::try_from(end).ok()).is_some_and(|end| end <= bytes)
+        start >= 0
+            && end
+                .and_then(|end| u64::try_from(end).ok())
+                .is_some_and(|end| end <= bytes)
     };
-    let outside = metadata.row_groups().iter().position(|group| !group.columns().iter().all(is_inside));
-    Ok(outside.map(|number| format!("row group {number} reaches beyond the end of the file")))
+    let outside = metadata
+        .row_groups()
+        .iter()
+        .position(|group| !group.columns().iter().all(is_inside));
+    Ok(outside.map(|number| format!("row group {number} extends beyond the end of the file")))
 }
 
 #[cfg(test)]
@@ -257,7 +341,7 @@ mod tests {
     const ID: &str = "host/1.open";
     const CONTENT: &str = "one\ntwo\n";
 
-    /// A published file and the folder on another file system to which it is to be moved.
+    /// A published file and the folder on another file system to which it is moved.
     struct Case {
         base: tempfile::TempDir,
         other: tempfile::TempDir,
@@ -268,13 +352,22 @@ mod tests {
     impl Case {
         fn new() -> Case {
             let base = tempfile::tempdir().unwrap();
-            let other = tempfile::tempdir_in("/dev/shm").expect("the test needs a second file system at /dev/shm");
+            let other = tempfile::tempdir_in("/dev/shm")
+                .expect("the test needs a second file system at /dev/shm");
             let device = |dir: &tempfile::TempDir| fs::metadata(dir.path()).unwrap().dev();
-            assert_ne!(device(&base), device(&other), "the test needs a folder for temporary files that is not in /dev/shm");
+            assert_ne!(
+                device(&base),
+                device(&other),
+                "the test needs a folder for temporary files that is not in /dev/shm"
+            );
             fs::create_dir(base.path().join("a")).unwrap();
             fs::write(base.path().join("a/x-1.json"), CONTENT).unwrap();
             let inode = fs::metadata(base.path().join("a/x-1.json")).unwrap().ino();
-            let destination = Destination { folder: other.path().join("lake"), prefix: "h-".into(), quarantine: None };
+            let destination = Destination {
+                folder: other.path().join("lake"),
+                prefix: "h-".into(),
+                quarantine: None,
+            };
             let moving = Move {
                 host: Host::this(),
                 disk: None,
@@ -287,9 +380,18 @@ mod tests {
                 follow_up: None,
             };
             let positions = serde_json::Map::new();
-            let follow_up = FollowUp { records: 2, positions, destination: Some(destination) };
+            let follow_up = FollowUp {
+                records: 2,
+                positions,
+                destination: Some(destination),
+            };
             fs::create_dir(other.path().join("lake")).unwrap();
-            Case { base, other, moving, follow_up }
+            Case {
+                base,
+                other,
+                moving,
+                follow_up,
+            }
         }
 
         fn target(&self) -> Target {
@@ -300,25 +402,34 @@ mod tests {
             self.base.path().join("a/x-1.json")
         }
 
-        fn relocate(&self) -> io::Result<Place> {
+        fn relocate(&self) -> io::Result<Relocation> {
             relocate(ID, &self.moving, &self.follow_up, &|| false)
         }
 
-        /// Moves it, again and again, and fails unless it is in its place and nowhere else.
+        /// Moves it repeatedly, and panics unless it is at its destination and nowhere else.
         fn assert_moved_once(&self) {
             for _ in 0..2 {
-                assert_eq!(self.relocate().unwrap(), Place::Final(self.target().names.wanted));
+                assert_eq!(
+                    self.relocate().unwrap(),
+                    Relocation::Final(self.target().names.preferred)
+                );
             }
             assert!(!self.published().exists());
-            let left: Vec<_> = fs::read_dir(self.target().folder).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+            let left: Vec<_> = fs::read_dir(self.target().folder)
+                .unwrap()
+                .map(|entry| entry.unwrap().file_name())
+                .collect();
             assert_eq!(left, ["h-x-1.json"]);
-            assert_eq!(fs::read_to_string(self.target().names.wanted).unwrap(), CONTENT);
+            assert_eq!(
+                fs::read_to_string(self.target().names.preferred).unwrap(),
+                CONTENT
+            );
         }
     }
 
     #[test]
-    fn a_move_onto_another_disk_goes_on_from_every_step() {
-        let until_it_died: [fn(&Case); 5] = [
+    fn a_move_onto_another_disk_resumes_from_every_step() {
+        let steps_before_crash: [fn(&Case); 5] = [
             |_| {},
             |case| fs::write(case.target().part, "on").unwrap(),
             |case| fs::write(case.target().copy, CONTENT).unwrap(),
@@ -327,23 +438,26 @@ mod tests {
                 fs::remove_file(case.published()).unwrap();
             },
             |case| {
-                fs::write(case.target().names.wanted, CONTENT).unwrap();
+                fs::write(case.target().names.preferred, CONTENT).unwrap();
                 fs::remove_file(case.published()).unwrap();
             },
         ];
-        for until_it_died in until_it_died {
+        for steps_before_crash in steps_before_crash {
             let case = Case::new();
-            until_it_died(&case);
+            steps_before_crash(&case);
             case.assert_moved_once();
         }
     }
 
     #[test]
-    fn a_copy_that_somebody_else_makes_is_left_alone() {
+    fn a_copy_that_another_process_makes_is_left_alone() {
         for pick in [|target: Target| target.part, |target: Target| target.copy] {
             let case = Case::new();
             let busy = lock(&pick(case.target()), true).unwrap().unwrap();
-            assert_eq!(case.relocate().unwrap_err().kind(), io::ErrorKind::ResourceBusy);
+            assert_eq!(
+                case.relocate().unwrap_err().kind(),
+                io::ErrorKind::ResourceBusy
+            );
             assert!(case.published().exists());
             fs::remove_file(pick(case.target())).unwrap();
             drop(busy);
@@ -352,28 +466,41 @@ mod tests {
     }
 
     #[test]
-    fn who_is_to_leave_leaves_the_published_file() {
+    fn an_interrupted_move_keeps_the_published_file() {
         let case = Case::new();
         let error = relocate(ID, &case.moving, &case.follow_up, &|| true).unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::Interrupted);
-        assert!(case.published().exists() && !case.target().names.wanted.exists());
+        assert!(case.published().exists() && !case.target().names.preferred.exists());
         case.assert_moved_once();
     }
 
     #[test]
-    fn nothing_is_replaced() {
+    fn no_file_is_replaced() {
         let case = Case::new();
-        fs::write(case.target().names.wanted, "other").unwrap();
+        fs::write(case.target().names.preferred, "other").unwrap();
         for _ in 0..2 {
-            assert_eq!(case.relocate().unwrap(), Place::Final(case.target().names.own));
+            assert_eq!(
+                case.relocate().unwrap(),
+                Relocation::Final(case.target().names.own)
+            );
         }
         let content = fs::read_to_string(case.target().names.own).unwrap();
         fs::remove_file(case.target().names.own).unwrap();
-        assert_eq!(case.relocate().unwrap(), Place::Final(case.target().names.own), "also when its reader has taken it");
-        forget_note(ID, &case.moving, &case.follow_up).unwrap();
+        assert_eq!(
+            case.relocate().unwrap(),
+            Relocation::Final(case.target().names.own),
+            "also after a reader has taken it"
+        );
+        remove_note(ID, &case.moving, &case.follow_up).unwrap();
         assert!(!case.target().note.exists());
         fs::write(case.target().names.own, content).unwrap();
-        assert_eq!(fs::read_to_string(case.target().names.wanted).unwrap(), "other");
-        assert_eq!(fs::read_to_string(case.target().names.own).unwrap(), CONTENT);
+        assert_eq!(
+            fs::read_to_string(case.target().names.preferred).unwrap(),
+            "other"
+        );
+        assert_eq!(
+            fs::read_to_string(case.target().names.own).unwrap(),
+            CONTENT
+        );
     }
 }

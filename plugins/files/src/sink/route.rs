@@ -1,37 +1,40 @@
-//! Which lane each row goes to, and what is written of it.
+//! Routing: decides to which lane each row goes and which columns of it are written.
 
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use arrow::array::{Array, ArrayRef, AsArray, RecordBatch, RecordBatchOptions, StringArray, UInt32Array};
+use arrow::array::{
+    Array, ArrayRef, AsArray, RecordBatch, RecordBatchOptions, StringArray, UInt32Array,
+};
 use arrow::datatypes::{DataType, Field, Schema};
 use arrow::error::ArrowError;
 use pseidon_delivery::LaneId;
-use pseidon_plugin::sink::{Chunk, Routed};
+use pseidon_plugin::sink::{Chunk, RoutedRows};
 use pseidon_plugin::{BadRow, Rows};
 
-use super::lane_name::{LONGEST_PATH, digest, lane_id, lane_number, render, render_name};
+use super::lane_name::{MAX_PATH_BYTES, digest, lane_id, lane_number, render, render_name};
+use super::projection::Projection;
 use super::template::Template;
-use super::written::Written;
 
-/// Sorts rows into lanes.
+/// Groups rows by lane.
 #[derive(Clone, Debug)]
 pub(super) struct Router {
-    /// The template of a bucket's path below the base directory.
+    /// The template of a bucket's path, relative to the base directory.
     pub(super) path: Template,
-    /// The template of what its files' names begin with.
+    /// The template of the beginning of its files' names; `None` for the topic.
     pub(super) name: Option<Template>,
-    /// The template of the folder where files are moved. Its values go along with the rows if nothing else of the record does.
+    /// The template of the folder where files are moved. Its values are passed to the writer with
+    /// the rows if only some columns are written.
     pub(super) destination: Option<Template>,
-    /// What is written, if not the whole record.
-    pub(super) written: Option<Written>,
+    /// The columns that are written; `None` for the whole record.
+    pub(super) projection: Option<Projection>,
     /// How many lanes share a bucket.
     pub(super) lanes: u32,
-    /// Stands for null.
+    /// The name of a null value.
     pub(super) null_name: String,
 }
 
-/// What the expressions give for some rows.
+/// The values of the expressions for some rows.
 struct Values {
     path: Vec<StringArray>,
     name: Vec<StringArray>,
@@ -40,8 +43,9 @@ struct Values {
 }
 
 impl Router {
-    /// The rows by lane, in the order in which lanes appear. `check` names the rows that cannot be written.
-    pub(super) fn route(&self, rows: Rows, check: impl Fn(&Rows) -> Vec<BadRow>) -> Routed {
+    /// Groups the rows by lane, in the order in which lanes appear. `check` returns the rows that
+    /// cannot be written.
+    pub(super) fn route(&self, rows: Rows, check: impl Fn(&Rows) -> Vec<BadRow>) -> RoutedRows {
         let whole = rows.len();
         let mut good = rows;
         let mut kept: Vec<u32> = (0..whole as u32).collect();
@@ -49,10 +53,13 @@ impl Router {
         let mut routed = loop {
             let found = match self.values(&good) {
                 Ok(values) => {
-                    let written = values.record.as_ref().map_or_else(|| good.clone(), |record| good.with_record(record.clone()));
-                    let found = check(&written);
+                    let projected = values
+                        .record
+                        .as_ref()
+                        .map_or_else(|| good.clone(), |record| good.with_record(record.clone()));
+                    let found = check(&projected);
                     if found.is_empty() {
-                        match self.group(written, &values) {
+                        match self.group(projected, &values) {
                             Ok(routed) => break routed,
                             Err(error) => return all_bad(whole, &error),
                         }
@@ -73,54 +80,95 @@ impl Router {
                 Err(error) => return all_bad(whole, &error),
             };
             let still = numbers_without(kept.len(), &found);
-            bad.extend(found.into_iter().map(|row| BadRow { row: kept[row.row as usize], reason: row.reason }));
+            bad.extend(found.into_iter().map(|row| BadRow {
+                row: kept[row.row as usize],
+                reason: row.reason,
+            }));
             kept = still.into_iter().map(|row| kept[row as usize]).collect();
         };
-        bad.extend(routed.bad.drain(..).map(|row| BadRow { row: kept[row.row as usize], reason: row.reason }));
+        bad.extend(routed.bad.drain(..).map(|row| BadRow {
+            row: kept[row.row as usize],
+            reason: row.reason,
+        }));
         bad.sort_by_key(|row| row.row);
-        Routed { chunks: routed.chunks, bad }
+        RoutedRows {
+            chunks: routed.chunks,
+            bad,
+        }
     }
 
-    /// The folder where a file is moved whose first record is the first of these rows, as they arrive at a writer; below the folder with
-    /// which the template begins. `None` if it is that folder.
+    /// The folder where a file is moved whose first record is the first of these rows, as they
+    /// arrive at a writer. It is relative to the folder with which the template begins; `None` if
+    /// it is that folder.
     pub(super) fn destination(&self, rows: &Rows) -> Result<Option<String>, ArrowError> {
-        let Some(template) = self.destination.as_ref().filter(|template| !template.is_empty()) else { return Ok(None) };
+        let Some(template) = self
+            .destination
+            .as_ref()
+            .filter(|template| !template.is_empty())
+        else {
+            return Ok(None);
+        };
         let first = rows.slice(0, 1);
-        let values = match &self.written {
-            Some(written) => {
-                let carried = first.columns().columns().iter().skip(written.schema.fields().len());
+        let values = match &self.projection {
+            Some(projection) => {
+                let carried = first
+                    .columns()
+                    .columns()
+                    .iter()
+                    .skip(projection.schema.fields().len());
                 carried.map(|column| column.as_string().clone()).collect()
             }
             None => template.values(&first)?,
         };
         let path = render(template.pieces(&values, 0), &self.null_name);
-        Ok(Some(if path.len() > LONGEST_PATH { digest(&path, 16) } else { path }))
+        Ok(Some(if path.len() > MAX_PATH_BYTES {
+            digest(&path, 16)
+        } else {
+            path
+        }))
     }
 
-    /// Rows as they arrive at a writer, without what is not written of them.
-    pub(super) fn without_values(&self, rows: Rows) -> Result<Rows, ArrowError> {
-        let Some(written) = self.written.as_ref().filter(|written| written.schema.fields().len() < rows.columns().num_columns()) else {
+    /// Removes the columns that are only passed to the writer and not written.
+    pub(super) fn without_carried_columns(&self, rows: Rows) -> Result<Rows, ArrowError> {
+        let Some(projection) = self
+            .projection
+            .as_ref()
+            .filter(|projection| projection.schema.fields().len() < rows.columns().num_columns())
+        else {
             return Ok(rows);
         };
-        let kept: Vec<usize> = (0..written.schema.fields().len()).collect();
+        let kept: Vec<usize> = (0..projection.schema.fields().len()).collect();
         Ok(rows.with_record(rows.columns().project(&kept)?))
     }
 
     fn values(&self, rows: &Rows) -> Result<Values, ArrowError> {
-        let of = |template: &Option<Template>| template.as_ref().map_or(Ok(Vec::new()), |template| template.values(rows));
+        let of = |template: &Option<Template>| {
+            template
+                .as_ref()
+                .map_or(Ok(Vec::new()), |template| template.values(rows))
+        };
         Ok(Values {
             path: self.path.values(rows)?,
             name: of(&self.name)?,
             destination: of(&self.destination)?,
-            record: self.written.as_ref().map(|written| written.record(rows)).transpose()?,
+            record: self
+                .projection
+                .as_ref()
+                .map(|projection| projection.record(rows))
+                .transpose()?,
         })
     }
 
-    /// The rows for which an expression gives nothing, found by halving.
+    /// Finds the rows for which an expression fails, by bisection.
     fn find_bad(&self, rows: &Rows, offset: usize, bad: &mut Vec<BadRow>) {
-        let Err(error) = self.values(rows) else { return };
+        let Err(error) = self.values(rows) else {
+            return;
+        };
         if rows.len() <= 1 {
-            bad.extend((0..rows.len()).map(|_| BadRow { row: offset as u32, reason: error.to_string() }));
+            bad.extend((0..rows.len()).map(|_| BadRow {
+                row: offset as u32,
+                reason: error.to_string(),
+            }));
             return;
         }
         let half = rows.len() / 2;
@@ -128,23 +176,34 @@ impl Router {
         self.find_bad(&rows.slice(half, rows.len() - half), offset + half, bad);
     }
 
-    fn group(&self, rows: Rows, values: &Values) -> Result<Routed, ArrowError> {
+    fn group(&self, rows: Rows, values: &Values) -> Result<RoutedRows, ArrowError> {
         let number = (self.lanes > 1).then(|| lane_number(&rows.batch().split.id, self.lanes));
         let mut lanes: Vec<(LaneId, Vec<u32>)> = Vec::new();
         let mut by_id: HashMap<LaneId, usize> = HashMap::new();
         let mut bad = Vec::new();
         let mut current = None;
         for row in 0..rows.len() {
-            // Neighbours often share a bucket; then nothing is rendered.
+            // Adjacent rows often share a bucket; then nothing is rendered.
             let lane = match current {
-                Some(lane) if values.path.iter().chain(&values.name).all(|values| same_as_before(values, row)) => lane,
+                Some(lane)
+                    if values
+                        .path
+                        .iter()
+                        .chain(&values.name)
+                        .all(|values| same_as_before(values, row)) =>
+                {
+                    lane
+                }
                 _ => match self.lane(values, row, number) {
                     Ok(id) => *by_id.entry(id.clone()).or_insert_with(|| {
                         lanes.push((id, Vec::new()));
                         lanes.len() - 1
                     }),
                     Err(reason) => {
-                        bad.push(BadRow { row: row as u32, reason });
+                        bad.push(BadRow {
+                            row: row as u32,
+                            reason,
+                        });
                         current = None;
                         continue;
                     }
@@ -153,7 +212,7 @@ impl Router {
             lanes[lane].1.push(row as u32);
             current = Some(lane);
         }
-        let rows = self.with_values(rows, values)?;
+        let rows = self.with_carried_columns(rows, values)?;
         let mut chunks = Vec::with_capacity(lanes.len());
         match &lanes[..] {
             [(id, all)] if all.len() == rows.len() => chunks.push(Chunk::new(id.clone(), rows)),
@@ -163,21 +222,28 @@ impl Router {
                 }
             }
         }
-        Ok(Routed { chunks, bad })
+        Ok(RoutedRows { chunks, bad })
     }
 
     fn lane(&self, values: &Values, row: usize, number: Option<u32>) -> Result<LaneId, String> {
         let path = render(self.path.pieces(&values.path, row), &self.null_name);
-        if path.len() > LONGEST_PATH {
-            return Err(format!("the path has {} bytes, more than {LONGEST_PATH}", path.len()));
+        if path.len() > MAX_PATH_BYTES {
+            return Err(format!(
+                "the path has {} bytes, more than {MAX_PATH_BYTES}",
+                path.len()
+            ));
         }
-        let name = self.name.as_ref().map(|name| render_name(name.pieces(&values.name, row), &self.null_name));
+        let name = self
+            .name
+            .as_ref()
+            .map(|name| render_name(name.pieces(&values.name, row), &self.null_name));
         Ok(lane_id(path, name.as_deref(), number))
     }
 
-    /// Rows that are made anew carry along what only their writer needs: the first of a file says where it is moved.
-    fn with_values(&self, rows: Rows, values: &Values) -> Result<Rows, ArrowError> {
-        if self.written.is_none() || values.destination.is_empty() {
+    /// Adds the values of the destination template as columns to projected rows: the first row of a
+    /// file determines where the file is moved.
+    fn with_carried_columns(&self, rows: Rows, values: &Values) -> Result<Rows, ArrowError> {
+        if self.projection.is_none() || values.destination.is_empty() {
             return Ok(rows);
         }
         let record = rows.columns();
@@ -188,7 +254,8 @@ impl Router {
             columns.push(Arc::new(values.clone()) as ArrayRef);
         }
         let options = RecordBatchOptions::new().with_row_count(Some(rows.len()));
-        let record = RecordBatch::try_new_with_options(Arc::new(Schema::new(fields)), columns, &options)?;
+        let record =
+            RecordBatch::try_new_with_options(Arc::new(Schema::new(fields)), columns, &options)?;
         Ok(rows.with_record(record))
     }
 }
@@ -200,14 +267,24 @@ fn same_as_before(values: &StringArray, row: usize) -> bool {
     }
 }
 
-/// The numbers of the rows that are not bad.
+/// The numbers of the rows that are not in `bad`.
 fn numbers_without(rows: usize, bad: &[BadRow]) -> Vec<u32> {
     let mut is_bad = vec![false; rows];
     bad.iter().for_each(|row| is_bad[row.row as usize] = true);
-    (0..rows as u32).filter(|row| !is_bad[*row as usize]).collect()
+    (0..rows as u32)
+        .filter(|row| !is_bad[*row as usize])
+        .collect()
 }
 
-fn all_bad(rows: usize, error: &ArrowError) -> Routed {
-    let bad = (0..rows as u32).map(|row| BadRow { row, reason: error.to_string() }).collect();
-    Routed { chunks: Vec::new(), bad }
+fn all_bad(rows: usize, error: &ArrowError) -> RoutedRows {
+    let bad = (0..rows as u32)
+        .map(|row| BadRow {
+            row,
+            reason: error.to_string(),
+        })
+        .collect();
+    RoutedRows {
+        chunks: Vec::new(),
+        bad,
+    }
 }

@@ -1,25 +1,25 @@
-//! A sink's settings, checked.
+//! The checked settings of a sink.
 
 use std::path::PathBuf;
 use std::time::Duration;
 
-use pseidon_dsl::template::{Part, Template as WrittenTemplate};
+use pseidon_dsl::template::{Template as WrittenTemplate, TemplatePart};
 use pseidon_dsl::{Diagnostic, Span};
 use pseidon_formats::{CodecName, Compression, FileCodec, FileCodecSettings};
 use pseidon_plugin::Options;
 use pseidon_plugin::rollover::{Cron, Rollover};
 use pseidon_plugin::sink::{RecordShape, SinkInput};
 
-use super::hook::{Hook, Way};
+use super::hook::{Hook, HookTarget};
+use super::projection::Projection;
 use super::route::Router;
 use super::staging::OPEN;
 use super::template::Template;
-use super::written::Written;
 
-/// The longest `:prefix` in bytes; file systems allow names of 255.
-const LONGEST_PREFIX: usize = 64;
+/// The maximum length of `:prefix` in bytes; file systems allow names of 255.
+const MAX_PREFIX_BYTES: usize = 64;
 
-/// A sink's settings, checked.
+/// The checked settings of a sink.
 pub(super) struct Settings {
     /// Absolute, or relative to the pipeline file's folder.
     pub(super) base_dirs: Vec<PathBuf>,
@@ -28,156 +28,242 @@ pub(super) struct Settings {
     pub(super) rollover: Rollover,
     pub(super) check_freq: Duration,
     pub(super) max_open_files: usize,
-    pub(super) move_to: Option<MoveTo>,
-    /// Who is called for each file.
+    pub(super) move_to: Option<MoveSettings>,
+    /// What is called for each file.
     pub(super) hook: Option<Hook>,
-    /// The first expression that decides about lanes or contents and does not always give the same.
+    /// The first nondeterministic expression among those that decide about lanes or contents.
     pub(super) nondeterminism: Option<String>,
 }
 
-/// Where files are moved; the router knows the rest of the folder's name. Paths are absolute, or relative to the pipeline file's folder.
+/// Where files are moved; the router has the template for the rest of the folder's path. Paths are
+/// absolute, or relative to the pipeline file's folder.
 #[derive(Clone, Debug)]
-pub(super) struct MoveTo {
+pub(super) struct MoveSettings {
     /// The folder with which the template begins.
     pub(super) folder: PathBuf,
-    /// What goes before a file's name.
+    /// The prefix of a file's name.
     pub(super) prefix: String,
-    /// Whether Parquet files are looked at.
+    /// Whether Parquet files are checked before they are moved.
     pub(super) check: bool,
-    /// Where the broken ones go, if not below the base directory.
+    /// The folder of broken files; `None` is `quarantine` below the base directory.
     pub(super) quarantine: Option<PathBuf>,
 }
 
 impl Settings {
-    /// Checks what the declaration does not.
+    /// Checks the options that the declaration of the plugin cannot check.
     pub(super) fn new(options: &Options, input: &SinkInput) -> Result<Settings, Vec<Diagnostic>> {
-        let mut mistakes = Vec::new();
-        let (base_dirs, path) = path(options, input, &mut mistakes);
-        let name = name(options, input, &mut mistakes);
+        let mut errors = Vec::new();
+        let (base_dirs, path) = path(options, input, &mut errors);
+        let name = name(options, input, &mut errors);
         let items = options.select("write").unwrap_or_default();
-        let written = if items.is_empty() { None } else { Written::new(items, input, &mut mistakes) };
-        // Of columns with mistakes nothing can be said about how to write them.
-        let codec = match (items, &written) {
-            ([_, ..], None) => None,
-            _ => codec(options, input, written.as_ref()).map_err(|mistake| mistakes.push(mistake)).ok(),
+        let projection = if items.is_empty() {
+            None
+        } else {
+            Projection::new(items, input, &mut errors)
         };
-        let rollover = options.map("rollover").and_then(|map| rollover(map).map_err(|mistake| mistakes.push(mistake)).ok());
+        // The codec cannot be checked for invalid columns.
+        let codec = match (items, &projection) {
+            ([_, ..], None) => None,
+            _ => codec(options, input, projection.as_ref())
+                .map_err(|error| errors.push(error))
+                .ok(),
+        };
+        let rollover = options
+            .map("rollover")
+            .and_then(|map| rollover(map).map_err(|error| errors.push(error)).ok());
         let (move_to, destination) = match options.map("move-to") {
             None => (None, None),
             Some(map) => {
-                let (move_to, destination) = move_to(map, input, &mut mistakes);
+                let (move_to, destination) = move_to(map, input, &mut errors);
                 (Some(move_to), Some(destination))
             }
         };
-        let hook = options.map("on-close").and_then(|map| hook(map).map_err(|mistake| mistakes.push(mistake)).ok());
-        let max_open_files = options.count("max-open-files").unwrap_or_default() as usize;
+        let hook = options
+            .map("on-close")
+            .and_then(|map| hook(map).map_err(|error| errors.push(error)).ok());
+        let max_open_files = options.integer("max-open-files").unwrap_or_default() as usize;
         if max_open_files == 0 {
-            mistakes.push(Diagnostic::new(options.span_of("max-open-files"), "no file could be open", "expected a number from 1 up"));
+            errors.push(Diagnostic::new(
+                options.span_of("max-open-files"),
+                "`:max-open-files` must not be 0",
+                "expected an integer of at least 1",
+            ));
         }
-        let nondeterminism = [Some(&path), name.as_ref()].into_iter().flatten().find_map(|template| template.nondeterminism.clone());
+        let nondeterminism = [Some(&path), name.as_ref()]
+            .into_iter()
+            .flatten()
+            .find_map(|template| template.nondeterminism.clone());
         match (codec, rollover) {
-            (Some(codec), Some(rollover)) if mistakes.is_empty() => Ok(Settings {
+            (Some(codec), Some(rollover)) if errors.is_empty() => Ok(Settings {
                 base_dirs,
-                nondeterminism: nondeterminism.or_else(|| written.as_ref()?.nondeterminism.clone()),
+                nondeterminism: nondeterminism
+                    .or_else(|| projection.as_ref()?.nondeterminism.clone()),
                 router: Router {
                     path,
                     name,
                     destination,
-                    written,
-                    lanes: options.text("lanes").and_then(|lanes| lanes.parse().ok()).unwrap_or(1),
-                    null_name: options.text("null-name").unwrap_or_default().to_owned(),
+                    projection,
+                    lanes: options
+                        .string("lanes")
+                        .and_then(|lanes| lanes.parse().ok())
+                        .unwrap_or(1),
+                    null_name: options.string("null-name").unwrap_or_default().to_owned(),
                 },
                 codec,
                 rollover,
-                check_freq: options.duration("check-freq").unwrap_or_default().max(Duration::from_millis(1)),
+                check_freq: options
+                    .duration("check-freq")
+                    .unwrap_or_default()
+                    .max(Duration::from_millis(1)),
                 max_open_files,
                 move_to,
                 hook,
             }),
-            _ => Err(mistakes),
+            _ => Err(errors),
         }
     }
 }
 
-/// The base directories, and a bucket's path below them.
-fn path(options: &Options, input: &SinkInput, mistakes: &mut Vec<Diagnostic>) -> (Vec<PathBuf>, Template) {
+/// The base directories, and the template of a bucket's path below them. `files` requires `:path`,
+/// `:base-dir` or both.
+fn path(
+    options: &Options,
+    input: &SinkInput,
+    errors: &mut Vec<Diagnostic>,
+) -> (Vec<PathBuf>, Template) {
     let span = options.span_of("path");
     let (base, mut below) = options.template("path").map(split_base).unwrap_or_default();
-    let base_dirs = match options.texts("base-dir") {
+    let base_dirs = match options.strings("base-dir") {
         None => {
             if options.template("path").is_none() {
-                mistakes.push(Diagnostic::new(span, "`files` lacks the option :path", "expected :path, :base-dir or both"));
+                errors.push(Diagnostic::new(
+                    span,
+                    "missing required option `:path`",
+                    "expected `:path`, `:base-dir` or both",
+                ));
             }
             vec![PathBuf::from(&base)]
         }
         Some(dirs) => {
             if dirs.is_empty() || dirs.iter().any(String::is_empty) {
-                let mistake = Diagnostic::new(options.span_of("base-dir"), "`:base-dir` names no folder", "expected one folder or more");
-                mistakes.push(mistake);
+                let error = Diagnostic::new(
+                    options.span_of("base-dir"),
+                    "`:base-dir` names no folder",
+                    "expected at least one folder",
+                );
+                errors.push(error);
             }
             if base.starts_with('/') {
-                mistakes.push(Diagnostic::new(span, "`:path` is absolute although there is a `:base-dir`", "expected a path below it"));
+                errors.push(Diagnostic::new(
+                    span,
+                    "`:path` must be relative if `:base-dir` is set",
+                    "expected a path relative to the base directory",
+                ));
             }
-            // With a base directory of its own, all of the template is the bucket's path.
-            below.insert(0, Part::Literal(base));
+            // With `:base-dir`, the whole template is the bucket's path.
+            below.insert(0, TemplatePart::Literal(base));
             dirs.iter().map(PathBuf::from).collect()
         }
     };
-    let template = Template::compile(&below, &input.scope, mistakes);
-    check_literals(&template, span, mistakes);
+    let template = Template::compile(&below, &input.scope, errors);
+    check_literals(&template, span, errors);
     (base_dirs, template)
 }
 
-/// What files' names begin with, unless nothing is said.
-fn name(options: &Options, input: &SinkInput, mistakes: &mut Vec<Diagnostic>) -> Option<Template> {
-    let template = Template::compile(&options.template("name")?.parts, &input.scope, mistakes);
+/// The template of the beginning of files' names; `None` if it is missing or empty.
+fn name(options: &Options, input: &SinkInput, errors: &mut Vec<Diagnostic>) -> Option<Template> {
+    let template = Template::compile(&options.template("name")?.parts, &input.scope, errors);
     if template.literals().any(|text| text.contains('/')) {
-        let mistake = Diagnostic::new(options.span_of("name"), "`/` cannot be part of a file's name", "expected a name without folders");
-        mistakes.push(mistake.with_help("folders are named in :path"));
+        let error = Diagnostic::new(
+            options.span_of("name"),
+            "`/` cannot be part of a file's name",
+            "expected a name without folders",
+        );
+        errors.push(error.with_help("put folders into `:path`"));
     }
     Some(template).filter(|template| !template.is_empty())
 }
 
-fn move_to(options: &Options, input: &SinkInput, mistakes: &mut Vec<Diagnostic>) -> (MoveTo, Template) {
+fn move_to(
+    options: &Options,
+    input: &SinkInput,
+    errors: &mut Vec<Diagnostic>,
+) -> (MoveSettings, Template) {
     let span = options.span_of("path");
     let (base, below) = options.template("path").map(split_base).unwrap_or_default();
     if base.is_empty() && below.is_empty() {
-        mistakes.push(Diagnostic::new(span, "`:move-to` names no folder", "expected a folder"));
+        errors.push(Diagnostic::new(
+            span,
+            "`:move-to` names no folder",
+            "expected a folder",
+        ));
     }
-    let template = Template::compile(&below, &input.scope, mistakes);
-    check_literals(&template, span, mistakes);
-    let prefix = options.text("prefix").unwrap_or_default().to_owned();
-    if prefix.contains(['/', '\0']) || prefix.len() > LONGEST_PREFIX {
-        let expected = format!("expected at most {LONGEST_PREFIX} bytes without `/`");
-        mistakes.push(Diagnostic::new(options.span_of("prefix"), "`:prefix` cannot be part of a file's name", expected));
+    let template = Template::compile(&below, &input.scope, errors);
+    check_literals(&template, span, errors);
+    let prefix = options.string("prefix").unwrap_or_default().to_owned();
+    if prefix.contains(['/', '\0']) || prefix.len() > MAX_PREFIX_BYTES {
+        let expected = format!("expected at most {MAX_PREFIX_BYTES} bytes without `/`");
+        errors.push(Diagnostic::new(
+            options.span_of("prefix"),
+            "`:prefix` cannot be part of a file's name",
+            expected,
+        ));
     }
-    let move_to = MoveTo {
+    let move_to = MoveSettings {
         folder: base.into(),
         prefix,
         check: options.bool("check").unwrap_or_default(),
-        quarantine: options.text("quarantine").filter(|folder| !folder.is_empty()).map(PathBuf::from),
+        quarantine: options
+            .string("quarantine")
+            .filter(|folder| !folder.is_empty())
+            .map(PathBuf::from),
     };
     (move_to, template)
 }
 
 fn hook(options: &Options) -> Result<Hook, Diagnostic> {
-    let way = match (options.texts("command"), options.text("post")) {
-        (Some([program, args @ ..]), None) if !program.is_empty() => Way::Command(program.clone(), args.to_vec()),
-        (Some(_), None) => {
-            return Err(Diagnostic::new(options.span_of("command"), "`:command` names no program", "expected a program and its arguments"));
+    let target = match (options.strings("command"), options.string("post")) {
+        (Some([program, args @ ..]), None) if !program.is_empty() => {
+            HookTarget::Command(program.clone(), args.to_vec())
         }
-        (None, Some(url)) if url.starts_with("http://") || url.starts_with("https://") => Way::Post(url.to_owned()),
-        (None, Some(_)) => return Err(Diagnostic::new(options.span_of("post"), "`:post` is no URL", "expected http://… or https://…")),
-        _ => return Err(Diagnostic::new(options.span(), "`:on-close` has to say who is called", "expected :command or :post")),
+        (Some(_), None) => {
+            return Err(Diagnostic::new(
+                options.span_of("command"),
+                "`:command` names no program",
+                "expected a program and its arguments",
+            ));
+        }
+        (None, Some(url)) if url.starts_with("http://") || url.starts_with("https://") => {
+            HookTarget::Post(url.to_owned())
+        }
+        (None, Some(_)) => {
+            return Err(Diagnostic::new(
+                options.span_of("post"),
+                "`:post` is not a URL",
+                "expected http://… or https://…",
+            ));
+        }
+        _ => {
+            return Err(Diagnostic::new(
+                options.span(),
+                "`:on-close` requires `:command` or `:post`",
+                "expected exactly one of them",
+            ));
+        }
     };
-    Ok(Hook { way, timeout: options.duration("timeout").unwrap_or_default(), folder: PathBuf::new() })
+    Ok(Hook {
+        target,
+        timeout: options.duration("timeout").unwrap_or_default(),
+        folder: PathBuf::new(),
+    })
 }
 
-/// The template's base directory, with its last `/`, and what is below it. A template without values is all base.
-fn split_base(template: &WrittenTemplate) -> (String, Vec<Part>) {
+/// Splits a template into its base directory, with the last `/`, and the parts below it. A template
+/// without values is a base directory as a whole.
+fn split_base(template: &WrittenTemplate) -> (String, Vec<TemplatePart>) {
     let mut parts = template.parts.clone();
     match parts.first_mut() {
-        Some(Part::Literal(text)) => {
+        Some(TemplatePart::Literal(text)) => {
             let base = match text.rfind('/') {
                 _ if template.parts.len() == 1 => text.len(),
                 Some(slash) => slash + 1,
@@ -191,52 +277,108 @@ fn split_base(template: &WrittenTemplate) -> (String, Vec<Part>) {
     }
 }
 
-/// The template itself must not lead out of the folder with which it begins either, nor into the hidden folder.
-fn check_literals(template: &Template, span: Span, mistakes: &mut Vec<Diagnostic>) {
+/// Rejects a template whose fixed text leads out of the folder with which it begins, or into the
+/// hidden folder.
+fn check_literals(template: &Template, span: Span, errors: &mut Vec<Diagnostic>) {
     for name in template.literals().flat_map(|text| text.split('/')) {
         if matches!(name, "." | ".." | OPEN) {
-            let expected = "expected the name of a folder";
-            mistakes.push(Diagnostic::new(span, format!("`{name}` cannot be part of this path"), expected));
+            let expected = "expected a folder name";
+            errors.push(Diagnostic::new(
+                span,
+                format!("`{name}` cannot be part of this path"),
+                expected,
+            ));
         }
     }
 }
 
-/// The folder below which a sink with these options writes, relative to the pipeline file's; the first if there are several.
+/// The base directory of a sink with these options, relative to the pipeline file's folder; the
+/// first if there are several. `None` if it is the pipeline file's folder.
 pub(super) fn folder(options: &Options) -> Option<String> {
-    match options.texts("base-dir") {
+    match options.strings("base-dir") {
         Some(dirs) => dirs.first().cloned(),
         None => Some(split_base(options.template("path")?).0),
     }
-    .map(|folder| if folder == "/" { folder } else { folder.trim_end_matches('/').to_owned() })
+    .map(|folder| {
+        if folder == "/" {
+            folder
+        } else {
+            folder.trim_end_matches('/').to_owned()
+        }
+    })
     .filter(|folder| !folder.is_empty())
 }
 
-fn codec(options: &Options, input: &SinkInput, written: Option<&Written>) -> Result<FileCodec, Diagnostic> {
-    let wrong = |option: &str, reason: String| Diagnostic::new(options.span_of(option), "files cannot be written like this", reason);
-    let codec: CodecName = options.text("codec").unwrap_or_default().parse().map_err(|reason| wrong("codec", reason))?;
-    let compression = match options.text("compression") {
-        None => codec.default_compression(),
-        Some(name) => name.parse::<Compression>().map_err(|reason| wrong("compression", reason))?,
+fn codec(
+    options: &Options,
+    input: &SinkInput,
+    projection: Option<&Projection>,
+) -> Result<FileCodec, Diagnostic> {
+    let wrong = |option: &str, reason: String| {
+        Diagnostic::new(
+            options.span_of(option),
+            "files cannot be written with these options",
+            reason,
+        )
     };
-    let level = options.count("level").map(|level| i32::try_from(level).unwrap_or(i32::MAX));
-    let row_group_bytes = usize::try_from(options.count("row-group").unwrap_or_default()).unwrap_or(usize::MAX);
-    let record = written.map_or_else(|| input.record.clone(), |written| RecordShape::Columns(written.schema.clone()));
-    let input = SinkInput { record, scope: input.scope.clone() };
-    FileCodec::new(FileCodecSettings { codec, compression, level, row_group_bytes }, &input).map_err(|reason| wrong("codec", reason))
+    let codec: CodecName = options
+        .string("codec")
+        .unwrap_or_default()
+        .parse()
+        .map_err(|reason| wrong("codec", reason))?;
+    let compression = match options.string("compression") {
+        None => codec.default_compression(),
+        Some(name) => name
+            .parse::<Compression>()
+            .map_err(|reason| wrong("compression", reason))?,
+    };
+    let level = options
+        .integer("level")
+        .map(|level| i32::try_from(level).unwrap_or(i32::MAX));
+    let row_group_bytes =
+        usize::try_from(options.integer("row-group").unwrap_or_default()).unwrap_or(usize::MAX);
+    let record = projection.map_or_else(
+        || input.record.clone(),
+        |projection| RecordShape::Columns(projection.schema.clone()),
+    );
+    let input = SinkInput {
+        record,
+        scope: input.scope.clone(),
+    };
+    FileCodec::new(
+        FileCodecSettings {
+            codec,
+            compression,
+            level,
+            row_group_bytes,
+        },
+        &input,
+    )
+    .map_err(|reason| wrong("codec", reason))
 }
 
 fn rollover(options: &Options) -> Result<Rollover, Diagnostic> {
-    let cron = match options.text("cron").map(Cron::parse) {
+    let cron = match options.string("cron").map(Cron::parse) {
         None => None,
         Some(Ok(cron)) => Some(cron),
-        Some(Err(reason)) => return Err(Diagnostic::new(options.span_of("cron"), "`:cron` has a wrong value", reason)),
+        Some(Err(reason)) => {
+            return Err(Diagnostic::new(
+                options.span_of("cron"),
+                "invalid value for `:cron`",
+                reason,
+            ));
+        }
     };
-    if options.count("records") == Some(0) {
-        return Err(Diagnostic::new(options.span_of("records"), "a file cannot have 0 records", "expected a number from 1 up"));
+    if options.integer("records") == Some(0) {
+        return Err(Diagnostic::new(
+            options.span_of("records"),
+            "`:records` must not be 0",
+            "expected an integer of at least 1",
+        ));
     }
     Ok(Rollover {
-        size: options.count("size").unwrap_or_default(),
-        records: options.count("records"),
+        size: options.integer("size").unwrap_or_default(),
+        records: options.integer("records"),
         idle: options.duration("idle").unwrap_or_default(),
         age: options.duration("age").unwrap_or_default(),
         cron,

@@ -1,4 +1,5 @@
-//! The sink with a real committer and store, under an engine that does what the delivery protocol asks of it.
+//! Tests of the sink with a real committer and store, and an engine that follows the delivery
+//! protocol.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -9,16 +10,17 @@ use std::time::{Duration, Instant};
 use arrow::array::{ArrayRef, RecordBatch, StringArray, UInt32Array};
 use arrow::datatypes::{DataType, Field, Schema};
 use parking_lot::Mutex;
-use pseidon_delivery::committer::{Abandon, Begin, Positions};
+use pseidon_delivery::committer::{CommitterError, Positions, SplitToBegin};
 use pseidon_delivery::embedded::EmbeddedStore;
 use pseidon_delivery::{
-    Claimant, Commit, CommitError, CommitRecord, Committer, Position, SinkId, SplitId, StateStore, StoreError, forward_to_store,
+    Claimant, Commit, CommitError, CommitRecord, Committer, Position, SinkId, SplitId, StateStore,
+    StoreError, forward_to_store,
 };
 use pseidon_dsl::expr::ExprKind;
 use pseidon_dsl::node::Text;
 use pseidon_exec::lanes::Lanes;
 use pseidon_expr::{Column, Scope};
-use pseidon_plugin::batch::MetaWanted;
+use pseidon_plugin::batch::WantedMetadata;
 use pseidon_plugin::metrics::Metrics;
 use pseidon_plugin::sink::{Chunk, RecordShape};
 use pseidon_plugin::{BatchBuilder, LaneMemory, Split, Stop};
@@ -33,23 +35,24 @@ mod rolling;
 mod settings;
 mod surviving;
 
-/// What the store does with the next commit.
+/// How the store handles the next commit.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-enum Mood {
-    /// Applies it and says so.
+enum CommitFault {
+    /// Applies it and confirms it.
     #[default]
     Sound,
-    /// Applies it, but the answer is lost, and so is everything that comes later.
+    /// Applies it, but the response and all later requests are lost.
     AnswerLost,
-    /// Does not get it, nor anything that comes later.
+    /// The commit and all later requests are lost.
     Gone,
-    /// Gets it long after its sender is dead: when the next run has opened the sink, and has not taken its splits.
+    /// Receives it after its sender is dead, when the next run has opened the sink but has not
+    /// taken its splits.
     Delayed,
 }
 
 struct Store {
     inner: EmbeddedStore,
-    mood: Mutex<Mood>,
+    commit_fault: Mutex<CommitFault>,
     stop: Mutex<Stop>,
     delayed: Mutex<Option<(SinkId, Commit)>>,
 }
@@ -63,7 +66,10 @@ impl Store {
 
 impl StateStore for Store {
     fn commit_many(&self, steps: &[(&SinkId, &Commit)]) -> Vec<Result<(), CommitError>> {
-        steps.iter().map(|(sink, commit)| self.commit_one(sink, commit)).collect()
+        steps
+            .iter()
+            .map(|(sink, commit)| self.commit_one(sink, commit))
+            .collect()
     }
 
     forward_to_store!(inner);
@@ -71,22 +77,22 @@ impl StateStore for Store {
 
 impl Store {
     fn commit_one(&self, sink: &SinkId, commit: &Commit) -> Result<(), CommitError> {
-        match std::mem::replace(&mut *self.mood.lock(), Mood::Sound) {
-            Mood::Sound => self.inner.commit(sink, commit),
-            Mood::AnswerLost => {
+        match std::mem::replace(&mut *self.commit_fault.lock(), CommitFault::Sound) {
+            CommitFault::Sound => self.inner.commit(sink, commit),
+            CommitFault::AnswerLost => {
                 self.inner.commit(sink, commit)?;
                 Ok(self.lost()?)
             }
-            Mood::Gone => Ok(self.lost()?),
-            Mood::Delayed => {
+            CommitFault::Gone => Ok(self.lost()?),
+            CommitFault::Delayed => {
                 *self.delayed.lock() = Some((sink.clone(), commit.clone()));
                 Ok(self.lost()?)
             }
         }
     }
 
-    /// The commit that is under way arrives. Returns whether it is applied, if there is one that stages files. One without files may be: a run
-    /// that has left no hidden files is not fenced.
+    /// Delivers the delayed commit. Returns whether it is applied if it stages files. A commit
+    /// without files may be applied: a run that has left no hidden files is not fenced.
     fn receive_delayed(&self) -> Option<bool> {
         let (sink, commit) = self.delayed.lock().take()?;
         let is_applied = self.inner.commit(&sink, &commit).is_ok();
@@ -94,14 +100,14 @@ impl Store {
     }
 }
 
-/// A folder and a store that outlive runs.
+/// A folder and a store that persist across runs.
 struct World {
     dir: TempDir,
     store: Arc<Store>,
     runs: AtomicUsize,
 }
 
-/// A run of a sink with one writer, which holds the two splits of a topic.
+/// A run of a sink with one writer, which owns the two splits of a topic.
 struct Run {
     committer: Arc<Committer>,
     sink: Arc<dyn Sink>,
@@ -110,7 +116,7 @@ struct Run {
     setup: SinkSetup,
 }
 
-/// The engine's lanes, on one thread: it waits while the disk is blocked, until the run is left.
+/// The engine's lanes on one thread. It waits while the disk is blocked, until the run is stopped.
 struct Writer {
     lanes: Lanes,
     stop: Stop,
@@ -119,7 +125,10 @@ struct Writer {
 impl Writer {
     fn new(sink: &Arc<dyn Sink>, setup: &SinkSetup) -> Writer {
         let lanes = Lanes::of_one_writer(sink.clone(), setup);
-        Writer { lanes, stop: setup.stop.clone() }
+        Writer {
+            lanes,
+            stop: setup.stop.clone(),
+        }
     }
 
     fn write(&mut self, chunk: Chunk) -> Result<(), SinkError> {
@@ -143,9 +152,12 @@ impl Writer {
     fn wait(&mut self) -> Result<(), SinkError> {
         while let Some(at) = self.lanes.resume_at() {
             if self.stop.leaving_now() {
-                return Err(Abandon::Stopped.into());
+                return Err(CommitterError::Stopped.into());
             }
-            std::thread::sleep(at.saturating_duration_since(Instant::now()).min(Duration::from_millis(10)));
+            std::thread::sleep(
+                at.saturating_duration_since(Instant::now())
+                    .min(Duration::from_millis(10)),
+            );
             if Instant::now() >= at {
                 self.lanes.resume()?;
             }
@@ -160,9 +172,18 @@ fn options(text: &str) -> Options {
 }
 
 fn input() -> SinkInput {
-    let ExprKind::Path(path) = pseidon_dsl::expr::parse(&Text::plain("k", 0)).unwrap().kind else { panic!("k is a path") };
+    let ExprKind::Path(path) = pseidon_dsl::expr::parse(&Text::plain("k", 0)).unwrap().kind else {
+        panic!("k is a path")
+    };
     let field = Arc::new(Field::new("k", DataType::Utf8, true));
-    SinkInput { scope: Scope { columns: vec![Column { path, field }] }, record: RecordShape::AsCame { format: "json".into() } }
+    SinkInput {
+        scope: Scope {
+            columns: vec![Column { path, field }],
+        },
+        record: RecordShape::AsCame {
+            format: "json".into(),
+        },
+    }
 }
 
 /// The bucket of a record, by its position.
@@ -170,23 +191,40 @@ fn bucket(position: Position) -> Option<String> {
     (position % 5 != 4).then(|| format!("b{}", position % 5))
 }
 
-fn rows(split: &Arc<Split>, from: Position, to: Position, key: impl Fn(Position) -> Option<String>) -> Rows {
-    let mut builder = BatchBuilder::new(split.clone(), MetaWanted::default(), 0);
+fn rows(
+    split: &Arc<Split>,
+    from: Position,
+    to: Position,
+    key: impl Fn(Position) -> Option<String>,
+) -> Rows {
+    let mut builder = BatchBuilder::new(split.clone(), WantedMetadata::default(), 0);
     for position in from..to {
         let payload = format!("{{\"p\":{},\"n\":{position}}}", split.partition);
         builder.push(position, Some(payload.as_bytes()), Default::default());
     }
     let keys: ArrayRef = Arc::new((from..to).map(key).collect::<StringArray>());
     let schema = Arc::new(Schema::new(vec![Field::new("k", DataType::Utf8, true)]));
-    Rows::new(Arc::new(builder.finish(to)), RecordBatch::try_new(schema, vec![keys]).unwrap())
+    Rows::new(
+        Arc::new(builder.finish(to)),
+        RecordBatch::try_new(schema, vec![keys]).unwrap(),
+    )
 }
 
 impl World {
     fn new() -> World {
         let dir = tempfile::tempdir().unwrap();
         let inner = EmbeddedStore::open(&dir.path().join("state"), "p").unwrap();
-        let store = Arc::new(Store { inner, mood: Mutex::default(), stop: Mutex::default(), delayed: Mutex::default() });
-        World { dir, store, runs: AtomicUsize::new(0) }
+        let store = Arc::new(Store {
+            inner,
+            commit_fault: Mutex::default(),
+            stop: Mutex::default(),
+            delayed: Mutex::default(),
+        });
+        World {
+            dir,
+            store,
+            runs: AtomicUsize::new(0),
+        }
     }
 
     fn path(&self, name: &str) -> PathBuf {
@@ -201,8 +239,18 @@ impl World {
         let stop = Stop::new();
         *self.store.stop.lock() = stop.clone();
         let instance = format!("host/{}", self.runs.fetch_add(1, Ordering::Relaxed));
-        let claimant = Claimant { owner: instance.clone(), plan: "p".into(), accepts_other_plans: false };
-        let committer = Arc::new(Committer::new(sink.into(), self.store.clone(), claimant, Positions::InStore, stop.abandoned()));
+        let claimant = Claimant {
+            owner: instance.clone(),
+            plan: "p".into(),
+            accepts_other_plans: false,
+        };
+        let committer = Arc::new(Committer::new(
+            sink.into(),
+            self.store.clone(),
+            claimant,
+            Positions::InStore,
+            stop.abandoned(),
+        ));
         let setup = SinkSetup {
             pipeline: "my pipeline".into(),
             base: self.dir.path().into(),
@@ -213,11 +261,20 @@ impl World {
             stop,
             metrics: Metrics::new(),
         };
-        let sink = FilesSink.prepare(&options(text), &input).unwrap().open(setup.clone())?;
+        let sink = FilesSink
+            .prepare(&options(text), &input)
+            .unwrap()
+            .open(setup.clone())?;
         let is_applied = self.store.receive_delayed();
         assert_ne!(is_applied, Some(true), "a dead run has committed");
         let splits: Vec<Arc<Split>> = (0..2)
-            .map(|partition| Arc::new(Split { id: format!("in:clicks/{partition}").into(), topic: "clicks".into(), partition }))
+            .map(|partition| {
+                Arc::new(Split {
+                    id: format!("in:clicks/{partition}").into(),
+                    topic: "clicks".into(),
+                    partition,
+                })
+            })
             .collect();
         let ids: Vec<SplitId> = splits.iter().map(|split| split.id.clone()).collect();
         let records = committer.take(&ids)?;
@@ -230,13 +287,28 @@ impl World {
         let taken: Vec<TakenSplit> = ids.iter().zip(&records).map(with_owners).collect();
         let taken = sink.take_over(&taken, &committer.staged()?)?;
         committer.published(taken.published);
-        let lows: Vec<Position> = records.iter().map(|record| record.low.unwrap_or(0)).collect();
-        let begin = |(split, record)| Begin { split, record, start: 0, resume: None };
+        let lows: Vec<Position> = records
+            .iter()
+            .map(|record| record.low.unwrap_or(0))
+            .collect();
+        let begin = |(split, record)| SplitToBegin {
+            split,
+            record,
+            start: 0,
+            resume: None,
+        };
         committer.begin(ids.into_iter().zip(records).map(begin).collect())?;
-        Ok(Run { committer, writer: Writer::new(&sink, &setup), sink, splits: splits.into_iter().zip(lows).collect(), setup })
+        Ok(Run {
+            committer,
+            writer: Writer::new(&sink, &setup),
+            sink,
+            splits: splits.into_iter().zip(lows).collect(),
+            setup,
+        })
     }
 
-    /// The files below a folder with their contents, the hidden ones too; not the id of the disk, which stays.
+    /// The files below a folder with their contents, including hidden files but without the disk
+    /// id, which remains.
     fn files(&self, folder: &str) -> BTreeMap<String, String> {
         let mut found = BTreeMap::new();
         collect(&self.path(folder), "", &mut found);
@@ -248,11 +320,17 @@ impl World {
         self.files(folder).into_keys().collect()
     }
 
-    /// Fails unless every record below these positions is there once, in its bucket, and nothing else.
+    /// Panics unless the folder contains exactly the records below these positions, each once and
+    /// in its bucket.
     fn assert_exactly_once(&self, folder: &str, ends: [Position; 2]) {
         let mut expected: Vec<String> = Vec::new();
         for (partition, end) in ends.into_iter().enumerate() {
-            let of = |position| format!("{}: {{\"p\":{partition},\"n\":{position}}}", bucket(position).unwrap_or("NULL".into()));
+            let of = |position| {
+                format!(
+                    "{}: {{\"p\":{partition},\"n\":{position}}}",
+                    bucket(position).unwrap_or("NULL".into())
+                )
+            };
             expected.extend((0..end).map(of));
         }
         let mut found: Vec<String> = Vec::new();
@@ -268,7 +346,9 @@ impl World {
 }
 
 fn collect(dir: &Path, prefix: &str, found: &mut BTreeMap<String, String>) {
-    let Ok(entries) = fs::read_dir(dir) else { return };
+    let Ok(entries) = fs::read_dir(dir) else {
+        return;
+    };
     for entry in entries {
         let entry = entry.unwrap();
         let name = format!("{prefix}{}", entry.file_name().to_str().unwrap());
@@ -296,22 +376,37 @@ impl Run {
         let mut chunks = Vec::new();
         for chunk in routed.chunks {
             let held = self.committer.ledger().already_held(&split, &chunk.lane);
-            let wanted = (0..chunk.rows.len() as u32).filter(|row| chunk.rows.position(*row as usize) >= held);
-            let rows = chunk.rows.take(&UInt32Array::from_iter_values(wanted)).unwrap();
+            let wanted = (0..chunk.rows.len() as u32)
+                .filter(|row| chunk.rows.position(*row as usize) >= held);
+            let rows = chunk
+                .rows
+                .take(&UInt32Array::from_iter_values(wanted))
+                .unwrap();
             if rows.is_empty() {
                 continue;
             }
-            self.committer.ledger().dispatch(&split, &chunk.lane, rows.position(0), rows.position(rows.len() - 1));
+            self.committer.ledger().dispatch(
+                &split,
+                &chunk.lane,
+                rows.position(0),
+                rows.position(rows.len() - 1),
+            );
             chunks.push(Chunk::new(chunk.lane, rows));
         }
         self.committer.ledger().advance(&split, next, None);
-        chunks.into_iter().try_for_each(|chunk| self.writer.write(chunk))
+        chunks
+            .into_iter()
+            .try_for_each(|chunk| self.writer.write(chunk))
     }
 
-    /// Ends the run well.
+    /// Finishes the run cleanly.
     fn finish(mut self) {
         self.writer.flush(None).unwrap();
-        let splits: Vec<SplitId> = self.splits.iter().map(|(split, _)| split.id.clone()).collect();
+        let splits: Vec<SplitId> = self
+            .splits
+            .iter()
+            .map(|(split, _)| split.id.clone())
+            .collect();
         self.committer.release(&splits).unwrap();
     }
 }

@@ -1,4 +1,4 @@
-//! Files as streams of plain bytes.
+//! Files as streams of decompressed bytes.
 
 use std::fs::File;
 use std::io::{self, BufReader, Read};
@@ -8,15 +8,15 @@ use std::path::Path;
 use flate2::bufread::MultiGzDecoder;
 use rustix::buffer::spare_capacity;
 
-/// How much of a compressed file is read at once.
-const READ: usize = 128 << 10;
-/// How much is decoded at once.
-const DECODE: usize = 64 << 10;
+/// How many bytes of a compressed file are read at once.
+const READ_BYTES: usize = 128 << 10;
+/// How many bytes are decoded at once.
+const DECODE_BYTES: usize = 64 << 10;
 
 /// How a file is compressed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Compression {
-    /// Not at all.
+    /// The file is not compressed.
     None,
     /// gzip, of one or more members.
     Gzip,
@@ -25,7 +25,8 @@ pub(super) enum Compression {
 }
 
 impl Compression {
-    /// How this file is compressed: its first bytes say it, and for a file that is too short its name.
+    /// Detects the compression by the first bytes; if they match no known format, by the file's
+    /// extension.
     pub(super) fn of(file: &File, path: &Path) -> io::Result<Compression> {
         let mut magic = [0; 4];
         let known = file.read_at(&mut magic, 0)?;
@@ -42,13 +43,13 @@ impl Compression {
     }
 }
 
-/// A file's plain bytes, one after the other.
+/// A sequential stream of a file's decompressed bytes.
 pub(super) enum Stream {
     /// A file as it is; it may grow while it is read.
     Plain {
         /// The file.
         file: File,
-        /// The next byte.
+        /// The offset of the next byte to read.
         offset: u64,
     },
     /// A file that is decompressed while it is read.
@@ -56,31 +57,44 @@ pub(super) enum Stream {
 }
 
 impl Stream {
-    /// The plain bytes of `file` from `position` on. A compressed file is decoded up to there; an error of the kind `UnexpectedEof` says that
-    /// it ends before.
+    /// Opens `file` at `position` of its decompressed content. A compressed file is decoded up to
+    /// there; fails with `UnexpectedEof` if it ends before that.
     pub(super) fn open(file: File, compression: Compression, position: u64) -> io::Result<Stream> {
         let mut decoded: Box<dyn Read + Send> = match compression {
-            Compression::None => return Ok(Stream::Plain { file, offset: position }),
-            Compression::Gzip => Box::new(MultiGzDecoder::new(BufReader::with_capacity(READ, file))),
-            Compression::Zstd => Box::new(zstd::Decoder::with_buffer(BufReader::with_capacity(READ, file))?),
+            Compression::None => {
+                return Ok(Stream::Plain {
+                    file,
+                    offset: position,
+                });
+            }
+            Compression::Gzip => Box::new(MultiGzDecoder::new(BufReader::with_capacity(
+                READ_BYTES, file,
+            ))),
+            Compression::Zstd => Box::new(zstd::Decoder::with_buffer(BufReader::with_capacity(
+                READ_BYTES, file,
+            ))?),
         };
         let skipped = io::copy(&mut (&mut decoded).take(position), &mut io::sink())?;
         if skipped < position {
-            return Err(io::Error::new(io::ErrorKind::UnexpectedEof, format!("it ends at byte {skipped} of its content")));
+            return Err(io::Error::new(
+                io::ErrorKind::UnexpectedEof,
+                format!("it ends at byte {skipped} of its decompressed content"),
+            ));
         }
         Ok(Stream::Decoded(decoded))
     }
 
-    /// Reads all the rest.
+    /// Reads to the end and discards the bytes.
     pub(super) fn skip_to_end(&mut self) -> io::Result<()> {
-        let mut piece = Vec::with_capacity(DECODE);
+        let mut piece = Vec::with_capacity(DECODE_BYTES);
         while self.read(&mut piece)? > 0 {
             piece.clear();
         }
         Ok(())
     }
 
-    /// Appends what is there to `buffer`, but no more than it has room for. Gives how much that was: 0 at the end, or when there is no room.
+    /// Appends available bytes to `buffer`, up to its spare capacity. Returns how many: 0 at the
+    /// end, or if there is no spare capacity.
     pub(super) fn read(&mut self, buffer: &mut Vec<u8>) -> io::Result<usize> {
         let room = buffer.capacity() - buffer.len();
         if room == 0 {
@@ -88,14 +102,16 @@ impl Stream {
         }
         loop {
             let outcome = match self {
-                Stream::Plain { file, offset } => match rustix::io::pread(&*file, spare_capacity(buffer), *offset) {
-                    Ok(read) => {
-                        *offset += read as u64;
-                        Ok(read)
+                Stream::Plain { file, offset } => {
+                    match rustix::io::pread(&*file, spare_capacity(buffer), *offset) {
+                        Ok(read) => {
+                            *offset += read as u64;
+                            Ok(read)
+                        }
+                        Err(error) => Err(io::Error::from(error)),
                     }
-                    Err(error) => Err(io::Error::from(error)),
-                },
-                Stream::Decoded(decoder) => read_into(decoder, buffer, room.min(DECODE)),
+                }
+                Stream::Decoded(decoder) => read_into(decoder, buffer, room.min(DECODE_BYTES)),
             };
             match outcome {
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}

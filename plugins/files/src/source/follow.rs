@@ -1,16 +1,21 @@
-//! Reads files and waits for more, until it is stopped.
+//! Follow mode: reads files and waits for more content, until the source is stopped.
 //!
-//! Everything is found by looking (`stat`) every `:poll`: new names, growth, renaming, truncation. A file stays open after it was read, so that
-//! what is added after it was renamed or deleted is still read. One thread does all of it, a block of one file after a block of another.
+//! The source polls with `stat` every `:poll` to detect new names, growth, renaming and truncation.
+//! A file stays open after it was read, so that lines that are appended after it was renamed or
+//! deleted are still read. One thread reads all files, one block of each in turn.
 //!
-//! What happens to a file:
+//! A file may be:
 //!
 //! - *renamed*: the same file under another name, see [`super::identity`];
-//! - *no glob leads to it any more*: read to its end, and left when nothing was added for [`DRAINED_AFTER`];
-//! - *shared with other instances*: each claims its part of the files in the state store, and gives files back when it has more than that;
-//! - *truncated, or written again*: it is shorter than what was read, or its first line or the bytes before the position are others
-//!   ([`super::progress`]). Positions of one split only increase, so the old split is ended and committed; then the file is found again, as a new
-//!   one. Its first line tells the two apart; where that is the same, a number does, and the ended split says that the next number is looked at.
+//! - *no longer matched by a glob*: it is read to its end, and closed when nothing was appended
+//!   for [`DRAINED_AFTER`];
+//! - *shared with other instances*: each claims its part of the files in the state store, and
+//!   releases files when it has more than that;
+//! - *truncated or rewritten*: it is shorter than the part that was read, or its first line or the
+//!   bytes before the position have changed ([`super::progress`]). Positions of one split only
+//!   increase, so the old split is ended and committed; then the file is found again, as a new
+//!   split. Its first line distinguishes the two; if that is the same, a generation number does,
+//!   and the entry of the ended split says that the next generation follows.
 
 mod tracked;
 
@@ -23,56 +28,62 @@ use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use pseidon_delivery::{Position, SplitId};
-use pseidon_plugin::source::{SourceError, SourceHandle, SourceSetup, Start, Stopped};
+use pseidon_plugin::source::{SourceError, SourceHandle, SourceSetup, SplitStart, Stopped};
 use pseidon_plugin::{Batch, Split};
 
-use self::tracked::{Begin, Stat, Tracked, Turn};
+use self::tracked::{ReadResult, StartPoint, Stat, TrackedFile};
 use super::Config;
 use super::compression::{Compression, Stream};
 use super::glob::Glob;
 use super::identity::{FileKey, Head, file_id, file_of, split_id};
 use super::progress::{Mark, Progress, Tail, end_of, rewritten};
 
-/// How long a file to which no glob leads is kept open after something was added to it.
+/// How long a file that no glob matches is kept open after its last growth.
 pub(super) const DRAINED_AFTER: Duration = Duration::from_secs(300);
-/// How long to wait for room in memory before looking again whether the run ends.
-const PATIENCE: Duration = Duration::from_millis(100);
-/// How often files are shared out among instances.
-const ROUND: Duration = Duration::from_secs(1);
-/// How often the state forgets files that are gone.
+/// How long to wait for room in memory before checking again whether the run stops.
+const ROOM_POLL: Duration = Duration::from_millis(100);
+/// How often files are redistributed among instances.
+const ROUND_INTERVAL: Duration = Duration::from_secs(1);
+/// How often the state store forgets files that no longer exist.
 const FORGET_EVERY: Duration = Duration::from_secs(3600);
-/// How many files are kept open; beyond that, those that have not grown for the longest time are closed.
-const MOST_OPEN: usize = 256;
+/// The maximum number of open files; beyond it, those that have not grown for the longest time are
+/// closed.
+const MAX_OPEN_FILES: usize = 256;
 
-/// What the user can say about it.
+/// The settings of follow mode.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Settings {
     pub(super) poll: Duration,
-    /// Begin at the end of files that are there at the first start.
+    /// Whether to begin at the end of files that exist at the first start.
     pub(super) from_latest: bool,
     pub(super) drained_after: Duration,
 }
 
-/// Why following ended.
-enum Ended {
+/// Why follow mode stopped.
+enum FollowEnd {
     Stopped,
     Failed(SourceError),
 }
 
-impl From<Stopped> for Ended {
+impl From<Stopped> for FollowEnd {
     fn from(_: Stopped) -> Self {
-        Ended::Stopped
+        FollowEnd::Stopped
     }
 }
 
-impl From<SourceError> for Ended {
+impl From<SourceError> for FollowEnd {
     fn from(error: SourceError) -> Self {
-        Ended::Failed(error)
+        FollowEnd::Failed(error)
     }
 }
 
-/// Follows until the handle says stop.
-pub(super) fn run(config: &Config, settings: &Settings, setup: &SourceSetup, handle: &SourceHandle) -> Result<(), SourceError> {
+/// Follows the files until the handle is stopped.
+pub(super) fn run(
+    config: &Config,
+    settings: &Settings,
+    setup: &SourceSetup,
+    handle: &SourceHandle,
+) -> Result<(), SourceError> {
     let mut follower = Follower {
         config,
         settings,
@@ -82,8 +93,8 @@ pub(super) fn run(config: &Config, settings: &Settings, setup: &SourceSetup, han
         tracked: HashMap::new(),
         unidentified: HashMap::new(),
         durable: HashMap::new(),
-        complained: HashSet::new(),
-        elsewhere: HashSet::new(),
+        warned: HashSet::new(),
+        owned_elsewhere: HashSet::new(),
         generations: HashMap::new(),
         latest: HashMap::new(),
         next_round: Instant::now(),
@@ -91,8 +102,8 @@ pub(super) fn run(config: &Config, settings: &Settings, setup: &SourceSetup, han
         scans: 0,
     };
     match follower.run() {
-        Ok(()) | Err(Ended::Stopped) => Ok(()),
-        Err(Ended::Failed(error)) => Err(error),
+        Ok(()) | Err(FollowEnd::Stopped) => Ok(()),
+        Err(FollowEnd::Failed(error)) => Err(error),
     }
 }
 
@@ -102,47 +113,47 @@ struct Follower<'a> {
     stage: &'a str,
     handle: &'a SourceHandle,
     globs: Vec<Glob>,
-    tracked: HashMap<FileKey, Tracked>,
-    /// Files that have no first line yet, with what was seen of them.
-    unidentified: HashMap<FileKey, Glimpse>,
-    /// How far our splits are durable in every sink.
+    tracked: HashMap<FileKey, TrackedFile>,
+    /// Files without a complete first line, and what the last scan saw of them.
+    unidentified: HashMap<FileKey, LastLook>,
+    /// The position up to which each of our splits is durable in every sink.
     durable: HashMap<SplitId, Position>,
-    /// Paths that could not be opened, which is said once.
-    complained: HashSet<PathBuf>,
-    /// Files that other instances have, until the next round.
-    elsewhere: HashSet<FileKey>,
-    /// How often a file was written again under the same first line, where it was.
+    /// Paths that could not be opened and for which a warning was logged.
+    warned: HashSet<PathBuf>,
+    /// Files that other instances own, until the next round.
+    owned_elsewhere: HashSet<FileKey>,
+    /// How often a file was rewritten with the same first line; 0 if it is missing.
     generations: HashMap<(FileKey, Head), u32>,
-    /// Where to begin in files that were there at the first start, and that other instances have.
-    latest: HashMap<FileKey, Begin>,
+    /// Where to begin in files that existed at the first start and that other instances own.
+    latest: HashMap<FileKey, StartPoint>,
     next_round: Instant,
-    /// When the state is asked next to forget files that are gone; `None` at first.
+    /// When the state store has to forget files that no longer exist; `None` at first.
     next_forgetting: Option<Instant>,
     scans: u64,
 }
 
-/// What was seen of a file without a first line.
-struct Glimpse {
+/// What a scan saw of a file without a complete first line.
+struct LastLook {
     size: u64,
     compressed: bool,
     scan: u64,
 }
 
-/// A file that was found and identified.
+/// A file that was found and identified, but is not tracked yet.
 struct Candidate {
     key: FileKey,
     path: PathBuf,
-    shown: String,
+    display_path: String,
     stat: Stat,
     size: u64,
     compression: Compression,
     head: Head,
-    /// Where reading begins when only what comes from now on is wanted.
-    latest: Begin,
+    /// Where reading begins if only new content is wanted.
+    latest: StartPoint,
 }
 
 impl Follower<'_> {
-    fn run(&mut self) -> Result<(), Ended> {
+    fn run(&mut self) -> Result<(), FollowEnd> {
         loop {
             self.scan()?;
             let scanned = Instant::now();
@@ -158,30 +169,36 @@ impl Follower<'_> {
         }
     }
 
-    /// Looks which files there are now, and how long they are.
-    fn scan(&mut self) -> Result<(), Ended> {
+    /// Finds the files that exist now, and their sizes.
+    fn scan(&mut self) -> Result<(), FollowEnd> {
         self.scans += 1;
         let mut new = BTreeMap::new();
         for glob in &self.globs {
-            for path in glob.find().map_err(|error| SourceError::Transient(error.to_string()))? {
-                // A file may be gone by now.
+            for path in glob
+                .find()
+                .map_err(|error| SourceError::Transient(error.to_string()))?
+            {
+                // The file may have been removed by now.
                 let now = SystemTime::now();
-                let Ok(metadata) = fs::metadata(&path) else { continue };
+                let Ok(metadata) = fs::metadata(&path) else {
+                    continue;
+                };
                 let key = FileKey::of(&metadata);
                 match self.tracked.get_mut(&key) {
                     Some(tracked) => tracked.seen(path, Stat::of(&metadata, now), self.scans),
-                    None => drop(new.insert(path.clone(), (key, glob.shown(&path)))),
+                    None => drop(new.insert(path.clone(), (key, glob.display_path(&path)))),
                 }
             }
         }
-        self.look_at_unseen();
+        self.check_unseen();
         self.end_rewritten()?;
         let is_round = Instant::now() >= self.next_round;
         if is_round {
-            self.next_round = Instant::now() + ROUND;
-            self.elsewhere.clear();
+            self.next_round = Instant::now() + ROUND_INTERVAL;
+            self.owned_elsewhere.clear();
             let present: HashSet<FileKey> = new.values().map(|(key, _)| *key).collect();
-            self.generations.retain(|(key, _), _| present.contains(key) || self.tracked.contains_key(key));
+            self.generations
+                .retain(|(key, _), _| present.contains(key) || self.tracked.contains_key(key));
             self.latest.retain(|key, _| present.contains(key));
             self.forget_finished(&present)?;
         }
@@ -189,63 +206,99 @@ impl Follower<'_> {
         self.release_drained()
     }
 
-    /// Has the state forget files that were read to their end and are gone.
+    /// Makes the state store forget files that were read to their end and no longer exist.
     fn forget_finished(&mut self, untracked: &HashSet<FileKey>) -> Result<(), Stopped> {
-        if self.next_forgetting.is_some_and(|next| Instant::now() < next) {
+        if self
+            .next_forgetting
+            .is_some_and(|next| Instant::now() < next)
+        {
             return Ok(());
         }
         self.next_forgetting = Some(Instant::now() + FORGET_EVERY);
-        let existing: HashSet<String> = untracked.iter().chain(self.tracked.keys()).map(|key| file_id(self.stage, key)).collect();
-        self.handle.forget_finished(move |split| !existing.contains(file_of(split)))
+        let existing: HashSet<String> = untracked
+            .iter()
+            .chain(self.tracked.keys())
+            .map(|key| file_id(self.stage, key))
+            .collect();
+        self.handle
+            .forget_finished(move |split| !existing.contains(file_of(split)))
     }
 
-    /// Files without a name that we know are looked at through their open handles.
-    fn look_at_unseen(&mut self) {
+    /// Checks files that no glob matches through their open handles.
+    fn check_unseen(&mut self) {
         let (scan, patience) = (self.scans, self.settings.drained_after);
         for tracked in self.tracked.values_mut() {
-            tracked.look_if_unseen(scan, patience);
+            tracked.check_if_unseen(scan, patience);
         }
-        self.unidentified.retain(|_, glimpse| glimpse.scan + 1 >= scan);
+        self.unidentified
+            .retain(|_, glimpse| glimpse.scan + 1 >= scan);
     }
 
-    /// Ends the splits of files that were truncated or written again; the next scan finds the files as new ones.
-    fn end_rewritten(&mut self) -> Result<(), Ended> {
-        let is_rewritten = |(key, file): &(&FileKey, &Tracked)| file.is_rewritten(key);
-        let rewritten: Vec<FileKey> = self.tracked.iter().filter(is_rewritten).map(|(key, _)| *key).collect();
+    /// Ends the splits of files that were truncated or rewritten; the next scan finds the files as
+    /// new ones.
+    fn end_rewritten(&mut self) -> Result<(), FollowEnd> {
+        let is_rewritten = |(key, file): &(&FileKey, &TrackedFile)| file.is_rewritten(key);
+        let rewritten: Vec<FileKey> = self
+            .tracked
+            .iter()
+            .filter(is_rewritten)
+            .map(|(key, _)| *key)
+            .collect();
         for key in rewritten {
-            let Some(mut file) = self.tracked.remove(&key) else { continue };
-            tracing::info!(stage = self.stage, file = %file.path().display(), "file was truncated or written again; it is read from its start");
-            if let Some(block) = file.rest() {
-                block.batches(file.split()).try_for_each(|batch| self.handle.emit(batch))?;
+            let Some(mut file) = self.tracked.remove(&key) else {
+                continue;
+            };
+            tracing::info!(
+                stage = self.stage,
+                file = %file.path().display(),
+                "file was truncated or rewritten; it is read from its start"
+            );
+            if let Some(block) = file.last_line() {
+                block
+                    .batches(file.split())
+                    .try_for_each(|batch| self.handle.emit(batch))?;
             }
             self.end(vec![(file.split().clone(), file.position())])?;
         }
         Ok(())
     }
 
-    /// No record will come of these splits any more, and the store knows it when this returns.
+    /// Ends splits: no records of them follow. The store has recorded it when this returns.
     fn end(&mut self, splits: Vec<(Arc<Split>, Position)>) -> Result<(), Stopped> {
         for (split, position) in &splits {
             self.durable.remove(&split.id);
-            self.handle.emit(end_of(split.clone(), *position, rewritten()))?;
+            self.handle
+                .emit(end_of(split.clone(), *position, rewritten()))?;
         }
-        self.handle.release(splits.into_iter().map(|(split, _)| split).collect())
+        self.handle
+            .release(splits.into_iter().map(|(split, _)| split).collect())
     }
 
-    fn take_new(&mut self, new: BTreeMap<PathBuf, (FileKey, String)>, is_round: bool) -> Result<(), Ended> {
+    fn take_new(
+        &mut self,
+        new: BTreeMap<PathBuf, (FileKey, String)>,
+        is_round: bool,
+    ) -> Result<(), FollowEnd> {
         let mut candidates: Vec<Candidate> = Vec::new();
-        for (path, (key, shown)) in new {
-            // Two names may lead to one file.
-            if self.elsewhere.contains(&key) || candidates.iter().any(|candidate| candidate.key == key) {
+        for (path, (key, display_path)) in new {
+            // Two paths may name one file.
+            if self.owned_elsewhere.contains(&key)
+                || candidates.iter().any(|candidate| candidate.key == key)
+            {
                 continue;
             }
-            match self.identify(&path, shown) {
+            match self.identify(&path, display_path) {
                 Ok(Some(candidate)) => candidates.push(candidate),
                 Ok(None) => {}
                 Err(error) if error.kind() == io::ErrorKind::NotFound => {}
                 Err(error) => {
-                    if self.complained.insert(path.clone()) {
-                        tracing::warn!(stage = self.stage, file = %path.display(), %error, "cannot open file; will try again");
+                    if self.warned.insert(path.clone()) {
+                        tracing::warn!(
+                            stage = self.stage,
+                            file = %path.display(),
+                            %error,
+                            "cannot open file; retrying"
+                        );
                     }
                 }
             }
@@ -258,10 +311,14 @@ impl Follower<'_> {
             if candidates.is_empty() {
                 break;
             }
-            let splits: Vec<Arc<Split>> = candidates.iter().map(|candidate| self.split_of(candidate)).collect();
+            let splits: Vec<Arc<Split>> = candidates
+                .iter()
+                .map(|candidate| self.split_of(candidate))
+                .collect();
             let known = self.handle.take(splits.clone())?;
             first_start &= known.iter().all(Option::is_none);
-            let (mut starts, mut to_end, mut to_release, mut again) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+            let (mut starts, mut to_end, mut to_release, mut again) =
+                (Vec::new(), Vec::new(), Vec::new(), Vec::new());
             for ((candidate, split), known) in candidates.into_iter().zip(splits).zip(known) {
                 let begin = match known.map(Progress::of) {
                     Some(Progress::Rewritten) => {
@@ -269,29 +326,39 @@ impl Follower<'_> {
                         again.push(candidate);
                         continue;
                     }
-                    Some(Progress::UpTo { position, mark }) if candidate.compression == Compression::None => {
-                        match candidate.look_before(position, mark.as_ref()).map_err(|error| cannot_read(&candidate.path, &error))? {
-                            Before::AsRead(tail) => Begin::After(tail),
-                            Before::Rewritten => {
-                                starts.push(Start::from((split.clone(), position)));
+                    Some(Progress::UpTo { position, mark })
+                        if candidate.compression == Compression::None =>
+                    {
+                        match candidate
+                            .check_before(position, mark.as_ref())
+                            .map_err(|error| cannot_read(&candidate.path, &error))?
+                        {
+                            ContentCheck::AsRead(tail) => StartPoint::After(tail),
+                            ContentCheck::Rewritten => {
+                                starts.push(SplitStart::from((split.clone(), position)));
                                 to_end.push((split, position));
                                 again.push(candidate);
                                 continue;
                             }
-                            Before::Gone => {
+                            ContentCheck::Gone => {
                                 to_release.push(split);
                                 continue;
                             }
                         }
                     }
-                    Some(Progress::UpTo { position, .. }) => Begin::After(Tail::unknown(position)),
-                    Some(Progress::ReadToEnd { position, size }) => Begin::End(position, size),
+                    Some(Progress::UpTo { position, .. }) => {
+                        StartPoint::After(Tail::unknown(position))
+                    }
+                    Some(Progress::ReadToEnd { position, size }) => StartPoint::End(position, size),
                     None if first_start => candidate.latest,
-                    None => self.latest.remove(&candidate.key).unwrap_or(Begin::After(Tail::unknown(0))),
+                    None => self
+                        .latest
+                        .remove(&candidate.key)
+                        .unwrap_or(StartPoint::After(Tail::unknown(0))),
                 };
                 starts.push(begin.to_start(split.clone()));
                 self.unidentified.remove(&candidate.key);
-                self.complained.remove(&candidate.path);
+                self.warned.remove(&candidate.path);
                 taken.push((candidate, split, begin));
             }
             self.handle.begin(starts)?;
@@ -302,59 +369,100 @@ impl Follower<'_> {
                 self.end(to_end)?;
             }
             for (candidate, split, begin) in taken.drain(..) {
-                self.tracked.insert(candidate.key, candidate.into_tracked(split, begin, self.scans));
+                self.tracked.insert(
+                    candidate.key,
+                    candidate.into_tracked(split, begin, self.scans),
+                );
             }
             for candidate in &again {
-                *self.generations.entry((candidate.key, candidate.head)).or_default() += 1;
+                *self
+                    .generations
+                    .entry((candidate.key, candidate.head))
+                    .or_default() += 1;
             }
             candidates = again;
         }
         Ok(())
     }
 
-    /// The split that a file is, as far as is known.
+    /// The split of a file in its current generation.
     fn split_of(&self, candidate: &Candidate) -> Arc<Split> {
-        let generation = self.generations.get(&(candidate.key, candidate.head)).copied().unwrap_or(0);
+        let generation = self
+            .generations
+            .get(&(candidate.key, candidate.head))
+            .copied()
+            .unwrap_or(0);
         let id = split_id(self.stage, &candidate.key, candidate.head, generation);
-        Arc::new(Split { id, topic: candidate.shown.clone(), partition: 0 })
+        Arc::new(Split {
+            id,
+            topic: candidate.display_path.clone(),
+            partition: 0,
+        })
     }
 
-    /// Claims what it can of these files, and returns it. In a round it gives back files of which it has more than its part.
-    fn share(&mut self, candidates: Vec<Candidate>, is_round: bool) -> Result<Vec<Candidate>, Stopped> {
-        let mut found: Vec<SplitId> = self.tracked.values().map(|file| file.split().id.clone()).collect();
-        found.extend(candidates.iter().map(|candidate| self.split_of(candidate).id.clone()));
+    /// Claims as many of these files as possible, and returns them. In a round it also releases
+    /// files if it has more than its part.
+    fn share(
+        &mut self,
+        candidates: Vec<Candidate>,
+        is_round: bool,
+    ) -> Result<Vec<Candidate>, Stopped> {
+        let mut found: Vec<SplitId> = self
+            .tracked
+            .values()
+            .map(|file| file.split().id.clone())
+            .collect();
+        found.extend(
+            candidates
+                .iter()
+                .map(|candidate| self.split_of(candidate).id.clone()),
+        );
         let share = self.handle.share_splits(found)?;
         let granted: HashSet<SplitId> = share.granted.into_iter().collect();
-        let (mine, others): (Vec<_>, Vec<_>) = candidates.into_iter().partition(|candidate| granted.contains(&self.split_of(candidate).id));
+        let (mine, others): (Vec<_>, Vec<_>) = candidates
+            .into_iter()
+            .partition(|candidate| granted.contains(&self.split_of(candidate).id));
         for candidate in others {
             if self.scans == 1 && self.settings.from_latest {
                 self.latest.insert(candidate.key, candidate.latest);
             }
-            self.elsewhere.insert(candidate.key);
+            self.owned_elsewhere.insert(candidate.key);
         }
         if is_round && share.excess > 0 {
-            // Others have to find them, so a name has to lead to them.
-            let named = self.tracked.iter().filter(|(_, file)| file.was_seen_in(self.scans)).map(|(key, _)| *key);
+            // Other instances have to find them, so a glob has to match them.
+            let named = self
+                .tracked
+                .iter()
+                .filter(|(_, file)| file.was_seen_in(self.scans))
+                .map(|(key, _)| *key);
             let given_back: Vec<FileKey> = named.take(share.excess).collect();
-            let files: Vec<Tracked> = given_back.iter().filter_map(|key| self.tracked.remove(key)).collect();
+            let files: Vec<TrackedFile> = given_back
+                .iter()
+                .filter_map(|key| self.tracked.remove(key))
+                .collect();
             for file in &files {
                 self.durable.remove(&file.split().id);
             }
-            self.elsewhere.extend(given_back);
+            self.owned_elsewhere.extend(given_back);
             if !files.is_empty() {
-                self.handle.release(files.iter().map(|file| file.split().clone()).collect())?;
+                self.handle
+                    .release(files.iter().map(|file| file.split().clone()).collect())?;
             }
         }
         Ok(mine)
     }
 
-    /// The file at `path`, unless it has no first line yet or is compressed and still growing.
-    fn identify(&mut self, path: &Path, shown: String) -> io::Result<Option<Candidate>> {
+    /// Identifies the file at `path`. `None` if its first line is incomplete, or if it is
+    /// compressed and still growing.
+    fn identify(&mut self, path: &Path, display_path: String) -> io::Result<Option<Candidate>> {
         let metadata = fs::metadata(path)?;
-        let before = self.unidentified.get_mut(&FileKey::of(&metadata)).map(|glimpse| {
-            glimpse.scan = self.scans;
-            (glimpse.size, glimpse.compressed)
-        });
+        let before = self
+            .unidentified
+            .get_mut(&FileKey::of(&metadata))
+            .map(|glimpse| {
+                glimpse.scan = self.scans;
+                (glimpse.size, glimpse.compressed)
+            });
         if before == Some((metadata.len(), false)) || metadata.len() == 0 {
             return Ok(None);
         }
@@ -369,56 +477,102 @@ impl Follower<'_> {
             true => None,
         };
         let Some(head) = head else {
-            self.unidentified.insert(key, Glimpse { size, compressed, scan: self.scans });
+            self.unidentified.insert(
+                key,
+                LastLook {
+                    size,
+                    compressed,
+                    scan: self.scans,
+                },
+            );
             return Ok(None);
         };
         let latest = match compressed {
-            false if self.settings.from_latest && self.scans == 1 => Begin::After(Tail::of(&file, start_of_last_line(&file, size)?)?),
-            false => Begin::After(Tail::unknown(0)),
-            true => Begin::End(0, size),
+            false if self.settings.from_latest && self.scans == 1 => {
+                StartPoint::After(Tail::of(&file, start_of_last_line(&file, size)?)?)
+            }
+            false => StartPoint::After(Tail::unknown(0)),
+            true => StartPoint::End(0, size),
         };
         let stat = Stat::of(&metadata, now);
-        Ok(Some(Candidate { key, path: path.to_owned(), shown, stat, size, compression, head, latest }))
+        Ok(Some(Candidate {
+            key,
+            path: path.to_owned(),
+            display_path,
+            stat,
+            size,
+            compression,
+            head,
+            latest,
+        }))
     }
 
-    /// Gives splits back whose files are gone, as soon as all their records are durable: then it costs nothing.
-    fn release_drained(&mut self) -> Result<(), Ended> {
+    /// Releases the splits of files that are gone, as soon as all their records are durable: then
+    /// no flush is needed.
+    fn release_drained(&mut self) -> Result<(), FollowEnd> {
         self.durable.extend(self.handle.durable());
         let durable = &self.durable;
-        let is_durable = |file: &Tracked| file.is_untouched() || durable.get(&file.split().id).is_some_and(|upto| *upto >= file.position());
-        let is_done = |file: &Tracked| file.is_drained() && !file.has_more() && is_durable(file);
-        let done: Vec<FileKey> = self.tracked.iter().filter(|(_, file)| is_done(file)).map(|(key, _)| *key).collect();
+        let is_durable = |file: &TrackedFile| {
+            file.is_untouched()
+                || durable
+                    .get(&file.split().id)
+                    .is_some_and(|upto| *upto >= file.position())
+        };
+        let is_done =
+            |file: &TrackedFile| file.is_drained() && !file.has_more() && is_durable(file);
+        let done: Vec<FileKey> = self
+            .tracked
+            .iter()
+            .filter(|(_, file)| is_done(file))
+            .map(|(key, _)| *key)
+            .collect();
         if done.is_empty() {
             return Ok(());
         }
-        let files: Vec<Tracked> = done.iter().filter_map(|key| self.tracked.remove(key)).collect();
+        let files: Vec<TrackedFile> = done
+            .iter()
+            .filter_map(|key| self.tracked.remove(key))
+            .collect();
         for file in &files {
-            self.handle.emit(Batch::end_of(file.split().clone(), file.position()))?;
+            self.handle
+                .emit(Batch::end_of(file.split().clone(), file.position()))?;
         }
         let splits: Vec<_> = files.into_iter().map(|file| file.split().clone()).collect();
-        self.durable.retain(|id, _| splits.iter().all(|split| split.id != *id));
+        self.durable
+            .retain(|id, _| splits.iter().all(|split| split.id != *id));
         Ok(self.handle.release(splits)?)
     }
 
-    /// Reads one block of every file that has more; of those that are not open, as many as may be. Gives whether any had.
-    fn read_round(&mut self) -> Result<bool, Ended> {
-        let mut ready: Vec<FileKey> = self.tracked.iter().filter(|(_, file)| file.has_more()).map(|(key, _)| *key).collect();
+    /// Reads one block of every file that has more. Opens files up to the limit of open files.
+    /// Returns whether any block was read.
+    fn read_round(&mut self) -> Result<bool, FollowEnd> {
+        let mut ready: Vec<FileKey> = self
+            .tracked
+            .iter()
+            .filter(|(_, file)| file.has_more())
+            .map(|(key, _)| *key)
+            .collect();
         ready.sort_by_key(|key| self.tracked.get(key).is_some_and(|file| !file.is_open()));
         let mut open = self.tracked.values().filter(|file| file.is_open()).count();
         let mut progress = false;
         for key in ready {
-            if open >= MOST_OPEN && self.tracked.get(&key).is_some_and(|file| !file.is_open()) {
+            if open >= MAX_OPEN_FILES && self.tracked.get(&key).is_some_and(|file| !file.is_open())
+            {
                 if !self.close_one() {
                     break;
                 }
                 open -= 1;
             }
-            while !self.handle.wait_for_room(PATIENCE)? {}
-            let Some(file) = self.tracked.get_mut(&key) else { continue };
+            while !self.handle.wait_for_room(ROOM_POLL)? {}
+            let Some(file) = self.tracked.get_mut(&key) else {
+                continue;
+            };
             let was_open = file.is_open();
-            if let Turn::Block(block) = file.read(self.config, &key)? {
+            if let ReadResult::Block(block) = file.read(self.config, &key)? {
                 progress = true;
-                block.batches(file.split()).try_for_each(|batch| self.handle.emit(batch))?;
+                block
+                    .batches(file.split())
+                    .try_for_each(|batch| self.handle.emit(batch))?;
             }
             open = open + usize::from(file.is_open()) - usize::from(was_open);
         }
@@ -427,38 +581,48 @@ impl Follower<'_> {
 
     /// Closes the file that has not grown for the longest time, if one can be closed.
     fn close_one(&mut self) -> bool {
-        let idle = self.tracked.values_mut().filter(|file| file.is_open() && !file.has_more()).min_by_key(|file| file.grew());
-        idle.map(Tracked::close).is_some()
+        let idle = self
+            .tracked
+            .values_mut()
+            .filter(|file| file.is_open() && !file.has_more())
+            .min_by_key(|file| file.last_growth());
+        idle.map(TrackedFile::close).is_some()
     }
 }
 
-/// What a file has before the position up to which it was read.
-enum Before {
-    /// What was read.
+/// Compares the bytes before the position up to which a file was read with those that were read.
+enum ContentCheck {
+    /// The same bytes.
     AsRead(Tail),
-    /// Something else.
+    /// Other bytes.
     Rewritten,
-    /// The file is no longer there.
+    /// The file no longer exists under this path.
     Gone,
 }
 
 impl Candidate {
-    /// Looks at what the file has before the position up to which it was read.
-    fn look_before(&self, position: Position, mark: Option<&Mark>) -> io::Result<Before> {
+    /// Checks the bytes before the position up to which the file was read.
+    fn check_before(&self, position: Position, mark: Option<&Mark>) -> io::Result<ContentCheck> {
         let file = match File::open(&self.path) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Before::Gone),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(ContentCheck::Gone),
             other => other?,
         };
-        // By now the name may lead to another file.
+        // By now the path may name another file.
         if FileKey::of(&file.metadata()?) != self.key {
-            return Ok(Before::Gone);
+            return Ok(ContentCheck::Gone);
         }
-        let is_as_read = position <= self.size && mark.map_or(Ok(true), |mark| mark.is_in(&file))?;
-        if is_as_read { Tail::of(&file, position).map(Before::AsRead) } else { Ok(Before::Rewritten) }
+        let is_as_read =
+            position <= self.size && mark.map_or(Ok(true), |mark| mark.is_in(&file))?;
+        if is_as_read {
+            Tail::of(&file, position).map(ContentCheck::AsRead)
+        } else {
+            Ok(ContentCheck::Rewritten)
+        }
     }
 
-    fn into_tracked(self, split: Arc<Split>, begin: Begin, scan: u64) -> Tracked {
-        let mut tracked = Tracked::new(self.path.clone(), split, self.head, self.compression, begin);
+    fn into_tracked(self, split: Arc<Split>, begin: StartPoint, scan: u64) -> TrackedFile {
+        let mut tracked =
+            TrackedFile::new(self.path.clone(), split, self.head, self.compression, begin);
         tracked.seen(self.path, self.stat, scan);
         tracked
     }
@@ -468,19 +632,22 @@ fn cannot_read(path: &Path, error: &io::Error) -> SourceError {
     SourceError::Transient(format!("cannot read {}: {error}", path.display()))
 }
 
-/// The head of a compressed file. Of a very short one all is taken, so it has to be complete.
+/// The head of a compressed file. For a very short file it covers the whole content, so the file
+/// has to be complete.
 fn head_of_compressed(file: &File, compression: Compression) -> io::Result<Option<Head>> {
     if let Some(head) = Head::of(file, compression, false)? {
         return Ok(Some(head));
     }
-    match Stream::open(file.try_clone()?, compression, 0).and_then(|mut stream| stream.skip_to_end()) {
+    match Stream::open(file.try_clone()?, compression, 0)
+        .and_then(|mut stream| stream.skip_to_end())
+    {
         Ok(()) => Head::of(file, compression, true),
         Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => Ok(None),
         Err(error) => Err(error),
     }
 }
 
-/// Where the line starts that is not complete yet: what comes from now on belongs to it.
+/// The start of the incomplete last line, to which the next appended bytes belong.
 fn start_of_last_line(file: &File, size: u64) -> io::Result<Position> {
     let mut piece = [0; 4096];
     let mut end = size;

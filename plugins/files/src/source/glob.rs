@@ -1,4 +1,4 @@
-//! Which files a source is about.
+//! Globs: find the files of a source.
 
 use std::collections::BTreeSet;
 use std::io;
@@ -6,7 +6,7 @@ use std::path::{Component, Path, PathBuf};
 
 use glob::{GlobError, MatchOptions, Pattern, PatternError};
 
-/// One path or glob, as the user wrote it, and where relative ones start.
+/// One path or glob as the user wrote it, with the folder at which relative ones start.
 #[derive(Clone, Debug)]
 pub(super) struct Glob {
     text: String,
@@ -14,28 +14,38 @@ pub(super) struct Glob {
 }
 
 impl Glob {
-    /// The glob `text`; an error says what is wrong with it.
+    /// Parses a glob.
     pub(super) fn new(text: &str, base: &Path) -> Result<Glob, PatternError> {
         Pattern::new(text)?;
-        Ok(Glob { text: text.to_owned(), base: base.to_owned() })
+        Ok(Glob {
+            text: text.to_owned(),
+            base: base.to_owned(),
+        })
     }
 
-    /// Whether it is the name of one file.
+    /// Whether it is a plain path without wildcards.
     pub(super) fn is_one_file(&self) -> bool {
         Pattern::escape(&self.text) == self.text
     }
 
-    /// What it matches now, in order of names; folders are left out. Hidden files and folders match only a glob that has a name with a
-    /// leading dot itself, so that files which are still being written elsewhere are not taken for finished ones.
+    /// The files that match now, ordered by path; folders are left out. Hidden files and folders
+    /// match only a glob that contains a name with a leading dot itself, so that files which
+    /// another program is still writing are not read as finished ones.
     pub(super) fn find(&self) -> io::Result<BTreeSet<PathBuf>> {
         let Some(base) = self.base.to_str() else {
             return Err(io::Error::new(
                 io::ErrorKind::InvalidInput,
-                format!("the folder {} has a name that is not UTF-8", self.base.display()),
+                format!(
+                    "the folder {} has a name that is not UTF-8",
+                    self.base.display()
+                ),
             ));
         };
-        let pattern =
-            if Path::new(&self.text).is_absolute() { self.text.clone() } else { format!("{}/{}", Pattern::escape(base), self.text) };
+        let pattern = if Path::new(&self.text).is_absolute() {
+            self.text.clone()
+        } else {
+            format!("{}/{}", Pattern::escape(base), self.text)
+        };
         let wants_hidden = Path::new(&self.text).components().any(is_hidden);
         let paths = glob::glob_with(&pattern, MatchOptions::new())
             .map_err(|error| io::Error::new(io::ErrorKind::InvalidInput, error.to_string()))?;
@@ -43,8 +53,8 @@ impl Glob {
         for path in paths {
             let path = match path {
                 Ok(path) => path,
-                // A folder that went away, or one that is not ours to look into, has no files for us.
-                Err(error) if is_passed_over(&error) => continue,
+                // A folder that was removed or that we may not read has no files for us.
+                Err(error) if is_skipped(&error) => continue,
                 Err(error) => return Err(error.into()),
             };
             let below_base = path.strip_prefix(&self.base).unwrap_or(&path);
@@ -55,9 +65,12 @@ impl Glob {
         Ok(found)
     }
 
-    /// `path` as it is called for users: relative to the base where it lies below it.
-    pub(super) fn shown(&self, path: &Path) -> String {
-        path.strip_prefix(&self.base).unwrap_or(path).to_string_lossy().into_owned()
+    /// `path` for messages and `@topic`: relative to the base folder if it is below that.
+    pub(super) fn display_path(&self, path: &Path) -> String {
+        path.strip_prefix(&self.base)
+            .unwrap_or(path)
+            .to_string_lossy()
+            .into_owned()
     }
 }
 
@@ -65,8 +78,11 @@ fn is_hidden(component: Component<'_>) -> bool {
     matches!(component, Component::Normal(name) if name.as_encoded_bytes().starts_with(b"."))
 }
 
-fn is_passed_over(error: &GlobError) -> bool {
-    matches!(error.error().kind(), io::ErrorKind::NotFound | io::ErrorKind::PermissionDenied)
+fn is_skipped(error: &GlobError) -> bool {
+    matches!(
+        error.error().kind(),
+        io::ErrorKind::NotFound | io::ErrorKind::PermissionDenied
+    )
 }
 
 #[cfg(test)]
@@ -79,7 +95,16 @@ mod tests {
     fn finds_files_by_name_in_order() {
         let dir = tempfile::tempdir().unwrap();
         let base = dir.path().join("base[1]");
-        for file in ["b.json", "a.json", "a.txt", "x/c.json", "x/y/d.json", ".hidden.json", ".secret/e.json", "folder.json/f"] {
+        for file in [
+            "b.json",
+            "a.json",
+            "a.txt",
+            "x/c.json",
+            "x/y/d.json",
+            ".hidden.json",
+            ".secret/e.json",
+            "folder.json/f",
+        ] {
             let path = base.join(file);
             fs::create_dir_all(path.parent().unwrap()).unwrap();
             fs::write(path, "").unwrap();
@@ -100,13 +125,18 @@ mod tests {
         ];
         for (text, expected) in cases {
             let glob = Glob::new(text, &base).unwrap();
-            let found: Vec<String> = glob.find().unwrap().iter().map(|path| glob.shown(path)).collect();
+            let found: Vec<String> = glob
+                .find()
+                .unwrap()
+                .iter()
+                .map(|path| glob.display_path(path))
+                .collect();
             assert_eq!(&found, expected, "{text}");
         }
     }
 
     #[test]
-    fn tells_a_name_from_a_glob() {
+    fn distinguishes_a_path_from_a_glob() {
         let base = Path::new("/base");
         assert!(Glob::new("logs/app.log", base).unwrap().is_one_file());
         assert!(!Glob::new("logs/*.log", base).unwrap().is_one_file());

@@ -1,17 +1,21 @@
-//! What makes a file the same file.
+//! The identity of a file, which does not depend on its name.
 //!
-//! A name does not: logs are renamed when they rotate. The inode alone does not either: a file system gives the number of a deleted file to the
-//! next one, and a log that is truncated and written anew keeps its inode. A source that took such a file for the old one would go on
-//! in its middle and lose records. So a file is known by three things together, none of which changes when it is renamed or appended to:
+//! A name does not identify a file: logs are renamed when they rotate. The inode alone does not
+//! either: a file system reuses the inode number of a deleted file, and a log that is truncated and
+//! rewritten keeps its inode. A source that mistook such a file for the old one would continue in
+//! its middle and lose records. So a file is identified by three properties together, none of which
+//! changes when the file is renamed or appended to:
 //!
 //! - its inode;
-//! - the time at which it was made, in nanoseconds. Where the file system does not keep it, the device's number stands in its place; it is left
-//!   out otherwise because it may change when the machine starts again;
-//! - a digest of its first line, or of its first 1024 bytes when the line is longer. Of a compressed file, whose first line cannot be seen
-//!   before all of it is there, the first 12 bytes are taken.
+//! - its creation time, in nanoseconds. Where the file system does not keep it, the device number
+//!   replaces it; otherwise the device number is left out because it may change at a reboot;
+//! - a digest of its first line, or of its first 1024 bytes if the line is longer. For a compressed
+//!   file, whose first line may be unreadable until the file is complete, it is a digest of the
+//!   first 12 bytes.
 //!
-//! A file whose first line is not complete has no identity yet. While a file may still grow it is not read before; when it is read as it is,
-//! all that it has stands for the first line.
+//! A file whose first line is incomplete has no identity yet. A file that may still grow is not
+//! read before it has one; in a file that is read as it is, the whole content counts as the first
+//! line.
 
 use std::fs::{File, Metadata};
 use std::io;
@@ -23,37 +27,55 @@ use sha2::{Digest, Sha256};
 
 use super::compression::Compression;
 
-/// How much of a file's beginning is looked at, at most.
+/// The maximum number of bytes of the first line that count for the identity.
 const HEAD: usize = 1024;
-/// How much of a compressed file's beginning is looked at: no file with a record in it is much shorter.
+/// How many bytes of a compressed file count for the identity: no file that contains a record is
+/// much shorter.
 const COMPRESSED_HEAD: usize = 12;
 
-/// What can be known of a file without reading it.
+/// The part of a file's identity that comes from its metadata.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) struct FileKey {
     device: u64,
     inode: u64,
-    /// Nanoseconds since 1970.
+    /// The creation time in nanoseconds since 1970; `None` if the file system does not keep it.
     born: Option<u128>,
 }
 
 impl FileKey {
-    /// The key of the file that `metadata` is of.
+    /// The key of the file with this metadata.
     pub(super) fn of(metadata: &Metadata) -> FileKey {
-        let born = metadata.created().ok().and_then(|at| at.duration_since(UNIX_EPOCH).ok()).map(|age| age.as_nanos());
-        FileKey { device: metadata.dev(), inode: metadata.ino(), born }
+        let born = metadata
+            .created()
+            .ok()
+            .and_then(|at| at.duration_since(UNIX_EPOCH).ok())
+            .map(|age| age.as_nanos());
+        FileKey {
+            device: metadata.dev(),
+            inode: metadata.ino(),
+            born,
+        }
     }
 }
 
-/// A digest of a file's beginning.
+/// A digest of the beginning of a file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) struct Head([u8; 8]);
 
 impl Head {
-    /// The head of a file; `None` when there is too little of it yet. With `as_it_is` all that is there counts, if there is any.
-    pub(super) fn of(file: &File, compression: Compression, as_it_is: bool) -> io::Result<Option<Head>> {
+    /// The head of a file; `None` while its first line is incomplete. With `as_it_is` the whole
+    /// content counts as the first line, unless the file is empty.
+    pub(super) fn of(
+        file: &File,
+        compression: Compression,
+        as_it_is: bool,
+    ) -> io::Result<Option<Head>> {
         let mut start = [0; HEAD];
-        let start = if compression == Compression::None { &mut start[..] } else { &mut start[..COMPRESSED_HEAD] };
+        let start = if compression == Compression::None {
+            &mut start[..]
+        } else {
+            &mut start[..COMPRESSED_HEAD]
+        };
         let mut len = 0;
         while len < start.len() {
             match file.read_at(&mut start[len..], len as u64) {
@@ -63,7 +85,11 @@ impl Head {
                 Err(error) => return Err(error),
             }
         }
-        let line_end = if compression == Compression::None { memchr::memchr(b'\n', &start[..len]) } else { None };
+        let line_end = if compression == Compression::None {
+            memchr::memchr(b'\n', &start[..len])
+        } else {
+            None
+        };
         let line = match line_end {
             Some(end) => &start[..=end],
             None if len == start.len() || (as_it_is && len > 0) => &start[..len],
@@ -75,7 +101,7 @@ impl Head {
     }
 }
 
-/// What the names of all splits of a file begin with, whatever its first line was.
+/// The prefix of the ids of all splits of a file, which does not depend on its first line.
 pub(super) fn file_id(stage: &str, key: &FileKey) -> String {
     match key.born {
         Some(born) => format!("{stage}:{}.{born:x}", key.inode),
@@ -83,15 +109,23 @@ pub(super) fn file_id(stage: &str, key: &FileKey) -> String {
     }
 }
 
-/// The [`file_id`] of the file that a split is of.
+/// The [`file_id`] of a split's file.
 pub(super) fn file_of(split: &SplitId) -> &str {
-    split.as_str().rsplit_once('.').map_or(split.as_str(), |(file, _)| file)
+    split
+        .as_str()
+        .rsplit_once('.')
+        .map_or(split.as_str(), |(file, _)| file)
 }
 
-/// The lasting name of a file's split. `generation` counts the times that a file was truncated and began with the same line again.
+/// The permanent id of a file's split. `generation` counts how often the file was rewritten with
+/// the same first line.
 pub(super) fn split_id(stage: &str, key: &FileKey, head: Head, generation: u32) -> SplitId {
     let head = head.0.map(|byte| format!("{byte:02x}")).concat();
-    let generation = if generation == 0 { String::new() } else { format!("+{generation}") };
+    let generation = if generation == 0 {
+        String::new()
+    } else {
+        format!("+{generation}")
+    };
     SplitId::from(format!("{}.{head}{generation}", file_id(stage, key)))
 }
 
@@ -105,23 +139,30 @@ mod tests {
     fn identity(path: &std::path::Path) -> Option<SplitId> {
         let file = File::open(path).unwrap();
         let key = FileKey::of(&file.metadata().unwrap());
-        Head::of(&file, Compression::None, false).unwrap().map(|head| split_id("logs", &key, head, 0))
+        Head::of(&file, Compression::None, false)
+            .unwrap()
+            .map(|head| split_id("logs", &key, head, 0))
     }
 
     #[test]
-    fn the_file_of_a_split_is_known_from_its_name() {
+    fn a_split_id_contains_the_file_id() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("a.b.log");
         fs::write(&path, "one\n").unwrap();
         let key = FileKey::of(&fs::metadata(&path).unwrap());
-        let head = Head::of(&File::open(&path).unwrap(), Compression::None, true).unwrap().unwrap();
+        let head = Head::of(&File::open(&path).unwrap(), Compression::None, true)
+            .unwrap()
+            .unwrap();
         for generation in [0, 1, 12] {
-            assert_eq!(file_of(&split_id("my.logs", &key, head, generation)), file_id("my.logs", &key));
+            assert_eq!(
+                file_of(&split_id("my.logs", &key, head, generation)),
+                file_id("my.logs", &key)
+            );
         }
     }
 
     #[test]
-    fn stays_when_a_file_is_renamed_or_grows() {
+    fn identity_stays_when_a_file_is_renamed_or_grows() {
         let dir = tempfile::tempdir().unwrap();
         let (old, new) = (dir.path().join("app.log"), dir.path().join("app.log.1"));
         let mut file = File::create(&old).unwrap();
@@ -137,7 +178,7 @@ mod tests {
     }
 
     #[test]
-    fn changes_when_a_file_begins_anew() {
+    fn identity_changes_when_a_file_is_rewritten() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("app.log");
         fs::write(&path, "one\ntwo\n").unwrap();
@@ -147,7 +188,7 @@ mod tests {
     }
 
     #[test]
-    fn a_long_first_line_counts_from_1024_bytes_on() {
+    fn a_long_first_line_counts_once_it_has_1024_bytes() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("app.log");
         fs::write(&path, "x".repeat(1023)).unwrap();

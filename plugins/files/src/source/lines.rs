@@ -1,32 +1,33 @@
 //! From a file's bytes to batches of lines.
 //!
-//! A [`LineReader`] reads big blocks that end with a line's end; what is left of a last line waits for the next block. [`Batches`] cuts a block
-//! into records that are slices of it: no record is copied.
+//! A [`LineReader`] reads large blocks that end at a line end; the rest of an incomplete last line
+//! is kept for the next block. [`Batches`] splits a block into records that are slices of it: no
+//! record is copied.
 
 use std::io;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use pseidon_delivery::{Position, ResumeFrom};
+use pseidon_delivery::{Position, ResumePoint};
 use pseidon_plugin::{Batch, Payloads, Split};
 use thiserror::Error;
 
 use super::compression::Stream;
 use super::progress::Tail;
 
-/// How many records a batch has at most.
-const MOST_RECORDS: usize = 8192;
-/// How much is read at once.
-pub(super) const BLOCK: usize = 1 << 20;
+/// The maximum number of records in a batch.
+const MAX_BATCH_RECORDS: usize = 8192;
+/// How many bytes are read at once.
+pub(super) const BLOCK_BYTES: usize = 1 << 20;
 
 /// Reads a file block by block.
 pub(super) struct LineReader {
     stream: Stream,
-    /// The beginning of a line whose end has not been read.
+    /// The beginning of a line whose end has not been read yet.
     carry: Vec<u8>,
-    /// Where the carry starts.
+    /// The position at which `carry` starts.
     position: Position,
-    /// What is before the carry.
+    /// The bytes before `carry`.
     before: Tail,
     limits: Limits,
 }
@@ -37,7 +38,7 @@ pub(super) struct Checkpoint {
     before: Tail,
 }
 
-/// How much may be in memory.
+/// Limits for the memory of a reader.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Limits {
     /// Bytes to read at once.
@@ -46,77 +47,92 @@ pub(super) struct Limits {
     pub(super) max_record: usize,
 }
 
-/// Whole lines.
+/// A block of complete lines.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Block {
-    /// Their bytes; the last one is a `\n`.
+    /// The bytes of the lines; the last byte is `\n`.
     bytes: Bytes,
-    /// Where they start.
+    /// The position of the first byte.
     start: Position,
-    /// Where they end. One less than the bytes say if the file ends without a `\n`.
+    /// The position after the last byte; one less if the file ends without a `\n`, which is added
+    /// to `bytes`.
     end: Position,
-    /// What is before them.
+    /// The bytes before the block.
     before: Tail,
-    /// Whether the file may be appended to, so that each position is kept with a mark.
+    /// Whether the file is not compressed, so that each position is stored with a mark.
     is_plain: bool,
 }
 
-/// A file cannot be read on.
+/// Why a file cannot be read further.
 #[derive(Debug, Error)]
 pub(super) enum ReadError {
     /// Reading or decompressing failed.
     #[error("{0}")]
     Io(#[from] io::Error),
-    /// A record is longer than what may be in memory.
+    /// A record is longer than `:max-record`.
     #[error("the record at byte {at} is longer than {limit} bytes: raise :max-record")]
     TooLong {
-        /// Where it starts.
+        /// The position of the record.
         at: Position,
-        /// What was allowed.
+        /// The limit in bytes.
         limit: usize,
     },
 }
 
 impl LineReader {
-    /// Reads a stream that is where `before` ends.
+    /// Creates a reader for a stream that is positioned at the end of `before`.
     pub(super) fn new(stream: Stream, before: Tail, limits: Limits) -> Self {
-        LineReader { stream, carry: Vec::new(), position: before.upto(), before, limits }
+        LineReader {
+            stream,
+            carry: Vec::new(),
+            position: before.upto(),
+            before,
+            limits,
+        }
     }
 
-    /// What is before the first line that was not given out.
+    /// The bytes before the first line that was not returned yet.
     pub(super) fn before(&self) -> Tail {
         self.before
     }
 
-    /// What was read last.
+    /// The last bytes that were read.
     pub(super) fn tail(&self) -> Tail {
         let mut tail = self.before;
         tail.push(&self.carry);
         tail
     }
 
-    /// The state that [`LineReader::back_to`] goes back to.
+    /// The current state, for [`LineReader::restore`].
     pub(super) fn checkpoint(&self) -> Checkpoint {
-        Checkpoint { carry: self.carry.clone(), before: self.before }
+        Checkpoint {
+            carry: self.carry.clone(),
+            before: self.before,
+        }
     }
 
-    /// Forgets what was read since, and ends the stream.
-    pub(super) fn back_to(&mut self, checkpoint: Checkpoint) {
+    /// Restores a state and drops everything that was read since. The stream is at its end
+    /// afterwards.
+    pub(super) fn restore(&mut self, checkpoint: Checkpoint) {
         self.stream = Stream::Decoded(Box::new(io::empty()));
-        (self.position, self.carry, self.before) = (checkpoint.before.upto(), checkpoint.carry, checkpoint.before);
+        (self.position, self.carry, self.before) = (
+            checkpoint.before.upto(),
+            checkpoint.carry,
+            checkpoint.before,
+        );
     }
 
-    /// Where the first line starts that was not given out.
+    /// The position of the first line that was not returned yet.
     pub(super) fn position(&self) -> Position {
         self.position
     }
 
-    /// Where the next byte will be read.
+    /// The position of the next byte to read.
     pub(super) fn read_to(&self) -> Position {
         self.position + self.carry.len() as u64
     }
 
-    /// The next whole lines; `None` if there are none now. A plain file may have more later.
+    /// The next complete lines; `None` if there are none now. A plain file may have more later.
     pub(super) fn next_block(&mut self) -> Result<Option<Block>, ReadError> {
         let mut bytes = std::mem::take(&mut self.carry);
         bytes.reserve_exact(self.limits.block);
@@ -124,13 +140,16 @@ impl LineReader {
             let searched = bytes.len();
             let at_end = match self.fill(&mut bytes) {
                 Ok(at_end) => at_end,
-                Err(error) => return self.give_before(bytes, searched, error),
+                Err(error) => return self.lines_before_error(bytes, searched, error),
             };
             if let Some(end) = memchr::memrchr(b'\n', &bytes[searched..]) {
-                return self.cut_off(bytes, searched + end + 1).map(Some);
+                return self.take_block(bytes, searched + end + 1).map(Some);
             }
             if bytes.len() > self.limits.max_record {
-                return Err(ReadError::TooLong { at: self.position, limit: self.limits.max_record });
+                return Err(ReadError::TooLong {
+                    at: self.position,
+                    limit: self.limits.max_record,
+                });
             }
             if at_end {
                 bytes.shrink_to_fit();
@@ -142,7 +161,7 @@ impl LineReader {
     }
 
     /// The last line, if the file ends without a `\n`.
-    pub(super) fn rest(&mut self) -> Result<Option<Block>, ReadError> {
+    pub(super) fn last_line(&mut self) -> Result<Option<Block>, ReadError> {
         if self.carry.is_empty() {
             return Ok(None);
         }
@@ -152,13 +171,16 @@ impl LineReader {
         before.push(&bytes);
         bytes.push(b'\n');
         let len = bytes.len();
-        let block = Block { end, ..self.cut_off(bytes, len)? };
+        let block = Block {
+            end,
+            ..self.take_block(bytes, len)?
+        };
         debug_assert_eq!(block.start, start);
         (self.position, self.before) = (end, before);
         Ok(Some(block))
     }
 
-    /// Reads until the buffer is full. Gives whether the stream is at its end.
+    /// Reads until the buffer is full. Returns whether the stream is at its end.
     fn fill(&mut self, bytes: &mut Vec<u8>) -> io::Result<bool> {
         while bytes.len() < bytes.capacity() {
             if self.stream.read(bytes)? == 0 {
@@ -168,12 +190,17 @@ impl LineReader {
         Ok(false)
     }
 
-    /// The lines that were read before an error; the error comes back with the next block.
-    fn give_before(&mut self, bytes: Vec<u8>, searched: usize, error: io::Error) -> Result<Option<Block>, ReadError> {
+    /// Returns the lines that were read before an error; the next call returns the error.
+    fn lines_before_error(
+        &mut self,
+        bytes: Vec<u8>,
+        searched: usize,
+        error: io::Error,
+    ) -> Result<Option<Block>, ReadError> {
         match memchr::memrchr(b'\n', &bytes[searched..]) {
             Some(end) => {
-                self.stream = Stream::Decoded(Box::new(Failed(Some(error))));
-                self.cut_off(bytes, searched + end + 1).map(Some)
+                self.stream = Stream::Decoded(Box::new(FailedStream(Some(error))));
+                self.take_block(bytes, searched + end + 1).map(Some)
             }
             None => {
                 self.carry = bytes;
@@ -182,20 +209,23 @@ impl LineReader {
         }
     }
 
-    fn cut_off(&mut self, mut bytes: Vec<u8>, end: usize) -> Result<Block, ReadError> {
+    fn take_block(&mut self, mut bytes: Vec<u8>, end: usize) -> Result<Block, ReadError> {
         self.carry = bytes[end..].to_vec();
         bytes.truncate(end);
         let mut line_start = 0;
-        // Only a block that is longer than the longest record can hold a longer one.
+        // Only a block that is longer than the limit can contain a record that is.
         if end > self.limits.max_record {
             for line_end in memchr::memchr_iter(b'\n', &bytes) {
                 if line_end - line_start > self.limits.max_record {
-                    return Err(ReadError::TooLong { at: self.position + line_start as u64, limit: self.limits.max_record });
+                    return Err(ReadError::TooLong {
+                        at: self.position + line_start as u64,
+                        limit: self.limits.max_record,
+                    });
                 }
                 line_start = line_end + 1;
             }
         }
-        // A few lines must not hold on to the memory of a whole block.
+        // A few lines must not keep the memory of a whole block.
         if bytes.len() < bytes.capacity() / 2 {
             bytes.shrink_to_fit();
         }
@@ -203,20 +233,26 @@ impl LineReader {
         self.position += end as u64;
         self.before.push(&bytes);
         let is_plain = matches!(self.stream, Stream::Plain { .. });
-        Ok(Block { bytes: Bytes::from(bytes), start, end: self.position, before, is_plain })
+        Ok(Block {
+            bytes: Bytes::from(bytes),
+            start,
+            end: self.position,
+            before,
+            is_plain,
+        })
     }
 }
 
-/// A stream that has failed.
-struct Failed(Option<io::Error>);
+/// A stream that returns an error once and is at its end afterwards.
+struct FailedStream(Option<io::Error>);
 
-impl io::Read for Failed {
+impl io::Read for FailedStream {
     fn read(&mut self, _: &mut [u8]) -> io::Result<usize> {
         self.0.take().map_or(Ok(0), Err)
     }
 }
 
-/// The records of a block.
+/// An iterator over the records of a block, as batches.
 pub(super) struct Batches<'a> {
     block: Block,
     split: &'a Arc<Split>,
@@ -225,9 +261,14 @@ pub(super) struct Batches<'a> {
 }
 
 impl Block {
-    /// Its lines as batches of this split.
+    /// The lines as batches of this split.
     pub(super) fn batches(self, split: &Arc<Split>) -> Batches<'_> {
-        Batches { tail: self.before, block: self, split, done: 0 }
+        Batches {
+            tail: self.before,
+            block: self,
+            split,
+            done: 0,
+        }
     }
 }
 
@@ -243,7 +284,7 @@ impl Iterator for Batches<'_> {
         let start = self.block.start + from as u64;
         let mut spans: Vec<(u32, u32)> = Vec::new();
         let mut positions = Vec::new();
-        // Whether every line so far is a record, with nothing but `\n` at its end.
+        // Whether every line so far is a record that ends with just `\n`.
         let mut plain = true;
         let mut line = 0;
         for line_end in memchr::memchr_iter(b'\n', bytes) {
@@ -253,23 +294,27 @@ impl Iterator for Batches<'_> {
                 plain = false;
             }
             if end > line {
-                // A block is far smaller than 4 GiB: `:max-record` sees to that.
+                // A block is far smaller than 4 GiB: `:max-record` limits it.
                 spans.push((line as u32, (end - line) as u32));
                 positions.push(start + line as u64);
             } else {
                 plain = false;
             }
             line = line_end + 1;
-            if spans.len() == MOST_RECORDS {
+            if spans.len() == MAX_BATCH_RECORDS {
                 break;
             }
         }
         self.done += line;
         let next = (start + line as u64).min(self.block.end);
-        self.tail.push(&self.block.bytes[from..from + (next - start) as usize]);
+        self.tail
+            .push(&self.block.bytes[from..from + (next - start) as usize]);
         let payloads = Payloads::new(self.block.bytes.slice(from..self.done), spans, plain);
         let mut batch = Batch::from_payloads(self.split.clone(), payloads, positions, next);
-        batch.resume = self.block.is_plain.then(|| ResumeFrom { position: next, resume: self.tail.mark().to_resume() });
+        batch.resume = self.block.is_plain.then(|| ResumePoint {
+            position: next,
+            resume: self.tail.mark().to_resume(),
+        });
         Some(batch)
     }
 }
@@ -282,7 +327,7 @@ mod tests {
 
     use super::*;
 
-    /// A stream that gives as much at once as it is told.
+    /// A stream that returns pieces of the given sizes in turn.
     struct Pieces {
         data: Vec<u8>,
         sizes: Vec<usize>,
@@ -302,10 +347,14 @@ mod tests {
     }
 
     fn split() -> Arc<Split> {
-        Arc::new(Split { id: "s".into(), topic: "t".into(), partition: 0 })
+        Arc::new(Split {
+            id: "s".into(),
+            topic: "t".into(),
+            partition: 0,
+        })
     }
 
-    /// All records with their positions, and the last `next`.
+    /// All records with their positions, and the `next` of the last batch.
     fn read_all(mut reader: LineReader) -> (Vec<(Position, Vec<u8>)>, Position) {
         let (mut records, mut next) = (Vec::new(), reader.position());
         let mut take = |block: Block| {
@@ -313,17 +362,24 @@ mod tests {
                 assert!(batch.next > next, "a batch covers something");
                 if let Some(lines) = batch.payloads.lines(0, batch.len()) {
                     let mut expected = Vec::new();
-                    (0..batch.len()).for_each(|row| expected.extend([batch.payloads.get(row).unwrap(), b"\n"].concat()));
+                    (0..batch.len()).for_each(|row| {
+                        expected.extend([batch.payloads.get(row).unwrap(), b"\n"].concat())
+                    });
                     assert_eq!(lines, expected);
                 }
-                records.extend((0..batch.len()).map(|row| (batch.positions[row], batch.payloads.get(row).unwrap().to_vec())));
+                records.extend((0..batch.len()).map(|row| {
+                    (
+                        batch.positions[row],
+                        batch.payloads.get(row).unwrap().to_vec(),
+                    )
+                }));
                 next = batch.next;
             }
         };
         while let Some(block) = reader.next_block().unwrap() {
             take(block);
         }
-        if let Some(block) = reader.rest().unwrap() {
+        if let Some(block) = reader.last_line().unwrap() {
             take(block);
         }
         (records, next)
@@ -343,26 +399,48 @@ mod tests {
     }
 
     fn over(data: &[u8], sizes: Vec<usize>, block: usize, from: usize) -> LineReader {
-        let mut pieces = Pieces { data: data.to_vec(), sizes, turn: 0, at: 0 };
+        let mut pieces = Pieces {
+            data: data.to_vec(),
+            sizes,
+            turn: 0,
+            at: 0,
+        };
         pieces.at = from;
-        LineReader::new(Stream::Decoded(Box::new(pieces)), Tail::unknown(from as u64), Limits { block, max_record: 1 << 20 })
+        LineReader::new(
+            Stream::Decoded(Box::new(pieces)),
+            Tail::unknown(from as u64),
+            Limits {
+                block,
+                max_record: 1 << 20,
+            },
+        )
     }
 
     fn some_text() -> impl Strategy<Value = Vec<u8>> {
-        let byte = prop_oneof![4 => Just(b'a'), 1 => Just(b'b'), 2 => Just(b'\n'), 1 => Just(b'\r'), 1 => any::<u8>()];
+        let byte = prop_oneof![
+            4 => Just(b'a'),
+            1 => Just(b'b'),
+            2 => Just(b'\n'),
+            1 => Just(b'\r'),
+            1 => any::<u8>(),
+        ];
         prop::collection::vec(byte, 0..300)
     }
 
     proptest! {
         #[test]
-        fn lines_are_what_a_naive_split_gives(data in some_text(), sizes in prop::collection::vec(1usize..40, 1..5), block in 1usize..64) {
+        fn lines_equal_those_of_a_naive_split(
+            data in some_text(),
+            sizes in prop::collection::vec(1usize..40, 1..5),
+            block in 1usize..64,
+        ) {
             let (records, next) = read_all(over(&data, sizes, block, 0));
             prop_assert_eq!(records, naive(&data, 0));
             prop_assert_eq!(next, data.len() as u64);
         }
 
         #[test]
-        fn reading_on_at_a_record_gives_exactly_the_rest(data in some_text(), block in 1usize..64) {
+        fn resuming_at_a_record_returns_exactly_the_rest(data in some_text(), block in 1usize..64) {
             let whole = naive(&data, 0);
             for (done, (position, _)) in whole.iter().enumerate() {
                 let (records, _) = read_all(over(&data, vec![7], block, *position as usize));
@@ -372,28 +450,40 @@ mod tests {
     }
 
     #[test]
-    fn a_record_that_is_too_long_is_named() {
+    fn the_error_locates_a_record_that_is_too_long() {
         for (block, sizes) in [(16, vec![5]), (4096, vec![4096])] {
             let data = [b"short\n".as_slice(), &[b'x'; 200], b"\nshort\n"].concat();
             let mut reader = over(&data, sizes, block, 0);
             reader.limits.max_record = 100;
-            let error = std::iter::repeat_with(|| reader.next_block()).find_map(Result::err).unwrap();
-            assert_eq!(error.to_string(), "the record at byte 6 is longer than 100 bytes: raise :max-record");
+            let error = std::iter::repeat_with(|| reader.next_block())
+                .find_map(Result::err)
+                .unwrap();
+            assert_eq!(
+                error.to_string(),
+                "the record at byte 6 is longer than 100 bytes: raise :max-record"
+            );
         }
     }
 
     #[test]
     fn many_short_records_make_several_batches_of_one_block() {
-        let data = b"1\n".repeat(MOST_RECORDS * 2 + 5);
-        let mut reader = over(&data, vec![BLOCK], BLOCK, 0);
+        let data = b"1\n".repeat(MAX_BATCH_RECORDS * 2 + 5);
+        let mut reader = over(&data, vec![BLOCK_BYTES], BLOCK_BYTES, 0);
         let block = reader.next_block().unwrap().unwrap();
-        let sizes: Vec<_> =
-            block.batches(&split()).map(|batch| (batch.len(), batch.payloads.lines(0, batch.len()).unwrap().len())).collect();
+        let sizes: Vec<_> = block
+            .batches(&split())
+            .map(|batch| {
+                (
+                    batch.len(),
+                    batch.payloads.lines(0, batch.len()).unwrap().len(),
+                )
+            })
+            .collect();
         assert_eq!(sizes, [(8192, 16384), (8192, 16384), (5, 10)]);
     }
 
     #[test]
-    fn records_before_damage_are_given() {
+    fn records_before_damage_are_returned() {
         let mut gzip = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::default());
         for number in 0..50_000 {
             writeln!(gzip, "record {number}").unwrap();
@@ -401,8 +491,12 @@ mod tests {
         let mut packed = gzip.finish().unwrap();
         packed.truncate(packed.len() / 2);
         let decoder = flate2::bufread::MultiGzDecoder::new(io::Cursor::new(packed));
-        let limits = Limits { block: BLOCK, max_record: BLOCK };
-        let mut reader = LineReader::new(Stream::Decoded(Box::new(decoder)), Tail::unknown(0), limits);
+        let limits = Limits {
+            block: BLOCK_BYTES,
+            max_record: BLOCK_BYTES,
+        };
+        let mut reader =
+            LineReader::new(Stream::Decoded(Box::new(decoder)), Tail::unknown(0), limits);
         let block = reader.next_block().unwrap().unwrap();
         let records: usize = block.batches(&split()).map(|batch| batch.len()).sum();
         assert!(records > 1000, "{records}");

@@ -1,13 +1,17 @@
-//! Reads the files that are there, and ends.
+//! One-shot mode: reads the files that exist, and exits.
 //!
-//! One thread finds out which files there are and takes them over in groups, reader threads read them. A file that cannot be read does not
-//! keep the others from being read: the run ends with its error when they are.
+//! One thread finds the files and takes them over in groups, and reader threads read them. A file
+//! that cannot be read does not stop the others: the run fails with its error after they are read.
 //!
-//! Instances that read the same files share them through the store: each claims a group at a time. A run ends when every file was read to its
-//! end by some instance, so one that has nothing more to read gives back what it has read, and looks at what the others give back.
+//! Instances that read the same files share them through the state store: each claims a group at a
+//! time. A run exits when every file was read to its end by some instance, so an instance that has
+//! nothing more to read releases the files that it has read, and checks those that the others
+//! release.
 //!
-//! A compressed file is finished when it was read to its end, which is kept with its size on disk: it is not decoded again. A plain file may grow, and
-//! is read on from its position. One that was written again, which its bytes before the position tell, is read from its start, as a new split.
+//! A compressed file is finished when it was read to its end, which is stored with its size on
+//! disk: it is not decoded again. A plain file may grow, and reading resumes at its position. A
+//! file that was rewritten, which its bytes before the position show, is read from its start, as a
+//! new split.
 
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::fs::{self, File};
@@ -29,54 +33,62 @@ use super::lines::{Block, LineReader, ReadError};
 use super::progress::{Mark, Progress, end_of, read_to_end, rewritten};
 
 /// How many files are taken over at once.
-const GROUP: usize = 256;
-/// So many bytes of files are begun at once: many small files cost one step of the state store.
-const BEGUN_AT_ONCE: u64 = 64 << 20;
-/// How often files are shared out among instances.
-const ROUND: Duration = Duration::from_secs(1);
-/// How long to wait for room in memory before looking again whether the run ends.
-const PATIENCE: Duration = Duration::from_millis(100);
+const GROUP_SIZE: usize = 256;
+/// How many bytes of files are started at once: many small files cost one step of the state store.
+const BYTES_IN_FLIGHT: u64 = 64 << 20;
+/// How often files are redistributed among instances.
+const ROUND_INTERVAL: Duration = Duration::from_secs(1);
+/// How long to wait for room in memory before checking again whether the run stops.
+const ROOM_POLL: Duration = Duration::from_millis(100);
 
-/// A file that has something to read.
-struct Job {
-    file: Found,
+/// A file that has content to read.
+struct ReadJob {
+    file: FoundFile,
     split: Arc<Split>,
     from: Position,
 }
 
-/// A file that is to be claimed.
-struct Unclaimed {
-    file: Found,
+/// A file that is not claimed yet.
+struct UnclaimedFile {
+    file: FoundFile,
     split: Arc<Split>,
-    /// How often the file was written again under the same first line.
+    /// How often the file was rewritten with the same first line.
     generation: u32,
 }
 
-const REPLACED: &str = "another file took its name just now; run again";
+const REPLACED: &str = "it was just replaced by another file; run again";
 
 /// A file as it was found.
-struct Found {
+struct FoundFile {
     path: PathBuf,
-    shown: String,
+    display_path: String,
     key: FileKey,
     head: Head,
     size: u64,
     compressed: bool,
 }
 
-impl Found {
+impl FoundFile {
     fn split(&self, stage: &str, generation: u32) -> Arc<Split> {
         let id = split_id(stage, &self.key, self.head, generation);
-        Arc::new(Split { id, topic: self.shown.clone(), partition: 0 })
+        Arc::new(Split {
+            id,
+            topic: self.display_path.clone(),
+            partition: 0,
+        })
     }
 
-    /// Its size now: another instance may have read it meanwhile.
+    /// Its current size: another instance may have read it meanwhile.
     fn size_now(&self) -> io::Result<u64> {
         let metadata = fs::metadata(&self.path)?;
-        if FileKey::of(&metadata) == self.key { Ok(metadata.len()) } else { Err(io::Error::other(REPLACED)) }
+        if FileKey::of(&metadata) == self.key {
+            Ok(metadata.len())
+        } else {
+            Err(io::Error::other(REPLACED))
+        }
     }
 
-    /// Whether the file has what the mark says.
+    /// Whether the file still has the bytes that the mark describes.
     fn has(&self, mark: &Mark) -> io::Result<bool> {
         let file = File::open(&self.path)?;
         if FileKey::of(&file.metadata()?) != self.key {
@@ -87,163 +99,221 @@ impl Found {
 }
 
 /// What is left to do with a file.
-enum Left {
-    /// It is read from here.
+enum Remaining {
+    /// Read it from this position.
     Read(Position),
     /// Nothing.
     Nothing,
-    /// It was written again after this much of it was read: the split is closed, and the file is read as another one.
+    /// It was rewritten after it had been read up to this position: the split is ended, and the
+    /// file is read as a new split.
     Rewritten(Position),
-    /// The same, and the split is closed already.
+    /// It was rewritten, and the split is ended already.
     Closed,
 }
 
-/// What went wrong, file by file.
+/// The errors by file, each with whether it is transient.
 #[derive(Default)]
 struct Failures(Mutex<Vec<(bool, String)>>);
 
 /// Reads every file from where it was left to its end.
-pub(super) fn run(config: &Config, setup: &SourceSetup, handle: &SourceHandle) -> Result<(), SourceError> {
+pub(super) fn run(
+    config: &Config,
+    setup: &SourceSetup,
+    handle: &SourceHandle,
+) -> Result<(), SourceError> {
     let files = config.find(setup)?;
     if files.is_empty() {
-        tracing::warn!(stage = setup.stage, path = config.paths.join(", "), "no file matches");
+        tracing::warn!(
+            stage = setup.stage,
+            path = config.paths.join(", "),
+            "no file matches"
+        );
     }
     let failures = Failures::default();
     let readers = setup.io_threads.clamp(1, files.len().max(1));
     let (jobs, waiting) = unbounded();
-    let (ended, has_ended) = unbounded();
+    let (ended, ended_splits) = unbounded();
     std::thread::scope(|scope| {
         for _ in 0..readers {
             let (waiting, ended, failures) = (waiting.clone(), ended.clone(), &failures);
             scope.spawn(move || read_files(config, handle, &waiting, &ended, failures));
         }
-        // Only the readers hold it now: when all of them have left, that is seen.
+        // Only the readers hold a sender now, so the channel closes when all of them have exited.
         drop(ended);
         let mut seen = HashSet::new();
         let mut unclaimed = VecDeque::new();
-        for (path, shown) in files {
-            if let Some(file) = find(config, &path, &shown, &failures).filter(|file| seen.insert((file.key, file.head))) {
-                unclaimed.push_back(Unclaimed { split: file.split(&setup.stage, 0), file, generation: 0 });
+        for (path, display_path) in files {
+            if let Some(file) = find(config, &path, &display_path, &failures)
+                .filter(|file| seen.insert((file.key, file.head)))
+            {
+                unclaimed.push_back(UnclaimedFile {
+                    split: file.split(&setup.stage, 0),
+                    file,
+                    generation: 0,
+                });
             }
         }
         if failures.is_empty() {
-            let existing: HashSet<String> = unclaimed.iter().map(|file| file_id(&setup.stage, &file.file.key)).collect();
-            // A run that is stopped forgets nothing.
+            let existing: HashSet<String> = unclaimed
+                .iter()
+                .map(|file| file_id(&setup.stage, &file.file.key))
+                .collect();
+            // A stopped run forgets nothing.
             let _ = handle.forget_finished(move |split| !existing.contains(file_of(split)));
         }
-        let pass = Pass {
+        let queue = FileQueue {
             handle,
             stage: &setup.stage,
             failures: &failures,
             readers,
             jobs,
-            has_ended,
+            ended_splits,
             unclaimed,
             taken: VecDeque::new(),
             reading: HashMap::new(),
             read: Vec::new(),
         };
-        // A run that is stopped ends like one that has read everything.
-        let _: Result<(), Stopped> = pass.run();
+        // A stopped run exits like one that has read everything.
+        let _: Result<(), Stopped> = queue.run();
     });
     failures.outcome()
 }
 
-/// The file as it is now; `None` for an empty one, and for one that cannot be read.
-fn find(config: &Config, path: &Path, shown: &str, failures: &Failures) -> Option<Found> {
-    let look = || -> io::Result<Option<Found>> {
+/// Identifies a file; `None` if it is empty or cannot be read.
+fn find(
+    config: &Config,
+    path: &Path,
+    display_path: &str,
+    failures: &Failures,
+) -> Option<FoundFile> {
+    let look = || -> io::Result<Option<FoundFile>> {
         let file = File::open(path)?;
         let metadata = file.metadata()?;
         let compression = config.compression_of(&file, path)?;
-        let Some(head) = Head::of(&file, compression, true)? else { return Ok(None) };
-        let (path, shown, key) = (path.to_owned(), shown.to_owned(), FileKey::of(&metadata));
-        Ok(Some(Found { path, shown, key, head, size: metadata.len(), compressed: compression != Compression::None }))
+        let Some(head) = Head::of(&file, compression, true)? else {
+            return Ok(None);
+        };
+        let (path, display_path, key) = (
+            path.to_owned(),
+            display_path.to_owned(),
+            FileKey::of(&metadata),
+        );
+        Ok(Some(FoundFile {
+            path,
+            display_path,
+            key,
+            head,
+            size: metadata.len(),
+            compressed: compression != Compression::None,
+        }))
     };
     look().unwrap_or_else(|error| {
-        failures.add(shown, &ReadError::Io(error));
+        failures.add(display_path, &ReadError::Io(error));
         None
     })
 }
 
-/// The files on their way: to be claimed, taken, read, given back.
-struct Pass<'a> {
+/// The files of a run by state: unclaimed, taken, being read, read.
+struct FileQueue<'a> {
     handle: &'a SourceHandle,
     stage: &'a str,
     failures: &'a Failures,
     /// How many threads read.
     readers: usize,
-    jobs: Sender<Job>,
-    has_ended: Receiver<Arc<Split>>,
-    unclaimed: VecDeque<Unclaimed>,
-    /// Those that have something to read.
-    taken: VecDeque<(Job, u32)>,
-    /// Their sizes.
+    jobs: Sender<ReadJob>,
+    ended_splits: Receiver<Arc<Split>>,
+    unclaimed: VecDeque<UnclaimedFile>,
+    /// Taken files that have content to read, each with its generation.
+    taken: VecDeque<(ReadJob, u32)>,
+    /// The sizes of the files that are being read.
     reading: HashMap<SplitId, u64>,
-    /// Those that were read to their end, or cannot be.
+    /// Files that were read to their end, or cannot be read.
     read: Vec<Arc<Split>>,
 }
 
-impl Pass<'_> {
+impl FileQueue<'_> {
     fn run(mut self) -> Result<(), Stopped> {
         let mut next_round = Instant::now();
-        // Those that were not tried since the last time that all were.
+        // How many unclaimed files were not tried in this round.
         let mut untried = 0;
         loop {
-            while let Ok(split) = self.has_ended.try_recv() {
+            while let Ok(split) = self.ended_splits.try_recv() {
                 self.reading.remove(&split.id);
                 self.read.push(split);
             }
             let is_round = Instant::now() >= next_round;
             if is_round {
-                next_round = Instant::now() + ROUND;
+                next_round = Instant::now() + ROUND_INTERVAL;
                 untried = self.unclaimed.len();
             }
             let wants_more = self.taken.is_empty() && untried > 0;
             if is_round || wants_more {
-                let tried = if wants_more { untried.min(GROUP) } else { 0 };
+                let tried = if wants_more {
+                    untried.min(GROUP_SIZE)
+                } else {
+                    0
+                };
                 untried = match self.share(tried)? {
                     0 => untried - tried,
-                    // What was written again comes once more.
+                    // Rewritten files are tried once more.
                     _ => self.unclaimed.len(),
                 };
             }
-            self.begin_some()?;
+            self.begin_next()?;
             let is_idle = self.taken.is_empty() && self.reading.is_empty();
             if is_idle && untried == 0 {
-                // Another instance may be waiting for them.
+                // Another instance may be waiting for these files.
                 self.release_read()?;
                 if self.unclaimed.is_empty() {
                     return Ok(());
                 }
-                self.handle.sleep(next_round.saturating_duration_since(Instant::now()))?;
+                self.handle
+                    .sleep(next_round.saturating_duration_since(Instant::now()))?;
             } else if !self.reading.is_empty() {
-                match self.has_ended.recv_timeout(PATIENCE) {
+                match self.ended_splits.recv_timeout(ROOM_POLL) {
                     Ok(split) => {
                         self.reading.remove(&split.id);
                         self.read.push(split);
                     }
                     Err(RecvTimeoutError::Timeout) if !self.handle.is_stopped() => {}
-                    // The readers leave when the run ends.
+                    // The readers exit when the run is stopped.
                     Err(_) => return Err(Stopped),
                 }
             }
         }
     }
 
-    /// Claims what it can of the next files, and gives back those of which it has more than its part. Returns how many were claimed.
+    /// Claims as many of the next `tried` files as possible, and releases files if it has more than
+    /// its part. Returns how many were claimed.
     fn share(&mut self, tried: usize) -> Result<usize, Stopped> {
         let mut found: Vec<SplitId> = self.reading.keys().cloned().collect();
         found.extend(self.read.iter().map(|split| split.id.clone()));
         found.extend(self.taken.iter().map(|(job, _)| job.split.id.clone()));
-        found.extend(self.unclaimed.iter().take(tried).map(|unclaimed| unclaimed.split.id.clone()));
+        found.extend(
+            self.unclaimed
+                .iter()
+                .take(tried)
+                .map(|unclaimed| unclaimed.split.id.clone()),
+        );
         let share = self.handle.share_splits(found)?;
         let granted: HashSet<SplitId> = share.granted.into_iter().collect();
-        let (mine, others): (Vec<_>, Vec<_>) = self.unclaimed.drain(..tried).partition(|file| granted.contains(&file.split.id));
+        let (mine, others): (Vec<_>, Vec<_>) = self
+            .unclaimed
+            .drain(..tried)
+            .partition(|file| granted.contains(&file.split.id));
         self.unclaimed.extend(others);
-        let excess: Vec<(Job, u32)> = self.taken.drain(self.taken.len().saturating_sub(share.excess)..).collect();
+        let excess: Vec<(ReadJob, u32)> = self
+            .taken
+            .drain(self.taken.len().saturating_sub(share.excess)..)
+            .collect();
         if !excess.is_empty() {
-            self.handle.release(excess.iter().map(|(job, _)| job.split.clone()).collect())?;
-            let give_back = |(job, generation): (Job, u32)| Unclaimed { file: job.file, split: job.split, generation };
+            self.handle
+                .release(excess.iter().map(|(job, _)| job.split.clone()).collect())?;
+            let give_back = |(job, generation): (ReadJob, u32)| UnclaimedFile {
+                file: job.file,
+                split: job.split,
+                generation,
+            };
             self.unclaimed.extend(excess.into_iter().map(give_back));
         }
         let claimed = mine.len();
@@ -253,30 +323,46 @@ impl Pass<'_> {
         Ok(claimed)
     }
 
-    /// Takes files over. Those that have nothing to read are given back at once.
-    fn take(&mut self, claimed: Vec<Unclaimed>) -> Result<(), Stopped> {
-        let known = self.handle.take(claimed.iter().map(|file| file.split.clone()).collect())?;
+    /// Takes files over. Files without content to read are released at once.
+    fn take(&mut self, claimed: Vec<UnclaimedFile>) -> Result<(), Stopped> {
+        let known = self
+            .handle
+            .take(claimed.iter().map(|file| file.split.clone()).collect())?;
         let (mut to_end, mut to_release) = (Vec::new(), Vec::new());
-        for (Unclaimed { file, split, generation }, known) in claimed.into_iter().zip(known) {
-            let next = |file: Found| Unclaimed { split: file.split(self.stage, generation + 1), file, generation: generation + 1 };
-            match what_is_left(&file, known.map(Progress::of)) {
-                Ok(Left::Read(from)) => self.taken.push_back((Job { file, split, from }, generation)),
-                Ok(Left::Nothing) => to_release.push(split),
-                Ok(Left::Rewritten(position)) => {
+        for (
+            UnclaimedFile {
+                file,
+                split,
+                generation,
+            },
+            known,
+        ) in claimed.into_iter().zip(known)
+        {
+            let next = |file: FoundFile| UnclaimedFile {
+                split: file.split(self.stage, generation + 1),
+                file,
+                generation: generation + 1,
+            };
+            match remaining(&file, known.map(Progress::of)) {
+                Ok(Remaining::Read(from)) => self
+                    .taken
+                    .push_back((ReadJob { file, split, from }, generation)),
+                Ok(Remaining::Nothing) => to_release.push(split),
+                Ok(Remaining::Rewritten(position)) => {
                     tracing::warn!(
                         stage = self.stage,
-                        file = file.shown,
-                        "file was written again since it was read; it is read from its start"
+                        file = file.display_path,
+                        "file was rewritten after it was read; it is read from its start"
                     );
                     to_end.push((split, position));
                     self.unclaimed.push_front(next(file));
                 }
-                Ok(Left::Closed) => {
+                Ok(Remaining::Closed) => {
                     to_release.push(split);
                     self.unclaimed.push_front(next(file));
                 }
                 Err(reason) => {
-                    self.failures.add_text(&file.shown, reason);
+                    self.failures.add_message(&file.display_path, reason);
                     to_release.push(split);
                 }
             }
@@ -285,18 +371,25 @@ impl Pass<'_> {
             self.handle.begin(to_end.clone())?;
         }
         for (split, position) in to_end {
-            self.handle.emit(end_of(split.clone(), position, rewritten()))?;
+            self.handle
+                .emit(end_of(split.clone(), position, rewritten()))?;
             to_release.push(split);
         }
-        if to_release.is_empty() { Ok(()) } else { self.handle.release(to_release) }
+        if to_release.is_empty() {
+            Ok(())
+        } else {
+            self.handle.release(to_release)
+        }
     }
 
-    /// Hands as many files to the readers as keep them at work.
-    fn begin_some(&mut self) -> Result<(), Stopped> {
+    /// Passes as many files to the readers as keep them busy.
+    fn begin_next(&mut self) -> Result<(), Stopped> {
         let mut bytes: u64 = self.reading.values().sum();
         let mut begun = Vec::new();
-        while self.reading.len() < self.readers || bytes < BEGUN_AT_ONCE {
-            let Some((job, _)) = self.taken.pop_front() else { break };
+        while self.reading.len() < self.readers || bytes < BYTES_IN_FLIGHT {
+            let Some((job, _)) = self.taken.pop_front() else {
+                break;
+            };
             bytes += job.file.size;
             self.reading.insert(job.split.id.clone(), job.file.size);
             begun.push(job);
@@ -304,45 +397,66 @@ impl Pass<'_> {
         if begun.is_empty() {
             return Ok(());
         }
-        self.handle.begin(begun.iter().map(|job| (job.split.clone(), job.from)).collect())?;
-        begun.into_iter().try_for_each(|job| self.jobs.send(job).map_err(|_| Stopped))
+        self.handle.begin(
+            begun
+                .iter()
+                .map(|job| (job.split.clone(), job.from))
+                .collect(),
+        )?;
+        begun
+            .into_iter()
+            .try_for_each(|job| self.jobs.send(job).map_err(|_| Stopped))
     }
 
-    /// Gives back what was read: another instance that looks at it finds it done.
+    /// Releases the files that were read: another instance that checks them finds them done.
     fn release_read(&mut self) -> Result<(), Stopped> {
         let read = std::mem::take(&mut self.read);
-        if read.is_empty() { Ok(()) } else { self.handle.release(read) }
+        if read.is_empty() {
+            Ok(())
+        } else {
+            self.handle.release(read)
+        }
     }
 }
 
-/// What is left to do with a file of which this is known. An error says why it cannot be read.
-fn what_is_left(file: &Found, known: Option<Progress>) -> Result<Left, String> {
+/// Decides what is left to do with a file, given its entry in the store. An error says why the file
+/// cannot be read.
+fn remaining(file: &FoundFile, known: Option<Progress>) -> Result<Remaining, String> {
     match known {
-        None => Ok(Left::Read(0)),
-        Some(Progress::Rewritten) => Ok(Left::Closed),
-        Some(Progress::ReadToEnd { size, .. }) if size == file.size => Ok(Left::Nothing),
-        Some(Progress::ReadToEnd { .. }) => {
-            Err("it has changed since it was read to its end; compressed files must not be appended to: give what is new a file of its own"
-                .into())
-        }
-        Some(Progress::UpTo { position, .. }) if file.compressed => Ok(Left::Read(position)),
+        None => Ok(Remaining::Read(0)),
+        Some(Progress::Rewritten) => Ok(Remaining::Closed),
+        Some(Progress::ReadToEnd { size, .. }) if size == file.size => Ok(Remaining::Nothing),
+        Some(Progress::ReadToEnd { .. }) => Err(
+            "it has changed since it was read to its end; compressed files must not be \
+                 appended to: write new records to a new file"
+                .into(),
+        ),
+        Some(Progress::UpTo { position, .. }) if file.compressed => Ok(Remaining::Read(position)),
         Some(Progress::UpTo { position, mark }) => {
             let size = file.size_now().map_err(|error| error.to_string())?;
             if position > size {
                 return Err(format!(
-                    "it has {size} bytes, but {position} were read of it before: it was truncated; what is new belongs into a new file"
+                    "it has {size} bytes, but {position} were read of it before: it was truncated; \
+                     write new records to a new file"
                 ));
             }
-            match mark.map_or(Ok(true), |mark| file.has(&mark)).map_err(|error| error.to_string())? {
-                false => Ok(Left::Rewritten(position)),
-                true if position == size => Ok(Left::Nothing),
-                true => Ok(Left::Read(position)),
+            let is_as_read = mark.map_or(Ok(true), |mark| file.has(&mark));
+            match is_as_read.map_err(|error| error.to_string())? {
+                false => Ok(Remaining::Rewritten(position)),
+                true if position == size => Ok(Remaining::Nothing),
+                true => Ok(Remaining::Read(position)),
             }
         }
     }
 }
 
-fn read_files(config: &Config, handle: &SourceHandle, jobs: &Receiver<Job>, ended: &Sender<Arc<Split>>, failures: &Failures) {
+fn read_files(
+    config: &Config,
+    handle: &SourceHandle,
+    jobs: &Receiver<ReadJob>,
+    ended: &Sender<Arc<Split>>,
+    failures: &Failures,
+) {
     for job in jobs {
         match read_file(config, handle, &job) {
             Ok(Ok(())) => {}
@@ -355,38 +469,48 @@ fn read_files(config: &Config, handle: &SourceHandle, jobs: &Receiver<Job>, ende
     }
 }
 
-fn read_file(config: &Config, handle: &SourceHandle, job: &Job) -> Result<Result<(), ReadError>, Stopped> {
+fn read_file(
+    config: &Config,
+    handle: &SourceHandle,
+    job: &ReadJob,
+) -> Result<Result<(), ReadError>, Stopped> {
     let opened = File::open(&job.file.path).and_then(|file| {
         let size = file.metadata()?.len();
         let compression = config.compression_of(&file, &job.file.path)?;
-        Ok((config.open(file, &job.file.path, job.from)?, size, compression))
+        Ok((
+            config.open(file, &job.file.path, job.from)?,
+            size,
+            compression,
+        ))
     });
     let (mut reader, size, compression) = match opened {
         Ok(opened) => opened,
         Err(error) => return Ok(Err(error.into())),
     };
     loop {
-        while !handle.wait_for_room(PATIENCE)? {}
+        while !handle.wait_for_room(ROOM_POLL)? {}
         let block = match next(&mut reader) {
             Ok(Some(block)) => block,
             Ok(None) => break,
             Err(error) => return Ok(Err(error)),
         };
-        block.batches(&job.split).try_for_each(|batch| handle.emit(batch))?;
+        block
+            .batches(&job.split)
+            .try_for_each(|batch| handle.emit(batch))?;
     }
     handle.emit(match compression {
-        // One that grows is read on from there.
+        // A file that grows is read from there later.
         Compression::None => Batch::end_of(job.split.clone(), reader.position()),
         _ => end_of(job.split.clone(), reader.position(), read_to_end(size)),
     })?;
     Ok(Ok(()))
 }
 
-/// The next lines, and at the file's end the last one.
+/// The next lines, and at the end of the file a last line without a line end.
 fn next(reader: &mut LineReader) -> Result<Option<Block>, ReadError> {
     match reader.next_block()? {
         Some(block) => Ok(Some(block)),
-        None => reader.rest(),
+        None => reader.last_line(),
     }
 }
 
@@ -395,43 +519,65 @@ impl Failures {
         self.0.lock().is_empty()
     }
 
-    fn add(&self, shown: &str, error: &ReadError) {
-        let passing = match error {
+    fn add(&self, display_path: &str, error: &ReadError) {
+        let is_transient = match error {
             ReadError::TooLong { .. } => false,
-            ReadError::Io(error) => is_passing(error),
+            ReadError::Io(error) => is_transient(error),
         };
-        self.0.lock().push((passing, format!("cannot read {shown}: {}", describe(error))));
+        self.0.lock().push((
+            is_transient,
+            format!("cannot read {display_path}: {}", describe(error)),
+        ));
     }
 
-    fn add_text(&self, shown: &str, reason: String) {
-        self.0.lock().push((false, format!("cannot read {shown}: {reason}")));
+    fn add_message(&self, display_path: &str, reason: String) {
+        self.0
+            .lock()
+            .push((false, format!("cannot read {display_path}: {reason}")));
     }
 
     fn outcome(self) -> Result<(), SourceError> {
         let failures = self.0.into_inner();
-        let Some((passing, first)) = failures.iter().min_by_key(|(passing, _)| *passing) else { return Ok(()) };
+        let Some((is_transient, first)) = failures
+            .iter()
+            .min_by_key(|(is_transient, _)| *is_transient)
+        else {
+            return Ok(());
+        };
         let more = match failures.len() {
             1 => String::new(),
-            all => format!(" (and {} more of the files cannot be read)", all - 1),
+            all => format!(" (and {} more files cannot be read)", all - 1),
         };
-        Err(if *passing { SourceError::Transient(format!("{first}{more}")) } else { SourceError::Fatal(format!("{first}{more}")) })
+        Err(if *is_transient {
+            SourceError::Transient(format!("{first}{more}"))
+        } else {
+            SourceError::Fatal(format!("{first}{more}"))
+        })
     }
 }
 
-/// Whether an error may go away by itself.
-pub(super) fn is_passing(error: &io::Error) -> bool {
-    use io::ErrorKind::{Interrupted, NetworkUnreachable, StaleNetworkFileHandle, TimedOut, WouldBlock};
-    matches!(error.kind(), TimedOut | StaleNetworkFileHandle | NetworkUnreachable | Interrupted | WouldBlock)
-        || error
-            .raw_os_error()
-            .is_some_and(|code| code == rustix::io::Errno::IO.raw_os_error() || code == rustix::io::Errno::MFILE.raw_os_error())
+/// Whether an error may disappear without intervention.
+pub(super) fn is_transient(error: &io::Error) -> bool {
+    use io::ErrorKind::{
+        Interrupted, NetworkUnreachable, StaleNetworkFileHandle, TimedOut, WouldBlock,
+    };
+    matches!(
+        error.kind(),
+        TimedOut | StaleNetworkFileHandle | NetworkUnreachable | Interrupted | WouldBlock
+    ) || error.raw_os_error().is_some_and(|code| {
+        code == rustix::io::Errno::IO.raw_os_error()
+            || code == rustix::io::Errno::MFILE.raw_os_error()
+    })
 }
 
-/// The error in words that say what to do.
+/// The error message, with what to do about it.
 pub(super) fn describe(error: &ReadError) -> String {
     match error {
         ReadError::Io(error) if error.kind() == io::ErrorKind::UnexpectedEof => {
-            format!("it ends in the middle ({error}); the records before that were read: repair the file or take it out of :path")
+            format!(
+                "it is truncated ({error}); the records before that were read: \
+                 repair the file or remove it from :path"
+            )
         }
         other => other.to_string(),
     }

@@ -1,16 +1,19 @@
-//! How far a file was read, and whether it is still the file that was read.
+//! Progress: how far a file was read, and whether it is still the file that was read.
 //!
-//! A log that is truncated and written again keeps its inode, and often its first line and its size. What it does not keep are the bytes just before
-//! the position up to which it was read. So the source remembers the last 64 of them: in memory the bytes ([`Tail`]), with the position in the state
-//! store their digest ([`Mark`]). The store keeps a text beside each position, which says one of three things:
+//! A log that is truncated and rewritten keeps its inode, and often its first line and its size. It
+//! does not keep the bytes just before the position up to which it was read. So the source
+//! remembers the last 64 of them: in memory the bytes ([`Tail`]), with the position in the state
+//! store their digest ([`Mark`]). The store keeps a string with each position, in one of three
+//! forms:
 //!
 //! ```text
 //! mark 1234 64 0123456789abcdef    the 64 bytes before byte 1234 have this digest
 //! size 5678                        a compressed file of 5678 bytes on disk was read to its end
-//! rewritten                        the file was written again: no record of this split will come
+//! rewritten                        the file was rewritten: no records of this split follow
 //! ```
 //!
-//! Versions before kept the last two in the position itself, which [`Progress::of`] still understands.
+//! Earlier versions encoded the last two in the position itself, which [`Progress::of`] still
+//! parses.
 
 use std::fmt;
 use std::fs::File;
@@ -18,44 +21,48 @@ use std::io;
 use std::os::unix::fs::FileExt;
 use std::sync::Arc;
 
-use pseidon_delivery::{Position, Resume, ResumeFrom};
+use pseidon_delivery::{Position, ResumePoint, ResumeToken};
 use pseidon_plugin::source::Resumption;
 use pseidon_plugin::{Batch, Split};
 use sha2::{Digest, Sha256};
 
 /// How many bytes before a position are remembered.
 const TAIL: usize = 64;
-/// In an earlier version: the position of a compressed file that was read to its end, less its size on disk.
+/// In an earlier version: the position of a compressed file that was read to its end, minus its
+/// size on disk.
 const OLD_READ_TO_END: Position = 1 << 63;
-/// In an earlier version: the position of a file that was written again.
+/// In an earlier version: the position of a file that was rewritten.
 const OLD_REWRITTEN: Position = Position::MAX - 1;
 
-/// What the state store knows of a file's split.
+/// The state store's entry for a file's split.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Progress {
-    /// It was read up to here.
+    /// The file was read up to this position.
     UpTo {
         /// The position.
         position: Position,
-        /// What was before it, or before a position below it.
+        /// The digest of the bytes before it, or before a lower position; `None` in entries of
+        /// earlier versions.
         mark: Option<Mark>,
     },
-    /// It is compressed, and was read to its end when it had this size on disk.
+    /// The file is compressed, and was read to its end when it had this size on disk.
     ReadToEnd {
-        /// The position that the store has.
+        /// The position in the store.
         position: Position,
-        /// The size.
+        /// The size on disk in bytes.
         size: u64,
     },
-    /// The file was written again. The new content is another split.
+    /// The file was rewritten. The new content is another split.
     Rewritten,
 }
 
 impl Progress {
-    /// What the store says.
+    /// Parses the store's entry. An unknown string counts as no string.
     pub(super) fn of(known: Resumption) -> Progress {
-        let Resumption { position, resume, .. } = known;
-        let text = resume.as_ref().map_or("", Resume::as_str);
+        let Resumption {
+            position, resume, ..
+        } = known;
+        let text = resume.as_ref().map_or("", ResumeToken::as_str);
         match text.split_once(' ') {
             None if text == "rewritten" => return Progress::Rewritten,
             Some(("size", size)) => {
@@ -67,30 +74,36 @@ impl Progress {
         }
         match position {
             OLD_REWRITTEN => Progress::Rewritten,
-            OLD_READ_TO_END.. => Progress::ReadToEnd { position, size: position - OLD_READ_TO_END },
-            _ => Progress::UpTo { position, mark: Mark::from_text(text) },
+            OLD_READ_TO_END.. => Progress::ReadToEnd {
+                position,
+                size: position - OLD_READ_TO_END,
+            },
+            _ => Progress::UpTo {
+                position,
+                mark: Mark::from_text(text),
+            },
         }
     }
 }
 
-/// What is kept with the last position of a compressed file of this size on disk.
-pub(super) fn read_to_end(size: u64) -> Resume {
+/// The string that is stored with the last position of a compressed file of this size on disk.
+pub(super) fn read_to_end(size: u64) -> ResumeToken {
     format!("size {size}").into()
 }
 
-/// What is kept with the last position of a file that was written again.
-pub(super) fn rewritten() -> Resume {
+/// The string that is stored with the last position of a file that was rewritten.
+pub(super) fn rewritten() -> ResumeToken {
     "rewritten".into()
 }
 
-/// The end of a split, with what is kept with its last position.
-pub(super) fn end_of(split: Arc<Split>, position: Position, resume: Resume) -> Batch {
+/// The end of a split, with the string that is stored with its last position.
+pub(super) fn end_of(split: Arc<Split>, position: Position, resume: ResumeToken) -> Batch {
     let mut end = Batch::end_of(split, position);
-    end.resume = Some(ResumeFrom { position, resume });
+    end.resume = Some(ResumePoint { position, resume });
     end
 }
 
-/// The bytes just before a position.
+/// The bytes just before a position, at most [`TAIL`].
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) struct Tail {
     /// The position.
@@ -102,17 +115,26 @@ pub(super) struct Tail {
 
 impl fmt::Debug for Tail {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(out, "Tail({}, {:?})", self.upto, String::from_utf8_lossy(self.known()))
+        write!(
+            out,
+            "Tail({}, {:?})",
+            self.upto,
+            String::from_utf8_lossy(self.known())
+        )
     }
 }
 
 impl Tail {
-    /// Nothing is known of what is before this position.
+    /// A tail without known bytes before this position.
     pub(super) fn unknown(upto: Position) -> Tail {
-        Tail { upto, bytes: [0; TAIL], len: 0 }
+        Tail {
+            upto,
+            bytes: [0; TAIL],
+            len: 0,
+        }
     }
 
-    /// What the file has before this position.
+    /// Reads the tail of a file before this position.
     pub(super) fn of(file: &File, upto: Position) -> io::Result<Tail> {
         let mut tail = Tail::unknown(upto);
         let len = usize::try_from(upto).unwrap_or(TAIL).min(TAIL);
@@ -127,7 +149,7 @@ impl Tail {
         self.upto
     }
 
-    /// These bytes come next.
+    /// Appends the next bytes of the file.
     pub(super) fn push(&mut self, bytes: &[u8]) {
         let new = &bytes[bytes.len().saturating_sub(TAIL)..];
         self.bytes.copy_within(new.len().., 0);
@@ -136,16 +158,20 @@ impl Tail {
         self.len = (self.len + new.len()).min(TAIL);
     }
 
-    /// Whether the file still has these bytes before the position.
+    /// Whether the file still contains these bytes before the position.
     pub(super) fn is_in(&self, file: &File) -> io::Result<bool> {
         let mut found = [0; TAIL];
         let found = &mut found[..self.len];
         Ok(read_exactly(file, found, self.upto - self.len as u64)? && found == self.known())
     }
 
-    /// What is kept with the position.
+    /// The mark that is stored with the position.
     pub(super) fn mark(&self) -> Mark {
-        Mark { upto: self.upto, len: self.len, digest: digest(self.known()) }
+        Mark {
+            upto: self.upto,
+            len: self.len,
+            digest: digest(self.known()),
+        }
     }
 
     fn known(&self) -> &[u8] {
@@ -162,19 +188,23 @@ pub(super) struct Mark {
 }
 
 impl Mark {
-    /// The mark as text; see [`Mark::from_text`].
-    pub(super) fn to_resume(&self) -> Resume {
+    /// The mark as a string; see [`Mark::from_text`].
+    pub(super) fn to_resume(&self) -> ResumeToken {
         format!("mark {} {} {}", self.upto, self.len, self.digest).into()
     }
 
-    /// The mark that this text is, if it is one.
+    /// Parses a mark; `None` if the string is not a valid mark.
     pub(super) fn from_text(text: &str) -> Option<Mark> {
         let mut words = text.strip_prefix("mark ")?.split(' ');
-        let mark = Mark { upto: words.next()?.parse().ok()?, len: words.next()?.parse().ok()?, digest: words.next()?.to_owned() };
+        let mark = Mark {
+            upto: words.next()?.parse().ok()?,
+            len: words.next()?.parse().ok()?,
+            digest: words.next()?.to_owned(),
+        };
         (mark.len <= TAIL && mark.len as u64 <= mark.upto).then_some(mark)
     }
 
-    /// Whether the file still has these bytes before the position.
+    /// Whether the file still contains bytes with this digest before the position.
     pub(super) fn is_in(&self, file: &File) -> io::Result<bool> {
         let mut found = [0; TAIL];
         let found = &mut found[..self.len];
@@ -183,7 +213,10 @@ impl Mark {
 }
 
 fn digest(bytes: &[u8]) -> String {
-    Sha256::digest(bytes)[..8].iter().map(|byte| format!("{byte:02x}")).collect()
+    Sha256::digest(bytes)[..8]
+        .iter()
+        .map(|byte| format!("{byte:02x}"))
+        .collect()
 }
 
 /// Fills the buffer from `start` on; returns whether the file is long enough.
@@ -202,24 +235,50 @@ mod tests {
 
     use super::*;
 
-    fn known(position: Position, resume: Option<Resume>) -> Progress {
-        Progress::of(Resumption { position, resume, is_finished: false })
+    fn known(position: Position, resume: Option<ResumeToken>) -> Progress {
+        Progress::of(Resumption {
+            position,
+            resume,
+            is_finished: false,
+        })
     }
 
     #[test]
-    fn the_state_store_keeps_what_was_read_and_earlier_versions_are_understood() {
+    fn entries_round_trip_and_those_of_earlier_versions_are_parsed() {
         let mut tail = Tail::unknown(0);
         tail.push(b"one\n");
         let up_to = |position, mark| Progress::UpTo { position, mark };
         let cases = [
-            (4, Some(tail.mark().to_resume()), up_to(4, Some(tail.mark()))),
-            (9, Some(tail.mark().to_resume()), up_to(9, Some(tail.mark()))),
-            (7, Some(read_to_end(5)), Progress::ReadToEnd { position: 7, size: 5 }),
+            (
+                4,
+                Some(tail.mark().to_resume()),
+                up_to(4, Some(tail.mark())),
+            ),
+            (
+                9,
+                Some(tail.mark().to_resume()),
+                up_to(9, Some(tail.mark())),
+            ),
+            (
+                7,
+                Some(read_to_end(5)),
+                Progress::ReadToEnd {
+                    position: 7,
+                    size: 5,
+                },
+            ),
             (7, Some(rewritten()), Progress::Rewritten),
             (7, Some("something newer".into()), up_to(7, None)),
             (7, Some("mark 1 64 00".into()), up_to(7, None)),
             (7, None, up_to(7, None)),
-            ((1 << 63) + 5, None, Progress::ReadToEnd { position: (1 << 63) + 5, size: 5 }),
+            (
+                (1 << 63) + 5,
+                None,
+                Progress::ReadToEnd {
+                    position: (1 << 63) + 5,
+                    size: 5,
+                },
+            ),
             (u64::MAX - 1, None, Progress::Rewritten),
         ];
         for (position, resume, expected) in cases {
@@ -229,7 +288,9 @@ mod tests {
 
     proptest! {
         #[test]
-        fn a_tail_is_what_the_file_has_there(pieces in prop::collection::vec(prop::collection::vec(any::<u8>(), 0..90), 0..5)) {
+        fn a_tail_equals_the_bytes_in_the_file(
+            pieces in prop::collection::vec(prop::collection::vec(any::<u8>(), 0..90), 0..5),
+        ) {
             let dir = tempfile::tempdir().unwrap();
             let content = pieces.concat();
             fs::write(dir.path().join("a"), &content).unwrap();

@@ -1,4 +1,4 @@
-//! The source against an engine that commits everything it gets.
+//! Tests of the source with an engine that commits every batch at once.
 
 use std::collections::{HashMap, HashSet};
 use std::fs::{self, OpenOptions};
@@ -9,9 +9,9 @@ use std::thread::JoinHandle;
 use crossbeam_channel::Receiver;
 use parking_lot::Mutex;
 use pseidon_delivery::{Position, SplitId};
-use pseidon_plugin::batch::MetaWanted;
+use pseidon_plugin::batch::WantedMetadata;
 use pseidon_plugin::metrics::Metrics;
-use pseidon_plugin::source::{Resumption, SourceEvent, SplitShare, Start};
+use pseidon_plugin::source::{Resumption, SourceEvent, SplitShare, SplitStart};
 use pseidon_plugin::{Budget, Pause, Stop};
 use tempfile::TempDir;
 
@@ -20,35 +20,37 @@ use super::*;
 mod follow;
 mod once;
 
-/// What an engine and its store know.
+/// The state of the engine and its store, across runs.
 #[derive(Default)]
-struct Seen {
+struct EngineState {
     stored: HashMap<SplitId, Resumption>,
-    /// Taken, and neither begun nor given back.
+    /// Splits that are taken, and neither started nor released.
     taken: HashSet<SplitId>,
+    /// The position of each split that has been started.
     held: HashMap<SplitId, Position>,
-    /// Which run may take a split, and which runs there are.
+    /// The run that has claimed each split.
     claims: HashMap<SplitId, usize>,
+    /// The numbers of the current runs.
     runs: HashSet<usize>,
-    /// `topic: record`, in the order in which they came.
+    /// `topic: record`, in order of arrival.
     records: Vec<String>,
     begun: usize,
-    /// How often splits were begun, however many at a time: each costs a step of the state store.
+    /// How many requests started splits, of any number: each costs a step of the state store.
     steps: usize,
     released: usize,
 }
 
-/// A folder of files, a source over it, and an engine that remembers what was read in earlier runs.
+/// A folder of files, and the state of an engine that persists across runs.
 struct World {
     dir: TempDir,
-    seen: Arc<Mutex<Seen>>,
+    seen: Arc<Mutex<EngineState>>,
 }
 
 struct Run {
     stop: Stop,
     source: JoinHandle<Result<(), SourceError>>,
     engine: JoinHandle<()>,
-    seen: Arc<Mutex<Seen>>,
+    seen: Arc<Mutex<EngineState>>,
 }
 
 fn options(text: &str) -> Options {
@@ -58,7 +60,10 @@ fn options(text: &str) -> Options {
 
 impl World {
     fn new() -> World {
-        World { dir: tempfile::tempdir().unwrap(), seen: Arc::default() }
+        World {
+            dir: tempfile::tempdir().unwrap(),
+            seen: Arc::default(),
+        }
     }
 
     fn path(&self, name: &str) -> PathBuf {
@@ -71,7 +76,13 @@ impl World {
     }
 
     fn append(&self, name: &str, content: &str) {
-        OpenOptions::new().append(true).create(true).open(self.path(name)).unwrap().write_all(content.as_bytes()).unwrap();
+        OpenOptions::new()
+            .append(true)
+            .create(true)
+            .open(self.path(name))
+            .unwrap()
+            .write_all(content.as_bytes())
+            .unwrap();
     }
 
     fn setup(&self) -> SourceSetup {
@@ -79,7 +90,7 @@ impl World {
             pipeline: "p".into(),
             stage: "logs".into(),
             base: self.dir.path().into(),
-            wanted: MetaWanted::default(),
+            wanted: WantedMetadata::default(),
             io_threads: 2,
             memory: 64 << 20,
             instance: "i".into(),
@@ -93,18 +104,39 @@ impl World {
         self.start_source(source)
     }
 
-    /// Like [`World::start`] for following, where a file counts as drained at once.
+    /// Starts a source in follow mode in which a file counts as drained at once.
     fn start_following(&self, path: &str, from_latest: bool) -> Run {
-        let settings = super::follow::Settings { poll: Duration::from_millis(1), from_latest, drained_after: Duration::ZERO };
-        let limits = Limits { block: BLOCK, max_record: 1 << 20 };
-        let config = Config { paths: vec![path.into()], compression: None, limits };
-        self.start_source(Arc::new(Files { format: "txt".into(), schema: None, config, follow: Some(settings) }))
+        let settings = super::follow::Settings {
+            poll: Duration::from_millis(1),
+            from_latest,
+            drained_after: Duration::ZERO,
+        };
+        let limits = Limits {
+            block: BLOCK_BYTES,
+            max_record: 1 << 20,
+        };
+        let config = Config {
+            paths: vec![path.into()],
+            compression: None,
+            limits,
+        };
+        self.start_source(Arc::new(PreparedFiles {
+            format: "txt".into(),
+            schema: None,
+            config,
+            follow: Some(settings),
+        }))
     }
 
     fn start_source(&self, source: Arc<dyn Source>) -> Run {
         let stop = Stop::new();
         let durable = Arc::new(Mutex::new(HashMap::new()));
-        let (handle, events) = SourceHandle::new(Budget::new(64 << 20), stop.clone(), Pause::default(), durable.clone());
+        let (handle, events) = SourceHandle::new(
+            Budget::new(64 << 20),
+            stop.clone(),
+            Pause::default(),
+            durable.clone(),
+        );
         let (setup, seen_by_engine) = (self.setup(), self.seen.clone());
         let run = {
             let mut seen = self.seen.lock();
@@ -124,7 +156,7 @@ impl World {
         }
     }
 
-    /// Runs to the end and gives what was read this time.
+    /// Runs to the end and returns the records of this run, sorted.
     fn read(&self, text: &str) -> Result<Vec<String>, String> {
         self.seen.lock().records.clear();
         let outcome = self.start(text).join();
@@ -134,7 +166,12 @@ impl World {
     }
 }
 
-fn engine(run: usize, events: &Receiver<SourceEvent>, seen: &Mutex<Seen>, durable: &Mutex<HashMap<SplitId, Position>>) {
+fn engine(
+    run: usize,
+    events: &Receiver<SourceEvent>,
+    seen: &Mutex<EngineState>,
+    durable: &Mutex<HashMap<SplitId, Position>>,
+) {
     for event in events {
         let mut seen = seen.lock();
         match event {
@@ -142,41 +179,87 @@ fn engine(run: usize, events: &Receiver<SourceEvent>, seen: &Mutex<Seen>, durabl
             SourceEvent::ShareSplits(found, reply) => {
                 let fair_share = found.len().div_ceil(seen.runs.len());
                 let held = seen.claims.values().filter(|owner| **owner == run).count();
-                let free = found.into_iter().filter(|split| !seen.claims.contains_key(split));
+                let free = found
+                    .into_iter()
+                    .filter(|split| !seen.claims.contains_key(split));
                 let granted: Vec<SplitId> = free.take(fair_share.saturating_sub(held)).collect();
-                seen.claims.extend(granted.iter().map(|split| (split.clone(), run)));
-                reply.send(SplitShare { granted, excess: held.saturating_sub(fair_share) }).unwrap();
+                seen.claims
+                    .extend(granted.iter().map(|split| (split.clone(), run)));
+                reply
+                    .send(SplitShare {
+                        granted,
+                        excess: held.saturating_sub(fair_share),
+                    })
+                    .unwrap();
             }
             SourceEvent::Take(splits, reply) => {
                 for split in &splits {
-                    assert!(!seen.held.contains_key(&split.id), "{} is taken twice", split.id);
-                    assert_eq!(seen.claims.get(&split.id), Some(&run), "{} is taken without a claim", split.id);
+                    assert!(
+                        !seen.held.contains_key(&split.id),
+                        "{} is taken twice",
+                        split.id
+                    );
+                    assert_eq!(
+                        seen.claims.get(&split.id),
+                        Some(&run),
+                        "{} is taken without a claim",
+                        split.id
+                    );
                 }
-                reply.send(splits.iter().map(|split| seen.stored.get(&split.id).cloned()).collect()).unwrap();
-                seen.taken.extend(splits.iter().map(|split| split.id.clone()));
+                reply
+                    .send(
+                        splits
+                            .iter()
+                            .map(|split| seen.stored.get(&split.id).cloned())
+                            .collect(),
+                    )
+                    .unwrap();
+                seen.taken
+                    .extend(splits.iter().map(|split| split.id.clone()));
             }
             SourceEvent::Begin(splits, reply) => {
                 seen.steps += 1;
-                for Start { split, position, resume } in splits {
+                for SplitStart {
+                    split,
+                    position,
+                    resume,
+                } in splits
+                {
                     seen.begun += 1;
-                    assert!(seen.taken.remove(&split.id), "{} is begun without being taken", split.id);
+                    assert!(
+                        seen.taken.remove(&split.id),
+                        "{} is begun without being taken",
+                        split.id
+                    );
                     seen.held.insert(split.id.clone(), position);
-                    seen.stored.entry(split.id.clone()).or_insert(Resumption { position, resume, is_finished: false });
+                    seen.stored.entry(split.id.clone()).or_insert(Resumption {
+                        position,
+                        resume,
+                        is_finished: false,
+                    });
                 }
                 reply.send(()).unwrap();
             }
             SourceEvent::Emit(batch) => {
                 let next = seen.held[&batch.split.id];
-                assert!(batch.positions.first().is_none_or(|first| *first >= next), "positions go back");
+                assert!(
+                    batch.positions.first().is_none_or(|first| *first >= next),
+                    "positions go back"
+                );
                 assert!(batch.next >= next);
                 for row in 0..batch.len() {
-                    let record = String::from_utf8_lossy(batch.payloads.get(row).unwrap()).into_owned();
-                    seen.records.push(format!("{}: {record}", batch.split.topic));
+                    let record =
+                        String::from_utf8_lossy(batch.payloads.get(row).unwrap()).into_owned();
+                    seen.records
+                        .push(format!("{}: {record}", batch.split.topic));
                 }
                 seen.held.insert(batch.split.id.clone(), batch.next);
                 let stored = seen.stored.get_mut(&batch.split.id).unwrap();
                 stored.position = batch.next;
-                stored.resume = batch.resume.map(|from| from.resume).or(stored.resume.take());
+                stored.resume = batch
+                    .resume
+                    .map(|from| from.resume)
+                    .or(stored.resume.take());
                 stored.is_finished = batch.ends;
                 durable.lock().insert(batch.split.id.clone(), batch.next);
             }
@@ -193,7 +276,12 @@ fn engine(run: usize, events: &Receiver<SourceEvent>, seen: &Mutex<Seen>, durabl
         }
     }
     let mut seen = seen.lock();
-    let held: Vec<SplitId> = seen.claims.iter().filter(|(_, owner)| **owner == run).map(|(split, _)| split.clone()).collect();
+    let held: Vec<SplitId> = seen
+        .claims
+        .iter()
+        .filter(|(_, owner)| **owner == run)
+        .map(|(split, _)| split.clone())
+        .collect();
     for split in held {
         seen.claims.remove(&split);
         seen.held.remove(&split);
@@ -215,8 +303,8 @@ impl Run {
         seen.lock().records.clone()
     }
 
-    /// Waits until it holds, for as long as the source is alive.
-    fn until(&self, what: impl Fn(&Seen) -> bool) {
+    /// Waits until the condition holds. Panics if the source exits.
+    fn until(&self, what: impl Fn(&EngineState) -> bool) {
         while !what(&self.seen.lock()) {
             assert!(!self.source.is_finished(), "the source has ended");
             std::thread::sleep(Duration::from_millis(1));
@@ -239,5 +327,8 @@ fn gzip(parts: &[&str]) -> Vec<u8> {
 }
 
 fn zstd(parts: &[&str]) -> Vec<u8> {
-    parts.iter().flat_map(|part| zstd::encode_all(part.as_bytes(), 3).unwrap()).collect()
+    parts
+        .iter()
+        .flat_map(|part| zstd::encode_all(part.as_bytes(), 3).unwrap())
+        .collect()
 }

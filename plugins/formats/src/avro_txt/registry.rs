@@ -1,8 +1,9 @@
-//! Schemas from a Confluent schema registry: `GET {address}/schemas/ids/{id}`.
+//! A client of a Confluent schema registry: `GET {address}/schemas/ids/{id}`.
 //!
-//! A schema never changes, so it is fetched once. A registry that cannot be reached says nothing about the records, so they are read again
-//! later; an id that it does not know does. Threads that have other work must not wait for it, so it is asked by one of them at a time, and not
-//! at every turn while it is away.
+//! A schema never changes, so it is fetched once. If a registry is unreachable, its records may
+//! still be valid, so the batch is retried later; if a registry does not have an ID, the record is
+//! bad. A registry that is down must not hold up threads that have other work: only one thread at a
+//! time sends a request, and after a failure there is a pause before the next one.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError};
@@ -12,48 +13,53 @@ use serde::Deserialize;
 use ureq::Agent;
 use ureq::tls::{RootCerts, TlsConfig, TlsProvider};
 
-/// The registries by address.
+/// The registries that have been used, by address.
 #[derive(Default)]
 pub(super) struct Registries(Mutex<HashMap<String, Arc<Registry>>>);
 
 impl Registries {
-    /// The registry at this address.
+    /// The registry at this address. The same address always returns the same registry.
     pub(super) fn at(&self, address: &str) -> Arc<Registry> {
-        lock(&self.0).entry(address.to_owned()).or_insert_with(|| Arc::new(Registry::new(address))).clone()
+        lock(&self.0)
+            .entry(address.to_owned())
+            .or_insert_with(|| Arc::new(Registry::new(address)))
+            .clone()
     }
 }
 
-/// A registry, with what it has said. Shared by threads.
+/// A registry, with a cache of its responses. Shared by threads.
 pub(super) struct Registry {
     address: String,
     agent: Agent,
-    answers: Mutex<HashMap<u32, Answer>>,
-    /// Held by the one thread that asks.
-    asking: Mutex<()>,
-    /// Why it could not be asked the last time, and when that was.
-    trouble: Mutex<Option<(String, Instant)>>,
+    cache: Mutex<HashMap<u32, SchemaLookup>>,
+    /// Locked by the one thread that sends a request.
+    request_lock: Mutex<()>,
+    /// The last request's error and when it occurred; `None` after a success.
+    failure: Mutex<Option<(String, Instant)>>,
 }
 
-/// What a registry says of an id.
+/// A registry's response for a schema ID.
 #[derive(Clone)]
-pub(super) enum Answer {
+pub(super) enum SchemaLookup {
     /// The schema, as JSON.
     Schema(Arc<str>),
-    /// Why there is none, and when it said so: an id may become known.
-    None(String, Instant),
+    /// The reason why the schema cannot be used, and when the registry responded: an ID may be
+    /// registered later.
+    Unknown(String, Instant),
 }
 
-/// How long an unknown id is taken for unknown.
-const UNKNOWN: Duration = Duration::from_secs(30);
-/// Broken records make ids up, so what is unknown is not kept without end.
-const MOST_ANSWERS: usize = 10_000;
-const TIMEOUT: Duration = Duration::from_secs(5);
-/// How long a registry that could not be asked is left alone.
-const PAUSE: Duration = Duration::from_secs(2);
+/// How long the response for an unknown ID is cached.
+const UNKNOWN_TTL: Duration = Duration::from_secs(30);
+/// The size of the cache. Corrupt records contain random IDs, so responses for unknown IDs are
+/// evicted when the cache is full.
+const MAX_CACHED: usize = 10_000;
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(5);
+/// How long no request is sent after a failed one.
+const RETRY_PAUSE: Duration = Duration::from_secs(2);
 
-/// What the registry answers with.
+/// The body of a successful response.
 #[derive(Deserialize)]
-struct Body {
+struct SchemaResponse {
     schema: String,
     #[serde(default, rename = "schemaType")]
     kind: Option<String>,
@@ -63,88 +69,115 @@ struct Body {
 
 impl Registry {
     fn new(address: &str) -> Registry {
-        let tls = TlsConfig::builder().provider(TlsProvider::NativeTls).root_certs(RootCerts::PlatformVerifier).build();
-        let config = Agent::config_builder().http_status_as_error(false).timeout_global(Some(TIMEOUT)).tls_config(tls).build();
+        let tls = TlsConfig::builder()
+            .provider(TlsProvider::NativeTls)
+            .root_certs(RootCerts::PlatformVerifier)
+            .build();
+        let config = Agent::config_builder()
+            .http_status_as_error(false)
+            .timeout_global(Some(REQUEST_TIMEOUT))
+            .tls_config(tls)
+            .build();
         Registry {
             address: address.to_owned(),
             agent: config.into(),
-            answers: Mutex::default(),
-            asking: Mutex::new(()),
-            trouble: Mutex::default(),
+            cache: Mutex::default(),
+            request_lock: Mutex::new(()),
+            failure: Mutex::default(),
         }
     }
 
-    /// What it says of this id. The error says why it cannot be asked just now.
-    pub(super) fn schema(&self, id: u32) -> Result<Answer, String> {
-        if let Some(known) = self.known(id) {
-            return Ok(known);
+    /// Returns the schema with this ID. The error says why the registry is unavailable.
+    pub(super) fn schema(&self, id: u32) -> Result<SchemaLookup, String> {
+        if let Some(answer) = self.cached(id) {
+            return Ok(answer);
         }
-        let trouble = lock(&self.trouble).clone();
-        let _asking = match trouble {
-            None => lock(&self.asking),
-            Some((trouble, _)) => match self.asking.try_lock() {
-                Ok(asking) => asking,
-                Err(TryLockError::Poisoned(asking)) => asking.into_inner(),
-                Err(TryLockError::WouldBlock) => return Err(trouble),
+        let failure = lock(&self.failure).clone();
+        let _guard = match failure {
+            None => lock(&self.request_lock),
+            Some((failure, _)) => match self.request_lock.try_lock() {
+                Ok(request_lock) => request_lock,
+                Err(TryLockError::Poisoned(request_lock)) => request_lock.into_inner(),
+                Err(TryLockError::WouldBlock) => return Err(failure),
             },
         };
-        // Another thread may have asked meanwhile.
-        if let Some(known) = self.known(id) {
-            return Ok(known);
+        // Another thread may have fetched it in the meantime.
+        if let Some(answer) = self.cached(id) {
+            return Ok(answer);
         }
-        if let Some((trouble, since)) = lock(&self.trouble).as_ref()
-            && since.elapsed() < PAUSE
+        if let Some((failure, since)) = lock(&self.failure).as_ref()
+            && since.elapsed() < RETRY_PAUSE
         {
-            return Err(trouble.clone());
+            return Err(failure.clone());
         }
-        match self.ask(id) {
+        match self.request(id) {
             Ok(answer) => {
-                *lock(&self.trouble) = None;
-                self.keep(id, answer.clone());
+                *lock(&self.failure) = None;
+                self.store(id, answer.clone());
                 Ok(answer)
             }
             Err(error) => {
-                let trouble = format!("the schema registry {} cannot be asked for schema {id}: {error}", self.shown());
-                *lock(&self.trouble) = Some((trouble.clone(), Instant::now()));
-                Err(trouble)
+                let failure = format!(
+                    "cannot fetch schema {id} from schema registry {}: {error}",
+                    self.display_address()
+                );
+                *lock(&self.failure) = Some((failure.clone(), Instant::now()));
+                Err(failure)
             }
         }
     }
 
-    fn known(&self, id: u32) -> Option<Answer> {
-        let known = lock(&self.answers).get(&id).cloned();
-        known.filter(|answer| !matches!(answer, Answer::None(_, since) if since.elapsed() >= UNKNOWN))
+    fn cached(&self, id: u32) -> Option<SchemaLookup> {
+        let cached = lock(&self.cache).get(&id).cloned();
+        cached.filter(|answer| match answer {
+            SchemaLookup::Schema(_) => true,
+            SchemaLookup::Unknown(_, since) => since.elapsed() < UNKNOWN_TTL,
+        })
     }
 
-    fn keep(&self, id: u32, answer: Answer) {
-        let mut answers = lock(&self.answers);
-        if answers.len() >= MOST_ANSWERS {
-            answers.retain(|_, answer| matches!(answer, Answer::Schema(_)));
+    fn store(&self, id: u32, answer: SchemaLookup) {
+        let mut cache = lock(&self.cache);
+        if cache.len() >= MAX_CACHED {
+            cache.retain(|_, answer| matches!(answer, SchemaLookup::Schema(_)));
         }
-        answers.insert(id, answer);
+        cache.insert(id, answer);
     }
 
-    /// Asks once. The error says why the registry cannot be asked just now.
-    fn ask(&self, id: u32) -> Result<Answer, String> {
-        let none = |reason| Ok(Answer::None(reason, Instant::now()));
-        let mut response = self.agent.get(format!("{}/schemas/ids/{id}", self.address)).call().map_err(|error| error.to_string())?;
+    /// Sends one request. The error says why the registry is unavailable.
+    fn request(&self, id: u32) -> Result<SchemaLookup, String> {
+        let unknown = |reason| Ok(SchemaLookup::Unknown(reason, Instant::now()));
+        let mut response = self
+            .agent
+            .get(format!("{}/schemas/ids/{id}", self.address))
+            .call()
+            .map_err(|error| error.to_string())?;
         match response.status().as_u16() {
             200 => {}
-            404 => return none(format!("the schema registry knows no schema {id}")),
-            status => return Err(format!("it answers with the status {status}")),
+            404 => return unknown(format!("schema {id} does not exist in the schema registry")),
+            status => return Err(format!("unexpected HTTP status {status}")),
         }
-        let text = response.body_mut().read_to_string().map_err(|error| error.to_string())?;
-        let body: Body = sonic_rs::from_str(&text).map_err(|_| "its answer is not that of a schema registry".to_owned())?;
+        let text = response
+            .body_mut()
+            .read_to_string()
+            .map_err(|error| error.to_string())?;
+        let body: SchemaResponse =
+            sonic_rs::from_str(&text).map_err(|_| "unexpected response body".to_owned())?;
         match body.kind {
-            Some(kind) if kind != "AVRO" => none(format!("schema {id} is of the type {kind}, not AVRO")),
-            _ if !body.references.is_empty() => none(format!("schema {id} refers to other schemas, which avro-txt cannot follow")),
-            _ => Ok(Answer::Schema(body.schema.into())),
+            Some(kind) if kind != "AVRO" => {
+                unknown(format!("schema {id} has type {kind}; expected AVRO"))
+            }
+            _ if !body.references.is_empty() => unknown(format!(
+                "schema {id} references other schemas, which avro-txt does not support"
+            )),
+            _ => Ok(SchemaLookup::Schema(body.schema.into())),
         }
     }
 
-    /// The address without user and password.
-    fn shown(&self) -> &str {
-        self.address.rsplit_once('@').map_or(self.address.as_str(), |(_, host)| host)
+    /// The address without user and password, for messages.
+    fn display_address(&self) -> &str {
+        self.address
+            .rsplit_once('@')
+            .map_or(self.address.as_str(), |(_, host)| host)
     }
 }
 

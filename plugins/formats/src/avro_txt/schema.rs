@@ -1,4 +1,4 @@
-//! Records of one schema.
+//! Decodes records that share one schema.
 
 use arrow::array::RecordBatch;
 use arrow::compute::concat_batches;
@@ -6,39 +6,53 @@ use arrow_avro::reader::{Decoder, ReaderBuilder};
 use arrow_avro::schema::{AvroSchema, Fingerprint, FingerprintAlgorithm, SchemaStore};
 use serde_json::Value;
 
-/// Decodes records of one schema.
+/// A decoder for one schema.
 pub(super) struct SchemaDecoder {
     id: u32,
     schema: AvroSchema,
-    /// Holds no rows between two batches.
+    /// Has no buffered rows between two batches.
     decoder: Decoder,
 }
 
 impl SchemaDecoder {
-    /// The error says why nothing can be decoded with this schema.
+    /// The error says why the schema cannot be used.
     pub(super) fn new(id: u32, schema: &str) -> Result<SchemaDecoder, String> {
-        let cannot = |error: &dyn std::fmt::Display| format!("schema {id} cannot be used: {error}");
-        let mut json: Value = serde_json::from_str(schema).map_err(|error| cannot(&error))?;
+        let unusable =
+            |error: &dyn std::fmt::Display| format!("schema {id} cannot be used: {error}");
+        let mut json: Value = serde_json::from_str(schema).map_err(|error| unusable(&error))?;
         without_uuids(&mut json);
         let schema = AvroSchema::new(json.to_string());
-        let decoder = decoder(id, &schema).map_err(|error| cannot(&error))?;
-        Ok(SchemaDecoder { id, schema, decoder })
+        let decoder = decoder(id, &schema).map_err(|error| unusable(&error))?;
+        Ok(SchemaDecoder {
+            id,
+            schema,
+            decoder,
+        })
     }
 
-    /// Gives batches with the numbers of their rows. Records that are broken come into `broken`, with the reason.
-    pub(super) fn decode(&mut self, records: &[(usize, &[u8])], broken: &mut Vec<(usize, String)>) -> Vec<(Vec<usize>, RecordBatch)> {
-        let together = records.iter().try_for_each(|(_, record)| self.push(record)).and_then(|()| self.flush());
-        match together {
+    /// Decodes records into batches, each with the row numbers of its records. Appends malformed
+    /// records to `broken`, with the reasons.
+    pub(super) fn decode(
+        &mut self,
+        records: &[(usize, &[u8])],
+        broken: &mut Vec<(usize, String)>,
+    ) -> Vec<(Vec<usize>, RecordBatch)> {
+        let all_at_once = records
+            .iter()
+            .try_for_each(|(_, record)| self.push(record))
+            .and_then(|()| self.flush());
+        match all_at_once {
             Ok(Some(batch)) => return vec![(records.iter().map(|(row, _)| *row).collect(), batch)],
             Ok(None) => return Vec::new(),
             Err(_) => {}
         }
-        // One of them is broken, and its first fields are among the rows already: begin anew, one by one.
+        // One record is malformed, and its first fields are already in the decoder: start over,
+        // record by record.
         let mut rows = Vec::new();
         let mut batches = Vec::new();
         let mut clean = false;
         for (row, record) in records {
-            if !clean && let Err(reason) = self.renew() {
+            if !clean && let Err(reason) = self.reset() {
                 broken.push((*row, reason));
                 continue;
             }
@@ -49,39 +63,59 @@ impl SchemaDecoder {
                     rows.push(*row);
                     batches.push(batch);
                 }
-                Ok(None) => broken.push((*row, "the record ends too early".to_owned())),
+                Ok(None) => broken.push((*row, "unexpected end of the record".to_owned())),
                 Err(reason) => broken.push((*row, reason)),
             }
         }
-        if !clean && let Err(reason) = self.renew() {
-            // It was made once, so it can be made again; if not, the next records find out.
+        if !clean && let Err(reason) = self.reset() {
+            // The decoder could be created before, so creating it should succeed again. If not, the
+            // next batch reports the error.
             broken.extend(records.iter().map(|(row, _)| (*row, reason.clone())));
             return Vec::new();
         }
-        match batches.first().map(|first| concat_batches(&first.schema(), &batches)) {
+        match batches
+            .first()
+            .map(|first| concat_batches(&first.schema(), &batches))
+        {
             Some(Ok(batch)) => vec![(rows, batch)],
-            // Dictionaries that are too large together, for example.
-            Some(Err(_)) => rows.into_iter().zip(batches).map(|(row, batch)| (vec![row], batch)).collect(),
+            // For example, because the merged dictionaries are too large.
+            Some(Err(_)) => rows
+                .into_iter()
+                .zip(batches)
+                .map(|(row, batch)| (vec![row], batch))
+                .collect(),
             None => Vec::new(),
         }
     }
 
-    /// Adds a record, with its head. After an error the decoder holds a part of it.
+    /// Decodes a record, including its header. After an error the decoder has a part of it
+    /// buffered.
     fn push(&mut self, record: &[u8]) -> Result<(), String> {
         let before = self.decoder.capacity();
-        let read = self.decoder.decode(record).map_err(|error| format!("the record does not fit schema {}: {error}", self.id))?;
-        match (before.saturating_sub(self.decoder.capacity()), record.len() - read) {
+        let read = self
+            .decoder
+            .decode(record)
+            .map_err(|error| format!("the record does not match schema {}: {error}", self.id))?;
+        match (
+            before.saturating_sub(self.decoder.capacity()),
+            record.len() - read,
+        ) {
             (1, 0) => Ok(()),
-            (0, _) => Err("the record ends too early".to_owned()),
-            _ => Err(format!("the record goes on behind the fields of schema {}", self.id)),
+            (0, _) => Err("unexpected end of the record".to_owned()),
+            _ => Err(format!(
+                "the record has extra bytes after the fields of schema {}",
+                self.id
+            )),
         }
     }
 
     fn flush(&mut self) -> Result<Option<RecordBatch>, String> {
-        self.decoder.flush().map_err(|error| format!("the record does not fit schema {}: {error}", self.id))
+        self.decoder
+            .flush()
+            .map_err(|error| format!("the record does not match schema {}: {error}", self.id))
     }
 
-    fn renew(&mut self) -> Result<(), String> {
+    fn reset(&mut self) -> Result<(), String> {
         self.decoder = decoder(self.id, &self.schema).map_err(|error| error.to_string())?;
         Ok(())
     }
@@ -91,12 +125,16 @@ fn decoder(id: u32, schema: &AvroSchema) -> Result<Decoder, arrow::error::ArrowE
     let id = Fingerprint::Id(id);
     let mut store = SchemaStore::new_with_type(FingerprintAlgorithm::Id);
     store.set(id, schema.clone())?;
-    // Rows are taken out batch by batch, whatever their number.
-    let builder = ReaderBuilder::new().with_batch_size(usize::MAX).with_writer_schema_store(store).with_active_fingerprint(id);
+    // Batches are flushed explicitly, so their size is not limited here.
+    let builder = ReaderBuilder::new()
+        .with_batch_size(usize::MAX)
+        .with_writer_schema_store(store)
+        .with_active_fingerprint(id);
     builder.build_decoder()
 }
 
-/// Leaves UUIDs the texts that they are; arrow-avro would make 16 bytes of each.
+/// Removes the logical type `uuid`, so that UUIDs stay strings; arrow-avro would convert them to 16
+/// bytes.
 fn without_uuids(schema: &mut Value) {
     match schema {
         Value::Object(object) => {
@@ -105,7 +143,7 @@ fn without_uuids(schema: &mut Value) {
             }
             object.values_mut().for_each(without_uuids);
         }
-        Value::Array(parts) => parts.iter_mut().for_each(without_uuids),
+        Value::Array(pieces) => pieces.iter_mut().for_each(without_uuids),
         _ => {}
     }
 }

@@ -1,15 +1,16 @@
-//! Columns as JSON.
+//! Encodes columns as JSON.
 //!
-//! arrow-json encodes them; what it does otherwise than Pseidon promises is here: `json` columns are written as they stand, binary is base64,
-//! and timestamps are RFC 3339 in UTC with as many digits as their unit has.
+//! arrow-json encodes most types. Where it differs from what Pseidon documents, the encoders are
+//! here: `json` columns are written unchanged, binary is base64, and timestamps are RFC 3339 in UTC
+//! with as many digits as their unit has.
 
 use std::io::Write;
 use std::sync::Arc;
 
 use arrow::array::{Array, ArrayAccessor, AsArray, StringArray, UnionArray};
 use arrow::datatypes::{
-    DataType, Date32Type, Field, FieldRef, TimeUnit, TimestampMicrosecondType, TimestampMillisecondType, TimestampNanosecondType,
-    TimestampSecondType,
+    DataType, Date32Type, Field, FieldRef, TimeUnit, TimestampMicrosecondType,
+    TimestampMillisecondType, TimestampNanosecondType, TimestampSecondType,
 };
 use arrow::error::ArrowError;
 use arrow::json::writer::{Encoder, EncoderFactory, EncoderOptions, NullableEncoder, make_encoder};
@@ -18,15 +19,17 @@ use base64::engine::general_purpose::STANDARD;
 use chrono::{DateTime, NaiveDate, SecondsFormat, TimeDelta};
 use pseidon_plugin::format::is_json;
 
-/// How all columns are written: NULL is `null`.
+/// The options for all columns: NULL is written as `null`.
 pub(crate) fn options() -> EncoderOptions {
-    EncoderOptions::default().with_explicit_nulls(true).with_encoder_factory(Arc::new(OwnTypes))
+    EncoderOptions::default()
+        .with_explicit_nulls(true)
+        .with_encoder_factory(Arc::new(PseidonEncoderFactory))
 }
 
 #[derive(Debug)]
-struct OwnTypes;
+struct PseidonEncoderFactory;
 
-impl EncoderFactory for OwnTypes {
+impl EncoderFactory for PseidonEncoderFactory {
     fn make_default_encoder<'a>(
         &self,
         field: &'a FieldRef,
@@ -34,16 +37,27 @@ impl EncoderFactory for OwnTypes {
         options: &'a EncoderOptions,
     ) -> Result<Option<NullableEncoder<'a>>, ArrowError> {
         let encoder: Box<dyn Encoder + 'a> = match array.data_type() {
-            DataType::Utf8 if is_json(innermost(field)) => Box::new(Verbatim(array.as_string())),
-            DataType::Binary => Box::new(Base64(array.as_binary::<i32>())),
-            DataType::LargeBinary => Box::new(Base64(array.as_binary::<i64>())),
-            DataType::FixedSizeBinary(_) => Box::new(Base64(array.as_fixed_size_binary())),
-            DataType::BinaryView => Box::new(Base64(array.as_binary_view())),
-            DataType::Timestamp(unit, _) => Box::new(Timestamps { unit: *unit, values: timestamps(array, *unit) }),
+            DataType::Utf8 if is_json(innermost(field)) => Box::new(JsonStrings(array.as_string())),
+            DataType::Binary => Box::new(Base64Values(array.as_binary::<i32>())),
+            DataType::LargeBinary => Box::new(Base64Values(array.as_binary::<i64>())),
+            DataType::FixedSizeBinary(_) => Box::new(Base64Values(array.as_fixed_size_binary())),
+            DataType::BinaryView => Box::new(Base64Values(array.as_binary_view())),
+            DataType::Timestamp(unit, _) => Box::new(Timestamps {
+                unit: *unit,
+                values: timestamps(array, *unit),
+            }),
             DataType::Union(fields, _) => {
                 let union = array.as_union();
-                let child = |(id, field): (i8, &'a FieldRef)| Ok((id, make_encoder(field, union.child(id), options)?));
-                Box::new(Unions { union, children: fields.iter().map(child).collect::<Result<_, ArrowError>>()? })
+                let child = |(id, field): (i8, &'a FieldRef)| {
+                    Ok((id, make_encoder(field, union.child(id), options)?))
+                };
+                Box::new(Unions {
+                    union,
+                    children: fields
+                        .iter()
+                        .map(child)
+                        .collect::<Result<_, ArrowError>>()?,
+                })
             }
             DataType::Date32 => Box::new(Dates(array.as_primitive::<Date32Type>().values())),
             _ => return Ok(None),
@@ -52,7 +66,7 @@ impl EncoderFactory for OwnTypes {
     }
 }
 
-/// The field of a list's elements; arrow-json hands in the list's own field for them.
+/// The field of a list's innermost elements; arrow-json passes the list's own field for them.
 fn innermost(field: &Field) -> &Field {
     match field.data_type() {
         DataType::List(element) => innermost(element),
@@ -60,7 +74,7 @@ fn innermost(field: &Field) -> &Field {
     }
 }
 
-/// Values of several types: each as its own type is.
+/// Values of a union: each is encoded as its own type.
 struct Unions<'a> {
     union: &'a UnionArray,
     children: Vec<(i8, NullableEncoder<'a>)>,
@@ -76,16 +90,16 @@ impl Encoder for Unions<'_> {
     }
 }
 
-/// JSON texts as they stand, but on one line.
-struct Verbatim<'a>(&'a StringArray);
+/// JSON values, unchanged but on one line.
+struct JsonStrings<'a>(&'a StringArray);
 
-impl Encoder for Verbatim<'_> {
+impl Encoder for JsonStrings<'_> {
     fn encode(&mut self, row: usize, out: &mut Vec<u8>) {
         push_on_one_line(self.0.value(row).as_bytes(), out);
     }
 }
 
-/// Appends JSON with spaces in place of newlines, which can only be white space there.
+/// Appends JSON and replaces line feeds, which can only be white space in JSON, by spaces.
 pub(super) fn push_on_one_line(json: &[u8], out: &mut Vec<u8>) {
     let start = out.len();
     out.extend_from_slice(json);
@@ -96,9 +110,9 @@ pub(super) fn push_on_one_line(json: &[u8], out: &mut Vec<u8>) {
     }
 }
 
-struct Base64<B>(B);
+struct Base64Values<B>(B);
 
-impl<'a, B: ArrayAccessor<Item = &'a [u8]>> Encoder for Base64<B> {
+impl<'a, B: ArrayAccessor<Item = &'a [u8]>> Encoder for Base64Values<B> {
     fn encode(&mut self, row: usize, out: &mut Vec<u8>) {
         push_quoted(&STANDARD.encode(self.0.value(row)), out);
     }
@@ -123,9 +137,18 @@ impl Encoder for Timestamps<'_> {
         let value = self.values[row];
         let (at, digits) = match self.unit {
             TimeUnit::Second => (DateTime::from_timestamp(value, 0), SecondsFormat::Secs),
-            TimeUnit::Millisecond => (DateTime::from_timestamp_millis(value), SecondsFormat::Millis),
-            TimeUnit::Microsecond => (DateTime::from_timestamp_micros(value), SecondsFormat::Micros),
-            TimeUnit::Nanosecond => (Some(DateTime::from_timestamp_nanos(value)), SecondsFormat::Nanos),
+            TimeUnit::Millisecond => (
+                DateTime::from_timestamp_millis(value),
+                SecondsFormat::Millis,
+            ),
+            TimeUnit::Microsecond => (
+                DateTime::from_timestamp_micros(value),
+                SecondsFormat::Micros,
+            ),
+            TimeUnit::Nanosecond => (
+                Some(DateTime::from_timestamp_nanos(value)),
+                SecondsFormat::Nanos,
+            ),
         };
         match at {
             Some(at) => push_quoted(&at.to_rfc3339_opts(digits, true), out),
@@ -147,14 +170,14 @@ impl Encoder for Dates<'_> {
     }
 }
 
-/// Appends a text that has nothing to escape.
+/// Appends a string that needs no escaping.
 fn push_quoted(text: &str, out: &mut Vec<u8>) {
     out.push(b'"');
     out.extend_from_slice(text.as_bytes());
     out.push(b'"');
 }
 
-/// Appends a time that is too far away for the calendar.
+/// Appends a time that is outside the calendar's range, as a number.
 fn push_number(value: i64, out: &mut Vec<u8>) {
-    write!(out, "{value}").expect("a vector takes everything");
+    write!(out, "{value}").expect("writing to a vector does not fail");
 }

@@ -1,9 +1,9 @@
 use std::sync::Arc;
 
 use arrow::array::{
-    ArrayRef, BinaryArray, BooleanArray, Date32Array, Decimal128Array, Float64Array, Int64Array, ListArray, NullArray, RecordBatch,
-    StringArray, StructArray, TimestampMicrosecondArray, TimestampMillisecondArray, TimestampNanosecondArray, TimestampSecondArray,
-    UInt32Array,
+    ArrayRef, BinaryArray, BooleanArray, Date32Array, Decimal128Array, Float64Array, Int64Array,
+    ListArray, NullArray, RecordBatch, StringArray, StructArray, TimestampMicrosecondArray,
+    TimestampMillisecondArray, TimestampNanosecondArray, TimestampSecondArray, UInt32Array,
 };
 use arrow::datatypes::{DataType, Field, Int64Type, IntervalUnit, Schema};
 use proptest::prelude::*;
@@ -11,20 +11,23 @@ use pseidon_plugin::Rows;
 use pseidon_plugin::format::json_field;
 use sonic_rs::JsonValueTrait;
 
-use super::{RecordEncoder, RecordFormat};
+use super::{OutputFormat, RecordEncoder};
 use crate::testing::{as_came, changed, columns, rows};
 
 fn lines(encoder: &RecordEncoder, rows: &Rows) -> String {
     let mut out = Vec::new();
     encoder.write_lines(rows, &mut out).unwrap();
-    // One by one is the same.
+    // Encoding row by row has the same result.
     let mut single = Vec::new();
     let mut values = encoder.values(rows).unwrap();
     for row in 0..rows.len() {
         values.encode(row, &mut single);
         single.push(b'\n');
     }
-    assert_eq!(String::from_utf8_lossy(&out), String::from_utf8_lossy(&single));
+    assert_eq!(
+        String::from_utf8_lossy(&out),
+        String::from_utf8_lossy(&single)
+    );
     String::from_utf8(out).unwrap()
 }
 
@@ -34,11 +37,14 @@ fn batch(columns: Vec<(Field, ArrayRef)>) -> RecordBatch {
 }
 
 fn column(name: &str, values: impl arrow::array::Array + 'static) -> (Field, ArrayRef) {
-    (Field::new(name, values.data_type().clone(), true), Arc::new(values))
+    (
+        Field::new(name, values.data_type().clone(), true),
+        Arc::new(values),
+    )
 }
 
 fn json(batch: RecordBatch) -> String {
-    let encoder = RecordEncoder::new(RecordFormat::Json, &columns(&batch)).unwrap();
+    let encoder = RecordEncoder::new(OutputFormat::Json, &columns(&batch)).unwrap();
     lines(&encoder, &changed(batch))
 }
 
@@ -46,29 +52,66 @@ fn json(batch: RecordBatch) -> String {
 fn columns_of_every_type_as_json() {
     let int = || Int64Array::from(vec![Some(1), None]);
     let nested = StructArray::from(vec![
-        (Arc::new(Field::new("n", DataType::Int64, true)), Arc::new(int()) as ArrayRef),
-        (Arc::new(json_field("j")), Arc::new(StringArray::from(vec![Some("[1,\n2]"), None])) as ArrayRef),
+        (
+            Arc::new(Field::new("n", DataType::Int64, true)),
+            Arc::new(int()) as ArrayRef,
+        ),
+        (
+            Arc::new(json_field("j")),
+            Arc::new(StringArray::from(vec![Some("[1,\n2]"), None])) as ArrayRef,
+        ),
     ]);
     let json_items = StringArray::from(vec!["{}", "1.50"]);
     let offsets = arrow::buffer::OffsetBuffer::from_lengths([2, 0]);
-    let jsons = ListArray::new(Arc::new(json_field("item")), offsets, Arc::new(json_items), None);
+    let jsons = ListArray::new(
+        Arc::new(json_field("item")),
+        offsets,
+        Arc::new(json_items),
+        None,
+    );
     let rows = batch(vec![
         column("int", int()),
         column("float", Float64Array::from(vec![f64::NAN, 0.1])),
         column("inf\"", Float64Array::from(vec![f64::INFINITY, -1e300])),
         column("bool", BooleanArray::from(vec![Some(true), None])),
-        column("text", StringArray::from(vec![Some("a\"\\\n\u{1}é\u{2028}"), None])),
+        column(
+            "text",
+            StringArray::from(vec![Some("a\"\\\n\u{1}é\u{2028}"), None]),
+        ),
         column("bytes", BinaryArray::from_opt_vec(vec![Some(b"hi"), None])),
         column("date", Date32Array::from(vec![19_782, i32::MAX])),
         column("s", TimestampSecondArray::from(vec![1, i64::MAX])),
-        column("ms", TimestampMillisecondArray::from(vec![Some(1500), None]).with_timezone("UTC")),
-        column("us", TimestampMicrosecondArray::from(vec![1_500_000, -1]).with_timezone("+02:00")),
-        column("ns", TimestampNanosecondArray::from(vec![1_500_000_000, i64::MIN])),
-        column("dec", Decimal128Array::from(vec![Some(-1230), None]).with_precision_and_scale(38, 2).unwrap()),
+        column(
+            "ms",
+            TimestampMillisecondArray::from(vec![Some(1500), None]).with_timezone("UTC"),
+        ),
+        column(
+            "us",
+            TimestampMicrosecondArray::from(vec![1_500_000, -1]).with_timezone("+02:00"),
+        ),
+        column(
+            "ns",
+            TimestampNanosecondArray::from(vec![1_500_000_000, i64::MIN]),
+        ),
+        column(
+            "dec",
+            Decimal128Array::from(vec![Some(-1230), None])
+                .with_precision_and_scale(38, 2)
+                .unwrap(),
+        ),
         column("obj", nested),
-        column("list", ListArray::from_iter_primitive::<Int64Type, _, _>(vec![Some(vec![Some(1), None]), None])),
+        column(
+            "list",
+            ListArray::from_iter_primitive::<Int64Type, _, _>(vec![
+                Some(vec![Some(1), None]),
+                None,
+            ]),
+        ),
         column("jsons", jsons),
-        (json_field("json"), Arc::new(StringArray::from(vec![Some("{\"a\" :\n1.50}"), None]))),
+        (
+            json_field("json"),
+            Arc::new(StringArray::from(vec![Some("{\"a\" :\n1.50}"), None])),
+        ),
         column("nothing", NullArray::new(2)),
     ]);
     let expected = [
@@ -89,94 +132,173 @@ fn columns_of_every_type_as_json() {
 #[test]
 fn slices_and_filters_write_their_own_rows() {
     let numbers = batch(vec![column("n", Int64Array::from_iter_values(0..10))]);
-    let encoder = RecordEncoder::new(RecordFormat::Json, &columns(&numbers)).unwrap();
+    let encoder = RecordEncoder::new(OutputFormat::Json, &columns(&numbers)).unwrap();
     let rows = changed(numbers);
     assert_eq!(lines(&encoder, &rows.slice(3, 2)), "{\"n\":3}\n{\"n\":4}\n");
-    assert_eq!(lines(&encoder, &rows.take(&UInt32Array::from(vec![1, 8])).unwrap()), "{\"n\":1}\n{\"n\":8}\n");
+    assert_eq!(
+        lines(
+            &encoder,
+            &rows.take(&UInt32Array::from(vec![1, 8])).unwrap()
+        ),
+        "{\"n\":1}\n{\"n\":8}\n"
+    );
     assert_eq!(lines(&encoder, &rows.slice(0, 0)), "");
 }
 
 #[test]
-fn records_go_as_they_came() {
-    let came = rows(&[Some(b"{\"a\": 1 }"), Some(b"{}"), Some(b"{\n\"b\":\n2}"), Some(b""), Some(b"[]")]);
+fn unchanged_records_are_written_unchanged() {
+    let came = rows(&[
+        Some(b"{\"a\": 1 }"),
+        Some(b"{}"),
+        Some(b"{\n\"b\":\n2}"),
+        Some(b""),
+        Some(b"[]"),
+    ]);
     let write = |format| RecordEncoder::new(format, &as_came("json")).unwrap();
-    assert_eq!(lines(&write(RecordFormat::Json), &came), "{\"a\": 1 }\n{}\n{ \"b\": 2}\n\n[]\n", "a newline in json is white space");
-    assert_eq!(lines(&write(RecordFormat::Raw), &came), "{\"a\": 1 }\n{}\n{\n\"b\":\n2}\n\n[]\n");
-    assert_eq!(lines(&write(RecordFormat::Json), &came.slice(0, 2)), "{\"a\": 1 }\n{}\n");
+    assert_eq!(
+        lines(&write(OutputFormat::Json), &came),
+        "{\"a\": 1 }\n{}\n{ \"b\": 2}\n\n[]\n",
+        "a line feed in JSON is white space"
+    );
+    assert_eq!(
+        lines(&write(OutputFormat::Raw), &came),
+        "{\"a\": 1 }\n{}\n{\n\"b\":\n2}\n\n[]\n"
+    );
+    assert_eq!(
+        lines(&write(OutputFormat::Json), &came.slice(0, 2)),
+        "{\"a\": 1 }\n{}\n"
+    );
     let some = came.take(&UInt32Array::from(vec![0, 1, 4])).unwrap();
-    assert_eq!(lines(&write(RecordFormat::Txt), &some), "{\"a\": 1 }\n{}\n[]\n");
+    assert_eq!(
+        lines(&write(OutputFormat::Txt), &some),
+        "{\"a\": 1 }\n{}\n[]\n"
+    );
 }
 
 #[test]
-fn what_cannot_be_written_is_named() {
+fn rows_that_cannot_be_written_are_reported() {
     let came = rows(&[Some(b"x"), None, Some(b"y"), None]);
-    let raw = RecordEncoder::new(RecordFormat::Raw, &as_came("raw")).unwrap();
-    let bad: Vec<_> = raw.check(&came).into_iter().map(|bad| (bad.row, bad.reason)).collect();
-    assert_eq!(bad, [(1, "the record has no payload".to_owned()), (3, "the record has no payload".to_owned())]);
-    assert_eq!(lines(&raw, &came.without(&raw.check(&came)).unwrap()), "x\ny\n");
+    let raw = RecordEncoder::new(OutputFormat::Raw, &as_came("raw")).unwrap();
+    let bad: Vec<_> = raw
+        .check(&came)
+        .into_iter()
+        .map(|bad| (bad.row, bad.reason))
+        .collect();
+    assert_eq!(
+        bad,
+        [
+            (1, "the record has no payload".to_owned()),
+            (3, "the record has no payload".to_owned())
+        ]
+    );
+    assert_eq!(
+        lines(&raw, &came.without(&raw.check(&came)).unwrap()),
+        "x\ny\n"
+    );
 
-    let texts = batch(vec![column("line", StringArray::from(vec![Some("a"), None, Some("b")]))]);
-    let txt = RecordEncoder::new(RecordFormat::Txt, &columns(&texts)).unwrap();
+    let texts = batch(vec![column(
+        "line",
+        StringArray::from(vec![Some("a"), None, Some("b")]),
+    )]);
+    let txt = RecordEncoder::new(OutputFormat::Txt, &columns(&texts)).unwrap();
     let texts = changed(texts);
-    let bad: Vec<_> = txt.check(&texts).into_iter().map(|bad| (bad.row, bad.reason)).collect();
-    assert_eq!(bad, [(1, "the text is null".to_owned())]);
-    assert_eq!(lines(&txt, &texts.without(&txt.check(&texts)).unwrap()), "a\nb\n");
+    let bad: Vec<_> = txt
+        .check(&texts)
+        .into_iter()
+        .map(|bad| (bad.row, bad.reason))
+        .collect();
+    assert_eq!(bad, [(1, "the value is null".to_owned())]);
+    assert_eq!(
+        lines(&txt, &texts.without(&txt.check(&texts)).unwrap()),
+        "a\nb\n"
+    );
 
-    let bytes = batch(vec![column("msg", BinaryArray::from(vec![Some(b"a\xff".as_slice()), None, Some(b"")]))]);
-    let txt = RecordEncoder::new(RecordFormat::Txt, &columns(&bytes)).unwrap();
+    let bytes = batch(vec![column(
+        "msg",
+        BinaryArray::from(vec![Some(b"a\xff".as_slice()), None, Some(b"")]),
+    )]);
+    let txt = RecordEncoder::new(OutputFormat::Txt, &columns(&bytes)).unwrap();
     let bytes = changed(bytes);
-    assert_eq!(txt.check(&bytes).into_iter().map(|bad| bad.row).collect::<Vec<_>>(), [1]);
+    assert_eq!(
+        txt.check(&bytes)
+            .into_iter()
+            .map(|bad| bad.row)
+            .collect::<Vec<_>>(),
+        [1]
+    );
     let mut out = Vec::new();
-    txt.write_lines(&bytes.without(&txt.check(&bytes)).unwrap(), &mut out).unwrap();
+    txt.write_lines(&bytes.without(&txt.check(&bytes)).unwrap(), &mut out)
+        .unwrap();
     assert_eq!(out, b"a\xff\n\n");
 }
 
 #[test]
-fn what_does_not_fit_is_said_before() {
+fn unsupported_input_is_rejected() {
     let number = || column("n", Int64Array::from(vec![1]));
     let text = || column("t", StringArray::from(vec!["x"]));
     let interval = (
         Field::new("i", DataType::Interval(IntervalUnit::YearMonth), true),
         arrow::array::new_null_array(&DataType::Interval(IntervalUnit::YearMonth), 1),
     );
-    let map = Field::new_map("m", "entries", Field::new("k", DataType::Int64, false), Field::new("v", DataType::Int64, true), false, true);
-    let map = (map.clone(), arrow::array::new_null_array(map.data_type(), 1));
+    let map = Field::new_map(
+        "m",
+        "entries",
+        Field::new("k", DataType::Int64, false),
+        Field::new("v", DataType::Int64, true),
+        false,
+        true,
+    );
+    let map = (
+        map.clone(),
+        arrow::array::new_null_array(map.data_type(), 1),
+    );
     let cases = [
         (
-            RecordFormat::Raw,
+            OutputFormat::Raw,
             columns(&batch(vec![text()])),
-            "raw writes records as they came, but these were changed: write them as json, or as txt",
+            "raw writes unchanged records only, but these are changed; write them as json or txt",
         ),
         (
-            RecordFormat::Txt,
+            OutputFormat::Txt,
             columns(&batch(vec![number()])),
-            "txt writes a text or binary, but `n` is none: cast it to utf8, or write json",
+            "txt writes a string or binary column, but `n` is neither; cast it to utf8, or write json",
         ),
         (
-            RecordFormat::Txt,
+            OutputFormat::Txt,
             columns(&batch(vec![text(), number()])),
-            "txt writes one text column, but there are 2: select one, or write json",
+            "txt writes exactly one column, but there are 2; select one, or write json",
         ),
         (
-            RecordFormat::Json,
+            OutputFormat::Json,
             as_came("txt"),
-            "the records come as txt and are not json: select their columns first, or write them as txt or raw",
+            "txt records cannot be written as json; select their columns first, or write them as txt or raw",
         ),
     ];
     for (format, input, expected) in cases {
-        assert_eq!(RecordEncoder::new(format, &input).err().as_deref(), Some(expected));
+        assert_eq!(
+            RecordEncoder::new(format, &input).err().as_deref(),
+            Some(expected)
+        );
     }
-    assert!(RecordEncoder::new(RecordFormat::Json, &columns(&batch(vec![map]))).err().unwrap().starts_with("`m` is Map("));
-    assert!(RecordEncoder::new(RecordFormat::Json, &columns(&batch(vec![interval]))).is_ok());
-    assert_eq!("xml".parse::<RecordFormat>().unwrap_err(), "no format is named `xml`; expected json, txt or raw");
+    assert!(
+        RecordEncoder::new(OutputFormat::Json, &columns(&batch(vec![map])))
+            .err()
+            .unwrap()
+            .starts_with("json cannot represent `m` of type Map(")
+    );
+    assert!(RecordEncoder::new(OutputFormat::Json, &columns(&batch(vec![interval]))).is_ok());
+    assert_eq!(
+        "xml".parse::<OutputFormat>().unwrap_err(),
+        "unknown format `xml`; expected json, txt or raw"
+    );
 }
 
 proptest! {
     #[test]
-    fn json_is_read_back_as_it_was(texts in prop::collection::vec(any::<Option<String>>(), 1..8), floats in prop::collection::vec(any::<f64>(), 8)) {
+    fn json_round_trips(texts in prop::collection::vec(any::<Option<String>>(), 1..8), floats in prop::collection::vec(any::<f64>(), 8)) {
         let floats: Float64Array = floats.into_iter().take(texts.len()).collect();
         let written = json(batch(vec![column("t\n", StringArray::from(texts.clone())), column("f", floats.clone())]));
-        // serde_json reads floats a little inexactly unless told otherwise.
+        // serde_json parses floats slightly inexactly by default.
         let read: Vec<sonic_rs::Value> = written.lines().map(|line| sonic_rs::from_str(line).unwrap()).collect();
         prop_assert_eq!(read.len(), texts.len());
         for (row, value) in read.iter().enumerate() {
@@ -186,12 +308,12 @@ proptest! {
     }
 
     #[test]
-    fn any_rows_of_a_batch_give_their_lines(records in prop::collection::vec("[ab\n]{0,4}", 1..20), keep in prop::collection::vec(any::<bool>(), 20)) {
+    fn any_rows_of_a_batch_are_written_as_their_lines(records in prop::collection::vec("[ab\n]{0,4}", 1..20), keep in prop::collection::vec(any::<bool>(), 20)) {
         let bytes: Vec<_> = records.iter().map(|record| Some(record.as_bytes())).collect();
         let kept: Vec<u32> = (0..records.len() as u32).filter(|row| keep[*row as usize]).collect();
         let rows = rows(&bytes).take(&UInt32Array::from(kept.clone())).unwrap();
         let expected = |newline: &str| kept.iter().map(|row| records[*row as usize].replace('\n', newline) + "\n").collect::<String>();
-        prop_assert_eq!(lines(&RecordEncoder::new(RecordFormat::Json, &as_came("json")).unwrap(), &rows), expected(" "));
-        prop_assert_eq!(lines(&RecordEncoder::new(RecordFormat::Raw, &as_came("json")).unwrap(), &rows), expected("\n"));
+        prop_assert_eq!(lines(&RecordEncoder::new(OutputFormat::Json, &as_came("json")).unwrap(), &rows), expected(" "));
+        prop_assert_eq!(lines(&RecordEncoder::new(OutputFormat::Raw, &as_came("json")).unwrap(), &rows), expected("\n"));
     }
 }

@@ -1,10 +1,13 @@
-//! Compressed files as a row of blocks, each a gzip member, a zstd frame, a bzip2 stream or a block of Hadoop's snappy of its own.
+//! Compressed files as a sequence of blocks. Each block is a gzip member, a zstd frame, a bzip2
+//! stream or a Hadoop snappy block of its own.
 //!
-//! All of these formats say that files put together are a file, and every tool reads such files. It keeps memory small where hundreds of files
-//! are open: a file holds at most one block that is not compressed yet, and no compressor, of which those of zstd and bzip2 take megabytes.
+//! All of these formats define concatenated files as a valid file, and every tool reads them. It
+//! keeps memory small when hundreds of files are open: a file holds at most one uncompressed block
+//! and no compressor. Compressors of zstd and bzip2 take megabytes.
 //!
-//! Hadoop's snappy, which Hive and Spark read in text files, is not snappy's own framing: each block is its length before compression, then
-//! the length of the compressed chunk and the chunk, raw snappy; both lengths in 4 bytes, big end first.
+//! Hadoop's snappy, which Hive and Spark read in text files, is not snappy's own framing format.
+//! Each block is its uncompressed length, the length of the compressed chunk, and the chunk in raw
+//! snappy. Both lengths are 4 bytes, big-endian.
 
 use std::fs::File;
 use std::io::{self, Write};
@@ -16,51 +19,51 @@ use zstd::bulk::Compressor;
 
 use crate::retry::RetryWriter;
 
-/// The bytes of a block. Larger ones hardly get smaller.
-pub(super) const BLOCK: usize = 256 << 10;
+/// The size of a block in bytes. Larger blocks hardly compress better.
+pub(super) const BLOCK_BYTES: usize = 256 << 10;
 
-/// The bytes of a block of Hadoop's snappy. Its reader has room for 256 KiB unless it is told otherwise, also for the chunk, and what does not
-/// compress gets larger.
-const SNAPPY_BLOCK: usize = 128 << 10;
+/// The size of a block of Hadoop's snappy in bytes. By default, Hadoop's reader has a buffer of 256
+/// KiB, which must hold the chunk too, and incompressible data grows.
+const SNAPPY_BLOCK_BYTES: usize = 128 << 10;
 
-/// The block size of bzip2, in 100 kB: one of its blocks holds one of ours.
-const BZIP2_BLOCK: bzip2::Compression = bzip2::Compression::new(3);
+/// The block size of bzip2, in 100 kB: one bzip2 block holds one of our blocks.
+const BZIP2_BLOCK_SIZE: bzip2::Compression = bzip2::Compression::new(3);
 
-/// What a block is guessed to shrink to before the file has one: to one of so many parts.
-pub(super) const GUESS: u64 = 5;
+/// The compression ratio that is assumed until the file has a compressed block.
+pub(super) const ASSUMED_RATIO: u64 = 5;
 
-/// How blocks are compressed. Shared by the files of a codec.
-pub(super) enum Method {
+/// The compression of blocks. Shared by the files of a codec.
+pub(super) enum BlockCompression {
     Gzip(flate2::Compression),
     Bzip2,
     Snappy,
-    /// The compressors that no thread uses just now.
+    /// `idle` has the compressors that no thread is using.
     Zstd {
         level: i32,
         idle: Mutex<Vec<Compressor<'static>>>,
     },
 }
 
-impl Method {
+impl BlockCompression {
     pub(super) fn compress(&self, block: &[u8], out: &mut impl Write) -> io::Result<()> {
         match self {
-            Method::Gzip(level) => {
+            BlockCompression::Gzip(level) => {
                 let mut member = GzEncoder::new(out, *level);
                 member.write_all(block)?;
                 member.finish().map(|_| ())
             }
-            Method::Bzip2 => {
-                let mut stream = BzEncoder::new(out, BZIP2_BLOCK);
+            BlockCompression::Bzip2 => {
+                let mut stream = BzEncoder::new(out, BZIP2_BLOCK_SIZE);
                 stream.write_all(block)?;
                 stream.finish().map(|_| ())
             }
-            Method::Snappy => {
+            BlockCompression::Snappy => {
                 if block.is_empty() {
-                    // The end of the file, to Hadoop: a block without a chunk.
+                    // Hadoop's end of file: a block without a chunk.
                     return out.write_all(&big_endian(0)?);
                 }
                 let mut encoder = snap::raw::Encoder::new();
-                for block in block.chunks(SNAPPY_BLOCK) {
+                for block in block.chunks(SNAPPY_BLOCK_BYTES) {
                     let chunk = encoder.compress_vec(block)?;
                     out.write_all(&big_endian(block.len())?)?;
                     out.write_all(&big_endian(chunk.len())?)?;
@@ -68,7 +71,7 @@ impl Method {
                 }
                 Ok(())
             }
-            Method::Zstd { level, idle } => {
+            BlockCompression::Zstd { level, idle } => {
                 let lock = || idle.lock().unwrap_or_else(PoisonError::into_inner);
                 let free = lock().pop();
                 let mut compressor = match free {
@@ -88,25 +91,32 @@ impl Method {
 }
 
 fn big_endian(length: usize) -> io::Result<[u8; 4]> {
-    u32::try_from(length).map(u32::to_be_bytes).map_err(io::Error::other)
+    u32::try_from(length)
+        .map(u32::to_be_bytes)
+        .map_err(io::Error::other)
 }
 
 /// A compressed file that is being written.
 pub(super) struct BlockWriter {
-    method: Arc<Method>,
-    /// What is not compressed yet.
+    method: Arc<BlockCompression>,
+    /// The bytes that are not yet compressed.
     block: Vec<u8>,
     pub(super) out: RetryWriter<File>,
-    /// The bytes that were compressed.
+    /// The number of bytes before compression in all finished blocks.
     compressed: u64,
 }
 
 impl BlockWriter {
-    pub(super) fn new(method: Arc<Method>, out: RetryWriter<File>) -> BlockWriter {
-        BlockWriter { method, block: Vec::new(), out, compressed: 0 }
+    pub(super) fn new(method: Arc<BlockCompression>, out: RetryWriter<File>) -> BlockWriter {
+        BlockWriter {
+            method,
+            block: Vec::new(),
+            out,
+            compressed: 0,
+        }
     }
 
-    /// Ends the block, and gives its memory back.
+    /// Finishes the block and frees its memory.
     pub(super) fn end_block(&mut self) -> io::Result<()> {
         if !self.block.is_empty() {
             let block = std::mem::take(&mut self.block);
@@ -115,7 +125,8 @@ impl BlockWriter {
         Ok(())
     }
 
-    /// Ends the file. One without records holds an empty block, since an empty file is no compressed one.
+    /// Finishes the file. A file without records gets an empty block, since an empty file is not a
+    /// valid compressed file.
     pub(super) fn finish(mut self) -> io::Result<RetryWriter<File>> {
         self.end_block()?;
         if self.compressed == 0 {
@@ -128,11 +139,15 @@ impl BlockWriter {
         self.block.capacity() + self.out.memory()
     }
 
-    /// The bytes of the file, of which those of the open block are estimated.
+    /// The size of the file in bytes. The size of the open block is estimated.
     pub(super) fn file_bytes(&self) -> u64 {
-        let done = self.out.written() + self.out.held() as u64;
+        let done = self.out.bytes_written() + self.out.buffered_bytes() as u64;
         let open = self.block.len() as u64;
-        done + if self.compressed == 0 { open / GUESS } else { (u128::from(open) * u128::from(done) / u128::from(self.compressed)) as u64 }
+        done + if self.compressed == 0 {
+            open / ASSUMED_RATIO
+        } else {
+            (u128::from(open) * u128::from(done) / u128::from(self.compressed)) as u64
+        }
     }
 
     fn compress(&mut self, block: &[u8]) -> io::Result<()> {
@@ -141,16 +156,16 @@ impl BlockWriter {
     }
 }
 
-/// Errors are the compressor's.
+/// Errors come from the compressor; the [`RetryWriter`] does not fail.
 impl Write for BlockWriter {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        if self.block.is_empty() && bytes.len() >= BLOCK {
-            self.compress(&bytes[..BLOCK])?;
-            return Ok(BLOCK);
+        if self.block.is_empty() && bytes.len() >= BLOCK_BYTES {
+            self.compress(&bytes[..BLOCK_BYTES])?;
+            return Ok(BLOCK_BYTES);
         }
-        let count = bytes.len().min(BLOCK - self.block.len());
+        let count = bytes.len().min(BLOCK_BYTES - self.block.len());
         self.block.extend_from_slice(&bytes[..count]);
-        if self.block.len() == BLOCK {
+        if self.block.len() == BLOCK_BYTES {
             let mut block = std::mem::take(&mut self.block);
             self.compress(&block)?;
             block.clear();

@@ -1,17 +1,18 @@
-//! Typed columns that JSON values are read into.
+//! Typed columns, filled from JSON values.
 
 use std::fmt;
 use std::sync::Arc;
 
 use arrow::array::{
-    ArrayBuilder, ArrayRef, BinaryBuilder, BooleanBuilder, Date32Builder, Decimal128Builder, Decimal256Builder, PrimitiveBuilder,
-    StringBuilder,
+    ArrayBuilder, ArrayRef, BinaryBuilder, BooleanBuilder, Date32Builder, Decimal128Builder,
+    Decimal256Builder, PrimitiveBuilder, StringBuilder,
 };
 use arrow::compute::kernels::cast_utils::Parser;
 use arrow::datatypes::{
-    ArrowPrimitiveType, DataType, Date32Type, Field, Float32Type, Float64Type, Int8Type, Int16Type, Int32Type, Int64Type, TimeUnit,
-    TimestampMicrosecondType, TimestampMillisecondType, TimestampNanosecondType, TimestampSecondType, UInt8Type, UInt16Type, UInt32Type,
-    UInt64Type, i256,
+    ArrowPrimitiveType, DataType, Date32Type, Field, Float32Type, Float64Type, Int8Type, Int16Type,
+    Int32Type, Int64Type, TimeUnit, TimestampMicrosecondType, TimestampMillisecondType,
+    TimestampNanosecondType, TimestampSecondType, UInt8Type, UInt16Type, UInt32Type, UInt64Type,
+    i256,
 };
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
@@ -22,14 +23,14 @@ use sonic_rs::LazyValue;
 
 use super::nested::{ListColumn, StructColumn};
 use crate::values::timestamp;
-use crate::{decimal, shortened, values};
+use crate::{abbreviate, decimal, values};
 
-/// The first value of a record that does not fit its column.
+/// The reason why a record is bad: its first value that does not match the type of its column.
 #[derive(Default)]
-pub(super) struct Misfit(Option<String>);
+pub(super) struct Mismatch(Option<String>);
 
-impl Misfit {
-    /// The reason, if there is one, as an error.
+impl Mismatch {
+    /// Returns the reason as an error, if there is one.
     pub(super) fn into_result(self) -> Result<(), String> {
         self.0.map_or(Ok(()), Err)
     }
@@ -37,89 +38,112 @@ impl Misfit {
 
 /// A column that is being filled.
 pub(super) struct Column {
-    /// Where its values are in the record, for reasons.
+    /// The path of its values in the record, for messages.
     path: String,
     data_type: DataType,
-    values: Values,
+    values: JsonBuilder,
 }
 
-enum Values {
+enum JsonBuilder {
     Boolean(BooleanBuilder),
-    Whole(Box<dyn WholeNumbers>),
+    Integer(Box<dyn IntegerBuilder>),
     Float32(PrimitiveBuilder<Float32Type>),
     Float64(PrimitiveBuilder<Float64Type>),
     Utf8(StringBuilder),
     /// Base64 (standard alphabet, padded) in JSON.
     Binary(BinaryBuilder),
-    /// Whole numbers in the unit, or RFC 3339 texts, which are cut to the unit; without a zone they are UTC.
-    Timestamp(TimeUnit, Box<dyn WholeNumbers>),
+    /// Integers in the unit, or RFC 3339 strings, which are truncated to the unit. Without a zone
+    /// they are UTC.
+    Timestamp(TimeUnit, Box<dyn IntegerBuilder>),
     Date32(Date32Builder),
     Decimal128(u8, i8, Decimal128Builder),
     Decimal256(u8, i8, Decimal256Builder),
-    /// The value's own text.
+    /// The JSON text of the value.
     Json(StringBuilder),
     Struct(StructColumn),
     List(ListColumn),
 }
 
 impl Column {
-    /// A column for values at `path`. An error says why values of this type cannot be had from JSON.
+    /// Creates a column for the values at `path`. The error says that this type cannot be decoded
+    /// from JSON.
     pub(super) fn new(field: &Field, path: String) -> Result<Column, String> {
         let data_type = field.data_type().clone();
         let values = match &data_type {
-            DataType::Utf8 if is_json(field) => Values::Json(StringBuilder::new()),
-            DataType::Boolean => Values::Boolean(BooleanBuilder::new()),
-            DataType::Int8 => Values::Whole(whole::<Int8Type>(&data_type)),
-            DataType::Int16 => Values::Whole(whole::<Int16Type>(&data_type)),
-            DataType::Int32 => Values::Whole(whole::<Int32Type>(&data_type)),
-            DataType::Int64 => Values::Whole(whole::<Int64Type>(&data_type)),
-            DataType::UInt8 => Values::Whole(whole::<UInt8Type>(&data_type)),
-            DataType::UInt16 => Values::Whole(whole::<UInt16Type>(&data_type)),
-            DataType::UInt32 => Values::Whole(whole::<UInt32Type>(&data_type)),
-            DataType::UInt64 => Values::Whole(whole::<UInt64Type>(&data_type)),
-            DataType::Float32 => Values::Float32(PrimitiveBuilder::new()),
-            DataType::Float64 => Values::Float64(PrimitiveBuilder::new()),
-            DataType::Utf8 => Values::Utf8(StringBuilder::new()),
-            DataType::Binary => Values::Binary(BinaryBuilder::new()),
+            DataType::Utf8 if is_json(field) => JsonBuilder::Json(StringBuilder::new()),
+            DataType::Boolean => JsonBuilder::Boolean(BooleanBuilder::new()),
+            DataType::Int8 => JsonBuilder::Integer(integer_builder::<Int8Type>(&data_type)),
+            DataType::Int16 => JsonBuilder::Integer(integer_builder::<Int16Type>(&data_type)),
+            DataType::Int32 => JsonBuilder::Integer(integer_builder::<Int32Type>(&data_type)),
+            DataType::Int64 => JsonBuilder::Integer(integer_builder::<Int64Type>(&data_type)),
+            DataType::UInt8 => JsonBuilder::Integer(integer_builder::<UInt8Type>(&data_type)),
+            DataType::UInt16 => JsonBuilder::Integer(integer_builder::<UInt16Type>(&data_type)),
+            DataType::UInt32 => JsonBuilder::Integer(integer_builder::<UInt32Type>(&data_type)),
+            DataType::UInt64 => JsonBuilder::Integer(integer_builder::<UInt64Type>(&data_type)),
+            DataType::Float32 => JsonBuilder::Float32(PrimitiveBuilder::new()),
+            DataType::Float64 => JsonBuilder::Float64(PrimitiveBuilder::new()),
+            DataType::Utf8 => JsonBuilder::Utf8(StringBuilder::new()),
+            DataType::Binary => JsonBuilder::Binary(BinaryBuilder::new()),
             DataType::Timestamp(unit, _) => {
                 let values = match unit {
-                    TimeUnit::Second => whole::<TimestampSecondType>(&data_type),
-                    TimeUnit::Millisecond => whole::<TimestampMillisecondType>(&data_type),
-                    TimeUnit::Microsecond => whole::<TimestampMicrosecondType>(&data_type),
-                    TimeUnit::Nanosecond => whole::<TimestampNanosecondType>(&data_type),
+                    TimeUnit::Second => integer_builder::<TimestampSecondType>(&data_type),
+                    TimeUnit::Millisecond => {
+                        integer_builder::<TimestampMillisecondType>(&data_type)
+                    }
+                    TimeUnit::Microsecond => {
+                        integer_builder::<TimestampMicrosecondType>(&data_type)
+                    }
+                    TimeUnit::Nanosecond => integer_builder::<TimestampNanosecondType>(&data_type),
                 };
-                Values::Timestamp(*unit, values)
+                JsonBuilder::Timestamp(*unit, values)
             }
-            DataType::Date32 => Values::Date32(Date32Builder::new()),
-            DataType::Decimal128(precision, scale) => {
-                Values::Decimal128(*precision, *scale, Decimal128Builder::new().with_data_type(data_type.clone()))
-            }
-            DataType::Decimal256(precision, scale) => {
-                Values::Decimal256(*precision, *scale, Decimal256Builder::new().with_data_type(data_type.clone()))
-            }
-            DataType::Struct(fields) => Values::Struct(StructColumn::new(fields, &path)?),
-            DataType::List(field) => Values::List(ListColumn::new(field, &path)?),
-            other => return Err(format!("`{path}` cannot be had as {other} from json")),
+            DataType::Date32 => JsonBuilder::Date32(Date32Builder::new()),
+            DataType::Decimal128(precision, scale) => JsonBuilder::Decimal128(
+                *precision,
+                *scale,
+                Decimal128Builder::new().with_data_type(data_type.clone()),
+            ),
+            DataType::Decimal256(precision, scale) => JsonBuilder::Decimal256(
+                *precision,
+                *scale,
+                Decimal256Builder::new().with_data_type(data_type.clone()),
+            ),
+            DataType::Struct(fields) => JsonBuilder::Struct(StructColumn::new(fields, &path)?),
+            DataType::List(field) => JsonBuilder::List(ListColumn::new(field, &path)?),
+            other => return Err(format!("cannot decode JSON field `{path}` as {other}")),
         };
-        Ok(Column { path, data_type, values })
+        Ok(Column {
+            path,
+            data_type,
+            values,
+        })
     }
 
-    /// Reads the value that comes next as the column's value number `at`. A second value for the same place (a repeated key) is skipped.
-    pub(super) fn read<'de, D: Deserializer<'de>>(&mut self, at: usize, next: D, misfit: &mut Misfit) -> Result<(), D::Error> {
+    /// Reads the next value as the column's value at index `at`. A second value at the same index
+    /// (a repeated key) is skipped.
+    pub(super) fn read<'de, D: Deserializer<'de>>(
+        &mut self,
+        at: usize,
+        next: D,
+        mismatch: &mut Mismatch,
+    ) -> Result<(), D::Error> {
         if self.len() > at {
             return IgnoredAny::deserialize(next).map(|_| ());
         }
         match &self.values {
-            Values::Json(_) | Values::Decimal128(..) | Values::Decimal256(..) => {
+            JsonBuilder::Json(_) | JsonBuilder::Decimal128(..) | JsonBuilder::Decimal256(..) => {
                 let value = LazyValue::deserialize(next)?;
-                self.add_raw(value.as_raw_str(), misfit);
+                self.add_raw(value.as_raw_str(), mismatch);
                 Ok(())
             }
-            _ => next.deserialize_any(Fill { column: self, misfit }),
+            _ => next.deserialize_any(ColumnVisitor {
+                column: self,
+                mismatch,
+            }),
         }
     }
 
-    /// Makes it `len` long with nulls, unless it is already.
+    /// Appends a null unless the column already has `len` values.
     pub(super) fn fill(&mut self, len: usize) {
         if self.len() < len {
             self.add_null();
@@ -128,147 +152,165 @@ impl Column {
 
     pub(super) fn len(&self) -> usize {
         match &self.values {
-            Values::Boolean(values) => values.len(),
-            Values::Whole(values) | Values::Timestamp(_, values) => values.len(),
-            Values::Float32(values) => values.len(),
-            Values::Float64(values) => values.len(),
-            Values::Utf8(values) | Values::Json(values) => values.len(),
-            Values::Binary(values) => values.len(),
-            Values::Date32(values) => values.len(),
-            Values::Decimal128(_, _, values) => values.len(),
-            Values::Decimal256(_, _, values) => values.len(),
-            Values::Struct(values) => values.len(),
-            Values::List(values) => values.len(),
+            JsonBuilder::Boolean(values) => values.len(),
+            JsonBuilder::Integer(values) | JsonBuilder::Timestamp(_, values) => values.len(),
+            JsonBuilder::Float32(values) => values.len(),
+            JsonBuilder::Float64(values) => values.len(),
+            JsonBuilder::Utf8(values) | JsonBuilder::Json(values) => values.len(),
+            JsonBuilder::Binary(values) => values.len(),
+            JsonBuilder::Date32(values) => values.len(),
+            JsonBuilder::Decimal128(_, _, values) => values.len(),
+            JsonBuilder::Decimal256(_, _, values) => values.len(),
+            JsonBuilder::Struct(values) => values.len(),
+            JsonBuilder::List(values) => values.len(),
         }
     }
 
     fn add_null(&mut self) {
         match &mut self.values {
-            Values::Boolean(values) => values.append_null(),
-            Values::Whole(values) | Values::Timestamp(_, values) => values.add_null(),
-            Values::Float32(values) => values.append_null(),
-            Values::Float64(values) => values.append_null(),
-            Values::Utf8(values) | Values::Json(values) => values.append_null(),
-            Values::Binary(values) => values.append_null(),
-            Values::Date32(values) => values.append_null(),
-            Values::Decimal128(_, _, values) => values.append_null(),
-            Values::Decimal256(_, _, values) => values.append_null(),
-            Values::Struct(values) => values.close(false),
-            Values::List(values) => values.close(false),
+            JsonBuilder::Boolean(values) => values.append_null(),
+            JsonBuilder::Integer(values) | JsonBuilder::Timestamp(_, values) => values.add_null(),
+            JsonBuilder::Float32(values) => values.append_null(),
+            JsonBuilder::Float64(values) => values.append_null(),
+            JsonBuilder::Utf8(values) | JsonBuilder::Json(values) => values.append_null(),
+            JsonBuilder::Binary(values) => values.append_null(),
+            JsonBuilder::Date32(values) => values.append_null(),
+            JsonBuilder::Decimal128(_, _, values) => values.append_null(),
+            JsonBuilder::Decimal256(_, _, values) => values.append_null(),
+            JsonBuilder::Struct(values) => values.close(false),
+            JsonBuilder::List(values) => values.close(false),
         }
     }
 
-    /// Adds null and remembers why. What the record has instead of a value is a phrase such as `a text`.
-    fn add_misfit(&mut self, instead: fmt::Arguments<'_>, misfit: &mut Misfit) {
-        if misfit.0.is_none() {
-            misfit.0 = Some(format!("`{}` is {instead}, but {} is wanted", self.path, type_name(&self.data_type)));
+    /// Appends null and records why. `instead` describes the record's value, in a phrase such as `a
+    /// string`.
+    fn add_mismatch(&mut self, instead: fmt::Arguments<'_>, mismatch: &mut Mismatch) {
+        if mismatch.0.is_none() {
+            mismatch.0 = Some(format!(
+                "`{}` is {instead}; expected {}",
+                self.path,
+                type_name(&self.data_type)
+            ));
         }
         self.add_null();
     }
 
-    fn add_bool(&mut self, value: bool, misfit: &mut Misfit) {
+    fn add_bool(&mut self, value: bool, mismatch: &mut Mismatch) {
         match &mut self.values {
-            Values::Boolean(values) => values.append_value(value),
-            _ => self.add_misfit(format_args!("a boolean"), misfit),
+            JsonBuilder::Boolean(values) => values.append_value(value),
+            _ => self.add_mismatch(format_args!("a boolean"), mismatch),
         }
     }
 
-    fn add_number(&mut self, number: Number, misfit: &mut Misfit) {
+    fn add_number(&mut self, number: Number, mismatch: &mut Mismatch) {
         let fits = match &mut self.values {
-            Values::Whole(values) | Values::Timestamp(_, values) => number.whole().is_some_and(|whole| values.add(whole)),
-            Values::Float32(values) => {
+            JsonBuilder::Integer(values) | JsonBuilder::Timestamp(_, values) => number
+                .as_integer()
+                .is_some_and(|integer| values.add(integer)),
+            JsonBuilder::Float32(values) => {
                 let value = number.float() as f32;
                 if value.is_finite() {
                     values.append_value(value);
                 }
                 value.is_finite()
             }
-            Values::Float64(values) => {
+            JsonBuilder::Float64(values) => {
                 values.append_value(number.float());
                 true
             }
-            _ => return self.add_misfit(format_args!("a number"), misfit),
+            _ => return self.add_mismatch(format_args!("a number"), mismatch),
         };
         if !fits {
-            self.add_misfit(format_args!("{number}"), misfit);
+            self.add_mismatch(format_args!("{number}"), mismatch);
         }
     }
 
-    fn add_text(&mut self, text: &str, misfit: &mut Misfit) {
+    fn add_text(&mut self, text: &str, mismatch: &mut Mismatch) {
         let fits = match &mut self.values {
-            Values::Utf8(values) => {
+            JsonBuilder::Utf8(values) => {
                 values.append_value(text);
                 return;
             }
-            Values::Binary(values) => STANDARD.decode(text).ok().map(|bytes| values.append_value(bytes)),
-            Values::Timestamp(unit, values) => timestamp(text, *unit).filter(|at| values.add((*at).into())).map(|_| ()),
-            Values::Date32(values) => Date32Type::parse(text).map(|days| values.append_value(days)),
-            _ => return self.add_misfit(format_args!("a text"), misfit),
+            JsonBuilder::Binary(values) => STANDARD
+                .decode(text)
+                .ok()
+                .map(|bytes| values.append_value(bytes)),
+            JsonBuilder::Timestamp(unit, values) => timestamp(text, *unit)
+                .filter(|at| values.add((*at).into()))
+                .map(|_| ()),
+            JsonBuilder::Date32(values) => {
+                Date32Type::parse(text).map(|days| values.append_value(days))
+            }
+            _ => return self.add_mismatch(format_args!("a string"), mismatch),
         };
         if fits.is_none() {
-            self.add_misfit(format_args!("the text {:?}", shortened(text)), misfit);
+            self.add_mismatch(format_args!("the string {:?}", abbreviate(text)), mismatch);
         }
     }
 
-    /// Adds a value of which the raw text is looked at.
-    fn add_raw(&mut self, raw: &str, misfit: &mut Misfit) {
+    /// Appends a value that is built from its JSON text.
+    fn add_raw(&mut self, raw: &str, mismatch: &mut Mismatch) {
         if raw == "null" {
             return self.add_null();
         }
         let number = raw.trim_matches('"');
         let fits = match &mut self.values {
-            Values::Json(values) => {
+            JsonBuilder::Json(values) => {
                 values.append_value(raw);
                 return;
             }
-            Values::Decimal128(precision, scale, values) => {
-                let value = decimal::unscaled(number, *precision, *scale).and_then(|digits| digits.parse().ok());
+            JsonBuilder::Decimal128(precision, scale, values) => {
+                let value = decimal::unscaled(number, *precision, *scale)
+                    .and_then(|digits| digits.parse().ok());
                 value.map(|value| values.append_value(value))
             }
-            Values::Decimal256(precision, scale, values) => {
-                let value = decimal::unscaled(number, *precision, *scale).and_then(|digits| i256::from_string(&digits));
+            JsonBuilder::Decimal256(precision, scale, values) => {
+                let value = decimal::unscaled(number, *precision, *scale)
+                    .and_then(|digits| i256::from_string(&digits));
                 value.map(|value| values.append_value(value))
             }
             _ => None,
         };
         if fits.is_none() {
-            self.add_misfit(format_args!("{}", shortened(raw)), misfit);
+            self.add_mismatch(format_args!("{}", abbreviate(raw)), mismatch);
         }
     }
 
-    /// Gives what was read, and starts anew.
+    /// Returns the column and starts a new one.
     pub(super) fn finish(&mut self) -> ArrayRef {
         match &mut self.values {
-            Values::Boolean(values) => Arc::new(values.finish()),
-            Values::Whole(values) | Values::Timestamp(_, values) => values.finish(),
-            Values::Float32(values) => Arc::new(values.finish()),
-            Values::Float64(values) => Arc::new(values.finish()),
-            Values::Utf8(values) | Values::Json(values) => {
-                // The next batch will need about as much.
+            JsonBuilder::Boolean(values) => Arc::new(values.finish()),
+            JsonBuilder::Integer(values) | JsonBuilder::Timestamp(_, values) => values.finish(),
+            JsonBuilder::Float32(values) => Arc::new(values.finish()),
+            JsonBuilder::Float64(values) => Arc::new(values.finish()),
+            JsonBuilder::Utf8(values) | JsonBuilder::Json(values) => {
+                // The next batch will need about the same capacity.
                 let (len, bytes) = (values.len(), values.values_slice().len());
-                Arc::new(std::mem::replace(values, StringBuilder::with_capacity(len, bytes)).finish())
+                Arc::new(
+                    std::mem::replace(values, StringBuilder::with_capacity(len, bytes)).finish(),
+                )
             }
-            Values::Binary(values) => Arc::new(values.finish()),
-            Values::Date32(values) => Arc::new(values.finish()),
-            Values::Decimal128(_, _, values) => Arc::new(values.finish()),
-            Values::Decimal256(_, _, values) => Arc::new(values.finish()),
-            Values::Struct(values) => values.finish(),
-            Values::List(values) => values.finish(),
+            JsonBuilder::Binary(values) => Arc::new(values.finish()),
+            JsonBuilder::Date32(values) => Arc::new(values.finish()),
+            JsonBuilder::Decimal128(_, _, values) => Arc::new(values.finish()),
+            JsonBuilder::Decimal256(_, _, values) => Arc::new(values.finish()),
+            JsonBuilder::Struct(values) => values.finish(),
+            JsonBuilder::List(values) => values.finish(),
         }
     }
 }
 
-/// Puts a value into a column: always exactly one, null if it does not fit.
-struct Fill<'a> {
+/// Appends exactly one value to a column; null if it does not match the column's type.
+struct ColumnVisitor<'a> {
     column: &'a mut Column,
-    misfit: &'a mut Misfit,
+    mismatch: &'a mut Mismatch,
 }
 
-impl<'de> Visitor<'de> for Fill<'_> {
+impl<'de> Visitor<'de> for ColumnVisitor<'_> {
     type Value = ();
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("a json value")
+        f.write_str("a JSON value")
     }
 
     fn visit_unit<E: Error>(self) -> Result<(), E> {
@@ -277,54 +319,57 @@ impl<'de> Visitor<'de> for Fill<'_> {
     }
 
     fn visit_bool<E: Error>(self, value: bool) -> Result<(), E> {
-        self.column.add_bool(value, self.misfit);
+        self.column.add_bool(value, self.mismatch);
         Ok(())
     }
 
     fn visit_i64<E: Error>(self, value: i64) -> Result<(), E> {
-        self.column.add_number(Number::Signed(value), self.misfit);
+        self.column.add_number(Number::Signed(value), self.mismatch);
         Ok(())
     }
 
     fn visit_u64<E: Error>(self, value: u64) -> Result<(), E> {
-        self.column.add_number(Number::Unsigned(value), self.misfit);
+        self.column
+            .add_number(Number::Unsigned(value), self.mismatch);
         Ok(())
     }
 
     fn visit_f64<E: Error>(self, value: f64) -> Result<(), E> {
-        self.column.add_number(Number::Float(value), self.misfit);
+        self.column.add_number(Number::Float(value), self.mismatch);
         Ok(())
     }
 
     fn visit_str<E: Error>(self, text: &str) -> Result<(), E> {
-        self.column.add_text(text, self.misfit);
+        self.column.add_text(text, self.mismatch);
         Ok(())
     }
 
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<(), A::Error> {
-        if let Values::Struct(values) = &mut self.column.values {
-            let read = values.read(map, self.misfit);
+        if let JsonBuilder::Struct(values) = &mut self.column.values {
+            let read = values.read(map, self.mismatch);
             values.close(true);
             return read;
         }
-        self.column.add_misfit(format_args!("an object"), self.misfit);
+        self.column
+            .add_mismatch(format_args!("an object"), self.mismatch);
         while map.next_entry::<IgnoredAny, IgnoredAny>()?.is_some() {}
         Ok(())
     }
 
     fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<(), A::Error> {
-        if let Values::List(values) = &mut self.column.values {
-            let read = values.read(list, self.misfit);
+        if let JsonBuilder::List(values) = &mut self.column.values {
+            let read = values.read(list, self.mismatch);
             values.close(true);
             return read;
         }
-        self.column.add_misfit(format_args!("a list"), self.misfit);
+        self.column
+            .add_mismatch(format_args!("a list"), self.mismatch);
         while list.next_element::<IgnoredAny>()?.is_some() {}
         Ok(())
     }
 }
 
-/// A number as the parser gives it; what fits no 64-bit integer is a float.
+/// A number as the parser returns it. A number that fits neither 64-bit integer type is a float.
 #[derive(Clone, Copy)]
 enum Number {
     Signed(i64),
@@ -332,8 +377,8 @@ enum Number {
     Float(f64),
 }
 
-/// Up to here every whole number is a float.
-const WHOLE_FLOATS: f64 = 9_007_199_254_740_992.0;
+/// Up to this number, floats represent every integer exactly.
+const MAX_EXACT_INTEGER: f64 = 9_007_199_254_740_992.0;
 
 impl Number {
     fn float(self) -> f64 {
@@ -344,12 +389,14 @@ impl Number {
         }
     }
 
-    /// The number if it is a whole one; `1.0` and `1e3` are.
-    fn whole(self) -> Option<i128> {
+    /// The number as an integer; `None` if it has a fraction. `1.0` and `1e3` are integers.
+    fn as_integer(self) -> Option<i128> {
         match self {
             Number::Signed(value) => Some(value.into()),
             Number::Unsigned(value) => Some(value.into()),
-            Number::Float(value) => (value.fract() == 0.0 && value.abs() <= WHOLE_FLOATS).then_some(value as i128),
+            Number::Float(value) => {
+                (value.fract() == 0.0 && value.abs() <= MAX_EXACT_INTEGER).then_some(value as i128)
+            }
         }
     }
 }
@@ -364,20 +411,22 @@ impl fmt::Display for Number {
     }
 }
 
-/// A builder of whole numbers.
-trait WholeNumbers: ArrayBuilder {
-    /// Adds a number, if it fits.
+/// A builder for integers and timestamps.
+trait IntegerBuilder: ArrayBuilder {
+    /// Appends a number. Returns `false`, and appends nothing, if it is out of range.
     fn add(&mut self, number: i128) -> bool;
 
     fn add_null(&mut self);
 }
 
-impl<T: ArrowPrimitiveType> WholeNumbers for PrimitiveBuilder<T>
+impl<T: ArrowPrimitiveType> IntegerBuilder for PrimitiveBuilder<T>
 where
     T::Native: TryFrom<i128>,
 {
     fn add(&mut self, number: i128) -> bool {
-        T::Native::try_from(number).map(|number| self.append_value(number)).is_ok()
+        T::Native::try_from(number)
+            .map(|number| self.append_value(number))
+            .is_ok()
     }
 
     fn add_null(&mut self) {
@@ -385,17 +434,17 @@ where
     }
 }
 
-fn whole<T: ArrowPrimitiveType>(data_type: &DataType) -> Box<dyn WholeNumbers>
+fn integer_builder<T: ArrowPrimitiveType>(data_type: &DataType) -> Box<dyn IntegerBuilder>
 where
     T::Native: TryFrom<i128>,
 {
     Box::new(PrimitiveBuilder::<T>::new().with_data_type(data_type.clone()))
 }
 
-/// A type as reasons name it.
+/// The name of a type, for messages.
 fn type_name(data_type: &DataType) -> String {
     match data_type {
-        DataType::Binary => "base64 text".to_owned(),
+        DataType::Binary => "a base64 string".to_owned(),
         other => values::type_name(other),
     }
 }

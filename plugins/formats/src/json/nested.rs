@@ -1,4 +1,4 @@
-//! Objects and lists as columns of columns.
+//! Columns for JSON objects and lists: structs and lists of columns.
 
 use std::sync::Arc;
 
@@ -7,21 +7,21 @@ use arrow::buffer::{OffsetBuffer, ScalarBuffer};
 use arrow::datatypes::{Field, FieldRef, Fields};
 use serde::de::{DeserializeSeed, Deserializer, IgnoredAny, MapAccess, SeqAccess};
 
-use super::columns::{Column, Misfit};
-use super::tree::{Key, Names};
+use super::columns::{Column, Mismatch};
+use super::tree::{KeySeed, KeySet};
 
-/// Objects of which some fields are wanted.
+/// A column of objects, of which some fields are wanted.
 pub(super) struct StructColumn {
     fields: Fields,
-    names: Names,
+    names: KeySet,
     columns: Vec<Column>,
     nulls: NullBufferBuilder,
 }
 
-/// Lists.
+/// A column of lists.
 pub(super) struct ListColumn {
     field: FieldRef,
-    /// Where each list starts among the elements, and where the last one ends.
+    /// The index of each list's first element, and the end of the last list.
     offsets: Vec<i32>,
     elements: Box<Column>,
     nulls: NullBufferBuilder,
@@ -29,29 +29,45 @@ pub(super) struct ListColumn {
 
 impl StructColumn {
     pub(super) fn new(fields: &Fields, path: &str) -> Result<StructColumn, String> {
-        let mut names = Names::default();
+        let mut names = KeySet::default();
         let mut columns = Vec::new();
         for field in fields {
             let path = format!("{path}.{}", field.name());
             if names.find_or_add(field.name()) != columns.len() {
-                return Err(format!("`{path}` is there twice"));
+                return Err(format!("duplicate field `{path}`"));
             }
             columns.push(inner(field, path)?);
         }
-        Ok(StructColumn { fields: fields.clone(), names, columns, nulls: NullBufferBuilder::new(0) })
+        Ok(StructColumn {
+            fields: fields.clone(),
+            names,
+            columns,
+            nulls: NullBufferBuilder::new(0),
+        })
     }
 
     pub(super) fn len(&self) -> usize {
         self.nulls.len()
     }
 
-    pub(super) fn read<'de, A: MapAccess<'de>>(&mut self, mut map: A, misfit: &mut Misfit) -> Result<(), A::Error> {
+    pub(super) fn read<'de, A: MapAccess<'de>>(
+        &mut self,
+        mut map: A,
+        mismatch: &mut Mismatch,
+    ) -> Result<(), A::Error> {
         let at = self.nulls.len();
         let mut expected = 0;
-        while let Some(found) = map.next_key_seed(Key { names: &self.names, expected })? {
+        while let Some(found) = map.next_key_seed(KeySeed {
+            names: &self.names,
+            expected,
+        })? {
             match found {
                 Some(number) => {
-                    map.next_value_seed(Read { column: &mut self.columns[number], at, misfit })?;
+                    map.next_value_seed(ColumnSeed {
+                        column: &mut self.columns[number],
+                        at,
+                        mismatch,
+                    })?;
                     expected = number + 1;
                 }
                 None => {
@@ -62,7 +78,7 @@ impl StructColumn {
         Ok(())
     }
 
-    /// Ends a value, of which some fields may be missing.
+    /// Finishes a value. Fields that it does not have become null.
     pub(super) fn close(&mut self, valid: bool) {
         self.nulls.append(valid);
         for column in &mut self.columns {
@@ -82,30 +98,50 @@ impl StructColumn {
 impl ListColumn {
     pub(super) fn new(field: &FieldRef, path: &str) -> Result<ListColumn, String> {
         let elements = Box::new(inner(field, format!("{path}[]"))?);
-        Ok(ListColumn { field: field.clone(), offsets: vec![0], elements, nulls: NullBufferBuilder::new(0) })
+        Ok(ListColumn {
+            field: field.clone(),
+            offsets: vec![0],
+            elements,
+            nulls: NullBufferBuilder::new(0),
+        })
     }
 
     pub(super) fn len(&self) -> usize {
         self.nulls.len()
     }
 
-    pub(super) fn read<'de, A: SeqAccess<'de>>(&mut self, mut list: A, misfit: &mut Misfit) -> Result<(), A::Error> {
+    pub(super) fn read<'de, A: SeqAccess<'de>>(
+        &mut self,
+        mut list: A,
+        mismatch: &mut Mismatch,
+    ) -> Result<(), A::Error> {
         let mut at = self.elements.len();
-        while list.next_element_seed(Read { column: &mut self.elements, at, misfit })?.is_some() {
+        while list
+            .next_element_seed(ColumnSeed {
+                column: &mut self.elements,
+                at,
+                mismatch,
+            })?
+            .is_some()
+        {
             at += 1;
         }
         Ok(())
     }
 
-    /// Ends a list of all elements that were read since the last one ended.
+    /// Finishes a list of all elements that were read since the last list was finished.
     pub(super) fn close(&mut self, valid: bool) {
-        // Every element takes a byte of the batch, and the batch has less than 2 GiB.
-        self.offsets.push(i32::try_from(self.elements.len()).unwrap_or(i32::MAX));
+        // Every element takes at least one byte of the batch, and a batch is smaller than 2 GiB.
+        self.offsets
+            .push(i32::try_from(self.elements.len()).unwrap_or(i32::MAX));
         self.nulls.append(valid);
     }
 
     pub(super) fn finish(&mut self) -> ArrayRef {
-        let offsets = OffsetBuffer::new(ScalarBuffer::from(std::mem::replace(&mut self.offsets, vec![0])));
+        let offsets = OffsetBuffer::new(ScalarBuffer::from(std::mem::replace(
+            &mut self.offsets,
+            vec![0],
+        )));
         let (elements, nulls) = (self.elements.finish(), self.nulls.finish());
         Arc::new(
             ListArray::try_new(self.field.clone(), offsets, elements, nulls)
@@ -114,25 +150,27 @@ impl ListColumn {
     }
 }
 
-/// Reads the value that comes next into a column.
-struct Read<'a> {
+/// Reads the next value into a column.
+struct ColumnSeed<'a> {
     column: &'a mut Column,
     at: usize,
-    misfit: &'a mut Misfit,
+    mismatch: &'a mut Mismatch,
 }
 
-impl<'de> DeserializeSeed<'de> for Read<'_> {
+impl<'de> DeserializeSeed<'de> for ColumnSeed<'_> {
     type Value = ();
 
     fn deserialize<D: Deserializer<'de>>(self, next: D) -> Result<(), D::Error> {
-        self.column.read(self.at, next, self.misfit)
+        self.column.read(self.at, next, self.mismatch)
     }
 }
 
-/// The column of what is inside.
+/// Creates the column of a nested field.
 fn inner(field: &Field, path: String) -> Result<Column, String> {
     if !field.is_nullable() {
-        return Err(format!("`{path}` has to be nullable: json may lack it"));
+        return Err(format!(
+            "`{path}` must be nullable: JSON records may omit it"
+        ));
     }
     Column::new(field, path)
 }

@@ -1,110 +1,126 @@
-//! The wanted paths as one tree, and a record's way through it.
+//! The tree of wanted paths, and the visitors that read a record along it.
 
 use std::collections::HashMap;
 use std::fmt;
 
-use pseidon_dsl::expr::Step;
+use pseidon_dsl::expr::PathStep;
 use serde::Deserialize;
 use serde::de::{DeserializeSeed, Deserializer, Error, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use sonic_rs::LazyValue;
 
-use super::columns::{Column, Misfit};
+use super::columns::{Column, Mismatch};
 
-/// Where a record's values go.
-pub(super) struct Record<'a> {
+/// The columns that a record's values are written to.
+pub(super) struct RecordColumns<'a> {
     pub(super) columns: &'a mut [Column],
-    /// The record's number in the batch.
+    /// The record's index in the batch.
     pub(super) row: usize,
-    pub(super) misfit: Misfit,
+    pub(super) mismatch: Mismatch,
 }
 
-impl Record<'_> {
+impl RecordColumns<'_> {
     fn read<'de, D: Deserializer<'de>>(&mut self, column: usize, next: D) -> Result<(), D::Error> {
-        self.columns[column].read(self.row, next, &mut self.misfit)
+        self.columns[column].read(self.row, next, &mut self.mismatch)
     }
 }
 
-/// A place in a record.
+/// A node of the tree: a value in a record.
 #[derive(Default)]
-pub(super) struct Node {
-    /// The columns that its value goes to.
+pub(super) struct PathNode {
+    /// The indexes of the columns that receive the value.
     columns: Vec<usize>,
-    names: Names,
-    /// What is wanted below it, in the order of the names.
-    fields: Vec<Node>,
-    /// What is wanted of a list, by index.
-    elements: Vec<(u32, Node)>,
+    names: KeySet,
+    /// The nodes of the value's wanted fields, in the order of `names`.
+    fields: Vec<PathNode>,
+    /// The nodes of the value's wanted list elements, with their indexes.
+    elements: Vec<(u32, PathNode)>,
 }
 
-/// What a record has to be.
-pub(super) enum Start {
+/// The JSON type that a record must have.
+pub(super) enum RootType {
     Object,
     List,
     Anything,
 }
 
-impl Start {
-    /// Whether the record begins as it has to.
+impl RootType {
+    /// Checks the first character of a record.
     pub(super) fn check(&self, text: &str) -> Result<(), String> {
-        let first = text.trim_ascii_start().bytes().next().ok_or("the record is empty")?;
+        let first = text
+            .trim_ascii_start()
+            .bytes()
+            .next()
+            .ok_or("the record is empty")?;
         match (self, first) {
-            (Start::Object, b'{') | (Start::List, b'[') | (Start::Anything, _) => Ok(()),
-            (Start::Object, _) => Err("the record is not a json object".to_owned()),
-            (Start::List, _) => Err("the record is not a json list".to_owned()),
+            (RootType::Object, b'{') | (RootType::List, b'[') | (RootType::Anything, _) => Ok(()),
+            (RootType::Object, _) => Err("the record is not a JSON object".to_owned()),
+            (RootType::List, _) => Err("the record is not a JSON list".to_owned()),
         }
     }
 }
 
-impl Node {
-    /// Adds a column's path.
-    pub(super) fn add(&mut self, path: &[Step], column: usize) {
+impl PathNode {
+    /// Adds the path of a column.
+    pub(super) fn add(&mut self, path: &[PathStep], column: usize) {
         let Some((step, rest)) = path.split_first() else {
             self.columns.push(column);
             return;
         };
         let node = match step {
-            Step::Field(name) => {
+            PathStep::Field(name) => {
                 let at = self.names.find_or_add(name);
                 if at == self.fields.len() {
-                    self.fields.push(Node::default());
+                    self.fields.push(PathNode::default());
                 }
                 &mut self.fields[at]
             }
-            Step::Index(index) => {
-                let at = self.elements.iter().position(|(at, _)| at == index).unwrap_or_else(|| {
-                    self.elements.push((*index, Node::default()));
-                    self.elements.len() - 1
-                });
+            PathStep::Index(index) => {
+                let at = self
+                    .elements
+                    .iter()
+                    .position(|(at, _)| at == index)
+                    .unwrap_or_else(|| {
+                        self.elements.push((*index, PathNode::default()));
+                        self.elements.len() - 1
+                    });
                 &mut self.elements[at].1
             }
         };
         node.add(rest, column);
     }
 
-    /// What a record has to be if this is the root.
-    pub(super) fn start(&self) -> Start {
+    /// The type that a record must have if this node is the root.
+    pub(super) fn start(&self) -> RootType {
         match (self.fields.is_empty(), self.elements.is_empty()) {
-            (false, true) => Start::Object,
-            (true, false) => Start::List,
-            _ => Start::Anything,
+            (false, true) => RootType::Object,
+            (true, false) => RootType::List,
+            _ => RootType::Anything,
         }
     }
 
-    /// Reads the value that comes next.
-    pub(super) fn read<'de, D: Deserializer<'de>>(&self, next: D, record: &mut Record<'_>) -> Result<(), D::Error> {
+    /// Reads the next value.
+    pub(super) fn read<'de, D: Deserializer<'de>>(
+        &self,
+        next: D,
+        record: &mut RecordColumns<'_>,
+    ) -> Result<(), D::Error> {
         let below = !self.fields.is_empty() || !self.elements.is_empty();
         match (self.columns.as_slice(), below) {
             ([column], false) => record.read(*column, next),
-            ([], _) => next.deserialize_any(Below { node: self, record }),
+            ([], _) => next.deserialize_any(ChildVisitor { node: self, record }),
             (wanted, _) => {
-                // Somebody wants the whole value and somebody else a part of it: its text is read once more for each.
+                // The whole value and parts of it are wanted: parse its text once for each.
                 let value = LazyValue::deserialize(next)?;
                 let parser = || sonic_rs::Deserializer::from_str(value.as_raw_str());
                 for column in wanted {
-                    record.read(*column, &mut parser()).map_err(D::Error::custom)?;
+                    record
+                        .read(*column, &mut parser())
+                        .map_err(D::Error::custom)?;
                 }
                 if below {
-                    parser().deserialize_any(Below { node: self, record }).map_err(D::Error::custom)?;
+                    parser()
+                        .deserialize_any(ChildVisitor { node: self, record })
+                        .map_err(D::Error::custom)?;
                 }
                 Ok(())
             }
@@ -112,13 +128,13 @@ impl Node {
     }
 }
 
-/// Reads the value that comes next, as a node says.
-struct Read<'a, 'r> {
-    node: &'a Node,
-    record: &'a mut Record<'r>,
+/// Reads the next value along a node.
+struct NodeSeed<'a, 'r> {
+    node: &'a PathNode,
+    record: &'a mut RecordColumns<'r>,
 }
 
-impl<'de> DeserializeSeed<'de> for Read<'_, '_> {
+impl<'de> DeserializeSeed<'de> for NodeSeed<'_, '_> {
     type Value = ();
 
     fn deserialize<D: Deserializer<'de>>(self, next: D) -> Result<(), D::Error> {
@@ -126,26 +142,32 @@ impl<'de> DeserializeSeed<'de> for Read<'_, '_> {
     }
 }
 
-/// Looks for a node's fields and elements in a value.
-struct Below<'a, 'r> {
-    node: &'a Node,
-    record: &'a mut Record<'r>,
+/// Visits a value and reads the fields and elements of a node.
+struct ChildVisitor<'a, 'r> {
+    node: &'a PathNode,
+    record: &'a mut RecordColumns<'r>,
 }
 
-impl<'de> Visitor<'de> for Below<'_, '_> {
+impl<'de> Visitor<'de> for ChildVisitor<'_, '_> {
     type Value = ();
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("a json value")
+        f.write_str("a JSON value")
     }
 
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<(), A::Error> {
-        let Below { node, record } = self;
+        let ChildVisitor { node, record } = self;
         let mut expected = 0;
-        while let Some(found) = map.next_key_seed(Key { names: &node.names, expected })? {
+        while let Some(found) = map.next_key_seed(KeySeed {
+            names: &node.names,
+            expected,
+        })? {
             match found {
                 Some(at) => {
-                    map.next_value_seed(Read { node: &node.fields[at], record })?;
+                    map.next_value_seed(NodeSeed {
+                        node: &node.fields[at],
+                        record,
+                    })?;
                     expected = at + 1;
                 }
                 None => {
@@ -157,10 +179,10 @@ impl<'de> Visitor<'de> for Below<'_, '_> {
     }
 
     fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<(), A::Error> {
-        let Below { node, record } = self;
+        let ChildVisitor { node, record } = self;
         for index in 0_u32.. {
             let more = match node.elements.iter().find(|(at, _)| *at == index) {
-                Some((_, node)) => list.next_element_seed(Read { node, record })?.is_some(),
+                Some((_, node)) => list.next_element_seed(NodeSeed { node, record })?.is_some(),
                 None => list.next_element::<IgnoredAny>()?.is_some(),
             };
             if !more {
@@ -195,19 +217,19 @@ impl<'de> Visitor<'de> for Below<'_, '_> {
     }
 }
 
-/// The wanted keys of an object.
+/// The wanted keys of an object, numbered in the order in which they were added.
 #[derive(Default)]
-pub(super) struct Names {
+pub(super) struct KeySet {
     names: Vec<String>,
-    /// Where there are too many to look at each.
+    /// Used instead of a linear search if there are more than [`FEW_NAMES`] keys.
     table: HashMap<String, usize>,
 }
 
-/// Up to so many names comparing with each is faster than a hash.
+/// Up to this number of keys, a linear search is faster than a hash table.
 const FEW_NAMES: usize = 16;
 
-impl Names {
-    /// The number of a name, which is added if it is new.
+impl KeySet {
+    /// Returns the number of a key, and adds it if it is new.
     pub(super) fn find_or_add(&mut self, name: &str) -> usize {
         if let Some(at) = self.names.iter().position(|known| known == name) {
             return at;
@@ -219,7 +241,8 @@ impl Names {
         self.names.len() - 1
     }
 
-    /// The number of a name. Most records have their keys in the same order, so `expected` is compared first.
+    /// Returns the number of a key. Most records have their keys in the same order, so `expected`
+    /// is compared first.
     fn find(&self, name: &str, expected: usize) -> Option<usize> {
         if self.names.get(expected).is_some_and(|known| known == name) {
             return Some(expected);
@@ -231,13 +254,13 @@ impl Names {
     }
 }
 
-/// Reads a key and gives its number among the names.
-pub(super) struct Key<'a> {
-    pub(super) names: &'a Names,
+/// Reads a key and returns its number, if it is wanted.
+pub(super) struct KeySeed<'a> {
+    pub(super) names: &'a KeySet,
     pub(super) expected: usize,
 }
 
-impl<'de> DeserializeSeed<'de> for Key<'_> {
+impl<'de> DeserializeSeed<'de> for KeySeed<'_> {
     type Value = Option<usize>;
 
     fn deserialize<D: Deserializer<'de>>(self, key: D) -> Result<Option<usize>, D::Error> {
@@ -245,7 +268,7 @@ impl<'de> DeserializeSeed<'de> for Key<'_> {
     }
 }
 
-impl Visitor<'_> for Key<'_> {
+impl Visitor<'_> for KeySeed<'_> {
     type Value = Option<usize>;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

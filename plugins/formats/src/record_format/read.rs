@@ -1,13 +1,16 @@
-//! From the text to the layout.
+//! Parses a layout from a string.
 
 use pest::Parser;
 use pest::iterators::Pair;
 use pest_derive::Parser;
-use pseidon_dsl::expr::{ExprKind, Path, Step};
+use pseidon_dsl::expr::{ExprKind, Path, PathStep};
 use pseidon_dsl::nearest;
 use pseidon_dsl::node::Text;
 
-use super::{AvroLayout, Choice, EventLayout, EventTime, EventUnit, JsonLayout, JsonTime, RecordLayout, TxtLayout};
+use super::{
+    AvroLayout, EventLayout, EventTime, EventUnit, FieldRange, JsonLayout, JsonTime, RecordLayout,
+    TxtLayout,
+};
 
 #[derive(Parser)]
 #[grammar = "record_format.pest"]
@@ -15,13 +18,22 @@ struct Grammar;
 
 const KINDS: [&str; 4] = ["txt", "avro-txt", "json", "raw"];
 const TXT: [&str; 7] = ["sep", "ts", "ts_ms", "ts_sec", "msg", "fields", "bytes"];
-const AVRO: [&str; 7] = ["ts", "ts_ms", "ts_sec", "msg", "fields", "bytes", "registry"];
+const AVRO: [&str; 7] = [
+    "ts", "ts_ms", "ts_sec", "msg", "fields", "bytes", "registry",
+];
 const JSON: [&str; 3] = ["ts", "ts_ms", "ts_sec"];
-/// The names of separators, each with its byte.
-pub(super) const SEPARATORS: [(&str, u8); 6] =
-    [("byte1", 1), ("tab", b'\t'), ("space", b' '), ("semicolon", b';'), ("pipe", b'|'), ("comma", b',')];
+/// The names of the separators and their bytes.
+pub(super) const SEPARATORS: [(&str, u8); 6] = [
+    ("byte1", 1),
+    ("tab", b'\t'),
+    ("space", b' '),
+    ("semicolon", b';'),
+    ("pipe", b'|'),
+    ("comma", b','),
+];
 
-/// Reads `type` or `type:key=value;key=value`. The error is a sentence that names the setting and says what was expected.
+/// Parses `type` or `type:key=value;key=value`. The error names the setting and says what was
+/// expected.
 pub fn parse(text: &str) -> Result<RecordLayout, String> {
     let mut pairs = Grammar::parse(Rule::format, text).map_err(|error| malformed(text, &error))?;
     let mut parts = pairs.next().into_iter().flat_map(Pair::into_inner);
@@ -29,13 +41,21 @@ pub fn parse(text: &str) -> Result<RecordLayout, String> {
     let settings = Settings::new(kind, parts.filter(|part| part.as_rule() == Rule::setting))?;
     let layout = match kind {
         "txt" if settings.is_empty() => RecordLayout::Line,
-        "txt" => RecordLayout::Txt(TxtLayout { separator: settings.separator()?, event: settings.event()? }),
+        "txt" => RecordLayout::Txt(TxtLayout {
+            separator: settings.separator()?,
+            event: settings.event()?,
+        }),
         "avro-txt" => {
-            let layout = AvroLayout { registry: settings.registry()?, event: settings.event()? };
-            settings.whole_or_single(layout.event.message)?;
+            let layout = AvroLayout {
+                registry: settings.registry()?,
+                event: settings.event()?,
+            };
+            settings.require_whole_or_single(layout.event.message)?;
             RecordLayout::AvroTxt(layout)
         }
-        "json" => RecordLayout::Json(JsonLayout { time: settings.json_time()? }),
+        "json" => RecordLayout::Json(JsonLayout {
+            time: settings.json_time()?,
+        }),
         _ => RecordLayout::Raw,
     };
     Ok(layout)
@@ -46,9 +66,14 @@ fn malformed(text: &str, error: &pest::error::Error<Rule>) -> String {
         pest::error::InputLocation::Pos(at) | pest::error::InputLocation::Span((at, _)) => at,
     };
     match text.get(at..).filter(|rest| !rest.is_empty()) {
-        Some(rest) => format!("`{}` is not expected here; a format is `type` or `type:key=value;key=value`", crate::shortened(rest)),
-        None if text.trim().is_empty() => format!("the format is empty; expected {}", listed(KINDS)),
-        None => "the format ends too early; it is `type` or `type:key=value;key=value`".to_owned(),
+        Some(rest) => format!(
+            "unexpected `{}`; a format is `type` or `type:key=value;key=value`",
+            crate::abbreviate(rest)
+        ),
+        None if text.trim().is_empty() => {
+            format!("the format is empty; expected {}", listed(KINDS))
+        }
+        None => "incomplete format; expected `type` or `type:key=value;key=value`".to_owned(),
     }
 }
 
@@ -59,14 +84,20 @@ struct Settings<'a> {
 }
 
 impl<'a> Settings<'a> {
-    /// Refuses unknown formats, unknown settings, and settings that are given twice.
+    /// Checks the format's name and its settings. Returns an error for an unknown format, an
+    /// unknown setting and a duplicate setting.
     fn new(kind: &'a str, settings: impl Iterator<Item = Pair<'a, Rule>>) -> Result<Self, String> {
         let known: &[&str] = match kind {
             "txt" => &TXT,
             "avro-txt" => &AVRO,
             "json" => &JSON,
             "raw" => &[],
-            _ => return Err(format!("there is no format `{kind}`; {}", meant(kind, &KINDS))),
+            _ => {
+                return Err(format!(
+                    "unknown format `{kind}`; {}",
+                    suggestion(kind, &KINDS)
+                ));
+            }
         };
         let mut found: Vec<(&str, &str)> = Vec::new();
         for setting in settings {
@@ -74,13 +105,18 @@ impl<'a> Settings<'a> {
             let mut next = || inner.next().map_or("", |part| part.as_str().trim());
             let (key, value) = (next(), next());
             if known.is_empty() {
-                return Err(format!("{kind} takes no settings, but `{key}` follows the colon"));
+                return Err(format!(
+                    "unexpected setting `{key}`; {kind} has no settings"
+                ));
             }
             if !known.contains(&key) {
-                return Err(format!("{kind} has no setting `{key}`; {}", meant(key, known)));
+                return Err(format!(
+                    "unknown setting `{key}` of {kind}; {}",
+                    suggestion(key, known)
+                ));
             }
             if found.iter().any(|(other, _)| *other == key) {
-                return Err(format!("`{key}` is given twice"));
+                return Err(format!("duplicate setting `{key}`"));
             }
             found.push((key, value));
         }
@@ -92,21 +128,36 @@ impl<'a> Settings<'a> {
     }
 
     fn get(&self, key: &str) -> Option<&'a str> {
-        self.found.iter().find(|(found, _)| *found == key).map(|(_, value)| *value)
+        self.found
+            .iter()
+            .find(|(found, _)| *found == key)
+            .map(|(_, value)| *value)
     }
 
     fn separator(&self) -> Result<u8, String> {
-        let Some(name) = self.get("sep") else { return Ok(1) };
+        let Some(name) = self.get("sep") else {
+            return Ok(1);
+        };
         if let Some((_, byte)) = SEPARATORS.iter().find(|(separator, _)| *separator == name) {
             return Ok(*byte);
         }
-        Err(format!("`sep` cannot be `{}`; {}", crate::shortened(name), meant(name, &SEPARATORS.map(|(name, _)| name))))
+        Err(format!(
+            "invalid `sep` value `{}`; {}",
+            crate::abbreviate(name),
+            suggestion(name, &SEPARATORS.map(|(name, _)| name))
+        ))
     }
 
     fn registry(&self) -> Result<Option<String>, String> {
         match self.get("registry") {
-            Some(address) if !(address.starts_with("http://") || address.starts_with("https://")) => {
-                Err(format!("`registry` is an address such as http://registry:8081, not `{}`", crate::shortened(address)))
+            Some(address)
+                if !(address.starts_with("http://") || address.starts_with("https://")) =>
+            {
+                Err(format!(
+                    "invalid `registry` value `{}`; expected an address such as \
+                     http://registry:8081",
+                    crate::abbreviate(address)
+                ))
             }
             address => Ok(address.map(|address| address.trim_end_matches('/').to_owned())),
         }
@@ -114,112 +165,184 @@ impl<'a> Settings<'a> {
 
     fn event(&self) -> Result<EventLayout, String> {
         let Some((key, value, unit)) = self.time()? else {
-            return Err(format!("{} needs `ts`, `ts_ms` or `ts_sec`: the index of the field with the event time, or -1", self.kind));
+            return Err(format!(
+                "missing setting `ts`, `ts_ms` or `ts_sec` of {}; expected the index of the \
+                 event-time field, or -1",
+                self.kind
+            ));
         };
-        let index =
-            number(value).ok_or_else(|| format!("`{key}` is the index of a field, from 0, or -1, not `{}`", crate::shortened(value)))?;
-        let time = usize::try_from(index).ok().map(|field| EventTime { field, unit });
-        Ok(EventLayout { time, message: self.message()?, bytes: self.bytes()?, fields: self.fields()? })
+        let index = number(value).ok_or_else(|| {
+            format!(
+                "invalid `{key}` value `{}`; expected the index of a field, starting at 0, or -1",
+                crate::abbreviate(value)
+            )
+        })?;
+        let time = usize::try_from(index)
+            .ok()
+            .map(|field| EventTime { field, unit });
+        Ok(EventLayout {
+            time,
+            message: self.message()?,
+            bytes: self.bytes()?,
+            fields: self.fields()?,
+        })
     }
 
-    /// The setting that says where the event time is, and its unit.
+    /// The setting with the event time, as name, value and unit; `None` if it is not set.
     fn time(&self) -> Result<Option<(&'static str, &'a str, EventUnit)>, String> {
-        let units = [("ts", EventUnit::Milliseconds), ("ts_ms", EventUnit::Milliseconds), ("ts_sec", EventUnit::Seconds)];
-        let mut given = units.iter().filter_map(|(key, unit)| self.get(key).map(|value| (*key, value, *unit)));
+        let units = [
+            ("ts", EventUnit::Milliseconds),
+            ("ts_ms", EventUnit::Milliseconds),
+            ("ts_sec", EventUnit::Seconds),
+        ];
+        let mut given = units
+            .iter()
+            .filter_map(|(key, unit)| self.get(key).map(|value| (*key, value, *unit)));
         let first = given.next();
         match (&first, given.next()) {
-            (Some((one, ..)), Some((other, ..))) => Err(format!("`{one}` and `{other}` both say where the event time is; keep one")),
+            (Some((one, ..)), Some((other, ..))) => Err(format!(
+                "conflicting settings `{one}` and `{other}`; keep one"
+            )),
             _ => Ok(first),
         }
     }
 
-    fn message(&self) -> Result<Choice, String> {
-        self.get("msg").map_or(Ok(Choice::ALL), |value| {
-            choice(value).ok_or_else(|| {
-                format!("`msg` is the index of a field, from 0, a slice `a:b`, `a:`, `:b` or `:`, or -1, not `{}`", crate::shortened(value))
+    fn message(&self) -> Result<FieldRange, String> {
+        self.get("msg").map_or(Ok(FieldRange::ALL), |value| {
+            field_range(value).ok_or_else(|| {
+                format!(
+                    "invalid `msg` value `{}`; expected the index of a field, starting at 0, a \
+                    slice `a:b`, `a:`, `:b` or `:`, or -1",
+                    crate::abbreviate(value)
+                )
             })
         })
     }
 
-    /// Avro's fields have no separator that could stand between them.
-    fn whole_or_single(&self, message: Choice) -> Result<(), String> {
+    /// Avro has no separator that could join several fields, so the message is one field or all.
+    fn require_whole_or_single(&self, message: FieldRange) -> Result<(), String> {
         if message.is_all() || message.single().is_some() {
             return Ok(());
         }
         let given = self.get("msg").unwrap_or_default();
-        Err(format!("`msg` is the index of a field, from 0, or -1, the whole record, in {} records, not `{given}`", self.kind))
+        Err(format!(
+            "invalid `msg` value `{given}` of {}; expected the index of a field, starting at 0, or \
+             -1 for the whole record",
+            self.kind
+        ))
     }
 
     fn bytes(&self) -> Result<bool, String> {
         match self.get("bytes") {
             None | Some("false") => Ok(false),
             Some("true") => Ok(true),
-            Some(other) => Err(format!("`bytes` is true or false, not `{}`", crate::shortened(other))),
+            Some(other) => Err(format!(
+                "invalid `bytes` value `{}`; expected true or false",
+                crate::abbreviate(other)
+            )),
         }
     }
 
     fn fields(&self) -> Result<Vec<String>, String> {
-        let Some(value) = self.get("fields") else { return Ok(Vec::new()) };
-        let wrong = || format!("`fields` is a list of names, `a,b,c`, not `{}`", crate::shortened(value));
+        let Some(value) = self.get("fields") else {
+            return Ok(Vec::new());
+        };
+        let wrong = || {
+            format!(
+                "invalid `fields` value `{}`; expected a list of names such as `a,b,c`",
+                crate::abbreviate(value)
+            )
+        };
         let pairs = Grammar::parse(Rule::names, value).map_err(|_| wrong())?;
-        let names = pairs.flat_map(Pair::into_inner).filter(|part| part.as_rule() == Rule::name);
+        let names = pairs
+            .flat_map(Pair::into_inner)
+            .filter(|part| part.as_rule() == Rule::name);
         let mut fields: Vec<String> = Vec::new();
         for name in names.map(|name| name.as_str().to_owned()) {
             if fields.contains(&name) {
-                return Err(format!("`fields` names `{name}` twice"));
+                return Err(format!("duplicate name `{name}` in `fields`"));
             }
             fields.push(name);
         }
         for (name, own) in [("event_ts", "ts"), ("event_msg", "msg")] {
             if fields.iter().any(|field| field == name) && fields.iter().any(|field| field == own) {
-                return Err(format!("`fields` cannot name both `{own}` and `{name}`: one of them stands for what the format makes itself"));
+                return Err(format!(
+                    "`fields` cannot name both `{own}` and `{name}`: one of them is the name of a \
+                     field that the format adds"
+                ));
             }
         }
         Ok(fields)
     }
 
     fn json_time(&self) -> Result<Option<JsonTime>, String> {
-        let Some((key, value, unit)) = self.time()? else { return Ok(None) };
+        let Some((key, value, unit)) = self.time()? else {
+            return Ok(None);
+        };
         if number(value).is_some_and(|number| number < 0) {
             return Ok(None);
         }
-        let path = path(value).ok_or_else(|| format!("`{key}` is a path such as user.seen, or -1, not `{}`", crate::shortened(value)))?;
+        let path = path(value).ok_or_else(|| {
+            format!(
+                "invalid `{key}` value `{}`; expected a path such as user.seen, or -1",
+                crate::abbreviate(value)
+            )
+        })?;
         Ok(Some(JsonTime { path, unit }))
     }
 }
 
-/// A number; one that is too large for 64 bits is the largest, or the smallest.
+/// Parses an integer. One that does not fit 64 bits saturates.
 fn number(text: &str) -> Option<i64> {
     let digits = text.strip_prefix('-').unwrap_or(text);
     if digits.is_empty() || !digits.bytes().all(|byte| byte.is_ascii_digit()) {
         return None;
     }
-    Some(text.parse().unwrap_or(if text.starts_with('-') { i64::MIN } else { i64::MAX }))
+    Some(text.parse().unwrap_or(if text.starts_with('-') {
+        i64::MIN
+    } else {
+        i64::MAX
+    }))
 }
 
-fn choice(text: &str) -> Option<Choice> {
-    let choice = Grammar::parse(Rule::choice, text).ok()?.next()?.into_inner().next()?;
-    if choice.as_rule() == Rule::number {
-        return number(choice.as_str()).map(|index| usize::try_from(index).map_or(Choice::ALL, Choice::one));
+fn field_range(text: &str) -> Option<FieldRange> {
+    let field_range = Grammar::parse(Rule::range, text)
+        .ok()?
+        .next()?
+        .into_inner()
+        .next()?;
+    if field_range.as_rule() == Rule::number {
+        return number(field_range.as_str())
+            .map(|index| usize::try_from(index).map_or(FieldRange::ALL, FieldRange::one));
     }
-    let (start, end) = choice.as_str().split_once(':')?;
-    let bound = |text: &str| if text.trim().is_empty() { Some(-1) } else { number(text.trim()) };
-    Some(Choice::slice(bound(start)?, bound(end)?))
+    let (start, end) = field_range.as_str().split_once(':')?;
+    let bound = |text: &str| {
+        if text.trim().is_empty() {
+            Some(-1)
+        } else {
+            number(text.trim())
+        }
+    };
+    Some(FieldRange::slice(bound(start)?, bound(end)?))
 }
 
-/// A path as expressions write it; else names with dots between them, whatever they are made of.
+/// Parses a path as expressions write it; otherwise names separated by dots, whatever characters
+/// the names have.
 fn path(text: &str) -> Option<Path> {
     if let Ok(expr) = pseidon_dsl::expr::parse(&Text::plain(text, 0))
         && let ExprKind::Path(path) = expr.kind
     {
         return Some(path);
     }
-    let names: Vec<_> = text.split('.').map(|name| Step::Field(name.to_owned())).collect();
+    let names: Vec<_> = text
+        .split('.')
+        .map(|name| PathStep::Field(name.to_owned()))
+        .collect();
     (!text.split('.').any(|name| name.trim().is_empty())).then_some(Path(names))
 }
 
-/// Which name may have been meant, or all there are.
-fn meant(name: &str, known: &[&str]) -> String {
+/// A suggestion for an unknown name: the nearest known name, or the list of all.
+fn suggestion(name: &str, known: &[&str]) -> String {
     match nearest(name, known.iter().copied()) {
         Some(near) => format!("did you mean `{near}`?"),
         None => format!("expected {}", listed(known.iter().copied())),

@@ -1,9 +1,9 @@
-//! From the layout back to its text.
+//! Formats a layout as the string that it is parsed from.
 
 use std::fmt::{self, Display, Formatter};
 
 use super::read::SEPARATORS;
-use super::{Choice, EventLayout, EventUnit, RecordLayout};
+use super::{EventLayout, EventUnit, FieldRange, RecordLayout};
 
 impl Display for RecordLayout {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
@@ -15,18 +15,28 @@ impl Display for RecordLayout {
                 None => f.write_str("json"),
             },
             RecordLayout::Txt(layout) => {
-                let separator = SEPARATORS.iter().find(|(_, byte)| *byte == layout.separator);
-                write!(f, "txt:sep={};{}", separator.map_or("byte1", |(name, _)| name), layout.event)
+                let separator = SEPARATORS
+                    .iter()
+                    .find(|(_, byte)| *byte == layout.separator);
+                write!(
+                    f,
+                    "txt:sep={};{}",
+                    separator.map_or("byte1", |(name, _)| name),
+                    layout.event
+                )
             }
             RecordLayout::AvroTxt(layout) => {
                 write!(f, "avro-txt:{}", layout.event)?;
-                layout.registry.iter().try_for_each(|address| write!(f, ";registry={address}"))
+                layout
+                    .registry
+                    .iter()
+                    .try_for_each(|address| write!(f, ";registry={address}"))
             }
         }
     }
 }
 
-/// The settings, without those that say what would be so anyway.
+/// The settings without those that have their default value.
 impl Display for EventLayout {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
         match self.time {
@@ -43,7 +53,7 @@ impl Display for EventLayout {
     }
 }
 
-impl Display for Choice {
+impl Display for FieldRange {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
         match (self.single(), self.end) {
             (Some(index), _) => index.fmt(f),

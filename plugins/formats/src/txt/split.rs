@@ -1,23 +1,24 @@
-//! Where the fields of a record are.
+//! Locates the fields of a record.
 
 use std::ops::Range;
 
-/// The fields of one record after another. Its memory is used again for the next.
+/// The locations of one record's fields. The memory is reused for the next record.
 #[derive(Default)]
-pub(super) struct Fields {
+pub(super) struct FieldSpans {
     spans: Vec<Range<usize>>,
-    /// Whether there may be more than one separator between two of them.
+    /// Whether some neighbouring fields may have more than one separator between them.
     gaps: bool,
-    /// Fields put together, where they do not lie so in the record.
+    /// A buffer for joined fields that are not adjacent in the record.
     joined: Vec<u8>,
 }
 
-impl Fields {
-    /// Finds the first fields of a record, not more than `most`. Empty ones do not count.
+impl FieldSpans {
+    /// Locates the fields of a record, at most `max`. Empty fields do not count.
     ///
-    /// Separators are found eight bytes at a time: fields are short, and memchr, made for long ways between two finds, takes twice the time for
-    /// records of twenty fields.
-    pub(super) fn split(&mut self, record: &[u8], separator: u8, most: usize) {
+    /// Separators are searched eight bytes at a time. Fields are short, and memchr, which is
+    /// optimized for long distances between matches, takes twice the time for records of twenty
+    /// fields.
+    pub(super) fn split(&mut self, record: &[u8], separator: u8, max: usize) {
         self.spans.clear();
         self.gaps = false;
         let mut start = 0;
@@ -26,50 +27,65 @@ impl Fields {
             let mut found = positions(*word, separator);
             while found != 0 {
                 let end = number * 8 + found.trailing_zeros() as usize / 8;
-                if !self.add(start..end, most) {
+                if !self.add(start..end, max) {
                     return;
                 }
                 start = end + 1;
                 found &= found - 1;
             }
         }
-        for (end, _) in (words.len() * 8..).zip(rest).filter(|(_, byte)| **byte == separator) {
-            if !self.add(start..end, most) {
+        for (end, _) in (words.len() * 8..)
+            .zip(rest)
+            .filter(|(_, byte)| **byte == separator)
+        {
+            if !self.add(start..end, max) {
                 return;
             }
             start = end + 1;
         }
-        self.add(start..record.len(), most);
+        self.add(start..record.len(), max);
     }
 
-    /// Adds what stands between two separators. Gives `false` if there are enough.
-    fn add(&mut self, span: Range<usize>, most: usize) -> bool {
+    /// Adds the field between two separators. Returns `false` if there are already `max` fields.
+    fn add(&mut self, span: Range<usize>, max: usize) -> bool {
         if span.is_empty() {
             self.gaps |= !self.spans.is_empty();
             return true;
         }
-        if self.spans.len() >= most {
+        if self.spans.len() >= max {
             return false;
         }
         self.spans.push(span);
         true
     }
 
-    /// How many there are.
+    /// The number of located fields.
     pub(super) fn len(&self) -> usize {
         self.spans.len()
     }
 
-    /// One of the fields.
+    /// The bytes of a field; `None` if the record has too few fields.
     pub(super) fn get<'a>(&self, record: &'a [u8], number: usize) -> Option<&'a [u8]> {
         self.spans.get(number).map(|span| &record[span.clone()])
     }
 
-    /// Some of the fields with one separator between two: a slice of the record, if they lie in it like that.
-    pub(super) fn joined<'a>(&'a mut self, record: &'a [u8], chosen: Range<usize>, separator: u8) -> &'a [u8] {
+    /// Joins a range of fields with one separator between them. Borrows a slice of the record if
+    /// they are adjacent in it.
+    pub(super) fn joined<'a>(
+        &'a mut self,
+        record: &'a [u8],
+        chosen: Range<usize>,
+        separator: u8,
+    ) -> &'a [u8] {
         let spans = self.spans.get(chosen).unwrap_or_default();
-        let (Some(first), Some(last)) = (spans.first(), spans.last()) else { return &[] };
-        if !self.gaps || spans.windows(2).all(|pair| pair[0].end + 1 == pair[1].start) {
+        let (Some(first), Some(last)) = (spans.first(), spans.last()) else {
+            return &[];
+        };
+        if !self.gaps
+            || spans
+                .windows(2)
+                .all(|pair| pair[0].end + 1 == pair[1].start)
+        {
             return &record[first.start..last.end];
         }
         self.joined.clear();
@@ -83,8 +99,9 @@ impl Fields {
     }
 }
 
-/// The highest bit of each byte of the word that is the separator, the word's first byte lowest. (Warren, Hacker's Delight, 6-1: a byte is 0 if
-/// neither its low bits carry into the highest when 0x7f is added nor the highest is set.)
+/// Returns a word in which the highest bit of each byte that equals the separator is set. The
+/// word's first byte is the lowest. (Warren, Hacker's Delight, 6-1: a byte is 0 if adding 0x7f to
+/// its low bits does not carry into the highest bit, and the highest bit is not set.)
 fn positions(word: [u8; 8], separator: u8) -> u64 {
     const LOW: u64 = u64::from_ne_bytes([0x7f; 8]);
     let different = u64::from_le_bytes(word) ^ u64::from_ne_bytes([separator; 8]);
@@ -95,20 +112,20 @@ fn positions(word: [u8; 8], separator: u8) -> u64 {
 mod tests {
     use proptest::prelude::*;
 
-    use super::Fields;
+    use super::FieldSpans;
 
     proptest! {
         #[test]
-        fn fields_are_those_of_the_standard_library(
+        fn fields_match_the_standard_library(
             record in prop::collection::vec(prop_oneof![Just(b','), Just(b'-'), any::<u8>()], 0..60),
             separator in prop_oneof![Just(b','), Just(1), Just(0xff), any::<u8>()],
-            most in prop_oneof![0..5_usize, Just(usize::MAX)],
+            max in prop_oneof![0..5_usize, Just(usize::MAX)],
         ) {
-            let mut fields = Fields::default();
-            // What is left of the record before has no part in it.
+            let mut fields = FieldSpans::default();
+            // Leftovers of the previous record must not matter.
             fields.split(b"a,,b,,c", b',', usize::MAX);
-            fields.split(&record, separator, most);
-            let expected: Vec<_> = record.split(|byte| *byte == separator).filter(|field| !field.is_empty()).take(most).collect();
+            fields.split(&record, separator, max);
+            let expected: Vec<_> = record.split(|byte| *byte == separator).filter(|field| !field.is_empty()).take(max).collect();
             prop_assert_eq!(fields.len(), expected.len());
             let found: Vec<_> = (0..fields.len()).filter_map(|number| fields.get(&record, number)).collect();
             prop_assert_eq!(found, expected.clone());

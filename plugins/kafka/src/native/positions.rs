@@ -1,4 +1,4 @@
-//! Positions with the leader epochs that they belong to, which rdkafka's lists do not show.
+//! Offsets with their leader epochs, which rdkafka's lists do not expose.
 
 use std::time::Duration;
 
@@ -7,50 +7,71 @@ use rdkafka::bindings as rd;
 
 use super::{Consumer, NativeError, TopicPartition, check, check_error, millis};
 
-/// An offset in a partition's log.
+/// An offset in a partition with the leader epoch before it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct LogPosition {
+pub(crate) struct OffsetAndEpoch {
     /// The offset.
     pub(crate) offset: i64,
-    /// The epoch of the leader that took in what lies before it; `None` if the broker does not give it.
+    /// The epoch of the leader that accepted the record before the offset; `None` if the broker
+    /// does not report it.
     pub(crate) leader_epoch: Option<i32>,
 }
 
 impl Consumer {
-    /// The position after the last message that was handed out, transaction markers included, for each of these partitions; `None` where
-    /// nothing was.
-    pub(crate) fn positions(&self, partitions: &[TopicPartition]) -> Result<Vec<Option<LogPosition>>, NativeError> {
+    /// For each of these partitions, the position after the last message that was returned,
+    /// transaction markers included; `None` if no message was.
+    pub(crate) fn positions(
+        &self,
+        partitions: &[TopicPartition],
+    ) -> Result<Vec<Option<OffsetAndEpoch>>, NativeError> {
         let list = list_of(partitions);
         // SAFETY: client and list are alive; results are written into the list.
         check(unsafe { rd::rd_kafka_position(self.ptr(), list.ptr()) })?;
-        let known = |position: LogPosition| (position.offset >= 0).then_some(position);
-        Ok(elements(&list).map(|element| known(position_of(element))).collect())
+        let known = |position: OffsetAndEpoch| (position.offset >= 0).then_some(position);
+        Ok(elements(&list)
+            .map(|element| known(position_of(element)))
+            .collect())
     }
 
-    /// Reads these partitions from these positions, and has the broker say first whether the log still has the records before them. If not,
-    /// the partition's next message is an error that speaks of a truncation. The partitions have to be assigned; `false` stands for one that
-    /// is not fetched yet.
-    pub(crate) fn seek_checked(&self, at: &[(TopicPartition, LogPosition)], patience: Duration) -> Result<Vec<bool>, NativeError> {
+    /// Seeks these partitions to these positions, and has the broker check first whether its log
+    /// still has the records before them. If it does not, the partition's next message is an error
+    /// about a truncation. The partitions must be assigned; the result is `false` for a partition
+    /// that is not fetched yet.
+    pub(crate) fn seek_checked(
+        &self,
+        at: &[(TopicPartition, OffsetAndEpoch)],
+        timeout: Duration,
+    ) -> Result<Vec<bool>, NativeError> {
         let list = list_of(at.iter().map(|(at, _)| at));
         for (element, (_, position)) in elements(&list).zip(at) {
-            // SAFETY: the element is the list's own, which is alive and used by nothing else; what it has of its own is freed with it.
+            // SAFETY: the element belongs to the list, which is alive and not used elsewhere; what
+            // the element owns is freed with it.
             unsafe {
                 (*element).offset = position.offset;
-                rd::rd_kafka_topic_partition_set_leader_epoch(element, position.leader_epoch.unwrap_or(NO_EPOCH));
+                rd::rd_kafka_topic_partition_set_leader_epoch(
+                    element,
+                    position.leader_epoch.unwrap_or(NO_EPOCH),
+                );
             }
         }
-        // SAFETY: client and list are alive; results are written into the list. The error, if any, is ours.
-        check_error(unsafe { rd::rd_kafka_seek_partitions(self.ptr(), list.ptr(), millis(patience)) })?;
-        // SAFETY: the elements are the list's own.
-        Ok(elements(&list).map(|element| check(unsafe { (*element).err }).is_ok()).collect())
+        // SAFETY: client and list are alive; results are written into the list. The error, if any,
+        // is owned.
+        check_error(unsafe {
+            rd::rd_kafka_seek_partitions(self.ptr(), list.ptr(), millis(timeout))
+        })?;
+        // SAFETY: the elements belong to the list.
+        Ok(elements(&list)
+            .map(|element| check(unsafe { (*element).err }).is_ok())
+            .collect())
     }
 }
 
-/// The epoch, unless it is the number that stands for none.
+/// The epoch, unless it is [`NO_EPOCH`].
 pub(super) fn known_epoch(epoch: i32) -> Option<i32> {
     (epoch > NO_EPOCH).then_some(epoch)
 }
 
+/// librdkafka's value for an unknown epoch.
 const NO_EPOCH: i32 = -1;
 
 fn list_of<'a>(partitions: impl IntoIterator<Item = &'a TopicPartition>) -> TopicPartitionList {
@@ -62,14 +83,21 @@ fn list_of<'a>(partitions: impl IntoIterator<Item = &'a TopicPartition>) -> Topi
 }
 
 /// The list's elements, in order.
-fn elements(list: &TopicPartitionList) -> impl Iterator<Item = *mut rd::rd_kafka_topic_partition_t> {
+fn elements(
+    list: &TopicPartitionList,
+) -> impl Iterator<Item = *mut rd::rd_kafka_topic_partition_t> {
     // SAFETY: the list is alive.
     let (first, count) = unsafe { ((*list.ptr()).elems, (*list.ptr()).cnt) };
-    // SAFETY: it has that many elements.
+    // SAFETY: the list has `count` elements.
     (0..usize::try_from(count).unwrap_or(0)).map(move |index| unsafe { first.add(index) })
 }
 
-fn position_of(element: *mut rd::rd_kafka_topic_partition_t) -> LogPosition {
-    // SAFETY: the caller's element is alive and only read.
-    unsafe { LogPosition { offset: (*element).offset, leader_epoch: known_epoch(rd::rd_kafka_topic_partition_get_leader_epoch(element)) } }
+fn position_of(element: *mut rd::rd_kafka_topic_partition_t) -> OffsetAndEpoch {
+    // SAFETY: the element is alive and only read.
+    unsafe {
+        OffsetAndEpoch {
+            offset: (*element).offset,
+            leader_epoch: known_epoch(rd::rd_kafka_topic_partition_get_leader_epoch(element)),
+        }
+    }
 }

@@ -1,53 +1,75 @@
-//! What the cluster has to have before a run (the positions topic), and what it says of the sink's topic.
+//! Requests to the cluster about topics: creating and checking the positions topic, and reading the
+//! configuration of the sink's topic.
 
 use std::time::{Duration, Instant};
 
 use futures_executor::block_on;
 use pseidon_plugin::sink::SinkError;
 use rdkafka::ClientConfig;
-use rdkafka::admin::{AdminClient, AdminOptions, ConfigResource, NewTopic, ResourceSpecifier, TopicReplication};
+use rdkafka::admin::{
+    AdminClient, AdminOptions, ConfigResource, NewTopic, ResourceSpecifier, TopicReplication,
+};
 use rdkafka::client::DefaultClientContext;
 use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode};
 
 use super::rules::{TopicRules, has_policy};
 
-/// How long the cluster may take to answer, and to make a topic known everywhere.
-const PATIENCE: Duration = Duration::from_secs(10);
-const PAUSE: Duration = Duration::from_millis(50);
-/// How many partitions the positions topic gets. A sink's positions are in one of them, so that an open transaction of another sink seldom
-/// holds up a take-over.
+/// The timeout of a request, and how long a new topic may take to be known to all brokers.
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
+/// The pause before a request is retried.
+const RETRY_PAUSE: Duration = Duration::from_millis(50);
+/// The number of partitions of a new positions topic. A sink's positions are in one of them, so
+/// that an open transaction of another sink seldom delays a take-over.
 const POSITIONS_PARTITIONS: i32 = 16;
-/// How the positions topic is kept small: old positions go soon, and what is read at a start stays short.
-const POSITIONS_CONFIG: [(&str, &str); 4] =
-    [("cleanup.policy", "compact"), ("segment.ms", "600000"), ("segment.bytes", "16777216"), ("min.cleanable.dirty.ratio", "0.2")];
+/// The configuration of a new positions topic. Old positions are compacted soon, so that little has
+/// to be read at a start.
+const POSITIONS_CONFIG: [(&str, &str); 4] = [
+    ("cleanup.policy", "compact"),
+    ("segment.ms", "600000"),
+    ("segment.bytes", "16777216"),
+    ("min.cleanable.dirty.ratio", "0.2"),
+];
 
-/// Asks a cluster about its topics.
+/// A client for requests about topics.
 pub(super) struct Cluster {
     admin: AdminClient<DefaultClientContext>,
 }
 
 impl Cluster {
-    /// A client with these properties. No broker is contacted yet.
+    /// A client with these properties. No broker is contacted before the first request.
     pub(super) fn new(config: &ClientConfig) -> Result<Cluster, SinkError> {
-        let admin = config.create().map_err(|error| SinkError::Fatal(error.to_string()))?;
+        let admin = config
+            .create()
+            .map_err(|error| SinkError::Fatal(error.to_string()))?;
         Ok(Cluster { admin })
     }
 
-    /// Makes the positions topic unless it exists, and checks that the broker keeps what is in it. Returns how many partitions it has.
+    /// Creates the positions topic unless it exists, and checks that the broker does not delete
+    /// from it. Returns its number of partitions.
     pub(super) fn ensure_positions_topic(&self, topic: &str) -> Result<i32, SinkError> {
-        let transient = |reason: String| SinkError::Transient(format!("cannot create the topic {topic}: {reason}"));
-        // Asking for a topic may make it, without our settings, where brokers do so by themselves; so it is made first.
-        let new = POSITIONS_CONFIG
-            .iter()
-            .fold(NewTopic::new(topic, POSITIONS_PARTITIONS, TopicReplication::Fixed(-1)), |new, (name, value)| new.set(name, value));
-        let made = block_on(self.admin.create_topics(&[new], &options())).map_err(|error| transient(error.to_string()))?;
-        match made.into_iter().next() {
+        let transient = |reason: String| {
+            SinkError::Transient(format!("cannot create the topic {topic}: {reason}"))
+        };
+        // Where brokers create topics automatically, asking for the topic would create it without
+        // this configuration, so it is created first.
+        let new = POSITIONS_CONFIG.iter().fold(
+            NewTopic::new(topic, POSITIONS_PARTITIONS, TopicReplication::Fixed(-1)),
+            |new, (name, value)| new.set(name, value),
+        );
+        let created = block_on(self.admin.create_topics(&[new], &options()))
+            .map_err(|error| transient(error.to_string()))?;
+        match created.into_iter().next() {
             None | Some(Ok(_) | Err((_, RDKafkaErrorCode::TopicAlreadyExists))) => {}
             Some(Err((_, code))) if is_denied(code) => {
-                if self.partitions_of(topic).map_err(|error| transient(error.to_string()))? == 0 {
+                if self
+                    .partitions_of(topic)
+                    .map_err(|error| transient(error.to_string()))?
+                    == 0
+                {
                     return Err(SinkError::Fatal(format!(
-                        "the topic {topic} is missing and creating it is not allowed: {code}. Create it with cleanup.policy=compact, or name \
-                         another with :positions-topic"
+                        "the topic {topic} is missing and creating it is not allowed: {code}. \
+                         Create it with cleanup.policy=compact, or set :positions-topic to another \
+                         topic"
                     )));
                 }
             }
@@ -58,10 +80,15 @@ impl Cluster {
         Ok(partitions)
     }
 
-    /// Positions that the broker deletes after a while are positions from which everything is delivered again.
+    /// Checks that the topic is only compacted: if the broker deletes positions, their records are
+    /// delivered again.
     fn check_positions_topic(&self, topic: &str) -> Result<(), SinkError> {
         let Some(config) = self.configuration(topic)? else {
-            tracing::warn!(topic, "the cluster does not say whether the positions topic is compacted; it must have cleanup.policy=compact");
+            tracing::warn!(
+                topic,
+                "cannot read the configuration of the positions topic; it must have \
+                 cleanup.policy=compact"
+            );
             return Ok(());
         };
         let policy = value(&config, "cleanup.policy");
@@ -69,63 +96,93 @@ impl Cluster {
             return Ok(());
         }
         Err(SinkError::Fatal(format!(
-            "the positions topic {topic} has cleanup.policy={}, so that the broker deletes positions, and their records would be written again. \
-             Set it right: kafka-configs.sh --alter --entity-type topics --entity-name {topic} --add-config cleanup.policy=compact; or name \
-             another topic with :positions-topic",
+            "the positions topic {topic} has cleanup.policy={}, so that the broker deletes \
+             positions, and their records would be written again. Set it to compact: \
+             kafka-configs.sh --alter --entity-type topics --entity-name {topic} --add-config \
+             cleanup.policy=compact; or set :positions-topic to another topic",
             policy.unwrap_or_default()
         )))
     }
 
-    /// What a topic accepts. One that is missing is made by the broker, where it does such things.
+    /// The rules of a topic. The broker creates a missing topic if it is configured to.
     pub(super) fn rules(&self, topic: &str) -> Result<TopicRules, SinkError> {
         let partitions = self.wait_for_topic(topic)?;
-        // Without the right to ask, the broker's refusals say what is not accepted.
+        // If reading the configuration is not allowed, the broker's refusals take its place.
         let config = self.configuration(topic)?;
-        Ok(TopicRules::new(partitions, |name| value(config.as_ref()?, name)))
+        Ok(TopicRules::new(partitions, |name| {
+            value(config.as_ref()?, name)
+        }))
     }
 
-    /// A topic's configuration; `None` where asking for it is not allowed.
+    /// A topic's configuration; `None` if reading it is not allowed.
     fn configuration(&self, topic: &str) -> Result<Option<ConfigResource>, SinkError> {
-        let failed = |reason: String| SinkError::Transient(format!("cannot ask for the configuration of the topic {topic}: {reason}"));
-        let deadline = Instant::now() + PATIENCE;
+        let failed = |reason: String| {
+            SinkError::Transient(format!(
+                "cannot read the configuration of the topic {topic}: {reason}"
+            ))
+        };
+        let deadline = Instant::now() + REQUEST_TIMEOUT;
         loop {
-            let described = block_on(self.admin.describe_configs(&[ResourceSpecifier::Topic(topic)], &options()));
+            let described = block_on(
+                self.admin
+                    .describe_configs(&[ResourceSpecifier::Topic(topic)], &options()),
+            );
             match described.map(|all| all.into_iter().next()) {
                 Ok(Some(Ok(config))) => return Ok(Some(config)),
                 Ok(Some(Err(code))) if is_denied(code) => return Ok(None),
-                // A topic that was just made is not known to every broker at once.
-                Ok(Some(Err(code))) if Instant::now() >= deadline => return Err(failed(code.to_string())),
-                Ok(None) => return Err(failed("the answer is empty".to_owned())),
+                // A topic that was just created is not known to every broker at once.
+                Ok(Some(Err(code))) if Instant::now() >= deadline => {
+                    return Err(failed(code.to_string()));
+                }
+                Ok(None) => return Err(failed("the response is empty".to_owned())),
                 Err(error) => return Err(failed(error.to_string())),
-                Ok(Some(Err(_))) => std::thread::sleep(PAUSE),
+                Ok(Some(Err(_))) => std::thread::sleep(RETRY_PAUSE),
             }
         }
     }
 
     fn wait_for_topic(&self, topic: &str) -> Result<i32, SinkError> {
-        let deadline = Instant::now() + PATIENCE;
+        let deadline = Instant::now() + REQUEST_TIMEOUT;
         loop {
             match self.partitions_of(topic) {
-                Ok(0) if Instant::now() >= deadline => return Err(SinkError::Fatal(format!("there is no topic {topic}; create it first"))),
+                Ok(0) if Instant::now() >= deadline => {
+                    return Err(SinkError::Fatal(format!(
+                        "there is no topic {topic}: create it first"
+                    )));
+                }
                 Ok(partitions) if partitions > 0 => return Ok(partitions),
                 Err(error) if Instant::now() >= deadline => {
-                    return Err(SinkError::Transient(format!("cannot ask about the topic {topic}: {error}")));
+                    return Err(SinkError::Transient(format!(
+                        "cannot look up the topic {topic}: {error}"
+                    )));
                 }
-                Ok(_) | Err(_) => std::thread::sleep(PAUSE),
+                Ok(_) | Err(_) => std::thread::sleep(RETRY_PAUSE),
             }
         }
     }
 
-    /// The number of partitions of a topic; 0 while there is no such topic.
+    /// The number of partitions of a topic; 0 if the topic does not exist.
     fn partitions_of(&self, topic: &str) -> KafkaResult<i32> {
-        let metadata = self.admin.inner().fetch_metadata(Some(topic), PATIENCE)?;
-        let found = metadata.topics().first().ok_or(KafkaError::MetadataFetch(RDKafkaErrorCode::UnknownTopic))?;
-        Ok(if found.error().is_none() { i32::try_from(found.partitions().len()).unwrap_or(i32::MAX) } else { 0 })
+        let metadata = self
+            .admin
+            .inner()
+            .fetch_metadata(Some(topic), REQUEST_TIMEOUT)?;
+        let found = metadata
+            .topics()
+            .first()
+            .ok_or(KafkaError::MetadataFetch(RDKafkaErrorCode::UnknownTopic))?;
+        Ok(if found.error().is_none() {
+            i32::try_from(found.partitions().len()).unwrap_or(i32::MAX)
+        } else {
+            0
+        })
     }
 }
 
 fn options() -> AdminOptions {
-    AdminOptions::new().request_timeout(Some(PATIENCE)).operation_timeout(Some(PATIENCE))
+    AdminOptions::new()
+        .request_timeout(Some(REQUEST_TIMEOUT))
+        .operation_timeout(Some(REQUEST_TIMEOUT))
 }
 
 fn value(config: &ConfigResource, name: &str) -> Option<String> {
@@ -135,6 +192,8 @@ fn value(config: &ConfigResource, name: &str) -> Option<String> {
 fn is_denied(code: RDKafkaErrorCode) -> bool {
     matches!(
         code,
-        RDKafkaErrorCode::TopicAuthorizationFailed | RDKafkaErrorCode::ClusterAuthorizationFailed | RDKafkaErrorCode::PolicyViolation
+        RDKafkaErrorCode::TopicAuthorizationFailed
+            | RDKafkaErrorCode::ClusterAuthorizationFailed
+            | RDKafkaErrorCode::PolicyViolation
     )
 }

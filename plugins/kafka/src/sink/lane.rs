@@ -1,4 +1,4 @@
-//! The lane of the sink: a transaction.
+//! The sink's lane: a transaction.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -7,7 +7,7 @@ use prometheus::IntCounter;
 use pseidon_delivery::failpoint::reach;
 use pseidon_delivery::{Committer, LaneId, SplitCommit, SplitId};
 use pseidon_plugin::Rows;
-use pseidon_plugin::lane::{Lane, Room, Sealed, Transaction};
+use pseidon_plugin::lane::{Lane, Room, SealOutcome, Transaction};
 use pseidon_plugin::sink::SinkError;
 use pseidon_plugin::waiting::about_to_wait;
 use rdkafka::error::{KafkaError, KafkaResult};
@@ -15,43 +15,48 @@ use rdkafka::message::Header;
 use rdkafka::producer::BaseRecord;
 
 use super::KafkaSink;
-use super::health::Health;
-use super::positions::{self, Keys, position_after};
+use super::health::SinkHealth;
+use super::positions::{self, PositionKeys, position_after};
 use super::producer::TransactionalProducer;
 use super::record::Messages;
-use super::reports::NO_RECORD;
+use super::reports::NOT_A_RECORD;
 use super::transaction::TransactionContent;
 
-/// A split that has not come to us by then is with another instance.
-const STEADY: Duration = Duration::from_secs(60);
+/// A split that was not taken over within this time after opening is owned by another instance.
+const SETTLED: Duration = Duration::from_secs(60);
 
-/// What the transactions of a run share. One is open at a time.
+/// The state that the transactions of a run share. One is open at a time.
 pub(super) struct ProducerRun {
     pub(super) sink: KafkaSink,
     pub(super) producer: TransactionalProducer,
     pub(super) committer: Arc<Committer>,
-    pub(super) keys: Keys,
+    pub(super) keys: PositionKeys,
     pub(super) lane: LaneId,
     pub(super) bytes_out: IntCounter,
-    pub(super) health: Health,
+    pub(super) health: SinkHealth,
     pub(super) opened: Instant,
 }
 
 impl ProducerRun {
-    /// What is durable was judged: what is known of it is forgotten. Without suspects, records can share batches again.
+    /// Removes the refusals of durable records, which were judged. Once no suspects are left, the
+    /// run restarts with records that share batches again.
     fn settle_refusals(&self) -> Result<(), SinkError> {
         let lows = self.committer.ledger().lows();
-        self.sink.refusals.forget_below(&lows, self.opened.elapsed() >= STEADY);
+        self.sink
+            .refusals
+            .forget_below(&lows, self.opened.elapsed() >= SETTLED);
         if self.producer.sends_alone() && !self.sink.refusals.has_suspects() {
             return Err(SinkError::Refused(
-                "the records of a refused batch were judged one by one; from now on they share batches again".to_owned(),
+                "the records of a refused batch were checked one by one; restarting with full \
+                 batches"
+                    .to_owned(),
             ));
         }
         Ok(())
     }
 }
 
-/// A transaction. It is begun with the first record, or with the commit if there is none.
+/// A transaction. It is opened with the first record, or with the commit if there is none.
 pub(super) struct TransactionLane {
     run: Arc<ProducerRun>,
     open: Option<TransactionContent>,
@@ -59,9 +64,13 @@ pub(super) struct TransactionLane {
 }
 
 impl TransactionLane {
-    /// One without records.
+    /// A transaction without records.
     pub(super) fn new(run: Arc<ProducerRun>) -> TransactionLane {
-        TransactionLane { run, open: None, has_records: false }
+        TransactionLane {
+            run,
+            open: None,
+            has_records: false,
+        }
     }
 
     fn send_all(&mut self, rows: &Rows) -> KafkaResult<()> {
@@ -75,14 +84,21 @@ impl TransactionLane {
         let messages = Messages::new(rows.columns());
         let mut bytes = 0;
         for row in 0..rows.len() {
-            let mut record = BaseRecord::<[u8], [u8], usize>::with_opaque_to(&self.run.sink.topic, first + row);
-            record.payload = messages.value(row).or_else(|| rows.payload(row).filter(|_| self.run.sink.plan.writes_as_came()));
+            let mut record =
+                BaseRecord::<[u8], [u8], usize>::with_opaque_to(&self.run.sink.topic, first + row);
+            record.payload = messages.value(row).or_else(|| {
+                rows.payload(row)
+                    .filter(|_| self.run.sink.plan.copies_value())
+            });
             record.key = messages.key(row);
             record.partition = messages.partition(row);
             record.timestamp = messages.timestamp(row);
             for (name, value) in messages.headers(row) {
-                // Names that are not UTF-8 text were refused.
-                let header = Header { key: std::str::from_utf8(name).unwrap_or_default(), value };
+                // Names that are not UTF-8 were refused before.
+                let header = Header {
+                    key: std::str::from_utf8(name).unwrap_or_default(),
+                    value,
+                };
                 record.headers = Some(record.headers.take().unwrap_or_default().insert(header));
             }
             bytes += record.payload.map_or(0, <[u8]>::len) + record.key.map_or(0, <[u8]>::len);
@@ -101,7 +117,8 @@ impl TransactionLane {
         for commit in splits {
             let value = positions::value(position_after(commit, &run.lane));
             let key = run.keys.key(&commit.split);
-            let record = BaseRecord::with_opaque_to(&run.sink.positions_topic, NO_RECORD).partition(run.keys.partition());
+            let record = BaseRecord::with_opaque_to(&run.sink.positions_topic, NOT_A_RECORD)
+                .partition(run.keys.partition());
             run.producer.send(record.key(&key).payload(&value))?;
         }
         reach("kafka-positions-sent");
@@ -110,8 +127,13 @@ impl TransactionLane {
         Ok(())
     }
 
-    /// What a failure means: records that were refused are noted for the next attempt, which goes on without them.
-    pub(super) fn failed(&mut self, error: KafkaError, splits: impl IntoIterator<Item = SplitId>) -> SinkError {
+    /// The error of a failed transaction. Refused records are recorded for the next attempt, which
+    /// leaves them out.
+    pub(super) fn failure(
+        &mut self,
+        error: KafkaError,
+        splits: impl IntoIterator<Item = SplitId>,
+    ) -> SinkError {
         about_to_wait();
         let run = &self.run;
         let error = run.producer.cause(error);
@@ -122,41 +144,57 @@ impl TransactionLane {
             if run.sink.refusals.note(&refusals)
                 && let Some(first) = refusals.first()
             {
-                let named = if first.is_certain { "record" } else { "batch with the record" };
-                let (count, position, split, reason) = (refusals.len(), first.position, &first.split, &first.reason);
+                let named = if first.is_certain {
+                    "record"
+                } else {
+                    "batch with the record"
+                };
+                let (count, position, split, reason) =
+                    (refusals.len(), first.position, &first.split, &first.reason);
                 return SinkError::Refused(format!(
-                    "the broker refuses the {named} at position {position} of {split} ({count} in all): {reason}"
+                    "the broker refuses the {named} at position {position} of {split} ({count} in \
+                     total): {reason}"
                 ));
             }
         }
-        let meaning = run.producer.meaning(&error, open.map_or(Duration::ZERO, |open| open.age()), splits);
-        if !matches!(meaning, SinkError::Abandon(_)) {
-            run.health.ill();
+        let sink_error = run.producer.sink_error(
+            &error,
+            open.map_or(Duration::ZERO, |open| open.age()),
+            splits,
+        );
+        if !matches!(sink_error, SinkError::Committer(_)) {
+            run.health.set_blocked();
         }
-        meaning
+        sink_error
     }
 }
 
 impl Lane for TransactionLane {
     fn write(&mut self, rows: &Rows) -> Result<Room, SinkError> {
-        self.send_all(rows).map_err(|error| self.failed(error, [rows.batch().split.id.clone()]))?;
+        self.send_all(rows)
+            .map_err(|error| self.failure(error, [rows.batch().split.id.clone()]))?;
         reach("kafka-produced");
         Ok(Room::Ready)
     }
 
     fn tick(&mut self) -> Result<(), SinkError> {
-        self.run.producer.poll().map_err(|error| self.failed(error, []))
+        self.run
+            .producer
+            .poll()
+            .map_err(|error| self.failure(error, []))
     }
 
-    fn seal(self: Box<Self>) -> Result<Sealed, SinkError> {
-        Ok(Sealed::Transaction(self))
+    fn seal(self: Box<Self>) -> Result<SealOutcome, SinkError> {
+        Ok(SealOutcome::Transaction(self))
     }
 }
 
 impl Transaction for TransactionLane {
     fn commit(&mut self, splits: &[SplitCommit]) -> Result<(), SinkError> {
         let outcome = self.finish(splits);
-        outcome.map_err(|error| self.failed(error, splits.iter().map(|commit| commit.split.clone())))?;
+        outcome.map_err(|error| {
+            self.failure(error, splits.iter().map(|commit| commit.split.clone()))
+        })?;
         self.open = None;
         Ok(())
     }
@@ -165,7 +203,7 @@ impl Transaction for TransactionLane {
         if self.has_records {
             return self.run.settle_refusals();
         }
-        self.run.health.well();
+        self.run.health.set_writing();
         Ok(())
     }
 }

@@ -1,4 +1,4 @@
-//! The sink in a run.
+//! The sink of a running pipeline.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -6,61 +6,68 @@ use std::task::Waker;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use arrow::error::ArrowError;
-use pseidon_delivery::{LaneId, Staged};
+use pseidon_delivery::{LaneId, StagedEntry};
 use pseidon_plugin::lane::{Lane, LaneRules, Transaction};
 use pseidon_plugin::rollover::Rollover;
-use pseidon_plugin::sink::{Chunk, Routed, Sink, SinkError, SinkSetup, TakenOver, TakenSplit};
+use pseidon_plugin::sink::{
+    Chunk, RoutedRows, Sink, SinkError, SinkSetup, TakenSplit, TakeoverResult,
+};
 use pseidon_plugin::{BadRow, Rows, Stop};
 
 use super::cluster::Cluster;
-use super::health::Health;
+use super::health::SinkHealth;
 use super::ids::TransactionalIds;
 use super::lane::{ProducerRun, TransactionLane};
-use super::positions::Keys;
+use super::positions::PositionKeys;
 use super::producer::{Batching, ProducerSettings};
-use super::record::Limits;
+use super::record::RecordLimits;
 use super::rules::TopicRules;
-use super::topic::Topic;
+use super::topic::SinkTopic;
 use super::{KafkaSink, takeover};
 
-/// The only lane.
+/// The name of the only lane.
 const LANE: &str = "transaction";
-/// What a transaction has beyond its age before the broker gives it up.
+/// How much longer than its age a transaction may be open before the broker aborts it.
 const TIMEOUT_MARGIN: Duration = Duration::from_secs(60);
-/// How often the age of a transaction is looked at, at most and at least.
-const SHORTEST_CHECK: Duration = Duration::from_millis(20);
-const LONGEST_CHECK: Duration = Duration::from_millis(250);
+/// The bounds of the interval at which the age of a transaction is checked.
+const MIN_CHECK: Duration = Duration::from_millis(20);
+const MAX_CHECK: Duration = Duration::from_millis(250);
 
-/// A sink in a run.
-pub(super) struct OpenSink {
-    /// The sink's own name.
+/// A sink that is open in a run.
+pub(super) struct OpenKafkaSink {
+    /// The name of the sink's stage.
     pub(super) stage: String,
     pub(super) base: PathBuf,
     pub(super) stop: Stop,
     pub(super) ids: TransactionalIds,
-    /// The one that this instance has.
+    /// The transactional id of this instance.
     pub(super) own_id: String,
     pub(super) producers: ProducerSettings,
-    topic: Topic,
-    /// What its transactions share.
+    topic: SinkTopic,
+    /// The state that its transactions share.
     pub(super) run: Arc<ProducerRun>,
 }
 
-/// Opens the sink. A failure shows on the health page until something is written.
+/// Opens the sink. A failure is shown as blocked on the health page until something is written.
 pub(super) fn open(prepared: &KafkaSink, setup: SinkSetup) -> Result<Arc<dyn Sink>, SinkError> {
-    let health = Health::new(setup.committer.sink().as_str(), &setup.metrics);
+    let health = SinkHealth::new(setup.committer.sink().as_str(), &setup.metrics);
     match open_at(prepared, setup, &health) {
         Ok(sink) => Ok(Arc::new(sink)),
         Err(error) => {
-            health.ill();
+            health.set_blocked();
             Err(error)
         }
     }
 }
 
-/// The producer comes last, so that a start that fails leaves no transactional id with the brokers; and it is open before any split can be
-/// taken, so that an instance that fences this one off later finds it.
-fn open_at(prepared: &KafkaSink, setup: SinkSetup, health: &Health) -> Result<OpenSink, SinkError> {
+/// Opens the producer last, so that a failed start leaves no transactional id with the brokers. The
+/// producer is open before any split can be taken, so that an instance that fences this one off
+/// later finds its id.
+fn open_at(
+    prepared: &KafkaSink,
+    setup: SinkSetup,
+    health: &SinkHealth,
+) -> Result<OpenKafkaSink, SinkError> {
     let stage = setup.committer.sink().to_string();
     let config = prepared.connection.config(&setup.base, &[]);
     let cluster = Cluster::new(&config)?;
@@ -68,7 +75,8 @@ fn open_at(prepared: &KafkaSink, setup: SinkSetup, health: &Health) -> Result<Op
     let rules = cluster.rules(&prepared.topic)?;
     if rules.needs_key && !prepared.plan.has_keys() {
         return Err(SinkError::Fatal(format!(
-            "the topic {} is compacted and accepts only records with a key: the sink needs `:key`, such as `:key \"id\"`",
+            "the topic {} is compacted and accepts only records with a key: set `:key`, such as \
+             `:key \"id\"`",
             prepared.topic
         )));
     }
@@ -77,42 +85,47 @@ fn open_at(prepared: &KafkaSink, setup: SinkSetup, health: &Health) -> Result<Op
         connection: prepared.connection.clone(),
         base: setup.base.clone(),
         topic: prepared.topic.clone(),
-        // What librdkafka holds is not counted with the other sinks' lanes.
+        // librdkafka's buffers are not counted with the lanes of other sinks.
         memory: setup.memory.limit() / 4,
         timeout: prepared.age + TIMEOUT_MARGIN,
         stop: setup.stop.clone(),
         health: health.clone(),
     };
-    let batching = Batching { largest: rules.bytes, alone: prepared.refusals.has_suspects() };
+    let batching = Batching {
+        largest: rules.bytes,
+        alone: prepared.refusals.has_suspects(),
+    };
     let ids = TransactionalIds::new(&setup.pipeline, &stage, &setup.store);
-    let own_id = ids.of(&setup.instance);
+    let own_id = ids.id_of(&setup.instance);
     let producer = producers.open(&own_id, batching)?;
     let run = ProducerRun {
         sink: prepared.clone(),
         producer,
-        keys: Keys::new(&setup.pipeline, setup.committer.sink(), partitions),
+        keys: PositionKeys::new(&setup.pipeline, setup.committer.sink(), partitions),
         committer: setup.committer,
         lane: LaneId::from(LANE),
         bytes_out: setup.metrics.bytes_out.with_label_values(&[&stage]),
         health: health.clone(),
         opened: Instant::now(),
     };
-    Ok(OpenSink {
+    Ok(OpenKafkaSink {
         ids,
         own_id,
         stage,
         base: setup.base,
         stop: setup.stop,
         producers,
-        topic: Topic::new(&prepared.topic, config, rules),
+        topic: SinkTopic::new(&prepared.topic, config, rules),
         run: Arc::new(run),
     })
 }
 
-impl OpenSink {
-    fn ready(&self, rows: &Rows, rules: &TopicRules) -> Result<(Rows, Vec<BadRow>), ArrowError> {
-        let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis() as i64);
-        let limits = Limits {
+impl OpenKafkaSink {
+    fn convert(&self, rows: &Rows, rules: &TopicRules) -> Result<(Rows, Vec<BadRow>), ArrowError> {
+        let now = SystemTime::now()
+            .duration_since(UNIX_EPOCH)
+            .map_or(0, |since| since.as_millis() as i64);
+        let limits = RecordLimits {
             topic: self.topic.name(),
             rules,
             client: self.run.producer.limit(),
@@ -120,44 +133,72 @@ impl OpenSink {
             refusals: &self.run.sink.refusals,
             now,
         };
-        self.run.sink.plan.ready(rows, &limits)
+        self.run.sink.plan.convert(rows, &limits)
     }
 }
 
-impl Sink for OpenSink {
+impl Sink for OpenKafkaSink {
     fn rules(&self) -> LaneRules {
         let (records, age) = (self.run.sink.records, self.run.sink.age);
         LaneRules {
             single_writer: true,
-            rollover: Rollover { records: Some(records), ..Rollover::every(age) },
-            check_every: (age / 4).clamp(SHORTEST_CHECK, LONGEST_CHECK),
+            rollover: Rollover {
+                records: Some(records),
+                ..Rollover::every(age)
+            },
+            check_every: (age / 4).clamp(MIN_CHECK, MAX_CHECK),
             most_open: usize::MAX,
         }
     }
 
-    fn take_over(&self, splits: &[TakenSplit], _: &[Staged]) -> Result<TakenOver, SinkError> {
+    fn take_over(
+        &self,
+        splits: &[TakenSplit],
+        _: &[StagedEntry],
+    ) -> Result<TakeoverResult, SinkError> {
         if splits.is_empty() {
-            return Ok(TakenOver::default());
+            return Ok(TakeoverResult::default());
         }
-        let held_in = format!("the topic {} (:positions-topic)", self.run.sink.positions_topic);
-        Ok(TakenOver { published: Vec::new(), held: takeover::take_over(self, splits)?, held_in })
+        let held_in = format!(
+            "the topic {} (:positions-topic)",
+            self.run.sink.positions_topic
+        );
+        Ok(TakeoverResult {
+            published: Vec::new(),
+            held: takeover::take_over(self, splits)?,
+            held_in,
+        })
     }
 
-    fn route(&self, rows: Rows) -> Routed {
+    fn route(&self, rows: Rows) -> RoutedRows {
         let rules = self.topic.rules();
-        let mut ready = self.ready(&rows, &rules);
+        let mut ready = self.convert(&rows, &rules);
         if !matches!(&ready, Ok((_, bad)) if bad.is_empty())
             && let Some(rules) = self.topic.newer_rules(&rules)
         {
-            ready = self.ready(&rows, &rules);
+            ready = self.convert(&rows, &rules);
         }
         match ready {
-            Ok((ready, bad)) if ready.is_empty() => Routed { chunks: Vec::new(), bad },
-            Ok((ready, bad)) => Routed { chunks: vec![Chunk::new(self.run.lane.clone(), ready)], bad },
+            Ok((ready, bad)) if ready.is_empty() => RoutedRows {
+                chunks: Vec::new(),
+                bad,
+            },
+            Ok((ready, bad)) => RoutedRows {
+                chunks: vec![Chunk::new(self.run.lane.clone(), ready)],
+                bad,
+            },
             Err(error) => {
                 let reason = error.to_string();
-                let bad = (0..rows.len() as u32).map(|row| BadRow { row, reason: reason.clone() }).collect();
-                Routed { chunks: Vec::new(), bad }
+                let bad = (0..rows.len() as u32)
+                    .map(|row| BadRow {
+                        row,
+                        reason: reason.clone(),
+                    })
+                    .collect();
+                RoutedRows {
+                    chunks: Vec::new(),
+                    bad,
+                }
             }
         }
     }
@@ -170,8 +211,11 @@ impl Sink for OpenSink {
         Some(Box::new(TransactionLane::new(self.run.clone())))
     }
 
-    /// The client is to report errors while no transaction is open, too.
+    /// Lets the client report errors while no transaction is open, too.
     fn tick(&self) -> Result<(), SinkError> {
-        self.run.producer.poll().map_err(|error| TransactionLane::new(self.run.clone()).failed(error, []))
+        self.run
+            .producer
+            .poll()
+            .map_err(|error| TransactionLane::new(self.run.clone()).failure(error, []))
     }
 }

@@ -1,28 +1,30 @@
 //! The messages of the positions topic.
 //!
-//! The key names pipeline, sink and split; the value says up to where the split's records are in the sink's topic. Every commit writes one
-//! for each split that moved, inside the transaction of the records.
+//! The key names pipeline, sink and split; the value is the position below which all records of the
+//! split are in the sink's topic. Every commit writes one message for each split that advanced, in
+//! the same transaction as the records.
 
 use pseidon_delivery::{LaneId, Position, SinkId, SplitCommit, SplitId};
 use serde_json::{Value, json};
 
-/// The version of the value's layout.
+/// The version of the value's format.
 const VERSION: u64 = 1;
 
 /// The keys of one sink of a pipeline.
 #[derive(Clone, Debug)]
-pub(super) struct Keys {
-    /// Everything before the split.
+pub(super) struct PositionKeys {
+    /// The part of the key before the split.
     prefix: String,
+    /// The partition of all keys.
     partition: i32,
 }
 
-impl Keys {
-    /// Those of this sink, in a topic with so many partitions.
-    pub(super) fn new(pipeline: &str, sink: &SinkId, partitions: i32) -> Keys {
+impl PositionKeys {
+    /// The keys of this sink, in a topic with this number of partitions.
+    pub(super) fn new(pipeline: &str, sink: &SinkId, partitions: i32) -> PositionKeys {
         let prefix = format!("{}/{}/", escape(pipeline), escape(sink.as_str()));
         let partition = (fnv1a(prefix.as_bytes()) % partitions.max(1) as u64) as i32;
-        Keys { prefix, partition }
+        PositionKeys { prefix, partition }
     }
 
     /// The partition that holds all of the sink's positions.
@@ -30,40 +32,51 @@ impl Keys {
         self.partition
     }
 
-    /// The key of a split.
+    /// The key of a split's message.
     pub(super) fn key(&self, split: &SplitId) -> String {
         format!("{}{split}", self.prefix)
     }
 }
 
-/// What to write about a split: everything of it below the position is in the topic.
+/// The value of a message: all records below the position are in the topic.
 pub(super) fn value(position: Position) -> String {
     json!({"version": VERSION, "position": position}).to_string()
 }
 
-/// Reads a value. An error says what is wrong with it.
+/// Reads a value. The error says why it is invalid.
 pub(super) fn parse(value: &[u8]) -> Result<Position, String> {
     let value: Value = serde_json::from_slice(value).map_err(|error| error.to_string())?;
     match value["version"].as_u64() {
-        Some(VERSION) => value["position"].as_u64().ok_or_else(|| "it has no position".to_owned()),
-        Some(other) => Err(format!("it has version {other}, which only a newer version of the program can read")),
+        Some(VERSION) => value["position"]
+            .as_u64()
+            .ok_or_else(|| "it has no position".to_owned()),
+        Some(other) => Err(format!(
+            "it has version {other}, which only a newer version of the program can read"
+        )),
         None => Err("it has no version".to_owned()),
     }
 }
 
-/// Where a split stands after a commit: with a single lane, what the lane holds is all there is, even where the low position has not come
-/// as far yet.
+/// The position of a split after a commit. The sink has a single lane, so everything below that
+/// lane's position is in the topic, even if the low position is lower.
 pub(super) fn position_after(commit: &SplitCommit, lane: &LaneId) -> Position {
-    let ahead = commit.ahead.iter().filter(|(name, _)| name == lane).map(|(_, upto)| *upto).max();
+    let ahead = commit
+        .ahead
+        .iter()
+        .filter(|(name, _)| name == lane)
+        .map(|(_, upto)| *upto)
+        .max();
     ahead.unwrap_or(0).max(commit.low)
 }
 
-/// A hash that is the same in every version of the program.
+/// The FNV-1a hash, which is the same in every version of the program.
 fn fnv1a(bytes: &[u8]) -> u64 {
-    bytes.iter().fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3))
+    bytes.iter().fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
+        (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3)
+    })
 }
 
-/// Keeps `/` for the key's own use.
+/// Escapes `/`, which separates the parts of a key.
 fn escape(name: &str) -> String {
     name.replace('%', "%25").replace('/', "%2F")
 }
@@ -73,9 +86,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn keys_do_not_run_into_each_other() {
+    fn keys_of_different_sinks_differ() {
         let split = SplitId::from("clicks:a/b/3");
-        let key = |pipeline: &str, sink: &str| Keys::new(pipeline, &sink.into(), 1).key(&split);
+        let key =
+            |pipeline: &str, sink: &str| PositionKeys::new(pipeline, &sink.into(), 1).key(&split);
         assert_eq!(key("a", "b/c"), "a/b%2Fc/clicks:a/b/3");
         for (pipeline, sink) in [("a/b", "c"), ("a", "b"), ("a", "b%2Fc"), ("A", "b/c")] {
             assert_ne!(key(pipeline, sink), key("a", "b/c"), "{pipeline} {sink}");
@@ -83,29 +97,43 @@ mod tests {
     }
 
     #[test]
-    fn a_sink_has_one_partition_for_good() {
+    fn a_sink_always_has_the_same_partition() {
         assert_eq!(fnv1a(b"foobar"), 0x8594_4171_f739_67e8);
-        let partition = |pipeline: &str, partitions| Keys::new(pipeline, &"lake".into(), partitions).partition();
+        let partition = |pipeline: &str, partitions| {
+            PositionKeys::new(pipeline, &"lake".into(), partitions).partition()
+        };
         assert_eq!(partition("a", 1), 0);
-        let used: std::collections::BTreeSet<i32> = (0..200).map(|number| partition(&format!("p{number}"), 16)).collect();
+        let used: std::collections::BTreeSet<i32> = (0..200)
+            .map(|number| partition(&format!("p{number}"), 16))
+            .collect();
         assert_eq!(used, (0..16).collect());
     }
 
     #[test]
-    fn values_are_read_back() {
+    fn values_round_trip() {
         for position in [0, 17, u64::MAX] {
             assert_eq!(parse(value(position).as_bytes()), Ok(position));
         }
-        for wrong in ["", "{}", "[]", r#"{"version":2,"position":1}"#, r#"{"version":1,"position":-1}"#, r#"{"version":1}"#] {
+        for wrong in [
+            "",
+            "{}",
+            "[]",
+            r#"{"version":2,"position":1}"#,
+            r#"{"version":1,"position":-1}"#,
+            r#"{"version":1}"#,
+        ] {
             assert!(parse(wrong.as_bytes()).is_err(), "{wrong}");
         }
     }
 
     #[test]
-    fn what_the_lane_holds_counts() {
+    fn a_lane_that_is_ahead_sets_the_position() {
         let lane = LaneId::from("transaction");
         let commit = |low, ahead: &[(&str, u64)]| SplitCommit {
-            ahead: ahead.iter().map(|(name, upto)| ((*name).into(), *upto)).collect(),
+            ahead: ahead
+                .iter()
+                .map(|(name, upto)| ((*name).into(), *upto))
+                .collect(),
             ..SplitCommit::to_low("s".into(), 1, 1, low)
         };
         assert_eq!(position_after(&commit(7, &[]), &lane), 7);

@@ -1,9 +1,9 @@
-//! A transactional producer, and what its errors mean.
+//! A transactional producer, and the effect of its errors on the run.
 
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use pseidon_delivery::committer::Abandon;
+use pseidon_delivery::committer::CommitterError;
 use pseidon_delivery::{CommitError, SplitId};
 use pseidon_plugin::Stop;
 use pseidon_plugin::sink::SinkError;
@@ -13,46 +13,50 @@ use rdkafka::message::ToBytes;
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
 use rdkafka::types::RDKafkaErrorCode;
 
-use super::health::{Health, Wait};
-use super::reports::{Reports, Undelivered};
+use super::health::{BrokerWait, SinkHealth};
+use super::reports::{DeliveryReports, UndeliveredRecords};
 use super::size::Compression;
 use crate::connection::Connection;
 
-/// How long one attempt may take, and all together.
-const ATTEMPT: Duration = Duration::from_secs(5);
-const PATIENCE: Duration = Duration::from_secs(60);
-/// How long one attempt at a commit may take: between two of them others hear that it takes long.
-const COMMIT_ATTEMPT: Duration = Duration::from_millis(500);
-/// How often to look whether everything has arrived.
+/// The timeout of one attempt of a call.
+const ATTEMPT_TIMEOUT: Duration = Duration::from_secs(5);
+/// The timeout of a call with all its attempts.
+const CALL_TIMEOUT: Duration = Duration::from_secs(60);
+/// The timeout of one attempt at a commit. It is short because a long wait is reported between two
+/// attempts.
+const COMMIT_ATTEMPT_TIMEOUT: Duration = Duration::from_millis(500);
+/// The interval at which a flush checks whether everything has arrived.
 const FLUSH_STEP: Duration = Duration::from_millis(1);
-/// How long asking for a topic may take while records wait to be sent.
-const QUESTION: Duration = Duration::from_secs(1);
-/// After so many looks without the topic it counts as deleted. Brokers that create topics by themselves have done so by then.
-const LOOKS_WITHOUT_TOPIC: u32 = 3;
-/// The largest and the smallest record that the client can be set to take.
-const MESSAGE: std::ops::RangeInclusive<usize> = 1000..=1_000_000_000;
-/// What brokers accept unless they are set otherwise.
-const USUAL_MESSAGE: usize = 1_048_588;
-/// A record that the client compresses may be so many times larger than what the topic takes, and at least that large.
-const COMPRESSES_TO: usize = 20;
-const LARGE_WHERE_COMPRESSED: usize = 16 << 20;
-/// A batch that is not larger serves the broker well.
-const BATCH: usize = 1_000_000;
+/// The timeout of looking up the topic while records wait to be sent.
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(1);
+/// The number of lookups without the topic after which it counts as deleted. Brokers that create
+/// topics automatically have done so by then.
+const CHECKS_WITHOUT_TOPIC: u32 = 3;
+/// The range of the client's limit for the size of a record, in bytes.
+const MESSAGE_BYTES: std::ops::RangeInclusive<usize> = 1000..=1_000_000_000;
+/// The default limit of brokers for the size of a batch, in bytes.
+const DEFAULT_MESSAGE_BYTES: usize = 1_048_588;
+/// If the client compresses, a record may be this many times larger than the limit of the topic.
+const COMPRESSION_FACTOR: usize = 20;
+/// If the client compresses, a record may be at least this large, in bytes.
+const MIN_COMPRESSED_LIMIT: usize = 16 << 20;
+/// The maximum size of a batch, in bytes, which is efficient for the broker.
+const BATCH_BYTES: usize = 1_000_000;
 
 /// A producer that writes in transactions.
 pub(super) struct TransactionalProducer {
-    producer: BaseProducer<Reports>,
+    producer: BaseProducer<DeliveryReports>,
     topic: String,
     stop: Stop,
-    health: Health,
-    /// After that the broker gives up a transaction.
+    health: SinkHealth,
+    /// How long a transaction may be open before the broker aborts it.
     timeout: Duration,
     limit: ClientLimit,
     compression: Compression,
     sends_alone: bool,
 }
 
-/// What producers of a run have in common.
+/// The settings that the producers of a run share.
 #[derive(Clone)]
 pub(super) struct ProducerSettings {
     pub(super) stage: String,
@@ -60,38 +64,45 @@ pub(super) struct ProducerSettings {
     pub(super) base: std::path::PathBuf,
     /// The sink's topic.
     pub(super) topic: String,
-    /// The bytes that may wait to be sent.
+    /// The size of the buffer for records that wait to be sent, in bytes.
     pub(super) memory: usize,
-    /// After that the broker gives up a transaction whose producer says nothing.
+    /// How long a transaction may be open before the broker aborts it.
     pub(super) timeout: Duration,
     pub(super) stop: Stop,
-    pub(super) health: Health,
+    pub(super) health: SinkHealth,
 }
 
-/// How a producer puts records into batches.
+/// How a producer groups records into batches.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Batching {
-    /// The largest batch that the topic takes, where that is known.
+    /// The largest batch that the topic accepts, in bytes; `None` if that is unknown.
     pub(super) largest: Option<usize>,
-    /// Whether each record is a batch of its own, so that the broker judges it alone.
+    /// Whether each record is a batch of its own, so that the broker judges each separately.
     pub(super) alone: bool,
 }
 
-/// The largest record that the client takes, before compression.
+/// The largest record that the client accepts, before compression.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct ClientLimit {
     pub(super) bytes: usize,
-    /// The user's property that says so, if one does.
+    /// The property with which the user set the limit, if any.
     pub(super) property: Option<&'static str>,
 }
 
 impl ProducerSettings {
-    /// A producer under this id. Whoever had it before is fenced off and its transaction given up, when this returns.
-    pub(super) fn open(&self, id: &str, batching: Batching) -> Result<TransactionalProducer, SinkError> {
+    /// Opens a producer under this id. When this returns, an earlier producer with the id is fenced
+    /// off and its transaction aborted.
+    pub(super) fn open(
+        &self,
+        id: &str,
+        batching: Batching,
+    ) -> Result<TransactionalProducer, SinkError> {
         let config = self.config(id, batching);
-        let timeout = number(&config, "transaction.timeout.ms").map_or(self.timeout, |millis| Duration::from_millis(millis as u64));
-        let producer: BaseProducer<Reports> =
-            config.create_with_context(Reports::new(&self.stage)).map_err(|error| SinkError::Fatal(error.to_string()))?;
+        let timeout = number(&config, "transaction.timeout.ms")
+            .map_or(self.timeout, |millis| Duration::from_millis(millis as u64));
+        let producer: BaseProducer<DeliveryReports> = config
+            .create_with_context(DeliveryReports::new(&self.stage))
+            .map_err(|error| SinkError::Fatal(error.to_string()))?;
         let producer = TransactionalProducer {
             producer,
             topic: self.topic.clone(),
@@ -102,48 +113,81 @@ impl ProducerSettings {
             compression: compression(&config),
             sends_alone: batching.alone,
         };
-        producer.repeat("to open transactions", ATTEMPT, |patience| producer.producer.init_transactions(patience)).map_err(|error| {
-            let told = format!("cannot open transactions at {}: {error}", self.connection.brokers);
-            match error.rdkafka_error_code() {
-                Some(RDKafkaErrorCode::InvalidTransactionTimeout) => SinkError::Fatal(format!(
-                    "the broker does not allow a transaction.timeout.ms of {} (its transaction.max.timeout.ms is lower): lower the property in \
-                     :properties, or :transaction {{:age …}}",
-                    timeout.as_millis()
-                )),
-                Some(code) if is_denied(code) => SinkError::Fatal(told),
-                _ => SinkError::Transient(told),
-            }
-        })?;
+        producer
+            .retry("to open transactions", ATTEMPT_TIMEOUT, |timeout| {
+                producer.producer.init_transactions(timeout)
+            })
+            .map_err(|error| {
+                let reason = format!(
+                    "cannot open transactions at {}: {error}",
+                    self.connection.brokers
+                );
+                match error.rdkafka_error_code() {
+                    Some(RDKafkaErrorCode::InvalidTransactionTimeout) => SinkError::Fatal(format!(
+                        "the broker does not allow a transaction.timeout.ms of {} (its \
+                         transaction.max.timeout.ms is lower): lower the property in :properties, \
+                         or :transaction {{:age …}}",
+                        timeout.as_millis()
+                    )),
+                    Some(code) if is_denied(code) => SinkError::Fatal(reason),
+                    _ => SinkError::Transient(reason),
+                }
+            })?;
         Ok(producer)
     }
 
     fn limit(&self, config: &ClientConfig) -> ClientLimit {
         let limit = |property: &'static str, unit: usize| ClientLimit {
-            bytes: number(config, property).map_or(USUAL_MESSAGE, |number| number.saturating_mul(unit)),
+            bytes: number(config, property)
+                .map_or(DEFAULT_MESSAGE_BYTES, |number| number.saturating_mul(unit)),
             property: self.connection.property(property).map(|_| property),
         };
-        let (message, queue) = (limit("message.max.bytes", 1), limit("queue.buffering.max.kbytes", 1024));
-        if queue.bytes < message.bytes { queue } else { message }
+        let (message, queue) = (
+            limit("message.max.bytes", 1),
+            limit("queue.buffering.max.kbytes", 1024),
+        );
+        if queue.bytes < message.bytes {
+            queue
+        } else {
+            message
+        }
     }
 
     fn config(&self, id: &str, batching: Batching) -> ClientConfig {
-        // The client measures records before it compresses them, the broker afterwards.
-        let largest = match (batching.largest, compression(&self.connection.config(Path::new(&self.base), &[]))) {
-            (None, _) => USUAL_MESSAGE,
+        // The client measures records before it compresses them, the broker after that.
+        let largest = match (
+            batching.largest,
+            compression(&self.connection.config(Path::new(&self.base), &[])),
+        ) {
+            (None, _) => DEFAULT_MESSAGE_BYTES,
             (Some(largest), Compression::None) => largest,
-            (Some(largest), _) => largest.saturating_mul(COMPRESSES_TO).max(LARGE_WHERE_COMPRESSED),
+            (Some(largest), _) => largest
+                .saturating_mul(COMPRESSION_FACTOR)
+                .max(MIN_COMPRESSED_LIMIT),
         };
-        let largest = largest.clamp(*MESSAGE.start(), *MESSAGE.end());
-        // What waits has to have room for the largest record.
+        let largest = largest.clamp(*MESSAGE_BYTES.start(), *MESSAGE_BYTES.end());
+        // The buffer must have room for the largest record.
         let memory = self.memory.clamp(1 << 20, 256 << 20).max(largest);
         let settings = [
             ("transactional.id", id.to_owned()),
-            ("transaction.timeout.ms", self.timeout.as_millis().to_string()),
+            (
+                "transaction.timeout.ms",
+                self.timeout.as_millis().to_string(),
+            ),
             ("delivery.report.only.error", "true".to_owned()),
-            ("queue.buffering.max.kbytes", memory.div_ceil(1024).to_string()),
+            (
+                "queue.buffering.max.kbytes",
+                memory.div_ceil(1024).to_string(),
+            ),
             ("queue.buffering.max.messages", "1000000".to_owned()),
             ("message.max.bytes", largest.to_string()),
-            ("batch.size", batching.largest.map_or(BATCH, |largest| largest.clamp(1, BATCH)).to_string()),
+            (
+                "batch.size",
+                batching
+                    .largest
+                    .map_or(BATCH_BYTES, |largest| largest.clamp(1, BATCH_BYTES))
+                    .to_string(),
+            ),
         ];
         let mut config = self.connection.config(Path::new(&self.base), &settings);
         if batching.alone {
@@ -154,7 +198,11 @@ impl ProducerSettings {
 }
 
 fn compression(config: &ClientConfig) -> Compression {
-    Compression::from_property(config.get("compression.type").or_else(|| config.get("compression.codec")))
+    Compression::from_property(
+        config
+            .get("compression.type")
+            .or_else(|| config.get("compression.codec")),
+    )
 }
 
 fn number(config: &ClientConfig, property: &str) -> Option<usize> {
@@ -162,12 +210,12 @@ fn number(config: &ClientConfig, property: &str) -> Option<usize> {
 }
 
 impl TransactionalProducer {
-    /// The largest record that the client takes.
+    /// The largest record that the client accepts.
     pub(super) fn limit(&self) -> ClientLimit {
         self.limit
     }
 
-    /// How the client compresses batches.
+    /// The codec with which the client compresses batches.
     pub(super) fn compression(&self) -> Compression {
         self.compression
     }
@@ -182,19 +230,27 @@ impl TransactionalProducer {
         self.producer.begin_transaction()
     }
 
-    /// Writes a record. Waits while too many are on their way.
-    pub(super) fn send<K: ToBytes + ?Sized, V: ToBytes + ?Sized>(&self, mut record: BaseRecord<'_, K, V, usize>) -> KafkaResult<()> {
+    /// Queues a record. Waits while the client's buffer is full.
+    pub(super) fn send<K: ToBytes + ?Sized, V: ToBytes + ?Sized>(
+        &self,
+        mut record: BaseRecord<'_, K, V, usize>,
+    ) -> KafkaResult<()> {
         let mut wait = None;
-        let mut looks = Looks::default();
+        let mut checks = TopicChecks::default();
         loop {
             match self.producer.send(record) {
                 Ok(()) => return self.check(),
-                Err((KafkaError::MessageProduction(RDKafkaErrorCode::QueueFull), back)) if !self.stop.leaving_now() => {
+                Err((KafkaError::MessageProduction(RDKafkaErrorCode::QueueFull), back))
+                    if !self.stop.leaving_now() =>
+                {
                     self.producer.poll(Duration::from_millis(10));
-                    self.look(wait.get_or_insert_with(|| self.health.wait("to accept records")), &mut looks)?;
+                    self.check_topic(
+                        wait.get_or_insert_with(|| self.health.start_wait("to accept records")),
+                        &mut checks,
+                    )?;
                     record = back;
                 }
-                // Why the transaction has failed says more than that it has.
+                // The reason for the failure of the transaction is more specific.
                 Err((error, _)) => return Err(self.reports().error().unwrap_or(error)),
             }
             self.check()?;
@@ -207,39 +263,54 @@ impl TransactionalProducer {
         self.check()
     }
 
-    /// Commits; when it returns, everything sent is visible to readers of committed records.
+    /// Commits. When it returns, everything that was sent is visible to readers of committed
+    /// records.
     pub(super) fn commit(&self) -> KafkaResult<()> {
-        // rdkafka's own flush looks only every tenth of a second, since records that arrive are not reported.
-        let mut wait = self.health.wait("to accept records");
-        let mut looks = Looks::default();
-        while self.producer.in_flight_count() > 0 && wait.elapsed() < PATIENCE && !self.stop.leaving_now() {
+        // rdkafka's own flush checks only every 100 ms, because successful deliveries are not
+        // reported.
+        let mut wait = self.health.start_wait("to accept records");
+        let mut checks = TopicChecks::default();
+        while self.producer.in_flight_count() > 0
+            && wait.elapsed() < CALL_TIMEOUT
+            && !self.stop.leaving_now()
+        {
             self.producer.poll(FLUSH_STEP);
             self.check()?;
-            self.look(&mut wait, &mut looks)?;
+            self.check_topic(&mut wait, &mut checks)?;
         }
-        self.repeat("to commit a transaction", COMMIT_ATTEMPT, |patience| self.producer.commit_transaction(patience))?;
-        self.health.well();
+        self.retry(
+            "to commit a transaction",
+            COMMIT_ATTEMPT_TIMEOUT,
+            |timeout| self.producer.commit_transaction(timeout),
+        )?;
+        self.health.set_writing();
         Ok(())
     }
 
-    /// Gives the transaction up, as far as that can be done quickly, and returns what was not delivered.
-    pub(super) fn abort(&self) -> Undelivered {
-        if let Err(error) = self.producer.abort_transaction(ATTEMPT) {
-            tracing::debug!(%error, "the transaction was not aborted; the broker or the next run does it");
+    /// Aborts the transaction, if that is possible quickly, and returns the undelivered records.
+    pub(super) fn abort(&self) -> UndeliveredRecords {
+        if let Err(error) = self.producer.abort_transaction(ATTEMPT_TIMEOUT) {
+            tracing::debug!(
+                %error,
+                "cannot abort the transaction; the broker or the next run aborts it"
+            );
         }
         self.producer.poll(Duration::ZERO);
         self.reports().take()
     }
 
-    /// Why the transaction has failed, where `error` is only a consequence. Beginning another one is refused with the reason.
+    /// The error that made the transaction fail, if `error` is only a consequence of it. Opening
+    /// another transaction is refused with that error.
     pub(super) fn cause(&self, error: KafkaError) -> KafkaError {
         match self.producer.begin_transaction() {
-            Err(KafkaError::Transaction(cause)) if cause.txn_requires_abort() => KafkaError::Transaction(cause),
+            Err(KafkaError::Transaction(cause)) if cause.txn_requires_abort() => {
+                KafkaError::Transaction(cause)
+            }
             _ => error,
         }
     }
 
-    fn reports(&self) -> &Reports {
+    fn reports(&self) -> &DeliveryReports {
         self.producer.client().context()
     }
 
@@ -247,68 +318,114 @@ impl TransactionalProducer {
         self.reports().error().map_or(Ok(()), Err)
     }
 
-    /// Looks for the reason of a wait, once it is long: without the topic it leads nowhere.
-    fn look(&self, wait: &mut Wait<'_>, looks: &mut Looks) -> KafkaResult<()> {
-        if !wait.is_due_for_a_look() {
+    /// Checks the cause of a long wait: without the topic the wait would be in vain.
+    fn check_topic(&self, wait: &mut BrokerWait<'_>, checks: &mut TopicChecks) -> KafkaResult<()> {
+        if !wait.is_check_due() {
             return Ok(());
         }
-        let Ok(metadata) = self.producer.client().fetch_metadata(Some(&self.topic), QUESTION) else { return Ok(()) };
+        let Ok(metadata) = self
+            .producer
+            .client()
+            .fetch_metadata(Some(&self.topic), REQUEST_TIMEOUT)
+        else {
+            return Ok(());
+        };
         let unknown = RDKafkaErrorCode::UnknownTopicOrPartition;
-        let is_missing =
-            metadata.topics().first().and_then(|topic| topic.error()).is_some_and(|code| RDKafkaErrorCode::from(code) == unknown);
-        looks.without_topic = if is_missing { looks.without_topic + 1 } else { 0 };
-        if looks.without_topic >= LOOKS_WITHOUT_TOPIC { Err(KafkaError::MessageProduction(unknown)) } else { Ok(()) }
+        let is_missing = metadata
+            .topics()
+            .first()
+            .and_then(|topic| topic.error())
+            .is_some_and(|code| RDKafkaErrorCode::from(code) == unknown);
+        checks.without_topic = if is_missing {
+            checks.without_topic + 1
+        } else {
+            0
+        };
+        if checks.without_topic >= CHECKS_WITHOUT_TOPIC {
+            Err(KafkaError::MessageProduction(unknown))
+        } else {
+            Ok(())
+        }
     }
 
-    /// Tries again while that can help.
-    fn repeat(&self, what: &'static str, patience: Duration, mut attempt: impl FnMut(Duration) -> KafkaResult<()>) -> KafkaResult<()> {
-        let deadline = Instant::now() + PATIENCE;
-        let mut wait = self.health.wait(what);
+    /// Retries a call while a retry can succeed.
+    fn retry(
+        &self,
+        what: &'static str,
+        timeout: Duration,
+        mut attempt: impl FnMut(Duration) -> KafkaResult<()>,
+    ) -> KafkaResult<()> {
+        let deadline = Instant::now() + CALL_TIMEOUT;
+        let mut wait = self.health.start_wait(what);
         loop {
-            match attempt(patience) {
-                Err(error) if may_be_repeated(&error) && Instant::now() < deadline && !self.stop.leaving_now() => {
+            match attempt(timeout) {
+                Err(error)
+                    if is_retriable(&error)
+                        && Instant::now() < deadline
+                        && !self.stop.leaving_now() =>
+                {
                     self.producer.poll(Duration::from_millis(50));
-                    wait.is_due_for_a_look();
+                    wait.is_check_due();
                 }
                 outcome => return outcome,
             }
         }
     }
 
-    /// What a failed transaction that was open for so long means for the run: it starts again from what is committed, unless another
-    /// instance has our splits.
-    pub(super) fn meaning(&self, error: &KafkaError, open: Duration, splits: impl IntoIterator<Item = SplitId>) -> SinkError {
-        use RDKafkaErrorCode::{Fenced, InvalidProducerEpoch, ProducerFenced, UnknownTopic, UnknownTopicOrPartition};
-        // Where the client is at its end, what each call says is only a consequence.
-        let code = self.producer.client().fatal_error().map(|(code, _)| code).or(error.rdkafka_error_code());
+    /// The effect on the run of a transaction that failed after it was open for `open`: the run
+    /// restarts from what is committed, unless another instance owns the splits.
+    pub(super) fn sink_error(
+        &self,
+        error: &KafkaError,
+        open: Duration,
+        splits: impl IntoIterator<Item = SplitId>,
+    ) -> SinkError {
+        use RDKafkaErrorCode::{
+            Fenced, InvalidProducerEpoch, ProducerFenced, UnknownTopic, UnknownTopicOrPartition,
+        };
+        // After a fatal error, the error of each call is only a consequence of it.
+        let code = self
+            .producer
+            .client()
+            .fatal_error()
+            .map(|(code, _)| code)
+            .or(error.rdkafka_error_code());
         match code {
             Some(Fenced | ProducerFenced | InvalidProducerEpoch) if open < self.timeout => {
-                SinkError::Abandon(Abandon::Fenced(CommitError::Fenced(splits.into_iter().collect())))
+                SinkError::Committer(CommitterError::Fenced(CommitError::Fenced(
+                    splits.into_iter().collect(),
+                )))
             }
             Some(Fenced | ProducerFenced | InvalidProducerEpoch) => SinkError::Transient(format!(
-                "the broker has aborted a transaction that was open for {} ms: its transaction.timeout.ms is {}",
+                "the broker has aborted a transaction that was open for {} ms: its \
+                 transaction.timeout.ms is {}",
                 open.as_millis(),
                 self.timeout.as_millis()
             )),
-            Some(UnknownTopic | UnknownTopicOrPartition) => {
-                SinkError::Transient(format!("the topic {} or its positions topic does not exist any more: {error}", self.topic))
+            Some(UnknownTopic | UnknownTopicOrPartition) => SinkError::Transient(format!(
+                "the topic {} or its positions topic no longer exists: {error}",
+                self.topic
+            )),
+            Some(code) if is_denied(code) => {
+                SinkError::Fatal(format!("writing to kafka is not allowed: {error}"))
             }
-            Some(code) if is_denied(code) => SinkError::Fatal(format!("writing to kafka is not allowed: {error}")),
             _ => SinkError::Transient(format!("the transaction failed: {error}")),
         }
     }
 }
 
-/// What the looks during one wait have shown.
+/// The results of the checks during one wait.
 #[derive(Default)]
-struct Looks {
-    /// How many in a row did not find the topic.
+struct TopicChecks {
+    /// The number of consecutive checks that did not find the topic.
     without_topic: u32,
 }
 
-fn may_be_repeated(error: &KafkaError) -> bool {
+fn is_retriable(error: &KafkaError) -> bool {
     match error {
-        KafkaError::Transaction(error) => error.is_retriable() && !error.txn_requires_abort() && !error.is_fatal(),
+        KafkaError::Transaction(error) => {
+            error.is_retriable() && !error.txn_requires_abort() && !error.is_fatal()
+        }
         KafkaError::Flush(code) => *code == RDKafkaErrorCode::OperationTimedOut,
         _ => false,
     }
@@ -316,8 +433,8 @@ fn may_be_repeated(error: &KafkaError) -> bool {
 
 fn is_denied(code: RDKafkaErrorCode) -> bool {
     use RDKafkaErrorCode::{
-        Authentication, ClusterAuthorizationFailed, SaslAuthenticationFailed, TopicAuthorizationFailed, TransactionalIdAuthorizationFailed,
-        UnsupportedSASLMechanism,
+        Authentication, ClusterAuthorizationFailed, SaslAuthenticationFailed,
+        TopicAuthorizationFailed, TransactionalIdAuthorizationFailed, UnsupportedSASLMechanism,
     };
     matches!(
         code,

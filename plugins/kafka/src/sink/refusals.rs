@@ -1,11 +1,14 @@
 //! The records that the broker has refused.
 //!
-//! A refused record aborts the transaction that it is in. The sink notes its position here, the run reads again from the committed positions,
-//! and this time [`route`](pseidon_plugin::sink::Sink::route) hands the record to the error policy instead of sending it. So what is known
-//! here outlives an attempt. A process that starts again knows nothing of it, sends the record, and learns it again.
+//! A refused record aborts its transaction. The sink records the position of the refused record
+//! here, the run re-reads from the committed positions, and this time
+//! [`route`](pseidon_plugin::sink::Sink::route) passes the record to the error policy instead of
+//! sending it. These refusals therefore outlive an attempt. A process that restarts has lost them,
+//! sends the record, and learns of the refusal again.
 //!
-//! The broker judges batches. Most brokers name the records of a batch that they refuse; where one does not, all records of the batch are
-//! **suspects**, and the next attempt sends each record in a batch of its own until the suspects are judged.
+//! The broker judges batches. Most brokers name the records of a batch that they refuse; if one
+//! does not, all records of the batch are **suspects**, and the next attempt sends each record in a
+//! batch of its own until the suspects are judged.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -13,81 +16,105 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use parking_lot::Mutex;
 use pseidon_delivery::{Position, SplitId};
 
-/// What the broker has said about a record.
+/// The broker's refusal of a record.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Refusal {
     pub(super) split: SplitId,
     pub(super) position: Position,
     /// The broker's reason.
     pub(super) reason: String,
-    /// Whether it is about this record. Otherwise it is about a batch that the record was in.
+    /// Whether it concerns this record. Otherwise it concerns a batch that contained the record.
     pub(super) is_certain: bool,
 }
 
-/// What is known of refused records, for all attempts of a run.
+/// The refused records of all attempts of a run.
 #[derive(Debug, Default)]
 pub(super) struct Refusals {
-    /// Whether there is anything below; almost always there is not.
+    /// Whether `known` contains anything, which is rare.
     some: AtomicBool,
-    known: Mutex<Known>,
+    known: Mutex<KnownRefusals>,
 }
 
 #[derive(Debug, Default)]
-struct Known {
-    /// Why each was refused.
+struct KnownRefusals {
+    /// Why each record was refused, by position.
     refused: HashMap<SplitId, BTreeMap<Position, String>>,
     /// The last suspect of each split.
     suspects: HashMap<SplitId, Position>,
 }
 
 impl Refusals {
-    /// Notes refusals. Returns whether any of them is news; if none is, sending again leads to the same.
+    /// Records refusals. Returns whether any of them is new; if none is, sending the records again
+    /// leads to the same refusals.
     pub(super) fn note(&self, refusals: &[Refusal]) -> bool {
         let mut known = self.known.lock();
-        let mut news = false;
-        for Refusal { split, position, reason, is_certain } in refusals {
+        let mut is_new = false;
+        for Refusal {
+            split,
+            position,
+            reason,
+            is_certain,
+        } in refusals
+        {
             if *is_certain {
-                news |= known.refused.entry(split.clone()).or_default().insert(*position, reason.clone()).is_none();
+                is_new |= known
+                    .refused
+                    .entry(split.clone())
+                    .or_default()
+                    .insert(*position, reason.clone())
+                    .is_none();
             } else {
                 let last = known.suspects.entry(split.clone()).or_insert_with(|| {
-                    news = true;
+                    is_new = true;
                     *position
                 });
                 *last = (*last).max(*position);
             }
         }
         self.some.store(true, Ordering::Relaxed);
-        news
+        is_new
     }
 
-    /// Why a record was refused, if it was. `None` is cheap where nothing is known.
+    /// Why a record was refused, if it was. Cheap if no record was.
     pub(super) fn reason(&self, split: &SplitId, position: Position) -> Option<String> {
         if !self.some.load(Ordering::Relaxed) {
             return None;
         }
-        self.known.lock().refused.get(split)?.get(&position).cloned()
+        self.known
+            .lock()
+            .refused
+            .get(split)?
+            .get(&position)
+            .cloned()
     }
 
-    /// Whether there are suspects, so that each record has to be sent in a batch of its own.
+    /// Whether there are suspects, so that each record must be sent in a batch of its own.
     pub(super) fn has_suspects(&self) -> bool {
         self.some.load(Ordering::Relaxed) && !self.known.lock().suspects.is_empty()
     }
 
-    /// Forgets what is below the durable positions of our splits, and with `others` the suspects of splits that are not ours.
+    /// Removes what is below the durable positions of the instance's splits, and with `others` also
+    /// the suspects of other splits.
     pub(super) fn forget_below(&self, durable: &[(SplitId, Position)], others: bool) {
         if !self.some.load(Ordering::Relaxed) {
             return;
         }
-        let durable: HashMap<&SplitId, Position> = durable.iter().map(|(split, low)| (split, *low)).collect();
+        let durable: HashMap<&SplitId, Position> =
+            durable.iter().map(|(split, low)| (split, *low)).collect();
         let mut known = self.known.lock();
-        known.suspects.retain(|split, last| durable.get(split).map_or(!others, |low| low <= last));
+        known
+            .suspects
+            .retain(|split, last| durable.get(split).map_or(!others, |low| low <= last));
         known.refused.retain(|split, positions| {
             if let Some(low) = durable.get(split) {
                 positions.retain(|position, _| position >= low);
             }
             !positions.is_empty()
         });
-        self.some.store(!known.suspects.is_empty() || !known.refused.is_empty(), Ordering::Relaxed);
+        self.some.store(
+            !known.suspects.is_empty() || !known.refused.is_empty(),
+            Ordering::Relaxed,
+        );
     }
 }
 
@@ -96,23 +123,38 @@ mod tests {
     use super::*;
 
     fn refusal(split: &str, position: Position, is_certain: bool) -> Refusal {
-        Refusal { split: split.into(), position, reason: format!("no {position}"), is_certain }
+        Refusal {
+            split: split.into(),
+            position,
+            reason: format!("no {position}"),
+            is_certain,
+        }
     }
 
     #[test]
-    fn what_is_durable_is_forgotten() {
+    fn durable_records_are_forgotten() {
         let refusals = Refusals::default();
         let (a, b) = (SplitId::from("a"), SplitId::from("b"));
-        assert!(refusals.note(&[refusal("a", 3, true), refusal("a", 9, true), refusal("b", 3, true)]));
+        assert!(refusals.note(&[
+            refusal("a", 3, true),
+            refusal("a", 9, true),
+            refusal("b", 3, true)
+        ]));
         assert!(!refusals.note(&[refusal("a", 3, true)]), "it was known");
-        assert_eq!((refusals.reason(&a, 3), refusals.reason(&a, 4)), (Some("no 3".to_owned()), None));
+        assert_eq!(
+            (refusals.reason(&a, 3), refusals.reason(&a, 4)),
+            (Some("no 3".to_owned()), None)
+        );
         refusals.forget_below(&[(a.clone(), 9)], false);
-        assert_eq!((refusals.reason(&a, 3), refusals.reason(&a, 9)), (None, Some("no 9".to_owned())));
+        assert_eq!(
+            (refusals.reason(&a, 3), refusals.reason(&a, 9)),
+            (None, Some("no 9".to_owned()))
+        );
         assert!(refusals.reason(&b, 3).is_some(), "nothing is known of b");
     }
 
     #[test]
-    fn suspects_are_suspects_until_all_are_judged() {
+    fn suspects_remain_until_all_are_judged() {
         let refusals = Refusals::default();
         let a = SplitId::from("a");
         assert!(refusals.note(&[refusal("a", 3, false), refusal("a", 7, false)]));

@@ -1,4 +1,4 @@
-//! What a producer reports: log lines, and the records that could not be delivered.
+//! The callbacks of a producer: log lines, and the records that could not be delivered.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -12,43 +12,47 @@ use rdkafka::types::RDKafkaErrorCode;
 
 use crate::logs::ClientLogs;
 
-/// The number of what is not a record of the pipeline.
-pub(super) const NO_RECORD: usize = usize::MAX;
+/// The number of a message that is not a record of the pipeline.
+pub(super) const NOT_A_RECORD: usize = usize::MAX;
 
 /// A record of the open transaction that the broker has refused.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Refused {
-    /// Its number in the transaction.
+pub(super) struct RefusedRecord {
+    /// Its number in the transaction, from 0.
     pub(super) number: usize,
     pub(super) partition: i32,
     pub(super) code: RDKafkaErrorCode,
-    /// What the code means.
+    /// The meaning of the code in words.
     pub(super) reason: String,
 }
 
-/// The reports of a producer since they were looked at last.
-pub(super) struct Reports {
+/// The reports of a producer since they were last taken.
+pub(super) struct DeliveryReports {
     logs: ClientLogs,
-    /// Whether there is anything below.
+    /// Whether `undelivered` contains anything.
     some: AtomicBool,
-    undelivered: Mutex<Undelivered>,
+    undelivered: Mutex<UndeliveredRecords>,
 }
 
 /// The records that were not delivered.
 #[derive(Debug, Default)]
-pub(super) struct Undelivered {
+pub(super) struct UndeliveredRecords {
     /// The first error.
     pub(super) error: Option<KafkaError>,
-    /// The records that the broker has refused as they are.
-    pub(super) refused: Vec<Refused>,
-    /// Whether the broker has told refused records from the others of their batches.
+    /// The records that the broker refused because of their content.
+    pub(super) refused: Vec<RefusedRecord>,
+    /// Whether the broker distinguished refused records from the others of their batches.
     pub(super) names_records: bool,
 }
 
-impl Reports {
-    /// For a producer of this stage.
-    pub(super) fn new(stage: &str) -> Reports {
-        Reports { logs: ClientLogs::new(stage), some: AtomicBool::new(false), undelivered: Mutex::default() }
+impl DeliveryReports {
+    /// The callbacks for a producer of this stage.
+    pub(super) fn new(stage: &str) -> DeliveryReports {
+        DeliveryReports {
+            logs: ClientLogs::new(stage),
+            some: AtomicBool::new(false),
+            undelivered: Mutex::default(),
+        }
     }
 
     /// The first error, if a record could not be delivered.
@@ -59,53 +63,77 @@ impl Reports {
         self.undelivered.lock().error.clone()
     }
 
-    /// What was not delivered since the last call.
-    pub(super) fn take(&self) -> Undelivered {
+    /// The undelivered records since the last call.
+    pub(super) fn take(&self) -> UndeliveredRecords {
         self.some.store(false, Ordering::Relaxed);
         std::mem::take(&mut *self.undelivered.lock())
     }
 }
 
-impl Undelivered {
-    /// Whether the refusal is about this record, and not only about the batch that it was in; `alone` where each record had a batch of its own.
-    pub(super) fn is_certain(&self, refused: &Refused, alone: bool) -> bool {
+impl UndeliveredRecords {
+    /// Whether a refusal concerns this record, and not only the batch that contained it. `alone`
+    /// means that each record was in a batch of its own.
+    pub(super) fn is_certain(&self, refused: &RefusedRecord, alone: bool) -> bool {
         use RDKafkaErrorCode::{InvalidRecord, InvalidTimestamp};
         if alone || self.names_records && matches!(refused.code, InvalidRecord | InvalidTimestamp) {
             return true;
         }
-        let same = |other: &&Refused| other.partition == refused.partition && other.code == refused.code;
+        let same = |other: &&RefusedRecord| {
+            other.partition == refused.partition && other.code == refused.code
+        };
         self.refused.iter().filter(same).nth(1).is_none()
     }
 }
 
-/// Whether the broker refuses a record for what it is: sending it again leads to the same.
+/// Whether the broker refuses the record because of its content, so that sending it again fails
+/// too.
 fn is_refusal(code: RDKafkaErrorCode) -> bool {
-    use RDKafkaErrorCode::{InvalidRecord, InvalidTimestamp, MessageBatchTooLarge, MessageSizeTooLarge, PolicyViolation};
-    matches!(code, InvalidRecord | InvalidTimestamp | MessageBatchTooLarge | MessageSizeTooLarge | PolicyViolation)
+    use RDKafkaErrorCode::{
+        InvalidRecord, InvalidTimestamp, MessageBatchTooLarge, MessageSizeTooLarge, PolicyViolation,
+    };
+    matches!(
+        code,
+        InvalidRecord
+            | InvalidTimestamp
+            | MessageBatchTooLarge
+            | MessageSizeTooLarge
+            | PolicyViolation
+    )
 }
 
-impl ClientContext for Reports {
+impl ClientContext for DeliveryReports {
     fn log(&self, level: RDKafkaLogLevel, facility: &str, line: &str) {
         self.logs.line(level as i32, facility, line);
     }
 
     fn error(&self, error: KafkaError, reason: &str) {
-        let kind = error.rdkafka_error_code().map(|code| format!("{code:?}")).unwrap_or_default();
+        let kind = error
+            .rdkafka_error_code()
+            .map(|code| format!("{code:?}"))
+            .unwrap_or_default();
         self.logs.client_error(&kind, reason);
     }
 }
 
-impl ProducerContext for Reports {
+impl ProducerContext for DeliveryReports {
     type DeliveryOpaque = usize;
 
     fn delivery(&self, result: &DeliveryResult<'_>, number: usize) {
-        let Err((error, message)) = result else { return };
+        let Err((error, message)) = result else {
+            return;
+        };
         let mut undelivered = self.undelivered.lock();
         match error.rdkafka_error_code() {
             Some(RDKafkaErrorCode::InvalidDifferentRecord) => undelivered.names_records = true,
-            Some(code) if is_refusal(code) && number != NO_RECORD => {
-                // librdkafka has the broker's own words too (`rd_kafka_message_produce_errstr`), but frees them before the report comes here.
-                undelivered.refused.push(Refused { number, partition: message.partition(), code, reason: code.to_string() });
+            Some(code) if is_refusal(code) && number != NOT_A_RECORD => {
+                // librdkafka also has the broker's message (`rd_kafka_message_produce_errstr`), but
+                // frees it before this callback.
+                undelivered.refused.push(RefusedRecord {
+                    number,
+                    partition: message.partition(),
+                    code,
+                    reason: code.to_string(),
+                });
             }
             _ => {}
         }
@@ -120,25 +148,66 @@ mod tests {
 
     use super::*;
 
-    fn refused(number: usize, partition: i32, code: RDKafkaErrorCode) -> Refused {
-        Refused { number, partition, code, reason: String::new() }
+    fn refused(number: usize, partition: i32, code: RDKafkaErrorCode) -> RefusedRecord {
+        RefusedRecord {
+            number,
+            partition,
+            code,
+            reason: String::new(),
+        }
     }
 
     #[test]
-    fn a_refusal_is_certain_where_the_record_is_named_or_alone() {
+    fn a_refusal_is_certain_if_the_record_is_named_or_alone() {
         for (all, names_records, certain) in [
             (vec![refused(0, 0, InvalidRecord)], false, vec![true]),
-            (vec![refused(0, 0, InvalidRecord), refused(1, 0, InvalidRecord)], false, vec![false, false]),
-            (vec![refused(0, 0, InvalidRecord), refused(1, 0, InvalidRecord)], true, vec![true, true]),
-            (vec![refused(0, 0, InvalidRecord), refused(1, 1, InvalidRecord)], false, vec![true, true]),
-            // The size is always that of the batch.
-            (vec![refused(0, 0, MessageSizeTooLarge), refused(1, 0, MessageSizeTooLarge)], true, vec![false, false]),
-            (vec![refused(0, 0, MessageSizeTooLarge), refused(1, 0, InvalidRecord)], false, vec![true, true]),
+            (
+                vec![refused(0, 0, InvalidRecord), refused(1, 0, InvalidRecord)],
+                false,
+                vec![false, false],
+            ),
+            (
+                vec![refused(0, 0, InvalidRecord), refused(1, 0, InvalidRecord)],
+                true,
+                vec![true, true],
+            ),
+            (
+                vec![refused(0, 0, InvalidRecord), refused(1, 1, InvalidRecord)],
+                false,
+                vec![true, true],
+            ),
+            // The size always concerns the batch.
+            (
+                vec![
+                    refused(0, 0, MessageSizeTooLarge),
+                    refused(1, 0, MessageSizeTooLarge),
+                ],
+                true,
+                vec![false, false],
+            ),
+            (
+                vec![
+                    refused(0, 0, MessageSizeTooLarge),
+                    refused(1, 0, InvalidRecord),
+                ],
+                false,
+                vec![true, true],
+            ),
         ] {
-            let undelivered = Undelivered { error: None, refused: all.clone(), names_records };
-            let found: Vec<bool> = all.iter().map(|refused| undelivered.is_certain(refused, false)).collect();
+            let undelivered = UndeliveredRecords {
+                error: None,
+                refused: all.clone(),
+                names_records,
+            };
+            let found: Vec<bool> = all
+                .iter()
+                .map(|refused| undelivered.is_certain(refused, false))
+                .collect();
             assert_eq!(found, certain, "{all:?}");
-            assert!(all.iter().all(|refused| undelivered.is_certain(refused, true)));
+            assert!(
+                all.iter()
+                    .all(|refused| undelivered.is_certain(refused, true))
+            );
         }
     }
 }

@@ -1,4 +1,5 @@
-//! The sink's topic as it is now: a rule that has changed meanwhile must not cost a record.
+//! The sink's topic and its current rules: a rule that has changed meanwhile must not cost a
+//! record.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -9,57 +10,75 @@ use rdkafka::ClientConfig;
 use super::cluster::Cluster;
 use super::rules::TopicRules;
 
-/// No record is refused by rules that are older.
-const FRESH: Duration = Duration::from_secs(30);
+/// Rules that are older than this are looked up again before they refuse a record.
+const MAX_RULES_AGE: Duration = Duration::from_secs(30);
 
-/// The rules of the sink's topic.
-pub(super) struct Topic {
+/// The sink's topic with its rules.
+pub(super) struct SinkTopic {
     name: String,
     config: ClientConfig,
-    known: Mutex<Known>,
-    /// Held while the cluster is asked. What is known can be read meanwhile.
+    cached: Mutex<CachedRules>,
+    /// Held during a lookup. The cached rules can be read meanwhile.
     asking: Mutex<()>,
 }
 
-struct Known {
+struct CachedRules {
     rules: Arc<TopicRules>,
-    asked: Instant,
+    looked_up: Instant,
 }
 
-impl Topic {
-    /// The topic with rules that were asked for just now.
-    pub(super) fn new(name: &str, config: ClientConfig, rules: TopicRules) -> Topic {
-        let known = Known { rules: Arc::new(rules), asked: Instant::now() };
-        Topic { name: name.to_owned(), config, known: Mutex::new(known), asking: Mutex::new(()) }
+impl SinkTopic {
+    /// A topic whose rules were just looked up.
+    pub(super) fn new(name: &str, config: ClientConfig, rules: TopicRules) -> SinkTopic {
+        let cached = CachedRules {
+            rules: Arc::new(rules),
+            looked_up: Instant::now(),
+        };
+        SinkTopic {
+            name: name.to_owned(),
+            config,
+            cached: Mutex::new(cached),
+            asking: Mutex::new(()),
+        }
     }
 
-    /// Its name.
+    /// The name of the topic.
     pub(super) fn name(&self) -> &str {
         &self.name
     }
 
-    /// The rules as they are known.
+    /// The cached rules.
     pub(super) fn rules(&self) -> Arc<TopicRules> {
-        self.known.lock().rules.clone()
+        self.cached.lock().rules.clone()
     }
 
-    /// Asks for the rules again, unless they are fresh. Returns them if they are not the `used` ones. While the cluster does not answer, the old
-    /// ones hold.
+    /// Looks the rules up again, unless they are fresh. Returns them if they differ from `used`. If
+    /// the lookup fails, the cached rules stay valid.
     pub(super) fn newer_rules(&self, used: &TopicRules) -> Option<Arc<TopicRules>> {
         let _asking = self.asking.lock();
-        if self.known.lock().asked.elapsed() >= FRESH {
-            let asked = Cluster::new(&self.config).and_then(|cluster| cluster.rules(&self.name));
-            let mut known = self.known.lock();
-            known.asked = Instant::now();
-            match asked {
-                Ok(rules) => known.rules = Arc::new(rules),
-                Err(error) => tracing::debug!(topic = self.name, %error, "the topic's configuration could not be asked for again"),
+        if self.cached.lock().looked_up.elapsed() >= MAX_RULES_AGE {
+            let looked_up =
+                Cluster::new(&self.config).and_then(|cluster| cluster.rules(&self.name));
+            let mut cached = self.cached.lock();
+            cached.looked_up = Instant::now();
+            match looked_up {
+                Ok(rules) => cached.rules = Arc::new(rules),
+                Err(error) => {
+                    tracing::debug!(
+                        topic = self.name, %error,
+                        "cannot refresh the topic's configuration"
+                    )
+                }
             }
         }
         let rules = self.rules();
         let is_newer = *rules != *used;
         if is_newer {
-            tracing::info!(topic = self.name, ?rules, "the topic accepts other records than before");
+            tracing::info!(
+                topic = self.name,
+                ?rules,
+                "the limits of the topic have changed"
+            );
         }
         is_newer.then_some(rules)
     }

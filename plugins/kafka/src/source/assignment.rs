@@ -1,94 +1,101 @@
-//! The partitions that are ours, and the batches that are being put together for them.
+//! The assigned partitions, and the batches that are being built for them.
 
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use pseidon_delivery::{Position, ResumeFrom, SplitId};
+use pseidon_delivery::{Position, ResumePoint, SplitId};
 use pseidon_plugin::batch::RecordMeta;
 use pseidon_plugin::{Batch, BatchBuilder, Split};
 
-use super::identity::LogIdentity;
+use super::identity::PartitionIdentity;
 use super::outlet::Outlet;
-use crate::native::{Fetched, Message, TopicPartition};
+use crate::native::{Message, MessageBatch, TopicPartition};
 
-/// A batch is handed on when it has that many bytes or records.
+/// The number of bytes or records at which a batch is emitted.
 const BATCH_BYTES: usize = 1 << 20;
 const BATCH_RECORDS: usize = 16 << 10;
 
-/// All partitions that are ours.
+/// All assigned partitions.
 #[derive(Default)]
 pub(super) struct Assignment {
-    partitions: Vec<Assigned>,
-    /// Where the partition of a message is, by librdkafka's address of its topic and its number: found anew after every rebalance, since
-    /// an address means the same topic only as long as a partition of it stays assigned.
+    partitions: Vec<AssignedPartition>,
+    /// The index of a message's partition, by librdkafka's address of its topic and by its number.
+    /// Cleared on every rebalance, since an address stands for the same topic only as long as a
+    /// partition of that topic stays assigned.
     places: HashMap<(usize, i32), usize>,
 }
 
-/// A partition of which it is known where to read.
+/// A partition whose start offset is known.
 pub(super) struct ReadySplit {
     pub(super) at: TopicPartition,
     pub(super) split: Arc<Split>,
-    /// Who gets its records.
+    /// The run that receives its records.
     pub(super) outlet: Arc<Outlet>,
-    /// The log that `start` belongs to.
-    pub(super) log: LogIdentity,
+    /// The topic and the leader epoch that `start` belongs to.
+    pub(super) identity: PartitionIdentity,
     pub(super) start: Position,
     /// Where reading ends, in a finite run.
     pub(super) until: Option<Position>,
 }
 
-/// A partition that is ours.
-pub(super) struct Assigned {
+/// An assigned partition.
+pub(super) struct AssignedPartition {
     pub(super) at: TopicPartition,
     pub(super) split: Arc<Split>,
-    /// Who gets its records.
+    /// The run that receives its records.
     pub(super) outlet: Arc<Outlet>,
-    /// The log that is read; its topic is the one that was there when the partition was assigned.
-    pub(super) log: LogIdentity,
-    /// The offset after the last record that was taken in.
+    /// The topic when the partition was assigned, and the epoch of the record before `next`.
+    pub(super) identity: PartitionIdentity,
+    /// The offset after the last record that was appended to a batch.
     pub(super) next: Position,
-    /// The same when the batch that is open was begun.
+    /// The value of `next` when the open batch was started.
     batch_from: Position,
     /// The offset up to which records are known to be durable.
     pub(super) durable: Position,
     /// Where reading ends, in a finite run.
     pub(super) until: Option<Position>,
-    /// Whether it has ended.
+    /// Whether the end of the partition was reached.
     pub(super) done: bool,
     builder: Option<BatchBuilder>,
 }
 
-impl Assigned {
-    /// How many records were read and may not be durable yet, at most.
+impl AssignedPartition {
+    /// The maximum number of records that were read and may not be durable yet.
     pub(super) fn not_durable(&self) -> u64 {
         self.next.saturating_sub(self.durable)
     }
 
-    /// Whether there is nothing more to read.
+    /// Whether everything was read.
     pub(super) fn is_done(&self) -> bool {
         self.done || self.until.is_some_and(|until| self.next >= until)
     }
 
-    /// The batch that is open, if any.
+    /// Closes the open batch, if any.
     pub(super) fn finish(&mut self) -> Option<Batch> {
         let mut batch = self.builder.take()?.finish(self.next);
         batch.resume = self.resume_after(self.batch_from);
         Some(batch)
     }
 
-    /// What belongs to every position above this one, up to the next. That below them may be of an earlier epoch does no harm: of two epochs
-    /// the later one ends at the higher offset.
-    fn resume_after(&self, position: Position) -> Option<ResumeFrom> {
-        Some(ResumeFrom { position: position + 1, resume: self.log.to_resume()? })
+    /// The resume value of every position above this one. Positions below it may be of an earlier
+    /// epoch, which does no harm: of two epochs the later one ends at the higher offset.
+    fn resume_after(&self, position: Position) -> Option<ResumePoint> {
+        Some(ResumePoint {
+            position: position + 1,
+            resume: self.identity.to_resume()?,
+        })
     }
 
-    /// Positions below `next` hold no further record, and what is there is of this epoch: a batch that says so, if that is news. Nothing may be
-    /// open.
+    /// Moves to `next` because there is no record below it, and returns an empty batch that records
+    /// the new position and its epoch. Returns `None` if that is not news or if a batch is open.
     pub(super) fn skip_to(&mut self, next: Position, leader_epoch: Option<i32>) -> Option<Batch> {
-        if self.builder.is_some() || next <= self.next || self.until.is_some_and(|until| next > until) {
+        if self.builder.is_some()
+            || next <= self.next
+            || self.until.is_some_and(|until| next > until)
+        {
             return None;
         }
-        self.log.leader_epoch = leader_epoch;
+        self.identity.leader_epoch = leader_epoch;
         let mut batch = Batch::without_records(self.split.clone(), next);
         batch.resume = self.resume_after(self.next);
         self.next = next;
@@ -97,15 +104,22 @@ impl Assigned {
 }
 
 impl Assignment {
-    /// The partition is ours, to be read from `next`.
+    /// Adds a partition, to be read from its start offset.
     pub(super) fn add(&mut self, begun: ReadySplit) {
-        let ReadySplit { at, split, outlet, log, start, until } = begun;
-        self.places.clear();
-        self.partitions.push(Assigned {
+        let ReadySplit {
             at,
             split,
             outlet,
-            log,
+            identity,
+            start,
+            until,
+        } = begun;
+        self.places.clear();
+        self.partitions.push(AssignedPartition {
+            at,
+            split,
+            outlet,
+            identity,
             next: start,
             batch_from: start,
             durable: start,
@@ -115,39 +129,52 @@ impl Assignment {
         });
     }
 
-    /// These are ours no longer. What was not handed on of them is dropped.
-    pub(super) fn remove(&mut self, gone: impl Fn(&TopicPartition) -> bool) -> Vec<Assigned> {
+    /// Removes partitions. Their open batches are dropped.
+    pub(super) fn remove(
+        &mut self,
+        gone: impl Fn(&TopicPartition) -> bool,
+    ) -> Vec<AssignedPartition> {
         self.places.clear();
-        self.partitions.extract_if(.., |assigned| gone(&assigned.at)).collect()
+        self.partitions
+            .extract_if(.., |assigned| gone(&assigned.at))
+            .collect()
     }
 
     /// The partitions.
-    pub(super) fn iter(&self) -> std::slice::Iter<'_, Assigned> {
+    pub(super) fn iter(&self) -> std::slice::Iter<'_, AssignedPartition> {
         self.partitions.iter()
     }
 
-    /// The partitions, to be changed.
-    pub(super) fn iter_mut(&mut self) -> std::slice::IterMut<'_, Assigned> {
+    /// The partitions, mutably.
+    pub(super) fn iter_mut(&mut self) -> std::slice::IterMut<'_, AssignedPartition> {
         self.partitions.iter_mut()
     }
 
     /// The names of the partitions.
     pub(super) fn names(&self) -> Vec<TopicPartition> {
-        self.partitions.iter().map(|assigned| assigned.at.clone()).collect()
+        self.partitions
+            .iter()
+            .map(|assigned| assigned.at.clone())
+            .collect()
     }
 
-    /// Whether everything of every partition was read.
+    /// Whether everything was read of every partition.
     pub(super) fn is_done(&self) -> bool {
-        self.partitions.iter().all(Assigned::is_done)
+        self.partitions.iter().all(AssignedPartition::is_done)
     }
 
-    /// Takes in messages from number `from` on until a batch is full or a message is not a record. Says which, and the number to go on with.
-    pub(super) fn take_in(&mut self, fetched: &Fetched, from: usize) -> TakenIn {
-        // Messages come in runs of one partition, so most need no look into the map.
+    /// Appends messages from index `from` to batches until a batch is full or a message is not a
+    /// record.
+    pub(super) fn append(&mut self, fetched: &MessageBatch, from: usize) -> AppendOutcome {
+        // Most messages follow one of the same partition, so most need no lookup in the map.
         let mut run: Option<((usize, i32), usize)> = None;
-        for (index, message) in fetched.iter_from(from).enumerate().map(|(count, message)| (from + count, message)) {
+        for (index, message) in fetched
+            .iter_from(from)
+            .enumerate()
+            .map(|(count, message)| (from + count, message))
+        {
             if message.is_error() {
-                return TakenIn::Stopped { at: index };
+                return AppendOutcome::Stopped { at: index };
             }
             let key = (message.topic_handle(), message.partition());
             let place = match run {
@@ -157,21 +184,31 @@ impl Assignment {
                         run = Some((key, place));
                         place
                     }
-                    // Of a partition that was just given back.
+                    // Skip messages of a partition that was just revoked.
                     None => continue,
                 },
             };
             if let Some(batch) = self.push(place, message, fetched, index) {
                 let outlet = self.partitions[place].outlet.clone();
-                return TakenIn::Full { batch: Box::new(batch), outlet, next: index + 1 };
+                return AppendOutcome::Full {
+                    batch: Box::new(batch),
+                    outlet,
+                    next: index + 1,
+                };
             }
         }
-        TakenIn::All
+        AppendOutcome::All
     }
 
-    /// Adds one record. Gives the batch that it completes, or that it does not fit into.
+    /// Appends one record. Returns the batch that it completes, or that it does not fit into.
     #[inline]
-    fn push(&mut self, place: usize, message: Message<'_>, fetched: &Fetched, index: usize) -> Option<Batch> {
+    fn push(
+        &mut self,
+        place: usize,
+        message: Message<'_>,
+        fetched: &MessageBatch,
+        index: usize,
+    ) -> Option<Batch> {
         let assigned = &mut self.partitions[place];
         let offset = Position::try_from(message.offset()).unwrap_or(0);
         if offset < assigned.next {
@@ -185,14 +222,23 @@ impl Assignment {
         let size = payload.map_or(0, |payload| payload.len() + 1);
         let leader_epoch = message.leader_epoch();
         let before = match &assigned.builder {
-            Some(builder) if builder.bytes() + size > BATCH_BYTES || leader_epoch != assigned.log.leader_epoch => assigned.finish(),
+            Some(builder)
+                if builder.bytes() + size > BATCH_BYTES
+                    || leader_epoch != assigned.identity.leader_epoch =>
+            {
+                assigned.finish()
+            }
             _ => None,
         };
         let wanted = assigned.outlet.wanted;
         let builder = assigned.builder.get_or_insert_with(|| {
-            assigned.log.leader_epoch = leader_epoch;
+            assigned.identity.leader_epoch = leader_epoch;
             assigned.batch_from = assigned.next;
-            BatchBuilder::new(assigned.split.clone(), wanted, capacity(fetched, index).max(size))
+            BatchBuilder::new(
+                assigned.split.clone(),
+                wanted,
+                capacity(fetched, index).max(size),
+            )
         });
         let mut meta = RecordMeta::default();
         if wanted.timestamp {
@@ -201,9 +247,17 @@ impl Assignment {
         if wanted.key || wanted.raw {
             meta.key = message.key();
         }
-        let raw_headers = if wanted.raw { message.raw_headers() } else { None };
+        let raw_headers = if wanted.raw {
+            message.raw_headers()
+        } else {
+            None
+        };
         meta.raw_headers = raw_headers.as_deref();
-        let headers = if wanted.headers { message.headers_as_json() } else { Ok(None) };
+        let headers = if wanted.headers {
+            message.headers_as_json()
+        } else {
+            Ok(None)
+        };
         match &headers {
             Ok(headers) => meta.headers = headers.as_deref(),
             Err(reason) => meta.bad_headers = Some(reason),
@@ -222,36 +276,51 @@ impl Assignment {
             return Some(*place);
         }
         let topic = message.topic();
-        let place =
-            self.partitions.iter().position(|assigned| assigned.at.partition == message.partition() && assigned.at.topic == topic)?;
+        let place = self.partitions.iter().position(|assigned| {
+            assigned.at.partition == message.partition() && assigned.at.topic == topic
+        })?;
         self.places.insert(key, place);
         Some(place)
     }
 }
 
-/// What became of fetched messages.
-pub(super) enum TakenIn {
+/// The outcome of appending fetched messages.
+pub(super) enum AppendOutcome {
     /// All are in open batches.
     All,
-    /// A batch is full; go on with number `next`.
-    Full { batch: Box<Batch>, outlet: Arc<Outlet>, next: usize },
-    /// Number `at` is not a record.
+    /// A batch is full; continue with the message at `next`.
+    Full {
+        batch: Box<Batch>,
+        outlet: Arc<Outlet>,
+        next: usize,
+    },
+    /// The message at `at` is not a record.
     Stopped { at: usize },
 }
 
-/// The split of a partition, as a stage's own.
+/// The split of a partition, named after the stage.
 pub(super) fn split(stage: &str, at: &TopicPartition) -> Arc<Split> {
     let id = SplitId::from(format!("{stage}:{}/{}", at.topic, at.partition));
-    Arc::new(Split { id, topic: at.topic.clone(), partition: at.partition })
+    Arc::new(Split {
+        id,
+        topic: at.topic.clone(),
+        partition: at.partition,
+    })
 }
 
-/// How many bytes to set aside for a batch that starts with this message.
-fn capacity(fetched: &Fetched, index: usize) -> usize {
+/// The number of bytes to allocate for a batch that starts with this message.
+fn capacity(fetched: &MessageBatch, index: usize) -> usize {
     if fetched.is_full() {
         return BATCH_BYTES;
     }
-    let Some(first) = fetched.get(index) else { return 0 };
-    let same = |message: &Message<'_>| message.topic_handle() == first.topic_handle() && message.partition() == first.partition();
+    let Some(first) = fetched.get(index) else {
+        return 0;
+    };
+    let same = |message: &Message<'_>| {
+        message.topic_handle() == first.topic_handle() && message.partition() == first.partition()
+    };
     let run = fetched.iter_from(index).take_while(same);
-    run.map(|message| message.payload().map_or(0, |payload| payload.len() + 1)).sum::<usize>().min(BATCH_BYTES)
+    run.map(|message| message.payload().map_or(0, |payload| payload.len() + 1))
+        .sum::<usize>()
+        .min(BATCH_BYTES)
 }

@@ -1,80 +1,84 @@
-//! What a consumer's errors mean for the run.
+//! Classifies the consumer's errors by their effect on the run.
 
 use pseidon_plugin::source::{SourceError, Stopped};
 use rdkafka::types::RDKafkaErrorCode;
 
 use crate::native::NativeError;
 
-/// Why reading ends before the source has come to its end.
+/// Why reading ends early.
 #[derive(Debug)]
-pub(super) enum Leave {
-    /// The run ends.
+pub(super) enum ReadExit {
+    /// The run was stopped.
     Stopped,
-    /// It cannot go on.
+    /// The run cannot continue.
     Failed(SourceError),
 }
 
-impl From<Stopped> for Leave {
+impl From<Stopped> for ReadExit {
     fn from(_: Stopped) -> Self {
-        Leave::Stopped
+        ReadExit::Stopped
     }
 }
 
-impl Leave {
-    /// The user has to do something.
-    pub(super) fn fatal(reason: impl Into<String>) -> Leave {
-        Leave::Failed(SourceError::Fatal(reason.into()))
+impl ReadExit {
+    /// An error that the user has to resolve.
+    pub(super) fn fatal(reason: impl Into<String>) -> ReadExit {
+        ReadExit::Failed(SourceError::Fatal(reason.into()))
     }
 
-    /// It may work when tried again.
-    pub(super) fn transient(reason: impl Into<String>) -> Leave {
-        Leave::Failed(SourceError::Transient(reason.into()))
+    /// An error that a retry may resolve.
+    pub(super) fn transient(reason: impl Into<String>) -> ReadExit {
+        ReadExit::Failed(SourceError::Transient(reason.into()))
     }
 }
 
-/// What an error means.
+/// The effect of an error on the run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Meaning {
+pub(super) enum ErrorClass {
     /// The end of a partition was reached.
     End,
-    /// The wanted offset is not there.
+    /// The requested offset does not exist.
     Gap,
-    /// We are not who we say, or may not do what we want: waiting does not help.
+    /// Authentication or authorization failed: waiting does not help.
     Denied,
-    /// librdkafka has given up, for instance since another member has our static name.
+    /// librdkafka has given up, for instance because another member has the same static name.
     GaveUp,
-    /// It may pass by itself; librdkafka tries again.
+    /// It may pass by itself; librdkafka retries.
     Passing,
 }
 
-impl Meaning {
-    pub(super) fn of(code: RDKafkaErrorCode) -> Meaning {
+impl ErrorClass {
+    /// The class of an error code.
+    pub(super) fn of(code: RDKafkaErrorCode) -> ErrorClass {
         match code {
-            RDKafkaErrorCode::PartitionEOF => Meaning::End,
-            RDKafkaErrorCode::AutoOffsetReset | RDKafkaErrorCode::OffsetOutOfRange => Meaning::Gap,
+            RDKafkaErrorCode::PartitionEOF => ErrorClass::End,
+            RDKafkaErrorCode::AutoOffsetReset | RDKafkaErrorCode::OffsetOutOfRange => {
+                ErrorClass::Gap
+            }
             RDKafkaErrorCode::Authentication
             | RDKafkaErrorCode::SaslAuthenticationFailed
             | RDKafkaErrorCode::UnsupportedSASLMechanism
             | RDKafkaErrorCode::TopicAuthorizationFailed
             | RDKafkaErrorCode::GroupAuthorizationFailed
-            | RDKafkaErrorCode::ClusterAuthorizationFailed => Meaning::Denied,
-            RDKafkaErrorCode::Fatal | RDKafkaErrorCode::FencedInstanceId => Meaning::GaveUp,
-            _ => Meaning::Passing,
+            | RDKafkaErrorCode::ClusterAuthorizationFailed => ErrorClass::Denied,
+            RDKafkaErrorCode::Fatal | RDKafkaErrorCode::FencedInstanceId => ErrorClass::GaveUp,
+            _ => ErrorClass::Passing,
         }
     }
 }
 
-/// The sentence for an error that ends the run.
+/// The error of a run that is denied access.
 pub(super) fn denied(brokers: &str, error: &NativeError) -> SourceError {
-    SourceError::Fatal(format!("{brokers} refuses us: {error}"))
+    SourceError::Fatal(format!("{brokers} refused access: {error}"))
 }
 
-/// The sentence for a client that gave up.
-pub(super) fn gave_up(error: &NativeError) -> Leave {
+/// The error of a run whose client gave up.
+pub(super) fn gave_up(error: &NativeError) -> ReadExit {
     match error.code {
-        RDKafkaErrorCode::FencedInstanceId => {
-            Leave::fatal(format!("another member of the group has the same :instance-id; give each instance its own ({error})"))
-        }
-        _ => Leave::transient(format!("the kafka client cannot go on: {error}")),
+        RDKafkaErrorCode::FencedInstanceId => ReadExit::fatal(format!(
+            "another member of the group has the same :instance-id; set a different one for each \
+             instance ({error})"
+        )),
+        _ => ReadExit::transient(format!("the kafka client cannot continue: {error}")),
     }
 }

@@ -1,4 +1,5 @@
-//! Who gets the records that a consumer reads: the one run it reads for, or many runs, each with a topic of its own.
+//! The receivers of the records that a consumer reads: one run, or many runs that each read one
+//! topic.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -9,51 +10,58 @@ use parking_lot::Mutex;
 use prometheus::IntGauge;
 use pseidon_delivery::Position;
 use pseidon_plugin::Outbox;
-use pseidon_plugin::batch::MetaWanted;
+use pseidon_plugin::batch::WantedMetadata;
 use pseidon_plugin::budget::Budget;
 use pseidon_plugin::metrics::Metrics;
-use pseidon_plugin::source::{Ended, SourceError, SourceHandle, SourceSetup};
+use pseidon_plugin::source::{SourceEndCallback, SourceError, SourceHandle, SourceSetup};
 use pseidon_plugin::stop::Stop;
 
-use super::failure::Leave;
-use crate::native::Committed;
+use super::failure::ReadExit;
+use crate::native::CommittedOffset;
 
-/// A run waits that long for room in its engine's queue, or with that many events, before its partitions are paused: that throws away
-/// what librdkafka has fetched ahead.
-const PATIENCE: Duration = Duration::from_secs(1);
-const MOST_WAITING: usize = 16;
+/// How long a run may wait for room in its engine's queue, and with how many events, before its
+/// partitions are paused, which discards what librdkafka has fetched ahead.
+const FULL_TIMEOUT: Duration = Duration::from_secs(1);
+const MAX_WAITING: usize = 16;
 
-/// A run that takes records in.
+/// A run that receives records.
 pub(super) struct Outlet {
-    /// The way to its engine.
+    /// The queue to its engine.
     pub(super) outbox: Outbox,
-    /// Which metadata it wants.
-    pub(super) wanted: MetaWanted,
-    /// Its stage: the first part of its splits' names.
+    /// The metadata that its pipeline uses.
+    pub(super) wanted: WantedMetadata,
+    /// Its stage, which is the first part of its splits' names.
     pub(super) stage: String,
     pub(super) lag: IntGauge,
     /// 1 while no broker can be reached.
     pub(super) unreachable: IntGauge,
     pub(super) metrics: Metrics,
-    /// Names its state, beside the offsets of the group that were written from it.
+    /// Identifies its state in the metadata of offsets that are committed to the group.
     state: String,
     /// Whether its partitions are paused.
     paused: AtomicBool,
     /// Since when events wait for room.
     full_since: Mutex<Option<Instant>>,
-    /// Called when reading for the run has ended, where the consumer is shared.
-    ended: Mutex<Option<Ended>>,
+    /// Called when reading for the run has ended, if the consumer is shared.
+    ended: Mutex<Option<SourceEndCallback>>,
 }
 
 impl Outlet {
     /// The outlet of a run.
-    pub(super) fn new(setup: &SourceSetup, handle: SourceHandle, ended: Option<Ended>) -> Outlet {
+    pub(super) fn new(
+        setup: &SourceSetup,
+        handle: SourceHandle,
+        ended: Option<SourceEndCallback>,
+    ) -> Outlet {
         Outlet {
             outbox: Outbox::new(handle),
             wanted: setup.wanted,
             stage: setup.stage.clone(),
             lag: setup.metrics.lag.with_label_values(&[&setup.stage]),
-            unreachable: setup.metrics.source_unreachable.with_label_values(&[&setup.stage]),
+            unreachable: setup
+                .metrics
+                .source_unreachable
+                .with_label_values(&[&setup.stage]),
             metrics: setup.metrics.clone(),
             state: setup.state.clone(),
             paused: AtomicBool::new(false),
@@ -62,34 +70,36 @@ impl Outlet {
         }
     }
 
-    /// Says why nothing more is read for it.
+    /// Reports why reading for the run failed.
     pub(super) fn fail(&self, error: SourceError) {
-        self.say(Err(error));
+        self.report(Err(error));
     }
 
-    /// Says that everything that was read for it is durable, or that its run does not wait for that.
+    /// Reports that everything that was read for the run is durable, or that the run does not wait
+    /// for that.
     pub(super) fn end(&self) {
-        self.say(Ok(()));
+        self.report(Ok(()));
     }
 
-    /// The first outcome counts.
-    fn say(&self, outcome: Result<(), SourceError>) {
+    /// Reports an outcome. Only the first one counts.
+    fn report(&self, outcome: Result<(), SourceError>) {
         let ended = self.ended.lock().take();
         if let Some(ended) = ended {
             ended(outcome);
         }
     }
 
-    /// What stands beside an offset of the group that is written from the run's state.
-    pub(super) fn note_of(&self, offset: Position) -> String {
+    /// The metadata of an offset that is committed to the group from the run's state.
+    pub(super) fn metadata_of(&self, offset: Position) -> String {
         format!("pseidon {} {offset}", self.state)
     }
 
-    /// Whether the group's offset was written from the state that the run has now, by this instance or another one. One that another tool or
-    /// another pipeline wrote says nothing about that state.
-    pub(super) fn has_written(&self, committed: &Committed) -> Option<Position> {
+    /// The group's offset, if it was committed from the run's current state, by this instance or
+    /// another one; `None` if another tool or pipeline committed it, which says nothing about that
+    /// state.
+    pub(super) fn written_offset(&self, committed: &CommittedOffset) -> Option<Position> {
         let offset = Position::try_from(committed.offset).ok()?;
-        (committed.metadata == self.note_of(offset) && !self.state.is_empty()).then_some(offset)
+        (committed.metadata == self.metadata_of(offset) && !self.state.is_empty()).then_some(offset)
     }
 
     /// Whether its partitions are paused.
@@ -97,13 +107,13 @@ impl Outlet {
         self.paused.load(Ordering::Relaxed)
     }
 
-    /// Whether its partitions are to be paused or resumed since the last call; if so, which.
-    pub(super) fn changed_pause(&self) -> Option<bool> {
+    /// Whether its partitions are to be paused; `None` if that has not changed since the last call.
+    pub(super) fn pause_change(&self) -> Option<bool> {
         let now = self.outbox.handle().is_paused() || self.is_full();
         (self.paused.swap(now, Ordering::Relaxed) != now).then_some(now)
     }
 
-    /// Whether its engine takes nothing more for now.
+    /// Whether its engine accepts nothing more for now.
     fn is_full(&self) -> bool {
         let waiting = self.outbox.waiting();
         let mut since = self.full_since.lock();
@@ -112,7 +122,7 @@ impl Outlet {
             return false;
         }
         let since = *since.get_or_insert_with(Instant::now);
-        waiting > MOST_WAITING || since.elapsed() >= PATIENCE
+        waiting > MAX_WAITING || since.elapsed() >= FULL_TIMEOUT
     }
 }
 
@@ -122,36 +132,38 @@ impl Drop for Outlet {
     }
 }
 
-/// The error of a run whose consumer has ended without a word.
+/// The error of a run whose consumer ended without reporting an outcome.
 pub(super) fn consumer_failed() -> SourceError {
-    SourceError::Transient("internal error: the shared consumer has ended; it is made again".to_owned())
+    SourceError::Transient(
+        "internal error: the shared consumer has ended; restarting it".to_owned(),
+    )
 }
 
 /// All outlets of a consumer.
 pub(super) enum Outlets {
-    /// Everything goes to one run, and reading ends with it.
+    /// Everything is_removed to one run, and reading ends with it.
     One(Arc<Outlet>),
-    /// Each topic has a run of its own; they come and go.
+    /// Each topic has a run of its own; runs attach and detach.
     ByTopic {
-        /// The runs that are here.
+        /// The attached runs.
         topics: HashMap<String, Arc<Outlet>>,
         /// The memory that all of them share.
         budget: Arc<Budget>,
-        /// The end of reading.
+        /// Signals the end of reading.
         stop: Stop,
     },
 }
 
 impl Outlets {
-    /// Who gets the records of a topic, if anybody is there.
-    pub(super) fn of(&self, topic: &str) -> Option<&Arc<Outlet>> {
+    /// The run of a topic, if one is attached.
+    pub(super) fn outlet_of(&self, topic: &str) -> Option<&Arc<Outlet>> {
         match self {
             Outlets::One(outlet) => Some(outlet),
             Outlets::ByTopic { topics, .. } => topics.get(topic),
         }
     }
 
-    /// All that are there.
+    /// All attached runs.
     pub(super) fn iter(&self) -> impl Iterator<Item = &Arc<Outlet>> {
         let (one, many) = match self {
             Outlets::One(outlet) => (Some(outlet), None),
@@ -160,7 +172,7 @@ impl Outlets {
         one.into_iter().chain(many.into_iter().flatten())
     }
 
-    /// Whether reading ends.
+    /// Whether reading has to end.
     pub(super) fn is_stopped(&self) -> bool {
         match self {
             Outlets::One(outlet) => outlet.outbox.handle().is_stopped(),
@@ -168,21 +180,24 @@ impl Outlets {
         }
     }
 
-    /// Waits for room in memory, at most `patience`. Gives whether there is.
-    pub(super) fn wait_for_room(&self, patience: Duration) -> Result<bool, Leave> {
+    /// Waits for room in memory, at most `timeout`. Returns whether there is room.
+    pub(super) fn wait_for_room(&self, timeout: Duration) -> Result<bool, ReadExit> {
         match self {
-            Outlets::One(outlet) => Ok(outlet.outbox.send_waiting(patience)? && outlet.outbox.handle().wait_for_room(patience)?),
-            Outlets::ByTopic { stop, .. } if stop.reading_stopped() => Err(Leave::Stopped),
-            Outlets::ByTopic { budget, .. } => Ok(budget.wait_for_room(patience)),
+            Outlets::One(outlet) => Ok(outlet.outbox.send_waiting(timeout)?
+                && outlet.outbox.handle().wait_for_room(timeout)?),
+            Outlets::ByTopic { stop, .. } if stop.reading_stopped() => Err(ReadExit::Stopped),
+            Outlets::ByTopic { budget, .. } => Ok(budget.wait_for_room(timeout)),
         }
     }
 
-    /// Sends what waits for room in the engines' queues.
-    pub(super) fn send_waiting(&self) -> Result<(), Leave> {
+    /// Sends the events that wait for room in the engines' queues.
+    pub(super) fn send_waiting(&self) -> Result<(), ReadExit> {
         match self {
             Outlets::One(outlet) => _ = outlet.outbox.send_waiting(Duration::ZERO)?,
-            // A run that has ended takes nothing more, and says so itself.
-            Outlets::ByTopic { topics, .. } => topics.values().for_each(|outlet| _ = outlet.outbox.send_waiting(Duration::ZERO)),
+            // A run that has ended accepts nothing more and reports that itself.
+            Outlets::ByTopic { topics, .. } => topics
+                .values()
+                .for_each(|outlet| _ = outlet.outbox.send_waiting(Duration::ZERO)),
         }
         Ok(())
     }

@@ -1,8 +1,9 @@
 //! Reading: from joining the group to leaving it, for one run or for many.
 //!
-//! The consumer's thread never waits for one run or one broker. Partitions arrive in steps ([`arrivals`]) and leave when what was read of them
-//! is committed ([`departures`]); between two fetches [`Reader::pass`] takes each of them a step further. What goes wrong with single partitions
-//! is in [`gaps`], what is known of topics in [`topics`], and what is done about once a second in [`ticks`].
+//! The consumer's thread never waits for one run or one broker. Partitions arrive in steps
+//! ([`arrivals`]) and leave after what was read of them is committed ([`departures`]); between two
+//! fetches [`Reader::pass`] advances each of them by a step. Errors of single partitions are
+//! handled in [`gaps`], topics are watched in [`topics`], and periodic work is done in [`ticks`].
 
 mod arrivals;
 mod departures;
@@ -25,46 +26,54 @@ use self::arrivals::Arrivals;
 use self::departures::Departures;
 use self::topics::TopicWatch;
 use super::KafkaSource;
-use super::assignment::{Assigned, Assignment, TakenIn};
-use super::failure::Leave;
-use super::lookup::{Answer, Lookups, Question};
+use super::assignment::{AppendOutcome, AssignedPartition, Assignment};
+use super::failure::ReadExit;
+use super::lookup::{LookupRequest, LookupResponse, Lookups};
 use super::outlet::{Outlet, Outlets};
 use super::shared::Command;
-use super::start::{Start, list_of};
+use super::start::{StartOption, list_of};
 use crate::logs::ClientLogs;
-use crate::native::{Consumer, Event, Fetched, TopicPartition};
+use crate::native::{Consumer, Event, MessageBatch, TopicPartition};
 
-/// At most that many messages come with one fetch.
+/// The maximum number of messages of one fetch.
 const FETCH_MESSAGES: usize = 8192;
-/// How long an idle source sleeps before it looks whether the run ends.
+/// How long an idle source waits for messages before it checks whether the run ends.
 const IDLE: Duration = Duration::from_millis(250);
-/// The same while partitions arrive or leave,
+/// The same while partitions arrive or leave.
 const BUSY: Duration = Duration::from_millis(10);
-/// and in the beginning of that, when most answers come: each of several steps would wait for the fetch before it.
+/// The same at the beginning of that phase, when most responses arrive: each of several steps waits
+/// for the fetch before it.
 const QUICK: Duration = Duration::from_millis(1);
-const QUICK_FOR: Duration = Duration::from_millis(200);
-/// How long the source just waits for room. After that it pauses its partitions, which throws away what librdkafka has fetched ahead, and
-/// takes part in its group's life while it goes on waiting. It does not wait where librdkafka would fetch ahead without a limit.
-const PATIENCE: Duration = Duration::from_secs(1);
+/// The length of that beginning.
+const QUICK_PHASE: Duration = Duration::from_millis(200);
+/// How long the source only waits for room. After that it pauses its partitions, which discards
+/// what librdkafka has fetched ahead, and serves the group while it keeps waiting. It pauses at
+/// once if librdkafka would fetch ahead without a limit.
+const ROOM_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// Reads for one run until the end, or until the run ends.
-pub(super) fn run(source: &KafkaSource, setup: &SourceSetup, handle: SourceHandle) -> Result<(), SourceError> {
-    let consumer = Consumer::new(&source.config(setup), ClientLogs::new(&setup.stage)).map_err(SourceError::Fatal)?;
+/// Reads for one run, until everything is read or the run is stopped.
+pub(super) fn run(
+    source: &KafkaSource,
+    setup: &SourceSetup,
+    handle: SourceHandle,
+) -> Result<(), SourceError> {
+    let consumer = Consumer::new(&source.config(setup), ClientLogs::new(&setup.stage))
+        .map_err(SourceError::Fatal)?;
     let outlets = Outlets::One(Arc::new(Outlet::new(setup, handle, None)));
     let outcome = Reader::new(source, setup, &consumer, outlets).and_then(|mut reader| {
         reader.subscribe(source.topics.subscription())?;
         match reader.read() {
-            Ok(()) | Err(Leave::Stopped) => reader.finish(),
+            Ok(()) | Err(ReadExit::Stopped) => reader.finish(),
             failed => failed,
         }
     });
     match outcome {
-        Ok(()) | Err(Leave::Stopped) => Ok(()),
-        Err(Leave::Failed(error)) => Err(error),
+        Ok(()) | Err(ReadExit::Stopped) => Ok(()),
+        Err(ReadExit::Failed(error)) => Err(error),
     }
 }
 
-/// A consumer with all that is known of its partitions.
+/// A consumer with the state of its partitions.
 pub(super) struct Reader<'a> {
     source: &'a KafkaSource,
     consumer: &'a Consumer,
@@ -75,43 +84,50 @@ pub(super) struct Reader<'a> {
     logs: ClientLogs,
     /// Partitions that are read.
     assignment: Assignment,
-    /// Partitions on their way into it,
+    /// Partitions that were assigned and are not read yet.
     arrivals: Arrivals,
-    /// and out of it.
+    /// Partitions that are not read any more and not committed yet.
     departures: Departures,
-    /// Partitions that the group has given us while no run is there to take their records.
+    /// Partitions that the group has assigned while no run is attached for their records.
     unattended: BTreeSet<TopicPartition>,
     topics: TopicWatch,
-    /// Partitions of which librdkafka has found that records below our position are not there any more.
+    /// Partitions of which librdkafka has found that records below the position no longer exist.
     truncated: BTreeSet<TopicPartition>,
-    /// Topics that are subscribed to when it is known which partitions they have.
+    /// Topics to subscribe to once their partitions are looked up.
     to_subscribe: Option<Vec<String>>,
     /// How many topics are subscribed to, and since when.
     subscribed: (usize, Instant),
-    /// Whether the group has given us partitions, if only none.
+    /// Whether the group has sent an assignment, even an empty one.
     joined: bool,
-    /// What the group says against us.
-    group_trouble: Option<String>,
+    /// Why the group does not admit this instance.
+    group_problem: Option<String>,
     /// Whether reading has ended, and what was read is being committed.
     ending: bool,
-    /// Why, if something went wrong.
+    /// The error that ended reading, if any.
     failure: Option<SourceError>,
     /// Whether partitions are paused for lack of room.
     paused: bool,
-    /// Whether most of what came last was keys: librdkafka does not count them in what it fetches ahead.
+    /// Whether most of the last messages were keys, which librdkafka does not count in what it
+    /// fetches ahead.
     fetches_uncounted: bool,
     /// Since when partitions arrive or leave.
     busy_since: Option<Instant>,
     /// Whether no broker could be reached when one was last needed.
     unreachable: bool,
-    /// What is durable and not yet told to the group.
+    /// Positions that are durable and not yet committed to the group.
     durable: HashMap<SplitId, Position>,
+    /// When the next [`Reader::tick`] is due.
     next_tick: Instant,
 }
 
 impl<'a> Reader<'a> {
-    /// Nothing is subscribed to yet.
-    pub(super) fn new(source: &'a KafkaSource, setup: &SourceSetup, consumer: &'a Consumer, outlets: Outlets) -> Result<Reader<'a>, Leave> {
+    /// A reader without a subscription.
+    pub(super) fn new(
+        source: &'a KafkaSource,
+        setup: &SourceSetup,
+        consumer: &'a Consumer,
+        outlets: Outlets,
+    ) -> Result<Reader<'a>, ReadExit> {
         Ok(Reader {
             source,
             consumer,
@@ -129,7 +145,7 @@ impl<'a> Reader<'a> {
             to_subscribe: None,
             subscribed: (0, Instant::now()),
             joined: false,
-            group_trouble: None,
+            group_problem: None,
             ending: false,
             failure: None,
             paused: false,
@@ -141,38 +157,48 @@ impl<'a> Reader<'a> {
         })
     }
 
-    /// The outlets, when reading has ended.
+    /// The outlets, to be closed after reading has ended.
     pub(super) fn into_outlets(self) -> Outlets {
         self.outlets
     }
 
-    /// Joins the group for these topics, or leaves it when there are none.
-    pub(super) fn subscribe(&mut self, topics: &[String]) -> Result<(), Leave> {
-        if self.source.start == Start::Latest && !topics.is_empty() {
+    /// Joins the group for these topics, or leaves it if there are none.
+    pub(super) fn subscribe(&mut self, topics: &[String]) -> Result<(), ReadExit> {
+        if self.source.start == StartOption::Latest && !topics.is_empty() {
             self.to_subscribe = Some(topics.to_vec());
-            self.lookups.ask(Question::Present(topics.to_vec()));
+            self.lookups
+                .request(LookupRequest::Partitions(topics.to_vec()));
             return Ok(());
         }
         self.to_subscribe = None;
         self.subscribe_now(topics)
     }
 
-    fn subscribe_now(&mut self, topics: &[String]) -> Result<(), Leave> {
+    fn subscribe_now(&mut self, topics: &[String]) -> Result<(), ReadExit> {
         self.subscribed = (topics.len(), Instant::now());
-        let subscribed = if topics.is_empty() { self.consumer.unsubscribe() } else { self.consumer.subscribe(topics) };
-        subscribed.map_err(|error| Leave::fatal(format!("cannot subscribe to {}: {error}", topics.join(", "))))
+        let subscribed = if topics.is_empty() {
+            self.consumer.unsubscribe()
+        } else {
+            self.consumer.subscribe(topics)
+        };
+        subscribed.map_err(|error| {
+            ReadExit::fatal(format!(
+                "cannot subscribe to {}: {error}",
+                topics.join(", ")
+            ))
+        })
     }
 
-    fn read(&mut self) -> Result<(), Leave> {
-        let mut fetched = Fetched::with_capacity(FETCH_MESSAGES);
+    fn read(&mut self) -> Result<(), ReadExit> {
+        let mut fetched = MessageBatch::with_capacity(FETCH_MESSAGES);
         while !self.outlets.is_stopped() {
             self.wait_for_room(&mut fetched)?;
-            let patience = self.patience();
-            self.pass(&mut fetched, patience)?;
+            let timeout = self.fetch_timeout();
+            self.pass(&mut fetched, timeout)?;
             if self.departures.is_empty()
                 && let Some(error) = self.failure.take()
             {
-                return Err(Leave::Failed(error));
+                return Err(ReadExit::Failed(error));
             }
             if self.source.until_latest && self.is_complete() {
                 return Ok(());
@@ -183,27 +209,36 @@ impl<'a> Reader<'a> {
 
     /// Whether a finite run has read everything.
     fn is_complete(&self) -> bool {
-        self.joined && self.arrivals.is_empty() && self.departures.is_empty() && self.assignment.is_done() && self.topics.are_settled()
+        self.joined
+            && self.arrivals.is_empty()
+            && self.departures.is_empty()
+            && self.assignment.is_done()
+            && self.topics.are_settled()
     }
 
     /// How long a fetch may wait for messages.
-    fn patience(&mut self) -> Duration {
+    fn fetch_timeout(&mut self) -> Duration {
         if self.arrivals.is_empty() && self.departures.is_empty() {
             self.busy_since = None;
             return IDLE;
         }
         let since = *self.busy_since.get_or_insert_with(Instant::now);
-        if since.elapsed() < QUICK_FOR { QUICK } else { BUSY }
+        if since.elapsed() < QUICK_PHASE {
+            QUICK
+        } else {
+            BUSY
+        }
     }
 
-    /// Reads for runs that come and go, until reading ends.
-    pub(super) fn read_for_many(&mut self, commands: Receiver<Command>) -> Result<(), Leave> {
+    /// Reads for runs that attach and detach, until reading ends.
+    pub(super) fn read_for_many(&mut self, commands: Receiver<Command>) -> Result<(), ReadExit> {
         self.commands = commands;
         self.read()
     }
 
-    /// Does what it was told since the last time. Of several subscriptions the last one counts, and all runs that came are served together.
-    fn obey(&mut self) -> Result<(), Leave> {
+    /// Applies the commands since the last call. Of several subscriptions the last one counts, and
+    /// all runs that attached are served together.
+    fn run_commands(&mut self) -> Result<(), ReadExit> {
         let mut subscription = None;
         while let Ok(command) = self.commands.try_recv() {
             match command {
@@ -214,53 +249,72 @@ impl<'a> Reader<'a> {
         if let Some(topics) = subscription {
             self.subscribe(&topics)?;
         }
-        // While the group waits for an answer, partitions that are still to be given up may be among them.
-        if self.departures.owe_an_answer() {
+        // While the group waits for an answer to a revocation, partitions that are still to be
+        // given up may be among them.
+        if self.departures.owes_answer() {
             return Ok(());
         }
-        let is_attended = |at: &TopicPartition| self.outlets.of(&at.topic).is_some() && !self.departures.hold(at);
-        let attended: Vec<_> = self.unattended.extract_if(.., |at| is_attended(at)).collect();
-        if attended.is_empty() { Ok(()) } else { self.arrive(attended) }
+        let is_attended = |at: &TopicPartition| {
+            self.outlets.outlet_of(&at.topic).is_some() && !self.departures.contains(at)
+        };
+        let attended: Vec<_> = self
+            .unattended
+            .extract_if(.., |at| is_attended(at))
+            .collect();
+        if attended.is_empty() {
+            Ok(())
+        } else {
+            self.take_over(attended)
+        }
     }
 
-    /// A run is there for a topic. One that was there before has ended, although that was not seen yet.
-    fn attach(&mut self, topic: String, outlet: Arc<Outlet>) -> Result<(), Leave> {
+    /// Attaches a run to a topic. An earlier run of the topic has ended, even if that was not
+    /// observed yet.
+    fn attach(&mut self, topic: String, outlet: Arc<Outlet>) -> Result<(), ReadExit> {
         self.detach(&topic)?;
         if let Outlets::ByTopic { topics, .. } = &mut self.outlets {
             topics.insert(topic, outlet);
-            self.topics.ask_soon();
+            self.topics.refresh_soon();
         }
         Ok(())
     }
 
-    /// Reads nothing more for runs that end.
-    fn let_go(&mut self) -> Result<(), Leave> {
-        let Outlets::ByTopic { topics, .. } = &self.outlets else { return Ok(()) };
-        let stopped = topics.iter().filter(|(_, outlet)| outlet.outbox.handle().is_stopped());
+    /// Stops reading for runs that have stopped.
+    fn detach_stopped(&mut self) -> Result<(), ReadExit> {
+        let Outlets::ByTopic { topics, .. } = &self.outlets else {
+            return Ok(());
+        };
+        let stopped = topics
+            .iter()
+            .filter(|(_, outlet)| outlet.outbox.handle().is_stopped());
         let stopped: Vec<String> = stopped.map(|(topic, _)| topic.clone()).collect();
         stopped.iter().try_for_each(|topic| self.detach(topic))
     }
 
-    /// A run did not take what it was given: it has ended. Reading goes on for the others, if there are any.
-    fn ended(&self, _: Stopped) -> Result<(), Leave> {
+    /// Handles a run that accepts no more batches because it has ended. Reading continues for the
+    /// other runs, if there are any.
+    fn run_stopped(&self, _: Stopped) -> Result<(), ReadExit> {
         match self.outlets {
-            Outlets::One(_) => Err(Leave::Stopped),
+            Outlets::One(_) => Err(ReadExit::Stopped),
             Outlets::ByTopic { .. } => Ok(()),
         }
     }
 
-    fn emit(&self, outlet: &Outlet, batch: Batch) -> Result<(), Leave> {
-        outlet.outbox.emit(batch).or_else(|stopped| self.ended(stopped))
+    fn emit(&self, outlet: &Outlet, batch: Batch) -> Result<(), ReadExit> {
+        outlet
+            .outbox
+            .emit(batch)
+            .or_else(|stopped| self.run_stopped(stopped))
     }
 
-    /// Fetches once, hands on what came, and takes everything else a step further.
-    fn pass(&mut self, fetched: &mut Fetched, patience: Duration) -> Result<(), Leave> {
-        self.consumer.fetch(fetched, patience);
+    /// Fetches once, emits what arrived, and advances everything else by a step.
+    fn pass(&mut self, fetched: &mut MessageBatch, timeout: Duration) -> Result<(), ReadExit> {
+        self.consumer.fetch(fetched, timeout);
         reach("kafka-fetched");
         if !fetched.is_empty() {
             self.fetches_uncounted = fetched.is_mostly_keys();
         }
-        self.take_in(fetched)?;
+        self.append(fetched)?;
         if !fetched.is_full() {
             self.flush()?;
         }
@@ -269,27 +323,31 @@ impl<'a> Reader<'a> {
             self.handle_event(event)?;
         }
         self.outlets.send_waiting()?;
-        self.hear_answers()?;
+        self.handle_responses()?;
         self.advance_arrivals()?;
         self.advance_departures()?;
-        self.let_go()?;
-        self.obey()?;
+        self.detach_stopped()?;
+        self.run_commands()?;
         if Instant::now() >= self.next_tick {
             self.tick()?;
         }
         Ok(())
     }
 
-    fn take_in(&mut self, fetched: &Fetched) -> Result<(), Leave> {
+    fn append(&mut self, fetched: &MessageBatch) -> Result<(), ReadExit> {
         let mut from = 0;
         loop {
-            match self.assignment.take_in(fetched, from) {
-                TakenIn::All => return Ok(()),
-                TakenIn::Full { batch, outlet, next } => {
+            match self.assignment.append(fetched, from) {
+                AppendOutcome::All => return Ok(()),
+                AppendOutcome::Full {
+                    batch,
+                    outlet,
+                    next,
+                } => {
                     self.emit(&outlet, *batch)?;
                     from = next;
                 }
-                TakenIn::Stopped { at } => {
+                AppendOutcome::Stopped { at } => {
                     if let Some(message) = fetched.get(at)
                         && let Some(error) = message.error()
                     {
@@ -301,33 +359,48 @@ impl<'a> Reader<'a> {
         }
     }
 
-    fn hear_answers(&mut self) -> Result<(), Leave> {
-        while let Some(answer) = self.lookups.answer()? {
+    fn handle_responses(&mut self) -> Result<(), ReadExit> {
+        while let Some(answer) = self.lookups.try_response()? {
             match answer {
-                Answer::Places(places) => self.hear_places(places)?,
-                Answer::Topics(asked, found) => self.hear_topics(asked, found)?,
-                Answer::Present(names, noted) => self.hear_present(&names, noted)?,
-                Answer::Gap(at, offsets) => self.hear_gap(&at, offsets)?,
+                LookupResponse::Offsets(places) => self.handle_offsets(places)?,
+                LookupResponse::Topics(asked, found) => self.handle_topics(asked, found)?,
+                LookupResponse::Partitions(names, noted) => {
+                    self.handle_partitions(&names, noted)?
+                }
+                LookupResponse::Gap(at, offsets) => self.handle_gap(&at, offsets)?,
             }
         }
         Ok(())
     }
 
-    /// Hands on every batch that is open.
-    fn flush(&mut self) -> Result<(), Leave> {
-        let open: Vec<_> = self.assignment.iter_mut().filter_map(|assigned| Some((assigned.finish()?, assigned.outlet.clone()))).collect();
-        open.into_iter().try_for_each(|(batch, outlet)| self.emit(&outlet, batch))
+    /// Emits every open batch.
+    fn flush(&mut self) -> Result<(), ReadExit> {
+        let open: Vec<_> = self
+            .assignment
+            .iter_mut()
+            .filter_map(|assigned| Some((assigned.finish()?, assigned.outlet.clone())))
+            .collect();
+        open.into_iter()
+            .try_for_each(|(batch, outlet)| self.emit(&outlet, batch))
     }
 
-    /// Returns when there is room. Until then nothing is read, but the group sees us alive.
-    fn wait_for_room(&mut self, fetched: &mut Fetched) -> Result<(), Leave> {
+    /// Returns once there is room in memory. Until then nothing is read, but the group is served.
+    fn wait_for_room(&mut self, fetched: &mut MessageBatch) -> Result<(), ReadExit> {
         if self.outlets.wait_for_room(Duration::ZERO)? {
             return Ok(());
         }
         self.flush()?;
         let began = Instant::now();
-        while !self.ending && !self.outlets.wait_for_room(if self.fetches_uncounted { BUSY } else { IDLE })? {
-            if !self.paused && (self.fetches_uncounted || began.elapsed() >= PATIENCE || !self.departures.is_empty()) {
+        while !self.ending
+            && !self
+                .outlets
+                .wait_for_room(if self.fetches_uncounted { BUSY } else { IDLE })?
+        {
+            if !self.paused
+                && (self.fetches_uncounted
+                    || began.elapsed() >= ROOM_TIMEOUT
+                    || !self.departures.is_empty())
+            {
                 self.paused = true;
                 self.pause(&self.assignment.names())?;
             }
@@ -337,57 +410,69 @@ impl<'a> Reader<'a> {
         }
         if self.paused {
             self.paused = false;
-            // A run that takes nothing more by itself stays paused.
-            let awake = self.assignment.iter().filter(|assigned| !assigned.outlet.is_paused());
+            // The partitions of a run that has paused itself stay paused.
+            let awake = self
+                .assignment
+                .iter()
+                .filter(|assigned| !assigned.outlet.is_paused());
             let awake: Vec<_> = awake.map(|assigned| assigned.at.clone()).collect();
             self.resume(&awake)?;
         }
         Ok(())
     }
 
-    fn resume(&self, partitions: &[TopicPartition]) -> Result<(), Leave> {
+    fn resume(&self, partitions: &[TopicPartition]) -> Result<(), ReadExit> {
         if partitions.is_empty() {
             return Ok(());
         }
         let list = list_of(partitions, |_| Offset::Invalid);
-        self.consumer.resume(&list).map_err(|error| Leave::transient(format!("cannot resume reading: {error}")))
+        self.consumer
+            .resume(&list)
+            .map_err(|error| ReadExit::transient(format!("cannot resume reading: {error}")))
     }
 
-    fn pause(&self, partitions: &[TopicPartition]) -> Result<(), Leave> {
+    fn pause(&self, partitions: &[TopicPartition]) -> Result<(), ReadExit> {
         if partitions.is_empty() {
             return Ok(());
         }
         let list = list_of(partitions, |_| Offset::Invalid);
-        self.consumer.pause(&list).map_err(|error| Leave::transient(format!("cannot pause reading: {error}")))
+        self.consumer
+            .pause(&list)
+            .map_err(|error| ReadExit::transient(format!("cannot pause reading: {error}")))
     }
 
-    fn handle_event(&mut self, event: Event) -> Result<(), Leave> {
+    fn handle_event(&mut self, event: Event) -> Result<(), ReadExit> {
         match event {
-            Event::Assigned(partitions) => self.take(partitions),
-            Event::Revoked(partitions) if self.consumer.assignment_is_lost() => self.lose(&partitions),
-            Event::Revoked(partitions) => self.give_back(partitions),
+            Event::Assigned(partitions) => self.accept_assignment(partitions),
+            Event::Revoked(partitions) if self.consumer.assignment_is_lost() => {
+                self.handle_loss(&partitions)
+            }
+            Event::Revoked(partitions) => self.handle_revocation(partitions),
             Event::RebalanceFailed(error) => {
-                self.logs.warn("REBALANCE", &format!("the group did not come to an agreement: {error}"));
-                self.lose_all()
+                self.logs
+                    .warn("REBALANCE", &format!("the rebalance failed: {error}"));
+                self.handle_total_loss()
             }
             Event::Error(error) => self.handle_client_error(&error),
         }
     }
 
-    /// Everything that was read is committed before the group hears that we leave: otherwise others would take the partitions over, and
-    /// our last commit would come too late.
-    fn finish(&mut self) -> Result<(), Leave> {
-        self.leave_all()?;
-        let mut fetched = Fetched::with_capacity(FETCH_MESSAGES);
+    /// Commits everything that was read before the consumer leaves the group: otherwise other
+    /// instances would take the partitions over and this one's last commit would be refused.
+    fn finish(&mut self) -> Result<(), ReadExit> {
+        self.end_reading()?;
+        let mut fetched = MessageBatch::with_capacity(FETCH_MESSAGES);
         while !self.departures.is_empty() {
-            let patience = self.patience();
-            self.pass(&mut fetched, patience)?;
+            let timeout = self.fetch_timeout();
+            self.pass(&mut fetched, timeout)?;
         }
-        self.failure.take().map_or(Ok(()), |error| Err(Leave::Failed(error)))
+        self.failure
+            .take()
+            .map_or(Ok(()), |error| Err(ReadExit::Failed(error)))
     }
 }
 
-fn names(assigned: &[Assigned]) -> Vec<TopicPartition> {
+fn names(assigned: &[AssignedPartition]) -> Vec<TopicPartition> {
     assigned.iter().map(|one| one.at.clone()).collect()
 }
 

@@ -1,4 +1,4 @@
-//! Some records, without becoming a member of the group.
+//! A sample of records, read without joining the group.
 
 use std::time::{Duration, Instant};
 
@@ -7,45 +7,70 @@ use pseidon_plugin::source::{SourceError, SourceSetup};
 use rdkafka::Offset;
 
 use super::KafkaSource;
-use super::start::{self, Start, list_of};
+use super::start::{self, StartOption, list_of};
 use crate::logs::ClientLogs;
-use crate::native::{Consumer, Fetched};
+use crate::native::{Consumer, MessageBatch};
 
-/// How long to wait for the first record, and for more when some have come.
-const PATIENCE: Duration = Duration::from_secs(10);
-const MORE: Duration = Duration::from_millis(500);
+/// How long to wait for the first record, and for more after some have arrived.
+const FIRST_RECORD_TIMEOUT: Duration = Duration::from_secs(10);
+const NEXT_RECORD_TIMEOUT: Duration = Duration::from_millis(500);
 
-/// At most `count` records: the first ones, or with another `:start` than the earliest the last ones.
-pub(super) fn sample(source: &KafkaSource, setup: &SourceSetup, count: usize) -> Result<Vec<Bytes>, SourceError> {
-    let failed =
-        |reason: String| SourceError::Fatal(format!("cannot look at records of {}: {reason}", source.topics.subscription().join(", ")));
+/// At most `count` records: the first ones for `:start :earliest`, the last ones otherwise.
+pub(super) fn sample(
+    source: &KafkaSource,
+    setup: &SourceSetup,
+    count: usize,
+) -> Result<Vec<Bytes>, SourceError> {
+    let failed = |reason: String| {
+        SourceError::Fatal(format!(
+            "cannot read sample records of {}: {reason}",
+            source.topics.subscription().join(", ")
+        ))
+    };
     let mut config = source.config(setup);
-    config.remove("group.instance.id").set("auto.offset.reset", "earliest");
+    config
+        .remove("group.instance.id")
+        .set("auto.offset.reset", "earliest");
     let consumer = Consumer::new(&config, ClientLogs::new(&setup.stage)).map_err(failed)?;
-    let partitions = start::partitions(&consumer, &source.topics).map_err(|error| failed(error.to_string()))?;
+    let partitions =
+        start::partitions(&consumer, &source.topics).map_err(|error| failed(error.to_string()))?;
     let partitions: Vec<_> = partitions.into_iter().map(|found| found.at).collect();
     if partitions.is_empty() {
-        return Err(failed("there is no such topic".to_owned()));
+        return Err(failed("the topic does not exist".to_owned()));
     }
     let from = match source.start {
-        Start::Earliest => Offset::Beginning,
-        Start::Latest | Start::At(_) => Offset::OffsetTail(i64::try_from(count.max(1)).unwrap_or(i64::MAX)),
+        StartOption::Earliest => Offset::Beginning,
+        StartOption::Latest | StartOption::At(_) => {
+            Offset::OffsetTail(i64::try_from(count.max(1)).unwrap_or(i64::MAX))
+        }
     };
-    consumer.assign(&list_of(&partitions, |_| from)).map_err(|error| failed(error.to_string()))?;
+    consumer
+        .assign(&list_of(&partitions, |_| from))
+        .map_err(|error| failed(error.to_string()))?;
     let mut records = Vec::new();
-    let mut fetched = Fetched::with_capacity(count.clamp(1, 1024));
-    let mut deadline = Instant::now() + PATIENCE;
+    let mut fetched = MessageBatch::with_capacity(count.clamp(1, 1024));
+    let mut deadline = Instant::now() + FIRST_RECORD_TIMEOUT;
     while records.len() < count && Instant::now() < deadline {
-        consumer.fetch(&mut fetched, deadline.saturating_duration_since(Instant::now()).min(MORE));
-        let payloads = fetched.iter_from(0).filter(|message| message.error().is_none()).filter_map(|message| message.payload());
+        consumer.fetch(
+            &mut fetched,
+            deadline
+                .saturating_duration_since(Instant::now())
+                .min(NEXT_RECORD_TIMEOUT),
+        );
+        let payloads = fetched
+            .iter_from(0)
+            .filter(|message| message.error().is_none())
+            .filter_map(|message| message.payload());
         let before = records.len();
         records.extend(payloads.map(Bytes::copy_from_slice));
         if records.len() > before {
-            deadline = Instant::now() + MORE;
+            deadline = Instant::now() + NEXT_RECORD_TIMEOUT;
         }
     }
     if records.is_empty() {
-        return Err(failed("there is none yet; give :schema as a map".to_owned()));
+        return Err(failed(
+            "there are no records yet; set :schema to a map".to_owned(),
+        ));
     }
     records.truncate(count);
     Ok(records)

@@ -1,7 +1,8 @@
-//! Records out of a topic, as batches that a pipeline's steps can take.
+//! A reader of a topic, which returns batches that a pipeline's stages accept.
 //!
-//! Without a group the partitions are read directly, and nothing is written anywhere: other consumers cannot notice. With a group the
-//! reader is a member like any other, and [`TopicReader::commit`] tells the group how far it has come.
+//! Without a group, partitions are read directly and nothing is written anywhere, so other
+//! consumers are not affected. With a group, the reader is an ordinary member, and
+//! [`TopicReader::commit`] commits its offsets.
 
 use std::str::FromStr;
 use std::sync::Arc;
@@ -9,101 +10,108 @@ use std::time::Duration;
 
 use chrono::DateTime;
 use pseidon_delivery::{Position, SplitId};
-use pseidon_plugin::batch::{MetaWanted, RecordMeta};
+use pseidon_plugin::batch::{RecordMeta, WantedMetadata};
 use pseidon_plugin::{Batch, BatchBuilder, Split};
 use rdkafka::types::RDKafkaErrorCode;
 use rdkafka::{Offset, TopicPartitionList};
 
-use super::{PATIENCE, config, unreachable};
+use super::{REQUEST_TIMEOUT, config, unreachable};
 use crate::logs::ClientLogs;
-use crate::native::{Consumer, Event, Fetched, NativeError, TopicPartition};
+use crate::native::{Consumer, Event, MessageBatch, NativeError, TopicPartition};
 use crate::topics::check_name;
 
-/// At most that many records come with one call.
+/// The maximum number of records of one [`TopicReader::read`].
 const FETCH_MESSAGES: usize = 8192;
-/// librdkafka wants every consumer to have a group. One that neither subscribes nor commits never tells the brokers.
+/// librdkafka requires a group for every consumer. It does not send it to the brokers unless the
+/// consumer subscribes or commits.
 const NO_GROUP: &str = "pseidon-consume";
 
-/// Where to begin a partition.
+/// Where to start reading a partition.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Begin {
-    /// With the first record that there is.
+pub enum StartPosition {
+    /// At the first record.
     Earliest,
-    /// After the last one.
+    /// After the last record.
     Latest,
-    /// With this offset, or the nearest that there is.
+    /// At this offset, or at the nearest available one.
     Offset(u64),
-    /// With the first record that is not older: milliseconds since 1970.
+    /// At the first record that is not older: milliseconds since 1970.
     Time(i64),
 }
 
-impl FromStr for Begin {
+impl FromStr for StartPosition {
     type Err = String;
 
     /// `earliest`, `latest`, an offset such as `1000`, or a time such as `2026-01-31T00:00:00Z`.
     fn from_str(text: &str) -> Result<Self, String> {
         match text {
-            "earliest" => return Ok(Begin::Earliest),
-            "latest" => return Ok(Begin::Latest),
+            "earliest" => return Ok(StartPosition::Earliest),
+            "latest" => return Ok(StartPosition::Latest),
             _ => {}
         }
         if let Ok(offset) = text.parse::<u64>()
             && i64::try_from(offset).is_ok()
         {
-            return Ok(Begin::Offset(offset));
+            return Ok(StartPosition::Offset(offset));
         }
-        let time = DateTime::parse_from_rfc3339(text).ok().map(|time| time.timestamp_millis()).filter(|millis| *millis >= 0);
-        time.map(Begin::Time).ok_or_else(|| "expected earliest, latest, an offset, or a time such as 2026-01-31T00:00:00Z".to_owned())
+        let time = DateTime::parse_from_rfc3339(text)
+            .ok()
+            .map(|time| time.timestamp_millis())
+            .filter(|millis| *millis >= 0);
+        time.map(StartPosition::Time).ok_or_else(|| {
+            "expected earliest, latest, an offset, or a time such as 2026-01-31T00:00:00Z"
+                .to_owned()
+        })
     }
 }
 
-/// What a reader reads.
+/// What a [`TopicReader`] reads.
 #[derive(Clone, Debug)]
 pub struct ReaderSettings {
     /// `host:port,host:port`
     pub brokers: String,
     /// The topic.
     pub topic: String,
-    /// Only this partition; all without it. A member of a group cannot choose.
+    /// Only this partition; all if `None`. A member of a group cannot choose.
     pub partition: Option<i32>,
-    /// Where to begin; in a group, where the group has no offset.
-    pub begin: Begin,
-    /// The consumer group to be a member of.
+    /// Where to start; in a group, only if the group has no offset.
+    pub begin: StartPosition,
+    /// The consumer group to join.
     pub group: Option<String>,
     /// Properties of librdkafka.
     pub properties: Vec<(String, String)>,
-    /// What of a record's metadata is wanted.
-    pub wanted: MetaWanted,
+    /// Which metadata of a record to return.
+    pub wanted: WantedMetadata,
 }
 
-/// Reads a topic.
+/// A reader of one topic, alone or as a member of a group.
 pub struct TopicReader {
     settings: ReaderSettings,
-    /// Stands before the client, which cannot end while there are messages of it.
-    fetched: Fetched,
+    /// Declared before the client, which cannot be destroyed while its messages exist.
+    fetched: MessageBatch,
     consumer: Consumer,
-    /// The room in `fetched`.
+    /// The capacity of `fetched`.
     room: usize,
     logs: ClientLogs,
     /// The offset after the last record of each partition when the reader was opened.
     ends: Vec<(TopicPartition, Position)>,
-    partitions: Vec<Reading>,
-    /// Whether it is known which partitions are to be read.
+    partitions: Vec<PartitionProgress>,
+    /// Whether the partitions to read are known.
     joined: bool,
 }
 
 /// A partition that is being read.
-struct Reading {
+struct PartitionProgress {
     at: TopicPartition,
     split: Arc<Split>,
-    /// The offset after the last record that was handed out.
+    /// The offset after the last record that was returned.
     next: Position,
-    /// The one that the group was told.
+    /// The offset that was last committed to the group.
     committed: Position,
 }
 
 impl TopicReader {
-    /// Asks the brokers for the topic and begins. The error says why that cannot be.
+    /// Looks the topic up and starts reading. The error says why that is not possible.
     pub fn open(settings: ReaderSettings) -> Result<TopicReader, String> {
         check_name(&settings.topic)?;
         let own = [
@@ -116,10 +124,13 @@ impl TopicReader {
             ("fetch.queue.backoff.ms", "5"),
             ("queued.max.messages.kbytes", "32768"),
         ];
-        let consumer = Consumer::new(&config(&settings.brokers, &own, &settings.properties), ClientLogs::new("consume"))?;
+        let consumer = Consumer::new(
+            &config(&settings.brokers, &own, &settings.properties),
+            ClientLogs::new("consume"),
+        )?;
         let mut reader = TopicReader {
             consumer,
-            fetched: Fetched::with_capacity(FETCH_MESSAGES),
+            fetched: MessageBatch::with_capacity(FETCH_MESSAGES),
             room: FETCH_MESSAGES,
             logs: ClientLogs::new("consume"),
             ends: Vec::new(),
@@ -134,36 +145,69 @@ impl TopicReader {
         }
         if reader.settings.group.is_some() {
             let topic = std::slice::from_ref(&reader.settings.topic);
-            reader.consumer.subscribe(topic).map_err(|error| format!("cannot subscribe to {}: {error}", reader.settings.topic))?;
+            reader.consumer.subscribe(topic).map_err(|error| {
+                format!("cannot subscribe to {}: {error}", reader.settings.topic)
+            })?;
         } else {
             let list = reader.add(partitions, &[])?;
-            reader.consumer.assign(&list).map_err(|error| error.to_string())?;
+            reader
+                .consumer
+                .assign(&list)
+                .map_err(|error| error.to_string())?;
         }
         Ok(reader)
     }
 
     fn find_partitions(&self) -> Result<Vec<TopicPartition>, String> {
-        let ReaderSettings { brokers, topic, partition, .. } = &self.settings;
-        let all = self.consumer.partitions_of(topic, PATIENCE).map_err(|error| match error.code {
-            RDKafkaErrorCode::UnknownTopic | RDKafkaErrorCode::UnknownTopicOrPartition => format!("there is no topic {topic} at {brokers}"),
-            _ => unreachable(brokers, error),
-        })?;
-        let Some(partition) = partition else { return Ok(all) };
+        let ReaderSettings {
+            brokers,
+            topic,
+            partition,
+            ..
+        } = &self.settings;
+        let all = self
+            .consumer
+            .partitions_of(topic, REQUEST_TIMEOUT)
+            .map_err(|error| match error.code {
+                RDKafkaErrorCode::UnknownTopic | RDKafkaErrorCode::UnknownTopicOrPartition => {
+                    format!("there is no topic {topic} at {brokers}")
+                }
+                _ => unreachable(brokers, error),
+            })?;
+        let Some(partition) = partition else {
+            return Ok(all);
+        };
         let count = all.len();
-        let found: Vec<_> = all.into_iter().filter(|at| at.partition == *partition).collect();
+        let found: Vec<_> = all
+            .into_iter()
+            .filter(|at| at.partition == *partition)
+            .collect();
         if found.is_empty() {
-            return Err(format!("{topic} has no partition {partition}; it has {count}, from 0 on"));
+            return Err(format!(
+                "{topic} has no partition {partition}; it has {count}, numbered from 0"
+            ));
         }
         Ok(found)
     }
 
     fn watermarks(&self, at: &TopicPartition) -> Result<(Position, Position), String> {
-        let known = self.consumer.watermarks(at, PATIENCE).map_err(|error| unreachable(&self.settings.brokers, error))?;
-        Ok((Position::try_from(known.0).unwrap_or(0), Position::try_from(known.1).unwrap_or(0)))
+        let known = self
+            .consumer
+            .watermarks(at, REQUEST_TIMEOUT)
+            .map_err(|error| unreachable(&self.settings.brokers, error))?;
+        Ok((
+            Position::try_from(known.0).unwrap_or(0),
+            Position::try_from(known.1).unwrap_or(0),
+        ))
     }
 
-    /// These partitions are to be read, from where the group has come to or from the beginning that the settings name.
-    fn add(&mut self, partitions: Vec<TopicPartition>, committed: &[Option<Position>]) -> Result<TopicPartitionList, String> {
+    /// Adds partitions to read, from the group's committed offset or from the start position of the
+    /// settings.
+    fn add(
+        &mut self,
+        partitions: Vec<TopicPartition>,
+        committed: &[Option<Position>],
+    ) -> Result<TopicPartitionList, String> {
         let mut list = TopicPartitionList::new();
         for (number, at) in partitions.into_iter().enumerate() {
             let known = committed.get(number).copied().flatten();
@@ -172,74 +216,111 @@ impl TopicReader {
                 None => self.first(&at)?,
             };
             let offset = Offset::Offset(i64::try_from(next).unwrap_or(i64::MAX));
-            list.add_partition_offset(&at.topic, at.partition, offset).map_err(|error| error.to_string())?;
+            list.add_partition_offset(&at.topic, at.partition, offset)
+                .map_err(|error| error.to_string())?;
             let id = SplitId::from(format!("{}/{}", at.topic, at.partition));
-            let split = Arc::new(Split { id, topic: at.topic.clone(), partition: at.partition });
-            self.partitions.push(Reading { at, split, next, committed: known.unwrap_or(Position::MAX) });
+            let split = Arc::new(Split {
+                id,
+                topic: at.topic.clone(),
+                partition: at.partition,
+            });
+            self.partitions.push(PartitionProgress {
+                at,
+                split,
+                next,
+                committed: known.unwrap_or(Position::MAX),
+            });
         }
         self.joined = true;
         Ok(list)
     }
 
-    /// The first offset to read.
+    /// The first offset to read if the group has none.
     fn first(&self, at: &TopicPartition) -> Result<Position, String> {
         let (low, high) = self.watermarks(at)?;
         match self.settings.begin {
-            Begin::Earliest => Ok(low),
-            Begin::Latest => Ok(high),
-            Begin::Offset(offset) => Ok(offset.clamp(low, high)),
-            Begin::Time(millis) => {
+            StartPosition::Earliest => Ok(low),
+            StartPosition::Latest => Ok(high),
+            StartPosition::Offset(offset) => Ok(offset.clamp(low, high)),
+            StartPosition::Time(millis) => {
                 let mut list = TopicPartitionList::new();
-                list.add_partition_offset(&at.topic, at.partition, Offset::Offset(millis)).map_err(|error| error.to_string())?;
-                self.consumer.offsets_for_times(&mut list, PATIENCE).map_err(|error| unreachable(&self.settings.brokers, error))?;
+                list.add_partition_offset(&at.topic, at.partition, Offset::Offset(millis))
+                    .map_err(|error| error.to_string())?;
+                self.consumer
+                    .offsets_for_times(&mut list, REQUEST_TIMEOUT)
+                    .map_err(|error| unreachable(&self.settings.brokers, error))?;
                 Ok(offsets_of(&list).first().copied().flatten().unwrap_or(high))
             }
         }
     }
 
-    /// The records that wait, at most `limit`, each batch of one partition, in the order in which they came. Waits up to `patience` when
-    /// there are none. The error says why there will be no more.
-    pub fn read(&mut self, limit: usize, patience: Duration) -> Result<Vec<Batch>, String> {
+    /// The waiting records, at most `limit`, in the order of arrival; each batch is of one
+    /// partition. Waits up to `timeout` if there are none. The error says why no more will come.
+    pub fn read(&mut self, limit: usize, timeout: Duration) -> Result<Vec<Batch>, String> {
         let room = limit.clamp(1, FETCH_MESSAGES);
         if room != self.room {
-            self.fetched = Fetched::with_capacity(room);
+            self.fetched = MessageBatch::with_capacity(room);
             self.room = room;
         }
-        self.consumer.fetch(&mut self.fetched, patience);
-        // What was handed out earlier is done with; what has just come of a partition that goes is for its next reader.
+        self.consumer.fetch(&mut self.fetched, timeout);
+        // The caller has processed what was returned earlier. Records that have just arrived from a
+        // partition that is revoked are left to its next reader.
         self.serve_events()?;
         self.batches()
     }
 
     fn batches(&mut self) -> Result<Vec<Batch>, String> {
-        let TopicReader { settings, fetched, partitions, logs, .. } = self;
+        let TopicReader {
+            settings,
+            fetched,
+            partitions,
+            logs,
+            ..
+        } = self;
         let mut batches = Vec::new();
         let mut open: Option<(usize, BatchBuilder)> = None;
         for message in fetched.iter_from(0) {
             let error = message.error();
-            if let Some(error) = error.as_ref().filter(|error| error.code != RDKafkaErrorCode::PartitionEOF) {
+            if let Some(error) = error
+                .as_ref()
+                .filter(|error| error.code != RDKafkaErrorCode::PartitionEOF)
+            {
                 stop_or_warn(settings, logs, error)?;
                 continue;
             }
-            // There is one topic. Messages come in runs of one partition, so most need no search.
-            let is_it = |reading: &Reading| reading.at.partition == message.partition();
+            // There is one topic, and most messages follow one of the same partition, so most need
+            // no search.
+            let is_it = |reading: &PartitionProgress| reading.at.partition == message.partition();
             let place = match &open {
                 Some((place, _)) if is_it(&partitions[*place]) => Some(*place),
                 _ => partitions.iter().position(is_it),
             };
-            // Of a partition that was just given back.
+            // Skip messages of a partition that was just revoked.
             let Some(place) = place else { continue };
             let offset = Position::try_from(message.offset()).unwrap_or(0);
             if error.is_some() {
-                // The end may lie behind the last record: markers of transactions are no records.
+                // The end may lie behind the last record, because transaction markers are not
+                // records.
                 partitions[place].next = partitions[place].next.max(offset);
                 continue;
             }
             if open.as_ref().is_none_or(|(of, _)| *of != place) {
-                batches.extend(open.take().map(|(of, builder)| builder.finish(partitions[of].next)));
+                batches.extend(
+                    open.take()
+                        .map(|(of, builder)| builder.finish(partitions[of].next)),
+                );
             }
-            let (_, builder) = open.get_or_insert_with(|| (place, BatchBuilder::new(partitions[place].split.clone(), settings.wanted, 0)));
-            let headers = if settings.wanted.headers { message.headers_as_json() } else { Ok(None) };
+            let (_, builder) = open.get_or_insert_with(|| {
+                (
+                    place,
+                    BatchBuilder::new(partitions[place].split.clone(), settings.wanted, 0),
+                )
+            });
+            let headers = if settings.wanted.headers {
+                message.headers_as_json()
+            } else {
+                Ok(None)
+            };
             let (headers, bad_headers) = match &headers {
                 Ok(headers) => (headers.as_deref(), None),
                 Err(reason) => (None, Some(reason.as_str())),
@@ -247,7 +328,13 @@ impl TopicReader {
             builder.push(
                 offset,
                 message.payload(),
-                RecordMeta { timestamp: message.timestamp(), key: message.key(), headers, bad_headers, raw_headers: None },
+                RecordMeta {
+                    timestamp: message.timestamp(),
+                    key: message.key(),
+                    headers,
+                    bad_headers,
+                    raw_headers: None,
+                },
             );
             partitions[place].next = offset + 1;
         }
@@ -260,18 +347,27 @@ impl TopicReader {
             match event {
                 Event::Assigned(partitions) => {
                     let mut list = list_of(&partitions, |_| Offset::Invalid);
-                    let committed = self.consumer.committed(&mut list, PATIENCE);
-                    let committed = committed.map_err(|error| unreachable(&self.settings.brokers, error))?;
-                    let committed: Vec<_> = committed.iter().map(|one| Position::try_from(one.offset).ok()).collect();
+                    let committed = self.consumer.committed(&mut list, REQUEST_TIMEOUT);
+                    let committed =
+                        committed.map_err(|error| unreachable(&self.settings.brokers, error))?;
+                    let committed: Vec<_> = committed
+                        .iter()
+                        .map(|offset| Position::try_from(offset.offset).ok())
+                        .collect();
                     let list = self.add(partitions, &committed)?;
-                    self.consumer.assign_more(&list).map_err(|error| error.to_string())?;
+                    self.consumer
+                        .assign_more(&list)
+                        .map_err(|error| error.to_string())?;
                 }
                 Event::Revoked(partitions) => {
                     if !self.consumer.assignment_is_lost() {
                         self.commit()?;
                     }
-                    self.partitions.retain(|reading| !partitions.contains(&reading.at));
-                    self.consumer.unassign(&list_of(&partitions, |_| Offset::Invalid)).map_err(|error| error.to_string())?;
+                    self.partitions
+                        .retain(|reading| !partitions.contains(&reading.at));
+                    self.consumer
+                        .unassign(&list_of(&partitions, |_| Offset::Invalid))
+                        .map_err(|error| error.to_string())?;
                 }
                 Event::RebalanceFailed(error) => {
                     self.partitions.clear();
@@ -284,28 +380,47 @@ impl TopicReader {
         Ok(())
     }
 
-    /// Whether every record was handed out that was there when the reader was opened, of the partitions that it reads.
+    /// Whether every record that existed when the reader was opened has been returned, for the
+    /// partitions that it reads.
     pub fn is_at_end(&self) -> bool {
-        let end_of = |at: &TopicPartition| self.ends.iter().find(|(known, _)| known == at).map_or(0, |(_, end)| *end);
-        self.joined && self.partitions.iter().all(|reading| reading.next >= end_of(&reading.at))
+        let end_of = |at: &TopicPartition| {
+            self.ends
+                .iter()
+                .find(|(known, _)| known == at)
+                .map_or(0, |(_, end)| *end)
+        };
+        self.joined
+            && self
+                .partitions
+                .iter()
+                .all(|reading| reading.next >= end_of(&reading.at))
     }
 
-    /// Tells the group that everything handed out so far is done with, and waits for the answer. Does nothing without a group.
+    /// Commits the offsets of everything returned so far to the group and waits for the result.
+    /// Does nothing without a group.
     pub fn commit(&mut self) -> Result<(), String> {
         if self.settings.group.is_none() {
             return Ok(());
         }
-        let is_news = |reading: &&Reading| reading.committed != reading.next;
-        let news: Vec<_> = self.partitions.iter().filter(is_news).map(|reading| (reading.at.clone(), reading.next)).collect();
-        if news.is_empty() {
+        let is_uncommitted = |reading: &&PartitionProgress| reading.committed != reading.next;
+        let uncommitted: Vec<_> = self
+            .partitions
+            .iter()
+            .filter(is_uncommitted)
+            .map(|reading| (reading.at.clone(), reading.next))
+            .collect();
+        if uncommitted.is_empty() {
             return Ok(());
         }
         let mut list = TopicPartitionList::new();
-        for (at, next) in &news {
+        for (at, next) in &uncommitted {
             let offset = Offset::Offset(i64::try_from(*next).unwrap_or(i64::MAX));
-            list.add_partition_offset(&at.topic, at.partition, offset).map_err(|error| error.to_string())?;
+            list.add_partition_offset(&at.topic, at.partition, offset)
+                .map_err(|error| error.to_string())?;
         }
-        self.consumer.commit(&list, Some(PATIENCE)).map_err(|error| format!("the group was not told the offsets: {error}"))?;
+        self.consumer
+            .commit(&list, Some(REQUEST_TIMEOUT))
+            .map_err(|error| format!("cannot commit the group's offsets: {error}"))?;
         for reading in &mut self.partitions {
             reading.committed = reading.next;
         }
@@ -313,21 +428,28 @@ impl TopicReader {
     }
 }
 
-/// An error that waiting does not mend, or a line in the log.
-fn stop_or_warn(settings: &ReaderSettings, logs: &ClientLogs, error: &NativeError) -> Result<(), String> {
+/// Returns an error that waiting cannot resolve, and logs any other.
+fn stop_or_warn(
+    settings: &ReaderSettings,
+    logs: &ClientLogs,
+    error: &NativeError,
+) -> Result<(), String> {
     use RDKafkaErrorCode::{
-        Authentication, AutoOffsetReset, ClusterAuthorizationFailed, Fatal, GroupAuthorizationFailed, OffsetOutOfRange,
-        SaslAuthenticationFailed, TopicAuthorizationFailed, UnsupportedSASLMechanism,
+        Authentication, AutoOffsetReset, ClusterAuthorizationFailed, Fatal,
+        GroupAuthorizationFailed, OffsetOutOfRange, SaslAuthenticationFailed,
+        TopicAuthorizationFailed, UnsupportedSASLMechanism,
     };
     match error.code {
-        AutoOffsetReset | OffsetOutOfRange => Err(format!("the records to read next are no longer there: {error}")),
+        AutoOffsetReset | OffsetOutOfRange => Err(format!(
+            "the records to read next are no longer available: {error}"
+        )),
         Authentication
         | ClusterAuthorizationFailed
         | GroupAuthorizationFailed
         | SaslAuthenticationFailed
         | TopicAuthorizationFailed
-        | UnsupportedSASLMechanism => Err(format!("{} refuses us: {error}", settings.brokers)),
-        Fatal => Err(format!("the kafka client cannot go on: {error}")),
+        | UnsupportedSASLMechanism => Err(format!("{} refused access: {error}", settings.brokers)),
+        Fatal => Err(format!("the kafka client cannot continue: {error}")),
         code => {
             logs.warn(&format!("{code:?}"), &error.text);
             Ok(())
@@ -335,18 +457,29 @@ fn stop_or_warn(settings: &ReaderSettings, logs: &ClientLogs, error: &NativeErro
     }
 }
 
-fn list_of(partitions: &[TopicPartition], offset: impl Fn(&TopicPartition) -> Offset) -> TopicPartitionList {
+fn list_of(
+    partitions: &[TopicPartition],
+    offset: impl Fn(&TopicPartition) -> Offset,
+) -> TopicPartitionList {
     let mut list = TopicPartitionList::new();
     for at in partitions {
-        // It fails for offsets that have no number, which ours have.
+        // This fails only for offsets without a number, which the offsets used here have.
         let _ = list.add_partition_offset(&at.topic, at.partition, offset(at));
     }
     list
 }
 
-/// The offsets that librdkafka has filled in; `None` where there is none.
+/// The offsets that librdkafka filled in; `None` if it found none.
 fn offsets_of(list: &TopicPartitionList) -> Vec<Option<Position>> {
-    list.elements().iter().map(|element| element.offset().to_raw().and_then(|raw| Position::try_from(raw).ok())).collect()
+    list.elements()
+        .iter()
+        .map(|element| {
+            element
+                .offset()
+                .to_raw()
+                .and_then(|raw| Position::try_from(raw).ok())
+        })
+        .collect()
 }
 
 #[cfg(test)]
@@ -354,14 +487,23 @@ mod tests {
     use super::*;
 
     #[test]
-    fn beginnings_are_words_offsets_or_times() {
+    fn a_start_is_a_keyword_an_offset_or_a_time() {
         for (text, begin) in [
-            ("earliest", Some(Begin::Earliest)),
-            ("latest", Some(Begin::Latest)),
-            ("0", Some(Begin::Offset(0))),
-            ("1769817600000", Some(Begin::Offset(1_769_817_600_000))),
-            ("2026-01-31T00:00:00Z", Some(Begin::Time(1_769_817_600_000))),
-            ("2026-01-31T01:00:00.500+01:00", Some(Begin::Time(1_769_817_600_500))),
+            ("earliest", Some(StartPosition::Earliest)),
+            ("latest", Some(StartPosition::Latest)),
+            ("0", Some(StartPosition::Offset(0))),
+            (
+                "1769817600000",
+                Some(StartPosition::Offset(1_769_817_600_000)),
+            ),
+            (
+                "2026-01-31T00:00:00Z",
+                Some(StartPosition::Time(1_769_817_600_000)),
+            ),
+            (
+                "2026-01-31T01:00:00.500+01:00",
+                Some(StartPosition::Time(1_769_817_600_500)),
+            ),
             ("1969-12-31T23:59:59Z", None),
             ("18446744073709551615", None),
             ("-1", None),

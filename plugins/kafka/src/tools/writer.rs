@@ -1,4 +1,4 @@
-//! Records into a topic, as fast as the brokers take them.
+//! A writer of records to a topic, as fast as the brokers accept them.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -8,19 +8,21 @@ use parking_lot::Mutex;
 use rdkafka::client::ClientContext;
 use rdkafka::config::RDKafkaLogLevel;
 use rdkafka::error::KafkaError;
-use rdkafka::producer::{BaseProducer, BaseRecord, DeliveryResult, Producer, ProducerContext, PurgeConfig};
+use rdkafka::producer::{
+    BaseProducer, BaseRecord, DeliveryResult, Producer, ProducerContext, PurgeConfig,
+};
 use rdkafka::types::RDKafkaErrorCode;
 
-use super::{PATIENCE, config, unreachable};
+use super::{REQUEST_TIMEOUT, config, unreachable};
 use crate::logs::ClientLogs;
 use crate::topics::check_name;
 
-/// How long to wait for room before it is looked again whether records arrive at all.
-const FULL: Duration = Duration::from_millis(10);
-/// How long to wait before a topic that is being made is asked for again.
-const AGAIN: Duration = Duration::from_millis(100);
+/// How long to wait for room in the queue before checking again whether records are delivered.
+const QUEUE_FULL_WAIT: Duration = Duration::from_millis(10);
+/// How long to wait before asking again for a topic that is being created.
+const TOPIC_RETRY: Duration = Duration::from_millis(100);
 
-/// What became of the records of some writers.
+/// Counts the outcomes of the records of several writers.
 #[derive(Debug, Default)]
 pub struct Deliveries {
     records: AtomicU64,
@@ -30,45 +32,48 @@ pub struct Deliveries {
 }
 
 impl Deliveries {
-    /// How many records the brokers have acknowledged.
+    /// The number of records that the brokers have acknowledged.
     pub fn records(&self) -> u64 {
         self.records.load(Ordering::Relaxed)
     }
 
-    /// The bytes of their keys and values, before compression.
+    /// The size of the keys and values of acknowledged records, in bytes before compression.
     pub fn bytes(&self) -> u64 {
         self.bytes.load(Ordering::Relaxed)
     }
 
-    /// How many records were given up.
+    /// The number of records that could not be delivered.
     pub fn failed(&self) -> u64 {
         self.failed.load(Ordering::Relaxed)
     }
 
-    /// Why the first of these was given up.
+    /// Why the first of the failed records failed.
     pub fn reason(&self) -> Option<String> {
         self.reason.lock().clone()
     }
 }
 
-/// What the client tells: log lines, and what became of each record.
-struct Reports {
+/// librdkafka's callbacks: log lines, and the outcome of each record.
+struct WriterCallbacks {
     logs: ClientLogs,
     deliveries: Arc<Deliveries>,
 }
 
-impl ClientContext for Reports {
+impl ClientContext for WriterCallbacks {
     fn log(&self, level: RDKafkaLogLevel, facility: &str, line: &str) {
         self.logs.line(level as i32, facility, line);
     }
 
     fn error(&self, error: KafkaError, reason: &str) {
-        let kind = error.rdkafka_error_code().map(|code| format!("{code:?}")).unwrap_or_default();
+        let kind = error
+            .rdkafka_error_code()
+            .map(|code| format!("{code:?}"))
+            .unwrap_or_default();
         self.logs.warn(&kind, reason);
     }
 }
 
-impl ProducerContext for Reports {
+impl ProducerContext for WriterCallbacks {
     type DeliveryOpaque = ();
 
     fn delivery(&self, result: &DeliveryResult<'_>, _: ()) {
@@ -76,27 +81,37 @@ impl ProducerContext for Reports {
             Ok(message) => {
                 let bytes = message.payload_len() + message.key_len();
                 self.deliveries.records.fetch_add(1, Ordering::Relaxed);
-                self.deliveries.bytes.fetch_add(bytes as u64, Ordering::Relaxed);
+                self.deliveries
+                    .bytes
+                    .fetch_add(bytes as u64, Ordering::Relaxed);
             }
             Err((error, _)) => {
                 self.deliveries.failed.fetch_add(1, Ordering::Relaxed);
-                self.deliveries.reason.lock().get_or_insert_with(|| error.to_string());
+                self.deliveries
+                    .reason
+                    .lock()
+                    .get_or_insert_with(|| error.to_string());
             }
         }
     }
 }
 
-/// A producer for one topic, used by one thread. Every record is acknowledged by all replicas, and written once even where it is sent
-/// again.
+/// A producer for one topic, used by one thread. Every record is acknowledged by all replicas, and
+/// written once even if it is retried.
 pub struct TopicWriter {
-    producer: BaseProducer<Reports>,
+    producer: BaseProducer<WriterCallbacks>,
     topic: String,
 }
 
 impl TopicWriter {
-    /// Connects to `brokers` (`host:port,host:port`) with librdkafka's `properties`. The error says why that cannot be, or that the topic is
-    /// not there and the brokers do not make it.
-    pub fn open(brokers: &str, topic: &str, properties: &[(String, String)], deliveries: Arc<Deliveries>) -> Result<TopicWriter, String> {
+    /// Connects to `brokers` (`host:port,host:port`) with librdkafka's `properties`. The error says
+    /// why that is not possible, or that the topic does not exist and the brokers do not create it.
+    pub fn open(
+        brokers: &str,
+        topic: &str,
+        properties: &[(String, String)],
+        deliveries: Arc<Deliveries>,
+    ) -> Result<TopicWriter, String> {
         check_name(topic)?;
         let settings = [
             ("acks", "all"),
@@ -106,33 +121,50 @@ impl TopicWriter {
             ("message.timeout.ms", "30000"),
             ("queue.buffering.max.kbytes", "32768"),
         ];
-        let reports = Reports { logs: ClientLogs::new("produce"), deliveries };
-        let producer: BaseProducer<Reports> =
-            config(brokers, &settings, properties).create_with_context(reports).map_err(|error| error.to_string())?;
-        let writer = TopicWriter { producer, topic: topic.to_owned() };
+        let reports = WriterCallbacks {
+            logs: ClientLogs::new("produce"),
+            deliveries,
+        };
+        let producer: BaseProducer<WriterCallbacks> = config(brokers, &settings, properties)
+            .create_with_context(reports)
+            .map_err(|error| error.to_string())?;
+        let writer = TopicWriter {
+            producer,
+            topic: topic.to_owned(),
+        };
         writer.wait_for_topic(brokers)?;
         Ok(writer)
     }
 
-    /// Asking for a topic makes it, where the brokers allow that; it takes them a moment.
+    /// Asking for a topic creates it if the brokers allow that, which takes them a moment.
     fn wait_for_topic(&self, brokers: &str) -> Result<(), String> {
-        let deadline = Instant::now() + PATIENCE;
+        let deadline = Instant::now() + REQUEST_TIMEOUT;
         loop {
-            let metadata =
-                self.producer.client().fetch_metadata(Some(&self.topic), PATIENCE).map_err(|error| unreachable(brokers, error))?;
-            let topic = metadata.topics().iter().find(|topic| topic.name() == self.topic);
-            if topic.is_some_and(|topic| topic.error().is_none() && !topic.partitions().is_empty()) {
+            let metadata = self
+                .producer
+                .client()
+                .fetch_metadata(Some(&self.topic), REQUEST_TIMEOUT)
+                .map_err(|error| unreachable(brokers, error))?;
+            let topic = metadata
+                .topics()
+                .iter()
+                .find(|topic| topic.name() == self.topic);
+            if topic.is_some_and(|topic| topic.error().is_none() && !topic.partitions().is_empty())
+            {
                 return Ok(());
             }
             if Instant::now() >= deadline {
-                return Err(format!("there is no topic {} at {brokers}, and asking for it has not made it", self.topic));
+                return Err(format!(
+                    "there is no topic {} at {brokers}, and the brokers did not create it",
+                    self.topic
+                ));
             }
-            std::thread::sleep(AGAIN);
+            std::thread::sleep(TOPIC_RETRY);
         }
     }
 
-    /// Takes a record; one without a value is a tombstone. Waits while too many are on their way; gives whether it could be taken before
-    /// one of any writer was given up.
+    /// Queues a record; one without a value is a tombstone. Waits while the queue is full. Returns
+    /// `false` if a record of any writer failed before this one could be queued.
     pub fn send(&self, key: Option<&[u8]>, value: Option<&[u8]>) -> Result<bool, String> {
         let mut record: BaseRecord<'_, [u8], [u8]> = BaseRecord::to(&self.topic);
         record.key = key;
@@ -141,7 +173,7 @@ impl TopicWriter {
             match self.producer.send(record) {
                 Ok(()) => return Ok(true),
                 Err((KafkaError::MessageProduction(RDKafkaErrorCode::QueueFull), back)) => {
-                    self.producer.poll(FULL);
+                    self.producer.poll(QUEUE_FULL_WAIT);
                     if self.deliveries().failed() > 0 {
                         return Ok(false);
                     }
@@ -152,20 +184,25 @@ impl TopicWriter {
         }
     }
 
-    /// Counts what has become of records since the last call.
+    /// Counts the outcomes of records since the last call.
     pub fn poll(&self) {
         self.producer.poll(Duration::ZERO);
     }
 
-    /// Waits until every record has arrived, at most for `patience` and not after one was given up. Those that have not are given up then.
-    pub fn finish(self, patience: Duration) {
-        let deadline = Instant::now() + patience;
-        // librdkafka sends what waits at once when somebody asks for a flush, however short.
-        while self.producer.in_flight_count() > 0 && Instant::now() < deadline && self.deliveries().failed() == 0 {
-            let _ = self.producer.flush(FULL);
+    /// Waits until every record is delivered, at most for `timeout` and only until one fails.
+    /// Records that are not delivered by then are discarded and count as failed.
+    pub fn finish(self, timeout: Duration) {
+        let deadline = Instant::now() + timeout;
+        // A flush, however short, makes librdkafka send what is queued at once.
+        while self.producer.in_flight_count() > 0
+            && Instant::now() < deadline
+            && self.deliveries().failed() == 0
+        {
+            let _ = self.producer.flush(QUEUE_FULL_WAIT);
         }
         if self.producer.in_flight_count() > 0 {
-            self.producer.purge(PurgeConfig::default().queue().inflight());
+            self.producer
+                .purge(PurgeConfig::default().queue().inflight());
             let _ = self.producer.flush(Duration::from_secs(1));
         }
     }

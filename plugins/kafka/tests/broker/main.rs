@@ -1,4 +1,4 @@
-//! Source and sink against a real broker, which `PSEIDON_TEST_KAFKA` names.
+//! Tests of source and sink with the real broker in `PSEIDON_TEST_KAFKA`.
 
 mod copied;
 mod evidence;

@@ -1,28 +1,35 @@
-//! The topic that holds the positions: it has to keep them.
+//! The positions topic, which must not lose positions.
 
 use std::collections::BTreeSet;
 
-use pseidon_delivery::committer::Abandon;
+use pseidon_delivery::committer::CommitterError;
 use pseidon_plugin::sink::SinkError;
 use rdkafka::Message;
 use rdkafka::producer::{BaseRecord, Producer};
 
 use crate::sink::changed_input;
-use crate::sink_harness::{Pipeline, as_came, expected, records, split};
+use crate::sink_harness::{Pipeline, expected, records, split, unchanged_input};
 use crate::support::{
-    PATIENCE, committed_records, create_topic, delete_topic, eventually, grow_topic, partitions_of, transactional, unique,
+    PATIENCE, committed_records, create_topic, delete_topic, eventually, grow_topic, partitions_of,
+    transactional, unique,
 };
 
 #[test]
 fn a_topic_that_does_not_keep_positions_is_refused() {
-    for (policy, is_right) in [("compact", true), ("delete", false), ("compact,delete", false)] {
+    for (policy, is_right) in [
+        ("compact", true),
+        ("delete", false),
+        ("compact,delete", false),
+    ] {
         let pipeline = Pipeline::new(1);
         create_topic(&pipeline.positions, 1, &[("cleanup.policy", policy)]);
-        match pipeline.try_instance_of(&*pipeline.prepare("", &as_came())) {
+        match pipeline.try_instance_of(&*pipeline.prepare("", &unchanged_input())) {
             Ok(_) => assert!(is_right, "{policy} was accepted"),
             Err(SinkError::Fatal(reason)) => {
                 assert!(
-                    !is_right && reason.contains("cleanup.policy=compact") && reason.contains(&pipeline.positions),
+                    !is_right
+                        && reason.contains("cleanup.policy=compact")
+                        && reason.contains(&pipeline.positions),
                     "{policy}: {reason}"
                 );
             }
@@ -31,7 +38,8 @@ fn a_topic_that_does_not_keep_positions_is_refused() {
     }
 }
 
-/// Committed once, and copied as the engine does while nothing else is to do.
+/// A pipeline that has committed once, with a copy of the position as the engine makes it when
+/// idle.
 fn pipeline_with_a_copy(upto: u64) -> Pipeline {
     let (pipeline, at) = (Pipeline::new(1), split(0));
     let mut instance = pipeline.instance();
@@ -43,20 +51,24 @@ fn pipeline_with_a_copy(upto: u64) -> Pipeline {
 }
 
 #[test]
-fn positions_that_were_deleted_are_missed() {
+fn deleted_positions_are_detected() {
     let (pipeline, at) = (pipeline_with_a_copy(100), split(0));
     delete_topic(&pipeline.positions);
-    assert_eq!(pipeline.instance().try_take(&at), Err(100), "the topic is there again, and empty");
+    assert_eq!(
+        pipeline.instance().try_take(&at),
+        Err(100),
+        "the topic exists again, and is empty"
+    );
 }
 
 #[test]
-fn positions_beyond_the_copy_count() {
+fn positions_above_the_copy_are_used() {
     let (pipeline, at) = (pipeline_with_a_copy(100), split(0));
     let mut second = pipeline.instance();
     assert_eq!(second.take(&at), 100);
     second.write(records(&at, 100..150)).unwrap();
     second.flush().unwrap();
-    // It dies before it copies.
+    // It crashes before it copies.
     std::mem::forget(second);
     let mut third = pipeline.instance();
     assert_eq!(third.take(&at), 150);
@@ -68,19 +80,28 @@ fn positions_beyond_the_copy_count() {
 }
 
 #[test]
-fn transactions_in_other_partitions_hold_nothing_up() {
+fn transactions_in_other_partitions_cause_no_delay() {
     let (pipeline, at) = (pipeline_with_a_copy(10), split(0));
     let partitions = 16;
     let ours = committed_records(&pipeline.positions, partitions)[0].partition();
     let other = transactional(&unique("other"));
     other.begin_transaction().unwrap();
     for partition in (0..partitions).filter(|partition| *partition != ours) {
-        other.send(BaseRecord::to(&pipeline.positions).partition(partition).key("other/sink/split").payload("{}")).unwrap();
+        other
+            .send(
+                BaseRecord::to(&pipeline.positions)
+                    .partition(partition)
+                    .key("other/sink/split")
+                    .payload("{}"),
+            )
+            .unwrap();
     }
     other.flush(PATIENCE).unwrap();
     let instance = pipeline.instance();
     let taking = std::thread::spawn(move || (instance.take(&split(0)), instance.take(&split(1))));
-    eventually("the splits are taken, the new one too", || taking.is_finished());
+    eventually("the splits are taken, the new one too", || {
+        taking.is_finished()
+    });
     assert_eq!(taking.join().unwrap(), (10, 0));
     other.abort_transaction(PATIENCE).unwrap();
     assert_eq!(pipeline.instance().take(&at), 10);
@@ -96,7 +117,9 @@ fn positions_are_found_when_the_topic_has_more_partitions_than_before() {
     first.flush().unwrap();
     first.release(&at);
     grow_topic(&pipeline.positions, 16);
-    eventually("the topic has grown", || partitions_of(&pipeline.positions) == 16);
+    eventually("the topic has grown", || {
+        partitions_of(&pipeline.positions) == 16
+    });
     for upto in [20, 30] {
         let mut next = pipeline.instance();
         assert_eq!(next.take(&at), upto - 10);
@@ -107,49 +130,72 @@ fn positions_are_found_when_the_topic_has_more_partitions_than_before() {
     assert_eq!(pipeline.values(1), expected(&at, 0..30));
 }
 
-/// The transactional ids that the broker knows of this pipeline.
+/// The transactional ids of this pipeline that the broker has.
 fn transactional_ids(pipeline: &Pipeline) -> BTreeSet<String> {
     let state = "__transaction_state";
     let records = committed_records(state, partitions_of(state));
-    let keys = records.iter().filter_map(|record| Some(String::from_utf8_lossy(record.key()?).into_owned()));
+    let keys = records
+        .iter()
+        .filter_map(|record| Some(String::from_utf8_lossy(record.key()?).into_owned()));
     keys.filter(|key| key.contains(&pipeline.name)).collect()
 }
 
 #[test]
-fn all_attempts_of_a_process_write_under_one_id() {
+fn all_attempts_of_a_process_use_one_id() {
     let (pipeline, at) = (Pipeline::new(1), split(0));
-    let (prepared, process) = (pipeline.prepare("", &as_came()), unique("process"));
-    let attempt = |number: u64| pipeline.try_attempt(&*prepared, &format!("{process}.{number}")).unwrap_or_else(|error| panic!("{error}"));
+    let (prepared, process) = (pipeline.prepare("", &unchanged_input()), unique("process"));
+    let attempt = |number: u64| {
+        pipeline
+            .try_attempt(&*prepared, &format!("{process}.{number}"))
+            .unwrap_or_else(|error| panic!("{error}"))
+    };
     let mut attempts = Vec::new();
     for number in 0..3 {
         let mut instance = attempt(number);
         assert_eq!(instance.take(&at), number * 10);
-        instance.write(records(&at, number * 10..number * 10 + 10)).unwrap();
+        instance
+            .write(records(&at, number * 10..number * 10 + 10))
+            .unwrap();
         instance.flush().unwrap();
-        // It fails with an open transaction, and is not cleaned up.
-        instance.write(records(&at, number * 10 + 10..number * 10 + 20)).unwrap();
+        // It fails with an open transaction that is not aborted.
+        instance
+            .write(records(&at, number * 10 + 10..number * 10 + 20))
+            .unwrap();
         attempts.push(instance);
     }
     assert_eq!(transactional_ids(&pipeline).len(), 1);
     let last = attempts.pop();
     for earlier in &mut attempts {
-        assert!(matches!(earlier.flush(), Err(SinkError::Abandon(Abandon::Fenced(_)))), "the next attempt has cut it off");
+        assert!(
+            matches!(
+                earlier.flush(),
+                Err(SinkError::Committer(CommitterError::Fenced(_)))
+            ),
+            "the next attempt has fenced it off"
+        );
     }
     // Another process takes over.
     let mut heir = pipeline.instance();
     assert_eq!(heir.take(&at), 30);
-    assert!(matches!(last.unwrap().flush(), Err(SinkError::Abandon(Abandon::Fenced(_)))));
+    assert!(matches!(
+        last.unwrap().flush(),
+        Err(SinkError::Committer(CommitterError::Fenced(_)))
+    ));
     heir.flush().unwrap();
     assert_eq!(pipeline.values(1), expected(&at, 0..30));
 }
 
 #[test]
-fn a_start_that_fails_leaves_no_id() {
+fn a_failed_start_leaves_no_id() {
     let mut pipeline = Pipeline::new(1);
     pipeline.topic = unique("compacted");
     create_topic(&pipeline.topic, 1, &[("cleanup.policy", "compact")]);
     for _ in 0..3 {
-        assert!(pipeline.try_instance_of(&*pipeline.prepare("", &changed_input())).is_err());
+        assert!(
+            pipeline
+                .try_instance_of(&*pipeline.prepare("", &changed_input()))
+                .is_err()
+        );
     }
     assert_eq!(transactional_ids(&pipeline), BTreeSet::new());
 }

@@ -1,4 +1,4 @@
-//! One consumer for many runs: what one of them does, or does not do, stops no other.
+//! One consumer for many runs: no run can stop another one, whatever it does or fails to do.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -6,7 +6,7 @@ use std::sync::atomic::Ordering;
 use parking_lot::Mutex;
 use pseidon_kafka::source::shared::{SHARED_OPTIONS, SharedConsumer, SharedSettings};
 use pseidon_plugin::Budget;
-use pseidon_plugin::batch::MetaWanted;
+use pseidon_plugin::batch::WantedMetadata;
 use pseidon_plugin::source::SourceError;
 use pseidon_plugin::spec::{PluginSpec, Role};
 use rdkafka::ClientConfig;
@@ -15,7 +15,10 @@ use rdkafka::mocking::MockCluster;
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
 
 use crate::source::{PLENTY, values};
-use crate::support::{PATIENCE, Run, Seen, Writer, brokers, eventually, group_offsets, new_topic, options, setup, unique};
+use crate::support::{
+    EngineState, PATIENCE, Run, Writer, brokers, eventually, group_offsets, new_topic, options,
+    setup, unique,
+};
 
 static SPEC: PluginSpec = PluginSpec {
     name: "shared",
@@ -28,29 +31,49 @@ static SPEC: PluginSpec = PluginSpec {
     example: "",
 };
 
-/// Members that are missed after six seconds, and have to answer the group within four.
+/// Settings of members that time out after six seconds and must answer the group within four.
 fn settings(brokers: &str) -> SharedSettings {
-    let properties = "{\"session.timeout.ms\" 6000 \"heartbeat.interval.ms\" 300 \"max.poll.interval.ms\" 8000}";
-    SharedSettings::new(&options(&SPEC, &format!("{{:brokers \"{brokers}\" :properties {properties}}}"))).unwrap()
+    let properties =
+        "{\"session.timeout.ms\" 6000 \"heartbeat.interval.ms\" 300 \"max.poll.interval.ms\" 8000}";
+    SharedSettings::new(&options(
+        &SPEC,
+        &format!("{{:brokers \"{brokers}\" :properties {properties}}}"),
+    ))
+    .unwrap()
 }
 
 /// A consumer of these topics.
-struct Shared {
+struct SharedHarness {
     consumer: Arc<SharedConsumer>,
     budget: Arc<Budget>,
     group: String,
 }
 
-impl Shared {
-    fn start(settings: SharedSettings, group: &str, topics: &[&str]) -> Shared {
+impl SharedHarness {
+    fn start(settings: SharedSettings, group: &str, topics: &[&str]) -> SharedHarness {
         let budget = Budget::new(PLENTY);
-        let consumer = SharedConsumer::start(settings, setup(group, MetaWanted::default()), budget.clone()).unwrap();
+        let consumer = SharedConsumer::start(
+            settings,
+            setup(group, WantedMetadata::default()),
+            budget.clone(),
+        )
+        .unwrap();
         consumer.subscribe(topics.iter().map(|topic| (*topic).to_owned()).collect());
-        Shared { consumer: Arc::new(consumer), budget, group: group.to_owned() }
+        SharedHarness {
+            consumer: Arc::new(consumer),
+            budget,
+            group: group.to_owned(),
+        }
     }
 
-    fn attach(&self, topic: &str, seen: &Arc<Mutex<Seen>>) -> Run {
-        Run::attach(&self.consumer, topic, setup(&self.group, MetaWanted::default()), seen.clone(), self.budget.clone())
+    fn attach(&self, topic: &str, seen: &Arc<Mutex<EngineState>>) -> Run {
+        Run::attach(
+            &self.consumer,
+            topic,
+            setup(&self.group, WantedMetadata::default()),
+            seen.clone(),
+            self.budget.clone(),
+        )
     }
 }
 
@@ -63,7 +86,7 @@ fn a_run_whose_engine_is_stuck_stops_no_other() {
     let (stuck_topic, topic, writer) = (new_topic("stuck", 4), new_topic("well", 4), Writer::new());
     write_all(&writer, &stuck_topic, "a");
     write_all(&writer, &topic, "a");
-    let shared = Shared::start(settings(&brokers()), &unique("p"), &[&stuck_topic, &topic]);
+    let shared = SharedHarness::start(settings(&brokers()), &unique("p"), &[&stuck_topic, &topic]);
     let stuck = shared.attach(&stuck_topic, &Arc::default());
     stuck.is_stuck.store(true, Ordering::Relaxed);
     let other = shared.attach(&topic, &Arc::default());
@@ -77,26 +100,41 @@ fn a_run_whose_engine_is_stuck_stops_no_other() {
         other.wait_for(400 + round * 400);
     }
     other.stop().unwrap();
-    assert_eq!(group_offsets(&shared.group, &topic, 4), [Offset::Offset(400); 4], "the last offsets are written");
+    assert_eq!(
+        group_offsets(&shared.group, &topic, 4),
+        [Offset::Offset(400); 4],
+        "the last offsets are written"
+    );
     stuck.is_stuck.store(false, Ordering::Relaxed);
     stuck.wait_for(400 + 3 * 30 * 400);
     stuck.stop().unwrap();
 }
 
 #[test]
-fn a_run_that_cannot_commit_holds_up_a_rebalance_for_a_while_only() {
-    let (stuck_topic, topic, writer, group) = (new_topic("stuck", 4), new_topic("well", 4), Writer::new(), unique("p"));
+fn a_run_that_cannot_commit_delays_a_rebalance_for_a_limited_time() {
+    let (stuck_topic, topic, writer, group) = (
+        new_topic("stuck", 4),
+        new_topic("well", 4),
+        Writer::new(),
+        unique("p"),
+    );
     let (stuck_store, store) = (Arc::default(), Arc::default());
-    let first = Shared::start(settings(&brokers()), &group, &[&stuck_topic, &topic]);
-    let (stuck, other) = (first.attach(&stuck_topic, &stuck_store), first.attach(&topic, &store));
+    let first = SharedHarness::start(settings(&brokers()), &group, &[&stuck_topic, &topic]);
+    let (stuck, other) = (
+        first.attach(&stuck_topic, &stuck_store),
+        first.attach(&topic, &store),
+    );
     write_all(&writer, &stuck_topic, "a");
     write_all(&writer, &topic, "a");
     stuck.wait_for(400);
     other.wait_for(400);
     stuck.is_stuck.store(true, Ordering::Relaxed);
 
-    let second = Shared::start(settings(&brokers()), &group, &[&stuck_topic, &topic]);
-    let (stuck_second, other_second) = (second.attach(&stuck_topic, &stuck_store), second.attach(&topic, &store));
+    let second = SharedHarness::start(settings(&brokers()), &group, &[&stuck_topic, &topic]);
+    let (stuck_second, other_second) = (
+        second.attach(&stuck_topic, &stuck_store),
+        second.attach(&topic, &store),
+    );
     let outcome = loop {
         write_all(&writer, &topic, "b");
         if !stuck.is_running() {
@@ -106,26 +144,36 @@ fn a_run_that_cannot_commit_holds_up_a_rebalance_for_a_while_only() {
         }
         std::thread::sleep(std::time::Duration::from_millis(100));
     };
-    let Err(SourceError::Transient(reason)) = outcome else { panic!("it went on: {outcome:?}") };
+    let Err(SourceError::Transient(reason)) = outcome else {
+        panic!("it continued: {outcome:?}")
+    };
     assert!(reason.contains("not committed"), "{reason}");
-    eventually("partitions are handed over", || stuck_store.lock().taken.len() + store.lock().taken.len() > 8);
-    // The other run goes on, wherever its partitions are now.
-    let received = || other.received.load(Ordering::Relaxed) + other_second.received.load(Ordering::Relaxed);
+    eventually("partitions are handed over", || {
+        stuck_store.lock().taken.len() + store.lock().taken.len() > 8
+    });
+    // The other run continues, whichever consumer has its partitions now.
+    let received =
+        || other.received.load(Ordering::Relaxed) + other_second.received.load(Ordering::Relaxed);
     let before = received();
     write_all(&writer, &topic, "c");
-    eventually("it reads on", || received() >= before + 400);
+    eventually("reading continues", || received() >= before + 400);
     for run in [other, other_second, stuck_second] {
         run.stop().unwrap();
     }
 }
 
-/// A run may be gone before its partitions are taken over. They are read by the next one.
+/// A run may end before its partitions are taken over. The next run reads them.
 #[test]
-fn runs_that_come_and_go_at_once_leave_their_partitions_to_the_next() {
-    let (topic, busy, writer, store) = (new_topic("brief", 4), new_topic("busy", 4), Writer::new(), Arc::default());
+fn runs_that_end_at_once_leave_their_partitions_to_the_next() {
+    let (topic, busy, writer, store) = (
+        new_topic("brief", 4),
+        new_topic("busy", 4),
+        Writer::new(),
+        Arc::default(),
+    );
     write_all(&writer, &topic, "a");
     write_all(&writer, &busy, "a");
-    let shared = Shared::start(settings(&brokers()), &unique("p"), &[&topic, &busy]);
+    let shared = SharedHarness::start(settings(&brokers()), &unique("p"), &[&topic, &busy]);
     let other = shared.attach(&busy, &Arc::default());
     other.wait_for(400);
     for _ in 0..20 {
@@ -141,39 +189,64 @@ fn runs_that_come_and_go_at_once_leave_their_partitions_to_the_next() {
 fn a_consumer_that_dies_is_an_error_for_every_run() {
     let (topic, writer) = (new_topic("dies", 4), Writer::new());
     write_all(&writer, &topic, "a");
-    let settings = settings(&brokers()).after(Arc::new(|_| panic!("on purpose")));
-    let shared = Shared::start(settings, &unique("p"), &[&topic]);
+    let settings = settings(&brokers()).with_external_offsets(Arc::new(|_| panic!("on purpose")));
+    let shared = SharedHarness::start(settings, &unique("p"), &[&topic]);
     let run = shared.attach(&topic, &Arc::default());
     let outcome = run.wait();
-    let Err(SourceError::Transient(reason)) = outcome else { panic!("it went on: {outcome:?}") };
+    let Err(SourceError::Transient(reason)) = outcome else {
+        panic!("it continued: {outcome:?}")
+    };
     assert!(reason.contains("internal error"), "{reason}");
 }
 
-/// Where a partition without a leader begins cannot be known. That keeps neither the others nor the end of a run waiting.
+/// The start of a partition without a leader cannot be looked up, which delays neither the other
+/// partitions nor the end of a run.
 #[test]
 fn a_partition_without_a_leader_stops_no_other() {
     let cluster = MockCluster::new(1).unwrap();
     for topic in ["whole", "half"] {
         cluster.create_topic(topic, 2, 1).unwrap();
     }
-    let producer: BaseProducer = ClientConfig::new().set("bootstrap.servers", cluster.bootstrap_servers()).create().unwrap();
+    let producer: BaseProducer = ClientConfig::new()
+        .set("bootstrap.servers", cluster.bootstrap_servers())
+        .create()
+        .unwrap();
     for topic in ["whole", "half"] {
         for number in 0..100 {
             let value = number.to_string();
-            producer.send(BaseRecord::<(), String>::to(topic).partition(number % 2).payload(&value)).map_err(|(error, _)| error).unwrap();
+            producer
+                .send(
+                    BaseRecord::<(), String>::to(topic)
+                        .partition(number % 2)
+                        .payload(&value),
+                )
+                .map_err(|(error, _)| error)
+                .unwrap();
         }
     }
     producer.flush(PATIENCE).unwrap();
     cluster.partition_leader("half", 1, None).unwrap();
-    let shared = Shared::start(settings(&cluster.bootstrap_servers()), "p", &["whole", "half"]);
-    let (whole, half) = (shared.attach("whole", &Arc::default()), shared.attach("half", &Arc::default()));
+    let shared = SharedHarness::start(
+        settings(&cluster.bootstrap_servers()),
+        "p",
+        &["whole", "half"],
+    );
+    let (whole, half) = (
+        shared.attach("whole", &Arc::default()),
+        shared.attach("half", &Arc::default()),
+    );
     whole.wait_for(100);
     half.wait_for(50);
     let metrics = half.setup.metrics.clone();
-    eventually("it is said", || metrics.troubles().iter().any(|trouble| trouble.contains("half/1") && trouble.contains("leads")));
+    eventually("the problem is reported", || {
+        metrics
+            .troubles()
+            .iter()
+            .any(|problem| problem.contains("half/1") && problem.contains("leads"))
+    });
     whole.stop().unwrap();
     cluster.partition_leader("half", 1, Some(1)).unwrap();
     half.wait_for(100);
-    eventually("all is well", || metrics.troubles().is_empty());
+    eventually("the problem is gone", || metrics.troubles().is_empty());
     half.stop().unwrap();
 }

@@ -1,16 +1,17 @@
-//! The source.
+//! Tests of the source.
 
 use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 
 use crate::support::{
-    self, Run, Seen, Writer, create_topic, eventually, group_offsets, grow_topic, new_topic, options, setup, source, transactional, unique,
+    self, EngineState, Run, Writer, create_topic, eventually, group_offsets, grow_topic, new_topic,
+    options, setup, source, transactional, unique,
 };
 use parking_lot::Mutex;
 use pseidon_delivery::SplitId;
 use pseidon_kafka::KafkaSourcePlugin;
-use pseidon_plugin::batch::MetaWanted;
+use pseidon_plugin::batch::WantedMetadata;
 use pseidon_plugin::source::{SourceError, SourcePlugin};
 use rdkafka::Offset;
 use rdkafka::producer::Producer;
@@ -18,28 +19,51 @@ use rdkafka::producer::Producer;
 pub(crate) const PLENTY: usize = 256 << 20;
 
 pub(crate) fn values(prefix: &str, count: usize) -> Vec<String> {
-    (0..count).map(|number| format!("{prefix}{number}")).collect()
+    (0..count)
+        .map(|number| format!("{prefix}{number}"))
+        .collect()
 }
 
 pub(crate) fn split(topic: &str, partition: i32) -> SplitId {
     format!("clicks:{topic}/{partition}").into()
 }
 
-pub(crate) fn run(options: &str, pipeline: &str, seen: &Arc<Mutex<Seen>>) -> Run {
-    Run::start(source(options), setup(pipeline, MetaWanted::default()), seen.clone(), PLENTY, false)
+pub(crate) fn run(options: &str, pipeline: &str, seen: &Arc<Mutex<EngineState>>) -> Run {
+    Run::start(
+        source(options),
+        setup(pipeline, WantedMetadata::default()),
+        seen.clone(),
+        PLENTY,
+        false,
+    )
 }
 
-/// The values of a split, whose positions have to ascend.
-pub(crate) fn read(seen: &Mutex<Seen>, topic: &str, partition: i32) -> Vec<String> {
+/// The values of a split, whose positions must ascend.
+pub(crate) fn read(seen: &Mutex<EngineState>, topic: &str, partition: i32) -> Vec<String> {
     let seen = seen.lock();
-    let records = seen.records.get(&split(topic, partition)).cloned().unwrap_or_default();
-    assert!(records.windows(2).all(|pair| pair[0].0 < pair[1].0), "positions do not ascend");
-    records.into_iter().map(|(_, value)| value.unwrap()).collect()
+    let records = seen
+        .records
+        .get(&split(topic, partition))
+        .cloned()
+        .unwrap_or_default();
+    assert!(
+        records.windows(2).all(|pair| pair[0].0 < pair[1].0),
+        "positions do not ascend"
+    );
+    records
+        .into_iter()
+        .map(|(_, value)| value.unwrap())
+        .collect()
 }
 
 #[test]
 fn reads_everything_in_order_and_resumes_where_it_stopped() {
-    let (topic, pipeline, seen, writer) = (new_topic("all", 3), unique("p"), Arc::new(Mutex::new(Seen::default())), Writer::new());
+    let (topic, pipeline, seen, writer) = (
+        new_topic("all", 3),
+        unique("p"),
+        Arc::new(Mutex::new(EngineState::default())),
+        Writer::new(),
+    );
     for partition in 0..3 {
         writer.write(&topic, partition, values("a", 30_000));
     }
@@ -52,7 +76,10 @@ fn reads_everything_in_order_and_resumes_where_it_stopped() {
     for partition in 0..3 {
         assert_eq!(read(&seen, &topic, partition), values("a", 30_000));
     }
-    assert_eq!(group_offsets(&pipeline, &topic, 3), [Offset::Offset(30_000); 3]);
+    assert_eq!(
+        group_offsets(&pipeline, &topic, 3),
+        [Offset::Offset(30_000); 3]
+    );
     assert_eq!(seen.lock().released.len(), 3);
 
     writer.write(&topic, 1, values("b", 10));
@@ -64,14 +91,24 @@ fn reads_everything_in_order_and_resumes_where_it_stopped() {
 }
 
 #[test]
-fn until_latest_ends_by_itself_also_after_transactions_and_on_empty_partitions() {
-    let (topic, seen, writer) = (new_topic("until", 3), Arc::new(Mutex::new(Seen::default())), Writer::new());
+fn until_latest_ends_after_transactions_and_on_empty_partitions() {
+    let (topic, seen, writer) = (
+        new_topic("until", 3),
+        Arc::new(Mutex::new(EngineState::default())),
+        Writer::new(),
+    );
     writer.write(&topic, 0, values("a", 5000));
-    // Partition 1 ends with a marker of a transaction, and the other one was given up.
+    // Partition 1 has a committed and an aborted transaction, so it ends with a marker.
     for (value, commit) in [("kept", true), ("dropped", false)] {
         let producer = transactional(&unique("tx"));
         producer.begin_transaction().unwrap();
-        producer.send(rdkafka::producer::BaseRecord::<(), str>::to(&topic).partition(1).payload(value)).unwrap();
+        producer
+            .send(
+                rdkafka::producer::BaseRecord::<(), str>::to(&topic)
+                    .partition(1)
+                    .payload(value),
+            )
+            .unwrap();
         producer.flush(support::PATIENCE).unwrap();
         if commit {
             producer.commit_transaction(support::PATIENCE).unwrap()
@@ -79,7 +116,13 @@ fn until_latest_ends_by_itself_also_after_transactions_and_on_empty_partitions()
             producer.abort_transaction(support::PATIENCE).unwrap()
         }
     }
-    run(&format!(":topics [\"{topic}\"] :until :latest"), &unique("p"), &seen).wait().unwrap();
+    run(
+        &format!(":topics [\"{topic}\"] :until :latest"),
+        &unique("p"),
+        &seen,
+    )
+    .wait()
+    .unwrap();
     assert_eq!(read(&seen, &topic, 0), values("a", 5000));
     assert_eq!(read(&seen, &topic, 1), ["kept"]);
     assert_eq!(seen.lock().count(), 5001);
@@ -91,25 +134,45 @@ fn starts_at_the_end_and_at_a_time() {
     for (second, value) in ["zero", "one", "two", "three"].iter().enumerate() {
         writer.write_at(&topic, 0, value, 1_769_817_600_000 + second as i64 * 1000);
     }
-    let at_time = Arc::new(Mutex::new(Seen::default()));
-    run(&format!(":topics \"{topic}\" :until :latest :start \"2026-01-31T00:00:01.500Z\""), &unique("p"), &at_time).wait().unwrap();
+    let at_time = Arc::new(Mutex::new(EngineState::default()));
+    run(
+        &format!(":topics \"{topic}\" :until :latest :start \"2026-01-31T00:00:01.500Z\""),
+        &unique("p"),
+        &at_time,
+    )
+    .wait()
+    .unwrap();
     assert_eq!(read(&at_time, &topic, 0), ["two", "three"]);
     assert_eq!(at_time.lock().stored[&split(&topic, 1)], 0);
 
-    let later = Arc::new(Mutex::new(Seen::default()));
-    run(&format!(":topics \"{topic}\" :until :latest :start \"2100-01-01T00:00:00Z\""), &unique("p"), &later).wait().unwrap();
+    let later = Arc::new(Mutex::new(EngineState::default()));
+    run(
+        &format!(":topics \"{topic}\" :until :latest :start \"2100-01-01T00:00:00Z\""),
+        &unique("p"),
+        &later,
+    )
+    .wait()
+    .unwrap();
     assert_eq!(later.lock().count(), 0);
     assert_eq!(later.lock().stored[&split(&topic, 0)], 4);
 
-    let (latest, pipeline) = (Arc::new(Mutex::new(Seen::default())), unique("p"));
-    let running =
-        run(&format!(":topics \"{topic}\" :start :latest :properties {{\"topic.metadata.refresh.interval.ms\" 200}}"), &pipeline, &latest);
-    eventually("the partitions are begun", || latest.lock().begun.len() == 2);
+    let (latest, pipeline) = (Arc::new(Mutex::new(EngineState::default())), unique("p"));
+    let running = run(
+        &format!(
+            ":topics \"{topic}\" :start :latest :properties \
+             {{\"topic.metadata.refresh.interval.ms\" 200}}"
+        ),
+        &pipeline,
+        &latest,
+    );
+    eventually("the partitions are begun", || {
+        latest.lock().begun.len() == 2
+    });
     assert_eq!(latest.lock().stored[&split(&topic, 0)], 4);
     writer.write(&topic, 0, values("new", 2));
-    // What is in a partition before it is found must not be left out.
+    // What is written to a new partition before it is discovered must not be skipped.
     grow_topic(&topic, 3);
-    // A new producer, since the other one asks for partitions only every five minutes.
+    // A new producer, since the other one refreshes its metadata only every five minutes.
     Writer::new().write(&topic, 2, ["grown".to_owned()]);
     running.wait_for(3);
     running.stop().unwrap();
@@ -118,34 +181,84 @@ fn starts_at_the_end_and_at_a_time() {
 }
 
 #[test]
-fn metadata_and_tombstones_come_when_they_are_wanted() {
-    let (topic, seen, writer) = (new_topic("meta", 1), Arc::new(Mutex::new(Seen::default())), Writer::new());
-    writer.write_all(&topic, "k1", Some("v1"), &[("a", Some("1")), ("b", None), ("a", Some("\"2"))]);
+fn metadata_is_read_if_wanted_and_tombstones_are_kept() {
+    let (topic, seen, writer) = (
+        new_topic("meta", 1),
+        Arc::new(Mutex::new(EngineState::default())),
+        Writer::new(),
+    );
+    writer.write_all(
+        &topic,
+        "k1",
+        Some("v1"),
+        &[("a", Some("1")), ("b", None), ("a", Some("\"2"))],
+    );
     writer.write_all(&topic, "k2", None, &[]);
-    let wanted = MetaWanted { timestamp: true, key: true, headers: true, raw: false };
+    let wanted = WantedMetadata {
+        timestamp: true,
+        key: true,
+        headers: true,
+        raw: false,
+    };
     let source = source(&format!(":topics \"{topic}\" :until :latest"));
-    Run::start(source, setup(&unique("p"), wanted), seen.clone(), PLENTY, false).wait().unwrap();
+    Run::start(
+        source,
+        setup(&unique("p"), wanted),
+        seen.clone(),
+        PLENTY,
+        false,
+    )
+    .wait()
+    .unwrap();
     let seen = seen.lock();
-    assert_eq!(seen.records[&split(&topic, 0)], [(0, Some("v1".to_owned())), (1, None)]);
+    assert_eq!(
+        seen.records[&split(&topic, 0)],
+        [(0, Some("v1".to_owned())), (1, None)]
+    );
     assert_eq!(seen.keys, [Some("k1".to_owned()), Some("k2".to_owned())]);
-    assert_eq!(seen.headers, [Some(r#"{"a":"\"2","b":null}"#.to_owned()), None]);
-    assert!(seen.timestamps.iter().all(|at| *at > 1_700_000_000_000), "{:?}", seen.timestamps);
+    assert_eq!(
+        seen.headers,
+        [Some(r#"{"a":"\"2","b":null}"#.to_owned()), None]
+    );
+    assert!(
+        seen.timestamps.iter().all(|at| *at > 1_700_000_000_000),
+        "{:?}",
+        seen.timestamps
+    );
 }
 
 #[test]
 fn a_full_budget_pauses_reading_and_loses_nothing() {
-    let (topic, seen, writer) = (new_topic("full", 2), Arc::new(Mutex::new(Seen::default())), Writer::new());
+    let (topic, seen, writer) = (
+        new_topic("full", 2),
+        Arc::new(Mutex::new(EngineState::default())),
+        Writer::new(),
+    );
     let big = "x".repeat(1000);
     for partition in 0..2 {
-        writer.write(&topic, partition, (0..20_000).map(|number| format!("{big}{number}")));
+        writer.write(
+            &topic,
+            partition,
+            (0..20_000).map(|number| format!("{big}{number}")),
+        );
     }
     let limit = 4 << 20;
     let source = source(&format!(":topics \"{topic}\" :until :latest"));
-    let run = Run::start(source, setup(&unique("p"), MetaWanted::default()), seen.clone(), limit, true);
-    // The engine lets go of nothing, for longer than the source waits without pausing.
+    let run = Run::start(
+        source,
+        setup(&unique("p"), WantedMetadata::default()),
+        seen.clone(),
+        limit,
+        true,
+    );
+    // The engine releases nothing for longer than the source waits without pausing.
     eventually("the budget is full", || run.budget.is_full());
     std::thread::sleep(Duration::from_millis(2500));
-    assert!(run.budget.used() < limit + (12 << 20), "{} bytes in flight", run.budget.used());
+    assert!(
+        run.budget.used() < limit + (12 << 20),
+        "{} bytes in flight",
+        run.budget.used()
+    );
     let before = seen.lock().count();
     assert!(before < 40_000);
     while !run.stop.reading_stopped() && seen.lock().count() < 40_000 {
@@ -156,14 +269,24 @@ fn a_full_budget_pauses_reading_and_loses_nothing() {
     run.wait().unwrap();
     for partition in 0..2 {
         let values = read(&seen, &topic, partition);
-        assert!(values.iter().enumerate().all(|(number, value)| value[1000..] == number.to_string()));
+        assert!(
+            values
+                .iter()
+                .enumerate()
+                .all(|(number, value)| value[1000..] == number.to_string())
+        );
         assert_eq!(values.len(), 20_000);
     }
 }
 
 #[test]
 fn two_members_share_partitions_and_hand_them_over() {
-    let (topic, pipeline, store, writer) = (new_topic("share", 4), unique("p"), Arc::new(Mutex::new(Seen::default())), Writer::new());
+    let (topic, pipeline, store, writer) = (
+        new_topic("share", 4),
+        unique("p"),
+        Arc::new(Mutex::new(EngineState::default())),
+        Writer::new(),
+    );
     let options = format!(":topics \"{topic}\"");
     for partition in 0..4 {
         writer.write(&topic, partition, values("a", 100));
@@ -171,7 +294,9 @@ fn two_members_share_partitions_and_hand_them_over() {
     let first = run(&options, &pipeline, &store);
     first.wait_for(400);
     let second = run(&options, &pipeline, &store);
-    eventually("half of the partitions are handed over", || store.lock().released.len() == 2 && store.lock().taken.len() == 6);
+    eventually("half of the partitions are handed over", || {
+        store.lock().released.len() == 2 && store.lock().taken.len() == 6
+    });
     for partition in 0..4 {
         writer.write(&topic, partition, values("b", 100));
     }
@@ -192,14 +317,24 @@ fn two_members_share_partitions_and_hand_them_over() {
 }
 
 #[test]
-fn a_pattern_finds_topics_that_are_made_later() {
-    let (prefix, seen, writer) = (unique("pattern"), Arc::new(Mutex::new(Seen::default())), Writer::new());
-    let (first, second, other) = (format!("{prefix}.1"), format!("{prefix}.2"), format!("x{prefix}.3"));
+fn a_pattern_finds_topics_that_are_created_later() {
+    let (prefix, seen, writer) = (
+        unique("pattern"),
+        Arc::new(Mutex::new(EngineState::default())),
+        Writer::new(),
+    );
+    let (first, second, other) = (
+        format!("{prefix}.1"),
+        format!("{prefix}.2"),
+        format!("x{prefix}.3"),
+    );
     create_topic(&first, 1, &[]);
     create_topic(&other, 1, &[]);
     writer.write(&first, 0, values("a", 10));
     writer.write(&other, 0, values("no", 10));
-    let options = format!(r#":topics #r"{prefix}\.\d" :properties {{"topic.metadata.refresh.interval.ms" "200"}}"#);
+    let options = format!(
+        r#":topics #r"{prefix}\.\d" :properties {{"topic.metadata.refresh.interval.ms" "200"}}"#
+    );
     let run = run(&options, &unique("p"), &seen);
     run.wait_for(10);
     create_topic(&second, 2, &[]);
@@ -216,11 +351,17 @@ fn a_second_member_with_the_same_static_name_ends_the_first() {
     let options = format!(":topics \"{topic}\" :instance-id \"one\"");
     let (first_seen, second_seen) = (Arc::default(), Arc::default());
     let first = run(&options, &pipeline, &first_seen);
-    eventually("the first has its partition", || first_seen.lock().begun.len() == 1);
+    eventually("the first has its partition", || {
+        first_seen.lock().begun.len() == 1
+    });
     let second = run(&options, &pipeline, &second_seen);
-    let Err(SourceError::Fatal(reason)) = first.wait() else { panic!("it went on") };
+    let Err(SourceError::Fatal(reason)) = first.wait() else {
+        panic!("it continued")
+    };
     assert!(reason.contains(":instance-id"), "{reason}");
-    eventually("the second has the partition", || second_seen.lock().begun.len() == 1);
+    eventually("the second has the partition", || {
+        second_seen.lock().begun.len() == 1
+    });
     second.stop().unwrap();
 }
 
@@ -229,44 +370,77 @@ fn a_sample_needs_no_group() {
     let (topic, writer, pipeline) = (new_topic("sample", 2), Writer::new(), unique("p"));
     writer.write(&topic, 1, values("a", 50));
     let texts = |options: &str, count| {
-        let sampled = source(options).sample(&setup(&pipeline, MetaWanted::default()), count).unwrap();
-        sampled.iter().map(|record| String::from_utf8(record.to_vec()).unwrap()).collect::<Vec<_>>()
+        let sampled = source(options)
+            .sample(&setup(&pipeline, WantedMetadata::default()), count)
+            .unwrap();
+        sampled
+            .iter()
+            .map(|record| String::from_utf8(record.to_vec()).unwrap())
+            .collect::<Vec<_>>()
     };
     assert_eq!(texts(&format!(":topics \"{topic}\""), 10), values("a", 10));
-    assert_eq!(texts(&format!(":topics \"{topic}\" :start :latest"), 10), values("a", 50)[40..]);
+    assert_eq!(
+        texts(&format!(":topics \"{topic}\" :start :latest"), 10),
+        values("a", 50)[40..]
+    );
     assert_eq!(texts(&format!(":topics \"{topic}\""), 500), values("a", 50));
     assert_eq!(group_offsets(&pipeline, &topic, 1), [Offset::Invalid]);
-    let missing = source(":topics \"no.such.topic\"").sample(&setup(&pipeline, MetaWanted::default()), 1);
-    assert!(missing.unwrap_err().to_string().contains("no such topic"));
+    let missing =
+        source(":topics \"no.such.topic\"").sample(&setup(&pipeline, WantedMetadata::default()), 1);
+    assert!(missing.unwrap_err().to_string().contains("does not exist"));
 }
 
 #[test]
-fn brokers_that_do_not_answer_are_waited_for() {
-    // Nobody listens there: the port was free a moment ago.
-    let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+fn the_source_waits_for_brokers_that_do_not_answer() {
+    // Nothing listens on this port, which was free a moment ago.
+    let port = std::net::TcpListener::bind("127.0.0.1:0")
+        .unwrap()
+        .local_addr()
+        .unwrap()
+        .port();
     let text = format!("{{:brokers \"127.0.0.1:{port}\" :topics \"t\"}}");
-    let source = KafkaSourcePlugin.prepare(&options(KafkaSourcePlugin.spec(), &text)).unwrap();
-    let running = Run::start(source, setup(&unique("p"), MetaWanted::default()), Arc::default(), PLENTY, false);
+    let source = KafkaSourcePlugin
+        .prepare(&options(KafkaSourcePlugin.spec(), &text))
+        .unwrap();
+    let running = Run::start(
+        source,
+        setup(&unique("p"), WantedMetadata::default()),
+        Arc::default(),
+        PLENTY,
+        false,
+    );
     std::thread::sleep(Duration::from_millis(500));
     assert!(running.is_running());
     running.stop().unwrap();
 }
 
 #[test]
-fn wrong_options_are_named() {
-    for (text, told) in [
+fn invalid_options_are_reported() {
+    for (text, expected) in [
         (":topics []", "at least one topic"),
-        (":topics \"a b\"", "cannot be a topic"),
+        (":topics \"a b\"", "invalid topic name"),
         (":topics #r\"(?:a)\"", "POSIX"),
         (":topics \"a\" :start \"yesterday\"", ":earliest"),
         (":topics \"a\" :until :never", "latest"),
-        (":topics \"a\" :properties {\"enable.auto.commit\" true}", "durable"),
+        (
+            ":topics \"a\" :properties {\"enable.auto.commit\" true}",
+            "durable",
+        ),
         (":topics \"a\" :properties {\"group.id\" \"g\"}", ":group"),
     ] {
         let node = pseidon_dsl::edn::read(&format!("{{:brokers \"b:1\" {text}}}")).unwrap();
-        let parsed = pseidon_plugin::Options::parse(KafkaSourcePlugin.spec(), &[node], pseidon_dsl::Span::default());
-        let mistakes = parsed.and_then(|options| KafkaSourcePlugin.prepare(&options).map(drop)).unwrap_err();
-        assert_eq!(mistakes.len(), 1, "{text}: {mistakes:?}");
-        assert!(format!("{mistakes:?}").contains(told), "{text}: {mistakes:?}");
+        let parsed = pseidon_plugin::Options::parse(
+            KafkaSourcePlugin.spec(),
+            &[node],
+            pseidon_dsl::Span::default(),
+        );
+        let errors = parsed
+            .and_then(|options| KafkaSourcePlugin.prepare(&options).map(drop))
+            .unwrap_err();
+        assert_eq!(errors.len(), 1, "{text}: {errors:?}");
+        assert!(
+            format!("{errors:?}").contains(expected),
+            "{text}: {errors:?}"
+        );
     }
 }

@@ -2,19 +2,32 @@ use proptest::prelude::*;
 
 use super::*;
 
-/// A row of these columns, over one that is right.
+/// A row with these columns, which override those of a valid row.
 fn row(columns: &[(&str, Option<&str>)]) -> LogRow {
-    let right = [("log", Some("clicks")), ("format", Some("txt:ts=0;msg=1")), ("hive_table_name", Some("db.clicks"))];
-    LogRow::new(right.iter().chain(columns).map(|(name, value)| ((*name).to_owned(), value.map(str::to_owned))).collect())
+    let right = [
+        ("log", Some("clicks")),
+        ("format", Some("txt:ts=0;msg=1")),
+        ("hive_table_name", Some("db.clicks")),
+    ];
+    LogRow::new(
+        right
+            .iter()
+            .chain(columns)
+            .map(|(name, value)| ((*name).to_owned(), value.map(str::to_owned)))
+            .collect(),
+    )
 }
 
 fn variables(columns: &[(&str, Option<&str>)], names: &[&str]) -> Vec<String> {
     let plan = row(columns).plan().unwrap();
-    names.iter().map(|name| plan.variables[*name].clone()).collect()
+    names
+        .iter()
+        .map(|name| plan.variables[*name].clone())
+        .collect()
 }
 
 #[test]
-fn output_formats_say_codec_and_compression() {
+fn output_formats_set_codec_and_compression() {
     for (output, of_txt, of_json) in [
         (None, ["txt", "gzip"], ["json", "gzip"]),
         (Some(""), ["txt", "gzip"], ["json", "gzip"]),
@@ -23,44 +36,106 @@ fn output_formats_say_codec_and_compression() {
         (Some("json"), ["txt", "gzip"], ["json", "gzip"]),
         (Some("snappy"), ["txt", "snappy"], ["json", "snappy"]),
         (Some("bzip2"), ["txt", "bzip2"], ["json", "bzip2"]),
-        (Some("parquet"), ["parquet", "snappy"], ["parquet", "snappy"]),
+        (
+            Some("parquet"),
+            ["parquet", "snappy"],
+            ["parquet", "snappy"],
+        ),
         (Some("avro"), ["avro", "snappy"], ["avro", "snappy"]),
-        (Some(" Parquet "), ["parquet", "snappy"], ["parquet", "snappy"]),
+        (
+            Some(" Parquet "),
+            ["parquet", "snappy"],
+            ["parquet", "snappy"],
+        ),
     ] {
         let names = ["codec", "compression"];
-        assert_eq!(variables(&[("output_format", output)], &names), of_txt, "{output:?}");
-        assert_eq!(variables(&[("output_format", output), ("format", Some("avro-txt:ts=0"))], &names), of_txt, "{output:?}");
-        assert_eq!(variables(&[("output_format", output), ("format", Some("json"))], &names), of_json, "{output:?}");
+        assert_eq!(
+            variables(&[("output_format", output)], &names),
+            of_txt,
+            "{output:?}"
+        );
+        assert_eq!(
+            variables(
+                &[("output_format", output), ("format", Some("avro-txt:ts=0"))],
+                &names
+            ),
+            of_txt,
+            "{output:?}"
+        );
+        assert_eq!(
+            variables(
+                &[("output_format", output), ("format", Some("json"))],
+                &names
+            ),
+            of_json,
+            "{output:?}"
+        );
     }
     // A table without the column.
     assert_eq!(variables(&[], &["codec", "compression"]), ["txt", "gzip"]);
 }
 
 #[test]
-fn formats_say_the_time_and_what_is_written() {
+fn formats_set_the_time_and_the_select_list() {
     for (format, time, lines, columns) in [
         ("txt:ts=0;msg=1", "ts", "msg", "* except (ts, msg)"),
         ("txt:ts_ms=3;msg=:", "ts", "msg", "* except (ts, msg)"),
         ("txt:sep=tab;ts_sec=3", "ts", "msg", "* except (ts, msg)"),
-        ("txt:ts=-1;msg=0:3", "@timestamp", "msg", "* except (ts, msg)"),
+        (
+            "txt:ts=-1;msg=0:3",
+            "@timestamp",
+            "msg",
+            "* except (ts, msg)",
+        ),
         ("txt:ts_sec=-1", "@timestamp", "msg", "* except (ts, msg)"),
-        ("txt:ts=0;fields=ts,msg", "event_ts", "event_msg", "* except (event_ts, event_msg)"),
+        (
+            "txt:ts=0;fields=ts,msg",
+            "event_ts",
+            "event_msg",
+            "* except (event_ts, event_msg)",
+        ),
         ("avro-txt:ts=2;msg=-1", "ts", "msg", "* except (ts, msg)"),
-        ("avro-txt:ts_ms=-1;msg=0", "@timestamp", "msg", "* except (ts, msg)"),
+        (
+            "avro-txt:ts_ms=-1;msg=0",
+            "@timestamp",
+            "msg",
+            "* except (ts, msg)",
+        ),
         ("json", "@timestamp", "", "*"),
         ("json:ts=-1", "@timestamp", "", "*"),
         ("json:ts=seen", "to_timestamp_millis(seen)", "", "*"),
-        ("json:ts_ms=user.seen", "to_timestamp_millis(user.seen)", "", "*"),
-        ("json:ts_sec=user.seen", "to_timestamp_seconds(user.seen)", "", "*"),
+        (
+            "json:ts_ms=user.seen",
+            "to_timestamp_millis(user.seen)",
+            "",
+            "*",
+        ),
+        (
+            "json:ts_sec=user.seen",
+            "to_timestamp_seconds(user.seen)",
+            "",
+            "*",
+        ),
     ] {
         let names = ["time", "write"];
-        assert_eq!(variables(&[("format", Some(format))], &names), [time, lines], "{format}");
-        assert_eq!(variables(&[("format", Some(format)), ("output_format", Some("avro"))], &names), [time, columns], "{format}");
+        assert_eq!(
+            variables(&[("format", Some(format))], &names),
+            [time, lines],
+            "{format}"
+        );
+        assert_eq!(
+            variables(
+                &[("format", Some(format)), ("output_format", Some("avro"))],
+                &names
+            ),
+            [time, columns],
+            "{format}"
+        );
     }
 }
 
 #[test]
-fn date_formats_say_the_path() {
+fn date_formats_set_the_path() {
     for (format, expected) in [
         (Some("datehour"), "date=%Y%m%d/hour=%Y%m%d%H"),
         (Some("date"), "date=%Y%m%d"),
@@ -68,16 +143,33 @@ fn date_formats_say_the_path() {
         (Some(""), "date=%Y%m%d"),
         (None, "date=%Y%m%d"),
     ] {
-        assert_eq!(variables(&[("date_format", format)], &["date"]), [expected], "{format:?}");
+        assert_eq!(
+            variables(&[("date_format", format)], &["date"]),
+            [expected],
+            "{format:?}"
+        );
     }
     assert_eq!(variables(&[], &["date"]), ["date=%Y%m%d"]);
 }
 
 #[test]
-fn every_column_is_a_variable_and_what_is_derived_wins() {
-    let plan =
-        row(&[("base_partition", Some("/data")), ("quarantine", None), ("anything", Some("x")), ("time", Some("y"))]).plan().unwrap();
-    assert_eq!((plan.topic.as_str(), plan.layout.to_string().as_str(), plan.typed), ("clicks", "txt:sep=byte1;ts=0;msg=1", false));
+fn every_column_is_a_variable_unless_a_derived_value_overrides_it() {
+    let plan = row(&[
+        ("base_partition", Some("/data")),
+        ("quarantine", None),
+        ("anything", Some("x")),
+        ("time", Some("y")),
+    ])
+    .plan()
+    .unwrap();
+    assert_eq!(
+        (
+            plan.topic.as_str(),
+            plan.layout.to_string().as_str(),
+            plan.typed
+        ),
+        ("clicks", "txt:sep=byte1;ts=0;msg=1", false)
+    );
     for (name, value) in [
         ("log", "clicks"),
         ("format", "txt:ts=0;msg=1"),
@@ -92,36 +184,96 @@ fn every_column_is_a_variable_and_what_is_derived_wins() {
 }
 
 #[test]
-fn mistakes_name_log_column_and_value() {
+fn errors_name_log_column_and_value() {
     let long = "a".repeat(250);
     for (columns, expected) in [
-        (&[("format", None)][..], "log `clicks`: format is NULL: expected `txt:"),
-        (&[("format", Some(""))], "log `clicks`: format is ``: expected `txt:"),
-        (&[("format", Some(" "))], "log `clicks`: format is ` `: expected `txt:"),
-        (&[("format", Some("txt"))], "format is `txt`: txt needs `ts`"),
-        (&[("format", Some("txt:sep=tab"))], "format is `txt:sep=tab`: txt needs `ts`"),
-        (&[("format", Some("avro-txt"))], "format is `avro-txt`: avro-txt needs `ts`"),
-        (&[("format", Some("raw"))], "format is `raw`: expected `txt:"),
+        (
+            &[("format", None)][..],
+            "log `clicks`: format is NULL: expected `txt:",
+        ),
+        (
+            &[("format", Some(""))],
+            "log `clicks`: format is ``: expected `txt:",
+        ),
+        (
+            &[("format", Some(" "))],
+            "log `clicks`: format is ` `: expected `txt:",
+        ),
+        (
+            &[("format", Some("txt"))],
+            "format is `txt`: missing setting `ts`",
+        ),
+        (
+            &[("format", Some("txt:sep=tab"))],
+            "format is `txt:sep=tab`: missing setting `ts`",
+        ),
+        (
+            &[("format", Some("avro-txt"))],
+            "format is `avro-txt`: missing setting `ts`",
+        ),
+        (
+            &[("format", Some("raw"))],
+            "format is `raw`: expected `txt:",
+        ),
         (&[("format", Some("jsn"))], "did you mean `json`?"),
-        (&[("format", Some("txt:ts=a"))], "`ts` is the index"),
-        (&[("format", Some("txt:ts=0;sep=tap"))], "did you mean `tab`?"),
-        (&[("output_format", Some("parket"))], "log `clicks`: output_format is `parket`: did you mean `parquet`?"),
-        (&[("output_format", Some("lzo"))], "output_format is `lzo`: expected txt, gzip, json, snappy, bzip2, parquet or avro"),
-        (&[("output_format", Some("avro")), ("hive_table_name", None)], "hive_table_name is NULL: output_format needs columns"),
-        (&[("output_format", Some("parquet")), ("hive_table_name", Some(" "))], "hive_table_name is ` `: output_format needs columns"),
-        (&[("log", None)], "log ``: log is NULL: the name of a topic"),
-        (&[("log", Some(""))], "log is ``: the name of a topic"),
-        (&[("log", Some("."))], "log is `.`: the name of a topic"),
-        (&[("log", Some(".."))], "log is `..`: the name of a topic"),
-        (&[("log", Some("a/b"))], "log is `a/b`: the name of a topic"),
-        (&[("log", Some("ü"))], "log is `ü`: the name of a topic"),
-        (&[("log", Some(&long))], "the name of a topic"),
+        (&[("format", Some("txt:ts=a"))], "invalid `ts` value `a`"),
+        (
+            &[("format", Some("txt:ts=0;sep=tap"))],
+            "did you mean `tab`?",
+        ),
+        (
+            &[("output_format", Some("parket"))],
+            "log `clicks`: output_format is `parket`: did you mean `parquet`?",
+        ),
+        (
+            &[("output_format", Some("lzo"))],
+            "output_format is `lzo`: expected txt, gzip, json, snappy, bzip2, parquet or avro",
+        ),
+        (
+            &[("output_format", Some("avro")), ("hive_table_name", None)],
+            "hive_table_name is NULL: output_format needs columns",
+        ),
+        (
+            &[
+                ("output_format", Some("parquet")),
+                ("hive_table_name", Some(" ")),
+            ],
+            "hive_table_name is ` `: output_format needs columns",
+        ),
+        (
+            &[("log", None)],
+            "log ``: log is NULL: expected the name of a topic",
+        ),
+        (
+            &[("log", Some(""))],
+            "log is ``: expected the name of a topic",
+        ),
+        (
+            &[("log", Some("."))],
+            "log is `.`: expected the name of a topic",
+        ),
+        (
+            &[("log", Some(".."))],
+            "log is `..`: expected the name of a topic",
+        ),
+        (
+            &[("log", Some("a/b"))],
+            "log is `a/b`: expected the name of a topic",
+        ),
+        (
+            &[("log", Some("ü"))],
+            "log is `ü`: expected the name of a topic",
+        ),
+        (&[("log", Some(&long))], "expected the name of a topic"),
     ] {
-        let mistake = row(columns).plan().unwrap_err().to_string();
-        assert!(mistake.contains(expected), "{columns:?}: {mistake}");
+        let error = row(columns).plan().unwrap_err().to_string();
+        assert!(error.contains(expected), "{columns:?}: {error}");
     }
     let longest = "a".repeat(249);
-    assert_eq!(row(&[("log", Some(&longest))]).plan().unwrap().topic, longest);
+    assert_eq!(
+        row(&[("log", Some(&longest))]).plan().unwrap().topic,
+        longest
+    );
 }
 
 proptest! {

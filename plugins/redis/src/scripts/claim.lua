@@ -1,6 +1,8 @@
--- A round of sharing a source's splits. KEYS: the source's members, then the claim of each split, first of those that the owner holds.
--- ARGV: the owner, the lease in milliseconds, how many splits are to be shared, how many of the claims it holds. Returns the owner's fair
--- share, then for each claim whether it is the owner's now.
+-- Does one round of sharing a source's splits.
+-- KEYS: the source's members, then the claim of each split, those that the owner holds first.
+-- ARGV: the owner, the lease in milliseconds, the number of splits to share, the number of claims
+-- that the owner holds.
+-- Returns the owner's fair share, then for each claim 1 if it is the owner's now, or 0.
 local owner, lease, total, held = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3]), tonumber(ARGV[4])
 local time = redis.call('TIME')
 local now = tonumber(time[1]) * 1000 + math.floor(tonumber(time[2]) / 1000)

@@ -1,18 +1,20 @@
--- Applies steps, each as a whole or not at all. ARGV[1]: the steps as JSON. KEYS: for each step the hash of what is staged, the set of
--- fenced owners, then each split's record. Returns an answer for each step.
+-- Applies steps, each as a whole or not at all. ARGV[1]: the steps as JSON. KEYS: for each step the
+-- hash of staged entries, the set of fenced owners, then each split's record. Returns an answer for
+-- each step.
 --
--- Positions stay text, because a Lua number cannot hold all of them; epochs and sequences count events and never get that high.
+-- Positions stay strings, because a Lua number cannot represent all of them; epochs and sequences
+-- count events and never get that high.
 
--- Lua's stack bounds how many values one call can be given.
-local function in_portions(command, key, values)
+-- Splits the values, because Lua's stack limits the number of arguments of a call.
+local function in_chunks(command, key, values)
     for from = 1, #values, 1000 do
         redis.call(command, key, unpack(values, from, math.min(from + 999, #values)))
     end
 end
 
--- Why a step cannot be applied; nil if it can.
+-- Returns why a step cannot be applied, or nil if it can.
 local function refusal(step, fenced_owners, records)
-    -- Everything that can fail is read before anything is written: a script is not undone.
+    -- Everything that can fail is read before anything is written, since a script is not rolled back.
     local is_fenced = redis.call('SISMEMBER', fenced_owners, step.owner) == 1
     local fenced, above, old_epoch, old_sequence = {'fenced'}, nil, nil, nil
     for i, split in ipairs(step.splits) do
@@ -44,11 +46,11 @@ local function apply(step, staged, records)
         if split.resume then
             redis.call('HSET', records[i], 'resume', split.resume)
         end
-        in_portions('HSET', records[i], split.ahead)
-        in_portions('HDEL', records[i], split.caught_up)
+        in_chunks('HSET', records[i], split.ahead)
+        in_chunks('HDEL', records[i], split.caught_up)
     end
-    in_portions('HDEL', staged, step.published)
-    in_portions('HSET', staged, step.staged)
+    in_chunks('HDEL', staged, step.published)
+    in_chunks('HSET', staged, step.staged)
 end
 
 local answers, key = {}, 0

@@ -1,5 +1,5 @@
--- Removes the records of splits that are finished, have no owner and no lane ahead. KEYS: the sink's set of splits, then each split's
--- record. ARGV: each split.
+-- Removes the records of splits that are finished and have no owner and no lane ahead.
+-- KEYS: the sink's set of splits, then each split's record. ARGV: each split.
 for i = 2, #KEYS do
     local record = redis.call('HGETALL', KEYS[i])
     local is_finished, is_held = false, false

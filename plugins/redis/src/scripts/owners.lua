@@ -1,4 +1,4 @@
--- KEYS: records. Returns the owners of each, separated by line breaks.
+-- Returns the owners of each record, separated by line breaks. KEYS: the records.
 local owners = {}
 for i, key in ipairs(KEYS) do
     owners[i] = redis.call('HGET', key, 'owner') or ''

@@ -1,4 +1,5 @@
--- Writes who alone owns the splits that are still held under the epoch. KEYS: each split's record. ARGV: the owner, then each epoch.
+-- Sets the only owner of the splits whose epoch has not changed. KEYS: each split's record.
+-- ARGV: the owner, then the epoch of each split.
 for i = 1, #KEYS do
     if redis.call('HGET', KEYS[i], 'epoch') == ARGV[i + 1] then
         redis.call('HSET', KEYS[i], 'owner', ARGV[1])

@@ -1,6 +1,10 @@
--- Takes splits over. KEYS: meta, the set of sinks, the sink's set of splits, the set of fenced owners, then each split's record.
--- ARGV: the format, the owner, the plan, whether other plans are accepted ('1'), the sink, then each split. Returns each record as HGETALL
--- does, with the owners that it had before. Owners are separated by line breaks; one that asks again is added once.
+-- Takes splits over.
+-- KEYS: meta, the set of sinks, the sink's set of splits, the set of fenced owners, then each
+-- split's record.
+-- ARGV: the format, the owner, the plan, whether other plans are accepted ('1'), the sink, then each
+-- split.
+-- Returns each record as HGETALL does, with its previous owners. Owners are separated by line
+-- breaks; an owner that takes a split again is added once.
 local format, owner, plan, accepts, sink = unpack(ARGV)
 local found = redis.call('HGET', KEYS[1], 'format')
 if found and found ~= format then

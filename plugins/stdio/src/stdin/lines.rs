@@ -1,4 +1,4 @@
-//! From bytes as they come to batches of lines.
+//! Splits a stream of bytes into batches of lines.
 
 use std::io::{self, ErrorKind, Read};
 use std::sync::Arc;
@@ -7,68 +7,78 @@ use bytes::Bytes;
 use pseidon_delivery::Position;
 use pseidon_plugin::{Batch, Payloads, Split};
 
-/// How much is read before it is handed on, if the input has it ready. A line that is longer makes the buffer grow.
+/// How many bytes are read before a batch is emitted, if they are available. A longer line makes
+/// the buffer grow.
 const BLOCK: usize = 1 << 20;
-/// What a buffer's spans can address, with room for the line feed of a last line that has none.
-const MOST: usize = u32::MAX as usize - 1;
+/// The most bytes that a buffer's spans can address, with room for the line feed that the last line
+/// may lack.
+const MAX_BUFFER: usize = u32::MAX as usize - 1;
 
-/// Collects whole lines.
+/// Reads bytes and returns complete lines.
 pub(super) struct LineReader {
-    /// Read into over and over; what is handed on is copied out of it, once and in one piece.
+    /// Reused for every read. Emitted lines are copied out of it, once and in one piece.
     buffer: Vec<u8>,
-    /// How much of the buffer is filled. Its part before `whole` is whole lines.
+    /// The number of bytes in the buffer. Those before `whole` are complete lines.
     filled: usize,
     whole: usize,
-    /// The number of the buffer's first byte in this run.
+    /// The offset of the buffer's first byte in this run.
     offset: u64,
     skip_empty: bool,
 }
 
-/// What is behind the bytes that were read.
+/// Whether the input may have more bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Filled {
-    /// More, some time.
+pub(super) enum InputState {
+    /// More bytes may follow.
     More,
     /// The end of the input.
     End,
 }
 
 impl LineReader {
-    /// A reader at the start of its input.
+    /// Creates a reader at the start of its input. `skip_empty` skips lines of white space.
     pub(super) fn new(skip_empty: bool) -> Self {
-        LineReader { buffer: Vec::new(), filled: 0, whole: 0, offset: 0, skip_empty }
+        LineReader {
+            buffer: Vec::new(),
+            filled: 0,
+            whole: 0,
+            offset: 0,
+            skip_empty,
+        }
     }
 
-    /// A run begins: bytes are counted from 0, first those of a line that the last run was stopped in.
+    /// Starts a run: bytes are counted from 0, beginning with those of a line that the last run was
+    /// stopped in.
     pub(super) fn begin_run(&mut self) {
         self.offset = 0;
     }
 
-    /// How many bytes of a line have been read whose end has not.
+    /// The number of bytes that were read of an incomplete line.
     pub(super) fn unfinished(&self) -> usize {
         self.filled - self.whole
     }
 
-    /// Reads once, then goes on until the block is full, the input ends, or `ready` says that it has nothing more just now.
+    /// Reads once, then continues until the block is full, the input ends, or `ready` returns that
+    /// no more bytes are available now.
     ///
-    /// A line of more than `longest_line` bytes, or of a block if that is more, is an error.
+    /// A line of more than `longest_line` bytes (at least one block) is an error.
     pub(super) fn fill<R: Read>(
         &mut self,
         input: &mut R,
         ready: impl Fn(&R) -> io::Result<bool>,
         longest_line: usize,
-    ) -> io::Result<Filled> {
-        let longest_line = longest_line.clamp(BLOCK, MOST);
+    ) -> io::Result<InputState> {
+        let longest_line = longest_line.clamp(BLOCK, MAX_BUFFER);
         loop {
             self.make_room(longest_line)?;
             let count = match input.read(&mut self.buffer[self.filled..]) {
                 Ok(0) => {
                     self.end_last_line();
-                    return Ok(Filled::End);
+                    return Ok(InputState::End);
                 }
                 Ok(count) => count,
                 Err(error) if error.kind() == ErrorKind::Interrupted => continue,
-                Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(Filled::More),
+                Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(InputState::More),
                 Err(error) => return Err(error),
             };
             let read = &self.buffer[self.filled..self.filled + count];
@@ -77,12 +87,13 @@ impl LineReader {
             }
             self.filled += count;
             if self.filled == self.buffer.len() && self.whole > 0 || !ready(input)? {
-                return Ok(Filled::More);
+                return Ok(InputState::More);
             }
         }
     }
 
-    /// The whole lines that were read, as a batch whose positions count from `first` at the start of the run. `None` if there is none.
+    /// Returns the complete lines that were read as a batch, or `None` if there are none. `first`
+    /// is the position at the start of the run.
     pub(super) fn batch(&mut self, split: &Arc<Split>, first: Position) -> Option<Batch> {
         if self.whole == 0 {
             return None;
@@ -110,7 +121,12 @@ impl LineReader {
             line = end + 1;
         }
         let next = start + lines.len() as u64;
-        Some(Batch::from_payloads(split.clone(), Payloads::new(lines, spans, !skipped), positions, next))
+        Some(Batch::from_payloads(
+            split.clone(),
+            Payloads::new(lines, spans, !skipped),
+            positions,
+            next,
+        ))
     }
 
     fn make_room(&mut self, longest_line: usize) -> io::Result<()> {
@@ -118,14 +134,18 @@ impl LineReader {
             return Ok(());
         }
         if self.filled > longest_line {
-            let reason = format!("the line at byte {} is longer than {longest_line} bytes; raise :memory", self.offset);
+            let reason = format!(
+                "the line at byte {} is longer than {longest_line} bytes; raise :memory",
+                self.offset
+            );
             return Err(io::Error::new(ErrorKind::InvalidData, reason));
         }
-        self.buffer.resize((self.buffer.len() * 2).clamp(BLOCK, longest_line + 1), 0);
+        self.buffer
+            .resize((self.buffer.len() * 2).clamp(BLOCK, longest_line + 1), 0);
         Ok(())
     }
 
-    /// The input's last line may lack its line feed.
+    /// Adds the line feed that the last line of the input may lack.
     fn end_last_line(&mut self) {
         if self.unfinished() == 0 {
             return;

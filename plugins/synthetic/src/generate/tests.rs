@@ -3,9 +3,9 @@ use std::thread;
 
 use arrow::datatypes::DataType;
 use pseidon_dsl::{Node, NodeKind, Span, edn};
-use pseidon_plugin::batch::MetaWanted;
+use pseidon_plugin::batch::WantedMetadata;
 use pseidon_plugin::metrics::Metrics;
-use pseidon_plugin::source::{Resumption, SourceEvent, SplitShare, Start};
+use pseidon_plugin::source::{Resumption, SourceEvent, SplitShare, SplitStart};
 use pseidon_plugin::{Budget, Pause, Stop};
 
 use super::*;
@@ -20,7 +20,7 @@ fn setup() -> SourceSetup {
         pipeline: "test".into(),
         stage: "gen".into(),
         base: ".".into(),
-        wanted: MetaWanted::default(),
+        wanted: WantedMetadata::default(),
         io_threads: 1,
         memory: 64 << 20,
         instance: "one".into(),
@@ -29,7 +29,8 @@ fn setup() -> SourceSetup {
     }
 }
 
-/// Runs the source against an engine that knows these positions, until it ends or `enough` says so.
+/// Runs the source against an engine that holds these positions, until it ends or `enough` returns
+/// true.
 fn run_from(
     options: &str,
     resumed: &[Option<Position>],
@@ -38,7 +39,12 @@ fn run_from(
 ) -> Result<Vec<Batch>, SourceError> {
     let source = prepare(options).unwrap();
     let stop = Stop::new();
-    let (handle, events) = SourceHandle::new(Budget::new(1 << 30), stop.clone(), Pause::default(), Arc::default());
+    let (handle, events) = SourceHandle::new(
+        Budget::new(1 << 30),
+        stop.clone(),
+        Pause::default(),
+        Arc::default(),
+    );
     thread::scope(|scope| {
         let running = scope.spawn(move || source.run(setup, handle));
         let mut batches = Vec::new();
@@ -47,24 +53,43 @@ fn run_from(
             match event {
                 SourceEvent::Take(splits, reply) => {
                     let position = |index| resumed.get(index).copied().flatten();
-                    let known = |position| Resumption { position, resume: None, is_finished: false };
+                    let known = |position| Resumption {
+                        position,
+                        resume: None,
+                        is_finished: false,
+                    };
                     let known = (0..splits.len()).map(|index| position(index).map(known));
                     reply.send(known.collect()).unwrap();
                 }
-                SourceEvent::ForgetFinished(_) => panic!("splits of generate are never gone"),
+                SourceEvent::ForgetFinished(_) => panic!("splits of generate never disappear"),
                 SourceEvent::ShareSplits(found, reply) => {
-                    let granted = found.into_iter().filter(|split| held.insert(split.clone())).collect();
+                    let granted = found
+                        .into_iter()
+                        .filter(|split| held.insert(split.clone()))
+                        .collect();
                     reply.send(SplitShare { granted, excess: 0 }).unwrap();
                 }
                 SourceEvent::Begin(splits, reply) => {
-                    // Those that are over are not begun.
-                    for Start { split, position, .. } in &splits {
-                        let index: usize = split.id.as_str().strip_prefix("gen:").unwrap().parse().unwrap();
-                        assert_eq!(*position, resumed.get(index).copied().flatten().unwrap_or(0));
+                    // Finished splits are not begun.
+                    for SplitStart {
+                        split, position, ..
+                    } in &splits
+                    {
+                        let index: usize = split
+                            .id
+                            .as_str()
+                            .strip_prefix("gen:")
+                            .unwrap()
+                            .parse()
+                            .unwrap();
+                        assert_eq!(
+                            *position,
+                            resumed.get(index).copied().flatten().unwrap_or(0)
+                        );
                     }
                     reply.send(()).unwrap();
                 }
-                // The end of a split is no batch of records.
+                // The end-of-split batch has no records.
                 SourceEvent::Emit(batch) if batch.ends => assert!(batch.is_empty()),
                 SourceEvent::Emit(batch) => {
                     batches.push(*batch);
@@ -84,8 +109,11 @@ fn run(options: &str) -> Vec<Batch> {
 }
 
 fn texts(batches: &[Batch]) -> Vec<String> {
-    let rows = batches.iter().flat_map(|batch| (0..batch.len()).map(|row| batch.payloads.get(row).unwrap()));
-    rows.map(|bytes| String::from_utf8(bytes.to_vec()).unwrap()).collect()
+    let rows = batches
+        .iter()
+        .flat_map(|batch| (0..batch.len()).map(|row| batch.payloads.get(row).unwrap()));
+    rows.map(|bytes| String::from_utf8(bytes.to_vec()).unwrap())
+        .collect()
 }
 
 /// The numbers of the records of each split.
@@ -94,27 +122,52 @@ fn numbers(batches: &[Batch], splits: usize) -> Vec<Vec<Position>> {
     for batch in batches {
         let numbers = &mut numbers[batch.split.partition as usize];
         numbers.extend(&batch.positions);
-        assert!(numbers.is_sorted_by(|a, b| a < b) && numbers.iter().all(|number| *number < batch.next));
+        assert!(
+            numbers.is_sorted_by(|a, b| a < b) && numbers.iter().all(|number| *number < batch.next)
+        );
     }
     numbers
 }
 
 #[test]
-fn records_are_made_from_expressions() {
-    let made = run("{:record {:id \"n\" :user \"'u' || (n % 2)\"} :count 3}");
-    assert_eq!(texts(&made), ["{\"id\":0,\"user\":\"u0\"}", "{\"id\":1,\"user\":\"u1\"}", "{\"id\":2,\"user\":\"u0\"}"]);
-    assert_eq!(made[0].positions, [0, 1, 2]);
-    assert_eq!(made[0].next, 3);
-    assert!(made[0].payloads.lines(0, 3).is_some());
+fn records_are_generated_from_expressions() {
+    let generated = run("{:record {:id \"n\" :user \"'u' || (n % 2)\"} :count 3}");
+    assert_eq!(
+        texts(&generated),
+        [
+            "{\"id\":0,\"user\":\"u0\"}",
+            "{\"id\":1,\"user\":\"u1\"}",
+            "{\"id\":2,\"user\":\"u0\"}"
+        ]
+    );
+    assert_eq!(generated[0].positions, [0, 1, 2]);
+    assert_eq!(generated[0].next, 3);
+    assert!(generated[0].payloads.lines(0, 3).is_some());
 }
 
 #[test]
-fn the_plan_is_told_what_the_records_are() {
-    let facts = prepare("{:record {:id \"n\" :user \"'u' || n\" :half \"r < 0.5\"} :count 3}").unwrap().facts();
+fn facts_describe_the_records() {
+    let facts = prepare("{:record {:id \"n\" :user \"'u' || n\" :half \"r < 0.5\"} :count 3}")
+        .unwrap()
+        .facts();
     let schema = facts.schema.unwrap();
-    let fields: Vec<_> = schema.fields().iter().map(|field| (field.name().as_str(), field.data_type().clone())).collect();
-    assert_eq!(fields, [("id", DataType::Int64), ("user", DataType::Utf8), ("half", DataType::Boolean)]);
-    assert_eq!((facts.format.as_str(), facts.finite, facts.not_rereadable), ("json", true, None));
+    let fields: Vec<_> = schema
+        .fields()
+        .iter()
+        .map(|field| (field.name().as_str(), field.data_type().clone()))
+        .collect();
+    assert_eq!(
+        fields,
+        [
+            ("id", DataType::Int64),
+            ("user", DataType::Utf8),
+            ("half", DataType::Boolean)
+        ]
+    );
+    assert_eq!(
+        (facts.format.as_str(), facts.finite, facts.not_rereadable),
+        ("json", true, None)
+    );
 
     let facts = prepare("{:record {:at \"now()\"}}").unwrap().facts();
     assert!(!facts.finite);
@@ -129,7 +182,10 @@ fn a_record_depends_on_its_number_and_the_seed_only() {
     let resumed = texts(&run_from(options, &[Some(12_345)], &setup(), |_| false).unwrap());
     assert_eq!(resumed, whole[12_345..]);
     let split = run(&options.replace(":seed", ":splits 3 :seed"));
-    let of_second: Vec<_> = split.into_iter().filter(|batch| batch.split.partition == 1).collect();
+    let of_second: Vec<_> = split
+        .into_iter()
+        .filter(|batch| batch.split.partition == 1)
+        .collect();
     assert!(texts(&of_second).iter().eq(whole.iter().skip(1).step_by(3)));
     assert_ne!(texts(&run(&options.replace("7", "8"))), whole);
 }
@@ -149,15 +205,23 @@ fn every_number_comes_once_in_its_split() {
         let batches = run_from(&options, resumed, &setup(), |_| false).unwrap();
         for (split, found) in numbers(&batches, splits).into_iter().enumerate() {
             let first = resumed[split].unwrap_or(0);
-            let expected: Vec<_> = (first..count).filter(|number| number % splits as u64 == split as u64).collect();
-            assert_eq!(found, expected, "split {split} of {splits}, count {count}, resumed {resumed:?}");
+            let expected: Vec<_> = (first..count)
+                .filter(|number| number % splits as u64 == split as u64)
+                .collect();
+            assert_eq!(
+                found, expected,
+                "split {split} of {splits}, count {count}, resumed {resumed:?}"
+            );
         }
     }
 }
 
 #[test]
 fn an_endless_run_ends_when_it_is_stopped() {
-    let batches = run_from("{:record {:id \"n\"}}", &[], &setup(), |batches| batches.len() == 5).unwrap();
+    let batches = run_from("{:record {:id \"n\"}}", &[], &setup(), |batches| {
+        batches.len() == 5
+    })
+    .unwrap();
     assert!(batches.len() >= 5);
     let numbers = numbers(&batches, 1).remove(0);
     assert!(numbers.iter().copied().eq(0..numbers.len() as u64));
@@ -168,7 +232,7 @@ fn a_rate_is_not_exceeded() {
     let options = "{:record {:id \"n\"} :rate 200 :count 21}";
     let started = Instant::now();
     let batches = run(options);
-    // The last of them is due after a tenth of a second.
+    // The last record is due after a tenth of a second.
     assert!(started.elapsed() >= Duration::from_millis(100));
     assert_eq!(numbers(&batches, 1).remove(0).len(), 21);
 }
@@ -177,29 +241,52 @@ fn a_rate_is_not_exceeded() {
 fn large_records_come_in_small_batches() {
     let batches = run("{:record {:text \"repeat('x', 100000)\"} :count 600}");
     assert_eq!(texts(&batches).len(), 600);
-    assert!(batches[1..].iter().all(|batch| batch.size() < 2 * BATCH_BYTES));
+    assert!(
+        batches[1..]
+            .iter()
+            .all(|batch| batch.size() < 2 * BATCH_BYTES)
+    );
 }
 
 #[test]
-fn records_that_cannot_be_made_end_the_run_or_are_left_out() {
+fn records_that_cannot_be_generated_stop_the_run_or_are_skipped() {
     let options = "{:record {:id \"n\" :part \"100 / (n % 3)\"} :count 6}";
     let error = run_from(options, &[], &setup(), |_| false).unwrap_err();
     assert!(
-        matches!(&error, SourceError::Fatal(reason) if reason.starts_with("record 0 cannot be made: no value for `part`: ")),
+        matches!(&error, SourceError::Fatal(reason) if reason.starts_with("cannot generate record 0: cannot evaluate `part`: ")),
         "{error}"
     );
 
     let setup = setup();
-    let batches = run_from(&options.replace(":count", ":on-error :noop :count"), &[], &setup, |_| false).unwrap();
+    let batches = run_from(
+        &options.replace(":count", ":on-error :noop :count"),
+        &[],
+        &setup,
+        |_| false,
+    )
+    .unwrap();
     assert_eq!(numbers(&batches, 1), [[1, 2, 4, 5]]);
     assert_eq!(batches.last().unwrap().next, 6);
-    assert_eq!(setup.metrics.bad_records.with_label_values(&["gen", "dropped"]).get(), 2);
+    assert_eq!(
+        setup
+            .metrics
+            .bad_records
+            .with_label_values(&["gen", "dropped"])
+            .get(),
+        2
+    );
 }
 
 #[test]
-fn what_is_left_is_counted() {
+fn remaining_records_are_reported_as_lag() {
     let setup = setup();
-    run_from("{:record {:id \"n\"} :rate 1000 :count 1000000}", &[], &setup, |batches| batches.len() == 1).unwrap();
+    run_from(
+        "{:record {:id \"n\"} :rate 1000 :count 1000000}",
+        &[],
+        &setup,
+        |batches| batches.len() == 1,
+    )
+    .unwrap();
     let left = setup.metrics.lag.with_label_values(&["gen"]).get();
     assert!((1..1_000_000).contains(&left), "{left}");
 }
@@ -207,36 +294,78 @@ fn what_is_left_is_counted() {
 #[test]
 fn samples_are_the_first_records() {
     let source = prepare("{:record {:id \"n\"} :count 2}").unwrap();
-    assert_eq!(source.sample(&setup(), 10).unwrap(), [&b"{\"id\":0}"[..], b"{\"id\":1}"]);
+    assert_eq!(
+        source.sample(&setup(), 10).unwrap(),
+        [&b"{\"id\":0}"[..], b"{\"id\":1}"]
+    );
     assert_eq!(source.sample(&setup(), 1).unwrap().len(), 1);
 }
 
 #[test]
-fn mistakes_are_shown_where_they_are() {
+fn errors_point_at_their_cause() {
     let table = [
         ("{:record {}}", "the record has no fields", "{}"),
-        ("{:record {:a \"n\" \"a\" \"r\"}}", "the field `a` is given twice", "r"),
-        ("{:record {:a \"@offset\"}}", "a record has no metadata before it is made", "@offset"),
-        ("{:record {:a \"n\"} :rate 0}", "records cannot come at this rate", "0"),
-        ("{:record {:a \"n\"} :splits 0}", "records cannot be spread over so many splits", "0"),
-        ("{:record {:a \"n\"} :splits 99999}", "records cannot be spread over so many splits", "99999"),
-        ("{:record {:a \"n\"} :on-error :quarantine}", "a record that could not be made cannot be tried again or put aside", ":quarantine"),
+        (
+            "{:record {:a \"n\" \"a\" \"r\"}}",
+            "duplicate field `a`",
+            "r",
+        ),
+        (
+            "{:record {:a \"@offset\"}}",
+            "metadata is not available to expressions that generate records",
+            "@offset",
+        ),
+        ("{:record {:a \"n\"} :rate 0}", "invalid rate", "0"),
+        (
+            "{:record {:a \"n\"} :splits 0}",
+            "invalid number of splits",
+            "0",
+        ),
+        (
+            "{:record {:a \"n\"} :splits 99999}",
+            "invalid number of splits",
+            "99999",
+        ),
+        (
+            "{:record {:a \"n\"} :on-error :quarantine}",
+            "generated records cannot be retried or quarantined",
+            ":quarantine",
+        ),
     ];
     for (options, message, underlined) in table {
-        let mistakes = prepare(options).err().unwrap();
-        let shown = |mistake: &Diagnostic| options[mistake.span.start as usize..mistake.span.end as usize].to_owned();
+        let errors = prepare(options).err().unwrap();
+        let shown = |error: &Diagnostic| {
+            options[error.span.start as usize..error.span.end as usize].to_owned()
+        };
         assert_eq!(
-            mistakes.iter().map(|mistake| (mistake.message.as_str(), shown(mistake))).collect::<Vec<_>>(),
+            errors
+                .iter()
+                .map(|error| (error.message.as_str(), shown(error)))
+                .collect::<Vec<_>>(),
             [(message, underlined.to_owned())]
         );
     }
-    // All at once.
-    assert_eq!(prepare("{:record {:a \"x\" :b \"@key\"} :rate -1 :splits 0}").err().unwrap().len(), 4);
+    // All errors are reported at once.
+    assert_eq!(
+        prepare("{:record {:a \"x\" :b \"@key\"} :rate -1 :splits 0}")
+            .err()
+            .unwrap()
+            .len(),
+        4
+    );
 }
 
 #[test]
-fn the_example_is_right() {
-    let [Node { kind: NodeKind::List(call), .. }] = &edn::read_all(SPEC.example).unwrap()[..] else { panic!("not a stage") };
+fn the_example_is_valid() {
+    let [
+        Node {
+            kind: NodeKind::List(call),
+            ..
+        },
+    ] = &edn::read_all(SPEC.example).unwrap()[..]
+    else {
+        panic!("not a stage")
+    };
     let options = Options::parse(&SPEC, &call[1..], Span::new(0, 0)).unwrap();
     GeneratePlugin.prepare(&options).map(|_| ()).unwrap();
 }

@@ -1,4 +1,4 @@
-//! When files close, and how they are called.
+//! Tests of when files close, and of their names.
 
 use super::*;
 
@@ -7,7 +7,10 @@ fn a_run_leaves_finished_files_and_nothing_else() {
     let world = World::new();
     let mut run = world.start(EVERY_5);
     run.deliver(0, 12).unwrap();
-    assert!(world.names("out").iter().all(|name| name.starts_with(OPEN)), "nothing is visible yet");
+    assert!(
+        world.names("out").iter().all(|name| name.starts_with(OPEN)),
+        "nothing is visible yet"
+    );
     run.deliver(1, 3).unwrap();
     run.finish();
     world.assert_exactly_once("out", [12, 3]);
@@ -22,11 +25,18 @@ fn a_run_leaves_finished_files_and_nothing_else() {
         ]
     );
     assert!(world.store.staged(&"lake".into()).unwrap().is_empty());
-    assert!(world.store.records(&"lake".into()).unwrap().iter().all(|(_, record)| record.ahead.is_empty()));
+    assert!(
+        world
+            .store
+            .records(&"lake".into())
+            .unwrap()
+            .iter()
+            .all(|(_, record)| record.ahead.is_empty())
+    );
 }
 
 #[test]
-fn a_file_without_values_in_its_path_lies_in_the_folder_itself() {
+fn a_path_without_values_is_the_folder_itself() {
     let world = World::new();
     let mut run = world.start(r#""out/all""#);
     run.deliver(1, 3).unwrap();
@@ -35,34 +45,50 @@ fn a_file_without_values_in_its_path_lies_in_the_folder_itself() {
 }
 
 #[test]
-fn a_file_has_exactly_as_many_records_as_it_may() {
+fn a_file_has_exactly_the_maximum_number_of_records() {
     let world = World::new();
     let mut run = world.start(r#"{:path "out" :rollover {:records 10}}"#);
     run.deliver(0, 7).unwrap();
     run.deliver(0, 38).unwrap();
     run.writer.tick().unwrap();
-    let counts: Vec<usize> =
-        world.files("out").into_iter().filter(|(name, _)| !name.contains(OPEN)).map(|(_, text)| text.lines().count()).collect();
+    let counts: Vec<usize> = world
+        .files("out")
+        .into_iter()
+        .filter(|(name, _)| !name.contains(OPEN))
+        .map(|(_, text)| text.lines().count())
+        .collect();
     assert_eq!(counts, [10, 10, 10, 10]);
     run.finish();
     assert_eq!(world.names("out").len(), 5);
 }
 
 #[test]
-fn rows_of_one_record_are_never_parted() {
+fn rows_of_one_record_stay_in_one_file() {
     let world = World::new();
     let mut run = world.start(r#"{:path "out" :rollover {:records 2}}"#);
     let split = run.splits[0].0.clone();
-    let all = rows(&split, 0, 3, |_| None).take(&UInt32Array::from(vec![0, 1, 1, 1, 2, 2, 2])).unwrap();
+    let all = rows(&split, 0, 3, |_| None)
+        .take(&UInt32Array::from(vec![0, 1, 1, 1, 2, 2, 2]))
+        .unwrap();
     run.deliver_rows(all).unwrap();
     run.finish();
-    let counts: Vec<usize> = world.files("out").into_values().map(|text| text.lines().count()).collect();
+    let counts: Vec<usize> = world
+        .files("out")
+        .into_values()
+        .map(|text| text.lines().count())
+        .collect();
     assert_eq!(counts, [4, 3]);
 }
 
 #[test]
-fn each_rule_closes_files_by_itself() {
-    for (rule, closes) in [(":size 1", true), (":idle 0", true), (":age 0", true), (":records 1", true), (":records 1000", false)] {
+fn each_rule_closes_files_independently() {
+    for (rule, closes) in [
+        (":size 1", true),
+        (":idle 0", true),
+        (":age 0", true),
+        (":records 1", true),
+        (":records 1000", false),
+    ] {
         let world = World::new();
         let mut run = world.start(&format!(r#"{{:path "out" :rollover {{{rule}}}}}"#));
         run.deliver(0, 3).unwrap();
@@ -79,10 +105,24 @@ fn a_flush_of_one_split_leaves_the_others_open() {
     run.deliver(0, 3).unwrap();
     run.deliver(1, 3).unwrap();
     run.writer.flush(Some(&["in:clicks/1".into()])).unwrap();
-    let visible: Vec<String> = world.names("out").into_iter().filter(|name| !name.contains(OPEN)).collect();
+    let visible: Vec<String> = world
+        .names("out")
+        .into_iter()
+        .filter(|name| !name.contains(OPEN))
+        .collect();
     assert_eq!(visible, ["1/clicks-1-000000000000.json"]);
-    assert_eq!(run.setup.metrics.open_files.with_label_values(&["lake"]).get(), 1);
-    assert_eq!(run.setup.metrics.files.with_label_values(&["lake"]).get(), 1);
+    assert_eq!(
+        run.setup
+            .metrics
+            .open_files
+            .with_label_values(&["lake"])
+            .get(),
+        1
+    );
+    assert_eq!(
+        run.setup.metrics.files.with_label_values(&["lake"]).get(),
+        1
+    );
     run.finish();
 }
 
@@ -94,8 +134,17 @@ fn a_name_that_is_taken_is_not_replaced() {
     let mut run = world.start(r#"{:path "out/{k}" :compression :gzip}"#);
     run.deliver(0, 1).unwrap();
     run.finish();
-    assert_eq!(world.names("out"), ["b0/clicks-0-000000000000.json.gz", "b0/clicks-0-000000000000~1.json.gz"]);
-    assert_eq!(world.files("out")["b0/clicks-0-000000000000.json.gz"], "other");
+    assert_eq!(
+        world.names("out"),
+        [
+            "b0/clicks-0-000000000000.json.gz",
+            "b0/clicks-0-000000000000~1.json.gz"
+        ]
+    );
+    assert_eq!(
+        world.files("out")["b0/clicks-0-000000000000.json.gz"],
+        "other"
+    );
 }
 
 #[test]
@@ -106,7 +155,10 @@ fn places_of_one_stage_do_not_collide() {
         run.deliver(0, 1).unwrap();
         run.finish();
     }
-    assert_eq!(world.names("out"), ["clicks-0-000000000000.2.json", "clicks-0-000000000000.json"]);
+    assert_eq!(
+        world.names("out"),
+        ["clicks-0-000000000000.2.json", "clicks-0-000000000000.json"]
+    );
 }
 
 #[test]
@@ -117,7 +169,12 @@ fn base_directories_are_used_in_turn() {
     run.finish();
     assert_eq!(world.names("one").len(), 2);
     assert_eq!(world.names("two").len(), 2);
-    assert!(world.names("one").iter().all(|name| name.starts_with("x/b")));
+    assert!(
+        world
+            .names("one")
+            .iter()
+            .all(|name| name.starts_with("x/b"))
+    );
 }
 
 #[test]
@@ -126,19 +183,34 @@ fn many_buckets_need_few_open_files_and_little_memory() {
     let mut run = world.start(r#"{:path "out/{k}" :max-open-files 8 :compression :gzip}"#);
     let split = run.splits[0].0.clone();
     for turn in 0..3 {
-        run.deliver_rows(rows(&split, turn * 100, turn * 100 + 100, |position| Some(format!("{}", position % 100)))).unwrap();
-        assert!(run.setup.metrics.open_files.with_label_values(&["lake"]).get() <= 8);
+        run.deliver_rows(rows(&split, turn * 100, turn * 100 + 100, |position| {
+            Some(format!("{}", position % 100))
+        }))
+        .unwrap();
+        assert!(
+            run.setup
+                .metrics
+                .open_files
+                .with_label_values(&["lake"])
+                .get()
+                <= 8
+        );
     }
     run.finish();
     assert_eq!(world.names("out").len(), 300);
 }
 
 #[test]
-fn parquet_files_name_the_positions_they_hold() {
+fn parquet_files_list_their_positions() {
     let world = World::new();
     let schema = Arc::new(Schema::new(vec![Field::new("k", DataType::Utf8, true)]));
-    let input = SinkInput { record: RecordShape::Columns(schema), ..input() };
-    let mut run = world.try_start("lake", r#"{:path "out" :codec :parquet}"#, input).unwrap();
+    let input = SinkInput {
+        record: RecordShape::Columns(schema),
+        ..input()
+    };
+    let mut run = world
+        .try_start("lake", r#"{:path "out" :codec :parquet}"#, input)
+        .unwrap();
     for partition in [1, 0] {
         let split = run.splits[partition].0.clone();
         let all = rows(&split, 10, 13, bucket);
@@ -148,7 +220,11 @@ fn parquet_files_name_the_positions_they_hold() {
     run.finish();
     let (name, content) = world.files("out").pop_first().unwrap();
     assert_eq!(name, "clicks-1-000000000010.parquet");
-    for expected in [r#"{"in:clicks/0":{"first":10,"upto":13},"in:clicks/1":{"first":10,"upto":13}}"#, "pseidon.positions", "my pipeline"] {
+    for expected in [
+        r#"{"in:clicks/0":{"first":10,"upto":13},"in:clicks/1":{"first":10,"upto":13}}"#,
+        "pseidon.positions",
+        "my pipeline",
+    ] {
         assert!(content.contains(expected), "{expected}");
     }
 }
@@ -159,29 +235,56 @@ fn a_name_is_part_of_the_bucket() {
     let mut run = world.start(r#"{:base-dir "out" :name "{@topic}-{k}" :null-name "NULL"}"#);
     run.deliver(0, 3).unwrap();
     run.finish();
-    let names = ["clicks-b0-0-000000000000.json", "clicks-b1-0-000000000001.json", "clicks-b2-0-000000000002.json"];
+    let names = [
+        "clicks-b0-0-000000000000.json",
+        "clicks-b1-0-000000000001.json",
+        "clicks-b2-0-000000000002.json",
+    ];
     assert_eq!(world.names("out"), names);
 
-    let mut run = world.start(r#"{:path "out/x-{@partition}" :name "all/{k}"}"#.replace("all/", "all_").as_str());
+    let mut run = world
+        .start(r#"{:path "out/x-{@partition}" :name "all/{k}"}"#.replace("all/", "all_").as_str());
     let split = run.splits[1].0.clone();
-    run.deliver_rows(rows(&split, 0, 2, |position| Some(if position == 0 { "a/b".to_owned() } else { "c".repeat(300) }))).unwrap();
+    run.deliver_rows(rows(&split, 0, 2, |position| {
+        Some(if position == 0 {
+            "a/b".to_owned()
+        } else {
+            "c".repeat(300)
+        })
+    }))
+    .unwrap();
     run.finish();
-    let names: Vec<String> = world.names("out").into_iter().filter(|name| name.starts_with("x-1/")).collect();
-    assert!(names[0].starts_with("x-1/all_a%2Fb-") && names[0].ends_with("-000000000000.json"), "{names:?}");
-    assert!(names[1].starts_with("x-1/all_ccc") && names[1].len() < 180, "{names:?}");
+    let names: Vec<String> = world
+        .names("out")
+        .into_iter()
+        .filter(|name| name.starts_with("x-1/"))
+        .collect();
+    assert!(
+        names[0].starts_with("x-1/all_a%2Fb-") && names[0].ends_with("-000000000000.json"),
+        "{names:?}"
+    );
+    assert!(
+        names[1].starts_with("x-1/all_ccc") && names[1].len() < 180,
+        "{names:?}"
+    );
 }
 
 #[test]
-fn a_slash_in_a_times_format_parts_folders_and_one_in_a_value_does_not() {
+fn a_slash_separates_folders_in_a_time_format_but_not_in_a_value() {
     let world = World::new();
-    let mut run = world.start(r#""out/{cast('2026-01-31T05:00:00Z' as timestamp):date=%Y%m%d/hour=%Y%m%d%H}/{'a/b'}""#);
+    let mut run = world.start(
+        r#""out/{cast('2026-01-31T05:00:00Z' as timestamp):date=%Y%m%d/hour=%Y%m%d%H}/{'a/b'}""#,
+    );
     run.deliver(0, 1).unwrap();
     run.finish();
-    assert_eq!(world.names("out"), ["date=20260131/hour=2026013105/a%2Fb/clicks-0-000000000000.json"]);
+    assert_eq!(
+        world.names("out"),
+        ["date=20260131/hour=2026013105/a%2Fb/clicks-0-000000000000.json"]
+    );
 }
 
 #[test]
-fn an_empty_name_is_none() {
+fn an_empty_name_is_the_default() {
     let world = World::new();
     let mut run = world.start(r#"{:path "out" :name "" :write ""}"#);
     run.deliver(0, 1).unwrap();
@@ -190,24 +293,48 @@ fn an_empty_name_is_none() {
 }
 
 #[test]
-fn a_bucket_has_as_many_lanes_as_asked_for() {
+fn a_bucket_has_the_configured_number_of_lanes() {
     let world = World::new();
     let run = world.start(r#"{:path "out" :lanes 2}"#);
     let lane = |split: &str| {
-        let split = Arc::new(Split { id: split.into(), topic: "clicks".into(), partition: 0 });
-        run.sink.route(rows(&split, 0, 3, bucket)).chunks.into_iter().map(|chunk| chunk.lane.to_string()).collect::<Vec<_>>()
+        let split = Arc::new(Split {
+            id: split.into(),
+            topic: "clicks".into(),
+            partition: 0,
+        });
+        run.sink
+            .route(rows(&split, 0, 3, bucket))
+            .chunks
+            .into_iter()
+            .map(|chunk| chunk.lane.to_string())
+            .collect::<Vec<_>>()
     };
-    let mut lanes: Vec<Vec<String>> = (0..20).map(|number| lane(&format!("in:clicks/{number}"))).collect();
-    assert_eq!(lane("in:clicks/7"), lanes[7], "a split has one lane for good");
+    let mut lanes: Vec<Vec<String>> = (0..20)
+        .map(|number| lane(&format!("in:clicks/{number}")))
+        .collect();
+    assert_eq!(
+        lane("in:clicks/7"),
+        lanes[7],
+        "a split always has the same lane"
+    );
     lanes.sort();
     lanes.dedup();
-    assert_eq!(lanes, [["out///0"], ["out///1"]].map(|lane| lane.map(|lane| lane.replace("out", "."))));
+    assert_eq!(
+        lanes,
+        [["out///0"], ["out///1"]].map(|lane| lane.map(|lane| lane.replace("out", ".")))
+    );
     let one = world.start(r#"{:path "out/{k}" :lanes 1}"#);
-    assert_eq!(one.sink.route(rows(&one.splits[0].0, 0, 1, bucket)).chunks[0].lane.as_str(), "b0", "as it was before there were lanes");
+    assert_eq!(
+        one.sink.route(rows(&one.splits[0].0, 0, 1, bucket)).chunks[0]
+            .lane
+            .as_str(),
+        "b0",
+        "the same id as without `:lanes`"
+    );
 }
 
 #[test]
-fn lanes_are_exactly_once_too() {
+fn several_lanes_per_bucket_are_exactly_once() {
     let world = World::new();
     let text = r#"{:path "out/{k}" :null-name "NULL" :lanes 3 :rollover {:records 5}}"#;
     let mut run = world.start(text);
@@ -217,7 +344,14 @@ fn lanes_are_exactly_once_too() {
     run.deliver(0, 20).unwrap();
     drop(run);
     let mut run = world.start(text);
-    for (partition, from) in run.splits.iter().map(|(_, from)| *from).collect::<Vec<_>>().into_iter().enumerate() {
+    for (partition, from) in run
+        .splits
+        .iter()
+        .map(|(_, from)| *from)
+        .collect::<Vec<_>>()
+        .into_iter()
+        .enumerate()
+    {
         run.deliver(partition, 40 - from).unwrap();
     }
     run.finish();
@@ -225,16 +359,22 @@ fn lanes_are_exactly_once_too() {
 }
 
 #[test]
-fn only_what_is_asked_for_is_written() {
+fn only_the_selected_columns_are_written() {
     let world = World::new();
     let mut run = world.start(r#"{:path "out/{k}" :write "upper(k) as u, @offset as at"}"#);
     run.deliver(0, 2).unwrap();
     run.finish();
     let contents: Vec<String> = world.files("out").into_values().collect();
-    assert_eq!(contents, ["{\"u\":\"B0\",\"at\":0}\n", "{\"u\":\"B1\",\"at\":1}\n"]);
+    assert_eq!(
+        contents,
+        ["{\"u\":\"B0\",\"at\":0}\n", "{\"u\":\"B1\",\"at\":1}\n"]
+    );
 
     let mut run = world.start(r#"{:path "txt/{@partition}" :write "k" :codec :txt}"#);
     run.deliver(1, 3).unwrap();
     run.finish();
-    assert_eq!(world.files("txt").into_values().collect::<Vec<_>>(), ["b0\nb1\nb2\n"]);
+    assert_eq!(
+        world.files("txt").into_values().collect::<Vec<_>>(),
+        ["b0\nb1\nb2\n"]
+    );
 }

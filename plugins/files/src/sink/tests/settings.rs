@@ -1,75 +1,152 @@
-//! What options mean, and where they send rows.
+//! Tests of the options, and of the routing that they configure.
 
 use pseidon_plugin::{BadRow, OptionKind};
 
 use super::*;
 
 #[test]
-fn the_declaration_reads_its_own_example() {
+fn the_example_of_the_declaration_is_valid() {
     options(r#""out" {:codec :parquet}"#);
-    let example =
-        pseidon_dsl::edn::read_all(r#"{:path "out/{k}" :codec :json :compression :gzip :rollover {:size "128MB" :idle "30s"}}"#).unwrap();
+    let text = concat!(
+        r#"{:path "out/{k}" :codec :json :compression :gzip "#,
+        r#":rollover {:size "128MB" :idle "30s"}}"#
+    );
+    let example = pseidon_dsl::edn::read_all(text).unwrap();
     let options = Options::parse(&options::SPEC, &example, pseidon_dsl::Span::default()).unwrap();
-    assert!(FilesSink.prepare(&options, &input()).unwrap().nondeterminism().is_none());
+    assert!(
+        FilesSink
+            .prepare(&options, &input())
+            .unwrap()
+            .nondeterminism()
+            .is_none()
+    );
 }
 
 #[test]
-fn mistakes_in_options_are_found_together() {
+fn errors_in_options_are_reported_together() {
     let cases: &[(&str, &[&str])] = &[
         (r#""out/{k}/../x""#, &["`..` cannot be part of this path"]),
-        (r#""out/{k}/.pseidon-open""#, &["`.pseidon-open` cannot be part of this path"]),
-        (r#"{:path "/out/{k}" :base-dir "a"}"#, &["`:path` is absolute although there is a `:base-dir`"]),
-        (r#"{:path "out" :base-dir []}"#, &["`:base-dir` names no folder"]),
-        (r#"{:path "out" :level 3}"#, &["files cannot be written like this"]),
-        (r#"{:path "out" :codec :parquet}"#, &["files cannot be written like this"]),
+        (
+            r#""out/{k}/.pseidon-open""#,
+            &["`.pseidon-open` cannot be part of this path"],
+        ),
+        (
+            r#"{:path "/out/{k}" :base-dir "a"}"#,
+            &["`:path` must be relative if `:base-dir` is set"],
+        ),
+        (
+            r#"{:path "out" :base-dir []}"#,
+            &["`:base-dir` names no folder"],
+        ),
+        (
+            r#"{:path "out" :level 3}"#,
+            &["files cannot be written with these options"],
+        ),
+        (
+            r#"{:path "out" :codec :parquet}"#,
+            &["files cannot be written with these options"],
+        ),
         (
             r#"{:path "out/{k}/.." :rollover {:records 0} :max-open-files 0}"#,
-            &["`..` cannot be part", "a file cannot have 0 records", "no file could be open"],
+            &[
+                "`..` cannot be part",
+                "`:records` must not be 0",
+                "`:max-open-files` must not be 0",
+            ],
         ),
-        (r#"{:codec :json}"#, &["lacks the option :path"]),
-        (r#"{:path "out" :name "a/{k}"}"#, &["`/` cannot be part of a file's name"]),
-        (r#"{:path "out" :write "*"}"#, &["the records are written as they came"]),
-        (r#"{:path "out" :write "k, upper(k) as k"}"#, &["two columns are called `k`"]),
-        (r#"{:path "out" :write "x"}"#, &["no column"]),
-        (r#"{:path "out" :write "k" :codec :raw}"#, &["files cannot be written like this"]),
-        (r#"{:path "out" :move-to {:path "a/{k}/.." :prefix "a/"}}"#, &["`..` cannot be part", "`:prefix` cannot be part of"]),
-        (r#"{:path "out" :move-to {:path ""}}"#, &["`:move-to` names no folder"]),
-        (r#"{:path "out" :on-close {}}"#, &["`:on-close` has to say who is called"]),
-        (r#"{:path "out" :on-close {:command ["a"] :post "http://b"}}"#, &["`:on-close` has to say who is called"]),
-        (r#"{:path "out" :on-close {:command []}}"#, &["`:command` names no program"]),
-        (r#"{:path "out" :on-close {:post "b"}}"#, &["`:post` is no URL"]),
+        (r#"{:codec :json}"#, &["missing required option `:path`"]),
+        (
+            r#"{:path "out" :name "a/{k}"}"#,
+            &["`/` cannot be part of a file's name"],
+        ),
+        (
+            r#"{:path "out" :write "*"}"#,
+            &["the records are written unparsed"],
+        ),
+        (
+            r#"{:path "out" :write "k, upper(k) as k"}"#,
+            &["duplicate column `k`"],
+        ),
+        (r#"{:path "out" :write "x"}"#, &["unknown column"]),
+        (
+            r#"{:path "out" :write "k" :codec :raw}"#,
+            &["files cannot be written with these options"],
+        ),
+        (
+            r#"{:path "out" :move-to {:path "a/{k}/.." :prefix "a/"}}"#,
+            &["`..` cannot be part", "`:prefix` cannot be part of"],
+        ),
+        (
+            r#"{:path "out" :move-to {:path ""}}"#,
+            &["`:move-to` names no folder"],
+        ),
+        (
+            r#"{:path "out" :on-close {}}"#,
+            &["`:on-close` requires `:command` or `:post`"],
+        ),
+        (
+            r#"{:path "out" :on-close {:command ["a"] :post "http://b"}}"#,
+            &["`:on-close` requires `:command` or `:post`"],
+        ),
+        (
+            r#"{:path "out" :on-close {:command []}}"#,
+            &["`:command` names no program"],
+        ),
+        (
+            r#"{:path "out" :on-close {:post "b"}}"#,
+            &["`:post` is not a URL"],
+        ),
     ];
     for (text, expected) in cases {
-        let Err(mistakes) = FilesSink.prepare(&options(text), &input()) else { panic!("{text} is accepted") };
-        let messages: Vec<String> = mistakes.into_iter().map(|mistake| mistake.message).collect();
+        let Err(errors) = FilesSink.prepare(&options(text), &input()) else {
+            panic!("{text} is accepted")
+        };
+        let messages: Vec<String> = errors.into_iter().map(|error| error.message).collect();
         assert_eq!(messages.len(), expected.len(), "{text}: {messages:?}");
         for part in *expected {
-            assert!(messages.iter().any(|message| message.contains(part)), "{text}: {messages:?}");
+            assert!(
+                messages.iter().any(|message| message.contains(part)),
+                "{text}: {messages:?}"
+            );
         }
     }
 }
 
 #[test]
-fn every_codec_and_compression_on_offer_is_known() {
+fn every_declared_codec_and_compression_is_supported() {
     let schema = Arc::new(Schema::new(vec![Field::new("k", DataType::Utf8, true)]));
-    let input = SinkInput { record: RecordShape::Columns(schema), ..input() };
-    let choices = |name: &str| match options::SPEC.options.iter().find(|option| option.name == name).unwrap().kind {
+    let input = SinkInput {
+        record: RecordShape::Columns(schema),
+        ..input()
+    };
+    let choices = |name: &str| match options::SPEC
+        .options
+        .iter()
+        .find(|option| option.name == name)
+        .unwrap()
+        .kind
+    {
         OptionKind::Choice(words) => words,
         _ => panic!("{name} is a choice"),
     };
     for codec in choices("codec") {
         for compression in choices("compression") {
-            let options = options(&format!(r#"{{:path "out" :codec :{codec} :compression :{compression}}}"#));
+            let options = options(&format!(
+                r#"{{:path "out" :codec :{codec} :compression :{compression}}}"#
+            ));
             let is_accepted = FilesSink.prepare(&options, &input).is_ok();
             let is_refused = *codec == "raw" || (*codec, *compression) == ("parquet", "bzip2");
             assert_eq!(is_accepted, !is_refused, "{codec} {compression}");
-            assert_eq!(FilesSink.facts(&options).typed, matches!(*codec, "parquet" | "avro"));
+            assert_eq!(
+                FilesSink.facts(&options).typed,
+                matches!(*codec, "parquet" | "avro")
+            );
         }
     }
 }
 
 #[test]
-fn the_folder_is_what_stands_before_the_first_value() {
+fn the_folder_is_the_path_before_the_first_value() {
     for (text, expected) in [
         (r#""out/{k}""#, Some("out")),
         (r#""/data/out/x-{k}""#, Some("/data/out")),
@@ -78,45 +155,80 @@ fn the_folder_is_what_stands_before_the_first_value() {
         (r#"{:path "x/{k}" :base-dir ["a" "b"]}"#, Some("a")),
         (r#"{:base-dir "a" :name "{k}"}"#, Some("a")),
     ] {
-        assert_eq!(FilesSink.facts(&options(text)).folder.as_deref(), expected, "{text}");
+        assert_eq!(
+            FilesSink.facts(&options(text)).folder.as_deref(),
+            expected,
+            "{text}"
+        );
     }
 }
 
 #[test]
-fn a_wrong_number_of_lanes_is_refused() {
+fn an_invalid_number_of_lanes_is_rejected() {
     for lanes in ["0", "257", "many"] {
-        let nodes = pseidon_dsl::edn::read_all(&format!(r#"{{:path "out" :lanes "{lanes}"}}"#)).unwrap();
-        let mistakes = Options::parse(&options::SPEC, &nodes, pseidon_dsl::Span::default()).unwrap_err();
-        assert!(format!("{mistakes:?}").contains("expected a number from 1 to 256"), "{mistakes:?}");
+        let nodes =
+            pseidon_dsl::edn::read_all(&format!(r#"{{:path "out" :lanes "{lanes}"}}"#)).unwrap();
+        let errors =
+            Options::parse(&options::SPEC, &nodes, pseidon_dsl::Span::default()).unwrap_err();
+        assert!(
+            format!("{errors:?}").contains("expected an integer from 1 to 256"),
+            "{errors:?}"
+        );
     }
 }
 
 #[test]
-fn columns_can_be_left_out_of_what_is_written() {
+fn except_excludes_columns() {
     let schema = Arc::new(Schema::new(vec![Field::new("k", DataType::Utf8, true)]));
-    let input = SinkInput { record: RecordShape::Columns(schema), ..input() };
-    let mistakes = |text: &str| FilesSink.prepare(&options(text), &input).err().unwrap_or_default();
-    assert_eq!(mistakes(r#"{:path "out" :write "*, @offset as at"}"#), []);
-    let wrong = mistakes(r#"{:path "out" :write "* except (kk), @offset as at"}"#);
-    assert!(wrong[0].message.contains("there is no column `kk` to leave out"), "{wrong:?}");
+    let input = SinkInput {
+        record: RecordShape::Columns(schema),
+        ..input()
+    };
+    let errors = |text: &str| {
+        FilesSink
+            .prepare(&options(text), &input)
+            .err()
+            .unwrap_or_default()
+    };
+    assert_eq!(errors(r#"{:path "out" :write "*, @offset as at"}"#), []);
+    let wrong = errors(r#"{:path "out" :write "* except (kk), @offset as at"}"#);
+    assert!(
+        wrong[0].message.contains("unknown column `kk` in `except`"),
+        "{wrong:?}"
+    );
 }
 
 #[test]
-fn what_changes_by_itself_is_named() {
+fn nondeterministic_expressions_are_reported() {
     for (text, expected) in [
         (r#""out/{now()}""#, Some("now()")),
         (r#"{:path "out" :name "{now()}"}"#, Some("now()")),
         (r#"{:path "out" :write "now() as at"}"#, Some("now()")),
         (r#"{:path "out" :move-to {:path "lake/{now()}"}}"#, None),
     ] {
-        assert_eq!(FilesSink.prepare(&options(text), &input()).unwrap().nondeterminism().as_deref(), expected, "{text}");
+        assert_eq!(
+            FilesSink
+                .prepare(&options(text), &input())
+                .unwrap()
+                .nondeterminism()
+                .as_deref(),
+            expected,
+            "{text}"
+        );
     }
 }
 
 #[test]
-fn ticks_come_as_often_as_asked() {
+fn check_freq_sets_the_tick_interval() {
     let world = World::new();
-    assert_eq!(world.start(r#"{:path "out" :check-freq "20ms"}"#).writer.lanes.check_every(), Duration::from_millis(20));
+    assert_eq!(
+        world
+            .start(r#"{:path "out" :check-freq "20ms"}"#)
+            .writer
+            .lanes
+            .check_every(),
+        Duration::from_millis(20)
+    );
 }
 
 #[test]
@@ -124,15 +236,37 @@ fn rows_without_a_path_are_bad() {
     let world = World::new();
     let run = world.start(r#""out/{cast(k as bigint)}/{k}""#);
     let split = run.splits[0].0.clone();
-    let key = |position: Position| Some(if position % 3 == 1 { "x".to_owned() } else { (position % 2).to_string() });
+    let key = |position: Position| {
+        Some(if position % 3 == 1 {
+            "x".to_owned()
+        } else {
+            (position % 2).to_string()
+        })
+    };
     let routed = run.sink.route(rows(&split, 0, 6, key));
-    assert_eq!(routed.bad.iter().map(|bad| bad.row).collect::<Vec<_>>(), [1, 4]);
+    assert_eq!(
+        routed.bad.iter().map(|bad| bad.row).collect::<Vec<_>>(),
+        [1, 4]
+    );
     let chunks: Vec<(String, Vec<Position>)> = routed
         .chunks
         .iter()
-        .map(|chunk| (chunk.lane.to_string(), (0..chunk.rows.len()).map(|row| chunk.rows.position(row)).collect()))
+        .map(|chunk| {
+            (
+                chunk.lane.to_string(),
+                (0..chunk.rows.len())
+                    .map(|row| chunk.rows.position(row))
+                    .collect(),
+            )
+        })
         .collect();
-    assert_eq!(chunks, [("0/0".to_owned(), vec![0, 2]), ("1/1".to_owned(), vec![3, 5])]);
+    assert_eq!(
+        chunks,
+        [
+            ("0/0".to_owned(), vec![0, 2]),
+            ("1/1".to_owned(), vec![3, 5])
+        ]
+    );
 }
 
 #[test]
@@ -140,10 +274,27 @@ fn rows_that_cannot_be_written_are_bad() {
     let world = World::new();
     let run = world.start(r#"{:path "out/{k}" :write "cast(k as bigint) as k, @offset as at"}"#);
     let split = run.splits[0].0.clone();
-    let key = |position: Position| Some(if position % 3 == 1 { "x".to_owned() } else { (position % 2).to_string() });
+    let key = |position: Position| {
+        Some(if position % 3 == 1 {
+            "x".to_owned()
+        } else {
+            (position % 2).to_string()
+        })
+    };
     let routed = run.sink.route(rows(&split, 0, 6, key));
-    assert_eq!(routed.bad.iter().map(|bad| bad.row).collect::<Vec<_>>(), [1, 4]);
+    assert_eq!(
+        routed.bad.iter().map(|bad| bad.row).collect::<Vec<_>>(),
+        [1, 4]
+    );
     let run = world.start(r#"{:path "out" :codec :txt :write "k"}"#);
-    let routed = run.sink.route(rows(&split, 0, 3, |position| (position != 1).then(|| "a".to_owned())));
-    assert_eq!(routed.bad, [BadRow { row: 1, reason: "the text is null".into() }]);
+    let routed = run.sink.route(rows(&split, 0, 3, |position| {
+        (position != 1).then(|| "a".to_owned())
+    }));
+    assert_eq!(
+        routed.bad,
+        [BadRow {
+            row: 1,
+            reason: "the value is null".into()
+        }]
+    );
 }

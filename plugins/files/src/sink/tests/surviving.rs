@@ -1,15 +1,15 @@
-//! What happens when something goes wrong.
+//! Tests of failures and crashes.
 
 use proptest::prelude::*;
 
 use super::super::host::Host;
 use super::*;
 
-/// Set for the process in which files may not grow any further.
+/// Set in the process that limits the size of files.
 const FULL: &str = "PSEIDON_TEST_FULL";
 
 #[test]
-fn what_was_not_committed_is_thrown_away() {
+fn uncommitted_files_are_deleted() {
     let world = World::new();
     let mut run = world.start(EVERY_5);
     run.deliver(0, 12).unwrap();
@@ -22,20 +22,33 @@ fn what_was_not_committed_is_thrown_away() {
 }
 
 #[test]
-fn a_run_that_dies_around_its_commit_is_made_good_by_the_next() {
-    for (mood, published) in [(Mood::AnswerLost, true), (Mood::Gone, false)] {
+fn the_next_run_recovers_from_a_crash_around_a_commit() {
+    for (commit_fault, published) in [(CommitFault::AnswerLost, true), (CommitFault::Gone, false)] {
         let world = World::new();
         let mut run = world.start(EVERY_5);
         run.deliver(0, 12).unwrap();
-        *world.store.mood.lock() = mood;
+        *world.store.commit_fault.lock() = commit_fault;
         let error = run.writer.flush(None).unwrap_err();
-        assert!(matches!(error, SinkError::Abandon(Abandon::Stopped)), "{error}");
+        assert!(
+            matches!(error, SinkError::Committer(CommitterError::Stopped)),
+            "{error}"
+        );
         drop(run);
-        assert!(!world.names("out").is_empty(), "only the store knows what becomes of the files");
+        assert!(
+            !world.names("out").is_empty(),
+            "only the store decides about the files"
+        );
         assert!(world.names("out").iter().all(|name| name.starts_with(OPEN)));
 
         let mut run = world.start(EVERY_5);
-        assert_eq!(world.names("out").iter().any(|name| !name.starts_with(OPEN)), published, "{mood:?}");
+        assert_eq!(
+            world
+                .names("out")
+                .iter()
+                .any(|name| !name.starts_with(OPEN)),
+            published,
+            "{commit_fault:?}"
+        );
         let missing = 12 - run.splits[0].1;
         assert_eq!(missing, if published { 0 } else { 12 });
         run.deliver(0, missing).unwrap();
@@ -45,14 +58,17 @@ fn a_run_that_dies_around_its_commit_is_made_good_by_the_next() {
 }
 
 #[test]
-fn a_commit_that_is_under_way_when_its_sender_dies_is_never_applied_later() {
+fn a_commit_in_flight_is_not_applied_after_its_sender_was_fenced() {
     let world = World::new();
     for _ in 0..2 {
         let mut run = world.start(EVERY_5);
         run.deliver(0, 12).unwrap();
-        *world.store.mood.lock() = Mood::Delayed;
+        *world.store.commit_fault.lock() = CommitFault::Delayed;
         let error = run.writer.flush(None).unwrap_err();
-        assert!(matches!(error, SinkError::Abandon(Abandon::Stopped)), "{error}");
+        assert!(
+            matches!(error, SinkError::Committer(CommitterError::Stopped)),
+            "{error}"
+        );
     }
     let mut run = world.start(EVERY_5);
     run.deliver(0, 12).unwrap();
@@ -61,13 +77,21 @@ fn a_commit_that_is_under_way_when_its_sender_dies_is_never_applied_later() {
 }
 
 #[test]
-fn only_folders_of_the_dead_are_cleaned() {
+fn only_folders_of_dead_runs_are_cleaned_up() {
     let world = World::new();
     let first = world.start(EVERY_5);
-    let folder = fs::read_dir(world.path("out").join(OPEN)).unwrap().map(|entry| entry.unwrap().path()).find(|path| path.is_dir()).unwrap();
+    let folder = fs::read_dir(world.path("out").join(OPEN))
+        .unwrap()
+        .map(|entry| entry.unwrap().path())
+        .find(|path| path.is_dir())
+        .unwrap();
     let elsewhere = || Some("elsewhere 1234".to_owned());
-    let cases =
-        [("dead", Some(Host::this().to_text()), true), ("unborn", None, true), ("gone", elsewhere(), true), ("idle", elsewhere(), false)];
+    let cases = [
+        ("dead", Some(Host::this().to_text()), true),
+        ("unborn", None, true),
+        ("gone", elsewhere(), true),
+        ("idle", elsewhere(), false),
+    ];
     for (instance, lock, has_file) in cases {
         fs::create_dir(folder.join(instance)).unwrap();
         if has_file {
@@ -77,14 +101,24 @@ fn only_folders_of_the_dead_are_cleaned() {
             fs::write(folder.join(instance).join("lock"), text).unwrap();
         }
     }
-    // A run on another machine that has a split.
-    let at_work = Claimant { owner: "at-work".into(), plan: "p".into(), accepts_other_plans: false };
-    world.store.take(&"lake".into(), &["in:clicks/7".into()], &at_work).unwrap();
+    // A run on another machine that owns a split.
+    let at_work = Claimant {
+        owner: "at-work".into(),
+        plan: "p".into(),
+        accepts_other_plans: false,
+    };
+    world
+        .store
+        .take(&"lake".into(), &["in:clicks/7".into()], &at_work)
+        .unwrap();
     fs::create_dir(folder.join("at-work")).unwrap();
     fs::write(folder.join("at-work/1.open"), "not committed").unwrap();
     fs::write(folder.join("at-work/lock"), "elsewhere 1234").unwrap();
     let second = world.start(EVERY_5);
-    let mut left: Vec<_> = fs::read_dir(&folder).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+    let mut left: Vec<_> = fs::read_dir(&folder)
+        .unwrap()
+        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+        .collect();
     left.sort();
     assert_eq!(left, ["at-work", "host_0", "host_1", "idle"]);
     assert!(folder.join("at-work/1.open").exists());
@@ -92,13 +126,16 @@ fn only_folders_of_the_dead_are_cleaned() {
 }
 
 #[test]
-fn a_living_run_is_left_alone_and_cannot_commit_what_was_taken_from_it() {
+fn a_live_run_is_left_alone_and_is_fenced_after_a_take_over() {
     let world = World::new();
     let mut first = world.start(EVERY_5);
     first.deliver(0, 12).unwrap();
     let mut second = world.start(EVERY_5);
     let error = first.writer.flush(None).unwrap_err();
-    assert!(matches!(error, SinkError::Abandon(Abandon::Fenced(_))), "{error}");
+    assert!(
+        matches!(error, SinkError::Committer(CommitterError::Fenced(_))),
+        "{error}"
+    );
     drop(first);
     second.deliver(0, 12).unwrap();
     second.finish();
@@ -108,7 +145,7 @@ fn a_living_run_is_left_alone_and_cannot_commit_what_was_taken_from_it() {
 }
 
 #[test]
-fn a_deleted_open_file_makes_the_run_start_anew() {
+fn a_deleted_open_file_restarts_the_run() {
     let world = World::new();
     let mut run = world.start(EVERY_5);
     run.deliver(0, 3).unwrap();
@@ -124,10 +161,10 @@ fn a_deleted_open_file_makes_the_run_start_anew() {
 }
 
 #[test]
-fn a_target_that_cannot_be_written_is_waited_for() {
+fn the_sink_waits_for_a_target_that_is_not_writable() {
     let world = World::new();
     let mut run = world.start(EVERY_5);
-    // A file where a folder has to be stands for every way in which files cannot be made.
+    // A file in place of a folder stands for every reason why files cannot be created.
     let instance = world.path("out").join(OPEN);
     fs::rename(&instance, world.path("moved")).unwrap();
     fs::write(&instance, "in the way").unwrap();
@@ -154,7 +191,7 @@ fn a_target_that_cannot_be_written_is_waited_for() {
 }
 
 #[test]
-fn what_is_committed_does_not_wait_for_what_cannot_be_published() {
+fn commits_do_not_wait_for_files_that_cannot_be_published() {
     let world = World::new();
     let mut run = world.start(EVERY_5);
     run.deliver(0, 4).unwrap();
@@ -174,18 +211,30 @@ fn what_is_committed_does_not_wait_for_what_cannot_be_published() {
 }
 
 #[test]
-fn a_folder_that_gets_lost_in_a_run_does_not_end_it_for_good() {
+fn a_folder_lost_during_a_run_is_a_transient_error() {
     let world = World::new();
     let run = world.start(EVERY_5);
-    let folder = fs::read_dir(world.path("out").join(OPEN)).unwrap().map(|entry| entry.unwrap().path()).find(|path| path.is_dir()).unwrap();
+    let folder = fs::read_dir(world.path("out").join(OPEN))
+        .unwrap()
+        .map(|entry| entry.unwrap().path())
+        .find(|path| path.is_dir())
+        .unwrap();
     fs::rename(&folder, world.path("moved")).unwrap();
     fs::write(&folder, "in the way").unwrap();
-    let taken = TakenSplit { split: "in:clicks/0".into(), epoch: 2, owners: vec!["another".into()], low: None };
+    let taken = TakenSplit {
+        split: "in:clicks/0".into(),
+        epoch: 2,
+        owners: vec!["another".into()],
+        low: None,
+    };
     let error = run.sink.take_over(&[taken], &[]).unwrap_err();
     assert!(matches!(error, SinkError::Transient(_)), "{error}");
     drop(run);
     let error = world.try_start("lake", EVERY_5, input()).err().unwrap();
-    assert!(matches!(error, SinkError::Fatal(_)), "at the start the user has to put it right: {error}");
+    assert!(
+        matches!(error, SinkError::Fatal(_)),
+        "at the start the user has to fix it: {error}"
+    );
 }
 
 #[test]
@@ -193,35 +242,53 @@ fn a_full_disk_loses_nothing() {
     if std::env::var_os(FULL).is_some() {
         return write_to_a_full_disk();
     }
-    // A limit on the size of files does what a full disk does, but to a whole process, so it gets one of its own.
+    // A limit on the size of files acts like a full disk, but on the whole process, so the test
+    // uses a process of its own.
     let (_, module) = module_path!().split_once("::").unwrap();
     let script = format!("trap '' XFSZ; exec \"$0\" --exact {module}::a_full_disk_loses_nothing");
     let test = std::env::current_exe().unwrap();
-    let output = std::process::Command::new("sh").args(["-c", &script]).arg(test).env(FULL, "1").output().unwrap();
+    let output = std::process::Command::new("sh")
+        .args(["-c", &script])
+        .arg(test)
+        .env(FULL, "1")
+        .output()
+        .unwrap();
     let text = String::from_utf8_lossy(&output.stdout);
-    assert!(output.status.success() && text.contains("1 passed"), "{text}");
+    assert!(
+        output.status.success() && text.contains("1 passed"),
+        "{text}"
+    );
 }
 
 #[test]
-fn a_blocked_writer_leaves_when_it_has_to() {
+fn a_blocked_writer_stops_when_the_run_is_abandoned() {
     let world = World::new();
     let mut run = world.start(EVERY_5);
     fs::rename(world.path("out").join(OPEN), world.path("moved")).unwrap();
     fs::write(world.path("out").join(OPEN), "in the way").unwrap();
     run.setup.stop.leave_now();
     let error = run.deliver(0, 1).unwrap_err();
-    assert!(matches!(error, SinkError::Abandon(Abandon::Stopped)), "{error}");
+    assert!(
+        matches!(error, SinkError::Committer(CommitterError::Stopped)),
+        "{error}"
+    );
 }
 
 fn write_to_a_full_disk() {
     use rustix::process::{Resource, getrlimit, setrlimit};
 
-    for text in [r#"{:path "out" :codec :raw}"#, r#"{:path "out" :codec :raw :compression :zstd :rollover {:size "6MB"}}"#] {
+    for text in [
+        r#"{:path "out" :codec :raw}"#,
+        r#"{:path "out" :codec :raw :compression :zstd :rollover {:size "6MB"}}"#,
+    ] {
         let world = World::new();
         let mut run = world.start(text);
         let before = getrlimit(Resource::Fsize);
-        // More than the state takes, less than the records.
-        let full = rustix::process::Rlimit { current: Some(4 << 20), ..before };
+        // More than the state store needs, less than the records.
+        let full = rustix::process::Rlimit {
+            current: Some(4 << 20),
+            ..before
+        };
         setrlimit(Resource::Fsize, full).unwrap();
         let gauge = run.setup.metrics.sink_blocked.with_label_values(&["lake"]);
         let split = run.splits[0].0.clone();
@@ -229,7 +296,9 @@ fn write_to_a_full_disk() {
         let mut records = Vec::new();
         for _ in 0..6 << 10 {
             let word = |_| {
-                random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+                random = random
+                    .wrapping_mul(6_364_136_223_846_793_005)
+                    .wrapping_add(1_442_695_040_888_963_407);
                 format!("{random:016x}")
             };
             records.push((0..128).map(word).collect::<String>());
@@ -243,11 +312,17 @@ fn write_to_a_full_disk() {
             });
             for (number, part) in records.chunks(100).enumerate() {
                 let first = number as Position * 100;
-                let mut builder = BatchBuilder::new(split.clone(), MetaWanted::default(), 0);
-                (first..).zip(part).for_each(|(position, record)| builder.push(position, Some(record.as_bytes()), Default::default()));
+                let mut builder = BatchBuilder::new(split.clone(), WantedMetadata::default(), 0);
+                (first..).zip(part).for_each(|(position, record)| {
+                    builder.push(position, Some(record.as_bytes()), Default::default())
+                });
                 let batch = builder.finish(first + part.len() as Position);
                 let keys: ArrayRef = Arc::new(StringArray::new_null(part.len()));
-                run.deliver_rows(Rows::new(Arc::new(batch), RecordBatch::try_from_iter([("k", keys)]).unwrap())).unwrap();
+                run.deliver_rows(Rows::new(
+                    Arc::new(batch),
+                    RecordBatch::try_from_iter([("k", keys)]).unwrap(),
+                ))
+                .unwrap();
             }
         });
         assert_eq!(gauge.get(), 0);
@@ -255,9 +330,16 @@ fn write_to_a_full_disk() {
         let mut content = Vec::new();
         for name in world.names("out") {
             let bytes = fs::read(world.path("out").join(&name)).unwrap();
-            content.extend(if name.ends_with(".zst") { zstd::decode_all(&bytes[..]).unwrap() } else { bytes });
+            content.extend(if name.ends_with(".zst") {
+                zstd::decode_all(&bytes[..]).unwrap()
+            } else {
+                bytes
+            });
         }
-        assert!(content == (records.join("\n") + "\n").into_bytes(), "{text}");
+        assert!(
+            content == (records.join("\n") + "\n").into_bytes(),
+            "{text}"
+        );
     }
 }
 
@@ -266,10 +348,10 @@ enum Op {
     Deliver(usize, u64),
     Tick,
     Flush(usize),
-    /// The run ends in the middle, without more ado.
+    /// The run ends abruptly.
     Drop,
-    /// The next commit goes wrong, and the run with it.
-    Die(Mood),
+    /// The next commit fails, and the run with it.
+    Die(CommitFault),
 }
 
 fn some_ops() -> impl Strategy<Value = Vec<Op>> {
@@ -278,7 +360,12 @@ fn some_ops() -> impl Strategy<Value = Vec<Op>> {
         2 => Just(Op::Tick),
         1 => (0usize..2).prop_map(Op::Flush),
         1 => Just(Op::Drop),
-        1 => prop_oneof![Just(Mood::AnswerLost), Just(Mood::Gone), Just(Mood::Delayed)].prop_map(Op::Die),
+        1 => prop_oneof![
+            Just(CommitFault::AnswerLost),
+            Just(CommitFault::Gone),
+            Just(CommitFault::Delayed),
+        ]
+        .prop_map(Op::Die),
     ];
     prop::collection::vec(op, 1..25)
 }
@@ -287,12 +374,21 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 24, ..ProptestConfig::default() })]
 
     #[test]
-    fn every_record_is_there_once_whatever_happens(
-        ops in some_ops(), records in 1u64..12, most_open in 1u64..6, lanes in 1u32..3, moved in any::<bool>()
+    fn every_record_is_written_once_after_any_failures(
+        ops in some_ops(),
+        records in 1u64..12,
+        most_open in 1u64..6,
+        lanes in 1u32..3,
+        moved in any::<bool>(),
     ) {
-        let (move_to, folder) = if moved { (r#":move-to {:path "lake/{k}" :prefix "x-"}"#, "lake") } else { ("", "out") };
+        let (move_to, folder) = if moved {
+            (r#":move-to {:path "lake/{k}" :prefix "x-"}"#, "lake")
+        } else {
+            ("", "out")
+        };
         let rollover = format!(":max-open-files {most_open} :rollover {{:records {records}}}");
-        let text = format!(r#"{{:path "out/{{k}}" :null-name "NULL" :lanes {lanes} {rollover} {move_to}}}"#);
+        let options = format!(":lanes {lanes} {rollover} {move_to}");
+        let text = format!(r#"{{:path "out/{{k}}" :null-name "NULL" {options}}}"#);
         let world = World::new();
         let mut run = world.start(&text);
         let mut ends = [0, 0];
@@ -300,17 +396,22 @@ proptest! {
             let outcome = match op {
                 Op::Deliver(partition, count) => run.deliver(partition, count),
                 Op::Tick => run.writer.tick(),
-                Op::Flush(partition) => run.writer.flush(Some(&[run.splits[partition].0.id.clone()])),
+                Op::Flush(partition) => {
+                    let split = run.splits[partition].0.id.clone();
+                    run.writer.flush(Some(&[split]))
+                }
                 Op::Drop => Err(SinkError::Transient("dropped".into())),
-                Op::Die(mood) => {
-                    *world.store.mood.lock() = mood;
-                    run.deliver(0, 3).and_then(|()| run.writer.flush(None)).and_then(|()| Err(SinkError::Transient("no commit".into())))
+                Op::Die(commit_fault) => {
+                    *world.store.commit_fault.lock() = commit_fault;
+                    run.deliver(0, 3)
+                        .and_then(|()| run.writer.flush(None))
+                        .and_then(|()| Err(SinkError::Transient("no commit".into())))
                 }
             };
             ends = [0, 1].map(|partition| run.splits[partition].1.max(ends[partition]));
             if outcome.is_err() {
                 drop(run);
-                *world.store.mood.lock() = Mood::Sound;
+                *world.store.commit_fault.lock() = CommitFault::Sound;
                 run = world.start(&text);
             }
         }

@@ -9,118 +9,147 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use pseidon_delivery::Position;
 use pseidon_plugin::Split;
-use pseidon_plugin::source::{SourceError, Start};
+use pseidon_plugin::source::{SourceError, SplitStart};
 
 use super::super::Config;
 use super::super::compression::{Compression, Stream};
 use super::super::identity::{FileKey, Head};
 use super::super::lines::{Block, LineReader, ReadError};
-use super::super::once::is_passing;
+use super::super::once::is_transient;
 use super::super::progress::{Tail, read_to_end};
 
-/// How long after a change another change may have the same time: the clock of file systems ticks a hundred times a second or more.
+/// How long after a change another change may get the same timestamp: the clocks of file systems
+/// tick at least a hundred times a second.
 const CLOCK_TICK: Duration = Duration::from_millis(100);
 
 /// A file that is followed.
-pub(super) struct Tracked {
-    /// Where it was seen last.
+pub(super) struct TrackedFile {
+    /// The path under which it was seen last.
     path: PathBuf,
     split: Arc<Split>,
     head: Head,
     compression: Compression,
-    state: State,
-    /// What was seen of it last.
+    state: ReadState,
+    /// The metadata that was seen last.
     stat: Option<Stat>,
-    /// It may have changed since it was looked into last.
+    /// Whether it may have changed since its content was checked last.
     may_have_changed: bool,
-    /// What was read of it is no longer there, as reading has found.
+    /// Whether reading has found that the content that was read is no longer there.
     is_rewritten: bool,
-    /// Its size on disk when it was looked at last, and the time before that.
+    /// Its size on disk at the last check.
     size: u64,
+    /// Its size on disk at the check before that.
     size_before: Option<u64>,
-    /// Its size on disk when it was read to its end last.
+    /// Its size on disk when it was last read to its end.
     read_size: u64,
-    /// Its size on disk when it was opened last: it may have grown after its end was read.
+    /// Its size on disk when it was last opened: it may have grown after its end was read.
     opened_size: u64,
-    grew: Instant,
-    /// The last scan in which a name led to it.
+    last_growth: Instant,
+    /// The last scan in which a glob matched it.
     last_seen: u64,
-    /// No name leads to it, and it has not grown for a long time.
+    /// Whether no glob matches it and it has not grown for a long time.
     drained: bool,
-    /// Where reading began.
+    /// The position at which reading began.
     start: Position,
 }
 
-/// What is there of it.
-enum State {
-    /// Nothing; its lines are to be read from here.
+/// How a followed file is being read.
+enum ReadState {
+    /// It is closed; reading continues after this tail.
     Closed(Tail),
-    /// Nothing; it is compressed, and an earlier run has read it to its end, which is at this position.
+    /// It is closed and compressed, and an earlier run has read it to its end, at this position.
     ReadToEnd(Position),
-    /// A reader, and the file once more for looking at it.
+    /// A reader, and a second handle of the file for checking it.
     Open(Box<LineReader>, File),
 }
 
 /// Where reading begins.
 #[derive(Clone, Copy, Debug)]
-pub(super) enum Begin {
+pub(super) enum StartPoint {
     /// After these bytes.
     After(Tail),
-    /// Nowhere: an earlier run has read it to its end, at this position, when it had this size on disk.
+    /// Nowhere: an earlier run has read the file to its end, at this position, when it had this
+    /// size on disk.
     End(Position, u64),
 }
 
-impl Begin {
-    /// The same for the engine.
-    pub(super) fn to_start(self, split: Arc<Split>) -> Start {
+impl StartPoint {
+    /// Converts to the engine's type.
+    pub(super) fn to_start(self, split: Arc<Split>) -> SplitStart {
         match self {
-            Begin::After(tail) => Start { split, position: tail.upto(), resume: (tail.upto() > 0).then(|| tail.mark().to_resume()) },
-            Begin::End(position, size) => Start { split, position, resume: Some(read_to_end(size)) },
+            StartPoint::After(tail) => SplitStart {
+                split,
+                position: tail.upto(),
+                resume: (tail.upto() > 0).then(|| tail.mark().to_resume()),
+            },
+            StartPoint::End(position, size) => SplitStart {
+                split,
+                position,
+                resume: Some(read_to_end(size)),
+            },
         }
     }
 }
 
-/// What can be seen of a file without reading it, and tells that it has changed.
+/// The metadata of a file that shows whether it has changed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Stat {
     size: u64,
     /// The time of its last change, in seconds and nanoseconds since 1970.
     changed: (i64, i64),
-    /// The time is past, so another change has another time.
+    /// Whether the timestamp is old enough that another change has another timestamp.
     is_settled: bool,
 }
 
 impl Stat {
-    /// What is seen in `metadata`, which was asked for at `now` or later.
+    /// Takes it from `metadata`, which was requested at `now` or later.
     pub(super) fn of(metadata: &Metadata, now: SystemTime) -> Stat {
         let changed = (metadata.ctime(), metadata.ctime_nsec());
-        let since = |(seconds, nanos): (i64, i64)| Some(Duration::new(u64::try_from(seconds).ok()?, u32::try_from(nanos).ok()?));
-        let settled = since(changed).and_then(|changed| UNIX_EPOCH.checked_add(changed + CLOCK_TICK));
-        Stat { size: metadata.len(), changed, is_settled: settled.is_some_and(|settled| settled < now) }
+        let since = |(seconds, nanos): (i64, i64)| {
+            Some(Duration::new(
+                u64::try_from(seconds).ok()?,
+                u32::try_from(nanos).ok()?,
+            ))
+        };
+        let settled =
+            since(changed).and_then(|changed| UNIX_EPOCH.checked_add(changed + CLOCK_TICK));
+        Stat {
+            size: metadata.len(),
+            changed,
+            is_settled: settled.is_some_and(|settled| settled < now),
+        }
     }
 
-    /// Whether the file is certainly as it was when `before` was seen.
+    /// Whether the file is certainly unchanged since `before`.
     fn is_same_as(&self, before: &Stat) -> bool {
         before.is_settled && (self.size, self.changed) == (before.size, before.changed)
     }
 }
 
-/// What reading gave.
-pub(super) enum Turn {
-    /// Whole lines.
+/// The result of [`TrackedFile::read`].
+pub(super) enum ReadResult {
+    /// Complete lines.
     Block(Block),
-    /// There is nothing more for now.
+    /// There are no more lines for now.
     Nothing,
 }
 
-impl Tracked {
-    pub(super) fn new(path: PathBuf, split: Arc<Split>, head: Head, compression: Compression, begin: Begin) -> Self {
+impl TrackedFile {
+    pub(super) fn new(
+        path: PathBuf,
+        split: Arc<Split>,
+        head: Head,
+        compression: Compression,
+        begin: StartPoint,
+    ) -> Self {
         let (state, start, read_size) = match begin {
-            Begin::After(tail) if compression == Compression::None => (State::Closed(tail), tail.upto(), tail.upto()),
-            Begin::After(tail) => (State::Closed(tail), tail.upto(), 0),
-            Begin::End(position, size) => (State::ReadToEnd(position), position, size),
+            StartPoint::After(tail) if compression == Compression::None => {
+                (ReadState::Closed(tail), tail.upto(), tail.upto())
+            }
+            StartPoint::After(tail) => (ReadState::Closed(tail), tail.upto(), 0),
+            StartPoint::End(position, size) => (ReadState::ReadToEnd(position), position, size),
         };
-        Tracked {
+        TrackedFile {
             path,
             split,
             head,
@@ -133,7 +162,7 @@ impl Tracked {
             size_before: None,
             read_size,
             opened_size: 0,
-            grew: Instant::now(),
+            last_growth: Instant::now(),
             last_seen: 0,
             drained: false,
             start,
@@ -148,25 +177,25 @@ impl Tracked {
         &self.split
     }
 
-    /// Where the next record starts.
+    /// The position of the next record.
     pub(super) fn position(&self) -> Position {
         match &self.state {
-            State::Closed(tail) => tail.upto(),
-            State::ReadToEnd(position) => *position,
-            State::Open(reader, _) => reader.position(),
+            ReadState::Closed(tail) => tail.upto(),
+            ReadState::ReadToEnd(position) => *position,
+            ReadState::Open(reader, _) => reader.position(),
         }
     }
 
     pub(super) fn is_open(&self) -> bool {
-        matches!(self.state, State::Open(..))
+        matches!(self.state, ReadState::Open(..))
     }
 
-    /// When it was seen to grow.
-    pub(super) fn grew(&self) -> Instant {
-        self.grew
+    /// When it was last seen to have grown.
+    pub(super) fn last_growth(&self) -> Instant {
+        self.last_growth
     }
 
-    /// Whether a name led to it in this scan.
+    /// Whether a glob matched it in this scan.
     pub(super) fn was_seen_in(&self, scan: u64) -> bool {
         self.last_seen == scan
     }
@@ -175,97 +204,111 @@ impl Tracked {
         self.drained
     }
 
-    /// Whether nothing was read of it.
+    /// Whether nothing has been read of it.
     pub(super) fn is_untouched(&self) -> bool {
         self.position() == self.start
     }
 
     pub(super) fn close(&mut self) {
-        if let State::Open(reader, _) = &self.state {
-            self.state = State::Closed(reader.before());
+        if let ReadState::Open(reader, _) = &self.state {
+            self.state = ReadState::Closed(reader.before());
         }
     }
 
-    /// A name led to it.
+    /// Records that a glob matched it in this scan.
     pub(super) fn seen(&mut self, path: PathBuf, stat: Stat, scan: u64) {
         self.path = path;
-        // Another name of it may have been seen in the same scan.
+        // Another path of it may have been seen in the same scan.
         if self.last_seen == scan {
             return;
         }
         self.last_seen = scan;
         self.drained = false;
-        self.note(stat);
+        self.update_stat(stat);
     }
 
-    /// No name led to it in this scan: only the open file tells its size.
-    pub(super) fn look_if_unseen(&mut self, scan: u64, patience: Duration) {
+    /// Checks the size of a file that no glob matched in this scan, through its open handle.
+    pub(super) fn check_if_unseen(&mut self, scan: u64, patience: Duration) {
         if self.last_seen == scan || self.drained {
             return;
         }
         match &self.state {
-            State::Closed(_) | State::ReadToEnd(_) => {
+            ReadState::Closed(_) | ReadState::ReadToEnd(_) => {
                 if self.has_more() {
-                    tracing::warn!(file = %self.path.display(), "file went away before it was read to its end");
+                    tracing::warn!(
+                        file = %self.path.display(),
+                        "file was removed before it was read to its end"
+                    );
                 }
                 self.drained = true;
             }
-            State::Open(_, file) => {
+            ReadState::Open(_, file) => {
                 let now = SystemTime::now();
                 if let Ok(metadata) = file.metadata() {
-                    self.note(Stat::of(&metadata, now));
+                    self.update_stat(Stat::of(&metadata, now));
                 }
-                self.drained = !self.has_more() && self.grew.elapsed() >= patience;
+                self.drained = !self.has_more() && self.last_growth.elapsed() >= patience;
             }
         }
     }
 
-    fn note(&mut self, stat: Stat) {
+    fn update_stat(&mut self, stat: Stat) {
         self.may_have_changed = self.stat.is_none_or(|before| !stat.is_same_as(&before));
         self.stat = Some(stat);
         if stat.size != self.size {
-            self.grew = Instant::now();
+            self.last_growth = Instant::now();
         }
         self.size_before = Some(std::mem::replace(&mut self.size, stat.size));
     }
 
-    /// Whether there is more to read than was read. A compressed file must have stopped growing, since it can only be read as a whole.
+    /// Whether there is more to read. A compressed file must have stopped growing, since it can
+    /// only be read as a whole.
     pub(super) fn has_more(&self) -> bool {
         if self.is_rewritten {
             return false;
         }
         if self.drained {
-            // The last line, although its end is missing.
-            return matches!(&self.state, State::Open(reader, _) if reader.read_to() > reader.position());
+            // The last line, although its line end is missing.
+            return matches!(
+                &self.state,
+                ReadState::Open(reader, _) if reader.read_to() > reader.position()
+            );
         }
         match self.compression {
             Compression::None => self.size > self.read_size,
-            _ => self.is_open() || (self.size != self.read_size && self.size_before == Some(self.size)),
+            _ => {
+                self.is_open()
+                    || (self.size != self.read_size && self.size_before == Some(self.size))
+            }
         }
     }
 
-    /// Whether what was read of it is no longer there.
+    /// Whether the content that was read is no longer there.
     pub(super) fn is_rewritten(&self, key: &FileKey) -> bool {
         if self.is_rewritten || self.size < self.read_size {
             return true;
         }
-        // What cannot be looked into now is looked into when it is read.
+        // A file that cannot be checked now is checked when it is read.
         self.may_have_changed && self.is_as_read(key).is_ok_and(|as_read| !as_read)
     }
 
-    /// Whether the file still begins as it did, and has before the position what was read there.
+    /// Whether the file still has the same head, and the bytes that were read before the position.
     fn is_as_read(&self, key: &FileKey) -> io::Result<bool> {
         match &self.state {
-            State::Open(reader, file) => self.is_in(file, &reader.tail()),
-            State::Closed(tail) => self.is_in_path(key, tail),
-            State::ReadToEnd(position) => self.is_in_path(key, &Tail::unknown(*position)),
+            ReadState::Open(reader, file) => self.is_in(file, &reader.tail()),
+            ReadState::Closed(tail) => self.is_in_path(key, tail),
+            ReadState::ReadToEnd(position) => self.is_in_path(key, &Tail::unknown(*position)),
         }
     }
 
     fn is_in_path(&self, key: &FileKey, tail: &Tail) -> io::Result<bool> {
         let file = File::open(&self.path)?;
-        // By now the name may lead to another file.
-        if FileKey::of(&file.metadata()?) != *key { Ok(true) } else { self.is_in(&file, tail) }
+        // By now the path may name another file.
+        if FileKey::of(&file.metadata()?) != *key {
+            Ok(true)
+        } else {
+            self.is_in(&file, tail)
+        }
     }
 
     fn is_in(&self, file: &File, tail: &Tail) -> io::Result<bool> {
@@ -274,95 +317,128 @@ impl Tracked {
         Ok(begins_alike && (is_compressed || tail.is_in(file)?))
     }
 
-    /// What is left of a line whose end was never written.
-    pub(super) fn rest(&mut self) -> Option<Block> {
+    /// Returns the last line, if its line end was never written.
+    pub(super) fn last_line(&mut self) -> Option<Block> {
         match &mut self.state {
-            State::Open(reader, _) if self.compression == Compression::None => reader.rest().ok().flatten(),
+            ReadState::Open(reader, _) if self.compression == Compression::None => {
+                reader.last_line().ok().flatten()
+            }
             _ => None,
         }
     }
 
     /// Reads the next lines.
-    pub(super) fn read(&mut self, config: &Config, key: &FileKey) -> Result<Turn, SourceError> {
+    pub(super) fn read(
+        &mut self,
+        config: &Config,
+        key: &FileKey,
+    ) -> Result<ReadResult, SourceError> {
         if self.drained {
-            let rest = self.rest();
+            let last_line = self.last_line();
             self.close();
-            return Ok(rest.map_or(Turn::Nothing, Turn::Block));
+            return Ok(last_line.map_or(ReadResult::Nothing, ReadResult::Block));
         }
-        let outcome = self.open(config, key).and_then(|open| if open { self.next() } else { Ok(Turn::Nothing) });
-        outcome.or_else(|error| self.give_up_for_now(&error))
+        let outcome = self.open(config, key).and_then(|open| {
+            if open {
+                self.next()
+            } else {
+                Ok(ReadResult::Nothing)
+            }
+        });
+        outcome.or_else(|error| self.handle_error(&error))
     }
 
-    /// Gives whether it could be opened: by now its name may lead to another file.
+    /// Opens the file. Returns whether it could be opened: by now its path may name another file.
     fn open(&mut self, config: &Config, key: &FileKey) -> Result<bool, ReadError> {
         let tail = match self.state {
-            State::Open(..) => return Ok(true),
-            State::Closed(tail) => tail,
-            State::ReadToEnd(_) => {
-                let reason = "it has changed since it was read to its end; compressed files must not be appended to";
+            ReadState::Open(..) => return Ok(true),
+            ReadState::Closed(tail) => tail,
+            ReadState::ReadToEnd(_) => {
+                let reason = "it has changed since it was read to its end; \
+                              compressed files must not be appended to";
                 return Err(io::Error::new(io::ErrorKind::InvalidData, reason).into());
             }
         };
         let file = match File::open(&self.path) {
             Ok(file) => file,
-            Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::PermissionDenied) => return Ok(false),
+            Err(error)
+                if matches!(
+                    error.kind(),
+                    io::ErrorKind::NotFound | io::ErrorKind::PermissionDenied
+                ) =>
+            {
+                return Ok(false);
+            }
             Err(error) => return Err(error.into()),
         };
         if FileKey::of(&file.metadata()?) != *key {
             return Ok(false);
         }
-        let for_looking = file.try_clone()?;
+        let second_handle = file.try_clone()?;
         self.opened_size = self.size;
         let stream = Stream::open(file, self.compression, tail.upto())?;
-        self.state = State::Open(Box::new(LineReader::new(stream, tail, config.limits)), for_looking);
+        self.state = ReadState::Open(
+            Box::new(LineReader::new(stream, tail, config.limits)),
+            second_handle,
+        );
         Ok(true)
     }
 
-    fn next(&mut self) -> Result<Turn, ReadError> {
+    fn next(&mut self) -> Result<ReadResult, ReadError> {
         if self.compression == Compression::None {
             return self.next_of_plain();
         }
-        let State::Open(reader, _) = &mut self.state else { return Ok(Turn::Nothing) };
+        let ReadState::Open(reader, _) = &mut self.state else {
+            return Ok(ReadResult::Nothing);
+        };
         let block = reader.next_block()?;
         if let Some(block) = block {
-            return Ok(Turn::Block(block));
+            return Ok(ReadResult::Block(block));
         }
-        let rest = reader.rest()?;
+        let last_line = reader.last_line()?;
         self.read_size = self.opened_size;
         self.close();
-        Ok(rest.map_or(Turn::Nothing, Turn::Block))
+        Ok(last_line.map_or(ReadResult::Nothing, ReadResult::Block))
     }
 
-    /// What was read counts only if the file was still the same afterwards.
-    fn next_of_plain(&mut self) -> Result<Turn, ReadError> {
-        let State::Open(reader, _) = &mut self.state else { return Ok(Turn::Nothing) };
+    /// The block counts only if the file was still unchanged after it was read.
+    fn next_of_plain(&mut self) -> Result<ReadResult, ReadError> {
+        let ReadState::Open(reader, _) = &mut self.state else {
+            return Ok(ReadResult::Nothing);
+        };
         let (checkpoint, before) = (reader.checkpoint(), reader.tail());
         let outcome = reader.next_block();
-        let State::Open(_, file) = &self.state else { return Ok(Turn::Nothing) };
+        let ReadState::Open(_, file) = &self.state else {
+            return Ok(ReadResult::Nothing);
+        };
         let is_as_read = self.is_in(file, &before)?;
-        let State::Open(reader, _) = &mut self.state else { return Ok(Turn::Nothing) };
+        let ReadState::Open(reader, _) = &mut self.state else {
+            return Ok(ReadResult::Nothing);
+        };
         if !is_as_read {
-            reader.back_to(checkpoint);
+            reader.restore(checkpoint);
             self.is_rewritten = true;
-            return Ok(Turn::Nothing);
+            return Ok(ReadResult::Nothing);
         }
         let block = outcome?;
         self.read_size = reader.read_to();
         self.size = self.size.max(self.read_size);
-        Ok(block.map_or(Turn::Nothing, Turn::Block))
+        Ok(block.map_or(ReadResult::Nothing, ReadResult::Block))
     }
 
-    /// A compressed file may just not be complete.
-    fn give_up_for_now(&mut self, error: &ReadError) -> Result<Turn, SourceError> {
-        let incomplete = matches!(error, ReadError::Io(error) if error.kind() == io::ErrorKind::UnexpectedEof);
+    /// Handles a read error. A compressed file that ends early may still be incomplete and is
+    /// retried.
+    fn handle_error(&mut self, error: &ReadError) -> Result<ReadResult, SourceError> {
+        let incomplete =
+            matches!(error, ReadError::Io(error) if error.kind() == io::ErrorKind::UnexpectedEof);
         if incomplete && self.compression != Compression::None {
             self.read_size = self.opened_size;
             self.close();
-            return Ok(Turn::Nothing);
+            return Ok(ReadResult::Nothing);
         }
         let message = format!("cannot read {}: {error}", self.path.display());
         match error {
-            ReadError::Io(error) if is_passing(error) => Err(SourceError::Transient(message)),
+            ReadError::Io(error) if is_transient(error) => Err(SourceError::Transient(message)),
             _ => Err(SourceError::Fatal(message)),
         }
     }

@@ -1,4 +1,4 @@
-//! Files that grow, rotate and go away.
+//! Tests of follow mode: files that grow, rotate and are removed.
 
 use super::*;
 
@@ -27,18 +27,29 @@ fn follows_a_file_that_is_renamed_away_to_its_end() {
     world.write("app.log", "one\n");
     let run = world.start_following("app.log", false);
     run.until_read(&["app.log: one"]);
-    let mut writer = OpenOptions::new().append(true).open(world.path("app.log")).unwrap();
+    let mut writer = OpenOptions::new()
+        .append(true)
+        .open(world.path("app.log"))
+        .unwrap();
     writer.write_all(b"two\nlast").unwrap();
     fs::rename(world.path("app.log"), world.path("app.log.1")).unwrap();
     run.until(|seen| seen.records.contains(&"app.log: last".to_owned()));
     run.until(|seen| seen.released == 1);
     world.write("app.log", "three\n");
     run.until(|seen| seen.records.len() == 4);
-    assert_eq!(run.stop(), ["app.log: one", "app.log: two", "app.log: last", "app.log: three"]);
+    assert_eq!(
+        run.stop(),
+        [
+            "app.log: one",
+            "app.log: two",
+            "app.log: last",
+            "app.log: three"
+        ]
+    );
 }
 
 #[test]
-fn a_file_that_is_renamed_inside_the_glob_is_the_same_file() {
+fn a_file_renamed_within_the_glob_is_the_same_file() {
     let world = World::new();
     world.write("app.log", "one\n");
     let run = world.start_following("app.log*", false);
@@ -61,7 +72,10 @@ fn reads_a_deleted_file_to_its_end() {
     world.write("app.log", "one\n");
     let run = world.start_following("*.log", false);
     run.until_read(&["app.log: one"]);
-    let mut writer = OpenOptions::new().append(true).open(world.path("app.log")).unwrap();
+    let mut writer = OpenOptions::new()
+        .append(true)
+        .open(world.path("app.log"))
+        .unwrap();
     writer.write_all(b"two\nthree").unwrap();
     fs::remove_file(world.path("app.log")).unwrap();
     run.until_read(&["app.log: one", "app.log: two", "app.log: three"]);
@@ -71,14 +85,28 @@ fn reads_a_deleted_file_to_its_end() {
 
 #[test]
 fn reads_a_truncated_file_from_its_start() {
-    for second in ["four\n", "one\n", "four\nfive\nsix\nseven\n", "one\nfive\nsix\n"] {
+    for second in [
+        "four\n",
+        "one\n",
+        "four\nfive\nsix\nseven\n",
+        "one\nfive\nsix\n",
+    ] {
         let world = World::new();
         world.write("app.log", "one\ntwo\nthree\n");
         let run = world.start_following("*.log", false);
         run.until(|seen| seen.records.len() == 3);
-        OpenOptions::new().write(true).open(world.path("app.log")).unwrap().set_len(0).unwrap();
+        OpenOptions::new()
+            .write(true)
+            .open(world.path("app.log"))
+            .unwrap()
+            .set_len(0)
+            .unwrap();
         world.append("app.log", second);
-        let expected: Vec<String> = "one\ntwo\nthree\n".lines().chain(second.lines()).map(|line| format!("app.log: {line}")).collect();
+        let expected: Vec<String> = "one\ntwo\nthree\n"
+            .lines()
+            .chain(second.lines())
+            .map(|line| format!("app.log: {line}"))
+            .collect();
         run.until(|seen| seen.records.len() >= expected.len());
         assert_eq!(run.stop(), expected);
 
@@ -89,18 +117,22 @@ fn reads_a_truncated_file_from_its_start() {
     }
 }
 
-/// As `copytruncate` does with a log that begins with a banner: the first line is the same, and the file is as long as before, or longer, when it
-/// is looked at again.
+/// Like `copytruncate` with a log that begins with a banner: the first line is the same, and the
+/// file is as long as before, or longer, at the next check.
 #[test]
-fn a_file_that_is_written_again_under_the_same_first_line_is_read_from_its_start() {
+fn a_file_rewritten_with_the_same_first_line_is_read_from_its_start() {
     let first = "banner\none\ntwo\n";
-    for second in ["banner\nsix\nten\n", "banner\nthree\nfour\nfive\n", "banner\n1\n2\n3\n4\n5\n"] {
+    for second in [
+        "banner\nsix\nten\n",
+        "banner\nthree\nfour\nfive\n",
+        "banner\n1\n2\n3\n4\n5\n",
+    ] {
         for is_running in [true, false] {
             let world = World::new();
             world.write("app.log", first);
             let run = world.start_following("*.log", false);
             run.until(|seen| seen.records.len() == 3);
-            // The inode stays. Nothing is added afterwards.
+            // The inode stays. Nothing is appended afterwards.
             let run = if is_running {
                 world.write("app.log", second);
                 run
@@ -109,7 +141,11 @@ fn a_file_that_is_written_again_under_the_same_first_line_is_read_from_its_start
                 world.write("app.log", second);
                 world.start_following("*.log", false)
             };
-            let expected: Vec<String> = first.lines().chain(second.lines()).map(|line| format!("app.log: {line}")).collect();
+            let expected: Vec<String> = first
+                .lines()
+                .chain(second.lines())
+                .map(|line| format!("app.log: {line}"))
+                .collect();
             run.until(|seen| seen.records.len() >= expected.len());
             world.append("app.log", "last\n");
             run.until(|seen| seen.records.len() > expected.len());
@@ -121,7 +157,7 @@ fn a_file_that_is_written_again_under_the_same_first_line_is_read_from_its_start
 }
 
 #[test]
-fn a_file_that_is_overwritten_with_as_many_bytes_is_read_from_its_start() {
+fn a_file_overwritten_with_the_same_size_is_read_from_its_start() {
     let world = World::new();
     let mut expected = Vec::new();
     let run = {
@@ -137,8 +173,12 @@ fn a_file_that_is_overwritten_with_as_many_bytes_is_read_from_its_start() {
 }
 
 #[test]
-fn a_file_that_was_truncated_while_nobody_looked_is_read_from_its_start() {
-    for second in ["one\n", "four\nfive\nsix\nseven\n", "one\nfour\nfive\nsix\n"] {
+fn a_file_truncated_between_runs_is_read_from_its_start() {
+    for second in [
+        "one\n",
+        "four\nfive\nsix\nseven\n",
+        "one\nfour\nfive\nsix\n",
+    ] {
         let world = World::new();
         world.write("app.log", "one\ntwo\nthree\n");
         let run = world.start_following("*.log", false);
@@ -147,13 +187,16 @@ fn a_file_that_was_truncated_while_nobody_looked_is_read_from_its_start() {
         world.write("app.log", second);
         let run = world.start_following("*.log", false);
         run.until(|seen| seen.records.len() >= 3 + second.lines().count());
-        let expected: Vec<String> = second.lines().map(|line| format!("app.log: {line}")).collect();
+        let expected: Vec<String> = second
+            .lines()
+            .map(|line| format!("app.log: {line}"))
+            .collect();
         assert_eq!(run.stop()[3..], expected);
     }
 }
 
 #[test]
-fn latest_skips_what_is_there_at_the_first_start_only() {
+fn latest_skips_existing_content_only_at_the_first_start() {
     let world = World::new();
     world.write("app.log", "one\ntwo\nthr");
     let run = world.start_following("*.log", true);
@@ -173,7 +216,9 @@ fn latest_skips_what_is_there_at_the_first_start_only() {
 
 #[test]
 fn a_compressed_file_is_read_when_it_is_complete() {
-    let lines: Vec<String> = (0..2000u64).map(|number| (number.wrapping_mul(0x9e37_79b9_7f4a_7c15)).to_string()).collect();
+    let lines: Vec<String> = (0..2000u64)
+        .map(|number| (number.wrapping_mul(0x9e37_79b9_7f4a_7c15)).to_string())
+        .collect();
     let (first, second) = lines.split_at(1000);
     let whole = gzip(&[&(first.join("\n") + "\n"), &(second.join("\n") + "\n")]);
     for half in [100, whole.len() / 2, whole.len() - 5] {
@@ -183,7 +228,12 @@ fn a_compressed_file_is_read_when_it_is_complete() {
         if half > 1024 {
             run.until(|seen| !seen.records.is_empty());
         }
-        OpenOptions::new().append(true).open(world.path("app.gz")).unwrap().write_all(&whole[half..]).unwrap();
+        OpenOptions::new()
+            .append(true)
+            .open(world.path("app.gz"))
+            .unwrap()
+            .write_all(&whole[half..])
+            .unwrap();
         run.until(|seen| seen.records.len() >= lines.len());
         let expected: Vec<String> = lines.iter().map(|line| format!("app.gz: {line}")).collect();
         assert_eq!(run.stop(), expected);
@@ -194,7 +244,7 @@ fn a_compressed_file_is_read_when_it_is_complete() {
 }
 
 #[test]
-fn more_files_than_may_be_open_are_followed() {
+fn more_files_than_the_open_limit_are_followed() {
     let world = World::new();
     for number in 0..400 {
         world.write(&format!("{number}.log"), "one\n");
@@ -205,11 +255,17 @@ fn more_files_than_may_be_open_are_followed() {
         world.append(&format!("{number}.log"), "two\n");
     }
     run.until(|seen| seen.records.len() == 800);
-    assert_eq!(run.stop().iter().filter(|record| record.ends_with(": two")).count(), 400);
+    assert_eq!(
+        run.stop()
+            .iter()
+            .filter(|record| record.ends_with(": two"))
+            .count(),
+        400
+    );
 }
 
 #[test]
-fn files_are_begun_in_one_step_and_ended_ones_are_given_back() {
+fn files_are_started_in_one_step_and_ended_ones_are_released() {
     let world = World::new();
     for number in 0..50 {
         world.write(&format!("{number}.log"), "one\ntwo\n");
@@ -221,12 +277,22 @@ fn files_are_begun_in_one_step_and_ended_ones_are_given_back() {
     run.until(|seen| seen.records.len() == 101);
     run.stop();
     let seen = world.seen.lock();
-    assert_eq!(seen.stored.values().filter(|known| known.is_finished).count(), 1);
-    assert!(seen.taken.is_empty(), "{:?} are taken and not given back", seen.taken);
+    assert_eq!(
+        seen.stored
+            .values()
+            .filter(|known| known.is_finished)
+            .count(),
+        1
+    );
+    assert!(
+        seen.taken.is_empty(),
+        "{:?} are taken and not released",
+        seen.taken
+    );
 }
 
 #[test]
-fn what_earlier_versions_have_kept_is_understood() {
+fn entries_of_earlier_versions_are_parsed() {
     let world = World::new();
     world.write("app.log", "one\ntwo\n");
     world.write("old.gz", gzip(&["three\n"]));
@@ -242,8 +308,16 @@ fn what_earlier_versions_have_kept_is_understood() {
         for (id, known) in &mut seen.stored {
             let is_compressed = known.resume.is_none();
             // A plain file that was truncated, and a compressed one that was read to its end.
-            let position = if is_compressed { (1 << 63) + size } else { Position::MAX - 1 };
-            *known = Resumption { position, resume: None, is_finished: false };
+            let position = if is_compressed {
+                (1 << 63) + size
+            } else {
+                Position::MAX - 1
+            };
+            *known = Resumption {
+                position,
+                resume: None,
+                is_finished: false,
+            };
             assert!(!id.as_str().contains('+'));
         }
     }
@@ -253,7 +327,7 @@ fn what_earlier_versions_have_kept_is_understood() {
 }
 
 #[test]
-fn an_instance_that_comes_gets_its_part_of_the_files_and_one_that_goes_leaves_its_own() {
+fn files_are_redistributed_when_an_instance_starts_or_stops() {
     let world = World::new();
     for number in 0..10 {
         world.write(&format!("{number}.log"), "one\n");
@@ -261,7 +335,7 @@ fn an_instance_that_comes_gets_its_part_of_the_files_and_one_that_goes_leaves_it
     let first = world.start_following("*.log", false);
     first.until(|seen| seen.records.len() == 10);
     let second = world.start_following("*.log", false);
-    let of_second = |seen: &Seen| seen.claims.values().filter(|run| **run == 1).count();
+    let of_second = |seen: &EngineState| seen.claims.values().filter(|run| **run == 1).count();
     second.until(|seen| of_second(seen) == 5);
     for number in 0..10 {
         world.append(&format!("{number}.log"), "two\n");
@@ -275,8 +349,9 @@ fn an_instance_that_comes_gets_its_part_of_the_files_and_one_that_goes_leaves_it
     second.until(|seen| seen.records.len() == 30);
     let mut records = second.stop();
     records.sort();
-    let mut expected: Vec<String> =
-        (0..10).flat_map(|number| ["one", "two", "three"].map(|line| format!("{number}.log: {line}"))).collect();
+    let mut expected: Vec<String> = (0..10)
+        .flat_map(|number| ["one", "two", "three"].map(|line| format!("{number}.log: {line}")))
+        .collect();
     expected.sort();
     assert_eq!(records, expected);
 }

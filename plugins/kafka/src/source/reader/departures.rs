@@ -1,7 +1,9 @@
-//! How partitions go: what was read of them is committed first, then the group, or the run that ends, gets its answer.
+//! How partitions leave: what was read of them is committed first, then the group, or the run that
+//! ends, is answered.
 //!
-//! The consumer goes on while it waits for the commits. librdkafka fetches nothing while the group waits for an answer, so one run that cannot
-//! write would stop all others: after a while it is failed, which throws away what it has not committed, and the group is answered.
+//! The consumer continues while it waits for the commits. librdkafka fetches nothing while the
+//! group waits for an answer, so one run that cannot write would stop all others: after a timeout
+//! that run is failed, which discards what it has not committed, and the group is answered.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -12,166 +14,201 @@ use pseidon_plugin::source::{Pending, SourceError};
 use rdkafka::Offset;
 
 use super::super::KafkaSource;
-use super::super::assignment::Assigned;
-use super::super::failure::Leave;
+use super::super::assignment::AssignedPartition;
+use super::super::failure::ReadExit;
 use super::super::outlet::{Outlet, Outlets};
 use super::super::start::list_of;
-use super::arrivals::{Gone, summary};
+use super::arrivals::{RemovedArrival, summary};
 use super::{Reader, names, raw};
 use crate::native::TopicPartition;
 
-/// How long a run may take to commit what was read of partitions that the group wants back, and how long one whose sink is known not to write.
-const PATIENCE: Duration = Duration::from_secs(30);
-const PATIENCE_IF_BLOCKED: Duration = Duration::from_secs(3);
-/// How long the last offsets of a run may take to be written to the group, and the pause before they are written again.
-const LAST_OFFSETS: Duration = Duration::from_secs(5);
-const PAUSE: Duration = Duration::from_millis(100);
+/// How long a run may take to commit what was read of partitions that the group has revoked.
+const COMMIT_TIMEOUT: Duration = Duration::from_secs(30);
+/// The same for a run whose sink is known to be blocked.
+const BLOCKED_COMMIT_TIMEOUT: Duration = Duration::from_secs(3);
+/// How long committing the last offsets of a run to the group may take.
+const LAST_OFFSETS_TIMEOUT: Duration = Duration::from_secs(5);
+/// The pause before that commit is retried.
+const COMMIT_RETRY: Duration = Duration::from_millis(100);
 
-/// Partitions that are not read any more, and not committed yet.
+/// Partitions that are not read any more and not committed yet.
 pub(super) struct Departures {
-    leaving: Vec<Leaving>,
-    /// The group waits for an answer.
-    owed: Option<Owed>,
-    /// No answer may take longer than half of what the group grants between two polls.
+    in_progress: Vec<Departure>,
+    /// The answer that the group waits for, if any.
+    answer: Option<PendingAnswer>,
+    /// The limit of every answer: half of what the group allows between two polls.
     longest: Duration,
 }
 
-/// Partitions of a run.
-struct Leaving {
+/// Partitions of one run that leave together.
+struct Departure {
     outlet: Arc<Outlet>,
     gone: Vec<(TopicPartition, SplitId)>,
     pending: Pending<()>,
     since: Instant,
-    why: Why,
+    reason: DepartureReason,
 }
 
 /// A partition that is still to be committed and released.
-type Going = (TopicPartition, Arc<Split>);
-/// A run with those of its partitions.
-type OfRun = (Arc<Outlet>, Vec<Going>);
+type DepartingSplit = (TopicPartition, Arc<Split>);
+/// A run with the partitions that leave it.
+type RunPartitions = (Arc<Outlet>, Vec<DepartingSplit>);
 
-/// Why partitions go.
-enum Why {
-    /// The group wants them back.
+/// Why partitions leave.
+enum DepartureReason {
+    /// The group revoked them.
     Revoked,
-    /// The group has taken them: other instances may have them already, or their topic was deleted.
+    /// The group took them away: other instances may have them already, or their topic was deleted.
     Lost,
-    /// Their run ends. Its outlet is ended when they are committed.
+    /// Their run has stopped. Its outlet is ended after they are committed.
     Detached,
-    /// The run ends,
+    /// Reading has ended.
     Ended,
-    /// since this went wrong.
+    /// Their run failed with this error.
     Failed(SourceError),
 }
 
-/// An answer that the group waits for.
-struct Owed {
-    /// What it wants back.
+/// The answer to a revocation.
+struct PendingAnswer {
+    /// The partitions that the group has revoked.
     revoked: Vec<TopicPartition>,
-    /// What is given up with the answer.
+    /// The partitions to unassign with the answer.
     unassign: Vec<TopicPartition>,
 }
 
 impl Departures {
     pub(super) fn new(source: &KafkaSource) -> Departures {
-        let longest = source.connection.property("max.poll.interval.ms").and_then(|millis| millis.parse().ok());
-        Departures { leaving: Vec::new(), owed: None, longest: longest.map_or(PATIENCE, |millis| Duration::from_millis(millis) / 2) }
+        let longest = source
+            .connection
+            .property("max.poll.interval.ms")
+            .and_then(|millis| millis.parse().ok());
+        Departures {
+            in_progress: Vec::new(),
+            answer: None,
+            longest: longest.map_or(COMMIT_TIMEOUT, |millis| Duration::from_millis(millis) / 2),
+        }
     }
 
     pub(super) fn is_empty(&self) -> bool {
-        self.leaving.is_empty() && self.owed.is_none()
+        self.in_progress.is_empty() && self.answer.is_none()
     }
 
-    /// Whether the group waits for an answer.
-    pub(super) fn owe_an_answer(&self) -> bool {
-        self.owed.is_some()
+    /// Whether the group waits for an answer to a revocation.
+    pub(super) fn owes_answer(&self) -> bool {
+        self.answer.is_some()
     }
 
-    /// Whether the partition is among them.
-    pub(super) fn hold(&self, at: &TopicPartition) -> bool {
-        self.leaving.iter().any(|leaving| leaving.gone.iter().any(|(gone, _)| gone == at))
+    /// Whether the partition is leaving.
+    pub(super) fn contains(&self, at: &TopicPartition) -> bool {
+        self.in_progress
+            .iter()
+            .any(|leaving| leaving.gone.iter().any(|(gone, _)| gone == at))
     }
 
-    /// Whether what leaves has taken too long while the group, or a failed run, waits for it.
-    fn is_overdue(&self, leaving: &Leaving) -> bool {
-        let revoked = self.owed.as_ref().map_or(&[][..], |owed| &owed.revoked);
-        let is_waited_for = matches!(leaving.why, Why::Failed(_)) || leaving.gone.iter().any(|(at, _)| revoked.contains(at));
-        let patience = if leaving.outlet.metrics.is_sink_blocked() { PATIENCE_IF_BLOCKED } else { PATIENCE };
-        is_waited_for && leaving.since.elapsed() >= patience.min(self.longest)
+    /// Whether a departure has taken too long while the group, or a failed run, waits for it.
+    fn is_overdue(&self, leaving: &Departure) -> bool {
+        let revoked = self
+            .answer
+            .as_ref()
+            .map_or(&[][..], |answer| &answer.revoked);
+        let is_waited_for = matches!(leaving.reason, DepartureReason::Failed(_))
+            || leaving.gone.iter().any(|(at, _)| revoked.contains(at));
+        let timeout = if leaving.outlet.metrics.is_sink_blocked() {
+            BLOCKED_COMMIT_TIMEOUT
+        } else {
+            COMMIT_TIMEOUT
+        };
+        is_waited_for && leaving.since.elapsed() >= timeout.min(self.longest)
     }
 }
 
 impl Reader<'_> {
-    /// The group wants partitions back. They stay ours until everything that was read of them is committed.
-    pub(super) fn give_back(&mut self, partitions: Vec<TopicPartition>) -> Result<(), Leave> {
+    /// Handles a revocation by the group. The partitions stay assigned until everything that was
+    /// read of them is committed.
+    pub(super) fn handle_revocation(
+        &mut self,
+        partitions: Vec<TopicPartition>,
+    ) -> Result<(), ReadExit> {
         self.flush()?;
-        tracing::info!(count = partitions.len(), partitions = summary(&partitions), "partitions revoked");
+        tracing::info!(
+            count = partitions.len(),
+            partitions = summary(&partitions),
+            "partitions revoked"
+        );
         self.unattended.retain(|at| !partitions.contains(at));
         let (gone, arriving) = self.remove(|at| partitions.contains(at));
-        let owed = self.departures.owed.get_or_insert_with(|| Owed { revoked: Vec::new(), unassign: Vec::new() });
-        owed.revoked.extend(partitions);
-        owed.unassign.extend(names(&gone));
-        self.depart(&gone, arriving, || Why::Revoked)
+        let answer = self.departures.answer.get_or_insert_with(|| PendingAnswer {
+            revoked: Vec::new(),
+            unassign: Vec::new(),
+        });
+        answer.revoked.extend(partitions);
+        answer.unassign.extend(names(&gone));
+        self.release_all(&gone, arriving, || DepartureReason::Revoked)
     }
 
-    /// The group has taken partitions away. If another instance has them already, it has cut us off and the commit is refused. If it has not,
-    /// or if their topic was deleted, what was read is still ours to commit.
-    pub(super) fn lose(&mut self, partitions: &[TopicPartition]) -> Result<(), Leave> {
+    /// Handles partitions that the group took away. If another instance owns them already, it has
+    /// fenced this one off and the commit is refused. If not, or if their topic was deleted, what
+    /// was read can still be committed.
+    pub(super) fn handle_loss(&mut self, partitions: &[TopicPartition]) -> Result<(), ReadExit> {
         self.flush()?;
         self.unattended.retain(|at| !partitions.contains(at));
         let (gone, arriving) = self.remove(|at| partitions.contains(at));
         self.topics.lost(&gone);
-        match &mut self.departures.owed {
-            Some(owed) => owed.unassign.extend(names(&gone)),
-            // The group waits for this answer, also when there is nothing to give up.
+        match &mut self.departures.answer {
+            Some(answer) => answer.unassign.extend(names(&gone)),
+            // The group waits for this answer, even if there is nothing to unassign.
             None => self.unassign_now(&names(&gone))?,
         }
-        self.depart(&gone, arriving, || Why::Lost)
+        self.release_all(&gone, arriving, || DepartureReason::Lost)
     }
 
-    /// The group has taken everything away.
-    pub(super) fn lose_all(&mut self) -> Result<(), Leave> {
+    /// Handles the loss of all partitions.
+    pub(super) fn handle_total_loss(&mut self) -> Result<(), ReadExit> {
         self.flush()?;
         self.unattended.clear();
         let (gone, arriving) = self.remove(|_| true);
         self.topics.lost(&gone);
-        self.departures.owed = None;
+        self.departures.answer = None;
         self.consumer.unassign_all();
-        self.depart(&gone, arriving, || Why::Lost)
+        self.release_all(&gone, arriving, || DepartureReason::Lost)
     }
 
-    /// The run has come to its end.
-    pub(super) fn leave_all(&mut self) -> Result<(), Leave> {
+    /// Ends reading.
+    pub(super) fn end_reading(&mut self) -> Result<(), ReadExit> {
         self.ending = true;
         self.flush()?;
         let (gone, arriving) = self.remove(|_| true);
         self.pause(&names(&gone))?;
-        self.depart(&gone, arriving, || Why::Ended)
+        self.release_all(&gone, arriving, || DepartureReason::Ended)
     }
 
-    /// Reads nothing more for the topic's run, if there is one. Its outlet is ended when what was read is committed.
-    pub(super) fn detach(&mut self, topic: &str) -> Result<(), Leave> {
-        match self.take_out(topic)? {
-            Some((outlet, gone)) => self.leave(outlet, gone, Why::Detached),
+    /// Stops reading for the topic's run, if there is one. Its outlet is ended after what was read
+    /// is committed.
+    pub(super) fn detach(&mut self, topic: &str) -> Result<(), ReadExit> {
+        match self.detach_run(topic)? {
+            Some((outlet, gone)) => self.release(outlet, gone, DepartureReason::Detached),
             None => Ok(()),
         }
     }
 
-    /// A topic cannot be read on. What was read is committed first, unless it can be read again. Where it is one of many, only its run ends.
-    pub(super) fn fail(&mut self, topic: &str, error: SourceError) -> Result<(), Leave> {
+    /// Fails a topic that cannot be read any further. What was read is committed first, unless a
+    /// retry can read it again. For a shared consumer only the topic's run ends.
+    pub(super) fn fail(&mut self, topic: &str, error: SourceError) -> Result<(), ReadExit> {
         if let Outlets::One(_) = self.outlets {
             if matches!(error, SourceError::Transient(_)) {
-                return Err(Leave::Failed(error));
+                return Err(ReadExit::Failed(error));
             }
             if self.failure.is_none() {
                 self.failure = Some(error);
-                self.leave_all()?;
+                self.end_reading()?;
             }
             return Ok(());
         }
-        let Some((outlet, gone)) = self.take_out(topic)? else { return Ok(()) };
+        let Some((outlet, gone)) = self.detach_run(topic)? else {
+            return Ok(());
+        };
         match error {
-            SourceError::Fatal(_) => self.leave(outlet, gone, Why::Failed(error)),
+            SourceError::Fatal(_) => self.release(outlet, gone, DepartureReason::Failed(error)),
             SourceError::Transient(_) => {
                 outlet.fail(error);
                 Ok(())
@@ -179,167 +216,246 @@ impl Reader<'_> {
         }
     }
 
-    /// Takes the topic's run out, with its partitions, which no run reads from then on.
-    fn take_out(&mut self, topic: &str) -> Result<Option<OfRun>, Leave> {
-        let Outlets::ByTopic { topics, .. } = &mut self.outlets else { return Ok(None) };
-        let Some(outlet) = topics.remove(topic) else { return Ok(None) };
+    /// Detaches the topic's run with its partitions, which no run reads from then on.
+    fn detach_run(&mut self, topic: &str) -> Result<Option<RunPartitions>, ReadExit> {
+        let Outlets::ByTopic { topics, .. } = &mut self.outlets else {
+            return Ok(None);
+        };
+        let Some(outlet) = topics.remove(topic) else {
+            return Ok(None);
+        };
         outlet.metrics.set_source_trouble(&outlet.stage, None);
         self.flush()?;
         let (gone, arriving) = self.remove(|at| at.topic == topic);
         self.unattended.extend(names(&gone));
-        self.unattended.extend(arriving.iter().map(|(at, ..)| at.clone()));
+        self.unattended
+            .extend(arriving.iter().map(|(at, ..)| at.clone()));
         self.unassign(&names(&gone))?;
         let gone = gone.iter().map(|one| (one.at.clone(), one.split.clone()));
-        Ok(Some((outlet, gone.chain(arriving.into_iter().map(|(at, split, _)| (at, split))).collect())))
+        Ok(Some((
+            outlet,
+            gone.chain(arriving.into_iter().map(|(at, split, _)| (at, split)))
+                .collect(),
+        )))
     }
 
-    /// Reads these no longer. Those that no run reads stay as they are: they are ours until the group takes them.
-    fn remove(&mut self, goes: impl Fn(&TopicPartition) -> bool) -> (Vec<Assigned>, Vec<Gone>) {
-        let arriving = self.arrivals.remove(&goes);
-        (self.assignment.remove(goes), arriving)
+    /// Stops reading these partitions and those that arrive. Partitions without an attached run are
+    /// not affected: they stay assigned until the group takes them.
+    fn remove(
+        &mut self,
+        is_removed: impl Fn(&TopicPartition) -> bool,
+    ) -> (Vec<AssignedPartition>, Vec<RemovedArrival>) {
+        let arriving = self.arrivals.remove(&is_removed);
+        (self.assignment.remove(is_removed), arriving)
     }
 
-    /// Gives partitions up. While the group waits for an answer that would be taken for it, so they are kept until then; nothing is fetched
-    /// meanwhile.
-    pub(super) fn unassign(&mut self, partitions: &[TopicPartition]) -> Result<(), Leave> {
+    /// Unassigns partitions. While the group waits for an answer to a revocation, this call would
+    /// be taken for it, so they are kept until then; nothing is fetched meanwhile.
+    pub(super) fn unassign(&mut self, partitions: &[TopicPartition]) -> Result<(), ReadExit> {
         if partitions.is_empty() {
             return Ok(());
         }
-        if let Some(owed) = &mut self.departures.owed {
-            owed.unassign.extend_from_slice(partitions);
+        if let Some(answer) = &mut self.departures.answer {
+            answer.unassign.extend_from_slice(partitions);
             return Ok(());
         }
         self.unassign_now(partitions)
     }
 
-    fn unassign_now(&self, partitions: &[TopicPartition]) -> Result<(), Leave> {
+    fn unassign_now(&self, partitions: &[TopicPartition]) -> Result<(), ReadExit> {
         let list = list_of(partitions, |_| Offset::Invalid);
-        self.consumer.unassign(&list).map_err(|error| Leave::transient(format!("cannot give partitions back: {error}")))
+        self.consumer
+            .unassign(&list)
+            .map_err(|error| ReadExit::transient(format!("cannot unassign partitions: {error}")))
     }
 
-    /// Has everything committed that was read of partitions. All runs do it at the same time.
-    fn depart(&mut self, gone: &[Assigned], arriving: Vec<Gone>, why: impl Fn() -> Why) -> Result<(), Leave> {
-        let mut by_run: Vec<OfRun> = Vec::new();
-        let gone = gone.iter().map(|one| (one.at.clone(), one.split.clone(), one.outlet.clone()));
+    /// Has what was read of the partitions committed. All runs do so at the same time.
+    fn release_all(
+        &mut self,
+        gone: &[AssignedPartition],
+        arriving: Vec<RemovedArrival>,
+        reason: impl Fn() -> DepartureReason,
+    ) -> Result<(), ReadExit> {
+        let mut by_run: Vec<RunPartitions> = Vec::new();
+        let gone = gone
+            .iter()
+            .map(|one| (one.at.clone(), one.split.clone(), one.outlet.clone()));
         for (at, split, outlet) in gone.chain(arriving) {
-            match by_run.iter_mut().find(|(known, _)| Arc::ptr_eq(known, &outlet)) {
+            match by_run
+                .iter_mut()
+                .find(|(known, _)| Arc::ptr_eq(known, &outlet))
+            {
                 Some((_, others)) => others.push((at, split)),
                 None => by_run.push((outlet, vec![(at, split)])),
             }
         }
-        by_run.into_iter().try_for_each(|(outlet, gone)| self.leave(outlet, gone, why()))
+        by_run
+            .into_iter()
+            .try_for_each(|(outlet, gone)| self.release(outlet, gone, reason()))
     }
 
-    fn leave(&mut self, outlet: Arc<Outlet>, gone: Vec<Going>, why: Why) -> Result<(), Leave> {
-        let (gone, splits): (Vec<_>, Vec<_>) = gone.into_iter().map(|(at, split)| ((at, split.id.clone()), split)).unzip();
+    fn release(
+        &mut self,
+        outlet: Arc<Outlet>,
+        gone: Vec<DepartingSplit>,
+        reason: DepartureReason,
+    ) -> Result<(), ReadExit> {
+        let (gone, splits): (Vec<_>, Vec<_>) = gone
+            .into_iter()
+            .map(|(at, split)| ((at, split.id.clone()), split))
+            .unzip();
         match outlet.outbox.release(splits) {
             Ok(pending) => {
-                self.departures.leaving.push(Leaving { outlet, gone, pending, since: Instant::now(), why });
+                self.departures.in_progress.push(Departure {
+                    outlet,
+                    gone,
+                    pending,
+                    since: Instant::now(),
+                    reason,
+                });
                 Ok(())
             }
             Err(stopped) => {
-                self.answer(&outlet, why);
-                self.ended(stopped)
+                self.report(&outlet, reason);
+                self.run_stopped(stopped)
             }
         }
     }
 
-    pub(super) fn advance_departures(&mut self) -> Result<(), Leave> {
-        for leaving in std::mem::take(&mut self.departures.leaving) {
+    pub(super) fn advance_departures(&mut self) -> Result<(), ReadExit> {
+        for leaving in std::mem::take(&mut self.departures.in_progress) {
             let sent = leaving.outlet.outbox.send_waiting(Duration::ZERO);
             match sent.and_then(|_| leaving.pending.poll()) {
-                Ok(None) if self.departures.is_overdue(&leaving) => self.give_up(leaving)?,
-                Ok(None) => self.departures.leaving.push(leaving),
-                Ok(Some(())) => self.departed(leaving)?,
+                Ok(None) if self.departures.is_overdue(&leaving) => self.abandon(leaving)?,
+                Ok(None) => self.departures.in_progress.push(leaving),
+                Ok(Some(())) => self.finish_departure(leaving)?,
                 Err(stopped) => {
-                    self.answer(&leaving.outlet, leaving.why);
-                    self.ended(stopped)?;
+                    self.report(&leaving.outlet, leaving.reason);
+                    self.run_stopped(stopped)?;
                 }
             }
         }
-        let is_left = |owed: &mut Owed| !owed.revoked.iter().any(|at| self.departures.leaving.iter().any(|one| one.holds(at)));
-        if let Some(owed) = self.departures.owed.take_if(is_left) {
-            self.unassign_now(&owed.unassign)?;
+        let is_left = |answer: &mut PendingAnswer| {
+            !answer.revoked.iter().any(|at| {
+                self.departures
+                    .in_progress
+                    .iter()
+                    .any(|one| one.contains(at))
+            })
+        };
+        if let Some(answer) = self.departures.answer.take_if(is_left) {
+            self.unassign_now(&answer.unassign)?;
         }
         Ok(())
     }
 
-    /// Everything that was read of partitions is committed.
-    fn departed(&mut self, leaving: Leaving) -> Result<(), Leave> {
-        let Leaving { outlet, gone, why, .. } = leaving;
-        if !matches!(why, Why::Lost | Why::Failed(_)) {
+    /// Handles partitions of which everything that was read is committed.
+    fn finish_departure(&mut self, leaving: Departure) -> Result<(), ReadExit> {
+        let Departure {
+            outlet,
+            gone,
+            reason,
+            ..
+        } = leaving;
+        if !matches!(reason, DepartureReason::Lost | DepartureReason::Failed(_)) {
             let durable = outlet.outbox.handle().durable();
-            let place_of = |split: &SplitId| gone.iter().find(|(_, known)| known == split).map(|(at, _)| at.clone());
-            let (ours, others): (Vec<_>, Vec<_>) = durable.into_iter().partition(|(split, _)| place_of(split).is_some());
+            let place_of = |split: &SplitId| {
+                gone.iter()
+                    .find(|(_, known)| known == split)
+                    .map(|(at, _)| at.clone())
+            };
+            let (ours, others): (Vec<_>, Vec<_>) = durable
+                .into_iter()
+                .partition(|(split, _)| place_of(split).is_some());
             self.durable.extend(others);
-            let offsets: Vec<_> = ours.into_iter().filter_map(|(split, next)| Some((place_of(&split)?, next))).collect();
-            let is_last = matches!(why, Why::Ended);
+            let offsets: Vec<_> = ours
+                .into_iter()
+                .filter_map(|(split, next)| Some((place_of(&split)?, next)))
+                .collect();
+            let is_last = matches!(reason, DepartureReason::Ended);
             self.commit_last(&outlet, &offsets, is_last);
         }
-        self.answer(&outlet, why);
+        self.report(&outlet, reason);
         Ok(())
     }
 
-    fn answer(&mut self, outlet: &Outlet, why: Why) {
-        match why {
-            Why::Revoked | Why::Lost | Why::Ended => {}
-            Why::Detached => outlet.end(),
-            Why::Failed(error) => outlet.fail(error),
+    fn report(&mut self, outlet: &Outlet, reason: DepartureReason) {
+        match reason {
+            DepartureReason::Revoked | DepartureReason::Lost | DepartureReason::Ended => {}
+            DepartureReason::Detached => outlet.end(),
+            DepartureReason::Failed(error) => outlet.fail(error),
         }
     }
 
-    /// The offsets of partitions that are read no longer. When the run ends, nothing else is to be done, and the group's answer is waited for:
-    /// a state that is lost between two runs is noticed by them.
+    /// Commits the offsets of partitions that are read no longer. If the run ends, nothing else is
+    /// left to do, so it waits for the result: a state that is lost between two runs is detected by
+    /// these offsets.
     fn commit_last(&self, outlet: &Outlet, offsets: &[(TopicPartition, Position)], is_last: bool) {
-        let deadline = Instant::now() + LAST_OFFSETS;
-        while let Err(error) = self.commit_offsets(offsets.iter().map(|(at, next)| (at, *next, outlet)), is_last.then_some(LAST_OFFSETS)) {
+        let deadline = Instant::now() + LAST_OFFSETS_TIMEOUT;
+        while let Err(error) = self.commit_offsets(
+            offsets.iter().map(|(at, next)| (at, *next, outlet)),
+            is_last.then_some(LAST_OFFSETS_TIMEOUT),
+        ) {
             if !is_last || Instant::now() >= deadline {
-                tracing::warn!(group = self.group, %error, "the last offsets were not written to the group");
+                tracing::warn!(
+                    group = self.group, %error,
+                    "cannot commit the last offsets to the group"
+                );
                 return;
             }
-            std::thread::sleep(PAUSE);
+            std::thread::sleep(COMMIT_RETRY);
         }
     }
 
-    /// A run does not commit in time what the group, or its own end, waits for.
-    fn give_up(&mut self, leaving: Leaving) -> Result<(), Leave> {
-        let (Some((at, _)), waited) = (leaving.gone.first(), leaving.since.elapsed()) else { return Ok(()) };
-        if let Why::Failed(error) = leaving.why {
+    /// Handles a run that does not commit in time what the group, or its own end, waits for.
+    fn abandon(&mut self, leaving: Departure) -> Result<(), ReadExit> {
+        let (Some((at, _)), waited) = (leaving.gone.first(), leaving.since.elapsed()) else {
+            return Ok(());
+        };
+        if let DepartureReason::Failed(error) = leaving.reason {
             leaving.outlet.fail(error);
             return Ok(());
         }
-        let reason =
-            format!("the group has waited {waited:.0?} for {}/{}, and what was read of it is not committed", at.topic, at.partition);
+        let reason = format!(
+            "the group has waited {waited:.0?} for {}/{}, because records read from it are not \
+             committed yet",
+            at.topic, at.partition
+        );
         let topic = at.topic.clone();
         let error = SourceError::Transient(reason);
-        if matches!(self.outlets.of(&topic), Some(outlet) if Arc::ptr_eq(outlet, &leaving.outlet)) {
+        if matches!(self.outlets.outlet_of(&topic), Some(outlet) if Arc::ptr_eq(outlet, &leaving.outlet))
+        {
             self.fail(&topic, error)
         } else {
-            self.answer(&leaving.outlet, leaving.why);
+            self.report(&leaving.outlet, leaving.reason);
             Ok(())
         }
     }
 
-    /// Copies positions to the group, for tools that show its lag and as evidence of what the state has held. Each position stands with the run
-    /// whose state has it.
+    /// Commits positions to the group, for tools that show its lag and as evidence of what the
+    /// state has held. The metadata of each names the state of the run that it belongs to.
     pub(super) fn commit_offsets<'o>(
         &self,
         positions: impl Iterator<Item = (&'o TopicPartition, Position, &'o Outlet)>,
-        patience: Option<Duration>,
+        timeout: Option<Duration>,
     ) -> Result<(), crate::native::NativeError> {
         let mut list = rdkafka::TopicPartitionList::new();
         for (at, next, outlet) in positions {
             let mut element = list.add_partition(&at.topic, at.partition);
-            // It fails for offsets that have no number, which ours have.
+            // This fails only for offsets without a number, which the offsets used here have.
             let _ = element.set_offset(Offset::Offset(raw(next)));
-            element.set_metadata(outlet.note_of(next));
+            element.set_metadata(outlet.metadata_of(next));
         }
-        if list.count() == 0 { Ok(()) } else { self.consumer.commit(&list, patience) }
+        if list.count() == 0 {
+            Ok(())
+        } else {
+            self.consumer.commit(&list, timeout)
+        }
     }
 }
 
-impl Leaving {
-    fn holds(&self, at: &TopicPartition) -> bool {
+impl Departure {
+    fn contains(&self, at: &TopicPartition) -> bool {
         self.gone.iter().any(|(gone, _)| gone == at)
     }
 }

@@ -1,4 +1,5 @@
-//! What is done about once a second: positions without records, lag, pauses, the group's offsets, and what keeps us from reading.
+//! The work that is done about once a second: positions without records, lag, pauses, the group's
+//! offsets, and the reasons why nothing is read.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -6,74 +7,112 @@ use std::time::{Duration, Instant};
 
 use pseidon_delivery::Position;
 
-use super::super::assignment::Assigned;
-use super::super::failure::Leave;
+use super::super::assignment::AssignedPartition;
+use super::super::failure::ReadExit;
 use super::super::outlet::{Outlet, Outlets};
 use super::{Reader, raw};
-use crate::native::LogPosition;
+use crate::native::OffsetAndEpoch;
 
-/// How often.
+/// The interval between two ticks.
 const TICK: Duration = Duration::from_secs(1);
-/// How long a broker may take to show that it is there.
-const GREETING: Duration = Duration::from_millis(300);
-/// How long the group may take to admit us before that is called a trouble.
-const ADMISSION: Duration = Duration::from_secs(30);
+/// The timeout of the request that checks whether a broker can be reached again.
+const PROBE_TIMEOUT: Duration = Duration::from_millis(300);
+/// How long joining the group may take before it is reported as a problem.
+const JOIN_TIMEOUT: Duration = Duration::from_secs(30);
 
 impl Reader<'_> {
-    pub(super) fn tick(&mut self) -> Result<(), Leave> {
+    /// Does all periodic work once.
+    pub(super) fn tick(&mut self) -> Result<(), ReadExit> {
         self.next_tick = Instant::now() + TICK;
-        self.skip_what_is_no_record()?;
+        self.skip_non_records()?;
         self.measure_lag();
-        // librdkafka says when the last broker is gone, and not when one is back.
-        if self.unreachable && self.consumer.all_partitions(GREETING).is_ok() {
+        // librdkafka reports when the last broker is gone, but not when one is back.
+        if self.unreachable && self.consumer.all_partitions(PROBE_TIMEOUT).is_ok() {
             self.unreachable = false;
         }
-        self.outlets.iter().for_each(|outlet| outlet.unreachable.set(i64::from(self.unreachable)));
+        self.outlets
+            .iter()
+            .for_each(|outlet| outlet.unreachable.set(i64::from(self.unreachable)));
         self.watch_topics();
-        self.say_troubles();
+        self.report_problems();
         self.pause_by_run()?;
-        self.tell_group();
+        self.commit_durable();
         Ok(())
     }
 
-    fn skip_what_is_no_record(&mut self) -> Result<(), Leave> {
+    fn skip_non_records(&mut self) -> Result<(), ReadExit> {
         let names = self.assignment.names();
-        let Ok(positions) = self.consumer.positions(&names) else { return Ok(()) };
-        let skipped = |(assigned, at): (&mut Assigned, Option<LogPosition>)| {
-            let LogPosition { offset, leader_epoch } = at?;
-            Some((assigned.skip_to(Position::try_from(offset).ok()?, leader_epoch)?, assigned.outlet.clone()))
+        let Ok(positions) = self.consumer.positions(&names) else {
+            return Ok(());
         };
-        let skips: Vec<_> = self.assignment.iter_mut().zip(positions).filter_map(skipped).collect();
-        skips.into_iter().try_for_each(|(batch, outlet)| self.emit(&outlet, batch))
+        let skipped = |(assigned, at): (&mut AssignedPartition, Option<OffsetAndEpoch>)| {
+            let OffsetAndEpoch {
+                offset,
+                leader_epoch,
+            } = at?;
+            Some((
+                assigned.skip_to(Position::try_from(offset).ok()?, leader_epoch)?,
+                assigned.outlet.clone(),
+            ))
+        };
+        let skips: Vec<_> = self
+            .assignment
+            .iter_mut()
+            .zip(positions)
+            .filter_map(skipped)
+            .collect();
+        skips
+            .into_iter()
+            .try_for_each(|(batch, outlet)| self.emit(&outlet, batch))
     }
 
     fn measure_lag(&self) {
         let mut behind: HashMap<*const Outlet, i64> = HashMap::new();
         for assigned in self.assignment.iter() {
             if let Some(high) = self.consumer.last_high_watermark(&assigned.at) {
-                *behind.entry(Arc::as_ptr(&assigned.outlet)).or_default() += (high - raw(assigned.next)).max(0);
+                *behind.entry(Arc::as_ptr(&assigned.outlet)).or_default() +=
+                    (high - raw(assigned.next)).max(0);
             }
         }
-        self.outlets.iter().for_each(|outlet| outlet.lag.set(behind.get(&Arc::as_ptr(outlet)).copied().unwrap_or(0)));
+        self.outlets.iter().for_each(|outlet| {
+            outlet
+                .lag
+                .set(behind.get(&Arc::as_ptr(outlet)).copied().unwrap_or(0))
+        });
     }
 
-    /// Says why runs read nothing, where that is known.
-    fn say_troubles(&self) {
-        let of_group = self.group_trouble.clone().or_else(|| self.late_admission());
+    /// Reports why runs read nothing, if that is known.
+    fn report_problems(&self) {
+        let of_group = self.group_problem.clone().or_else(|| self.late_join());
         for outlet in self.outlets.iter() {
-            let trouble = of_group.clone().or_else(|| self.missing_topics()).or_else(|| self.arrivals.trouble_of(outlet));
-            let sentence = trouble.map(|trouble| format!("the source `{}` reads nothing: {trouble}", outlet.stage));
+            let problem = of_group
+                .clone()
+                .or_else(|| self.missing_topics())
+                .or_else(|| self.arrivals.problem_of(outlet));
+            let sentence = problem
+                .map(|problem| format!("the source `{}` reads nothing: {problem}", outlet.stage));
             outlet.metrics.set_source_trouble(&outlet.stage, sentence);
         }
     }
 
-    fn late_admission(&self) -> Option<String> {
+    fn late_join(&self) -> Option<String> {
         let (topics, since) = self.subscribed;
-        let is_late = topics > 0 && !self.joined && !self.unreachable && since.elapsed() >= ADMISSION && self.topics.has_some_of(topics);
-        is_late.then(|| format!("the group {} has not admitted this instance for {:.0?}", self.group, since.elapsed()))
+        let is_late = topics > 0
+            && !self.joined
+            && !self.unreachable
+            && since.elapsed() >= JOIN_TIMEOUT
+            && self.topics.has_some_of(topics);
+        is_late.then(|| {
+            format!(
+                "the group {} has not admitted this instance for {:.0?}",
+                self.group,
+                since.elapsed()
+            )
+        })
     }
 
-    /// A topic that a run names and that does not exist. A log of a table may well be there before its topic.
+    /// The topics of `:topics` that do not exist. For a shared consumer this is not a problem: the
+    /// row of a table may exist before its topic.
     fn missing_topics(&self) -> Option<String> {
         if matches!(self.outlets, Outlets::ByTopic { .. }) {
             return None;
@@ -82,12 +121,21 @@ impl Reader<'_> {
         (!missing.is_empty()).then(|| format!("there is no topic `{}`", missing.join("`, `")))
     }
 
-    /// Pauses the partitions of runs that take nothing more, where they are some of many.
-    fn pause_by_run(&self) -> Result<(), Leave> {
-        let Outlets::ByTopic { topics, .. } = &self.outlets else { return Ok(()) };
+    /// Pauses and resumes the partitions of single runs of a shared consumer.
+    fn pause_by_run(&self) -> Result<(), ReadExit> {
+        let Outlets::ByTopic { topics, .. } = &self.outlets else {
+            return Ok(());
+        };
         for (topic, outlet) in topics {
-            let Some(paused) = outlet.changed_pause() else { continue };
-            let of_topic: Vec<_> = self.assignment.names().into_iter().filter(|at| at.topic == *topic).collect();
+            let Some(paused) = outlet.pause_change() else {
+                continue;
+            };
+            let of_topic: Vec<_> = self
+                .assignment
+                .names()
+                .into_iter()
+                .filter(|at| at.topic == *topic)
+                .collect();
             if paused {
                 self.pause(&of_topic)?;
             } else if !self.paused {
@@ -97,8 +145,8 @@ impl Reader<'_> {
         Ok(())
     }
 
-    /// Copies to the group how far partitions are durable. It may fail: delivery does not rest on it.
-    fn tell_group(&mut self) {
+    /// Commits the durable positions to the group. This may fail: delivery does not depend on it.
+    fn commit_durable(&mut self) {
         for outlet in self.outlets.iter() {
             self.durable.extend(outlet.outbox.handle().durable());
         }
@@ -109,10 +157,15 @@ impl Reader<'_> {
                 moved.push((assigned.at.clone(), next, assigned.outlet.clone()));
             }
         }
-        // What is left is about partitions that are ours no longer.
+        // What is left belongs to partitions that are no longer assigned.
         self.durable.clear();
-        if let Err(error) = self.commit_offsets(moved.iter().map(|(at, next, outlet)| (at, *next, outlet.as_ref())), None) {
-            tracing::debug!(%error, "the group's offsets were not written");
+        if let Err(error) = self.commit_offsets(
+            moved
+                .iter()
+                .map(|(at, next, outlet)| (at, *next, outlet.as_ref())),
+            None,
+        ) {
+            tracing::debug!(%error, "cannot commit the group's offsets");
         }
     }
 }

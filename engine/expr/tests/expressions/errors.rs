@@ -1,0 +1,211 @@
+//! Errors in expressions: message, position and help.
+
+use crate::fixture::compiled;
+use pseidon_dsl::Diagnostic;
+
+/// The only error in an expression.
+fn error(text: &str) -> Diagnostic {
+    let mut errors = match compiled(text) {
+        Ok(compiled) => panic!("{text} compiles to {}", compiled.field()),
+        Err(errors) => errors,
+    };
+    assert_eq!(errors.len(), 1, "{text}: {errors:?}");
+    errors.remove(0)
+}
+
+#[test]
+fn errors_are_at_their_positions() {
+    let cases = [
+        // The expression, the underlined text, the message.
+        ("statu = 200", "statu", "unknown column `statu`"),
+        ("user.idd", "user.idd", "`user` has no field `idd`"),
+        ("user[0] is null", "user[0]", "`user` has no element [0]"),
+        ("tags.x = 'a'", "tags.x", "`tags` has no field `x`"),
+        ("status.x > 1", "status.x", "`status` has no field `x`"),
+        ("1 + uper(name)", "uper", "unknown function `uper`"),
+        (
+            "lower(name, 2)",
+            "lower(name, 2)",
+            "`lower` does not accept (utf8, int64)",
+        ),
+        ("lower()", "lower()", "`lower` does not accept ()"),
+        ("now(1)", "now(1)", "`now` does not accept (int64)"),
+        ("sqrt(ok)", "sqrt(ok)", "`sqrt` does not accept (boolean)"),
+        (
+            "nvl(status)",
+            "nvl(status)",
+            "`nvl` does not accept 1 argument",
+        ),
+        (
+            "coalesce()",
+            "coalesce()",
+            "`coalesce` does not accept 0 arguments",
+        ),
+        (
+            "arrow_cast(status, 'Utf8')",
+            "arrow_cast",
+            "unknown function `arrow_cast`",
+        ),
+        ("status = 'ok'", "'ok'", "'ok' is not a valid int64"),
+        (
+            "at > 'yesterday'",
+            "'yesterday'",
+            "'yesterday' is not a valid timestamp_ms",
+        ),
+        ("status in (200, 'x')", "'x'", "'x' is not a valid int64"),
+        ("name = 5", "name = 5", "cannot compare utf8 with int64"),
+        (
+            "status = name",
+            "status = name",
+            "cannot compare int64 with utf8",
+        ),
+        ("at > 5", "at > 5", "cannot compare timestamp_ms with int64"),
+        (
+            "status between 1 and ok",
+            "status between 1 and ok",
+            "cannot compare int64 with boolean",
+        ),
+        (
+            "ok and status",
+            "status",
+            "expected a condition, found int64",
+        ),
+        ("not name", "name", "expected a condition, found utf8"),
+        (
+            "case when status then 1 end",
+            "status",
+            "expected a condition, found int64",
+        ),
+        (
+            "status is true",
+            "status",
+            "expected a condition, found int64",
+        ),
+        (
+            "status like '2%'",
+            "status",
+            "`like` requires a string, found int64",
+        ),
+        ("name like 5", "5", "`like` requires a string, found int64"),
+        (
+            "status ~ '2'",
+            "status",
+            "`~` requires a string, found int64",
+        ),
+        ("name ~ '['", "'['", "invalid regular expression '['"),
+        (
+            "regexp_like(name, '(')",
+            "'('",
+            "invalid regular expression '('",
+        ),
+        (
+            "name like '5!' escape '!'",
+            "'5!'",
+            "the pattern ends with its escape character `!`",
+        ),
+        (
+            "name like name escape '!'",
+            "name",
+            "`escape` requires a constant pattern",
+        ),
+        ("name + 1", "name", "cannot compute with a string"),
+        (
+            "at + '1 fortnit'",
+            "'1 fortnit'",
+            "'1 fortnit' is not a valid interval",
+        ),
+        ("ok + 1", "ok + 1", "cannot compute boolean + int64"),
+        ("-name", "-name", "cannot negate utf8"),
+        (
+            "user + 1",
+            "user + 1",
+            "cannot compute {id utf8, age int64, more json} + int64",
+        ),
+        (
+            "cast(status as blop)",
+            "blop",
+            "unknown type `blop`; did you mean `blob`?",
+        ),
+        ("cast('x' as int)", "'x'", "'x' is not a valid int32"),
+        (
+            "cast(at as boolean)",
+            "at",
+            "cannot cast timestamp_ms to boolean",
+        ),
+        (
+            "cast(status as json)",
+            "cast(status as json)",
+            "cannot cast int64 to json",
+        ),
+        (
+            "1 / 0",
+            "1 / 0",
+            "this expression always fails: division by zero",
+        ),
+        (
+            "case when ok then user else 1 end",
+            "1",
+            "the result is int64 here, but {id utf8, age int64, more json} in another branch",
+        ),
+    ];
+    let mut wrong = Vec::new();
+    for (text, place, message) in cases {
+        let found = error(text);
+        let underlined = &text[found.span.start as usize..found.span.end as usize];
+        if underlined != place || found.message != message {
+            wrong.push(format!("{text}: {underlined}: {}", found.message));
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+#[test]
+fn errors_have_help() {
+    let cases = [
+        ("statu", "did you mean `status`?"),
+        ("user.idd", "did you mean `id`?"),
+        ("uper(name)", "did you mean `upper`?"),
+        ("coalesc(name)", "did you mean `coalesce`?"),
+        ("substr(name)", "usage: substr(str, start_pos[, length])"),
+        ("if(ok)", "usage: if(condition, then, else)"),
+        ("name = 5", "cast one side, for example: cast(x as int64)"),
+        (
+            "small = name",
+            "cast one side, for example: cast(x as int32)",
+        ),
+        (
+            "ok and status",
+            "compare it with a value, for example: x <> 0",
+        ),
+        (
+            "status like '2%'",
+            "convert it to a string: cast(x as text)",
+        ),
+        ("name + 1", "convert it to a number: cast(x as double)"),
+    ];
+    for (text, help) in cases {
+        assert_eq!(error(text).help.as_deref(), Some(help), "{text}");
+    }
+}
+
+#[test]
+fn all_errors_are_found_at_once() {
+    let text = "statu = 1 and lowr(nam) = 'x' or case when nme then cast(a as blop) end";
+    let errors = compiled(text).unwrap_err();
+    let places: Vec<&str> = errors
+        .iter()
+        .map(|error| &text[error.span.start as usize..error.span.end as usize])
+        .collect();
+    assert_eq!(places, ["statu", "nam", "lowr", "nme", "a", "blop"]);
+}
+
+#[test]
+fn an_empty_scope_is_reported() {
+    let errors =
+        pseidon_expr::compile(&crate::fixture::parse("a"), &pseidon_expr::Scope::default())
+            .unwrap_err();
+    assert_eq!(
+        errors[0].help.as_deref(),
+        Some("no columns are available here")
+    );
+}

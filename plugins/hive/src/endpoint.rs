@@ -1,0 +1,140 @@
+//! The URLs from which Hive's columns can be requested.
+
+use std::fmt;
+use std::str::FromStr;
+
+use pseidon_mysql::database::Database;
+
+use crate::server::Server;
+use crate::{HiveError, metastore};
+
+const FORMS: &str = "expected thrift://HOST:9083 for a metastore, \
+    mysql://USER:PASSWORD@HOST:PORT/DATABASE for the database of a metastore, or \
+    jdbc:hive2://HOST:10000/DATABASE for a HiveServer2";
+
+/// The server that a table's columns are requested from.
+#[derive(Clone, PartialEq, Eq)]
+pub enum HiveEndpoint {
+    /// The metastore's Thrift service: `thrift://HOST:PORT`, or several of these separated by
+    /// commas, which are tried in order.
+    Metastore(String),
+    /// The MySQL or MariaDB database of the metastore: `mysql://USER:PASSWORD@HOST:PORT/DATABASE`,
+    /// or a JDBC form of it.
+    Database(String),
+    /// A HiveServer2: `jdbc:hive2://HOST:PORT/DATABASE`.
+    Server(Server),
+}
+
+impl HiveEndpoint {
+    /// Sets the login of a HiveServer2 whose URL has none. Other servers are unchanged.
+    pub fn with_login(self, user: Option<&str>, password: Option<&str>) -> HiveEndpoint {
+        match self {
+            HiveEndpoint::Server(server) => HiveEndpoint::Server(server.with_login(user, password)),
+            other => other,
+        }
+    }
+}
+
+impl FromStr for HiveEndpoint {
+    type Err = HiveError;
+
+    /// Parses a URL. The error never repeats it, because it may contain a password.
+    fn from_str(url: &str) -> Result<HiveEndpoint, HiveError> {
+        let url = url.trim();
+        if let Some(rest) = url.strip_prefix("jdbc:hive2:") {
+            return match Server::read(rest) {
+                Ok(server) => Ok(HiveEndpoint::Server(server)),
+                Err(reason) => Err(HiveError::Refused(format!(
+                    "invalid HiveServer2 url: {reason}; {FORMS}"
+                ))),
+            };
+        }
+        if url.starts_with("thrift:") {
+            return match metastore::addresses(url) {
+                Some(_) => Ok(HiveEndpoint::Metastore(url.to_owned())),
+                None => Err(HiveError::Refused(format!(
+                    "invalid metastore url; {FORMS}"
+                ))),
+            };
+        }
+        if ["mysql:", "mariadb:", "jdbc:", "//"]
+            .iter()
+            .any(|start| url.starts_with(start))
+        {
+            let database = Database::new(url, None, None)
+                .map_err(|error| HiveError::Refused(error.to_string()))?;
+            return match database.name() {
+                Some(_) => Ok(HiveEndpoint::Database(url.to_owned())),
+                None => Err(HiveError::Refused(format!(
+                    "missing database name in the url of the metastore's database; {FORMS}"
+                ))),
+            };
+        }
+        Err(HiveError::Refused(format!("invalid hive url; {FORMS}")))
+    }
+}
+
+impl fmt::Debug for HiveEndpoint {
+    /// Omits the URL, which may contain a password.
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(match self {
+            HiveEndpoint::Metastore(_) => "Metastore(…)",
+            HiveEndpoint::Database(_) => "Database(…)",
+            HiveEndpoint::Server(_) => "Server(…)",
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn urls_select_the_server() {
+        for url in [
+            "thrift://host:9083",
+            "thrift://a:9083,thrift://b:9083",
+            "thrift://[::1]:9083",
+        ] {
+            assert_eq!(url.parse(), Ok(HiveEndpoint::Metastore(url.to_owned())));
+        }
+        for url in [
+            "mysql://hive:secret@host:3306/metastore",
+            "jdbc:mysql://host/metastore?createDatabaseIfNotExist=true",
+            "//host/metastore",
+        ] {
+            assert_eq!(url.parse(), Ok(HiveEndpoint::Database(url.to_owned())));
+        }
+    }
+
+    #[test]
+    fn invalid_urls_are_rejected_without_being_repeated() {
+        for (url, expected) in [
+            (
+                "jdbc:hive2://host/db;user=u;password=secret;ssl=true",
+                "tls is not supported",
+            ),
+            ("jdbc:hive2://host:secret/db", "invalid port"),
+            ("thrift://secret", "invalid metastore url"),
+            ("thrift://host:secret", "invalid metastore url"),
+            ("thrift://host:9083/secret", "invalid metastore url"),
+            ("thrift://host:9083,secret:1", "invalid metastore url"),
+            ("mysql://u:secret@host", "missing database name"),
+            ("mysql://u:secret@host:port/db", "invalid port"),
+            ("jdbc:postgresql://secret", "does not start with mysql"),
+            ("secret", "invalid hive url"),
+            ("", "invalid hive url"),
+        ] {
+            let refusal = match url.parse::<HiveEndpoint>() {
+                Err(HiveError::Refused(reason)) => reason,
+                other => panic!("{url}: {other:?}"),
+            };
+            assert!(
+                refusal.contains(expected)
+                    && refusal.contains("mysql://")
+                    && !refusal.contains("secret"),
+                "{url}: {refusal}"
+            );
+        }
+    }
+}

@@ -1,0 +1,237 @@
+//! The command line: its arguments, and the exit codes.
+//!
+//! The doc comment of an argument is its `--help` text. This module does not use the commands; they
+//! use it.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use pseidon_kafka::tools::StartPosition;
+use pseidon_synthetic::Pace;
+
+/// The outcome of a command, which is its exit code.
+pub(crate) enum Exit {
+    /// 0: the work is done, or was stopped gracefully.
+    Done,
+    /// 1: the work failed.
+    Failed,
+    /// 2: the pipeline file or the command line is invalid.
+    WrongFile,
+}
+
+impl From<Exit> for ExitCode {
+    fn from(exit: Exit) -> Self {
+        match exit {
+            Exit::Done => ExitCode::SUCCESS,
+            Exit::Failed => ExitCode::from(1),
+            Exit::WrongFile => ExitCode::from(2),
+        }
+    }
+}
+
+/// Exactly-once streaming ETL.
+#[derive(Parser)]
+#[command(version, about, max_term_width = 100)]
+pub(crate) struct Cli {
+    #[command(subcommand)]
+    pub(crate) command: Command,
+    /// Format of the log lines on standard error.
+    #[arg(long, global = true, value_enum, default_value_t = LogFormat::Text)]
+    pub(crate) log_format: LogFormat,
+    /// Log filter: a level such as `info`, or levels by module as in RUST_LOG.
+    #[arg(long, global = true, env = "PSEIDON_LOG", default_value = "info")]
+    pub(crate) log: String,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum LogFormat {
+    Text,
+    Json,
+}
+
+#[derive(Subcommand)]
+pub(crate) enum Command {
+    /// Run a pipeline until its sources end, or until SIGTERM or Ctrl-C; a second signal exits
+    /// immediately.
+    Run(RunArgs),
+    /// Show every error in a pipeline file, or its stages, their types and the delivery guarantee
+    /// of each path.
+    Check(FileArgs),
+    /// Run the tests in pipeline files.
+    Test {
+        /// Pipeline files.
+        #[arg(required = true)]
+        files: Vec<PathBuf>,
+    },
+    /// Convert a legacy configuration (pseidon.edn of pseidon-etl) to a pipeline file.
+    Import {
+        /// The legacy configuration file.
+        file: PathBuf,
+    },
+    /// Write test records to a Kafka topic and show the rate.
+    Produce(ProduceArgs),
+    /// Print the records of a Kafka topic as a pipeline decodes them, or the rate at which they
+    /// arrive.
+    Consume(ConsumeArgs),
+    /// Show the status of a running process: queue, rate, lag and errors.
+    Status(StatusArgs),
+    /// Print the fields of JSON files and their types as EDN, to paste after `:schema`.
+    Infer {
+        /// Paths or globs of JSON files.
+        #[arg(required = true)]
+        files: Vec<String>,
+    },
+    /// List the plugins and formats, or print the reference page of a plugin.
+    Plugins {
+        /// The plugin to describe.
+        name: Option<String>,
+        /// Print all reference pages as Markdown.
+        #[arg(long, conflicts_with = "name")]
+        markdown: bool,
+    },
+}
+
+impl Command {
+    /// Whether the command shows a progress line when standard error is a terminal.
+    pub(crate) fn has_progress_line(&self) -> bool {
+        match self {
+            Command::Run(args) => !args.no_progress,
+            Command::Produce(_) => true,
+            _ => false,
+        }
+    }
+}
+
+/// Where the pipeline comes from; `check` and `run` take it.
+#[derive(Args, Clone)]
+pub(crate) struct FileArgs {
+    /// The pipeline file: TOML if its name ends in .toml, otherwise EDN.
+    #[arg(required_unless_present = "expression")]
+    pub(crate) file: Option<PathBuf>,
+    /// A flow instead of a file, such as '(-> (files "logs/*.json") (where "status >= 500")
+    /// (stdout))'. No state is kept between runs.
+    #[arg(short, long, conflicts_with = "file")]
+    pub(crate) expression: Option<String>,
+}
+
+/// The arguments of `pseidon run`.
+#[derive(Args)]
+pub(crate) struct RunArgs {
+    #[command(flatten)]
+    pub(crate) from: FileArgs,
+    /// Finish a crashed run with the version of the pipeline that it ran, which is kept in the
+    /// state.
+    #[arg(long, conflicts_with_all = ["expression", "accept_changed_plan"])]
+    pub(crate) previous: bool,
+    /// Start even though a crashed run of a different version left uncommitted work; existing lanes
+    /// are matched by name.
+    #[arg(long)]
+    pub(crate) accept_changed_plan: bool,
+    /// Do not show the progress line on a terminal.
+    #[arg(long)]
+    pub(crate) no_progress: bool,
+}
+
+/// The arguments of `pseidon produce`.
+#[derive(Args)]
+pub(crate) struct ProduceArgs {
+    /// Bootstrap brokers, separated by commas.
+    #[arg(long, value_name = "HOST:PORT,…")]
+    pub(crate) brokers: String,
+    /// The topic to write to.
+    #[arg(long)]
+    pub(crate) topic: String,
+    /// Number of records [default: 1000000, or with --file the number of its lines].
+    #[arg(short, long, value_name = "N")]
+    pub(crate) number: Option<u64>,
+    /// Number of threads, each with its own producer.
+    #[arg(long, value_name = "T", default_value_t = 4)]
+    #[arg(value_parser = clap::value_parser!(u16).range(1..=256))]
+    pub(crate) threads: u16,
+    /// SQL expression for the value of a record, such as "'line ' || n". It can use the record's
+    /// number `n` (from 0), a random number `r` in [0, 1) and a random integer `h`. Without --value
+    /// and --file, records are small JSON objects.
+    #[arg(long, value_name = "EXPRESSION", conflicts_with = "file")]
+    pub(crate) value: Option<String>,
+    /// Use the lines of this file as values, starting over at the end of the file.
+    #[arg(long)]
+    pub(crate) file: Option<PathBuf>,
+    /// SQL expression for the key of a record, as for --value, such as "h % 100". Without it,
+    /// records have no key.
+    #[arg(long, value_name = "EXPRESSION")]
+    pub(crate) key: Option<String>,
+    /// Records per second over all threads. Without it, as many as the brokers accept.
+    #[arg(long, value_name = "N", value_parser = pace)]
+    pub(crate) rate: Option<Pace>,
+    /// A librdkafka property, such as compression.type=zstd. May be repeated.
+    #[arg(long = "property", value_name = "NAME=VALUE", value_parser = property)]
+    pub(crate) properties: Vec<(String, String)>,
+}
+
+/// The arguments of `pseidon consume`.
+#[derive(Args)]
+pub(crate) struct ConsumeArgs {
+    /// Bootstrap brokers, separated by commas.
+    #[arg(long, value_name = "HOST:PORT,…")]
+    pub(crate) brokers: String,
+    /// The topic to read.
+    #[arg(long)]
+    pub(crate) topic: String,
+    /// Exit after this number of records.
+    #[arg(short, long, value_name = "N")]
+    pub(crate) number: Option<u64>,
+    /// Where to start: earliest, latest, an offset, or a time such as 2026-01-31T00:00:00Z. With
+    /// --group, it applies to partitions without a committed offset.
+    #[arg(long, value_name = "PLACE", default_value = "earliest")]
+    pub(crate) from: StartPosition,
+    /// Read only this partition.
+    #[arg(long, value_name = "P")]
+    pub(crate) partition: Option<i32>,
+    /// Print throughput and the total instead of records.
+    #[arg(long)]
+    pub(crate) rate: bool,
+    /// Format of the values, as in the :format of a pipeline; raw prints their bytes.
+    #[arg(long, default_value = "json")]
+    pub(crate) format: String,
+    /// Columns to print, as in a select: "@offset, user.id as user". Without it, a json record is
+    /// printed unchanged, and a record of another format with all its fields.
+    #[arg(long, value_name = "SELECT LIST")]
+    pub(crate) columns: Option<String>,
+    /// Join this consumer group: resume at its committed offsets, and commit what was printed.
+    /// Without it, nothing is committed.
+    #[arg(long, conflicts_with = "partition")]
+    pub(crate) group: Option<String>,
+    /// Exit after the last record that was in the topic when the command started.
+    #[arg(long)]
+    pub(crate) exit: bool,
+    /// A librdkafka property, such as security.protocol=ssl. May be repeated.
+    #[arg(long = "property", value_name = "NAME=VALUE", value_parser = property)]
+    pub(crate) properties: Vec<(String, String)>,
+}
+
+/// The arguments of `pseidon status`.
+#[derive(Args)]
+pub(crate) struct StatusArgs {
+    /// The URL of the process: its host and :monitor-port.
+    #[arg(default_value = "http://127.0.0.1:8080")]
+    pub(crate) url: String,
+}
+
+/// Parses a rate in records per second.
+fn pace(text: &str) -> Result<Pace, String> {
+    text.parse()
+        .ok()
+        .and_then(Pace::new)
+        .ok_or_else(|| "expected a number above 0".to_owned())
+}
+
+/// Parses a `NAME=VALUE` property of librdkafka.
+fn property(text: &str) -> Result<(String, String), String> {
+    match text.split_once('=') {
+        Some((name, value)) if !name.trim().is_empty() => {
+            Ok((name.trim().to_owned(), value.to_owned()))
+        }
+        _ => Err("expected NAME=VALUE, such as security.protocol=ssl".to_owned()),
+    }
+}

@@ -1,0 +1,151 @@
+//! `pseidon check`: the errors of a pipeline file, or a description of its plan.
+
+use std::fmt::Write;
+
+use arrow::datatypes::Schema;
+use pseidon_expr::types::field_type_name;
+use pseidon_plan::Plan;
+use pseidon_plan::chain::{Chain, ChainStep, Matcher, Operator, PlannedSource, Policy};
+
+use crate::cli::{Exit, FileArgs};
+use crate::load;
+
+/// Prints every error, or the plan: its stages with their types, and the guarantee of each path.
+pub(crate) fn check(from: &FileArgs) -> Exit {
+    let planned = load::text(from).and_then(|text| text.plan(&text.document()?));
+    match planned {
+        Ok(plan) => {
+            print!("{}", describe(&plan));
+            Exit::Done
+        }
+        Err(exit) => exit,
+    }
+}
+
+fn describe(plan: &Plan) -> String {
+    let mut text = format!("pipeline {}\n", plan.name);
+    let state = if plan.settings.state.is_some() {
+        "Redis"
+    } else {
+        "a file in .pseidon/ beside the pipeline file"
+    };
+    let _ = writeln!(
+        text,
+        "state in {state}, memory {} MB\n",
+        plan.settings.memory / 1_000_000
+    );
+    for source in &plan.sources {
+        describe_source(&mut text, plan, source);
+    }
+    text.push_str("delivery guarantees\n");
+    for path in &plan.guarantees {
+        let _ = writeln!(
+            text,
+            "  {} -> {}: {}",
+            path.source,
+            path.sink,
+            path.guarantee.as_str()
+        );
+        for reason in &path.reasons {
+            let _ = writeln!(text, "    {reason}");
+        }
+    }
+    text
+}
+
+fn describe_source(text: &mut String, plan: &Plan, source: &PlannedSource) {
+    let ends = if source.facts.finite {
+        "finite"
+    } else {
+        "runs until stopped"
+    };
+    let _ = writeln!(
+        text,
+        "{} (format {}, {ends})",
+        source.stage, source.facts.format
+    );
+    if source.schema.fields().is_empty() {
+        text.push_str("  no fields are decoded: records pass through as bytes\n");
+    } else {
+        let _ = writeln!(text, "  decodes {}", columns(&source.schema));
+    }
+    let _ = writeln!(text, "  invalid records: {}", policy(plan, source.policy));
+    describe_chain(text, plan, &source.chain, "  ");
+    text.push('\n');
+}
+
+fn describe_chain(text: &mut String, plan: &Plan, chain: &Chain, indent: &str) {
+    for step in &chain.steps {
+        describe_step(text, plan, step, indent);
+    }
+}
+
+fn describe_step(text: &mut String, plan: &Plan, step: &ChainStep, indent: &str) {
+    let deeper = format!("{indent}  ");
+    match &step.operator {
+        Operator::Where(condition) => {
+            let _ = writeln!(
+                text,
+                "{indent}-> {}: where {}",
+                step.stage,
+                condition.field().name()
+            );
+        }
+        Operator::Select(_, schema) => {
+            let _ = writeln!(text, "{indent}-> {}: {}", step.stage, columns(schema));
+        }
+        Operator::All(chains) => {
+            let _ = writeln!(text, "{indent}-> {}", step.stage);
+            for (number, chain) in chains.iter().enumerate() {
+                let _ = writeln!(text, "{deeper}branch {}", number + 1);
+                describe_chain(text, plan, chain, &format!("{deeper}  "));
+            }
+        }
+        Operator::Match {
+            branches,
+            otherwise,
+        } => {
+            let _ = writeln!(text, "{indent}-> {}", step.stage);
+            for (matcher, chain) in branches {
+                let _ = match matcher {
+                    Matcher::Text(topic) => writeln!(text, "{deeper}topic {topic:?}"),
+                    Matcher::Regex(regex) => writeln!(text, "{deeper}topic ~ {:?}", regex.as_str()),
+                };
+                describe_chain(text, plan, chain, &format!("{deeper}  "));
+            }
+            match otherwise {
+                Some(chain) => {
+                    let _ = writeln!(text, "{deeper}else");
+                    describe_chain(text, plan, chain, &format!("{deeper}  "));
+                }
+                None => {
+                    let _ = writeln!(
+                        text,
+                        "{deeper}other topics: unchanged (dropped if the flow ends here)"
+                    );
+                }
+            }
+        }
+        Operator::Sink(number) => {
+            let sink = &plan.sinks[*number];
+            let _ = writeln!(text, "{indent}-> {} ({})", sink.id, sink.plugin);
+        }
+    }
+}
+
+fn columns(schema: &Schema) -> String {
+    schema
+        .fields()
+        .iter()
+        .map(|field| format!("{} {}", field.name(), field_type_name(field)))
+        .collect::<Vec<_>>()
+        .join(", ")
+}
+
+fn policy(plan: &Plan, policy: Policy) -> String {
+    match policy {
+        Policy::Throw => "stop the run".to_owned(),
+        Policy::Noop => "counted and dropped".to_owned(),
+        Policy::Quarantine(sink) => format!("quarantined by {}", plan.sinks[sink].id),
+    }
+}

@@ -1,0 +1,37 @@
+//! `pseidon import`: conversion of a legacy configuration to a pipeline file.
+//!
+//! Every other command converts such a file by itself ([`crate::load::legacy`]); this one prints
+//! the result.
+
+use std::path::Path;
+
+use pseidon_dsl::legacy::pseidon_etl;
+
+use crate::cli::Exit;
+use crate::load;
+
+/// Prints the pipeline file that `file` is converted to, and the notes on its keys on standard
+/// error.
+pub(crate) fn import(file: &Path) -> Exit {
+    match try_import(file) {
+        Ok(exit) | Err(exit) => exit,
+    }
+}
+
+fn try_import(file: &Path) -> Result<Exit, Exit> {
+    let legacy = load::read(file)?;
+    if !load::legacy::is_legacy(&legacy) {
+        eprintln!(
+            "error: {} is not a supported legacy file: \
+             expected pseidon.edn, the configuration of pseidon-etl",
+            legacy.name
+        );
+        return Ok(Exit::WrongFile);
+    }
+    let converted = pseidon_etl::convert(&legacy.text).map_err(|errors| legacy.show(&errors))?;
+    print!("{}", converted.text);
+    for note in &converted.notes {
+        eprintln!("{}:{}: {note}", legacy.name, note.line_in(&legacy.text));
+    }
+    Ok(Exit::Done)
+}

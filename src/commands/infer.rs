@@ -1,0 +1,67 @@
+//! `pseidon infer`: the fields of JSON files and their types, as EDN to paste after `:schema`.
+
+use std::path::Path;
+
+use pseidon_dsl::{Name, Node, NodeKind, Span, node::Text};
+use pseidon_files::FilesSource;
+use pseidon_plugin::options::{Options, print_schema};
+use pseidon_plugin::source::SourcePlugin;
+
+use crate::cli::Exit;
+use crate::load;
+use crate::registry::registry;
+
+/// Prints the fields of the first records in the files. `files` are paths or globs.
+pub(crate) fn infer(files: &[String]) -> Exit {
+    match schema_of(files) {
+        Ok(schema) => {
+            println!("{schema}");
+            Exit::Done
+        }
+        Err(reason) => {
+            eprintln!("error: {reason}");
+            Exit::Failed
+        }
+    }
+}
+
+fn schema_of(files: &[String]) -> Result<String, String> {
+    let node = |kind| Node {
+        kind,
+        span: Span::default(),
+    };
+    let paths = files
+        .iter()
+        .map(|path| node(NodeKind::Str(Text::plain(path.as_str(), 0))))
+        .collect();
+    let entries = vec![
+        (
+            node(NodeKind::Keyword(Name::plain("path"))),
+            node(NodeKind::Vector(paths)),
+        ),
+        (
+            node(NodeKind::Keyword(Name::plain("format"))),
+            node(NodeKind::Keyword(Name::plain("json"))),
+        ),
+    ];
+    let errors = |errors: Vec<pseidon_dsl::Diagnostic>| {
+        errors
+            .into_iter()
+            .map(|error| error.message)
+            .collect::<Vec<_>>()
+            .join("; ")
+    };
+    let options = Options::parse(
+        FilesSource.spec(),
+        &[node(NodeKind::Map(entries))],
+        Span::default(),
+    )
+    .map_err(errors)?;
+    let source = FilesSource.prepare(&options).map_err(errors)?;
+    let registry = registry();
+    let format = registry
+        .format("json")
+        .ok_or("this build does not have the format `json`")?;
+    let schema = load::infer(source.as_ref(), format.as_ref(), Path::new("."))?;
+    Ok(print_schema(&schema))
+}

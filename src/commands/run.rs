@@ -1,0 +1,352 @@
+//! `pseidon run`: runs a pipeline, or a template with one run for each row of its table.
+
+use std::io::IsTerminal;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use arrow::datatypes::SchemaRef;
+use crossbeam_channel::bounded;
+use indicatif::ProgressBar;
+use pseidon_delivery::embedded::EmbeddedStore;
+use pseidon_delivery::{GroupCommit, StateStore, StoreError};
+use pseidon_dsl::Document;
+use pseidon_exec::{Finished, Pools, Run, RunError};
+use pseidon_plan::Plan;
+use pseidon_plugin::format::Format;
+use pseidon_plugin::options::{print_schema, read_schema};
+use pseidon_plugin::source::Source;
+use pseidon_redis::RedisStore;
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+
+use crate::cli::{Exit, RunArgs};
+use crate::load::{self, PipelineText, TextKind};
+use crate::progress::ProgressDisplay;
+use crate::service::ServiceConfig;
+use crate::supervisor::logs::{self, Template};
+use crate::supervisor::runs::{EntryState, LiveRun, RunRegistry};
+use crate::systemd::{Notifier, NotifySocket};
+use crate::{fatal, interrupts, progress, service};
+
+/// The pause between attempts to connect to a state store that does not answer.
+const CONNECT_PAUSE: Duration = Duration::from_millis(500);
+
+/// Runs a pipeline until it ends or is stopped. `bar` is the progress line, if there is a terminal.
+pub(crate) fn run(args: &RunArgs, bar: Option<ProgressBar>) -> Exit {
+    match try_run(args, bar) {
+        Ok(exit) | Err(exit) => exit,
+    }
+}
+
+/// Raises the limit of open files as far as the system allows: each log of a table uses some, and
+/// the default limit of a shell is low.
+fn raise_open_file_limit() {
+    let limit = getrlimit(Resource::Nofile);
+    // If it cannot be raised, the current limit applies.
+    let _ = setrlimit(
+        Resource::Nofile,
+        Rlimit {
+            current: limit.maximum,
+            ..limit
+        },
+    );
+}
+
+/// Notifies systemd of the status of this process until the result is dropped; `None` if it was not
+/// started by systemd.
+fn notify(runs: &Arc<RunRegistry>) -> Result<Option<Notifier>, Exit> {
+    let Some(socket) = NotifySocket::from_environment() else {
+        return Ok(None);
+    };
+    let (alive, progressing) = (runs.clone(), runs.clone());
+    let progress = move || progress::progress(&progressing);
+    Notifier::start(&socket, move || alive.is_alive(), progress)
+        .map(Some)
+        .map_err(|error| failed(&error))
+}
+
+/// Appends the reason why the process exits to the file of `:fatal-errors`, if it is set.
+fn append_fatal(plan: &Plan, reason: &dyn std::fmt::Display) {
+    if let Some(path) = &plan.settings.fatal_errors {
+        fatal::append(&plan.base.join(path), &plan.name, &reason.to_string());
+    }
+}
+
+/// Appends unhandled panics to the file of `:fatal-errors`, if it is set.
+fn append_panics(plan: &Plan) {
+    if let Some(path) = &plan.settings.fatal_errors {
+        fatal::append_panics(plan.base.join(path), plan.name.clone());
+    }
+}
+
+fn try_run(args: &RunArgs, bar: Option<ProgressBar>) -> Result<Exit, Exit> {
+    raise_open_file_limit();
+    let text = load::text(&args.from)?;
+    let document = text.document()?;
+    // The state of `-e` is temporary: its folder is removed when this function returns.
+    let temporary = (text.kind == TextKind::Flow)
+        .then(tempfile::tempdir)
+        .transpose()
+        .map_err(|error| failed(&error))?;
+    let state_folder = temporary.as_ref().map_or_else(
+        || text.base.join(".pseidon"),
+        |folder| folder.path().to_owned(),
+    );
+    if load::is_template(&document) {
+        return run_template(args, bar, text, &document, &state_folder);
+    }
+    run_pipeline(args, bar, text, &document, &state_folder)
+}
+
+/// Runs one pipeline, which is not a template.
+fn run_pipeline(
+    args: &RunArgs,
+    bar: Option<ProgressBar>,
+    text: PipelineText,
+    document: &Document,
+    state_folder: &Path,
+) -> Result<Exit, Exit> {
+    let first_plan = text.plan(document)?;
+    let store = open_store(&first_plan, state_folder).map_err(|error| failed(&error))?;
+    let text = if args.previous {
+        previous(text, store.as_ref())?
+    } else {
+        text
+    };
+    // The pipeline is planned again now that the state is open: it holds the schemas that were
+    // inferred by an earlier run, and a restart must use the same types.
+    let infer = |stage: &str, source: &dyn Source, format: &dyn Format| {
+        infer_once(stage, source, format, &text.base, store.as_ref())
+    };
+    let plan = Arc::new(text.plan_with(&text.document()?, &infer)?);
+    let pools = Arc::new(Pools::start(&plan.settings).map_err(|error| failed(&error))?);
+    let runs = Arc::new(RunRegistry::new(plan.clone(), pools.clone(), None));
+    append_panics(&plan);
+    let entry = runs.entry(&plan.name);
+    service::serve(&ServiceConfig::of(&plan.settings), runs.clone())
+        .map_err(|error| failed(&error))?;
+    tracing::debug!(
+        pipeline = plan.name,
+        fingerprint = plan.fingerprint,
+        "starting"
+    );
+    let (control, controls) =
+        interrupts::listen(plan.settings.shutdown_grace).map_err(|error| failed(&error))?;
+    entry.set_live(Some(LiveRun {
+        plan: plan.clone(),
+        control,
+        since: Instant::now(),
+    }));
+    entry.set_state(EntryState::Running);
+    let display = bar
+        .filter(|_| !prints_to_terminal(&plan))
+        .map(|bar| ProgressDisplay::start(bar, &runs));
+    let run = Run {
+        plan: plan.clone(),
+        pools: pools.clone(),
+        store,
+        metrics: entry.metrics.clone(),
+        accept_changed_plan: args.accept_changed_plan,
+        control: controls,
+        view: entry.view.clone(),
+    };
+    let notifier = notify(&runs)?;
+    let outcome = run.run();
+    drop(display);
+    drop(notifier);
+    Ok(report(outcome, &plan, &text.name, &runs))
+}
+
+/// Prints the summary of a pipeline's run, and its error if it failed. `file` is the name of the
+/// pipeline file in the help.
+fn report(
+    outcome: Result<Finished, RunError>,
+    plan: &Plan,
+    file: &str,
+    runs: &RunRegistry,
+) -> Exit {
+    match outcome {
+        Ok(finished) => {
+            let (how, exit) = match finished {
+                Finished::Complete => ("done", Exit::Done),
+                Finished::Stopped => ("stopped", Exit::Done),
+                Finished::Left => ("exited before everything was committed", Exit::Failed),
+            };
+            progress::summary(runs, how);
+            exit
+        }
+        Err(error) => {
+            append_fatal(plan, &error);
+            let exit = failed(&error);
+            if let RunError::PlanChanged(_) = error {
+                eprintln!(
+                    "  help: finish that run with its own version: pseidon run --previous {file}"
+                );
+                eprintln!(
+                    "  help: or start this version anyway: pseidon run --accept-changed-plan {file}"
+                );
+            }
+            progress::summary(runs, "failed");
+            exit
+        }
+    }
+}
+
+/// Runs a template: one run for each row of its table.
+fn run_template(
+    args: &RunArgs,
+    bar: Option<ProgressBar>,
+    text: PipelineText,
+    document: &Document,
+    state_folder: &Path,
+) -> Result<Exit, Exit> {
+    if args.previous {
+        return Err(failed(
+            &"--previous does not apply to a template: \
+              a log that crashed is finished with its own version automatically",
+        ));
+    }
+    let (plan, settings) = text.template(document)?;
+    let plan = Arc::new(plan);
+    let store = open_store(&plan, state_folder).map_err(|error| failed(&error))?;
+    for weakness in store.weaknesses().map_err(|error| failed(&error))? {
+        tracing::warn!(
+            "the configuration of the state store does not guarantee exactly-once: {weakness}"
+        );
+    }
+    let pools = Arc::new(Pools::start(&plan.settings).map_err(|error| failed(&error))?);
+    let (reload, reloads) = bounded(1);
+    let runs = Arc::new(RunRegistry::new(plan.clone(), pools, Some(reload)));
+    append_panics(&plan);
+    service::serve(&ServiceConfig::of(&plan.settings), runs.clone())
+        .map_err(|error| failed(&error))?;
+    let (_, controls) =
+        interrupts::listen(plan.settings.shutdown_grace).map_err(|error| failed(&error))?;
+    let display = bar
+        .filter(|_| !prints_to_terminal(&plan))
+        .map(|bar| ProgressDisplay::start(bar, &runs));
+    let settings = Arc::new(settings);
+    let notifier = notify(&runs)?;
+    let template = Template {
+        text,
+        plan: plan.clone(),
+        settings,
+        store,
+        accept_changed_plan: args.accept_changed_plan,
+    };
+    let outcome = logs::run(template, runs.clone(), &controls, &reloads);
+    drop(display);
+    drop(notifier);
+    let (how, exit) = match outcome {
+        Ok(true) => ("stopped", Exit::Done),
+        Ok(false) => ("exited before everything was committed", Exit::Failed),
+        Err(reason) => {
+            append_fatal(&plan, &reason);
+            ("failed", failed(&reason))
+        }
+    };
+    progress::summary(&runs, how);
+    Ok(exit)
+}
+
+/// Prints an error, and returns the exit code for it.
+fn failed(error: &dyn std::fmt::Display) -> Exit {
+    eprintln!("error: {error}");
+    Exit::Failed
+}
+
+/// Opens the state store: Redis if `:state` is set, otherwise a file in `folder`.
+fn open_store(plan: &Plan, folder: &Path) -> Result<Arc<dyn StateStore>, StoreError> {
+    match &plan.settings.state {
+        Some(url) => Ok(Arc::new(GroupCommit::new(Arc::new(connect(url, plan)?)))),
+        None => Ok(Arc::new(GroupCommit::new(Arc::new(EmbeddedStore::open(
+            folder, &plan.name,
+        )?)))),
+    }
+}
+
+/// Connects to Redis, and waits while it does not answer: when all machines start at the same time,
+/// Redis may be the last to be ready.
+fn connect(url: &str, plan: &Plan) -> Result<RedisStore, StoreError> {
+    let mut is_logged = false;
+    loop {
+        let opened = RedisStore::connect(url, &plan.settings.namespace, &plan.name)
+            .and_then(|store| store.identity().map(|_| store));
+        let Err(StoreError::Unavailable(reason)) = opened else {
+            return opened;
+        };
+        if !is_logged {
+            tracing::warn!(reason, "state store does not answer; waiting");
+            is_logged = true;
+        }
+        std::thread::sleep(CONNECT_PAUSE);
+    }
+}
+
+/// The schema that `:schema :infer` found when the stage ran for the first time. It is kept in the
+/// state.
+fn infer_once(
+    stage: &str,
+    source: &dyn Source,
+    format: &dyn Format,
+    base: &Path,
+    store: &dyn StateStore,
+) -> Result<SchemaRef, String> {
+    let key = format!("schema:{stage}");
+    if let Some(known) = store.note(&key).map_err(|error| error.to_string())? {
+        return read_schema(&known);
+    }
+    let schema = load::infer(source, format, base)?;
+    let printed = print_schema(&schema);
+    tracing::info!(
+        stage,
+        schema = printed,
+        "inferred the schema from the first records; later runs use it too"
+    );
+    store
+        .set_note(&key, &printed)
+        .map_err(|error| error.to_string())?;
+    Ok(schema)
+}
+
+/// The version of the pipeline whose run left unfinished work, as it is kept in the state.
+fn previous(text: PipelineText, store: &dyn StateStore) -> Result<PipelineText, Exit> {
+    match unfinished_plan(store).map_err(|error| failed(&error))? {
+        Some(stored) => Ok(PipelineText {
+            name: format!("{} (previous version)", text.name),
+            text: stored,
+            ..text
+        }),
+        None => Err(failed(&format!(
+            "no previous version of {} left unfinished work\n  help: run it without --previous",
+            text.name
+        ))),
+    }
+}
+
+/// The text of a plan that has lanes ahead, or else staged files; `None` if no work is unfinished.
+fn unfinished_plan(store: &dyn StateStore) -> Result<Option<String>, StoreError> {
+    let mut with_staged = None;
+    for sink in store.sinks()? {
+        let records = store.records(&sink)?;
+        let ahead = records
+            .iter()
+            .find(|(_, record)| !record.ahead.is_empty())
+            .and_then(|(_, record)| record.plan.clone());
+        if let Some(plan) = ahead {
+            return store.plan(&plan);
+        }
+        if with_staged.is_none() && !store.staged(&sink)?.is_empty() {
+            with_staged = records.into_iter().find_map(|(_, record)| record.plan);
+        }
+    }
+    with_staged.map_or(Ok(None), |plan| store.plan(&plan))
+}
+
+/// Whether records are printed to the terminal; they would overwrite a progress line.
+fn prints_to_terminal(plan: &Plan) -> bool {
+    std::io::stdout().is_terminal() && plan.sinks.iter().any(|sink| sink.plugin == "stdout")
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,173 @@
+//! Runs that share threads: a run that hangs or panics does not affect the others.
+
+use std::path::Path;
+
+use crossbeam_channel::{Receiver, Sender, unbounded};
+use pseidon_delivery::{Commit, CommitError, SinkId};
+use pseidon_dsl::document;
+use pseidon_plan::{PlanContext, plan};
+use pseidon_plugin::metrics::Metrics;
+
+use super::*;
+use crate::registry::registry;
+
+/// A pipeline with a finite source.
+const PIPELINE: &str = r#"{:name "test" :settings {:etl-threads 1 :writer-threads 1 :memory "32MiB"}
+    in (generate {:record {:n "n"} :count 1000})
+    pipeline (-> in (drop))}"#;
+
+fn plan_in(base: &Path) -> Arc<Plan> {
+    let document = document::from_edn(PIPELINE).unwrap();
+    let infer = |_: &str, _: &dyn Source, _: &dyn Format| Err("there are no records".to_owned());
+    let registry = registry();
+    let context = PlanContext {
+        registry: &registry,
+        default_name: "test".into(),
+        base: base.into(),
+        text: PIPELINE.into(),
+        infer: &infer,
+    };
+    Arc::new(plan(&document, context).unwrap_or_else(|errors| panic!("{errors:?}")))
+}
+
+/// What a faulty store does instead of a commit.
+enum Fault {
+    /// Sends a message, and hangs until the other channel is disconnected.
+    Hang(Sender<()>, Receiver<()>),
+    Panic,
+}
+
+/// A store whose commits hang or panic.
+struct FaultyStore {
+    store: Arc<dyn StateStore>,
+    fault: Fault,
+}
+
+impl FaultyStore {
+    fn fail(&self) {
+        match &self.fault {
+            Fault::Hang(hanging, release) => {
+                let _ = hanging.send(());
+                let _ = release.recv();
+            }
+            Fault::Panic => panic!("as the test demands"),
+        }
+    }
+}
+
+impl StateStore for FaultyStore {
+    fn commit(&self, sink: &SinkId, commit: &Commit) -> Result<(), CommitError> {
+        self.fail();
+        self.store.commit(sink, commit)
+    }
+
+    fn commit_many(&self, steps: &[(&SinkId, &Commit)]) -> Vec<Result<(), CommitError>> {
+        self.fail();
+        self.store.commit_many(steps)
+    }
+
+    pseidon_delivery::forward_to_store!(store);
+}
+
+/// Runs that share threads, each with a state of its own.
+struct Runs {
+    base: tempfile::TempDir,
+    pools: Arc<Pools>,
+    plan: Arc<Plan>,
+}
+
+impl Runs {
+    fn new() -> Runs {
+        let base = tempfile::tempdir().unwrap();
+        let plan = plan_in(base.path());
+        Runs {
+            pools: Arc::new(Pools::start(&plan.settings).unwrap()),
+            plan,
+            base,
+        }
+    }
+
+    fn state(&self, name: &str) -> Arc<dyn StateStore> {
+        Arc::new(EmbeddedStore::open(self.base.path(), name).unwrap())
+    }
+
+    /// Starts a run with this state. `end` receives its outcome.
+    fn start(
+        &self,
+        store: Arc<dyn StateStore>,
+        end: &Sender<Result<Finished, RunError>>,
+    ) -> Sender<pseidon_exec::Control> {
+        let ((control, controls), end) = (unbounded(), end.clone());
+        let (plan, pools) = (self.plan.clone(), self.pools.clone());
+        let run = Run {
+            plan,
+            pools,
+            store,
+            metrics: Metrics::new(),
+            accept_changed_plan: false,
+            control: controls,
+            view: Arc::default(),
+        };
+        run.start(move |outcome| end.send(outcome).unwrap());
+        control
+    }
+}
+
+#[test]
+fn runs_whose_state_hangs_do_not_block_others() {
+    let runs = Runs::new();
+    let (hang, hanging) = unbounded();
+    let (let_go, released) = unbounded();
+    let (end_hanging, hanging_ended) = unbounded();
+    let hanging_store = |name| FaultyStore {
+        store: runs.state(name),
+        fault: Fault::Hang(hang.clone(), released.clone()),
+    };
+    let names: Vec<String> = (0..20).map(|number| format!("hanging-{number}")).collect();
+    let controls: Vec<_> = names
+        .iter()
+        .map(|name| runs.start(Arc::new(hanging_store(name)), &end_hanging))
+        .collect();
+    names.iter().for_each(|_| hanging.recv().unwrap());
+    let (end, ended) = unbounded();
+    let control = runs.start(runs.state("free"), &end);
+    assert_eq!(ended.recv().unwrap().unwrap(), Finished::Complete);
+    assert!(hanging_ended.is_empty());
+    // All of them resume where they hung.
+    drop(let_go);
+    names
+        .iter()
+        .for_each(|_| assert_eq!(hanging_ended.recv().unwrap().unwrap(), Finished::Complete));
+    drop((controls, control));
+}
+
+#[test]
+fn a_panic_fails_only_its_own_run() {
+    let runs = Runs::new();
+    let (end, ended) = unbounded();
+    let store = FaultyStore {
+        store: runs.state("faulty"),
+        fault: Fault::Panic,
+    };
+    let control = runs.start(Arc::new(store), &end);
+    let failure = ended.recv().unwrap().unwrap_err();
+    assert!(
+        matches!(&failure, RunError::Failed(reason) if reason.contains("internal error in thread")),
+        "{failure}"
+    );
+    let control_of_other = runs.start(runs.state("other"), &end);
+    assert_eq!(ended.recv().unwrap().unwrap(), Finished::Complete);
+    drop((control, control_of_other));
+}
+
+#[test]
+fn a_run_has_released_its_resources_when_it_reports_its_end() {
+    let runs = Runs::new();
+    let (end, ended) = unbounded();
+    for _ in 0..3 {
+        // The store cannot be opened while another run has it open.
+        let control = runs.start(runs.state("again"), &end);
+        assert_eq!(ended.recv().unwrap().unwrap(), Finished::Complete);
+        drop(control);
+    }
+}

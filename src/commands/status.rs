@@ -1,0 +1,295 @@
+//! `pseidon status`: the status of a running process, read from its HTTP endpoints.
+
+use std::time::Duration;
+
+use indicatif::HumanCount;
+use serde_json::Value;
+use ureq::Agent;
+use ureq::tls::{RootCerts, TlsConfig, TlsProvider};
+
+use crate::cli::{Exit, StatusArgs};
+
+/// How long the process may take to answer a request.
+const TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Requests the endpoints and prints the status.
+pub(crate) fn status(args: &StatusArgs) -> Exit {
+    match fetch(&args.url) {
+        Ok(text) => {
+            print!("{text}");
+            Exit::Done
+        }
+        Err(reason) => {
+            eprintln!("error: {reason}");
+            Exit::Failed
+        }
+    }
+}
+
+fn fetch(url: &str) -> Result<String, String> {
+    let tls = TlsConfig::builder()
+        .provider(TlsProvider::NativeTls)
+        .root_certs(RootCerts::PlatformVerifier)
+        .build();
+    let agent: Agent = Agent::config_builder()
+        .timeout_global(Some(TIMEOUT))
+        .tls_config(tls)
+        .build()
+        .into();
+    let metrics = page(&agent, url, "/metrics")?;
+    let logs = page(&agent, url, "/logs")?;
+    Ok(describe(&metrics, &logs))
+}
+
+fn page(agent: &Agent, url: &str, path: &str) -> Result<Value, String> {
+    let page = format!("{}{path}", url.trim_end_matches('/'));
+    let response = agent
+        .get(&page)
+        .header("Accept", "application/json")
+        .call()
+        .and_then(|mut response| response.body_mut().read_to_vec());
+    let body = response.map_err(|error| format!("{page}: {error}"))?;
+    serde_json::from_slice(&body).map_err(|error| format!("{page}: expected JSON: {error}"))
+}
+
+/// The status in a few aligned lines. Values that are missing in a response are left out.
+fn describe(metrics: &Value, logs: &Value) -> String {
+    let mut rows = Vec::new();
+    let logs = logs.as_array().map(Vec::as_slice).unwrap_or_default();
+    let sum = |name: &str| {
+        logs.iter()
+            .filter_map(|log| log[name].as_f64())
+            .sum::<f64>()
+    };
+
+    rows.extend(count(&metrics["etl-service-thread-queue"]).map(|queue| ("queue", queue)));
+    let work = &metrics["etl-service-thread-metrics"];
+    rows.extend(count(&work["count"]).map(|all| ("records", all)));
+    let rates = rates(work);
+    if !rates.is_empty() {
+        rows.push(("rate", rates.join("  ")));
+    }
+    if !logs.is_empty() {
+        rows.extend(count(&Value::from(sum("lag"))).map(|lag| ("lag", lag)));
+        rows.extend(count(&Value::from(sum("open-files"))).map(|files| ("open files", files)));
+        let running = logs.iter().filter(|log| log["state"] == "running").count();
+        rows.push(("logs", format!("{}, {running} running", logs.len())));
+    }
+    let errors = metrics["topic-errors"].as_object();
+    let errors: Vec<_> = errors
+        .into_iter()
+        .flatten()
+        .filter(|(_, errors)| errors.as_f64() != Some(0.0))
+        .collect();
+    if errors.is_empty() {
+        rows.push(("errors", "none".to_owned()));
+    }
+
+    let mut text = lines(
+        &rows
+            .into_iter()
+            .map(|(name, value)| vec![name.to_owned(), value])
+            .collect::<Vec<_>>(),
+    );
+    if !errors.is_empty() {
+        text.push_str("errors\n");
+        let rows: Vec<_> = errors
+            .into_iter()
+            .map(|(topic, errors)| vec![format!("  {topic}"), shown(errors)])
+            .collect();
+        text.push_str(&lines(&rows));
+    }
+    let stopped: Vec<_> = logs
+        .iter()
+        .filter(|log| log["state"] != "running")
+        .map(not_running)
+        .collect();
+    if !stopped.is_empty() {
+        text.push_str("not running\n");
+        text.push_str(&lines(&stopped));
+    }
+    text
+}
+
+/// A number with thousands separators; `None` if the value is missing.
+fn count(value: &Value) -> Option<String> {
+    value
+        .as_f64()
+        .map(|number| HumanCount(number.max(0.0).round() as u64).to_string())
+}
+
+/// The averages of the rate, each as `N/s (PERIOD)`.
+fn rates(metrics: &Value) -> Vec<String> {
+    let rates = [
+        ("one-minute-rate", "1 min"),
+        ("five-minute-rate", "5 min"),
+        ("fifteen-minute-rate", "15 min"),
+        ("mean-rate", "mean"),
+    ];
+    rates
+        .iter()
+        .filter_map(|(name, over)| count(&metrics[name]).map(|rate| format!("{rate}/s ({over})")))
+        .collect()
+}
+
+/// The row of a log that is not running.
+fn not_running(log: &Value) -> Vec<String> {
+    vec![
+        format!("  {}", shown(&log["log"])),
+        shown(&log["state"]),
+        shown(&log["reason"]),
+    ]
+}
+
+fn shown(value: &Value) -> String {
+    match value {
+        Value::Null => String::new(),
+        Value::String(text) => text.clone(),
+        other => other.to_string(),
+    }
+}
+
+/// Rows of cells as lines with aligned columns.
+fn lines(rows: &[Vec<String>]) -> String {
+    let width = |column: usize| {
+        rows.iter()
+            .filter_map(|row| row.get(column))
+            .map(|cell| cell.chars().count())
+            .max()
+            .unwrap_or(0)
+    };
+    let mut text = String::new();
+    for row in rows {
+        let cells: Vec<_> = row
+            .iter()
+            .enumerate()
+            .map(|(column, cell)| format!("{cell:<width$}", width = width(column)))
+            .collect();
+        text.push_str(cells.join("  ").trim_end());
+        text.push('\n');
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::{Read, Write};
+    use std::net::TcpListener;
+    use std::thread::JoinHandle;
+
+    use serde_json::json;
+
+    use super::*;
+
+    fn metrics() -> Value {
+        json!({
+            "etl-service-thread-queue": 3,
+            "etl-service-thread-metrics": {"count": 5966301527u64, "five-minute-rate": 29099.87, "mean-rate": 38578.78, "one-minute-rate": 26454.2},
+            "open-connections": {"tcp-conn": 39},
+            "topic-errors": {"clicks": 12, "a": 0},
+            "memory": {}
+        })
+    }
+
+    #[test]
+    fn responses_become_aligned_lines() {
+        let logs = json!([
+            {"log": "clicks", "state": "running", "lag": 1000, "rate": 10.5, "errors": 12, "open-files": 3, "reason": null},
+            {"log": "views", "state": "off", "lag": 0, "rate": 0, "errors": 101, "open-files": 0, "reason": "more than 100 records failed"},
+            {"log": "x", "state": "wrong", "reason": "format: expected txt"},
+        ]);
+        let expected = "\
+queue       3
+records     5,966,301,527
+rate        26,454/s (1 min)  29,100/s (5 min)  38,579/s (mean)
+lag         1,000
+open files  3
+logs        3, 1 running
+errors
+  clicks  12
+not running
+  views  off    more than 100 records failed
+  x      wrong  format: expected txt
+";
+        assert_eq!(describe(&metrics(), &logs), expected);
+    }
+
+    #[test]
+    fn missing_values_are_left_out() {
+        assert_eq!(describe(&json!({}), &json!([])), "errors  none\n");
+        assert_eq!(describe(&json!([]), &json!({})), "errors  none\n");
+        assert_eq!(
+            describe(
+                &json!({"etl-service-thread-queue": 0, "topic-errors": {}}),
+                &json!([])
+            ),
+            "queue   0\nerrors  none\n"
+        );
+    }
+
+    /// Answers requests one after another; the thread returns their first lines.
+    fn serve(answers: Vec<String>) -> (String, JoinHandle<Vec<String>>) {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let url = format!("http://{}", listener.local_addr().unwrap());
+        let answer = move |answer: String| {
+            let (mut connection, _) = listener.accept().unwrap();
+            let mut request = Vec::new();
+            while !request.ends_with(b"\r\n\r\n") {
+                let mut byte = [0];
+                connection.read_exact(&mut byte).unwrap();
+                request.extend(byte);
+            }
+            connection.write_all(answer.as_bytes()).unwrap();
+            String::from_utf8(request)
+                .unwrap()
+                .lines()
+                .next()
+                .unwrap()
+                .to_owned()
+        };
+        (
+            url,
+            std::thread::spawn(move || answers.into_iter().map(answer).collect()),
+        )
+    }
+
+    fn good(page: &Value) -> String {
+        format!(
+            "HTTP/1.1 200 OK\r\ncontent-type: application/json\r\nconnection: close\r\n\r\n{page}"
+        )
+    }
+
+    #[test]
+    fn two_endpoints_are_requested() {
+        let (url, served) = serve(vec![good(&metrics()), good(&json!([]))]);
+        let text = fetch(&format!("{url}/")).unwrap();
+        assert!(text.starts_with("queue    3\n"), "{text}");
+        assert_eq!(
+            served.join().unwrap(),
+            ["GET /metrics HTTP/1.1", "GET /logs HTTP/1.1"]
+        );
+    }
+
+    #[test]
+    fn an_invalid_response_is_an_error() {
+        for (answer, expected) in [
+            (
+                "HTTP/1.1 401 Unauthorized\r\nconnection: close\r\n\r\n",
+                "401",
+            ),
+            (
+                "HTTP/1.1 200 OK\r\nconnection: close\r\n\r\n# HELP",
+                "expected JSON",
+            ),
+            ("SSH-2.0-OpenSSH\r\n\r\n", "/metrics"),
+        ] {
+            let (url, served) = serve(vec![answer.to_owned()]);
+            let reason = fetch(&url).unwrap_err();
+            assert!(reason.contains(expected), "{answer}: {reason}");
+            served.join().unwrap();
+        }
+        for wrong in ["http://127.0.0.1:1", "http:///", "nonsense"] {
+            assert!(fetch(wrong).is_err(), "{wrong}");
+        }
+    }
+}

@@ -1,0 +1,386 @@
+//! `pseidon test`: runs the `:tests` of a pipeline file.
+//!
+//! The input of a test is processed as one batch of its source, by the same chain as in a run. The
+//! output of one stage is compared with the expected records. No sink is opened.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use pseidon_delivery::SplitId;
+use pseidon_dsl::document::Test;
+use pseidon_dsl::{Diagnostic, Document, Node, NodeKind};
+use pseidon_exec::process::{ProcessOutcome, Processor, RowReceiver};
+use pseidon_expr::Scope;
+use pseidon_formats::{OutputFormat, RecordEncoder};
+use pseidon_plan::Plan;
+use pseidon_plan::chain::{Chain, ChainStep, Operator, PlannedSource};
+use pseidon_plugin::batch::{Batch, BatchBuilder, RecordMeta, Split, WantedMetadata};
+use pseidon_plugin::rows::{BadRow, Rows};
+use pseidon_plugin::sink::{RecordShape, SinkInput};
+use serde_json::Value;
+
+use crate::cli::Exit;
+use crate::load::{self, PipelineText};
+
+/// Runs the tests of these files and prints the result of each. Stops at the first invalid file.
+pub(crate) fn test(files: &[PathBuf]) -> Exit {
+    let (mut passed, mut failed) = (0, 0);
+    for file in files {
+        let (text, document, plan) = match load_all(file) {
+            Ok(loaded) => loaded,
+            Err(exit) => return exit,
+        };
+        for test in &document.tests {
+            match run_test(test, &plan) {
+                Ok(None) => {
+                    println!("ok      {}: {}", text.name, test.name);
+                    passed += 1;
+                }
+                Ok(Some(difference)) => {
+                    println!("FAILED  {}: {}\n{difference}", text.name, test.name);
+                    failed += 1;
+                }
+                Err(error) => return text.show(&[*error]),
+            }
+        }
+    }
+    println!("{passed} passed, {failed} failed");
+    if failed == 0 {
+        Exit::Done
+    } else {
+        Exit::Failed
+    }
+}
+
+fn load_all(file: &std::path::Path) -> Result<(PipelineText, Document, Plan), Exit> {
+    let text = load::read(file)?;
+    let document = text.document()?;
+    let plan = text.plan(&document)?;
+    Ok((text, document, plan))
+}
+
+/// Runs a test. Returns how the output differs from what is expected, or `None` if it does not.
+fn run_test(test: &Test, plan: &Plan) -> Result<Option<String>, Box<Diagnostic>> {
+    let (name, span) = (test.at.0.to_string(), test.at.1);
+    let Some(source) = plan
+        .sources
+        .iter()
+        .find(|source| source.stage == name || has_stage(&source.chain, &name))
+    else {
+        let error = Diagnostic::new(
+            span,
+            format!("unknown stage `{name}`"),
+            "not a stage of the flow",
+        );
+        return Err(Box::new(error));
+    };
+    let at_span =
+        |reason: String| Box::new(Diagnostic::new(test.span, "cannot run the test", reason));
+    let batch = Arc::new(batch_of(test, source)?);
+    let mut probe = StageProbe {
+        stage: &name,
+        seen: None,
+    };
+    let mut processor = Processor::new(source, usize::MAX).map_err(at_span)?;
+    processor.prepare(&batch, 0..batch.len()).map_err(at_span)?;
+    let passed = processor
+        .process(source, &batch, 0..batch.len(), &mut probe)
+        .map_err(|thrown| at_span(thrown.to_string()))?;
+    let ProcessOutcome::All(bad) = passed else {
+        return Err(at_span("the output is too large for a test".to_owned()));
+    };
+    let actual = match probe.seen {
+        Some(rows) => values_of(&rows, source).map_err(at_span)?,
+        None => Vec::new(),
+    };
+    let expected: Vec<Value> = test.output.iter().map(value_of).collect();
+    if actual == expected {
+        return Ok(None);
+    }
+    let mut difference = String::from("  expected\n");
+    expected
+        .iter()
+        .for_each(|record| difference.push_str(&format!("    {record}\n")));
+    difference.push_str("  actual\n");
+    actual
+        .iter()
+        .for_each(|record| difference.push_str(&format!("    {record}\n")));
+    for record in bad {
+        difference.push_str(&format!(
+            "  input {} is invalid in stage `{}`: {}\n",
+            record.number + 1,
+            record.stage,
+            record.reason
+        ));
+    }
+    Ok(Some(difference))
+}
+
+fn has_stage(chain: &Chain, name: &str) -> bool {
+    chain.steps.iter().any(|step| {
+        step.stage == name
+            || match &step.operator {
+                Operator::All(chains) => chains.iter().any(|chain| has_stage(chain, name)),
+                Operator::Match {
+                    branches,
+                    otherwise,
+                } => branches
+                    .iter()
+                    .map(|(_, chain)| chain)
+                    .chain(otherwise)
+                    .any(|chain| has_stage(chain, name)),
+                Operator::Where(_) | Operator::Select(..) | Operator::Sink(_) => false,
+            }
+    })
+}
+
+/// The input as a batch. A map is a record in JSON, with its metadata under `"@topic"`, `"@key"`
+/// and `"@timestamp"`; a string is the bytes of a record.
+fn batch_of(test: &Test, source: &PlannedSource) -> Result<Batch, Box<Diagnostic>> {
+    let mut topic = source.stage.clone();
+    let mut records = Vec::new();
+    for input in &test.input {
+        let record = match value_of(input) {
+            Value::String(text) => TestRecord {
+                payload: text,
+                key: None,
+                timestamp: None,
+            },
+            Value::Object(mut fields) => {
+                if let Some(Value::String(given)) = fields.remove("@topic") {
+                    topic = given;
+                }
+                let key = fields
+                    .remove("@key")
+                    .and_then(|key| key.as_str().map(str::to_owned));
+                let timestamp = fields.remove("@timestamp").and_then(|at| at.as_i64());
+                TestRecord {
+                    payload: Value::Object(fields).to_string(),
+                    key,
+                    timestamp,
+                }
+            }
+            _ => {
+                return Err(Box::new(Diagnostic::new(
+                    input.span,
+                    "invalid record",
+                    "expected a map or a string",
+                )));
+            }
+        };
+        records.push(record);
+    }
+    let split = Split {
+        id: SplitId::from("test"),
+        topic,
+        partition: 0,
+    };
+    let wanted = WantedMetadata {
+        timestamp: true,
+        key: true,
+        ..WantedMetadata::default()
+    };
+    let mut builder = BatchBuilder::new(Arc::new(split), wanted, 0);
+    for (position, record) in records.iter().enumerate() {
+        let meta = RecordMeta {
+            timestamp: record.timestamp,
+            key: record.key.as_ref().map(String::as_bytes),
+            ..RecordMeta::default()
+        };
+        builder.push(position as u64, Some(record.payload.as_bytes()), meta);
+    }
+    Ok(builder.finish(records.len() as u64))
+}
+
+/// A record of a test's input.
+struct TestRecord {
+    payload: String,
+    key: Option<String>,
+    timestamp: Option<i64>,
+}
+
+/// Keeps the rows that come out of one stage; `None` if none did.
+struct StageProbe<'a> {
+    stage: &'a str,
+    seen: Option<Rows>,
+}
+
+impl RowReceiver for StageProbe<'_> {
+    fn decoded(&mut self, source: &PlannedSource, rows: &Rows) {
+        if source.stage == self.stage {
+            self.seen = Some(rows.clone());
+        }
+    }
+
+    fn arrive(&mut self, _sink: usize, _rows: Rows) -> Vec<BadRow> {
+        Vec::new()
+    }
+
+    fn passed(&mut self, step: &ChainStep, rows: &Rows) {
+        if step.stage == self.stage && self.seen.is_none() {
+            self.seen = Some(rows.clone());
+        }
+    }
+}
+
+/// The rows as JSON values, to be compared with the expected ones.
+fn values_of(rows: &Rows, source: &PlannedSource) -> Result<Vec<Value>, String> {
+    let record = if rows.is_changed() {
+        RecordShape::Columns(rows.columns().schema())
+    } else {
+        RecordShape::AsCame {
+            format: source.format.name().to_owned(),
+        }
+    };
+    let format = if rows.is_changed() || source.format.name() == "json" {
+        OutputFormat::Json
+    } else {
+        OutputFormat::Raw
+    };
+    let encoder = RecordEncoder::new(
+        format,
+        &SinkInput {
+            scope: Scope::default(),
+            record,
+        },
+    )?;
+    let mut encoded = encoder.values(rows).map_err(|error| error.to_string())?;
+    let mut values = Vec::new();
+    for row in 0..rows.len() {
+        let mut bytes = Vec::new();
+        encoded.encode(row, &mut bytes);
+        let text = String::from_utf8_lossy(&bytes).into_owned();
+        values.push(if format == OutputFormat::Json {
+            serde_json::from_str(&text).unwrap_or(Value::String(text))
+        } else {
+            Value::String(text)
+        });
+    }
+    Ok(values)
+}
+
+/// An EDN value as JSON; a keyword or symbol becomes its name.
+fn value_of(node: &Node) -> Value {
+    match &node.kind {
+        NodeKind::Nil => Value::Null,
+        NodeKind::Bool(value) => Value::Bool(*value),
+        NodeKind::Int(number) => Value::from(*number),
+        NodeKind::Float(number) => Value::from(*number),
+        NodeKind::BigInt(digits) | NodeKind::Decimal(digits) => {
+            digits.parse::<f64>().map_or(Value::Null, Value::from)
+        }
+        NodeKind::Char(character) => Value::String(character.to_string()),
+        NodeKind::Str(text) | NodeKind::Regex(text) => Value::String(text.value.clone()),
+        NodeKind::Symbol(name) | NodeKind::Keyword(name) => Value::String(name.to_string()),
+        NodeKind::List(items) | NodeKind::Vector(items) | NodeKind::Set(items) => {
+            items.iter().map(value_of).collect()
+        }
+        NodeKind::Map(entries) => {
+            let key = |node: &Node| match value_of(node) {
+                Value::String(text) => text,
+                other => other.to_string(),
+            };
+            Value::Object(
+                entries
+                    .iter()
+                    .map(|(name, value)| (key(name), value_of(value)))
+                    .collect(),
+            )
+        }
+        NodeKind::Tagged(_, value) => value_of(value),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Each file in `examples/` can be planned, and its tests pass.
+    #[test]
+    fn the_examples_pass_their_tests() {
+        let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/examples");
+        let files = std::fs::read_dir(folder)
+            .unwrap()
+            .map(|entry| entry.unwrap().path());
+        let is_pipeline = |path: &PathBuf| {
+            path.extension()
+                .is_some_and(|extension| extension == "edn" || extension == "toml")
+        };
+        let pipelines: Vec<PathBuf> = files.filter(is_pipeline).collect();
+        assert!(pipelines.len() >= 4, "{folder} lacks examples");
+        for file in &pipelines {
+            let (_, document, plan) = load_all(file)
+                .unwrap_or_else(|_| panic!("{} is invalid; see above", file.display()));
+            for test in &document.tests {
+                let outcome = run_test(test, &plan).unwrap();
+                assert_eq!(outcome, None, "{}: {}", file.display(), test.name);
+            }
+        }
+    }
+
+    fn plan_of(flow: &str) -> (Document, Plan) {
+        let text = PipelineText {
+            name: "test".into(),
+            text: flow.into(),
+            kind: load::TextKind::Edn,
+            base: PathBuf::from("."),
+            default_name: "test".into(),
+        };
+        let document = text
+            .document()
+            .unwrap_or_else(|_| panic!("the document is invalid"));
+        let plan = text
+            .plan(&document)
+            .unwrap_or_else(|_| panic!("the plan is invalid"));
+        (document, plan)
+    }
+
+    fn outcome(tests: &str) -> Option<String> {
+        let file = format!(
+            r#"{{a (stdin {{:schema {{:n :int64 :s :utf8}}}})
+                 kept (where "n > 1" {{:on-error :noop}})
+                 pipeline (-> a kept (match "t" (select "n, @key as k") :else (select "n * 2 as n, @topic as k")) (stdout))
+                 :tests [{tests}]}}"#
+        );
+        let (document, plan) = plan_of(&file);
+        run_test(&document.tests[0], &plan).unwrap()
+    }
+
+    #[test]
+    fn a_test_compares_the_output_of_a_stage() {
+        let passes = [
+            r#"{:name "x" :at kept :input [{:n 1} {:n 2 :other [1 2]}] :output [{:n 2 :other [1 2]}]}"#,
+            r#"{:name "x" :at match :input [{:n 2}] :output [{:n 4 :k "a"}]}"#,
+            r#"{:name "x" :at match :input [{:n 3 "@topic" "t" "@key" "k"}] :output [{:n 3 :k "k"}]}"#,
+            r#"{:name "x" :at kept :input [] :output []}"#,
+            r#"{:name "x" :at kept :input ["{\"n\": 5}"] :output [{:n 5}]}"#,
+        ];
+        for test in passes {
+            assert_eq!(outcome(test), None, "{test}");
+        }
+    }
+
+    #[test]
+    fn a_failing_test_shows_the_difference_and_the_invalid_input() {
+        let differs =
+            outcome(r#"{:name "x" :at kept :input [{:n 2} {:n "two"}] :output [{:n 3}]}"#).unwrap();
+        assert!(
+            differs.contains(
+                r#"expected
+    {"n":3}"#
+            ),
+            "{differs}"
+        );
+        assert!(
+            differs.contains(
+                r#"actual
+    {"n":2}"#
+            ),
+            "{differs}"
+        );
+        assert!(
+            differs.contains("input 2 is invalid in stage `a`"),
+            "{differs}"
+        );
+    }
+}
