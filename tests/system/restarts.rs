@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::net::TcpListener;
+use std::path::PathBuf;
 
 use crate::harness::output::hidden;
 use crate::harness::servers::{free_port, get};
@@ -49,6 +50,29 @@ fn a_run_that_restarts_repeatedly_is_unhealthy_and_reports_uncommitted_records()
         "{}",
         pseidon.log()
     );
+}
+
+/// A graceful stop leaves nothing hidden, also one that comes while the sinks are being opened.
+#[test]
+fn a_stop_in_the_first_moments_leaves_nothing_hidden() {
+    let site = Site::new("early-stop");
+    site.write(
+        "pipeline.edn",
+        r#"{:name "early" src (generate {:record {:n "n"} :rate 1000})
+            pipeline (-> src (files {:path "out" :codec :json}))}"#,
+    );
+    for _ in 0..100 {
+        let mut pseidon = site.run("pipeline.edn");
+        std::thread::sleep(site.random.millis(0..60));
+        pseidon.terminate();
+        pseidon.wait_exit(30);
+        assert_eq!(
+            hidden(&site.path("out")),
+            Vec::<PathBuf>::new(),
+            "{}",
+            pseidon.log()
+        );
+    }
 }
 
 /// Replaces the sink's folder by a file while records are in an open file. Without an open file,

@@ -34,6 +34,8 @@ pub(crate) enum BlockingResult {
     StateChecked(Result<String, RunError>),
     /// The sinks were opened.
     Opened(Result<Vec<AttemptSink>, Failure>),
+    /// Sinks that were opened after a stop request are closed again.
+    Discarded,
     /// Nothing of the attempt is left.
     Closed {
         /// How far it had read.
@@ -227,6 +229,7 @@ impl RunLifecycle {
         match result {
             BlockingResult::StateChecked(checked) => self.on_state_checked(checked),
             BlockingResult::Opened(opened) => self.opened(opened),
+            BlockingResult::Discarded => Some(Ok(self.stopped_between_attempts())),
             BlockingResult::Closed { read, uncommitted } => self.closed(&read, uncommitted),
             BlockingResult::Panicked => Some(Err(internal_error())),
         }
@@ -338,7 +341,7 @@ impl RunLifecycle {
     }
 
     /// The user may request a stop while sinks are opened. If opening does not end in time, it is
-    /// left behind; what it opens is closed at once.
+    /// left behind; what it opens is closed before the run ends.
     fn advance_opening(&mut self, now: Instant) -> RunEnd {
         while let Some(control) = self.next_request() {
             let RunPhase::Opening(opening) = &mut self.phase else {
@@ -376,8 +379,13 @@ impl RunLifecycle {
             return Some(Err(internal_error()));
         };
         if give_up.is_some() {
-            self.run.pools.run_blocking(move || drop(opened));
-            return Some(Ok(self.stopped_between_attempts()));
+            // The run ends after that, since a process that exits earlier leaves hidden folders
+            // behind. The deadline holds for this too.
+            self.reporter.run_blocking(move || {
+                drop(opened);
+                BlockingResult::Discarded
+            });
+            return None;
         }
         let sinks = match opened {
             Ok(sinks) => sinks,
