@@ -7,6 +7,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap_complete::Shell;
 use pseidon_kafka::tools::StartPosition;
 use pseidon_synthetic::Pace;
 
@@ -30,9 +31,19 @@ impl From<Exit> for ExitCode {
     }
 }
 
+/// The version, the commit and the features that this binary was built with.
+const VERSION: &str = concat!(
+    env!("CARGO_PKG_VERSION"),
+    " (commit ",
+    env!("PSEIDON_COMMIT"),
+    ", features: ",
+    env!("PSEIDON_FEATURES"),
+    ")"
+);
+
 /// Exactly-once streaming ETL.
 #[derive(Parser)]
-#[command(version, about, max_term_width = 100)]
+#[command(name = "pseidon", version = VERSION, about, max_term_width = 100)]
 pub(crate) struct Cli {
     #[command(subcommand)]
     pub(crate) command: Command,
@@ -89,6 +100,17 @@ pub(crate) enum Command {
         /// Print all reference pages as Markdown.
         #[arg(long, conflicts_with = "name")]
         markdown: bool,
+    },
+    /// Print a script that completes commands and options in a shell.
+    Completions {
+        /// The shell.
+        #[arg(value_enum)]
+        shell: Shell,
+    },
+    /// Write the manual pages into a folder.
+    Man {
+        /// The folder, which is created if it does not exist.
+        folder: PathBuf,
     },
 }
 

@@ -1,9 +1,11 @@
 //! The commands of `pseidon`, one in each file.
 
 pub(crate) mod check;
+pub(crate) mod completions;
 pub(crate) mod consume;
 pub(crate) mod import;
 pub(crate) mod infer;
+pub(crate) mod man;
 pub(crate) mod plugins;
 pub(crate) mod produce;
 pub(crate) mod run;

@@ -4,11 +4,13 @@
 //! It is usually in `/tmp`, where any user can create a file in its place. Therefore symbolic links
 //! are not followed, and only a regular file is written to.
 
+use std::backtrace::{Backtrace, BacktraceStatus};
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::panic;
 use std::path::{Path, PathBuf};
+use std::thread;
 
 use chrono::{SecondsFormat, Utc};
 use pseidon_expr::panics;
@@ -20,16 +22,31 @@ pub(crate) fn append(path: &Path, pipeline: &str, reason: &str) {
     }
 }
 
-/// Does not print panics that are handled as invalid records; the records are reported instead.
-/// Other panics are printed as before.
-pub(crate) fn silence_handled_panics() {
-    let report = panic::take_hook();
-    panic::set_hook(Box::new(move |panic| {
+/// Logs panics, with a backtrace if `RUST_BACKTRACE` is set. Panics that are handled as invalid
+/// records are not errors; the records are reported instead.
+pub(crate) fn log_panics() {
+    panic::set_hook(Box::new(|panic| {
         if panics::is_expected() {
             tracing::debug!(%panic, "panic while processing records; retrying in smaller parts");
-        } else {
-            report(panic);
+            return;
         }
+        panics::note_location(panic);
+        let thread = thread::current();
+        let (thread, message) = (
+            thread.name().unwrap_or("?"),
+            panics::message(panic.payload()),
+        );
+        let place = panic.location().map(ToString::to_string);
+        let backtrace = Backtrace::capture();
+        let backtrace =
+            (backtrace.status() == BacktraceStatus::Captured).then(|| backtrace.to_string());
+        tracing::error!(
+            thread,
+            message,
+            place,
+            backtrace,
+            "panic: this is a bug; please report it with this message (see CONTRIBUTING.md)"
+        );
     }));
 }
 

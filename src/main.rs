@@ -32,7 +32,7 @@ fn main() -> ExitCode {
         eprintln!("error: {reason}");
         return Exit::WrongFile.into();
     }
-    fatal::silence_handled_panics();
+    fatal::log_panics();
     let exit = match cli.command {
         Command::Run(args) => commands::run::run(&args, bar),
         Command::Check(from) => commands::check::check(&from),
@@ -42,6 +42,8 @@ fn main() -> ExitCode {
         Command::Consume(args) => commands::consume::consume(&args),
         Command::Status(args) => commands::status::status(&args),
         Command::Infer { files } => commands::infer::infer(&files),
+        Command::Completions { shell } => commands::completions::print(shell),
+        Command::Man { folder } => commands::man::write(&folder),
         Command::Plugins { name, markdown } => commands::plugins::show(name.as_deref(), markdown),
     };
     exit.into()

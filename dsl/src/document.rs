@@ -78,7 +78,7 @@ pub struct Document {
     pub settings: Vec<(Name, Span, Node)>,
     /// The named stages, in source order.
     pub stages: Vec<Stage>,
-    /// `pipeline`, or `(-> disk-writer)` if the file does not define it.
+    /// `pipeline`.
     pub pipeline: Flow,
     /// The entries of `:tests`.
     pub tests: Vec<Test>,

@@ -252,8 +252,21 @@ fn legacy_files() {
         show_flow(&document.pipeline),
         "(-> a (match =t b ~^x (all a b)))"
     );
-    let without_flow = from_edn("{}").expect("valid");
-    assert_eq!(show_flow(&without_flow.pipeline), "(-> disk-writer)");
+}
+
+#[test]
+fn a_file_without_a_flow_is_an_error_with_a_flow_to_paste() {
+    for (text, help) in [
+        ("{}", "add `pipeline (-> source sink)`"),
+        ("{in (stdin) out (stdout)}", "add `pipeline (-> in out)`"),
+    ] {
+        let errors = from_edn(text).expect_err("there is no flow");
+        let [error] = errors.as_slice() else {
+            panic!("{errors:?}")
+        };
+        assert_eq!(error.message, "this file has no `pipeline`");
+        assert_eq!(error.help.as_deref(), Some(help));
+    }
 }
 
 #[test]

@@ -10,9 +10,6 @@ const KEYWORDS: [&str; 3] = ["name", "settings", "tests"];
 /// The keywords of an entry of `:tests`.
 const TEST_KEYWORDS: [&str; 4] = ["name", "at", "input", "output"];
 
-/// The only stage in the flow of a file without `pipeline`.
-const DEFAULT_STAGE: &str = "disk-writer";
-
 /// Builds the document from the top-level map. The errors are in source order.
 pub(super) fn document(node: Node) -> Result<Document, Vec<Diagnostic>> {
     let NodeKind::Map(entries) = node.kind else {
@@ -27,12 +24,6 @@ pub(super) fn document(node: Node) -> Result<Document, Vec<Diagnostic>> {
     for (key, value) in entries {
         builder.entry(&key, value);
     }
-    let default_flow = || {
-        Flow::Thread(
-            vec![Flow::Named(Name::plain(DEFAULT_STAGE), node.span)],
-            node.span,
-        )
-    };
     let Builder {
         name,
         settings,
@@ -41,17 +32,41 @@ pub(super) fn document(node: Node) -> Result<Document, Vec<Diagnostic>> {
         tests,
         mut errors,
     } = builder;
-    if errors.is_empty() {
-        return Ok(Document {
-            name,
-            settings,
-            stages,
-            pipeline: pipeline.unwrap_or_else(default_flow),
-            tests,
-        });
+    match pipeline {
+        Some(pipeline) if errors.is_empty() => {
+            return Ok(Document {
+                name,
+                settings,
+                stages,
+                pipeline,
+                tests,
+            });
+        }
+        None if errors.is_empty() => errors.push(missing_pipeline(node.span, &stages)),
+        _ => errors.sort_by_key(|error| error.span),
     }
-    errors.sort_by_key(|error| error.span);
     Err(errors)
+}
+
+/// The error for a file without `pipeline`. The help connects the stages in source order, which is
+/// right for most files.
+fn missing_pipeline(file: Span, stages: &[Stage]) -> Diagnostic {
+    let names: Vec<String> = stages.iter().map(|stage| stage.name.to_string()).collect();
+    let flow = if names.is_empty() {
+        "source sink".to_owned()
+    } else {
+        names.join(" ")
+    };
+    let begin = Span {
+        start: file.start,
+        end: file.start.saturating_add(1).min(file.end),
+    };
+    Diagnostic::new(
+        begin,
+        "this file has no `pipeline`",
+        "expected a key `pipeline` with a flow",
+    )
+    .with_help(format!("add `pipeline (-> {flow})`"))
 }
 
 #[derive(Default)]

@@ -2,6 +2,7 @@
 
 use crossbeam_channel::Sender;
 use pseidon_delivery::committer::CommitterError;
+use pseidon_expr::panics;
 use pseidon_plugin::sink::SinkError;
 use pseidon_plugin::source::SourceError;
 use thiserror::Error;
@@ -118,11 +119,14 @@ impl Failure {
 
 /// Runs `work`; a panic in it is a failure of the attempt, not of the process.
 pub(crate) fn guarded<T>(work: impl FnOnce() -> Result<T, Failure>) -> Result<T, Failure> {
-    std::panic::catch_unwind(std::panic::AssertUnwindSafe(work)).unwrap_or_else(|_| {
+    std::panic::catch_unwind(std::panic::AssertUnwindSafe(work)).unwrap_or_else(|panic| {
         let thread = std::thread::current();
-        let name = thread.name().unwrap_or("?");
+        let (name, panic) = (
+            thread.name().unwrap_or("?"),
+            panics::describe(panic.as_ref()),
+        );
         Err(Failure::Fatal(format!(
-            "internal error in thread `{name}`; uncommitted records will be re-read"
+            "internal error in thread `{name}`: {panic}; uncommitted records will be re-read"
         )))
     })
 }

@@ -25,6 +25,9 @@ use crate::watch::Reporter;
 /// How long sinks that are being opened may take to give up after a stop request.
 const OPENING_GRACE: Duration = Duration::from_secs(2);
 
+/// A bug: the phase of the run does not match what has happened.
+const WRONG_PHASE: &str = "a result arrived in another phase of the run";
+
 /// How the run has ended, if it has.
 pub(crate) type RunEnd = Option<Result<Finished, RunError>>;
 
@@ -43,8 +46,8 @@ pub(crate) enum BlockingResult {
         /// The same for those splits that are not completely committed.
         uncommitted: ReadPositions,
     },
-    /// The work panicked.
-    Panicked,
+    /// The work panicked; contains the panic's message and place.
+    Panicked(String),
 }
 
 /// A run with everything that outlives its attempts.
@@ -115,15 +118,15 @@ impl OnEnd {
 
 impl Drop for OnEnd {
     fn drop(&mut self) {
-        self.call(Err(internal_error()));
+        self.call(Err(internal_error("the outcome of the run was lost")));
     }
 }
 
-fn internal_error() -> RunError {
-    RunError::Failed(
-        "internal error: a part of the run has panicked; uncommitted records will be re-read"
-            .to_owned(),
-    )
+/// The error for a bug: a panic, or a state that cannot occur.
+fn internal_error(reason: &str) -> RunError {
+    RunError::Failed(format!(
+        "internal error: {reason}; uncommitted records will be re-read"
+    ))
 }
 
 impl RunLifecycle {
@@ -154,11 +157,13 @@ impl RunLifecycle {
         None
     }
 
-    /// Called when one of its steps has panicked: the attempt is closed, or the run ends.
-    pub(crate) fn abort(&mut self) -> RunEnd {
+    /// Called when one of its steps has panicked: the attempt is closed, or the run ends. `panic` is
+    /// the panic's message and place.
+    pub(crate) fn abort(&mut self, panic: &str) -> RunEnd {
+        let error = internal_error(panic);
         match self.phase {
-            RunPhase::Running(_) => self.close(Err(Failure::Fatal(internal_error().to_string()))),
-            _ => Some(Err(internal_error())),
+            RunPhase::Running(_) => self.close(Err(Failure::Fatal(error.to_string()))),
+            _ => Some(Err(error)),
         }
     }
 
@@ -231,7 +236,7 @@ impl RunLifecycle {
             BlockingResult::Opened(opened) => self.opened(opened),
             BlockingResult::Discarded => Some(Ok(self.stopped_between_attempts())),
             BlockingResult::Closed { read, uncommitted } => self.closed(&read, uncommitted),
-            BlockingResult::Panicked => Some(Err(internal_error())),
+            BlockingResult::Panicked(panic) => Some(Err(internal_error(&panic))),
         }
     }
 
@@ -376,7 +381,7 @@ impl RunLifecycle {
             give_up,
         }) = &self.phase
         else {
-            return Some(Err(internal_error()));
+            return Some(Err(internal_error(WRONG_PHASE)));
         };
         if give_up.is_some() {
             // The run ends after that, since a process that exits earlier leaves hidden folders
@@ -402,7 +407,7 @@ impl RunLifecycle {
             ..
         } = self
         else {
-            return Some(Err(internal_error()));
+            return Some(Err(internal_error(WRONG_PHASE)));
         };
         let started = running.start_sources(run, store_id, &instance, pause);
         match started {
@@ -493,7 +498,7 @@ impl RunLifecycle {
     fn close(&mut self, outcome: Result<Finished, Failure>) -> RunEnd {
         let phase = std::mem::replace(&mut self.phase, RunPhase::Closing(outcome));
         let (RunPhase::Running(running), pools) = (phase, self.run.pools.clone()) else {
-            return Some(Err(internal_error()));
+            return Some(Err(internal_error(WRONG_PHASE)));
         };
         running.leave_now();
         self.reporter.run_blocking(move || {
@@ -512,7 +517,7 @@ impl RunLifecycle {
             then: NextPhase::Attempt,
         };
         let RunPhase::Closing(outcome) = std::mem::replace(&mut self.phase, next) else {
-            return Some(Err(internal_error()));
+            return Some(Err(internal_error(WRONG_PHASE)));
         };
         match outcome {
             Ok(Finished::Stopped) if !self.uncommitted.is_empty() => {

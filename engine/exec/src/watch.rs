@@ -11,6 +11,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, Select, Sender, TryRecvError, unbounded};
+use pseidon_expr::panics;
 
 use crate::blocking::BlockingPool;
 use crate::lifecycle::{BlockingResult, RunEnd, RunLifecycle};
@@ -80,7 +81,8 @@ impl Reporter {
     pub(crate) fn run_blocking(&self, work: impl FnOnce() -> BlockingResult + Send + 'static) {
         let (id, messages) = (self.id, self.messages.clone());
         self.blocking.run(move || {
-            let result = catch_unwind(AssertUnwindSafe(work)).unwrap_or(BlockingResult::Panicked);
+            let result = catch_unwind(AssertUnwindSafe(work))
+                .unwrap_or_else(|panic| BlockingResult::Panicked(panics::describe(panic.as_ref())));
             // There is no receiver when the process is exiting.
             let _ = messages.send(WatchMessage::Result(id, result));
         });
@@ -137,7 +139,8 @@ fn step(
     let Some(run) = runs.get_mut(&id) else {
         return;
     };
-    let end = catch_unwind(AssertUnwindSafe(|| step(run))).unwrap_or_else(|_| run.abort());
+    let end = catch_unwind(AssertUnwindSafe(|| step(run)))
+        .unwrap_or_else(|panic| run.abort(&panics::describe(panic.as_ref())));
     if let Some(end) = end
         && let Some(run) = runs.remove(&id)
     {

@@ -99,7 +99,7 @@ impl LogOutcome {
 }
 
 fn failed_by(panic: &(dyn Any + Send)) -> LogOutcome {
-    LogOutcome::Failed(format!("internal error: {}", panics::message(panic)))
+    LogOutcome::Failed(format!("internal error: {}", panics::describe(panic)))
 }
 
 impl LogRun {

@@ -133,12 +133,12 @@ impl<'a> Plugins<'a> {
             kind: NodeKind::Symbol(Name::plain(PIPELINE)),
             span: Span::default(),
         };
-        let flow = self.flow.map(|flow| (pipeline, flow.clone()));
+        let flow = self.flow.cloned().unwrap_or_else(default_flow);
         let entries = self
             .stages
             .iter()
             .map(|(key, value)| ((*key).clone(), (*value).clone()))
-            .chain(flow)
+            .chain([(pipeline, flow)])
             .collect();
         match document::from_node(Node {
             kind: NodeKind::Map(entries),
@@ -217,8 +217,7 @@ impl<'a> Plugins<'a> {
                 .into_iter()
                 .map(|(key, value)| (key.clone(), value.clone())),
         );
-        let default_flow = list(vec![symbol("->"), symbol(DISK_WRITER)]);
-        let mut flow = self.flow.cloned().unwrap_or(default_flow);
+        let mut flow = self.flow.cloned().unwrap_or_else(default_flow);
         if let Some(writers) = writers {
             let mut topics = Vec::new();
             for (topic, writer) in writers.of_topics {
@@ -235,6 +234,11 @@ impl<'a> Plugins<'a> {
         entries.push((symbol(PIPELINE), with_source(&source_name, flow)));
         entries
     }
+}
+
+/// The flow of a file that does not define one, as in pseidon-etl.
+fn default_flow() -> Node {
+    list(vec![symbol("->"), symbol(DISK_WRITER)])
 }
 
 /// Collects the names in a flow: of stages, and of the plugins of inline stages.
