@@ -20,6 +20,7 @@
 //!   evidence of lost state.
 //! - [`flows`], [`bad_records`], [`command_line`]: the output of flows, invalid records, and the
 //!   commands.
+//! - [`golden`]: what a person reads, compared with files.
 //! - [`secure`]: brokers with TLS and authentication. [`service`]: the HTTP endpoints and the REPL.
 //! - [`under_load`]: sources that are faster than their sinks.
 //! - [`shared_files`]: instances that read the same folder.
@@ -34,6 +35,7 @@ mod command_line;
 mod dead_runs;
 mod fail_points;
 mod flows;
+mod golden;
 mod harness;
 mod instances;
 mod kafka_sink;
