@@ -3,7 +3,7 @@
 use std::fmt::Write;
 
 use pseidon_plan::settings::SETTINGS;
-use pseidon_plan::transforms::TRANSFORMS;
+use pseidon_plan::transforms::Transform;
 use pseidon_plugin::spec::{OptionDefault, OptionKind, OptionSpec, PluginSpec};
 
 use crate::cli::Exit;
@@ -15,7 +15,10 @@ const WIDTH: usize = 100;
 /// Prints the list of plugins and formats, the page of the plugin `name`, or all pages.
 pub(crate) fn show(name: Option<&str>, markdown: bool) -> Exit {
     let registry = registry();
-    let specs: Vec<&PluginSpec> = registry.specs().chain(TRANSFORMS).collect();
+    let specs: Vec<&PluginSpec> = registry
+        .specs()
+        .chain(Transform::ALL.map(Transform::spec))
+        .collect();
     if markdown {
         print!("{}", pages());
         return Exit::Done;
@@ -60,7 +63,7 @@ pub(crate) fn pages() -> String {
     );
     registry
         .specs()
-        .chain(TRANSFORMS)
+        .chain(Transform::ALL.map(Transform::spec))
         .for_each(|spec| text.push_str(&page(spec)));
     text.push_str("## Formats\n\n");
     for format in &registry.formats {

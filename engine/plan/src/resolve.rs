@@ -15,7 +15,7 @@ use pseidon_plugin::sink::SinkPlugin;
 use pseidon_plugin::source::SourcePlugin;
 use pseidon_plugin::spec::{PluginSpec, Role};
 
-use crate::transforms::TRANSFORMS;
+use crate::transforms::Transform;
 
 /// A source with the chain that processes its records.
 pub struct ResolvedSource {
@@ -219,11 +219,11 @@ impl<'a> Resolver<'a> {
     fn stage(&mut self, flow: &'a Flow) -> Option<ResolvedStep> {
         let (name, call) = self.call(flow)?;
         let plugin_name = call.plugin.to_string();
-        if let Some(spec) = TRANSFORMS.into_iter().find(|spec| spec.name == plugin_name) {
-            let options = self.options(spec, &call)?;
-            let kind = match spec.name {
-                "where" => ResolvedStepKind::Where(options.expr("condition")?.clone()),
-                _ => ResolvedStepKind::Select(options.select("columns")?.to_vec()),
+        if let Some(transform) = Transform::named(&plugin_name) {
+            let options = self.options(transform.spec(), &call)?;
+            let kind = match transform {
+                Transform::Where => ResolvedStepKind::Where(options.expr("condition")?.clone()),
+                Transform::Select => ResolvedStepKind::Select(options.select("columns")?.to_vec()),
             };
             return Some(ResolvedStep {
                 stage: self.place(&name),
@@ -281,8 +281,7 @@ impl<'a> Resolver<'a> {
     }
 
     fn is_plugin(&self, name: &str) -> bool {
-        self.registry.specs().any(|spec| spec.name == name)
-            || TRANSFORMS.iter().any(|spec| spec.name == name)
+        self.registry.specs().any(|spec| spec.name == name) || Transform::named(name).is_some()
     }
 
     fn options(&mut self, spec: &PluginSpec, call: &Call) -> Option<Options> {
@@ -353,7 +352,7 @@ impl<'a> Resolver<'a> {
             .registry
             .specs()
             .map(|spec| spec.name)
-            .chain(TRANSFORMS.iter().map(|spec| spec.name));
+            .chain(Transform::ALL.map(|transform| transform.spec().name));
         match nearest(name, stages.iter().map(String::as_str).chain(plugins)) {
             Some(near) => error.with_help(format!("did you mean `{near}`?")),
             None => error,
@@ -394,7 +393,7 @@ impl<'a> Resolver<'a> {
         let specs = self
             .registry
             .specs()
-            .chain(TRANSFORMS)
+            .chain(Transform::ALL.map(Transform::spec))
             .filter(|spec| spec.name == name);
         match specs.min_by_key(|spec| unknown_options(spec, call)) {
             Some(spec) => drop(self.options(spec, call)),

@@ -7,15 +7,12 @@ use std::time::Duration;
 
 use pseidon_dsl::{Diagnostic, Document, Node, NodeKind, Span};
 use pseidon_plugin::options::Options;
-use pseidon_plugin::spec::{OptionDefault, OptionKind, OptionSpec, PluginSpec, Role};
+use pseidon_plugin::spec::{OptionDefault, OptionGroup, OptionKind, OptionSpec};
 
 /// The declaration of the settings, for parsing and documentation.
-pub static SETTINGS: PluginSpec = PluginSpec {
+pub static SETTINGS: OptionGroup = OptionGroup {
     name: ":settings",
-    role: Role::Transform,
     summary: "Settings of the whole pipeline.",
-    details: "",
-    positional: None,
     options: &[
         OptionSpec {
             name: "etl-threads",
@@ -133,7 +130,6 @@ pub static SETTINGS: PluginSpec = PluginSpec {
                 Default: none.",
         },
     ],
-    free_options: &[],
     example: "{:etl-threads 2 :memory \"512MB\" :state \"redis://localhost:6379\"}",
 };
 
@@ -195,16 +191,12 @@ impl Settings {
             kind: NodeKind::Keyword(name.clone()),
             span: *span,
         };
-        let entries = document
+        let entries: Vec<(Node, Node)> = document
             .settings
             .iter()
             .map(|(name, span, value)| (key(name, span), value.clone()))
             .collect();
-        let map = Node {
-            kind: NodeKind::Map(entries),
-            span: Span::default(),
-        };
-        let options = Options::parse(&SETTINGS, &[map], Span::default())?;
+        let options = Options::parse_group(&SETTINGS, &entries, Span::default())?;
 
         let mut errors = Vec::new();
         let cores = std::thread::available_parallelism().map_or(2, NonZeroUsize::get);

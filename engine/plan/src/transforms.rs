@@ -12,7 +12,7 @@ const ON_ERROR: OptionSpec = OptionSpec {
 };
 
 /// The transform `where`.
-pub static WHERE: PluginSpec = PluginSpec {
+static WHERE: PluginSpec = PluginSpec {
     name: "where",
     role: Role::Transform,
     summary: "Passes on the records for which a condition is true.",
@@ -33,7 +33,7 @@ pub static WHERE: PluginSpec = PluginSpec {
 };
 
 /// The transform `select`.
-pub static SELECT: PluginSpec = PluginSpec {
+static SELECT: PluginSpec = PluginSpec {
     name: "select",
     role: Role::Transform,
     summary: "Builds a new record from columns.",
@@ -55,5 +55,31 @@ pub static SELECT: PluginSpec = PluginSpec {
     example: "(select \"user.id as user, url, status\")",
 };
 
-/// All built-in transforms.
-pub static TRANSFORMS: [&PluginSpec; 2] = [&WHERE, &SELECT];
+/// The built-in transforms.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Transform {
+    /// Filters records.
+    Where,
+    /// Builds new records.
+    Select,
+}
+
+impl Transform {
+    /// All of them, in the order of the reference pages.
+    pub const ALL: [Transform; 2] = [Transform::Where, Transform::Select];
+
+    /// The declaration.
+    pub fn spec(self) -> &'static PluginSpec {
+        match self {
+            Transform::Where => &WHERE,
+            Transform::Select => &SELECT,
+        }
+    }
+
+    /// The transform with this name in a pipeline file.
+    pub fn named(name: &str) -> Option<Transform> {
+        Transform::ALL
+            .into_iter()
+            .find(|transform| transform.spec().name == name)
+    }
+}

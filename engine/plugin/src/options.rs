@@ -13,7 +13,7 @@ use pseidon_dsl::{
     Diagnostic, Name, Node, NodeKind, Span, expr, nearest, node::Text, template, units,
 };
 
-use crate::spec::{OptionDefault, OptionKind, OptionSpec, PluginSpec};
+use crate::spec::{OptionDefault, OptionGroup, OptionKind, OptionSpec, PluginSpec};
 
 mod on_error;
 mod schema;
@@ -113,6 +113,16 @@ impl Options {
                 ])
             }
         }
+    }
+
+    /// Checks the entries of a map that is at `span` against the declaration.
+    pub fn parse_group(
+        group: &OptionGroup,
+        entries: &[(Node, Node)],
+        span: Span,
+    ) -> Result<Options, Vec<Diagnostic>> {
+        let context = format!("`{}`", group.name);
+        Options::parse_entries(&context, group.options, entries, None, span)
     }
 
     fn parse_entries(

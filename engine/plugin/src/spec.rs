@@ -23,6 +23,19 @@ pub struct PluginSpec {
     pub example: &'static str,
 }
 
+/// Options that belong to no plugin, such as `:settings`.
+#[derive(Debug)]
+pub struct OptionGroup {
+    /// Its name in messages.
+    pub name: &'static str,
+    /// One sentence about it.
+    pub summary: &'static str,
+    /// The options.
+    pub options: &'static [OptionSpec],
+    /// A map of options as it may be in a pipeline file.
+    pub example: &'static str,
+}
+
 /// The place of a plugin in a flow.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Role {
