@@ -120,7 +120,7 @@ fn a_record_that_would_be_too_large_is_invalid() {
     assert!(bad.iter().all(|record| {
         record["reason"]
             .as_str()
-            .is_some_and(|reason| reason.contains("repeat would make 100000000 bytes"))
+            .is_some_and(|reason| reason.contains("repeat would produce 100000000 bytes"))
     }));
 }
 
