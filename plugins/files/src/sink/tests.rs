@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
@@ -24,6 +24,7 @@ use pseidon_plugin::batch::WantedMetadata;
 use pseidon_plugin::metrics::Metrics;
 use pseidon_plugin::sink::{Chunk, RecordShape};
 use pseidon_plugin::{BatchBuilder, LaneMemory, Split, Stop};
+use rustix::fs::{FlockOperation, flock};
 use tempfile::TempDir;
 
 use super::staging::OPEN;
@@ -97,6 +98,18 @@ impl Store {
         let (sink, commit) = self.delayed.lock().take()?;
         let is_applied = self.inner.commit(&sink, &commit).is_ok();
         (!commit.staged.is_empty()).then_some(is_applied)
+    }
+}
+
+/// The lock files below a folder.
+fn find_locks(folder: &Path, locks: &mut Vec<PathBuf>) {
+    for entry in fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            find_locks(&path, locks);
+        } else if path.file_name().is_some_and(|name| name == "lock") {
+            locks.push(path);
+        }
     }
 }
 
@@ -235,6 +248,22 @@ impl World {
         self.try_start("lake", text, input()).unwrap()
     }
 
+    /// Waits until no lock of a dead run is held. A child process inherits the locks of this process
+    /// for a moment, until it executes its program, and other tests start such processes.
+    fn wait_until_locks_are_free(&self) {
+        let is_free = |lock: &Path| {
+            let file = fs::File::open(lock).unwrap();
+            flock(&file, FlockOperation::NonBlockingLockExclusive).is_ok()
+        };
+        let mut locks = Vec::new();
+        find_locks(self.dir.path(), &mut locks);
+        let deadline = Instant::now() + Duration::from_secs(30);
+        while !locks.iter().all(|lock| is_free(lock)) {
+            assert!(Instant::now() < deadline, "a lock stays held: {locks:?}");
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    }
+
     fn try_start(&self, sink: &str, text: &str, input: SinkInput) -> Result<Run, SinkError> {
         let stop = Stop::new();
         *self.store.stop.lock() = stop.clone();
@@ -261,6 +290,9 @@ impl World {
             stop,
             metrics: Metrics::new(),
         };
+        if self.store.delayed.lock().is_some() {
+            self.wait_until_locks_are_free();
+        }
         let sink = FilesSink
             .prepare(&options(text), &input)
             .unwrap()
