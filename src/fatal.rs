@@ -50,8 +50,7 @@ pub(crate) fn log_panics() {
     }));
 }
 
-/// Appends every panic that is not handled to the file of fatal errors, before it is printed as
-/// before.
+/// Appends every panic that is not handled to the file of fatal errors, before it is logged.
 pub(crate) fn append_panics(path: PathBuf, pipeline: String) {
     let report = panic::take_hook();
     panic::set_hook(Box::new(move |panic| {

@@ -244,7 +244,7 @@ fn a_missing_topic_is_a_problem_and_in_a_finite_run_an_error() {
     let mut pseidon = site.run("pipeline.edn");
     wait_until("/health reports it", 60, || {
         get(port, "/health").is_some_and(|(status, text)| {
-            status == 503 && text.contains("there is no topic") && text.contains(&missing)
+            status == 503 && text.contains("unknown topic") && text.contains(&missing)
         })
     });
     wait_until("the other one is read", 60, || {

@@ -373,3 +373,28 @@ fn the_disk_of_one_log_is_full() {
         check_topic(&site, log, *sent);
     }
 }
+
+/// A panic reaches the log, also as JSON, and the error that ends the run, with its message and its
+/// place in the source.
+#[test]
+fn a_panic_is_logged_with_its_message_and_place() {
+    let site = Site::new("panic-logged");
+    site.write(
+        "pipeline.edn",
+        r#"{:name "panics" in (generate {:record {:n "n"} :rate 100})
+            pipeline (-> in (files {:path "out" :codec :json}))}"#,
+    );
+    let mut command = site.command("pipeline.edn");
+    command.args(["--log-format", "json"]);
+    command.env("PSEIDON_PANIC", "written:1");
+    let mut pseidon = site.start(command);
+    pseidon.expect_exit(1, 60);
+    let log = pseidon.log();
+    for marker in ["please report it", "internal error in thread `writer`"] {
+        let line = log.lines().find(|line| line.contains(marker));
+        let line = line.unwrap_or_else(|| panic!("no line has `{marker}`: {log}"));
+        for part in ["PSEIDON_PANIC is set", "failpoint.rs:"] {
+            assert!(line.contains(part), "{part} is missing: {line}");
+        }
+    }
+}

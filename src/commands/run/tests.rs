@@ -152,7 +152,7 @@ fn a_panic_fails_only_its_own_run() {
     let control = runs.start(Arc::new(store), &end);
     let failure = ended.recv().unwrap().unwrap_err();
     assert!(
-        matches!(&failure, RunError::Failed(reason) if reason.contains("internal error in thread")),
+        matches!(&failure, RunError::Failed(reason) if reason.contains("internal error in thread") && reason.contains("as the test demands")),
         "{failure}"
     );
     let control_of_other = runs.start(runs.state("other"), &end);

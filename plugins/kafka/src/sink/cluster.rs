@@ -147,7 +147,7 @@ impl Cluster {
             match self.partitions_of(topic) {
                 Ok(0) if Instant::now() >= deadline => {
                     return Err(SinkError::Fatal(format!(
-                        "there is no topic {topic}: create it first"
+                        "unknown topic `{topic}`: create it first"
                     )));
                 }
                 Ok(partitions) if partitions > 0 => return Ok(partitions),

@@ -81,7 +81,7 @@ impl TopicRules {
         let exists = (0..self.partitions).contains(&partition);
         (!exists).then(|| {
             format!(
-                "there is no partition {partition}: the topic has 0 to {}",
+                "unknown partition {partition}: the topic has 0 to {}",
                 self.partitions - 1
             )
         })

@@ -69,7 +69,7 @@ pub(super) fn sample(
     }
     if records.is_empty() {
         return Err(failed(
-            "there are no records yet; set :schema to a map".to_owned(),
+            "the topics have no records yet; set :schema to a map".to_owned(),
         ));
     }
     records.truncate(count);

@@ -170,7 +170,7 @@ impl TopicReader {
             .partitions_of(topic, REQUEST_TIMEOUT)
             .map_err(|error| match error.code {
                 RDKafkaErrorCode::UnknownTopic | RDKafkaErrorCode::UnknownTopicOrPartition => {
-                    format!("there is no topic {topic} at {brokers}")
+                    format!("unknown topic `{topic}` at {brokers}")
                 }
                 _ => unreachable(brokers, error),
             })?;

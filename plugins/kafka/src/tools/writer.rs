@@ -155,7 +155,7 @@ impl TopicWriter {
             }
             if Instant::now() >= deadline {
                 return Err(format!(
-                    "there is no topic {} at {brokers}, and the brokers did not create it",
+                    "unknown topic `{}` at {brokers}, and the brokers did not create it",
                     self.topic
                 ));
             }

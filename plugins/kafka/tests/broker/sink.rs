@@ -300,7 +300,7 @@ fn expressions_set_key_partition_timestamp_and_headers() {
     let bad = instance.write(rows).unwrap();
     assert_eq!(bad.iter().map(|bad| bad.row).collect::<Vec<_>>(), [2, 3, 4]);
     assert!(
-        bad[0].reason.contains("no partition 3") && bad[0].reason.contains("0 to 2"),
+        bad[0].reason.contains("unknown partition 3") && bad[0].reason.contains("0 to 2"),
         "{bad:?}"
     );
     instance.flush().unwrap();

@@ -150,7 +150,7 @@ fn opening_fails_with_the_reason() {
                 topic: unique("missing"),
                 ..settings(&topic)
             },
-            "there is no topic",
+            "unknown topic",
         ),
         (
             ReaderSettings {

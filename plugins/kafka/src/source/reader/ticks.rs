@@ -118,7 +118,7 @@ impl Reader<'_> {
             return None;
         }
         let missing: Vec<&str> = self.topics.missing().map(String::as_str).collect();
-        (!missing.is_empty()).then(|| format!("there is no topic `{}`", missing.join("`, `")))
+        (!missing.is_empty()).then(|| format!("unknown topic `{}`", missing.join("`, `")))
     }
 
     /// Pauses and resumes the partitions of single runs of a shared consumer.
