@@ -1,6 +1,6 @@
 //! Tests with a real Hive metastore and a real HiveServer2: those whose addresses are in the
 //! environment, otherwise servers that are started for these tests
-//! (vagrant/scripts/servers/hive.bash). Also tests with servers that are neither.
+//! (scripts/servers/hive.bash). Also tests with servers that are neither.
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
@@ -19,7 +19,7 @@ struct OwnServers(tempfile::TempDir);
 impl OwnServers {
     fn script(&self, name: &str, arguments: &[&str]) -> String {
         let path = Path::new(env!("CARGO_MANIFEST_DIR"))
-            .join("../../vagrant/scripts")
+            .join("../../scripts")
             .join(name);
         let output = Command::new(path)
             .arg("--dir")

@@ -38,7 +38,7 @@ pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
 pub(crate) fn brokers() -> String {
     std::env::var("PSEIDON_TEST_KAFKA").expect(
         "PSEIDON_TEST_KAFKA is not set; start a broker and set it: eval \
-         \"$(vagrant/scripts/local-up kafka)\"",
+         \"$(scripts/local-up kafka)\"",
     )
 }
 

@@ -25,7 +25,7 @@ fn url_of(variable: &str) -> String {
     std::env::var(variable).unwrap_or_else(|_| {
         panic!(
             "{variable} is not set: start the servers and set their URLs with: eval \
-             \"$(vagrant/scripts/local-up)\""
+             \"$(scripts/local-up)\""
         )
     })
 }
@@ -117,7 +117,7 @@ impl Server {
             .stdout(log)
             .stdin(Stdio::null())
             .spawn()
-            .expect("redis-server is needed: vagrant/scripts/local-up installs it");
+            .expect("redis-server is needed: scripts/local-up installs it");
         self.process = Some(process);
         wait_until("redis-server accepts connections", || {
             std::net::TcpStream::connect(("127.0.0.1", self.port)).is_ok()

@@ -32,7 +32,7 @@
 set -euo pipefail
 # shellcheck source=lib/servers.bash
 . "$(dirname "${BASH_SOURCE[0]}")/lib/servers.bash"
-root=$(cd "$scripts/../.." && pwd)
+root=$(cd "$scripts/.." && pwd)
 seconds=60
 
 usage() {
@@ -110,14 +110,14 @@ set_key() {
 write_config() {
     local broker list=
     for broker in ${brokers//,/ }; do list+=" {:host \"${broker%:*}\" :port ${broker##*:}}"; done
-    cp "$scripts/../config/pseidon.edn" "$dir/"
+    cp "$root/vagrant/config/pseidon.edn" "$dir/"
     set_key kafka-brokers "[${list# }]"
     set_key redis-conf "{:host \"$redis\" :heart-beat 5}"
     set_key etl-db-host "\"//$mysql/pseidon?autoReconnect=true\""
     set_key data-dir "\"$dir/data\""
     set_key monitor-port "$(DIR=$work HOME_DIR=$work port monitor)"
     set_key repl-port "$(DIR=$work HOME_DIR=$work port repl)"
-    cp "$scripts/../config/etl-topic.edn" "$dir/"
+    cp "$root/vagrant/config/etl-topic.edn" "$dir/"
 }
 
 # Prints the lines of the closed files, each after the hour in its file's name. Names that begin
