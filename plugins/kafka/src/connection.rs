@@ -163,71 +163,11 @@ impl Connection {
         reserved: &[ReservedProperty],
     ) -> Result<Connection, Vec<Diagnostic>> {
         let mut errors = Vec::new();
-        let text = |options: &Options, name: &str| options.string(name).map(str::to_owned);
-        let brokers = options.strings("brokers").unwrap_or_default().join(",");
-        if brokers.split(',').all(|broker| broker.trim().is_empty()) {
-            errors.push(Diagnostic::new(
-                options.span_of("brokers"),
-                "`:brokers` is empty",
-                "expected \"host:port\"",
-            ));
-        }
-        let tls = options.map("tls").map(|tls| Tls {
-            ca: text(tls, "ca"),
-            cert: text(tls, "cert"),
-            key: text(tls, "key"),
-            key_password: text(tls, "key-password"),
-            verify: tls.bool("verify").unwrap_or(true),
-        });
-        if let (Some(given), Some(Tls { cert, key, .. })) = (options.map("tls"), &tls)
-            && cert.is_some() != key.is_some()
-        {
-            errors.push(Diagnostic::new(
-                given.span(),
-                "`:cert` and `:key` must be set together",
-                "expected both :cert and :key",
-            ));
-        }
-        let sasl = options.map("sasl").map(|sasl| Sasl {
-            mechanism: text(sasl, "mechanism").unwrap_or_default(),
-            username: text(sasl, "username"),
-            password: text(sasl, "password"),
-        });
-        if let (
-            Some(given),
-            Some(Sasl {
-                mechanism,
-                username,
-                password,
-            }),
-        ) = (options.map("sasl"), &sasl)
-            && mechanism != "OAUTHBEARER"
-            && (username.is_none() || password.is_none())
-        {
-            errors.push(Diagnostic::new(
-                given.span(),
-                format!("{mechanism} requires a user"),
-                "expected :username and :password",
-            ));
-        }
-        let properties = options
-            .properties("properties")
-            .unwrap_or_default()
-            .to_vec();
-        for (name, _) in &properties {
-            if let Some((name, reason)) = reserved.iter().find(|(reserved, _)| reserved == name) {
-                errors.push(Diagnostic::new(
-                    options.span_of("properties"),
-                    format!("the property `{name}` cannot be set"),
-                    *reason,
-                ));
-            }
-        }
         let connection = Connection {
-            brokers,
-            tls,
-            sasl,
-            properties,
+            brokers: brokers(options, &mut errors),
+            tls: Tls::from_options(options, &mut errors),
+            sasl: Sasl::from_options(options, &mut errors),
+            properties: properties(options, reserved, &mut errors),
         };
         if errors.is_empty()
             && let Err(error) = connection
@@ -310,6 +250,25 @@ impl Connection {
 }
 
 impl Tls {
+    fn from_options(options: &Options, errors: &mut Vec<Diagnostic>) -> Option<Tls> {
+        let given = options.map("tls")?;
+        let tls = Tls {
+            ca: string(given, "ca"),
+            cert: string(given, "cert"),
+            key: string(given, "key"),
+            key_password: string(given, "key-password"),
+            verify: given.bool("verify").unwrap_or(true),
+        };
+        if tls.cert.is_some() != tls.key.is_some() {
+            errors.push(Diagnostic::new(
+                given.span(),
+                "`:cert` and `:key` must be set together",
+                "expected both :cert and :key",
+            ));
+        }
+        Some(tls)
+    }
+
     fn set(&self, config: &mut ClientConfig, base: &Path) {
         let parts = [
             (&self.ca, "ssl.ca.location", "ssl.ca.pem"),
@@ -334,6 +293,61 @@ impl Tls {
                 .set("ssl.endpoint.identification.algorithm", "none");
         }
     }
+}
+
+impl Sasl {
+    fn from_options(options: &Options, errors: &mut Vec<Diagnostic>) -> Option<Sasl> {
+        let given = options.map("sasl")?;
+        let sasl = Sasl {
+            mechanism: string(given, "mechanism").unwrap_or_default(),
+            username: string(given, "username"),
+            password: string(given, "password"),
+        };
+        if sasl.mechanism != "OAUTHBEARER" && (sasl.username.is_none() || sasl.password.is_none()) {
+            errors.push(Diagnostic::new(
+                given.span(),
+                format!("{} requires a user", sasl.mechanism),
+                "expected :username and :password",
+            ));
+        }
+        Some(sasl)
+    }
+}
+
+fn string(options: &Options, name: &str) -> Option<String> {
+    options.string(name).map(str::to_owned)
+}
+
+/// The value of `:brokers`, with commas.
+fn brokers(options: &Options, errors: &mut Vec<Diagnostic>) -> String {
+    let brokers = options.strings("brokers").unwrap_or_default().join(",");
+    if brokers.split(',').all(|broker| broker.trim().is_empty()) {
+        errors.push(Diagnostic::new(
+            options.span_of("brokers"),
+            "`:brokers` is empty",
+            "expected \"host:port\"",
+        ));
+    }
+    brokers
+}
+
+/// The value of `:properties`, checked for properties that the user cannot set.
+fn properties(
+    options: &Options,
+    reserved: &[ReservedProperty],
+    errors: &mut Vec<Diagnostic>,
+) -> Vec<(String, String)> {
+    let properties = options.properties("properties").unwrap_or_default();
+    for (name, _) in properties {
+        if let Some((name, reason)) = reserved.iter().find(|(reserved, _)| reserved == name) {
+            errors.push(Diagnostic::new(
+                options.span_of("properties"),
+                format!("the property `{name}` cannot be set"),
+                *reason,
+            ));
+        }
+    }
+    properties.to_vec()
 }
 
 fn set_if_given(config: &mut ClientConfig, name: &str, value: &Option<String>) {
