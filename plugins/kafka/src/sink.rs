@@ -29,6 +29,8 @@ mod cluster;
 mod health;
 mod ids;
 mod lane;
+mod limits;
+mod messages;
 mod open;
 mod positions;
 mod producer;
@@ -206,45 +208,7 @@ impl SinkPlugin for KafkaSinkPlugin {
         let age = transaction
             .and_then(|transaction| transaction.duration("age"))
             .unwrap_or(Duration::from_secs(1));
-        let span_of_age =
-            transaction.map_or(options.span(), |transaction| transaction.span_of("age"));
-        if age > MAX_AGE {
-            errors.push(Diagnostic::new(
-                span_of_age,
-                "`:age` is too long for a transaction",
-                "expected up to \"10m\"",
-            ));
-        }
-        let timeout = connection
-            .as_ref()
-            .ok()
-            .and_then(|connection| connection.property("transaction.timeout.ms")?.parse().ok());
-        if let Some(timeout) = timeout
-            .map(Duration::from_millis)
-            .filter(|timeout| *timeout < age + COMMIT_MARGIN)
-        {
-            let place = if transaction.is_some() {
-                span_of_age
-            } else {
-                options.span_of("properties")
-            };
-            let label = format!(
-                "the broker aborts it after {} ms (transaction.timeout.ms in :properties)",
-                timeout.as_millis()
-            );
-            let help = format!(
-                "set `transaction.timeout.ms` to at least {}, or lower `:age`",
-                (age + COMMIT_MARGIN).as_millis()
-            );
-            errors.push(
-                Diagnostic::new(
-                    place,
-                    "a transaction would be aborted before it is committed",
-                    label,
-                )
-                .with_help(help),
-            );
-        }
+        errors.extend(age_errors(options, age, connection.as_ref().ok()));
         let (Ok(connection), Ok(plan), true) = (connection, plan, errors.is_empty()) else {
             return Err(errors);
         };
@@ -271,6 +235,52 @@ const MAX_AGE: Duration = Duration::from_secs(600);
 
 /// The minimum time that a transaction needs beyond its age.
 const COMMIT_MARGIN: Duration = Duration::from_secs(1);
+
+/// The errors of a transaction that would be too old for the broker before it is committed.
+fn age_errors(
+    options: &Options,
+    age: Duration,
+    connection: Option<&Connection>,
+) -> Vec<Diagnostic> {
+    let mut errors = Vec::new();
+    let transaction = options.map("transaction");
+    let span_of_age = transaction.map_or(options.span(), |transaction| transaction.span_of("age"));
+    if age > MAX_AGE {
+        errors.push(Diagnostic::new(
+            span_of_age,
+            "`:age` is too long for a transaction",
+            "expected up to \"10m\"",
+        ));
+    }
+    let timeout = connection
+        .and_then(|connection| connection.property("transaction.timeout.ms")?.parse().ok())
+        .map(Duration::from_millis)
+        .filter(|timeout| *timeout < age + COMMIT_MARGIN);
+    if let Some(timeout) = timeout {
+        let place = if transaction.is_some() {
+            span_of_age
+        } else {
+            options.span_of("properties")
+        };
+        let label = format!(
+            "the broker aborts it after {} ms (transaction.timeout.ms in :properties)",
+            timeout.as_millis()
+        );
+        let help = format!(
+            "set `transaction.timeout.ms` to at least {}, or lower `:age`",
+            (age + COMMIT_MARGIN).as_millis()
+        );
+        errors.push(
+            Diagnostic::new(
+                place,
+                "a transaction would be aborted before it is committed",
+                label,
+            )
+            .with_help(help),
+        );
+    }
+    errors
+}
 
 /// A sink with its checked options.
 #[derive(Clone)]
