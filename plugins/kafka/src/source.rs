@@ -26,6 +26,7 @@ mod assignment;
 mod failure;
 mod identity;
 mod lookup;
+mod lost_records;
 mod outlet;
 mod reader;
 mod sample;

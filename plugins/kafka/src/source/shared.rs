@@ -24,7 +24,7 @@ use pseidon_plugin::stop::Stop;
 
 use super::failure::ReadExit;
 use super::outlet::{Outlet, Outlets, consumer_failed};
-use super::reader::Reader;
+use super::reader::{Command, Reader};
 use super::{BROKERS, GROUP, KafkaSource, ON_GAP, ON_MISSING_STATE, PROPERTIES, SASL, START, TLS};
 use crate::logs::ClientLogs;
 use crate::native::Consumer;
@@ -85,14 +85,6 @@ pub struct SharedConsumer {
     subscribed: Arc<Mutex<Vec<String>>>,
     stop: Stop,
     thread: Option<JoinHandle<()>>,
-}
-
-/// A command to the consumer's thread, which applies it between two fetches.
-pub(super) enum Command {
-    /// Read these topics.
-    Subscribe(Vec<String>),
-    /// Read a topic for this run, until its handle reports that it has stopped.
-    Attach(String, Arc<Outlet>),
 }
 
 impl SharedConsumer {
