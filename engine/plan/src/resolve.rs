@@ -11,7 +11,7 @@ use pseidon_dsl::{
 };
 use pseidon_plugin::options::{OnError, Options};
 use pseidon_plugin::registry::Registry;
-use pseidon_plugin::sink::SinkPlugin;
+use pseidon_plugin::sink::{Protocol, SinkPlugin};
 use pseidon_plugin::source::SourcePlugin;
 use pseidon_plugin::spec::{PluginSpec, Role};
 
@@ -159,10 +159,7 @@ impl<'a> Resolver<'a> {
                 "the flow ends without a sink",
                 "records would be lost here",
             );
-            self.errors.push(error.with_help(
-                "end the flow with a sink such as (files {…}) or (stdout); to discard the \
-                records, use (drop)",
-            ));
+            self.errors.push(error.with_help(self.sinks_help()));
         }
         Some(ResolvedSource {
             stage,
@@ -321,7 +318,7 @@ impl<'a> Resolver<'a> {
                 format!("`{name}` is not a source"),
                 "a flow must begin with a source",
             )
-            .with_help("begin the flow with a source such as (kafka {…}), (files {…}) or (stdin)");
+            .with_help(self.sources_help());
         }
         if exists {
             return Diagnostic::new(
@@ -331,6 +328,25 @@ impl<'a> Resolver<'a> {
             );
         }
         self.unknown_plugin(call)
+    }
+
+    fn sources_help(&self) -> String {
+        let sources = self.registry.sources.iter();
+        let names: Vec<&str> = sources.map(|source| source.spec().name).collect();
+        format!(
+            "begin the flow with one of the sources {}",
+            names.join(", ")
+        )
+    }
+
+    fn sinks_help(&self) -> String {
+        let sinks = || self.registry.sinks.iter();
+        let names: Vec<&str> = sinks().map(|sink| sink.spec().name).collect();
+        let help = format!("end the flow with one of the sinks {}", names.join(", "));
+        match sinks().find(|sink| discards(sink.as_ref())) {
+            Some(sink) => format!("{help}; to discard the records, use ({})", sink.spec().name),
+            None => help,
+        }
     }
 
     fn unknown_plugin(&self, call: &Call) -> Diagnostic {
@@ -424,6 +440,12 @@ pub(crate) fn on_error_of(options: &Options) -> OnError {
             .unwrap_or(OnError::Quarantine { path: None }),
         None => OnError::Quarantine { path: None },
     }
+}
+
+/// Whether a sink without options discards every record.
+fn discards(sink: &dyn SinkPlugin) -> bool {
+    Options::parse(sink.spec(), &[], Span::default())
+        .is_ok_and(|options| sink.facts(&options).protocol == Protocol::Discard)
 }
 
 /// Whether every record that goes through the chain reaches a sink.

@@ -28,7 +28,7 @@ use crate::sink::Target;
 use crate::spec::PluginSpec;
 use crate::stop::{Pause, Stop};
 
-/// A source plugin, such as `kafka`: declares its options and prepares sources.
+/// A source plugin: declares its options and prepares sources.
 pub trait SourcePlugin: Send + Sync {
     /// The declaration: name, documentation and options.
     fn spec(&self) -> &'static PluginSpec;
@@ -353,7 +353,7 @@ impl SourceHandle {
     }
 
     /// The positions up to which splits have become durable in every sink since the last call, for
-    /// publishing them elsewhere (Kafka's group offsets).
+    /// publishing them elsewhere, such as the offsets of a consumer group.
     pub fn durable(&self) -> Vec<(SplitId, Position)> {
         self.durable.lock().drain().collect()
     }
