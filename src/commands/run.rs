@@ -345,7 +345,7 @@ fn unfinished_plan(store: &dyn StateStore) -> Result<Option<String>, StoreError>
 
 /// Whether records are printed to the terminal; they would overwrite a progress line.
 fn prints_to_terminal(plan: &Plan) -> bool {
-    std::io::stdout().is_terminal() && plan.sinks.iter().any(|sink| sink.plugin == "stdout")
+    std::io::stdout().is_terminal() && plan.sinks.iter().any(|sink| sink.prepared.writes_to_stdout())
 }
 
 #[cfg(test)]

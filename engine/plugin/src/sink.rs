@@ -27,7 +27,7 @@ use crate::rows::{BadRow, Rows};
 use crate::spec::PluginSpec;
 use crate::stop::Stop;
 
-/// A sink plugin, such as `files`: declares its options and prepares sinks.
+/// A sink plugin: declares its options and prepares sinks.
 pub trait SinkPlugin: Send + Sync {
     /// The declaration: name, documentation and options.
     fn spec(&self) -> &'static PluginSpec;
@@ -124,7 +124,7 @@ pub enum RecordShape {
 /// A place that a sink writes to and a source may read, such as a topic.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Target {
-    /// The kind of system, as the name of its plugins: `kafka`.
+    /// The kind of system. A sink and a source of one system use the same name.
     pub system: &'static str,
     /// The addresses of the system. Two targets are in the same system if they share one.
     pub hosts: Vec<String>,
@@ -141,6 +141,11 @@ pub trait PreparedSink: Send + Sync {
     /// What the sink writes to, if a source of the same kind may read it.
     fn target(&self) -> Option<Target> {
         None
+    }
+
+    /// Whether the sink writes to standard output, which must then contain nothing else.
+    fn writes_to_stdout(&self) -> bool {
+        false
     }
 
     /// Opens the sink for a run: discards the unfinished and uncommitted work of earlier runs of

@@ -117,6 +117,10 @@ impl PreparedSink for PreparedStdout {
         None
     }
 
+    fn writes_to_stdout(&self) -> bool {
+        true
+    }
+
     fn open(&self, setup: SinkSetup) -> Result<Arc<dyn Sink>, SinkError> {
         // A separate descriptor, because the standard library's handle has a line buffer.
         let output = io::stdout().as_fd().try_clone_to_owned().map_err(failed)?;
