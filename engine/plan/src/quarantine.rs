@@ -1,5 +1,6 @@
-//! The quarantine of invalid records, next to the output. What it is, such as files of JSON objects,
-//! is decided by the registry's [`QuarantineFactory`](pseidon_plugin::registry::QuarantineFactory).
+//! The quarantine of invalid records, next to the output. The registry's
+//! [`QuarantineFactory`](pseidon_plugin::registry::QuarantineFactory) decides what it is, such as
+//! files of JSON objects.
 
 use std::sync::Arc;
 

@@ -11,11 +11,10 @@ use std::sync::Arc;
 use std::task::Waker;
 
 use arrow::datatypes::SchemaRef;
-use pseidon_delivery::committer::{CommitterError, Positions};
+use pseidon_delivery::committer::Positions;
 use pseidon_delivery::{Committer, LaneId, Position, SplitId, StagedEntry};
 use pseidon_dsl::Diagnostic;
 use pseidon_expr::Scope;
-use thiserror::Error;
 
 use crate::batch::Batch;
 use crate::budget::{Charge, LaneMemory};
@@ -26,6 +25,10 @@ use crate::options::Options;
 use crate::rows::{BadRow, Rows};
 use crate::spec::PluginSpec;
 use crate::stop::Stop;
+
+pub(crate) mod error;
+
+pub use error::SinkError;
 
 /// A sink plugin: declares its options and prepares sinks.
 pub trait SinkPlugin: Send + Sync {
@@ -325,23 +328,4 @@ impl Chunk {
             .iter_mut()
             .for_each(|(_, chunk)| chunk.held = held.clone());
     }
-}
-
-/// Why a sink cannot continue.
-#[derive(Debug, Error)]
-pub enum SinkError {
-    /// A commit was abandoned.
-    #[error(transparent)]
-    Committer(#[from] CommitterError),
-    /// The target has refused some records and identified them: the sink's next [`Sink::route`]
-    /// passes these to the error policy. The records that were written together with them are
-    /// re-read from the committed positions, at once. This does not count as a failure of the sink.
-    #[error("{0}")]
-    Refused(String),
-    /// A retry may succeed; the run restarts after a backoff.
-    #[error("{0}")]
-    Transient(String),
-    /// A retry will fail until the user changes something.
-    #[error("{0}")]
-    Fatal(String),
 }
