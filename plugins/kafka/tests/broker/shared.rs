@@ -14,11 +14,11 @@ use rdkafka::Offset;
 use rdkafka::mocking::MockCluster;
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
 
+use crate::clients::{Writer, group_offsets};
+use crate::engine::{EngineState, Run, setup};
 use crate::source::{PLENTY, values};
-use crate::support::{
-    EngineState, PATIENCE, Run, Writer, brokers, eventually, group_offsets, new_topic, options,
-    setup, unique,
-};
+use crate::support::{PATIENCE, brokers, eventually, options, unique};
+use crate::topics::new_topic;
 
 static SPEC: PluginSpec = PluginSpec {
     name: "shared",

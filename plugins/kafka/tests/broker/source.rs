@@ -4,10 +4,10 @@ use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::support::{
-    self, EngineState, Run, Writer, create_topic, eventually, group_offsets, grow_topic, new_topic,
-    options, setup, source, transactional, unique,
-};
+use crate::clients::{Writer, group_offsets, transactional};
+use crate::engine::{EngineState, Run, setup, source};
+use crate::support::{self, eventually, options, unique};
+use crate::topics::{create_topic, grow_topic, new_topic};
 use parking_lot::Mutex;
 use pseidon_delivery::SplitId;
 use pseidon_kafka::KafkaSourcePlugin;
