@@ -349,10 +349,10 @@ impl ChainPass<'_> {
                 match branch {
                     Some(chain) => {
                         let rows = self.run(chain, rows)?;
-                        Ok(if ends_in_sink(chain) {
-                            rows.slice(0, 0)
-                        } else {
+                        Ok(if chain.passes_on {
                             rows
+                        } else {
+                            rows.slice(0, 0)
                         })
                     }
                     None => Ok(rows),
@@ -499,13 +499,6 @@ fn added_bytes(rows: &Rows, columns: &[ArrayRef]) -> usize {
 
 fn is_too_large(error: &ArrowError) -> bool {
     matches!(error, ArrowError::MemoryError(_))
-}
-
-fn ends_in_sink(chain: &Chain) -> bool {
-    matches!(
-        chain.steps.last().map(|step| &step.operator),
-        Some(Operator::Sink(_))
-    )
 }
 
 fn find_bad(
