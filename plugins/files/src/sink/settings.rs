@@ -10,10 +10,10 @@ use pseidon_plugin::Options;
 use pseidon_plugin::rollover::{Cron, Rollover};
 use pseidon_plugin::sink::{RecordShape, SinkInput};
 
+use super::disk::OPEN;
 use super::hook::{Hook, HookTarget};
 use super::projection::Projection;
 use super::route::Router;
-use super::staging::OPEN;
 use super::template::Template;
 
 /// The maximum length of `:prefix` in bytes; file systems allow names of 255.

@@ -27,7 +27,7 @@ use pseidon_plugin::{BatchBuilder, LaneMemory, Split, Stop};
 use rustix::fs::{FlockOperation, flock};
 use tempfile::TempDir;
 
-use super::staging::OPEN;
+use super::disk::OPEN;
 use super::*;
 
 mod disks;
