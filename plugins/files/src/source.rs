@@ -3,7 +3,8 @@
 //! - [`glob`]: which files are read; [`identity`]: recognizes a file under another name. A file is
 //!   a split.
 //! - [`compression`] and [`lines`]: from a file to batches of lines. A record's position is the
-//!   byte of the (decompressed) content at which its line starts.
+//!   byte of the (decompressed) content at which its line starts. [`read_error`]: why a file cannot
+//!   be read.
 //! - [`progress`]: how far a file was read, and how a rewritten file is detected.
 //! - [`once`]: reads all files as they are and exits; [`follow`]: reads them, waits for more, and
 //!   follows them through rotations.
@@ -15,6 +16,7 @@ mod identity;
 mod lines;
 mod once;
 mod progress;
+mod read_error;
 
 use std::collections::BTreeSet;
 use std::fs::File;
@@ -34,8 +36,9 @@ use pseidon_plugin::{Options, Split};
 
 use self::compression::{Compression, Stream};
 use self::glob::Glob;
-use self::lines::{BLOCK_BYTES, Limits, LineReader, ReadError};
+use self::lines::{BLOCK_BYTES, Limits, LineReader};
 use self::progress::Tail;
+use self::read_error::ReadError;
 
 /// The upper limit of `:max-record`: a record and its block have to fit into memory many times
 /// over.
