@@ -6,11 +6,11 @@
 //! record once, whichever process crashes, and when.
 //!
 //! **Fencing.** An instance that takes splits over first makes sure that no earlier owner of the
-//! splits can still commit ([`takeover`]): it opens a producer under each owner's transactional id,
-//! which makes the broker abort that owner's transaction and refuse its producer from then on, even
-//! if the owner was only frozen and wakes later. Kafka has a second way, the generation of a
-//! consumer group (KIP-447), which works only if the source is a consumer group of the same
-//! cluster. The first way works for every source, so it is the only one used.
+//! splits can still commit ([`open::takeover`]): it opens a producer under each owner's
+//! transactional id, which makes the broker abort that owner's transaction and refuse its producer
+//! from then on, even if the owner was only frozen and wakes later. Kafka has a second way, the
+//! generation of a consumer group (KIP-447), which works only if the source is a consumer group of
+//! the same cluster. The first way works for every source, so it is the only one used.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -40,7 +40,6 @@ mod reports;
 mod rules;
 mod scan;
 mod size;
-mod takeover;
 mod topic;
 mod transaction;
 

@@ -10,10 +10,10 @@ use std::collections::{BTreeSet, HashMap};
 use pseidon_delivery::{Position, SplitId};
 use pseidon_plugin::sink::{SinkError, TakenSplit, TargetPosition};
 
-use super::open::OpenKafkaSink;
-use super::positions;
-use super::producer::Batching;
-use super::scan::{ScanExtent, Scanner};
+use super::super::positions;
+use super::super::producer::Batching;
+use super::super::scan::{ScanExtent, Scanner};
+use super::OpenKafkaSink;
 
 /// Fences off the earlier owners of the splits, and returns the positions of the splits in the
 /// target.
