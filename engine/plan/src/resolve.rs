@@ -7,7 +7,7 @@ use std::sync::Arc;
 use pseidon_dsl::document::Pattern;
 use pseidon_dsl::expr::{Expr, SelectItem};
 use pseidon_dsl::{
-    Call, Diagnostic, Document, Flow, Name, Node, NodeKind, Span, Stage, legacy, nearest,
+    Call, Diagnostic, Document, Flow, Name, Node, NodeKind, Span, Stage, class, nearest,
 };
 use pseidon_plugin::options::{OnError, Options};
 use pseidon_plugin::registry::Registry;
@@ -350,8 +350,8 @@ impl<'a> Resolver<'a> {
     }
 
     fn unknown_plugin(&self, call: &Call) -> Diagnostic {
-        if legacy::names_class(&call.plugin) {
-            return legacy::class_error(&call.plugin, call.plugin_span, "not a plugin");
+        if class::names_class(&call.plugin) {
+            return class::class_error(&call.plugin, call.plugin_span, "not a plugin");
         }
         let name = call.plugin.to_string();
         let error = Diagnostic::new(

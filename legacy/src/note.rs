@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use crate::Span;
+use pseidon_dsl::Span;
 
 /// A note about one key of a legacy file.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -6,18 +6,19 @@
 
 use std::ops::RangeInclusive;
 
-use super::{Note, NoteKind};
-use crate::{Diagnostic, Node, NodeKind, Span, nearest};
+use pseidon_dsl::{Diagnostic, Node, NodeKind, Span, nearest};
+
+use crate::{Note, NoteKind};
 
 /// The notes and errors about a legacy file, collected during its conversion.
 #[derive(Default)]
-pub(super) struct Findings {
-    pub(super) notes: Vec<Note>,
-    pub(super) errors: Vec<Diagnostic>,
+pub(crate) struct Findings {
+    pub(crate) notes: Vec<Note>,
+    pub(crate) errors: Vec<Diagnostic>,
 }
 
 /// The keys of a map in a legacy file.
-pub(super) struct Keys<'a> {
+pub(crate) struct Keys<'a> {
     /// The keys of the enclosing maps, such as `:writer `. Empty for the outermost map.
     path: String,
     entries: Vec<Entry<'a>>,
@@ -34,15 +35,15 @@ struct Entry<'a> {
 
 /// A key of a legacy file with its value.
 #[derive(Clone)]
-pub(super) struct KeyValue<'a> {
+pub(crate) struct KeyValue<'a> {
     /// The key with the keys of its enclosing maps, as shown in messages: `:writer :codec`.
-    pub(super) path: String,
-    pub(super) key: Span,
-    pub(super) value: &'a Node,
+    pub(crate) path: String,
+    pub(crate) key: Span,
+    pub(crate) value: &'a Node,
 }
 
 impl Findings {
-    pub(super) fn note(
+    pub(crate) fn note(
         &mut self,
         given: &KeyValue<'_>,
         kind: NoteKind,
@@ -57,12 +58,12 @@ impl Findings {
     }
 
     /// Reports an invalid value.
-    pub(super) fn invalid(&mut self, given: &KeyValue<'_>, expected: &str) {
+    pub(crate) fn invalid(&mut self, given: &KeyValue<'_>, expected: &str) {
         self.invalid_at(given.value, &given.path, expected);
     }
 
     /// Reports that `node`, a part of the value of `path`, is invalid.
-    pub(super) fn invalid_at(&mut self, node: &Node, path: &str, expected: &str) {
+    pub(crate) fn invalid_at(&mut self, node: &Node, path: &str, expected: &str) {
         // A string may contain a password, so the value itself is not part of the message.
         let label = format!("expected {expected}, found {}", node.describe());
         self.errors.push(Diagnostic::new(
@@ -73,7 +74,7 @@ impl Findings {
     }
 
     /// The keys of a map. `None` if the value is not a map, which is reported.
-    pub(super) fn keys<'a>(&mut self, given: &KeyValue<'a>) -> Option<Keys<'a>> {
+    pub(crate) fn keys<'a>(&mut self, given: &KeyValue<'a>) -> Option<Keys<'a>> {
         let NodeKind::Map(entries) = &given.value.kind else {
             self.invalid(given, "a map");
             return None;
@@ -83,7 +84,7 @@ impl Findings {
 
     /// The keys of the given entries; `path` names their enclosing map. A key that is not a keyword
     /// is reported.
-    pub(super) fn keys_of<'a>(
+    pub(crate) fn keys_of<'a>(
         &mut self,
         entries: impl IntoIterator<Item = &'a (Node, Node)>,
         path: String,
@@ -112,7 +113,7 @@ impl Findings {
     }
 
     /// Reports the keys that were never looked up.
-    pub(super) fn finish(&mut self, keys: Keys<'_>) {
+    pub(crate) fn finish(&mut self, keys: Keys<'_>) {
         let Keys {
             path,
             entries,
@@ -133,14 +134,14 @@ impl Findings {
     }
 
     /// Accepts a key that no longer has an effect.
-    pub(super) fn no_effect(&mut self, keys: &mut Keys<'_>, name: &str, sentence: &str) {
+    pub(crate) fn no_effect(&mut self, keys: &mut Keys<'_>, name: &str, sentence: &str) {
         if let Some(given) = keys.take(name) {
             self.note(&given, NoteKind::NoEffect, sentence);
         }
     }
 
     /// An integer in `range`.
-    pub(super) fn count(
+    pub(crate) fn count(
         &mut self,
         keys: &mut Keys<'_>,
         name: &str,
@@ -163,12 +164,12 @@ impl Findings {
     }
 
     /// A positive number of milliseconds.
-    pub(super) fn millis(&mut self, keys: &mut Keys<'_>, name: &str) -> Option<u64> {
+    pub(crate) fn millis(&mut self, keys: &mut Keys<'_>, name: &str) -> Option<u64> {
         self.count(keys, name, 1..=i64::MAX).map(i64::unsigned_abs)
     }
 
     /// A boolean.
-    pub(super) fn flag(&mut self, keys: &mut Keys<'_>, name: &str) -> Option<bool> {
+    pub(crate) fn flag(&mut self, keys: &mut Keys<'_>, name: &str) -> Option<bool> {
         let given = keys.take(name)?;
         match given.value.kind {
             NodeKind::Bool(value) => Some(value),
@@ -180,7 +181,7 @@ impl Findings {
     }
 
     /// A non-empty string.
-    pub(super) fn text<'a>(&mut self, keys: &mut Keys<'a>, name: &str) -> Option<&'a str> {
+    pub(crate) fn text<'a>(&mut self, keys: &mut Keys<'a>, name: &str) -> Option<&'a str> {
         let given = keys.take(name)?;
         let text = as_text(given.value);
         if text.is_none() {
@@ -190,7 +191,7 @@ impl Findings {
     }
 
     /// One or more non-empty strings: a string, or a vector of strings.
-    pub(super) fn texts(&mut self, keys: &mut Keys<'_>, name: &str) -> Option<Vec<String>> {
+    pub(crate) fn texts(&mut self, keys: &mut Keys<'_>, name: &str) -> Option<Vec<String>> {
         let given = keys.take(name)?;
         let values: Option<Vec<String>> = match items(given.value) {
             Some(items) => items
@@ -209,7 +210,7 @@ impl Findings {
 
 impl<'a> Keys<'a> {
     /// The value of a key. `None` if the key is missing or its value is `nil`.
-    pub(super) fn take(&mut self, name: &str) -> Option<KeyValue<'a>> {
+    pub(crate) fn take(&mut self, name: &str) -> Option<KeyValue<'a>> {
         self.requested.push(name.to_owned());
         let entry = self.entries.iter_mut().find(|entry| entry.name == name)?;
         entry.was_read = true;
@@ -222,13 +223,13 @@ impl<'a> Keys<'a> {
     }
 
     /// The names of all keys, without colons.
-    pub(super) fn names(&self) -> impl Iterator<Item = &str> {
+    pub(crate) fn names(&self) -> impl Iterator<Item = &str> {
         self.entries.iter().map(|entry| entry.name.as_str())
     }
 }
 
 /// The items of a vector, a list or a set. `None` for other values.
-pub(super) fn items(node: &Node) -> Option<&[Node]> {
+pub(crate) fn items(node: &Node) -> Option<&[Node]> {
     match &node.kind {
         NodeKind::Vector(items) | NodeKind::List(items) | NodeKind::Set(items) => Some(items),
         _ => None,
@@ -236,7 +237,7 @@ pub(super) fn items(node: &Node) -> Option<&[Node]> {
 }
 
 /// The value of a non-empty string. `None` for other values.
-pub(super) fn as_text(node: &Node) -> Option<&str> {
+pub(crate) fn as_text(node: &Node) -> Option<&str> {
     match &node.kind {
         NodeKind::Str(text) if !text.value.trim().is_empty() => Some(&text.value),
         _ => None,

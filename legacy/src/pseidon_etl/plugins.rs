@@ -4,16 +4,16 @@
 //! symbols are keys of pseidon.edn itself. The flow has no source, because records came from the
 //! topics of the table. The conversion puts the source before it.
 
-use super::unique_name;
-use super::writer::Writers;
-use crate::document::{self, Document, Flow};
-use crate::legacy::build::{keyword, list, symbol, text};
-use crate::legacy::read::{Findings, Keys};
-use crate::legacy::{Note, NoteKind, class_error, names_class};
-use crate::{Diagnostic, Name, Node, NodeKind, Span};
+use pseidon_dsl::class::{class_error, names_class};
+use pseidon_dsl::document::{self, Document, Flow};
+use pseidon_dsl::{Diagnostic, Name, Node, NodeKind, Span};
 
-/// The predefined stage of pseidon-plugin that writes files.
-pub(super) const DISK_WRITER: &str = "disk-writer";
+use super::unique_name;
+use super::writer::{DISK_WRITER, Writers};
+use crate::build::{keyword, list, symbol, text};
+use crate::read::{Findings, Keys};
+use crate::{Note, NoteKind};
+
 const SOURCE: &str = "logs";
 const PIPELINE: &str = "pipeline";
 

@@ -13,10 +13,11 @@ mod address;
 mod plugins;
 mod writer;
 
-use super::build::{entry, int, keyword, list, map, millis, symbol, text};
-use super::read::{Findings, KeyValue, Keys};
-use super::{ConvertedFile, NoteKind};
-use crate::{Diagnostic, Name, Node, NodeKind, Span, document, edn, print, units};
+use pseidon_dsl::{Diagnostic, Name, Node, NodeKind, Span, document, edn, print, units};
+
+use crate::build::{entry, int, keyword, list, map, millis, symbol, text};
+use crate::read::{Findings, KeyValue, Keys};
+use crate::{ConvertedFile, NoteKind};
 use address::{Database, Redis};
 use plugins::Plugins;
 

@@ -4,7 +4,7 @@
 use proptest::prelude::*;
 use pseidon_dsl::diagnostic::render;
 use pseidon_dsl::document::from_edn;
-use pseidon_dsl::legacy::pseidon_etl::{convert, is_config};
+use pseidon_legacy::pseidon_etl::{convert, is_config};
 
 const KEYS: [&str; 60] = [
     ":etl-db-host",

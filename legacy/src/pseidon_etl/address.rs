@@ -1,9 +1,10 @@
 //! The addresses of servers: MySQL as a JDBC URL, Kafka brokers, Redis.
 
+use pseidon_dsl::{Node, NodeKind};
+
 use super::is_plain_secret;
-use crate::legacy::NoteKind;
-use crate::legacy::read::{Findings, KeyValue, as_text, items};
-use crate::{Node, NodeKind};
+use crate::NoteKind;
+use crate::read::{Findings, KeyValue, as_text, items};
 
 /// The value of `:etl-db-host`.
 pub(super) struct Database {

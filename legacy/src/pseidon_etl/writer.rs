@@ -4,11 +4,14 @@
 //! Each of fileape's rules can be set for one topic: `:clicks.rollover-size` overrides
 //! `:rollover-size` for the topic `clicks`. Such a topic gets its own sink.
 
-use super::plugins::DISK_WRITER;
-use crate::legacy::NoteKind;
-use crate::legacy::build::{entry, int, list, map, millis, symbol, text, texts};
-use crate::legacy::read::{Findings, KeyValue, Keys};
-use crate::{Diagnostic, Node, NodeKind, Span};
+use pseidon_dsl::{Diagnostic, Node, NodeKind, Span};
+
+use crate::NoteKind;
+use crate::build::{entry, int, list, map, millis, symbol, text, texts};
+use crate::read::{Findings, KeyValue, Keys};
+
+/// The predefined stage of pseidon-plugin that writes files.
+pub(super) const DISK_WRITER: &str = "disk-writer";
 
 /// The sinks that replace `disk-writer`.
 pub(super) struct Writers {

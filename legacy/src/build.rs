@@ -3,8 +3,8 @@
 
 use std::time::Duration;
 
-use crate::node::Text;
-use crate::{Name, Node, NodeKind, Span};
+use pseidon_dsl::node::Text;
+use pseidon_dsl::{Name, Node, NodeKind, Span};
 
 /// The longest duration in a converted file. Legacy files use longer values for "never", which can
 /// exceed the range of timestamps.
@@ -17,32 +17,32 @@ fn node(kind: NodeKind) -> Node {
     }
 }
 
-pub(super) fn text(value: impl Into<String>) -> Node {
+pub(crate) fn text(value: impl Into<String>) -> Node {
     node(NodeKind::Str(Text::plain(value, 0)))
 }
 
-pub(super) fn int(value: i64) -> Node {
+pub(crate) fn int(value: i64) -> Node {
     node(NodeKind::Int(value))
 }
 
-pub(super) fn keyword(name: &str) -> Node {
+pub(crate) fn keyword(name: &str) -> Node {
     node(NodeKind::Keyword(Name::plain(name)))
 }
 
-pub(super) fn symbol(name: &str) -> Node {
+pub(crate) fn symbol(name: &str) -> Node {
     node(NodeKind::Symbol(Name::plain(name)))
 }
 
-pub(super) fn list(items: Vec<Node>) -> Node {
+pub(crate) fn list(items: Vec<Node>) -> Node {
     node(NodeKind::List(items))
 }
 
-pub(super) fn texts(values: &[String]) -> Node {
+pub(crate) fn texts(values: &[String]) -> Node {
     node(NodeKind::Vector(values.iter().map(text).collect()))
 }
 
 /// A duration in milliseconds as a string with a unit: `60s`, `1500ms`.
-pub(super) fn millis(value: u64) -> Node {
+pub(crate) fn millis(value: u64) -> Node {
     let time = Duration::from_millis(value).min(LONGEST);
     let (seconds, rest) = (time.as_secs(), time.subsec_millis());
     text(if rest == 0 {
@@ -53,10 +53,10 @@ pub(super) fn millis(value: u64) -> Node {
 }
 
 /// A map entry with a keyword as key. `None` if there is no value.
-pub(super) fn entry(key: &str, value: impl Into<Option<Node>>) -> Option<(Node, Node)> {
+pub(crate) fn entry(key: &str, value: impl Into<Option<Node>>) -> Option<(Node, Node)> {
     value.into().map(|value| (keyword(key), value))
 }
 
-pub(super) fn map(entries: impl IntoIterator<Item = Option<(Node, Node)>>) -> Node {
+pub(crate) fn map(entries: impl IntoIterator<Item = Option<(Node, Node)>>) -> Node {
     node(NodeKind::Map(entries.into_iter().flatten().collect()))
 }

@@ -4,9 +4,9 @@ use std::fs;
 use std::path::PathBuf;
 
 use pseidon_dsl::document::from_edn;
-use pseidon_dsl::legacy::pseidon_etl::{convert, is_config};
-use pseidon_dsl::legacy::{ConvertedFile, NoteKind};
 use pseidon_dsl::{Diagnostic, diagnostic, edn, print};
+use pseidon_legacy::pseidon_etl::{convert, is_config};
+use pseidon_legacy::{ConvertedFile, NoteKind};
 
 fn folder() -> PathBuf {
     PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/../conf/legacy"))
