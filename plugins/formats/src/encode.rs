@@ -48,6 +48,22 @@ impl FromStr for OutputFormat {
 }
 
 /// Encodes records in one format. Shared by threads.
+/// Encodes rows as lines of JSON.
+pub fn json_lines(rows: &Rows, record: RecordShape) -> Result<Vec<String>, String> {
+    let input = SinkInput {
+        scope: Default::default(),
+        record,
+    };
+    let encoder = RecordEncoder::new(OutputFormat::Json, &input)?;
+    let mut values = encoder.values(rows).map_err(|error| error.to_string())?;
+    let mut line = |row| {
+        let mut bytes = Vec::new();
+        values.encode(row, &mut bytes);
+        String::from_utf8_lossy(&bytes).into_owned()
+    };
+    Ok((0..rows.len()).map(&mut line).collect())
+}
+
 pub struct RecordEncoder(EncoderKind);
 
 /// What a record's value is built from.

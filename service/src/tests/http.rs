@@ -2,11 +2,12 @@
 
 use std::net::{Ipv4Addr, TcpListener};
 
+use pseidon_formats::json_lines;
 use serde_json::json;
 
-use super::super::{ServiceConfig, serve as serve_with};
 use super::{serve, until};
-use crate::supervisor::runs::EntryState;
+use crate::runs::EntryState;
+use crate::{ServiceConfig, serve as serve_with};
 
 #[test]
 fn metrics_have_the_documented_names_and_current_values() {
@@ -379,7 +380,7 @@ fn a_port_in_use_is_named() {
         repl_port,
         token: token.map(str::to_owned),
     };
-    let error = |config: ServiceConfig| serve_with(&config, runs.clone()).unwrap_err();
+    let error = |config: ServiceConfig| serve_with(&config, runs.clone(), json_lines).unwrap_err();
     assert!(
         error(config(Some(port), None, None))
             .contains(&format!("127.0.0.1:{port} (`:monitor-port`)"))
@@ -389,7 +390,7 @@ fn a_port_in_use_is_named() {
     );
     assert!(error(config(Some(0), None, Some(""))).contains("the token is empty"));
     assert_eq!(
-        serve_with(&config(None, None, None), runs.clone()),
+        serve_with(&config(None, None, None), runs.clone(), json_lines),
         Ok(()),
         "nothing to serve"
     );

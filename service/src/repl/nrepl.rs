@@ -8,9 +8,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use tokio::io::{AsyncBufRead, AsyncBufReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::time::timeout;
 
-use super::super::status_pages::StatusPages;
 use super::bencode::{Bencode, BencodeError};
 use super::{MAX_IDLE, MAX_LINE, ReplSession};
+use crate::status_pages::StatusPages;
 
 /// The supported operations.
 const OPS: [&str; 4] = ["clone", "close", "describe", "eval"];

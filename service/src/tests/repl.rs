@@ -4,7 +4,7 @@ use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
 
 use super::{TestService, serve, until};
-use crate::supervisor::runs::EntryState;
+use crate::runs::EntryState;
 
 /// A client of the REPL.
 struct ReplClient {
@@ -70,7 +70,13 @@ fn a_running_pipeline_is_inspected() {
             .any(|line| line.starts_with("drop#2 in:0 "))
             .then_some(())
     });
+}
 
+#[test]
+fn records_of_a_stage_are_shown() {
+    let mut served = serve(&[], false, None);
+    served.run("test");
+    let mut client = ReplClient::connect(&served);
     let last = client.send("last in 3");
     assert_eq!(last.len(), 3, "{last:?}");
     assert!(
@@ -84,6 +90,13 @@ fn a_running_pipeline_is_inspected() {
             .all(|line| line.starts_with("{\"ten\":") && line.ends_with("0}")),
         "{tens:?}"
     );
+}
+
+#[test]
+fn expressions_are_evaluated_on_records_of_a_stage() {
+    let mut served = serve(&[], false, None);
+    served.run("test");
+    let mut client = ReplClient::connect(&served);
     let even = client.send("eval even n % 2");
     assert!(
         !even.is_empty() && even.iter().all(|line| line == "0"),
@@ -108,7 +121,13 @@ fn a_running_pipeline_is_inspected() {
         !divided.is_empty() && divided.iter().all(|line| line.starts_with("error: ")),
         "{divided:?}"
     );
+}
 
+#[test]
+fn a_running_pipeline_is_controlled() {
+    let mut served = serve(&[], false, None);
+    served.run("test");
+    let mut client = ReplClient::connect(&served);
     assert_eq!(client.send("pause"), ["test pause"]);
     assert_eq!(served.runs.entry("test").state(), EntryState::Paused);
     assert_eq!(client.send("resume test"), ["test resume"]);

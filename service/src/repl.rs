@@ -18,7 +18,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 use tokio::time::timeout;
 
-use super::status_pages::StatusPages;
+use crate::status_pages::StatusPages;
 
 /// The most simultaneous connections.
 const MAX_CONNECTIONS: usize = 16;

@@ -2,7 +2,7 @@
 
 use pseidon_exec::Control;
 
-use crate::supervisor::runs::{RunEntry, RunRegistry};
+use crate::runs::{RunEntry, RunRegistry};
 
 /// An action on one log, or on all.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -10,10 +10,10 @@ use axum::routing::{get, post};
 use serde_json::json;
 use url::form_urlencoded;
 
-use super::actions::{Action, ActionError};
-use super::guard;
-use super::prometheus;
-use super::status_pages::StatusPages;
+use crate::actions::{Action, ActionError};
+use crate::guard;
+use crate::prometheus;
+use crate::status_pages::StatusPages;
 
 const JSON: &str = "application/json";
 const TEXT: &str = "text/plain; charset=utf-8";

@@ -1,6 +1,9 @@
 //! The service of a running process: HTTP endpoints for status and control, and a REPL to inspect
 //! what runs.
 //!
+//! The binary fills a [`RunRegistry`](runs::RunRegistry) and calls [`serve`]. The service shows what
+//! the engine knows of a run; it depends on no plugin.
+//!
 //! 1. [`routes`]: the HTTP endpoints; [`guard`] decides which requests may change something,
 //!    [`actions`] executes them.
 //! 2. [`status_pages`]: the responses, built from the registry of runs. [`counts`], [`rates`] and
@@ -20,6 +23,7 @@ mod prometheus;
 mod rates;
 mod repl;
 mod routes;
+pub mod runs;
 mod stages;
 mod status_pages;
 mod ttl_cache;
@@ -30,32 +34,38 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use pseidon_plan::Settings;
+use pseidon_plan::settings::Port;
+use pseidon_plugin::rows::Rows;
+use pseidon_plugin::sink::RecordShape;
 use tokio::net::TcpListener;
 use tokio::time::{MissedTickBehavior, interval_at};
 
-use crate::supervisor::runs::RunRegistry;
 use guard::Token;
+use runs::RunRegistry;
 use status_pages::StatusPages;
 
+/// An encoder of rows as lines of JSON. Formats are plugins, so the binary passes it.
+pub type JsonLines = fn(&Rows, RecordShape) -> Result<Vec<String>, String>;
+
 /// The addresses and the token of the service.
-pub(crate) struct ServiceConfig {
+pub struct ServiceConfig {
     /// The address that both ports listen on.
-    pub(crate) host: IpAddr,
+    pub host: IpAddr,
     /// The port of the HTTP endpoints; `None` disables them, 0 picks a free port.
-    pub(crate) monitor_port: Option<u16>,
+    pub monitor_port: Option<u16>,
     /// The port of the REPL; `None` disables it, 0 picks a free port.
-    pub(crate) repl_port: Option<u16>,
+    pub repl_port: Option<u16>,
     /// The token that is required for control requests and for the REPL; `None` allows everyone.
-    pub(crate) token: Option<String>,
+    pub token: Option<String>,
 }
 
 impl ServiceConfig {
     /// The configuration in the `:settings` of a pipeline.
-    pub(crate) fn of(settings: &Settings) -> ServiceConfig {
+    pub fn of(settings: &Settings) -> ServiceConfig {
         ServiceConfig {
             host: settings.monitor_host,
-            monitor_port: settings.monitor_port,
-            repl_port: settings.repl_port,
+            monitor_port: settings.monitor_port.map(Port::get),
+            repl_port: settings.repl_port.map(Port::get),
             token: settings.token.clone(),
         }
     }
@@ -63,8 +73,12 @@ impl ServiceConfig {
 
 /// Starts the service, which runs until the process exits. An error says which port is not
 /// available or that the token is invalid.
-pub(crate) fn serve(config: &ServiceConfig, runs: Arc<RunRegistry>) -> Result<(), String> {
-    let served = start(config, runs)?;
+pub fn serve(
+    config: &ServiceConfig,
+    runs: Arc<RunRegistry>,
+    json: JsonLines,
+) -> Result<(), String> {
+    let served = start(config, runs, json)?;
     if let Some(address) = served.monitor {
         tracing::info!(%address, "serving HTTP; endpoints are listed at /");
     }
@@ -81,7 +95,11 @@ struct ServedAddresses {
     repl: Option<SocketAddr>,
 }
 
-fn start(config: &ServiceConfig, runs: Arc<RunRegistry>) -> Result<ServedAddresses, String> {
+fn start(
+    config: &ServiceConfig,
+    runs: Arc<RunRegistry>,
+    json: JsonLines,
+) -> Result<ServedAddresses, String> {
     if config.monitor_port.is_none() && config.repl_port.is_none() {
         return Ok(ServedAddresses::default());
     }
@@ -124,7 +142,7 @@ fn start(config: &ServiceConfig, runs: Arc<RunRegistry>) -> Result<ServedAddress
         monitor: address(&monitor),
         repl: address(&repl),
     };
-    let pages = Arc::new(StatusPages::new(runs, token));
+    let pages = Arc::new(StatusPages::new(runs, token, json));
     let serve = move || runtime.block_on(work(monitor, repl, pages));
     std::thread::Builder::new()
         .name("service".to_owned())

@@ -15,12 +15,13 @@ use pseidon_delivery::embedded::EmbeddedStore;
 use pseidon_dsl::document;
 use pseidon_exec::{Control, Pools, Run};
 use pseidon_plan::{Plan, PlanContext, plan};
+use pseidon_plugin::registry::Registry;
+use pseidon_synthetic::{DropPlugin, GeneratePlugin};
 use serde_json::Value;
 use tempfile::TempDir;
 
-use super::{ServiceConfig, start};
-use crate::registry::registry;
-use crate::supervisor::runs::{EntryState, LiveRun, RunRegistry};
+use crate::runs::{EntryState, LiveRun, RunRegistry};
+use crate::{ServiceConfig, start};
 
 /// A pipeline that does not end by itself, with a secret in its text.
 const PIPELINE: &str = r#"{:name "test"
@@ -37,7 +38,12 @@ fn plan_of(text: &str, base: &Path) -> Arc<Plan> {
         |_: &str,
          _: &dyn pseidon_plugin::source::Source,
          _: &dyn pseidon_plugin::format::Format| Err("there are no records".to_owned());
-    let registry = registry();
+    let registry = Registry {
+        sources: vec![Arc::new(GeneratePlugin)],
+        sinks: vec![Arc::new(DropPlugin)],
+        formats: pseidon_formats::formats(),
+        quarantine: pseidon_files::sink::quarantine,
+    };
     let context = PlanContext {
         registry: &registry,
         default_name: "test".into(),
@@ -81,7 +87,7 @@ fn serve(entries: &[&str], is_template: bool, token: Option<&str>) -> TestServic
         repl_port: Some(0),
         token: token.map(str::to_owned),
     };
-    let served = start(&config, runs.clone()).unwrap();
+    let served = start(&config, runs.clone(), pseidon_formats::json_lines).unwrap();
     TestService {
         runs,
         monitor: served.monitor.unwrap(),

@@ -16,11 +16,11 @@ use pseidon_kafka::source::shared::SharedConsumer;
 use pseidon_logs::{Log, LogError};
 use pseidon_mysql::LogRow;
 use pseidon_plan::Plan;
+use pseidon_service::runs::{EntryState, LiveRun, RunEntry, RunRegistry};
 use serde_json::{Value, json};
 
 use super::Template;
 use crate::load::PipelineText;
-use crate::supervisor::runs::{EntryState, LiveRun, RunEntry, RunRegistry};
 
 /// How long the crashed version of a log runs, from its first split, before it is stopped to check
 /// whether its work is finished.

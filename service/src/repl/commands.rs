@@ -7,12 +7,12 @@ use pseidon_dsl::nearest;
 use pseidon_plan::Plan;
 use pseidon_plugin::rows::Rows;
 
-use super::super::actions::Action;
-use super::super::counts::Counts;
-use super::super::stages::{source_of, stages};
-use super::super::status_pages::StatusPages;
 use super::{CommandResult, rows};
-use crate::supervisor::runs::{RunEntry, RunRegistry};
+use crate::actions::Action;
+use crate::counts::Counts;
+use crate::runs::{RunEntry, RunRegistry};
+use crate::stages::{source_of, stages};
+use crate::status_pages::StatusPages;
 
 /// How long a command waits for records in total.
 const ROWS_TIMEOUT: Duration = Duration::from_secs(2);
@@ -74,8 +74,8 @@ pub(super) fn execute(pages: &StatusPages, line: &str) -> CommandResult {
         "positions" => each(runs, rest, positions),
         "files" => each(runs, rest, files),
         "errors" => each(runs, rest, errors),
-        "last" => last(runs, rest),
-        "eval" => eval(runs, rest),
+        "last" => last(pages, rest),
+        "eval" => eval(pages, rest),
         "pause" => act(runs, Action::Pause, rest),
         "resume" => act(runs, Action::Resume, rest),
         "roll" => act(runs, Action::Roll, rest),
@@ -338,8 +338,8 @@ impl StageTarget<'_> {
     }
 }
 
-fn last(runs: &RunRegistry, text: &str) -> CommandResult {
-    let target = target(runs, text)?;
+fn last(pages: &StatusPages, text: &str) -> CommandResult {
+    let target = target(&pages.runs, text)?;
     let count = match target.rest {
         "" => DEFAULT_ROWS,
         count => match count.parse() {
@@ -355,13 +355,13 @@ fn last(runs: &RunRegistry, text: &str) -> CommandResult {
         .ok_or_else(|| no_stage(&target.plan, target.stage))?;
     let mut lines = Vec::new();
     for rows in target.rows(count)? {
-        lines.extend(rows::lines(&rows, source).map_err(|reason| vec![reason])?);
+        lines.extend(rows::lines(&rows, source, pages.json).map_err(|reason| vec![reason])?);
     }
     Ok(lines)
 }
 
-fn eval(runs: &RunRegistry, text: &str) -> CommandResult {
-    let target = target(runs, text)?;
+fn eval(pages: &StatusPages, text: &str) -> CommandResult {
+    let target = target(&pages.runs, text)?;
     if target.rest.is_empty() {
         return Err(vec!["missing expression".to_owned()]);
     }
@@ -371,7 +371,7 @@ fn eval(runs: &RunRegistry, text: &str) -> CommandResult {
     let expr = rows::parse(target.rest)?;
     let mut lines = Vec::new();
     for rows in target.rows(DEFAULT_ROWS)? {
-        lines.extend(rows::evaluate(&expr, &rows, source)?);
+        lines.extend(rows::evaluate(&expr, &rows, source, pages.json)?);
     }
     Ok(lines)
 }

@@ -1,4 +1,5 @@
-//! The registry of the runs in this process, for the service, systemd and the progress line.
+//! The registry of the runs in this process. The binary fills it; the service, systemd and the
+//! progress line show it.
 //!
 //! A pipeline is one entry. A template has an entry for each row of its table, and rows are added
 //! and removed while the process runs. An entry is kept when its run ends, with its counts.
@@ -15,12 +16,13 @@ use pseidon_plan::Plan;
 use pseidon_plugin::metrics::Metrics;
 
 /// The runs in this process, by name.
-pub(crate) struct RunRegistry {
+pub struct RunRegistry {
     /// The plan of the pipeline; of a template, the plan for a sample row.
-    pub(crate) plan: Arc<Plan>,
-    pub(crate) pools: Arc<Pools>,
+    pub plan: Arc<Plan>,
+    /// The threads and the memory budget that all entries share.
+    pub pools: Arc<Pools>,
     /// When the process started.
-    pub(crate) began: Instant,
+    pub began: Instant,
     /// Whether the entries are the logs of a template.
     pub(crate) is_template: bool,
     entries: RwLock<BTreeMap<String, Arc<RunEntry>>>,
@@ -31,7 +33,7 @@ pub(crate) struct RunRegistry {
     /// Whether all entries are known: for a template, once its table was read.
     is_loaded: AtomicBool,
     /// The pulse of a template's supervisor.
-    pub(crate) pulse: Pulse,
+    pub pulse: Pulse,
 }
 
 /// How long a pulse may be silent before the process counts as dead. The longest step of a live run
@@ -39,11 +41,13 @@ pub(crate) struct RunRegistry {
 const MAX_SILENCE: Duration = Duration::from_secs(120);
 
 /// The entry of a pipeline, or of a log of a template.
-pub(crate) struct RunEntry {
+pub struct RunEntry {
     /// The name of the log, or of the pipeline.
-    pub(crate) name: String,
-    pub(crate) metrics: Metrics,
-    pub(crate) view: Arc<View>,
+    pub name: String,
+    /// The metrics of its runs, from all attempts.
+    pub metrics: Metrics,
+    /// What its current run shows of itself.
+    pub view: Arc<View>,
     state: Mutex<EntryState>,
     live: Mutex<Option<LiveRun>>,
     /// The count of invalid records when it was last reset.
@@ -52,15 +56,18 @@ pub(crate) struct RunEntry {
 
 /// The live part of an entry, which exists while it runs.
 #[derive(Clone)]
-pub(crate) struct LiveRun {
-    pub(crate) plan: Arc<Plan>,
-    pub(crate) control: Sender<Control>,
-    pub(crate) since: Instant,
+pub struct LiveRun {
+    /// The plan that runs; of a template, the plan for the row.
+    pub plan: Arc<Plan>,
+    /// Where control requests are sent.
+    pub control: Sender<Control>,
+    /// When it was started.
+    pub since: Instant,
 }
 
 /// The state of an entry.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum EntryState {
+pub enum EntryState {
     /// It has not been started yet.
     Starting,
     /// It is running.
@@ -121,11 +128,7 @@ impl EntryState {
 impl RunRegistry {
     /// Creates a registry without entries. A template passes a `reload` channel, which requests
     /// that its table is read again.
-    pub(crate) fn new(
-        plan: Arc<Plan>,
-        pools: Arc<Pools>,
-        reload: Option<Sender<()>>,
-    ) -> RunRegistry {
+    pub fn new(plan: Arc<Plan>, pools: Arc<Pools>, reload: Option<Sender<()>>) -> RunRegistry {
         RunRegistry {
             plan,
             pools,
@@ -140,7 +143,7 @@ impl RunRegistry {
     }
 
     /// Marks all entries as known.
-    pub(crate) fn set_loaded(&self) {
+    pub fn set_loaded(&self) {
         self.is_loaded.store(true, Ordering::Relaxed);
     }
 
@@ -154,7 +157,7 @@ impl RunRegistry {
     }
 
     /// Whether the supervisor and all runs are making progress, or wait for something known.
-    pub(crate) fn is_alive(&self) -> bool {
+    pub fn is_alive(&self) -> bool {
         let entries = self.entries();
         let of_runs = entries
             .iter()
@@ -168,7 +171,7 @@ impl RunRegistry {
 
     /// The entry of this name, which is created if it does not exist. An existing one keeps its
     /// counts.
-    pub(crate) fn entry(&self, name: &str) -> Arc<RunEntry> {
+    pub fn entry(&self, name: &str) -> Arc<RunEntry> {
         self.entries
             .write()
             .entry(name.to_owned())
@@ -182,13 +185,13 @@ impl RunRegistry {
     }
 
     /// All entries, ordered by name.
-    pub(crate) fn entries(&self) -> Vec<Arc<RunEntry>> {
+    pub fn entries(&self) -> Vec<Arc<RunEntry>> {
         self.entries.read().values().cloned().collect()
     }
 
     /// Sets or clears the problem with `dependency`, which all entries depend on. Returns whether
     /// it changed.
-    pub(crate) fn set_trouble(&self, dependency: &'static str, trouble: Option<String>) -> bool {
+    pub fn set_trouble(&self, dependency: &'static str, trouble: Option<String>) -> bool {
         let before = match trouble.clone() {
             Some(trouble) => self.troubles.lock().insert(dependency, trouble),
             None => self.troubles.lock().remove(dependency),
@@ -252,7 +255,7 @@ impl RunEntry {
     }
 
     /// Sets the live part when the run starts, and clears it when the run ended.
-    pub(crate) fn set_live(&self, live: Option<LiveRun>) {
+    pub fn set_live(&self, live: Option<LiveRun>) {
         *self.live.lock() = live;
     }
 
@@ -261,16 +264,18 @@ impl RunEntry {
         self.live.lock().clone()
     }
 
-    pub(crate) fn state(&self) -> EntryState {
+    /// The current state.
+    pub fn state(&self) -> EntryState {
         self.state.lock().clone()
     }
 
-    pub(crate) fn set_state(&self, state: EntryState) {
+    /// Sets the state.
+    pub fn set_state(&self, state: EntryState) {
         *self.state.lock() = state;
     }
 
     /// Sends a control to the run, and updates the state. Returns whether it is running.
-    pub(crate) fn send(&self, control: Control) -> bool {
+    pub fn send(&self, control: Control) -> bool {
         let Some(live) = self.live() else {
             return false;
         };
@@ -283,13 +288,13 @@ impl RunEntry {
     }
 
     /// The number of invalid records since the count was last reset.
-    pub(crate) fn errors(&self) -> u64 {
+    pub fn errors(&self) -> u64 {
         self.all_errors()
             .saturating_sub(self.errors_before.load(Ordering::Relaxed))
     }
 
     /// Resets the count of invalid records to zero.
-    pub(crate) fn reset_errors(&self) {
+    pub fn reset_errors(&self) {
         self.errors_before
             .store(self.all_errors(), Ordering::Relaxed);
     }

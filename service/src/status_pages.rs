@@ -9,13 +9,14 @@ use parking_lot::Mutex;
 use pseidon_dsl::print;
 use serde_json::{Map, Value, json};
 
-use super::counts::{Counts, records_in};
-use super::guard::Token;
-use super::process::{Memory, connections, megabytes};
-use super::rates::{Rate, Rates};
-use super::ttl_cache::TtlCache;
-use super::{masking, prometheus};
-use crate::supervisor::runs::{RunEntry, RunRegistry};
+use crate::JsonLines;
+use crate::counts::{Counts, records_in};
+use crate::guard::Token;
+use crate::process::{Memory, connections, megabytes};
+use crate::rates::{Rate, Rates};
+use crate::runs::{RunEntry, RunRegistry};
+use crate::ttl_cache::TtlCache;
+use crate::{masking, prometheus};
 
 /// How long a response is cached, at least, so that frequent polling costs no more than slow
 /// polling.
@@ -27,6 +28,7 @@ const CONNECTIONS_TTL: Duration = Duration::from_secs(5);
 pub(crate) struct StatusPages {
     pub(crate) runs: Arc<RunRegistry>,
     pub(crate) token: Option<Token>,
+    pub(crate) json: JsonLines,
     rates: Mutex<Rates>,
     /// The memory of the process when the service started.
     first_memory: Memory,
@@ -40,10 +42,15 @@ pub(crate) struct StatusPages {
 
 impl StatusPages {
     /// Creates the pages with empty caches. `token` is required for control requests.
-    pub(crate) fn new(runs: Arc<RunRegistry>, token: Option<Token>) -> StatusPages {
+    pub(crate) fn new(
+        runs: Arc<RunRegistry>,
+        token: Option<Token>,
+        json: JsonLines,
+    ) -> StatusPages {
         StatusPages {
             runs,
             token,
+            json,
             rates: Mutex::new(Rates::new(Instant::now())),
             first_memory: Memory::now(),
             was_ready: AtomicBool::new(false),
@@ -55,7 +62,7 @@ impl StatusPages {
         }
     }
 
-    /// Updates the rates. Called every [`SAMPLE_INTERVAL`](super::rates::SAMPLE_INTERVAL).
+    /// Updates the rates. Called every [`SAMPLE_INTERVAL`](crate::rates::SAMPLE_INTERVAL).
     pub(crate) fn sample_rates(&self) {
         let counts = self
             .runs
@@ -184,7 +191,7 @@ impl StatusPages {
                 "heap": {
                     "init": megabytes(self.first_memory.anonymous),
                     "used": megabytes(now.anonymous),
-                    "max": megabytes(self.runs.plan.settings.memory as u64),
+                    "max": megabytes(self.runs.plan.settings.memory.bytes() as u64),
                     "committed": megabytes(now.allocated),
                 },
                 // A JVM shows -1 where there is no limit.

@@ -9,19 +9,23 @@ use pseidon_dsl::expr::{self, Expr, Path, PathStep};
 use pseidon_dsl::node::Text;
 use pseidon_expr::demand::collect;
 use pseidon_expr::{Scope, compile};
-use pseidon_formats::{OutputFormat, RecordEncoder};
 use pseidon_plan::PlannedSource;
 use pseidon_plugin::batch::Payloads;
 use pseidon_plugin::format::{WantedColumn, json_field};
 use pseidon_plugin::rows::{BadRow, Rows};
-use pseidon_plugin::sink::{RecordShape, SinkInput};
+use pseidon_plugin::sink::RecordShape;
 use serde_json::Value;
 
-use super::super::stages::scope_of;
 use super::CommandResult;
+use crate::JsonLines;
+use crate::stages::scope_of;
 
 /// Each row as JSON: its columns, or the unchanged record as JSON or as a JSON string.
-pub(super) fn lines(rows: &Rows, source: &PlannedSource) -> Result<Vec<String>, String> {
+pub(super) fn lines(
+    rows: &Rows,
+    source: &PlannedSource,
+    json: JsonLines,
+) -> Result<Vec<String>, String> {
     if rows.is_changed() {
         return json(rows, RecordShape::Columns(rows.columns().schema()));
     }
@@ -48,7 +52,12 @@ pub(super) fn parse(text: &str) -> Result<Expr, Vec<String>> {
 
 /// The value of an expression for each row, or its error. For an unchanged record, the expression
 /// can use fields that the pipeline does not decode.
-pub(super) fn evaluate(expr: &Expr, rows: &Rows, source: &PlannedSource) -> CommandResult {
+pub(super) fn evaluate(
+    expr: &Expr,
+    rows: &Rows,
+    source: &PlannedSource,
+    json: JsonLines,
+) -> CommandResult {
     let (rows, scope, bad) = if rows.is_changed() {
         (rows.clone(), scope_of(rows, source), Vec::new())
     } else {
@@ -71,7 +80,7 @@ pub(super) fn evaluate(expr: &Expr, rows: &Rows, source: &PlannedSource) -> Comm
         let value = row
             .evaluate(&compiled)
             .map_err(|error| error.to_string())
-            .and_then(|value| json_of(&row, &field, value));
+            .and_then(|value| json_of(&row, &field, value, json));
         value.unwrap_or_else(|reason| super::error(&reason))
     };
     Ok((0..rows.len()).map(value).collect())
@@ -178,7 +187,12 @@ fn decode(
 const VALUE: &str = "value";
 
 /// A value of one row as JSON.
-fn json_of(row: &Rows, field: &FieldRef, value: ArrayRef) -> Result<String, String> {
+fn json_of(
+    row: &Rows,
+    field: &FieldRef,
+    value: ArrayRef,
+    json: JsonLines,
+) -> Result<String, String> {
     let schema = Arc::new(Schema::new(vec![field.clone()]));
     let record = RecordBatch::try_new(schema, vec![value]).map_err(|error| error.to_string())?;
     let shape = RecordShape::Columns(record.schema());
@@ -189,24 +203,6 @@ fn json_of(row: &Rows, field: &FieldRef, value: ArrayRef) -> Result<String, Stri
         .strip_prefix(&format!("{{\"{VALUE}\":"))
         .and_then(|rest| rest.strip_suffix('}'));
     Ok(inner.unwrap_or(&line).to_owned())
-}
-
-/// Encodes rows as lines of JSON.
-fn json(rows: &Rows, record: RecordShape) -> Result<Vec<String>, String> {
-    let encoder = RecordEncoder::new(
-        OutputFormat::Json,
-        &SinkInput {
-            scope: Scope::default(),
-            record,
-        },
-    )?;
-    let mut values = encoder.values(rows).map_err(|error| error.to_string())?;
-    let mut line = |row| {
-        let mut bytes = Vec::new();
-        values.encode(row, &mut bytes);
-        String::from_utf8_lossy(&bytes).into_owned()
-    };
-    Ok((0..rows.len()).map(&mut line).collect())
 }
 
 /// Converts errors to sentences.

@@ -6,8 +6,8 @@ use prometheus::TextEncoder;
 use prometheus::proto::{Gauge, LabelPair, Metric, MetricFamily, MetricType};
 use pseidon_plugin::metrics::Metrics;
 
-use super::process::Memory;
-use crate::supervisor::runs::{EntryState, RunRegistry};
+use crate::process::Memory;
+use crate::runs::{EntryState, RunRegistry};
 
 /// The media type of the page.
 pub(crate) const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
