@@ -212,7 +212,7 @@ mod tests {
     type Settings = &'static [(&'static str, &'static str)];
 
     /// Settings, `INFO`, whether there is a failover, and a part of each sentence.
-    type Weakness = (Settings, &'static str, bool, &'static [&'static str]);
+    type Case = (Settings, &'static str, bool, &'static [&'static str]);
 
     const SAFE: Settings = &[
         ("appendonly", "yes"),
@@ -221,7 +221,7 @@ mod tests {
         ("maxmemory-policy", "allkeys-lru"),
     ];
 
-    const WEAKNESSES: &[Weakness] = &[
+    const WEAKNESSES: &[Case] = &[
         (SAFE, "aof_enabled:1\r\nconnected_slaves:0\r\n", false, &[]),
         (SAFE, "", true, &["replication is asynchronous"]),
         (
@@ -342,14 +342,14 @@ mod tests {
     ];
 
     /// Settings, `INFO`, how many replicas acknowledge and how, and a part of each sentence.
-    type Acknowledged = (
+    type ReplicationCase = (
         Settings,
         &'static str,
         (u32, Acknowledgement),
         &'static [&'static str],
     );
 
-    const ACKNOWLEDGED: &[Acknowledged] = &[
+    const ACKNOWLEDGED: &[ReplicationCase] = &[
         (
             SYNCED_ON_REWRITE,
             "connected_slaves:1\n",
