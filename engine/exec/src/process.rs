@@ -6,7 +6,6 @@
 //! is too large is invalid.
 
 mod decode;
-mod evaluate;
 mod pass;
 
 use std::ops::Range;

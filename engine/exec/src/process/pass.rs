@@ -1,5 +1,7 @@
 //! A pass of rows through a chain.
 
+mod evaluate;
+
 use std::sync::Arc;
 
 use arrow::array::{AsArray, RecordBatch, RecordBatchOptions};
@@ -11,7 +13,7 @@ use pseidon_plan::chain::{Chain, ChainStep, Operator, Policy};
 use pseidon_plugin::batch::Batch;
 use pseidon_plugin::rows::{BadRow, Rows};
 
-use super::evaluate::{added_bytes, evaluate_all};
+use self::evaluate::{added_bytes, evaluate_all};
 use super::{BadRecord, BadRecordError, RowReceiver};
 
 /// Why a pass was interrupted.

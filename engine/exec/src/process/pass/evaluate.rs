@@ -7,7 +7,7 @@ use pseidon_plan::chain::ChainStep;
 use pseidon_plugin::memory::ArrayMemory;
 use pseidon_plugin::rows::{BadRow, Rows};
 
-use super::pass::{ChainPass, Interruption};
+use super::{ChainPass, Interruption};
 
 impl ChainPass<'_> {
     /// Evaluates expressions for all rows. If that fails, the rows that cause it are found by
