@@ -6,10 +6,9 @@
 use fastrand::Rng;
 use pseidon_delivery::{Position, ResumeToken};
 
-use crate::attempt::PartitionProgress;
-use crate::process::ProcessId;
+use super::World;
+use crate::names::ProcessId;
 use crate::scenario::Mutation;
-use crate::world::World;
 
 /// The number of keys, each with a bucket of its own.
 pub(crate) const KEYS: u8 = 3;
@@ -45,6 +44,27 @@ pub(crate) struct Partition {
     pub(crate) committed: Option<Position>,
     /// The generation and the position at which reading first began.
     pub(crate) begun: Option<(u32, Position)>,
+}
+
+/// How far a partition is read.
+#[derive(Clone, Copy)]
+pub(crate) struct PartitionProgress {
+    pub(crate) position: Position,
+    pub(crate) generation: u32,
+    /// How many rows of the record at that position were read already, of those that are derived
+    /// from it.
+    pub(crate) rows: usize,
+}
+
+/// Rows of a partition that are read together.
+pub(crate) struct ReadRows {
+    pub(crate) rows: Vec<(Position, Option<u8>)>,
+    /// How far the partition is read with them.
+    pub(crate) progress: PartitionProgress,
+    /// The position below which they are said to be complete.
+    pub(crate) next: Position,
+    /// What the source stores beside that position.
+    pub(crate) resume: ResumeToken,
 }
 
 impl Partition {
@@ -195,7 +215,7 @@ impl World {
     }
 
     /// Up to this many records of a partition from a position on.
-    pub(crate) fn read(
+    fn read(
         &self,
         number: usize,
         held: PartitionProgress,
@@ -213,5 +233,56 @@ impl World {
         let count = if partition.is_file { 1 } else { count };
         let first = records.partition_point(|(position, _)| *position < held.position);
         Ok(records[first..].iter().take(count).copied().collect())
+    }
+
+    /// Reads this many records of a partition, or, if the batch may end inside a position, some of
+    /// the rows that are derived from them; `None` if there are none.
+    pub(crate) fn read_rows(
+        &mut self,
+        number: usize,
+        held: PartitionProgress,
+        count: usize,
+        may_end_inside: bool,
+    ) -> Result<Option<ReadRows>, String> {
+        let records = self.read(number, held, count)?;
+        let rows: Vec<(Position, Option<u8>)> = records.iter().flat_map(rows_of).collect();
+        let first = if held.rows < rows.len() { held.rows } else { 0 };
+        if rows.is_empty() {
+            return Ok(None);
+        }
+        let upto = if may_end_inside {
+            self.rng.usize(first + 1..=rows.len())
+        } else {
+            rows.len()
+        };
+        let last = rows[upto - 1].0;
+        let is_cut = rows
+            .get(upto)
+            .is_some_and(|(position, _)| *position == last);
+        // What is read now belongs to the current generation.
+        let partition = &self.partitions[number];
+        let progress = PartitionProgress {
+            position: if is_cut { last } else { last + 1 },
+            generation: partition.generation(),
+            rows: if is_cut {
+                rows[..upto]
+                    .iter()
+                    .filter(|(position, _)| *position == last)
+                    .count()
+            } else {
+                0
+            },
+        };
+        let next = if self.mutation == Some(Mutation::CutPositions) {
+            last + 1
+        } else {
+            progress.position
+        };
+        Ok(Some(ReadRows {
+            rows: rows[first..upto].to_vec(),
+            progress,
+            next,
+            resume: partition.resume(progress.position, progress.generation),
+        }))
     }
 }

@@ -1,16 +1,12 @@
-//! A target with transactions that holds the positions itself, as a Kafka cluster does, and the
-//! sink that writes to it.
+//! The sink that writes to the target.
 
-use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::task::Waker;
 use std::time::Duration;
 
 use arrow::array::AsArray;
 use pseidon_delivery::committer::CommitterError;
-use pseidon_delivery::{
-    CommitError, Committer, LaneId, Position, SplitCommit, SplitId, StagedEntry,
-};
+use pseidon_delivery::{CommitError, Committer, LaneId, SplitCommit, StagedEntry};
 use pseidon_plugin::Rows;
 use pseidon_plugin::lane::{self, Lane, LaneRules, Room, SealOutcome};
 use pseidon_plugin::rollover::Rollover;
@@ -18,91 +14,12 @@ use pseidon_plugin::sink::{
     Chunk, RoutedRows, Sink, SinkError, TakenSplit, TakeoverResult, TargetPosition,
 };
 
-use crate::process::ProcessId;
+use crate::names::ProcessId;
 use crate::scenario::{Kind, Mutation};
-use crate::world::{SharedWorld, SinkKind, World};
+use crate::world::SharedWorld;
+use crate::world::target::Transaction;
 
-/// The first step of a split only stores where it was begun; those that follow are copies of what
-/// the target holds.
-const BEGUN: u64 = 1;
-
-/// The content of the target.
-#[derive(Default)]
-pub(crate) struct Target {
-    /// What readers see, in order: bucket and record.
-    pub(crate) records: Vec<(String, String)>,
-    pub(crate) positions: BTreeMap<SplitId, Position>,
-    fenced: BTreeSet<String>,
-    /// Transactions that will be applied later, unless their owner is fenced before.
-    late: Vec<Transaction>,
-}
-
-#[derive(Clone)]
-struct Transaction {
-    owner: String,
-    records: Vec<(String, String)>,
-    positions: Vec<(SplitId, Position)>,
-}
-
-impl Target {
-    /// Applies a transaction, unless its owner is fenced. Returns whether it was applied.
-    fn apply(&mut self, transaction: Transaction) -> bool {
-        if self.fenced.contains(&transaction.owner) {
-            return false;
-        }
-        self.records.extend(transaction.records);
-        self.positions.extend(transaction.positions);
-        true
-    }
-}
-
-impl World {
-    /// Applies or drops a transaction that was left behind.
-    pub(crate) fn move_a_transaction(&mut self) {
-        if self.target.late.is_empty() {
-            return;
-        }
-        let at = self.rng.usize(0..self.target.late.len());
-        let transaction = self.target.late.remove(at);
-        let owner = transaction.owner.clone();
-        let is_applied = self.rng.u32(0..4) > 0 && self.target.apply(transaction);
-        self.note(|| {
-            format!(
-                "target  a late transaction of {owner} is {}",
-                if is_applied { "committed" } else { "aborted" }
-            )
-        });
-    }
-
-    /// Lets transactions that were left behind time out.
-    pub(crate) fn drop_transactions(&mut self) {
-        self.target.late.clear();
-    }
-
-    /// Whether the store has a copy of every position that the target holds.
-    pub(crate) fn losing_positions_is_noticed(&self) -> bool {
-        let Some((sink, _)) = self
-            .sinks
-            .iter()
-            .find(|(_, kind)| *kind == SinkKind::Target)
-        else {
-            return false;
-        };
-        self.target
-            .positions
-            .keys()
-            .all(|split| self.store.record(sink, split).sequence > BEGUN)
-    }
-
-    /// The target loses the positions that it holds, as by a retention that removes them.
-    pub(crate) fn lose_positions(&mut self) {
-        self.target.positions.clear();
-        self.may_alarm = true;
-        self.note(|| "target  loses all positions".into());
-    }
-}
-
-/// The sink that writes to the target.
+/// A sink in one process.
 pub(crate) struct TargetSink {
     pub(crate) world: SharedWorld,
     pub(crate) process: ProcessId,
@@ -136,16 +53,12 @@ impl Sink for TargetSink {
         {
             // As in the initialisation of a producer: an open transaction is completed or aborted,
             // and then nothing follows.
-            let (left, late): (Vec<_>, Vec<_>) = std::mem::take(&mut world.target.late)
-                .into_iter()
-                .partition(|late| late.owner == *other);
-            world.target.late = late;
-            for transaction in left {
+            for transaction in world.target.take_late(other) {
                 if world.rng.bool() {
                     world.target.apply(transaction);
                 }
             }
-            world.target.fenced.insert(other.clone());
+            world.target.fence(other);
             world.note(|| format!("{}  target: fences {other}", self.process));
         }
         let held = |taken: &TakenSplit| {
@@ -251,7 +164,7 @@ impl OpenTransaction {
                 world.note(|| {
                     format!("{name}  target: the transaction gets no answer and is left behind")
                 });
-                world.target.late.push(transaction);
+                world.target.leave_behind(transaction);
                 Err(CommitterError::Stopped)
             }
             _ if !world.target.apply(transaction) => {
