@@ -11,14 +11,15 @@
 
 mod address;
 mod plugins;
+mod settings;
+mod source;
 mod writer;
 
-use pseidon_dsl::{Diagnostic, Name, Node, NodeKind, Span, document, edn, print, units};
+use pseidon_dsl::{Diagnostic, Node, NodeKind, Span, document, edn, print};
 
-use crate::build::{entry, int, keyword, list, map, millis, symbol, text};
-use crate::read::{Findings, KeyValue, Keys};
-use crate::{ConvertedFile, NoteKind};
-use address::{Database, Redis};
+use crate::ConvertedFile;
+use crate::build::{entry, text};
+use crate::read::Findings;
 use plugins::Plugins;
 
 /// Keys that occur only in a `pseidon.edn`: one of them identifies it. Other keys, such as
@@ -40,12 +41,29 @@ const PIPELINE_FILE_KEYS: [&str; 3] = ["name", "settings", "tests"];
 
 /// The default group: of rows in the table, and of the Kafka consumer.
 const GROUP: &str = "etl";
-/// The default interval in milliseconds at which the table is read.
-const REFRESH: u64 = 10_000;
-/// The default for `:etl-error-threshold`.
-const ERROR_THRESHOLD: i64 = 100;
-/// The default for `:fatal-errors`.
-const FATAL_ERRORS: &str = "/tmp/fatalerrors";
+
+/// Keys that no longer have an effect.
+const WITHOUT_EFFECT: [(&str, &str); 6] = [
+    (
+        "consume-step",
+        "records are read in batches, limited by size in bytes and by :memory",
+    ),
+    ("work-calculate-freq", "Kafka assigns the partitions"),
+    (
+        "kafka-msg-ch-buffer-size",
+        "records in flight are bounded by :memory",
+    ),
+    ("pool", "there is one queue, bounded by :memory"),
+    (
+        "metrics",
+        "metrics are not written to Redis; they are served at /metrics on :monitor-port",
+    ),
+    (
+        "jaas",
+        "there is no JVM; set :tls and :sasl in the :kafka map of the pipeline file that \
+            `pseidon import` prints",
+    ),
+];
 
 /// The comment above a converted pipeline that contains a password.
 const PASSWORD_COMMENT: &str = "; To keep a password out of this file, write \
@@ -95,11 +113,7 @@ pub fn convert(text: &str) -> Result<ConvertedFile, Vec<Diagnostic>> {
         end: node.span.start + 1,
         ..node.span
     };
-    let pipeline = Conversion {
-        findings: &mut findings,
-        opening,
-    }
-    .file(entries);
+    let pipeline = pipeline(&mut findings, entries, opening);
     findings.notes.sort_by_key(|note| note.span);
     let mut errors = findings.errors;
     match pipeline {
@@ -152,287 +166,58 @@ struct Pipeline {
     holds_password: bool,
 }
 
-struct Conversion<'f> {
-    findings: &'f mut Findings,
-    /// The position at which missing keys are reported.
-    opening: Span,
+/// The pipeline of a file. `None` if a required key is missing or invalid. Other errors are only
+/// added to the findings. A missing key is reported at `opening`.
+fn pipeline(findings: &mut Findings, entries: &[(Node, Node)], opening: Span) -> Option<Pipeline> {
+    let (symbols, keywords): (Vec<_>, Vec<_>) = entries
+        .iter()
+        .partition(|(key, _)| matches!(key.kind, NodeKind::Symbol(_)));
+    let is_alone = keywords.is_empty() && !symbols.is_empty();
+    let mut keys = findings.keys_of(keywords, String::new());
+    let plugins = Plugins::read(findings, &symbols, &mut keys);
+    if is_alone {
+        findings.errors.push(error_without_source(opening));
+        return None;
+    }
+    let (writers, default_format) = writer::read(
+        findings,
+        &mut keys,
+        plugins.uses_disk_writer().then_some(opening),
+    );
+    let redis = keys
+        .take("redis-conf")
+        .and_then(|given| address::redis(findings, &given));
+    let source = source::read(findings, &mut keys, opening, default_format, redis.as_ref());
+    let settings = settings::read(findings, &mut keys, redis);
+    for (name, sentence) in WITHOUT_EFFECT {
+        findings.no_effect(&mut keys, name, sentence);
+    }
+    findings.finish(keys);
+    let source = source?;
+    let name = entry("name", text(pipeline_name(&source.group)));
+    let mut entries: Vec<(Node, Node)> = name
+        .into_iter()
+        .chain(entry("settings", settings.node))
+        .collect();
+    entries.extend(plugins.pipeline(source.node, writers));
+    let holds_password = source.holds_password || settings.holds_password;
+    Some(Pipeline {
+        node: Node {
+            kind: NodeKind::Map(entries),
+            span: Span::default(),
+        },
+        holds_password,
+    })
 }
 
-impl Conversion<'_> {
-    /// `None` if a key is missing. Other errors are only added to the findings.
-    fn file(&mut self, entries: &[(Node, Node)]) -> Option<Pipeline> {
-        let (symbols, keywords): (Vec<_>, Vec<_>) = entries
-            .iter()
-            .partition(|(key, _)| matches!(key.kind, NodeKind::Symbol(_)));
-        let is_alone = keywords.is_empty() && !symbols.is_empty();
-        let mut keys = self.findings.keys_of(keywords, String::new());
-        let plugins = Plugins::read(self.findings, &symbols, &mut keys);
-        if is_alone {
-            let label = "expected keys such as :etl-db-host, :kafka-brokers and :data-dir";
-            let error = Diagnostic::new(
-                self.opening,
-                "a pseidon-plugin pipeline has no source",
-                label,
-            );
-            self.findings.errors.push(error.with_help(
-                "move the map to pseidon.edn as `:plugins {…}`, or begin the flow with a source",
-            ));
-            return None;
-        }
-        let (writers, default_format) = writer::read(
-            self.findings,
-            &mut keys,
-            plugins.uses_disk_writer().then_some(self.opening),
-        );
-        let redis = keys
-            .take("redis-conf")
-            .and_then(|given| address::redis(self.findings, &given));
-        let source = self.source(&mut keys, default_format, redis.as_ref());
-        let settings = self.settings(&mut keys, redis);
-        self.keys_without_effect(&mut keys);
-        self.findings.finish(keys);
-        let source = source?;
-        let name = entry("name", text(pipeline_name(&source.group)));
-        let mut entries: Vec<(Node, Node)> = name
-            .into_iter()
-            .chain(entry("settings", settings.node))
-            .collect();
-        entries.extend(plugins.pipeline(source.node, writers));
-        let holds_password = source.holds_password || settings.holds_password;
-        Some(Pipeline {
-            node: Node {
-                kind: NodeKind::Map(entries),
-                span: Span::default(),
-            },
-            holds_password,
-        })
-    }
-
-    /// The `mysql-logs` source. All of its keys are read even if one is missing, so that every
-    /// error is reported.
-    fn source(
-        &mut self,
-        keys: &mut Keys<'_>,
-        default_format: Option<&str>,
-        redis: Option<&Redis>,
-    ) -> Option<Source> {
-        let database = self
-            .required(keys, "etl-db-host", "\"//localhost:3306/mydb\"")
-            .and_then(|given| address::database(self.findings, &given));
-        let user = self.findings.text(keys, "etl-db-user").map(str::to_owned);
-        // Unlike other strings, a password may be empty or blank.
-        let password = self.password(keys, "etl-db-pwd");
-        let group = self
-            .findings
-            .text(keys, "etl-group")
-            .unwrap_or(GROUP)
-            .to_owned();
-        let refresh = self
-            .findings
-            .millis(keys, "topic-refresh-freq-ms")
-            .unwrap_or(REFRESH);
-        let threshold = self
-            .findings
-            .count(keys, "etl-error-threshold", 0..=i64::MAX)
-            .unwrap_or(ERROR_THRESHOLD);
-        let brokers = self.required(keys, "kafka-brokers", "[{:host \"broker1\" :port 9092}]");
-        let brokers = brokers.and_then(|given| address::brokers(self.findings, &given));
-        let earliest = self
-            .findings
-            .flag(keys, "kafka-use-earliest")
-            .unwrap_or(false);
-        let registry = self.either(keys, "schema-registry", "avro-schema-registry-url");
-        let metastore = self.findings.text(keys, "hive-metastore");
-        let schemas = self.findings.text(keys, "schemas");
-        let Database {
-            url,
-            user: url_user,
-            password: url_password,
-        } = database?;
-        let password = password.or(url_password);
-        let kafka = map([
-            entry("brokers", text(brokers?)),
-            entry("group", text(&group)),
-            entry(
-                "start",
-                keyword(if earliest { "earliest" } else { "latest" }),
-            ),
-        ]);
-        let holds_password = password.as_deref().is_some_and(is_plain_secret);
-        let options = map([
-            entry("url", text(url)),
-            entry("user", user.or(url_user).map(text)),
-            entry("password", password.map(text)),
-            entry("group", text(&group)),
-            entry("refresh", millis(refresh)),
-            entry("error-threshold", int(threshold)),
-            entry("output-format", default_format.map(keyword)),
-            entry("registry", registry.map(text)),
-            entry("metastore", metastore.map(text)),
-            entry("schemas", schemas.map(text)),
-            // If pseidon-etl ran before, its offsets are in Redis.
-            entry(
-                "offsets-of",
-                redis.map(|redis| {
-                    map([
-                        entry("redis", text(&redis.url)),
-                        entry("group", text(&group)),
-                    ])
-                }),
-            ),
-            entry(
-                "on-error",
-                map([entry("quarantine", text("${log:quarantine}"))]),
-            ),
-            entry("kafka", kafka),
-        ]);
-        Some(Source {
-            node: list(vec![symbol("mysql-logs"), options]),
-            group,
-            holds_password,
-        })
-    }
-
-    fn settings(&mut self, keys: &mut Keys<'_>, redis: Option<Redis>) -> Settings {
-        let findings = &mut *self.findings;
-        let etl_threads = findings.count(keys, "etl-threads", 1..=1024);
-        let io_threads = findings.count(keys, "io-threads", 1..=1024);
-        let memory = keys.take("memory");
-        if let Some(given) = memory.as_ref().filter(|given| !is_size(given.value)) {
-            findings.invalid(given, "a size such as \"4GB\"");
-        }
-        let state = findings.text(keys, "state").map(str::to_owned);
-        let monitor_port = keys.take("monitor-port");
-        let monitor_host = findings.text(keys, "monitor-host");
-        if let Some(given) = monitor_port.as_ref().filter(|_| monitor_host.is_none()) {
-            let sentence = "the port is opened on 127.0.0.1 only, unlike in pseidon-etl; to open \
-                it on every address, add :monitor-host \"0.0.0.0\"";
-            findings.note(given, NoteKind::Changed, sentence);
-        }
-        let monitor_port = monitor_port.and_then(|given| port(findings, &given));
-        let repl_port = keys
-            .take("repl-port")
-            .and_then(|given| port(findings, &given));
-        let fatal_errors = findings.text(keys, "fatal-errors").unwrap_or(FATAL_ERRORS);
-        let holds_password =
-            state.is_none() && redis.as_ref().is_some_and(|redis| redis.holds_password);
-        let node = map([
-            entry("etl-threads", etl_threads.map(int)),
-            entry("io-threads", io_threads.map(int)),
-            entry("memory", memory.map(|given| given.value.clone())),
-            entry("state", state.or(redis.map(|redis| redis.url)).map(text)),
-            entry("monitor-port", monitor_port.map(int)),
-            entry("monitor-host", monitor_host.map(text)),
-            entry("repl-port", repl_port.map(int)),
-            entry("fatal-errors", text(fatal_errors)),
-        ]);
-        Settings {
-            node,
-            holds_password,
-        }
-    }
-
-    fn keys_without_effect(&mut self, keys: &mut Keys<'_>) {
-        for (name, sentence) in [
-            (
-                "consume-step",
-                "records are read in batches, limited by size in bytes and by :memory",
-            ),
-            ("work-calculate-freq", "Kafka assigns the partitions"),
-            (
-                "kafka-msg-ch-buffer-size",
-                "records in flight are bounded by :memory",
-            ),
-            ("pool", "there is one queue, bounded by :memory"),
-            (
-                "metrics",
-                "metrics are not written to Redis; they are served at /metrics on :monitor-port",
-            ),
-            (
-                "jaas",
-                "there is no JVM; set :tls and :sasl in the :kafka map of the pipeline file that \
-                    `pseidon import` prints",
-            ),
-        ] {
-            self.findings.no_effect(keys, name, sentence);
-        }
-    }
-
-    /// A required key. If it is missing, an error is reported.
-    fn required<'a>(
-        &mut self,
-        keys: &mut Keys<'a>,
-        name: &str,
-        example: &str,
-    ) -> Option<KeyValue<'a>> {
-        let given = keys.take(name);
-        if given.is_none() {
-            let error = Diagnostic::new(
-                self.opening,
-                format!("missing required key `:{name}`"),
-                "required in this map",
-            );
-            self.findings
-                .errors
-                .push(error.with_help(format!("add, for example, :{name} {example}")));
-        }
-        given
-    }
-
-    /// A key with two names. The first takes precedence.
-    fn either<'a>(&mut self, keys: &mut Keys<'a>, name: &str, other: &str) -> Option<&'a str> {
-        let (first, second) = (
-            self.findings.text(keys, name),
-            self.findings.text(keys, other),
-        );
-        first.or(second)
-    }
-
-    /// A password: any string.
-    fn password(&mut self, keys: &mut Keys<'_>, name: &str) -> Option<String> {
-        let given = keys.take(name)?;
-        match &given.value.kind {
-            NodeKind::Str(text) => Some(text.value.clone()),
-            _ => {
-                self.findings.invalid(&given, "a string");
-                None
-            }
-        }
-    }
-}
-
-struct Source {
-    node: Node,
-    group: String,
-    holds_password: bool,
-}
-
-struct Settings {
-    node: Node,
-    holds_password: bool,
-}
-
-/// Whether a password is in plain text, not a `${…}` placeholder.
-fn is_plain_secret(password: &str) -> bool {
-    !password.is_empty() && !password.contains("${")
-}
-
-fn is_size(node: &Node) -> bool {
-    match &node.kind {
-        NodeKind::Int(bytes) => *bytes > 0,
-        NodeKind::Str(text) => text.value.contains("${") || units::size(&text.value).is_ok(),
-        _ => false,
-    }
-}
-
-fn port(findings: &mut Findings, given: &KeyValue<'_>) -> Option<i64> {
-    match given.value.kind {
-        NodeKind::Int(port @ 1..=65535) => Some(port),
-        _ => {
-            findings.invalid(given, "a port from 1 to 65535");
-            None
-        }
-    }
+/// The error for a pseidon-plugin pipeline that is not part of a `pseidon.edn`.
+fn error_without_source(opening: Span) -> Diagnostic {
+    Diagnostic::new(
+        opening,
+        "a pseidon-plugin pipeline has no source",
+        "expected keys such as :etl-db-host, :kafka-brokers and :data-dir",
+    )
+    .with_help("move the map to pseidon.edn as `:plugins {…}`, or begin the flow with a source")
 }
 
 /// The name of the pipeline: the group, with each character that is not valid in a name replaced by
@@ -456,15 +241,4 @@ fn pipeline_name(group: &str) -> String {
     } else {
         name
     }
-}
-
-/// `wanted`, or else `wanted` with the lowest number that makes it different from all names in
-/// `taken`.
-fn unique_name(wanted: &str, taken: &[Name]) -> String {
-    let is_taken = |name: &str| taken.iter().any(|other| other.to_string() == name);
-    let numbered = (2..).map(|number| format!("{wanted}-{number}"));
-    std::iter::once(wanted.to_owned())
-        .chain(numbered)
-        .find(|name| !is_taken(name))
-        .unwrap_or_else(|| wanted.to_owned())
 }

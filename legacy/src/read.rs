@@ -73,6 +73,32 @@ impl Findings {
         ));
     }
 
+    /// Reports a missing key at `opening`, the opening brace of its map.
+    pub(crate) fn missing(&mut self, name: &str, example: &str, opening: Span) {
+        let error = Diagnostic::new(
+            opening,
+            format!("missing required key `:{name}`"),
+            "required in this map",
+        );
+        self.errors
+            .push(error.with_help(format!("add, for example, :{name} {example}")));
+    }
+
+    /// A required key. If it is missing, that is reported at `opening`.
+    pub(crate) fn required<'a>(
+        &mut self,
+        keys: &mut Keys<'a>,
+        name: &str,
+        example: &str,
+        opening: Span,
+    ) -> Option<KeyValue<'a>> {
+        let given = keys.take(name);
+        if given.is_none() {
+            self.missing(name, example, opening);
+        }
+        given
+    }
+
     /// The keys of a map. `None` if the value is not a map, which is reported.
     pub(crate) fn keys<'a>(&mut self, given: &KeyValue<'a>) -> Option<Keys<'a>> {
         let NodeKind::Map(entries) = &given.value.kind else {
@@ -242,4 +268,9 @@ pub(crate) fn as_text(node: &Node) -> Option<&str> {
         NodeKind::Str(text) if !text.value.trim().is_empty() => Some(&text.value),
         _ => None,
     }
+}
+
+/// Whether a password is in plain text, not a `${…}` placeholder.
+pub(crate) fn is_plain_secret(password: &str) -> bool {
+    !password.is_empty() && !password.contains("${")
 }

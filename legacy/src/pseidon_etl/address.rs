@@ -2,9 +2,8 @@
 
 use pseidon_dsl::{Node, NodeKind};
 
-use super::is_plain_secret;
 use crate::NoteKind;
-use crate::read::{Findings, KeyValue, as_text, items};
+use crate::read::{Findings, KeyValue, as_text, is_plain_secret, items};
 
 /// The value of `:etl-db-host`.
 pub(super) struct Database {

@@ -8,7 +8,6 @@ use pseidon_dsl::class::{class_error, names_class};
 use pseidon_dsl::document::{self, Document, Flow};
 use pseidon_dsl::{Diagnostic, Name, Node, NodeKind, Span};
 
-use super::unique_name;
 use super::writer::{DISK_WRITER, Writers};
 use crate::build::{keyword, list, symbol, text};
 use crate::read::{Findings, Keys};
@@ -234,6 +233,17 @@ impl<'a> Plugins<'a> {
         entries.push((symbol(PIPELINE), with_source(&source_name, flow)));
         entries
     }
+}
+
+/// `wanted`, or else `wanted` with the lowest number that makes it different from all names in
+/// `taken`.
+fn unique_name(wanted: &str, taken: &[Name]) -> String {
+    let is_taken = |name: &str| taken.iter().any(|other| other.to_string() == name);
+    let numbered = (2..).map(|number| format!("{wanted}-{number}"));
+    std::iter::once(wanted.to_owned())
+        .chain(numbered)
+        .find(|name| !is_taken(name))
+        .unwrap_or_else(|| wanted.to_owned())
 }
 
 /// The flow of a file that does not define one, as in pseidon-etl.

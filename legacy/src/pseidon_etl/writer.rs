@@ -4,7 +4,7 @@
 //! Each of fileape's rules can be set for one topic: `:clicks.rollover-size` overrides
 //! `:rollover-size` for the topic `clicks`. Such a topic gets its own sink.
 
-use pseidon_dsl::{Diagnostic, Node, NodeKind, Span};
+use pseidon_dsl::{Node, NodeKind, Span};
 
 use crate::NoteKind;
 use crate::build::{entry, int, list, map, millis, symbol, text, texts};
@@ -86,13 +86,7 @@ pub(super) fn read(
     let moves = findings.flag(keys, "move-files").unwrap_or(false);
     let writer = keys.take("writer");
     let Some(opening) = needed else {
-        for given in [data_dir, writer].into_iter().flatten() {
-            findings.note(
-                &given,
-                NoteKind::NoEffect,
-                format!("the pipeline does not use the predefined stage `{DISK_WRITER}`"),
-            );
-        }
+        note_unused(findings, [data_dir, writer]);
         return (None, None);
     };
     let mut options = match &writer {
@@ -121,30 +115,15 @@ pub(super) fn read(
             NoteKind::NoEffect,
             "files are written to the :base-dir of `:writer`",
         ),
-        (None, None) => {
-            let error = Diagnostic::new(
-                opening,
-                "missing required key `:data-dir`",
-                "required in this map",
-            );
-            findings
-                .errors
-                .push(error.with_help("add, for example, :data-dir \"/data\""));
-        }
+        (None, None) => findings.missing("data-dir", "\"/data\"", opening),
         _ => {}
     }
     let rules = Rules {
         base_dir: rules.base_dir.or(folders),
         ..rules
     };
-    let is_relative = |folder: &String| !folder.starts_with(['/', '$']);
-    if let Some(given) = own_dir
-        .or(data_dir)
-        .filter(|_| rules.base_dir.iter().flatten().any(is_relative))
-    {
-        let sentence = "a relative path is relative to the folder of this file, unlike in \
-            pseidon-etl, where it was relative to the working directory";
-        findings.note(&given, NoteKind::Changed, sentence);
+    if let Some(given) = own_dir.or(data_dir) {
+        note_relative_folders(findings, &given, rules.base_dir.as_deref());
     }
     let of_topics = own_rules
         .into_iter()
@@ -157,6 +136,32 @@ pub(super) fn read(
         }),
         default_format,
     )
+}
+
+/// Reports that keys have no effect because no flow uses the writer.
+fn note_unused(findings: &mut Findings, keys: [Option<KeyValue<'_>>; 2]) {
+    for given in keys.into_iter().flatten() {
+        findings.note(
+            &given,
+            NoteKind::NoEffect,
+            format!("the pipeline does not use the predefined stage `{DISK_WRITER}`"),
+        );
+    }
+}
+
+/// Reports at `given`, the key of the folders, that a relative path is relative to another folder
+/// than before.
+fn note_relative_folders(
+    findings: &mut Findings,
+    given: &KeyValue<'_>,
+    folders: Option<&[String]>,
+) {
+    let is_relative = |folder: &String| !folder.starts_with(['/', '$']);
+    if folders.unwrap_or_default().iter().any(is_relative) {
+        let sentence = "a relative path is relative to the folder of this file, unlike in \
+            pseidon-etl, where it was relative to the working directory";
+        findings.note(given, NoteKind::Changed, sentence);
+    }
 }
 
 /// The output format for the value of `:codec`. `None` for gzip, the default.
