@@ -81,14 +81,7 @@ impl Settings {
         let hook = options
             .map("on-close")
             .and_then(|map| hook(map).map_err(|error| errors.push(error)).ok());
-        let max_open_files = options.integer("max-open-files").unwrap_or_default() as usize;
-        if max_open_files == 0 {
-            errors.push(Diagnostic::new(
-                options.span_of("max-open-files"),
-                "`:max-open-files` must not be 0",
-                "expected an integer of at least 1",
-            ));
-        }
+        let max_open_files = max_open_files(options, &mut errors);
         let nondeterminism = [Some(&path), name.as_ref()]
             .into_iter()
             .flatten()
@@ -256,6 +249,18 @@ fn hook(options: &Options) -> Result<Hook, Diagnostic> {
         timeout: options.duration("timeout").unwrap_or_default(),
         folder: PathBuf::new(),
     })
+}
+
+fn max_open_files(options: &Options, errors: &mut Vec<Diagnostic>) -> usize {
+    let max_open_files = options.integer("max-open-files").unwrap_or_default() as usize;
+    if max_open_files == 0 {
+        errors.push(Diagnostic::new(
+            options.span_of("max-open-files"),
+            "`:max-open-files` must not be 0",
+            "expected an integer of at least 1",
+        ));
+    }
+    max_open_files
 }
 
 /// Splits a template into its base directory, with the last `/`, and the parts below it. A template
