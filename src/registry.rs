@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use pseidon_logs::{Log, MysqlLogs};
-use pseidon_plugin::registry::{QuarantineFactory, Registry};
+use pseidon_plugin::registry::Registry;
 
 /// All plugins, with [`sample_log`] as the row for which a template is planned.
 pub(crate) fn registry() -> Registry {
@@ -32,9 +32,6 @@ pub(crate) fn registry_with(logs: Arc<MysqlLogs>) -> Registry {
             Arc::new(pseidon_synthetic::DropPlugin),
         ],
         formats: pseidon_formats::formats(),
-        quarantine: QuarantineFactory {
-            sink: Arc::new(pseidon_files::FilesSink),
-            options: pseidon_files::sink::quarantine_options,
-        },
+        quarantine: pseidon_files::sink::quarantine,
     }
 }

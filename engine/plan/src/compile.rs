@@ -28,14 +28,14 @@ use crate::columns::uses_topic;
 use crate::errors::Errors;
 use crate::prepare::PreparedSource;
 use crate::quarantine;
-use crate::resolve::{ResolvedStep, ResolvedStepKind, on_error_of};
+use crate::resolve::{ResolvedStep, ResolvedStepKind};
 
 /// The nondeterminism of a record's topic, if it can change when the record is re-read.
 const TOPIC: &str = "@topic";
 
 /// Compiles the chains of all sources, and collects their sinks and errors.
 pub(crate) struct Compiler<'a> {
-    pub(crate) quarantine: &'a QuarantineFactory,
+    pub(crate) quarantine: QuarantineFactory,
     pub(crate) pipeline: &'a str,
     pub(crate) sinks: Vec<PlannedSink>,
     pub(crate) errors: Errors,
@@ -59,14 +59,14 @@ impl Compiler<'_> {
             sinks: &mut self.sinks,
             errors: &mut self.errors,
         };
-        let policy = compiler.policy(&on_error_of(&resolved.options));
+        let policy = compiler.policy(&resolved.source.options.on_error);
         let mut point = FlowPoint::after_source(prepared.format.name(), &columns.wanted);
         let chain = compiler.chain(&resolved.chain, &mut point, false);
         let sinks = compiler.reached;
         let decoded = columns.wanted.iter().map(|column| column.field.clone());
         Some(PlannedSource {
             stage: resolved.stage.clone(),
-            plugin: resolved.plugin.spec().name,
+            plugin: resolved.source.options.spec.name,
             source: prepared.source,
             facts: prepared.facts,
             format: prepared.format,
@@ -82,7 +82,7 @@ impl Compiler<'_> {
 
 /// Compiles the chain of one source.
 struct ChainCompiler<'c> {
-    quarantine: &'c QuarantineFactory,
+    quarantine: QuarantineFactory,
     pipeline: &'c str,
     /// The stage of the source.
     stage: &'c str,
@@ -138,7 +138,7 @@ impl ChainCompiler<'_> {
                 branches,
                 otherwise,
             } => self.match_step(step, branches, otherwise.as_deref(), point, is_followed),
-            ResolvedStepKind::Sink(plugin, options) => self.sink(step, plugin, options, point),
+            ResolvedStepKind::Sink(sink) => self.sink(step, sink, point),
         }
     }
 

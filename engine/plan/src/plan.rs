@@ -66,7 +66,7 @@ pub fn plan(document: &Document, context: PlanContext<'_>) -> Result<Plan, Vec<D
     errors.value(check_name(&name, name_span));
 
     let mut compiler = Compiler {
-        quarantine: &context.registry.quarantine,
+        quarantine: context.registry.quarantine,
         pipeline: &name,
         sinks: Vec::new(),
         errors: Errors::default(),
@@ -81,7 +81,7 @@ pub fn plan(document: &Document, context: PlanContext<'_>) -> Result<Plan, Vec<D
     errors.extend_elsewhere(compiler.errors);
 
     let guarantees = guarantees(&sources, &sinks);
-    if let Some(span) = settings.as_ref().and_then(|settings| settings.exactly_once) {
+    if let Some(span) = settings.as_ref().and_then(Settings::exactly_once) {
         errors.extend(weaker_than_exactly_once(&guarantees, span));
     }
     match settings {

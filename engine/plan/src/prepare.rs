@@ -3,9 +3,8 @@
 use std::sync::Arc;
 
 use arrow::datatypes::SchemaRef;
-use pseidon_dsl::{Diagnostic, nearest};
+use pseidon_dsl::{Diagnostic, Span, nearest};
 use pseidon_plugin::format::Format;
-use pseidon_plugin::options::{OptionValue, SchemaOption};
 use pseidon_plugin::registry::Registry;
 use pseidon_plugin::source::{Source, SourceFacts};
 
@@ -39,12 +38,19 @@ pub(crate) fn prepare<'r>(
     infer: &SchemaInference<'_>,
     errors: &mut Errors,
 ) -> Option<PreparedSource<'r>> {
-    let source = errors.value(resolved.plugin.prepare(&resolved.options))?;
+    let source = errors.value(resolved.source.prepare())?;
     let facts = source.facts();
     let (format_name, format_settings) = split_format(&facts.format);
-    let format = errors.value(find_format(format_name, registry, resolved))?;
-    let inferred = errors.value(infer_schema(resolved, &*source, &*format, infer))?;
-    let by_format = errors.value(schema_of_format(resolved, &*format, format_settings))?;
+    let format_span = facts.format_span.unwrap_or(resolved.source.options.span);
+    let format = errors.value(find_format(format_name, registry, format_span))?;
+    let inferred = errors.value(infer_schema(
+        resolved,
+        &*source,
+        facts.infer,
+        &*format,
+        infer,
+    ))?;
+    let by_format = errors.value(schema_of_format(format_span, &*format, format_settings))?;
     let schema = inferred.or(facts.schema.clone()).or(by_format);
     let (columns, unknown_columns) = columns_of(resolved, schema.as_ref());
     match format.decoder(format_settings, &columns.wanted) {
@@ -73,11 +79,7 @@ fn split_format(text: &str) -> (&str, &str) {
     text.split_once(':').unwrap_or((text, ""))
 }
 
-fn find_format(
-    name: &str,
-    registry: &Registry,
-    resolved: &ResolvedSource,
-) -> Result<Arc<dyn Format>, Diagnostic> {
+fn find_format(name: &str, registry: &Registry, span: Span) -> Result<Arc<dyn Format>, Diagnostic> {
     if let Some(format) = registry.format(name) {
         return Ok(format.clone());
     }
@@ -87,7 +89,7 @@ fn find_format(
         .map(|format| format.name())
         .collect();
     let error = Diagnostic::new(
-        resolved.options.span_of("format"),
+        span,
         format!("unknown format `{name}`"),
         format!("expected one of {}", names.join(", ")),
     );
@@ -101,36 +103,29 @@ fn find_format(
 fn infer_schema(
     resolved: &ResolvedSource,
     source: &dyn Source,
+    span: Option<Span>,
     format: &dyn Format,
     infer: &SchemaInference<'_>,
 ) -> Result<Option<SchemaRef>, Diagnostic> {
-    let schema = resolved.options.get("schema");
-    if !matches!(schema, Some(OptionValue::Schema(SchemaOption::Infer))) {
+    let Some(span) = span else {
         return Ok(None);
-    }
+    };
     infer(&resolved.stage, source, format)
         .map(Some)
         .map_err(|reason| {
-            Diagnostic::new(
-                resolved.options.span_of("schema"),
-                "cannot infer the fields of these records",
-                reason,
+            Diagnostic::new(span, "cannot infer the fields of these records", reason).with_help(
+                "set :schema explicitly, for example to the output of `pseidon infer FILE`",
             )
-            .with_help("set :schema explicitly, for example to the output of `pseidon infer FILE`")
         })
 }
 
 /// The fields of the records if the format with these settings determines them.
 fn schema_of_format(
-    resolved: &ResolvedSource,
+    span: Span,
     format: &dyn Format,
     settings: &str,
 ) -> Result<Option<SchemaRef>, Diagnostic> {
-    format.schema(settings).map_err(|reason| {
-        Diagnostic::new(
-            resolved.options.span_of("format"),
-            "invalid settings of the format",
-            reason,
-        )
-    })
+    format
+        .schema(settings)
+        .map_err(|reason| Diagnostic::new(span, "invalid settings of the format", reason))
 }

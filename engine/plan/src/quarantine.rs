@@ -43,7 +43,7 @@ pub(crate) fn folder(chain: &[ResolvedStep]) -> String {
 /// The folder of the first sink in the chain that has one.
 fn first_folder(chain: &[ResolvedStep]) -> Option<String> {
     chain.iter().find_map(|step| match &step.kind {
-        ResolvedStepKind::Sink(plugin, options) => plugin.facts(options).folder,
+        ResolvedStepKind::Sink(sink) => sink.facts.folder.clone(),
         ResolvedStepKind::All(branches) => branches.iter().find_map(|branch| first_folder(branch)),
         ResolvedStepKind::Match {
             branches,

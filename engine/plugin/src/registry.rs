@@ -2,37 +2,28 @@
 
 use std::sync::Arc;
 
-use pseidon_dsl::Diagnostic;
-
 use crate::format::Format;
-use crate::options::Options;
-use crate::sink::SinkPlugin;
-use crate::source::SourcePlugin;
+use crate::options::Parsed;
 use crate::spec::PluginSpec;
+use crate::stage::{SinkFactory, SinkStage, SourceFactory};
 
 /// All plugins by kind. A name may be both a source and a sink: its place in the flow decides which
 /// is meant.
 #[derive(Clone)]
 pub struct Registry {
     /// Source plugins.
-    pub sources: Vec<Arc<dyn SourcePlugin>>,
+    pub sources: Vec<Arc<dyn SourceFactory>>,
     /// Sink plugins.
-    pub sinks: Vec<Arc<dyn SinkPlugin>>,
+    pub sinks: Vec<Arc<dyn SinkFactory>>,
     /// Record formats.
     pub formats: Vec<Arc<dyn Format>>,
-    /// The sinks to which the engine writes invalid records.
+    /// Creates the sink to which the engine writes invalid records.
     pub quarantine: QuarantineFactory,
 }
 
-/// Creates the sinks to which the engine writes invalid records, from a sink plugin. The records
-/// have columns with the reason and the original record.
-#[derive(Clone)]
-pub struct QuarantineFactory {
-    /// The plugin.
-    pub sink: Arc<dyn SinkPlugin>,
-    /// The options with which its sink writes to a place.
-    pub options: fn(&QuarantinePlace) -> Result<Options, Vec<Diagnostic>>,
-}
+/// Creates the sink that writes invalid records to a place. The records have columns with the
+/// reason and the original record.
+pub type QuarantineFactory = fn(&QuarantinePlace) -> Parsed<SinkStage>;
 
 /// A place for invalid records.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -45,14 +36,14 @@ pub struct QuarantinePlace {
 
 impl Registry {
     /// The source of this name.
-    pub fn source(&self, name: &str) -> Option<&Arc<dyn SourcePlugin>> {
+    pub fn source(&self, name: &str) -> Option<&Arc<dyn SourceFactory>> {
         self.sources
             .iter()
             .find(|plugin| plugin.spec().name == name)
     }
 
     /// The sink of this name.
-    pub fn sink(&self, name: &str) -> Option<&Arc<dyn SinkPlugin>> {
+    pub fn sink(&self, name: &str) -> Option<&Arc<dyn SinkFactory>> {
         self.sinks.iter().find(|plugin| plugin.spec().name == name)
     }
 

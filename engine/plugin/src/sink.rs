@@ -21,7 +21,7 @@ use crate::budget::{Charge, LaneMemory};
 use crate::lane::{Lane, LaneRules, Transaction};
 use crate::memory::ArrayMemory;
 use crate::metrics::Metrics;
-use crate::options::Options;
+use crate::options::{OnError, Options};
 use crate::rows::{BadRow, Rows};
 use crate::spec::PluginSpec;
 use crate::stop::Stop;
@@ -31,17 +31,23 @@ pub(crate) mod error;
 pub use error::SinkError;
 
 /// A sink plugin: declares its options and prepares sinks.
-pub trait SinkPlugin: Send + Sync {
+pub trait SinkPlugin: Send + Sync + 'static {
+    /// The options of a sink.
+    type Options: Options + Send + Sync + 'static;
+
     /// The declaration: name, documentation and options.
     fn spec(&self) -> &'static PluginSpec;
 
+    /// What happens to a record that cannot be written.
+    fn on_error(&self, options: &Self::Options) -> OnError;
+
     /// The facts that the planner needs about a sink with these options.
-    fn facts(&self, options: &Options) -> SinkFacts;
+    fn facts(&self, options: &Self::Options) -> SinkFacts;
 
     /// Creates a sink with these options for this input. Does no I/O.
     fn prepare(
         &self,
-        options: &Options,
+        options: &Self::Options,
         input: &SinkInput,
     ) -> Result<Arc<dyn PreparedSink>, Vec<Diagnostic>>;
 }

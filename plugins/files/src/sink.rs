@@ -50,13 +50,15 @@ use std::task::Waker;
 use prometheus::{IntCounter, IntGauge};
 use pseidon_delivery::{LaneId, StagedEntry, failpoint};
 use pseidon_dsl::Diagnostic;
+use pseidon_formats::CodecName;
+use pseidon_plugin::Rows;
 use pseidon_plugin::lane::{Lane, LaneRules};
+use pseidon_plugin::options::OnError;
 use pseidon_plugin::sink::{
     PreparedSink, Protocol, PublishProgress, RoutedRows, Sink, SinkError, SinkFacts, SinkInput,
     SinkPlugin, SinkSetup, TakenSplit, TakeoverResult,
 };
 use pseidon_plugin::spec::PluginSpec;
-use pseidon_plugin::{Options, Rows};
 
 use self::entry::read_moves;
 use self::file_system::sync_dirs;
@@ -68,18 +70,25 @@ use self::place::PublishOutcome;
 use self::settings::{MoveSettings, Settings};
 use self::staging::{HiddenFile, Staging};
 
-pub use self::quarantine::quarantine_options;
+pub use self::options::FilesSinkOptions;
+pub use self::quarantine::quarantine;
 
 /// The sink `files`.
 pub struct FilesSink;
 
 impl SinkPlugin for FilesSink {
+    type Options = FilesSinkOptions;
+
     fn spec(&self) -> &'static PluginSpec {
         &options::SPEC
     }
 
-    fn facts(&self, options: &Options) -> SinkFacts {
-        let typed = matches!(options.string("codec"), Some("parquet" | "avro"));
+    fn on_error(&self, options: &FilesSinkOptions) -> OnError {
+        options.on_error.clone()
+    }
+
+    fn facts(&self, options: &FilesSinkOptions) -> SinkFacts {
+        let typed = matches!(options.codec.value, CodecName::Parquet | CodecName::Avro);
         SinkFacts {
             typed,
             copies_meta: false,
@@ -90,7 +99,7 @@ impl SinkPlugin for FilesSink {
 
     fn prepare(
         &self,
-        options: &Options,
+        options: &FilesSinkOptions,
         input: &SinkInput,
     ) -> Result<Arc<dyn PreparedSink>, Vec<Diagnostic>> {
         Ok(Arc::new(PreparedFiles {

@@ -15,13 +15,14 @@ use arrow::array::{Array, AsArray, BinaryArray, RecordBatch, StringArray, new_em
 use arrow::datatypes::{DataType, SchemaRef};
 use arrow::json::writer::{EncoderOptions, NullableEncoder, make_encoder};
 use pseidon_plugin::format::is_json;
+use pseidon_plugin::options::Choice;
 use pseidon_plugin::sink::{RecordShape, SinkInput};
 use pseidon_plugin::{BadRow, Rows};
 
 pub(crate) use json::options as json_options;
 
 /// The format that records are written in.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Choice)]
 pub enum OutputFormat {
     /// JSON, one object per record.
     Json,
@@ -47,7 +48,6 @@ impl FromStr for OutputFormat {
     }
 }
 
-/// Encodes records in one format. Shared by threads.
 /// Encodes rows as lines of JSON.
 pub fn json_lines(rows: &Rows, record: RecordShape) -> Result<Vec<String>, String> {
     let input = SinkInput {
@@ -64,6 +64,7 @@ pub fn json_lines(rows: &Rows, record: RecordShape) -> Result<Vec<String>, Strin
     Ok((0..rows.len()).map(&mut line).collect())
 }
 
+/// Encodes records in one format. Shared by threads.
 pub struct RecordEncoder(EncoderKind);
 
 /// What a record's value is built from.

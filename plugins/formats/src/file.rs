@@ -19,6 +19,7 @@ use parquet::basic::{Compression as PageCompression, GzipLevel, ZstdLevel};
 use parquet::file::metadata::KeyValue;
 use parquet::file::properties::WriterProperties;
 use pseidon_plugin::format::is_json;
+use pseidon_plugin::options::Choice;
 use pseidon_plugin::sink::{RecordShape, SinkInput};
 use pseidon_plugin::{BadRow, Rows};
 use thiserror::Error;
@@ -30,7 +31,7 @@ use crate::encode::{OutputFormat, RecordEncoder};
 use crate::retry::RetryWriter;
 
 /// The layout of a file of records.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Choice)]
 pub enum CodecName {
     /// One JSON object per line.
     Json,
@@ -74,7 +75,7 @@ impl FromStr for CodecName {
 }
 
 /// The compression of a file. Parquet compresses its pages, Avro its blocks.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Choice)]
 pub enum Compression {
     /// No compression.
     None,

@@ -36,20 +36,19 @@ impl ChainCompiler<'_> {
     }
 
     fn add_quarantine(&mut self, folder: &str) -> Option<usize> {
-        let plugin = &self.quarantine.sink;
         let place = quarantine::place(folder, self.pipeline);
-        let options = self.errors.value((self.quarantine.options)(&place))?;
+        let sink = self.errors.value((self.quarantine)(&place))?;
         let input = input_with_columns(quarantine::schema());
-        let prepared = self.errors.value(plugin.prepare(&options, &input))?;
+        let prepared = self.errors.value(sink.prepare(&input))?;
         let id = match self.quarantines.len() {
             0 => format!("{}.quarantine", self.stage),
             others => format!("{}.quarantine#{}", self.stage, others + 1),
         };
         Some(self.add_sink(PlannedSink {
             id: SinkId::from(id),
-            plugin: plugin.spec().name,
+            plugin: sink.options.spec.name,
             prepared,
-            protocol: plugin.facts(&options).protocol,
+            protocol: sink.facts.protocol,
             is_quarantine: true,
             nondeterminism: Vec::new(),
             retry: None,

@@ -1,11 +1,9 @@
 //! A use of a sink in the flow.
 
-use std::sync::Arc;
-
 use pseidon_delivery::SinkId;
 use pseidon_dsl::expr::SelectItem;
-use pseidon_plugin::options::{OnError, Options};
-use pseidon_plugin::sink::SinkPlugin;
+use pseidon_plugin::options::OnError;
+use pseidon_plugin::stage::SinkStage;
 
 use super::flow_point::FlowPoint;
 use super::{ChainCompiler, TOPIC, chain_step};
@@ -18,18 +16,16 @@ impl ChainCompiler<'_> {
     pub(super) fn sink(
         &mut self,
         step: &ResolvedStep,
-        plugin: &Arc<dyn SinkPlugin>,
-        options: &Options,
+        stage: &SinkStage,
         point: &FlowPoint,
     ) -> Option<ChainStep> {
-        let facts = plugin.facts(options);
-        if facts.typed && point.selected().is_none() {
-            return self.sink_of_every_field(step, plugin, options, point);
+        if stage.facts.typed && point.selected().is_none() {
+            return self.sink_of_every_field(step, stage, point);
         }
-        let prepared = self.errors.value(plugin.prepare(options, &point.input))?;
+        let prepared = self.errors.value(stage.prepare(&point.input))?;
         let mut nondeterminism = point.nondeterminism.clone();
         nondeterminism.extend(prepared.nondeterminism());
-        if self.topic_may_change && options.exprs().into_iter().any(uses_topic) {
+        if self.topic_may_change && stage.options.exprs.iter().any(uses_topic) {
             nondeterminism.push(TOPIC.to_owned());
         }
         let policy = self.policy(&step.on_error)?;
@@ -41,9 +37,9 @@ impl ChainCompiler<'_> {
         };
         let sink = self.add_sink(PlannedSink {
             id: SinkId::from(step.stage.as_str()),
-            plugin: plugin.spec().name,
+            plugin: stage.options.spec.name,
             prepared,
-            protocol: facts.protocol,
+            protocol: stage.facts.protocol,
             is_quarantine: false,
             nondeterminism,
             retry,
@@ -57,8 +53,7 @@ impl ChainCompiler<'_> {
     fn sink_of_every_field(
         &mut self,
         step: &ResolvedStep,
-        plugin: &Arc<dyn SinkPlugin>,
-        options: &Options,
+        stage: &SinkStage,
         point: &FlowPoint,
     ) -> Option<ChainStep> {
         let every_field = [SelectItem::All {
@@ -68,7 +63,7 @@ impl ChainCompiler<'_> {
         let mut selected = point.clone();
         let select = self.select_step(step, &every_field, &mut selected)?;
         let policy = select.policy;
-        let sink = self.sink(step, plugin, options, &selected)?;
+        let sink = self.sink(step, stage, &selected)?;
         let chain = Chain {
             steps: vec![select, sink],
             passes_on: false,

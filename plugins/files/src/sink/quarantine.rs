@@ -1,17 +1,20 @@
 //! The quarantine: invalid records as JSON objects in files.
 
+use std::sync::Arc;
+
 use pseidon_dsl::node::Text;
-use pseidon_dsl::{Diagnostic, Name, Node, NodeKind, Span};
-use pseidon_plugin::Options;
+use pseidon_dsl::{Name, Node, NodeKind, Span};
+use pseidon_plugin::options::Parsed;
 use pseidon_plugin::registry::QuarantinePlace;
+use pseidon_plugin::stage::{SinkFactory, SinkStage};
 
-use super::options::SPEC;
+use super::FilesSink;
 
-/// The options of a sink that writes invalid records to this place.
+/// The sink that writes invalid records to this place.
 ///
 /// # Errors
 /// None, as long as the options below are declared.
-pub fn quarantine_options(place: &QuarantinePlace) -> Result<Options, Vec<Diagnostic>> {
+pub fn quarantine(place: &QuarantinePlace) -> Parsed<SinkStage> {
     let folder = place.folder.replace('{', "{{").replace('}', "}}");
     let path = Text::plain(format!("{folder}/{{{}}}", place.subfolder), 0);
     let entries = [
@@ -21,7 +24,7 @@ pub fn quarantine_options(place: &QuarantinePlace) -> Result<Options, Vec<Diagno
     ];
     let entries = entries.map(|(name, value)| (node(keyword(name)), node(value)));
     let map = node(NodeKind::Map(entries.into()));
-    Options::parse(&SPEC, &[map], Span::default())
+    Arc::new(FilesSink).configure(&[map], Span::default())
 }
 
 fn keyword(name: &str) -> NodeKind {

@@ -22,6 +22,7 @@ use pseidon_exec::lanes::Lanes;
 use pseidon_expr::{Column, Scope};
 use pseidon_plugin::batch::WantedMetadata;
 use pseidon_plugin::metrics::Metrics;
+use pseidon_plugin::options::Options;
 use pseidon_plugin::sink::{Chunk, RecordShape};
 use pseidon_plugin::{BatchBuilder, LaneMemory, Split, Stop};
 use rustix::fs::{FlockOperation, flock};
@@ -179,9 +180,9 @@ impl Writer {
     }
 }
 
-fn options(text: &str) -> Options {
+fn options(text: &str) -> FilesSinkOptions {
     let nodes = pseidon_dsl::edn::read_all(text).unwrap();
-    Options::parse(&options::SPEC, &nodes, pseidon_dsl::Span::default()).unwrap()
+    FilesSinkOptions::parse_stage(&options::SPEC, &nodes, pseidon_dsl::Span::default()).unwrap()
 }
 
 fn input() -> SinkInput {

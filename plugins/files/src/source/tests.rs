@@ -53,9 +53,9 @@ struct Run {
     seen: Arc<Mutex<EngineState>>,
 }
 
-fn options(text: &str) -> Options {
+fn options(text: &str) -> FilesSourceOptions {
     let nodes = pseidon_dsl::edn::read_all(text).unwrap();
-    Options::parse(&SPEC, &nodes, pseidon_dsl::Span::default()).unwrap()
+    FilesSourceOptions::parse_stage(&SPEC, &nodes, pseidon_dsl::Span::default()).unwrap()
 }
 
 impl World {
@@ -121,6 +121,7 @@ impl World {
             limits,
         };
         self.start_source(Arc::new(PreparedFiles {
+            format_span: None,
             format: "txt".into(),
             schema: None,
             config,

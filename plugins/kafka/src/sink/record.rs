@@ -14,11 +14,13 @@ use arrow::datatypes::{DataType, Int64Type, SchemaRef, TimeUnit};
 use arrow::error::ArrowError;
 use pseidon_dsl::Diagnostic;
 use pseidon_expr::{CompiledExpr, Scope, compile};
-use pseidon_formats::RecordEncoder;
+use pseidon_formats::{OutputFormat, RecordEncoder};
 use pseidon_plugin::batch::NO_TIMESTAMP;
+use pseidon_plugin::options::Spanned;
 use pseidon_plugin::sink::{RecordShape, SinkInput};
-use pseidon_plugin::{BadRow, Options, Rows};
+use pseidon_plugin::{BadRow, Rows};
 
+use super::KafkaSinkOptions;
 use super::limits::RecordLimits;
 use super::messages;
 
@@ -32,11 +34,11 @@ pub(super) struct CopiedParts {
 
 impl CopiedParts {
     /// The parts that these options do not replace.
-    pub(super) fn from_options(options: &Options) -> CopiedParts {
+    pub(super) fn of(options: &KafkaSinkOptions) -> CopiedParts {
         CopiedParts {
-            key: options.expr("key").is_none(),
-            timestamp: options.expr("timestamp").is_none(),
-            headers: options.named_exprs("headers").is_none(),
+            key: options.key.is_none(),
+            timestamp: options.timestamp.is_none(),
+            headers: options.headers.is_none(),
         }
     }
 
@@ -67,7 +69,11 @@ struct RecordExprs {
 }
 
 impl RecordExprs {
-    fn compile(options: &Options, scope: &Scope, errors: &mut Vec<Diagnostic>) -> RecordExprs {
+    fn compile(
+        options: &KafkaSinkOptions,
+        scope: &Scope,
+        errors: &mut Vec<Diagnostic>,
+    ) -> RecordExprs {
         let mut nondeterminism = None;
         let mut compiled = |expr, name: &str| match compile(expr, scope) {
             Ok(compiled) => {
@@ -81,15 +87,14 @@ impl RecordExprs {
                 None
             }
         };
-        let key = options.expr("key").and_then(|expr| compiled(expr, "key"));
-        let partition = options
-            .expr("partition")
-            .and_then(|expr| compiled(expr, "partition"));
-        let timestamp = options
-            .expr("timestamp")
-            .and_then(|expr| compiled(expr, "timestamp"));
+        let key = options.key.as_ref();
+        let key = key.and_then(|key| compiled(key, "key"));
+        let partition = options.partition.as_ref();
+        let partition = partition.and_then(|option| compiled(&option.value, "partition"));
+        let timestamp = options.timestamp.as_ref();
+        let timestamp = timestamp.and_then(|option| compiled(&option.value, "timestamp"));
         let mut headers = Vec::new();
-        for (name, expr) in options.named_exprs("headers").unwrap_or_default() {
+        for (name, expr) in options.headers.iter().flat_map(|headers| &headers.0) {
             headers.extend(compiled(expr, "headers").map(|compiled| (name.clone(), compiled)));
         }
         RecordExprs {
@@ -102,67 +107,53 @@ impl RecordExprs {
     }
 
     /// The errors of expressions whose type cannot be converted.
-    fn type_errors(&self, options: &Options) -> Vec<Diagnostic> {
+    fn type_errors(&self, options: &KafkaSinkOptions) -> Vec<Diagnostic> {
         let mut errors = Vec::new();
-        if let Some(partition) = &self.partition
-            && !partition.field().data_type().is_integer()
-            && !partition.field().data_type().is_null()
-        {
-            errors.push(invalid(
-                options,
-                "partition",
-                format!(
-                    "expected an integer, found {}",
-                    partition.field().data_type()
-                ),
-            ));
+        if let (Some(option), Some(compiled)) = (&options.partition, &self.partition) {
+            let found = compiled.field().data_type();
+            if !found.is_integer() && !found.is_null() {
+                let reason = format!("expected an integer, found {found}");
+                errors.push(option.error("invalid `:partition`", reason));
+            }
         }
-        if let Some(timestamp) = &self.timestamp
-            && !matches!(
-                timestamp.field().data_type(),
-                DataType::Timestamp(..) | DataType::Null
-            )
-            && !timestamp.field().data_type().is_integer()
-        {
-            errors.push(invalid(
-                options,
-                "timestamp",
-                format!(
-                    "expected a timestamp or milliseconds, found {}",
-                    timestamp.field().data_type()
-                ),
-            ));
+        if let (Some(option), Some(compiled)) = (&options.timestamp, &self.timestamp) {
+            let found = compiled.field().data_type();
+            if !matches!(found, DataType::Timestamp(..) | DataType::Null) && !found.is_integer() {
+                let reason = format!("expected a timestamp or milliseconds, found {found}");
+                errors.push(option.error("invalid `:timestamp`", reason));
+            }
         }
         errors
     }
 }
 
-/// The error of an option with an invalid value.
-fn invalid(options: &Options, name: &str, reason: String) -> Diagnostic {
-    Diagnostic::new(options.span_of(name), format!("invalid `:{name}`"), reason)
-}
-
 impl RecordPlan {
     /// Compiles the options.
-    pub(super) fn new(options: &Options, input: &SinkInput) -> Result<RecordPlan, Vec<Diagnostic>> {
+    pub(super) fn new(
+        options: &KafkaSinkOptions,
+        input: &SinkInput,
+    ) -> Result<RecordPlan, Vec<Diagnostic>> {
         let mut errors = Vec::new();
         let is_unchanged = matches!(&input.record, RecordShape::AsCame { .. });
         let is_foreign =
             matches!(&input.record, RecordShape::AsCame { format } if format != "json");
-        let unsaid = if is_foreign { "raw" } else { "json" };
-        let format = options
-            .string("format")
-            .unwrap_or(unsaid)
-            .parse()
-            .map_err(|reason| vec![invalid(options, "format", reason)])?;
-        let encoder = RecordEncoder::new(format, input)
-            .map_err(|reason| errors.push(invalid(options, "format", reason)));
+        let default = if is_foreign {
+            OutputFormat::Raw
+        } else {
+            OutputFormat::Json
+        };
+        let format = options.format.unwrap_or(Spanned {
+            value: default,
+            span: options.span,
+        });
+        let encoder = RecordEncoder::new(format.value, input)
+            .map_err(|reason| errors.push(format.error("invalid `:format`", reason)));
         let exprs = RecordExprs::compile(options, &input.scope, &mut errors);
         errors.extend(exprs.type_errors(options));
         let (Ok(encoder), true) = (encoder, errors.is_empty()) else {
             return Err(errors);
         };
-        let is_copied = CopiedParts::from_options(options);
+        let is_copied = CopiedParts::of(options);
         let copied = CopiedParts {
             key: is_unchanged && is_copied.key,
             timestamp: is_unchanged && is_copied.timestamp,

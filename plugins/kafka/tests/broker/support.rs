@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use pseidon_dsl::{Node, NodeKind, Span, edn};
-use pseidon_plugin::Options;
+use pseidon_plugin::options::Options;
 use pseidon_plugin::spec::PluginSpec;
 
 /// The timeout of every wait.
@@ -38,9 +38,9 @@ pub(crate) fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
 }
 
 /// Options as a pipeline file contains them.
-pub(crate) fn options(spec: &'static PluginSpec, text: &str) -> Options {
+pub(crate) fn options<O: Options>(spec: &'static PluginSpec, text: &str) -> O {
     let node: Node = edn::read(text).unwrap_or_else(|errors| panic!("{text}: {errors:?}"));
     assert!(matches!(node.kind, NodeKind::Map(_)), "{text}");
-    Options::parse(spec, &[node], Span::default())
+    O::parse_stage(spec, &[node], Span::default())
         .unwrap_or_else(|errors| panic!("{text}: {errors:?}"))
 }

@@ -65,7 +65,7 @@ fn dropped_records_are_not_read_again() {
             format: "json".into(),
         },
     };
-    let options = Options::parse(&SPEC, &[], pseidon_dsl::Span::new(0, 0)).unwrap();
+    let options = DropOptions::parse_stage(&SPEC, &[], pseidon_dsl::Span::new(0, 0)).unwrap();
     let setup = SinkSetup {
         pipeline: "test".into(),
         base: dir.path().into(),

@@ -12,7 +12,11 @@ use super::*;
 
 fn prepare(options: &str) -> Result<Arc<dyn Source>, Vec<Diagnostic>> {
     let args = edn::read_all(options)?;
-    GeneratePlugin.prepare(&Options::parse(&SPEC, &args, Span::new(0, options.len()))?)
+    GeneratePlugin.prepare(&GenerateOptions::parse_stage(
+        &SPEC,
+        &args,
+        Span::new(0, options.len()),
+    )?)
 }
 
 fn setup() -> SourceSetup {
@@ -366,6 +370,6 @@ fn the_example_is_valid() {
     else {
         panic!("not a stage")
     };
-    let options = Options::parse(&SPEC, &call[1..], Span::new(0, 0)).unwrap();
+    let options = GenerateOptions::parse_stage(&SPEC, &call[1..], Span::new(0, 0)).unwrap();
     GeneratePlugin.prepare(&options).map(|_| ()).unwrap();
 }

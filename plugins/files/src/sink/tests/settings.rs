@@ -1,5 +1,6 @@
 //! Tests of the options, and of the routing that they configure.
 
+use pseidon_plugin::options::Options;
 use pseidon_plugin::{BadRow, OptionKind};
 
 use super::*;
@@ -12,7 +13,9 @@ fn the_example_of_the_declaration_is_valid() {
         r#":rollover {:size "128MB" :idle "30s"}}"#
     );
     let example = pseidon_dsl::edn::read_all(text).unwrap();
-    let options = Options::parse(&options::SPEC, &example, pseidon_dsl::Span::default()).unwrap();
+    let options =
+        FilesSinkOptions::parse_stage(&options::SPEC, &example, pseidon_dsl::Span::default())
+            .unwrap();
     assert!(
         FilesSink
             .prepare(&options, &input())
@@ -171,7 +174,8 @@ fn an_invalid_number_of_lanes_is_rejected() {
         let nodes =
             pseidon_dsl::edn::read_all(&format!(r#"{{:path "out" :lanes "{lanes}"}}"#)).unwrap();
         let errors =
-            Options::parse(&options::SPEC, &nodes, pseidon_dsl::Span::default()).unwrap_err();
+            FilesSinkOptions::parse_stage(&options::SPEC, &nodes, pseidon_dsl::Span::default())
+                .unwrap_err();
         assert!(
             format!("{errors:?}").contains("expected an integer from 1 to 256"),
             "{errors:?}"
