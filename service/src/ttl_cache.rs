@@ -3,9 +3,11 @@
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
+use rustix::time::{ClockId, clock_gettime};
 
-/// Computing a value takes at most this fraction of the time (1/200): a page of many logs, which
-/// takes longer, is computed less often.
+/// Computing a value takes at most this fraction of a processor's time (1/200): a page of many
+/// logs, which takes longer, is computed less often. Time for which the thread waits for a
+/// processor does not count, so pages of a busy process are not older than those of an idle one.
 const COST_FACTOR: u32 = 200;
 /// The longest time to live that is derived from the cost.
 const MAX_TTL: Duration = Duration::from_secs(10);
@@ -29,18 +31,24 @@ impl<T: Clone> TtlCache<T> {
     /// computation.
     pub(crate) fn get(&self, compute: impl FnOnce() -> T) -> T {
         let mut last = self.last.lock();
-        let start = Instant::now();
-        match last.as_ref().filter(|(expiry, _)| start < *expiry) {
+        match last.as_ref().filter(|(expiry, _)| Instant::now() < *expiry) {
             Some((_, value)) => value.clone(),
             None => {
+                let before = processor_time();
                 let value = compute();
-                let end = Instant::now();
-                last.insert((end + ttl(self.min_ttl, end - start), value))
+                let cost = processor_time().saturating_sub(before);
+                last.insert((Instant::now() + ttl(self.min_ttl, cost), value))
                     .1
                     .clone()
             }
         }
     }
+}
+
+/// The processor time that this thread has used.
+fn processor_time() -> Duration {
+    let used = clock_gettime(ClockId::ThreadCPUTime);
+    Duration::try_from(used).unwrap_or_default()
 }
 
 /// The time to live of a value that took `cost` to compute.
