@@ -1,4 +1,4 @@
-//! How processes, versions of the pipeline, sinks and splits are told apart.
+//! The names of processes, versions of the pipeline and splits, and the kinds of sinks.
 
 use std::fmt;
 
