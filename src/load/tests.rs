@@ -2,7 +2,7 @@
 
 use pseidon_dsl::document;
 use pseidon_expr::types::field_type_name;
-use pseidon_plan::{Guarantee, Plan, PlanContext, plan};
+use pseidon_plan::{Guarantee, Operator, Plan, PlanContext, plan};
 
 use crate::registry::registry;
 
@@ -119,6 +119,12 @@ fn each_error_is_shown_with_help() {
             "the branches of this `match` pass on records with different columns",
         ),
         (
+            untyped(
+                "(match #r\"t\" (match #r\"1\" (select \"x\") :else (select \"y\")) :else (select \"x\")) (stdout)",
+            ),
+            "pass on records with different columns",
+        ),
+        (
             untyped("(where \"x > 1\" {:on-error :ignore}) (stdout)"),
             "unknown error policy `ignore`",
         ),
@@ -232,6 +238,18 @@ fn the_guarantee_of_a_path_is_that_of_its_weakest_part() {
         [Guarantee::AtLeastOnce]
     );
     assert_eq!(
+        guarantee(&untyped(
+            "(match \"t\" (where \"random() < 0.5\")) (files {:path \"o\"})"
+        )),
+        [Guarantee::AtLeastOnce]
+    );
+    assert_eq!(
+        guarantee(&untyped(
+            "(match \"t\" (-> (where \"random() < 0.5\") (stdout))) (files {:path \"o\"})"
+        )),
+        [Guarantee::AtLeastOnce, Guarantee::ExactlyOnce]
+    );
+    assert_eq!(
         guarantee(&untyped("(all (stdout) (files {:path \"o\"}))")),
         [Guarantee::AtLeastOnce, Guarantee::ExactlyOnce]
     );
@@ -245,6 +263,23 @@ fn the_guarantee_of_a_path_is_that_of_its_weakest_part() {
         ),
         [Guarantee::AtLeastOnce]
     );
+}
+
+#[test]
+fn a_branch_that_ends_in_a_sink_does_not_pass_on_its_rows() {
+    for (branch, expected) in [
+        ("(files {:path \"o\"})", false),
+        ("(files {:path \"o\" :codec :parquet})", false),
+        ("(where \"n > 1\")", true),
+        ("(all (files {:path \"o\"}))", true),
+    ] {
+        let plan = plan_of(&typed(&format!("(match \"t\" {branch}) (stdout)")))
+            .unwrap_or_else(|errors| panic!("{branch}: {errors:?}"));
+        let Operator::Match { branches, .. } = &plan.sources[0].chain.steps[0].operator else {
+            panic!("{branch} is not in a match");
+        };
+        assert_eq!(branches[0].1.passes_on, expected, "{branch}");
+    }
 }
 
 #[test]
