@@ -10,11 +10,11 @@ use bytes::Bytes;
 use pseidon_delivery::Position;
 use pseidon_dsl::Diagnostic;
 use pseidon_plugin::options::kinds::NamedExprs;
-use pseidon_plugin::options::{Argument, OnError, OptionValue, Options, Parsed, Spanned};
+use pseidon_plugin::options::{OnError, Options, Spanned};
 use pseidon_plugin::source::{
     Source, SourceError, SourceFacts, SourceHandle, SourcePlugin, SourceSetup, Stopped,
 };
-use pseidon_plugin::spec::{OptionKind, PluginSpec, Role};
+use pseidon_plugin::spec::{PluginSpec, Role};
 use pseidon_plugin::{Batch, Split};
 
 mod numbers;
@@ -74,7 +74,7 @@ pub struct GenerateOptions {
     /// Records per second, over all splits: `1000`, or `0.5` for one every two seconds. Without it,
     /// records are generated as fast as the pipeline accepts them. Records are generated in groups
     /// about 50 ms apart, and delays are caught up.
-    rate: Option<Pace>,
+    rate: Option<Spanned<f64>>,
     /// The seed of `r` and `h`. Different seeds generate different values.
     #[option(default = "0")]
     seed: u64,
@@ -82,29 +82,11 @@ pub struct GenerateOptions {
     /// `@partition`. Records of one split keep their order. Change it only together with the
     /// pipeline's name, because each split resumes from its own number.
     #[option(default = "1")]
-    splits: SplitCount,
+    splits: Spanned<u64>,
     /// What to do with a record whose expressions fail, for example because of a division by zero:
     /// `:throw` stops the run, `:noop` skips the record and counts it.
     #[option(default = "throw")]
     on_error: Spanned<OnError>,
-}
-
-/// A number of splits: 1 to 4096.
-#[derive(Clone, Copy, Debug)]
-struct SplitCount(usize);
-
-impl OptionValue for SplitCount {
-    const KIND: OptionKind = OptionKind::Integer;
-
-    fn parse(argument: &Argument<'_>) -> Parsed<SplitCount> {
-        match u64::parse(argument)? {
-            count @ 1..=MAX_SPLITS => Ok(SplitCount(count as usize)),
-            _ => Err(argument.error(
-                "invalid number of splits",
-                format!("expected 1 to {MAX_SPLITS}"),
-            )),
-        }
-    }
 }
 
 /// The plugin `generate`.
@@ -123,27 +105,41 @@ impl SourcePlugin for GeneratePlugin {
     }
 
     fn prepare(&self, options: &GenerateOptions) -> Result<Arc<dyn Source>, Vec<Diagnostic>> {
-        let skip_failures = match options.on_error.value {
-            OnError::Throw => Ok(false),
-            OnError::Noop => Ok(true),
-            OnError::Retry { .. } | OnError::Quarantine { .. } => Err(options.on_error.error(
+        let mut errors = Vec::new();
+        let pace = options.rate.and_then(|rate| {
+            let pace = Pace::new(rate.value);
+            if pace.is_none() {
+                errors.push(rate.error("invalid rate", "expected a number greater than 0"));
+            }
+            pace
+        });
+        let splits = options.splits;
+        if !(1..=MAX_SPLITS).contains(&splits.value) {
+            let expected = format!("expected 1 to {MAX_SPLITS}");
+            errors.push(splits.error("invalid number of splits", expected));
+        }
+        let policy = &options.on_error;
+        if matches!(
+            policy.value,
+            OnError::Retry { .. } | OnError::Quarantine { .. }
+        ) {
+            errors.push(policy.error(
                 "generated records cannot be retried or quarantined",
                 "expected :throw or :noop",
-            )),
-        };
+            ));
+        }
         let record = &options.record;
-        let generator = RecordGenerator::new(&record.value.0, record.span, options.seed);
-        match (generator, skip_failures) {
-            (Ok(generator), Ok(skip_failures)) => Ok(Arc::new(Generate {
+        match RecordGenerator::new(&record.value.0, record.span, options.seed) {
+            Ok(generator) if errors.is_empty() => Ok(Arc::new(Generate {
                 generator,
                 count: options.count,
-                pace: options.rate,
-                splits: options.splits.0,
-                skip_failures,
+                pace,
+                splits: splits.value as usize,
+                skip_failures: policy.value == OnError::Noop,
             })),
-            (generator, skip_failures) => {
-                let mut errors: Vec<Diagnostic> = skip_failures.err().into_iter().collect();
-                errors.extend(generator.err().into_iter().flatten());
+            Ok(_) => Err(errors),
+            Err(more) => {
+                errors.extend(more);
                 Err(errors)
             }
         }

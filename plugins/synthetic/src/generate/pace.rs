@@ -2,9 +2,6 @@
 
 use std::time::Duration;
 
-use pseidon_plugin::options::{Argument, OptionValue, Parsed};
-use pseidon_plugin::spec::OptionKind;
-
 /// The shortest pause. Records are generated in small groups, so that a high rate does not cost a
 /// wake-up per record.
 const MIN_PAUSE: Duration = Duration::from_millis(50);
@@ -35,16 +32,6 @@ impl Pace {
         let next_due =
             Duration::try_from_secs_f64(done as f64 / self.per_second).unwrap_or(Duration::MAX);
         next_due.saturating_sub(elapsed).clamp(MIN_PAUSE, MAX_PAUSE)
-    }
-}
-
-/// Records per second.
-impl OptionValue for Pace {
-    const KIND: OptionKind = OptionKind::Number;
-
-    fn parse(argument: &Argument<'_>) -> Parsed<Pace> {
-        Pace::new(f64::parse(argument)?)
-            .ok_or_else(|| argument.error("invalid rate", "expected a number greater than 0"))
     }
 }
 
