@@ -7,8 +7,8 @@ use arrow::buffer::{OffsetBuffer, ScalarBuffer};
 use arrow::datatypes::{Field, FieldRef, Fields};
 use serde::de::{DeserializeSeed, Deserializer, IgnoredAny, MapAccess, SeqAccess};
 
-use super::columns::{Column, Mismatch};
-use super::tree::{KeySeed, KeySet};
+use super::super::keys::{KeySeed, KeySet};
+use super::{Column, Mismatch};
 
 /// A column of objects, of which some fields are wanted.
 pub(super) struct StructColumn {
