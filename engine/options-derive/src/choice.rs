@@ -50,7 +50,7 @@ pub(crate) fn derive(input: &DeriveInput) -> syn::Result<TokenStream> {
 
             fn parse(
                 argument: &::pseidon_plugin::options::Argument<'_>,
-            ) -> ::pseidon_plugin::options::Parsed<Self> {
+            ) -> ::pseidon_plugin::options::ParseResult<Self> {
                 argument.choice()
             }
 

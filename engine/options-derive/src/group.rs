@@ -78,7 +78,7 @@ pub(crate) fn derive(input: &DeriveInput) -> syn::Result<TokenStream> {
                 const KIND: __spec::OptionKind =
                     __spec::OptionKind::Map(<Self as __options::Options>::DECLARED);
 
-                fn parse(argument: &__options::Argument<'_>) -> __options::Parsed<Self> {
+                fn parse(argument: &__options::Argument<'_>) -> __options::ParseResult<Self> {
                     argument.map()
                 }
 

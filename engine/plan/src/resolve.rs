@@ -9,7 +9,7 @@ use pseidon_dsl::expr::{Expr, SelectItem};
 use pseidon_dsl::{
     Call, Diagnostic, Document, Flow, Name, Node, NodeKind, Span, Stage, class, nearest,
 };
-use pseidon_plugin::options::{OnError, Parsed};
+use pseidon_plugin::options::{OnError, ParseResult};
 use pseidon_plugin::registry::Registry;
 use pseidon_plugin::sink::Protocol;
 use pseidon_plugin::spec::{PluginSpec, Role};
@@ -283,7 +283,7 @@ impl<'a> Resolver<'a> {
     }
 
     /// The parsed options. `None` if there are errors, which are reported.
-    fn checked<T>(&mut self, parsed: Parsed<T>) -> Option<T> {
+    fn checked<T>(&mut self, parsed: ParseResult<T>) -> Option<T> {
         match parsed {
             Ok(options) => Some(options),
             Err(errors) => {

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use pseidon_dsl::{Diagnostic, Document, Node, NodeKind, Span};
 use pseidon_plugin::options::kinds::ByteSize;
-use pseidon_plugin::options::{Argument, Choice, OptionValue, Options, Parsed, Spanned};
+use pseidon_plugin::options::{Argument, Choice, OptionValue, Options, ParseResult, SpannedValue};
 use pseidon_plugin::spec::{OptionGroup, OptionKind};
 
 /// The declaration of the settings, for documentation.
@@ -43,7 +43,7 @@ pub struct Settings {
     pub namespace: String,
     /// With `:exactly-once`, a path with a weaker guarantee is an error.
     #[option(default = "any")]
-    pub guarantee: Spanned<RequiredGuarantee>,
+    pub guarantee: SpannedValue<RequiredGuarantee>,
     /// How often positions are committed that advanced without a closed file, because records were
     /// filtered out.
     #[option(default = "5s")]
@@ -129,7 +129,7 @@ impl OptionValue for Threads {
     const KIND: OptionKind = OptionKind::Integer;
     const OPTIONAL: bool = true;
 
-    fn parse(argument: &Argument<'_>) -> Parsed<Threads> {
+    fn parse(argument: &Argument<'_>) -> ParseResult<Threads> {
         match u64::parse(argument)? {
             count @ 1..=1024 => Ok(Threads(count as usize)),
             _ => Err(argument.error(
@@ -159,7 +159,7 @@ impl Memory {
 impl OptionValue for Memory {
     const KIND: OptionKind = ByteSize::KIND;
 
-    fn parse(argument: &Argument<'_>) -> Parsed<Memory> {
+    fn parse(argument: &Argument<'_>) -> ParseResult<Memory> {
         let ByteSize(bytes) = ByteSize::parse(argument)?;
         if bytes < 16 << 20 {
             return Err(argument.error("`:memory` is too small", "expected at least \"16MiB\""));
@@ -185,7 +185,7 @@ impl Lease {
 impl OptionValue for Lease {
     const KIND: OptionKind = Duration::KIND;
 
-    fn parse(argument: &Argument<'_>) -> Parsed<Lease> {
+    fn parse(argument: &Argument<'_>) -> ParseResult<Lease> {
         let lease = Duration::parse(argument)?;
         if lease < Lease::MIN {
             return Err(argument.error("`:lease` is too short", "expected at least \"1s\""));
@@ -208,7 +208,7 @@ impl Port {
 impl OptionValue for Port {
     const KIND: OptionKind = OptionKind::Integer;
 
-    fn parse(argument: &Argument<'_>) -> Parsed<Port> {
+    fn parse(argument: &Argument<'_>) -> ParseResult<Port> {
         match u16::try_from(u64::parse(argument)?) {
             Ok(port @ 1..) => Ok(Port(port)),
             _ => Err(argument.error("invalid port", "expected an integer from 1 to 65535")),

@@ -2,7 +2,7 @@
 
 use pseidon_dsl::Call;
 use pseidon_dsl::expr::{Expr, SelectItem};
-use pseidon_plugin::options::{OnError, Options, Parsed};
+use pseidon_plugin::options::{OnError, Options, ParseResult};
 use pseidon_plugin::spec::{PluginSpec, Role};
 
 /// The transform `where`.
@@ -96,7 +96,7 @@ impl Transform {
     ///
     /// # Errors
     /// All errors in the arguments.
-    pub fn parse(self, call: &Call) -> Parsed<TransformOptions> {
+    pub fn parse(self, call: &Call) -> ParseResult<TransformOptions> {
         let (spec, args, span) = (self.spec(), &call.args, call.span);
         match self {
             Transform::Where => {

@@ -10,7 +10,7 @@
 //! use std::time::Duration;
 //!
 //! use pseidon_dsl::{Span, edn};
-//! use pseidon_plugin::options::{Choice, OnError, Options, Spanned};
+//! use pseidon_plugin::options::{Choice, OnError, Options, SpannedValue};
 //! use pseidon_plugin::spec::{PluginSpec, Role};
 //!
 //! /// The options of a sink.
@@ -18,7 +18,7 @@
 //! pub struct ExampleOptions {
 //!     /// The address: `host:port`.
 //!     #[option(positional, free)]
-//!     address: Spanned<String>,
+//!     address: SpannedValue<String>,
 //!     /// How records are written.
 //!     #[option(default = "json")]
 //!     format: Format,
@@ -68,7 +68,7 @@
 //! assert_eq!(errors[1].message, "missing required option `:address` of `example`");
 //! ```
 //!
-//! A field is required unless it has a default or its type is `Option`. [`Spanned`] keeps the
+//! A field is required unless it has a default or its type is `Option`. [`SpannedValue`] keeps the
 //! position of the value, for errors that only the plugin can find. A group that several stages
 //! have is a struct that they `flatten`. All attributes are listed at the derive macro.
 //!
@@ -92,7 +92,7 @@ pub use pseidon_dsl::expr::Expr;
 pub use pseidon_options_derive::{Choice, Options};
 pub use reader::Reader;
 pub use schema::{SchemaOption, print_schema, read_schema};
-pub use value::{Argument, Choice, OptionValue, Parsed, Spanned};
+pub use value::{Argument, Choice, OptionValue, ParseResult, SpannedValue};
 
 /// A group of options. Use the derive macro to implement it.
 pub trait Options: Sized {
@@ -116,7 +116,7 @@ pub trait Options: Sized {
     ///
     /// # Errors
     /// All errors in the arguments.
-    fn parse_stage(spec: &PluginSpec, args: &[Node], span: Span) -> Parsed<Self> {
+    fn parse_stage(spec: &PluginSpec, args: &[Node], span: Span) -> ParseResult<Self> {
         let mut reader = Reader::new(format!("`{}`", spec.name), Self::DECLARED, span);
         reader.add_arguments(args, Self::POSITIONAL, spec.example)?;
         reader.finish()
@@ -126,7 +126,7 @@ pub trait Options: Sized {
     ///
     /// # Errors
     /// All errors in the entries.
-    fn parse_map(name: &str, entries: &[(Node, Node)], span: Span) -> Parsed<Self> {
+    fn parse_map(name: &str, entries: &[(Node, Node)], span: Span) -> ParseResult<Self> {
         let mut reader = Reader::new(format!("`{name}`"), Self::DECLARED, span);
         reader.add_entries(entries);
         reader.finish()

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use crate::format::Format;
-use crate::options::Parsed;
+use crate::options::ParseResult;
 use crate::spec::PluginSpec;
 use crate::stage::{SinkFactory, SinkStage, SourceFactory};
 
@@ -23,7 +23,7 @@ pub struct Registry {
 
 /// Creates the sink that writes invalid records to a place. The records have columns with the
 /// reason and the original record.
-pub type QuarantineFactory = fn(&QuarantinePlace) -> Parsed<SinkStage>;
+pub type QuarantineFactory = fn(&QuarantinePlace) -> ParseResult<SinkStage>;
 
 /// A place for invalid records.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use pseidon_dsl::expr::Expr;
 use pseidon_dsl::{Node, Span};
 
-use crate::options::{OnError, Options, Parsed};
+use crate::options::{OnError, Options, ParseResult};
 use crate::sink::{PreparedSink, SinkFacts, SinkInput, SinkPlugin};
 use crate::source::{Source, SourcePlugin};
 use crate::spec::PluginSpec;
@@ -60,7 +60,7 @@ pub trait SourceFactory: Send + Sync {
     ///
     /// # Errors
     /// All errors in the arguments.
-    fn configure(self: Arc<Self>, args: &[Node], span: Span) -> Parsed<SourceStage>;
+    fn configure(self: Arc<Self>, args: &[Node], span: Span) -> ParseResult<SourceStage>;
 }
 
 impl<P: SourcePlugin> SourceFactory for P {
@@ -68,7 +68,7 @@ impl<P: SourcePlugin> SourceFactory for P {
         SourcePlugin::spec(self)
     }
 
-    fn configure(self: Arc<Self>, args: &[Node], span: Span) -> Parsed<SourceStage> {
+    fn configure(self: Arc<Self>, args: &[Node], span: Span) -> ParseResult<SourceStage> {
         let spec = SourcePlugin::spec(&*self);
         let options = P::Options::parse_stage(spec, args, span)?;
         Ok(SourceStage {
@@ -82,12 +82,14 @@ impl<P: SourcePlugin> SourceFactory for P {
 pub struct SourceStage {
     /// What its options are.
     pub options: StageOptions,
-    prepare: Box<dyn Fn() -> Parsed<Arc<dyn Source>> + Send + Sync>,
+    prepare: PrepareSource,
 }
+
+type PrepareSource = Box<dyn Fn() -> ParseResult<Arc<dyn Source>> + Send + Sync>;
 
 impl SourceStage {
     /// Creates the source. See [`SourcePlugin::prepare`].
-    pub fn prepare(&self) -> Parsed<Arc<dyn Source>> {
+    pub fn prepare(&self) -> ParseResult<Arc<dyn Source>> {
         (self.prepare)()
     }
 }
@@ -101,7 +103,7 @@ pub trait SinkFactory: Send + Sync {
     ///
     /// # Errors
     /// All errors in the arguments.
-    fn configure(self: Arc<Self>, args: &[Node], span: Span) -> Parsed<SinkStage>;
+    fn configure(self: Arc<Self>, args: &[Node], span: Span) -> ParseResult<SinkStage>;
 }
 
 impl<P: SinkPlugin> SinkFactory for P {
@@ -109,7 +111,7 @@ impl<P: SinkPlugin> SinkFactory for P {
         SinkPlugin::spec(self)
     }
 
-    fn configure(self: Arc<Self>, args: &[Node], span: Span) -> Parsed<SinkStage> {
+    fn configure(self: Arc<Self>, args: &[Node], span: Span) -> ParseResult<SinkStage> {
         let spec = SinkPlugin::spec(&*self);
         let options = P::Options::parse_stage(spec, args, span)?;
         Ok(SinkStage {
@@ -126,12 +128,14 @@ pub struct SinkStage {
     pub options: StageOptions,
     /// What the planner needs to know about the sink.
     pub facts: SinkFacts,
-    prepare: Box<dyn Fn(&SinkInput) -> Parsed<Arc<dyn PreparedSink>> + Send + Sync>,
+    prepare: PrepareSink,
 }
+
+type PrepareSink = Box<dyn Fn(&SinkInput) -> ParseResult<Arc<dyn PreparedSink>> + Send + Sync>;
 
 impl SinkStage {
     /// Creates the sink for this input. See [`SinkPlugin::prepare`].
-    pub fn prepare(&self, input: &SinkInput) -> Parsed<Arc<dyn PreparedSink>> {
+    pub fn prepare(&self, input: &SinkInput) -> ParseResult<Arc<dyn PreparedSink>> {
         (self.prepare)(input)
     }
 }

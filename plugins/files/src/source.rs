@@ -29,7 +29,7 @@ use bytes::Bytes;
 use pseidon_dsl::{Diagnostic, Span};
 use pseidon_plugin::Split;
 use pseidon_plugin::options::kinds::ByteSize;
-use pseidon_plugin::options::{Choice, OnError, Options, SchemaOption, Spanned};
+use pseidon_plugin::options::{Choice, OnError, Options, SchemaOption, SpannedValue};
 use pseidon_plugin::source::{
     Source, SourceError, SourceFacts, SourceHandle, SourcePlugin, SourceSetup,
 };
@@ -82,12 +82,12 @@ pub struct FilesSourceOptions {
     /// A path or a glob (`*`, `?`, `[ab]`, `**` for any folders), or several. Relative paths start
     /// at the pipeline file's folder.
     #[option(positional)]
-    path: Spanned<Vec<String>>,
+    path: SpannedValue<Vec<String>>,
     /// The records' format. The default depends on the names: `json` for `.json`, `.ndjson` and
     /// `.jsonl`, also with `.gz` or `.zst`; otherwise `txt`.
-    format: Option<Spanned<String>>,
+    format: Option<SpannedValue<String>>,
     /// The records' fields and their types, or `:infer` to infer them from the first records.
-    schema: Option<Spanned<SchemaOption>>,
+    schema: Option<SpannedValue<SchemaOption>>,
     /// How the files are compressed; `:auto` detects it from the first bytes of each file.
     #[option(default = "auto")]
     compression: CompressionOption,
@@ -104,7 +104,7 @@ pub struct FilesSourceOptions {
     /// The maximum length of a line. A longer line stops the run with an error: a truncated record
     /// would lose data.
     #[option(default = "16MB")]
-    max_record: Spanned<ByteSize>,
+    max_record: SpannedValue<ByteSize>,
     /// What happens to a record that does not match the format.
     #[option(default = "quarantine")]
     on_error: OnError,
@@ -219,7 +219,7 @@ fn format_by_name(paths: &[String]) -> String {
 struct PreparedFiles {
     format: String,
     format_span: Option<Span>,
-    schema: Option<Spanned<SchemaOption>>,
+    schema: Option<SpannedValue<SchemaOption>>,
     config: Config,
     /// `None` reads the files as they are.
     follow: Option<follow::Settings>,
@@ -239,8 +239,8 @@ impl Source for PreparedFiles {
         SourceFacts {
             format: self.format.clone(),
             format_span: self.format_span,
-            schema: self.schema.as_ref().and_then(Spanned::fields),
-            infer: self.schema.as_ref().and_then(Spanned::infer),
+            schema: self.schema.as_ref().and_then(SpannedValue::fields),
+            infer: self.schema.as_ref().and_then(SpannedValue::infer),
             not_rereadable: None,
             finite: self.follow.is_none(),
             topic_may_change: self.follow.is_some(),

@@ -5,7 +5,7 @@ use std::path::Path;
 
 use pseidon_dsl::{Diagnostic, Span};
 use pseidon_plugin::options::kinds::Properties;
-use pseidon_plugin::options::{Argument, Choice, OptionValue, Options, Parsed, Spanned};
+use pseidon_plugin::options::{Argument, Choice, OptionValue, Options, ParseResult, SpannedValue};
 use pseidon_plugin::spec::OptionKind;
 use rdkafka::ClientConfig;
 use rdkafka::error::KafkaError;
@@ -25,12 +25,12 @@ pub(crate) struct AccessOptions {
     #[option(span)]
     span: Span,
     /// Connect with TLS; `{}` is enough if a public authority signed the brokers' certificates.
-    tls: Option<Spanned<TlsOptions>>,
+    tls: Option<SpannedValue<TlsOptions>>,
     /// Log in to the brokers.
-    sasl: Option<Spanned<SaslOptions>>,
+    sasl: Option<SpannedValue<SaslOptions>>,
     /// Any properties of librdkafka, such as `{"session.timeout.ms" 6000}`. They override what the
     /// other options set. Properties that delivery depends on cannot be set.
-    properties: Option<Spanned<Properties>>,
+    properties: Option<SpannedValue<Properties>>,
 }
 
 #[derive(Clone, Debug, Options)]
@@ -80,7 +80,7 @@ struct Brokers(String);
 impl OptionValue for Brokers {
     const KIND: OptionKind = OptionKind::Strings;
 
-    fn parse(argument: &Argument<'_>) -> Parsed<Brokers> {
+    fn parse(argument: &Argument<'_>) -> ParseResult<Brokers> {
         let brokers = Vec::<String>::parse(argument)?.join(",");
         if brokers.split(',').all(|broker| broker.trim().is_empty()) {
             return Err(argument.error("`:brokers` is empty", "expected \"host:port\""));

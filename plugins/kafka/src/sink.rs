@@ -18,7 +18,7 @@ use std::time::Duration;
 use pseidon_dsl::{Diagnostic, Span};
 use pseidon_formats::OutputFormat;
 use pseidon_plugin::options::kinds::NamedExprs;
-use pseidon_plugin::options::{Expr, OnError, Options, Spanned};
+use pseidon_plugin::options::{Expr, OnError, Options, SpannedValue};
 use pseidon_plugin::sink::{
     PreparedSink, Protocol, Sink, SinkError, SinkFacts, SinkInput, SinkPlugin, SinkSetup, Target,
 };
@@ -88,16 +88,16 @@ pub struct KafkaSinkOptions {
     /// How a record's value is written: `:json`, `:txt` (the only string column), or `:raw` (the
     /// bytes as they were read). Without it, an unchanged record is written as it was read, and any
     /// other as JSON.
-    format: Option<Spanned<OutputFormat>>,
+    format: Option<SpannedValue<OutputFormat>>,
     /// The record's key, as a string, such as `"user.id"` or `"@key"`. NULL writes no key. Without
     /// it, an unchanged record keeps its key, and any other has none.
     key: Option<Expr>,
     /// The number of the partition. If NULL, the key decides the partition.
-    partition: Option<Spanned<Expr>>,
+    partition: Option<SpannedValue<Expr>>,
     /// The record's timestamp: a timestamp, or milliseconds since 1970. Without it, an unchanged
     /// record keeps its own. A record without one gets the time of writing. 0 cannot be written,
     /// because the Kafka client replaces it by the time of writing.
-    timestamp: Option<Spanned<Expr>>,
+    timestamp: Option<SpannedValue<Expr>>,
     /// The headers, as a map from names to expressions: `{:source "@topic"}`. A header that is NULL
     /// is left out. Without it, an unchanged record keeps its headers, and any other has none.
     headers: Option<NamedExprs>,
@@ -123,7 +123,7 @@ struct TransactionOptions {
     records: u64,
     /// Commit a transaction when it is this old.
     #[option(default = "1s")]
-    age: Spanned<Duration>,
+    age: SpannedValue<Duration>,
 }
 
 /// Properties that users cannot set, because delivery depends on them or an option sets them.
@@ -201,7 +201,7 @@ const MAX_AGE: Duration = Duration::from_secs(600);
 const COMMIT_MARGIN: Duration = Duration::from_secs(1);
 
 /// The errors of a transaction that would be too old for the broker before it is committed.
-fn age_errors(age: Spanned<Duration>, connection: Option<&Connection>) -> Vec<Diagnostic> {
+fn age_errors(age: SpannedValue<Duration>, connection: Option<&Connection>) -> Vec<Diagnostic> {
     let mut errors = Vec::new();
     if age.value > MAX_AGE {
         errors.push(age.error(

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use pseidon_dsl::{Diagnostic, Span};
 use pseidon_plugin::options::kinds::NamesOrRegex;
-use pseidon_plugin::options::{Choice, OnError, Options, SchemaOption, Spanned};
+use pseidon_plugin::options::{Choice, OnError, Options, SchemaOption, SpannedValue};
 use pseidon_plugin::sink::Target;
 use pseidon_plugin::source::{
     Source, SourceError, SourceFacts, SourceHandle, SourcePlugin, SourceSetup,
@@ -70,14 +70,14 @@ pub struct KafkaSourceOptions {
     /// The topics: one name, a vector of names, or a pattern such as `#r"clicks-.*"`, which must
     /// match a topic's whole name and is a POSIX extended regular expression. It matches Kafka's
     /// internal topics (`__consumer_offsets`) only if it starts with `__`.
-    topics: Spanned<NamesOrRegex>,
+    topics: SpannedValue<NamesOrRegex>,
     /// The format of a record's value: its name, with its settings after a colon, such as
     /// `"txt:sep=pipe;ts=0"`.
     #[option(default = "json")]
-    format: Spanned<String>,
+    format: SpannedValue<String>,
     /// The types of the records' fields, or `:infer` to derive them from a sample of records.
     /// Without it, the types follow from how the fields are used.
-    schema: Option<Spanned<SchemaOption>>,
+    schema: Option<SpannedValue<SchemaOption>>,
     #[option(flatten)]
     consumer: ConsumerOptions,
     /// `:latest` ends the run when everything is read that existed when the partitions were
@@ -215,7 +215,7 @@ struct KafkaSource {
     instance_id: Option<String>,
     format: String,
     format_span: Option<Span>,
-    schema: Option<Spanned<SchemaOption>>,
+    schema: Option<SpannedValue<SchemaOption>>,
     start: StartOption,
     until_latest: bool,
     on_missing_state: OnMissingState,
@@ -228,8 +228,8 @@ impl Source for KafkaSource {
         SourceFacts {
             format: self.format.clone(),
             format_span: self.format_span,
-            schema: self.schema.as_ref().and_then(Spanned::fields),
-            infer: self.schema.as_ref().and_then(Spanned::infer),
+            schema: self.schema.as_ref().and_then(SpannedValue::fields),
+            infer: self.schema.as_ref().and_then(SpannedValue::infer),
             not_rereadable: None,
             finite: self.until_latest,
             topic_may_change: false,

@@ -1,6 +1,6 @@
 //! The topics of a source: names, or a pattern.
 
-use pseidon_plugin::options::{Argument, OptionValue, Parsed};
+use pseidon_plugin::options::{Argument, OptionValue, ParseResult};
 use pseidon_plugin::spec::OptionKind;
 use regex::Regex;
 
@@ -97,7 +97,7 @@ pub(crate) struct TopicName(pub(crate) String);
 impl OptionValue for TopicName {
     const KIND: OptionKind = OptionKind::String;
 
-    fn parse(argument: &Argument<'_>) -> Parsed<TopicName> {
+    fn parse(argument: &Argument<'_>) -> ParseResult<TopicName> {
         argument.checked(|name| check_name(name).map(|()| TopicName(name.to_owned())))
     }
 

@@ -10,7 +10,9 @@ use pseidon_dsl::Diagnostic;
 use pseidon_hive::HiveEndpoint;
 use pseidon_kafka::source::shared::{ExternalOffsets, SharedOptions, SharedSettings};
 use pseidon_mysql::{LogTable, TableError, TableSettings};
-use pseidon_plugin::options::{Argument, Choice, OnError, OptionValue, Options, Parsed, Spanned};
+use pseidon_plugin::options::{
+    Argument, Choice, OnError, OptionValue, Options, ParseResult, SpannedValue,
+};
 use pseidon_plugin::source::SourceError;
 use pseidon_plugin::spec::{OptionKind, PluginSpec, Role};
 use pseidon_redis::WorkQueue;
@@ -50,7 +52,7 @@ pub struct LogsOptions {
     /// The database: `mysql://HOST:PORT/DATABASE`, optionally with `USER:PASSWORD@`, or
     /// `//HOST:PORT/DATABASE?…` as in a JDBC URL.
     #[option(free)]
-    url: Spanned<String>,
+    url: SpannedValue<String>,
     /// The user of the database. The default is the user in the URL.
     #[option(free)]
     user: Option<String>,
@@ -123,7 +125,7 @@ struct Metastore(String);
 impl OptionValue for Metastore {
     const KIND: OptionKind = OptionKind::String;
 
-    fn parse(argument: &Argument<'_>) -> Parsed<Metastore> {
+    fn parse(argument: &Argument<'_>) -> ParseResult<Metastore> {
         argument.checked(|url| {
             url.parse::<HiveEndpoint>()
                 .map(|_| Metastore(url.to_owned()))

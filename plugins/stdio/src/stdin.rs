@@ -15,7 +15,7 @@ use parking_lot::Mutex;
 use pseidon_delivery::Position;
 use pseidon_dsl::Diagnostic;
 use pseidon_plugin::Split;
-use pseidon_plugin::options::{OnError, Options, SchemaOption, Spanned};
+use pseidon_plugin::options::{OnError, Options, SchemaOption, SpannedValue};
 use pseidon_plugin::source::{
     Source, SourceError, SourceFacts, SourceHandle, SourcePlugin, SourceSetup, Stopped,
 };
@@ -56,10 +56,10 @@ pub struct StdinOptions {
     /// The format of a line: the name of a format, optionally with settings after a colon, such as
     /// `"txt:sep=pipe;ts=0"`.
     #[option(default = "json")]
-    format: Spanned<String>,
+    format: SpannedValue<String>,
     /// The types of the records' fields. Without it, the types are derived from how the fields are
     /// used. `:infer` is not supported, because standard input cannot be re-read.
-    schema: Option<Spanned<SchemaOption>>,
+    schema: Option<SpannedValue<SchemaOption>>,
     /// What to do with a line that is malformed or does not match the schema. By default the line
     /// is quarantined next to the output.
     on_error: Option<OnError>,
@@ -100,7 +100,7 @@ impl SourcePlugin for StdinPlugin {
 }
 
 struct Stdin {
-    format: Spanned<String>,
+    format: SpannedValue<String>,
     schema: Option<SchemaRef>,
     /// Kept between runs, for the rest of a line that a run was stopped in.
     reader: Mutex<LineReader>,
@@ -135,7 +135,7 @@ impl Source for Stdin {
 }
 
 impl Stdin {
-    fn new(format: Spanned<String>, schema: Option<SchemaRef>) -> Stdin {
+    fn new(format: SpannedValue<String>, schema: Option<SchemaRef>) -> Stdin {
         let skip_empty = format.value.split(':').next() == Some("json");
         Stdin {
             format,

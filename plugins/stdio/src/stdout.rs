@@ -17,7 +17,7 @@ use pseidon_delivery::{LaneId, StagedEntry};
 use pseidon_dsl::Diagnostic;
 use pseidon_formats::{OutputFormat, RecordEncoder};
 use pseidon_plugin::lane::{Lane, LaneRules, Room, SealOutcome};
-use pseidon_plugin::options::{OnError, Options, Spanned};
+use pseidon_plugin::options::{OnError, Options, SpannedValue};
 use pseidon_plugin::rollover::Rollover;
 use pseidon_plugin::sink::{
     Chunk, PreparedSink, Protocol, RoutedRows, Sink, SinkError, SinkFacts, SinkInput, SinkPlugin,
@@ -56,7 +56,7 @@ pub struct StdoutOptions {
     /// record, or its only column), `:raw` the original bytes. Each record is followed by a line
     /// feed.
     #[option(positional, default = "json")]
-    format: Spanned<OutputFormat>,
+    format: SpannedValue<OutputFormat>,
     /// What to do with a record that cannot be written in the format. By default the record is
     /// quarantined.
     on_error: Option<OnError>,

@@ -10,7 +10,7 @@ use bytes::Bytes;
 use pseidon_delivery::Position;
 use pseidon_dsl::Diagnostic;
 use pseidon_plugin::options::kinds::NamedExprs;
-use pseidon_plugin::options::{OnError, Options, Spanned};
+use pseidon_plugin::options::{OnError, Options, SpannedValue};
 use pseidon_plugin::source::{
     Source, SourceError, SourceFacts, SourceHandle, SourcePlugin, SourceSetup, Stopped,
 };
@@ -67,14 +67,14 @@ static SPEC: PluginSpec = PluginSpec {
 pub struct GenerateOptions {
     /// The fields of a record: a map from names to SQL expressions, such as `{:id "n" :user "'u' ||
     /// (h % 100)" :price "r * 100"}`.
-    record: Spanned<NamedExprs>,
+    record: SpannedValue<NamedExprs>,
     /// The number of records to generate, over all runs. The pipeline stops after them. Without it,
     /// the source never ends.
     count: Option<u64>,
     /// Records per second, over all splits: `1000`, or `0.5` for one every two seconds. Without it,
     /// records are generated as fast as the pipeline accepts them. Records are generated in groups
     /// about 50 ms apart, and delays are caught up.
-    rate: Option<Spanned<f64>>,
+    rate: Option<SpannedValue<f64>>,
     /// The seed of `r` and `h`. Different seeds generate different values.
     #[option(default = "0")]
     seed: u64,
@@ -82,11 +82,11 @@ pub struct GenerateOptions {
     /// `@partition`. Records of one split keep their order. Change it only together with the
     /// pipeline's name, because each split resumes from its own number.
     #[option(default = "1")]
-    splits: Spanned<u64>,
+    splits: SpannedValue<u64>,
     /// What to do with a record whose expressions fail, for example because of a division by zero:
     /// `:throw` stops the run, `:noop` skips the record and counts it.
     #[option(default = "throw")]
-    on_error: Spanned<OnError>,
+    on_error: SpannedValue<OnError>,
 }
 
 /// The plugin `generate`.

@@ -9,14 +9,14 @@ use pseidon_dsl::expr::{Expr, SelectItem, parse, parse_select};
 use pseidon_dsl::template::{self, Template, TemplatePart};
 use pseidon_dsl::{NodeKind, units};
 
-use super::value::{Argument, OptionValue, Parsed, Spanned, scalar, text};
+use super::value::{Argument, OptionValue, ParseResult, SpannedValue, scalar, text};
 use crate::spec::OptionKind;
 
 impl<T: OptionValue> OptionValue for Option<T> {
     const KIND: OptionKind = T::KIND;
     const OPTIONAL: bool = true;
 
-    fn parse(argument: &Argument<'_>) -> Parsed<Option<T>> {
+    fn parse(argument: &Argument<'_>) -> ParseResult<Option<T>> {
         T::parse(argument).map(Some)
     }
 
@@ -33,11 +33,11 @@ impl<T: OptionValue> OptionValue for Option<T> {
     }
 }
 
-impl<T: OptionValue> OptionValue for Spanned<T> {
+impl<T: OptionValue> OptionValue for SpannedValue<T> {
     const KIND: OptionKind = T::KIND;
 
-    fn parse(argument: &Argument<'_>) -> Parsed<Spanned<T>> {
-        Ok(Spanned {
+    fn parse(argument: &Argument<'_>) -> ParseResult<SpannedValue<T>> {
+        Ok(SpannedValue {
             value: T::parse(argument)?,
             span: argument.span(),
         })
@@ -56,7 +56,7 @@ impl<T: OptionValue> OptionValue for Spanned<T> {
 impl OptionValue for String {
     const KIND: OptionKind = OptionKind::String;
 
-    fn parse(argument: &Argument<'_>) -> Parsed<String> {
+    fn parse(argument: &Argument<'_>) -> ParseResult<String> {
         argument.scalar()
     }
 
@@ -69,7 +69,7 @@ impl OptionValue for String {
 impl OptionValue for PathBuf {
     const KIND: OptionKind = OptionKind::String;
 
-    fn parse(argument: &Argument<'_>) -> Parsed<PathBuf> {
+    fn parse(argument: &Argument<'_>) -> ParseResult<PathBuf> {
         argument.scalar().map(PathBuf::from)
     }
 
@@ -81,7 +81,7 @@ impl OptionValue for PathBuf {
 impl OptionValue for IpAddr {
     const KIND: OptionKind = OptionKind::String;
 
-    fn parse(argument: &Argument<'_>) -> Parsed<IpAddr> {
+    fn parse(argument: &Argument<'_>) -> ParseResult<IpAddr> {
         let expected = "expected an IP address such as \"127.0.0.1\"";
         argument.checked(|text| text.parse().map_err(|_| expected))
     }
@@ -90,7 +90,7 @@ impl OptionValue for IpAddr {
 impl OptionValue for bool {
     const KIND: OptionKind = OptionKind::Bool;
 
-    fn parse(argument: &Argument<'_>) -> Parsed<bool> {
+    fn parse(argument: &Argument<'_>) -> ParseResult<bool> {
         let text = argument.scalar()?;
         text.parse().map_err(|_| argument.wrong_kind())
     }
@@ -100,7 +100,7 @@ impl OptionValue for bool {
 impl OptionValue for u64 {
     const KIND: OptionKind = OptionKind::Integer;
 
-    fn parse(argument: &Argument<'_>) -> Parsed<u64> {
+    fn parse(argument: &Argument<'_>) -> ParseResult<u64> {
         let digits = argument.scalar()?.replace('_', "");
         digits.parse().map_err(|_| argument.wrong_kind())
     }
@@ -110,7 +110,7 @@ impl OptionValue for u64 {
 impl OptionValue for f64 {
     const KIND: OptionKind = OptionKind::Number;
 
-    fn parse(argument: &Argument<'_>) -> Parsed<f64> {
+    fn parse(argument: &Argument<'_>) -> ParseResult<f64> {
         let text = argument.scalar()?;
         text.parse().map_err(|_| argument.wrong_kind())
     }
@@ -123,7 +123,7 @@ pub struct ByteSize(pub u64);
 impl OptionValue for ByteSize {
     const KIND: OptionKind = OptionKind::Bytes;
 
-    fn parse(argument: &Argument<'_>) -> Parsed<ByteSize> {
+    fn parse(argument: &Argument<'_>) -> ParseResult<ByteSize> {
         argument.checked(units::size).map(ByteSize)
     }
 }
@@ -132,7 +132,7 @@ impl OptionValue for ByteSize {
 impl OptionValue for Duration {
     const KIND: OptionKind = OptionKind::Duration;
 
-    fn parse(argument: &Argument<'_>) -> Parsed<Duration> {
+    fn parse(argument: &Argument<'_>) -> ParseResult<Duration> {
         argument.checked(units::duration)
     }
 }
@@ -141,7 +141,7 @@ impl OptionValue for Duration {
 impl OptionValue for Vec<String> {
     const KIND: OptionKind = OptionKind::Strings;
 
-    fn parse(argument: &Argument<'_>) -> Parsed<Vec<String>> {
+    fn parse(argument: &Argument<'_>) -> ParseResult<Vec<String>> {
         let strings = match &argument.node().kind {
             NodeKind::Vector(items) | NodeKind::List(items) | NodeKind::Set(items) => {
                 items.iter().map(scalar).collect()
@@ -168,7 +168,7 @@ pub enum NamesOrRegex {
 impl OptionValue for NamesOrRegex {
     const KIND: OptionKind = OptionKind::StringsOrRegex;
 
-    fn parse(argument: &Argument<'_>) -> Parsed<NamesOrRegex> {
+    fn parse(argument: &Argument<'_>) -> ParseResult<NamesOrRegex> {
         match &argument.node().kind {
             NodeKind::Regex(regex) => Ok(NamesOrRegex::Regex(regex.value.clone())),
             _ => Vec::parse(argument).map(NamesOrRegex::Names),
@@ -190,7 +190,7 @@ pub struct Properties(pub Vec<(String, String)>);
 impl OptionValue for Properties {
     const KIND: OptionKind = OptionKind::Properties;
 
-    fn parse(argument: &Argument<'_>) -> Parsed<Properties> {
+    fn parse(argument: &Argument<'_>) -> ParseResult<Properties> {
         argument
             .entries()?
             .iter()
@@ -205,7 +205,7 @@ impl OptionValue for Properties {
 impl OptionValue for Expr {
     const KIND: OptionKind = OptionKind::Expr;
 
-    fn parse(argument: &Argument<'_>) -> Parsed<Expr> {
+    fn parse(argument: &Argument<'_>) -> ParseResult<Expr> {
         parse(argument.text()?)
     }
 
@@ -225,7 +225,7 @@ pub struct NamedExprs(pub Vec<(String, Expr)>);
 impl OptionValue for NamedExprs {
     const KIND: OptionKind = OptionKind::Exprs;
 
-    fn parse(argument: &Argument<'_>) -> Parsed<NamedExprs> {
+    fn parse(argument: &Argument<'_>) -> ParseResult<NamedExprs> {
         let mut exprs = Vec::new();
         for (key, value) in argument.entries()? {
             let (Some(name), Some(text)) = (scalar(key), text(value)) else {
@@ -255,7 +255,7 @@ impl OptionValue for NamedExprs {
 impl OptionValue for Vec<SelectItem> {
     const KIND: OptionKind = OptionKind::Select;
 
-    fn parse(argument: &Argument<'_>) -> Parsed<Vec<SelectItem>> {
+    fn parse(argument: &Argument<'_>) -> ParseResult<Vec<SelectItem>> {
         let text = argument.text()?;
         if text.value.is_empty() && !argument.is_required() {
             return Ok(Vec::new());
@@ -292,7 +292,7 @@ pub fn describe_item(item: &SelectItem) -> String {
 impl OptionValue for Template {
     const KIND: OptionKind = OptionKind::Template;
 
-    fn parse(argument: &Argument<'_>) -> Parsed<Template> {
+    fn parse(argument: &Argument<'_>) -> ParseResult<Template> {
         template::parse(argument.text()?)
     }
 

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use pseidon_dsl::{Diagnostic, Node, NodeKind, nearest, units};
 
-use super::value::{Argument, OptionValue, Parsed, scalar, word};
+use super::value::{Argument, OptionValue, ParseResult, scalar, word};
 use crate::spec::OptionKind;
 
 /// A stage's error policy.
@@ -40,7 +40,7 @@ impl Default for OnError {
 impl OptionValue for OnError {
     const KIND: OptionKind = OptionKind::OnError;
 
-    fn parse(argument: &Argument<'_>) -> Parsed<OnError> {
+    fn parse(argument: &Argument<'_>) -> ParseResult<OnError> {
         OnError::from_node(argument.node())
     }
 }

@@ -3,7 +3,7 @@
 use pseidon_dsl::{Diagnostic, Node, NodeKind, Span, nearest, node::Text};
 
 use super::Options;
-use super::value::{Argument, OptionValue, Parsed, word};
+use super::value::{Argument, OptionValue, ParseResult, word};
 use crate::spec::{OptionDefault, OptionSpec};
 
 /// The reader of the options of a stage or of a map. The code that the derive macro generates uses
@@ -45,15 +45,15 @@ impl<'a> Reader<'a> {
         args: &'a [Node],
         positional: Option<&'static str>,
         example: &str,
-    ) -> Parsed<()> {
-        let entries = match (split(args), positional) {
-            (Some((None, entries)), _) => entries,
-            (Some((Some(value), entries)), Some(name)) => {
-                self.settings.push((name, value));
-                entries
-            }
-            _ => return Err(self.unexpected(args, positional, example)),
+    ) -> ParseResult<()> {
+        let Some(StageArguments { value, entries }) = StageArguments::of(args) else {
+            return Err(self.unexpected(args, positional, example));
         };
+        match (value, positional) {
+            (None, _) => {}
+            (Some(value), Some(name)) => self.settings.push((name, value)),
+            (Some(_), None) => return Err(self.unexpected(args, positional, example)),
+        }
         self.add_entries(entries);
         Ok(())
     }
@@ -169,7 +169,7 @@ impl<'a> Reader<'a> {
 
     /// Reads the options. All errors are reported together: those in settings in the order of the
     /// file, then missing options.
-    pub(super) fn finish<T: Options>(mut self) -> Parsed<T> {
+    pub(super) fn finish<T: Options>(mut self) -> ParseResult<T> {
         let options = T::read(&mut self);
         self.errors.sort_by_key(|(place, _)| *place);
         let errors = self.errors.into_iter().map(|(_, error)| error);
@@ -183,7 +183,7 @@ impl<'a> Reader<'a> {
 
 impl Argument<'_> {
     /// The options in a map.
-    pub fn map<T: Options>(&self) -> Parsed<T> {
+    pub fn map<T: Options>(&self) -> ParseResult<T> {
         let entries = match &self.node().kind {
             NodeKind::Map(entries) => entries.as_slice(),
             // The default of a group is written as an empty string: all of its own defaults.
@@ -194,16 +194,29 @@ impl Argument<'_> {
     }
 }
 
-/// The arguments of a stage as a value and the entries of a map. `None` if they are anything else.
-fn split(args: &[Node]) -> Option<(Option<&Node>, &[(Node, Node)])> {
-    match args {
-        [] => Some((None, &[])),
-        [only] => Some(match entries_of(only) {
-            Some(entries) => (None, entries),
-            None => (Some(only), &[]),
-        }),
-        [value, map] if entries_of(value).is_none() => Some((Some(value), entries_of(map)?)),
-        _ => None,
+/// The arguments of a stage.
+struct StageArguments<'a> {
+    /// The first argument, if it is not a map.
+    value: Option<&'a Node>,
+    /// The entries of the map.
+    entries: &'a [(Node, Node)],
+}
+
+impl<'a> StageArguments<'a> {
+    /// `None` if there is anything else than a value and a map.
+    fn of(args: &'a [Node]) -> Option<StageArguments<'a>> {
+        let (value, map) = match args {
+            [] => (None, None),
+            [only] if entries_of(only).is_some() => (None, Some(only)),
+            [only] => (Some(only), None),
+            [value, map] if entries_of(value).is_none() => (Some(value), Some(map)),
+            _ => return None,
+        };
+        let entries = match map {
+            Some(map) => entries_of(map)?,
+            None => &[],
+        };
+        Some(StageArguments { value, entries })
     }
 }
 

@@ -6,7 +6,7 @@ use arrow::datatypes::{DataType, Field, Fields, Schema, SchemaRef};
 use pseidon_dsl::{Diagnostic, Name, Node, NodeKind, Span, edn, node::Text, print};
 use pseidon_expr::types::field_type_name;
 
-use super::value::{Argument, OptionValue, Parsed, Spanned, scalar, word};
+use super::value::{Argument, OptionValue, ParseResult, SpannedValue, scalar, word};
 use crate::spec::OptionKind;
 
 /// The value of `:schema`.
@@ -21,7 +21,7 @@ pub enum SchemaOption {
 impl OptionValue for SchemaOption {
     const KIND: OptionKind = OptionKind::Schema;
 
-    fn parse(argument: &Argument<'_>) -> Parsed<SchemaOption> {
+    fn parse(argument: &Argument<'_>) -> ParseResult<SchemaOption> {
         let node = argument.node();
         if word(node) == Some("infer") {
             return Ok(SchemaOption::Infer);
@@ -38,7 +38,7 @@ impl OptionValue for SchemaOption {
     }
 }
 
-impl Spanned<SchemaOption> {
+impl SpannedValue<SchemaOption> {
     /// The fields, if they are not to be inferred.
     pub fn fields(&self) -> Option<SchemaRef> {
         match &self.value {

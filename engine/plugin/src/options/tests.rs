@@ -7,7 +7,7 @@ use pseidon_dsl::template::Template;
 use pseidon_dsl::{Diagnostic, Span, edn};
 
 use super::kinds::{ByteSize, NamedExprs, NamesOrRegex, Properties};
-use super::{Choice, Expr, OnError, Options, Parsed, SchemaOption, Spanned};
+use super::{Choice, Expr, OnError, Options, ParseResult, SchemaOption, SpannedValue};
 use crate::spec::{OptionDefault, PluginSpec, Role};
 
 static SPEC: PluginSpec = PluginSpec {
@@ -27,7 +27,7 @@ struct TestOptions {
     /// Where it is,
     /// in two lines.
     #[option(positional)]
-    path: Spanned<String>,
+    path: SpannedValue<String>,
     #[option(flatten)]
     access: AccessOptions,
     #[option(name = "n", default = "1_000")]
@@ -77,7 +77,7 @@ struct RequiredColumns {
     columns: Vec<SelectItem>,
 }
 
-fn parse(text: &str) -> Parsed<TestOptions> {
+fn parse(text: &str) -> ParseResult<TestOptions> {
     TestOptions::parse_stage(&SPEC, &edn::read_all(text).unwrap(), Span::new(0, 100))
 }
 
@@ -101,7 +101,7 @@ fn missing_options_have_their_defaults() {
     let options = parse("\"a\"").unwrap();
     assert_eq!(
         options.path,
-        Spanned {
+        SpannedValue {
             value: "a".to_owned(),
             span: Span::new(0, 3)
         }

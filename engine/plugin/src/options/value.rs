@@ -6,7 +6,7 @@ use pseidon_dsl::{Diagnostic, Name, Node, NodeKind, Span, nearest, node::Text};
 use crate::spec::{OptionDefault, OptionKind, OptionSpec};
 
 /// A parsed value, or all errors in it.
-pub type Parsed<T> = Result<T, Vec<Diagnostic>>;
+pub type ParseResult<T> = Result<T, Vec<Diagnostic>>;
 
 /// A type of values that an option can have.
 #[diagnostic::on_unimplemented(
@@ -24,7 +24,7 @@ pub trait OptionValue: Sized {
     ///
     /// # Errors
     /// All errors in the value.
-    fn parse(argument: &Argument<'_>) -> Parsed<Self>;
+    fn parse(argument: &Argument<'_>) -> ParseResult<Self>;
 
     /// The value of a missing option, if it is [`OptionValue::OPTIONAL`].
     fn missing() -> Option<Self> {
@@ -56,14 +56,14 @@ pub trait Choice: OptionValue {
 /// A value with its position in the file. The position of a default is that of the stage or map to
 /// which the option belongs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Spanned<T> {
+pub struct SpannedValue<T> {
     /// The value.
     pub value: T,
     /// The position.
     pub span: Span,
 }
 
-impl<T> Spanned<T> {
+impl<T> SpannedValue<T> {
     /// An error at this position.
     pub fn error(&self, message: impl Into<String>, expected: impl Into<String>) -> Diagnostic {
         Diagnostic::new(self.span, message, expected)
@@ -104,22 +104,22 @@ impl<'a> Argument<'a> {
 
     /// A scalar as it would be written in a string. Any scalar can be written as a string, because
     /// `${env:NAME}` is only allowed in strings.
-    pub fn scalar(&self) -> Parsed<String> {
+    pub fn scalar(&self) -> ParseResult<String> {
         scalar(self.node).ok_or_else(|| self.wrong_kind())
     }
 
     /// A scalar that this function accepts; its error says what was expected.
-    pub fn checked<T, E: ToString>(&self, parse: impl Fn(&str) -> Result<T, E>) -> Parsed<T> {
+    pub fn checked<T, E: ToString>(&self, parse: impl Fn(&str) -> Result<T, E>) -> ParseResult<T> {
         parse(&self.scalar()?).map_err(|error| self.invalid(error.to_string()))
     }
 
     /// A string with its positions.
-    pub fn text(&self) -> Parsed<&'a Text> {
+    pub fn text(&self) -> ParseResult<&'a Text> {
         text(self.node).ok_or_else(|| self.wrong_kind())
     }
 
     /// The entries of a map.
-    pub(super) fn entries(&self) -> Parsed<&'a [(Node, Node)]> {
+    pub(super) fn entries(&self) -> ParseResult<&'a [(Node, Node)]> {
         match &self.node.kind {
             NodeKind::Map(entries) => Ok(entries),
             _ => Err(self.wrong_kind()),
@@ -127,7 +127,7 @@ impl<'a> Argument<'a> {
     }
 
     /// One of the names of a choice.
-    pub fn choice<T: Choice>(&self) -> Parsed<T> {
+    pub fn choice<T: Choice>(&self) -> ParseResult<T> {
         let name = self.scalar()?;
         if let Some(value) = T::named(&name) {
             return Ok(value);

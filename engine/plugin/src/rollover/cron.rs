@@ -5,7 +5,7 @@ use chrono::{
     DateTime, Datelike, Days, Months, NaiveDate, NaiveDateTime, TimeDelta, Timelike, Utc,
 };
 
-use crate::options::{Argument, OptionValue, Parsed};
+use crate::options::{Argument, OptionValue, ParseResult};
 use crate::spec::OptionKind;
 
 /// How far ahead the next time is searched: 29 February comes at least once in eight years.
@@ -38,7 +38,7 @@ impl NumberSet {
 impl OptionValue for Cron {
     const KIND: OptionKind = OptionKind::String;
 
-    fn parse(argument: &Argument<'_>) -> Parsed<Cron> {
+    fn parse(argument: &Argument<'_>) -> ParseResult<Cron> {
         argument.checked(Cron::parse)
     }
 }

@@ -7,7 +7,7 @@ use pseidon_dsl::expr::SelectItem;
 use pseidon_dsl::template::Template;
 use pseidon_formats::{CodecName, Compression};
 use pseidon_plugin::options::kinds::ByteSize;
-use pseidon_plugin::options::{Argument, OnError, OptionValue, Options, Parsed, Spanned};
+use pseidon_plugin::options::{Argument, OnError, OptionValue, Options, ParseResult, SpannedValue};
 use pseidon_plugin::rollover::Cron;
 use pseidon_plugin::spec::{OptionKind, PluginSpec, Role};
 
@@ -52,16 +52,16 @@ pub struct FilesSinkOptions {
     /// The folder of a record's bucket. The part before the first `{…}`, up to its last `/`, is the
     /// base directory. Without this option, all files are in `:base-dir`.
     #[option(positional)]
-    pub(super) path: Option<Spanned<Template>>,
+    pub(super) path: Option<SpannedValue<Template>>,
     /// The base directory, or several that are used in turn, such as one on each disk; `:path` is
     /// then relative to it.
     #[option(free)]
-    pub(super) base_dir: Option<Spanned<Vec<String>>>,
+    pub(super) base_dir: Option<SpannedValue<Vec<String>>>,
     /// The beginning of the names of a record's files, such as `{@topic}-{at:%Y-%m-%d}`: records
     /// for which it differs are in different buckets. The default, also for an empty string, is the
     /// topic. It is followed by the partition, or by a digest if the name does not contain
     /// `{@topic}`, and by the position of the first record.
-    pub(super) name: Option<Spanned<Template>>,
+    pub(super) name: Option<SpannedValue<Template>>,
     /// How many files of a bucket are open at once, each for a part of the splits, so that as many
     /// writer threads can share the work of one bucket. The default is 1.
     pub(super) lanes: Option<Lanes>,
@@ -72,7 +72,7 @@ pub struct FilesSinkOptions {
     /// How records are written: as a JSON object per line, as a string per line, as the original
     /// bytes per line, as Parquet, or as Avro object container files.
     #[option(default = "json")]
-    pub(super) codec: Spanned<CodecName>,
+    pub(super) codec: SpannedValue<CodecName>,
     /// The default is `:none`, `:zstd` for the pages of Parquet and `:snappy` for the blocks of
     /// Avro. Line-based files are compressed with Hadoop's snappy framing. Parquet does not support
     /// bzip2.
@@ -88,7 +88,7 @@ pub struct FilesSinkOptions {
     /// How many files are open at once. Before another file is opened, the least recently used ones
     /// are closed.
     #[option(default = "256")]
-    pub(super) max_open_files: Spanned<u64>,
+    pub(super) max_open_files: SpannedValue<u64>,
     /// The name in the path for a null value.
     #[option(default = "__HIVE_DEFAULT_PARTITION__")]
     pub(super) null_name: String,
@@ -108,7 +108,7 @@ pub struct FilesSinkOptions {
     /// variable PSEIDON_PATH, and runs in the folder of the pipeline file. Exit code 0, or a 2xx
     /// status, is success. After a failure the call is repeated after 1 s, 2 s … 1 min, without
     /// limit; so it is made at least once for each file, and possibly twice for the same path.
-    pub(super) on_close: Option<Spanned<HookOptions>>,
+    pub(super) on_close: Option<SpannedValue<HookOptions>>,
     /// What happens to a record that has no path or cannot be written.
     #[option(default = "quarantine")]
     pub(super) on_error: OnError,
@@ -121,7 +121,7 @@ pub(super) struct RolloverOptions {
     #[option(default = "128MB")]
     pub(super) size: ByteSize,
     /// The number of records.
-    pub(super) records: Option<Spanned<u64>>,
+    pub(super) records: Option<SpannedValue<u64>>,
     /// How long nothing has been written to the file.
     #[option(default = "60s")]
     pub(super) idle: Duration,
@@ -138,9 +138,9 @@ pub(super) struct RolloverOptions {
 pub(super) struct MoveOptions {
     /// The folder, absolute or relative to the pipeline file's folder: a template that is evaluated
     /// for the file's first record, with the same escapes as the sink's own path.
-    pub(super) path: Spanned<Template>,
+    pub(super) path: SpannedValue<Template>,
     /// A prefix for the file's name, such as `${host:name}-`.
-    pub(super) prefix: Option<Spanned<String>>,
+    pub(super) prefix: Option<SpannedValue<String>>,
     /// Whether a Parquet file is opened before it is moved. A file whose footer cannot be read, or
     /// does not match the file or what was written, is quarantined, and its records are counted in
     /// `pseidon_bad_records_total`.
@@ -155,9 +155,9 @@ pub(super) struct MoveOptions {
 #[derive(Clone, Debug, Options)]
 pub(super) struct HookOptions {
     /// A program and its arguments.
-    pub(super) command: Option<Spanned<Vec<String>>>,
+    pub(super) command: Option<SpannedValue<Vec<String>>>,
     /// An `http://` or `https://` URL.
-    pub(super) post: Option<Spanned<String>>,
+    pub(super) post: Option<SpannedValue<String>>,
     /// The time limit of a call; a call that takes longer has failed. A program is then killed,
     /// with all processes that it started.
     #[option(default = "30s")]
@@ -175,7 +175,7 @@ pub(super) struct Lanes(pub(super) u32);
 impl OptionValue for Lanes {
     const KIND: OptionKind = OptionKind::Integer;
 
-    fn parse(argument: &Argument<'_>) -> Parsed<Lanes> {
+    fn parse(argument: &Argument<'_>) -> ParseResult<Lanes> {
         argument.checked(|text| match text.parse() {
             Ok(lanes @ 1..=MAX_LANES) => Ok(Lanes(lanes)),
             _ => Err(format!("expected an integer from 1 to {MAX_LANES}")),

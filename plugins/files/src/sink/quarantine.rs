@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use pseidon_dsl::node::Text;
 use pseidon_dsl::{Name, Node, NodeKind, Span};
-use pseidon_plugin::options::Parsed;
+use pseidon_plugin::options::ParseResult;
 use pseidon_plugin::registry::QuarantinePlace;
 use pseidon_plugin::stage::{SinkFactory, SinkStage};
 
@@ -14,7 +14,7 @@ use super::FilesSink;
 ///
 /// # Errors
 /// None, as long as the options below are declared.
-pub fn quarantine(place: &QuarantinePlace) -> Parsed<SinkStage> {
+pub fn quarantine(place: &QuarantinePlace) -> ParseResult<SinkStage> {
     let folder = place.folder.replace('{', "{{").replace('}', "}}");
     let path = Text::plain(format!("{folder}/{{{}}}", place.subfolder), 0);
     let entries = [

@@ -6,7 +6,7 @@ use std::time::Duration;
 use pseidon_dsl::template::{Template as WrittenTemplate, TemplatePart};
 use pseidon_dsl::{Diagnostic, Span};
 use pseidon_formats::{FileCodec, FileCodecSettings};
-use pseidon_plugin::options::Spanned;
+use pseidon_plugin::options::SpannedValue;
 use pseidon_plugin::rollover::Rollover;
 use pseidon_plugin::sink::{RecordShape, SinkInput};
 
@@ -218,7 +218,7 @@ fn move_to(
     (move_to, template)
 }
 
-fn hook(options: &Spanned<HookOptions>) -> Result<Hook, Diagnostic> {
+fn hook(options: &SpannedValue<HookOptions>) -> Result<Hook, Diagnostic> {
     let HookOptions {
         command,
         post,
@@ -258,7 +258,7 @@ fn hook(options: &Spanned<HookOptions>) -> Result<Hook, Diagnostic> {
     })
 }
 
-fn max_open_files(option: Spanned<u64>, errors: &mut Vec<Diagnostic>) -> usize {
+fn max_open_files(option: SpannedValue<u64>, errors: &mut Vec<Diagnostic>) -> usize {
     if option.value == 0 {
         errors.push(option.error(
             "`:max-open-files` must not be 0",

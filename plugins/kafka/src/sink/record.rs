@@ -16,7 +16,7 @@ use pseidon_dsl::Diagnostic;
 use pseidon_expr::{CompiledExpr, Scope, compile};
 use pseidon_formats::{OutputFormat, RecordEncoder};
 use pseidon_plugin::batch::NO_TIMESTAMP;
-use pseidon_plugin::options::Spanned;
+use pseidon_plugin::options::SpannedValue;
 use pseidon_plugin::sink::{RecordShape, SinkInput};
 use pseidon_plugin::{BadRow, Rows};
 
@@ -142,7 +142,7 @@ impl RecordPlan {
         } else {
             OutputFormat::Json
         };
-        let format = options.format.unwrap_or(Spanned {
+        let format = options.format.unwrap_or(SpannedValue {
             value: default,
             span: options.span,
         });

@@ -4,7 +4,7 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use chrono::DateTime;
-use pseidon_plugin::options::{Argument, Choice, OptionValue, Parsed};
+use pseidon_plugin::options::{Argument, Choice, OptionValue, ParseResult};
 use pseidon_plugin::spec::OptionKind;
 use rdkafka::{Offset, TopicPartitionList};
 
@@ -53,7 +53,7 @@ impl FromStr for StartOption {
 impl OptionValue for StartOption {
     const KIND: OptionKind = OptionKind::String;
 
-    fn parse(argument: &Argument<'_>) -> Parsed<StartOption> {
+    fn parse(argument: &Argument<'_>) -> ParseResult<StartOption> {
         argument.checked(str::parse)
     }
 }

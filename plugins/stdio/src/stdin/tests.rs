@@ -112,7 +112,7 @@ fn positions(engine: &Engine) -> Vec<Position> {
 
 /// The source for lines of this format.
 fn stdin(format: &str) -> Stdin {
-    let format = Spanned {
+    let format = SpannedValue {
         value: format.to_owned(),
         span: Span::default(),
     };
