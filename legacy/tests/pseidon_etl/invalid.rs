@@ -2,10 +2,10 @@
 
 use super::{errors, with};
 
-/// Each error as the text that is underlined and the message.
-type Shown = &'static [(&'static str, &'static str)];
+/// For each error, the text that is underlined and the message.
+type ExpectedErrors = &'static [(&'static str, &'static str)];
 
-fn check(cases: impl IntoIterator<Item = (String, Shown)>) {
+fn check(cases: impl IntoIterator<Item = (String, ExpectedErrors)>) {
     for (text, expected) in cases {
         let found = errors(&text);
         let shown: Vec<(&str, &str)> = found
@@ -30,7 +30,7 @@ fn missing_keys_are_errors_at_the_opening_brace() {
             &[
                 ("{", "missing required key `:etl-db-host`"),
                 ("{", "missing required key `:kafka-brokers`"),
-            ] as Shown,
+            ] as ExpectedErrors,
         ),
         (
             with("").replace(":data-dir \"/d\"", ""),
@@ -44,7 +44,7 @@ fn invalid_values_are_errors_at_their_positions() {
     check([
         (
             with("").replace("//h/d", "//h"),
-            &[("\"//h\"", "invalid value for `:etl-db-host`")] as Shown,
+            &[("\"//h\"", "invalid value for `:etl-db-host`")] as ExpectedErrors,
         ),
         (
             with("").replace("{:host \"b\"}", ""),
@@ -95,7 +95,7 @@ fn what_is_not_a_map_of_keys_or_a_pipeline_is_an_error_at_its_position() {
     check([
         (
             with("5 6"),
-            &[("5", "a number cannot be a key of this map")] as Shown,
+            &[("5", "a number cannot be a key of this map")] as ExpectedErrors,
         ),
         (
             with("a 5 pipeline (->)"),

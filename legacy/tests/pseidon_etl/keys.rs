@@ -104,8 +104,8 @@ const EFFECTS: &[(&str, &str)] = &[
 
 #[test]
 fn each_key_has_its_effect() {
-    for (more, expected) in EFFECTS {
-        assert_eq!(effect(more), *expected, "{more}");
+    for &(more, expected) in EFFECTS {
+        assert_eq!(effect(more), expected, "{more}");
     }
 }
 
