@@ -1,8 +1,8 @@
 //! The service of a running process: HTTP endpoints for status and control, and a REPL to inspect
 //! what runs.
 //!
-//! The binary fills a [`RunRegistry`](runs::RunRegistry) and calls [`serve`]. The service shows what
-//! the engine knows of a run; it depends on no plugin.
+//! The binary fills a [`RunRegistry`] and calls [`serve`]. The service shows what the engine knows
+//! of a run; it depends on no plugin.
 //!
 //! 1. [`routes`]: the HTTP endpoints; [`guard`] decides which requests may change something,
 //!    [`actions`] executes them.
