@@ -27,10 +27,10 @@ pub(crate) fn derive(input: &DeriveInput) -> syn::Result<TokenStream> {
         impl ::pseidon_plugin::options::Choice for #choice {
             const NAMES: &'static [&'static str] = &[#(#names),*];
 
-            fn named(name: &str) -> Option<Self> {
+            fn named(name: &str) -> ::core::option::Option<Self> {
                 match name {
-                    #(#names => Some(Self::#variants),)*
-                    _ => None,
+                    #(#names => ::core::option::Option::Some(Self::#variants),)*
+                    _ => ::core::option::Option::None,
                 }
             }
 
@@ -54,8 +54,8 @@ pub(crate) fn derive(input: &DeriveInput) -> syn::Result<TokenStream> {
                 argument.choice()
             }
 
-            fn identity(&self) -> Option<String> {
-                Some(::pseidon_plugin::options::Choice::name(self).to_owned())
+            fn identity(&self) -> ::core::option::Option<String> {
+                ::core::option::Option::Some(::pseidon_plugin::options::Choice::name(self).to_owned())
             }
         }
     })

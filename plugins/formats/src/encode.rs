@@ -9,7 +9,6 @@
 mod json;
 
 use std::io::{self, Write};
-use std::str::FromStr;
 
 use arrow::array::{Array, AsArray, BinaryArray, RecordBatch, StringArray, new_empty_array};
 use arrow::datatypes::{DataType, SchemaRef};
@@ -31,21 +30,6 @@ pub enum OutputFormat {
     Txt,
     /// The original bytes; changed records are rejected.
     Raw,
-}
-
-impl FromStr for OutputFormat {
-    type Err = String;
-
-    fn from_str(name: &str) -> Result<Self, String> {
-        match name {
-            "json" => Ok(OutputFormat::Json),
-            "txt" => Ok(OutputFormat::Txt),
-            "raw" => Ok(OutputFormat::Raw),
-            _ => Err(format!(
-                "unknown format `{name}`; expected json, txt or raw"
-            )),
-        }
-    }
 }
 
 /// Encodes rows as lines of JSON.

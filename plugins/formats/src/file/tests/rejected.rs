@@ -4,6 +4,7 @@ use CodecName::*;
 use Compression::*;
 use arrow::datatypes::{DataType, Field, Schema};
 use pseidon_plugin::format::json_field;
+use pseidon_plugin::options::Choice;
 use pseidon_plugin::sink::SinkInput;
 
 use super::*;
@@ -124,12 +125,6 @@ fn unsupported_columns_are_rejected() {
 
 #[test]
 fn unknown_names_are_rejected() {
-    assert_eq!(
-        "orc".parse::<CodecName>().unwrap_err(),
-        "unknown codec `orc`; expected json, txt, raw, parquet or avro"
-    );
-    assert_eq!(
-        "lz4".parse::<Compression>().unwrap_err(),
-        "unknown compression `lz4`; expected none, gzip, snappy, bzip2 or zstd"
-    );
+    assert!(CodecName::named("orc").is_none());
+    assert!(Compression::named("lz4").is_none());
 }
