@@ -43,7 +43,11 @@ fn main() -> ExitCode {
         Command::Infer { files } => commands::infer::infer(&files),
         Command::Completions { shell } => commands::completions::print(shell),
         Command::Man { folder } => commands::man::write(&folder),
-        Command::Plugins { name, markdown } => commands::plugins::show(name.as_deref(), markdown),
+        Command::Plugins {
+            name,
+            markdown,
+            json_schema,
+        } => commands::plugins::show(name.as_deref(), markdown, json_schema),
     };
     exit.into()
 }
