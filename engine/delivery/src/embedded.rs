@@ -15,7 +15,7 @@ use std::path::{Path, PathBuf};
 use parking_lot::Mutex;
 use redb::{Database, ReadableDatabase, ReadableTable, WriteTransaction};
 
-use self::file::{damaged, file_name, open_file, prepare_dir, sync_dir};
+use self::file::{damaged, file_name, open_file, open_or_create, prepare_dir, sync_dir};
 use self::steps::{apply, is_fenced, take_split};
 use self::tables::{
     AHEAD, FENCED, IDENTITY_KEY, META, NOTES, PLANS, RECORDS, STAGED, existing, forget_staged,
@@ -43,7 +43,8 @@ impl EmbeddedStore {
         prepare_dir(dir).map_err(|error| {
             StoreError::Failed(format!("cannot store state in {}: {error}", dir.display()))
         })?;
-        let database = open_file(&path).map_err(|error| StoreError::Failed(error.to_string()))?;
+        let database =
+            open_or_create(&path).map_err(|error| StoreError::Failed(error.to_string()))?;
         // The file's name must survive a crash as its content does.
         sync_dir(dir).map_err(|error| {
             StoreError::Failed(format!("cannot store state in {}: {error}", dir.display()))
