@@ -8,6 +8,8 @@
 
 mod cli;
 mod commands;
+#[cfg(test)]
+mod documentation;
 mod fatal;
 mod interrupts;
 mod load;
