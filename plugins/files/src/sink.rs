@@ -3,8 +3,8 @@
 //!
 //! The path of a record, in the order of the modules:
 //!
-//! - [`options`] declares the options; [`settings`] holds their checked values. [`quarantine`] has
-//!   the options of the sink to which the engine writes invalid records.
+//! - [`options`] declares the options; [`settings`] holds their checked values. [`mod@quarantine`]
+//!   has the options of the sink to which the engine writes invalid records.
 //! - [`route`] finds each row's bucket, which is one lane or several. A [`template`] yields the
 //!   bucket's path and name, and [`lane_name`] keeps them inside the base directory. [`projection`]
 //!   selects the columns that are written.
