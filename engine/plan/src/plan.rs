@@ -27,7 +27,7 @@ pub struct Plan {
     /// The guarantee of every path from a source to a sink, without quarantines.
     pub guarantees: Vec<PathGuarantee>,
     /// The digest of everything that determines lanes and their contents; see
-    /// [`fingerprint`](crate::fingerprint).
+    /// [`mod@crate::fingerprint`].
     pub fingerprint: String,
     /// The text of the pipeline file, before secrets are substituted.
     pub text: String,

@@ -6,7 +6,7 @@
 //! record once, whichever process crashes, and when.
 //!
 //! **Fencing.** An instance that takes splits over first makes sure that no earlier owner of the
-//! splits can still commit ([`open::takeover`]): it opens a producer under each owner's
+//! splits can still commit ([`open`]): it opens a producer under each owner's
 //! transactional id, which makes the broker abort that owner's transaction and refuse its producer
 //! from then on, even if the owner was only frozen and wakes later. Kafka has a second way, the
 //! generation of a consumer group (KIP-447), which works only if the source is a consumer group of

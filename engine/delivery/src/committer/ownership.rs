@@ -66,7 +66,7 @@ impl Committer {
     }
 
     /// Fences a dead instance off, whatever splits it has. After this returns, nothing that it ever
-    /// sent is applied; see [`StateStore::fence`].
+    /// sent is applied; see [`StateStore::fence`](crate::StateStore::fence).
     pub fn fence(&self, owner: &str) -> Result<(), CommitterError> {
         self.until_answered(|| self.store.fence(&self.sink, owner))
     }
