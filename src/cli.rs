@@ -100,6 +100,9 @@ pub(crate) enum Command {
         /// Print all reference pages as Markdown.
         #[arg(long, conflicts_with = "name")]
         markdown: bool,
+        /// Print the JSON Schema of the plugin's options, or of those of all plugins and `:settings`.
+        #[arg(long, conflicts_with = "markdown")]
+        json_schema: bool,
     },
     /// Print a script that completes commands and options in a shell.
     Completions {

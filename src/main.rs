@@ -2,19 +2,20 @@
 //!
 //! 1. [`cli`]: the arguments and the exit codes; [`commands`] has one file for each command.
 //! 2. [`load`]: from a file name to a plan, with the plugins of [`registry`].
-//! 3. [`supervisor`]: what runs in the process, one pipeline or one for each row of a table.
-//! 4. [`service`]: the HTTP endpoints and the REPL of a running process; [`systemd`] and [`fatal`]
-//!    report its state to others.
+//! 3. [`supervisor`]: starts and stops a run for each row of a table.
+//! 4. [`pseidon_service`]: the HTTP endpoints and the REPL of a running process; [`systemd`] and
+//!    [`fatal`] report its state to others.
 
 mod cli;
 mod commands;
+#[cfg(test)]
+mod documentation;
 mod fatal;
 mod interrupts;
 mod load;
 mod logging;
 mod progress;
 mod registry;
-mod service;
 mod supervisor;
 mod systemd;
 mod throughput;
@@ -44,7 +45,11 @@ fn main() -> ExitCode {
         Command::Infer { files } => commands::infer::infer(&files),
         Command::Completions { shell } => commands::completions::print(shell),
         Command::Man { folder } => commands::man::write(&folder),
-        Command::Plugins { name, markdown } => commands::plugins::show(name.as_deref(), markdown),
+        Command::Plugins {
+            name,
+            markdown,
+            json_schema,
+        } => commands::plugins::show(name.as_deref(), markdown, json_schema),
     };
     exit.into()
 }

@@ -9,8 +9,8 @@ use std::time::{Duration, Instant};
 use indicatif::{HumanBytes, HumanCount, ProgressBar, ProgressStyle};
 use pseidon_plan::Plan;
 use pseidon_plugin::metrics::Metrics;
+use pseidon_service::runs::RunRegistry;
 
-use crate::supervisor::runs::RunRegistry;
 use crate::systemd::Progress;
 
 /// A progress line, if it is `wanted` and standard error is a terminal.

@@ -32,5 +32,6 @@ pub(crate) fn registry_with(logs: Arc<MysqlLogs>) -> Registry {
             Arc::new(pseidon_synthetic::DropPlugin),
         ],
         formats: pseidon_formats::formats(),
+        quarantine: pseidon_files::sink::quarantine,
     }
 }

@@ -45,7 +45,7 @@ pub fn from_toml(text: &str) -> Result<Document, Vec<Diagnostic>> {
 ///
 /// # Errors
 /// All errors, in source order.
-pub(crate) fn from_node(node: Node) -> Result<Document, Vec<Diagnostic>> {
+pub fn from_node(node: Node) -> Result<Document, Vec<Diagnostic>> {
     build::document(node)
 }
 
@@ -98,7 +98,7 @@ pub struct Stage {
 /// A use of a plugin: `(kafka {…})`, `(where "…")`, or a bare symbol for no arguments.
 #[derive(Clone, Debug)]
 pub struct Call {
-    /// The plugin's name. In a legacy file it may be a class name.
+    /// The plugin's name. In an older pipeline it may be a [class name](crate::class).
     pub plugin: Name,
     /// The position of that name.
     pub plugin_span: Span,

@@ -24,8 +24,9 @@ pub fn read(text: &str) -> Result<Node, Vec<Diagnostic>> {
 }
 
 /// Reads one form with `nil` in place of each invalid token, so that later steps can report more
-/// errors in the same text.
-pub(crate) fn recover(text: &str) -> (Option<Node>, Vec<Diagnostic>) {
+/// errors in the same text. There is no form if delimiters do not match. All errors are returned,
+/// in source order.
+pub fn recover(text: &str) -> (Option<Node>, Vec<Diagnostic>) {
     let (forms, mut errors) = read_forms(text, Quotes::Double);
     let node = only_form(forms, text, &mut errors);
     (node, errors)

@@ -6,6 +6,7 @@
 
 mod check;
 mod display;
+mod grammar;
 mod parse;
 
 pub use parse::{parse, parse_select};
@@ -210,6 +211,29 @@ pub enum Meta {
     Key,
     /// `@headers`: a JSON object with the header values as strings. `@headers.name` is one value.
     Headers(Option<String>),
+}
+
+impl Meta {
+    const NAMES: [&'static str; 6] = [
+        "topic",
+        "partition",
+        "offset",
+        "timestamp",
+        "key",
+        "headers",
+    ];
+
+    /// The name without the `@`, such as `topic`.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Meta::Topic => "topic",
+            Meta::Partition => "partition",
+            Meta::Offset => "offset",
+            Meta::Timestamp => "timestamp",
+            Meta::Key => "key",
+            Meta::Headers(_) => "headers",
+        }
+    }
 }
 
 /// An item of `select`.

@@ -10,19 +10,19 @@
 //! 4. [`expr`] parses the SQL expressions inside stages, [`template`] the path templates, and
 //!    [`units`] sizes and durations.
 //!
-//! [`diagnostic`] renders errors, and [`print`](mod@print) writes EDN. [`legacy`] converts the
-//! configuration of older systems to pipeline files.
+//! [`diagnostic`] renders errors, and [`print`](mod@print) writes EDN. [`class`] recognizes the class
+//! names that older pipelines use as stages.
 //!
 //! This crate does no I/O and does not depend on connectors. Whether `kafka` exists, and which
 //! options it accepts, is checked in `pseidon-plan`.
 
+pub mod class;
 pub mod diagnostic;
 pub mod document;
 pub mod edn;
 pub mod expr;
 mod grammar;
 pub mod interpolate;
-pub mod legacy;
 mod nearest;
 pub mod node;
 pub mod print;

@@ -32,7 +32,7 @@ fn describe(plan: &Plan) -> String {
     let _ = writeln!(
         text,
         "state in {state}, memory {} MB\n",
-        plan.settings.memory / 1_000_000
+        plan.settings.memory.bytes() / 1_000_000
     );
     for source in &plan.sources {
         describe_source(&mut text, plan, source);

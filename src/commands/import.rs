@@ -5,7 +5,7 @@
 
 use std::path::Path;
 
-use pseidon_dsl::legacy::pseidon_etl;
+use pseidon_legacy::pseidon_etl;
 
 use crate::cli::Exit;
 use crate::load;

@@ -4,6 +4,7 @@ use std::path::Path;
 
 use pseidon_dsl::{Name, Node, NodeKind, Span, node::Text};
 use pseidon_files::FilesSource;
+use pseidon_files::source::FilesSourceOptions;
 use pseidon_plugin::options::{Options, print_schema};
 use pseidon_plugin::source::SourcePlugin;
 
@@ -51,7 +52,7 @@ fn schema_of(files: &[String]) -> Result<String, String> {
             .collect::<Vec<_>>()
             .join("; ")
     };
-    let options = Options::parse(
+    let options = FilesSourceOptions::parse_stage(
         FilesSource.spec(),
         &[node(NodeKind::Map(entries))],
         Span::default(),

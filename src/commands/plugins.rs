@@ -9,11 +9,14 @@ use pseidon_plugin::spec::{OptionDefault, OptionKind, OptionSpec, PluginSpec};
 use crate::cli::Exit;
 use crate::registry::registry;
 
+mod json_schema;
+
 /// The width of a page, in columns.
 const WIDTH: usize = 100;
 
-/// Prints the list of plugins and formats, the page of the plugin `name`, or all pages.
-pub(crate) fn show(name: Option<&str>, markdown: bool) -> Exit {
+/// Prints the list of plugins and formats, the page of the plugin `name`, or all pages. With
+/// `json_schema`, prints the schema of the options instead.
+pub(crate) fn show(name: Option<&str>, markdown: bool, json_schema: bool) -> Exit {
     let registry = registry();
     let specs: Vec<&PluginSpec> = registry
         .specs()
@@ -24,6 +27,9 @@ pub(crate) fn show(name: Option<&str>, markdown: bool) -> Exit {
         return Exit::Done;
     }
     let Some(name) = name else {
+        if json_schema {
+            return print_schema(&specs, true);
+        }
         for spec in &specs {
             println!(
                 "{:<10} {:<10} {}",
@@ -42,7 +48,8 @@ pub(crate) fn show(name: Option<&str>, markdown: bool) -> Exit {
         }
         return Exit::Done;
     };
-    let found: Vec<&&PluginSpec> = specs.iter().filter(|spec| spec.name == name).collect();
+    let found = specs.iter().copied().filter(|spec| spec.name == name);
+    let found: Vec<&PluginSpec> = found.collect();
     if found.is_empty() {
         eprintln!("error: unknown plugin `{name}`");
         if let Some(near) = pseidon_dsl::nearest(name, specs.iter().map(|spec| spec.name)) {
@@ -50,7 +57,15 @@ pub(crate) fn show(name: Option<&str>, markdown: bool) -> Exit {
         }
         return Exit::WrongFile;
     }
+    if json_schema {
+        return print_schema(&found, false);
+    }
     found.iter().for_each(|spec| print!("{}", page(spec)));
+    Exit::Done
+}
+
+fn print_schema(specs: &[&PluginSpec], all: bool) -> Exit {
+    println!("{:#}", json_schema::schema(specs, all));
     Exit::Done
 }
 

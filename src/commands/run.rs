@@ -12,21 +12,22 @@ use pseidon_delivery::embedded::EmbeddedStore;
 use pseidon_delivery::{GroupCommit, StateStore, StoreError};
 use pseidon_dsl::Document;
 use pseidon_exec::{Finished, Pools, Run, RunError};
+use pseidon_formats::json_lines;
 use pseidon_plan::Plan;
 use pseidon_plugin::format::Format;
 use pseidon_plugin::options::{print_schema, read_schema};
 use pseidon_plugin::source::Source;
 use pseidon_redis::RedisStore;
+use pseidon_service::ServiceConfig;
+use pseidon_service::runs::{EntryState, LiveRun, RunRegistry};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 use crate::cli::{Exit, RunArgs};
 use crate::load::{self, PipelineText, TextKind};
 use crate::progress::ProgressDisplay;
-use crate::service::ServiceConfig;
-use crate::supervisor::logs::{self, Template};
-use crate::supervisor::runs::{EntryState, LiveRun, RunRegistry};
+use crate::supervisor::{self, Template};
 use crate::systemd::{Notifier, NotifySocket};
-use crate::{fatal, interrupts, progress, service};
+use crate::{fatal, interrupts, progress};
 
 /// The pause between attempts to connect to a state store that does not answer.
 const CONNECT_PAUSE: Duration = Duration::from_millis(500);
@@ -98,6 +99,12 @@ fn try_run(args: &RunArgs, bar: Option<ProgressBar>) -> Result<Exit, Exit> {
     run_pipeline(args, bar, text, &document, &state_folder)
 }
 
+/// Starts the service, if the plan has a port for it.
+fn serve(plan: &Plan, runs: &Arc<RunRegistry>) -> Result<(), Exit> {
+    let config = ServiceConfig::of(&plan.settings);
+    pseidon_service::serve(&config, runs.clone(), json_lines).map_err(|error| failed(&error))
+}
+
 /// Runs one pipeline, which is not a template.
 fn run_pipeline(
     args: &RunArgs,
@@ -123,8 +130,7 @@ fn run_pipeline(
     let runs = Arc::new(RunRegistry::new(plan.clone(), pools.clone(), None));
     append_panics(&plan);
     let entry = runs.entry(&plan.name);
-    service::serve(&ServiceConfig::of(&plan.settings), runs.clone())
-        .map_err(|error| failed(&error))?;
+    serve(&plan, &runs)?;
     tracing::debug!(
         pipeline = plan.name,
         fingerprint = plan.fingerprint,
@@ -218,8 +224,7 @@ fn run_template(
     let (reload, reloads) = bounded(1);
     let runs = Arc::new(RunRegistry::new(plan.clone(), pools, Some(reload)));
     append_panics(&plan);
-    service::serve(&ServiceConfig::of(&plan.settings), runs.clone())
-        .map_err(|error| failed(&error))?;
+    serve(&plan, &runs)?;
     let (_, controls) =
         interrupts::listen(plan.settings.shutdown_grace).map_err(|error| failed(&error))?;
     let display = bar
@@ -234,7 +239,7 @@ fn run_template(
         store,
         accept_changed_plan: args.accept_changed_plan,
     };
-    let outcome = logs::run(template, runs.clone(), &controls, &reloads);
+    let outcome = supervisor::run(template, runs.clone(), &controls, &reloads);
     drop(display);
     drop(notifier);
     let (how, exit) = match outcome {
@@ -345,7 +350,11 @@ fn unfinished_plan(store: &dyn StateStore) -> Result<Option<String>, StoreError>
 
 /// Whether records are printed to the terminal; they would overwrite a progress line.
 fn prints_to_terminal(plan: &Plan) -> bool {
-    std::io::stdout().is_terminal() && plan.sinks.iter().any(|sink| sink.plugin == "stdout")
+    std::io::stdout().is_terminal()
+        && plan
+            .sinks
+            .iter()
+            .any(|sink| sink.prepared.writes_to_stdout())
 }
 
 #[cfg(test)]

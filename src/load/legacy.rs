@@ -1,7 +1,7 @@
 //! Legacy configurations: `pseidon.edn` of pseidon-etl is converted to a pipeline file before it is
 //! parsed, so that such a file can be passed to any command that takes a pipeline file.
 
-use pseidon_dsl::legacy::pseidon_etl;
+use pseidon_legacy::pseidon_etl;
 
 use super::{PipelineText, TextKind};
 use crate::cli::Exit;

@@ -2,7 +2,7 @@
 
 use pseidon_dsl::document;
 use pseidon_expr::types::field_type_name;
-use pseidon_plan::{Guarantee, Plan, PlanContext, plan};
+use pseidon_plan::{Guarantee, Operator, Plan, PlanContext, plan};
 
 use crate::registry::registry;
 
@@ -59,107 +59,140 @@ fn decoded(chain: &str) -> Vec<String> {
         .collect()
 }
 
+/// A pipeline with an error, as a function and its argument, and what the error must contain.
+type InvalidPipeline = (fn(&str) -> String, &'static str, &'static str);
+
+const INVALID_PIPELINES: [InvalidPipeline; 28] = [
+    (
+        typed,
+        "(where \"n + 1\") (stdout)",
+        "the condition of `where` must be boolean",
+    ),
+    (
+        typed,
+        "(where \"m > 1\") (stdout)",
+        "the record has no field `m`",
+    ),
+    (typed, "(where \"n > 1\")", "records would be lost here"),
+    (
+        typed,
+        "(all (stdout) (where \"n > 1\"))",
+        "records would be lost here",
+    ),
+    (typed, "(stdin) (stdout)", "`stdin` is a source"),
+    (
+        typed,
+        "(select \"n, s as n\") (stdout)",
+        "duplicate column `n`",
+    ),
+    (
+        typed,
+        "(select \"* except (nn)\") (stdout)",
+        "the record has no field `nn` to exclude | unknown field | did you mean `n`?",
+    ),
+    (
+        typed,
+        "(select \"n as a\") (where \"n > 1\") (stdout)",
+        "unknown column `n`",
+    ),
+    (untyped, "(select \"*\") (stdout)", "unknown fields in `*`"),
+    (
+        untyped,
+        "(where \"a > 1 and a like 'x%'\") (stdout)",
+        "`a` is used as int64 and as utf8",
+    ),
+    (
+        untyped,
+        "(files {:path \"o\" :codec :parquet})",
+        "unknown fields in `*`",
+    ),
+    (
+        untyped,
+        "(select \"a\") (files {:path \"o\" :codec :parquet})",
+        "parquet needs a type for every column; give one to `a`",
+    ),
+    (
+        untyped,
+        "(stdot)",
+        "unknown plugin `stdot` | not a plugin | did you mean `stdout`?",
+    ),
+    (
+        untyped,
+        "(stdout {:formt :json})",
+        "`stdout` has no option `:formt` | unknown option | did you mean `:format`?",
+    ),
+    (untyped, "(stdout {:format :jsn})", "did you mean `:json`?"),
+    (
+        untyped,
+        "(stdout {:format :json} {:format :json})",
+        "`stdout` does not accept these arguments",
+    ),
+    (
+        untyped,
+        "(match \"a\" (select \"x\") :else (select \"y\")) (stdout)",
+        "the branches of this `match` pass on records with different columns",
+    ),
+    (
+        untyped,
+        "(match #r\"t\" (match #r\"1\" (select \"x\") :else (select \"y\")) :else (select \"x\")) (stdout)",
+        "pass on records with different columns",
+    ),
+    (
+        untyped,
+        "(where \"x > 1\" {:on-error :ignore}) (stdout)",
+        "unknown error policy `ignore`",
+    ),
+    (
+        str::to_owned,
+        "{pipeline (-> (stdout))}",
+        "`stdout` is not a source",
+    ),
+    (
+        str::to_owned,
+        "{pipeline (match \"a\" (stdout))}",
+        "`match` has no input",
+    ),
+    (
+        str::to_owned,
+        "{pipeline (-> (stdin {:format \"xml\"}) (stdout))}",
+        "unknown format `xml`",
+    ),
+    (
+        str::to_owned,
+        "{pipeline (-> (files {:path \"x\" :format :json :schema :infer}) (stdout))}",
+        "there are no records",
+    ),
+    (
+        str::to_owned,
+        "{:name \"a/b\" pipeline (-> (stdin) (stdout))}",
+        "invalid pipeline name `a/b`",
+    ),
+    (
+        str::to_owned,
+        "{:settings {:memory \"1MB\"} pipeline (-> (stdin) (stdout))}",
+        "`:memory` is too small",
+    ),
+    (
+        str::to_owned,
+        "{:settings {:etl-threads 0} pipeline (-> (stdin) (stdout))}",
+        "`:etl-threads` is out of range",
+    ),
+    (
+        str::to_owned,
+        "{:settings {:guarantee :exactly-once} pipeline (-> (stdin) (stdout))}",
+        "delivers at most once",
+    ),
+    (
+        str::to_owned,
+        "{x (where \"a > 1\") pipeline (-> (stdin) (stdout))}",
+        "unused stage `x`",
+    ),
+];
+
 #[test]
 fn each_error_is_shown_with_help() {
-    let cases = [
-        (
-            typed("(where \"n + 1\") (stdout)"),
-            "the condition of `where` must be boolean",
-        ),
-        (
-            typed("(where \"m > 1\") (stdout)"),
-            "the record has no field `m`",
-        ),
-        (typed("(where \"n > 1\")"), "records would be lost here"),
-        (
-            typed("(all (stdout) (where \"n > 1\"))"),
-            "records would be lost here",
-        ),
-        (typed("(stdin) (stdout)"), "`stdin` is a source"),
-        (
-            typed("(select \"n, s as n\") (stdout)"),
-            "duplicate column `n`",
-        ),
-        (
-            typed("(select \"* except (nn)\") (stdout)"),
-            "the record has no field `nn` to exclude | unknown field | did you mean `n`?",
-        ),
-        (
-            typed("(select \"n as a\") (where \"n > 1\") (stdout)"),
-            "unknown column `n`",
-        ),
-        (untyped("(select \"*\") (stdout)"), "unknown fields in `*`"),
-        (
-            untyped("(where \"a > 1 and a like 'x%'\") (stdout)"),
-            "`a` is used as int64 and as utf8",
-        ),
-        (
-            untyped("(files {:path \"o\" :codec :parquet})"),
-            "unknown fields in `*`",
-        ),
-        (
-            untyped("(select \"a\") (files {:path \"o\" :codec :parquet})"),
-            "parquet needs a type for every column; give one to `a`",
-        ),
-        (
-            untyped("(stdot)"),
-            "unknown plugin `stdot` | not a plugin | did you mean `stdout`?",
-        ),
-        (
-            untyped("(stdout {:formt :json})"),
-            "`stdout` has no option `:formt` | unknown option | did you mean `:format`?",
-        ),
-        (untyped("(stdout {:format :jsn})"), "did you mean `:json`?"),
-        (
-            untyped("(stdout {:format :json} {:format :json})"),
-            "`stdout` does not accept these arguments",
-        ),
-        (
-            untyped("(match \"a\" (select \"x\") :else (select \"y\")) (stdout)"),
-            "the branches of this `match` pass on records with different columns",
-        ),
-        (
-            untyped("(where \"x > 1\" {:on-error :ignore}) (stdout)"),
-            "unknown error policy `ignore`",
-        ),
-        (
-            "{pipeline (-> (stdout))}".into(),
-            "`stdout` is not a source",
-        ),
-        (
-            "{pipeline (match \"a\" (stdout))}".into(),
-            "`match` has no input",
-        ),
-        (
-            "{pipeline (-> (stdin {:format \"xml\"}) (stdout))}".into(),
-            "unknown format `xml`",
-        ),
-        (
-            "{pipeline (-> (files {:path \"x\" :format :json :schema :infer}) (stdout))}".into(),
-            "there are no records",
-        ),
-        (
-            "{:name \"a/b\" pipeline (-> (stdin) (stdout))}".into(),
-            "invalid pipeline name `a/b`",
-        ),
-        (
-            "{:settings {:memory \"1MB\"} pipeline (-> (stdin) (stdout))}".into(),
-            "`:memory` is too small",
-        ),
-        (
-            "{:settings {:etl-threads 0} pipeline (-> (stdin) (stdout))}".into(),
-            "`:etl-threads` is out of range",
-        ),
-        (
-            "{:settings {:guarantee :exactly-once} pipeline (-> (stdin) (stdout))}".into(),
-            "delivers at most once",
-        ),
-        (
-            "{x (where \"a > 1\") pipeline (-> (stdin) (stdout))}".into(),
-            "unused stage `x`",
-        ),
-    ];
-    for (text, expected) in cases {
+    for (pipeline, flow, expected) in INVALID_PIPELINES {
+        let text = pipeline(flow);
         let errors = plan_of(&text)
             .err()
             .unwrap_or_else(|| panic!("{text} has no errors"));
@@ -232,6 +265,18 @@ fn the_guarantee_of_a_path_is_that_of_its_weakest_part() {
         [Guarantee::AtLeastOnce]
     );
     assert_eq!(
+        guarantee(&untyped(
+            "(match \"t\" (where \"random() < 0.5\")) (files {:path \"o\"})"
+        )),
+        [Guarantee::AtLeastOnce]
+    );
+    assert_eq!(
+        guarantee(&untyped(
+            "(match \"t\" (-> (where \"random() < 0.5\") (stdout))) (files {:path \"o\"})"
+        )),
+        [Guarantee::AtLeastOnce, Guarantee::ExactlyOnce]
+    );
+    assert_eq!(
         guarantee(&untyped("(all (stdout) (files {:path \"o\"}))")),
         [Guarantee::AtLeastOnce, Guarantee::ExactlyOnce]
     );
@@ -245,6 +290,23 @@ fn the_guarantee_of_a_path_is_that_of_its_weakest_part() {
         ),
         [Guarantee::AtLeastOnce]
     );
+}
+
+#[test]
+fn a_branch_that_ends_in_a_sink_does_not_pass_on_its_rows() {
+    for (branch, expected) in [
+        ("(files {:path \"o\"})", false),
+        ("(files {:path \"o\" :codec :parquet})", false),
+        ("(where \"n > 1\")", true),
+        ("(all (files {:path \"o\"}))", true),
+    ] {
+        let plan = plan_of(&typed(&format!("(match \"t\" {branch}) (stdout)")))
+            .unwrap_or_else(|errors| panic!("{branch}: {errors:?}"));
+        let Operator::Match { branches, .. } = &plan.sources[0].chain.steps[0].operator else {
+            panic!("{branch} is not in a match");
+        };
+        assert_eq!(branches[0].1.passes_on, expected, "{branch}");
+    }
 }
 
 #[test]

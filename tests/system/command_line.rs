@@ -253,6 +253,12 @@ fn plugins_are_listed() {
         stdout.contains(":rollover") && stdout.contains(":follow"),
         "{stdout}"
     );
+    let (code, stdout, _) = pseidon(&site, &["plugins", "--json-schema", "drop"]);
+    let schema: serde_json::Value = serde_json::from_str(&stdout).unwrap();
+    assert_eq!(
+        (code, &schema["$defs"]["sink drop"]["properties"]),
+        (0, &serde_json::json!({}))
+    );
     let (code, _, stderr) = pseidon(&site, &["plugins", "filse"]);
     assert_eq!(code, 2);
     assert!(stderr.contains("did you mean `files`?"), "{stderr}");

@@ -30,6 +30,8 @@ const STEPS_AFTER_FILES: &[&str] = &["moved", "hooked"];
 /// The steps of the Kafka sink.
 pub(crate) const STEPS_TO_KAFKA: &[&str] =
     &["kafka-produced", "kafka-positions-sent", "kafka-committed"];
+/// The steps of the first start, if the state is in a file.
+const STEPS_OF_STATE_FILES: &[&str] = &["state-created"];
 /// The steps of a start after a crash.
 const STEPS_OF_RECOVERY: &[&str] = &["republished", "buried", "taken", "recovered", "begun"];
 /// The steps of a graceful stop.
@@ -52,6 +54,7 @@ fn every_step_in_the_code_is_tested() {
         STEPS_TO_FILES,
         STEPS_AFTER_FILES,
         STEPS_TO_KAFKA,
+        STEPS_OF_STATE_FILES,
         STEPS_OF_RECOVERY,
         STEPS_OF_STOP,
         STEPS_OF_LOGS,
@@ -118,6 +121,11 @@ fn killed_at_each_step(test: &str, store: Store, layout: Layout) {
             .env("PSEIDON_LOG", "info,pseidon_kafka=debug");
         site.start(command)
     };
+    if matches!(store, Store::Embedded) {
+        for step in STEPS_OF_STATE_FILES {
+            start(step, 1).expect_death(step, 60);
+        }
+    }
     for step in STEPS_TO_FILES {
         start(step, 1).expect_death(step, 60);
         start(step, site.random.of(2..9)).expect_death(step, 60);

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use crate::harness::Site;
 use crate::harness::output::{all_lines, files, hidden, lines, metadata, numbers, rows};
@@ -39,6 +39,20 @@ fn by_folder(site: &Site, folder: &str) -> BTreeMap<String, Vec<String>> {
     found
 }
 
+const EVERY_CODEC: &str = r#"{:settings {:etl-threads 2}
+    in     (files {:path "in/*.ndjson" :schema {:n :int64 :user {:name :utf8} :status :int64 :at :int64 :text :utf8}})
+    bad    (where "status >= 400")
+    slim   (select "n, user.name as name, status, to_timestamp_millis(at) as at, text")
+    errors (files {:path "out/errors/{status}" :codec :json :compression :gzip})
+    lake   (files {:path "out/lake/day={at:%Y-%m-%d}/hour={at:%H}" :codec :parquet})
+    packed (files {:path "out/packed" :codec :json :compression :zstd :rollover {:records 100}})
+    texts  (files {:path "out/texts" :codec :txt})
+    as-is  (files {:path "out/as-is" :codec :raw})
+    pipeline (-> in (all (-> bad errors)
+                         (-> slim (all lake packed))
+                         (-> (select "text") texts)
+                         as-is))}"#;
+
 #[test]
 fn one_source_to_every_codec() {
     let site = Site::new("codecs");
@@ -49,44 +63,54 @@ fn one_source_to_every_codec() {
             .map(|number| event(number) + "\r\n")
             .collect::<String>(),
     );
-    site.write(
-        "pipeline.edn",
-        r#"{:settings {:etl-threads 2}
-            in     (files {:path "in/*.ndjson" :schema {:n :int64 :user {:name :utf8} :status :int64 :at :int64 :text :utf8}})
-            bad    (where "status >= 400")
-            slim   (select "n, user.name as name, status, to_timestamp_millis(at) as at, text")
-            errors (files {:path "out/errors/{status}" :codec :json :compression :gzip})
-            lake   (files {:path "out/lake/day={at:%Y-%m-%d}/hour={at:%H}" :codec :parquet})
-            packed (files {:path "out/packed" :codec :json :compression :zstd :rollover {:records 100}})
-            texts  (files {:path "out/texts" :codec :txt})
-            as-is  (files {:path "out/as-is" :codec :raw})
-            pipeline (-> in (all (-> bad errors)
-                                 (-> slim (all lake packed))
-                                 (-> (select "text") texts)
-                                 as-is))}"#,
-    );
+    site.write("pipeline.edn", EVERY_CODEC);
     site.finish("pipeline.edn", 60);
     assert_eq!(hidden(&site.path("out")), Vec::<PathBuf>::new());
 
-    let errors = by_folder(&site, "out/errors");
-    let expected = |status: u64| {
-        let mut lines: Vec<String> = (0..700)
-            .map(event)
-            .filter(|line| line.contains(&format!("\"status\":{status}")))
-            .collect();
-        lines.sort();
-        lines
+    let with_status = |status: u64| {
+        sorted(
+            (0..700)
+                .map(event)
+                .filter(|line| line.contains(&format!("\"status\":{status}"))),
+        )
     };
     assert_eq!(
-        errors,
+        by_folder(&site, "out/errors"),
         BTreeMap::from([
-            ("404".to_owned(), expected(404)),
-            ("500".to_owned(), expected(500))
+            ("404".to_owned(), with_status(404)),
+            ("500".to_owned(), with_status(500))
         ])
     );
+    assert_eq!(numbers_in_lake(&site.path("out/lake")), (0..700).collect());
+    assert_eq!(
+        numbers(&site.path("out/packed")),
+        (0..700).collect::<Vec<_>>()
+    );
+    assert!(
+        files(&site.path("out/packed"))
+            .iter()
+            .all(|path| lines(path).len() <= 100)
+    );
+    assert_eq!(
+        all_lines(&site.path("out/texts")),
+        sorted((0..700).map(|number| format!("line \"{number}\", é")))
+    );
+    assert_eq!(
+        all_lines(&site.path("out/as-is")),
+        sorted((0..700).map(event))
+    );
+}
 
+fn sorted(lines: impl Iterator<Item = String>) -> Vec<String> {
+    let mut lines: Vec<String> = lines.collect();
+    lines.sort();
+    lines
+}
+
+/// The numbers of the rows of the stage `lake`, each of which is checked.
+fn numbers_in_lake(lake: &Path) -> BTreeSet<u64> {
     let mut seen = BTreeSet::new();
-    for path in files(&site.path("out/lake")) {
+    for path in files(lake) {
         assert!(
             !metadata(&path).is_empty(),
             "{} has no metadata",
@@ -111,25 +135,7 @@ fn one_source_to_every_codec() {
             assert!(seen.insert(number), "{number} occurs twice");
         }
     }
-    assert_eq!(seen.len(), 700);
-
-    assert_eq!(
-        numbers(&site.path("out/packed")),
-        (0..700).collect::<Vec<_>>()
-    );
-    assert!(
-        files(&site.path("out/packed"))
-            .iter()
-            .all(|path| lines(path).len() <= 100)
-    );
-    let mut texts: Vec<String> = (0..700)
-        .map(|number| format!("line \"{number}\", é"))
-        .collect();
-    texts.sort();
-    assert_eq!(all_lines(&site.path("out/texts")), texts);
-    let mut as_is: Vec<String> = (0..700).map(event).collect();
-    as_is.sort();
-    assert_eq!(all_lines(&site.path("out/as-is")), as_is);
+    seen
 }
 
 #[test]

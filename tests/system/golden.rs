@@ -1,7 +1,9 @@
 //! What a person reads, compared with the files of `tests/golden`: help texts, plans, errors, the
-//! report of tests, a conversion, the summary of a run.
+//! report of tests, a conversion, the summary of a run, and the HTTP pages ([`pages`]).
 //!
 //! `UPDATE_GOLDEN=1` rewrites the files; the change is then reviewed in the diff.
+
+mod pages;
 
 use std::fs;
 use std::path::{Path, PathBuf};

@@ -45,10 +45,10 @@ pub(crate) fn wait_until(what: &str, seconds: u64, mut holds: impl FnMut() -> bo
     }
 }
 
-/// The address of a server, from a variable that `vagrant/scripts/local-up` prints.
+/// The address of a server, from a variable that `scripts/local-up` prints.
 pub(crate) fn server(variable: &str) -> String {
     std::env::var(variable).unwrap_or_else(|_| {
-        panic!("{variable} is not set: start the servers and set their addresses with: eval \"$(vagrant/scripts/local-up)\"")
+        panic!("{variable} is not set: start the servers and set their addresses with: eval \"$(scripts/local-up)\"")
     })
 }
 

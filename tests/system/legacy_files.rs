@@ -211,25 +211,63 @@ fn contents(folder: &Path) -> BTreeMap<String, Vec<u8>> {
         .collect()
 }
 
+fn topic(site: &Site, case: &Case) -> String {
+    format!("{}-{}", site.name, case.name)
+}
+
+/// Sends the records of all cases, and inserts their rows.
+fn feed_cases(site: &Site, table: &LogTable) {
+    for case in &CASES {
+        let topic = topic(site, case);
+        produce(&topic, 0, (0..RECORDS).map(case.record));
+        let columns = [("format", case.format), ("log_group", &site.name)];
+        let output = case.output.map(|output| ("output_format", output));
+        table.insert(&topic, &[&columns[..], output.as_slice()].concat());
+    }
+}
+
+/// Checks that the files below a folder have the names and the lines that the cases expect, and
+/// that there are no others.
+fn check_cases(site: &Site, folder: &Path, found: &BTreeMap<String, Vec<u8>>) {
+    let mut seen = 0;
+    for case in &CASES {
+        for (number, hour) in HOURS.iter().enumerate() {
+            let start = format!("{}-{hour}-", topic(site, case));
+            let names: Vec<&String> = found
+                .keys()
+                .filter(|name| name.starts_with(&start))
+                .collect();
+            assert!(
+                !names.is_empty() && names.iter().all(|name| name.ends_with(case.ending)),
+                "{start}…{}: {names:?}",
+                case.ending
+            );
+            let written: Vec<String> = names
+                .iter()
+                .flat_map(|name| lines(&folder.join(name)))
+                .collect();
+            let expected: Vec<String> = (0..RECORDS)
+                .skip(number)
+                .step_by(HOURS.len())
+                .map(case.written)
+                .collect();
+            assert!(
+                written == expected,
+                "{start}: {} lines in place of {}",
+                written.len(),
+                expected.len()
+            );
+            seen += names.len();
+        }
+    }
+    assert_eq!(seen, found.len(), "unexpected files: {:?}", found.keys());
+}
+
 #[test]
 fn it_runs_unchanged_and_imported() {
     let site = Site::new("legacy");
     let table = LogTable::new(&site);
-    let topic = |case: &Case| format!("{}-{}", site.name, case.name);
-    for case in &CASES {
-        produce(&topic(case), 0, (0..RECORDS).map(case.record));
-        let columns = [("format", case.format), ("log_group", &site.name)];
-        table.insert(
-            &topic(case),
-            &[
-                &columns[..],
-                case.output
-                    .map(|output| ("output_format", output))
-                    .as_slice(),
-            ]
-            .concat(),
-        );
-    }
+    feed_cases(&site, &table);
     let (old, new) = (site.path("data-old"), site.path("data-new"));
     let edn = site.write(
         "pseidon.edn",
@@ -273,44 +311,7 @@ fn it_runs_unchanged_and_imported() {
         .filter(|name| old_files[*name] != new_files[*name])
         .collect();
     assert!(different.is_empty(), "their contents differ: {different:?}");
-
-    let mut seen = 0;
-    for case in &CASES {
-        for (number, hour) in HOURS.iter().enumerate() {
-            let start = format!("{}-{hour}-", topic(case));
-            let names: Vec<&String> = old_files
-                .keys()
-                .filter(|name| name.starts_with(&start))
-                .collect();
-            assert!(
-                !names.is_empty() && names.iter().all(|name| name.ends_with(case.ending)),
-                "{start}…{}: {names:?}",
-                case.ending
-            );
-            let written: Vec<String> = names
-                .iter()
-                .flat_map(|name| lines(&old.join(name)))
-                .collect();
-            let expected: Vec<String> = (0..RECORDS)
-                .skip(number)
-                .step_by(HOURS.len())
-                .map(case.written)
-                .collect();
-            assert!(
-                written == expected,
-                "{start}: {} lines in place of {}",
-                written.len(),
-                expected.len()
-            );
-            seen += names.len();
-        }
-    }
-    assert_eq!(
-        seen,
-        old_files.len(),
-        "unexpected files: {:?}",
-        old_files.keys()
-    );
+    check_cases(&site, &old, &old_files);
     assert_eq!(
         fs::read_to_string(site.path("fatalerrors")).unwrap_or_default(),
         ""

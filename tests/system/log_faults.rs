@@ -5,9 +5,10 @@ use std::time::Duration;
 
 use crate::fail_points::{STEPS_OF_LOGS, STEPS_TO_FILES};
 use crate::harness::mysql::LogTable;
+use crate::harness::output::{files, lines};
 use crate::harness::servers::{Servers, free_port, get};
 use crate::harness::{Pseidon, Site, brokers, wait_until};
-use crate::log_table::{FORMATS, Template, Topics, check_topic, found, is_complete};
+use crate::log_table::{FORMATS, Template, Topics, check_topic, found, is_complete, template};
 use crate::outages::SmallDisk;
 
 const LOGS: usize = 8;
@@ -286,6 +287,30 @@ fn everything_that_panics_is_restarted() {
     }
 }
 
+/// Fills a disk.
+fn fill(disk: &SmallDisk) {
+    std::fs::write(disk.path("ballast"), vec![0; 6 << 20]).expect("most of the disk can be filled");
+    while std::fs::OpenOptions::new()
+        .append(true)
+        .create(true)
+        .open(disk.path("rest"))
+        .and_then(|mut file| std::io::Write::write_all(&mut file, &[0; 4096]))
+        .is_ok()
+    {}
+}
+
+/// The record numbers in the visible files of a disk, sorted.
+fn numbers_on(disk: &SmallDisk) -> Vec<u64> {
+    let lines = files(&disk.path("out"))
+        .into_iter()
+        .flat_map(|file| lines(&file));
+    let mut numbers: Vec<u64> = lines
+        .filter_map(|line| line.split('\t').next()?.parse().ok())
+        .collect();
+    numbers.sort_unstable();
+    numbers
+}
+
 /// One log writes to a separate disk, which is full. The other logs continue, and can be changed
 /// and stopped; when there is space again, it continues too.
 #[test]
@@ -294,16 +319,9 @@ fn the_disk_of_one_log_is_full() {
     let table = LogTable::new(&site);
     let mut topics = Topics::at(&site, &brokers(), LOGS);
     let disk = SmallDisk::mount(&site);
-    let template = Template {
-        brokers: &brokers(),
-        redis: None,
-        port: None,
-        more: "",
-    }
-    .text(&site, &table);
     site.write(
         "pipeline.edn",
-        template.replace(":path \"out/", ":path \"${log:base_partition}/"),
+        template(&site, &table, "").replace(":path \"out/", ":path \"${log:base_partition}/"),
     );
     let insert = |log: &str, place: &str, format: &str| {
         table.insert(
@@ -327,14 +345,7 @@ fn the_disk_of_one_log_is_full() {
     others
         .iter()
         .for_each(|log| wait_until("the others are read", 60, || found(&site, log).len() == 20));
-    std::fs::write(disk.path("ballast"), vec![0; 6 << 20]).expect("most of the disk can be filled");
-    while std::fs::OpenOptions::new()
-        .append(true)
-        .create(true)
-        .open(disk.path("rest"))
-        .and_then(|mut file| std::io::Write::write_all(&mut file, &[0; 4096]))
-        .is_ok()
-    {}
+    fill(&disk);
     topics.send(0, 5000);
     topics.send_all(50);
     wait_until("it reports that the disk is full", 60, || {
@@ -354,20 +365,10 @@ fn the_disk_of_one_log_is_full() {
     }
     let sent = topics.sent[0];
     std::fs::remove_file(disk.path("ballast")).expect("the file can be removed");
-    let numbers = || {
-        let lines = crate::harness::output::files(&disk.path("out"))
-            .into_iter()
-            .flat_map(|file| crate::harness::output::lines(&file));
-        let mut numbers: Vec<u64> = lines
-            .filter_map(|line| line.split('\t').next()?.parse().ok())
-            .collect();
-        numbers.sort_unstable();
-        numbers
-    };
     wait_until("it continues when there is space", 120, || {
-        numbers().len() as u64 >= sent || !pseidon.is_running()
+        numbers_on(&disk).len() as u64 >= sent || !pseidon.is_running()
     });
-    assert_eq!(numbers(), (0..sent).collect::<Vec<u64>>());
+    assert_eq!(numbers_on(&disk), (0..sent).collect::<Vec<u64>>());
     pseidon.stop(60);
     for (log, sent) in others.iter().zip(&topics.sent[1..]) {
         check_topic(&site, log, *sent);

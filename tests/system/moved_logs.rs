@@ -1,7 +1,8 @@
 //! Published files of logs are moved to where pseidon-hdfs moved them.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::ops::Range;
+use std::path::{Path, PathBuf};
 
 use crate::harness::mysql::LogTable;
 use crate::harness::output::{files, hidden, lines};
@@ -38,129 +39,164 @@ fn record(number: u64) -> String {
     )
 }
 
-/// With kills, each record is in one file, in the folder and with the name that pseidon-hdfs used.
-#[test]
-fn published_files_are_moved_to_their_partitions() {
-    let site = Site::new("moved");
-    let table = LogTable::new(&site);
-    table.add_date_format();
-    let base = site.path("lake").display().to_string();
-    // Each case has the name of the log, its date_format, and the folders of the two hours.
-    let cases = [
-        (
-            "hourly",
-            Some("datehour"),
-            [
-                "date=20231114/hour=2023111422",
-                "date=20231115/hour=2023111500",
-            ],
-        ),
-        ("daily", Some("date"), ["date=20231114", "date=20231115"]),
-        ("plain", None, ["date=20231114", "date=20231115"]),
-    ];
-    let topic = |name: &str| format!("{}-{name}", site.name);
-    let send = |numbers: std::ops::Range<u64>| {
-        for (name, ..) in &cases {
-            for partition in 0..4 {
-                produce(
-                    &topic(name),
-                    partition,
-                    numbers
-                        .clone()
-                        .filter(|number| number / 2 % 4 == partition as u64)
-                        .map(record),
-                );
-            }
+/// A log, and where its files are moved to.
+struct Case {
+    name: &'static str,
+    date_format: Option<&'static str>,
+    /// The folders of the two hours.
+    folders: [&'static str; 2],
+}
+
+const CASES: [Case; 3] = [
+    Case {
+        name: "hourly",
+        date_format: Some("datehour"),
+        folders: [
+            "date=20231114/hour=2023111422",
+            "date=20231115/hour=2023111500",
+        ],
+    },
+    Case {
+        name: "daily",
+        date_format: Some("date"),
+        folders: ["date=20231114", "date=20231115"],
+    },
+    Case {
+        name: "plain",
+        date_format: None,
+        folders: ["date=20231114", "date=20231115"],
+    },
+];
+
+impl Case {
+    fn topic(&self, site: &Site) -> String {
+        format!("{}-{}", site.name, self.name)
+    }
+
+    /// Sends records with these numbers to the four partitions.
+    fn send(&self, site: &Site, numbers: Range<u64>) {
+        for partition in 0..4 {
+            let of_partition = numbers
+                .clone()
+                .filter(|number| number / 2 % 4 == partition as u64);
+            produce(&self.topic(site), partition, of_partition.map(record));
         }
-    };
-    send(0..800);
-    for (name, date_format, _) in &cases {
-        let partition = format!("web/{name}");
+    }
+
+    fn insert(&self, site: &Site, table: &LogTable) {
+        let base = site.path("lake").display().to_string();
+        let partition = format!("web/{}", self.name);
         let row = [
             ("format", "txt:sep=tab;ts=0;msg=1"),
             ("output_format", "gzip"),
             ("base_partition", &base),
             ("log_partition", &partition),
         ];
+        let date_format = self.date_format.map(|format| ("date_format", format));
         table.insert(
-            &topic(name),
-            &[
-                &row[..],
-                date_format.map(|format| ("date_format", format)).as_slice(),
-            ]
-            .concat(),
+            &self.topic(site),
+            &[&row[..], date_format.as_slice()].concat(),
         );
     }
-    site.write("pipeline.edn", template(&site, &table));
-    let lake = |name: &str| site.path("lake/web").join(name);
-    let numbers = |name: &str| -> BTreeMap<u64, u64> {
+
+    /// The folder that the files are moved to.
+    fn lake(&self, site: &Site) -> PathBuf {
+        site.path("lake/web").join(self.name)
+    }
+
+    /// The record numbers in the moved files, each with the number of its occurrences.
+    fn numbers(&self, site: &Site) -> BTreeMap<u64, u64> {
         let mut found = BTreeMap::new();
-        for line in files(&lake(name)).iter().flat_map(|file| lines(file)) {
+        let files = files(&self.lake(site));
+        for line in files.iter().flat_map(|file| lines(file)) {
             *found
                 .entry(line.parse().unwrap_or_else(|_| panic!("`{line}`")))
                 .or_insert(0) += 1;
         }
         found
-    };
+    }
+
+    /// Checks that this number of records is moved, each to one file.
+    fn check_numbers(&self, site: &Site, sent: u64) {
+        let found = self.numbers(site);
+        let wrong: Vec<_> = (0..sent)
+            .filter(|number| found.get(number) != Some(&1))
+            .collect();
+        assert!(
+            wrong.is_empty() && found.len() as u64 == sent,
+            "{}: not exactly once: {wrong:?}",
+            self.name
+        );
+    }
+
+    /// Checks that a moved file has the folder, the name and the records of one hour.
+    fn check_file(&self, site: &Site, host: &str, file: &Path) {
+        let folder = file
+            .parent()
+            .and_then(|folder| folder.strip_prefix(self.lake(site)).ok())
+            .expect("below its folder")
+            .display()
+            .to_string();
+        let hour = self
+            .folders
+            .iter()
+            .position(|expected| *expected == folder)
+            .unwrap_or_else(|| panic!("{}", file.display()));
+        let file_name = file.file_name().expect("a name").to_string_lossy();
+        let start = format!(
+            "{host}-{}-{}-",
+            self.topic(site),
+            ["2023-11-14-22", "2023-11-15-00"][hour]
+        );
+        assert!(
+            file_name.starts_with(&start) && file_name.ends_with(".txt.gz"),
+            "{file_name} does not start with {start}"
+        );
+        assert!(
+            lines(file)
+                .iter()
+                .all(|line| line.parse::<usize>().is_ok_and(|number| number % 2 == hour)),
+            "{file_name}"
+        );
+    }
+}
+
+/// With kills, each record is in one file, in the folder and with the name that pseidon-hdfs used.
+#[test]
+fn published_files_are_moved_to_their_partitions() {
+    let site = Site::new("moved");
+    let table = LogTable::new(&site);
+    table.add_date_format();
+    CASES.iter().for_each(|case| case.send(&site, 0..800));
+    CASES.iter().for_each(|case| case.insert(&site, &table));
+    site.write("pipeline.edn", template(&site, &table));
     let mut pseidon = site.run("pipeline.edn");
     for round in 1..4_u64 {
         wait_until("some files are moved", 60, || {
-            cases
+            CASES
                 .iter()
-                .any(|(name, ..)| !files(&lake(name)).is_empty())
+                .any(|case| !files(&case.lake(&site)).is_empty())
         });
         std::thread::sleep(site.random.millis(0..1500));
         pseidon.kill();
-        send(round * 800..(round + 1) * 800);
+        let numbers = round * 800..(round + 1) * 800;
+        CASES
+            .iter()
+            .for_each(|case| case.send(&site, numbers.clone()));
         pseidon = site.run("pipeline.edn");
     }
-    for (name, ..) in &cases {
-        wait_until(&format!("all of {name} is moved"), 90, || {
-            numbers(name).len() == 3200 || !pseidon.is_running()
+    for case in &CASES {
+        wait_until(&format!("all of {} is moved", case.name), 90, || {
+            case.numbers(&site).len() == 3200 || !pseidon.is_running()
         });
     }
     pseidon.stop(60);
 
-    let host = std::fs::read_to_string("/proc/sys/kernel/hostname")
-        .expect("a name")
-        .trim()
-        .to_owned();
-    for (name, _, folders) in &cases {
-        let found = numbers(name);
-        let wrong: Vec<_> = (0..3200)
-            .filter(|number| found.get(number) != Some(&1))
-            .collect();
-        assert!(
-            wrong.is_empty() && found.len() == 3200,
-            "{name}: not exactly once: {wrong:?}"
-        );
-        for file in files(&lake(name)) {
-            let folder = file
-                .parent()
-                .and_then(|folder| folder.strip_prefix(lake(name)).ok())
-                .expect("below its folder")
-                .display()
-                .to_string();
-            let hour = folders
-                .iter()
-                .position(|expected| *expected == folder)
-                .unwrap_or_else(|| panic!("{}", file.display()));
-            let file_name = file.file_name().expect("a name").to_string_lossy();
-            let start = format!(
-                "{host}-{}-{}-",
-                topic(name),
-                ["2023-11-14-22", "2023-11-15-00"][hour]
-            );
-            assert!(
-                file_name.starts_with(&start) && file_name.ends_with(".txt.gz"),
-                "{file_name} does not start with {start}"
-            );
-            assert!(
-                lines(&file)
-                    .iter()
-                    .all(|line| line.parse::<usize>().is_ok_and(|number| number % 2 == hour)),
-                "{file_name}"
-            );
+    let host = std::fs::read_to_string("/proc/sys/kernel/hostname").expect("a name");
+    for case in &CASES {
+        case.check_numbers(&site, 3200);
+        for file in files(&case.lake(&site)) {
+            case.check_file(&site, host.trim(), &file);
         }
     }
     for folder in ["data-1", "data-2", "lake"] {

@@ -89,6 +89,33 @@ fn a_sink_that_hangs_does_not_block_another() {
     pseidon.kill();
 }
 
+/// Sends records to the topic `clicks`, all of them to one partition.
+fn produce_clicks(site: &Site, brokers: &str, value: &str, count: &str) {
+    let mut command = site.pseidon();
+    command.args(["produce", "--brokers", brokers, "--topic", "clicks"]);
+    command.args(["-n", count, "--value", value, "--key", "'k'"]);
+    assert!(command.status().expect("it runs").success());
+}
+
+/// Replaces the partitions of the topic `clicks` in a folder by those in another.
+fn copy_clicks(from: &Path, to: &Path) {
+    let entries = fs::read_dir(from).expect("a folder");
+    for partition in entries.map(|entry| entry.expect("an entry").path()) {
+        let name = partition.file_name().expect("a name");
+        if !name.to_string_lossy().starts_with("clicks-") {
+            continue;
+        }
+        let _ = fs::remove_dir_all(to.join(name));
+        let status = Command::new("cp")
+            .arg("-a")
+            .arg(&partition)
+            .arg(to.join(name))
+            .status()
+            .expect("cp");
+        assert!(status.success());
+    }
+}
+
 /// The log of a partition is replaced by an older copy, which then grows past the position in the
 /// state, as after the election of a leader that was not in sync. Its new records must not be
 /// mistaken for the records that were read.
@@ -97,53 +124,13 @@ fn a_log_that_was_truncated_between_two_runs_is_noticed() {
     let site = Site::new("truncated-log");
     let servers = Servers::start(&site, &["kafka"]);
     let brokers = servers.address("PSEIDON_TEST_KAFKA");
-    let produce = |value: &str, count: &str| {
-        let mut command = site.pseidon();
-        command.args([
-            "produce",
-            "--brokers",
-            &brokers,
-            "--topic",
-            "clicks",
-            "-n",
-            count,
-            "--value",
-            value,
-        ]);
-        // All of them go to one partition.
-        command.args(["--key", "'k'"]);
-        assert!(command.status().expect("it runs").success());
-    };
+    let produce = |value: &str, count: &str| produce_clicks(&site, &brokers, value, count);
     let (data, older) = (servers.path("kafka/data"), site.path("older"));
-    let partitions = |of: &Path| {
-        let entries = fs::read_dir(of)
-            .expect("a folder")
-            .map(|entry| entry.expect("an entry").path());
-        entries
-            .filter(|path| {
-                path.file_name()
-                    .is_some_and(|name| name.to_string_lossy().starts_with("clicks-"))
-            })
-            .collect::<Vec<_>>()
-    };
-    let copy = |from: &Path, to: &Path| {
-        for partition in partitions(from) {
-            let name = partition.file_name().expect("a name");
-            let _ = fs::remove_dir_all(to.join(name));
-            let status = Command::new("cp")
-                .arg("-a")
-                .arg(&partition)
-                .arg(to.join(name))
-                .status()
-                .expect("cp");
-            assert!(status.success());
-        }
-    };
 
     produce("'first'", "400");
     servers.kill("kafka");
     fs::create_dir(&older).expect("a folder");
-    copy(&data, &older);
+    copy_clicks(&data, &older);
     servers.restart("kafka");
     produce("'lost'", "400");
     site.write(
@@ -163,7 +150,7 @@ fn a_log_that_was_truncated_between_two_runs_is_noticed() {
     assert_eq!(read.iter().map(Vec::len).sum::<usize>(), 801);
 
     servers.kill("kafka");
-    copy(&older, &data);
+    copy_clicks(&older, &data);
     servers.restart("kafka");
     produce("'other'", "4000");
     let mut again = site.run("pipeline.edn");

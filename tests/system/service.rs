@@ -6,69 +6,100 @@ use std::time::Duration;
 
 use crate::harness::output::{count_gapless, files};
 use crate::harness::servers::{free_port, get, post};
-use crate::harness::{Site, wait_until};
+use crate::harness::{Pseidon, Site, wait_until};
 
-#[test]
-fn control_requests_are_executed() {
-    let site = Site::new("service");
-    let (port, repl_port) = (free_port(), free_port());
-    site.write(
-        "pipeline.edn",
-        format!(
-            r#"{{:name "told" :settings {{:monitor-port {port} :repl-port {repl_port} :token "secret-word" :commit-interval "100ms"}}
-                in (generate {{:record {{:n "n"}} :rate 500}})
-                out (files {{:path "out" :codec :json :rollover {{:size "1GB" :idle "1h" :age "1h"}} :check-freq "50ms"}})
-                pipeline (-> in out)}}"#
-        ),
-    );
-    let mut pseidon = site.run("pipeline.edn");
-    wait_until("it is ready", 30, || {
-        get(port, "/ready").is_some_and(|(status, _)| status == 200)
-    });
-    let read = || {
-        let (_, page) = get(port, "/metrics").expect("metrics");
+const TOKEN: &str = "secret-word";
+
+/// A run with its service.
+struct Scene {
+    pseidon: Pseidon,
+    port: u16,
+    repl_port: u16,
+    /// Dropped last.
+    site: Site,
+}
+
+impl Scene {
+    /// Starts a run, and waits until it has read records.
+    fn start(test: &str) -> Scene {
+        let site = Site::new(test);
+        let (port, repl_port) = (free_port(), free_port());
+        site.write(
+            "pipeline.edn",
+            format!(
+                r#"{{:name "told" :settings {{:monitor-port {port} :repl-port {repl_port} :token "{TOKEN}" :commit-interval "100ms"}}
+                    in (generate {{:record {{:n "n"}} :rate 500}})
+                    out (files {{:path "out" :codec :json :rollover {{:size "1GB" :idle "1h" :age "1h"}} :check-freq "50ms"}})
+                    pipeline (-> in out)}}"#
+            ),
+        );
+        let scene = Scene {
+            pseidon: site.run("pipeline.edn"),
+            port,
+            repl_port,
+            site,
+        };
+        wait_until("it is ready", 30, || {
+            get(port, "/ready").is_some_and(|(status, _)| status == 200)
+        });
+        wait_until("records come", 30, || scene.read() > 100);
+        scene
+    }
+
+    /// The number of records read.
+    fn read(&self) -> u64 {
+        let (_, page) = get(self.port, "/metrics").expect("metrics");
         let page: serde_json::Value = serde_json::from_str(&page).expect("json");
         page["etl-service-thread-metrics"]["count"]
             .as_u64()
             .expect("the count of records")
-    };
-    wait_until("records come", 30, || read() > 100);
+    }
 
-    assert_eq!(post(port, "/roll", "").expect("an answer").0, 401);
-    assert_eq!(post(port, "/roll", "another").expect("an answer").0, 401);
-    assert!(files(&site.path("out")).is_empty());
-    assert_eq!(
-        post(port, "/roll", "secret-word").expect("an answer").0,
-        200
-    );
-    wait_until("the open file is published", 30, || {
-        !files(&site.path("out")).is_empty()
-    });
+    /// Sends a control request, and returns the status code.
+    fn post(&self, path: &str, token: &str) -> u16 {
+        post(self.port, path, token).expect("an answer").0
+    }
 
-    assert_eq!(
-        post(port, "/pause", "secret-word").expect("an answer").0,
-        200
-    );
+    /// Stops the run, and checks its output.
+    fn stop(mut self) {
+        self.pseidon.stop(30);
+        assert!(count_gapless(&self.site.path("out")) > 100);
+    }
+}
+
+#[test]
+fn control_requests_are_executed() {
+    let scene = Scene::start("service");
+    let out = scene.site.path("out");
+    assert_eq!(scene.post("/roll", ""), 401);
+    assert_eq!(scene.post("/roll", "another"), 401);
+    assert!(files(&out).is_empty());
+    assert_eq!(scene.post("/roll", TOKEN), 200);
+    wait_until("the open file is published", 30, || !files(&out).is_empty());
+
+    assert_eq!(scene.post("/pause", TOKEN), 200);
     let mut before = 0;
     wait_until("it stops reading", 30, || {
         std::thread::sleep(Duration::from_millis(700));
-        std::mem::replace(&mut before, read()) == before
+        std::mem::replace(&mut before, scene.read()) == before
     });
-    assert_eq!(
-        post(port, "/resume", "secret-word").expect("an answer").0,
-        200
-    );
-    wait_until("it continues reading", 30, || read() > before);
+    assert_eq!(scene.post("/resume", TOKEN), 200);
+    wait_until("it continues reading", 30, || scene.read() > before);
+    scene.stop();
+}
 
-    let mut repl = ReplClient::open(repl_port);
+#[test]
+fn a_run_is_inspected() {
+    let scene = Scene::start("inspected");
+    let mut repl = ReplClient::open(scene.repl_port);
     assert!(
         repl.send("stages")
             .iter()
             .all(|line| line.starts_with("error:")),
         "it requires the token"
     );
-    let mut repl = ReplClient::open(repl_port);
-    repl.send("auth secret-word");
+    let mut repl = ReplClient::open(scene.repl_port);
+    repl.send(&format!("auth {TOKEN}"));
     assert!(repl.send("stages").iter().any(|line| line.contains("out")));
     wait_until("the open file is shown", 30, || {
         repl.send("files")
@@ -82,13 +113,12 @@ fn control_requests_are_executed() {
     );
     assert!(repl.send("eval in \"n % 2\"").len() + repl.send("eval in n % 2").len() > 1);
 
-    let (_, config) = get(port, "/config").expect("the configuration");
+    let (_, config) = get(scene.port, "/config").expect("the configuration");
     assert!(
-        config.contains("generate") && !config.contains("secret-word"),
+        config.contains("generate") && !config.contains(TOKEN),
         "{config}"
     );
-    pseidon.stop(30);
-    assert!(count_gapless(&site.path("out")) > 100);
+    scene.stop();
 }
 
 /// A connection to a REPL.

@@ -72,109 +72,129 @@ fn quarantined(site: &Site, folder: &str) -> Vec<(String, String)> {
     found
 }
 
-/// Strings are converted to the types of the columns; a string that cannot be converted makes only
-/// its own record invalid.
-#[test]
-fn text_fields_become_columns() {
-    let site = Site::new("typed-txt");
-    let table = LogTable::new(&site);
-    site.write("schemas/web.visits.edn", VISITS);
-    let at = 1_700_000_000_000_u64;
-    let good = (0..50).map(|id| {
+/// The columnar outputs. Each test of a schema file has a log for each.
+const OUTPUTS: [&str; 2] = ["parquet", "avro"];
+
+fn log_of(site: &Site, output: &str) -> String {
+    format!("{}-{output}", site.name)
+}
+
+/// Runs a log for each of [`OUTPUTS`] over the same records, until this number of rows of each is
+/// visible.
+fn run_logs(site: &Site, format: &str, hive_table: &str, records: &[String], count: usize) {
+    let table = LogTable::new(site);
+    for output in OUTPUTS {
+        let log = log_of(site, output);
+        produce(&log, 0, records);
+        let quarantine = site.path(&format!("bad-{output}")).display().to_string();
+        let row = [
+            ("format", format),
+            ("output_format", output),
+            ("hive_table_name", hive_table),
+            ("quarantine", &quarantine),
+        ];
+        table.insert(&log, &row);
+    }
+    site.write(
+        "pipeline.edn",
+        template(site, &table, ":schemas \"schemas\""),
+    );
+    let mut pseidon = site.run("pipeline.edn");
+    for output in OUTPUTS {
+        let log = log_of(site, output);
+        wait_until(&format!("{log} is read"), 60, || {
+            by_id(site, &log, output).len() == count || !pseidon.is_running()
+        });
+    }
+    pseidon.stop(40);
+}
+
+/// Records with every column.
+fn visits() -> impl Iterator<Item = String> {
+    (0..50).map(|id| {
         format!(
-            "{at};{id};{};{id}.{:02};2023-11-14T22:13:{:02}Z;2023-11-{:02};0.5;true;visitor {id}",
+            "1700000000000;{id};{};{id}.{:02};2023-11-14T22:13:{:02}Z;2023-11-{:02};0.5;true;visitor {id}",
             id * 7,
             id,
             id,
             id % 28 + 1
         )
-    });
-    let odd = [
-        // Missing fields at the end are null; a timestamp may be a number; a decimal may be
-        // negative and have fewer digits.
-        format!("{at};100;-2147483648;-3.5;{at}"),
-        format!(
-            "{at};101;1;2;2023-11-15T00:13:20.250+01:00;2024-02-29;-1e3;false;überall ✓;more;of it"
-        ),
-    ];
-    let bad = [
-        (format!("{at};many;1;1;{at}"), "id"),
-        (format!("{at};200;2147483648;1;{at}"), "count"),
-        (format!("{at};201;1;123456789.00;{at}"), "price"),
-        (format!("{at};202;1;1;yesterday"), "at"),
-        (format!("{at};203;1;1;{at};2023-02-30"), "day"),
-        (format!("{at};204;1;1;{at};2023-02-03;half"), "ratio"),
-        (format!("{at};205;1;1;{at};2023-02-03;0.5;perhaps"), "ok"),
-        ("no time;206".to_owned(), "ts"),
-    ];
-    let records: Vec<String> = good
-        .chain(odd)
-        .chain(bad.iter().map(|(record, _)| record.clone()))
-        .collect();
-    let logs: Vec<(String, &str)> = ["parquet", "avro"]
-        .map(|output| (format!("{}-{output}", site.name), output))
-        .into();
-    for (log, output) in &logs {
-        produce(log, 0, &records);
-        let quarantine = site.path(&format!("bad-{output}")).display().to_string();
-        table.insert(
-            log,
-            &[
-                ("format", "txt:sep=semicolon;ts=0;msg=1:9"),
-                ("output_format", output),
-                ("hive_table_name", "web.visits"),
-                ("quarantine", &quarantine),
-            ],
-        );
-    }
-    site.write(
-        "pipeline.edn",
-        template(&site, &table, ":schemas \"schemas\""),
-    );
-    let mut pseidon = site.run("pipeline.edn");
-    for (log, output) in &logs {
-        wait_until(&format!("{log} is read"), 60, || {
-            by_id(&site, log, output).len() == 52 || !pseidon.is_running()
-        });
-    }
-    pseidon.stop(40);
+    })
+}
 
-    for (log, output) in &logs {
-        let found = by_id(&site, log, &format!(".{output}"));
+/// Missing fields at the end are null; a timestamp may be a number; a decimal may be negative and
+/// have fewer digits.
+const ODD_VISITS: [&str; 2] = [
+    "1700000000000;100;-2147483648;-3.5;1700000000000",
+    "1700000000000;101;1;2;2023-11-15T00:13:20.250+01:00;2024-02-29;-1e3;false;überall ✓;more;of it",
+];
+
+/// Invalid records, each with the column that the reason names.
+const BAD_VISITS: [(&str, &str); 8] = [
+    ("1700000000000;many;1;1;1700000000000", "id"),
+    ("1700000000000;200;2147483648;1;1700000000000", "count"),
+    ("1700000000000;201;1;123456789.00;1700000000000", "price"),
+    ("1700000000000;202;1;1;yesterday", "at"),
+    ("1700000000000;203;1;1;1700000000000;2023-02-30", "day"),
+    (
+        "1700000000000;204;1;1;1700000000000;2023-02-03;half",
+        "ratio",
+    ),
+    (
+        "1700000000000;205;1;1;1700000000000;2023-02-03;0.5;perhaps",
+        "ok",
+    ),
+    ("no time;206", "ts"),
+];
+
+const VISIT_7: [(&str, &str); 8] = [
+    ("id", "7"),
+    ("count", "49"),
+    ("price", "7.07"),
+    ("at", "2023-11-14T22:13:07Z"),
+    ("day", "2023-11-08"),
+    ("ratio", "0.5"),
+    ("ok", "true"),
+    ("name", "visitor 7"),
+];
+const VISIT_100: [(&str, &str); 4] = [
+    ("id", "100"),
+    ("count", "-2147483648"),
+    ("price", "-3.50"),
+    ("at", "2023-11-14T22:13:20Z"),
+];
+const VISIT_101: [(&str, &str); 8] = [
+    ("id", "101"),
+    ("count", "1"),
+    ("price", "2.00"),
+    ("at", "2023-11-14T23:13:20.250Z"),
+    ("day", "2024-02-29"),
+    ("ratio", "-1000.0"),
+    ("ok", "false"),
+    ("name", "überall ✓"),
+];
+
+/// Strings are converted to the types of the columns; a string that cannot be converted makes only
+/// its own record invalid.
+#[test]
+fn text_fields_become_columns() {
+    let site = Site::new("typed-txt");
+    site.write("schemas/web.visits.edn", VISITS);
+    let odd = ODD_VISITS.map(str::to_owned);
+    let bad = BAD_VISITS.map(|(record, _)| record.to_owned());
+    let records: Vec<String> = visits().chain(odd).chain(bad).collect();
+    let format = "txt:sep=semicolon;ts=0;msg=1:9";
+    run_logs(&site, format, "web.visits", &records, 52);
+
+    for output in OUTPUTS {
+        let log = log_of(&site, output);
+        let found = by_id(&site, &log, &format!(".{output}"));
         assert_eq!(found.len(), 52);
-        let expected = [
-            ("id", "7"),
-            ("count", "49"),
-            ("price", "7.07"),
-            ("at", "2023-11-14T22:13:07Z"),
-            ("day", "2023-11-08"),
-            ("ratio", "0.5"),
-            ("ok", "true"),
-            ("name", "visitor 7"),
-        ];
-        assert_eq!(found[&7], row(&expected), "{output}");
-        assert_eq!(
-            found[&100],
-            row(&[
-                ("id", "100"),
-                ("count", "-2147483648"),
-                ("price", "-3.50"),
-                ("at", "2023-11-14T22:13:20Z")
-            ])
-        );
-        let expected = [
-            ("id", "101"),
-            ("count", "1"),
-            ("price", "2.00"),
-            ("at", "2023-11-14T23:13:20.250Z"),
-            ("day", "2024-02-29"),
-            ("ratio", "-1000.0"),
-            ("ok", "false"),
-            ("name", "überall ✓"),
-        ];
-        assert_eq!(found[&101], row(&expected), "{output}");
+        assert_eq!(found[&7], row(&VISIT_7), "{output}");
+        assert_eq!(found[&100], row(&VISIT_100), "{output}");
+        assert_eq!(found[&101], row(&VISIT_101), "{output}");
         let quarantined = quarantined(&site, &format!("bad-{output}"));
-        for (record, column) in &bad {
+        for (record, column) in BAD_VISITS {
             let reason = quarantined
                 .iter()
                 .find(|(found, _)| found == record)
@@ -184,8 +204,8 @@ fn text_fields_become_columns() {
                 "{record}: {reason:?}"
             );
         }
-        assert_eq!(quarantined.len(), bad.len());
-        let shown = columns(&files(&site.path("out").join(log))[0]);
+        assert_eq!(quarantined.len(), BAD_VISITS.len());
+        let shown = columns(&files(&site.path("out").join(&log))[0]);
         let names: Vec<&str> = shown
             .iter()
             .filter_map(|column| column.split(' ').next())
@@ -202,7 +222,6 @@ fn text_fields_become_columns() {
 #[test]
 fn json_becomes_columns() {
     let site = Site::new("typed-json");
-    let table = LogTable::new(&site);
     let schema = r#"{:id :int64 :user {:name :utf8 :age :int32} :tags [:utf8] :price "decimal(8,3)" :at :timestamp_ms}"#;
     site.write("schemas/visits.edn", schema);
     let good = (0..20).map(|id| {
@@ -212,43 +231,19 @@ fn json_becomes_columns() {
         )
     });
     let sparse = r#"{"event":{"at":1700000000},"id":50,"user":null}"#.to_owned();
-    let bad = [
+    let mut bad = [
         r#"{"event":{"at":1700000000},"id":"x"}"#,
         r#"{"event":{"at":1700000000},"id":60,"user":{"age":3000000000}}"#,
         r#"{"event":{"at":"then"},"id":61}"#,
         r#"{"event":{"at":1700000000},"id":62"#,
     ];
-    let records: Vec<String> = good
-        .chain([sparse])
-        .chain(bad.iter().map(|record| (*record).to_owned()))
-        .collect();
-    let logs: Vec<(String, &str)> = ["parquet", "avro"]
-        .map(|output| (format!("{}-{output}", site.name), output))
-        .into();
-    for (log, output) in &logs {
-        produce(log, 0, &records);
-        let quarantine = site.path(&format!("bad-{output}")).display().to_string();
-        let row = [
-            ("format", "json:ts_sec=event.at"),
-            ("output_format", *output),
-            ("hive_table_name", "visits"),
-            ("quarantine", &quarantine),
-        ];
-        table.insert(log, &row);
-    }
-    site.write(
-        "pipeline.edn",
-        template(&site, &table, ":schemas \"schemas\""),
-    );
-    let mut pseidon = site.run("pipeline.edn");
-    for (log, output) in &logs {
-        wait_until(&format!("{log} is read"), 60, || {
-            by_id(&site, log, output).len() == 21 || !pseidon.is_running()
-        });
-    }
-    pseidon.stop(40);
-    for (log, output) in &logs {
-        let found = by_id(&site, log, &format!(".{output}"));
+    bad.sort_unstable();
+    let records: Vec<String> = good.chain([sparse]).chain(bad.map(str::to_owned)).collect();
+    run_logs(&site, "json:ts_sec=event.at", "visits", &records, 21);
+
+    for output in OUTPUTS {
+        let log = log_of(&site, output);
+        let found = by_id(&site, &log, &format!(".{output}"));
         let expected = [
             ("id", "7"),
             ("user", "{name: u7, age: 7}"),
@@ -259,16 +254,13 @@ fn json_becomes_columns() {
         assert_eq!(found[&7], row(&expected), "{output}");
         assert_eq!(found[&50], row(&[("id", "50")]), "{output}");
         let quarantined = quarantined(&site, &format!("bad-{output}"));
-        let mut quarantined: Vec<&str> = quarantined
+        let quarantined: Vec<&str> = quarantined
             .iter()
             .map(|(record, _)| record.as_str())
             .collect();
-        let mut expected = bad.to_vec();
-        quarantined.sort_unstable();
-        expected.sort_unstable();
-        assert_eq!(quarantined, expected);
+        assert_eq!(quarantined, bad);
         // All records are of the same hour.
-        for file in files(&site.path("out").join(log)) {
+        for file in files(&site.path("out").join(&log)) {
             assert!(
                 file.to_string_lossy().contains("/2023-11-14-22/"),
                 "{}",
@@ -293,23 +285,29 @@ const METASTORE: [&str; 9] = [
        (1000, null, 'hr', 'int', 3), (1000, null, 'at', 'timestamp', 4)",
 ];
 
+/// Creates the database of a metastore, and returns its URL.
+fn create_metastore(site: &Site) -> String {
+    let server = server("PSEIDON_TEST_MYSQL");
+    let name = format!("{}_metastore", site.name.replace('-', "_"));
+    let connect = |url: &str| Database::new(url, None, None).expect("the url is right");
+    connect(&server)
+        .execute(&format!("create database {name}"), &[])
+        .expect("a database can be made");
+    let url = format!("{server}/{name}");
+    let database = connect(&url);
+    METASTORE
+        .iter()
+        .for_each(|statement| drop(database.execute(statement, &[]).expect(statement)));
+    url
+}
+
 /// Columns from the database of a Hive metastore. A log whose table does not exist waits until its
 /// row is fixed.
 #[test]
 fn columns_come_from_the_metastore() {
     let site = Site::new("typed-hive");
     let table = LogTable::new(&site);
-    let metastore = format!("{}_metastore", site.name.replace('-', "_"));
-    let server = server("PSEIDON_TEST_MYSQL");
-    let connect = |url: &str| Database::new(url, None, None).expect("the url is right");
-    connect(&server)
-        .execute(&format!("create database {metastore}"), &[])
-        .expect("a database can be made");
-    let database = connect(&format!("{server}/{metastore}"));
-    METASTORE
-        .iter()
-        .for_each(|statement| drop(database.execute(statement, &[]).expect(statement)));
-
+    let metastore = create_metastore(&site);
     let at = 1_700_000_000_000_u64;
     let records: Vec<String> = (0..40)
         .map(|id| format!("{at}|{id}|name {id}|{id}.5|2023-11-14 22:13:20.000{id:03}"))
@@ -328,11 +326,7 @@ fn columns_come_from_the_metastore() {
     }
     site.write(
         "pipeline.edn",
-        template(
-            &site,
-            &table,
-            &format!(":metastore \"{server}/{metastore}\""),
-        ),
+        template(&site, &table, &format!(":metastore \"{metastore}\"")),
     );
     let mut pseidon = site.run("pipeline.edn");
     wait_until("it is read", 60, || {

@@ -2,7 +2,7 @@
 
 use std::fmt::{self, Display, Formatter, Write};
 
-use super::parse::is_reserved;
+use super::grammar::is_reserved;
 use super::{BinaryOp, Expr, ExprKind, IsPredicate, Literal, Meta, Path, PathStep, UnaryOp};
 
 /// The precedence of an expression, in increasing order. An operand with a lower precedence than
@@ -69,6 +69,16 @@ impl BinaryOp {
     }
 }
 
+impl IsPredicate {
+    fn word(self) -> &'static str {
+        match self {
+            IsPredicate::Null => "null",
+            IsPredicate::True => "true",
+            IsPredicate::False => "false",
+        }
+    }
+}
+
 impl Expr {
     fn precedence(&self) -> Precedence {
         match &self.kind {
@@ -101,15 +111,6 @@ impl Display for OperandDisplay<'_> {
     }
 }
 
-/// ` not` if the operator is negated, else nothing.
-struct NegationDisplay(bool);
-
-impl Display for NegationDisplay {
-    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
-        f.write_str(if self.0 { " not" } else { "" })
-    }
-}
-
 /// Expressions separated by commas.
 struct ListDisplay<'a>(&'a [Expr]);
 
@@ -129,51 +130,25 @@ impl Display for Expr {
             ExprKind::Literal(literal) => literal.fmt(f),
             ExprKind::Path(path) => path.fmt(f),
             ExprKind::Meta(meta) => meta.fmt(f),
-            ExprKind::Unary(UnaryOp::Not, operand) => {
-                write!(f, "not {}", OperandDisplay(operand, Precedence::Not))
-            }
-            ExprKind::Unary(UnaryOp::Neg, operand) => match operand.kind {
-                // Without parentheses, this would be parsed as a negative number.
-                ExprKind::Literal(Literal::Int(_) | Literal::Float(_)) => write!(f, "-({operand})"),
-                _ => write!(f, "-{}", OperandDisplay(operand, Precedence::Primary)),
-            },
-            ExprKind::Binary(left, op, right) => {
-                let (left_precedence, right_precedence) = op.sides();
-                write!(
-                    f,
-                    "{} {} {}",
-                    OperandDisplay(left, left_precedence),
-                    op.symbol(),
-                    OperandDisplay(right, right_precedence)
-                )
-            }
+            ExprKind::Unary(op, operand) => write_unary(f, *op, operand),
+            ExprKind::Binary(left, op, right) => write_binary(f, left, *op, right),
             ExprKind::Between {
                 expr,
                 low,
                 high,
                 negated,
             } => {
-                let part = |expr| OperandDisplay(expr, Precedence::Concat);
-                write!(
-                    f,
-                    "{}{} between {} and {}",
-                    part(expr),
-                    NegationDisplay(*negated),
-                    part(low),
-                    part(high)
-                )
+                write_tested(f, expr, *negated)?;
+                write!(f, " between {} and {}", comparand(low), comparand(high))
             }
             ExprKind::In {
                 expr,
                 list,
                 negated,
-            } => write!(
-                f,
-                "{}{} in ({})",
-                OperandDisplay(expr, Precedence::Concat),
-                NegationDisplay(*negated),
-                ListDisplay(list)
-            ),
+            } => {
+                write_tested(f, expr, *negated)?;
+                write!(f, " in ({})", ListDisplay(list))
+            }
             ExprKind::Like {
                 expr,
                 pattern,
@@ -181,64 +156,97 @@ impl Display for Expr {
                 case_insensitive,
                 negated,
             } => {
-                let like = if *case_insensitive { "ilike" } else { "like" };
-                let part = |expr| OperandDisplay(expr, Precedence::Concat);
-                write!(
-                    f,
-                    "{}{} {like} {}",
-                    part(expr),
-                    NegationDisplay(*negated),
-                    part(pattern)
-                )?;
-                match escape {
-                    Some(escape) => write!(f, " escape {}", Literal::Str(escape.to_string())),
-                    None => Ok(()),
-                }
+                write_tested(f, expr, *negated)?;
+                write_like(f, pattern, *escape, *case_insensitive)
             }
             ExprKind::Is {
                 expr,
                 predicate,
                 negated,
             } => {
-                let word = match predicate {
-                    IsPredicate::Null => "null",
-                    IsPredicate::True => "true",
-                    IsPredicate::False => "false",
-                };
-                write!(
-                    f,
-                    "{} is{} {word}",
-                    OperandDisplay(expr, Precedence::Concat),
-                    NegationDisplay(*negated)
-                )
+                let not = if *negated { " not" } else { "" };
+                write!(f, "{} is{not} {}", comparand(expr), predicate.word())
             }
             ExprKind::Case {
                 operand,
                 whens,
                 otherwise,
-            } => {
-                f.write_str("case ")?;
-                if let Some(operand) = operand {
-                    write!(f, "{operand} ")?;
-                }
-                for (when, then) in whens {
-                    write!(f, "when {when} then {then} ")?;
-                }
-                if let Some(otherwise) = otherwise {
-                    write!(f, "else {otherwise} ")?;
-                }
-                f.write_str("end")
-            }
+            } => write_case(f, operand.as_deref(), whens, otherwise.as_deref()),
             ExprKind::Cast {
                 expr, to, try_cast, ..
-            } => write!(
-                f,
-                "{}cast({expr} as {to})",
-                if *try_cast { "try_" } else { "" }
-            ),
+            } => {
+                let cast = if *try_cast { "try_cast" } else { "cast" };
+                write!(f, "{cast}({expr} as {to})")
+            }
             ExprKind::Call { name, args, .. } => write!(f, "{name}({})", ListDisplay(args)),
         }
     }
+}
+
+fn write_unary(f: &mut Formatter<'_>, op: UnaryOp, operand: &Expr) -> fmt::Result {
+    match (op, &operand.kind) {
+        (UnaryOp::Not, _) => write!(f, "not {}", OperandDisplay(operand, Precedence::Not)),
+        // Without parentheses, this would be parsed as a negative number.
+        (UnaryOp::Neg, ExprKind::Literal(Literal::Int(_) | Literal::Float(_))) => {
+            write!(f, "-({operand})")
+        }
+        (UnaryOp::Neg, _) => write!(f, "-{}", OperandDisplay(operand, Precedence::Primary)),
+    }
+}
+
+fn write_binary(f: &mut Formatter<'_>, left: &Expr, op: BinaryOp, right: &Expr) -> fmt::Result {
+    let (left_precedence, right_precedence) = op.sides();
+    write!(
+        f,
+        "{} {} {}",
+        OperandDisplay(left, left_precedence),
+        op.symbol(),
+        OperandDisplay(right, right_precedence)
+    )
+}
+
+/// An operand of a comparison or a test.
+fn comparand(expr: &Expr) -> OperandDisplay<'_> {
+    OperandDisplay(expr, Precedence::Concat)
+}
+
+/// Writes what is before the keyword of a test: `expr` or `expr not`.
+fn write_tested(f: &mut Formatter<'_>, expr: &Expr, negated: bool) -> fmt::Result {
+    let not = if negated { " not" } else { "" };
+    write!(f, "{}{not}", comparand(expr))
+}
+
+fn write_like(
+    f: &mut Formatter<'_>,
+    pattern: &Expr,
+    escape: Option<char>,
+    case_insensitive: bool,
+) -> fmt::Result {
+    let like = if case_insensitive { "ilike" } else { "like" };
+    write!(f, " {like} {}", comparand(pattern))?;
+    match escape {
+        Some(escape) => write!(f, " escape {}", Literal::Str(escape.to_string())),
+        None => Ok(()),
+    }
+}
+
+fn write_case(
+    f: &mut Formatter<'_>,
+    operand: Option<&Expr>,
+    whens: &[(Expr, Expr)],
+    otherwise: Option<&Expr>,
+) -> fmt::Result {
+    f.write_str("case ")?;
+    if let Some(operand) = operand {
+        write!(f, "{operand} ")?;
+    }
+    for (when, then) in whens {
+        write!(f, "when {when} then {then} ")?;
+    }
+    if let Some(otherwise) = otherwise {
+        write!(f, "else {otherwise} ")?;
+    }
+    f.write_str("end")
 }
 
 impl Display for Literal {

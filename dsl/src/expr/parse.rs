@@ -1,55 +1,28 @@
 //! A parser for SQL expressions, with the grammar `expr.pest` and pest's Pratt parser.
+//!
+//! The Pratt parser calls `primary` for each [operand], and `unary`, `binary` and `postfix` for each
+//! [operator] around it. Every part knows the depth of its tree, which is limited.
+
+mod cast;
+mod name;
+mod operand;
+mod operator;
 
 use std::cell::RefCell;
-use std::sync::LazyLock;
 
 use pest::Parser;
 use pest::iterators::{Pair, Pairs};
-use pest::pratt_parser::{Assoc, Op, PrattParser};
 
 use super::check::{MAX_NESTING, check};
-use super::{
-    BinaryOp, Expr, ExprKind, IsPredicate, Literal, Meta, Path, PathStep, SelectItem, UnaryOp,
-};
+use super::grammar::{Grammar, PRATT, Rule, word};
+use super::{Expr, ExprKind, Literal, PathStep, SelectItem};
 use crate::node::Text;
-use crate::{Diagnostic, Span, nearest};
+use crate::{Diagnostic, Span};
+use name::name;
 
 /// The maximum depth of an expression tree. All code that processes expressions is recursive, so
 /// this bounds its stack usage.
 const MAX_LEVELS: usize = 256;
-
-#[derive(pest_derive::Parser)]
-#[grammar = "expr.pest"]
-struct Grammar;
-
-static PRATT: LazyLock<PrattParser<Rule>> = LazyLock::new(|| {
-    let left = |rule| Op::infix(rule, Assoc::Left);
-    let comparisons = [
-        Rule::not_eq,
-        Rule::lt_eq,
-        Rule::gt_eq,
-        Rule::lt,
-        Rule::gt,
-        Rule::regex_not_match,
-        Rule::regex_match,
-    ];
-    let tests = [Rule::is, Rule::between, Rule::in_list, Rule::like];
-    let comparison = comparisons
-        .into_iter()
-        .map(left)
-        .chain(tests.into_iter().map(Op::postfix))
-        .fold(left(Rule::eq), |all, op| all | op);
-    PrattParser::new()
-        .op(left(Rule::or))
-        .op(left(Rule::and))
-        .op(Op::prefix(Rule::not))
-        .op(comparison)
-        .op(left(Rule::concat))
-        .op(left(Rule::add) | left(Rule::sub))
-        .op(left(Rule::mul) | left(Rule::div) | left(Rule::rem))
-        .op(Op::prefix(Rule::neg))
-        .op(Op::postfix(Rule::cast_to))
-});
 
 /// Parses an expression.
 ///
@@ -74,34 +47,6 @@ pub fn parse_select(text: &Text) -> Result<Vec<SelectItem>, Vec<Diagnostic>> {
         .pairs(Rule::select)
         .map(|pairs| pairs.filter_map(|pair| reader.item(pair)).collect());
     reader.finish(items)
-}
-
-/// Whether `word` is a keyword that cannot begin a path.
-pub(super) fn is_reserved(word: &str) -> bool {
-    Grammar::parse(Rule::reserved, word).is_ok_and(|pairs| pairs.as_str().len() == word.len())
-}
-
-impl Meta {
-    const NAMES: [&'static str; 6] = [
-        "topic",
-        "partition",
-        "offset",
-        "timestamp",
-        "key",
-        "headers",
-    ];
-
-    /// The name without the `@`, such as `topic`.
-    pub fn name(&self) -> &'static str {
-        match self {
-            Meta::Topic => "topic",
-            Meta::Partition => "partition",
-            Meta::Offset => "offset",
-            Meta::Timestamp => "timestamp",
-            Meta::Key => "key",
-            Meta::Headers(_) => "headers",
-        }
-    }
 }
 
 /// A part of an expression during parsing.
@@ -244,366 +189,6 @@ impl<'a> Reader<'a> {
         ));
         null(span)
     }
-
-    fn unary(&self, op: &Pair<'a, Rule>, operand: ParsedExpr<'a>) -> ParsedExpr<'a> {
-        let span = self.span(op).to(operand.expr.span);
-        match (op.as_rule(), operand.number) {
-            (Rule::not, _) => self.node(
-                operand.levels,
-                ExprKind::Unary(UnaryOp::Not, Box::new(operand.expr)),
-                span,
-            ),
-            (_, Some(digits)) => leaf(ExprKind::Literal(negative(digits)), span),
-            (_, None) => self.node(
-                operand.levels,
-                ExprKind::Unary(UnaryOp::Neg, Box::new(operand.expr)),
-                span,
-            ),
-        }
-    }
-
-    fn binary(
-        &self,
-        left: ParsedExpr<'a>,
-        op: &Pair<'a, Rule>,
-        right: ParsedExpr<'a>,
-    ) -> ParsedExpr<'a> {
-        let op = match op.as_rule() {
-            Rule::or => BinaryOp::Or,
-            Rule::and => BinaryOp::And,
-            Rule::eq => BinaryOp::Eq,
-            Rule::not_eq => BinaryOp::NotEq,
-            Rule::lt => BinaryOp::Lt,
-            Rule::lt_eq => BinaryOp::LtEq,
-            Rule::gt => BinaryOp::Gt,
-            Rule::gt_eq => BinaryOp::GtEq,
-            Rule::regex_match => BinaryOp::RegexMatch,
-            Rule::regex_not_match => BinaryOp::RegexNotMatch,
-            Rule::concat => BinaryOp::Concat,
-            Rule::add => BinaryOp::Add,
-            Rule::sub => BinaryOp::Sub,
-            Rule::mul => BinaryOp::Mul,
-            Rule::div => BinaryOp::Div,
-            rule => {
-                debug_assert_eq!(
-                    rule,
-                    Rule::rem,
-                    "every other operator of the grammar has an arm above"
-                );
-                BinaryOp::Mod
-            }
-        };
-        let span = left.expr.span.to(right.expr.span);
-        self.node(
-            left.levels.max(right.levels),
-            ExprKind::Binary(Box::new(left.expr), op, Box::new(right.expr)),
-            span,
-        )
-    }
-
-    fn postfix(&self, operand: ParsedExpr<'a>, op: Pair<'a, Rule>) -> ParsedExpr<'a> {
-        let span = operand.expr.span.to(self.span(&op));
-        let has = |rule| op.clone().into_inner().any(|part| part.as_rule() == rule);
-        let negated = has(Rule::not);
-        let expr = Box::new(operand.expr);
-        let (mut parts, part_levels) = self.inner_exprs(op.clone());
-        let kind = match op.as_rule() {
-            Rule::cast_to => {
-                let (to, to_span) = self.type_name(op);
-                ExprKind::Cast {
-                    expr,
-                    to,
-                    to_span,
-                    try_cast: false,
-                }
-            }
-            Rule::is => {
-                let word = op.into_inner().last().map_or("", |last| last.as_str());
-                let predicate = match word {
-                    word if word.eq_ignore_ascii_case("true") => IsPredicate::True,
-                    word if word.eq_ignore_ascii_case("false") => IsPredicate::False,
-                    _ => IsPredicate::Null,
-                };
-                ExprKind::Is {
-                    expr,
-                    predicate,
-                    negated,
-                }
-            }
-            Rule::in_list => ExprKind::In {
-                expr,
-                list: parts,
-                negated,
-            },
-            Rule::like => {
-                let escape = op
-                    .clone()
-                    .into_inner()
-                    .find(|part| part.as_rule() == Rule::string);
-                let escape = escape.and_then(|text| self.escape(&text));
-                let Some(pattern) = parts.pop().map(Box::new) else {
-                    return null(span);
-                };
-                ExprKind::Like {
-                    expr,
-                    pattern,
-                    escape,
-                    case_insensitive: has(Rule::kw_ilike),
-                    negated,
-                }
-            }
-            rule => {
-                debug_assert_eq!(
-                    rule,
-                    Rule::between,
-                    "every other postfix operator of the grammar has an arm above"
-                );
-                let (Some(high), Some(low)) =
-                    (parts.pop().map(Box::new), parts.pop().map(Box::new))
-                else {
-                    return null(span);
-                };
-                ExprKind::Between {
-                    expr,
-                    low,
-                    high,
-                    negated,
-                }
-            }
-        };
-        self.node(operand.levels.max(part_levels), kind, span)
-    }
-
-    /// The character in the string after `escape`.
-    fn escape(&self, pair: &Pair<'a, Rule>) -> Option<char> {
-        let value = unquoted(pair.as_str(), '\'');
-        let mut characters = value.chars();
-        let first = characters.next();
-        if first.is_none() || characters.next().is_some() {
-            self.report(
-                self.span(pair),
-                "`escape` requires a single character",
-                "expected a string of one character",
-            );
-        }
-        first
-    }
-
-    fn primary(&self, pair: Pair<'a, Rule>) -> ParsedExpr<'a> {
-        let span = self.span(&pair);
-        match pair.as_rule() {
-            Rule::number => {
-                let digits = pair.as_str();
-                ParsedExpr {
-                    number: Some(digits),
-                    ..leaf(ExprKind::Literal(self.number(digits, span)), span)
-                }
-            }
-            Rule::string => leaf(
-                ExprKind::Literal(Literal::Str(unquoted(pair.as_str(), '\''))),
-                span,
-            ),
-            Rule::boolean => leaf(
-                ExprKind::Literal(Literal::Bool(pair.as_str().eq_ignore_ascii_case("true"))),
-                span,
-            ),
-            Rule::path => leaf(ExprKind::Path(self.path(pair)), span),
-            Rule::meta => self
-                .meta(pair)
-                .map_or_else(|| null(span), |meta| leaf(ExprKind::Meta(meta), span)),
-            Rule::paren => match pair
-                .into_inner()
-                .find(|inner| inner.as_rule() == Rule::expr)
-            {
-                // Parentheses are not part of the tree. They only extend the span.
-                Some(inner) => {
-                    let inner = self.expr(inner);
-                    ParsedExpr {
-                        expr: Expr { span, ..inner.expr },
-                        levels: inner.levels,
-                        number: None,
-                    }
-                }
-                None => null(span),
-            },
-            Rule::case => self.case(pair, span),
-            Rule::cast => {
-                let try_cast = pair
-                    .clone()
-                    .into_inner()
-                    .any(|part| part.as_rule() == Rule::kw_try_cast);
-                let (to, to_span) = self.type_name(pair.clone());
-                let (mut parts, levels) = self.inner_exprs(pair);
-                let Some(expr) = parts.pop().map(Box::new) else {
-                    return null(span);
-                };
-                self.node(
-                    levels,
-                    ExprKind::Cast {
-                        expr,
-                        to,
-                        to_span,
-                        try_cast,
-                    },
-                    span,
-                )
-            }
-            Rule::typed_literal => self.typed_literal(pair, span),
-            Rule::call => {
-                let Some(function) = pair.clone().into_inner().next() else {
-                    return null(span);
-                };
-                let (args, levels) = self.inner_exprs(pair);
-                let name = function.as_str().to_ascii_lowercase();
-                self.node(
-                    levels,
-                    ExprKind::Call {
-                        name,
-                        name_span: self.span(&function),
-                        args,
-                    },
-                    span,
-                )
-            }
-            _ => null(span),
-        }
-    }
-
-    fn number(&self, digits: &str, span: Span) -> Literal {
-        if let Ok(value) = digits.parse() {
-            return Literal::Int(value);
-        }
-        match digits.parse::<f64>() {
-            Ok(value) if value.is_finite() => Literal::Float(value),
-            _ => {
-                self.report(
-                    span,
-                    "number too large",
-                    "expected at most 1.7976931348623157e308",
-                );
-                Literal::Null
-            }
-        }
-    }
-
-    fn path(&self, pair: Pair<'a, Rule>) -> Path {
-        let steps = pair.into_inner().map(|step| {
-            if step.as_rule() != Rule::index {
-                return PathStep::Field(name(&step));
-            }
-            let digits = step.as_str().trim_matches(['[', ']']);
-            PathStep::Index(digits.parse().unwrap_or_else(|_| {
-                self.report(
-                    self.span(&step),
-                    "index too large",
-                    format!("expected at most {}", u32::MAX),
-                );
-                0
-            }))
-        });
-        Path(steps.collect())
-    }
-
-    fn meta(&self, pair: Pair<'a, Rule>) -> Option<Meta> {
-        let span = self.span(&pair);
-        let mut inner = pair.into_inner();
-        let (name_pair, part) = (inner.next()?, inner.next());
-        let meta = match name_pair.as_str() {
-            "topic" => Meta::Topic,
-            "partition" => Meta::Partition,
-            "offset" => Meta::Offset,
-            "timestamp" => Meta::Timestamp,
-            "key" => Meta::Key,
-            "headers" => return Some(Meta::Headers(part.map(|part| name(&part)))),
-            unknown => {
-                let listed = Meta::NAMES.map(|name| format!("@{name}")).join(", ");
-                let error = Diagnostic::new(
-                    span,
-                    format!("unknown metadata field `@{unknown}`"),
-                    format!("expected one of {listed}"),
-                );
-                let help =
-                    nearest(unknown, Meta::NAMES).map(|near| format!("did you mean `@{near}`?"));
-                self.errors.borrow_mut().push(Diagnostic { help, ..error });
-                return None;
-            }
-        };
-        if let Some(part) = part {
-            self.report(
-                self.span(&part),
-                format!("`@{}` has no fields", meta.name()),
-                "only @headers has fields",
-            );
-        }
-        Some(meta)
-    }
-
-    fn case(&self, pair: Pair<'a, Rule>, span: Span) -> ParsedExpr<'a> {
-        let (mut operand, mut whens, mut otherwise) = (None, Vec::new(), None);
-        let mut most_levels = 0;
-        for clause in pair.into_inner() {
-            let rule = clause.as_rule();
-            let (parts, levels) = self.inner_exprs(clause);
-            most_levels = most_levels.max(levels);
-            let mut parts = parts.into_iter();
-            match (rule, parts.next(), parts.next()) {
-                (Rule::case_operand, Some(expr), _) => operand = Some(Box::new(expr)),
-                (Rule::when, Some(when), Some(then)) => whens.push((when, then)),
-                (Rule::otherwise, Some(expr), _) => otherwise = Some(Box::new(expr)),
-                _ => {}
-            }
-        }
-        self.node(
-            most_levels,
-            ExprKind::Case {
-                operand,
-                whens,
-                otherwise,
-            },
-            span,
-        )
-    }
-
-    /// A literal with its type before it: `date '2024-01-31'`.
-    fn typed_literal(&self, pair: Pair<'a, Rule>, span: Span) -> ParsedExpr<'a> {
-        let mut parts = pair.into_inner();
-        let (Some(type_pair), Some(value)) = (parts.next(), parts.next()) else {
-            return null(span);
-        };
-        let value = self.primary(value);
-        let to = type_pair.as_str().to_ascii_lowercase();
-        self.node(
-            value.levels,
-            ExprKind::Cast {
-                expr: Box::new(value.expr),
-                to,
-                to_span: self.span(&type_pair),
-                try_cast: false,
-            },
-            span,
-        )
-    }
-
-    /// The name of the type inside a cast and its position. The name is in lower case, with single
-    /// spaces between words and none elsewhere.
-    fn type_name(&self, cast: Pair<'a, Rule>) -> (String, Span) {
-        let Some(pair) = cast
-            .into_inner()
-            .find(|part| part.as_rule() == Rule::type_name)
-        else {
-            return Default::default();
-        };
-        let span = self.span(&pair);
-        let mut name = String::new();
-        for part in pair.into_inner() {
-            if part.as_rule() == Rule::zone {
-                name.push(' ');
-            }
-            let words: Vec<&str> = part.as_str().split_whitespace().collect();
-            name.push_str(&words.join(" ").to_ascii_lowercase());
-        }
-        (name, span)
-    }
 }
 
 fn leaf<'a>(kind: ExprKind, span: Span) -> ParsedExpr<'a> {
@@ -617,15 +202,6 @@ fn leaf<'a>(kind: ExprKind, span: Span) -> ParsedExpr<'a> {
 /// The replacement for an invalid expression, so that the rest can still be checked.
 fn null<'a>(span: Span) -> ParsedExpr<'a> {
     leaf(ExprKind::Literal(Literal::Null), span)
-}
-
-/// The negative number with these digits. A number that is too large has already been reported.
-fn negative(digits: &str) -> Literal {
-    let text = format!("-{digits}");
-    text.parse()
-        .map(Literal::Int)
-        .or_else(|_| text.parse().map(Literal::Float))
-        .unwrap_or(Literal::Null)
 }
 
 /// How deeply the Pratt parser recurses for prefix operators. `and` and `or` bind weaker than all
@@ -644,23 +220,6 @@ fn prefix_depth(pairs: Pairs<'_, Rule>) -> usize {
     deepest
 }
 
-/// A name without its quotes.
-fn name(pair: &Pair<'_, Rule>) -> String {
-    let text = pair.as_str();
-    match text.chars().next() {
-        Some(quote @ ('"' | '`')) => unquoted(text, quote),
-        _ => text.to_owned(),
-    }
-}
-
-fn unquoted(text: &str, quote: char) -> String {
-    let inner = text
-        .strip_prefix(quote)
-        .and_then(|text| text.strip_suffix(quote))
-        .unwrap_or(text);
-    inner.replace(&format!("{quote}{quote}"), &quote.to_string())
-}
-
 /// The name of a column without `as`: the last field of a path. `None` for other expressions.
 fn implied_name(expr: &Expr) -> Option<String> {
     let ExprKind::Path(path) = &expr.kind else {
@@ -669,66 +228,5 @@ fn implied_name(expr: &Expr) -> Option<String> {
     path.0.iter().rev().find_map(|step| match step {
         PathStep::Field(name) => Some(name.clone()),
         PathStep::Index(_) => None,
-    })
-}
-
-/// The name of a grammar rule for the user. `None` for rules that are not listed in errors.
-fn word(rule: Rule) -> Option<&'static str> {
-    Some(match rule {
-        Rule::close => "`)`",
-        Rule::comma => "`,`",
-        Rule::kw_and => "`and`",
-        Rule::kw_as => "`as`",
-        Rule::kw_except => "`except`",
-        Rule::kw_escape => "`escape`",
-        Rule::kw_then => "`then`",
-        Rule::kw_end => "`end`",
-        Rule::when | Rule::kw_when => "`when`",
-        Rule::otherwise | Rule::kw_else => "`else`",
-        Rule::type_name | Rule::type_word | Rule::double_precision | Rule::varying => "a type",
-        Rule::is_value => "`null`, `true` or `false`",
-        Rule::alias | Rule::field | Rule::meta_name => "a name",
-        Rule::whole => "an integer",
-        Rule::EOI => "end of input",
-        Rule::or
-        | Rule::and
-        | Rule::eq
-        | Rule::not_eq
-        | Rule::lt_eq
-        | Rule::gt_eq
-        | Rule::lt
-        | Rule::gt => "an operator",
-        Rule::regex_match
-        | Rule::regex_not_match
-        | Rule::concat
-        | Rule::add
-        | Rule::sub
-        | Rule::mul
-        | Rule::div
-        | Rule::rem => "an operator",
-        Rule::is | Rule::between | Rule::in_list | Rule::like | Rule::cast_to => "an operator",
-        Rule::kw_is | Rule::kw_between | Rule::kw_in | Rule::kw_like | Rule::kw_ilike => {
-            "an operator"
-        }
-        Rule::expr
-        | Rule::operand
-        | Rule::column
-        | Rule::number
-        | Rule::string
-        | Rule::null
-        | Rule::boolean => "a value",
-        Rule::case
-        | Rule::cast
-        | Rule::typed_literal
-        | Rule::call
-        | Rule::function
-        | Rule::meta
-        | Rule::path
-        | Rule::ident
-        | Rule::paren => "a value",
-        Rule::open_paren => "a value",
-        Rule::all | Rule::star => "`*`",
-        // The other rules are optional everywhere, or are part of a rule above.
-        _ => return None,
     })
 }

@@ -4,31 +4,28 @@
 //! time. A commit is one redb transaction, on disk when it returns, and writes only the rows that
 //! change: lanes that are ahead have rows of their own.
 
+mod file;
 mod format;
+mod steps;
 mod tables;
 
 use std::collections::BTreeSet;
-use std::fs::{self, File};
-use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
 use parking_lot::Mutex;
-use redb::{
-    Database, DatabaseError, ReadableDatabase, ReadableTable, StorageError, WriteTransaction,
-};
+use redb::{Database, ReadableDatabase, ReadableTable, WriteTransaction};
 
+use self::file::{damaged, file_name, open_file, open_or_create, prepare_dir, sync_dir};
+use self::steps::{apply, is_fenced, take_split};
 use self::tables::{
     AHEAD, FENCED, IDENTITY_KEY, META, NOTES, PLANS, RECORDS, STAGED, existing, forget_staged,
     lanes_ahead, record_of, records_of, value,
 };
-use crate::store::{SplitVersion, new_identity, refusal};
+use crate::store::new_identity;
 use crate::{
     Claimant, Commit, CommitError, CommitRecord, SinkId, SplitId, StagedEntry, StateStore,
     StoreError, StoredPlan,
 };
-
-/// The state is small; redb's default would let the cache grow to a gigabyte.
-const CACHE_BYTES: usize = 4 << 20;
 
 /// The state of one pipeline in a redb file.
 pub struct EmbeddedStore {
@@ -46,7 +43,8 @@ impl EmbeddedStore {
         prepare_dir(dir).map_err(|error| {
             StoreError::Failed(format!("cannot store state in {}: {error}", dir.display()))
         })?;
-        let database = open_file(&path).map_err(|error| StoreError::Failed(error.to_string()))?;
+        let database =
+            open_or_create(&path).map_err(|error| StoreError::Failed(error.to_string()))?;
         // The file's name must survive a crash as its content does.
         sync_dir(dir).map_err(|error| {
             StoreError::Failed(format!("cannot store state in {}: {error}", dir.display()))
@@ -352,199 +350,4 @@ impl StateStore for EmbeddedStore {
             Ok(())
         })
     }
-}
-
-fn is_fenced(
-    transaction: &WriteTransaction,
-    sink: &SinkId,
-    owner: &str,
-) -> Result<bool, redb::Error> {
-    Ok(transaction
-        .open_table(FENCED)?
-        .get((sink.as_str(), owner))?
-        .is_some())
-}
-
-fn take_split(
-    transaction: &WriteTransaction,
-    sink: &SinkId,
-    split: &SplitId,
-    claimant: &Claimant,
-) -> Result<CommitRecord, redb::Error> {
-    let mut rows = transaction.open_table(RECORDS)?;
-    let ahead = transaction.open_table(AHEAD)?;
-    let key = (sink.as_str(), split.as_str());
-    let mut record = rows
-        .get(key)?
-        .map(|row| record_of(row.value()))
-        .unwrap_or_default();
-    record.epoch += 1;
-    record.ahead = lanes_ahead(&ahead, sink, split)?;
-    record.owners.retain(|other| *other != claimant.owner);
-    let becomes_its = record.ahead.is_empty() || claimant.accepts_other_plans;
-    let owners = [
-        record.owners.as_slice(),
-        std::slice::from_ref(&claimant.owner),
-    ]
-    .concat();
-    let plan = if becomes_its {
-        Some(claimant.plan.clone())
-    } else {
-        record.plan.clone()
-    };
-    tables::insert(
-        &mut rows,
-        key,
-        &CommitRecord {
-            owners,
-            plan,
-            ..record.clone()
-        },
-    )?;
-    Ok(record)
-}
-
-/// Applies a step inside the transaction. If it cannot be applied, returns why and writes nothing
-/// of it.
-fn apply(
-    transaction: &WriteTransaction,
-    sink: &SinkId,
-    commit: &Commit,
-) -> Result<Option<CommitError>, redb::Error> {
-    let mut rows = transaction.open_table(RECORDS)?;
-    let mut records = Vec::with_capacity(commit.splits.len());
-    for step in &commit.splits {
-        let row = rows.get((sink.as_str(), step.split.as_str()))?;
-        records.push(row.map(|row| record_of(row.value())).unwrap_or_default());
-    }
-    let shown: Vec<SplitVersion> = records
-        .iter()
-        .map(|record| SplitVersion {
-            epoch: record.epoch,
-            sequence: record.sequence,
-        })
-        .collect();
-    if let Some(refused) = refusal(
-        &commit.owner,
-        is_fenced(transaction, sink, &commit.owner)?,
-        &commit.splits,
-        &shown,
-    ) {
-        return Ok(Some(refused));
-    }
-    let mut ahead = transaction.open_table(AHEAD)?;
-    for (step, record) in commit.splits.iter().zip(records) {
-        let after = CommitRecord {
-            sequence: step.sequence + 1,
-            low: Some(step.low),
-            resume: step.resume.clone().or(record.resume),
-            finished: step.finished,
-            ..record
-        };
-        let (name, split) = (sink.as_str(), step.split.as_str());
-        tables::insert(&mut rows, (name, split), &after)?;
-        for (lane, upto) in &step.ahead {
-            ahead.insert((name, split, lane.as_str()), *upto)?;
-        }
-        for lane in &step.caught_up {
-            ahead.remove((name, split, lane.as_str()))?;
-        }
-    }
-    forget_staged(transaction, sink, &commit.published)?;
-    let mut staged = transaction.open_table(STAGED)?;
-    for entry in &commit.staged {
-        staged.insert((sink.as_str(), entry.id.as_str()), entry.detail.as_str())?;
-    }
-    Ok(None)
-}
-
-/// Maps any name to one file name: characters with a meaning to a file system are percent-encoded.
-fn file_name(pipeline: &str) -> String {
-    let mut name = String::with_capacity(pipeline.len() + 5);
-    for (at, byte) in pipeline.bytes().enumerate() {
-        match byte {
-            b'.' if at == 0 => name.push_str("%2E"),
-            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'_' | b'.' => name.push(byte.into()),
-            other => name.push_str(&format!("%{other:02X}")),
-        }
-    }
-    name + ".redb"
-}
-
-/// Creates the folder, with a `.gitignore` so that its content is not committed to a repository.
-fn prepare_dir(dir: &Path) -> io::Result<()> {
-    make_dir(dir)?;
-    match File::create_new(dir.join(".gitignore")) {
-        Ok(mut file) => file.write_all(b"*\n"),
-        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
-        Err(error) => Err(error),
-    }
-}
-
-/// Creates a folder and its missing parents; the name of each is on disk when this returns.
-fn make_dir(dir: &Path) -> io::Result<()> {
-    if dir.is_dir() {
-        return Ok(());
-    }
-    let parent = dir.parent().filter(|parent| !parent.as_os_str().is_empty());
-    parent.map_or(Ok(()), make_dir)?;
-    match fs::create_dir(dir) {
-        Err(error) if error.kind() != io::ErrorKind::AlreadyExists || !dir.is_dir() => {
-            return Err(error);
-        }
-        _ => {}
-    }
-    parent.map_or_else(|| sync_dir(Path::new(".")), sync_dir)
-}
-
-fn sync_dir(dir: &Path) -> io::Result<()> {
-    File::open(dir)?.sync_all()
-}
-
-fn open_file(path: &Path) -> Result<Database, StoreError> {
-    // A state file is never empty, even if nothing was ever read: redb would take an empty file for
-    // a new one.
-    if path.metadata().is_ok_and(|file| file.len() == 0) {
-        return Err(damaged(path, &io::Error::other("the file is empty")));
-    }
-    let database = redb::Builder::new()
-        .set_cache_size(CACHE_BYTES)
-        // Otherwise redb trusts the file after a clean shutdown, and may panic on one that was
-        // altered since.
-        .set_check_integrity_on_open(true)
-        .create(path)
-        .map_err(|error| match error {
-            DatabaseError::DatabaseAlreadyOpen => StoreError::Failed(format!(
-                "{} is in use by another process that runs the same pipeline: wait for it or \
-                 stop it, or set :state to a redis URL so that several processes can share the \
-                 work",
-                path.display()
-            )),
-            DatabaseError::Storage(StorageError::Io(error))
-                if !matches!(
-                    error.kind(),
-                    io::ErrorKind::InvalidData | io::ErrorKind::UnexpectedEof
-                ) =>
-            {
-                StoreError::Unavailable(format!("{}: {error}", path.display()))
-            }
-            other => damaged(path, &other),
-        })?;
-    format::bring_up_to_date(&database).map_err(|error| damaged(path, &error))?.map_err(|found| {
-        StoreError::Failed(format!(
-            "{} has format {found}, and this version reads up to {}: use the version that wrote \
-             it, or a newer one",
-            path.display(),
-            format::FORMAT
-        ))
-    })?;
-    Ok(database)
-}
-
-fn damaged(path: &Path, error: &dyn std::error::Error) -> StoreError {
-    StoreError::Failed(format!(
-        "cannot read the state in {}: {error}. Restore the file from a copy. Moving it away starts \
-         the pipeline from the beginning, and what it has already written is written again",
-        path.display()
-    ))
 }

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::sync::Arc;
 
-/// The place of a record in its split: a Kafka offset, or the byte at which a line starts. Inside a
+/// The place of a record in its split: an offset, or the byte at which a line starts. Inside a
 /// split positions never decrease; records that were derived from one record share its position.
 ///
 /// A position that bounds a range is exclusive: "up to 7" covers 0 to 6.

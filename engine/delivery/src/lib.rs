@@ -2,8 +2,8 @@
 //!
 //! The story, in the order in which a record lives through it:
 //!
-//! 1. A source reads a **split** (a Kafka partition, a file) whose records have [`Position`]s that
-//!    never decrease ([`id`]).
+//! 1. A source reads a **split** (a partition of a topic, a file) whose records have
+//!    [`Position`]s that never decrease ([`id`]).
 //! 2. The instance that starts to read a split *takes* it: its **epoch** is raised in the
 //!    [`store`], so that no earlier owner can commit any more, and its **commit record**
 //!    ([`record`]) says where to read from.

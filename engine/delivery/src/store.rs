@@ -1,7 +1,7 @@
 //! The interface of a state store: what the delivery protocol requires of it.
 //!
-//! There are two stores: [`embedded`](crate::embedded), a redb file beside the pipeline, and Redis,
-//! which instances on several machines can share.
+//! [`embedded`](crate::embedded) is the store that needs no server, a redb file beside the pipeline.
+//! A plugin can implement a store that instances on several machines share.
 
 use std::collections::BTreeSet;
 

@@ -91,6 +91,39 @@ fn every_pipeline_name_maps_to_one_file_name() {
     assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1);
 }
 
+/// A process that is killed while it creates the file leaves a part of it, which redb cannot open.
+#[test]
+fn what_an_interrupted_creation_leaves_does_not_count() {
+    let dir = tempfile::tempdir().unwrap();
+    let part = dir.path().join("p.redb.new-0123");
+    fs::write(&part, vec![0; 4096]).unwrap();
+    fs::write(dir.path().join("other.redb"), "of another pipeline").unwrap();
+    drop(EmbeddedStore::open(dir.path(), "p").unwrap());
+    let mut names: Vec<_> = fs::read_dir(dir.path())
+        .unwrap()
+        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+        .collect();
+    names.sort();
+    assert_eq!(names, [".gitignore", "other.redb", "p.redb"]);
+}
+
+#[test]
+fn many_that_create_the_file_at_once_use_one_file() {
+    let dir = tempfile::tempdir().unwrap();
+    let opened: Vec<Result<EmbeddedStore, StoreError>> = std::thread::scope(|scope| {
+        let open = || EmbeddedStore::open(dir.path(), "p");
+        let threads: Vec<_> = (0..8).map(|_| scope.spawn(open)).collect();
+        let open = |thread: std::thread::ScopedJoinHandle<_>| thread.join().unwrap();
+        threads.into_iter().map(open).collect()
+    });
+    let (stores, refused): (Vec<_>, Vec<_>) = opened.into_iter().partition(Result::is_ok);
+    assert_eq!(stores.len(), 1, "the file belongs to one of them");
+    for refused in refused {
+        let reason = failure(refused);
+        assert!(reason.contains("in use by another process"), "{reason}");
+    }
+}
+
 #[test]
 fn the_error_of_a_second_process_says_what_to_do() {
     let dir = tempfile::tempdir().unwrap();

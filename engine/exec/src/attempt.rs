@@ -8,15 +8,14 @@ use crossbeam_channel::Sender;
 use parking_lot::Mutex;
 use pseidon_delivery::{Committer, Position, SplitId};
 use pseidon_plan::Plan;
-use pseidon_plugin::budget::LaneMemory;
 use pseidon_plugin::metrics::Metrics;
 use pseidon_plugin::sink::Sink;
 use pseidon_plugin::stop::Stop;
 
+use crate::bad_records::RecentBadRecords;
 use crate::failure::Failures;
 use crate::lanes::LaneStatuses;
-use crate::view::{RecentBadRecords, Tap};
-use crate::writers::WriterSink;
+use crate::tap::Tap;
 
 /// The shared state that an attempt's batches and lanes need.
 pub(crate) struct Attempt {
@@ -83,22 +82,6 @@ pub(crate) struct AttemptSink {
     pub(crate) only_writer: Option<usize>,
     /// The status of its open lanes, for people.
     pub(crate) shown: LaneStatuses,
-}
-
-impl AttemptSink {
-    /// The part of it that the writer threads need.
-    pub(crate) fn written(&self, memory: &Arc<LaneMemory>, metrics: &Metrics) -> WriterSink {
-        let stage = self.committer.sink().stage_and_place().0;
-        WriterSink {
-            stage: self.stage.clone(),
-            sink: self.sink.clone(),
-            committer: self.committer.clone(),
-            only_writer: self.only_writer,
-            memory: memory.clone(),
-            blocked: metrics.sink_blocked.with_label_values(&[stage]),
-            shown: self.shown.clone(),
-        }
-    }
 }
 
 /// Notifies when the last reference to the attempt is dropped: its sinks are closed then.

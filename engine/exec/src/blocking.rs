@@ -17,8 +17,8 @@ use parking_lot::{Condvar, Mutex, MutexGuard};
 /// to do.
 const WANTED: usize = 4;
 /// How long work waits for a thread before more are started, and how many are started at once.
-const PATIENCE: Duration = Duration::from_millis(20);
-const MORE: usize = 4;
+const PATIENCE: Duration = Duration::from_millis(10);
+const MORE: usize = 16;
 /// The pause after a thread could not be started.
 const PAUSE: Duration = Duration::from_secs(1);
 

@@ -15,24 +15,12 @@ use pseidon_plugin::rows::{BadRow, Rows};
 use pseidon_plugin::sink::Chunk;
 
 use crate::attempt::{Attempt, AttemptId};
+use crate::bad_records::RecentBadRecord;
 use crate::dispatch::{BatchOutput, enter};
 use crate::failure::{Failure, guarded};
-use crate::order::OrderedSplit;
 use crate::process::{BadRecord, ProcessOutcome, Processor, RowReceiver};
-use crate::queue::BatchQueue;
-use crate::view::RecentBadRecord;
+use crate::queue::{BatchQueue, QueuedBatch};
 use crate::writers::Writers;
-
-/// A batch in the queue.
-pub(crate) struct QueuedBatch {
-    pub(crate) attempt: Arc<Attempt>,
-    pub(crate) source: usize,
-    pub(crate) split: Arc<OrderedSplit>,
-    pub(crate) number: u64,
-    pub(crate) batch: Arc<Batch>,
-    /// How many of its records are done.
-    pub(crate) done: usize,
-}
 
 /// The processors of one thread, for the sources whose batches it has seen.
 #[derive(Default)]

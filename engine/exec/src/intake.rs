@@ -14,10 +14,9 @@ use pseidon_plugin::source::{Resumption, SourceEvent, SplitPredicate, SplitStart
 
 use crate::actor::{NextStep, WakeFn};
 use crate::attempt::{Attempt, AttemptSink};
-use crate::etl::QueuedBatch;
 use crate::failure::{Failure, guarded};
 use crate::order::OrderedSplit;
-use crate::queue::BatchQueue;
+use crate::queue::{BatchQueue, QueuedBatch};
 use crate::sharing::Sharing;
 use crate::takeover::{resumption, take_over};
 use crate::writers::Writers;

@@ -21,6 +21,8 @@
 //! [`Backoff`] has elapsed. The protocol simulation runs this code too.
 
 mod backoff;
+mod flush;
+mod memory;
 mod open_lane;
 mod sealed;
 #[cfg(all(test, not(feature = "model")))]
@@ -34,7 +36,7 @@ use std::time::{Duration, Instant};
 use chrono::Utc;
 use prometheus::IntGauge;
 use pseidon_delivery::committer::CommitterError;
-use pseidon_delivery::{Committer, LaneCommit, LaneId, Position, SplitId};
+use pseidon_delivery::{Committer, LaneCommit, LaneId, Position};
 use pseidon_plugin::Rows;
 use pseidon_plugin::budget::{LaneMemory, LaneUse};
 use pseidon_plugin::lane::{LaneRules, Room, SealOutcome, Transaction};
@@ -42,6 +44,7 @@ use pseidon_plugin::rollover::CronAlarm;
 use pseidon_plugin::sink::{Chunk, Sink, SinkError, SinkSetup};
 
 use self::backoff::Backoff;
+use self::flush::PendingFlush;
 use self::open_lane::OpenLane;
 pub use self::open_lane::{LaneStatus, LaneStatuses};
 use self::sealed::SealedLanes;
@@ -94,12 +97,6 @@ pub struct Lanes {
 struct WaitingChunk {
     chunk: Chunk,
     held: Box<dyn Send>,
-}
-
-/// A request to commit and publish all lanes that hold records of these splits, or every lane.
-struct PendingFlush {
-    splits: Option<Arc<[SplitId]>>,
-    done: Box<dyn FnOnce() + Send>,
 }
 
 impl Lanes {
@@ -215,23 +212,6 @@ impl Lanes {
         self.finish_flushes()?;
         self.backoff.settle();
         Ok(())
-    }
-
-    /// Commits and publishes every lane that holds records of one of these splits, or every lane,
-    /// and then calls `done`. That happens during the call unless the target is blocked.
-    ///
-    /// # Errors
-    /// Fails if, among other reasons, a split has ended inside a position.
-    pub fn flush(
-        &mut self,
-        splits: Option<&[SplitId]>,
-        done: impl FnOnce() + Send + 'static,
-    ) -> Result<(), SinkError> {
-        self.flushes.push(PendingFlush {
-            splits: splits.map(Arc::from),
-            done: Box::new(done),
-        });
-        self.finish_flushes()
     }
 
     /// Writes a chunk into its lane, which is opened if necessary. Returns the rows that there was
@@ -446,110 +426,6 @@ impl Lanes {
             Some(transaction) => self.commit_transaction(&[], transaction),
             None => Ok(()),
         }
-    }
-
-    /// Frees memory until the limit is met: the largest buffers are written out first; if that is
-    /// not enough, lanes are sealed.
-    fn free_memory(&mut self) -> Result<(), SinkError> {
-        if !self.has_too_much() {
-            return Ok(());
-        }
-        let mut by_size: Vec<(usize, LaneId)> = self
-            .open
-            .iter()
-            .map(|(lane, open)| (open.memory, lane.clone()))
-            .collect();
-        by_size.sort_by(|one, other| other.cmp(one));
-        for (_, lane) in by_size {
-            let Some(open) = self.open.get_mut(&lane) else {
-                continue;
-            };
-            let room = open.lane.shed()?;
-            self.memory -= open.memory;
-            open.memory = open.lane.memory();
-            self.memory += open.memory;
-            if let Room::Blocked(reason) = room {
-                self.backoff.block(&reason);
-                return Ok(());
-            }
-            if !self.has_too_much() {
-                return Ok(());
-            }
-        }
-        while self.has_too_much() && self.open.len() > 1 && !self.sealed.are_stuck() {
-            if !self.seal_oldest((self.open.len() / SEALED_AT_ONCE).max(1), None)? {
-                break;
-            }
-            self.commit_if_many()?;
-        }
-        Ok(())
-    }
-
-    fn has_too_much(&mut self) -> bool {
-        self.share.set(self.memory);
-        self.share.is_too_much()
-    }
-
-    /// Continues the flushes, and answers those that are complete.
-    fn finish_flushes(&mut self) -> Result<(), SinkError> {
-        if self.flushes.is_empty() {
-            return Ok(());
-        }
-        // A flush stays with the lanes until it is complete: if it fails, it is dropped with them,
-        // after the failure has been reported.
-        let wanted: Vec<Option<Arc<[SplitId]>>> = self
-            .flushes
-            .iter()
-            .map(|flush| flush.splits.clone())
-            .collect();
-        wanted
-            .iter()
-            .try_for_each(|splits| self.seal_splits(splits.as_deref()))?;
-        self.commit()?;
-        if self.open.is_empty() {
-            self.commit_moved_positions()?;
-        }
-        let (done, left) = std::mem::take(&mut self.flushes)
-            .into_iter()
-            .partition(|flush| self.is_flushed(flush.splits.as_deref()));
-        self.flushes = left;
-        done.into_iter()
-            .for_each(|flush: PendingFlush| (flush.done)());
-        Ok(())
-    }
-
-    /// Seals the lanes that hold records of these splits, or every lane.
-    fn seal_splits(&mut self, splits: Option<&[SplitId]>) -> Result<(), SinkError> {
-        self.seal_where(|lane| splits.is_none_or(|splits| lane.holds(splits)))?;
-        let Some(splits) = splits else { return Ok(()) };
-        let ledger = self.setup.committer.ledger();
-        let cut = |(lane, open): (&LaneId, &OpenLane)| {
-            // More rows of the position may wait in front of the lane.
-            open.cut_split(lane, &ledger)
-                .filter(|split| splits.contains(split) && !self.waiting.contains_key(lane))
-                .cloned()
-        };
-        match self.open.iter().find_map(cut) {
-            Some(split) => Err(SinkError::Fatal(format!(
-                "internal error: {split} was released in the middle of a position"
-            ))),
-            None => Ok(()),
-        }
-    }
-
-    /// Whether everything is published that these splits have here; for `None`, everything up to
-    /// positions that are not complete.
-    fn is_flushed(&self, splits: Option<&[SplitId]>) -> bool {
-        let is_meant = |split: &SplitId| splits.is_none_or(|splits| splits.contains(split));
-        let ledger = self.setup.committer.ledger();
-        let is_open = |(lane, open): (&LaneId, &OpenLane)| match splits {
-            Some(splits) => open.holds(splits),
-            None => open.cut_split(lane, &ledger).is_none(),
-        };
-        let of_chunk = |waiting: &WaitingChunk| is_meant(&waiting.chunk.rows.batch().split.id);
-        self.sealed.are_done(is_meant)
-            && !self.open.iter().any(is_open)
-            && !self.waiting.values().flatten().any(of_chunk)
     }
 }
 

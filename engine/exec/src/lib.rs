@@ -2,9 +2,9 @@
 //!
 //! A record passes the modules in this order:
 //!
-//! 1. [`run`] and `lifecycle`: attempts at running the plan, one after another, until one
-//!    completes. After a temporary failure, or after the loss of splits to another instance, the
-//!    next attempt starts from the state in the store.
+//! 1. `run` and `lifecycle`: attempts at running the plan, one after another, until one completes.
+//!    After a temporary failure, or after the loss of splits to another instance, the next attempt
+//!    starts from the state in the store.
 //! 2. `intake`: handles the events of each source in order: splits are distributed ([`sharing`]),
 //!    taken over ([`takeover`]) and released; batches are numbered and queued.
 //! 3. `etl`: threads take batches from the `queue`, in any order, decode them and pass them through
@@ -14,8 +14,8 @@
 //! 5. `writers`: threads that fill the sinks' open [`lanes`], seal and commit them.
 //!
 //! All threads except those of sources belong to [`Pools`], which runs may share: the threads of 3
-//! and 5, one that watches all runs (`watch`), and threads for other work that may block
-//! (`blocking`), such as 2. A [`View`] shows a run to an observer.
+//! and 5 (`resources`), one that watches all runs (`watch`), and threads for other work that may
+//! block (`blocking`), such as 2. A [`View`] shows a run to an observer.
 //!
 //! The engine uses plain threads and channels. One memory budget bounds what is in flight: sources
 //! pause when it is used up.
@@ -23,30 +23,40 @@
 mod actor;
 mod answer;
 mod attempt;
+mod bad_records;
 mod blocking;
+mod control;
 pub mod dispatch;
 mod etl;
 mod failure;
+mod instance;
 mod intake;
 pub mod lanes;
 mod lifecycle;
 mod opening;
 mod order;
+mod outcome;
 mod pools;
 pub mod process;
 mod queue;
+mod resources;
 mod restarts;
 mod run;
 mod running;
+mod setup;
 pub mod sharing;
+mod state_check;
 mod sync;
 pub mod takeover;
+mod tap;
 mod view;
 mod watch;
 mod writers;
 
+pub use bad_records::RecentBadRecord;
+pub use control::Control;
 pub use failure::PlanChanged;
+pub use outcome::{Finished, RunError};
 pub use pools::Pools;
-pub use view::{Pulse, RecentBadRecord, SinkPositions, View};
-
-pub use run::{Control, Finished, Run, RunError};
+pub use run::Run;
+pub use view::{Pulse, SinkPositions, View};

@@ -74,7 +74,7 @@ impl SinkOpener {
             let only_writer = sink
                 .rules()
                 .single_writer
-                .then(|| sinks.len() % settings.writer_threads);
+                .then(|| sinks.len() % settings.writer_threads.get());
             sinks.push(AttemptSink {
                 stage: planned.id.to_string(),
                 sink,

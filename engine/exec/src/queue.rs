@@ -6,10 +6,23 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
+use pseidon_plugin::batch::Batch;
+
 use crate::actor::WakeFn;
-use crate::attempt::AttemptId;
-use crate::etl::QueuedBatch;
+use crate::attempt::{Attempt, AttemptId};
+use crate::order::OrderedSplit;
 use crate::sync::{Condvar, Mutex};
+
+/// A batch in the queue.
+pub(crate) struct QueuedBatch {
+    pub(crate) attempt: Arc<Attempt>,
+    pub(crate) source: usize,
+    pub(crate) split: Arc<OrderedSplit>,
+    pub(crate) number: u64,
+    pub(crate) batch: Arc<Batch>,
+    /// How many of its records are done.
+    pub(crate) done: usize,
+}
 
 /// The queue of batches.
 pub(crate) struct BatchQueue<T = QueuedBatch> {

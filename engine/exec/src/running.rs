@@ -3,9 +3,10 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use crossbeam_channel::{Receiver, bounded, never, unbounded};
+use crossbeam_channel::{Receiver, Sender, bounded, never, unbounded};
 use parking_lot::Mutex;
 use pseidon_delivery::{Position, SplitId};
+use pseidon_plan::chain::PlannedSource;
 use pseidon_plugin::source::{SourceEndCallback, SourceHandle, SourceRun, SourceSetup};
 use pseidon_plugin::stop::{Pause, Stop};
 
@@ -13,8 +14,9 @@ use crate::actor::Actor;
 use crate::attempt::{Attempt, AttemptId, AttemptSink, DropNotifier};
 use crate::failure::{Failure, Failures, PlanChanged, guarded};
 use crate::intake::{Intake, IntakeTask};
-use crate::pools::Pools;
-use crate::run::Run;
+use crate::outcome::Finished;
+use crate::resources::Resources;
+use crate::setup::RunSetup;
 use crate::sharing::Sharing;
 
 /// For each split, keyed with the number of its source: the position after the last record that was
@@ -39,7 +41,7 @@ pub(crate) struct RunningAttempt {
 
 impl RunningAttempt {
     /// Creates an attempt with these sinks. No source is started yet.
-    pub(crate) fn open(run: &Run, sinks: Vec<AttemptSink>, stop: Stop) -> RunningAttempt {
+    pub(crate) fn open(run: &RunSetup, sinks: Vec<AttemptSink>, stop: Stop) -> RunningAttempt {
         let (report, failures) = unbounded();
         let (over, is_over) = bounded(1);
         let attempt = Arc::new(Attempt {
@@ -55,7 +57,7 @@ impl RunningAttempt {
             _over: DropNotifier(over),
         });
         run.view.show(&attempt);
-        run.pools.open(&attempt);
+        run.resources.open(&attempt);
         let left = run.plan.sources.len();
         RunningAttempt {
             attempt,
@@ -71,89 +73,109 @@ impl RunningAttempt {
     /// Starts all sources. If this fails for some of them, the attempt must be closed.
     pub(crate) fn start_sources(
         &mut self,
-        run: &Run,
+        run: &RunSetup,
         store_id: &str,
         instance: &str,
         pause: &Pause,
     ) -> Result<(), Failure> {
         let (done, ended) = unbounded();
         self.done = ended;
-        let attempt = &self.attempt;
-        let settings = &run.plan.settings;
         for (number, planned) in run.plan.sources.iter().enumerate() {
-            let durable = Arc::new(Mutex::default());
-            let (handle, events) = SourceHandle::new(
-                run.pools.budget().clone(),
-                attempt.stop.clone(),
-                pause.clone(),
-                durable.clone(),
-            );
-            let (well, ended_well) = bounded(1);
-            let sharing = Sharing::new(
-                run.store.clone(),
-                planned.stage.clone(),
-                instance.to_owned(),
-                settings.lease,
-            );
-            let intake = Actor::new(run.pools.blocking().clone(), |wake| {
-                let (queue, writers) = (run.pools.queue().clone(), run.pools.writers().clone());
-                let (attempt, done) = (attempt.clone(), done.clone());
-                let intake = Intake {
-                    attempt,
-                    source: number,
-                    queue,
-                    writers,
-                    durable,
-                    events,
-                    ended_well,
-                    done,
-                    wake,
-                };
-                let mut task = IntakeTask::new(intake, sharing);
-                move || task.step()
-            });
-            let wake = intake.waker();
-            let handle = handle.with_wake(move || wake());
-            self.intakes.push(intake);
-            let setup = SourceSetup {
-                pipeline: run.plan.name.clone(),
-                stage: planned.stage.clone(),
-                base: run.plan.base.clone(),
-                wanted: planned.columns.meta,
-                io_threads: settings.io_threads,
-                memory: settings.memory / 4 / run.plan.sources.len().max(1),
-                instance: instance.to_owned(),
-                state: run.state_name(store_id, planned),
-                metrics: run.metrics.clone(),
-            };
-            let (failures, stage) = (attempt.failures.clone(), planned.stage.clone());
-            let ended: SourceEndCallback = Box::new(move |outcome| match outcome {
-                // If the intake has ended before, that was reported.
-                Ok(()) => _ = well.send(()),
-                Err(error) => failures.report(Failure::of_source(&stage, error)),
-            });
-            if let Err(reading) = planned.source.attach(&setup, SourceRun { handle, ended }) {
-                let (source, failures, done) = (
-                    planned.source.clone(),
-                    attempt.failures.clone(),
-                    done.clone(),
-                );
-                let work = move || {
-                    let SourceRun { handle, ended } = reading;
-                    match guarded(|| Ok(source.run(&setup, handle))) {
-                        Ok(outcome) => ended(outcome),
-                        Err(panicked) => failures.report(panicked),
-                    }
-                    drop((source, setup));
-                    drop(done);
-                };
-                std::thread::Builder::new()
-                    .name(format!("source-{}", planned.stage))
-                    .spawn(work)
-                    .map_err(|error| Failure::Fatal(format!("cannot start a thread: {error}")))?;
+            let reading = self.start_intake(run, number, instance, pause, &done);
+            let setup = source_setup(run, planned, store_id, instance);
+            if let Err(reading) = planned.source.attach(&setup, reading) {
+                self.spawn_source(planned, setup, reading, done.clone())?;
             }
         }
         Ok(())
+    }
+
+    /// Starts the intake of a source. Returns the source's side.
+    fn start_intake(
+        &mut self,
+        run: &RunSetup,
+        number: usize,
+        instance: &str,
+        pause: &Pause,
+        done: &Sender<()>,
+    ) -> SourceRun {
+        let (attempt, planned) = (&self.attempt, &run.plan.sources[number]);
+        let durable = Arc::new(Mutex::default());
+        let (handle, events) = SourceHandle::new(
+            run.resources.budget().clone(),
+            attempt.stop.clone(),
+            pause.clone(),
+            durable.clone(),
+        );
+        let (well, ended_well) = bounded(1);
+        let sharing = Sharing::new(
+            run.store.clone(),
+            planned.stage.clone(),
+            instance.to_owned(),
+            run.plan.settings.lease.get(),
+        );
+        let intake = Actor::new(run.resources.blocking().clone(), |wake| {
+            let (queue, writers) = (
+                run.resources.queue().clone(),
+                run.resources.writers().clone(),
+            );
+            let (attempt, done) = (attempt.clone(), done.clone());
+            let intake = Intake {
+                attempt,
+                source: number,
+                queue,
+                writers,
+                durable,
+                events,
+                ended_well,
+                done,
+                wake,
+            };
+            let mut task = IntakeTask::new(intake, sharing);
+            move || task.step()
+        });
+        let wake = intake.waker();
+        let handle = handle.with_wake(move || wake());
+        let (failures, stage) = (attempt.failures.clone(), planned.stage.clone());
+        let ended: SourceEndCallback = Box::new(move |outcome| match outcome {
+            // If the intake has ended before, that was reported.
+            Ok(()) => _ = well.send(()),
+            Err(error) => failures.report(Failure::of_source(&stage, error)),
+        });
+        self.intakes.push(intake);
+        SourceRun { handle, ended }
+    }
+
+    /// Runs a source on a thread of its own.
+    fn spawn_source(
+        &self,
+        planned: &PlannedSource,
+        setup: SourceSetup,
+        reading: SourceRun,
+        done: Sender<()>,
+    ) -> Result<(), Failure> {
+        let (source, failures) = (planned.source.clone(), self.attempt.failures.clone());
+        let work = move || {
+            let SourceRun { handle, ended } = reading;
+            match guarded(|| Ok(source.run(&setup, handle))) {
+                Ok(outcome) => ended(outcome),
+                Err(panicked) => failures.report(panicked),
+            }
+            drop((source, setup));
+            drop(done);
+        };
+        std::thread::Builder::new()
+            .name(format!("source-{}", planned.stage))
+            .spawn(work)
+            .map_err(|error| Failure::Fatal(format!("cannot start a thread: {error}")))?;
+        Ok(())
+    }
+
+    /// How the attempt ends: with `finished`, unless another version of the pipeline has left work.
+    pub(crate) fn outcome(&mut self, finished: Finished) -> Result<Finished, Failure> {
+        self.other_plan
+            .take()
+            .map_or(Ok(finished), |changed| Err(Failure::OtherPlan(changed)))
     }
 
     /// Wakes all intakes, so that they do what is due by time.
@@ -170,7 +192,7 @@ impl RunningAttempt {
     /// Discards the open work of the attempt, after its sources have ended. Returns how far they
     /// had read, and the same for those splits that are not completely committed. Blocks until
     /// nothing of the attempt is left.
-    pub(crate) fn close(self, pools: &Pools) -> (ReadPositions, ReadPositions) {
+    pub(crate) fn close(self, resources: &Resources) -> (ReadPositions, ReadPositions) {
         let RunningAttempt {
             attempt,
             intakes,
@@ -184,10 +206,31 @@ impl RunningAttempt {
             attempt.uncommitted(),
             std::mem::take(&mut *attempt.read.lock()),
         );
-        pools.close(attempt.id);
+        resources.close(attempt.id);
         drop(attempt);
         // ETL threads may still hold batches of it.
         let _ = is_over.recv();
         (read, uncommitted)
+    }
+}
+
+/// The context of a source.
+fn source_setup(
+    run: &RunSetup,
+    planned: &PlannedSource,
+    store_id: &str,
+    instance: &str,
+) -> SourceSetup {
+    let settings = &run.plan.settings;
+    SourceSetup {
+        pipeline: run.plan.name.clone(),
+        stage: planned.stage.clone(),
+        base: run.plan.base.clone(),
+        wanted: planned.columns.meta,
+        io_threads: settings.io_threads.get(),
+        memory: settings.memory.bytes() / 4 / run.plan.sources.len().max(1),
+        instance: instance.to_owned(),
+        state: run.state_name(store_id, planned),
+        metrics: run.metrics.clone(),
     }
 }

@@ -1,18 +1,18 @@
 //! A view of a run for observers.
 
-use std::collections::VecDeque;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
-use arrow::array::UInt32Array;
-use crossbeam_channel::{Sender, bounded};
+use crossbeam_channel::bounded;
 use parking_lot::Mutex;
 use pseidon_delivery::{Position, SplitId};
 use pseidon_plugin::rows::Rows;
 
-use crate::attempt::Attempt;
+use crate::attempt::{Attempt, AttemptSink};
+use crate::bad_records::{RecentBadRecord, RecentBadRecords};
 use crate::lanes::LaneStatus;
+use crate::tap::{Tap, TapRequest};
 
 /// A liveness signal: the working thread beats regularly, and an observer sees how long ago the
 /// last beat was.
@@ -58,36 +58,6 @@ pub struct View {
     pub(crate) last_bad: Arc<RecentBadRecords>,
 }
 
-/// How many invalid records are remembered.
-const MAX_RECENT: usize = 20;
-
-/// The last invalid records.
-#[derive(Default)]
-pub(crate) struct RecentBadRecords(Mutex<VecDeque<RecentBadRecord>>);
-
-/// An invalid record, for observers.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct RecentBadRecord {
-    /// The stage that could not process it.
-    pub stage: String,
-    /// The split of the record.
-    pub split: SplitId,
-    /// Its position in the split.
-    pub position: Position,
-    /// The reason.
-    pub reason: String,
-}
-
-impl RecentBadRecords {
-    pub(crate) fn note(&self, bad: RecentBadRecord) {
-        let mut last = self.0.lock();
-        if last.len() == MAX_RECENT {
-            last.pop_front();
-        }
-        last.push_back(bad);
-    }
-}
-
 /// The positions of a sink.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SinkPositions {
@@ -104,7 +74,7 @@ impl View {
         let Some(attempt) = self.attempt.lock().upgrade() else {
             return Vec::new();
         };
-        let of_sink = |sink: &crate::attempt::AttemptSink| {
+        let of_sink = |sink: &AttemptSink| {
             let mut splits: Vec<_> = sink.committer.ledger().lows().into_iter().collect();
             splits.sort();
             SinkPositions {
@@ -120,7 +90,7 @@ impl View {
         let Some(attempt) = self.attempt.lock().upgrade() else {
             return Vec::new();
         };
-        let of_sink = |sink: &crate::attempt::AttemptSink| {
+        let of_sink = |sink: &AttemptSink| {
             let lanes = sink.shown.list();
             (!lanes.is_empty()).then(|| (sink.stage.clone(), lanes))
         };
@@ -129,7 +99,7 @@ impl View {
 
     /// The last invalid records, the newest last.
     pub fn last_bad(&self) -> Vec<RecentBadRecord> {
-        self.last_bad.0.lock().iter().cloned().collect()
+        self.last_bad.list()
     }
 
     /// Returns up to `count` of the next rows that pass a stage; `None` if none pass within
@@ -146,46 +116,5 @@ impl View {
 
     pub(crate) fn show(&self, attempt: &Arc<Attempt>) {
         *self.attempt.lock() = Arc::downgrade(attempt);
-    }
-}
-
-/// Lets observers see rows as they pass.
-#[derive(Default)]
-pub(crate) struct Tap {
-    /// Whether there is a request: the only thing that is checked while there is none.
-    is_open: AtomicBool,
-    wish: Mutex<Option<TapRequest>>,
-}
-
-struct TapRequest {
-    stage: String,
-    count: usize,
-    reply: Sender<Rows>,
-}
-
-impl Tap {
-    /// Opens a request. A newer request replaces an older one.
-    fn open(&self, wish: TapRequest) {
-        *self.wish.lock() = Some(wish);
-        self.is_open.store(true, Ordering::Relaxed);
-    }
-
-    /// Called when rows have passed a stage.
-    pub(crate) fn show(&self, stage: &str, rows: &Rows) {
-        if !self.is_open.load(Ordering::Relaxed) || rows.is_empty() {
-            return;
-        }
-        let mut place = self.wish.lock();
-        let Some(wish) = place.take_if(|wish| wish.stage == stage) else {
-            return;
-        };
-        self.is_open.store(false, Ordering::Relaxed);
-        drop(place);
-        let last = rows.len().saturating_sub(wish.count);
-        let numbers = UInt32Array::from_iter_values(last as u32..rows.len() as u32);
-        if let Ok(rows) = rows.take(&numbers) {
-            // The requester may have stopped waiting.
-            let _ = wish.reply.send(rows);
-        }
     }
 }

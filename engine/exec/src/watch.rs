@@ -14,8 +14,11 @@ use crossbeam_channel::{Receiver, Select, Sender, TryRecvError, unbounded};
 use pseidon_expr::panics;
 
 use crate::blocking::BlockingPool;
-use crate::lifecycle::{BlockingResult, RunEnd, RunLifecycle};
-use crate::run::{Finished, Run, RunError};
+use crate::lifecycle::RunLifecycle;
+use crate::lifecycle::ending::RunEnd;
+use crate::lifecycle::reporter::{Reporter, RunId, WatchMessage};
+use crate::outcome::{Finished, RunError};
+use crate::setup::RunSetup;
 
 /// How often the view and the metrics of a run are updated.
 const REFRESH_INTERVAL: Duration = Duration::from_secs(1);
@@ -24,21 +27,6 @@ const REFRESH_INTERVAL: Duration = Duration::from_secs(1);
 pub(crate) struct RunWatcher {
     messages: Sender<WatchMessage>,
     runs: AtomicU64,
-}
-
-/// The identity of a run.
-type RunId = u64;
-
-enum WatchMessage {
-    Begin(RunId, Box<RunLifecycle>),
-    Result(RunId, BlockingResult),
-}
-
-/// Has work done that may block, and reports its result.
-pub(crate) struct Reporter {
-    id: RunId,
-    messages: Sender<WatchMessage>,
-    blocking: Arc<BlockingPool>,
 }
 
 impl RunWatcher {
@@ -56,36 +44,19 @@ impl RunWatcher {
     /// Watches a run from now on. `on_end` is called on a thread that it may block.
     pub(crate) fn add(
         &self,
-        run: Run,
+        run: RunSetup,
         on_end: impl FnOnce(Result<Finished, RunError>) + Send + 'static,
     ) {
         let (id, blocking) = (
             self.runs.fetch_add(1, Ordering::Relaxed),
-            run.pools.blocking().clone(),
+            run.resources.blocking().clone(),
         );
-        let reporter = Reporter {
-            id,
-            messages: self.messages.clone(),
-            blocking,
-        };
+        let reporter = Reporter::new(id, self.messages.clone(), blocking);
         // Without a receiver the run is dropped, which reports an internal error.
         let _ = self.messages.send(WatchMessage::Begin(
             id,
             Box::new(RunLifecycle::new(run, Box::new(on_end), reporter)),
         ));
-    }
-}
-
-impl Reporter {
-    /// Does work that may block on another thread, and reports its result.
-    pub(crate) fn run_blocking(&self, work: impl FnOnce() -> BlockingResult + Send + 'static) {
-        let (id, messages) = (self.id, self.messages.clone());
-        self.blocking.run(move || {
-            let result = catch_unwind(AssertUnwindSafe(work))
-                .unwrap_or_else(|panic| BlockingResult::Panicked(panics::describe(panic.as_ref())));
-            // There is no receiver when the process is exiting.
-            let _ = messages.send(WatchMessage::Result(id, result));
-        });
     }
 }
 

@@ -179,12 +179,16 @@ impl Writers {
         chunk: Chunk,
         unwritten: UnwrittenCharge,
     ) {
-        let refused = self.pool.state.lock().schedule.give(
-            (attempt, sink, writer),
-            Task::Write(chunk, unwritten),
-            now(),
-        );
-        self.pool.ready.notify_one();
+        let key = (attempt, sink, writer);
+        let mut state = self.pool.state.lock();
+        let refused = state
+            .schedule
+            .give(key, Task::Write(chunk, unwritten), now());
+        let is_on_thread = state.schedule.is_on_thread(key);
+        drop(state);
+        if !is_on_thread {
+            self.pool.ready.notify_one();
+        }
         drop(refused);
     }
 

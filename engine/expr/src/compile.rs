@@ -8,13 +8,14 @@ use arrow::error::ArrowError;
 use datafusion_common::{DataFusionError, ScalarValue};
 use datafusion_physical_expr::PhysicalExpr;
 use datafusion_physical_expr::expressions::Column as ColumnExpr;
-use pseidon_dsl::expr::{Expr, ExprKind, Literal, Meta, Path, PathStep, UnaryOp};
+use pseidon_dsl::expr::{Expr, ExprKind, Literal, Meta, Path, PathStep};
 use pseidon_dsl::{Diagnostic, Span};
 
 use crate::json::JsonGet;
 use crate::nested::{NestedPart, part_of};
 use crate::operand::{Operand, field_of, reason};
 use crate::operator::LikeOptions;
+use crate::scalar::unary_call;
 use crate::types::{field_type_name, is_json, json_field, parse_field, timestamp};
 use crate::{function, growth, operator, panics};
 
@@ -170,20 +171,33 @@ impl Compiler<'_> {
     /// Compiles a node. `None` if an error was added. The recursion is bounded, because the parser
     /// limits the depth of expressions.
     fn operand(&mut self, expr: &Expr) -> Option<Operand> {
+        let result = self.node(expr)?;
+        self.value(result).map(|operand| Operand {
+            span: expr.span,
+            ..operand
+        })
+    }
+
+    /// The value of a result. An error is added.
+    fn value<T>(&mut self, result: Result<T, Diagnostic>) -> Option<T> {
+        result.map_err(|error| self.errors.push(error)).ok()
+    }
+
+    /// Compiles nodes. All of them are compiled before an error returns, so that the errors in each
+    /// are reported.
+    fn operands(&mut self, exprs: &[Expr]) -> Option<Vec<Operand>> {
+        let operands: Vec<_> = exprs.iter().map(|expr| self.operand(expr)).collect();
+        operands.into_iter().collect()
+    }
+
+    /// The result of a node whose parts are valid. `None` if an error in a part was added.
+    fn node(&mut self, expr: &Expr) -> Option<Result<Operand, Diagnostic>> {
         let span = expr.span;
-        let result = match &expr.kind {
+        Some(match &expr.kind {
             ExprKind::Literal(literal) => Ok(Operand::literal(scalar(literal), span)),
             ExprKind::Path(path) => self.path(path, span),
-            ExprKind::Meta(meta) => {
-                Ok(self.input(Input::Meta(meta.clone()), meta_field(meta), span))
-            }
-            ExprKind::Unary(op, operand) => {
-                let operand = self.operand(operand)?;
-                match op {
-                    UnaryOp::Neg => operator::negate(operand, span),
-                    UnaryOp::Not => operator::not(operand, span),
-                }
-            }
+            ExprKind::Meta(meta) => Ok(self.meta(meta, span)),
+            ExprKind::Unary(op, operand) => operator::unary(*op, self.operand(operand)?, span),
             ExprKind::Binary(left, op, right) => {
                 let (left, right) = (self.operand(left), self.operand(right));
                 operator::binary(left?, *op, right?, span)
@@ -194,8 +208,8 @@ impl Compiler<'_> {
                 high,
                 negated,
             } => {
-                let (operand, low, high) =
-                    (self.operand(expr), self.operand(low), self.operand(high));
+                let operand = self.operand(expr);
+                let (low, high) = (self.operand(low), self.operand(high));
                 operator::between(operand?, low?, high?, *negated, span)
             }
             ExprKind::In {
@@ -230,64 +244,63 @@ impl Compiler<'_> {
                 operand,
                 whens,
                 otherwise,
-            } => {
-                let operand = operand.as_ref().map(|operand| self.operand(operand));
-                let compiled: Vec<_> = whens
-                    .iter()
-                    .map(|(when, then)| (self.operand(when), self.operand(then)))
-                    .collect();
-                let otherwise = otherwise.as_ref().map(|otherwise| self.operand(otherwise));
-                let whens = compiled
-                    .into_iter()
-                    .map(|(when, then)| when.zip(then))
-                    .collect::<Option<Vec<_>>>()?;
-                let operand = operand.map_or(Some(None), |operand| operand.map(Some))?;
-                let otherwise = otherwise.map_or(Some(None), |otherwise| otherwise.map(Some))?;
-                operator::case(operand, whens, otherwise, span)
-            }
+            } => self.case(operand.as_deref(), whens, otherwise.as_deref(), span)?,
             ExprKind::Cast {
                 expr,
                 to,
                 to_span,
                 try_cast,
             } => {
-                let operand = self.operand(expr);
-                let to =
-                    parse_field("", to).map_err(|why| Diagnostic::new(*to_span, why, "not a type"));
-                match to {
-                    Ok(to) => cast(operand?, &to, *try_cast, span),
-                    Err(error) => Err(error),
-                }
+                let (operand, to) = (self.operand(expr), self.cast_type(to, *to_span));
+                cast(operand?, &to?, *try_cast, span)
             }
             ExprKind::Call {
                 name,
                 name_span,
                 args,
-            } => {
-                if function::CONDITIONAL.contains(&name.as_str()) {
-                    operator::conditional(name, self.operands(args)?, span)
-                } else {
-                    let args = self.operands(args);
-                    match function::find(name, *name_span) {
-                        Ok(function) => function::call(name, function, args?, span),
-                        Err(error) => Err(error),
-                    }
-                }
-            }
-        };
-        match result {
-            Ok(operand) => Some(Operand { span, ..operand }),
-            Err(error) => {
-                self.errors.push(error);
-                None
-            }
-        }
+            } => self.call(name, *name_span, args, span)?,
+        })
     }
 
-    fn operands(&mut self, exprs: &[Expr]) -> Option<Vec<Operand>> {
-        // Compile all of them before returning, so that the errors in each are reported.
-        let operands: Vec<Option<Operand>> = exprs.iter().map(|expr| self.operand(expr)).collect();
-        operands.into_iter().collect()
+    fn case(
+        &mut self,
+        operand: Option<&Expr>,
+        whens: &[(Expr, Expr)],
+        otherwise: Option<&Expr>,
+        span: Span,
+    ) -> Option<Result<Operand, Diagnostic>> {
+        let operand = operand.map(|operand| self.operand(operand));
+        let branches: Vec<_> = whens
+            .iter()
+            .map(|(when, then)| (self.operand(when), self.operand(then)))
+            .collect();
+        let otherwise = otherwise.map(|otherwise| self.operand(otherwise));
+        let branches = branches.into_iter().map(|(when, then)| when.zip(then));
+        let branches = branches.collect::<Option<Vec<_>>>()?;
+        // An operand that was not written is valid.
+        let operand = operand.map_or(Some(None), |operand| operand.map(Some))?;
+        let otherwise = otherwise.map_or(Some(None), |otherwise| otherwise.map(Some))?;
+        Some(operator::case(operand, branches, otherwise, span))
+    }
+
+    fn call(
+        &mut self,
+        name: &str,
+        name_span: Span,
+        args: &[Expr],
+        span: Span,
+    ) -> Option<Result<Operand, Diagnostic>> {
+        let args = self.operands(args);
+        if function::CONDITIONAL.contains(&name) {
+            return Some(operator::conditional(name, args?, span));
+        }
+        let function = self.value(function::find(name, name_span));
+        Some(function::call(name, function?, args?, span))
+    }
+
+    fn cast_type(&mut self, name: &str, span: Span) -> Option<Field> {
+        let field = parse_field("", name);
+        self.value(field.map_err(|why| Diagnostic::new(span, why, "not a type")))
     }
 
     /// The column for an input. Equal inputs share one column.
@@ -311,6 +324,10 @@ impl Compiler<'_> {
         }
     }
 
+    fn meta(&mut self, meta: &Meta, span: Span) -> Operand {
+        self.input(Input::Meta(meta.clone()), meta_field(meta), span)
+    }
+
     /// Compiles a path: the column with the longest path that is a prefix of it, and access to the
     /// nested part that the rest of the path names.
     fn path(&mut self, path: &Path, span: Span) -> Result<Operand, Diagnostic> {
@@ -327,8 +344,7 @@ impl Compiler<'_> {
         for (done, step) in path.0.iter().enumerate().skip(known) {
             if operand.json {
                 let rest = path.0.get(done..).unwrap_or_default();
-                let value =
-                    function::unary_call(JsonGet::new(rest), operand.physical, DataType::Utf8);
+                let value = unary_call(JsonGet::new(rest), operand.physical, DataType::Utf8);
                 return Ok(Operand {
                     physical: value,
                     ..operand
@@ -338,7 +354,7 @@ impl Compiler<'_> {
             let part = part_of(&operand.data_type, step)
                 .ok_or_else(|| no_part(&outer, &field, step, span))?;
             let data_type = part.data_type().clone();
-            let value = function::unary_call(
+            let value = unary_call(
                 NestedPart::new(step, &part),
                 operand.physical,
                 data_type.clone(),

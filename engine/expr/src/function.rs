@@ -5,21 +5,21 @@ use std::sync::{Arc, LazyLock};
 
 use arrow::datatypes::{DataType, Field, FieldRef, TimeUnit};
 use chrono::Utc;
-use datafusion_common::config::ConfigOptions;
 use datafusion_common::{Result as DataFusionResult, ScalarValue};
 use datafusion_expr::type_coercion::functions::fields_with_udf;
 use datafusion_expr::{
     Coercion, ColumnarValue, ReturnFieldArgs, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl,
     Signature, TypeSignature, TypeSignatureClass, Volatility,
 };
-
-use datafusion_physical_expr::{PhysicalExpr, ScalarFunctionExpr};
+use datafusion_physical_expr::ScalarFunctionExpr;
 use pseidon_dsl::{Diagnostic, Span};
 
 use crate::growth;
 use crate::length::{LENGTHENING, LengthLimit};
-use crate::operand::{Operand, is_text};
-use crate::types::{canonical, timestamp};
+use crate::operand::Operand;
+use crate::operator::check_regex;
+use crate::scalar::{config, unary_call};
+use crate::types::{canonical, is_text, timestamp};
 
 /// DataFusion's functions that are not available here, because they are only useful inside
 /// DataFusion or are replaced by `cast` and paths.
@@ -76,17 +76,6 @@ static FUNCTIONS: LazyLock<HashMap<String, Arc<ScalarUDF>>> = LazyLock::new(|| {
     functions
 });
 
-static CONFIG: LazyLock<Arc<ConfigOptions>> = LazyLock::new(|| {
-    let mut config = ConfigOptions::default();
-    config.execution.time_zone = Some("UTC".to_owned());
-    Arc::new(config)
-});
-
-/// The configuration of DataFusion: all times are in UTC.
-pub(crate) fn config() -> Arc<ConfigOptions> {
-    Arc::clone(&CONFIG)
-}
-
 /// The function named `name`, which is not [`CONDITIONAL`].
 pub(crate) fn find(name: &str, span: Span) -> Result<&'static Arc<ScalarUDF>, Diagnostic> {
     FUNCTIONS.get(name).ok_or_else(|| {
@@ -134,7 +123,7 @@ pub(crate) fn call(
     if name.starts_with("regexp_")
         && let Some(pattern) = args.get(1)
     {
-        crate::operator::check_regex(pattern)?;
+        check_regex(pattern)?;
     }
     let fields: Vec<FieldRef> = args.iter().map(|arg| argument(&arg.data_type)).collect();
     let literals: Vec<Option<&ScalarValue>> = args.iter().map(Operand::as_literal).collect();
@@ -167,24 +156,6 @@ fn with_limited_length(mut args: Vec<Operand>) -> Result<Vec<Operand>, Diagnosti
         )?;
     }
     Ok(args)
-}
-
-/// A call of one of our own functions with one argument.
-pub(crate) fn unary_call(
-    function: impl ScalarUDFImpl + 'static,
-    argument: Arc<dyn PhysicalExpr>,
-    result: DataType,
-) -> Arc<dyn PhysicalExpr> {
-    let function = Arc::new(ScalarUDF::from(function));
-    let field = Arc::new(Field::new(function.name(), result, true));
-    let name = function.name().to_owned();
-    Arc::new(ScalarFunctionExpr::new(
-        &name,
-        function,
-        vec![argument],
-        field,
-        config(),
-    ))
 }
 
 fn argument(data_type: &DataType) -> FieldRef {

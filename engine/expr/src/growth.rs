@@ -20,7 +20,7 @@ use datafusion_expr::{
 use datafusion_physical_expr::PhysicalExpr;
 use datafusion_physical_expr::expressions::{CaseExpr, Literal};
 
-use crate::operand::is_text;
+use crate::types::is_text;
 
 /// The maximum number of bytes that one node of an expression may produce for several rows
 /// together.

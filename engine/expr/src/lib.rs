@@ -30,6 +30,7 @@ mod nested;
 mod operand;
 mod operator;
 pub mod panics;
+mod scalar;
 pub mod time;
 pub mod types;
 

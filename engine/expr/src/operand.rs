@@ -16,9 +16,9 @@ use datafusion_physical_expr::PhysicalExpr;
 use datafusion_physical_expr::expressions::{CastExpr, Literal, TryCastExpr};
 use pseidon_dsl::{Diagnostic, Span};
 
-use crate::function;
 use crate::json::JsonText;
-use crate::types::{canonical, json_field, type_name};
+use crate::scalar::unary_call;
+use crate::types::{canonical, is_text, json_field, type_name};
 
 /// The type of SQL intervals: months, days and nanoseconds.
 const INTERVAL: DataType = DataType::Interval(IntervalUnit::MonthDayNano);
@@ -91,7 +91,7 @@ impl Operand {
         if !self.json {
             return self;
         }
-        let text = function::unary_call(JsonText::new(), self.physical, DataType::Utf8);
+        let text = unary_call(JsonText::new(), self.physical, DataType::Utf8);
         Operand {
             physical: text,
             data_type: DataType::Utf8,
@@ -182,14 +182,6 @@ impl Operand {
             None => format!("this {}", self.type_name()),
         }
     }
-}
-
-/// Whether the type is one of Arrow's string types.
-pub(crate) fn is_text(data_type: &DataType) -> bool {
-    matches!(
-        data_type,
-        DataType::Utf8 | DataType::LargeUtf8 | DataType::Utf8View
-    )
 }
 
 /// Replaces an expression by its value if all of its arguments are constants.

@@ -13,10 +13,18 @@ use datafusion_physical_expr::PhysicalExpr;
 use datafusion_physical_expr::expressions::{
     BinaryExpr, CaseExpr, InListExpr, IsNotNullExpr, IsNullExpr, LikeExpr, NegativeExpr, NotExpr,
 };
-use pseidon_dsl::expr::{BinaryOp, IsPredicate};
+use pseidon_dsl::expr::{BinaryOp, IsPredicate, UnaryOp};
 use pseidon_dsl::{Diagnostic, Span};
 
 use crate::operand::{Operand, alternatives, comparable, comparable_with, computable, reason};
+
+/// Compiles `op operand`.
+pub(crate) fn unary(op: UnaryOp, operand: Operand, span: Span) -> Result<Operand, Diagnostic> {
+    match op {
+        UnaryOp::Neg => negate(operand, span),
+        UnaryOp::Not => not(operand, span),
+    }
+}
 
 /// Compiles `left op right`.
 pub(crate) fn binary(
@@ -139,7 +147,7 @@ fn arithmetic(
 }
 
 /// Compiles `-operand`.
-pub(crate) fn negate(operand: Operand, span: Span) -> Result<Operand, Diagnostic> {
+fn negate(operand: Operand, span: Span) -> Result<Operand, Diagnostic> {
     let operand = if operand.json {
         operand.cast(&DataType::Float64)?
     } else {
@@ -174,7 +182,7 @@ pub(crate) fn negate(operand: Operand, span: Span) -> Result<Operand, Diagnostic
 }
 
 /// Compiles `not operand`.
-pub(crate) fn not(operand: Operand, span: Span) -> Result<Operand, Diagnostic> {
+fn not(operand: Operand, span: Span) -> Result<Operand, Diagnostic> {
     let condition = operand.condition()?;
     Operand::computed(
         Arc::new(NotExpr::new(condition.physical)),

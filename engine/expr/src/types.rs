@@ -242,6 +242,14 @@ pub fn field_type_name(field: &Field) -> String {
     }
 }
 
+/// Whether the type is one of Arrow's string types.
+pub(crate) fn is_text(data_type: &DataType) -> bool {
+    matches!(
+        data_type,
+        DataType::Utf8 | DataType::LargeUtf8 | DataType::Utf8View
+    )
+}
+
 /// The canonical type for the same values. Some functions return strings as views, or times without
 /// a zone.
 pub(crate) fn canonical(data_type: &DataType) -> DataType {

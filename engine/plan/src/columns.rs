@@ -148,11 +148,11 @@ impl Walk<'_> {
                     .find(|end| matches!(end, Names::Columns(_)));
                 changed.unwrap_or(names)
             }
-            ResolvedStepKind::Sink(plugin, options) => {
-                for expr in options.exprs() {
+            ResolvedStepKind::Sink(sink) => {
+                for expr in &sink.options.exprs {
                     self.expr(expr, None, &names);
                 }
-                let facts = plugin.facts(options);
+                let facts = &sink.facts;
                 if facts.typed && matches!(names, Names::Record) {
                     self.all_fields(&[], step.span);
                 }

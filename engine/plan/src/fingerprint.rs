@@ -9,10 +9,8 @@
 use std::fmt::Write;
 
 use pseidon_dsl::document::Pattern;
-use pseidon_dsl::expr::SelectItem;
-use pseidon_dsl::template::TemplatePart;
-use pseidon_plugin::options::{OptionValue, Options, SchemaOption};
-use pseidon_plugin::spec::PluginSpec;
+use pseidon_plugin::options::kinds::describe_item;
+use pseidon_plugin::stage::StageOptions;
 use sha2::{Digest, Sha256};
 
 use crate::resolve::{ResolvedSource, ResolvedStep, ResolvedStepKind};
@@ -21,12 +19,7 @@ use crate::resolve::{ResolvedSource, ResolvedStep, ResolvedStepKind};
 pub fn compute(flow: &[ResolvedSource]) -> String {
     let mut text = String::new();
     for source in flow {
-        describe_call(
-            &mut text,
-            &source.stage,
-            source.plugin.spec(),
-            &source.options,
-        );
+        describe_stage(&mut text, &source.stage, &source.source.options);
         describe_chain(&mut text, &source.chain);
     }
     let digest = Sha256::digest(text.as_bytes());
@@ -69,65 +62,16 @@ fn describe_chain(text: &mut String, chain: &[ResolvedStep]) {
                     .iter()
                     .for_each(|branch| describe_chain(text, branch));
             }
-            ResolvedStepKind::Sink(plugin, options) => {
-                describe_call(text, &step.stage, plugin.spec(), options)
-            }
+            ResolvedStepKind::Sink(sink) => describe_stage(text, &step.stage, &sink.options),
         }
     }
     text.push(')');
 }
 
-fn describe_call(text: &mut String, stage: &str, plugin: &PluginSpec, options: &Options) {
-    push(text, &[stage, plugin.name]);
-    for (name, value) in options
-        .iter()
-        .filter(|(name, _)| !plugin.free_options.contains(name))
-    {
-        let described = match value {
-            OptionValue::String(value) | OptionValue::Regex(value) => value.clone(),
-            OptionValue::Strings(values) => values.join("\u{1}"),
-            OptionValue::Expr(expr) => expr.to_string(),
-            OptionValue::Exprs(exprs) => exprs
-                .iter()
-                .map(|(name, expr)| format!("{name}\u{1}{expr}\u{1}"))
-                .collect(),
-            OptionValue::Select(items) => items.iter().map(describe_item).collect(),
-            OptionValue::Template(template) => template.parts.iter().map(describe_part).collect(),
-            OptionValue::Schema(SchemaOption::Fields(schema)) => format!("{schema:?}"),
-            OptionValue::Schema(SchemaOption::Infer) => "infer".to_owned(),
-            OptionValue::Bool(_)
-            | OptionValue::Integer(_)
-            | OptionValue::Number(_)
-            | OptionValue::Duration(_)
-            | OptionValue::Properties(_)
-            | OptionValue::Map(_)
-            | OptionValue::OnError(_) => continue,
-        };
-        push(text, &[name, &described]);
-    }
-}
-
-fn describe_item(item: &SelectItem) -> String {
-    match item {
-        SelectItem::All { except, .. } => format!(
-            "*{}",
-            except
-                .iter()
-                .map(|(path, _)| format!("\u{1}{path}"))
-                .collect::<String>()
-        ),
-        SelectItem::Column { expr, name } => {
-            format!("{expr}\u{1}{}", name.as_ref().map_or("", |(name, _)| name))
-        }
-    }
-}
-
-fn describe_part(part: &TemplatePart) -> String {
-    match part {
-        TemplatePart::Literal(text) => format!("\u{1}{text}"),
-        TemplatePart::Value { expr, format, .. } => {
-            format!("\u{2}{expr}\u{1}{}", format.as_deref().unwrap_or_default())
-        }
+fn describe_stage(text: &mut String, stage: &str, options: &StageOptions) {
+    push(text, &[stage, options.spec.name]);
+    for (name, value) in &options.identity {
+        push(text, &[name, value]);
     }
 }
 

@@ -8,7 +8,8 @@
 //!    into chains that each begin with a source.
 //! 2. [`columns`] collects the payload paths that are used anywhere, and their types. Only these
 //!    are decoded.
-//! 3. [`chain`] compiles expressions and prepares each sink for the columns that reach it.
+//! 3. `compile` turns these chains into the [`chain`]s of the plan: it compiles expressions and
+//!    prepares each sink for the columns that reach it.
 //! 4. [`guarantee`] computes the delivery guarantee of every path from a source to a sink, with
 //!    reasons.
 //! 5. [`fingerprint`] computes a digest of everything that determines lanes and their contents, by
@@ -23,9 +24,13 @@ pub mod resolve;
 pub mod settings;
 pub mod transforms;
 
+mod compile;
+mod errors;
 mod plan;
+mod prepare;
 
 pub use chain::{Chain, ChainStep, Operator, PlannedSink, PlannedSource};
 pub use guarantee::{Guarantee, PathGuarantee};
-pub use plan::{Plan, PlanContext, SchemaInference, plan};
+pub use plan::{Plan, PlanContext, plan};
+pub use prepare::SchemaInference;
 pub use settings::Settings;

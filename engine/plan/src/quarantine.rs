@@ -1,21 +1,23 @@
-//! The quarantine of invalid records: JSON objects in files next to the output.
+//! The quarantine of invalid records, next to the output. The registry's
+//! [`QuarantineFactory`](pseidon_plugin::registry::QuarantineFactory) decides what it is, such as
+//! files of JSON objects.
 
 use std::sync::Arc;
 
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
-use pseidon_dsl::node::Text;
-use pseidon_dsl::{Diagnostic, Name, Node, NodeKind, Span};
-use pseidon_plugin::options::Options;
-use pseidon_plugin::sink::SinkPlugin;
+use pseidon_plugin::registry::QuarantinePlace;
 
 use crate::resolve::{ResolvedStep, ResolvedStepKind};
+
+/// The column with the name of the stage for which a record is invalid.
+const STAGE: &str = "stage";
 
 /// The columns of a quarantined record. `record` is its text, or null if it is not UTF-8; then
 /// `record_base64` has its bytes.
 pub fn schema() -> SchemaRef {
     let text = |name: &str| Field::new(name, DataType::Utf8, true);
     Arc::new(Schema::new(vec![
-        text("stage"),
+        text(STAGE),
         text("reason"),
         text("split"),
         text("topic"),
@@ -41,7 +43,7 @@ pub(crate) fn folder(chain: &[ResolvedStep]) -> String {
 /// The folder of the first sink in the chain that has one.
 fn first_folder(chain: &[ResolvedStep]) -> Option<String> {
     chain.iter().find_map(|step| match &step.kind {
-        ResolvedStepKind::Sink(plugin, options) => plugin.facts(options).folder,
+        ResolvedStepKind::Sink(sink) => sink.facts.folder.clone(),
         ResolvedStepKind::All(branches) => branches.iter().find_map(|branch| first_folder(branch)),
         ResolvedStepKind::Match {
             branches,
@@ -55,30 +57,10 @@ fn first_folder(chain: &[ResolvedStep]) -> Option<String> {
     })
 }
 
-/// The options of the sink that writes the invalid records of this pipeline to `folder`.
-pub(crate) fn options(
-    plugin: &dyn SinkPlugin,
-    folder: &str,
-    pipeline: &str,
-) -> Result<Options, Vec<Diagnostic>> {
-    let keyword = |name: &str| Node {
-        kind: NodeKind::Keyword(Name::plain(name)),
-        span: Span::default(),
-    };
-    let text = |value: String| Node {
-        kind: NodeKind::Str(Text::plain(value, 0)),
-        span: Span::default(),
-    };
-    let literal = |text: &str| text.replace('{', "{{").replace('}', "}}");
-    let path = format!("{}/{}/{{stage}}", literal(folder), literal(pipeline));
-    let entries = vec![
-        (keyword("path"), text(path)),
-        (keyword("codec"), keyword("json")),
-        (keyword("on-error"), keyword("throw")),
-    ];
-    let map = Node {
-        kind: NodeKind::Map(entries),
-        span: Span::default(),
-    };
-    Options::parse(plugin.spec(), &[map], Span::default())
+/// Where the invalid records of this pipeline are, below the folder of a quarantine.
+pub(crate) fn place(folder: &str, pipeline: &str) -> QuarantinePlace {
+    QuarantinePlace {
+        folder: format!("{folder}/{pipeline}"),
+        subfolder: STAGE,
+    }
 }

@@ -7,15 +7,15 @@ use std::sync::Arc;
 use pseidon_dsl::document::Pattern;
 use pseidon_dsl::expr::{Expr, SelectItem};
 use pseidon_dsl::{
-    Call, Diagnostic, Document, Flow, Name, Node, NodeKind, Span, Stage, legacy, nearest,
+    Call, Diagnostic, Document, Flow, Name, Node, NodeKind, Span, Stage, class, nearest,
 };
-use pseidon_plugin::options::{OnError, Options};
+use pseidon_plugin::options::{OnError, ParseResult};
 use pseidon_plugin::registry::Registry;
-use pseidon_plugin::sink::SinkPlugin;
-use pseidon_plugin::source::SourcePlugin;
+use pseidon_plugin::sink::Protocol;
 use pseidon_plugin::spec::{PluginSpec, Role};
+use pseidon_plugin::stage::{SinkFactory, SinkStage, SourceStage};
 
-use crate::transforms::Transform;
+use crate::transforms::{Transform, TransformOptions};
 
 /// A source with the chain that processes its records.
 pub struct ResolvedSource {
@@ -23,10 +23,8 @@ pub struct ResolvedSource {
     pub stage: String,
     /// The position in the flow.
     pub span: Span,
-    /// The plugin of the source.
-    pub plugin: Arc<dyn SourcePlugin>,
-    /// The checked options of the source.
-    pub options: Options,
+    /// The source with its options.
+    pub source: SourceStage,
     /// The steps after the source.
     pub chain: Vec<ResolvedStep>,
 }
@@ -62,7 +60,7 @@ pub enum ResolvedStepKind {
         otherwise: Option<Vec<ResolvedStep>>,
     },
     /// A sink. Its input is passed on.
-    Sink(Arc<dyn SinkPlugin>, Options),
+    Sink(Arc<SinkStage>),
 }
 
 /// Resolves the flow of a document.
@@ -141,14 +139,14 @@ impl<'a> Resolver<'a> {
 
     fn source(&mut self, flow: &'a Flow, rest: &[&'a Flow]) -> Option<ResolvedSource> {
         let (name, call) = self.call(flow)?;
-        let plugin = self.registry.source(&call.plugin.to_string()).cloned();
+        let plugin = self.registry.source(&call.plugin.to_string());
         let Some(plugin) = plugin else {
             let error = self.role_error(Role::Source, &call, flow.span());
             self.errors.push(error);
             self.chain(rest);
             return None;
         };
-        let options = self.options(plugin.spec(), &call);
+        let source = self.checked(plugin.clone().configure(&call.args, call.span));
         let stage = self.place(&name);
         let errors_before = self.errors.len();
         let chain = self.chain(rest);
@@ -159,16 +157,12 @@ impl<'a> Resolver<'a> {
                 "the flow ends without a sink",
                 "records would be lost here",
             );
-            self.errors.push(error.with_help(
-                "end the flow with a sink such as (files {…}) or (stdout); to discard the \
-                records, use (drop)",
-            ));
+            self.errors.push(error.with_help(self.sinks_help()));
         }
         Some(ResolvedSource {
             stage,
             span: flow.span(),
-            plugin,
-            options: options?,
+            source: source?,
             chain,
         })
     }
@@ -220,30 +214,34 @@ impl<'a> Resolver<'a> {
         let (name, call) = self.call(flow)?;
         let plugin_name = call.plugin.to_string();
         if let Some(transform) = Transform::named(&plugin_name) {
-            let options = self.options(transform.spec(), &call)?;
-            let kind = match transform {
-                Transform::Where => ResolvedStepKind::Where(options.expr("condition")?.clone()),
-                Transform::Select => ResolvedStepKind::Select(options.select("columns")?.to_vec()),
+            let (kind, on_error) = match self.checked(transform.parse(&call))? {
+                TransformOptions::Where(options) => (
+                    ResolvedStepKind::Where(options.condition),
+                    options.invalid.on_error,
+                ),
+                TransformOptions::Select(options) => (
+                    ResolvedStepKind::Select(options.columns),
+                    options.invalid.on_error,
+                ),
             };
             return Some(ResolvedStep {
                 stage: self.place(&name),
                 span: flow.span(),
                 kind,
-                on_error: on_error_of(&options),
+                on_error,
             });
         }
-        let Some(plugin) = self.registry.sink(&plugin_name).cloned() else {
+        let Some(plugin) = self.registry.sink(&plugin_name) else {
             let error = self.role_error(Role::Sink, &call, flow.span());
             self.errors.push(error);
             return None;
         };
-        let options = self.options(plugin.spec(), &call)?;
-        let on_error = on_error_of(&options);
+        let sink = self.checked(plugin.clone().configure(&call.args, call.span))?;
         Some(ResolvedStep {
             stage: self.place(&name),
             span: flow.span(),
-            kind: ResolvedStepKind::Sink(plugin, options),
-            on_error,
+            on_error: sink.options.on_error.clone(),
+            kind: ResolvedStepKind::Sink(Arc::new(sink)),
         })
     }
 
@@ -284,8 +282,9 @@ impl<'a> Resolver<'a> {
         self.registry.specs().any(|spec| spec.name == name) || Transform::named(name).is_some()
     }
 
-    fn options(&mut self, spec: &PluginSpec, call: &Call) -> Option<Options> {
-        match Options::parse(spec, &call.args, call.span) {
+    /// The parsed options. `None` if there are errors, which are reported.
+    fn checked<T>(&mut self, parsed: ParseResult<T>) -> Option<T> {
+        match parsed {
             Ok(options) => Some(options),
             Err(errors) => {
                 // The errors of a stage that is used twice are reported once.
@@ -321,7 +320,7 @@ impl<'a> Resolver<'a> {
                 format!("`{name}` is not a source"),
                 "a flow must begin with a source",
             )
-            .with_help("begin the flow with a source such as (kafka {…}), (files {…}) or (stdin)");
+            .with_help(self.sources_help());
         }
         if exists {
             return Diagnostic::new(
@@ -333,9 +332,28 @@ impl<'a> Resolver<'a> {
         self.unknown_plugin(call)
     }
 
+    fn sources_help(&self) -> String {
+        let sources = self.registry.sources.iter();
+        let names: Vec<&str> = sources.map(|source| source.spec().name).collect();
+        format!(
+            "begin the flow with one of the sources {}",
+            names.join(", ")
+        )
+    }
+
+    fn sinks_help(&self) -> String {
+        let sinks = || self.registry.sinks.iter();
+        let names: Vec<&str> = sinks().map(|sink| sink.spec().name).collect();
+        let help = format!("end the flow with one of the sinks {}", names.join(", "));
+        match sinks().find(|sink| discards(sink)) {
+            Some(sink) => format!("{help}; to discard the records, use ({})", sink.spec().name),
+            None => help,
+        }
+    }
+
     fn unknown_plugin(&self, call: &Call) -> Diagnostic {
-        if legacy::names_class(&call.plugin) {
-            return legacy::class_error(&call.plugin, call.plugin_span, "not a plugin");
+        if class::names_class(&call.plugin) {
+            return class::class_error(&call.plugin, call.plugin_span, "not a plugin");
         }
         let name = call.plugin.to_string();
         let error = Diagnostic::new(
@@ -390,13 +408,19 @@ impl<'a> Resolver<'a> {
     /// name: the one with fewer unknown options is assumed.
     fn check_alone(&mut self, call: &Call) {
         let name = call.plugin.to_string();
-        let specs = self
-            .registry
-            .specs()
-            .chain(Transform::ALL.map(Transform::spec))
-            .filter(|spec| spec.name == name);
-        match specs.min_by_key(|spec| unknown_options(spec, call)) {
-            Some(spec) => drop(self.options(spec, call)),
+        let source = self.registry.source(&name).map(|plugin| {
+            let source = plugin.clone().configure(&call.args, call.span);
+            (plugin.spec(), source.map(drop))
+        });
+        let sink = self.registry.sink(&name).map(|plugin| {
+            let sink = plugin.clone().configure(&call.args, call.span);
+            (plugin.spec(), sink.map(drop))
+        });
+        let transform = Transform::named(&name)
+            .map(|transform| (transform.spec(), transform.parse(call).map(drop)));
+        let candidates = [source, sink, transform].into_iter().flatten();
+        match candidates.min_by_key(|(spec, _)| unknown_options(spec, call)) {
+            Some((_, parsed)) => drop(self.checked(parsed)),
             None => self.errors.push(self.unknown_plugin(call)),
         }
     }
@@ -415,15 +439,10 @@ fn unknown_options(spec: &PluginSpec, call: &Call) -> usize {
     keys.filter(|(key, _)| is_unknown(key)).count()
 }
 
-/// The value of `:on-error`, by default a quarantine in the default folder.
-pub(crate) fn on_error_of(options: &Options) -> OnError {
-    match options.get("on-error") {
-        Some(_) => options
-            .on_error("on-error")
-            .cloned()
-            .unwrap_or(OnError::Quarantine { path: None }),
-        None => OnError::Quarantine { path: None },
-    }
+/// Whether a sink without options discards every record.
+fn discards(sink: &Arc<dyn SinkFactory>) -> bool {
+    let sink = sink.clone().configure(&[], Span::default());
+    sink.is_ok_and(|sink| sink.facts.protocol == Protocol::Discard)
 }
 
 /// Whether every record that goes through the chain reaches a sink.

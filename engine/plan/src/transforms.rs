@@ -1,15 +1,9 @@
 //! The built-in transforms `where` and `select`.
 
-use pseidon_plugin::spec::{OptionDefault, OptionKind, OptionSpec, PluginSpec, Role};
-
-const ON_ERROR: OptionSpec = OptionSpec {
-    name: "on-error",
-    kind: OptionKind::OnError,
-    default: OptionDefault::Value("quarantine"),
-    doc: "The handling of a record for which an expression fails: `:throw` fails the run, `:noop` \
-        drops the record, `{:quarantine …}` writes it to the quarantine. (`{:retry …}` applies \
-        its `:then` immediately, because a failed expression would fail again.)",
-};
+use pseidon_dsl::Call;
+use pseidon_dsl::expr::{Expr, SelectItem};
+use pseidon_plugin::options::{OnError, Options, ParseResult};
+use pseidon_plugin::spec::{PluginSpec, Role};
 
 /// The transform `where`.
 static WHERE: PluginSpec = PluginSpec {
@@ -18,17 +12,8 @@ static WHERE: PluginSpec = PluginSpec {
     summary: "Passes on the records for which a condition is true.",
     details: "The condition is an SQL expression. As in SQL, a condition that is NULL, for \
         example because a field is missing, is not true.",
-    positional: Some("condition"),
-    options: &[
-        OptionSpec {
-            name: "condition",
-            kind: OptionKind::Expr,
-            default: OptionDefault::Required,
-            doc: "The condition, an SQL expression.",
-        },
-        ON_ERROR,
-    ],
-    free_options: &[],
+    positional: WhereOptions::POSITIONAL,
+    options: WhereOptions::DECLARED,
     example: "(where \"status < 500 and agent not like '%bot%'\")",
 };
 
@@ -41,19 +26,50 @@ static SELECT: PluginSpec = PluginSpec {
         without it is named by its last field. `*` selects all fields of the record, and `* \
         except (a, b)` selects all but some. Both require known fields, from `:schema` or from an \
         earlier `select`.",
-    positional: Some("columns"),
-    options: &[
-        OptionSpec {
-            name: "columns",
-            kind: OptionKind::Select,
-            default: OptionDefault::Required,
-            doc: "The columns, separated by commas.",
-        },
-        ON_ERROR,
-    ],
-    free_options: &[],
+    positional: SelectOptions::POSITIONAL,
+    options: SelectOptions::DECLARED,
     example: "(select \"user.id as user, url, status\")",
 };
+
+/// The options of `where`.
+#[derive(Clone, Debug, Options)]
+pub struct WhereOptions {
+    /// The condition, an SQL expression.
+    #[option(positional)]
+    pub condition: Expr,
+    /// What happens to invalid records.
+    #[option(flatten)]
+    pub invalid: InvalidRecords,
+}
+
+/// The options of `select`.
+#[derive(Clone, Debug, Options)]
+pub struct SelectOptions {
+    /// The columns, separated by commas.
+    #[option(positional)]
+    pub columns: Vec<SelectItem>,
+    /// What happens to invalid records.
+    #[option(flatten)]
+    pub invalid: InvalidRecords,
+}
+
+/// The options for invalid records.
+#[derive(Clone, Debug, Options)]
+pub struct InvalidRecords {
+    /// The handling of a record for which an expression fails: `:throw` fails the run, `:noop`
+    /// drops the record, `{:quarantine …}` writes it to the quarantine. (`{:retry …}` applies its
+    /// `:then` immediately, because a failed expression would fail again.)
+    #[option(default = "quarantine")]
+    pub on_error: OnError,
+}
+
+/// The options of a transform.
+pub enum TransformOptions {
+    /// Those of `where`.
+    Where(WhereOptions),
+    /// Those of `select`.
+    Select(SelectOptions),
+}
 
 /// The built-in transforms.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -73,6 +89,22 @@ impl Transform {
         match self {
             Transform::Where => &WHERE,
             Transform::Select => &SELECT,
+        }
+    }
+
+    /// Parses the options of the transform.
+    ///
+    /// # Errors
+    /// All errors in the arguments.
+    pub fn parse(self, call: &Call) -> ParseResult<TransformOptions> {
+        let (spec, args, span) = (self.spec(), &call.args, call.span);
+        match self {
+            Transform::Where => {
+                WhereOptions::parse_stage(spec, args, span).map(TransformOptions::Where)
+            }
+            Transform::Select => {
+                SelectOptions::parse_stage(spec, args, span).map(TransformOptions::Select)
+            }
         }
     }
 

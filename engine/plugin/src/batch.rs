@@ -10,7 +10,7 @@ use pseidon_delivery::{Position, ResumePoint, SplitId};
 use crate::budget::{Charge, Share};
 use crate::memory::ArrayMemory;
 
-/// A source's unit of order, such as a Kafka partition or a file.
+/// A source's unit of order, such as a partition of a topic or a file.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Split {
     /// The name that identifies the split in the state store, across runs.
@@ -192,7 +192,7 @@ impl Payloads {
         }
     }
 
-    /// The record's bytes; `None` if it has no payload (a tombstone in Kafka).
+    /// The record's bytes; `None` if it has no payload (a tombstone).
     pub fn get(&self, row: usize) -> Option<&[u8]> {
         let span = self.spans[row];
         (span.len != NO_PAYLOAD)

@@ -17,7 +17,7 @@ use pseidon_delivery::{SplitCommit, StagedEntry};
 
 use crate::rollover::Rollover;
 use crate::rows::Rows;
-use crate::sink::SinkError;
+use crate::sink::error::SinkError;
 
 /// How the engine handles the lanes of a sink.
 #[derive(Clone, Debug)]

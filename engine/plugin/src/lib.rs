@@ -1,8 +1,9 @@
 //! The plugin interface: how a plugin declares itself, and what the engine provides to it.
 //!
-//! A plugin declares itself with a [`PluginSpec`]: its name, its documentation and its options.
-//! Parsing, checks, defaults and the reference pages are all derived from this declaration. The
-//! planner finds plugins in a [`Registry`] and opens them with checked [`Options`].
+//! A plugin declares itself with a [`PluginSpec`], and its options as a struct that derives
+//! [`Options`](options::Options). Parsing, checks, defaults and the reference pages are all derived
+//! from these declarations. The planner finds plugins in a [`Registry`] and configures
+//! [stages](stage) of them.
 //!
 //! - A [`Source`](source::Source) emits [`Batch`]es: consecutive records of one split, their bytes
 //!   in one shared buffer.
@@ -12,6 +13,9 @@
 //!   [`Lane`](lane::Lane)s, which the engine fills, seals, commits and publishes.
 //!
 //! The engine's side of these interfaces (threads, queues, order, commits) is `pseidon-exec`.
+
+// The code that the derive macros generate names this crate.
+extern crate self as pseidon_plugin;
 
 pub mod batch;
 pub mod budget;
@@ -28,13 +32,13 @@ pub mod rows;
 pub mod sink;
 pub mod source;
 pub mod spec;
+pub mod stage;
 pub mod stop;
 pub mod threads;
 pub mod waiting;
 
 pub use batch::{Batch, BatchBuilder, Payloads, Split};
 pub use budget::{Budget, LaneMemory};
-pub use options::Options;
 pub use outbox::Outbox;
 pub use registry::Registry;
 pub use rows::{BadRow, Rows};

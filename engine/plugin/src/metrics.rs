@@ -52,48 +52,18 @@ impl Metrics {
         reason = "a run creates its metrics explicitly, once"
     )]
     pub fn new() -> Metrics {
-        let registry = Registry::new();
-        let counter = |name: &str, help: &str, labels: &[&str]| {
-            let vec = IntCounterVec::new(Opts::new(name, help), labels)
-                .expect("the name and labels are constant and valid");
-            registry
-                .register(Box::new(vec.clone()))
-                .expect("each name is registered once");
-            vec
-        };
-        let gauges = |name: &str, help: &str, labels: &[&str]| {
-            let vec = IntGaugeVec::new(Opts::new(name, help), labels)
-                .expect("the name and labels are constant and valid");
-            registry
-                .register(Box::new(vec.clone()))
-                .expect("each name is registered once");
-            vec
-        };
-        let gauge = |name: &str, help: &str| {
-            let gauge = IntGauge::new(name, help).expect("the name is constant and valid");
-            registry
-                .register(Box::new(gauge.clone()))
-                .expect("each name is registered once");
-            gauge
-        };
+        let registration = Registration::default();
+        let counters = |name, help| registration.counters(name, help, &["stage"]);
+        let gauges = |name, help| registration.gauges(name, help);
         Metrics {
-            records_in: counter("pseidon_source_records_total", "Records read.", &["stage"]),
-            bytes_in: counter(
-                "pseidon_source_bytes_total",
-                "Bytes of the records read.",
-                &["stage"],
-            ),
-            records_out: counter(
-                "pseidon_sink_records_total",
-                "Records handed to the sink.",
-                &["stage"],
-            ),
-            bytes_out: counter(
+            records_in: counters("pseidon_source_records_total", "Records read."),
+            bytes_in: counters("pseidon_source_bytes_total", "Bytes of the records read."),
+            records_out: counters("pseidon_sink_records_total", "Records handed to the sink."),
+            bytes_out: counters(
                 "pseidon_sink_bytes_total",
                 "Bytes written by the sink, after compression.",
-                &["stage"],
             ),
-            bad_records: counter(
+            bad_records: registration.counters(
                 "pseidon_bad_records_total",
                 "Records that could not be processed.",
                 &["stage", "outcome"],
@@ -101,42 +71,34 @@ impl Metrics {
             source_unreachable: gauges(
                 "pseidon_source_unreachable",
                 "1 while the source cannot reach what it reads from.",
-                &["stage"],
             ),
             lag: gauges(
                 "pseidon_source_lag_records",
                 "Records that the source has not read yet.",
-                &["stage"],
             ),
-            open_files: gauges(
-                "pseidon_sink_open_files",
-                "Files open for writing.",
-                &["stage"],
-            ),
-            files: counter("pseidon_sink_files_total", "Files published.", &["stage"]),
+            open_files: gauges("pseidon_sink_open_files", "Files open for writing."),
+            files: counters("pseidon_sink_files_total", "Files published."),
             sink_blocked: gauges(
                 "pseidon_sink_blocked",
                 "1 while the sink cannot write and retries.",
-                &["stage"],
             ),
             unpublished_files: gauges(
                 "pseidon_sink_unpublished_files",
                 "Committed files that could not be published and are retried.",
-                &["stage"],
             ),
             waiting_files: gauges(
                 "pseidon_sink_waiting_files",
                 "Published files that wait to be moved or reported.",
-                &["stage"],
             ),
-            store_unreachable: gauge(
+            store_unreachable: registration.gauge(
                 "pseidon_state_store_unreachable",
                 "1 while the state store does not answer.",
             ),
-            memory_used: gauge("pseidon_memory_used_bytes", "Bytes of records in flight."),
+            memory_used: registration
+                .gauge("pseidon_memory_used_bytes", "Bytes of records in flight."),
             source_troubles: Arc::default(),
             run_trouble: Arc::default(),
-            registry,
+            registry: registration.registry,
         }
     }
 
@@ -207,6 +169,36 @@ impl Metrics {
     /// All metrics, in the form that Prometheus' encoders take.
     pub fn gather(&self) -> Vec<MetricFamily> {
         self.registry.gather()
+    }
+}
+
+/// Creates metrics at zero and registers them. Names and labels are constant and valid, and each
+/// name is registered once.
+#[derive(Default)]
+struct Registration {
+    registry: Registry,
+}
+
+impl Registration {
+    fn counters(&self, name: &str, help: &str, labels: &[&str]) -> IntCounterVec {
+        self.registered(IntCounterVec::new(Opts::new(name, help), labels))
+    }
+
+    /// Gauges by stage.
+    fn gauges(&self, name: &str, help: &str) -> IntGaugeVec {
+        self.registered(IntGaugeVec::new(Opts::new(name, help), &["stage"]))
+    }
+
+    fn gauge(&self, name: &str, help: &str) -> IntGauge {
+        self.registered(IntGauge::new(name, help))
+    }
+
+    fn registered<M: Collector + Clone + 'static>(&self, metric: prometheus::Result<M>) -> M {
+        let metric = metric.expect("the name and labels are constant and valid");
+        self.registry
+            .register(Box::new(metric.clone()))
+            .expect("each name is registered once");
+        metric
     }
 }
 

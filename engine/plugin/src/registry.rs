@@ -3,32 +3,47 @@
 use std::sync::Arc;
 
 use crate::format::Format;
-use crate::sink::SinkPlugin;
-use crate::source::SourcePlugin;
+use crate::options::ParseResult;
 use crate::spec::PluginSpec;
+use crate::stage::{SinkFactory, SinkStage, SourceFactory};
 
-/// All plugins by kind. A name may be both a source and a sink (`kafka`, `files`): its place in the
-/// flow decides which is meant.
-#[derive(Clone, Default)]
+/// All plugins by kind. A name may be both a source and a sink: its place in the flow decides which
+/// is meant.
+#[derive(Clone)]
 pub struct Registry {
     /// Source plugins.
-    pub sources: Vec<Arc<dyn SourcePlugin>>,
+    pub sources: Vec<Arc<dyn SourceFactory>>,
     /// Sink plugins.
-    pub sinks: Vec<Arc<dyn SinkPlugin>>,
+    pub sinks: Vec<Arc<dyn SinkFactory>>,
     /// Record formats.
     pub formats: Vec<Arc<dyn Format>>,
+    /// Creates the sink to which the engine writes invalid records.
+    pub quarantine: QuarantineFactory,
+}
+
+/// Creates the sink that writes invalid records to a place. The records have columns with the
+/// reason and the original record.
+pub type QuarantineFactory = fn(&QuarantinePlace) -> ParseResult<SinkStage>;
+
+/// A place for invalid records.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct QuarantinePlace {
+    /// The folder, relative to the folder of the pipeline file. It is not a template.
+    pub folder: String,
+    /// The column of the records that names the subfolder in which a record is written.
+    pub subfolder: &'static str,
 }
 
 impl Registry {
     /// The source of this name.
-    pub fn source(&self, name: &str) -> Option<&Arc<dyn SourcePlugin>> {
+    pub fn source(&self, name: &str) -> Option<&Arc<dyn SourceFactory>> {
         self.sources
             .iter()
             .find(|plugin| plugin.spec().name == name)
     }
 
     /// The sink of this name.
-    pub fn sink(&self, name: &str) -> Option<&Arc<dyn SinkPlugin>> {
+    pub fn sink(&self, name: &str) -> Option<&Arc<dyn SinkFactory>> {
         self.sinks.iter().find(|plugin| plugin.spec().name == name)
     }
 

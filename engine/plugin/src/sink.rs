@@ -11,34 +11,43 @@ use std::sync::Arc;
 use std::task::Waker;
 
 use arrow::datatypes::SchemaRef;
-use pseidon_delivery::committer::{CommitterError, Positions};
+use pseidon_delivery::committer::Positions;
 use pseidon_delivery::{Committer, LaneId, Position, SplitId, StagedEntry};
 use pseidon_dsl::Diagnostic;
 use pseidon_expr::Scope;
-use thiserror::Error;
 
 use crate::batch::Batch;
 use crate::budget::{Charge, LaneMemory};
 use crate::lane::{Lane, LaneRules, Transaction};
 use crate::memory::ArrayMemory;
 use crate::metrics::Metrics;
-use crate::options::Options;
+use crate::options::{OnError, Options};
 use crate::rows::{BadRow, Rows};
 use crate::spec::PluginSpec;
 use crate::stop::Stop;
 
-/// A sink plugin, such as `files`: declares its options and prepares sinks.
-pub trait SinkPlugin: Send + Sync {
+pub(crate) mod error;
+
+pub use error::SinkError;
+
+/// A sink plugin: declares its options and prepares sinks.
+pub trait SinkPlugin: Send + Sync + 'static {
+    /// The options of a sink.
+    type Options: Options + Send + Sync + 'static;
+
     /// The declaration: name, documentation and options.
     fn spec(&self) -> &'static PluginSpec;
 
+    /// What happens to a record that cannot be written.
+    fn on_error(&self, options: &Self::Options) -> OnError;
+
     /// The facts that the planner needs about a sink with these options.
-    fn facts(&self, options: &Options) -> SinkFacts;
+    fn facts(&self, options: &Self::Options) -> SinkFacts;
 
     /// Creates a sink with these options for this input. Does no I/O.
     fn prepare(
         &self,
-        options: &Options,
+        options: &Self::Options,
         input: &SinkInput,
     ) -> Result<Arc<dyn PreparedSink>, Vec<Diagnostic>>;
 }
@@ -124,7 +133,7 @@ pub enum RecordShape {
 /// A place that a sink writes to and a source may read, such as a topic.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Target {
-    /// The kind of system, as the name of its plugins: `kafka`.
+    /// The kind of system. A sink and a source of one system use the same name.
     pub system: &'static str,
     /// The addresses of the system. Two targets are in the same system if they share one.
     pub hosts: Vec<String>,
@@ -141,6 +150,11 @@ pub trait PreparedSink: Send + Sync {
     /// What the sink writes to, if a source of the same kind may read it.
     fn target(&self) -> Option<Target> {
         None
+    }
+
+    /// Whether the sink writes to standard output, which must then contain nothing else.
+    fn writes_to_stdout(&self) -> bool {
+        false
     }
 
     /// Opens the sink for a run: discards the unfinished and uncommitted work of earlier runs of
@@ -320,23 +334,4 @@ impl Chunk {
             .iter_mut()
             .for_each(|(_, chunk)| chunk.held = held.clone());
     }
-}
-
-/// Why a sink cannot continue.
-#[derive(Debug, Error)]
-pub enum SinkError {
-    /// A commit was abandoned.
-    #[error(transparent)]
-    Committer(#[from] CommitterError),
-    /// The target has refused some records and identified them: the sink's next [`Sink::route`]
-    /// passes these to the error policy. The records that were written together with them are
-    /// re-read from the committed positions, at once. This does not count as a failure of the sink.
-    #[error("{0}")]
-    Refused(String),
-    /// A retry may succeed; the run restarts after a backoff.
-    #[error("{0}")]
-    Transient(String),
-    /// A retry will fail until the user changes something.
-    #[error("{0}")]
-    Fatal(String),
 }

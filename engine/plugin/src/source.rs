@@ -17,24 +17,30 @@ use crossbeam_channel::{
 };
 use parking_lot::Mutex;
 use pseidon_delivery::{Position, ResumeToken, SplitId};
-use pseidon_dsl::Diagnostic;
+use pseidon_dsl::{Diagnostic, Span};
 use thiserror::Error;
 
 use crate::batch::{Batch, Split, WantedMetadata};
 use crate::budget::{Budget, Share};
 use crate::metrics::Metrics;
-use crate::options::Options;
+use crate::options::{OnError, Options};
 use crate::sink::Target;
 use crate::spec::PluginSpec;
 use crate::stop::{Pause, Stop};
 
-/// A source plugin, such as `kafka`: declares its options and prepares sources.
-pub trait SourcePlugin: Send + Sync {
+/// A source plugin: declares its options and prepares sources.
+pub trait SourcePlugin: Send + Sync + 'static {
+    /// The options of a source.
+    type Options: Options + Send + Sync + 'static;
+
     /// The declaration: name, documentation and options.
     fn spec(&self) -> &'static PluginSpec;
 
-    /// Creates a source from options that have been checked against the declaration. Does no I/O.
-    fn prepare(&self, options: &Options) -> Result<Arc<dyn Source>, Vec<Diagnostic>>;
+    /// What happens to a record that cannot be decoded.
+    fn on_error(&self, options: &Self::Options) -> OnError;
+
+    /// Creates a source with these options. Does no I/O.
+    fn prepare(&self, options: &Self::Options) -> Result<Arc<dyn Source>, Vec<Diagnostic>>;
 }
 
 /// A prepared source. It can be run any number of times.
@@ -79,8 +85,12 @@ pub type SourceEndCallback = Box<dyn FnOnce(Result<(), SourceError>) + Send>;
 pub struct SourceFacts {
     /// The format of its records: `json`, or `name:settings`.
     pub format: String,
+    /// The position of the option that sets the format.
+    pub format_span: Option<Span>,
     /// The fields of its records, if its options or the source itself determine them.
     pub schema: Option<SchemaRef>,
+    /// The position of `:schema :infer`, if the fields are to be inferred from records.
+    pub infer: Option<Span>,
     /// Why records cannot be re-read after a crash; `None` if they can.
     pub not_rereadable: Option<&'static str>,
     /// Whether it ends by itself, as a file does.
@@ -353,7 +363,7 @@ impl SourceHandle {
     }
 
     /// The positions up to which splits have become durable in every sink since the last call, for
-    /// publishing them elsewhere (Kafka's group offsets).
+    /// publishing them elsewhere, such as the offsets of a consumer group.
     pub fn durable(&self) -> Vec<(SplitId, Position)> {
         self.durable.lock().drain().collect()
     }

@@ -16,9 +16,6 @@ pub struct PluginSpec {
     pub positional: Option<&'static str>,
     /// The options.
     pub options: &'static [OptionSpec],
-    /// String options that affect neither lanes nor what is written, such as a broker's address:
-    /// they may change after a crash.
-    pub free_options: &'static [&'static str],
     /// An example stage of a pipeline file.
     pub example: &'static str,
 }
@@ -59,7 +56,7 @@ impl Role {
 }
 
 /// The declaration of one option.
-#[derive(Debug)]
+#[derive(Clone, Copy, Debug)]
 pub struct OptionSpec {
     /// The name: the keyword without the colon.
     pub name: &'static str,
@@ -88,8 +85,6 @@ pub enum OptionDefault {
 pub enum OptionKind {
     /// Any string; a keyword or symbol stands for its name.
     String,
-    /// A string that the function accepts; its error says what was expected.
-    CheckedString(fn(&str) -> Result<(), String>),
     /// One of these words, as a keyword or a string.
     Choice(&'static [&'static str]),
     /// `true` or `false`.
@@ -128,7 +123,7 @@ impl OptionKind {
     /// What a value looks like, with an article, for messages and reference pages.
     pub fn describe(self) -> String {
         match self {
-            OptionKind::String | OptionKind::CheckedString(_) => "a string".into(),
+            OptionKind::String => "a string".into(),
             OptionKind::Choice(words) => words
                 .iter()
                 .map(|word| format!(":{word}"))

@@ -3,21 +3,26 @@
 //!
 //! The path of a record, in the order of the modules:
 //!
-//! - [`options`] declares the options; [`settings`] holds their checked values.
+//! - [`options`] declares the options; [`settings`] holds their checked values. [`mod@quarantine`]
+//!   has the options of the sink to which the engine writes invalid records.
 //! - [`route`] finds each row's bucket, which is one lane or several. A [`template`] yields the
 //!   bucket's path and name, and [`lane_name`] keeps them inside the base directory. [`projection`]
 //!   selects the columns that are written.
 //! - [`lane`] writes a lane's file ([`open_file`]) and makes it durable; the engine decides when it
 //!   is closed.
 //! - [`staging`] creates the hidden files, each in the [`folder`] of its run, and cleans up after
-//!   processes that died; [`place`] renames a committed file to its visible name, and uses the
-//!   identity of the [`disk`] to decide whether that is done already.
+//!   processes that died. The state store holds an [`entry`] for each committed file; [`place`]
+//!   renames the file to its visible name. The [`verdict`] whether that is done already uses the
+//!   identity of the [`disk`]. All of them use the operations of [`file_system`].
 //! - [`follow_ups`] publishes in the background the files that could not be published at once, and
-//!   does the follow-up work of a published file ([`follow_up`]): [`relocate`] moves it, [`hook`]
-//!   reports it. A test can kill the process when a file has been `moved` and when the report has
-//!   succeeded (`hooked`).
+//!   does the follow-up work of a published file ([`follow_up`]): [`relocate`] moves it, after a
+//!   check for [`damage`], and [`hook`] reports it. A test can kill the process when a file has been
+//!   `moved` and when the report has succeeded (`hooked`).
 
+mod damage;
 mod disk;
+mod entry;
+mod file_system;
 mod folder;
 mod follow_up;
 mod follow_ups;
@@ -29,11 +34,13 @@ mod open_file;
 mod options;
 mod place;
 mod projection;
+mod quarantine;
 mod relocate;
 mod route;
 mod settings;
 mod staging;
 mod template;
+mod verdict;
 
 use std::collections::{BTreeSet, HashSet};
 use std::path::{Path, PathBuf};
@@ -43,32 +50,45 @@ use std::task::Waker;
 use prometheus::{IntCounter, IntGauge};
 use pseidon_delivery::{LaneId, StagedEntry, failpoint};
 use pseidon_dsl::Diagnostic;
+use pseidon_formats::CodecName;
+use pseidon_plugin::Rows;
 use pseidon_plugin::lane::{Lane, LaneRules};
+use pseidon_plugin::options::OnError;
 use pseidon_plugin::sink::{
     PreparedSink, Protocol, PublishProgress, RoutedRows, Sink, SinkError, SinkFacts, SinkInput,
     SinkPlugin, SinkSetup, TakenSplit, TakeoverResult,
 };
 use pseidon_plugin::spec::PluginSpec;
-use pseidon_plugin::{Options, Rows};
 
+use self::entry::read_moves;
+use self::file_system::sync_dirs;
 use self::follow_up::Destination;
 use self::follow_ups::{FollowUps, SinkContext};
 use self::hook::Hook;
 use self::lane::FileLane;
-use self::place::{PublishOutcome, sync_dirs};
+use self::place::PublishOutcome;
 use self::settings::{MoveSettings, Settings};
-use self::staging::{HiddenFile, Staging, read_moves};
+use self::staging::{HiddenFile, Staging};
+
+pub use self::options::FilesSinkOptions;
+pub use self::quarantine::quarantine;
 
 /// The sink `files`.
 pub struct FilesSink;
 
 impl SinkPlugin for FilesSink {
+    type Options = FilesSinkOptions;
+
     fn spec(&self) -> &'static PluginSpec {
         &options::SPEC
     }
 
-    fn facts(&self, options: &Options) -> SinkFacts {
-        let typed = matches!(options.string("codec"), Some("parquet" | "avro"));
+    fn on_error(&self, options: &FilesSinkOptions) -> OnError {
+        options.on_error.clone()
+    }
+
+    fn facts(&self, options: &FilesSinkOptions) -> SinkFacts {
+        let typed = matches!(options.codec.value, CodecName::Parquet | CodecName::Avro);
         SinkFacts {
             typed,
             copies_meta: false,
@@ -79,7 +99,7 @@ impl SinkPlugin for FilesSink {
 
     fn prepare(
         &self,
-        options: &Options,
+        options: &FilesSinkOptions,
         input: &SinkInput,
     ) -> Result<Arc<dyn PreparedSink>, Vec<Diagnostic>> {
         Ok(Arc::new(PreparedFiles {

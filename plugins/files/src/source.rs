@@ -3,7 +3,8 @@
 //! - [`glob`]: which files are read; [`identity`]: recognizes a file under another name. A file is
 //!   a split.
 //! - [`compression`] and [`lines`]: from a file to batches of lines. A record's position is the
-//!   byte of the (decompressed) content at which its line starts.
+//!   byte of the (decompressed) content at which its line starts. [`read_error`]: why a file cannot
+//!   be read.
 //! - [`progress`]: how far a file was read, and how a rewritten file is detected.
 //! - [`once`]: reads all files as they are and exits; [`follow`]: reads them, waits for more, and
 //!   follows them through rotations.
@@ -15,6 +16,7 @@ mod identity;
 mod lines;
 mod once;
 mod progress;
+mod read_error;
 
 use std::collections::BTreeSet;
 use std::fs::File;
@@ -24,18 +26,20 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use pseidon_dsl::Diagnostic;
-use pseidon_plugin::options::SchemaOption;
+use pseidon_dsl::{Diagnostic, Span};
+use pseidon_plugin::Split;
+use pseidon_plugin::options::kinds::ByteSize;
+use pseidon_plugin::options::{Choice, OnError, Options, SchemaOption, SpannedValue};
 use pseidon_plugin::source::{
     Source, SourceError, SourceFacts, SourceHandle, SourcePlugin, SourceSetup,
 };
-use pseidon_plugin::spec::{OptionDefault, OptionKind, OptionSpec, PluginSpec, Role};
-use pseidon_plugin::{Options, Split};
+use pseidon_plugin::spec::{PluginSpec, Role};
 
 use self::compression::{Compression, Stream};
 use self::glob::Glob;
-use self::lines::{BLOCK_BYTES, Limits, LineReader, ReadError};
+use self::lines::{BLOCK_BYTES, Limits, LineReader};
 use self::progress::Tail;
+use self::read_error::ReadError;
 
 /// The upper limit of `:max-record`: a record and its block have to fit into memory many times
 /// over.
@@ -67,141 +71,130 @@ first line or one of the 64 bytes before the position up to which it was read ha
 
 `@topic` is the file's path, relative to the pipeline file's folder, at the time when the run found
 the file.",
-    positional: Some("path"),
-    options: &[
-        OptionSpec {
-            name: "path",
-            kind: OptionKind::Strings,
-            default: OptionDefault::Required,
-            doc: "A path or a glob (`*`, `?`, `[ab]`, `**` for any folders), or several. Relative \
-                 paths start at the pipeline file's folder.",
-        },
-        OptionSpec {
-            name: "format",
-            kind: OptionKind::String,
-            default: OptionDefault::None,
-            doc: "The records' format. The default depends on the names: `json` for `.json`, \
-                 `.ndjson` and `.jsonl`, also with `.gz` or `.zst`; otherwise `txt`.",
-        },
-        OptionSpec {
-            name: "schema",
-            kind: OptionKind::Schema,
-            default: OptionDefault::None,
-            doc: "The records' fields and their types, or `:infer` to infer them from the first \
-                 records.",
-        },
-        OptionSpec {
-            name: "compression",
-            kind: OptionKind::Choice(&["auto", "none", "gzip", "zstd"]),
-            default: OptionDefault::Value("auto"),
-            doc: "How the files are compressed; `:auto` detects it from the first bytes of each \
-                 file.",
-        },
-        OptionSpec {
-            name: "follow",
-            kind: OptionKind::Bool,
-            default: OptionDefault::Value("false"),
-            doc: "Whether to wait for more lines and more files.",
-        },
-        OptionSpec {
-            name: "poll",
-            kind: OptionKind::Duration,
-            default: OptionDefault::Value("250ms"),
-            doc: "How often to look for new lines and files.",
-        },
-        OptionSpec {
-            name: "start",
-            kind: OptionKind::Choice(&["earliest", "latest"]),
-            default: OptionDefault::Value("earliest"),
-            doc: "With `:follow`: where to begin in files that exist at the first start. Files \
-                 that are created later are read from their start.",
-        },
-        OptionSpec {
-            name: "max-record",
-            kind: OptionKind::Bytes,
-            default: OptionDefault::Value("16MB"),
-            doc: "The maximum length of a line. A longer line stops the run with an error: a \
-                 truncated record would lose data.",
-        },
-        OptionSpec {
-            name: "on-error",
-            kind: OptionKind::OnError,
-            default: OptionDefault::Value("quarantine"),
-            doc: "What happens to a record that does not match the format.",
-        },
-    ],
-    free_options: &["start"],
+    positional: FilesSourceOptions::POSITIONAL,
+    options: FilesSourceOptions::DECLARED,
     example: r#"(files {:path "logs/*.json.gz" :format "json"})"#,
 };
+
+/// The options of the source `files`.
+#[derive(Clone, Debug, Options)]
+pub struct FilesSourceOptions {
+    /// A path or a glob (`*`, `?`, `[ab]`, `**` for any folders), or several. Relative paths start
+    /// at the pipeline file's folder.
+    #[option(positional)]
+    path: SpannedValue<Vec<String>>,
+    /// The records' format. The default depends on the names: `json` for `.json`, `.ndjson` and
+    /// `.jsonl`, also with `.gz` or `.zst`; otherwise `txt`.
+    format: Option<SpannedValue<String>>,
+    /// The records' fields and their types, or `:infer` to infer them from the first records.
+    schema: Option<SpannedValue<SchemaOption>>,
+    /// How the files are compressed; `:auto` detects it from the first bytes of each file.
+    #[option(default = "auto")]
+    compression: CompressionOption,
+    /// Whether to wait for more lines and more files.
+    #[option(default = "false")]
+    follow: bool,
+    /// How often to look for new lines and files.
+    #[option(default = "250ms")]
+    poll: Duration,
+    /// With `:follow`: where to begin in files that exist at the first start. Files that are
+    /// created later are read from their start.
+    #[option(free, default = "earliest")]
+    start: Start,
+    /// The maximum length of a line. A longer line stops the run with an error: a truncated record
+    /// would lose data.
+    #[option(default = "16MB")]
+    max_record: SpannedValue<ByteSize>,
+    /// What happens to a record that does not match the format.
+    #[option(default = "quarantine")]
+    on_error: OnError,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Choice)]
+enum CompressionOption {
+    Auto,
+    None,
+    Gzip,
+    Zstd,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Choice)]
+enum Start {
+    Earliest,
+    Latest,
+}
 
 /// The source `files`.
 pub struct FilesSource;
 
 impl SourcePlugin for FilesSource {
+    type Options = FilesSourceOptions;
+
     fn spec(&self) -> &'static PluginSpec {
         &SPEC
     }
 
-    fn prepare(&self, options: &Options) -> Result<Arc<dyn Source>, Vec<Diagnostic>> {
-        let paths = options.strings("path").unwrap_or_default();
-        let mut errors = Vec::new();
-        if paths.is_empty() || paths.iter().any(|path| path.is_empty()) {
-            errors.push(Diagnostic::new(
-                options.span_of("path"),
-                "`:path` names no file",
-                "expected a path or a glob",
-            ));
-        }
-        for path in paths {
-            if let Err(error) = Glob::new(path, Path::new("")) {
-                errors.push(Diagnostic::new(
-                    options.span_of("path"),
-                    format!("`{path}` is not a glob"),
-                    error.msg,
-                ));
-            }
-        }
-        let max_record = options.integer("max-record").unwrap_or_default();
-        if !(1..=MAX_RECORD_BYTES).contains(&max_record) {
-            errors.push(Diagnostic::new(
-                options.span_of("max-record"),
-                "`:max-record` is out of range",
-                "expected 1 byte to 1 GiB",
-            ));
-        }
+    fn on_error(&self, options: &FilesSourceOptions) -> OnError {
+        options.on_error.clone()
+    }
+
+    fn prepare(&self, options: &FilesSourceOptions) -> Result<Arc<dyn Source>, Vec<Diagnostic>> {
+        let errors = options.errors();
         if !errors.is_empty() {
             return Err(errors);
         }
+        let paths = &options.path.value;
         Ok(Arc::new(PreparedFiles {
-            format: options
-                .string("format")
-                .map_or_else(|| format_by_name(paths), str::to_owned),
-            schema: options.schema("schema").cloned(),
+            format: match &options.format {
+                Some(format) => format.value.clone(),
+                None => format_by_name(paths),
+            },
+            format_span: options.format.as_ref().map(|format| format.span),
+            schema: options.schema.clone(),
             config: Config {
-                paths: paths.to_vec(),
-                compression: match options.string("compression") {
-                    Some("none") => Some(Compression::None),
-                    Some("gzip") => Some(Compression::Gzip),
-                    Some("zstd") => Some(Compression::Zstd),
-                    _ => None,
+                paths: paths.clone(),
+                compression: match options.compression {
+                    CompressionOption::Auto => None,
+                    CompressionOption::None => Some(Compression::None),
+                    CompressionOption::Gzip => Some(Compression::Gzip),
+                    CompressionOption::Zstd => Some(Compression::Zstd),
                 },
                 limits: Limits {
                     block: BLOCK_BYTES,
-                    max_record: max_record as usize,
+                    max_record: options.max_record.value.0 as usize,
                 },
             },
-            follow: options
-                .bool("follow")
-                .unwrap_or_default()
-                .then(|| follow::Settings {
-                    poll: options
-                        .duration("poll")
-                        .unwrap_or_default()
-                        .max(Duration::from_millis(1)),
-                    from_latest: options.string("start") == Some("latest"),
-                    drained_after: follow::DRAINED_AFTER,
-                }),
+            follow: options.follow.then(|| follow::Settings {
+                poll: options.poll.max(Duration::from_millis(1)),
+                from_latest: options.start == Start::Latest,
+                drained_after: follow::DRAINED_AFTER,
+            }),
         }))
+    }
+}
+
+impl FilesSourceOptions {
+    fn errors(&self) -> Vec<Diagnostic> {
+        let mut errors = Vec::new();
+        let paths = &self.path.value;
+        if paths.is_empty() || paths.iter().any(String::is_empty) {
+            let expected = "expected a path or a glob";
+            errors.push(self.path.error("`:path` names no file", expected));
+        }
+        for path in paths {
+            if let Err(error) = Glob::new(path, Path::new("")) {
+                let message = format!("`{path}` is not a glob");
+                errors.push(self.path.error(message, error.msg));
+            }
+        }
+        if !(1..=MAX_RECORD_BYTES).contains(&self.max_record.value.0) {
+            let expected = "expected 1 byte to 1 GiB";
+            errors.push(
+                self.max_record
+                    .error("`:max-record` is out of range", expected),
+            );
+        }
+        errors
     }
 }
 
@@ -225,7 +218,8 @@ fn format_by_name(paths: &[String]) -> String {
 
 struct PreparedFiles {
     format: String,
-    schema: Option<SchemaOption>,
+    format_span: Option<Span>,
+    schema: Option<SpannedValue<SchemaOption>>,
     config: Config,
     /// `None` reads the files as they are.
     follow: Option<follow::Settings>,
@@ -242,13 +236,11 @@ struct Config {
 
 impl Source for PreparedFiles {
     fn facts(&self) -> SourceFacts {
-        let schema = match &self.schema {
-            Some(SchemaOption::Fields(schema)) => Some(schema.clone()),
-            Some(SchemaOption::Infer) | None => None,
-        };
         SourceFacts {
             format: self.format.clone(),
-            schema,
+            format_span: self.format_span,
+            schema: self.schema.as_ref().and_then(SpannedValue::fields),
+            infer: self.schema.as_ref().and_then(SpannedValue::infer),
             not_rereadable: None,
             finite: self.follow.is_none(),
             topic_may_change: self.follow.is_some(),

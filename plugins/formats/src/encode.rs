@@ -9,19 +9,19 @@
 mod json;
 
 use std::io::{self, Write};
-use std::str::FromStr;
 
 use arrow::array::{Array, AsArray, BinaryArray, RecordBatch, StringArray, new_empty_array};
 use arrow::datatypes::{DataType, SchemaRef};
 use arrow::json::writer::{EncoderOptions, NullableEncoder, make_encoder};
 use pseidon_plugin::format::is_json;
+use pseidon_plugin::options::Choice;
 use pseidon_plugin::sink::{RecordShape, SinkInput};
 use pseidon_plugin::{BadRow, Rows};
 
 pub(crate) use json::options as json_options;
 
 /// The format that records are written in.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Choice)]
 pub enum OutputFormat {
     /// JSON, one object per record.
     Json,
@@ -32,19 +32,20 @@ pub enum OutputFormat {
     Raw,
 }
 
-impl FromStr for OutputFormat {
-    type Err = String;
-
-    fn from_str(name: &str) -> Result<Self, String> {
-        match name {
-            "json" => Ok(OutputFormat::Json),
-            "txt" => Ok(OutputFormat::Txt),
-            "raw" => Ok(OutputFormat::Raw),
-            _ => Err(format!(
-                "unknown format `{name}`; expected json, txt or raw"
-            )),
-        }
-    }
+/// Encodes rows as lines of JSON.
+pub fn json_lines(rows: &Rows, record: RecordShape) -> Result<Vec<String>, String> {
+    let input = SinkInput {
+        scope: Default::default(),
+        record,
+    };
+    let encoder = RecordEncoder::new(OutputFormat::Json, &input)?;
+    let mut values = encoder.values(rows).map_err(|error| error.to_string())?;
+    let mut line = |row| {
+        let mut bytes = Vec::new();
+        values.encode(row, &mut bytes);
+        String::from_utf8_lossy(&bytes).into_owned()
+    };
+    Ok((0..rows.len()).map(&mut line).collect())
 }
 
 /// Encodes records in one format. Shared by threads.

@@ -10,7 +10,6 @@ mod compressor_memory;
 
 use std::fs::File;
 use std::io::{self, Write};
-use std::str::FromStr;
 use std::sync::{Arc, Mutex};
 
 use arrow::datatypes::{DataType, Field, SchemaRef};
@@ -19,6 +18,7 @@ use parquet::basic::{Compression as PageCompression, GzipLevel, ZstdLevel};
 use parquet::file::metadata::KeyValue;
 use parquet::file::properties::WriterProperties;
 use pseidon_plugin::format::is_json;
+use pseidon_plugin::options::Choice;
 use pseidon_plugin::sink::{RecordShape, SinkInput};
 use pseidon_plugin::{BadRow, Rows};
 use thiserror::Error;
@@ -30,7 +30,7 @@ use crate::encode::{OutputFormat, RecordEncoder};
 use crate::retry::RetryWriter;
 
 /// The layout of a file of records.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Choice)]
 pub enum CodecName {
     /// One JSON object per line.
     Json,
@@ -56,25 +56,8 @@ impl CodecName {
     }
 }
 
-impl FromStr for CodecName {
-    type Err = String;
-
-    fn from_str(name: &str) -> Result<Self, String> {
-        match name {
-            "json" => Ok(CodecName::Json),
-            "txt" => Ok(CodecName::Txt),
-            "raw" => Ok(CodecName::Raw),
-            "parquet" => Ok(CodecName::Parquet),
-            "avro" => Ok(CodecName::Avro),
-            _ => Err(format!(
-                "unknown codec `{name}`; expected json, txt, raw, parquet or avro"
-            )),
-        }
-    }
-}
-
 /// The compression of a file. Parquet compresses its pages, Avro its blocks.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Choice)]
 pub enum Compression {
     /// No compression.
     None,
@@ -86,23 +69,6 @@ pub enum Compression {
     Bzip2,
     /// Zstandard.
     Zstd,
-}
-
-impl FromStr for Compression {
-    type Err = String;
-
-    fn from_str(name: &str) -> Result<Self, String> {
-        match name {
-            "none" => Ok(Compression::None),
-            "gzip" => Ok(Compression::Gzip),
-            "snappy" => Ok(Compression::Snappy),
-            "bzip2" => Ok(Compression::Bzip2),
-            "zstd" => Ok(Compression::Zstd),
-            _ => Err(format!(
-                "unknown compression `{name}`; expected none, gzip, snappy, bzip2 or zstd"
-            )),
-        }
-    }
 }
 
 /// The settings of a file codec.

@@ -11,7 +11,7 @@
 mod check;
 mod columns;
 mod infer;
-mod nested;
+mod keys;
 mod tree;
 
 use arrow::datatypes::SchemaRef;

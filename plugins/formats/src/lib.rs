@@ -30,7 +30,7 @@ use arrow::compute;
 use pseidon_plugin::BadRow;
 use pseidon_plugin::format::Format;
 
-pub use encode::{OutputFormat, RecordEncoder, ValueEncoder};
+pub use encode::{OutputFormat, RecordEncoder, ValueEncoder, json_lines};
 pub use file::{CodecName, Compression, EncodeError, FileCodec, FileCodecSettings, FileEncoder};
 pub use json::infer_json_schema;
 pub use record_format::RecordLayout;

@@ -4,18 +4,11 @@ use std::sync::Arc;
 
 use arrow::datatypes::{Field, Schema, SchemaRef};
 
-use crate::table::{DEFAULT_DATABASE, TableName};
+use crate::table::{Column, DEFAULT_DATABASE, TableName};
 use crate::{HiveEndpoint, HiveError, database, metastore, server, types};
 
 /// Columns that appear only in the paths of a table's files, not in their records.
 const PATH_COLUMNS: [&str; 2] = ["dt", "hr"];
-
-/// A column of a Hive table.
-pub(crate) struct Column {
-    pub(crate) name: String,
-    /// The type in Hive's syntax: `map<string,int>`.
-    pub(crate) hive_type: String,
-}
 
 /// Returns the columns of `DATABASE.TABLE` or `TABLE`, in order. `TABLE` is in the database of the
 /// HiveServer2 URL, otherwise in `default`. Partition columns, `dt` and `hr` are omitted. Names are

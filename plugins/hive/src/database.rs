@@ -8,8 +8,7 @@ use pseidon_mysql::TableError;
 use pseidon_mysql::database::{Database, Row};
 
 use crate::HiveError;
-use crate::columns::Column;
-use crate::table::TableName;
+use crate::table::{Column, TableName};
 
 const STATEMENT: &str = "select t.TBL_ID as table_id, c.COLUMN_NAME as column_name, c.TYPE_NAME as type_name
     from DBS d join TBLS t on t.DB_ID = d.DB_ID join SDS s on s.SD_ID = t.SD_ID left join COLUMNS_V2 c on c.CD_ID = s.CD_ID

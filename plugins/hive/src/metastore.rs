@@ -11,10 +11,9 @@ use thrift::{ApplicationError, ApplicationErrorKind, Error};
 use url::Url;
 
 use crate::HiveError;
-use crate::columns::Column;
 use crate::connection::{self, DeadlineReader};
 use crate::message::{ThriftClient, ThriftStruct, ThriftValue};
-use crate::table::TableName;
+use crate::table::{Column, TableName};
 
 /// The time limit of the call, including the last byte of the response.
 const CALL_LIMIT: Duration = Duration::from_secs(5);

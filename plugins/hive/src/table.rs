@@ -1,4 +1,4 @@
-//! Table names.
+//! The name of a table, and a column as Hive describes it.
 
 use crate::HiveError;
 
@@ -10,6 +10,13 @@ pub(crate) const DEFAULT_DATABASE: &str = "default";
 pub(crate) struct TableName {
     pub(crate) database: String,
     pub(crate) table: String,
+}
+
+/// A column of a Hive table.
+pub(crate) struct Column {
+    pub(crate) name: String,
+    /// The type in Hive's syntax: `map<string,int>`.
+    pub(crate) hive_type: String,
 }
 
 /// Checks that the name is `TABLE` or `DATABASE.TABLE`, of letters, digits, `_`, `$` and `-`. Such

@@ -48,7 +48,7 @@ struct Metastore {
 impl Metastore {
     fn new() -> Metastore {
         let server = std::env::var("PSEIDON_TEST_MYSQL").unwrap_or_else(|_| {
-            panic!("PSEIDON_TEST_MYSQL is not set: start the servers and set their addresses: eval \"$(vagrant/scripts/local-up)\"")
+            panic!("PSEIDON_TEST_MYSQL is not set: start the servers and set their addresses: eval \"$(scripts/local-up)\"")
         });
         static USED: AtomicU32 = AtomicU32::new(0);
         let now = std::time::SystemTime::now()

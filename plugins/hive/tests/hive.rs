@@ -1,6 +1,6 @@
 //! Tests with a real Hive metastore and a real HiveServer2: those whose addresses are in the
 //! environment, otherwise servers that are started for these tests
-//! (vagrant/scripts/servers/hive.bash). Also tests with servers that are neither.
+//! (scripts/servers/hive.bash). Also tests with servers that are neither.
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
@@ -19,7 +19,7 @@ struct OwnServers(tempfile::TempDir);
 impl OwnServers {
     fn script(&self, name: &str, arguments: &[&str]) -> String {
         let path = Path::new(env!("CARGO_MANIFEST_DIR"))
-            .join("../../vagrant/scripts")
+            .join("../../scripts")
             .join(name);
         let output = Command::new(path)
             .arg("--dir")
@@ -220,12 +220,10 @@ fn servers() -> (String, String, Option<OwnServers>) {
     )
 }
 
-#[test]
-fn columns_are_read_from_hive() {
-    let (metastore_url, server_url, own) = servers();
-    let database = format!("web_{}", std::process::id());
-    let mut client = Client::connect(&metastore_url);
-    client.create_database(&database);
+/// Creates the tables `clicks`, `odd` and `many`.
+fn create_tables(metastore_url: &str, database: &str) {
+    let mut client = Client::connect(metastore_url);
+    client.create_database(database);
     let wide = [
         ("id", "bigint"),
         ("url", "varchar(200)"),
@@ -239,60 +237,73 @@ fn columns_are_read_from_hive() {
         ("hr", "int"),
     ];
     client.create_table(
-        &database,
+        database,
         "clicks",
         &wide,
         &[("dt", "string"), ("country", "string")],
     );
-    client.create_table(&database, "odd", &[("u", "uniontype<int,string>")], &[]);
+    client.create_table(database, "odd", &[("u", "uniontype<int,string>")], &[]);
     let many: Vec<String> = (0..1500).map(|n| format!("c{n}")).collect();
     let many: Vec<(&str, &str)> = many.iter().map(|name| (name.as_str(), "int")).collect();
-    client.create_table(&database, "many", &many, &[]);
+    client.create_table(database, "many", &many, &[]);
+}
 
+/// Checks what both kinds of servers respond for the created tables, and for tables that do not
+/// exist.
+fn check_columns(endpoint: &HiveEndpoint, database: &str) {
+    let table = format!("{}.Clicks", database.to_uppercase());
+    let schema = columns(endpoint, &table).unwrap();
+    let shown: Vec<_> = schema
+        .fields()
+        .iter()
+        .map(|field| format!("{} {}", field.name(), field.data_type()))
+        .collect();
+    assert_eq!(
+        shown[..4],
+        [
+            "id Int64",
+            "url Utf8",
+            "price Decimal128(10, 2)",
+            "tags List(Utf8)"
+        ],
+        "{endpoint:?}"
+    );
+    let names: Vec<_> = schema
+        .fields()
+        .iter()
+        .map(|field| field.name().as_str())
+        .collect();
+    assert_eq!(
+        names,
+        [
+            "id", "url", "price", "tags", "counts", "user", "at", "day", "body"
+        ],
+        "{endpoint:?}"
+    );
+    assert_eq!(
+        columns(endpoint, &format!("{database}.many"))
+            .unwrap()
+            .fields()
+            .len(),
+        1500,
+        "{endpoint:?}"
+    );
+    assert!(refused(endpoint, &format!("{database}.nothing")).contains("not found"));
+    assert!(refused(endpoint, "nowhere.clicks").contains("not found"));
+}
+
+#[test]
+fn columns_are_read_from_hive() {
+    let (metastore_url, server_url, own) = servers();
+    let database = format!("web_{}", std::process::id());
+    create_tables(&metastore_url, &database);
     let table = format!("{}.Clicks", database.to_uppercase());
     let metastore: HiveEndpoint = metastore_url.parse().unwrap();
     let server: HiveEndpoint = server_url.parse().unwrap();
-    let schema = columns(&metastore, &table).unwrap();
     for endpoint in [&metastore, &server] {
-        let schema = columns(endpoint, &table).unwrap();
-        let shown: Vec<_> = schema
-            .fields()
-            .iter()
-            .map(|field| format!("{} {}", field.name(), field.data_type()))
-            .collect();
-        assert_eq!(
-            shown[..4],
-            [
-                "id Int64",
-                "url Utf8",
-                "price Decimal128(10, 2)",
-                "tags List(Utf8)"
-            ],
-            "{endpoint:?}"
-        );
-        let names: Vec<_> = schema
-            .fields()
-            .iter()
-            .map(|field| field.name().as_str())
-            .collect();
-        assert_eq!(
-            names,
-            [
-                "id", "url", "price", "tags", "counts", "user", "at", "day", "body"
-            ],
-            "{endpoint:?}"
-        );
-        assert_eq!(
-            columns(endpoint, &format!("{database}.many"))
-                .unwrap()
-                .fields()
-                .len(),
-            1500,
-            "{endpoint:?}"
-        );
-        assert!(refused(endpoint, &format!("{database}.nothing")).contains("not found"));
-        assert!(refused(endpoint, "nowhere.clicks").contains("not found"));
+        check_columns(endpoint, &database);
     }
+    let schema = columns(&metastore, &table).unwrap();
     assert_eq!(columns(&server, &table).unwrap(), schema);
     assert!(
         refused(&metastore, &format!("{database}.odd"))

@@ -3,99 +3,91 @@
 
 use std::path::Path;
 
-use pseidon_dsl::Diagnostic;
-use pseidon_plugin::Options;
-use pseidon_plugin::spec::{OptionDefault, OptionKind, OptionSpec};
+use pseidon_dsl::{Diagnostic, Span};
+use pseidon_plugin::options::kinds::Properties;
+use pseidon_plugin::options::{Argument, Choice, OptionValue, Options, ParseResult, SpannedValue};
+use pseidon_plugin::spec::OptionKind;
 use rdkafka::ClientConfig;
 use rdkafka::error::KafkaError;
 
-/// `:brokers`
-pub(crate) const BROKERS: OptionSpec = OptionSpec {
-    name: "brokers",
-    kind: OptionKind::Strings,
-    default: OptionDefault::Required,
-    doc: "The bootstrap servers: `\"host:port,host:port\"` or a vector of such strings. The other \
-          brokers of the cluster are discovered through them.",
-};
+/// The option with the servers of a cluster.
+#[derive(Clone, Debug, Options)]
+pub(crate) struct BrokerOptions {
+    /// The bootstrap servers: `"host:port,host:port"` or a vector of such strings. The other
+    /// brokers of the cluster are discovered through them.
+    #[option(free)]
+    brokers: Brokers,
+}
 
-/// `:tls`
-pub(crate) const TLS: OptionSpec = OptionSpec {
-    name: "tls",
-    kind: OptionKind::Map(&[
-        OptionSpec {
-            name: "ca",
-            kind: OptionKind::String,
-            default: OptionDefault::None,
-            doc: "The certificates to trust: a PEM file, or the PEM text itself. Default: the \
-                  certificates that the system trusts.",
-        },
-        OptionSpec {
-            name: "cert",
-            kind: OptionKind::String,
-            default: OptionDefault::None,
-            doc: "The certificate to present to the broker: a PEM file, or the PEM text itself.",
-        },
-        OptionSpec {
-            name: "key",
-            kind: OptionKind::String,
-            default: OptionDefault::None,
-            doc: "Its private key: a PEM file, or the PEM text itself.",
-        },
-        OptionSpec {
-            name: "key-password",
-            kind: OptionKind::String,
-            default: OptionDefault::None,
-            doc: "The password of the private key.",
-        },
-        OptionSpec {
-            name: "verify",
-            kind: OptionKind::Bool,
-            default: OptionDefault::Value("true"),
-            doc: "Whether to check that the broker's certificate is valid and names the broker. \
-                  `false` is for tests.",
-        },
-    ]),
-    default: OptionDefault::None,
-    doc: "Connect with TLS; `{}` is enough if a public authority signed the brokers' certificates.",
-};
+/// The options for access to a cluster.
+#[derive(Clone, Debug, Options)]
+pub(crate) struct AccessOptions {
+    #[option(span)]
+    span: Span,
+    /// Connect with TLS; `{}` is enough if a public authority signed the brokers' certificates.
+    tls: Option<SpannedValue<TlsOptions>>,
+    /// Log in to the brokers.
+    sasl: Option<SpannedValue<SaslOptions>>,
+    /// Any properties of librdkafka, such as `{"session.timeout.ms" 6000}`. They override what the
+    /// other options set. Properties that delivery depends on cannot be set.
+    properties: Option<SpannedValue<Properties>>,
+}
 
-/// `:sasl`
-pub(crate) const SASL: OptionSpec = OptionSpec {
-    name: "sasl",
-    kind: OptionKind::Map(&[
-        OptionSpec {
-            name: "mechanism",
-            kind: OptionKind::Choice(&["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512", "OAUTHBEARER"]),
-            default: OptionDefault::Value("SCRAM-SHA-512"),
-            doc: "The login mechanism. `OAUTHBEARER` is configured by the properties \
-                  `sasl.oauthbearer.*`.",
-        },
-        OptionSpec {
-            name: "username",
-            kind: OptionKind::String,
-            default: OptionDefault::None,
-            doc: "The user's name.",
-        },
-        OptionSpec {
-            name: "password",
-            kind: OptionKind::String,
-            default: OptionDefault::None,
-            doc: "The user's password, preferably as `${env:NAME}` or `${file:PATH}`, which are \
-                  never printed.",
-        },
-    ]),
-    default: OptionDefault::None,
-    doc: "Log in to the brokers.",
-};
+#[derive(Clone, Debug, Options)]
+struct TlsOptions {
+    /// The certificates to trust: a PEM file, or the PEM text itself. Default: the certificates
+    /// that the system trusts.
+    ca: Option<String>,
+    /// The certificate to present to the broker: a PEM file, or the PEM text itself.
+    cert: Option<String>,
+    /// Its private key: a PEM file, or the PEM text itself.
+    key: Option<String>,
+    /// The password of the private key.
+    key_password: Option<String>,
+    /// Whether to check that the broker's certificate is valid and names the broker. `false` is for
+    /// tests.
+    #[option(default = "true")]
+    verify: bool,
+}
 
-/// `:properties`
-pub(crate) const PROPERTIES: OptionSpec = OptionSpec {
-    name: "properties",
-    kind: OptionKind::Properties,
-    default: OptionDefault::None,
-    doc: "Any properties of librdkafka, such as `{\"session.timeout.ms\" 6000}`. They override \
-          what the other options set. Properties that delivery depends on cannot be set.",
-};
+#[derive(Clone, Debug, Options)]
+struct SaslOptions {
+    /// The login mechanism. `OAUTHBEARER` is configured by the properties `sasl.oauthbearer.*`.
+    #[option(default = "SCRAM-SHA-512")]
+    mechanism: Mechanism,
+    /// The user's name.
+    username: Option<String>,
+    /// The user's password, preferably as `${env:NAME}` or `${file:PATH}`, which are never printed.
+    password: Option<String>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Choice)]
+enum Mechanism {
+    #[option(name = "PLAIN")]
+    Plain,
+    #[option(name = "SCRAM-SHA-256")]
+    ScramSha256,
+    #[option(name = "SCRAM-SHA-512")]
+    ScramSha512,
+    #[option(name = "OAUTHBEARER")]
+    OauthBearer,
+}
+
+/// The bootstrap servers, `host:port` with commas: at least one.
+#[derive(Clone, Debug)]
+struct Brokers(String);
+
+impl OptionValue for Brokers {
+    const KIND: OptionKind = OptionKind::Strings;
+
+    fn parse(argument: &Argument<'_>) -> ParseResult<Brokers> {
+        let brokers = Vec::<String>::parse(argument)?.join(",");
+        if brokers.split(',').all(|broker| broker.trim().is_empty()) {
+            return Err(argument.error("`:brokers` is empty", "expected \"host:port\""));
+        }
+        Ok(Brokers(brokers))
+    }
+}
 
 /// The librdkafka properties that only a producer has.
 const PRODUCER_PROPERTIES: [&str; 26] = [
@@ -135,111 +127,33 @@ pub(crate) type ReservedProperty = (&'static str, &'static str);
 pub(crate) struct Connection {
     /// `host:port`, with commas.
     pub(crate) brokers: String,
-    tls: Option<Tls>,
-    sasl: Option<Sasl>,
+    tls: Option<TlsOptions>,
+    sasl: Option<SaslOptions>,
     properties: Vec<(String, String)>,
 }
 
-#[derive(Clone, Debug)]
-struct Tls {
-    ca: Option<String>,
-    cert: Option<String>,
-    key: Option<String>,
-    key_password: Option<String>,
-    verify: bool,
-}
-
-#[derive(Clone, Debug)]
-struct Sasl {
-    mechanism: String,
-    username: Option<String>,
-    password: Option<String>,
-}
-
 impl Connection {
-    /// The connection of the options. `reserved` are the properties that the user cannot set.
-    pub(crate) fn from_options(
-        options: &Options,
+    /// The connection of these options. `reserved` are the properties that the user cannot set.
+    pub(crate) fn new(
+        brokers: &BrokerOptions,
+        access: &AccessOptions,
         reserved: &[ReservedProperty],
     ) -> Result<Connection, Vec<Diagnostic>> {
-        let mut errors = Vec::new();
-        let text = |options: &Options, name: &str| options.string(name).map(str::to_owned);
-        let brokers = options.strings("brokers").unwrap_or_default().join(",");
-        if brokers.split(',').all(|broker| broker.trim().is_empty()) {
-            errors.push(Diagnostic::new(
-                options.span_of("brokers"),
-                "`:brokers` is empty",
-                "expected \"host:port\"",
-            ));
-        }
-        let tls = options.map("tls").map(|tls| Tls {
-            ca: text(tls, "ca"),
-            cert: text(tls, "cert"),
-            key: text(tls, "key"),
-            key_password: text(tls, "key-password"),
-            verify: tls.bool("verify").unwrap_or(true),
-        });
-        if let (Some(given), Some(Tls { cert, key, .. })) = (options.map("tls"), &tls)
-            && cert.is_some() != key.is_some()
-        {
-            errors.push(Diagnostic::new(
-                given.span(),
-                "`:cert` and `:key` must be set together",
-                "expected both :cert and :key",
-            ));
-        }
-        let sasl = options.map("sasl").map(|sasl| Sasl {
-            mechanism: text(sasl, "mechanism").unwrap_or_default(),
-            username: text(sasl, "username"),
-            password: text(sasl, "password"),
-        });
-        if let (
-            Some(given),
-            Some(Sasl {
-                mechanism,
-                username,
-                password,
-            }),
-        ) = (options.map("sasl"), &sasl)
-            && mechanism != "OAUTHBEARER"
-            && (username.is_none() || password.is_none())
-        {
-            errors.push(Diagnostic::new(
-                given.span(),
-                format!("{mechanism} requires a user"),
-                "expected :username and :password",
-            ));
-        }
-        let properties = options
-            .properties("properties")
-            .unwrap_or_default()
-            .to_vec();
-        for (name, _) in &properties {
-            if let Some((name, reason)) = reserved.iter().find(|(reserved, _)| reserved == name) {
-                errors.push(Diagnostic::new(
-                    options.span_of("properties"),
-                    format!("the property `{name}` cannot be set"),
-                    *reason,
-                ));
-            }
+        let mut errors = access.errors();
+        errors.extend(access.reserved_properties(reserved));
+        if !errors.is_empty() {
+            return Err(errors);
         }
         let connection = Connection {
-            brokers,
-            tls,
-            sasl,
-            properties,
+            brokers: brokers.brokers.0.clone(),
+            tls: access.tls.as_ref().map(|tls| tls.value.clone()),
+            sasl: access.sasl.as_ref().map(|sasl| sasl.value.clone()),
+            properties: access.properties().to_vec(),
         };
-        if errors.is_empty()
-            && let Err(error) = connection
-                .config(Path::new("."), &[])
-                .create_native_config()
-        {
-            errors.push(wrong_property(options, &error));
-        }
-        if errors.is_empty() {
-            Ok(connection)
-        } else {
-            Err(errors)
+        let config = connection.config(Path::new("."), &[]);
+        match config.create_native_config() {
+            Ok(_) => Ok(connection),
+            Err(error) => Err(vec![access.wrong_property(&error)]),
         }
     }
 
@@ -292,15 +206,10 @@ impl Connection {
         if let Some(tls) = &self.tls {
             tls.set(&mut config, base);
         }
-        if let Some(Sasl {
-            mechanism,
-            username,
-            password,
-        }) = &self.sasl
-        {
-            config.set("sasl.mechanism", mechanism);
-            set_if_given(&mut config, "sasl.username", username);
-            set_if_given(&mut config, "sasl.password", password);
+        if let Some(sasl) = &self.sasl {
+            config.set("sasl.mechanism", sasl.mechanism.name());
+            set_if_given(&mut config, "sasl.username", &sasl.username);
+            set_if_given(&mut config, "sasl.password", &sasl.password);
         }
         for (name, value) in &self.properties {
             config.set(name, value);
@@ -309,7 +218,68 @@ impl Connection {
     }
 }
 
-impl Tls {
+impl AccessOptions {
+    fn errors(&self) -> Vec<Diagnostic> {
+        let mut errors = Vec::new();
+        if let Some(tls) = &self.tls
+            && tls.value.cert.is_some() != tls.value.key.is_some()
+        {
+            errors.push(tls.error(
+                "`:cert` and `:key` must be set together",
+                "expected both :cert and :key",
+            ));
+        }
+        if let Some(sasl) = &self.sasl
+            && sasl.value.mechanism != Mechanism::OauthBearer
+            && (sasl.value.username.is_none() || sasl.value.password.is_none())
+        {
+            errors.push(sasl.error(
+                format!("{} requires a user", sasl.value.mechanism.name()),
+                "expected :username and :password",
+            ));
+        }
+        errors
+    }
+
+    fn properties(&self) -> &[(String, String)] {
+        match &self.properties {
+            Some(properties) => &properties.value.0,
+            None => &[],
+        }
+    }
+
+    /// The position of `:properties`.
+    fn properties_span(&self) -> Span {
+        self.properties
+            .as_ref()
+            .map_or(self.span, |properties| properties.span)
+    }
+
+    /// The errors of properties that the user cannot set.
+    fn reserved_properties(&self, reserved: &[ReservedProperty]) -> Vec<Diagnostic> {
+        let errors = self.properties().iter().filter_map(|(property, _)| {
+            let (name, reason) = reserved.iter().find(|(name, _)| name == property)?;
+            let message = format!("the property `{name}` cannot be set");
+            Some(Diagnostic::new(self.properties_span(), message, *reason))
+        });
+        errors.collect()
+    }
+
+    fn wrong_property(&self, error: &KafkaError) -> Diagnostic {
+        let span = self.properties_span();
+        match error {
+            KafkaError::ClientConfig(_, reason, name, _) => Diagnostic::new(
+                span,
+                format!("invalid property `{name}`"),
+                reason.to_lowercase(),
+            )
+            .with_help("librdkafka's CONFIGURATION.md lists all properties"),
+            other => Diagnostic::new(span, "invalid properties", other.to_string()),
+        }
+    }
+}
+
+impl TlsOptions {
     fn set(&self, config: &mut ClientConfig, base: &Path) {
         let parts = [
             (&self.ca, "ssl.ca.location", "ssl.ca.pem"),
@@ -342,41 +312,27 @@ fn set_if_given(config: &mut ClientConfig, name: &str, value: &Option<String>) {
     }
 }
 
-fn wrong_property(options: &Options, error: &KafkaError) -> Diagnostic {
-    let span = options.span_of("properties");
-    match error {
-        KafkaError::ClientConfig(_, reason, name, _) => Diagnostic::new(
-            span,
-            format!("invalid property `{name}`"),
-            reason.to_lowercase(),
-        )
-        .with_help("librdkafka's CONFIGURATION.md lists all properties"),
-        other => Diagnostic::new(span, "invalid properties", other.to_string()),
-    }
-}
-
 #[cfg(test)]
 mod tests {
-    use pseidon_dsl::{Span, edn};
-    use pseidon_plugin::PluginSpec;
-    use pseidon_plugin::spec::Role;
+    use pseidon_dsl::{NodeKind, edn};
 
     use super::*;
 
-    static SPEC: PluginSpec = PluginSpec {
-        name: "test",
-        role: Role::Source,
-        summary: "",
-        details: "",
-        positional: None,
-        options: &[BROKERS, TLS, SASL, PROPERTIES],
-        free_options: &[],
-        example: "",
-    };
+    #[derive(Options)]
+    struct TestOptions {
+        #[option(flatten)]
+        brokers: BrokerOptions,
+        #[option(flatten)]
+        access: AccessOptions,
+    }
 
     fn connection(text: &str) -> Result<Connection, Vec<Diagnostic>> {
-        let options = Options::parse(&SPEC, &[edn::read(text).unwrap()], Span::default())?;
-        Connection::from_options(&options, &[("group.id", "use :group")])
+        let NodeKind::Map(entries) = edn::read(text).unwrap().kind else {
+            panic!("{text} is not a map")
+        };
+        let options = TestOptions::parse_map("test", &entries, Span::default())?;
+        let reserved = [("group.id", "use :group")];
+        Connection::new(&options.brokers, &options.access, &reserved)
     }
 
     #[test]

@@ -6,29 +6,33 @@
 //! record once, whichever process crashes, and when.
 //!
 //! **Fencing.** An instance that takes splits over first makes sure that no earlier owner of the
-//! splits can still commit ([`takeover`]): it opens a producer under each owner's transactional id,
-//! which makes the broker abort that owner's transaction and refuse its producer from then on, even
-//! if the owner was only frozen and wakes later. Kafka has a second way, the generation of a
-//! consumer group (KIP-447), which works only if the source is a consumer group of the same
-//! cluster. The first way works for every source, so it is the only one used.
+//! splits can still commit ([`open`]): it opens a producer under each owner's
+//! transactional id, which makes the broker abort that owner's transaction and refuse its producer
+//! from then on, even if the owner was only frozen and wakes later. Kafka has a second way, the
+//! generation of a consumer group (KIP-447), which works only if the source is a consumer group of
+//! the same cluster. The first way works for every source, so it is the only one used.
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use pseidon_dsl::Diagnostic;
-use pseidon_plugin::Options;
+use pseidon_dsl::{Diagnostic, Span};
+use pseidon_formats::OutputFormat;
+use pseidon_plugin::options::kinds::NamedExprs;
+use pseidon_plugin::options::{Expr, OnError, Options, SpannedValue};
 use pseidon_plugin::sink::{
     PreparedSink, Protocol, Sink, SinkError, SinkFacts, SinkInput, SinkPlugin, SinkSetup, Target,
 };
-use pseidon_plugin::spec::{OptionDefault, OptionKind, OptionSpec, PluginSpec, Role};
+use pseidon_plugin::spec::{PluginSpec, Role};
 
-use crate::connection::{BROKERS, Connection, PROPERTIES, ReservedProperty, SASL, TLS};
-use crate::topics::check_name;
+use crate::connection::{AccessOptions, BrokerOptions, Connection, ReservedProperty};
+use crate::topics::TopicName;
 
 mod cluster;
 mod health;
 mod ids;
 mod lane;
+mod limits;
+mod messages;
 mod open;
 mod positions;
 mod producer;
@@ -38,7 +42,6 @@ mod reports;
 mod rules;
 mod scan;
 mod size;
-mod takeover;
 mod topic;
 mod transaction;
 
@@ -68,94 +71,60 @@ static SPEC: PluginSpec = PluginSpec {
               (`message.timestamp.*`), and the key if the topic is compacted. What only the broker \
               can decide is learned from its response: the transaction is aborted and its records \
               are sent again without the refused ones.",
-    positional: None,
-    options: &[
-        BROKERS,
-        OptionSpec {
-            name: "topic",
-            kind: OptionKind::CheckedString(check_name),
-            default: OptionDefault::Required,
-            doc: "The topic to write to.",
-        },
-        OptionSpec {
-            name: "format",
-            kind: OptionKind::Choice(&["json", "txt", "raw"]),
-            default: OptionDefault::None,
-            doc: "How a record's value is written: `:json`, `:txt` (the only string column), or \
-                  `:raw` (the bytes as they were read). Without it, an unchanged record is written \
-                  as it was read, and any other as JSON.",
-        },
-        OptionSpec {
-            name: "key",
-            kind: OptionKind::Expr,
-            default: OptionDefault::None,
-            doc: "The record's key, as a string, such as `\"user.id\"` or `\"@key\"`. NULL writes \
-                  no key. Without it, an unchanged record keeps its key, and any other has none.",
-        },
-        OptionSpec {
-            name: "partition",
-            kind: OptionKind::Expr,
-            default: OptionDefault::None,
-            doc: "The number of the partition. If NULL, the key decides the partition.",
-        },
-        OptionSpec {
-            name: "timestamp",
-            kind: OptionKind::Expr,
-            default: OptionDefault::None,
-            doc: "The record's timestamp: a timestamp, or milliseconds since 1970. Without it, an \
-                  unchanged record keeps its own. A record without one gets the time of writing. 0 \
-                  cannot be written, because the Kafka client replaces it by the time of writing.",
-        },
-        OptionSpec {
-            name: "headers",
-            kind: OptionKind::Exprs,
-            default: OptionDefault::None,
-            doc: "The headers, as a map from names to expressions: `{:source \"@topic\"}`. A \
-                  header that is NULL is left out. Without it, an unchanged record keeps its \
-                  headers, and any other has none.",
-        },
-        OptionSpec {
-            name: "transaction",
-            kind: OptionKind::Map(&[
-                OptionSpec {
-                    name: "records",
-                    kind: OptionKind::Integer,
-                    default: OptionDefault::Value("100000"),
-                    doc: "Commit a transaction when it holds this many records.",
-                },
-                OptionSpec {
-                    name: "age",
-                    kind: OptionKind::Duration,
-                    default: OptionDefault::Value("1s"),
-                    doc: "Commit a transaction when it is this old.",
-                },
-            ]),
-            default: OptionDefault::Value(""),
-            doc: "When to commit a transaction.",
-        },
-        OptionSpec {
-            name: "positions-topic",
-            kind: OptionKind::CheckedString(check_name),
-            default: OptionDefault::Value("pseidon-positions"),
-            doc: "The compacted topic for positions. All pipelines that write to a cluster can \
-                  share one.",
-        },
-        TLS,
-        SASL,
-        PROPERTIES,
-        OptionSpec {
-            name: "on-error",
-            kind: OptionKind::OnError,
-            default: OptionDefault::None,
-            doc: "What happens to a record that cannot be written: it is too large, the topic \
-                  refuses its timestamp, it has no key for a compacted topic, its partition does \
-                  not exist, or an expression fails. Without it, the record is quarantined beside \
-                  the output.",
-        },
-    ],
-    free_options: &["brokers"],
+    positional: KafkaSinkOptions::POSITIONAL,
+    options: KafkaSinkOptions::DECLARED,
     example: "(kafka {:brokers \"localhost:9092\" :topic \"clicks.errors\" :key \"user.id\"})",
 };
+
+/// The options of the sink `kafka`.
+#[derive(Clone, Debug, Options)]
+pub struct KafkaSinkOptions {
+    #[option(span)]
+    span: Span,
+    #[option(flatten)]
+    brokers: BrokerOptions,
+    /// The topic to write to.
+    topic: TopicName,
+    /// How a record's value is written: `:json`, `:txt` (the only string column), or `:raw` (the
+    /// bytes as they were read). Without it, an unchanged record is written as it was read, and any
+    /// other as JSON.
+    format: Option<SpannedValue<OutputFormat>>,
+    /// The record's key, as a string, such as `"user.id"` or `"@key"`. NULL writes no key. Without
+    /// it, an unchanged record keeps its key, and any other has none.
+    key: Option<Expr>,
+    /// The number of the partition. If NULL, the key decides the partition.
+    partition: Option<SpannedValue<Expr>>,
+    /// The record's timestamp: a timestamp, or milliseconds since 1970. Without it, an unchanged
+    /// record keeps its own. A record without one gets the time of writing. 0 cannot be written,
+    /// because the Kafka client replaces it by the time of writing.
+    timestamp: Option<SpannedValue<Expr>>,
+    /// The headers, as a map from names to expressions: `{:source "@topic"}`. A header that is NULL
+    /// is left out. Without it, an unchanged record keeps its headers, and any other has none.
+    headers: Option<NamedExprs>,
+    /// When to commit a transaction.
+    #[option(default = "")]
+    transaction: TransactionOptions,
+    /// The compacted topic for positions. All pipelines that write to a cluster can share one.
+    #[option(default = "pseidon-positions")]
+    positions_topic: TopicName,
+    #[option(flatten)]
+    access: AccessOptions,
+    /// What happens to a record that cannot be written: it is too large, the topic refuses its
+    /// timestamp, it has no key for a compacted topic, its partition does not exist, or an
+    /// expression fails. Without it, the record is quarantined beside the output.
+    on_error: Option<OnError>,
+}
+
+/// When to commit a transaction.
+#[derive(Clone, Debug, Options)]
+struct TransactionOptions {
+    /// Commit a transaction when it holds this many records.
+    #[option(default = "100000")]
+    records: u64,
+    /// Commit a transaction when it is this old.
+    #[option(default = "1s")]
+    age: SpannedValue<Duration>,
+}
 
 /// Properties that users cannot set, because delivery depends on them or an option sets them.
 const RESERVED: [ReservedProperty; 8] = [
@@ -180,14 +149,20 @@ const RESERVED: [ReservedProperty; 8] = [
 pub struct KafkaSinkPlugin;
 
 impl SinkPlugin for KafkaSinkPlugin {
+    type Options = KafkaSinkOptions;
+
     fn spec(&self) -> &'static PluginSpec {
         &SPEC
     }
 
-    fn facts(&self, options: &Options) -> SinkFacts {
+    fn on_error(&self, options: &KafkaSinkOptions) -> OnError {
+        options.on_error.clone().unwrap_or_default()
+    }
+
+    fn facts(&self, options: &KafkaSinkOptions) -> SinkFacts {
         SinkFacts {
             typed: false,
-            copies_meta: CopiedParts::from_options(options).any(),
+            copies_meta: CopiedParts::of(options).any(),
             protocol: Protocol::Transactional,
             folder: None,
         }
@@ -195,73 +170,26 @@ impl SinkPlugin for KafkaSinkPlugin {
 
     fn prepare(
         &self,
-        options: &Options,
+        options: &KafkaSinkOptions,
         input: &SinkInput,
     ) -> Result<Arc<dyn PreparedSink>, Vec<Diagnostic>> {
         let mut errors = Vec::new();
-        let connection =
-            Connection::from_options(options, &RESERVED).map_err(|more| errors.extend(more));
+        let connection = Connection::new(&options.brokers, &options.access, &RESERVED)
+            .map_err(|more| errors.extend(more));
         let plan = RecordPlan::new(options, input).map_err(|more| errors.extend(more));
-        let transaction = options.map("transaction");
-        let age = transaction
-            .and_then(|transaction| transaction.duration("age"))
-            .unwrap_or(Duration::from_secs(1));
-        let span_of_age =
-            transaction.map_or(options.span(), |transaction| transaction.span_of("age"));
-        if age > MAX_AGE {
-            errors.push(Diagnostic::new(
-                span_of_age,
-                "`:age` is too long for a transaction",
-                "expected up to \"10m\"",
-            ));
-        }
-        let timeout = connection
-            .as_ref()
-            .ok()
-            .and_then(|connection| connection.property("transaction.timeout.ms")?.parse().ok());
-        if let Some(timeout) = timeout
-            .map(Duration::from_millis)
-            .filter(|timeout| *timeout < age + COMMIT_MARGIN)
-        {
-            let place = if transaction.is_some() {
-                span_of_age
-            } else {
-                options.span_of("properties")
-            };
-            let label = format!(
-                "the broker aborts it after {} ms (transaction.timeout.ms in :properties)",
-                timeout.as_millis()
-            );
-            let help = format!(
-                "set `transaction.timeout.ms` to at least {}, or lower `:age`",
-                (age + COMMIT_MARGIN).as_millis()
-            );
-            errors.push(
-                Diagnostic::new(
-                    place,
-                    "a transaction would be aborted before it is committed",
-                    label,
-                )
-                .with_help(help),
-            );
-        }
+        let age = options.transaction.age;
+        errors.extend(age_errors(age, connection.as_ref().ok()));
         let (Ok(connection), Ok(plan), true) = (connection, plan, errors.is_empty()) else {
             return Err(errors);
         };
         Ok(Arc::new(KafkaSink {
             connection,
-            topic: options.string("topic").unwrap_or_default().to_owned(),
-            positions_topic: options
-                .string("positions-topic")
-                .unwrap_or_default()
-                .to_owned(),
+            topic: options.topic.0.clone(),
+            positions_topic: options.positions_topic.0.clone(),
             plan: Arc::new(plan),
             refusals: Arc::default(),
-            records: transaction
-                .and_then(|transaction| transaction.integer("records"))
-                .unwrap_or(100_000)
-                .max(1),
-            age,
+            records: options.transaction.records.max(1),
+            age: age.value,
         }))
     }
 }
@@ -271,6 +199,35 @@ const MAX_AGE: Duration = Duration::from_secs(600);
 
 /// The minimum time that a transaction needs beyond its age.
 const COMMIT_MARGIN: Duration = Duration::from_secs(1);
+
+/// The errors of a transaction that would be too old for the broker before it is committed.
+fn age_errors(age: SpannedValue<Duration>, connection: Option<&Connection>) -> Vec<Diagnostic> {
+    let mut errors = Vec::new();
+    if age.value > MAX_AGE {
+        errors.push(age.error(
+            "`:age` is too long for a transaction",
+            "expected up to \"10m\"",
+        ));
+    }
+    let needed = age.value + COMMIT_MARGIN;
+    let timeout = connection
+        .and_then(|connection| connection.property("transaction.timeout.ms")?.parse().ok())
+        .map(Duration::from_millis)
+        .filter(|timeout| *timeout < needed);
+    if let Some(timeout) = timeout {
+        let label = format!(
+            "the broker aborts it after {} ms (transaction.timeout.ms in :properties)",
+            timeout.as_millis()
+        );
+        let help = format!(
+            "set `transaction.timeout.ms` to at least {}, or lower `:age`",
+            needed.as_millis()
+        );
+        let message = "a transaction would be aborted before it is committed";
+        errors.push(age.error(message, label).with_help(help));
+    }
+    errors
+}
 
 /// A sink with its checked options.
 #[derive(Clone)]

@@ -7,25 +7,25 @@
 
 use std::sync::Arc;
 
-use arrow::datatypes::SchemaRef;
 use bytes::Bytes;
-use pseidon_dsl::Diagnostic;
-use pseidon_plugin::Options;
-use pseidon_plugin::options::{OptionValue, SchemaOption};
+use pseidon_dsl::{Diagnostic, Span};
+use pseidon_plugin::options::kinds::NamesOrRegex;
+use pseidon_plugin::options::{Choice, OnError, Options, SchemaOption, SpannedValue};
 use pseidon_plugin::sink::Target;
 use pseidon_plugin::source::{
     Source, SourceError, SourceFacts, SourceHandle, SourcePlugin, SourceSetup,
 };
-use pseidon_plugin::spec::{OptionDefault, OptionKind, OptionSpec, PluginSpec, Role};
+use pseidon_plugin::spec::{PluginSpec, Role};
 use rdkafka::ClientConfig;
 
-use crate::connection::{BROKERS, Connection, PROPERTIES, ReservedProperty, SASL, TLS};
+use crate::connection::{AccessOptions, BrokerOptions, Connection, ReservedProperty};
 use crate::topics::{INTERNAL_PATTERN, Topics};
 
 mod assignment;
 mod failure;
 mod identity;
 mod lookup;
+mod lost_records;
 mod outlet;
 mod reader;
 mod sample;
@@ -56,118 +56,88 @@ static SPEC: PluginSpec = PluginSpec {
               goes to the source's `:on-error`.\n\n\
               Payloads are copied once, out of librdkafka's buffer. The buffer may hold up to a \
               quarter of the pipeline's memory, and never more than 64 MB.",
-    positional: None,
-    options: &[
-        BROKERS,
-        OptionSpec {
-            name: "topics",
-            kind: OptionKind::StringsOrRegex,
-            default: OptionDefault::Required,
-            doc: "The topics: one name, a vector of names, or a pattern such as `#r\"clicks-.*\"`, \
-                  which must match a topic's whole name and is a POSIX extended regular \
-                  expression. It matches Kafka's internal topics (`__consumer_offsets`) only if it \
-                  starts with `__`.",
-        },
-        GROUP,
-        OptionSpec {
-            name: "format",
-            kind: OptionKind::String,
-            default: OptionDefault::Value("json"),
-            doc: "The format of a record's value: its name, with its settings after a colon, such \
-                  as `\"txt:sep=pipe;ts=0\"`.",
-        },
-        OptionSpec {
-            name: "schema",
-            kind: OptionKind::Schema,
-            default: OptionDefault::None,
-            doc: "The types of the records' fields, or `:infer` to derive them from a sample of \
-                  records. Without it, the types follow from how the fields are used.",
-        },
-        START,
-        OptionSpec {
-            name: "until",
-            kind: OptionKind::Choice(&["latest"]),
-            default: OptionDefault::None,
-            doc: "`:latest` ends the run when everything is read that existed when the partitions \
-                  were assigned. Without it, the run does not end by itself. The source waits for \
-                  a topic of `:topics` that does not exist, but with `:until :latest` for 15 \
-                  seconds only: then the run fails.",
-        },
-        INSTANCE_ID,
-        ON_MISSING_STATE,
-        ON_GAP,
-        TLS,
-        SASL,
-        PROPERTIES,
-        OptionSpec {
-            name: "on-error",
-            kind: OptionKind::OnError,
-            default: OptionDefault::None,
-            doc: "What happens to a record that cannot be decoded or does not fit the schema. \
-                  Without it, the record is quarantined beside the output.",
-        },
-    ],
-    free_options: &[
-        "brokers",
-        "instance-id",
-        "on-gap",
-        "on-missing-state",
-        "start",
-        "until",
-    ],
+    positional: KafkaSourceOptions::POSITIONAL,
+    options: KafkaSourceOptions::DECLARED,
     example: "(kafka {:brokers \"localhost:9092\" :topics [\"clicks\"] :format \"json\" :start \
               :earliest})",
 };
 
-const GROUP: OptionSpec = OptionSpec {
-    name: "group",
-    kind: OptionKind::String,
-    default: OptionDefault::None,
-    doc: "The consumer group. Default: the pipeline's name.",
-};
+/// The options of the source `kafka`.
+#[derive(Clone, Debug, Options)]
+pub struct KafkaSourceOptions {
+    #[option(flatten)]
+    brokers: BrokerOptions,
+    /// The topics: one name, a vector of names, or a pattern such as `#r"clicks-.*"`, which must
+    /// match a topic's whole name and is a POSIX extended regular expression. It matches Kafka's
+    /// internal topics (`__consumer_offsets`) only if it starts with `__`.
+    topics: SpannedValue<NamesOrRegex>,
+    /// The format of a record's value: its name, with its settings after a colon, such as
+    /// `"txt:sep=pipe;ts=0"`.
+    #[option(default = "json")]
+    format: SpannedValue<String>,
+    /// The types of the records' fields, or `:infer` to derive them from a sample of records.
+    /// Without it, the types follow from how the fields are used.
+    schema: Option<SpannedValue<SchemaOption>>,
+    #[option(flatten)]
+    consumer: ConsumerOptions,
+    /// `:latest` ends the run when everything is read that existed when the partitions were
+    /// assigned. Without it, the run does not end by itself. The source waits for a topic of
+    /// `:topics` that does not exist, but with `:until :latest` for 15 seconds only: then the run
+    /// fails.
+    #[option(free)]
+    until: Option<Until>,
+    /// This instance's permanent name in the group (static membership), such as
+    /// `"${env:HOSTNAME}"`: an instance that comes back within the session timeout gets its
+    /// partitions back and no other instance is disturbed. If `:topics` has changed meanwhile, the
+    /// instance must stay away for longer than the session timeout: the group assigns a returning
+    /// member its old partitions without looking at its new topics.
+    #[option(free)]
+    instance_id: Option<String>,
+    #[option(flatten)]
+    access: AccessOptions,
+    /// What happens to a record that cannot be decoded or does not fit the schema. Without it, the
+    /// record is quarantined beside the output.
+    on_error: Option<OnError>,
+}
 
-const START: OptionSpec = OptionSpec {
-    name: "start",
-    kind: OptionKind::CheckedString(start::check),
-    default: OptionDefault::Value("earliest"),
-    doc: "Where to start a partition that was never read: `:earliest`, `:latest`, or a time \
-          (`\"2026-01-31T00:00:00Z\"`, or milliseconds since 1970), which stands for the first \
-          record that is not older. The default is `:earliest`, unlike that of Kafka's own \
-          consumers, so that nothing is skipped unless you ask for it. With `:latest`, partitions \
-          that appear later are still read from their beginning.",
-};
+/// The options of a member of a consumer group, whatever it reads.
+#[derive(Clone, Debug, Options)]
+pub struct ConsumerOptions {
+    /// The consumer group. Default: the pipeline's name.
+    group: Option<String>,
+    /// Where to start a partition that was never read: `:earliest`, `:latest`, or a time
+    /// (`"2026-01-31T00:00:00Z"`, or milliseconds since 1970), which stands for the first record
+    /// that is not older. The default is `:earliest`, unlike that of Kafka's own consumers, so that
+    /// nothing is skipped unless you ask for it. With `:latest`, partitions that appear later are
+    /// still read from their beginning.
+    #[option(free, default = "earliest")]
+    start: StartOption,
+    /// What to do if the Kafka group has an offset that is missing from the state: for a partition
+    /// that is not in the state, or, if this pipeline has written the group's offset itself, above
+    /// the position in the state. `:stop` ends the run, since the state was lost or restored from
+    /// an older copy. `:group` resumes at the group's offset (also to take over from another
+    /// consumer). `:start` ignores the group's offsets: a partition that is not in the state begins
+    /// at `:start`, and any other one resumes at the position in the state.
+    #[option(free, default = "stop")]
+    on_missing_state: OnMissingState,
+    /// What to do if the broker has deleted records that were not read yet: `:stop` with an error
+    /// that names them, or `:continue` with the first record that is left.
+    #[option(free, default = "stop")]
+    on_gap: OnGap,
+}
 
-const INSTANCE_ID: OptionSpec = OptionSpec {
-    name: "instance-id",
-    kind: OptionKind::String,
-    default: OptionDefault::None,
-    doc: "This instance's permanent name in the group (static membership), such as \
-          `\"${env:HOSTNAME}\"`: an instance that comes back within the session timeout gets its \
-          partitions back and no other instance is disturbed. If `:topics` has changed meanwhile, \
-          the instance must stay away for longer than the session timeout: the group assigns a \
-          returning member its old partitions without looking at its new topics.",
-};
+/// When the run ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Choice)]
+enum Until {
+    Latest,
+}
 
-const ON_MISSING_STATE: OptionSpec = OptionSpec {
-    name: "on-missing-state",
-    kind: OptionKind::Choice(&["stop", "group", "start"]),
-    default: OptionDefault::Value("stop"),
-    doc: "What to do if the Kafka group has an offset that is missing from the state: for a \
-          partition that is not in the state, or, if this pipeline has written the group's offset \
-          itself, above the position in the state. `:stop` ends the run, since the state was lost \
-          or restored from an older copy. `:group` resumes at the group's offset (also to take \
-          over from another consumer). `:start` ignores the group's offsets: a partition that is \
-          not in the state begins at `:start`, and any other one resumes at the position in the \
-          state.",
-};
-
-const ON_GAP: OptionSpec = OptionSpec {
-    name: "on-gap",
-    kind: OptionKind::Choice(&["stop", "continue"]),
-    default: OptionDefault::Value("stop"),
-    doc: "What to do if the broker has deleted records that were not read yet: `:stop` with an \
-          error that names them, or `:continue` with the first record that is left.",
-};
+/// What happens when records that were not read are deleted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Choice)]
+enum OnGap {
+    Stop,
+    Continue,
+}
 
 /// Properties that users cannot set, because delivery depends on them or an option sets them.
 const RESERVED: [ReservedProperty; 10] = [
@@ -200,24 +170,39 @@ const RESERVED: [ReservedProperty; 10] = [
 pub struct KafkaSourcePlugin;
 
 impl SourcePlugin for KafkaSourcePlugin {
+    type Options = KafkaSourceOptions;
+
     fn spec(&self) -> &'static PluginSpec {
         &SPEC
     }
 
-    fn prepare(&self, options: &Options) -> Result<Arc<dyn Source>, Vec<Diagnostic>> {
-        let topics = match options.get("topics") {
-            Some(OptionValue::Regex(pattern)) => Topics::pattern(pattern),
-            Some(OptionValue::Strings(names)) => Topics::names(names),
-            _ => Topics::names(&[]),
+    fn on_error(&self, options: &KafkaSourceOptions) -> OnError {
+        options.on_error.clone().unwrap_or_default()
+    }
+
+    fn prepare(&self, options: &KafkaSourceOptions) -> Result<Arc<dyn Source>, Vec<Diagnostic>> {
+        let topics = match &options.topics.value {
+            NamesOrRegex::Regex(pattern) => Topics::pattern(pattern),
+            NamesOrRegex::Names(names) => Topics::names(names),
         };
-        let topics = topics.map_err(|reason| {
-            Diagnostic::new(
-                options.span_of("topics"),
-                "invalid value of `:topics`",
-                reason,
-            )
-        });
-        Ok(Arc::new(KafkaSource::from_options(options, topics)?))
+        let connection = Connection::new(&options.brokers, &options.access, &RESERVED);
+        let (topics, connection) = match (topics, connection) {
+            (Ok(topics), Ok(connection)) => (topics, connection),
+            (topics, connection) => {
+                let invalid = |reason| options.topics.error("invalid value of `:topics`", reason);
+                let mut errors: Vec<Diagnostic> = topics.err().map(invalid).into_iter().collect();
+                errors.extend(connection.err().unwrap_or_default());
+                return Err(errors);
+            }
+        };
+        Ok(Arc::new(KafkaSource {
+            instance_id: options.instance_id.clone(),
+            format: options.format.value.clone(),
+            format_span: Some(options.format.span),
+            schema: options.schema.clone(),
+            until_latest: options.until == Some(Until::Latest),
+            ..KafkaSource::new(connection, topics, &options.consumer)
+        }))
     }
 }
 
@@ -229,7 +214,8 @@ struct KafkaSource {
     group: Option<String>,
     instance_id: Option<String>,
     format: String,
-    schema: Option<SchemaRef>,
+    format_span: Option<Span>,
+    schema: Option<SpannedValue<SchemaOption>>,
     start: StartOption,
     until_latest: bool,
     on_missing_state: OnMissingState,
@@ -241,7 +227,9 @@ impl Source for KafkaSource {
     fn facts(&self) -> SourceFacts {
         SourceFacts {
             format: self.format.clone(),
-            schema: self.schema.clone(),
+            format_span: self.format_span,
+            schema: self.schema.as_ref().and_then(SpannedValue::fields),
+            infer: self.schema.as_ref().and_then(SpannedValue::infer),
             not_rereadable: None,
             finite: self.until_latest,
             topic_may_change: false,
@@ -265,46 +253,22 @@ impl Source for KafkaSource {
 }
 
 impl KafkaSource {
-    /// Checks what the option specs cannot express.
-    fn from_options(
-        options: &Options,
-        topics: Result<Topics, Diagnostic>,
-    ) -> Result<KafkaSource, Vec<Diagnostic>> {
-        let mut errors = Vec::new();
-        let topics = topics.map_err(|error| errors.push(error));
-        let connection =
-            Connection::from_options(options, &RESERVED).map_err(|more| errors.extend(more));
-        let start = options.string("start").unwrap_or("earliest").parse();
-        let start = start.map_err(|reason: String| {
-            errors.push(Diagnostic::new(
-                options.span_of("start"),
-                "invalid value of `:start`",
-                reason,
-            ))
-        });
-        let (Ok(topics), Ok(connection), Ok(start)) = (topics, connection, start) else {
-            return Err(errors);
-        };
-        Ok(KafkaSource {
+    /// A source of these topics, with the defaults of all options but those of a consumer.
+    fn new(connection: Connection, topics: Topics, consumer: &ConsumerOptions) -> KafkaSource {
+        KafkaSource {
             connection,
             topics,
-            group: options.string("group").map(str::to_owned),
-            instance_id: options.string("instance-id").map(str::to_owned),
-            format: options.string("format").unwrap_or("json").to_owned(),
-            schema: match options.schema("schema") {
-                Some(SchemaOption::Fields(schema)) => Some(schema.clone()),
-                Some(SchemaOption::Infer) | None => None,
-            },
-            start,
-            until_latest: options.string("until").is_some(),
-            on_missing_state: match options.string("on-missing-state") {
-                Some("group") => OnMissingState::Group,
-                Some("start") => OnMissingState::Start,
-                _ => OnMissingState::Stop,
-            },
-            continue_after_gap: options.string("on-gap") == Some("continue"),
+            group: consumer.group.clone(),
+            instance_id: None,
+            format: "json".to_owned(),
+            format_span: None,
+            schema: None,
+            start: consumer.start,
+            until_latest: false,
+            on_missing_state: consumer.on_missing_state,
+            continue_after_gap: consumer.on_gap == OnGap::Continue,
             external_offsets: None,
-        })
+        }
     }
 
     fn group<'a>(&'a self, setup: &'a SourceSetup) -> &'a str {

@@ -5,9 +5,11 @@
 //! or as a member of the consumer group that the user names.
 
 mod reader;
+mod start;
 mod writer;
 
-pub use reader::{ReaderSettings, StartPosition, TopicReader};
+pub use reader::{ReaderSettings, TopicReader};
+pub use start::StartPosition;
 pub use writer::{Deliveries, TopicWriter};
 
 use std::time::Duration;

@@ -1,5 +1,7 @@
 //! The topics of a source: names, or a pattern.
 
+use pseidon_plugin::options::{Argument, OptionValue, ParseResult};
+use pseidon_plugin::spec::OptionKind;
 use regex::Regex;
 
 /// The prefix of the names of Kafka's internal topics.
@@ -85,6 +87,22 @@ impl Topics {
                 name == topic
             }
         })
+    }
+}
+
+/// The valid name of a topic.
+#[derive(Clone, Debug)]
+pub(crate) struct TopicName(pub(crate) String);
+
+impl OptionValue for TopicName {
+    const KIND: OptionKind = OptionKind::String;
+
+    fn parse(argument: &Argument<'_>) -> ParseResult<TopicName> {
+        argument.checked(|name| check_name(name).map(|()| TopicName(name.to_owned())))
+    }
+
+    fn identity(&self) -> Option<String> {
+        self.0.identity()
     }
 }
 

@@ -12,7 +12,7 @@ use std::sync::{Arc, OnceLock};
 
 use bytes::Bytes;
 use pseidon_dsl::Diagnostic;
-use pseidon_plugin::Options;
+use pseidon_plugin::options::OnError;
 use pseidon_plugin::source::{
     Source, SourceError, SourceFacts, SourceHandle, SourcePlugin, SourceRun, SourceSetup,
 };
@@ -20,6 +20,8 @@ use pseidon_plugin::spec::PluginSpec;
 
 pub use log::{Log, LogError, sample};
 pub use settings::Settings;
+
+use settings::LogsOptions;
 
 /// The source plugin `mysql-logs`.
 pub struct MysqlLogs {
@@ -44,11 +46,17 @@ impl MysqlLogs {
 }
 
 impl SourcePlugin for MysqlLogs {
+    type Options = LogsOptions;
+
     fn spec(&self) -> &'static PluginSpec {
         &settings::SPEC
     }
 
-    fn prepare(&self, options: &Options) -> Result<Arc<dyn Source>, Vec<Diagnostic>> {
+    fn on_error(&self, options: &LogsOptions) -> OnError {
+        options.on_error.clone().unwrap_or_default()
+    }
+
+    fn prepare(&self, options: &LogsOptions) -> Result<Arc<dyn Source>, Vec<Diagnostic>> {
         let settings = Settings::new(options)?;
         // A pipeline may use the stage at several places; its options are the same.
         let _ = self.settings.set(settings);
@@ -63,7 +71,9 @@ impl Source for LogSource {
     fn facts(&self) -> SourceFacts {
         SourceFacts {
             format: self.0.format().to_owned(),
+            format_span: None,
             schema: self.0.schema().cloned(),
+            infer: None,
             not_rereadable: None,
             finite: false,
             topic_may_change: false,

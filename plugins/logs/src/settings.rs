@@ -8,11 +8,13 @@ use parking_lot::Mutex;
 use pseidon_delivery::StoreError;
 use pseidon_dsl::Diagnostic;
 use pseidon_hive::HiveEndpoint;
-use pseidon_kafka::source::shared::{ExternalOffsets, SHARED_OPTIONS, SharedSettings};
+use pseidon_kafka::source::shared::{ExternalOffsets, SharedOptions, SharedSettings};
 use pseidon_mysql::{LogTable, TableError, TableSettings};
-use pseidon_plugin::Options;
+use pseidon_plugin::options::{
+    Argument, Choice, OnError, OptionValue, Options, ParseResult, SpannedValue,
+};
 use pseidon_plugin::source::SourceError;
-use pseidon_plugin::spec::{OptionDefault, OptionKind, OptionSpec, PluginSpec, Role};
+use pseidon_plugin::spec::{OptionKind, PluginSpec, Role};
 use pseidon_redis::WorkQueue;
 
 pub(crate) static SPEC: PluginSpec = PluginSpec {
@@ -37,139 +39,98 @@ the row's `hive_url`.
 
 One consumer reads the records of all logs, with the options of the source `kafka` under `:kafka`.
 The table's columns and their valid values are described in [Logs in MySQL](logs.md).",
-    positional: None,
-    options: &[
-        OptionSpec {
-            name: "url",
-            kind: OptionKind::String,
-            default: OptionDefault::Required,
-            doc: "The database: `mysql://HOST:PORT/DATABASE`, optionally with `USER:PASSWORD@`, or \
-                 `//HOST:PORT/DATABASE?…` as in a JDBC URL.",
-        },
-        OptionSpec {
-            name: "user",
-            kind: OptionKind::String,
-            default: OptionDefault::None,
-            doc: "The user of the database. The default is the user in the URL.",
-        },
-        OptionSpec {
-            name: "password",
-            kind: OptionKind::String,
-            default: OptionDefault::None,
-            doc: "The user's password. The default is the password in the URL.",
-        },
-        OptionSpec {
-            name: "table",
-            kind: OptionKind::String,
-            default: OptionDefault::Value("pseidon_logs"),
-            doc: "The table: `TABLE` or `DATABASE.TABLE`.",
-        },
-        OptionSpec {
-            name: "group",
-            kind: OptionKind::String,
-            default: OptionDefault::Value("default"),
-            doc: "Only rows with this `log_group` are read.",
-        },
-        OptionSpec {
-            name: "refresh",
-            kind: OptionKind::Duration,
-            default: OptionDefault::Value("10s"),
-            doc: "How often the table is read again.",
-        },
-        OptionSpec {
-            name: "error-threshold",
-            kind: OptionKind::Integer,
-            default: OptionDefault::Value("100"),
-            doc: "A log with more bad records than this since its start is disabled: `enabled` \
-                 becomes 0 in the table.",
-        },
-        OptionSpec {
-            name: "output-format",
-            kind: OptionKind::Choice(&[
-                "txt", "gzip", "json", "snappy", "bzip2", "parquet", "avro",
-            ]),
-            default: OptionDefault::Value("gzip"),
-            doc: "The `output_format` of rows that have none.",
-        },
-        OptionSpec {
-            name: "registry",
-            kind: OptionKind::String,
-            default: OptionDefault::None,
-            doc: "The URL of a Confluent schema registry, for logs with the format `avro-txt`.",
-        },
-        OptionSpec {
-            name: "metastore",
-            kind: OptionKind::CheckedString(check_place),
-            default: OptionDefault::None,
-            doc: "Where the columns of Hive tables are read, instead of the rows' `hive_url`: \
-                 `thrift://HOST:9083` for a Hive metastore, or `mysql://…/DATABASE` for its \
-                 database.",
-        },
-        OptionSpec {
-            name: "schemas",
-            kind: OptionKind::String,
-            default: OptionDefault::None,
-            doc: "A folder with files `TABLE.edn`, each a schema as printed by `pseidon infer`. It \
-                 has precedence over `:metastore` and `hive_url`.",
-        },
-        OptionSpec {
-            name: "offsets-of",
-            kind: OptionKind::Map(OFFSETS_OF),
-            default: OptionDefault::None,
-            doc: "Where a pseidon-etl stored its offsets. Reading of partitions that are new to \
-                 the state store and that pseidon-etl has read resumes where pseidon-etl stopped. \
-                 It must be stopped, and must have finished its work.",
-        },
-        OptionSpec {
-            name: "kafka",
-            kind: OptionKind::Map(SHARED_OPTIONS),
-            default: OptionDefault::Required,
-            doc: "The consumer, with the options of the source `kafka`. The default of its \
-                 `:group` is the pipeline's name.",
-        },
-        OptionSpec {
-            name: "on-error",
-            kind: OptionKind::OnError,
-            default: OptionDefault::None,
-            doc: "What happens to a record that does not match its log's format. By default it is \
-                 quarantined beside the output.",
-        },
-    ],
-    free_options: &[
-        "url",
-        "user",
-        "password",
-        "table",
-        "group",
-        "registry",
-        "metastore",
-        "schemas",
-        "offsets-of",
-    ],
+    positional: LogsOptions::POSITIONAL,
+    options: LogsOptions::DECLARED,
     example: "(mysql-logs {:url \"mysql://localhost:3306/mydb\" :user \"pseidon\" \
               :password \"${env:ETL_DB_PWD}\" :group \"etl\" \
               :kafka {:brokers \"localhost:9092\"}})",
 };
 
-const OFFSETS_OF: &[OptionSpec] = &[
-    OptionSpec {
-        name: "redis",
-        kind: OptionKind::String,
-        default: OptionDefault::Required,
-        doc: "The Redis of pseidon-etl: `redis://HOST:PORT`.",
-    },
-    OptionSpec {
-        name: "group",
-        kind: OptionKind::String,
-        default: OptionDefault::Required,
-        doc: "The group of pseidon-etl, such as `etl`: the first part of its Redis keys.",
-    },
-];
+/// The options of the source `mysql-logs`.
+#[derive(Clone, Debug, Options)]
+pub struct LogsOptions {
+    /// The database: `mysql://HOST:PORT/DATABASE`, optionally with `USER:PASSWORD@`, or
+    /// `//HOST:PORT/DATABASE?…` as in a JDBC URL.
+    #[option(free)]
+    url: SpannedValue<String>,
+    /// The user of the database. The default is the user in the URL.
+    #[option(free)]
+    user: Option<String>,
+    /// The user's password. The default is the password in the URL.
+    #[option(free)]
+    password: Option<String>,
+    /// The table: `TABLE` or `DATABASE.TABLE`.
+    #[option(free, default = "pseidon_logs")]
+    table: String,
+    /// Only rows with this `log_group` are read.
+    #[option(free, default = "default")]
+    group: String,
+    /// How often the table is read again.
+    #[option(default = "10s")]
+    refresh: Duration,
+    /// A log with more bad records than this since its start is disabled: `enabled` becomes 0 in
+    /// the table.
+    #[option(default = "100")]
+    error_threshold: u64,
+    /// The `output_format` of rows that have none.
+    #[option(default = "gzip")]
+    output_format: OutputFormat,
+    /// The URL of a Confluent schema registry, for logs with the format `avro-txt`.
+    #[option(free)]
+    registry: Option<String>,
+    /// Where the columns of Hive tables are read, instead of the rows' `hive_url`:
+    /// `thrift://HOST:9083` for a Hive metastore, or `mysql://…/DATABASE` for its database.
+    #[option(free)]
+    metastore: Option<Metastore>,
+    /// A folder with files `TABLE.edn`, each a schema as printed by `pseidon infer`. It has
+    /// precedence over `:metastore` and `hive_url`.
+    #[option(free)]
+    schemas: Option<PathBuf>,
+    /// Where a pseidon-etl stored its offsets. Reading of partitions that are new to the state
+    /// store and that pseidon-etl has read resumes where pseidon-etl stopped. It must be stopped,
+    /// and must have finished its work.
+    offsets_of: Option<OffsetsOptions>,
+    /// The consumer, with the options of the source `kafka`. The default of its `:group` is the
+    /// pipeline's name.
+    kafka: SharedOptions,
+    /// What happens to a record that does not match its log's format. By default it is quarantined
+    /// beside the output.
+    pub(crate) on_error: Option<OnError>,
+}
 
-fn check_place(text: &str) -> Result<(), String> {
-    text.parse::<HiveEndpoint>()
-        .map(drop)
-        .map_err(|error| error.to_string())
+#[derive(Clone, Debug, Options)]
+struct OffsetsOptions {
+    /// The Redis of pseidon-etl: `redis://HOST:PORT`.
+    redis: String,
+    /// The group of pseidon-etl, such as `etl`: the first part of its Redis keys.
+    group: String,
+}
+
+/// The value of the column `output_format` of a row that has none.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Choice)]
+enum OutputFormat {
+    Txt,
+    Gzip,
+    Json,
+    Snappy,
+    Bzip2,
+    Parquet,
+    Avro,
+}
+
+/// The URL of a [`HiveEndpoint`].
+#[derive(Clone, Debug)]
+struct Metastore(String);
+
+impl OptionValue for Metastore {
+    const KIND: OptionKind = OptionKind::String;
+
+    fn parse(argument: &Argument<'_>) -> ParseResult<Metastore> {
+        argument.checked(|url| {
+            url.parse::<HiveEndpoint>()
+                .map(|_| Metastore(url.to_owned()))
+        })
+    }
 }
 
 /// The checked options of the stage.
@@ -189,52 +150,41 @@ pub struct Settings {
 }
 
 impl Settings {
-    pub(crate) fn new(options: &Options) -> Result<Settings, Vec<Diagnostic>> {
-        let text = |name: &str| options.string(name).map(str::to_owned);
+    pub(crate) fn new(options: &LogsOptions) -> Result<Settings, Vec<Diagnostic>> {
         let table = TableSettings {
-            url: text("url").unwrap_or_default(),
-            user: text("user"),
-            password: text("password"),
-            table: text("table").unwrap_or_default(),
-            group: text("group").unwrap_or_default(),
+            url: options.url.value.clone(),
+            user: options.user.clone(),
+            password: options.password.clone(),
+            table: options.table.clone(),
+            group: options.group.clone(),
         };
         let mut errors = Vec::new();
         if let Err(TableError::Refused(reason) | TableError::Unreachable(reason)) =
             LogTable::new(&table)
         {
-            errors.push(Diagnostic::new(
-                options.span_of("url"),
-                "the table of logs cannot be read with these options",
-                reason,
-            ));
+            let message = "the table of logs cannot be read with these options";
+            errors.push(options.url.error(message, reason));
         }
-        let kafka = options.map("kafka").map(SharedSettings::new);
-        match kafka {
-            Some(Ok(mut kafka)) if errors.is_empty() => {
-                if let Some(map) = options.map("offsets-of") {
-                    let text = |name: &str| map.string(name).unwrap_or_default().to_owned();
-                    kafka = kafka.with_external_offsets(offsets_of(text("redis"), text("group")));
-                }
-                Ok(Settings {
-                    table,
-                    refresh: options
-                        .duration("refresh")
-                        .unwrap_or_default()
-                        .max(Duration::from_millis(10)),
-                    error_threshold: options.integer("error-threshold").unwrap_or_default(),
-                    kafka,
-                    output_format: text("output-format").unwrap_or_default(),
-                    registry: text("registry"),
-                    metastore: text("metastore"),
-                    schemas: text("schemas").map(PathBuf::from),
-                })
+        let mut kafka = match SharedSettings::new(&options.kafka) {
+            Ok(kafka) if errors.is_empty() => kafka,
+            kafka => {
+                errors.extend(kafka.err().unwrap_or_default());
+                return Err(errors);
             }
-            Some(Err(more)) => {
-                errors.extend(more);
-                Err(errors)
-            }
-            _ => Err(errors),
+        };
+        if let Some(OffsetsOptions { redis, group }) = options.offsets_of.clone() {
+            kafka = kafka.with_external_offsets(offsets_of(redis, group));
         }
+        Ok(Settings {
+            table,
+            refresh: options.refresh.max(Duration::from_millis(10)),
+            error_threshold: options.error_threshold,
+            kafka,
+            output_format: options.output_format.name().to_owned(),
+            registry: options.registry.clone(),
+            metastore: options.metastore.clone().map(|metastore| metastore.0),
+            schemas: options.schemas.clone(),
+        })
     }
 }
 

@@ -29,7 +29,7 @@ fn server_url() -> String {
     std::env::var("PSEIDON_TEST_MYSQL").unwrap_or_else(|_| {
         panic!(
             "PSEIDON_TEST_MYSQL is not set: start the servers and set their URLs \
-             with: eval \"$(vagrant/scripts/local-up)\""
+             with: eval \"$(scripts/local-up)\""
         )
     })
 }
@@ -469,6 +469,6 @@ impl Drop for TestServer {
 
 fn script(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR"))
-        .join("../../vagrant/scripts")
+        .join("../../scripts")
         .join(name)
 }

@@ -2,7 +2,11 @@
 
 use std::collections::HashMap;
 
-use crate::replicas::Acknowledgement;
+use pseidon_delivery::StoreError;
+use redis::cmd;
+
+use crate::link::{Acknowledgement, Link, unless_forbidden};
+use crate::replicas::Replicas;
 
 /// What a server reports about its durability. A part that it may not report is empty.
 #[derive(Debug, Default)]
@@ -18,14 +22,35 @@ pub(crate) struct DurabilityReport {
     pub(crate) acknowledged: Option<(u32, Acknowledgement)>,
 }
 
-/// Parses the response to `INFO`.
-pub(crate) fn parse_info(text: &str) -> impl Iterator<Item = (String, String)> {
-    text.lines()
-        .filter_map(|line| line.trim().split_once(':'))
-        .map(|(name, value)| (name.to_owned(), value.to_owned()))
-}
-
 impl DurabilityReport {
+    /// Asks the server that holds `key`.
+    pub(crate) fn query(
+        link: &Link,
+        replicas: Option<&Replicas>,
+        key: &str,
+    ) -> Result<DurabilityReport, StoreError> {
+        link.request(|connection| {
+            let mut report = DurabilityReport {
+                fails_over: link.fails_over(),
+                ..DurabilityReport::default()
+            };
+            if let Some(replicas) = replicas {
+                report.acknowledged =
+                    Some((replicas.count(), replicas.acknowledgement(connection)?));
+            }
+            for setting in ["*append*", "save", "maxmemory*"] {
+                let settings: Option<HashMap<String, String>> = unless_forbidden(
+                    connection.query_holder(key, cmd("CONFIG").arg("GET").arg(setting)),
+                )?;
+                report.config.extend(settings.unwrap_or_default());
+            }
+            for section in ["persistence", "replication", "memory"] {
+                report.info.extend(connection.info(key, section)?);
+            }
+            Ok(report)
+        })
+    }
+
     /// One sentence for each way in which an acknowledged write could be lost.
     pub(crate) fn weaknesses(&self) -> Vec<String> {
         [
@@ -179,216 +204,240 @@ impl DurabilityReport {
 
 #[cfg(test)]
 mod tests {
+    use Acknowledgement::{Received, Synced};
+
     use super::*;
+    use crate::link::parse_info;
+
+    type Settings = &'static [(&'static str, &'static str)];
+
+    /// Settings, `INFO`, whether there is a failover, and a part of each sentence.
+    type Case = (Settings, &'static str, bool, &'static [&'static str]);
+
+    const SAFE: Settings = &[
+        ("appendonly", "yes"),
+        ("appendfsync", "always"),
+        ("maxmemory", "0"),
+        ("maxmemory-policy", "allkeys-lru"),
+    ];
+
+    const WEAKNESSES: &[Case] = &[
+        (SAFE, "aof_enabled:1\r\nconnected_slaves:0\r\n", false, &[]),
+        (SAFE, "", true, &["replication is asynchronous"]),
+        (
+            SAFE,
+            "# Replication\r\nconnected_slaves:2\r\n",
+            false,
+            &["has 2 replica(s)"],
+        ),
+        (
+            SAFE,
+            "aof_last_write_status:err\r\n",
+            false,
+            &["its log failed"],
+        ),
+        (
+            &[("appendonly", "yes"), ("appendfsync", "everysec")],
+            "",
+            false,
+            &["two seconds"],
+        ),
+        (
+            &[
+                ("appendonly", "yes"),
+                ("appendfsync", "always"),
+                ("no-appendfsync-on-rewrite", "yes"),
+            ],
+            "",
+            false,
+            &["while Redis rewrites its log"],
+        ),
+        (
+            &[
+                ("appendonly", "yes"),
+                ("appendfsync", "always"),
+                ("no-appendfsync-on-rewrite", "no"),
+            ],
+            "",
+            false,
+            &[],
+        ),
+        (
+            &[("appendonly", "yes"), ("appendfsync", "no")],
+            "",
+            false,
+            &["appendfsync is no"],
+        ),
+        (
+            &[("appendonly", "no"), ("save", "3600 1")],
+            "",
+            false,
+            &["snapshots only"],
+        ),
+        (
+            &[
+                ("appendonly", "no"),
+                ("appendfsync", "always"),
+                ("save", ""),
+            ],
+            "",
+            false,
+            &["nothing on disk"],
+        ),
+        (
+            &[],
+            "aof_enabled:1\r\n",
+            false,
+            &["does not report how often"],
+        ),
+        (&[], "aof_enabled:0\r\n", false, &["snapshots only"]),
+        (&[], "", false, &["does not report how it persists"]),
+        (
+            &[
+                ("appendonly", "yes"),
+                ("appendfsync", "always"),
+                ("maxmemory", "9"),
+                ("maxmemory-policy", "allkeys-lru"),
+            ],
+            "",
+            false,
+            &["evicted"],
+        ),
+        (
+            &[
+                ("appendonly", "yes"),
+                ("appendfsync", "always"),
+                ("maxmemory", "9"),
+                ("maxmemory-policy", "volatile-lru"),
+            ],
+            "",
+            false,
+            &[],
+        ),
+    ];
 
     #[test]
     fn each_weakness_is_one_sentence() {
-        let safe: &[(&str, &str)] = &[
-            ("appendonly", "yes"),
-            ("appendfsync", "always"),
-            ("maxmemory", "0"),
-            ("maxmemory-policy", "allkeys-lru"),
-        ];
-        /// Settings, `INFO`, whether there is a failover, and a part of each sentence.
-        type Case<'a> = (&'a [(&'a str, &'a str)], &'a str, bool, &'a [&'a str]);
-        let cases: &[Case] = &[
-            (safe, "aof_enabled:1\r\nconnected_slaves:0\r\n", false, &[]),
-            (safe, "", true, &["replication is asynchronous"]),
-            (
-                safe,
-                "# Replication\r\nconnected_slaves:2\r\n",
-                false,
-                &["has 2 replica(s)"],
-            ),
-            (
-                safe,
-                "aof_last_write_status:err\r\n",
-                false,
-                &["its log failed"],
-            ),
-            (
-                &[("appendonly", "yes"), ("appendfsync", "everysec")],
-                "",
-                false,
-                &["two seconds"],
-            ),
-            (
-                &[
-                    ("appendonly", "yes"),
-                    ("appendfsync", "always"),
-                    ("no-appendfsync-on-rewrite", "yes"),
-                ],
-                "",
-                false,
-                &["while Redis rewrites its log"],
-            ),
-            (
-                &[
-                    ("appendonly", "yes"),
-                    ("appendfsync", "always"),
-                    ("no-appendfsync-on-rewrite", "no"),
-                ],
-                "",
-                false,
-                &[],
-            ),
-            (
-                &[("appendonly", "yes"), ("appendfsync", "no")],
-                "",
-                false,
-                &["appendfsync is no"],
-            ),
-            (
-                &[("appendonly", "no"), ("save", "3600 1")],
-                "",
-                false,
-                &["snapshots only"],
-            ),
-            (
-                &[
-                    ("appendonly", "no"),
-                    ("appendfsync", "always"),
-                    ("save", ""),
-                ],
-                "",
-                false,
-                &["nothing on disk"],
-            ),
-            (
-                &[],
-                "aof_enabled:1\r\n",
-                false,
-                &["does not report how often"],
-            ),
-            (&[], "aof_enabled:0\r\n", false, &["snapshots only"]),
-            (&[], "", false, &["does not report how it persists"]),
-            (
-                &[
-                    ("appendonly", "yes"),
-                    ("appendfsync", "always"),
-                    ("maxmemory", "9"),
-                    ("maxmemory-policy", "allkeys-lru"),
-                ],
-                "",
-                false,
-                &["evicted"],
-            ),
-            (
-                &[
-                    ("appendonly", "yes"),
-                    ("appendfsync", "always"),
-                    ("maxmemory", "9"),
-                    ("maxmemory-policy", "volatile-lru"),
-                ],
-                "",
-                false,
-                &[],
-            ),
-        ];
-        for (config, info, fails_over, expected) in cases {
-            let config = config
-                .iter()
-                .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()))
-                .collect();
-            let report = DurabilityReport {
-                config,
-                info: parse_info(info).collect(),
-                fails_over: *fails_over,
-                acknowledged: None,
-            };
-            let found = report.weaknesses();
-            assert_eq!(found.len(), expected.len(), "{report:?}: {found:?}");
-            for (found, expected) in found.iter().zip(*expected) {
-                assert!(found.contains(expected), "{found}");
+        for (config, info, fails_over, expected) in WEAKNESSES {
+            check(config, info, *fails_over, None, expected);
+        }
+    }
+
+    const SYNCED_ON_REWRITE: Settings = &[
+        ("appendonly", "yes"),
+        ("appendfsync", "always"),
+        ("no-appendfsync-on-rewrite", "no"),
+    ];
+
+    const UNSYNCED_ON_REWRITE: Settings = &[
+        ("appendonly", "yes"),
+        ("appendfsync", "always"),
+        ("no-appendfsync-on-rewrite", "yes"),
+    ];
+
+    const SYNCED_EVERY_SECOND: Settings = &[
+        ("appendonly", "yes"),
+        ("appendfsync", "everysec"),
+        ("no-appendfsync-on-rewrite", "yes"),
+    ];
+
+    /// Settings, `INFO`, how many replicas acknowledge and how, and a part of each sentence.
+    type ReplicationCase = (
+        Settings,
+        &'static str,
+        (u32, Acknowledgement),
+        &'static [&'static str],
+    );
+
+    const ACKNOWLEDGED: &[ReplicationCase] = &[
+        (
+            SYNCED_ON_REWRITE,
+            "connected_slaves:1\n",
+            (1, Received),
+            &[],
+        ),
+        // Nothing is acknowledged, so nothing is lost.
+        (
+            SYNCED_ON_REWRITE,
+            "connected_slaves:0\n",
+            (1, Received),
+            &[],
+        ),
+        (
+            SYNCED_ON_REWRITE,
+            "connected_slaves:2\n",
+            (1, Received),
+            &["set it to 2"],
+        ),
+        (
+            SYNCED_ON_REWRITE,
+            "",
+            (1, Received),
+            &["does not report how many replicas"],
+        ),
+        (
+            SYNCED_EVERY_SECOND,
+            "connected_slaves:1\n",
+            (1, Received),
+            &["two seconds"],
+        ),
+        (
+            UNSYNCED_ON_REWRITE,
+            "connected_slaves:1\n",
+            (1, Received),
+            &["while Redis rewrites its log"],
+        ),
+        // The server answers only when its own disk has the step.
+        (
+            SYNCED_EVERY_SECOND,
+            "connected_slaves:1\n",
+            (1, Synced),
+            &[],
+        ),
+        (
+            UNSYNCED_ON_REWRITE,
+            "connected_slaves:1\n",
+            (1, Synced),
+            &[],
+        ),
+        (
+            UNSYNCED_ON_REWRITE,
+            "connected_slaves:3\n",
+            (2, Synced),
+            &["set it to 3"],
+        ),
+    ];
+
+    #[test]
+    fn replicas_that_acknowledge_are_not_a_weakness() {
+        for (config, info, acknowledged, expected) in ACKNOWLEDGED {
+            for fails_over in [false, true] {
+                check(config, info, fails_over, Some(*acknowledged), expected);
             }
         }
     }
 
-    #[test]
-    fn replicas_that_acknowledge_are_not_a_weakness() {
-        use Acknowledgement::{Received, Synced};
-        let everysec = [
-            ("appendonly", "yes"),
-            ("appendfsync", "everysec"),
-            ("no-appendfsync-on-rewrite", "yes"),
-        ];
-        let always = [
-            ("appendonly", "yes"),
-            ("appendfsync", "always"),
-            ("no-appendfsync-on-rewrite", "yes"),
-        ];
-        let safe = [
-            ("appendonly", "yes"),
-            ("appendfsync", "always"),
-            ("no-appendfsync-on-rewrite", "no"),
-        ];
-        /// Settings, `INFO`, how many replicas acknowledge and how, and a part of each sentence.
-        type Case<'a> = (
-            &'a [(&'a str, &'a str)],
-            &'a str,
-            (u32, Acknowledgement),
-            &'a [&'a str],
-        );
-        let cases: &[Case] = &[
-            (&safe, "connected_slaves:1\n", (1, Received), &[]),
-            // Nothing is acknowledged, so nothing is lost.
-            (&safe, "connected_slaves:0\n", (1, Received), &[]),
-            (
-                &safe,
-                "connected_slaves:2\n",
-                (1, Received),
-                &["set it to 2"],
-            ),
-            (
-                &safe,
-                "",
-                (1, Received),
-                &["does not report how many replicas"],
-            ),
-            (
-                &everysec,
-                "connected_slaves:1\n",
-                (1, Received),
-                &["two seconds"],
-            ),
-            (
-                &always,
-                "connected_slaves:1\n",
-                (1, Received),
-                &["while Redis rewrites its log"],
-            ),
-            // The server answers only when its own disk has the step.
-            (&everysec, "connected_slaves:1\n", (1, Synced), &[]),
-            (&always, "connected_slaves:1\n", (1, Synced), &[]),
-            (
-                &always,
-                "connected_slaves:3\n",
-                (2, Synced),
-                &["set it to 3"],
-            ),
-        ];
-        for (config, info, acknowledged, expected) in cases {
-            for fails_over in [false, true] {
-                let config = config
-                    .iter()
-                    .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()))
-                    .collect();
-                let report = DurabilityReport {
-                    config,
-                    info: parse_info(info).collect(),
-                    fails_over,
-                    acknowledged: Some(*acknowledged),
-                };
-                let found = report.weaknesses();
-                assert_eq!(found.len(), expected.len(), "{report:?}: {found:?}");
-                assert!(
-                    found
-                        .iter()
-                        .zip(*expected)
-                        .all(|(found, expected)| found.contains(expected)),
-                    "{found:?}"
-                );
-            }
+    fn check(
+        config: Settings,
+        info: &str,
+        fails_over: bool,
+        acknowledged: Option<(u32, Acknowledgement)>,
+        expected: &[&str],
+    ) {
+        let config = config
+            .iter()
+            .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()))
+            .collect();
+        let report = DurabilityReport {
+            config,
+            info: parse_info(info).collect(),
+            fails_over,
+            acknowledged,
+        };
+        let found = report.weaknesses();
+        assert_eq!(found.len(), expected.len(), "{report:?}: {found:?}");
+        for (found, expected) in found.iter().zip(expected) {
+            assert!(found.contains(expected), "{found}");
         }
     }
 }

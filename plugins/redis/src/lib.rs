@@ -3,9 +3,11 @@
 //!
 //! All keys of a pipeline carry one hash tag, `{namespace:pipeline}`, so that they lie in one slot,
 //! and every step of the delivery protocol is one Lua script over them. `address` parses the URL,
-//! `link` keeps a connection and classifies errors, `store` implements the protocol and `scripts`
-//! its steps, `replicas` waits until replicas have a step, `migration` converts the keys of an
-//! earlier format, and `durability` checks how durable an acknowledged write is.
+//! `link` keeps a connection and classifies errors, `replicas` waits until replicas have a step, and
+//! `keyspace` names the keys and sends requests for them. `store` implements the protocol, `scripts`
+//! its steps, and `encoding` writes and parses steps and records. `migration` converts the keys of
+//! an earlier format, and `durability` checks how durable an acknowledged write is. `work_queue`
+//! reads what pseidon-etl left in Redis.
 //!
 //! | Key after the tag | Type | Content |
 //! |---|---|---|
@@ -23,6 +25,8 @@
 
 mod address;
 mod durability;
+mod encoding;
+mod keyspace;
 mod link;
 mod migration;
 mod replicas;

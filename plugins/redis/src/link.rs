@@ -1,5 +1,7 @@
-//! A connection that is reopened after it breaks, and the classification of errors.
+//! A connection that is reopened after it breaks, what is known of the server at its other end, and
+//! the classification of errors.
 
+use std::collections::HashMap;
 use std::time::Duration;
 
 use parking_lot::Mutex;
@@ -8,11 +10,10 @@ use redis::cluster::{ClusterClient, ClusterConnection};
 use redis::cluster_routing::{Route, RoutingInfo, SingleNodeRoutingInfo, SlotAddr};
 use redis::{
     Client, Cmd, Connection, ConnectionInfo, ConnectionLike, ErrorKind, FromRedisValue, RedisError,
-    RedisResult, ServerErrorKind,
+    RedisResult, ServerErrorKind, cmd,
 };
 
 use crate::address::{self, ServerAddress};
-use crate::replicas::Acknowledgement;
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
 /// Generous, since a server that rewrites its log may delay a commit.
@@ -30,6 +31,15 @@ pub(crate) struct OpenConnection {
     /// How the server at the other end acknowledges steps; `None` before the first step that waits
     /// for replicas.
     pub(crate) acknowledgement: Option<Acknowledgement>,
+}
+
+/// How a replica acknowledges a step.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Acknowledgement {
+    /// `WAIT`: it has processed the step.
+    Received,
+    /// `WAITAOF`: it has synced the step to disk, and so has the server.
+    Synced,
 }
 
 /// What a connection is connected to.
@@ -72,6 +82,24 @@ impl OpenConnection {
             }
         }
     }
+
+    /// A section of `INFO` of the server that holds `key`. Empty if the server forbids the command.
+    pub(crate) fn info(
+        &mut self,
+        key: &str,
+        section: &str,
+    ) -> RedisResult<HashMap<String, String>> {
+        let text: Option<String> =
+            unless_forbidden(self.query_holder(key, cmd("INFO").arg(section)))?;
+        Ok(parse_info(&text.unwrap_or_default()).collect())
+    }
+}
+
+/// Parses the response to `INFO`.
+pub(crate) fn parse_info(text: &str) -> impl Iterator<Item = (String, String)> {
+    text.lines()
+        .filter_map(|line| line.trim().split_once(':'))
+        .map(|(name, value)| (name.to_owned(), value.to_owned()))
 }
 
 impl Link {
@@ -151,7 +179,7 @@ fn connect_to_master(
     let mut last_error = RedisError::from((ErrorKind::EmptySentinelList, "no sentinel"));
     for sentinel in sentinels {
         let found = connect_to_server(sentinel).and_then(|mut sentinel| {
-            redis::cmd("SENTINEL")
+            cmd("SENTINEL")
                 .arg("GET-MASTER-ADDR-BY-NAME")
                 .arg(service)
                 .query::<Option<(String, u16)>>(&mut sentinel)
@@ -177,7 +205,7 @@ fn connect_to_master(
 /// Checks the role: a sentinel that missed a failover still names the old master, which may be a
 /// replica by now.
 fn ensure_master(mut connection: Connection) -> RedisResult<Connection> {
-    let role: redis::Value = redis::cmd("ROLE").query(&mut connection)?;
+    let role: redis::Value = cmd("ROLE").query(&mut connection)?;
     let name = match role {
         redis::Value::Array(parts) => parts
             .into_iter()

@@ -6,54 +6,60 @@
 
 use std::collections::HashMap;
 
-use pseidon_delivery::{SinkId, StateStore, StoreError, StoredPlan};
+use pseidon_delivery::{SinkId, StoreError, StoredPlan};
 use redis::cmd;
 
-use crate::store::{FORMAT, RedisStore};
+use crate::keyspace::{FORMAT, Keyspace};
 
 /// Writes the plans in format 2, and the fingerprint of its plan into each record.
-pub(crate) fn from_format_1(store: &RedisStore) -> Result<(), StoreError> {
-    let plan = store.hash_field("meta", "plan")?;
-    if let (Some(fingerprint), Some(text)) = (&plan, store.hash_field("meta", "plan_text")?) {
-        store.add_plan(&StoredPlan {
+pub(crate) fn from_format_1(keyspace: &Keyspace) -> Result<(), StoreError> {
+    let plan = keyspace.hash_field("meta", "plan")?;
+    if let (Some(fingerprint), Some(text)) = (&plan, keyspace.hash_field("meta", "plan_text")?) {
+        keyspace.add_plan(&StoredPlan {
             fingerprint: fingerprint.clone(),
             text,
         })?;
     }
-    let notes: HashMap<String, String> = store.query(cmd("HGETALL").arg(store.key("notes")))?;
+    let notes: HashMap<String, String> =
+        keyspace.query(cmd("HGETALL").arg(keyspace.key("notes")))?;
     let plan_of_log = |log: &str| notes.get(&format!("{log}/plan"));
     for (key, text) in &notes {
         let Some(log) = key.strip_suffix("/plan-text") else {
             continue;
         };
         if let Some(fingerprint) = plan_of_log(log) {
-            store.add_plan(&StoredPlan {
+            keyspace.add_plan(&StoredPlan {
                 fingerprint: format!("{log}/{fingerprint}"),
                 text: text.clone(),
             })?;
         }
     }
-    for sink in store.sinks()? {
+    for sink in keyspace.sinks()? {
         let of_log = sink
             .as_str()
             .split_once('/')
             .and_then(|(log, _)| plan_of_log(log));
         if let Some(fingerprint) = of_log.or(plan.as_ref()) {
-            name_plan(store, &sink, fingerprint)?;
+            name_plan(keyspace, &sink, fingerprint)?;
         }
     }
-    store
-        .query::<i64>(cmd("HSET").arg(store.key("meta")).arg("format").arg(FORMAT))
+    keyspace
+        .query::<i64>(
+            cmd("HSET")
+                .arg(keyspace.key("meta"))
+                .arg("format")
+                .arg(FORMAT),
+        )
         .map(drop)
 }
 
-fn name_plan(store: &RedisStore, sink: &SinkId, fingerprint: &str) -> Result<(), StoreError> {
-    let splits = store.splits(sink)?;
+fn name_plan(keyspace: &Keyspace, sink: &SinkId, fingerprint: &str) -> Result<(), StoreError> {
+    let splits = keyspace.splits(sink)?;
     splits.iter().try_for_each(|split| {
-        store
+        keyspace
             .query::<i64>(
                 cmd("HSETNX")
-                    .arg(store.split_key(sink, split))
+                    .arg(keyspace.split_key(sink, split))
                     .arg("plan")
                     .arg(fingerprint),
             )

@@ -12,28 +12,17 @@
 //! disk. It is used if the server has the command and keeps an append-only file, which is checked
 //! once for each connection.
 
-use std::collections::HashMap;
 use std::num::NonZeroU32;
 
 use redis::{Cmd, ErrorKind, FromRedisValue, RedisError, RedisResult, Value, cmd};
 
-use crate::durability::parse_info;
-use crate::link::{OpenConnection, unless_forbidden};
+use crate::link::{Acknowledgement, OpenConnection, unless_forbidden};
 
 /// The timeouts of the successive `WAIT` commands, in milliseconds: together about 5 s, which is
 /// less than the connection's own timeout and more than `appendfsync everysec` takes. A replica
 /// that has yet to sync reports its progress at once and then only after a second, so the command
 /// is repeated.
 const WAIT_TIMEOUTS: [u64; 9] = [10, 20, 40, 80, 160, 320, 640, 1280, 2560];
-
-/// How a replica acknowledges a step.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Acknowledgement {
-    /// `WAIT`: it has processed the step.
-    Received,
-    /// `WAITAOF`: it has synced the step to disk, and so has the server.
-    Synced,
-}
 
 /// The replicas that must have a step before it counts as done.
 pub(crate) struct Replicas {
@@ -142,13 +131,9 @@ impl Replicas {
         let described: Option<Vec<Value>> = unless_forbidden(
             connection.query_holder(&self.marker, cmd("COMMAND").arg("INFO").arg("WAITAOF")),
         )?;
-        let persistence: Option<String> = unless_forbidden(
-            connection.query_holder(&self.marker, cmd("INFO").arg("persistence")),
-        )?;
+        let persistence = connection.info(&self.marker, "persistence")?;
         let has_command =
             described.is_some_and(|commands| commands.iter().any(|command| *command != Value::Nil));
-        let persistence: HashMap<String, String> =
-            parse_info(&persistence.unwrap_or_default()).collect();
         let has_file = persistence
             .get("aof_enabled")
             .is_some_and(|enabled| enabled == "1");

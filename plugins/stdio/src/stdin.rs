@@ -14,12 +14,12 @@ use bytes::Bytes;
 use parking_lot::Mutex;
 use pseidon_delivery::Position;
 use pseidon_dsl::Diagnostic;
-use pseidon_plugin::options::SchemaOption;
+use pseidon_plugin::Split;
+use pseidon_plugin::options::{OnError, Options, SchemaOption, SpannedValue};
 use pseidon_plugin::source::{
     Source, SourceError, SourceFacts, SourceHandle, SourcePlugin, SourceSetup, Stopped,
 };
-use pseidon_plugin::spec::{OptionDefault, OptionKind, OptionSpec, PluginSpec, Role};
-use pseidon_plugin::{Options, Split};
+use pseidon_plugin::spec::{PluginSpec, Role};
 
 mod lines;
 
@@ -45,65 +45,62 @@ static SPEC: PluginSpec = PluginSpec {
         read.\n\n\
         `@topic` is the stage's name, `@partition` is 0, and `@offset` counts bytes. `@offset` \
         increases from run to run, with gaps, and never decreases.",
-    positional: None,
-    options: &[
-        OptionSpec {
-            name: "format",
-            kind: OptionKind::String,
-            default: OptionDefault::Value("json"),
-            doc: "The format of a line: the name of a format, optionally with settings after a \
-                colon, such as `\"txt:sep=pipe;ts=0\"`.",
-        },
-        OptionSpec {
-            name: "schema",
-            kind: OptionKind::Schema,
-            default: OptionDefault::None,
-            doc: "The types of the records' fields. Without it, the types are derived from how the \
-                fields are used. `:infer` is not supported, because standard input cannot be \
-                re-read.",
-        },
-        OptionSpec {
-            name: "on-error",
-            kind: OptionKind::OnError,
-            default: OptionDefault::None,
-            doc: "What to do with a line that is malformed or does not match the schema. By \
-                default the line is quarantined next to the output.",
-        },
-    ],
-    free_options: &[],
+    positional: StdinOptions::POSITIONAL,
+    options: StdinOptions::DECLARED,
     example: "(stdin {:format \"json\" :schema {:id :int64 :url :utf8}})",
 };
+
+/// The options of the source `stdin`.
+#[derive(Clone, Debug, Options)]
+pub struct StdinOptions {
+    /// The format of a line: the name of a format, optionally with settings after a colon, such as
+    /// `"txt:sep=pipe;ts=0"`.
+    #[option(default = "json")]
+    format: SpannedValue<String>,
+    /// The types of the records' fields. Without it, the types are derived from how the fields are
+    /// used. `:infer` is not supported, because standard input cannot be re-read.
+    schema: Option<SpannedValue<SchemaOption>>,
+    /// What to do with a line that is malformed or does not match the schema. By default the line
+    /// is quarantined next to the output.
+    on_error: Option<OnError>,
+}
 
 /// The plugin `stdin`.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct StdinPlugin;
 
 impl SourcePlugin for StdinPlugin {
+    type Options = StdinOptions;
+
     fn spec(&self) -> &'static PluginSpec {
         &SPEC
     }
 
-    fn prepare(&self, options: &Options) -> Result<Arc<dyn Source>, Vec<Diagnostic>> {
-        let schema = match options.schema("schema") {
+    fn on_error(&self, options: &StdinOptions) -> OnError {
+        options.on_error.clone().unwrap_or_default()
+    }
+
+    fn prepare(&self, options: &StdinOptions) -> Result<Arc<dyn Source>, Vec<Diagnostic>> {
+        let schema = match &options.schema {
             None => None,
-            Some(SchemaOption::Fields(schema)) => Some(schema.clone()),
-            Some(SchemaOption::Infer) => {
-                let error = Diagnostic::new(
-                    options.span_of("schema"),
-                    "cannot infer a schema from standard input, because it cannot be re-read",
-                    "expected a map of fields",
-                )
-                .with_help("list the fields, such as :schema {:id :int64}");
-                return Err(vec![error]);
-            }
+            Some(schema) => match &schema.value {
+                SchemaOption::Fields(fields) => Some(fields.clone()),
+                SchemaOption::Infer => {
+                    let error = schema.error(
+                        "cannot infer a schema from standard input, because it cannot be re-read",
+                        "expected a map of fields",
+                    );
+                    let help = "list the fields, such as :schema {:id :int64}";
+                    return Err(vec![error.with_help(help)]);
+                }
+            },
         };
-        let format = options.string("format").unwrap_or("json").to_owned();
-        Ok(Arc::new(Stdin::new(format, schema)))
+        Ok(Arc::new(Stdin::new(options.format.clone(), schema)))
     }
 }
 
 struct Stdin {
-    format: String,
+    format: SpannedValue<String>,
     schema: Option<SchemaRef>,
     /// Kept between runs, for the rest of a line that a run was stopped in.
     reader: Mutex<LineReader>,
@@ -112,8 +109,10 @@ struct Stdin {
 impl Source for Stdin {
     fn facts(&self) -> SourceFacts {
         SourceFacts {
-            format: self.format.clone(),
+            format: self.format.value.clone(),
+            format_span: Some(self.format.span),
             schema: self.schema.clone(),
+            infer: None,
             not_rereadable: Some("standard input cannot be re-read"),
             finite: true,
             topic_may_change: false,
@@ -136,8 +135,8 @@ impl Source for Stdin {
 }
 
 impl Stdin {
-    fn new(format: String, schema: Option<SchemaRef>) -> Stdin {
-        let skip_empty = format.split(':').next() == Some("json");
+    fn new(format: SpannedValue<String>, schema: Option<SchemaRef>) -> Stdin {
+        let skip_empty = format.value.split(':').next() == Some("json");
         Stdin {
             format,
             schema,

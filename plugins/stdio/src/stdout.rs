@@ -17,13 +17,14 @@ use pseidon_delivery::{LaneId, StagedEntry};
 use pseidon_dsl::Diagnostic;
 use pseidon_formats::{OutputFormat, RecordEncoder};
 use pseidon_plugin::lane::{Lane, LaneRules, Room, SealOutcome};
+use pseidon_plugin::options::{OnError, Options, SpannedValue};
 use pseidon_plugin::rollover::Rollover;
 use pseidon_plugin::sink::{
     Chunk, PreparedSink, Protocol, RoutedRows, Sink, SinkError, SinkFacts, SinkInput, SinkPlugin,
     SinkSetup, TakenSplit, TakeoverResult,
 };
-use pseidon_plugin::spec::{OptionDefault, OptionKind, OptionSpec, PluginSpec, Role};
-use pseidon_plugin::{BadRow, Options, Rows, Stop};
+use pseidon_plugin::spec::{PluginSpec, Role};
+use pseidon_plugin::{BadRow, Rows, Stop};
 
 mod interruptible_writer;
 
@@ -43,38 +44,40 @@ static SPEC: PluginSpec = PluginSpec {
         run.\n\n\
         Printed records cannot be taken back: after a crash, up to one second of records is \
         printed again, so every path to this sink is at-least-once, and `check` reports it.",
-    positional: Some("format"),
-    options: &[
-        OptionSpec {
-            name: "format",
-            kind: OptionKind::Choice(&["json", "txt", "raw"]),
-            default: OptionDefault::Value("json"),
-            doc: "The format of a record: `:json` writes one object, `:txt` the record as text \
-                (the original record, or its only column), `:raw` the original bytes. Each record \
-                is followed by a line feed.",
-        },
-        OptionSpec {
-            name: "on-error",
-            kind: OptionKind::OnError,
-            default: OptionDefault::None,
-            doc: "What to do with a record that cannot be written in the format. By default the \
-                record is quarantined.",
-        },
-    ],
-    free_options: &[],
+    positional: StdoutOptions::POSITIONAL,
+    options: StdoutOptions::DECLARED,
     example: "(stdout {:format :json})",
 };
+
+/// The options of the sink `stdout`.
+#[derive(Clone, Debug, Options)]
+pub struct StdoutOptions {
+    /// The format of a record: `:json` writes one object, `:txt` the record as text (the original
+    /// record, or its only column), `:raw` the original bytes. Each record is followed by a line
+    /// feed.
+    #[option(positional, default = "json")]
+    format: SpannedValue<OutputFormat>,
+    /// What to do with a record that cannot be written in the format. By default the record is
+    /// quarantined.
+    on_error: Option<OnError>,
+}
 
 /// The plugin `stdout`.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct StdoutPlugin;
 
 impl SinkPlugin for StdoutPlugin {
+    type Options = StdoutOptions;
+
     fn spec(&self) -> &'static PluginSpec {
         &SPEC
     }
 
-    fn facts(&self, _options: &Options) -> SinkFacts {
+    fn on_error(&self, options: &StdoutOptions) -> OnError {
+        options.on_error.clone().unwrap_or_default()
+    }
+
+    fn facts(&self, _options: &StdoutOptions) -> SinkFacts {
         let protocol = Protocol::AtLeastOnce("records printed before a crash are printed again");
         SinkFacts {
             typed: false,
@@ -86,22 +89,13 @@ impl SinkPlugin for StdoutPlugin {
 
     fn prepare(
         &self,
-        options: &Options,
+        options: &StdoutOptions,
         input: &SinkInput,
     ) -> Result<Arc<dyn PreparedSink>, Vec<Diagnostic>> {
-        let invalid = |reason| {
-            vec![Diagnostic::new(
-                options.span_of("format"),
-                "this format cannot represent these records",
-                reason,
-            )]
-        };
-        let format: OutputFormat = options
-            .string("format")
-            .unwrap_or("json")
-            .parse()
-            .map_err(invalid)?;
-        let encoder = RecordEncoder::new(format, input).map_err(invalid)?;
+        let encoder = RecordEncoder::new(options.format.value, input).map_err(|reason| {
+            let message = "this format cannot represent these records";
+            vec![options.format.error(message, reason)]
+        })?;
         Ok(Arc::new(PreparedStdout {
             encoder: Arc::new(encoder),
         }))
@@ -115,6 +109,10 @@ struct PreparedStdout {
 impl PreparedSink for PreparedStdout {
     fn nondeterminism(&self) -> Option<String> {
         None
+    }
+
+    fn writes_to_stdout(&self) -> bool {
+        true
     }
 
     fn open(&self, setup: SinkSetup) -> Result<Arc<dyn Sink>, SinkError> {

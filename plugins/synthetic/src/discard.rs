@@ -9,14 +9,15 @@ use std::time::Duration;
 
 use pseidon_delivery::{LaneId, StagedEntry};
 use pseidon_dsl::Diagnostic;
+use pseidon_plugin::Rows;
 use pseidon_plugin::lane::{Lane, LaneRules, Room, SealOutcome};
+use pseidon_plugin::options::{OnError, Options};
 use pseidon_plugin::rollover::Rollover;
 use pseidon_plugin::sink::{
     Chunk, PreparedSink, Protocol, RoutedRows, Sink, SinkError, SinkFacts, SinkInput, SinkPlugin,
     SinkSetup, TakenSplit, TakeoverResult,
 };
 use pseidon_plugin::spec::{PluginSpec, Role};
-use pseidon_plugin::{Options, Rows};
 
 const LANE: &str = "dropped";
 const COMMIT_EVERY: Duration = Duration::from_secs(1);
@@ -28,22 +29,31 @@ static SPEC: PluginSpec = PluginSpec {
     details: "For measuring the cost of the rest of a pipeline, and for branches whose records are \
         not needed. Positions are committed every second and at the end of the run, as in every \
         sink, so that a restart resumes where the last run stopped.",
-    positional: None,
-    options: &[],
-    free_options: &[],
+    positional: DropOptions::POSITIONAL,
+    options: DropOptions::DECLARED,
     example: "(drop)",
 };
+
+/// The options of the sink `drop`: none.
+#[derive(Clone, Debug, Options)]
+pub struct DropOptions {}
 
 /// The plugin `drop`.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct DropPlugin;
 
 impl SinkPlugin for DropPlugin {
+    type Options = DropOptions;
+
     fn spec(&self) -> &'static PluginSpec {
         &SPEC
     }
 
-    fn facts(&self, _options: &Options) -> SinkFacts {
+    fn on_error(&self, _options: &DropOptions) -> OnError {
+        OnError::default()
+    }
+
+    fn facts(&self, _options: &DropOptions) -> SinkFacts {
         SinkFacts {
             typed: false,
             copies_meta: false,
@@ -54,7 +64,7 @@ impl SinkPlugin for DropPlugin {
 
     fn prepare(
         &self,
-        _options: &Options,
+        _options: &DropOptions,
         _input: &SinkInput,
     ) -> Result<Arc<dyn PreparedSink>, Vec<Diagnostic>> {
         Ok(Arc::new(PreparedDrop))

@@ -9,12 +9,13 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use pseidon_delivery::Position;
 use pseidon_dsl::Diagnostic;
-use pseidon_plugin::options::OnError;
+use pseidon_plugin::options::kinds::NamedExprs;
+use pseidon_plugin::options::{OnError, Options, SpannedValue};
 use pseidon_plugin::source::{
     Source, SourceError, SourceFacts, SourceHandle, SourcePlugin, SourceSetup, Stopped,
 };
-use pseidon_plugin::spec::{OptionDefault, OptionKind, OptionSpec, PluginSpec, Role};
-use pseidon_plugin::{Batch, Options, Split};
+use pseidon_plugin::spec::{PluginSpec, Role};
+use pseidon_plugin::{Batch, Split};
 
 mod numbers;
 mod pace;
@@ -55,110 +56,86 @@ static SPEC: PluginSpec = PluginSpec {
         A run resumes where the last one stopped, as with every source: a pipeline whose `:count` \
         records are all delivered generates no more records when it is run again, until the count \
         is raised or its state is removed.",
-    positional: None,
-    options: &[
-        OptionSpec {
-            name: "record",
-            kind: OptionKind::Exprs,
-            default: OptionDefault::Required,
-            doc: "The fields of a record: a map from names to SQL expressions, such as `{:id \"n\" \
-                :user \"'u' || (h % 100)\" :price \"r * 100\"}`.",
-        },
-        OptionSpec {
-            name: "count",
-            kind: OptionKind::Integer,
-            default: OptionDefault::None,
-            doc: "The number of records to generate, over all runs. The pipeline stops after them. \
-                Without it, the source never ends.",
-        },
-        OptionSpec {
-            name: "rate",
-            kind: OptionKind::Number,
-            default: OptionDefault::None,
-            doc: "Records per second, over all splits: `1000`, or `0.5` for one every two seconds. \
-                Without it, records are generated as fast as the pipeline accepts them. Records \
-                are generated in groups about 50 ms apart, and delays are caught up.",
-        },
-        OptionSpec {
-            name: "seed",
-            kind: OptionKind::Integer,
-            default: OptionDefault::Value("0"),
-            doc: "The seed of `r` and `h`. Different seeds generate different values.",
-        },
-        OptionSpec {
-            name: "splits",
-            kind: OptionKind::Integer,
-            default: OptionDefault::Value("1"),
-            doc: "The number of splits: record `n` belongs to split `n % splits`, which is also \
-                its `@partition`. Records of one split keep their order. Change it only together \
-                with the pipeline's name, because each split resumes from its own number.",
-        },
-        OptionSpec {
-            name: "on-error",
-            kind: OptionKind::OnError,
-            default: OptionDefault::Value("throw"),
-            doc: "What to do with a record whose expressions fail, for example because of a \
-                division by zero: `:throw` stops the run, `:noop` skips the record and counts it.",
-        },
-    ],
-    free_options: &[],
+    positional: GenerateOptions::POSITIONAL,
+    options: GenerateOptions::DECLARED,
     example: "(generate {:record {:id \"n\" :user \"'u' || (h % 100)\" :price \"r * 100\"} \
         :count 1000000})",
 };
+
+/// The options of the source `generate`.
+#[derive(Clone, Debug, Options)]
+pub struct GenerateOptions {
+    /// The fields of a record: a map from names to SQL expressions, such as `{:id "n" :user "'u' ||
+    /// (h % 100)" :price "r * 100"}`.
+    record: SpannedValue<NamedExprs>,
+    /// The number of records to generate, over all runs. The pipeline stops after them. Without it,
+    /// the source never ends.
+    count: Option<u64>,
+    /// Records per second, over all splits: `1000`, or `0.5` for one every two seconds. Without it,
+    /// records are generated as fast as the pipeline accepts them. Records are generated in groups
+    /// about 50 ms apart, and delays are caught up.
+    rate: Option<SpannedValue<f64>>,
+    /// The seed of `r` and `h`. Different seeds generate different values.
+    #[option(default = "0")]
+    seed: u64,
+    /// The number of splits: record `n` belongs to split `n % splits`, which is also its
+    /// `@partition`. Records of one split keep their order. Change it only together with the
+    /// pipeline's name, because each split resumes from its own number.
+    #[option(default = "1")]
+    splits: SpannedValue<u64>,
+    /// What to do with a record whose expressions fail, for example because of a division by zero:
+    /// `:throw` stops the run, `:noop` skips the record and counts it.
+    #[option(default = "throw")]
+    on_error: SpannedValue<OnError>,
+}
 
 /// The plugin `generate`.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct GeneratePlugin;
 
 impl SourcePlugin for GeneratePlugin {
+    type Options = GenerateOptions;
+
     fn spec(&self) -> &'static PluginSpec {
         &SPEC
     }
 
-    fn prepare(&self, options: &Options) -> Result<Arc<dyn Source>, Vec<Diagnostic>> {
+    fn on_error(&self, options: &GenerateOptions) -> OnError {
+        options.on_error.value.clone()
+    }
+
+    fn prepare(&self, options: &GenerateOptions) -> Result<Arc<dyn Source>, Vec<Diagnostic>> {
         let mut errors = Vec::new();
-        let mut invalid = |option: &str, message: &str, expected: &str| {
-            errors.push(Diagnostic::new(options.span_of(option), message, expected));
-        };
-        let pace = options.number("rate").and_then(|rate| {
-            let pace = Pace::new(rate);
+        let pace = options.rate.and_then(|rate| {
+            let pace = Pace::new(rate.value);
             if pace.is_none() {
-                invalid("rate", "invalid rate", "expected a number greater than 0");
+                errors.push(rate.error("invalid rate", "expected a number greater than 0"));
             }
             pace
         });
-        let splits = options.integer("splits").unwrap_or(1);
-        if !(1..=MAX_SPLITS).contains(&splits) {
-            invalid(
-                "splits",
-                "invalid number of splits",
-                &format!("expected 1 to {MAX_SPLITS}"),
-            );
+        let splits = options.splits;
+        if !(1..=MAX_SPLITS).contains(&splits.value) {
+            let expected = format!("expected 1 to {MAX_SPLITS}");
+            errors.push(splits.error("invalid number of splits", expected));
         }
-        let skip_failures = match options.on_error("on-error") {
-            None | Some(OnError::Throw) => false,
-            Some(OnError::Noop) => true,
-            Some(OnError::Retry { .. } | OnError::Quarantine { .. }) => {
-                invalid(
-                    "on-error",
-                    "generated records cannot be retried or quarantined",
-                    "expected :throw or :noop",
-                );
-                false
-            }
-        };
-        let record = options.named_exprs("record").unwrap_or_default();
-        match RecordGenerator::new(
-            record,
-            options.span_of("record"),
-            options.integer("seed").unwrap_or(0),
+        let policy = &options.on_error;
+        if matches!(
+            policy.value,
+            OnError::Retry { .. } | OnError::Quarantine { .. }
         ) {
+            errors.push(policy.error(
+                "generated records cannot be retried or quarantined",
+                "expected :throw or :noop",
+            ));
+        }
+        let record = &options.record;
+        match RecordGenerator::new(&record.value.0, record.span, options.seed) {
             Ok(generator) if errors.is_empty() => Ok(Arc::new(Generate {
                 generator,
-                count: options.integer("count"),
+                count: options.count,
                 pace,
-                splits: splits as usize,
-                skip_failures,
+                splits: splits.value as usize,
+                skip_failures: policy.value == OnError::Noop,
             })),
             Ok(_) => Err(errors),
             Err(more) => {
@@ -185,7 +162,9 @@ impl Source for Generate {
         );
         SourceFacts {
             format: "json".into(),
+            format_span: None,
             schema: Some(self.generator.schema().clone()),
+            infer: None,
             not_rereadable,
             finite: self.count.is_some(),
             topic_may_change: false,

@@ -15,13 +15,13 @@ use pseidon_exec::takeover::{resumption, take_over};
 use pseidon_plugin::Stop;
 use pseidon_plugin::sink::{Sink, SinkError, SinkSetup};
 
+use crate::client::Client;
+use crate::failure::Failure;
 use crate::fixture::{FIXTURE, rows};
-use crate::network::Client;
-use crate::process::{Failure, ProcessId};
-use crate::scenario::Mutation;
-use crate::source::rows_of;
-use crate::target;
-use crate::world::{ProcessAction, SharedWorld, SinkKind, plan_name, split_id};
+use crate::names::{ProcessId, SinkKind, plan_name, split_id};
+use crate::target_sink::TargetSink;
+use crate::world::source::{PartitionProgress, ReadRows};
+use crate::world::{ProcessAction, SharedWorld};
 
 /// The lease of claims: some thirty steps of the scheduler.
 const LEASE: Duration = Duration::from_secs(3);
@@ -43,16 +43,6 @@ struct Attempt<'a> {
     /// The partitions that it holds, each with the position from which it continues to read and the
     /// generation of the topic that it reads.
     held: BTreeMap<usize, PartitionProgress>,
-}
-
-/// How far a partition is read.
-#[derive(Clone, Copy)]
-pub(crate) struct PartitionProgress {
-    pub(crate) position: Position,
-    pub(crate) generation: u32,
-    /// How many rows of the record at that position were read already, of those that are derived
-    /// from it.
-    pub(crate) rows: usize,
 }
 
 /// Works until it must finish, or fails. `seen` is what the process knows of each sink's state.
@@ -139,7 +129,7 @@ fn open(
     };
     let sink: Arc<dyn Sink> = match kind {
         SinkKind::Files => FIXTURE.files(id.plan, are_moved).open(setup.clone())?,
-        SinkKind::Target => Arc::new(target::TargetSink {
+        SinkKind::Target => Arc::new(TargetSink {
             world: world.clone(),
             process: id,
             committer: committer.clone(),
@@ -280,58 +270,40 @@ impl Attempt<'_> {
             return Ok(());
         };
         let from = held.position;
-        let (rows_read, next, resume) = {
-            let mut world = self.world.lock();
-            let records = world
-                .read(partition, *held, count)
-                .map_err(Failure::Evidence)?;
-            let rows: Vec<(Position, Option<u8>)> = records.iter().flat_map(rows_of).collect();
-            let first = if held.rows < rows.len() { held.rows } else { 0 };
-            if rows.is_empty() {
-                return Ok(());
-            }
-            let upto = if may_end_inside {
-                world.rng.usize(first + 1..=rows.len())
-            } else {
-                rows.len()
-            };
-            let last = rows[upto - 1].0;
-            let is_cut = rows
-                .get(upto)
-                .is_some_and(|(position, _)| *position == last);
-            // What is read now belongs to the current generation.
-            *held = PartitionProgress {
-                position: if is_cut { last } else { last + 1 },
-                generation: world.partitions[partition].generation(),
-                rows: if is_cut {
-                    rows[..upto]
-                        .iter()
-                        .filter(|(position, _)| *position == last)
-                        .count()
-                } else {
-                    0
-                },
-            };
-            let resume = world.partitions[partition].resume(held.position, held.generation);
-            let next = if world.mutation == Some(Mutation::CutPositions) {
-                last + 1
-            } else {
-                held.position
-            };
-            (rows[first..upto].to_vec(), next, resume)
+        let read = self
+            .world
+            .lock()
+            .read_rows(partition, *held, count, may_end_inside)
+            .map_err(Failure::Evidence)?;
+        let Some(read) = read else {
+            return Ok(());
         };
-        let generation = held.generation;
-        let id = split_id(partition);
-        let wanted: Vec<_> = rows_read
+        *held = read.progress;
+        let next = read.next;
+        self.world.lock().note(|| {
+            let id = split_id(partition);
+            format!("{}  reads {id} {from}..{next}", self.id)
+        });
+        self.dispatch(partition, read)
+    }
+
+    /// Enters rows that were read into the ledgers, and hands them to the writers.
+    fn dispatch(&mut self, partition: usize, read: ReadRows) -> Result<(), Failure> {
+        let ReadRows {
+            rows: read,
+            progress,
+            next,
+            resume,
+        } = read;
+        let wanted: Vec<_> = read
             .iter()
             .filter_map(|(position, key)| Some((*position, (*key)?)))
             .collect();
-        self.world
-            .lock()
-            .note(|| format!("{}  reads {id} {from}..{next}", self.id));
         let mut chunks = Vec::new();
         for (number, open) in self.sinks.iter().enumerate().filter(|_| !wanted.is_empty()) {
-            let routed = open.sink.route(rows(partition, generation, &wanted, next));
+            let routed = open
+                .sink
+                .route(rows(partition, progress.generation, &wanted, next));
             chunks.extend(routed.chunks.into_iter().map(|chunk| (number, chunk)));
         }
         let sinks: Vec<usize> = (0..self.sinks.len()).collect();
@@ -348,7 +320,7 @@ impl Attempt<'_> {
         for (number, chunk) in enter(
             &|number| &*self.sinks[number].committer,
             &sinks,
-            &id,
+            &split_id(partition),
             outcome,
         ) {
             self.sinks[number].lanes.write(chunk, ())?;

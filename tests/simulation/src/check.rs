@@ -6,8 +6,9 @@ use pseidon_delivery::{CommitRecord, SinkId};
 
 use crate::disk::records;
 use crate::fixture::record_prefix;
-use crate::source::{KEYS, rows_of};
-use crate::world::{SinkKind, World};
+use crate::names::SinkKind;
+use crate::world::World;
+use crate::world::source::{KEYS, rows_of};
 
 /// A split's records in one bucket: lists of positions, one for each file.
 type SeenRecords = BTreeMap<(String, String), Vec<Vec<u64>>>;

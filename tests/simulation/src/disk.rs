@@ -12,7 +12,7 @@ use std::io;
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 
-use crate::system::{self, Fullness};
+use crate::full_disk::{Fullness, set_full};
 
 /// The name under which every machine sees its disk.
 pub(crate) const MOUNT_POINT: &str = "out";
@@ -152,7 +152,7 @@ impl Disks {
             self.point_to(&self.folder(disk));
             self.seen = Some(disk);
         }
-        system::set_full(self.full.get(&disk).copied());
+        set_full(self.full.get(&disk).copied());
     }
 
     /// Makes room on the disk if it was full, or fills it in this way. Returns how full it is now.
@@ -172,7 +172,7 @@ impl Disks {
     pub(crate) fn unmount(&mut self) {
         self.point_to(&self.dir.join(NOTHING));
         self.seen = None;
-        system::set_full(None);
+        set_full(None);
     }
 
     fn point_to(&self, target: &Path) {

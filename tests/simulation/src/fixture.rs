@@ -9,13 +9,15 @@ use pseidon_dsl::expr::ExprKind;
 use pseidon_dsl::node::Text;
 use pseidon_expr::{Column, Scope};
 use pseidon_files::FilesSink;
+use pseidon_files::sink::FilesSinkOptions;
 use pseidon_plugin::batch::WantedMetadata;
 use pseidon_plugin::metrics::Metrics;
+use pseidon_plugin::options::Options;
 use pseidon_plugin::sink::{PreparedSink, RecordShape, SinkInput, SinkPlugin};
-use pseidon_plugin::{BatchBuilder, LaneMemory, Options, Rows, Split};
+use pseidon_plugin::{BatchBuilder, LaneMemory, Rows, Split};
 
 use crate::disk::{LAKE, MOUNT_POINT};
-use crate::world::split_id;
+use crate::names::split_id;
 
 /// What all processes of all runs share.
 pub(crate) struct Fixture {
@@ -81,8 +83,9 @@ fn sink(plan: usize, are_moved: bool, input: &SinkInput) -> Arc<dyn PreparedSink
          :rollover {rollover} {move_to}}}"
     );
     let nodes = pseidon_dsl::edn::read_all(&text).expect("the options are well-formed");
-    let options = Options::parse(FilesSink.spec(), &nodes, pseidon_dsl::Span::default())
-        .expect("the options are valid");
+    let options =
+        FilesSinkOptions::parse_stage(FilesSink.spec(), &nodes, pseidon_dsl::Span::default())
+            .expect("the options are valid");
     FilesSink
         .prepare(&options, input)
         .expect("the sink is valid")

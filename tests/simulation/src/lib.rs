@@ -8,12 +8,12 @@
 //! The modules in reading order:
 //!
 //! 1. [`scenario`]: the kinds of faults.
-//! 2. `world`: everything outside the instances; its parts are [`store`], `network`, `disk`,
-//!    `source` and `target`.
-//! 3. `process`: an instance, which is a coroutine: it yields control at every call of the store.
-//!    It makes one `attempt` after another, with the sinks of the `fixture`. `entropy` replaces all
-//!    randomness by the seed's; `system` is the operating system of the instances, with clocks and
-//!    full disks.
+//! 2. `world`: everything outside the instances; its parts are [`store`], `disk`, and its modules
+//!    `network`, `source` and `target`.
+//! 3. `process`: an instance, which is a coroutine: it yields control at every call of the store
+//!    (`client`). It makes one `attempt` after another, with the sinks of the `fixture` and the
+//!    `target_sink`. `entropy` replaces all randomness by the seed's; `clock` and `system` are the
+//!    operating system of the instances, with full disks.
 //! 4. `scheduler`: decides what happens next.
 //! 5. `check`: what must be true at the end.
 //!
@@ -21,17 +21,20 @@
 
 mod attempt;
 mod check;
+mod client;
+mod clock;
 mod disk;
 mod entropy;
+mod failure;
 mod fixture;
-mod network;
+mod full_disk;
+mod names;
 mod process;
 pub mod scenario;
 mod scheduler;
-mod source;
 pub mod store;
 mod system;
-mod target;
+mod target_sink;
 mod world;
 
 use std::path::PathBuf;

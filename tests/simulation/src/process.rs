@@ -1,91 +1,16 @@
 //! A simulated instance: a process that makes one attempt after another, as the engine does.
 
-use std::fmt;
 use std::sync::Arc;
 
-use pseidon_delivery::committer::{AcknowledgedVersions, CommitterError};
-use pseidon_exec::sharing::SharingError;
-use pseidon_plugin::sink::SinkError;
+use pseidon_delivery::committer::AcknowledgedVersions;
 
 use crate::attempt;
+use crate::failure::Failure;
+use crate::names::ProcessId;
 use crate::world::SharedWorld;
 
 /// How long a process waits after a temporary failure, in milliseconds.
 const WAIT: u64 = 500;
-
-/// The identity of a process.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) struct ProcessId {
-    pub(crate) machine: usize,
-    pub(crate) number: usize,
-    /// The version of the pipeline that it runs.
-    pub(crate) plan: usize,
-}
-
-impl fmt::Display for ProcessId {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "m{}p{}", self.machine, self.number)?;
-        if self.plan > 0 {
-            write!(f, "-v{}", self.plan + 1)
-        } else {
-            Ok(())
-        }
-    }
-}
-
-/// Why an attempt has ended.
-#[derive(Debug)]
-pub(crate) enum Failure {
-    Fenced(String),
-    Transient(String),
-    /// Another plan has left lanes ahead.
-    OtherPlan(String),
-    /// The state is impossible: something has lost data.
-    Evidence(String),
-    Stopped,
-}
-
-impl fmt::Display for Failure {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Failure::Fenced(reason)
-            | Failure::Transient(reason)
-            | Failure::OtherPlan(reason)
-            | Failure::Evidence(reason) => f.write_str(reason),
-            Failure::Stopped => f.write_str("it was requested to leave"),
-        }
-    }
-}
-
-impl From<CommitterError> for Failure {
-    fn from(abandon: CommitterError) -> Self {
-        match abandon {
-            CommitterError::Fenced(error) => Failure::Fenced(error.to_string()),
-            other @ CommitterError::OtherPlan { .. } => Failure::OtherPlan(other.to_string()),
-            CommitterError::Fatal(reason) => Failure::Evidence(reason),
-            CommitterError::Stopped => Failure::Stopped,
-        }
-    }
-}
-
-impl From<SinkError> for Failure {
-    fn from(error: SinkError) -> Self {
-        match error {
-            SinkError::Committer(abandon) => abandon.into(),
-            SinkError::Transient(reason) | SinkError::Refused(reason) => Failure::Transient(reason),
-            SinkError::Fatal(reason) => Failure::Evidence(reason),
-        }
-    }
-}
-
-impl From<SharingError> for Failure {
-    fn from(error: SharingError) -> Self {
-        match error {
-            SharingError::Lost(_) => Failure::Fenced(error.to_string()),
-            SharingError::Store(reason) => Failure::Evidence(reason),
-        }
-    }
-}
 
 /// A process: makes attempts until one stops well, finds that something has lost data, or is
 /// requested to leave.

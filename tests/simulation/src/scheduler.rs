@@ -1,5 +1,8 @@
 //! The scheduler: the order of all steps of a run, determined by its seed.
 
+mod disturbances;
+mod finish;
+
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
@@ -7,16 +10,13 @@ use generator::{Generator, Gn};
 use pseidon_plugin::threads::{Coroutines, simulate_threads};
 
 use crate::Settings;
-use crate::disk::Disk;
 use crate::fixture::PLANS;
-use crate::process::{self, ProcessId};
+use crate::names::ProcessId;
+use crate::process;
 use crate::scenario::Kind;
-use crate::store::StoreContent;
 use crate::system;
-use crate::world::{SharedWorld, World, plan_name, split_id};
+use crate::world::{SharedWorld, World};
 
-/// How many steps a process may need at the end, when there are no more faults.
-const PATIENCE: u32 = 10_000;
 /// The size of a process's stack in words.
 const STACK: usize = 64 << 10;
 /// The maximum number of processes on a machine.
@@ -24,9 +24,6 @@ const MAX_PROCESSES: usize = 2;
 
 /// The maximum duration of a step, in milliseconds.
 const LONGEST_STEP: u64 = 200;
-/// The maximum jump of the wall clock, in milliseconds.
-const LONGEST_JUMP: u64 = 20_000;
-
 type Coroutine = Generator<'static, (), ()>;
 
 struct Process {
@@ -246,228 +243,6 @@ impl Scheduler {
         }
     }
 
-    /// A disturbance that the processes have not caused.
-    fn disturb(&mut self) {
-        let ids: Vec<ProcessId> = self.processes.keys().copied().collect();
-        let (what, any) = {
-            let mut world = self.world.lock();
-            (world.rng.u32(0..29), world.rng.choice(&ids).copied())
-        };
-        match (what, any) {
-            (0..5, _) => self.start_any(),
-            (5..8, Some(id)) => {
-                // Most faults are possible while a step is in progress.
-                let in_step = self
-                    .processes
-                    .iter()
-                    .find(|(_, process)| process.holds_locks.is_some())
-                    .map(|(id, _)| *id);
-                let is_wanted = self.world.lock().rng.bool();
-                self.crash(in_step.filter(|_| is_wanted).unwrap_or(id));
-                // The clean-up after a dead process may find room or not.
-                let mut world = self.world.lock();
-                if world.rng.u32(0..3) == 0 {
-                    world.fill_or_clear_a_disk();
-                }
-            }
-            (8..11, Some(id)) => self.freeze_or_wake(id),
-            (11, Some(id)) => {
-                let mut world = self.world.lock();
-                world.note(|| format!("{id}  is requested to stop"));
-                world.controls.entry(id).or_default().is_stopping = true;
-            }
-            (12, Some(id)) => {
-                let mut world = self.world.lock();
-                world.note(|| format!("{id}  is requested to leave at once"));
-                if let Some(stop) = world
-                    .controls
-                    .get(&id)
-                    .and_then(|control| control.stop.as_ref())
-                {
-                    stop.leave_now();
-                }
-            }
-            (13..16, Some(id)) => {
-                let mut world = self.world.lock();
-                if world.is_shared {
-                    return;
-                }
-                let partition = {
-                    let count = world.partitions.len();
-                    world.rng.usize(0..count)
-                };
-                world.note(|| format!("group  assigns partition {partition} to {id}"));
-                world.partitions[partition].assigned = Some(id);
-            }
-            (16..18, _) => {
-                let mut world = self.world.lock();
-                let world = &mut *world;
-                let partition = world.rng.usize(0..world.partitions.len());
-                let count = world.rng.usize(1..6);
-                world.partitions[partition].produce(&mut world.rng, count);
-            }
-            (18, _) => {
-                let mut world = self.world.lock();
-                let world = &mut *world;
-                let rng = &mut world.rng;
-                let name = world.disks.read_one(|count| rng.usize(0..count));
-                if let Some(name) = name {
-                    world.note(|| format!("reader takes {name}"));
-                }
-            }
-            (19, _) => self.reboot(),
-            (20, _) => self.world.lock().copy_store(),
-            (21, _) => self.restore_older(),
-            (22, _) => self.begin_generation(),
-            (23, _) => {
-                let mut world = self.world.lock();
-                if world.kinds.has(Kind::Target) && world.losing_positions_is_noticed() {
-                    world.lose_positions();
-                }
-            }
-            (24, _) => {
-                let mut world = self.world.lock();
-                let back = world.rng.u64(0..2 * LONGEST_JUMP);
-                world.set_clock(LONGEST_JUMP, back);
-                world.note(|| "clock  jumps".into());
-            }
-            (25..28, _) => self.world.lock().fill_or_clear_a_disk(),
-            _ => {}
-        }
-    }
-
-    /// Restarts a machine, whose disk is swapped, or not mounted.
-    fn reboot(&mut self) {
-        if !self.world.lock().kinds.has(Kind::Disks) {
-            return;
-        }
-        let machine = self.world.lock().rng.usize(0..self.machines);
-        for id in self
-            .processes
-            .keys()
-            .copied()
-            .filter(|id| id.machine == machine)
-            .collect::<Vec<_>>()
-        {
-            self.crash(id);
-        }
-        let mut world = self.world.lock();
-        let disks: Vec<Disk> = world
-            .disks
-            .all()
-            .filter(|disk| *disk == Disk::Root(machine) || matches!(disk, Disk::Data(_)))
-            .collect();
-        if let Some(disk) = world.rng.choice(disks) {
-            world.disks.mounted[machine] = disk;
-            world.note(|| format!("m{machine}  is restarted with {disk:?}"));
-        }
-    }
-
-    fn restore_older(&mut self) {
-        let mut world = self.world.lock();
-        if !world.kinds.has(Kind::OlderStore) || !world.restore_older() {
-            return;
-        }
-        // An older store does not name the instances that took splits since, so a target is not
-        // asked to fence them.
-        world.drop_messages();
-        world.drop_transactions();
-        drop(world);
-        for id in self.processes.keys().copied().collect::<Vec<_>>() {
-            self.crash(id);
-        }
-    }
-
-    /// A topic is created again, or a file is written again.
-    fn begin_generation(&mut self) {
-        let mut world = self.world.lock();
-        let world = &mut *world;
-        let number = world.rng.usize(0..world.partitions.len());
-        let kind = if world.partitions[number].is_file {
-            Kind::RewrittenFiles
-        } else {
-            Kind::Topics
-        };
-        if !world.kinds.has(kind) {
-            return;
-        }
-        // Before position 0 there are no bytes that could show it: docs/delivery.md names this as
-        // not excluded.
-        let is_at_its_beginning = |store: &StoreContent| {
-            let id = split_id(number);
-            store
-                .all_records()
-                .any(|(_, split, record)| *split == id && record.low == Some(0))
-        };
-        if kind == Kind::RewrittenFiles
-            && std::iter::once(&world.store)
-                .chain(&world.older)
-                .any(is_at_its_beginning)
-        {
-            return;
-        }
-        let partition = &mut world.partitions[number];
-        partition.begin_generation(&mut world.rng);
-        world.may_alarm = true;
-        world.note(|| format!("source  partition {number} begins again"));
-    }
-
-    fn freeze_or_wake(&mut self, id: ProcessId) {
-        let Some(process) = self.processes.get_mut(&id) else {
-            return;
-        };
-        process.is_frozen = !process.is_frozen;
-        let is_frozen = process.is_frozen;
-        self.world
-            .lock()
-            .note(|| format!("{id}  {}", if is_frozen { "freezes" } else { "wakes up" }));
-    }
-
-    /// Kills all processes and repairs all faults. On each machine one process after another reads
-    /// everything and stops gracefully.
-    fn finish(&mut self) {
-        self.world
-            .lock()
-            .note(|| "all processes are killed, all faults are repaired".into());
-        for id in self.processes.keys().copied().collect::<Vec<_>>() {
-            self.crash(id);
-        }
-        {
-            let mut world = self.world.lock();
-            world.is_calm = true;
-            world.disks.clear_all();
-            world.settle_network();
-        }
-        let mut disks: Vec<Disk> = self.world.lock().disks.all().collect();
-        self.world.lock().rng.shuffle(&mut disks);
-        let mut is_first = true;
-        for disk in disks {
-            let is_clear = {
-                let world = self.world.lock();
-                world.store.all_staged().next().is_none() && !world.disks.has_hidden(disk)
-            };
-            if is_clear && !is_first {
-                continue;
-            }
-            is_first = false;
-            let machine = if let Disk::Root(machine) = disk {
-                machine
-            } else {
-                0
-            };
-            self.world.lock().disks.mounted[machine] = disk;
-            // The work that one version of the pipeline has left must be finished by the same
-            // version.
-            for _ in 0..PLANS {
-                if let Some(plan) = self.plan_left() {
-                    self.finish_on(machine, plan);
-                }
-            }
-            let plan = self.any_plan();
-            self.finish_on(machine, plan);
-        }
-    }
-
     /// A version of the pipeline for an instance that is started.
     fn any_plan(&self) -> usize {
         let mut world = self.world.lock();
@@ -475,50 +250,6 @@ impl Scheduler {
             world.rng.usize(0..PLANS)
         } else {
             0
-        }
-    }
-
-    /// The version of the pipeline that has left lanes ahead, if one has. After an alarm nothing is
-    /// finished any more.
-    fn plan_left(&self) -> Option<usize> {
-        let world = self.world.lock();
-        let left = world
-            .store
-            .all_records()
-            .find(|(_, _, record)| !record.ahead.is_empty() && !world.is_alarmed);
-        let plan = left.and_then(|(_, _, record)| record.plan.clone())?;
-        (0..PLANS).find(|number| plan_name(*number) == plan)
-    }
-
-    /// One process finishes what can be finished on this machine and with this version of the
-    /// pipeline.
-    fn finish_on(&mut self, machine: usize, plan: usize) {
-        let id = self.start(machine, plan);
-        {
-            let mut world = self.world.lock();
-            for partition in 0..world.partitions.len() {
-                let is_of_other_plan = world.sinks.iter().any(|(sink, _)| {
-                    let record = world.store.record(sink, &split_id(partition));
-                    !record.ahead.is_empty() && record.plan != Some(plan_name(plan))
-                });
-                world.partitions[partition].assigned = (!is_of_other_plan).then_some(id);
-            }
-        }
-        let mut left = PATIENCE;
-        while self.processes.contains_key(&id) && left > 0 {
-            {
-                let mut world = self.world.lock();
-                world.step += 1;
-                world.pass_time(LONGEST_STEP);
-            }
-            self.resume(id);
-            left -= 1;
-        }
-        if left == 0 {
-            self.world.lock().violate(format!(
-                "{id} does not finish although there are no more faults"
-            ));
-            self.crash(id);
         }
     }
 }

@@ -1,98 +1,24 @@
-//! The operating system as the code under test sees it: the time, and full disks.
+//! The operating system as the code under test sees it: calls that find a full disk.
 //!
-//! The program uses the C library for both, so this binary has its own versions of these functions,
-//! as it has for randomness (`entropy`). On a thread without a simulation they do what the
-//! functions of the C library do.
+//! The program uses the C library for files, so this binary has its own versions of these functions,
+//! as it has for the time (`clock`) and for randomness (`entropy`). On a thread without a simulation
+//! they do what the functions of the C library do.
 //!
 //! On a full disk a call that needs room fails or succeeds, as the seed decides: files of others
 //! come and go. A write may stop in the middle. A file system that checks for room only when a file
 //! is synced accepts every write; then the sync fails, and the content of the file is lost.
 
-use std::cell::{Cell, RefCell};
+use std::cell::RefCell;
 use std::ffi::{c_char, c_int, c_void};
 
-use fastrand::Rng;
-use libc::{mode_t, size_t, ssize_t, timespec};
+use libc::{mode_t, size_t, ssize_t};
 
+use crate::full_disk::{FailureOdds, fullness};
 use crate::scenario::Mutation;
 use crate::world::{SharedWorld, World};
 
 thread_local! {
-    static TIME: Cell<Option<Time>> = const { Cell::new(None) };
-    static FULL: Cell<Option<Fullness>> = const { Cell::new(None) };
     static WORLD: RefCell<Option<SharedWorld>> = const { RefCell::new(None) };
-}
-
-/// The time on the clocks, in milliseconds.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Time {
-    /// The monotonic clock.
-    pub(crate) since_boot: u64,
-    /// The wall clock, which jumps.
-    pub(crate) wall: u64,
-}
-
-/// Sets the clocks of this thread.
-pub(crate) fn set_time(time: Time) {
-    TIME.set(Some(time));
-}
-
-/// The ways in which a disk is full.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Fullness {
-    /// There is hardly any room.
-    Nearly,
-    /// The disk reports it when something is written.
-    AtWrites,
-    /// The disk reports it when something is synced.
-    AtSyncs,
-}
-
-/// How many of nine calls fail.
-struct FailureOdds {
-    making: u32,
-    writing: u32,
-    syncing: u32,
-}
-
-impl Fullness {
-    /// Chooses a way at random.
-    pub(crate) fn any(rng: &mut Rng) -> Fullness {
-        match rng.u32(0..3) {
-            0 => Fullness::Nearly,
-            1 => Fullness::AtWrites,
-            _ => Fullness::AtSyncs,
-        }
-    }
-
-    fn odds(self) -> FailureOdds {
-        match self {
-            Fullness::Nearly => FailureOdds {
-                making: 1,
-                writing: 2,
-                syncing: 2,
-            },
-            Fullness::AtWrites => FailureOdds {
-                making: 6,
-                writing: 8,
-                syncing: 2,
-            },
-            Fullness::AtSyncs => FailureOdds {
-                making: 1,
-                writing: 0,
-                syncing: 5,
-            },
-        }
-    }
-}
-
-/// Sets whether calls of this thread find a full disk from now on.
-pub(crate) fn set_full(full: Option<Fullness>) {
-    FULL.set(full);
-}
-
-fn fullness() -> Option<Fullness> {
-    FULL.try_with(Cell::get).ok().flatten()
 }
 
 /// Sets the world of this thread's simulation; `None` ends it.
@@ -172,37 +98,6 @@ fn lose_content(file: c_int, size: i64) {
     let zeros = vec![0u8; usize::try_from(size).unwrap_or_default()];
     // Safety: the buffer has as many bytes. A file that accepts none of them keeps its content.
     let _ = unsafe { libc::pwrite64(file, zeros.as_ptr().cast(), zeros.len(), 0) };
-}
-
-/// The time, for the standard library and for other crates of this binary.
-///
-/// # Safety
-/// As for `clock_gettime` of the C library.
-#[unsafe(no_mangle)]
-pub(crate) unsafe extern "C" fn clock_gettime(
-    clock: libc::clockid_t,
-    time: *mut timespec,
-) -> c_int {
-    let shown = TIME
-        .try_with(Cell::get)
-        .ok()
-        .flatten()
-        .and_then(|shown| match clock {
-            libc::CLOCK_REALTIME => Some(shown.wall),
-            libc::CLOCK_MONOTONIC | libc::CLOCK_BOOTTIME => Some(shown.since_boot),
-            _ => None,
-        });
-    let Some(milliseconds) = shown else {
-        // Safety: the caller's arguments are those of the system call.
-        return unsafe { libc::syscall(libc::SYS_clock_gettime, clock, time) } as c_int;
-    };
-    let shown = timespec {
-        tv_sec: (milliseconds / 1000) as i64,
-        tv_nsec: (milliseconds % 1000) as i64 * 1_000_000,
-    };
-    // Safety: the caller has room for a time.
-    unsafe { time.write(shown) };
-    0
 }
 
 /// Writes, as far as the disk has room.
@@ -294,34 +189,5 @@ pub(crate) unsafe extern "C" fn fsync(file: c_int) -> c_int {
         Some(_) => 0,
         // Safety: the caller's argument is that of the system call.
         None => unsafe { libc::syscall(libc::SYS_fsync, file) as c_int },
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
-
-    use super::{Time, set_time};
-
-    #[test]
-    fn the_standard_library_uses_these_clocks() {
-        set_time(Time {
-            since_boot: 1000,
-            wall: 5000,
-        });
-        let (began, wall) = (Instant::now(), SystemTime::now());
-        assert_eq!(
-            wall.duration_since(UNIX_EPOCH).ok(),
-            Some(Duration::from_secs(5))
-        );
-        set_time(Time {
-            since_boot: 2500,
-            wall: 4000,
-        });
-        assert_eq!(began.elapsed(), Duration::from_millis(1500));
-        assert_eq!(
-            SystemTime::now().duration_since(UNIX_EPOCH).ok(),
-            Some(Duration::from_secs(4))
-        );
     }
 }

@@ -1,26 +1,31 @@
 //! The world outside the instances: the store, the network, the disks, the topics and the consumer
 //! group, and what the simulation knows about them.
 
+pub(crate) mod network;
+pub(crate) mod requests;
+pub(crate) mod source;
+pub(crate) mod target;
+
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 
 use fastrand::Rng;
 use parking_lot::{Mutex, MutexGuard};
-use pseidon_delivery::{SinkId, SplitId};
+use pseidon_delivery::SinkId;
 use pseidon_plugin::Stop;
 use pseidon_plugin::threads::ThreadBody;
 
+use self::network::Network;
+use self::source::{Partition, PartitionProgress};
+use self::target::Target;
 use crate::Settings;
-use crate::attempt::PartitionProgress;
+use crate::clock::{Time, set_time};
 use crate::disk::{Disk, Disks};
-use crate::network::Network;
-use crate::process::ProcessId;
+use crate::full_disk::Fullness;
+use crate::names::{ProcessId, SinkKind, split_id};
 use crate::scenario::{Kind, Kinds, Mutation};
-use crate::source::Partition;
 use crate::store::StoreContent;
-use crate::system::{self, Fullness, Time};
-use crate::target::Target;
 
 /// What the scheduler requests from a process.
 #[derive(Default)]
@@ -77,20 +82,6 @@ pub(crate) struct World {
 #[derive(Clone)]
 pub(crate) struct SharedWorld(Arc<Mutex<World>>);
 
-/// The kinds of sinks.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum SinkKind {
-    /// Files, with the positions in the store.
-    Files,
-    /// A target that holds the positions.
-    Target,
-}
-
-/// The fingerprint of a version of the pipeline.
-pub(crate) fn plan_name(plan: usize) -> String {
-    format!("plan{plan}")
-}
-
 /// The next action of a process.
 pub(crate) enum ProcessAction {
     Take(Vec<usize>),
@@ -109,11 +100,6 @@ pub(crate) enum ProcessAction {
     Fail,
     Finish,
     Nothing,
-}
-
-/// The split of a partition.
-pub(crate) fn split_id(partition: usize) -> SplitId {
-    SplitId::from(format!("in:clicks/{partition}"))
 }
 
 impl SharedWorld {
@@ -216,13 +202,13 @@ impl World {
     pub(crate) fn pass_time(&mut self, milliseconds: u64) {
         self.time.since_boot += milliseconds;
         self.time.wall += milliseconds;
-        system::set_time(self.time);
+        set_time(self.time);
     }
 
     /// Sets the wall clock forward or back.
     pub(crate) fn set_clock(&mut self, forward: u64, back: u64) {
         self.time.wall = self.time.wall + forward - back;
-        system::set_time(self.time);
+        set_time(self.time);
     }
 
     pub(crate) fn share(self) -> SharedWorld {

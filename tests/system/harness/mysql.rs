@@ -7,14 +7,17 @@ use pseidon_mysql::database::{Database, Row};
 
 use super::{Site, server, wait_until};
 
-/// The documented definition of the table.
-const TABLE: &str = "create table pseidon_logs (
-  log varchar(100) not null, format varchar(200) default null, output_format varchar(200) default null,
-  base_partition varchar(200) default null, log_partition varchar(200) default null, hive_table_name varchar(200) default null,
-  hive_url varchar(255), hive_user varchar(200) default null, hive_password varchar(200) default null,
-  quarantine varchar(200) default '/tmp/pseidon-quarantine', log_group varchar(100) default 'default',
-  enabled tinyint(1) default '1', primary key (log)
-) engine=MyISAM default charset=latin1";
+/// The page that documents the table.
+const PAGE: &str = include_str!("../../../docs/logs.md");
+
+/// The documented definition of the table, as a MyISAM table in latin1, which pseidon-etl's is.
+fn definition() -> String {
+    let (_, block) = PAGE
+        .split_once("```sql table\n")
+        .expect("the page has the table");
+    let (definition, _) = block.split_once(";\n```").expect("the block ends");
+    format!("{definition} engine=MyISAM default charset=latin1")
+}
 
 /// The table.
 pub(crate) struct LogTable {
@@ -41,7 +44,9 @@ impl LogTable {
             .execute(&format!("create database {name}"), &[])
             .expect("a database can be made");
         let database = connect(&format!("{server}/{name}"));
-        database.execute(TABLE, &[]).expect("the table can be made");
+        database
+            .execute(&definition(), &[])
+            .expect("the table can be made");
         let quarantine = site.path("quarantine").display().to_string();
         LogTable {
             database,

@@ -275,81 +275,13 @@ pub(crate) fn check(folder: &Path, fed: &FedRecords) -> CheckResult {
     );
     let files = files(folder);
     open_in_tools(&files);
-
-    let mut differences = Vec::new();
-    let mut times: Vec<Vec<u32>> = fed
-        .counts
-        .iter()
-        .map(|count| vec![0; *count as usize])
-        .collect();
-    // By bucket and partition.
-    let mut ranges: BTreeMap<(String, u64), Vec<NumberRange>> = BTreeMap::new();
+    let mut comparison = Comparison::new(folder, fed);
     for file in &files {
-        let bucket = file
-            .strip_prefix(folder)
-            .ok()
-            .and_then(Path::parent)
-            .expect("below the folder")
-            .display()
-            .to_string();
-        let mut last: BTreeMap<u64, (u64, u64)> = BTreeMap::new();
-        for record in records(file) {
-            match times
-                .get_mut(record.partition as usize)
-                .and_then(|times| times.get_mut(record.number as usize))
-            {
-                Some(times) => *times += 1,
-                None => differences.push(format!(
-                    "{record:?} was never fed; it is in {}",
-                    file.display()
-                )),
-            }
-            if record.bucket != bucket
-                || record.bucket != fed.bucket(record.partition, record.number)
-            {
-                differences.push(format!("{record:?} does not belong in {}", file.display()));
-            }
-            let range = last
-                .entry(record.partition)
-                .or_insert((record.number, record.number));
-            if range.1 > record.number {
-                differences.push(format!(
-                    "{record:?} comes after number {} in {}",
-                    range.1,
-                    file.display()
-                ));
-            }
-            range.1 = range.1.max(record.number);
-        }
-        for (partition, (first, last)) in last {
-            ranges
-                .entry((bucket.clone(), partition))
-                .or_default()
-                .push(NumberRange { first, last, file });
-        }
+        comparison.add_file(file);
     }
-    for ((bucket, partition), ranges) in &mut ranges {
-        ranges.sort();
-        for pair in ranges.windows(2) {
-            let [before, after] = pair else { continue };
-            if before.last >= after.first {
-                differences.push(format!(
-                    "in {bucket} partition {partition}'s ranges overlap: {} ends with {}, {} starts with {}",
-                    before.file.display(),
-                    before.last,
-                    after.file.display(),
-                    after.first
-                ));
-            }
-        }
-    }
-    for (partition, times) in times.iter().enumerate() {
-        for (number, times) in times.iter().enumerate().filter(|(_, times)| **times != 1) {
-            differences.push(format!(
-                "record {number} of partition {partition} occurs {times} times"
-            ));
-        }
-    }
+    comparison.compare_ranges();
+    comparison.compare_times();
+    let differences = comparison.differences;
     assert!(
         differences.is_empty(),
         "{} differences in {} files, the first of them:\n{}",
@@ -358,6 +290,109 @@ pub(crate) fn check(folder: &Path, fed: &FedRecords) -> CheckResult {
         differences[..differences.len().min(MAX_DIFFERENCES)].join("\n")
     );
     CheckResult { files }
+}
+
+/// The records of the files below a folder, compared with what was fed.
+struct Comparison<'a> {
+    folder: &'a Path,
+    fed: &'a FedRecords,
+    /// How often each record was found, by partition and number.
+    times: Vec<Vec<u32>>,
+    /// By bucket and partition.
+    ranges: BTreeMap<(String, u64), Vec<NumberRange<'a>>>,
+    differences: Vec<String>,
+}
+
+impl<'a> Comparison<'a> {
+    fn new(folder: &'a Path, fed: &'a FedRecords) -> Comparison<'a> {
+        let counts = fed.counts.iter();
+        Comparison {
+            folder,
+            fed,
+            times: counts.map(|count| vec![0; *count as usize]).collect(),
+            ranges: BTreeMap::new(),
+            differences: Vec::new(),
+        }
+    }
+
+    /// Compares the records of a file one by one, and adds its ranges.
+    fn add_file(&mut self, file: &'a Path) {
+        let bucket = file
+            .strip_prefix(self.folder)
+            .ok()
+            .and_then(Path::parent)
+            .expect("below the folder")
+            .display()
+            .to_string();
+        let mut ranges: BTreeMap<u64, (u64, u64)> = BTreeMap::new();
+        for record in records(file) {
+            self.count(&record, file);
+            if record.bucket != bucket
+                || record.bucket != self.fed.bucket(record.partition, record.number)
+            {
+                self.differences
+                    .push(format!("{record:?} does not belong in {}", file.display()));
+            }
+            let (_, last) = ranges
+                .entry(record.partition)
+                .or_insert((record.number, record.number));
+            if *last > record.number {
+                self.differences.push(format!(
+                    "{record:?} comes after number {last} in {}",
+                    file.display()
+                ));
+            }
+            *last = (*last).max(record.number);
+        }
+        for (partition, (first, last)) in ranges {
+            self.ranges
+                .entry((bucket.clone(), partition))
+                .or_default()
+                .push(NumberRange { first, last, file });
+        }
+    }
+
+    fn count(&mut self, record: &Record, file: &Path) {
+        let times = self
+            .times
+            .get_mut(record.partition as usize)
+            .and_then(|times| times.get_mut(record.number as usize));
+        match times {
+            Some(times) => *times += 1,
+            None => self.differences.push(format!(
+                "{record:?} was never fed; it is in {}",
+                file.display()
+            )),
+        }
+    }
+
+    fn compare_ranges(&mut self) {
+        for ((bucket, partition), ranges) in &mut self.ranges {
+            ranges.sort();
+            for pair in ranges.windows(2) {
+                let [before, after] = pair else { continue };
+                if before.last >= after.first {
+                    self.differences.push(format!(
+                        "in {bucket} partition {partition}'s ranges overlap: {} ends with {}, {} starts with {}",
+                        before.file.display(),
+                        before.last,
+                        after.file.display(),
+                        after.first
+                    ));
+                }
+            }
+        }
+    }
+
+    fn compare_times(&mut self) {
+        for (partition, times) in self.times.iter().enumerate() {
+            for (number, times) in times.iter().enumerate().filter(|(_, times)| **times != 1) {
+                self.differences.push(format!(
+                    "record {number} of partition {partition} occurs {times} times"
+                ));
+            }
+        }
+    }
 }
 
 /// Checks that standard tools can decompress compressed files. Parquet files are checked by the

@@ -64,7 +64,7 @@ impl Redis {
             .stdout(log)
             .stdin(Stdio::null())
             .spawn()
-            .expect("redis-server is required: vagrant/scripts/local-up installs it");
+            .expect("redis-server is required: scripts/local-up installs it");
         self.process = Some(process);
         wait_until("redis answers", 20, || {
             TcpStream::connect(("127.0.0.1", self.port)).is_ok()

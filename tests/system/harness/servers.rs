@@ -97,10 +97,7 @@ impl Drop for Servers {
 }
 
 fn command(script: &str, dir: &PathBuf, names: &[&str]) -> Command {
-    let mut command = Command::new(format!(
-        "{}/vagrant/scripts/{script}",
-        env!("CARGO_MANIFEST_DIR")
-    ));
+    let mut command = Command::new(format!("{}/scripts/{script}", env!("CARGO_MANIFEST_DIR")));
     command.arg("--dir").arg(dir).args(names);
     command
 }

@@ -9,7 +9,7 @@ use super::tables::{self, FORMAT_KEY, META, NOTES, PLANS, RECORDS, SplitKey, val
 pub(super) const FORMAT: u64 = 2;
 
 /// Format 1 had (epoch, sequence, low, owners) for each (sink, split), the pipeline's plan in two
-/// values of `meta`, and the plan of each topic's pipeline (a row of the MySQL table) in two notes.
+/// values of `meta`, and the plan of each topic's pipeline in two notes.
 const SPLITS_1: TableDefinition<SplitKey, (u64, u64, Option<u64>, &str)> =
     TableDefinition::new("splits");
 const PLAN_FINGERPRINT_1: &str = "plan fingerprint";

@@ -1,10 +1,13 @@
 //! Instances with their own committers over one store and the files of their machines.
 
+mod check;
+mod removal;
+
 use std::collections::{BTreeMap, HashSet, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use pseidon_delivery::committer::{CommitterError, Positions, SplitToBegin};
+use pseidon_delivery::committer::{Positions, SplitToBegin};
 use pseidon_delivery::{
     Claimant, Committer, LaneCommit, LaneId, Position, SinkId, SplitId, StagedEntry, StateStore,
 };
@@ -360,31 +363,6 @@ impl World {
         }
     }
 
-    /// A fenced instance discards its lanes and restarts; a stopped one leaves its files to others.
-    fn give_up(&mut self, by: usize, abandon: &CommitterError) {
-        let Some(instance) = self.instances[by].take() else {
-            return;
-        };
-        match abandon {
-            CommitterError::Fatal(_) | CommitterError::OtherPlan { .. } => panic!("{abandon}"),
-            CommitterError::Stopped => {}
-            CommitterError::Fenced(_) => {
-                // A commit whose answer was lost may have been applied: this instance must not
-                // remove what is staged now.
-                let staged: HashSet<String> = self
-                    .store
-                    .staged(&sink())
-                    .unwrap()
-                    .into_iter()
-                    .map(|entry| entry.id)
-                    .collect();
-                self.files.retain(|id, file| {
-                    file.visible || file.owner != instance.owner || staged.contains(id)
-                });
-            }
-        }
-    }
-
     fn publish(&mut self, by: usize, count: usize) {
         let Some(instance) = &mut self.instances[by] else {
             return;
@@ -413,47 +391,6 @@ impl World {
         }
     }
 
-    /// The files of a dead instance are not locked any more. The instance is fenced first and the
-    /// staged entries are read second: in the other order one of its commits could be applied in
-    /// between, and leave an entry staged that is not known here.
-    fn look_for_dead(&mut self, by: usize) {
-        let alive: HashSet<String> = self
-            .instances
-            .iter()
-            .flatten()
-            .map(|instance| instance.owner.clone())
-            .collect();
-        let Some(instance) = &mut self.instances[by] else {
-            return;
-        };
-        let of_machine = self
-            .files
-            .values()
-            .filter(|file| file.machine == machine(by))
-            .map(|file| file.owner.clone());
-        instance.dead = of_machine.filter(|owner| !alive.contains(owner)).collect();
-        instance
-            .dead
-            .iter()
-            .for_each(|owner| instance.committer.fence(owner).unwrap());
-        instance.live_staged = self
-            .store
-            .staged(&sink())
-            .unwrap()
-            .into_iter()
-            .map(|entry| entry.id)
-            .collect();
-    }
-
-    fn remove_dead(&mut self, by: usize) {
-        let Some(instance) = &mut self.instances[by] else {
-            return;
-        };
-        let dead = |file: &File| file.machine == machine(by) && instance.dead.contains(&file.owner);
-        self.files
-            .retain(|id, file| file.visible || !dead(file) || instance.live_staged.contains(id));
-    }
-
     /// The first instance is left; it takes everything, reads to the end and stops gracefully. Then
     /// the other machine is started once more, where what others left can only be published and
     /// removed.
@@ -474,63 +411,6 @@ impl World {
             self.idle(by, &[]);
             self.look_for_dead(by);
             self.remove_dead(by);
-        }
-    }
-
-    pub(crate) fn check(&self) {
-        let hidden: Vec<_> = self
-            .files
-            .iter()
-            .filter(|(_, file)| !file.visible)
-            .collect();
-        assert!(hidden.is_empty(), "hidden files are left: {hidden:?}");
-        assert_eq!(
-            self.store.staged(&sink()).unwrap(),
-            [],
-            "entries are left in the store"
-        );
-
-        let mut seen: BTreeMap<(LaneId, usize), Vec<Vec<Position>>> = BTreeMap::new();
-        for file in self.files.values() {
-            let mut of_split: BTreeMap<usize, Vec<Position>> = BTreeMap::new();
-            for (split, position) in &file.records {
-                of_split.entry(*split).or_default().push(*position);
-            }
-            for (split, positions) in of_split {
-                seen.entry((file.lane.clone(), split))
-                    .or_default()
-                    .push(positions);
-            }
-        }
-        let mut expected: BTreeMap<(LaneId, usize), Vec<Position>> = BTreeMap::new();
-        for (split, input) in self.inputs.iter().enumerate() {
-            let from = self.starts.get(&split).copied().unwrap_or(0);
-            let begun = input.iter().filter(|(position, _)| *position >= from);
-            for (position, lane) in begun.filter_map(|(position, lane)| Some((*position, (*lane)?)))
-            {
-                expected
-                    .entry((LaneId::from(format!("lane{lane}")), split))
-                    .or_default()
-                    .push(position);
-            }
-        }
-        // Files in the order of their first position, laid end to end, are the split's records of
-        // that lane: none is missing, none is there twice, and no file's range overlaps another's.
-        let seen: BTreeMap<_, Vec<Position>> = seen
-            .into_iter()
-            .map(|(key, mut files)| {
-                files.sort_by_key(|positions| positions[0]);
-                (key, files.concat())
-            })
-            .collect();
-        assert_eq!(seen, expected);
-
-        for (split, record) in self.store.records(&sink()).unwrap() {
-            assert!(
-                record.ahead.is_empty(),
-                "a graceful stop leaves nothing ahead in {split}: {record:?}"
-            );
-            assert!(record.owners.is_empty());
         }
     }
 }

@@ -7,7 +7,7 @@ use arrow::datatypes::Schema;
 use parking_lot::Mutex;
 use pseidon_delivery::committer::{Positions, SplitToBegin};
 use pseidon_delivery::embedded::EmbeddedStore;
-use pseidon_delivery::{Claimant, Position, StagedEntry, StateStore};
+use pseidon_delivery::{Claimant, Position, SplitId, StagedEntry, StateStore};
 use pseidon_plugin::batch::{BatchBuilder, RecordMeta, Split, WantedMetadata};
 use pseidon_plugin::lane::{Completion, Lane, Progress};
 use pseidon_plugin::metrics::Metrics;

@@ -161,6 +161,14 @@ impl<W> Schedule<W> {
         None
     }
 
+    /// Whether a thread works with the writer: it does the writer's next task, or wakes another
+    /// thread for it.
+    pub(super) fn is_on_thread(&self, key: WriterKey) -> bool {
+        self.slots
+            .get(&key)
+            .is_some_and(|slot| slot.writer.is_none())
+    }
+
     /// The job of the writer whose turn it is, if one is ready.
     pub(super) fn next(&mut self, now: Instant) -> Option<Job<W>> {
         let (ready, key) = *self.agenda.first()?;

@@ -14,7 +14,7 @@ use arrow::util::display::{ArrayFormatter, FormatOptions};
 use pseidon_dsl::Diagnostic;
 use pseidon_dsl::expr::{Expr, Meta, Path, PathStep};
 use pseidon_dsl::node::Text;
-use pseidon_expr::types::json_field;
+use pseidon_expr::types::{field_type_name, json_field};
 use pseidon_expr::{Column, CompiledExpr, Input, Scope, compile};
 
 /// The number of rows in the fixture.
@@ -222,4 +222,28 @@ pub(crate) fn shown(values: &ArrayRef) -> Vec<String> {
     (0..values.len())
         .map(|row| formatter.value(row).to_string())
         .collect()
+}
+
+/// Checks cases of an expression, its type and its three values.
+pub(crate) fn check(cases: &[(&str, &str, [&str; 3])]) {
+    let mut wrong = Vec::new();
+    for (text, expected_type, expected) in cases {
+        let compiled = match compiled(text) {
+            Ok(compiled) => compiled,
+            Err(errors) => {
+                wrong.push(format!("{text}: {errors:?}"));
+                continue;
+            }
+        };
+        match evaluate(&compiled) {
+            Ok(values) if shown(&values) == *expected => {}
+            Ok(values) => wrong.push(format!("{text}: {:?}", shown(&values))),
+            Err(error) => wrong.push(format!("{text}: {error}")),
+        }
+        let found = field_type_name(compiled.field());
+        if found != *expected_type {
+            wrong.push(format!("{text} is {found}"));
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }

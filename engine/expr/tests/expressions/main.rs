@@ -1,8 +1,10 @@
 //! Tests of expressions as users write them, through the public API.
 
 mod arbitrary;
+mod compiled;
 mod demand;
 mod errors;
 mod evaluate;
 mod fixture;
+mod functions;
 mod large;

@@ -4,6 +4,9 @@ use std::time::Duration;
 
 use pseidon_dsl::{Diagnostic, Node, NodeKind, nearest, units};
 
+use super::value::{Argument, OptionValue, ParseResult, scalar, word};
+use crate::spec::OptionKind;
+
 /// A stage's error policy.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum OnError {
@@ -27,11 +30,26 @@ pub enum OnError {
     },
 }
 
+/// A quarantine beside the output.
+impl Default for OnError {
+    fn default() -> OnError {
+        OnError::Quarantine { path: None }
+    }
+}
+
+impl OptionValue for OnError {
+    const KIND: OptionKind = OptionKind::OnError;
+
+    fn parse(argument: &Argument<'_>) -> ParseResult<OnError> {
+        OnError::from_node(argument.node())
+    }
+}
+
 const WORDS: [&str; 4] = ["throw", "noop", "retry", "quarantine"];
 
 impl OnError {
-    pub(super) fn parse(node: &Node) -> Result<OnError, Vec<Diagnostic>> {
-        if let Some(word) = super::word(node) {
+    fn from_node(node: &Node) -> Result<OnError, Vec<Diagnostic>> {
+        if let Some(word) = word(node) {
             return match word {
                 "throw" => Ok(OnError::Throw),
                 "noop" => Ok(OnError::Noop),
@@ -58,7 +76,7 @@ impl OnError {
                 "expected {:retry …} or {:quarantine …}",
             )]);
         };
-        match super::word(key) {
+        match word(key) {
             Some("quarantine") => parse_quarantine(value),
             Some("retry") => parse_retry(value),
             Some(other) => Err(vec![unknown(key, other)]),
@@ -99,7 +117,7 @@ fn parse_quarantine(value: &Node) -> Result<OnError, Vec<Diagnostic>> {
                         ..
                     },
                 ),
-            ] if super::word(key) == Some("path") => Ok(OnError::Quarantine {
+            ] if word(key) == Some("path") => Ok(OnError::Quarantine {
                 path: Some(path.value.clone()),
             }),
             _ => Err(vec![Diagnostic::new(
@@ -131,7 +149,7 @@ fn parse_retry(value: &Node) -> Result<OnError, Vec<Diagnostic>> {
     };
     let mut errors = Vec::new();
     for (key, value) in entries {
-        match super::word(key) {
+        match word(key) {
             Some("times") => match &value.kind {
                 NodeKind::Int(number) if *number >= 0 => times = *number as u64,
                 _ => errors.push(Diagnostic::new(
@@ -140,17 +158,15 @@ fn parse_retry(value: &Node) -> Result<OnError, Vec<Diagnostic>> {
                     "expected an integer such as 10",
                 )),
             },
-            Some("interval") => {
-                match super::scalar(value).and_then(|text| units::duration(&text).ok()) {
-                    Some(time) => interval = time,
-                    None => errors.push(Diagnostic::new(
-                        value.span,
-                        "`:interval` is not a duration",
-                        "expected a duration such as \"60s\"",
-                    )),
-                }
-            }
-            Some("then") => match OnError::parse(value) {
+            Some("interval") => match scalar(value).and_then(|text| units::duration(&text).ok()) {
+                Some(time) => interval = time,
+                None => errors.push(Diagnostic::new(
+                    value.span,
+                    "`:interval` is not a duration",
+                    "expected a duration such as \"60s\"",
+                )),
+            },
+            Some("then") => match OnError::from_node(value) {
                 Ok(OnError::Retry { .. }) => {
                     errors.push(Diagnostic::new(
                         value.span,

@@ -6,6 +6,9 @@ use arrow::datatypes::{DataType, Field, Fields, Schema, SchemaRef};
 use pseidon_dsl::{Diagnostic, Name, Node, NodeKind, Span, edn, node::Text, print};
 use pseidon_expr::types::field_type_name;
 
+use super::value::{Argument, OptionValue, ParseResult, SpannedValue, scalar, word};
+use crate::spec::OptionKind;
+
 /// The value of `:schema`.
 #[derive(Clone, Debug, PartialEq)]
 pub enum SchemaOption {
@@ -15,13 +18,38 @@ pub enum SchemaOption {
     Fields(SchemaRef),
 }
 
-impl SchemaOption {
-    pub(super) fn parse(node: &Node) -> Result<SchemaOption, Vec<Diagnostic>> {
-        if super::word(node) == Some("infer") {
+impl OptionValue for SchemaOption {
+    const KIND: OptionKind = OptionKind::Schema;
+
+    fn parse(argument: &Argument<'_>) -> ParseResult<SchemaOption> {
+        let node = argument.node();
+        if word(node) == Some("infer") {
             return Ok(SchemaOption::Infer);
         }
         let fields = parse_fields(node)?;
         Ok(SchemaOption::Fields(Arc::new(Schema::new(fields))))
+    }
+
+    fn identity(&self) -> Option<String> {
+        Some(match self {
+            SchemaOption::Fields(schema) => format!("{schema:?}"),
+            SchemaOption::Infer => "infer".to_owned(),
+        })
+    }
+}
+
+impl SpannedValue<SchemaOption> {
+    /// The fields, if they are not to be inferred.
+    pub fn fields(&self) -> Option<SchemaRef> {
+        match &self.value {
+            SchemaOption::Fields(schema) => Some(schema.clone()),
+            SchemaOption::Infer => None,
+        }
+    }
+
+    /// The position of `:infer`.
+    pub fn infer(&self) -> Option<Span> {
+        (self.value == SchemaOption::Infer).then_some(self.span)
     }
 }
 
@@ -142,7 +170,7 @@ fn parse_field(name: String, node: &Node) -> Result<Field, Vec<Diagnostic>> {
             )]),
         },
         _ => {
-            let Some(text) = super::scalar(node) else {
+            let Some(text) = scalar(node) else {
                 return Err(vec![Diagnostic::new(
                     node.span,
                     "this is not a type",

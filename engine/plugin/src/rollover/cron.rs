@@ -5,6 +5,9 @@ use chrono::{
     DateTime, Datelike, Days, Months, NaiveDate, NaiveDateTime, TimeDelta, Timelike, Utc,
 };
 
+use crate::options::{Argument, OptionValue, ParseResult};
+use crate::spec::OptionKind;
+
 /// How far ahead the next time is searched: 29 February comes at least once in eight years.
 const LOOK_AHEAD_DAYS: i64 = 366 * 9;
 
@@ -29,6 +32,14 @@ struct NumberSet {
 impl NumberSet {
     fn has(self, number: u32) -> bool {
         self.bits & (1 << number) != 0
+    }
+}
+
+impl OptionValue for Cron {
+    const KIND: OptionKind = OptionKind::String;
+
+    fn parse(argument: &Argument<'_>) -> ParseResult<Cron> {
+        argument.checked(Cron::parse)
     }
 }
 

@@ -18,9 +18,10 @@ use std::path::Path;
 use pseidon_delivery::StoreError;
 use pseidon_delivery::store::new_identity;
 
-use super::place::{make_dirs, rename_to_new, sync_dir};
-use super::staging::OPEN;
+use super::file_system::{make_dirs, rename_to_new, sync_dir};
 
+/// The folder in each base directory for its id and for files that are not published yet.
+pub(super) const OPEN: &str = ".pseidon-open";
 /// The file in [`OPEN`] that holds the id.
 const DISK: &str = "disk";
 /// The length of an id in hexadecimal digits.

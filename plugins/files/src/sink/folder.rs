@@ -6,7 +6,6 @@
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
-use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -15,8 +14,8 @@ use rustix::fs::{FlockOperation, flock};
 use rustix::io::Errno;
 
 use super::disk::DiskId;
+use super::file_system::{make_dirs, names_file, sync_dir};
 use super::host::Host;
-use super::place::{make_dirs, sync_dir};
 
 const LOCK: &str = "lock";
 /// The prefix of a folder's name until the folder is complete.
@@ -334,14 +333,6 @@ fn lock_and_label(mut lock: &File, label: &Label) -> io::Result<()> {
     flock(lock, FlockOperation::NonBlockingLockExclusive)?;
     lock.write_all(label.to_text().as_bytes())?;
     lock.sync_all()
-}
-
-/// Whether `path` names this file.
-fn names_file(path: &Path, file: &File) -> bool {
-    let (Ok(found), Ok(ours)) = (fs::symlink_metadata(path), file.metadata()) else {
-        return false;
-    };
-    (found.dev(), found.ino()) == (ours.dev(), ours.ino())
 }
 
 #[cfg(test)]

@@ -14,9 +14,9 @@ use pseidon_formats::{EncodeError, FileCodec, FileEncoder, RetryWriter};
 use pseidon_plugin::{Rows, Split};
 use serde_json::{Map, Value, json};
 
+use super::entry::Move;
 use super::follow_up::{Destination, FollowUp};
 use super::lane_name::{NameParts, file_name, folder_and_name};
-use super::place::Move;
 use super::staging::HiddenFile;
 
 /// The key of a Parquet file's metadata under which the file lists the positions of its records.

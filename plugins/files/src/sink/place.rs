@@ -7,123 +7,17 @@
 
 use std::collections::BTreeSet;
 use std::fmt;
-use std::fs::{self, File};
+use std::fs;
 use std::io;
-use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{CWD, RenameFlags, renameat_with};
-use rustix::io::Errno;
-use serde_json::{Value, json};
-
-use super::disk::DiskId;
-use super::follow_up::FollowUp;
-use super::host::Host;
-use super::staging::OPEN;
+use super::disk::{DiskId, OPEN};
+use super::entry::Move;
+use super::file_system::{has_inode, make_dirs, metadata, rename_to_new};
+use super::verdict::{DiskMatch, DiskState, Obstacle, Verdict, decide};
 
 /// How many names are tried when the preferred name is taken.
 const MAX_NAMES: u32 = 10_000;
-
-/// A staged entry of the state store: how a file is published.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Move {
-    /// The machine of the process that wrote it.
-    pub(super) host: Host,
-    /// The disk it is on; `None` in an entry of an earlier version.
-    pub(super) disk: Option<DiskId>,
-    /// Its inode, which it keeps under every name; an earlier version recorded it only together
-    /// with a follow-up.
-    pub(super) inode: Option<u64>,
-    /// Its size; an earlier version recorded it only together with a follow-up.
-    pub(super) bytes: Option<u64>,
-    /// The base directory, an absolute path.
-    pub(super) base: PathBuf,
-    /// The hidden name, relative to the base directory.
-    pub(super) hidden: String,
-    /// The visible name, relative to the base directory.
-    pub(super) visible: String,
-    /// The extension of that name, without the first dot; a suffix that makes a name unique goes
-    /// before it.
-    pub(super) extension: String,
-    /// The follow-up after publishing, if there is one.
-    pub(super) follow_up: Option<FollowUp>,
-}
-
-/// The state of a committed file on the disk.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum DiskState {
-    /// Its hidden name exists, with this many bytes.
-    Hidden(u64),
-    /// Its hidden name does not exist.
-    Gone {
-        /// Whether this is the disk to which it was written.
-        disk: DiskMatch,
-        /// Whether it exists under its visible name, or a numbered variant of it.
-        is_visible: bool,
-    },
-}
-
-/// How the disk of a base directory relates to the disk to which a file was written.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum DiskMatch {
-    /// It is the same disk.
-    Same,
-    /// It is another disk, with this id if it has one.
-    Other(Option<DiskId>),
-    /// It may be either: the entry does not identify the disk to which the file was written.
-    Unknown,
-}
-
-/// What is left to do with a committed file.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Verdict {
-    /// It has to be renamed to its visible name.
-    Publish,
-    /// It was published; `is_visible` says whether it still exists.
-    Published { is_visible: bool },
-    /// It cannot be published here.
-    NotHere(Obstacle),
-}
-
-/// Why a committed file cannot be published here.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Obstacle {
-    /// This is another disk, with this id if it has one.
-    OtherDisk(Option<DiskId>),
-    /// The file is not here, and the entry does not identify its disk.
-    UnknownDisk,
-    /// The hidden file's size differs from the committed size.
-    OtherSize { found: u64, committed: u64 },
-}
-
-/// Decides whether a file of `bytes` bytes in this state is published, has to be published, or
-/// cannot be published here.
-pub(super) fn decide(state: DiskState, bytes: Option<u64>) -> Verdict {
-    match state {
-        DiskState::Hidden(found) => match bytes.filter(|bytes| *bytes != found) {
-            None => Verdict::Publish,
-            Some(committed) => Verdict::NotHere(Obstacle::OtherSize { found, committed }),
-        },
-        // A missing hidden name means that the file got its visible name only on the disk to which
-        // it was written.
-        DiskState::Gone {
-            disk: DiskMatch::Same,
-            is_visible,
-        } => Verdict::Published { is_visible },
-        DiskState::Gone {
-            disk: DiskMatch::Other(found),
-            ..
-        } => Verdict::NotHere(Obstacle::OtherDisk(found)),
-        DiskState::Gone {
-            disk: DiskMatch::Unknown,
-            is_visible: true,
-        } => Verdict::Published { is_visible: true },
-        DiskState::Gone {
-            disk: DiskMatch::Unknown,
-            is_visible: false,
-        } => Verdict::NotHere(Obstacle::UnknownDisk),
-    }
-}
 
 /// The result of applying a [`Move`].
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -137,56 +31,6 @@ pub(super) enum PublishOutcome {
 }
 
 impl Move {
-    /// Serializes the entry for the state store.
-    pub(super) fn to_detail(&self) -> String {
-        let mut detail = json!({
-            "host": self.host.to_text(),
-            "base": self.base.to_string_lossy(),
-            "hidden": self.hidden,
-            "visible": self.visible,
-            "extension": self.extension,
-        });
-        if let Some(disk) = &self.disk {
-            detail["disk"] = disk.as_str().into();
-        }
-        if let Some(inode) = self.inode {
-            detail["inode"] = inode.into();
-        }
-        if let Some(bytes) = self.bytes {
-            detail["bytes"] = bytes.into();
-        }
-        if let Some(follow_up) = &self.follow_up {
-            detail["then"] = follow_up.to_json();
-        }
-        detail.to_string()
-    }
-
-    /// Parses an entry that [`Move::to_detail`] of this version or an earlier one wrote.
-    pub(super) fn from_detail(detail: &str) -> Option<Move> {
-        let value: Value = serde_json::from_str(detail).ok()?;
-        let text = |key: &str| value.get(key)?.as_str().map(str::to_owned);
-        let then = value.get("then");
-        // An earlier version kept them inside the follow-up.
-        let number = |key: &str| value.get(key).or_else(|| then?.get(key))?.as_u64();
-        Some(Move {
-            host: Host::from_text(&text("host")?),
-            disk: match value.get("disk") {
-                None => None,
-                Some(disk) => Some(DiskId::from_text(disk.as_str()?)?),
-            },
-            inode: number("inode"),
-            bytes: number("bytes"),
-            base: text("base")?.into(),
-            hidden: text("hidden")?,
-            visible: text("visible")?,
-            extension: text("extension")?,
-            follow_up: match then {
-                None => None,
-                Some(then) => Some(FollowUp::from_json(then)?),
-            },
-        })
-    }
-
     /// Publishes the file, or finds it published. Adds the changed folders to `changed`; the move
     /// is durable when they are synced.
     pub(super) fn apply(&self, changed: &mut BTreeSet<PathBuf>) -> io::Result<PublishOutcome> {
@@ -252,14 +96,6 @@ impl Move {
         ))
     }
 
-    /// The folders of its hidden and its visible name.
-    pub(super) fn dirs(&self) -> impl Iterator<Item = PathBuf> + use<> {
-        [&self.hidden, &self.visible]
-            .map(|name| self.base.join(name).parent().map(Path::to_owned))
-            .into_iter()
-            .flatten()
-    }
-
     /// The path under which the file was published, if it still exists there. The inode identifies
     /// the file; without one, any file of that name counts.
     pub(super) fn find_published(&self) -> io::Result<Option<PathBuf>> {
@@ -303,29 +139,6 @@ impl Move {
             moving: self,
             obstacle,
         }
-    }
-
-    /// The visible name without its folder.
-    pub(super) fn file_name(&self) -> &str {
-        self.visible
-            .rsplit_once('/')
-            .map_or(self.visible.as_str(), |(_, name)| name)
-    }
-
-    /// The file's name without its extension, and the extension with its dot.
-    fn stem_and_ending(&self) -> (&str, String) {
-        let (name, ending) = (self.file_name(), format!(".{}", self.extension));
-        (name.strip_suffix(&ending).unwrap_or(name), ending)
-    }
-
-    /// The candidate name with this number: the visible name, then `name~1`, `name~2` …
-    fn name(&self, number: u32) -> PathBuf {
-        let visible = self.base.join(&self.visible);
-        if number == 0 {
-            return visible;
-        }
-        let (stem, ending) = self.stem_and_ending();
-        visible.with_file_name(format!("{stem}~{number}{ending}"))
     }
 }
 
@@ -375,83 +188,11 @@ impl fmt::Display for ObstacleMessage<'_> {
     }
 }
 
-/// The metadata of the file with this name; `None` if it does not exist.
-fn metadata(path: &Path) -> io::Result<Option<fs::Metadata>> {
-    match fs::symlink_metadata(path) {
-        Err(error)
-            if matches!(
-                error.kind(),
-                io::ErrorKind::NotFound | io::ErrorKind::NotADirectory
-            ) =>
-        {
-            Ok(None)
-        }
-        other => other.map(Some),
-    }
-}
-
-fn has_inode(path: &Path, inode: u64) -> io::Result<bool> {
-    Ok(metadata(path)?.is_some_and(|found| found.ino() == inode))
-}
-
-/// Renames a file. Fails with `AlreadyExists` instead of replacing another file.
-pub(super) fn rename_to_new(from: &Path, to: &Path) -> io::Result<()> {
-    match renameat_with(CWD, from, CWD, to, RenameFlags::NOREPLACE) {
-        // Some file systems, such as NFS, do not support it. A second link and then the removal of
-        // the first has the same effect, unless the process dies in between.
-        Err(Errno::INVAL | Errno::NOSYS | Errno::NOTSUP) => link_and_remove(from, to),
-        other => Ok(other?),
-    }
-}
-
-fn link_and_remove(from: &Path, to: &Path) -> io::Result<()> {
-    match fs::hard_link(from, to) {
-        Err(error) if error.kind() == io::ErrorKind::AlreadyExists && is_same_file(from, to)? => {}
-        other => other?,
-    }
-    fs::remove_file(from)
-}
-
-fn is_same_file(one: &Path, other: &Path) -> io::Result<bool> {
-    let (one, other) = (fs::metadata(one)?, fs::metadata(other)?);
-    Ok((one.dev(), one.ino()) == (other.dev(), other.ino()))
-}
-
-/// Creates a folder and its missing parents, durably.
-pub(super) fn make_dirs(dir: &Path) -> io::Result<()> {
-    if dir.is_dir() {
-        return Ok(());
-    }
-    let parent = dir.parent().filter(|parent| !parent.as_os_str().is_empty());
-    if let Some(parent) = parent {
-        make_dirs(parent)?;
-    }
-    match fs::create_dir(dir) {
-        Err(error) if error.kind() == io::ErrorKind::AlreadyExists && dir.is_dir() => {}
-        other => other?,
-    }
-    parent.map_or(Ok(()), sync_dir)
-}
-
-/// Makes the names in a folder durable.
-pub(super) fn sync_dir(dir: &Path) -> io::Result<()> {
-    match File::open(dir).and_then(|dir| dir.sync_all()) {
-        // Some file systems cannot, and need not, sync a folder.
-        Err(error) if error.raw_os_error() == Some(Errno::INVAL.raw_os_error()) => Ok(()),
-        other => other,
-    }
-}
-
-/// Makes the names in folders durable; a folder that no longer exists is skipped.
-pub(super) fn sync_dirs<'a>(dirs: impl IntoIterator<Item = &'a PathBuf>) -> io::Result<()> {
-    dirs.into_iter().try_for_each(|dir| match sync_dir(dir) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-        other => other,
-    })
-}
-
 #[cfg(test)]
 mod tests {
+    use std::os::unix::fs::MetadataExt;
+
+    use super::super::host::Host;
     use super::*;
 
     /// A base directory on a disk with an id, with a hidden file.
@@ -518,36 +259,6 @@ mod tests {
     }
 
     #[test]
-    fn entries_round_trip_and_those_of_earlier_versions_are_parsed() {
-        let dir = a_disk();
-        let follow_up = FollowUp {
-            records: 10,
-            positions: serde_json::Map::new(),
-            destination: None,
-        };
-        let moving = Move {
-            follow_up: Some(follow_up.clone()),
-            ..a_move(dir.path())
-        };
-        assert_eq!(Move::from_detail(&moving.to_detail()).unwrap(), moving);
-        let plain = concat!(
-            r#"{"host":"a b","base":"/data","hidden":".open/1.open","#,
-            r#""visible":"a=1/x.json","extension":"json"}"#
-        );
-        let moving = Move::from_detail(plain).unwrap();
-        assert_eq!(
-            (moving.disk, moving.inode, moving.bytes, moving.follow_up),
-            (None, None, None, None)
-        );
-        let then = r#","then":{"inode":7,"bytes":100,"records":10,"positions":{}}}"#;
-        let moving = Move::from_detail(&plain.replace('}', then)).unwrap();
-        assert_eq!(
-            (moving.disk, moving.inode, moving.bytes, moving.follow_up),
-            (None, Some(7), Some(100), Some(follow_up))
-        );
-    }
-
-    #[test]
     fn no_file_is_replaced() {
         let dir = a_disk();
         for number in 0..3 {
@@ -562,48 +273,6 @@ mod tests {
         assert_eq!(
             names.map(|name| content(dir.path(), name).unwrap()),
             ["0", "1", "2"]
-        );
-    }
-
-    #[test]
-    fn a_missing_hidden_name_means_published_only_on_the_same_disk() {
-        let state = |disk: DiskMatch, is_visible: bool| DiskState::Gone { disk, is_visible };
-        let published = |is_visible: bool| Verdict::Published { is_visible };
-        let other = DiskId::from_text(&"0".repeat(32));
-        let elsewhere = |disk: &Option<DiskId>| Verdict::NotHere(Obstacle::OtherDisk(disk.clone()));
-        let cases = [
-            (DiskState::Hidden(3), Verdict::Publish),
-            (
-                DiskState::Hidden(2),
-                Verdict::NotHere(Obstacle::OtherSize {
-                    found: 2,
-                    committed: 3,
-                }),
-            ),
-            (state(DiskMatch::Same, true), published(true)),
-            (state(DiskMatch::Same, false), published(false)),
-            (
-                state(DiskMatch::Other(other.clone()), false),
-                elsewhere(&other),
-            ),
-            (
-                state(DiskMatch::Other(other.clone()), true),
-                elsewhere(&other),
-            ),
-            (state(DiskMatch::Other(None), true), elsewhere(&None)),
-            (state(DiskMatch::Unknown, true), published(true)),
-            (
-                state(DiskMatch::Unknown, false),
-                Verdict::NotHere(Obstacle::UnknownDisk),
-            ),
-        ];
-        for (state, expected) in cases {
-            assert_eq!(decide(state.clone(), Some(3)), expected, "{state:?}");
-        }
-        assert_eq!(
-            decide(DiskState::Hidden(2), None),
-            Verdict::Publish,
-            "an earlier version did not record the size"
         );
     }
 
@@ -681,23 +350,5 @@ mod tests {
         assert_eq!(content(dir.path(), ".open/1.open").unwrap(), "on");
         hide(dir.path(), "one");
         assert_eq!(apply(&moving), PublishOutcome::Published);
-    }
-
-    #[test]
-    fn linking_and_removing_replaces_a_no_replace_rename() {
-        let dir = tempfile::tempdir().unwrap();
-        let (from, to) = (dir.path().join("from"), dir.path().join("to"));
-        fs::write(&from, "one").unwrap();
-        link_and_remove(&from, &to).unwrap();
-        assert!(!from.exists());
-        fs::hard_link(&to, &from).unwrap();
-        link_and_remove(&from, &to).unwrap();
-        assert!(!from.exists(), "a crash between the two steps is recovered");
-        fs::write(&from, "two").unwrap();
-        assert_eq!(
-            link_and_remove(&from, &to).unwrap_err().kind(),
-            io::ErrorKind::AlreadyExists
-        );
-        assert_eq!(fs::read_to_string(&to).unwrap(), "one");
     }
 }

@@ -18,16 +18,15 @@
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read};
-use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
-use parquet::errors::ParquetError;
-use parquet::file::metadata::{ColumnChunkMetaData, ParquetMetaDataReader};
 use rustix::fs::{FlockOperation, flock};
 
+use super::damage::find_damage;
+use super::entry::Move;
+use super::file_system::{make_dirs, names_file, remove_if_exists, rename_to_new, sync_dir};
 use super::follow_up::FollowUp;
 use super::lane_name::digest;
-use super::place::{Move, make_dirs, rename_to_new, sync_dir};
 
 /// How many bytes are copied between two checks whether to stop.
 const COPY_CHUNK: u64 = 8 << 20;
@@ -276,64 +275,10 @@ fn busy(path: &Path) -> io::Error {
     )
 }
 
-fn names_file(path: &Path, file: &File) -> bool {
-    let (Ok(found), Ok(ours)) = (fs::symlink_metadata(path), file.metadata()) else {
-        return false;
-    };
-    (found.dev(), found.ino()) == (ours.dev(), ours.ino())
-}
-
-fn remove_if_exists(path: &Path) -> io::Result<()> {
-    match fs::remove_file(path) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-        other => other,
-    }
-}
-
-/// Why the Parquet file cannot be read, or is not the file that was written; `None` if it is
-/// intact. Only its footer is read.
-fn find_damage(path: &Path, records: u64) -> io::Result<Option<String>> {
-    let file = File::open(path)?;
-    let metadata = match ParquetMetaDataReader::new().parse_and_finish(&file) {
-        Ok(metadata) => metadata,
-        Err(ParquetError::External(error)) if error.is::<io::Error>() => {
-            let error = error
-                .downcast::<io::Error>()
-                .map_or_else(io::Error::other, |error| *error);
-            return if error.kind() == io::ErrorKind::UnexpectedEof {
-                Ok(Some(error.to_string()))
-            } else {
-                Err(error)
-            };
-        }
-        Err(error) => return Ok(Some(error.to_string())),
-    };
-    let rows = metadata.file_metadata().num_rows();
-    if u64::try_from(rows) != Ok(records) {
-        return Ok(Some(format!(
-            "its footer says {rows} rows, but {records} were written"
-        )));
-    }
-    let bytes = file.metadata()?.len();
-    let is_inside = |column: &ColumnChunkMetaData| {
-        let start = column
-            .dictionary_page_offset()
-            .unwrap_or(column.data_page_offset());
-        let end = start.checked_add(column.compressed_size());
-        start >= 0
-            && end
-                .and_then(|end| u64::try_from(end).ok())
-                .is_some_and(|end| end <= bytes)
-    };
-    let outside = metadata
-        .row_groups()
-        .iter()
-        .position(|group| !group.columns().iter().all(is_inside));
-    Ok(outside.map(|number| format!("row group {number} extends beyond the end of the file")))
-}
-
 #[cfg(test)]
 mod tests {
+    use std::os::unix::fs::MetadataExt;
+
     use super::super::follow_up::Destination;
     use super::super::host::Host;
     use super::*;

@@ -5,15 +5,16 @@ use std::time::Duration;
 
 use pseidon_dsl::template::{Template as WrittenTemplate, TemplatePart};
 use pseidon_dsl::{Diagnostic, Span};
-use pseidon_formats::{CodecName, Compression, FileCodec, FileCodecSettings};
-use pseidon_plugin::Options;
-use pseidon_plugin::rollover::{Cron, Rollover};
+use pseidon_formats::{FileCodec, FileCodecSettings};
+use pseidon_plugin::options::SpannedValue;
+use pseidon_plugin::rollover::Rollover;
 use pseidon_plugin::sink::{RecordShape, SinkInput};
 
+use super::disk::OPEN;
 use super::hook::{Hook, HookTarget};
+use super::options::{FilesSinkOptions, HookOptions, MoveOptions, RolloverOptions};
 use super::projection::Projection;
 use super::route::Router;
-use super::staging::OPEN;
 use super::template::Template;
 
 /// The maximum length of `:prefix` in bytes; file systems allow names of 255.
@@ -51,11 +52,14 @@ pub(super) struct MoveSettings {
 
 impl Settings {
     /// Checks the options that the declaration of the plugin cannot check.
-    pub(super) fn new(options: &Options, input: &SinkInput) -> Result<Settings, Vec<Diagnostic>> {
+    pub(super) fn new(
+        options: &FilesSinkOptions,
+        input: &SinkInput,
+    ) -> Result<Settings, Vec<Diagnostic>> {
         let mut errors = Vec::new();
         let (base_dirs, path) = path(options, input, &mut errors);
         let name = name(options, input, &mut errors);
-        let items = options.select("write").unwrap_or_default();
+        let items = options.write.as_deref().unwrap_or_default();
         let projection = if items.is_empty() {
             None
         } else {
@@ -68,27 +72,21 @@ impl Settings {
                 .map_err(|error| errors.push(error))
                 .ok(),
         };
-        let rollover = options
-            .map("rollover")
-            .and_then(|map| rollover(map).map_err(|error| errors.push(error)).ok());
-        let (move_to, destination) = match options.map("move-to") {
+        let rollover = rollover(&options.rollover)
+            .map_err(|error| errors.push(error))
+            .ok();
+        let (move_to, destination) = match &options.move_to {
             None => (None, None),
-            Some(map) => {
-                let (move_to, destination) = move_to(map, input, &mut errors);
+            Some(options) => {
+                let (move_to, destination) = move_to(options, input, &mut errors);
                 (Some(move_to), Some(destination))
             }
         };
         let hook = options
-            .map("on-close")
-            .and_then(|map| hook(map).map_err(|error| errors.push(error)).ok());
-        let max_open_files = options.integer("max-open-files").unwrap_or_default() as usize;
-        if max_open_files == 0 {
-            errors.push(Diagnostic::new(
-                options.span_of("max-open-files"),
-                "`:max-open-files` must not be 0",
-                "expected an integer of at least 1",
-            ));
-        }
+            .on_close
+            .as_ref()
+            .and_then(|options| hook(options).map_err(|error| errors.push(error)).ok());
+        let max_open_files = max_open_files(options.max_open_files, &mut errors);
         let nondeterminism = [Some(&path), name.as_ref()]
             .into_iter()
             .flatten()
@@ -103,18 +101,12 @@ impl Settings {
                     name,
                     destination,
                     projection,
-                    lanes: options
-                        .string("lanes")
-                        .and_then(|lanes| lanes.parse().ok())
-                        .unwrap_or(1),
-                    null_name: options.string("null-name").unwrap_or_default().to_owned(),
+                    lanes: options.lanes.map_or(1, |lanes| lanes.0),
+                    null_name: options.null_name.clone(),
                 },
                 codec,
                 rollover,
-                check_freq: options
-                    .duration("check-freq")
-                    .unwrap_or_default()
-                    .max(Duration::from_millis(1)),
+                check_freq: options.check_freq.max(Duration::from_millis(1)),
                 max_open_files,
                 move_to,
                 hook,
@@ -127,15 +119,16 @@ impl Settings {
 /// The base directories, and the template of a bucket's path below them. `files` requires `:path`,
 /// `:base-dir` or both.
 fn path(
-    options: &Options,
+    options: &FilesSinkOptions,
     input: &SinkInput,
     errors: &mut Vec<Diagnostic>,
 ) -> (Vec<PathBuf>, Template) {
-    let span = options.span_of("path");
-    let (base, mut below) = options.template("path").map(split_base).unwrap_or_default();
-    let base_dirs = match options.strings("base-dir") {
+    let path = options.path.as_ref();
+    let span = path.map_or(options.span, |path| path.span);
+    let (base, mut below) = path.map(|path| split_base(&path.value)).unwrap_or_default();
+    let base_dirs = match &options.base_dir {
         None => {
-            if options.template("path").is_none() {
+            if path.is_none() {
                 errors.push(Diagnostic::new(
                     span,
                     "missing required option `:path`",
@@ -144,14 +137,13 @@ fn path(
             }
             vec![PathBuf::from(&base)]
         }
-        Some(dirs) => {
+        Some(base_dir) => {
+            let dirs = &base_dir.value;
             if dirs.is_empty() || dirs.iter().any(String::is_empty) {
-                let error = Diagnostic::new(
-                    options.span_of("base-dir"),
+                errors.push(base_dir.error(
                     "`:base-dir` names no folder",
                     "expected at least one folder",
-                );
-                errors.push(error);
+                ));
             }
             if base.starts_with('/') {
                 errors.push(Diagnostic::new(
@@ -171,11 +163,15 @@ fn path(
 }
 
 /// The template of the beginning of files' names; `None` if it is missing or empty.
-fn name(options: &Options, input: &SinkInput, errors: &mut Vec<Diagnostic>) -> Option<Template> {
-    let template = Template::compile(&options.template("name")?.parts, &input.scope, errors);
+fn name(
+    options: &FilesSinkOptions,
+    input: &SinkInput,
+    errors: &mut Vec<Diagnostic>,
+) -> Option<Template> {
+    let name = options.name.as_ref()?;
+    let template = Template::compile(&name.value.parts, &input.scope, errors);
     if template.literals().any(|text| text.contains('/')) {
-        let error = Diagnostic::new(
-            options.span_of("name"),
+        let error = name.error(
             "`/` cannot be part of a file's name",
             "expected a name without folders",
         );
@@ -185,12 +181,12 @@ fn name(options: &Options, input: &SinkInput, errors: &mut Vec<Diagnostic>) -> O
 }
 
 fn move_to(
-    options: &Options,
+    options: &MoveOptions,
     input: &SinkInput,
     errors: &mut Vec<Diagnostic>,
 ) -> (MoveSettings, Template) {
-    let span = options.span_of("path");
-    let (base, below) = options.template("path").map(split_base).unwrap_or_default();
+    let span = options.path.span;
+    let (base, below) = split_base(&options.path.value);
     if base.is_empty() && below.is_empty() {
         errors.push(Diagnostic::new(
             span,
@@ -200,52 +196,56 @@ fn move_to(
     }
     let template = Template::compile(&below, &input.scope, errors);
     check_literals(&template, span, errors);
-    let prefix = options.string("prefix").unwrap_or_default().to_owned();
-    if prefix.contains(['/', '\0']) || prefix.len() > MAX_PREFIX_BYTES {
+    let prefix = options.prefix.as_ref();
+    if let Some(prefix) = prefix
+        && (prefix.value.contains(['/', '\0']) || prefix.value.len() > MAX_PREFIX_BYTES)
+    {
         let expected = format!("expected at most {MAX_PREFIX_BYTES} bytes without `/`");
-        errors.push(Diagnostic::new(
-            options.span_of("prefix"),
-            "`:prefix` cannot be part of a file's name",
-            expected,
-        ));
+        errors.push(prefix.error("`:prefix` cannot be part of a file's name", expected));
     }
     let move_to = MoveSettings {
         folder: base.into(),
-        prefix,
-        check: options.bool("check").unwrap_or_default(),
+        prefix: prefix
+            .map(|prefix| prefix.value.clone())
+            .unwrap_or_default(),
+        check: options.check,
         quarantine: options
-            .string("quarantine")
+            .quarantine
+            .as_ref()
             .filter(|folder| !folder.is_empty())
             .map(PathBuf::from),
     };
     (move_to, template)
 }
 
-fn hook(options: &Options) -> Result<Hook, Diagnostic> {
-    let target = match (options.strings("command"), options.string("post")) {
-        (Some([program, args @ ..]), None) if !program.is_empty() => {
-            HookTarget::Command(program.clone(), args.to_vec())
-        }
-        (Some(_), None) => {
-            return Err(Diagnostic::new(
-                options.span_of("command"),
-                "`:command` names no program",
-                "expected a program and its arguments",
-            ));
-        }
-        (None, Some(url)) if url.starts_with("http://") || url.starts_with("https://") => {
-            HookTarget::Post(url.to_owned())
-        }
-        (None, Some(_)) => {
-            return Err(Diagnostic::new(
-                options.span_of("post"),
-                "`:post` is not a URL",
-                "expected http://… or https://…",
-            ));
+fn hook(options: &SpannedValue<HookOptions>) -> Result<Hook, Diagnostic> {
+    let HookOptions {
+        command,
+        post,
+        timeout,
+    } = &options.value;
+    let target = match (command, post) {
+        (Some(command), None) => match command.value.as_slice() {
+            [program, args @ ..] if !program.is_empty() => {
+                HookTarget::Command(program.clone(), args.to_vec())
+            }
+            _ => {
+                return Err(command.error(
+                    "`:command` names no program",
+                    "expected a program and its arguments",
+                ));
+            }
+        },
+        (None, Some(post)) => {
+            let url = &post.value;
+            if !url.starts_with("http://") && !url.starts_with("https://") {
+                let expected = "expected http://… or https://…";
+                return Err(post.error("`:post` is not a URL", expected));
+            }
+            HookTarget::Post(url.clone())
         }
         _ => {
-            return Err(Diagnostic::new(
-                options.span(),
+            return Err(options.error(
                 "`:on-close` requires `:command` or `:post`",
                 "expected exactly one of them",
             ));
@@ -253,9 +253,19 @@ fn hook(options: &Options) -> Result<Hook, Diagnostic> {
     };
     Ok(Hook {
         target,
-        timeout: options.duration("timeout").unwrap_or_default(),
+        timeout: *timeout,
         folder: PathBuf::new(),
     })
+}
+
+fn max_open_files(option: SpannedValue<u64>, errors: &mut Vec<Diagnostic>) -> usize {
+    if option.value == 0 {
+        errors.push(option.error(
+            "`:max-open-files` must not be 0",
+            "expected an integer of at least 1",
+        ));
+    }
+    option.value as usize
 }
 
 /// Splits a template into its base directory, with the last `/`, and the parts below it. A template
@@ -294,10 +304,10 @@ fn check_literals(template: &Template, span: Span, errors: &mut Vec<Diagnostic>)
 
 /// The base directory of a sink with these options, relative to the pipeline file's folder; the
 /// first if there are several. `None` if it is the pipeline file's folder.
-pub(super) fn folder(options: &Options) -> Option<String> {
-    match options.strings("base-dir") {
-        Some(dirs) => dirs.first().cloned(),
-        None => Some(split_base(options.template("path")?).0),
+pub(super) fn folder(options: &FilesSinkOptions) -> Option<String> {
+    match &options.base_dir {
+        Some(dirs) => dirs.value.first().cloned(),
+        None => Some(split_base(&options.path.as_ref()?.value).0),
     }
     .map(|folder| {
         if folder == "/" {
@@ -310,33 +320,11 @@ pub(super) fn folder(options: &Options) -> Option<String> {
 }
 
 fn codec(
-    options: &Options,
+    options: &FilesSinkOptions,
     input: &SinkInput,
     projection: Option<&Projection>,
 ) -> Result<FileCodec, Diagnostic> {
-    let wrong = |option: &str, reason: String| {
-        Diagnostic::new(
-            options.span_of(option),
-            "files cannot be written with these options",
-            reason,
-        )
-    };
-    let codec: CodecName = options
-        .string("codec")
-        .unwrap_or_default()
-        .parse()
-        .map_err(|reason| wrong("codec", reason))?;
-    let compression = match options.string("compression") {
-        None => codec.default_compression(),
-        Some(name) => name
-            .parse::<Compression>()
-            .map_err(|reason| wrong("compression", reason))?,
-    };
-    let level = options
-        .integer("level")
-        .map(|level| i32::try_from(level).unwrap_or(i32::MAX));
-    let row_group_bytes =
-        usize::try_from(options.integer("row-group").unwrap_or_default()).unwrap_or(usize::MAX);
+    let codec = options.codec.value;
     let record = projection.map_or_else(
         || input.record.clone(),
         |projection| RecordShape::Columns(projection.schema.clone()),
@@ -345,42 +333,36 @@ fn codec(
         record,
         scope: input.scope.clone(),
     };
-    FileCodec::new(
-        FileCodecSettings {
-            codec,
-            compression,
-            level,
-            row_group_bytes,
-        },
-        &input,
-    )
-    .map_err(|reason| wrong("codec", reason))
+    let settings = FileCodecSettings {
+        codec,
+        compression: options
+            .compression
+            .unwrap_or_else(|| codec.default_compression()),
+        level: options
+            .level
+            .map(|level| i32::try_from(level).unwrap_or(i32::MAX)),
+        row_group_bytes: usize::try_from(options.row_group.0).unwrap_or(usize::MAX),
+    };
+    FileCodec::new(settings, &input).map_err(|reason| {
+        let message = "files cannot be written with these options";
+        options.codec.error(message, reason)
+    })
 }
 
-fn rollover(options: &Options) -> Result<Rollover, Diagnostic> {
-    let cron = match options.string("cron").map(Cron::parse) {
-        None => None,
-        Some(Ok(cron)) => Some(cron),
-        Some(Err(reason)) => {
-            return Err(Diagnostic::new(
-                options.span_of("cron"),
-                "invalid value for `:cron`",
-                reason,
-            ));
-        }
-    };
-    if options.integer("records") == Some(0) {
-        return Err(Diagnostic::new(
-            options.span_of("records"),
+fn rollover(options: &RolloverOptions) -> Result<Rollover, Diagnostic> {
+    if let Some(records) = &options.records
+        && records.value == 0
+    {
+        return Err(records.error(
             "`:records` must not be 0",
             "expected an integer of at least 1",
         ));
     }
     Ok(Rollover {
-        size: options.integer("size").unwrap_or_default(),
-        records: options.integer("records"),
-        idle: options.duration("idle").unwrap_or_default(),
-        age: options.duration("age").unwrap_or_default(),
-        cron,
+        size: options.size.0,
+        records: options.records.map(|records| records.value),
+        idle: options.idle,
+        age: options.age,
+        cron: options.cron.clone(),
     })
 }

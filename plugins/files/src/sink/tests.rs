@@ -22,12 +22,13 @@ use pseidon_exec::lanes::Lanes;
 use pseidon_expr::{Column, Scope};
 use pseidon_plugin::batch::WantedMetadata;
 use pseidon_plugin::metrics::Metrics;
+use pseidon_plugin::options::Options;
 use pseidon_plugin::sink::{Chunk, RecordShape};
 use pseidon_plugin::{BatchBuilder, LaneMemory, Split, Stop};
 use rustix::fs::{FlockOperation, flock};
 use tempfile::TempDir;
 
-use super::staging::OPEN;
+use super::disk::OPEN;
 use super::*;
 
 mod disks;
@@ -179,9 +180,9 @@ impl Writer {
     }
 }
 
-fn options(text: &str) -> Options {
+fn options(text: &str) -> FilesSinkOptions {
     let nodes = pseidon_dsl::edn::read_all(text).unwrap();
-    Options::parse(&options::SPEC, &nodes, pseidon_dsl::Span::default()).unwrap()
+    FilesSinkOptions::parse_stage(&options::SPEC, &nodes, pseidon_dsl::Span::default()).unwrap()
 }
 
 fn input() -> SinkInput {
@@ -265,6 +266,28 @@ impl World {
     }
 
     fn try_start(&self, sink: &str, text: &str, input: SinkInput) -> Result<Run, SinkError> {
+        let setup = self.setup(sink);
+        if self.store.delayed.lock().is_some() {
+            self.wait_until_locks_are_free();
+        }
+        let sink = FilesSink
+            .prepare(&options(text), &input)
+            .unwrap()
+            .open(setup.clone())?;
+        let is_applied = self.store.receive_delayed();
+        assert_ne!(is_applied, Some(true), "a dead run has committed");
+        let splits = take_over_splits(&*sink, &setup.committer)?;
+        Ok(Run {
+            committer: setup.committer.clone(),
+            writer: Writer::new(&sink, &setup),
+            sink,
+            splits,
+            setup,
+        })
+    }
+
+    /// The setup of the next run, with a committer of its own.
+    fn setup(&self, sink: &str) -> SinkSetup {
         let stop = Stop::new();
         *self.store.stop.lock() = stop.clone();
         let instance = format!("host/{}", self.runs.fetch_add(1, Ordering::Relaxed));
@@ -280,63 +303,16 @@ impl World {
             Positions::InStore,
             stop.abandoned(),
         ));
-        let setup = SinkSetup {
+        SinkSetup {
             pipeline: "my pipeline".into(),
             base: self.dir.path().into(),
             instance,
             store: self.store.identity().unwrap(),
-            committer: committer.clone(),
+            committer,
             memory: LaneMemory::new(32 << 20),
             stop,
             metrics: Metrics::new(),
-        };
-        if self.store.delayed.lock().is_some() {
-            self.wait_until_locks_are_free();
         }
-        let sink = FilesSink
-            .prepare(&options(text), &input)
-            .unwrap()
-            .open(setup.clone())?;
-        let is_applied = self.store.receive_delayed();
-        assert_ne!(is_applied, Some(true), "a dead run has committed");
-        let splits: Vec<Arc<Split>> = (0..2)
-            .map(|partition| {
-                Arc::new(Split {
-                    id: format!("in:clicks/{partition}").into(),
-                    topic: "clicks".into(),
-                    partition,
-                })
-            })
-            .collect();
-        let ids: Vec<SplitId> = splits.iter().map(|split| split.id.clone()).collect();
-        let records = committer.take(&ids)?;
-        let with_owners = |(split, record): (&SplitId, &CommitRecord)| TakenSplit {
-            split: split.clone(),
-            epoch: record.epoch,
-            owners: record.owners.clone(),
-            low: record.low,
-        };
-        let taken: Vec<TakenSplit> = ids.iter().zip(&records).map(with_owners).collect();
-        let taken = sink.take_over(&taken, &committer.staged()?)?;
-        committer.published(taken.published);
-        let lows: Vec<Position> = records
-            .iter()
-            .map(|record| record.low.unwrap_or(0))
-            .collect();
-        let begin = |(split, record)| SplitToBegin {
-            split,
-            record,
-            start: 0,
-            resume: None,
-        };
-        committer.begin(ids.into_iter().zip(records).map(begin).collect())?;
-        Ok(Run {
-            committer,
-            writer: Writer::new(&sink, &setup),
-            sink,
-            splits: splits.into_iter().zip(lows).collect(),
-            setup,
-        })
     }
 
     /// The files below a folder with their contents, including hidden files but without the disk
@@ -375,6 +351,45 @@ impl World {
         found.sort();
         assert_eq!(found, expected);
     }
+}
+
+/// Takes over the two splits of the topic, as the engine does. Returns each with its low position.
+fn take_over_splits(
+    sink: &dyn Sink,
+    committer: &Committer,
+) -> Result<Vec<(Arc<Split>, Position)>, SinkError> {
+    let splits: Vec<Arc<Split>> = (0..2)
+        .map(|partition| {
+            Arc::new(Split {
+                id: format!("in:clicks/{partition}").into(),
+                topic: "clicks".into(),
+                partition,
+            })
+        })
+        .collect();
+    let ids: Vec<SplitId> = splits.iter().map(|split| split.id.clone()).collect();
+    let records = committer.take(&ids)?;
+    let with_owners = |(split, record): (&SplitId, &CommitRecord)| TakenSplit {
+        split: split.clone(),
+        epoch: record.epoch,
+        owners: record.owners.clone(),
+        low: record.low,
+    };
+    let taken: Vec<TakenSplit> = ids.iter().zip(&records).map(with_owners).collect();
+    let taken = sink.take_over(&taken, &committer.staged()?)?;
+    committer.published(taken.published);
+    let lows: Vec<Position> = records
+        .iter()
+        .map(|record| record.low.unwrap_or(0))
+        .collect();
+    let begin = |(split, record)| SplitToBegin {
+        split,
+        record,
+        start: 0,
+        resume: None,
+    };
+    committer.begin(ids.into_iter().zip(records).map(begin).collect())?;
+    Ok(splits.into_iter().zip(lows).collect())
 }
 
 fn collect(dir: &Path, prefix: &str, found: &mut BTreeMap<String, String>) {

@@ -16,27 +16,29 @@
 //!   increase, so the old split is ended and committed; then the file is found again, as a new
 //!   split. Its first line distinguishes the two; if that is the same, a generation number does,
 //!   and the entry of the ended split says that the next generation follows.
+//!
+//! [`candidate`] identifies a file that was found, [`takeover`] takes it over, and [`tracked`] is a
+//! file that is followed.
 
+mod candidate;
+mod takeover;
 mod tracked;
 
 use std::collections::{BTreeMap, HashMap, HashSet};
-use std::fs::{self, File};
-use std::io;
-use std::os::unix::fs::FileExt;
-use std::path::{Path, PathBuf};
+use std::fs;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use pseidon_delivery::{Position, SplitId};
-use pseidon_plugin::source::{SourceError, SourceHandle, SourceSetup, SplitStart, Stopped};
+use pseidon_plugin::source::{SourceError, SourceHandle, SourceSetup, Stopped};
 use pseidon_plugin::{Batch, Split};
 
 use self::tracked::{ReadResult, StartPoint, Stat, TrackedFile};
 use super::Config;
-use super::compression::{Compression, Stream};
 use super::glob::Glob;
-use super::identity::{FileKey, Head, file_id, file_of, split_id};
-use super::progress::{Mark, Progress, Tail, end_of, rewritten};
+use super::identity::{FileKey, Head, file_id, file_of};
+use super::progress::{end_of, rewritten};
 
 /// How long a file that no glob matches is kept open after its last growth.
 pub(super) const DRAINED_AFTER: Duration = Duration::from_secs(300);
@@ -137,19 +139,6 @@ struct LastLook {
     size: u64,
     compressed: bool,
     scan: u64,
-}
-
-/// A file that was found and identified, but is not tracked yet.
-struct Candidate {
-    key: FileKey,
-    path: PathBuf,
-    display_path: String,
-    stat: Stat,
-    size: u64,
-    compression: Compression,
-    head: Head,
-    /// Where reading begins if only new content is wanted.
-    latest: StartPoint,
 }
 
 impl Follower<'_> {
@@ -274,239 +263,6 @@ impl Follower<'_> {
             .release(splits.into_iter().map(|(split, _)| split).collect())
     }
 
-    fn take_new(
-        &mut self,
-        new: BTreeMap<PathBuf, (FileKey, String)>,
-        is_round: bool,
-    ) -> Result<(), FollowEnd> {
-        let mut candidates: Vec<Candidate> = Vec::new();
-        for (path, (key, display_path)) in new {
-            // Two paths may name one file.
-            if self.owned_elsewhere.contains(&key)
-                || candidates.iter().any(|candidate| candidate.key == key)
-            {
-                continue;
-            }
-            match self.identify(&path, display_path) {
-                Ok(Some(candidate)) => candidates.push(candidate),
-                Ok(None) => {}
-                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-                Err(error) => {
-                    if self.warned.insert(path.clone()) {
-                        tracing::warn!(
-                            stage = self.stage,
-                            file = %path.display(),
-                            %error,
-                            "cannot open file; retrying"
-                        );
-                    }
-                }
-            }
-        }
-        let mut taken = Vec::new();
-        let mut first_start = self.scans == 1 && self.settings.from_latest;
-        let mut is_round = is_round;
-        while is_round || !candidates.is_empty() {
-            (candidates, is_round) = (self.share(candidates, is_round)?, false);
-            if candidates.is_empty() {
-                break;
-            }
-            let splits: Vec<Arc<Split>> = candidates
-                .iter()
-                .map(|candidate| self.split_of(candidate))
-                .collect();
-            let known = self.handle.take(splits.clone())?;
-            first_start &= known.iter().all(Option::is_none);
-            let (mut starts, mut to_end, mut to_release, mut again) =
-                (Vec::new(), Vec::new(), Vec::new(), Vec::new());
-            for ((candidate, split), known) in candidates.into_iter().zip(splits).zip(known) {
-                let begin = match known.map(Progress::of) {
-                    Some(Progress::Rewritten) => {
-                        to_release.push(split);
-                        again.push(candidate);
-                        continue;
-                    }
-                    Some(Progress::UpTo { position, mark })
-                        if candidate.compression == Compression::None =>
-                    {
-                        match candidate
-                            .check_before(position, mark.as_ref())
-                            .map_err(|error| cannot_read(&candidate.path, &error))?
-                        {
-                            ContentCheck::AsRead(tail) => StartPoint::After(tail),
-                            ContentCheck::Rewritten => {
-                                starts.push(SplitStart::from((split.clone(), position)));
-                                to_end.push((split, position));
-                                again.push(candidate);
-                                continue;
-                            }
-                            ContentCheck::Gone => {
-                                to_release.push(split);
-                                continue;
-                            }
-                        }
-                    }
-                    Some(Progress::UpTo { position, .. }) => {
-                        StartPoint::After(Tail::unknown(position))
-                    }
-                    Some(Progress::ReadToEnd { position, size }) => StartPoint::End(position, size),
-                    None if first_start => candidate.latest,
-                    None => self
-                        .latest
-                        .remove(&candidate.key)
-                        .unwrap_or(StartPoint::After(Tail::unknown(0))),
-                };
-                starts.push(begin.to_start(split.clone()));
-                self.unidentified.remove(&candidate.key);
-                self.warned.remove(&candidate.path);
-                taken.push((candidate, split, begin));
-            }
-            self.handle.begin(starts)?;
-            if !to_release.is_empty() {
-                self.handle.release(to_release)?;
-            }
-            if !to_end.is_empty() {
-                self.end(to_end)?;
-            }
-            for (candidate, split, begin) in taken.drain(..) {
-                self.tracked.insert(
-                    candidate.key,
-                    candidate.into_tracked(split, begin, self.scans),
-                );
-            }
-            for candidate in &again {
-                *self
-                    .generations
-                    .entry((candidate.key, candidate.head))
-                    .or_default() += 1;
-            }
-            candidates = again;
-        }
-        Ok(())
-    }
-
-    /// The split of a file in its current generation.
-    fn split_of(&self, candidate: &Candidate) -> Arc<Split> {
-        let generation = self
-            .generations
-            .get(&(candidate.key, candidate.head))
-            .copied()
-            .unwrap_or(0);
-        let id = split_id(self.stage, &candidate.key, candidate.head, generation);
-        Arc::new(Split {
-            id,
-            topic: candidate.display_path.clone(),
-            partition: 0,
-        })
-    }
-
-    /// Claims as many of these files as possible, and returns them. In a round it also releases
-    /// files if it has more than its part.
-    fn share(
-        &mut self,
-        candidates: Vec<Candidate>,
-        is_round: bool,
-    ) -> Result<Vec<Candidate>, Stopped> {
-        let mut found: Vec<SplitId> = self
-            .tracked
-            .values()
-            .map(|file| file.split().id.clone())
-            .collect();
-        found.extend(
-            candidates
-                .iter()
-                .map(|candidate| self.split_of(candidate).id.clone()),
-        );
-        let share = self.handle.share_splits(found)?;
-        let granted: HashSet<SplitId> = share.granted.into_iter().collect();
-        let (mine, others): (Vec<_>, Vec<_>) = candidates
-            .into_iter()
-            .partition(|candidate| granted.contains(&self.split_of(candidate).id));
-        for candidate in others {
-            if self.scans == 1 && self.settings.from_latest {
-                self.latest.insert(candidate.key, candidate.latest);
-            }
-            self.owned_elsewhere.insert(candidate.key);
-        }
-        if is_round && share.excess > 0 {
-            // Other instances have to find them, so a glob has to match them.
-            let named = self
-                .tracked
-                .iter()
-                .filter(|(_, file)| file.was_seen_in(self.scans))
-                .map(|(key, _)| *key);
-            let given_back: Vec<FileKey> = named.take(share.excess).collect();
-            let files: Vec<TrackedFile> = given_back
-                .iter()
-                .filter_map(|key| self.tracked.remove(key))
-                .collect();
-            for file in &files {
-                self.durable.remove(&file.split().id);
-            }
-            self.owned_elsewhere.extend(given_back);
-            if !files.is_empty() {
-                self.handle
-                    .release(files.iter().map(|file| file.split().clone()).collect())?;
-            }
-        }
-        Ok(mine)
-    }
-
-    /// Identifies the file at `path`. `None` if its first line is incomplete, or if it is
-    /// compressed and still growing.
-    fn identify(&mut self, path: &Path, display_path: String) -> io::Result<Option<Candidate>> {
-        let metadata = fs::metadata(path)?;
-        let before = self
-            .unidentified
-            .get_mut(&FileKey::of(&metadata))
-            .map(|glimpse| {
-                glimpse.scan = self.scans;
-                (glimpse.size, glimpse.compressed)
-            });
-        if before == Some((metadata.len(), false)) || metadata.len() == 0 {
-            return Ok(None);
-        }
-        let (file, now) = (File::open(path)?, SystemTime::now());
-        let metadata = file.metadata()?;
-        let (key, size) = (FileKey::of(&metadata), metadata.len());
-        let compression = self.config.compression_of(&file, path)?;
-        let compressed = compression != Compression::None;
-        let head = match compressed {
-            false => Head::of(&file, compression, false)?,
-            true if before == Some((size, true)) => head_of_compressed(&file, compression)?,
-            true => None,
-        };
-        let Some(head) = head else {
-            self.unidentified.insert(
-                key,
-                LastLook {
-                    size,
-                    compressed,
-                    scan: self.scans,
-                },
-            );
-            return Ok(None);
-        };
-        let latest = match compressed {
-            false if self.settings.from_latest && self.scans == 1 => {
-                StartPoint::After(Tail::of(&file, start_of_last_line(&file, size)?)?)
-            }
-            false => StartPoint::After(Tail::unknown(0)),
-            true => StartPoint::End(0, size),
-        };
-        let stat = Stat::of(&metadata, now);
-        Ok(Some(Candidate {
-            key,
-            path: path.to_owned(),
-            display_path,
-            stat,
-            size,
-            compression,
-            head,
-            latest,
-        }))
-    }
-
     /// Releases the splits of files that are gone, as soon as all their records are durable: then
     /// no flush is needed.
     fn release_drained(&mut self) -> Result<(), FollowEnd> {
@@ -588,77 +344,4 @@ impl Follower<'_> {
             .min_by_key(|file| file.last_growth());
         idle.map(TrackedFile::close).is_some()
     }
-}
-
-/// Compares the bytes before the position up to which a file was read with those that were read.
-enum ContentCheck {
-    /// The same bytes.
-    AsRead(Tail),
-    /// Other bytes.
-    Rewritten,
-    /// The file no longer exists under this path.
-    Gone,
-}
-
-impl Candidate {
-    /// Checks the bytes before the position up to which the file was read.
-    fn check_before(&self, position: Position, mark: Option<&Mark>) -> io::Result<ContentCheck> {
-        let file = match File::open(&self.path) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(ContentCheck::Gone),
-            other => other?,
-        };
-        // By now the path may name another file.
-        if FileKey::of(&file.metadata()?) != self.key {
-            return Ok(ContentCheck::Gone);
-        }
-        let is_as_read =
-            position <= self.size && mark.map_or(Ok(true), |mark| mark.is_in(&file))?;
-        if is_as_read {
-            Tail::of(&file, position).map(ContentCheck::AsRead)
-        } else {
-            Ok(ContentCheck::Rewritten)
-        }
-    }
-
-    fn into_tracked(self, split: Arc<Split>, begin: StartPoint, scan: u64) -> TrackedFile {
-        let mut tracked =
-            TrackedFile::new(self.path.clone(), split, self.head, self.compression, begin);
-        tracked.seen(self.path, self.stat, scan);
-        tracked
-    }
-}
-
-fn cannot_read(path: &Path, error: &io::Error) -> SourceError {
-    SourceError::Transient(format!("cannot read {}: {error}", path.display()))
-}
-
-/// The head of a compressed file. For a very short file it covers the whole content, so the file
-/// has to be complete.
-fn head_of_compressed(file: &File, compression: Compression) -> io::Result<Option<Head>> {
-    if let Some(head) = Head::of(file, compression, false)? {
-        return Ok(Some(head));
-    }
-    match Stream::open(file.try_clone()?, compression, 0)
-        .and_then(|mut stream| stream.skip_to_end())
-    {
-        Ok(()) => Head::of(file, compression, true),
-        Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => Ok(None),
-        Err(error) => Err(error),
-    }
-}
-
-/// The start of the incomplete last line, to which the next appended bytes belong.
-fn start_of_last_line(file: &File, size: u64) -> io::Result<Position> {
-    let mut piece = [0; 4096];
-    let mut end = size;
-    while end > 0 {
-        let start = end.saturating_sub(piece.len() as u64);
-        let piece = &mut piece[..(end - start) as usize];
-        file.read_exact_at(piece, start)?;
-        if let Some(newline) = memchr::memrchr(b'\n', piece) {
-            return Ok(start + newline as u64 + 1);
-        }
-        end = start;
-    }
-    Ok(0)
 }

@@ -1,22 +1,21 @@
 //! From a file's bytes to batches of lines.
 //!
 //! A [`LineReader`] reads large blocks that end at a line end; the rest of an incomplete last line
-//! is kept for the next block. [`Batches`] splits a block into records that are slices of it: no
-//! record is copied.
+//! is kept for the next block. A [`Block`] is split into records that are slices of it: no record
+//! is copied.
+
+mod block;
 
 use std::io;
-use std::sync::Arc;
 
 use bytes::Bytes;
-use pseidon_delivery::{Position, ResumePoint};
-use pseidon_plugin::{Batch, Payloads, Split};
-use thiserror::Error;
+use pseidon_delivery::Position;
 
+pub(super) use self::block::Block;
 use super::compression::Stream;
 use super::progress::Tail;
+use super::read_error::ReadError;
 
-/// The maximum number of records in a batch.
-const MAX_BATCH_RECORDS: usize = 8192;
 /// How many bytes are read at once.
 pub(super) const BLOCK_BYTES: usize = 1 << 20;
 
@@ -45,38 +44,6 @@ pub(super) struct Limits {
     pub(super) block: usize,
     /// Bytes of the longest record.
     pub(super) max_record: usize,
-}
-
-/// A block of complete lines.
-#[derive(Debug, PartialEq, Eq)]
-pub(super) struct Block {
-    /// The bytes of the lines; the last byte is `\n`.
-    bytes: Bytes,
-    /// The position of the first byte.
-    start: Position,
-    /// The position after the last byte; one less if the file ends without a `\n`, which is added
-    /// to `bytes`.
-    end: Position,
-    /// The bytes before the block.
-    before: Tail,
-    /// Whether the file is not compressed, so that each position is stored with a mark.
-    is_plain: bool,
-}
-
-/// Why a file cannot be read further.
-#[derive(Debug, Error)]
-pub(super) enum ReadError {
-    /// Reading or decompressing failed.
-    #[error("{0}")]
-    Io(#[from] io::Error),
-    /// A record is longer than `:max-record`.
-    #[error("the record at byte {at} is longer than {limit} bytes: raise :max-record")]
-    TooLong {
-        /// The position of the record.
-        at: Position,
-        /// The limit in bytes.
-        limit: usize,
-    },
 }
 
 impl LineReader {
@@ -252,79 +219,15 @@ impl io::Read for FailedStream {
     }
 }
 
-/// An iterator over the records of a block, as batches.
-pub(super) struct Batches<'a> {
-    block: Block,
-    split: &'a Arc<Split>,
-    done: usize,
-    tail: Tail,
-}
-
-impl Block {
-    /// The lines as batches of this split.
-    pub(super) fn batches(self, split: &Arc<Split>) -> Batches<'_> {
-        Batches {
-            tail: self.before,
-            block: self,
-            split,
-            done: 0,
-        }
-    }
-}
-
-impl Iterator for Batches<'_> {
-    type Item = Batch;
-
-    fn next(&mut self) -> Option<Batch> {
-        let from = self.done;
-        let bytes = &self.block.bytes[from..];
-        if bytes.is_empty() {
-            return None;
-        }
-        let start = self.block.start + from as u64;
-        let mut spans: Vec<(u32, u32)> = Vec::new();
-        let mut positions = Vec::new();
-        // Whether every line so far is a record that ends with just `\n`.
-        let mut plain = true;
-        let mut line = 0;
-        for line_end in memchr::memchr_iter(b'\n', bytes) {
-            let mut end = line_end;
-            if end > line && bytes[end - 1] == b'\r' {
-                end -= 1;
-                plain = false;
-            }
-            if end > line {
-                // A block is far smaller than 4 GiB: `:max-record` limits it.
-                spans.push((line as u32, (end - line) as u32));
-                positions.push(start + line as u64);
-            } else {
-                plain = false;
-            }
-            line = line_end + 1;
-            if spans.len() == MAX_BATCH_RECORDS {
-                break;
-            }
-        }
-        self.done += line;
-        let next = (start + line as u64).min(self.block.end);
-        self.tail
-            .push(&self.block.bytes[from..from + (next - start) as usize]);
-        let payloads = Payloads::new(self.block.bytes.slice(from..self.done), spans, plain);
-        let mut batch = Batch::from_payloads(self.split.clone(), payloads, positions, next);
-        batch.resume = self.block.is_plain.then(|| ResumePoint {
-            position: next,
-            resume: self.tail.mark().to_resume(),
-        });
-        Some(batch)
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use std::io::{Read, Write};
+    use std::sync::Arc;
 
     use proptest::prelude::*;
+    use pseidon_plugin::Split;
 
+    use super::block::MAX_BATCH_RECORDS;
     use super::*;
 
     /// A stream that returns pieces of the given sizes in turn.

@@ -12,7 +12,7 @@ use pseidon_delivery::{Position, SplitId};
 use pseidon_plugin::batch::WantedMetadata;
 use pseidon_plugin::metrics::Metrics;
 use pseidon_plugin::source::{Resumption, SourceEvent, SplitShare, SplitStart};
-use pseidon_plugin::{Budget, Pause, Stop};
+use pseidon_plugin::{Batch, Budget, Pause, Stop};
 use tempfile::TempDir;
 
 use super::*;
@@ -53,9 +53,9 @@ struct Run {
     seen: Arc<Mutex<EngineState>>,
 }
 
-fn options(text: &str) -> Options {
+fn options(text: &str) -> FilesSourceOptions {
     let nodes = pseidon_dsl::edn::read_all(text).unwrap();
-    Options::parse(&SPEC, &nodes, pseidon_dsl::Span::default()).unwrap()
+    FilesSourceOptions::parse_stage(&SPEC, &nodes, pseidon_dsl::Span::default()).unwrap()
 }
 
 impl World {
@@ -121,6 +121,7 @@ impl World {
             limits,
         };
         self.start_source(Arc::new(PreparedFiles {
+            format_span: None,
             format: "txt".into(),
             schema: None,
             config,
@@ -176,117 +177,137 @@ fn engine(
         let mut seen = seen.lock();
         match event {
             SourceEvent::ForgetFinished(_) => {}
-            SourceEvent::ShareSplits(found, reply) => {
-                let fair_share = found.len().div_ceil(seen.runs.len());
-                let held = seen.claims.values().filter(|owner| **owner == run).count();
-                let free = found
-                    .into_iter()
-                    .filter(|split| !seen.claims.contains_key(split));
-                let granted: Vec<SplitId> = free.take(fair_share.saturating_sub(held)).collect();
-                seen.claims
-                    .extend(granted.iter().map(|split| (split.clone(), run)));
-                reply
-                    .send(SplitShare {
-                        granted,
-                        excess: held.saturating_sub(fair_share),
-                    })
-                    .unwrap();
-            }
-            SourceEvent::Take(splits, reply) => {
-                for split in &splits {
-                    assert!(
-                        !seen.held.contains_key(&split.id),
-                        "{} is taken twice",
-                        split.id
-                    );
-                    assert_eq!(
-                        seen.claims.get(&split.id),
-                        Some(&run),
-                        "{} is taken without a claim",
-                        split.id
-                    );
-                }
-                reply
-                    .send(
-                        splits
-                            .iter()
-                            .map(|split| seen.stored.get(&split.id).cloned())
-                            .collect(),
-                    )
-                    .unwrap();
-                seen.taken
-                    .extend(splits.iter().map(|split| split.id.clone()));
-            }
+            SourceEvent::ShareSplits(found, reply) => reply.send(seen.share(run, found)).unwrap(),
+            SourceEvent::Take(splits, reply) => reply.send(seen.take(run, &splits)).unwrap(),
             SourceEvent::Begin(splits, reply) => {
-                seen.steps += 1;
-                for SplitStart {
-                    split,
-                    position,
-                    resume,
-                } in splits
-                {
-                    seen.begun += 1;
-                    assert!(
-                        seen.taken.remove(&split.id),
-                        "{} is begun without being taken",
-                        split.id
-                    );
-                    seen.held.insert(split.id.clone(), position);
-                    seen.stored.entry(split.id.clone()).or_insert(Resumption {
-                        position,
-                        resume,
-                        is_finished: false,
-                    });
-                }
+                seen.begin(splits);
                 reply.send(()).unwrap();
             }
             SourceEvent::Emit(batch) => {
-                let next = seen.held[&batch.split.id];
-                assert!(
-                    batch.positions.first().is_none_or(|first| *first >= next),
-                    "positions go back"
-                );
-                assert!(batch.next >= next);
-                for row in 0..batch.len() {
-                    let record =
-                        String::from_utf8_lossy(batch.payloads.get(row).unwrap()).into_owned();
-                    seen.records
-                        .push(format!("{}: {record}", batch.split.topic));
-                }
-                seen.held.insert(batch.split.id.clone(), batch.next);
-                let stored = seen.stored.get_mut(&batch.split.id).unwrap();
-                stored.position = batch.next;
-                stored.resume = batch
-                    .resume
-                    .map(|from| from.resume)
-                    .or(stored.resume.take());
-                stored.is_finished = batch.ends;
-                durable.lock().insert(batch.split.id.clone(), batch.next);
+                let (split, next) = (batch.split.id.clone(), batch.next);
+                seen.commit(*batch);
+                durable.lock().insert(split, next);
             }
             SourceEvent::Release(splits, reply) => {
-                for split in splits {
-                    seen.claims.remove(&split.id);
-                    if !seen.taken.remove(&split.id) {
-                        seen.released += 1;
-                        seen.held.remove(&split.id).unwrap();
-                    }
-                }
+                seen.release(&splits);
                 reply.send(()).unwrap();
             }
         }
     }
-    let mut seen = seen.lock();
-    let held: Vec<SplitId> = seen
-        .claims
-        .iter()
-        .filter(|(_, owner)| **owner == run)
-        .map(|(split, _)| split.clone())
-        .collect();
-    for split in held {
-        seen.claims.remove(&split);
-        seen.held.remove(&split);
+    seen.lock().leave(run);
+}
+
+impl EngineState {
+    /// Grants a run its fair share of the splits that no run has claimed.
+    fn share(&mut self, run: usize, found: Vec<SplitId>) -> SplitShare {
+        let fair_share = found.len().div_ceil(self.runs.len());
+        let held = self.claims.values().filter(|owner| **owner == run).count();
+        let free = found
+            .into_iter()
+            .filter(|split| !self.claims.contains_key(split));
+        let granted: Vec<SplitId> = free.take(fair_share.saturating_sub(held)).collect();
+        self.claims
+            .extend(granted.iter().map(|split| (split.clone(), run)));
+        SplitShare {
+            granted,
+            excess: held.saturating_sub(fair_share),
+        }
     }
-    seen.runs.remove(&run);
+
+    /// Takes claimed splits over. Returns the entry of each.
+    fn take(&mut self, run: usize, splits: &[Arc<Split>]) -> Vec<Option<Resumption>> {
+        for split in splits {
+            assert!(
+                !self.held.contains_key(&split.id),
+                "{} is taken twice",
+                split.id
+            );
+            assert_eq!(
+                self.claims.get(&split.id),
+                Some(&run),
+                "{} is taken without a claim",
+                split.id
+            );
+        }
+        self.taken
+            .extend(splits.iter().map(|split| split.id.clone()));
+        splits
+            .iter()
+            .map(|split| self.stored.get(&split.id).cloned())
+            .collect()
+    }
+
+    /// Starts splits that were taken.
+    fn begin(&mut self, splits: Vec<SplitStart>) {
+        self.steps += 1;
+        for SplitStart {
+            split,
+            position,
+            resume,
+        } in splits
+        {
+            self.begun += 1;
+            assert!(
+                self.taken.remove(&split.id),
+                "{} is begun without being taken",
+                split.id
+            );
+            self.held.insert(split.id.clone(), position);
+            self.stored.entry(split.id.clone()).or_insert(Resumption {
+                position,
+                resume,
+                is_finished: false,
+            });
+        }
+    }
+
+    /// Accepts the records of a batch, and commits its position.
+    fn commit(&mut self, batch: Batch) {
+        let next = self.held[&batch.split.id];
+        assert!(
+            batch.positions.first().is_none_or(|first| *first >= next),
+            "positions go back"
+        );
+        assert!(batch.next >= next);
+        for row in 0..batch.len() {
+            let record = String::from_utf8_lossy(batch.payloads.get(row).unwrap()).into_owned();
+            self.records
+                .push(format!("{}: {record}", batch.split.topic));
+        }
+        self.held.insert(batch.split.id.clone(), batch.next);
+        let stored = self.stored.get_mut(&batch.split.id).unwrap();
+        stored.position = batch.next;
+        stored.resume = batch
+            .resume
+            .map(|from| from.resume)
+            .or(stored.resume.take());
+        stored.is_finished = batch.ends;
+    }
+
+    fn release(&mut self, splits: &[Arc<Split>]) {
+        for split in splits {
+            self.claims.remove(&split.id);
+            if !self.taken.remove(&split.id) {
+                self.released += 1;
+                self.held.remove(&split.id).unwrap();
+            }
+        }
+    }
+
+    /// Drops the claims of a run that has ended.
+    fn leave(&mut self, run: usize) {
+        let held: Vec<SplitId> = self
+            .claims
+            .iter()
+            .filter(|(_, owner)| **owner == run)
+            .map(|(split, _)| split.clone())
+            .collect();
+        for split in held {
+            self.claims.remove(&split);
+            self.held.remove(&split);
+        }
+        self.runs.remove(&run);
+    }
 }
 
 impl Run {

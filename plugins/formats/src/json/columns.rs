@@ -1,5 +1,7 @@
 //! Typed columns, filled from JSON values.
 
+mod nested;
+
 use std::fmt;
 use std::sync::Arc;
 
@@ -21,7 +23,7 @@ use serde::Deserialize;
 use serde::de::{Deserializer, Error, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use sonic_rs::LazyValue;
 
-use super::nested::{ListColumn, StructColumn};
+use self::nested::{ListColumn, StructColumn};
 use crate::values::timestamp;
 use crate::{abbreviate, decimal, values};
 

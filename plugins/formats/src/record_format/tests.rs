@@ -174,104 +174,105 @@ fn json_times() {
     assert_eq!(time("json:ts=-1"), None);
 }
 
+const INVALID: &[(&str, &str)] = &[
+    (
+        "",
+        "the format is empty; expected txt, avro-txt, json or raw",
+    ),
+    ("text:ts=0", "unknown format `text`; did you mean `txt`?"),
+    (
+        "protobuf",
+        "unknown format `protobuf`; expected txt, avro-txt, json or raw",
+    ),
+    ("raw:a=1", "unexpected setting `a`; raw has no settings"),
+    (
+        "txt:ts=0;msgg=1",
+        "unknown setting `msgg` of txt; did you mean `msg`?",
+    ),
+    (
+        "txt:ts=0;registry=http://r",
+        "unknown setting `registry` of txt; expected sep, ts, ts_ms, ts_sec, msg, fields or bytes",
+    ),
+    (
+        "json:msg=1",
+        "unknown setting `msg` of json; expected ts, ts_ms or ts_sec",
+    ),
+    ("txt:ts=0;ts=1", "duplicate setting `ts`"),
+    (
+        "txt:ts=0;ts_sec=1",
+        "conflicting settings `ts` and `ts_sec`; keep one",
+    ),
+    (
+        "txt:msg=1",
+        "missing setting `ts`, `ts_ms` or `ts_sec` of txt; expected the index of the event-time field, or -1",
+    ),
+    (
+        "avro-txt",
+        "missing setting `ts`, `ts_ms` or `ts_sec` of avro-txt; expected the index of the event-time field, or -1",
+    ),
+    (
+        "txt:ts=x",
+        "invalid `ts` value `x`; expected the index of a field, starting at 0, or -1",
+    ),
+    (
+        "txt:ts_sec=",
+        "invalid `ts_sec` value ``; expected the index of a field, starting at 0, or -1",
+    ),
+    (
+        "txt:ts=0;sep=pip",
+        "invalid `sep` value `pip`; did you mean `pipe`?",
+    ),
+    (
+        "txt:ts=0;sep=|",
+        "invalid `sep` value `|`; expected byte1, tab, space, semicolon, pipe or comma",
+    ),
+    (
+        "txt:ts=0;msg=1:2:3",
+        "invalid `msg` value `1:2:3`; expected the index of a field, starting at 0, a slice `a:b`, `a:`, `:b` or `:`, or -1",
+    ),
+    (
+        "txt:ts=0;msg=",
+        "invalid `msg` value ``; expected the index of a field, starting at 0, a slice `a:b`, `a:`, `:b` or `:`, or -1",
+    ),
+    (
+        "txt:ts=0;bytes=yes",
+        "invalid `bytes` value `yes`; expected true or false",
+    ),
+    (
+        "txt:ts=0;fields=a,,b",
+        "invalid `fields` value `a,,b`; expected a list of names such as `a,b,c`",
+    ),
+    ("txt:ts=0;fields=a,a", "duplicate name `a` in `fields`"),
+    (
+        "txt:ts=0;fields=ts,event_ts",
+        "`fields` cannot name both `ts` and `event_ts`: one of them is the name of a field that the format adds",
+    ),
+    (
+        "avro-txt:ts=0;msg=1:3",
+        "invalid `msg` value `1:3` of avro-txt; expected the index of a field, starting at 0, or -1 for the whole record",
+    ),
+    (
+        "avro-txt:ts=0;registry=r:8081",
+        "invalid `registry` value `r:8081`; expected an address such as http://registry:8081",
+    ),
+    (
+        "json:ts=a..b",
+        "invalid `ts` value `a..b`; expected a path such as user.seen, or -1",
+    ),
+    (
+        "txt:ts",
+        "unexpected `ts`; a format is `type` or `type:key=value;key=value`",
+    ),
+    (
+        "txt:=3",
+        "unexpected `=3`; a format is `type` or `type:key=value;key=value`",
+    ),
+];
+
 #[test]
 fn errors_name_the_setting() {
-    let cases = [
-        (
-            "",
-            "the format is empty; expected txt, avro-txt, json or raw",
-        ),
-        ("text:ts=0", "unknown format `text`; did you mean `txt`?"),
-        (
-            "protobuf",
-            "unknown format `protobuf`; expected txt, avro-txt, json or raw",
-        ),
-        ("raw:a=1", "unexpected setting `a`; raw has no settings"),
-        (
-            "txt:ts=0;msgg=1",
-            "unknown setting `msgg` of txt; did you mean `msg`?",
-        ),
-        (
-            "txt:ts=0;registry=http://r",
-            "unknown setting `registry` of txt; expected sep, ts, ts_ms, ts_sec, msg, fields or bytes",
-        ),
-        (
-            "json:msg=1",
-            "unknown setting `msg` of json; expected ts, ts_ms or ts_sec",
-        ),
-        ("txt:ts=0;ts=1", "duplicate setting `ts`"),
-        (
-            "txt:ts=0;ts_sec=1",
-            "conflicting settings `ts` and `ts_sec`; keep one",
-        ),
-        (
-            "txt:msg=1",
-            "missing setting `ts`, `ts_ms` or `ts_sec` of txt; expected the index of the event-time field, or -1",
-        ),
-        (
-            "avro-txt",
-            "missing setting `ts`, `ts_ms` or `ts_sec` of avro-txt; expected the index of the event-time field, or -1",
-        ),
-        (
-            "txt:ts=x",
-            "invalid `ts` value `x`; expected the index of a field, starting at 0, or -1",
-        ),
-        (
-            "txt:ts_sec=",
-            "invalid `ts_sec` value ``; expected the index of a field, starting at 0, or -1",
-        ),
-        (
-            "txt:ts=0;sep=pip",
-            "invalid `sep` value `pip`; did you mean `pipe`?",
-        ),
-        (
-            "txt:ts=0;sep=|",
-            "invalid `sep` value `|`; expected byte1, tab, space, semicolon, pipe or comma",
-        ),
-        (
-            "txt:ts=0;msg=1:2:3",
-            "invalid `msg` value `1:2:3`; expected the index of a field, starting at 0, a slice `a:b`, `a:`, `:b` or `:`, or -1",
-        ),
-        (
-            "txt:ts=0;msg=",
-            "invalid `msg` value ``; expected the index of a field, starting at 0, a slice `a:b`, `a:`, `:b` or `:`, or -1",
-        ),
-        (
-            "txt:ts=0;bytes=yes",
-            "invalid `bytes` value `yes`; expected true or false",
-        ),
-        (
-            "txt:ts=0;fields=a,,b",
-            "invalid `fields` value `a,,b`; expected a list of names such as `a,b,c`",
-        ),
-        ("txt:ts=0;fields=a,a", "duplicate name `a` in `fields`"),
-        (
-            "txt:ts=0;fields=ts,event_ts",
-            "`fields` cannot name both `ts` and `event_ts`: one of them is the name of a field that the format adds",
-        ),
-        (
-            "avro-txt:ts=0;msg=1:3",
-            "invalid `msg` value `1:3` of avro-txt; expected the index of a field, starting at 0, or -1 for the whole record",
-        ),
-        (
-            "avro-txt:ts=0;registry=r:8081",
-            "invalid `registry` value `r:8081`; expected an address such as http://registry:8081",
-        ),
-        (
-            "json:ts=a..b",
-            "invalid `ts` value `a..b`; expected a path such as user.seen, or -1",
-        ),
-        (
-            "txt:ts",
-            "unexpected `ts`; a format is `type` or `type:key=value;key=value`",
-        ),
-        (
-            "txt:=3",
-            "unexpected `=3`; a format is `type` or `type:key=value;key=value`",
-        ),
-    ];
-    for (text, expected) in cases {
-        assert_eq!(parse(text).err().as_deref(), Some(expected), "{text}");
+    for (text, expected) in INVALID {
+        assert_eq!(parse(text).err().as_deref(), Some(*expected), "{text}");
     }
 }
 

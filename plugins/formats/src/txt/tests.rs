@@ -346,10 +346,10 @@ fn binary_messages_need_not_be_utf8() {
     );
 }
 
-#[test]
-fn named_fields_have_types() {
+/// Types, the text of a field, and its value as shown by Arrow, or `None` if it does not fit.
+fn typed_fields() -> Vec<(DataType, &'static str, Option<&'static str>)> {
     let utc = || Some("UTC".into());
-    let cases: &[(DataType, &str, Option<&str>)] = &[
+    vec![
         (DataType::Utf8, " é ", Some(" é ")),
         (DataType::Binary, "hi", Some("6869")),
         (DataType::Boolean, "TRUE", Some("true")),
@@ -401,8 +401,12 @@ fn named_fields_have_types() {
             "soon",
             None,
         ),
-    ];
-    for (data_type, text, expected) in cases {
+    ]
+}
+
+#[test]
+fn named_fields_have_types() {
+    for (data_type, text, expected) in typed_fields() {
         let record = format!("0|{text}");
         let decoded = decode(
             "sep=pipe;ts=0;msg=1:;fields=v,w",
@@ -415,7 +419,7 @@ fn named_fields_have_types() {
         let value = decoded.columns[0]
             .is_valid(0)
             .then(|| array_value_to_string(&decoded.columns[0], 0).unwrap());
-        assert_eq!(value.as_deref(), *expected, "{text:?} as {data_type}");
+        assert_eq!(value.as_deref(), expected, "{text:?} as {data_type}");
         assert_eq!(
             decoded.bad.len(),
             usize::from(expected.is_none()),

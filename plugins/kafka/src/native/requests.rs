@@ -132,9 +132,27 @@ impl Client {
         if topics.is_empty() {
             return Ok(HashMap::new());
         }
+        let event = self.describe_topics(topics, timeout)?;
+        let mut found = HashMap::new();
+        // SAFETY: the event is the result of the call above and lives until it is dropped; what is
+        // read from it is copied before.
+        unsafe {
+            for topic in descriptions_of(&event) {
+                found.extend(existing_topic(*topic)?);
+            }
+        }
+        Ok(found)
+    }
+
+    /// Requests the descriptions of these topics.
+    fn describe_topics(
+        &self,
+        topics: &[String],
+        timeout: Duration,
+    ) -> Result<OwnedEvent, NativeError> {
         let names: Vec<_> = topics.iter().map(|topic| c_string(topic)).collect();
         let mut pointers: Vec<*const c_char> = names.iter().map(|name| name.as_ptr()).collect();
-        let event = self.request_event(timeout, |queue| {
+        self.request_event(timeout, |queue| {
             // SAFETY: the client and the queue are alive; names and options are copied by the call,
             // and both are destroyed once after it.
             unsafe {
@@ -157,54 +175,7 @@ impl Client {
                 rd::rd_kafka_AdminOptions_destroy(options);
             }
             Ok(())
-        })?;
-        let mut found = HashMap::new();
-        // SAFETY: the event is the result of the call above and lives until it is dropped; what is
-        // read from it is copied before. Names are NUL-terminated.
-        unsafe {
-            let result = rd::rd_kafka_event_DescribeTopics_result(event.0);
-            let mut count = 0;
-            let topics = if result.is_null() {
-                ptr::null_mut()
-            } else {
-                rd::rd_kafka_DescribeTopics_result_topics(result, &mut count)
-            };
-            let topics = if topics.is_null() {
-                &[][..]
-            } else {
-                slice::from_raw_parts(topics, count)
-            };
-            for topic in topics {
-                let error = rd::rd_kafka_TopicDescription_error(*topic);
-                let code = if error.is_null() {
-                    RDKafkaErrorCode::NoError
-                } else {
-                    rd::rd_kafka_error_code(error).into()
-                };
-                match code {
-                    RDKafkaErrorCode::NoError => {
-                        let id = rd::rd_kafka_TopicDescription_topic_id(*topic);
-                        let name = text(rd::rd_kafka_TopicDescription_name(*topic));
-                        found.insert(name, id_text(id));
-                    }
-                    RDKafkaErrorCode::UnknownTopic | RDKafkaErrorCode::UnknownTopicOrPartition => {}
-                    // A topic that may not be described counts as one that exists.
-                    RDKafkaErrorCode::TopicAuthorizationFailed => {
-                        found.insert(
-                            text(rd::rd_kafka_TopicDescription_name(*topic)),
-                            String::new(),
-                        );
-                    }
-                    _ => {
-                        return Err(NativeError {
-                            code,
-                            text: text(rd::rd_kafka_error_string(error)),
-                        });
-                    }
-                }
-            }
-        }
-        Ok(found)
+        })
     }
 
     /// Makes a request whose result is the one event of a queue. An event that carries an error is
@@ -257,6 +228,63 @@ impl Drop for OwnedEvent {
     fn drop(&mut self) {
         // SAFETY: the event is owned and not used after this.
         unsafe { rd::rd_kafka_event_destroy(self.0) };
+    }
+}
+
+/// The descriptions in the result of [`Client::describe_topics`].
+///
+/// # Safety
+/// The event is such a result, or one without descriptions.
+unsafe fn descriptions_of(event: &OwnedEvent) -> &[*const rd::rd_kafka_TopicDescription_t] {
+    // SAFETY: the result and its descriptions live as long as the event.
+    unsafe {
+        let result = rd::rd_kafka_event_DescribeTopics_result(event.0);
+        let mut count = 0;
+        let topics = if result.is_null() {
+            ptr::null_mut()
+        } else {
+            rd::rd_kafka_DescribeTopics_result_topics(result, &mut count)
+        };
+        if topics.is_null() {
+            &[]
+        } else {
+            slice::from_raw_parts(topics, count)
+        }
+    }
+}
+
+/// The name and the id of a topic that was described; `None` if the topic does not exist.
+///
+/// # Safety
+/// The description is alive.
+unsafe fn existing_topic(
+    topic: *const rd::rd_kafka_TopicDescription_t,
+) -> Result<Option<(String, String)>, NativeError> {
+    // SAFETY: guaranteed by the caller; names are NUL-terminated, and the error is null or alive.
+    unsafe {
+        let error = rd::rd_kafka_TopicDescription_error(topic);
+        let code = if error.is_null() {
+            RDKafkaErrorCode::NoError
+        } else {
+            rd::rd_kafka_error_code(error).into()
+        };
+        match code {
+            RDKafkaErrorCode::NoError => {
+                let id = rd::rd_kafka_TopicDescription_topic_id(topic);
+                let name = text(rd::rd_kafka_TopicDescription_name(topic));
+                Ok(Some((name, id_text(id))))
+            }
+            RDKafkaErrorCode::UnknownTopic | RDKafkaErrorCode::UnknownTopicOrPartition => Ok(None),
+            // A topic that may not be described counts as one that exists.
+            RDKafkaErrorCode::TopicAuthorizationFailed => {
+                let name = text(rd::rd_kafka_TopicDescription_name(topic));
+                Ok(Some((name, String::new())))
+            }
+            _ => Err(NativeError {
+                code,
+                text: text(rd::rd_kafka_error_string(error)),
+            }),
+        }
     }
 }
 

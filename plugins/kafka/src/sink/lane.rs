@@ -16,9 +16,9 @@ use rdkafka::producer::BaseRecord;
 
 use super::KafkaSink;
 use super::health::SinkHealth;
+use super::messages::Messages;
 use super::positions::{self, PositionKeys, position_after};
 use super::producer::TransactionalProducer;
-use super::record::Messages;
 use super::reports::NOT_A_RECORD;
 use super::transaction::TransactionContent;
 

@@ -1,4 +1,6 @@
-//! The sink of a running pipeline.
+//! The sink of a running pipeline. It takes splits over in [`takeover`].
+
+mod takeover;
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -14,16 +16,16 @@ use pseidon_plugin::sink::{
 };
 use pseidon_plugin::{BadRow, Rows, Stop};
 
+use super::KafkaSink;
 use super::cluster::Cluster;
 use super::health::SinkHealth;
 use super::ids::TransactionalIds;
 use super::lane::{ProducerRun, TransactionLane};
+use super::limits::RecordLimits;
 use super::positions::PositionKeys;
 use super::producer::{Batching, ProducerSettings};
-use super::record::RecordLimits;
 use super::rules::TopicRules;
 use super::topic::SinkTopic;
-use super::{KafkaSink, takeover};
 
 /// The name of the only lane.
 const LANE: &str = "transaction";

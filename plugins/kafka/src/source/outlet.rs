@@ -139,9 +139,24 @@ pub(super) fn consumer_failed() -> SourceError {
     )
 }
 
+/// Adds an item to those of its run.
+pub(super) fn add_to_run<T>(
+    by_run: &mut Vec<(Arc<Outlet>, Vec<T>)>,
+    outlet: &Arc<Outlet>,
+    item: T,
+) {
+    match by_run
+        .iter_mut()
+        .find(|(known, _)| Arc::ptr_eq(known, outlet))
+    {
+        Some((_, others)) => others.push(item),
+        None => by_run.push((outlet.clone(), vec![item])),
+    }
+}
+
 /// All outlets of a consumer.
 pub(super) enum Outlets {
-    /// Everything is_removed to one run, and reading ends with it.
+    /// Everything goes to one run, and reading ends with it.
     One(Arc<Outlet>),
     /// Each topic has a run of its own; runs attach and detach.
     ByTopic {

@@ -2,12 +2,19 @@
 //!
 //! The consumer's thread never waits for one run or one broker. Partitions arrive in steps
 //! ([`arrivals`]) and leave after what was read of them is committed ([`departures`]); between two
-//! fetches [`Reader::pass`] advances each of them by a step. Errors of single partitions are
-//! handled in [`gaps`], topics are watched in [`topics`], and periodic work is done in [`ticks`].
+//! fetches [`Reader::pass`] advances each of them by a step. [`membership`] joins the group,
+//! [`pauses`] keeps what is fetched within the memory, [`runs`] attaches runs to a shared consumer.
+//! Errors of single partitions are handled in [`gaps`], topics are watched in [`topics`], and
+//! periodic work is done in [`ticks`], such as the commit of the group's offsets
+//! ([`group_offsets`]).
 
 mod arrivals;
 mod departures;
 mod gaps;
+mod group_offsets;
+mod membership;
+mod pauses;
+mod runs;
 mod ticks;
 mod topics;
 
@@ -19,19 +26,18 @@ use crossbeam_channel::{Receiver, never};
 use pseidon_delivery::failpoint::reach;
 use pseidon_delivery::{Position, SplitId};
 use pseidon_plugin::batch::Batch;
-use pseidon_plugin::source::{SourceError, SourceHandle, SourceSetup, Stopped};
-use rdkafka::Offset;
+use pseidon_plugin::source::{SourceError, SourceHandle, SourceSetup};
 
 use self::arrivals::Arrivals;
 use self::departures::Departures;
+use self::membership::Membership;
+pub(super) use self::runs::Command;
 use self::topics::TopicWatch;
 use super::KafkaSource;
 use super::assignment::{AppendOutcome, AssignedPartition, Assignment};
 use super::failure::ReadExit;
-use super::lookup::{LookupRequest, LookupResponse, Lookups};
+use super::lookup::{LookupResponse, Lookups};
 use super::outlet::{Outlet, Outlets};
-use super::shared::Command;
-use super::start::{StartOption, list_of};
 use crate::logs::ClientLogs;
 use crate::native::{Consumer, Event, MessageBatch, TopicPartition};
 
@@ -46,11 +52,6 @@ const BUSY: Duration = Duration::from_millis(10);
 const QUICK: Duration = Duration::from_millis(1);
 /// The length of that beginning.
 const QUICK_PHASE: Duration = Duration::from_millis(200);
-/// How long the source only waits for room. After that it pauses its partitions, which discards
-/// what librdkafka has fetched ahead, and serves the group while it keeps waiting. It pauses at
-/// once if librdkafka would fetch ahead without a limit.
-const ROOM_TIMEOUT: Duration = Duration::from_secs(1);
-
 /// Reads for one run, until everything is read or the run is stopped.
 pub(super) fn run(
     source: &KafkaSource,
@@ -93,14 +94,7 @@ pub(super) struct Reader<'a> {
     topics: TopicWatch,
     /// Partitions of which librdkafka has found that records below the position no longer exist.
     truncated: BTreeSet<TopicPartition>,
-    /// Topics to subscribe to once their partitions are looked up.
-    to_subscribe: Option<Vec<String>>,
-    /// How many topics are subscribed to, and since when.
-    subscribed: (usize, Instant),
-    /// Whether the group has sent an assignment, even an empty one.
-    joined: bool,
-    /// Why the group does not admit this instance.
-    group_problem: Option<String>,
+    membership: Membership,
     /// Whether reading has ended, and what was read is being committed.
     ending: bool,
     /// The error that ended reading, if any.
@@ -142,10 +136,7 @@ impl<'a> Reader<'a> {
             unattended: BTreeSet::new(),
             topics: TopicWatch::default(),
             truncated: BTreeSet::new(),
-            to_subscribe: None,
-            subscribed: (0, Instant::now()),
-            joined: false,
-            group_problem: None,
+            membership: Membership::none(),
             ending: false,
             failure: None,
             paused: false,
@@ -160,33 +151,6 @@ impl<'a> Reader<'a> {
     /// The outlets, to be closed after reading has ended.
     pub(super) fn into_outlets(self) -> Outlets {
         self.outlets
-    }
-
-    /// Joins the group for these topics, or leaves it if there are none.
-    pub(super) fn subscribe(&mut self, topics: &[String]) -> Result<(), ReadExit> {
-        if self.source.start == StartOption::Latest && !topics.is_empty() {
-            self.to_subscribe = Some(topics.to_vec());
-            self.lookups
-                .request(LookupRequest::Partitions(topics.to_vec()));
-            return Ok(());
-        }
-        self.to_subscribe = None;
-        self.subscribe_now(topics)
-    }
-
-    fn subscribe_now(&mut self, topics: &[String]) -> Result<(), ReadExit> {
-        self.subscribed = (topics.len(), Instant::now());
-        let subscribed = if topics.is_empty() {
-            self.consumer.unsubscribe()
-        } else {
-            self.consumer.subscribe(topics)
-        };
-        subscribed.map_err(|error| {
-            ReadExit::fatal(format!(
-                "cannot subscribe to {}: {error}",
-                topics.join(", ")
-            ))
-        })
     }
 
     fn read(&mut self) -> Result<(), ReadExit> {
@@ -209,7 +173,7 @@ impl<'a> Reader<'a> {
 
     /// Whether a finite run has read everything.
     fn is_complete(&self) -> bool {
-        self.joined
+        self.membership.joined
             && self.arrivals.is_empty()
             && self.departures.is_empty()
             && self.assignment.is_done()
@@ -227,76 +191,6 @@ impl<'a> Reader<'a> {
             QUICK
         } else {
             BUSY
-        }
-    }
-
-    /// Reads for runs that attach and detach, until reading ends.
-    pub(super) fn read_for_many(&mut self, commands: Receiver<Command>) -> Result<(), ReadExit> {
-        self.commands = commands;
-        self.read()
-    }
-
-    /// Applies the commands since the last call. Of several subscriptions the last one counts, and
-    /// all runs that attached are served together.
-    fn run_commands(&mut self) -> Result<(), ReadExit> {
-        let mut subscription = None;
-        while let Ok(command) = self.commands.try_recv() {
-            match command {
-                Command::Subscribe(topics) => subscription = Some(topics),
-                Command::Attach(topic, outlet) => self.attach(topic, outlet)?,
-            }
-        }
-        if let Some(topics) = subscription {
-            self.subscribe(&topics)?;
-        }
-        // While the group waits for an answer to a revocation, partitions that are still to be
-        // given up may be among them.
-        if self.departures.owes_answer() {
-            return Ok(());
-        }
-        let is_attended = |at: &TopicPartition| {
-            self.outlets.outlet_of(&at.topic).is_some() && !self.departures.contains(at)
-        };
-        let attended: Vec<_> = self
-            .unattended
-            .extract_if(.., |at| is_attended(at))
-            .collect();
-        if attended.is_empty() {
-            Ok(())
-        } else {
-            self.take_over(attended)
-        }
-    }
-
-    /// Attaches a run to a topic. An earlier run of the topic has ended, even if that was not
-    /// observed yet.
-    fn attach(&mut self, topic: String, outlet: Arc<Outlet>) -> Result<(), ReadExit> {
-        self.detach(&topic)?;
-        if let Outlets::ByTopic { topics, .. } = &mut self.outlets {
-            topics.insert(topic, outlet);
-            self.topics.refresh_soon();
-        }
-        Ok(())
-    }
-
-    /// Stops reading for runs that have stopped.
-    fn detach_stopped(&mut self) -> Result<(), ReadExit> {
-        let Outlets::ByTopic { topics, .. } = &self.outlets else {
-            return Ok(());
-        };
-        let stopped = topics
-            .iter()
-            .filter(|(_, outlet)| outlet.outbox.handle().is_stopped());
-        let stopped: Vec<String> = stopped.map(|(topic, _)| topic.clone()).collect();
-        stopped.iter().try_for_each(|topic| self.detach(topic))
-    }
-
-    /// Handles a run that accepts no more batches because it has ended. Reading continues for the
-    /// other runs, if there are any.
-    fn run_stopped(&self, _: Stopped) -> Result<(), ReadExit> {
-        match self.outlets {
-            Outlets::One(_) => Err(ReadExit::Stopped),
-            Outlets::ByTopic { .. } => Ok(()),
         }
     }
 
@@ -382,63 +276,6 @@ impl<'a> Reader<'a> {
             .collect();
         open.into_iter()
             .try_for_each(|(batch, outlet)| self.emit(&outlet, batch))
-    }
-
-    /// Returns once there is room in memory. Until then nothing is read, but the group is served.
-    fn wait_for_room(&mut self, fetched: &mut MessageBatch) -> Result<(), ReadExit> {
-        if self.outlets.wait_for_room(Duration::ZERO)? {
-            return Ok(());
-        }
-        self.flush()?;
-        let began = Instant::now();
-        while !self.ending
-            && !self
-                .outlets
-                .wait_for_room(if self.fetches_uncounted { BUSY } else { IDLE })?
-        {
-            if !self.paused
-                && (self.fetches_uncounted
-                    || began.elapsed() >= ROOM_TIMEOUT
-                    || !self.departures.is_empty())
-            {
-                self.paused = true;
-                self.pause(&self.assignment.names())?;
-            }
-            if self.paused {
-                self.pass(fetched, Duration::ZERO)?;
-            }
-        }
-        if self.paused {
-            self.paused = false;
-            // The partitions of a run that has paused itself stay paused.
-            let awake = self
-                .assignment
-                .iter()
-                .filter(|assigned| !assigned.outlet.is_paused());
-            let awake: Vec<_> = awake.map(|assigned| assigned.at.clone()).collect();
-            self.resume(&awake)?;
-        }
-        Ok(())
-    }
-
-    fn resume(&self, partitions: &[TopicPartition]) -> Result<(), ReadExit> {
-        if partitions.is_empty() {
-            return Ok(());
-        }
-        let list = list_of(partitions, |_| Offset::Invalid);
-        self.consumer
-            .resume(&list)
-            .map_err(|error| ReadExit::transient(format!("cannot resume reading: {error}")))
-    }
-
-    fn pause(&self, partitions: &[TopicPartition]) -> Result<(), ReadExit> {
-        if partitions.is_empty() {
-            return Ok(());
-        }
-        let list = list_of(partitions, |_| Offset::Invalid);
-        self.consumer
-            .pause(&list)
-            .map_err(|error| ReadExit::transient(format!("cannot pause reading: {error}")))
     }
 
     fn handle_event(&mut self, event: Event) -> Result<(), ReadExit> {

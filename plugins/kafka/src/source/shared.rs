@@ -16,16 +16,16 @@ use crossbeam_channel::{Receiver, Sender, unbounded};
 use parking_lot::Mutex;
 use pseidon_delivery::Position;
 use pseidon_dsl::Diagnostic;
-use pseidon_plugin::Options;
 use pseidon_plugin::budget::Budget;
+use pseidon_plugin::options::Options;
 use pseidon_plugin::source::{SourceError, SourceRun, SourceSetup};
-use pseidon_plugin::spec::OptionSpec;
 use pseidon_plugin::stop::Stop;
 
 use super::failure::ReadExit;
 use super::outlet::{Outlet, Outlets, consumer_failed};
-use super::reader::Reader;
-use super::{BROKERS, GROUP, KafkaSource, ON_GAP, ON_MISSING_STATE, PROPERTIES, SASL, START, TLS};
+use super::reader::{Command, Reader};
+use super::{ConsumerOptions, KafkaSource, RESERVED};
+use crate::connection::{AccessOptions, BrokerOptions, Connection};
 use crate::logs::ClientLogs;
 use crate::native::Consumer;
 use crate::topics::Topics;
@@ -36,16 +36,15 @@ use crate::topics::Topics;
 /// There is no `:instance-id` (static membership). A member with a permanent name that comes back
 /// within the session timeout is assigned its old partitions regardless of its new subscription, so
 /// topics that were added while it was away would not be read by any instance.
-pub const SHARED_OPTIONS: &[OptionSpec] = &[
-    BROKERS,
-    GROUP,
-    START,
-    ON_MISSING_STATE,
-    ON_GAP,
-    TLS,
-    SASL,
-    PROPERTIES,
-];
+#[derive(Clone, Debug, Options)]
+pub struct SharedOptions {
+    #[option(flatten)]
+    brokers: BrokerOptions,
+    #[option(flatten)]
+    consumer: ConsumerOptions,
+    #[option(flatten)]
+    access: AccessOptions,
+}
 
 /// The backoff before the consumer is restarted after a failure: its first and its longest value.
 const MIN_BACKOFF: Duration = Duration::from_millis(500);
@@ -63,10 +62,11 @@ pub type ExternalOffsets =
     dyn Fn(&[(String, i32)]) -> Result<Vec<Option<Position>>, SourceError> + Send + Sync;
 
 impl SharedSettings {
-    /// The settings of options that were declared as [`SHARED_OPTIONS`].
-    pub fn new(options: &Options) -> Result<SharedSettings, Vec<Diagnostic>> {
-        KafkaSource::from_options(options, Ok(Topics::none()))
-            .map(|source| SharedSettings(Arc::new(source)))
+    /// Checks the options of a shared consumer.
+    pub fn new(options: &SharedOptions) -> Result<SharedSettings, Vec<Diagnostic>> {
+        let connection = Connection::new(&options.brokers, &options.access, &RESERVED)?;
+        let source = KafkaSource::new(connection, Topics::none(), &options.consumer);
+        Ok(SharedSettings(Arc::new(source)))
     }
 
     /// The same settings, resuming where another program stopped.
@@ -85,14 +85,6 @@ pub struct SharedConsumer {
     subscribed: Arc<Mutex<Vec<String>>>,
     stop: Stop,
     thread: Option<JoinHandle<()>>,
-}
-
-/// A command to the consumer's thread, which applies it between two fetches.
-pub(super) enum Command {
-    /// Read these topics.
-    Subscribe(Vec<String>),
-    /// Read a topic for this run, until its handle reports that it has stopped.
-    Attach(String, Arc<Outlet>),
 }
 
 impl SharedConsumer {

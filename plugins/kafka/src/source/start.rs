@@ -4,6 +4,8 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use chrono::DateTime;
+use pseidon_plugin::options::{Argument, Choice, OptionValue, ParseResult};
+use pseidon_plugin::spec::OptionKind;
 use rdkafka::{Offset, TopicPartitionList};
 
 use super::Topics;
@@ -48,13 +50,16 @@ impl FromStr for StartOption {
     }
 }
 
-/// Checks a value of `:start`.
-pub(super) fn check(text: &str) -> Result<(), String> {
-    text.parse::<StartOption>().map(drop)
+impl OptionValue for StartOption {
+    const KIND: OptionKind = OptionKind::String;
+
+    fn parse(argument: &Argument<'_>) -> ParseResult<StartOption> {
+        argument.checked(str::parse)
+    }
 }
 
 /// The value of `:on-missing-state`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Choice)]
 pub(super) enum OnMissingState {
     /// Stop with an error.
     Stop,

@@ -4,20 +4,19 @@
 //! consumers are not affected. With a group, the reader is an ordinary member, and
 //! [`TopicReader::commit`] commits its offsets.
 
-use std::str::FromStr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use chrono::DateTime;
 use pseidon_delivery::{Position, SplitId};
 use pseidon_plugin::batch::{RecordMeta, WantedMetadata};
 use pseidon_plugin::{Batch, BatchBuilder, Split};
 use rdkafka::types::RDKafkaErrorCode;
 use rdkafka::{Offset, TopicPartitionList};
 
+use super::start::StartPosition;
 use super::{REQUEST_TIMEOUT, config, unreachable};
 use crate::logs::ClientLogs;
-use crate::native::{Consumer, Event, MessageBatch, NativeError, TopicPartition};
+use crate::native::{Consumer, Event, Message, MessageBatch, NativeError, TopicPartition};
 use crate::topics::check_name;
 
 /// The maximum number of records of one [`TopicReader::read`].
@@ -25,45 +24,6 @@ const FETCH_MESSAGES: usize = 8192;
 /// librdkafka requires a group for every consumer. It does not send it to the brokers unless the
 /// consumer subscribes or commits.
 const NO_GROUP: &str = "pseidon-consume";
-
-/// Where to start reading a partition.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum StartPosition {
-    /// At the first record.
-    Earliest,
-    /// After the last record.
-    Latest,
-    /// At this offset, or at the nearest available one.
-    Offset(u64),
-    /// At the first record that is not older: milliseconds since 1970.
-    Time(i64),
-}
-
-impl FromStr for StartPosition {
-    type Err = String;
-
-    /// `earliest`, `latest`, an offset such as `1000`, or a time such as `2026-01-31T00:00:00Z`.
-    fn from_str(text: &str) -> Result<Self, String> {
-        match text {
-            "earliest" => return Ok(StartPosition::Earliest),
-            "latest" => return Ok(StartPosition::Latest),
-            _ => {}
-        }
-        if let Ok(offset) = text.parse::<u64>()
-            && i64::try_from(offset).is_ok()
-        {
-            return Ok(StartPosition::Offset(offset));
-        }
-        let time = DateTime::parse_from_rfc3339(text)
-            .ok()
-            .map(|time| time.timestamp_millis())
-            .filter(|millis| *millis >= 0);
-        time.map(StartPosition::Time).ok_or_else(|| {
-            "expected earliest, latest, an offset, or a time such as 2026-01-31T00:00:00Z"
-                .to_owned()
-        })
-    }
-}
 
 /// What a [`TopicReader`] reads.
 #[derive(Clone, Debug)]
@@ -316,26 +276,7 @@ impl TopicReader {
                     BatchBuilder::new(partitions[place].split.clone(), settings.wanted, 0),
                 )
             });
-            let headers = if settings.wanted.headers {
-                message.headers_as_json()
-            } else {
-                Ok(None)
-            };
-            let (headers, bad_headers) = match &headers {
-                Ok(headers) => (headers.as_deref(), None),
-                Err(reason) => (None, Some(reason.as_str())),
-            };
-            builder.push(
-                offset,
-                message.payload(),
-                RecordMeta {
-                    timestamp: message.timestamp(),
-                    key: message.key(),
-                    headers,
-                    bad_headers,
-                    raw_headers: None,
-                },
-            );
+            push_record(builder, offset, &message, settings.wanted);
             partitions[place].next = offset + 1;
         }
         batches.extend(open.map(|(of, builder)| builder.finish(partitions[of].next)));
@@ -428,6 +369,34 @@ impl TopicReader {
     }
 }
 
+fn push_record(
+    builder: &mut BatchBuilder,
+    offset: Position,
+    message: &Message<'_>,
+    wanted: WantedMetadata,
+) {
+    let headers = if wanted.headers {
+        message.headers_as_json()
+    } else {
+        Ok(None)
+    };
+    let (headers, bad_headers) = match &headers {
+        Ok(headers) => (headers.as_deref(), None),
+        Err(reason) => (None, Some(reason.as_str())),
+    };
+    builder.push(
+        offset,
+        message.payload(),
+        RecordMeta {
+            timestamp: message.timestamp(),
+            key: message.key(),
+            headers,
+            bad_headers,
+            raw_headers: None,
+        },
+    );
+}
+
 /// Returns an error that waiting cannot resolve, and logs any other.
 fn stop_or_warn(
     settings: &ReaderSettings,
@@ -480,38 +449,4 @@ fn offsets_of(list: &TopicPartitionList) -> Vec<Option<Position>> {
                 .and_then(|raw| Position::try_from(raw).ok())
         })
         .collect()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_start_is_a_keyword_an_offset_or_a_time() {
-        for (text, begin) in [
-            ("earliest", Some(StartPosition::Earliest)),
-            ("latest", Some(StartPosition::Latest)),
-            ("0", Some(StartPosition::Offset(0))),
-            (
-                "1769817600000",
-                Some(StartPosition::Offset(1_769_817_600_000)),
-            ),
-            (
-                "2026-01-31T00:00:00Z",
-                Some(StartPosition::Time(1_769_817_600_000)),
-            ),
-            (
-                "2026-01-31T01:00:00.500+01:00",
-                Some(StartPosition::Time(1_769_817_600_500)),
-            ),
-            ("1969-12-31T23:59:59Z", None),
-            ("18446744073709551615", None),
-            ("-1", None),
-            ("2026-01-31", None),
-            ("yesterday", None),
-            ("", None),
-        ] {
-            assert_eq!(text.parse().ok(), begin, "{text}");
-        }
-    }
 }

@@ -8,8 +8,9 @@ use pseidon_plugin::{BadRow, BatchBuilder, Rows, Split, raw_headers};
 use rdkafka::Message;
 use rdkafka::message::{Headers, OwnedMessage};
 
+use crate::clients::committed_records;
 use crate::sink_harness::{Pipeline, no_columns, split, unchanged_input};
-use crate::support::{committed_records, options};
+use crate::support::options;
 
 type Header = (String, Option<Vec<u8>>);
 /// Key, headers, timestamp and value.

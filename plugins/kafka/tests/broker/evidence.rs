@@ -7,11 +7,11 @@ use pseidon_plugin::batch::WantedMetadata;
 use pseidon_plugin::source::SourceError;
 use rdkafka::Offset;
 
+use crate::clients::{Writer, group_offsets, set_group_offset};
+use crate::engine::{EngineState, Run, setup, source};
 use crate::source::{PLENTY, read, run, split, values};
-use crate::support::{
-    self, EngineState, Run, Writer, create_topic, delete_records, delete_topic, group_offsets,
-    new_topic, set_group_offset, source, unique,
-};
+use crate::support::unique;
+use crate::topics::{create_topic, delete_records, delete_topic, new_topic};
 
 /// A store in which partition 0 of the topic has this position.
 fn stored(topic: &str, position: u64) -> Arc<Mutex<EngineState>> {
@@ -88,7 +88,7 @@ fn a_state_that_is_older_than_the_groups_offsets_is_an_error() {
             assert!(reason.contains(part), "{reason}");
         }
     }
-    let another_state = support::setup(&pipeline, WantedMetadata::default());
+    let another_state = setup(&pipeline, WantedMetadata::default());
     let another_state = pseidon_plugin::source::SourceSetup {
         state: "another".to_owned(),
         ..another_state

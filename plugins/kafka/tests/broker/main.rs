@@ -1,6 +1,8 @@
 //! Tests of source and sink with the real broker in `PSEIDON_TEST_KAFKA`.
 
+mod clients;
 mod copied;
+mod engine;
 mod evidence;
 mod positions;
 mod refused;
@@ -10,3 +12,4 @@ mod sink_harness;
 mod source;
 mod support;
 mod tools;
+mod topics;

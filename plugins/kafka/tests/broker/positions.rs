@@ -7,12 +7,11 @@ use pseidon_plugin::sink::SinkError;
 use rdkafka::Message;
 use rdkafka::producer::{BaseRecord, Producer};
 
+use crate::clients::{committed_records, transactional};
 use crate::sink::changed_input;
 use crate::sink_harness::{Pipeline, expected, records, split, unchanged_input};
-use crate::support::{
-    PATIENCE, committed_records, create_topic, delete_topic, eventually, grow_topic, partitions_of,
-    transactional, unique,
-};
+use crate::support::{PATIENCE, eventually, unique};
+use crate::topics::{create_topic, delete_topic, grow_topic, partitions_of};
 
 #[test]
 fn a_topic_that_does_not_keep_positions_is_refused() {

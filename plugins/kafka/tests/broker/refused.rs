@@ -8,11 +8,11 @@ use pseidon_plugin::{BadRow, BatchBuilder, Rows, Split};
 use rdkafka::Message;
 use rdkafka::message::OwnedMessage;
 
+use crate::clients::{accepts_record, committed_records};
 use crate::sink::{changed, changed_input};
 use crate::sink_harness::{Pipeline, no_columns, split, unchanged_input};
-use crate::support::{
-    accepts_record, alter_topic, committed_records, create_topic, eventually, unique,
-};
+use crate::support::{eventually, unique};
+use crate::topics::{alter_topic, create_topic};
 
 const YEAR_2100: i64 = 4_102_444_800_000;
 

@@ -4,42 +4,33 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use parking_lot::Mutex;
-use pseidon_kafka::source::shared::{SHARED_OPTIONS, SharedConsumer, SharedSettings};
+use pseidon_dsl::{NodeKind, Span, edn};
+use pseidon_kafka::source::shared::{SharedConsumer, SharedOptions, SharedSettings};
 use pseidon_plugin::Budget;
 use pseidon_plugin::batch::WantedMetadata;
+use pseidon_plugin::options::Options;
 use pseidon_plugin::source::SourceError;
-use pseidon_plugin::spec::{PluginSpec, Role};
 use rdkafka::ClientConfig;
 use rdkafka::Offset;
 use rdkafka::mocking::MockCluster;
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
 
+use crate::clients::{Writer, group_offsets};
+use crate::engine::{EngineState, Run, setup};
 use crate::source::{PLENTY, values};
-use crate::support::{
-    EngineState, PATIENCE, Run, Writer, brokers, eventually, group_offsets, new_topic, options,
-    setup, unique,
-};
-
-static SPEC: PluginSpec = PluginSpec {
-    name: "shared",
-    role: Role::Source,
-    summary: "",
-    details: "",
-    positional: None,
-    options: SHARED_OPTIONS,
-    free_options: &[],
-    example: "",
-};
+use crate::support::{PATIENCE, brokers, eventually, unique};
+use crate::topics::new_topic;
 
 /// Settings of members that time out after six seconds and must answer the group within four.
 fn settings(brokers: &str) -> SharedSettings {
     let properties =
         "{\"session.timeout.ms\" 6000 \"heartbeat.interval.ms\" 300 \"max.poll.interval.ms\" 8000}";
-    SharedSettings::new(&options(
-        &SPEC,
-        &format!("{{:brokers \"{brokers}\" :properties {properties}}}"),
-    ))
-    .unwrap()
+    let text = format!("{{:brokers \"{brokers}\" :properties {properties}}}");
+    let NodeKind::Map(entries) = edn::read(&text).unwrap().kind else {
+        panic!("{text} is not a map")
+    };
+    let options = SharedOptions::parse_map("shared", &entries, Span::default()).unwrap();
+    SharedSettings::new(&options).unwrap()
 }
 
 /// A consumer of these topics.

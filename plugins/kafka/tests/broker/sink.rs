@@ -17,10 +17,10 @@ use rdkafka::Message;
 use rdkafka::message::{Headers, OwnedMessage};
 use rdkafka::producer::{BaseRecord, Producer};
 
+use crate::clients::{committed_records, transactional};
 use crate::sink_harness::{Pipeline, expected, no_columns, records, split, text, unchanged_input};
-use crate::support::{
-    PATIENCE, committed_records, create_topic, eventually, options, transactional, unique,
-};
+use crate::support::{PATIENCE, eventually, options, unique};
+use crate::topics::create_topic;
 
 #[test]
 fn committed_records_are_seen_once_and_the_next_run_continues_after_them() {

@@ -21,7 +21,9 @@ use pseidon_plugin::{BadRow, BatchBuilder, LaneMemory, Rows, Split, Stop};
 use rdkafka::Message;
 use rdkafka::message::OwnedMessage;
 
-use crate::support::{brokers, committed_records, new_topic, options, unique};
+use crate::clients::committed_records;
+use crate::support::{brokers, options, unique};
+use crate::topics::new_topic;
 
 /// A pipeline with its state, its topic and a positions topic of its own.
 pub(crate) struct Pipeline {

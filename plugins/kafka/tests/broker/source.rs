@@ -4,14 +4,16 @@ use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::support::{
-    self, EngineState, Run, Writer, create_topic, eventually, group_offsets, grow_topic, new_topic,
-    options, setup, source, transactional, unique,
-};
+use crate::clients::{Writer, group_offsets, transactional};
+use crate::engine::{EngineState, Run, setup, source};
+use crate::support::{self, eventually, options, unique};
+use crate::topics::{create_topic, grow_topic, new_topic};
 use parking_lot::Mutex;
 use pseidon_delivery::SplitId;
 use pseidon_kafka::KafkaSourcePlugin;
+use pseidon_kafka::source::KafkaSourceOptions;
 use pseidon_plugin::batch::WantedMetadata;
+use pseidon_plugin::options::Options;
 use pseidon_plugin::source::{SourceError, SourcePlugin};
 use rdkafka::Offset;
 use rdkafka::producer::Producer;
@@ -429,7 +431,7 @@ fn invalid_options_are_reported() {
         (":topics \"a\" :properties {\"group.id\" \"g\"}", ":group"),
     ] {
         let node = pseidon_dsl::edn::read(&format!("{{:brokers \"b:1\" {text}}}")).unwrap();
-        let parsed = pseidon_plugin::Options::parse(
+        let parsed = KafkaSourceOptions::parse_stage(
             KafkaSourcePlugin.spec(),
             &[node],
             pseidon_dsl::Span::default(),

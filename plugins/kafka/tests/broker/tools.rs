@@ -9,10 +9,9 @@ use rdkafka::Offset;
 use rdkafka::message::Message;
 use rdkafka::producer::{BaseRecord, Producer};
 
-use crate::support::{
-    PATIENCE, Writer, brokers, committed_records, create_topic, delete_records, group_offsets,
-    new_topic, transactional, unique,
-};
+use crate::clients::{Writer, committed_records, group_offsets, transactional};
+use crate::support::{PATIENCE, brokers, unique};
+use crate::topics::{create_topic, delete_records, new_topic};
 
 fn settings(topic: &str) -> ReaderSettings {
     ReaderSettings {

@@ -1,10 +1,18 @@
 //! Tests of steps that wait for replicas: `?wait-replicas=N`.
 
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::thread;
 
-use pseidon_delivery::StoredPlan;
+use pseidon_delivery::committer::{Positions, SplitToBegin};
+use pseidon_delivery::{
+    CommitError, CommitRecord, Committer, SplitId, StateStore, StoreError, StoredPlan, conformance,
+};
+use pseidon_redis::RedisStore;
 
-use super::*;
+use super::claims::round;
+use super::server::{Server, free_port, fresh_namespace, sentinel_of, wait_until};
+use super::steps::{claimant, only_record, sink, split, step, unavailable};
 
 /// A server and its replica, which is in sync.
 struct ReplicatedServer {
@@ -134,7 +142,28 @@ fn a_cluster_with_a_replica_passes_the_common_tests() {
 }
 
 /// A step that any connection can send.
-type Step<'a> = &'a (dyn Fn(&RedisStore) -> Result<(), StoreError> + Sync);
+type Step = fn(&RedisStore) -> Result<(), StoreError>;
+
+const STEPS: [(&str, Step); 7] = [
+    ("commit", |store| {
+        store_error(store.commit(&sink(), &step(1, 1, 20)))
+    }),
+    ("take", |store| {
+        store_error(store.take(&sink(), &["other".into()], &claimant("a"))).map(drop)
+    }),
+    ("fence", |store| store.fence(&sink(), "dead")),
+    ("set_owner", |store| {
+        store.set_owner(&sink(), &[(split(), 1)], Some("a"))
+    }),
+    ("staged", |store| store.staged(&sink()).map(drop)),
+    ("add_plan", |store| {
+        store.add_plan(&StoredPlan {
+            fingerprint: "f".into(),
+            text: "t".into(),
+        })
+    }),
+    ("set_note", |store| store.set_note("n", "v")),
+];
 
 #[test]
 fn no_step_is_done_before_a_replica_has_it() {
@@ -145,31 +174,11 @@ fn no_step_is_done_before_a_replica_has_it() {
     store.identity().unwrap();
 
     pair.replica.signal("STOP");
-    let steps: [(&str, Step<'_>); 7] = [
-        ("commit", &|store| {
-            store_error(store.commit(&sink(), &step(1, 1, 20)))
-        }),
-        ("take", &|store| {
-            store_error(store.take(&sink(), &["other".into()], &claimant("a"))).map(drop)
-        }),
-        ("fence", &|store| store.fence(&sink(), "dead")),
-        ("set_owner", &|store| {
-            store.set_owner(&sink(), &[(split(), 1)], Some("a"))
-        }),
-        ("staged", &|store| store.staged(&sink()).map(drop)),
-        ("add_plan", &|store| {
-            store.add_plan(&StoredPlan {
-                fingerprint: "f".into(),
-                text: "t".into(),
-            })
-        }),
-        ("set_note", &|store| store.set_note("n", "v")),
-    ];
     // Each step on a connection of its own, and each a second time on another one: by then the step
     // is applied, and changes nothing.
     for attempt in ["first", "repeated"] {
         thread::scope(|scope| {
-            for (name, step) in steps {
+            for (name, step) in STEPS {
                 let store = pair.connect();
                 scope.spawn(move || match step(&store) {
                     Err(StoreError::Unavailable(reason)) => {
@@ -196,7 +205,7 @@ fn no_step_is_done_before_a_replica_has_it() {
     );
 
     pair.replica.signal("CONT");
-    for (name, step) in &steps[1..] {
+    for (name, step) in &STEPS[1..] {
         step(&store).unwrap_or_else(|error| panic!("{name}: {error}"));
     }
     match store.commit(&sink(), &step(1, 1, 20)) {

@@ -14,7 +14,11 @@ use super::*;
 
 fn prepare(options: &str) -> Result<Arc<dyn Source>, Vec<Diagnostic>> {
     let args = edn::read_all(options).unwrap();
-    StdinPlugin.prepare(&Options::parse(&SPEC, &args, Span::new(0, options.len()))?)
+    StdinPlugin.prepare(&StdinOptions::parse_stage(
+        &SPEC,
+        &args,
+        Span::new(0, options.len()),
+    )?)
 }
 
 fn setup() -> SourceSetup {
@@ -75,7 +79,7 @@ fn serve(
 fn run(format: &str, resumed: Option<Position>, write: impl FnOnce(PipeWriter) + Send) -> Engine {
     let (reader, writer) = std::io::pipe().unwrap();
     let input = File::from(OwnedFd::from(reader));
-    let source = Stdin::new(format.into(), None);
+    let source = stdin(format);
     let (handle, events) = SourceHandle::new(
         Budget::new(1 << 30),
         Stop::new(),
@@ -104,6 +108,15 @@ fn positions(engine: &Engine) -> Vec<Position> {
         .iter()
         .flat_map(|batch| batch.positions.iter().copied())
         .collect()
+}
+
+/// The source for lines of this format.
+fn stdin(format: &str) -> Stdin {
+    let format = SpannedValue {
+        value: format.to_owned(),
+        span: Span::default(),
+    };
+    Stdin::new(format, None)
 }
 
 #[test]
@@ -188,7 +201,7 @@ fn positions_begin_after_those_of_earlier_runs() {
 fn a_line_is_emitted_before_the_input_ends() {
     let (reader, mut writer) = std::io::pipe().unwrap();
     let input = File::from(OwnedFd::from(reader));
-    let source = Stdin::new("raw".into(), None);
+    let source = stdin("raw");
     let (handle, events) = SourceHandle::new(
         Budget::new(1 << 30),
         Stop::new(),
@@ -214,7 +227,7 @@ fn a_line_is_emitted_before_the_input_ends() {
 fn a_source_that_waits_for_input_can_be_stopped() {
     let (reader, mut writer) = std::io::pipe().unwrap();
     let input = File::from(OwnedFd::from(reader));
-    let source = Stdin::new("raw".into(), None);
+    let source = stdin("raw");
     let stop = Stop::new();
     let (handle, events) = SourceHandle::new(
         Budget::new(1 << 30),
@@ -237,7 +250,7 @@ fn nothing_is_read_while_there_is_no_room() {
     let charge = budget.charge(1000);
     let (reader, mut writer) = std::io::pipe().unwrap();
     let input = File::from(OwnedFd::from(reader));
-    let source = Stdin::new("raw".into(), None);
+    let source = stdin("raw");
     let (handle, events) = SourceHandle::new(budget, Stop::new(), Pause::default(), Arc::default());
     writer.write_all(b"a\n").unwrap();
     drop(writer);
@@ -268,7 +281,7 @@ fn nothing_is_read_while_there_is_no_room() {
 fn a_line_that_one_run_was_stopped_in_is_finished_by_the_next() {
     let (reader, mut writer) = std::io::pipe().unwrap();
     let input = File::from(OwnedFd::from(reader));
-    let source = Stdin::new("raw".into(), None);
+    let source = stdin("raw");
     let attempt = |resumed, stop: Stop| {
         let (handle, events) = SourceHandle::new(
             Budget::new(1 << 30),
@@ -363,7 +376,7 @@ fn the_example_is_valid() {
     else {
         panic!("not a stage")
     };
-    Options::parse(&SPEC, &call[1..], Span::new(0, 0)).unwrap();
+    StdinOptions::parse_stage(&SPEC, &call[1..], Span::new(0, 0)).unwrap();
 }
 
 /// Returns its bytes in pieces, each of which is all that is available.

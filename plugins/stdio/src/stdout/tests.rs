@@ -13,6 +13,7 @@ use pseidon_exec::lanes::Lanes;
 use pseidon_expr::Scope;
 use pseidon_plugin::batch::{BatchBuilder, RecordMeta, WantedMetadata};
 use pseidon_plugin::metrics::Metrics;
+use pseidon_plugin::options::Choice;
 use pseidon_plugin::sink::RecordShape;
 use pseidon_plugin::{Batch, LaneMemory, Split};
 use tempfile::TempDir;
@@ -338,18 +339,14 @@ fn the_example_is_valid() {
     else {
         panic!("not a stage")
     };
-    Options::parse(&SPEC, &call[1..], Span::new(0, 0)).unwrap();
+    StdoutOptions::parse_stage(&SPEC, &call[1..], Span::new(0, 0)).unwrap();
 }
 
 #[test]
 fn every_format_that_is_offered_exists() {
     for format in ["json", "txt", "raw"] {
         let args = edn::read_all(&format!(":{format}")).unwrap();
-        let options = Options::parse(&SPEC, &args, Span::new(0, 0)).unwrap();
-        options
-            .string("format")
-            .unwrap()
-            .parse::<OutputFormat>()
-            .unwrap();
+        let options = StdoutOptions::parse_stage(&SPEC, &args, Span::new(0, 0)).unwrap();
+        assert_eq!(options.format.value.name(), format);
     }
 }

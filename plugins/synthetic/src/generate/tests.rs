@@ -12,7 +12,11 @@ use super::*;
 
 fn prepare(options: &str) -> Result<Arc<dyn Source>, Vec<Diagnostic>> {
     let args = edn::read_all(options)?;
-    GeneratePlugin.prepare(&Options::parse(&SPEC, &args, Span::new(0, options.len()))?)
+    GeneratePlugin.prepare(&GenerateOptions::parse_stage(
+        &SPEC,
+        &args,
+        Span::new(0, options.len()),
+    )?)
 }
 
 fn setup() -> SourceSetup {
@@ -52,13 +56,7 @@ fn run_from(
         for event in events {
             match event {
                 SourceEvent::Take(splits, reply) => {
-                    let position = |index| resumed.get(index).copied().flatten();
-                    let known = |position| Resumption {
-                        position,
-                        resume: None,
-                        is_finished: false,
-                    };
-                    let known = (0..splits.len()).map(|index| position(index).map(known));
+                    let known = (0..splits.len()).map(|index| resumption(resumed, index));
                     reply.send(known.collect()).unwrap();
                 }
                 SourceEvent::ForgetFinished(_) => panic!("splits of generate never disappear"),
@@ -70,23 +68,7 @@ fn run_from(
                     reply.send(SplitShare { granted, excess: 0 }).unwrap();
                 }
                 SourceEvent::Begin(splits, reply) => {
-                    // Finished splits are not begun.
-                    for SplitStart {
-                        split, position, ..
-                    } in &splits
-                    {
-                        let index: usize = split
-                            .id
-                            .as_str()
-                            .strip_prefix("gen:")
-                            .unwrap()
-                            .parse()
-                            .unwrap();
-                        assert_eq!(
-                            *position,
-                            resumed.get(index).copied().flatten().unwrap_or(0)
-                        );
-                    }
+                    splits.iter().for_each(|start| check_start(resumed, start));
                     reply.send(()).unwrap();
                 }
                 // The end-of-split batch has no records.
@@ -102,6 +84,25 @@ fn run_from(
         }
         running.join().unwrap().map(|()| batches)
     })
+}
+
+fn resumption(resumed: &[Option<Position>], index: usize) -> Option<Resumption> {
+    let position = (*resumed.get(index)?)?;
+    Some(Resumption {
+        position,
+        resume: None,
+        is_finished: false,
+    })
+}
+
+/// Checks the position at which a split begins. Finished splits are not begun.
+fn check_start(resumed: &[Option<Position>], start: &SplitStart) {
+    let index = start.split.id.as_str().strip_prefix("gen:").unwrap();
+    let index: usize = index.parse().unwrap();
+    assert_eq!(
+        start.position,
+        resumed.get(index).copied().flatten().unwrap_or(0)
+    );
 }
 
 fn run(options: &str) -> Vec<Batch> {
@@ -366,6 +367,6 @@ fn the_example_is_valid() {
     else {
         panic!("not a stage")
     };
-    let options = Options::parse(&SPEC, &call[1..], Span::new(0, 0)).unwrap();
+    let options = GenerateOptions::parse_stage(&SPEC, &call[1..], Span::new(0, 0)).unwrap();
     GeneratePlugin.prepare(&options).map(|_| ()).unwrap();
 }

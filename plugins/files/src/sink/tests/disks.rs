@@ -1,8 +1,8 @@
 //! Tests with disks that are replaced, not mounted, or not writable.
 
 use super::super::disk::DiskId;
+use super::super::entry::Move;
 use super::super::host::Host;
-use super::super::place::Move;
 use super::*;
 
 /// Commits `count` records, and stops the run before the files are published.

@@ -1,5 +1,6 @@
 //! Tests of the options, and of the routing that they configure.
 
+use pseidon_plugin::options::Options;
 use pseidon_plugin::{BadRow, OptionKind};
 
 use super::*;
@@ -12,7 +13,9 @@ fn the_example_of_the_declaration_is_valid() {
         r#":rollover {:size "128MB" :idle "30s"}}"#
     );
     let example = pseidon_dsl::edn::read_all(text).unwrap();
-    let options = Options::parse(&options::SPEC, &example, pseidon_dsl::Span::default()).unwrap();
+    let options =
+        FilesSinkOptions::parse_stage(&options::SPEC, &example, pseidon_dsl::Span::default())
+            .unwrap();
     assert!(
         FilesSink
             .prepare(&options, &input())
@@ -22,82 +25,84 @@ fn the_example_of_the_declaration_is_valid() {
     );
 }
 
+/// Options, and a part of each error that they have.
+const INVALID: &[(&str, &[&str])] = &[
+    (r#""out/{k}/../x""#, &["`..` cannot be part of this path"]),
+    (
+        r#""out/{k}/.pseidon-open""#,
+        &["`.pseidon-open` cannot be part of this path"],
+    ),
+    (
+        r#"{:path "/out/{k}" :base-dir "a"}"#,
+        &["`:path` must be relative if `:base-dir` is set"],
+    ),
+    (
+        r#"{:path "out" :base-dir []}"#,
+        &["`:base-dir` names no folder"],
+    ),
+    (
+        r#"{:path "out" :level 3}"#,
+        &["files cannot be written with these options"],
+    ),
+    (
+        r#"{:path "out" :codec :parquet}"#,
+        &["files cannot be written with these options"],
+    ),
+    (
+        r#"{:path "out/{k}/.." :rollover {:records 0} :max-open-files 0}"#,
+        &[
+            "`..` cannot be part",
+            "`:records` must not be 0",
+            "`:max-open-files` must not be 0",
+        ],
+    ),
+    (r#"{:codec :json}"#, &["missing required option `:path`"]),
+    (
+        r#"{:path "out" :name "a/{k}"}"#,
+        &["`/` cannot be part of a file's name"],
+    ),
+    (
+        r#"{:path "out" :write "*"}"#,
+        &["the records are written unparsed"],
+    ),
+    (
+        r#"{:path "out" :write "k, upper(k) as k"}"#,
+        &["duplicate column `k`"],
+    ),
+    (r#"{:path "out" :write "x"}"#, &["unknown column"]),
+    (
+        r#"{:path "out" :write "k" :codec :raw}"#,
+        &["files cannot be written with these options"],
+    ),
+    (
+        r#"{:path "out" :move-to {:path "a/{k}/.." :prefix "a/"}}"#,
+        &["`..` cannot be part", "`:prefix` cannot be part of"],
+    ),
+    (
+        r#"{:path "out" :move-to {:path ""}}"#,
+        &["`:move-to` names no folder"],
+    ),
+    (
+        r#"{:path "out" :on-close {}}"#,
+        &["`:on-close` requires `:command` or `:post`"],
+    ),
+    (
+        r#"{:path "out" :on-close {:command ["a"] :post "http://b"}}"#,
+        &["`:on-close` requires `:command` or `:post`"],
+    ),
+    (
+        r#"{:path "out" :on-close {:command []}}"#,
+        &["`:command` names no program"],
+    ),
+    (
+        r#"{:path "out" :on-close {:post "b"}}"#,
+        &["`:post` is not a URL"],
+    ),
+];
+
 #[test]
 fn errors_in_options_are_reported_together() {
-    let cases: &[(&str, &[&str])] = &[
-        (r#""out/{k}/../x""#, &["`..` cannot be part of this path"]),
-        (
-            r#""out/{k}/.pseidon-open""#,
-            &["`.pseidon-open` cannot be part of this path"],
-        ),
-        (
-            r#"{:path "/out/{k}" :base-dir "a"}"#,
-            &["`:path` must be relative if `:base-dir` is set"],
-        ),
-        (
-            r#"{:path "out" :base-dir []}"#,
-            &["`:base-dir` names no folder"],
-        ),
-        (
-            r#"{:path "out" :level 3}"#,
-            &["files cannot be written with these options"],
-        ),
-        (
-            r#"{:path "out" :codec :parquet}"#,
-            &["files cannot be written with these options"],
-        ),
-        (
-            r#"{:path "out/{k}/.." :rollover {:records 0} :max-open-files 0}"#,
-            &[
-                "`..` cannot be part",
-                "`:records` must not be 0",
-                "`:max-open-files` must not be 0",
-            ],
-        ),
-        (r#"{:codec :json}"#, &["missing required option `:path`"]),
-        (
-            r#"{:path "out" :name "a/{k}"}"#,
-            &["`/` cannot be part of a file's name"],
-        ),
-        (
-            r#"{:path "out" :write "*"}"#,
-            &["the records are written unparsed"],
-        ),
-        (
-            r#"{:path "out" :write "k, upper(k) as k"}"#,
-            &["duplicate column `k`"],
-        ),
-        (r#"{:path "out" :write "x"}"#, &["unknown column"]),
-        (
-            r#"{:path "out" :write "k" :codec :raw}"#,
-            &["files cannot be written with these options"],
-        ),
-        (
-            r#"{:path "out" :move-to {:path "a/{k}/.." :prefix "a/"}}"#,
-            &["`..` cannot be part", "`:prefix` cannot be part of"],
-        ),
-        (
-            r#"{:path "out" :move-to {:path ""}}"#,
-            &["`:move-to` names no folder"],
-        ),
-        (
-            r#"{:path "out" :on-close {}}"#,
-            &["`:on-close` requires `:command` or `:post`"],
-        ),
-        (
-            r#"{:path "out" :on-close {:command ["a"] :post "http://b"}}"#,
-            &["`:on-close` requires `:command` or `:post`"],
-        ),
-        (
-            r#"{:path "out" :on-close {:command []}}"#,
-            &["`:command` names no program"],
-        ),
-        (
-            r#"{:path "out" :on-close {:post "b"}}"#,
-            &["`:post` is not a URL"],
-        ),
-    ];
-    for (text, expected) in cases {
+    for (text, expected) in INVALID {
         let Err(errors) = FilesSink.prepare(&options(text), &input()) else {
             panic!("{text} is accepted")
         };
@@ -169,7 +174,8 @@ fn an_invalid_number_of_lanes_is_rejected() {
         let nodes =
             pseidon_dsl::edn::read_all(&format!(r#"{{:path "out" :lanes "{lanes}"}}"#)).unwrap();
         let errors =
-            Options::parse(&options::SPEC, &nodes, pseidon_dsl::Span::default()).unwrap_err();
+            FilesSinkOptions::parse_stage(&options::SPEC, &nodes, pseidon_dsl::Span::default())
+                .unwrap_err();
         assert!(
             format!("{errors:?}").contains("expected an integer from 1 to 256"),
             "{errors:?}"

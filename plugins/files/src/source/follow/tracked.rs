@@ -14,9 +14,9 @@ use pseidon_plugin::source::{SourceError, SplitStart};
 use super::super::Config;
 use super::super::compression::{Compression, Stream};
 use super::super::identity::{FileKey, Head};
-use super::super::lines::{Block, LineReader, ReadError};
-use super::super::once::is_transient;
+use super::super::lines::{Block, LineReader};
 use super::super::progress::{Tail, read_to_end};
+use super::super::read_error::{ReadError, is_transient};
 
 /// How long after a change another change may get the same timestamp: the clocks of file systems
 /// tick at least a hundred times a second.

@@ -8,7 +8,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use pseidon_delivery::{Position, SplitId};
+use pseidon_delivery::SplitId;
 use pseidon_plugin::batch::Split;
 use pseidon_plugin::source::{Pending, SourceError};
 use rdkafka::Offset;
@@ -16,21 +16,16 @@ use rdkafka::Offset;
 use super::super::KafkaSource;
 use super::super::assignment::AssignedPartition;
 use super::super::failure::ReadExit;
-use super::super::outlet::{Outlet, Outlets};
+use super::super::outlet::{Outlet, Outlets, add_to_run};
 use super::super::start::list_of;
 use super::arrivals::{RemovedArrival, summary};
-use super::{Reader, names, raw};
+use super::{Reader, names};
 use crate::native::TopicPartition;
 
 /// How long a run may take to commit what was read of partitions that the group has revoked.
 const COMMIT_TIMEOUT: Duration = Duration::from_secs(30);
 /// The same for a run whose sink is known to be blocked.
 const BLOCKED_COMMIT_TIMEOUT: Duration = Duration::from_secs(3);
-/// How long committing the last offsets of a run to the group may take.
-const LAST_OFFSETS_TIMEOUT: Duration = Duration::from_secs(5);
-/// The pause before that commit is retried.
-const COMMIT_RETRY: Duration = Duration::from_millis(100);
-
 /// Partitions that are not read any more and not committed yet.
 pub(super) struct Departures {
     in_progress: Vec<Departure>,
@@ -281,13 +276,7 @@ impl Reader<'_> {
             .iter()
             .map(|one| (one.at.clone(), one.split.clone(), one.outlet.clone()));
         for (at, split, outlet) in gone.chain(arriving) {
-            match by_run
-                .iter_mut()
-                .find(|(known, _)| Arc::ptr_eq(known, &outlet))
-            {
-                Some((_, others)) => others.push((at, split)),
-                None => by_run.push((outlet, vec![(at, split)])),
-            }
+            add_to_run(&mut by_run, &outlet, (at, split));
         }
         by_run
             .into_iter()
@@ -387,26 +376,6 @@ impl Reader<'_> {
         }
     }
 
-    /// Commits the offsets of partitions that are read no longer. If the run ends, nothing else is
-    /// left to do, so it waits for the result: a state that is lost between two runs is detected by
-    /// these offsets.
-    fn commit_last(&self, outlet: &Outlet, offsets: &[(TopicPartition, Position)], is_last: bool) {
-        let deadline = Instant::now() + LAST_OFFSETS_TIMEOUT;
-        while let Err(error) = self.commit_offsets(
-            offsets.iter().map(|(at, next)| (at, *next, outlet)),
-            is_last.then_some(LAST_OFFSETS_TIMEOUT),
-        ) {
-            if !is_last || Instant::now() >= deadline {
-                tracing::warn!(
-                    group = self.group, %error,
-                    "cannot commit the last offsets to the group"
-                );
-                return;
-            }
-            std::thread::sleep(COMMIT_RETRY);
-        }
-    }
-
     /// Handles a run that does not commit in time what the group, or its own end, waits for.
     fn abandon(&mut self, leaving: Departure) -> Result<(), ReadExit> {
         let (Some((at, _)), waited) = (leaving.gone.first(), leaving.since.elapsed()) else {
@@ -429,27 +398,6 @@ impl Reader<'_> {
         } else {
             self.report(&leaving.outlet, leaving.reason);
             Ok(())
-        }
-    }
-
-    /// Commits positions to the group, for tools that show its lag and as evidence of what the
-    /// state has held. The metadata of each names the state of the run that it belongs to.
-    pub(super) fn commit_offsets<'o>(
-        &self,
-        positions: impl Iterator<Item = (&'o TopicPartition, Position, &'o Outlet)>,
-        timeout: Option<Duration>,
-    ) -> Result<(), crate::native::NativeError> {
-        let mut list = rdkafka::TopicPartitionList::new();
-        for (at, next, outlet) in positions {
-            let mut element = list.add_partition(&at.topic, at.partition);
-            // This fails only for offsets without a number, which the offsets used here have.
-            let _ = element.set_offset(Offset::Offset(raw(next)));
-            element.set_metadata(outlet.metadata_of(next));
-        }
-        if list.count() == 0 {
-            Ok(())
-        } else {
-            self.consumer.commit(&list, timeout)
         }
     }
 }

@@ -7,8 +7,8 @@ use rdkafka::types::RDKafkaErrorCode;
 
 use super::super::failure::{ErrorClass, ReadExit, denied, gave_up};
 use super::super::lookup::LookupRequest;
+use super::super::lost_records::{too_short, truncated};
 use super::super::start::{is_missing_topic, list_of};
-use super::arrivals::too_short;
 use super::{Reader, raw};
 use crate::native::{Message, NativeError, TopicPartition};
 
@@ -17,7 +17,9 @@ impl Reader<'_> {
         let brokers = &self.source.connection.brokers;
         match ErrorClass::of(error.code) {
             // A login that succeeded before may succeed again.
-            ErrorClass::Denied if !self.joined => Err(ReadExit::Failed(denied(brokers, error))),
+            ErrorClass::Denied if !self.membership.joined => {
+                Err(ReadExit::Failed(denied(brokers, error)))
+            }
             ErrorClass::GaveUp => Err(gave_up(
                 &self.consumer.fatal_error().unwrap_or_else(|| error.clone()),
             )),
@@ -75,7 +77,7 @@ impl Reader<'_> {
                      consumers, or set another :group"
                 );
                 self.logs.warn("GROUP", &problem);
-                self.group_problem = Some(problem);
+                self.membership.problem = Some(problem);
                 Ok(())
             }
             // Missing topics are looked up and reported together.
@@ -167,14 +169,4 @@ impl Reader<'_> {
         };
         self.consumer.assign_more(&list).map_err(failed)
     }
-}
-
-/// The error for a partition whose records differ from those that were read.
-fn truncated(name: &str, known: Position) -> SourceError {
-    SourceError::Fatal(format!(
-        "{name} has lost records below offset {known}, up to which it was read, and has others in \
-         their place: its log was truncated, as after the election of a leader that was not in \
-         sync. To resume with what is there now, rename the source's stage and set \
-         :on-missing-state :group"
-    ))
 }

@@ -1,5 +1,5 @@
-//! The work that is done about once a second: positions without records, lag, pauses, the group's
-//! offsets, and the reasons why nothing is read.
+//! The work that is done about once a second: positions without records, lag, and the reasons why
+//! nothing is read.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -17,8 +17,6 @@ use crate::native::OffsetAndEpoch;
 const TICK: Duration = Duration::from_secs(1);
 /// The timeout of the request that checks whether a broker can be reached again.
 const PROBE_TIMEOUT: Duration = Duration::from_millis(300);
-/// How long joining the group may take before it is reported as a problem.
-const JOIN_TIMEOUT: Duration = Duration::from_secs(30);
 
 impl Reader<'_> {
     /// Does all periodic work once.
@@ -83,7 +81,7 @@ impl Reader<'_> {
 
     /// Reports why runs read nothing, if that is known.
     fn report_problems(&self) {
-        let of_group = self.group_problem.clone().or_else(|| self.late_join());
+        let of_group = self.membership_problem();
         for outlet in self.outlets.iter() {
             let problem = of_group
                 .clone()
@@ -95,22 +93,6 @@ impl Reader<'_> {
         }
     }
 
-    fn late_join(&self) -> Option<String> {
-        let (topics, since) = self.subscribed;
-        let is_late = topics > 0
-            && !self.joined
-            && !self.unreachable
-            && since.elapsed() >= JOIN_TIMEOUT
-            && self.topics.has_some_of(topics);
-        is_late.then(|| {
-            format!(
-                "the group {} has not admitted this instance for {:.0?}",
-                self.group,
-                since.elapsed()
-            )
-        })
-    }
-
     /// The topics of `:topics` that do not exist. For a shared consumer this is not a problem: the
     /// row of a table may exist before its topic.
     fn missing_topics(&self) -> Option<String> {
@@ -119,53 +101,5 @@ impl Reader<'_> {
         }
         let missing: Vec<&str> = self.topics.missing().map(String::as_str).collect();
         (!missing.is_empty()).then(|| format!("unknown topic `{}`", missing.join("`, `")))
-    }
-
-    /// Pauses and resumes the partitions of single runs of a shared consumer.
-    fn pause_by_run(&self) -> Result<(), ReadExit> {
-        let Outlets::ByTopic { topics, .. } = &self.outlets else {
-            return Ok(());
-        };
-        for (topic, outlet) in topics {
-            let Some(paused) = outlet.pause_change() else {
-                continue;
-            };
-            let of_topic: Vec<_> = self
-                .assignment
-                .names()
-                .into_iter()
-                .filter(|at| at.topic == *topic)
-                .collect();
-            if paused {
-                self.pause(&of_topic)?;
-            } else if !self.paused {
-                self.resume(&of_topic)?;
-            }
-        }
-        Ok(())
-    }
-
-    /// Commits the durable positions to the group. This may fail: delivery does not depend on it.
-    fn commit_durable(&mut self) {
-        for outlet in self.outlets.iter() {
-            self.durable.extend(outlet.outbox.handle().durable());
-        }
-        let mut moved = Vec::new();
-        for assigned in self.assignment.iter_mut() {
-            if let Some(next) = self.durable.remove(&assigned.split.id) {
-                assigned.durable = next;
-                moved.push((assigned.at.clone(), next, assigned.outlet.clone()));
-            }
-        }
-        // What is left belongs to partitions that are no longer assigned.
-        self.durable.clear();
-        if let Err(error) = self.commit_offsets(
-            moved
-                .iter()
-                .map(|(at, next, outlet)| (at, *next, outlet.as_ref())),
-            None,
-        ) {
-            tracing::debug!(%error, "cannot commit the group's offsets");
-        }
     }
 }

@@ -7,12 +7,12 @@ use std::time::{Duration, Instant};
 use pseidon_plugin::source::SourceError;
 
 use super::super::assignment::AssignedPartition;
-use super::super::failure::{ErrorClass, ReadExit, denied};
+use super::super::failure::ReadExit;
 use super::super::identity::TopicId;
 use super::super::lookup::LookupRequest;
+use super::super::lost_records::recreated_topic;
 use super::super::outlet::Outlets;
 use super::Reader;
-use super::arrivals::recreated_topic;
 use crate::native::{NativeError, TopicPartition};
 
 /// The interval between two lookups of the topics.
@@ -241,33 +241,5 @@ impl Reader<'_> {
              :latest waits no longer: create it, or correct :topics"
         );
         self.fail(&topic, SourceError::Fatal(reason))
-    }
-
-    pub(super) fn handle_partitions(
-        &mut self,
-        names: &[String],
-        noted: Result<(), NativeError>,
-    ) -> Result<(), ReadExit> {
-        if self.to_subscribe.as_deref() != Some(names) {
-            return Ok(());
-        }
-        match noted {
-            Ok(()) => {
-                self.to_subscribe = None;
-                self.subscribe_now(names)
-            }
-            Err(error) if ErrorClass::of(error.code) == ErrorClass::Denied => Err(
-                ReadExit::Failed(denied(&self.source.connection.brokers, &error)),
-            ),
-            Err(error) => {
-                self.logs.warn(
-                    "PRESENT",
-                    &format!("cannot look up the partitions; retrying: {error}"),
-                );
-                self.lookups
-                    .request(LookupRequest::Partitions(names.to_vec()));
-                Ok(())
-            }
-        }
     }
 }

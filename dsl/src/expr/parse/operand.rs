@@ -1,0 +1,170 @@
+//! Operands: literals, paths, metadata, parentheses, `case` and calls.
+
+use pest::iterators::Pair;
+
+use super::name::{name, unquoted};
+use super::{ParsedExpr, Reader, leaf, null};
+use crate::expr::grammar::Rule;
+use crate::expr::{Expr, ExprKind, Literal, Meta, Path, PathStep};
+use crate::{Diagnostic, Span, nearest};
+
+impl<'a> Reader<'a> {
+    pub(super) fn primary(&self, pair: Pair<'a, Rule>) -> ParsedExpr<'a> {
+        let span = self.span(&pair);
+        match pair.as_rule() {
+            Rule::number => {
+                let digits = pair.as_str();
+                ParsedExpr {
+                    number: Some(digits),
+                    ..leaf(ExprKind::Literal(self.number(digits, span)), span)
+                }
+            }
+            Rule::string => leaf(
+                ExprKind::Literal(Literal::Str(unquoted(pair.as_str(), '\''))),
+                span,
+            ),
+            Rule::boolean => leaf(
+                ExprKind::Literal(Literal::Bool(pair.as_str().eq_ignore_ascii_case("true"))),
+                span,
+            ),
+            Rule::path => leaf(ExprKind::Path(self.path(pair)), span),
+            Rule::meta => self
+                .meta(pair)
+                .map_or_else(|| null(span), |meta| leaf(ExprKind::Meta(meta), span)),
+            Rule::paren => self.parentheses(pair, span),
+            Rule::case => self.case(pair, span),
+            Rule::cast => self.cast(pair, span),
+            Rule::typed_literal => self.typed_literal(pair, span),
+            Rule::call => self.call(pair, span),
+            _ => null(span),
+        }
+    }
+
+    fn number(&self, digits: &str, span: Span) -> Literal {
+        if let Ok(value) = digits.parse() {
+            return Literal::Int(value);
+        }
+        match digits.parse::<f64>() {
+            Ok(value) if value.is_finite() => Literal::Float(value),
+            _ => {
+                self.report(
+                    span,
+                    "number too large",
+                    "expected at most 1.7976931348623157e308",
+                );
+                Literal::Null
+            }
+        }
+    }
+
+    pub(super) fn path(&self, pair: Pair<'a, Rule>) -> Path {
+        let steps = pair.into_inner().map(|step| {
+            if step.as_rule() != Rule::index {
+                return PathStep::Field(name(&step));
+            }
+            let digits = step.as_str().trim_matches(['[', ']']);
+            PathStep::Index(digits.parse().unwrap_or_else(|_| {
+                self.report(
+                    self.span(&step),
+                    "index too large",
+                    format!("expected at most {}", u32::MAX),
+                );
+                0
+            }))
+        });
+        Path(steps.collect())
+    }
+
+    fn meta(&self, pair: Pair<'a, Rule>) -> Option<Meta> {
+        let span = self.span(&pair);
+        let mut inner = pair.into_inner();
+        let (name_pair, part) = (inner.next()?, inner.next());
+        let meta = match name_pair.as_str() {
+            "topic" => Meta::Topic,
+            "partition" => Meta::Partition,
+            "offset" => Meta::Offset,
+            "timestamp" => Meta::Timestamp,
+            "key" => Meta::Key,
+            "headers" => return Some(Meta::Headers(part.map(|part| name(&part)))),
+            unknown => {
+                let listed = Meta::NAMES.map(|name| format!("@{name}")).join(", ");
+                let error = Diagnostic::new(
+                    span,
+                    format!("unknown metadata field `@{unknown}`"),
+                    format!("expected one of {listed}"),
+                );
+                let help =
+                    nearest(unknown, Meta::NAMES).map(|near| format!("did you mean `@{near}`?"));
+                self.errors.borrow_mut().push(Diagnostic { help, ..error });
+                return None;
+            }
+        };
+        if let Some(part) = part {
+            self.report(
+                self.span(&part),
+                format!("`@{}` has no fields", meta.name()),
+                "only @headers has fields",
+            );
+        }
+        Some(meta)
+    }
+
+    /// Parentheses are not part of the tree. They only extend the span.
+    fn parentheses(&self, pair: Pair<'a, Rule>, span: Span) -> ParsedExpr<'a> {
+        let Some(inner) = pair
+            .into_inner()
+            .find(|inner| inner.as_rule() == Rule::expr)
+        else {
+            return null(span);
+        };
+        let inner = self.expr(inner);
+        ParsedExpr {
+            expr: Expr { span, ..inner.expr },
+            levels: inner.levels,
+            number: None,
+        }
+    }
+
+    fn case(&self, pair: Pair<'a, Rule>, span: Span) -> ParsedExpr<'a> {
+        let (mut operand, mut whens, mut otherwise) = (None, Vec::new(), None);
+        let mut most_levels = 0;
+        for clause in pair.into_inner() {
+            let rule = clause.as_rule();
+            let (parts, levels) = self.inner_exprs(clause);
+            most_levels = most_levels.max(levels);
+            let mut parts = parts.into_iter();
+            match (rule, parts.next(), parts.next()) {
+                (Rule::case_operand, Some(expr), _) => operand = Some(Box::new(expr)),
+                (Rule::when, Some(when), Some(then)) => whens.push((when, then)),
+                (Rule::otherwise, Some(expr), _) => otherwise = Some(Box::new(expr)),
+                _ => {}
+            }
+        }
+        self.node(
+            most_levels,
+            ExprKind::Case {
+                operand,
+                whens,
+                otherwise,
+            },
+            span,
+        )
+    }
+
+    fn call(&self, pair: Pair<'a, Rule>, span: Span) -> ParsedExpr<'a> {
+        let Some(function) = pair.clone().into_inner().next() else {
+            return null(span);
+        };
+        let (args, levels) = self.inner_exprs(pair);
+        let name = function.as_str().to_ascii_lowercase();
+        self.node(
+            levels,
+            ExprKind::Call {
+                name,
+                name_span: self.span(&function),
+                args,
+            },
+            span,
+        )
+    }
+}

@@ -1,0 +1,172 @@
+//! Owning splits: they are taken, begun and released, and dead owners are fenced.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use super::{Committer, CommitterError, Positions, now};
+use crate::{CommitError, CommitRecord, Position, ResumeToken, SplitCommit, SplitId};
+
+/// A split that was taken and is about to be read.
+#[derive(Clone, Debug)]
+pub struct SplitToBegin {
+    /// The split.
+    pub split: SplitId,
+    /// The record that [`Committer::take`] returned.
+    pub record: CommitRecord,
+    /// Where to start a split that was never begun.
+    pub start: Position,
+    /// What the source needs beside that position.
+    pub resume: Option<ResumeToken>,
+}
+
+impl Committer {
+    /// Raises the epochs of splits and returns their records, each with its previous owners. Call
+    /// [`Committer::begin`] next.
+    ///
+    /// # Errors
+    /// [`CommitterError::OtherPlan`] if another plan has left lanes ahead in one of them. The
+    /// epochs are raised all the same, so the instance with that plan must take the splits again.
+    pub fn take(&self, splits: &[SplitId]) -> Result<Vec<CommitRecord>, CommitterError> {
+        let records =
+            self.until_answered(
+                || match self.store.take(&self.sink, splits, &self.claimant) {
+                    Err(CommitError::Store(error)) => Err(error),
+                    other => Ok(other),
+                },
+            )?;
+        let records = records.map_err(CommitterError::Fenced)?;
+        for (split, record) in splits.iter().zip(&records) {
+            self.seen.check(split, record)?;
+        }
+        let is_other = |record: &CommitRecord| {
+            !record.ahead.is_empty() && record.plan.as_ref() != Some(&self.claimant.plan)
+        };
+        match splits
+            .iter()
+            .zip(&records)
+            .find(|(_, record)| !self.claimant.accepts_other_plans && is_other(record))
+        {
+            Some((split, record)) => Err(CommitterError::OtherPlan {
+                split: split.clone(),
+                plan: record.plan.clone(),
+                lanes: record.ahead.len(),
+            }),
+            None => Ok(records),
+        }
+    }
+
+    /// Makes this instance the sole owner of splits whose earlier owners are fenced: they cannot
+    /// commit anything any more. `taken` has the splits with the epochs that [`Committer::take`]
+    /// returned.
+    pub fn become_sole_owner(&self, taken: &[(SplitId, u64)]) -> Result<(), CommitterError> {
+        self.until_answered(|| {
+            self.store
+                .set_owner(&self.sink, taken, Some(&self.claimant.owner))
+        })
+    }
+
+    /// Fences a dead instance off, whatever splits it has. After this returns, nothing that it ever
+    /// sent is applied; see [`StateStore::fence`](crate::StateStore::fence).
+    pub fn fence(&self, owner: &str) -> Result<(), CommitterError> {
+        self.until_answered(|| self.store.fence(&self.sink, owner))
+    }
+
+    /// The instances that are owners in a commit record of the sink. All others must take splits
+    /// before they can commit anything.
+    pub fn owners(&self) -> Result<BTreeSet<String>, CommitterError> {
+        self.until_answered(|| self.store.owners(&self.sink))
+    }
+
+    /// Removes splits that were finished at least `retention` ago and for which `is_gone` returns
+    /// true: the source does not find them any more. Returns their number.
+    pub fn forget_finished(
+        &self,
+        retention: Duration,
+        is_gone: impl Fn(&SplitId) -> bool,
+    ) -> Result<usize, CommitterError> {
+        let until = now().saturating_sub(retention.as_secs());
+        let records = self.until_answered(|| self.store.records(&self.sink))?;
+        let is_over = |record: &CommitRecord| record.finished.is_some_and(|at| at <= until);
+        let over: Vec<SplitId> = records
+            .into_iter()
+            .filter(|(split, record)| is_over(record) && is_gone(split))
+            .map(|(split, _)| split)
+            .collect();
+        self.until_answered(|| self.store.forget_splits(&self.sink, &over))?;
+        Ok(over.len())
+    }
+
+    /// Starts to own the splits. The start of splits that were never begun is stored first, in one
+    /// step for all of them: a start such as "the latest" must mean the same after a crash.
+    pub fn begin(&self, mut splits: Vec<SplitToBegin>) -> Result<(), CommitterError> {
+        let _step = self.step.lock();
+        let is_new = |begin: &&SplitToBegin| begin.record.low.is_none();
+        let first = |begin: &SplitToBegin| SplitCommit {
+            resume: begin.resume.clone(),
+            ..SplitCommit::to_low(
+                begin.split.clone(),
+                begin.record.epoch,
+                begin.record.sequence,
+                begin.start,
+            )
+        };
+        let begun: Vec<SplitCommit> = splits.iter().filter(is_new).map(first).collect();
+        if !begun.is_empty() {
+            self.commit_until_answered(&self.step_of(begun, Vec::new(), Vec::new()))?;
+        }
+        let mut ledger = self.ledger.lock();
+        for begin in &mut splits {
+            if begin.record.low.is_none() {
+                begin.record.sequence += 1;
+                begin.record.low = Some(begin.start);
+                begin.record.resume = begin.resume.take();
+            }
+        }
+        let mut copies = self.copies.lock();
+        for begin in splits {
+            self.seen
+                .note(&begin.split, begin.record.epoch, begin.record.sequence);
+            if self.positions == Positions::InTarget {
+                copies.take(begin.split.clone(), &begin.record);
+            }
+            ledger.take(begin.split, begin.record, begin.start);
+        }
+        Ok(())
+    }
+
+    /// Releases splits: everything of them must have been committed. Another instance can take them
+    /// at once.
+    pub fn release(&self, splits: &[SplitId]) -> Result<(), CommitterError> {
+        self.commit_idle()?;
+        let held: Vec<_> = {
+            let mut ledger = self.ledger.lock();
+            splits
+                .iter()
+                .filter_map(|split| {
+                    ledger
+                        .drop_split(split)
+                        .map(|(epoch, finished)| (split.clone(), epoch, finished))
+                })
+                .collect()
+        };
+        self.copies.lock().drop_splits(splits);
+        for (split, _, _) in held.iter().filter(|(_, _, finished)| *finished) {
+            // It will hardly be taken again, and there may be millions of finished splits.
+            self.seen.forget(split);
+        }
+        let held: Vec<_> = held
+            .into_iter()
+            .map(|(split, epoch, _)| (split, epoch))
+            .collect();
+        self.release_unbegun(&held)
+    }
+
+    /// Releases splits that were taken and not begun, under the epochs that [`Committer::take`]
+    /// returned.
+    pub fn release_unbegun(&self, taken: &[(SplitId, u64)]) -> Result<(), CommitterError> {
+        if taken.is_empty() {
+            return Ok(());
+        }
+        self.until_answered(|| self.store.set_owner(&self.sink, taken, None))
+    }
+}

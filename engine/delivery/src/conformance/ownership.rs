@@ -1,0 +1,163 @@
+//! Who may commit: taking over, releasing and fencing.
+
+use super::{claimant, records, sink, step, steps, steps_of, take};
+use crate::{Commit, CommitError, CommitRecord, SinkId, StateStore};
+
+pub(super) fn taking_raises_the_epoch_and_returns_the_previous_owner(store: &dyn StateStore) {
+    assert!(store.sinks().unwrap().is_empty());
+    assert!(store.records(&sink()).unwrap().is_empty());
+    let first = take(store, "s/0", "a");
+    assert_eq!(
+        first,
+        CommitRecord {
+            epoch: 1,
+            ..CommitRecord::default()
+        }
+    );
+
+    let both = store
+        .take(&sink(), &["s/1".into(), "s/0".into()], &claimant("b"))
+        .unwrap();
+    assert_eq!(
+        (both[0].epoch, both[0].owners.as_slice()),
+        (1, &[][..]),
+        "answers are in the order of the request"
+    );
+    assert_eq!(
+        (both[1].epoch, both[1].owners.as_slice()),
+        (2, &["a".to_owned()][..])
+    );
+
+    let kept = records(store, &sink());
+    let expected = CommitRecord {
+        epoch: 2,
+        owners: vec!["a".into(), "b".into()],
+        plan: Some("p".into()),
+        ..CommitRecord::default()
+    };
+    assert_eq!(kept["s/0"], expected);
+    assert_eq!(
+        store.owners(&sink()).unwrap(),
+        ["a".to_owned(), "b".to_owned()].into()
+    );
+    assert!(store.owners(&SinkId::from("other")).unwrap().is_empty());
+    assert_eq!(
+        take(store, "s/0", "b").owners,
+        ["a"],
+        "a repeated take changes nothing but the epoch"
+    );
+    store
+        .set_owner(&sink(), &[("s/0".into(), 3)], Some("b"))
+        .unwrap();
+    assert_eq!(
+        take(store, "s/0", "c").owners,
+        ["b"],
+        "fenced owners are not returned again"
+    );
+    assert_eq!(store.sinks().unwrap(), [sink()]);
+    assert!(store.take(&sink(), &[], &claimant("b")).unwrap().is_empty());
+}
+
+pub(super) fn release_clears_the_owner_of_what_is_still_held(store: &dyn StateStore) {
+    take(store, "mine", "a");
+    take(store, "lost", "a");
+    take(store, "lost", "b");
+    store
+        .set_owner(
+            &sink(),
+            &[
+                ("mine".into(), 1),
+                ("lost".into(), 1),
+                ("never seen".into(), 1),
+            ],
+            None,
+        )
+        .unwrap();
+    let kept = records(store, &sink());
+    assert_eq!((kept["mine"].owners.len(), kept["mine"].epoch), (0, 1));
+    assert_eq!((kept["lost"].owners.len(), kept["lost"].epoch), (2, 2));
+    assert!(!kept.contains_key("never seen"));
+    // The epoch is still valid: a release does not fence.
+    store
+        .commit(&sink(), &steps(vec![step("mine", 1, 0, 5)]))
+        .unwrap();
+}
+
+pub(super) fn a_fenced_owner_can_do_nothing(store: &dyn StateStore) {
+    for split in ["s/0", "s/1"] {
+        take(store, split, "a");
+    }
+    store
+        .commit(&sink(), &steps(vec![step("s/0", 1, 0, 5)]))
+        .unwrap();
+    store.fence(&sink(), "a").unwrap();
+    let before = records(store, &sink());
+    let refused = |answer: Result<(), CommitError>| match answer {
+        Err(CommitError::OwnerFenced(owner)) => owner == "a",
+        _ => false,
+    };
+    // The same holds for a step without splits.
+    let publishes = Commit {
+        published: vec!["1".into()],
+        ..steps(vec![])
+    };
+    for commit in [
+        steps(vec![step("s/0", 1, 1, 9)]),
+        steps(vec![step("s/0", 1, 1, 9), step("s/1", 1, 0, 9)]),
+        publishes,
+    ] {
+        assert!(refused(store.commit(&sink(), &commit)));
+    }
+    assert!(refused(
+        store
+            .take(&sink(), &["s/0".into(), "s/2".into()], &claimant("a"))
+            .map(drop)
+    ));
+    assert_eq!(records(store, &sink()), before);
+    // A store that has lost data is the more severe reason.
+    assert!(matches!(
+        store.commit(&sink(), &steps(vec![step("s/0", 1, 4, 9)])),
+        Err(CommitError::Sequence { .. })
+    ));
+    store.fence(&sink(), "a").unwrap();
+
+    // Other owners and other sinks are not affected.
+    let other = SinkId::from("other");
+    store.take(&other, &["s/0".into()], &claimant("a")).unwrap();
+    store
+        .commit(&other, &steps(vec![step("s/0", 1, 0, 5)]))
+        .unwrap();
+    assert_eq!(take(store, "s/0", "b").owners, ["a"]);
+    store
+        .commit(&sink(), &steps_of("b", vec![step("s/0", 2, 1, 9)]))
+        .unwrap();
+}
+
+pub(super) fn marks_of_fenced_owners_do_not_accumulate(store: &dyn StateStore) {
+    take(store, "held", "dead");
+    store.fence(&sink(), "dead").unwrap();
+    for number in 0..200 {
+        let owner = format!("gone-{number}");
+        take(store, "s/0", &owner);
+        store.fence(&sink(), &owner).unwrap();
+        let epoch = take(store, "s/0", "next").epoch;
+        store
+            .set_owner(&sink(), &[("s/0".into(), epoch)], Some("next"))
+            .unwrap();
+    }
+    // An owner that is still on a record stays fenced, however many were fenced after it.
+    let answer = store.commit(&sink(), &steps_of("dead", vec![step("held", 1, 0, 1)]));
+    assert!(
+        matches!(answer, Err(CommitError::OwnerFenced(_))),
+        "{answer:?}"
+    );
+    // All epochs of the other owners have been raised.
+    let answer = store.commit(&sink(), &steps_of("gone-0", vec![step("s/0", 1, 0, 1)]));
+    assert!(
+        matches!(
+            answer,
+            Err(CommitError::OwnerFenced(_) | CommitError::Fenced(_))
+        ),
+        "{answer:?}"
+    );
+}

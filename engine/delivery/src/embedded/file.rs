@@ -1,0 +1,160 @@
+//! The state file and its folder.
+
+use std::fs::{self, File};
+use std::io::{self, Write};
+use std::path::Path;
+
+use redb::{Database, DatabaseError, StorageError};
+
+use super::format;
+use crate::StoreError;
+use crate::failpoint::reach;
+use crate::store::new_identity;
+
+/// The state is small; redb's default would let the cache grow to a gigabyte.
+const CACHE_BYTES: usize = 4 << 20;
+
+/// Maps any name to one file name: characters with a meaning to a file system are percent-encoded.
+pub(super) fn file_name(pipeline: &str) -> String {
+    let mut name = String::with_capacity(pipeline.len() + 5);
+    for (at, byte) in pipeline.bytes().enumerate() {
+        match byte {
+            b'.' if at == 0 => name.push_str("%2E"),
+            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'_' | b'.' => name.push(byte.into()),
+            other => name.push_str(&format!("%{other:02X}")),
+        }
+    }
+    name + ".redb"
+}
+
+/// Creates the folder, with a `.gitignore` so that its content is not committed to a repository.
+pub(super) fn prepare_dir(dir: &Path) -> io::Result<()> {
+    make_dir(dir)?;
+    match File::create_new(dir.join(".gitignore")) {
+        Ok(mut file) => file.write_all(b"*\n"),
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
+        Err(error) => Err(error),
+    }
+}
+
+/// Creates a folder and its missing parents; the name of each is on disk when this returns.
+fn make_dir(dir: &Path) -> io::Result<()> {
+    if dir.is_dir() {
+        return Ok(());
+    }
+    let parent = dir.parent().filter(|parent| !parent.as_os_str().is_empty());
+    parent.map_or(Ok(()), make_dir)?;
+    match fs::create_dir(dir) {
+        Err(error) if error.kind() != io::ErrorKind::AlreadyExists || !dir.is_dir() => {
+            return Err(error);
+        }
+        _ => {}
+    }
+    parent.map_or_else(|| sync_dir(Path::new(".")), sync_dir)
+}
+
+/// Makes the names in a folder survive a crash.
+pub(super) fn sync_dir(dir: &Path) -> io::Result<()> {
+    File::open(dir)?.sync_all()
+}
+
+/// Opens a state file, creates it if it is missing, and locks it.
+pub(super) fn open_or_create(path: &Path) -> Result<Database, StoreError> {
+    if !path.exists() {
+        create_file(path)?;
+    }
+    let database = open_file(path)?;
+    remove_unfinished(path);
+    Ok(database)
+}
+
+/// Creates a state file. It gets its name when it is complete, because redb cannot open a file
+/// whose creation was interrupted. A file that another process creates meanwhile is left alone.
+fn create_file(path: &Path) -> Result<(), StoreError> {
+    let unfinished = path.with_file_name(unfinished_prefix(path) + &new_identity()?);
+    let database = builder()
+        .create(&unfinished)
+        .map_err(|error| unopened(path, error))?;
+    drop(database);
+    reach("state-created");
+    let linked = fs::hard_link(&unfinished, path);
+    if linked.is_ok() || path.exists() {
+        return Ok(());
+    }
+    // Not every file system has links.
+    fs::rename(&unfinished, path).map_err(|error| unopened(path, StorageError::Io(error).into()))
+}
+
+/// Removes what interrupted creations have left beside a state file. A process that is creating the
+/// file at this moment finds that it exists.
+fn remove_unfinished(path: &Path) {
+    let prefix = unfinished_prefix(path);
+    let is_unfinished =
+        |entry: &fs::DirEntry| entry.file_name().to_string_lossy().starts_with(&prefix);
+    let entries = path.parent().map(fs::read_dir);
+    for entry in entries.into_iter().flatten().flatten().flatten() {
+        if is_unfinished(&entry) {
+            let _ = fs::remove_file(entry.path());
+        }
+    }
+}
+
+fn unfinished_prefix(path: &Path) -> String {
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    format!("{name}.new-")
+}
+
+fn builder() -> redb::Builder {
+    let mut builder = redb::Builder::new();
+    builder
+        .set_cache_size(CACHE_BYTES)
+        // Otherwise redb trusts the file after a clean shutdown, and may panic on one that was
+        // altered since.
+        .set_check_integrity_on_open(true);
+    builder
+}
+
+/// Opens a state file and locks it.
+pub(super) fn open_file(path: &Path) -> Result<Database, StoreError> {
+    let database = builder()
+        .open(path)
+        .map_err(|error| unopened(path, error))?;
+    format::bring_up_to_date(&database).map_err(|error| damaged(path, &error))?.map_err(|found| {
+        StoreError::Failed(format!(
+            "{} has format {found}, and this version reads up to {}: use the version that wrote \
+             it, or a newer one",
+            path.display(),
+            format::FORMAT
+        ))
+    })?;
+    Ok(database)
+}
+
+/// The error for a file that cannot be opened or created.
+fn unopened(path: &Path, error: DatabaseError) -> StoreError {
+    match error {
+        DatabaseError::DatabaseAlreadyOpen => StoreError::Failed(format!(
+            "{} is in use by another process that runs the same pipeline: wait for it or stop it, \
+             or set :state to a redis URL so that several processes can share the work",
+            path.display()
+        )),
+        DatabaseError::Storage(StorageError::Io(error))
+            if !matches!(
+                error.kind(),
+                io::ErrorKind::InvalidData | io::ErrorKind::UnexpectedEof
+            ) =>
+        {
+            StoreError::Unavailable(format!("{}: {error}", path.display()))
+        }
+        other => damaged(path, &other),
+    }
+}
+
+/// The error for a file that cannot be read.
+pub(super) fn damaged(path: &Path, error: &dyn std::error::Error) -> StoreError {
+    StoreError::Failed(format!(
+        "cannot read the state in {}: {error}. Restore the file from a copy. Moving it away starts \
+         the pipeline from the beginning, and what it has already written is written again",
+        path.display()
+    ))
+}

@@ -1,0 +1,16 @@
+//! Requests of the user to a run.
+
+/// A request of the user to a run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Control {
+    /// Stop reading, commit what was read, stop within the grace period.
+    Stop,
+    /// Leave at once. Uncommitted records are re-read at the next start.
+    LeaveNow,
+    /// Pause reading.
+    Pause,
+    /// Resume reading.
+    Resume,
+    /// Commit and publish what is open now.
+    Roll,
+}

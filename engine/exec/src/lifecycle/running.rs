@@ -1,0 +1,104 @@
+//! The phase in which the sources of an attempt are read.
+
+use std::time::Instant;
+
+use crossbeam_channel::TryRecvError;
+
+use super::ending::RunEnd;
+use super::{RunLifecycle, RunPhase};
+use crate::control::Control;
+use crate::failure::Failure;
+use crate::outcome::Finished;
+
+/// How the attempt ends, if it ends now.
+type AttemptEnd = Option<Result<Finished, Failure>>;
+
+impl RunLifecycle {
+    /// Checks whether the sources have ended, something has failed or the user has requested
+    /// something.
+    pub(super) fn advance_running(&mut self, now: Instant) -> RunEnd {
+        let end = self
+            .receive_failures(now)
+            .or_else(|| self.receive_ended_sources())
+            .or_else(|| self.receive_requests(now))
+            .or_else(|| self.check_deadline(now))?;
+        self.close(end)
+    }
+
+    fn receive_failures(&mut self, now: Instant) -> AttemptEnd {
+        let grace = self.run.plan.settings.shutdown_grace;
+        let RunPhase::Running(running) = &mut self.phase else {
+            return None;
+        };
+        while let Ok(failure) = running.failures.try_recv() {
+            match failure {
+                Failure::OtherPlan(changed) => {
+                    running.attempt.stop.stop_reading();
+                    self.deadline.get_or_insert(now + grace);
+                    running.other_plan = Some(changed);
+                }
+                failure => return Some(Err(failure)),
+            }
+        }
+        None
+    }
+
+    fn receive_ended_sources(&mut self) -> AttemptEnd {
+        let RunPhase::Running(running) = &mut self.phase else {
+            return None;
+        };
+        while running.left > 0 {
+            match running.done.try_recv() {
+                Ok(()) => running.left -= 1,
+                Err(TryRecvError::Empty) => return None,
+                // A source that ends has reported why before it is dropped.
+                Err(TryRecvError::Disconnected) => {
+                    let failure = running
+                        .failures
+                        .try_recv()
+                        .unwrap_or(Failure::Gone("a source has ended without reporting why"));
+                    return Some(Err(failure));
+                }
+            }
+        }
+        let finished = if self.deadline.is_some() {
+            Finished::Stopped
+        } else {
+            Finished::Complete
+        };
+        Some(running.outcome(finished))
+    }
+
+    fn receive_requests(&mut self, now: Instant) -> AttemptEnd {
+        while let Some(control) = self.next_request() {
+            let RunPhase::Running(running) = &self.phase else {
+                return None;
+            };
+            match control {
+                Control::Stop => {
+                    running.attempt.stop.stop_reading();
+                    self.deadline = Some(now + self.run.plan.settings.shutdown_grace);
+                }
+                Control::LeaveNow => return Some(Ok(Finished::Left)),
+                Control::Pause => self.pause.set(true),
+                Control::Resume => self.pause.set(false),
+                Control::Roll => self.run.roll(&running.attempt),
+            }
+        }
+        None
+    }
+
+    fn check_deadline(&mut self, now: Instant) -> AttemptEnd {
+        if self.deadline.is_none_or(|deadline| deadline > now) {
+            return None;
+        }
+        tracing::warn!(
+            "not everything could be committed within the shutdown grace; \
+             the rest is re-read at the next start"
+        );
+        let RunPhase::Running(running) = &mut self.phase else {
+            return None;
+        };
+        Some(running.outcome(Finished::Left))
+    }
+}

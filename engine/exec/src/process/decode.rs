@@ -1,0 +1,95 @@
+//! Decoding the records of a batch.
+
+use std::borrow::Cow;
+use std::ops::Range;
+use std::sync::Arc;
+
+use arrow::array::{Array, RecordBatch, RecordBatchOptions};
+use arrow::error::ArrowError;
+use pseidon_plan::chain::PlannedSource;
+use pseidon_plugin::batch::{Batch, Payloads};
+use pseidon_plugin::format::Decoder;
+use pseidon_plugin::rows::{BadRow, Rows};
+
+use super::Processor;
+
+impl Processor {
+    /// The decoded records, and the invalid ones by their numbers in the batch.
+    pub(super) fn decode(
+        &mut self,
+        source: &PlannedSource,
+        batch: &Arc<Batch>,
+        records: Range<usize>,
+    ) -> Result<(Rows, Vec<BadRow>), ArrowError> {
+        let (first, count) = (records.start, records.len());
+        let (columns, mut bad) = match &mut self.decoder {
+            Some(decoder) => {
+                let decoded = decoder.decode(&of_records(batch, records.clone()));
+                (decoded.columns, decoded.bad)
+            }
+            None => (Vec::new(), Vec::new()),
+        };
+        if source.columns.meta.key {
+            bad.extend(keys_that_are_not_text(batch, records.clone()));
+        }
+        let of_these = |(record, _): &&(u32, String)| records.contains(&(*record as usize));
+        bad.extend(
+            batch
+                .bad_headers
+                .iter()
+                .filter(of_these)
+                .map(|(record, reason)| BadRow {
+                    row: record - first as u32,
+                    reason: reason.clone(),
+                }),
+        );
+        // A record is listed once, even if several things are wrong with it.
+        bad.sort_by_key(|row| row.row);
+        bad.dedup_by_key(|row| row.row);
+        let options = RecordBatchOptions::new().with_row_count(Some(count));
+        let columns = RecordBatch::try_new_with_options(source.schema.clone(), columns, &options)?;
+        let rows = Rows::part(batch.clone(), first, columns).without(&bad)?;
+        bad.iter_mut().for_each(|bad| bad.row += first as u32);
+        Ok((rows, bad))
+    }
+}
+
+/// The decoder for the records of a source; `None` if nothing of them is used.
+pub(super) fn decoder_of(source: &PlannedSource) -> Result<Option<Box<dyn Decoder>>, String> {
+    let wanted = &source.columns.wanted;
+    if wanted.is_empty() {
+        Ok(None)
+    } else {
+        source
+            .format
+            .decoder(&source.format_settings, wanted)
+            .map(Some)
+    }
+}
+
+/// The payloads of some records of a batch.
+pub(super) fn of_records(batch: &Batch, records: Range<usize>) -> Cow<'_, Payloads> {
+    if records.len() == batch.len() {
+        Cow::Borrowed(&batch.payloads)
+    } else {
+        Cow::Owned(batch.payloads.part(records))
+    }
+}
+
+/// If an expression uses keys, they must be UTF-8.
+fn keys_that_are_not_text(batch: &Batch, records: Range<usize>) -> Vec<BadRow> {
+    let Some(keys) = &batch.keys else {
+        return Vec::new();
+    };
+    let is_bad = |record: &usize| {
+        !keys.is_null(*record) && std::str::from_utf8(keys.value(*record)).is_err()
+    };
+    let first = records.start;
+    records
+        .filter(is_bad)
+        .map(|record| BadRow {
+            row: (record - first) as u32,
+            reason: "the key is not UTF-8 text".into(),
+        })
+        .collect()
+}

@@ -1,0 +1,201 @@
+//! A pass of rows through a chain.
+
+mod evaluate;
+
+use std::sync::Arc;
+
+use arrow::array::{AsArray, RecordBatch, RecordBatchOptions};
+use arrow::datatypes::SchemaRef;
+use arrow::error::ArrowError;
+use pseidon_expr::CompiledExpr;
+use pseidon_expr::panics::catch_panic;
+use pseidon_plan::chain::{Chain, ChainStep, Operator, Policy};
+use pseidon_plugin::batch::Batch;
+use pseidon_plugin::rows::{BadRow, Rows};
+
+use self::evaluate::{added_bytes, evaluate_all};
+use super::{BadRecord, BadRecordError, RowReceiver};
+
+/// Why a pass was interrupted.
+pub(super) enum Interruption {
+    BadRecord(BadRecordError),
+    /// There are too many records at once.
+    TooMany,
+}
+
+impl From<BadRecordError> for Interruption {
+    fn from(error: BadRecordError) -> Self {
+        Interruption::BadRecord(error)
+    }
+}
+
+/// A pass of some records of a batch.
+pub(super) struct ChainPass<'e> {
+    pub(super) batch: Arc<Batch>,
+    pub(super) exits: &'e mut dyn RowReceiver,
+    pub(super) bad: Vec<BadRecord>,
+    /// The limit for the results of this pass, in bytes.
+    pub(super) largest: usize,
+    /// The size of the results so far, in bytes.
+    pub(super) made: usize,
+    /// Whether there is more than one record.
+    pub(super) is_divisible: bool,
+}
+
+impl ChainPass<'_> {
+    /// Passes rows through a chain; returns those that come out at its end.
+    pub(super) fn run(&mut self, chain: &Chain, mut rows: Rows) -> Result<Rows, Interruption> {
+        for step in &chain.steps {
+            if rows.is_empty() {
+                break;
+            }
+            rows = self.step(step, rows)?;
+            self.exits.passed(step, &rows);
+        }
+        Ok(rows)
+    }
+
+    fn step(&mut self, step: &ChainStep, rows: Rows) -> Result<Rows, Interruption> {
+        match &step.operator {
+            Operator::Where(condition) => self.filter(step, condition, rows),
+            Operator::Select(exprs, schema) => self.select(step, exprs, schema, rows),
+            Operator::All(chains) => {
+                for chain in chains {
+                    self.run(chain, rows.clone())?;
+                }
+                Ok(rows)
+            }
+            Operator::Match {
+                branches,
+                otherwise,
+            } => {
+                // A batch is of one split, and so of one topic: it takes one branch as a whole.
+                let topic = &self.batch.split.topic;
+                let branch = branches
+                    .iter()
+                    .find(|(matcher, _)| matcher.matches(topic))
+                    .map(|(_, chain)| chain)
+                    .or(otherwise.as_ref());
+                match branch {
+                    Some(chain) => self.run_branch(chain, rows),
+                    None => Ok(rows),
+                }
+            }
+            Operator::Sink(sink) => self.arrive(step, *sink, rows),
+        }
+    }
+
+    fn filter(
+        &mut self,
+        step: &ChainStep,
+        condition: &CompiledExpr,
+        rows: Rows,
+    ) -> Result<Rows, Interruption> {
+        let (rows, mask) = self.evaluate(step, rows, |rows| rows.evaluate(condition))?;
+        Ok(rows
+            .filter(mask.as_boolean())
+            .map_err(|error| self.internal_error(&step.stage, &error))?)
+    }
+
+    fn select(
+        &mut self,
+        step: &ChainStep,
+        exprs: &[CompiledExpr],
+        schema: &SchemaRef,
+        rows: Rows,
+    ) -> Result<Rows, Interruption> {
+        // A single record may have any size.
+        let largest = if self.is_divisible {
+            self.largest
+        } else {
+            usize::MAX
+        };
+        let select = |rows: &Rows| {
+            let columns = evaluate_all(exprs, rows, largest)?;
+            let options = RecordBatchOptions::new().with_row_count(Some(rows.len()));
+            RecordBatch::try_new_with_options(schema.clone(), columns, &options)
+        };
+        let (rows, record) = self.evaluate(step, rows, select)?;
+        self.made += added_bytes(&rows, record.columns());
+        Ok(rows.with_record(record))
+    }
+
+    /// Passes rows through a branch of `match`.
+    fn run_branch(&mut self, chain: &Chain, rows: Rows) -> Result<Rows, Interruption> {
+        let rows = self.run(chain, rows)?;
+        Ok(if chain.passes_on {
+            rows
+        } else {
+            rows.slice(0, 0)
+        })
+    }
+
+    fn arrive(&mut self, step: &ChainStep, sink: usize, rows: Rows) -> Result<Rows, Interruption> {
+        // A sink evaluates expressions too, and encodes records.
+        let bad = match catch_panic(|| self.exits.arrive(sink, rows.clone())) {
+            Ok(bad) => bad,
+            Err(_) if self.is_divisible => return Err(Interruption::TooMany),
+            Err(panic) => {
+                let reason = format!("the sink cannot process the record: {panic}");
+                (0..rows.len())
+                    .map(|row| BadRow {
+                        row: row as u32,
+                        reason: reason.clone(),
+                    })
+                    .collect()
+            }
+        };
+        self.note_bad(
+            &step.stage,
+            step.policy,
+            bad.into_iter()
+                .map(|row| (rows.number(row.row as usize) as u32, row.reason)),
+        )?;
+        Ok(rows)
+    }
+
+    /// Notes invalid records by their numbers in the batch, or fails if the policy says so.
+    pub(super) fn note_bad(
+        &mut self,
+        stage: &str,
+        policy: Policy,
+        rows: impl IntoIterator<Item = (u32, String)>,
+    ) -> Result<(), Interruption> {
+        for (number, reason) in rows {
+            if policy == Policy::Throw {
+                let position = self.batch.positions[number as usize];
+                let (stage, split) = (stage.to_owned(), self.batch.split.id.to_string());
+                return Err(BadRecordError {
+                    stage,
+                    split,
+                    position,
+                    reason,
+                }
+                .into());
+            }
+            self.bad.push(BadRecord {
+                stage: stage.to_owned(),
+                policy,
+                number,
+                reason,
+            });
+        }
+        Ok(())
+    }
+
+    /// The error for a failure that no single record causes.
+    pub(super) fn internal_error(&self, stage: &str, error: &ArrowError) -> BadRecordError {
+        let position = self
+            .batch
+            .positions
+            .first()
+            .copied()
+            .unwrap_or(self.batch.next);
+        BadRecordError {
+            stage: stage.to_owned(),
+            split: self.batch.split.id.to_string(),
+            position,
+            reason: error.to_string(),
+        }
+    }
+}

@@ -1,0 +1,122 @@
+//! Evaluating the expressions of a step.
+
+use arrow::array::ArrayRef;
+use arrow::error::ArrowError;
+use pseidon_expr::CompiledExpr;
+use pseidon_plan::chain::ChainStep;
+use pseidon_plugin::memory::ArrayMemory;
+use pseidon_plugin::rows::{BadRow, Rows};
+
+use super::{ChainPass, Interruption};
+
+impl ChainPass<'_> {
+    /// Evaluates expressions for all rows. If that fails, the rows that cause it are found by
+    /// halving, and the others continue.
+    pub(super) fn evaluate<T>(
+        &mut self,
+        step: &ChainStep,
+        rows: Rows,
+        evaluate: impl Fn(&Rows) -> Result<T, ArrowError>,
+    ) -> Result<(Rows, T), Interruption> {
+        let error = match evaluate(&rows) {
+            Ok(value) => return Ok((rows, value)),
+            Err(error) => error,
+        };
+        if self.is_divisible && is_too_large(&error) {
+            return Err(Interruption::TooMany);
+        }
+        let mut bad = Vec::new();
+        find_bad(&rows, 0, &|rows| evaluate(rows).map(drop), &mut bad);
+        if bad.is_empty() && self.is_divisible {
+            return Err(Interruption::TooMany);
+        }
+        let rest = rows
+            .without(&bad)
+            .map_err(|error| self.internal_error(&step.stage, &error))?;
+        let named = bad
+            .into_iter()
+            .map(|row| (rows.number(row.row as usize) as u32, row.reason))
+            .collect::<Vec<_>>();
+        self.note_bad(&step.stage, step.policy, named)?;
+        match evaluate(&rest) {
+            Ok(value) => Ok((rest, value)),
+            Err(_) if self.is_divisible => Err(Interruption::TooMany),
+            Err(error) => Err(self.internal_error(&step.stage, &error).into()),
+        }
+    }
+}
+
+/// The values of all expressions, unless they become too large together.
+pub(super) fn evaluate_all(
+    exprs: &[CompiledExpr],
+    rows: &Rows,
+    largest: usize,
+) -> Result<Vec<ArrayRef>, ArrowError> {
+    let mut columns = Vec::with_capacity(exprs.len());
+    let mut memory = ArrayMemory::default();
+    rows.add_memory(&mut memory);
+    let before = memory.bytes();
+    for expr in exprs {
+        let column = rows.evaluate(expr)?;
+        memory.add(&column);
+        columns.push(column);
+        // The results of one expression are already bounded.
+        if columns.len() > 1 && memory.bytes() - before > largest {
+            return Err(ArrowError::MemoryError(
+                "the record would become too large".to_owned(),
+            ));
+        }
+    }
+    Ok(columns)
+}
+
+/// The bytes of columns in addition to those that the rows have.
+pub(super) fn added_bytes(rows: &Rows, columns: &[ArrayRef]) -> usize {
+    let mut memory = ArrayMemory::default();
+    rows.add_memory(&mut memory);
+    let before = memory.bytes();
+    columns.iter().for_each(|column| memory.add(column));
+    memory.bytes() - before
+}
+
+fn is_too_large(error: &ArrowError) -> bool {
+    matches!(error, ArrowError::MemoryError(_))
+}
+
+/// Finds the rows that make the evaluation fail, by halving. `offset` is the number of the first
+/// row.
+fn find_bad(
+    rows: &Rows,
+    offset: usize,
+    evaluate: &dyn Fn(&Rows) -> Result<(), ArrowError>,
+    bad: &mut Vec<BadRow>,
+) {
+    let Err(error) = evaluate(rows) else { return };
+    if rows.len() == 1 {
+        bad.push(BadRow {
+            row: offset as u32,
+            reason: plain_reason(&error),
+        });
+        return;
+    }
+    let half = rows.len() / 2;
+    find_bad(&rows.slice(0, half), offset, evaluate, bad);
+    find_bad(
+        &rows.slice(half, rows.len() - half),
+        offset + half,
+        evaluate,
+        bad,
+    );
+}
+
+/// Arrow's errors begin with their kind, which does not help the user.
+fn plain_reason(error: &ArrowError) -> String {
+    match error {
+        ArrowError::CastError(text)
+        | ArrowError::ComputeError(text)
+        | ArrowError::InvalidArgumentError(text)
+        | ArrowError::MemoryError(text)
+        | ArrowError::ParseError(text) => text.clone(),
+        other => other.to_string(),
+    }
+}

@@ -1,0 +1,37 @@
+//! Calls of scalar functions: DataFusion's configuration for them, and calls of our own functions.
+
+use std::sync::{Arc, LazyLock};
+
+use arrow::datatypes::{DataType, Field};
+use datafusion_common::config::ConfigOptions;
+use datafusion_expr::{ScalarUDF, ScalarUDFImpl};
+use datafusion_physical_expr::{PhysicalExpr, ScalarFunctionExpr};
+
+static CONFIG: LazyLock<Arc<ConfigOptions>> = LazyLock::new(|| {
+    let mut config = ConfigOptions::default();
+    config.execution.time_zone = Some("UTC".to_owned());
+    Arc::new(config)
+});
+
+/// The configuration of DataFusion: all times are in UTC.
+pub(crate) fn config() -> Arc<ConfigOptions> {
+    Arc::clone(&CONFIG)
+}
+
+/// A call of one of our own functions with one argument.
+pub(crate) fn unary_call(
+    function: impl ScalarUDFImpl + 'static,
+    argument: Arc<dyn PhysicalExpr>,
+    result: DataType,
+) -> Arc<dyn PhysicalExpr> {
+    let function = Arc::new(ScalarUDF::from(function));
+    let field = Arc::new(Field::new(function.name(), result, true));
+    let name = function.name().to_owned();
+    Arc::new(ScalarFunctionExpr::new(
+        &name,
+        function,
+        vec![argument],
+        field,
+        config(),
+    ))
+}

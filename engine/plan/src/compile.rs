@@ -1,0 +1,304 @@
+//! Compilation of chains: expressions are compiled, and each sink is prepared for the records that
+//! reach it.
+//!
+//! The compiler follows the flow from a source and keeps what is known of the records at each
+//! [point](flow_point): their columns, and the nondeterministic expressions before. A step uses
+//! what is known before it, and moves the point behind it. [`select`] computes the columns of a
+//! new record, [`sink`] prepares a sink, and [`policy`] adds the quarantines for invalid records.
+
+mod flow_point;
+mod policy;
+mod select;
+mod sink;
+
+use std::sync::Arc;
+
+use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
+use pseidon_dsl::document::Pattern;
+use pseidon_dsl::expr::{Expr, SelectItem};
+use pseidon_dsl::{Diagnostic, Span};
+use pseidon_expr::types::field_type_name;
+use pseidon_expr::{CompiledExpr, compile};
+use pseidon_plugin::registry::QuarantineFactory;
+use regex::Regex;
+
+use self::flow_point::FlowPoint;
+use crate::chain::{Chain, ChainStep, Matcher, Operator, PlannedSink, PlannedSource, Policy};
+use crate::columns::uses_topic;
+use crate::errors::Errors;
+use crate::prepare::PreparedSource;
+use crate::quarantine;
+use crate::resolve::{ResolvedStep, ResolvedStepKind};
+
+/// The nondeterminism of a record's topic, if it can change when the record is re-read.
+const TOPIC: &str = "@topic";
+
+/// Compiles the chains of all sources, and collects their sinks and errors.
+pub(crate) struct Compiler<'a> {
+    pub(crate) quarantine: QuarantineFactory,
+    pub(crate) pipeline: &'a str,
+    pub(crate) sinks: Vec<PlannedSink>,
+    pub(crate) errors: Errors,
+}
+
+impl Compiler<'_> {
+    /// Compiles the chain of a source. `None` if an error was added. Some errors leave a chain with
+    /// fewer steps.
+    pub(crate) fn source(&mut self, prepared: PreparedSource<'_>) -> Option<PlannedSource> {
+        let resolved = prepared.resolved;
+        let columns = prepared.columns;
+        let mut compiler = ChainCompiler {
+            quarantine: self.quarantine,
+            pipeline: self.pipeline,
+            stage: &resolved.stage,
+            schema: prepared.schema.as_ref(),
+            topic_may_change: prepared.facts.topic_may_change,
+            default_quarantine: quarantine::folder(&resolved.chain),
+            quarantines: Vec::new(),
+            reached: Vec::new(),
+            sinks: &mut self.sinks,
+            errors: &mut self.errors,
+        };
+        let policy = compiler.policy(&resolved.source.options.on_error);
+        let mut point = FlowPoint::after_source(prepared.format.name(), &columns.wanted);
+        let chain = compiler.chain(&resolved.chain, &mut point, false);
+        let sinks = compiler.reached;
+        let decoded = columns.wanted.iter().map(|column| column.field.clone());
+        Some(PlannedSource {
+            stage: resolved.stage.clone(),
+            plugin: resolved.source.options.spec.name,
+            source: prepared.source,
+            facts: prepared.facts,
+            format: prepared.format,
+            format_settings: prepared.format_settings,
+            schema: Arc::new(Schema::new(decoded.collect::<Vec<_>>())),
+            policy: policy?,
+            chain,
+            sinks,
+            columns,
+        })
+    }
+}
+
+/// Compiles the chain of one source.
+struct ChainCompiler<'c> {
+    quarantine: QuarantineFactory,
+    pipeline: &'c str,
+    /// The stage of the source.
+    stage: &'c str,
+    /// The fields of the source's records, if they are known.
+    schema: Option<&'c SchemaRef>,
+    topic_may_change: bool,
+    /// The folder for invalid records if `:on-error` names none.
+    default_quarantine: String,
+    /// The folders of the source's quarantines, each with the index of its sink.
+    quarantines: Vec<(String, usize)>,
+    /// The indexes of the sinks that the source's records can reach.
+    reached: Vec<usize>,
+    /// The sinks of all sources.
+    sinks: &'c mut Vec<PlannedSink>,
+    errors: &'c mut Errors,
+}
+
+impl ChainCompiler<'_> {
+    /// Compiles steps and moves the point behind them. `is_followed` says whether another step
+    /// receives the records that pass all of these steps. The chain does not pass on its rows.
+    fn chain(&mut self, steps: &[ResolvedStep], point: &mut FlowPoint, is_followed: bool) -> Chain {
+        let mut chain = Chain::default();
+        for (at, step) in steps.iter().enumerate() {
+            let is_followed = is_followed || at + 1 < steps.len();
+            match self.step(step, point, is_followed) {
+                Some(compiled) => chain.steps.push(compiled),
+                // The steps after an invalid step can be checked only if the columns after it are
+                // known.
+                None if can_change_columns(step) => break,
+                None => {}
+            }
+        }
+        chain
+    }
+
+    /// Compiles a step and moves the point behind it. `None` if an error was added.
+    fn step(
+        &mut self,
+        step: &ResolvedStep,
+        point: &mut FlowPoint,
+        is_followed: bool,
+    ) -> Option<ChainStep> {
+        match &step.kind {
+            ResolvedStepKind::Where(condition) => self.where_step(step, condition, point),
+            ResolvedStepKind::Select(items) => self.select_step(step, items, point),
+            ResolvedStepKind::All(branches) => {
+                let mut chain =
+                    |steps: &Vec<ResolvedStep>| self.chain(steps, &mut point.clone(), false);
+                let chains = branches.iter().map(&mut chain).collect();
+                Some(chain_step(step, Operator::All(chains), Policy::Throw))
+            }
+            ResolvedStepKind::Match {
+                branches,
+                otherwise,
+            } => self.match_step(step, branches, otherwise.as_deref(), point, is_followed),
+            ResolvedStepKind::Sink(sink) => self.sink(step, sink, point),
+        }
+    }
+
+    fn where_step(
+        &mut self,
+        step: &ResolvedStep,
+        condition: &Expr,
+        point: &mut FlowPoint,
+    ) -> Option<ChainStep> {
+        let compiled = self.expr(condition, point)?;
+        let checked = check_condition(compiled.field(), condition.span);
+        self.errors.value(checked)?;
+        let policy = self.policy(&step.on_error)?;
+        Some(chain_step(step, Operator::Where(compiled), policy))
+    }
+
+    fn select_step(
+        &mut self,
+        step: &ResolvedStep,
+        items: &[SelectItem],
+        point: &mut FlowPoint,
+    ) -> Option<ChainStep> {
+        let selection = self.select(items, point)?;
+        let schema = selection.schema();
+        let policy = self.policy(&step.on_error)?;
+        point.select(schema.clone());
+        let operator = Operator::Select(selection.exprs, schema.clone());
+        Some(ChainStep {
+            shape: Some(schema),
+            ..chain_step(step, operator, policy)
+        })
+    }
+
+    fn match_step(
+        &mut self,
+        step: &ResolvedStep,
+        branches: &[(Pattern, Vec<ResolvedStep>)],
+        otherwise: Option<&[ResolvedStep]>,
+        point: &mut FlowPoint,
+        is_followed: bool,
+    ) -> Option<ChainStep> {
+        if self.topic_may_change {
+            point.nondeterminism.push(TOPIC.to_owned());
+        }
+        // The ends of the ways through the step.
+        let mut ends = Vec::new();
+        let mut compile_branch = |steps: &[ResolvedStep]| {
+            let mut end = point.clone();
+            let mut chain = self.chain(steps, &mut end, is_followed);
+            chain.passes_on = !ends_in_sink(steps);
+            if chain.passes_on {
+                ends.push(end);
+            }
+            chain
+        };
+        let compiled: Vec<_> = branches
+            .iter()
+            .map(|(pattern, steps)| (pattern, compile_branch(steps)))
+            .collect();
+        let compiled_otherwise = otherwise.map(&mut compile_branch);
+        if otherwise.is_none() {
+            ends.push(point.clone());
+        }
+        if is_followed {
+            self.errors.value(check_ends(&ends, step.span))?;
+        }
+        if let Some(end) = ends.first() {
+            point.input = end.input.clone();
+        }
+        ends.iter().for_each(|end| point.add_nondeterminism(end));
+        let branches: Result<Vec<_>, Diagnostic> = compiled
+            .into_iter()
+            .map(|(pattern, branch)| Ok((matcher(pattern, step.span)?, branch)))
+            .collect();
+        let operator = Operator::Match {
+            branches: self.errors.value(branches)?,
+            otherwise: compiled_otherwise,
+        };
+        Some(chain_step(step, operator, Policy::Throw))
+    }
+
+    /// Compiles an expression at this point, and notes its nondeterminism. `None` if an error was
+    /// added.
+    fn expr(&mut self, expr: &Expr, point: &mut FlowPoint) -> Option<CompiledExpr> {
+        let compiled = self.errors.value(compile(expr, &point.input.scope))?;
+        if !compiled.is_deterministic() {
+            point.nondeterminism.push(expr.to_string());
+        }
+        if self.topic_may_change && uses_topic(expr) {
+            point.nondeterminism.push(TOPIC.to_owned());
+        }
+        Some(compiled)
+    }
+
+    /// Adds a sink that the source's records can reach. Returns its index.
+    fn add_sink(&mut self, sink: PlannedSink) -> usize {
+        let index = self.sinks.len();
+        self.sinks.push(sink);
+        self.reached.push(index);
+        index
+    }
+}
+
+/// The compiled form of a step that does not change the columns.
+fn chain_step(step: &ResolvedStep, operator: Operator, policy: Policy) -> ChainStep {
+    ChainStep {
+        stage: step.stage.clone(),
+        operator,
+        policy,
+        shape: None,
+    }
+}
+
+fn can_change_columns(step: &ResolvedStep) -> bool {
+    match step.kind {
+        ResolvedStepKind::Where(_) | ResolvedStepKind::Sink(..) => false,
+        ResolvedStepKind::Select(_) | ResolvedStepKind::All(_) | ResolvedStepKind::Match { .. } => {
+            true
+        }
+    }
+}
+
+/// Whether the last step is a sink. The records of such a branch of `match` are not passed on.
+fn ends_in_sink(steps: &[ResolvedStep]) -> bool {
+    matches!(
+        steps.last().map(|step| &step.kind),
+        Some(ResolvedStepKind::Sink(..))
+    )
+}
+
+fn check_condition(field: &Field, span: Span) -> Result<(), Diagnostic> {
+    if *field.data_type() == DataType::Boolean {
+        return Ok(());
+    }
+    let message = "the condition of `where` must be boolean";
+    let label = format!("this is {}", field_type_name(field));
+    Err(Diagnostic::new(span, message, label)
+        .with_help("compare it with a value, for example: x <> 0"))
+}
+
+/// Checks that records have the same columns on all ways through a `match`.
+fn check_ends(ends: &[FlowPoint], span: Span) -> Result<(), Diagnostic> {
+    let mut columns = ends.iter().map(FlowPoint::selected);
+    let first = columns.next();
+    if columns.all(|other| Some(other) == first) {
+        return Ok(());
+    }
+    Err(Diagnostic::new(
+        span,
+        "the branches of this `match` pass on records with different columns",
+        "the next stage requires the same columns",
+    )
+    .with_help("end each branch with a sink, or select the same columns in each branch"))
+}
+
+fn matcher(pattern: &Pattern, span: Span) -> Result<Matcher, Diagnostic> {
+    match pattern {
+        Pattern::Text(text) => Ok(Matcher::Text(text.clone())),
+        Pattern::Regex(text) => Regex::new(&text.value)
+            .map(Matcher::Regex)
+            .map_err(|error| Diagnostic::new(span, "invalid pattern", error.to_string())),
+    }
+}

@@ -1,0 +1,131 @@
+//! Preparation of a source: its format, the fields of its records, and the columns to decode.
+
+use std::sync::Arc;
+
+use arrow::datatypes::SchemaRef;
+use pseidon_dsl::{Diagnostic, Span, nearest};
+use pseidon_plugin::format::Format;
+use pseidon_plugin::registry::Registry;
+use pseidon_plugin::source::{Source, SourceFacts};
+
+use crate::columns::{SourceColumns, columns_of};
+use crate::errors::Errors;
+use crate::resolve::ResolvedSource;
+
+/// A function that infers the fields of the records of a stage, given its name.
+pub type SchemaInference<'a> =
+    dyn Fn(&str, &dyn Source, &dyn Format) -> Result<SchemaRef, String> + 'a;
+
+/// A source whose records are known.
+pub(crate) struct PreparedSource<'r> {
+    pub(crate) resolved: &'r ResolvedSource,
+    pub(crate) source: Arc<dyn Source>,
+    pub(crate) facts: SourceFacts,
+    pub(crate) format: Arc<dyn Format>,
+    /// The settings of the format, see [`split_format`].
+    pub(crate) format_settings: String,
+    /// The fields of the records, if they are known.
+    pub(crate) schema: Option<SchemaRef>,
+    /// The columns to decode and the metadata to read.
+    pub(crate) columns: SourceColumns,
+}
+
+/// Prepares a source. `None` if an error was added after which its records are not known. If the
+/// flow uses columns that do not exist, errors are added and the other columns are returned.
+pub(crate) fn prepare<'r>(
+    resolved: &'r ResolvedSource,
+    registry: &Registry,
+    infer: &SchemaInference<'_>,
+    errors: &mut Errors,
+) -> Option<PreparedSource<'r>> {
+    let source = errors.value(resolved.source.prepare())?;
+    let facts = source.facts();
+    let (format_name, format_settings) = split_format(&facts.format);
+    let format_span = facts.format_span.unwrap_or(resolved.source.options.span);
+    let format = errors.value(find_format(format_name, registry, format_span))?;
+    let inferred = errors.value(infer_schema(
+        resolved,
+        &*source,
+        facts.infer,
+        &*format,
+        infer,
+    ))?;
+    let by_format = errors.value(schema_of_format(format_span, &*format, format_settings))?;
+    let schema = inferred.or(facts.schema.clone()).or(by_format);
+    let (columns, unknown_columns) = columns_of(resolved, schema.as_ref());
+    match format.decoder(format_settings, &columns.wanted) {
+        Err(reason) if unknown_columns.is_empty() => errors.add(Diagnostic::new(
+            resolved.span,
+            "these records do not have the columns that the flow uses",
+            reason,
+        )),
+        _ => errors.extend(unknown_columns),
+    }
+    let format_settings = format_settings.to_owned();
+    Some(PreparedSource {
+        resolved,
+        source,
+        facts,
+        format,
+        format_settings,
+        schema,
+        columns,
+    })
+}
+
+/// Splits a `:format` into the name and the settings after the colon, which are empty without a
+/// colon.
+fn split_format(text: &str) -> (&str, &str) {
+    text.split_once(':').unwrap_or((text, ""))
+}
+
+fn find_format(name: &str, registry: &Registry, span: Span) -> Result<Arc<dyn Format>, Diagnostic> {
+    if let Some(format) = registry.format(name) {
+        return Ok(format.clone());
+    }
+    let names: Vec<_> = registry
+        .formats
+        .iter()
+        .map(|format| format.name())
+        .collect();
+    let error = Diagnostic::new(
+        span,
+        format!("unknown format `{name}`"),
+        format!("expected one of {}", names.join(", ")),
+    );
+    Err(match nearest(name, names) {
+        Some(near) => error.with_help(format!("did you mean `:{near}`?")),
+        None => error,
+    })
+}
+
+/// The fields of the records if the source has `:schema :infer`.
+fn infer_schema(
+    resolved: &ResolvedSource,
+    source: &dyn Source,
+    span: Option<Span>,
+    format: &dyn Format,
+    infer: &SchemaInference<'_>,
+) -> Result<Option<SchemaRef>, Diagnostic> {
+    let Some(span) = span else {
+        return Ok(None);
+    };
+    infer(&resolved.stage, source, format)
+        .map(Some)
+        .map_err(|reason| {
+            Diagnostic::new(span, "cannot infer the fields of these records", reason).with_help(
+                "set :schema explicitly, for example to the output of `pseidon infer FILE`",
+            )
+        })
+}
+
+/// The fields of the records if the format with these settings determines them.
+fn schema_of_format(
+    span: Span,
+    format: &dyn Format,
+    settings: &str,
+) -> Result<Option<SchemaRef>, Diagnostic> {
+    format
+        .schema(settings)
+        .map_err(|reason| Diagnostic::new(span, "invalid settings of the format", reason))
+}

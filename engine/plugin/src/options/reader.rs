@@ -1,0 +1,228 @@
+//! The reader of a group: matches what a file sets with the declared options, and collects errors.
+
+use pseidon_dsl::{Diagnostic, Node, NodeKind, Span, nearest, node::Text};
+
+use super::Options;
+use super::value::{Argument, OptionValue, ParseResult, word};
+use crate::spec::{OptionDefault, OptionSpec};
+
+/// The reader of the options of a stage or of a map. The code that the derive macro generates uses
+/// it.
+pub struct Reader<'a> {
+    /// The stage or map, for messages.
+    context: String,
+    declared: &'static [OptionSpec],
+    /// The position of the stage or map.
+    span: Span,
+    /// The name and the value of each option that is set, in the order of the file.
+    settings: Vec<(&'static str, &'a Node)>,
+    /// Errors in settings, each with its place in `settings`.
+    errors: Vec<(usize, Diagnostic)>,
+    /// Missing options. They are reported after all other errors.
+    missing: Vec<Diagnostic>,
+}
+
+impl<'a> Reader<'a> {
+    pub(super) fn new(context: String, declared: &'static [OptionSpec], span: Span) -> Reader<'a> {
+        Reader {
+            context,
+            declared,
+            span,
+            settings: Vec::new(),
+            errors: Vec::new(),
+            missing: Vec::new(),
+        }
+    }
+
+    /// The position of the stage or map in the file.
+    pub fn span(&self) -> Span {
+        self.span
+    }
+
+    /// Adds the arguments of a stage: a value for the option `positional`, a map, or both.
+    pub(super) fn add_arguments(
+        &mut self,
+        args: &'a [Node],
+        positional: Option<&'static str>,
+        example: &str,
+    ) -> ParseResult<()> {
+        let Some(StageArguments { value, entries }) = StageArguments::of(args) else {
+            return Err(self.unexpected(args, positional, example));
+        };
+        match (value, positional) {
+            (None, _) => {}
+            (Some(value), Some(name)) => self.settings.push((name, value)),
+            (Some(_), None) => return Err(self.unexpected(args, positional, example)),
+        }
+        self.add_entries(entries);
+        Ok(())
+    }
+
+    fn unexpected(
+        &self,
+        args: &[Node],
+        positional: Option<&'static str>,
+        example: &str,
+    ) -> Vec<Diagnostic> {
+        let expected = match positional {
+            Some(_) => "expected one value, a map of options, or both",
+            None => "expected a map of options",
+        };
+        let spans = args.iter().map(|arg| arg.span);
+        let place = spans.reduce(Span::to).unwrap_or(self.span);
+        let message = format!("{} does not accept these arguments", self.context);
+        let error = Diagnostic::new(place, message, expected);
+        vec![error.with_help(format!("for example: {example}"))]
+    }
+
+    /// Adds the entries of a map.
+    pub(super) fn add_entries(&mut self, entries: &'a [(Node, Node)]) {
+        for (key, value) in entries {
+            let Some(name) = word(key) else {
+                self.add_error(Diagnostic::new(
+                    key.span,
+                    "this is not an option name",
+                    "expected a keyword",
+                ));
+                continue;
+            };
+            match self.declared.iter().find(|option| option.name == name) {
+                Some(option) => self.settings.push((option.name, value)),
+                None => self.add_error(self.unknown(name, key.span)),
+            }
+        }
+    }
+
+    /// Adds an error that is before the next setting.
+    fn add_error(&mut self, error: Diagnostic) {
+        self.errors.push((self.settings.len(), error));
+    }
+
+    fn unknown(&self, name: &str, span: Span) -> Diagnostic {
+        let error = Diagnostic::new(
+            span,
+            format!("{} has no option `:{name}`", self.context),
+            "unknown option",
+        );
+        let names = self.declared.iter().map(|option| option.name);
+        if let Some(near) = nearest(name, names.clone()) {
+            return error.with_help(format!("did you mean `:{near}`?"));
+        }
+        let all: Vec<String> = names.map(|name| format!(":{name}")).collect();
+        error.with_help(format!("available options: {}", all.join(" ")))
+    }
+
+    /// The value of an option, or its default. Returns `None` if it is missing or invalid, which
+    /// the reader reports.
+    pub fn value<T: OptionValue>(&mut self, option: &'static OptionSpec) -> Option<T> {
+        let mut settings = self
+            .settings
+            .iter()
+            .enumerate()
+            .filter(|(_, (name, _))| *name == option.name);
+        let Some((place, (_, node))) = settings.next() else {
+            return self.default_value(option);
+        };
+        for (place, (_, node)) in settings {
+            let message = format!("duplicate option `:{}`", option.name);
+            let error = Diagnostic::new(node.span, message, "second occurrence");
+            self.errors.push((place, error));
+        }
+        T::parse(&Argument::new(option, node))
+            .map_err(|errors| {
+                let errors = errors.into_iter().map(|error| (place, error));
+                self.errors.extend(errors);
+            })
+            .ok()
+    }
+
+    fn default_value<T: OptionValue>(&mut self, option: &'static OptionSpec) -> Option<T> {
+        match option.default {
+            OptionDefault::None => T::missing(),
+            OptionDefault::Value(text) => {
+                let text = Text::plain(text, self.span.start as usize);
+                let node = Node {
+                    kind: NodeKind::Str(text),
+                    span: self.span,
+                };
+                T::parse(&Argument::new(option, &node))
+                    .map_err(|errors| self.missing.extend(errors))
+                    .ok()
+            }
+            OptionDefault::Required => {
+                self.missing.push(Diagnostic::new(
+                    self.span,
+                    format!(
+                        "missing required option `:{}` of {}",
+                        option.name, self.context
+                    ),
+                    format!(
+                        "expected `:{}` with {}",
+                        option.name,
+                        option.kind.describe()
+                    ),
+                ));
+                None
+            }
+        }
+    }
+
+    /// Reads the options. All errors are reported together: those in settings in the order of the
+    /// file, then missing options.
+    pub(super) fn finish<T: Options>(mut self) -> ParseResult<T> {
+        let options = T::read(&mut self);
+        self.errors.sort_by_key(|(place, _)| *place);
+        let errors = self.errors.into_iter().map(|(_, error)| error);
+        let errors: Vec<Diagnostic> = errors.chain(self.missing).collect();
+        match options {
+            Some(options) if errors.is_empty() => Ok(options),
+            _ => Err(errors),
+        }
+    }
+}
+
+impl Argument<'_> {
+    /// The options in a map.
+    pub fn map<T: Options>(&self) -> ParseResult<T> {
+        let entries = match &self.node().kind {
+            NodeKind::Map(entries) => entries.as_slice(),
+            // The default of a group is written as an empty string: all of its own defaults.
+            NodeKind::Str(text) if text.value.is_empty() => &[],
+            _ => return Err(self.wrong_kind()),
+        };
+        T::parse_map(&format!(":{}", self.name()), entries, self.span())
+    }
+}
+
+/// The arguments of a stage.
+struct StageArguments<'a> {
+    /// The first argument, if it is not a map.
+    value: Option<&'a Node>,
+    /// The entries of the map.
+    entries: &'a [(Node, Node)],
+}
+
+impl<'a> StageArguments<'a> {
+    /// `None` if there is anything else than a value and a map.
+    fn of(args: &'a [Node]) -> Option<StageArguments<'a>> {
+        let (value, map) = match args {
+            [] => (None, None),
+            [only] if entries_of(only).is_some() => (None, Some(only)),
+            [only] => (Some(only), None),
+            [value, map] if entries_of(value).is_none() => (Some(value), Some(map)),
+            _ => return None,
+        };
+        let entries = match map {
+            Some(map) => entries_of(map)?,
+            None => &[],
+        };
+        Some(StageArguments { value, entries })
+    }
+}
+
+fn entries_of(node: &Node) -> Option<&[(Node, Node)]> {
+    match &node.kind {
+        NodeKind::Map(entries) => Some(entries),
+        _ => None,
+    }
+}

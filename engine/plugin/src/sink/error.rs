@@ -1,0 +1,24 @@
+//! The errors of a sink and its lanes.
+
+use pseidon_delivery::committer::CommitterError;
+use thiserror::Error;
+
+/// Why a sink cannot continue.
+#[derive(Debug, Error)]
+pub enum SinkError {
+    /// A commit was abandoned.
+    #[error(transparent)]
+    Committer(#[from] CommitterError),
+    /// The target has refused some records and identified them: the sink's next
+    /// [`Sink::route`](crate::sink::Sink::route) passes these to the error policy. The records that
+    /// were written together with them are re-read from the committed positions, at once. This does
+    /// not count as a failure of the sink.
+    #[error("{0}")]
+    Refused(String),
+    /// A retry may succeed; the run restarts after a backoff.
+    #[error("{0}")]
+    Transient(String),
+    /// A retry will fail until the user changes something.
+    #[error("{0}")]
+    Fatal(String),
+}

@@ -1,0 +1,170 @@
+//! A file that was found, while it is identified: by then it may be truncated, replaced or gone.
+
+use std::fs::{self, File};
+use std::io;
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use pseidon_delivery::Position;
+use pseidon_plugin::Split;
+
+use super::super::compression::{Compression, Stream};
+use super::super::identity::{FileKey, Head};
+use super::super::progress::{Mark, Tail};
+use super::tracked::{StartPoint, Stat, TrackedFile};
+use super::{Follower, LastLook};
+
+/// A file that was found and identified, but is not tracked yet.
+pub(super) struct Candidate {
+    pub(super) key: FileKey,
+    pub(super) path: PathBuf,
+    pub(super) display_path: String,
+    stat: Stat,
+    size: u64,
+    pub(super) compression: Compression,
+    pub(super) head: Head,
+    /// Where reading begins if only new content is wanted.
+    pub(super) latest: StartPoint,
+}
+
+impl Follower<'_> {
+    /// Identifies the file at `path`. `None` if its first line is incomplete, or if it is
+    /// compressed and still growing.
+    pub(super) fn identify(
+        &mut self,
+        path: &Path,
+        display_path: String,
+    ) -> io::Result<Option<Candidate>> {
+        let metadata = fs::metadata(path)?;
+        let before = self
+            .unidentified
+            .get_mut(&FileKey::of(&metadata))
+            .map(|glimpse| {
+                glimpse.scan = self.scans;
+                (glimpse.size, glimpse.compressed)
+            });
+        if before == Some((metadata.len(), false)) || metadata.len() == 0 {
+            return Ok(None);
+        }
+        let (file, now) = (File::open(path)?, SystemTime::now());
+        let metadata = file.metadata()?;
+        let (key, size) = (FileKey::of(&metadata), metadata.len());
+        let compression = self.config.compression_of(&file, path)?;
+        let compressed = compression != Compression::None;
+        let head = match compressed {
+            false => Head::of(&file, compression, false)?,
+            true if before == Some((size, true)) => head_of_compressed(&file, compression)?,
+            true => None,
+        };
+        let Some(head) = head else {
+            self.unidentified.insert(
+                key,
+                LastLook {
+                    size,
+                    compressed,
+                    scan: self.scans,
+                },
+            );
+            return Ok(None);
+        };
+        let latest = match compressed {
+            false if self.is_first_scan_from_latest() => {
+                StartPoint::After(Tail::of(&file, start_of_last_line(&file, size)?)?)
+            }
+            false => StartPoint::After(Tail::unknown(0)),
+            true => StartPoint::End(0, size),
+        };
+        let stat = Stat::of(&metadata, now);
+        Ok(Some(Candidate {
+            key,
+            path: path.to_owned(),
+            display_path,
+            stat,
+            size,
+            compression,
+            head,
+            latest,
+        }))
+    }
+}
+
+/// Compares the bytes before the position up to which a file was read with those that were read.
+pub(super) enum ContentCheck {
+    /// The same bytes.
+    AsRead(Tail),
+    /// Other bytes.
+    Rewritten,
+    /// The file no longer exists under this path.
+    Gone,
+}
+
+impl Candidate {
+    /// Checks the bytes before the position up to which the file was read.
+    pub(super) fn check_before(
+        &self,
+        position: Position,
+        mark: Option<&Mark>,
+    ) -> io::Result<ContentCheck> {
+        let file = match File::open(&self.path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(ContentCheck::Gone),
+            other => other?,
+        };
+        // By now the path may name another file.
+        if FileKey::of(&file.metadata()?) != self.key {
+            return Ok(ContentCheck::Gone);
+        }
+        let is_as_read =
+            position <= self.size && mark.map_or(Ok(true), |mark| mark.is_in(&file))?;
+        if is_as_read {
+            Tail::of(&file, position).map(ContentCheck::AsRead)
+        } else {
+            Ok(ContentCheck::Rewritten)
+        }
+    }
+
+    /// Starts to follow the file.
+    pub(super) fn into_tracked(
+        self,
+        split: Arc<Split>,
+        begin: StartPoint,
+        scan: u64,
+    ) -> TrackedFile {
+        let mut tracked =
+            TrackedFile::new(self.path.clone(), split, self.head, self.compression, begin);
+        tracked.seen(self.path, self.stat, scan);
+        tracked
+    }
+}
+
+/// The head of a compressed file. For a very short file it covers the whole content, so the file
+/// has to be complete.
+fn head_of_compressed(file: &File, compression: Compression) -> io::Result<Option<Head>> {
+    if let Some(head) = Head::of(file, compression, false)? {
+        return Ok(Some(head));
+    }
+    match Stream::open(file.try_clone()?, compression, 0)
+        .and_then(|mut stream| stream.skip_to_end())
+    {
+        Ok(()) => Head::of(file, compression, true),
+        Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+/// The start of the incomplete last line, to which the next appended bytes belong.
+fn start_of_last_line(file: &File, size: u64) -> io::Result<Position> {
+    let mut piece = [0; 4096];
+    let mut end = size;
+    while end > 0 {
+        let start = end.saturating_sub(piece.len() as u64);
+        let piece = &mut piece[..(end - start) as usize];
+        file.read_exact_at(piece, start)?;
+        if let Some(newline) = memchr::memrchr(b'\n', piece) {
+            return Ok(start + newline as u64 + 1);
+        }
+        end = start;
+    }
+    Ok(0)
+}

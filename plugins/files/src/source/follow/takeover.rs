@@ -1,0 +1,256 @@
+//! The takeover of newly found files: claims, the entries of the state store, and generations.
+
+use std::collections::{BTreeMap, HashSet};
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use pseidon_delivery::{Position, SplitId};
+use pseidon_plugin::Split;
+use pseidon_plugin::source::{SourceError, SplitStart, Stopped};
+
+use super::super::compression::Compression;
+use super::super::identity::{FileKey, split_id};
+use super::super::progress::{Progress, Tail};
+use super::candidate::{Candidate, ContentCheck};
+use super::tracked::{StartPoint, TrackedFile};
+use super::{FollowEnd, Follower};
+
+/// What is done with a file that was taken over.
+enum NextStep {
+    /// It is followed from here.
+    Follow(StartPoint),
+    /// It was rewritten after it had been read up to this position: its split is ended, and its
+    /// next generation is taken over.
+    End(Position),
+    /// It was rewritten, and its split is ended already: its next generation is taken over.
+    NextGeneration,
+    /// It no longer exists under this path.
+    Release,
+}
+
+impl Follower<'_> {
+    /// Takes over those of the newly found files that no other instance owns. In a round it also
+    /// releases files if it has more than its part.
+    pub(super) fn take_new(
+        &mut self,
+        new: BTreeMap<PathBuf, (FileKey, String)>,
+        is_round: bool,
+    ) -> Result<(), FollowEnd> {
+        let mut candidates = self.identify_all(new);
+        let mut is_first_start = self.is_first_scan_from_latest();
+        let mut is_round = is_round;
+        while is_round || !candidates.is_empty() {
+            (candidates, is_round) = (self.share(candidates, is_round)?, false);
+            if candidates.is_empty() {
+                break;
+            }
+            candidates = self.take_over(candidates, &mut is_first_start)?;
+        }
+        Ok(())
+    }
+
+    /// Whether this is the first scan, and reading begins at the end of files that exist now.
+    pub(super) fn is_first_scan_from_latest(&self) -> bool {
+        self.scans == 1 && self.settings.from_latest
+    }
+
+    fn identify_all(&mut self, new: BTreeMap<PathBuf, (FileKey, String)>) -> Vec<Candidate> {
+        let mut candidates: Vec<Candidate> = Vec::new();
+        for (path, (key, display_path)) in new {
+            // Two paths may name one file.
+            if self.owned_elsewhere.contains(&key)
+                || candidates.iter().any(|candidate| candidate.key == key)
+            {
+                continue;
+            }
+            match self.identify(&path, display_path) {
+                Ok(Some(candidate)) => candidates.push(candidate),
+                Ok(None) => {}
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                Err(error) => {
+                    if self.warned.insert(path.clone()) {
+                        tracing::warn!(
+                            stage = self.stage,
+                            file = %path.display(),
+                            %error,
+                            "cannot open file; retrying"
+                        );
+                    }
+                }
+            }
+        }
+        candidates
+    }
+
+    /// Takes over claimed files, and follows those that are as the state store describes them.
+    /// Returns the files that were rewritten: their splits are ended, and they are taken over in
+    /// their next generation. `is_first_start` is cleared if the store knows one of the files.
+    fn take_over(
+        &mut self,
+        candidates: Vec<Candidate>,
+        is_first_start: &mut bool,
+    ) -> Result<Vec<Candidate>, FollowEnd> {
+        let splits: Vec<Arc<Split>> = candidates
+            .iter()
+            .map(|candidate| self.split_of(candidate))
+            .collect();
+        let known = self.handle.take(splits.clone())?;
+        *is_first_start &= known.iter().all(Option::is_none);
+        let (mut taken, mut starts, mut to_end, mut to_release, mut rewritten) =
+            (Vec::new(), Vec::new(), Vec::new(), Vec::new(), Vec::new());
+        for ((candidate, split), known) in candidates.into_iter().zip(splits).zip(known) {
+            match self.next_step(&candidate, known.map(Progress::of), *is_first_start)? {
+                NextStep::Follow(begin) => {
+                    starts.push(begin.to_start(split.clone()));
+                    self.unidentified.remove(&candidate.key);
+                    self.warned.remove(&candidate.path);
+                    taken.push((candidate, split, begin));
+                }
+                NextStep::End(position) => {
+                    starts.push(SplitStart::from((split.clone(), position)));
+                    to_end.push((split, position));
+                    rewritten.push(candidate);
+                }
+                NextStep::NextGeneration => {
+                    to_release.push(split);
+                    rewritten.push(candidate);
+                }
+                NextStep::Release => to_release.push(split),
+            }
+        }
+        self.handle.begin(starts)?;
+        if !to_release.is_empty() {
+            self.handle.release(to_release)?;
+        }
+        if !to_end.is_empty() {
+            self.end(to_end)?;
+        }
+        for (candidate, split, begin) in taken {
+            self.tracked.insert(
+                candidate.key,
+                candidate.into_tracked(split, begin, self.scans),
+            );
+        }
+        for candidate in &rewritten {
+            *self
+                .generations
+                .entry((candidate.key, candidate.head))
+                .or_default() += 1;
+        }
+        Ok(rewritten)
+    }
+
+    /// Decides what to do with a file that was taken over, given its entry in the store.
+    fn next_step(
+        &mut self,
+        candidate: &Candidate,
+        known: Option<Progress>,
+        is_first_start: bool,
+    ) -> Result<NextStep, SourceError> {
+        Ok(match known {
+            Some(Progress::Rewritten) => NextStep::NextGeneration,
+            Some(Progress::UpTo { position, mark })
+                if candidate.compression == Compression::None =>
+            {
+                match candidate
+                    .check_before(position, mark.as_ref())
+                    .map_err(|error| cannot_read(&candidate.path, &error))?
+                {
+                    ContentCheck::AsRead(tail) => NextStep::Follow(StartPoint::After(tail)),
+                    ContentCheck::Rewritten => NextStep::End(position),
+                    ContentCheck::Gone => NextStep::Release,
+                }
+            }
+            Some(Progress::UpTo { position, .. }) => {
+                NextStep::Follow(StartPoint::After(Tail::unknown(position)))
+            }
+            Some(Progress::ReadToEnd { position, size }) => {
+                NextStep::Follow(StartPoint::End(position, size))
+            }
+            None if is_first_start => NextStep::Follow(candidate.latest),
+            None => NextStep::Follow(
+                self.latest
+                    .remove(&candidate.key)
+                    .unwrap_or(StartPoint::After(Tail::unknown(0))),
+            ),
+        })
+    }
+
+    /// The split of a file in its current generation.
+    fn split_of(&self, candidate: &Candidate) -> Arc<Split> {
+        let generation = self
+            .generations
+            .get(&(candidate.key, candidate.head))
+            .copied()
+            .unwrap_or(0);
+        let id = split_id(self.stage, &candidate.key, candidate.head, generation);
+        Arc::new(Split {
+            id,
+            topic: candidate.display_path.clone(),
+            partition: 0,
+        })
+    }
+
+    /// Claims as many of these files as possible, and returns them. In a round it also releases
+    /// files if it has more than its part.
+    fn share(
+        &mut self,
+        candidates: Vec<Candidate>,
+        is_round: bool,
+    ) -> Result<Vec<Candidate>, Stopped> {
+        let mut found: Vec<SplitId> = self
+            .tracked
+            .values()
+            .map(|file| file.split().id.clone())
+            .collect();
+        found.extend(
+            candidates
+                .iter()
+                .map(|candidate| self.split_of(candidate).id.clone()),
+        );
+        let share = self.handle.share_splits(found)?;
+        let granted: HashSet<SplitId> = share.granted.into_iter().collect();
+        let (mine, others): (Vec<_>, Vec<_>) = candidates
+            .into_iter()
+            .partition(|candidate| granted.contains(&self.split_of(candidate).id));
+        for candidate in others {
+            if self.is_first_scan_from_latest() {
+                self.latest.insert(candidate.key, candidate.latest);
+            }
+            self.owned_elsewhere.insert(candidate.key);
+        }
+        if is_round && share.excess > 0 {
+            self.release_excess(share.excess)?;
+        }
+        Ok(mine)
+    }
+
+    /// Releases this many files to other instances.
+    fn release_excess(&mut self, excess: usize) -> Result<(), Stopped> {
+        // Other instances have to find them, so a glob has to match them.
+        let named = self
+            .tracked
+            .iter()
+            .filter(|(_, file)| file.was_seen_in(self.scans))
+            .map(|(key, _)| *key);
+        let given_back: Vec<FileKey> = named.take(excess).collect();
+        let files: Vec<TrackedFile> = given_back
+            .iter()
+            .filter_map(|key| self.tracked.remove(key))
+            .collect();
+        for file in &files {
+            self.durable.remove(&file.split().id);
+        }
+        self.owned_elsewhere.extend(given_back);
+        if !files.is_empty() {
+            self.handle
+                .release(files.iter().map(|file| file.split().clone()).collect())?;
+        }
+        Ok(())
+    }
+}
+
+fn cannot_read(path: &Path, error: &io::Error) -> SourceError {
+    SourceError::Transient(format!("cannot read {}: {error}", path.display()))
+}

@@ -1,0 +1,95 @@
+//! A block of complete lines, and its records as batches.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use pseidon_delivery::{Position, ResumePoint};
+use pseidon_plugin::{Batch, Payloads, Split};
+
+use super::super::progress::Tail;
+
+/// The maximum number of records in a batch.
+pub(super) const MAX_BATCH_RECORDS: usize = 8192;
+
+/// A block of complete lines.
+#[derive(Debug, PartialEq, Eq)]
+pub(in crate::source) struct Block {
+    /// The bytes of the lines; the last byte is `\n`.
+    pub(super) bytes: Bytes,
+    /// The position of the first byte.
+    pub(super) start: Position,
+    /// The position after the last byte; one less if the file ends without a `\n`, which is added
+    /// to `bytes`.
+    pub(super) end: Position,
+    /// The bytes before the block.
+    pub(super) before: Tail,
+    /// Whether the file is not compressed, so that each position is stored with a mark.
+    pub(super) is_plain: bool,
+}
+
+/// An iterator over the records of a block, as batches.
+pub(in crate::source) struct Batches<'a> {
+    block: Block,
+    split: &'a Arc<Split>,
+    done: usize,
+    tail: Tail,
+}
+
+impl Block {
+    /// The lines as batches of this split.
+    pub(in crate::source) fn batches(self, split: &Arc<Split>) -> Batches<'_> {
+        Batches {
+            tail: self.before,
+            block: self,
+            split,
+            done: 0,
+        }
+    }
+}
+
+impl Iterator for Batches<'_> {
+    type Item = Batch;
+
+    fn next(&mut self) -> Option<Batch> {
+        let from = self.done;
+        let bytes = &self.block.bytes[from..];
+        if bytes.is_empty() {
+            return None;
+        }
+        let start = self.block.start + from as u64;
+        let mut spans: Vec<(u32, u32)> = Vec::new();
+        let mut positions = Vec::new();
+        // Whether every line so far is a record that ends with just `\n`.
+        let mut plain = true;
+        let mut line = 0;
+        for line_end in memchr::memchr_iter(b'\n', bytes) {
+            let mut end = line_end;
+            if end > line && bytes[end - 1] == b'\r' {
+                end -= 1;
+                plain = false;
+            }
+            if end > line {
+                // A block is far smaller than 4 GiB: `:max-record` limits it.
+                spans.push((line as u32, (end - line) as u32));
+                positions.push(start + line as u64);
+            } else {
+                plain = false;
+            }
+            line = line_end + 1;
+            if spans.len() == MAX_BATCH_RECORDS {
+                break;
+            }
+        }
+        self.done += line;
+        let next = (start + line as u64).min(self.block.end);
+        self.tail
+            .push(&self.block.bytes[from..from + (next - start) as usize]);
+        let payloads = Payloads::new(self.block.bytes.slice(from..self.done), spans, plain);
+        let mut batch = Batch::from_payloads(self.split.clone(), payloads, positions, next);
+        batch.resume = self.block.is_plain.then(|| ResumePoint {
+            position: next,
+            resume: self.tail.mark().to_resume(),
+        });
+        Some(batch)
+    }
+}

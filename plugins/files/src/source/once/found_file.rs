@@ -1,0 +1,137 @@
+//! A file as it was found, and what is left to do with it.
+
+use std::fs::{self, File};
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use pseidon_delivery::Position;
+use pseidon_plugin::Split;
+
+use super::super::Config;
+use super::super::compression::Compression;
+use super::super::identity::{FileKey, Head, split_id};
+use super::super::progress::{Mark, Progress};
+use super::super::read_error::ReadError;
+use super::failures::Failures;
+
+const REPLACED: &str = "it was just replaced by another file; run again";
+
+/// A file as it was found.
+pub(super) struct FoundFile {
+    pub(super) path: PathBuf,
+    pub(super) display_path: String,
+    pub(super) key: FileKey,
+    pub(super) head: Head,
+    pub(super) size: u64,
+    compressed: bool,
+}
+
+impl FoundFile {
+    /// Its split in this generation: how often it was rewritten with the same first line.
+    pub(super) fn split(&self, stage: &str, generation: u32) -> Arc<Split> {
+        let id = split_id(stage, &self.key, self.head, generation);
+        Arc::new(Split {
+            id,
+            topic: self.display_path.clone(),
+            partition: 0,
+        })
+    }
+
+    /// Its current size: another instance may have read it meanwhile.
+    fn size_now(&self) -> io::Result<u64> {
+        let metadata = fs::metadata(&self.path)?;
+        if FileKey::of(&metadata) == self.key {
+            Ok(metadata.len())
+        } else {
+            Err(io::Error::other(REPLACED))
+        }
+    }
+
+    /// Whether the file still has the bytes that the mark describes.
+    fn has(&self, mark: &Mark) -> io::Result<bool> {
+        let file = File::open(&self.path)?;
+        if FileKey::of(&file.metadata()?) != self.key {
+            return Err(io::Error::other(REPLACED));
+        }
+        mark.is_in(&file)
+    }
+}
+
+/// What is left to do with a file.
+pub(super) enum Remaining {
+    /// Read it from this position.
+    Read(Position),
+    /// Nothing.
+    Nothing,
+    /// It was rewritten after it had been read up to this position: the split is ended, and the
+    /// file is read as a new split.
+    Rewritten(Position),
+    /// It was rewritten, and the split is ended already.
+    Closed,
+}
+
+/// Identifies a file; `None` if it is empty or cannot be read.
+pub(super) fn find(
+    config: &Config,
+    path: &Path,
+    display_path: &str,
+    failures: &Failures,
+) -> Option<FoundFile> {
+    let look = || -> io::Result<Option<FoundFile>> {
+        let file = File::open(path)?;
+        let metadata = file.metadata()?;
+        let compression = config.compression_of(&file, path)?;
+        let Some(head) = Head::of(&file, compression, true)? else {
+            return Ok(None);
+        };
+        let (path, display_path, key) = (
+            path.to_owned(),
+            display_path.to_owned(),
+            FileKey::of(&metadata),
+        );
+        Ok(Some(FoundFile {
+            path,
+            display_path,
+            key,
+            head,
+            size: metadata.len(),
+            compressed: compression != Compression::None,
+        }))
+    };
+    look().unwrap_or_else(|error| {
+        failures.add(display_path, &ReadError::Io(error));
+        None
+    })
+}
+
+/// Decides what is left to do with a file, given its entry in the store. An error says why the file
+/// cannot be read.
+pub(super) fn remaining(file: &FoundFile, known: Option<Progress>) -> Result<Remaining, String> {
+    match known {
+        None => Ok(Remaining::Read(0)),
+        Some(Progress::Rewritten) => Ok(Remaining::Closed),
+        Some(Progress::ReadToEnd { size, .. }) if size == file.size => Ok(Remaining::Nothing),
+        Some(Progress::ReadToEnd { .. }) => Err(
+            "it has changed since it was read to its end; compressed files must not be \
+                 appended to: write new records to a new file"
+                .into(),
+        ),
+        Some(Progress::UpTo { position, .. }) if file.compressed => Ok(Remaining::Read(position)),
+        Some(Progress::UpTo { position, mark }) => {
+            let size = file.size_now().map_err(|error| error.to_string())?;
+            if position > size {
+                return Err(format!(
+                    "it has {size} bytes, but {position} were read of it before: it was truncated; \
+                     write new records to a new file"
+                ));
+            }
+            let is_as_read = mark.map_or(Ok(true), |mark| file.has(&mark));
+            match is_as_read.map_err(|error| error.to_string())? {
+                false => Ok(Remaining::Rewritten(position)),
+                true if position == size => Ok(Remaining::Nothing),
+                true => Ok(Remaining::Read(position)),
+            }
+        }
+    }
+}

@@ -1,0 +1,244 @@
+//! The files of a run on their way from unclaimed to read.
+
+use std::collections::{HashMap, HashSet, VecDeque};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
+use pseidon_delivery::{Position, SplitId};
+use pseidon_plugin::Split;
+use pseidon_plugin::source::{SourceHandle, Stopped};
+
+use super::super::progress::{Progress, end_of, rewritten};
+use super::ROOM_POLL;
+use super::failures::Failures;
+use super::found_file::{FoundFile, Remaining, remaining};
+
+/// How many files are taken over at once.
+const GROUP_SIZE: usize = 256;
+/// How many bytes of files are started at once: many small files cost one step of the state store.
+const BYTES_IN_FLIGHT: u64 = 64 << 20;
+/// How often files are redistributed among instances.
+const ROUND_INTERVAL: Duration = Duration::from_secs(1);
+
+/// A file that has content to read.
+pub(super) struct ReadJob {
+    pub(super) file: FoundFile,
+    pub(super) split: Arc<Split>,
+    pub(super) from: Position,
+}
+
+/// A file that is not claimed yet.
+pub(super) struct UnclaimedFile {
+    pub(super) file: FoundFile,
+    pub(super) split: Arc<Split>,
+    /// How often the file was rewritten with the same first line.
+    pub(super) generation: u32,
+}
+
+/// The files of a run by state: unclaimed, taken, being read, read.
+pub(super) struct FileQueue<'a> {
+    pub(super) handle: &'a SourceHandle,
+    pub(super) stage: &'a str,
+    pub(super) failures: &'a Failures,
+    /// How many threads read.
+    pub(super) readers: usize,
+    pub(super) jobs: Sender<ReadJob>,
+    pub(super) ended_splits: Receiver<Arc<Split>>,
+    pub(super) unclaimed: VecDeque<UnclaimedFile>,
+    /// Taken files that have content to read, each with its generation.
+    pub(super) taken: VecDeque<(ReadJob, u32)>,
+    /// The sizes of the files that are being read.
+    pub(super) reading: HashMap<SplitId, u64>,
+    /// Files that were read to their end, or cannot be read.
+    pub(super) read: Vec<Arc<Split>>,
+}
+
+impl FileQueue<'_> {
+    /// Reads the files until every file was read to its end by some instance.
+    pub(super) fn run(mut self) -> Result<(), Stopped> {
+        let mut next_round = Instant::now();
+        // How many unclaimed files were not tried in this round.
+        let mut untried = 0;
+        loop {
+            while let Ok(split) = self.ended_splits.try_recv() {
+                self.reading.remove(&split.id);
+                self.read.push(split);
+            }
+            let is_round = Instant::now() >= next_round;
+            if is_round {
+                next_round = Instant::now() + ROUND_INTERVAL;
+                untried = self.unclaimed.len();
+            }
+            let wants_more = self.taken.is_empty() && untried > 0;
+            if is_round || wants_more {
+                let tried = if wants_more {
+                    untried.min(GROUP_SIZE)
+                } else {
+                    0
+                };
+                untried = match self.share(tried)? {
+                    0 => untried - tried,
+                    // Rewritten files are tried once more.
+                    _ => self.unclaimed.len(),
+                };
+            }
+            self.begin_next()?;
+            let is_idle = self.taken.is_empty() && self.reading.is_empty();
+            if is_idle && untried == 0 {
+                // Another instance may be waiting for these files.
+                self.release_read()?;
+                if self.unclaimed.is_empty() {
+                    return Ok(());
+                }
+                self.handle
+                    .sleep(next_round.saturating_duration_since(Instant::now()))?;
+            } else if !self.reading.is_empty() {
+                match self.ended_splits.recv_timeout(ROOM_POLL) {
+                    Ok(split) => {
+                        self.reading.remove(&split.id);
+                        self.read.push(split);
+                    }
+                    Err(RecvTimeoutError::Timeout) if !self.handle.is_stopped() => {}
+                    // The readers exit when the run is stopped.
+                    Err(_) => return Err(Stopped),
+                }
+            }
+        }
+    }
+
+    /// Claims as many of the next `tried` files as possible, and releases files if it has more than
+    /// its part. Returns how many were claimed.
+    fn share(&mut self, tried: usize) -> Result<usize, Stopped> {
+        let mut found: Vec<SplitId> = self.reading.keys().cloned().collect();
+        found.extend(self.read.iter().map(|split| split.id.clone()));
+        found.extend(self.taken.iter().map(|(job, _)| job.split.id.clone()));
+        found.extend(
+            self.unclaimed
+                .iter()
+                .take(tried)
+                .map(|unclaimed| unclaimed.split.id.clone()),
+        );
+        let share = self.handle.share_splits(found)?;
+        let granted: HashSet<SplitId> = share.granted.into_iter().collect();
+        let (mine, others): (Vec<_>, Vec<_>) = self
+            .unclaimed
+            .drain(..tried)
+            .partition(|file| granted.contains(&file.split.id));
+        self.unclaimed.extend(others);
+        let excess: Vec<(ReadJob, u32)> = self
+            .taken
+            .drain(self.taken.len().saturating_sub(share.excess)..)
+            .collect();
+        if !excess.is_empty() {
+            self.handle
+                .release(excess.iter().map(|(job, _)| job.split.clone()).collect())?;
+            let give_back = |(job, generation): (ReadJob, u32)| UnclaimedFile {
+                file: job.file,
+                split: job.split,
+                generation,
+            };
+            self.unclaimed.extend(excess.into_iter().map(give_back));
+        }
+        let claimed = mine.len();
+        if claimed > 0 {
+            self.take(mine)?;
+        }
+        Ok(claimed)
+    }
+
+    /// Takes files over. Files without content to read are released at once.
+    fn take(&mut self, claimed: Vec<UnclaimedFile>) -> Result<(), Stopped> {
+        let known = self
+            .handle
+            .take(claimed.iter().map(|file| file.split.clone()).collect())?;
+        let (mut to_end, mut to_release) = (Vec::new(), Vec::new());
+        for (
+            UnclaimedFile {
+                file,
+                split,
+                generation,
+            },
+            known,
+        ) in claimed.into_iter().zip(known)
+        {
+            let next = |file: FoundFile| UnclaimedFile {
+                split: file.split(self.stage, generation + 1),
+                file,
+                generation: generation + 1,
+            };
+            match remaining(&file, known.map(Progress::of)) {
+                Ok(Remaining::Read(from)) => self
+                    .taken
+                    .push_back((ReadJob { file, split, from }, generation)),
+                Ok(Remaining::Nothing) => to_release.push(split),
+                Ok(Remaining::Rewritten(position)) => {
+                    tracing::warn!(
+                        stage = self.stage,
+                        file = file.display_path,
+                        "file was rewritten after it was read; it is read from its start"
+                    );
+                    to_end.push((split, position));
+                    self.unclaimed.push_front(next(file));
+                }
+                Ok(Remaining::Closed) => {
+                    to_release.push(split);
+                    self.unclaimed.push_front(next(file));
+                }
+                Err(reason) => {
+                    self.failures.add_message(&file.display_path, reason);
+                    to_release.push(split);
+                }
+            }
+        }
+        if !to_end.is_empty() {
+            self.handle.begin(to_end.clone())?;
+        }
+        for (split, position) in to_end {
+            self.handle
+                .emit(end_of(split.clone(), position, rewritten()))?;
+            to_release.push(split);
+        }
+        if to_release.is_empty() {
+            Ok(())
+        } else {
+            self.handle.release(to_release)
+        }
+    }
+
+    /// Passes as many files to the readers as keep them busy.
+    fn begin_next(&mut self) -> Result<(), Stopped> {
+        let mut bytes: u64 = self.reading.values().sum();
+        let mut begun = Vec::new();
+        while self.reading.len() < self.readers || bytes < BYTES_IN_FLIGHT {
+            let Some((job, _)) = self.taken.pop_front() else {
+                break;
+            };
+            bytes += job.file.size;
+            self.reading.insert(job.split.id.clone(), job.file.size);
+            begun.push(job);
+        }
+        if begun.is_empty() {
+            return Ok(());
+        }
+        self.handle.begin(
+            begun
+                .iter()
+                .map(|job| (job.split.clone(), job.from))
+                .collect(),
+        )?;
+        begun
+            .into_iter()
+            .try_for_each(|job| self.jobs.send(job).map_err(|_| Stopped))
+    }
+
+    /// Releases the files that were read: another instance that checks them finds them done.
+    fn release_read(&mut self) -> Result<(), Stopped> {
+        let read = std::mem::take(&mut self.read);
+        if read.is_empty() {
+            Ok(())
+        } else {
+            self.handle.release(read)
+        }
+    }
+}

@@ -1,0 +1,127 @@
+//! Tests of requests to the schema registry.
+
+use std::io::{BufRead, BufReader, Write};
+use std::net::TcpListener;
+use std::sync::mpsc;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use super::*;
+
+#[test]
+fn an_unavailable_registry_does_not_make_records_bad() {
+    let (schema, records) = encoded(7, &events());
+    let server = Server::start(&[(7, &schema)]);
+    server.state.lock().unwrap().refusals = 1;
+    let format = AvroTxt::default();
+    let settings = format!("ts=0;registry=http://user:secret@{}", server.address);
+    let mut decoders = [
+        format.decoder(&settings, &[time()]).unwrap(),
+        format.decoder(&settings, &[time()]).unwrap(),
+    ];
+    let whole = payloads(
+        &records
+            .iter()
+            .map(|record| Some(record.as_slice()))
+            .collect::<Vec<_>>(),
+    );
+    let expected = format!(
+        "cannot fetch schema 7 from schema registry {}: unexpected HTTP status 503",
+        server.address
+    );
+    // No request is sent during the pause, whichever decoder needs the schema.
+    for number in [0, 1, 0, 1] {
+        assert_eq!(decoders[number].prepare(&whole), Err(expected.clone()));
+    }
+    assert_eq!(server.requests().len(), 1);
+    let deadline = Instant::now() + Duration::from_secs(30);
+    while decoders[0].prepare(&whole).is_err() {
+        assert!(Instant::now() < deadline);
+        thread::sleep(Duration::from_millis(20));
+    }
+    let decoded = decoders[0].decode(&whole);
+    assert_eq!(
+        (times(&decoded.columns[0]).len(), reasons(&decoded)),
+        (2, vec![])
+    );
+    assert_eq!(server.requests().len(), 2);
+}
+
+#[test]
+fn only_one_thread_waits_for_a_failing_registry() {
+    let (schema, records) = encoded(7, &events());
+    // A registry that closes the first connection and delays the second response.
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let format = AvroTxt::default();
+    let settings = format!("ts=0;registry=http://{}", listener.local_addr().unwrap());
+    let whole = payloads(
+        &records
+            .iter()
+            .map(|record| Some(record.as_slice()))
+            .collect::<Vec<_>>(),
+    );
+    let mut decoder = format.decoder(&settings, &[time()]).unwrap();
+    let (asked, is_asked) = mpsc::channel();
+    let (answer, is_to_answer) = mpsc::channel::<()>();
+    let server = thread::spawn(move || {
+        drop(listener.accept().unwrap());
+        let (mut stream, _) = listener.accept().unwrap();
+        let _ = BufReader::new(&stream)
+            .lines()
+            .map_while(Result::ok)
+            .take_while(|line| !line.is_empty())
+            .count();
+        asked.send(()).unwrap();
+        is_to_answer.recv().unwrap();
+        let body = format!("{{\"schema\":{}}}", serde_json::to_string(&schema).unwrap());
+        write!(
+            stream,
+            "HTTP/1.1 200 OK\r\ncontent-length: {}\r\nconnection: close\r\n\r\n{body}",
+            body.len()
+        )
+        .unwrap();
+    });
+    assert!(decoder.prepare(&whole).is_err());
+    let mut other = format.decoder(&settings, &[time()]).unwrap();
+    thread::scope(|scope| {
+        let waiting = scope.spawn(|| {
+            while other.prepare(&whole).is_err() {
+                thread::sleep(Duration::from_millis(20));
+            }
+        });
+        is_asked.recv().unwrap();
+        // The other thread is waiting for the response; this one gets the last error at once.
+        assert!(decoder.prepare(&whole).is_err());
+        answer.send(()).unwrap();
+        waiting.join().unwrap();
+    });
+    assert_eq!(decoder.prepare(&whole), Ok(()));
+    server.join().unwrap();
+}
+
+#[test]
+fn decoders_of_one_format_share_fetched_schemas() {
+    let (schema, records) = encoded(7, &events());
+    let server = Server::start(&[(7, &schema)]);
+    let format = AvroTxt::default();
+    let settings = format!("ts=0;registry=http://user:secret@{}/", server.address);
+    for _ in 0..3 {
+        assert!(
+            run(
+                format.decoder(&settings, &[time()]).unwrap().as_mut(),
+                &records
+            )
+            .bad
+            .is_empty()
+        );
+    }
+    // The user and password of the address are sent as HTTP basic authentication.
+    assert_eq!(
+        server
+            .requests()
+            .iter()
+            .map(|asked| asked.to_lowercase())
+            .collect::<Vec<_>>(),
+        ["get /schemas/ids/7 http/1.1 authorization: basic dxnlcjpzzwnyzxq="]
+    );
+}

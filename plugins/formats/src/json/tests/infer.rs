@@ -1,0 +1,61 @@
+//! Tests of schemas that are inferred from samples.
+
+use bytes::Bytes;
+
+use super::super::infer_json_schema;
+use super::*;
+
+#[test]
+fn a_schema_is_inferred_from_samples() {
+    let samples = [
+        r#"{"id": 1, "size": 2, "name": "x", "tags": ["a", null], "user": {"id": 1}, "none": null, "odd": 1, "big": 18446744073709551615}"#,
+        r#"{"ok": true, "size": 2.5, "user": {"name": "n"}, "odd": "x", "empty": {}, "lists": [[1], [2.5]], "nothing": []}"#,
+        "not json",
+        "[1]",
+    ];
+    let schema = infer_json_schema(&samples.map(Bytes::from)).unwrap();
+    let field = |name: &str, data_type| Field::new(name, data_type, true);
+    let expected = [
+        field("id", DataType::Int64),
+        field("size", DataType::Float64),
+        field("name", DataType::Utf8),
+        field("tags", list(DataType::Utf8)),
+        field(
+            "user",
+            object(vec![
+                field("id", DataType::Int64),
+                field("name", DataType::Utf8),
+            ]),
+        ),
+        json_field("none"),
+        json_field("odd"),
+        field("big", DataType::Float64),
+        field("ok", DataType::Boolean),
+        json_field("empty"),
+        field("lists", list(list(DataType::Float64))),
+        field("nothing", DataType::List(Arc::new(json_field("item")))),
+    ];
+    let found: Vec<_> = schema
+        .fields()
+        .iter()
+        .map(|field| field.as_ref().clone())
+        .collect();
+    assert_eq!(found, expected);
+    let columns: Vec<_> = expected
+        .iter()
+        .map(|field| WantedColumn {
+            path: path(field.name()),
+            field: Arc::new(field.clone()),
+        })
+        .collect();
+    let decoded = decode(&columns, &samples.map(|sample| Some(sample.as_bytes())));
+    assert_eq!(
+        decoded.bad.iter().map(|bad| bad.row).collect::<Vec<_>>(),
+        [2, 3],
+        "the inferred schema matches its samples"
+    );
+    assert_eq!(
+        infer_json_schema(&[Bytes::from("1")]).unwrap_err(),
+        "none of 1 sample records is a JSON object"
+    );
+}

@@ -1,0 +1,133 @@
+//! How steps, their answers and commit records are written in Redis.
+
+use std::collections::HashMap;
+
+use pseidon_delivery::{
+    Commit, CommitError, CommitRecord, LaneId, Position, ResumeToken, SplitCommit, StoreError,
+};
+use serde_json::{Value, json};
+
+/// The prefix of the fields of a record that are lanes.
+const LANE_FIELD: &str = "a:";
+
+/// A step as `commit.lua` parses it. Numbers are strings, and a list of pairs is one flat list.
+pub(crate) fn step_json(commit: &Commit) -> Value {
+    let split = |step: &SplitCommit| {
+        let ahead: Vec<String> = step
+            .ahead
+            .iter()
+            .flat_map(|(lane, upto)| [format!("{LANE_FIELD}{lane}"), upto.to_string()])
+            .collect();
+        let caught_up: Vec<String> = step
+            .caught_up
+            .iter()
+            .map(|lane| format!("{LANE_FIELD}{lane}"))
+            .collect();
+        let mut split = json!({
+            "epoch": step.epoch.to_string(),
+            "seq": step.sequence.to_string(),
+            "next": (step.sequence + 1).to_string(),
+            "low": step.low.to_string(),
+            "ahead": ahead,
+            "caught_up": caught_up,
+            // An empty string stands for none, so that the field can be written with the others.
+            "finished": step.finished.map_or_else(String::new, |at| at.to_string()),
+        });
+        if let Some(resume) = &step.resume {
+            split["resume"] = resume.as_str().into();
+        }
+        split
+    };
+    let splits: Vec<_> = commit.splits.iter().map(split).collect();
+    let staged: Vec<&str> = commit
+        .staged
+        .iter()
+        .flat_map(|entry| [entry.id.as_str(), entry.detail.as_str()])
+        .collect();
+    json!({ "owner": commit.owner, "splits": splits, "staged": staged, "published": commit.published })
+}
+
+pub(crate) fn read_answer(answer: &[String], commit: &Commit) -> Result<(), CommitError> {
+    let step = |index: &String| {
+        index
+            .parse::<usize>()
+            .ok()
+            .and_then(|index| commit.splits.get(index.checked_sub(1)?))
+    };
+    match answer {
+        [done] if done == "done" => return Ok(()),
+        [owner] if owner == "owner" => return Err(CommitError::OwnerFenced(commit.owner.clone())),
+        [fenced, indices @ ..] if fenced == "fenced" => {
+            return Err(CommitError::Fenced(
+                indices
+                    .iter()
+                    .filter_map(step)
+                    .map(|step| step.split.clone())
+                    .collect(),
+            ));
+        }
+        [kind, index, found] => {
+            if let (Some(step), Ok(found)) = (step(index), found.parse()) {
+                let split = step.split.clone();
+                return Err(match kind.as_str() {
+                    "epoch" => CommitError::Epoch {
+                        split,
+                        expected: step.epoch,
+                        found,
+                    },
+                    _ => CommitError::Sequence {
+                        split,
+                        expected: step.sequence,
+                        found,
+                    },
+                });
+            }
+        }
+        _ => {}
+    }
+    Err(unexpected_answer(&answer).into())
+}
+
+pub(crate) fn unexpected_answer(answer: &dyn std::fmt::Debug) -> StoreError {
+    StoreError::Failed(format!(
+        "unexpected answer of a script in redis: {answer:?}"
+    ))
+}
+
+/// The owners in the field of a record.
+pub(crate) fn parse_owners(owners: &str) -> impl Iterator<Item = String> + '_ {
+    owners
+        .split('\n')
+        .filter(|owner| !owner.is_empty())
+        .map(str::to_owned)
+}
+
+/// Parses the hash of a record.
+pub(crate) fn parse_record(fields: HashMap<String, String>) -> Result<CommitRecord, StoreError> {
+    let mut record = CommitRecord::default();
+    for (field, value) in fields {
+        let number = || -> Result<Position, StoreError> {
+            value.parse().map_err(|_| {
+                StoreError::Failed(format!(
+                    "redis holds a commit record whose {field} is {value:?}, not a number"
+                ))
+            })
+        };
+        match field.as_str() {
+            "epoch" => record.epoch = number()?,
+            "seq" => record.sequence = number()?,
+            "low" => record.low = Some(number()?),
+            "owner" => record.owners = parse_owners(&value).collect(),
+            "plan" => record.plan = Some(value),
+            "resume" => record.resume = Some(ResumeToken::from(value)),
+            "finished" if value.is_empty() => {}
+            "finished" => record.finished = Some(number()?),
+            other => {
+                if let Some(lane) = other.strip_prefix(LANE_FIELD) {
+                    record.ahead.insert(LaneId::from(lane), number()?);
+                }
+            }
+        }
+    }
+    Ok(record)
+}

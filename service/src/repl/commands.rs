@@ -1,0 +1,399 @@
+//! The commands of the REPL.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use pseidon_dsl::nearest;
+use pseidon_plan::Plan;
+use pseidon_plugin::rows::Rows;
+
+use super::{CommandResult, rows};
+use crate::actions::Action;
+use crate::counts::Counts;
+use crate::runs::{RunEntry, RunRegistry};
+use crate::stages::{source_of, stages};
+use crate::status_pages::StatusPages;
+
+/// How long a command waits for records in total.
+const ROWS_TIMEOUT: Duration = Duration::from_secs(2);
+/// The default number of rows.
+const DEFAULT_ROWS: usize = 10;
+/// The most rows that a command shows.
+const MAX_ROWS: usize = 1000;
+
+/// The reply to `help`.
+const HELP: [&str; 14] = [
+    "logs                          status of each log",
+    "stages [LOG]                  stages and their columns",
+    "positions [LOG]               durable position of each split, by sink",
+    "files [LOG]                   open and published files by stage, and each open file",
+    "errors [LOG]                  invalid records by stage, problems, last invalid records",
+    "last [LOG] STAGE [N]          next records through a stage, as JSON",
+    "eval [LOG] STAGE EXPRESSION   SQL expression on the next records of a stage",
+    "pause [LOG]                   stop reading",
+    "resume [LOG]                  continue reading",
+    "roll [LOG]                    commit and publish open files",
+    "reload                        read the table of logs now",
+    "reset [LOG]                   reset the error count to zero",
+    "auth TOKEN                    authenticate, if a token is set",
+    "quit                          close the connection",
+];
+
+/// The names of the commands in [`HELP`], for suggestions.
+const COMMANDS: [&str; 15] = [
+    "help",
+    "logs",
+    "stages",
+    "positions",
+    "files",
+    "errors",
+    "last",
+    "eval",
+    "pause",
+    "resume",
+    "roll",
+    "reload",
+    "reset",
+    "auth",
+    "quit",
+];
+
+/// Executes a line.
+pub(super) fn execute(pages: &StatusPages, line: &str) -> CommandResult {
+    let (command, rest) = split_word(line);
+    let runs = &pages.runs;
+    match command {
+        "" => Ok(Vec::new()),
+        "help" => Ok(HELP.map(str::to_owned).to_vec()),
+        "logs" => Ok(runs
+            .entries()
+            .iter()
+            .map(|entry| log(pages, entry))
+            .collect()),
+        "stages" => show_stages(runs, rest),
+        "positions" => each(runs, rest, positions),
+        "files" => each(runs, rest, files),
+        "errors" => each(runs, rest, errors),
+        "last" => last(pages, rest),
+        "eval" => eval(pages, rest),
+        "pause" => act(runs, Action::Pause, rest),
+        "resume" => act(runs, Action::Resume, rest),
+        "roll" => act(runs, Action::Roll, rest),
+        "reload" => act(runs, Action::Reload, rest),
+        "reset" => act(runs, Action::ResetErrors, rest),
+        unknown => Err(vec![match nearest(unknown, COMMANDS) {
+            Some(near) => format!("unknown command `{unknown}`; did you mean `{near}`?"),
+            None => format!("unknown command `{unknown}`; try help"),
+        }]),
+    }
+}
+
+/// Splits off the first word.
+fn split_word(text: &str) -> (&str, &str) {
+    let text = text.trim_start();
+    text.split_once(char::is_whitespace)
+        .map_or((text, ""), |(word, rest)| (word, rest.trim()))
+}
+
+/// The entry of this name, or all entries if the name is empty.
+fn entries(runs: &RunRegistry, name: &str) -> Result<Vec<Arc<RunEntry>>, Vec<String>> {
+    if name.is_empty() {
+        Ok(runs.entries())
+    } else {
+        find(runs, name).map(|entry| vec![entry])
+    }
+}
+
+fn find(runs: &RunRegistry, name: &str) -> Result<Arc<RunEntry>, Vec<String>> {
+    runs.find(name)
+        .ok_or_else(|| vec![format!("unknown log `{name}`; try logs")])
+}
+
+/// The only entry, for a command that does not name one.
+fn only(runs: &RunRegistry) -> Result<Arc<RunEntry>, Vec<String>> {
+    match runs.entries().as_slice() {
+        [entry] => Ok(entry.clone()),
+        [] => Err(vec!["nothing was started yet".to_owned()]),
+        _ => Err(vec![
+            "there are several logs; name one before the stage".to_owned(),
+        ]),
+    }
+}
+
+/// The plan of an entry; if it is not running, the plan for a sample row.
+fn plan_of(runs: &RunRegistry, entry: &RunEntry) -> Arc<Plan> {
+    entry
+        .live()
+        .map_or_else(|| runs.plan.clone(), |live| live.plan)
+}
+
+/// The lines for each entry. For a template, each line starts with the name of the log.
+fn each(runs: &RunRegistry, name: &str, lines: impl Fn(&RunEntry) -> Vec<String>) -> CommandResult {
+    let with_name = |entry: &Arc<RunEntry>| {
+        let name = if runs.is_template {
+            format!("{} ", entry.name)
+        } else {
+            String::new()
+        };
+        lines(entry)
+            .into_iter()
+            .map(|line| format!("{name}{line}"))
+            .collect::<Vec<_>>()
+    };
+    Ok(entries(runs, name)?.iter().flat_map(with_name).collect())
+}
+
+fn log(pages: &StatusPages, entry: &RunEntry) -> String {
+    let (state, counts) = (entry.state(), Counts::of(&entry.metrics));
+    let rate = pages.rate(&entry.name).one;
+    let reason = state
+        .reason()
+        .map(|reason| format!(": {}", one_line(reason)))
+        .unwrap_or_default();
+    let (name, lag, errors, open) = (&entry.name, counts.lag, entry.errors(), counts.open_files);
+    format!(
+        "{name} {} lag={lag} rate={rate:.1} errors={errors} open-files={open}{reason}",
+        state.as_str()
+    )
+}
+
+fn show_stages(runs: &RunRegistry, name: &str) -> CommandResult {
+    let plan = if name.is_empty() {
+        runs.plan.clone()
+    } else {
+        plan_of(runs, &*find(runs, name)?)
+    };
+    Ok(stages(&plan)
+        .iter()
+        .map(|stage| {
+            format!(
+                "{}{}: {}",
+                "  ".repeat(stage.depth),
+                stage.name,
+                one_line(&stage.description)
+            )
+        })
+        .collect())
+}
+
+fn positions(entry: &RunEntry) -> Vec<String> {
+    let of_sink = |of_sink: pseidon_exec::SinkPositions| {
+        let line = |(split, position): &(pseidon_delivery::SplitId, u64)| {
+            format!("{} {split} {position}", of_sink.sink)
+        };
+        of_sink.splits.iter().map(line).collect::<Vec<_>>()
+    };
+    entry
+        .view
+        .positions()
+        .into_iter()
+        .flat_map(of_sink)
+        .collect()
+}
+
+fn files(entry: &RunEntry) -> Vec<String> {
+    let counts = Counts::by_stage(&entry.metrics)
+        .into_iter()
+        .filter(|(_, counts)| counts.open_files != 0 || counts.files > 0);
+    let mut lines: Vec<_> = counts
+        .map(|(stage, counts)| {
+            format!(
+                "{stage} open={} published={}",
+                counts.open_files, counts.files
+            )
+        })
+        .collect();
+    for (stage, lanes) in entry.view.open_lanes() {
+        let line = |lane: &pseidon_exec::lanes::LaneStatus| {
+            let age = lane.opened.elapsed().as_secs();
+            format!(
+                "{stage} {} bytes={} records={} seconds={age}",
+                one_line(lane.lane.as_str()),
+                lane.bytes,
+                lane.records
+            )
+        };
+        lines.extend(lanes.iter().map(line));
+    }
+    lines
+}
+
+fn errors(entry: &RunEntry) -> Vec<String> {
+    let stages = Counts::by_stage(&entry.metrics)
+        .into_iter()
+        .filter(|(_, counts)| counts.quarantined + counts.dropped > 0);
+    let mut lines: Vec<_> = stages
+        .map(|(stage, counts)| {
+            format!(
+                "{stage} quarantined={} dropped={}",
+                counts.quarantined, counts.dropped
+            )
+        })
+        .collect();
+    lines.extend(entry.state().reason().map(one_line));
+    lines.extend(
+        entry
+            .metrics
+            .troubles()
+            .iter()
+            .map(|trouble| one_line(trouble)),
+    );
+    let bad = entry.view.last_bad().into_iter();
+    lines.extend(bad.map(|bad| {
+        format!(
+            "{} {}@{}: {}",
+            bad.stage,
+            bad.split,
+            bad.position,
+            one_line(&bad.reason)
+        )
+    }));
+    lines
+}
+
+/// The stage of a log that a command names, and its other arguments.
+struct StageTarget<'a> {
+    entry: Arc<RunEntry>,
+    plan: Arc<Plan>,
+    stage: &'a str,
+    rest: &'a str,
+}
+
+/// Parses `[LOG] STAGE …`. The log is optional if there is only one.
+fn target<'a>(runs: &RunRegistry, text: &'a str) -> Result<StageTarget<'a>, Vec<String>> {
+    let (first, rest) = split_word(text);
+    if first.is_empty() {
+        return Err(vec!["missing stage; try stages".to_owned()]);
+    }
+    let named = runs.find(first).map(|entry| {
+        let (stage, rest) = split_word(rest);
+        let plan = plan_of(runs, &entry);
+        if source_of(&plan, stage).is_some() {
+            Ok(StageTarget {
+                entry,
+                plan,
+                stage,
+                rest,
+            })
+        } else {
+            Err(no_stage(&plan, stage))
+        }
+    });
+    if let Some(Ok(target)) = named {
+        return Ok(target);
+    }
+    let entry = match (only(runs), named) {
+        (Err(_), Some(Err(reason))) => return Err(reason),
+        (only, _) => only?,
+    };
+    let plan = plan_of(runs, &entry);
+    if source_of(&plan, first).is_none() {
+        return Err(no_stage(&plan, first));
+    }
+    Ok(StageTarget {
+        entry,
+        plan,
+        stage: first,
+        rest,
+    })
+}
+
+fn no_stage(plan: &Plan, stage: &str) -> Vec<String> {
+    let stages = stages(plan);
+    vec![
+        match nearest(stage, stages.iter().map(|stage| stage.name.as_str())) {
+            Some(near) => format!("unknown stage `{stage}`; did you mean `{near}`?"),
+            None => format!("unknown stage `{stage}`; try stages"),
+        },
+    ]
+}
+
+impl StageTarget<'_> {
+    /// The next rows, batch by batch, until there are `count` or [`ROWS_TIMEOUT`] has passed.
+    /// Without any row, it is an error.
+    fn rows(&self, count: usize) -> Result<Vec<Rows>, Vec<String>> {
+        if self.entry.live().is_none() {
+            return Err(vec![format!("`{}` is not running", self.entry.name)]);
+        }
+        let deadline = Instant::now() + ROWS_TIMEOUT;
+        let (mut batches, mut missing) = (Vec::new(), count);
+        while missing > 0
+            && let Some(rows) = self.entry.view.rows(
+                self.stage,
+                missing,
+                deadline.saturating_duration_since(Instant::now()),
+            )
+        {
+            missing -= rows.len().min(missing);
+            batches.push(rows);
+        }
+        if batches.is_empty() {
+            return Err(vec![format!(
+                "no record passed through `{}` within {} s",
+                self.stage,
+                ROWS_TIMEOUT.as_secs()
+            )]);
+        }
+        Ok(batches)
+    }
+}
+
+fn last(pages: &StatusPages, text: &str) -> CommandResult {
+    let target = target(&pages.runs, text)?;
+    let count = match target.rest {
+        "" => DEFAULT_ROWS,
+        count => match count.parse() {
+            Ok(count @ 1..=MAX_ROWS) => count,
+            _ => {
+                return Err(vec![format!(
+                    "invalid count `{count}`; expected 1 to {MAX_ROWS}"
+                )]);
+            }
+        },
+    };
+    let source = source_of(&target.plan, target.stage)
+        .ok_or_else(|| no_stage(&target.plan, target.stage))?;
+    let mut lines = Vec::new();
+    for rows in target.rows(count)? {
+        lines.extend(rows::lines(&rows, source, pages.json).map_err(|reason| vec![reason])?);
+    }
+    Ok(lines)
+}
+
+fn eval(pages: &StatusPages, text: &str) -> CommandResult {
+    let target = target(&pages.runs, text)?;
+    if target.rest.is_empty() {
+        return Err(vec!["missing expression".to_owned()]);
+    }
+    let source = source_of(&target.plan, target.stage)
+        .ok_or_else(|| no_stage(&target.plan, target.stage))?;
+    // An error in the expression is reported even if there are no records.
+    let expr = rows::parse(target.rest)?;
+    let mut lines = Vec::new();
+    for rows in target.rows(DEFAULT_ROWS)? {
+        lines.extend(rows::evaluate(&expr, &rows, source, pages.json)?);
+    }
+    Ok(lines)
+}
+
+fn act(runs: &RunRegistry, action: Action, name: &str) -> CommandResult {
+    let report = action
+        .execute(runs, (!name.is_empty()).then_some(name))
+        .map_err(|error| vec![error.to_string()])?;
+    let done = report
+        .logs
+        .iter()
+        .map(|log| format!("{log} {}", action.as_str()));
+    Ok(done
+        .chain(
+            report
+                .not_running
+                .iter()
+                .map(|log| format!("{log} is not running")),
+        )
+        .collect())
+}
+
+fn one_line(text: &str) -> String {
+    text.lines().collect::<Vec<_>>().join(" ")
+}

@@ -1,0 +1,282 @@
+//! The HTTP endpoints and their responses.
+
+use std::sync::Arc;
+
+use axum::Router;
+use axum::extract::{Path, State};
+use axum::http::{HeaderMap, StatusCode, Uri, header};
+use axum::response::{Html, IntoResponse, Response};
+use axum::routing::{get, post};
+use serde_json::json;
+use url::form_urlencoded;
+
+use crate::actions::{Action, ActionError};
+use crate::guard;
+use crate::prometheus;
+use crate::status_pages::StatusPages;
+
+const JSON: &str = "application/json";
+const TEXT: &str = "text/plain; charset=utf-8";
+
+/// The paths that can be read, each with a description.
+const PAGES: [(&str, &str); 8] = [
+    (
+        "/metrics",
+        "counts and rates as JSON, or in Prometheus text format if the Accept header asks for it",
+    ),
+    ("/metrics/prometheus", "counts in Prometheus text format"),
+    ("/health", "ok, or 503 with the current problems"),
+    ("/live", "ok while the process makes progress"),
+    ("/ready", "ok once startup is complete"),
+    ("/stats", "totals, and counts by stage"),
+    (
+        "/logs",
+        "status of each log: state, lag, rate, errors, open files, positions",
+    ),
+    ("/config", "the pipeline without its secrets"),
+];
+
+type Shared = State<Arc<StatusPages>>;
+
+/// The router with all endpoints.
+pub(crate) fn routes(pages: Arc<StatusPages>) -> Router {
+    let mut router = Router::new()
+        .route("/", get(|| async { Html(index()) }))
+        .route("/metrics", get(metrics))
+        .route(
+            "/metrics/prometheus",
+            get(|State(pages): Shared| async move {
+                typed(prometheus::CONTENT_TYPE, &pages.prometheus())
+            }),
+        )
+        .route("/health", get(health))
+        .route("/live", get(live))
+        .route("/ready", get(ready))
+        .route(
+            "/stats",
+            get(|State(pages): Shared| async move { typed(JSON, &pages.stats()) }),
+        )
+        .route(
+            "/logs",
+            get(|State(pages): Shared| async move { typed(JSON, &pages.logs()) }),
+        )
+        .route("/logs/{name}", get(log))
+        .route("/config", get(config));
+    for action in Action::ALL {
+        let execute = move |State(pages): Shared, headers: HeaderMap, uri: Uri| async move {
+            act(&pages, action, &headers, &uri)
+        };
+        router = router.route(&format!("/{}", action.as_str()), post(execute));
+    }
+    router
+        .fallback(|| async {
+            refuse(
+                StatusCode::NOT_FOUND,
+                "not found; endpoints are listed at /",
+            )
+        })
+        .with_state(pages)
+}
+
+async fn metrics(State(pages): Shared, headers: HeaderMap) -> Response {
+    let accept = headers
+        .get(header::ACCEPT)
+        .and_then(|accept| accept.to_str().ok())
+        .unwrap_or_default();
+    if wants_prometheus(accept) {
+        typed(prometheus::CONTENT_TYPE, &pages.prometheus())
+    } else {
+        typed(JSON, &pages.metrics())
+    }
+}
+
+async fn health(State(pages): Shared) -> Response {
+    let troubles = pages.runs.troubles();
+    if troubles.is_empty() {
+        return "ok\n".into_response();
+    }
+    (StatusCode::SERVICE_UNAVAILABLE, troubles.join("\n") + "\n").into_response()
+}
+
+async fn live(State(pages): Shared) -> Response {
+    if pages.runs.is_alive() {
+        return "ok\n".into_response();
+    }
+    (
+        StatusCode::SERVICE_UNAVAILABLE,
+        "the process has made no progress for too long\n",
+    )
+        .into_response()
+}
+
+async fn log(State(pages): Shared, Path(name): Path<String>) -> Response {
+    match pages.log(&name) {
+        Some(log) => typed(JSON, &log),
+        None => refuse(
+            StatusCode::NOT_FOUND,
+            &ActionError::UnknownLog(name).to_string(),
+        ),
+    }
+}
+
+async fn ready(State(pages): Shared) -> Response {
+    if pages.is_ready() {
+        "ok\n".into_response()
+    } else {
+        (
+            StatusCode::SERVICE_UNAVAILABLE,
+            "not ready: still starting\n",
+        )
+            .into_response()
+    }
+}
+
+async fn config(State(pages): Shared) -> Response {
+    match pages.config() {
+        Ok(text) => typed(TEXT, &text),
+        Err(reason) => (StatusCode::INTERNAL_SERVER_ERROR, reason + "\n").into_response(),
+    }
+}
+
+fn act(pages: &StatusPages, action: Action, headers: &HeaderMap, uri: &Uri) -> Response {
+    match guard::check(headers, pages.token.as_ref()) {
+        Ok(()) => {}
+        Err(guard::Rejection::Token) => {
+            let refused = refuse(
+                StatusCode::UNAUTHORIZED,
+                "missing or invalid token; expected the header `Authorization: Bearer TOKEN` with \
+                 the :token of the pipeline",
+            );
+            return ([(header::WWW_AUTHENTICATE, "Bearer")], refused).into_response();
+        }
+        Err(guard::Rejection::Origin) => {
+            return refuse(
+                StatusCode::FORBIDDEN,
+                "cross-origin requests are not allowed",
+            );
+        }
+    }
+    let log = match log_of(uri.query().unwrap_or_default()) {
+        Ok(log) => log,
+        Err(reason) => return refuse(StatusCode::BAD_REQUEST, &reason),
+    };
+    match action.execute(&pages.runs, log.as_deref()) {
+        Ok(done) => {
+            let body = json!({
+                "action": action.as_str(),
+                "logs": done.logs,
+                "not-running": done.not_running,
+            });
+            typed(JSON, &format!("{body}\n"))
+        }
+        Err(error @ ActionError::UnknownLog(_)) => {
+            refuse(StatusCode::NOT_FOUND, &error.to_string())
+        }
+        Err(error) => refuse(StatusCode::CONFLICT, &error.to_string()),
+    }
+}
+
+/// The log in the query `log=NAME`. Any other parameter is an error: with a mistyped one, the
+/// action would be executed on all logs instead of one.
+fn log_of(query: &str) -> Result<Option<String>, String> {
+    let mut log = None;
+    for (name, value) in form_urlencoded::parse(query.as_bytes()) {
+        if name != "log" || log.is_some() {
+            return Err(format!(
+                "unexpected parameter `{name}`; expected at most one log=NAME"
+            ));
+        }
+        log = Some(value.into_owned());
+    }
+    Ok(log)
+}
+
+fn refuse(status: StatusCode, reason: &str) -> Response {
+    let body = json!({ "error": reason });
+    (status, [(header::CONTENT_TYPE, JSON)], format!("{body}\n")).into_response()
+}
+
+fn typed(content_type: &'static str, body: &str) -> Response {
+    ([(header::CONTENT_TYPE, content_type)], body.to_owned()).into_response()
+}
+
+/// Whether an `Accept` header (RFC 9110, section 12.5.1) prefers a Prometheus format to JSON.
+fn wants_prometheus(accept: &str) -> bool {
+    let quality = |types: &[&str]| {
+        let ranges = accept.split(',').filter_map(|range| {
+            let mut parts = range.split(';').map(str::trim);
+            let name = parts.next()?;
+            let quality = parts
+                .find_map(|part| part.strip_prefix("q="))
+                .map_or(Some(1.0), |quality| quality.parse().ok());
+            types
+                .iter()
+                .any(|wanted| name.eq_ignore_ascii_case(wanted))
+                .then_some(quality?)
+        });
+        ranges.fold(0.0, f64::max)
+    };
+    quality(&["text/plain", "application/openmetrics-text"]) > quality(&[JSON])
+}
+
+/// The page at `/`, which lists the endpoints.
+fn index() -> String {
+    let page = |(path, description): &(&str, &str)| {
+        format!("<tr><td><a href=\"{path}\">{path}</a></td><td>{description}</td></tr>\n")
+    };
+    let action = |action: &Action| {
+        format!(
+            "<tr><td>POST /{}</td><td>{}</td></tr>\n",
+            action.as_str(),
+            action.summary()
+        )
+    };
+    let (pages, actions): (String, String) = (
+        PAGES.iter().map(page).collect(),
+        Action::ALL.iter().map(action).collect(),
+    );
+    format!(
+        "<!doctype html>\n<html lang=\"en\"><head><meta charset=\"utf-8\"><title>pseidon</title></head><body>\n<h1>pseidon {}</h1>\n\
+         <table>\n{pages}{actions}</table>\n<p>Actions apply to all logs, or with <code>?log=NAME</code> to one.</p>\n</body></html>\n",
+        env!("CARGO_PKG_VERSION")
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn prometheus_is_distinguished_from_browsers_and_programs() {
+        let prometheus = "application/openmetrics-text;version=1.0.0;q=0.5,application/openmetrics-text;version=0.0.1;q=0.4,\
+                          text/plain;version=0.0.4;q=0.3,*/*;q=0.2";
+        let browser = "text/html,application/xhtml+xml,application/xml;q=0.9,image/avif,*/*;q=0.8";
+        let cases = [
+            (prometheus, true),
+            ("text/plain", true),
+            ("Text/Plain; version=0.0.4", true),
+            ("application/openmetrics-text", true),
+            ("text/plain, application/json;q=0.5", true),
+            (browser, false),
+            ("*/*", false),
+            ("", false),
+            ("application/json", false),
+            ("application/json, text/plain, */*", false),
+            ("application/json;q=0.9, text/plain;q=0.1", false),
+            ("text/plain;q=0", false),
+            ("text/plain;q=x", false),
+        ];
+        for (accept, expected) in cases {
+            assert_eq!(wants_prometheus(accept), expected, "{accept}");
+        }
+    }
+
+    #[test]
+    fn the_only_parameter_is_a_log() {
+        assert_eq!(log_of(""), Ok(None));
+        assert_eq!(log_of("log=a%20b"), Ok(Some("a b".into())));
+        for wrong in ["lgo=a", "log=a&log=b", "log=a&x"] {
+            assert!(log_of(wrong).is_err(), "{wrong}");
+        }
+    }
+}

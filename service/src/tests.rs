@@ -1,0 +1,205 @@
+//! Tests of the service through real connections, with a registry whose plan is real.
+
+mod http;
+mod repl;
+
+use std::io::{Read, Write};
+use std::net::{Ipv4Addr, SocketAddr, TcpStream};
+use std::path::Path;
+use std::sync::Arc;
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
+use pseidon_delivery::embedded::EmbeddedStore;
+use pseidon_dsl::document;
+use pseidon_exec::{Control, Pools, Run};
+use pseidon_plan::{Plan, PlanContext, plan};
+use pseidon_plugin::registry::Registry;
+use pseidon_synthetic::{DropPlugin, GeneratePlugin};
+use serde_json::Value;
+use tempfile::TempDir;
+
+use crate::runs::{EntryState, LiveRun, RunRegistry};
+use crate::{ServiceConfig, start};
+
+/// A pipeline that does not end by itself, with a secret in its text.
+const PIPELINE: &str = r#"{:name "test"
+    ; hidden in a comment
+    :settings {:etl-threads 1 :writer-threads 1 :memory "32MiB" :namespace "a"}
+    in (generate {:record {:n "n" :user "'u' || n"} :rate 1000})
+    even (where "n % 2 = 0")
+    pipeline (-> in even (all (drop)) (select "n * 10 as ten") (drop))
+    :tests [{:name "x" :at even :input [{:n 1 :password "hidden"}] :output []}]}"#;
+
+fn plan_of(text: &str, base: &Path) -> Arc<Plan> {
+    let document = document::from_edn(text).unwrap();
+    let infer =
+        |_: &str,
+         _: &dyn pseidon_plugin::source::Source,
+         _: &dyn pseidon_plugin::format::Format| Err("there are no records".to_owned());
+    let registry = Registry {
+        sources: vec![Arc::new(GeneratePlugin)],
+        sinks: vec![Arc::new(DropPlugin)],
+        formats: pseidon_formats::formats(),
+        quarantine: pseidon_files::sink::quarantine,
+    };
+    let context = PlanContext {
+        registry: &registry,
+        default_name: "test".into(),
+        base: base.into(),
+        text: text.into(),
+        infer: &infer,
+    };
+    Arc::new(plan(&document, context).unwrap_or_else(|errors| panic!("{errors:?}")))
+}
+
+/// A running service.
+struct TestService {
+    runs: Arc<RunRegistry>,
+    monitor: SocketAddr,
+    repl: SocketAddr,
+    reloads: Option<Receiver<()>>,
+    handles: Vec<(Sender<Control>, JoinHandle<()>)>,
+    /// The folder of the pipeline.
+    base: TempDir,
+}
+
+impl Drop for TestService {
+    fn drop(&mut self) {
+        for (control, thread) in self.handles.drain(..) {
+            let _ = control.send(Control::LeaveNow);
+            thread.join().unwrap();
+        }
+    }
+}
+
+fn serve(entries: &[&str], is_template: bool, token: Option<&str>) -> TestService {
+    let base = tempfile::tempdir().unwrap();
+    let plan = plan_of(PIPELINE, base.path());
+    let pools = Arc::new(Pools::start(&plan.settings).unwrap());
+    let (reload, reloads) = bounded(1);
+    let runs = Arc::new(RunRegistry::new(plan, pools, is_template.then_some(reload)));
+    entries.iter().for_each(|name| drop(runs.entry(name)));
+    let config = ServiceConfig {
+        host: Ipv4Addr::LOCALHOST.into(),
+        monitor_port: Some(0),
+        repl_port: Some(0),
+        token: token.map(str::to_owned),
+    };
+    let served = start(&config, runs.clone(), pseidon_formats::json_lines).unwrap();
+    TestService {
+        runs,
+        monitor: served.monitor.unwrap(),
+        repl: served.repl.unwrap(),
+        reloads: is_template.then_some(reloads),
+        handles: Vec::new(),
+        base,
+    }
+}
+
+impl TestService {
+    /// Runs the plan as this entry, and returns when its split was taken over.
+    fn run(&mut self, name: &str) {
+        let (entry, plan, pools) = (
+            self.runs.entry(name),
+            self.runs.plan.clone(),
+            self.runs.pools.clone(),
+        );
+        let store = Arc::new(EmbeddedStore::open(self.base.path(), name).unwrap());
+        let (control, controls) = unbounded();
+        entry.set_live(Some(LiveRun {
+            plan: plan.clone(),
+            control: control.clone(),
+            since: Instant::now(),
+        }));
+        entry.set_state(EntryState::Running);
+        let view = entry.view.clone();
+        let thread = std::thread::spawn(move || {
+            let (metrics, view) = (entry.metrics.clone(), entry.view.clone());
+            let run = Run {
+                plan,
+                pools,
+                store,
+                metrics,
+                accept_changed_plan: false,
+                control: controls,
+                view,
+            };
+            run.run().unwrap();
+        });
+        until(|| {
+            view.positions()
+                .iter()
+                .any(|of_sink| !of_sink.splits.is_empty())
+                .then_some(())
+        });
+        self.handles.push((control, thread));
+    }
+
+    /// Sends an HTTP request and reads the response.
+    fn request(&self, method: &str, path: &str, headers: &[&str]) -> HttpResponse {
+        let mut stream = TcpStream::connect(self.monitor).unwrap();
+        let more: String = headers
+            .iter()
+            .map(|header| format!("{header}\r\n"))
+            .collect();
+        let request = format!(
+            "{method} {path} HTTP/1.1\r\nHost: {}\r\n{more}Connection: close\r\nContent-Length: 0\r\n\r\n",
+            self.monitor
+        );
+        stream.write_all(request.as_bytes()).unwrap();
+        let mut response = String::new();
+        stream.read_to_string(&mut response).unwrap();
+        let (head, body) = response
+            .split_once("\r\n\r\n")
+            .unwrap_or_else(|| panic!("{response}"));
+        let status = head
+            .split(' ')
+            .nth(1)
+            .and_then(|status| status.parse().ok())
+            .unwrap();
+        HttpResponse {
+            status,
+            head: head.to_lowercase(),
+            body: body.to_owned(),
+        }
+    }
+
+    fn get(&self, path: &str) -> HttpResponse {
+        self.request("GET", path, &[])
+    }
+
+    fn post(&self, path: &str) -> HttpResponse {
+        self.request("POST", path, &[])
+    }
+}
+
+struct HttpResponse {
+    status: u16,
+    /// The status line and the headers, in lower case.
+    head: String,
+    body: String,
+}
+
+impl HttpResponse {
+    fn json(&self) -> Value {
+        assert!(
+            self.head.contains("content-type: application/json"),
+            "{}",
+            self.head
+        );
+        serde_json::from_str(&self.body).unwrap_or_else(|error| panic!("{error}: {}", self.body))
+    }
+}
+
+/// Calls `look` until it returns a value; panics after 30 s.
+fn until<T>(mut look: impl FnMut() -> Option<T>) -> T {
+    for _ in 0..600 {
+        if let Some(value) = look() {
+            return value;
+        }
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    panic!("no value within 30 s");
+}

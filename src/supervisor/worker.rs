@@ -1,0 +1,314 @@
+//! The run of one log, from its row to its outcome.
+//!
+//! No thread is dedicated to it. Planning, which may query servers for columns, and the handling of
+//! the outcome are done by threads that all logs share.
+
+use std::any::Any;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use crossbeam_channel::{Receiver, Sender, TryRecvError, bounded, unbounded};
+use pseidon_delivery::{ScopedStore, StateStore, failpoint};
+use pseidon_exec::{Control, Finished, PlanChanged, Run, RunError};
+use pseidon_expr::panics;
+use pseidon_kafka::source::shared::SharedConsumer;
+use pseidon_logs::{Log, LogError};
+use pseidon_mysql::LogRow;
+use pseidon_plan::Plan;
+use pseidon_service::runs::{EntryState, LiveRun, RunEntry, RunRegistry};
+use serde_json::{Value, json};
+
+use super::Template;
+use crate::load::PipelineText;
+
+/// How long the crashed version of a log runs, from its first split, before it is stopped to check
+/// whether its work is finished.
+const FINISH_TIME: Duration = Duration::from_secs(2);
+
+/// A run of a log that is ready to be started.
+pub(super) struct LogRun {
+    pub(super) template: Arc<Template>,
+    pub(super) runs: Arc<RunRegistry>,
+    pub(super) entry: Arc<RunEntry>,
+    pub(super) consumer: Arc<SharedConsumer>,
+    pub(super) row: LogRow,
+    pub(super) control: (Sender<Control>, Receiver<Control>),
+    pub(super) reporter: OutcomeReporter,
+}
+
+/// Reports the outcome of a run to the supervisor. Dropped without an outcome, it reports an
+/// internal error.
+pub(super) struct OutcomeReporter {
+    log: String,
+    outcomes: Sender<(String, LogOutcome)>,
+    is_reported: bool,
+}
+
+impl OutcomeReporter {
+    pub(super) fn new(log: String, outcomes: Sender<(String, LogOutcome)>) -> OutcomeReporter {
+        OutcomeReporter {
+            log,
+            outcomes,
+            is_reported: false,
+        }
+    }
+
+    fn report(&mut self, outcome: LogOutcome) {
+        if !std::mem::replace(&mut self.is_reported, true) {
+            // The receiver is gone when the process exits immediately.
+            let _ = self.outcomes.send((self.log.clone(), outcome));
+        }
+    }
+}
+
+impl Drop for OutcomeReporter {
+    fn drop(&mut self) {
+        self.report(LogOutcome::Failed(
+            "internal error: the outcome of the run was lost".to_owned(),
+        ));
+    }
+}
+
+/// The outcome of a run.
+pub(super) enum LogOutcome {
+    /// It ended, usually because it was stopped.
+    Ended {
+        /// Whether everything that was read is committed.
+        complete: bool,
+    },
+    /// It failed; a restart may succeed.
+    Failed(String),
+    /// Its row is invalid and has to be changed.
+    InvalidRow(String),
+    /// The state store has lost data: no log can continue.
+    StateLost(String),
+}
+
+impl LogOutcome {
+    fn of(finished: Finished) -> LogOutcome {
+        LogOutcome::Ended {
+            complete: finished != Finished::Left,
+        }
+    }
+
+    /// Whether no uncommitted records are left to be re-read.
+    pub(super) fn is_complete(&self) -> bool {
+        !matches!(self, LogOutcome::Ended { complete: false })
+    }
+}
+
+fn failed_by(panic: &(dyn Any + Send)) -> LogOutcome {
+    LogOutcome::Failed(format!("internal error: {}", panics::describe(panic)))
+}
+
+impl LogRun {
+    /// Plans the log and starts its run. The reporter receives the outcome; a panic is a failure of
+    /// the log.
+    pub(super) fn start(self) {
+        let pools = self.runs.pools.clone();
+        pools.run_blocking(move || {
+            let planned = catch_unwind(AssertUnwindSafe(|| {
+                self.plan(&self.template.text, &self.row)
+            }));
+            match planned.unwrap_or_else(|panic| Err(failed_by(panic.as_ref()))) {
+                Ok(plan) => self.start_plan(plan),
+                Err(outcome) => self.finish(outcome),
+            }
+        });
+    }
+
+    fn start_plan(self, plan: Arc<Plan>) {
+        let run = self.prepare_run(plan.clone(), self.store(), self.control.clone());
+        run.start(move |outcome| self.handle_outcome(plan, outcome));
+    }
+
+    /// Handles the outcome of the run: a changed plan is finished first, and then the run is
+    /// started again.
+    fn handle_outcome(self, plan: Arc<Plan>, outcome: Result<Finished, RunError>) {
+        let outcome = match outcome {
+            Ok(finished) => LogOutcome::of(finished),
+            Err(RunError::PlanChanged(changed)) => {
+                let finished = catch_unwind(AssertUnwindSafe(|| self.finish_changed(&changed)));
+                match finished.unwrap_or_else(|panic| Err(failed_by(panic.as_ref()))) {
+                    Ok(None) => return self.start_plan(plan),
+                    Ok(Some(finished)) => LogOutcome::of(finished),
+                    Err(outcome) => outcome,
+                }
+            }
+            Err(RunError::State(reason)) => LogOutcome::StateLost(reason),
+            Err(error) => LogOutcome::Failed(error.to_string()),
+        };
+        drop(plan);
+        self.finish(outcome);
+    }
+
+    /// Reports the outcome, after dropping what the logs share, since the supervisor may close it
+    /// then.
+    fn finish(self, outcome: LogOutcome) {
+        let LogRun {
+            template,
+            runs,
+            entry,
+            consumer,
+            mut reporter,
+            ..
+        } = self;
+        drop((template, runs, entry, consumer));
+        reporter.report(outcome);
+    }
+
+    fn store(&self) -> Arc<dyn StateStore> {
+        Arc::new(ScopedStore::new(
+            self.template.store.clone(),
+            self.row.log(),
+        ))
+    }
+
+    /// Finishes the work that a crashed run of a different version of the log left. Returns how the
+    /// log ended if it should not be started now. Blocks.
+    fn finish_changed(&self, changed: &PlanChanged) -> Result<Option<Finished>, LogOutcome> {
+        let PlanChanged { plan, left } = changed;
+        tracing::warn!(
+            log = self.row.log(),
+            left,
+            "changed since its run crashed; finishing that run with its own version"
+        );
+        let finished = self.finish_previous(&self.store(), plan.as_deref())?;
+        // A request to stop applies to the log, whichever version of it runs.
+        let stop_requested = self
+            .control
+            .1
+            .try_iter()
+            .any(|control| matches!(control, Control::Stop | Control::LeaveNow));
+        Ok((stop_requested || finished == Finished::Left).then_some(finished))
+    }
+
+    /// Runs the version of the log that crashed for [`FINISH_TIME`], and stops it gracefully.
+    /// `plan` is the fingerprint of that version.
+    fn finish_previous(
+        &self,
+        store: &Arc<dyn StateStore>,
+        plan: Option<&str>,
+    ) -> Result<Finished, LogOutcome> {
+        let failed =
+            |reason: String| LogOutcome::Failed(format!("cannot finish its crashed run: {reason}"));
+        let stored = plan
+            .map(|plan| store.plan(plan))
+            .transpose()
+            .map_err(|error| failed(error.to_string()))?
+            .flatten();
+        let (text, row) = stored
+            .and_then(|stored| self.read_plan(&stored))
+            .ok_or_else(|| failed("its plan is not in the state store".to_owned()))?;
+        let plan = self.plan(&text, &row).map_err(|outcome| match outcome {
+            LogOutcome::InvalidRow(reason) | LogOutcome::Failed(reason) => failed(reason),
+            other @ (LogOutcome::Ended { .. } | LogOutcome::StateLost(_)) => other,
+        })?;
+        let (control, controls) = unbounded();
+        let (end, ended) = bounded::<()>(0);
+        std::thread::scope(|scope| {
+            let control_of_timer = control.clone();
+            let timer = move || {
+                // The time starts when the run has a split: after a crash, the group may withhold
+                // its partitions for a while.
+                let mut deadline = None;
+                while let Err(TryRecvError::Empty) = ended.try_recv() {
+                    let is_up = deadline.is_some_and(|deadline| Instant::now() >= deadline);
+                    if is_up || !self.control.1.is_empty() {
+                        break;
+                    }
+                    if deadline.is_none()
+                        && self
+                            .entry
+                            .view
+                            .positions()
+                            .iter()
+                            .any(|sink| !sink.splits.is_empty())
+                    {
+                        deadline = Some(Instant::now() + FINISH_TIME);
+                    }
+                    std::thread::sleep(Duration::from_millis(50));
+                }
+                let _ = control_of_timer.send(Control::Stop);
+            };
+            std::thread::Builder::new()
+                .name("log-finishing".to_owned())
+                .spawn_scoped(scope, timer)
+                .map_err(|error| failed(format!("cannot start a thread: {error}")))?;
+            let finished = self
+                .prepare_run(plan, store.clone(), (control, controls))
+                .run();
+            drop(end);
+            finished.map_err(|error| match error {
+                RunError::State(reason) => LogOutcome::StateLost(reason),
+                other => failed(other.to_string()),
+            })
+        })
+    }
+
+    /// Prepares a run with this plan, and marks the entry as live.
+    fn prepare_run(
+        &self,
+        plan: Arc<Plan>,
+        store: Arc<dyn StateStore>,
+        (control, controls): (Sender<Control>, Receiver<Control>),
+    ) -> Run {
+        self.entry.view.pulse.beat();
+        self.entry.set_live(Some(LiveRun {
+            plan: plan.clone(),
+            control,
+            since: Instant::now(),
+        }));
+        if self.entry.state() == EntryState::Starting {
+            self.entry.set_state(EntryState::Running);
+            tracing::info!(log = self.row.log(), "started");
+        }
+        Run {
+            plan,
+            pools: self.runs.pools.clone(),
+            store,
+            metrics: self.entry.metrics.clone(),
+            accept_changed_plan: self.template.accept_changed_plan,
+            control: controls,
+            view: self.entry.view.clone(),
+        }
+    }
+
+    /// Plans a version of the row with a version of the pipeline. The text of the plan holds both,
+    /// so that a crashed run can be finished with it.
+    fn plan(&self, text: &PipelineText, row: &LogRow) -> Result<Arc<Plan>, LogOutcome> {
+        let log = Log::new(
+            row,
+            &self.template.settings,
+            &text.base,
+            self.consumer.clone(),
+        )
+        .map_err(|error| match error {
+            LogError::InvalidRow(reason) => LogOutcome::InvalidRow(reason),
+            LogError::Unreachable(reason) => LogOutcome::Failed(reason),
+        })?;
+        let mut plan = text
+            .plan_for_log(Arc::new(log))
+            .map_err(|reasons| LogOutcome::InvalidRow(format!("log `{}`: {reasons}", row.log())))?;
+        // Names of logs and of pipelines do not contain a slash, so the name is unique.
+        plan.name = format!("{}/{}", plan.name, row.log());
+        failpoint::reach("planned");
+        plan.text = json!({ "row": row.to_text(), "pipeline": text.text }).to_string();
+        Ok(Arc::new(plan))
+    }
+
+    /// Reads the text of a plan, as written by [`LogRun::plan`].
+    fn read_plan(&self, stored: &str) -> Option<(PipelineText, LogRow)> {
+        let stored: Value = serde_json::from_str(stored).ok()?;
+        let row = LogRow::from_text(stored.get("row")?.as_str()?).ok()?;
+        let text = stored.get("pipeline")?.as_str()?.to_owned();
+        Some((
+            PipelineText {
+                text,
+                ..self.template.text.clone()
+            },
+            row,
+        ))
+    }
+}

@@ -1,0 +1,61 @@
+//! Why an attempt ends.
+
+use std::fmt;
+
+use pseidon_delivery::committer::CommitterError;
+use pseidon_exec::sharing::SharingError;
+use pseidon_plugin::sink::SinkError;
+
+/// Why an attempt has ended.
+#[derive(Debug)]
+pub(crate) enum Failure {
+    Fenced(String),
+    Transient(String),
+    /// Another plan has left lanes ahead.
+    OtherPlan(String),
+    /// The state is impossible: something has lost data.
+    Evidence(String),
+    Stopped,
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Failure::Fenced(reason)
+            | Failure::Transient(reason)
+            | Failure::OtherPlan(reason)
+            | Failure::Evidence(reason) => f.write_str(reason),
+            Failure::Stopped => f.write_str("it was requested to leave"),
+        }
+    }
+}
+
+impl From<CommitterError> for Failure {
+    fn from(abandon: CommitterError) -> Self {
+        match abandon {
+            CommitterError::Fenced(error) => Failure::Fenced(error.to_string()),
+            other @ CommitterError::OtherPlan { .. } => Failure::OtherPlan(other.to_string()),
+            CommitterError::Fatal(reason) => Failure::Evidence(reason),
+            CommitterError::Stopped => Failure::Stopped,
+        }
+    }
+}
+
+impl From<SinkError> for Failure {
+    fn from(error: SinkError) -> Self {
+        match error {
+            SinkError::Committer(abandon) => abandon.into(),
+            SinkError::Transient(reason) | SinkError::Refused(reason) => Failure::Transient(reason),
+            SinkError::Fatal(reason) => Failure::Evidence(reason),
+        }
+    }
+}
+
+impl From<SharingError> for Failure {
+    fn from(error: SharingError) -> Self {
+        match error {
+            SharingError::Lost(_) => Failure::Fenced(error.to_string()),
+            SharingError::Store(reason) => Failure::Evidence(reason),
+        }
+    }
+}
