@@ -16,6 +16,8 @@ use crate::sync::about_to_wait;
 const RUNS: usize = 500;
 /// More steps than any run that ends takes.
 const MAX_STEPS: usize = 50_000;
+/// The stack of a modelled thread, in bytes: it creates and closes a state file.
+const STACK_BYTES: usize = 1 << 19;
 /// No tick comes in a run.
 const NEVER: Duration = Duration::from_secs(1_000_000);
 
@@ -25,6 +27,7 @@ fn explore(model: impl Fn() + Clone + Send + Sync + 'static) {
     });
     let mut config = Config::default();
     config.max_steps = MaxSteps::FailAfter(MAX_STEPS);
+    config.stack_size = STACK_BYTES;
     Runner::new(RandomScheduler::new(runs), config.clone()).run(model.clone());
     Runner::new(PctScheduler::new(3, runs), config).run(model);
 }
