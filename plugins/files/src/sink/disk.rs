@@ -11,6 +11,7 @@
 //!
 //! The id of the disk is part of every staged entry.
 
+use std::ffi::OsStr;
 use std::fs::{self, File};
 use std::io::{self, Write};
 use std::path::Path;
@@ -62,6 +63,7 @@ impl DiskId {
         make_dirs(&root)?;
         loop {
             if let Some(id) = DiskId::of(base)? {
+                remove_unused(&root)?;
                 // Another process may have created it a moment ago.
                 sync_dir(&root)?;
                 return Ok(id);
@@ -78,7 +80,12 @@ impl DiskId {
                 let _ = fs::remove_file(&new);
             }
             match named {
-                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+                // Another process was faster; it may have removed the unused file.
+                Err(error)
+                    if matches!(
+                        error.kind(),
+                        io::ErrorKind::AlreadyExists | io::ErrorKind::NotFound
+                    ) => {}
                 other => other?,
             }
         }
@@ -94,6 +101,29 @@ impl DiskId {
     pub(super) fn as_str(&self) -> &str {
         &self.0
     }
+}
+
+/// Removes the ids that did not become the disk's id, because their process was killed before it
+/// could rename its file.
+fn remove_unused(root: &Path) -> io::Result<()> {
+    for entry in fs::read_dir(root)? {
+        let entry = entry?;
+        if !is_unused(&entry.file_name()) {
+            continue;
+        }
+        match fs::remove_file(entry.path()) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            other => other?,
+        }
+    }
+    Ok(())
+}
+
+/// Whether this is the name of an id's file before it is renamed.
+fn is_unused(name: &OsStr) -> bool {
+    name.to_str()
+        .and_then(|name| name.strip_prefix(DISK)?.strip_prefix('.'))
+        .is_some_and(|id| DiskId::from_text(id).is_some())
 }
 
 fn create_file(path: &Path, text: &str) -> io::Result<()> {
@@ -129,6 +159,23 @@ mod tests {
             "nothing else is left"
         );
         assert_ne!(DiskId::of_or_new(dir.path()).unwrap(), ids[0]);
+    }
+
+    #[test]
+    fn the_file_of_a_killed_process_is_removed() {
+        let dir = tempfile::tempdir().unwrap();
+        let root = dir.path().join(OPEN);
+        fs::create_dir(&root).unwrap();
+        let unused = root.join(format!("{DISK}.{}", "a".repeat(DIGITS)));
+        let sink = root.join(format!("{DISK}.out.1f2e"));
+        fs::create_dir(&sink).unwrap();
+        fs::write(&unused, "a".repeat(DIGITS)).unwrap();
+        let id = DiskId::of_or_new(dir.path()).unwrap();
+        assert_ne!(id.as_str(), "a".repeat(DIGITS));
+        fs::write(&unused, "").unwrap();
+        assert_eq!(DiskId::of_or_new(dir.path()).unwrap(), id);
+        assert!(!unused.exists());
+        assert!(sink.exists(), "the folder of a sink is left alone");
     }
 
     #[test]
