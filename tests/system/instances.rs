@@ -3,8 +3,8 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use crate::harness::feed::Feeder;
-use crate::harness::output::{check, files};
+use crate::harness::feed::{Feeder, Record};
+use crate::harness::output::{check, files, lines};
 use crate::harness::pipeline::{
     Layout, Membership, SESSION_MILLIS, Store, kafka_source, kafka_to_files, pipeline, settings,
 };
@@ -122,7 +122,25 @@ fn a_version_that_is_killed_is_finished_before_the_next_one() {
     let mut command = site.command("new.edn");
     command.arg("--previous");
     let mut previous = site.start(command);
-    expect_progress(&watcher, &mut previous);
+    wait_until("the old version has its partitions", 60, || {
+        previous.log().contains("partitions assigned")
+    });
+    // Files that the killed run had committed were made visible before that.
+    let committed = || {
+        let visible = files(&site.path("out"));
+        records_of_partitions(visible.iter().filter(|file| !is_new(file)))
+    };
+    let before = committed();
+    wait_until(
+        "the old version commits records of each partition",
+        60,
+        || {
+            committed()
+                .iter()
+                .zip(before)
+                .all(|(now, before)| *now > before)
+        },
+    );
     previous.stop(40);
     let mut new = site.run("new.edn");
     let fed = background.finish().fed();
@@ -130,6 +148,15 @@ fn a_version_that_is_killed_is_finished_before_the_next_one() {
     new.stop(40);
     watcher.finish();
     check(&site.path("out"), &fed);
+}
+
+/// How many records of each of the four partitions the files contain.
+fn records_of_partitions<'f>(files: impl Iterator<Item = &'f PathBuf>) -> [usize; 4] {
+    let mut records = [0; 4];
+    for line in files.flat_map(|file| lines(file)) {
+        records[Record::parse(&line).partition as usize] += 1;
+    }
+    records
 }
 
 #[test]
