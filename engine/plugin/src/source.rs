@@ -91,13 +91,25 @@ pub struct SourceFacts {
     pub schema: Option<SchemaRef>,
     /// The position of `:schema :infer`, if the fields are to be inferred from records.
     pub infer: Option<Span>,
-    /// Why records cannot be re-read after a crash; `None` if they can.
-    pub not_rereadable: Option<&'static str>,
+    /// What a re-read of a split returns.
+    pub reread: Reread,
     /// Whether it ends by itself, as a file does.
     pub finite: bool,
     /// Whether a split's `@topic` may differ when the split is re-read, as it does for a file that
     /// was renamed meanwhile.
     pub topic_may_change: bool,
+}
+
+/// What a source returns when a split is re-read from a position after a crash.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reread {
+    /// The same records at the same positions.
+    Exact,
+    /// Other records, or none: uncommitted records are lost.
+    Inexact {
+        /// Why, as `check` prints it after the name of the stage.
+        reason: &'static str,
+    },
 }
 
 /// The context of one run of a source.

@@ -12,7 +12,7 @@ use pseidon_dsl::Diagnostic;
 use pseidon_plugin::Split;
 use pseidon_plugin::options::{OnError, Options, SchemaOption, SpannedValue};
 use pseidon_plugin::source::{
-    Source, SourceError, SourceFacts, SourceHandle, SourcePlugin, SourceSetup,
+    Reread, Source, SourceError, SourceFacts, SourceHandle, SourcePlugin, SourceSetup,
 };
 use pseidon_plugin::spec::{PluginSpec, Role};
 
@@ -87,7 +87,7 @@ impl Source for SpoolSource {
             format_span: Some(self.options.format.span),
             schema: schema.as_ref().and_then(SpannedValue::fields),
             infer: schema.as_ref().and_then(SpannedValue::infer),
-            not_rereadable: None,
+            reread: Reread::Exact,
             finite: true,
             topic_may_change: false,
         }

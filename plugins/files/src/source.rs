@@ -31,7 +31,7 @@ use pseidon_plugin::Split;
 use pseidon_plugin::options::kinds::ByteSize;
 use pseidon_plugin::options::{Choice, OnError, Options, SchemaOption, SpannedValue};
 use pseidon_plugin::source::{
-    Source, SourceError, SourceFacts, SourceHandle, SourcePlugin, SourceSetup,
+    Reread, Source, SourceError, SourceFacts, SourceHandle, SourcePlugin, SourceSetup,
 };
 use pseidon_plugin::spec::{PluginSpec, Role};
 
@@ -241,7 +241,7 @@ impl Source for PreparedFiles {
             format_span: self.format_span,
             schema: self.schema.as_ref().and_then(SpannedValue::fields),
             infer: self.schema.as_ref().and_then(SpannedValue::infer),
-            not_rereadable: None,
+            reread: Reread::Exact,
             finite: self.follow.is_none(),
             topic_may_change: self.follow.is_some(),
         }

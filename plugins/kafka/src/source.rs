@@ -13,7 +13,7 @@ use pseidon_plugin::options::kinds::NamesOrRegex;
 use pseidon_plugin::options::{Choice, OnError, Options, SchemaOption, SpannedValue};
 use pseidon_plugin::sink::Target;
 use pseidon_plugin::source::{
-    Source, SourceError, SourceFacts, SourceHandle, SourcePlugin, SourceSetup,
+    Reread, Source, SourceError, SourceFacts, SourceHandle, SourcePlugin, SourceSetup,
 };
 use pseidon_plugin::spec::{PluginSpec, Role};
 use rdkafka::ClientConfig;
@@ -230,7 +230,7 @@ impl Source for KafkaSource {
             format_span: self.format_span,
             schema: self.schema.as_ref().and_then(SpannedValue::fields),
             infer: self.schema.as_ref().and_then(SpannedValue::infer),
-            not_rereadable: None,
+            reread: Reread::Exact,
             finite: self.until_latest,
             topic_may_change: false,
         }

@@ -14,7 +14,7 @@ use bytes::Bytes;
 use pseidon_dsl::Diagnostic;
 use pseidon_plugin::options::OnError;
 use pseidon_plugin::source::{
-    Source, SourceError, SourceFacts, SourceHandle, SourcePlugin, SourceRun, SourceSetup,
+    Reread, Source, SourceError, SourceFacts, SourceHandle, SourcePlugin, SourceRun, SourceSetup,
 };
 use pseidon_plugin::spec::PluginSpec;
 
@@ -74,7 +74,7 @@ impl Source for LogSource {
             format_span: None,
             schema: self.0.schema().cloned(),
             infer: None,
-            not_rereadable: None,
+            reread: Reread::Exact,
             finite: false,
             topic_may_change: false,
         }

@@ -17,7 +17,7 @@ use pseidon_dsl::Diagnostic;
 use pseidon_plugin::Split;
 use pseidon_plugin::options::{OnError, Options, SchemaOption, SpannedValue};
 use pseidon_plugin::source::{
-    Source, SourceError, SourceFacts, SourceHandle, SourcePlugin, SourceSetup, Stopped,
+    Reread, Source, SourceError, SourceFacts, SourceHandle, SourcePlugin, SourceSetup, Stopped,
 };
 use pseidon_plugin::spec::{PluginSpec, Role};
 
@@ -113,7 +113,9 @@ impl Source for Stdin {
             format_span: Some(self.format.span),
             schema: self.schema.clone(),
             infer: None,
-            not_rereadable: Some("standard input cannot be re-read"),
+            reread: Reread::Inexact {
+                reason: "standard input cannot be re-read",
+            },
             finite: true,
             topic_may_change: false,
         }

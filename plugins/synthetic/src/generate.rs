@@ -12,7 +12,7 @@ use pseidon_dsl::Diagnostic;
 use pseidon_plugin::options::kinds::NamedExprs;
 use pseidon_plugin::options::{OnError, Options, SpannedValue};
 use pseidon_plugin::source::{
-    Source, SourceError, SourceFacts, SourceHandle, SourcePlugin, SourceSetup, Stopped,
+    Reread, Source, SourceError, SourceFacts, SourceHandle, SourcePlugin, SourceSetup, Stopped,
 };
 use pseidon_plugin::spec::{PluginSpec, Role};
 use pseidon_plugin::{Batch, Split};
@@ -157,15 +157,20 @@ struct Generate {
 
 impl Source for Generate {
     fn facts(&self) -> SourceFacts {
-        let not_rereadable = (!self.generator.is_deterministic()).then_some(
-            "its expressions are not deterministic: they use now(), random() or the like",
-        );
+        let reread = if self.generator.is_deterministic() {
+            Reread::Exact
+        } else {
+            Reread::Inexact {
+                reason: "its expressions are not deterministic: they use now(), random() or the \
+                         like",
+            }
+        };
         SourceFacts {
             format: "json".into(),
             format_span: None,
             schema: Some(self.generator.schema().clone()),
             infer: None,
-            not_rereadable,
+            reread,
             finite: self.count.is_some(),
             topic_may_change: false,
         }

@@ -348,7 +348,7 @@ fn options_decide_format_and_schema() {
         (facts.format.as_str(), facts.schema, facts.finite),
         ("json", None, true)
     );
-    assert!(facts.not_rereadable.is_some());
+    assert_ne!(facts.reread, Reread::Exact);
     assert_eq!(
         prepare("{:format \"txt:sep=pipe\"}")
             .unwrap()

@@ -166,13 +166,13 @@ fn facts_describe_the_records() {
         ]
     );
     assert_eq!(
-        (facts.format.as_str(), facts.finite, facts.not_rereadable),
-        ("json", true, None)
+        (facts.format.as_str(), facts.finite, facts.reread),
+        ("json", true, Reread::Exact)
     );
 
     let facts = prepare("{:record {:at \"now()\"}}").unwrap().facts();
     assert!(!facts.finite);
-    assert!(facts.not_rereadable.is_some());
+    assert_ne!(facts.reread, Reread::Exact);
 }
 
 #[test]
