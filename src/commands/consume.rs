@@ -20,6 +20,7 @@ use pseidon_kafka::tools::{ReaderSettings, TopicReader};
 use pseidon_plan::Plan;
 use pseidon_plan::chain::{ChainStep, Operator, PlannedSource};
 use pseidon_plugin::batch::{Batch, WantedMetadata};
+use pseidon_plugin::options::kinds::Properties;
 use pseidon_plugin::rows::{BadRow, Rows};
 use pseidon_plugin::sink::{RecordShape, SinkInput};
 
@@ -98,7 +99,7 @@ impl ConsumeArgs {
             partition: self.partition,
             begin: self.from,
             group: self.group.clone(),
-            properties: self.properties.clone(),
+            properties: Properties(self.properties.clone()),
             wanted,
         })
     }

@@ -263,7 +263,10 @@ fn failed(error: &dyn std::fmt::Display) -> Exit {
 /// Opens the state store: Redis if `:state` is set, otherwise a file in `folder`.
 fn open_store(plan: &Plan, folder: &Path) -> Result<Arc<dyn StateStore>, StoreError> {
     match &plan.settings.state {
-        Some(url) => Ok(Arc::new(GroupCommit::new(Arc::new(connect(url, plan)?)))),
+        Some(url) => Ok(Arc::new(GroupCommit::new(Arc::new(connect(
+            url.expose(),
+            plan,
+        )?)))),
         None => Ok(Arc::new(GroupCommit::new(Arc::new(EmbeddedStore::open(
             folder, &plan.name,
         )?)))),

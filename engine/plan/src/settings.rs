@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use pseidon_dsl::{Diagnostic, Document, Node, NodeKind, Span};
+use pseidon_plugin::Secret;
 use pseidon_plugin::options::kinds::ByteSize;
 use pseidon_plugin::options::{Argument, Choice, OptionValue, Options, ParseResult, SpannedValue};
 use pseidon_plugin::spec::{OptionGroup, OptionKind};
@@ -36,7 +37,7 @@ pub struct Settings {
     /// The store for commit records: a Redis URL (`redis://`, `rediss://`, `redis+sentinel://`,
     /// `redis-cluster://`). With `?wait-replicas=N`, each step waits until N replicas have it.
     /// Default: a file in `.pseidon/` next to the pipeline file.
-    pub state: Option<String>,
+    pub state: Option<Secret>,
     /// The prefix of every key in Redis, so that several pipelines and other programs can share a
     /// server.
     #[option(default = "pseidon")]
@@ -72,7 +73,7 @@ pub struct Settings {
     pub monitor_host: IpAddr,
     /// Required for control requests (`POST` requests, the REPL). Default: any client that can
     /// reach the ports can control the pipeline.
-    pub token: Option<String>,
+    pub token: Option<Secret>,
     /// A file to which a line is appended for every error that stops the process. Default: none.
     pub fatal_errors: Option<PathBuf>,
 }

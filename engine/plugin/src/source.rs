@@ -22,6 +22,7 @@ use thiserror::Error;
 
 use crate::batch::{Batch, Split, WantedMetadata};
 use crate::budget::{Budget, Share};
+use crate::format::SourceFormat;
 use crate::metrics::Metrics;
 use crate::options::{OnError, Options};
 use crate::sink::Target;
@@ -83,8 +84,8 @@ pub type SourceEndCallback = Box<dyn FnOnce(Result<(), SourceError>) + Send>;
 /// The facts that the planner needs about a source.
 #[derive(Clone, Debug)]
 pub struct SourceFacts {
-    /// The format of its records: `json`, or `name:settings`.
-    pub format: String,
+    /// The format of its records.
+    pub format: SourceFormat,
     /// The position of the option that sets the format.
     pub format_span: Option<Span>,
     /// The fields of its records, if its options or the source itself determine them.

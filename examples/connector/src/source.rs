@@ -10,6 +10,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use pseidon_dsl::Diagnostic;
 use pseidon_plugin::Split;
+use pseidon_plugin::format::SourceFormat;
 use pseidon_plugin::options::{OnError, Options, SchemaOption, SpannedValue};
 use pseidon_plugin::source::{
     Reread, Source, SourceError, SourceFacts, SourceHandle, SourcePlugin, SourceSetup,
@@ -45,7 +46,7 @@ pub struct SpoolSourceOptions {
     folder: PathBuf,
     /// The format of a line: the name of a format, optionally with settings after a colon.
     #[option(default = "json")]
-    format: SpannedValue<String>,
+    format: SpannedValue<SourceFormat>,
     /// The records' fields and their types, or `:infer` to infer them from the first records.
     schema: Option<SpannedValue<SchemaOption>>,
     /// What happens to a line that does not match the format.

@@ -28,6 +28,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use pseidon_dsl::{Diagnostic, Span};
 use pseidon_plugin::Split;
+use pseidon_plugin::format::SourceFormat;
 use pseidon_plugin::options::kinds::ByteSize;
 use pseidon_plugin::options::{Choice, OnError, Options, SchemaOption, SpannedValue};
 use pseidon_plugin::source::{
@@ -85,7 +86,7 @@ pub struct FilesSourceOptions {
     path: SpannedValue<Vec<String>>,
     /// The records' format. The default depends on the names: `json` for `.json`, `.ndjson` and
     /// `.jsonl`, also with `.gz` or `.zst`; otherwise `txt`.
-    format: Option<SpannedValue<String>>,
+    format: Option<SpannedValue<SourceFormat>>,
     /// The records' fields and their types, or `:infer` to infer them from the first records.
     schema: Option<SpannedValue<SchemaOption>>,
     /// How the files are compressed; `:auto` detects it from the first bytes of each file.
@@ -147,7 +148,7 @@ impl SourcePlugin for FilesSource {
         Ok(Arc::new(PreparedFiles {
             format: match &options.format {
                 Some(format) => format.value.clone(),
-                None => format_by_name(paths),
+                None => format_by_name(paths).into(),
             },
             format_span: options.format.as_ref().map(|format| format.span),
             schema: options.schema.clone(),
@@ -199,7 +200,7 @@ impl FilesSourceOptions {
 }
 
 /// The default format for these paths: `json` if the extension of each is one of JSON, else `txt`.
-fn format_by_name(paths: &[String]) -> String {
+fn format_by_name(paths: &[String]) -> &'static str {
     let is_json = |path: &String| {
         let plain = path
             .strip_suffix(".gz")
@@ -210,14 +211,14 @@ fn format_by_name(paths: &[String]) -> String {
             .any(|extension| plain.ends_with(extension))
     };
     if paths.iter().all(is_json) {
-        "json".to_owned()
+        "json"
     } else {
-        "txt".to_owned()
+        "txt"
     }
 }
 
 struct PreparedFiles {
-    format: String,
+    format: SourceFormat,
     format_span: Option<Span>,
     schema: Option<SpannedValue<SchemaOption>>,
     config: Config,

@@ -69,7 +69,7 @@ impl Format for AvroTxt {
             .map(|column| ColumnBuilder::new(&layout.event, column))
             .collect::<Result<_, _>>()?;
         Ok(Box::new(AvroDecoder {
-            registry: self.registries.at(address),
+            registry: self.registries.at(address.expose()),
             wanted,
             schemas: HashMap::new(),
             unknown: HashMap::new(),

@@ -108,6 +108,18 @@ mod tests {
     }
 
     #[test]
+    fn debug_output_hides_the_password() {
+        for (url, expected) in [
+            ("thrift://secret:9083", "Metastore(…)"),
+            ("mysql://u:secret@host/db", "Database(…)"),
+            ("jdbc:hive2://h/db;user=u;password=secret", "Server(…)"),
+        ] {
+            let endpoint: HiveEndpoint = url.parse().unwrap();
+            assert_eq!(format!("{endpoint:?}"), expected);
+        }
+    }
+
+    #[test]
     fn invalid_urls_are_rejected_without_being_repeated() {
         for (url, expected) in [
             (

@@ -9,6 +9,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use pseidon_dsl::{Diagnostic, Span};
+use pseidon_plugin::format::SourceFormat;
 use pseidon_plugin::options::kinds::NamesOrRegex;
 use pseidon_plugin::options::{Choice, OnError, Options, SchemaOption, SpannedValue};
 use pseidon_plugin::sink::Target;
@@ -74,7 +75,7 @@ pub struct KafkaSourceOptions {
     /// The format of a record's value: its name, with its settings after a colon, such as
     /// `"txt:sep=pipe;ts=0"`.
     #[option(default = "json")]
-    format: SpannedValue<String>,
+    format: SpannedValue<SourceFormat>,
     /// The types of the records' fields, or `:infer` to derive them from a sample of records.
     /// Without it, the types follow from how the fields are used.
     schema: Option<SpannedValue<SchemaOption>>,
@@ -213,7 +214,7 @@ struct KafkaSource {
     topics: Topics,
     group: Option<String>,
     instance_id: Option<String>,
-    format: String,
+    format: SourceFormat,
     format_span: Option<Span>,
     schema: Option<SpannedValue<SchemaOption>>,
     start: StartOption,
@@ -260,7 +261,7 @@ impl KafkaSource {
             topics,
             group: consumer.group.clone(),
             instance_id: None,
-            format: "json".to_owned(),
+            format: "json".into(),
             format_span: None,
             schema: None,
             start: consumer.start,

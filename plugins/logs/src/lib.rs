@@ -70,7 +70,7 @@ struct LogSource(Arc<Log>);
 impl Source for LogSource {
     fn facts(&self) -> SourceFacts {
         SourceFacts {
-            format: self.0.format().to_owned(),
+            format: self.0.format().clone(),
             format_span: None,
             schema: self.0.schema().cloned(),
             infer: None,

@@ -10,6 +10,8 @@ use pseidon_formats::record_format::{AvroLayout, JsonLayout, JsonTime, RecordLay
 use pseidon_hive::{HiveEndpoint, HiveError};
 use pseidon_kafka::source::shared::SharedConsumer;
 use pseidon_mysql::{LogPlan, LogRow};
+use pseidon_plugin::Secret;
+use pseidon_plugin::format::SourceFormat;
 use pseidon_plugin::source::{SourceRun, SourceSetup};
 use thiserror::Error;
 
@@ -18,7 +20,7 @@ use crate::Settings;
 /// A log whose pipeline can be planned.
 pub struct Log {
     topic: String,
-    format: String,
+    format: SourceFormat,
     schema: Option<SchemaRef>,
     variables: BTreeMap<String, String>,
     /// The consumer that reads its topic; `None` for a log that is planned and not run.
@@ -79,7 +81,7 @@ impl Log {
         } else {
             None
         };
-        let mut log = Log::of(plan, settings.registry.as_deref(), columns.as_ref());
+        let mut log = Log::of(plan, settings.registry.as_ref(), columns.as_ref());
         log.consumer = Some(consumer);
         Ok(log)
     }
@@ -92,7 +94,7 @@ impl Log {
         Ok(Log::of(plan, None, None))
     }
 
-    fn of(plan: LogPlan, registry: Option<&str>, columns: Option<&SchemaRef>) -> Log {
+    fn of(plan: LogPlan, registry: Option<&Secret>, columns: Option<&SchemaRef>) -> Log {
         let LogPlan {
             topic,
             mut layout,
@@ -100,7 +102,7 @@ impl Log {
             ..
         } = plan;
         if let RecordLayout::AvroTxt(avro) = &mut layout {
-            avro.registry = avro.registry.take().or(registry.map(str::to_owned));
+            avro.registry = avro.registry.take().or_else(|| registry.cloned());
         }
         let schema = match columns {
             Some(columns) => Some(typed(&mut layout, columns, &mut variables)),
@@ -114,7 +116,7 @@ impl Log {
         };
         Log {
             topic,
-            format: layout.to_string(),
+            format: layout.to_string().into(),
             schema,
             variables,
             consumer: None,
@@ -127,7 +129,7 @@ impl Log {
     }
 
     /// The format of its records, as in a pipeline file.
-    pub(crate) fn format(&self) -> &str {
+    pub(crate) fn format(&self) -> &SourceFormat {
         &self.format
     }
 
@@ -257,7 +259,12 @@ fn columns(row: &LogRow, settings: &Settings, base: &Path) -> Result<SchemaRef, 
             return Ok(schema);
         }
     }
-    let Some(place) = settings.metastore.as_deref().or_else(|| named("hive_url")) else {
+    let Some(place) = settings
+        .metastore
+        .as_ref()
+        .map(Secret::expose)
+        .or_else(|| named("hive_url"))
+    else {
         return Err(LogError::InvalidRow(format!(
             "log `{}`: no source for the columns of `{table}`: \
              set hive_url in the row, or :metastore or :schemas in the stage",

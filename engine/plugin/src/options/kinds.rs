@@ -1,6 +1,7 @@
 //! The kinds of option values: the types of this crate, of the language of pipeline files, and of
 //! the standard library that a field of options can have.
 
+use std::fmt;
 use std::net::IpAddr;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -10,6 +11,7 @@ use pseidon_dsl::template::{self, Template, TemplatePart};
 use pseidon_dsl::{NodeKind, units};
 
 use super::value::{Argument, OptionValue, ParseResult, SpannedValue, scalar, text};
+use crate::secret::MASK;
 use crate::spec::OptionKind;
 
 impl<T: OptionValue> OptionValue for Option<T> {
@@ -183,9 +185,17 @@ impl OptionValue for NamesOrRegex {
     }
 }
 
-/// A map from strings to strings, numbers or booleans, in the order of the file.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+/// A map from strings to strings, numbers or booleans, in the order of the file. Any value may be a
+/// secret, so `{:?}` prints only the names.
+#[derive(Clone, Default, PartialEq, Eq)]
 pub struct Properties(pub Vec<(String, String)>);
+
+impl fmt::Debug for Properties {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let masked = self.0.iter().map(|(name, _)| (name, MASK));
+        f.debug_map().entries(masked).finish()
+    }
+}
 
 impl OptionValue for Properties {
     const KIND: OptionKind = OptionKind::Properties;

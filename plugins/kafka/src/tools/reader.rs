@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use pseidon_delivery::{Position, SplitId};
 use pseidon_plugin::batch::{RecordMeta, WantedMetadata};
+use pseidon_plugin::options::kinds::Properties;
 use pseidon_plugin::{Batch, BatchBuilder, Split};
 use rdkafka::types::RDKafkaErrorCode;
 use rdkafka::{Offset, TopicPartitionList};
@@ -39,7 +40,7 @@ pub struct ReaderSettings {
     /// The consumer group to join.
     pub group: Option<String>,
     /// Properties of librdkafka.
-    pub properties: Vec<(String, String)>,
+    pub properties: Properties,
     /// Which metadata of a record to return.
     pub wanted: WantedMetadata,
 }
@@ -85,7 +86,7 @@ impl TopicReader {
             ("queued.max.messages.kbytes", "32768"),
         ];
         let consumer = Consumer::new(
-            &config(&settings.brokers, &own, &settings.properties),
+            &config(&settings.brokers, &own, &settings.properties.0),
             ClientLogs::new("consume"),
         )?;
         let mut reader = TopicReader {

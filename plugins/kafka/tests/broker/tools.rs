@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use pseidon_kafka::tools::{Deliveries, ReaderSettings, StartPosition, TopicReader, TopicWriter};
 use pseidon_plugin::batch::WantedMetadata;
+use pseidon_plugin::options::kinds::Properties;
 use rdkafka::Offset;
 use rdkafka::message::Message;
 use rdkafka::producer::{BaseRecord, Producer};
@@ -20,7 +21,7 @@ fn settings(topic: &str) -> ReaderSettings {
         partition: None,
         begin: StartPosition::Earliest,
         group: None,
-        properties: Vec::new(),
+        properties: Properties::default(),
         wanted: WantedMetadata::default(),
     }
 }
@@ -160,7 +161,7 @@ fn opening_fails_with_the_reason() {
         ),
         (
             ReaderSettings {
-                properties: vec![("no.such".to_owned(), "1".to_owned())],
+                properties: Properties(vec![("no.such".to_owned(), "1".to_owned())]),
                 ..settings(&topic)
             },
             "no.such",

@@ -166,7 +166,7 @@ fn facts_describe_the_records() {
         ]
     );
     assert_eq!(
-        (facts.format.as_str(), facts.finite, facts.reread),
+        (facts.format.name(), facts.finite, facts.reread),
         ("json", true, Reread::Exact)
     );
 
