@@ -15,7 +15,7 @@ use arrow::array::{Array, ArrayRef, AsArray, BinaryArray, new_null_array};
 use arrow::compute::{CastOptions, cast_with_options};
 use arrow::datatypes::DataType;
 use arrow::error::ArrowError;
-use indicatif::{HumanCount, ProgressBar};
+use indicatif::ProgressBar;
 use parking_lot::Mutex;
 use pseidon_dsl::expr;
 use pseidon_dsl::node;
@@ -23,6 +23,7 @@ use pseidon_kafka::tools::{Deliveries, TopicWriter};
 use pseidon_synthetic::{NumberExpr, Pace};
 
 use crate::cli::{Exit, ProduceArgs};
+use crate::counted::counted;
 use crate::interrupts;
 use crate::load::{PipelineText, TextKind};
 use crate::throughput::Meter;
@@ -133,7 +134,7 @@ fn show(
         if meter.since() >= Duration::from_millis(500) {
             let records = deliveries.records();
             let now = meter.sample(records, deliveries.bytes());
-            bar.set_message(format!("{} records  {now}", HumanCount(records)));
+            bar.set_message(format!("{}  {now}", counted(records, "record")));
         }
     }
 }

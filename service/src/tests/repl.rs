@@ -79,7 +79,7 @@ fn a_running_pipeline_is_inspected() {
         [
             "in: source, format json, decodes n int64",
             "  even: where n % 2 = 0",
-            "  all: all, 1 branches",
+            "  all: all, 1 branch",
             "    drop: sink drop",
             "  select: select ten int64",
             "  drop#2: sink drop",
