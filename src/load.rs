@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use arrow::datatypes::SchemaRef;
+use pseidon_delivery::WithCauses;
 use pseidon_dsl::{Diagnostic, Document, diagnostic, document, interpolate};
 use pseidon_logs::{Log, MysqlLogs, Settings};
 use pseidon_plan::{Plan, PlanContext, SchemaInference, plan};
@@ -257,7 +258,7 @@ pub(crate) fn infer(
     };
     let samples = source
         .sample(&setup, SAMPLES)
-        .map_err(|error| error.to_string())?;
+        .map_err(|error| WithCauses(&error).to_string())?;
     format.infer(&samples)
 }
 

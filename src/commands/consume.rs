@@ -12,6 +12,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
+use pseidon_delivery::{Reason, WithCauses};
 use pseidon_dsl::{Name, Node, NodeKind, Span, node, print};
 use pseidon_exec::process::{ProcessOutcome, Processor, RowReceiver};
 use pseidon_expr::Scope;
@@ -92,7 +93,7 @@ impl ConsumeArgs {
         text.plan(&text.document()?)
     }
 
-    fn reader(&self, wanted: WantedMetadata) -> Result<TopicReader, String> {
+    fn reader(&self, wanted: WantedMetadata) -> Result<TopicReader, Reason> {
         TopicReader::open(ReaderSettings {
             brokers: self.brokers.clone(),
             topic: self.topic.clone(),
@@ -137,6 +138,12 @@ enum ConsumeError {
 impl From<String> for ConsumeError {
     fn from(reason: String) -> Self {
         ConsumeError::Failed(reason)
+    }
+}
+
+impl From<Reason> for ConsumeError {
+    fn from(reason: Reason) -> Self {
+        ConsumeError::Failed(WithCauses(&reason).to_string())
     }
 }
 

@@ -17,6 +17,7 @@ use arrow::datatypes::DataType;
 use arrow::error::ArrowError;
 use indicatif::ProgressBar;
 use parking_lot::Mutex;
+use pseidon_delivery::WithCauses;
 use pseidon_dsl::expr;
 use pseidon_dsl::node;
 use pseidon_kafka::tools::{Deliveries, TopicWriter};
@@ -68,6 +69,7 @@ fn try_produce(
             &args.properties,
             deliveries.clone(),
         )
+        .map_err(|error| WithCauses(&error).to_string())
     };
     let writers = (0..args.threads).map(open).collect::<Result<Vec<_>, _>>()?;
     let stop = interrupts::flag().map_err(|error| error.to_string())?;
@@ -300,7 +302,7 @@ impl RecordGenerator {
                 .as_ref()
                 .filter(|keys| keys.is_valid(row))
                 .map(|keys| keys.value(row));
-            if !writer.send(key, value)? {
+            if !writer.send(key, value).map_err(|error| error.to_string())? {
                 return Ok(false);
             }
         }

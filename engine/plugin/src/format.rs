@@ -5,6 +5,7 @@ use std::fmt;
 use arrow::array::ArrayRef;
 use arrow::datatypes::{FieldRef, SchemaRef};
 use bytes::Bytes;
+use pseidon_delivery::Reason;
 use pseidon_dsl::expr::Path;
 
 use crate::batch::Payloads;
@@ -102,7 +103,7 @@ pub trait Decoder: Send {
     /// Fetches what decoding these records needs from elsewhere, such as their schemas. Called
     /// before [`Decoder::decode`]. Does not wait for what is not available now: an error says why,
     /// and the batch is re-read later.
-    fn prepare(&mut self, _payloads: &Payloads) -> Result<(), String> {
+    fn prepare(&mut self, _payloads: &Payloads) -> Result<(), Reason> {
         Ok(())
     }
 

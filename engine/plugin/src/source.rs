@@ -16,7 +16,7 @@ use crossbeam_channel::{
     Receiver, RecvTimeoutError, SendTimeoutError, Sender, TryRecvError, bounded,
 };
 use parking_lot::Mutex;
-use pseidon_delivery::{Position, ResumeToken, SplitId};
+use pseidon_delivery::{Position, Reason, ResumeToken, SplitId};
 use pseidon_dsl::{Diagnostic, Span};
 use thiserror::Error;
 
@@ -433,14 +433,14 @@ impl SourceHandle {
 }
 
 /// Why a source cannot continue.
-#[derive(Debug, Error)]
+#[derive(Clone, Debug, Error)]
 pub enum SourceError {
     /// A retry may succeed; the run restarts after a backoff.
-    #[error("{0}")]
-    Transient(String),
+    #[error(transparent)]
+    Transient(Reason),
     /// A retry will fail until the user changes something.
-    #[error("{0}")]
-    Fatal(String),
+    #[error(transparent)]
+    Fatal(Reason),
 }
 
 #[cfg(test)]

@@ -8,6 +8,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use pseidon_delivery::Reason;
 use pseidon_dsl::Diagnostic;
 use pseidon_plugin::Split;
 use pseidon_plugin::format::SourceFormat;
@@ -108,7 +109,9 @@ impl Source for SpoolSource {
         }
         if records.is_empty() {
             let folder = self.options.folder.display();
-            return Err(SourceError::Fatal(format!("no records yet in {folder}")));
+            return Err(SourceError::Fatal(
+                format!("no records yet in {folder}").into(),
+            ));
         }
         Ok(records)
     }
@@ -132,10 +135,8 @@ impl SpoolSource {
     fn find_files(&self, setup: &SourceSetup) -> Result<Vec<Arc<Split>>, SourceError> {
         let folder = setup.base.join(&self.options.folder);
         let failed = |error: io::Error| {
-            SourceError::Fatal(format!(
-                "cannot read the folder {}: {error}",
-                folder.display()
-            ))
+            let what = format!("cannot read the folder {}", folder.display());
+            SourceError::Fatal(Reason::caused_by(what, error))
         };
         let mut names = Vec::new();
         for entry in folder.read_dir().map_err(failed)? {
@@ -143,9 +144,8 @@ impl SpoolSource {
             // A split's name is stored, and the state store holds strings.
             let name = entry.file_name().into_string().map_err(|name| {
                 let name = name.display();
-                SourceError::Fatal(format!(
-                    "the file name {name} is not UTF-8; rename the file"
-                ))
+                let what = format!("the file name {name} is not UTF-8; rename the file");
+                SourceError::Fatal(what.into())
             })?;
             if !name.starts_with('.') && entry.file_type().map_err(failed)?.is_file() {
                 names.push(name);

@@ -26,6 +26,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use pseidon_delivery::Reason;
 use pseidon_dsl::{Diagnostic, Span};
 use pseidon_plugin::Split;
 use pseidon_plugin::format::SourceFormat;
@@ -256,8 +257,12 @@ impl Source for PreparedFiles {
             partition: 0,
         });
         for (path, shown) in self.config.find(setup)? {
-            let failed =
-                |error: ReadError| SourceError::Fatal(format!("cannot read {shown}: {error}"));
+            let failed = |error: ReadError| {
+                SourceError::Fatal(Reason::caused_by(
+                    format!("cannot read {shown}"),
+                    error.into_cause(),
+                ))
+            };
             let file = File::open(&path).map_err(|error| failed(error.into()))?;
             let mut reader = self
                 .config
@@ -279,10 +284,9 @@ impl Source for PreparedFiles {
             }
         }
         if records.is_empty() {
-            return Err(SourceError::Fatal(format!(
-                "no records yet in {}",
-                self.config.paths.join(", ")
-            )));
+            return Err(SourceError::Fatal(
+                format!("no records yet in {}", self.config.paths.join(", ")).into(),
+            ));
         }
         Ok(records)
     }
@@ -298,8 +302,9 @@ impl Source for PreparedFiles {
 impl Config {
     fn globs(&self, setup: &SourceSetup) -> Result<Vec<Glob>, SourceError> {
         let glob = |text: &String| {
-            Glob::new(text, &setup.base)
-                .map_err(|error| SourceError::Fatal(format!("`{text}` is not a glob: {error}")))
+            Glob::new(text, &setup.base).map_err(|error| {
+                SourceError::Fatal(Reason::caused_by(format!("`{text}` is not a glob"), error))
+            })
         };
         self.paths.iter().map(glob).collect()
     }
@@ -310,12 +315,11 @@ impl Config {
         for glob in self.globs(setup)? {
             let paths = glob
                 .find()
-                .map_err(|error| SourceError::Fatal(error.to_string()))?;
+                .map_err(|error| SourceError::Fatal(Reason::of(error)))?;
             if paths.is_empty() && glob.is_one_file() && self.paths.len() == 1 {
-                return Err(SourceError::Fatal(format!(
-                    "file not found: {}",
-                    self.paths.join(", ")
-                )));
+                return Err(SourceError::Fatal(
+                    format!("file not found: {}", self.paths.join(", ")).into(),
+                ));
             }
             found.extend(
                 paths

@@ -82,13 +82,13 @@ impl Source for LogSource {
 
     fn sample(&self, _setup: &SourceSetup, _count: usize) -> Result<Vec<Bytes>, SourceError> {
         Err(SourceError::Fatal(
-            "the fields of logs come from their rows and tables; remove :schema".to_owned(),
+            "the fields of logs come from their rows and tables; remove :schema".into(),
         ))
     }
 
     fn run(&self, _setup: &SourceSetup, _handle: SourceHandle) -> Result<(), SourceError> {
         Err(SourceError::Fatal(
-            "only `pseidon run` can read mysql-logs".to_owned(),
+            "only `pseidon run` can read mysql-logs".into(),
         ))
     }
 

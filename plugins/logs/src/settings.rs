@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
-use pseidon_delivery::StoreError;
+use pseidon_delivery::{Reason, StoreError};
 use pseidon_dsl::Diagnostic;
 use pseidon_hive::HiveEndpoint;
 use pseidon_kafka::source::shared::{ExternalOffsets, SharedOptions, SharedSettings};
@@ -195,8 +195,9 @@ const EMPTY_TTL: Duration = Duration::from_secs(10);
 /// Returns the offsets that a pseidon-etl stored in its Redis. It connects only when it is called.
 fn offsets_of(redis: Secret, group: String) -> Arc<ExternalOffsets> {
     let transient = |error: StoreError| match error {
-        StoreError::Unavailable(reason) => SourceError::Transient(format!(
-            "the redis of pseidon-etl does not answer: {reason}"
+        StoreError::Unavailable(reason) => SourceError::Transient(Reason::caused_by(
+            "the redis of pseidon-etl does not answer",
+            reason,
         )),
         StoreError::Failed(reason) => SourceError::Fatal(reason),
     };
@@ -216,12 +217,13 @@ fn offsets_of(redis: Secret, group: String) -> Arc<ExternalOffsets> {
         }
         let left = queue.left().map_err(transient)?;
         if left > 0 {
-            return Err(SourceError::Fatal(format!(
+            let what = format!(
                 "pseidon-etl has {left} unfinished work items in the queues of its group \
                  `{group}`, so its offsets are ahead of what it has written: let it finish them \
                  (disable its logs, wait until the queues are empty, then stop it), or remove \
                  :offsets-of"
-            )));
+            );
+            return Err(SourceError::Fatal(what.into()));
         }
         *found_empty = Some(Instant::now());
         Ok(offsets)

@@ -12,7 +12,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use arrow::datatypes::SchemaRef;
 use bytes::Bytes;
 use parking_lot::Mutex;
-use pseidon_delivery::Position;
+use pseidon_delivery::{Position, Reason};
 use pseidon_dsl::Diagnostic;
 use pseidon_plugin::Split;
 use pseidon_plugin::format::SourceFormat;
@@ -179,7 +179,7 @@ impl From<SourceError> for EarlyEnd {
 }
 
 fn failed(error: io::Error) -> SourceError {
-    SourceError::Fatal(format!("cannot read standard input: {error}"))
+    SourceError::Fatal(Reason::caused_by("cannot read standard input", error))
 }
 
 fn read_lines(

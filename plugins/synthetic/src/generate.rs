@@ -440,10 +440,11 @@ impl Generate {
         };
         match generated.failed.first() {
             Some(FailedRecord { number, reason }) if !self.skip_failures => {
-                Err(SourceError::Fatal(format!(
+                let what = format!(
                     "cannot generate record {number}: {reason}; set :on-error :noop to skip such \
                      records"
-                )))
+                );
+                Err(SourceError::Fatal(what.into()))
             }
             _ => {
                 if !generated.failed.is_empty() {

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use pseidon_delivery::WithCauses;
 use pseidon_kafka::tools::{Deliveries, ReaderSettings, StartPosition, TopicReader, TopicWriter};
 use pseidon_plugin::batch::WantedMetadata;
 use pseidon_plugin::options::kinds::Properties;
@@ -131,9 +132,8 @@ fn opening_fails_with_the_reason() {
     let topic = new_topic("there", 2);
     let open = |topic: &str, property: (&str, &str)| {
         let properties = [(property.0.to_owned(), property.1.to_owned())];
-        TopicWriter::open(&brokers(), topic, &properties, Arc::default())
-            .err()
-            .unwrap()
+        let refused = TopicWriter::open(&brokers(), topic, &properties, Arc::default());
+        WithCauses(&refused.err().unwrap()).to_string()
     };
     assert!(open("a b", ("linger.ms", "1")).contains("invalid topic name"));
     assert!(open(&topic, ("no.such", "1")).contains("no.such"));
@@ -170,6 +170,7 @@ fn opening_fails_with_the_reason() {
         let reason = TopicReader::open(settings.clone())
             .err()
             .unwrap_or_else(|| panic!("{settings:?} can be opened"));
+        let reason = WithCauses(&reason).to_string();
         assert!(reason.contains(expected), "{settings:?}: {reason}");
     }
 }

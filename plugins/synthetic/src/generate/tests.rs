@@ -254,7 +254,7 @@ fn records_that_cannot_be_generated_stop_the_run_or_are_skipped() {
     let options = "{:record {:id \"n\" :part \"100 / (n % 3)\"} :count 6}";
     let error = run_from(options, &[], &setup(), |_| false).unwrap_err();
     assert!(
-        matches!(&error, SourceError::Fatal(reason) if reason.starts_with("cannot generate record 0: cannot evaluate `part`: ")),
+        matches!(&error, SourceError::Fatal(reason) if reason.to_string().starts_with("cannot generate record 0: cannot evaluate `part`: ")),
         "{error}"
     );
 
