@@ -116,8 +116,12 @@ impl PipelineText {
         Ok(document)
     }
 
-    /// Plans the document; `:schema :infer` reads the first records. Errors are printed.
+    /// Plans the document, a template as for a run; `:schema :infer` reads the first records. Errors
+    /// are printed.
     pub(crate) fn plan(&self, document: &Document) -> Result<Plan, Exit> {
+        if is_template(document) {
+            return self.template(document).map(|(plan, _)| plan);
+        }
         self.plan_with(document, &|_, source, format| {
             infer(source, format, &self.base)
         })
