@@ -199,6 +199,7 @@ impl Supervisor {
                     Some(rows) => format!("{} logs continue unchanged", rows.len()),
                     None => "no log is known yet".to_owned(),
                 };
+                let error = WithCauses(&error);
                 let trouble = format!("the table of logs cannot be read: {error}; {consequence}");
                 if self.runs.set_trouble("table", Some(trouble.clone())) {
                     tracing::warn!("{trouble}");
@@ -248,7 +249,7 @@ impl Supervisor {
             }
             Err(error) => {
                 tracing::warn!(
-                    log, %error,
+                    log, error = %WithCauses(&error),
                     "cannot switch off the log in the table; it stays stopped"
                 )
             }

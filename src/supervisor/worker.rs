@@ -286,7 +286,7 @@ impl LogRun {
         )
         .map_err(|error| match error {
             LogError::InvalidRow(reason) => LogOutcome::InvalidRow(reason),
-            LogError::Unreachable(reason) => LogOutcome::Failed(reason),
+            LogError::Unreachable(reason) => LogOutcome::Failed(WithCauses(&reason).to_string()),
         })?;
         let mut plan = text
             .plan_for_log(Arc::new(log))

@@ -216,7 +216,8 @@ fn damage_is_detected() {
         fs::write(&file, &damaged).unwrap();
         match EmbeddedStore::open(dir.path(), "p") {
             Err(error) => {
-                assert!(error.to_string().contains("p.redb"), "{error}");
+                let error = WithCauses(&error).to_string();
+                assert!(error.contains("p.redb"), "{error}");
                 refused += 1;
             }
             Ok(store) => assert_eq!(

@@ -5,6 +5,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef, TimeUnit};
+use pseidon_delivery::{Reason, WithCauses};
 use pseidon_dsl::expr::PathStep;
 use pseidon_formats::record_format::{AvroLayout, JsonLayout, JsonTime, RecordLayout, TxtLayout};
 use pseidon_hive::{HiveEndpoint, HiveError};
@@ -34,8 +35,8 @@ pub enum LogError {
     #[error("{0}")]
     InvalidRow(String),
     /// A server is unreachable; a retry may succeed.
-    #[error("{0}")]
-    Unreachable(String),
+    #[error(transparent)]
+    Unreachable(Reason),
 }
 
 /// A typical row, for checking a pipeline without a table.
@@ -254,7 +255,7 @@ fn columns(row: &LogRow, settings: &Settings, base: &Path) -> Result<SchemaRef, 
     };
     if let Some(folder) = &settings.schemas {
         let found = pseidon_hive::read_file(&base.join(folder), table)
-            .map_err(|error| LogError::InvalidRow(error.to_string()))?;
+            .map_err(|error| LogError::InvalidRow(WithCauses(&error).to_string()))?;
         if let Some(schema) = found {
             return Ok(schema);
         }
@@ -272,18 +273,20 @@ fn columns(row: &LogRow, settings: &Settings, base: &Path) -> Result<SchemaRef, 
         )));
     };
     // The URL may contain a password, so it is not shown.
-    let place: HiveEndpoint = place
-        .parse()
-        .map_err(|error| LogError::InvalidRow(format!("log `{}`: hive_url: {error}", row.log())))?;
+    let place: HiveEndpoint = place.parse().map_err(|error| {
+        let reason = WithCauses(&error);
+        LogError::InvalidRow(format!("log `{}`: hive_url: {reason}", row.log()))
+    })?;
     let place = place.with_login(named("hive_user"), named("hive_password"));
     pseidon_hive::columns(&place, table).map_err(|error| match error {
-        HiveError::Unreachable(reason) => LogError::Unreachable(format!(
-            "log `{}`: cannot read the columns of `{table}`: {reason}",
-            row.log()
-        )),
+        HiveError::Unreachable(reason) => {
+            let what = format!("log `{}`: cannot read the columns of `{table}`", row.log());
+            LogError::Unreachable(Reason::caused_by(what, reason))
+        }
         other => LogError::InvalidRow(format!(
-            "log `{}`: hive_table_name `{table}`: {other}",
-            row.log()
+            "log `{}`: hive_table_name `{table}`: {}",
+            row.log(),
+            WithCauses(&other)
         )),
     })
 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
-use pseidon_delivery::{Reason, StoreError};
+use pseidon_delivery::{Reason, StoreError, WithCauses};
 use pseidon_dsl::Diagnostic;
 use pseidon_hive::HiveEndpoint;
 use pseidon_kafka::source::shared::{ExternalOffsets, SharedOptions, SharedSettings};
@@ -126,6 +126,7 @@ impl OptionValue for Metastore {
         argument.checked(|url| {
             url.parse::<HiveEndpoint>()
                 .map(|_| Metastore(Secret::new(url)))
+                .map_err(|error| WithCauses(&error).to_string())
         })
     }
 }
@@ -163,7 +164,7 @@ impl Settings {
             LogTable::new(&table)
         {
             let message = "the table of logs cannot be read with these options";
-            errors.push(options.url.error(message, reason));
+            errors.push(options.url.error(message, WithCauses(&reason).to_string()));
         }
         let mut kafka = match SharedSettings::new(&options.kafka) {
             Ok(kafka) if errors.is_empty() => kafka,

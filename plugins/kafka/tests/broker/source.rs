@@ -390,7 +390,8 @@ fn a_sample_needs_no_group() {
     assert_eq!(group_offsets(&pipeline, &topic, 1), [Offset::Invalid]);
     let missing =
         source(":topics \"no.such.topic\"").sample(&setup(&pipeline, WantedMetadata::default()), 1);
-    assert!(missing.unwrap_err().to_string().contains("does not exist"));
+    let error = WithCauses(&missing.unwrap_err()).to_string();
+    assert!(error.contains("does not exist"), "{error}");
 }
 
 #[test]
