@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use pseidon_delivery::Position;
 use pseidon_dsl::Diagnostic;
-use pseidon_plugin::options::kinds::NamedExprs;
+use pseidon_plugin::options::kinds::{IntegerIn, NamedExprs};
 use pseidon_plugin::options::{OnError, Options, SpannedValue};
 use pseidon_plugin::source::{
     Reread, Source, SourceError, SourceFacts, SourceHandle, SourcePlugin, SourceSetup, Stopped,
@@ -82,7 +82,7 @@ pub struct GenerateOptions {
     /// `@partition`. Records of one split keep their order. Change it only together with the
     /// pipeline's name, because each split resumes from its own number.
     #[option(default = "1")]
-    splits: SpannedValue<u64>,
+    splits: IntegerIn<1, MAX_SPLITS>,
     /// What to do with a record whose expressions fail, for example because of a division by zero:
     /// `:throw` stops the run, `:noop` skips the record and counts it.
     #[option(default = "throw")]
@@ -113,11 +113,6 @@ impl SourcePlugin for GeneratePlugin {
             }
             pace
         });
-        let splits = options.splits;
-        if !(1..=MAX_SPLITS).contains(&splits.value) {
-            let expected = format!("expected 1 to {MAX_SPLITS}");
-            errors.push(splits.error("invalid number of splits", expected));
-        }
         let policy = &options.on_error;
         if matches!(
             policy.value,
@@ -134,7 +129,7 @@ impl SourcePlugin for GeneratePlugin {
                 generator,
                 count: options.count,
                 pace,
-                splits: splits.value as usize,
+                splits: options.splits.get() as usize,
                 skip_failures: policy.value == OnError::Noop,
             })),
             Ok(_) => Err(errors),

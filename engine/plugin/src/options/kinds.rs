@@ -108,6 +108,33 @@ impl OptionValue for u64 {
     }
 }
 
+/// An integer from `MIN` to `MAX`; `u64::MAX` is no limit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct IntegerIn<const MIN: u64, const MAX: u64>(u64);
+
+/// An integer of at least 1.
+pub type PositiveInteger = IntegerIn<1, { u64::MAX }>;
+
+impl<const MIN: u64, const MAX: u64> IntegerIn<MIN, MAX> {
+    /// The number.
+    pub fn get(self) -> u64 {
+        self.0
+    }
+}
+
+impl<const MIN: u64, const MAX: u64> OptionValue for IntegerIn<MIN, MAX> {
+    const KIND: OptionKind = OptionKind::IntegerIn { min: MIN, max: MAX };
+
+    fn parse(argument: &Argument<'_>) -> ParseResult<IntegerIn<MIN, MAX>> {
+        let number = u64::parse(argument)?;
+        if !(MIN..=MAX).contains(&number) {
+            let message = format!("`:{}` is out of range", argument.name());
+            return Err(argument.error(message, format!("expected {}", Self::KIND.describe())));
+        }
+        Ok(IntegerIn(number))
+    }
+}
+
 /// A number, possibly with a fraction.
 impl OptionValue for f64 {
     const KIND: OptionKind = OptionKind::Number;

@@ -319,12 +319,12 @@ fn errors_point_at_their_cause() {
         ("{:record {:a \"n\"} :rate 0}", "invalid rate", "0"),
         (
             "{:record {:a \"n\"} :splits 0}",
-            "invalid number of splits",
+            "`:splits` is out of range",
             "0",
         ),
         (
             "{:record {:a \"n\"} :splits 99999}",
-            "invalid number of splits",
+            "`:splits` is out of range",
             "99999",
         ),
         (
@@ -346,14 +346,13 @@ fn errors_point_at_their_cause() {
             [(message, underlined.to_owned())]
         );
     }
-    // All errors are reported at once.
-    assert_eq!(
-        prepare("{:record {:a \"x\" :b \"@key\"} :rate -1 :splits 0}")
-            .err()
-            .unwrap()
-            .len(),
-        4
-    );
+    // All errors are reported at once: first those of single values, then the others.
+    for (options, count) in [
+        ("{:record {:a \"x\"} :seed -1 :splits 0}", 2),
+        ("{:record {:a \"x\" :b \"@key\"} :rate -1}", 3),
+    ] {
+        assert_eq!(prepare(options).err().unwrap().len(), count, "{options}");
+    }
 }
 
 #[test]
